@@ -1,0 +1,46 @@
+// Package identity says who a caller is, once a proof held.
+package identity
+
+import "time"
+
+// Principal is a caller as one proof names it. The zero Principal is nobody.
+//
+// Scopes, groups and claims come from that proof alone and are shared between
+// requests: they must not be modified.
+type Principal struct {
+	// Source is the kind of proof and, where there are several of a kind, its
+	// name in the configuration: "issuer/corp", "cert", "key", "anonymous".
+	Source string
+	// Name is the caller's name at that source, such as a subject.
+	Name string
+
+	Scopes []string
+	Groups []string
+	// Claim returns the values of a claim by its path ("realm_access.roles"): one
+	// for a string, number or boolean, several for an array of those, none if it
+	// is absent or an object. Nil means that the proof carries no claims.
+	Claim func(path string) []string
+
+	// KeyID names the key that the proof was checked with, for the audit record.
+	KeyID string
+	// Expires is when the proof ends; zero means never.
+	Expires time.Time
+}
+
+// Anonymous is the principal of routes that say `callers: anonymous`.
+func Anonymous() Principal { return Principal{Source: "anonymous", Name: "anonymous"} }
+
+// IsZero says whether the principal is nobody.
+func (p *Principal) IsZero() bool { return p.Source == "" }
+
+// String is the qualified name, such as "issuer/corp:alice": names of different
+// sources never collide. Nobody is "".
+func (p *Principal) String() string {
+	if p.IsZero() {
+		return ""
+	}
+	if p.Source == "anonymous" {
+		return "anonymous"
+	}
+	return p.Source + ":" + p.Name
+}

@@ -1,0 +1,138 @@
+package message
+
+import "strings"
+
+// Field is one field line. Name is lower case.
+type Field struct{ Name, Value string }
+
+// Fields are the field lines of a message in order of arrival, one entry a
+// line: lines of the same name are never joined. Names given to its methods
+// must be lower case.
+type Fields []Field
+
+// Get returns the value of the first line with this name, "" if there is none.
+func (f Fields) Get(name string) string {
+	for i := range f {
+		if f[i].Name == name {
+			return f[i].Value
+		}
+	}
+	return ""
+}
+
+// Has says whether there is a line with this name.
+func (f Fields) Has(name string) bool { return f.Count(name) > 0 }
+
+// Count returns the number of lines with this name.
+func (f Fields) Count(name string) int {
+	n := 0
+	for i := range f {
+		if f[i].Name == name {
+			n++
+		}
+	}
+	return n
+}
+
+// Add appends a line.
+func (f *Fields) Add(name, value string) { *f = append(*f, Field{name, value}) }
+
+// Set removes every line with this name and appends one.
+func (f *Fields) Set(name, value string) {
+	f.Del(name)
+	f.Add(name, value)
+}
+
+// Del removes every line with this name.
+func (f *Fields) Del(name string) {
+	f.DelFunc(func(g Field) bool { return g.Name == name })
+}
+
+// DelFunc removes the lines for which drop says true, in place.
+func (f *Fields) DelFunc(drop func(Field) bool) {
+	kept := (*f)[:0]
+	for _, g := range *f {
+		if !drop(g) {
+			kept = append(kept, g)
+		}
+	}
+	clear((*f)[len(kept):])
+	*f = kept
+}
+
+// HasToken says whether the comma-separated lists in the lines with this name
+// hold the token, letter case aside (RFC 9110, section 5.6.1).
+func (f Fields) HasToken(name, token string) bool {
+	for i := range f {
+		if f[i].Name != name {
+			continue
+		}
+		for rest := f[i].Value; rest != ""; {
+			var t string
+			t, rest, _ = strings.Cut(rest, ",")
+			if strings.EqualFold(strings.Trim(t, " \t"), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Fold maps a field name to the form that careless readers give it: CGI and
+// WSGI servers turn every name into upper-case letters with underscores, so
+// "X_User", "x.user" and "X-User" arrive as one variable. Letters become lower
+// case and everything but letters and digits becomes "-".
+// Two names that fold alike must be taken for the same (rules of CVE-2025-64484
+// and its incomplete fixes).
+func Fold(name string) string {
+	for i := 0; i < len(name); i++ {
+		if c := name[i]; foldByte(c) != c {
+			b := []byte(name)
+			for ; i < len(b); i++ {
+				b[i] = foldByte(b[i])
+			}
+			return string(b)
+		}
+	}
+	return name
+}
+
+func foldByte(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c + ('a' - 'A')
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-':
+		return c
+	}
+	return '-'
+}
+
+// ValidName says whether s is a field name or method: a token (RFC 9110, section 5.6.2).
+func ValidName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !tokenByte[s[i]] {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// ValidValue says whether s is a field value without leading or trailing white
+// space: no control but the tab (RFC 9110, section 5.5).
+func ValidValue(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return s == "" || !blank(s[0]) && !blank(s[len(s)-1])
+}
+
+func blank(c byte) bool { return c == ' ' || c == '\t' }
+
+var tokenByte = func() (t [256]bool) {
+	for _, c := range "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" {
+		t[c] = true
+	}
+	return t
+}()

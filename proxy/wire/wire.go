@@ -1,0 +1,68 @@
+// Package wire is the border between the house and HTTP on the wire: what a
+// server engine hands to the pipeline for each request. Engines are its
+// subpackages; the pipeline does not know which one it runs on.
+package wire
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"time"
+
+	"sallyport/proxy/message"
+)
+
+// Handler serves one request. The engine calls it in a goroutine of the
+// connection or stream and takes the stream back when it returns; a response
+// that was begun and not finished then is cut, so that it looks cut.
+type Handler func(Stream)
+
+// Stream is one request on the wire and the way back for its answer. It belongs
+// to the handler until that returns. Body and the answering methods may be used
+// by two different goroutines at the same time; otherwise it is not safe for
+// concurrent use.
+type Stream interface {
+	// Head is the request's head. It stays valid after the handler has returned.
+	Head() *message.Head
+	// Conn tells about the connection.
+	Conn() *Conn
+	// Context ends when the client has gone away or the handler has returned.
+	Context() context.Context
+
+	// Body is the request's content; never nil.
+	// The first Read answers `Expect: 100-continue`.
+	Body() message.Body
+	// SetReadDeadline bounds later reads of the body; the zero time means no bound.
+	SetReadDeadline(time.Time) error
+	// SetWriteDeadline bounds later writes of the answer; the zero time means no bound.
+	SetWriteDeadline(time.Time) error
+
+	// Inform sends an interim response (103). Clients of HTTP/1.0 are not told.
+	Inform(*message.Response) error
+	// Respond sends the final head; framing is the engine's. It may be called once.
+	// trailers says that Finish will bring some.
+	Respond(head *message.Response, trailers bool) error
+	// Write sends content. It may hold it back until Flush or Finish.
+	Write(p []byte) (int, error)
+	// Flush sends what Write held back.
+	Flush() error
+	// Finish ends the answer cleanly. An answer that is not finished is cut
+	// (HTTP/1.1: the connection closes before the end; HTTP/2: RST_STREAM).
+	Finish(trailers message.Fields) error
+
+	// Upgrade answers 101 (HTTP/1.1) and hands over the connection, which the
+	// caller must close. Bytes that the client sent early come first.
+	Upgrade(head *message.Response) (net.Conn, error)
+
+	// CloseAfter makes the engine close the connection once the answer is sent,
+	// without reading the rest of the request (HTTP/2: resets the stream only).
+	CloseAfter()
+}
+
+// Conn tells about the connection that a request came on. It is shared by the
+// requests of that connection and must not be modified.
+type Conn struct {
+	Peer netip.AddrPort       // the client, or the balancer in front of it
+	TLS  *tls.ConnectionState // nil without TLS
+}
