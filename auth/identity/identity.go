@@ -1,7 +1,10 @@
 // Package identity says who a caller is, once a proof held.
 package identity
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Principal is a caller as one proof names it. The zero Principal is nobody.
 //
@@ -43,4 +46,10 @@ func (p *Principal) String() string {
 		return "anonymous"
 	}
 	return p.Source + ":" + p.Name
+}
+
+// Kind is the kind of proof: the source without its name, such as "issuer".
+func (p *Principal) Kind() string {
+	kind, _, _ := strings.Cut(p.Source, "/")
+	return kind
 }

@@ -1,0 +1,140 @@
+package message
+
+import (
+	"errors"
+	"strings"
+)
+
+// Faults of a request's head for which no reading is safe. Each ends in 400.
+var (
+	ErrBadTarget    = errors.New("request target is not in origin form")
+	ErrBadField     = errors.New("bad field")
+	ErrDuplicate    = errors.New("duplicate of a field that may occur once")
+	ErrConnection   = errors.New("Connection names an end-to-end field")
+	ErrTooManyLines = errors.New("too many fields")
+)
+
+// MaxFields is how many field lines a head may have.
+const MaxFields = 128
+
+// Settle gives a head that an engine has filled its one reading: it checks the
+// method, target and fields, computes Path, Query, Authority and Host, and
+// removes the fields that speak of the connection. The engine sets Version,
+// Method, Scheme, Authority (as sent), Target, Fields (as sent, names in lower
+// case, without Host) and ContentLength; Settle reads Upgrade and Expect from the fields.
+//
+// The error is one of this package's, for the audit record; whatever it is, the
+// request is refused and its connection closed.
+func (h *Head) Settle() error {
+	if !ValidName(h.Method) || h.Method == "CONNECT" {
+		return ErrBadTarget
+	}
+	if err := h.settleTarget(); err != nil {
+		return err
+	}
+	var err error
+	if h.Authority, h.Host, err = CanonicalAuthority(h.Authority, h.Scheme); err != nil {
+		return err
+	}
+	return h.settleFields()
+}
+
+func (h *Head) settleTarget() error {
+	if h.Target == "" || h.Target[0] != '/' {
+		return ErrBadTarget
+	}
+	path := h.Target
+	if i := strings.IndexByte(path, '?'); i >= 0 {
+		path, h.Query, h.HasQuery = path[:i], path[i+1:], true
+		if !ValidQuery(h.Query) {
+			return ErrBadTarget
+		}
+	}
+	var err error
+	h.Path, err = CanonicalPath(path)
+	return err
+}
+
+func (h *Head) settleFields() error {
+	if len(h.Fields) > MaxFields {
+		return ErrTooManyLines
+	}
+	cookies := 0
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if !ValidName(f.Name) || !ValidValue(f.Value) {
+			return ErrBadField
+		}
+		switch f.Name {
+		case "cookie":
+			cookies++
+		case "connection":
+			if !plainConnection(f.Value) {
+				return ErrConnection
+			}
+		case "expect":
+			if h.Expect = strings.EqualFold(f.Value, "100-continue"); !h.Expect {
+				return ErrBadField
+			}
+		}
+	}
+	for _, name := range single {
+		if h.Fields.Count(name) > 1 {
+			return ErrDuplicate
+		}
+	}
+	if h.Version == HTTP11 && h.Fields.HasToken("connection", "upgrade") {
+		h.Upgrade = strings.ToLower(h.Fields.Get("upgrade"))
+	}
+	if cookies > 1 {
+		h.joinCookies()
+	}
+	h.Fields.DelFunc(func(f Field) bool { return OfConnection(f.Name) })
+	return nil
+}
+
+// single are the fields of which a second line is an attack: two readers would
+// pick different ones.
+var single = [...]string{
+	"authorization", "content-type", "content-encoding", "content-digest", "signature", "signature-input",
+	"dpop", "x-api-key", "range", "expect", "upgrade", "from", "user-agent", "if-modified-since", "if-unmodified-since",
+}
+
+// OfConnection says whether a field, its name in lower case, belongs to the
+// connection on which it came (RFC 9110, section 7.6.1) or to framing, which the
+// engine has read already. Such fields are never forwarded.
+func OfConnection(name string) bool {
+	switch name {
+	case "connection", "keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "te", "trailer",
+		"transfer-encoding", "upgrade", "http2-settings", "content-length", "host", "expect":
+		return true
+	}
+	return false
+}
+
+// plainConnection says whether a Connection value names only options that mean
+// nothing end to end. "Connection: X-Auth-User" is how identity fields are made
+// to vanish behind a gateway.
+func plainConnection(v string) bool {
+	for rest := v; rest != ""; {
+		var t string
+		t, rest, _ = strings.Cut(rest, ",")
+		t = strings.ToLower(strings.Trim(t, " \t"))
+		if t != "" && t != "close" && !OfConnection(t) {
+			return false
+		}
+	}
+	return true
+}
+
+// joinCookies makes one line of several, as RFC 9113, section 8.2.3, wants it
+// before a request leaves HTTP/2.
+func (h *Head) joinCookies() {
+	var all []string
+	for i := range h.Fields {
+		if h.Fields[i].Name == "cookie" {
+			all = append(all, h.Fields[i].Value)
+		}
+	}
+	h.Fields.Set("cookie", strings.Join(all, "; "))
+}

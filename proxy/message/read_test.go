@@ -1,0 +1,96 @@
+package message_test
+
+import (
+	"errors"
+	"testing"
+
+	"sallyport/proxy/message"
+)
+
+func head(fields ...message.Field) *message.Head {
+	return &message.Head{Version: message.HTTP11, Method: "POST", Scheme: "https", Authority: "A.example", Target: "/p?q=1", Fields: fields}
+}
+
+func TestSettleGivesTheOneReading(t *testing.T) {
+	h := head(
+		message.Field{Name: "connection", Value: "keep-alive, Upgrade"},
+		message.Field{Name: "upgrade", Value: "WebSocket"},
+		message.Field{Name: "cookie", Value: "a=1"},
+		message.Field{Name: "te", Value: "trailers"},
+		message.Field{Name: "expect", Value: "100-Continue"},
+		message.Field{Name: "cookie", Value: "b=2"},
+		message.Field{Name: "x-a", Value: "1"},
+		message.Field{Name: "x-a", Value: "2"},
+	)
+	if err := h.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	if h.Path != "/p" || h.Query != "q=1" || !h.HasQuery || h.PathAndQuery() != "/p?q=1" || h.Host != "a.example" {
+		t.Errorf("path %q, query %q (%v), host %q", h.Path, h.Query, h.HasQuery, h.Host)
+	}
+	if h.Upgrade != "websocket" || !h.Expect {
+		t.Errorf("upgrade %q, expect %v; want websocket, true", h.Upgrade, h.Expect)
+	}
+	if got := h.Fields.Get("cookie"); got != "a=1; b=2" || h.Fields.Count("cookie") != 1 {
+		t.Errorf("cookie %q in %d lines; want one joined line", got, h.Fields.Count("cookie"))
+	}
+	for _, name := range []string{"connection", "upgrade", "expect"} {
+		if h.Fields.Has(name) {
+			t.Errorf("%s is left among the fields", name)
+		}
+	}
+	if h.Fields.Count("x-a") != 2 {
+		t.Errorf("x-a has %d lines; want 2", h.Fields.Count("x-a"))
+	}
+}
+
+func TestSettleRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		head *message.Head
+		want error
+	}{
+		{"CONNECT", &message.Head{Method: "CONNECT", Target: "/", Authority: "a"}, message.ErrBadTarget},
+		{"method with space", &message.Head{Method: "GE T", Target: "/", Authority: "a"}, message.ErrBadTarget},
+		{"absolute form", &message.Head{Method: "GET", Target: "http://b/", Authority: "a"}, message.ErrBadTarget},
+		{"asterisk form", &message.Head{Method: "OPTIONS", Target: "*", Authority: "a"}, message.ErrBadTarget},
+		{"fragment", &message.Head{Method: "GET", Target: "/a#b", Authority: "a"}, message.ErrAmbiguousPath},
+		{"fragment in query", &message.Head{Method: "GET", Target: "/a?b#c", Authority: "a"}, message.ErrBadTarget},
+		{"control in query", &message.Head{Method: "GET", Target: "/a?b\rc", Authority: "a"}, message.ErrBadTarget},
+		{"no host", &message.Head{Method: "GET", Target: "/"}, message.ErrBadAuthority},
+		{"user in host", &message.Head{Method: "GET", Target: "/", Authority: "u@a"}, message.ErrBadAuthority},
+		{"two credentials", head(message.Field{Name: "authorization", Value: "Bearer a"}, message.Field{Name: "authorization", Value: "Bearer b"}), message.ErrDuplicate},
+		{"two digests", head(message.Field{Name: "content-digest", Value: "a"}, message.Field{Name: "content-digest", Value: "b"}), message.ErrDuplicate},
+		{"empty name", head(message.Field{Name: "", Value: "x"}), message.ErrBadField},
+		{"space in name", head(message.Field{Name: "x ", Value: "x"}), message.ErrBadField},
+		{"line break in value", head(message.Field{Name: "x", Value: "a\r\nb: c"}), message.ErrBadField},
+		{"NUL in value", head(message.Field{Name: "x", Value: "a\x00"}), message.ErrBadField},
+		{"Connection strips identity", head(message.Field{Name: "connection", Value: "close, X-Sallyport-Principal"}), message.ErrConnection},
+		{"Connection strips forwarding", head(message.Field{Name: "connection", Value: "X-Forwarded-For"}), message.ErrConnection},
+		{"unknown expectation", head(message.Field{Name: "expect", Value: "200-ok"}), message.ErrBadField},
+		{"too many fields", head(make(message.Fields, message.MaxFields+1)...), message.ErrTooManyLines},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := c.head.Settle(); !errors.Is(err, c.want) {
+				t.Errorf("got %v; want %v", err, c.want)
+			}
+		})
+	}
+}
+
+func TestFold(t *testing.T) {
+	for _, name := range []string{"X-Sallyport-Principal", "x_sallyport_principal", "X.Sallyport.Principal", "x~sallyport`principal", "X-SALLYPORT_PRINCIPAL"} {
+		if got := message.Fold(name); got != "x-sallyport-principal" {
+			t.Errorf("Fold(%q) = %q", name, got)
+		}
+	}
+}
+
+func TestFieldsHasToken(t *testing.T) {
+	f := message.Fields{{Name: "connection", Value: "keep-alive , Upgrade"}, {Name: "connection", Value: "close"}}
+	for token, want := range map[string]bool{"upgrade": true, "close": true, "keep": false, "": false} {
+		if got := f.HasToken("connection", token); got != want {
+			t.Errorf("HasToken(%q) = %v; want %v", token, got, want)
+		}
+	}
+}

@@ -1,0 +1,94 @@
+// Package stdhttp answers how net/http's server feeds the pipeline: it adapts
+// HTTP/1.1 and HTTP/2 requests to [wire.Stream].
+//
+// net/http reads heads leniently (it takes bare LF and obs-fold, and drops
+// Content-Length beside Transfer-Encoding), and a handler cannot see that it did.
+// What the contract demands beyond that needs an engine of our own.
+package stdhttp
+
+import (
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
+)
+
+// Options bound what a client may take. Zero values stand for the defaults.
+type Options struct {
+	HeadBytes int           // largest request head; 32 KiB
+	HeadTime  time.Duration // for a whole request head; 10 s
+	IdleTime  time.Duration // between requests of a connection; 2 min
+	Streams   int           // concurrent streams of an HTTP/2 connection; 100
+}
+
+// Server serves HTTP on listeners. It is safe for concurrent use.
+type Server struct{ http *http.Server }
+
+// New returns a server that hands every request to h. Listeners for HTTP/2 must
+// yield *tls.Conn on which ALPN chose "h2".
+func New(h wire.Handler, o Options) *Server {
+	s := &http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(h, w, r) }),
+		MaxHeaderBytes:    def(o.HeadBytes, 32<<10),
+		ReadHeaderTimeout: def(o.HeadTime, 10*time.Second),
+		IdleTimeout:       def(o.IdleTime, 2*time.Minute),
+		// What net/http logs of broken clients is theirs to cause in any number.
+		ErrorLog: log.New(io.Discard, "", 0),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          def(o.Streams, 100),
+			MaxReceiveBufferPerConnection: 1 << 20,
+			MaxReceiveBufferPerStream:     256 << 10,
+			WriteByteTimeout:              time.Minute,
+			SendPingTimeout:               time.Minute,
+			PingTimeout:                   15 * time.Second,
+		},
+		DisableGeneralOptionsHandler: true,
+	}
+	return &Server{s}
+}
+
+func def[T comparable](v, d T) T {
+	var zero T
+	if v == zero {
+		return d
+	}
+	return v
+}
+
+// Serve accepts connections until Shutdown or Close, after which it returns nil,
+// or until the listener fails.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); err != http.ErrServerClosed {
+		return err
+	}
+	return nil
+}
+
+// Shutdown closes the listeners and waits until all requests are answered or ctx
+// ends. Upgraded connections are not waited for: they are their handler's.
+func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
+
+// Close closes the listeners and cuts every connection.
+func (s *Server) Close() error { return s.http.Close() }
+
+func serve(h wire.Handler, w http.ResponseWriter, r *http.Request) {
+	s := stream{w: w, r: r, rc: http.NewResponseController(w)}
+	s.readHead()
+	s.conn.Peer, _ = netip.ParseAddrPort(r.RemoteAddr)
+	s.conn.TLS = r.TLS
+	s.body = body{s: &s, src: r.Body}
+	if s.head.ContentLength != 0 && s.head.Version == message.HTTP11 {
+		// An upstream may answer before the upload ends. HTTP/2 always may.
+		_ = s.rc.EnableFullDuplex()
+	}
+	h(&s)
+	if !s.finished && !s.upgraded {
+		panic(http.ErrAbortHandler) // net/http's way to cut a connection or stream
+	}
+}

@@ -1,0 +1,169 @@
+package stdhttp
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
+)
+
+// lingering is how long the rest of a refused request may take to arrive before
+// the connection closes: long enough that a client reads the answer before it
+// sees a reset, too short to be worth holding.
+const lingering = time.Second
+
+// stream is a request of net/http with its answer, as the pipeline sees them.
+type stream struct {
+	w    http.ResponseWriter
+	r    *http.Request
+	rc   *http.ResponseController
+	head message.Head
+	conn wire.Conn
+	body body
+
+	closing            bool // CloseAfter was called
+	finished, upgraded bool
+}
+
+func (s *stream) Head() *message.Head      { return &s.head }
+func (s *stream) Conn() *wire.Conn         { return &s.conn }
+func (s *stream) Context() context.Context { return s.r.Context() }
+func (s *stream) Body() message.Body       { return &s.body }
+
+func (s *stream) SetReadDeadline(t time.Time) error  { return s.rc.SetReadDeadline(t) }
+func (s *stream) SetWriteDeadline(t time.Time) error { return s.rc.SetWriteDeadline(t) }
+
+// readHead fills the head as the client sent it; [message.Head.Settle] makes sense of it.
+func (s *stream) readHead() {
+	r, h := s.r, &s.head
+	h.Method, h.Target, h.Authority = r.Method, r.RequestURI, r.Host
+	h.Version = message.Version(r.ProtoMajor*10 + r.ProtoMinor)
+	h.Scheme = "http"
+	if r.TLS != nil {
+		h.Scheme = "https"
+	}
+	h.ContentLength = r.ContentLength
+	h.Fields = make(message.Fields, 0, len(r.Header)+8) // room for what the gateway adds
+	for name, values := range r.Header {
+		lower := lowerName(name)
+		for _, v := range values {
+			h.Fields = append(h.Fields, message.Field{Name: lower, Value: v})
+		}
+	}
+	// A map has no order; a stable one keeps equal requests equal upstream.
+	slices.SortStableFunc(h.Fields, func(a, b message.Field) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func (s *stream) Inform(m *message.Response) error {
+	if s.head.Version == message.HTTP10 {
+		return nil
+	}
+	h := s.w.Header()
+	setFields(h, m.Fields)
+	s.w.WriteHeader(m.Status)
+	clear(h)
+	return nil
+}
+
+func (s *stream) Respond(m *message.Response, trailers bool) error {
+	h := s.w.Header()
+	setFields(h, m.Fields)
+	if !m.Fields.Has("content-type") {
+		h["Content-Type"] = nil // or net/http guesses one from the content
+	}
+	if m.ContentLength >= 0 {
+		h["Content-Length"] = []string{strconv.FormatInt(m.ContentLength, 10)}
+	}
+	if s.closing && s.head.Version != message.HTTP2 {
+		h["Connection"] = []string{"close"}
+	}
+	s.w.WriteHeader(m.Status)
+	if trailers {
+		return s.rc.Flush() // so that net/http chunks, which trailers need
+	}
+	return nil
+}
+
+func (s *stream) Write(p []byte) (int, error) { return s.w.Write(p) }
+func (s *stream) Flush() error                { return s.rc.Flush() }
+
+func (s *stream) Finish(trailers message.Fields) error {
+	h := s.w.Header()
+	for _, f := range trailers {
+		key := http.TrailerPrefix + http.CanonicalHeaderKey(f.Name)
+		h[key] = append(h[key], f.Value)
+	}
+	s.finished = true
+	if s.closing {
+		return s.rc.SetReadDeadline(time.Now().Add(lingering))
+	}
+	return nil
+}
+
+func (s *stream) CloseAfter() { s.closing = true }
+
+func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
+	c, rw, err := s.rc.Hijack()
+	if err != nil {
+		return nil, err
+	}
+	s.upgraded = true
+	head := []byte("HTTP/1.1 101 Switching Protocols\r\n")
+	for _, f := range m.Fields {
+		head = append(append(append(append(head, f.Name...), ": "...), f.Value...), "\r\n"...)
+	}
+	head = append(head, "connection: Upgrade\r\nupgrade: "+s.head.Upgrade+"\r\n\r\n"...)
+	_ = c.SetDeadline(time.Time{})
+	if _, err := c.Write(head); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if rw.Reader.Buffered() == 0 {
+		return c, nil
+	}
+	return &bufferedConn{c, rw.Reader}, nil
+}
+
+// bufferedConn reads what the server had read ahead first.
+type bufferedConn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (c *bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// body is the request's content.
+type body struct {
+	s        *stream
+	src      io.Reader
+	trailers message.Fields
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.src.Read(p)
+	if err == io.EOF && b.trailers == nil {
+		for name, values := range b.s.r.Trailer {
+			for _, v := range values {
+				b.trailers.Add(lowerName(name), v)
+			}
+		}
+	}
+	return n, err
+}
+
+func (b *body) Trailers() message.Fields { return b.trailers }
+
+func setFields(h http.Header, fields message.Fields) {
+	for _, f := range fields {
+		key := canonicalName(f.Name)
+		h[key] = append(h[key], f.Value)
+	}
+}
