@@ -1,0 +1,146 @@
+package setting
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Redacted is what is shown in the place of a secret.
+const Redacted = "redacted"
+
+// MaxFaults is how many faults are reported at once.
+const MaxFaults = 200
+
+// maxShown bounds, in bytes, how much of an offending value a fault repeats.
+const maxShown = 80
+
+// Fault is one thing in the configuration that is refused.
+type Fault struct {
+	File string `json:"file,omitempty"` // as given by the user
+	Line int    `json:"line,omitempty"` // from 1; 0 means that the fault is of the file as a whole
+	Path string `json:"path,omitempty"` // such as "routes[2].limits.body"
+	// Value is what was written, "" where nothing was, [Redacted] for secrets.
+	Value   string `json:"value,omitempty"`
+	Problem string `json:"problem"`        // what is wrong
+	Cure    string `json:"cure,omitempty"` // what would do
+}
+
+// Error is the fault in one line, such as
+//
+//	gateway.yaml:41: routes[2].limits.body: "64m": not a size; write a number and B, KiB, MiB, GiB, KB, MB or GB, such as 64MiB
+func (f Fault) Error() string {
+	var b strings.Builder
+	if f.File != "" {
+		b.WriteString(f.File)
+		if f.Line > 0 {
+			b.WriteByte(':')
+			b.WriteString(strconv.Itoa(f.Line))
+		}
+		b.WriteString(": ")
+	}
+	if f.Path != "" {
+		b.WriteString(f.Path + ": ")
+	}
+	switch f.Value {
+	case "":
+	case Redacted, `""`:
+		b.WriteString(f.Value + ": ")
+	default:
+		b.WriteString(strconv.Quote(f.Value) + ": ")
+	}
+	b.WriteString(f.Problem)
+	if f.Cure != "" {
+		b.WriteString("; " + f.Cure)
+	}
+	return oneLine(b.String())
+}
+
+// oneLine keeps what an error quotes from opening a new line on a terminal or in a log.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// Faults are all faults of a configuration. As an error it is one line for each.
+type Faults []Fault
+
+// Error joins the faults, one a line.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i := range f {
+		lines[i] = f[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Err is f as an error, nil if there is no fault.
+func (f Faults) Err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return f
+}
+
+// Add records a fault found by a check. path is where, such as
+// "routes[2].limits.rate"; the loader adds file and line. value is what was
+// written there: "" if nothing was, [Redacted] if it may be a secret. Nothing is
+// added past [MaxFaults].
+func (f *Faults) Add(path, value, problem, cure string) {
+	f.add(Fault{Path: path, Value: shown(value), Problem: problem, Cure: cure})
+}
+
+func (f *Faults) add(n Fault) {
+	if len(*f) < MaxFaults {
+		*f = append(*f, n)
+	}
+}
+
+// Sort puts the faults in the order of files (as first seen) and lines.
+func (f Faults) Sort() {
+	order := map[string]int{}
+	for i := range f {
+		if _, seen := order[f[i].File]; !seen {
+			order[f[i].File] = len(order)
+		}
+	}
+	slices.SortStableFunc(f, func(a, b Fault) int {
+		if d := order[a.File] - order[b.File]; d != 0 {
+			return d
+		}
+		return a.Line - b.Line
+	})
+}
+
+// shown is a value as far as a fault may repeat it: short, and without the
+// password of a URL.
+func shown(v string) string {
+	if _, rest, ok := strings.Cut(v, "://"); ok && strings.Contains(rest, "@") {
+		return Redacted
+	}
+	if len(v) <= maxShown {
+		return v
+	}
+	v = v[:maxShown]
+	for len(v) > 0 && !utf8.ValidString(v) {
+		v = v[:len(v)-1]
+	}
+	return v + "..."
+}
+
+// Index is the path of an item of a list: Index("routes", 2) is "routes[2]".
+func Index(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+
+// Join is the path of a field: Join("listen", "http") is "listen.http".
+func Join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}

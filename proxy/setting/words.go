@@ -1,0 +1,131 @@
+package setting
+
+import (
+	"encoding"
+	"reflect"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// fieldsOf maps the names in the yaml tags of a struct to its fields; those of
+// inlined structs count as its own.
+func fieldsOf(t reflect.Type) map[string][]int {
+	fields := map[string][]int{}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case options == "inline":
+			for inner, index := range fieldsOf(f.Type) {
+				fields[inner] = append([]int{i}, index...)
+			}
+		case name != "" && name != "-" && f.IsExported():
+			fields[name] = f.Index
+		}
+	}
+	return fields
+}
+
+func isText(t reflect.Type) bool {
+	return reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+}
+
+// want says in words what a value of this type looks like in the file.
+func want(t reflect.Type) string {
+	switch t {
+	case reflect.TypeFor[Duration]():
+		return "a duration such as 30s"
+	case reflect.TypeFor[Timeout]():
+		return "a duration such as 30s, or never"
+	case reflect.TypeFor[Size]():
+		return "a size such as 64MiB"
+	case reflect.TypeFor[Rate]():
+		return "a rate such as 200/s"
+	case reflect.TypeFor[URL]():
+		return "a URL such as http://host:8000"
+	case reflect.TypeFor[CIDR]():
+		return "a range of addresses such as 10.0.0.0/8"
+	case reflect.TypeFor[Glob]():
+		return `a pattern such as "bert-*"`
+	case reflect.TypeFor[Secret]():
+		return "{file: PATH} or {env: NAME}"
+	}
+	if f, ok := reflect.New(t).Interface().(Forms); ok {
+		return f.Want()
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return want(t.Elem())
+	case reflect.Struct:
+		names := make([]string, 0, t.NumField())
+		for name := range fieldsOf(t) {
+			names = append(names, name)
+		}
+		if len(names) == 0 {
+			return "a value"
+		}
+		return "fields (" + enumerate(names) + ")"
+	case reflect.Map:
+		return "names, each with " + want(t.Elem())
+	case reflect.Slice:
+		if reflect.Zero(t).Type().Implements(reflect.TypeFor[interface{ oneOrMany() }]()) {
+			return want(t.Elem()) + ", or a list of such"
+		}
+		return "a list, each item " + want(t.Elem())
+	case reflect.String:
+		return "text"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Float64:
+		return "a number"
+	}
+	return "a whole number"
+}
+
+// maxListed bounds the names that a message lists.
+const maxListed = 24
+
+func enumerate(names []string) string {
+	slices.Sort(names)
+	if len(names) > maxListed {
+		names = append(names[:maxListed], "...")
+	}
+	return strings.Join(names, ", ")
+}
+
+// found says in words what stands in the file instead.
+func found(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "fields"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.ShortTag() {
+	case "!!int", "!!float":
+		return "a number"
+	case "!!bool":
+		return "true or false"
+	}
+	return "text"
+}
+
+// cureFor says what would do in place of n.
+func cureFor(n *yaml.Node, t reflect.Type) string {
+	scalar := n.Kind == yaml.ScalarNode
+	switch {
+	case t.Kind() == reflect.String && scalar:
+		return "put it in quotes"
+	case t.Kind() == reflect.Slice && scalar:
+		return "write the items in brackets or with dashes"
+	case t.Kind() == reflect.Bool && scalar:
+		return "write true or false without quotes"
+	case t.Kind() == reflect.Struct && n.Kind == yaml.SequenceNode:
+		return "remove the dash or the brackets"
+	case n.Kind == yaml.MappingNode:
+		return "write the value itself, without fields"
+	}
+	return "write " + want(t)
+}
