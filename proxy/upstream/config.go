@@ -1,0 +1,199 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
+)
+
+// Config is one entry of `upstreams`.
+type Config struct {
+	// Serves is the dialect that the servers speak: raw (the default), flask,
+	// tensorflow, triton, openai or ollama.
+	Serves string `yaml:"serves"`
+	// Rest lists the endpoints that serve HTTP/1.1: http://host:port,
+	// https://host:port or unix:///path.sock. They must be equal: each request
+	// goes to the one with the fewest requests in flight.
+	Rest setting.List[setting.URL] `yaml:"rest"`
+	// CA is a file of PEM certificates that https endpoints are verified
+	// against; without it the system's own are used.
+	CA string `yaml:"ca"`
+	// ServerName is the name asked for by SNI and verified in the certificate;
+	// without it the host of the endpoint.
+	ServerName string `yaml:"server_name"`
+	// InsecureSkipVerify takes any certificate from https endpoints.
+	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
+	// Host is the Host field that the servers see: "upstream" (host and port of
+	// the endpoint; "localhost" for unix sockets), "client" (as the client named
+	// us), or a literal. The default is "upstream", as in nginx: a server that
+	// picks an application by Host is not steered by clients, and one that
+	// builds links finds the client's name in X-Forwarded-Host. For ollama it is
+	// localhost with the endpoint's port, because Ollama refuses other names
+	// while it is bound to loopback.
+	Host string `yaml:"host"`
+	// MaxConnections bounds the requests, and so the connections, that an
+	// endpoint has at a time; 0 is no bound. Requests over the bound wait as
+	// long as a connect may take.
+	MaxConnections int `yaml:"max_connections"`
+	// MaxIdle is how many idle connections are kept to an endpoint; the default is 64.
+	MaxIdle int `yaml:"max_idle"`
+	// IdleTime is how long a connection is kept idle; the default is 60s. A
+	// server that announces less (Keep-Alive: timeout=5) is believed.
+	IdleTime setting.Duration `yaml:"idle_time"`
+}
+
+const (
+	defaultMaxIdle  = 64
+	defaultIdleTime = 60 * time.Second
+)
+
+// dialects are the values of Config.Serves.
+var dialects = [...]string{"raw", "flask", "tensorflow", "triton", "openai", "ollama"}
+
+// Serves says whether dialect is one that an upstream may serve; "" stands for raw.
+func Serves(dialect string) bool { return dialect == "" || slices.Contains(dialects[:], dialect) }
+
+// Dialects lists what an upstream may serve.
+func Dialects() []string { return slices.Clone(dialects[:]) }
+
+// DefaultTimeouts are the timeouts of a dialect where none are configured.
+// Language models may think for minutes before they begin to answer; a stream
+// has no total.
+func DefaultTimeouts(serves string) Timeouts {
+	t := Timeouts{Connect: 5 * time.Second, Head: 60 * time.Second, Idle: 60 * time.Second}
+	if serves == "openai" || serves == "ollama" {
+		t.Head, t.Idle = 10*time.Minute, 5*time.Minute
+	}
+	return t
+}
+
+// Check records every fault of the section that stands at path. It looks at no
+// file and no network.
+func (c *Config) Check(path string, f *setting.Faults) {
+	if !Serves(c.Serves) {
+		f.Add(setting.Join(path, "serves"), c.Serves, "no such dialect", "write one of "+strings.Join(dialects[:], ", "))
+	}
+	if len(c.Rest) == 0 {
+		f.Add(setting.Join(path, "rest"), "", "an upstream without endpoints", "list its URLs, such as http://host:8000")
+	}
+	secure, seen := false, map[string]bool{}
+	for i, u := range c.Rest {
+		at := setting.Join(path, "rest")
+		if len(c.Rest) > 1 {
+			at = setting.Index(at, i)
+		}
+		checkEndpoint(at, u, f)
+		if seen[u.String()] {
+			f.Add(at, u.String(), "is listed twice", "remove one of the two")
+		}
+		seen[u.String()] = true
+		secure = secure || u.URL != nil && u.Scheme == "https"
+	}
+	c.checkTLS(path, secure, f)
+	if h := c.Host; h != "" && h != "upstream" && h != "client" && !validHost(h) {
+		f.Add(setting.Join(path, "host"), h, "not a host", `write "upstream", "client", or a host such as app.internal:8000`)
+	}
+	for _, n := range [...]struct {
+		name  string
+		value int
+	}{{"max_connections", c.MaxConnections}, {"max_idle", c.MaxIdle}} {
+		if n.value < 0 {
+			f.Add(setting.Join(path, n.name), fmt.Sprint(n.value), "a negative number", "write a number above zero, or remove the line for the default")
+		}
+	}
+}
+
+func checkEndpoint(at string, u setting.URL, f *setting.Faults) {
+	if u.IsZero() {
+		f.Add(at, "", "an endpoint without a URL", "write one such as http://host:8000")
+		return
+	}
+	switch u.Scheme {
+	case "http", "https", "unix":
+	default:
+		f.Add(at, u.String(), "endpoints cannot be reached by "+u.Scheme, "write http://, https:// or unix:///")
+		return
+	}
+	if u.Scheme != "unix" && u.Path != "" && u.Path != "/" {
+		f.Add(at, u.String(), "an endpoint with a path; paths are forwarded as they are", "remove the path")
+	}
+	if u.RawQuery != "" || u.ForceQuery {
+		f.Add(at, u.String(), "an endpoint with a query", "remove ? and what follows it")
+	}
+	if u.User != nil {
+		f.Add(at, setting.Redacted, "an endpoint with a user name or password", "take them out")
+	}
+	if u.Scheme != "unix" && !validHost(u.Host) {
+		f.Add(at, u.String(), "a host that cannot be named in a request", "write a plain host name or address")
+	}
+}
+
+func (c *Config) checkTLS(path string, secure bool, f *setting.Faults) {
+	if c.ServerName != "" {
+		if _, host, err := message.CanonicalAuthority(c.ServerName, "https"); err != nil || !strings.EqualFold(host, c.ServerName) {
+			f.Add(setting.Join(path, "server_name"), c.ServerName, "not a host name", "write the name in the server's certificate, without a port")
+		}
+	}
+	if !secure {
+		const problem, cure = "no endpoint uses TLS", "remove the line, or write https:// in rest"
+		if c.CA != "" {
+			f.Add(setting.Join(path, "ca"), c.CA, problem, cure)
+		}
+		if c.ServerName != "" {
+			f.Add(setting.Join(path, "server_name"), c.ServerName, problem, cure)
+		}
+		if c.InsecureSkipVerify {
+			f.Add(setting.Join(path, "insecure_skip_verify"), "true", problem, cure)
+		}
+	} else if c.CA != "" && c.InsecureSkipVerify {
+		f.Add(setting.Join(path, "insecure_skip_verify"), "true", "contradicts ca", "remove one of the two")
+	}
+}
+
+// validHost says whether h may stand in Host: a host with an optional port.
+func validHost(h string) bool {
+	_, _, err := message.CanonicalAuthority(h, "")
+	return err == nil
+}
+
+// tlsConfig is for one https endpoint on this host.
+func (c *Config) tlsConfig(host string, roots *x509.CertPool) *tls.Config {
+	name := c.ServerName
+	if name == "" {
+		name = strings.TrimSuffix(host, ".")
+	}
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ServerName:         name,
+		RootCAs:            roots,
+		InsecureSkipVerify: c.InsecureSkipVerify,
+		NextProtos:         []string{"http/1.1"},
+		ClientSessionCache: tls.NewLRUClientSessionCache(16),
+	}
+}
+
+// roots reads the CA file; nil means the system's own certificates.
+func (c *Config) roots() (*x509.CertPool, error) {
+	if c.CA == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.CA)
+	if err != nil {
+		return nil, fmt.Errorf("reading ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("reading ca %s: %w", c.CA, errNoCertificate)
+	}
+	return pool, nil
+}
+
+var errNoCertificate = errors.New("no certificate in PEM form in it")
