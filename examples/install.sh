@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Installs what the stories need, each thing only when it is missing, outside
+# the tree: ${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/NAME-KEY, where KEY is of
+# the file that lists its versions (the story package looks in the same place).
+#
+#   examples/install.sh [flask] [tensorflow]     without arguments: both
+set -euo pipefail
+cd "$(dirname "$0")"
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/sallyport
+stories=${*:-flask tensorflow}
+
+key() { cat "$@" | sha256sum | cut -c1-12; }
+
+twice() { "$@" || { echo "once more: $*" >&2; sleep 5; "$@"; }; }
+
+# apt PACKAGE=PROBE...: installs the packages whose probe fails.
+apt() {
+  local missing=() p
+  for p in "$@"; do
+    bash -c "${p#*=}" >/dev/null 2>&1 || missing+=("${p%%=*}")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" != 0 ]; then
+    echo "missing Debian packages: ${missing[*]} (install them, or run this as root)" >&2
+    return 1
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  [ -n "${apt_updated:-}" ] || twice apt-get update -q </dev/null
+  apt_updated=1
+  twice apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null
+}
+
+# made DIR COMMAND...: runs COMMAND with a scratch folder that becomes DIR once all went well.
+made() {
+  local dir=$1
+  shift
+  if [ -e "$dir/.complete" ]; then
+    return 0
+  fi
+  echo "making $dir"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  "$@" "$dir"
+  touch "$dir/.complete"
+}
+
+venv_flask() {
+  python3 -m venv "$1"
+  twice "$1/bin/pip" install -q --disable-pip-version-check -r flask/requirements.txt
+}
+
+venv_tensorflow() {
+  python3 -m venv "$1"
+  twice "$1/bin/pip" install -q --disable-pip-version-check -r tensorflow/requirements.txt
+  twice "$1/bin/pip" install -q --disable-pip-version-check --no-deps -r tensorflow/requirements-nodeps.txt
+}
+
+node_provider() {
+  cp openid-provider/{package.json,package-lock.json,.npmrc} "$1"
+  (cd "$1" && twice npm ci --silent --no-audit --no-fund </dev/null)
+}
+
+model() { "$tensorflow/bin/python" tensorflow/make_model.py "$1" 2>"$1/log" || { cat "$1/log" >&2; return 1; } ; rm "$1/log"; }
+
+front() { make -s -C tensorflow OUT="$1/rest_front"; }
+
+apt python3-venv='python3 -m ensurepip --version' curl='curl --version' openssl='openssl version' ca-certificates='test -d /etc/ssl/certs'
+made "$cache/openid-provider-$(key openid-provider/package-lock.json)" node_provider
+made "$cache/flask-$(key flask/requirements.txt)" venv_flask
+case " $stories " in *" tensorflow "*)
+  apt g++='g++ --version' make='make --version' libevent-dev='test -e /usr/include/event2/http.h' libre2-dev='test -e /usr/include/re2/re2.h'
+  tensorflow=$cache/tensorflow-$(key tensorflow/requirements.txt tensorflow/requirements-nodeps.txt)
+  made "$tensorflow" venv_tensorflow
+  made "$cache/models-$(key tensorflow/make_model.py)" model
+  made "$cache/rest_front-$(key tensorflow/rest_front.cc tensorflow/Makefile)" front
+  ;;
+esac
+echo "the stories have what they need in $cache"

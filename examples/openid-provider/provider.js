@@ -1,0 +1,68 @@
+// A certified OpenID provider for the stories: one client that gets JWT access
+// tokens by client credentials. Keys, certificate and cookies are made at
+// start and never kept.
+//
+//   PORT           default 9000
+//   CLIENT_SECRET  the client's secret; without it one is made and printed
+//   TLS_DIR        where provider.crt and provider.key lie or are made; default here
+import { execFileSync } from 'node:child_process';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+import { join } from 'node:path';
+import Provider, { errors } from 'oidc-provider';
+
+const port = Number(process.env.PORT ?? 9000);
+const secret = process.env.CLIENT_SECRET ?? randomBytes(24).toString('base64url');
+const dir = process.env.TLS_DIR ?? import.meta.dirname;
+const issuer = `https://localhost:${port}`;
+const lifetime = Number(process.env.TOKEN_LIFETIME ?? 600);
+
+// What a client may ask a token for: each resource is an audience of its own.
+const resources = {
+  'https://models.example': { audience: 'models', scope: 'models.predict models.read' },
+  'https://other.example': { audience: 'billing', scope: 'models.predict' },
+};
+
+function signingKey(kid, alg, type, options) {
+  const { privateKey } = generateKeyPairSync(type, options);
+  return { ...privateKey.export({ format: 'jwk' }), kid, alg, use: 'sig' };
+}
+
+const provider = new Provider(issuer, {
+  jwks: { keys: [signingKey('rs', 'RS256', 'rsa', { modulusLength: 2048 }), signingKey('es', 'ES256', 'ec', { namedCurve: 'P-256' })] },
+  cookies: { keys: [randomBytes(32).toString('hex')] },
+  clients: [{
+    client_id: 'batch',
+    client_secret: secret,
+    grant_types: ['client_credentials'],
+    redirect_uris: [],
+    response_types: [],
+    token_endpoint_auth_method: 'client_secret_basic',
+  }],
+  scopes: ['models.predict', 'models.read'],
+  features: {
+    devInteractions: { enabled: false },
+    clientCredentials: { enabled: true },
+    resourceIndicators: {
+      enabled: true,
+      defaultResource: () => 'https://models.example',
+      getResourceServerInfo(_ctx, resource) {
+        const r = resources[resource];
+        if (!r) throw new errors.InvalidTarget();
+        return { ...r, accessTokenFormat: 'jwt', accessTokenTTL: lifetime, jwt: { sign: { alg: process.env.TOKEN_ALG ?? 'RS256' } } };
+      },
+    },
+  },
+});
+
+const crt = join(dir, 'provider.crt');
+const key = join(dir, 'provider.key');
+if (!existsSync(crt) || !existsSync(key)) {
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '30',
+    '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost', '-keyout', key, '-out', crt], { stdio: 'pipe' });
+}
+
+createServer({ cert: readFileSync(crt), key: readFileSync(key) }, provider.callback()).listen(port, '127.0.0.1', () => {
+  console.log(`OpenID provider ${issuer}, certificate ${crt}, client batch${process.env.CLIENT_SECRET ? '' : `, secret ${secret}`}`);
+});
