@@ -1,0 +1,271 @@
+package limit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sallyport/proxy/setting"
+)
+
+// clock is a time that stands still until it is told to go on.
+type clock struct{ t time.Time }
+
+func newClock() *clock                { return &clock{time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)} }
+func (c *clock) now() time.Time       { return c.t }
+func (c *clock) pass(d time.Duration) { c.t = c.t.Add(d) }
+
+func rate(n int, per time.Duration) setting.Rate { return setting.Rate{N: n, Per: per} }
+
+func TestRate(t *testing.T) {
+	c := newClock()
+	r := NewRate(RateConfig{Per: "principal", Limit: rate(10, time.Second), Burst: 3}, c.now)
+	step := func(key string, pass time.Duration, want time.Duration) {
+		t.Helper()
+		c.pass(pass)
+		retry, ok := r.Allow(key)
+		if ok != (want == 0) || retry != want {
+			t.Errorf("Allow(%s) after %s = %s, %t, want a wait of %s", key, pass, retry, ok, want)
+		}
+	}
+	ms := time.Millisecond
+	step("a", 0, 0)
+	step("a", 0, 0)
+	step("a", 0, 0)
+	step("a", 0, 100*ms)
+	step("a", 40*ms, 60*ms) // a refusal costs nothing
+	step("b", 0, 0)         // another's allowance
+	step("a", 60*ms, 0)
+	step("a", 0, 100*ms)
+	step("a", time.Hour, 0) // a quiet time brings back the burst and no more
+	step("a", 0, 0)
+	step("a", 0, 0)
+	step("a", 0, 100*ms)
+}
+
+func TestRateDefaultBurst(t *testing.T) {
+	c := newClock()
+	r := NewRate(RateConfig{Per: "route", Limit: rate(5, time.Minute)}, c.now)
+	n := 0
+	for range 20 {
+		if _, ok := r.Allow(""); ok {
+			n++
+		}
+	}
+	if n != 5 {
+		t.Errorf("5/m let %d through at once, want 5", n)
+	}
+}
+
+func TestRateWithoutLimit(t *testing.T) {
+	c := newClock()
+	r := NewRate(RateConfig{Per: "route"}, c.now)
+	n := 0
+	for range 100 {
+		c.pass(time.Hour)
+		if _, ok := r.Allow(""); ok {
+			n++
+		}
+	}
+	if n > 1 {
+		t.Errorf("a rate without a limit let %d through, want at most 1", n)
+	}
+}
+
+func TestRateByAddress(t *testing.T) {
+	r := NewRate(RateConfig{Per: "address", Limit: rate(1, time.Hour)}, newClock().now)
+	for _, tt := range []struct {
+		addr string
+		want bool
+	}{
+		{"192.0.2.1", true}, {"192.0.2.1", false}, {"::ffff:192.0.2.1", false}, {"192.0.2.2", true},
+		{"2001:db8::1", true}, {"2001:db8::ffff:1", false}, {"2001:db8:0:1::1", true},
+	} {
+		if _, ok := r.AllowAddr(netip.MustParseAddr(tt.addr)); ok != tt.want {
+			t.Errorf("AllowAddr(%s) = %t, want %t", tt.addr, ok, tt.want)
+		}
+	}
+}
+
+// An attacker with very many names takes no memory beyond the bound, takes away
+// no victim's allowance and gives none back.
+func TestRateFlood(t *testing.T) {
+	c := newClock()
+	r := NewRate(RateConfig{Per: "principal", Limit: rate(1, time.Hour), Burst: 2}, c.now)
+	spent := func() bool { _, ok := r.Allow("victim"); return !ok }
+	r.Allow("victim")
+	r.Allow("victim")
+	if !spent() {
+		t.Fatal("the victim has an allowance left after its burst")
+	}
+	allowed := 0
+	for i := range 400_000 {
+		if _, ok := r.Allow(fmt.Sprint("attacker", i)); ok {
+			allowed++
+		}
+	}
+	if !spent() {
+		t.Error("the flood gave the victim its allowance back")
+	}
+	sets := 0
+	for i := range r.shards {
+		sets += len(r.shards[i].sets)
+	}
+	if sets > shards*maxSets {
+		t.Errorf("the table has %d sets, want at most %d", sets, shards*maxSets)
+	}
+	// Each place once, and the shared allowance of each set twice.
+	if most := shards * maxSets * (ways + 2); allowed > most {
+		t.Errorf("the flood had %d allowed, want at most %d", allowed, most)
+	}
+	// With the allowances back, the places are free again.
+	c.pass(3 * time.Hour)
+	for i := range 10_000 {
+		if _, ok := r.Allow(fmt.Sprint("new", i)); !ok {
+			t.Fatalf("key %d was refused after the flood had ebbed", i)
+		}
+	}
+}
+
+// GCRA's promise: in any time span, no more than the burst and what refills.
+func TestRateNeverExceeds(t *testing.T) {
+	c := newClock()
+	const n, burst = 7, 4
+	r := NewRate(RateConfig{Per: "route", Limit: rate(n, time.Second), Burst: burst}, c.now)
+	var passed []time.Time
+	for range 20_000 {
+		c.pass(time.Duration(rand.IntN(100)) * time.Millisecond)
+		if _, ok := r.Allow("k"); ok {
+			passed = append(passed, c.t)
+		}
+	}
+	for i := range passed {
+		for j := i; j < min(i+50, len(passed)); j++ {
+			most := burst + int(passed[j].Sub(passed[i])/(time.Second/n))
+			if got := j - i + 1; got > most {
+				t.Fatalf("%d requests in %s, want at most %d", got, passed[j].Sub(passed[i]), most)
+			}
+		}
+	}
+}
+
+func TestRateConcurrent(t *testing.T) {
+	r := NewRate(RateConfig{Per: "route", Limit: rate(100, time.Hour)}, newClock().now)
+	var allowed atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				if _, ok := r.Allow("k"); ok {
+					allowed.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := allowed.Load(); got != 100 {
+		t.Errorf("%d were allowed, want 100", got)
+	}
+}
+
+func TestRates(t *testing.T) {
+	c := newClock()
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	s := NewRates([]RateConfig{
+		{Per: "principal", Limit: rate(2, time.Hour)},
+		{Per: "address", Limit: rate(3, time.Hour)},
+		{Per: "route", Limit: rate(4, time.Hour)},
+	}, c.now)
+	for _, tt := range []struct {
+		name, principal string
+		client          netip.Addr
+		want            bool
+	}{
+		{"first", "alice", a, true},
+		{"second", "alice", a, true},
+		{"the principal's are spent", "alice", b, false},
+		{"the address's third", "bob", a, true},
+		{"the address's are spent", "carol", a, false},
+		{"the route's fourth", "dave", b, true},
+		{"the route's are spent", "eve", b, false},
+	} {
+		if _, ok := s.Allow(tt.principal, tt.client); ok != tt.want {
+			t.Errorf("%s: got %t, want %t", tt.name, ok, tt.want)
+		}
+	}
+	if _, ok := Rates(nil).Allow("alice", a); !ok {
+		t.Error("a route without rates refused")
+	}
+}
+
+func TestRateConfigCheck(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		config RateConfig
+		want   string // part of the only fault, "" for none
+	}{
+		{"good", RateConfig{"principal", rate(200, time.Second), 50}, ""},
+		{"no burst", RateConfig{"route", rate(10, time.Minute), 0}, ""},
+		{"no per", RateConfig{"", rate(10, time.Minute), 0}, "rate.per: missing"},
+		{"unknown per", RateConfig{"ip", rate(10, time.Minute), 0}, `rate.per: "ip": unknown`},
+		{"no limit", RateConfig{"route", setting.Rate{}, 0}, "rate.limit: missing"},
+		{"negative burst", RateConfig{"route", rate(10, time.Minute), -1}, `rate.burst: "-1": out of range`},
+		{"burst of years", RateConfig{"route", rate(1, time.Hour), 100_000}, `rate.burst: "100000": would take`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var f setting.Faults
+			tt.config.Check("rate", &f)
+			if tt.want == "" && len(f) > 0 || tt.want != "" && (len(f) != 1 || !strings.Contains(f.Error(), tt.want)) {
+				t.Errorf("got %q, want %q", f.Error(), tt.want)
+			}
+		})
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	s := NewRates([]RateConfig{{Per: "principal", Limit: rate(1000, time.Second)}, {Per: "address", Limit: rate(1000, time.Second)}}, nil)
+	a := netip.MustParseAddr("2001:db8::1")
+	flight, conns := NewInFlight(10), NewConns(ConnsConfig{Total: 10, PerAddress: 10})
+	for name, f := range map[string]func(){
+		"Rates":    func() { s.Allow("issuer/corp:alice", a) },
+		"InFlight": func() { flight.Enter(); flight.Leave() },
+		"Conns":    func() { conns.Enter(a); conns.Leave(a) },
+	} {
+		if n := testing.AllocsPerRun(1000, f); n != 0 {
+			t.Errorf("%s: %v allocations, want 0", name, n)
+		}
+	}
+}
+
+func BenchmarkRate(b *testing.B) {
+	names := make([]string, 10_000)
+	for i := range names {
+		names[i] = fmt.Sprint("issuer/corp:svc-", i)
+	}
+	for _, keys := range []int{1, len(names)} {
+		b.Run(fmt.Sprint("keys=", keys), func(b *testing.B) {
+			r := NewRate(RateConfig{Per: "principal", Limit: rate(1000, time.Second)}, nil)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for i := 0; pb.Next(); i++ {
+					r.Allow(names[i%keys])
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkConns(b *testing.B) {
+	c := NewConns(ConnsConfig{Total: 10000, PerAddress: 1000})
+	a := netip.MustParseAddr("192.0.2.1")
+	b.ReportAllocs()
+	for b.Loop() {
+		c.Enter(a)
+		c.Leave(a)
+	}
+}

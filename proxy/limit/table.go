@@ -1,0 +1,87 @@
+package limit
+
+import "sync"
+
+const (
+	shards = 16 // a power of two
+	ways   = 8
+	// maxSets bounds a shard: with 8 ways, 131072 keys and 2.2 MiB in all.
+	maxSets = 1024
+)
+
+// shard is a part of a table from a key's hash to its theoretical arrival time:
+// the time, in nanoseconds since the table's start, at which the key will have
+// its full allowance again. A time that has passed is the same as none, so
+// nothing has to be swept.
+type shard struct {
+	mu   sync.Mutex // guards sets
+	sets []set      // a power of two of them
+	_    [32]byte   // neighbors' locks on other cache lines
+}
+
+// set holds the keys whose hashes agree in the bits that choose it.
+type set struct {
+	hash   [ways]uint64
+	full   [ways]int64 // when the key has its full allowance again
+	shared int64       // the same, for all keys that have no place here
+}
+
+// take takes one interval from the allowance of hash at the time now, or
+// returns how long to wait for it.
+func (s *shard) take(hash uint64, now, interval, slack int64) (wait int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.place(hash, now)
+	full := max(*at, now)
+	if ahead := full - now; ahead > slack {
+		return ahead - slack
+	}
+	*at = full + interval
+	return 0
+}
+
+// place finds the time of a key, or makes a place for it. The caller holds mu.
+func (s *shard) place(hash uint64, now int64) *int64 {
+	for {
+		set := &s.sets[s.index(hash)]
+		free := -1
+		for i := range set.hash {
+			if set.hash[i] == hash {
+				return &set.full[i]
+			}
+			if set.full[i] <= now {
+				free = i
+			}
+		}
+		switch {
+		case free >= 0:
+			set.hash[free], set.full[free] = hash, 0
+			return &set.full[free]
+		case len(s.sets) >= maxSets:
+			return &set.shared
+		}
+		s.grow()
+	}
+}
+
+// index is the set for a hash; the lowest bits have chosen the shard.
+func (s *shard) index(hash uint64) int { return int(hash / shards & uint64(len(s.sets)-1)) }
+
+// grow doubles the number of sets. Each set's keys part by one more bit of
+// their hashes. The caller holds mu.
+func (s *shard) grow() {
+	old := s.sets
+	s.sets = make([]set, 2*len(old))
+	for i := range old {
+		for half := range 2 {
+			to, n := &s.sets[i+half*len(old)], 0
+			to.shared = old[i].shared
+			for j, hash := range old[i].hash {
+				if s.index(hash) == i+half*len(old) {
+					to.hash[n], to.full[n] = hash, old[i].full[j]
+					n++
+				}
+			}
+		}
+	}
+}
