@@ -1,0 +1,109 @@
+package edge
+
+import (
+	"crypto/tls"
+
+	"sallyport/proxy/setting"
+)
+
+// Config is the section `tls` of gateway.yaml: where certificates come from.
+// Both sources may be given; a host then takes the first of its files that names
+// it, and the local authority if none does.
+type Config struct {
+	// Files are certificates with their keys.
+	Files setting.List[FileConfig] `yaml:"files"`
+	// Local is a certificate authority of our own, for development.
+	Local *LocalConfig `yaml:"local"`
+	// ACME is not there yet: Check refuses it.
+	ACME map[string]any `yaml:"acme"`
+	// MinVersion is "1.3", the default, or "1.2".
+	MinVersion string `yaml:"min_version"`
+}
+
+// FileConfig is a certificate and its key, in PEM. Both files are read again
+// when they change.
+type FileConfig struct {
+	// Cert is the file with the certificate and, after it, the intermediate ones.
+	Cert string `yaml:"cert"`
+	// Key is the file with the private key. Others must not be able to write it.
+	Key string `yaml:"key"`
+}
+
+// LocalConfig is a certificate authority kept on disk, which signs certificates
+// for the configured hosts. Clients must be told to trust its root.
+type LocalConfig struct {
+	// Dir is the authority's folder, made if it is missing: "sallyport-ca" if "".
+	Dir string `yaml:"dir"`
+}
+
+func (c *LocalConfig) dir() string {
+	if c.Dir == "" {
+		return "sallyport-ca"
+	}
+	return c.Dir
+}
+
+// Check records the faults of the section at path. It looks at no file.
+func (c *Config) Check(path string, f *setting.Faults) {
+	if c.ACME != nil {
+		f.Add(path+".acme", "", "certificates by ACME are not in this version", "use tls.files or tls.local")
+	}
+	if len(c.Files) == 0 && c.Local == nil && c.ACME == nil {
+		f.Add(path, "", "no source of certificates", "write tls: {files: {cert: ..., key: ...}}, or for development tls: {local: {}}")
+	}
+	for i, p := range c.Files {
+		at := setting.Index(path+".files", i)
+		if p.Cert == "" {
+			f.Add(at+".cert", "", "missing", "name the PEM file with the certificate and its intermediates")
+		}
+		if p.Key == "" {
+			f.Add(at+".key", "", "missing", "name the PEM file with the private key")
+		}
+	}
+	if _, ok := c.minVersion(); !ok {
+		f.Add(path+".min_version", c.MinVersion, "is not a version that is served", `write "1.3", or "1.2" for old clients`)
+	}
+}
+
+// CheckFiles records what is wrong outside the section at path: files that
+// cannot be read or do not fit together, hosts that no source covers. It changes
+// nothing on disk. Call it after Check found nothing.
+func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
+	var pairs []*pair
+	for i, p := range c.Files {
+		pair, err := loadPair(p)
+		if err != nil {
+			f.Add(setting.Index(path+".files", i), p.Cert, err.Error(), "")
+			continue
+		}
+		pairs = append(pairs, pair)
+	}
+	if c.Local != nil {
+		if _, err := readAuthority(c.Local.dir()); err != nil {
+			f.Add(path+".local", c.Local.dir(), err.Error(), "")
+		}
+		return
+	}
+	if len(pairs) < len(c.Files) {
+		return // what the broken ones would cover is not known
+	}
+	index := newFileIndex(pairs)
+	for _, host := range hosts {
+		if !index.covers(host) {
+			f.Add(path+".files", "", "no certificate for host "+host, cureUncovered)
+		}
+	}
+}
+
+const cureUncovered = "add one whose subjectAltName names it, or tls: {local: {}} for development"
+
+// minVersion is the version that MinVersion names.
+func (c *Config) minVersion() (version uint16, ok bool) {
+	switch c.MinVersion {
+	case "", "1.3":
+		return tls.VersionTLS13, true
+	case "1.2":
+		return tls.VersionTLS12, true
+	}
+	return 0, false
+}

@@ -1,0 +1,344 @@
+// Package edge answers who we are to a client that connects: it chooses the
+// certificate for the name that the client asks for, and refuses names that no
+// route has, versions that are too old and connections that are too many, before
+// a byte of HTTP is read.
+//
+// Certificates come from sources: files, and a local authority for development.
+// A source that fails later than at the start keeps what it had.
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options are what an [Edge] takes from its surroundings.
+type Options struct {
+	// Hosts are the routes' hosts: exact names or "*.example.com", in lower case.
+	// Other names are refused in the handshake.
+	Hosts []string
+	Log   *slog.Logger     // discarded if nil
+	Now   func() time.Time // time.Now if nil
+}
+
+// source is a kind of place where certificates come from.
+type source interface {
+	// certificate returns the one for the client's name, nil if there is none.
+	certificate(name string, hello *tls.ClientHelloInfo) *tls.Certificate
+	// covers says whether there is one for a host as routes have it.
+	covers(host string) bool
+	// status tells of all certificates.
+	status() []CertificateStatus
+	// look renews what has changed on disk or is about to expire.
+	look()
+}
+
+// Edge holds the certificates. It is safe for concurrent use.
+type Edge struct {
+	hosts   hostSet
+	sources []source // in the order of preference
+	local   *localSource
+	config  *tls.Config // for hosts that routes have
+	unknown *tls.Config // has no certificate, which ends the handshake with unrecognized_name
+	log     *refusalLog
+}
+
+// CertificateStatus tells of one certificate.
+type CertificateStatus struct {
+	Hosts     []string // the names that it is for
+	Source    string   // "files" or "local"
+	Issuer    string   // the common name of who signed it
+	NotAfter  time.Time
+	LastError string // why it is not the newest that there is, in words; "" if it is
+}
+
+// New reads the certificates. It returns an error if a file is missing or does
+// not fit, or if a host has no certificate: nothing is left to be found out by a
+// client. It makes the local authority where none is.
+func New(c Config, o Options) (*Edge, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	version, ok := c.minVersion()
+	if !ok {
+		return nil, fmt.Errorf("tls.min_version %q is not served", c.MinVersion)
+	}
+	e := &Edge{hosts: newHostSet(o.Hosts), log: &refusalLog{log: o.Log, now: o.Now}}
+	if len(c.Files) > 0 {
+		s, err := newFileSource(c.Files, o)
+		if err != nil {
+			return nil, err
+		}
+		e.sources = append(e.sources, s)
+	}
+	if c.Local != nil {
+		var mine []string
+		for _, host := range o.Hosts {
+			if !e.covers(host) {
+				mine = append(mine, host)
+			}
+		}
+		s, err := newLocalSource(c.Local.dir(), mine, o)
+		if err != nil {
+			return nil, err
+		}
+		e.sources, e.local = append(e.sources, s), s
+	}
+	for _, host := range o.Hosts {
+		if !e.covers(host) {
+			return nil, fmt.Errorf("no certificate for host %s: %s", host, cureUncovered)
+		}
+	}
+	e.unknown = &tls.Config{MinVersion: version, SessionTicketsDisabled: true, Time: o.Now}
+	e.unknown.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
+	e.config = e.newTLSConfig(version, o.Now)
+	return e, nil
+}
+
+// newTLSConfig makes the config that all connections begin with.
+func (e *Edge) newTLSConfig(version uint16, now func() time.Time) *tls.Config {
+	return &tls.Config{
+		MinVersion: version,
+		Time:       now,
+		// For 1.2 only; those of 1.3 are all sound and not configurable.
+		CipherSuites: cipherSuites(),
+		// A set: crypto/tls chooses in this order whatever ours is, the hybrid
+		// with ML-KEM first.
+		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384},
+		NextProtos:       []string{"h2", "http/1.1"},
+		// Large bodies go out in full records at once.
+		DynamicRecordSizingDisabled: true,
+		// Session tickets: crypto/tls makes their keys itself, a new one each day,
+		// and forgets them after a week. It has no early data (0-RTT), which could
+		// be replayed.
+		GetConfigForClient: e.configFor,
+		GetCertificate:     e.certificateFor,
+	}
+}
+
+// cipherSuites are what is left of TLS 1.2: authenticated encryption, with keys
+// that the certificate's key cannot give away later.
+func cipherSuites() []uint16 {
+	return []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
+}
+
+// TLSConfig is the config for a listener. It must not be modified.
+func (e *Edge) TLSConfig() *tls.Config { return e.config }
+
+// configFor refuses, with words in the log, clients that the handshake is going
+// to fail for.
+func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	name := canonicalName(hello.ServerName)
+	if name == "" || !e.hosts.has(name) {
+		e.log.noRoute(hello, name, e.hosts.all)
+		return e.unknown, nil
+	}
+	e.log.unserved(hello, name, e.config)
+	return nil, nil
+}
+
+// certificateFor is asked for names that a route has.
+func (e *Edge) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	name := canonicalName(hello.ServerName)
+	for _, s := range e.sources {
+		if c := s.certificate(name, hello); c != nil {
+			return c, nil
+		}
+	}
+	return nil, nil
+}
+
+// covers says whether a source has a certificate for a route's host.
+func (e *Edge) covers(host string) bool {
+	return slices.ContainsFunc(e.sources, func(s source) bool { return s.covers(host) })
+}
+
+// Certificates tells of all certificates, for health checks and metrics.
+func (e *Edge) Certificates() []CertificateStatus {
+	var all []CertificateStatus
+	for _, s := range e.sources {
+		all = append(all, s.status()...)
+	}
+	return all
+}
+
+// Local says whether the certificate of a route's host is one of the local
+// authority. Browsers must not be told to insist on those.
+func (e *Edge) Local(host string) bool {
+	for _, s := range e.sources {
+		if s.covers(host) {
+			return e.local != nil && s == source(e.local)
+		}
+	}
+	return false
+}
+
+// RootPath is the file with the local authority's root certificate, "" without
+// one.
+func (e *Edge) RootPath() string {
+	if e.local == nil {
+		return ""
+	}
+	return e.local.rootPath
+}
+
+// lookEvery is how often files are looked at. Looking, rather than being told,
+// works on every file system and with every way of replacing a file.
+const lookEvery = 2 * time.Second
+
+// Run keeps the certificates fresh until ctx ends.
+func (e *Edge) Run(ctx context.Context) error {
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			for _, s := range e.sources {
+				s.look()
+			}
+		}
+	}
+}
+
+// hostSet is a set of route hosts.
+type hostSet struct {
+	all      []string            // as given
+	exact    map[string]struct{} // "models.example.com"
+	wildcard map[string]struct{} // "example.com" for "*.example.com"
+}
+
+func newHostSet(hosts []string) hostSet {
+	s := hostSet{all: slices.Clone(hosts), exact: map[string]struct{}{}, wildcard: map[string]struct{}{}}
+	for _, h := range hosts {
+		if rest, ok := strings.CutPrefix(h, "*."); ok {
+			s.wildcard[rest] = struct{}{}
+		} else {
+			s.exact[h] = struct{}{}
+		}
+	}
+	return s
+}
+
+// has says whether a name is one of the hosts or falls under one with a "*",
+// which stands for one label.
+func (s *hostSet) has(name string) bool {
+	if _, ok := s.exact[name]; ok {
+		return true
+	}
+	label, rest, _ := strings.Cut(name, ".")
+	_, ok := s.wildcard[rest]
+	return ok && label != "" && rest != ""
+}
+
+// canonicalName is the name that a client asked for in lower case and without a
+// dot at the end; "" for none, and for an address, which a name must not be
+// (RFC 6066, section 3).
+func canonicalName(name string) string {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if net.ParseIP(name) != nil {
+		return ""
+	}
+	return name
+}
+
+// refusalLog says in words why handshakes fail, without letting whoever scans
+// us fill the disk.
+type refusalLog struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu     sync.Mutex // guards all below
+	since  time.Time  // when the present minute began
+	lines  int        // in the present minute
+	silent int        // lines held back in it
+}
+
+// linesPerMinute bounds the lines of a refusalLog.
+const linesPerMinute = 20
+
+// noRoute tells of a client that asks for a name that no route has, or for none.
+func (l *refusalLog) noRoute(hello *tls.ClientHelloInfo, name string, hosts []string) {
+	asked, hint := name, "add a route for it, or call one of these hosts; try curl --resolve"
+	if name == "" {
+		// A client that dials an address sends no name. It means the address.
+		asked, hint = addressOf(hello.Conn.LocalAddr()), "the client sent no name (SNI), as when the URL has an address; try curl --resolve"
+		if hello.ServerName != "" {
+			asked = hello.ServerName
+		}
+	}
+	l.warn(fmt.Sprintf("no route for %q; hosts: %s; %s", short(asked, 253), short(strings.Join(hosts, ", "), 400), hint), hello)
+}
+
+// unserved tells of a client for which no version or cipher suite is left.
+func (l *refusalLog) unserved(hello *tls.ClientHelloInfo, name string, c *tls.Config) {
+	newest := uint16(0)
+	for _, v := range hello.SupportedVersions {
+		// Versions that do not exist are offered on purpose (GREASE, RFC 8701).
+		if v <= tls.VersionTLS13 {
+			newest = max(newest, v)
+		}
+	}
+	switch {
+	case newest == tls.VersionTLS12 && newest < c.MinVersion:
+		l.warn(fmt.Sprintf("TLS refused for %q: the client offers at most TLS 1.2; update it, or set tls.min_version: \"1.2\"", name), hello)
+	case newest < c.MinVersion:
+		l.warn(fmt.Sprintf("TLS refused for %q: the client offers at most %s, which is not safe; update it", name, tls.VersionName(newest)), hello)
+	case newest == tls.VersionTLS12 && !slices.ContainsFunc(hello.CipherSuites, func(id uint16) bool { return slices.Contains(c.CipherSuites, id) }):
+		l.warn(fmt.Sprintf("TLS refused for %q: the client offers TLS 1.2 without any ECDHE suite with AES-GCM or ChaCha20; update it", name), hello)
+	}
+}
+
+func (l *refusalLog) warn(words string, hello *tls.ClientHelloInfo) {
+	l.mu.Lock()
+	now, silent := l.now(), 0
+	if now.Sub(l.since) >= time.Minute {
+		l.since, l.lines, silent, l.silent = now, 0, l.silent, 0
+	}
+	l.lines++
+	quiet := l.lines > linesPerMinute
+	if quiet {
+		l.silent++
+	}
+	l.mu.Unlock()
+	if silent > 0 {
+		l.log.Warn("TLS refusals were not logged", "refusals", silent)
+	}
+	if !quiet {
+		l.log.Warn(words, "client", addressOf(hello.Conn.RemoteAddr()))
+	}
+}
+
+// addressOf is the address without its port.
+func addressOf(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	if host, _, err := net.SplitHostPort(a.String()); err == nil {
+		return host
+	}
+	return a.String()
+}
+
+// short cuts s to at most n bytes.
+func short(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
+}

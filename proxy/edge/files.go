@@ -1,0 +1,268 @@
+package edge
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// fileSource serves certificates from files and follows their changes.
+type fileSource struct {
+	hosts []string // the routes'
+	log   *slog.Logger
+	now   func() time.Time
+
+	index atomic.Pointer[fileIndex] // of pairs, replaced when one of them is
+
+	mu    sync.Mutex // guards pairs
+	pairs []*pair
+}
+
+// fileIndex finds certificates by a name as it stands in them, "*." included.
+type fileIndex map[string][]*tls.Certificate
+
+// pair is a certificate with its key, the last good one that the files held.
+type pair struct {
+	config FileConfig
+	cert   *tls.Certificate
+	digest digest // of the files that cert was read from
+
+	// Of files that are not good: seen at the last look, and told of already.
+	seen, told digest
+	lastError  string
+}
+
+type digest [sha256.Size]byte
+
+// maxPEM bounds a file, in bytes.
+const maxPEM = 1 << 20
+
+func newFileSource(configs []FileConfig, o Options) (*fileSource, error) {
+	s := &fileSource{hosts: slices.Clone(o.Hosts), log: o.Log, now: o.Now}
+	for _, c := range configs {
+		p, err := loadPair(c)
+		if err != nil {
+			return nil, err
+		}
+		s.pairs = append(s.pairs, p)
+		if o.Now().After(p.cert.Leaf.NotAfter) {
+			o.Log.Warn("the certificate has expired; clients will refuse it", "cert", c.Cert, "not_after", p.cert.Leaf.NotAfter)
+		}
+		if exposed(c.Key) {
+			o.Log.Warn("the private key can be read by every user of this machine; chmod o-r", "key", c.Key)
+		}
+	}
+	s.index.Store(newFileIndex(s.pairs))
+	return s, nil
+}
+
+// loadPair reads a pair and returns an error unless it could serve.
+func loadPair(c FileConfig) (*pair, error) {
+	cert, err := readPEM(c.Cert, false)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate: %w", err)
+	}
+	key, err := readPEM(c.Key, true)
+	if err != nil {
+		return nil, fmt.Errorf("reading the private key: %w", err)
+	}
+	p := &pair{config: c, digest: digestOf(cert, key)}
+	k, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return p, fmt.Errorf("certificate %s with key %s: %w", c.Cert, c.Key, err)
+	}
+	if len(k.Leaf.DNSNames) == 0 {
+		return p, fmt.Errorf("certificate %s names no host in its subjectAltName; clients ignore the common name", c.Cert)
+	}
+	if k.Leaf.IsCA {
+		return p, fmt.Errorf("certificate %s is an authority's; name the file with the server's certificate first in it", c.Cert)
+	}
+	p.cert = &k
+	return p, nil
+}
+
+func digestOf(cert, key []byte) digest {
+	return sha256.Sum256(bytes.Join([][]byte{cert, key}, []byte{0}))
+}
+
+func readPEM(name string, private bool) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	if private && info.Mode().Perm()&0o002 != 0 {
+		return nil, fmt.Errorf("%s can be written by every user of this machine; chmod o-w %[1]s", name)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
+	if err == nil && len(b) > maxPEM {
+		err = fmt.Errorf("%s is larger than %d bytes", name, maxPEM)
+	}
+	return b, err
+}
+
+// exposed says whether everybody can read the file, outside the folders where
+// container platforms mount secrets so.
+func exposed(name string) bool {
+	info, err := os.Stat(name)
+	if err != nil || info.Mode().Perm()&0o004 == 0 {
+		return false
+	}
+	_, err = os.Lstat(filepath.Join(filepath.Dir(name), "..data"))
+	return err != nil && !strings.HasPrefix(filepath.Clean(name), "/run/secrets/") && !strings.HasPrefix(filepath.Clean(name), "/var/run/secrets/")
+}
+
+func newFileIndex(pairs []*pair) *fileIndex {
+	index := fileIndex{}
+	for _, p := range pairs {
+		for _, name := range p.cert.Leaf.DNSNames {
+			name = strings.ToLower(name)
+			index[name] = append(index[name], p.cert)
+		}
+	}
+	return &index
+}
+
+// covers says whether a certificate is for host as a whole: "*.example.com"
+// needs one with just that name.
+func (x *fileIndex) covers(host string) bool {
+	return len((*x)[host]) > 0 || !strings.HasPrefix(host, "*.") && len((*x)[wildcard(host)]) > 0
+}
+
+// wildcard is the name with "*" that name falls under, "" if there is none.
+func wildcard(name string) string {
+	_, rest, ok := strings.Cut(name, ".")
+	if !ok || rest == "" {
+		return ""
+	}
+	return "*." + rest
+}
+
+func (s *fileSource) covers(host string) bool { return s.index.Load().covers(host) }
+
+// certificate prefers an exact name, then among several for it, such as one with
+// an RSA and one with an ECDSA key, the first that the client can use.
+func (s *fileSource) certificate(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
+	index := *s.index.Load()
+	all := index[name]
+	if len(all) == 0 {
+		all = index[wildcard(name)]
+	}
+	for _, c := range all {
+		if len(all) == 1 || hello.SupportsCertificate(c) == nil {
+			return c
+		}
+	}
+	if len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+func (s *fileSource) status() []CertificateStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []CertificateStatus
+	for _, p := range s.pairs {
+		all = append(all, CertificateStatus{
+			Hosts:     slices.Clone(p.cert.Leaf.DNSNames),
+			Source:    "files",
+			Issuer:    p.cert.Leaf.Issuer.CommonName,
+			NotAfter:  p.cert.Leaf.NotAfter,
+			LastError: p.lastError,
+		})
+	}
+	return all
+}
+
+// look reads all files again. Contents are compared, not times: a restored or
+// mounted file may be new with an old time, and a symbolic link may have turned.
+func (s *fileSource) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, old := range s.pairs {
+		p, err := loadPair(old.config)
+		if err == nil && p.digest == old.digest {
+			old.seen, old.told, old.lastError = digest{}, digest{}, ""
+			continue
+		}
+		if err == nil {
+			err = s.fits(i, p)
+		}
+		if err != nil {
+			s.keep(old, p, err)
+			continue
+		}
+		s.pairs[i] = p
+		s.index.Store(newFileIndex(s.pairs))
+		s.log.Info("the certificate was replaced", "cert", p.config.Cert, "hosts", p.cert.Leaf.DNSNames, "not_after", p.cert.Leaf.NotAfter)
+	}
+}
+
+// fits says why a new pair must not take the place of the one at i, which
+// serves. The caller holds mu.
+func (s *fileSource) fits(i int, p *pair) error {
+	now, leaf := s.now(), p.cert.Leaf
+	if now.After(leaf.NotAfter) && now.Before(s.pairs[i].cert.Leaf.NotAfter) {
+		return fmt.Errorf("certificate %s expired at %s", p.config.Cert, leaf.NotAfter.Format(time.RFC3339))
+	}
+	if now.Before(leaf.NotBefore) {
+		return fmt.Errorf("certificate %s is valid only from %s on", p.config.Cert, leaf.NotBefore.Format(time.RFC3339))
+	}
+	next := slices.Clone(s.pairs)
+	next[i] = p
+	index := newFileIndex(next)
+	for _, host := range s.hosts {
+		if s.covers(host) && !index.covers(host) {
+			return fmt.Errorf("certificate %s no longer names host %s", p.config.Cert, host)
+		}
+	}
+	return nil
+}
+
+// keep notes why the pair that serves is not replaced, and tells of it once. A
+// fault must be there at two looks in a row: between writing the certificate and
+// writing the key, the two do not match.
+func (s *fileSource) keep(old, broken *pair, err error) {
+	d := sha256.Sum256([]byte(err.Error()))
+	if broken != nil {
+		d = sha256.Sum256(append(d[:], broken.digest[:]...))
+	}
+	if d != old.seen {
+		old.seen = d
+		return
+	}
+	old.lastError = withoutPath(err).Error()
+	if d != old.told {
+		old.told = d
+		s.log.Error("the new certificate is not used, the old one is kept", "cert", old.config.Cert, "error", err)
+	}
+}
+
+// withoutPath is the error of a file operation in fewer words: status pages show
+// it.
+func withoutPath(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return fmt.Errorf("%s: %w", filepath.Base(p.Path), p.Err)
+	}
+	return err
+}

@@ -1,0 +1,303 @@
+package edge
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// localSource signs certificates for the configured hosts, and no others, with
+// an authority kept on disk. The certificates live in memory only: each start
+// makes new ones.
+type localSource struct {
+	authority *authority
+	rootPath  string
+	hosts     []string
+	log       *slog.Logger
+	now       func() time.Time
+
+	certs atomic.Pointer[map[string]*tls.Certificate] // by host, as routes have it
+
+	mu        sync.Mutex // guards lastError, and is held while renewing
+	lastError string
+}
+
+// authority is a root certificate with its key.
+type authority struct {
+	root *x509.Certificate
+	key  crypto.Signer
+}
+
+const (
+	// The root lives long because people put it into trust stores by hand. It
+	// has no name constraints, for hosts come and go; what protects is that it
+	// can sign no other authority and that its key is ours alone to read.
+	rootLife = 10 * 365 * 24 * time.Hour
+	leafLife = 7 * 24 * time.Hour
+	// leafRest is what is left of a certificate's life when it is renewed.
+	leafRest = leafLife / 3
+	// backdated is for clients whose clocks are late.
+	backdated = 24 * time.Hour
+
+	authorityFile = "authority.pem" // certificate and key, 0600
+	rootFile      = "root.pem"      // certificate only, for clients
+)
+
+func newLocalSource(dir string, hosts []string, o Options) (*localSource, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("local certificate authority: %w", err)
+	}
+	a, err := openAuthority(dir, o.Now())
+	if err != nil {
+		return nil, err
+	}
+	s := &localSource{authority: a, rootPath: filepath.Join(dir, rootFile), hosts: hosts, log: o.Log, now: o.Now}
+	if err := s.renew(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openAuthority reads the authority in dir, or makes one.
+func openAuthority(dir string, now time.Time) (*authority, error) {
+	a, err := readAuthority(dir)
+	if err != nil {
+		return nil, err
+	}
+	if a == nil {
+		if a, err = makeAuthority(dir, now); err != nil {
+			return nil, fmt.Errorf("making the local certificate authority: %w", err)
+		}
+	}
+	if rest := a.root.NotAfter.Sub(now); rest < leafLife {
+		return nil, fmt.Errorf("the local certificate authority in %s ends at %s; remove the folder, and a new one is made", dir, a.root.NotAfter.Format(time.RFC3339))
+	}
+	root := pemBlock("CERTIFICATE", a.root.Raw)
+	name := filepath.Join(dir, rootFile)
+	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, root) {
+		return a, nil
+	}
+	if err := writeFile(name, root, 0o644, os.Rename); err != nil {
+		return nil, fmt.Errorf("writing the local certificate authority's root: %w", err)
+	}
+	return a, nil
+}
+
+// readAuthority reads the authority in dir; nil if there is none.
+func readAuthority(dir string) (*authority, error) {
+	name := filepath.Join(dir, authorityFile)
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the local certificate authority: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("the local certificate authority's key is open to others; chmod 600 %s", name)
+	}
+	b, err := readPEM(name, true)
+	if err != nil {
+		return nil, fmt.Errorf("reading the local certificate authority: %w", err)
+	}
+	pair, err := tls.X509KeyPair(b, b)
+	if err != nil {
+		return nil, fmt.Errorf("reading the local certificate authority %s: %w; remove the folder, and a new one is made", name, err)
+	}
+	key, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok || !pair.Leaf.IsCA {
+		return nil, fmt.Errorf("%s is not a certificate authority; remove the folder, and a new one is made", name)
+	}
+	return &authority{root: pair.Leaf, key: key}, nil
+}
+
+// makeAuthority makes an authority in dir. Of several processes that do so at
+// the same time one wins, and all use its authority.
+func makeAuthority(dir string, now time.Time) (*authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this machine"
+	}
+	template := &x509.Certificate{
+		Subject: pkix.Name{
+			Organization: []string{"sallyport local development"},
+			CommonName:   short("sallyport local CA of "+host, 60) + " " + now.Format("2006-01-02"),
+		},
+		NotBefore:             now.Add(-backdated),
+		NotAfter:              now.Add(rootLife),
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	text := append(pemBlock("CERTIFICATE", der), pemBlock("PRIVATE KEY", keyDER)...)
+	if err := writeFile(filepath.Join(dir, authorityFile), text, 0o600, linkOrRename); err != nil {
+		return nil, err
+	}
+	a, err := readAuthority(dir)
+	if err == nil && a == nil {
+		err = fmt.Errorf("%s has gone", filepath.Join(dir, authorityFile))
+	}
+	return a, err
+}
+
+// linkOrRename gives a file its name unless another process was first. Where the
+// file system has no links, the last one wins.
+func linkOrRename(from, to string) error {
+	if err := os.Link(from, to); err == nil || errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return os.Rename(from, to)
+}
+
+// writeFile writes a file so that others see it whole or not at all. place gives
+// it its name.
+func writeFile(name string, b []byte, mode fs.FileMode, place func(from, to string) error) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // made with mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return place(f.Name(), name)
+}
+
+func pemBlock(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+// issue signs a certificate for a host, which may begin with "*.".
+func (a *authority) issue(host string, now time.Time) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	end := now.Add(leafLife)
+	if end.After(a.root.NotAfter) {
+		end = a.root.NotAfter
+	}
+	template := &x509.Certificate{
+		Subject:               pkix.Name{Organization: []string{"sallyport local development"}},
+		DNSNames:              []string{host},
+		NotBefore:             now.Add(-backdated),
+		NotAfter:              end,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.root, key.Public(), a.key)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// renew issues what is missing or soon at its end.
+func (s *localSource) renew() error {
+	now := s.now()
+	var old map[string]*tls.Certificate
+	if p := s.certs.Load(); p != nil {
+		old = *p
+	}
+	next := maps.Clone(old)
+	if next == nil {
+		next = make(map[string]*tls.Certificate, len(s.hosts))
+	}
+	for _, host := range s.hosts {
+		if c := old[host]; c != nil && c.Leaf.NotAfter.Sub(now) > leafRest {
+			continue
+		}
+		c, err := s.authority.issue(host, now)
+		if err != nil {
+			return fmt.Errorf("signing a local certificate for %s: %w", host, err)
+		}
+		next[host] = c
+	}
+	s.certs.Store(&next)
+	return nil
+}
+
+func (s *localSource) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.renew()
+	if err != nil && s.lastError == "" {
+		s.log.Error("local certificates are not renewed", "error", err)
+	}
+	s.lastError = ""
+	if err != nil {
+		s.lastError = err.Error()
+	}
+}
+
+func (s *localSource) covers(host string) bool { return (*s.certs.Load())[host] != nil }
+
+func (s *localSource) certificate(name string, _ *tls.ClientHelloInfo) *tls.Certificate {
+	certs := *s.certs.Load()
+	if c := certs[name]; c != nil {
+		return c
+	}
+	return certs[wildcard(name)]
+}
+
+func (s *localSource) status() []CertificateStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	certs := *s.certs.Load()
+	var all []CertificateStatus
+	for _, host := range s.hosts {
+		all = append(all, CertificateStatus{
+			Hosts:     []string{host},
+			Source:    "local",
+			Issuer:    s.authority.root.Subject.CommonName,
+			NotAfter:  certs[host].Leaf.NotAfter,
+			LastError: s.lastError,
+		})
+	}
+	return all
+}
