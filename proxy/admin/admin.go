@@ -1,0 +1,214 @@
+// Package admin answers how the gateway is doing: alive, ready, and in numbers.
+// It serves listen.health and nothing that changes anything.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// State is how the gateway is doing at one moment.
+type State struct {
+	// Ready means that the configuration is loaded and the listeners are open. A
+	// certificate or an upstream that is missing does not change that: taking
+	// the gateway out of service would cure neither.
+	Ready bool `json:"ready"`
+	// Draining means that it is about to end and takes no new connections.
+	Draining     bool          `json:"draining"`
+	Version      string        `json:"version,omitempty"`
+	Certificates []Certificate `json:"certificates,omitempty"`
+	Issuers      []Issuer      `json:"issuers,omitempty"`
+	Upstreams    []Upstream    `json:"upstreams,omitempty"`
+}
+
+// Certificate tells of one certificate of ours.
+type Certificate struct {
+	Hosts     []string  `json:"hosts"`
+	Source    string    `json:"source"`
+	Issuer    string    `json:"issuer"`
+	NotAfter  time.Time `json:"not_after"`
+	LastError string    `json:"last_error,omitempty"`
+}
+
+// Issuer tells of the keys that we have of an issuer of tokens.
+type Issuer struct {
+	Name      string    `json:"name"`
+	Keys      int       `json:"keys"`
+	Fetched   time.Time `json:"fetched,omitzero"` // when the keys were last fetched; zero if never
+	LastError string    `json:"last_error,omitempty"`
+}
+
+// Upstream tells of the endpoints of an upstream.
+type Upstream struct {
+	Name      string     `json:"name"`
+	Endpoints []Endpoint `json:"endpoints"`
+}
+
+// Endpoint tells of one endpoint.
+type Endpoint struct {
+	URL       string `json:"url"`
+	Healthy   bool   `json:"healthy"`
+	Idle      int    `json:"idle"`   // connections kept open for reuse
+	Active    int    `json:"active"` // requests under way
+	LastError string `json:"last_error,omitempty"`
+}
+
+// Counts are what is counted elsewhere, for metrics.
+type Counts struct {
+	InFlight     int    // requests under way
+	Connections  int    // connections of clients
+	AuditWritten uint64 // audit records taken for the sink
+	AuditDropped uint64 // audit records for which there was no room
+	AuditFailed  uint64 // writes that the audit log's sink refused
+	AuditPending int    // bytes of audit records waiting
+}
+
+// Options say where a [Server] gets its answers. The functions must be safe for
+// concurrent use.
+type Options struct {
+	State      func() State  // nil: never ready
+	Counts     func() Counts // nil: not among the metrics
+	Collectors []prometheus.Collector
+	Log        *slog.Logger     // discarded if nil
+	Now        func() time.Time // time.Now if nil
+}
+
+// Server serves /healthz, /readyz and /metrics. Errors of components are shown
+// in the detail: keep it off public addresses.
+type Server struct {
+	http *http.Server
+	log  *slog.Logger
+}
+
+// Bounds of the server: its callers are probes and scrapers.
+const (
+	headTime  = 5 * time.Second
+	totalTime = 15 * time.Second
+	idleTime  = 2 * time.Minute
+	headBytes = 8 << 10
+	// connections is how many there may be at once; further ones wait.
+	connections = 64
+	// farewell is how long answers under way may take once Run is to end.
+	farewell = 5 * time.Second
+)
+
+// New makes a server with a registry of its own. It returns an error if the
+// collectors clash.
+func New(o Options) (*Server, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.State == nil {
+		o.State = func() State { return State{} }
+	}
+	registry := prometheus.NewRegistry()
+	own := []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		newStateCollector(o),
+	}
+	for _, c := range append(own, o.Collectors...) {
+		if err := registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)
+	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorLog:            errorLog,
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: 4,
+		Timeout:             totalTime,
+		DisableCompression:  true,
+	})
+	return &Server{
+		log: o.Log,
+		http: &http.Server{
+			Handler:           handler(o.State, metrics),
+			ReadHeaderTimeout: headTime,
+			ReadTimeout:       headTime,
+			WriteTimeout:      totalTime,
+			IdleTimeout:       idleTime,
+			MaxHeaderBytes:    headBytes,
+			ErrorLog:          errorLog,
+		},
+	}, nil
+}
+
+// handler answers the three paths, exactly as written: a mux would redirect
+// others to them.
+func handler(state func() State, metrics http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		path := r.URL.EscapedPath()
+		switch path {
+		case "/healthz", "/readyz", "/metrics":
+		default:
+			http.Error(w, "not found", http.StatusNotFound)
+			return
+		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			h.Set("Allow", "GET, HEAD")
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		switch path {
+		case "/healthz":
+			h.Set("Content-Type", "text/plain; charset=utf-8")
+			_, _ = w.Write([]byte("ok\n"))
+		case "/readyz":
+			ready(w, state())
+		case "/metrics":
+			metrics.ServeHTTP(w, r)
+		}
+	})
+}
+
+func ready(w http.ResponseWriter, s State) {
+	body, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if !s.Ready || s.Draining {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// Run serves on l until ctx ends, then lets answers under way finish, for at
+// most five seconds. It closes l.
+func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	failed := make(chan error, 1)
+	go func() {
+		failed <- s.http.Serve(&boundedListener{Listener: l, places: make(chan struct{}, connections), done: make(chan struct{})})
+	}()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	if err := s.http.Shutdown(grace); err != nil {
+		s.http.Close()
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

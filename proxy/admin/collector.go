@@ -1,0 +1,128 @@
+package admin
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// stateCollector turns state and counts into metrics at each scrape. Its labels
+// are names of the configuration.
+type stateCollector struct {
+	state  func() State
+	counts func() Counts
+	now    func() time.Time
+
+	ready, build             *prometheus.Desc
+	certificate, certFault   *prometheus.Desc
+	keys, keysAge, keysFault *prometheus.Desc
+	healthy, active, idle    *prometheus.Desc
+	inFlight, connections    *prometheus.Desc
+	written, dropped, failed *prometheus.Desc
+	pending                  *prometheus.Desc
+}
+
+func newStateCollector(o Options) *stateCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("sallyport_"+name, help, labels, nil)
+	}
+	return &stateCollector{
+		state:  o.State,
+		counts: o.Counts,
+		now:    o.Now,
+
+		ready:       desc("ready", "1 while the gateway takes requests, 0 before and while it drains."),
+		build:       desc("build_info", "Always 1; the label tells the version.", "version"),
+		certificate: desc("certificate_not_after_timestamp_seconds", "When the certificate for a host ends, in Unix time.", "host", "source"),
+		certFault:   desc("certificate_fault", "1 while a newer certificate for a host could not be taken.", "host", "source"),
+		keys:        desc("issuer_keys", "Keys known of an issuer of tokens.", "issuer"),
+		keysAge:     desc("issuer_keys_age_seconds", "Time since the keys of an issuer were last fetched.", "issuer"),
+		keysFault:   desc("issuer_fault", "1 while the keys of an issuer cannot be fetched.", "issuer"),
+		healthy:     desc("upstream_healthy", "1 while an endpoint is used, 0 while it is left out.", "upstream", "endpoint"),
+		active:      desc("upstream_requests_in_flight", "Requests under way at an endpoint.", "upstream", "endpoint"),
+		idle:        desc("upstream_connections_idle", "Connections to an endpoint kept open for reuse.", "upstream", "endpoint"),
+		inFlight:    desc("requests_in_flight", "Requests under way."),
+		connections: desc("connections", "Connections of clients."),
+		written:     desc("audit_records_total", "Audit records taken for the log."),
+		dropped:     desc("audit_records_dropped_total", "Audit records of refused requests for which the log had no room."),
+		failed:      desc("audit_write_failures_total", "Writes that the audit log's file refused."),
+		pending:     desc("audit_pending_bytes", "Bytes of audit records waiting to be written."),
+	}
+}
+
+// Describe sends nothing, which makes the collector unchecked: which metrics
+// there are follows from the state.
+func (s *stateCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends the metrics of the present state.
+func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
+		// Wrong labels, such as a name that is not UTF-8, cost the one metric.
+		if m, err := prometheus.NewConstMetric(d, t, v, labels...); err == nil {
+			c <- m
+		}
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) { send(d, prometheus.GaugeValue, v, labels...) }
+	st := s.state()
+	gauge(s.ready, number(st.Ready && !st.Draining))
+	gauge(s.build, 1, st.Version)
+	s.certificates(st.Certificates, gauge)
+	for _, i := range st.Issuers {
+		gauge(s.keys, float64(i.Keys), i.Name)
+		if !i.Fetched.IsZero() {
+			gauge(s.keysAge, s.now().Sub(i.Fetched).Seconds(), i.Name)
+		}
+		gauge(s.keysFault, number(i.LastError != ""), i.Name)
+	}
+	for _, u := range st.Upstreams {
+		for _, e := range u.Endpoints {
+			gauge(s.healthy, number(e.Healthy), u.Name, e.URL)
+			gauge(s.active, float64(e.Active), u.Name, e.URL)
+			gauge(s.idle, float64(e.Idle), u.Name, e.URL)
+		}
+	}
+	if s.counts == nil {
+		return
+	}
+	n := s.counts()
+	count := func(d *prometheus.Desc, v uint64) { send(d, prometheus.CounterValue, float64(v)) }
+	gauge(s.inFlight, float64(n.InFlight))
+	gauge(s.connections, float64(n.Connections))
+	count(s.written, n.AuditWritten)
+	count(s.dropped, n.AuditDropped)
+	count(s.failed, n.AuditFailed)
+	gauge(s.pending, float64(n.AuditPending))
+}
+
+// certificates sends one metric for each host and source: of several
+// certificates for one, the one that ends first.
+func (s *stateCollector) certificates(all []Certificate, gauge func(*prometheus.Desc, float64, ...string)) {
+	type place struct{ host, source string }
+	type worst struct {
+		end   time.Time
+		fault bool
+	}
+	found := map[place]worst{}
+	for _, cert := range all {
+		for _, host := range cert.Hosts {
+			at := place{host, cert.Source}
+			w, ok := found[at]
+			if !ok || cert.NotAfter.Before(w.end) {
+				w.end = cert.NotAfter
+			}
+			w.fault = w.fault || cert.LastError != ""
+			found[at] = w
+		}
+	}
+	for at, w := range found {
+		gauge(s.certificate, float64(w.end.Unix()), at.host, at.source)
+		gauge(s.certFault, number(w.fault), at.host, at.source)
+	}
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
