@@ -1,0 +1,145 @@
+package h1
+
+import (
+	"bytes"
+	"errors"
+	"io"
+
+	"sallyport/proxy/message"
+)
+
+// chunked reads content in chunks (RFC 9112, section 7.1). Extensions are skipped
+// within the bound of the line; white space around the size is refused.
+type chunked struct {
+	left     int64 // bytes of the current chunk to come
+	state    chunkState
+	trailers message.Fields // once the state is chunksOver; names as sent, nothing dropped
+}
+
+type chunkState uint8
+
+const (
+	chunkSize chunkState = iota // a size comes next, or the content of the current chunk
+	chunkEnd                    // the CRLF behind a chunk comes next
+	chunkLast                   // the trailers come next
+	chunksOver
+)
+
+// read reads content of several chunks at once where they have arrived, and never
+// waits once it has some. It returns io.EOF at the end of the trailers.
+func (k *chunked) read(in *reader, p []byte) (n int, err error) {
+	for n < len(p) {
+		if k.left > 0 {
+			if n > 0 && in.buffered() == 0 {
+				return n, nil
+			}
+			m, err := in.read(p[n:min(int64(len(p)), int64(n)+k.left)])
+			n += m
+			if k.left -= int64(m); k.left == 0 {
+				k.state = chunkEnd
+			}
+			if err != nil {
+				return n, cut(err)
+			}
+			continue
+		}
+		if k.state == chunksOver {
+			return n, io.EOF
+		}
+		if n > 0 && !k.ready(in.bytes()) {
+			return n, nil
+		}
+		if err := k.next(in); err != nil {
+			return n, cut(err)
+		}
+	}
+	return n, nil
+}
+
+// ready says whether next could go on without waiting.
+func (k *chunked) ready(b []byte) bool {
+	switch k.state {
+	case chunkEnd:
+		return len(b) >= 2
+	case chunkLast:
+		return bytes.HasPrefix(b, []byte("\r\n")) || bytes.Contains(b, []byte("\r\n\r\n"))
+	}
+	return bytes.IndexByte(b, '\n') >= 0
+}
+
+// next reads what stands between the contents of two chunks, one line or the
+// trailers at a time.
+func (k *chunked) next(in *reader) error {
+	switch k.state {
+	case chunkEnd:
+		line, err := in.line(2)
+		if err != nil {
+			return err
+		}
+		if len(line) != 0 {
+			return malformed("chunk is longer than its size")
+		}
+		k.state = chunkSize
+	case chunkSize:
+		line, err := in.line(maxChunkLine)
+		if err != nil {
+			return err
+		}
+		if k.left, err = parseChunkLine(line); err != nil {
+			return err
+		}
+		if k.left == 0 {
+			k.state = chunkLast
+		}
+	case chunkLast:
+		block, lines, err := in.block(maxTrailers, maxTrailerRows, false)
+		if err != nil {
+			return err
+		}
+		k.trailers = fields(string(block), lines)
+		k.state = chunksOver
+	}
+	return nil
+}
+
+// parseChunkLine reads the size of a chunk.
+func parseChunkLine(line []byte) (int64, error) {
+	size, digits := int64(0), 0
+	for i, c := range line {
+		d, ok := hexDigit(c)
+		if !ok {
+			if c == ';' && digits > 0 && validValue(line[i:]) == nil {
+				return size, nil
+			}
+			return 0, malformed("bad chunk size")
+		}
+		if digits++; digits > 15 {
+			return 0, malformed("chunk size is too long")
+		}
+		size = size<<4 | int64(d)
+	}
+	if digits == 0 {
+		return 0, malformed("chunk without a size")
+	}
+	return size, nil
+}
+
+func hexDigit(c byte) (byte, bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10, true
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}
+
+// cut makes the end of a connection within a message look like what it is.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,100 @@
+package h1
+
+import (
+	"strings"
+
+	"sallyport/proxy/message"
+)
+
+// settleLine checks one field line and makes its name lower case in place.
+func settleLine(line []byte) error {
+	for i, c := range line {
+		if c == ':' && i > 0 {
+			return validValue(line[i+1:])
+		}
+		l := nameByte[c]
+		if l == 0 {
+			return malformed("bad field name")
+		}
+		line[i] = l
+	}
+	return malformed("line without a colon")
+}
+
+func validValue(v []byte) error {
+	for _, c := range v {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return malformed("bad field value")
+		}
+	}
+	return nil
+}
+
+// nameByte maps the characters of a field name to lower case, all others to 0.
+var nameByte = func() (t [256]byte) {
+	for c := range t {
+		if s := string([]byte{byte(c)}); message.ValidName(s) {
+			t[c] = strings.ToLower(s)[0]
+		}
+	}
+	return t
+}()
+
+// cutLine takes the first line off a block.
+func cutLine(block string) (line, rest string) {
+	i := strings.IndexByte(block, '\n')
+	return block[:i-1], block[i+1:]
+}
+
+// cutField takes a settled line apart.
+func cutField(line string) message.Field {
+	i := strings.IndexByte(line, ':')
+	return message.Field{Name: line[:i], Value: strings.Trim(line[i+1:], " \t")}
+}
+
+// fields reads the lines of a settled block, which ends in an empty line.
+func fields(block string, lines int) message.Fields {
+	if lines == 0 {
+		return nil
+	}
+	all := make(message.Fields, lines)
+	for i := range all {
+		var line string
+		line, block = cutLine(block)
+		all[i] = cutField(line)
+	}
+	return all
+}
+
+// keptTrailers removes, in place, the trailers that may not be believed or passed
+// on: those that frame, route, authenticate or say how the content is to be read
+// (RFC 9110, section 6.5.1), cookies, our own fields, and any that folds onto one
+// of the head, which would speak twice.
+func keptTrailers(trailers, head message.Fields) message.Fields {
+	trailers.DelFunc(func(f message.Field) bool {
+		folded := message.Fold(f.Name)
+		if bannedTrailer(folded) {
+			return true
+		}
+		for i := range head {
+			if message.Fold(head[i].Name) == folded {
+				return true
+			}
+		}
+		return false
+	})
+	return trailers
+}
+
+// bannedTrailer says whether a name, folded, may not be a trailer.
+func bannedTrailer(name string) bool {
+	switch name {
+	case "authorization", "www-authenticate", "authentication-info", "cookie", "set-cookie", "x-api-key", "dpop",
+		"content-encoding", "content-type", "content-range", "content-location", "content-disposition", "content-security-policy",
+		"range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range",
+		"cache-control", "age", "expires", "vary", "pragma", "location", "retry-after", "date", "strict-transport-security",
+		"max-forwards", "forwarded", "via", "remote-user", "script-name":
+		return true
+	}
+	return message.OfConnection(name) || strings.HasPrefix(name, "x-forwarded-") || strings.HasPrefix(name, "x-sallyport-")
+}

@@ -1,0 +1,167 @@
+package h1
+
+import (
+	"bytes"
+	"io"
+	"net"
+)
+
+// reader reads a connection through a lent buffer.
+type reader struct {
+	conn   net.Conn
+	bufs   *Buffers
+	before func() error // runs before each read of the connection, to set its deadline
+
+	buf  *Buffer
+	r, w int // what is in buf and not yet read
+}
+
+func (in *reader) buffered() int { return in.w - in.r }
+
+func (in *reader) bytes() []byte {
+	if in.buf == nil {
+		return nil
+	}
+	return in.buf.B[in.r:in.w]
+}
+
+// release gives the buffer back; what is in it is lost.
+func (in *reader) release() {
+	in.bufs.Put(in.buf)
+	in.buf, in.r, in.w = nil, 0, 0
+}
+
+// fill reads more into the buffer, which it makes larger where it is full. The
+// callers bound what they wait for below the largest buffer.
+func (in *reader) fill() error {
+	switch {
+	case in.buf == nil:
+		in.buf = in.bufs.Get(smallBuffer)
+		in.buf.B = in.buf.B[:cap(in.buf.B)]
+	case in.r == in.w:
+		in.r, in.w = 0, 0
+	case in.w < len(in.buf.B):
+	case in.r > 0:
+		in.w = copy(in.buf.B, in.buf.B[in.r:in.w])
+		in.r = 0
+	default:
+		in.grow()
+	}
+	if err := in.before(); err != nil {
+		return err
+	}
+	n, err := in.conn.Read(in.buf.B[in.w:])
+	in.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+func (in *reader) grow() {
+	old := in.buf
+	in.buf = in.bufs.Get(max(largeBuffer, 2*len(old.B)))
+	in.buf.B = in.buf.B[:cap(in.buf.B)]
+	in.w = copy(in.buf.B, old.B[in.r:in.w])
+	in.r = 0
+	in.bufs.Put(old)
+}
+
+// direct is the size of a read from which on it goes past the buffer.
+const direct = 4 << 10
+
+// read reads what is buffered, or what the connection has next.
+func (in *reader) read(p []byte) (int, error) {
+	if in.buffered() == 0 {
+		if len(p) >= direct {
+			if err := in.before(); err != nil {
+				return 0, err
+			}
+			n, err := in.conn.Read(p)
+			if n > 0 {
+				err = nil // it comes again
+			}
+			return n, err
+		}
+		if err := in.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, in.buf.B[in.r:in.w])
+	in.r += n
+	return n, nil
+}
+
+// line reads a line of at most limit bytes and returns it without its CRLF. It is
+// valid until the next read.
+func (in *reader) line(limit int) ([]byte, error) {
+	for seen := 0; ; {
+		b := in.bytes()
+		if i := bytes.IndexByte(b[seen:], '\n'); i >= 0 {
+			i += seen
+			if i == 0 || b[i-1] != '\r' {
+				return nil, malformed("line does not end in CRLF")
+			}
+			if i+1 > limit {
+				return nil, malformed("line is too long")
+			}
+			in.r += i + 1
+			return b[:i-1], nil
+		}
+		if seen = len(b); seen >= limit {
+			return nil, malformed("line is too long")
+		}
+		if err := in.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// block reads lines up to and with the first empty one, at most limit bytes and
+// rows field lines. Field names are checked and made lower case in place, values are
+// checked; with start, the first line is no field and is left to the caller.
+// lines is the number of lines but for the empty one. The block is valid until
+// the next read.
+func (in *reader) block(limit, rows int, start bool) (block []byte, lines int, err error) {
+	if start {
+		rows++
+	}
+	pos, scanned := 0, 0 // of the current line, and how far it was searched for its end
+	for {
+		b := in.bytes()
+		i := bytes.IndexByte(b[scanned:], '\n')
+		if i < 0 {
+			if scanned = len(b); scanned >= limit {
+				return nil, 0, malformed("head or trailers are too long")
+			}
+			if err := in.fill(); err != nil {
+				return nil, 0, err
+			}
+			continue
+		}
+		end := scanned + i
+		if end == pos || b[end-1] != '\r' {
+			return nil, 0, malformed("line does not end in CRLF")
+		}
+		if end+1 > limit {
+			return nil, 0, malformed("head or trailers are too long")
+		}
+		line := b[pos : end-1]
+		pos, scanned = end+1, end+1
+		if len(line) == 0 {
+			in.r += pos
+			return b[:pos], lines, nil
+		}
+		if lines++; lines > rows {
+			return nil, 0, malformed("too many fields")
+		}
+		if !start || lines > 1 {
+			if err := settleLine(line); err != nil {
+				return nil, 0, err
+			}
+		}
+	}
+}

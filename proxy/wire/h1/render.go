@@ -1,0 +1,123 @@
+package h1
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"sallyport/proxy/message"
+)
+
+// appendRequest writes the head of r, in one pass, and its Content behind it. What
+// could be read in two ways is refused here once more, whatever the caller has
+// checked: this is the last door before the wire.
+func appendRequest(b []byte, r *Request) ([]byte, error) {
+	if !message.ValidName(r.Method) || r.Method == "CONNECT" || !validTarget(r.Target) || !validHost(r.Host) {
+		return nil, errBadHead
+	}
+	b = append(b, r.Method...)
+	b = append(b, ' ')
+	b = append(b, r.Target...)
+	b = append(b, " HTTP/1.1\r\nHost: "...)
+	b = append(b, r.Host...)
+	b = append(b, "\r\n"...)
+	var err error
+	if b, err = appendFields(b, r.Fields); err != nil {
+		return nil, err
+	}
+	if r.Upgrade != "" {
+		if r.hasBody() || len(r.Content) > 0 {
+			return nil, errNoUpgrade
+		}
+		if !message.ValidName(r.Upgrade) {
+			return nil, errBadHead
+		}
+		b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
+		b = append(b, r.Upgrade...)
+		b = append(b, "\r\n"...)
+	}
+	b = appendFraming(b, r)
+	b = append(b, "\r\n"...)
+	return append(b, r.Content...), nil
+}
+
+// appendFraming announces the content exactly once. Methods that define a meaning
+// for content say so when they have none (RFC 9110, section 8.6).
+func appendFraming(b []byte, r *Request) []byte {
+	switch {
+	case r.hasBody() && r.Length < 0:
+		return append(b, "Transfer-Encoding: chunked\r\n"...)
+	case r.hasBody():
+		b = strconv.AppendInt(append(b, "Content-Length: "...), r.Length, 10)
+	case len(r.Content) > 0 || r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH":
+		b = strconv.AppendInt(append(b, "Content-Length: "...), int64(len(r.Content)), 10)
+	default:
+		return b
+	}
+	return append(b, "\r\n"...)
+}
+
+func appendFields(b []byte, fields message.Fields) ([]byte, error) {
+	for i := range fields {
+		f := &fields[i]
+		if message.OfConnection(f.Name) {
+			return nil, fmt.Errorf("%w: %s", errFieldBanned, f.Name)
+		}
+		if !lowerName(f.Name) || !message.ValidValue(f.Value) {
+			return nil, fmt.Errorf("%w: %q", errFieldBytes, f.Name)
+		}
+		b = append(b, f.Name...)
+		b = append(b, ": "...)
+		b = append(b, f.Value...)
+		b = append(b, "\r\n"...)
+	}
+	return b, nil
+}
+
+// lowerName says whether s is a field name in lower case. Another case would
+// evade every check that compares names.
+func lowerName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if nameByte[s[i]] != s[i] || s[i] == 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// validTarget says whether s is in origin form. "//" at its start is refused:
+// libevent takes what follows for an authority.
+func validTarget(s string) bool {
+	if s == "" || s[0] != '/' || strings.HasPrefix(s, "//") {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == '#' {
+			return false
+		}
+	}
+	return true
+}
+
+func validHost(s string) bool {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '.', c == '-', c == '_', c == ':', c == '[', c == ']':
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// sizeHint is about how many bytes the message will have.
+func (r *Request) sizeHint() int {
+	n := len(r.Method) + len(r.Target) + len(r.Host) + len(r.Upgrade) + len(r.Content) + 128
+	for i := range r.Fields {
+		n += len(r.Fields[i].Name) + len(r.Fields[i].Value) + 4
+	}
+	return n
+}
+
+func (r *Request) hasBody() bool { return r.Body != nil && r.Length != 0 }

@@ -1,0 +1,397 @@
+package h1
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/base64"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/proxy/message"
+)
+
+// Response is the answer to one request, and its content. It is a
+// [message.Body]; a content that was cut ends in io.ErrUnexpectedEOF wrapped in
+// an [*Error]. It is not safe for concurrent use.
+type Response struct {
+	// Head is the head of the final response, without fields of the connection.
+	Head message.Response
+	// Answered says whether any byte of an answer came; until then the server may
+	// never have seen the request. It is valid after a failed exchange too.
+	Answered bool
+	// KeepAlive is how long the server said it keeps the connection; 0 if it did not.
+	KeepAlive time.Duration
+
+	c       *Client
+	ctx     context.Context
+	up      *upload // nil if nothing streams up
+	unwatch func() bool
+
+	mode     bodyMode
+	left     int64
+	chunks   chunked
+	trailers message.Fields
+	err      error // sticky; io.EOF at the clean end
+
+	reusable bool // the server will take another request
+}
+
+type bodyMode uint8
+
+const (
+	bodyNone bodyMode = iota
+	bodyLength
+	bodyChunked
+	bodyToEnd // until the connection ends
+	bodyTunnel
+)
+
+// head is what a head says on the connection itself.
+type head struct {
+	http10    bool
+	length    int64 // -1: not given
+	chunked   bool
+	close     bool
+	named     bool // Connection names fields that are to be removed
+	upgrade   bool // Connection says so
+	protocol  string
+	keepAlive time.Duration
+}
+
+// readHead reads heads until that of the final response.
+func (x *Response) readHead(r *Request) error {
+	in := &x.c.in
+	if in.buffered() == 0 {
+		if err := in.fill(); err != nil {
+			return err
+		}
+	}
+	x.Answered = true
+	for range maxInterim + 1 {
+		h, err := x.parseHead(in)
+		if err != nil {
+			return err
+		}
+		if status := x.Head.Status; status >= 200 || status == 101 {
+			return x.frame(r, h)
+		}
+		if h.length >= 0 || h.chunked {
+			return malformed("interim response with content")
+		}
+		if x.Head.Status == 100 || r.Inform == nil {
+			continue
+		}
+		interim := x.Head
+		interim.ContentLength = 0
+		if err := r.Inform(&interim); err != nil {
+			return &Error{FaultInform, err}
+		}
+	}
+	return malformed("too many interim responses")
+}
+
+// parseHead reads one head.
+func (x *Response) parseHead(in *reader) (head, error) {
+	h := head{length: -1}
+	block, lines, err := in.block(MaxHead, MaxFields, true)
+	if err != nil {
+		return h, err
+	}
+	if lines == 0 {
+		return h, malformed("no status line")
+	}
+	line, rest := cutLine(string(block)) // the one allocation for all text
+	if x.Head.Status, h.http10, err = parseStatusLine(line); err != nil {
+		return h, err
+	}
+	x.Head.Fields = fields(rest, lines-1)
+	for i := range x.Head.Fields {
+		if err := h.read(&x.Head.Fields[i]); err != nil {
+			return h, err
+		}
+	}
+	if h.chunked && h.length >= 0 {
+		return h, malformed("both Content-Length and Transfer-Encoding")
+	}
+	if h.chunked && h.http10 {
+		return h, malformed("Transfer-Encoding on HTTP/1.0")
+	}
+	x.dropOfConnection(&h)
+	return h, nil
+}
+
+// parseStatusLine reads `HTTP/1.1 200 reason`. The space before the reason is
+// part of the grammar, the reason is not kept.
+func parseStatusLine(s string) (status int, http10 bool, err error) {
+	const form = "HTTP/1.x 000 "
+	if len(s) < len(form) || s[:7] != form[:7] || s[7] != '0' && s[7] != '1' || s[8] != ' ' || s[12] != ' ' {
+		return 0, false, malformed("bad status line")
+	}
+	for i := 9; i < 12; i++ {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false, malformed("bad status")
+		}
+		status = status*10 + int(s[i]-'0')
+	}
+	if status < 100 || status > 599 {
+		return 0, false, malformed("status out of range")
+	}
+	for i := len(form); i < len(s); i++ {
+		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {
+			return 0, false, malformed("bad reason phrase")
+		}
+	}
+	return status, s[7] == '0', nil
+}
+
+// read notes what a field says about the connection.
+func (h *head) read(f *message.Field) error {
+	switch f.Name {
+	case "content-length":
+		n, ok := parseLength(f.Value)
+		if !ok || h.length >= 0 {
+			return malformed("bad or repeated Content-Length")
+		}
+		h.length = n
+	case "transfer-encoding":
+		if h.chunked || !strings.EqualFold(f.Value, "chunked") {
+			return malformed("Transfer-Encoding is not chunked alone")
+		}
+		h.chunked = true
+	case "connection":
+		return h.readConnection(f.Value)
+	case "upgrade":
+		if h.protocol != "" {
+			return malformed("repeated Upgrade")
+		}
+		h.protocol = f.Value
+	case "keep-alive":
+		h.keepAlive = keepAliveTimeout(f.Value)
+	}
+	return nil
+}
+
+func (h *head) readConnection(list string) error {
+	for list != "" {
+		var option string
+		option, list, _ = strings.Cut(list, ",")
+		option = strings.Trim(option, " \t")
+		switch {
+		case option == "":
+		case strings.EqualFold(option, "close"):
+			h.close = true
+		case strings.EqualFold(option, "keep-alive"):
+		case strings.EqualFold(option, "upgrade"):
+			h.upgrade = true
+		case message.ValidName(option):
+			h.named = true
+		default:
+			return malformed("bad Connection")
+		}
+	}
+	return nil
+}
+
+// parseLength reads 1*DIGIT.
+func parseLength(s string) (int64, bool) {
+	if s == "" || len(s) > 18 {
+		return 0, false
+	}
+	n := int64(0)
+	for i := 0; i < len(s); i++ {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(s[i]-'0')
+	}
+	return n, true
+}
+
+// keepAliveTimeout reads "timeout=5, max=100". It is a hint: what is not
+// understood is ignored.
+func keepAliveTimeout(s string) time.Duration {
+	for s != "" {
+		var p string
+		p, s, _ = strings.Cut(s, ",")
+		if v, ok := strings.CutPrefix(strings.Trim(p, " \t"), "timeout="); ok {
+			if n, err := strconv.ParseUint(v, 10, 16); err == nil {
+				return time.Duration(n) * time.Second
+			}
+		}
+	}
+	return 0
+}
+
+// dropOfConnection removes the fields that belong to the connection, and those
+// that Connection names.
+func (x *Response) dropOfConnection(h *head) {
+	var options message.Fields
+	if h.named {
+		for _, f := range x.Head.Fields {
+			if f.Name == "connection" {
+				options = append(options, f)
+			}
+		}
+	}
+	x.Head.Fields.DelFunc(func(f message.Field) bool {
+		return message.OfConnection(f.Name) || options != nil && options.HasToken("connection", f.Name)
+	})
+}
+
+// frame decides where the content ends (RFC 9112, section 6.3).
+func (x *Response) frame(r *Request, h head) error {
+	status := x.Head.Status
+	x.KeepAlive = h.keepAlive
+	x.Head.ContentLength = h.length
+	x.reusable = !h.close && !h.http10
+	switch {
+	case status == 101:
+		return x.switched(r, h)
+	case status == 204 && (h.chunked || h.length > 0):
+		return malformed("content with status 204")
+	case status == 204:
+		x.Head.ContentLength = 0
+		x.err = io.EOF
+	case !message.MayHaveBody(r.Method, status), h.length == 0:
+		x.err = io.EOF
+	case h.chunked:
+		x.mode = bodyChunked
+	case h.length > 0:
+		x.mode, x.left = bodyLength, h.length
+	default:
+		x.mode, x.reusable = bodyToEnd, false
+	}
+	return nil
+}
+
+// switched checks a switch of protocols. One that was not asked for would turn the
+// connection into a tunnel past every check.
+func (x *Response) switched(r *Request, h head) error {
+	switch {
+	case r.Upgrade == "", h.http10, !h.upgrade, !strings.EqualFold(h.protocol, r.Upgrade):
+		return malformed("switch to a protocol that was not asked for")
+	case h.chunked, h.length >= 0:
+		return malformed("interim response with content")
+	}
+	if key := r.Fields.Get("sec-websocket-key"); r.Upgrade == "websocket" && key != "" {
+		if f := x.Head.Fields; f.Count("sec-websocket-accept") != 1 || f.Get("sec-websocket-accept") != acceptOf(key) {
+			return malformed("Sec-WebSocket-Accept does not answer the key")
+		}
+	}
+	x.mode, x.reusable, x.err = bodyTunnel, false, io.EOF
+	x.Head.ContentLength = 0
+	return nil
+}
+
+// acceptOf is the proof that a server understood a WebSocket handshake
+// (RFC 6455, section 4.2.2).
+func acceptOf(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// Read reads content. Close or a failure of the exchange makes it fail.
+func (x *Response) Read(p []byte) (int, error) {
+	if x.err != nil || len(p) == 0 {
+		return 0, x.err
+	}
+	n, err := x.read(p)
+	if err != nil && err != io.EOF {
+		err = x.blame(err)
+	}
+	x.err = err
+	return n, err
+}
+
+func (x *Response) read(p []byte) (n int, err error) {
+	in := &x.c.in
+	switch x.mode {
+	case bodyLength:
+		n, err = in.read(p[:min(int64(len(p)), x.left)])
+		if x.left -= int64(n); x.left == 0 {
+			return n, io.EOF
+		}
+		return n, cut(err)
+	case bodyChunked:
+		n, err = x.chunks.read(in, p)
+		if err == io.EOF {
+			x.trailers = keptTrailers(x.chunks.trailers, x.Head.Fields)
+		}
+		return n, err
+	}
+	n, err = in.read(p)
+	if err == io.EOF && x.c.sock.ended {
+		return n, io.ErrUnexpectedEOF // TLS without close_notify: anyone may have cut it
+	}
+	return n, err
+}
+
+// Trailers are the trailers that may be passed on, once Read has returned io.EOF.
+func (x *Response) Trailers() message.Fields { return x.trailers }
+
+// Close ends the exchange: an upload that is still under way is stopped and
+// joined. It says whether the connection is fit for another exchange; if not, it
+// has been closed. Later calls return false.
+func (x *Response) Close() (reusable bool) {
+	c := x.c
+	if c == nil {
+		return false
+	}
+	x.c = nil
+	whole := x.up == nil || x.up.join()
+	ended := x.unwatch != nil && !x.unwatch()
+	reusable = x.err == io.EOF && x.reusable && whole && !ended && c.in.buffered() == 0
+	if x.mode != bodyTunnel {
+		c.in.release()
+	}
+	if x.err == nil || x.err == io.EOF {
+		x.err = net.ErrClosed
+	}
+	c.up = nil
+	switch {
+	case reusable:
+		c.busy = false
+	case !whole:
+		c.sock.reset()
+	default:
+		_ = c.Close() // nobody waits for it
+	}
+	return reusable
+}
+
+// Upgraded hands over the connection after status 101, nil after any other. What
+// the server has sent already comes first. It is closed by closing it, by
+// closing the response, or by the end of the context; reading must have ended
+// before the response is closed.
+func (x *Response) Upgraded() net.Conn {
+	if x.mode != bodyTunnel || x.c == nil {
+		return nil
+	}
+	c := x.c
+	c.upgraded.Store(true)
+	_ = c.conn.SetDeadline(time.Time{}) // fails only on a closed connection
+	if c.interrupted() != nil {
+		_ = c.conn.Close()
+	}
+	return &tunnel{Conn: c.conn, in: &c.in}
+}
+
+// tunnel is a connection of which some bytes were read already.
+type tunnel struct {
+	net.Conn
+	in *reader
+}
+
+func (t *tunnel) Read(p []byte) (int, error) {
+	if t.in.buffered() == 0 || len(p) == 0 {
+		return t.Conn.Read(p)
+	}
+	n := copy(p, t.in.bytes())
+	if t.in.r += n; t.in.buffered() == 0 {
+		t.in.release()
+	}
+	return n, nil
+}
