@@ -1,0 +1,202 @@
+package auth
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+const (
+	maxPath = 256 // bytes of a claim's path; what lies deeper has no name
+	maxName = 256 // bytes of a principal's name
+)
+
+// claim is the value at a path: one for a string, number or boolean, several
+// for an array of those.
+type claim struct {
+	path   string
+	values []string
+	text   bool // all values are JSON strings
+	array  bool
+}
+
+// claimSet is the claims of a token whose signature held, sorted by path. It is
+// not modified once made, and safe for concurrent use.
+type claimSet []claim
+
+// readClaims flattens claims. The names on the way to a value are joined by
+// dots, and a name may itself hold dots, as namespaced claims do
+// ("https://example.com/roles"). Where two claims share a path neither has it:
+// which of them was meant is not ours to guess.
+func readClaims(text []byte) (claimSet, error) {
+	var all claimSet
+	err := object(text, func(name string, d *jsontext.Decoder) error { return all.read(name, d) })
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b claim) int { return strings.Compare(a.path, b.path) })
+	unique := all[:0]
+	for i := 0; i < len(all); {
+		j := i + 1
+		for j < len(all) && all[j].path == all[i].path {
+			j++
+		}
+		if j == i+1 {
+			unique = append(unique, all[i])
+		}
+		i = j
+	}
+	return slices.Clip(unique), nil
+}
+
+func (s *claimSet) read(path string, d *jsontext.Decoder) error {
+	if d.StackDepth() >= maxDepth || len(path) > maxPath {
+		return skip(d)
+	}
+	switch d.PeekKind() {
+	case jsontext.KindBeginObject:
+		return s.readObject(path, d)
+	case jsontext.KindBeginArray:
+		return s.readArray(path, d)
+	}
+	t, err := d.ReadToken()
+	if err != nil {
+		return badJSON(err)
+	}
+	if t.Kind() != jsontext.KindNull {
+		*s = append(*s, claim{path: path, values: []string{t.String()}, text: t.Kind() == jsontext.KindString})
+	}
+	return nil
+}
+
+func (s *claimSet) readObject(path string, d *jsontext.Decoder) error {
+	if _, err := d.ReadToken(); err != nil {
+		return badJSON(err)
+	}
+	for d.PeekKind() != jsontext.KindEndObject {
+		t, err := d.ReadToken()
+		if err != nil {
+			return badJSON(err)
+		}
+		if err := s.read(path+"."+t.String(), d); err != nil {
+			return err
+		}
+	}
+	_, err := d.ReadToken()
+	return err
+}
+
+func (s *claimSet) readArray(path string, d *jsontext.Decoder) error {
+	if _, err := d.ReadToken(); err != nil {
+		return badJSON(err)
+	}
+	c := claim{path: path, values: []string{}, text: true, array: true}
+	plain := true
+	for d.PeekKind() != jsontext.KindEndArray {
+		switch d.PeekKind() {
+		case jsontext.KindBeginObject, jsontext.KindBeginArray, jsontext.KindNull:
+			plain = false
+			if err := skip(d); err != nil {
+				return err
+			}
+			continue
+		}
+		t, err := d.ReadToken()
+		if err != nil {
+			return badJSON(err)
+		}
+		c.values = append(c.values, t.String())
+		c.text = c.text && t.Kind() == jsontext.KindString
+	}
+	if plain {
+		*s = append(*s, c)
+	}
+	_, err := d.ReadToken()
+	return err
+}
+
+func (s claimSet) find(path string) (claim, bool) {
+	i, ok := slices.BinarySearchFunc(s, path, func(c claim, p string) int { return strings.Compare(c.path, p) })
+	if !ok {
+		return claim{}, false
+	}
+	return s[i], true
+}
+
+// Claim is what a principal gives its readers, see [identity.Principal].
+func (s claimSet) Claim(path string) []string {
+	c, _ := s.find(path)
+	return c.values
+}
+
+// size is what the set holds in memory, in bytes, roughly.
+func (s claimSet) size() int {
+	n := 0
+	for _, c := range s {
+		n += 64 + len(c.path)
+		for _, v := range c.values {
+			n += 16 + len(v)
+		}
+	}
+	return n
+}
+
+// principalName is the caller's name. It travels in headers and logs, so what
+// would look there like another name, or like nothing, is none.
+func (s claimSet) principalName(path string) (string, error) {
+	c, ok := s.find(path)
+	if !ok || !c.text || c.array {
+		return "", errors.New("the claim of the principal is absent or not a string")
+	}
+	name := c.values[0]
+	if name == "" || len(name) > maxName || strings.TrimSpace(name) != name || strings.IndexFunc(name, unseen) >= 0 {
+		return "", errors.New("the claim of the principal is empty, too long, or has characters that do not show")
+	}
+	return name, nil
+}
+
+// unseen holds controls, and what changes the look of its neighbours without
+// showing itself (directions, joiners, line separators).
+func unseen(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co) || r == unicode.ReplacementChar
+}
+
+// scopes are those of scope, else of scp. Each may be a string with spaces
+// between scopes (RFC 8693, section 4.2) or an array, as products differ.
+func (s claimSet) scopes() ([]string, error) {
+	c, ok := s.find("scope")
+	if !ok {
+		c, ok = s.find("scp")
+	}
+	if !ok {
+		return nil, nil
+	}
+	if !c.text {
+		return nil, errors.New("scopes are not strings")
+	}
+	if !c.array {
+		c.values = strings.Fields(c.values[0])
+	}
+	for _, v := range c.values {
+		// One with a space would be two to whoever reads them joined.
+		if v == "" || strings.IndexFunc(v, func(r rune) bool { return unicode.IsSpace(r) || unseen(r) }) >= 0 {
+			return nil, errors.New("a scope with white space or control characters")
+		}
+	}
+	return c.values, nil
+}
+
+// groups are the strings at path, none if path is "".
+func (s claimSet) groups(path string) ([]string, error) {
+	c, ok := s.find(path)
+	if path == "" || !ok {
+		return nil, nil
+	}
+	if !c.text {
+		return nil, errors.New("groups are not strings")
+	}
+	return c.values, nil
+}

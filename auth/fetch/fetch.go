@@ -1,0 +1,245 @@
+// Package fetch answers what a document elsewhere says: it is the one client for
+// everything that the gateway fetches from issuers.
+//
+// Whatever the other side does, a fetch is bounded in time and memory, follows
+// nothing, and cannot be steered to places that only this machine may reach:
+// link-local addresses and the metadata services of clouds are refused when they
+// are dialed, after names have been resolved. Private and loopback addresses are
+// allowed, since issuers live inside.
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+const (
+	// MaxBytes is how long a document may be.
+	MaxBytes = 1 << 20
+	// DefaultTimeout is how long a fetch may take, from dial to last byte.
+	DefaultTimeout = 5 * time.Second
+
+	maxHead = 64 << 10
+)
+
+// Kind says in fixed words why a fetch brought nothing.
+type Kind string
+
+const (
+	BadURL         Kind = "bad url"          // neither https nor an allowed http
+	AddressRefused Kind = "address refused"  // the name leads to an address that is never dialed
+	Unreachable    Kind = "unreachable"      // name not resolved, connection refused or lost
+	Untrusted      Kind = "untrusted server" // TLS failed, or its certificate is of another name or root
+	TimedOut       Kind = "timed out"
+	BadStatus      Kind = "bad status" // anything but 200, redirects too
+	TooLarge       Kind = "too large"
+	Garbage        Kind = "garbage" // not the JSON that was asked for
+)
+
+// Error is a fetch that brought nothing.
+type Error struct {
+	Kind   Kind
+	Status int   // of a BadStatus
+	Err    error // for logs, never for clients; may be nil
+}
+
+// Error is the kind and its cause.
+func (e *Error) Error() string {
+	s := string(e.Kind)
+	if e.Status != 0 {
+		s = fmt.Sprintf("%s %d", s, e.Status)
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Options are how a [Client] reaches the other side.
+type Options struct {
+	// Roots are the only roots that certificates may have; the system's if nil.
+	Roots *x509.CertPool
+	// InsecureHTTP allows http to other addresses than loopback.
+	InsecureHTTP bool
+	// Timeout bounds a fetch; DefaultTimeout if zero.
+	Timeout time.Duration
+}
+
+// Client fetches documents. It keeps no connection open and starts no goroutine
+// that outlives a fetch. It is safe for concurrent use.
+type Client struct {
+	insecure bool
+	timeout  time.Duration
+	secure   *http.Client // for https
+	plain    *http.Client // for http
+}
+
+// New makes a client.
+func New(o Options) *Client {
+	c := &Client{insecure: o.InsecureHTTP, timeout: o.Timeout}
+	if c.timeout == 0 {
+		c.timeout = DefaultTimeout
+	}
+	c.secure = c.via(o.Roots, allowed)
+	c.plain = c.via(nil, func(a netip.Addr) bool { return allowed(a) && (o.InsecureHTTP || a.IsLoopback()) })
+	return c
+}
+
+func (c *Client) via(roots *x509.CertPool, allow func(netip.Addr) bool) *http.Client {
+	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+		a, err := netip.ParseAddrPort(address)
+		if err != nil || !allow(a.Addr().Unmap()) {
+			return &Error{Kind: AddressRefused}
+		}
+		return nil
+	}}
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:                  nil, // never from the environment
+			DialContext:            dialer.DialContext,
+			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			DisableCompression:     true,
+			DisableKeepAlives:      true,
+			MaxResponseHeaderBytes: maxHead,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// JSON fetches a document and decodes it into v: names are compared exactly, and
+// duplicate names, invalid UTF-8 and anything after the value are refused.
+// Unknown names are ignored. The error is always an [*Error].
+func (c *Client) JSON(ctx context.Context, address string, v any) error {
+	text, err := c.get(ctx, address)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return &Error{Kind: Garbage, Err: err}
+	}
+	return nil
+}
+
+func (c *Client) get(ctx context.Context, address string) ([]byte, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, &Error{Kind: BadURL}
+	}
+	if err := CheckURL(u, c.insecure); err != nil {
+		return nil, &Error{Kind: BadURL, Err: err}
+	}
+	via := c.secure
+	if u.Scheme == "http" {
+		via = c.plain
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, &Error{Kind: BadURL, Err: err}
+	}
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("Accept-Encoding", "identity")
+	r.Header.Set("User-Agent", "sallyport")
+	answer, err := via.Do(r)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	defer answer.Body.Close()
+	return read(answer)
+}
+
+func read(answer *http.Response) ([]byte, error) {
+	if answer.StatusCode != http.StatusOK {
+		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode}
+	}
+	if e := answer.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return nil, &Error{Kind: Garbage, Err: errors.New("content coding that was not asked for")}
+	}
+	if answer.ContentLength > MaxBytes {
+		return nil, &Error{Kind: TooLarge}
+	}
+	text, err := io.ReadAll(io.LimitReader(answer.Body, MaxBytes+1))
+	if err != nil {
+		return nil, wrap(err)
+	}
+	if len(text) > MaxBytes {
+		return nil, &Error{Kind: TooLarge}
+	}
+	return text, nil
+}
+
+// wrap finds the kind of what net/http returned.
+func wrap(err error) *Error {
+	var refused *Error
+	var timeout net.Error
+	var unverified *tls.CertificateVerificationError
+	var alert tls.AlertError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &refused):
+		return &Error{Kind: refused.Kind}
+	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return &Error{Kind: TimedOut, Err: err}
+	case errors.As(err, &unverified), errors.As(err, &alert), errors.As(err, &record), strings.Contains(err.Error(), "tls: "):
+		return &Error{Kind: Untrusted, Err: err}
+	}
+	return &Error{Kind: Unreachable, Err: err}
+}
+
+// CheckURL says what is wrong with an address before it is dialed: it must be
+// https, or http to this machine, or any http where insecure.
+func CheckURL(u *url.URL, insecure bool) error {
+	switch {
+	case u.Hostname() == "" || u.User != nil || u.Opaque != "":
+		return errors.New("not a plain URL with a host")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return errors.New("neither https nor http")
+	}
+	a, err := netip.ParseAddr(u.Hostname())
+	literal := err == nil
+	if literal && !allowed(a.Unmap()) {
+		return errors.New("an address that is never asked: link-local, or a cloud's metadata service")
+	}
+	if u.Scheme == "https" || insecure || literal && a.Unmap().IsLoopback() || local(u.Hostname()) {
+		return nil
+	}
+	return errors.New("http to another machine: whoever is in between could send keys of their own")
+}
+
+// local says whether a name is of this machine by RFC 6761, section 6.3. What it
+// resolves to is checked when it is dialed.
+func local(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// Roots reads a PEM file of root certificates.
+func Roots(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading roots: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("reading roots: %s: no certificate in PEM", file)
+	}
+	return pool, nil
+}

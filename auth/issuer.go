@@ -1,0 +1,217 @@
+package auth
+
+import (
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/auth/fetch"
+	"sallyport/proxy/setting"
+)
+
+const (
+	defaultSkew     = time.Minute
+	maxSkew         = 5 * time.Minute
+	defaultRefresh  = 5 * time.Minute
+	minRefresh      = 30 * time.Second
+	maxRefresh      = time.Hour
+	defaultMaxStale = 24 * time.Hour
+	maxMaxStale     = 7 * 24 * time.Hour
+)
+
+// IssuerConfig is one entry of `issuers`: whose tokens are believed, and what
+// they must say.
+type IssuerConfig struct {
+	// URL is the issuer's name, compared byte for byte with the claim iss and with
+	// the discovery document: a trailing slash counts.
+	URL string `yaml:"url"`
+	// Audience is one or more values, of which a token must name at least one.
+	Audience setting.List[string] `yaml:"audience"`
+
+	// Discovery is where the discovery document is fetched if not from URL: the
+	// address before /.well-known/openid-configuration. The document must still
+	// name URL as its issuer.
+	Discovery setting.URL `yaml:"discovery"`
+	// JWKS is where the keys are fetched, in place of what the discovery document says.
+	JWKS setting.URL `yaml:"jwks"`
+	// CA is a PEM file with the only roots that the issuer's certificates may
+	// have; the system's if empty.
+	CA string `yaml:"ca"`
+	// InsecureHTTP lets the issuer be reached over http on other addresses than loopback.
+	InsecureHTTP bool `yaml:"insecure_http"`
+	// Refresh is how often keys are fetched: 5m if zero. A withdrawn key is
+	// refused this long after at most (and a tenth more).
+	Refresh setting.Duration `yaml:"refresh"`
+	// MaxStale is how long known keys serve while the issuer cannot be reached: 24h if zero.
+	MaxStale setting.Duration `yaml:"max_stale"`
+
+	// Algorithms are the signature algorithms that are accepted; all of RS*, PS*,
+	// ES* and EdDSA if empty. A key only serves algorithms that fit it.
+	Algorithms setting.List[string] `yaml:"algorithms"`
+	// Typ are the accepted values of the header typ, letter case aside, and
+	// "absent" for none; if empty: JWT, at+jwt and absent.
+	Typ setting.List[string] `yaml:"typ"`
+	// Skew is how far clocks may differ: 60s if zero, at most 5m.
+	Skew setting.Duration `yaml:"skew"`
+	// MaxLifetime bounds exp-iat, and so makes iat mandatory; zero is no bound.
+	MaxLifetime setting.Duration `yaml:"max_lifetime"`
+	// Require names claims by path, and values of which the claim must have at
+	// least one; "*" is any.
+	Require map[string]setting.List[ClaimValue] `yaml:"require"`
+
+	// Principal is the path of the claim that names the caller: sub if empty.
+	Principal string `yaml:"principal"`
+	// Groups is the path of the claim that lists the caller's groups, such as
+	// realm_access.roles; none if empty.
+	Groups string `yaml:"groups"`
+}
+
+// ClaimValue is the text of a claim's value: strings as they are, numbers and
+// booleans as JSON writes them.
+type ClaimValue string
+
+// UnmarshalText takes any scalar, so that `email_verified: true` needs no quotes.
+func (v *ClaimValue) UnmarshalText(text []byte) error {
+	*v = ClaimValue(text)
+	return nil
+}
+
+// algorithms are all that may sign a token: the asymmetric ones of RFC 7518,
+// and EdDSA with Ed25519.
+var algorithms = [...]string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+
+func known(alg string) bool { return slices.Contains(algorithms[:], alg) }
+
+// Check records every fault of the issuer, which lies at path.
+func (c *IssuerConfig) Check(path string, f *setting.Faults) {
+	at := func(field string) string { return setting.Join(path, field) }
+	c.checkAddresses(at, f)
+	if len(c.Audience) == 0 {
+		f.Add(at("audience"), "", "an issuer without an audience would accept tokens that were meant for others", "name the audience that this gateway has at the issuer")
+	}
+	for _, a := range c.Audience {
+		if a == "" || a == "*" {
+			f.Add(at("audience"), a, "not an audience", "name the one that this gateway has at the issuer")
+		}
+	}
+	for _, alg := range c.Algorithms {
+		switch {
+		case known(alg):
+		case alg == "none" || strings.HasPrefix(alg, "HS"):
+			f.Add(at("algorithms"), alg, "only signatures by a private key prove who issued a token", "use some of "+strings.Join(algorithms[:], ", "))
+		default:
+			f.Add(at("algorithms"), alg, "unknown algorithm", "use some of "+strings.Join(algorithms[:], ", "))
+		}
+	}
+	for claim, values := range c.Require {
+		if claim == "" || len(values) == 0 {
+			f.Add(at("require"), claim, "a required claim needs a name and a value", `write claim: value, or claim: "*" for any value`)
+		}
+	}
+	c.checkTimes(at, f)
+}
+
+func (c *IssuerConfig) checkTimes(at func(string) string, f *setting.Faults) {
+	bound := func(field string, d setting.Duration, low, high time.Duration) {
+		if d != 0 && (d.D() < low || d.D() > high) {
+			f.Add(at(field), d.String(), "out of bounds", "choose between "+low.String()+" and "+high.String())
+		}
+	}
+	bound("skew", c.Skew, time.Millisecond, maxSkew)
+	bound("refresh", c.Refresh, minRefresh, maxRefresh)
+	bound("max_stale", c.MaxStale, time.Minute, maxMaxStale)
+	bound("max_lifetime", c.MaxLifetime, time.Second, 10*365*24*time.Hour)
+	if c.MaxStale != 0 && c.MaxStale.D() < c.Refresh.Or(defaultRefresh) {
+		f.Add(at("max_stale"), c.MaxStale.String(), "keys would be stale before they are fetched again", "choose more than refresh")
+	}
+}
+
+func (c *IssuerConfig) checkAddresses(at func(string) string, f *setting.Faults) {
+	u, err := url.Parse(c.URL)
+	switch {
+	case c.URL == "":
+		f.Add(at("url"), "", "an issuer needs its URL", "write the value that its tokens have as iss")
+		return
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		f.Add(at("url"), c.URL, "not the URL of an issuer", "write one such as https://login.example.com/realms/ml")
+		return
+	}
+	// Where both are fetched elsewhere the URL is only a name.
+	if c.JWKS.IsZero() && c.Discovery.IsZero() {
+		c.checkFetched(at("url"), u, f)
+	} else if u.Scheme != "https" && u.Scheme != "http" {
+		f.Add(at("url"), c.URL, "not the URL of an issuer", "write one such as https://login.example.com/realms/ml")
+	}
+	if !c.Discovery.IsZero() {
+		c.checkFetched(at("discovery"), c.Discovery.URL, f)
+	}
+	if !c.JWKS.IsZero() {
+		c.checkFetched(at("jwks"), c.JWKS.URL, f)
+	}
+}
+
+func (c *IssuerConfig) checkFetched(at string, u *url.URL, f *setting.Faults) {
+	if err := fetch.CheckURL(u, c.InsecureHTTP); err != nil {
+		f.Add(at, u.String(), err.Error(), "use https, or say insecure_http: true of the issuer if its network is trusted")
+	}
+}
+
+// issuer is an issuer as it runs.
+type issuer struct {
+	name     string
+	source   string // "issuer/" + name
+	id       uint32 // of the configuration, in keys of the cache
+	url      string
+	audience []string
+	rules    tokenRules
+	keys     *keySet
+}
+
+func (a *Auth) newIssuer(name string, c IssuerConfig, log *slog.Logger) (*issuer, error) {
+	options := fetch.Options{InsecureHTTP: c.InsecureHTTP}
+	if c.CA != "" {
+		roots, err := fetch.Roots(c.CA)
+		if err != nil {
+			return nil, err
+		}
+		options.Roots = roots
+	}
+	iss := &issuer{
+		name:     name,
+		source:   "issuer/" + name,
+		id:       uint32(len(a.issuers)),
+		url:      c.URL,
+		audience: slices.Clone(c.Audience),
+		rules:    rulesOf(&c),
+	}
+	iss.keys = &keySet{
+		issuer:    c.URL,
+		discovery: discoveryOf(&c),
+		jwks:      c.JWKS.String(),
+		insecure:  c.InsecureHTTP,
+		refresh:   c.Refresh.Or(defaultRefresh),
+		maxStale:  c.MaxStale.Or(defaultMaxStale),
+		now:       a.now,
+		log:       log,
+		get:       fetch.New(options).JSON,
+		begin:     a.begin,
+		gone:      func() { a.tokens.sweep(a.now().Unix()) },
+		misses:    map[string]time.Time{},
+	}
+	return iss, nil
+}
+
+// discoveryOf is where the discovery document is (OpenID Connect Discovery 1.0,
+// section 4), "" where none is needed.
+func discoveryOf(c *IssuerConfig) string {
+	base := c.URL
+	switch {
+	case !c.Discovery.IsZero():
+		base = c.Discovery.String()
+	case !c.JWKS.IsZero():
+		return ""
+	}
+	return strings.TrimSuffix(base, "/") + "/.well-known/openid-configuration"
+}

@@ -1,0 +1,233 @@
+package auth
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+const (
+	maxKeys    = 100  // of a key set
+	minRSABits = 2048 // RFC 7518, section 3.3
+	maxRSABits = 8192 // more makes checking a signature an attack
+)
+
+// key is one public key of an issuer.
+type key struct {
+	id         string // its kid, "" if it has none
+	thumbprint [32]byte
+	public     crypto.PublicKey
+	algorithms []string // that it may be used with
+
+	// withdrawn is set, for ever, once the issuer does not publish the key any more.
+	withdrawn atomic.Bool
+}
+
+// name is how the audit record calls the key.
+func (k *key) name() string {
+	if k.id != "" {
+		return k.id
+	}
+	return base64.RawURLEncoding.EncodeToString(k.thumbprint[:])
+}
+
+// same says whether two keys of two fetches are one.
+func (k *key) same(o *key) bool {
+	return k.id == o.id && k.thumbprint == o.thumbprint && slices.Equal(k.algorithms, o.algorithms)
+}
+
+// keys is what an issuer published at one time.
+type keys struct {
+	list    []*key
+	fetched time.Time // when they were asked for
+}
+
+// find returns the one key that a token means: of its kid, or of any where it
+// names none, and fit for its algorithm. named says whether the kid is known at
+// all. Where several fit, which one signed would be a guess: none is returned.
+func (s *keys) find(kid, alg string) (k *key, named bool, err error) {
+	for _, c := range s.list {
+		if kid != "" && c.id != kid {
+			continue
+		}
+		named = true
+		if !slices.Contains(c.algorithms, alg) {
+			continue
+		}
+		if k != nil {
+			return nil, true, errAmbiguousKey
+		}
+		k = c
+	}
+	if k == nil {
+		return nil, named, errUnknownKey
+	}
+	return k, true, nil
+}
+
+var (
+	errUnknownKey   = errors.New("the issuer has no key of this kid and algorithm")
+	errAmbiguousKey = errors.New("several keys of the issuer fit: it must publish them with kid and alg that differ")
+)
+
+// jwkSet is a JSON Web Key Set (RFC 7517, section 5).
+type jwkSet struct {
+	Keys []jsontext.Value `json:"keys"`
+}
+
+// jwk is what is read of a JSON Web Key.
+type jwk struct {
+	Kty    string         `json:"kty"`
+	Kid    string         `json:"kid"`
+	Use    *string        `json:"use"`
+	KeyOps []string       `json:"key_ops"`
+	Alg    string         `json:"alg"`
+	Crv    string         `json:"crv"`
+	N      string         `json:"n"`
+	E      string         `json:"e"`
+	X      string         `json:"x"`
+	Y      string         `json:"y"`
+	D      jsontext.Value `json:"d"`
+}
+
+// readKeys takes the keys that can check signatures, and skips those that
+// cannot, as RFC 7517, section 5, wants. A set of which none is left is refused:
+// it is a fault of whoever serves it, and no withdrawal of all keys.
+func readKeys(set *jwkSet, fetched time.Time) (*keys, error) {
+	if len(set.Keys) > maxKeys {
+		return nil, errors.New("too many keys")
+	}
+	out := &keys{fetched: fetched}
+	for _, text := range set.Keys {
+		k, err := readKey(text)
+		if err != nil {
+			continue
+		}
+		if !slices.ContainsFunc(out.list, k.same) {
+			out.list = append(out.list, k)
+		}
+	}
+	if len(out.list) == 0 {
+		return nil, errors.New("no usable key")
+	}
+	return out, nil
+}
+
+func readKey(text []byte) (*key, error) {
+	var j jwk
+	if err := json.Unmarshal(text, &j); err != nil {
+		return nil, err
+	}
+	switch {
+	case j.Use != nil && *j.Use != "sig":
+		return nil, errors.New("not for signatures")
+	case j.KeyOps != nil && !slices.Contains(j.KeyOps, "verify"):
+		return nil, errors.New("not for checking signatures")
+	case j.D != nil:
+		return nil, errors.New("a private key: anyone may sign with it now")
+	case len(j.Kid) > maxKeyID:
+		return nil, errors.New("kid is too long")
+	}
+	k := &key{id: j.Kid}
+	var canonical string // RFC 7638, section 3.2
+	var err error
+	switch j.Kty {
+	case "RSA":
+		canonical, err = k.readRSA(&j)
+	case "EC":
+		canonical, err = k.readEC(&j)
+	case "OKP":
+		canonical, err = k.readOKP(&j)
+	default:
+		err = errors.New("unknown kty")
+	}
+	if err != nil {
+		return nil, err
+	}
+	k.thumbprint = sha256.Sum256([]byte(canonical))
+	if j.Alg != "" {
+		alg := j.Alg
+		if alg == "Ed25519" { // its name since RFC 9864
+			alg = "EdDSA"
+		}
+		if !slices.Contains(k.algorithms, alg) {
+			return nil, errors.New("alg does not fit the key")
+		}
+		k.algorithms = []string{alg}
+	}
+	return k, nil
+}
+
+func (k *key) readRSA(j *jwk) (string, error) {
+	nb, err := base64.RawURLEncoding.DecodeString(j.N)
+	if err != nil || len(nb) > maxRSABits/8+1 {
+		return "", errors.New("bad n")
+	}
+	eb, err := base64.RawURLEncoding.DecodeString(j.E)
+	if err != nil {
+		return "", errors.New("bad e")
+	}
+	eb = bytes.TrimLeft(eb, "\x00")
+	n, e := new(big.Int).SetBytes(nb), new(big.Int).SetBytes(eb)
+	if n.BitLen() < minRSABits || n.BitLen() > maxRSABits || n.Bit(0) == 0 {
+		return "", errors.New("n is too short, too long or even")
+	}
+	if len(eb) > 4 || e.Int64() < 3 || e.Int64() > 1<<31-1 || e.Bit(0) == 0 {
+		return "", errors.New("e out of bounds")
+	}
+	k.public = &rsa.PublicKey{N: n, E: int(e.Int64())}
+	k.algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
+	enc := base64.RawURLEncoding.EncodeToString
+	return fmt.Sprintf(`{"e":"%s","kty":"RSA","n":"%s"}`, enc(eb), enc(n.Bytes())), nil
+}
+
+func (k *key) readEC(j *jwk) (string, error) {
+	var curve elliptic.Curve
+	var alg string
+	switch j.Crv {
+	case "P-256":
+		curve, alg = elliptic.P256(), "ES256"
+	case "P-384":
+		curve, alg = elliptic.P384(), "ES384"
+	case "P-521":
+		curve, alg = elliptic.P521(), "ES512"
+	default:
+		return "", errors.New("unknown crv")
+	}
+	size := (curve.Params().BitSize + 7) / 8
+	x, errX := base64.RawURLEncoding.DecodeString(j.X)
+	y, errY := base64.RawURLEncoding.DecodeString(j.Y)
+	if errX != nil || errY != nil || len(x) != size || len(y) != size {
+		return "", errors.New("bad coordinates")
+	}
+	p, err := ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{4}, x, y))
+	if err != nil {
+		return "", errors.New("not a point of the curve")
+	}
+	k.public, k.algorithms = p, []string{alg}
+	enc := base64.RawURLEncoding.EncodeToString
+	return fmt.Sprintf(`{"crv":"%s","kty":"EC","x":"%s","y":"%s"}`, j.Crv, enc(x), enc(y)), nil
+}
+
+func (k *key) readOKP(j *jwk) (string, error) {
+	x, err := base64.RawURLEncoding.DecodeString(j.X)
+	if j.Crv != "Ed25519" || err != nil || len(x) != ed25519.PublicKeySize {
+		return "", errors.New("not an Ed25519 key")
+	}
+	k.public, k.algorithms = ed25519.PublicKey(x), []string{"EdDSA"}
+	return fmt.Sprintf(`{"crv":"Ed25519","kty":"OKP","x":"%s"}`, base64.RawURLEncoding.EncodeToString(x)), nil
+}

@@ -1,0 +1,131 @@
+package auth
+
+import (
+	"errors"
+	"strings"
+)
+
+// The reasons of an [Error]: the closed set of why a caller is not known. Until
+// the signature of a token held, every fault of it is bad_credential: whoever
+// sent it has proved nothing and learns nothing.
+const (
+	NoCredential       = "no_credential"       // 401: none was sent
+	UnlistedCredential = "unlisted_credential" // 401: of a kind that the route does not list
+	BadCredential      = "bad_credential"      // 401: malformed, forged, or of an unknown issuer or key
+	TokenExpired       = "token_expired"       // 401
+	TokenNotYetValid   = "token_not_yet_valid" // 401
+	WrongAudience      = "wrong_audience"      // 401
+	MissingClaim       = "missing_claim"       // 401: a claim that is required is absent or has another value
+	TokenTooLong       = "token_lifetime"      // 401: it was issued for longer than max_lifetime
+	TokenBound         = "token_bound"         // 401: bound to a key, of which a bearer proves nothing
+	IssuerUnavailable  = "issuer_unavailable"  // 503: could not be checked
+	TooManyFailures    = "too_many_failures"   // 429: of this client address
+)
+
+// Error says why a caller is not known.
+type Error struct {
+	Reason string // one of the constants above
+	// Issuer is the configured name of the issuer whose signature held, "" before.
+	Issuer string
+	// KeyID names the key whose signature held, "" before.
+	KeyID string
+	Err   error // the cause, for the audit record only; may be nil
+}
+
+// Error is the reason and its cause. It never holds a token, and is not for clients.
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return e.Reason
+	}
+	return e.Reason + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Status is the HTTP status that fits the reason.
+func (e *Error) Status() int {
+	switch e.Reason {
+	case IssuerUnavailable:
+		return 503
+	case TooManyFailures:
+		return 429
+	}
+	return 401
+}
+
+// Text is the reason in words for the client: fixed, and as specific as the
+// caller's proof allows.
+func (e *Error) Text() string {
+	switch e.Reason {
+	case NoCredential:
+		return "a bearer token is required"
+	case UnlistedCredential:
+		return "this kind of credential is not accepted here"
+	case TokenExpired:
+		return "the token has expired"
+	case TokenNotYetValid:
+		return "the token is not valid yet"
+	case WrongAudience:
+		return "the token is meant for another audience"
+	case MissingClaim:
+		return "the token lacks a required claim"
+	case TokenTooLong:
+		return "the token was issued for too long a time"
+	case TokenBound:
+		return "the token is bound to a key and cannot be used as a bearer token"
+	case IssuerUnavailable:
+		return "the token could not be checked; try again"
+	case TooManyFailures:
+		return "too many failed attempts from this address; try again later"
+	}
+	return "the token is not valid"
+}
+
+// asError makes an Error of whatever an authenticator returned.
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Reason: BadCredential, Err: err}
+}
+
+// Challenge is the value of WWW-Authenticate that goes with an error of the
+// chain (RFC 6750, section 3), "" where none is due: no error code where no
+// credential was sent, invalid_token where one was refused.
+func (c *Chain) Challenge(realm string, err error) string {
+	e := asError(err)
+	if c == nil || !c.bearer || e.Status() != 401 {
+		return ""
+	}
+	if e.Reason == NoCredential || e.Reason == UnlistedCredential {
+		return "Bearer realm=" + quoted(realm)
+	}
+	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())
+}
+
+// InsufficientScope is the value of WWW-Authenticate for a caller who is known
+// and may not do this (RFC 6750, section 3.1): with the scopes that would do,
+// where the policy knows them.
+func InsufficientScope(realm string, scopes []string) string {
+	v := "Bearer realm=" + quoted(realm) + `, error="insufficient_scope"`
+	if len(scopes) > 0 {
+		v += ", scope=" + quoted(strings.Join(scopes, " "))
+	}
+	return v
+}
+
+// quoted writes s as a quoted string of visible ASCII; other bytes are dropped.
+func quoted(s string) string {
+	b := []byte{'"'}
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c >= ' ' && c < 0x7f:
+			b = append(b, c)
+		}
+	}
+	return string(append(b, '"'))
+}

@@ -1,0 +1,114 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// tokenRules are what an issuer's tokens must say.
+type tokenRules struct {
+	algorithms  []string
+	typ         []string // lower case, without "application/"; "absent" for none
+	skew        time.Duration
+	maxLifetime time.Duration // 0: no bound
+	require     []requirement
+	principal   string // claim path
+	groups      string // claim path, "" for none
+}
+
+// requirement is a claim that must have one of the values.
+type requirement struct {
+	path   string
+	values []string
+	any    bool // whatever its value
+}
+
+func rulesOf(c *IssuerConfig) tokenRules {
+	r := tokenRules{
+		algorithms:  slices.Clone(c.Algorithms),
+		skew:        c.Skew.Or(defaultSkew),
+		maxLifetime: c.MaxLifetime.D(),
+		principal:   c.Principal,
+		groups:      c.Groups,
+	}
+	if len(r.algorithms) == 0 {
+		r.algorithms = algorithms[:]
+	}
+	for _, typ := range c.Typ {
+		r.typ = append(r.typ, mediaType(typ))
+	}
+	if len(r.typ) == 0 {
+		r.typ = []string{"jwt", "at+jwt", absent}
+	}
+	if r.principal == "" {
+		r.principal = "sub"
+	}
+	for path, values := range c.Require {
+		q := requirement{path: path}
+		for _, v := range values {
+			q.any = q.any || v == "*"
+			q.values = append(q.values, string(v))
+		}
+		r.require = append(r.require, q)
+	}
+	slices.SortFunc(r.require, func(a, b requirement) int { return strings.Compare(a.path, b.path) })
+	return r
+}
+
+// absent is the typ of a token that has none.
+const absent = "absent"
+
+// mediaType is the one form of a typ: letter case does not count, and
+// "application/" may be left out (RFC 7515, section 4.1.9).
+func mediaType(typ string) string {
+	return strings.TrimPrefix(strings.ToLower(typ), "application/")
+}
+
+// header checks what the header says of the token's kind.
+func (r *tokenRules) header(t *token) error {
+	if !slices.Contains(r.algorithms, t.alg) {
+		return errors.New("alg is not accepted of this issuer")
+	}
+	typ := absent
+	if t.hasTyp {
+		if typ = mediaType(t.typ); typ == absent || typ == "" {
+			return errors.New("typ is not accepted of this issuer")
+		}
+	}
+	if !slices.Contains(r.typ, typ) {
+		return errors.New("typ is not accepted of this issuer")
+	}
+	return nil
+}
+
+// claims checks the claims of a token whose signature held, but for the
+// audience and the principal. The reason is "" if they are as they must be.
+func (r *tokenRules) claims(c *registered, all claimSet, at time.Time) (reason string, cause error) {
+	now, skew := at.Unix(), int64(r.skew/time.Second)
+	switch {
+	case !c.has["exp"]:
+		return MissingClaim, errors.New("no exp")
+	case now >= c.exp+skew:
+		return TokenExpired, nil
+	case c.has["nbf"] && now < c.nbf-skew:
+		return TokenNotYetValid, errors.New("nbf is to come")
+	case c.has["iat"] && now < c.iat-skew:
+		return TokenNotYetValid, errors.New("iat is to come")
+	case c.bound:
+		return TokenBound, nil
+	case r.maxLifetime > 0 && !c.has["iat"]:
+		return MissingClaim, errors.New("no iat, and max_lifetime is set")
+	case r.maxLifetime > 0 && c.exp-c.iat > int64(r.maxLifetime/time.Second):
+		return TokenTooLong, nil
+	}
+	for _, q := range r.require {
+		found, ok := all.find(q.path)
+		if !ok || len(found.values) == 0 || !q.any && !overlap(found.values, q.values) {
+			return MissingClaim, fmt.Errorf("%s is absent or has none of the required values", q.path)
+		}
+	}
+	return "", nil
+}
