@@ -141,22 +141,25 @@ func (l ServerLimits) WithDefaults() ServerLimits {
 	return l
 }
 
-// TimeoutsConfig is a section `timeouts`. A route's goes before the file's.
+// TimeoutsConfig is a section `timeouts`. A route's goes before the file's. Where
+// neither says anything, what the upstream serves decides: openai and ollama,
+// which may think for minutes, get more time.
 type TimeoutsConfig struct {
 	// Connect is how long connecting to an upstream may take, TLS included. Default: 5s.
 	Connect setting.Duration `yaml:"connect"`
 	// Head is how long an upstream may take from the request to the head of its
-	// answer; language models may think for minutes. Default: 5m.
+	// answer. Default: 60s; 10m where the upstream serves openai or ollama.
 	Head setting.Timeout `yaml:"head"`
 	// Idle is how long a body may rest, either way, before the exchange is given
-	// up; WebSocket connections too. Default: 5m.
+	// up; WebSocket connections too. Default: 60s; 5m where the upstream serves
+	// openai or ollama.
 	Idle setting.Timeout `yaml:"idle"`
 	// Total bounds a whole exchange. Default: never, so that streams may go on.
 	Total setting.Timeout `yaml:"total"`
 }
 
-// Or is t, with what it leaves open taken from rest.
-func (t TimeoutsConfig) Or(rest TimeoutsConfig) TimeoutsConfig {
+// or is t, with what it leaves open taken from rest.
+func (t TimeoutsConfig) or(rest TimeoutsConfig) TimeoutsConfig {
 	if t.Connect == 0 {
 		t.Connect = rest.Connect
 	}
@@ -172,19 +175,10 @@ func (t TimeoutsConfig) Or(rest TimeoutsConfig) TimeoutsConfig {
 	return t
 }
 
-// defaultTimeouts hold where the file says nothing.
-func defaultTimeouts() TimeoutsConfig {
-	return TimeoutsConfig{
-		Connect: setting.Duration(5 * time.Second),
-		Head:    setting.Timeout(5 * time.Minute),
-		Idle:    setting.Timeout(5 * time.Minute),
-		Total:   setting.Never,
-	}
-}
-
 // RouteConfig is one entry of `routes`.
 type RouteConfig struct {
-	// Name is how records and metrics call the route. Default: its host and path.
+	// Name is how records and metrics call the route. Default: its first host and
+	// its path, after its methods where it lists some.
 	Name string `yaml:"name"`
 	// Host is the name, or several, that clients call: models.example.com, or
 	// "*.example.com" for any one label in the place of the star.
@@ -303,7 +297,15 @@ func (c *Config) RulesOf(r *RouteConfig) []policy.Rule {
 	return r.Rules.Rules
 }
 
-// TimeoutsOf returns the timeouts of a route, with a value for everything.
-func (c *Config) TimeoutsOf(r *RouteConfig) TimeoutsConfig {
-	return r.Timeouts.Or(c.Timeouts).Or(defaultTimeouts())
+// TimeoutsOf returns the timeouts of a route: its own before the file's, before
+// those that suit what its upstream serves.
+func (c *Config) TimeoutsOf(r *RouteConfig) upstream.Timeouts {
+	_, u, _ := c.UpstreamOf(r)
+	t, def := r.Timeouts.or(c.Timeouts), upstream.DefaultTimeouts(u.Serves)
+	return upstream.Timeouts{
+		Connect: t.Connect.Or(def.Connect),
+		Head:    t.Head.Or(def.Head),
+		Idle:    t.Idle.Or(def.Idle),
+		Total:   t.Total.Or(def.Total),
+	}
 }

@@ -55,12 +55,13 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value, depth int) {
 	if depth > maxDepth || d.aliased > maxAliased {
 		if !d.bomb {
 			d.bomb = true
+			d.doc.bad[""] = true // what was left out would be reported as missing
 			d.fault(path, line, "", "values are nested too deep, or aliases stand for too much", "write the values out")
 		}
 		return
 	}
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
-		d.fault(path, line, "", "nothing is written here", "give "+want(v.Type())+", or remove the line")
+		d.fault(path, line, "", "nothing is written here", orRemove(v.Type()))
 		return
 	}
 	if tag := n.Tag; strings.HasPrefix(tag, "!") && !plainTag(tag) {
@@ -105,9 +106,28 @@ func (d *decoder) typed(n *yaml.Node, path string, v reflect.Value, depth, line 
 		d.table(n, path, v, depth, line)
 	case reflect.Slice:
 		d.list(n, path, v, depth, line)
+	case reflect.Interface:
+		if x := d.anything(n, path, depth, line); x != nil {
+			v.Set(reflect.ValueOf(x))
+		}
 	default:
 		d.scalar(n, path, v, line)
 	}
+}
+
+// anything decodes what has no type: sections that are known by name only.
+func (d *decoder) anything(n *yaml.Node, path string, depth, line int) any {
+	switch n.Kind {
+	case yaml.MappingNode:
+		var m map[string]any
+		d.table(n, path, reflect.ValueOf(&m).Elem(), depth, line)
+		return m
+	case yaml.SequenceNode:
+		var l []any
+		d.list(n, path, reflect.ValueOf(&l).Elem(), depth, line)
+		return l
+	}
+	return n.Value
 }
 
 // wrong records a value of another type than the one meant.
@@ -208,7 +228,7 @@ func (d *decoder) unknown(key *yaml.Node, path, at string, t reflect.Type, field
 		names = append(names, name)
 	}
 	cure := "known here: " + enumerate(names)
-	if near := nearest(key.Value, names); near != "" {
+	if near := Nearest(key.Value, names); near != "" {
 		cure = "did you mean " + near + "?"
 		d.doc.bad[Join(path, near)] = true
 	} else if inner := deeper(key.Value, t); inner != "" {
@@ -277,8 +297,8 @@ func (d *decoder) table(n *yaml.Node, path string, v reflect.Value, depth, line 
 		d.wrong(n, path, v.Type(), line)
 		return
 	}
-	if len(n.Content) == 0 {
-		d.fault(path, line, "", "nothing is listed here", "give "+want(v.Type())+", or remove the line")
+	if len(n.Content) == 0 && v.Type().Elem().Kind() != reflect.Interface {
+		d.fault(path, line, "", "nothing is listed here", orRemove(v.Type()))
 		return
 	}
 	v.Set(reflect.MakeMapWithSize(v.Type(), len(n.Content)/2))
@@ -301,9 +321,14 @@ func (d *decoder) list(n *yaml.Node, path string, v reflect.Value, depth, line i
 		d.wrong(n, path, v.Type(), line)
 		return
 	case n.Kind != yaml.SequenceNode:
-		// Faults stand at the path of the list: the item has no index in the file.
+		// A plain item has no index in the file. Fields have, for the checks.
+		at := path
+		if n.Kind == yaml.MappingNode {
+			at = Index(path, 0)
+			d.doc.lines[at] = line
+		}
 		item := reflect.New(v.Type().Elem()).Elem()
-		d.typed(n, path, item, depth+1, line)
+		d.typed(n, at, item, depth+1, line)
 		v.Set(reflect.Append(v, item))
 		return
 	case len(n.Content) == 0:

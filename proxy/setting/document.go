@@ -122,8 +122,8 @@ func (d *decoder) syntax(err error) {
 	d.fault("", line, "", "not YAML: "+shown(m[2]), "check indentation, quotes and colons on this line and the one before")
 }
 
-// nearest is the known name that a mistyped one probably means, "" if none is near.
-func nearest(name string, known []string) string {
+// Nearest is the known name that a mistyped one probably means, "" if none is near.
+func Nearest(name string, known []string) string {
 	best, bestDistance := "", len(name)/3+1
 	name = strings.ToLower(strings.ReplaceAll(name, "-", "_"))
 	if len(name) > 64 {

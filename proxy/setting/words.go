@@ -2,6 +2,7 @@ package setting
 
 import (
 	"encoding"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,6 +27,11 @@ func fieldsOf(t reflect.Type) map[string][]int {
 		}
 	}
 	return fields
+}
+
+// Fields are the names of the fields that a struct T has in a file, sorted.
+func Fields[T any]() []string {
+	return slices.Sorted(maps.Keys(fieldsOf(reflect.TypeFor[T]())))
 }
 
 func isText(t reflect.Type) bool {
@@ -59,21 +65,14 @@ func want(t reflect.Type) string {
 	case reflect.Pointer:
 		return want(t.Elem())
 	case reflect.Struct:
-		names := make([]string, 0, t.NumField())
-		for name := range fieldsOf(t) {
-			names = append(names, name)
-		}
-		if len(names) == 0 {
-			return "a value"
-		}
-		return "fields (" + enumerate(names) + ")"
+		return "fields with values"
 	case reflect.Map:
-		return "names, each with " + want(t.Elem())
+		return "names with values"
 	case reflect.Slice:
-		if reflect.Zero(t).Type().Implements(reflect.TypeFor[interface{ oneOrMany() }]()) {
+		if t.Implements(reflect.TypeFor[interface{ oneOrMany() }]()) {
 			return want(t.Elem()) + ", or a list of such"
 		}
-		return "a list, each item " + want(t.Elem())
+		return "a list"
 	case reflect.String:
 		return "text"
 	case reflect.Bool:
@@ -83,6 +82,24 @@ func want(t reflect.Type) string {
 	}
 	return "a whole number"
 }
+
+// known lists the fields of a struct, "" for other types.
+func known(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct || isText(t) {
+		return ""
+	}
+	names := slices.Collect(maps.Keys(fieldsOf(t)))
+	if len(names) == 0 {
+		return ""
+	}
+	return ": " + enumerate(names)
+}
+
+// orRemove is the cure for a value that was begun and not written.
+func orRemove(t reflect.Type) string { return "write " + want(t) + known(t) + "; or remove the line" }
 
 // maxListed bounds the names that a message lists.
 const maxListed = 24
@@ -120,12 +137,24 @@ func cureFor(n *yaml.Node, t reflect.Type) string {
 		return "put it in quotes"
 	case t.Kind() == reflect.Slice && scalar:
 		return "write the items in brackets or with dashes"
+	case t.Kind() == reflect.Slice && n.Kind == yaml.MappingNode, isForms(t) && n.Kind == yaml.MappingNode:
+		return "for a list of one, put it in brackets or after a dash"
 	case t.Kind() == reflect.Bool && scalar:
-		return "write true or false without quotes"
+		return "write it without quotes"
+	case isForms(t) || isText(t):
+		return "write the value itself"
 	case t.Kind() == reflect.Struct && n.Kind == yaml.SequenceNode:
-		return "remove the dash or the brackets"
-	case n.Kind == yaml.MappingNode:
-		return "write the value itself, without fields"
+		return "remove the dashes or brackets; known here" + known(t)
+	case t.Kind() == reflect.Struct:
+		return "known here" + known(t)
+	case t.Kind() == reflect.Map:
+		return "write each name with a colon and its value"
+	case n.Kind != yaml.ScalarNode:
+		return "write the value itself"
 	}
-	return "write " + want(t)
+	return "write it in digits, without quotes"
+}
+
+func isForms(t reflect.Type) bool {
+	return reflect.PointerTo(t).Implements(reflect.TypeFor[Forms]())
 }

@@ -1,0 +1,238 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/policy"
+	"sallyport/proxy/setting"
+)
+
+// check records every fault of the file that its own text shows: those of each
+// section, and those between sections. It looks at no other file.
+func (c *Config) check(f *setting.Faults) {
+	c.Listen.check(f)
+	if c.PublicHTTPS < 0 || c.PublicHTTPS > 65535 {
+		f.Add("public_https", strconv.Itoa(c.PublicHTTPS), "not a port", "write one from 1 to 65535")
+	}
+	c.TLS.Check("tls", f)
+	for _, name := range sortedKeys(c.Issuers) {
+		checkConfigName("issuers", name, f)
+		i := c.Issuers[name]
+		i.Check("issuers."+name, f)
+	}
+	for _, name := range sortedKeys(c.Upstreams) {
+		checkConfigName("upstreams", name, f)
+		u := c.Upstreams[name]
+		u.Check("upstreams."+name, f)
+	}
+	for _, name := range sortedKeys(c.Policies) {
+		checkConfigName("policies", name, f)
+		checkRules("policies."+name, c.Policies[name], f)
+		c.checkWho("policies."+name, c.Policies[name], f)
+	}
+	c.checkTrustedProxies(f)
+	c.Audit.Check("audit", f)
+	c.Limits.check(f)
+	if d := c.Drain.D(); d > time.Hour {
+		f.Add("drain", c.Drain.String(), "longer than any supervisor waits", "write an hour or less")
+	}
+	c.checkRoutes(f)
+}
+
+// checkConfigName keeps names of our own to what reads well in paths, records and
+// metrics.
+func checkConfigName(section, name string, f *setting.Faults) {
+	ok := name != "" && len(name) <= 64
+	for _, r := range name {
+		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	}
+	if !ok {
+		f.Add(section+"."+name, "", "a name may have letters, digits, - and _, up to 64", "choose such a name")
+	}
+}
+
+func (c *ListenConfig) check(f *setting.Faults) {
+	var taken []string
+	for _, l := range []struct {
+		path   string
+		addrs  []string
+		mayOff bool
+	}{
+		{"listen.https", c.HTTPSAddrs(), false},
+		{"listen.http", c.HTTP, true},
+		{"listen.health", []string{c.Health}, true},
+	} {
+		for _, addr := range l.addrs {
+			switch {
+			case addr == "" && l.path == "listen.health":
+				addr = defaultHealth
+			case addr == configOff && !l.mayOff:
+				f.Add(l.path, addr, "the listener for requests cannot be switched off", `write an address such as ":443"`)
+				continue
+			case addr == configOff && len(l.addrs) > 1:
+				f.Add(l.path, addr, "stands beside addresses", "write off alone, or remove it")
+				continue
+			case addr == configOff:
+				continue
+			}
+			if cure := badListenAddr(addr); cure != "" {
+				f.Add(l.path, addr, "not an address to listen on", cure)
+				continue
+			}
+			for _, other := range taken {
+				if sameListener(addr, other) {
+					f.Add(l.path, addr, "the same address as "+other, "choose another port")
+					break
+				}
+			}
+			taken = append(taken, addr)
+		}
+		if l.path == "listen.http" && len(l.addrs) == 0 {
+			taken = append(taken, defaultHTTP)
+		}
+	}
+}
+
+// badListenAddr returns what would do in place of addr, "" if it is sound.
+func badListenAddr(addr string) string {
+	if n, err := strconv.ParseUint(addr, 10, 16); err == nil {
+		return fmt.Sprintf(`write ":%d"`, n)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return `write HOST:PORT, such as ":443" or "127.0.0.1:8443"`
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "write the port as a number from 1 to 65535"
+	}
+	if _, err := netip.ParseAddr(host); host != "" && host != "localhost" && err != nil {
+		return "write an address of this machine, or nothing before the colon for all of them"
+	}
+	return ""
+}
+
+// sameListener says whether two sound addresses cannot both be listened on. Port
+// 0 is any free one.
+func sameListener(a, b string) bool {
+	aHost, aPort, _ := net.SplitHostPort(a)
+	bHost, bPort, _ := net.SplitHostPort(b)
+	everywhere := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+	return aPort == bPort && aPort != "0" && (aHost == bHost || everywhere(aHost) || everywhere(bHost))
+}
+
+func (c *Config) checkTrustedProxies(f *setting.Faults) {
+	if c.TrustAllProxies && len(c.TrustedProxies) == 0 {
+		f.Add("insecure_trust_all_proxies", "true", "there are no trusted_proxies", "remove the line")
+	}
+	for i, p := range c.TrustedProxies {
+		// 10.0.0.0/8 and fc00::/7 are the widest that are anybody's own.
+		wide := p.IsValid() && (p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 7)
+		if wide && !c.TrustAllProxies {
+			f.Add(setting.Index("trusted_proxies", i), p.String(), "trusts strangers to say whose address they have",
+				"list the addresses of your balancers; insecure_trust_all_proxies: true takes it as it is")
+		}
+	}
+}
+
+func (l *ServerLimits) check(f *setting.Faults) {
+	for _, n := range []struct {
+		name      string
+		value     int
+		low, high int
+	}{
+		{"connections", l.Connections, 1, 10_000_000},
+		{"connections_per_address", l.ConnectionsPerAddress, 1, 10_000_000},
+		{"streams", l.Streams, 1, 10_000},
+	} {
+		if n.value != 0 && (n.value < n.low || n.value > n.high) {
+			f.Add("limits."+n.name, strconv.Itoa(n.value), "out of bounds", fmt.Sprintf("write a number from %d to %d", n.low, n.high))
+		}
+	}
+	if b := l.HeadBytes; b != 0 && (b < 4<<10 || b > 1<<20) {
+		f.Add("limits.head_bytes", b.String(), "out of bounds", "write a size from 4KiB to 1MiB")
+	}
+	for _, d := range []struct {
+		name  string
+		value setting.Duration
+		high  time.Duration
+	}{{"head_time", l.HeadTime, 2 * time.Minute}, {"keep_alive", l.KeepAlive, time.Hour}} {
+		if d.value.D() > d.high {
+			f.Add("limits."+d.name, d.value.String(), "so long that idle clients could fill the gateway", "write "+setting.Duration(d.high).String()+" or less")
+		}
+	}
+}
+
+// checkRules records the faults of a list of rules by itself.
+func checkRules(path string, rules []policy.Rule, f *setting.Faults) {
+	allows := false
+	for i := range rules {
+		at := setting.Index(path, i)
+		rules[i].Check(at, f)
+		checkVerbs(at+".allow", rules[i].Allow, f)
+		checkVerbs(at+".deny", rules[i].Deny, f)
+		allows = allows || len(rules[i].Deny) == 0 || len(rules[i].Allow) > 0
+	}
+	if len(rules) > 0 && !allows {
+		f.Add(path, "", "rules that only deny allow nothing", `add one such as {allow: "*", who: {scope: models.predict}}`)
+	}
+}
+
+// checkVerbs records verbs that no request can have. Servers whose requests are
+// not read further have the HTTP methods for verbs.
+func checkVerbs(path string, verbs []string, f *setting.Faults) {
+	for i, v := range verbs {
+		switch v {
+		case "", "*", "get", "head", "post", "put", "patch", "delete", "options", "trace",
+			"propfind", "proppatch", "mkcol", "copy", "move", "lock", "unlock", "report", "search", "query":
+		case strings.ToLower(v):
+			f.Add(setting.Index(path, i), v, "no request has this verb: verbs are the HTTP methods", `write "*", or methods in lower case such as get and post`)
+		}
+	}
+}
+
+// checkWho records callers in rules that no proof can make.
+func (c *Config) checkWho(path string, rules []policy.Rule, f *setting.Faults) {
+	for i := range rules {
+		for j, p := range rules[i].Who.Principal {
+			at := setting.Index(setting.Index(path, i)+".who.principal", j)
+			source, name, qualified := strings.Cut(p, ":")
+			issuer, isIssuer := strings.CutPrefix(source, "issuer/")
+			switch {
+			case p == "" || p == anonymousCaller:
+			case !qualified || name == "":
+				f.Add(at, p, "not a qualified name", "write issuer/NAME:SUBJECT, as the records do")
+			case !isIssuer:
+				f.Add(at, p, "no such kind of caller", "write issuer/NAME:SUBJECT")
+			default:
+				if _, known := c.Issuers[issuer]; !known {
+					f.Add(at, p, "there is no issuer "+strconv.Quote(issuer), c.cureIssuer(issuer))
+				}
+			}
+		}
+	}
+}
+
+// cureIssuer names the issuers that there are.
+func (c *Config) cureIssuer(name string) string {
+	return cureName("issuers", name, sortedKeys(c.Issuers))
+}
+
+// cureName says which name may have been meant, or which there are.
+func cureName(section, name string, known []string) string {
+	if near := setting.Nearest(name, known); near != "" {
+		return "did you mean " + near + "?"
+	}
+	if len(known) == 0 {
+		return "add it under " + section
+	}
+	if len(known) > 12 {
+		known = append(slices.Clone(known[:12]), "...")
+	}
+	return "there are: " + strings.Join(known, ", ")
+}

@@ -1,0 +1,310 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sallyport/policy"
+	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
+	"sallyport/proxy/upstream"
+)
+
+// maxConfigFiles bounds the files that `include` may bring in.
+const maxConfigFiles = 256
+
+// configInclude is what an included file may hold.
+type configInclude struct {
+	Upstreams map[string]upstream.Config `yaml:"upstreams"`
+	Policies  map[string][]policy.Rule   `yaml:"policies"`
+	Routes    []RouteConfig              `yaml:"routes"`
+}
+
+// LoadConfig reads a gateway.yaml and the files that it includes, and checks them
+// all. It opens no other file. The error, if any, is [setting.Faults]: every
+// fault there is, in the order of files and lines.
+//
+// Relative paths in the configuration count from the folder of the file that
+// they stand in.
+func LoadConfig(path string) (*Config, error) {
+	text, err := readConfigFile(path)
+	if err != nil {
+		return nil, setting.Faults{{File: path, Problem: err.Error(), Cure: "-c names another file; sallyport init prints a first one"}}
+	}
+	return parseConfig(path, text, configDisk{filepath.Glob, readConfigFile})
+}
+
+// ParseConfig is [LoadConfig] for a text that stands alone: `include` is a fault
+// in it. name is shown in faults, and its folder is where relative paths start.
+func ParseConfig(name string, text []byte) (*Config, error) {
+	return parseConfig(name, text, configDisk{})
+}
+
+// configDisk is where included files come from; nil functions for nowhere.
+type configDisk struct {
+	glob func(pattern string) ([]string, error)
+	read func(name string) ([]byte, error)
+}
+
+func readConfigFile(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, errors.New("no such file")
+	case errors.Is(err, os.ErrPermission):
+		return nil, errors.New("permission denied")
+	case err != nil:
+		return nil, fmt.Errorf("cannot be read: %w", errors.Unwrap(err))
+	case !info.Mode().IsRegular():
+		return nil, errors.New("is not a regular file")
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", errors.Unwrap(err))
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, setting.MaxFile+1))
+}
+
+// configSource knows which file and line each path of a Config came from.
+type configSource struct {
+	main   *setting.Document
+	routes []configOrigin // by index in Config.Routes
+	named  map[string]configOrigin
+}
+
+// configOrigin is where something stands that included files may hold.
+type configOrigin struct {
+	doc  *setting.Document
+	path string // in that file
+}
+
+// find tells where a path of the Config stands.
+func (s *configSource) find(path string) (*setting.Document, string) {
+	var i int
+	if _, err := fmt.Sscanf(path, "routes[%d]", &i); err == nil && i >= 0 && i < len(s.routes) {
+		_, rest, _ := strings.Cut(path, "]")
+		return s.routes[i].doc, s.routes[i].path + rest
+	}
+	for at := path; at != ""; at = at[:max(0, strings.LastIndexAny(at, ".["))] {
+		if o, ok := s.named[at]; ok {
+			return o.doc, path
+		}
+	}
+	return s.main, path
+}
+
+// place gives the faults of checks their files and lines. Those that are only
+// consequences of what decoding refused are dropped.
+func (s *configSource) place(found setting.Faults) setting.Faults {
+	var kept setting.Faults
+	for _, f := range found {
+		doc, path := s.find(f.Path)
+		if doc.Bad(path) {
+			continue
+		}
+		f.File, f.Path, f.Line = doc.File, path, doc.Line(path)
+		kept = append(kept, f)
+	}
+	return kept
+}
+
+func parseConfig(name string, text []byte, disk configDisk) (*Config, error) {
+	c := &Config{}
+	doc, faults := setting.Decode(name, text, c)
+	c.source = &configSource{main: doc, named: map[string]configOrigin{}}
+	c.source.enter(doc, c.Upstreams, c.Policies, c.Routes)
+	var found setting.Faults
+	faults = append(faults, c.include(disk, &found)...)
+	c.check(&found)
+	faults = append(faults, c.source.place(found)...)
+	if len(faults) > 0 {
+		// The main file comes first, whatever was found first.
+		faults = append(setting.Faults{{File: name}}, faults...)
+		faults.Sort()
+		i := slices.IndexFunc(faults, func(f setting.Fault) bool { return f.Problem == "" })
+		faults = slices.Delete(faults, i, i+1)
+		return nil, faults[:min(len(faults), setting.MaxFaults)]
+	}
+	c.settle()
+	return c, nil
+}
+
+// enter records where the things of a file stand.
+func (s *configSource) enter(doc *setting.Document, upstreams map[string]upstream.Config, policies map[string][]policy.Rule, routes []RouteConfig) {
+	for name := range upstreams {
+		s.named["upstreams."+name] = configOrigin{doc, "upstreams." + name}
+	}
+	for name := range policies {
+		s.named["policies."+name] = configOrigin{doc, "policies." + name}
+	}
+	for i := range routes {
+		s.routes = append(s.routes, configOrigin{doc, setting.Index("routes", i)})
+	}
+}
+
+// include adds what the included files hold. Faults of their text come back with
+// file and line; those of `include` itself are added to found.
+func (c *Config) include(disk configDisk, found *setting.Faults) (faults setting.Faults) {
+	main := c.source.main.File
+	seen := map[string]bool{filepath.Clean(main): true}
+	for i, pattern := range c.Include {
+		at := setting.Index("include", i)
+		if disk.glob == nil {
+			found.Add(at, pattern, "a text that is no file can include none", "write everything in one")
+			continue
+		}
+		if !filepath.IsAbs(pattern) {
+			pattern = filepath.Join(filepath.Dir(main), pattern)
+		}
+		names, err := disk.glob(pattern)
+		switch {
+		case err != nil:
+			found.Add(at, c.Include[i], "not a pattern for files", "write one such as conf.d/*.yaml")
+		case len(names) == 0:
+			found.Add(at, c.Include[i], "no file fits", "patterns are relative to the folder of this file; remove the line if there is nothing to include")
+		}
+		for _, name := range names {
+			switch clean := filepath.Clean(name); {
+			case clean == filepath.Clean(main):
+				found.Add(at, c.Include[i], "the file would include itself", "choose a pattern that does not fit it, such as conf.d/*.yaml")
+			case seen[clean]:
+			case len(seen) > maxConfigFiles:
+				found.Add(at, c.Include[i], fmt.Sprintf("more than %d files", maxConfigFiles), "gather routes in fewer files")
+				return faults
+			default:
+				seen[clean] = true
+				faults = append(faults, c.includeFile(name, disk)...)
+			}
+		}
+	}
+	return faults
+}
+
+// includeFile adds what one file holds.
+func (c *Config) includeFile(name string, disk configDisk) setting.Faults {
+	text, err := disk.read(name)
+	if err != nil {
+		return setting.Faults{{File: name, Problem: err.Error(), Cure: "remove it, or let the gateway's user read it"}}
+	}
+	var part configInclude
+	doc, faults := setting.Decode(name, text, &part)
+	for i := range faults {
+		f := &faults[i]
+		if f.Problem == "unknown field" && slices.Contains(setting.Fields[Config](), f.Path) {
+			f.Problem, f.Cure = "cannot stand in an included file", "write it in the main file; here may be upstreams, policies and routes"
+		}
+	}
+	again := func(kind, key string) {
+		before := c.source.named[kind+"."+key].doc
+		faults = append(faults, setting.Fault{File: name, Line: doc.Line(kind + "." + key), Path: kind + "." + key,
+			Problem: fmt.Sprintf("is defined before, in %s on line %d", before.File, before.Line(kind+"."+key)), Cure: "give one of the two another name"})
+	}
+	for _, key := range sortedKeys(part.Upstreams) {
+		if _, taken := c.Upstreams[key]; taken {
+			again("upstreams", key)
+			delete(part.Upstreams, key)
+			continue
+		}
+		if c.Upstreams == nil {
+			c.Upstreams = map[string]upstream.Config{}
+		}
+		c.Upstreams[key] = part.Upstreams[key]
+	}
+	for _, key := range sortedKeys(part.Policies) {
+		if _, taken := c.Policies[key]; taken {
+			again("policies", key)
+			delete(part.Policies, key)
+			continue
+		}
+		if c.Policies == nil {
+			c.Policies = map[string][]policy.Rule{}
+		}
+		c.Policies[key] = part.Policies[key]
+	}
+	c.source.enter(doc, part.Upstreams, part.Policies, part.Routes)
+	c.Routes = append(c.Routes, part.Routes...)
+	return faults
+}
+
+// resolvePaths makes relative paths count from the folder of the file that they
+// stand in.
+func (c *Config) resolvePaths() {
+	dir := filepath.Dir(c.source.main.File)
+	for i := range c.TLS.Files {
+		f := &c.TLS.Files[i]
+		f.Cert, f.Key = below(dir, f.Cert), below(dir, f.Key)
+	}
+	if l := c.TLS.Local; l != nil {
+		if l.Dir == "" {
+			l.Dir = defaultLocalDir
+		}
+		l.Dir = below(dir, l.Dir)
+	}
+	for name, i := range c.Issuers {
+		i.CA = below(dir, i.CA)
+		c.Issuers[name] = i
+	}
+	for name, u := range c.Upstreams {
+		u.CA = below(filepath.Dir(c.source.named["upstreams."+name].doc.File), u.CA)
+		c.Upstreams[name] = u
+	}
+	if c.Audit.File != "stdout" {
+		c.Audit.File = below(dir, c.Audit.File)
+	}
+}
+
+// defaultLocalDir is the folder of the local authority, beside gateway.yaml.
+const defaultLocalDir = "sallyport-ca"
+
+// below is a path as seen from dir; "" stays "".
+func below(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+// settle writes paths and names in the one form that is used, and fills in the
+// defaults of routes that depend on other fields. It comes after the checks, so
+// that faults show what was written.
+func (c *Config) settle() {
+	c.resolvePaths()
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		r.Host = slices.Clone(r.Host)
+		for j, h := range r.Host {
+			star, rest := "", h
+			if strings.HasPrefix(h, "*.") {
+				star, rest = "*.", h[2:]
+			}
+			if canonical, err := message.CanonicalHost(rest); err == nil {
+				r.Host[j] = star + canonical
+			}
+		}
+		if r.Path == "" {
+			r.Path = "/"
+		}
+		if r.Name == "" {
+			r.Name = r.Host[0] + r.Path
+			if len(r.Methods) > 0 {
+				r.Name = strings.Join(r.Methods, ",") + " " + r.Name
+			}
+		}
+	}
+}
+
+// sortedKeys are the keys of a map in the order of the alphabet.
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,108 @@
+package proxy
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sallyport/proxy/setting"
+)
+
+var update = flag.Bool("update", false, "rewrite what the tests expect")
+
+func TestConfigGood(t *testing.T) {
+	files, err := filepath.Glob("testdata/config/good-*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %d files", err, len(files))
+	}
+	for _, name := range files {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			if _, err := LoadConfig(name); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Each bad-*.yaml says in its first lines which faults it has, all of them.
+func TestConfigBad(t *testing.T) {
+	files, err := filepath.Glob("testdata/config/bad-*.yaml")
+	if err != nil || len(files) < 40 {
+		t.Fatalf("%v, %d files; want 40 or more", err, len(files))
+	}
+	for _, name := range files {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			if *update {
+				rewriteExpected(t, name)
+			}
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, _ := splitExpected(text)
+			_, err = LoadConfig(name)
+			got := expectedOf(err)
+			if len(want) == 0 {
+				t.Fatalf("no expectation; got\n%s", strings.Join(got, "\n"))
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		})
+	}
+}
+
+const expectMark = "# expect: "
+
+// splitExpected parts a file from the expectations at its head.
+func splitExpected(text []byte) (want []string, rest []byte) {
+	for bytes.HasPrefix(text, []byte(expectMark)) {
+		line, after, _ := bytes.Cut(text, []byte("\n"))
+		want = append(want, strings.TrimPrefix(string(line), expectMark))
+		text = after
+	}
+	return want, text
+}
+
+// expectedOf writes faults as a file expects them: without the folder.
+func expectedOf(err error) []string {
+	faults, _ := err.(setting.Faults)
+	var lines []string
+	for _, f := range faults {
+		f.File = filepath.Base(f.File)
+		f.Problem = strings.ReplaceAll(f.Problem, "testdata/config/", "")
+		lines = append(lines, f.Error())
+	}
+	return lines
+}
+
+// rewriteExpected writes the faults of a file into its head, until the lines that
+// this adds have found their place in the line numbers.
+func rewriteExpected(t *testing.T, name string) {
+	t.Helper()
+	for range 5 {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, rest := splitExpected(text)
+		_, err = LoadConfig(name)
+		got := expectedOf(err)
+		if slices.Equal(got, want) {
+			return
+		}
+		var b bytes.Buffer
+		for _, line := range got {
+			fmt.Fprintln(&b, expectMark+line)
+		}
+		b.Write(rest)
+		if err := os.WriteFile(name, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
