@@ -62,7 +62,7 @@ node_provider() {
 
 model() { "$tensorflow/bin/python" tensorflow/make_model.py "$1" 2>"$1/log" || { cat "$1/log" >&2; return 1; } ; rm "$1/log"; }
 
-front() { make -s -C tensorflow OUT="$1/rest_front"; }
+front() { make -s -C tensorflow/rest_front OUT="$1/rest_front"; }
 
 apt python3-venv='python3 -m ensurepip --version' curl='curl --version' openssl='openssl version' ca-certificates='test -d /etc/ssl/certs'
 made "$cache/openid-provider-$(key openid-provider/package-lock.json)" node_provider
@@ -72,7 +72,7 @@ case " $stories " in *" tensorflow "*)
   tensorflow=$cache/tensorflow-$(key tensorflow/requirements.txt tensorflow/requirements-nodeps.txt)
   made "$tensorflow" venv_tensorflow
   made "$cache/models-$(key tensorflow/make_model.py)" model
-  made "$cache/rest_front-$(key tensorflow/rest_front.cc tensorflow/Makefile)" front
+  made "$cache/rest_front-$(key tensorflow/rest_front/rest_front.cc tensorflow/rest_front/Makefile)" front
   ;;
 esac
 echo "the stories have what they need in $cache"

@@ -48,7 +48,7 @@ func StartProvider(t testing.TB, env ...string) *Provider {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Provider{URL: "https://localhost:" + port, CA: filepath.Join(dir, "provider.crt"), Secret: "a secret of this test only"}
+	p := &Provider{URL: "https://localhost:" + port, CA: filepath.Join(dir, "provider.crt"), Secret: "a-secret-of-this-test"}
 	cmd := exec.Command("node", "provider.js")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), append([]string{"PORT=" + port, "CLIENT_SECRET=" + p.Secret, "TLS_DIR=" + dir}, env...)...)
@@ -70,7 +70,7 @@ func (p *Provider) Token(t testing.TB, scope, resource string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.SetBasicAuth("batch", url.QueryEscape(p.Secret))
+	req.SetBasicAuth("batch", p.Secret)
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	res, err := p.client.Do(req)
 	if err != nil {
