@@ -84,6 +84,9 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	if len(c.Rest) == 0 {
 		f.Add(setting.Join(path, "rest"), "", "an upstream without endpoints", "list its URLs, such as http://host:8000")
 	}
+	if len(c.Rest) > maxEndpoints {
+		f.Add(setting.Join(path, "rest"), "", fmt.Sprintf("more than %d endpoints", maxEndpoints), "put a load balancer before them")
+	}
 	secure, seen := false, map[string]bool{}
 	for i, u := range c.Rest {
 		at := setting.Join(path, "rest")

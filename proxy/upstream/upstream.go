@@ -1,61 +1,295 @@
 // Package upstream answers which server gets a request, and brings back its
 // answer: endpoints, their pools of connections, and what is done when one fails.
+//
+// A request is sent a second time in one case only: its method is idempotent, its
+// content is at hand in full, and it went out on a connection that had served
+// before and broke without a byte of an answer; most likely the server had closed
+// it. A POST is never sent twice; that connections are looked at before they are
+// used again makes it rare that this matters. A connect that fails has sent
+// nothing, so the next endpoint is tried with any request.
 package upstream
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
+	"sallyport/proxy/wire/h1"
 )
+
+// maxWhole is up to which length content is read before it is sent, so that head
+// and content leave in one write and can be sent again.
+const maxWhole = 64 << 10
+
+// maxEndpoints of an upstream.
+const maxEndpoints = 64
 
 // Options are what the process gives to its upstreams.
 type Options struct {
-	Now  func() time.Time                                                  // time.Now if nil
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // a net.Dialer's if nil
+	// Now is the clock for idle and ejected times; time.Now if nil.
+	Now func() time.Time
+	// Dial connects; a net.Dialer's DialContext if nil.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // Upstream is a set of equal servers. It is safe for concurrent use.
-type Upstream struct{}
+type Upstream struct {
+	name      string
+	endpoints []*endpoint
+	bufs      h1.Buffers
+	turn      atomic.Uint32 // where the search for an endpoint starts
+}
+
+var (
+	errAllEjected = errors.New("every endpoint has failed lately")
+	errFull       = errors.New("max_connections are in use")
+	errHalfBody   = errors.New("request body has not the announced length")
+	errNoBody     = errors.New("request body announced and not given")
+)
 
 // New makes an upstream. It reads the CA file and does nothing on the network.
-func New(name string, c Config, o Options) (*Upstream, error) { return nil, errors.ErrUnsupported }
+func New(name string, c Config, o Options) (*Upstream, error) {
+	var faults setting.Faults
+	c.Check(name, &faults)
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	roots, err := c.roots()
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", name, err)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{}).DialContext
+	}
+	u := &Upstream{name: name}
+	for i, at := range c.Rest {
+		e := u.newEndpoint(i, at.URL, &c, &o)
+		if at.Scheme == "https" {
+			e.tls = c.tlsConfig(at.Hostname(), roots)
+		}
+		u.endpoints = append(u.endpoints, e)
+	}
+	return u, nil
+}
 
 // Close closes the idle connections; those in use close when their response does.
-func (u *Upstream) Close() {}
-
-// Response is the answer of an upstream. It must be closed. It is not safe for
-// concurrent use.
-type Response struct {
-	Head     message.Response
-	Body     message.Body // never nil; at its end where there is no content
-	Endpoint string       // who answered
+func (u *Upstream) Close() {
+	for _, e := range u.endpoints {
+		e.pool.close()
+	}
 }
 
 // Send sends one request and returns when the head of the final response is in.
+// The response must be closed. The error is an [*Error] where the upstream is at
+// fault.
+//
+// Content of at most 64 KiB and known length is read first, in the caller's
+// goroutine and before a connection is taken. Longer content, or content of
+// unknown length, is read and sent while the answer is read: an early answer
+// comes back at once, and the upload goes on, unless it is a refusal, until the
+// response is at its end or closed. The end of ctx ends all of it.
 func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
-	return nil, errors.ErrUnsupported
+	if r.Length != 0 && r.Body == nil {
+		return nil, errNoBody
+	}
+	x := &Response{}
+	if r.Timeouts.Total > 0 {
+		x.ask.Limit = time.Now().Add(r.Timeouts.Total)
+	}
+	lent, err := u.prepare(r, &x.ask)
+	defer u.bufs.Put(lent)
+	if err != nil {
+		return nil, err
+	}
+	var last error
+	for tried := uint64(0); ; {
+		e := u.pick(tried)
+		if e == nil {
+			if last == nil {
+				last = &Error{NoneHealthy, "", errAllEjected}
+			}
+			return nil, last
+		}
+		tried |= 1 << e.index
+		sent, err := e.try(ctx, r, x)
+		if err == nil {
+			return x, nil
+		}
+		if last = err; sent || ctx.Err() != nil {
+			return nil, err
+		}
+	}
 }
 
-// Close ends the exchange.
-func (r *Response) Close() {}
+// prepare makes what is written of what is asked; small content is read whole,
+// into a buffer that is to be given back.
+func (u *Upstream) prepare(r *Request, ask *h1.Request) (*h1.Buffer, error) {
+	ask.Method, ask.Target, ask.Host, ask.Fields = r.Method, r.Target, r.Host, r.Fields
+	ask.Upgrade, ask.Inform = r.Upgrade, r.Inform
+	ask.Head, ask.Idle = r.Timeouts.Head, r.Timeouts.Idle
+	switch {
+	case r.Length == 0:
+		return nil, nil
+	case r.Length < 0 || r.Length > maxWhole:
+		ask.Body, ask.Length = r.Body, r.Length
+		ask.Interrupt, ask.Trailers = r.Interrupt, r.Trailers
+		return nil, nil
+	}
+	lent := u.bufs.Get(int(r.Length) + 1)
+	buf := lent.B[:r.Length+1] // a byte more, to see the end
+	n := 0
+	for n < len(buf) {
+		m, err := r.Body.Read(buf[n:])
+		n += m
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return lent, fmt.Errorf("reading request body: %w", err)
+		}
+	}
+	if int64(n) != r.Length {
+		return lent, fmt.Errorf("reading request body: %w", errHalfBody)
+	}
+	ask.Content = buf[:n]
+	return lent, nil
+}
 
-// Upgraded hands over the connection after status 101.
-func (r *Response) Upgraded() net.Conn { return nil }
+// pick finds the fit endpoint, of those not yet tried, with the fewest requests in
+// flight. A single endpoint is always fit: there is no other to spare it for.
+func (u *Upstream) pick(tried uint64) *endpoint {
+	if len(u.endpoints) == 1 {
+		if tried != 0 {
+			return nil
+		}
+		return u.endpoints[0]
+	}
+	start := int(u.turn.Add(1))
+	for passed := tried; ; {
+		var best *endpoint
+		for i := range u.endpoints {
+			e := u.endpoints[(start+i)%len(u.endpoints)]
+			if passed>>e.index&1 == 0 && (best == nil || e.inFlight.Load() < best.inFlight.Load()) {
+				best = e
+			}
+		}
+		if best == nil || best.fit() {
+			return best
+		}
+		passed |= 1 << best.index
+	}
+}
+
+// try sends the request to one endpoint. sent says that it may have arrived there.
+func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool, err error) {
+	if err := e.admit(ctx, r.Timeouts.Connect); err != nil {
+		if ctx.Err() != nil {
+			return false, fmt.Errorf("waiting for upstream: %w", context.Cause(ctx))
+		}
+		return false, &Error{NoneHealthy, e.label, err}
+	}
+	e.inFlight.Add(1)
+	if x.ask.Host = e.host; e.host == "" {
+		x.ask.Host = r.Host
+	}
+	c := e.pool.take()
+	if c != nil {
+		e.reuses.Add(1)
+		err = c.Exchange(ctx, &x.ask, &x.x)
+		if err == nil {
+			x.begin(e, c)
+			return true, nil
+		}
+		if !again(&x.ask, &x.x, err) {
+			e.leave()
+			return true, e.blame(err)
+		}
+	}
+	if c, err = e.dial(ctx, connectTime(&r.Timeouts, x.ask.Limit)); err != nil {
+		e.leave()
+		return false, err
+	}
+	if err = c.Exchange(ctx, &x.ask, &x.x); err != nil {
+		e.leave()
+		return true, e.blame(err)
+	}
+	x.begin(e, c)
+	return true, nil
+}
+
+// again says whether a request that failed on a connection used before may be
+// sent once more.
+func again(ask *h1.Request, x *h1.Response, err error) bool {
+	var fault *h1.Error
+	return errors.As(err, &fault) && fault.Fault == h1.FaultBroken && !x.Answered &&
+		ask.Body == nil && message.Idempotent(ask.Method)
+}
+
+// connectTime is how long a connect may take.
+func connectTime(t *Timeouts, limit time.Time) time.Duration {
+	if limit.IsZero() {
+		return t.Connect
+	}
+	left := max(time.Until(limit), time.Nanosecond)
+	if t.Connect > 0 {
+		left = min(left, t.Connect)
+	}
+	return left
+}
+
+// blame tells the upstream's faults from the caller's own.
+func (e *endpoint) blame(err error) error {
+	var fault *h1.Error
+	if !errors.As(err, &fault) {
+		return &Error{Reset, e.label, err}
+	}
+	switch fault.Fault {
+	case h1.FaultMalformed:
+		return &Error{Garbage, e.label, fault.Err}
+	case h1.FaultTimeout:
+		return &Error{Timeout, e.label, fault.Err}
+	case h1.FaultBroken:
+		return &Error{Reset, e.label, fault.Err}
+	}
+	return fault.Err
+}
 
 // EndpointStatus is the state of one endpoint, for metrics and the status page.
 type EndpointStatus struct {
 	URL       string
-	InFlight  int       // requests that have a connection, or wait for one
+	InFlight  int       // requests that have a connection or are waiting for it to be made
 	Idle      int       // connections kept for the next request
-	Dials     uint64    // connections made
+	Dials     uint64    // connects begun
 	Reuses    uint64    // requests sent on a connection that had served before
 	Failures  uint64    // connects that failed
-	Ejected   bool      // not tried now, because it could not be reached
+	Ejected   bool      // not tried now, because connects failed
 	EjectedTo time.Time // until when; zero where it is not ejected
 }
 
 // Status is the state of each endpoint in the order of the configuration.
-func (u *Upstream) Status() []EndpointStatus { return nil }
+func (u *Upstream) Status() []EndpointStatus {
+	all := make([]EndpointStatus, len(u.endpoints))
+	for i, e := range u.endpoints {
+		all[i] = EndpointStatus{
+			URL:      e.label,
+			InFlight: int(e.inFlight.Load()),
+			Idle:     e.pool.len(),
+			Dials:    e.dials.Load(),
+			Reuses:   e.reuses.Load(),
+			Failures: e.faults.Load(),
+		}
+		if len(u.endpoints) > 1 && e.ejected() {
+			all[i].Ejected, all[i].EjectedTo = true, time.Unix(0, e.ejectedTo.Load())
+		}
+	}
+	return all
+}

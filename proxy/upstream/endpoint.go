@@ -1,0 +1,200 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire/h1"
+)
+
+const (
+	maxDialing = 128              // connects under way to one endpoint
+	ejectFirst = time.Second      // after one failed connect; doubles with each
+	ejectMost  = 30 * time.Second // ... up to this
+	probeTime  = time.Second      // one request tries an ejected endpoint, the others wait this long
+)
+
+// endpoint is one server.
+type endpoint struct {
+	index   int
+	label   string // its URL
+	network string
+	addr    string
+	host    string      // the Host field; "" for the client's
+	tls     *tls.Config // nil without TLS
+
+	pool    pool
+	bufs    *h1.Buffers
+	now     func() time.Time
+	connect func(ctx context.Context, network, addr string) (net.Conn, error)
+	slots   chan struct{} // one for each request that is let through; nil: no bound
+	dialing chan struct{}
+
+	inFlight, failed      atomic.Int64 // failed: connects in a row
+	dials, reuses, faults atomic.Uint64
+	ejectedTo             atomic.Int64 // in nanoseconds of Unix time; 0: it is fit
+}
+
+func (u *Upstream) newEndpoint(i int, at *url.URL, c *Config, o *Options) *endpoint {
+	e := &endpoint{
+		index:   i,
+		label:   at.String(),
+		bufs:    &u.bufs,
+		now:     o.Now,
+		connect: o.Dial,
+		dialing: make(chan struct{}, maxDialing),
+		pool:    pool{maxIdle: c.MaxIdle, idleTime: c.IdleTime.Or(defaultIdleTime), now: o.Now},
+	}
+	if e.pool.maxIdle == 0 {
+		e.pool.maxIdle = defaultMaxIdle
+	}
+	if c.MaxConnections > 0 {
+		e.slots = make(chan struct{}, c.MaxConnections)
+	}
+	if at.Scheme == "unix" {
+		e.network, e.addr = "unix", at.Path
+	} else {
+		port := at.Port()
+		if port == "" {
+			port = map[string]string{"http": "80", "https": "443"}[at.Scheme]
+		}
+		e.network, e.addr = "tcp", net.JoinHostPort(at.Hostname(), port)
+	}
+	e.host = c.hostFor(at)
+	return e
+}
+
+// hostFor is the Host field for the endpoint, "" for the client's.
+func (c *Config) hostFor(at *url.URL) string {
+	host, port := at.Host, at.Port()
+	if at.Scheme == "unix" {
+		host = "localhost"
+	}
+	switch {
+	case c.Host == "client":
+		return ""
+	case c.Host != "" && c.Host != "upstream":
+		return c.Host
+	case c.Host == "" && c.Serves == "ollama" && port != "":
+		return "localhost:" + port
+	case c.Host == "" && c.Serves == "ollama":
+		return "localhost"
+	}
+	if canonical, _, err := message.CanonicalAuthority(host, at.Scheme); err == nil {
+		return canonical
+	}
+	return host
+}
+
+// admit waits for room for one more request.
+func (e *endpoint) admit(ctx context.Context, wait time.Duration) error {
+	if e.slots == nil {
+		return nil
+	}
+	select {
+	case e.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	ctx, cancel := bounded(ctx, wait)
+	defer cancel()
+	select {
+	case e.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return errFull
+	}
+}
+
+// leave gives back what a request held of the endpoint.
+func (e *endpoint) leave() {
+	e.inFlight.Add(-1)
+	if e.slots != nil {
+		<-e.slots
+	}
+}
+
+// bounded is ctx with a timeout, if there is one.
+func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// dial makes a connection.
+func (e *endpoint) dial(ctx context.Context, timeout time.Duration) (*conn, error) {
+	bound, cancel := bounded(ctx, timeout)
+	defer cancel()
+	select {
+	case e.dialing <- struct{}{}:
+		defer func() { <-e.dialing }()
+	case <-bound.Done():
+		return nil, e.dialFault(ctx, bound, bound.Err())
+	}
+	e.dials.Add(1)
+	c, err := e.open(bound)
+	if err != nil {
+		return nil, e.dialFault(ctx, bound, err)
+	}
+	e.failed.Store(0)
+	e.ejectedTo.Store(0)
+	return c, nil
+}
+
+func (e *endpoint) open(ctx context.Context) (*conn, error) {
+	nc, err := e.connect(ctx, e.network, e.addr)
+	if err != nil {
+		return nil, fmt.Errorf("connecting: %w", err)
+	}
+	sock := h1.NewSocket(nc)
+	if e.tls == nil {
+		return &conn{Client: h1.NewClient(nc, sock, e.bufs)}, nil
+	}
+	t := tls.Client(sock, e.tls)
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = nc.Close() // the handshake has failed; there is nothing to keep
+		return nil, fmt.Errorf("shaking hands: %w", err)
+	}
+	return &conn{Client: h1.NewClient(t, sock, e.bufs)}, nil
+}
+
+// dialFault tells a failure of the endpoint, which is ejected for a while, from
+// the end of the caller's context.
+func (e *endpoint) dialFault(ctx, bound context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("connecting to upstream: %w", context.Cause(ctx))
+	}
+	e.faults.Add(1)
+	away := min(ejectFirst<<min(e.failed.Add(1)-1, 10), ejectMost)
+	e.ejectedTo.Store(e.now().Add(away).UnixNano())
+	kind := Refused
+	var timeout net.Error
+	if bound.Err() != nil || errors.As(err, &timeout) && timeout.Timeout() {
+		kind = Timeout
+	}
+	return &Error{kind, e.label, err}
+}
+
+// fit says whether the endpoint may be tried: it is not ejected, or its time is
+// over. Of the requests that find it over, one a second goes to see.
+func (e *endpoint) fit() bool {
+	to := e.ejectedTo.Load()
+	if to == 0 {
+		return true
+	}
+	now := e.now()
+	return now.UnixNano() >= to && e.ejectedTo.CompareAndSwap(to, now.Add(probeTime).UnixNano())
+}
+
+func (e *endpoint) ejected() bool {
+	to := e.ejectedTo.Load()
+	return to != 0 && e.now().UnixNano() < to
+}

@@ -1,0 +1,67 @@
+package upstream
+
+import (
+	"io"
+	"net"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire/h1"
+)
+
+// Response is the answer of an upstream. It must be closed. It is not safe for
+// concurrent use.
+type Response struct {
+	// Head is the head of the final response.
+	Head message.Response
+	// Body is the content, never nil. Its errors are of the kinds of [Error]; one
+	// that was cut wraps io.ErrUnexpectedEOF.
+	Body message.Body
+	// Endpoint is the URL of the server that answered.
+	Endpoint string
+
+	ask h1.Request
+	x   h1.Response
+	e   *endpoint
+	c   *conn // nil once closed
+}
+
+// begin hands the exchange that runs on c to the caller.
+func (r *Response) begin(e *endpoint, c *conn) {
+	r.e, r.c = e, c
+	r.Head, r.Body, r.Endpoint = r.x.Head, (*content)(r), e.label
+}
+
+// content is the response as a [message.Body].
+type content Response
+
+func (b *content) Read(p []byte) (int, error) {
+	n, err := b.x.Read(p)
+	if err != nil && err != io.EOF {
+		err = b.e.blame(err)
+	}
+	return n, err
+}
+
+func (b *content) Trailers() message.Fields { return b.x.Trailers() }
+
+// Close ends the exchange. An upload that still goes on is stopped and joined.
+// The connection is kept for the next request if the exchange ended cleanly: the
+// content was read to its end, the request was sent whole, and nothing followed.
+// Later calls do nothing.
+func (r *Response) Close() {
+	if r.c == nil {
+		return
+	}
+	c := r.c
+	r.c = nil
+	if r.x.Close() {
+		r.e.pool.put(c, r.x.KeepAlive)
+	}
+	r.e.leave()
+}
+
+// Upgraded hands over the connection after status 101, nil after any other. What
+// the server has sent already comes first. It has no deadlines; closing the
+// response or the end of Send's context closes it. Nobody may read it any more
+// when the response is closed.
+func (r *Response) Upgraded() net.Conn { return r.x.Upgraded() }
