@@ -297,15 +297,21 @@ func (c *Config) RulesOf(r *RouteConfig) []policy.Rule {
 	return r.Rules.Rules
 }
 
-// TimeoutsOf returns the timeouts of a route: its own before the file's, before
-// those that suit what its upstream serves.
-func (c *Config) TimeoutsOf(r *RouteConfig) upstream.Timeouts {
+// TimeoutsOf returns the timeouts of a route, with a value for everything: its
+// own before the file's, before those that suit what its upstream serves.
+func (c *Config) TimeoutsOf(r *RouteConfig) TimeoutsConfig {
 	_, u, _ := c.UpstreamOf(r)
-	t, def := r.Timeouts.or(c.Timeouts), upstream.DefaultTimeouts(u.Serves)
-	return upstream.Timeouts{
-		Connect: t.Connect.Or(def.Connect),
-		Head:    t.Head.Or(def.Head),
-		Idle:    t.Idle.Or(def.Idle),
-		Total:   t.Total.Or(def.Total),
+	def := upstream.DefaultTimeouts(u.Serves)
+	bound := func(d time.Duration) setting.Timeout {
+		if d == 0 {
+			return setting.Never
+		}
+		return setting.Timeout(d)
 	}
+	return r.Timeouts.or(c.Timeouts).or(TimeoutsConfig{
+		Connect: setting.Duration(def.Connect),
+		Head:    bound(def.Head),
+		Idle:    bound(def.Idle),
+		Total:   bound(def.Total),
+	})
 }
