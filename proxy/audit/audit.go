@@ -52,8 +52,8 @@ const (
 	// budget bounds the bytes of lines in memory and places reserved together.
 	budget = 32 << 20
 	// place is the room that a reservation holds: about twice a common line. A
-	// reserved line may be longer (by the caps, at most 5.5 KiB) and is kept all
-	// the same, so memory is bounded by the reservations that the budget allows.
+	// reserved line may be longer (maxLine) and is kept all the same, so memory is
+	// bounded by the reservations that the budget allows.
 	place = 1 << 10
 	// batch is how much is gathered before the writer is woken early.
 	batch = 64 << 10

@@ -48,6 +48,8 @@ type Record struct {
 const (
 	maxPath   = 1024
 	maxString = 256
+	// maxLine follows: two long strings, ten others, and 400 bytes of our own.
+	maxLine = 2*maxPath + 10*maxString + 400
 )
 
 const hexDigits = "0123456789abcdef"
@@ -116,10 +118,9 @@ func appendField(b []byte, name, value string, limit int) []byte {
 // in a terminal what it holds: control characters, and the marks that turn the
 // direction of writing.
 func appendString(b []byte, s string, limit int) []byte {
-	start := len(b)
-	end := start + limit - len("…")
+	end := len(b) + limit
+	cut := len(b) // the last place where an ellipsis still fits
 	for i := 0; i < len(s); {
-		mark := len(b)
 		c := s[i]
 		if c < utf8.RuneSelf {
 			i++
@@ -143,8 +144,11 @@ func appendString(b []byte, s string, limit int) []byte {
 				b = utf8.AppendRune(b, r)
 			}
 		}
-		if len(b) > end && (i < len(s) || len(b) > start+limit) {
-			return append(b[:mark], "…"...)
+		if len(b) > end {
+			return append(b[:cut], "…"...)
+		}
+		if len(b) <= end-len("…") {
+			cut = len(b)
 		}
 	}
 	return b

@@ -1,0 +1,304 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sallyport/proxy/setting"
+)
+
+// sink is a place for records that can be slow or fail.
+type sink struct {
+	mu    sync.Mutex
+	b     bytes.Buffer
+	err   error         // what Write says
+	part  int           // how much it takes all the same
+	block chan struct{} // if not nil, Write waits for it
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	block := s.block
+	s.mu.Unlock()
+	if block != nil {
+		<-block
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		n := min(s.part, len(p))
+		s.b.Write(p[:n])
+		return n, s.err
+	}
+	return s.b.Write(p)
+}
+
+func (s *sink) fail(err error, part int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err, s.part = err, part
+}
+
+func (s *sink) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// run runs the log until the function returned is called, which waits for it.
+func run(t *testing.T, l *Log) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	return func() error { cancel(); return <-done }
+}
+
+func newLog(t *testing.T, c Config, o Options) *Log {
+	t.Helper()
+	l, err := New(c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestLogFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "audit.log")
+	for range 2 { // the second time it is appended to
+		l := newLog(t, Config{File: name}, Options{})
+		stop := run(t, l)
+		l.Write(fullRecord())
+		l.Write(fullRecord())
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Repeat(string(fullRecord().appendLine(nil)), 4); string(got) != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	info, err := os.Stat(name)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, error %v, want 0600", info.Mode(), err)
+	}
+}
+
+func TestLogFileThatCannotBeOpened(t *testing.T) {
+	if _, err := New(Config{File: filepath.Join(t.TempDir(), "no", "audit.log")}, Options{}); err == nil {
+		t.Error("a log without a file was made")
+	}
+}
+
+func TestLogWritesWithoutBeingEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s sink
+		l := newLog(t, Config{}, Options{Stdout: &s})
+		stop := run(t, l)
+		l.Write(fullRecord())
+		time.Sleep(2 * pause)
+		synctest.Wait()
+		if want := string(fullRecord().appendLine(nil)); s.String() != want {
+			t.Errorf("after %s: %q, want %q", 2*pause, s.String(), want)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A sink that takes nothing stalls nobody: records with a place are kept,
+// requests without one are refused, others are dropped and counted.
+func TestLogSlowSink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sink{block: make(chan struct{})}
+		l := newLog(t, Config{}, Options{Stdout: &s})
+		stop := run(t, l)
+
+		reserved := 0
+		for l.Reserve() == nil {
+			reserved++
+		}
+		if want := budget / place; reserved != want {
+			t.Errorf("%d places, want %d", reserved, want)
+		}
+		l.Write(fullRecord()) // no place for it
+		if got := l.Stats().Dropped; got != 1 {
+			t.Errorf("dropped %d, want 1", got)
+		}
+		r := fullRecord()
+		r.Reserved = true
+		for range reserved {
+			l.Write(r)
+		}
+		if st := l.Stats(); st.Written != uint64(reserved) || st.Reserved != 0 {
+			t.Errorf("written %d with %d places left, want %d and none", st.Written, st.Reserved, reserved)
+		}
+		for !errors.Is(l.Reserve(), ErrFull) {
+			l.Write(fullRecord())
+		}
+		close(s.block)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		out := s.String()
+		if got := strings.Count(out, `"id":`); got < reserved {
+			t.Errorf("%d records came out, want at least %d", got, reserved)
+		}
+		if !strings.Contains(out, `"dropped":1}`) {
+			t.Error("the log does not say that a record was dropped")
+		}
+	})
+}
+
+func TestLogFailingSink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s sink
+		var told bytes.Buffer
+		l := newLog(t, Config{}, Options{Stdout: &s, Log: slog.New(slog.NewTextHandler(&told, nil))})
+		stop := run(t, l)
+
+		s.fail(errors.New("no space left on device"), 10)
+		l.Write(fullRecord())
+		time.Sleep(2*pause + 5*retry)
+		l.Write(fullRecord())
+		s.fail(nil, 0)
+		time.Sleep(2 * retry)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		// The sink took ten bytes at each try: nothing twice, nothing lost.
+		if want := strings.Repeat(string(fullRecord().appendLine(nil)), 2); s.String() != want {
+			t.Errorf("got  %q\nwant %q", s.String(), want)
+		}
+		if got := strings.Count(told.String(), "cannot be written"); got != 1 {
+			t.Errorf("the failure was told %d times, want once:\n%s", got, told.String())
+		}
+		if !strings.Contains(told.String(), "is written again") {
+			t.Errorf("the recovery was not told:\n%s", told.String())
+		}
+	})
+}
+
+func TestLogEndsWithFailingSink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s sink
+		s.fail(errors.New("broken"), 0)
+		l := newLog(t, Config{}, Options{Stdout: &s})
+		stop := run(t, l)
+		l.Write(fullRecord())
+		time.Sleep(time.Minute)
+		if err := stop(); err == nil || !strings.Contains(err.Error(), "bytes are lost") {
+			t.Errorf("got %v, want an error about lost bytes", err)
+		}
+	})
+}
+
+func TestLogEndsWithHangingSink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sink{block: make(chan struct{})}
+		l := newLog(t, Config{}, Options{Stdout: &s})
+		stop := run(t, l)
+		l.Write(fullRecord())
+		time.Sleep(time.Second)
+		start := time.Now()
+		if err := stop(); err == nil || !strings.Contains(err.Error(), "takes nothing") {
+			t.Errorf("got %v, want an error about a sink that takes nothing", err)
+		}
+		if took := time.Since(start); took != farewell {
+			t.Errorf("Run ended after %s, want %s", took, farewell)
+		}
+		close(s.block)
+	})
+}
+
+func TestLogConcurrent(t *testing.T) {
+	var s sink
+	l := newLog(t, Config{}, Options{Stdout: &s})
+	stop := run(t, l)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 500 {
+				r := fullRecord()
+				r.Reserved = l.Reserve() == nil
+				l.Write(r)
+			}
+		})
+	}
+	wg.Wait()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Repeat(string(fullRecord().appendLine(nil)), 4000); s.String() != want {
+		t.Errorf("got %d bytes, want %d of 4000 equal lines", len(s.String()), len(want))
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	for _, tt := range []struct{ file, want string }{
+		{"", ""},
+		{"stdout", ""},
+		{"/var/log/sallyport/audit.log", ""},
+		{"off", `audit.file: "off": the audit log cannot be switched off`},
+		{"stderr", `audit.file: "stderr": is not a place for records`},
+	} {
+		t.Run(tt.file, func(t *testing.T) {
+			var f setting.Faults
+			(&Config{File: tt.file}).Check("audit", &f)
+			if tt.want == "" && len(f) > 0 || !strings.HasPrefix(f.Error(), tt.want) {
+				t.Errorf("got %q, want %q", f.Error(), tt.want)
+			}
+		})
+	}
+}
+
+func TestWriteAllocations(t *testing.T) {
+	l := newLog(t, Config{}, Options{Stdout: &sink{}})
+	l.lines = make([]byte, 0, 1<<20)
+	r := fullRecord()
+	n := testing.AllocsPerRun(1000, func() {
+		r.Reserved = l.Reserve() == nil
+		l.Write(r)
+		l.lines = l.lines[:0]
+	})
+	if n != 0 {
+		t.Errorf("%v allocations, want 0", n)
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+func BenchmarkWrite(b *testing.B) {
+	l, err := New(Config{}, Options{Stdout: discard{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		r := fullRecord()
+		for pb.Next() {
+			r.Reserved = l.Reserve() == nil
+			l.Write(r)
+		}
+	})
+	cancel()
+	<-done
+}
