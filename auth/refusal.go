@@ -22,6 +22,14 @@ const (
 	TooManyFailures    = "too_many_failures"   // 429: of this client address
 )
 
+// Reasons lists all of them.
+func Reasons() []string {
+	return []string{
+		NoCredential, UnlistedCredential, BadCredential, TokenExpired, TokenNotYetValid, WrongAudience,
+		MissingClaim, TokenTooLong, TokenBound, IssuerUnavailable, TooManyFailures,
+	}
+}
+
 // Error says why a caller is not known.
 type Error struct {
 	Reason string // one of the constants above

@@ -43,6 +43,7 @@ type Head struct {
 	HasQuery  bool   // tells "/p?" from "/p"
 	Fields    Fields // without Host, framing and hop-by-hop fields; "cookie" lines joined
 	Upgrade   string // the protocol asked for by Upgrade, lower case; "" for none
+	Trailers  bool   // the client reads fields after the content (TE: trailers)
 	Expect    bool   // the client waits for 100 (Continue) before it sends the body
 
 	// ContentLength is the length of the body in bytes: 0 for none, -1 where only

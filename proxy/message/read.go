@@ -21,7 +21,8 @@ const MaxFields = 128
 // method, target and fields, computes Path, Query, Authority and Host, and
 // removes the fields that speak of the connection. The engine sets Version,
 // Method, Scheme, Authority (as sent), Target, Fields (as sent, names in lower
-// case, without Host) and ContentLength; Settle reads Upgrade and Expect from the fields.
+// case, without Host) and ContentLength; Settle reads Upgrade, Trailers and
+// Expect from the fields.
 //
 // The error is one of this package's, for the audit record; whatever it is, the
 // request is refused and its connection closed.
@@ -86,6 +87,7 @@ func (h *Head) settleFields() error {
 	if h.Version == HTTP11 && h.Fields.HasToken("connection", "upgrade") {
 		h.Upgrade = strings.ToLower(h.Fields.Get("upgrade"))
 	}
+	h.Trailers = h.Fields.HasToken("te", "trailers")
 	if cookies > 1 {
 		h.joinCookies()
 	}

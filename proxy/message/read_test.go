@@ -28,8 +28,8 @@ func TestSettleGivesTheOneReading(t *testing.T) {
 	if h.Path != "/p" || h.Query != "q=1" || !h.HasQuery || h.PathAndQuery() != "/p?q=1" || h.Host != "a.example" {
 		t.Errorf("path %q, query %q (%v), host %q", h.Path, h.Query, h.HasQuery, h.Host)
 	}
-	if h.Upgrade != "websocket" || !h.Expect {
-		t.Errorf("upgrade %q, expect %v; want websocket, true", h.Upgrade, h.Expect)
+	if h.Upgrade != "websocket" || !h.Expect || !h.Trailers {
+		t.Errorf("upgrade %q, expect %v, trailers %v; want websocket, true, true", h.Upgrade, h.Expect, h.Trailers)
 	}
 	if got := h.Fields.Get("cookie"); got != "a=1; b=2" || h.Fields.Count("cookie") != 1 {
 		t.Errorf("cookie %q in %d lines; want one joined line", got, h.Fields.Count("cookie"))

@@ -81,6 +81,9 @@ func New(name string, c Config, o Options) (*Upstream, error) {
 	return u, nil
 }
 
+// Name is the one that New was given.
+func (u *Upstream) Name() string { return u.name }
+
 // Close closes the idle connections; those in use close when their response does.
 func (u *Upstream) Close() {
 	for _, e := range u.endpoints {

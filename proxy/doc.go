@@ -1,0 +1,37 @@
+// Package proxy is the house: how does a request get from a client to a model
+// server, and its answer back?
+//
+// # The way of a request
+//
+// Every request takes the one way that [exchange.way] lists, whatever protocol it
+// came by. There is no second way to an upstream. The order is part of the
+// security of the whole:
+//
+//   - read: the head gets its one canonical reading, or is refused. It comes first,
+//     because whoever decides on another reading than the one that is forwarded
+//     decides on another request.
+//   - match finds the route by that reading. It comes before authentication,
+//     because which credentials count is the route's to say.
+//   - authenticate learns who calls, from the head alone.
+//   - screen refuses callers to whom no rule could allow anything, before a byte of
+//     the body is read: an upload is work, and strangers must not cause any.
+//   - admit takes room: rate, requests in flight, a slot in the audit log. It comes
+//     after authentication, because limits count verified callers: who forges
+//     another's name must not use up that one's allowance.
+//   - authorize decides on the call and gives the [policy.Grant].
+//   - forward is the only step that can reach an upstream, and it demands the grant.
+//   - finish, deferred, writes one record on every way out. Audit log and metrics
+//     both read that record, so they cannot disagree.
+//
+// A step refuses by returning an error; [exchange.refuse] turns it into the
+// answer, in one place and by one table.
+//
+// # The rooms
+//
+// gateway.go builds and runs it all; snapshot.go is what a configuration becomes;
+// config.go reads gateway.yaml; guard.go keeps clients from speaking in the
+// gateway's name; admit.go, body.go, forward.go, refusal.go and redirect.go hold
+// the longer steps. Packages below: message (what a request is), wire (HTTP on
+// the wire), upstream (model servers), edge (listeners and TLS), limit, audit,
+// admin and setting.
+package proxy

@@ -1,0 +1,206 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"sallyport/auth/identity"
+	"sallyport/policy"
+	"sallyport/policy/model"
+	"sallyport/proxy/audit"
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
+)
+
+// exchange is the way of one request through the house. It belongs to one
+// goroutine and dies with the request.
+type exchange struct {
+	g      *Gateway
+	s      *snapshot
+	stream wire.Stream
+	head   *message.Head
+	record audit.Record
+
+	client  netip.Addr // who is at the other end, behind proxies that are trusted
+	trusted bool       // the peer is one of those proxies
+	route   *route
+	caller  identity.Principal
+	call    model.Call
+	grant   policy.Grant
+	held    admission // what admit took, given back by finish
+
+	responded bool // the final head is on its way: refuse can only cut now
+}
+
+// serve is the handler of every request on the listeners for HTTPS.
+func (g *Gateway) serve(s wire.Stream) {
+	x := exchange{g: g, s: g.snapshot, stream: s, head: s.Head()}
+	x.begin()
+	defer x.finish()
+	if err := x.way(); err != nil {
+		x.refuse(err)
+	}
+}
+
+// way is the whole way of a request, in order. Each step learns something or
+// refuses; doc.go says why it stands where it stands. The steps between admit
+// and authorize (claim, body) and after forward (sign) are those of requests
+// that carry signatures.
+func (x *exchange) way() error {
+	if err := x.read(); err != nil {
+		return err
+	}
+	if err := x.match(); err != nil {
+		return err
+	}
+	if err := x.authenticate(); err != nil {
+		return err
+	}
+	if err := x.screen(); err != nil {
+		return err
+	}
+	if err := x.admit(); err != nil {
+		return err
+	}
+	if err := x.authorize(); err != nil {
+		return err
+	}
+	return x.forward(x.grant)
+}
+
+// begin opens the record.
+func (x *exchange) begin() {
+	x.g.inFlight.Add(1)
+	x.record.Time = x.g.now()
+	x.record.RequestID = newRequestID()
+	x.record.Client = x.stream.Conn().Peer.Addr().Unmap()
+	x.record.Method = x.head.Method
+	x.record.Protocol = x.head.Version.String()
+	x.client = x.record.Client
+}
+
+// read settles the one reading of the head that every later step uses, and
+// refuses what two readers could take for different requests.
+func (x *exchange) read() error {
+	if err := x.head.Settle(); err != nil {
+		x.record.Host, x.record.Path = x.head.Authority, x.head.Target
+		return err
+	}
+	x.record.Host, x.record.Path = x.head.Host, x.head.Path
+	if err := x.s.guard.check(x.head.Fields); err != nil {
+		return err
+	}
+	x.client, x.trusted = x.s.clientOf(x.client, x.head.Fields)
+	x.record.Client = x.client
+	return nil
+}
+
+// match finds the route.
+func (x *exchange) match() error {
+	r, err := x.s.routes.match(x.head)
+	if err != nil {
+		return err
+	}
+	x.route = r
+	x.record.Route = r.name
+	return nil
+}
+
+// authenticate learns who the caller is from all that the head proves.
+func (x *exchange) authenticate() error {
+	caller, err := x.route.chain.Authenticate(x.stream.Context(), x.head, x.client)
+	if err != nil {
+		return err
+	}
+	x.caller = caller
+	x.record.Principal = caller.String()
+	x.record.Credential = caller.Kind()
+	x.record.KeyID = caller.KeyID
+	return nil
+}
+
+// screen refuses a caller to whom no rule of the route could allow anything,
+// before a byte of the body is read.
+func (x *exchange) screen() error { return x.route.policy.Screen(&x.caller) }
+
+// authorize decides on the call and gets the grant without which forward moves
+// nothing.
+func (x *exchange) authorize() error {
+	x.call = model.Raw(x.head)
+	var err error
+	x.grant, err = x.route.policy.Decide(&x.caller, x.call)
+	return err
+}
+
+// finish runs on every way out, panics included: it gives back what was
+// taken and writes the one record that audit log and metrics read.
+func (x *exchange) finish() {
+	if p := recover(); p != nil {
+		x.g.log.Error("panic in an exchange", "request_id", x.record.RequestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		x.refuse(&refusal{reason: reasonInternal, cause: fmt.Errorf("panic: %v", p)})
+	}
+	x.held.release()
+	x.g.inFlight.Add(-1)
+	x.record.Duration = x.g.now().Sub(x.record.Time)
+	x.g.audit.Write(&x.record)
+	x.g.metrics.Observe(&x.record)
+}
+
+// lifetime is a context that ends with the client's connection, and for what may
+// go on for long, with the credential: long streams do not keep rights for ever.
+func (x *exchange) lifetime() (context.Context, context.CancelFunc) {
+	ctx := x.stream.Context()
+	if x.caller.Expires.IsZero() {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadlineCause(ctx, x.caller.Expires, errExpired)
+}
+
+// untilIdle is a deadline that many reads or writes share: moving it costs a
+// timer, so it moves once a second at most.
+type untilIdle struct {
+	idle time.Duration // zero: no bound
+	set  func(time.Time) error
+	last time.Time
+}
+
+// extend moves the deadline to at least idle from now.
+func (u *untilIdle) extend() error {
+	if u.idle <= 0 {
+		return nil
+	}
+	now := time.Now()
+	if now.Sub(u.last) < time.Second {
+		return nil
+	}
+	u.last = now
+	return u.set(now.Add(u.idle + time.Second))
+}
+
+// lift removes the deadline. On some engines a deadline for reading that passes
+// after the body has ended would look as if the client had left.
+func (u *untilIdle) lift() {
+	if !u.last.IsZero() {
+		u.last = time.Time{}
+		_ = u.set(time.Time{})
+	}
+}
+
+// newRequestID is 128 random bits in hexadecimal: an id that a client sent could
+// be forged.
+func newRequestID() string {
+	const hex = "0123456789abcdef"
+	var b [32]byte
+	for i, n := 0, uint64(0); i < len(b); i++ {
+		if i%16 == 0 {
+			n = rand.Uint64()
+		}
+		b[i] = hex[n&15]
+		n >>= 4
+	}
+	return string(b[:])
+}

@@ -1,0 +1,264 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/policy"
+	"sallyport/proxy/message"
+	"sallyport/proxy/upstream"
+)
+
+// requestIDField tells every caller the id under which the record is found.
+const requestIDField = "x-request-id"
+
+// forward sends the request to the upstream and its answer to the client. The
+// grant is what opens this door: the zero Grant does not.
+func (x *exchange) forward(grant policy.Grant) error {
+	if !grant.Valid() {
+		return &refusal{reason: reasonInternal, cause: errNoGrant}
+	}
+	ctx, cancel := x.lifetime()
+	defer cancel()
+
+	t := &x.route.timeouts
+	body := &countedBody{
+		src:   x.stream.Body(),
+		limit: x.route.limits.body,
+		wait:  untilIdle{idle: t.idle, set: x.stream.SetReadDeadline},
+	}
+	start := time.Now()
+	answer, err := x.route.upstream.Send(ctx, x.request(body))
+	x.record.UpstreamDuration = time.Since(start)
+	x.record.BytesIn = body.n.Load()
+	if err != nil {
+		return x.blame(ctx, err)
+	}
+	defer func() {
+		answer.Close()
+		x.record.BytesIn = body.n.Load()
+		x.record.UpstreamDuration = time.Since(start)
+	}()
+	x.record.Upstream = answer.Endpoint
+	x.record.Status = answer.Head.Status
+	if answer.Head.Status == 101 {
+		return x.tunnel(ctx, answer)
+	}
+	return x.blame(ctx, x.relay(ctx, answer))
+}
+
+// request is what the upstream gets.
+func (x *exchange) request(body message.Body) *upstream.Request {
+	r := &upstream.Request{
+		Method:   x.head.Method,
+		Target:   x.head.PathAndQuery(),
+		Host:     x.head.Authority,
+		Fields:   x.outgoing(),
+		Body:     body,
+		Length:   x.head.ContentLength,
+		Expect:   x.head.Expect,
+		Timeouts: x.route.timeouts.upstream(),
+		Inform:   x.stream.Inform,
+		Trailers: x.s.guard.trailers,
+		Interrupt: func() {
+			// The rest of the body stays unread, so nothing that follows it on the
+			// connection can be.
+			x.stream.CloseAfter()
+			_ = x.stream.SetReadDeadline(longAgo)
+		},
+	}
+	if x.route.websocket && x.head.Upgrade == "websocket" {
+		r.Upgrade = "websocket"
+	}
+	return r
+}
+
+// outgoing are the fields for the upstream: the client's own, less those that
+// speak of identity, address or the connection, then ours. Ours come last, so
+// nothing that the client wrote can remove or precede them.
+func (x *exchange) outgoing() message.Fields {
+	in := x.head.Fields
+	out := make(message.Fields, 0, len(in)+8)
+	for _, f := range in {
+		if replaced(f.Name) || f.Name == "authorization" && !x.route.authorization {
+			continue
+		}
+		out = append(out, f)
+	}
+	peer := x.stream.Conn().Peer.Addr().Unmap().String()
+	proto, host, chain := x.head.Scheme, x.head.Authority, peer
+	if x.trusted {
+		if p := in.Get("x-forwarded-proto"); p == "https" || p == "http" {
+			proto = p
+		}
+		if h, _, err := message.CanonicalAuthority(in.Get("x-forwarded-host"), proto); err == nil {
+			host = h
+		}
+		if x.client.String() != peer {
+			chain = x.client.String() + ", " + peer
+		}
+	}
+	out.Add("x-forwarded-for", chain)
+	out.Add("x-forwarded-proto", proto)
+	out.Add("x-forwarded-host", host)
+	out.Add("forwarded", forwarded(x.client.String(), proto, host))
+	names := &x.route.identity
+	if names.principal != "" {
+		out.Add(names.principal, printable(x.record.Principal))
+	}
+	if names.scopes != "" {
+		out.Add(names.scopes, printable(strings.Join(x.caller.Scopes, " ")))
+	}
+	if names.requestID != "" {
+		out.Add(names.requestID, x.record.RequestID)
+	}
+	return out
+}
+
+// forwarded writes one element of Forwarded (RFC 7239).
+func forwarded(client, proto, host string) string {
+	if strings.Contains(client, ":") {
+		client = `"[` + client + `]"`
+	}
+	if strings.ContainsAny(host, ":[]") {
+		host = `"` + host + `"`
+	}
+	return "for=" + client + ";proto=" + proto + ";host=" + host
+}
+
+// printable makes a field value of a name that an issuer chose: what no field may
+// hold, and "%", is percent-encoded, so that distinct names stay distinct.
+func printable(s string) string {
+	const hex = "0123456789ABCDEF"
+	plain := func(c byte) bool { return c >= ' ' && c <= '~' && c != '%' }
+	i := 0
+	for i < len(s) && plain(s[i]) {
+		i++
+	}
+	if i == len(s) && s == strings.TrimSpace(s) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; plain(c) && (c != ' ' || i > 0 && i < len(s)-1) {
+			b.WriteByte(c)
+		} else {
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		}
+	}
+	return b.String()
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// relay sends the upstream's answer to the client as it arrives.
+func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
+	h := &answer.Head
+	x.dress(h)
+	hasBody := message.MayHaveBody(x.head.Method, h.Status)
+	streams := hasBody && h.ContentLength < 0
+	x.responded = true
+	wait := untilIdle{idle: x.route.timeouts.idle, set: x.stream.SetWriteDeadline}
+	if err := wait.extend(); err != nil {
+		return errClientGone(err)
+	}
+	if err := x.stream.Respond(h, streams && x.head.Trailers); err != nil {
+		return errClientGone(err)
+	}
+	if hasBody {
+		if err := x.pump(ctx, answer, &wait); err != nil {
+			return err
+		}
+	}
+	var trailers message.Fields
+	if streams && x.head.Trailers {
+		trailers = answer.Body.Trailers()
+	}
+	if err := x.stream.Finish(trailers); err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
+// dress puts the gateway's own fields on an answer.
+func (x *exchange) dress(h *message.Response) {
+	r := x.route
+	if !r.keepServer {
+		h.Fields.DelFunc(func(f message.Field) bool { return f.Name == "server" || f.Name == "x-powered-by" })
+	}
+	for _, f := range r.security {
+		if !h.Fields.Has(f.Name) {
+			h.Fields = append(h.Fields, f)
+		}
+	}
+	h.Fields.Set(requestIDField, x.record.RequestID)
+}
+
+// pump copies the content. What arrives is sent on at once: an event of a stream
+// must not wait for the next.
+func (x *exchange) pump(ctx context.Context, answer *upstream.Response, wait *untilIdle) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	left := answer.Head.ContentLength // negative: unknown
+	for {
+		n, err := answer.Body.Read(*buf)
+		if n > 0 {
+			if werr := wait.extend(); werr != nil {
+				return errClientGone(werr)
+			}
+			if _, werr := x.stream.Write((*buf)[:n]); werr != nil {
+				return errClientGone(werr)
+			}
+			x.record.BytesOut += int64(n)
+			if left -= int64(n); left != 0 && err == nil {
+				if werr := x.stream.Flush(); werr != nil {
+					return errClientGone(werr)
+				}
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if left < 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// buffers are those of pump and tunnel; a pool, so that idle streams of the past
+// cost nothing.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// errClientGone marks an error in writing to the client as its departure.
+func errClientGone(err error) error { return &refusal{reason: reasonClientGone, cause: err} }
+
+// blame finds out whose fault an error is: the client's that left or sent too
+// much, the credential's that ended, or the upstream's.
+func (x *exchange) blame(ctx context.Context, err error) error {
+	var own *refusal
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &own):
+		return err
+	case context.Cause(ctx) == errExpired:
+		return &refusal{reason: reasonExpired, cause: errExpired}
+	case ctx.Err() != nil:
+		return &refusal{reason: reasonClientGone, cause: err}
+	}
+	return err
+}
+
+// timedOut says whether a read or write ran into its deadline.
+func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

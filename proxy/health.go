@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sallyport/proxy/admin"
+)
+
+// newHealth makes the server on listen.health.
+func (g *Gateway) newHealth() (*admin.Server, error) {
+	return admin.New(admin.Options{
+		State:      g.state,
+		Counts:     g.counts,
+		Collectors: []prometheus.Collector{g.metrics},
+		Log:        g.log,
+		Now:        g.now,
+	})
+}
+
+// state is what /readyz tells. Issuers, upstreams and certificates show in the
+// detail and change nothing about being ready.
+func (g *Gateway) state() admin.State {
+	s := admin.State{Draining: g.draining.Load(), Version: g.options.Version}
+	select {
+	case <-g.ready:
+		s.Ready = !s.Draining
+	default:
+	}
+	for _, c := range g.edge.Certificates() {
+		s.Certificates = append(s.Certificates, admin.Certificate(c))
+	}
+	for _, i := range g.auth.Status() {
+		s.Issuers = append(s.Issuers, admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError})
+	}
+	for _, u := range g.snapshot.upstreams {
+		up := admin.Upstream{Name: u.Name()}
+		for _, e := range u.Status() {
+			up.Endpoints = append(up.Endpoints, admin.Endpoint{URL: e.URL, Healthy: !e.Ejected, Idle: e.Idle, Active: e.InFlight})
+		}
+		s.Upstreams = append(s.Upstreams, up)
+	}
+	return s
+}
+
+// counts are the numbers that are kept outside the records.
+func (g *Gateway) counts() admin.Counts {
+	a := g.audit.Stats()
+	return admin.Counts{
+		InFlight:     int(g.inFlight.Load()),
+		Connections:  g.conns.Len(),
+		AuditWritten: a.Written,
+		AuditDropped: a.Dropped,
+		AuditFailed:  a.Failures,
+		AuditPending: a.Pending,
+	}
+}
+
+// reasons is the closed set of reasons for a refusal, sorted.
+func reasons() []string { return slices.Sorted(maps.Keys(outcomes)) }

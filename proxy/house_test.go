@@ -1,0 +1,320 @@
+package proxy_test
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sallyport/cmd/sallyport/demo"
+	"sallyport/proxy"
+)
+
+// house is a gateway that runs in the test, an issuer before it and a model
+// server behind it.
+type house struct {
+	t      *testing.T
+	issuer *demo.Issuer
+	model  *modelServer
+	addrs  proxy.Addrs
+	roots  *x509.CertPool
+	audit  *lines
+	stop   func() error // ends Run and returns its error; may be called twice
+}
+
+// modelServer records what reaches it.
+type modelServer struct {
+	*httptest.Server
+	hits    atomic.Int64
+	mu      sync.Mutex // guards last
+	last    *http.Request
+	body    []byte
+	handler http.HandlerFunc // nil: answers {"predictions": [2.5]}
+}
+
+func newModelServer(t *testing.T, h http.HandlerFunc) *modelServer {
+	m := &modelServer{handler: h}
+	m.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.hits.Add(1)
+		if m.handler != nil {
+			m.record(r, nil)
+			m.handler(w, r)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		m.record(r, body)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"predictions": [2.5]}`)
+	}))
+	t.Cleanup(m.Close)
+	return m
+}
+
+func (m *modelServer) record(r *http.Request, body []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last, m.body = r.Clone(context.Background()), body
+}
+
+// seen is the last request that arrived, with its body where the server itself read that.
+func (m *modelServer) seen() (*http.Request, []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last, m.body
+}
+
+// lines collects what is written, line by line.
+type lines struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+// records are the audit records so far.
+func (l *lines) records(t *testing.T) []map[string]any {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []map[string]any
+	for line := range strings.Lines(l.buf.String()) {
+		m := map[string]any{}
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatalf("audit line %q: %v", line, err)
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// plan is what a house is built from. The zero plan is one route for
+// models.test, open to tokens with the scope models.predict.
+type plan struct {
+	handler http.HandlerFunc
+	// routes is the YAML of `routes:`, with %s for the model server's URL.
+	routes   string
+	audience string // of the issuer, "models" if empty
+	issuers  string // YAML for more of them
+	more     string // YAML for the top level
+	// files are written beside gateway.yaml.
+	files map[string]string
+}
+
+const oneRoute = `
+  - host: models.test
+    upstream: %s
+    callers: issuer/corp
+    rules: [{allow: "*", who: {scope: models.predict}}]
+`
+
+func build(t *testing.T, p plan) *house {
+	t.Helper()
+	h := &house{t: t, audit: &lines{}, model: newModelServer(t, p.handler)}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.issuer, err = demo.NewIssuer(demo.IssuerConfig{URL: "http://" + l.Addr().String(), Audience: "models"}); err != nil {
+		t.Fatal(err)
+	}
+	issuer := &httptest.Server{Listener: l, Config: &http.Server{Handler: h.issuer}}
+	issuer.Start()
+	t.Cleanup(issuer.Close)
+
+	if p.routes == "" {
+		p.routes = oneRoute
+	}
+	dir := t.TempDir()
+	text := fmt.Sprintf(`listen: {https: '127.0.0.1:0', http: '127.0.0.1:0', health: '127.0.0.1:0'}
+tls: {local: {dir: %q}}
+issuers:
+  corp: {url: 'http://%s', audience: %s}
+%s
+%s
+routes:%s`, filepath.Join(dir, "ca"), l.Addr(), cmp.Or(p.audience, "models"), p.issuers, p.more, strings.ReplaceAll(p.routes, "%s", h.model.URL))
+	files := maps.Clone(p.files)
+	if files == nil {
+		files = map[string]string{}
+	}
+	files["gateway.yaml"] = text
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := proxy.LoadConfig(filepath.Join(dir, "gateway.yaml"))
+	if err != nil {
+		t.Fatalf("%v\nin\n%s", err, text)
+	}
+	h.run(cfg)
+	return h
+}
+
+// run starts the gateway and waits for its listeners.
+func (h *house) run(cfg *proxy.Config) {
+	h.t.Helper()
+	g, err := proxy.New(cfg, proxy.Options{Stdout: h.audit})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	h.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	h.t.Cleanup(func() {
+		if err := h.stop(); err != nil {
+			h.t.Errorf("Run: %v", err)
+		}
+	})
+	select {
+	case <-g.Ready():
+	case err := <-done:
+		h.t.Fatalf("Run: %v", err)
+	}
+	h.addrs = g.Addrs()
+	pem, err := os.ReadFile(g.RootPath())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.roots = x509.NewCertPool()
+	h.roots.AppendCertsFromPEM(pem)
+}
+
+// token is a good one of alice, with these scopes; models.predict if there are none.
+func (h *house) token(scopes ...string) string {
+	h.t.Helper()
+	if len(scopes) == 0 {
+		scopes = []string{"models.predict"}
+	}
+	token, err := h.issuer.Sign(h.issuer.Claims("alice", scopes...))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return token
+}
+
+// client speaks HTTP/1.1 or, with h2, HTTP/2, whatever host is asked for.
+func (h *house) client(h2 bool) *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!h2)
+	protocols.SetHTTP2(h2)
+	tr := &http.Transport{
+		TLSClientConfig:    &tls.Config{RootCAs: h.roots},
+		Protocols:          protocols,
+		DisableCompression: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", h.addrs.HTTPS[0].String())
+		},
+	}
+	h.t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// reply is an answer, read whole.
+type reply struct {
+	*http.Response
+	body string
+}
+
+// reason is the reason code in a refusal's body.
+func (r *reply) reason() string {
+	var m struct{ Reason string }
+	_ = json.Unmarshal([]byte(r.body), &m)
+	return m.Reason
+}
+
+// do sends one request to https://models.test with a good token, unless the
+// header says otherwise ("Authorization": "" for none).
+func (h *house) do(method, target, body string, header map[string]string) *reply {
+	h.t.Helper()
+	req, err := http.NewRequest(method, "https://models.test"+target, strings.NewReader(body))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+h.token())
+	for k, v := range header {
+		req.Header[k] = []string{v}
+		if v == "" {
+			delete(req.Header, k)
+		}
+	}
+	return h.send(h.client(false), req)
+}
+
+func (h *house) send(c *http.Client, req *http.Request) *reply {
+	h.t.Helper()
+	res, err := c.Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	all, err := io.ReadAll(res.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return &reply{res, string(all)}
+}
+
+// dial opens a TLS connection for a host.
+func (h *house) dial(host string, alpn ...string) *tls.Conn {
+	h.t.Helper()
+	c, err := tls.Dial("tcp", h.addrs.HTTPS[0].String(), &tls.Config{RootCAs: h.roots, ServerName: host, NextProtos: alpn})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c
+}
+
+// raw sends bytes to models.test as they are, "TOKEN" replaced by a good token,
+// and returns all that comes back until the gateway closes.
+func (h *house) raw(request string) string {
+	h.t.Helper()
+	c := h.dial("models.test")
+	if _, err := io.WriteString(c, strings.ReplaceAll(request, "TOKEN", h.token())); err != nil {
+		h.t.Fatal(err)
+	}
+	all, _ := io.ReadAll(c)
+	return string(all)
+}
+
+// untouched fails the test if the model server saw a request.
+func (h *house) untouched() {
+	h.t.Helper()
+	if n := h.model.hits.Load(); n != 0 {
+		r, _ := h.model.seen()
+		h.t.Errorf("the upstream saw %d requests, the last %s %s; want none", n, r.Method, r.RequestURI)
+	}
+}
+
+// refused checks a refusal by its status and reason, and that nothing came through.
+func (h *house) refused(r *reply, status int, reason string) {
+	h.t.Helper()
+	if r.StatusCode != status || r.reason() != reason {
+		h.t.Errorf("got %d %s; want %d with reason %q", r.StatusCode, r.body, status, reason)
+	}
+	if r.Header.Get("X-Request-Id") == "" {
+		h.t.Error("no X-Request-Id")
+	}
+	h.untouched()
+}

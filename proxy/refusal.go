@@ -1,0 +1,265 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"sallyport/auth"
+	"sallyport/policy"
+	"sallyport/proxy/message"
+	"sallyport/proxy/upstream"
+)
+
+// Reasons of refusals that are made here. Those of authentication and policy
+// stand in their packages; every one of them has its row in outcomes.
+const (
+	reasonBadTarget      = "bad_target"
+	reasonBadAuthority   = "bad_authority"
+	reasonBadField       = "bad_field"
+	reasonAmbiguousPath  = "ambiguous_path"
+	reasonProtectedField = "protected_field"
+	reasonNoRoute        = "no_route"
+	reasonMethod         = "method_not_allowed"
+	reasonBodyTooLarge   = "body_too_large"
+	reasonBadBody        = "bad_body"
+	reasonBodyTimeout    = "body_timeout"
+	reasonRate           = "rate_limited"
+	reasonBusy           = "too_many_in_flight"
+	reasonAudit          = "audit_unavailable"
+	reasonRefused        = "upstream_refused"
+	reasonReset          = "upstream_reset"
+	reasonGarbage        = "upstream_garbage"
+	reasonTimeout        = "upstream_timeout"
+	reasonNoneHealthy    = "no_healthy_upstream"
+	reasonPlainHTTP      = "plain_http"
+	reasonInternal       = "internal"
+
+	// These end an exchange after its answer has begun, or without one.
+	reasonClientGone = "client_gone"
+	reasonExpired    = "credential_expired_in_stream"
+)
+
+// outcome is what a caller learns: a status and a fixed text.
+type outcome struct {
+	status int
+	text   string
+}
+
+// outcomes is the one table of refusals. Those of authentication have their words
+// in package auth, because challenges repeat them.
+var outcomes = func(table map[string]outcome) map[string]outcome {
+	for _, reason := range auth.Reasons() {
+		e := auth.Error{Reason: reason}
+		table[reason] = outcome{e.Status(), e.Text()}
+	}
+	return table
+}(map[string]outcome{
+	reasonBadTarget:      {400, "The request target is not acceptable."},
+	reasonBadAuthority:   {400, "The Host is not acceptable."},
+	reasonBadField:       {400, "A header field is not acceptable."},
+	reasonAmbiguousPath:  {400, "The path can be read in more than one way."},
+	reasonProtectedField: {400, "A header field that only the gateway may set was sent."},
+	reasonBadBody:        {400, "The request body is malformed."},
+	reasonNoRoute:        {404, "Nothing is served here."},
+	reasonMethod:         {405, "The method is not allowed here."},
+	reasonBodyTimeout:    {408, "The request body did not arrive in time."},
+	reasonBodyTooLarge:   {413, "The request body is too large."},
+	reasonPlainHTTP:      {403, "Credentials were sent without encryption. Use https, and replace the credentials."},
+
+	policy.ReasonForbidden:         {403, "This caller may not do this."},
+	policy.ReasonInsufficientScope: {403, "The token lacks a scope that this needs."},
+
+	reasonRate:  {429, "Too many requests."},
+	reasonBusy:  {503, "Too many requests are under way."},
+	reasonAudit: {503, "The audit log cannot take a record."},
+
+	reasonRefused:     {502, "The model server cannot be reached."},
+	reasonReset:       {502, "The model server closed the connection."},
+	reasonGarbage:     {502, "The model server's answer is malformed."},
+	reasonTimeout:     {504, "The model server did not answer in time."},
+	reasonNoneHealthy: {503, "No model server is available."},
+	reasonInternal:    {500, "The gateway failed."},
+
+	reasonClientGone: {499, ""}, // nobody is there to read an answer
+	reasonExpired:    {401, "The credential expired."},
+})
+
+// refusal is the error of a step that ends an exchange.
+type refusal struct {
+	reason     string
+	cause      error         // for the audit record only
+	allow      string        // with reasonMethod: the methods that are
+	retryAfter time.Duration // with 429 and 503; zero: not said
+}
+
+func (r *refusal) Error() string { return r.reason }
+
+func (r *refusal) Unwrap() error { return r.cause }
+
+// checkRetry is what a caller is told to wait whose credential could not be
+// checked now.
+const checkRetry = 5 * time.Second
+
+// Causes that have no error of their own.
+var (
+	errOwnField       = errors.New("field folds onto a name that is the gateway's")
+	errMethodOverride = errors.New("field overrides the method")
+	errFoldedField    = errors.New("field folds onto a name that decides how a message is read")
+	errCase           = errors.New("path leads to another route if letter case is ignored")
+	errExpired        = errors.New("the credential expired while the stream went on")
+	errTooLarge       = errors.New("body exceeds the limit")
+	errNoGrant        = errors.New("no valid grant")
+)
+
+// asRefusal finds the reason in an error of any step. What it does not know is an
+// internal fault: nothing is let pass, and nothing of it is told.
+func asRefusal(err error) *refusal {
+	var (
+		own     *refusal
+		authErr *auth.Error
+		denied  *policy.Refusal
+		upErr   *upstream.Error
+	)
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &authErr):
+		r := &refusal{reason: authErr.Reason, cause: authErr.Err}
+		if authErr.Status() != http.StatusUnauthorized {
+			r.retryAfter = checkRetry
+		}
+		return r
+	case errors.As(err, &denied):
+		return &refusal{reason: denied.Reason}
+	case errors.As(err, &upErr):
+		return &refusal{reason: upstreamReasons[upErr.Kind], cause: upErr.Err}
+	}
+	for _, m := range messageReasons {
+		if errors.Is(err, m.err) {
+			return &refusal{reason: m.reason, cause: err}
+		}
+	}
+	return &refusal{reason: reasonInternal, cause: err}
+}
+
+var upstreamReasons = map[upstream.Kind]string{
+	upstream.Refused:     reasonRefused,
+	upstream.Reset:       reasonReset,
+	upstream.Garbage:     reasonGarbage,
+	upstream.Timeout:     reasonTimeout,
+	upstream.NoneHealthy: reasonNoneHealthy,
+}
+
+var messageReasons = []struct {
+	err    error
+	reason string
+}{
+	{message.ErrBadTarget, reasonBadTarget},
+	{message.ErrAmbiguousPath, reasonAmbiguousPath},
+	{message.ErrBadAuthority, reasonBadAuthority},
+	{message.ErrBadField, reasonBadField},
+	{message.ErrDuplicate, reasonBadField},
+	{message.ErrConnection, reasonBadField},
+	{message.ErrTooManyLines, reasonBadField},
+	{context.Canceled, reasonClientGone},
+}
+
+// refuse turns an error of any step into the answer, in the caller's protocol
+// and the dialect's shape. After the answer has begun it can only be cut.
+func (x *exchange) refuse(err error) {
+	r := asRefusal(err)
+	o, ok := outcomes[r.reason]
+	if !ok {
+		r = &refusal{reason: reasonInternal, cause: err}
+		o = outcomes[reasonInternal]
+	}
+	x.record.Reason = r.reason
+	if r.cause != nil {
+		x.record.Cause = r.cause.Error()
+	}
+	if x.responded {
+		return // the engine cuts what was not finished
+	}
+	x.responded = true
+	x.record.Status = o.status
+	if r.reason == reasonClientGone {
+		return
+	}
+	if x.head.ContentLength != 0 || o.status == http.StatusBadRequest {
+		// The rest of the body is not worth reading, and nothing that follows an
+		// ambiguous request on its connection is to be trusted.
+		x.stream.CloseAfter()
+	}
+	x.answer(o, r, err)
+}
+
+// answer sends a refusal.
+func (x *exchange) answer(o outcome, r *refusal, err error) {
+	dialect := ""
+	var security message.Fields
+	if x.route != nil {
+		dialect, security = x.route.dialect, x.route.security
+	}
+	contentType, text := refusalBody(dialect, o, r.reason, x.record.RequestID)
+	h := message.Response{Status: o.status, ContentLength: int64(len(text)), Fields: message.Fields{
+		{Name: "content-type", Value: contentType},
+		{Name: "cache-control", Value: "no-store"},
+		{Name: requestIDField, Value: x.record.RequestID},
+	}}
+	h.Fields = append(h.Fields, security...)
+	if r.allow != "" {
+		h.Fields.Add("allow", r.allow)
+	}
+	if r.retryAfter > 0 {
+		h.Fields.Add("retry-after", strconv.FormatInt(int64((r.retryAfter+time.Second-1)/time.Second), 10))
+	}
+	if x.route != nil {
+		if c := x.challenge(o.status, err); c != "" {
+			h.Fields.Add("www-authenticate", c)
+		}
+	}
+	_ = x.stream.SetWriteDeadline(time.Now().Add(refusalTime))
+	if x.stream.Respond(&h, false) != nil {
+		return
+	}
+	if x.head.Method != "HEAD" {
+		n, _ := x.stream.Write(text)
+		x.record.BytesOut = int64(n)
+	}
+	_ = x.stream.Finish(nil)
+}
+
+// refusalTime is how long a client may take to read a refusal.
+const refusalTime = 10 * time.Second
+
+// challenge is the WWW-Authenticate that belongs to a refusal; "" for none.
+func (x *exchange) challenge(status int, err error) string {
+	var denied *policy.Refusal
+	switch {
+	case x.route.chain.Anonymous():
+		return ""
+	case errors.As(err, &denied) && denied.Reason == policy.ReasonInsufficientScope:
+		return auth.InsufficientScope(x.head.Host, denied.Scopes)
+	case status == http.StatusUnauthorized:
+		return x.route.chain.Challenge(x.head.Host, err)
+	}
+	return ""
+}
+
+// refusalBody writes a refusal in the shape that the dialect's clients read:
+// TensorFlow's and Triton's {"error"}, OpenAI's error object, RFC 9457 otherwise.
+// Every string in it is fixed or of our own making and needs no escaping.
+func refusalBody(dialect string, o outcome, reason, id string) (contentType string, text []byte) {
+	quote := strconv.Quote
+	tail := `,"reason":` + quote(reason) + `,"request_id":` + quote(id) + "}"
+	switch dialect {
+	case "tensorflow", "triton", "ollama":
+		return "application/json", []byte(`{"error":` + quote(o.text) + tail + "\n")
+	case "openai":
+		return "application/json", []byte(`{"error":{"message":` + quote(o.text) + `,"type":"gateway_error","param":null,"code":` + quote(reason) + "}" + tail + "\n")
+	}
+	return "application/problem+json", []byte(`{"title":` + quote(o.text) + `,"status":` + strconv.Itoa(o.status) + tail + "\n")
+}

@@ -1,0 +1,122 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"sallyport/proxy/upstream"
+)
+
+// tunnels are the connections that were upgraded and belong to no server any more.
+type tunnels struct {
+	mu      sync.Mutex // guards what follows
+	open    map[net.Conn]struct{}
+	empty   chan struct{} // closed when open is empty, while somebody drains
+	closing bool
+}
+
+// enter takes a tunnel in; the function that it returns takes it out.
+func (t *tunnels) enter(c net.Conn) (leave func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open == nil {
+		t.open = map[net.Conn]struct{}{}
+	}
+	t.open[c] = struct{}{}
+	if t.closing {
+		c.Close()
+	}
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.open, c)
+		if len(t.open) == 0 && t.empty != nil {
+			close(t.empty)
+			t.empty = nil
+		}
+	}
+}
+
+// drain waits until all tunnels have ended; when ctx ends it closes those that
+// are left and waits for them to be gone.
+func (t *tunnels) drain(ctx context.Context) {
+	t.mu.Lock()
+	empty := make(chan struct{})
+	if len(t.open) == 0 {
+		close(empty)
+	} else {
+		t.empty = empty
+	}
+	t.mu.Unlock()
+	select {
+	case <-empty:
+	case <-ctx.Done():
+		t.mu.Lock()
+		t.closing = true
+		for c := range t.open {
+			c.Close()
+		}
+		t.mu.Unlock()
+		<-empty
+	}
+}
+
+// tunnel joins client and upstream after a switch of protocols, until one of them
+// ends, neither speaks for the idle time, or the credential expires.
+func (x *exchange) tunnel(ctx context.Context, answer *upstream.Response) error {
+	x.dress(&answer.Head)
+	x.responded = true
+	client, err := x.stream.Upgrade(&answer.Head)
+	if err != nil {
+		return errClientGone(err)
+	}
+	server := answer.Upgraded()
+	done := x.g.tunnels.enter(client)
+	defer done()
+	// The context of the stream does not outlive the switch on every engine;
+	// the expiry and the drain do: both close the connections.
+	stop := context.AfterFunc(ctx, func() {
+		if context.Cause(ctx) == errExpired {
+			client.Close()
+		}
+	})
+	defer stop()
+
+	idle := x.route.timeouts.idle
+	up := make(chan int64, 1)
+	go func() { up <- splice(server, client, idle) }()
+	x.record.BytesOut = splice(client, server, idle)
+	x.record.BytesIn = <-up
+	if context.Cause(ctx) == errExpired {
+		return &refusal{reason: reasonExpired, cause: errExpired}
+	}
+	return nil
+}
+
+// splice copies from src to dst until either ends and closes both, so that the
+// other direction ends too. It returns how many bytes went.
+func splice(dst, src net.Conn, idle time.Duration) int64 {
+	defer dst.Close()
+	defer src.Close()
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	read := untilIdle{idle: idle, set: src.SetReadDeadline}
+	write := untilIdle{idle: idle, set: dst.SetWriteDeadline}
+	for total := int64(0); ; {
+		if read.extend() != nil || write.extend() != nil {
+			return total
+		}
+		n, err := src.Read(*buf)
+		if n > 0 {
+			if _, werr := dst.Write((*buf)[:n]); werr != nil {
+				return total
+			}
+			total += int64(n)
+		}
+		if err != nil {
+			return total
+		}
+	}
+}
