@@ -1,0 +1,309 @@
+package demo
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/proxy"
+)
+
+// What the demonstration is made of: one client that may ask for predictions,
+// and one that may only look.
+const (
+	defaultListen = "127.0.0.1:8443"
+	host          = "localhost" // clients resolve it themselves, and send it as SNI
+	audience      = "models"
+	clientID      = "demo"
+	scopePredict  = "models.predict"
+	scopeStatus   = "models.status"
+	tokenLifetime = time.Hour // long enough for the printed line to be tried
+	predictPath   = "/v1/models/" + ModelName + ":predict"
+	predictBody   = `{"instances": [1.0, 2.0, 5.0]}`
+)
+
+// Command is `sallyport demo`. It serves until its context ends.
+func Command() *cobra.Command {
+	d := &demo{}
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Run the gateway on loopback with an issuer and a model server to try it on",
+		Long: `Run, in one process and on loopback only, a small OpenID issuer, a model server
+that speaks TensorFlow Serving's REST API, and the gateway in front of it, with a
+certificate of a local authority. Two curl lines that can be pasted are printed:
+one with a token, one without. Ctrl-C ends it.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			d.listenGiven = c.Flags().Changed("listen")
+			d.out, d.log = c.OutOrStdout(), c.ErrOrStderr()
+			return d.run(c.Context())
+		},
+	}
+	c.Flags().BoolVar(&d.check, "check", false, "make the calls, good and bad ones, print what came back, and end")
+	c.Flags().StringVar(&d.listen, "listen", defaultListen, "address of the gateway; another port is taken if the default one is in use")
+	c.Flags().StringVar(&d.dir, "dir", "", "folder that keeps the local authority and the configuration (default: a temporary one, removed at the end)")
+	return c
+}
+
+// demo is one run of the command.
+type demo struct {
+	check       bool
+	listen      string
+	listenGiven bool
+	dir         string
+	out, log    io.Writer
+
+	front, issuerAt, modelsAt net.Listener
+	issuer                    *Issuer
+	models                    *ModelServer
+	secret                    string // of the client
+	config                    string // path of the gateway's configuration
+	gateway                   *proxy.Gateway
+	root                      string // path of the local authority's certificate
+}
+
+// run is the whole demonstration. All that it starts is gone when it returns.
+func (d *demo) run(ctx context.Context) (err error) {
+	remove, err := d.openDir()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	defer d.closeListeners()
+	if err := d.openListeners(); err != nil {
+		return err
+	}
+	if err := d.build(); err != nil {
+		return err
+	}
+
+	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
+	front, stopFront := context.WithCancel(ctx)
+	var behind sync.WaitGroup
+	defer behind.Wait()
+	defer stopBase() // after the gateway, which may still need both
+	defer stopFront()
+	behind.Go(func() { serve(base, d.issuerAt, d.issuer) })
+	behind.Go(func() { serve(base, d.modelsAt, d.models) })
+	ended := make(chan error, 1)
+	go func() { ended <- d.gateway.Run(front) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-d.gateway.Ready():
+	}
+	if d.check {
+		err = d.callAll(front)
+		stopFront()
+		return errors.Join(err, <-ended)
+	}
+	if err := d.explain(); err != nil {
+		stopFront()
+		return errors.Join(err, <-ended)
+	}
+	return <-ended
+}
+
+// openDir makes the folder for the authority and the configuration; remove
+// takes it away again if it was not chosen by the user.
+func (d *demo) openDir() (remove func() error, err error) {
+	if d.dir == "" {
+		if d.dir, err = os.MkdirTemp("", "sallyport-demo-"); err != nil {
+			return nil, fmt.Errorf("making a folder: %w", err)
+		}
+		return func() error { return os.RemoveAll(d.dir) }, nil
+	}
+	if d.dir, err = filepath.Abs(d.dir); err != nil { // curl may be run elsewhere
+		return nil, fmt.Errorf("finding the folder: %w", err)
+	}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the folder: %w", err)
+	}
+	return func() error { return nil }, nil
+}
+
+// openListeners opens all three before anything is built, because the
+// configuration names their ports.
+func (d *demo) openListeners() (err error) {
+	d.front, err = net.Listen("tcp", d.listen)
+	if errors.Is(err, syscall.EADDRINUSE) && !d.listenGiven {
+		fmt.Fprintf(d.out, "%s is in use; the gateway takes another port.\n\n", d.listen)
+		d.front, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return fmt.Errorf("opening the gateway's port: %w", err)
+	}
+	if d.issuerAt, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return fmt.Errorf("opening the issuer's port: %w", err)
+	}
+	if d.modelsAt, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return fmt.Errorf("opening the model server's port: %w", err)
+	}
+	return nil
+}
+
+// closeListeners closes those that no server came to own.
+func (d *demo) closeListeners() {
+	for _, l := range []net.Listener{d.front, d.issuerAt, d.modelsAt} {
+		if l != nil {
+			_ = l.Close() // closed twice where a server did
+		}
+	}
+}
+
+// build makes the issuer, the model server and the gateway, the latter from a
+// file as `sallyport serve` does.
+func (d *demo) build() (err error) {
+	d.secret = rand.Text()
+	d.models = NewModelServer()
+	if err := d.newIssuer(); err != nil {
+		return err
+	}
+	d.config = filepath.Join(d.dir, "demo-gateway.yaml")
+	if err := os.WriteFile(d.config, d.gatewayYAML(), 0o600); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	config, err := proxy.LoadConfig(d.config)
+	if err != nil {
+		return err
+	}
+	audit := d.out // a record of each call, below the lines to paste
+	if d.check {
+		audit = io.Discard
+	}
+	d.gateway, err = proxy.New(config, proxy.Options{
+		Log:    slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Stdout: audit,
+		Listen: d.listenAs,
+	})
+	if err != nil {
+		return err
+	}
+	d.root = d.gateway.RootPath()
+	return nil
+}
+
+// newIssuer makes the issuer that is reached at issuerAt.
+func (d *demo) newIssuer() (err error) {
+	d.issuer, err = NewIssuer(IssuerConfig{
+		URL:      "http://" + d.issuerAt.Addr().String(),
+		Audience: audience,
+		Clients:  map[string]Client{clientID: {Secret: d.secret, Scopes: []string{scopePredict, scopeStatus}}},
+		Lifetime: tokenLifetime,
+	})
+	return err
+}
+
+// gatewayYAML is the configuration: what a user would write, with ports.
+func (d *demo) gatewayYAML() []byte {
+	return fmt.Appendf(nil, `# Written by sallyport demo.
+listen: {https: %q, http: off, health: "127.0.0.1:0"}
+tls: {local: {dir: %q}}
+drain: 5s
+
+issuers:
+  demo: {url: %q, audience: %s}
+
+upstreams:
+  tf: {serves: tensorflow, rest: %q}
+
+routes:
+  - host: %s
+    upstream: tf
+    callers: issuer/demo
+    rules: [{allow: [get, post], who: {scope: %s}}]
+`, d.front.Addr(), filepath.Join(d.dir, "ca"), "http://"+d.issuerAt.Addr().String(), audience, "http://"+d.modelsAt.Addr().String(), host, scopePredict)
+}
+
+// listenAs hands the gateway the port that is open already.
+func (d *demo) listenAs(network, addr string) (net.Listener, error) {
+	if addr == d.front.Addr().String() {
+		return d.front, nil
+	}
+	return net.Listen(network, addr)
+}
+
+// serve runs a server on l until ctx ends, then lets requests in flight finish.
+// Its clients are the gateway and the user's own: an error means that the
+// listener was closed, which ends the run elsewhere too.
+func serve(ctx context.Context, l net.Listener, h http.Handler) {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	var closing sync.WaitGroup
+	closing.Go(func() {
+		<-ctx.Done()
+		fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if s.Shutdown(fresh) != nil {
+			_ = s.Close()
+		}
+	})
+	_ = s.Serve(l)
+	closing.Wait()
+}
+
+// url is where clients reach the gateway.
+func (d *demo) url() string {
+	_, port, err := net.SplitHostPort(d.front.Addr().String())
+	if err != nil {
+		return ""
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+// explain prints what runs where, and the lines to paste.
+func (d *demo) explain() error {
+	token, err := d.issuer.Sign(d.issuer.Claims(clientID, scopePredict))
+	if err != nil {
+		return err
+	}
+	curl := "curl -i --cacert " + shell(d.root)
+	call := "-d " + shell(predictBody) + " " + d.url() + predictPath
+	_, err = fmt.Fprintf(d.out, `All of this runs in one process, on loopback:
+
+  gateway       %s, configured by %s
+  issuer        http://%s
+  model server  http://%s, without TLS and authentication of its own
+  health        http://%s/readyz and /metrics
+
+With a token, good for an hour: 200 and predictions
+
+  %s -H 'Authorization: Bearer %s' %s
+
+Without one: 401
+
+  %s %s
+
+Another token:
+
+  curl -u %s:%s -d grant_type=client_credentials %s
+
+Records of your calls follow; Ctrl-C ends the demo.
+
+`, d.url(), d.config, d.issuerAt.Addr(), d.modelsAt.Addr(), d.gateway.Addrs().Health,
+		curl, token, call, curl, call, clientID, d.secret, d.issuer.TokenURL())
+	return err
+}
+
+// shell quotes a word for a POSIX shell.
+func shell(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%", r)
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
