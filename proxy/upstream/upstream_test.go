@@ -1,0 +1,93 @@
+package upstream
+
+import (
+	"bufio"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"sallyport/proxy/setting"
+)
+
+// rawServer serves each connection with handle, and returns its address. It
+// waits for all handlers at the end of the test.
+func rawServer(tb testing.TB, handle func(net.Conn)) (addr string) {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var mu sync.Mutex
+	var handlers sync.WaitGroup
+	conns := map[net.Conn]bool{}
+	handlers.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns[c] = true
+			mu.Unlock()
+			handlers.Go(func() {
+				defer c.Close()
+				handle(c)
+			})
+		}
+	})
+	tb.Cleanup(func() {
+		l.Close()
+		mu.Lock()
+		for c := range conns {
+			c.Close()
+		}
+		mu.Unlock()
+		handlers.Wait()
+	})
+	return l.Addr().String()
+}
+
+// readRequestHead reads up to the empty line.
+func readRequestHead(in *bufio.Reader) (string, error) {
+	var head strings.Builder
+	for {
+		line, err := in.ReadString('\n')
+		head.WriteString(line)
+		if err != nil || line == "\r\n" {
+			return head.String(), err
+		}
+	}
+}
+
+func endpointURL(tb testing.TB, s string) setting.URL {
+	tb.Helper()
+	if !strings.Contains(s, "://") {
+		s = "http://" + s
+	}
+	u, err := setting.ParseURL(s)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return u
+}
+
+// newUpstream is an upstream of these addresses or URLs.
+func newUpstream(tb testing.TB, addrs ...string) *Upstream {
+	tb.Helper()
+	var c Config
+	for _, a := range addrs {
+		c.Rest = append(c.Rest, endpointURL(tb, a))
+	}
+	return configured(tb, c, Options{})
+}
+
+func configured(tb testing.TB, c Config, o Options) *Upstream {
+	tb.Helper()
+	u, err := New("test", c, o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(u.Close)
+	return u
+}
