@@ -1,0 +1,501 @@
+package edge
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sallyport/proxy/setting"
+)
+
+// testCA is an authority as a company has one.
+type testCA struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pool *x509.CertPool
+}
+
+func newTestCA(t testing.TB) *testCA {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &testCA{key: key, pool: x509.NewCertPool()}
+	ca.cert = ca.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, key)
+	ca.pool.AddCert(ca.cert)
+	return ca
+}
+
+// sign signs a template, with itself if there is no certificate yet.
+func (ca *testCA) sign(t testing.TB, c *x509.Certificate, key any) *x509.Certificate {
+	t.Helper()
+	c.SerialNumber, c.BasicConstraintsValid = big.NewInt(time.Now().UnixNano()), true
+	if c.NotBefore.IsZero() {
+		c.NotBefore = time.Now().Add(-time.Hour)
+	}
+	if c.NotAfter.IsZero() {
+		c.NotAfter = time.Now().Add(24 * time.Hour)
+	}
+	parent, public := ca.cert, any(&ca.key.PublicKey)
+	if parent == nil {
+		parent = c
+	}
+	switch k := key.(type) {
+	case *ecdsa.PrivateKey:
+		public = &k.PublicKey
+	case *rsa.PrivateKey:
+		public = &k.PublicKey
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, public, ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// write puts a certificate for hosts and its key into dir, under a name.
+func (ca *testCA) write(t testing.TB, dir, name string, template *x509.Certificate) FileConfig {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca.writeKey(t, dir, name, template, key)
+}
+
+func (ca *testCA) writeKey(t testing.TB, dir, name string, template *x509.Certificate, key any) FileConfig {
+	t.Helper()
+	cert := ca.sign(t, template, key)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := FileConfig{Cert: filepath.Join(dir, name+".pem"), Key: filepath.Join(dir, name+".key")}
+	writeTest(t, c.Cert, pemBlock("CERTIFICATE", cert.Raw))
+	writeTest(t, c.Key, pemBlock("PRIVATE KEY", der))
+	return c
+}
+
+func writeTest(t testing.TB, name string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func forHosts(hosts ...string) *x509.Certificate { return &x509.Certificate{DNSNames: hosts} }
+
+// journal is a log that tests read.
+type journal struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.String()
+}
+
+func (j *journal) log() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
+
+// room is room for everybody, and counts.
+type room struct {
+	mu   sync.Mutex
+	max  int
+	here int
+	left chan struct{} // gets one for each that leaves
+}
+
+func newRoom(max int) *room { return &room{max: max, left: make(chan struct{}, 1000)} }
+
+func (r *room) Enter(netip.Addr) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.here >= r.max {
+		return false
+	}
+	r.here++
+	return true
+}
+
+func (r *room) Leave(netip.Addr) {
+	r.mu.Lock()
+	r.here--
+	r.mu.Unlock()
+	r.left <- struct{}{}
+}
+
+// listen opens a listener of e that says hello to each connection.
+func listen(t testing.TB, e *Edge, l Limits) string {
+	t.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Conns == nil {
+		l.Conns = newRoom(1000)
+	}
+	lis := e.Listen(inner, l)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				_, _ = io.WriteString(c, "hello")
+				_, _ = io.Copy(io.Discard, c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		lis.Close()
+		wg.Wait()
+	})
+	return inner.Addr().String()
+}
+
+// call shakes hands as a client and reads the greeting.
+func call(addr string, c *tls.Config) (tls.ConnectionState, error) {
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: c}
+	conn, err := d.Dial("tcp", addr)
+	if err != nil {
+		return tls.ConnectionState{}, err
+	}
+	defer conn.Close()
+	// In TLS 1.3 a client is done before the server has judged it.
+	if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
+		return tls.ConnectionState{}, err
+	}
+	return conn.(*tls.Conn).ConnectionState(), nil
+}
+
+func newEdge(t testing.TB, c Config, o Options) *Edge {
+	t.Helper()
+	e, err := New(c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestChoiceByName(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	local := filepath.Join(dir, "ca")
+	config := Config{
+		Files: setting.List[FileConfig]{
+			ca.write(t, dir, "a", forHosts("a.example.com")),
+			ca.write(t, dir, "wild", forHosts("*.example.com", "other.example.org")),
+		},
+		Local: &LocalConfig{Dir: local},
+	}
+	hosts := []string{"a.example.com", "*.example.com", "dev.local", "*.dev.local"}
+	e := newEdge(t, config, Options{Hosts: hosts})
+	addr := listen(t, e, Limits{})
+	pool := ca.pool.Clone()
+	root, err := os.ReadFile(e.RootPath())
+	if err != nil || !pool.AppendCertsFromPEM(root) {
+		t.Fatalf("root of the local authority: %v", err)
+	}
+	for _, tt := range []struct {
+		name string
+		want []string // names in the certificate, nil: refused with unrecognized_name
+	}{
+		{"a.example.com", []string{"a.example.com"}},
+		{"A.Example.COM", []string{"a.example.com"}},
+		{"a.example.com.", []string{"a.example.com"}},
+		{"b.example.com", []string{"*.example.com", "other.example.org"}},
+		{"dev.local", []string{"dev.local"}},
+		{"x.dev.local", []string{"*.dev.local"}},
+		{"x.y.dev.local", nil},
+		{"x.y.example.com", nil},
+		{"example.com", nil},
+		{"other.example.org", nil}, // in a certificate, but of no route
+		{"nobody.test", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			state, err := call(addr, &tls.Config{ServerName: tt.name, RootCAs: pool})
+			if tt.want == nil {
+				if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+					t.Errorf("got %v, want alert unrecognized_name", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := state.PeerCertificates[0].DNSNames; !slices.Equal(got, tt.want) {
+				t.Errorf("got the certificate of %v, want %v", got, tt.want)
+			}
+		})
+	}
+	for host, want := range map[string]bool{"a.example.com": false, "*.example.com": false, "dev.local": true, "*.dev.local": true, "nobody.test": false} {
+		if got := e.Local(host); got != want {
+			t.Errorf("Local(%s) = %t, want %t", host, got, want)
+		}
+	}
+}
+
+// Of several certificates for a name, the client gets one that it can use.
+func TestChoiceByKey(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEdge(t, Config{MinVersion: "1.2", Files: setting.List[FileConfig]{
+		ca.write(t, dir, "ec", forHosts("a.example.com")),
+		ca.writeKey(t, dir, "rsa", forHosts("a.example.com"), key),
+	}}, Options{Hosts: []string{"a.example.com"}})
+	addr := listen(t, e, Limits{})
+	for suite, want := range map[uint16]x509.PublicKeyAlgorithm{
+		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:   x509.RSA,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: x509.ECDSA,
+	} {
+		state, err := call(addr, &tls.Config{ServerName: "a.example.com", RootCAs: ca.pool, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}})
+		if err != nil {
+			t.Fatalf("%s: %v", tls.CipherSuiteName(suite), err)
+		}
+		if got := state.PeerCertificates[0].PublicKeyAlgorithm; got != want {
+			t.Errorf("%s: got a key for %s, want %s", tls.CipherSuiteName(suite), got, want)
+		}
+	}
+}
+
+func TestHandshake(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	files := setting.List[FileConfig]{ca.write(t, dir, "a", forHosts("a.example.com"))}
+	for _, tt := range []struct {
+		name       string
+		minVersion string
+		client     *tls.Config
+		nameless   bool
+		version    uint16 // 0: refused
+		log        string // part of the log
+	}{
+		{name: "today's client", version: tls.VersionTLS13},
+		{name: "1.2 by default", client: &tls.Config{MaxVersion: tls.VersionTLS12},
+			log: `TLS refused for \"a.example.com\": the client offers at most TLS 1.2; update it, or set tls.min_version: \"1.2\"`},
+		{name: "1.2 where allowed", minVersion: "1.2", client: &tls.Config{MaxVersion: tls.VersionTLS12}, version: tls.VersionTLS12},
+		{name: "1.2 without AEAD", minVersion: "1.2",
+			client: &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_128_GCM_SHA256}},
+			log:    `the client offers TLS 1.2 without any ECDHE suite`},
+		{name: "1.1", minVersion: "1.2", client: &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
+			log: `the client offers at most TLS 1.1, which is not safe; update it`},
+		{name: "no name", nameless: true,
+			log: `no route for \"127.0.0.1\"; hosts: a.example.com; the client sent no name (SNI), as when the URL has an address; try curl --resolve" client=127.0.0.1`},
+		{name: "unknown name", client: &tls.Config{ServerName: "b.example.com"},
+			log: `no route for \"b.example.com\"; hosts: a.example.com; add a route for it`},
+		{name: "unknown protocol", client: &tls.Config{NextProtos: []string{"spdy/3"}}},
+		{name: "P-256 only", client: &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP256}}, version: tls.VersionTLS13},
+		{name: "P-521 only", client: &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP521}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var j journal
+			e := newEdge(t, Config{Files: files, MinVersion: tt.minVersion}, Options{Hosts: []string{"a.example.com"}, Log: j.log()})
+			addr := listen(t, e, Limits{})
+			client := &tls.Config{}
+			if tt.client != nil {
+				client = tt.client.Clone()
+			}
+			client.RootCAs = ca.pool
+			switch {
+			case tt.nameless:
+				client = &tls.Config{InsecureSkipVerify: true, ServerName: "127.0.0.1"} // crypto/tls sends no address as a name
+			case client.ServerName == "":
+				client.ServerName = "a.example.com"
+			}
+			state, err := call(addr, client)
+			if (err == nil) != (tt.version != 0) {
+				t.Fatalf("got error %v, want version %s", err, tls.VersionName(tt.version))
+			}
+			if state.Version != tt.version {
+				t.Errorf("got %s, want %s", tls.VersionName(state.Version), tls.VersionName(tt.version))
+			}
+			if tt.log == "" && j.String() != "" || !strings.Contains(j.String(), tt.log) {
+				t.Errorf("got the log %s\nwant %s", j.String(), tt.log)
+			}
+		})
+	}
+}
+
+func TestHybridKeyExchangeAndProtocols(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	e := newEdge(t, Config{Files: setting.List[FileConfig]{ca.write(t, dir, "a", forHosts("a.example.com"))}}, Options{Hosts: []string{"a.example.com"}})
+	addr := listen(t, e, Limits{})
+	for offered, want := range map[string]string{"h2,http/1.1": "h2", "http/1.1": "http/1.1", "": ""} {
+		c := &tls.Config{ServerName: "a.example.com", RootCAs: ca.pool}
+		if offered != "" {
+			c.NextProtos = strings.Split(offered, ",")
+		}
+		state, err := call(addr, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state.CurveID != tls.X25519MLKEM768 {
+			t.Errorf("got key exchange %s, want X25519MLKEM768", state.CurveID)
+		}
+		if state.NegotiatedProtocol != want {
+			t.Errorf("offered %q: got %q, want %q", offered, state.NegotiatedProtocol, want)
+		}
+	}
+}
+
+// A session of a known name must not let an unknown one in.
+func TestResumption(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	e := newEdge(t, Config{Files: setting.List[FileConfig]{ca.write(t, dir, "a", forHosts("a.example.com", "b.example.com"))}}, Options{Hosts: []string{"a.example.com"}})
+	addr := listen(t, e, Limits{})
+	cache := tls.NewLRUClientSessionCache(4)
+	for i, want := range []bool{false, true} {
+		state, err := call(addr, &tls.Config{ServerName: "a.example.com", RootCAs: ca.pool, ClientSessionCache: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state.DidResume != want {
+			t.Errorf("call %d resumed: %t, want %t", i, state.DidResume, want)
+		}
+	}
+	session, ok := cache.Get("a.example.com")
+	if !ok {
+		t.Fatal("no session to try with")
+	}
+	cache.Put("b.example.com", session)
+	if _, err := call(addr, &tls.Config{ServerName: "b.example.com", RootCAs: ca.pool, ClientSessionCache: cache}); err == nil {
+		t.Error("the session of a.example.com opened b.example.com, which no route has")
+	}
+}
+
+// A scanner must not be able to fill the disk.
+func TestRefusalLogIsBounded(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	var j journal
+	var mu sync.Mutex
+	now := time.Now()
+	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
+	e := newEdge(t, Config{Files: setting.List[FileConfig]{ca.write(t, dir, "a", forHosts("a.example.com"))}},
+		Options{Hosts: []string{"a.example.com"}, Log: j.log(), Now: clock})
+	addr := listen(t, e, Limits{})
+	scan := func(n int) {
+		for range n {
+			if _, err := call(addr, &tls.Config{ServerName: strings.Repeat("x", 60) + ".test"}); err == nil {
+				t.Fatal("an unknown name was let in")
+			}
+		}
+	}
+	scan(linesPerMinute + 15)
+	if got := strings.Count(j.String(), "no route for"); got != linesPerMinute {
+		t.Errorf("%d lines, want %d", got, linesPerMinute)
+	}
+	mu.Lock()
+	now = now.Add(time.Minute)
+	mu.Unlock()
+	scan(1)
+	if got := j.String(); !strings.Contains(got, "refusals=15") || strings.Count(got, "no route for") != linesPerMinute+1 {
+		t.Errorf("after a minute, want one more line and the number of silent ones:\n%s", got)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	a := ca.write(t, dir, "a", forHosts("a.example.com"))
+	b := ca.write(t, dir, "b", forHosts("b.example.com"))
+	open := ca.write(t, dir, "open", forHosts("a.example.com"))
+	if err := os.Chmod(open.Key, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	garbage := filepath.Join(dir, "garbage.pem")
+	writeTest(t, garbage, []byte("not PEM"))
+	for _, tt := range []struct {
+		name   string
+		config Config
+		host   string
+		want   string
+	}{
+		{"missing certificate", Config{Files: setting.List[FileConfig]{{Cert: filepath.Join(dir, "none.pem"), Key: a.Key}}}, "a.example.com", "none.pem: no such file"},
+		{"missing key", Config{Files: setting.List[FileConfig]{{Cert: a.Cert, Key: filepath.Join(dir, "none.key")}}}, "a.example.com", "none.key: no such file"},
+		{"another's key", Config{Files: setting.List[FileConfig]{{Cert: a.Cert, Key: b.Key}}}, "a.example.com", "private key does not match"},
+		{"garbage", Config{Files: setting.List[FileConfig]{{Cert: garbage, Key: a.Key}}}, "a.example.com", "garbage.pem"},
+		{"folder", Config{Files: setting.List[FileConfig]{{Cert: dir, Key: a.Key}}}, "a.example.com", "not a regular file"},
+		{"key that others write", Config{Files: setting.List[FileConfig]{open}}, "a.example.com", "can be written by every user"},
+		{"authority's certificate", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "sub", &x509.Certificate{DNSNames: []string{"a.example.com"}, IsCA: true})}}, "a.example.com", "is an authority's"},
+		{"no names", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "cn", &x509.Certificate{Subject: pkix.Name{CommonName: "a.example.com"}})}}, "a.example.com", "names no host"},
+		{"host without certificate", Config{Files: setting.List[FileConfig]{a}}, "b.example.com", "no certificate for host b.example.com"},
+		{"wildcard host, one name", Config{Files: setting.List[FileConfig]{a}}, "*.example.com", "no certificate for host *.example.com"},
+		{"no source", Config{}, "a.example.com", "no certificate for host a.example.com"},
+		{"TLS 1.1", Config{Files: setting.List[FileConfig]{a}, MinVersion: "1.1"}, "a.example.com", "is not served"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := New(tt.config, Options{Hosts: []string{tt.host}})
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("New: got %v, want %q", err, tt.want)
+			}
+			if tt.config.MinVersion != "" || len(tt.config.Files) == 0 {
+				return // what Check finds
+			}
+			var f setting.Faults
+			tt.config.CheckFiles("tls", []string{tt.host}, &f)
+			if len(f) != 1 || !strings.Contains(f.Error(), tt.want) {
+				t.Errorf("CheckFiles: got %q, want %q", f.Error(), tt.want)
+			}
+		})
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	pair := setting.List[FileConfig]{{Cert: "a.pem", Key: "a.key"}}
+	for _, tt := range []struct {
+		name   string
+		config Config
+		want   string // the beginning of the only fault
+	}{
+		{"files", Config{Files: pair}, ""},
+		{"local", Config{Local: &LocalConfig{}, MinVersion: "1.2"}, ""},
+		{"both", Config{Files: pair, Local: &LocalConfig{Dir: "ca"}, MinVersion: "1.3"}, ""},
+		{"none", Config{}, "tls: no source of certificates"},
+		{"acme", Config{ACME: map[string]any{"email": "ops@example.com"}}, "tls.acme: certificates by ACME are not in this version; use tls.files or tls.local"},
+		{"no key", Config{Files: setting.List[FileConfig]{pair[0], {Cert: "b.pem"}}}, "tls.files[1].key: missing"},
+		{"no certificate", Config{Files: setting.List[FileConfig]{{Key: "b.key"}}}, "tls.files[0].cert: missing"},
+		{"TLS 1.1", Config{Files: pair, MinVersion: "1.1"}, `tls.min_version: "1.1": is not a version`},
+		{"SSL", Config{Files: pair, MinVersion: "any"}, `tls.min_version: "any": is not a version`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var f setting.Faults
+			tt.config.Check("tls", &f)
+			if tt.want == "" && len(f) > 0 || tt.want != "" && (len(f) != 1 || !strings.HasPrefix(f.Error(), tt.want)) {
+				t.Errorf("got %q, want %q", f.Error(), tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,226 @@
+package edge
+
+import (
+	"context"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fileEdge makes an edge over one pair and returns its source with it.
+func fileEdge(t *testing.T, j *journal, hosts []string, configs ...FileConfig) (*Edge, *fileSource) {
+	t.Helper()
+	e := newEdge(t, Config{Files: configs}, Options{Hosts: hosts, Log: j.log()})
+	return e, e.sources[0].(*fileSource)
+}
+
+// serving is the serial number of the certificate for a name.
+func serving(e *Edge, name string) string {
+	c := e.sources[0].certificate(name, nil)
+	if c == nil {
+		return ""
+	}
+	return c.Leaf.SerialNumber.String()
+}
+
+func TestFilesReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, dir := newTestCA(t), t.TempDir()
+		var j journal
+		c := ca.write(t, dir, "a", forHosts("a.example.com"))
+		e, _ := fileEdge(t, &j, []string{"a.example.com"}, c)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- e.Run(ctx) }()
+		before := serving(e, "a.example.com")
+
+		time.Sleep(3 * lookEvery)
+		synctest.Wait()
+		if got := serving(e, "a.example.com"); got != before || j.String() != "" {
+			t.Errorf("without a change: certificate %s, was %s, log %q", got, before, j.String())
+		}
+		ca.write(t, dir, "a", forHosts("a.example.com"))
+		time.Sleep(lookEvery)
+		synctest.Wait()
+		if got := serving(e, "a.example.com"); got == before {
+			t.Error("the new certificate is not served")
+		}
+		if got := strings.Count(j.String(), "the certificate was replaced"); got != 1 {
+			t.Errorf("the change was told %d times, want once: %s", got, j.String())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// As Kubernetes mounts secrets: a link to a folder is turned to another one.
+func TestFilesReplacedByLink(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	for _, version := range []string{"v1", "v2"} {
+		if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		ca.write(t, filepath.Join(dir, version), "tls", forHosts("a.example.com"))
+	}
+	link := func(from, to string) {
+		t.Helper()
+		tmp := filepath.Join(dir, "tmp")
+		if err := os.Symlink(from, tmp); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(tmp, filepath.Join(dir, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("v1", "..data")
+	link("..data/tls.pem", "tls.pem")
+	link("..data/tls.key", "tls.key")
+	var j journal
+	e, s := fileEdge(t, &j, []string{"a.example.com"}, FileConfig{Cert: filepath.Join(dir, "tls.pem"), Key: filepath.Join(dir, "tls.key")})
+	before := serving(e, "a.example.com")
+	link("v2", "..data")
+	s.look()
+	if got := serving(e, "a.example.com"); got == before {
+		t.Error("the certificate behind the turned link is not served")
+	}
+}
+
+func TestFilesBroken(t *testing.T) {
+	ca := newTestCA(t)
+	good := forHosts("a.example.com", "b.example.com")
+	for _, tt := range []struct {
+		name   string
+		change func(t *testing.T, dir string, c FileConfig)
+		want   string // part of LastError
+	}{
+		{"certificate cut", func(t *testing.T, _ string, c FileConfig) {
+			b, err := os.ReadFile(c.Cert)
+			if err != nil {
+				t.Fatal(err)
+			}
+			writeTest(t, c.Cert, b[:len(b)/2])
+		}, "PEM"},
+		{"certificate gone", func(t *testing.T, _ string, c FileConfig) { os.Remove(c.Cert) }, "a.pem: no such file"},
+		{"key gone", func(t *testing.T, _ string, c FileConfig) { os.Remove(c.Key) }, "a.key: no such file"},
+		{"key of another", func(t *testing.T, dir string, c FileConfig) {
+			other := ca.write(t, dir, "other", forHosts("a.example.com"))
+			if err := os.Rename(other.Key, c.Key); err != nil {
+				t.Fatal(err)
+			}
+		}, "private key does not match"},
+		{"a host lost", func(t *testing.T, dir string, _ FileConfig) {
+			ca.write(t, dir, "a", forHosts("a.example.com"))
+		}, "no longer names host b.example.com"},
+		{"expired", func(t *testing.T, dir string, _ FileConfig) {
+			ca.write(t, dir, "a", &x509.Certificate{DNSNames: good.DNSNames, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(-time.Minute)})
+		}, "expired at"},
+		{"not yet valid", func(t *testing.T, dir string, _ FileConfig) {
+			ca.write(t, dir, "a", &x509.Certificate{DNSNames: good.DNSNames, NotBefore: time.Now().Add(time.Hour)})
+		}, "valid only from"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			var j journal
+			c := ca.write(t, dir, "a", forHosts(good.DNSNames...))
+			e, s := fileEdge(t, &j, good.DNSNames, c)
+			before := serving(e, "a.example.com")
+			tt.change(t, dir, c)
+
+			s.look()
+			if j.String() != "" {
+				t.Errorf("told at the first look, when it may be half a change: %s", j.String())
+			}
+			for range 5 {
+				s.look()
+			}
+			if got := serving(e, "a.example.com"); got != before {
+				t.Errorf("serving %s, want the old %s", got, before)
+			}
+			if got := e.Certificates()[0].LastError; !strings.Contains(got, tt.want) {
+				t.Errorf("status %q, want %q", got, tt.want)
+			}
+			if got := strings.Count(j.String(), "the old one is kept"); got != 1 {
+				t.Errorf("told %d times, want once: %s", got, j.String())
+			}
+
+			ca.write(t, dir, "a", forHosts(good.DNSNames...))
+			s.look()
+			if got := serving(e, "a.example.com"); got == before {
+				t.Error("the mended certificate is not served")
+			}
+			if got := e.Certificates()[0].LastError; got != "" {
+				t.Errorf("status %q after mending, want none", got)
+			}
+		})
+	}
+}
+
+// Going back to the files that serve is a mend too.
+func TestFilesRestored(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	var j journal
+	c := ca.write(t, dir, "a", forHosts("a.example.com"))
+	e, s := fileEdge(t, &j, []string{"a.example.com"}, c)
+	old, err := os.ReadFile(c.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeTest(t, c.Cert, []byte("garbage"))
+	s.look()
+	s.look()
+	writeTest(t, c.Cert, old)
+	s.look()
+	if got := e.Certificates()[0].LastError; got != "" {
+		t.Errorf("status %q after the old file came back, want none", got)
+	}
+	writeTest(t, c.Cert, []byte("garbage"))
+	s.look()
+	s.look()
+	if got := strings.Count(j.String(), "the old one is kept"); got != 2 {
+		t.Errorf("told %d times, want once for each time it broke: %s", got, j.String())
+	}
+}
+
+func TestFilesStart(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	var j journal
+	end := time.Now().Add(-time.Minute)
+	c := ca.write(t, dir, "a", &x509.Certificate{DNSNames: []string{"A.Example.com"}, NotBefore: end.Add(-time.Hour), NotAfter: end})
+	if err := os.Chmod(c.Key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	e, _ := fileEdge(t, &j, []string{"a.example.com"}, c)
+	for _, want := range []string{"the certificate has expired", "can be read by every user"} {
+		if !strings.Contains(j.String(), want) {
+			t.Errorf("the log lacks %q: %s", want, j.String())
+		}
+	}
+	got := e.Certificates()[0]
+	if !slices.Equal(got.Hosts, []string{"A.Example.com"}) || got.Source != "files" || got.Issuer != "test CA" || !got.NotAfter.Equal(end.Truncate(time.Second)) {
+		t.Errorf("status %+v", got)
+	}
+}
+
+func TestKeyInMountedFolderIsNotExposed(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "tls.key")
+	if err := os.WriteFile(name, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if !exposed(name) {
+		t.Error("a world-readable key in an ordinary folder is not exposed")
+	}
+	if err := os.Symlink("x", filepath.Join(dir, "..data")); err != nil {
+		t.Fatal(err)
+	}
+	if exposed(name) {
+		t.Error("a key in a mounted folder is exposed")
+	}
+}

@@ -1,0 +1,173 @@
+package edge
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sallyport/proxy/setting"
+)
+
+func localEdge(t *testing.T, dir string, now func() time.Time, hosts ...string) *Edge {
+	t.Helper()
+	return newEdge(t, Config{Local: &LocalConfig{Dir: dir}}, Options{Hosts: hosts, Now: now})
+}
+
+func localPool(t *testing.T, e *Edge) *x509.CertPool {
+	t.Helper()
+	root, err := os.ReadFile(e.RootPath())
+	pool := x509.NewCertPool()
+	if err != nil || !pool.AppendCertsFromPEM(root) {
+		t.Fatalf("reading the root: %v", err)
+	}
+	return pool
+}
+
+func TestLocalFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "deep", "ca")
+	e := localEdge(t, dir, nil, "localhost", "*.models.test")
+	for name, want := range map[string]os.FileMode{"": 0o700 | os.ModeDir, authorityFile: 0o600, rootFile: 0o644} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || info.Mode() != want {
+			t.Errorf("%q: mode %v, error %v, want mode %v", name, info.Mode(), err, want)
+		}
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 2 {
+		t.Errorf("the folder has %d files, want 2 (%v)", len(files), err)
+	}
+	if want := filepath.Join(dir, rootFile); e.RootPath() != want {
+		t.Errorf("RootPath = %s, want %s", e.RootPath(), want)
+	}
+	root := e.local.authority.root
+	if !root.MaxPathLenZero || root.KeyUsage != x509.KeyUsageCertSign {
+		t.Error("the root could sign other authorities, or more than certificates")
+	}
+}
+
+// A client that trusts the root keeps trusting after a restart.
+func TestLocalRestart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	first := localEdge(t, dir, nil, "localhost")
+	pool := localPool(t, first)
+	second := localEdge(t, dir, nil, "localhost", "new.test")
+	addr := listen(t, second, Limits{})
+	for _, host := range []string{"localhost", "new.test"} {
+		state, err := call(addr, &tls.Config{ServerName: host, RootCAs: pool})
+		if err != nil {
+			t.Fatalf("%s: %v", host, err)
+		}
+		leaf := state.PeerCertificates[0]
+		if life := leaf.NotAfter.Sub(leaf.NotBefore); life > leafLife+backdated || len(leaf.DNSNames) != 1 || leaf.IsCA {
+			t.Errorf("%s: certificate for %v, life %s, CA %t", host, leaf.DNSNames, life, leaf.IsCA)
+		}
+	}
+	if err := os.Remove(second.RootPath()); err != nil {
+		t.Fatal(err)
+	}
+	localPool(t, localEdge(t, dir, nil, "localhost")) // root.pem is written again
+}
+
+// Several processes on one folder end up with one authority.
+func TestLocalStartedTogether(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	roots := make([]string, 8)
+	var wg sync.WaitGroup
+	for i := range roots {
+		wg.Go(func() {
+			a, err := openAuthority(dir, time.Now())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			roots[i] = string(a.root.Raw)
+		})
+	}
+	wg.Wait()
+	for i := range roots {
+		if roots[i] != roots[0] {
+			t.Fatalf("process %d has another root than process 0", i)
+		}
+	}
+}
+
+func TestLocalRenewal(t *testing.T) {
+	now := time.Now()
+	e := localEdge(t, filepath.Join(t.TempDir(), "ca"), func() time.Time { return now }, "localhost")
+	before := e.Certificates()[0]
+	if before.Source != "local" || before.Hosts[0] != "localhost" || !strings.HasPrefix(before.Issuer, "sallyport local CA") {
+		t.Errorf("status %+v", before)
+	}
+	now = now.Add(leafLife - leafRest - time.Minute)
+	e.local.look()
+	if got := e.Certificates()[0].NotAfter; !got.Equal(before.NotAfter) {
+		t.Errorf("renewed %s before its time", leafRest)
+	}
+	now = now.Add(2 * time.Minute)
+	e.local.look()
+	if got := e.Certificates()[0].NotAfter; !got.After(before.NotAfter) {
+		t.Errorf("not renewed: ends at %s", got)
+	}
+}
+
+func TestLocalRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(t *testing.T, dir string)
+		later  time.Duration
+		want   string
+	}{
+		{"key open to others", func(t *testing.T, dir string) {
+			if err := os.Chmod(filepath.Join(dir, authorityFile), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}, 0, "chmod 600"},
+		{"garbage", func(t *testing.T, dir string) { writeTest(t, filepath.Join(dir, authorityFile), []byte("garbage")) }, 0, "remove the folder"},
+		{"no authority", func(t *testing.T, dir string) {
+			c := newTestCA(t).write(t, t.TempDir(), "leaf", forHosts("a.test"))
+			cert, err := os.ReadFile(c.Cert)
+			if err != nil {
+				t.Fatal(err)
+			}
+			key, err := os.ReadFile(c.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			writeTest(t, filepath.Join(dir, authorityFile), append(cert, key...))
+		}, 0, "is not a certificate authority"},
+		{"at its end", func(*testing.T, string) {}, rootLife, "a new one is made"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "ca")
+			localEdge(t, dir, nil, "localhost")
+			tt.change(t, dir)
+			c := Config{Local: &LocalConfig{Dir: dir}}
+			_, err := New(c, Options{Hosts: []string{"localhost"}, Now: func() time.Time { return time.Now().Add(tt.later) }})
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("New: got %v, want %q", err, tt.want)
+			}
+			var f setting.Faults
+			c.CheckFiles("tls", []string{"localhost"}, &f)
+			if tt.later == 0 && !strings.Contains(f.Error(), tt.want) {
+				t.Errorf("CheckFiles: got %q, want %q", f.Error(), tt.want)
+			}
+		})
+	}
+}
+
+// Checking a configuration makes no authority.
+func TestLocalCheckFiles(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	var f setting.Faults
+	(&Config{Local: &LocalConfig{Dir: dir}}).CheckFiles("tls", []string{"localhost"}, &f)
+	if len(f) != 0 {
+		t.Errorf("got %v, want no faults", f)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the check left something in %s (%v)", dir, err)
+	}
+}
