@@ -1,0 +1,292 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// serve runs a server until the test ends, or stop is called.
+func serve(t *testing.T, o Options) (base string, stop func() error) {
+	t.Helper()
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, l) }()
+	ended := false
+	stop = func() error {
+		if ended {
+			return nil
+		}
+		ended = true
+		cancel()
+		return <-done
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return "http://" + l.Addr().String(), stop
+}
+
+func fetch(t *testing.T, method, url string) (int, http.Header, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := http.Client{
+		Timeout:       10 * time.Second,
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, res.Header, string(body)
+}
+
+func goodState() State {
+	return State{
+		Ready:        true,
+		Version:      "1.2.3",
+		Certificates: []Certificate{{Hosts: []string{"a.example.com"}, Source: "files", Issuer: "CA", NotAfter: time.Unix(1800000000, 0).UTC()}},
+		Issuers:      []Issuer{{Name: "corp", Keys: 2, Fetched: time.Unix(1700000000, 0).UTC()}, {Name: "away", LastError: "cannot be reached"}},
+		Upstreams:    []Upstream{{Name: "tf", Endpoints: []Endpoint{{URL: "http://tf-1:8501", Healthy: true, Active: 3, Idle: 4}}}},
+	}
+}
+
+func TestPaths(t *testing.T) {
+	base, _ := serve(t, Options{State: goodState})
+	for _, tt := range []struct {
+		method, path string
+		want         int
+	}{
+		{"GET", "/healthz", 200},
+		{"HEAD", "/healthz", 200},
+		{"GET", "/healthz?verbose", 200},
+		{"GET", "/readyz", 200},
+		{"GET", "/metrics", 200},
+		{"HEAD", "/metrics", 200},
+		{"POST", "/healthz", 405},
+		{"DELETE", "/metrics", 405},
+		{"GET", "/", 404},
+		{"GET", "/healthz/", 404},
+		{"GET", "/%68ealthz", 404},
+		{"GET", "//metrics", 404},
+		{"GET", "/x/../metrics", 404},
+		{"GET", "/debug/pprof/", 404},
+		{"POST", "/reload", 404},
+	} {
+		if got, _, _ := fetch(t, tt.method, base+tt.path); got != tt.want {
+			t.Errorf("%s %s: got %d, want %d", tt.method, tt.path, got, tt.want)
+		}
+	}
+}
+
+func TestReady(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		state func() State
+		want  int
+	}{
+		{"ready", goodState, 200},
+		{"all upstreams and issuers away", func() State {
+			s := goodState()
+			s.Upstreams[0].Endpoints[0].Healthy = false
+			s.Certificates[0].LastError = "key mismatch"
+			return s
+		}, 200},
+		{"starting", func() State { return State{} }, 503},
+		{"draining", func() State { s := goodState(); s.Draining = true; return s }, 503},
+		{"nobody to ask", nil, 503},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			base, _ := serve(t, Options{State: tt.state})
+			status, header, body := fetch(t, "GET", base+"/readyz")
+			if status != tt.want || header.Get("Content-Type") != "application/json" || header.Get("Cache-Control") != "no-store" {
+				t.Errorf("got %d with %v, want %d and JSON", status, header, tt.want)
+			}
+			var got State
+			if err := json.Unmarshal([]byte(body), &got); err != nil {
+				t.Fatal(err)
+			}
+			want := State{}
+			if tt.state != nil {
+				want = tt.state()
+			}
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+			if alive, _, _ := fetch(t, "GET", base+"/healthz"); alive != 200 {
+				t.Errorf("/healthz: got %d, want 200 whatever the state", alive)
+			}
+		})
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	extra := prometheus.NewCounter(prometheus.CounterOpts{Name: "extra_total", Help: "Extra."})
+	extra.Add(7)
+	o := Options{
+		State: func() State {
+			s := goodState()
+			s.Certificates = append(s.Certificates, Certificate{Hosts: []string{"a.example.com"}, Source: "files", NotAfter: time.Unix(1790000000, 0), LastError: "broken"})
+			return s
+		},
+		Counts: func() Counts {
+			return Counts{InFlight: 5, Connections: 6, AuditWritten: 8, AuditDropped: 9, AuditFailed: 10, AuditPending: 11}
+		},
+		Collectors: []prometheus.Collector{extra},
+		Now:        func() time.Time { return time.Unix(1700000060, 0) },
+	}
+	base, _ := serve(t, o)
+	status, _, body := fetch(t, "GET", base+"/metrics")
+	if status != 200 {
+		t.Fatalf("got %d: %s", status, body)
+	}
+	for _, want := range []string{
+		"sallyport_ready 1",
+		`sallyport_build_info{version="1.2.3"} 1`,
+		`sallyport_certificate_not_after_timestamp_seconds{host="a.example.com",source="files"} 1.79e+09`,
+		`sallyport_certificate_fault{host="a.example.com",source="files"} 1`,
+		`sallyport_issuer_keys{issuer="corp"} 2`,
+		`sallyport_issuer_keys_age_seconds{issuer="corp"} 60`,
+		`sallyport_issuer_fault{issuer="corp"} 0`,
+		`sallyport_issuer_keys{issuer="away"} 0`,
+		`sallyport_issuer_fault{issuer="away"} 1`,
+		`sallyport_upstream_healthy{endpoint="http://tf-1:8501",upstream="tf"} 1`,
+		`sallyport_upstream_requests_in_flight{endpoint="http://tf-1:8501",upstream="tf"} 3`,
+		`sallyport_upstream_connections_idle{endpoint="http://tf-1:8501",upstream="tf"} 4`,
+		"sallyport_requests_in_flight 5",
+		"sallyport_connections 6",
+		"sallyport_audit_records_total 8",
+		"sallyport_audit_records_dropped_total 9",
+		"sallyport_audit_write_failures_total 10",
+		"sallyport_audit_pending_bytes 11",
+		"extra_total 7",
+		"go_goroutines ",
+		"process_open_fds ",
+	} {
+		if !strings.Contains(body, "\n"+want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if strings.Contains(body, `keys_age_seconds{issuer="away"}`) {
+		t.Error("keys that were never fetched have an age")
+	}
+}
+
+// Names of a config that are no good as labels cost their own metric only.
+func TestMetricsWithBadLabel(t *testing.T) {
+	base, _ := serve(t, Options{State: func() State { return State{Ready: true, Issuers: []Issuer{{Name: "\xff"}}} }})
+	status, _, body := fetch(t, "GET", base+"/metrics")
+	if status != 200 || !strings.Contains(body, "\nsallyport_ready 1") {
+		t.Errorf("got %d: %.200s", status, body)
+	}
+}
+
+func TestNewRefusesClash(t *testing.T) {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "twice_total", Help: "Twice."})
+	if _, err := New(Options{Collectors: []prometheus.Collector{c, c}}); err == nil {
+		t.Error("the same collector was taken twice")
+	}
+}
+
+func TestLargeHeadRefused(t *testing.T) {
+	base, _ := serve(t, Options{})
+	req, err := http.NewRequest("GET", base+"/healthz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Large", strings.Repeat("x", 64<<10))
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return // cut while it was still being sent
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("got %d, want 431", res.StatusCode)
+	}
+}
+
+// Whoever holds all connections cannot make the server hold more; one that
+// leaves makes room.
+func TestConnectionsAreBounded(t *testing.T) {
+	base, _ := serve(t, Options{})
+	addr := strings.TrimPrefix(base, "http://")
+	var held []net.Conn
+	for range connections {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held = append(held, c)
+	}
+	waits, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waits.Close()
+	if _, err := io.WriteString(waits, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	held[0].Close()
+	waits.SetReadDeadline(time.Now().Add(10 * time.Second))
+	answer, err := io.ReadAll(waits)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") {
+		t.Errorf("got %q, %v, want 200", answer, err)
+	}
+}
+
+func TestRunEnds(t *testing.T) {
+	base, stop := serve(t, Options{State: goodState})
+	if status, _, _ := fetch(t, "GET", base+"/healthz"); status != 200 {
+		t.Fatalf("got %d", status)
+	}
+	if err := stop(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if _, err := net.Dial("tcp", strings.TrimPrefix(base, "http://")); err == nil {
+		t.Error("still listening after Run has ended")
+	}
+}
+
+func TestRunTellsOfLostListener(t *testing.T) {
+	s, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if err := s.Run(t.Context(), l); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v, want net.ErrClosed", err)
+	}
+}
