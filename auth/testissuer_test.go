@@ -25,6 +25,9 @@ import (
 	"testing"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
+
+	"sallyport/auth/fetch"
 	"sallyport/auth/identity"
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
@@ -298,4 +301,12 @@ func want(t testing.TB, c *Chain, token, why string) {
 	if err != nil && strings.Contains(err.Error(), token) {
 		t.Error("the error repeats the token")
 	}
+}
+
+// decodeSet reads a JWKS as [fetch.Client.JSON] would.
+func decodeSet(text string, into *jwkSet) error {
+	if err := jsonv2.Unmarshal([]byte(text), into); err != nil {
+		return &fetch.Error{Kind: fetch.Garbage, Err: err}
+	}
+	return nil
 }

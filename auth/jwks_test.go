@@ -1,0 +1,569 @@
+package auth
+
+import (
+	"context"
+	"crypto/elliptic"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sallyport/auth/fetch"
+	"sallyport/proxy/setting"
+)
+
+// fakeKeys is a key set whose issuer is a function; it runs in synctest bubbles,
+// where time is fake.
+type fakeKeys struct {
+	*keySet
+	mu      sync.Mutex
+	fetches int
+	answer  func() (string, error) // a JWKS
+	flights sync.WaitGroup
+	gone    int
+}
+
+func newFakeKeys(answer func() (string, error)) *fakeKeys {
+	f := &fakeKeys{answer: answer}
+	f.keySet = &keySet{
+		issuer: "https://issuer.example", jwks: "https://issuer.example/keys",
+		refresh: defaultRefresh, maxStale: defaultMaxStale, now: time.Now, log: slog.New(slog.DiscardHandler),
+		misses: map[string]time.Time{},
+		begin: func(run func(context.Context)) bool {
+			f.flights.Go(func() { run(context.Background()) })
+			return true
+		},
+	}
+	f.keySet.gone = func() { f.gone++ }
+	f.get = func(ctx context.Context, _ string, into any) error {
+		f.mu.Lock()
+		f.fetches++
+		answer := f.answer
+		f.mu.Unlock()
+		text, err := answer()
+		if err != nil {
+			return err
+		}
+		if text == "hang" {
+			<-ctx.Done()
+			return &fetch.Error{Kind: fetch.TimedOut, Err: ctx.Err()}
+		}
+		return decodeSet(text, into.(*jwkSet))
+	}
+	return f
+}
+
+func (f *fakeKeys) answers(text string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answer = func() (string, error) { return text, err }
+}
+
+func (f *fakeKeys) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.fetches
+}
+
+// asks resolves a kid for ES256 and says how long that took.
+func (f *fakeKeys) asks(kid string) (*key, error, time.Duration) {
+	began := time.Now()
+	k, err := f.resolve(context.Background(), kid, "ES256")
+	return k, err, time.Since(began)
+}
+
+func ecPair(kid string) pair { return pair{kid, "ES256", newEC(elliptic.P256())} }
+
+var errDown = &fetch.Error{Kind: fetch.Unreachable}
+
+// TestUnknownKidsCauseFewFetches: ten thousand unknown kids in five minutes may
+// cause one fetch in 30 seconds, and a new key still works within those.
+func TestUnknownKidsCauseFewFetches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two := ecPair("one"), ecPair("two")
+		f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf()), nil })
+		if _, err, _ := f.asks("one"); err != nil {
+			t.Fatal(err)
+		}
+		began, rotated := time.Now(), time.Time{}
+		for i := range 10_000 {
+			if _, err, _ := f.asks(fmt.Sprintf("flood-%d", i)); !errors.Is(err, errUnknownKey) {
+				t.Fatalf("unknown kid: got %v, want errUnknownKey", err)
+			}
+			time.Sleep(30 * time.Millisecond)
+			if i == 5000 {
+				f.answers(jwks(one.jwkOf(), two.jwkOf()), nil)
+			}
+			if i > 5000 && rotated.IsZero() {
+				if _, err, _ := f.asks("two"); err == nil {
+					rotated = time.Now()
+					if d := rotated.Sub(began.Add(150 * time.Second)); d > 31*time.Second {
+						t.Errorf("the new key worked after %v, want within 30 s", d)
+					}
+				}
+			}
+		}
+		if n := f.count(); n > 12 {
+			t.Errorf("%d fetches in 300 s, want at most 12", n)
+		}
+		if rotated.IsZero() {
+			t.Error("the new key never worked")
+		}
+		if n := len(f.misses); n > maxMisses {
+			t.Errorf("%d unknown kids are remembered, want at most %d", n, maxMisses)
+		}
+	})
+}
+
+// TestNewKeyWorksAtOnce: without an attack the first token of a new key causes
+// the fetch that finds it.
+func TestNewKeyWorksAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two := ecPair("one"), ecPair("two")
+		f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf()), nil })
+		f.asks("one")
+		f.answers(jwks(one.jwkOf(), two.jwkOf()), nil)
+		if _, err, _ := f.asks("two"); err != nil {
+			t.Errorf("new key: %v", err)
+		}
+	})
+}
+
+// TestUnknownKidIsRemembered: one kid that stays unknown does not use up every
+// chance to fetch.
+func TestUnknownKidIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeKeys(func() (string, error) { return jwks(ecPair("one").jwkOf()), nil })
+		f.asks("one")
+		f.asks("old")
+		before := f.count()
+		time.Sleep(missInterval + time.Second)
+		f.asks("old")
+		if n := f.count(); n != before {
+			t.Errorf("the same unknown kid caused another fetch after %v", missInterval)
+		}
+		time.Sleep(missMemory)
+		f.asks("old")
+		if n := f.count(); n != before+1 {
+			t.Errorf("%d fetches, want one more after %v", n-before, missMemory)
+		}
+	})
+}
+
+// TestOneFetchForMany: requests that need a key at the same time share one fetch.
+func TestOneFetchForMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := ecPair("one")
+		f := newFakeKeys(func() (string, error) { time.Sleep(time.Second); return jwks(one.jwkOf()), nil })
+		var all sync.WaitGroup
+		for range 500 {
+			all.Go(func() {
+				if _, err, d := f.asks("one"); err != nil || d != time.Second {
+					t.Errorf("got %v after %v", err, d)
+				}
+			})
+		}
+		all.Wait()
+		if f.count() != 1 {
+			t.Errorf("%d fetches, want 1", f.count())
+		}
+	})
+}
+
+// TestHangingIssuer: a request waits for a fetch as long as its own context and
+// five seconds at most, a known key not at all, and no goroutine is left.
+func TestHangingIssuer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := ecPair("one")
+		f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf()), nil })
+		f.asks("one")
+		f.answers("hang", nil)
+		time.Sleep(time.Hour)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if _, err := f.resolve(ctx, "new", "ES256"); !errors.Is(err, errNotChecked) || time.Since(began) != time.Second {
+			t.Errorf("own context: got %v after %v, want errNotChecked after 1s", err, time.Since(began))
+		}
+		if _, err, d := f.asks("new"); !errors.Is(err, errNotChecked) || d > fetchTime {
+			t.Errorf("got %v after %v, want errNotChecked within %v", err, d, fetchTime)
+		}
+		if _, err, d := f.asks("one"); err != nil || d != 0 {
+			t.Errorf("known key: got %v after %v, want nothing at once", err, d)
+		}
+		f.flights.Wait()
+		if f.flight != nil || f.waiting != 0 {
+			t.Error("a fetch or a waiting request is left")
+		}
+	})
+}
+
+// TestWaitingIsBounded: so many requests may wait for one fetch, and no more.
+func TestWaitingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeKeys(func() (string, error) { return "hang", nil })
+		var all sync.WaitGroup
+		for range maxWaiting {
+			all.Go(func() { f.asks("one") })
+		}
+		synctest.Wait()
+		if _, err, d := f.asks("one"); !errors.Is(err, errNotChecked) || d != 0 {
+			t.Errorf("got %v after %v, want errNotChecked at once", err, d)
+		}
+		all.Wait()
+	})
+}
+
+// TestIssuerAway: an issuer that is down at the start costs a request no time
+// between the tries, which back off; it is found again once it is back, and
+// known keys serve until they are stale.
+func TestIssuerAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := ecPair("one")
+		f := newFakeKeys(func() (string, error) { return "", errDown })
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { f.run(ctx); close(done) }()
+		for range 600 {
+			time.Sleep(time.Second)
+			if _, err, d := f.asks("one"); !errors.Is(err, errNotChecked) || d != 0 {
+				t.Fatalf("got %v after %v, want errNotChecked at once", err, d)
+			}
+		}
+		if n := f.count(); n < 8 || n > 40 {
+			t.Errorf("%d fetches in ten minutes, want a few", n)
+		}
+		if st := f.status(); st.LastError != "keys: unreachable" || st.Keys != 0 || st.Failures == 0 {
+			t.Errorf("status %+v", st)
+		}
+		f.answers(jwks(one.jwkOf()), nil)
+		time.Sleep(lastRetry)
+		synctest.Wait()
+		if _, err, _ := f.asks("one"); err != nil {
+			t.Errorf("the issuer is back: %v", err)
+		}
+		f.answers("", errDown)
+		time.Sleep(defaultMaxStale - defaultRefresh - time.Minute)
+		if _, err, d := f.asks("one"); err != nil || d != 0 {
+			t.Errorf("known key during the outage: got %v after %v", err, d)
+		}
+		if _, err, _ := f.asks("new"); !errors.Is(err, errNotChecked) {
+			t.Errorf("unknown kid during the outage: got %v, want errNotChecked", err)
+		}
+		time.Sleep(defaultRefresh*2 + time.Minute)
+		if _, err, _ := f.asks("one"); !errors.Is(err, errNotChecked) {
+			t.Errorf("stale key: got %v, want errNotChecked", err)
+		}
+		cancel()
+		<-done
+		f.flights.Wait()
+	})
+}
+
+// TestWithdrawnKeyDiesAtTheNextRefresh, and not before, since nothing tells us.
+func TestWithdrawnKeyDiesAtTheNextRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two := ecPair("one"), ecPair("two")
+		f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf(), two.jwkOf()), nil })
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { f.run(ctx); close(done) }()
+		synctest.Wait()
+		k1, _, _ := f.asks("one")
+		k2, _, _ := f.asks("two")
+		f.answers(jwks(two.jwkOf()), nil)
+		time.Sleep(defaultRefresh + defaultRefresh/10 + time.Second)
+		if _, err, _ := f.asks("one"); !errors.Is(err, errUnknownKey) {
+			t.Errorf("got %v, want errUnknownKey", err)
+		}
+		if !k1.withdrawn.Load() || k2.withdrawn.Load() || f.gone != 1 {
+			t.Error("the key that is gone must be withdrawn, and the other must not")
+		}
+		if again, _, _ := f.asks("two"); again != k2 {
+			t.Error("a key that is still published must stay the same value")
+		}
+		cancel()
+		<-done
+		f.flights.Wait()
+	})
+}
+
+// TestUnusableSetIsAFailedFetch: a 200 with nothing usable in it withdraws no key.
+func TestUnusableSetIsAFailedFetch(t *testing.T) {
+	many := make([]string, maxKeys+1)
+	for i := range many {
+		many[i] = `{"kty":"oct"}`
+	}
+	for name, text := range map[string]string{
+		"empty set":         `{"keys":[]}`,
+		"no keys":           `{}`,
+		"keys null":         `{"keys":null}`,
+		"keys a string":     `{"keys":"x"}`,
+		"keys twice":        `{"keys":[],"keys":[]}`,
+		"an array":          `[]`,
+		"HTML":              `<html>`,
+		"nothing":           ``,
+		"cut off":           jwks(ecPair("one").jwkOf())[:40],
+		"two values":        jwks(ecPair("one").jwkOf()) + "{}",
+		"only secrets":      `{"keys":[{"kty":"oct","k":"c2VjcmV0","kid":"one"}]}`,
+		"only encryption":   jwks(pair{"one", "RS256", rsaOne()}.jwkOf(`"use":"enc"`)),
+		"name in capitals":  `{"KEYS":[` + ecPair("one").jwkOf() + `]}`,
+		"too many keys":     jwks(many...),
+		"error as 200":      `{"error":"maintenance"}`,
+		"private keys only": jwks(ecPair("one").jwkOf(`"d":"AAAA"`)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				one := ecPair("one")
+				f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf()), nil })
+				f.asks("one")
+				f.answers(text, nil)
+				time.Sleep(time.Minute)
+				if _, err, _ := f.asks("new"); !errors.Is(err, errNotChecked) {
+					t.Errorf("unknown kid: got %v, want errNotChecked", err)
+				}
+				if _, err, _ := f.asks("one"); err != nil {
+					t.Errorf("known key: %v", err)
+				}
+				if f.status().LastError == "" {
+					t.Error("status shows no error")
+				}
+			})
+		})
+	}
+}
+
+// TestKeysOfASet: which keys serve which algorithm.
+func TestKeysOfASet(t *testing.T) {
+	r, small := pair{"r", "RS256", rsaOne()}, pair{"s", "RS256", rsaSmall()}
+	e := ecPair("e")
+	e384, ed := pair{"e384", "ES384", newEC(elliptic.P384())}, pair{"ed", "EdDSA", newEd()}
+	anonymous := pair{"", "ES256", newEC(elliptic.P256())}
+	cases := map[string]struct {
+		set      string
+		kid, alg string
+		want     error
+	}{
+		"RSA for RS256":                    {jwks(r.jwkOf()), "r", "RS256", nil},
+		"RSA for PS512":                    {jwks(r.jwkOf()), "r", "PS512", nil},
+		"RSA for ES256":                    {jwks(r.jwkOf()), "r", "ES256", errUnknownKey},
+		"RSA for HS256":                    {jwks(r.jwkOf()), "r", "HS256", errUnknownKey},
+		"RSA said to be for RS256":         {jwks(r.jwkOf(`"alg":"RS256"`)), "r", "PS256", errUnknownKey},
+		"RSA said to be for encryption":    {jwks(r.jwkOf(`"alg":"RSA-OAEP"`), e.jwkOf()), "r", "RS256", errUnknownKey},
+		"use sig":                          {jwks(r.jwkOf(`"use":"sig"`)), "r", "RS256", nil},
+		"use enc":                          {jwks(r.jwkOf(`"use":"enc"`), e.jwkOf()), "r", "RS256", errUnknownKey},
+		"use empty":                        {jwks(r.jwkOf(`"use":""`), e.jwkOf()), "r", "RS256", errUnknownKey},
+		"key_ops verify":                   {jwks(r.jwkOf(`"key_ops":["verify"]`)), "r", "RS256", nil},
+		"key_ops encrypt":                  {jwks(r.jwkOf(`"key_ops":["encrypt"]`), e.jwkOf()), "r", "RS256", errUnknownKey},
+		"key_ops none":                     {jwks(r.jwkOf(`"key_ops":[]`), e.jwkOf()), "r", "RS256", errUnknownKey},
+		"RSA of 1024 bits":                 {jwks(small.jwkOf(), e.jwkOf()), "s", "RS256", errUnknownKey},
+		"RSA with e of one":                {jwks(strings.Replace(r.jwkOf(), `"e":"AQAB"`, `"e":"AQ"`, 1), e.jwkOf()), "r", "RS256", errUnknownKey},
+		"a private key":                    {jwks(r.jwkOf(`"d":"AAAA"`), e.jwkOf()), "r", "RS256", errUnknownKey},
+		"P-256 for ES256":                  {jwks(e.jwkOf()), "e", "ES256", nil},
+		"P-256 for ES384":                  {jwks(e.jwkOf()), "e", "ES384", errUnknownKey},
+		"P-384 for ES384":                  {jwks(e384.jwkOf()), "e384", "ES384", nil},
+		"P-384 for ES256":                  {jwks(e384.jwkOf()), "e384", "ES256", errUnknownKey},
+		"a point that is not on the curve": {jwks(strings.Replace(e.jwkOf(), `"P-256","x":"`, `"P-256","x":"A`, 1), r.jwkOf()), "e", "ES256", errUnknownKey},
+		"Ed25519 for EdDSA":                {jwks(ed.jwkOf()), "ed", "EdDSA", nil},
+		"Ed25519 by its newer name":        {jwks(ed.jwkOf(`"alg":"Ed25519"`)), "ed", "EdDSA", nil},
+		"unknown members":                  {jwks(r.jwkOf(`"x5t":"a","x5c":["b"],"issuer":"c","nbf":1`)), "r", "RS256", nil},
+		"other keys that are not read":     {jwks(`{"kty":"OKP","crv":"Ed448","x":"AA"}`, `{"kty":"new"}`, `{"kty":7}`, `7`, r.jwkOf()), "r", "RS256", nil},
+		"a key with a name twice":          {jwks(`{"kty":"RSA",`+r.jwkOf()[1:], e.jwkOf()), "r", "RS256", errNotChecked},
+		"kid in another letter case":       {jwks(r.jwkOf()), "R", "RS256", errUnknownKey},
+		"no kid, one key fits":             {jwks(r.jwkOf(), e.jwkOf()), "", "ES256", nil},
+		"no kid, none fits":                {jwks(r.jwkOf()), "", "ES256", errUnknownKey},
+		"no kid, two fit":                  {jwks(e.jwkOf(), anonymous.jwkOf()), "", "ES256", errAmbiguousKey},
+		"kid, only a key without one":      {jwks(anonymous.jwkOf()), "e", "ES256", errUnknownKey},
+		"the same key twice":               {jwks(e.jwkOf(), e.jwkOf()), "e", "ES256", nil},
+		"two keys with one kid":            {jwks(e.jwkOf(), ecPair("e").jwkOf()), "e", "ES256", errAmbiguousKey},
+		"two kinds of key with one kid":    {jwks(e.jwkOf(), pair{"e", "RS256", rsaOne()}.jwkOf()), "e", "ES256", nil},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeKeys(func() (string, error) { return c.set, nil })
+			k, err := f.resolve(context.Background(), c.kid, c.alg)
+			if !errors.Is(err, c.want) || (k == nil) != (c.want != nil) {
+				t.Errorf("got key %v and %v, want %v", k != nil, err, c.want)
+			}
+		})
+	}
+}
+
+// TestKeyConfusionCausesNoFetch: a kid that is there, with another algorithm.
+func TestKeyConfusionCausesNoFetch(t *testing.T) {
+	f := newFakeKeys(func() (string, error) { return jwks(ecPair("one").jwkOf()), nil })
+	f.asks("one")
+	if _, err := f.resolve(context.Background(), "one", "RS256"); !errors.Is(err, errUnknownKey) {
+		t.Errorf("got %v, want errUnknownKey", err)
+	}
+	if f.count() != 1 {
+		t.Errorf("%d fetches, want 1", f.count())
+	}
+}
+
+// TestThumbprint is the example of RFC 7638, section 3.1.
+func TestThumbprint(t *testing.T) {
+	k, err := readKey([]byte(`{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := k.name(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"; got != want {
+		t.Errorf("thumbprint %s, want %s", got, want)
+	}
+}
+
+// TestDiscovery: where the keys are, and who must say so.
+func TestDiscovery(t *testing.T) {
+	one := ecPair("one")
+	cases := map[string]struct {
+		change func(p *provider, c *IssuerConfig)
+		iss    func(p *provider) string
+		want   string
+		status string
+	}{
+		"of the issuer": {},
+		"another issuer": {
+			change: func(p *provider, _ *IssuerConfig) { p.issuer = p.URL + "/" },
+			want:   IssuerUnavailable, status: "discovery: the document names another issuer",
+		},
+		"inside, the issuer's name outside": {
+			change: func(p *provider, c *IssuerConfig) {
+				p.issuer = "https://login.example.com/realms/ml"
+				c.URL, c.Discovery = p.issuer, mustURL(p.URL)
+			},
+			iss: func(p *provider) string { return p.issuer },
+		},
+		"inside, and another issuer": {
+			change: func(p *provider, c *IssuerConfig) {
+				p.issuer = "https://evil.example.com"
+				c.URL, c.Discovery = "https://login.example.com/realms/ml", mustURL(p.URL)
+			},
+			iss:  func(*provider) string { return "https://login.example.com/realms/ml" },
+			want: IssuerUnavailable, status: "discovery: the document names another issuer",
+		},
+		"keys by their own URL, no discovery": {
+			change: func(p *provider, c *IssuerConfig) {
+				c.URL, c.JWKS = "https://login.example.com", mustURL(p.URL+"/keys")
+			},
+			iss: func(*provider) string { return "https://login.example.com" },
+		},
+		"discovery inside, keys by their own URL": {
+			change: func(p *provider, c *IssuerConfig) {
+				p.issuer = "https://login.example.com"
+				c.URL, c.Discovery, c.JWKS = p.issuer, mustURL(p.URL), mustURL(p.URL+"/keys")
+			},
+			iss: func(*provider) string { return "https://login.example.com" },
+		},
+		"keys over http on another machine": {
+			change: func(p *provider, _ *IssuerConfig) {
+				p.answers(`{"issuer":"` + p.URL + `","jwks_uri":"http://192.0.2.1/keys"}`)
+			},
+			want: IssuerUnavailable, status: "discovery: the document has no acceptable jwks_uri",
+		},
+		"keys at a metadata service": {
+			change: func(p *provider, _ *IssuerConfig) {
+				p.answers(`{"issuer":"` + p.URL + `","jwks_uri":"https://169.254.169.254/latest/meta-data"}`)
+			},
+			want: IssuerUnavailable, status: "discovery: the document has no acceptable jwks_uri",
+		},
+		"keys in a file": {
+			change: func(p *provider, _ *IssuerConfig) {
+				p.answers(`{"issuer":"` + p.URL + `","jwks_uri":"file:///etc/passwd"}`)
+			},
+			want: IssuerUnavailable, status: "discovery: the document has no acceptable jwks_uri",
+		},
+		"names in other letter cases": {
+			change: func(p *provider, _ *IssuerConfig) {
+				p.answers(`{"Issuer":"` + p.URL + `","JWKS_URI":"` + p.URL + `/keys"}`)
+			},
+			want: IssuerUnavailable, status: "discovery: the document names another issuer",
+		},
+		"a name twice": {
+			change: func(p *provider, _ *IssuerConfig) {
+				p.answers(`{"issuer":"https://evil.example","issuer":"` + p.URL + `","jwks_uri":"` + p.URL + `/keys"}`)
+			},
+			want: IssuerUnavailable, status: "discovery: garbage",
+		},
+		"not found": {
+			change: func(p *provider, _ *IssuerConfig) {
+				h := http.HandlerFunc(http.NotFound)
+				p.answer.Store(&h)
+			},
+			want: IssuerUnavailable, status: "discovery: bad status 404",
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			p, clock := newProvider(t, one.jwkOf()), newClock()
+			ic := p.config()
+			if c.change != nil {
+				c.change(p, &ic)
+			}
+			iss := p.URL
+			if c.iss != nil {
+				iss = c.iss(p)
+			}
+			a, chain := newAuth(t, clock, ic)
+			if p.asked() != 0 {
+				t.Fatal("the issuer was asked before there was a token")
+			}
+			want(t, chain, one.token(claimsOf(iss, clock.now(), nil)), c.want)
+			if got := a.Status()[0]; got.LastError != c.status {
+				t.Errorf("status %q, want %q", got.LastError, c.status)
+			}
+		})
+	}
+}
+
+func (p *provider) answers(text string) {
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, text) })
+	p.answer.Store(&h)
+}
+
+func mustURL(s string) setting.URL {
+	u, err := setting.ParseURL(s)
+	if err != nil {
+		panic(err)
+	}
+	return u
+}
+
+// TestRunLeavesNothing: Run returns when its context ends, with a fetch under
+// way too, and every goroutine is gone then.
+func TestRunLeavesNothing(t *testing.T) {
+	release := make(chan struct{})
+	p := newProvider(t)
+	hang := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })
+	p.answer.Store(&hang)
+	defer close(release)
+	before := runtime.NumGoroutine()
+	a, chain := newAuth(t, newClock(), p.config())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- a.Run(ctx) }()
+	for p.asked() == 0 {
+		runtime.Gosched()
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	case <-time.After(fetchTime + time.Second):
+		t.Fatal("Run does not return")
+	}
+	want(t, chain, ecPair("one").token(p.claims(newClock().now(), nil)), IssuerUnavailable)
+	p.CloseClientConnections()
+	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before+1; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
+	}
+}
