@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/proxy"
+)
+
+// first is the first gateway.yaml of a user: ten lines that serve.
+type first struct{ host, issuer, audience, upstream string }
+
+func newInit() *cobra.Command {
+	var f first
+	c := &cobra.Command{
+		Use:   "init --host HOST --issuer URL --upstream URL",
+		Short: "Print a first gateway.yaml for your own server",
+		Long: `Print a first gateway.yaml: one route to one server for everyone who brings a
+token of one issuer. It serves as it is, with a certificate of a local authority
+for development; its comments say what to change for more.`,
+		Example: `  sallyport init --host models.example.com \
+      --issuer https://login.example.com/realms/ml \
+      --upstream http://127.0.0.1:8000 > gateway.yaml`,
+		RunE: func(c *cobra.Command, _ []string) error { return f.print(c.OutOrStdout()) },
+	}
+	c.Flags().StringVar(&f.host, "host", "", "the name that clients call (needed)")
+	c.Flags().StringVar(&f.issuer, "issuer", "", "the issuer of the tokens: what they have as iss (needed)")
+	c.Flags().StringVar(&f.upstream, "upstream", "", "the URL of the server to stand in front of (needed)")
+	c.Flags().StringVar(&f.audience, "audience", "models", "what tokens for this gateway have as aud")
+	return c
+}
+
+// print writes the file, if what it was given makes a sound one.
+func (f *first) print(w io.Writer) error {
+	for _, flag := range []struct{ name, value string }{{"host", f.host}, {"issuer", f.issuer}, {"upstream", f.upstream}, {"audience", f.audience}} {
+		if flag.value == "" {
+			return usageError{fmt.Errorf("--%s is needed", flag.name)}
+		}
+	}
+	text := f.text()
+	_, err := proxy.ParseConfig("gateway.yaml", []byte(text))
+	var faults proxy.Faults
+	if errors.As(err, &faults) {
+		var all []error
+		for _, fault := range faults {
+			fault.File, fault.Path = "", f.flagOf(fault.Path)
+			all = append(all, fault)
+		}
+		return usageError{errors.Join(all...)}
+	}
+	if _, err := io.WriteString(w, text); err != nil {
+		return fmt.Errorf("writing: %w", err)
+	}
+	return nil
+}
+
+// flagOf is the flag that a setting came from.
+func (f *first) flagOf(path string) string {
+	switch {
+	case strings.HasPrefix(path, "routes[0].host"):
+		return "--host"
+	case strings.HasPrefix(path, "routes[0].upstream"):
+		return "--upstream"
+	case strings.HasSuffix(path, ".audience"):
+		return "--audience"
+	case strings.HasPrefix(path, "issuers."):
+		return "--issuer"
+	}
+	return path
+}
+
+func (f *first) text() string {
+	return fmt.Sprintf(`# Certificates: a development authority, kept in ./sallyport-ca. For your own:
+#   tls: {files: {cert: fullchain.pem, key: privkey.pem}}
+tls: {local: {}}
+issuers:
+  main: {url: %s, audience: %s}
+routes:
+  - host: %s
+    upstream: %s   # add "serves: tensorflow" (or flask, triton, openai, ollama) if it is one
+    callers: issuer/main
+    rules: [{allow: "*"}]   # everyone with such a token; fewer: [{allow: post, who: {scope: models.predict}}]
+`, plainYAML(f.issuer), plainYAML(f.audience), plainYAML(f.host), plainYAML(f.upstream))
+}
+
+// plainYAML writes text so that YAML reads it as that text.
+func plainYAML(s string) string {
+	safe := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("./:-_", r)
+	}
+	letter := s[0] >= 'a' && s[0] <= 'z' || s[0] >= 'A' && s[0] <= 'Z'
+	if letter && !strings.ContainsFunc(s, func(r rune) bool { return !safe(r) }) && !strings.HasSuffix(s, ":") && !reservedYAML(s) {
+		return s
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+// reservedYAML knows the words that YAML takes for something else than text.
+func reservedYAML(s string) bool {
+	switch strings.ToLower(s) {
+	case "true", "false", "null", "yes", "no", "on", "off", "y", "n":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,169 @@
+package proxy
+
+import (
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sallyport/policy"
+	"sallyport/proxy/setting"
+)
+
+// Faults are all faults of a configuration: what the errors of [LoadConfig] and
+// [Config.CheckFiles] are.
+type Faults = setting.Faults
+
+// RouteInfo is one route as it was understood, with every default filled in.
+type RouteInfo struct {
+	Name      string   `json:"name"`
+	Host      []string `json:"host"`
+	Path      string   `json:"path"`
+	Methods   []string `json:"methods"` // ["*"] for all
+	Upstream  string   `json:"upstream"`
+	Serves    string   `json:"serves"`
+	Endpoints []string `json:"endpoints"`
+	Callers   []string `json:"callers"`
+	Audience  []string `json:"audience"`
+	Rules     []string `json:"rules"` // each in words
+	Body      string   `json:"limit_body"`
+	Rate      []string `json:"limit_rate"`
+	InFlight  int      `json:"limit_in_flight"` // 0: no bound
+	Timeouts  string   `json:"timeouts"`
+	Websocket bool     `json:"websocket"`
+	// Insecure are the insecure settings that bear on the route.
+	Insecure []string `json:"insecure"`
+	File     string   `json:"file"`
+	Line     int      `json:"line"`
+}
+
+// Table lists the routes, in the order of the file.
+func (c *Config) Table() []RouteInfo {
+	table := make([]RouteInfo, 0, len(c.Routes))
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		name, u, _ := c.UpstreamOf(r)
+		t := c.TimeoutsOf(r)
+		info := RouteInfo{
+			Name: r.Name, Host: r.Host, Path: r.Path, Methods: r.Methods,
+			Upstream: name, Serves: u.Serves, Callers: r.Callers, Audience: c.audienceOf(r),
+			Body:     setting.Size(r.Limits.BodyBytes()).String(),
+			InFlight: r.Limits.InFlight, Websocket: r.Websocket,
+			Endpoints: []string{}, Rules: []string{}, Rate: []string{}, Insecure: []string{},
+			Timeouts: fmt.Sprintf("connect %s, head %s, idle %s, total %s", t.Connect, t.Head, t.Idle, t.Total),
+		}
+		if len(info.Methods) == 0 {
+			info.Methods = []string{"*"}
+		}
+		if info.Serves == "" {
+			info.Serves = "raw"
+		}
+		for _, e := range u.Rest {
+			info.Endpoints = append(info.Endpoints, e.String())
+		}
+		for _, rule := range c.RulesOf(r) {
+			info.Rules = append(info.Rules, ruleInWords(&rule))
+		}
+		for _, rate := range r.Limits.Rate {
+			words := rate.Limit.String() + " per " + rate.Per
+			if rate.Burst > 0 {
+				words += fmt.Sprintf(", burst %d", rate.Burst)
+			}
+			info.Rate = append(info.Rate, words)
+		}
+		if r.ForwardAuthorization {
+			info.Insecure = append(info.Insecure, "insecure_forward_authorization")
+		}
+		if u.InsecureSkipVerify {
+			info.Insecure = append(info.Insecure, "insecure_skip_verify of upstream "+name)
+		}
+		if c.source != nil {
+			o := c.source.routes[i]
+			info.File, info.Line = o.doc.File, o.doc.Line(o.path)
+		}
+		table = append(table, info)
+	}
+	return table
+}
+
+// audienceOf lists the audiences that a token for the route may have.
+func (c *Config) audienceOf(r *RouteConfig) []string {
+	if len(r.Audience) > 0 {
+		return r.Audience
+	}
+	all := []string{}
+	for _, caller := range r.Callers {
+		if name, ok := strings.CutPrefix(caller, "issuer/"); ok {
+			all = append(all, c.Issuers[name].Audience...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// ruleInWords is a rule as in "allow get, post if scope is models.predict".
+func ruleInWords(r *policy.Rule) string {
+	words := "allow " + strings.Join(r.Allow, ", ")
+	if len(r.Deny) > 0 {
+		words = "deny " + strings.Join(r.Deny, ", ")
+	}
+	var who []string
+	add := func(what string, values []string) {
+		if len(values) > 0 {
+			who = append(who, what+" is "+strings.Join(values, " or "))
+		}
+	}
+	add("scope", r.Who.Scope)
+	add("group", r.Who.Group)
+	for _, claim := range sortedKeys(r.Who.Claim) {
+		add("claim "+claim, r.Who.Claim[claim])
+	}
+	add("principal", r.Who.Principal)
+	if len(who) > 0 {
+		words += " if " + strings.Join(who, " and ")
+	}
+	return words
+}
+
+// CheckFiles opens the files that the configuration names, as `serve` will, and
+// reports every fault of them. It changes nothing on disk and asks nothing of the
+// network. The error, if any, is [Faults].
+func (c *Config) CheckFiles() error {
+	var f setting.Faults
+	c.TLS.CheckFiles("tls", hostsOf(c), &f)
+	for _, name := range sortedKeys(c.Issuers) {
+		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
+	}
+	for _, name := range sortedKeys(c.Upstreams) {
+		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
+	}
+	if file := c.Audit.File; file != "" && file != "stdout" {
+		if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
+			f.Add("audit.file", file, "there is no such folder", "make it, and let the gateway's user write there")
+		} else if info, err := os.Stat(file); err == nil && info.IsDir() {
+			f.Add("audit.file", file, "is a folder", "name a file in it")
+		}
+	}
+	if c.source != nil {
+		f = c.source.place(f)
+	}
+	f.Sort()
+	return f.Err()
+}
+
+// checkCAFile records why a file holds no roots; "" is none.
+func checkCAFile(path, name string, f *setting.Faults) {
+	if name == "" {
+		return
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		f.Add(path, name, "cannot be read", "name a PEM file that the gateway's user may read")
+		return
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(text) {
+		f.Add(path, name, "holds no certificate", "name a file with certificates in PEM")
+	}
+}
