@@ -2,6 +2,8 @@ package upstream
 
 import (
 	"bufio"
+	"io"
+	"log"
 	"net"
 	"strings"
 	"sync"
@@ -91,3 +93,6 @@ func configured(tb testing.TB, c Config, o Options) *Upstream {
 	tb.Cleanup(u.Close)
 	return u
 }
+
+// quiet is a logger for servers that are made to fail.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }

@@ -1,0 +1,38 @@
+package upstream
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain fails the tests if a goroutine of ours is left after them.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if left := leftGoroutines(); code == 0 && left != "" {
+		fmt.Fprintln(os.Stderr, "goroutines are left:\n"+left)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// leftGoroutines waits for goroutines that are about to end.
+func leftGoroutines() (left string) {
+	buf := make([]byte, 1<<20)
+	for range 50 {
+		left = ""
+		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if strings.Contains(g, "sallyport/proxy/") && !strings.Contains(g, "leftGoroutines") {
+				left += g + "\n\n"
+			}
+		}
+		if left == "" {
+			return ""
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return left
+}

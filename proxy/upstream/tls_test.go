@@ -1,0 +1,161 @@
+package upstream
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"sallyport/proxy/setting"
+)
+
+// testCertificate is httptest's, for 127.0.0.1 and example.com, and its file as a CA.
+func testCertificate(tb testing.TB) (tls.Certificate, string) {
+	tb.Helper()
+	srv := httptest.NewUnstartedServer(nil)
+	srv.StartTLS()
+	defer srv.Close()
+	ca := filepath.Join(tb.TempDir(), "ca.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	if err := os.WriteFile(ca, text, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return srv.TLS.Certificates[0], ca
+}
+
+// secureOrNot serves with handle, over TLS or plainly.
+func secureOrNot(tb testing.TB, secure bool, handle func(net.Conn)) *Upstream {
+	tb.Helper()
+	if !secure {
+		return newUpstream(tb, rawServer(tb, handle))
+	}
+	cert, ca := testCertificate(tb)
+	addr := rawServer(tb, func(c net.Conn) {
+		t := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}})
+		defer t.Close()
+		handle(t)
+	})
+	return configured(tb, Config{Rest: setting.List[setting.URL]{endpointURL(tb, "https://"+addr)}, CA: ca}, Options{})
+}
+
+func TestTLS(t *testing.T) {
+	var names = make(chan string, 1)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }))
+	srv.TLS = &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		select {
+		case names <- h.ServerName:
+		default:
+		}
+		return nil, nil
+	}}
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	srv.Config.ErrorLog = quiet()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600)
+	for name, c := range map[string]struct {
+		config Config
+		ok     bool
+		sni    string
+	}{
+		"own CA":                {Config{CA: ca}, true, ""},
+		"own CA and name":       {Config{CA: ca, ServerName: "example.com"}, true, "example.com"},
+		"wrong name":            {Config{CA: ca, ServerName: "other.example"}, false, "other.example"},
+		"unknown CA":            {Config{}, false, ""},
+		"verification off":      {Config{InsecureSkipVerify: true}, true, ""},
+		"verification off, SNI": {Config{InsecureSkipVerify: true, ServerName: "other.example"}, true, "other.example"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.config.Rest = setting.List[setting.URL]{endpointURL(t, srv.URL)}
+			u := configured(t, c.config, Options{})
+			for range 2 {
+				_, body, err := outcome(u, get())
+				if c.ok && (body != "HTTP/1.1" || err != nil) {
+					t.Errorf("got %q, %v", body, err)
+				}
+				if fault := (*Error)(nil); !c.ok && (!errors.As(err, &fault) || fault.Kind != Refused) {
+					t.Errorf("error is %v, want refused", err)
+				}
+			}
+			if s := u.Status()[0]; c.ok && s.Reuses != 1 {
+				t.Errorf("status is %+v, want one reuse", s)
+			}
+			if sni := <-names; sni != c.sni {
+				t.Errorf("SNI is %q, want %q", sni, c.sni)
+			}
+		})
+	}
+}
+
+// TestCutTLSLooksCut: content that ends with the connection ends cleanly only if
+// TLS says so; a cut by somebody in between must not pass for the end.
+func TestCutTLSLooksCut(t *testing.T) {
+	for name, goodbye := range map[string]bool{"with close_notify": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			u := secureOrNot(t, true, func(c net.Conn) {
+				readRequestHead(bufio.NewReader(c))
+				io.WriteString(c, ok200+"\r\nabc")
+				if !goodbye {
+					c.(*tls.Conn).NetConn().Close()
+				}
+			})
+			_, body, err := outcome(u, get())
+			if body != "abc" {
+				t.Errorf("content is %q", body)
+			}
+			if goodbye && err != nil || !goodbye && !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+}
+
+// TestLateTicketsAreNoUnaskedAnswer: TLS 1.3 servers send session tickets after
+// the handshake; they must not cost the connection.
+func TestLateTicketsAreNoUnaskedAnswer(t *testing.T) {
+	u := secureOrNot(t, true, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		for {
+			if _, err := readRequestHead(in); err != nil {
+				return
+			}
+			io.WriteString(c, ok200+"Content-Length: 2\r\n\r\nok")
+		}
+	})
+	for range 5 {
+		if _, body, err := outcome(u, post("x")); body != "ok" || err != nil {
+			t.Fatalf("got %q, %v", body, err)
+		}
+	}
+	if s := u.Status()[0]; s.Dials != 1 || s.Reuses != 4 {
+		t.Errorf("status is %+v, want one connection", s)
+	}
+}
+
+func TestUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })}}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	u := newUpstream(t, "unix://"+path)
+	for range 3 {
+		if _, body, err := outcome(u, get()); body != "localhost" || err != nil {
+			t.Errorf("got %q, %v", body, err)
+		}
+	}
+	if s := u.Status()[0]; s.Dials != 1 {
+		t.Errorf("%d dials, want one", s.Dials)
+	}
+}
