@@ -182,7 +182,8 @@ class Rest:
         answer = self.prediction.GetModelMetadata(request)
         defs = get_model_metadata_pb2.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(defs)
-        spec, defs = (json_format.MessageToJson(m, indent=1, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+        # Sorted, because the order of the signatures would change from call to call.
+        spec, defs = (json_format.MessageToJson(m, indent=1, sort_keys=True, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
                       for m in (answer.model_spec, defs))
         return '{\n"model_spec":' + spec + ',\n"metadata": {"signature_def": ' + defs + "}\n}\n"
 

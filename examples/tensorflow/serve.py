@@ -41,7 +41,7 @@ class Models:
 
     def __init__(self, folder):
         self.loaded = {}
-        for name in sorted(os.listdir(folder)):
+        for name in sorted(n for n in os.listdir(folder) if not n.startswith(".")):
             for version in os.listdir(os.path.join(folder, name)):
                 if version.isdigit():
                     path = os.path.join(folder, name, version)
