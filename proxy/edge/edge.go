@@ -187,10 +187,10 @@ func (e *Edge) Local(host string) bool {
 	return false
 }
 
-// RootPath is the file with the local authority's root certificate, "" without
-// one.
+// RootPath is the file with the local authority's root certificate; "" if no
+// host needs it.
 func (e *Edge) RootPath() string {
-	if e.local == nil {
+	if e.local == nil || len(e.local.hosts) == 0 {
 		return ""
 	}
 	return e.local.rootPath

@@ -43,6 +43,9 @@ func TestLocalFolder(t *testing.T) {
 	if want := filepath.Join(dir, rootFile); e.RootPath() != want {
 		t.Errorf("RootPath = %s, want %s", e.RootPath(), want)
 	}
+	if got := localEdge(t, dir, nil).RootPath(); got != "" {
+		t.Errorf("RootPath = %s where no host needs it, want none", got)
+	}
 	root := e.local.authority.root
 	if !root.MaxPathLenZero || root.KeyUsage != x509.KeyUsageCertSign {
 		t.Error("the root could sign other authorities, or more than certificates")
