@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -110,6 +111,9 @@ func tokenInQuery(query string) bool {
 	return false
 }
 
+// clipped is an identifier of a token as a cause may repeat it.
+func clipped(s string) string { return fmt.Sprintf("%.100q", s) }
+
 func bad(cause error) *Error { return &Error{Reason: BadCredential, Err: cause} }
 
 // verify checks a token that is not in the cache, against each issuer of the
@@ -132,7 +136,7 @@ func (b *bearer) verify(ctx context.Context, raw string, hash uint64, peer netip
 		refused = clearer(refused, err)
 	}
 	if refused == nil {
-		refused = bad(errors.New("the route lists no issuer of this iss"))
+		refused = bad(fmt.Errorf("the route lists no issuer %s", clipped(t.claims.iss)))
 	}
 	return identity.Principal{}, refused
 }
@@ -168,7 +172,7 @@ func (b *bearer) check(ctx context.Context, c *candidate, t *token, raw string, 
 	case errors.Is(err, errNotChecked):
 		return nil, &Error{Reason: IssuerUnavailable, Err: err}
 	case err != nil:
-		return nil, bad(err)
+		return nil, bad(fmt.Errorf("kid %s of issuer %s: %w", clipped(t.kid), c.iss.name, err))
 	}
 	now := b.auth.now()
 	if !b.auth.budget.left(peer, now) {

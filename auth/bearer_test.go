@@ -1,0 +1,493 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/auth/identity"
+	"sallyport/proxy/setting"
+)
+
+// TestExpiresWhileCached: a verdict in the cache lives no longer than the token.
+func TestExpiresWhileCached(t *testing.T) {
+	f := newForge(t)
+	token := f.rsa.token(f.provider.claims(f.clock.now(), map[string]any{"exp": f.clock.now().Add(time.Minute).Unix()}))
+	want(t, f.chain, token, "")
+	f.clock.add(119 * time.Second)
+	want(t, f.chain, token, "")
+	f.clock.add(time.Second)
+	want(t, f.chain, token, TokenExpired)
+}
+
+// TestPrincipalEndsWithItsToken, so that streams can end then too.
+func TestPrincipalEndsWithItsToken(t *testing.T) {
+	f := newForge(t)
+	p, err := ask(f.chain, f.rsa.token(f.good()))
+	if want := f.clock.now().Add(time.Hour + defaultSkew); err != nil || !p.Expires.Equal(want) {
+		t.Errorf("expires %v, want %v (%v)", p.Expires, want, err)
+	}
+}
+
+// TestWithdrawnKeyTakesItsTokens: a key that leaves the set takes the verdicts
+// that it made with it, at once, and leaves those of other keys.
+func TestWithdrawnKeyTakesItsTokens(t *testing.T) {
+	f := newForge(t)
+	one, two := f.rsa.token(f.good()), f.ec.token(f.good())
+	want(t, f.chain, one, "")
+	want(t, f.chain, two, "")
+	f.publish(f.ec.jwkOf(`"alg":"ES256"`))
+	refresh(t, f.auth)
+	if n := f.auth.tokens.status().Tokens; n != 1 {
+		t.Errorf("%d tokens in the cache, want the other one", n)
+	}
+	want(t, f.chain, one, BadCredential)
+	want(t, f.chain, two, "")
+	hits := f.auth.CacheStatus().Hits
+	want(t, f.chain, two, "")
+	if f.auth.CacheStatus().Hits != hits+1 {
+		t.Error("the other key's token was verified again")
+	}
+}
+
+// TestSameKidNewKey: a key that is replaced under its kid takes its verdicts too,
+// and a signature that does not hold causes no fetch.
+func TestSameKidNewKey(t *testing.T) {
+	f := newForge(t)
+	old, replacement := f.rsa.token(f.good()), pair{"one", "RS256", rsaTwo()}
+	want(t, f.chain, old, "")
+	f.publish(replacement.jwkOf())
+	for range 20 {
+		f.clock.add(time.Minute)
+		want(t, f.chain, replacement.token(f.good()), BadCredential)
+	}
+	if n := f.fetched.Load(); n != 1 {
+		t.Errorf("keys were fetched %d times, want once: bad signatures fetch nothing", n)
+	}
+	want(t, f.chain, old, "")
+	refresh(t, f.auth)
+	want(t, f.chain, replacement.token(f.good()), "")
+	want(t, f.chain, old, BadCredential)
+}
+
+// refresh fetches the keys of every issuer as the background does.
+func refresh(t *testing.T, a *Auth) {
+	t.Helper()
+	for _, iss := range a.issuers {
+		iss.keys.mu.Lock()
+		flight := iss.keys.launch()
+		iss.keys.mu.Unlock()
+		<-flight
+	}
+}
+
+// TestIssuerTrouble: whatever an issuer does at the start or later, nobody gets in
+// on doubt, and nobody who is known is put out.
+func TestIssuerTrouble(t *testing.T) {
+	answers := map[string]http.HandlerFunc{
+		"refuses":      func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) },
+		"fails":        func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"garbage":      func(w http.ResponseWriter, r *http.Request) { w.Write(bytes.Repeat([]byte{0xff}, 100)) },
+		"empty":        func(w http.ResponseWriter, r *http.Request) {},
+		"empty object": func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{}`) },
+		"empty set":    func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"keys":[]}`) },
+		"endless":      func(w http.ResponseWriter, r *http.Request) { w.Write(bytes.Repeat([]byte(" "), 2<<20)) },
+		"hangs up":     func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
+		"redirects":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example", 302) },
+	}
+	for name, answer := range answers {
+		t.Run(name, func(t *testing.T) {
+			f := newForge(t)
+			f.answer.Store(&answer)
+			want(t, f.chain, f.rsa.token(f.good()), IssuerUnavailable)
+			n := f.asked()
+			want(t, f.chain, f.rsa.token(f.good()), IssuerUnavailable)
+			if f.asked() != n {
+				t.Error("asked again at once")
+			}
+			f.answer.Store(nil)
+			f.clock.add(2 * time.Second)
+			want(t, f.chain, f.rsa.token(f.good()), "")
+			f.answer.Store(&answer)
+			f.clock.add(time.Minute)
+			want(t, f.chain, pair{"new", "RS256", rsaTwo()}.token(f.good()), IssuerUnavailable)
+			want(t, f.chain, f.rsa.token(f.good()), "")
+			want(t, f.chain, pair{"one", "RS256", rsaTwo()}.token(f.good()), BadCredential)
+			f.clock.add(defaultMaxStale)
+			want(t, f.chain, f.rsa.token(f.good()), IssuerUnavailable)
+		})
+	}
+}
+
+// TestBudgetOfFailures: a forger's address may have only so many signatures
+// checked; whoever has proved himself behind it passes all the same, and other
+// addresses know nothing of it.
+func TestBudgetOfFailures(t *testing.T) {
+	f := newForge(t)
+	f.auth.budget = newBudget(Budget{Burst: 10, Every: time.Second})
+	known := f.rsa.token(f.good())
+	want(t, f.chain, known, "")
+	evil := pair{"one", "RS256", rsaTwo()}
+	for range 10 {
+		want(t, f.chain, evil.token(f.good()), BadCredential)
+	}
+	want(t, f.chain, evil.token(f.good()), TooManyFailures)
+	fresh := f.rsa.token(f.provider.claims(f.clock.now(), map[string]any{"sub": "bob"}))
+	want(t, f.chain, fresh, TooManyFailures)
+	want(t, f.chain, known, "")
+	if _, err := f.chain.Authenticate(context.Background(), head("Bearer "+fresh), netip.MustParseAddr("192.0.2.8")); err != nil {
+		t.Errorf("another address: %v", err)
+	}
+	f.clock.add(time.Second)
+	want(t, f.chain, evil.token(f.good()), BadCredential)
+	want(t, f.chain, evil.token(f.good()), TooManyFailures)
+	f.clock.add(time.Minute)
+	want(t, f.chain, f.rsa.token(f.provider.claims(f.clock.now(), map[string]any{"sub": "carol"})), "")
+}
+
+// TestMalformedTokensCostNoBudget: only public-key work made in vain counts.
+func TestMalformedTokensCostNoBudget(t *testing.T) {
+	f := newForge(t)
+	f.auth.budget = newBudget(Budget{Burst: 1})
+	for range 100 {
+		want(t, f.chain, "a.b.c", BadCredential)
+		want(t, f.chain, pair{"unknown", "RS256", rsaTwo()}.token(f.good()), BadCredential)
+	}
+	want(t, f.chain, f.rsa.token(f.good()), "")
+}
+
+// TestBudgetCountsNetworks: an IPv6 client has 2^64 addresses, and one budget.
+func TestBudgetCountsNetworks(t *testing.T) {
+	b, now := newBudget(Budget{Burst: 2, Every: time.Second}), time.Unix(1_800_000_000, 0)
+	spend := func(address string) bool {
+		a := netip.MustParseAddr(address)
+		ok := b.left(a, now)
+		if ok {
+			b.charge(a, now)
+		}
+		return ok
+	}
+	got := []bool{spend("2001:db8::1"), spend("2001:db8::2"), spend("2001:db8::3"), spend("2001:db8:0:1::1"), spend("192.0.2.1"), spend("::ffff:192.0.2.1"), spend("192.0.2.1"), spend("192.0.2.2")}
+	if want := []bool{true, true, false, true, true, true, false, true}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for i := range 1 << 17 { // twice what the table holds
+		b.charge(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), now)
+	}
+}
+
+// TestRequirements are the settings of an issuer that tokens must meet.
+func TestRequirements(t *testing.T) {
+	type m = map[string]any
+	cases := map[string]struct {
+		config func(*IssuerConfig)
+		claims m
+		want   string
+	}{
+		"a value":                         {require("tenant", "a"), m{"tenant": "a"}, ""},
+		"another value":                   {require("tenant", "a"), m{"tenant": "b"}, MissingClaim},
+		"in another letter case":          {require("tenant", "a"), m{"tenant": "A"}, MissingClaim},
+		"absent":                          {require("tenant", "a"), nil, MissingClaim},
+		"null":                            {require("tenant", "*"), m{"tenant": json.RawMessage("null")}, MissingClaim},
+		"one of two":                      {require("tenant", "a", "b"), m{"tenant": "b"}, ""},
+		"in an array":                     {require("tenant", "a"), m{"tenant": []string{"x", "a"}}, ""},
+		"an empty array":                  {require("tenant", "*"), m{"tenant": []string{}}, MissingClaim},
+		"any":                             {require("tenant", "*"), m{"tenant": "b"}, ""},
+		"any, absent":                     {require("tenant", "*"), nil, MissingClaim},
+		"a boolean":                       {require("email_verified", "true"), m{"email_verified": true}, ""},
+		"a number":                        {require("level", "3"), m{"level": 3}, ""},
+		"deep":                            {require("a.b.c", "x"), m{"a": m{"b": m{"c": "x"}}}, ""},
+		"deep, and flat by the same path": {require("a.b", "x"), m{"a": m{"b": "y"}, "a.b": "x"}, MissingClaim},
+		"an object":                       {require("a", "*"), m{"a": m{"b": "x"}}, MissingClaim},
+		"an array of objects":             {require("a", "*"), m{"a": []m{{"b": "x"}}}, MissingClaim},
+		"short enough":                    {func(c *IssuerConfig) { c.MaxLifetime = setting.Duration(time.Hour) }, nil, ""},
+		"too long":                        {func(c *IssuerConfig) { c.MaxLifetime = setting.Duration(59 * time.Minute) }, nil, TokenTooLong},
+		"of unknown length":               {func(c *IssuerConfig) { c.MaxLifetime = setting.Duration(time.Hour) }, m{"iat": nil}, MissingClaim},
+		"typ at+jwt alone":                {func(c *IssuerConfig) { c.Typ = []string{"at+jwt"} }, nil, BadCredential},
+		"typ in another letter case":      {func(c *IssuerConfig) { c.Typ = []string{"application/jwt"} }, nil, ""},
+		"principal from another claim":    {func(c *IssuerConfig) { c.Principal = "azp" }, m{"azp": "svc"}, ""},
+		"principal absent":                {func(c *IssuerConfig) { c.Principal = "azp" }, nil, MissingClaim},
+		"principal an array":              {func(c *IssuerConfig) { c.Principal = "azp" }, m{"azp": []string{"svc"}}, MissingClaim},
+		"principal a number":              {func(c *IssuerConfig) { c.Principal = "azp" }, m{"azp": 7}, MissingClaim},
+		"groups of numbers":               {func(c *IssuerConfig) { c.Groups = "groups" }, m{"groups": []int{1}}, BadCredential},
+		"no groups":                       {func(c *IssuerConfig) { c.Groups = "groups" }, nil, ""},
+		"less skew":                       {func(c *IssuerConfig) { c.Skew = setting.Duration(time.Second) }, m{"exp": newClock().now().Unix() - 2}, TokenExpired},
+	}
+	one := ecPair("one")
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			clock, p := newClock(), newProvider(t, one.jwkOf())
+			ic := p.config()
+			c.config(&ic)
+			_, chain := newAuth(t, clock, ic)
+			want(t, chain, one.token(p.claims(clock.now(), c.claims)), c.want)
+		})
+	}
+}
+
+func require(claim string, values ...ClaimValue) func(*IssuerConfig) {
+	return func(c *IssuerConfig) { c.Require = map[string]setting.List[ClaimValue]{claim: values} }
+}
+
+// TestSeveralIssuers: candidates are the route's issuers of the token's iss.
+func TestSeveralIssuers(t *testing.T) {
+	one, two := ecPair("k"), ecPair("k")
+	pa, pb, clock := newProvider(t, one.jwkOf()), newProvider(t, two.jwkOf()), newClock()
+	again := pa.config() // the same issuer, configured for another audience
+	again.Audience, again.Principal = []string{"batch"}, "azp"
+	a, err := New(Config{Now: clock.now, Issuers: map[string]IssuerConfig{"a": pa.config(), "a2": again, "b": pb.config()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := func(d Demand) *Chain {
+		c, err := a.Route(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	onlyA, onlyB := route(Demand{Callers: []string{"issuer/a"}}), route(Demand{Callers: []string{"issuer/b"}})
+	both := route(Demand{Callers: []string{"issuer/a", "issuer/b"}})
+	twice := route(Demand{Callers: []string{"issuer/a", "issuer/a2"}})
+	ta, tb := one.token(pa.claims(clock.now(), nil)), two.token(pb.claims(clock.now(), nil))
+	batch := one.token(pa.claims(clock.now(), map[string]any{"aud": "batch", "azp": "svc"}))
+	for range 2 { // the second time from the cache
+		want(t, onlyA, ta, "")
+		want(t, onlyA, tb, BadCredential)
+		want(t, onlyB, tb, "")
+		want(t, onlyB, ta, BadCredential)
+		want(t, both, ta, "")
+		want(t, both, tb, "")
+		want(t, both, two.token(pa.claims(clock.now(), nil)), BadCredential) // b's key, a's name
+		want(t, onlyA, batch, WrongAudience)
+		for token, name := range map[string]string{ta: "issuer/a:alice", batch: "issuer/a2:svc"} {
+			if p, err := ask(twice, token); err != nil || p.String() != name {
+				t.Errorf("got %q (%v), want %q", p.String(), err, name)
+			}
+		}
+	}
+}
+
+// TestAudienceOfARoute: it narrows, for cached tokens too.
+func TestAudienceOfARoute(t *testing.T) {
+	one := ecPair("one")
+	p, clock := newProvider(t, one.jwkOf()), newClock()
+	ic := p.config()
+	ic.Audience = []string{"models", "batch"}
+	a, wide := newAuth(t, clock, ic)
+	narrow, err := a.Route(Demand{Callers: []string{"issuer/corp"}, Audience: []string{"batch"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	models := one.token(p.claims(clock.now(), nil))
+	batch := one.token(p.claims(clock.now(), map[string]any{"aud": []string{"batch"}}))
+	want(t, narrow, models, WrongAudience)
+	for range 2 {
+		want(t, wide, models, "")
+		want(t, narrow, models, WrongAudience)
+		want(t, wide, batch, "")
+		want(t, narrow, batch, "")
+	}
+}
+
+func TestRoute(t *testing.T) {
+	a, _ := newAuth(t, newClock(), newProvider(t).config())
+	for name, c := range map[string]struct {
+		demand Demand
+		want   string
+	}{
+		"nobody":                    {Demand{}, "admits nobody"},
+		"unknown issuer":            {Demand{Callers: []string{"issuer/other"}}, "unknown caller"},
+		"issuer without its kind":   {Demand{Callers: []string{"corp"}}, "unknown caller"},
+		"issuer in capitals":        {Demand{Callers: []string{"issuer/CORP"}}, "unknown caller"},
+		"empty":                     {Demand{Callers: []string{""}}, "unknown caller"},
+		"twice":                     {Demand{Callers: []string{"issuer/corp", "issuer/corp"}}, "listed twice"},
+		"anonymous and an issuer":   {Demand{Callers: []string{"issuer/corp", "anonymous"}}, "only caller"},
+		"anonymous and an audience": {Demand{Callers: []string{"anonymous"}, Audience: []string{"models"}}, "no audience"},
+		"another audience":          {Demand{Callers: []string{"issuer/corp"}, Audience: []string{"other"}}, "never be accepted"},
+		"a wider audience":          {Demand{Callers: []string{"issuer/corp"}, Audience: []string{"models", "other"}}, "only narrow"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			chain, err := a.Route(c.demand)
+			if chain != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want an error with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestAnonymous(t *testing.T) {
+	a, corp := newAuth(t, newClock(), newProvider(t).config())
+	chain, err := a.Route(Demand{Callers: []string{"anonymous"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []string{"", "Bearer x", "Basic YTpi"} {
+		p, err := chain.Authenticate(context.Background(), head(h), client)
+		if err != nil || p.String() != "anonymous" {
+			t.Errorf("%q: got %q, %v", h, p.String(), err)
+		}
+	}
+	if !chain.Anonymous() || corp.Anonymous() || (*Chain)(nil).Anonymous() || new(Chain).Anonymous() {
+		t.Error("Anonymous is wrong")
+	}
+	if got := chain.Challenge("r", &Error{Reason: NoCredential}); got != "" {
+		t.Errorf("challenge %q, want none", got)
+	}
+}
+
+func TestChallenge(t *testing.T) {
+	_, chain := newAuth(t, newClock(), newProvider(t).config())
+	for reason, want := range map[string]string{
+		NoCredential:       `Bearer realm="models.example.com"`,
+		UnlistedCredential: `Bearer realm="models.example.com"`,
+		BadCredential:      `Bearer realm="models.example.com", error="invalid_token", error_description="the token is not valid"`,
+		TokenExpired:       `Bearer realm="models.example.com", error="invalid_token", error_description="the token has expired"`,
+		IssuerUnavailable:  "",
+		TooManyFailures:    "",
+	} {
+		if got := chain.Challenge("models.example.com", &Error{Reason: reason}); got != want {
+			t.Errorf("%s: got %s, want %s", reason, got, want)
+		}
+	}
+	got := InsufficientScope("a\"b\\\r\nc", []string{"models.predict", "models.read"})
+	if want := `Bearer realm="a\"b\\c", error="insufficient_scope", scope="models.predict models.read"`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestRule9CacheKeysHoldTheIssuerConfiguration: a verdict of one configuration
+// is none of another, though issuer, keys and token are the same; a new Auth
+// starts with none.
+func TestRule9CacheKeysHoldTheIssuerConfiguration(t *testing.T) {
+	one := ecPair("one")
+	p, clock := newProvider(t, one.jwkOf()), newClock()
+	strict := p.config()
+	strict.Require = map[string]setting.List[ClaimValue]{"tenant": {"a"}}
+	a, err := New(Config{Now: clock.now, Issuers: map[string]IssuerConfig{"lax": p.config(), "strict": strict}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lax, err := a.Route(Demand{Callers: []string{"issuer/lax"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	narrow, err := a.Route(Demand{Callers: []string{"issuer/strict"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := one.token(p.claims(clock.now(), nil))
+	for range 3 {
+		want(t, lax, token, "")
+		want(t, narrow, token, MissingClaim)
+	}
+	after, chain := newAuth(t, clock, strict)
+	want(t, chain, token, MissingClaim)
+	if after.CacheStatus().Tokens != 0 {
+		t.Error("a new Auth holds tokens of an old one")
+	}
+}
+
+// TestRule11NoCredentialIsDenied: no chain lets anybody in on nothing, and an
+// unknown algorithm is refused before and after the right one was seen.
+func TestRule11NoCredentialIsDenied(t *testing.T) {
+	f := newForge(t)
+	for name, chain := range map[string]*Chain{"route": f.chain, "zero": new(Chain), "nil": nil} {
+		p, err := chain.Authenticate(context.Background(), head(), client)
+		if reason(t, err) != NoCredential || !p.IsZero() {
+			t.Errorf("%s: got %q, %v", name, p.String(), err)
+		}
+		if name != "route" {
+			p, err = chain.Authenticate(context.Background(), head("Bearer "+f.rsa.token(f.good())), client)
+			if err == nil || !p.IsZero() {
+				t.Errorf("%s: a token opens it", name)
+			}
+		}
+	}
+	unknown := f.rsa.raw(`{"alg":"XS256","kid":"one"}`, f.good())
+	want(t, f.chain, unknown, BadCredential)
+	want(t, f.chain, f.rsa.token(f.good()), "")
+	want(t, f.chain, unknown, BadCredential)
+	if a, err := New(Config{}); err != nil {
+		t.Error(err)
+	} else if c, err := a.Route(Demand{}); err == nil || c != nil {
+		t.Error("a demand of nothing made a chain")
+	}
+	var nobody identity.Principal
+	if !nobody.IsZero() || nobody.String() != "" {
+		t.Error("the zero principal is somebody")
+	}
+}
+
+// TestRule12NothingOfATokenInErrorsOrLogs: identifiers are compared literally,
+// and neither errors nor logs hold a token, a claim or a library's text for the client.
+func TestRule12NothingOfATokenInErrorsOrLogs(t *testing.T) {
+	one := ecPair("one")
+	p, clock := newProvider(t, one.jwkOf()), newClock()
+	ic := p.config()
+	ic.Audience = []string{"a.c"}
+	var log bytes.Buffer
+	a, err := New(Config{Now: clock.now, Issuers: map[string]IssuerConfig{"corp": ic}, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := a.Route(Demand{Callers: []string{"issuer/corp"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, chain, one.token(p.claims(clock.now(), map[string]any{"aud": "abc"})), WrongAudience) // the dot is no pattern
+	want(t, chain, one.token(p.claims(clock.now(), map[string]any{"aud": "a.c"})), "")
+	const secret = "s3cr3t-in-a-token"
+	for _, token := range []string{
+		one.token(p.claims(clock.now(), map[string]any{"sub": secret, "exp": secret})),
+		one.token(p.claims(clock.now(), map[string]any{secret: 1, "aud": "x"})),
+		one.token(`{"` + secret + `":1,"` + secret + `":2}`),
+		one.token(`{"` + secret + `":`),
+		one.raw(`{"alg":"`+secret+`","kid":"one"}`, p.claims(clock.now(), nil)),
+		one.raw(`{"alg":"ES256","kid":"one","typ":"`+secret+`"}`, p.claims(clock.now(), nil)),
+		one.token(p.claims(clock.now(), map[string]any{"aud": "a.c", "sub": secret + "\n"})),
+		secret, secret + "." + secret + "." + secret,
+		strings.Replace(one.token(p.claims(clock.now(), nil)), ".", "."+b64([]byte(secret)), 1),
+	} {
+		_, err := ask(chain, token)
+		if err == nil {
+			t.Fatal("a bad token was accepted")
+		}
+		if strings.Contains(err.Error(), secret) || strings.Contains(asError(err).Text(), secret) || strings.Contains(chain.Challenge("r", err), secret) {
+			t.Errorf("the error repeats what the token says: %v", err)
+		}
+	}
+	if strings.Contains(log.String(), secret) || strings.Contains(log.String(), "eyJ") {
+		t.Errorf("the log repeats what the token says: %s", log.String())
+	}
+}
+
+// ExampleAuth_Route shows the way from a configuration to a caller's name.
+func ExampleAuth_Route() {
+	a, err := New(Config{Issuers: map[string]IssuerConfig{
+		"corp": {URL: "https://login.example.com/realms/ml", Audience: setting.List[string]{"models"}},
+	}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	chain, err := a.Route(Demand{Callers: []string{"issuer/corp"}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = chain.Authenticate(context.Background(), head(), netip.MustParseAddr("192.0.2.1"))
+	fmt.Println(err)
+	fmt.Println(chain.Challenge("models.example.com", err))
+	// Output:
+	// no_credential
+	// Bearer realm="models.example.com"
+}

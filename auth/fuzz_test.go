@@ -1,0 +1,91 @@
+package auth
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// FuzzToken: no text makes the parser panic, and what it accepts is the one
+// encoding of what it read.
+func FuzzToken(f *testing.F) {
+	k := ecPair("one")
+	good := k.token(claimsOf("https://issuer.example", newClock().now(), nil))
+	f.Add(good)
+	f.Add(good + ".")
+	f.Add("..")
+	f.Add("e30.e30.AA")
+	f.Add(b64([]byte(`{"alg":"ES256"}`)) + "." + b64([]byte(`{"exp":1e9,"aud":["a"],"x":{"y":[null,true]}}`)) + ".AA")
+	f.Fuzz(func(t *testing.T, s string) {
+		tok, err := parseToken(s)
+		if err != nil {
+			return
+		}
+		parts := strings.Split(s, ".")
+		if len(parts) != 3 {
+			t.Fatalf("%d segments were accepted", len(parts))
+		}
+		for _, p := range parts {
+			b, err := base64.RawURLEncoding.DecodeString(p)
+			if err != nil || b64(b) != p || p == "" {
+				t.Fatalf("segment %q is not the encoding of what it holds", p)
+			}
+		}
+		if b64(tok.payload) != parts[1] || tok.alg == "" || len(s) > maxToken {
+			t.Fatal("accepted what is not strict")
+		}
+		if _, err := readClaims(tok.payload); err != nil {
+			t.Fatalf("claims that were accepted cannot be read: %v", err)
+		}
+	})
+}
+
+// FuzzClaims: where our reading of the claims accepts, encoding/json agrees on
+// every exact name and value, though it folds case and takes the last duplicate.
+func FuzzClaims(f *testing.F) {
+	for _, s := range []string{
+		`{"iss":"a","sub":"b","aud":"c","exp":1,"nbf":2,"iat":3}`,
+		`{"aud":["a","b"],"exp":1.5,"scope":"x y","a":{"b":[1,true,"z"]}}`,
+		`{"exp":1,"exp":2}`, `{"EXP":1}`, `{"\u0065xp":1}`, `{"aud":[]}`, `{"a.b":1,"a":{"b":2}}`, `{"exp":1e400}`, `[]`, `{} {}`, "{\"a\":\"\xff\"}",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var c registered
+		if c.read(text) != nil {
+			return
+		}
+		var loose map[string]json.RawMessage
+		if err := json.Unmarshal(text, &loose); err != nil {
+			t.Fatalf("accepted what encoding/json refuses: %v", err)
+		}
+		for _, name := range []string{"iss", "sub", "aud", "exp", "nbf", "iat"} {
+			if _, ok := loose[name]; ok != c.has[name] {
+				t.Fatalf("%s: encoding/json says %v, we say %v", name, ok, c.has[name])
+			}
+		}
+		var typed struct {
+			Iss, Sub      string
+			Exp, Nbf, Iat float64
+		}
+		if err := json.Unmarshal(text, &typed); err != nil {
+			t.Fatalf("a folding reader sees other types: %v", err)
+		}
+		if typed.Iss != c.iss || typed.Sub != c.sub || int64(typed.Exp) != c.exp || int64(typed.Iat) != c.iat || c.nbf-int64(typed.Nbf) > 1 {
+			t.Fatalf("a folding reader sees other values: %+v, we see %+v", typed, c)
+		}
+		set, err := readClaims(text)
+		if err != nil {
+			t.Fatalf("second reading: %v", err)
+		}
+		for _, claim := range set {
+			for _, v := range claim.values {
+				if !utf8.ValidString(v) {
+					t.Fatalf("%q is not UTF-8", v)
+				}
+			}
+		}
+	})
+}
