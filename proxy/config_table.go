@@ -79,6 +79,11 @@ func (c *Config) Table() []RouteInfo {
 		if u.InsecureSkipVerify {
 			info.Insecure = append(info.Insecure, "insecure_skip_verify of upstream "+name)
 		}
+		for _, caller := range r.Callers {
+			if issuer, ok := strings.CutPrefix(caller, "issuer/"); ok && c.Issuers[issuer].InsecureHTTP {
+				info.Insecure = append(info.Insecure, "insecure_http of issuer "+issuer)
+			}
+		}
 		if c.source != nil {
 			o := c.source.routes[i]
 			info.File, info.Line = o.doc.File, o.doc.Line(o.path)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -81,69 +79,4 @@ func check(w io.Writer, path, output string, offline bool) error {
 		return err
 	}
 	return writeTable(w, result.Routes)
-}
-
-// writeTable shows the routes to people.
-func writeTable(w io.Writer, routes []proxy.RouteInfo) error {
-	rows := [][]string{{"HOST", "PATH", "METHODS", "UPSTREAM", "CALLERS", "RULES", "LIMITS"}}
-	var notes []string
-	for _, r := range routes {
-		upstream := r.Upstream
-		if len(r.Endpoints) != 1 || r.Endpoints[0] != r.Upstream {
-			upstream += " = " + strings.Join(r.Endpoints, " ")
-		}
-		limits := "body " + r.Body
-		for _, rate := range r.Rate {
-			limits += "; " + rate
-		}
-		if r.InFlight > 0 {
-			limits += fmt.Sprintf("; %d in flight", r.InFlight)
-		}
-		if r.Websocket {
-			upstream += " +websocket"
-		}
-		rows = append(rows, []string{
-			strings.Join(r.Host, " "), r.Path, strings.Join(r.Methods, " "), upstream + " (" + r.Serves + ")",
-			strings.Join(r.Callers, " "), strings.Join(r.Rules, "; "), limits,
-		})
-		for _, s := range r.Insecure {
-			notes = append(notes, fmt.Sprintf("%s:%d: route %s: %s", r.File, r.Line, r.Name, s))
-		}
-	}
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], len(cell))
-		}
-	}
-	var b strings.Builder
-	colour := terminal(w) && os.Getenv("NO_COLOR") == ""
-	paint := func(code, s string) string {
-		if !colour {
-			return s
-		}
-		return "\x1b[" + code + "m" + s + "\x1b[0m"
-	}
-	for n, row := range rows {
-		for i, cell := range row {
-			if i < len(row)-1 {
-				cell += strings.Repeat(" ", widths[i]-len(cell)+2)
-			}
-			switch {
-			case n == 0:
-				cell = paint("1", cell)
-			case i == 4 && strings.TrimSpace(cell) == "anonymous":
-				cell = paint("33", cell)
-			}
-			b.WriteString(cell)
-		}
-		b.WriteByte('\n')
-	}
-	for _, n := range notes {
-		b.WriteString(paint("31", "insecure: ") + n + "\n")
-	}
-	if _, err := io.WriteString(w, b.String()); err != nil {
-		return fmt.Errorf("writing: %w", err)
-	}
-	return nil
 }

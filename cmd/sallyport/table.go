@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"sallyport/proxy"
+)
+
+// writeTable shows the routes to people. A cell with several things has a line
+// for each.
+func writeTable(w io.Writer, routes []proxy.RouteInfo) error {
+	p := painter(terminal(w) && os.Getenv("NO_COLOR") == "")
+	rows := [][][]string{{{"HOST"}, {"PATH"}, {"METHODS"}, {"UPSTREAM"}, {"CALLERS"}, {"RULES"}, {"LIMITS"}}}
+	var notes strings.Builder
+	for _, r := range routes {
+		rows = append(rows, rowOf(&r))
+		for _, s := range r.Insecure {
+			fmt.Fprintf(&notes, "%s%s:%d: route %s: %s\n", p.paint(red, "insecure: "), r.File, r.Line, r.Name, s)
+		}
+	}
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			for _, line := range cell {
+				widths[i] = max(widths[i], utf8.RuneCountInString(line))
+			}
+		}
+	}
+	var b strings.Builder
+	for n, row := range rows {
+		for line := range height(row) {
+			var cells strings.Builder
+			for i, cell := range row {
+				text := ""
+				if line < len(cell) {
+					text = cell[line]
+				}
+				gap := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text)+2)
+				switch {
+				case n == 0:
+					text = p.paint(bold, text)
+				case text == "anonymous":
+					text = p.paint(yellow, text)
+				}
+				cells.WriteString(text + gap)
+			}
+			b.WriteString(strings.TrimRight(cells.String(), " ") + "\n")
+		}
+	}
+	if _, err := io.WriteString(w, b.String()+notes.String()); err != nil {
+		return fmt.Errorf("writing: %w", err)
+	}
+	return nil
+}
+
+// rowOf is the cells of a route.
+func rowOf(r *proxy.RouteInfo) [][]string {
+	upstream := []string{r.Upstream + " (" + r.Serves + ")"}
+	for _, e := range r.Endpoints {
+		if e != r.Upstream {
+			upstream = append(upstream, "  "+e)
+		}
+	}
+	if r.Websocket {
+		upstream = append(upstream, "  websocket")
+	}
+	limits := append([]string{"body " + r.Body}, r.Rate...)
+	if r.InFlight > 0 {
+		limits = append(limits, fmt.Sprintf("%d in flight", r.InFlight))
+	}
+	return [][]string{r.Host, {r.Path}, {strings.Join(r.Methods, " ")}, upstream, r.Callers, r.Rules, limits}
+}
+
+// height is how many lines a row takes.
+func height(row [][]string) int {
+	n := 0
+	for _, cell := range row {
+		n = max(n, len(cell))
+	}
+	return n
+}
+
+// painter writes colors to terminals that show them.
+type painter bool
+
+// Colors as terminals know them (ECMA-48, section 8.3.117).
+const (
+	bold   = "1"
+	red    = "31"
+	yellow = "33"
+)
+
+func (p painter) paint(color, s string) string {
+	if !p || s == "" {
+		return s
+	}
+	return "\x1b[" + color + "m" + s + "\x1b[0m"
+}

@@ -1,0 +1,177 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/invopop/jsonschema"
+
+	"sallyport/auth"
+	"sallyport/policy"
+	"sallyport/proxy/setting"
+	"sallyport/proxy/upstream"
+)
+
+// TestSchemaIsCurrent sees that deploy/gateway.schema.json says what the structs
+// say. `go test ./proxy -run Schema -update` writes it.
+func TestSchemaIsCurrent(t *testing.T) {
+	t.Chdir("..") // comments are found by the path of their package
+	const name = "deploy/gateway.schema.json"
+	want := configSchema(t)
+	if *update {
+		if err := os.WriteFile(name, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(name)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s is stale (%v); go test ./proxy -run Schema -update", name, err)
+	}
+}
+
+// TestSchemaDescribesAll sees that each setting has a description there.
+func TestSchemaDescribesAll(t *testing.T) {
+	t.Chdir("..")
+	var s jsonschema.Schema
+	if err := json.Unmarshal(configSchema(t), &s); err != nil {
+		t.Fatal(err)
+	}
+	walkSchema("", &s, func(path string, s *jsonschema.Schema) {
+		if s.Properties == nil {
+			return
+		}
+		for p := s.Properties.Oldest(); p != nil; p = p.Next() {
+			if len(p.Value.Description) < 15 {
+				t.Errorf("%s has the description %q", setting.Join(path, p.Key), p.Value.Description)
+			}
+		}
+	})
+}
+
+func configSchema(t *testing.T) []byte {
+	t.Helper()
+	comments := &jsonschema.Reflector{}
+	for _, dir := range []string{"proxy", "auth", "policy"} {
+		if err := comments.AddGoComments("sallyport", "./"+dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &jsonschema.Reflector{
+		FieldNameTag: "yaml", DoNotReference: true, Anonymous: true, RequiredFromJSONSchemaTags: true,
+		LookupComment: func(in reflect.Type, field string) string { return describe(comments.CommentMap, in, field) },
+	}
+	r.Mapper = func(t reflect.Type) *jsonschema.Schema { return schemaOf(r, t) }
+	s := r.Reflect(&Config{})
+	s.Title = "gateway.yaml of sallyport"
+	walkSchema("", s, refine)
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(text, '\n')
+}
+
+// describe is the comment of a field with the name that it has in the file.
+func describe(comments map[string]string, in reflect.Type, field string) string {
+	if field == "" {
+		return ""
+	}
+	text := strings.Join(strings.Fields(comments[in.PkgPath()+"."+in.Name()+"."+field]), " ")
+	if f, ok := in.FieldByName(field); ok {
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if rest, ok := strings.CutPrefix(text, field+" "); ok {
+			text = name + " " + rest
+		}
+	}
+	return text
+}
+
+// schemaOf gives the schema of types that are not what they look like in Go; nil
+// for the rest.
+func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
+	inner := func(t reflect.Type) *jsonschema.Schema {
+		s := r.ReflectFromType(t)
+		s.Version = ""
+		return s
+	}
+	text := func(pattern string, examples ...any) *jsonschema.Schema {
+		return &jsonschema.Schema{Type: "string", Pattern: pattern, Examples: examples}
+	}
+	const duration = `([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+`
+	switch t {
+	case reflect.TypeFor[setting.Duration]():
+		return text("^"+duration+"$", "30s", "5m", "1h30m")
+	case reflect.TypeFor[setting.Timeout]():
+		return text("^(never|"+duration+")$", "30s", "5m", "never")
+	case reflect.TypeFor[setting.Size]():
+		one := json.Number("1")
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{text(`^[0-9]+ ?([KMG]i?B|kB|B)?$`, "64MiB", "1GB"), {Type: "integer", Minimum: one}}}
+	case reflect.TypeFor[setting.Rate]():
+		return text("^[1-9][0-9]*/[smh]$", "200/s", "10/m")
+	case reflect.TypeFor[setting.URL]():
+		return text("^[a-z][a-z0-9+.-]*://.+$", "http://host:8000")
+	case reflect.TypeFor[setting.CIDR]():
+		return text("^[0-9a-fA-F:.]+(/[0-9]+)?$", "10.0.0.0/8", "fd00::/8")
+	case reflect.TypeFor[auth.ClaimValue]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "number"}, {Type: "boolean"}}}
+	case reflect.TypeFor[RulesRef]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, inner(reflect.TypeFor[[]policy.Rule]())}}
+	}
+	if t.PkgPath() == reflect.TypeFor[setting.Size]().PkgPath() && strings.HasPrefix(t.Name(), "List[") {
+		one, item := uint64(1), inner(t.Elem())
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{item, {Type: "array", Items: item, MinItems: &one}}}
+	}
+	return nil
+}
+
+// refine adds what the types of the fields do not say.
+func refine(path string, s *jsonschema.Schema) {
+	if s.Properties == nil {
+		return
+	}
+	enum := func(name string, values ...string) {
+		if p, ok := s.Properties.Get(name); ok {
+			for _, v := range values {
+				p.Enum = append(p.Enum, v)
+			}
+		}
+	}
+	enum("serves", upstream.Dialects()...)
+	enum("per", "principal", "address", "route")
+	enum("min_version", "1.2", "1.3")
+	s.Properties.Delete("acme") // refused in this version
+	switch path {
+	case "routes":
+		s.Required = []string{"host", "upstream", "callers", "rules"}
+	case "issuers":
+		s.Required = []string{"url", "audience"}
+	case "upstreams":
+		s.Required = []string{"rest"}
+	case "":
+		s.Required = []string{"tls"} // routes may all stand in included files
+	}
+}
+
+// walkSchema visits a schema and all within it. The path has the names of
+// properties alone.
+func walkSchema(path string, s *jsonschema.Schema, visit func(path string, s *jsonschema.Schema)) {
+	if s == nil {
+		return
+	}
+	visit(path, s)
+	for _, alternative := range s.AnyOf {
+		walkSchema(path, alternative, visit)
+	}
+	walkSchema(path, s.Items, visit)
+	walkSchema(path, s.AdditionalProperties, visit)
+	if s.Properties == nil {
+		return
+	}
+	for p := s.Properties.Oldest(); p != nil; p = p.Next() {
+		walkSchema(setting.Join(path, p.Key), p.Value, visit)
+	}
+}
