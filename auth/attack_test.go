@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -356,4 +357,65 @@ func TestCredentialsInOtherPlaces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestManyDotsCostNothing: a token of dots is refused without a place for each.
+func TestManyDotsCostNothing(t *testing.T) {
+	dots := strings.Repeat(".", maxToken)
+	n := testing.AllocsPerRun(10, func() {
+		if _, err := parseToken(dots); err == nil {
+			t.Fatal("accepted")
+		}
+	})
+	if n > 2 {
+		t.Errorf("%v allocations, want at most 2", n)
+	}
+}
+
+// TestFloodOfUnknownKids: it costs the issuer one fetch, and callers with good
+// tokens nothing, those of the same address too.
+func TestFloodOfUnknownKids(t *testing.T) {
+	f := newForge(t)
+	want(t, f.chain, f.rsa.token(f.good()), "")
+	claims := f.good()
+	text := b64([]byte(claims)) + "." + b64(make([]byte, 256))
+	for i := range 10_000 {
+		want(t, f.chain, b64([]byte(fmt.Sprintf(`{"alg":"RS256","kid":"flood-%d"}`, i)))+"."+text, BadCredential)
+	}
+	if n := f.fetched.Load(); n != 2 {
+		t.Errorf("keys were fetched %d times, want 2", n)
+	}
+	want(t, f.chain, f.ec.token(f.good()), "")
+}
+
+// TestRotationUnderLoad: while keys come and go, tokens of a key that stays are
+// always accepted, and those of one that was withdrawn last are not.
+func TestRotationUnderLoad(t *testing.T) {
+	f := newForge(t)
+	stays, goes := f.ec.token(f.good()), f.rsa.token(f.good())
+	want(t, f.chain, stays, "")
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for range 3 {
+		load.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				want(t, f.chain, stays, "")
+				ask(f.chain, goes)
+			}
+		})
+	}
+	for range 20 {
+		f.publish(f.ec.jwkOf(`"alg":"ES256"`), f.rsa.jwkOf())
+		refresh(t, f.auth)
+		f.publish(f.ec.jwkOf(`"alg":"ES256"`))
+		refresh(t, f.auth)
+		want(t, f.chain, goes, BadCredential)
+	}
+	close(stop)
+	load.Wait()
 }

@@ -83,6 +83,11 @@ func refresh(t *testing.T, a *Auth) {
 	t.Helper()
 	for _, iss := range a.issuers {
 		iss.keys.mu.Lock()
+		for under := iss.keys.flight; under != nil; under = iss.keys.flight {
+			iss.keys.mu.Unlock()
+			<-under
+			iss.keys.mu.Lock()
+		}
 		flight := iss.keys.launch()
 		iss.keys.mu.Unlock()
 		<-flight

@@ -24,47 +24,49 @@ const (
 // IssuerConfig is one entry of `issuers`: whose tokens are believed, and what
 // they must say.
 type IssuerConfig struct {
-	// URL is the issuer's name, compared byte for byte with the claim iss and with
-	// the discovery document: a trailing slash counts.
+	// URL is the issuer's name. It is compared byte for byte with the claim iss and
+	// with the discovery document: a trailing slash counts.
 	URL string `yaml:"url"`
-	// Audience is one or more values, of which a token must name at least one.
+	// Audience is the gateway's name at the issuer, or several: a token must be
+	// meant for one of them. Routes may narrow it.
 	Audience setting.List[string] `yaml:"audience"`
 
-	// Discovery is where the discovery document is fetched if not from URL: the
-	// address before /.well-known/openid-configuration. The document must still
-	// name URL as its issuer.
+	// Discovery is where the discovery document is fetched, if its address inside
+	// is not that of URL: what stands before /.well-known/openid-configuration. The
+	// document must still name URL as its issuer.
 	Discovery setting.URL `yaml:"discovery"`
-	// JWKS is where the keys are fetched, in place of what the discovery document says.
+	// JWKS is where the keys are fetched. Default: where the discovery document says.
 	JWKS setting.URL `yaml:"jwks"`
-	// CA is a PEM file with the only roots that the issuer's certificates may
-	// have; the system's if empty.
+	// CA is a PEM file with the only roots that the issuer's certificate may have.
+	// Default: those of the system.
 	CA string `yaml:"ca"`
-	// InsecureHTTP lets the issuer be reached over http on other addresses than loopback.
+	// InsecureHTTP lets the issuer be asked over http at other addresses than loopback.
 	InsecureHTTP bool `yaml:"insecure_http"`
-	// Refresh is how often keys are fetched: 5m if zero. A withdrawn key is
-	// refused this long after at most (and a tenth more).
+	// Refresh is how often the keys are fetched, and so how long a withdrawn key
+	// may still serve (and a tenth longer). Default: 5m.
 	Refresh setting.Duration `yaml:"refresh"`
-	// MaxStale is how long known keys serve while the issuer cannot be reached: 24h if zero.
+	// MaxStale is how long known keys serve while the issuer is away. Default: 24h.
 	MaxStale setting.Duration `yaml:"max_stale"`
 
-	// Algorithms are the signature algorithms that are accepted; all of RS*, PS*,
-	// ES* and EdDSA if empty. A key only serves algorithms that fit it.
+	// Algorithms are the signature algorithms that are accepted. A key serves only
+	// those that fit it. Default: all of RS*, PS*, ES* and EdDSA.
 	Algorithms setting.List[string] `yaml:"algorithms"`
-	// Typ are the accepted values of the header typ, letter case aside, and
-	// "absent" for none; if empty: JWT, at+jwt and absent.
+	// Typ are the accepted values of the header typ, letter case aside; "absent"
+	// accepts tokens without one. Default: JWT, at+jwt and absent.
 	Typ setting.List[string] `yaml:"typ"`
-	// Skew is how far clocks may differ: 60s if zero, at most 5m.
+	// Skew is how far the issuer's clock may be off, at most 5m. Default: 60s.
 	Skew setting.Duration `yaml:"skew"`
-	// MaxLifetime bounds exp-iat, and so makes iat mandatory; zero is no bound.
+	// MaxLifetime bounds the time between iat and exp, which makes iat mandatory.
+	// Default: no bound.
 	MaxLifetime setting.Duration `yaml:"max_lifetime"`
-	// Require names claims by path, and values of which the claim must have at
-	// least one; "*" is any.
+	// Require names claims by path, each with the values of which it must have at
+	// least one; "*" is any value. Default: none.
 	Require map[string]setting.List[ClaimValue] `yaml:"require"`
 
-	// Principal is the path of the claim that names the caller: sub if empty.
+	// Principal is the path of the claim that names the caller. Default: sub.
 	Principal string `yaml:"principal"`
 	// Groups is the path of the claim that lists the caller's groups, such as
-	// realm_access.roles; none if empty.
+	// realm_access.roles. Default: none.
 	Groups string `yaml:"groups"`
 }
 
@@ -105,9 +107,14 @@ func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 			f.Add(at("algorithms"), alg, "unknown algorithm", "use some of "+strings.Join(algorithms[:], ", "))
 		}
 	}
+	for _, typ := range c.Typ {
+		if mediaType(typ) == "" {
+			f.Add(at("typ"), typ, "not a type", "write one such as at+jwt, or absent for tokens without")
+		}
+	}
 	for claim, values := range c.Require {
 		if claim == "" || len(values) == 0 {
-			f.Add(at("require"), claim, "a required claim needs a name and a value", `write claim: value, or claim: "*" for any value`)
+			f.Add(setting.Join(at("require"), claim), "", "a required claim needs a name and a value", `write claim: value, or claim: "*" for any value`)
 		}
 	}
 	c.checkTimes(at, f)

@@ -279,7 +279,7 @@ func (s *keySet) address(ctx context.Context, now time.Time) (string, *keysError
 	found = s.jwks
 	if found == "" {
 		u, err := url.Parse(doc.JWKS)
-		if err != nil || fetch.CheckURL(u, s.insecure) != nil {
+		if err != nil || fetch.CheckURL(u, s.insecure) != nil || s.downgrade(u) {
 			return "", &keysError{step: "discovery", what: "the document has no acceptable jwks_uri"}
 		}
 		found = doc.JWKS
@@ -288,6 +288,11 @@ func (s *keySet) address(ctx context.Context, now time.Time) (string, *keysError
 	s.found, s.discovered = found, now
 	s.mu.Unlock()
 	return found, nil
+}
+
+// downgrade says whether a document that came over TLS sends us away from it.
+func (s *keySet) downgrade(u *url.URL) bool {
+	return !s.insecure && u.Scheme != "https" && strings.HasPrefix(s.discovery, "https:")
 }
 
 func fetchError(step string, err error) *keysError {

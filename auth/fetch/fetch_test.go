@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -89,9 +90,9 @@ func TestAnswers(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			asked := 0
+			var asked atomic.Int64
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if asked++; r.Header.Get("Accept-Encoding") != "identity" {
+				if asked.Add(1); r.Header.Get("Accept-Encoding") != "identity" {
 					t.Errorf("Accept-Encoding %q", r.Header.Get("Accept-Encoding"))
 				}
 				c.answer(w, r)
@@ -106,8 +107,8 @@ func TestAnswers(t *testing.T) {
 			if got := kind(t, err); got != c.want {
 				t.Errorf("got %q, want %q: %v", got, c.want, err)
 			}
-			if asked != 1 {
-				t.Errorf("asked %d times, want once", asked)
+			if n := asked.Load(); n != 1 {
+				t.Errorf("asked %d times, want once", n)
 			}
 		})
 	}

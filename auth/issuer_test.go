@@ -1,0 +1,62 @@
+package auth
+
+import (
+	"strings"
+	"testing"
+
+	"sallyport/proxy/setting"
+)
+
+// TestCheck: each fault of an issuer by where it lies and what it is; settings
+// that are sound have none.
+func TestCheck(t *testing.T) {
+	const sound = "url: https://login.example.com/realms/ml\naudience: models\n"
+	for name, c := range map[string]struct{ text, path, problem string }{
+		"smallest":                       {text: sound},
+		"all":                            {text: sound + "discovery: https://keycloak:8443/realms/ml\njwks: https://keycloak:8443/certs\nca: ca.pem\nrefresh: 1m\nmax_stale: 48h\nalgorithms: [RS256, EdDSA]\ntyp: at+jwt\nskew: 10s\nmax_lifetime: 1h\nrequire: {email_verified: true, tenant: [a, b], level: 3}\nprincipal: azp\ngroups: realm_access.roles\n"},
+		"loopback without TLS":           {text: "url: http://127.0.0.1:8080\naudience: models\n"},
+		"http by name":                   {text: "url: http://keycloak:8080\naudience: models\ninsecure_http: true\n"},
+		"http name, keys inside":         {text: "url: http://keycloak:8080\naudience: models\njwks: https://keycloak/certs\n"},
+		"no url":                         {"audience: models\n", "issuers.corp.url", "needs its URL"},
+		"url without host":               {"url: login\naudience: models\n", "issuers.corp.url", "not the URL"},
+		"url with a query":               {"url: https://a.example?x=1\naudience: models\n", "issuers.corp.url", "not the URL"},
+		"url with a password":            {"url: https://a:b@a.example\naudience: models\n", "issuers.corp.url", "not the URL"},
+		"url over http":                  {"url: http://a.example\naudience: models\n", "issuers.corp.url", "http to another machine"},
+		"url of another scheme":          {"url: ftp://a.example\naudience: models\n", "issuers.corp.url", "neither https nor http"},
+		"name of another scheme":         {"url: urn://x\njwks: https://a.example\naudience: models\n", "issuers.corp.url", "not the URL"},
+		"discovery over http":            {sound + "discovery: http://keycloak:8080\n", "issuers.corp.discovery", "http to another machine"},
+		"jwks over http":                 {sound + "jwks: http://keycloak:8080/certs\n", "issuers.corp.jwks", "http to another machine"},
+		"jwks at a metadata service":     {sound + "jwks: https://169.254.169.254/\n", "issuers.corp.jwks", "never asked"},
+		"metadata service, insecure too": {sound + "jwks: http://169.254.169.254/\ninsecure_http: true\n", "issuers.corp.jwks", "never asked"},
+		"no audience":                    {"url: https://a.example\n", "issuers.corp.audience", "without an audience"},
+		"audience of nothing":            {"url: https://a.example\naudience: \"\"\n", "issuers.corp.audience", "not an audience"},
+		"any audience":                   {"url: https://a.example\naudience: [models, \"*\"]\n", "issuers.corp.audience", "not an audience"},
+		"HS256":                          {sound + "algorithms: [RS256, HS256]\n", "issuers.corp.algorithms", "private key"},
+		"none":                           {sound + "algorithms: none\n", "issuers.corp.algorithms", "private key"},
+		"unknown algorithm":              {sound + "algorithms: rs256\n", "issuers.corp.algorithms", "unknown algorithm"},
+		"empty typ":                      {sound + "typ: \"\"\n", "issuers.corp.typ", "not a type"},
+		"skew":                           {sound + "skew: 6m\n", "issuers.corp.skew", "out of bounds"},
+		"refresh too often":              {sound + "refresh: 1s\n", "issuers.corp.refresh", "out of bounds"},
+		"refresh too seldom":             {sound + "refresh: 2h\n", "issuers.corp.refresh", "out of bounds"},
+		"stale for ever":                 {sound + "max_stale: 100000h\n", "issuers.corp.max_stale", "out of bounds"},
+		"stale at once":                  {sound + "max_stale: 2m\n", "issuers.corp.max_stale", "before they are fetched again"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var file struct {
+				Issuers map[string]IssuerConfig `yaml:"issuers"`
+			}
+			text := "issuers:\n  corp:\n    " + strings.ReplaceAll(strings.TrimSpace(c.text), "\n", "\n    ") + "\n"
+			_, faults := setting.Decode("gateway.yaml", []byte(text), &file)
+			ic := file.Issuers["corp"]
+			ic.Check("issuers.corp", &faults)
+			switch {
+			case c.problem == "" && len(faults) > 0:
+				t.Errorf("got faults %v, want none", faults)
+			case c.problem != "" && len(faults) != 1:
+				t.Errorf("got faults %v, want one", faults)
+			case c.problem != "" && (faults[0].Path != c.path || !strings.Contains(faults[0].Problem, c.problem) || faults[0].Cure == ""):
+				t.Errorf("got %v, want one at %s with %q and a cure", faults[0], c.path, c.problem)
+			}
+		})
+	}
+}
