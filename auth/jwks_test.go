@@ -71,10 +71,10 @@ func (f *fakeKeys) count() int {
 }
 
 // asks resolves a kid for ES256 and says how long that took.
-func (f *fakeKeys) asks(kid string) (*key, error, time.Duration) {
+func (f *fakeKeys) asks(kid string) (*key, time.Duration, error) {
 	began := time.Now()
 	k, err := f.resolve(context.Background(), kid, "ES256")
-	return k, err, time.Since(began)
+	return k, time.Since(began), err
 }
 
 func ecPair(kid string) pair { return pair{kid, "ES256", newEC(elliptic.P256())} }
@@ -87,12 +87,12 @@ func TestUnknownKidsCauseFewFetches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := ecPair("one"), ecPair("two")
 		f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf()), nil })
-		if _, err, _ := f.asks("one"); err != nil {
+		if _, _, err := f.asks("one"); err != nil {
 			t.Fatal(err)
 		}
 		began, rotated := time.Now(), time.Time{}
 		for i := range 10_000 {
-			if _, err, _ := f.asks(fmt.Sprintf("flood-%d", i)); !errors.Is(err, errUnknownKey) {
+			if _, _, err := f.asks(fmt.Sprintf("flood-%d", i)); !errors.Is(err, errUnknownKey) {
 				t.Fatalf("unknown kid: got %v, want errUnknownKey", err)
 			}
 			time.Sleep(30 * time.Millisecond)
@@ -100,7 +100,7 @@ func TestUnknownKidsCauseFewFetches(t *testing.T) {
 				f.answers(jwks(one.jwkOf(), two.jwkOf()), nil)
 			}
 			if i > 5000 && rotated.IsZero() {
-				if _, err, _ := f.asks("two"); err == nil {
+				if _, _, err := f.asks("two"); err == nil {
 					rotated = time.Now()
 					if d := rotated.Sub(began.Add(150 * time.Second)); d > 31*time.Second {
 						t.Errorf("the new key worked after %v, want within 30 s", d)
@@ -128,7 +128,7 @@ func TestNewKeyWorksAtOnce(t *testing.T) {
 		f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf()), nil })
 		f.asks("one")
 		f.answers(jwks(one.jwkOf(), two.jwkOf()), nil)
-		if _, err, _ := f.asks("two"); err != nil {
+		if _, _, err := f.asks("two"); err != nil {
 			t.Errorf("new key: %v", err)
 		}
 	})
@@ -163,7 +163,7 @@ func TestOneFetchForMany(t *testing.T) {
 		var all sync.WaitGroup
 		for range 500 {
 			all.Go(func() {
-				if _, err, d := f.asks("one"); err != nil || d != time.Second {
+				if _, d, err := f.asks("one"); err != nil || d != time.Second {
 					t.Errorf("got %v after %v", err, d)
 				}
 			})
@@ -190,10 +190,10 @@ func TestHangingIssuer(t *testing.T) {
 		if _, err := f.resolve(ctx, "new", "ES256"); !errors.Is(err, errNotChecked) || time.Since(began) != time.Second {
 			t.Errorf("own context: got %v after %v, want errNotChecked after 1s", err, time.Since(began))
 		}
-		if _, err, d := f.asks("new"); !errors.Is(err, errNotChecked) || d > fetchTime {
+		if _, d, err := f.asks("new"); !errors.Is(err, errNotChecked) || d > fetchTime {
 			t.Errorf("got %v after %v, want errNotChecked within %v", err, d, fetchTime)
 		}
-		if _, err, d := f.asks("one"); err != nil || d != 0 {
+		if _, d, err := f.asks("one"); err != nil || d != 0 {
 			t.Errorf("known key: got %v after %v, want nothing at once", err, d)
 		}
 		f.flights.Wait()
@@ -212,7 +212,7 @@ func TestWaitingIsBounded(t *testing.T) {
 			all.Go(func() { f.asks("one") })
 		}
 		synctest.Wait()
-		if _, err, d := f.asks("one"); !errors.Is(err, errNotChecked) || d != 0 {
+		if _, d, err := f.asks("one"); !errors.Is(err, errNotChecked) || d != 0 {
 			t.Errorf("got %v after %v, want errNotChecked at once", err, d)
 		}
 		all.Wait()
@@ -231,7 +231,7 @@ func TestIssuerAway(t *testing.T) {
 		go func() { f.run(ctx); close(done) }()
 		for range 600 {
 			time.Sleep(time.Second)
-			if _, err, d := f.asks("one"); !errors.Is(err, errNotChecked) || d != 0 {
+			if _, d, err := f.asks("one"); !errors.Is(err, errNotChecked) || d != 0 {
 				t.Fatalf("got %v after %v, want errNotChecked at once", err, d)
 			}
 		}
@@ -244,19 +244,19 @@ func TestIssuerAway(t *testing.T) {
 		f.answers(jwks(one.jwkOf()), nil)
 		time.Sleep(lastRetry)
 		synctest.Wait()
-		if _, err, _ := f.asks("one"); err != nil {
+		if _, _, err := f.asks("one"); err != nil {
 			t.Errorf("the issuer is back: %v", err)
 		}
 		f.answers("", errDown)
 		time.Sleep(defaultMaxStale - defaultRefresh - time.Minute)
-		if _, err, d := f.asks("one"); err != nil || d != 0 {
+		if _, d, err := f.asks("one"); err != nil || d != 0 {
 			t.Errorf("known key during the outage: got %v after %v", err, d)
 		}
-		if _, err, _ := f.asks("new"); !errors.Is(err, errNotChecked) {
+		if _, _, err := f.asks("new"); !errors.Is(err, errNotChecked) {
 			t.Errorf("unknown kid during the outage: got %v, want errNotChecked", err)
 		}
 		time.Sleep(defaultRefresh*2 + time.Minute)
-		if _, err, _ := f.asks("one"); !errors.Is(err, errNotChecked) {
+		if _, _, err := f.asks("one"); !errors.Is(err, errNotChecked) {
 			t.Errorf("stale key: got %v, want errNotChecked", err)
 		}
 		cancel()
@@ -278,7 +278,7 @@ func TestWithdrawnKeyDiesAtTheNextRefresh(t *testing.T) {
 		k2, _, _ := f.asks("two")
 		f.answers(jwks(two.jwkOf()), nil)
 		time.Sleep(defaultRefresh + defaultRefresh/10 + time.Second)
-		if _, err, _ := f.asks("one"); !errors.Is(err, errUnknownKey) {
+		if _, _, err := f.asks("one"); !errors.Is(err, errUnknownKey) {
 			t.Errorf("got %v, want errUnknownKey", err)
 		}
 		if !k1.withdrawn.Load() || k2.withdrawn.Load() || f.gone != 1 {
@@ -324,10 +324,10 @@ func TestUnusableSetIsAFailedFetch(t *testing.T) {
 				f.asks("one")
 				f.answers(text, nil)
 				time.Sleep(time.Minute)
-				if _, err, _ := f.asks("new"); !errors.Is(err, errNotChecked) {
+				if _, _, err := f.asks("new"); !errors.Is(err, errNotChecked) {
 					t.Errorf("unknown kid: got %v, want errNotChecked", err)
 				}
-				if _, err, _ := f.asks("one"); err != nil {
+				if _, _, err := f.asks("one"); err != nil {
 					t.Errorf("known key: %v", err)
 				}
 				if f.status().LastError == "" {
