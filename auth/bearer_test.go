@@ -106,7 +106,9 @@ func TestIssuerTrouble(t *testing.T) {
 		"empty set":    func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"keys":[]}`) },
 		"endless":      func(w http.ResponseWriter, r *http.Request) { w.Write(bytes.Repeat([]byte(" "), 2<<20)) },
 		"hangs up":     func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
-		"redirects":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example", http.StatusFound) },
+		"redirects": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://evil.example", http.StatusFound)
+		},
 	}
 	for name, answer := range answers {
 		t.Run(name, func(t *testing.T) {
