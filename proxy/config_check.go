@@ -57,6 +57,9 @@ func checkConfigName(section, name string, f *setting.Faults) {
 	}
 }
 
+// maxListeners bounds the addresses of one kind.
+const maxListeners = 64
+
 func (c *ListenConfig) check(f *setting.Faults) {
 	var taken []string
 	for _, l := range []struct {
@@ -68,6 +71,10 @@ func (c *ListenConfig) check(f *setting.Faults) {
 		{"listen.http", c.HTTP, true},
 		{"listen.health", []string{c.Health}, true},
 	} {
+		if len(l.addrs) > maxListeners {
+			f.Add(l.path, "", fmt.Sprintf("more than %d addresses", maxListeners), `write ":443" for all of this machine's`)
+			continue
+		}
 		for _, addr := range l.addrs {
 			switch {
 			case addr == "" && l.path == "listen.health":

@@ -15,6 +15,7 @@ import (
 const (
 	maxDepth   = 40     // of nesting
 	maxAliased = 10_000 // values that aliases may stand for in sum
+	maxItems   = 10_000 // of one list: checks compare them with one another
 )
 
 // decoder walks the tree of one document against a Go value.
@@ -169,9 +170,9 @@ func (d *decoder) secret(n *yaml.Node, path string, s *Secret, line int) {
 	case (place.File == "") == (place.Env == ""):
 		d.fault(path, line, "", "a secret has one place", cure)
 	case place.File != "" && !filepath.IsAbs(place.File):
-		*s = Secret{&secretPlace{file: filepath.Join(d.dir, place.File)}}
+		*s = secretAt(secretPlace{file: filepath.Join(d.dir, place.File)})
 	default:
-		*s = Secret{&secretPlace{file: place.File, env: place.Env}}
+		*s = secretAt(secretPlace{file: place.File, env: place.Env})
 	}
 }
 
@@ -333,6 +334,9 @@ func (d *decoder) list(n *yaml.Node, path string, v reflect.Value, depth, line i
 		return
 	case len(n.Content) == 0:
 		d.fault(path, line, "[]", "an empty list", "list at least one, or remove the line")
+		return
+	case len(n.Content) > maxItems:
+		d.fault(path, line, "", fmt.Sprintf("a list of more than %d items", maxItems), "say it in fewer")
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))

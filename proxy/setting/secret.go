@@ -18,9 +18,9 @@ const maxSecret = 64 << 10
 // secret nor its place is ever printed: every way of writing it says "redacted".
 // The zero Secret means that none was given, and has nothing to read.
 type Secret struct {
-	// The pointer keeps fmt from printing a Secret in an unexported field, where
-	// it cannot call its methods.
-	place *secretPlace
+	// A function, because fmt prints a Secret in an unexported field, where it
+	// cannot call its methods, down to the bottom of pointers.
+	at func() secretPlace
 }
 
 type secretPlace struct {
@@ -29,20 +29,30 @@ type secretPlace struct {
 }
 
 // Literal is a secret given in the program, for tests and the demo.
-func Literal(b []byte) Secret { return Secret{&secretPlace{literal: bytes.Clone(b)}} }
+func Literal(b []byte) Secret { return secretAt(secretPlace{literal: bytes.Clone(b)}) }
+
+func secretAt(p secretPlace) Secret { return Secret{func() secretPlace { return p }} }
+
+// place is where the secret lies; nowhere for the zero Secret.
+func (s Secret) place() secretPlace {
+	if s.at == nil {
+		return secretPlace{}
+	}
+	return s.at()
+}
 
 // IsZero says whether no secret was named.
-func (s Secret) IsZero() bool { return s.place == nil }
+func (s Secret) IsZero() bool { return s.at == nil }
 
 // Read reads the secret now and trims one newline from its end. An absent or
 // empty secret is an error, and so is a file that others may write. Errors name
 // the place, never the content.
 func (s Secret) Read() ([]byte, error) {
-	p := s.place
+	p := s.place()
 	var b []byte
 	var err error
 	switch {
-	case p == nil:
+	case s.IsZero():
 		return nil, errors.New("no secret was named")
 	case p.file != "":
 		if b, err = readSecretFile(p.file); err != nil {
@@ -67,13 +77,13 @@ func (s Secret) Read() ([]byte, error) {
 
 // Where names the place of the secret, for messages to the operator.
 func (s Secret) Where() string {
-	switch {
-	case s.place == nil:
+	switch p := s.place(); {
+	case s.IsZero():
 		return "no secret"
-	case s.place.file != "":
-		return "file " + s.place.file
-	case s.place.env != "":
-		return "environment variable " + s.place.env
+	case p.file != "":
+		return "file " + p.file
+	case p.env != "":
+		return "environment variable " + p.env
 	}
 	return "a literal"
 }
@@ -82,14 +92,15 @@ func (s Secret) Where() string {
 // nothing is. Files that others may read are fine where container platforms
 // mount secrets, always world-readable.
 func (s Secret) Warning() string {
-	if s.place == nil || s.place.file == "" {
+	file := s.place().file
+	if file == "" {
 		return ""
 	}
-	info, err := os.Stat(s.place.file)
-	if err != nil || info.Mode().Perm()&0o004 == 0 || mountedSecret(s.place.file) {
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm()&0o004 == 0 || mountedSecret(file) {
 		return ""
 	}
-	return fmt.Sprintf("%s can be read by every user of this machine; chmod o-r %s", s.Where(), s.place.file)
+	return fmt.Sprintf("%s can be read by every user of this machine; chmod o-r %s", s.Where(), file)
 }
 
 // mountedSecret knows the folders of Docker (/run/secrets) and Kubernetes, whose

@@ -1,6 +1,7 @@
 package setting
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -158,4 +159,48 @@ func TestGlob(t *testing.T) {
 	if (Glob{}).Match("") {
 		t.Error("the zero Glob matches")
 	}
+}
+
+// FuzzUnits sees that what is read and written again is read as the same.
+func FuzzUnits(f *testing.F) {
+	for _, s := range []string{"30s", "1h30m", "never", "64MiB", "1kB", "200/s", "10.0.0.0/8", "::1", "http://a:80", "a-*/**", "0", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		again(t, s, new(Duration), new(Duration))
+		again(t, s, new(Timeout), new(Timeout))
+		again(t, s, new(Size), new(Size))
+		again(t, s, new(Rate), new(Rate))
+		again(t, s, new(CIDR), new(CIDR))
+		again(t, s, new(URL), new(URL))
+		again(t, s, new(Glob), new(Glob))
+	})
+}
+
+type unit interface {
+	UnmarshalText([]byte) error
+	String() string
+}
+
+func again(t *testing.T, s string, first, second unit) {
+	t.Helper()
+	if first.UnmarshalText([]byte(s)) != nil {
+		return
+	}
+	written := first.String()
+	if err := second.UnmarshalText([]byte(written)); err != nil || second.String() != written || written == "" {
+		t.Errorf("%T: %q is written as %q, and that as %q, %v", first, s, written, second, err)
+	}
+}
+
+func ExampleDecode() {
+	var section struct {
+		Body Size         `yaml:"body"`
+		Host List[string] `yaml:"host"`
+	}
+	_, faults := Decode("gateway.yaml", []byte("body: 64m\nhots: a.example\n"), &section)
+	fmt.Println(faults)
+	// Output:
+	// gateway.yaml:1: body: "64m": not a size; write a whole number and B, KiB, MiB, GiB, KB, MB or GB, such as 64MiB
+	// gateway.yaml:2: hots: unknown field; did you mean host?
 }

@@ -1,0 +1,158 @@
+package setting
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+type sample struct {
+	Name         string                 `yaml:"name"`
+	On           bool                   `yaml:"on"`
+	N            int                    `yaml:"n"`
+	X            float64                `yaml:"x"`
+	Wait         Duration               `yaml:"wait"`
+	Hosts        List[string]           `yaml:"hosts"`
+	Items        []sampleItem           `yaml:"items"`
+	Many         List[sampleItem]       `yaml:"many"`
+	Named        map[string]sampleItem  `yaml:"named"`
+	Claims       map[string]List[Glob]  `yaml:"claims"`
+	Maybe        *sampleItem            `yaml:"maybe"`
+	Either       sampleEither           `yaml:"either"`
+	Any          map[string]interface{} `yaml:"any"`
+	Token        Secret                 `yaml:"token"`
+	sampleInline `yaml:",inline"`
+	Hidden       string
+}
+
+type sampleInline struct {
+	Extra string `yaml:"extra"`
+}
+
+type sampleItem struct {
+	Size Size         `yaml:"size"`
+	Tags List[string] `yaml:"tags"`
+}
+
+type sampleEither struct {
+	Name string
+	List []sampleItem
+}
+
+func (e *sampleEither) Form(s Shape) any {
+	switch s {
+	case Scalar:
+		return &e.Name
+	case Sequence:
+		return &e.List
+	}
+	return nil
+}
+
+func (*sampleEither) Want() string { return "a name or a list" }
+
+func TestDecode(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		want       sample
+	}{
+		{"plain", "name: a\non: true\nn: -3\nx: 1.5\nwait: 5m\nextra: e", sample{Name: "a", On: true, N: -3, X: 1.5, Wait: 300e9, sampleInline: sampleInline{"e"}}},
+		{"one for a list", "hosts: a", sample{Hosts: List[string]{"a"}}},
+		{"fields for a list", "many: {size: 1KiB}", sample{Many: List[sampleItem]{{Size: 1024}}}},
+		{"lists", "hosts: [a, b]\nitems: [{size: 1, tags: t}]", sample{Hosts: List[string]{"a", "b"}, Items: []sampleItem{{1, List[string]{"t"}}}}},
+		{"names", "named: {a: {size: 1}}\nmaybe: {}", sample{Named: map[string]sampleItem{"a": {Size: 1}}, Maybe: &sampleItem{}}},
+		{"first form", "either: a", sample{Either: sampleEither{Name: "a"}}},
+		{"second form", "either: [{size: 2}]", sample{Either: sampleEither{List: []sampleItem{{Size: 2}}}}},
+		{"an alias", "many: &m {size: 7}\nmaybe: *m", sample{Many: List[sampleItem]{{Size: 7}}, Maybe: &sampleItem{Size: 7}}},
+		{"words that are text", "hosts: [off, yes, 2027-03-31]", sample{Hosts: List[string]{"off", "yes", "2027-03-31"}}},
+		{"anything", "any: {a: [b, {c: 1}]}", sample{Any: map[string]any{"a": []any{"b", map[string]any{"c": "1"}}}}},
+		{"a marker of bytes", "\ufeffname: a", sample{Name: "a"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got sample
+			if _, faults := Decode("f.yaml", []byte(tt.text), &got); len(faults) > 0 {
+				t.Fatal(faults)
+			}
+			if d := cmp.Diff(fmt.Sprintf("%+v", tt.want), fmt.Sprintf("%+v", got)); d != "" && !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("want, got:\n%s", d)
+			}
+		})
+	}
+}
+
+func TestDecodeFaults(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"all at once", "nmae: a\non: 1\nn: x\nwait: 5\nhosts: {a: b}\nitems: [{size: big}, 3]\nnamed: [a]\neither: {}\nmaybe: no", []string{
+			"f.yaml:1: nmae: unknown field; did you mean name?",
+			`f.yaml:2: on: "1": want true or false, found a number; write it without quotes`,
+			`f.yaml:3: n: "x": want a whole number, found text; write it in digits, without quotes`,
+			`f.yaml:4: wait: "5": not a duration; write a number and ms, s, m or h, such as 30s or 1h30m`,
+			"f.yaml:5: hosts[0]: want text, found fields; write the value itself",
+			`f.yaml:6: items[0].size: "big": not a size; write a whole number and B, KiB, MiB, GiB, KB, MB or GB, such as 64MiB`,
+			`f.yaml:6: items[1]: "3": want fields with values, found a number; known here: size, tags`,
+			"f.yaml:7: named: want names with values, found a list; write each name with a colon and its value",
+			"f.yaml:8: either: want a name or a list, found fields; for a list of one, put it in brackets or after a dash",
+			`f.yaml:9: maybe: "no": want fields with values, found text; known here: size, tags`,
+		}},
+		{"a secret as text", "token: hunter2", []string{"f.yaml:1: token: redacted: a secret may not stand in this file; write {file: PATH} or {env: NAME}"}},
+		{"a secret in a list", "token: [hunter2]", []string{"f.yaml:1: token: redacted: a secret may not stand in this file; write {file: PATH} or {env: NAME}"}},
+		{"a secret under a wrong name", "token: {value: hunter2}", []string{"f.yaml:1: token.value: unknown field; known here: env, file"}},
+		{"a secret as a number", "token: {file: 12345}", []string{"f.yaml:1: token.file: redacted: want text, found a number; put it in quotes"}},
+		{"two places", "token: {file: a, env: B}", []string{"f.yaml:1: token: a secret has one place; write {file: PATH} or {env: NAME}"}},
+		{"a password in a URL", "wait: https://user:hunter2@host", []string{"f.yaml:1: wait: redacted: not a duration; write a number and ms, s, m or h, such as 30s or 1h30m"}},
+		{"a key that is a list", "[a]: b", []string{"f.yaml:1: a key that is not a plain name; write a name before the colon"}},
+		{"a field one level down", "maybe: {size: 1}\ntags: a", []string{"f.yaml:2: tags: unknown field; did you mean maybe.tags?"}},
+		{"a number too large", "n: 99999999999999999999", []string{`f.yaml:1: n: "99999999999999999999": want a whole number, found a number; write it in digits, without quotes`}},
+		{"not a number", "x: .nan", []string{`f.yaml:1: x: ".nan": want a number, found a number; write it in digits, without quotes`}},
+		{"the field without a name", "Hidden: a", []string{"f.yaml:1: Hidden: unknown field; known here: any, claims, either, extra, hosts, items, many, maybe, n, name, named, on, token, wait, x"}},
+		{"control characters in a value", "wait: \"a\\nb\\e[31m\"", []string{`f.yaml:1: wait: "a\nb\x1b[31m": not a duration; write a number and ms, s, m or h, such as 30s or 1h30m`}},
+		{"control characters in a key", "\"a\\nb\\e[31m\": 1", []string{`f.yaml:1: "a\nb\x1b[31m": unknown field; known here: any, claims, either, extra, hosts, items, many, maybe, n, name, named, on, token, wait, x`}},
+		{"a large file", strings.Repeat("# \n", MaxFile), []string{"f.yaml:1: the file is larger than 1048576 bytes; split it with include"}},
+		{"not UTF-8", "name: \xff", []string{"f.yaml:1: not YAML: invalid leading UTF-8 octet; check indentation, quotes and colons on this line and the one before"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got sample
+			_, faults := Decode("f.yaml", []byte(tt.text), &got)
+			lines := strings.Split(faults.Error(), "\n")
+			if d := cmp.Diff(tt.want, lines); d != "" {
+				t.Errorf("want, got:\n%s", d)
+			}
+		})
+	}
+}
+
+// TestDecodeKeepsWhatIsSound sees that a fault does not hide what stands beside it.
+func TestDecodeKeepsWhatIsSound(t *testing.T) {
+	var got sample
+	_, faults := Decode("f.yaml", []byte("wait: soon\nhosts: [a, 1, b]\nname: x"), &got)
+	if len(faults) != 2 || got.Name != "x" || !reflect.DeepEqual(got.Hosts, List[string]{"a", "", "b"}) {
+		t.Errorf("got %+v, %v", got, faults)
+	}
+}
+
+func TestFaultsAreBounded(t *testing.T) {
+	var got sample
+	_, faults := Decode("f.yaml", []byte("items: ["+strings.Repeat("1,", 5000)+"]"), &got)
+	if len(faults) != MaxFaults {
+		t.Errorf("%d faults, want %d", len(faults), MaxFaults)
+	}
+}
+
+func TestDocumentLine(t *testing.T) {
+	var got sample
+	d, _ := Decode("f.yaml", []byte("name: a\nitems:\n  - size: 1\n\n  - tags:\n      - t\nmany:\n  size: 3\n"), &got)
+	for path, want := range map[string]int{
+		"name": 1, "items": 2, "items[0]": 3, "items[0].size": 3, "items[1]": 5, "items[1].tags[0]": 6,
+		"items[1].size": 5, "many[0].size": 8, "none": 1, "": 1,
+	} {
+		if got := d.Line(path); got != want {
+			t.Errorf("%q: line %d, want %d", path, got, want)
+		}
+	}
+}
