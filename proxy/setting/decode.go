@@ -108,9 +108,7 @@ func (d *decoder) typed(n *yaml.Node, path string, v reflect.Value, depth, line 
 	case reflect.Slice:
 		d.list(n, path, v, depth, line)
 	case reflect.Interface:
-		if x := d.anything(n, path, depth, line); x != nil {
-			v.Set(reflect.ValueOf(x))
-		}
+		v.Set(reflect.ValueOf(d.anything(n, path, depth, line)))
 	default:
 		d.scalar(n, path, v, line)
 	}
