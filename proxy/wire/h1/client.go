@@ -90,17 +90,12 @@ func (c *Client) Close() error { return c.conn.Close() }
 // The end of ctx aborts the exchange at once, up to the closing of x.
 func (c *Client) Exchange(ctx context.Context, r *Request, x *Response) error {
 	*x = Response{}
-	if c.busy {
-		return &Error{FaultBroken, errAgain}
-	}
-	if r.Length < -1 || r.Body == nil && r.Length < 0 {
-		return &Error{FaultRequest, errBadLength}
-	}
 	buf := c.bufs.Get(r.sizeHint())
 	defer c.bufs.Put(buf)
-	out, err := appendRequest(buf.B, r)
+	out, err := c.render(buf.B, r)
 	if err != nil {
-		return &Error{FaultRequest, fmt.Errorf("writing request: %w", err)}
+		_ = c.Close() // nothing was sent; the error says why
+		return err
 	}
 	buf.B = out[:0]
 
@@ -117,6 +112,21 @@ func (c *Client) Exchange(ctx context.Context, r *Request, x *Response) error {
 	}
 	c.patience = r.Idle
 	return nil
+}
+
+// render writes the request to b, if there may be one now.
+func (c *Client) render(b []byte, r *Request) ([]byte, error) {
+	if c.busy {
+		return nil, &Error{FaultBroken, errAgain}
+	}
+	if r.Length < -1 || r.Body == nil && r.Length != 0 {
+		return nil, &Error{FaultRequest, errBadLength}
+	}
+	out, err := appendRequest(b, r)
+	if err != nil {
+		return nil, &Error{FaultRequest, fmt.Errorf("writing request: %w", err)}
+	}
+	return out, nil
 }
 
 // ask writes the request and reads the head of the answer.

@@ -59,7 +59,7 @@ var (
 	errHalfBody    = errors.New("request body has not the announced length")
 	errNoUpgrade   = errors.New("a request with content cannot upgrade")
 	errBadHead     = errors.New("request line or Host cannot be written")
-	errBadLength   = errors.New("negative length")
+	errBadLength   = errors.New("length without content, or below -1")
 	errFieldBanned = errors.New("field belongs to the connection or to framing")
 	errFieldBytes  = errors.New("field has bytes outside the grammar")
 )
