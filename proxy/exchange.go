@@ -74,6 +74,7 @@ func (x *exchange) way() error {
 
 // begin opens the record.
 func (x *exchange) begin() {
+	x.g.exchanges.Add(1)
 	x.g.inFlight.Add(1)
 	x.record.Time = x.g.now()
 	x.record.RequestID = newRequestID()
@@ -146,8 +147,10 @@ func (x *exchange) finish() {
 	x.held.release()
 	x.g.inFlight.Add(-1)
 	x.record.Duration = x.g.now().Sub(x.record.Time)
+	x.record.Own = x.record.Duration - x.record.UpstreamDuration
 	x.g.audit.Write(&x.record)
 	x.g.metrics.Observe(&x.record)
+	x.g.exchanges.Done()
 }
 
 // lifetime is a context that ends with the client's connection, and for what may

@@ -64,6 +64,8 @@ type Gateway struct {
 	tunnels  tunnels
 	inFlight atomic.Int64
 
+	exchanges sync.WaitGroup // those that have not finished
+
 	draining atomic.Bool
 	ready    chan struct{} // closed when the listeners are open
 	addrs    Addrs
@@ -197,16 +199,26 @@ func (g *Gateway) drain(ctx context.Context, servers ...*stdhttp.Server) {
 	g.log.Info("draining", "in_flight", g.inFlight.Load(), "grace", grace.String())
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	var all sync.WaitGroup
-	for _, s := range servers {
-		all.Go(func() {
-			if s.Shutdown(fresh) != nil {
-				_ = s.Close()
-			}
-		})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var all sync.WaitGroup
+		for _, s := range servers {
+			all.Go(func() {
+				if s.Shutdown(fresh) != nil {
+					_ = s.Close()
+				}
+			})
+		}
+		all.Wait()
+		g.exchanges.Wait() // tunnels too, which no server knows any more
+	}()
+	select {
+	case <-done:
+	case <-fresh.Done():
+		g.tunnels.close()
+		<-done
 	}
-	all.Go(func() { g.tunnels.drain(fresh) })
-	all.Wait()
 }
 
 const defaultDrain = 30 * time.Second

@@ -188,9 +188,9 @@ func (x *exchange) refuse(err error) {
 	if r.reason == reasonClientGone {
 		return
 	}
-	if x.head.ContentLength != 0 || o.status == http.StatusBadRequest {
-		// The rest of the body is not worth reading, and nothing that follows an
-		// ambiguous request on its connection is to be trusted.
+	if x.head.ContentLength != 0 || x.head.Upgrade != "" || o.status == http.StatusBadRequest {
+		// The rest of the body is not worth reading, and what follows an ambiguous
+		// request or the wish for another protocol is not to be taken for HTTP.
 		x.stream.CloseAfter()
 	}
 	x.answer(o, r, err)

@@ -9,57 +9,39 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// tunnels are the connections that were upgraded and belong to no server any more.
+// tunnels are the connections that were upgraded and belong to no server any
+// more. It is safe for concurrent use.
 type tunnels struct {
-	mu      sync.Mutex // guards what follows
-	open    map[net.Conn]struct{}
-	empty   chan struct{} // closed when open is empty, while somebody drains
-	closing bool
+	mu     sync.Mutex // guards what follows
+	open   map[net.Conn]struct{}
+	closed bool
 }
 
 // enter takes a tunnel in; the function that it returns takes it out.
 func (t *tunnels) enter(c net.Conn) (leave func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		c.Close()
+	}
 	if t.open == nil {
 		t.open = map[net.Conn]struct{}{}
 	}
 	t.open[c] = struct{}{}
-	if t.closing {
-		c.Close()
-	}
 	return func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		delete(t.open, c)
-		if len(t.open) == 0 && t.empty != nil {
-			close(t.empty)
-			t.empty = nil
-		}
 	}
 }
 
-// drain waits until all tunnels have ended; when ctx ends it closes those that
-// are left and waits for them to be gone.
-func (t *tunnels) drain(ctx context.Context) {
+// close cuts all tunnels, and those that enter later.
+func (t *tunnels) close() {
 	t.mu.Lock()
-	empty := make(chan struct{})
-	if len(t.open) == 0 {
-		close(empty)
-	} else {
-		t.empty = empty
-	}
-	t.mu.Unlock()
-	select {
-	case <-empty:
-	case <-ctx.Done():
-		t.mu.Lock()
-		t.closing = true
-		for c := range t.open {
-			c.Close()
-		}
-		t.mu.Unlock()
-		<-empty
+	defer t.mu.Unlock()
+	t.closed = true
+	for c := range t.open {
+		c.Close()
 	}
 }
 
