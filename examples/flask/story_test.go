@@ -94,6 +94,8 @@ func TestFlask(t *testing.T) {
 	t.Run("golden", func(t *testing.T) { h.golden(t, h.provider.Token(t, "models.predict models.read", "")) })
 	t.Run("app away and back", func(t *testing.T) { h.away(t, predict) })
 	t.Run("drain", func(t *testing.T) { h.drain(t, read) })
+	t.Run("a gigabyte", func(t *testing.T) { h.gigabyte(t, predict) })
+	t.Run("provider and app away", func(t *testing.T) { h.alone(t, predict) })
 }
 
 func (h *house) admitted(t *testing.T, predict, read string) {
@@ -360,6 +362,61 @@ func (h *house) drain(t *testing.T, token string) {
 	}
 	if code := h.gateway.Process.Wait(t, 40*time.Second); code != 0 {
 		t.Errorf("exit status %d", code)
+	}
+}
+
+// gigabyte streams a body of 1 GiB to the app and looks at the gateway's memory.
+func (h *house) gigabyte(t *testing.T, token string) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "zeros"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := file.Truncate(1 << 30); err != nil { // takes no room on disk
+		t.Fatal(err)
+	}
+	g := story.StartGateway(t,
+		"http://127.0.0.1:5000", "http://"+h.app,
+		"https://localhost:9000", h.provider.URL,
+		"../openid-provider/provider.crt", h.provider.CA,
+		"limits: {body: 32MiB}", "limits: {body: 2GiB}")
+	for _, version := range []string{"--http1.1", "--http2"} {
+		g.Curl(t, "/echo", append(bearer(token), version, "-X", "PUT", "-d", "x")...)
+		before := g.Process.PeakMemory(t)
+		a := g.Curl(t, "/echo", append(bearer(token), version, "-T", file.Name())...)
+		if a.Status != 200 || !strings.Contains(a.Body, `"body_bytes":1073741824`) {
+			t.Errorf("%s: %d %s", version, a.Status, a.Body)
+		}
+		if grown := g.Process.PeakMemory(t) - before; grown > 64<<20 {
+			t.Errorf("%s: the gateway's memory grew by %d MiB", version, grown>>20)
+		}
+	}
+}
+
+// alone starts a gateway that has nobody: neither the provider, whose keys it has
+// never seen, nor the app.
+func (h *house) alone(t *testing.T, token string) {
+	h.provider.Stop(t)
+	g := story.StartGateway(t,
+		"http://127.0.0.1:5000", "http://"+story.FreeAddress(t),
+		"https://localhost:9000", h.provider.URL,
+		"../openid-provider/provider.crt", h.provider.CA)
+	for _, c := range []struct {
+		path   string
+		args   []string
+		status int
+		reason string
+	}{
+		{"/predict", append(bearer(token), "--json", "{}"), 503, "issuer_unavailable"},
+		{"/health", nil, 502, "upstream_refused"},
+	} {
+		a := g.Curl(t, c.path, c.args...)
+		if r := g.Record(t, a.Header.Get("X-Request-Id")); a.Status != c.status || r.Reason != c.reason {
+			t.Errorf("%s: %d %s, recorded as %+v; want %d %s", c.path, a.Status, a.Body, r, c.status, c.reason)
+		}
+	}
+	if a := story.Curl(t, "", "http://"+g.Health+"/readyz"); a.Status != 200 {
+		t.Errorf("/readyz: %d %s, want 200: others being away must not take the gateway out of service", a.Status, a.Body)
 	}
 }
 

@@ -3,11 +3,13 @@ package story
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -66,8 +68,20 @@ func Start(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	return p
 }
 
-// PID is the process id.
-func (p *Process) PID() int { return p.pid }
+// PeakMemory is the most memory that the program has had resident, in bytes.
+func (p *Process) PeakMemory(t testing.TB) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kib int64
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatalf("reading the memory of %s: %v", p.name, err)
+	}
+	return kib << 10
+}
 
 // Output is what the program has printed so far.
 func (p *Process) Output() string {

@@ -58,6 +58,12 @@ func StartProvider(t testing.TB, env ...string) *Provider {
 	return p
 }
 
+// Stop ends the provider before the test does.
+func (p *Provider) Stop(t testing.TB) {
+	t.Helper()
+	p.process.Stop(t)
+}
+
 // Token gets an access token by client credentials. The resource names the
 // audience; empty is that of the models.
 func (p *Provider) Token(t testing.TB, scope, resource string) string {
