@@ -144,9 +144,16 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration) (*conn, erro
 	if err != nil {
 		return nil, e.dialFault(ctx, bound, err)
 	}
-	e.failed.Store(0)
-	e.ejectedTo.Store(0)
+	e.recovered()
 	return c, nil
+}
+
+// recovered ends an ejection.
+func (e *endpoint) recovered() {
+	if e.ejectedTo.Load() != 0 {
+		e.failed.Store(0)
+		e.ejectedTo.Store(0)
+	}
 }
 
 func (e *endpoint) open(ctx context.Context) (*conn, error) {

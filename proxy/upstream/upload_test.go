@@ -395,3 +395,15 @@ func TestLargeTransfersAreFlat(t *testing.T) {
 		t.Errorf("%d bytes are allocated for %d transferred", n, size)
 	}
 }
+
+// TestIdleRunsOnceTheUploadIsToStop: a server that refused and then hangs must not
+// be waited for as long as a slow client.
+func TestIdleRunsOnceTheUploadIsToStop(t *testing.T) {
+	u := newUpstream(t, scripted(t, "HTTP/1.1 413 Too Large\r\nContent-Length: 10\r\n\r\nabc", keep))
+	r := upload(newPatient(), -1)
+	r.Timeouts = Timeouts{Idle: 50 * time.Millisecond}
+	_, _, err := outcome(u, r)
+	if fault := (*Error)(nil); !errors.As(err, &fault) || fault.Kind != Timeout {
+		t.Errorf("error is %v, want a timeout", err)
+	}
+}

@@ -104,6 +104,9 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 	if r.Length != 0 && r.Body == nil {
 		return nil, errNoBody
 	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("sending request: %w", context.Cause(ctx))
+	}
 	x := &Response{}
 	if r.Timeouts.Total > 0 {
 		x.ask.Limit = time.Now().Add(r.Timeouts.Total)
@@ -209,6 +212,7 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 		e.reuses.Add(1)
 		err = c.Exchange(ctx, &x.ask, &x.x)
 		if err == nil {
+			e.recovered()
 			x.begin(e, c)
 			return true, nil
 		}

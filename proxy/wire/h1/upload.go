@@ -40,11 +40,11 @@ func startUpload(c *Client, r *Request) *upload {
 
 // armRead bounds the reads of the answer by d from now or, while the upload goes
 // on, from its end: until then the server may well be silent, and the upload has
-// bounds of its own.
+// bounds of its own. An upload that is to stop is no such reason.
 func (u *upload) armRead(d time.Duration) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.over {
+	if !u.over && !u.stop.Load() {
 		u.patience, d = d, 0
 	}
 	return u.c.setRead(d)
