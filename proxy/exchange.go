@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -151,16 +150,6 @@ func (x *exchange) finish() {
 	x.g.audit.Write(&x.record)
 	x.g.metrics.Observe(&x.record)
 	x.g.exchanges.Done()
-}
-
-// lifetime is a context that ends with the client's connection, and for what may
-// go on for long, with the credential: long streams do not keep rights for ever.
-func (x *exchange) lifetime() (context.Context, context.CancelFunc) {
-	ctx := x.stream.Context()
-	if x.caller.Expires.IsZero() {
-		return context.WithCancel(ctx)
-	}
-	return context.WithDeadlineCause(ctx, x.caller.Expires, errExpired)
 }
 
 // untilIdle is a deadline that many reads or writes share: moving it costs a

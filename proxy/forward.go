@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -23,8 +24,8 @@ func (x *exchange) forward(grant policy.Grant) error {
 	if !grant.Valid() {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
-	ctx, cancel := x.lifetime()
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(x.stream.Context())
+	defer cancel(nil)
 
 	t := &x.route.timeouts
 	body := &countedBody{
@@ -46,10 +47,24 @@ func (x *exchange) forward(grant policy.Grant) error {
 	}()
 	x.record.Upstream = answer.Endpoint
 	x.record.Status = answer.Head.Status
-	if answer.Head.Status == 101 {
+	if answer.Head.ContentLength < 0 || answer.Head.Status == http.StatusSwitchingProtocols {
+		defer x.endWithCredential(cancel)()
+	}
+	if answer.Head.Status == http.StatusSwitchingProtocols {
 		return x.tunnel(ctx, answer)
 	}
 	return x.blame(ctx, x.relay(ctx, answer))
+}
+
+// endWithCredential cancels what may go on for long when the credential expires:
+// long streams do not keep rights for ever. The function that it returns calls
+// that off.
+func (x *exchange) endWithCredential(cancel context.CancelCauseFunc) (stop func()) {
+	if x.caller.Expires.IsZero() {
+		return func() {}
+	}
+	t := time.AfterFunc(x.caller.Expires.Sub(x.g.now()), func() { cancel(errExpired) })
+	return func() { t.Stop() }
 }
 
 // request is what the upstream gets.
