@@ -39,9 +39,9 @@ type Request struct {
 	// its end will tell; that is sent chunked.
 	Length int64
 	// Interrupt makes a Read of Body that waits for the client return soon with
-	// an error, and every later Read at once. It is called at most once, when the
-	// upload must end before its body has: the upstream failed, or answered
-	// without wanting the rest. Where it is nil, Send and Close wait for Read.
+	// an error. It is called when the upload must end before its body has: the
+	// upstream failed, or answered without wanting the rest; and again every 100 ms
+	// until Read has returned. Where it is nil, Send and Close wait for Read.
 	Interrupt func()
 	// Trailers chooses which of the trailers of Body go upstream; nil means none.
 	// It is called once Body has ended, in the goroutine that reads it.

@@ -365,6 +365,25 @@ func TestResetWhileUploading(t *testing.T) {
 	}
 }
 
+// TestInterruptIsRepeated: a reader that misses the first call must not hang Close.
+func TestInterruptIsRepeated(t *testing.T) {
+	u := newUpstream(t, scripted(t, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", keep))
+	body := newPatient()
+	r := upload(body, -1)
+	var calls atomic.Int32
+	r.Interrupt = func() {
+		if calls.Add(1) == 2 {
+			body.interrupt()
+		}
+	}
+	if status, _, err := outcome(u, r); status != 413 || err != nil {
+		t.Errorf("got %d, %v", status, err)
+	}
+	if n := calls.Load(); n != 2 {
+		t.Errorf("interrupted %d times, want 2", n)
+	}
+}
+
 // TestLargeTransfersAreFlat sends and fetches much more than may be held.
 func TestLargeTransfersAreFlat(t *testing.T) {
 	const size = 64 << 20

@@ -30,7 +30,8 @@ type Request struct {
 	Body message.Body
 	// Length is the length of Body in bytes; -1 if only its end will tell.
 	Length int64
-	// Interrupt makes a Read of Body that waits return soon; nil if none does.
+	// Interrupt makes a Read of Body that waits return soon; nil if none does. It
+	// is called again until Read has returned.
 	Interrupt func()
 	// Trailers chooses from the trailers of Body; nil means none are sent. What
 	// may never be a trailer, or stands in Fields already, is dropped in any case.

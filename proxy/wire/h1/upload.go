@@ -209,9 +209,16 @@ func (u *upload) join() (whole bool) {
 	}
 	u.stop.Store(true)
 	u.c.abort(&Error{FaultBroken, errStopped}) // the connection is not used again
-	if u.r.Interrupt != nil && !u.last.Load() {
-		u.r.Interrupt()
+	for {
+		if u.r.Interrupt != nil && !u.last.Load() {
+			u.r.Interrupt()
+		}
+		// Again after a while: a reader that moves its own deadline may have done
+		// so just behind the interruption.
+		select {
+		case <-u.done:
+			return u.whole
+		case <-time.After(joinGrace):
+		}
 	}
-	<-u.done
-	return u.whole
 }
