@@ -38,6 +38,10 @@ func (x *exchange) forward(grant policy.Grant) error {
 	x.record.UpstreamDuration = time.Since(start)
 	x.record.BytesIn = body.n.Load()
 	if err != nil {
+		var fault *upstream.Error
+		if errors.As(err, &fault) {
+			x.record.Upstream = fault.Endpoint
+		}
 		return x.blame(ctx, err)
 	}
 	defer func() {

@@ -541,7 +541,7 @@ func TestOneRecordARequest(t *testing.T) {
 	}
 	for key, want := range map[string]any{
 		"id": ok.Header.Get("X-Request-Id"), "client": "127.0.0.1", "host": "models.test", "method": "POST", "path": "/v1/x", "route": "models.test/", "protocol": "HTTP/1.1",
-		"principal": "issuer/corp:alice", "credential": "issuer", "status": 200., "bytes_in": 7., "bytes_out": 22.,
+		"principal": "issuer/corp:alice", "credential": "bearer", "status": 200., "bytes_in": 7., "bytes_out": 22.,
 	} {
 		if rec[0][key] != want {
 			t.Errorf("%s is %v; want %v", key, rec[0][key], want)

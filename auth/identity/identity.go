@@ -48,8 +48,12 @@ func (p *Principal) String() string {
 	return p.Source + ":" + p.Name
 }
 
-// Kind is the kind of proof: the source without its name, such as "issuer".
+// Kind is the kind of proof: "bearer" for the token of an issuer, otherwise the
+// source without its name, such as "cert".
 func (p *Principal) Kind() string {
 	kind, _, _ := strings.Cut(p.Source, "/")
+	if kind == "issuer" {
+		return "bearer"
+	}
 	return kind
 }

@@ -10,7 +10,7 @@ var (
 	ErrBadTarget    = errors.New("request target is not in origin form")
 	ErrBadField     = errors.New("bad field")
 	ErrDuplicate    = errors.New("duplicate of a field that may occur once")
-	ErrConnection   = errors.New("Connection names an end-to-end field")
+	ErrConnection   = errors.New("an end-to-end field is named by Connection")
 	ErrTooManyLines = errors.New("too many fields")
 )
 
