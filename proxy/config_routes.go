@@ -70,17 +70,21 @@ func (r *RouteConfig) checkHosts(at string, f *setting.Faults) {
 			f.Add(at, cmp.Or(h, `""`), problem, cure)
 			continue
 		}
-		if key := strings.ToLower(strings.TrimSuffix(h, ".")); seen[key] {
-			f.Add(at, h, "is listed twice", "remove one of the two")
-		} else {
-			seen[key] = true
+		key, err := message.CanonicalHost(strings.TrimPrefix(h, "*."))
+		if strings.HasPrefix(h, "*.") {
+			key = "*." + key
 		}
+		if err == nil && seen[key] {
+			f.Add(at, h, "is listed twice", "remove one of the two")
+		}
+		seen[key] = true
 	}
 }
 
 func badRouteHost(h string) (problem, cure string) {
 	rest := strings.TrimPrefix(h, "*.")
 	canonical, err := message.CanonicalHost(rest)
+	address, _ := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(rest, "["), "]"))
 	switch {
 	case h == "" || h == "*" || h == "*.":
 		return "not a host name", `write the name that clients call, or "*.example.com" for any one label`
@@ -90,8 +94,8 @@ func badRouteHost(h string) (problem, cure string) {
 		return "a host with a path", "write the path in the field path"
 	case strings.Contains(rest, "*"):
 		return "a star that is not the whole first label", `write "*.example.com", or list the names`
-	case strings.HasPrefix(rest, "["):
-		return "an address: TLS clients do not say which one they call", "write a name"
+	case address.IsValid():
+		return badAddressHost(h, address)
 	case strings.Contains(h, ":"):
 		return "a host with a port", "write the name alone; ports are those of listen.https"
 	case err != nil && !ascii(h):
@@ -99,8 +103,30 @@ func badRouteHost(h string) (problem, cure string) {
 	case err != nil:
 		return "not a host name", "write one such as models.example.com"
 	}
-	if _, err := netip.ParseAddr(canonical); err == nil {
-		return "an address: TLS clients do not say which one they call", "write a name; for tests, localhost will do"
+	if last := canonical[strings.LastIndexByte(canonical, '.')+1:]; strings.Trim(last, "0123456789") == "" {
+		// Some clients read 127.1, and a star would stand for part of an address.
+		return "neither a name nor an address", "write an address in full, such as 127.0.0.1"
+	}
+	return "", ""
+}
+
+// badAddressHost says what is wrong with an address as host. It must be the one
+// that clients dial: they send no name then, and mean the address that they reach.
+func badAddressHost(h string, a netip.Addr) (problem, cure string) {
+	bracketed := strings.HasPrefix(h, "[") && strings.HasSuffix(h, "]")
+	switch {
+	case strings.HasPrefix(h, "*."):
+		return "a star before an address", "write the address alone"
+	case a.Zone() != "":
+		return "an address with a zone, which means something on this machine only", "write the address that clients dial"
+	case a.IsUnspecified():
+		return "stands for every address, and no client dials it", "list the addresses that clients dial, such as 127.0.0.1"
+	case a.Is4In6():
+		return "an IPv4 address written as IPv6", "write " + a.Unmap().String()
+	case a.Is6() && !bracketed:
+		return "an IPv6 address without brackets", fmt.Sprintf(`write "[%s]"`, a)
+	case a.Is4() && strings.ContainsAny(h, "[]"):
+		return "brackets are for IPv6", "write " + a.String()
 	}
 	return "", ""
 }

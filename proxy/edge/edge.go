@@ -5,6 +5,15 @@
 //
 // Certificates come from sources: files, and a local authority for development.
 // A source that fails later than at the start keeps what it had.
+//
+// Clients that dial an address instead of a name send no name (RFC 6066, section
+// 3). They ask for the address that they reached, that is, the local address of
+// the connection, and it serves if a route lists just that address as its host:
+//
+//	host: [localhost, 127.0.0.1, "[::1]"]
+//
+// No route does so by itself, so a scanner that walks through addresses learns
+// from its handshakes no name that is served here.
 package edge
 
 import (
@@ -13,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -21,8 +31,9 @@ import (
 
 // Options are what an [Edge] takes from its surroundings.
 type Options struct {
-	// Hosts are the routes' hosts: exact names or "*.example.com", in lower case.
-	// Other names are refused in the handshake.
+	// Hosts are the routes' hosts: exact names, "*.example.com", or addresses (IPv6
+	// in brackets), as [message.CanonicalHost] gives them. Others are refused in
+	// the handshake. See the package's comment on clients that dial an address.
 	Hosts []string
 	Log   *slog.Logger     // discarded if nil
 	Now   func() time.Time // time.Now if nil
@@ -142,9 +153,9 @@ func (e *Edge) TLSConfig() *tls.Config { return e.config }
 // configFor refuses, with words in the log, clients that the handshake is going
 // to fail for.
 func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	name := canonicalName(hello.ServerName)
-	if name == "" || !e.hosts.has(name) {
-		e.log.noRoute(hello, name, e.hosts.all)
+	name := askedFor(hello)
+	if !e.hosts.has(name) {
+		e.log.noRoute(hello, canonicalName(hello.ServerName), e.hosts.all)
 		return e.unknown, nil
 	}
 	e.log.unserved(hello, name, e.config)
@@ -153,7 +164,7 @@ func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 
 // certificateFor is asked for names that a route has.
 func (e *Edge) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	name := canonicalName(hello.ServerName)
+	name := askedFor(hello)
 	for _, s := range e.sources {
 		if c := s.certificate(name, hello); c != nil {
 			return c, nil
@@ -243,7 +254,7 @@ func (s *hostSet) has(name string) bool {
 	}
 	label, rest, _ := strings.Cut(name, ".")
 	_, ok := s.wildcard[rest]
-	return ok && label != "" && rest != ""
+	return ok && label != "" && rest != "" && hostAddress(name) == nil
 }
 
 // canonicalName is the name that a client asked for in lower case and without a
@@ -251,10 +262,40 @@ func (s *hostSet) has(name string) bool {
 // (RFC 6066, section 3).
 func canonicalName(name string) string {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if net.ParseIP(name) != nil {
+	if hostAddress(name) != nil {
 		return ""
 	}
 	return name
+}
+
+// askedFor is the host that a client asks for. One that dials an address sends
+// no name, or against the rule the address as if it were one. Either means the
+// address that it reached: what it wrote is not believed.
+func askedFor(hello *tls.ClientHelloInfo) string {
+	if name := canonicalName(hello.ServerName); name != "" {
+		return name
+	}
+	if a, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok {
+		return addressHost(a.AddrPort().Addr())
+	}
+	return ""
+}
+
+// addressHost writes an address as routes have it: IPv6 in brackets, IPv4 never
+// as IPv6, and no zone.
+func addressHost(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	if a = a.Unmap().WithZone(""); a.Is6() {
+		return "[" + a.String() + "]"
+	}
+	return a.String()
+}
+
+// hostAddress is the address that a host is; nil if it is a name.
+func hostAddress(host string) net.IP {
+	return net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 }
 
 // refusalLog says in words why handshakes fail, without letting whoever scans

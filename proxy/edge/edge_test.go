@@ -161,6 +161,11 @@ func listen(t testing.TB, e *Edge, l Limits) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveOn(t, e, inner, l)
+}
+
+func serveOn(t testing.TB, e *Edge, inner net.Listener, l Limits) string {
+	t.Helper()
 	if l.Conns == nil {
 		l.Conns = newRoom(1000)
 	}

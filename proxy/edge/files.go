@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,10 +84,12 @@ func loadPair(c FileConfig) (*pair, error) {
 	if err != nil {
 		return p, fmt.Errorf("certificate %s with key %s: %w", c.Cert, c.Key, err)
 	}
-	if len(k.Leaf.DNSNames) == 0 {
+	if len(hostsIn(k.Leaf)) == 0 {
 		return p, fmt.Errorf("certificate %s names no host in its subjectAltName; clients ignore the common name", c.Cert)
 	}
-	if k.Leaf.IsCA {
+	// One that signed itself may say that it is an authority's, for openssl makes
+	// them so. One that somebody else signed is in the wrong place.
+	if k.Leaf.IsCA && !bytes.Equal(k.Leaf.RawIssuer, k.Leaf.RawSubject) {
 		return p, fmt.Errorf("certificate %s is an authority's; name the file with the server's certificate first in it", c.Cert)
 	}
 	p.cert = &k
@@ -133,12 +137,25 @@ func exposed(name string) bool {
 func newFileIndex(pairs []*pair) *fileIndex {
 	index := fileIndex{}
 	for _, p := range pairs {
-		for _, name := range p.cert.Leaf.DNSNames {
-			name = strings.ToLower(name)
-			index[name] = append(index[name], p.cert)
+		for _, host := range hostsIn(p.cert.Leaf) {
+			index[host] = append(index[host], p.cert)
 		}
 	}
 	return &index
+}
+
+// hostsIn are the hosts that a certificate is for, as routes write them.
+func hostsIn(leaf *x509.Certificate) []string {
+	var hosts []string
+	for _, name := range leaf.DNSNames {
+		hosts = append(hosts, strings.ToLower(name))
+	}
+	for _, ip := range leaf.IPAddresses {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			hosts = append(hosts, addressHost(a))
+		}
+	}
+	return hosts
 }
 
 // covers says whether a certificate is for host as a whole: "*.example.com"
@@ -147,10 +164,11 @@ func (x *fileIndex) covers(host string) bool {
 	return len((*x)[host]) > 0 || !strings.HasPrefix(host, "*.") && len((*x)[wildcard(host)]) > 0
 }
 
-// wildcard is the name with "*" that name falls under, "" if there is none.
+// wildcard is the name with "*" that name falls under, "" if there is none, as for
+// an address.
 func wildcard(name string) string {
 	_, rest, ok := strings.Cut(name, ".")
-	if !ok || rest == "" {
+	if !ok || rest == "" || hostAddress(name) != nil {
 		return ""
 	}
 	return "*." + rest
@@ -183,7 +201,7 @@ func (s *fileSource) status() []CertificateStatus {
 	var all []CertificateStatus
 	for _, p := range s.pairs {
 		all = append(all, CertificateStatus{
-			Hosts:     slices.Clone(p.cert.Leaf.DNSNames),
+			Hosts:     hostsIn(p.cert.Leaf),
 			Source:    "files",
 			Issuer:    p.cert.Leaf.Issuer.CommonName,
 			NotAfter:  p.cert.Leaf.NotAfter,
@@ -213,7 +231,7 @@ func (s *fileSource) look() {
 		}
 		s.pairs[i] = p
 		s.index.Store(newFileIndex(s.pairs))
-		s.log.Info("the certificate was replaced", "cert", p.config.Cert, "hosts", p.cert.Leaf.DNSNames, "not_after", p.cert.Leaf.NotAfter)
+		s.log.Info("the certificate was replaced", "cert", p.config.Cert, "hosts", hostsIn(p.cert.Leaf), "not_after", p.cert.Leaf.NotAfter)
 	}
 }
 

@@ -203,7 +203,7 @@ func TestFilesStart(t *testing.T) {
 		}
 	}
 	got := e.Certificates()[0]
-	if !slices.Equal(got.Hosts, []string{"A.Example.com"}) || got.Source != "files" || got.Issuer != "test CA" || !got.NotAfter.Equal(end.Truncate(time.Second)) {
+	if !slices.Equal(got.Hosts, []string{"a.example.com"}) || got.Source != "files" || got.Issuer != "test CA" || !got.NotAfter.Equal(end.Truncate(time.Second)) {
 		t.Errorf("status %+v", got)
 	}
 }
