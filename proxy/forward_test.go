@@ -413,6 +413,21 @@ func TestWebSocket(t *testing.T) {
 		}
 		h.untouched()
 	})
+	t.Run("a side that only listens is not idle", func(t *testing.T) {
+		h := build(t, plan{routes: strings.TrimRight(oneRoute, "\n") + "\n    websocket: true\n    timeouts: {idle: 400ms}\n", handler: func(w http.ResponseWriter, _ *http.Request) {
+			c, _, _ := w.(http.Hijacker).Hijack()
+			defer c.Close()
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+wsAccept+"\r\n\r\n")
+			for range 10 {
+				time.Sleep(100 * time.Millisecond) // what a server does that speaks now and then
+				_, _ = io.WriteString(c, "tick\n")
+			}
+			_, _ = io.Copy(io.Discard, c) // until the gateway finds both idle
+		}})
+		if got := h.raw(request); strings.Count(got, "tick\n") != 10 {
+			t.Errorf("got %q", got)
+		}
+	})
 	t.Run("ends with the credential", func(t *testing.T) {
 		h := build(t, plan{routes: strings.TrimRight(oneRoute, "\n") + "\n    websocket: true\n", handler: func(w http.ResponseWriter, _ *http.Request) {
 			c, _, _ := w.(http.Hijacker).Hijack()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/proxy/upstream"
@@ -66,10 +67,10 @@ func (x *exchange) tunnel(ctx context.Context, answer *upstream.Response) error 
 	})
 	defer stop()
 
-	idle := x.route.timeouts.idle
+	heard := &activity{idle: x.route.timeouts.idle}
 	up := make(chan int64, 1)
-	go func() { up <- splice(server, client, idle) }()
-	x.record.BytesOut = splice(client, server, idle)
+	go func() { up <- splice(server, client, heard) }()
+	x.record.BytesOut = splice(client, server, heard)
 	x.record.BytesIn = <-up
 	if context.Cause(ctx) == errExpired {
 		return &refusal{reason: reasonExpired, cause: errExpired}
@@ -77,25 +78,48 @@ func (x *exchange) tunnel(ctx context.Context, answer *upstream.Response) error 
 	return nil
 }
 
+// activity is when either side of a tunnel was last heard: one that only listens
+// is not idle.
+type activity struct {
+	idle time.Duration // zero: no bound
+	last atomic.Int64  // Unix nanoseconds
+}
+
+// deadline is until when the next byte must come, from either side; the zero time
+// means no bound.
+func (a *activity) deadline() time.Time {
+	if a.idle <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, a.last.Load()).Add(a.idle)
+}
+
 // splice copies from src to dst until either ends and closes both, so that the
 // other direction ends too. It returns how many bytes went.
-func splice(dst, src net.Conn, idle time.Duration) int64 {
+func splice(dst, src net.Conn, heard *activity) (total int64) {
 	defer dst.Close()
 	defer src.Close()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	read := untilIdle{idle: idle, set: src.SetReadDeadline}
-	write := untilIdle{idle: idle, set: dst.SetWriteDeadline}
-	for total := int64(0); ; {
-		if read.extend() != nil || write.extend() != nil {
+	heard.last.Store(time.Now().UnixNano())
+	for {
+		limit := heard.deadline()
+		if src.SetReadDeadline(limit) != nil {
 			return total
 		}
 		n, err := src.Read(*buf)
 		if n > 0 {
+			heard.last.Store(time.Now().UnixNano())
+			if dst.SetWriteDeadline(heard.deadline()) != nil {
+				return total
+			}
 			if _, werr := dst.Write((*buf)[:n]); werr != nil {
 				return total
 			}
 			total += int64(n)
+		}
+		if timedOut(err) && heard.deadline().After(limit) {
+			continue // the other side was heard meanwhile
 		}
 		if err != nil {
 			return total

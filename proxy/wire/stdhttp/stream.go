@@ -23,24 +23,38 @@ const lingering = time.Second
 
 // stream is a request of net/http with its answer, as the pipeline sees them.
 type stream struct {
-	w    http.ResponseWriter
-	r    *http.Request
-	rc   *http.ResponseController
-	head message.Head
-	conn wire.Conn
-	body body
+	w     http.ResponseWriter
+	r     *http.Request
+	rc    *http.ResponseController
+	head  message.Head
+	conn  *conn
+	about wire.Conn
+	body  body
 
 	closing            bool // CloseAfter was called
 	finished, upgraded bool
 }
 
 func (s *stream) Head() *message.Head      { return &s.head }
-func (s *stream) Conn() *wire.Conn         { return &s.conn }
+func (s *stream) Conn() *wire.Conn         { return &s.about }
 func (s *stream) Context() context.Context { return s.r.Context() }
 func (s *stream) Body() message.Body       { return &s.body }
 
-func (s *stream) SetReadDeadline(t time.Time) error  { return s.rc.SetReadDeadline(t) }
-func (s *stream) SetWriteDeadline(t time.Time) error { return s.rc.SetWriteDeadline(t) }
+func (s *stream) SetReadDeadline(t time.Time) error { return s.rc.SetReadDeadline(t) }
+
+// SetWriteDeadline moves the deadline of a connection of HTTP/1.1 once a second at
+// most, whatever the number of requests: a timer costs as much as a small request's
+// encryption. It may so come a second early.
+func (s *stream) SetWriteDeadline(t time.Time) error {
+	if s.head.Version == message.HTTP2 {
+		return s.rc.SetWriteDeadline(t)
+	}
+	if late := t.Sub(s.conn.writeBy); late >= 0 && late < time.Second {
+		return nil
+	}
+	s.conn.writeBy = t
+	return s.rc.SetWriteDeadline(t)
+}
 
 // readHead fills the head as the client sent it; [message.Head.Settle] makes sense of it.
 func (s *stream) readHead() {
