@@ -16,6 +16,8 @@ import (
 // Reasons of refusals that are made here. Those of authentication and policy
 // stand in their packages; every one of them has its row in outcomes.
 const (
+	reasonBadVersion     = "bad_version"
+	reasonBadMethod      = "bad_method"
 	reasonBadTarget      = "bad_target"
 	reasonBadAuthority   = "bad_authority"
 	reasonBadField       = "bad_field"
@@ -57,6 +59,8 @@ var outcomes = func(table map[string]outcome) map[string]outcome {
 	}
 	return table
 }(map[string]outcome{
+	reasonBadVersion:     {505, "This version of HTTP is not served."},
+	reasonBadMethod:      {501, "This method is not served."},
 	reasonBadTarget:      {400, "The request target is not acceptable."},
 	reasonBadAuthority:   {400, "The Host is not acceptable."},
 	reasonBadField:       {400, "A header field is not acceptable."},
@@ -157,6 +161,8 @@ var messageReasons = []struct {
 	err    error
 	reason string
 }{
+	{message.ErrBadVersion, reasonBadVersion},
+	{message.ErrBadMethod, reasonBadMethod},
 	{message.ErrBadTarget, reasonBadTarget},
 	{message.ErrAmbiguousPath, reasonAmbiguousPath},
 	{message.ErrBadAuthority, reasonBadAuthority},
@@ -188,7 +194,8 @@ func (x *exchange) refuse(err error) {
 	if r.reason == reasonClientGone {
 		return
 	}
-	if x.head.ContentLength != 0 || x.head.Upgrade != "" || o.status == http.StatusBadRequest {
+	unread := o.status == http.StatusBadRequest || o.status == http.StatusNotImplemented || o.status == http.StatusHTTPVersionNotSupported
+	if x.head.ContentLength != 0 || x.head.Upgrade != "" || unread {
 		// The rest of the body is not worth reading, and what follows an ambiguous
 		// request or the wish for another protocol is not to be taken for HTTP.
 		x.stream.CloseAfter()

@@ -5,8 +5,11 @@ import (
 	"strings"
 )
 
-// Faults of a request's head for which no reading is safe. Each ends in 400.
+// Faults of a request's head for which no reading is safe. Each ends in 400, 501
+// or 505.
 var (
+	ErrBadVersion   = errors.New("version is neither 1.0, 1.1 nor 2")
+	ErrBadMethod    = errors.New("method is not served")
 	ErrBadTarget    = errors.New("request target is not in origin form")
 	ErrBadField     = errors.New("bad field")
 	ErrDuplicate    = errors.New("duplicate of a field that may occur once")
@@ -27,8 +30,16 @@ const MaxFields = 128
 // The error is one of this package's, for the audit record; whatever it is, the
 // request is refused and its connection closed.
 func (h *Head) Settle() error {
-	if !ValidName(h.Method) || h.Method == "CONNECT" {
+	switch h.Version {
+	case HTTP10, HTTP11, HTTP2:
+	default:
+		return ErrBadVersion
+	}
+	if !ValidName(h.Method) {
 		return ErrBadTarget
+	}
+	if !ServedMethod(h.Method) {
+		return ErrBadMethod
 	}
 	if err := h.settleTarget(); err != nil {
 		return err
@@ -38,6 +49,18 @@ func (h *Head) Settle() error {
 		return err
 	}
 	return h.settleFields()
+}
+
+// ServedMethod says whether requests with this method are served at all: not
+// CONNECT, which asks for a tunnel to anywhere, and not TRACE and its like, whose
+// answer would tell the client what the gateway says to the upstream.
+func ServedMethod(method string) bool {
+	for _, m := range [...]string{"CONNECT", "TRACE", "TRACK", "DEBUG"} {
+		if strings.EqualFold(method, m) {
+			return false
+		}
+	}
+	return true
 }
 
 func (h *Head) settleTarget() error {

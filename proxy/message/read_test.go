@@ -50,7 +50,9 @@ func TestSettleRefuses(t *testing.T) {
 		head *message.Head
 		want error
 	}{
-		{"CONNECT", &message.Head{Method: "CONNECT", Target: "/", Authority: "a"}, message.ErrBadTarget},
+		{"HTTP/1.2", &message.Head{Version: 12, Method: "GET", Target: "/", Authority: "a"}, message.ErrBadVersion},
+		{"CONNECT", &message.Head{Method: "CONNECT", Target: "/", Authority: "a"}, message.ErrBadMethod},
+		{"TRACE", &message.Head{Method: "Trace", Target: "/", Authority: "a"}, message.ErrBadMethod},
 		{"method with space", &message.Head{Method: "GE T", Target: "/", Authority: "a"}, message.ErrBadTarget},
 		{"absolute form", &message.Head{Method: "GET", Target: "http://b/", Authority: "a"}, message.ErrBadTarget},
 		{"asterisk form", &message.Head{Method: "OPTIONS", Target: "*", Authority: "a"}, message.ErrBadTarget},
@@ -71,6 +73,9 @@ func TestSettleRefuses(t *testing.T) {
 		{"too many fields", head(make(message.Fields, message.MaxFields+1)...), message.ErrTooManyLines},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.head.Version == 0 {
+				c.head.Version = message.HTTP11
+			}
 			if err := c.head.Settle(); !errors.Is(err, c.want) {
 				t.Errorf("got %v; want %v", err, c.want)
 			}
