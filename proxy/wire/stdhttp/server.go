@@ -101,6 +101,10 @@ func serve(h wire.Handler, w http.ResponseWriter, r *http.Request) {
 	s.about = wire.Conn{Peer: s.conn.peer, TLS: r.TLS}
 	s.readHead()
 	s.body = body{s: &s, src: r.Body}
+	s.ctx = r.Context()
+	if s.head.Version != message.HTTP2 && (r.ContentLength < 0 || r.ContentLength > soon) {
+		defer s.outliveDeadlines()()
+	}
 	if s.head.ContentLength != 0 && s.head.Version == message.HTTP11 {
 		// An upstream may answer before the upload ends. HTTP/2 always may.
 		_ = s.rc.EnableFullDuplex()

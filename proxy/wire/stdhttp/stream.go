@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sallyport/proxy/message"
@@ -21,6 +22,10 @@ import (
 // sees a reset, too short to be worth holding.
 const lingering = time.Second
 
+// soon is the length in bytes up to which content is read before anything depends
+// on the stream's context.
+const soon = 64 << 10
+
 // stream is a request of net/http with its answer, as the pipeline sees them.
 type stream struct {
 	w     http.ResponseWriter
@@ -31,16 +36,26 @@ type stream struct {
 	about wire.Conn
 	body  body
 
+	ctx    context.Context
+	readBy atomic.Int64 // the deadline for reading, in nanoseconds of Unix time; 0: none
+
 	closing            bool // CloseAfter was called
 	finished, upgraded bool
 }
 
 func (s *stream) Head() *message.Head      { return &s.head }
 func (s *stream) Conn() *wire.Conn         { return &s.about }
-func (s *stream) Context() context.Context { return s.r.Context() }
+func (s *stream) Context() context.Context { return s.ctx }
 func (s *stream) Body() message.Body       { return &s.body }
 
-func (s *stream) SetReadDeadline(t time.Time) error { return s.rc.SetReadDeadline(t) }
+func (s *stream) SetReadDeadline(t time.Time) error {
+	by := int64(0)
+	if !t.IsZero() {
+		by = t.UnixNano()
+	}
+	s.readBy.Store(by)
+	return s.rc.SetReadDeadline(t)
+}
 
 // SetWriteDeadline moves the deadline of a connection of HTTP/1.1 once a second at
 // most, whatever the number of requests: a timer costs as much as a small request's
@@ -56,11 +71,35 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 	return s.rc.SetWriteDeadline(t)
 }
 
+// outliveDeadlines gives the stream a context that does not end when a deadline
+// for reading passes. Over HTTP/1.1 net/http takes that for the client's departure,
+// and the client, which is there, would get no answer. The function that it
+// returns ends the context.
+func (s *stream) outliveDeadlines() (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.ctx = ctx
+	stop := context.AfterFunc(s.r.Context(), func() {
+		if by := s.readBy.Load(); by == 0 || time.Now().UnixNano() < by {
+			cancel()
+		}
+	})
+	return func() { stop(); cancel() }
+}
+
+// version is that of the request. What claims to be HTTP/2 on a connection that
+// is not ("PRI * HTTP/2.0") has none.
+func version(r *http.Request) message.Version {
+	if r.ProtoMajor == 2 && (r.TLS == nil || r.TLS.NegotiatedProtocol != "h2") {
+		return 0
+	}
+	return message.Version(r.ProtoMajor*10 + r.ProtoMinor)
+}
+
 // readHead fills the head as the client sent it; [message.Head.Settle] makes sense of it.
 func (s *stream) readHead() {
 	r, h := s.r, &s.head
 	h.Method, h.Target, h.Authority = r.Method, r.RequestURI, r.Host
-	h.Version = message.Version(r.ProtoMajor*10 + r.ProtoMinor)
+	h.Version = version(r)
 	h.Scheme = "http"
 	if r.TLS != nil {
 		h.Scheme = "https"
@@ -166,12 +205,17 @@ func (b *body) Read(p []byte) (int, error) {
 	if err == io.EOF && b.trailers == nil {
 		for name, values := range b.s.r.Trailer {
 			for _, v := range values {
+				if !message.ValidName(name) || !message.ValidValue(v) {
+					return n, errBadTrailer // net/http looks at those of the head only
+				}
 				b.trailers.Add(lowerName(name), v)
 			}
 		}
 	}
 	return n, err
 }
+
+var errBadTrailer = errors.New("bad trailer")
 
 func (b *body) Trailers() message.Fields { return b.trailers }
 
