@@ -187,6 +187,13 @@ type RouteConfig struct {
 	// /v1/models, not /v1beta. The longest path wins. "=/v1" is that path alone.
 	// Default: "/".
 	Path string `yaml:"path"`
+	// Strip is a prefix of the path that the upstream does not see: with /tf it is
+	// asked for /v1 where the client asked for /tf/v1. Everything else, from the
+	// route to the rules and the record, goes by the path as the client sent it.
+	// The upstream learns the prefix from X-Forwarded-Prefix.
+	Strip string `yaml:"strip"`
+	// Replace puts another prefix in the place of one.
+	Replace *ReplaceConfig `yaml:"replace"`
 	// Methods are the HTTP methods that the route takes. Default: all.
 	Methods setting.List[string] `yaml:"methods"`
 	// Upstream is a name under upstreams, or a URL.
@@ -202,12 +209,25 @@ type RouteConfig struct {
 	// Rules decide which caller may do what: a list of rules, or the name of one
 	// under policies. A deny goes before any allow; what no rule allows is refused.
 	Rules RulesRef `yaml:"rules"`
+	// AllowFrom are the addresses from which requests are taken, before anybody is
+	// asked who they are. Default: all.
+	AllowFrom setting.List[setting.CIDR] `yaml:"allow_from"`
+	// DenyFrom are addresses from which none are, whatever allow_from says.
+	DenyFrom setting.List[setting.CIDR] `yaml:"deny_from"`
+	// Respond answers in the place of an upstream, such as 503 for maintenance.
+	// callers hold as they do everywhere, anonymous for an answer to all; upstream
+	// and rules may be left out.
+	Respond *RespondConfig `yaml:"respond"`
+	// CORS lets pages of other sites call the route from a browser.
+	CORS *CORSConfig `yaml:"cors"`
 	// Limits bound what callers may ask.
 	Limits RouteLimits `yaml:"limits"`
 	// Timeouts go before those of the whole file.
 	Timeouts TimeoutsConfig `yaml:"timeouts"`
 	// Websocket lets clients upgrade to WebSocket here.
 	Websocket bool `yaml:"websocket"`
+	// Headers changes header fields, both ways.
+	Headers HeadersConfig `yaml:"headers"`
 	// Identity names the fields that tell the upstream who calls.
 	Identity IdentityConfig `yaml:"identity"`
 	// ForwardAuthorization sends the caller's own Authorization field, token and

@@ -64,6 +64,9 @@ func settingsOf(path string, in reflect.Type) []string {
 	var all []string
 	for i := range in.NumField() {
 		name, _, _ := strings.Cut(in.Field(i).Tag.Get("yaml"), ",")
+		if in.Field(i).Anonymous {
+			all = append(all, settingsOf(path, in.Field(i).Type)...)
+		}
 		if name == "" {
 			continue
 		}

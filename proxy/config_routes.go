@@ -29,6 +29,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 			c.checkRouteName(i, names, f)
 		}
 		r.checkHosts(at, f)
+		c.checkHandling(r, at, f)
 		r.checkPath(at, f)
 		r.checkMethods(at, f)
 		c.checkUpstream(r, at, f)
@@ -174,6 +175,9 @@ func (r *RouteConfig) checkMethods(at string, f *setting.Faults) {
 }
 
 func (c *Config) checkUpstream(r *RouteConfig, at string, f *setting.Faults) {
+	if r.Upstream == "" && r.Respond != nil {
+		return
+	}
 	if r.Upstream == "" {
 		f.Add(at+".upstream", "", "a route without an upstream", "write a name under upstreams, or a URL such as http://host:8000")
 		return
@@ -260,7 +264,7 @@ func (c *Config) checkRouteRules(r *RouteConfig, at string, f *setting.Faults) {
 		c.checkWho(at, r.Rules.Rules, f)
 	}
 	rules := c.RulesOf(r)
-	if r.Rules.Policy == "" && len(rules) == 0 {
+	if r.Rules.Policy == "" && len(rules) == 0 && r.Respond == nil {
 		f.Add(at, "", "a route without rules", `write who may do what, such as [{allow: "*", who: {scope: models.predict}}]`)
 	}
 	if r.Rules.Policy != "" {

@@ -54,6 +54,9 @@ func (c *Config) Table() []RouteInfo {
 			Endpoints: []string{}, Rules: []string{}, Rate: []string{}, Insecure: []string{},
 			Timeouts: fmt.Sprintf("connect %s, head %s, idle %s, total %s", t.Connect, t.Head, t.Idle, t.Total),
 		}
+		if r.Respond != nil {
+			info.Upstream = fmt.Sprintf("answered here: %d", r.Respond.Status)
+		}
 		if len(info.Methods) == 0 {
 			info.Methods = []string{"*"}
 		}

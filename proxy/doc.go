@@ -12,6 +12,10 @@
 //     decides on another request.
 //   - match finds the route by that reading. It comes before authentication,
 //     because which credentials count is the route's to say.
+//   - place refuses addresses from which the route takes nothing, before a proof is
+//     looked at: from there not even a guess at a credential counts. A browser's
+//     question about what a page may do (a CORS preflight) is answered here; it
+//     never carries a credential and never goes further.
 //   - authenticate learns who calls, from the head alone.
 //   - screen refuses callers to whom no rule could allow anything, before a byte of
 //     the body is read: an upload is work, and strangers must not cause any.
@@ -19,6 +23,7 @@
 //     after authentication, because limits count verified callers: who forges
 //     another's name must not use up that one's allowance.
 //   - authorize decides on the call and gives the [policy.Grant].
+//   - respond gives the fixed answer of a route that has one, in the place of:
 //   - forward is the only step that can reach an upstream, and it demands the grant.
 //   - finish, deferred, writes one record on every way out. Audit log and metrics
 //     both read that record, so they cannot disagree.
@@ -30,7 +35,8 @@
 //
 // gateway.go builds and runs it all; snapshot.go is what a configuration becomes;
 // config.go reads gateway.yaml; guard.go keeps clients from speaking in the
-// gateway's name; admit.go, body.go, forward.go, refusal.go and redirect.go hold
+// gateway's name; access.go, cors.go, respond.go, rewrite.go and headers.go hold
+// what routes do to messages by their configuration; admit.go, body.go, forward.go, refusal.go and redirect.go hold
 // the longer steps. Packages below: message (what a request is), wire (HTTP on
 // the wire), upstream (model servers), edge (listeners and TLS), limit, audit,
 // admin and setting.

@@ -32,6 +32,7 @@ type exchange struct {
 	grant   policy.Grant
 	held    admission // what admit took, given back by finish
 
+	preflight bool // a browser asks what a page may do: answered without a caller
 	responded bool // the final head is on its way: refuse can only cut now
 }
 
@@ -56,6 +57,12 @@ func (x *exchange) way() error {
 	if err := x.match(); err != nil {
 		return err
 	}
+	if err := x.place(); err != nil {
+		return err
+	}
+	if x.preflight {
+		return x.answerPreflight()
+	}
 	if err := x.authenticate(); err != nil {
 		return err
 	}
@@ -67,6 +74,9 @@ func (x *exchange) way() error {
 	}
 	if err := x.authorize(); err != nil {
 		return err
+	}
+	if x.route.fixed != nil {
+		return x.respond()
 	}
 	return x.forward(x.grant)
 }
@@ -107,6 +117,7 @@ func (x *exchange) match() error {
 	}
 	x.route = r
 	x.record.Route = r.name
+	x.preflight = r.cors != nil && preflightMethod(x.head) != ""
 	return nil
 }
 

@@ -33,8 +33,12 @@ func (x *exchange) forward(grant policy.Grant) error {
 		limit: x.route.limits.body,
 		wait:  untilIdle{idle: t.idle, set: x.stream.SetReadDeadline},
 	}
+	target, err := x.route.rewriting.target(x.head)
+	if err != nil {
+		return err
+	}
 	start := time.Now()
-	answer, err := x.route.upstream.Send(ctx, x.request(body))
+	answer, err := x.route.upstream.Send(ctx, x.request(target, body))
 	x.record.UpstreamDuration = time.Since(start)
 	x.record.BytesIn = body.n.Load()
 	if err != nil {
@@ -72,10 +76,10 @@ func (x *exchange) endWithCredential(cancel context.CancelCauseFunc) (stop func(
 }
 
 // request is what the upstream gets.
-func (x *exchange) request(body message.Body) *upstream.Request {
+func (x *exchange) request(target string, body message.Body) *upstream.Request {
 	r := &upstream.Request{
 		Method:   x.head.Method,
-		Target:   x.head.PathAndQuery(),
+		Target:   target,
 		Host:     x.head.Authority,
 		Fields:   x.outgoing(),
 		Body:     body,
@@ -83,7 +87,7 @@ func (x *exchange) request(body message.Body) *upstream.Request {
 		Expect:   x.head.Expect,
 		Timeouts: x.route.timeouts.upstream(),
 		Inform:   x.stream.Inform,
-		Trailers: x.s.guard.trailers,
+		Trailers: x.trailers,
 		Interrupt: func() {
 			// The rest of the body stays unread, so nothing that follows it on the
 			// connection can be.
@@ -104,11 +108,12 @@ func (x *exchange) outgoing() message.Fields {
 	in := x.head.Fields
 	out := make(message.Fields, 0, len(in)+8)
 	for _, f := range in {
-		if replaced(f.Name) || f.Name == "authorization" && !x.route.authorization {
+		if replaced(f.Name) || f.Name == "authorization" && !x.route.authorization || x.route.toUpstream.drops(f.Name) {
 			continue
 		}
 		out = append(out, f)
 	}
+	out = append(out, x.route.toUpstream.put...)
 	peer := x.stream.Conn().Peer.Addr().Unmap().String()
 	proto, host, chain := x.head.Scheme, x.head.Authority, peer
 	if x.trusted {
@@ -126,6 +131,9 @@ func (x *exchange) outgoing() message.Fields {
 	out.Add("x-forwarded-proto", proto)
 	out.Add("x-forwarded-host", host)
 	out.Add("forwarded", forwarded(x.client.String(), proto, host))
+	if p := x.route.rewriting.told; p != "" {
+		out.Add("x-forwarded-prefix", p)
+	}
 	names := &x.route.identity
 	if names.principal != "" {
 		out.Add(names.principal, printable(x.record.Principal))
@@ -137,6 +145,13 @@ func (x *exchange) outgoing() message.Fields {
 		out.Add(names.requestID, x.record.RequestID)
 	}
 	return out
+}
+
+// trailers are those of the client's that go on.
+func (x *exchange) trailers(fields message.Fields) message.Fields {
+	kept := x.s.guard.trailers(fields)
+	kept.DelFunc(func(f message.Field) bool { return x.route.toUpstream.drops(f.Name) })
+	return kept
 }
 
 // forwarded writes one element of Forwarded (RFC 7239).
@@ -213,12 +228,16 @@ func (x *exchange) dress(h *message.Response) {
 	if !r.keepServer {
 		h.Fields.DelFunc(func(f message.Field) bool { return f.Name == "server" || f.Name == "x-powered-by" })
 	}
+	r.toClient.apply(&h.Fields)
 	for _, f := range r.security {
 		if !h.Fields.Has(f.Name) {
 			h.Fields = append(h.Fields, f)
 		}
 	}
 	h.Fields.Set(requestIDField, x.record.RequestID)
+	if r.cors != nil {
+		r.cors.mark(&h.Fields, x.head.Fields)
+	}
 }
 
 // pump copies the content. What arrives is sent on at once: an event of a stream

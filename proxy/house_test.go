@@ -318,3 +318,16 @@ func (h *house) refused(r *reply, status int, reason string) {
 	}
 	h.untouched()
 }
+
+// ended stops the gateway and returns its last record.
+func (h *house) ended() map[string]any {
+	h.t.Helper()
+	if err := h.stop(); err != nil {
+		h.t.Fatal(err)
+	}
+	all := h.audit.records(h.t)
+	if len(all) == 0 {
+		h.t.Fatal("no record")
+	}
+	return all[len(all)-1]
+}

@@ -24,6 +24,8 @@ const (
 	reasonAmbiguousPath  = "ambiguous_path"
 	reasonProtectedField = "protected_field"
 	reasonNoRoute        = "no_route"
+	reasonAddress        = "address_not_allowed"
+	reasonOrigin         = "origin_not_allowed"
 	reasonMethod         = "method_not_allowed"
 	reasonBodyTooLarge   = "body_too_large"
 	reasonBadBody        = "bad_body"
@@ -72,6 +74,9 @@ var outcomes = func(table map[string]outcome) map[string]outcome {
 	reasonBodyTimeout:    {408, "The request body did not arrive in time."},
 	reasonBodyTooLarge:   {413, "The request body is too large."},
 	reasonPlainHTTP:      {403, "Credentials were sent without encryption. Use https, and replace the credentials."},
+
+	reasonAddress: {403, "Requests from this address are not taken here."},
+	reasonOrigin:  {403, "Pages of this origin may not call."},
 
 	policy.ReasonForbidden:         {403, "This caller may not do this."},
 	policy.ReasonInsufficientScope: {403, "The token lacks a scope that this needs."},
@@ -228,15 +233,10 @@ func (x *exchange) answer(o outcome, r *refusal, err error) {
 			h.Fields.Add("www-authenticate", c)
 		}
 	}
-	_ = x.stream.SetWriteDeadline(time.Now().Add(refusalTime))
-	if x.stream.Respond(&h, false) != nil {
-		return
+	if x.route != nil && x.route.cors != nil {
+		x.route.cors.mark(&h.Fields, x.head.Fields)
 	}
-	if x.head.Method != "HEAD" {
-		n, _ := x.stream.Write(text)
-		x.record.BytesOut = int64(n)
-	}
-	_ = x.stream.Finish(nil)
+	_ = x.write(&h, text) // who has left learns nothing
 }
 
 // refusalTime is how long a client may take to read a refusal.

@@ -21,6 +21,12 @@ type route struct {
 	limits   routeLimits
 	timeouts timeouts
 
+	access        access
+	rewriting     rewriting
+	toUpstream    edits
+	toClient      edits
+	fixed         *fixed // nil: forwarded
+	cors          *cors  // nil: none
 	websocket     bool
 	authorization bool          // insecure_forward_authorization
 	identity      identityNames // fields that tell the upstream who calls
@@ -111,12 +117,24 @@ func (t *routeTable) match(head *message.Head) (*route, error) {
 	if len(routes) == 0 {
 		return nil, &refusal{reason: reasonNoRoute}
 	}
+	if wanted := preflightMethod(head); wanted != "" {
+		for _, r := range routes {
+			if r.cors != nil && r.takes(wanted) {
+				return r, nil // it answers for the request that is to come
+			}
+		}
+	}
 	for _, r := range routes {
-		if len(r.methods) == 0 || slices.Contains(r.methods, head.Method) {
+		if r.takes(head.Method) {
 			return r, nil
 		}
 	}
 	return nil, &refusal{reason: reasonMethod, allow: allowed(routes)}
+}
+
+// takes says whether the route takes requests with a method.
+func (r *route) takes(method string) bool {
+	return len(r.methods) == 0 || slices.Contains(r.methods, method)
 }
 
 // find returns the routes for a path and the configured path that led there.

@@ -50,6 +50,7 @@ func newSnapshot(cfg *Config, a *auth.Auth, o *Options, local func(host string) 
 		s.proxies = append(s.proxies, c.Prefix)
 	}
 	var own []string
+	owned := ownedFields(cfg)
 	byName := map[string]*upstream.Upstream{}
 	for i := range cfg.Routes {
 		rc := &cfg.Routes[i]
@@ -57,8 +58,11 @@ func newSnapshot(cfg *Config, a *auth.Auth, o *Options, local func(host string) 
 		if err != nil {
 			return nil, fmt.Errorf("route %s: %w", rc.Name, err)
 		}
-		if r.upstream, err = s.upstream(cfg, rc, byName, o); err != nil {
-			return nil, fmt.Errorf("route %s: %w", r.name, err)
+		r.toUpstream = newEdits(&rc.Headers.Request, owned[rc.Upstream])
+		if rc.Upstream != "" {
+			if r.upstream, err = s.upstream(cfg, rc, byName, o); err != nil {
+				return nil, fmt.Errorf("route %s: %w", r.name, err)
+			}
 		}
 		own = append(own, r.identity.principal, r.identity.scopes, r.identity.requestID)
 		s.names = append(s.names, r.name)
@@ -83,6 +87,10 @@ func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (
 		methods:       slices.Clone(c.Methods),
 		dialect:       up.Serves,
 		timeouts:      newTimeouts(cfg.TimeoutsOf(c)),
+		access:        newAccess(c),
+		toClient:      newEdits(&c.Headers.Response, nil),
+		fixed:         newFixed(c.Respond),
+		cors:          newCORS(c),
 		websocket:     c.Websocket,
 		authorization: c.ForwardAuthorization,
 		keepServer:    c.KeepServer,
@@ -93,10 +101,17 @@ func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (
 		},
 	}
 	r.identity.principal, r.identity.scopes, r.identity.requestID = c.Identity.Names()
+	if r.rewriting, err = newRewriting(c); err != nil {
+		return nil, err
+	}
 	if r.chain, err = a.Route(auth.Demand{Callers: c.Callers, Audience: c.Audience}); err != nil {
 		return nil, err
 	}
-	if r.policy, err = policy.New(cfg.RulesOf(c)); err != nil {
+	rules := cfg.RulesOf(c)
+	if r.fixed != nil && len(rules) == 0 {
+		rules = everyone()
+	}
+	if r.policy, err = policy.New(rules); err != nil {
 		return nil, err
 	}
 	return r, nil

@@ -3,9 +3,11 @@ package setting
 import (
 	"encoding"
 	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -239,8 +241,9 @@ func (d *decoder) unknown(key *yaml.Node, path, at string, t reflect.Type, field
 
 // deeper finds a field of this name one level down: `rate` belongs into `limits`.
 func deeper(name string, t reflect.Type) string {
-	for outer, index := range fieldsOf(t) {
-		ft := t.FieldByIndex(index).Type
+	fields := fieldsOf(t)
+	for _, outer := range slices.Sorted(maps.Keys(fields)) {
+		ft := t.FieldByIndex(fields[outer]).Type
 		for ft.Kind() == reflect.Pointer {
 			ft = ft.Elem()
 		}
