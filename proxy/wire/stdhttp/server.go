@@ -49,9 +49,6 @@ func New(h wire.Handler, o Options) *Server {
 			PingTimeout:                   15 * time.Second,
 		},
 		DisableGeneralOptionsHandler: true,
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, newConn(c))
-		},
 	}
 	return &Server{s}
 }
@@ -80,25 +77,10 @@ func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ct
 // Close closes the listeners and cuts every connection.
 func (s *Server) Close() error { return s.http.Close() }
 
-// connKey is under which net/http keeps the conn of a connection for us: it has no
-// other place.
-type connKey struct{}
-
-// conn is what the requests of a connection share.
-type conn struct {
-	peer    netip.AddrPort
-	writeBy time.Time // the deadline for writing that is set, on HTTP/1.1
-}
-
-func newConn(c net.Conn) *conn {
-	peer, _ := netip.ParseAddrPort(c.RemoteAddr().String())
-	return &conn{peer: peer}
-}
-
 func serve(h wire.Handler, w http.ResponseWriter, r *http.Request) {
 	s := stream{w: w, r: r, rc: http.NewResponseController(w)}
-	s.conn, _ = r.Context().Value(connKey{}).(*conn)
-	s.about = wire.Conn{Peer: s.conn.peer, TLS: r.TLS}
+	s.conn.Peer, _ = netip.ParseAddrPort(r.RemoteAddr)
+	s.conn.TLS = r.TLS
 	s.readHead()
 	s.body = body{s: &s, src: r.Body}
 	s.ctx = r.Context()

@@ -28,13 +28,12 @@ const soon = 64 << 10
 
 // stream is a request of net/http with its answer, as the pipeline sees them.
 type stream struct {
-	w     http.ResponseWriter
-	r     *http.Request
-	rc    *http.ResponseController
-	head  message.Head
-	conn  *conn
-	about wire.Conn
-	body  body
+	w    http.ResponseWriter
+	r    *http.Request
+	rc   *http.ResponseController
+	head message.Head
+	conn wire.Conn
+	body body
 
 	ctx    context.Context
 	readBy atomic.Int64 // the deadline for reading, in nanoseconds of Unix time; 0: none
@@ -44,7 +43,7 @@ type stream struct {
 }
 
 func (s *stream) Head() *message.Head      { return &s.head }
-func (s *stream) Conn() *wire.Conn         { return &s.about }
+func (s *stream) Conn() *wire.Conn         { return &s.conn }
 func (s *stream) Context() context.Context { return s.ctx }
 func (s *stream) Body() message.Body       { return &s.body }
 
@@ -57,19 +56,7 @@ func (s *stream) SetReadDeadline(t time.Time) error {
 	return s.rc.SetReadDeadline(t)
 }
 
-// SetWriteDeadline moves the deadline of a connection of HTTP/1.1 once a second at
-// most, whatever the number of requests: a timer costs as much as a small request's
-// encryption. It may so come a second early.
-func (s *stream) SetWriteDeadline(t time.Time) error {
-	if s.head.Version == message.HTTP2 {
-		return s.rc.SetWriteDeadline(t)
-	}
-	if late := t.Sub(s.conn.writeBy); late >= 0 && late < time.Second {
-		return nil
-	}
-	s.conn.writeBy = t
-	return s.rc.SetWriteDeadline(t)
-}
+func (s *stream) SetWriteDeadline(t time.Time) error { return s.rc.SetWriteDeadline(t) }
 
 // outliveDeadlines gives the stream a context that does not end when a deadline
 // for reading passes. Over HTTP/1.1 net/http takes that for the client's departure,
@@ -191,7 +178,14 @@ type bufferedConn struct {
 	r *bufio.Reader
 }
 
-func (c *bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+func (c *bufferedConn) Read(p []byte) (int, error) {
+	if n := c.r.Buffered(); n > 0 {
+		return c.r.Read(p[:min(n, len(p))])
+	}
+	// Not through the reader: net/http takes its errors, a deadline's too, for the
+	// client's departure.
+	return c.Conn.Read(p)
+}
 
 // body is the request's content.
 type body struct {
