@@ -173,6 +173,7 @@ var messageReasons = []struct {
 	{message.ErrBadAuthority, reasonBadAuthority},
 	{message.ErrBadField, reasonBadField},
 	{message.ErrDuplicate, reasonBadField},
+	{message.ErrLength, reasonBadField},
 	{message.ErrConnection, reasonBadField},
 	{message.ErrTooManyLines, reasonBadField},
 	{context.Canceled, reasonClientGone},

@@ -267,6 +267,7 @@ func TestTreeModules(t *testing.T) {
 // TestTreeTestModules holds what tests may use besides the modules of the binary.
 func TestTreeTestModules(t *testing.T) {
 	allowed := map[string]string{
+		"golang.org/x/net":                "frames of HTTP/2 by hand",
 		"github.com/google/go-cmp":        "differences that can be read",
 		"github.com/rogpeppe/go-internal": "scripts that run the binary",
 		"github.com/invopop/jsonschema":   "the JSON Schema of gateway.yaml",

@@ -2,6 +2,7 @@ package message
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 )
 
@@ -13,6 +14,7 @@ var (
 	ErrBadTarget    = errors.New("request target is not in origin form")
 	ErrBadField     = errors.New("bad field")
 	ErrDuplicate    = errors.New("duplicate of a field that may occur once")
+	ErrLength       = errors.New("Content-Length is not the length of the content")
 	ErrConnection   = errors.New("an end-to-end field is named by Connection")
 	ErrTooManyLines = errors.New("too many fields")
 )
@@ -24,8 +26,8 @@ const MaxFields = 128
 // method, target and fields, computes Path, Query, Authority and Host, and
 // removes the fields that speak of the connection. The engine sets Version,
 // Method, Scheme, Authority (as sent), Target, Fields (as sent, names in lower
-// case, without Host) and ContentLength; Settle reads Upgrade, Trailers and
-// Expect from the fields.
+// case, without Host, but for HTTP/2 with whatever stands beside :authority) and
+// ContentLength; Settle reads Upgrade, Trailers and Expect from the fields.
 //
 // The error is one of this package's, for the audit record; whatever it is, the
 // request is refused and its connection closed.
@@ -90,6 +92,14 @@ func (h *Head) settleFields() error {
 			return ErrBadField
 		}
 		switch f.Name {
+		case "content-length":
+			if !isLength(f.Value, h.ContentLength) {
+				return ErrLength
+			}
+		case "host": // beside :authority, of which it may only be a copy
+			if a, _, err := CanonicalAuthority(f.Value, h.Scheme); err != nil || a != h.Authority {
+				return ErrBadAuthority
+			}
 		case "cookie":
 			cookies++
 		case "connection":
@@ -121,8 +131,18 @@ func (h *Head) settleFields() error {
 // single are the fields of which a second line is an attack: two readers would
 // pick different ones.
 var single = [...]string{
-	"authorization", "content-type", "content-encoding", "content-digest", "signature", "signature-input",
+	"authorization", "host", "content-length", "content-type", "content-encoding", "content-digest", "signature", "signature-input",
 	"dpop", "x-api-key", "range", "expect", "upgrade", "from", "user-agent", "if-modified-since", "if-unmodified-since",
+}
+
+// isLength says whether the value of Content-Length is n. Over HTTP/2 an engine may
+// go by the frames alone; a field that says otherwise is then another reading.
+func isLength(value string, n int64) bool {
+	if value == "" || len(value) > 18 || strings.Trim(value, "0123456789") != "" {
+		return false
+	}
+	said, err := strconv.ParseInt(value, 10, 64)
+	return err == nil && said == n
 }
 
 // OfConnection says whether a field, its name in lower case, belongs to the

@@ -69,6 +69,12 @@ func TestSettleRefuses(t *testing.T) {
 		{"NUL in value", head(message.Field{Name: "x", Value: "a\x00"}), message.ErrBadField},
 		{"Connection strips identity", head(message.Field{Name: "connection", Value: "close, X-Sallyport-Principal"}), message.ErrConnection},
 		{"Connection strips forwarding", head(message.Field{Name: "connection", Value: "X-Forwarded-For"}), message.ErrConnection},
+		{"a length that is not that of the content", head(message.Field{Name: "content-length", Value: "5"}), message.ErrLength},
+		{"a length with a sign", head(message.Field{Name: "content-length", Value: "+0"}), message.ErrLength},
+		{"no length", head(message.Field{Name: "content-length", Value: ""}), message.ErrLength},
+		{"two lengths", head(message.Field{Name: "content-length", Value: "0"}, message.Field{Name: "content-length", Value: "0"}), message.ErrDuplicate},
+		{"another host", head(message.Field{Name: "host", Value: "b.example"}), message.ErrBadAuthority},
+		{"a host twice", head(message.Field{Name: "host", Value: "a.example"}, message.Field{Name: "host", Value: "a.example"}), message.ErrDuplicate},
 		{"unknown expectation", head(message.Field{Name: "expect", Value: "200-ok"}), message.ErrBadField},
 		{"too many fields", head(make(message.Fields, message.MaxFields+1)...), message.ErrTooManyLines},
 	} {
