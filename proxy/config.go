@@ -220,6 +220,10 @@ type RouteConfig struct {
 	Respond *RespondConfig `yaml:"respond"`
 	// CORS lets pages of other sites call the route from a browser.
 	CORS *CORSConfig `yaml:"cors"`
+	// Compress sends answers through gzip to clients that take it. Beware of answers
+	// that hold a secret beside what a stranger chose: their length then tells the
+	// secret (BREACH).
+	Compress CompressConfig `yaml:"compress"`
 	// Limits bound what callers may ask.
 	Limits RouteLimits `yaml:"limits"`
 	// Timeouts go before those of the whole file.

@@ -11,6 +11,7 @@ func (c *Config) checkHandling(r *RouteConfig, at string, f *setting.Faults) {
 	r.checkHeaders(at, c.identityFields(), f)
 	r.checkAccess(at, f)
 	r.checkRespond(at, f)
+	r.Compress.check(at+".compress", f)
 	if r.CORS != nil {
 		r.CORS.check(at+".cors", f)
 	}

@@ -118,6 +118,8 @@ func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 		return text("^[0-9a-fA-F:.]+(/[0-9]+)?$", "10.0.0.0/8", "fd00::/8")
 	case reflect.TypeFor[auth.ClaimValue]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "number"}, {Type: "boolean"}}}
+	case reflect.TypeFor[CompressConfig]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "boolean"}, inner(reflect.TypeFor[CompressFields]())}}
 	case reflect.TypeFor[RespondConfig]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "integer"}, inner(reflect.TypeFor[RespondFields]())}}
 	case reflect.TypeFor[RulesRef]():

@@ -199,6 +199,14 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	x.dress(h)
 	hasBody := message.MayHaveBody(x.head.Method, h.Status)
 	streams := hasBody && h.ContentLength < 0
+	length := h.ContentLength
+	compressed := x.compress(h)
+	if compressed != nil {
+		defer func() {
+			x.record.BytesOut = compressed.sent
+			compressed.release()
+		}()
+	}
 	x.responded = true
 	wait := untilIdle{idle: x.route.timeouts.idle, set: x.stream.SetWriteDeadline}
 	if err := wait.extend(); err != nil {
@@ -207,10 +215,19 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	if err := x.stream.Respond(h, streams && x.head.Trailers); err != nil {
 		return errClientGone(err)
 	}
-	if hasBody {
-		if err := x.pump(ctx, answer, &wait); err != nil {
-			return err
+	var err error
+	switch {
+	case compressed != nil:
+		if err = x.pump(ctx, answer.Body, length, compressed, &wait); err == nil {
+			if gerr := compressed.gzip.Close(); gerr != nil {
+				err = errClientGone(gerr)
+			}
 		}
+	case hasBody:
+		err = x.pump(ctx, answer.Body, length, x.stream, &wait)
+	}
+	if err != nil {
+		return err
 	}
 	var trailers message.Fields
 	if streams && x.head.Trailers {
@@ -240,24 +257,30 @@ func (x *exchange) dress(h *message.Response) {
 	}
 }
 
-// pump copies the content. What arrives is sent on at once: an event of a stream
+// sink is where content goes: the stream, or a compressor before it.
+type sink interface {
+	io.Writer
+	Flush() error
+}
+
+// pump copies the content, of which left bytes are to come, negative if that is
+// unknown. What arrives is sent on at once: an event of a stream
 // must not wait for the next.
-func (x *exchange) pump(ctx context.Context, answer *upstream.Response, wait *untilIdle) error {
+func (x *exchange) pump(ctx context.Context, body message.Body, left int64, to sink, wait *untilIdle) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	left := answer.Head.ContentLength // negative: unknown
 	for {
-		n, err := answer.Body.Read(*buf)
+		n, err := body.Read(*buf)
 		if n > 0 {
 			if werr := wait.extend(); werr != nil {
 				return errClientGone(werr)
 			}
-			if _, werr := x.stream.Write((*buf)[:n]); werr != nil {
+			if _, werr := to.Write((*buf)[:n]); werr != nil {
 				return errClientGone(werr)
 			}
 			x.record.BytesOut += int64(n)
 			if left -= int64(n); left != 0 && err == nil {
-				if werr := x.stream.Flush(); werr != nil {
+				if werr := to.Flush(); werr != nil {
 					return errClientGone(werr)
 				}
 			}

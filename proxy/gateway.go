@@ -50,19 +50,20 @@ func (o *Options) withDefaults() Options {
 
 // Gateway is the running house. [New] makes one and [Gateway.Run] runs it, once.
 type Gateway struct {
-	config   *Config
-	log      *slog.Logger
-	now      func() time.Time
-	options  Options
-	snapshot *snapshot
-	auth     *auth.Auth
-	edge     *edge.Edge
-	audit    *audit.Log
-	metrics  *audit.Metrics
-	conns    *limit.Conns
-	health   *admin.Server
-	tunnels  tunnels
-	inFlight atomic.Int64
+	config      *Config
+	log         *slog.Logger
+	now         func() time.Time
+	options     Options
+	snapshot    *snapshot
+	auth        *auth.Auth
+	edge        *edge.Edge
+	audit       *audit.Log
+	metrics     *audit.Metrics
+	conns       *limit.Conns
+	health      *admin.Server
+	tunnels     tunnels
+	compressors *compressors
+	inFlight    atomic.Int64
 
 	exchanges sync.WaitGroup // those that have not finished
 
@@ -80,7 +81,7 @@ type Addrs struct {
 // New builds a gateway from a configuration that [LoadConfig] found right. It
 // opens files, and neither listens nor asks anything of the network.
 func New(cfg *Config, o Options) (*Gateway, error) {
-	g := &Gateway{config: cfg, options: o.withDefaults(), ready: make(chan struct{})}
+	g := &Gateway{config: cfg, options: o.withDefaults(), ready: make(chan struct{}), compressors: newCompressors()}
 	g.log, g.now = g.options.Log, g.options.Now
 	var err error
 	if g.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: hostsOf(cfg), Log: g.log, Now: g.now}); err != nil {

@@ -25,8 +25,9 @@ type route struct {
 	rewriting     rewriting
 	toUpstream    edits
 	toClient      edits
-	fixed         *fixed // nil: forwarded
-	cors          *cors  // nil: none
+	fixed         *fixed       // nil: forwarded
+	cors          *cors        // nil: none
+	compression   *compression // nil: none
 	websocket     bool
 	authorization bool          // insecure_forward_authorization
 	identity      identityNames // fields that tell the upstream who calls

@@ -91,6 +91,7 @@ func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (
 		toClient:      newEdits(&c.Headers.Response, nil),
 		fixed:         newFixed(c.Respond),
 		cors:          newCORS(c),
+		compression:   newCompression(&c.Compress),
 		websocket:     c.Websocket,
 		authorization: c.ForwardAuthorization,
 		keepServer:    c.KeepServer,
