@@ -1,0 +1,82 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/proxy"
+)
+
+// healthTime bounds the whole of a healthcheck. It is shorter than the five
+// seconds that probes commonly give, so that the reason is still told.
+const healthTime = 4 * time.Second
+
+func newHealthcheck() *cobra.Command {
+	var config string
+	c := &cobra.Command{
+		Use:   "healthcheck",
+		Short: "Ask whether the gateway on this machine is ready",
+		Long: `Ask /readyz of the gateway that serves this configuration on this machine, at its
+listen.health. The exit status is 0 if it is ready and 1 if not: for HEALTHCHECK in
+a container that has neither a shell nor curl.`,
+		Example: `  sallyport healthcheck
+  sallyport healthcheck -c /etc/sallyport/gateway.yaml`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			loaded, err := proxy.LoadConfig(config)
+			if err != nil {
+				return err
+			}
+			address := loaded.Listen.HealthAddr()
+			if address == "" {
+				return errors.New(`nothing to ask: listen.health is off; give it an address such as "127.0.0.1:9902"`)
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), healthTime)
+			defer cancel()
+			if err := healthy(ctx, address); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), "ready")
+			return err
+		},
+	}
+	configFlag(c, &config)
+	return c
+}
+
+// healthy asks /readyz at an address to listen on, where no host, or the one that
+// stands for all, means this machine. The error is nil only after a whole status
+// line that says 200.
+func healthy(ctx context.Context, address string) error {
+	// Dial takes an empty and an unspecified host for this machine.
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("asking the gateway: %w", err)
+	}
+	defer c.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := c.SetDeadline(deadline); err != nil {
+			return fmt.Errorf("asking the gateway: %w", err)
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := io.WriteString(c, "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); err != nil {
+		return fmt.Errorf("asking the gateway: %w", err)
+	}
+	line, err := bufio.NewReader(io.LimitReader(c, 1<<10)).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("asking the gateway: reading its answer: %w", err)
+	}
+	if !strings.HasPrefix(line, "HTTP/1.1 200 ") {
+		return fmt.Errorf("the gateway is not ready: it answered %q", strings.TrimSpace(line))
+	}
+	return nil
+}
