@@ -374,6 +374,16 @@ func settled(t testing.TB, start int) {
 	}
 }
 
+// tell sends bytes to models.test as they are and returns all that comes back until
+// the gateway closes, which it may do before it has read them all.
+func (h *house) tell(request string) string {
+	h.t.Helper()
+	c := h.dial("models.test")
+	_, _ = io.WriteString(c, request)
+	all, _ := io.ReadAll(c)
+	return string(all)
+}
+
 // get asks the health listener.
 func (h *house) get(path string) string {
 	h.t.Helper()

