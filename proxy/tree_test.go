@@ -164,8 +164,9 @@ func TestTreeNetHTTP(t *testing.T) {
 	}
 	clients := map[string]string{
 		"auth/fetch": "the one client for what is fetched",
+		"proxy/edge": "acmez's client for authorities, bounded; webhooks that make records",
 	}
-	clientNames := strings.Fields("Client Transport RoundTripper Request Response Header ErrUseLastResponse NewRequestWithContext")
+	clientNames := strings.Fields("Client ProxyFromEnvironment ParseTime Transport RoundTripper Request Response Header ErrUseLastResponse NewRequestWithContext")
 	for _, s := range sources(t) {
 		for name, at := range s.imports() {
 			if strings.HasPrefix(name, "net/http/") {
@@ -218,6 +219,7 @@ func linkedModules() map[string]string {
 		"golang.org/x/oauth2":                 "go-oidc; client credentials",
 		"github.com/go-json-experiment/json":  "JSON of hostile parties: exact names, duplicates refused",
 		"gopkg.in/yaml.v3":                    "gateway.yaml, with lines",
+		"github.com/pires/go-proxyproto":      "the PROXY protocol of balancers in front",
 		"github.com/spf13/cobra":              "the command line",
 		"github.com/spf13/pflag":              "cobra's flags",
 		"github.com/prometheus/client_golang": "metrics",
@@ -228,7 +230,38 @@ func linkedModules() map[string]string {
 		"github.com/cespare/xxhash/v2":        "client_golang's hashes",
 		"github.com/munnerz/goautoneg":        "client_golang's content negotiation",
 		"google.golang.org/protobuf":          "client_golang's exposition format",
-		"golang.org/x/sys":                    "procfs",
+		"golang.org/x/sys":                    "procfs; certmagic",
+
+		"github.com/caddyserver/certmagic":                              "certificates by ACME: storage, keys, requests, issuers in order",
+		"github.com/caddyserver/zerossl":                                "certmagic's ZeroSSL API, unused",
+		"github.com/mholt/acmez/v3":                                     "certmagic's ACME client",
+		"github.com/klauspost/cpuid/v2":                                 "certmagic's hashes",
+		"github.com/zeebo/blake3":                                       "certmagic's hashes",
+		"github.com/miekg/dns":                                          "certmagic's look at records; rfc2136",
+		"go.uber.org/zap":                                               "certmagic's log, which is discarded",
+		"go.uber.org/multierr":                                          "zap",
+		"golang.org/x/crypto":                                           "certmagic's OCSP",
+		"golang.org/x/net":                                              "certmagic's names (IDNA); miekg/dns",
+		"golang.org/x/text":                                             "golang.org/x/net/idna",
+		"github.com/libdns/libdns":                                      "what providers of DNS have in common",
+		"github.com/libdns/rfc2136":                                     "dns-01 by dynamic updates",
+		"github.com/libdns/cloudflare":                                  "dns-01 at Cloudflare",
+		"github.com/libdns/route53":                                     "dns-01 at Amazon Route 53",
+		"github.com/aws/aws-sdk-go-v2":                                  "libdns/route53",
+		"github.com/aws/aws-sdk-go-v2/config":                           "libdns/route53: keys from the environment or the machine's role",
+		"github.com/aws/aws-sdk-go-v2/credentials":                      "the same",
+		"github.com/aws/aws-sdk-go-v2/feature/ec2/imds":                 "the same",
+		"github.com/aws/aws-sdk-go-v2/internal/configsources":           "aws-sdk-go-v2",
+		"github.com/aws/aws-sdk-go-v2/internal/endpoints/v2":            "aws-sdk-go-v2",
+		"github.com/aws/aws-sdk-go-v2/internal/ini":                     "aws-sdk-go-v2",
+		"github.com/aws/aws-sdk-go-v2/service/internal/accept-encoding": "aws-sdk-go-v2",
+		"github.com/aws/aws-sdk-go-v2/service/internal/presigned-url":   "aws-sdk-go-v2",
+		"github.com/aws/aws-sdk-go-v2/service/route53":                  "libdns/route53",
+		"github.com/aws/aws-sdk-go-v2/service/sso":                      "aws-sdk-go-v2/config",
+		"github.com/aws/aws-sdk-go-v2/service/ssooidc":                  "aws-sdk-go-v2/config",
+		"github.com/aws/aws-sdk-go-v2/service/sts":                      "aws-sdk-go-v2/config",
+		"go.uber.org/zap/exp":                                           "certmagic's log",
+		"github.com/aws/smithy-go":                                      "aws-sdk-go-v2",
 	}
 }
 
@@ -267,10 +300,11 @@ func TestTreeModules(t *testing.T) {
 // TestTreeTestModules holds what tests may use besides the modules of the binary.
 func TestTreeTestModules(t *testing.T) {
 	allowed := map[string]string{
-		"golang.org/x/net":                "frames of HTTP/2 by hand",
-		"github.com/google/go-cmp":        "differences that can be read",
-		"github.com/rogpeppe/go-internal": "scripts that run the binary",
-		"github.com/invopop/jsonschema":   "the JSON Schema of gateway.yaml",
+		"golang.org/x/net":                 "frames of HTTP/2 by hand",
+		"github.com/google/go-cmp":         "differences that can be read",
+		"github.com/rogpeppe/go-internal":  "scripts that run the binary",
+		"github.com/invopop/jsonschema":    "the JSON Schema of gateway.yaml",
+		"github.com/letsencrypt/pebble/v2": "an ACME server, in the test's process",
 	}
 	modules := slices.Concat(slices.Collect(maps.Keys(allowed)), slices.Collect(maps.Keys(linkedModules())))
 	walk(t, func(name string) {
