@@ -21,6 +21,7 @@ func (c *Config) check(f *setting.Faults) {
 		f.Add("public_https", strconv.Itoa(c.PublicHTTPS), "not a port", "write one from 1 to 65535")
 	}
 	c.TLS.Check("tls", f)
+	c.TLS.CheckHosts("tls", hostsOf(c), len(c.Listen.HTTPAddrs()) > 0, f)
 	for _, name := range sortedKeys(c.Issuers) {
 		checkConfigName("issuers", name, f)
 		i := c.Issuers[name]

@@ -246,6 +246,18 @@ func (c *Config) resolvePaths() {
 		}
 		l.Dir = below(dir, l.Dir)
 	}
+	if a := c.TLS.ACME; a != nil {
+		if a.Storage == "" {
+			a.Storage = defaultACMEStorage
+		}
+		a.Storage, a.CA = below(dir, a.Storage), below(dir, a.CA)
+		for i := range a.Issuers {
+			a.Issuers[i].CA = below(dir, a.Issuers[i].CA)
+		}
+		if a.DNS != nil && a.DNS.Webhook != nil {
+			a.DNS.Webhook.CA = below(dir, a.DNS.Webhook.CA)
+		}
+	}
 	for name, i := range c.Issuers {
 		i.CA = below(dir, i.CA)
 		c.Issuers[name] = i
@@ -258,6 +270,9 @@ func (c *Config) resolvePaths() {
 		c.Audit.File = below(dir, c.Audit.File)
 	}
 }
+
+// defaultACMEStorage is the folder of what ACME obtained, beside gateway.yaml.
+const defaultACMEStorage = "sallyport-acme"
 
 // defaultLocalDir is the folder of the local authority, beside gateway.yaml.
 const defaultLocalDir = "sallyport-ca"

@@ -34,8 +34,9 @@ func TestReferenceIsComplete(t *testing.T) {
 	shown := map[string]bool{}
 	collectShown("", root.Content[0], reflect.TypeFor[Config](), shown)
 
-	// No file to include, and nothing insecure by mistake of those who copy.
-	inComment := regexp.MustCompile(`(^|\.)(include|acme|insecure_\w+)$`)
+	// No file to include, nothing insecure by mistake of those who copy, and of what
+	// is written in one of several ways one way.
+	inComment := regexp.MustCompile(`(^|\.)(include|insecure_\w+)$|^tls\.acme\.(directory|ca|eab|profile|dns\.(cloudflare|route53|exec|webhook))\b`)
 	for _, path := range settingsOf("", reflect.TypeFor[Config]()) {
 		name := path[strings.LastIndexByte(path, '.')+1:]
 		commented := regexp.MustCompile(`(?m)#.*\b` + name + `:`).Match(text)

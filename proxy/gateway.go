@@ -84,7 +84,7 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 	g := &Gateway{config: cfg, options: o.withDefaults(), ready: make(chan struct{}), compressors: newCompressors()}
 	g.log, g.now = g.options.Log, g.options.Now
 	var err error
-	if g.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: hostsOf(cfg), Log: g.log, Now: g.now}); err != nil {
+	if g.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: hostsOf(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: g.log, Now: g.now}); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	if g.auth, err = auth.New(auth.Config{Issuers: cfg.Issuers, Now: g.now, Log: g.log}); err != nil {

@@ -26,6 +26,9 @@ func (x *exchange) toHTTPS() error {
 	if err := x.read(); err != nil {
 		return err
 	}
+	if text, ok := x.g.edge.ChallengeAnswer(x.head.Host, x.head.Path); ok && x.head.Method == http.MethodGet {
+		return x.answerChallenge(text)
+	}
 	if carriesCredential(x.head.Fields) {
 		return &refusal{reason: reasonPlainHTTP}
 	}
@@ -46,6 +49,28 @@ func (x *exchange) toHTTPS() error {
 		{Name: "location", Value: to + x.head.PathAndQuery()},
 		{Name: requestIDField, Value: x.record.RequestID},
 	}}, false)
+	if err == nil {
+		err = x.stream.Finish(nil)
+	}
+	if err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
+// answerChallenge shows an authority that the host is ours (RFC 8555, section 8.3).
+func (x *exchange) answerChallenge(text string) error {
+	x.responded = true
+	x.record.Status = http.StatusOK
+	x.stream.CloseAfter()
+	_ = x.stream.SetWriteDeadline(time.Now().Add(refusalTime))
+	err := x.stream.Respond(&message.Response{Status: x.record.Status, Fields: message.Fields{
+		{Name: "content-type", Value: "application/octet-stream"},
+		{Name: "cache-control", Value: "no-store"},
+	}}, false)
+	if err == nil {
+		_, err = x.stream.Write([]byte(text))
+	}
 	if err == nil {
 		err = x.stream.Finish(nil)
 	}

@@ -32,11 +32,13 @@ type State struct {
 
 // Certificate tells of one certificate of ours.
 type Certificate struct {
-	Hosts     []string  `json:"hosts"`
-	Source    string    `json:"source"`
-	Issuer    string    `json:"issuer"`
-	NotAfter  time.Time `json:"not_after"`
-	LastError string    `json:"last_error,omitempty"`
+	Hosts    []string  `json:"hosts"`
+	Source   string    `json:"source"`
+	Issuer   string    `json:"issuer"`
+	NotAfter time.Time `json:"not_after,omitzero"` // zero: there is none yet
+	// NextRenewal is when it will be renewed; zero if others do that.
+	NextRenewal time.Time `json:"next_renewal,omitzero"`
+	LastError   string    `json:"last_error,omitempty"`
 }
 
 // Issuer tells of the keys that we have of an issuer of tokens.

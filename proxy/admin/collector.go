@@ -14,7 +14,8 @@ type stateCollector struct {
 	now    func() time.Time
 
 	ready, build             *prometheus.Desc
-	certificate, certFault   *prometheus.Desc
+	certificate, certRenewal *prometheus.Desc
+	certFault                *prometheus.Desc
 	keys, keysAge, keysFault *prometheus.Desc
 	healthy, active, idle    *prometheus.Desc
 	inFlight, connections    *prometheus.Desc
@@ -33,7 +34,8 @@ func newStateCollector(o Options) *stateCollector {
 
 		ready:       desc("ready", "1 while the gateway takes requests, 0 before and while it drains."),
 		build:       desc("build_info", "Always 1; the label tells the version.", "version"),
-		certificate: desc("certificate_not_after_timestamp_seconds", "When the certificate for a host ends, in Unix time.", "host", "source"),
+		certificate: desc("certificate_not_after_timestamp_seconds", "When the certificate for a host ends, in Unix time; 0 if there is none.", "host", "source"),
+		certRenewal: desc("certificate_next_renewal_timestamp_seconds", "When the certificate for a host will be renewed, or tried to be, in Unix time.", "host", "source"),
 		certFault:   desc("certificate_fault", "1 while a newer certificate for a host could not be taken.", "host", "source"),
 		keys:        desc("issuer_keys", "Keys known of an issuer of tokens.", "issuer"),
 		keysAge:     desc("issuer_keys_age_seconds", "Time since the keys of an issuer were last fetched.", "issuer"),
@@ -99,8 +101,9 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 func (s *stateCollector) certificates(all []Certificate, gauge func(*prometheus.Desc, float64, ...string)) {
 	type place struct{ host, source string }
 	type worst struct {
-		end   time.Time
-		fault bool
+		end     time.Time
+		renewal time.Time // the first
+		fault   bool
 	}
 	found := map[place]worst{}
 	for _, cert := range all {
@@ -110,12 +113,22 @@ func (s *stateCollector) certificates(all []Certificate, gauge func(*prometheus.
 			if !ok || cert.NotAfter.Before(w.end) {
 				w.end = cert.NotAfter
 			}
+			if r := cert.NextRenewal; w.renewal.IsZero() || r.Before(w.renewal) && !r.IsZero() {
+				w.renewal = r
+			}
 			w.fault = w.fault || cert.LastError != ""
 			found[at] = w
 		}
 	}
 	for at, w := range found {
-		gauge(s.certificate, float64(w.end.Unix()), at.host, at.source)
+		end := float64(0) // there is none: as bad as one that ended long ago
+		if !w.end.IsZero() {
+			end = float64(w.end.Unix())
+		}
+		gauge(s.certificate, end, at.host, at.source)
+		if !w.renewal.IsZero() {
+			gauge(s.certRenewal, float64(w.renewal.Unix()), at.host, at.source)
+		}
 		gauge(s.certFault, number(w.fault), at.host, at.source)
 	}
 }

@@ -2,20 +2,23 @@ package edge
 
 import (
 	"crypto/tls"
+	"slices"
+	"strings"
 
 	"sallyport/proxy/setting"
 )
 
 // Config is the section `tls` of gateway.yaml: where certificates come from.
-// Both sources may be given; a host then takes the first of its files that names
-// it, and the local authority if none does.
+// Several sources may be given. A host then takes the first of the files that
+// names it; of the others, the local authority takes what no authority on the
+// internet issues for (addresses, localhost) and what it lists, and ACME the rest.
 type Config struct {
 	// Files are certificates with their keys.
 	Files setting.List[FileConfig] `yaml:"files"`
 	// Local is a certificate authority of our own, for development.
 	Local *LocalConfig `yaml:"local"`
-	// ACME is not there yet: Check refuses it.
-	ACME map[string]any `yaml:"acme"`
+	// ACME obtains certificates from authorities such as Let's Encrypt.
+	ACME *ACMEConfig `yaml:"acme"`
 	// MinVersion is "1.3", the default, or "1.2".
 	MinVersion string `yaml:"min_version"`
 }
@@ -34,6 +37,13 @@ type FileConfig struct {
 type LocalConfig struct {
 	// Dir is the authority's folder, made if it is missing: "sallyport-ca" if "".
 	Dir string `yaml:"dir"`
+	// Hosts are those to take although ACME could; without ACME it takes all.
+	Hosts setting.List[string] `yaml:"hosts"`
+}
+
+// takes says whether a host is the local authority's although there is ACME.
+func (c *LocalConfig) takes(host string) bool {
+	return hostAddress(host) != nil || host == "localhost" || strings.HasSuffix(host, ".localhost") || slices.Contains(c.Hosts, host)
 }
 
 func (c *LocalConfig) dir() string {
@@ -46,10 +56,10 @@ func (c *LocalConfig) dir() string {
 // Check records the faults of the section at path. It looks at no file.
 func (c *Config) Check(path string, f *setting.Faults) {
 	if c.ACME != nil {
-		f.Add(path+".acme", "", "certificates by ACME are not in this version", "use tls.files or tls.local")
+		c.ACME.check(path+".acme", f)
 	}
 	if len(c.Files) == 0 && c.Local == nil && c.ACME == nil {
-		f.Add(path, "", "no source of certificates", "write tls: {files: {cert: ..., key: ...}}, or for development tls: {local: {}}")
+		f.Add(path, "", "no source of certificates", "write tls: {acme: {email: ...}}, tls: {files: {cert: ..., key: ...}}, or for development tls: {local: {}}")
 	}
 	for i, p := range c.Files {
 		at := setting.Index(path+".files", i)
@@ -78,13 +88,16 @@ func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
 		}
 		pairs = append(pairs, pair)
 	}
+	if a := c.ACME; a != nil {
+		c.checkACMEFiles(path+".acme", f)
+	}
 	if c.Local != nil {
 		if _, err := readAuthority(c.Local.dir()); err != nil {
 			f.Add(path+".local", c.Local.dir(), err.Error(), "")
 		}
 		return
 	}
-	if len(pairs) < len(c.Files) {
+	if len(pairs) < len(c.Files) || c.ACME != nil {
 		return // what the broken ones would cover is not known
 	}
 	index := newFileIndex(pairs)

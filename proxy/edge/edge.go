@@ -35,8 +35,11 @@ type Options struct {
 	// in brackets), as [message.CanonicalHost] gives them. Others are refused in
 	// the handshake. See the package's comment on clients that dial an address.
 	Hosts []string
-	Log   *slog.Logger     // discarded if nil
-	Now   func() time.Time // time.Now if nil
+	// PlainHTTP says that requests over plain HTTP are answered by what
+	// [Edge.ChallengeAnswer] says, so that certificates can be had that way.
+	PlainHTTP bool
+	Log       *slog.Logger     // discarded if nil
+	Now       func() time.Time // time.Now if nil
 }
 
 // source is a kind of place where certificates come from.
@@ -54,7 +57,8 @@ type source interface {
 // Edge holds the certificates. It is safe for concurrent use.
 type Edge struct {
 	hosts   hostSet
-	sources []source // in the order of preference
+	sources []source    // in the order of preference
+	acme    *acmeSource // nil: none
 	local   *localSource
 	config  *tls.Config // for hosts that routes have
 	unknown *tls.Config // has no certificate, which ends the handshake with unrecognized_name
@@ -63,11 +67,16 @@ type Edge struct {
 
 // CertificateStatus tells of one certificate.
 type CertificateStatus struct {
-	Hosts     []string // the names that it is for
-	Source    string   // "files" or "local"
-	Issuer    string   // the common name of who signed it
-	NotAfter  time.Time
-	LastError string // why it is not the newest that there is, in words; "" if it is
+	Hosts    []string  // the names that it is for
+	Source   string    // "files", "acme" or "local"
+	Issuer   string    // the common name of who signed it; "" if there is none yet
+	NotAfter time.Time // zero if there is none yet
+	// NextRenewal is when it will be renewed, or tried to be; zero for files, which
+	// are renewed by others.
+	NextRenewal time.Time
+	// LastError is why it is not the newest that there is, in words and with what
+	// would do; "" if it is.
+	LastError string
 }
 
 // New reads the certificates. It returns an error if a file is missing or does
@@ -84,13 +93,29 @@ func New(c Config, o Options) (*Edge, error) {
 	if !ok {
 		return nil, fmt.Errorf("tls.min_version %q is not served", c.MinVersion)
 	}
-	e := &Edge{hosts: newHostSet(o.Hosts), log: &refusalLog{log: o.Log, now: o.Now}}
+	e := &Edge{hosts: newHostSet(o.Hosts), log: &refusalLog{log: o.Log, lines: pace{now: o.Now}}}
 	if len(c.Files) > 0 {
 		s, err := newFileSource(c.Files, o)
 		if err != nil {
 			return nil, err
 		}
 		e.sources = append(e.sources, s)
+	}
+	if c.ACME != nil {
+		var mine []string
+		for _, host := range o.Hosts {
+			if !e.covers(host) && (c.Local == nil || !c.Local.takes(host)) {
+				if problem, cure := c.cannotProve(host, o.PlainHTTP); problem != "" {
+					return nil, fmt.Errorf("no certificate for host %s: %s; %s", host, problem, cure)
+				}
+				mine = append(mine, host)
+			}
+		}
+		s, err := newACMESource(c.ACME, mine, o)
+		if err != nil {
+			return nil, err
+		}
+		e.sources, e.acme = append(e.sources, s), s
 	}
 	if c.Local != nil {
 		var mine []string
@@ -154,6 +179,13 @@ func (e *Edge) TLSConfig() *tls.Config { return e.config }
 // to fail for.
 func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	name := askedFor(hello)
+	if e.acme != nil && isValidation(hello) {
+		if cert := e.acme.challenges.certificate(name); cert != nil {
+			return e.validationConfig(cert), nil
+		}
+		e.log.noOrder(hello, name)
+		return e.unknown, nil
+	}
 	if !e.hosts.has(name) {
 		e.log.noRoute(hello, canonicalName(hello.ServerName), e.hosts.all)
 		return e.unknown, nil
@@ -169,6 +201,9 @@ func (e *Edge) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 		if c := s.certificate(name, hello); c != nil {
 			return c, nil
 		}
+	}
+	if e.acme != nil {
+		e.log.missing(hello, name, e.acme.missing(name))
 	}
 	return nil, nil
 }
@@ -211,8 +246,14 @@ func (e *Edge) RootPath() string {
 // works on every file system and with every way of replacing a file.
 const lookEvery = 2 * time.Second
 
-// Run keeps the certificates fresh until ctx ends.
+// Run keeps the certificates fresh until ctx ends, and obtains those that are
+// missing. Listeners must be open by then, for authorities call them.
 func (e *Edge) Run(ctx context.Context) error {
+	if e.acme != nil {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() { e.acme.run(ctx) })
+	}
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	for {
@@ -301,17 +342,9 @@ func hostAddress(host string) net.IP {
 // refusalLog says in words why handshakes fail, without letting whoever scans
 // us fill the disk.
 type refusalLog struct {
-	log *slog.Logger
-	now func() time.Time
-
-	mu     sync.Mutex // guards all below
-	since  time.Time  // when the present minute began
-	lines  int        // in the present minute
-	silent int        // lines held back in it
+	log   *slog.Logger
+	lines pace
 }
-
-// linesPerMinute bounds the lines of a refusalLog.
-const linesPerMinute = 20
 
 // noRoute tells of a client that asks for a name that no route has, or for none.
 func (l *refusalLog) noRoute(hello *tls.ClientHelloInfo, name string, hosts []string) {
@@ -324,6 +357,18 @@ func (l *refusalLog) noRoute(hello *tls.ClientHelloInfo, name string, hosts []st
 		}
 	}
 	l.warn(fmt.Sprintf("no route for %q; hosts: %s; %s", short(asked, 253), short(strings.Join(hosts, ", "), 400), hint), hello)
+}
+
+// missing tells of a client that asks for a certificate that is not there yet.
+func (l *refusalLog) missing(hello *tls.ClientHelloInfo, name, why string) {
+	if why != "" {
+		l.warn(fmt.Sprintf("no certificate for %q yet: %s", name, why), hello)
+	}
+}
+
+// noOrder tells of a validator that nobody waits for.
+func (l *refusalLog) noOrder(hello *tls.ClientHelloInfo, name string) {
+	l.warn(fmt.Sprintf("TLS refused for %q: it asks for acme-tls/1, and no order is pending", short(name, 253)), hello)
 }
 
 // unserved tells of a client for which no version or cipher suite is left.
@@ -346,17 +391,7 @@ func (l *refusalLog) unserved(hello *tls.ClientHelloInfo, name string, c *tls.Co
 }
 
 func (l *refusalLog) warn(words string, hello *tls.ClientHelloInfo) {
-	l.mu.Lock()
-	now, silent := l.now(), 0
-	if now.Sub(l.since) >= time.Minute {
-		l.since, l.lines, silent, l.silent = now, 0, l.silent, 0
-	}
-	l.lines++
-	quiet := l.lines > linesPerMinute
-	if quiet {
-		l.silent++
-	}
-	l.mu.Unlock()
+	quiet, silent := l.lines.line()
 	if silent > 0 {
 		l.log.Warn("TLS refusals were not logged", "refusals", silent)
 	}

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/mholt/acmez/v3"
 )
 
 // Conns says whether there is room for a connection from an address. It must be
@@ -235,6 +237,10 @@ func (t *tlsListener) handshake(ctx context.Context, c net.Conn, place *list.Ele
 	if err != nil {
 		// Not conn: its Close may wait five seconds to send an alert.
 		c.Close()
+		return
+	}
+	if conn.ConnectionState().NegotiatedProtocol == acmez.ACMETLS1Protocol {
+		c.Close() // it has seen what it came for, and no request may follow
 		return
 	}
 	select {

@@ -296,11 +296,12 @@ func (s *localSource) status() []CertificateStatus {
 	var all []CertificateStatus
 	for _, host := range s.hosts {
 		all = append(all, CertificateStatus{
-			Hosts:     []string{host},
-			Source:    "local",
-			Issuer:    s.authority.root.Subject.CommonName,
-			NotAfter:  certs[host].Leaf.NotAfter,
-			LastError: s.lastError,
+			Hosts:       []string{host},
+			Source:      "local",
+			Issuer:      s.authority.root.Subject.CommonName,
+			NotAfter:    certs[host].Leaf.NotAfter,
+			NextRenewal: certs[host].Leaf.NotAfter.Add(-leafRest),
+			LastError:   s.lastError,
 		})
 	}
 	return all

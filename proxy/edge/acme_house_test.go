@@ -1,0 +1,368 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+	"github.com/miekg/dns"
+
+	"sallyport/proxy/setting"
+)
+
+// acmeHouse is an ACME server with a DNS of its own, and the listeners that it
+// calls to prove names.
+type acmeHouse struct {
+	t         testing.TB
+	https     net.Listener
+	http      net.Listener
+	dns       *testDNS
+	server    *httptest.Server
+	directory string
+	bundle    string // PEM file with the root of the server's certificate
+	ca        *ca.CAImpl
+	db        *db.MemoryStore
+	requests  atomic.Int64
+	broken    atomic.Pointer[http.HandlerFunc] // answers in the server's place
+	storage   string
+}
+
+// acmePlan is what is unusual about an acmeHouse.
+type acmePlan struct {
+	life    time.Duration // of certificates; 0: 90 days
+	nonces  int           // percentage of good nonces that the server refuses
+	account bool          // whether an external account is needed
+}
+
+const (
+	testKeyID  = "kid-1"
+	testMACKey = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+)
+
+func newACMEHouse(t testing.TB, p acmePlan) *acmeHouse {
+	t.Helper()
+	for name, value := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": fmt.Sprint(p.nonces), "PEBBLE_AUTHZREUSE": "0"} {
+		t.(interface{ Setenv(name, value string) }).Setenv(name, value)
+	}
+	h := &acmeHouse{t: t, https: listenTCP(t), http: listenTCP(t), dns: newTestDNS(t), storage: filepath.Join(t.TempDir(), "acme")}
+	quiet := log.New(io.Discard, "", 0)
+	if os.Getenv("SALLYPORT_TEST_PEBBLE_LOG") != "" {
+		quiet = log.New(t.Output(), "pebble ", 0)
+	}
+	h.db = db.NewMemoryStore()
+	if p.account {
+		if err := h.db.AddExternalAccountKeyByID(testKeyID, testMACKey); err != nil {
+			t.Fatal(err)
+		}
+	}
+	life := p.life
+	if life == 0 {
+		life = 90 * 24 * time.Hour
+	}
+	h.ca = ca.New(quiet, h.db, "", "ecdsa", 0, 1, map[string]ca.Profile{
+		"default":    {ValidityPeriod: uint64(life.Seconds())},
+		"shortlived": {ValidityPeriod: 6 * 24 * 3600},
+	})
+	front := wfe.New(quiet, h.db, va.New(quiet, port(h.http), port(h.https), false, h.dns.addr, h.db), h.ca, []string{"pebble.test"}, false, p.account, 0, 0)
+	inner := front.Handler()
+	h.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.requests.Add(1)
+		if f := h.broken.Load(); f != nil {
+			(*f)(w, r)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	h.server.Config.ErrorLog = quiet
+	h.server.StartTLS()
+	t.Cleanup(h.server.Close)
+	h.directory = h.server.URL + "/dir"
+	h.bundle = filepath.Join(t.TempDir(), "bundle.pem")
+	writeTest(t, h.bundle, pemBlock("CERTIFICATE", h.server.Certificate().Raw))
+	return h
+}
+
+func listenTCP(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
+
+// config is a configuration for the house.
+func (h *acmeHouse) config(change func(*ACMEConfig)) Config {
+	c := &ACMEConfig{Email: "ops@example.com", Directory: h.directory, CA: h.bundle, Storage: h.storage}
+	if change != nil {
+		change(c)
+	}
+	return Config{ACME: c}
+}
+
+// only is a change of the configuration: one challenge alone.
+func only(challenge string) func(*ACMEConfig) {
+	return func(c *ACMEConfig) { c.Challenges = setting.List[string]{challenge} }
+}
+
+// fast is the rhythm of tests.
+func fast() rhythm {
+	m := time.Millisecond
+	return rhythm{look: 50 * m, refused: []time.Duration{200 * m}, away: []time.Duration{100 * m}, burst: 1000, apart: m}
+}
+
+// running is an edge that serves and obtains.
+type running struct {
+	*Edge
+	addr string
+	log  *journal
+	stop func() // ends it; may be called twice
+}
+
+// start runs an edge on the house's listeners, which it must be alone on.
+func (h *acmeHouse) start(c Config, hosts ...string) *running {
+	h.t.Helper()
+	r := &running{log: &journal{}, addr: h.https.Addr().String()}
+	r.Edge = newEdge(h.t, c, Options{Hosts: hosts, Log: r.log.log(), PlainHTTP: true})
+	r.acme.rhythm = fast()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	plain := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		host, _, _ := net.SplitHostPort(q.Host)
+		if text, ok := r.ChallengeAnswer(host, q.URL.Path); ok {
+			_, _ = io.WriteString(w, text)
+			return
+		}
+		http.NotFound(w, q)
+	})}
+	secure := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { _, _ = io.WriteString(w, "hello") })}
+	secure.Protocols = new(http.Protocols)
+	secure.Protocols.SetHTTP1(true)
+	secure.Protocols.SetHTTP2(true)
+	lis := r.Listen(sharedListener(h.t, h.https), Limits{Conns: newRoom(10000)})
+	wg.Go(func() { _ = plain.Serve(sharedListener(h.t, h.http)) })
+	wg.Go(func() { _ = secure.Serve(lis) })
+	wg.Go(func() { _ = r.Run(ctx) })
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		_ = plain.Close()
+		_ = secure.Close()
+		_ = lis.Close()
+		wg.Wait()
+	})
+	h.t.Cleanup(r.stop)
+	return r
+}
+
+// sharedListener is another listener on the same socket, so that closing it keeps
+// the port for the next.
+func sharedListener(t testing.TB, l net.Listener) net.Listener {
+	t.Helper()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	second, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return second
+}
+
+// roots are those of the certificates that the house issues.
+func (h *acmeHouse) roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(h.ca.GetRootCert(0).PEM())
+	return pool
+}
+
+// leaf shakes hands as a client and returns the certificate that it was shown.
+func (h *acmeHouse) leaf(name string) (*x509.Certificate, error) {
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: &tls.Config{ServerName: name, RootCAs: h.roots(), NextProtos: []string{"http/1.1"}}}
+	c, err := d.Dial("tcp", h.https.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
+}
+
+// eventually waits until something is so.
+func eventually(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if so() {
+			return
+		}
+	}
+	t.Fatalf("waited in vain until %s", what)
+}
+
+// obtained waits until a name is served, and returns its certificate.
+func (h *acmeHouse) obtained(r *running, name string) *x509.Certificate {
+	h.t.Helper()
+	var cert *x509.Certificate
+	defer func() {
+		if cert == nil {
+			h.t.Logf("the log: %s", r.log)
+		}
+	}()
+	eventually(h.t, name+" has a certificate", func() bool {
+		if r.statusOf(h.t, name).NotAfter.IsZero() {
+			return false
+		}
+		c, err := h.leaf(name)
+		cert = c
+		return err == nil
+	})
+	return cert
+}
+
+// statusOf is what is told of a name.
+func (r *running) statusOf(t testing.TB, name string) CertificateStatus {
+	t.Helper()
+	all := r.Certificates()
+	i := slices.IndexFunc(all, func(c CertificateStatus) bool { return slices.Contains(c.Hosts, name) })
+	if i < 0 {
+		t.Fatalf("no status of %s among %v", name, all)
+	}
+	return all[i]
+}
+
+// testDNS is the DNS server of example.com, with dynamic updates (RFC 2136).
+type testDNS struct {
+	addr string
+
+	mu      sync.Mutex // guards all below
+	away    []string   // names that have no address
+	txt     map[string][]string
+	updates int
+}
+
+const testTSIG = "update-key."
+
+func testTSIGKey() string {
+	return base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))
+}
+
+func newTestDNS(t testing.TB) *testDNS {
+	t.Helper()
+	d := &testDNS{txt: map[string][]string{}}
+	tcp := listenTCP(t)
+	d.addr = tcp.Addr().String()
+	udp, err := net.ListenPacket("udp", d.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := map[string]string{testTSIG: testTSIGKey()}
+	accept := func(h dns.Header) dns.MsgAcceptAction {
+		if opcode := int(h.Bits>>11) & 0xF; opcode == dns.OpcodeUpdate {
+			return dns.MsgAccept
+		}
+		return dns.DefaultMsgAcceptFunc(h)
+	}
+	for _, s := range []*dns.Server{{Listener: tcp}, {PacketConn: udp}} {
+		s.Handler, s.TsigSecret, s.MsgAcceptFunc = d, secrets, accept
+		started := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
+		done := make(chan struct{})
+		go func() { defer close(done); _ = s.ActivateAndServe() }()
+		<-started
+		t.Cleanup(func() { _ = s.Shutdown(); <-done })
+	}
+	return d
+}
+
+// ServeDNS answers a query or takes an update.
+func (d *testDNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	a := new(dns.Msg)
+	a.SetReply(q)
+	a.Authoritative = true
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if q.Opcode == dns.OpcodeUpdate {
+		d.update(w, q, a)
+		_ = w.WriteMsg(a)
+		return
+	}
+	name := strings.ToLower(q.Question[0].Name)
+	head := func(kind uint16) dns.RR_Header {
+		return dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET, Ttl: 1}
+	}
+	switch q.Question[0].Qtype {
+	case dns.TypeA:
+		if slices.Contains(d.away, strings.TrimSuffix(name, ".")) {
+			a.Rcode = dns.RcodeNameError
+			break
+		}
+		a.Answer = append(a.Answer, &dns.A{Hdr: head(dns.TypeA), A: net.IPv4(127, 0, 0, 1)})
+	case dns.TypeTXT:
+		for _, text := range d.txt[name] {
+			a.Answer = append(a.Answer, &dns.TXT{Hdr: head(dns.TypeTXT), Txt: []string{text}})
+		}
+	case dns.TypeSOA:
+		if name == "example.com." {
+			a.Answer = append(a.Answer, &dns.SOA{Hdr: head(dns.TypeSOA), Ns: "ns.example.com.", Mbox: "ops.example.com.", Refresh: 60})
+		}
+	}
+	_ = w.WriteMsg(a)
+}
+
+func (d *testDNS) update(w dns.ResponseWriter, q, a *dns.Msg) {
+	if q.IsTsig() == nil || w.TsigStatus() != nil {
+		a.Rcode = dns.RcodeRefused
+		return
+	}
+	d.updates++
+	for _, rr := range q.Ns {
+		t, ok := rr.(*dns.TXT)
+		if !ok {
+			continue
+		}
+		d.change(t.Hdr.Name, strings.Join(t.Txt, ""), t.Hdr.Class == dns.ClassINET)
+	}
+	a.SetTsig(testTSIG, dns.HmacSHA256, 300, time.Now().Unix())
+}
+
+// change adds or removes a record. The caller holds mu.
+func (d *testDNS) change(name, text string, add bool) {
+	name = strings.ToLower(name)
+	if add {
+		d.txt[name] = append(d.txt[name], text)
+		return
+	}
+	d.txt[name] = slices.DeleteFunc(d.txt[name], func(t string) bool { return t == text })
+}
+
+// left says how many records there are.
+func (d *testDNS) left() (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, all := range d.txt {
+		n += len(all)
+	}
+	return n
+}

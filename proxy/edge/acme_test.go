@@ -1,0 +1,124 @@
+package edge
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/tls"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestACMEIssues(t *testing.T) {
+	for _, challenge := range []string{challengeHTTP, challengeTLS} {
+		t.Run(challenge, func(t *testing.T) {
+			h := newACMEHouse(t, acmePlan{})
+			r := h.start(h.config(only(challenge)), "a.example.com")
+			cert := h.obtained(r, "a.example.com")
+			if k, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P256() {
+				t.Errorf("got a key of %T, want P-256", cert.PublicKey)
+			}
+			s := r.statusOf(t, "a.example.com")
+			if s.Source != "acme" || !strings.Contains(s.Issuer, "Pebble") || !s.NotAfter.Equal(cert.NotAfter) || s.LastError != "" {
+				t.Errorf("status %+v", s)
+			}
+			if !s.NextRenewal.After(time.Now()) || !s.NextRenewal.Before(s.NotAfter) {
+				t.Errorf("next renewal %s, want before %s", s.NextRenewal, s.NotAfter)
+			}
+			// Whoever is not in the configuration is refused without an order.
+			before := h.requests.Load()
+			if _, err := h.leaf("b.example.com"); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+				t.Errorf("b.example.com: got %v, want unrecognized name", err)
+			}
+			if n := h.requests.Load() - before; n > 1 { // one for the renewal window
+				t.Errorf("%d requests to the authority for a name that no route has", n)
+			}
+			// Nothing pending, nothing answered.
+			if _, err := call(r.addr, &tls.Config{ServerName: "a.example.com", InsecureSkipVerify: true, NextProtos: []string{"acme-tls/1"}}); err == nil {
+				t.Error("a validator was served although no order is pending")
+			}
+			entries, err := os.ReadDir(filepath.Join(h.storage, "challenges"))
+			if err != nil || len(entries) != 0 {
+				t.Errorf("challenges left in the storage: %v (%v)", entries, err)
+			}
+			err = filepath.Walk(h.storage, func(path string, info os.FileInfo, err error) error {
+				if err == nil && info.Mode().Perm()&0o077 != 0 {
+					t.Errorf("%s has mode %s: others can read it", path, info.Mode())
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// What was obtained before a restart serves at once, whether or not the authority
+// is there, and nothing is ordered again.
+func TestACMERestart(t *testing.T) {
+	h := newACMEHouse(t, acmePlan{})
+	first := h.start(h.config(nil), "a.example.com")
+	cert := h.obtained(first, "a.example.com")
+	first.stop()
+	h.server.Close()
+	second := h.start(h.config(nil), "a.example.com")
+	got, err := h.leaf("a.example.com")
+	if err != nil || !got.Equal(cert) {
+		t.Errorf("after a restart: %v, want the same certificate", err)
+	}
+	if s := second.statusOf(t, "a.example.com"); s.LastError != "" {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// A host that a restart adds gets a certificate; the old one keeps its own.
+func TestACMEAddedHost(t *testing.T) {
+	h := newACMEHouse(t, acmePlan{})
+	first := h.start(h.config(nil), "a.example.com")
+	cert := h.obtained(first, "a.example.com")
+	first.stop()
+	second := h.start(h.config(nil), "a.example.com", "b.example.com")
+	h.obtained(second, "b.example.com")
+	if got, err := h.leaf("a.example.com"); err != nil || !got.Equal(cert) {
+		t.Errorf("a.example.com: %v, want the certificate that it had", err)
+	}
+}
+
+// One name that fails harms no other; its failure is told in words with a cure.
+func TestACMEOneFails(t *testing.T) {
+	h := newACMEHouse(t, acmePlan{})
+	h.dns.away = []string{"bad.example.com"}
+	r := h.start(h.config(nil), "good.example.com", "bad.example.com")
+	h.obtained(r, "good.example.com")
+	eventually(t, "the failure is told", func() bool { return r.statusOf(t, "bad.example.com").LastError != "" })
+	s := r.statusOf(t, "bad.example.com")
+	if !strings.Contains(s.LastError, "the authority says") || !strings.Contains(s.LastError, "; ") || !s.NextRenewal.After(time.Now().Add(-time.Minute)) || !s.NotAfter.IsZero() {
+		t.Errorf("status %+v", s)
+	}
+	if _, err := h.leaf("bad.example.com"); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+		t.Errorf("got %v, want the name refused", err)
+	}
+	if !strings.Contains(r.log.String(), `no certificate for \"bad.example.com\" yet: `) {
+		t.Errorf("the refusal is not explained: %s", r.log)
+	}
+	h.dns.mu.Lock()
+	h.dns.away = nil
+	h.dns.mu.Unlock()
+	h.obtained(r, "bad.example.com")
+	if s := r.statusOf(t, "bad.example.com"); s.LastError != "" {
+		t.Errorf("the error stays after success: %+v", s)
+	}
+}
+
+// A full, self-made chain of trust is checked against nothing but the bundle.
+func TestACMEUntrustedAuthority(t *testing.T) {
+	h := newACMEHouse(t, acmePlan{})
+	r := h.start(h.config(func(c *ACMEConfig) { c.CA = "" }), "a.example.com")
+	eventually(t, "the failure is told", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
+	if got := r.statusOf(t, "a.example.com").LastError; !strings.Contains(got, "is not trusted") || !strings.Contains(got, "tls.acme.ca") {
+		t.Errorf("got %q", got)
+	}
+}
