@@ -25,6 +25,9 @@ type Options struct {
 	HeadTime  time.Duration // for a whole request head; 10 s
 	IdleTime  time.Duration // between requests of a connection; 2 min
 	Streams   int           // concurrent streams of an HTTP/2 connection; 100
+	// Scheme is how clients reached whoever is in front, where a connection without
+	// TLS does not tell; "http" if empty.
+	Scheme string
 }
 
 // Server serves HTTP on listeners. It is safe for concurrent use.
@@ -33,8 +36,9 @@ type Server struct{ http *http.Server }
 // New returns a server that hands every request to h. Listeners for HTTP/2 must
 // yield *tls.Conn on which ALPN chose "h2".
 func New(h wire.Handler, o Options) *Server {
+	scheme := def(o.Scheme, "http")
 	s := &http.Server{
-		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(h, w, r) }),
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(h, scheme, w, r) }),
 		MaxHeaderBytes:    def(o.HeadBytes, 32<<10),
 		ReadHeaderTimeout: def(o.HeadTime, 10*time.Second),
 		IdleTimeout:       def(o.IdleTime, 2*time.Minute),
@@ -77,11 +81,11 @@ func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ct
 // Close closes the listeners and cuts every connection.
 func (s *Server) Close() error { return s.http.Close() }
 
-func serve(h wire.Handler, w http.ResponseWriter, r *http.Request) {
+func serve(h wire.Handler, scheme string, w http.ResponseWriter, r *http.Request) {
 	s := stream{w: w, r: r, rc: http.NewResponseController(w)}
 	s.conn.Peer, _ = netip.ParseAddrPort(r.RemoteAddr)
 	s.conn.TLS = r.TLS
-	s.readHead()
+	s.readHead(scheme)
 	s.body = body{s: &s, src: r.Body}
 	s.ctx = r.Context()
 	if s.head.Version != message.HTTP2 && (r.ContentLength < 0 || r.ContentLength > soon) {

@@ -83,11 +83,11 @@ func version(r *http.Request) message.Version {
 }
 
 // readHead fills the head as the client sent it; [message.Head.Settle] makes sense of it.
-func (s *stream) readHead() {
+func (s *stream) readHead(scheme string) {
 	r, h := s.r, &s.head
 	h.Method, h.Target, h.Authority = r.Method, r.RequestURI, r.Host
 	h.Version = version(r)
-	h.Scheme = "http"
+	h.Scheme = scheme
 	if r.TLS != nil {
 		h.Scheme = "https"
 	}
