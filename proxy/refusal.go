@@ -118,6 +118,7 @@ var (
 	errMethodOverride = errors.New("field overrides the method")
 	errFoldedField    = errors.New("field folds onto a name that decides how a message is read")
 	errCase           = errors.New("path leads to another route if letter case is ignored")
+	errEnd            = errors.New("path leads to a longer route if a slash at its end is ignored or added, or if a colon ends it")
 	errExpired        = errors.New("the credential expired while the stream went on")
 	errTooLarge       = errors.New("body exceeds the limit")
 	errNoGrant        = errors.New("no valid grant")

@@ -52,6 +52,7 @@ type hostRoutes struct {
 	// The same, by lower-case path; see match.
 	foldedExact    map[string]string
 	foldedPrefixes []foldedPrefix
+	slashed        bool // some path, but "/", ends in a slash
 }
 
 type prefixRoutes struct {
@@ -79,6 +80,7 @@ func (t *routeTable) add(host, path string, r *route) {
 }
 
 func (h *hostRoutes) add(path string, r *route) {
+	h.slashed = h.slashed || len(path) > 1 && path != "=/" && strings.HasSuffix(path, "/")
 	if exact, ok := strings.CutPrefix(path, "="); ok {
 		h.exact[exact] = append(h.exact[exact], r)
 		h.foldedExact[strings.ToLower(exact)] = exact
@@ -105,18 +107,23 @@ func (h *hostRoutes) add(path string, r *route) {
 // stricter one was written for.
 //
 // For the same reason a path that would lead elsewhere if letter case were
-// ignored is refused: some model servers do ignore it.
+// ignored is refused, and one that would lead to a longer path if its end were
+// read otherwise: some model servers do read so.
 func (t *routeTable) match(head *message.Head) (*route, error) {
 	h := t.host(head.Host)
 	if h == nil {
 		return nil, &refusal{reason: reasonNoRoute}
 	}
 	path, routes := h.find(head.Path)
-	if folded := strings.ToLower(head.Path); h.findFolded(folded) != path {
+	folded := strings.ToLower(head.Path)
+	if h.findFolded(folded) != path {
 		return nil, &refusal{reason: reasonAmbiguousPath, cause: errCase}
 	}
 	if len(routes) == 0 {
 		return nil, &refusal{reason: reasonNoRoute}
+	}
+	if h.dodges(folded, path) {
+		return nil, &refusal{reason: reasonAmbiguousPath, cause: errEnd}
 	}
 	if wanted := preflightMethod(head); wanted != "" {
 		for _, r := range routes {
@@ -163,6 +170,29 @@ func (h *hostRoutes) findFolded(folded string) string {
 		}
 	}
 	return ""
+}
+
+// dodges says whether a path for which a route was found would lead to a longer
+// one if it were read as some servers do: with or without a slash at its end, or
+// with a colon that ends the name of a resource, as in /v1/models/m:predict.
+func (h *hostRoutes) dodges(folded, found string) bool {
+	if cut, slash := strings.CutSuffix(folded, "/"); slash {
+		if cut != "" && len(h.findFolded(cut)) > len(found) {
+			return true
+		}
+	} else if h.slashed && len(h.findFolded(folded+"/")) > len(found) {
+		return true
+	}
+	for i := range h.foldedPrefixes {
+		p := h.foldedPrefixes[i].folded
+		if len(p) <= len(found) {
+			return false // the rest are shorter still
+		}
+		if len(folded) > len(p) && folded[len(p)] == ':' && folded[:len(p)] == p {
+			return true
+		}
+	}
+	return false
 }
 
 // under says whether path is prefix or lies below it, on a segment boundary.
