@@ -10,7 +10,7 @@ import (
 // guard knows the fields of a request that are the gateway's own to write or
 // that change what other fields mean. It is immutable.
 type guard struct {
-	own map[string]bool // folded names of the identity fields of all routes
+	own map[string]bool // bare names of the identity fields of all routes
 }
 
 // newGuard protects the identity names of every route on every route: two
@@ -18,9 +18,19 @@ type guard struct {
 func newGuard(identityNames []string) guard {
 	g := guard{own: map[string]bool{}}
 	for _, n := range identityNames {
-		g.own[message.Fold(n)] = true
+		g.own[bare(n)] = true
 	}
 	return g
+}
+
+// bare is the folded form of a name without separators at its ends and with one
+// where several stand: some readers trim and join those too.
+func bare(name string) string {
+	folded := strings.Trim(message.Fold(name), "-")
+	for strings.Contains(folded, "--") {
+		folded = strings.ReplaceAll(folded, "--", "-")
+	}
+	return folded
 }
 
 // check refuses fields whose names fold onto the gateway's own, in any spelling,
@@ -28,13 +38,13 @@ func newGuard(identityNames []string) guard {
 func (g *guard) check(fields message.Fields) error {
 	for i := range fields {
 		name := fields[i].Name
-		folded := message.Fold(name)
+		folded := bare(name)
 		switch {
 		case strings.HasPrefix(folded, "x-sallyport-"), g.own[folded]:
 			return &refusal{reason: reasonProtectedField, cause: errOwnField}
 		case overridesMethod(folded):
 			return &refusal{reason: reasonProtectedField, cause: errMethodOverride}
-		case len(folded) == len(name) && folded != name && (weighty(folded) || replaced(folded)):
+		case folded != name && (weighty(folded) || replaced(folded)):
 			return &refusal{reason: reasonProtectedField, cause: errFoldedField}
 		}
 	}
@@ -46,7 +56,7 @@ func (g *guard) check(fields message.Fields) error {
 func (g *guard) trailers(fields message.Fields) message.Fields {
 	var kept message.Fields
 	for i := range fields {
-		folded := message.Fold(fields[i].Name)
+		folded := bare(fields[i].Name)
 		if g.check(fields[i:i+1]) == nil && !replaced(folded) && !weighty(folded) {
 			kept = append(kept, fields[i])
 		}

@@ -1,0 +1,155 @@
+package proxy_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// gatewaysOwn are names that are the gateway's to write, or that change how the
+// rest of a request is read, with the answer to a client that sends them as they are.
+var gatewaysOwn = map[string]string{
+	"x-sallyport-principal": "400", "x-sallyport-scopes": "400", "x-sallyport-request-id": "400", "x-sallyport-future": "400", "x-auth-request-user": "400",
+	"x-forwarded-for": "200", "x-forwarded-proto": "200", "x-forwarded-user": "200", "x-real-ip": "200", "forwarded": "200", "remote-user": "200", "script-name": "200", "x-original-url": "200",
+}
+
+// spellings are what a name may look like to a careless reader: other separators,
+// case, separators at its ends and several in a row.
+func spellings(name string) []string {
+	const separators = "!#$%&'*+.^_`|~-"
+	all := []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:]}
+	for i := range len(separators) {
+		s := separators[i : i+1]
+		all = append(all, strings.ReplaceAll(name, "-", s), name+s, s+name, s+name+s)
+		for at := range len(name) {
+			if name[at] == '-' {
+				all = append(all, name[:at]+s+name[at+1:], name[:at]+s+name[at:])
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// spoofHouse has a route for tokens, one for everybody, and one elsewhere that
+// tells its upstream who calls under another name.
+func spoofHouse(t *testing.T) (*house, *judge) {
+	j := newJudge(t, nil)
+	return build(t, plan{routes: j.before("") + strings.ReplaceAll(`
+  - {host: models.test, path: /open, upstream: '%s', callers: anonymous, rules: [{allow: "*"}]}
+  - {host: other.test, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], identity: {principal: X-Auth-Request-User}}
+`, "%s", j.URL)}), j
+}
+
+// unspoofed sees that what came up tells who calls in the gateway's words alone.
+func unspoofed(t *testing.T, what string, up []*judged) {
+	t.Helper()
+	for _, r := range up {
+		want := "issuer/corp:alice"
+		if strings.HasPrefix(r.Target, "/open") {
+			want = "anonymous"
+		}
+		if got := r.get("x-sallyport-principal"); got != want {
+			t.Errorf("%s: the upstream was told the principal %q; want %q", what, got, want)
+		}
+		for _, f := range append(r.Fields, r.Trailers...) {
+			if strings.Contains(f[1], "spoofed") {
+				t.Errorf("%s: the upstream got %s: %s", what, f[0], f[1])
+			}
+		}
+	}
+}
+
+func TestAttackSpoofedIdentity(t *testing.T) {
+	h, j := spoofHouse(t)
+	f := h.frames()
+	var stream uint32 = 1
+	usual := h.usual("GET", "/")
+	for own, exact := range gatewaysOwn {
+		for i, name := range spellings(own) {
+			want := "400"
+			if strings.EqualFold(name, own) {
+				want = exact
+			}
+			for _, path := range []string{"/closed", "/open/x"} {
+				usual[3] = ":path: " + path
+				if lower := strings.ToLower(name); lower == name {
+					f.headers(stream, true, append(slices.Clone(usual), name+": spoofed")...)
+					if got := f.wait(stream); got != want {
+						t.Errorf("HTTP/2, %s with %s: %s; want %s", path, name, got, want)
+					}
+					delete(f.got, stream)
+					stream += 2
+				}
+				if i%20 == 0 || want == "200" { // a connection each
+					got := h.tell("GET " + path + " HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\n" + usual[4] + "\r\n" + name + ": spoofed\r\n\r\n")
+					if statuses(got) != want {
+						t.Errorf("HTTP/1.1, %s with %s: %s; want %s", path, name, statuses(got), want)
+					}
+				}
+				up := j.taken()
+				unspoofed(t, name, up)
+				if want == "400" && len(up) > 0 {
+					t.Errorf("%s with %s came up", path, name)
+				}
+			}
+		}
+	}
+	h.end(j, nil)
+}
+
+// In trailers such names vanish: the head, with the gateway's own, is long gone.
+func TestAttackSpoofedTrailers(t *testing.T) {
+	h, j := spoofHouse(t)
+	for own := range gatewaysOwn {
+		for batch := range slices.Chunk(spellings(own), 40) {
+			for _, path := range []string{"/closed", "/open/x"} {
+				got := h.tell("POST " + path + " HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nAuthorization: Bearer " + h.token() + "\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\n{}\r\n0\r\n" +
+					strings.Join(batch, ": spoofed\r\n") + ": spoofed\r\nX-Sum: 1\r\n\r\n")
+				if statuses(got) != "200" {
+					t.Errorf("%s, HTTP/1.1: %s", own, got)
+				}
+			}
+			f := h.frames()
+			lower := slices.DeleteFunc(slices.Clone(batch), func(n string) bool { return n != strings.ToLower(n) })
+			f.headers(1, false, h.usual("POST", "/closed", "trailer: x-sum, "+strings.Join(lower, ", "))...)
+			f.data(1, false, "{}")
+			var tail []string
+			for _, n := range lower {
+				tail = append(tail, n+": spoofed")
+			}
+			f.headers(1, true, append(tail, "x-sum: 1")...)
+			if got := f.wait(1); got != "200" && !strings.HasPrefix(got, "RST ") {
+				t.Errorf("%s, HTTP/2: %s", own, got)
+			}
+			up := j.taken()
+			unspoofed(t, own, up)
+			for _, r := range up {
+				if fmt.Sprint(r.Trailers) != "[[x-sum 1]]" {
+					t.Errorf("%s: trailers %v came up; want x-sum alone", own, r.Trailers)
+				}
+			}
+		}
+	}
+	h.end(j, nil)
+}
+
+// Connection cannot take away what the gateway writes, nor anything else that
+// means something to the upstream.
+func TestAttackConnectionNominations(t *testing.T) {
+	h, j := spoofHouse(t)
+	token := h.token()
+	for _, own := range []string{"x-sallyport-principal", "X-Sallyport-Scopes", "X-SALLYPORT-REQUEST-ID", "x-forwarded-for", "X-Forwarded-Proto", "x-forwarded-host", "forwarded", "authorization", "cookie", "content-type", "x_sallyport_principal"} {
+		for _, format := range []string{"%s", "close, %s", "%s, close", "close,%s,keep-alive", ",,%s", "\t%s\t", "close\r\nConnection: %s", "keep-alive, %s;q=1", "\"%s\"", "Upgrade, %s"} {
+			for _, path := range []string{"/closed", "/open"} {
+				nomination := fmt.Sprintf(format, own)
+				got := statuses(h.tell("GET " + path + " HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer " + token + "\r\nUpgrade: websocket\r\nConnection: " + nomination + "\r\n\r\n"))
+				if up := j.taken(); got != "400" || len(up) > 0 {
+					t.Errorf("%s, Connection: %q: %s, upstream %s; want 400 and nothing", path, nomination, got, targets(up))
+				}
+			}
+		}
+	}
+	h.end(j, nil)
+}
