@@ -21,11 +21,19 @@ const (
 	reasonBadTarget      = "bad_target"
 	reasonBadAuthority   = "bad_authority"
 	reasonBadField       = "bad_field"
+	reasonBadSyntax      = "bad_syntax"
+	reasonBadFraming     = "bad_framing"
+	reasonUnknownCoding  = "unknown_transfer_coding"
+	reasonHeadTooLarge   = "head_too_large"
+	reasonHeadTimeout    = "head_timeout"
+	reasonExpectation    = "bad_expectation"
 	reasonAmbiguousPath  = "ambiguous_path"
 	reasonProtectedField = "protected_field"
 	reasonNoRoute        = "no_route"
 	reasonAddress        = "address_not_allowed"
 	reasonOrigin         = "origin_not_allowed"
+	reasonUntold         = "request_not_told"
+	reasonUndecided      = "not_for_another_proxy"
 	reasonMethod         = "method_not_allowed"
 	reasonBodyTooLarge   = "body_too_large"
 	reasonBadBody        = "bad_body"
@@ -66,6 +74,12 @@ var outcomes = func(table map[string]outcome) map[string]outcome {
 	reasonBadTarget:      {400, "The request target is not acceptable."},
 	reasonBadAuthority:   {400, "The Host is not acceptable."},
 	reasonBadField:       {400, "A header field is not acceptable."},
+	reasonBadSyntax:      {400, "This is not a well-formed HTTP request."},
+	reasonBadFraming:     {400, "The end of the request body is not announced in one clear way."},
+	reasonUnknownCoding:  {501, "The transfer coding is not known here."},
+	reasonHeadTooLarge:   {431, "The request head is too large."},
+	reasonHeadTimeout:    {408, "The request head did not arrive in time."},
+	reasonExpectation:    {417, "The expectation cannot be met."},
 	reasonAmbiguousPath:  {400, "The path can be read in more than one way."},
 	reasonProtectedField: {400, "A header field that only the gateway may set was sent."},
 	reasonBadBody:        {400, "The request body is malformed."},
@@ -75,8 +89,10 @@ var outcomes = func(table map[string]outcome) map[string]outcome {
 	reasonBodyTooLarge:   {413, "The request body is too large."},
 	reasonPlainHTTP:      {403, "Credentials were sent without encryption. Use https, and replace the credentials."},
 
-	reasonAddress: {403, "Requests from this address are not taken here."},
-	reasonOrigin:  {403, "Pages of this origin may not call."},
+	reasonAddress:   {403, "Requests from this address are not taken here."},
+	reasonUntold:    {400, "The proxy in front did not tell what it was asked."},
+	reasonUndecided: {403, "This can be answered here only, and not for another proxy."},
+	reasonOrigin:    {403, "Pages of this origin may not call."},
 
 	policy.ReasonForbidden:         {403, "This caller may not do this."},
 	policy.ReasonInsufficientScope: {403, "The token lacks a scope that this needs."},
@@ -121,6 +137,7 @@ var (
 	errEnd            = errors.New("path leads to a longer route if a slash at its end is ignored or added, or if a colon ends it")
 	errExpired        = errors.New("the credential expired while the stream went on")
 	errTooLarge       = errors.New("body exceeds the limit")
+	errUntold         = errors.New("a field that tells the request is missing, or is there twice")
 	errNoGrant        = errors.New("no valid grant")
 )
 
@@ -176,7 +193,13 @@ var messageReasons = []struct {
 	{message.ErrDuplicate, reasonBadField},
 	{message.ErrLength, reasonBadField},
 	{message.ErrConnection, reasonBadField},
-	{message.ErrTooManyLines, reasonBadField},
+	{message.ErrTooManyLines, reasonHeadTooLarge},
+	{message.ErrSyntax, reasonBadSyntax},
+	{message.ErrFraming, reasonBadFraming},
+	{message.ErrUnknownCoding, reasonUnknownCoding},
+	{message.ErrHeadTooLarge, reasonHeadTooLarge},
+	{message.ErrHeadTimeout, reasonHeadTimeout},
+	{message.ErrExpectation, reasonExpectation},
 	{context.Canceled, reasonClientGone},
 }
 
@@ -235,6 +258,8 @@ func (x *exchange) answer(o outcome, r *refusal, err error) {
 			h.Fields.Add("www-authenticate", c)
 		}
 	}
+	x.tell(o, r.reason, &h)
+	x.record.Status = h.Status
 	if x.route != nil && x.route.cors != nil {
 		x.route.cors.mark(&h.Fields, x.head.Fields)
 	}

@@ -49,6 +49,10 @@ type Head struct {
 	// ContentLength is the length of the body in bytes: 0 for none, -1 where only
 	// its end will tell.
 	ContentLength int64
+
+	// Fault is why the engine read no further: nil, or one of this package's
+	// errors. What it did read is there for the record; Settle returns the fault.
+	Fault error
 }
 
 // PathAndQuery is the canonical path with the query as sent: what is forwarded.

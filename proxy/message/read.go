@@ -6,9 +6,16 @@ import (
 	"strings"
 )
 
-// Faults of a request's head for which no reading is safe. Each ends in 400, 501
-// or 505.
+// Faults of a request's head for which no reading is safe, or none was made. Each
+// is refused with a status of its own, most with 400.
 var (
+	// These an engine finds, see [Head] Fault.
+	ErrSyntax        = errors.New("head breaks the grammar")
+	ErrFraming       = errors.New("the end of the content is announced badly, or twice")
+	ErrUnknownCoding = errors.New("transfer coding is not chunked alone")
+	ErrHeadTooLarge  = errors.New("head is too large")
+	ErrHeadTimeout   = errors.New("head did not arrive in time")
+
 	ErrBadVersion   = errors.New("version is neither 1.0, 1.1 nor 2")
 	ErrBadMethod    = errors.New("method is not served")
 	ErrBadTarget    = errors.New("request target is not in origin form")
@@ -16,6 +23,7 @@ var (
 	ErrDuplicate    = errors.New("duplicate of a field that may occur once")
 	ErrLength       = errors.New("Content-Length is not the length of the content")
 	ErrConnection   = errors.New("an end-to-end field is named by Connection")
+	ErrExpectation  = errors.New("expectation is not 100-continue")
 	ErrTooManyLines = errors.New("too many fields")
 )
 
@@ -32,6 +40,9 @@ const MaxFields = 128
 // The error is one of this package's, for the audit record; whatever it is, the
 // request is refused and its connection closed.
 func (h *Head) Settle() error {
+	if h.Fault != nil {
+		return h.Fault
+	}
 	switch h.Version {
 	case HTTP10, HTTP11, HTTP2:
 	default:
@@ -108,7 +119,7 @@ func (h *Head) settleFields() error {
 			}
 		case "expect":
 			if h.Expect = strings.EqualFold(f.Value, "100-continue"); !h.Expect {
-				return ErrBadField
+				return ErrExpectation
 			}
 		}
 	}

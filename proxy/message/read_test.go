@@ -50,6 +50,7 @@ func TestSettleRefuses(t *testing.T) {
 		head *message.Head
 		want error
 	}{
+		{"fault of the engine", &message.Head{Version: message.HTTP11, Method: "GET", Target: "/", Authority: "a", Fault: message.ErrFraming}, message.ErrFraming},
 		{"HTTP/1.2", &message.Head{Version: 12, Method: "GET", Target: "/", Authority: "a"}, message.ErrBadVersion},
 		{"CONNECT", &message.Head{Method: "CONNECT", Target: "/", Authority: "a"}, message.ErrBadMethod},
 		{"TRACE", &message.Head{Method: "Trace", Target: "/", Authority: "a"}, message.ErrBadMethod},
@@ -75,7 +76,7 @@ func TestSettleRefuses(t *testing.T) {
 		{"two lengths", head(message.Field{Name: "content-length", Value: "0"}, message.Field{Name: "content-length", Value: "0"}), message.ErrDuplicate},
 		{"another host", head(message.Field{Name: "host", Value: "b.example"}), message.ErrBadAuthority},
 		{"a host twice", head(message.Field{Name: "host", Value: "a.example"}, message.Field{Name: "host", Value: "a.example"}), message.ErrDuplicate},
-		{"unknown expectation", head(message.Field{Name: "expect", Value: "200-ok"}), message.ErrBadField},
+		{"unknown expectation", head(message.Field{Name: "expect", Value: "200-ok"}), message.ErrExpectation},
 		{"too many fields", head(make(message.Fields, message.MaxFields+1)...), message.ErrTooManyLines},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -7,7 +7,7 @@
 // `Transfer-Encoding: chunked` alone on HTTP/1.1. Everything is bounded: a head
 // by [MaxHead] and [MaxFields], the line of a chunk and the trailers by less.
 //
-// [Client] is the side that asks.
+// [Client] is the side that asks, [Server] the side that answers.
 package h1
 
 import "errors"
@@ -53,6 +53,12 @@ func (e *Error) Unwrap() error { return e.Err }
 type malformed string
 
 func (m malformed) Error() string { return "malformed: " + string(m) }
+
+// Faults that have a status of their own in answers to requests.
+const (
+	tooLong = malformed("head or trailers are too long")
+	tooMany = malformed("too many fields")
+)
 
 var (
 	errAgain       = errors.New("connection has an exchange under way or has failed")

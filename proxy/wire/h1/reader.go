@@ -3,12 +3,11 @@ package h1
 import (
 	"bytes"
 	"io"
-	"net"
 )
 
 // reader reads a connection through a lent buffer.
 type reader struct {
-	conn   net.Conn
+	conn   io.Reader
 	bufs   *Buffers
 	before func() error // runs before each read of the connection, to set its deadline
 
@@ -23,6 +22,16 @@ func (in *reader) bytes() []byte {
 		return nil
 	}
 	return in.buf.B[in.r:in.w]
+}
+
+// unread puts a byte before what is to be read next; nothing may be buffered.
+func (in *reader) unread(b byte) {
+	if in.buf == nil {
+		in.buf = in.bufs.Get(smallBuffer)
+		in.buf.B = in.buf.B[:cap(in.buf.B)]
+	}
+	in.buf.B[0] = b
+	in.r, in.w = 0, 1
 }
 
 // release gives the buffer back; what is in it is lost.
@@ -135,7 +144,7 @@ func (in *reader) block(limit, rows int, start bool) (block []byte, lines int, e
 		i := bytes.IndexByte(b[scanned:], '\n')
 		if i < 0 {
 			if scanned = len(b); scanned >= limit {
-				return nil, 0, malformed("head or trailers are too long")
+				return nil, 0, tooLong
 			}
 			if err := in.fill(); err != nil {
 				return nil, 0, err
@@ -147,7 +156,7 @@ func (in *reader) block(limit, rows int, start bool) (block []byte, lines int, e
 			return nil, 0, malformed("line does not end in CRLF")
 		}
 		if end+1 > limit {
-			return nil, 0, malformed("head or trailers are too long")
+			return nil, 0, tooLong
 		}
 		line := b[pos : end-1]
 		pos, scanned = end+1, end+1
@@ -156,7 +165,7 @@ func (in *reader) block(limit, rows int, start bool) (block []byte, lines int, e
 			return b[:pos], lines, nil
 		}
 		if lines++; lines > rows {
-			return nil, 0, malformed("too many fields")
+			return nil, 0, tooMany
 		}
 		if !start || lines > 1 {
 			if err := settleLine(line); err != nil {

@@ -1,4 +1,4 @@
-package stdhttp_test
+package wire_test
 
 import (
 	"crypto/tls"

@@ -1,0 +1,191 @@
+package h1
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"sallyport/proxy/message"
+)
+
+// maxRequestLine bounds the first line of a head.
+const maxRequestLine = 16 << 10
+
+// readHead reads a head; nil means that the client left before its end. What may
+// not be read as a request comes with a Fault, for the handler to refuse.
+func (c *serverConn) readHead() *stream {
+	s := &stream{c: c}
+	s.body.s = s
+	if nameByte[c.in.bytes()[0]] == 0 { // TLS where none is spoken, or an empty line
+		s.fault(message.ErrSyntax)
+		return s
+	}
+	block, lines, err := c.in.block(c.srv.options.HeadBytes, message.MaxFields, true)
+	if err == nil {
+		err = s.parse(string(block), lines) // the one allocation for all text
+	} else if line, _, ok := bytes.Cut(c.in.bytes(), []byte("\r\n")); ok && len(line) <= maxRequestLine {
+		_ = s.parseRequestLine(string(line)) // for the record: what is wrong comes behind it
+	}
+	var bad malformed
+	switch {
+	case err == nil:
+		return s
+	case err == tooLong:
+		err = message.ErrHeadTooLarge
+	case err == tooMany:
+		err = message.ErrTooManyLines
+	case errors.As(err, &bad):
+		err = message.ErrSyntax
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = message.ErrHeadTimeout
+	case !knownFault(err):
+		return nil
+	}
+	s.fault(err)
+	return s
+}
+
+func knownFault(err error) bool {
+	switch err {
+	case message.ErrSyntax, message.ErrFraming, message.ErrUnknownCoding, message.ErrBadVersion, message.ErrHeadTooLarge, message.ErrDuplicate:
+		return true
+	}
+	return false
+}
+
+// fault marks a request that is not to be served. Nothing of it, and nothing
+// behind it, is read any more.
+func (s *stream) fault(err error) {
+	if s.head.Version == 0 {
+		s.head.Version = message.HTTP11 // in which the refusal is written
+	}
+	s.head.Fault = err
+	s.CloseAfter()
+	s.head.ContentLength, s.head.Fields, s.expects = 0, nil, false
+	s.body.mode, s.body.err = bodyNone, io.EOF
+}
+
+// parse reads a head of lines lines, of which those of the fields are settled.
+func (s *stream) parse(text string, lines int) error {
+	if lines == 0 {
+		return message.ErrSyntax
+	}
+	line, rest := cutLine(text)
+	if err := s.parseRequestLine(line); err != nil {
+		return err
+	}
+	h := &s.head
+	h.Fields = make(message.Fields, 0, lines-1)
+	said := framing{length: -1}
+	for range lines - 1 {
+		line, rest = cutLine(rest)
+		f := cutField(line)
+		if f.Name == "host" {
+			if said.host {
+				return message.ErrDuplicate
+			}
+			said.host, h.Authority = true, f.Value
+			continue
+		}
+		if err := said.read(&f); err != nil {
+			return err
+		}
+		h.Fields = append(h.Fields, f)
+	}
+	return s.frame(&said)
+}
+
+// parseRequestLine reads `METHOD SP target SP HTTP/d.d`. What the method and the
+// target mean is not its business, but that they hold no other bytes than they may.
+func (s *stream) parseRequestLine(line string) error {
+	if len(line) > maxRequestLine {
+		return message.ErrHeadTooLarge
+	}
+	method, rest, _ := strings.Cut(line, " ")
+	target, version, ok := strings.Cut(rest, " ")
+	if !ok || !message.ValidName(method) || target == "" {
+		return message.ErrSyntax
+	}
+	for i := 0; i < len(target); i++ {
+		if target[i] <= ' ' || target[i] >= 0x7f {
+			return message.ErrSyntax
+		}
+	}
+	h := &s.head
+	h.Method, h.Target, h.Scheme = method, target, s.c.srv.options.Scheme
+	if s.c.about.TLS != nil {
+		h.Scheme = "https"
+	}
+	switch {
+	case version == "HTTP/1.1":
+		h.Version = message.HTTP11
+	case version == "HTTP/1.0":
+		h.Version = message.HTTP10
+	case len(version) == 8 && version[:5] == "HTTP/" && digit(version[5]) && version[6] == '.' && digit(version[7]):
+		return message.ErrBadVersion
+	default:
+		return message.ErrSyntax
+	}
+	return nil
+}
+
+func digit(c byte) bool { return '0' <= c && c <= '9' }
+
+// framing is what the fields say on the end of a request, and of its connection.
+type framing struct {
+	host    bool
+	length  int64 // -1: not given
+	chunked bool
+	close   bool
+	expects bool
+}
+
+func (w *framing) read(f *message.Field) error {
+	switch f.Name {
+	case "content-length":
+		n, ok := parseLength(f.Value)
+		if !ok || w.length >= 0 || w.chunked {
+			return message.ErrFraming
+		}
+		w.length = n
+	case "transfer-encoding":
+		if w.chunked || w.length >= 0 {
+			return message.ErrFraming
+		}
+		if !strings.EqualFold(f.Value, "chunked") || len(f.Value) != len("chunked") { // no Kelvin sign for a k
+			return message.ErrUnknownCoding
+		}
+		w.chunked = true
+	case "connection":
+		for list := f.Value; list != ""; {
+			var option string
+			option, list, _ = strings.Cut(list, ",")
+			w.close = w.close || strings.EqualFold(strings.Trim(option, " \t"), "close")
+		}
+	case "expect":
+		w.expects = strings.EqualFold(f.Value, "100-continue")
+	}
+	return nil
+}
+
+// frame decides where the content ends (RFC 9112, section 6.3).
+func (s *stream) frame(w *framing) error {
+	old := s.head.Version == message.HTTP10
+	if w.chunked && old {
+		return message.ErrFraming
+	}
+	b := &s.body
+	switch {
+	case w.chunked:
+		b.mode, s.head.ContentLength = bodyChunked, -1
+	case w.length > 0:
+		b.mode, b.left, s.head.ContentLength = bodyLength, w.length, w.length
+	default:
+		b.err = io.EOF
+	}
+	s.expects = w.expects && !old && b.err == nil
+	s.closing = w.close || old
+	return nil
+}

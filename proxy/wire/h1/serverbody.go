@@ -1,0 +1,75 @@
+package h1
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"sallyport/proxy/message"
+)
+
+// serverBody is the content of a request.
+type serverBody struct {
+	s        *stream
+	mode     bodyMode
+	left     int64
+	chunks   chunked
+	trailers message.Fields
+	started  bool
+	err      error // sticky; io.EOF at the clean end
+}
+
+func (b *serverBody) Trailers() message.Fields { return b.trailers }
+
+func (b *serverBody) Read(p []byte) (int, error) {
+	if b.err != nil || len(p) == 0 {
+		return 0, b.err
+	}
+	if !b.started {
+		b.started = true
+		if b.s.expects {
+			if err := b.s.invite(); err != nil {
+				b.err = gone(err)
+				return 0, b.err
+			}
+		}
+	}
+	n, err := b.read(p)
+	switch {
+	case err == nil:
+		return n, nil
+	case err == io.EOF:
+		b.trailers = keptTrailers(b.chunks.trailers, b.s.head.Fields)
+		b.err = err
+		b.s.c.bodyEnded()
+		return n, err
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, new(malformed)):
+	default:
+		err = gone(err)
+		b.s.gone(err)
+	}
+	b.err = err
+	return n, err
+}
+
+func (b *serverBody) read(p []byte) (n int, err error) {
+	in := &b.s.c.in
+	if b.mode == bodyChunked {
+		return b.chunks.read(in, p)
+	}
+	n, err = in.read(p[:min(int64(len(p)), b.left)])
+	if b.left -= int64(n); b.left == 0 {
+		return n, io.EOF
+	}
+	return n, err
+}
+
+// gone makes the end of a connection within a request look like what it is,
+// however it came.
+func gone(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
+}
