@@ -110,7 +110,7 @@ func smugglesOfLines() []smuggle {
 
 		{"an odd expectation", "POST {p} HTTP/1.1\r\n{h}Expect: 200-ok\r\nContent-Length: 5\r\n\r\nhello{s}", "417", ""},
 		{"two expectations", "POST {p} HTTP/1.1\r\n{h}Expect: 100-continue\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello{s}", "400", ""},
-		{"a list of expectations", "POST {p} HTTP/1.1\r\n{h}Expect: 100-continue, 200-ok\r\nContent-Length: 5\r\n\r\nhello{s}", "400", ""},
+		{"a list of expectations", "POST {p} HTTP/1.1\r\n{h}Expect: 100-continue, 200-ok\r\nContent-Length: 5\r\n\r\nhello{s}", "417", ""},
 		{"an expectation with a parameter", "POST {p} HTTP/1.1\r\n{h}Expect: 100-continue;q=1\r\nContent-Length: 5\r\n\r\nhello{s}", "417", ""},
 		{"an expectation that is met", "POST {p} HTTP/1.1\r\n{h}{c}Expect: 100-Continue\r\nContent-Length: 5\r\n\r\nhello", "100 200", "POST {p} hello"},
 		{"an expectation without a body", "GET {p} HTTP/1.1\r\n{h}{c}Expect: 100-continue\r\n\r\n", "200", "GET {p}"},
