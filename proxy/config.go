@@ -58,10 +58,20 @@ type Config struct {
 // ListenConfig is the section `listen`. Addresses are HOST:PORT, with an empty
 // host for all of the machine's addresses.
 type ListenConfig struct {
-	// HTTPS are the addresses for requests. Default: ":443".
+	// HTTPS are the addresses for requests; or "off" where insecure_plain or
+	// forward_auth serves. Default: ":443".
 	HTTPS setting.List[string] `yaml:"https"`
 	// HTTP are the addresses that redirect to HTTPS, or "off". Default: ":80".
 	HTTP setting.List[string] `yaml:"http"`
+	// ProxyProtocol reads from balancers in front of https, http and insecure_plain
+	// who the client is.
+	ProxyProtocol *ProxyProtocolConfig `yaml:"proxy_protocol"`
+	// InsecurePlain serves requests without TLS, by HTTP/1.1, to balancers that end
+	// TLS; what clients send is in the clear from there to here. To clients it is
+	// https.
+	InsecurePlain *PlainConfig `yaml:"insecure_plain"`
+	// ForwardAuth decides for other proxies, which forward themselves.
+	ForwardAuth *ForwardAuthConfig `yaml:"forward_auth"`
 	// Health is the address of /healthz, /readyz and /metrics, or "off". Default: ":9902".
 	Health string `yaml:"health"`
 }
@@ -76,13 +86,19 @@ const (
 	defaultHealth = ":9902"
 )
 
-// HTTPSAddrs are the addresses for requests, at least one.
+// HTTPSAddrs are the addresses for requests, none if they are off.
 func (c *ListenConfig) HTTPSAddrs() []string {
-	if len(c.HTTPS) == 0 {
+	switch {
+	case len(c.HTTPS) == 0:
 		return []string{defaultHTTPS}
+	case c.HTTPS[0] == configOff && c.servesPlain():
+		return nil
 	}
 	return c.HTTPS
 }
+
+// servesPlain says whether there is a listener besides those with TLS.
+func (c *ListenConfig) servesPlain() bool { return c.InsecurePlain != nil || c.ForwardAuth != nil }
 
 // HTTPAddrs are the addresses for redirects, none if they are off.
 func (c *ListenConfig) HTTPAddrs() []string {

@@ -20,8 +20,11 @@ func (c *Config) check(f *setting.Faults) {
 	if c.PublicHTTPS < 0 || c.PublicHTTPS > 65535 {
 		f.Add("public_https", strconv.Itoa(c.PublicHTTPS), "not a port", "write one from 1 to 65535")
 	}
-	c.TLS.Check("tls", f)
-	c.TLS.CheckHosts("tls", hostsOf(c), len(c.Listen.HTTPAddrs()) > 0, f)
+	if len(c.Listen.HTTPSAddrs()) > 0 || tlsGiven(&c.TLS) {
+		c.TLS.Check("tls", f)
+	}
+	c.checkBehind(f)
+	c.TLS.CheckHosts("tls", tlsHosts(c), len(c.Listen.HTTPAddrs()) > 0, f)
 	for _, name := range sortedKeys(c.Issuers) {
 		checkConfigName("issuers", name, f)
 		i := c.Issuers[name]
@@ -68,9 +71,11 @@ func (c *ListenConfig) check(f *setting.Faults) {
 		addrs  []string
 		mayOff bool
 	}{
-		{"listen.https", c.HTTPSAddrs(), false},
+		{"listen.https", c.HTTPS, c.servesPlain()},
 		{"listen.http", c.HTTP, true},
 		{"listen.health", []string{c.Health}, true},
+		{"listen.insecure_plain.addr", c.plainAddr(), false},
+		{"listen.forward_auth.addr", c.forwardAuthAddr(), false},
 	} {
 		if len(l.addrs) > maxListeners {
 			f.Add(l.path, "", fmt.Sprintf("more than %d addresses", maxListeners), `write ":443" for all of this machine's`)
@@ -101,7 +106,10 @@ func (c *ListenConfig) check(f *setting.Faults) {
 			}
 			taken = append(taken, addr)
 		}
-		if l.path == "listen.http" && len(l.addrs) == 0 {
+		switch {
+		case l.path == "listen.https" && len(l.addrs) == 0:
+			taken = append(taken, defaultHTTPS)
+		case l.path == "listen.http" && len(l.addrs) == 0:
 			taken = append(taken, defaultHTTP)
 		}
 	}
@@ -139,9 +147,7 @@ func (c *Config) checkTrustedProxies(f *setting.Faults) {
 		f.Add("insecure_trust_all_proxies", "true", "there are no trusted_proxies", "remove the line")
 	}
 	for i, p := range c.TrustedProxies {
-		// 10.0.0.0/8 and fc00::/7 are the widest that are anybody's own.
-		wide := p.IsValid() && (p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 7)
-		if wide && !c.TrustAllProxies {
+		if tooWide(p.Prefix) && !c.TrustAllProxies {
 			f.Add(setting.Index("trusted_proxies", i), p.String(), "trusts strangers to say whose address they have",
 				"list the addresses of your balancers; insecure_trust_all_proxies: true takes it as it is")
 		}

@@ -140,7 +140,7 @@ func ruleInWords(r *policy.Rule) string {
 // network. The error, if any, is [Faults].
 func (c *Config) CheckFiles() error {
 	var f setting.Faults
-	c.TLS.CheckFiles("tls", hostsOf(c), &f)
+	c.TLS.CheckFiles("tls", tlsHosts(c), &f)
 	for _, name := range sortedKeys(c.Issuers) {
 		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
 	}

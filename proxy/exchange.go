@@ -32,8 +32,9 @@ type exchange struct {
 	grant   policy.Grant
 	held    admission // what admit took, given back by finish
 
-	preflight bool // a browser asks what a page may do: answered without a caller
-	responded bool // the final head is on its way: refuse can only cut now
+	preflight bool   // a browser asks what a page may do: answered without a caller
+	asker     string // the dialect of a proxy that only asks; "" for requests
+	responded bool   // the final head is on its way: refuse can only cut now
 }
 
 // serve is the handler of every request on the listeners for HTTPS.
@@ -46,11 +47,26 @@ func (g *Gateway) serve(s wire.Stream) {
 	}
 }
 
-// way is the whole way of a request, in order. Each step learns something or
-// refuses; doc.go says why it stands where it stands. The steps between admit
-// and authorize (claim, body) and after forward (sign) are those of requests
-// that carry signatures.
+// way is the whole way of a request, in order: the decision, then what follows
+// from it. After forward stands what requests that carry signatures need (sign).
 func (x *exchange) way() error {
+	if err := x.decide(); err != nil {
+		return err
+	}
+	switch {
+	case x.preflight:
+		return x.answerPreflight()
+	case x.route.fixed != nil:
+		return x.respond()
+	}
+	return x.forward(x.grant)
+}
+
+// decide is the one decision on a request, whoever is going to forward it. Each
+// step learns something or refuses; doc.go says why it stands where it stands. The
+// steps between admit and authorize (claim, body) are those of requests that carry
+// signatures. A preflight is decided without a caller, and gets no grant.
+func (x *exchange) decide() error {
 	if err := x.read(); err != nil {
 		return err
 	}
@@ -61,7 +77,7 @@ func (x *exchange) way() error {
 		return err
 	}
 	if x.preflight {
-		return x.answerPreflight()
+		return nil
 	}
 	if err := x.authenticate(); err != nil {
 		return err
@@ -72,13 +88,7 @@ func (x *exchange) way() error {
 	if err := x.admit(); err != nil {
 		return err
 	}
-	if err := x.authorize(); err != nil {
-		return err
-	}
-	if x.route.fixed != nil {
-		return x.respond()
-	}
-	return x.forward(x.grant)
+	return x.authorize()
 }
 
 // begin opens the record.

@@ -134,17 +134,22 @@ func (x *exchange) outgoing() message.Fields {
 	if p := x.route.rewriting.told; p != "" {
 		out.Add("x-forwarded-prefix", p)
 	}
+	x.addIdentity(&out)
+	return out
+}
+
+// addIdentity writes who calls, under the names of the route.
+func (x *exchange) addIdentity(f *message.Fields) {
 	names := &x.route.identity
 	if names.principal != "" {
-		out.Add(names.principal, printable(x.record.Principal))
+		f.Add(names.principal, printable(x.record.Principal))
 	}
 	if names.scopes != "" {
-		out.Add(names.scopes, printable(strings.Join(x.caller.Scopes, " ")))
+		f.Add(names.scopes, printable(strings.Join(x.caller.Scopes, " ")))
 	}
 	if names.requestID != "" {
-		out.Add(names.requestID, x.record.RequestID)
+		f.Add(names.requestID, x.record.RequestID)
 	}
-	return out
 }
 
 // trailers are those of the client's that go on.

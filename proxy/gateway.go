@@ -75,6 +75,8 @@ type Gateway struct {
 // Addrs are the addresses on which a gateway listens.
 type Addrs struct {
 	HTTPS, HTTP []net.Addr
+	Plain       net.Addr // insecure_plain; nil: off
+	ForwardAuth net.Addr // nil: off
 	Health      net.Addr // nil: off
 }
 
@@ -84,7 +86,7 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 	g := &Gateway{config: cfg, options: o.withDefaults(), ready: make(chan struct{}), compressors: newCompressors()}
 	g.log, g.now = g.options.Log, g.options.Now
 	var err error
-	if g.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: hostsOf(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: g.log, Now: g.now}); err != nil {
+	if g.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: g.log, Now: g.now}); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	if g.auth, err = auth.New(auth.Config{Issuers: cfg.Issuers, Now: g.now, Log: g.log}); err != nil {
@@ -157,6 +159,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, x := range l.http {
 		servers.start(failed, func() error { return plain.Serve(x) })
 	}
+	behind := g.serversBehind(wireOptions)
+	if l.plain != nil {
+		servers.start(failed, func() error { return behind[0].Serve(l.plain) })
+	}
+	if l.auth != nil {
+		servers.start(failed, func() error { return behind[1].Serve(l.auth) })
+	}
 	g.announce()
 	close(g.ready)
 
@@ -164,7 +173,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	g.drain(ctx, secure, plain)
+	g.drain(ctx, secure, plain, behind[0], behind[1])
 	servers.Wait()
 	stopBase()
 	foundation.Wait()
@@ -227,12 +236,13 @@ const defaultDrain = 30 * time.Second
 // listeners are those of one run.
 type listeners struct {
 	https, http []net.Listener
+	plain, auth net.Listener // nil: off
 	health      net.Listener
 }
 
 func (l *listeners) close() error {
 	var errs []error
-	for _, x := range slices.Concat(l.https, l.http, []net.Listener{l.health}) {
+	for _, x := range slices.Concat(l.https, l.http, []net.Listener{l.plain, l.auth, l.health}) {
 		if x != nil {
 			errs = append(errs, x.Close())
 		}
@@ -258,7 +268,7 @@ func (g *Gateway) listen() (l *listeners, err error) {
 			return l, err
 		}
 		g.addrs.HTTPS = append(g.addrs.HTTPS, x.Addr())
-		l.https = append(l.https, g.edge.Listen(x, bounds))
+		l.https = append(l.https, g.edge.Listen(g.told(x), bounds))
 	}
 	for _, addr := range g.config.Listen.HTTPAddrs() {
 		x, err := open("http", addr)
@@ -266,7 +276,10 @@ func (g *Gateway) listen() (l *listeners, err error) {
 			return l, err
 		}
 		g.addrs.HTTP = append(g.addrs.HTTP, x.Addr())
-		l.http = append(l.http, edge.Plain(x, bounds))
+		l.http = append(l.http, edge.Plain(g.told(x), bounds))
+	}
+	if err := g.listenBehind(l, open, bounds); err != nil {
+		return l, err
 	}
 	if addr := g.config.Listen.HealthAddr(); addr != "" {
 		if l.health, err = open("health", addr); err != nil {
@@ -285,6 +298,7 @@ func (g *Gateway) announce() {
 	for _, a := range g.addrs.HTTP {
 		g.log.Info("listening", "for", "redirects to https", "addr", a.String())
 	}
+	g.announceBehind()
 	if g.addrs.Health != nil {
 		g.log.Info("listening", "for", "health and metrics", "addr", g.addrs.Health.String())
 	}

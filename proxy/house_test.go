@@ -115,6 +115,8 @@ type plan struct {
 	audience string // of the issuer, "models" if empty
 	issuers  string // YAML for more of them
 	more     string // YAML for the top level
+	// listen is YAML for more of the section of that name.
+	listen string
 	// files are written beside gateway.yaml.
 	files map[string]string
 }
@@ -144,13 +146,13 @@ func build(t *testing.T, p plan) *house {
 		p.routes = oneRoute
 	}
 	dir := t.TempDir()
-	text := fmt.Sprintf(`listen: {https: '127.0.0.1:0', http: '127.0.0.1:0', health: '127.0.0.1:0'}
+	text := fmt.Sprintf(`listen: {https: '127.0.0.1:0', http: '127.0.0.1:0', health: '127.0.0.1:0'%s}
 tls: {local: {dir: %q}}
 issuers:
   corp: {url: 'http://%s', audience: %s}
 %s
 %s
-routes:%s`, filepath.Join(dir, "ca"), l.Addr(), cmp.Or(p.audience, "models"), p.issuers, p.more, strings.ReplaceAll(p.routes, "%s", h.model.URL))
+routes:%s`, p.listen, filepath.Join(dir, "ca"), l.Addr(), cmp.Or(p.audience, "models"), p.issuers, p.more, strings.ReplaceAll(p.routes, "%s", h.model.URL))
 	files := maps.Clone(p.files)
 	if files == nil {
 		files = map[string]string{}
@@ -172,6 +174,16 @@ routes:%s`, filepath.Join(dir, "ca"), l.Addr(), cmp.Or(p.audience, "models"), p.
 // run starts the gateway and waits for its listeners.
 func (h *house) run(cfg *proxy.Config) {
 	h.t.Helper()
+	pem, err := os.ReadFile(h.start(cfg).RootPath())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.roots = x509.NewCertPool()
+	h.roots.AppendCertsFromPEM(pem)
+}
+
+func (h *house) start(cfg *proxy.Config) *proxy.Gateway {
+	h.t.Helper()
 	g, err := proxy.New(cfg, proxy.Options{Stdout: h.audit})
 	if err != nil {
 		h.t.Fatal(err)
@@ -191,12 +203,7 @@ func (h *house) run(cfg *proxy.Config) {
 		h.t.Fatalf("Run: %v", err)
 	}
 	h.addrs = g.Addrs()
-	pem, err := os.ReadFile(g.RootPath())
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.roots = x509.NewCertPool()
-	h.roots.AppendCertsFromPEM(pem)
+	return g
 }
 
 // token is a good one of alice, with these scopes; models.predict if there are none.

@@ -85,6 +85,9 @@ func (g *Gateway) publicPort() int {
 	if p := g.config.PublicHTTPS; p != 0 {
 		return p
 	}
+	if len(g.addrs.HTTPS) == 0 {
+		return 443 // the balancer's
+	}
 	a, _ := netip.ParseAddrPort(g.addrs.HTTPS[0].String())
 	return int(a.Port())
 }

@@ -1,0 +1,190 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"sallyport/proxy/edge"
+	"sallyport/proxy/setting"
+	"sallyport/proxy/wire/stdhttp"
+)
+
+// ProxyProtocolConfig is the section `listen.proxy_protocol`: balancers that pass
+// TCP on and tell by a header in front of it who the client is.
+type ProxyProtocolConfig struct {
+	// From are their addresses. From elsewhere the header is refused.
+	From setting.List[setting.CIDR] `yaml:"from"`
+	// Optional takes their connections without a header too, for health checks that
+	// send none; such requests then go by the balancer's own address.
+	Optional bool `yaml:"optional"`
+}
+
+// PlainConfig is the section `listen.insecure_plain`.
+type PlainConfig struct {
+	// Addr is the address HOST:PORT.
+	Addr string `yaml:"addr"`
+	// From are the addresses of the balancers; all other connections are closed.
+	From setting.List[setting.CIDR] `yaml:"from"`
+}
+
+// prefixesOf are the ranges of a list.
+func prefixesOf(list []setting.CIDR) []netip.Prefix {
+	all := make([]netip.Prefix, 0, len(list))
+	for _, c := range list {
+		all = append(all, c.Prefix)
+	}
+	return all
+}
+
+// told reads the PROXY protocol in front of a listener where it is configured.
+func (g *Gateway) told(l net.Listener) net.Listener {
+	c := g.config.Listen.ProxyProtocol
+	if c == nil {
+		return l
+	}
+	return edge.Told(l, edge.Balancers{From: prefixesOf(c.From), Optional: c.Optional, HeaderTime: g.config.Limits.WithDefaults().HeadTime.D(), Log: g.log})
+}
+
+// listenBehind opens the listeners that serve listed peers only.
+func (g *Gateway) listenBehind(l *listeners, open func(what, addr string) (net.Listener, error), bounds edge.Limits) error {
+	if c := g.config.Listen.InsecurePlain; c != nil {
+		x, err := open("insecure_plain", c.Addr)
+		if err != nil {
+			return err
+		}
+		g.addrs.Plain = x.Addr()
+		l.plain = edge.Plain(g.told(edge.Only(x, prefixesOf(c.From), g.log)), bounds)
+	}
+	if c := g.config.Listen.ForwardAuth; c != nil {
+		x, err := open("forward_auth", c.Addr)
+		if err != nil {
+			return err
+		}
+		g.addrs.ForwardAuth = x.Addr()
+		l.auth = edge.Plain(edge.Only(x, prefixesOf(c.From), g.log), bounds)
+	}
+	return nil
+}
+
+// checkBehind records the faults of what the gateway does behind others.
+func (c *Config) checkBehind(f *setting.Faults) {
+	l := &c.Listen
+	if p := l.ProxyProtocol; p != nil {
+		checkPeers("listen.proxy_protocol", p.From, f)
+	}
+	if p := l.InsecurePlain; p != nil {
+		checkPeers("listen.insecure_plain", p.From, f)
+		if l.ProxyProtocol == nil {
+			c.checkTrusted("listen.insecure_plain", p.From, f)
+		}
+	}
+	if p := l.ForwardAuth; p != nil {
+		checkPeers("listen.forward_auth", p.From, f)
+		c.checkTrusted("listen.forward_auth", p.From, f)
+		switch p.Dialect {
+		case dialectNginx, dialectTraefik, dialectCaddy:
+		case "":
+			f.Add("listen.forward_auth.dialect", "", "which product asks is not said", "write nginx, traefik or caddy")
+		default:
+			f.Add("listen.forward_auth.dialect", p.Dialect, "not a product that is known", "write nginx, traefik or caddy")
+		}
+	}
+}
+
+// checkPeers records lists of peers that are none.
+func checkPeers(at string, from []setting.CIDR, f *setting.Faults) {
+	at += ".from"
+	if len(from) == 0 {
+		f.Add(at, "", "nobody is listed, so nobody would be served", "list the addresses of your balancers, such as 10.0.0.5")
+	}
+	for i, p := range from {
+		if tooWide(p.Prefix) {
+			f.Add(setting.Index(at, i), p.String(), "lets strangers say who they are", "list the addresses of your balancers")
+		}
+	}
+}
+
+// checkTrusted records peers whose X-Forwarded-For is not believed: the gateway
+// would take them for the client, in limits, in allow_from and in the records.
+func (c *Config) checkTrusted(at string, from []setting.CIDR, f *setting.Faults) {
+	for i, p := range from {
+		if !p.IsValid() || tooWide(p.Prefix) {
+			continue
+		}
+		if !coveredBy(p.Prefix, c.TrustedProxies) {
+			f.Add(setting.Index(at+".from", i), p.String(), "is not among trusted_proxies, so its clients would all have its address", "add it to trusted_proxies")
+		}
+	}
+}
+
+func coveredBy(p netip.Prefix, all []setting.CIDR) bool {
+	for _, t := range all {
+		if t.IsValid() && t.Bits() <= p.Bits() && t.Overlaps(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// tooWide says whether a range holds more than is anybody's own: 10.0.0.0/8 and
+// fc00::/7 are the widest that are.
+func tooWide(p netip.Prefix) bool {
+	return p.IsValid() && (p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 7)
+}
+
+// plainAddr is the address of insecure_plain as written, if it is there.
+func (c *ListenConfig) plainAddr() []string {
+	if c.InsecurePlain == nil {
+		return nil
+	}
+	return []string{c.InsecurePlain.Addr}
+}
+
+// forwardAuthAddr is the address of forward_auth as written, if it is there.
+func (c *ListenConfig) forwardAuthAddr() []string {
+	if c.ForwardAuth == nil {
+		return nil
+	}
+	return []string{c.ForwardAuth.Addr}
+}
+
+// serversBehind are the servers of the listeners for listed peers: one for
+// requests, one for decisions.
+func (g *Gateway) serversBehind(o stdhttp.Options) [2]*stdhttp.Server {
+	auth := stdhttp.New(g.decideForOther, o)
+	o.Scheme = "https" // as the clients of the balancer saw it
+	return [2]*stdhttp.Server{stdhttp.New(g.serve, o), auth}
+}
+
+// tlsGiven says whether anything stands in the section tls.
+func tlsGiven(c *edge.Config) bool {
+	return len(c.Files) > 0 || c.Local != nil || c.ACME != nil || c.MinVersion != ""
+}
+
+// tlsHosts are the hosts that need a certificate: none where no listener has TLS.
+func tlsHosts(cfg *Config) []string {
+	if len(cfg.Listen.HTTPSAddrs()) == 0 {
+		return nil
+	}
+	return hostsOf(cfg)
+}
+
+// announceBehind logs the listeners for listed peers.
+func (g *Gateway) announceBehind() {
+	if a := g.addrs.Plain; a != nil {
+		g.log.Info("listening", "for", "http from "+peersOf(g.config.Listen.InsecurePlain.From), "addr", a.String())
+	}
+	if a := g.addrs.ForwardAuth; a != nil {
+		g.log.Info("listening", "for", fmt.Sprintf("decisions that %s asks for, from %s", g.config.Listen.ForwardAuth.Dialect, peersOf(g.config.Listen.ForwardAuth.From)), "addr", a.String())
+	}
+}
+
+func peersOf(from []setting.CIDR) string {
+	var all []string
+	for _, p := range from {
+		all = append(all, p.String())
+	}
+	return strings.Join(all, ", ")
+}
