@@ -1,0 +1,85 @@
+package proxy_test
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The pair of RFC 6455, section 1.3.
+const (
+	wsKey    = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+	wsAccept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+)
+
+func TestWebSocket(t *testing.T) {
+	echo := func(w http.ResponseWriter, _ *http.Request) {
+		c, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+wsAccept+"\r\n\r\nhello\n")
+		line, _ := rw.ReadString('\n')
+		_, _ = io.WriteString(c, "echo "+line)
+	}
+	const request = "GET / HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer TOKEN\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + wsKey + "\r\n\r\nearly\n"
+	t.Run("on a route that allows it", func(t *testing.T) {
+		h := build(t, plan{handler: echo, routes: strings.TrimRight(oneRoute, "\n") + "\n    websocket: true\n"})
+		got := h.raw(request)
+		if !strings.HasPrefix(got, "HTTP/1.1 101 ") || !strings.HasSuffix(got, "\r\n\r\nhello\necho early\n") || !strings.Contains(strings.ToLower(got), strings.ToLower(wsAccept)) {
+			t.Errorf("got %q", got)
+		}
+		if err := h.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if rec := h.audit.records(t); len(rec) != 1 || rec[0]["status"] != 101. {
+			t.Errorf("records %v", rec)
+		}
+	})
+	t.Run("without a token", func(t *testing.T) {
+		h := build(t, plan{handler: echo, routes: strings.TrimRight(oneRoute, "\n") + "\n    websocket: true\n"})
+		if got := h.raw(strings.ReplaceAll(request, "TOKEN", "x.y.z")); !strings.HasPrefix(got, "HTTP/1.1 401 ") {
+			t.Errorf("got %q", got)
+		}
+		h.untouched()
+	})
+	t.Run("a side that only listens is not idle", func(t *testing.T) {
+		h := build(t, plan{routes: strings.TrimRight(oneRoute, "\n") + "\n    websocket: true\n    timeouts: {idle: 400ms}\n", handler: func(w http.ResponseWriter, _ *http.Request) {
+			c, _, _ := w.(http.Hijacker).Hijack()
+			defer c.Close()
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+wsAccept+"\r\n\r\n")
+			for range 10 {
+				time.Sleep(100 * time.Millisecond) // what a server does that speaks now and then
+				_, _ = io.WriteString(c, "tick\n")
+			}
+			_, _ = io.Copy(io.Discard, c) // until the gateway finds both idle
+		}})
+		if got := h.raw(request); strings.Count(got, "tick\n") != 10 {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("ends with the credential", func(t *testing.T) {
+		h := build(t, plan{routes: strings.TrimRight(oneRoute, "\n") + "\n    websocket: true\n", handler: func(w http.ResponseWriter, _ *http.Request) {
+			c, _, _ := w.(http.Hijacker).Hijack()
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+wsAccept+"\r\n\r\n")
+			_, _ = io.Copy(io.Discard, c)
+			c.Close()
+		}})
+		claims := h.issuer.Claims("alice", "models.predict")
+		claims["exp"] = time.Now().Unix() - 58 // taken for 60 s more: clocks differ
+		token, _ := h.issuer.Sign(claims)
+		got := h.raw(strings.ReplaceAll(request, "TOKEN", token)) // returns when the gateway closes
+		if !strings.HasPrefix(got, "HTTP/1.1 101 ") {
+			t.Errorf("got %q", got)
+		}
+		if err := h.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if rec := h.audit.records(t); len(rec) != 1 || rec[0]["reason"] != "credential_expired_in_stream" {
+			t.Errorf("records %v", rec)
+		}
+	})
+}
