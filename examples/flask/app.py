@@ -1,7 +1,7 @@
 """An ordinary Flask model server: it knows nothing of TLS, tokens or sallyport."""
 import time
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify, request, stream_with_context
 
 app = Flask(__name__)
 
@@ -28,6 +28,17 @@ def stream():
             time.sleep(0.1)
 
     return Response(events(), content_type="text/event-stream")
+
+
+@app.get("/weights")
+def weights():
+    """A large download: as many MiB as are asked for."""
+
+    def pieces():
+        for _ in range(int(request.args["mib"])):
+            yield bytes(1 << 20)
+
+    return Response(stream_with_context(pieces()), content_type="application/octet-stream")
 
 
 @app.route("/echo", methods=["GET", "POST", "PUT", "DELETE"])

@@ -5,12 +5,14 @@ import (
 	"bufio"
 	"bytes"
 	"flag"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,7 +96,7 @@ func TestFlask(t *testing.T) {
 	t.Run("golden", func(t *testing.T) { h.golden(t, h.provider.Token(t, "models.predict models.read", "")) })
 	t.Run("app away and back", func(t *testing.T) { h.away(t, predict) })
 	t.Run("drain", func(t *testing.T) { h.drain(t, read) })
-	t.Run("a gigabyte", func(t *testing.T) { h.gigabyte(t, predict) })
+	t.Run("a gigabyte", func(t *testing.T) { h.gigabyte(t, predict, read) })
 	t.Run("provider and app away", func(t *testing.T) { h.alone(t, predict) })
 }
 
@@ -365,8 +367,9 @@ func (h *house) drain(t *testing.T, token string) {
 	}
 }
 
-// gigabyte streams a body of 1 GiB to the app and looks at the gateway's memory.
-func (h *house) gigabyte(t *testing.T, token string) {
+// gigabyte streams 1 GiB to the app, then 1 GiB from it, and looks at the
+// gateway's memory.
+func (h *house) gigabyte(t *testing.T, predict, read string) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "zeros"))
 	if err != nil {
 		t.Fatal(err)
@@ -381,16 +384,36 @@ func (h *house) gigabyte(t *testing.T, token string) {
 		"../openid-provider/provider.crt", h.provider.CA,
 		"limits: {body: 32MiB}", "limits: {body: 2GiB}")
 	for _, version := range []string{"--http1.1", "--http2"} {
-		g.Curl(t, "/echo", append(bearer(token), version, "-X", "PUT", "-d", "x")...)
+		g.Curl(t, "/echo", append(bearer(predict), version, "-X", "PUT", "-d", "x")...)
 		before := g.Process.PeakMemory(t)
-		a := g.Curl(t, "/echo", append(bearer(token), version, "-T", file.Name())...)
+		a := g.Curl(t, "/echo", append(bearer(predict), version, "-T", file.Name())...)
 		if a.Status != 200 || !strings.Contains(a.Body, `"body_bytes":1073741824`) {
 			t.Errorf("%s: %d %s", version, a.Status, a.Body)
 		}
-		if grown := g.Process.PeakMemory(t) - before; grown > 64<<20 {
+		if n := download(t, g, read, version, 1024); n != 1<<30 {
+			t.Errorf("%s: %d bytes came down", version, n)
+		}
+		grown := g.Process.PeakMemory(t) - before
+		t.Logf("%s: the gateway's memory grew by %d KiB", version, grown>>10)
+		if grown > 64<<20 {
 			t.Errorf("%s: the gateway's memory grew by %d MiB", version, grown>>20)
 		}
 	}
+}
+
+// download fetches so many MiB from the app and returns how many bytes came.
+func download(t *testing.T, g *story.Gateway, token, version string, mib int) (n int64) {
+	t.Helper()
+	out, err := exec.Command("curl", "-sS", version, "--cacert", g.CA, "-H", "Authorization: Bearer "+token,
+		"-o", os.DevNull, "-w", "%{size_download}", "-m", "60", g.URL(fmt.Sprintf("/weights?mib=%d", mib))).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err = strconv.ParseInt(string(out), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // alone starts a gateway that has nobody: neither the provider, whose keys it has
