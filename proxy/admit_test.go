@@ -64,7 +64,7 @@ func TestInFlightLimit(t *testing.T) {
 	go func() { first <- h.do("GET", "/", "", nil) }()
 	<-entered
 	got := h.do("GET", "/", "", nil)
-	if got.StatusCode != 503 || got.reason() != "too_many_in_flight" || got.Header.Get("Retry-After") == "" || h.model.hits.Load() != 1 {
+	if got.StatusCode != 429 || got.reason() != "too_many_in_flight" || got.Header.Get("Retry-After") == "" || h.model.hits.Load() != 1 {
 		t.Errorf("got %d %s, %d upstream", got.StatusCode, got.body, h.model.hits.Load())
 	}
 	close(leave)

@@ -98,7 +98,7 @@ var outcomes = func(table map[string]outcome) map[string]outcome {
 	policy.ReasonInsufficientScope: {403, "The token lacks a scope that this needs."},
 
 	reasonRate:  {429, "Too many requests."},
-	reasonBusy:  {503, "Too many requests are under way."},
+	reasonBusy:  {429, "Too many requests are under way."},
 	reasonAudit: {503, "The audit log cannot take a record."},
 
 	reasonRefused:     {502, "The model server cannot be reached."},
