@@ -28,6 +28,9 @@
 //   - finish, deferred, writes one record on every way out. Audit log and metrics
 //     both read that record, so they cannot disagree.
 //
+// Other proxies may ask for the decision alone and forward by themselves
+// (forwardauth.go): they are answered after authorize, by the same steps.
+//
 // A step refuses by returning an error; [exchange.refuse] turns it into the
 // answer, in one place and by one table.
 //
@@ -36,7 +39,8 @@
 // gateway.go builds and runs it all; snapshot.go is what a configuration becomes;
 // config.go reads gateway.yaml; guard.go keeps clients from speaking in the
 // gateway's name; access.go, cors.go, respond.go, rewrite.go and headers.go hold
-// what routes do to messages by their configuration; admit.go, body.go, forward.go, refusal.go and redirect.go hold
+// what routes do to messages by their configuration; balancer.go and forwardauth.go
+// are about proxies in front; admit.go, body.go, forward.go, refusal.go and redirect.go hold
 // the longer steps. Packages below: message (what a request is), wire (HTTP on
 // the wire), upstream (model servers), edge (listeners and TLS), limit, audit,
 // admin and setting.

@@ -62,10 +62,13 @@ func (x *exchange) wayOfOther() error {
 func (x *exchange) rebuild() error {
 	ask := x.stream.Head()
 	x.record.Upstream = "forward_auth"
+	if ask.Fault != nil {
+		return ask.Fault
+	}
 	if ask.ContentLength != 0 {
 		x.stream.CloseAfter() // content is the other proxy's to forward, not ours to read
 	}
-	h := &message.Head{Version: ask.Version, Fields: slices.Clone(ask.Fields)}
+	h := &message.Head{Version: ask.Version, Fields: slices.Clone(ask.Fields), ContentLength: ask.ContentLength}
 	var lost bool
 	take := func(name string) string {
 		if h.Fields.Count(name) != 1 {
