@@ -151,23 +151,35 @@ func (w *framing) read(f *message.Field) error {
 		}
 		w.length = n
 	case "transfer-encoding":
-		if w.chunked || w.length >= 0 {
+		if w.length >= 0 {
 			return message.ErrFraming
 		}
-		if !strings.EqualFold(f.Value, "chunked") || len(f.Value) != len("chunked") { // no Kelvin sign for a k
+		if w.chunked || !strings.EqualFold(f.Value, "chunked") || len(f.Value) != len("chunked") { // no Kelvin sign for a k
 			return message.ErrUnknownCoding
 		}
 		w.chunked = true
-	case "connection":
-		for list := f.Value; list != ""; {
-			var option string
-			option, list, _ = strings.Cut(list, ",")
-			w.close = w.close || strings.EqualFold(strings.Trim(option, " \t"), "close")
+	case "trailer":
+		if inList(f.Value, "content-length") || inList(f.Value, "transfer-encoding") || inList(f.Value, "trailer") {
+			return message.ErrFraming
 		}
+	case "connection":
+		w.close = w.close || inList(f.Value, "close")
 	case "expect":
 		w.expects = strings.EqualFold(f.Value, "100-continue")
 	}
 	return nil
+}
+
+// inList says whether a comma-separated list holds a token, letter case aside.
+func inList(list, token string) bool {
+	for list != "" {
+		var t string
+		t, list, _ = strings.Cut(list, ",")
+		if strings.EqualFold(strings.Trim(t, " \t"), token) {
+			return true
+		}
+	}
+	return false
 }
 
 // frame decides where the content ends (RFC 9112, section 6.3).

@@ -62,7 +62,7 @@ func (b *serverBody) read(p []byte) (n int, err error) {
 	if b.left -= int64(n); b.left == 0 {
 		return n, io.EOF
 	}
-	return n, err
+	return n, cut(err)
 }
 
 // gone makes the end of a connection within a request look like what it is,

@@ -1,0 +1,71 @@
+package h1
+
+import (
+	"bufio"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"sallyport/proxy/message"
+)
+
+// What is accepted net/http, which is the more lenient, must read the same, and it
+// must not matter in which pieces it arrives.
+func FuzzRequestHead(f *testing.F) {
+	for _, c := range requests {
+		if len(c.raw) < 2000 {
+			f.Add(c.raw, uint8(3))
+		}
+	}
+	f.Fuzz(func(t *testing.T, raw string, step uint8) {
+		got, _ := listen(raw, 1<<20)
+		other, _ := listen(raw, max(1, int(step)))
+		if len(other) != len(got) {
+			t.Fatalf("in one piece %v, in many %v", got, other)
+		}
+		in := bufio.NewReader(strings.NewReader(raw))
+		for i := range got {
+			failed := got[i].err != nil && other[i].err != nil // at the same place; what is found wrong first may differ
+			if got[i].String() != other[i].String() && !failed {
+				t.Fatalf("in one piece %s, in many %s", got[i], other[i])
+			}
+			if got[i].head.Fault != nil || got[i].err != nil {
+				return
+			}
+			compareWithStandard(t, in, got[i])
+		}
+	})
+}
+
+func compareWithStandard(t *testing.T, in *bufio.Reader, got heard) {
+	t.Helper()
+	h := got.head
+	settled := h
+	settled.Fields = slices.Clone(h.Fields)
+	if settled.Settle() != nil {
+		_, _ = http.ReadRequest(in) // what Settle refuses net/http may read as it likes
+		t.Skip()
+	}
+	std, err := http.ReadRequest(in)
+	if err != nil {
+		t.Fatalf("we accept %s, net/http says %v", got, err)
+	}
+	if std.Method != h.Method || std.RequestURI != h.Target || std.Host != h.Authority || std.ContentLength != h.ContentLength {
+		t.Fatalf("we read %s for %s, net/http %s %s %d for %s", got, h.Authority, std.Method, std.RequestURI, std.ContentLength, std.Host)
+	}
+	body, err := io.ReadAll(std.Body)
+	if err != nil || string(body) != got.body {
+		t.Fatalf("content is %q, net/http reads %q, %v", got.body, body, err)
+	}
+	for _, f := range h.Fields {
+		if f.Name != strings.ToLower(f.Name) || !message.ValidName(f.Name) || !message.ValidValue(f.Value) {
+			t.Fatalf("field %q: %q", f.Name, f.Value)
+		}
+		values := std.Header.Values(f.Name)
+		if f.Name != "transfer-encoding" && f.Name != "trailer" && !strings.Contains(strings.Join(values, "\x00"), f.Value) {
+			t.Fatalf("field %q is %q, net/http reads %q", f.Name, f.Value, values)
+		}
+	}
+}
