@@ -22,6 +22,8 @@ type frames struct {
 	// got are the answers so far, by stream.
 	got map[uint32]*framed
 	end string // how the connection ended, "" if it has not
+	// mute keeps the reader from answering, so that another goroutine may write.
+	mute bool
 }
 
 // framed is the answer on one stream.
@@ -102,7 +104,7 @@ func (f *frames) next() bool {
 		s.done = s.done || x.StreamEnded()
 	case *http2.DataFrame:
 		s.body += string(x.Data())
-		if len(x.Data()) > 0 {
+		if len(x.Data()) > 0 && !f.mute {
 			_ = f.fr.WriteWindowUpdate(0, uint32(len(x.Data())))
 		}
 		s.done = s.done || x.StreamEnded()
@@ -113,11 +115,11 @@ func (f *frames) next() bool {
 			f.end = "GOAWAY " + x.ErrCode.String()
 		}
 	case *http2.SettingsFrame:
-		if !x.IsAck() {
+		if !x.IsAck() && !f.mute {
 			_ = f.fr.WriteSettingsAck()
 		}
 	case *http2.PingFrame:
-		if !x.IsAck() {
+		if !x.IsAck() && !f.mute {
 			_ = f.fr.WritePing(true, x.Data)
 		}
 	}
