@@ -3,11 +3,11 @@
 # the tree: ${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/NAME-KEY, where KEY is of
 # the file that lists its versions (the story package looks in the same place).
 #
-#   examples/install.sh [flask] [tensorflow]     without arguments: both
+#   examples/install.sh [flask] [tensorflow] [compose]     without arguments: all (compose as root only)
 set -euo pipefail
 cd "$(dirname "$0")"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sallyport
-stories=${*:-flask tensorflow}
+stories=${*:-flask tensorflow $([ "$(id -u)" != 0 ] || echo compose)}
 
 key() { cat "$@" | sha256sum | cut -c1-12; }
 
@@ -64,15 +64,47 @@ model() { "$tensorflow/bin/python" tensorflow/make_model.py "$1" 2>"$1/log" || {
 
 front() { make -s -C tensorflow/rest_front OUT="$1/rest_front"; }
 
+# The smallest Debian, as a file to make an image of. Debian's mirror is the one that
+# apt is configured for.
+base() {
+  local mirror packages
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
+  packages=$(sed -n 's/^debian //p' compose/stand-ins.list)
+  twice debootstrap --variant=minbase --include="${packages// /,}" bookworm "$1/root" ${mirror:+"$mirror"} >"$1/log" || { tail "$1/log" >&2; return 1; }
+  tar -C "$1/root" --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' --exclude='./usr/share/doc/*' \
+    --exclude='./usr/share/locale/*' --exclude='./usr/share/man/*' -cf "$1/root.tar" .
+  rm -rf "$1/root" "$1/log"
+}
+
+pebble() { GOBIN=$1 CGO_ENABLED=0 twice go install "github.com/letsencrypt/pebble/v2/cmd/pebble@$(sed -n 's/^pebble //p' compose/stand-ins.list)"; }
+
+# For the Python of that Debian, which is not the one that runs here.
+wheels() { twice python3 -m pip download -q --disable-pip-version-check --only-binary=:all: --python-version 3.11 -d "$1" -r ../deploy/compose/flask/requirements.txt; }
+
+npm_cache() {
+  local scratch
+  scratch=$(mktemp -d)
+  cp ../deploy/compose/provider/{package.json,package-lock.json,.npmrc} "$scratch"
+  (cd "$scratch" && twice npm ci --silent --omit=dev --no-audit --no-fund --cache "$1" </dev/null) && rm -rf "$scratch"
+}
+
 apt python3-venv='python3 -m ensurepip --version' curl='curl --version' openssl='openssl version' ca-certificates='test -d /etc/ssl/certs'
 made "$cache/openid-provider-$(key openid-provider/package-lock.json)" node_provider
 made "$cache/flask-$(key flask/requirements.txt)" venv_flask
-case " $stories " in *" tensorflow "*)
+case " $stories " in *" tensorflow "* | *" compose "*)
   apt g++='g++ --version' make='make --version' libevent-dev='test -e /usr/include/event2/http.h' libre2-dev='test -e /usr/include/re2/re2.h'
   tensorflow=$cache/tensorflow-$(key tensorflow/requirements.txt tensorflow/requirements-nodeps.txt)
   made "$tensorflow" venv_tensorflow
   made "$cache/models-$(key tensorflow/make_model.py)" model
   made "$cache/rest_front-$(key tensorflow/rest_front/rest_front.cc tensorflow/rest_front/Makefile)" front
+  ;;
+esac
+case " $stories " in *" compose "*)
+  apt docker.io='dockerd --version' docker-compose='docker-compose --version' debootstrap='debootstrap --version' iptables='iptables --version'
+  made "$cache/bookworm-$(key compose/stand-ins.list)" base
+  made "$cache/pebble-$(key compose/stand-ins.list)" pebble
+  made "$cache/wheels-$(key ../deploy/compose/flask/requirements.txt)" wheels
+  made "$cache/npm-$(key ../deploy/compose/provider/package-lock.json)" npm_cache
   ;;
 esac
 echo "the stories have what they need in $cache"
