@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/cmd/sallyport/demo"
 	"sallyport/proxy"
 )
 
@@ -407,4 +409,22 @@ func targets(all []*judged) string {
 	}
 	slices.Sort(s)
 	return strings.Join(s, ", ")
+}
+
+// newIssuer starts an issuer of its own and returns its URL.
+func newIssuer(t *testing.T) (*demo.Issuer, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := "http://" + l.Addr().String()
+	iss, err := demo.NewIssuer(demo.IssuerConfig{URL: at, Audience: "models"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: iss}}
+	s.Start()
+	t.Cleanup(s.Close)
+	return iss, at
 }

@@ -107,7 +107,7 @@ func (x *exchange) begin() {
 // refuses what two readers could take for different requests.
 func (x *exchange) read() error {
 	if err := x.head.Settle(); err != nil {
-		x.record.Host, x.record.Path = x.head.Authority, x.head.Target
+		x.record.Host, x.record.Path = withoutSecrets(x.head.Authority), withoutSecrets(x.head.Target)
 		return err
 	}
 	x.record.Host, x.record.Path = x.head.Host, x.head.Path

@@ -97,6 +97,18 @@ func replaced(folded string) bool {
 	return strings.HasPrefix(folded, "x-forwarded-")
 }
 
+// withoutSecrets is a target or authority that could not be read, as a record may
+// show it: queries and user information hold secrets.
+func withoutSecrets(s string) string {
+	if i := strings.IndexAny(s, "?#"); i >= 0 {
+		s = s[:i]
+	}
+	if i := strings.LastIndexByte(s, '@'); i >= 0 && (s[0] != '/' || strings.HasPrefix(s, "//")) {
+		s = "…" + s[i:]
+	}
+	return s
+}
+
 // clientOf tells whose address counts for limits and the record: the peer's, or,
 // where the peer is a trusted proxy, the last address in its X-Forwarded-For that
 // is not one too. It also tells whether the peer is such a proxy.
