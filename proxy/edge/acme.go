@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -212,7 +214,7 @@ func (s *acmeSource) adopt(st *acmeState) error {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
 			faults = append(faults, err)
-		case st.stored == nil || c.cert.Leaf.NotBefore.After(st.stored.cert.Leaf.NotBefore):
+		case st.stored == nil || st.stored.replacedBy(c):
 			st.stored, st.window, st.asked = c, acme.RenewalInfo{}, time.Time{}
 		}
 	}
@@ -221,6 +223,16 @@ func (s *acmeSource) adopt(st *acmeState) error {
 		return nil
 	}
 	return errors.Join(faults...)
+}
+
+// replacedBy says whether c takes the place of s: it is another one of the same
+// authority, or a younger one of another.
+func (s *storedCert) replacedBy(c *storedCert) bool {
+	old, young := s.cert.Leaf, c.cert.Leaf
+	if s.issuer == c.issuer {
+		return !young.Equal(old) && !young.NotBefore.Before(old.NotBefore)
+	}
+	return young.NotBefore.After(old.NotBefore)
 }
 
 // load reads a certificate of an authority from the storage.
@@ -234,6 +246,9 @@ func (s *acmeSource) load(issuer, name string) (*storedCert, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !wholePEM(chain) {
+		return nil, fmt.Errorf("the stored certificate for %s is cut short", name)
+	}
 	c, err := tls.X509KeyPair(chain, key)
 	if err != nil {
 		return nil, fmt.Errorf("the stored certificate for %s cannot be used: %w", name, err)
@@ -242,6 +257,19 @@ func (s *acmeSource) load(issuer, name string) (*storedCert, error) {
 		return nil, fmt.Errorf("the stored certificate for %s is for other names", name)
 	}
 	return &storedCert{cert: &c, issuer: issuer, pem: chain, key: key}, nil
+}
+
+// wholePEM says whether text is PEM to its end. A chain that was cut short may
+// still begin with our certificate, and then no client can verify it.
+func wholePEM(text []byte) bool {
+	for len(bytes.TrimSpace(text)) > 0 {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			return false
+		}
+		text = rest
+	}
+	return true
 }
 
 // renewalOf is when a certificate is to be renewed: when its authority

@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"flag"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,6 +55,21 @@ type acmePlan struct {
 	account bool          // whether an external account is needed
 }
 
+// setenv guards the environment, where Pebble looks for some of its settings.
+var setenv sync.Mutex
+
+func TestMain(m *testing.M) {
+	for name, value := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_AUTHZREUSE": "0", "SALLYPORT_SECRET": "not for programs"} {
+		os.Setenv(name, value)
+	}
+	// These tests wait for each other's clocks, not for the processor.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 const (
 	testKeyID  = "kid-1"
 	testMACKey = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
@@ -60,9 +77,6 @@ const (
 
 func newACMEHouse(t testing.TB, p acmePlan) *acmeHouse {
 	t.Helper()
-	for name, value := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": fmt.Sprint(p.nonces), "PEBBLE_AUTHZREUSE": "0"} {
-		t.(interface{ Setenv(name, value string) }).Setenv(name, value)
-	}
 	h := &acmeHouse{t: t, https: listenTCP(t), http: listenTCP(t), dns: newTestDNS(t), storage: filepath.Join(t.TempDir(), "acme")}
 	quiet := log.New(io.Discard, "", 0)
 	if os.Getenv("SALLYPORT_TEST_PEBBLE_LOG") != "" {
@@ -82,7 +96,10 @@ func newACMEHouse(t testing.TB, p acmePlan) *acmeHouse {
 		"default":    {ValidityPeriod: uint64(life.Seconds())},
 		"shortlived": {ValidityPeriod: 6 * 24 * 3600},
 	})
+	setenv.Lock()
+	os.Setenv("PEBBLE_WFE_NONCEREJECT", fmt.Sprint(p.nonces))
 	front := wfe.New(quiet, h.db, va.New(quiet, port(h.http), port(h.https), false, h.dns.addr, h.db), h.ca, []string{"pebble.test"}, false, p.account, 0, 0)
+	setenv.Unlock()
 	inner := front.Handler()
 	h.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.requests.Add(1)
@@ -161,7 +178,7 @@ func (h *acmeHouse) start(c Config, hosts ...string) *running {
 	secure.Protocols = new(http.Protocols)
 	secure.Protocols.SetHTTP1(true)
 	secure.Protocols.SetHTTP2(true)
-	lis := r.Listen(sharedListener(h.t, h.https), Limits{Conns: newRoom(10000)})
+	lis := r.Listen(sharedListener(h.t, h.https), Limits{Conns: everybody{}})
 	wg.Go(func() { _ = plain.Serve(sharedListener(h.t, h.http)) })
 	wg.Go(func() { _ = secure.Serve(lis) })
 	wg.Go(func() { _ = r.Run(ctx) })
@@ -175,6 +192,12 @@ func (h *acmeHouse) start(c Config, hosts ...string) *running {
 	h.t.Cleanup(r.stop)
 	return r
 }
+
+// everybody has room for everybody.
+type everybody struct{}
+
+func (everybody) Enter(netip.Addr) bool { return true }
+func (everybody) Leave(netip.Addr)      {}
 
 // sharedListener is another listener on the same socket, so that closing it keeps
 // the port for the next.
@@ -213,7 +236,7 @@ func (h *acmeHouse) leaf(name string) (*x509.Certificate, error) {
 // eventually waits until something is so.
 func eventually(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if so() {
 			return
 		}

@@ -12,8 +12,10 @@ import (
 )
 
 func TestACMEIssues(t *testing.T) {
+	t.Parallel()
 	for _, challenge := range []string{challengeHTTP, challengeTLS} {
 		t.Run(challenge, func(t *testing.T) {
+			t.Parallel()
 			h := newACMEHouse(t, acmePlan{})
 			r := h.start(h.config(only(challenge)), "a.example.com")
 			cert := h.obtained(r, "a.example.com")
@@ -36,7 +38,7 @@ func TestACMEIssues(t *testing.T) {
 				t.Errorf("%d requests to the authority for a name that no route has", n)
 			}
 			// Nothing pending, nothing answered.
-			if _, err := call(r.addr, &tls.Config{ServerName: "a.example.com", InsecureSkipVerify: true, NextProtos: []string{"acme-tls/1"}}); err == nil {
+			if _, err := tls.Dial("tcp", r.addr, &tls.Config{ServerName: "a.example.com", InsecureSkipVerify: true, NextProtos: []string{"acme-tls/1"}}); err == nil {
 				t.Error("a validator was served although no order is pending")
 			}
 			entries, err := os.ReadDir(filepath.Join(h.storage, "challenges"))
@@ -59,6 +61,7 @@ func TestACMEIssues(t *testing.T) {
 // What was obtained before a restart serves at once, whether or not the authority
 // is there, and nothing is ordered again.
 func TestACMERestart(t *testing.T) {
+	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	first := h.start(h.config(nil), "a.example.com")
 	cert := h.obtained(first, "a.example.com")
@@ -76,6 +79,7 @@ func TestACMERestart(t *testing.T) {
 
 // A host that a restart adds gets a certificate; the old one keeps its own.
 func TestACMEAddedHost(t *testing.T) {
+	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	first := h.start(h.config(nil), "a.example.com")
 	cert := h.obtained(first, "a.example.com")
@@ -89,6 +93,7 @@ func TestACMEAddedHost(t *testing.T) {
 
 // One name that fails harms no other; its failure is told in words with a cure.
 func TestACMEOneFails(t *testing.T) {
+	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	h.dns.away = []string{"bad.example.com"}
 	r := h.start(h.config(nil), "good.example.com", "bad.example.com")
@@ -115,6 +120,7 @@ func TestACMEOneFails(t *testing.T) {
 
 // A full, self-made chain of trust is checked against nothing but the bundle.
 func TestACMEUntrustedAuthority(t *testing.T) {
+	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	r := h.start(h.config(func(c *ACMEConfig) { c.CA = "" }), "a.example.com")
 	eventually(t, "the failure is told", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -54,9 +55,9 @@ func causeACME(name string, err error, storage string) (what, cure string) {
 		return "the record for dns-01 cannot be made or seen: " + short(err.Error(), maxDetail), "check tls.acme.dns and the rights of its key"
 	case errors.Is(err, errClock):
 		return err.Error(), "set the clock, as by NTP"
-	case errors.Is(err, syscall.ENOSPC):
+	case errors.Is(err, syscall.ENOSPC), strings.Contains(err.Error(), syscall.ENOSPC.Error()):
 		return "the storage is full", "make room in " + storage
-	case errors.As(err, &path), errors.Is(err, fs.ErrPermission), strings.Contains(err.Error(), "storage"):
+	case errors.As(err, &path), errors.Is(err, fs.ErrPermission), aboutStorage(err):
 		return "the storage of certificates cannot be used: " + short(err.Error(), maxDetail), "make " + storage + " a folder that this process can write, on a volume that lasts"
 	case errors.As(err, &unknown), errors.As(err, &wrongName):
 		return "the authority's server is not trusted: " + short(err.Error(), maxDetail), "if it is your own, name its root in tls.acme.ca"
@@ -72,15 +73,18 @@ func causeACME(name string, err error, storage string) (what, cure string) {
 	return short(err.Error(), maxDetail), "it is tried again"
 }
 
-// aboutRecords says whether an error is one of making records: certmagic has
-// only words for those.
+// aboutRecords says whether an error is one of making records, and aboutStorage
+// whether it is one of storing: certmagic has only words for those.
 func aboutRecords(err error) bool {
-	for _, words := range []string{"adding temporary record", "could not determine zone", "waiting for record", "checking DNS propagation"} {
-		if strings.Contains(err.Error(), words) {
-			return true
-		}
-	}
-	return false
+	return hasWords(err, "adding temporary record", "could not determine zone", "waiting for record", "checking DNS propagation")
+}
+
+func aboutStorage(err error) bool {
+	return hasWords(err, "failed storage check", "unable to acquire lock", "saving assets", "keeping the account")
+}
+
+func hasWords(err error, all ...string) bool {
+	return slices.ContainsFunc(all, func(words string) bool { return strings.Contains(err.Error(), words) })
 }
 
 // causeOfProblem explains what an authority says (RFC 8555, section 6.7).

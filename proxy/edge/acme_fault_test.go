@@ -1,0 +1,328 @@
+package edge
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"sallyport/proxy/setting"
+)
+
+// breakAuthority makes the authority answer so, until it is mended with nil.
+func (h *acmeHouse) breakAuthority(f http.HandlerFunc) {
+	if f == nil {
+		h.broken.Store(nil)
+		return
+	}
+	h.broken.Store(&f)
+}
+
+// An authority that is away or talks nonsense delays nothing but what it was asked
+// for, is not hammered, and is asked again.
+func TestACMEAuthorityInTrouble(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		answer http.HandlerFunc
+		want   string // of the status
+	}{
+		{"hangs up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "it is tried again"},
+		{"a page", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = w.Write([]byte("<html>maintenance</html>"))
+		}, "makes no sense"},
+		{"broken JSON", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write([]byte(`{"newNonce":`))
+		}, "makes no sense"},
+		{"an endless answer", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+					return
+				}
+			}
+		}, "larger than"},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 302) }, "302"},
+		{"errors", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 500) }, "500"},
+		{"too many requests", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(429)
+			_, _ = w.Write([]byte(`{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "slow down", "status": 429}`))
+		}, "slow down (rateLimited); it is tried again later"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := newACMEHouse(t, acmePlan{})
+			h.breakAuthority(tt.answer)
+			r := h.start(h.config(only(challengeTLS)), "a.example.com")
+			if _, err := h.leaf("a.example.com"); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+				t.Errorf("got %v, want the name refused meanwhile", err)
+			}
+			eventually(t, "the failure is told", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
+			if got := r.statusOf(t, "a.example.com").LastError; !strings.Contains(got, tt.want) {
+				t.Errorf("got %q, want %q in it", got, tt.want)
+			}
+			if tt.name == "too many requests" {
+				s := r.statusOf(t, "a.example.com")
+				before := h.requests.Load()
+				if wait := time.Until(s.NextRenewal); wait < 500*time.Millisecond {
+					t.Errorf("tried again in %s, want after the second that it asked for", wait)
+				}
+				time.Sleep(300 * time.Millisecond)
+				if n := h.requests.Load() - before; n != 0 {
+					t.Errorf("%d requests before it may be asked again", n)
+				}
+			}
+			h.breakAuthority(nil)
+			h.obtained(r, "a.example.com")
+			if s := r.statusOf(t, "a.example.com"); s.LastError != "" {
+				t.Errorf("the error stays: %q", s.LastError)
+			}
+		})
+	}
+}
+
+// An authority that is not there at all does not stop the start.
+func TestACMEAuthorityDownAtStart(t *testing.T) {
+	t.Parallel()
+	h := newACMEHouse(t, acmePlan{})
+	gone := listenTCP(t)
+	directory := "https://" + gone.Addr().String() + "/dir"
+	gone.Close()
+	r := h.start(h.config(func(c *ACMEConfig) { c.Directory = directory }), "a.example.com")
+	eventually(t, "the failure is told", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
+	if got := r.statusOf(t, "a.example.com").LastError; !strings.Contains(got, "cannot be reached") {
+		t.Errorf("got %q", got)
+	}
+	// The next of several is asked instead.
+	r.stop()
+	second := h.start(h.config(func(c *ACMEConfig) {
+		c.Directory, c.CA = "", ""
+		c.Issuers = setting.List[ACMEIssuer]{{Directory: directory}, {Directory: h.directory, CA: h.bundle}}
+	}), "a.example.com")
+	h.obtained(second, "a.example.com")
+}
+
+// Half of the nonces are refused: that is what nonces are like, not a failure.
+func TestACMENonceStorm(t *testing.T) {
+	t.Parallel()
+	h := newACMEHouse(t, acmePlan{nonces: 40})
+	r := h.start(h.config(nil), "a.example.com")
+	h.obtained(r, "a.example.com")
+}
+
+// What a crash or a bad disk left in the storage is replaced, or read past.
+func TestACMEDamagedStorage(t *testing.T) {
+	t.Parallel()
+	files := func(h *acmeHouse) (cert, key, meta, account, lock string) {
+		issuer := issuerKey(must2(url.Parse(h.directory)))
+		at := func(key string) string { return filepath.Join(h.storage, filepath.FromSlash(key)) }
+		return at(certmagic.StorageKeys.SiteCert(issuer, "a.example.com")), at(certmagic.StorageKeys.SitePrivateKey(issuer, "a.example.com")),
+			at(certmagic.StorageKeys.SiteMeta(issuer, "a.example.com")), at("accounts/" + issuer + "/ops@example.com.json"),
+			at("locks/issue_cert_a.example.com.lock")
+	}
+	cut := func(t *testing.T, name string) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeTest(t, name, b[:len(b)/2])
+	}
+	for _, tt := range []struct {
+		name   string
+		damage func(t *testing.T, h *acmeHouse)
+		served bool // at once, by what was stored
+	}{
+		{"certificate cut short", func(t *testing.T, h *acmeHouse) { c, _, _, _, _ := files(h); cut(t, c) }, false},
+		{"certificate empty", func(t *testing.T, h *acmeHouse) { c, _, _, _, _ := files(h); writeTest(t, c, nil) }, false},
+		{"key cut short", func(t *testing.T, h *acmeHouse) { _, k, _, _, _ := files(h); cut(t, k) }, false},
+		{"notes cut short", func(t *testing.T, h *acmeHouse) { _, _, m, _, _ := files(h); cut(t, m) }, true},
+		{"notes and certificate cut short", func(t *testing.T, h *acmeHouse) { c, _, m, _, _ := files(h); cut(t, c); cut(t, m) }, false},
+		{"account cut short, certificate gone", func(t *testing.T, h *acmeHouse) {
+			c, _, _, a, _ := files(h)
+			cut(t, a)
+			if err := os.RemoveAll(filepath.Dir(c)); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		{"locks cut short and left behind, certificate gone", func(t *testing.T, h *acmeHouse) {
+			c, _, _, _, l := files(h)
+			writeTest(t, l, []byte(`{"created":"20`))
+			if err := os.RemoveAll(filepath.Dir(c)); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := newACMEHouse(t, acmePlan{})
+			first := h.start(h.config(nil), "a.example.com")
+			old := h.obtained(first, "a.example.com")
+			first.stop()
+			tt.damage(t, h)
+			second := h.start(h.config(nil), "a.example.com")
+			if _, err := h.leaf("a.example.com"); (err == nil) != tt.served {
+				t.Errorf("served at once: %v, want %t", err, tt.served)
+			}
+			got := h.obtained(second, "a.example.com")
+			if got.Equal(old) != tt.served {
+				t.Errorf("the certificate is the old one: %t, want %t", got.Equal(old), tt.served)
+			}
+			if !tt.served {
+				return
+			}
+			// It must be possible to renew it all the same.
+			second.stop()
+			third := newEdge(t, h.config(nil), Options{Hosts: []string{"a.example.com"}, PlainHTTP: true})
+			st := third.acme.state["a.example.com"]
+			if err := third.acme.makeRoom(t.Context(), st); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, m, _, _ := files(h); !strings.Contains(string(must(os.ReadFile(m))), "a.example.com") {
+				t.Error("the notes are not made whole")
+			}
+		})
+	}
+}
+
+func must2(u *url.URL, _ error) *url.URL { return u }
+
+func must(b []byte, err error) []byte {
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return b
+}
+
+// Where nothing can be written, what is stored serves, and the reason is told.
+func TestACMEUnwritableStorage(t *testing.T) {
+	t.Parallel()
+	h := newACMEHouse(t, acmePlan{})
+	first := h.start(h.config(nil), "a.example.com")
+	cert := h.obtained(first, "a.example.com")
+	first.stop()
+	// A file where certmagic wants a folder fails for every user, root included.
+	locks := filepath.Join(h.storage, "locks")
+	if err := os.RemoveAll(locks); err != nil {
+		t.Fatal(err)
+	}
+	writeTest(t, locks, nil)
+	second := h.start(h.config(nil), "a.example.com", "b.example.com")
+	if got, err := h.leaf("a.example.com"); err != nil || !got.Equal(cert) {
+		t.Errorf("a.example.com: %v, want what was stored", err)
+	}
+	eventually(t, "the failure is told", func() bool { return second.statusOf(t, "b.example.com").LastError != "" })
+	if got := second.statusOf(t, "b.example.com").LastError; !strings.Contains(got, "storage of certificates cannot be used") || !strings.Contains(got, h.storage) {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestACMEStorageRefused(t *testing.T) {
+	t.Parallel()
+	open := filepath.Join(t.TempDir(), "open")
+	if err := os.Mkdir(open, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	writeTest(t, file, nil)
+	for dir, want := range map[string]string{open: "chmod 700", file: "is not a folder", filepath.Join(file, "below"): "not a directory"} {
+		c := Config{ACME: &ACMEConfig{Storage: dir}}
+		if _, err := New(c, Options{Hosts: []string{"a.example.com"}}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New: got %v, want %q", err, want)
+		}
+		var f setting.Faults
+		c.CheckFiles("tls", []string{"a.example.com"}, &f)
+		if !strings.Contains(f.Error(), want) {
+			t.Errorf("CheckFiles: got %v, want %q", f, want)
+		}
+	}
+}
+
+// A clock that is wrong must not make a machine ask for certificates without end.
+func TestACMEClockSkewed(t *testing.T) {
+	t.Parallel()
+	h := newACMEHouse(t, acmePlan{})
+	c := h.config(nil)
+	ahead := func() time.Time { return time.Now().Add(365 * 24 * time.Hour) }
+	var j journal
+	e := newEdge(t, c, Options{Hosts: []string{"a.example.com"}, PlainHTTP: true, Now: ahead, Log: j.log()})
+	e.acme.rhythm = fast()
+	st := e.acme.state["a.example.com"]
+	r := h.start(c, "a.example.com") // answers for both: they have one storage
+	h.obtained(r, "a.example.com")
+	e.acme.keep(t.Context(), st)
+	if st.lastError == "" || !strings.Contains(st.lastError, "clock") || !st.retry.After(ahead()) {
+		t.Errorf("a certificate that has passed already: error %q, next attempt %s", st.lastError, st.retry)
+	}
+	before := h.requests.Load()
+	e.acme.keep(t.Context(), st)
+	if n := h.requests.Load() - before; n > 1 {
+		t.Errorf("%d requests at once after that", n)
+	}
+}
+
+// A challenge is answered by whichever process is asked.
+func TestACMEChallengeOfAnotherProcess(t *testing.T) {
+	t.Parallel()
+	for _, challenge := range []string{challengeHTTP, challengeTLS} {
+		t.Run(challenge, func(t *testing.T) {
+			t.Parallel()
+			h := newACMEHouse(t, acmePlan{})
+			c := h.config(only(challenge))
+			r := h.start(c, "a.example.com")
+			cert := h.obtained(r, "a.example.com")
+			other := newEdge(t, c, Options{Hosts: []string{"a.example.com"}, PlainHTTP: true})
+			if err := other.acme.renew(t.Context(), other.acme.state["a.example.com"], true); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the new certificate is taken from the storage", func() bool {
+				got, err := h.leaf("a.example.com")
+				return err == nil && !got.Equal(cert)
+			})
+		})
+	}
+}
+
+func TestChallengeAnswersNothingElse(t *testing.T) {
+	t.Parallel()
+	h := newACMEHouse(t, acmePlan{})
+	e := newEdge(t, h.config(nil), Options{Hosts: []string{"a.example.com"}, PlainHTTP: true})
+	token := strings.Repeat("t", 43)
+	file := filepath.Join(h.storage, "challenges", "http-"+token+".json")
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeTest(t, file, []byte(fmt.Sprintf(`{"token": %q, "keyAuthorization": "%[1]s.x", "identifier": {"type": "dns", "value": "a.example.com"}}`, token)))
+	for _, tt := range []struct {
+		host, path string
+		want       bool
+	}{
+		{"a.example.com", challengePath + token, true},
+		{"b.example.com", challengePath + token, false},
+		{"a.example.com", challengePath + token + "x", false},
+		{"a.example.com", challengePath + "../" + token, false},
+		{"a.example.com", challengePath, false},
+		{"a.example.com", challengePath + "..%2f" + token, false},
+		{"a.example.com", "/", false},
+	} {
+		if _, got := e.ChallengeAnswer(tt.host, tt.path); got != tt.want {
+			t.Errorf("%s%s: answered %t, want %t", tt.host, tt.path, got, tt.want)
+		}
+	}
+	plain := newEdge(t, Config{Local: &LocalConfig{Dir: filepath.Join(t.TempDir(), "ca")}}, Options{Hosts: []string{"a.example.com"}})
+	if _, ok := plain.ChallengeAnswer("a.example.com", challengePath+token); ok {
+		t.Error("answered without acme")
+	}
+}
