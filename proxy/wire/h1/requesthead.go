@@ -61,8 +61,7 @@ func (s *stream) fault(err error) {
 	if s.head.Version == 0 {
 		s.head.Version = message.HTTP11 // in which the refusal is written
 	}
-	s.head.Fault = err
-	s.CloseAfter()
+	s.head.Fault, s.closing = err, true
 	s.head.ContentLength, s.head.Fields, s.expects = 0, nil, false
 	s.body.mode, s.body.err = bodyNone, io.EOF
 }

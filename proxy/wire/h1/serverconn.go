@@ -273,11 +273,14 @@ func (c *serverConn) exchange(s *stream) bool {
 		return false
 	}
 	c.stopWatch()
+	if s.finished && s.Flush() != nil {
+		s.finished = false
+	}
 	switch {
 	case !s.finished:
 		s.giveBack()
 		c.cutAnswer(s)
-	case s.closing && !s.lingers && s.body.err == io.EOF && c.in.buffered() == 0:
+	case s.closing && s.body.err == io.EOF && s.head.Fault == nil && c.in.buffered() == 0:
 		c.in.release()
 		_ = c.conn.Close()
 	case s.closing, !c.skip(&s.body):

@@ -28,7 +28,6 @@ type stream struct {
 	expects bool // the client waits for 100 (Continue)
 	invited bool // it was sent, or the answer has begun; guarded by c.wmu
 	closing bool // the connection ends with this answer
-	lingers bool // and the client is not told before it has sent more
 
 	began, finished, upgraded bool // of the answer
 
@@ -90,7 +89,7 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-func (s *stream) CloseAfter() { s.closing, s.lingers = true, true }
+func (s *stream) CloseAfter() { s.closing = true }
 
 var (
 	errBegun     = errors.New("the answer has begun")
@@ -297,6 +296,8 @@ func (s *stream) giveBack() {
 	s.out = nil
 }
 
+// Finish leaves the end to be sent when the handler has returned: whoever sees an
+// answer whole finds what the handler has recorded of it.
 func (s *stream) Finish(trailers message.Fields) error {
 	switch {
 	case s.err != nil:
@@ -319,9 +320,6 @@ func (s *stream) Finish(trailers message.Fields) error {
 			}
 		}
 		s.out.B = append(b, "\r\n"...)
-	}
-	if err := s.Flush(); err != nil {
-		return err
 	}
 	s.finished = true
 	return nil
