@@ -1,0 +1,142 @@
+package httpsig
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Wanted is a signature that the sender of Accept-Signature asks for (RFC 9421,
+// section 5): on a request for the response, on a response for the next request.
+type Wanted struct {
+	Label      string
+	Components []string // written as in a [Policy]
+	Created    bool     // with the parameter created
+	Expires    bool     // with the parameter expires
+
+	// Values to be used as they are; "" where the signer chooses.
+	Nonce, KeyID, Alg, Tag string
+}
+
+// ParseAcceptSignature reads the field Accept-Signature. No field is no wish and no
+// fault. The error is nil or an *[Error] with [Malformed].
+func ParseAcceptSignature(fields Fields) ([]Wanted, error) {
+	value, err := oneLine(fields, "accept-signature")
+	if err != nil {
+		return nil, err
+	}
+	if value == "" {
+		return nil, nil
+	}
+	bad := fault(Malformed, "Accept-Signature is no dictionary of inner lists of components")
+	if len(value) > maxInput {
+		return nil, bad
+	}
+	var all []Wanted
+	var labels []string
+	p := parser{s: value}
+	for range maxLabels {
+		label, ok := p.key()
+		if !ok || contains(labels, label) || !p.take('=') {
+			return nil, bad
+		}
+		w, ok := p.wanted()
+		if !ok {
+			return nil, bad
+		}
+		w.Label = label
+		labels, all = append(labels, label), append(all, w)
+		done, ok := p.comma()
+		switch {
+		case !ok:
+			return nil, bad
+		case done:
+			return all, nil
+		}
+	}
+	return nil, bad
+}
+
+// wanted reads one wish. It is like an input but for created and expires, which
+// have no value.
+func (p *parser) wanted() (w Wanted, ok bool) {
+	var in input
+	if !p.take('(') {
+		return w, false
+	}
+	for n := 0; ; n++ {
+		gap := p.spaces()
+		if p.take(')') {
+			break
+		}
+		if n == maxComponents || n > 0 && gap == 0 || !in.component(p) {
+			return w, false
+		}
+	}
+	for _, c := range in.components[:in.n] {
+		w.Components = append(w.Components, c.String())
+	}
+	var seen []string
+	for {
+		key, value, more, ok := p.param()
+		if !ok || contains(seen, key) || len(seen) == maxParameters {
+			return w, false
+		}
+		if !more {
+			return w, in.fault == ""
+		}
+		seen = append(seen, key)
+		switch key {
+		case "created":
+			w.Created, ok = true, value.isTrue()
+		case "expires":
+			w.Expires, ok = true, value.isTrue()
+		case "nonce":
+			w.Nonce, ok = value.raw, plainString(value) && validNonce(value.raw)
+		case "keyid":
+			w.KeyID, ok = value.raw, plainString(value) && len(value.raw) <= maxKeyID
+		case "alg":
+			w.Alg, ok = value.raw, plainString(value)
+		case "tag":
+			w.Tag, ok = value.raw, plainString(value)
+		}
+		if !ok {
+			return w, false
+		}
+	}
+}
+
+// FormatAcceptSignature writes the value of Accept-Signature.
+func FormatAcceptSignature(wanted ...Wanted) (string, error) {
+	var all []string
+	for _, w := range wanted {
+		components, err := parseComponents(w.Components)
+		if err != nil {
+			return "", err
+		}
+		dst := append([]byte(w.Label), "=("...)
+		for i, c := range components {
+			if i > 0 {
+				dst = append(dst, ' ')
+			}
+			dst = c.appendTo(dst)
+		}
+		dst = append(dst, ')')
+		if w.Created {
+			dst = append(dst, ";created"...)
+		}
+		if w.Expires {
+			dst = append(dst, ";expires"...)
+		}
+		for _, p := range [...][2]string{{`;nonce="`, w.Nonce}, {`;keyid="`, w.KeyID}, {`;alg="`, w.Alg}, {`;tag="`, w.Tag}} {
+			if p[1] != "" {
+				dst = appendParam(dst, p[0], p[1])
+			}
+		}
+		all = append(all, string(dst))
+	}
+	value := strings.Join(all, ", ")
+	if _, err := ParseAcceptSignature(Lines{{"accept-signature", value}}); err != nil {
+		return "", fmt.Errorf("wanted signatures: %w", err)
+	}
+	return value, nil
+}

@@ -1,0 +1,4 @@
+package httpsig
+
+// SignBase signs a base as it is, for vectors whose parameters no Signer makes.
+func SignBase(k *Key, base []byte) ([]byte, error) { return k.sign(nil, base) }
