@@ -62,22 +62,27 @@ func (x *exchange) toHTTPS() error {
 func (x *exchange) answerChallenge(text string) error {
 	x.responded = true
 	x.record.Status = http.StatusOK
-	x.stream.CloseAfter()
-	_ = x.stream.SetWriteDeadline(time.Now().Add(refusalTime))
-	err := x.stream.Respond(&message.Response{Status: x.record.Status, Fields: message.Fields{
+	if err := answerPlainly(x.stream, x.record.Status, text); err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
+// answerPlainly answers with a short text and ends the connection.
+func answerPlainly(s wire.Stream, status int, text string) error {
+	s.CloseAfter()
+	_ = s.SetWriteDeadline(time.Now().Add(refusalTime))
+	err := s.Respond(&message.Response{Status: status, ContentLength: int64(len(text)), Fields: message.Fields{
 		{Name: "content-type", Value: "application/octet-stream"},
 		{Name: "cache-control", Value: "no-store"},
 	}}, false)
 	if err == nil {
-		_, err = x.stream.Write([]byte(text))
+		_, err = s.Write([]byte(text))
 	}
 	if err == nil {
-		err = x.stream.Finish(nil)
+		err = s.Finish(nil)
 	}
-	if err != nil {
-		return errClientGone(err)
-	}
-	return nil
+	return err
 }
 
 // publicPort is the port of HTTPS as clients see it.

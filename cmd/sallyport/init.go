@@ -13,7 +13,7 @@ import (
 )
 
 // first is the first gateway.yaml of a user: ten lines that serve.
-type first struct{ host, issuer, audience, upstream string }
+type first struct{ host, issuer, audience, upstream, email string }
 
 func newInit() *cobra.Command {
 	var f first
@@ -21,8 +21,9 @@ func newInit() *cobra.Command {
 		Use:   "init --host HOST --issuer URL --upstream URL",
 		Short: "Print a first gateway.yaml for your own server",
 		Long: `Print a first gateway.yaml: one route to one server for everyone who brings a
-token of one issuer. It serves as it is, with a certificate of a local authority
-for development; its comments say what to change for more.`,
+token of one issuer. With --email its certificate comes from Let's Encrypt, which
+calls this machine to see that the host is yours; without, from a local authority
+for development. Its comments say what to change for more.`,
 		Example: `  sallyport init --host models.example.com \
       --issuer https://login.example.com/realms/ml \
       --upstream http://127.0.0.1:8000 > gateway.yaml`,
@@ -32,6 +33,7 @@ for development; its comments say what to change for more.`,
 	c.Flags().StringVar(&f.issuer, "issuer", "", "the issuer of the tokens: what they have as iss (needed)")
 	c.Flags().StringVar(&f.upstream, "upstream", "", "the URL of the server to stand in front of (needed)")
 	c.Flags().StringVar(&f.audience, "audience", "models", "what tokens for this gateway have as aud")
+	c.Flags().StringVar(&f.email, "email", "", "where Let's Encrypt writes to; obtains a certificate from there")
 	return c
 }
 
@@ -64,6 +66,10 @@ func (f *first) flagOf(path string) string {
 	switch {
 	case strings.HasPrefix(path, "routes[0].host"):
 		return "--host"
+	case strings.HasPrefix(path, "tls.acme.email"):
+		return "--email"
+	case strings.HasPrefix(path, "tls.acme"):
+		return "--host"
 	case strings.HasPrefix(path, "routes[0].upstream"):
 		return "--upstream"
 	case strings.HasSuffix(path, ".audience"):
@@ -75,9 +81,16 @@ func (f *first) flagOf(path string) string {
 }
 
 func (f *first) text() string {
-	return fmt.Sprintf(`# Certificates: a development authority, kept in ./sallyport-ca. For your own:
+	tls := `# Certificates: a development authority, kept in ./sallyport-ca. For the world:
+#   tls: {acme: {email: you@example.com}}       from Let's Encrypt, or
 #   tls: {files: {cert: fullchain.pem, key: privkey.pem}}
-tls: {local: {}}
+tls: {local: {}}`
+	if f.email != "" {
+		tls = fmt.Sprintf(`# Certificates: from Let's Encrypt, kept in ./sallyport-acme. It calls ports 443 and 80
+# of the host. Try first with "sallyport cert obtain --dry-run".
+tls: {acme: {email: %s}}`, plainYAML(f.email))
+	}
+	return fmt.Sprintf(`%s
 issuers:
   main: {url: %s, audience: %s}
 routes:
@@ -85,7 +98,7 @@ routes:
     upstream: %s   # add "serves: tensorflow" (or flask, triton, openai, ollama) if it is one
     callers: issuer/main
     rules: [{allow: "*"}]   # everyone with such a token; fewer: [{allow: post, who: {scope: models.predict}}]
-`, plainYAML(f.issuer), plainYAML(f.audience), plainYAML(f.host), plainYAML(f.upstream))
+`, tls, plainYAML(f.issuer), plainYAML(f.audience), plainYAML(f.host), plainYAML(f.upstream))
 }
 
 // plainYAML writes text so that YAML reads it as that text.

@@ -99,7 +99,13 @@ func newACMESource(c *ACMEConfig, hosts []string, o Options) (*acmeSource, error
 		names: acmeNames(c, hosts), storage: storage, keyType: c.keyType(), log: o.Log, lines: pace{now: o.Now}, now: o.Now,
 		rhythm: usualRhythm(), state: map[string]*acmeState{}, poke: make(chan struct{}, 1),
 	}
-	s.challenges = newChallenges(storage, s.names)
+	shared := storage
+	if o.Challenges != "" {
+		if shared, err = newCertStorage(o.Challenges); err != nil {
+			return nil, err
+		}
+	}
+	s.challenges = newChallenges(shared, s.names)
 	solvers := map[string]acmez.Solver{}
 	for _, name := range c.challenges(o.PlainHTTP) {
 		switch name {

@@ -2,6 +2,10 @@ package edge
 
 import (
 	"crypto/tls"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -39,6 +43,12 @@ type LocalConfig struct {
 	Dir string `yaml:"dir"`
 	// Hosts are those to take although ACME could; without ACME it takes all.
 	Hosts setting.List[string] `yaml:"hosts"`
+}
+
+// missing says whether the authority has not been made yet.
+func (c *LocalConfig) missing() bool {
+	_, err := os.Stat(filepath.Join(c.dir(), authorityFile))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // takes says whether a host is the local authority's although there is ACME.

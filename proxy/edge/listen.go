@@ -155,6 +155,9 @@ type countedConn struct {
 	leave func()
 }
 
+// NetConn is the connection beneath, for what a net.Conn cannot do.
+func (c *countedConn) NetConn() net.Conn { return c.Conn }
+
 func (c *countedConn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(c.leave)

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/proxy"
+)
+
+func newCert() *cobra.Command {
+	var config string
+	c := &cobra.Command{
+		Use:   "cert",
+		Short: "List, obtain, renew and export certificates",
+		Long: `Work with the certificates of the configuration. "serve" obtains and renews by
+itself what tls.acme is for; these commands are for looking, for a first try, and
+for handing certificates on. They may run beside it: what they obtain, it takes
+into use within a minute.`,
+		Example: `  sallyport cert list
+  sallyport cert obtain --dry-run
+  sallyport cert renew models.example.com
+  sallyport cert export models.example.com --cert out.pem --key out.key`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q", "cert "+args[0])}
+			}
+			return c.Help()
+		},
+	}
+	c.PersistentFlags().StringVarP(&config, "config", "c", "gateway.yaml", "the configuration")
+	c.AddCommand(newCertList(&config), newCertObtain(&config), newCertRenew(&config), newCertExport(&config))
+	return c
+}
+
+// openCerts opens the certificates of the configuration at a path.
+func openCerts(path string, log *slog.Logger) (*proxy.Certificates, error) {
+	config, err := proxy.LoadConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	return proxy.OpenCertificates(config, proxy.Options{Log: log, Version: version()})
+}
+
+func newCertList(config *string) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "Show every certificate: its hosts, source, issuer, end and next renewal",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			w := c.OutOrStdout()
+			if output == "" {
+				output = "json"
+				if terminal(w) {
+					output = "table"
+				}
+			}
+			if output != "json" && output != "table" {
+				return usageError{fmt.Errorf("--output %q: want table or json", output)}
+			}
+			certs, err := openCerts(*config, nil)
+			if err != nil {
+				return err
+			}
+			return listCerts(w, certs.List(), output, time.Now())
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "", "table or json (default: table on a terminal, else json)")
+	return c
+}
+
+// listedCert is what `cert list` prints as JSON.
+type listedCert struct {
+	Hosts       []string  `json:"hosts"`
+	Source      string    `json:"source"`
+	State       string    `json:"state"` // valid, expired or missing
+	Issuer      string    `json:"issuer,omitempty"`
+	NotAfter    time.Time `json:"not_after,omitzero"`
+	NextRenewal time.Time `json:"next_renewal,omitzero"`
+	Error       string    `json:"error,omitempty"`
+}
+
+func listCerts(w io.Writer, certs []proxy.Certificate, output string, now time.Time) error {
+	listed := make([]listedCert, 0, len(certs))
+	for _, c := range certs {
+		state := "valid"
+		switch {
+		case c.NotAfter.IsZero():
+			state = "missing"
+		case now.After(c.NotAfter):
+			state = "expired"
+		}
+		listed = append(listed, listedCert{Hosts: c.Hosts, Source: c.Source, State: state, Issuer: c.Issuer, NotAfter: c.NotAfter, NextRenewal: c.NextRenewal, Error: c.LastError})
+	}
+	var err error
+	if output == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		err = e.Encode(listed)
+	} else {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "HOSTS\tSOURCE\tSTATE\tISSUER\tENDS\tNEXT RENEWAL")
+		for _, c := range listed {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", strings.Join(c.Hosts, " "), c.Source, c.State, dash(c.Issuer), day(c.NotAfter), day(c.NextRenewal))
+		}
+		err = t.Flush()
+		for _, c := range listed {
+			if err == nil && c.Error != "" {
+				_, err = fmt.Fprintf(w, "%s: %s\n", strings.Join(c.Hosts, " "), c.Error)
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("writing: %w", err)
+	}
+	return nil
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func day(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04")
+}
+
+func newCertObtain(config *string) *cobra.Command {
+	var dry bool
+	var directory string
+	c := &cobra.Command{
+		Use:   "obtain [NAME...]",
+		Short: "Obtain what is missing by ACME",
+		Long: `Obtain the certificates by ACME that are missing, of the names given or of all.
+Where the gateway is running it answers the authority; where it is not, its
+addresses are listened on meanwhile.
+
+With --dry-run a certificate is obtained for each name all the same, from Let's
+Encrypt's staging directory (or --directory), and thrown away: it shows whether
+names, DNS and ports are right without using up what the authority allows.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if directory != "" && !dry {
+				return usageError{fmt.Errorf("--directory is for --dry-run; the usual one is tls.acme.directory")}
+			}
+			certs, err := openCerts(*config, newLog(c.ErrOrStderr()))
+			if err != nil {
+				return err
+			}
+			if dry {
+				if err := certs.TryOut(c.Context(), args, directory); err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(c.OutOrStdout(), "ok: every certificate could be obtained; none was kept")
+				return err
+			}
+			return certs.Obtain(c.Context(), args, false)
+		},
+	}
+	c.Flags().BoolVar(&dry, "dry-run", false, "try with the staging directory, and keep nothing")
+	c.Flags().StringVar(&directory, "directory", "", "the directory for --dry-run (default: letsencrypt-staging)")
+	return c
+}
+
+func newCertRenew(config *string) *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use:   "renew NAME...",
+		Short: "Renew certificates by ACME now",
+		Long: `Renew certificates by ACME now, whether or not they are due: as after a key has
+leaked. A running gateway takes them into use within a minute.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if (len(args) == 0) != all {
+				return usageError{fmt.Errorf("name the certificates to renew, or say --all")}
+			}
+			certs, err := openCerts(*config, newLog(c.ErrOrStderr()))
+			if err != nil {
+				return err
+			}
+			return certs.Obtain(c.Context(), args, true)
+		},
+	}
+	c.Flags().BoolVar(&all, "all", false, "renew every one")
+	return c
+}
+
+func newCertExport(config *string) *cobra.Command {
+	var cert, key string
+	c := &cobra.Command{
+		Use:   "export HOST [--cert FILE] [--key FILE]",
+		Short: "Write a certificate by ACME, and its key, to files",
+		Long: `Write the certificate that a host has by ACME to a file or standard output, with
+the intermediate ones after it. The private key is written to a file only, which
+nobody else can read.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError{fmt.Errorf("want one host, found %d", len(args))}
+			}
+			certs, err := openCerts(*config, nil)
+			if err != nil {
+				return err
+			}
+			chain, secret, err := certs.Export(args[0])
+			if err != nil {
+				return err
+			}
+			if key != "" {
+				if err := replaceFile(key, secret, 0o600); err != nil {
+					return err
+				}
+			}
+			if cert != "" {
+				return replaceFile(cert, chain, 0o644)
+			}
+			if _, err := c.OutOrStdout().Write(chain); err != nil {
+				return fmt.Errorf("writing: %w", err)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&cert, "cert", "", "the file for the certificate (default: standard output)")
+	c.Flags().StringVar(&key, "key", "", "the file for the private key (default: it is not written)")
+	return c
+}
+
+// replaceFile writes a file so that others see the old one or the new one whole.
+func replaceFile(name string, text []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // made with mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if _, err = f.Write(text); err == nil {
+		err = f.Chmod(mode)
+	}
+	if closing := f.Close(); err == nil {
+		err = closing
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
