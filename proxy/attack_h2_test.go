@@ -85,7 +85,7 @@ func TestAttackFrames(t *testing.T) {
 }
 
 // TestAttackKnownGapsHTTP2 holds what net/http's server hides from those who stand on
-// it and the contract refuses, as TestAttackKnownGaps does for HTTP/1.1.
+// it and the contract refuses. Each must still fail, so that the list cannot rot.
 func TestAttackKnownGapsHTTP2(t *testing.T) {
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before("")})

@@ -143,6 +143,7 @@ func smuggles() []smuggle {
 	}
 	rows = append(rows, smugglesOfChunks(post)...)
 	rows = append(rows, smugglesOfLines()...)
+	rows = append(rows, smugglesOfLenience()...)
 	return append(rows, smugglesOfHosts()...)
 }
 

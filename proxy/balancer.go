@@ -8,7 +8,7 @@ import (
 
 	"sallyport/proxy/edge"
 	"sallyport/proxy/setting"
-	"sallyport/proxy/wire/stdhttp"
+	"sallyport/proxy/wire/h1"
 )
 
 // ProxyProtocolConfig is the section `listen.proxy_protocol`: balancers that pass
@@ -152,10 +152,10 @@ func (c *ListenConfig) forwardAuthAddr() []string {
 
 // serversBehind are the servers of the listeners for listed peers: one for
 // requests, one for decisions.
-func (g *Gateway) serversBehind(o stdhttp.Options) [2]*stdhttp.Server {
-	auth := stdhttp.New(g.decideForOther, o)
+func (g *Gateway) serversBehind(o h1.ServerOptions) [2]*h1.Server {
+	auth := h1.NewServer(g.decideForOther, o)
 	o.Scheme = "https" // as the clients of the balancer saw it
-	return [2]*stdhttp.Server{stdhttp.New(g.serve, o), auth}
+	return [2]*h1.Server{h1.NewServer(g.serve, o), auth}
 }
 
 // tlsGiven says whether anything stands in the section tls.

@@ -17,7 +17,7 @@ import (
 	"sallyport/proxy/audit"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/limit"
-	"sallyport/proxy/wire/stdhttp"
+	"sallyport/proxy/wire/h1"
 )
 
 // Options are what a [Gateway] takes from its surroundings. The zero Options are
@@ -136,11 +136,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, l.close())
 	}
-	limits := g.config.Limits.WithDefaults()
-	wireOptions := stdhttp.Options{
-		HeadBytes: int(limits.HeadBytes), HeadTime: limits.HeadTime.D(), IdleTime: limits.KeepAlive.D(), Streams: limits.Streams,
-	}
-	secure, plain := stdhttp.New(g.serve, wireOptions), stdhttp.New(g.redirect, wireOptions)
+	one, two := g.engineOptions()
+	secure, plain := newEngines(g.serve, one, two), h1.NewServer(g.redirect, one)
 
 	// Two groups: the servers end first, then what they stand on.
 	failed := make(chan error, 1)
@@ -153,13 +150,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if l.health != nil {
 		foundation.start(failed, func() error { return g.health.Run(base, l.health) })
 	}
+	servers.start(failed, secure.serveTwo)
 	for _, x := range l.https {
 		servers.start(failed, func() error { return secure.Serve(x) })
 	}
 	for _, x := range l.http {
 		servers.start(failed, func() error { return plain.Serve(x) })
 	}
-	behind := g.serversBehind(wireOptions)
+	behind := g.serversBehind(one)
 	if l.plain != nil {
 		servers.start(failed, func() error { return behind[0].Serve(l.plain) })
 	}
@@ -203,7 +201,7 @@ func (w *group) start(failed chan<- error, f func() error) {
 }
 
 // drain ends the servers: gently within the grace, then by force.
-func (g *Gateway) drain(ctx context.Context, servers ...*stdhttp.Server) {
+func (g *Gateway) drain(ctx context.Context, servers ...server) {
 	g.draining.Store(true)
 	grace := g.config.Drain.Or(defaultDrain)
 	g.log.Info("draining", "in_flight", g.inFlight.Load(), "grace", grace.String())
