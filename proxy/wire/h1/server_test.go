@@ -1,0 +1,467 @@
+package h1
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
+)
+
+var testOptions = ServerOptions{HeadTime: 10 * time.Second, IdleTime: time.Minute}
+
+// ok answers with the body of the request, or with its target where there is none.
+func ok(s wire.Stream) {
+	text, err := io.ReadAll(s.Body())
+	if err != nil {
+		s.CloseAfter()
+	}
+	if len(text) == 0 {
+		text = []byte(s.Head().Target)
+	}
+	status := 200
+	if s.Head().Fault != nil {
+		status = 400
+	}
+	_ = s.Respond(&message.Response{Status: status, ContentLength: int64(len(text))}, false)
+	_, _ = s.Write(text)
+	_ = s.Finish(nil)
+}
+
+// piped runs f in a bubble with a client of a server. All goroutines of the server
+// must have ended soon after the client has gone.
+func piped(t *testing.T, h wire.Handler, f func(t *testing.T, client net.Conn, s *Server)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		client, conn := net.Pipe()
+		s := NewServer(h, testOptions)
+		s.ServeConn(conn)
+		f(t, client, s)
+		client.Close()
+		time.Sleep(time.Minute)
+	})
+}
+
+// pass lets time pass, and all that was to happen in it happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// rest reads until the server closes.
+func rest(c net.Conn) string {
+	all, _ := io.ReadAll(c)
+	return string(all)
+}
+
+func send(t *testing.T, c net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSlowHead(t *testing.T) {
+	var fault error
+	h := func(s wire.Stream) { fault = s.Head().Fault; ok(s) }
+	piped(t, h, func(t *testing.T, c net.Conn, _ *Server) {
+		start := time.Now()
+		go func() { // a byte every five seconds
+			for i := range get {
+				if _, err := io.WriteString(c, get[i:i+1]); err != nil {
+					return
+				}
+				time.Sleep(5 * time.Second)
+			}
+		}()
+		answer := make([]byte, 12)
+		if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "HTTP/1.1 400" || fault != message.ErrHeadTimeout {
+			t.Errorf("got %q, %v; the fault is %v", answer, err, fault)
+		}
+		if took := time.Since(start); took < 10*time.Second || took > 11*time.Second {
+			t.Errorf("after %v, want 10 s", took)
+		}
+		if s := rest(c); !strings.Contains(s, "Connection: close") {
+			t.Errorf("the connection goes on: %q", s)
+		}
+	})
+}
+
+func TestIdleConnectionsEndSilently(t *testing.T) {
+	for name, c := range map[string]struct {
+		first string
+		after time.Duration
+	}{
+		"fresh":           {"", 10 * time.Second},
+		"after a request": {get + "\r\n", time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var calls atomic.Int32
+			piped(t, func(s wire.Stream) { calls.Add(1); ok(s) }, func(t *testing.T, conn net.Conn, _ *Server) {
+				start := time.Now()
+				in := bufio.NewReader(conn)
+				if c.first != "" {
+					send(t, conn, c.first)
+					if text := response(t, in); text != "/p" {
+						t.Errorf("answered %q", text)
+					}
+				}
+				before := calls.Load()
+				left, err := io.ReadAll(in)
+				if took := time.Since(start); len(left) > 0 || err != nil || took < c.after || took > c.after+time.Second || calls.Load() != before {
+					t.Errorf("got %q, %v after %v, and %d calls; want a silent end after %v", left, err, took, calls.Load()-before, c.after)
+				}
+			})
+		})
+	}
+}
+
+// response reads an answer with a length.
+func response(t *testing.T, in *bufio.Reader) string {
+	t.Helper()
+	length := 0
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, found := strings.CutPrefix(line, "Content-Length: "); found {
+			fmt.Sscan(n, &length)
+		}
+		if line == "\r\n" {
+			break
+		}
+	}
+	text := make([]byte, length)
+	if _, err := io.ReadFull(in, text); err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestSlowBody(t *testing.T) {
+	var got error
+	h := func(s wire.Stream) {
+		_ = s.SetReadDeadline(time.Now().Add(2 * time.Second))
+		_, got = io.ReadAll(s.Body())
+		ok(s)
+	}
+	piped(t, h, func(t *testing.T, c net.Conn, _ *Server) {
+		send(t, c, post+"Content-Length: 5\r\n\r\nhe")
+		if s := rest(c); !strings.HasPrefix(s, "HTTP/1.1 200") || !strings.Contains(s, "Connection: close") {
+			t.Errorf("answered %q", s)
+		}
+		if !errors.Is(got, os.ErrDeadlineExceeded) {
+			t.Errorf("read: %v, want a deadline", got)
+		}
+	})
+}
+
+// A deadline that is moved while a read waits holds for that read.
+func TestReadIsInterrupted(t *testing.T) {
+	var took time.Duration
+	h := func(s wire.Stream) {
+		start := time.Now()
+		go func() {
+			time.Sleep(time.Second)
+			s.CloseAfter()
+			_ = s.SetReadDeadline(longAgo)
+		}()
+		_, err := io.ReadAll(s.Body())
+		if took = time.Since(start); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("read: %v", err)
+		}
+	}
+	piped(t, h, func(t *testing.T, c net.Conn, _ *Server) {
+		send(t, c, post+"Content-Length: 5\r\n\r\n")
+		rest(c)
+		pass(time.Second)
+		if took != time.Second {
+			t.Errorf("interrupted after %v, want 1 s", took)
+		}
+	})
+}
+
+func TestClientThatNeverReads(t *testing.T) {
+	var got error
+	h := func(s wire.Stream) {
+		_ = s.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		_ = s.Respond(&message.Response{Status: 200, ContentLength: -1}, false)
+		for got == nil {
+			_, got = s.Write(make([]byte, 32<<10))
+		}
+	}
+	piped(t, h, func(t *testing.T, c net.Conn, _ *Server) {
+		send(t, c, get+"\r\n")
+		pass(10 * time.Second)
+		if !errors.Is(got, os.ErrDeadlineExceeded) {
+			t.Errorf("write: %v, want a deadline", got)
+		}
+	})
+}
+
+// Wherever a client vanishes, the handler learns no more than what was sent, and
+// nothing is left behind.
+func TestClientVanishesAnywhere(t *testing.T) {
+	const raw = post + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n"
+	for i := range len(raw) + 1 {
+		var whole, calls int
+		h := func(s wire.Stream) {
+			calls++
+			text, err := io.ReadAll(s.Body())
+			if err == nil && s.Head().Fault == nil {
+				whole++
+				if string(text) != "hello" {
+					t.Errorf("cut at %d: body %q", i, text)
+				}
+			}
+			_ = s.Respond(&message.Response{Status: 204}, false)
+			_ = s.Finish(nil)
+		}
+		piped(t, h, func(t *testing.T, c net.Conn, _ *Server) {
+			send(t, c, raw[:i])
+			c.Close()
+			pass(time.Second)
+			if head := strings.Index(raw, "\r\n\r\n") + 4; calls > 1 || calls == 1 != (i >= head) || whole == 1 != (i == len(raw)) {
+				t.Errorf("cut at %d: %d calls, %d whole requests", i, calls, whole)
+			}
+		})
+	}
+}
+
+func TestPipelining(t *testing.T) {
+	piped(t, ok, func(t *testing.T, c net.Conn, _ *Server) {
+		var all string
+		for i := range 20 {
+			all += fmt.Sprintf("POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n%02d", i, i)
+		}
+		go func() { _, _ = io.WriteString(c, all) }()
+		in := bufio.NewReader(c)
+		for i := range 20 {
+			if got := response(t, in); got != fmt.Sprintf("%02d", i) {
+				t.Errorf("answer %d is %q", i, got)
+			}
+		}
+	})
+}
+
+func TestContextEndsWhenTheClientGoes(t *testing.T) {
+	for name, body := range map[string]string{"no body": "\r\n", "body": "Content-Length: 2\r\n\r\nhi", "chunks": "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			var took time.Duration
+			h := func(s wire.Stream) {
+				_, _ = io.ReadAll(s.Body())
+				start := time.Now()
+				<-s.Context().Done()
+				took = time.Since(start)
+			}
+			piped(t, h, func(t *testing.T, c net.Conn, _ *Server) {
+				send(t, c, post+body)
+				time.Sleep(5 * time.Second)
+				c.Close()
+				pass(time.Second)
+				if took != 5*time.Second {
+					t.Errorf("the context ended after %v, want 5 s", took)
+				}
+			})
+		})
+	}
+}
+
+func TestContextEndsWithTheHandler(t *testing.T) {
+	var asked, late context.Context
+	var kept wire.Stream
+	piped(t, func(s wire.Stream) { asked, kept = s.Context(), s; ok(s) }, func(t *testing.T, c net.Conn, _ *Server) {
+		send(t, c, get+"Connection: close\r\n\r\n")
+		rest(c)
+		pass(time.Second)
+		late = kept.Context()
+		if asked.Err() == nil || late.Err() == nil {
+			t.Errorf("context %v, asked for later %v", asked.Err(), late.Err())
+		}
+	})
+}
+
+// The watch for the client's departure must not lose what the client sends.
+func TestWatchKeepsWhatComesEarly(t *testing.T) {
+	h := func(s wire.Stream) { time.Sleep(3 * time.Second); ok(s) }
+	for name, between := range map[string]time.Duration{"while it watches": 2 * time.Second, "after the answer": 4 * time.Second, "at once": 0} {
+		t.Run(name, func(t *testing.T) {
+			piped(t, h, func(t *testing.T, c net.Conn, _ *Server) {
+				go func() {
+					for i := range 3 {
+						_, _ = fmt.Fprintf(c, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i)
+						time.Sleep(between)
+					}
+				}()
+				in := bufio.NewReader(c)
+				for i := range 3 {
+					if got := response(t, in); got != fmt.Sprintf("/%d", i) {
+						t.Errorf("answer %d is %q", i, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestHandlerThatPanicsIsCut(t *testing.T) {
+	piped(t, func(s wire.Stream) { _ = s.Context(); panic("x") }, func(t *testing.T, c net.Conn, s *Server) {
+		send(t, c, get+"\r\n")
+		if got := rest(c); got != "" {
+			t.Errorf("answered %q", got)
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestShutdownAndClose(t *testing.T) {
+	entered := make(chan struct{}, 1)
+	slow := func(s wire.Stream) {
+		entered <- struct{}{}
+		select {
+		case <-time.After(5 * time.Second):
+		case <-s.Context().Done():
+		}
+		ok(s)
+	}
+	t.Run("waits for the answer", func(t *testing.T) {
+		piped(t, slow, func(t *testing.T, c net.Conn, s *Server) {
+			send(t, c, get+"\r\n")
+			<-entered
+			done := make(chan error, 1)
+			go func() { done <- s.Shutdown(context.Background()) }()
+			if got := rest(c); !strings.HasSuffix(got, "/p") || !strings.Contains(got, "Connection: close") {
+				t.Errorf("answered %q", got)
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("gives up with its context", func(t *testing.T) {
+		piped(t, slow, func(t *testing.T, c net.Conn, s *Server) {
+			send(t, c, get+"\r\n")
+			<-entered
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			if err := s.Shutdown(ctx); err != context.DeadlineExceeded {
+				t.Errorf("Shutdown: %v", err)
+			}
+			start := time.Now()
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if got := rest(c); got != "" || time.Since(start) > time.Second {
+				t.Errorf("answered %q after %v, want a cut at once", got, time.Since(start))
+			}
+		})
+	})
+	t.Run("ends idle connections", func(t *testing.T) {
+		piped(t, ok, func(t *testing.T, c net.Conn, s *Server) {
+			send(t, c, get+"\r\n")
+			in := bufio.NewReader(c)
+			response(t, in)
+			start := time.Now()
+			if err := s.Shutdown(context.Background()); err != nil || time.Since(start) > 0 {
+				t.Errorf("Shutdown: %v after %v", err, time.Since(start))
+			}
+			if left, err := io.ReadAll(in); len(left) > 0 || err != nil {
+				t.Errorf("left %q, %v", left, err)
+			}
+		})
+	})
+	t.Run("refuses what comes later", func(t *testing.T) {
+		piped(t, ok, func(t *testing.T, _ net.Conn, s *Server) {
+			_ = s.Close()
+			client, conn := net.Pipe()
+			s.ServeConn(conn)
+			if got := rest(client); got != "" {
+				t.Errorf("answered %q", got)
+			}
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Serve(l); err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+		})
+	})
+}
+
+// Under load, every request that is answered is answered whole, whatever ends the
+// server, and nothing is left behind.
+func TestEndUnderLoad(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		t.Run(fmt.Sprint("force ", force), func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := NewServer(ok, testOptions)
+			served := make(chan error, 1)
+			go func() { served <- s.Serve(l) }()
+			var clients sync.WaitGroup
+			var answered atomic.Int64
+			warm := make(chan struct{})
+			for range 20 {
+				clients.Go(func() {
+					for {
+						c, err := net.Dial("tcp", l.Addr().String())
+						if err != nil {
+							return
+						}
+						for in := bufio.NewReader(c); ; {
+							if _, err := io.WriteString(c, post+"Content-Length: 5\r\n\r\nhello"); err != nil {
+								break
+							}
+							head, err := in.ReadString('o') // the body's last byte; no field before has an "o" behind "hell"
+							for err == nil && !strings.HasSuffix(head, "hello") {
+								var more string
+								more, err = in.ReadString('o')
+								head += more
+							}
+							if err != nil {
+								if head != "" && !force {
+									t.Errorf("half an answer: %q, %v", head, err)
+								}
+								break
+							}
+							if answered.Add(1) == 2000 {
+								close(warm)
+							}
+						}
+						c.Close()
+					}
+				})
+			}
+			<-warm
+			end := func() error { return s.Shutdown(t.Context()) }
+			if force {
+				end = s.Close
+			}
+			if err := end(); err != nil {
+				t.Error(err)
+			}
+			if err := <-served; err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+			clients.Wait()
+			<-s.empty
+		})
+	}
+}
