@@ -1,0 +1,109 @@
+package httpsig_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"testing"
+
+	"sallyport/auth/httpsig"
+)
+
+// Allocations are gates: two for a verification, two for a signature.
+func TestAllocations(t *testing.T) {
+	key := secretKey(t, "k1")
+	m := sign(t, httpsig.RequestProfile(), key, request(), "")
+	v := verifier(t, httpsig.RequestPolicy(), key)
+	verify := testing.AllocsPerRun(200, func() {
+		if _, err := v.Verify(m); err != nil {
+			t.Fatal(err)
+		}
+	})
+	s, unsigned := signer(t, httpsig.RequestProfile()), request()
+	signed := testing.AllocsPerRun(200, func() {
+		if _, err := s.Sign(key, unsigned, ""); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if verify > 2 || signed > 2 {
+		t.Errorf("%v allocations to verify and %v to sign; want at most 2 each", verify, signed)
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	key := secretKey(b, "k1")
+	m := sign(b, httpsig.RequestProfile(), key, request(), "")
+	v := verifier(b, httpsig.RequestPolicy(), key)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := v.Verify(m); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// What someone without a key costs us: the same.
+func BenchmarkVerifyUnknown(b *testing.B) {
+	key := secretKey(b, "k1")
+	m := sign(b, httpsig.RequestProfile(), key, request(), "")
+	v := verifier(b, httpsig.RequestPolicy())
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := v.Verify(m); err == nil {
+			b.Fatal("an unknown key")
+		}
+	}
+}
+
+func BenchmarkSign(b *testing.B) {
+	key := secretKey(b, "k1")
+	s, m := signer(b, httpsig.RequestProfile()), request()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Sign(key, m, ""); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkContent(b *testing.B) {
+	content := make([]byte, 1<<20)
+	d, err := httpsig.ParseContentDigest(httpsig.Lines{{Name: "content-digest", Value: httpsig.ContentDigest(content)}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	// Plain SHA-256 over the same reads is what the others are measured by.
+	b.Run("plain", func(b *testing.B) {
+		b.SetBytes(int64(len(content)))
+		buf := make([]byte, 32<<10)
+		for b.Loop() {
+			h := sha256.New()
+			from := bytes.NewReader(content)
+			for {
+				n, err := from.Read(buf)
+				h.Write(buf[:n])
+				if err == io.EOF {
+					break
+				}
+			}
+			h.Sum(nil)
+		}
+	})
+	b.Run("verified", func(b *testing.B) {
+		b.SetBytes(int64(len(content)))
+		b.ReportAllocs()
+		buf := make([]byte, 32<<10)
+		for b.Loop() {
+			from := d.NewReader(bytes.NewReader(content))
+			for {
+				_, err := from.Read(buf)
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	})
+}
