@@ -113,7 +113,7 @@ func TestTreeArrows(t *testing.T) {
 	arrows := []struct {
 		from, to, why string
 	}{
-		{"cmd/...", "cmd/... proxy", "commands know the house, not its rooms"},
+		{"cmd/...", "cmd/... proxy auth/httpsig", "commands know the house, not its rooms; signing is a tool of its own"},
 
 		{"auth/identity", "", "a leaf: who a caller is depends on nothing"},
 		{"auth/httpsig", "", "a leaf: signatures know nothing of gateways"},
@@ -163,10 +163,11 @@ func TestTreeNetHTTP(t *testing.T) {
 		"cmd/sallyport/demo": "the issuer and the model server of the demonstration",
 	}
 	clients := map[string]string{
-		"auth/fetch": "the one client for what is fetched",
-		"proxy/edge": "acmez's client for authorities, bounded; webhooks that make records",
+		"auth/fetch":   "the one client for what is fetched",
+		"auth/httpsig": "the transport that signs requests and verifies responses, for clients in Go",
+		"proxy/edge":   "acmez's client for authorities, bounded; webhooks that make records",
 	}
-	clientNames := strings.Fields("Client ProxyFromEnvironment ParseTime Transport RoundTripper Request Response Header ErrUseLastResponse NewRequestWithContext")
+	clientNames := strings.Fields("Client DefaultTransport ProxyFromEnvironment ParseTime Transport RoundTripper Request Response Header ErrUseLastResponse NewRequestWithContext")
 	for _, s := range sources(t) {
 		for name, at := range s.imports() {
 			if strings.HasPrefix(name, "net/http/") {
