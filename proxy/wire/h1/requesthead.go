@@ -28,10 +28,11 @@ func (c *serverConn) readHead() *stream {
 	} else if line, _, ok := bytes.Cut(c.in.bytes(), []byte("\r\n")); ok && len(line) <= maxRequestLine {
 		_ = s.parseRequestLine(string(line)) // for the record: what is wrong comes behind it
 	}
+	if err == nil {
+		return s
+	}
 	var bad malformed
 	switch {
-	case err == nil:
-		return s
 	case err == tooLong:
 		err = message.ErrHeadTooLarge
 	case err == tooMany:

@@ -1,0 +1,23 @@
+//go:build !race
+
+package h1
+
+// The race detector makes pools forget.
+
+import (
+	"net"
+	"testing"
+)
+
+// Three: the stream, the text of the head, and the list of its fields.
+func TestRequestAllocatesLittle(t *testing.T) {
+	client, conn := net.Pipe()
+	s := NewServer(answerSmall, ServerOptions{})
+	s.ServeConn(conn)
+	defer s.Close()
+	a := &asker{conn: client}
+	a.ask(t)
+	if allocs := testing.AllocsPerRun(200, func() { a.ask(t) }); allocs > 3 {
+		t.Errorf("a request allocates %v times, want at most 3", allocs)
+	}
+}
