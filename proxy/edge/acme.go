@@ -379,8 +379,11 @@ func (s *acmeSource) keep(ctx context.Context, st *acmeState) {
 	now, retry := s.now(), st.retry
 	s.mu.Unlock()
 
-	s.askForWindow(ctx, st)
-	if due := st.stored == nil || !st.renewal.After(now); due && !retry.After(now) && ctx.Err() == nil {
+	due := func() bool { return st.stored == nil || !st.renewal.After(now) }
+	if !due() {
+		s.askForWindow(ctx, st) // which may take its time
+	}
+	if due() && !retry.After(now) && ctx.Err() == nil {
 		err = s.renew(ctx, st, false)
 	}
 

@@ -53,6 +53,7 @@ type acmePlan struct {
 	life    time.Duration // of certificates; 0: 90 days
 	nonces  int           // percentage of good nonces that the server refuses
 	account bool          // whether an external account is needed
+	silent  bool          // whether it has no word on renewals
 }
 
 // setenv guards the environment, where Pebble looks for some of its settings.
@@ -88,14 +89,12 @@ func newACMEHouse(t testing.TB, p acmePlan) *acmeHouse {
 			t.Fatal(err)
 		}
 	}
-	life := p.life
-	if life == 0 {
-		life = 90 * 24 * time.Hour
+	// Orders without a profile get any of them.
+	profiles := map[string]ca.Profile{"default": {ValidityPeriod: uint64(p.life.Seconds())}}
+	if p.life == 0 {
+		profiles = map[string]ca.Profile{"default": {ValidityPeriod: 90 * 24 * 3600}, "shortlived": {ValidityPeriod: 6 * 24 * 3600}}
 	}
-	h.ca = ca.New(quiet, h.db, "", "ecdsa", 0, 1, map[string]ca.Profile{
-		"default":    {ValidityPeriod: uint64(life.Seconds())},
-		"shortlived": {ValidityPeriod: 6 * 24 * 3600},
-	})
+	h.ca = ca.New(quiet, h.db, "", "ecdsa", 0, 1, profiles)
 	setenv.Lock()
 	os.Setenv("PEBBLE_WFE_NONCEREJECT", fmt.Sprint(p.nonces))
 	front := wfe.New(quiet, h.db, va.New(quiet, port(h.http), port(h.https), false, h.dns.addr, h.db), h.ca, []string{"pebble.test"}, false, p.account, 0, 0)
@@ -105,6 +104,13 @@ func newACMEHouse(t testing.TB, p acmePlan) *acmeHouse {
 		h.requests.Add(1)
 		if f := h.broken.Load(); f != nil {
 			(*f)(w, r)
+			return
+		}
+		if p.silent && r.URL.Path == "/dir" {
+			record := httptest.NewRecorder()
+			inner.ServeHTTP(record, r)
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, strings.Replace(record.Body.String(), `"renewalInfo"`, `"none"`, 1))
 			return
 		}
 		inner.ServeHTTP(w, r)

@@ -190,7 +190,7 @@ func TestACMEMixed(t *testing.T) {
 // is lost.
 func TestACMERenewalUnderLoad(t *testing.T) {
 	t.Parallel()
-	h := newACMEHouse(t, acmePlan{life: 6 * time.Second})
+	h := newACMEHouse(t, acmePlan{life: 6 * time.Second, silent: true})
 	r := h.start(h.config(nil), "a.example.com")
 	h.obtained(r, "a.example.com")
 	stop := make(chan struct{})
