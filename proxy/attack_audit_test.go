@@ -81,6 +81,7 @@ func sane(t *testing.T, log string) (count int) {
 }
 
 func TestAttackLogInjection(t *testing.T) {
+	t.Parallel()
 	h, j, log := logHouse(t)
 	sent := 0
 	for _, odd := range oddities {
@@ -140,6 +141,7 @@ func TestAttackLogInjection(t *testing.T) {
 
 // No log and no metric holds a credential, wherever a client has put it, or a part of one.
 func TestAttackSecretsInLogs(t *testing.T) {
+	t.Parallel()
 	h, j, log := logHouse(t)
 	good := h.token()
 	part := strings.Split(good, ".")
@@ -183,6 +185,7 @@ func TestAttackSecretsInLogs(t *testing.T) {
 
 // Nothing that a client chooses becomes a label.
 func TestAttackMetricLabels(t *testing.T) {
+	t.Parallel()
 	h, j, _ := logHouse(t)
 	random := rand.New(rand.NewPCG(3, 4))
 	word := func() string { return fmt.Sprintf("Q%dQ", random.Uint64()) }
@@ -214,5 +217,6 @@ func TestAttackMetricLabels(t *testing.T) {
 	if slices.ContainsFunc(series, func(s string) bool { return !strings.Contains(s, `method="other"`) }) {
 		t.Errorf("a method that is no one's: %s", strings.Join(series, "\n"))
 	}
+	f.c.Close()
 	h.end(j, nil)
 }

@@ -51,6 +51,7 @@ func TestAttackFramesThatPass(t *testing.T) {
 			}
 		}
 	}
+	f.c.Close()
 	h.end(j, up)
 }
 
@@ -100,6 +101,7 @@ func TestAttackKnownGapsHTTP2(t *testing.T) {
 	if len(up) != 1 || up[0].get("x-forwarded-proto") != "https" {
 		t.Errorf("the upstream saw %s", targets(up))
 	}
+	f.c.Close()
 	h.end(j, up)
 }
 

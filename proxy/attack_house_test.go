@@ -26,6 +26,34 @@ import (
 	"sallyport/proxy"
 )
 
+// TestMain fails the tests if a goroutine of ours is left after them.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if left := leftGoroutines(); code == 0 && left != "" {
+		fmt.Fprintln(os.Stderr, "goroutines are left:\n"+left)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// leftGoroutines waits for goroutines that are about to end.
+func leftGoroutines() (left string) {
+	buf := make([]byte, 4<<20)
+	for range 100 {
+		left = ""
+		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if strings.Contains(g, "sallyport/") && !strings.Contains(g, "leftGoroutines") && !strings.Contains(g, "benchGateway") && !strings.Contains(g, "answerAll") {
+				left += g + "\n\n"
+			}
+		}
+		if left == "" {
+			return ""
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return left
+}
+
 // judge is a model server that reads HTTP/1.1 by the letter of RFC 9112. What is
 // not exactly one strictly framed request with the gateway's own fields, each
 // once, is a fault, and so is a byte that comes before the answer to a request

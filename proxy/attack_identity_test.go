@@ -62,6 +62,7 @@ func unspoofed(t *testing.T, what string, up []*judged) {
 }
 
 func TestAttackSpoofedIdentity(t *testing.T) {
+	t.Parallel()
 	h, j := spoofHouse(t)
 	f := h.frames()
 	var stream uint32 = 1
@@ -96,11 +97,13 @@ func TestAttackSpoofedIdentity(t *testing.T) {
 			}
 		}
 	}
+	f.c.Close()
 	h.end(j, nil)
 }
 
 // In trailers such names vanish: the head, with the gateway's own, is long gone.
 func TestAttackSpoofedTrailers(t *testing.T) {
+	t.Parallel()
 	h, j := spoofHouse(t)
 	for own := range gatewaysOwn {
 		for batch := range slices.Chunk(spellings(own), 40) {
@@ -138,6 +141,7 @@ func TestAttackSpoofedTrailers(t *testing.T) {
 // Connection cannot take away what the gateway writes, nor anything else that
 // means something to the upstream.
 func TestAttackConnectionNominations(t *testing.T) {
+	t.Parallel()
 	h, j := spoofHouse(t)
 	token := h.token()
 	for _, own := range []string{"x-sallyport-principal", "X-Sallyport-Scopes", "X-SALLYPORT-REQUEST-ID", "x-forwarded-for", "X-Forwarded-Proto", "x-forwarded-host", "forwarded", "authorization", "cookie", "content-type", "x_sallyport_principal"} {

@@ -170,6 +170,7 @@ func forever(before, text string) func(net.Conn) {
 // An upstream that is hostile or mad ends in 502 or 504, in bounded memory and
 // time, whatever it sends.
 func TestAttackHostileUpstream(t *testing.T) {
+	t.Parallel()
 	for name, talk := range map[string]func(net.Conn){
 		"a head without end":      forever("HTTP/1.1 200 OK\r\n", "X: y\r\n"),
 		"a field without end":     forever("HTTP/1.1 200 OK\r\nX: ", "y"),
@@ -188,7 +189,7 @@ func TestAttackHostileUpstream(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			leavesNothing(t)
+			t.Parallel()
 			bad := rawUpstream(t, talk)
 			h := build(t, plan{more: "timeouts: {head: 500ms, idle: 500ms}", routes: oneRoute + fmt.Sprintf(`
   - {host: models.test, path: /bad, upstream: %q, callers: anonymous, rules: [{allow: "*"}]}
@@ -212,7 +213,7 @@ func TestAttackHostileUpstream(t *testing.T) {
 
 // A body without end to a client that has left, or has stopped reading, ends.
 func TestAttackEndlessAnswer(t *testing.T) {
-	leavesNothing(t)
+	t.Parallel()
 	var talking atomic.Int64
 	talk := forever("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "400\r\n"+strings.Repeat("x", 0x400)+"\r\n")
 	bad := rawUpstream(t, func(c net.Conn) {
@@ -246,7 +247,7 @@ func TestAttackEndlessAnswer(t *testing.T) {
 // An upstream that breaks off while the client still uploads is told of to the
 // client, who is there and waits.
 func TestAttackUpstreamThatBreaksOff(t *testing.T) {
-	leavesNothing(t)
+	t.Parallel()
 	h := build(t, plan{routes: strings.ReplaceAll(oneRoute, "%s", rawUpstream(t, func(net.Conn) {}))})
 	for _, framing := range []string{"Transfer-Encoding: chunked\r\n\r\n5\r\nhel", "Content-Length: 100000\r\n\r\nhel"} {
 		got := h.tell("POST / HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer " + h.token() + "\r\n" + framing)

@@ -83,7 +83,7 @@ func trickle(c net.Conn, text string) {
 }
 
 func TestAttackSlowClients(t *testing.T) {
-	leavesNothing(t)
+	t.Parallel()
 	h := build(t, plan{
 		handler: func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/much" {
@@ -163,7 +163,7 @@ func TestAttackSlowClients(t *testing.T) {
 }
 
 func TestAttackSlowStreams(t *testing.T) {
-	leavesNothing(t)
+	t.Parallel()
 	gone := make(chan struct{}, 10)
 	h := build(t, plan{
 		handler: func(w http.ResponseWriter, r *http.Request) {

@@ -171,6 +171,7 @@ func TestAttackUnknownTransferCodings(t *testing.T) {
 
 // A request whose end never comes is no request, and one whose upload rests ends.
 func TestAttackUnfinishedRequests(t *testing.T) {
+	t.Parallel()
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before(""), more: "timeouts: {idle: 300ms}\nlimits: {head_time: 2s}"})
 	token := h.token()

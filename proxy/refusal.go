@@ -224,13 +224,21 @@ func (x *exchange) refuse(err error) {
 	if r.reason == reasonClientGone {
 		return
 	}
-	unread := o.status == http.StatusBadRequest || o.status == http.StatusNotImplemented || o.status == http.StatusHTTPVersionNotSupported
-	if x.head.ContentLength != 0 || x.head.Upgrade != "" || unread {
+	if x.head.ContentLength != 0 || x.head.Upgrade != "" || unsettled(o.status) {
 		// The rest of the body is not worth reading, and what follows an ambiguous
 		// request or the wish for another protocol is not to be taken for HTTP.
 		x.stream.CloseAfter()
 	}
 	x.answer(o, r, err)
+}
+
+// unsettled says whether a status is that of a head that has no reading.
+func unsettled(status int) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+		return true
+	}
+	return false
 }
 
 // answer sends a refusal.
