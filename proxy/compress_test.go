@@ -163,14 +163,13 @@ func TestCompressedAnswerThatIsCutLooksCut(t *testing.T) {
 // More answers than there are places for go out all the same.
 func TestCompressorsAreBounded(t *testing.T) {
 	const many = 80
-	var under sync.WaitGroup
+	var under sync.WaitGroup // ends when every client has a head, and so every place is given out
 	under.Add(many)
 	h := build(t, plan{routes: compressedRoute, handler: func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain")
 		_, _ = io.WriteString(w, long[:100])
 		_ = http.NewResponseController(w).Flush()
-		under.Done()
-		under.Wait() // all are under way at once
+		under.Wait()
 		_, _ = io.WriteString(w, long)
 	}})
 	client, token := h.client(true), h.token()
@@ -183,6 +182,7 @@ func TestCompressorsAreBounded(t *testing.T) {
 			req.Header.Set("Authorization", "Bearer "+token)
 			req.Header.Set("Accept-Encoding", "gzip")
 			res, err := client.Do(req)
+			under.Done()
 			if err != nil {
 				t.Error(err)
 				return
