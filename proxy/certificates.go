@@ -148,3 +148,22 @@ func (c *Certificates) answerOne(s wire.Stream) {
 	}
 	_ = answerPlainly(s, status, text) // the authority notices
 }
+
+// announcedCertificates bounds how many are told of at the start.
+const announcedCertificates = 100
+
+// announceCertificates logs which certificates there are at the start, and which
+// are still to be obtained. Later changes are logged where they are made.
+func (g *Gateway) announceCertificates() {
+	for i, c := range g.edge.Certificates() {
+		if i == announcedCertificates {
+			g.log.Info("there are more certificates; see /readyz, or sallyport cert list")
+			return
+		}
+		if c.NotAfter.IsZero() {
+			g.log.Info("certificate missing; it is being obtained", "hosts", c.Hosts, "source", c.Source)
+			continue
+		}
+		g.log.Info("certificate", "hosts", c.Hosts, "source", c.Source, "issuer", c.Issuer, "not_after", c.NotAfter, "next_renewal", c.NextRenewal)
+	}
+}

@@ -300,6 +300,7 @@ func (g *Gateway) announce() {
 	if g.addrs.Health != nil {
 		g.log.Info("listening", "for", "health and metrics", "addr", g.addrs.Health.String())
 	}
+	g.announceCertificates()
 	if root := g.RootPath(); root != "" {
 		g.log.Info("certificates come from the local development authority", "root", root)
 	}

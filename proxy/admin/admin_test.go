@@ -73,7 +73,7 @@ func goodState() State {
 	return State{
 		Ready:        true,
 		Version:      "1.2.3",
-		Certificates: []Certificate{{Hosts: []string{"a.example.com"}, Source: "files", Issuer: "CA", NotAfter: time.Unix(1800000000, 0).UTC()}},
+		Certificates: []Certificate{{Hosts: []string{"a.example.com"}, Source: "files", Issuer: "CA", NotAfter: time.Unix(1800000000, 0).UTC(), NextRenewal: time.Unix(1795000000, 0).UTC()}},
 		Issuers:      []Issuer{{Name: "corp", Keys: 2, Fetched: time.Unix(1700000000, 0).UTC()}, {Name: "away", LastError: "cannot be reached"}},
 		Upstreams:    []Upstream{{Name: "tf", Endpoints: []Endpoint{{URL: "http://tf-1:8501", Healthy: true, Active: 3, Idle: 4}}}},
 	}
@@ -173,6 +173,7 @@ func TestMetrics(t *testing.T) {
 		`sallyport_build_info{version="1.2.3"} 1`,
 		`sallyport_certificate_not_after_timestamp_seconds{host="a.example.com",source="files"} 1.79e+09`,
 		`sallyport_certificate_fault{host="a.example.com",source="files"} 1`,
+		`sallyport_certificate_next_renewal_timestamp_seconds{host="a.example.com",source="files"} 1.795e+09`,
 		`sallyport_issuer_keys{issuer="corp"} 2`,
 		`sallyport_issuer_keys_age_seconds{issuer="corp"} 60`,
 		`sallyport_issuer_fault{issuer="corp"} 0`,

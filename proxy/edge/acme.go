@@ -49,6 +49,9 @@ type acmeSource struct {
 type acmeState struct {
 	name   string
 	stored *storedCert // nil: there is none
+	// seen is how its files looked when they were last read, by authority: there
+	// may be thousands, and they rarely change.
+	seen map[string]string
 
 	busy      bool
 	next      time.Time // when to look at it again
@@ -78,12 +81,12 @@ type rhythm struct {
 }
 
 // usualRhythm keeps within what Let's Encrypt allows: five failed validations of a
-// name in an hour, 300 orders in three.
+// name in an hour (an order may fail by two challenges), 300 orders in three.
 func usualRhythm() rhythm {
 	m := time.Minute
 	return rhythm{
 		look:    m,
-		refused: []time.Duration{5 * m, 20 * m, 60 * m, 120 * m, 240 * m, 480 * m},
+		refused: []time.Duration{20 * m, 60 * m, 120 * m, 240 * m, 480 * m},
 		away:    []time.Duration{m / 2, m, 2 * m, 5 * m, 10 * m, 30 * m},
 		burst:   10,
 		apart:   time.Second,
@@ -128,7 +131,7 @@ func newACMESource(c *ACMEConfig, hosts []string, o Options) (*acmeSource, error
 	}
 	certs := map[string]*tls.Certificate{}
 	for _, name := range s.names {
-		st := &acmeState{name: name}
+		st := &acmeState{name: name, seen: map[string]string{}}
 		s.state[name] = st
 		if err := s.adopt(st); err != nil {
 			st.lastError = err.Error()
@@ -215,6 +218,11 @@ func latest(a, b time.Time) time.Time {
 func (s *acmeSource) adopt(st *acmeState) error {
 	var faults []error
 	for _, a := range s.authorized {
+		stamp := s.storage.stamp(certmagic.StorageKeys.SiteCert(a.key, st.name), certmagic.StorageKeys.SitePrivateKey(a.key, st.name))
+		if st.seen[a.key] == stamp {
+			continue
+		}
+		st.seen[a.key] = stamp
 		c, err := s.load(a.key, st.name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):

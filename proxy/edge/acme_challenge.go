@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 
@@ -18,7 +17,7 @@ import (
 // storage is asked can answer.
 type challenges struct {
 	storage *certStorage
-	names   []string // that certificates are had for; others are not looked for
+	names   map[string]bool // that certificates are had for; others are not looked for
 
 	mu     sync.Mutex                  // guards both
 	tokens map[string]acme.Challenge   // of HTTP-01, by token
@@ -26,7 +25,11 @@ type challenges struct {
 }
 
 func newChallenges(storage *certStorage, names []string) *challenges {
-	return &challenges{storage: storage, names: names, tokens: map[string]acme.Challenge{}, certs: map[string]*tls.Certificate{}}
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return &challenges{storage: storage, names: set, tokens: map[string]acme.Challenge{}, certs: map[string]*tls.Certificate{}}
 }
 
 // errBadToken refuses what an authority must not send: it would name files.
@@ -108,7 +111,7 @@ const challengePath = "/.well-known/acme-challenge/"
 // pending there.
 func (s *challenges) answer(host, path string) (string, bool) {
 	token, ok := strings.CutPrefix(path, challengePath)
-	if !ok || !validToken(token) || !slices.Contains(s.names, host) {
+	if !ok || !validToken(token) || !s.names[host] {
 		return "", false
 	}
 	s.mu.Lock()
@@ -140,7 +143,7 @@ func validToken(token string) bool {
 
 // certificate is what TLS-ALPN-01 must find for a name; nil if nothing is pending.
 func (s *challenges) certificate(name string) *tls.Certificate {
-	if !slices.Contains(s.names, name) {
+	if !s.names[name] {
 		return nil
 	}
 	s.mu.Lock()

@@ -50,7 +50,9 @@ func TestACMEAuthorityInTrouble(t *testing.T) {
 				}
 			}
 		}, "larger than"},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 302) }, "302"},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}, "302"},
 		{"errors", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 500) }, "500"},
 		{"too many requests", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/problem+json")

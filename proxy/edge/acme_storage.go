@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -130,4 +131,16 @@ func (s *certStorage) loadKey(ctx context.Context, key string) ([]byte, error) {
 func (s *certStorage) setAside(key string) error {
 	name := s.Filename(key)
 	return os.Rename(name, name+".broken")
+}
+
+// stamp is how the files of some keys look from outside. It changes when they are
+// written.
+func (s *certStorage) stamp(keys ...string) string {
+	var b strings.Builder
+	for _, key := range keys {
+		if info, err := os.Stat(s.Filename(key)); err == nil {
+			fmt.Fprintf(&b, "%d %d;", info.ModTime().UnixNano(), info.Size())
+		}
+	}
+	return b.String()
 }
