@@ -30,13 +30,15 @@ func TestAttackFramesThatPass(t *testing.T) {
 	f.data(5, false, "hello")
 	f.headers(5, true, "x-sum: 7", "x-sallyport-principal: root", "x-unannounced: a")
 	f.headers(7, true, h.usual("GET", "/d", "cookie: a=1", "x-b: 1", "cookie: b=2", "cookie: c=3", "host: models.test")...)
-	for _, id := range []uint32{1, 3, 5, 7} {
+	f.headers(9, false, h.usual("POST", "/e", "content-length: 0")...)
+	f.data(9, true, "")
+	for _, id := range []uint32{1, 3, 5, 7, 9} {
 		if got := f.wait(id); got != "200" {
 			t.Errorf("stream %d: %s", id, got)
 		}
 	}
 	up := j.taken()
-	if got := targets(up); got != "GET /a?b, GET /d, POST /b hello, POST /c hello" {
+	if got := targets(up); got != "GET /a?b, GET /d, POST /b hello, POST /c hello, POST /e" {
 		t.Errorf("the upstream saw %s", got)
 	}
 	for _, r := range up {

@@ -161,7 +161,7 @@ func (r *RouteConfig) checkMethods(at string, f *setting.Faults) {
 		switch {
 		case m == "*":
 			f.Add(at, m, "stands for all methods", "remove the line")
-		case !message.ValidName(m) || m == "CONNECT":
+		case !message.ValidName(m) || !message.ServedMethod(m):
 			f.Add(at, m, "not a method that can be forwarded", "write some such as [GET, POST]")
 		case m != strings.ToUpper(m):
 			f.Add(at, m, "methods are compared letter by letter", "write "+strings.ToUpper(m))

@@ -95,6 +95,9 @@ func serve(h wire.Handler, scheme string, w http.ResponseWriter, r *http.Request
 		// An upstream may answer before the upload ends. HTTP/2 always may.
 		_ = s.rc.EnableFullDuplex()
 	}
+	if s.head.Version == message.HTTP2 && s.head.ContentLength == 0 && s.head.Fields.Has("content-length") && !s.ends() {
+		s.head.ContentLength = -1 // the field belies it, so the head has no reading
+	}
 	h(&s)
 	if !s.finished && !s.upgraded {
 		panic(http.ErrAbortHandler) // net/http's way to cut a connection or stream

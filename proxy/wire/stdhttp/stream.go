@@ -58,6 +58,16 @@ func (s *stream) SetReadDeadline(t time.Time) error {
 
 func (s *stream) SetWriteDeadline(t time.Time) error { return s.rc.SetWriteDeadline(t) }
 
+// ends waits for the end of a request over HTTP/2 that has announced no content, and
+// says whether it came. net/http calls the handler before it knows: content that
+// follows would come when the request has long been forwarded without any.
+func (s *stream) ends() bool {
+	_ = s.rc.SetReadDeadline(time.Now().Add(lingering))
+	n, err := s.r.Body.Read(make([]byte, 1))
+	_ = s.rc.SetReadDeadline(time.Time{})
+	return n == 0 && err == io.EOF
+}
+
 // outliveDeadlines gives the stream a context that does not end when a deadline
 // for reading passes. Over HTTP/1.1 net/http takes that for the client's departure,
 // and the client, which is there, would get no answer. The function that it
