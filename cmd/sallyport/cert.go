@@ -4,9 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -42,12 +42,12 @@ into use within a minute.`,
 }
 
 // openCerts opens the certificates of the configuration at a path.
-func openCerts(path string, log *slog.Logger) (*proxy.Certificates, error) {
+func openCerts(path string) (*proxy.Certificates, error) {
 	config, err := proxy.LoadConfig(path)
 	if err != nil {
 		return nil, err
 	}
-	return proxy.OpenCertificates(config, proxy.Options{Log: log, Version: version()})
+	return proxy.OpenCertificates(config, proxy.Options{Version: version()})
 }
 
 func newCertList(config *string) *cobra.Command {
@@ -67,7 +67,7 @@ func newCertList(config *string) *cobra.Command {
 			if output != "json" && output != "table" {
 				return usageError{fmt.Errorf("--output %q: want table or json", output)}
 			}
-			certs, err := openCerts(*config, nil)
+			certs, err := openCerts(*config)
 			if err != nil {
 				return err
 			}
@@ -157,7 +157,7 @@ names, DNS and ports are right without using up what the authority allows.`,
 			if directory != "" && !dry {
 				return usageError{fmt.Errorf("--directory is for --dry-run; the usual one is tls.acme.directory")}
 			}
-			certs, err := openCerts(*config, newLog(c.ErrOrStderr()))
+			certs, err := openCerts(*config)
 			if err != nil {
 				return err
 			}
@@ -168,12 +168,27 @@ names, DNS and ports are right without using up what the authority allows.`,
 				_, err = fmt.Fprintln(c.OutOrStdout(), "ok: every certificate could be obtained; none was kept")
 				return err
 			}
-			return certs.Obtain(c.Context(), args, false)
+			return obtain(c, certs, args, false)
 		},
 	}
 	c.Flags().BoolVar(&dry, "dry-run", false, "try with the staging directory, and keep nothing")
 	c.Flags().StringVar(&directory, "directory", "", "the directory for --dry-run (default: letsencrypt-staging)")
 	return c
+}
+
+// obtain obtains certificates and says what there is then.
+func obtain(c *cobra.Command, certs *proxy.Certificates, names []string, force bool) error {
+	failed := certs.Obtain(c.Context(), names, force)
+	for _, cert := range certs.List() {
+		host := cert.Hosts[0]
+		if cert.Source != "acme" || cert.NotAfter.IsZero() || cert.LastError != "" || len(names) > 0 && !slices.Contains(names, host) {
+			continue
+		}
+		if _, err := fmt.Fprintf(c.OutOrStdout(), "%s: valid until %s, from %s\n", host, day(cert.NotAfter), cert.Issuer); err != nil {
+			return fmt.Errorf("writing: %w", err)
+		}
+	}
+	return failed
 }
 
 func newCertRenew(config *string) *cobra.Command {
@@ -187,11 +202,11 @@ leaked. A running gateway takes them into use within a minute.`,
 			if (len(args) == 0) != all {
 				return usageError{fmt.Errorf("name the certificates to renew, or say --all")}
 			}
-			certs, err := openCerts(*config, newLog(c.ErrOrStderr()))
+			certs, err := openCerts(*config)
 			if err != nil {
 				return err
 			}
-			return certs.Obtain(c.Context(), args, true)
+			return obtain(c, certs, args, true)
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "renew every one")
@@ -210,7 +225,7 @@ nobody else can read.`,
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("want one host, found %d", len(args))}
 			}
-			certs, err := openCerts(*config, nil)
+			certs, err := openCerts(*config)
 			if err != nil {
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
 
 	"sallyport/proxy/setting"
 )
@@ -326,4 +327,28 @@ func TestChallengeAnswersNothingElse(t *testing.T) {
 	if _, ok := plain.ChallengeAnswer("a.example.com", challengePath+token); ok {
 		t.Error("answered without acme")
 	}
+}
+
+// Whatever is asked for, nothing but the pending challenge is answered, and no
+// file outside the folder of challenges is touched.
+func FuzzChallengeAnswer(f *testing.F) {
+	token := strings.Repeat("t", 43)
+	for _, path := range []string{challengePath + token, challengePath + "../../etc/passwd", challengePath, "/", challengePath + "%2e%2e", challengePath + strings.Repeat("a", 500)} {
+		f.Add("a.example.com", path)
+	}
+	storage, err := newCertStorage(f.TempDir())
+	if err != nil {
+		f.Fatal(err)
+	}
+	c := newChallenges(storage, []string{"a.example.com"})
+	c.tokens[token] = acme.Challenge{Token: token, KeyAuthorization: "answer", Identifier: acme.Identifier{Value: "a.example.com"}}
+	f.Fuzz(func(t *testing.T, host, path string) {
+		text, ok := c.answer(host, path)
+		if pending := host == "a.example.com" && path == challengePath+token; ok != pending || ok && text != "answer" {
+			t.Errorf("%q %q: answered %q, %t", host, path, text, ok)
+		}
+		if rest, ok := strings.CutPrefix(path, challengePath); ok && validToken(rest) && strings.ContainsAny(rest, "/.\\\x00%") {
+			t.Errorf("%q passes for a token", rest)
+		}
+	})
 }
