@@ -129,6 +129,9 @@ func FormatAcceptSignature(wanted ...Wanted) (string, error) {
 		}
 		for _, p := range [...][2]string{{`;nonce="`, w.Nonce}, {`;keyid="`, w.KeyID}, {`;alg="`, w.Alg}, {`;tag="`, w.Tag}} {
 			if p[1] != "" {
+				if err := validID(p[1]); err != nil {
+					return "", fmt.Errorf("wanted signature %s: a parameter: %w", w.Label, err)
+				}
 				dst = appendParam(dst, p[0], p[1])
 			}
 		}

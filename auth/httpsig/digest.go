@@ -192,3 +192,21 @@ func (r *DigestReader) Read(p []byte) (int, error) {
 	r.end = err
 	return n, err
 }
+
+// WantsContentDigest says whether the field Want-Content-Digest asks for a digest
+// that is made here: sha-256, with a preference above 0. It is only a hint: what
+// cannot be read asks for nothing.
+func WantsContentDigest(fields Fields) bool {
+	value, err := oneLine(fields, "want-content-digest")
+	if err != nil || len(value) > maxInput {
+		return false
+	}
+	text, ok := appendMembers(nil, &parser{s: value}, "sha-256")
+	p := parser{s: string(text)}
+	if !ok {
+		return false
+	}
+	b, ok := p.bare()
+	preference, isInteger := b.integer()
+	return ok && isInteger && preference > 0
+}

@@ -289,3 +289,17 @@ func (s *selection) readSignatures(value string, labels []string) *Error {
 	}
 	return nil
 }
+
+// hasLabel says whether a head has a signature with this label, or signatures that
+// cannot be read.
+func hasLabel(fields Fields, label string) bool {
+	value, err := oneLine(fields, "signature-input")
+	if value == "" || err != nil || len(value) > maxInput {
+		return value != "" || err != nil
+	}
+	s := selection{ours: -1}
+	var labels [maxLabels]string
+	const none = "\x00" // no tag can be that
+	n, err := s.readInputs(value, none, &labels)
+	return err != nil || contains(labels[:n], label)
+}

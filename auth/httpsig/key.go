@@ -89,11 +89,11 @@ func Ed25519PublicKey(id string, public ed25519.PublicKey) (*Key, error) {
 
 func validID(id string) error {
 	if id == "" || len(id) > maxKeyID {
-		return fmt.Errorf("key id of %d bytes: want 1 to %d", len(id), maxKeyID)
+		return fmt.Errorf("id of %d bytes: want 1 to %d", len(id), maxKeyID)
 	}
 	for i := 0; i < len(id); i++ {
 		if c := id[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			return fmt.Errorf("key id %q: want printable ASCII without quotes and backslashes", id)
+			return fmt.Errorf("id %q: want printable ASCII without quotes and backslashes", id)
 		}
 	}
 	return nil

@@ -161,12 +161,16 @@ func (v *Verifier) Verify(m *Message) (*Signature, error) {
 	return v.finish(m, s)
 }
 
-// VerifyTrailer is Verify for a signature that stands in the trailers.
+// VerifyTrailer is Verify for a signature that stands in the trailers. Its label
+// must be of the whole message, and so not be one of the head.
 func (v *Verifier) VerifyTrailer(m *Message) (*Signature, error) {
 	s := v.scratch.Get().(*scratch)
 	defer v.scratch.Put(s)
 	if err := s.find(m.Trailers, v.policy.Tag); err != nil {
 		return nil, err
+	}
+	if hasLabel(m.Fields, s.inputs[s.ours].label) {
+		return nil, fault(Malformed, "head and trailers have signatures with the same label")
 	}
 	return v.finish(m, s)
 }
