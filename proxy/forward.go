@@ -89,9 +89,8 @@ func (x *exchange) request(target string, body message.Body) *upstream.Request {
 		Inform:   x.stream.Inform,
 		Trailers: x.trailers,
 		Interrupt: func() {
-			// The rest of the body stays unread, so nothing that follows it on the
-			// connection can be.
-			x.stream.CloseAfter()
+			// The upstream answered and wants no more. The client has not been told to
+			// stop: the engine skips what is left, or closes where that is too much.
 			_ = x.stream.SetReadDeadline(longAgo)
 		},
 	}

@@ -61,7 +61,18 @@ func cutLine(block string) (line, rest string) {
 // cutField takes a settled line apart.
 func cutField(line string) message.Field {
 	i := strings.IndexByte(line, ':')
-	return message.Field{Name: line[:i], Value: strings.Trim(line[i+1:], " \t")}
+	return message.Field{Name: line[:i], Value: trimBlank(line[i+1:])}
+}
+
+// trimBlank takes the white space off both ends of a value.
+func trimBlank(v string) string {
+	for v != "" && (v[0] == ' ' || v[0] == '\t') {
+		v = v[1:]
+	}
+	for v != "" && (v[len(v)-1] == ' ' || v[len(v)-1] == '\t') {
+		v = v[:len(v)-1]
+	}
+	return v
 }
 
 // fields reads the lines of a settled block, which ends in an empty line.

@@ -193,6 +193,54 @@ func TestReadIsInterrupted(t *testing.T) {
 	})
 }
 
+// What the handler leaves of a body is skipped, within bounds, even behind an
+// answer that came before it and a read that was interrupted.
+func TestUnreadBodyIsSkipped(t *testing.T) {
+	h := func(s wire.Stream) {
+		if s.Head().Target == "/early" {
+			_ = s.SetReadDeadline(longAgo)
+			if _, err := io.ReadAll(s.Body()); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("read: %v", err)
+			}
+			_ = s.Respond(&message.Response{Status: 200, ContentLength: 5}, false)
+			_, _ = s.Write([]byte("early"))
+			_ = s.Finish(nil)
+			return
+		}
+		ok(s)
+	}
+	for _, c := range []struct {
+		name string
+		size int
+		slow time.Duration
+		next string // the second answer; "" for none
+	}{
+		{"small", 100, 0, "/next"},
+		{"slow", 100, 3 * time.Second, ""},
+		{"as much as may be", 200 << 10, 0, "/next"},
+		{"more", 300 << 10, 0, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			piped(t, h, func(t *testing.T, conn net.Conn, _ *Server) {
+				go func() {
+					_, _ = fmt.Fprintf(conn, "POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", c.size)
+					time.Sleep(c.slow)
+					_, _ = conn.Write(make([]byte, c.size))
+					_, _ = io.WriteString(conn, "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+				}()
+				in := bufio.NewReader(conn)
+				if got := response(t, in); got != "early" {
+					t.Errorf("answered %q", got)
+				}
+				left, _ := io.ReadAll(in)
+				if got := string(left); got == "" != (c.next == "") || !strings.HasSuffix(got, c.next) {
+					t.Errorf("answered %q, want %q", got, c.next)
+				}
+			})
+		})
+	}
+}
+
 func TestClientThatNeverReads(t *testing.T) {
 	var got error
 	h := func(s wire.Stream) {

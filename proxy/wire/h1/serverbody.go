@@ -44,7 +44,9 @@ func (b *serverBody) Read(p []byte) (int, error) {
 		b.err = err
 		b.s.c.bodyEnded()
 		return n, err
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, new(malformed)):
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return n, err // what is left can still be read, or skipped
+	case errors.As(err, new(malformed)):
 	default:
 		err = gone(err)
 		b.s.gone(err)
