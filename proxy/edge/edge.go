@@ -150,7 +150,7 @@ func New(c Config, o Options) (*Edge, error) {
 
 // newTLSConfig makes the config that all connections begin with.
 func (e *Edge) newTLSConfig(version uint16, now func() time.Time) *tls.Config {
-	return &tls.Config{
+	c := &tls.Config{
 		MinVersion: version,
 		Time:       now,
 		// For 1.2 only; those of 1.3 are all sound and not configurable.
@@ -161,12 +161,12 @@ func (e *Edge) newTLSConfig(version uint16, now func() time.Time) *tls.Config {
 		NextProtos:       []string{"h2", "http/1.1"},
 		// Large bodies go out in full records at once.
 		DynamicRecordSizingDisabled: true,
-		// Session tickets: crypto/tls makes their keys itself, a new one each day,
-		// and forgets them after a week. It has no early data (0-RTT), which could
-		// be replayed.
+		// crypto/tls has no early data (0-RTT), which could be replayed.
 		GetConfigForClient: e.configFor,
 		GetCertificate:     e.certificateFor,
 	}
+	bindTickets(c, now)
+	return c
 }
 
 // cipherSuites are what is left of TLS 1.2: authenticated encryption, with keys

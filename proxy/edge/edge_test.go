@@ -402,6 +402,49 @@ func TestResumption(t *testing.T) {
 	}
 }
 
+// A session of one host does not resume with another, nor after a day.
+func TestTicketsAreBound(t *testing.T) {
+	ca, dir := newTestCA(t), t.TempDir()
+	var later time.Duration
+	var mu sync.Mutex
+	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return time.Now().Add(later) }
+	template := forHosts("a.example.com", "b.example.com")
+	template.NotAfter = time.Now().Add(30 * 24 * time.Hour)
+	e := newEdge(t, Config{MinVersion: "1.2", Files: setting.List[FileConfig]{ca.write(t, dir, "a", template)}},
+		Options{Hosts: []string{"a.example.com", "b.example.com"}, Now: clock})
+	addr := listen(t, e, Limits{})
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		mu.Lock()
+		later = 0
+		mu.Unlock()
+		cache := tls.NewLRUClientSessionCache(4)
+		resumed := func(name string) bool {
+			t.Helper()
+			state, err := call(addr, &tls.Config{ServerName: name, RootCAs: ca.pool, ClientSessionCache: cache, MaxVersion: version})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return state.DidResume
+		}
+		for i, want := range []bool{false, true, true} {
+			if got := resumed("a.example.com"); got != want {
+				t.Errorf("%s: call %d resumed: %t, want %t", tls.VersionName(version), i, got, want)
+			}
+		}
+		session, _ := cache.Get("a.example.com")
+		cache.Put("b.example.com", session)
+		if resumed("b.example.com") {
+			t.Errorf("%s: the session of a.example.com was taken for b.example.com", tls.VersionName(version))
+		}
+		mu.Lock()
+		later = ticketLife + time.Minute
+		mu.Unlock()
+		if resumed("a.example.com") {
+			t.Errorf("%s: a session was resumed after a day", tls.VersionName(version))
+		}
+	}
+}
+
 // A scanner must not be able to fill the disk.
 func TestRefusalLogIsBounded(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
