@@ -409,6 +409,7 @@ func settled(t testing.TB, start int) {
 func (h *house) tell(request string) string {
 	h.t.Helper()
 	c := h.dial("models.test")
+	defer c.Close()
 	_, _ = io.WriteString(c, request)
 	all, _ := io.ReadAll(c)
 	return string(all)

@@ -298,6 +298,7 @@ func (h *house) dial(host string, alpn ...string) *tls.Conn {
 func (h *house) raw(request string) string {
 	h.t.Helper()
 	c := h.dial("models.test")
+	defer c.Close()
 	if _, err := io.WriteString(c, strings.ReplaceAll(request, "TOKEN", h.token())); err != nil {
 		h.t.Fatal(err)
 	}
