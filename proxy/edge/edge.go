@@ -3,8 +3,10 @@
 // route has, versions that are too old and connections that are too many, before
 // a byte of HTTP is read.
 //
-// Certificates come from sources: files, and a local authority for development.
-// A source that fails later than at the start keeps what it had.
+// Certificates come from sources: files, authorities that speak ACME, and a local
+// authority for development. A source that fails later than at the start keeps
+// what it had; what ACME has yet to obtain, it obtains in the background, and the
+// name is refused until then.
 //
 // Clients that dial an address instead of a name send no name (RFC 6066, section
 // 3). They ask for the address that they reached, that is, the local address of
