@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -178,13 +180,19 @@ func (p *Process) until(t testing.TB, what string, holds func() bool) {
 	t.Fatalf("%s did not %s within %v\n%s", p.name, what, patience, p.tail(4000))
 }
 
-// FreeAddress is a loopback address whose port was free a moment ago.
+// FreeAddress is a loopback address whose port was free a moment ago. It lies
+// below the range from which the system takes ports for connections, so that no
+// client has it by the time a server wants it.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(22000))))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
