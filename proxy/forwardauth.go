@@ -87,7 +87,7 @@ func (x *exchange) rebuild() error {
 		h.Method, h.Scheme, h.Authority, h.Target = take("x-forwarded-method"), take("x-forwarded-proto"), take("x-forwarded-host"), take("x-forwarded-uri")
 	}
 	x.head = h
-	x.record.Method, x.record.Host, x.record.Path = h.Method, h.Authority, ""
+	x.record.Method, x.record.Host, x.record.Path = h.Method, withoutSecrets(h.Authority), ""
 	if lost {
 		return &refusal{reason: reasonUntold, cause: errUntold}
 	}
