@@ -110,6 +110,7 @@ func (o *order) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certm
 func (o *order) issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	client := o.client(o.bounds)
 	defer client.HTTPClient.CloseIdleConnections()
+	replaces := o.replaces
 	for again := false; ; again = true {
 		account, err := o.account(ctx, client)
 		if err != nil {
@@ -120,7 +121,7 @@ func (o *order) issue(ctx context.Context, csr *x509.CertificateRequest) (*certm
 			return nil, err
 		}
 		params.Profile = o.profile
-		params.Replaces = o.replaces
+		params.Replaces = replaces
 		chains, err := client.ObtainCertificate(ctx, params)
 		var problem acme.Problem
 		if errors.As(err, &problem) && problem.Type == acme.ProblemTypeAccountDoesNotExist && !again {
@@ -128,6 +129,12 @@ func (o *order) issue(ctx context.Context, csr *x509.CertificateRequest) (*certm
 			if err := o.storage.setAside(o.accountKey()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, err
 			}
+			continue
+		}
+		if err != nil && replaces != nil && refusesReplacement(problem.Type) {
+			// To name the certificate that is replaced is a courtesy (RFC 9773, section
+			// 5): an authority that does not know it any more must not end renewal.
+			replaces = nil
 			continue
 		}
 		if err != nil {
@@ -138,6 +145,17 @@ func (o *order) issue(ctx context.Context, csr *x509.CertificateRequest) (*certm
 		}
 		return &certmagic.IssuedCertificate{Certificate: chains[0].ChainPEM, Metadata: chains[0]}, nil
 	}
+}
+
+// refusesReplacement says whether a problem may be about the certificate that an
+// order named as replaced. Others, such as a failed challenge, are not asked
+// about a second time.
+func refusesReplacement(problem string) bool {
+	switch problem {
+	case acme.ProblemTypeAlreadyReplaced, acme.ProblemTypeMalformed, acme.ProblemTypeServerInternal:
+		return true
+	}
+	return false
 }
 
 // client makes a client for one order: it keeps no connection after it.

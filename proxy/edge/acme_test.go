@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/tls"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,6 +75,26 @@ func TestACMERestart(t *testing.T) {
 	}
 	if s := second.statusOf(t, "a.example.com"); s.LastError != "" {
 		t.Errorf("status %+v", s)
+	}
+}
+
+// An authority that was set up anew knows neither the account nor the certificate
+// that a renewal replaces. The renewal does without them.
+func TestACMERenewsWhereNothingIsRemembered(t *testing.T) {
+	t.Parallel()
+	before, anew := newACMEHouse(t, acmePlan{}), newACMEHouse(t, acmePlan{})
+	first := before.start(before.config(nil), "a.example.com")
+	cert := before.obtained(first, "a.example.com")
+	first.stop()
+	handler := http.HandlerFunc(anew.server.Config.Handler.ServeHTTP)
+	before.broken.Store(&handler)
+	anew.directory, anew.bundle, anew.storage = before.directory, before.bundle, before.storage
+	second := anew.start(anew.config(nil), "a.example.com")
+	if err := second.Obtain(t.Context(), nil, true); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := anew.leaf("a.example.com"); err != nil || got.Equal(cert) {
+		t.Errorf("%v; want a certificate of the new authority", err)
 	}
 }
 
