@@ -164,6 +164,10 @@ func (g *Gateway) announceCertificates() {
 			g.log.Info("certificate missing; it is being obtained", "hosts", c.Hosts, "source", c.Source)
 			continue
 		}
-		g.log.Info("certificate", "hosts", c.Hosts, "source", c.Source, "issuer", c.Issuer, "not_after", c.NotAfter, "next_renewal", c.NextRenewal)
+		facts := []any{"hosts", c.Hosts, "source", c.Source, "issuer", c.Issuer, "not_after", c.NotAfter}
+		if !c.NextRenewal.IsZero() {
+			facts = append(facts, "next_renewal", c.NextRenewal)
+		}
+		g.log.Info("certificate", facts...)
 	}
 }
