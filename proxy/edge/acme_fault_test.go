@@ -115,6 +115,33 @@ func TestACMEAuthorityDownAtStart(t *testing.T) {
 	h.obtained(second, "a.example.com")
 }
 
+// An authority that is down when a renewal is due costs nothing: what there is
+// serves on, the failure is told, and the renewal comes when the authority does.
+func TestACMEAuthorityDownAtRenewal(t *testing.T) {
+	t.Parallel()
+	h := newACMEHouse(t, acmePlan{})
+	r := h.start(h.config(nil), "a.example.com")
+	cert := h.obtained(r, "a.example.com")
+	down := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	h.broken.Store(&down)
+	if err := r.Obtain(t.Context(), nil, true); err == nil {
+		t.Error("renewed by an authority that is down")
+	}
+	if got, err := h.leaf("a.example.com"); err != nil || !got.Equal(cert) {
+		t.Errorf("while it is down: %v; want the certificate that there was", err)
+	}
+	if s := r.statusOf(t, "a.example.com"); s.LastError == "" {
+		t.Errorf("nothing is told of the failure: %+v", s)
+	}
+	h.broken.Store(nil)
+	if err := r.Obtain(t.Context(), nil, true); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h.leaf("a.example.com"); err != nil || got.Equal(cert) {
+		t.Errorf("once it is back: %v; want a new certificate", err)
+	}
+}
+
 // Half of the nonces are refused: that is what nonces are like, not a failure.
 func TestACMENonceStorm(t *testing.T) {
 	t.Parallel()

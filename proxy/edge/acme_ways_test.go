@@ -190,7 +190,7 @@ func TestACMEMixed(t *testing.T) {
 // is lost.
 func TestACMERenewalUnderLoad(t *testing.T) {
 	t.Parallel()
-	h := newACMEHouse(t, acmePlan{life: 6 * time.Second, silent: true})
+	h := newACMEHouse(t, acmePlan{life: 12 * time.Second, silent: true}) // renewed at 8 s, so 4 s are left for a slow machine
 	r := h.start(h.config(nil), "a.example.com")
 	h.obtained(r, "a.example.com")
 	stop := make(chan struct{})
