@@ -36,16 +36,10 @@ type Policy struct {
 
 // Grant is leave to make one call. Only [Policy.Decide] makes a valid one; the
 // zero Grant opens nothing.
-type Grant struct {
-	call  model.Call
-	valid bool
-}
+type Grant struct{ valid bool }
 
 // Valid says whether the grant opens anything.
 func (g Grant) Valid() bool { return g.valid }
-
-// Call is what the grant is for.
-func (g Grant) Call() model.Call { return g.call }
 
 // New compiles rules. It refuses what [Rule.Check] would find a fault with.
 func New(rules []Rule) (*Policy, error) {
@@ -99,7 +93,7 @@ func (p *Policy) Decide(caller *identity.Principal, call model.Call) (Grant, err
 	}
 	for i := range p.allow {
 		if a := &p.allow[i]; a.covers(call) && a.who.match(caller) {
-			return Grant{call: call, valid: true}, nil
+			return Grant{valid: true}, nil
 		}
 	}
 	return Grant{}, p.refusal(caller, &call)

@@ -28,7 +28,6 @@ type exchange struct {
 	trusted bool       // the peer is one of those proxies
 	route   *route
 	caller  identity.Principal
-	call    model.Call
 	grant   policy.Grant
 	held    admission // what admit took, given back by finish
 
@@ -151,9 +150,8 @@ func (x *exchange) screen() error { return x.route.policy.Screen(&x.caller) }
 // authorize decides on the call and gets the grant without which forward moves
 // nothing.
 func (x *exchange) authorize() error {
-	x.call = model.Raw(x.head)
 	var err error
-	x.grant, err = x.route.policy.Decide(&x.caller, x.call)
+	x.grant, err = x.route.policy.Decide(&x.caller, model.Raw(x.head))
 	return err
 }
 

@@ -181,9 +181,6 @@ func cipherSuites() []uint16 {
 	}
 }
 
-// TLSConfig is the config for a listener. It must not be modified.
-func (e *Edge) TLSConfig() *tls.Config { return e.config }
-
 // configFor refuses, with words in the log, clients that the handshake is going
 // to fail for.
 func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {

@@ -94,9 +94,6 @@ func NewRate(c RateConfig, now func() time.Time) *Rate {
 	return r
 }
 
-// Per is the config's: "principal", "address" or "route".
-func (r *Rate) Per() string { return r.per }
-
 // Allow takes one request from key's allowance. If there is none left, it takes
 // nothing and returns after what time there will be.
 func (r *Rate) Allow(key string) (retry time.Duration, ok bool) {
