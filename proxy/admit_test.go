@@ -72,3 +72,21 @@ func TestInFlightLimit(t *testing.T) {
 		t.Errorf("the first got %d", got.StatusCode)
 	}
 }
+
+// Who may do nothing here causes no work: the refusal comes before any room is
+// taken, and before the body is asked for.
+func TestStrangersAreScreenedBeforeAdmission(t *testing.T) {
+	h := build(t, plan{routes: strings.TrimRight(oneRoute, "\n") + "\n    limits: {body: 1KiB, rate: {per: route, limit: 1/h, burst: 1}}\n"})
+	stranger := map[string]string{"Authorization": "Bearer " + h.token("models.read")}
+	for range 3 {
+		h.refused(h.do("POST", "/", strings.Repeat("x", 2048), stranger), 403, "insufficient_scope")
+	}
+	got := h.raw("POST / HTTP/1.1\r\nHost: models.test\r\nAuthorization: " + stranger["Authorization"] + "\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 403 ") {
+		t.Errorf("got %s; want 403 and no 100 before it", got)
+	}
+	h.untouched()
+	if got := h.do("POST", "/", "{}", nil); got.StatusCode != 200 {
+		t.Errorf("strangers used up the allowance: %d %s", got.StatusCode, got.body)
+	}
+}
