@@ -11,7 +11,7 @@ import (
 // Obtain obtains by ACME what is missing of the named certificates, of all if none
 // is named; with force also what there is, as renewals. Listeners must be open. It
 // returns the failures of all names, in words with what would do. It is for
-// commands: [Edge.Run] does the same by itself.
+// commands, whose Edge does not run: [Edge.Run] does the same by itself.
 func (e *Edge) Obtain(ctx context.Context, names []string, force bool) error {
 	if e.acme == nil {
 		return errors.New("there is no tls.acme in the configuration")
