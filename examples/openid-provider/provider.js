@@ -6,7 +6,7 @@
 //   CLIENT_SECRET  the client's secret; without it one is made and printed
 //   TLS_DIR        where provider.crt and provider.key lie or are made; default here
 import { execFileSync } from 'node:child_process';
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { join } from 'node:path';
@@ -25,8 +25,12 @@ const resources = {
 };
 
 function signingKey(kid, alg, type, options) {
-  const { privateKey } = generateKeyPairSync(type, options);
-  return { ...privateKey.export({ format: 'jwk' }), kid, alg, use: 'sig' };
+  // By way of PEM: a pair that was just made shares a lock between its two keys, and
+  // Node.js 20 at times waits for it for ever when one of them is exported as JWK.
+  const { privateKey } = generateKeyPairSync(type, {
+    ...options, publicKeyEncoding: { type: 'spki', format: 'pem' }, privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+  });
+  return { ...createPrivateKey(privateKey).export({ format: 'jwk' }), kid, alg, use: 'sig' };
 }
 
 const provider = new Provider(issuer, {

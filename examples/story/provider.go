@@ -24,6 +24,10 @@ type Provider struct {
 	client  *http.Client
 }
 
+// providerPatience is how long a provider may take to start before it is started
+// a second time.
+const providerPatience = 20 * time.Second
+
 // StartProvider starts the provider with the given environment, such as
 // "TOKEN_ALG=ES256", beside its defaults.
 func StartProvider(t testing.TB, env ...string) *Provider {
@@ -53,7 +57,15 @@ func StartProvider(t testing.TB, env ...string) *Provider {
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), append([]string{"PORT=" + port, "CLIENT_SECRET=" + p.Secret, "TLS_DIR=" + dir}, env...)...)
 	p.process = Start(t, "openid-provider", cmd)
-	p.process.Listens(t, address)
+	if !p.process.up(address, providerPatience) {
+		// Node.js 20 has been seen to hang while it starts.
+		t.Logf("the provider does not listen after %v; once more", providerPatience)
+		p.process.Stop(t)
+		again := exec.Command(cmd.Path, cmd.Args[1:]...)
+		again.Dir, again.Env = cmd.Dir, cmd.Env
+		p.process = Start(t, "openid-provider", again)
+		p.process.Listens(t, address)
+	}
 	p.client = Client(t, p.CA)
 	return p
 }
