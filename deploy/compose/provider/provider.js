@@ -3,7 +3,7 @@
 // kept: after a restart new tokens are needed.
 //
 //   ISSUER    its name, which is its address for clients
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import Provider, { errors } from 'oidc-provider';
@@ -11,8 +11,12 @@ import Provider, { errors } from 'oidc-provider';
 const secret = (name) => readFileSync(`/run/secrets/${name}`, 'utf8').trim();
 const resource = 'https://models.example';
 
-const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-const signing = { ...privateKey.export({ format: 'jwk' }), kid: randomBytes(8).toString('hex'), alg: 'ES256', use: 'sig' };
+// By way of PEM: a pair that was just made shares a lock between its two keys, and
+// Node.js 20 at times waits for it for ever when one of them is exported as JWK.
+const { privateKey } = generateKeyPairSync('ec', {
+  namedCurve: 'P-256', publicKeyEncoding: { type: 'spki', format: 'pem' }, privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+});
+const signing = { ...createPrivateKey(privateKey).export({ format: 'jwk' }), kid: randomBytes(8).toString('hex'), alg: 'ES256', use: 'sig' };
 
 const provider = new Provider(process.env.ISSUER, {
   jwks: { keys: [signing] },
