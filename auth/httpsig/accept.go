@@ -93,16 +93,22 @@ func (p *parser) wanted() (w Wanted, ok bool) {
 		case "nonce":
 			w.Nonce, ok = value.raw, plainString(value) && validNonce(value.raw)
 		case "keyid":
-			w.KeyID, ok = value.raw, plainString(value) && len(value.raw) <= maxKeyID
+			w.KeyID, ok = value.raw, plainID(value)
 		case "alg":
-			w.Alg, ok = value.raw, plainString(value)
+			w.Alg, ok = value.raw, plainID(value)
 		case "tag":
-			w.Tag, ok = value.raw, plainString(value)
+			w.Tag, ok = value.raw, plainID(value)
 		}
 		if !ok {
 			return w, false
 		}
 	}
+}
+
+// plainID says whether a value is a string that could name a key, or is absent as
+// the empty one: what could not be written again is not read either.
+func plainID(b bare) bool {
+	return b.kind == bareString && (b.raw == "" || validID(b.raw) == nil)
 }
 
 // FormatAcceptSignature writes the value of Accept-Signature.

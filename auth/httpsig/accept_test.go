@@ -27,16 +27,17 @@ func TestAcceptSignature(t *testing.T) {
 		t.Errorf("no field: %v, %v", got, err)
 	}
 	for name, value := range map[string]string{
-		"a label twice":           `a=(),a=()`,
-		"created with a value":    `a=();created=1`,
-		"a parameter twice":       `a=();tag="x";tag="x"`,
-		"an unknown component":    `a=("@nonsense")`,
-		"no list":                 `a="x"`,
-		"a nonce that is none":    `a=();nonce="\""`,
-		"too many":                `a=(),b=(),c=(),d=(),e=()`,
-		"too long":                `a=();x="` + strings.Repeat("x", 4096) + `"`,
-		"a comma at the end":      `a=(),`,
-		"components side by side": `a=("x""y")`,
+		"a label twice":            `a=(),a=()`,
+		"created with a value":     `a=();created=1`,
+		"a parameter twice":        `a=();tag="x";tag="x"`,
+		"an unknown component":     `a=("@nonsense")`,
+		"no list":                  `a="x"`,
+		"a nonce that is none":     `a=();nonce="\""`,
+		"too many":                 `a=(),b=(),c=(),d=(),e=()`,
+		"too long":                 `a=();x="` + strings.Repeat("x", 4096) + `"`,
+		"a comma at the end":       `a=(),`,
+		"a tag too long to be one": `a=();tag="` + strings.Repeat("0", 129) + `"`,
+		"components side by side":  `a=("x""y")`,
 	} {
 		if got, err := httpsig.ParseAcceptSignature(httpsig.Lines{{Name: "accept-signature", Value: value}}); code(err) != httpsig.Malformed {
 			t.Errorf("%s: %v, %v", name, got, err)

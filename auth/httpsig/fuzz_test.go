@@ -204,6 +204,7 @@ func FuzzStructured(f *testing.F) {
 // FuzzFields reads what anyone may send: no panic, and bounds hold.
 func FuzzFields(f *testing.F) {
 	f.Add(`sp=("@method" "content-digest";req);created;nonce="n";tag="t"`)
+	f.Add(`a=();tag="` + strings.Repeat("0", 129) + `"`)
 	f.Add("sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:, md5=:AA==:")
 	f.Fuzz(func(t *testing.T, value string) {
 		fields := httpsig.Lines{{Name: "accept-signature", Value: value}, {Name: "content-digest", Value: value}}
