@@ -1,0 +1,179 @@
+package shared
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// maxState bounds a state file, in bytes: some fifty million claims.
+const maxState = 1 << 30
+
+// Save leaves what lives in the state file, for the next process, and ends the
+// store: claims that come later are refused with [ErrStopped]. It is for a planned
+// stop, after the last exchange. After an error it may be called again. Without a
+// state file it leaves nothing.
+func (r *Replay) Save() error {
+	r.stopped.Store(true)
+	if r.file == "" {
+		return nil
+	}
+	now := r.now()
+	if r.settling.Load() {
+		r.settle(now, now.Sub(r.start))
+	}
+	r.sweep(now.Unix())
+	if err := leave(r.file, appendState(nil, r.state())); err != nil {
+		return fmt.Errorf("leaving the state of the replay store: %w", err)
+	}
+	return nil
+}
+
+// state copies what there is. No claims are made any more.
+func (r *Replay) state() *state {
+	s := new(state)
+	for i := range r.shards {
+		sh := &r.shards[i]
+		sh.mu.Lock()
+		for _, b := range sh.buckets {
+			k := savedBucket{from: b.from, to: b.to, last: b.last, end: b.end}
+			k.records = make([]byte, 0, len(b.claims)*recordSize)
+			for claim, number := range b.claims {
+				k.records = binary.BigEndian.AppendUint32(k.records, number)
+				k.records = append(k.records, claim[:]...)
+			}
+			s.buckets = append(s.buckets, k)
+		}
+		sh.mu.Unlock()
+	}
+	for _, k := range r.keys.Load().all {
+		s.keys = append(s.keys, k.id)
+	}
+	s.floor = r.floor.Load() // last: what was dropped meanwhile is below it
+	return s
+}
+
+// restore takes over a state. Nobody else uses r yet. There may be more claims
+// than there is room for: then there is none until they are over.
+func (r *Replay) restore(s *state) {
+	r.floor.Store(s.floor)
+	numbered := make([]*key, len(s.keys))
+	for i, id := range s.keys {
+		numbered[i] = r.key(id)
+	}
+	for _, from := range s.buckets {
+		for rest := from.records; len(rest) > 0; rest = rest[recordSize:] {
+			k := numbered[binary.BigEndian.Uint32(rest)]
+			claim := [16]byte(rest[4:recordSize])
+			b := r.shard(&claim).bucket(from.from, from.to)
+			if _, double := b.claims[claim]; double {
+				continue
+			}
+			b.claims[claim] = k.number
+			b.last = max(b.last, from.last)
+			b.end = max(b.end, from.end)
+			k.live.Add(1)
+			r.live.Add(1)
+		}
+	}
+}
+
+// take reads and removes a state file. It leaves alone what is not one, and fails
+// where no file could be left at the end.
+func take(name string) (b []byte, found bool, err error) {
+	if err := tryFolder(name); err != nil {
+		return nil, false, err
+	}
+	// Opening a named pipe would wait for its writer.
+	info, err := os.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, false, nil
+	case err != nil:
+		return nil, false, err
+	case !info.Mode().IsRegular():
+		return nil, false, fmt.Errorf("%s is not a regular file", name)
+	}
+	if b, err = read(name); err != nil {
+		return nil, false, err
+	}
+	if err := os.Remove(name); err != nil {
+		return nil, false, err
+	}
+	return b, true, syncFolder(name)
+}
+
+func read(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o002 != 0 {
+		return nil, fmt.Errorf("%s can be written by every user of this machine; chmod o-w %s", name, name)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxState+1))
+	if err != nil {
+		return nil, err
+	}
+	if !ours(b) || len(b) > maxState {
+		return nil, fmt.Errorf("%s is not a state file; name another, or empty it if no signature was used before", name)
+	}
+	return b, nil
+}
+
+// leave writes a state file so that it is there whole or not at all.
+func leave(name string, b []byte) error {
+	f, err := create(name)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	return syncFolder(name)
+}
+
+// create makes a new file beside the one that is named.
+func create(name string) (*os.File, error) {
+	return os.CreateTemp(filepath.Dir(name), ".new-*") // made with mode 0600
+}
+
+// tryFolder sees at the start that a file can be left at the end.
+func tryFolder(name string) error {
+	f, err := create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// syncFolder makes sure that what was renamed or removed stays so.
+func syncFolder(name string) error {
+	d, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		return nil // a file system that has no such thing
+	}
+	return err
+}

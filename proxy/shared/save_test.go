@@ -1,0 +1,341 @@
+package shared
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// touch writes a state file as an operator would.
+func touch(t testing.TB, name string, text []byte) string {
+	t.Helper()
+	if err := os.WriteFile(name, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// next starts the process after one that stopped.
+func next(t testing.TB, c *clock, file string, change func(*ReplayConfig)) *Replay {
+	t.Helper()
+	config := ReplayConfig{Nonces: 1 << 20, PerKey: 1 << 20, Window: maxAge, Skew: skew, State: file, Now: c.now}
+	if change != nil {
+		change(&config)
+	}
+	r, err := NewReplay(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func gone(t testing.TB, name string) {
+	t.Helper()
+	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s: got %v, want that it is gone", name, err)
+	}
+}
+
+func TestRestart(t *testing.T) {
+	const claims = 20_000
+	file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
+	c := &clock{at: noon}
+	r := next(t, c, file, nil)
+	gone(t, file)
+	created := make([]time.Time, claims)
+	for n := range created {
+		created[n] = c.now()
+		if err := r.Claim(fmt.Sprint("key-", n%3), numbered(uint64(n)), created[n], created[n].Add(maxAge)); err != nil {
+			t.Fatal(err)
+		}
+		c.add(2 * time.Millisecond)
+	}
+	before := r.Status()
+	if err := r.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("got %v with %v, want mode 0600", info.Mode(), err)
+	}
+	if err := sign(r, claims, c.now()); !errors.Is(err, ErrStopped) {
+		t.Errorf("after the stop: got %v, want %v", err, ErrStopped)
+	}
+	if err := r.Save(); err != nil {
+		t.Errorf("a second stop: got %v", err)
+	}
+
+	for name, change := range map[string]func(*ReplayConfig){
+		"same":            nil,
+		"longer window":   func(c *ReplayConfig) { c.Window = 5 * time.Minute },
+		"shorter window":  func(c *ReplayConfig) { c.Window = 10 * time.Second },
+		"other skew":      func(c *ReplayConfig) { c.Skew = 7 * time.Second },
+		"less room":       func(c *ReplayConfig) { c.Nonces, c.PerKey = claims/2, claims/2 },
+		"less of one key": func(c *ReplayConfig) { c.PerKey = 10 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			own := touch(t, filepath.Join(t.TempDir(), "nonces"), text)
+			c := &clock{at: c.now()}
+			r := next(t, c, own, change)
+			gone(t, own)
+			after := r.Status()
+			if after.Live != before.Live || after.FullestLive != before.FullestLive || after.Note != "" || !after.WindowUntil.IsZero() {
+				t.Errorf("got status\n%+v, want that of the stop\n%+v", after, before)
+			}
+			for range 10 {
+				for n, at := range created {
+					if c.now().After(at.Add(maxAge)) {
+						continue
+					}
+					if err := r.Claim("key-0", numbered(uint64(n)), at, at.Add(maxAge)); err == nil {
+						t.Fatalf("claim %d was granted again", n)
+					}
+				}
+				c.add(7 * time.Second)
+			}
+			c.add(maxAge)
+			if err := sign(r, claims, c.now()); err != nil {
+				t.Errorf("a new signature: got %v", err)
+			}
+		})
+	}
+}
+
+// TestStopInWindow stops in order while signatures of before a crash are still
+// refused: the next process must refuse them too.
+func TestStopInWindow(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "nonces")
+	c := &clock{at: noon}
+	r := next(t, c, file, nil)
+	c.add(5 * time.Second)
+	if err := r.Save(); err != nil {
+		t.Fatal(err)
+	}
+	r = next(t, c, file, nil)
+	var window *WindowError
+	if err := sign(r, 1, noon.Add(-time.Second)); !errors.As(err, &window) {
+		t.Errorf("got %v, want a window", err)
+	}
+	if got, want := r.Status().WindowUntil, noon.Add(skew+time.Second); !got.Equal(want) {
+		t.Errorf("got a window until %v, want %v", got, want)
+	}
+}
+
+// TestCrash starts again where no stop came before.
+func TestCrash(t *testing.T) {
+	file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
+	c := &clock{at: noon}
+	if err := sign(next(t, c, file, nil), 1, noon); err != nil {
+		t.Fatal(err)
+	}
+	r := next(t, c, file, nil)
+	var window *WindowError
+	if err := sign(r, 1, noon); !errors.As(err, &window) {
+		t.Errorf("got %v, want a window", err)
+	}
+	if note := r.Status().Note; !strings.Contains(note, "no state file") {
+		t.Errorf("got the note %q", note)
+	}
+}
+
+// saved is the state file of a store with two claims of two keys.
+func saved(t testing.TB) []byte {
+	t.Helper()
+	r, c := fresh(t, 10, 10)
+	for n, key := range []string{"acme", "bert"} {
+		if err := r.Claim(key, numbered(uint64(n)), c.now(), c.now().Add(maxAge)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Save(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(r.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// TestDamagedState cuts a state file at each byte and turns each bit: it counts as
+// none, and is removed.
+func TestDamagedState(t *testing.T) {
+	whole := saved(t)
+	if _, err := parseState(whole); err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole {
+		if _, err := parseState(whole[:n]); err == nil {
+			t.Errorf("the first %d bytes of %d pass", n, len(whole))
+		}
+		for bit := range 8 {
+			b := bytes.Clone(whole)
+			b[n] ^= 1 << bit
+			if _, err := parseState(b); err == nil {
+				t.Errorf("byte %d passes without bit %d", n, bit)
+			}
+		}
+	}
+	other := bytes.Clone(whole)
+	other[len(stateMagic)+3]++
+	for name, text := range map[string][]byte{
+		"cut":              whole[:len(whole)-1],
+		"cut early":        whole[:5],
+		"longer":           append(bytes.Clone(whole), 0),
+		"twice":            append(bytes.Clone(whole), whole...),
+		"another version":  other,
+		"bit in a claim":   append(append(bytes.Clone(whole[:120]), whole[120]^1), whole[121:]...),
+		"only the opening": []byte(stateMagic),
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := touch(t, filepath.Join(t.TempDir(), "nonces"), text)
+			r := next(t, &clock{at: noon}, file, nil)
+			gone(t, file)
+			var window *WindowError
+			if err := sign(r, 1, noon); !errors.As(err, &window) {
+				t.Errorf("got %v, want a window", err)
+			}
+			if s := r.Status(); !strings.Contains(s.Note, "damaged") || s.Live != 0 {
+				t.Errorf("got status %+v, want nothing live, and that the file was damaged", s)
+			}
+		})
+	}
+}
+
+// TestRefusedState starts with files that must not be taken. They stay as they
+// are.
+func TestRefusedState(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string
+		make       func(file string) error
+	}{
+		{"foreign", "not a state file", func(file string) error { return os.WriteFile(file, []byte("listen: :443\n"), 0o600) }},
+		{"one newline", "not a state file", func(file string) error { return os.WriteFile(file, []byte("\n"), 0o600) }},
+		{"others can write", "can be written by every user", func(file string) error {
+			return errors.Join(os.WriteFile(file, nil, 0o600), os.Chmod(file, 0o606))
+		}},
+		{"folder", "not a regular file", func(file string) error { return os.Mkdir(file, 0o700) }},
+		{"link", "not a regular file", func(file string) error { return os.Symlink("/dev/null", file) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "nonces")
+			if err := tt.make(file); err != nil {
+				t.Fatal(err)
+			}
+			_, err := NewReplay(ReplayConfig{Nonces: 1, PerKey: 1, Window: maxAge, State: file})
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			if _, err := os.Lstat(file); err != nil {
+				t.Errorf("the file has gone: %v", err)
+			}
+		})
+	}
+}
+
+// TestUnwritableFolder learns at the start, not at the stop, that no file can be
+// left.
+func TestUnwritableFolder(t *testing.T) {
+	dir := t.TempDir()
+	folders := map[string]string{
+		"missing":  filepath.Join(dir, "missing"),
+		"a file":   touch(t, filepath.Join(dir, "file"), nil),
+		"readonly": filepath.Join(dir, "readonly"),
+	}
+	if err := os.Mkdir(folders["readonly"], 0o500); err != nil {
+		t.Fatal(err)
+	}
+	for name, folder := range folders {
+		t.Run(name, func(t *testing.T) {
+			if name == "readonly" && os.Getuid() == 0 {
+				t.Skip("root may write anywhere")
+			}
+			_, err := NewReplay(ReplayConfig{Nonces: 1, PerKey: 1, Window: maxAge, State: filepath.Join(folder, "nonces")})
+			if err == nil {
+				t.Error("got no error")
+			}
+		})
+	}
+}
+
+// TestSaveAgain stops where the folder is away for a while.
+func TestSaveAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "var")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c := &clock{at: noon}
+	file := touch(t, filepath.Join(dir, "nonces"), nil)
+	r := next(t, c, file, nil)
+	if err := sign(r, 1, noon); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(dir); err != nil { // empty: nothing else was left there
+		t.Fatal(err)
+	}
+	if err := r.Save(); err == nil {
+		t.Error("got no error without a folder")
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("got %v, %v, want the state file alone", entries, err)
+	}
+	if err := sign(next(t, c, file, nil), 1, noon); !errors.Is(err, ErrReplayed) {
+		t.Errorf("got %v, want %v", err, ErrReplayed)
+	}
+}
+
+// FuzzState reads hostile state files, both as they are and with the right length
+// and checksum: what can be read is written the same, and restores.
+func FuzzState(f *testing.F) {
+	f.Add(saved(f))
+	f.Add([]byte(stateMagic))
+	f.Add(appendState(nil, &state{floor: noFloor, keys: []string{"", "a"}}))
+	f.Add(appendState(nil, &state{floor: 1, keys: []string{"a"}, buckets: []savedBucket{{from: 1, to: 2, last: 1, end: 9, records: make([]byte, recordSize)}}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		files := [][]byte{b}
+		if len(b) > lengthAt+8+32 {
+			files = append(files, seal(bytes.Clone(b[:len(b)-32]), 0))
+		}
+		for _, b := range files {
+			s, err := parseState(b)
+			if err != nil {
+				continue
+			}
+			if again := appendState(nil, s); !bytes.Equal(again, b) {
+				t.Fatalf("got\n%q, want\n%q", again, b)
+			}
+			r, err := NewReplay(ReplayConfig{Nonces: 10, PerKey: 10, Window: maxAge, Skew: skew, Now: func() time.Time { return noon }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.restore(s)
+			live := 0
+			for _, k := range s.buckets {
+				live += len(k.records) / recordSize
+			}
+			if got := int(r.live.Load()); got > live {
+				t.Fatalf("got %d live of %d", got, live)
+			}
+			r.Status()
+			r.stopped.Store(true)
+			if _, err := parseState(appendState(nil, r.state())); err != nil {
+				t.Fatalf("what was restored is saved wrong: %v", err)
+			}
+		}
+	})
+}
