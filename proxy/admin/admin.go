@@ -74,11 +74,21 @@ type Counts struct {
 	AuditPending int    // bytes of audit records waiting
 }
 
+// Replay tells of the store that knows which signatures were used.
+type Replay struct {
+	Live     int // claims that are remembered
+	Capacity int // how many can be
+	// Refused claims, by cause: a signature used again, no room, no room for more
+	// of its key, and a signature made before a start that knew nothing.
+	Replayed, Full, KeyFull, Window uint64
+}
+
 // Options say where a [Server] gets its answers. The functions must be safe for
 // concurrent use.
 type Options struct {
 	State      func() State  // nil: never ready
 	Counts     func() Counts // nil: not among the metrics
+	Replay     func() Replay // nil: not among the metrics
 	Collectors []prometheus.Collector
 	Log        *slog.Logger     // discarded if nil
 	Now        func() time.Time // time.Now if nil

@@ -160,6 +160,9 @@ func TestMetrics(t *testing.T) {
 		Counts: func() Counts {
 			return Counts{InFlight: 5, Connections: 6, AuditWritten: 8, AuditDropped: 9, AuditFailed: 10, AuditPending: 11}
 		},
+		Replay: func() Replay {
+			return Replay{Live: 12, Capacity: 13, Replayed: 14, Full: 15, KeyFull: 16, Window: 17}
+		},
 		Collectors: []prometheus.Collector{extra},
 		Now:        func() time.Time { return time.Unix(1700000060, 0) },
 	}
@@ -188,6 +191,12 @@ func TestMetrics(t *testing.T) {
 		"sallyport_audit_records_dropped_total 9",
 		"sallyport_audit_write_failures_total 10",
 		"sallyport_audit_pending_bytes 11",
+		"sallyport_replay_live 12",
+		"sallyport_replay_capacity 13",
+		`sallyport_replay_refused_total{cause="replayed"} 14`,
+		`sallyport_replay_refused_total{cause="full"} 15`,
+		`sallyport_replay_refused_total{cause="key_full"} 16`,
+		`sallyport_replay_refused_total{cause="window"} 17`,
 		"extra_total 7",
 		"go_goroutines ",
 		"process_open_fds ",

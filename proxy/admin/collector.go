@@ -11,6 +11,7 @@ import (
 type stateCollector struct {
 	state  func() State
 	counts func() Counts
+	replay func() Replay
 	now    func() time.Time
 
 	ready, build             *prometheus.Desc
@@ -21,6 +22,8 @@ type stateCollector struct {
 	inFlight, connections    *prometheus.Desc
 	written, dropped, failed *prometheus.Desc
 	pending                  *prometheus.Desc
+	claims, claimsMax        *prometheus.Desc
+	claimsRefused            *prometheus.Desc
 }
 
 func newStateCollector(o Options) *stateCollector {
@@ -30,6 +33,7 @@ func newStateCollector(o Options) *stateCollector {
 	return &stateCollector{
 		state:  o.State,
 		counts: o.Counts,
+		replay: o.Replay,
 		now:    o.Now,
 
 		ready:       desc("ready", "1 while the gateway takes requests, 0 before and while it drains."),
@@ -49,6 +53,10 @@ func newStateCollector(o Options) *stateCollector {
 		dropped:     desc("audit_records_dropped_total", "Audit records of refused requests for which the log had no room."),
 		failed:      desc("audit_write_failures_total", "Writes that the audit log's file refused."),
 		pending:     desc("audit_pending_bytes", "Bytes of audit records waiting to be written."),
+
+		claims:        desc("replay_live", "Signatures remembered, so that none is used twice."),
+		claimsMax:     desc("replay_capacity", "Signatures that can be remembered at once."),
+		claimsRefused: desc("replay_refused_total", "Signatures refused by the store that remembers them, by cause.", "cause"),
 	}
 }
 
@@ -83,17 +91,27 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 			gauge(s.idle, float64(e.Idle), u.Name, e.URL)
 		}
 	}
-	if s.counts == nil {
-		return
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		send(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	n := s.counts()
-	count := func(d *prometheus.Desc, v uint64) { send(d, prometheus.CounterValue, float64(v)) }
-	gauge(s.inFlight, float64(n.InFlight))
-	gauge(s.connections, float64(n.Connections))
-	count(s.written, n.AuditWritten)
-	count(s.dropped, n.AuditDropped)
-	count(s.failed, n.AuditFailed)
-	gauge(s.pending, float64(n.AuditPending))
+	if s.counts != nil {
+		n := s.counts()
+		gauge(s.inFlight, float64(n.InFlight))
+		gauge(s.connections, float64(n.Connections))
+		count(s.written, n.AuditWritten)
+		count(s.dropped, n.AuditDropped)
+		count(s.failed, n.AuditFailed)
+		gauge(s.pending, float64(n.AuditPending))
+	}
+	if s.replay != nil {
+		n := s.replay()
+		gauge(s.claims, float64(n.Live))
+		gauge(s.claimsMax, float64(n.Capacity))
+		count(s.claimsRefused, n.Replayed, "replayed")
+		count(s.claimsRefused, n.Full, "full")
+		count(s.claimsRefused, n.KeyFull, "key_full")
+		count(s.claimsRefused, n.Window, "window")
+	}
 }
 
 // certificates sends one metric for each host and source: of several
