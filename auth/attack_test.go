@@ -351,7 +351,8 @@ func TestCredentialsInOtherPlaces(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			p, err := f.chain.Authenticate(context.Background(), c.head, client)
+			proof, err := f.chain.Authenticate(context.Background(), c.head, client)
+			p := proof.Caller
 			if got := reason(t, err); got != c.want || p.IsZero() != (err != nil) {
 				t.Errorf("got %q, reason %q, want %q", p.String(), got, c.want)
 			}

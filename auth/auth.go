@@ -13,10 +13,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"sallyport/auth/httpsig"
 	"sallyport/auth/identity"
 	"sallyport/proxy/message"
 )
@@ -37,16 +37,26 @@ type Authenticator interface {
 // Config is what an [Auth] is made of. It must not be modified after [New].
 type Config struct {
 	Issuers map[string]IssuerConfig // by the name that routes use: issuer/NAME
-	Now     func() time.Time        // time.Now if nil
-	Log     *slog.Logger            // nil: nothing is logged
-	Budget  Budget                  // of failures per client address
-	Cache   CacheLimits             // of verified tokens
+	Keys    map[string]*SigningKey  // by keyid, of [ReadSigningKeys]
+	Aliases map[string]string       // from qualified names of callers to the one that stands for several
+
+	MaxAge time.Duration // of signatures; httpsig.Lifetime if zero
+	Skew   time.Duration // of signers' clocks; none if zero
+
+	Now    func() time.Time // time.Now if nil
+	Log    *slog.Logger     // nil: nothing is logged
+	Budget Budget           // of failures per client address
+	Cache  CacheLimits      // of verified tokens
 }
 
 // Auth checks credentials for all routes of one configuration. It is safe for
 // concurrent use. A new Auth believes nothing that an older one verified.
 type Auth struct {
 	issuers map[string]*issuer
+	keys    map[string]*SigningKey
+	aliases map[string]string
+	maxAge  time.Duration
+	skew    time.Duration
 	tokens  *tokenCache
 	budget  *budget
 	now     func() time.Time
@@ -64,9 +74,13 @@ type Auth struct {
 // issuers are asked when [Auth.Run] starts or the first token needs a key,
 // whichever is first. The configuration must have passed [IssuerConfig.Check].
 func New(c Config) (*Auth, error) {
-	a := &Auth{issuers: make(map[string]*issuer, len(c.Issuers)), now: c.Now}
+	a := &Auth{issuers: make(map[string]*issuer, len(c.Issuers)), now: c.Now,
+		keys: maps.Clone(c.Keys), aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
 	if a.now == nil {
 		a.now = time.Now
+	}
+	if a.maxAge == 0 {
+		a.maxAge = httpsig.Lifetime
 	}
 	log := c.Log
 	if log == nil {
@@ -143,49 +157,8 @@ func (a *Auth) Status() []IssuerStatus {
 // CacheStatus is how the cache of verified tokens stands.
 func (a *Auth) CacheStatus() CacheStatus { return a.tokens.status() }
 
-// Demand is what a route lists.
-type Demand struct {
-	Callers  []string // "issuer/NAME", or "anonymous" alone; never empty
-	Audience []string // narrows the audiences of the issuers; nil leaves them as they are
-}
-
-// Route makes the chain of a route. Its error names what the demand cannot mean.
-func (a *Auth) Route(d Demand) (*Chain, error) {
-	if len(d.Callers) == 0 {
-		return nil, errors.New("a route without callers admits nobody")
-	}
-	if slices.Contains(d.Callers, "anonymous") {
-		if len(d.Callers) > 1 {
-			return nil, errors.New("anonymous must be the only caller: a route that admits anyone checks nobody")
-		}
-		if len(d.Audience) > 0 {
-			return nil, errors.New("an anonymous route checks no token, so it has no audience")
-		}
-		return &Chain{list: []Authenticator{anonymous{}}}, nil
-	}
-	b := &bearer{auth: a}
-	for _, caller := range d.Callers {
-		name, ok := strings.CutPrefix(caller, "issuer/")
-		iss := a.issuers[name]
-		if !ok || iss == nil {
-			return nil, fmt.Errorf("unknown caller %q", caller)
-		}
-		if slices.ContainsFunc(b.candidates, func(c candidate) bool { return c.iss == iss }) {
-			return nil, fmt.Errorf("caller %q is listed twice", caller)
-		}
-		audience, err := narrow(iss, d.Audience)
-		if err != nil {
-			return nil, err
-		}
-		b.candidates = append(b.candidates, candidate{iss: iss, audience: audience})
-	}
-	for _, aud := range d.Audience {
-		if !slices.ContainsFunc(b.candidates, func(c candidate) bool { return slices.Contains(c.audience, aud) }) {
-			return nil, fmt.Errorf("audience %q is of none of the route's issuers: a route can only narrow theirs", aud)
-		}
-	}
-	return &Chain{list: []Authenticator{b}, bearer: true}, nil
-}
+// Key is the signing key with an id, nil if there is none.
+func (a *Auth) Key(id string) *SigningKey { return a.keys[id] }
 
 // narrow is the audiences of the issuer that the route keeps.
 func narrow(iss *issuer, to []string) ([]string, error) {
@@ -202,45 +175,4 @@ func narrow(iss *issuer, to []string) ([]string, error) {
 		return nil, fmt.Errorf("none of the route's audiences is one of issuer %s: its tokens would never be accepted", iss.name)
 	}
 	return kept, nil
-}
-
-// Chain is the authenticators of a route, in the order in which they are asked.
-// The nil and the zero Chain admit nobody. It is safe for concurrent use.
-type Chain struct {
-	list   []Authenticator
-	bearer bool
-}
-
-// Authenticate returns the caller. peer is the client's address, for its budget
-// of failures. The error is always an [*Error].
-func (c *Chain) Authenticate(ctx context.Context, head *message.Head, peer netip.Addr) (identity.Principal, error) {
-	if c == nil {
-		return identity.Principal{}, &Error{Reason: NoCredential}
-	}
-	for _, a := range c.list {
-		p, err := a.Authenticate(ctx, head, peer)
-		if err == nil {
-			return p, nil
-		}
-		if !errors.Is(err, ErrNoCredential) {
-			return identity.Principal{}, asError(err)
-		}
-	}
-	if head.Fields.Has("authorization") {
-		return identity.Principal{}, &Error{Reason: UnlistedCredential}
-	}
-	return identity.Principal{}, &Error{Reason: NoCredential}
-}
-
-// Anonymous says whether the chain admits callers without asking who they are.
-func (c *Chain) Anonymous() bool {
-	return c != nil && len(c.list) == 1 && c.list[0] == Authenticator(anonymous{})
-}
-
-// anonymous admits everybody. It reads nothing: a credential on an anonymous
-// route proves nothing and must not look as if it did.
-type anonymous struct{}
-
-func (anonymous) Authenticate(context.Context, *message.Head, netip.Addr) (identity.Principal, error) {
-	return identity.Anonymous(), nil
 }

@@ -338,7 +338,8 @@ func TestAnonymous(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, h := range []string{"", "Bearer x", "Basic YTpi"} {
-		p, err := chain.Authenticate(context.Background(), head(h), client)
+		proof, err := chain.Authenticate(context.Background(), head(h), client)
+		p := proof.Caller
 		if err != nil || p.String() != "anonymous" {
 			t.Errorf("%q: got %q, %v", h, p.String(), err)
 		}
@@ -408,12 +409,14 @@ func TestRule9CacheKeysHoldTheIssuerConfiguration(t *testing.T) {
 func TestRule11NoCredentialIsDenied(t *testing.T) {
 	f := newForge(t)
 	for name, chain := range map[string]*Chain{"route": f.chain, "zero": new(Chain), "nil": nil} {
-		p, err := chain.Authenticate(context.Background(), head(), client)
+		proof, err := chain.Authenticate(context.Background(), head(), client)
+		p := proof.Caller
 		if reason(t, err) != NoCredential || !p.IsZero() {
 			t.Errorf("%s: got %q, %v", name, p.String(), err)
 		}
 		if name != "route" {
-			p, err = chain.Authenticate(context.Background(), head("Bearer "+f.rsa.token(f.good())), client)
+			proof, err = chain.Authenticate(context.Background(), head("Bearer "+f.rsa.token(f.good())), client)
+			p = proof.Caller
 			if err == nil || !p.IsZero() {
 				t.Errorf("%s: a token opens it", name)
 			}

@@ -2,7 +2,10 @@ package auth
 
 import (
 	"errors"
+	"slices"
 	"strings"
+
+	"sallyport/auth/httpsig"
 )
 
 // The reasons of an [Error]: the closed set of why a caller is not known. Until
@@ -20,14 +23,28 @@ const (
 	TokenBound         = "token_bound"         // 401: bound to a key, of which a bearer proves nothing
 	IssuerUnavailable  = "issuer_unavailable"  // 503: could not be checked
 	TooManyFailures    = "too_many_failures"   // 429: of this client address
+	ProofsDiffer       = "proofs_differ"       // 401: two proofs of different callers, where they must be of one
+	SignatureMissing   = string(httpsig.Missing)
 )
+
+// signatureCodes are the reasons of package httpsig that a chain may give. That of
+// an unknown key is none: to the client it is a bad signature.
+func signatureCodes() []httpsig.Code {
+	return []httpsig.Code{
+		httpsig.Missing, httpsig.Malformed, httpsig.Stale, httpsig.Future, httpsig.Coverage, httpsig.WrongAuthority, httpsig.BadSignature,
+	}
+}
 
 // Reasons lists all of them.
 func Reasons() []string {
-	return []string{
+	all := []string{
 		NoCredential, UnlistedCredential, BadCredential, TokenExpired, TokenNotYetValid, WrongAudience,
-		MissingClaim, TokenTooLong, TokenBound, IssuerUnavailable, TooManyFailures,
+		MissingClaim, TokenTooLong, TokenBound, IssuerUnavailable, TooManyFailures, ProofsDiffer,
 	}
+	for _, c := range signatureCodes() {
+		all = append(all, string(c))
+	}
+	return all
 }
 
 // Error says why a caller is not known.
@@ -58,6 +75,8 @@ func (e *Error) Status() int {
 		return 503
 	case TooManyFailures:
 		return 429
+	case string(httpsig.WrongAuthority):
+		return 421
 	}
 	return 401
 }
@@ -67,7 +86,7 @@ func (e *Error) Status() int {
 func (e *Error) Text() string {
 	switch e.Reason {
 	case NoCredential:
-		return "a bearer token is required"
+		return "a credential is required"
 	case UnlistedCredential:
 		return "this kind of credential is not accepted here"
 	case TokenExpired:
@@ -86,6 +105,11 @@ func (e *Error) Text() string {
 		return "the token could not be checked; try again"
 	case TooManyFailures:
 		return "too many failed attempts from this address; try again later"
+	case ProofsDiffer:
+		return "the token and the signature are not of the same caller"
+	}
+	if text := httpsig.Code(e.Reason).Text(); text != "" {
+		return text
 	}
 	return "the token is not valid"
 }
@@ -101,16 +125,33 @@ func asError(err error) *Error {
 
 // Challenge is the value of WWW-Authenticate that goes with an error of the
 // chain (RFC 6750, section 3), "" where none is due: no error code where no
-// credential was sent, invalid_token where one was refused.
+// token was sent, invalid_token where one was refused. Routes that take signatures
+// alone have a scheme of that name; what they want stands in [Chain.AcceptSignature].
 func (c *Chain) Challenge(realm string, err error) string {
 	e := asError(err)
-	if c == nil || !c.bearer || e.Status() != 401 {
+	switch {
+	case c == nil || c.anonymous || e.Status() != 401:
 		return ""
-	}
-	if e.Reason == NoCredential || e.Reason == UnlistedCredential {
+	case c.bearer == nil:
+		return "Signature realm=" + quoted(realm)
+	case e.Reason == NoCredential || e.Reason == UnlistedCredential || e.ofSignature():
 		return "Bearer realm=" + quoted(realm)
 	}
 	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())
+}
+
+// ofSignature says whether the error is about a signature, and not about a token.
+func (e *Error) ofSignature() bool {
+	return e.Reason == ProofsDiffer || slices.Contains(signatureCodes(), httpsig.Code(e.Reason))
+}
+
+// AcceptSignature is the value of Accept-Signature that goes with a 401 (RFC 9421,
+// section 5): what a signature must cover; "" where none are taken.
+func (c *Chain) AcceptSignature() string {
+	if c == nil || c.signed == nil {
+		return ""
+	}
+	return c.signed.accept
 }
 
 // InsufficientScope is the value of WWW-Authenticate for a caller who is known

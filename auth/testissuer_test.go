@@ -272,7 +272,8 @@ func head(lines ...string) *message.Head {
 
 // ask presents a token.
 func ask(c *Chain, token string) (identity.Principal, error) {
-	return c.Authenticate(context.Background(), head("Bearer "+token), client)
+	proof, err := c.Authenticate(context.Background(), head("Bearer "+token), client)
+	return proof.Caller, err
 }
 
 // reason is that of an error, "" for none.

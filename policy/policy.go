@@ -41,6 +41,14 @@ type Grant struct{ valid bool }
 // Valid says whether the grant opens anything.
 func (g Grant) Valid() bool { return g.valid }
 
+// Provisional is leave to begin a call of which the end is held back until its
+// content is known to be right. Only [Policy.Provide] makes a valid one, and only
+// for servers that do nothing before that end; the zero Provisional opens nothing.
+type Provisional struct{ grant Grant }
+
+// Valid says whether it opens anything.
+func (p Provisional) Valid() bool { return p.grant.valid }
+
 // New compiles rules. It refuses what [Rule.Check] would find a fault with.
 func New(rules []Rule) (*Policy, error) {
 	if len(rules) == 0 {
@@ -97,6 +105,16 @@ func (p *Policy) Decide(caller *identity.Principal, call model.Call) (Grant, err
 		}
 	}
 	return Grant{}, p.refusal(caller, &call)
+}
+
+// Provide is [Policy.Decide] for a call whose content is still to come. Servers that
+// may act on a part of it get none.
+func (p *Policy) Provide(caller *identity.Principal, call model.Call) (Provisional, error) {
+	if !model.ActsOnWhole(call.Dialect) {
+		return Provisional{}, &Refusal{Reason: ReasonForbidden}
+	}
+	grant, err := p.Decide(caller, call)
+	return Provisional{grant}, err
 }
 
 // refusal finds the words for a call that no rule allows: if a scope is all that

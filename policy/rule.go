@@ -26,7 +26,7 @@ type Who struct {
 	Scope     setting.List[string]            `yaml:"scope" jsonschema:"description=Has one of these OAuth scopes"`
 	Group     setting.List[string]            `yaml:"group" jsonschema:"description=Is in one of these groups"`
 	Claim     map[string]setting.List[string] `yaml:"claim" jsonschema:"description=Claim by path (such as realm_access.roles) to the values of which it must hold one"`
-	Principal setting.List[string]            `yaml:"principal" jsonschema:"description=Is one of these qualified names such as issuer/corp:alice"`
+	Principal setting.List[string]            `yaml:"principal" jsonschema:"description=Is one of these: qualified names such as issuer/corp:alice or names under principals"`
 }
 
 var (
@@ -102,7 +102,7 @@ func (w *Who) match(p *identity.Principal) bool {
 func (w *Who) matchButScope(p *identity.Principal) bool {
 	if p.IsZero() ||
 		len(w.Group) > 0 && !overlap(w.Group, p.Groups) ||
-		len(w.Principal) > 0 && !slices.Contains(w.Principal, p.String()) {
+		len(w.Principal) > 0 && !slices.Contains(w.Principal, p.String()) && (p.Alias == "" || !slices.Contains(w.Principal, p.Alias)) {
 		return false
 	}
 	for name, values := range w.Claim {

@@ -16,6 +16,9 @@ type Principal struct {
 	Source string
 	// Name is the caller's name at that source, such as a subject.
 	Name string
+	// Alias is the one name that the configuration gives to several proofs of the
+	// same caller, "" if it gives none.
+	Alias string
 
 	Scopes []string
 	Groups []string

@@ -34,6 +34,20 @@ func (f Fields) Count(name string) int {
 	return n
 }
 
+// Line returns the value of the n-th line with this name, from 0, and whether
+// there is one. With it, fields can be signed.
+func (f Fields) Line(name string, n int) (string, bool) {
+	for i := range f {
+		if f[i].Name == name {
+			if n == 0 {
+				return f[i].Value, true
+			}
+			n--
+		}
+	}
+	return "", false
+}
+
 // Add appends a line.
 func (f *Fields) Add(name, value string) { *f = append(*f, Field{name, value}) }
 

@@ -1,0 +1,293 @@
+package auth
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/auth/httpsig"
+	"sallyport/auth/identity"
+	"sallyport/proxy/setting"
+)
+
+// SigningKeyConfig is one entry of `signing_keys`, by its keyid.
+type SigningKeyConfig struct {
+	// Principal is whom signatures of the key prove: routes list key/NAME, and rules
+	// and records say key:NAME. Several keys may have the same.
+	Principal string `yaml:"principal"`
+	// Alg is the key's one algorithm: hmac-sha256 for a secret, ed25519 for the
+	// others. It may be left out.
+	Alg string `yaml:"alg"`
+	// Secret is shared by both sides: standard base64 of at least 32 bytes.
+	Secret setting.Secret `yaml:"secret"`
+	// PublicKey is a PEM file with the other side's Ed25519 public key, which
+	// verifies and cannot sign.
+	PublicKey string `yaml:"public_key"`
+	// PrivateKey is the gateway's own Ed25519 key, PKCS #8 in PEM.
+	PrivateKey setting.Secret `yaml:"private_key"`
+	// Use says what the key is for: verify_request and sign_response with clients,
+	// sign_request and verify_response with upstreams. Default: verify_request and,
+	// of a secret, sign_response where there is a principal.
+	Use setting.List[string] `yaml:"use"`
+	// NotBefore is when the key begins to count. Default: at once.
+	NotBefore setting.Time `yaml:"not_before"`
+	// NotAfter is when it ends. Default: never.
+	NotAfter setting.Time `yaml:"not_after"`
+	// RequireNonce refuses signatures without a nonce; without one, equal requests of
+	// one second are taken for replays. Default: true.
+	RequireNonce *bool `yaml:"require_nonce"`
+}
+
+// Uses of a signing key.
+const (
+	VerifyRequest  = "verify_request"
+	SignResponse   = "sign_response"
+	SignRequest    = "sign_request"
+	VerifyResponse = "verify_response"
+)
+
+func keyUses() []string { return []string{VerifyRequest, SignResponse, SignRequest, VerifyResponse} }
+
+// Uses are what the key is for, with the default filled in.
+func (c *SigningKeyConfig) Uses() []string {
+	switch {
+	case len(c.Use) > 0:
+		return c.Use
+	case c.Principal == "":
+		return nil
+	case c.PublicKey != "":
+		return []string{VerifyRequest}
+	}
+	return []string{VerifyRequest, SignResponse}
+}
+
+// Check records every fault of the key with this id, which stands at path.
+func (c *SigningKeyConfig) Check(path, id string, f *setting.Faults) {
+	at := func(field string) string { return setting.Join(path, field) }
+	if !validKeyID(id) {
+		f.Add(path, "", "not a keyid", "use letters, digits and . _ ~ @ : -, up to 128 of them")
+	}
+	kinds, fits := 0, ""
+	for _, k := range []struct {
+		given bool
+		alg   httpsig.Algorithm
+	}{{!c.Secret.IsZero(), httpsig.HMACSHA256}, {c.PublicKey != "", httpsig.Ed25519}, {!c.PrivateKey.IsZero(), httpsig.Ed25519}} {
+		if k.given {
+			kinds, fits = kinds+1, string(k.alg)
+		}
+	}
+	switch {
+	case kinds == 0:
+		f.Add(path, "", "a key without anything to verify or sign with", "write secret: {file: ...}; sallyport keygen makes one")
+	case kinds > 1:
+		f.Add(path, "", "secret, public_key and private_key exclude each other", "keep one of them")
+	case c.Alg != "" && c.Alg != fits:
+		f.Add(at("alg"), c.Alg, "not the algorithm of this kind of key", "remove the line: it is "+fits)
+	}
+	c.checkUse(at, f)
+	if !c.NotBefore.IsZero() && !c.NotAfter.IsZero() && !c.NotBefore.Before(c.NotAfter.Time) {
+		f.Add(at("not_after"), c.NotAfter.Format(time.RFC3339), "not after not_before: the key would never count", "write a later time")
+	}
+	if c.RequireNonce != nil && !slices.Contains(c.Uses(), VerifyRequest) {
+		f.Add(at("require_nonce"), fmt.Sprint(*c.RequireNonce), "the key verifies no requests", "remove the line")
+	}
+}
+
+func (c *SigningKeyConfig) checkUse(at func(string) string, f *setting.Faults) {
+	uses := c.Uses()
+	if len(uses) == 0 {
+		f.Add(at("use"), "", "a key that is for nothing", "name its principal, or write use: sign_request for a key between gateway and upstream")
+	}
+	client, upstream := false, false
+	for i, use := range c.Use {
+		at := setting.Index(at("use"), i)
+		switch {
+		case !slices.Contains(keyUses(), use):
+			f.Add(at, use, "no such use", "write some of "+strings.Join(keyUses(), ", "))
+		case slices.Index(c.Use, use) < i:
+			f.Add(at, use, "is listed twice", "remove one of the two")
+		case c.PublicKey != "" && strings.HasPrefix(use, "sign_"):
+			f.Add(at, use, "a public key cannot sign", "remove it")
+		}
+	}
+	for _, use := range uses {
+		client = client || use == VerifyRequest || use == SignResponse
+		upstream = upstream || use == SignRequest || use == VerifyResponse
+	}
+	switch {
+	case client && upstream:
+		// Whoever holds the key could play one side to the other (RFC 9421, section 7.3.3).
+		f.Add(at("use"), strings.Join(c.Use, ", "), "one key for clients and for upstreams", "make a key for each")
+	case slices.Contains(uses, VerifyRequest) && c.Principal == "":
+		f.Add(at("principal"), "", "a key that proves nobody", "name the caller whom its signatures prove")
+	case upstream && c.Principal != "":
+		f.Add(at("principal"), c.Principal, "a key between gateway and upstream proves no caller", "remove the line")
+	}
+	if c.Principal != "" && !validPrincipal(c.Principal) {
+		f.Add(at("principal"), c.Principal, "not a name", "use letters, digits and . _ ~ @ -, up to 64 of them")
+	}
+}
+
+func validKeyID(id string) bool { return len(id) <= 128 && plainName(id, ":") && id != "" }
+
+func validPrincipal(name string) bool {
+	return len(name) <= 64 && plainName(name, "") && name != ""
+}
+
+func plainName(s, more string) bool {
+	for _, r := range s {
+		plain := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !plain && !strings.ContainsRune("._~@-"+more, r) {
+			return false
+		}
+	}
+	return true
+}
+
+// SigningKey is a key with what it is for. It is immutable.
+type SigningKey struct {
+	key                 *httpsig.Key
+	principal           identity.Principal // whom it proves; nobody if it is for upstreams
+	uses                []string
+	notBefore, notAfter time.Time // zero: no bound
+	requireNonce        bool
+	public              ed25519.PublicKey // of a key that the gateway can publish; else nil
+}
+
+// For returns the key for a use at a time, nil if it is not for that, or not then.
+// A nil SigningKey is for nothing.
+func (k *SigningKey) For(use string, now time.Time) *httpsig.Key {
+	if k == nil || !slices.Contains(k.uses, use) ||
+		!k.notBefore.IsZero() && now.Before(k.notBefore) || !k.notAfter.IsZero() && !now.Before(k.notAfter) {
+		return nil
+	}
+	return k.key
+}
+
+// Public is the public half of an Ed25519 key that signs, nil of other keys.
+func (k *SigningKey) Public() ed25519.PublicKey { return k.public }
+
+// ReadSigningKeys reads the keys of a configuration that passed Check. Each error
+// is of one key, by its keyid: [KeyError].
+func ReadSigningKeys(all map[string]SigningKeyConfig) (map[string]*SigningKey, error) {
+	keys := make(map[string]*SigningKey, len(all))
+	owners := map[[sha256.Size]byte]string{} // of the secrets, by their digests
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		c := all[id]
+		k, material, err := c.read(id)
+		if err == nil {
+			sum := sha256.Sum256(material)
+			other, taken := owners[sum]
+			if taken && (all[other].Principal != c.Principal || !slices.Equal(keys[other].uses, k.uses)) {
+				err = fmt.Errorf("is the same as that of %s: whoever holds it could sign for the other", other)
+			}
+			owners[sum] = id
+		}
+		if err != nil {
+			errs = append(errs, &KeyError{ID: id, Err: err})
+			continue
+		}
+		keys[id] = k
+	}
+	return keys, errors.Join(errs...)
+}
+
+// KeyError is why a signing key cannot be used. It never holds a part of one.
+type KeyError struct {
+	ID  string
+	Err error
+}
+
+func (e *KeyError) Error() string { return "signing key " + e.ID + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *KeyError) Unwrap() error { return e.Err }
+
+// read reads the key and returns besides what makes it the same as another.
+func (c *SigningKeyConfig) read(id string) (k *SigningKey, material []byte, err error) {
+	k = &SigningKey{
+		uses: slices.Clone(c.Uses()), notBefore: c.NotBefore.Time, notAfter: c.NotAfter.Time,
+		requireNonce: c.RequireNonce == nil || *c.RequireNonce,
+	}
+	if c.Principal != "" {
+		k.principal = identity.Principal{Source: "key", Name: c.Principal, KeyID: id, Expires: c.NotAfter.Time}
+	}
+	switch {
+	case c.PublicKey != "":
+		var public ed25519.PublicKey
+		if public, err = readPublicKey(c.PublicKey); err == nil {
+			k.key, err = httpsig.Ed25519PublicKey(id, public)
+		}
+		material = public
+	case !c.PrivateKey.IsZero():
+		var private ed25519.PrivateKey
+		if private, err = readPrivateKey(c.PrivateKey); err == nil {
+			k.public = private.Public().(ed25519.PublicKey)
+			k.key, err = httpsig.Ed25519Key(id, private)
+		}
+		material = k.public
+	default:
+		if material, err = readSecret(c.Secret); err == nil {
+			k.key, err = httpsig.HMACKey(id, material)
+		}
+	}
+	return k, material, err
+}
+
+func readSecret(s setting.Secret) ([]byte, error) {
+	text, err := s.Read()
+	if err != nil {
+		return nil, err
+	}
+	secret, err := base64.StdEncoding.Strict().DecodeString(string(bytes.TrimSpace(text)))
+	if err != nil {
+		return nil, fmt.Errorf("%s is not standard base64", s.Where())
+	}
+	if len(secret) < httpsig.MinSecret {
+		return nil, fmt.Errorf("%s holds %d bytes, want at least %d; sallyport keygen makes 64", s.Where(), len(secret), httpsig.MinSecret)
+	}
+	return secret, nil
+}
+
+var errNotEd25519 = errors.New("no Ed25519 key in PEM form in it")
+
+func readPublicKey(file string) (ed25519.PublicKey, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading public_key: %w", err)
+	}
+	if block, _ := pem.Decode(text); block != nil && block.Type == "PUBLIC KEY" {
+		if key, err := x509.ParsePKIXPublicKey(block.Bytes); err == nil {
+			if public, ok := key.(ed25519.PublicKey); ok {
+				return public, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("reading public_key %s: %w", file, errNotEd25519)
+}
+
+func readPrivateKey(s setting.Secret) (ed25519.PrivateKey, error) {
+	text, err := s.Read()
+	if err != nil {
+		return nil, err
+	}
+	if block, _ := pem.Decode(text); block != nil && block.Type == "PRIVATE KEY" {
+		if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+			if private, ok := key.(ed25519.PrivateKey); ok {
+				return private, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("reading private_key from %s: %w", s.Where(), errNotEd25519)
+}
