@@ -32,7 +32,7 @@ const busyRetry = time.Second
 // the caller's rate, a place in flight, a slot in the audit log.
 func (x *exchange) admit() error {
 	l := &x.route.limits
-	if l.body > 0 && x.head.ContentLength > l.body {
+	if most := x.longestBody(); most > 0 && x.head.ContentLength > most {
 		return &refusal{reason: reasonBodyTooLarge, cause: errTooLarge}
 	}
 	who := x.record.Principal
@@ -51,4 +51,17 @@ func (x *exchange) admit() error {
 	}
 	x.record.Reserved = true
 	return nil
+}
+
+// longestBody is how much content the request may have, in bytes; zero: no bound.
+func (x *exchange) longestBody() int64 {
+	most, i := x.route.limits.body, &x.route.integrity
+	holds := x.route.upstreamLeg.digests()
+	if x.proof.Signature != nil {
+		holds = i.body == integrityBuffer
+	}
+	if holds && (most == 0 || i.buffer < most) {
+		most = i.buffer
+	}
+	return most
 }

@@ -5,8 +5,171 @@ import (
 	"io"
 	"sync/atomic"
 
+	"sallyport/auth/httpsig"
 	"sallyport/proxy/message"
 )
+
+// requestContent is the content of a request as it goes to the upstream.
+type requestContent struct {
+	message.Body             // nil where there is none
+	length       int64       // in bytes: 0 for none, -1 where only its end will tell
+	digest       string      // the value of Content-Digest that holds for it; "" where none is known
+	counted      countedBody // what comes from the client
+	held         held        // what was read before anything acts on it
+	checked      checkedBody // what is checked while it is sent on
+	unverified   bool        // the end decides whether anybody may act on it
+}
+
+// body takes the content. Where somebody vouches for it, or the upstream is to be
+// told who did, it is read to its end and compared before the upstream learns of the
+// request; where the route streams, it is compared on its way, and the upstream
+// never gets the end of what is wrong.
+func (x *exchange) body() error {
+	c := &x.content
+	c.counted = countedBody{
+		src:   x.stream.Body(),
+		limit: x.route.limits.body,
+		wait:  untilIdle{idle: x.route.timeouts.idle, set: x.stream.SetReadDeadline},
+	}
+	c.Body, c.length = &c.counted, x.head.ContentLength
+	digests, vouched, err := x.vouched()
+	switch {
+	case err != nil:
+		return err
+	case vouched && x.route.integrity.body == integrityBuffer:
+		if err := x.hold(x.route.integrity.buffer); err != nil {
+			return err
+		}
+		return x.compare(digests)
+	case vouched:
+		return x.watch(digests)
+	case x.route.upstreamLeg.digests():
+		if err := x.hold(x.route.integrity.buffer); err != nil {
+			return err
+		}
+		c.digest = c.held.contentDigest()
+	}
+	return nil
+}
+
+// vouched returns the digests that the caller signed, if it signed some.
+func (x *exchange) vouched() (d httpsig.Digests, ok bool, err error) {
+	if x.proof.Signature == nil || x.route.integrity.body == integrityHeadersOnly && !x.proof.Signature.Covers("content-digest") {
+		return d, false, nil
+	}
+	if d, err = httpsig.ParseContentDigest(&x.head.Fields); err != nil {
+		return d, false, ofSignature(err)
+	}
+	return d, true, nil
+}
+
+// hold reads the content to its end, at most so much.
+func (x *exchange) hold(most int64) error {
+	c := &x.content
+	if c.length == 0 {
+		return nil
+	}
+	if err := x.keep(c.held.fill(x.g.memory, &c.counted, most)); err != nil {
+		return err
+	}
+	c.Body, c.length = &c.held, c.held.size
+	x.record.BytesIn = c.counted.n.Load()
+	return nil
+}
+
+// keep turns an error of held into a refusal.
+func (x *exchange) keep(err error) error {
+	switch {
+	case errors.Is(err, errTooLong):
+		return &refusal{reason: reasonBodyTooLarge, cause: err}
+	case errors.Is(err, errMemory):
+		return &refusal{reason: reasonBodyMemory, cause: err, retryAfter: busyRetry}
+	}
+	return err
+}
+
+// compare compares what was held with its digests.
+func (x *exchange) compare(d httpsig.Digests) error {
+	c := &x.content
+	c.digest = x.head.Fields.Get("content-digest")
+	if block, ok := c.held.block(); ok {
+		return ofSignature(d.Match(block))
+	}
+	checker := d.NewChecker()
+	c.held.writeTo(checker)
+	return ofSignature(checker.Check())
+}
+
+// watch has the content compared while it is sent on. What is short is held whole,
+// so that of a short body with a wrong digest the upstream learns nothing.
+func (x *exchange) watch(d httpsig.Digests) error {
+	c := &x.content
+	if c.length >= 0 && c.length <= wholeBytes {
+		if err := x.hold(wholeBytes); err != nil {
+			return err
+		}
+		return x.compare(d)
+	}
+	c.checked = checkedBody{src: &c.counted, checker: d.NewChecker()}
+	if c.length < 0 {
+		switch err := c.held.fill(x.g.memory, &c.counted, wholeBytes); {
+		case err == nil:
+			c.Body, c.length = &c.held, c.held.size
+			x.record.BytesIn = c.counted.n.Load()
+			return x.compare(d)
+		case !errors.Is(err, errTooLong):
+			return x.keep(err)
+		}
+		c.held.rest = &c.counted
+		c.checked.src = &c.held
+	}
+	c.Body, c.unverified = &c.checked, true
+	c.digest = x.head.Fields.Get("content-digest")
+	return nil
+}
+
+// wholeBytes is up to which length content is held although the route streams.
+const wholeBytes = 64 << 10
+
+// contentDigest is the value of Content-Digest for what is held.
+func (h *held) contentDigest() string {
+	if block, ok := h.block(); ok {
+		return httpsig.ContentDigest(block)
+	}
+	d := httpsig.NewDigester()
+	h.writeTo(d)
+	return d.Value()
+}
+
+// ofSignature turns an error of package httpsig into a refusal; nil stays nil.
+func ofSignature(err error) error {
+	var fault *httpsig.Error
+	if errors.As(err, &fault) {
+		return &refusal{reason: string(fault.Code.Public()), cause: fault}
+	}
+	return err
+}
+
+// checkedBody is content whose end comes only if it is what its digests say. The
+// upstream's client writes the last of a body only after that.
+type checkedBody struct {
+	src     io.Reader
+	checker *httpsig.Checker
+}
+
+func (b *checkedBody) Read(p []byte) (int, error) {
+	n, err := b.src.Read(p)
+	_, _ = b.checker.Write(p[:n])
+	if err == io.EOF {
+		if bad := ofSignature(b.checker.Check()); bad != nil {
+			return n, bad
+		}
+	}
+	return n, err
+}
+
+// Trailers are none: nobody has signed them.
+func (b *checkedBody) Trailers() message.Fields { return nil }
 
 // countedBody is the client's body on its way to the upstream: counted against
 // the route's limit while it streams, with a bound on how long it may pause.

@@ -31,6 +31,14 @@ type Config struct {
 	// Issuers are those whose bearer tokens are taken, by a name of your choice:
 	// routes list issuer "corp" as issuer/corp.
 	Issuers map[string]auth.IssuerConfig `yaml:"issuers"`
+	// SigningKeys are the keys of message signatures (RFC 9421), by their keyids:
+	// clients' own, and those between the gateway and upstreams.
+	SigningKeys map[string]auth.SigningKeyConfig `yaml:"signing_keys"`
+	// Principals give one name to several proofs of the same caller, such as a
+	// subject of an issuer and a signing key.
+	Principals map[string]setting.List[string] `yaml:"principals"`
+	// Integrity is what signatures of all routes share.
+	Integrity IntegrityConfig `yaml:"integrity"`
 	// Upstreams are the model servers, by a name of your choice.
 	Upstreams map[string]upstream.Config `yaml:"upstreams"`
 	// Policies are lists of rules that several routes share, by a name of your choice.
@@ -218,8 +226,12 @@ type RouteConfig struct {
 	// tensorflow, triton, openai or ollama. Default: raw.
 	Serves string `yaml:"serves"`
 	// Callers are the proofs that the route takes: issuer/NAME for bearer tokens
-	// of that issuer, or anonymous alone for nobody's.
-	Callers setting.List[string] `yaml:"callers"`
+	// of that issuer, key/NAME for signatures by keys of that principal, key for those
+	// of all, or anonymous alone for nobody's. One of several will do; {all: [...]}
+	// demands every one.
+	Callers CallersConfig `yaml:"callers"`
+	// Integrity says what signatures must be here, and which answers are signed.
+	Integrity RouteIntegrity `yaml:"integrity"`
 	// Audience narrows the audiences of the issuers for this route.
 	Audience setting.List[string] `yaml:"audience"`
 	// Rules decide which caller may do what: a list of rules, or the name of one

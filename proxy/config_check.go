@@ -40,6 +40,7 @@ func (c *Config) check(f *setting.Faults) {
 		checkRules("policies."+name, c.Policies[name], f)
 		c.checkWho("policies."+name, c.Policies[name], f)
 	}
+	c.checkIntegrity(f)
 	c.checkTrustedProxies(f)
 	c.Audit.Check("audit", f)
 	c.Limits.check(f)
@@ -210,23 +211,17 @@ func checkVerbs(path string, verbs []string, f *setting.Faults) {
 	}
 }
 
-// checkWho records callers in rules that no proof can make.
+// checkWho records callers in rules that no proof can make. A name without a colon
+// is one of principals.
 func (c *Config) checkWho(path string, rules []policy.Rule, f *setting.Faults) {
 	for i := range rules {
 		for j, p := range rules[i].Who.Principal {
 			at := setting.Index(setting.Index(path, i)+".who.principal", j)
-			source, name, qualified := strings.Cut(p, ":")
-			issuer, isIssuer := strings.CutPrefix(source, "issuer/")
-			switch {
-			case p == "" || p == anonymousCaller:
-			case !qualified || name == "":
-				f.Add(at, p, "not a qualified name", "write issuer/NAME:SUBJECT, as the records do")
-			case !isIssuer:
-				f.Add(at, p, "no such kind of caller", "write issuer/NAME:SUBJECT")
-			default:
-				if _, known := c.Issuers[issuer]; !known {
-					f.Add(at, p, "there is no issuer "+strconv.Quote(issuer), c.cureIssuer(issuer))
-				}
+			if _, alias := c.Principals[p]; alias || p == "" || p == anonymousCaller {
+				continue
+			}
+			if problem, cure := c.badQualified(p); problem != "" {
+				f.Add(at, p, problem, cure)
 			}
 		}
 	}

@@ -266,6 +266,16 @@ func (c *Config) resolvePaths() {
 		u.CA = below(filepath.Dir(c.source.named["upstreams."+name].doc.File), u.CA)
 		c.Upstreams[name] = u
 	}
+	for id, k := range c.SigningKeys {
+		k.PublicKey = below(dir, k.PublicKey)
+		c.SigningKeys[id] = k
+	}
+	if c.Integrity.State == "" {
+		c.Integrity.State = defaultNonceState
+	}
+	if c.Integrity.State != configOff {
+		c.Integrity.State = below(dir, c.Integrity.State)
+	}
 	if c.Audit.File != "stdout" {
 		c.Audit.File = below(dir, c.Audit.File)
 	}

@@ -34,6 +34,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		r.checkMethods(at, f)
 		c.checkUpstream(r, at, f)
 		c.checkCallers(r, at, f)
+		c.checkRouteIntegrity(r, at, f)
 		c.checkRouteRules(r, at, f)
 		r.checkLimits(at, f)
 		r.Identity.check(at+".identity", f)
@@ -213,44 +214,69 @@ func (c *Config) checkUpstream(r *RouteConfig, at string, f *setting.Faults) {
 }
 
 func (c *Config) checkCallers(r *RouteConfig, at string, f *setting.Faults) {
-	if len(r.Callers) == 0 {
-		f.Add(at+".callers", "", "a route without callers", "write issuer/NAME, or anonymous for a route that is open to all")
+	names, list := r.Callers.Names(), at+".callers"
+	if len(names) == 0 {
+		f.Add(list, "", "a route without callers", "write issuer/NAME or key/NAME, or anonymous for a route that is open to all")
 		return
 	}
+	all := len(r.Callers.All) > 0
+	if all {
+		list += ".all"
+	}
 	var audiences []string
-	for i, caller := range r.Callers {
-		at := setting.Index(at+".callers", i)
-		issuer, isIssuer := strings.CutPrefix(caller, "issuer/")
-		_, known := c.Issuers[issuer]
-		switch {
-		case slices.Index(r.Callers, caller) < i:
-			f.Add(at, caller, "is listed twice", "remove one of the two")
-		case caller == anonymousCaller && len(r.Callers) > 1:
-			f.Add(at, caller, "stands beside others, which would then prove nothing", "remove it, or make a route of its own for what is open to all")
-		case caller == anonymousCaller:
-		case isIssuer && known:
-			audiences = append(audiences, c.Issuers[issuer].Audience...)
-		case isIssuer:
-			f.Add(at, caller, "there is no such issuer", c.cureIssuer(issuer))
-		case known:
-			f.Add(at, caller, "not a kind of proof", "did you mean issuer/"+caller+"?")
-		case caller == "*":
-			f.Add(at, caller, "not a kind of proof", "list the proofs, or write anonymous for a route that is open to all")
-		case caller == "cert" || caller == "key" || strings.HasPrefix(caller, "key/") || strings.HasPrefix(caller, "api_key") || strings.HasPrefix(caller, "basic"):
-			f.Add(at, caller, "this kind of proof is not in this version", "use issuer/NAME, for bearer tokens")
-		default:
-			f.Add(at, caller, "not a kind of proof", "write issuer/NAME, or anonymous")
+	for i, caller := range names {
+		if problem, cure := c.badCaller(caller, names[:i], len(names)); problem != "" {
+			f.Add(setting.Index(list, i), caller, problem, cure)
+			continue
 		}
+		if issuer, isIssuer := strings.CutPrefix(caller, "issuer/"); isIssuer {
+			audiences = append(audiences, c.Issuers[issuer].Audience...)
+		}
+	}
+	if all && (!r.Callers.takesKeys() || !slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "issuer/") })) {
+		f.Add(list, strings.Join(names, ", "), "all of one kind of proof, of which a request has one", "list an issuer and a key, or write callers as a list")
 	}
 	for i, a := range r.Audience {
 		at := setting.Index(at+".audience", i)
 		switch {
-		case r.Callers[0] == anonymousCaller:
+		case names[0] == anonymousCaller:
 			f.Add(at, a, "an anonymous route sees no token", "remove the line")
 		case len(audiences) > 0 && !slices.Contains(audiences, a):
 			f.Add(at, a, "none of the route's issuers has this audience, so no token could have it", "choose from: "+strings.Join(audiences, ", "))
 		}
 	}
+}
+
+// badCaller says what is wrong with one of count callers, of which some come before.
+func (c *Config) badCaller(caller string, before []string, count int) (problem, cure string) {
+	issuer, isIssuer := strings.CutPrefix(caller, "issuer/")
+	principal, isKey := strings.CutPrefix(caller, "key/")
+	_, known := c.Issuers[issuer]
+	switch {
+	case slices.Contains(before, caller):
+		return "is listed twice", "remove one of the two"
+	case caller == anonymousCaller && count > 1:
+		return "stands beside others, which would then prove nothing", "remove it, or make a route of its own for what is open to all"
+	case caller == anonymousCaller, isIssuer && known:
+		return "", ""
+	case isIssuer:
+		return "there is no such issuer", c.cureIssuer(issuer)
+	case isKey && !slices.Contains(c.keyPrincipals(), principal):
+		return "no signing key has this principal", cureName("signing_keys", principal, c.keyPrincipals())
+	case caller == "key" && len(c.keyPrincipals()) == 0:
+		return "there is no signing key", "add one under signing_keys; sallyport keygen makes one"
+	case isKey, caller == "key":
+		return "", ""
+	case known:
+		return "not a kind of proof", "did you mean issuer/" + caller + "?"
+	case slices.Contains(c.keyPrincipals(), caller):
+		return "not a kind of proof", "did you mean key/" + caller + "?"
+	case caller == "*":
+		return "not a kind of proof", "list the proofs, or write anonymous for a route that is open to all"
+	case caller == "cert" || strings.HasPrefix(caller, "api_key") || strings.HasPrefix(caller, "basic"):
+		return "this kind of proof is not in this version", "use issuer/NAME, for bearer tokens, or key/NAME, for signatures"
+	}
+	return "not a kind of proof", "write issuer/NAME, key/NAME or anonymous"
 }
 
 func (c *Config) checkRouteRules(r *RouteConfig, at string, f *setting.Faults) {
@@ -278,7 +304,7 @@ func (c *Config) checkRouteRules(r *RouteConfig, at string, f *setting.Faults) {
 // checkRuleOnRoute records why a rule can never speak on its route.
 func checkRuleOnRoute(r *RouteConfig, at string, rule *policy.Rule, f *setting.Faults) {
 	w := &rule.Who
-	if slices.Contains(r.Callers, anonymousCaller) && len(w.Scope)+len(w.Group)+len(w.Claim) > 0 {
+	if slices.Contains(r.Callers.Names(), anonymousCaller) && len(w.Scope)+len(w.Group)+len(w.Claim) > 0 {
 		f.Add(at+".who", "", "anonymous callers have no scopes, groups or claims", "remove it, or name an issuer in callers")
 	}
 	if len(r.Methods) == 0 {
@@ -297,7 +323,7 @@ func (r *RouteConfig) checkLimits(at string, f *setting.Faults) {
 		rate := &r.Limits.Rate[i]
 		path := setting.Index(at+".rate", i)
 		rate.Check(path, f)
-		if rate.Per == "principal" && slices.Contains(r.Callers, anonymousCaller) {
+		if rate.Per == "principal" && slices.Contains(r.Callers.Names(), anonymousCaller) {
 			f.Add(path+".per", rate.Per, "anonymous callers are all one principal", "write address, or route")
 		}
 	}

@@ -122,6 +122,10 @@ func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "boolean"}, inner(reflect.TypeFor[CompressFields]())}}
 	case reflect.TypeFor[RespondConfig]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "integer"}, inner(reflect.TypeFor[RespondFields]())}}
+	case reflect.TypeFor[CallersConfig]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{inner(reflect.TypeFor[setting.List[string]]()), inner(reflect.TypeFor[CallersFields]())}}
+	case reflect.TypeFor[setting.Time]():
+		return text(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T.+)?$`, "2027-02-01T00:00:00Z", "2027-02-01")
 	case reflect.TypeFor[RulesRef]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, inner(reflect.TypeFor[[]policy.Rule]())}}
 	}
@@ -147,7 +151,11 @@ func refine(path string, s *jsonschema.Schema) {
 	enum("serves", upstream.Dialects()...)
 	enum("per", "principal", "address", "route")
 	enum("min_version", "1.2", "1.3")
-	s.Properties.Delete("acme") // refused in this version
+	enum("use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse)
+	enum("request", integrityWhenKey, integrityAlways)
+	enum("response", integritySign, configOff)
+	enum("events", integrityTrailer, integrityInline)
+	enum("bind", bindAlias, bindIndependent)
 	switch path {
 	case "routes":
 		s.Required = []string{"host", "callers"}

@@ -2,12 +2,14 @@ package proxy
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/proxy/setting"
 )
@@ -48,7 +50,7 @@ func (c *Config) Table() []RouteInfo {
 		t := c.TimeoutsOf(r)
 		info := RouteInfo{
 			Name: r.Name, Host: r.Host, Path: r.Path, Methods: r.Methods,
-			Upstream: name, Serves: u.Serves, Callers: r.Callers, Audience: c.audienceOf(r),
+			Upstream: name, Serves: u.Serves, Callers: r.Callers.Names(), Audience: c.audienceOf(r),
 			Body:     setting.Size(r.Limits.BodyBytes()).String(),
 			InFlight: r.Limits.InFlight, Websocket: r.Websocket,
 			Endpoints: []string{}, Rules: []string{}, Rate: []string{}, Insecure: []string{},
@@ -82,7 +84,7 @@ func (c *Config) Table() []RouteInfo {
 		if u.InsecureSkipVerify {
 			info.Insecure = append(info.Insecure, "insecure_skip_verify of upstream "+name)
 		}
-		for _, caller := range r.Callers {
+		for _, caller := range r.Callers.Names() {
 			if issuer, ok := strings.CutPrefix(caller, "issuer/"); ok && c.Issuers[issuer].InsecureHTTP {
 				info.Insecure = append(info.Insecure, "insecure_http of issuer "+issuer)
 			}
@@ -102,7 +104,7 @@ func (c *Config) audienceOf(r *RouteConfig) []string {
 		return r.Audience
 	}
 	all := []string{}
-	for _, caller := range r.Callers {
+	for _, caller := range r.Callers.Names() {
 		if name, ok := strings.CutPrefix(caller, "issuer/"); ok {
 			all = append(all, c.Issuers[name].Audience...)
 		}
@@ -146,6 +148,15 @@ func (c *Config) CheckFiles() error {
 	}
 	for _, name := range sortedKeys(c.Upstreams) {
 		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
+	}
+	var broken interface{ Unwrap() []error }
+	if _, err := auth.ReadSigningKeys(c.SigningKeys); errors.As(err, &broken) {
+		for _, err := range broken.Unwrap() {
+			var key *auth.KeyError
+			if errors.As(err, &key) {
+				f.Add("signing_keys."+key.ID, "", key.Err.Error(), "sallyport keygen makes a new one")
+			}
+		}
 	}
 	if file := c.Audit.File; file != "" && file != "stdout" {
 		if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {

@@ -22,9 +22,16 @@
 //   - admit takes room: rate, requests in flight, a slot in the audit log. It comes
 //     after authentication, because limits count verified callers: who forges
 //     another's name must not use up that one's allowance.
+//   - claim uses the nonce of a signed request. It comes after admission, so that who
+//     was refused for want of room may try the same request again, and before the
+//     content, so that a replay uploads nothing.
+//   - body takes the content: it is held or watched where a digest vouches for it, so
+//     that no upstream acts on a request that was changed on the way.
 //   - authorize decides on the call and gives the [policy.Grant].
 //   - respond gives the fixed answer of a route that has one, in the place of:
 //   - forward is the only step that can reach an upstream, and it demands the grant.
+//     Each attempt is signed anew where the upstream has a key (upstreamleg.go), and
+//     the answer to the client as it is sent (sign.go).
 //   - finish, deferred, writes one record on every way out. Audit log and metrics
 //     both read that record, so they cannot disagree.
 //
@@ -40,8 +47,9 @@
 // config.go reads gateway.yaml; guard.go keeps clients from speaking in the
 // gateway's name; access.go, cors.go, respond.go, rewrite.go and headers.go hold
 // what routes do to messages by their configuration; balancer.go and forwardauth.go
-// are about proxies in front; admit.go, body.go, forward.go, refusal.go and redirect.go hold
-// the longer steps. Packages below: message (what a request is), wire (HTTP on
+// are about proxies in front; admit.go, claim.go, body.go, forward.go, sign.go, upstreamleg.go,
+// refusal.go and redirect.go hold the longer steps, and integrity.go what signatures
+// of all routes share. Packages below: message (what a request is), wire (HTTP on
 // the wire), upstream (model servers), edge (listeners and TLS), limit, audit,
 // admin and setting.
 package proxy

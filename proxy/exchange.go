@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"sallyport/auth"
 	"sallyport/auth/identity"
 	"sallyport/policy"
 	"sallyport/policy/model"
@@ -27,10 +28,18 @@ type exchange struct {
 	client  netip.Addr // who is at the other end, behind proxies that are trusted
 	trusted bool       // the peer is one of those proxies
 	route   *route
+	proof   auth.Proof
 	caller  identity.Principal
-	grant   policy.Grant
+	content requestContent
+	call    model.Call
 	held    admission // what admit took, given back by finish
+	sent    sentRequest
+	signing answerSigning
 
+	grant       policy.Grant
+	provisional policy.Provisional // in its place where the end of the content decides
+
+	public    bool   // a document of the gateway's own is asked for
 	preflight bool   // a browser asks what a page may do: answered without a caller
 	asker     string // the dialect of a proxy that only asks; "" for requests
 	responded bool   // the final head is on its way: refuse can only cut now
@@ -47,27 +56,31 @@ func (g *Gateway) serve(s wire.Stream) {
 }
 
 // way is the whole way of a request, in order: the decision, then what follows
-// from it. After forward stands what requests that carry signatures need (sign).
+// from it. Answers are signed as they are sent (sign.go).
 func (x *exchange) way() error {
 	if err := x.decide(); err != nil {
 		return err
 	}
 	switch {
+	case x.public:
+		return x.answerPublic()
 	case x.preflight:
 		return x.answerPreflight()
 	case x.route.fixed != nil:
 		return x.respond()
 	}
-	return x.forward(x.grant)
+	return x.forward(x.grant, x.provisional)
 }
 
 // decide is the one decision on a request, whoever is going to forward it. Each
-// step learns something or refuses; doc.go says why it stands where it stands. The
-// steps between admit and authorize (claim, body) are those of requests that carry
-// signatures. A preflight is decided without a caller, and gets no grant.
+// step learns something or refuses; doc.go says why it stands where it stands. A
+// preflight is decided without a caller, and gets no grant.
 func (x *exchange) decide() error {
 	if err := x.read(); err != nil {
 		return err
+	}
+	if x.public = public(x.head.Path); x.public {
+		return nil
 	}
 	if err := x.match(); err != nil {
 		return err
@@ -85,6 +98,12 @@ func (x *exchange) decide() error {
 		return err
 	}
 	if err := x.admit(); err != nil {
+		return err
+	}
+	if err := x.claim(); err != nil {
+		return err
+	}
+	if err := x.body(); err != nil {
 		return err
 	}
 	return x.authorize()
@@ -132,14 +151,19 @@ func (x *exchange) match() error {
 
 // authenticate learns who the caller is from all that the head proves.
 func (x *exchange) authenticate() error {
-	caller, err := x.route.chain.Authenticate(x.stream.Context(), x.head, x.client)
+	var err error
+	x.proof, err = x.route.chain.Authenticate(x.stream.Context(), x.head, x.client)
+	if x.proof.Signature != nil {
+		x.vouch(false)
+	}
 	if err != nil {
 		return err
 	}
-	x.caller = caller
-	x.record.Principal = caller.String()
-	x.record.Credential = caller.Kind()
-	x.record.KeyID = caller.KeyID
+	x.caller = x.proof.Caller
+	x.record.Principal = x.caller.String()
+	x.record.Credential = x.caller.Kind()
+	x.record.KeyID = x.caller.KeyID
+	x.vouch(true)
 	return nil
 }
 
@@ -151,7 +175,12 @@ func (x *exchange) screen() error { return x.route.policy.Screen(&x.caller) }
 // nothing.
 func (x *exchange) authorize() error {
 	var err error
-	x.grant, err = x.route.policy.Decide(&x.caller, model.Raw(x.head))
+	x.call = model.Read(x.route.dialect, x.head)
+	if x.content.unverified {
+		x.provisional, err = x.route.policy.Provide(&x.caller, x.call)
+		return err
+	}
+	x.grant, err = x.route.policy.Decide(&x.caller, x.call)
 	return err
 }
 
@@ -163,6 +192,7 @@ func (x *exchange) finish() {
 		x.refuse(&refusal{reason: reasonInternal, cause: fmt.Errorf("panic: %v", p)})
 	}
 	x.held.release()
+	x.content.held.release()
 	x.g.inFlight.Add(-1)
 	x.record.Duration = x.g.now().Sub(x.record.Time)
 	x.record.Own = x.record.Duration - x.record.UpstreamDuration

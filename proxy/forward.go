@@ -6,10 +6,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"sallyport/auth/httpsig"
 	"sallyport/policy"
 	"sallyport/proxy/message"
 	"sallyport/proxy/upstream"
@@ -19,28 +21,23 @@ import (
 const requestIDField = "x-request-id"
 
 // forward sends the request to the upstream and its answer to the client. The
-// grant is what opens this door: the zero Grant does not.
-func (x *exchange) forward(grant policy.Grant) error {
-	if !grant.Valid() {
+// grant is what opens this door: the zero Grant does not. A provisional one opens it
+// for content whose end is held back until it is known to be right.
+func (x *exchange) forward(grant policy.Grant, provisional policy.Provisional) error {
+	if !grant.Valid() && !(provisional.Valid() && x.content.unverified) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	ctx, cancel := context.WithCancelCause(x.stream.Context())
 	defer cancel(nil)
 
-	t := &x.route.timeouts
-	body := &countedBody{
-		src:   x.stream.Body(),
-		limit: x.route.limits.body,
-		wait:  untilIdle{idle: t.idle, set: x.stream.SetReadDeadline},
-	}
 	target, err := x.route.rewriting.target(x.head)
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	answer, err := x.route.upstream.Send(ctx, x.request(target, body))
+	answer, err := x.route.upstream.Send(ctx, x.request(target))
 	x.record.UpstreamDuration = time.Since(start)
-	x.record.BytesIn = body.n.Load()
+	x.record.BytesIn = x.content.counted.n.Load()
 	if err != nil {
 		var fault *upstream.Error
 		if errors.As(err, &fault) {
@@ -50,11 +47,14 @@ func (x *exchange) forward(grant policy.Grant) error {
 	}
 	defer func() {
 		answer.Close()
-		x.record.BytesIn = body.n.Load()
+		x.record.BytesIn = x.content.counted.n.Load()
 		x.record.UpstreamDuration = time.Since(start)
 	}()
 	x.record.Upstream = answer.Endpoint
 	x.record.Status = answer.Head.Status
+	if err := x.verifyAnswer(answer); err != nil {
+		return err
+	}
 	if answer.Head.ContentLength < 0 || answer.Head.Status == http.StatusSwitchingProtocols {
 		defer x.endWithCredential(cancel)()
 	}
@@ -76,14 +76,14 @@ func (x *exchange) endWithCredential(cancel context.CancelCauseFunc) (stop func(
 }
 
 // request is what the upstream gets.
-func (x *exchange) request(target string, body message.Body) *upstream.Request {
+func (x *exchange) request(target string) *upstream.Request {
 	r := &upstream.Request{
 		Method:   x.head.Method,
 		Target:   target,
 		Host:     x.head.Authority,
 		Fields:   x.outgoing(),
-		Body:     body,
-		Length:   x.head.ContentLength,
+		Body:     &x.content,
+		Length:   x.content.length,
 		Expect:   x.head.Expect,
 		Timeouts: x.route.timeouts.upstream(),
 		Inform:   x.stream.Inform,
@@ -97,6 +97,7 @@ func (x *exchange) request(target string, body message.Body) *upstream.Request {
 	if x.route.websocket && x.head.Upgrade == "websocket" {
 		r.Upgrade = "websocket"
 	}
+	r.Sign = x.sealRequest(r)
 	return r
 }
 
@@ -107,7 +108,7 @@ func (x *exchange) outgoing() message.Fields {
 	in := x.head.Fields
 	out := make(message.Fields, 0, len(in)+8)
 	for _, f := range in {
-		if replaced(f.Name) || f.Name == "authorization" && !x.route.authorization || x.route.toUpstream.drops(f.Name) {
+		if replaced(f.Name) || f.Name == "authorization" && !x.route.authorization || x.route.toUpstream.drops(f.Name) || x.endsHere(f.Name) {
 			continue
 		}
 		out = append(out, f)
@@ -135,6 +136,18 @@ func (x *exchange) outgoing() message.Fields {
 	}
 	x.addIdentity(&out)
 	return out
+}
+
+// endsHere says whether a field speaks between client and gateway alone. Where
+// signatures are neither taken nor made here they are others' business.
+func (x *exchange) endsHere(name string) bool {
+	switch name {
+	case "signature", "signature-input":
+		return x.route.upstreamLeg.key != nil || x.route.chain.Signs() && !x.route.integrity.forwardSignature
+	case "accept-signature":
+		return x.route.upstreamLeg.key != nil || x.signing.key != nil
+	}
+	return false
 }
 
 // addIdentity writes who calls, under the names of the route.
@@ -197,19 +210,35 @@ func printable(s string) string {
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
 
-// relay sends the upstream's answer to the client as it arrives.
+// relay sends the upstream's answer to the client as it arrives, or, where it is
+// signed as a whole, once all of it is there.
 func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	h := &answer.Head
 	x.dress(h)
 	hasBody := message.MayHaveBody(x.head.Method, h.Status)
+	form := x.formOf(h)
+	if hasBody && h.ContentLength >= 0 && h.ContentLength <= x.route.integrity.responseBuffer &&
+		(form == formHeader || x.signing.digest || x.route.upstreamLeg.verifies()) {
+		return x.relayHeld(ctx, answer, form)
+	}
+	if form == formTrailer || form == formInline {
+		h.ContentLength = -1
+		h.Fields.Del("content-digest")
+	}
 	streams := hasBody && h.ContentLength < 0
 	length := h.ContentLength
-	compressed := x.compress(h)
+	var compressed *compressor
+	if form == formNone {
+		compressed = x.compress(h)
+	}
 	if compressed != nil {
 		defer func() {
 			x.record.BytesOut = compressed.sent
 			compressed.release()
 		}()
+	}
+	if err := x.sealHead(h, form); err != nil {
+		return &refusal{reason: reasonGarbage, cause: err}
 	}
 	x.responded = true
 	wait := untilIdle{idle: x.route.timeouts.idle, set: x.stream.SetWriteDeadline}
@@ -219,6 +248,7 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	if err := x.stream.Respond(h, streams && x.head.Trailers); err != nil {
 		return errClientGone(err)
 	}
+	var tail *tailed
 	var err error
 	switch {
 	case compressed != nil:
@@ -227,6 +257,9 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 				err = errClientGone(gerr)
 			}
 		}
+	case form == formTrailer || form == formInline:
+		tail = &tailed{sink: x.stream, digester: httpsig.NewDigester()}
+		err = x.pump(ctx, answer.Body, length, tail, &wait)
 	case hasBody:
 		err = x.pump(ctx, answer.Body, length, x.stream, &wait)
 	}
@@ -235,7 +268,39 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	}
 	var trailers message.Fields
 	if streams && x.head.Trailers {
-		trailers = answer.Body.Trailers()
+		trailers = x.trailersOf(answer)
+	}
+	return x.end(h, form, tail, trailers)
+}
+
+// trailersOf are the upstream's trailers that go on: those that speak of signatures
+// do not where it is the gateway that signs or verifies.
+func (x *exchange) trailersOf(answer *upstream.Response) message.Fields {
+	trailers := answer.Body.Trailers()
+	if x.signing.key != nil || x.route.upstreamLeg.verifies() {
+		trailers = slices.Clone(trailers)
+		trailers.DelFunc(func(f message.Field) bool {
+			return f.Name == "signature" || f.Name == "signature-input" || f.Name == "content-digest"
+		})
+	}
+	return trailers
+}
+
+// end ends the answer cleanly, with the signature over a stream.
+func (x *exchange) end(h *message.Response, form signatureForm, tail *tailed, trailers message.Fields) error {
+	if tail != nil {
+		if form == formInline && !tail.endsEvent() {
+			return &refusal{reason: reasonGarbage, cause: errMidEvent}
+		}
+		signed, err := x.seal(tail, h)
+		if err != nil {
+			return &refusal{reason: reasonGarbage, cause: err}
+		}
+		if form == formTrailer {
+			trailers = append(trailers, signed...)
+		} else if _, err := x.stream.Write([]byte(eventTail(signed))); err != nil {
+			return errClientGone(err)
+		}
 	}
 	if err := x.stream.Finish(trailers); err != nil {
 		return errClientGone(err)
@@ -249,6 +314,11 @@ func (x *exchange) dress(h *message.Response) {
 	if !r.keepServer {
 		h.Fields.DelFunc(func(f message.Field) bool { return f.Name == "server" || f.Name == "x-powered-by" })
 	}
+	verified := r.upstreamLeg.verifies() || x.signing.key != nil
+	h.Fields.DelFunc(func(f message.Field) bool {
+		return strings.HasPrefix(f.Name, "x-sallyport-") || verified && (f.Name == "signature" || f.Name == "signature-input")
+	})
+	x.receipt(h)
 	r.toClient.apply(&h.Fields)
 	for _, f := range r.security {
 		if !h.Fields.Has(f.Name) {

@@ -100,9 +100,9 @@ func TestInsufficientScope(t *testing.T) {
 
 func TestRefusalsHaveTheDialectsShape(t *testing.T) {
 	for dialect, want := range map[string]string{
-		"raw":        `{"title":"a bearer token is required","status":401,"reason":"no_credential","request_id":`,
-		"tensorflow": `{"error":"a bearer token is required","reason":"no_credential","request_id":`,
-		"openai":     `{"error":{"message":"a bearer token is required","type":"gateway_error","param":null,"code":"no_credential"},"reason":"no_credential","request_id":`,
+		"raw":        `{"title":"a credential is required","status":401,"reason":"no_credential","request_id":`,
+		"tensorflow": `{"error":"a credential is required","reason":"no_credential","request_id":`,
+		"openai":     `{"error":{"message":"a credential is required","type":"gateway_error","param":null,"code":"no_credential"},"reason":"no_credential","request_id":`,
 	} {
 		h := build(t, plan{routes: strings.TrimRight(oneRoute, "\n") + "\n    serves: " + dialect + "\n"})
 		got := h.do("POST", "/", "{}", map[string]string{"Authorization": ""})

@@ -116,7 +116,7 @@ func splitURL(s string) (scheme, authority, target string) {
 // identity fields are always there: one that was missing would leave what the
 // client sent under its name.
 func (x *exchange) permit(grant policy.Grant) error {
-	if x.preflight || x.route.fixed != nil {
+	if x.public || x.preflight || x.route.fixed != nil {
 		// 2xx would make the other proxy forward what the gateway answers itself.
 		return &refusal{reason: reasonUndecided}
 	}

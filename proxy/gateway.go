@@ -17,6 +17,7 @@ import (
 	"sallyport/proxy/audit"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/limit"
+	"sallyport/proxy/shared"
 	"sallyport/proxy/wire/h1"
 )
 
@@ -63,6 +64,9 @@ type Gateway struct {
 	health      *admin.Server
 	tunnels     tunnels
 	compressors *compressors
+	signers     *answerSigners
+	replay      *shared.Replay // nil where no route takes signatures
+	memory      *limit.Bytes   // of content that is held
 	inFlight    atomic.Int64
 
 	exchanges sync.WaitGroup // those that have not finished
@@ -89,7 +93,17 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 	if g.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: g.log, Now: g.now}); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
-	if g.auth, err = auth.New(auth.Config{Issuers: cfg.Issuers, Now: g.now, Log: g.log}); err != nil {
+	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
+	if err != nil {
+		return nil, err
+	}
+	if g.auth, err = auth.New(auth.Config{
+		Issuers: cfg.Issuers, Keys: keys, Aliases: cfg.aliases(), Now: g.now, Log: g.log,
+		MaxAge: cfg.Integrity.MaxAge.Or(defaultMaxAge), Skew: cfg.Integrity.Skew.Or(defaultSkew),
+	}); err != nil {
+		return nil, err
+	}
+	if err := g.newIntegrity(); err != nil {
 		return nil, err
 	}
 	if g.snapshot, err = newSnapshot(cfg, g.auth, &g.options, g.edge.Local); err != nil {
@@ -177,6 +191,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	foundation.Wait()
 	for _, u := range g.snapshot.upstreams {
 		u.Close()
+	}
+	if g.replay != nil {
+		err = errors.Join(err, g.replay.Save()) // no exchange is left that could claim
 	}
 	select {
 	case late := <-failed:
@@ -301,6 +318,7 @@ func (g *Gateway) announce() {
 		g.log.Info("listening", "for", "health and metrics", "addr", g.addrs.Health.String())
 	}
 	g.announceCertificates()
+	g.announceIntegrity()
 	if root := g.RootPath(); root != "" {
 		g.log.Info("certificates come from the local development authority", "root", root)
 	}

@@ -11,13 +11,17 @@ import (
 
 // newHealth makes the server on listen.health.
 func (g *Gateway) newHealth() (*admin.Server, error) {
-	return admin.New(admin.Options{
+	o := admin.Options{
 		State:      g.state,
 		Counts:     g.counts,
 		Collectors: []prometheus.Collector{g.metrics},
 		Log:        g.log,
 		Now:        g.now,
-	})
+	}
+	if g.replay != nil {
+		o.Replay = g.claims
+	}
+	return admin.New(o)
 }
 
 // state is what /readyz tells. Issuers, upstreams and certificates show in the
@@ -34,6 +38,13 @@ func (g *Gateway) state() admin.State {
 	}
 	for _, i := range g.auth.Status() {
 		s.Issuers = append(s.Issuers, admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError})
+	}
+	if g.replay != nil {
+		r := g.replay.Status()
+		s.Signatures = &admin.Signatures{
+			Remembered: r.Live, Capacity: r.Capacity, FullestKey: r.FullestKey, FullestLive: r.FullestLive, PerKey: r.PerKey,
+			RefusedUntil: r.WindowUntil, Note: r.Note, MemoryUsed: g.memory.Used(), MemoryTotal: g.memory.Total(),
+		}
 	}
 	for _, u := range g.snapshot.upstreams {
 		up := admin.Upstream{Name: u.Name()}
@@ -55,6 +66,15 @@ func (g *Gateway) counts() admin.Counts {
 		AuditDropped: a.Dropped,
 		AuditFailed:  a.Failures,
 		AuditPending: a.Pending,
+	}
+}
+
+// claims tells of the nonces that are remembered.
+func (g *Gateway) claims() admin.Replay {
+	s := g.replay.Status()
+	return admin.Replay{
+		Live: s.Live, Capacity: s.Capacity,
+		Replayed: s.Refused.Replayed, Full: s.Refused.Full, KeyFull: s.Refused.KeyFull, Window: s.Refused.Window,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/auth"
+	"sallyport/auth/httpsig"
 	"sallyport/policy"
 	"sallyport/proxy/message"
 	"sallyport/proxy/upstream"
@@ -41,13 +42,22 @@ const (
 	reasonRate           = "rate_limited"
 	reasonBusy           = "too_many_in_flight"
 	reasonAudit          = "audit_unavailable"
+	reasonReplayed       = string(httpsig.Replayed)
+	reasonReplayFull     = "replay_full"
+	reasonReplayWindow   = "replay_window"
+	reasonBodyMemory     = "body_memory"
+	reasonDigestMissing  = string(httpsig.DigestMissing)
+	reasonDigestMismatch = string(httpsig.DigestMismatch)
 	reasonRefused        = "upstream_refused"
 	reasonReset          = "upstream_reset"
 	reasonGarbage        = "upstream_garbage"
 	reasonTimeout        = "upstream_timeout"
 	reasonNoneHealthy    = "no_healthy_upstream"
-	reasonPlainHTTP      = "plain_http"
-	reasonInternal       = "internal"
+
+	reasonUpstreamSignature = "upstream_signature"
+
+	reasonPlainHTTP = "plain_http"
+	reasonInternal  = "internal"
 
 	// These end an exchange after its answer has begun, or without one.
 	reasonClientGone = "client_gone"
@@ -97,6 +107,13 @@ var outcomes = func(table map[string]outcome) map[string]outcome {
 	policy.ReasonForbidden:         {403, "This caller may not do this."},
 	policy.ReasonInsufficientScope: {403, "The token lacks a scope that this needs."},
 
+	reasonReplayed:       {401, sentence(httpsig.Replayed.Text())},
+	reasonReplayFull:     {503, "No more signed requests can be remembered now."},
+	reasonReplayWindow:   {503, "The gateway has just started and cannot tell this request from a replay yet. Sign it anew, later."},
+	reasonBodyMemory:     {503, "There is no memory for the content now."},
+	reasonDigestMissing:  {400, sentence(httpsig.DigestMissing.Text())},
+	reasonDigestMismatch: {400, sentence(httpsig.DigestMismatch.Text())},
+
 	reasonRate:  {429, "Too many requests."},
 	reasonBusy:  {429, "Too many requests are under way."},
 	reasonAudit: {503, "The audit log cannot take a record."},
@@ -107,6 +124,8 @@ var outcomes = func(table map[string]outcome) map[string]outcome {
 	reasonTimeout:     {504, "The model server did not answer in time."},
 	reasonNoneHealthy: {503, "No model server is available."},
 	reasonInternal:    {500, "The gateway failed."},
+
+	reasonUpstreamSignature: {502, "The model server's answer is not signed as it must be."},
 
 	reasonClientGone: {499, ""}, // nobody is there to read an answer
 	reasonExpired:    {401, "The credential expired."},
@@ -264,6 +283,9 @@ func (x *exchange) answer(o outcome, r *refusal, err error) {
 	if x.route != nil {
 		if c := x.challenge(o.status, err); c != "" {
 			h.Fields.Add("www-authenticate", c)
+		}
+		if accept := x.route.chain.AcceptSignature(); accept != "" && o.status == http.StatusUnauthorized {
+			h.Fields.Add("accept-signature", accept)
 		}
 	}
 	x.tell(o, r.reason, &h)

@@ -89,6 +89,7 @@ func (x *exchange) respond() error {
 
 // write sends an answer of the gateway's own making.
 func (x *exchange) write(h *message.Response, body []byte) error {
+	x.sealOwn(h, body)
 	x.responded = true
 	if err := x.stream.SetWriteDeadline(time.Now().Add(refusalTime)); err != nil {
 		return errClientGone(err)

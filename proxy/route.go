@@ -33,6 +33,18 @@ type route struct {
 	identity      identityNames // fields that tell the upstream who calls
 	security      message.Fields
 	keepServer    bool
+	integrity     routeIntegrity
+	upstreamLeg   upstreamLeg
+}
+
+// routeIntegrity is what a route does about signatures.
+type routeIntegrity struct {
+	body             string // buffer, stream or headers_only
+	buffer           int64  // the longest content that is held, in bytes
+	forwardSignature bool   // the client's goes on to the upstream
+	unsigned         bool   // answers are never signed
+	responseBuffer   int64  // the longest answer that is signed in its head, in bytes
+	inline           bool   // events are signed by a comment at their end
 }
 
 // identityNames are the lower-case names of the identity fields; "" leaves one out.

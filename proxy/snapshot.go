@@ -102,10 +102,14 @@ func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (
 		},
 	}
 	r.identity.principal, r.identity.scopes, r.identity.requestID = c.Identity.Names()
+	r.integrity = newRouteIntegrity(c)
+	if r.upstreamLeg, err = newUpstreamLeg(&up.Integrity, r.identity, a, now); err != nil {
+		return nil, err
+	}
 	if r.rewriting, err = newRewriting(c); err != nil {
 		return nil, err
 	}
-	if r.chain, err = a.Route(auth.Demand{Callers: c.Callers, Audience: c.Audience}); err != nil {
+	if r.chain, err = a.Route(demandOf(cfg, c)); err != nil {
 		return nil, err
 	}
 	rules := cfg.RulesOf(c)
@@ -116,6 +120,14 @@ func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (
 		return nil, err
 	}
 	return r, nil
+}
+
+// demandOf is what a route wants of callers.
+func demandOf(cfg *Config, c *RouteConfig) auth.Demand {
+	return auth.Demand{
+		Callers: c.Callers.Names(), All: len(c.Callers.All) > 0, Independent: c.Callers.Bind == bindIndependent,
+		Audience: c.Audience, Signatures: signatureDemand(cfg, c),
+	}
 }
 
 // upstream returns the upstream of a route, made once for all routes that name it.

@@ -132,7 +132,7 @@ func TestTreeArrows(t *testing.T) {
 		{"proxy/audit/...", "proxy/audit/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/admin/...", "proxy/admin/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/shared/...", "proxy/shared/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
-		{"proxy", "auth auth/identity policy/... proxy/...", "the house knows all its rooms"},
+		{"proxy", "auth auth/httpsig auth/identity policy/... proxy/...", "the house knows all its rooms"},
 	}
 	for _, s := range sources(t) {
 		for name, at := range s.imports() {

@@ -28,6 +28,24 @@ type State struct {
 	Certificates []Certificate `json:"certificates,omitempty"`
 	Issuers      []Issuer      `json:"issuers,omitempty"`
 	Upstreams    []Upstream    `json:"upstreams,omitempty"`
+	Signatures   *Signatures   `json:"signatures,omitempty"` // nil where none are taken
+}
+
+// Signatures tells of what signed requests need: nonces that are remembered, and
+// memory for content.
+type Signatures struct {
+	Remembered int `json:"remembered"`
+	Capacity   int `json:"capacity"`
+	// FullestKey has the most nonces, FullestLive of PerKey.
+	FullestKey  string `json:"fullest_key,omitempty"`
+	FullestLive int    `json:"fullest_key_remembered"`
+	PerKey      int    `json:"capacity_per_key"`
+	// RefusedUntil is when signed requests will no longer be refused because of an
+	// unclean start; zero if they are not.
+	RefusedUntil time.Time `json:"refused_until,omitzero"`
+	Note         string    `json:"note,omitempty"` // what was wrong at the start
+	MemoryUsed   int64     `json:"memory_used"`    // bytes of content that is held
+	MemoryTotal  int64     `json:"memory_total"`
 }
 
 // Certificate tells of one certificate of ours.

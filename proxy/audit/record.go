@@ -26,6 +26,8 @@ type Record struct {
 	Credential string // its kind, such as "bearer"
 	KeyID      string // the key that the credential was checked with
 
+	Signed string // where the answer's signature stands, such as "header"; "" for none
+
 	Reason string // why it was refused, "" where it was forwarded and answered
 	Cause  string // the same in words, for the operator only
 	Status int    // of the final answer, 0 where none was sent
@@ -48,8 +50,8 @@ type Record struct {
 const (
 	maxPath   = 1024
 	maxString = 256
-	// maxLine follows: two long strings, ten others, and 400 bytes of our own.
-	maxLine = 2*maxPath + 10*maxString + 400
+	// maxLine follows: two long strings, eleven others, and 400 bytes of our own.
+	maxLine = 2*maxPath + 11*maxString + 400
 )
 
 const hexDigits = "0123456789abcdef"
@@ -76,6 +78,7 @@ func (r *Record) appendLine(b []byte) []byte {
 	b = appendField(b, "principal", r.Principal, maxString)
 	b = appendField(b, "credential", r.Credential, maxString)
 	b = appendField(b, "key_id", r.KeyID, maxString)
+	b = appendField(b, "signed", r.Signed, maxString)
 	b = appendField(b, "reason", r.Reason, maxString)
 	b = appendField(b, "cause", r.Cause, maxPath)
 	b = appendNumber(b, "status", int64(r.Status))

@@ -19,12 +19,14 @@ type ACMEConfig struct {
 	// Email is where the authority writes to when something is wrong; may be "".
 	Email string `yaml:"email"`
 
-	// Directory, CA, EAB and Profile are those of the one issuer, where Issuers
-	// lists none. See [ACMEIssuer].
-	Directory string     `yaml:"directory"`
-	CA        string     `yaml:"ca"`
-	EAB       *EABConfig `yaml:"eab"`
-	Profile   string     `yaml:"profile"`
+	// Directory is that of the one issuer, where Issuers lists none. See [ACMEIssuer].
+	Directory string `yaml:"directory"`
+	// CA is that of the one issuer, where Issuers lists none.
+	CA string `yaml:"ca"`
+	// EAB is that of the one issuer, where Issuers lists none.
+	EAB *EABConfig `yaml:"eab"`
+	// Profile is that of the one issuer, where Issuers lists none.
+	Profile string `yaml:"profile"`
 	// Issuers are asked in this order, until one of them issues.
 	Issuers setting.List[ACMEIssuer] `yaml:"issuers"`
 
@@ -302,11 +304,16 @@ func (c *Config) checkACMEFiles(path string, f *setting.Faults) {
 // DNSConfig says how records are made for the challenge dns-01. Exactly one of
 // the five ways is given.
 type DNSConfig struct {
-	RFC2136    *RFC2136Config    `yaml:"rfc2136"`
+	// RFC2136 makes them by dynamic updates, as BIND, Knot and PowerDNS take.
+	RFC2136 *RFC2136Config `yaml:"rfc2136"`
+	// Cloudflare makes them at Cloudflare.
 	Cloudflare *CloudflareConfig `yaml:"cloudflare"`
-	Route53    *Route53Config    `yaml:"route53"`
-	Exec       *ExecConfig       `yaml:"exec"`
-	Webhook    *WebhookConfig    `yaml:"webhook"`
+	// Route53 makes them at Amazon Route 53.
+	Route53 *Route53Config `yaml:"route53"`
+	// Exec has a program make them.
+	Exec *ExecConfig `yaml:"exec"`
+	// Webhook has an HTTP server make them.
+	Webhook *WebhookConfig `yaml:"webhook"`
 
 	// Resolvers are asked for the zone and for the record; default: the system's.
 	Resolvers setting.List[string] `yaml:"resolvers"`
@@ -318,11 +325,14 @@ type DNSConfig struct {
 
 // RFC2136Config makes records by dynamic updates, as BIND, Knot and PowerDNS take.
 type RFC2136Config struct {
-	Server string `yaml:"server"` // HOST:PORT
-	// KeyName and Key are those of TSIG. Algorithm is hmac-sha256 unless given.
-	KeyName   string         `yaml:"key_name"`
-	Key       setting.Secret `yaml:"key"` // in base64
-	Algorithm string         `yaml:"algorithm"`
+	// Server is the address HOST:PORT of the server.
+	Server string `yaml:"server"`
+	// KeyName is the name of the key for TSIG.
+	KeyName string `yaml:"key_name"`
+	// Key is the key for TSIG, in base64.
+	Key setting.Secret `yaml:"key"`
+	// Algorithm is that of TSIG. Default: hmac-sha256.
+	Algorithm string `yaml:"algorithm"`
 }
 
 // CloudflareConfig makes records at Cloudflare.
@@ -333,10 +343,14 @@ type CloudflareConfig struct {
 // Route53Config makes records at Amazon Route 53. Without keys, those of the
 // machine's role or of the environment are taken.
 type Route53Config struct {
-	AccessKeyID     string         `yaml:"access_key_id"`
+	// AccessKeyID names the access key.
+	AccessKeyID string `yaml:"access_key_id"`
+	// SecretAccessKey is its secret.
 	SecretAccessKey setting.Secret `yaml:"secret_access_key"`
-	Region          string         `yaml:"region"`
-	ZoneID          string         `yaml:"zone_id"` // "": found by name
+	// Region is that of the API, such as eu-central-1.
+	Region string `yaml:"region"`
+	// ZoneID names the hosted zone; "" has it found by name.
+	ZoneID string `yaml:"zone_id"`
 }
 
 // ExecConfig makes records by a program, which is called with the arguments
@@ -345,7 +359,7 @@ type Route53Config struct {
 type ExecConfig struct {
 	Command setting.List[string] `yaml:"command"` // an absolute path, then arguments that go before ours
 	Env     setting.List[string] `yaml:"env"`     // names of variables to hand on
-	Timeout setting.Duration     `yaml:"timeout"` // default: 1 m
+	Timeout setting.Duration     `yaml:"timeout"` // of one call; default: 1 m
 }
 
 // WebhookConfig makes records by an HTTP server: POST with

@@ -48,6 +48,34 @@ type Config struct {
 	// IdleTime is how long a connection is kept idle; the default is 60s. A
 	// server that announces less (Keep-Alive: timeout=5) is believed.
 	IdleTime setting.Duration `yaml:"idle_time"`
+	// Integrity says what is signed on the way to the servers and back.
+	Integrity IntegrityConfig `yaml:"integrity"`
+}
+
+// IntegrityConfig is the section `integrity` of an upstream.
+type IntegrityConfig struct {
+	// Sign is the signing key with which requests are signed anew, identity
+	// and all, so that the servers can tell them from others'. Default: none.
+	Sign string `yaml:"sign"`
+	// Body says whether that covers bodies that clients did not sign, which must be
+	// held for it: buffer, or none. Default: buffer.
+	Body string `yaml:"body"`
+	// Verify are the signing keys of the servers: an answer that none of them has
+	// signed is refused. Default: none, and nothing is verified.
+	Verify setting.List[string] `yaml:"verify"`
+}
+
+// check records the faults of the section but for the names of keys.
+func (c *IntegrityConfig) check(path string, f *setting.Faults) {
+	if c.Body != "" && c.Body != "buffer" && c.Body != "none" {
+		f.Add(setting.Join(path, "body"), c.Body, "no such choice", "write buffer or none")
+	}
+	if c.Sign == "" && c.Body != "" {
+		f.Add(setting.Join(path, "body"), c.Body, "requests to the servers are not signed", "write sign too, or remove the line")
+	}
+	if c.Sign == "" && len(c.Verify) > 0 {
+		f.Add(setting.Join(path, "verify"), strings.Join(c.Verify, ", "), "answers are bound to the gateway's signature, and there is none", "write sign too")
+	}
 }
 
 const (
@@ -101,6 +129,7 @@ func (c *Config) Check(path string, f *setting.Faults) {
 		secure = secure || u.URL != nil && u.Scheme == "https"
 	}
 	c.checkTLS(path, secure, f)
+	c.Integrity.check(setting.Join(path, "integrity"), f)
 	if h := c.Host; h != "" && h != "upstream" && h != "client" && !validHost(h) {
 		f.Add(setting.Join(path, "host"), h, "not a host", `write "upstream", "client", or a host such as app.internal:8000`)
 	}

@@ -52,6 +52,11 @@ type Request struct {
 
 	Timeouts Timeouts
 
+	// Sign returns the fields of one attempt, asked for anew for each: Fields and
+	// what signs them for the scheme and the Host of the endpoint. Its error ends the
+	// exchange and is returned as it is. Nil: Fields are sent as they are.
+	Sign func(scheme, host string) (message.Fields, error)
+
 	// Inform gets interim responses other than 100 and 101. Its error ends the
 	// exchange and is returned as it is. It may be nil.
 	Inform func(*message.Response) error

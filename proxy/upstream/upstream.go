@@ -207,6 +207,10 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 	if x.ask.Host = e.host; e.host == "" {
 		x.ask.Host = r.Host
 	}
+	if err := e.sign(r, x); err != nil {
+		e.leave()
+		return true, err
+	}
 	c := e.pool.take()
 	if c != nil {
 		e.reuses.Add(1)
@@ -220,6 +224,10 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 			e.leave()
 			return true, e.blame(err)
 		}
+		if err := e.sign(r, x); err != nil {
+			e.leave()
+			return true, err
+		}
 	}
 	if c, err = e.dial(ctx, connectTime(&r.Timeouts, x.ask.Limit)); err != nil {
 		e.leave()
@@ -231,6 +239,19 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 	}
 	x.begin(e, c)
 	return true, nil
+}
+
+// sign has the next attempt signed for the endpoint.
+func (e *endpoint) sign(r *Request, x *Response) (err error) {
+	if r.Sign == nil {
+		return nil
+	}
+	scheme := "http"
+	if e.tls != nil {
+		scheme = "https"
+	}
+	x.ask.Fields, err = r.Sign(scheme, x.ask.Host)
+	return err
 }
 
 // again says whether a request that failed on a connection used before may be

@@ -1,0 +1,395 @@
+package proxy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/auth"
+	"sallyport/policy/model"
+	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
+)
+
+// IntegrityConfig is the section `integrity`: what signatures of all routes share.
+type IntegrityConfig struct {
+	// MaxAge is how old a request's signature may be. Default: 60s.
+	MaxAge setting.Duration `yaml:"max_age"`
+	// Skew is how far clocks of signers may be ahead. Default: 30s.
+	Skew setting.Duration `yaml:"skew"`
+	// Memory bounds the bodies that are held, of requests until their digests are
+	// checked and of responses until they are signed, all together. Default: 256MiB.
+	Memory setting.Size `yaml:"memory"`
+	// Nonces is how many are remembered at once; who comes when they are all taken is
+	// refused. Default: 1000000.
+	Nonces int `yaml:"nonces"`
+	// NoncesPerKey bounds those of one key, so that no caller takes all. Default: 250000.
+	NoncesPerKey int `yaml:"nonces_per_key"`
+	// State is the file in which a planned stop leaves the nonces for the next start,
+	// or off. A start that does not find it refuses signed requests until those that may
+	// be replays are stale; an empty file says that no nonce was used before. Default:
+	// sallyport-nonces beside gateway.yaml.
+	State string `yaml:"state"`
+	// Publish is the signing key, with a private_key, that signs for callers who have
+	// no key of their own and ask by Accept-Signature. Its public half is served at
+	// /.well-known/sallyport/keys.
+	Publish string `yaml:"publish"`
+}
+
+// Defaults of the section `integrity`.
+const (
+	defaultSkew         = 30 * time.Second
+	defaultMaxAge       = time.Minute
+	defaultNonces       = 1_000_000
+	defaultNoncesPerKey = 250_000
+	defaultMemory       = 256 << 20
+	defaultNonceState   = "sallyport-nonces"
+)
+
+// RouteIntegrity is the section `integrity` of a route.
+type RouteIntegrity struct {
+	// Request says who signs: when_key (who calls with a signing key) or always
+	// (everyone, those with a token too). Default: when_key.
+	Request string `yaml:"request"`
+	// Response says whether answers to signed requests, and to callers who ask for
+	// it, are signed: sign or off. Default: sign.
+	Response string `yaml:"response"`
+	// Body says how a signed body is checked: buffer (held until its digest is right),
+	// stream (sent on while it is checked, its end held back, for servers that act on
+	// whole bodies only) or headers_only (its digest need not be signed). Default: buffer.
+	Body string `yaml:"body"`
+	// Buffer bounds one body that is held. Default: 32MiB.
+	Buffer setting.Size `yaml:"buffer"`
+	// Cover are further fields that a signature must cover where a request has them,
+	// such as authorization.
+	Cover setting.List[string] `yaml:"cover"`
+	// ResponseBuffer is up to which length answers are held and signed in the head;
+	// longer ones, and those without a length, are signed in trailers. Default: 1MiB.
+	ResponseBuffer setting.Size `yaml:"response_buffer"`
+	// Events says where the signature over a text/event-stream stands: trailer, or
+	// inline (a comment after the last event). Default: trailer.
+	Events string `yaml:"events"`
+	// ForwardClientSignature sends the client's signature on to the upstream.
+	ForwardClientSignature bool `yaml:"forward_client_signature"`
+}
+
+// Words of the section `integrity` of a route.
+const (
+	integrityAlways      = "always"
+	integrityWhenKey     = "when_key"
+	integritySign        = "sign"
+	integrityBuffer      = "buffer"
+	integrityStream      = "stream"
+	integrityHeadersOnly = "headers_only"
+	integrityTrailer     = "trailer"
+	integrityInline      = "inline"
+)
+
+const (
+	defaultSignedBody     = 32 << 20
+	defaultSignedResponse = 1 << 20
+)
+
+// CallersConfig is `callers` of a route: a list of proofs, of which one will do, or
+// all of several.
+type CallersConfig struct {
+	List setting.List[string]
+	CallersFields
+}
+
+// CallersFields are those of `callers` where all proofs are demanded.
+type CallersFields struct {
+	// All lists proofs that are demanded all. The first is the caller.
+	All setting.List[string] `yaml:"all"`
+	// Bind says how they belong together: alias (they are of one entry under
+	// principals) or independent. Default: alias.
+	Bind string `yaml:"bind"`
+}
+
+// Words of Bind.
+const (
+	bindAlias       = "alias"
+	bindIndependent = "independent"
+)
+
+// Form implements [setting.Forms].
+func (c *CallersConfig) Form(s setting.Shape) any {
+	if s == setting.Mapping {
+		return &c.CallersFields
+	}
+	return &c.List
+}
+
+// Want implements [setting.Forms].
+func (c *CallersConfig) Want() string { return "a list of proofs, or {all: [...]}" }
+
+// Names are the proofs that are listed, whichever way.
+func (c *CallersConfig) Names() []string {
+	if len(c.All) > 0 {
+		return c.All
+	}
+	return c.List
+}
+
+// takesKeys says whether a route lists signing keys.
+func (c *CallersConfig) takesKeys() bool {
+	return slices.ContainsFunc(c.Names(), func(name string) bool { return name == "key" || strings.HasPrefix(name, "key/") })
+}
+
+// takesSignatures says whether signatures of requests are verified on the route.
+func (r *RouteConfig) takesSignatures() bool {
+	return r.Callers.takesKeys() || r.Integrity.Request == integrityAlways
+}
+
+// checkIntegrity records the faults of the section `integrity`, of the keys and of
+// principals.
+func (c *Config) checkIntegrity(f *setting.Faults) {
+	for _, id := range sortedKeys(c.SigningKeys) {
+		k := c.SigningKeys[id]
+		k.Check("signing_keys."+id, id, f)
+	}
+	i := &c.Integrity
+	for _, d := range []struct {
+		name  string
+		value setting.Duration
+		high  time.Duration
+	}{{"max_age", i.MaxAge, 15 * time.Minute}, {"skew", i.Skew, 5 * time.Minute}} {
+		if d.value.D() > d.high {
+			f.Add("integrity."+d.name, d.value.String(), "so long that every signature would have to be remembered for ages", "write "+setting.Duration(d.high).String()+" or less")
+		}
+	}
+	for _, n := range []struct {
+		name  string
+		value int
+	}{{"nonces", i.Nonces}, {"nonces_per_key", i.NoncesPerKey}} {
+		if n.value != 0 && (n.value < 1000 || n.value > 100_000_000) {
+			f.Add("integrity."+n.name, strconv.Itoa(n.value), "out of bounds", "write a number from 1000 to 100000000")
+		}
+	}
+	if i.Memory != 0 && i.Memory < 1<<20 {
+		f.Add("integrity.memory", i.Memory.String(), "less than one body", "write 1MiB or more")
+	}
+	if i.Publish != "" {
+		c.checkKeyRef("integrity.publish", i.Publish, auth.SignResponse, f)
+		if k, known := c.SigningKeys[i.Publish]; known && k.PrivateKey.IsZero() {
+			f.Add("integrity.publish", i.Publish, "not a key with a private_key: nobody else could verify what it signs", "make one: openssl genpkey -algorithm ed25519")
+		}
+	}
+	c.checkPrincipals(f)
+	for _, name := range sortedKeys(c.Upstreams) {
+		u := c.Upstreams[name]
+		at := "upstreams." + name + ".integrity"
+		if u.Integrity.Sign != "" {
+			c.checkKeyRef(at+".sign", u.Integrity.Sign, auth.SignRequest, f)
+		}
+		for j, id := range u.Integrity.Verify {
+			c.checkKeyRef(setting.Index(at+".verify", j), id, auth.VerifyResponse, f)
+		}
+	}
+}
+
+// checkKeyRef records why a name is not that of a key for a use.
+func (c *Config) checkKeyRef(at, id, use string, f *setting.Faults) {
+	k, known := c.SigningKeys[id]
+	switch {
+	case !known:
+		f.Add(at, id, "there is no such signing key", cureName("signing_keys", id, sortedKeys(c.SigningKeys)))
+	case !slices.Contains(k.Uses(), use):
+		f.Add(at, id, "the key is not for this", "add "+use+" to its use, or name another")
+	}
+}
+
+// checkPrincipals records the faults of the section `principals`.
+func (c *Config) checkPrincipals(f *setting.Faults) {
+	owner := map[string]string{}
+	for _, alias := range sortedKeys(c.Principals) {
+		at := "principals." + alias
+		checkConfigName("principals", alias, f)
+		proofs := c.Principals[alias]
+		if len(proofs) < 2 {
+			f.Add(at, "", "one name for less than two proofs", "list the proofs of the same caller, such as [issuer/corp:svc-batch, key:acme]")
+		}
+		for i, p := range proofs {
+			at := setting.Index(at, i)
+			if problem, cure := c.badQualified(p); problem != "" {
+				f.Add(at, p, problem, cure)
+				continue
+			}
+			if other, taken := owner[p]; taken {
+				f.Add(at, p, "belongs to "+other+" already", "a proof is of one caller: keep it in one place")
+			}
+			owner[p] = alias
+		}
+	}
+}
+
+// badQualified says why p is no qualified name that a proof could have.
+func (c *Config) badQualified(p string) (problem, cure string) {
+	source, name, qualified := strings.Cut(p, ":")
+	issuer, isIssuer := strings.CutPrefix(source, "issuer/")
+	switch {
+	case !qualified || name == "":
+		return "not a qualified name", "write issuer/NAME:SUBJECT or key:NAME, as the records do"
+	case source == "key":
+		if !slices.Contains(c.keyPrincipals(), name) {
+			return "no signing key has the principal " + strconv.Quote(name), cureName("signing_keys", name, c.keyPrincipals())
+		}
+	case !isIssuer:
+		return "no such kind of caller", "write issuer/NAME:SUBJECT or key:NAME"
+	default:
+		if _, known := c.Issuers[issuer]; !known {
+			return "there is no issuer " + strconv.Quote(issuer), c.cureIssuer(issuer)
+		}
+	}
+	return "", ""
+}
+
+// keyPrincipals are whom the signing keys prove, sorted.
+func (c *Config) keyPrincipals() []string {
+	var all []string
+	for _, k := range c.SigningKeys {
+		if slices.Contains(k.Uses(), auth.VerifyRequest) {
+			all = append(all, k.Principal)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// aliases maps each qualified name of `principals` to its alias.
+func (c *Config) aliases() map[string]string {
+	all := map[string]string{}
+	for alias, proofs := range c.Principals {
+		for _, p := range proofs {
+			all[p] = alias
+		}
+	}
+	return all
+}
+
+// checkRouteIntegrity records the faults of the section on a route, and demands
+// that no caller could meet.
+func (c *Config) checkRouteIntegrity(r *RouteConfig, at string, f *setting.Faults) {
+	i, path := &r.Integrity, at+".integrity"
+	for _, w := range []struct {
+		name, value string
+		words       []string
+	}{
+		{"request", i.Request, []string{integrityWhenKey, integrityAlways}},
+		{"response", i.Response, []string{integritySign, configOff}},
+		{"body", i.Body, []string{integrityBuffer, integrityStream, integrityHeadersOnly}},
+		{"events", i.Events, []string{integrityTrailer, integrityInline}},
+	} {
+		if w.value != "" && !slices.Contains(w.words, w.value) {
+			f.Add(path+"."+w.name, w.value, "no such choice", "write one of "+strings.Join(w.words, ", "))
+		}
+	}
+	c.checkUnsigned(r, path, f)
+	c.checkBodyMode(r, path, f)
+	for j, name := range i.Cover {
+		if !message.ValidName(name) || name != strings.ToLower(name) || message.OfConnection(message.Fold(name)) {
+			f.Add(setting.Index(path+".cover", j), name, "not a field that can be signed", "write the lower-case name of a field that nobody on the way changes, such as authorization")
+		}
+	}
+	c.checkBinding(r, at, f)
+}
+
+// checkUnsigned records settings about signatures where none are taken.
+func (c *Config) checkUnsigned(r *RouteConfig, path string, f *setting.Faults) {
+	i := &r.Integrity
+	anonymous := slices.Contains(r.Callers.Names(), anonymousCaller)
+	switch {
+	case i.Request == integrityAlways && anonymous:
+		f.Add(path+".request", i.Request, "anonymous callers have no keys", "list the callers, or remove the line")
+	case i.Request == integrityAlways && len(c.keyPrincipals()) == 0:
+		f.Add(path+".request", i.Request, "there is no signing key, so no caller could sign", "add one under signing_keys; sallyport keygen makes one")
+	}
+	if r.takesSignatures() {
+		return
+	}
+	for _, s := range []struct {
+		name, value string
+		given       bool
+	}{
+		{"body", i.Body, i.Body != ""},
+		{"buffer", i.Buffer.String(), i.Buffer != 0},
+		{"cover", strings.Join(i.Cover, ", "), len(i.Cover) > 0},
+		{"forward_client_signature", "true", i.ForwardClientSignature},
+	} {
+		if s.given {
+			f.Add(path+"."+s.name, s.value, "the route takes no signatures", "add key to callers, or remove the line")
+		}
+	}
+	if i.Response == integritySign && c.Integrity.Publish == "" {
+		f.Add(path+".response", i.Response, "callers here have no keys, and the gateway publishes none", "name a key in integrity.publish, or remove the line")
+	}
+}
+
+// checkBodyMode records ways to check bodies that would be unsafe on the route.
+func (c *Config) checkBodyMode(r *RouteConfig, path string, f *setting.Faults) {
+	i := &r.Integrity
+	_, u, _ := c.UpstreamOf(r)
+	switch {
+	case i.Body == integrityStream && !model.ActsOnWhole(u.Serves):
+		f.Add(path+".body", i.Body, cmp.Or(u.Serves, "raw")+" servers may act before a body has ended, and so before it is checked", "write buffer, or say what the upstream serves")
+	case i.Body == integrityHeadersOnly && c.Listen.InsecurePlain != nil:
+		f.Add(path+".body", i.Body, "bodies that nobody signs need TLS up to here, and listen.insecure_plain has none", "write buffer")
+	case i.Body != "" && i.Body != integrityBuffer && i.Buffer != 0:
+		f.Add(path+".buffer", i.Buffer.String(), "bodies are not held here", "remove the line, or write body: buffer")
+	}
+	if size := r.Limits.BodyBytes(); i.Buffer != 0 && int64(i.Buffer) > size {
+		f.Add(path+".buffer", i.Buffer.String(), "more than limits.body lets through", "raise limits.body, which is "+setting.Size(size).String())
+	}
+	if memory := c.Integrity.Memory.Or(defaultMemory); int64(i.Buffer) > memory {
+		f.Add(path+".buffer", i.Buffer.String(), "more than integrity.memory has for all of them", "raise integrity.memory, which is "+setting.Size(memory).String())
+	}
+	if i.ForwardClientSignature && u.Integrity.Sign != "" {
+		f.Add(path+".forward_client_signature", "true", "the upstream gets the gateway's signature", "remove the line, or integrity.sign of the upstream")
+	}
+}
+
+// checkBinding records demands for two proofs that no caller could have both.
+func (c *Config) checkBinding(r *RouteConfig, at string, f *setting.Faults) {
+	all := len(r.Callers.All) > 0
+	switch b := r.Callers.Bind; {
+	case b != "" && b != bindAlias && b != bindIndependent:
+		f.Add(at+".callers.bind", b, "no such choice", "write alias or independent")
+		return
+	case b == bindIndependent:
+		return
+	case !all && r.Integrity.Request != integrityAlways:
+		return
+	}
+	names := r.Callers.Names()
+	var issuers []string
+	for _, name := range names {
+		if strings.HasPrefix(name, "issuer/") {
+			issuers = append(issuers, name)
+		}
+	}
+	if len(issuers) == 0 || len(c.keyPrincipals()) == 0 {
+		return // one kind of proof, or a fault that is told elsewhere
+	}
+	for _, proofs := range c.Principals {
+		token := slices.ContainsFunc(proofs, func(p string) bool {
+			source, _, _ := strings.Cut(p, ":")
+			return slices.Contains(issuers, source)
+		})
+		key := slices.ContainsFunc(proofs, func(p string) bool {
+			name, ok := strings.CutPrefix(p, "key:")
+			return ok && (!r.Callers.takesKeys() || slices.Contains(names, "key") || slices.Contains(names, "key/"+name))
+		})
+		if token && key {
+			return
+		}
+	}
+	where := at + ".callers"
+	if !all {
+		where = at + ".integrity.request"
+	}
+	f.Add(where, strings.Join(names, ", "), "no caller could have both: token and signature must be of one entry under principals, and none has such a pair",
+		fmt.Sprintf("write principals: {NAME: [%s:SUBJECT, key:%s]}, or callers: {all: [...], bind: independent}", issuers[0], c.keyPrincipals()[0]))
+}

@@ -1,0 +1,31 @@
+package limit
+
+import "sync/atomic"
+
+// Bytes is a budget of memory that many share. It is safe for concurrent use.
+type Bytes struct {
+	total int64
+	used  atomic.Int64
+}
+
+// NewBytes allows total bytes at once; zero or less allows none.
+func NewBytes(total int64) *Bytes { return &Bytes{total: total} }
+
+// Take takes n bytes and says whether there were as many. Who got them must
+// [Bytes.Give] them back.
+func (b *Bytes) Take(n int64) bool {
+	if b.used.Add(n) > b.total {
+		b.used.Add(-n)
+		return false
+	}
+	return true
+}
+
+// Give gives n bytes back.
+func (b *Bytes) Give(n int64) { b.used.Add(-n) }
+
+// Used is how many are taken.
+func (b *Bytes) Used() int64 { return b.used.Load() }
+
+// Total is how many there are in all.
+func (b *Bytes) Total() int64 { return b.total }
