@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/auth/httpsig"
 	"sallyport/proxy"
 )
 
@@ -69,8 +70,9 @@ type demo struct {
 	front, issuerAt, modelsAt net.Listener
 	issuer                    *Issuer
 	models                    *ModelServer
-	secret                    string // of the client
-	config                    string // path of the gateway's configuration
+	secret                    string       // of the client
+	key                       *httpsig.Key // of the partner
+	config                    string       // path of the gateway's configuration
 	gateway                   *proxy.Gateway
 	root                      string // path of the local authority's certificate
 }
@@ -172,6 +174,9 @@ func (d *demo) build() (err error) {
 	if err := d.newIssuer(); err != nil {
 		return err
 	}
+	if err := d.newKey(); err != nil {
+		return err
+	}
 	d.config = filepath.Join(d.dir, "demo-gateway.yaml")
 	if err := os.WriteFile(d.config, d.gatewayYAML(), 0o600); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
@@ -217,15 +222,22 @@ drain: 5s
 issuers:
   demo: {url: %q, audience: %s}
 
+signing_keys:
+  %s: {principal: %s, secret: {file: %q}}
+integrity: {state: %q}
+
 upstreams:
   tf: {serves: tensorflow, rest: %q}
 
 routes:
   - host: %s
     upstream: tf
-    callers: issuer/demo
-    rules: [{allow: [get, post], who: {scope: %s}}]
-`, d.front.Addr(), filepath.Join(d.dir, "ca"), "http://"+d.issuerAt.Addr().String(), audience, "http://"+d.modelsAt.Addr().String(), host, scopePredict)
+    callers: [issuer/demo, key/%s]    # a token, or a signed request
+    rules:
+      - {allow: [get, post], who: {scope: %s}}
+      - {allow: [get, post], who: {principal: "key:%s"}}
+`, d.front.Addr(), filepath.Join(d.dir, "ca"), "http://"+d.issuerAt.Addr().String(), audience, partnerID, partner, d.keyFile(), d.nonceFile(),
+		"http://"+d.modelsAt.Addr().String(), host, partner, scopePredict, partner)
 }
 
 // listenAs hands the gateway the port that is open already.

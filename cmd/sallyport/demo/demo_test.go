@@ -94,6 +94,9 @@ func TestCheck(t *testing.T) {
 		`(?m)^no token +401 Bearer +401 Bearer *$`,
 		`(?m)^a token without the scope +403 insufficient_scope +403 insufficient_scope *$`,
 		`(?m)^an expired token +401 invalid_token +401 invalid_token *$`,
+		`(?m)^a signed request +200 predictions, signed +200 predictions, signed *$`,
+		`(?m)^the same signed request again +401 replayed +401 replayed *$`,
+		`(?m)^a signed request with another body +400 digest_mismatch +400 digest_mismatch *$`,
 		`(?m)^a token of a forger +401 invalid_token +401 invalid_token *$`,
 	} {
 		if !regexp.MustCompile(row).MatchString(out.String()) {
