@@ -214,6 +214,7 @@ var longAgo = time.Unix(1, 0)
 // signed as a whole, once all of it is there.
 func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	h := &answer.Head
+	x.relocate(h, answer.Host)
 	x.dress(h)
 	hasBody := message.MayHaveBody(x.head.Method, h.Status)
 	form := x.formOf(h)

@@ -18,6 +18,8 @@ type Response struct {
 	Body message.Body
 	// Endpoint is the URL of the server that answered.
 	Endpoint string
+	// Host is the Host field by which it was asked.
+	Host string
 
 	ask h1.Request
 	x   h1.Response
@@ -28,7 +30,7 @@ type Response struct {
 // begin hands the exchange that runs on c to the caller.
 func (r *Response) begin(e *endpoint, c *conn) {
 	r.e, r.c = e, c
-	r.Head, r.Body, r.Endpoint = r.x.Head, (*content)(r), e.label
+	r.Head, r.Body, r.Endpoint, r.Host = r.x.Head, (*content)(r), e.label, r.ask.Host
 }
 
 // content is the response as a [message.Body].
