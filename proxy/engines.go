@@ -22,7 +22,7 @@ type server interface {
 // engineOptions are the bounds of all engines.
 func (g *Gateway) engineOptions() (h1.ServerOptions, stdhttp.Options) {
 	l := g.config.Limits.WithDefaults()
-	one := h1.ServerOptions{HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D()}
+	one := h1.ServerOptions{HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D(), Fields: l.Fields, Requests: l.Requests}
 	return one, stdhttp.Options{HeadBytes: one.HeadBytes, HeadTime: one.HeadTime, IdleTime: one.IdleTime, Streams: l.Streams}
 }
 
