@@ -26,6 +26,8 @@ from urllib.parse import urlsplit
 
 LIFETIME = 60  # seconds from created to expires
 SKEW = 30  # seconds by which clocks may differ
+ACCEPT_SIGNATURE = ('sp=("@status" "content-digest" "@method";req "@authority";req "@path";req "@query";req);'
+                    'created;tag="sallyport-resp"')
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -40,14 +42,15 @@ class NotVerified(Exception):
 class SallyportAuth:
     """Signs what requests sends: requests.post(..., auth=SallyportAuth(key_id, secret)). For other libraries see headers().
 
-    secret is base64 text, or a private key in PEM. Of a private key's holder, answers are verified with response_key: the
-    public key of the gateway in PEM.
+    secret is base64 text, or a private key in PEM. Whoever has a private key gives response_key too, with which answers are
+    verified: the gateway's public key in PEM, or the text of https://HOST/.well-known/sallyport/keys.
     """
 
     def __init__(self, key_id, secret, response_key=None, now=time.time):
         self.key_id, self._now = key_id, now
         self._key = _key(secret)
         self._response_key = _public(response_key) if response_key else self._key
+        self._ask = bool(response_key)  # for a signature by the gateway's own key
 
     @classmethod
     def from_file(cls, key_id, path, **options):
@@ -83,8 +86,10 @@ class SallyportAuth:
             " ".join('"%s"' % c for c in covered), created, created + LIFETIME, nonce, self.key_id)
         base = _base(covered, parameters, {**fields, **_target(method, url, fields)})
         signature = self._key.sign(base.encode("ascii"))
-        return {"Content-Digest": digest, "Signature-Input": "sp=" + parameters,
-                "Signature": "sp=:%s:" % _b64(signature)}, base
+        signed = {"Content-Digest": digest, "Signature-Input": "sp=" + parameters, "Signature": "sp=:%s:" % _b64(signature)}
+        if self._ask:
+            signed["Accept-Signature"] = ACCEPT_SIGNATURE
+        return signed, base
 
     def verify_response(self, response, head_only=False):
         """Raises NotVerified unless a response of requests, with its content, is what the gateway signed for its request.
@@ -297,9 +302,16 @@ def _key(secret):
     return _Ed25519(private=load_pem_private_key(text.encode(), None))
 
 
-def _public(pem):
+def _public(text):
+    text = text.decode("ascii") if isinstance(text, bytes) else text
+    if text.lstrip().startswith("{"):
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        keys = [k for k in json.loads(text)["keys"] if k.get("crv") == "Ed25519"]
+        if len(keys) != 1:
+            raise ValueError("%d Ed25519 keys, want one" % len(keys))
+        return _Ed25519(public=Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(keys[0]["x"] + "=")))
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
-    return _Ed25519(public=load_pem_public_key(pem.encode() if isinstance(pem, str) else pem))
+    return _Ed25519(public=load_pem_public_key(text.encode()))
 
 
 def _b64(b):
