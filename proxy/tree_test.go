@@ -163,9 +163,10 @@ func TestTreeNetHTTP(t *testing.T) {
 		"cmd/sallyport/demo": "the issuer and the model server of the demonstration",
 	}
 	clients := map[string]string{
-		"auth/fetch":   "the one client for what is fetched",
-		"auth/httpsig": "the transport that signs requests and verifies responses, for clients in Go",
-		"proxy/edge":   "acmez's client for authorities, bounded; webhooks that make records",
+		"auth/fetch":    "the one client for what is fetched",
+		"auth/httpsig":  "the transport that signs requests and verifies responses, for clients in Go",
+		"proxy/edge":    "acmez's client for authorities, bounded; webhooks that make records",
+		"cmd/sallyport": "sallyport curl, a client over httpsig's transport",
 	}
 	clientNames := strings.Fields("Client DefaultTransport ProxyFromEnvironment ParseTime Transport RoundTripper Request Response Header ErrUseLastResponse NewRequestWithContext")
 	for _, s := range sources(t) {

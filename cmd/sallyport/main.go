@@ -111,6 +111,7 @@ that model, and hands the request on. One YAML file says all: gateway.yaml.`,
 			c.Args = noArgs
 		}
 	}
+	root.AddCommand(newCurl()) // which takes an argument
 	return root
 }
 
