@@ -101,6 +101,9 @@ func (c *curl) run(ctx context.Context, stdin io.Reader) error {
 		if transport.ResponseKey, err = responseKeys(key, c.responseKey); err != nil {
 			return err
 		}
+		if err := ask(request, key); err != nil {
+			return err
+		}
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
@@ -148,16 +151,22 @@ func (c *curl) request(ctx context.Context, stdin io.Reader) (*http.Request, []s
 		}
 		r.Header.Set(line.Name, line.Value)
 	}
-	if c.responseKey == "" || r.Header.Get("Accept-Signature") != "" {
-		return r, cover, nil
-	}
-	// The gateway signs with the key that it publishes for those who ask.
-	ask, err := httpsig.FormatAcceptSignature(httpsig.Wanted{Label: "sp", Components: httpsig.ResponsePolicy().Require, Created: true, Tag: httpsig.TagResponse})
-	if err != nil {
-		return nil, nil, err
-	}
-	r.Header.Set("Accept-Signature", ask)
 	return r, cover, nil
+}
+
+// ask asks for a signature by the gateway's own key, where the usual one would be
+// by the caller's.
+func ask(r *http.Request, own *httpsig.Key) error {
+	if own.Algorithm() != httpsig.HMACSHA256 || r.Header.Get("Accept-Signature") != "" {
+		return nil
+	}
+	// Without components: what the gateway always covers depends on what it answers.
+	value, err := httpsig.FormatAcceptSignature(httpsig.Wanted{Label: "sp", Created: true, Alg: string(httpsig.Ed25519), Tag: httpsig.TagResponse})
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Accept-Signature", value)
+	return nil
 }
 
 // responseKeys finds the keys of answers: our own secret, and those of a file.

@@ -47,10 +47,11 @@ gets a summary, a pipe JSON.`,
   sallyport keygen --partner acme --route models --out acme \
       --url https://models.example.com/v1/models/half:predict --alg ed25519 --days 30`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := k.check(c.Flags().Changed("config")); err != nil {
+			now := time.Now()
+			if err := k.check(c.Flags().Changed("config"), now); err != nil {
 				return err
 			}
-			return k.run(c.OutOrStdout(), time.Now())
+			return k.run(c.OutOrStdout(), now)
 		},
 	}
 	f := c.Flags()
@@ -67,7 +68,7 @@ gets a summary, a pipe JSON.`,
 }
 
 // check refuses what cannot be done, before anything is made.
-func (k *keygen) check(configGiven bool) error {
+func (k *keygen) check(configGiven bool, now time.Time) error {
 	for _, flag := range []struct{ name, value string }{{"partner", k.partner}, {"route", k.route}, {"out", k.out}} {
 		if flag.value == "" {
 			return usageError{fmt.Errorf("--%s is needed", flag.name)}
@@ -75,8 +76,11 @@ func (k *keygen) check(configGiven bool) error {
 	}
 	for _, flag := range []struct{ name, value string }{{"partner", k.partner}, {"id", cmp.Or(k.id, "x")}} {
 		if !plainName(flag.value) {
-			return usageError{fmt.Errorf("--%s %q: want letters, digits, and between them . _ -, at most 100", flag.name, flag.value)}
+			return usageError{fmt.Errorf("--%s %q: want letters, digits, and between them . _ -, at most 64", flag.name, flag.value)}
 		}
+	}
+	if k.id == "" {
+		k.id = k.partner + now.UTC().Format("-2006-01")
 	}
 	switch {
 	case k.alg != string(httpsig.HMACSHA256) && k.alg != string(httpsig.Ed25519):
@@ -104,7 +108,7 @@ func (k *keygen) check(configGiven bool) error {
 // plainName says whether a text can be part of a file name, of an id and of a
 // principal alike.
 func plainName(s string) bool {
-	return regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$`).MatchString(s)
+	return regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`).MatchString(s)
 }
 
 // lookUp finds the route in the configuration: who may call it already, and where
@@ -125,6 +129,9 @@ func (k *keygen) lookUp() error {
 			names = append(names, strconv.Quote(r.Name))
 		}
 		return usageError{fmt.Errorf("--route %q: %s has no such route, but %s", k.route, k.config, strings.Join(names, ", "))}
+	}
+	if _, taken := config.SigningKeys[k.id]; taken {
+		return usageError{fmt.Errorf("%s has a key with the id %q; name another with --id, and keep both until the partner uses the new one", k.config, k.id)}
 	}
 	r := routes[i]
 	k.callers = r.Callers

@@ -33,9 +33,6 @@ func (k *keygen) run(out io.Writer, now time.Time) error {
 	h := &handedOver{KeyID: k.id, Algorithm: k.alg, Principal: "key:" + k.partner, Route: k.route, URL: k.target, Dir: k.out}
 	h.NotBefore = now.UTC().Truncate(time.Hour)
 	h.NotAfter = h.NotBefore.AddDate(0, 0, k.days)
-	if h.KeyID == "" {
-		h.KeyID = k.partner + now.UTC().Format("-2006-01")
-	}
 	key, files, err := newKey(h.KeyID, httpsig.Algorithm(k.alg))
 	if err != nil {
 		return err
@@ -73,8 +70,7 @@ func (k *keygen) run(out io.Writer, now time.Time) error {
 func (k *keygen) gatewayLines(h *handedOver, files []handedFile) string {
 	holds := fmt.Sprintf("secret: {file: /run/secrets/%s}   # where you put it", files[0].Name)
 	if len(files) > 1 {
-		holds = fmt.Sprintf(`public_key: %s   # where you put it
-    use: verify_request   # answers are signed with the key that integrity.publish names`, files[1].Name)
+		holds = fmt.Sprintf("public_key: %s   # where you put it; answers are signed with the key of integrity.publish", files[1].Name)
 	}
 	caller := "key/" + k.partner
 	callers := slices.DeleteFunc(slices.Clone(k.callers), func(c string) bool { return c == "anonymous" })
@@ -149,7 +145,7 @@ From Python, with requests:
     auth = SallyportAuth.from_file("%s", "%s"%s)
     url = "%s"
     answer = requests.post(url, json={"instances": [1.0, 2.0, 5.0]}, auth=auth)
-    auth.verify_response(answer)  # raises unless this is what the gateway signed
+    auth.verify_response(answer)  # raises NotVerified unless the gateway signed this
 
 If the gateway answers bad_signature, this shows what it computes, and where that
 parts from what you signed:
