@@ -21,7 +21,12 @@ func TestMain(m *testing.M) {
 // TestScripts runs the command lines of testdata as a user types them.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:  "testdata",
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			// Otherwise the race detector makes each command wait for a second at its end.
+			e.Setenv("GORACE", "atexit_sleep_ms=0")
+			return nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "modes": modes, "gateway": startGateway},
 	})
 }
