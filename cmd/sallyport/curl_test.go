@@ -166,6 +166,10 @@ func (g *testGateway) stream(w http.ResponseWriter, response *httpsig.Message, s
 	tail.Set("Content-Digest", httpsig.ContentDigest([]byte(content)))
 	response.Trailers = httpsig.Header(tail)
 	sign(tail, httpsig.TailProfile())
+	if strings.HasPrefix(response.Request.Query, "events") {
+		h.Set("Content-Type", "text/event-stream")
+		sign(h, httpsig.HeadProfile(httpsig.TagResponseHead))
+	}
 	h.Set("Trailer", "Content-Digest, Signature-Input, Signature")
 	w.WriteHeader(200)
 	if response.Request.Path == "/stream/changed" {

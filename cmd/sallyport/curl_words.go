@@ -133,6 +133,9 @@ func (w *wire) inWords(err error) error {
 func (w *wire) cure(bad *httpsig.Error) string {
 	switch bad.Code {
 	case httpsig.Missing:
+		if strings.HasPrefix(w.answer.Header.Get("Content-Type"), "text/event-stream") {
+			return "\nthe end of the stream is missing, or its route signs in comments (events: inline), which are not read here"
+		}
 		return "\nits route does not sign, or something on the way removed the signature; --unsigned-ok takes it all the same"
 	case httpsig.Coverage:
 		return "\n--unsigned-ok takes answers whose head alone is signed"
