@@ -44,8 +44,8 @@ func Command() *cobra.Command {
 		Short: "Run the gateway on loopback with an issuer and a model server to try it on",
 		Long: `Run, in one process and on loopback only, a small OpenID issuer, a model server
 that speaks TensorFlow Serving's REST API, and the gateway in front of it, with a
-certificate of a local authority. Two curl lines that can be pasted are printed:
-one with a token, one without. Ctrl-C ends it.`,
+certificate of a local authority. Lines that can be pasted are printed: a call with
+a token, one without, and one that is signed. Ctrl-C ends it.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d.listenGiven = c.Flags().Changed("listen")
@@ -281,6 +281,10 @@ func (d *demo) explain() error {
 	if err != nil {
 		return err
 	}
+	own, err := os.Executable()
+	if err != nil {
+		own = "sallyport"
+	}
 	curl := "curl -i --cacert " + shell(d.root)
 	call := "-d " + shell(predictBody) + " " + d.url() + predictPath
 	_, err = fmt.Fprintf(d.out, `All of this runs in one process, on loopback:
@@ -298,6 +302,10 @@ Without one: 401
 
   %s %s
 
+Signed by a partner's key in the place of a token: 200, and the answer is verified
+
+  %s %s --key-id %s --secret %s %s
+
 Another token:
 
   curl -u %s:%s -d grant_type=client_credentials %s
@@ -305,7 +313,7 @@ Another token:
 Records of your calls follow; Ctrl-C ends the demo.
 
 `, d.url(), d.config, d.issuerAt.Addr(), d.modelsAt.Addr(), d.gateway.Addrs().Health,
-		curl, token, call, curl, call, clientID, d.secret, d.issuer.TokenURL())
+		curl, token, call, curl, call, shell(own), curl, partnerID, shell(d.keyFile()), call, clientID, d.secret, d.issuer.TokenURL())
 	return err
 }
 

@@ -133,6 +133,14 @@ func TestPrintedLines(t *testing.T) {
 		}
 		out.await(t, fmt.Sprintf(`"status":%d`, want.status)) // the record of the call
 	}
+	signed := regexp.MustCompile(`(?m)^  \S+ curl -i --cacert '[^']+' --key-id partner-demo --secret '([^']+)' -d '[^']+' https://localhost:\d+/\S+$`)
+	key := signed.FindStringSubmatch(out.String())
+	if key == nil {
+		t.Fatalf("no line with a signed call:\n%s", out.String())
+	}
+	if info, err := os.Stat(key[1]); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the partner's key: %v, %v", info, err)
+	}
 	if err := stop(); err != nil {
 		t.Errorf("ending: %v", err)
 	}
