@@ -33,7 +33,7 @@ func (x *exchange) body() error {
 		limit: x.route.limits.body,
 		rate:  x.g.bodyRate,
 		now:   x.g.now,
-		wait:  untilIdle{idle: x.route.timeouts.idle, set: x.stream.SetReadDeadline},
+		wait:  untilIdle{idle: x.route.timeouts.idle, stream: x.stream},
 	}
 	if strings.HasPrefix(x.head.Fields.Get("content-type"), grpcType) {
 		c.counted.rate = 0 // a stream may rest between messages

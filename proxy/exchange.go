@@ -204,9 +204,17 @@ func (x *exchange) finish() {
 // untilIdle is a deadline that many reads or writes share: moving it costs a
 // timer, so it moves once a second at most.
 type untilIdle struct {
-	idle time.Duration // zero: no bound
-	set  func(time.Time) error
-	last time.Time
+	idle   time.Duration // zero: no bound
+	stream wire.Stream
+	writes bool // of writes, else of reads
+	last   time.Time
+}
+
+func (u *untilIdle) set(t time.Time) error {
+	if u.writes {
+		return u.stream.SetWriteDeadline(t)
+	}
+	return u.stream.SetReadDeadline(t)
 }
 
 // extend moves the deadline to at least idle from now.

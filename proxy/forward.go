@@ -114,7 +114,7 @@ func (x *exchange) outgoing() message.Fields {
 		out = append(out, f)
 	}
 	out = append(out, x.route.toUpstream.put...)
-	peer := x.stream.Conn().Peer.Addr().Unmap().String()
+	peer := x.stream.Conn().Address
 	proto, host, chain := x.head.Scheme, x.head.Authority, peer
 	if x.trusted {
 		if p := in.Get("x-forwarded-proto"); p == "https" || p == "http" {
@@ -130,7 +130,11 @@ func (x *exchange) outgoing() message.Fields {
 	out.Add("x-forwarded-for", chain)
 	out.Add("x-forwarded-proto", proto)
 	out.Add("x-forwarded-host", host)
-	out.Add("forwarded", forwarded(x.client.String(), proto, host))
+	client := peer
+	if x.trusted {
+		client = x.client.String()
+	}
+	out.Add("forwarded", forwarded(client, proto, host))
 	if p := x.route.rewriting.told; p != "" {
 		out.Add("x-forwarded-prefix", p)
 	}
@@ -242,7 +246,7 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 		return &refusal{reason: reasonGarbage, cause: err}
 	}
 	x.responded = true
-	wait := untilIdle{idle: x.route.timeouts.idle, set: x.stream.SetWriteDeadline}
+	wait := untilIdle{idle: x.route.timeouts.idle, stream: x.stream, writes: true}
 	if err := wait.extend(); err != nil {
 		return errClientGone(err)
 	}
@@ -382,10 +386,15 @@ func errClientGone(err error) error { return &refusal{reason: reasonClientGone, 
 // blame finds out whose fault an error is: the client's that left or sent too
 // much, the credential's that ended, or the upstream's.
 func (x *exchange) blame(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	return x.blamed(ctx, err)
+}
+
+func (x *exchange) blamed(ctx context.Context, err error) error {
 	var own *refusal
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &own):
 		return err
 	case context.Cause(ctx) == errExpired:

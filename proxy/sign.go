@@ -234,7 +234,7 @@ func (x *exchange) relayHeld(ctx context.Context, answer *upstream.Response, for
 		return &refusal{reason: reasonGarbage, cause: err}
 	}
 	x.responded = true
-	wait := untilIdle{idle: x.route.timeouts.idle, set: x.stream.SetWriteDeadline}
+	wait := untilIdle{idle: x.route.timeouts.idle, stream: x.stream, writes: true}
 	if err := wait.extend(); err != nil {
 		return errClientGone(err)
 	}

@@ -70,7 +70,7 @@ type serverConn struct {
 
 func newServerConn(s *Server, conn net.Conn) *serverConn {
 	c := &serverConn{srv: s, conn: conn, phase: heading, due: time.Now().Add(s.options.HeadTime)}
-	c.about.Peer = peerOf(conn.RemoteAddr())
+	c.about = wire.NewConn(peerOf(conn.RemoteAddr()))
 	c.in = reader{conn: (*connReader)(c), bufs: &s.bufs, before: func() error { return nil }}
 	return c
 }
