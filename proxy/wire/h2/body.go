@@ -226,6 +226,9 @@ func (b *serverBody) Read(p []byte) (int, error) {
 		s.invite()
 	}
 	n, err := s.read(p)
-	b.ended = err == io.EOF
+	if err == io.EOF {
+		b.ended = true
+		s.trailers = message.KeptTrailers(s.trailers, s.head.Fields)
+	}
 	return n, err
 }

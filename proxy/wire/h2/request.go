@@ -287,8 +287,8 @@ func (s *stream) takeTrailers(end bool) error {
 			return spoilt(s.id, protocolError, "bad trailer")
 		}
 	}
-	if s.head.Fault == nil && !s.discards {
-		s.trailers = message.KeptTrailers(append(message.Fields(nil), b.fields...), s.head.Fields)
+	if !s.discards {
+		s.trailers = append(message.Fields(nil), b.fields...) // the head is the handler's by now
 	}
 	return s.endInput()
 }
