@@ -8,8 +8,8 @@
 // head decodes to, how many frames it comes in, how long it takes, and how often a
 // peer may do what costs us work and it nothing.
 //
-// Streams, flow control and framing are our own; of golang.org/x/net only the HPACK
-// decoder is used. Frames are read in place from a lent buffer and written into one,
+// Streams, flow control, framing and HPACK are our own; of golang.org/x/net only the
+// Huffman code is used. Frames are read in place from a lent buffer and written into one,
 // so that a connection that waits holds none.
 package h2
 
