@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,8 +106,9 @@ func (c *serverConn) serve() {
 	defer c.srv.leave(c)
 	defer c.await()
 	if !c.greet() {
-		c.abandon()
-		c.cut()
+		if !c.passOn() {
+			c.abandon()
+		}
 		return
 	}
 	c.finish(c.read())
@@ -136,6 +138,46 @@ func (c *serverConn) greet() bool {
 	c.hello()
 	return c.stage < over
 }
+
+// passOn hands a connection that does not begin as HTTP/2 does to whoever takes it.
+func (c *serverConn) passOn() bool {
+	other := c.srv.options.Otherwise
+	began := c.in.bytes()
+	if other == nil || c.about.TLS != nil || len(began) == 0 || strings.HasPrefix(preface, string(began)) {
+		return false
+	}
+	c.mu.Lock()
+	gone := c.stage != open
+	c.stage = over
+	c.mu.Unlock()
+	if gone {
+		c.cut()
+		return true
+	}
+	rest := bytes.Clone(began)
+	c.in.drop()
+	c.srv.leave(c)
+	other(&begun{Conn: c.conn, rest: rest})
+	return true
+}
+
+// begun is a connection of which some was read already.
+type begun struct {
+	net.Conn
+	rest []byte
+}
+
+func (b *begun) Read(p []byte) (int, error) {
+	if len(b.rest) > 0 {
+		n := copy(p, b.rest)
+		b.rest = b.rest[n:]
+		return n, nil
+	}
+	return b.Conn.Read(p)
+}
+
+// NetConn is the connection itself.
+func (b *begun) NetConn() net.Conn { return b.Conn }
 
 // hello says what the client may do, before anything else is said; mu is held. It
 // leaves with what follows.
