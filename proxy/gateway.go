@@ -168,14 +168,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if l.health != nil {
 		foundation.start(failed, func() error { return g.health.Run(base, l.health) })
 	}
-	servers.start(failed, secure.serveTwo)
 	for _, x := range l.https {
 		servers.start(failed, func() error { return secure.Serve(x) })
 	}
 	for _, x := range l.http {
 		servers.start(failed, func() error { return plain.Serve(x) })
 	}
-	behind := g.serversBehind(one)
+	behind := g.serversBehind(one, two)
 	if l.plain != nil {
 		servers.start(failed, func() error { return behind[0].Serve(l.plain) })
 	}

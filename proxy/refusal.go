@@ -160,6 +160,7 @@ var (
 	errTooLarge       = errors.New("body exceeds the limit")
 	errTooSlow        = errors.New("body comes more slowly than limits.body_rate")
 	errUntold         = errors.New("a field that tells the request is missing, or is there twice")
+	errNoSwitch       = errors.New("the upstream did not switch protocols, and did not refuse to")
 	errNoGrant        = errors.New("no valid grant")
 )
 

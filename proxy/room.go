@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -16,7 +18,11 @@ func (g *Gateway) newRoom() {
 	g.bodyRate = int64(l.BodyRate)
 	g.room = limit.NewMemory(g.config.MemoryBudget(), g.options.MemoryUsed)
 	if most := roomFor(descriptors()); most > 0 && most < l.Connections {
-		g.log.Warn("the system gives fewer descriptors than limits.connections takes", "connections", most, "cure", "raise the limit of open files, such as LimitNOFILE= in the unit file")
+		level := slog.LevelInfo
+		if g.config.Limits.Connections != 0 {
+			level = slog.LevelWarn // it was asked for
+		}
+		g.log.Log(context.Background(), level, "the system gives fewer descriptors than limits.connections takes", "connections", most, "cure", "raise the limit of open files, such as LimitNOFILE= in the unit file")
 		l.Connections = most
 	}
 	rate := func(per string, r setting.Rate) *limit.Rate {
