@@ -536,7 +536,7 @@ def _verify_head(response, keys, accept_head_only, now=None):
     if len(nonces) != 1:
         raise _refuse("unbound", "the request was not signed: its headers must be those that were sent")
     tags = {s[1].get("tag") for s in _signatures(message).values()}
-    if_present = ("content-type", "content-encoding", "content-digest;req")
+    if_present = ("content-type", "content-encoding", "content-digest;req", "x-sallyport-model", "x-sallyport-model-version")
     check = functools.partial(_verify, message, keys, nonce=nonces[0], now=now)
     if TAG_RESPONSE in tags:
         signature = check(TAG_RESPONSE, ("@status", "content-digest", *_BINDING), if_present)
@@ -548,14 +548,7 @@ def _verify_head(response, keys, accept_head_only, now=None):
 
         return signature, read
     if TAG_HEAD in tags:
-        signature = check(TAG_HEAD, ("@status", *_BINDING), if_present)
-
-        def read(content):
-            _verify(message, keys, TAG_RESPONSE, ("@status", "content-digest;tr", *_BINDING), ("content-digest;req",),
-                    nonce=nonces[0], trailers=True, now=now)
-            _match_digest(message.field("content-digest", trailers=True), content)
-
-        return signature, read
+        return check(TAG_HEAD, ("@status", *_BINDING), if_present), _Tail(message, check)
     if TAG_HEAD_ONLY not in tags:
         raise _refuse("signature_missing", "the answer with status %d bears no signature of the gateway" % message.status)
     signature = check(TAG_HEAD_ONLY, ("@status", *_BINDING), if_present)
@@ -563,6 +556,72 @@ def _verify_head(response, keys, accept_head_only, now=None):
     if not empty and not accept_head_only:
         raise _refuse("head_only", "nothing vouches for the content of this answer: see accept_head_only")
     return signature, None
+
+
+class _Tail:
+    """What vouches for a stream: a signature at its end, in trailers or in a comment."""
+
+    COMMENT = b": sallyport-sig "
+
+    def __init__(self, message, check):
+        self.message, self._check = message, check
+        media_type = (message.field("content-type") or "").partition(";")[0]
+        self._inline = not message.trailers and media_type.strip().lower() == "text/event-stream"
+
+    def __call__(self, content):
+        if self._inline:
+            at = self.begin(content)
+            content, tail = content[:at], content[at:]
+            self.end(content_digest(content), tail)
+        else:
+            self.end(content_digest(content))
+
+    def begin(self, events):
+        """Where in events, as far as they have come, the comment begins, or may begin."""
+        at = events.rfind(b"\n" + self.COMMENT) + 1
+        if events.startswith(self.COMMENT, at) and events.find(b"\n\n", at, len(events) - 2) < 0:
+            return at
+        at = events.rfind(b"\n") + 1
+        return at if self.COMMENT.startswith(events[at:]) else len(events)
+
+    def end(self, digest, comment=b""):
+        """Verifies the end of content with a digest. The comment is what stands there for trailers."""
+        parts = comment.decode("latin-1").rsplit(" ", 2)
+        if comment.startswith(self.COMMENT) and len(parts) == 3 and parts[2].endswith("\n\n"):
+            values = parts[0][len(self.COMMENT):], parts[1], parts[2][:-2]
+            self.message.trailers = list(zip(("signature-input", "signature", "content-digest"), values))
+        self._check(TAG_RESPONSE, ("@status", "content-digest;tr", *_BINDING), ("content-digest;req",), trailers=True)
+        if self.message.field("content-digest", trailers=True) != digest:
+            raise _refuse("digest_mismatch", "the content is not what was signed")
+
+
+def verified_events(response, keys, chunks=None, *, now=None):
+    """Hands on the content of a text/event-stream as it comes, in pieces of any length, and
+    raises NotVerified at the end if that was not what the gateway signed: believe that nothing
+    is missing only after that. The route must say `events: inline`.
+
+        answer = requests.post(url, json=question, auth=SallyportAuth(id, secret, verify=False), stream=True)
+        for piece in verified_events(answer, auth.keys): ...
+
+    chunks is what the content comes from: response.iter_content(None) or response.iter_raw()
+    if it is not given."""
+    _, tail = _verify_head(response, _keys(keys), False, now)
+    if chunks is None:
+        chunks = response.iter_content(None) if hasattr(response, "iter_content") else response.iter_raw()
+    if not isinstance(tail, _Tail):  # short, and signed in its head
+        content = b"".join(chunks)
+        tail(content)
+        yield content
+        return
+    digest, held = hashlib.sha256(), b""
+    for chunk in chunks:
+        held += chunk
+        at = tail.begin(held)
+        digest.update(held[:at])
+        if at:
+            yield held[:at]
+        held = held[at:]
+    tail.end("sha-256=" + _bare(digest.digest()), held)
 
 
 def _answer(response):
@@ -886,7 +945,7 @@ class _VerifiedStream:
 
 
 #: Who calls, as the gateway says: proven by its signature.
-Caller = namedtuple("Caller", "principal request_id key_id")
+Caller = namedtuple("Caller", "principal request_id key_id nonce")
 
 
 class Replays:
@@ -917,14 +976,17 @@ class Gateway:
     identity are the fields that must be signed, and any other X-Sallyport field must be where
     it is there. seen is told of each signature (its claim and until when to remember) and
     says whether it was there before: share one between processes to stop replays between
-    them. The gateway has stopped those of clients in any case."""
+    them. The gateway has stopped those of clients in any case. answers is the Key that signs
+    what this server answers, for `verify` of gateway.yaml's upstream; answers are held whole
+    then, so it is not for streams."""
 
-    def __init__(self, keys, *, authority, scheme="http", identity=("x-sallyport-principal",), max_content=32 << 20, seen=None):
+    def __init__(self, keys, *, authority, scheme="http", identity=("x-sallyport-principal",), max_content=32 << 20, seen=None,
+                 answers=None):
         self.keys, self.scheme, self.max_content = _keys(keys), scheme, max_content
         names = (authority,) if isinstance(authority, str) else authority
         self.authorities = {Message(scheme=scheme, authority=a).host() for a in names}
         self.identity = tuple(n.lower() for n in identity)
-        self.seen = Replays() if seen is None else seen
+        self.seen, self.answers = Replays() if seen is None else seen, answers
 
     def head(self, message):
         """Verifies a request before its content is read. Returns the Caller."""
@@ -934,11 +996,20 @@ class Gateway:
         if self.seen(s.claim, s.until):
             raise _refuse("replayed")
         request_id = message.field("x-sallyport-request-id") or message.field("x-request-id")
-        return Caller(message.field("x-sallyport-principal"), request_id, s.key_id)
+        return Caller(message.field("x-sallyport-principal"), request_id, s.key_id, s.parameters["nonce"])
 
     def content(self, message, content):
         """Compares the content with its digest, which head has seen to be signed."""
         _match_digest(message.field("content-digest"), content)
+
+    def seal(self, message, caller, status, headers, content):
+        """The headers that sign an answer to the request in message, besides those it has."""
+        signed, cover, tag = [], ["@status", *_BINDING], TAG_HEAD_ONLY
+        if message.method != "HEAD" and status not in (204, 304):
+            signed, cover, tag = [("Content-Digest", content_digest(content))], [cover[0], "content-digest", *cover[1:]], TAG_RESPONSE
+        answer = Message(status=status, fields=[*headers, *signed], request=message)
+        values = _sign(self.answers, answer, tag, cover, ("content-type", "content-encoding", "content-digest;req"), nonce=caller.nonce)
+        return [*signed, *zip(("Signature-Input", "Signature"), values)]
 
     def too_long(self):
         return _refuse("body_too_large", "more than %d bytes" % self.max_content)
@@ -967,7 +1038,7 @@ def _wsgi_message(environ, scheme):
 
 
 def _verify_wsgi(environ, gateway):
-    """Verifies a request and puts its content back. Returns the Caller."""
+    """Verifies a request and puts its content back. Returns its Message and the Caller."""
     message = _wsgi_message(environ, gateway.scheme)
     caller = gateway.head(message)
     length = environ.get("CONTENT_LENGTH") or ""
@@ -984,7 +1055,7 @@ def _verify_wsgi(environ, gateway):
     environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(content), str(len(content))
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     environ["sallyport.caller"] = caller
-    return caller
+    return message, caller
 
 
 class WSGIMiddleware:
@@ -996,12 +1067,27 @@ class WSGIMiddleware:
 
     def __call__(self, environ, start_response):
         try:
-            _verify_wsgi(environ, self.gateway)
+            message, caller = _verify_wsgi(environ, self.gateway)
         except NotVerified as e:
             status, media_type, body = _refusal(e)
             start_response("%d Refused" % status, [("Content-Type", media_type), ("Content-Length", str(len(body)))])
             return [body]
-        return self.app(environ, start_response)
+        if self.gateway.answers is None:
+            return self.app(environ, start_response)
+        begun, parts = [], []
+
+        def begin(status, headers, exc_info=None):
+            begun[:] = [status, headers]
+            return parts.append
+
+        rest = self.app(environ, begin)
+        try:
+            parts += rest
+        finally:
+            getattr(rest, "close", lambda: None)()
+        (status, headers), content = begun, b"".join(parts)
+        start_response(status, [*headers, *self.gateway.seal(message, caller, int(status[:3]), headers, content)])
+        return [content]
 
 
 def signed_by(gateway):
@@ -1014,13 +1100,19 @@ def signed_by(gateway):
             import flask
 
             try:
-                flask.g.sallyport = _verify_wsgi(flask.request.environ, gateway)
+                message, flask.g.sallyport = _verify_wsgi(flask.request.environ, gateway)
             except NotVerified as e:
                 status, media_type, body = _refusal(e)
                 return flask.Response(body, status, content_type=media_type)
             # What Flask has made of the stream already is of before it was read.
             flask.request.__dict__.pop("stream", None)
-            return view(*args, **kwargs)
+            answer = view(*args, **kwargs)
+            if gateway.answers is not None:
+                answer = flask.make_response(answer)
+                answer.direct_passthrough = False
+                content = answer.get_data()
+                answer.headers.extend(gateway.seal(message, flask.g.sallyport, answer.status_code, list(answer.headers), content))
+            return answer
 
         return guarded
 
@@ -1043,7 +1135,7 @@ class ASGIMiddleware:
             await send({"type": "websocket.close", "code": 1008})
             return
         try:
-            content = await self._verified(scope, receive)
+            message, content = await self._verified(scope, receive)
         except NotVerified as e:
             status, media_type, body = _refusal(e)
             headers = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body))]
@@ -1055,10 +1147,29 @@ class ASGIMiddleware:
         async def again():
             return parts.pop() if parts else await receive()
 
-        await self.app(scope, again, send)
+        await self.app(scope, again, send if self.gateway.answers is None else self._sealing(scope, message, send))
+
+    def _sealing(self, scope, message, send):
+        """send for an answer that is signed once it is whole."""
+        begun, parts = [], []
+
+        async def sealed(event):
+            if event["type"] == "http.response.start":
+                begun.append(event)
+                return
+            parts.append(event.get("body", b""))
+            if event.get("more_body", False):
+                return
+            content, headers = b"".join(parts), list(begun[0].get("headers", ()))
+            signed = self.gateway.seal(message, scope["sallyport.caller"], begun[0]["status"], _pairs(headers), content)
+            headers += ((n.lower().encode(), v.encode()) for n, v in signed)
+            await send({**begun[0], "headers": headers})
+            await send({"type": "http.response.body", "body": content})
+
+        return sealed
 
     async def _verified(self, scope, receive):
-        """Verifies a request and returns its content."""
+        """Verifies a request and returns its Message and its content."""
         fields = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
         path = scope.get("raw_path") or quote(scope["path"], safe="/-._~!$&'()*+,;=:@").encode()
         message = Message(method=scope["method"], scheme=self.gateway.scheme, path=path.decode("ascii", "replace").partition("?")[0],
@@ -1077,7 +1188,7 @@ class ASGIMiddleware:
         content = b"".join(parts)
         self.gateway.content(message, content)
         scope["sallyport.caller"] = caller
-        return content
+        return message, content
 
 
 # ── The test vector of `sallyport keygen` ────────────────────────────────────

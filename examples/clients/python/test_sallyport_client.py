@@ -19,12 +19,13 @@ KEY = sp.Key("alice", SECRET)
 URL = "https://models.example.com/v1/a%2Fb?x=1"
 
 
-def answer(content=b"hello", status=200, auth=None, method="POST", body=b"ask", tag=sp.TAG_RESPONSE, key=KEY, **changes):
+def answer(content=b"hello", status=200, auth=None, method="POST", body=b"ask", tag=sp.TAG_RESPONSE, key=KEY,
+           content_type="text/plain", **changes):
     """A signed answer to a signed request, with what changes says changed after signing."""
     auth = auth or sp.SallyportAuth("alice", SECRET)
     headers = {"Content-Type": "text/plain", **auth.headers(method, URL, {"Content-Type": "text/plain"}, body)}
     request = sp.Request(method, URL, headers)
-    fields = [("Content-Type", "text/plain")]
+    fields = [("Content-Type", content_type)]
     cover = ["@status", *sp._BINDING]
     if tag == sp.TAG_RESPONSE:
         fields.append(("Content-Digest", sp.content_digest(content)))
@@ -169,6 +170,38 @@ class Responses(unittest.TestCase):
         self.refused("stale", answer(), now=time.time() + 61)
         self.refused("future", answer(), now=time.time() - 31)
         self.refused("unbound", answer()._replace(request=sp.Request("POST", URL, {})))
+
+    def events(self, change=lambda c: c, content=b"data: 1\n\n: sallyport-sig x\n\ndata: 2\n\n", step=7):
+        """Events with their signature at the end, as verified_events hands them on."""
+        r = answer(content, tag=sp.TAG_HEAD, content_type="text/event-stream")
+        t = dict(r.trailers)
+        comment = ": sallyport-sig %s %s %s\n\n" % (t["Signature-Input"], t["Signature"], t["Content-Digest"])
+        sent = change(content + comment.encode())
+        r = r._replace(trailers=(), content=sent)
+        self.assertEqual(self.code(lambda: sp.verify_response(r, KEY)), self.code(lambda: list(sp.verified_events(r, KEY, [sent]))))
+        return b"".join(sp.verified_events(r, KEY, [sent[i:i + step] for i in range(0, len(sent), step)]))
+
+    @staticmethod
+    def code(call):
+        try:
+            call()
+        except sp.NotVerified as e:
+            return e.code
+
+    def test_events(self):
+        for content in (b"data: 1\n\n: sallyport-sig x\n\ndata: 2\n\n", b"", b": sallyport-sig a b c\n\n", b": s\n\n"):
+            for step in (1, 2, 7, 1000):
+                self.assertEqual(self.events(content=content, step=step), content)
+        for change, code in (
+            (lambda c: c.replace(b"data: 1", b"data: 3"), "digest_mismatch"),
+            (lambda c: c.replace(b"data: 1\n\n", b""), "digest_mismatch"),
+            (lambda c: c + b"data: 3\n\n", "signature_missing"),
+            (lambda c: c[:-1], "signature_missing"),
+            (lambda c: c[:20], "signature_missing"),
+            (lambda c: b"", "signature_missing"),
+        ):
+            for step in (1, 7, 1000):
+                self.assertEqual(self.code(lambda: self.events(change, step=step)), code)
 
     def test_a_request_is_no_answer(self):
         r = answer()
