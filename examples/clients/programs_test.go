@@ -31,8 +31,8 @@ func (h *house) programs(t *testing.T) []program {
 	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "./go/client").CombinedOutput(); err != nil {
 		t.Fatalf("building the client: %v\n%s", err, out)
 	}
-	node := installed(t, "node", "client.mjs")
-	sig := installed(t, "interop", "npm_http_message_sig.mjs")
+	node := installed(t, "node", "node/client.mjs")
+	sig := installed(t, "interop", "interop/npm_http_message_sig.mjs")
 	python := h.environment(t)
 	return []program{
 		{name: "python requests", who: "python", dir: "python", env: python, args: []string{h.python, "client.py"}, ca: "REQUESTS_CA_BUNDLE="},
@@ -44,16 +44,16 @@ func (h *house) programs(t *testing.T) []program {
 	}
 }
 
-// installed makes a folder with a program of this one beside the packages that it needs.
-func installed(t *testing.T, folder, file string) string {
+// installed makes a folder with a program beside the packages of node or interop.
+func installed(t *testing.T, packagesOf, file string) string {
 	t.Helper()
-	packages := story.Installed(t, "clients-"+folder, "clients/"+folder+"/package-lock.json")
+	packages := story.Installed(t, "clients-"+packagesOf, "clients/"+packagesOf+"/package-lock.json")
 	dir := t.TempDir()
-	b, err := os.ReadFile(filepath.Join(folder, file))
+	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, file), string(b))
+	write(t, filepath.Join(dir, filepath.Base(file)), string(b))
 	if err := os.Symlink(filepath.Join(packages, "node_modules"), filepath.Join(dir, "node_modules")); err != nil {
 		t.Fatal(err)
 	}

@@ -130,6 +130,7 @@ func TestClients(t *testing.T) {
 	t.Run("python", h.libraries)
 	t.Run("streams", h.streams)
 	t.Run("upstream", h.upstream)
+	t.Run("quirks", h.quirks)
 }
 
 // alone runs what needs no gateway.
