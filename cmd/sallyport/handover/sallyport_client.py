@@ -737,7 +737,7 @@ class SallyportAuth:
 def _explained(e, response):
     """An unsigned refusal, told with its reason: nobody vouches for that, but it helps."""
     try:
-        said = json.loads(response.content[:4096]).get("reason")
+        said = json.loads(response.content[:4096]).get("reason") if response.status_code >= 400 else None
     except (ValueError, AttributeError):
         said = None
     e = SignatureMissing(e.code, e.detail + (" and says: %s" % said if isinstance(said, str) else ""))
@@ -783,7 +783,8 @@ class SallyportHTTPXAuth(httpx.Auth if httpx else object):
             if read is not None:
                 read(response.read())
         except SignatureMissing as e:
-            response.read()
+            if response.status_code >= 400:
+                response.read()
             raise _explained(e, response)
         except NotVerified as e:
             e.response = response
@@ -799,7 +800,8 @@ class SallyportHTTPXAuth(httpx.Auth if httpx else object):
             if read is not None:
                 read(await response.aread())
         except SignatureMissing as e:
-            await response.aread()
+            if response.status_code >= 400:
+                await response.aread()
             raise _explained(e, response)
         except NotVerified as e:
             e.response = response

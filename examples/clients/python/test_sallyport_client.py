@@ -1,4 +1,5 @@
 """Tests of sallyport_client.py that need no gateway: python -m unittest. What is not installed is skipped."""
+import ast
 import asyncio
 import base64
 import concurrent.futures
@@ -45,6 +46,10 @@ def answer(content=b"hello", status=200, auth=None, method="POST", body=b"ask", 
 
 
 class Requests(unittest.TestCase):
+    def test_old_python(self):
+        with open(sp.__file__) as f:
+            ast.parse(f.read(), feature_version=(3, 9))
+
     def test_rfc_vector(self):
         """RFC 9421, B.2.5."""
         secret = "uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzNJjxBdtjUkdJPBtbmHhIDi6pcl8jsasjlTMtDQ=="
@@ -115,6 +120,9 @@ class Requests(unittest.TestCase):
         self.assertEqual(auth.verify_response(r).key_id, "gateway")
         with self.assertRaises(sp.DigestMismatch):
             auth.verify_response(r._replace(content=b"other"))
+        short = answer(auth=auth, key=sp.Key("gateway", pem), headers=lambda f: [(n, "sp=:AAAA:" if n == "Signature" else v) for n, v in f])
+        with self.assertRaises(sp.NotVerified):
+            auth.verify_response(short)
         with self.assertRaises(sp.NotVerified):
             auth.verify_response(answer(auth=auth))  # by a key that is not the gateway's
 
@@ -210,6 +218,20 @@ class Responses(unittest.TestCase):
     def test_foreign_signatures_are_ignored(self):
         r = answer(headers=lambda f: [(n, {"Signature": v + ", x=:AAAA:", "Signature-Input": v + ', x=("a";sf);v=1.5;t=tok'}.get(n, v)) for n, v in f])
         self.assertEqual(sp.verify_response(r, KEY).label, "sp")
+
+    def test_every_byte_counts(self):
+        """Whatever one byte of the signature fields is changed to: refused, and never another exception."""
+        for tag in (sp.TAG_RESPONSE, sp.TAG_HEAD):
+            r = answer(tag=tag)
+            for where in ("headers", "trailers"):
+                for at, (name, value) in enumerate(getattr(r, where)):
+                    for i in range(len(value)):
+                        for c in "\0 \"(),:;=A0b~\xff":
+                            if c != value[i] and (name.startswith("Signature") or name == "Content-Digest"):
+                                pairs = list(getattr(r, where))
+                                pairs[at] = (name, value[:i] + c + value[i + 1:])
+                                with self.assertRaises(sp.NotVerified, msg=pairs[at]):
+                                    sp.verify_response(r._replace(**{where: pairs}), KEY)
 
     def test_reader(self):
         for text in ("", "a", "a=(", 'a=("x"', 'a=("x" "x")', 'a=("x""y")', "a=();a=1;a=2", "a=(), a=()", 'a=("\u00e9")', "a=() b=()", "A=()", "a=(),", "a=1"):
