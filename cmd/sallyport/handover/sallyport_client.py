@@ -533,7 +533,11 @@ def _verify_head(response, keys, accept_head_only, now=None):
     None where nothing is signed of that."""
     message = _answer(response)
     nonces = [s[1].get("nonce") for s in _signatures(message.request).values() if s[1].get("tag") == TAG_REQUEST]
-    if len(nonces) != 1:
+    asked = message.request.field("accept-signature")
+    if not nonces and asked is not None:
+        reader = _Reader("Accept-Signature", asked)
+        nonces = [p.get("nonce") for _, p in reader.dictionary(reader.inner_list).values() if p.get("tag") == TAG_RESPONSE]
+    if len(nonces) != 1 or not nonces[0]:
         raise _refuse("unbound", "the request was not signed: its headers must be those that were sent")
     tags = {s[1].get("tag") for s in _signatures(message).values()}
     if_present = ("content-type", "content-encoding", "content-digest;req", "x-sallyport-model", "x-sallyport-model-version")
@@ -590,7 +594,10 @@ class _Tail:
         if comment.startswith(self.COMMENT) and len(parts) == 3 and parts[2].endswith("\n\n"):
             values = parts[0][len(self.COMMENT):], parts[1], parts[2][:-2]
             self.message.trailers = list(zip(("signature-input", "signature", "content-digest"), values))
-        self._check(TAG_RESPONSE, ("@status", "content-digest;tr", *_BINDING), ("content-digest;req",), trailers=True)
+        try:
+            self._check(TAG_RESPONSE, ("@status", "content-digest;tr", *_BINDING), ("content-digest;req",), trailers=True)
+        except SignatureMissing:  # not one that was never signed: the head has promised a tail
+            raise _refuse("cut_short", "the signature at the end is missing") from None
         if self.message.field("content-digest", trailers=True) != digest:
             raise _refuse("digest_mismatch", "the content is not what was signed")
 
@@ -716,9 +723,13 @@ class SallyportAuth:
         r.headers["Accept-Encoding"] = "identity"
         r.headers.update(self.headers(r.method, r.url, r.headers, content))
         if self.verify:
-            r.deregister_hook("response", self._answered)
-            r.register_hook("response", self._answered)
+            self._watch(r)
         return r
+
+    def _watch(self, r):
+        """Has the answer to a request verified, once."""
+        r.deregister_hook("response", self._answered)
+        r.register_hook("response", self._answered)
 
     def _answered(self, response, **_):
         try:
@@ -727,11 +738,28 @@ class SallyportAuth:
                 read(response.content)
         except SignatureMissing as e:
             if not self.accept_unsigned:
-                raise _explained(e, response)
+                raise _explained(e, response) from None
         except NotVerified as e:
             e.response = response
             response.close()
             raise
+
+
+class SallyportReader(SallyportAuth):
+    """For requests of who has a token and no key: does not sign, but asks for answers that the
+    gateway signs with the key that it publishes, and verifies them. response_key is the text of
+    https://HOST/.well-known/sallyport/keys, fetched once and kept."""
+
+    def __init__(self, response_key, *, accept_head_only=False, accept_unsigned=False):
+        self.keys, self.accept_head_only, self.accept_unsigned = _keys(response_key), accept_head_only, accept_unsigned
+
+    def __call__(self, r):
+        nonce = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+        r.url = _as_sent(r.url)
+        r.headers["Accept-Encoding"] = "identity"
+        r.headers["Accept-Signature"] = 'sp=();created;nonce="%s";tag="%s"' % (nonce, TAG_RESPONSE)
+        self._watch(r)
+        return r
 
 
 def _explained(e, response):
@@ -785,7 +813,7 @@ class SallyportHTTPXAuth(httpx.Auth if httpx else object):
         except SignatureMissing as e:
             if response.status_code >= 400:
                 response.read()
-            raise _explained(e, response)
+            raise _explained(e, response) from None
         except NotVerified as e:
             e.response = response
             response.close()
@@ -802,7 +830,7 @@ class SallyportHTTPXAuth(httpx.Auth if httpx else object):
         except SignatureMissing as e:
             if response.status_code >= 400:
                 await response.aread()
-            raise _explained(e, response)
+            raise _explained(e, response) from None
         except NotVerified as e:
             e.response = response
             await response.aclose()

@@ -14,6 +14,12 @@ with open(os.environ["GATEWAY_KEY"]) as key:
 app = Flask(__name__)
 
 
+@app.get("/health")
+@signed_by(gateway)
+def health():
+    return jsonify(status="ok")
+
+
 @app.post("/predict")
 @signed_by(gateway)
 def predict():

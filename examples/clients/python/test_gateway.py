@@ -1,5 +1,6 @@
 """What requests and httpx do at a gateway that runs: SALLYPORT_URL, with the keys of gateway.yaml in the folder SALLYPORT_KEYS."""
 import asyncio
+import http.client
 import io
 import os
 import ssl
@@ -113,6 +114,29 @@ class Requests(unittest.TestCase):
             self.refused(sp.HeadOnly, self.ask, "GET", path, stream=True)
             self.assertEqual(self.ask("GET", path, auth=auth(accept_head_only=True)).status_code, 200)
 
+    def test_trailers(self):
+        """What can see trailers gets streams and long answers verified: here the client of Python's library, opened up."""
+
+        class Answer(http.client.HTTPResponse):
+            def _read_and_discard_trailer(self):
+                self.trailers = http.client.parse_headers(self.fp).items()
+
+        host = URL.partition("//")[2]
+        for path, length in (("/events", 27), ("/weights", 2 << 20)):
+            client = http.client.HTTPSConnection(host, context=TRUST)
+            client.response_class = Answer
+            headers = {"TE": "trailers", "Accept-Encoding": "identity"}
+            headers.update(auth().headers("GET", URL + path, headers))
+            client.request("GET", path, headers=headers)
+            a = client.getresponse()
+            content = a.read()
+            client.close()
+            whole = sp.Response(a.status, a.getheaders(), content, a.trailers, sp.Request("GET", URL + path, headers))
+            self.assertEqual(len(content), length)
+            self.assertEqual(auth().verify_response(whole).key_id, ID)
+            self.refused(sp.DigestMismatch, auth().verify_response, whole._replace(content=content[:-1]))
+            self.assertEqual(self.refused(sp.NotVerified, auth().verify_response, whole._replace(trailers=())).code, "cut_short")
+
     def test_events_inline(self):
         a = self.ask("GET", "/events/inline")
         self.assertEqual(a.text.partition(": sallyport-sig")[0], "data: 0\n\ndata: 1\n\ndata: 2\n\n")
@@ -138,6 +162,17 @@ class Requests(unittest.TestCase):
         a = self.ask("POST", "/predict", json={"a": 40, "b": 2}, auth=partner)
         self.assertEqual(a.json(), {"prediction": 42, "caller": "key:partner"})
         self.assertIn('keyid="gateway-2026-11"', a.headers["Signature-Input"])
+
+    def test_reader_without_a_key(self):
+        published = self.session.get(URL + "/.well-known/sallyport/keys").text
+        reader = sp.SallyportReader(published)
+        a = self.ask("GET", "/health", auth=reader)
+        self.assertEqual(a.json(), {"status": "ok"})
+        self.assertIn('keyid="gateway-2026-11"', a.headers["Signature-Input"])
+        del a.request.headers["Accept-Signature"]
+        self.assertEqual(self.refused(sp.NotVerified, reader.verify_response, a).code, "unbound")
+        self.refused(sp.SignatureMissing, self.ask, "GET", "/echo", auth=reader)  # 401: it wants a key
+        self.assertNotIn("Signature", self.ask("GET", "/health", auth=None).headers)
 
 
 class HTTPX(unittest.TestCase):

@@ -3,7 +3,6 @@ import ast
 import asyncio
 import base64
 import concurrent.futures
-import hashlib
 import io
 import pathlib
 import sys
@@ -18,6 +17,13 @@ import sallyport_client as sp
 SECRET = base64.b64encode(bytes(range(64))).decode()
 KEY = sp.Key("alice", SECRET)
 URL = "https://models.example.com/v1/a%2Fb?x=1"
+
+
+class Closed(sp.Response):
+    """An answer that can be closed, and written to, as those of requests can."""
+
+    def close(self):
+        pass
 
 
 def answer(content=b"hello", status=200, auth=None, method="POST", body=b"ask", tag=sp.TAG_RESPONSE, key=KEY,
@@ -71,6 +77,26 @@ class Requests(unittest.TestCase):
         ):
             m = sp.Message(method="GET", **sp._place(url, host))
             self.assertEqual((m.host(), m.path, m.query), want, url)
+
+    def test_place_as_libraries_have_it(self):
+        try:
+            import httpx
+            import requests
+        except ImportError:
+            self.skipTest("requests and httpx are not installed")
+        for url, host, target in (
+            ("https://[::1]:8443/\u00e9%c3%a9?a=%2f b", "[::1]:8443", "/%C3%A9%C3%A9"),
+            ("https://[::1]:443", "[::1]", "/"),
+            ("http://User:pass@H.example:80/%7e", "h.example", None),  # requests decodes ~, httpx does not
+            ("https://b\u00fccher.example/", "xn--bcher-kva.example", "/"),
+        ):
+            prepared = requests.Request("GET", url).prepare()
+            theirs = httpx.Request("GET", url)
+            for m in (sp._request("GET", sp._as_sent(prepared.url), []), sp._httpx_message(theirs)):
+                self.assertEqual(m.host(), host)
+                self.assertIn(m.path.replace("%c3%a9", "%C3%A9"), (target,) if target else ("/~", "/%7e", "/%7E"))
+            self.assertEqual(sp._httpx_message(theirs).path.encode(), theirs.url.raw_path.partition(b"?")[0])
+            self.assertEqual(sp._place(sp._as_sent(prepared.url))["path"], prepared.path_url.partition("?")[0])
 
     def test_keys(self):
         for key_id, secret in (("a", "not base64!"), ("a", base64.b64encode(bytes(31)).decode()), ('a"', SECRET), ("", SECRET)):
@@ -169,7 +195,7 @@ class Responses(unittest.TestCase):
             ("alg", "bad_signature", answer(headers=field("Signature-Input", lambda v: v + ';alg="none"'))),
             ("base64 not canonical", "malformed", answer(headers=field("Signature", lambda v: v[:-3] + "%c=:" % (ord(v[-3]) + 1)))),
             ("head only", "head_only", answer(tag=sp.TAG_HEAD_ONLY)),
-            ("tail cut off", "signature_missing", answer(tag=sp.TAG_HEAD, trailers=())),
+            ("tail cut off", "cut_short", answer(tag=sp.TAG_HEAD, trailers=())),
             ("tail of other content", "digest_mismatch", answer(tag=sp.TAG_HEAD)._replace(content=b"hell")),
             ("tail with the head's label", "malformed", answer(tag=sp.TAG_HEAD, trailers=lambda t: [(n, v.replace("sp-tail=", "sp=")) for n, v in t])),
         ):
@@ -203,10 +229,10 @@ class Responses(unittest.TestCase):
         for change, code in (
             (lambda c: c.replace(b"data: 1", b"data: 3"), "digest_mismatch"),
             (lambda c: c.replace(b"data: 1\n\n", b""), "digest_mismatch"),
-            (lambda c: c + b"data: 3\n\n", "signature_missing"),
-            (lambda c: c[:-1], "signature_missing"),
-            (lambda c: c[:20], "signature_missing"),
-            (lambda c: b"", "signature_missing"),
+            (lambda c: c + b"data: 3\n\n", "cut_short"),
+            (lambda c: c[:-1], "cut_short"),
+            (lambda c: c[:20], "cut_short"),
+            (lambda c: b"", "cut_short"),
         ):
             for step in (1, 7, 1000):
                 self.assertEqual(self.code(lambda: self.events(change, step=step)), code)
@@ -218,6 +244,14 @@ class Responses(unittest.TestCase):
     def test_foreign_signatures_are_ignored(self):
         r = answer(headers=lambda f: [(n, {"Signature": v + ", x=:AAAA:", "Signature-Input": v + ', x=("a";sf);v=1.5;t=tok'}.get(n, v)) for n, v in f])
         self.assertEqual(sp.verify_response(r, KEY).label, "sp")
+
+    def test_accept_unsigned(self):
+        """What was never signed passes, and nothing else."""
+        auth = sp.SallyportAuth("alice", SECRET, accept_unsigned=True)
+        auth._answered(answer(headers=[]))
+        for r in (answer(tag=sp.TAG_HEAD, trailers=()), answer(tag=sp.TAG_HEAD_ONLY), answer(status_code=201)):
+            with self.assertRaises(sp.NotVerified):
+                auth._answered(Closed(*r))
 
     def test_every_byte_counts(self):
         """Whatever one byte of the signature fields is changed to: refused, and never another exception."""
