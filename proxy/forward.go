@@ -304,12 +304,12 @@ func (x *exchange) end(h *message.Response, form signatureForm, tail *tailed, tr
 		if form == formInline && !tail.endsEvent() {
 			return &refusal{reason: reasonGarbage, cause: errMidEvent}
 		}
-		signed, err := x.seal(tail, h)
+		signed, err := x.seal(tail, h, trailers)
 		if err != nil {
 			return &refusal{reason: reasonGarbage, cause: err}
 		}
 		if form == formTrailer {
-			trailers = append(trailers, signed...)
+			trailers = signed
 		} else if _, err := x.stream.Write([]byte(eventTail(signed))); err != nil {
 			return errClientGone(err)
 		}

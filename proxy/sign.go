@@ -284,9 +284,10 @@ func (t *tailed) endsEvent() bool {
 	return t.n == 0 || strings.HasSuffix(end, "\n\n") || strings.HasSuffix(end, "\r\r") || strings.HasSuffix(end, "\r\n\r\n")
 }
 
-// seal signs the content that went through and returns the fields that tell so.
-func (x *exchange) seal(t *tailed, h *message.Response) (message.Fields, error) {
-	fields := message.Fields{{Name: "content-digest", Value: t.digester.Value()}}
+// seal signs the content that went through, and with it the status of gRPC, and
+// returns the trailers with the fields that tell so.
+func (x *exchange) seal(t *tailed, h *message.Response, trailers message.Fields) (message.Fields, error) {
+	fields := append(slices.Clip(trailers), message.Field{Name: "content-digest", Value: t.digester.Value()})
 	m := x.response(h)
 	m.Trailers = &fields
 	signed, err := x.g.signers.tail.Sign(x.signing.key, m, x.signing.nonce)
