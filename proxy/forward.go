@@ -252,16 +252,11 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	if err := x.sealHead(h, form); err != nil {
 		return &refusal{reason: reasonGarbage, cause: err}
 	}
-	x.responded = true
-	wait := untilIdle{idle: x.route.timeouts.idle, stream: x.stream, writes: true}
-	if err := wait.extend(); err != nil {
-		return errClientGone(err)
-	}
-	if err := x.stream.Respond(h, streams && x.head.Trailers); err != nil {
-		return errClientGone(err)
+	wait, err := x.open(h, streams && x.head.Trailers)
+	if err != nil {
+		return err
 	}
 	var tail *tailed
-	var err error
 	switch {
 	case compressed != nil:
 		if err = x.pump(ctx, answer.Body, length, compressed, &wait); err == nil {
@@ -283,6 +278,20 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 		trailers = x.trailersOf(answer)
 	}
 	return x.end(h, form, tail, trailers)
+}
+
+// open sends the head of an answer of the upstream's, and returns the deadline for
+// what follows. From then on a fault can only cut the answer.
+func (x *exchange) open(h *message.Response, trailers bool) (untilIdle, error) {
+	x.responded = true
+	wait := untilIdle{idle: x.route.timeouts.idle, stream: x.stream, writes: true}
+	if err := wait.extend(); err != nil {
+		return wait, errClientGone(err)
+	}
+	if err := x.stream.Respond(h, trailers); err != nil {
+		return wait, errClientGone(err)
+	}
+	return wait, nil
 }
 
 // trailersOf are the upstream's trailers that go on: those that speak of signatures

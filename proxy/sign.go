@@ -233,13 +233,9 @@ func (x *exchange) relayHeld(ctx context.Context, answer *upstream.Response, for
 	if err := x.sealHead(h, form); err != nil {
 		return &refusal{reason: reasonGarbage, cause: err}
 	}
-	x.responded = true
-	wait := untilIdle{idle: x.route.timeouts.idle, stream: x.stream, writes: true}
-	if err := wait.extend(); err != nil {
-		return errClientGone(err)
-	}
-	if err := x.stream.Respond(h, false); err != nil {
-		return errClientGone(err)
+	wait, err := x.open(h, false)
+	if err != nil {
+		return err
 	}
 	left := content.size
 	for _, b := range content.blocks {
