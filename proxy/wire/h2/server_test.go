@@ -196,8 +196,8 @@ func TestUploadsGetWindow(t *testing.T) {
 		p.ask(1, false, ":method: POST")
 		for range 32 {
 			p.data(1, false, strings.Repeat("x", 16<<10))
+			synctest.Wait()
 		}
-		synctest.Wait()
 		granted := 0
 		for _, line := range strings.Split(p.got(), ", ") {
 			var n int
