@@ -542,7 +542,7 @@ func (c *serverConn) takeReset(f *frame) error {
 	if s == nil {
 		return c.spend()
 	}
-	s.fail(&fault{s.id, f.code(), resetByClient})
+	s.fail(spoilt(s.id, f.code(), resetByClient))
 	c.forget(s)
 	return c.spendReset()
 }
