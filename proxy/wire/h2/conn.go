@@ -81,7 +81,7 @@ type serverConn struct {
 func newServerConn(s *Server, conn net.Conn) *serverConn {
 	c := &serverConn{srv: s, conn: conn, blocks: newBlockReader(), streams: map[uint32]*stream{}}
 	c.about = wire.NewConn(peerOf(conn.RemoteAddr()))
-	c.in = reader{conn: conn, bufs: &s.bufs}
+	c.in = reader{conn: conn, bufs: &s.bufs, before: c.beforeRead}
 	c.changed = sync.NewCond(&c.mu)
 	c.send, c.grant = startWindow, startWindow
 	o := &s.options
@@ -230,22 +230,14 @@ func (c *serverConn) read() error {
 // where nothing of a frame has come.
 func (c *serverConn) rest() error {
 	c.mu.Lock()
-	part := c.in.buffered() > 0
-	switch {
-	case c.block != 0:
-		c.partial = c.blockAt
-	case part && !(c.in.buffered() >= frameHead && parseFrameHead(c.in.bytes()).kind == frameData):
-		c.partial = c.frame
-	default:
-		c.partial = 0
-	}
+	c.notePart()
 	ends := c.stage >= ending
 	c.kick()
 	c.mu.Unlock()
 	switch {
 	case ends:
 		return errEnding
-	case part:
+	case c.in.buffered() > 0:
 		return nil
 	}
 	c.in.release()
@@ -254,6 +246,27 @@ func (c *serverConn) rest() error {
 	}
 	c.in.unread(c.first[0])
 	return nil
+}
+
+// beforeRead is the reader's hook.
+func (c *serverConn) beforeRead() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notePart()
+}
+
+// notePart tells the sweeps what is waited for; mu is held. Content may take as long as
+// whoever reads it allows.
+func (c *serverConn) notePart() {
+	n := c.in.buffered()
+	switch {
+	case c.block != 0:
+		c.partial = c.blockAt
+	case n > 0 && (n < frameHead || parseFrameHead(c.in.bytes()).kind != frameData):
+		c.partial = c.frame
+	default:
+		c.partial = 0
+	}
 }
 
 // errEnding ends the reader because the connection ends as it should.
@@ -529,7 +542,7 @@ func (c *serverConn) takeReset(f *frame) error {
 	if s == nil {
 		return c.spend()
 	}
-	s.fail(&fault{s.id, f.code(), resetByClient})
+	s.fail(spoilt(s.id, f.code(), resetByClient))
 	c.forget(s)
 	return c.spendReset()
 }
