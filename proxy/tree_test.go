@@ -242,7 +242,7 @@ func linkedModules() map[string]string {
 		"go.uber.org/zap":                                               "certmagic's log, which is discarded",
 		"go.uber.org/multierr":                                          "zap",
 		"golang.org/x/crypto":                                           "certmagic's OCSP",
-		"golang.org/x/net":                                              "certmagic's names (IDNA); miekg/dns",
+		"golang.org/x/net":                                              "HPACK for HTTP/2; certmagic's names (IDNA); miekg/dns",
 		"golang.org/x/text":                                             "golang.org/x/net/idna",
 		"github.com/libdns/libdns":                                      "what providers of DNS have in common",
 		"github.com/libdns/rfc2136":                                     "dns-01 by dynamic updates",

@@ -88,36 +88,3 @@ func fields(block string, lines int) message.Fields {
 	}
 	return all
 }
-
-// keptTrailers removes, in place, the trailers that may not be believed or passed
-// on: those that frame, route, authenticate or say how the content is to be read
-// (RFC 9110, section 6.5.1), cookies, our own fields, and any that folds onto one
-// of the head, which would speak twice.
-func keptTrailers(trailers, head message.Fields) message.Fields {
-	trailers.DelFunc(func(f message.Field) bool {
-		folded := message.Fold(f.Name)
-		if bannedTrailer(folded) {
-			return true
-		}
-		for i := range head {
-			if message.Fold(head[i].Name) == folded {
-				return true
-			}
-		}
-		return false
-	})
-	return trailers
-}
-
-// bannedTrailer says whether a name, folded, may not be a trailer.
-func bannedTrailer(name string) bool {
-	switch name {
-	case "authorization", "www-authenticate", "authentication-info", "cookie", "set-cookie", "x-api-key", "dpop",
-		"content-encoding", "content-type", "content-range", "content-location", "content-disposition", "content-security-policy",
-		"range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range",
-		"cache-control", "age", "expires", "vary", "pragma", "location", "retry-after", "date", "strict-transport-security",
-		"max-forwards", "forwarded", "via", "remote-user", "script-name":
-		return true
-	}
-	return message.OfConnection(name) || strings.HasPrefix(name, "x-forwarded-") || strings.HasPrefix(name, "x-sallyport-")
-}

@@ -318,7 +318,7 @@ func (x *Response) read(p []byte) (n int, err error) {
 	case bodyChunked:
 		n, err = x.chunks.read(in, p)
 		if err == io.EOF {
-			x.trailers = keptTrailers(x.chunks.trailers, x.Head.Fields)
+			x.trailers = message.KeptTrailers(x.chunks.trailers, x.Head.Fields)
 		}
 		return n, err
 	}

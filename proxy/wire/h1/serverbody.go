@@ -40,7 +40,7 @@ func (b *serverBody) Read(p []byte) (int, error) {
 	case err == nil:
 		return n, nil
 	case err == io.EOF:
-		b.trailers = keptTrailers(b.chunks.trailers, b.s.head.Fields)
+		b.trailers = message.KeptTrailers(b.chunks.trailers, b.s.head.Fields)
 		b.err = err
 		b.s.c.bodyEnded()
 		return n, err

@@ -315,7 +315,7 @@ func (s *stream) Finish(trailers message.Fields) error {
 		}
 		b := append(s.out.B, "0\r\n"...)
 		for i := range trailers {
-			if t, err := appendServerFields(b, trailers[i:i+1]); err == nil && !bannedTrailer(message.Fold(trailers[i].Name)) {
+			if t, err := appendServerFields(b, trailers[i:i+1]); err == nil && !message.BannedTrailer(message.Fold(trailers[i].Name)) {
 				b = t
 			}
 		}

@@ -177,7 +177,7 @@ func (u *upload) chunk(buf []byte, at, n int, last bool) []byte {
 // appendTrailers writes the trailers that may be written. One that may not is
 // dropped: the content is sent, and it is whole without.
 func appendTrailers(b []byte, trailers, head message.Fields) []byte {
-	kept := keptTrailers(append(message.Fields(nil), trailers...), head)
+	kept := message.KeptTrailers(append(message.Fields(nil), trailers...), head)
 	for i := range kept {
 		if out, err := appendFields(b, kept[i:i+1]); err == nil {
 			b = out

@@ -1,0 +1,37 @@
+package message
+
+import "strings"
+
+// KeptTrailers removes, in place, the trailers that may not be believed or passed
+// on, see [BannedTrailer], and any that folds onto a field of the head, which would
+// speak twice.
+func KeptTrailers(trailers, head Fields) Fields {
+	trailers.DelFunc(func(f Field) bool {
+		folded := Fold(f.Name)
+		if BannedTrailer(folded) {
+			return true
+		}
+		for i := range head {
+			if Fold(head[i].Name) == folded {
+				return true
+			}
+		}
+		return false
+	})
+	return trailers
+}
+
+// BannedTrailer says whether a name, folded, may not be a trailer: fields that frame,
+// route, authenticate or say how the content is to be read (RFC 9110, section 6.5.1),
+// cookies, and our own.
+func BannedTrailer(name string) bool {
+	switch name {
+	case "authorization", "www-authenticate", "authentication-info", "cookie", "set-cookie", "x-api-key", "dpop",
+		"content-encoding", "content-type", "content-range", "content-location", "content-disposition", "content-security-policy",
+		"range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range",
+		"cache-control", "age", "expires", "vary", "pragma", "location", "retry-after", "date", "strict-transport-security",
+		"max-forwards", "forwarded", "via", "remote-user", "script-name":
+		return true
+	}
+	return OfConnection(name) || strings.HasPrefix(name, "x-forwarded-") || strings.HasPrefix(name, "x-sallyport-")
+}
