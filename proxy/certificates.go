@@ -13,7 +13,7 @@ import (
 	"sallyport/proxy/edge"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/stdhttp"
+	"sallyport/proxy/wire/h1"
 )
 
 // Certificate tells of one certificate of a configuration.
@@ -111,7 +111,7 @@ func (c *Certificates) answer() (stop func()) {
 	}
 	for _, addr := range c.config.Listen.HTTPAddrs() {
 		if l := open(addr); l != nil {
-			s := stdhttp.New(c.answerOne, stdhttp.Options{HeadBytes: int(limits.HeadBytes), HeadTime: limits.HeadTime.D(), IdleTime: limits.KeepAlive.D(), Streams: limits.Streams})
+			s := h1.NewServer(c.answerOne, h1.ServerOptions{HeadBytes: int(limits.HeadBytes), HeadTime: limits.HeadTime.D(), IdleTime: limits.KeepAlive.D()})
 			plain := edge.Plain(l, bounds)
 			ends = append(ends, s, plain)
 			wg.Go(func() { _ = s.Serve(plain) })

@@ -9,7 +9,7 @@ import (
 
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
-	"sallyport/proxy/wire/stdhttp"
+	"sallyport/proxy/wire/h2"
 )
 
 // server is what an engine is to the gateway.
@@ -20,30 +20,25 @@ type server interface {
 }
 
 // engineOptions are the bounds of all engines.
-func (g *Gateway) engineOptions() (h1.ServerOptions, stdhttp.Options) {
+func (g *Gateway) engineOptions() (h1.ServerOptions, h2.ServerOptions) {
 	l := g.config.Limits.WithDefaults()
 	one := h1.ServerOptions{HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D()}
-	return one, stdhttp.Options{HeadBytes: one.HeadBytes, HeadTime: one.HeadTime, IdleTime: one.IdleTime, Streams: l.Streams}
+	return one, h2.ServerOptions{HeadBytes: one.HeadBytes, HeadTime: one.HeadTime, IdleTime: one.IdleTime, Streams: l.Streams}
 }
 
 // engines serves the connections of TLS listeners: each goes, by what ALPN chose,
 // to the engine for HTTP/2 or to that for HTTP/1.1.
 type engines struct {
 	one *h1.Server
-	two *stdhttp.Server
-	h2  handover
+	two *h2.Server
 
 	mu        sync.Mutex // guards what follows
 	listeners []net.Listener
 	stopped   bool
 }
 
-func newEngines(h wire.Handler, one h1.ServerOptions, two stdhttp.Options) *engines {
-	return &engines{
-		one: h1.NewServer(h, one),
-		two: stdhttp.New(h, two),
-		h2:  handover{conns: make(chan net.Conn), done: make(chan struct{})},
-	}
+func newEngines(h wire.Handler, one h1.ServerOptions, two h2.ServerOptions) *engines {
+	return &engines{one: h1.NewServer(h, one), two: h2.NewServer(h, two)}
 }
 
 // Serve accepts connections, which must be *tls.Conn after the handshake, until
@@ -61,7 +56,7 @@ func (e *engines) Serve(l net.Listener) error {
 			return err
 		}
 		if t, ok := conn.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
-			e.h2.give(conn)
+			e.two.ServeConn(conn)
 		} else {
 			e.one.ServeConn(conn)
 		}
@@ -82,9 +77,6 @@ func (e *engines) isStopped() bool {
 	defer e.mu.Unlock()
 	return e.stopped
 }
-
-// serveTwo runs the engine for HTTP/2, which accepts what it is given.
-func (e *engines) serveTwo() error { return e.two.Serve(&e.h2) }
 
 // stop closes the listeners, once.
 func (e *engines) stop() {
@@ -115,38 +107,3 @@ func (e *engines) Close() error {
 	e.stop()
 	return errors.Join(e.one.Close(), e.two.Close())
 }
-
-// handover is a listener whose connections somebody else has accepted.
-type handover struct {
-	conns chan net.Conn
-	once  sync.Once
-	done  chan struct{} // closed by Close
-}
-
-// give hands a connection over, or closes it after Close.
-func (h *handover) give(c net.Conn) {
-	select {
-	case h.conns <- c:
-	case <-h.done:
-		_ = c.Close()
-	}
-}
-
-// Accept returns the next connection, or [net.ErrClosed].
-func (h *handover) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close ends Accept.
-func (h *handover) Close() error {
-	h.once.Do(func() { close(h.done) })
-	return nil
-}
-
-// Addr is no address: it listens nowhere itself.
-func (h *handover) Addr() net.Addr { return &net.UnixAddr{Name: "handover"} }

@@ -146,6 +146,9 @@ func (x *exchange) match() error {
 	x.route = r
 	x.record.Route = r.name
 	x.preflight = r.cors != nil && preflightMethod(x.head) != ""
+	if x.tunnels() && !r.websocket {
+		return message.ErrBadMethod // over HTTP/1.1 the wish is left out; here it is the request
+	}
 	return nil
 }
 

@@ -61,6 +61,9 @@ func (x *exchange) forward(grant policy.Grant, provisional policy.Provisional) e
 	if answer.Head.Status == http.StatusSwitchingProtocols {
 		return x.tunnel(ctx, answer)
 	}
+	if x.tunnels() && answer.Head.Status < 300 {
+		return &refusal{reason: reasonGarbage, cause: errNoSwitch} // it would say that there is a tunnel
+	}
 	return x.blame(ctx, x.relay(ctx, answer))
 }
 
@@ -108,7 +111,7 @@ func (x *exchange) outgoing() message.Fields {
 	in := x.head.Fields
 	out := make(message.Fields, 0, len(in)+8)
 	for _, f := range in {
-		if replaced(f.Name) || f.Name == "authorization" && !x.route.authorization || x.route.toUpstream.drops(f.Name) || x.endsHere(f.Name) {
+		if replaced(f.Name) || f.Name == websocketKey && x.tunnels() || f.Name == "authorization" && !x.route.authorization || x.route.toUpstream.drops(f.Name) || x.endsHere(f.Name) {
 			continue
 		}
 		out = append(out, f)
@@ -133,6 +136,9 @@ func (x *exchange) outgoing() message.Fields {
 	out.Add("forwarded", forwarded(x.client.String(), proto, host))
 	if p := x.route.rewriting.told; p != "" {
 		out.Add("x-forwarded-prefix", p)
+	}
+	if x.tunnels() {
+		out.Add(websocketKey, newWebsocketKey())
 	}
 	x.addIdentity(&out)
 	return out

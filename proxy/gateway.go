@@ -164,7 +164,6 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if l.health != nil {
 		foundation.start(failed, func() error { return g.health.Run(base, l.health) })
 	}
-	servers.start(failed, secure.serveTwo)
 	for _, x := range l.https {
 		servers.start(failed, func() error { return secure.Serve(x) })
 	}

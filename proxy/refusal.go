@@ -157,6 +157,7 @@ var (
 	errExpired        = errors.New("the credential expired while the stream went on")
 	errTooLarge       = errors.New("body exceeds the limit")
 	errUntold         = errors.New("a field that tells the request is missing, or is there twice")
+	errNoSwitch       = errors.New("the upstream did not switch protocols, and did not refuse to")
 	errNoGrant        = errors.New("no valid grant")
 )
 

@@ -2,11 +2,15 @@ package proxy
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"sallyport/proxy/message"
 	"sallyport/proxy/upstream"
 )
 
@@ -44,6 +48,23 @@ func (t *tunnels) close() {
 	for c := range t.open {
 		c.Close()
 	}
+}
+
+// websocketKey is the field that a WebSocket's upstream answers, to show that it
+// understands. HTTP/2 does without.
+const websocketKey = "sec-websocket-key"
+
+func newWebsocketKey() string {
+	var b [16]byte
+	binary.NativeEndian.PutUint64(b[:], rand.Uint64())
+	binary.NativeEndian.PutUint64(b[8:], rand.Uint64())
+	return base64.StdEncoding.EncodeToString(b[:])
+}
+
+// tunnels says whether the request is for a tunnel and nothing else, as it is over
+// HTTP/2 (RFC 8441): an answer with 2xx would open it.
+func (x *exchange) tunnels() bool {
+	return x.head.Version == message.HTTP2 && x.head.Upgrade != ""
 }
 
 // tunnel joins client and upstream after a switch of protocols, until one of them

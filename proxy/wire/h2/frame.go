@@ -187,7 +187,7 @@ func (f *frame) goAway() (last uint32, c code) {
 	return binary.BigEndian.Uint32(f.payload) & maxStream, code(binary.BigEndian.Uint32(f.payload[4:]))
 }
 
-// settingID names a setting (RFC 9113, section 6.5.2, and RFC 8441).
+// settingID names a setting (RFC 9113, section 6.5.2).
 type settingID uint16
 
 const (
@@ -197,7 +197,8 @@ const (
 	settingWindow
 	settingFrameSize
 	settingHeadSize
-	settingConnect settingID = 8
+	settingConnect    settingID = 8 // RFC 8441
+	settingNoPriority settingID = 9 // RFC 9218
 )
 
 type setting struct {

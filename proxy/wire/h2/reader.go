@@ -17,6 +17,13 @@ type reader struct {
 
 func (in *reader) buffered() int { return in.w - in.r }
 
+func (in *reader) bytes() []byte {
+	if in.buf == nil {
+		return nil
+	}
+	return in.buf.B[in.r:in.w]
+}
+
 // release gives the buffer back if nothing is in it.
 func (in *reader) release() {
 	if in.buf != nil && in.r == in.w {
@@ -79,8 +86,8 @@ func (in *reader) whole() bool {
 	return n >= frameHead && n-frameHead >= parseFrameHead(in.buf.B[in.r:]).size
 }
 
-// next reads a frame and checks what can be checked of it alone. With an error that
-// is a fault of one stream, the frame has been read.
+// next reads a frame as it came; [frame.settle] checks it, once it is known to stand
+// where such a frame may.
 func (in *reader) next() (frame, error) {
 	if err := in.need(frameHead); err != nil {
 		return frame{}, err
@@ -94,5 +101,15 @@ func (in *reader) next() (frame, error) {
 	}
 	f.payload = in.buf.B[in.r+frameHead : in.r+frameHead+f.size]
 	in.r += frameHead + f.size
-	return f, f.settle()
+	return f, nil
+}
+
+// unread puts a byte before what is to be read next; nothing may be buffered.
+func (in *reader) unread(b byte) {
+	if in.buf == nil {
+		in.buf = in.bufs.Get(0)
+		in.buf.B = in.buf.B[:cap(in.buf.B)]
+	}
+	in.buf.B[0] = b
+	in.r, in.w = 0, 1
 }

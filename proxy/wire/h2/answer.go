@@ -1,0 +1,373 @@
+package h2
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire/h1"
+)
+
+var (
+	errBegun       = errors.New("the answer has begun")
+	errNotBegun    = errors.New("the answer has not begun")
+	errNoContent   = errors.New("content behind an answer that has none")
+	errTooMuch     = errors.New("more content than announced")
+	errTooLittle   = errors.New("less content than announced")
+	errStatus      = errors.New("not a status of this kind of answer")
+	errUpgrade     = errors.New("the request does not ask for an upgrade")
+	errFieldBanned = errors.New("field belongs to the connection or to framing")
+	errFieldBytes  = errors.New("field has bytes outside the grammar")
+)
+
+// outbox is what a stream holds back: whole frames, the last of which may still grow.
+type outbox struct {
+	buf  *h1.Buffer // nil: nothing
+	last int        // where the last frame begins that can end the stream; -1: there is none
+	open bool       // it is DATA, and may grow
+	data int        // content in all frames
+	ends bool       // the last frame ends the stream
+}
+
+// begin makes room for the head of a header block's frame.
+func (x *outbox) begin(bufs *h1.Buffers) {
+	if x.buf == nil {
+		x.buf = bufs.Get(0)
+	}
+	x.last, x.open = len(x.buf.B), false
+	x.buf.B = append(x.buf.B, make([]byte, frameHead)...)
+}
+
+// put adds content, at most maxHeld in all, to the last frame or to new ones.
+func (x *outbox) put(bufs *h1.Buffers, stream uint32, p []byte) {
+	held := 0
+	if x.buf != nil {
+		held = len(x.buf.B)
+	}
+	if need := held + len(p) + frameHead*(len(p)/maxFrame+2); x.buf == nil || need > cap(x.buf.B) {
+		wider := bufs.Get(need)
+		if x.buf != nil {
+			wider.B = append(wider.B, x.buf.B...)
+			bufs.Put(x.buf)
+		}
+		x.buf = wider
+	}
+	x.data += len(p)
+	b := x.buf.B
+	for len(p) > 0 {
+		size := 0
+		if x.open {
+			size = len(b) - x.last - frameHead
+		}
+		if !x.open || size == maxFrame {
+			x.last, x.open, size = len(b), true, 0
+			b = appendFrameHead(b, 0, frameData, 0, stream)
+		}
+		n := min(len(p), maxFrame-size)
+		b = append(b, p[:n]...)
+		putFrameSize(b[x.last:], size+n)
+		p = p[n:]
+	}
+	x.buf.B = b
+}
+
+// end marks the last frame as the last of the stream.
+func (x *outbox) end(bufs *h1.Buffers, stream uint32) {
+	if x.buf == nil {
+		x.buf = bufs.Get(0)
+	}
+	if x.last < 0 {
+		x.last = len(x.buf.B)
+		x.buf.B = appendFrameHead(x.buf.B, 0, frameData, 0, stream)
+	}
+	x.buf.B[x.last+4] |= flagEndStream
+	x.ends = true
+}
+
+// appendFields writes fields. What could be read in two ways is refused, whatever the
+// caller has checked: this is the last door before the wire.
+func appendFields(b []byte, fields message.Fields) ([]byte, error) {
+	for i := range fields {
+		f := &fields[i]
+		if message.OfConnection(f.Name) {
+			return b, fmt.Errorf("%w: %s", errFieldBanned, f.Name)
+		}
+		if !validName(f.Name) || !message.ValidValue(f.Value) {
+			return b, fmt.Errorf("%w: %q", errFieldBytes, f.Name)
+		}
+		b = appendField(b, f.Name, f.Value)
+	}
+	return b, nil
+}
+
+// head writes the head of an answer to x, with the field content-length where length
+// is not negative.
+func (s *stream) writeHead(x *outbox, status int, fields message.Fields, length int64) error {
+	x.begin(&s.c.srv.bufs)
+	b := x.buf.B
+	if !s.c.told.Load() {
+		b = append(b, noTable)
+	}
+	b, err := appendFields(appendStatus(b, status), fields)
+	if err != nil {
+		x.buf.B = b[:x.last]
+		x.last = -1
+		return err
+	}
+	if status >= 200 && !fields.Has("date") {
+		b = s.c.srv.dates.append(b)
+	}
+	if length >= 0 {
+		b = appendLength(b, length)
+	}
+	x.buf.B = sealBlock(b, x.last, s.id, false)
+	return nil
+}
+
+func (s *stream) Inform(m *message.Response) error {
+	switch {
+	case s.began:
+		return errBegun
+	case m.Status < 100 || m.Status > 199 || m.Status == 101:
+		return errStatus
+	}
+	x := outbox{last: -1}
+	if err := s.writeHead(&x, m.Status, m.Fields, -1); err != nil {
+		s.c.srv.bufs.Put(x.buf)
+		return err
+	}
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if err := s.pushBox(&x); err != nil {
+		return err
+	}
+	s.c.flush(s)
+	return s.err
+}
+
+// invite sends 100 (Continue); mu is held.
+func (s *stream) invite() {
+	s.invited = true
+	x := outbox{last: -1}
+	if s.writeHead(&x, 100, nil, -1) == nil {
+		s.c.queue(x.buf)
+		s.c.kick()
+	}
+}
+
+func (s *stream) Respond(m *message.Response, trailers bool) error {
+	switch {
+	case s.began:
+		return errBegun
+	case m.Status < 200 || m.Status > 599:
+		return errStatus
+	case s.head.Upgrade != "" && m.Status < 300:
+		return errStatus // it would say that there is a tunnel
+	}
+	s.began = true
+	if s.expects {
+		s.c.mu.Lock()
+		s.invited = true
+		s.c.mu.Unlock()
+	}
+	length := m.ContentLength
+	hasBody := message.MayHaveBody(s.head.Method, m.Status)
+	switch {
+	case hasBody && length >= 0:
+		s.mode, s.left = bodyLength, length
+	case hasBody:
+		s.mode = bodyOpen
+	}
+	if m.Status == 204 {
+		length = -1
+	}
+	return s.writeHead(&s.out, m.Status, m.Fields, length)
+}
+
+func (s *stream) Write(p []byte) (int, error) {
+	switch {
+	case !s.began:
+		return 0, errNotBegun
+	case len(p) == 0:
+		return 0, nil
+	case s.mode == bodyNone && s.head.Method == "HEAD":
+		return len(p), nil
+	case s.mode == bodyNone:
+		return 0, errNoContent
+	case s.mode == bodyLength && int64(len(p)) > s.left:
+		return 0, errTooMuch
+	}
+	total := len(p)
+	if s.mode == bodyLength {
+		s.left -= int64(total)
+	}
+	return total, s.hold(p)
+}
+
+// hold holds content back, and sends what is too much for that.
+func (s *stream) hold(p []byte) error {
+	for len(p) > 0 {
+		n := min(len(p), maxHeld-s.out.data)
+		if n == 0 {
+			if err := s.Flush(); err != nil {
+				return err
+			}
+			continue
+		}
+		s.out.put(&s.c.srv.bufs, s.id, p[:n])
+		p = p[n:]
+	}
+	return nil
+}
+
+func (s *stream) Flush() error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if err := s.push(); err != nil {
+		return err
+	}
+	s.c.flush(s)
+	return s.err
+}
+
+// Finish leaves the end to be sent when the handler has returned: whoever sees an
+// answer whole finds what the handler has recorded of it.
+func (s *stream) Finish(trailers message.Fields) error {
+	switch {
+	case !s.began:
+		return errNotBegun
+	case s.mode == bodyLength && s.left > 0:
+		return errTooLittle
+	case s.finished:
+		return nil
+	}
+	if s.mode != bodyNone && len(trailers) > 0 {
+		s.writeTrailers(trailers)
+	}
+	s.out.end(&s.c.srv.bufs, s.id)
+	s.finished = true
+	return nil
+}
+
+// writeTrailers writes the trailers that may be written. One that may not is
+// dropped: the content is sent, and it is whole without.
+func (s *stream) writeTrailers(trailers message.Fields) {
+	x := &s.out
+	before, open := x.last, x.open
+	x.begin(&s.c.srv.bufs)
+	empty := len(x.buf.B)
+	for i := range trailers {
+		if message.BannedTrailer(message.Fold(trailers[i].Name)) {
+			continue
+		}
+		if b, err := appendFields(x.buf.B, trailers[i:i+1]); err == nil {
+			x.buf.B = b
+		}
+	}
+	if len(x.buf.B) == empty {
+		x.buf.B = x.buf.B[:x.last]
+		x.last, x.open = before, open
+		return
+	}
+	x.buf.B = sealBlock(x.buf.B, x.last, s.id, false)
+}
+
+// push hands what is held back to the connection, as the windows allow; mu is held, and
+// let go where it has to wait.
+func (s *stream) push() error { return s.pushBox(&s.out) }
+
+func (s *stream) pushBox(x *outbox) error {
+	c := s.c
+	if x.buf == nil {
+		return s.err
+	}
+	err := s.waitForOthers()
+	if err == nil && x.data > 0 && sending(x.data) > min(s.send, c.send) {
+		err = s.pushParts(x)
+		c.srv.bufs.Put(x.buf)
+	} else if err == nil {
+		s.send -= sending(x.data)
+		c.send -= sending(x.data)
+		c.queue(x.buf)
+	}
+	if err != nil {
+		return err // what is held back stays, and is never sent
+	}
+	c.told.Store(true)
+	c.earn(2 * (x.data/maxFrame + 1))
+	s.outEnded = s.outEnded || x.ends
+	*x = outbox{last: -1}
+	return nil
+}
+
+// waitForOthers waits while more is to be written than should wait for it.
+func (s *stream) waitForOthers() error {
+	c := s.c
+	for s.err == nil && c.out != nil && len(c.out.B) >= maxHeld {
+		if !c.writing {
+			c.flush(s)
+			continue
+		}
+		if passed(s.writeBy, time.Now()) {
+			return os.ErrDeadlineExceeded
+		}
+		s.stuck = true
+		c.changed.Wait()
+		s.stuck = false
+	}
+	return s.err
+}
+
+// pushParts hands frames over as windows open.
+func (s *stream) pushParts(x *outbox) error {
+	for b := x.buf.B; len(b) > 0; {
+		f := parseFrameHead(b)
+		part := b[:frameHead+f.size]
+		b = b[len(part):]
+		if f.kind != frameData || f.size == 0 {
+			s.c.append(part)
+			continue
+		}
+		for part = part[frameHead:]; len(part) > 0; {
+			n, err := s.waitForWindow(len(part))
+			if err != nil {
+				return err
+			}
+			var flags uint8
+			if n == len(part) {
+				flags = f.flags
+			}
+			s.c.append(appendFrameHead(make([]byte, 0, frameHead), n, frameData, flags, s.id))
+			s.c.append(part[:n])
+			part = part[n:]
+		}
+	}
+	return nil
+}
+
+// waitForWindow takes up to n bytes off the windows.
+func (s *stream) waitForWindow(n int) (int, error) {
+	c := s.c
+	for {
+		if err := s.waitForOthers(); err != nil {
+			return 0, err
+		}
+		if m := min(sending(n), s.send, c.send); m > 0 {
+			s.send -= m
+			c.send -= m
+			return int(m), nil
+		}
+		if c.out != nil && !c.writing {
+			c.flush(s) // so that the client can open the window
+			continue
+		}
+		if passed(s.writeBy, time.Now()) {
+			return 0, os.ErrDeadlineExceeded
+		}
+		s.stuck = true
+		s.writable.Wait()
+		s.stuck = false
+	}
+}

@@ -1,0 +1,294 @@
+package h2
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/proxy/message"
+)
+
+// takeBlock reads a frame of a header block.
+func (c *serverConn) takeBlock(f *frame) error {
+	if f.kind == frameHeaders {
+		if f.stream%2 == 0 {
+			return broken(protocolError, "a client's stream has an even number")
+		}
+		c.block, c.ends, c.blockAt = f.stream, f.has(flagEndStream), c.frame
+		if o := &c.srv.options; f.stream > c.last { // only this goroutine writes it
+			c.blocks.begin(o.HeadBytes, o.Fields+pseudos)
+		} else {
+			c.blocks.begin(trailerBytes, trailerRows)
+		}
+	}
+	if err := c.blocks.add(f.payload); err != nil {
+		return err
+	}
+	if !f.has(flagEndHeaders) {
+		return nil
+	}
+	id := c.block
+	c.block = 0
+	if err := c.blocks.end(); err != nil {
+		return err
+	}
+	if id > c.last {
+		return c.open(id, c.ends)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.streams[id]
+	if s == nil {
+		if c.wasReset(id) {
+			return nil // sent before the client knew
+		}
+		return broken(streamClosed, "HEADERS on a closed stream")
+	}
+	return s.takeTrailers(c.ends)
+}
+
+// pseudos is how many pseudo fields there are.
+const pseudos = 5
+
+// open begins a stream with the block that was read.
+func (c *serverConn) open(id uint32, end bool) error {
+	c.mu.Lock()
+	if c.stage >= closing { // the client knows that it is not served
+		c.last = id
+		c.mu.Unlock()
+		return nil
+	}
+	refused := c.counted >= c.srv.options.Streams
+	c.mu.Unlock()
+
+	s := newStream(c, id)
+	if !refused {
+		s.readHead(end)
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last, c.used = id, true
+	if refused {
+		c.reset(s, refusedStream)
+		return c.spendReset()
+	}
+	c.earn(4)
+	s.send = sending(c.grant)
+	s.receive = receiving{left: c.streamWindow(), size: c.streamWindow(), most: c.srv.options.StreamWindow}
+	s.inEnded = end
+	c.streams[id] = s
+	s.counted = true
+	c.counted++
+	if s.lacking == 0 && !end {
+		// Nothing is announced, and the end is still to come: content that comes in
+		// its place must not find the request forwarded.
+		s.held, s.due = true, time.Now().Add(c.srv.options.HeadTime)
+		return nil
+	}
+	c.start(s)
+	return nil
+}
+
+// start runs the handler; mu is held.
+func (c *serverConn) start(s *stream) {
+	s.held, s.running = false, true
+	c.serving++
+	c.srv.crew.run(s)
+}
+
+// readHead makes the head of the block that was read.
+func (s *stream) readHead(end bool) {
+	b := s.c.blocks
+	err := s.parse(b.fields, end)
+	if b.excess != nil {
+		err = b.excess
+	}
+	if err == nil {
+		return
+	}
+	h := &s.head
+	if err == message.ErrSyntax || err == message.ErrFraming {
+		s.ruin = protocolError // malformed (RFC 9113, section 8.1.1)
+	}
+	if !message.ValidName(h.Method) {
+		h.Method = "" // it goes into the record
+	}
+	h.Fault, h.Fields, h.ContentLength, h.Upgrade = err, nil, 0, ""
+	s.lacking, s.expects, s.closing, s.discards = -1, false, true, true
+}
+
+// parse reads a head (RFC 9113, sections 8.2 and 8.3).
+func (s *stream) parse(fields message.Fields, end bool) error {
+	h := &s.head
+	var protocol string
+	var had [pseudos]bool
+	i := 0
+	for ; i < len(fields) && strings.HasPrefix(fields[i].Name, ":"); i++ {
+		at, to := 0, (*string)(nil)
+		switch fields[i].Name {
+		case ":method":
+			at, to = pseudoMethod, &h.Method
+		case ":scheme":
+			at, to = pseudoScheme, &h.Scheme
+		case ":authority":
+			at, to = pseudoAuthority, &h.Authority
+		case ":path":
+			at, to = pseudoPath, &h.Target
+		case ":protocol":
+			at, to = pseudoProtocol, &protocol
+		default:
+			return message.ErrSyntax
+		}
+		if had[at] || !message.ValidValue(fields[i].Value) {
+			return message.ErrSyntax
+		}
+		had[at], *to = true, fields[i].Value
+	}
+	if err := s.parseFields(fields[i:], end, had[pseudoAuthority]); err != nil {
+		return err
+	}
+	return s.parsePseudo(&had, protocol)
+}
+
+const (
+	pseudoMethod = iota
+	pseudoScheme
+	pseudoAuthority
+	pseudoPath
+	pseudoProtocol
+)
+
+// parsePseudo checks what pseudo fields say together.
+func (s *stream) parsePseudo(had *[pseudos]bool, protocol string) error {
+	h := &s.head
+	if !message.ValidName(h.Method) {
+		return message.ErrSyntax
+	}
+	if h.Method == "CONNECT" && !had[pseudoProtocol] {
+		if had[pseudoScheme] || had[pseudoPath] {
+			return message.ErrSyntax
+		}
+		return message.ErrBadMethod // a tunnel to anywhere
+	}
+	if !had[pseudoScheme] || h.Target == "" {
+		return message.ErrSyntax
+	}
+	for i := 0; i < len(h.Target); i++ {
+		if h.Target[i] <= ' ' || h.Target[i] >= 0x7f {
+			return message.ErrSyntax
+		}
+	}
+	if secure := s.c.about.TLS != nil; secure && h.Scheme != "https" || !secure && h.Scheme != "http" && h.Scheme != s.c.srv.options.Scheme {
+		return message.ErrBadTarget
+	} else if !secure {
+		h.Scheme = s.c.srv.options.Scheme
+	}
+	if !had[pseudoProtocol] {
+		return nil
+	}
+	switch {
+	case h.Method != "CONNECT", !had[pseudoAuthority]:
+		return message.ErrSyntax
+	case s.said:
+		return message.ErrFraming
+	case protocol != "websocket":
+		return message.ErrBadMethod
+	}
+	// What asks for a WebSocket is one request to the house, however it came: over
+	// HTTP/1.1 its method is GET (RFC 8441, section 5).
+	h.Method, h.Upgrade, h.ContentLength, s.lacking = "GET", protocol, 0, -1
+	return nil
+}
+
+// parseFields reads what stands behind the pseudo fields.
+func (s *stream) parseFields(fields message.Fields, end, authority bool) error {
+	h := &s.head
+	length := int64(-1)
+	for i := range fields {
+		f := &fields[i]
+		if err := checkField(f); err != nil {
+			return err
+		}
+		switch f.Name {
+		case "content-length":
+			n, ok := parseLength(f.Value)
+			if !ok || s.said {
+				return message.ErrFraming
+			}
+			s.said, length = true, n
+		case "host":
+			if !authority {
+				h.Authority = f.Value // a second one is found by whoever settles the head
+			}
+		case "expect":
+			s.expects = strings.EqualFold(f.Value, "100-continue")
+		}
+	}
+	switch {
+	case end && length > 0:
+		return message.ErrFraming
+	case end:
+		length = 0
+	case length == 0:
+		s.expects = false
+	}
+	h.ContentLength, s.lacking = length, length
+	s.expects = s.expects && !end
+	h.Fields = append(make(message.Fields, 0, len(fields)), fields...)
+	return nil
+}
+
+// checkField refuses what may stand in no message over HTTP/2 (RFC 9113, section 8.2).
+func checkField(f *message.Field) error {
+	if !validName(f.Name) || !message.ValidValue(f.Value) {
+		return message.ErrSyntax
+	}
+	switch f.Name {
+	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
+		return message.ErrSyntax
+	case "te":
+		if f.Value != "trailers" {
+			return message.ErrSyntax
+		}
+	}
+	return nil
+}
+
+// parseLength reads digits, and only those.
+func parseLength(v string) (int64, bool) {
+	if v == "" || len(v) > 18 {
+		return 0, false
+	}
+	for i := 0; i < len(v); i++ {
+		if v[i] < '0' || v[i] > '9' {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	return n, err == nil
+}
+
+// takeTrailers reads the block behind the content; mu is held.
+func (s *stream) takeTrailers(end bool) error {
+	b := s.c.blocks
+	switch {
+	case s.inEnded:
+		return spoilt(s.id, streamClosed, "HEADERS behind the end")
+	case !end:
+		return spoilt(s.id, protocolError, "HEADERS within the content")
+	case b.excess != nil:
+		return spoilt(s.id, enhanceYourCalm, "trailers are too large")
+	case s.head.Upgrade != "":
+		return spoilt(s.id, protocolError, "HEADERS in a tunnel")
+	}
+	for i := range b.fields {
+		if checkField(&b.fields[i]) != nil {
+			return spoilt(s.id, protocolError, "bad trailer")
+		}
+	}
+	if s.head.Fault == nil && !s.discards {
+		s.trailers = message.KeptTrailers(append(message.Fields(nil), b.fields...), s.head.Fields)
+	}
+	return s.endInput()
+}

@@ -1,0 +1,287 @@
+package h2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
+)
+
+// stream is a request and its answer. It is made anew for each request: its head
+// stays valid after the handler has returned.
+type stream struct {
+	c    *serverConn
+	id   uint32
+	head message.Head
+	body serverBody
+
+	// What the head says; read only once the handler runs.
+	said    bool // there is a Content-Length
+	expects bool // the client waits for 100 (Continue)
+	ruin    code // with which the stream is reset behind its answer: the head is malformed
+
+	// The connection's mu guards what follows.
+
+	ctx     context.Context // nil until somebody asks
+	cancel  context.CancelCauseFunc
+	err     error     // why nothing more comes or goes: the client's reset, ours, or the connection's end
+	running bool      // the handler has not returned
+	counted bool      // among the streams of the connection
+	held    bool      // the handler does not run before the content is known to be empty
+	due     time.Time // of a stream that is held, or whose rest is thrown away
+
+	inEnded  bool  // the client's end has come
+	discards bool  // what comes is thrown away
+	lacking  int64 // of the announced content; -1: its end will tell
+	inbox    inbox
+	receive  receiving
+	trailers message.Fields
+	readable sync.Cond
+	reading  bool
+	readBy   time.Time
+
+	outEnded bool // our end is queued
+	send     sending
+	writable sync.Cond
+	stuck    bool // waits for a window, or for others to be written
+	writeBy  time.Time
+	invited  bool // 100 (Continue) was sent, or the answer has begun
+	tunnel   *tunnel
+
+	// The answering goroutine's own.
+	closing         bool // the stream ends with this answer
+	began, finished bool // of the answer
+	mode            bodyMode
+	left            int64 // of the answer's content, with bodyLength
+	wants           bool  // trailers were announced
+	out             outbox
+}
+
+// bodyMode is how the end of the answer's content is told.
+type bodyMode uint8
+
+const (
+	bodyNone   bodyMode = iota
+	bodyLength          // by Content-Length, too
+	bodyOpen            // by the end of the stream alone
+)
+
+var _ wire.Stream = (*stream)(nil)
+
+func newStream(c *serverConn, id uint32) *stream {
+	s := &stream{c: c, id: id}
+	s.head.Version = message.HTTP2
+	s.body.s = s
+	s.readable.L, s.writable.L = &c.mu, &c.mu
+	s.out.last = -1
+	return s
+}
+
+func (s *stream) Head() *message.Head { return &s.head }
+func (s *stream) Conn() *wire.Conn    { return &s.c.about }
+func (s *stream) Body() message.Body  { return &s.body }
+
+// Context makes the context when it is first asked for.
+func (s *stream) Context() context.Context {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.ctx == nil {
+		s.ctx, s.cancel = context.WithCancelCause(context.Background())
+		if s.err != nil || !s.running {
+			s.cancel(s.err)
+		}
+	}
+	return s.ctx
+}
+
+func (s *stream) SetReadDeadline(t time.Time) error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.readBy = t; passed(t, time.Now()) {
+		s.readable.Signal()
+	}
+	return nil
+}
+
+func (s *stream) SetWriteDeadline(t time.Time) error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.writeBy = t
+	return nil
+}
+
+func (s *stream) CloseAfter() { s.closing = true }
+
+// serve runs the handler, and does what is left behind it.
+func (s *stream) serve() {
+	c := s.c
+	whole := s.handle()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.cancel != nil {
+		s.cancel(nil)
+	}
+	if whole {
+		whole = s.push() == nil
+	}
+	s.running = false
+	c.serving--
+	s.endAnswer(whole)
+	c.settle(s)
+	c.flush(s)
+	c.changed.Broadcast()
+}
+
+// endAnswer does what is left once the handler has returned; mu is held.
+func (s *stream) endAnswer(whole bool) {
+	c := s.c
+	switch {
+	case s.err != nil: // it has been reset
+	case s.tunnel != nil && !s.tunnel.closed: // it is somebody's
+	case !whole && s.tunnel == nil:
+		c.reset(s, internalError)
+	case s.ruin != noError:
+		c.reset(s, s.ruin)
+	case s.inEnded:
+	case s.closing || s.tunnel != nil:
+		c.reset(s, noError)
+	default:
+		s.discard()
+		s.due = time.Now().Add(lingering)
+	}
+}
+
+// handle says whether the answer is whole. A handler that panics has told what
+// happened, and what was being sent must not look whole.
+func (s *stream) handle() (whole bool) {
+	defer func() {
+		if recover() != nil {
+			whole = false
+		}
+	}()
+	s.c.srv.handle(s)
+	return s.finished
+}
+
+// settle takes a stream that has ended out of the connection, and out of the count once
+// its handler has returned; mu is held.
+func (c *serverConn) settle(s *stream) {
+	if s.inEnded && s.outEnded || s.err != nil {
+		c.forget(s)
+	}
+}
+
+// forget takes a stream out of the connection; mu is held.
+func (c *serverConn) forget(s *stream) {
+	if c.streams[s.id] == s {
+		delete(c.streams, s.id)
+		c.giveBack(s.inbox.drop(&c.srv.bufs))
+		if len(c.streams) == 0 && c.stage == closing {
+			c.stop()
+		}
+	}
+	if s.counted && !s.running {
+		s.counted = false
+		if c.counted--; s.err == nil && c.resets < c.srv.options.Resets {
+			c.resets++
+		}
+	}
+}
+
+// reset ends a stream; mu is held.
+func (c *serverConn) reset(s *stream, why code) {
+	b := c.control()
+	b.B = appendReset(b.B, s.id, why)
+	c.noteReset(s.id)
+	s.fail(&fault{s.id, why, "reset"})
+	c.forget(s)
+}
+
+// keptResets is how many streams are remembered that we have reset: frames that the
+// client sent before it knew are no fault.
+const keptResets = 128
+
+func (c *serverConn) noteReset(id uint32) {
+	if len(c.lately) < keptResets {
+		c.lately = append(c.lately, id)
+		return
+	}
+	c.lately[c.oldest] = id
+	c.oldest = (c.oldest + 1) % keptResets
+}
+
+func (c *serverConn) wasReset(id uint32) bool {
+	for _, l := range c.lately {
+		if l == id {
+			return true
+		}
+	}
+	return false
+}
+
+// spoil ends a stream that the client has spoilt.
+func (c *serverConn) spoil(bad *fault) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.streams[bad.stream]
+	switch {
+	case s != nil:
+		s.fail(bad)
+		b := c.control()
+		b.B = appendReset(b.B, s.id, bad.code)
+		c.noteReset(s.id)
+		c.forget(s)
+	case bad.stream > c.last:
+		return broken(bad.code, bad.why)
+	case !c.wasReset(bad.stream):
+		b := c.control()
+		b.B = appendReset(b.B, bad.stream, bad.code)
+		c.noteReset(bad.stream)
+	}
+	return c.spendReset()
+}
+
+// fail ends reads, writes and the context; mu is held.
+func (s *stream) fail(why error) {
+	if s.err != nil {
+		return
+	}
+	s.err = why
+	if s.cancel != nil {
+		s.cancel(why)
+	}
+	s.readable.Broadcast()
+	s.writable.Broadcast()
+}
+
+// look is what a sweep does with the stream; the connection's mu is held.
+func (s *stream) look(now time.Time) {
+	switch {
+	case !s.running && passed(s.due, now):
+		why := noError
+		if s.held {
+			why = cancel
+		}
+		s.c.reset(s, why)
+		s.c.kick()
+	case s.reading && passed(s.readBy, now):
+		s.readable.Broadcast()
+	}
+	if s.stuck && passed(s.writeBy, now) {
+		s.writable.Broadcast()
+		s.c.changed.Broadcast()
+	}
+}
+
+// gone makes the end of a connection within a request look like what it is.
+func gone(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
+}

@@ -1,0 +1,114 @@
+package h2
+
+import (
+	"errors"
+	"time"
+)
+
+// watch is what sweeps look at, and what a client may still do that costs us more
+// than it; the connection's mu guards it.
+type watch struct {
+	due     time.Time // the end of the greeting, or of the warning before the end; zero: none
+	idle    time.Time // since when there has been no request
+	used    bool      // there was one since the last sweep
+	partial uint64    // the frame that is incomplete, or with which a block began; 0: none is
+
+	seenPartial, seenWrites uint64 // at the last sweep
+	partialSince            time.Time
+	writingSince            time.Time
+
+	frames, resets int // how many more may come
+	regained       time.Time
+	kicked         bool // a goroutine is about to write
+}
+
+var errTooSlow = errors.New("the client takes too long")
+
+// spend counts a frame that brings no request further; mu is held.
+func (c *serverConn) spend() error {
+	c.frames--
+	if c.frames < 0 || c.out != nil && len(c.out.B) > maxWaiting {
+		return broken(enhanceYourCalm, "too many frames that ask for nothing")
+	}
+	return nil
+}
+
+// spendReset counts a stream that was reset by the client (CVE-2023-44487), or by us
+// because the client made us do it (CVE-2025-8671); mu is held.
+func (c *serverConn) spendReset() error {
+	c.resets--
+	if c.resets < 0 {
+		return broken(enhanceYourCalm, "too many resets")
+	}
+	return nil
+}
+
+// earn counts what gives cause for frames: requests, and the content of answers, for
+// which windows are updated; mu is held.
+func (c *serverConn) earn(frames int) {
+	c.frames = min(c.frames+frames, c.srv.options.Frames)
+}
+
+// look is what a sweep does with the connection.
+func (c *serverConn) look(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stage == over {
+		return
+	}
+	c.regain(now)
+	if c.overdue(now) {
+		c.die(errTooSlow)
+		c.cut()
+		return
+	}
+	switch {
+	case c.counted > 0 || c.used || c.idle.IsZero():
+		c.idle, c.used = now, false
+	case now.Sub(c.idle) > c.srv.options.IdleTime:
+		c.close()
+	}
+	if c.stage == warned && now.After(c.due) {
+		c.close()
+	}
+	for _, s := range c.streams {
+		s.look(now)
+	}
+}
+
+func (c *serverConn) regain(now time.Time) {
+	o := &c.srv.options
+	if c.regained.IsZero() {
+		c.regained = now
+	}
+	d := now.Sub(c.regained)
+	if d < time.Second {
+		return
+	}
+	c.regained = now
+	tenths := int(min(d/time.Second, 10))
+	c.frames = min(c.frames+(o.Frames*tenths+9)/10, o.Frames)
+	c.resets = min(c.resets+(o.Resets*tenths+9)/10, o.Resets)
+}
+
+// overdue says whether the greeting, a header block or a write takes too long.
+func (c *serverConn) overdue(now time.Time) bool {
+	o := &c.srv.options
+	if c.partial != c.seenPartial {
+		c.seenPartial, c.partialSince = c.partial, now
+	}
+	if !c.writing || c.writes != c.seenWrites {
+		c.seenWrites, c.writingSince = c.writes, now
+	}
+	switch {
+	case c.stage == open && !c.due.IsZero() && now.After(c.due):
+	case c.partial != 0 && now.Sub(c.partialSince) > o.HeadTime:
+	case c.writing && now.Sub(c.writingSince) > o.WriteTime:
+	case c.writing && c.author != nil && passed(c.author.writeBy, now):
+	default:
+		return false
+	}
+	return true
+}
+
+func passed(by, now time.Time) bool { return !by.IsZero() && now.After(by) }
