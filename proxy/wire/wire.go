@@ -66,3 +66,13 @@ type Conn struct {
 	Peer netip.AddrPort       // the client, or the balancer in front of it
 	TLS  *tls.ConnectionState // nil without TLS
 }
+
+// Reset is the error of a message that its sender cut with a reason: over HTTP/2, an
+// error code (RFC 9113, section 7).
+type Reset struct {
+	Code uint32
+	Name string // as the standard has it
+}
+
+// Error names the reason.
+func (r *Reset) Error() string { return "reset: " + r.Name }
