@@ -275,7 +275,7 @@ func (c *Client) ask(k *call, r *h1.Request, b *h1.Buffer) {
 	case !whole:
 	case n == 0:
 		k.outEnded = true
-	case sending(n) <= min(k.send, c.send):
+	case sending(n) <= min(k.send, c.send) && (c.out == nil || len(c.out.B) < maxHeld):
 		k.send -= sending(n)
 		c.send -= sending(n)
 		b.B = appendData(b.B, k.id, r.Content)

@@ -109,9 +109,6 @@ func (c *Client) take(f *frame) error {
 // spend counts a frame that brings no answer further; mu is held.
 func (c *Client) spend() error {
 	c.frames--
-	if c.out != nil && len(c.out.B) > maxWaiting {
-		return broken(enhanceYourCalm, "too many frames to be answered")
-	}
 	if c.frames >= 0 {
 		return nil
 	}
