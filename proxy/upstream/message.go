@@ -62,6 +62,9 @@ type Request struct {
 	Inform func(*message.Response) error
 }
 
+// grpc says whether the request goes to the endpoints for gRPC.
+func (r *Request) grpc() bool { return message.IsGRPC(r.Fields.Get("content-type")) }
+
 // Kind is what went wrong at the upstream.
 type Kind uint8
 
@@ -71,6 +74,7 @@ const (
 	Garbage                     // the response is not HTTP as it must be
 	Timeout                     // one of Timeouts passed
 	NoneHealthy                 // no endpoint is fit, or has room
+	Unserved                    // there is no endpoint for requests of this kind
 )
 
 // String names the kind in one word.
@@ -86,6 +90,8 @@ func (k Kind) String() string {
 		return "timeout"
 	case NoneHealthy:
 		return "none healthy"
+	case Unserved:
+		return "unserved"
 	}
 	return "unknown"
 }

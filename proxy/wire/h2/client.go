@@ -172,6 +172,14 @@ func (c *Client) Reserve() bool {
 	return true
 }
 
+// Release gives back a place that Reserve took and no Exchange has used.
+func (c *Client) Release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taken--
+	c.rest()
+}
+
 // Load says how many places are taken, and whether the connection is good for more
 // exchanges, now or once places are free.
 func (c *Client) Load() (taken int, good bool) {
