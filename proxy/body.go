@@ -20,6 +20,14 @@ type requestContent struct {
 	unverified   bool        // the end decides whether anybody may act on it
 }
 
+// Arrived implements [message.Arrived], for content that only passes through.
+func (c *requestContent) Arrived() (n int, whole bool) {
+	if src, ok := c.counted.src.(message.Arrived); ok && c.Body == &c.counted {
+		return src.Arrived()
+	}
+	return 0, false
+}
+
 // body takes the content. Where somebody vouches for it, or the upstream is to be
 // told who did, it is read to its end and compared before the upstream learns of the
 // request; where the route streams, it is compared on its way, and the upstream

@@ -276,6 +276,9 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	if streams && x.head.Trailers {
 		trailers = x.trailersOf(answer)
 	}
+	if x.grpc {
+		x.noteCall(append(slices.Clip(h.Fields), trailers...))
+	}
 	return x.end(h, form, tail, trailers)
 }
 
@@ -359,6 +362,10 @@ func (x *exchange) pump(ctx context.Context, body message.Body, left int64, to s
 				return errClientGone(werr)
 			}
 			x.record.BytesOut += int64(n)
+			if x.grpc {
+				// A caller that only listens is not idle.
+				_ = x.content.counted.wait.extend()
+			}
 			if left -= int64(n); left != 0 && err == nil {
 				if werr := to.Flush(); werr != nil {
 					return errClientGone(werr)

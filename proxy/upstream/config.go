@@ -117,8 +117,8 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	if len(c.Rest)+len(c.GRPC) == 0 {
 		f.Add(setting.Join(path, "rest"), "", "an upstream without endpoints", "list its URLs, such as http://host:8000, or under grpc such as h2c://host:8500")
 	}
-	secure := checkEndpoints(setting.Join(path, "rest"), c.Rest, restSchemes, f)
-	secure = checkEndpoints(setting.Join(path, "grpc"), c.GRPC, grpcSchemes, f) || secure
+	secure := checkEndpoints(setting.Join(path, "rest"), c.Rest, f, "http", "https", "unix", "h2c", "h2")
+	secure = checkEndpoints(setting.Join(path, "grpc"), c.GRPC, f, "h2c", "h2") || secure
 	c.checkTLS(path, secure, f)
 	c.Integrity.check(setting.Join(path, "integrity"), f)
 	if h := c.Host; h != "" && h != "upstream" && h != "client" && !validHost(h) {
@@ -141,14 +141,8 @@ func (c *Config) Upgrades() bool {
 		(len(c.Rest) > 0 || len(c.GRPC) == 0)
 }
 
-// Schemes of endpoints, as faults show them.
-var (
-	restSchemes = []string{"http", "https", "unix", "h2c", "h2"}
-	grpcSchemes = []string{"h2c", "h2"}
-)
-
 // checkEndpoints says whether one of the endpoints uses TLS.
-func checkEndpoints(path string, all []setting.URL, schemes []string, f *setting.Faults) (secure bool) {
+func checkEndpoints(path string, all []setting.URL, f *setting.Faults, schemes ...string) (secure bool) {
 	if len(all) > maxEndpoints {
 		f.Add(path, "", fmt.Sprintf("more than %d endpoints", maxEndpoints), "put a load balancer before them")
 	}
@@ -181,7 +175,7 @@ func checkEndpoint(at string, u setting.URL, schemes []string, f *setting.Faults
 	}
 	if !slices.Contains(schemes, u.Scheme) {
 		cure := "write " + strings.Join(schemes[:len(schemes)-1], "://, ") + ":// or " + schemes[len(schemes)-1] + "://"
-		if slices.Contains(restSchemes, u.Scheme) {
+		if u.Scheme == "http" || u.Scheme == "https" {
 			cure += ": gRPC needs HTTP/2, h2c without TLS"
 		}
 		f.Add(at, u.String(), "endpoints cannot be reached by "+u.Scheme, cure)

@@ -36,7 +36,8 @@ type Request struct {
 	// Body is the content. It is not read where Length is 0.
 	Body message.Body
 	// Length is the length of the content in bytes: 0 for none, -1 where only
-	// its end will tell; that is sent chunked.
+	// its end will tell; that is sent chunked, or as what it has turned out to be
+	// where Body is [message.Arrived].
 	Length int64
 	// Interrupt makes a Read of Body that waits for the client return soon with
 	// an error. It is called when the upload must end before its body has: the

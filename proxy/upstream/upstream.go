@@ -119,8 +119,8 @@ func (u *Upstream) Close() {
 // The response must be closed. The error is an [*Error] where the upstream is at
 // fault.
 //
-// Content of at most 64 KiB and known length is read first, in the caller's
-// goroutine and before a connection is taken. Longer content, or content of
+// Content of at most 64 KiB and known length, or that has come already, is read
+// first, in the caller's goroutine and before a connection is taken. Longer content, or content of
 // unknown length, is read and sent while the answer is read: an early answer
 // comes back at once, and the upload goes on, unless it is a refusal, until the
 // response is at its end or closed. The end of ctx ends all of it.
@@ -176,16 +176,22 @@ func (u *Upstream) prepare(r *Request, ask *h1.Request) (*h1.Buffer, error) {
 	ask.Method, ask.Target, ask.Host, ask.Fields = r.Method, r.Target, r.Host, r.Fields
 	ask.Upgrade, ask.Inform = r.Upgrade, r.Inform
 	ask.Head, ask.Idle = r.Timeouts.Head, r.Timeouts.Idle
+	length := r.Length
+	if came, ok := r.Body.(message.Arrived); ok && length < 0 {
+		if n, whole := came.Arrived(); whole && n <= maxWhole {
+			length = int64(n)
+		}
+	}
 	switch {
 	case r.Length == 0:
 		return nil, nil
-	case r.Length < 0 || r.Length > maxWhole:
+	case length < 0 || length > maxWhole:
 		ask.Body, ask.Length = r.Body, r.Length
 		ask.Interrupt, ask.Trailers = r.Interrupt, r.Trailers
 		return nil, nil
 	}
-	lent := u.bufs.Get(int(r.Length) + 1)
-	buf := lent.B[:r.Length+1] // a byte more, to see the end
+	lent := u.bufs.Get(int(length) + 1)
+	buf := lent.B[:length+1] // a byte more, to see the end
 	n := 0
 	for n < len(buf) {
 		m, err := r.Body.Read(buf[n:])
@@ -197,7 +203,7 @@ func (u *Upstream) prepare(r *Request, ask *h1.Request) (*h1.Buffer, error) {
 			return lent, fmt.Errorf("reading request body: %w", err)
 		}
 	}
-	if int64(n) != r.Length {
+	if int64(n) != length {
 		return lent, fmt.Errorf("reading request body: %w", errHalfBody)
 	}
 	ask.Content = buf[:n]

@@ -60,6 +60,13 @@ type Stream interface {
 	CloseAfter()
 }
 
+// Cutter is a Stream whose answer can be cut with a reason, as over HTTP/2.
+type Cutter interface {
+	// CutAs says with which error code (RFC 9113, section 7) the stream is reset
+	// where its answer is not finished.
+	CutAs(code uint32)
+}
+
 // Conn tells about the connection that a request came on. It is shared by the
 // requests of that connection and must not be modified.
 type Conn struct {
