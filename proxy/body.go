@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +21,14 @@ type requestContent struct {
 	unverified   bool        // the end decides whether anybody may act on it
 }
 
+// Arrived implements [message.Arrived], for content that only passes through.
+func (c *requestContent) Arrived() (n int, whole bool) {
+	if src, ok := c.counted.src.(message.Arrived); ok && c.Body == &c.counted {
+		return src.Arrived()
+	}
+	return 0, false
+}
+
 // body takes the content. Where somebody vouches for it, or the upstream is to be
 // told who did, it is read to its end and compared before the upstream learns of the
 // request; where the route streams, it is compared on its way, and the upstream
@@ -35,7 +42,7 @@ func (x *exchange) body() error {
 		now:   x.g.now,
 		wait:  untilIdle{idle: x.route.timeouts.idle, stream: x.stream},
 	}
-	if strings.HasPrefix(x.head.Fields.Get("content-type"), grpcType) {
+	if x.grpc {
 		c.counted.rate = 0 // a stream may rest between messages
 	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
@@ -177,9 +184,6 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 
 // Trailers are none: nobody has signed them.
 func (b *checkedBody) Trailers() message.Fields { return nil }
-
-// grpcType begins the content types of gRPC.
-const grpcType = "application/grpc"
 
 // countedBody is the client's body on its way to the upstream: counted against
 // the route's limit while it streams, with a bound on how long it may pause and on

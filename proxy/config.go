@@ -287,7 +287,8 @@ type RouteConfig struct {
 	Limits RouteLimits `yaml:"limits"`
 	// Timeouts go before those of the whole file.
 	Timeouts TimeoutsConfig `yaml:"timeouts"`
-	// Websocket lets clients upgrade to WebSocket here.
+	// Websocket lets clients upgrade to WebSocket here. The upstream's endpoints must
+	// serve HTTP/1.1.
 	Websocket bool `yaml:"websocket"`
 	// Headers changes header fields, both ways.
 	Headers HeadersConfig `yaml:"headers"`
@@ -363,13 +364,17 @@ func (c *IdentityConfig) Names() (principal, scopes, requestID string) {
 }
 
 // UpstreamOf returns the upstream of a route and the name it goes by: its own, or
-// the URL where it stands in the route.
+// the URL where it stands in the route. One over HTTP/2 may serve gRPC and others.
 func (c *Config) UpstreamOf(r *RouteConfig) (name string, u upstream.Config, err error) {
 	if !strings.Contains(r.Upstream, "://") {
 		return r.Upstream, c.Upstreams[r.Upstream], nil
 	}
 	at, err := setting.ParseURL(r.Upstream)
-	return r.Upstream, upstream.Config{Serves: r.Serves, Rest: setting.List[setting.URL]{at}}, err
+	u = upstream.Config{Serves: r.Serves, Rest: setting.List[setting.URL]{at}}
+	if err == nil && (at.Scheme == "h2c" || at.Scheme == "h2") {
+		u.GRPC = u.Rest
+	}
+	return r.Upstream, u, err
 }
 
 // RulesOf returns the rules of a route.

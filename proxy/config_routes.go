@@ -33,6 +33,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		r.checkPath(at, f)
 		r.checkMethods(at, f)
 		c.checkUpstream(r, at, f)
+		c.checkTunnels(r, at, f)
 		c.checkCallers(r, at, f)
 		c.checkRouteIntegrity(r, at, f)
 		c.checkRouteRules(r, at, f)
@@ -172,6 +173,14 @@ func (r *RouteConfig) checkMethods(at string, f *setting.Faults) {
 	}
 	if r.Websocket && len(r.Methods) > 0 && !slices.Contains(r.Methods, "GET") {
 		f.Add(at+".websocket", "true", "the route does not take GET, by which WebSocket begins", "add GET to methods, or remove the line")
+	}
+}
+
+// checkTunnels records that a route for WebSocket has an upstream that cannot.
+func (c *Config) checkTunnels(r *RouteConfig, at string, f *setting.Faults) {
+	_, u, err := c.UpstreamOf(r)
+	if r.Websocket && err == nil && !u.Upgrades() {
+		f.Add(at+".websocket", "true", "the upstream serves HTTP/2, over which no WebSocket is opened to it", "write http:// or https:// for all of its rest endpoints")
 	}
 }
 

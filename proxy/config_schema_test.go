@@ -162,7 +162,7 @@ func refine(path string, s *jsonschema.Schema) {
 	case "issuers":
 		s.Required = []string{"url", "audience"}
 	case "upstreams":
-		s.Required = []string{"rest"}
+		s.AnyOf = []*jsonschema.Schema{{Required: []string{"rest"}}, {Required: []string{"grpc"}}}
 	case "":
 		s.Required = []string{"tls"} // routes may all stand in included files
 	}

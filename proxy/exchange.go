@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"sallyport/auth"
@@ -35,10 +36,12 @@ type exchange struct {
 	held    admission // what admit took, given back by finish
 	sent    sentRequest
 	signing answerSigning
+	sending untilIdle // of the answer
 
 	grant       policy.Grant
 	provisional policy.Provisional // in its place where the end of the content decides
 
+	grpc      bool   // the request is a call of gRPC: refusals are its own
 	public    bool   // a document of the gateway's own is asked for
 	preflight bool   // a browser asks what a page may do: answered without a caller
 	asker     string // the dialect of a proxy that only asks; "" for requests
@@ -129,6 +132,12 @@ func (x *exchange) read() error {
 		return err
 	}
 	x.record.Host, x.record.Path = x.head.Host, x.head.Path
+	if message.IsGRPC(x.head.Fields.Get("content-type")) && x.asker == "" {
+		x.grpc = x.head.Version == message.HTTP2
+		if err := x.wellCalled(); err != nil {
+			return err
+		}
+	}
 	if err := x.s.guard.check(x.head.Fields); err != nil {
 		return err
 	}
@@ -206,11 +215,16 @@ func (x *exchange) finish() {
 
 // untilIdle is a deadline that many reads or writes share: moving it costs a
 // timer, so it moves once a second at most.
+//
+// It is safe for concurrent use.
 type untilIdle struct {
 	idle   time.Duration // zero: no bound
 	stream wire.Stream
 	writes bool // of writes, else of reads
+
+	mu     sync.Mutex // guards what follows
 	last   time.Time
+	lifted bool
 }
 
 func (u *untilIdle) set(t time.Time) error {
@@ -226,18 +240,22 @@ func (u *untilIdle) extend() error {
 		return nil
 	}
 	now := time.Now()
-	if now.Sub(u.last) < time.Second {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.lifted || now.Sub(u.last) < time.Second {
 		return nil
 	}
 	u.last = now
 	return u.set(now.Add(u.idle + time.Second))
 }
 
-// lift removes the deadline. On some engines a deadline for reading that passes
-// after the body has ended would look as if the client had left.
+// lift removes the deadline for good. On some engines a deadline for reading that
+// passes after the body has ended would look as if the client had left.
 func (u *untilIdle) lift() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.lifted = true
 	if !u.last.IsZero() {
-		u.last = time.Time{}
 		_ = u.set(time.Time{})
 	}
 }

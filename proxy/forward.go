@@ -252,23 +252,23 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	if err := x.sealHead(h, form); err != nil {
 		return &refusal{reason: reasonGarbage, cause: err}
 	}
-	wait, err := x.open(h, streams && x.head.Trailers)
+	err := x.open(h, streams && x.head.Trailers)
 	if err != nil {
 		return err
 	}
 	var tail *tailed
 	switch {
 	case compressed != nil:
-		if err = x.pump(ctx, answer.Body, length, compressed, &wait); err == nil {
+		if err = x.pump(ctx, answer.Body, length, compressed); err == nil {
 			if gerr := compressed.gzip.Close(); gerr != nil {
 				err = errClientGone(gerr)
 			}
 		}
 	case form == formTrailer || form == formInline:
 		tail = &tailed{sink: x.stream, digester: httpsig.NewDigester()}
-		err = x.pump(ctx, answer.Body, length, tail, &wait)
+		err = x.pump(ctx, answer.Body, length, tail)
 	case hasBody:
-		err = x.pump(ctx, answer.Body, length, x.stream, &wait)
+		err = x.pump(ctx, answer.Body, length, x.stream)
 	}
 	if err != nil {
 		return err
@@ -277,21 +277,24 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	if streams && x.head.Trailers {
 		trailers = x.trailersOf(answer)
 	}
+	if x.grpc {
+		x.noteCall(append(slices.Clip(h.Fields), trailers...))
+	}
 	return x.end(h, form, tail, trailers)
 }
 
-// open sends the head of an answer of the upstream's, and returns the deadline for
-// what follows. From then on a fault can only cut the answer.
-func (x *exchange) open(h *message.Response, trailers bool) (untilIdle, error) {
+// open sends the head of an answer of the upstream's. From then on a fault can only
+// cut the answer; x.sending bounds what follows.
+func (x *exchange) open(h *message.Response, trailers bool) error {
 	x.responded = true
-	wait := untilIdle{idle: x.route.timeouts.idle, stream: x.stream, writes: true}
-	if err := wait.extend(); err != nil {
-		return wait, errClientGone(err)
+	x.sending.idle, x.sending.stream, x.sending.writes = x.route.timeouts.idle, x.stream, true
+	if err := x.sending.extend(); err != nil {
+		return errClientGone(err)
 	}
 	if err := x.stream.Respond(h, trailers); err != nil {
-		return wait, errClientGone(err)
+		return errClientGone(err)
 	}
-	return wait, nil
+	return nil
 }
 
 // trailersOf are the upstream's trailers that go on: those that speak of signatures
@@ -361,19 +364,23 @@ type sink interface {
 // pump copies the content, of which left bytes are to come, negative if that is
 // unknown. What arrives is sent on at once: an event of a stream
 // must not wait for the next.
-func (x *exchange) pump(ctx context.Context, body message.Body, left int64, to sink, wait *untilIdle) error {
+func (x *exchange) pump(ctx context.Context, body message.Body, left int64, to sink) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for {
 		n, err := body.Read(*buf)
 		if n > 0 {
-			if werr := wait.extend(); werr != nil {
+			if werr := x.sending.extend(); werr != nil {
 				return errClientGone(werr)
 			}
 			if _, werr := to.Write((*buf)[:n]); werr != nil {
 				return errClientGone(werr)
 			}
 			x.record.BytesOut += int64(n)
+			if x.grpc {
+				// A caller that only listens is not idle.
+				_ = x.content.counted.wait.extend()
+			}
 			if left -= int64(n); left != 0 && err == nil {
 				if werr := to.Flush(); werr != nil {
 					return errClientGone(werr)

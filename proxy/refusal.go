@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -54,6 +55,8 @@ const (
 	reasonGarbage        = "upstream_garbage"
 	reasonTimeout        = "upstream_timeout"
 	reasonNoneHealthy    = "no_healthy_upstream"
+	reasonUnserved       = "protocol_not_served"
+	reasonBadCall        = "bad_grpc_call"
 
 	reasonUpstreamSignature = "upstream_signature"
 
@@ -65,21 +68,33 @@ const (
 	reasonExpired    = "credential_expired_in_stream"
 )
 
-// outcome is what a caller learns: a status and a fixed text.
+// outcome is what a caller learns: a status and a fixed text, and the status of gRPC
+// if that is what it speaks.
 type outcome struct {
+	status int
+	text   string
+	grpc   grpcCode
+}
+
+type words struct {
 	status int
 	text   string
 }
 
 // outcomes is the one table of refusals. Those of authentication have their words
-// in package auth, because challenges repeat them.
-var outcomes = func(table map[string]outcome) map[string]outcome {
+// in package auth, because challenges repeat them. What callers of gRPC learn follows
+// from the status, but where codes has it.
+var outcomes = func(table map[string]words, codes map[string]grpcCode) map[string]outcome {
 	for _, reason := range auth.Reasons() {
 		e := auth.Error{Reason: reason}
-		table[reason] = outcome{e.Status(), e.Text()}
+		table[reason] = words{e.Status(), e.Text()}
 	}
-	return table
-}(map[string]outcome{
+	all := map[string]outcome{}
+	for reason, w := range table {
+		all[reason] = outcome{w.status, w.text, cmp.Or(codes[reason], codeOf(w.status))}
+	}
+	return all
+}(map[string]words{
 	reasonBadVersion:     {505, "This version of HTTP is not served."},
 	reasonBadMethod:      {501, "This method is not served."},
 	reasonBadTarget:      {400, "The request target is not acceptable."},
@@ -94,6 +109,7 @@ var outcomes = func(table map[string]outcome) map[string]outcome {
 	reasonAmbiguousPath:  {400, "The path can be read in more than one way."},
 	reasonProtectedField: {400, "A header field that only the gateway may set was sent."},
 	reasonBadBody:        {400, "The request body is malformed."},
+	reasonBadCall:        {400, "This is not a gRPC call as it must be."},
 	reasonNoRoute:        {404, "Nothing is served here."},
 	reasonMethod:         {405, "The method is not allowed here."},
 	reasonBodyTimeout:    {408, "The request body did not arrive in time."},
@@ -125,12 +141,15 @@ var outcomes = func(table map[string]outcome) map[string]outcome {
 	reasonGarbage:     {502, "The model server's answer is malformed."},
 	reasonTimeout:     {504, "The model server did not answer in time."},
 	reasonNoneHealthy: {503, "No model server is available."},
+	reasonUnserved:    {503, "No model server for this protocol is here."},
 	reasonInternal:    {500, "The gateway failed."},
 
 	reasonUpstreamSignature: {502, "The model server's answer is not signed as it must be."},
 
 	reasonClientGone: {499, ""}, // nobody is there to read an answer
 	reasonExpired:    {401, "The credential expired."},
+}, map[string]grpcCode{
+	reasonUnserved: grpcUnimplemented, // others learn that it is not there now
 })
 
 // refusal is the error of a step that ends an exchange.
@@ -159,6 +178,8 @@ var (
 	errExpired        = errors.New("the credential expired while the stream went on")
 	errTooLarge       = errors.New("body exceeds the limit")
 	errTooSlow        = errors.New("body comes more slowly than limits.body_rate")
+	errCallVersion    = errors.New("gRPC over another version than HTTP/2")
+	errCallForm       = errors.New("not POST, with trailers taken, to /package.Service/Method")
 	errUntold         = errors.New("a field that tells the request is missing, or is there twice")
 	errNoSwitch       = errors.New("the upstream did not switch protocols, and did not refuse to")
 	errNoGrant        = errors.New("no valid grant")
@@ -201,6 +222,7 @@ var upstreamReasons = map[upstream.Kind]string{
 	upstream.Garbage:     reasonGarbage,
 	upstream.Timeout:     reasonTimeout,
 	upstream.NoneHealthy: reasonNoneHealthy,
+	upstream.Unserved:    reasonUnserved,
 }
 
 var messageReasons = []struct {
@@ -240,6 +262,7 @@ func (x *exchange) refuse(err error) {
 		x.record.Cause = r.cause.Error()
 	}
 	if x.responded {
+		x.cutAs(err)
 		return // the engine cuts what was not finished
 	}
 	x.responded = true
@@ -272,6 +295,9 @@ func (x *exchange) answer(o outcome, r *refusal, err error) {
 		dialect, security = x.route.dialect, x.route.security
 	}
 	contentType, text := refusalBody(dialect, o, r.reason, x.record.RequestID)
+	if x.grpc {
+		contentType, text = "application/grpc", nil
+	}
 	h := message.Response{Status: o.status, ContentLength: int64(len(text)), Fields: message.Fields{
 		{Name: "content-type", Value: contentType},
 		{Name: "cache-control", Value: "no-store"},
@@ -294,6 +320,9 @@ func (x *exchange) answer(o outcome, r *refusal, err error) {
 	}
 	x.tell(o, r.reason, &h)
 	x.record.Status = h.Status
+	if x.grpc {
+		x.tellCall(o, &h)
+	}
 	if x.route != nil && x.route.cors != nil {
 		x.route.cors.mark(&h.Fields, x.head.Fields)
 	}

@@ -233,13 +233,12 @@ func (x *exchange) relayHeld(ctx context.Context, answer *upstream.Response, for
 	if err := x.sealHead(h, form); err != nil {
 		return &refusal{reason: reasonGarbage, cause: err}
 	}
-	wait, err := x.open(h, false)
-	if err != nil {
+	if err := x.open(h, false); err != nil {
 		return err
 	}
 	left := content.size
 	for _, b := range content.blocks {
-		if err := wait.extend(); err != nil {
+		if err := x.sending.extend(); err != nil {
 			return errClientGone(err)
 		}
 		n := min(left, blockBytes)

@@ -30,7 +30,8 @@ type Record struct {
 
 	Reason string // why it was refused, "" where it was forwarded and answered
 	Cause  string // the same in words, for the operator only
-	Status int    // of the final answer, 0 where none was sent
+	Status int    // of the final answer, 0 where none was sent; of a refused gRPC call what others get
+	GRPC   string // the status of a gRPC call, as a number; "" where it has none
 
 	BytesIn  int64 // content received from the client
 	BytesOut int64 // content sent to the client
@@ -50,8 +51,8 @@ type Record struct {
 const (
 	maxPath   = 1024
 	maxString = 256
-	// maxLine follows: two long strings, eleven others, and 400 bytes of our own.
-	maxLine = 2*maxPath + 11*maxString + 400
+	// maxLine follows: two long strings, twelve others, and 420 bytes of our own.
+	maxLine = 2*maxPath + 12*maxString + 420
 )
 
 const hexDigits = "0123456789abcdef"
@@ -82,6 +83,7 @@ func (r *Record) appendLine(b []byte) []byte {
 	b = appendField(b, "reason", r.Reason, maxString)
 	b = appendField(b, "cause", r.Cause, maxPath)
 	b = appendNumber(b, "status", int64(r.Status))
+	b = appendField(b, "grpc_status", r.GRPC, maxString)
 	b = appendNumber(b, "bytes_in", r.BytesIn)
 	b = appendNumber(b, "bytes_out", r.BytesOut)
 	b = appendNumber(b, "duration_us", r.Duration.Microseconds())

@@ -85,6 +85,13 @@ type Body interface {
 	Trailers() Fields
 }
 
+// Arrived is a Body that knows what of it has come.
+type Arrived interface {
+	// Arrived says how many bytes can be read without waiting, and whether the body
+	// ends behind them, without trailers.
+	Arrived() (n int, whole bool)
+}
+
 // MayHaveBody says whether a response with this status to a request with this
 // method has content (RFC 9110, section 6.4.1).
 func MayHaveBody(method string, status int) bool {

@@ -19,17 +19,21 @@ type Config struct {
 	// Serves is the dialect that the servers speak: raw (the default), flask,
 	// tensorflow, triton, openai or ollama.
 	Serves string `yaml:"serves"`
-	// Rest lists the endpoints that serve HTTP/1.1: http://host:port,
-	// https://host:port or unix:///path.sock. They must be equal: each request
-	// goes to the one with the fewest requests in flight.
+	// Rest lists the endpoints for all requests but those of gRPC. They serve
+	// HTTP/1.1 as http://host:port, https://host:port or unix:///path.sock, or
+	// HTTP/2 as h2c://host:port (without TLS) or h2://host:port. They must be equal:
+	// each request goes to the one with the fewest requests in flight.
 	Rest setting.List[setting.URL] `yaml:"rest"`
-	// CA is a file of PEM certificates that https endpoints are verified
+	// GRPC lists the endpoints for gRPC: h2c://host:port or h2://host:port. They
+	// must be equal, too. An upstream may have either list, or both.
+	GRPC setting.List[setting.URL] `yaml:"grpc"`
+	// CA is a file of PEM certificates that https and h2 endpoints are verified
 	// against; without it the system's own are used.
 	CA string `yaml:"ca"`
 	// ServerName is the name asked for by SNI and verified in the certificate;
 	// without it the host of the endpoint.
 	ServerName string `yaml:"server_name"`
-	// InsecureSkipVerify takes any certificate from https endpoints.
+	// InsecureSkipVerify takes any certificate from https and h2 endpoints.
 	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
 	// Host is the Host field that the servers see: "upstream" (host and port of
 	// the endpoint; "localhost" for unix sockets), "client" (as the client named
@@ -39,11 +43,12 @@ type Config struct {
 	// localhost with the endpoint's port, because Ollama refuses other names
 	// while it is bound to loopback.
 	Host string `yaml:"host"`
-	// MaxConnections bounds the requests, and so the connections, that an
-	// endpoint has at a time; 0 is no bound. Requests over the bound wait as
-	// long as a connect may take.
+	// MaxConnections bounds the connections that an endpoint has at a time, and so
+	// the requests, of which one over HTTP/2 carries as many as the server takes; 0
+	// is no bound. Requests over the bound wait as long as a connect may take.
 	MaxConnections int `yaml:"max_connections"`
-	// MaxIdle is how many idle connections are kept to an endpoint; the default is 64.
+	// MaxIdle is how many idle connections over HTTP/1.1 are kept to an endpoint;
+	// the default is 64.
 	MaxIdle int `yaml:"max_idle"`
 	// IdleTime is how long a connection is kept idle; the default is 60s. A
 	// server that announces less (Keep-Alive: timeout=5) is believed.
@@ -109,25 +114,11 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	if !Serves(c.Serves) {
 		f.Add(setting.Join(path, "serves"), c.Serves, "no such dialect", "write one of "+strings.Join(dialects[:], ", "))
 	}
-	if len(c.Rest) == 0 {
-		f.Add(setting.Join(path, "rest"), "", "an upstream without endpoints", "list its URLs, such as http://host:8000")
+	if len(c.Rest)+len(c.GRPC) == 0 {
+		f.Add(setting.Join(path, "rest"), "", "an upstream without endpoints", "list its URLs, such as http://host:8000, or under grpc such as h2c://host:8500")
 	}
-	if len(c.Rest) > maxEndpoints {
-		f.Add(setting.Join(path, "rest"), "", fmt.Sprintf("more than %d endpoints", maxEndpoints), "put a load balancer before them")
-	}
-	secure, seen := false, map[string]bool{}
-	for i, u := range c.Rest {
-		at := setting.Join(path, "rest")
-		if len(c.Rest) > 1 {
-			at = setting.Index(at, i)
-		}
-		checkEndpoint(at, u, f)
-		if seen[u.String()] {
-			f.Add(at, u.String(), "is listed twice", "remove one of the two")
-		}
-		seen[u.String()] = true
-		secure = secure || u.URL != nil && u.Scheme == "https"
-	}
+	secure := checkEndpoints(setting.Join(path, "rest"), c.Rest, f, "http", "https", "unix", "h2c", "h2")
+	secure = checkEndpoints(setting.Join(path, "grpc"), c.GRPC, f, "h2c", "h2") || secure
 	c.checkTLS(path, secure, f)
 	c.Integrity.check(setting.Join(path, "integrity"), f)
 	if h := c.Host; h != "" && h != "upstream" && h != "client" && !validHost(h) {
@@ -143,15 +134,51 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	}
 }
 
-func checkEndpoint(at string, u setting.URL, f *setting.Faults) {
+// Upgrades says whether requests can be sent to the upstream that ask for another
+// protocol: its endpoints serve HTTP/1.1.
+func (c *Config) Upgrades() bool {
+	return !slices.ContainsFunc(c.Rest, func(u setting.URL) bool { return u.URL != nil && shares(u.Scheme) }) &&
+		(len(c.Rest) > 0 || len(c.GRPC) == 0)
+}
+
+// checkEndpoints says whether one of the endpoints uses TLS.
+func checkEndpoints(path string, all []setting.URL, f *setting.Faults, schemes ...string) (secure bool) {
+	if len(all) > maxEndpoints {
+		f.Add(path, "", fmt.Sprintf("more than %d endpoints", maxEndpoints), "put a load balancer before them")
+	}
+	seen := map[string]bool{}
+	for i, u := range all {
+		at := path
+		if len(all) > 1 {
+			at = setting.Index(at, i)
+		}
+		checkEndpoint(at, u, schemes, f)
+		if seen[u.String()] {
+			f.Add(at, u.String(), "is listed twice", "remove one of the two")
+		}
+		seen[u.String()] = true
+		secure = secure || u.URL != nil && overTLS(u.Scheme)
+	}
+	return secure
+}
+
+// overTLS says whether endpoints of a scheme use TLS.
+func overTLS(scheme string) bool { return scheme == "https" || scheme == "h2" }
+
+// shares says whether requests to endpoints of a scheme share connections.
+func shares(scheme string) bool { return scheme == "h2c" || scheme == "h2" }
+
+func checkEndpoint(at string, u setting.URL, schemes []string, f *setting.Faults) {
 	if u.IsZero() {
-		f.Add(at, "", "an endpoint without a URL", "write one such as http://host:8000")
+		f.Add(at, "", "an endpoint without a URL", "write one such as "+schemes[0]+"://host:8000")
 		return
 	}
-	switch u.Scheme {
-	case "http", "https", "unix":
-	default:
-		f.Add(at, u.String(), "endpoints cannot be reached by "+u.Scheme, "write http://, https:// or unix:///")
+	if !slices.Contains(schemes, u.Scheme) {
+		cure := "write " + strings.Join(schemes[:len(schemes)-1], "://, ") + ":// or " + schemes[len(schemes)-1] + "://"
+		if u.Scheme == "http" || u.Scheme == "https" {
+			cure += ": gRPC needs HTTP/2, h2c without TLS"
+		}
+		f.Add(at, u.String(), "endpoints cannot be reached by "+u.Scheme, cure)
 		return
 	}
 	if u.Scheme != "unix" && u.Path != "" && u.Path != "/" {
@@ -175,7 +202,7 @@ func (c *Config) checkTLS(path string, secure bool, f *setting.Faults) {
 		}
 	}
 	if !secure {
-		const problem, cure = "no endpoint uses TLS", "remove the line, or write https:// in rest"
+		const problem, cure = "no endpoint uses TLS", "remove the line, or write https:// or h2:// for the endpoints"
 		if c.CA != "" {
 			f.Add(setting.Join(path, "ca"), c.CA, problem, cure)
 		}
@@ -196,8 +223,8 @@ func validHost(h string) bool {
 	return err == nil
 }
 
-// tlsConfig is for one https endpoint on this host.
-func (c *Config) tlsConfig(host string, roots *x509.CertPool) *tls.Config {
+// tlsConfig is for one endpoint on this host that speaks a protocol.
+func (c *Config) tlsConfig(host, protocol string, roots *x509.CertPool) *tls.Config {
 	name := c.ServerName
 	if name == "" {
 		name = strings.TrimSuffix(host, ".")
@@ -207,7 +234,7 @@ func (c *Config) tlsConfig(host string, roots *x509.CertPool) *tls.Config {
 		ServerName:         name,
 		RootCAs:            roots,
 		InsecureSkipVerify: c.InsecureSkipVerify,
-		NextProtos:         []string{"http/1.1"},
+		NextProtos:         []string{protocol},
 		ClientSessionCache: tls.NewLRUClientSessionCache(16),
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire/h2"
 )
 
 const (
@@ -24,6 +25,7 @@ const (
 // endpoint is one server.
 type endpoint struct {
 	index   int
+	spared  bool   // there are others, so that it is not tried while it is ejected
 	label   string // its URL
 	network string
 	addr    string
@@ -31,6 +33,7 @@ type endpoint struct {
 	tls     *tls.Config // nil without TLS
 
 	pool    pool
+	shared  *shared // in the place of pool, over HTTP/2
 	bufs    *h1.Buffers
 	now     func() time.Time
 	connect func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -55,7 +58,9 @@ func (u *Upstream) newEndpoint(i int, at *url.URL, c *Config, o *Options) *endpo
 	if e.pool.maxIdle == 0 {
 		e.pool.maxIdle = defaultMaxIdle
 	}
-	if c.MaxConnections > 0 {
+	if shares(at.Scheme) {
+		e.shared = &shared{most: c.MaxConnections, idleTime: e.pool.idleTime, now: o.Now}
+	} else if c.MaxConnections > 0 {
 		e.slots = make(chan struct{}, c.MaxConnections)
 	}
 	if at.Scheme == "unix" {
@@ -63,7 +68,10 @@ func (u *Upstream) newEndpoint(i int, at *url.URL, c *Config, o *Options) *endpo
 	} else {
 		port := at.Port()
 		if port == "" {
-			port = map[string]string{"http": "80", "https": "443"}[at.Scheme]
+			port = "80"
+			if overTLS(at.Scheme) {
+				port = "443"
+			}
 		}
 		e.network, e.addr = "tcp", net.JoinHostPort(at.Hostname(), port)
 	}
@@ -87,7 +95,11 @@ func (c *Config) hostFor(at *url.URL) string {
 	case c.Host == "" && c.Serves == "ollama":
 		return "localhost"
 	}
-	if canonical, _, err := message.CanonicalAuthority(host, at.Scheme); err == nil {
+	scheme := "http"
+	if overTLS(at.Scheme) {
+		scheme = "https"
+	}
+	if canonical, _, err := message.CanonicalAuthority(host, scheme); err == nil {
 		return canonical
 	}
 	return host
@@ -121,6 +133,14 @@ func (e *endpoint) leave() {
 	}
 }
 
+// idle is the number of connections that no request uses.
+func (e *endpoint) idle() int {
+	if e.shared != nil {
+		return e.shared.len()
+	}
+	return e.pool.len()
+}
+
 // bounded is ctx with a timeout, if there is one.
 func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if d <= 0 {
@@ -131,18 +151,22 @@ func bounded(ctx context.Context, d time.Duration) (context.Context, context.Can
 
 // dial makes a connection.
 func (e *endpoint) dial(ctx context.Context, timeout time.Duration) (*conn, error) {
+	return dialed(ctx, e, timeout, e.open)
+}
+
+// dialed is what open makes of a new connection, within the bounds of the endpoint.
+func dialed[C any](ctx context.Context, e *endpoint, timeout time.Duration, open func(context.Context) (C, error)) (c C, err error) {
 	bound, cancel := bounded(ctx, timeout)
 	defer cancel()
 	select {
 	case e.dialing <- struct{}{}:
 		defer func() { <-e.dialing }()
 	case <-bound.Done():
-		return nil, e.dialFault(ctx, bound, bound.Err())
+		return c, e.dialFault(ctx, bound, bound.Err())
 	}
 	e.dials.Add(1)
-	c, err := e.open(bound)
-	if err != nil {
-		return nil, e.dialFault(ctx, bound, err)
+	if c, err = open(bound); err != nil {
+		return c, e.dialFault(ctx, bound, err)
 	}
 	e.recovered()
 	return c, nil
@@ -157,20 +181,57 @@ func (e *endpoint) recovered() {
 }
 
 func (e *endpoint) open(ctx context.Context) (*conn, error) {
+	nc, sock, err := e.reach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{Client: h1.NewClient(nc, sock, e.bufs)}, nil
+}
+
+// reach connects, and shakes hands where the endpoint uses TLS.
+func (e *endpoint) reach(ctx context.Context) (net.Conn, *h1.Socket, error) {
 	nc, err := e.connect(ctx, e.network, e.addr)
 	if err != nil {
-		return nil, fmt.Errorf("connecting: %w", err)
+		return nil, nil, fmt.Errorf("connecting: %w", err)
 	}
 	sock := h1.NewSocket(nc)
 	if e.tls == nil {
-		return &conn{Client: h1.NewClient(nc, sock, e.bufs)}, nil
+		return nc, sock, nil
 	}
 	t := tls.Client(sock, e.tls)
 	if err := t.HandshakeContext(ctx); err != nil {
 		_ = nc.Close() // the handshake has failed; there is nothing to keep
-		return nil, fmt.Errorf("shaking hands: %w", err)
+		return nil, nil, fmt.Errorf("shaking hands: %w", err)
 	}
-	return &conn{Client: h1.NewClient(t, sock, e.bufs)}, nil
+	return t, sock, nil
+}
+
+// openShared makes a connection over HTTP/2.
+func (e *endpoint) openShared(ctx context.Context) (*h2.Client, error) {
+	nc, _, err := e.reach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := nc.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol != "h2" {
+		_ = nc.Close() // nothing was said on it
+		return nil, errNoHTTP2
+	}
+	c := h2.NewClient(nc, h2.ClientOptions{Scheme: e.scheme(), Buffers: e.bufs})
+	if err := c.Greet(ctx); err != nil {
+		_ = c.Close() // it has no requests
+		return nil, err
+	}
+	return c, nil
+}
+
+var errNoHTTP2 = errors.New("the server does not choose h2 by ALPN")
+
+// scheme is that of the requests to the endpoint.
+func (e *endpoint) scheme() string {
+	if e.tls != nil {
+		return "https"
+	}
+	return "http"
 }
 
 // dialFault tells a failure of the endpoint, which is ejected for a while, from

@@ -36,7 +36,8 @@ type Request struct {
 	// Body is the content. It is not read where Length is 0.
 	Body message.Body
 	// Length is the length of the content in bytes: 0 for none, -1 where only
-	// its end will tell; that is sent chunked.
+	// its end will tell; that is sent chunked, or as what it has turned out to be
+	// where Body is [message.Arrived].
 	Length int64
 	// Interrupt makes a Read of Body that waits for the client return soon with
 	// an error. It is called when the upload must end before its body has: the
@@ -62,6 +63,9 @@ type Request struct {
 	Inform func(*message.Response) error
 }
 
+// grpc says whether the request goes to the endpoints for gRPC.
+func (r *Request) grpc() bool { return message.IsGRPC(r.Fields.Get("content-type")) }
+
 // Kind is what went wrong at the upstream.
 type Kind uint8
 
@@ -71,6 +75,7 @@ const (
 	Garbage                     // the response is not HTTP as it must be
 	Timeout                     // one of Timeouts passed
 	NoneHealthy                 // no endpoint is fit, or has room
+	Unserved                    // there is no endpoint for requests of this kind
 )
 
 // String names the kind in one word.
@@ -86,6 +91,8 @@ func (k Kind) String() string {
 		return "timeout"
 	case NoneHealthy:
 		return "none healthy"
+	case Unserved:
+		return "unserved"
 	}
 	return "unknown"
 }

@@ -6,6 +6,7 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire/h2"
 )
 
 // Response is the answer of an upstream. It must be closed. It is not safe for
@@ -22,15 +23,25 @@ type Response struct {
 	Host string
 
 	ask h1.Request
-	x   h1.Response
 	e   *endpoint
-	c   *conn // nil once closed
+
+	x h1.Response
+	c *conn // nil once closed, and over HTTP/2
+
+	shared     *h2.Client // nil once closed, and over HTTP/1.1
+	fromShared *h2.Response
 }
 
 // begin hands the exchange that runs on c to the caller.
 func (r *Response) begin(e *endpoint, c *conn) {
 	r.e, r.c = e, c
 	r.Head, r.Body, r.Endpoint, r.Host = r.x.Head, (*content)(r), e.label, r.ask.Host
+}
+
+// beginShared does so for one over HTTP/2.
+func (r *Response) beginShared(e *endpoint, c *h2.Client, x *h2.Response) {
+	r.e, r.shared, r.fromShared = e, c, x
+	r.Head, r.Body, r.Endpoint = x.Head, (*sharedContent)(r), e.label
 }
 
 // content is the response as a [message.Body].
@@ -46,18 +57,39 @@ func (b *content) Read(p []byte) (int, error) {
 
 func (b *content) Trailers() message.Fields { return b.x.Trailers() }
 
+// sharedContent is that of a response over HTTP/2.
+type sharedContent Response
+
+func (b *sharedContent) Read(p []byte) (int, error) {
+	n, err := b.fromShared.Read(p)
+	if err != nil && err != io.EOF {
+		err = b.e.blame(err)
+	}
+	return n, err
+}
+
+func (b *sharedContent) Trailers() message.Fields { return b.fromShared.Trailers() }
+
 // Close ends the exchange. An upload that still goes on is stopped and joined.
-// The connection is kept for the next request if the exchange ended cleanly: the
-// content was read to its end, the request was sent whole, and nothing followed.
+// A connection over HTTP/1.1 is kept for the next request if the exchange ended
+// cleanly: the content was read to its end, the request was sent whole, and nothing
+// followed. One over HTTP/2 lives on in any case.
 // Later calls do nothing.
 func (r *Response) Close() {
-	if r.c == nil {
+	switch {
+	case r.c != nil:
+		c := r.c
+		r.c = nil
+		if r.x.Close() {
+			r.e.pool.put(c, r.x.KeepAlive)
+		}
+	case r.shared != nil:
+		c := r.shared
+		r.shared = nil
+		r.fromShared.Close()
+		r.e.shared.leave(c)
+	default:
 		return
-	}
-	c := r.c
-	r.c = nil
-	if r.x.Close() {
-		r.e.pool.put(c, r.x.KeepAlive)
 	}
 	r.e.leave()
 }

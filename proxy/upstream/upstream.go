@@ -1,26 +1,31 @@
 // Package upstream answers which server gets a request, and brings back its
 // answer: endpoints, their pools of connections, and what is done when one fails.
 //
-// A request is sent a second time in one case only: its method is idempotent, its
+// A request is sent a second time in two cases only. Its method is idempotent, its
 // content is at hand in full, and it went out on a connection that had served
 // before and broke without a byte of an answer; most likely the server had closed
-// it. A POST is never sent twice; that connections are looked at before they are
-// used again makes it rare that this matters. A connect that fails has sent
-// nothing, so the next endpoint is tried with any request.
+// it. Or the server says itself, over HTTP/2, that it has not looked at the request
+// and will not (REFUSED_STREAM, or GOAWAY with an earlier stream). Else a POST is
+// never sent twice; that connections are looked at before they are used again makes
+// it rare that this matters. A connect that fails has sent nothing, so the next
+// endpoint is tried with any request.
 package upstream
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire/h2"
 )
 
 // maxWhole is up to which length content is read before it is sent, so that head
@@ -40,15 +45,17 @@ type Options struct {
 
 // Upstream is a set of equal servers. It is safe for concurrent use.
 type Upstream struct {
-	name      string
-	endpoints []*endpoint
-	bufs      h1.Buffers
-	turn      atomic.Uint32 // where the search for an endpoint starts
+	name       string
+	rest, grpc []*endpoint
+	bufs       h1.Buffers
+	turn       atomic.Uint32 // where the search for an endpoint starts
 }
 
 var (
 	errAllEjected = errors.New("every endpoint has failed lately")
 	errFull       = errors.New("max_connections are in use")
+	errNoREST     = errors.New("the upstream has endpoints for gRPC only")
+	errNoGRPC     = errors.New("the upstream has no endpoints for gRPC")
 	errHalfBody   = errors.New("request body has not the announced length")
 	errNoBody     = errors.New("request body announced and not given")
 )
@@ -71,23 +78,40 @@ func New(name string, c Config, o Options) (*Upstream, error) {
 		o.Dial = (&net.Dialer{}).DialContext
 	}
 	u := &Upstream{name: name}
-	for i, at := range c.Rest {
-		e := u.newEndpoint(i, at.URL, &c, &o)
-		if at.Scheme == "https" {
-			e.tls = c.tlsConfig(at.Hostname(), roots)
-		}
-		u.endpoints = append(u.endpoints, e)
-	}
+	u.rest = u.newEndpoints(c.Rest, roots, &c, &o)
+	u.grpc = u.newEndpoints(c.GRPC, roots, &c, &o)
 	return u, nil
+}
+
+func (u *Upstream) newEndpoints(urls []setting.URL, roots *x509.CertPool, c *Config, o *Options) (all []*endpoint) {
+	for i, at := range urls {
+		e := u.newEndpoint(i, at.URL, c, o)
+		switch at.Scheme {
+		case "https":
+			e.tls = c.tlsConfig(at.Hostname(), "http/1.1", roots)
+		case "h2":
+			e.tls = c.tlsConfig(at.Hostname(), "h2", roots)
+		}
+		e.spared = len(urls) > 1
+		all = append(all, e)
+	}
+	return all
 }
 
 // Name is the one that New was given.
 func (u *Upstream) Name() string { return u.name }
 
+// all are the endpoints of both kinds, in the order of the configuration.
+func (u *Upstream) all() []*endpoint { return slices.Concat(u.rest, u.grpc) }
+
 // Close closes the idle connections; those in use close when their response does.
 func (u *Upstream) Close() {
-	for _, e := range u.endpoints {
-		e.pool.close()
+	for _, e := range u.all() {
+		if e.shared != nil {
+			e.shared.close()
+		} else {
+			e.pool.close()
+		}
 	}
 }
 
@@ -95,8 +119,8 @@ func (u *Upstream) Close() {
 // The response must be closed. The error is an [*Error] where the upstream is at
 // fault.
 //
-// Content of at most 64 KiB and known length is read first, in the caller's
-// goroutine and before a connection is taken. Longer content, or content of
+// Content of at most 64 KiB and known length, or that has come already, is read
+// first, in the caller's goroutine and before a connection is taken. Longer content, or content of
 // unknown length, is read and sent while the answer is read: an early answer
 // comes back at once, and the upload goes on, unless it is a refusal, until the
 // response is at its end or closed. The end of ctx ends all of it.
@@ -106,6 +130,16 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("sending request: %w", context.Cause(ctx))
+	}
+	endpoints := u.rest
+	if r.grpc() {
+		endpoints = u.grpc
+	}
+	if len(endpoints) == 0 {
+		if r.grpc() {
+			return nil, &Error{Unserved, "", errNoGRPC}
+		}
+		return nil, &Error{Unserved, "", errNoREST}
 	}
 	x := &Response{}
 	if r.Timeouts.Total > 0 {
@@ -118,7 +152,7 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 	}
 	var last error
 	for tried := uint64(0); ; {
-		e := u.pick(tried)
+		e := u.pick(endpoints, tried)
 		if e == nil {
 			if last == nil {
 				last = &Error{NoneHealthy, "", errAllEjected}
@@ -142,16 +176,22 @@ func (u *Upstream) prepare(r *Request, ask *h1.Request) (*h1.Buffer, error) {
 	ask.Method, ask.Target, ask.Host, ask.Fields = r.Method, r.Target, r.Host, r.Fields
 	ask.Upgrade, ask.Inform = r.Upgrade, r.Inform
 	ask.Head, ask.Idle = r.Timeouts.Head, r.Timeouts.Idle
+	length := r.Length
+	if came, ok := r.Body.(message.Arrived); ok && length < 0 {
+		if n, whole := came.Arrived(); whole && n <= maxWhole {
+			length = int64(n)
+		}
+	}
 	switch {
 	case r.Length == 0:
 		return nil, nil
-	case r.Length < 0 || r.Length > maxWhole:
+	case length < 0 || length > maxWhole:
 		ask.Body, ask.Length = r.Body, r.Length
 		ask.Interrupt, ask.Trailers = r.Interrupt, r.Trailers
 		return nil, nil
 	}
-	lent := u.bufs.Get(int(r.Length) + 1)
-	buf := lent.B[:r.Length+1] // a byte more, to see the end
+	lent := u.bufs.Get(int(length) + 1)
+	buf := lent.B[:length+1] // a byte more, to see the end
 	n := 0
 	for n < len(buf) {
 		m, err := r.Body.Read(buf[n:])
@@ -163,7 +203,7 @@ func (u *Upstream) prepare(r *Request, ask *h1.Request) (*h1.Buffer, error) {
 			return lent, fmt.Errorf("reading request body: %w", err)
 		}
 	}
-	if int64(n) != r.Length {
+	if int64(n) != length {
 		return lent, fmt.Errorf("reading request body: %w", errHalfBody)
 	}
 	ask.Content = buf[:n]
@@ -172,18 +212,18 @@ func (u *Upstream) prepare(r *Request, ask *h1.Request) (*h1.Buffer, error) {
 
 // pick finds the fit endpoint, of those not yet tried, with the fewest requests in
 // flight. A single endpoint is always fit: there is no other to spare it for.
-func (u *Upstream) pick(tried uint64) *endpoint {
-	if len(u.endpoints) == 1 {
+func (u *Upstream) pick(of []*endpoint, tried uint64) *endpoint {
+	if len(of) == 1 {
 		if tried != 0 {
 			return nil
 		}
-		return u.endpoints[0]
+		return of[0]
 	}
 	start := int(u.turn.Add(1))
 	for passed := tried; ; {
 		var best *endpoint
-		for i := range u.endpoints {
-			e := u.endpoints[(start+i)%len(u.endpoints)]
+		for i := range of {
+			e := of[(start+i)%len(of)]
 			if passed>>e.index&1 == 0 && (best == nil || e.inFlight.Load() < best.inFlight.Load()) {
 				best = e
 			}
@@ -206,6 +246,9 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 	e.inFlight.Add(1)
 	if x.ask.Host = e.host; e.host == "" {
 		x.ask.Host = r.Host
+	}
+	if e.shared != nil {
+		return e.tryShared(ctx, r, x)
 	}
 	if err := e.sign(r, x); err != nil {
 		e.leave()
@@ -241,25 +284,61 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 	return true, nil
 }
 
+// maxAttempts is how often a request is sent to a server that says each time that it
+// has not looked at it.
+const maxAttempts = 3
+
+// tryShared sends the request on a connection that others use too.
+func (e *endpoint) tryShared(ctx context.Context, r *Request, x *Response) (sent bool, err error) {
+	for attempt := 1; ; attempt++ {
+		c, fresh, err := e.shared.take(ctx, connectTime(&r.Timeouts, x.ask.Limit), e)
+		if err != nil {
+			e.leave()
+			return false, err
+		}
+		if !fresh {
+			e.reuses.Add(1)
+		}
+		if err := e.sign(r, x); err != nil {
+			e.shared.giveUp(c)
+			e.leave()
+			return true, err
+		}
+		answer := &h2.Response{}
+		if err = c.Exchange(ctx, &x.ask, answer); err == nil {
+			e.recovered()
+			x.beginShared(e, c, answer)
+			return true, nil
+		}
+		e.shared.leave(c)
+		repeat := answer.Unprocessed || !fresh && !answer.Answered && repeatable(&x.ask, err)
+		if !repeat || attempt == maxAttempts || ctx.Err() != nil {
+			e.leave()
+			return !answer.Unprocessed, e.blame(err)
+		}
+	}
+}
+
 // sign has the next attempt signed for the endpoint.
 func (e *endpoint) sign(r *Request, x *Response) (err error) {
 	if r.Sign == nil {
 		return nil
 	}
-	scheme := "http"
-	if e.tls != nil {
-		scheme = "https"
-	}
-	x.ask.Fields, err = r.Sign(scheme, x.ask.Host)
+	x.ask.Fields, err = r.Sign(e.scheme(), x.ask.Host)
 	return err
 }
 
 // again says whether a request that failed on a connection used before may be
 // sent once more.
 func again(ask *h1.Request, x *h1.Response, err error) bool {
+	return !x.Answered && repeatable(ask, err)
+}
+
+// repeatable says whether a request on a connection that broke may be sent again,
+// provided that nobody has answered it.
+func repeatable(ask *h1.Request, err error) bool {
 	var fault *h1.Error
-	return errors.As(err, &fault) && fault.Fault == h1.FaultBroken && !x.Answered &&
-		ask.Body == nil && message.Idempotent(ask.Method)
+	return errors.As(err, &fault) && fault.Fault == h1.FaultBroken && ask.Body == nil && message.Idempotent(ask.Method)
 }
 
 // connectTime is how long a connect may take.
@@ -295,7 +374,7 @@ func (e *endpoint) blame(err error) error {
 type EndpointStatus struct {
 	URL       string
 	InFlight  int       // requests that have a connection or are waiting for it to be made
-	Idle      int       // connections kept for the next request
+	Idle      int       // connections kept that no request uses
 	Dials     uint64    // connects begun
 	Reuses    uint64    // requests sent on a connection that had served before
 	Failures  uint64    // connects that failed
@@ -305,17 +384,18 @@ type EndpointStatus struct {
 
 // Status is the state of each endpoint in the order of the configuration.
 func (u *Upstream) Status() []EndpointStatus {
-	all := make([]EndpointStatus, len(u.endpoints))
-	for i, e := range u.endpoints {
+	endpoints := u.all()
+	all := make([]EndpointStatus, len(endpoints))
+	for i, e := range endpoints {
 		all[i] = EndpointStatus{
 			URL:      e.label,
 			InFlight: int(e.inFlight.Load()),
-			Idle:     e.pool.len(),
+			Idle:     e.idle(),
 			Dials:    e.dials.Load(),
 			Reuses:   e.reuses.Load(),
 			Failures: e.faults.Load(),
 		}
-		if len(u.endpoints) > 1 && e.ejected() {
+		if e.spared && e.ejected() {
 			all[i].Ejected, all[i].EjectedTo = true, time.Unix(0, e.ejectedTo.Load())
 		}
 	}

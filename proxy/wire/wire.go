@@ -60,6 +60,13 @@ type Stream interface {
 	CloseAfter()
 }
 
+// Cutter is a Stream whose answer can be cut with a reason, as over HTTP/2.
+type Cutter interface {
+	// CutAs says with which error code (RFC 9113, section 7) the stream is reset
+	// where its answer is not finished.
+	CutAs(code uint32)
+}
+
 // NewConn is the Conn of a peer.
 func NewConn(peer netip.AddrPort) Conn {
 	return Conn{Peer: peer, Address: peer.Addr().Unmap().String()}
@@ -73,3 +80,13 @@ type Conn struct {
 	Address string
 	TLS     *tls.ConnectionState // nil without TLS
 }
+
+// Reset is the error of a message that its sender cut with a reason: over HTTP/2, an
+// error code (RFC 9113, section 7).
+type Reset struct {
+	Code uint32
+	Name string // as the standard has it
+}
+
+// Error names the reason.
+func (r *Reset) Error() string { return "reset: " + r.Name }

@@ -120,9 +120,6 @@ func (c *Client) render(b []byte, r *Request) ([]byte, error) {
 	if c.busy {
 		return nil, &Error{FaultBroken, errAgain}
 	}
-	if r.Length < -1 || r.Body == nil && r.Length != 0 {
-		return nil, &Error{FaultRequest, errBadLength}
-	}
 	out, err := appendRequest(b, r)
 	if err != nil {
 		return nil, &Error{FaultRequest, fmt.Errorf("writing request: %w", err)}

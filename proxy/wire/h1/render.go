@@ -12,8 +12,8 @@ import (
 // could be read in two ways is refused here once more, whatever the caller has
 // checked: this is the last door before the wire.
 func appendRequest(b []byte, r *Request) ([]byte, error) {
-	if !message.ValidName(r.Method) || r.Method == "CONNECT" || !validTarget(r.Target) || !validHost(r.Host) {
-		return nil, errBadHead
+	if err := r.Check(); err != nil {
+		return nil, err
 	}
 	b = append(b, r.Method...)
 	b = append(b, ' ')
@@ -83,6 +83,18 @@ func lowerName(s string) bool {
 		}
 	}
 	return s != ""
+}
+
+// Check says whether the head is of one reading but for the fields. Its lengths must
+// agree, too.
+func (r *Request) Check() error {
+	switch {
+	case r.Length < -1 || r.Body == nil && r.Length != 0:
+		return errBadLength
+	case !message.ValidName(r.Method) || r.Method == "CONNECT" || !validTarget(r.Target) || !validHost(r.Host):
+		return errBadHead
+	}
+	return nil
 }
 
 // validTarget says whether s is in origin form. "//" at its start is refused:

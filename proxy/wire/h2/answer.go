@@ -180,8 +180,8 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 	case hasBody:
 		s.mode = bodyOpen
 	}
-	if m.Status == 204 {
-		length = -1
+	if m.Status == 204 || length == 0 && message.IsGRPC(m.Fields.Get("content-type")) {
+		length = -1 // gRPC's callers would take it for metadata
 	}
 	return s.writeHead(&s.out, m.Status, m.Fields, length)
 }

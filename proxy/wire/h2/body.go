@@ -211,6 +211,14 @@ func (b *serverBody) Trailers() message.Fields {
 	return b.s.trailers
 }
 
+// Arrived implements [message.Arrived].
+func (b *serverBody) Arrived() (n int, whole bool) {
+	s := b.s
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.inbox.size, s.inEnded && len(s.trailers) == 0
+}
+
 func (b *serverBody) Read(p []byte) (int, error) {
 	s := b.s
 	if b.ended || s.head.ContentLength == 0 { // of a request that was faulty, or became a tunnel, too

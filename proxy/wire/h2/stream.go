@@ -55,6 +55,7 @@ type stream struct {
 
 	// The answering goroutine's own.
 	closing         bool // the stream ends with this answer
+	cutAs           code // with which the stream is reset where the answer is not whole
 	began, finished bool // of the answer
 	mode            bodyMode
 	left            int64 // of the answer's content, with bodyLength
@@ -71,7 +72,10 @@ const (
 	bodyOpen            // by the end of the stream alone
 )
 
-var _ wire.Stream = (*stream)(nil)
+var (
+	_ wire.Stream = (*stream)(nil)
+	_ wire.Cutter = (*stream)(nil)
+)
 
 func newStream(c *serverConn, id uint32) *stream {
 	s := &stream{c: c, id: id}
@@ -79,6 +83,7 @@ func newStream(c *serverConn, id uint32) *stream {
 	s.body.s = s
 	s.readable.L, s.writable.L = &c.mu, &c.mu
 	s.out.last = -1
+	s.cutAs = internalError
 	return s
 }
 
@@ -117,6 +122,13 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 
 func (s *stream) CloseAfter() { s.closing = true }
 
+// CutAs implements [wire.Cutter]. A cut must not look like an end.
+func (s *stream) CutAs(why uint32) {
+	if code(why) != noError {
+		s.cutAs = code(why)
+	}
+}
+
 // serve runs the handler, and does what is left behind it.
 func (s *stream) serve() {
 	c := s.c
@@ -144,7 +156,7 @@ func (s *stream) endAnswer(whole bool) {
 	case s.err != nil: // it has been reset
 	case s.tunnel != nil && !s.tunnel.closed: // it is somebody's
 	case !whole && s.tunnel == nil:
-		c.reset(s, internalError)
+		c.reset(s, s.cutAs)
 	case s.ruin != noError:
 		c.reset(s, s.ruin)
 	case s.inEnded:

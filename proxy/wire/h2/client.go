@@ -1,0 +1,372 @@
+package h2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire/h1"
+)
+
+// ClientOptions are what a connection to a server may take. Zero values stand for the
+// defaults.
+type ClientOptions struct {
+	Scheme    string        // how the server is asked: "https", or "http" if empty
+	Streams   int           // requests in flight, if the server does not allow fewer; 256
+	WriteTime time.Duration // for a write that the server does not take; 30 s
+	// PingTime is how long a server may take to answer PING. It is asked where
+	// nothing was heard of it for as long, and a request is to be sent or was not
+	// answered in time; 10 s.
+	PingTime time.Duration
+	// Frames is how many frames may come that bring no answer further, more than
+	// requests and answers give cause for: 1000. A tenth comes back each second.
+	Frames int
+	// StreamWindow is up to how many bytes of an answer that nobody has read yet may
+	// wait, and Memory for how much more than 64 KiB each all answers of the
+	// connection may have together: 4 MiB and 16 MiB. Windows begin at 64 KiB, and
+	// widen while content is read as it comes.
+	StreamWindow, Memory int
+	// Buffers are lent for what is read and written; nil: the client's own.
+	Buffers *h1.Buffers
+}
+
+func (o ClientOptions) withDefaults() ClientOptions {
+	if o.Scheme == "" {
+		o.Scheme = "http"
+	}
+	o.Streams = or(o.Streams, 256)
+	o.WriteTime = or(o.WriteTime, 30*time.Second)
+	o.PingTime = or(o.PingTime, 10*time.Second)
+	o.Frames = or(o.Frames, 1000)
+	o.StreamWindow = max(or(o.StreamWindow, 4<<20), startWindow)
+	o.Memory = or(o.Memory, 16<<20)
+	if o.Buffers == nil {
+		o.Buffers = &h1.Buffers{}
+	}
+	return o
+}
+
+// connWindow is what a server may send at once, of all answers. It is granted again
+// as content arrives: an answer that is read slowly holds up no other, and what
+// may wait is bounded by the windows of the streams.
+const connWindow = 16 << 20
+
+// Client is one connection to a server, shared by many exchanges at a time. Requests,
+// and the errors of exchanges, are those of package h1: whoever asks need not care
+// which version is spoken. It is safe for concurrent use.
+type Client struct {
+	conn    net.Conn
+	bufs    *h1.Buffers
+	options ClientOptions
+	done    chan struct{} // closed when the reader's goroutine has ended
+
+	// The reader's own.
+	in     reader
+	blocks *blockReader
+	block  uint32 // the stream whose header block is incomplete; 0: none is
+	ends   bool   // the stream ends with that block
+	waited bool   // it has waited for the frame that it is reading
+
+	mu      sync.Mutex // guards what follows
+	calls   map[uint32]*call
+	ready   []*call   // to be woken before the reader waits
+	taken   int       // places that Reserve gave out
+	next    uint32    // the stream of the next request
+	greeted bool      // SETTINGS have come
+	leaving bool      // no more requests: GOAWAY has come, or Drain was called
+	gone    *h1.Error // why nothing is read or written any more
+
+	most    int     // exchanges at a time, as the server has it
+	send    sending // what may be sent on the connection
+	grant   int64   // of SETTINGS: the window of new streams
+	receive receiving
+	spare   int // of options.Memory
+
+	out        *h1.Buffer // what is to be written; nil: nothing
+	unwritable error      // why nothing is written any more
+	told       bool       // the server knows that we have no table
+	writing    bool
+	kicked     bool       // a goroutine is about to write
+	changed    *sync.Cond // something was written, SETTINGS have come, or the connection is gone
+	frames     int        // how many more may come that bring nothing
+	regained   time.Time
+
+	heard   time.Time // when something last came
+	pinged  bool      // PING is to be answered until pingBy
+	pingBy  time.Time
+	writeBy time.Time // until when what is being written must be taken
+	alarm   *time.Timer
+	alarmAt time.Time // zero: it is not set
+}
+
+// NewClient makes a client of a connection, on which TLS, if any, has shaken hands.
+// It starts the goroutine that reads, and which Close ends.
+func NewClient(conn net.Conn, o ClientOptions) *Client {
+	o = o.withDefaults()
+	c := &Client{
+		conn:    conn,
+		bufs:    o.Buffers,
+		options: o,
+		done:    make(chan struct{}),
+		blocks:  newBlockReader(),
+		calls:   map[uint32]*call{},
+		next:    1,
+		most:    o.Streams,
+		send:    startWindow,
+		grant:   startWindow,
+		receive: receiving{left: connWindow, size: connWindow, most: connWindow},
+		spare:   o.Memory,
+		frames:  o.Frames,
+		heard:   time.Now(),
+	}
+	c.in = reader{conn: conn, bufs: c.bufs}
+	c.changed = sync.NewCond(&c.mu)
+	c.out = c.bufs.Get(0)
+	b := append(c.out.B, preface...)
+	b = appendSettings(b, setting{settingPush, 0}, setting{settingHeadSize, h1.MaxHead})
+	c.out.B = appendWindow(b, 0, connWindow-startWindow)
+	go c.run()
+	return c
+}
+
+// Greet sends the client's preface and waits for the server's, which says how much
+// it takes, and that it speaks HTTP/2 at all.
+func (c *Client) Greet(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.changed.Broadcast()
+	})
+	defer stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kick()
+	for !c.greeted && c.gone == nil && ctx.Err() == nil {
+		c.changed.Wait()
+	}
+	switch {
+	case c.greeted:
+		return nil
+	case c.gone != nil:
+		return fmt.Errorf("waiting for the server's SETTINGS: %w", c.gone)
+	}
+	return fmt.Errorf("waiting for the server's SETTINGS: %w", ctx.Err())
+}
+
+// Reserve takes a place for one exchange, if there is one: each Exchange needs a
+// place, and gives it back when its response is closed, or with its error.
+func (c *Client) Reserve() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leaving || c.gone != nil || c.taken >= min(c.most, c.options.Streams) {
+		return false
+	}
+	c.taken++
+	return true
+}
+
+// Release gives back a place that Reserve took and no Exchange has used.
+func (c *Client) Release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taken--
+	c.rest()
+}
+
+// Load says how many places are taken, and whether the connection is good for more
+// exchanges, now or once places are free.
+func (c *Client) Load() (taken int, good bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.taken, !c.leaving && c.gone == nil
+}
+
+// Drain ends the taking of requests; the connection closes when none is left.
+func (c *Client) Drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leaving = true
+	c.rest()
+}
+
+// Close cuts the connection, and every exchange on it, and waits until its
+// goroutine has ended.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.die(&h1.Error{Fault: h1.FaultBroken, Err: net.ErrClosed})
+	c.mu.Unlock()
+	<-c.done
+	return nil
+}
+
+// Exchange sends a request and fills x with the head of the final response, as
+// [h1.Client.Exchange] does. A place must have been reserved. x must be closed, and
+// must not be copied before. After an error, which is an [*h1.Error], x is closed
+// already; the connection may well live on.
+//
+// The end of ctx aborts the exchange at once, up to the closing of x.
+func (c *Client) Exchange(ctx context.Context, r *h1.Request, x *Response) error {
+	*x = Response{c: c, ctx: ctx}
+	k := &x.call
+	k.begin(c, r)
+	b, err := c.render(r)
+	if err != nil {
+		c.mu.Lock()
+		c.taken--
+		c.mu.Unlock()
+		x.c, x.err = nil, net.ErrClosed
+		return err
+	}
+	if ctx.Done() != nil {
+		x.unwatch = context.AfterFunc(ctx, k.contextEnded)
+	}
+	c.mu.Lock()
+	c.ask(k, r, b)
+	if k.err == nil && !k.outEnded {
+		k.up = startUpload(k, r)
+		// The head leaves with the first of the content, if that is there.
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	c.flush()
+	err = k.awaitHead(r)
+	c.mu.Unlock()
+	if err != nil {
+		err = x.blame(err)
+		x.err = err
+		x.Close()
+		x.Answered, x.Unprocessed = k.answered, k.unprocessed && (k.up == nil || !k.up.touched)
+		return err
+	}
+	x.Answered = true
+	x.Head = k.head
+	return nil
+}
+
+// ask sends the request's head, and its content if that is at hand and the windows
+// hold it; mu is held.
+func (c *Client) ask(k *call, r *h1.Request, b *h1.Buffer) {
+	if c.leaving || c.gone != nil {
+		c.bufs.Put(b)
+		k.unprocessed = true
+		k.fail(&h1.Error{Fault: h1.FaultBroken, Err: errLeft})
+		return
+	}
+	if !c.heard.IsZero() && time.Since(c.heard) > c.options.PingTime {
+		c.ping()
+	}
+	k.id = c.next
+	c.next += 2
+	c.leaving = c.next > maxStream
+	c.calls[k.id] = k
+	k.send = sending(c.grant)
+	k.receive = receiving{left: startWindow, size: startWindow, most: startWindow}
+	if !c.told {
+		c.told = true
+		b.B = append(b.B, 0)
+		copy(b.B[frameHead+1:], b.B[frameHead:])
+		b.B[frameHead] = noTable
+	}
+	c.earn(4)
+	n := len(r.Content)
+	whole := r.Body == nil || r.Length == 0
+	b.B = sealBlock(b.B, 0, k.id, whole && n == 0)
+	switch {
+	case !whole:
+	case n == 0:
+		k.outEnded = true
+	case sending(n) <= min(k.send, c.send) && (c.out == nil || len(c.out.B) < maxHeld):
+		k.send -= sending(n)
+		c.send -= sending(n)
+		b.B = appendData(b.B, k.id, r.Content)
+		k.outEnded = true
+	default:
+		k.content = r.Content
+	}
+	c.queue(b)
+}
+
+// appendData writes content to its end.
+func appendData(b []byte, stream uint32, p []byte) []byte {
+	for len(p) > maxFrame {
+		b = append(appendFrameHead(b, maxFrame, frameData, 0, stream), p[:maxFrame]...)
+		p = p[maxFrame:]
+	}
+	return append(appendFrameHead(b, len(p), frameData, flagEndStream, stream), p...)
+}
+
+// render writes the head of the request behind room for a frame's head.
+func (c *Client) render(r *h1.Request) (*h1.Buffer, error) {
+	err := r.Check()
+	if err == nil && r.Upgrade != "" {
+		err = errClientUpgrade
+	}
+	if err != nil {
+		return nil, &h1.Error{Fault: h1.FaultRequest, Err: fmt.Errorf("writing request: %w", err)}
+	}
+	lent := c.bufs.Get(len(r.Content) + 1<<10)
+	b := append(lent.B, make([]byte, frameHead)...)
+	b = appendPseudo(b, r.Method, c.options.Scheme, r.Host, r.Target)
+	if b, err = appendFields(b, r.Fields); err != nil {
+		c.bufs.Put(lent)
+		return nil, &h1.Error{Fault: h1.FaultRequest, Err: fmt.Errorf("writing request: %w", err)}
+	}
+	switch {
+	case message.IsGRPC(r.Fields.Get("content-type")): // counts its messages itself, and takes every other field for metadata
+	case r.Body != nil && r.Length > 0:
+		b = appendLength(b, r.Length)
+	case r.Body != nil && r.Length < 0:
+	case len(r.Content) > 0 || r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH":
+		b = appendLength(b, int64(len(r.Content)))
+	}
+	lent.B = appendField(b, "te", "trailers")
+	return lent, nil
+}
+
+var (
+	errLeft          = errors.New("the connection takes no more requests")
+	errClientUpgrade = errors.New("tunnels are not asked for over HTTP/2")
+	errContextEnded  = errors.New("context ended") // stands for the cause, which the exchange looks up
+	errDeaf          = errors.New("PING was not answered in time")
+	errStalled       = errors.New("the server takes nothing")
+)
+
+// blame makes an [*h1.Error] of what an exchange failed with.
+func (x *Response) blame(err error) error {
+	var known *h1.Error
+	switch {
+	case errors.As(err, &known):
+		if known.Fault == h1.FaultContext && x.ctx.Err() != nil {
+			return &h1.Error{Fault: h1.FaultContext, Err: fmt.Errorf("exchange ended: %w", context.Cause(x.ctx))}
+		}
+		return known
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &h1.Error{Fault: h1.FaultTimeout, Err: err}
+	}
+	return &h1.Error{Fault: h1.FaultBroken, Err: err}
+}
+
+// ofConnection makes an [*h1.Error] of what a connection ended with.
+func ofConnection(err error) *h1.Error {
+	var bad *fault
+	var known *h1.Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &bad):
+		return &h1.Error{Fault: h1.FaultMalformed, Err: bad}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &h1.Error{Fault: h1.FaultTimeout, Err: err}
+	case errors.Is(err, io.EOF):
+		return &h1.Error{Fault: h1.FaultBroken, Err: io.ErrUnexpectedEOF}
+	}
+	return &h1.Error{Fault: h1.FaultBroken, Err: err}
+}

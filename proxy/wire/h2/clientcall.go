@@ -1,0 +1,450 @@
+package h2
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire/h1"
+)
+
+// maxInterim is how many interim responses may come before the final one.
+const maxInterim = 8
+
+// Response is the answer to one request, and its content. It is a
+// [message.Body]; a content that was cut ends in an [*h1.Error]. It is not safe for
+// concurrent use, and must not be copied.
+type Response struct {
+	// Head is the head of the final response, without fields of the connection.
+	Head message.Response
+	// Answered says whether anything of an answer came; until then the server may
+	// never have seen the request. It is valid after a failed exchange too.
+	Answered bool
+	// Unprocessed says, after a failed exchange, that the server did not act on the
+	// request and will not, and that nothing of its Body was read: whatever its
+	// method, it may be sent again.
+	Unprocessed bool
+
+	c       *Client // nil once closed
+	ctx     context.Context
+	unwatch func() bool
+	err     error // sticky; io.EOF at the clean end
+	call    call
+}
+
+// call is a request and its answer as the connection sees them; the connection's mu
+// guards all of it.
+type call struct {
+	c      *Client
+	id     uint32
+	method string
+	inform bool
+
+	err         *h1.Error // why nothing more comes
+	reset       bool      // RST_STREAM was sent, or has come
+	unprocessed bool
+	answered    bool
+	marked      bool // in c.ready
+
+	interim  []message.Response
+	interims int
+	headed   bool // the head of the final response is there
+	head     message.Response
+	lacking  int64 // of the announced content; -1: the end will tell
+	inEnded  bool  // the server's end has come
+	inbox    inbox
+	receive  receiving
+	trailers message.Fields
+	readable sync.Cond
+	reading  bool
+	idle     time.Duration
+	limit    time.Time // bounds everything; zero: none
+	readBy   time.Time // until when what is waited for must come; zero: no bound
+
+	content  []byte // to be sent by up
+	up       *upload
+	outEnded bool // our end is queued, or nothing more goes
+	send     sending
+	writable sync.Cond
+	stuck    bool // waits for a window, or for others to be written
+	stuckBy  time.Time
+}
+
+func (k *call) begin(c *Client, r *h1.Request) {
+	k.c, k.method, k.inform = c, r.Method, r.Inform != nil
+	k.idle, k.limit = r.Idle, r.Limit
+	k.lacking = -1
+	k.readable.L, k.writable.L = &c.mu, &c.mu
+}
+
+// mark has whoever waits for the call woken when the reader has no more frames; mu is held.
+func (k *call) mark() {
+	if !k.marked {
+		k.marked = true
+		k.c.ready = append(k.c.ready, k)
+	}
+}
+
+// fail ends the call; mu is held.
+func (k *call) fail(why *h1.Error) {
+	if k.err == nil {
+		k.err = why
+	}
+	k.readable.Broadcast()
+	k.writable.Broadcast()
+}
+
+// contextEnded runs in a goroutine of its own when the context ends.
+func (k *call) contextEnded() {
+	k.c.mu.Lock()
+	defer k.c.mu.Unlock()
+	k.abort(&h1.Error{Fault: h1.FaultContext, Err: errContextEnded})
+}
+
+// abort ends the call from our side; mu is held.
+func (k *call) abort(why *h1.Error) {
+	if k.err != nil {
+		return
+	}
+	k.fail(why)
+	k.c.end(k, cancel)
+	k.c.kick()
+}
+
+// look wakes who has waited too long; mu is held.
+func (k *call) look(now time.Time) {
+	if k.reading {
+		if passed(k.readBy, now) {
+			k.readable.Broadcast()
+		} else {
+			k.c.remind(k.readBy)
+		}
+	}
+	if k.stuck {
+		if passed(k.stuckBy, now) {
+			k.writable.Broadcast()
+			k.c.changed.Broadcast()
+		} else {
+			k.c.remind(k.stuckBy)
+		}
+	}
+}
+
+// due is d from now, or the limit; the zero time where there is neither.
+func (k *call) due(d time.Duration) time.Time {
+	if d <= 0 {
+		return k.limit
+	}
+	by := time.Now().Add(d)
+	if !k.limit.IsZero() && k.limit.Before(by) {
+		return k.limit
+	}
+	return by
+}
+
+// wait waits for the server, until readBy; mu is held, and let go meanwhile.
+func (k *call) wait() error {
+	if passed(k.readBy, time.Now()) {
+		k.c.ping() // is it the request that takes long, or is nobody there?
+		k.c.kick()
+		return os.ErrDeadlineExceeded
+	}
+	k.c.remind(k.readBy)
+	k.reading = true
+	k.readable.Wait()
+	k.reading = false
+	return nil
+}
+
+// arm bounds what is waited for by d from now, or from the end of the upload if there
+// is one under way: until then the server may well be silent, and the upload has
+// bounds of its own. mu is held.
+func (k *call) arm(d time.Duration) {
+	if k.up != nil && !k.up.over && !k.up.stop {
+		k.up.patience, d = d, 0
+	}
+	k.readBy = k.due(d)
+}
+
+// awaitHead waits for the head of the final response; mu is held, and let go meanwhile.
+func (k *call) awaitHead(r *h1.Request) error {
+	k.arm(r.Head)
+	for {
+		for len(k.interim) > 0 {
+			m := k.interim[0]
+			k.interim = k.interim[1:]
+			k.c.mu.Unlock()
+			err := r.Inform(&m)
+			k.c.mu.Lock()
+			if err != nil {
+				return &h1.Error{Fault: h1.FaultInform, Err: err}
+			}
+		}
+		switch {
+		case k.headed:
+			if k.up != nil {
+				k.up.answered(k.head.Status)
+			}
+			return nil
+		case k.err != nil:
+			return k.err
+		}
+		if err := k.wait(); err != nil {
+			return err
+		}
+	}
+}
+
+// takeBlock reads a header block of the call; mu is held.
+func (k *call) takeBlock(b *blockReader, end bool) error {
+	switch {
+	case k.inEnded:
+		return spoilt(k.id, streamClosed, "HEADERS behind the end")
+	case b.excess != nil:
+		return spoilt(k.id, enhanceYourCalm, b.excess.Error())
+	case k.headed:
+		return k.takeTrailers(b.fields, end)
+	}
+	k.answered = true
+	return k.takeHead(b.fields, end)
+}
+
+// takeHead reads a head (RFC 9113, section 8.3.2).
+func (k *call) takeHead(fields message.Fields, end bool) error {
+	status, ok := statusOf(fields)
+	if !ok {
+		return spoilt(k.id, protocolError, "no status, or a bad one")
+	}
+	h, length, why := readFields(fields[1:])
+	if why != "" {
+		return spoilt(k.id, protocolError, why)
+	}
+	h.Status = status
+	if status < 200 {
+		k.interims++
+		switch {
+		case end, length >= 0, status == 101:
+			return spoilt(k.id, protocolError, "interim response that ends, has content or switches protocols")
+		case k.interims > maxInterim:
+			return spoilt(k.id, enhanceYourCalm, "too many interim responses")
+		case status != 100 && k.inform:
+			k.interim = append(k.interim, h)
+		}
+		return nil
+	}
+	switch hasBody := message.MayHaveBody(k.method, status); {
+	case status == 204 && length > 0:
+		return spoilt(k.id, protocolError, "content with status 204")
+	case status == 204:
+		k.lacking, length = 0, 0
+	case !hasBody:
+		k.lacking = 0
+	case end && length > 0:
+		return spoilt(k.id, protocolError, "less content than announced")
+	case end:
+		k.lacking, length = 0, 0
+	default:
+		k.lacking = length
+	}
+	h.ContentLength = length
+	k.head, k.headed, k.inEnded = h, true, end
+	return nil
+}
+
+// statusOf reads the one pseudo field of an answer, which comes first.
+func statusOf(fields message.Fields) (status int, ok bool) {
+	if len(fields) == 0 || fields[0].Name != ":status" || len(fields[0].Value) != 3 {
+		return 0, false
+	}
+	n, ok := parseLength(fields[0].Value)
+	return int(n), ok && n >= 100 && n <= 599
+}
+
+// readFields reads the fields of an answer. Another pseudo field is as bad a name as any.
+func readFields(fields message.Fields) (h message.Response, length int64, why string) {
+	length = -1
+	h.Fields = make(message.Fields, 0, len(fields)+4) // room for what the gateway adds
+	for i := range fields {
+		f := &fields[i]
+		if checkField(f) != nil {
+			return h, 0, "bad field"
+		}
+		if f.Name == "content-length" {
+			n, ok := parseLength(f.Value)
+			if !ok || length >= 0 {
+				return h, 0, "bad or repeated Content-Length"
+			}
+			length = n
+		}
+		if !message.OfConnection(f.Name) {
+			h.Fields = append(h.Fields, *f)
+		}
+	}
+	return h, length, ""
+}
+
+// takeTrailers reads the block behind the content. Of gRPC's, which tells twice what
+// it has said before if it pleases, those are kept that the head has too.
+func (k *call) takeTrailers(fields message.Fields, end bool) error {
+	if !end {
+		return spoilt(k.id, protocolError, "HEADERS within the content")
+	}
+	for i := range fields {
+		if checkField(&fields[i]) != nil {
+			return spoilt(k.id, protocolError, "bad trailer")
+		}
+	}
+	head := k.head.Fields
+	if message.IsGRPC(head.Get("content-type")) {
+		head = nil
+	}
+	k.trailers = message.KeptTrailers(append(message.Fields(nil), fields...), head)
+	return k.endInput()
+}
+
+// takeData reads DATA; mu is held.
+func (k *call) takeData(f *frame) error {
+	n := len(f.payload)
+	switch {
+	case k.inEnded:
+		return spoilt(k.id, streamClosed, "DATA behind the end")
+	case !k.headed:
+		return spoilt(k.id, protocolError, "DATA before the head")
+	case !k.receive.arrive(f.size):
+		return spoilt(k.id, flowControlError, "more content than the window holds")
+	case k.lacking >= 0 && int64(n) > k.lacking:
+		return spoilt(k.id, protocolError, "more content than announced")
+	}
+	if k.lacking > 0 {
+		k.lacking -= int64(n)
+	}
+	k.receive.owed += f.size - n
+	k.inbox.put(k.c.bufs, f.payload)
+	if f.has(flagEndStream) {
+		return k.endInput()
+	}
+	return nil
+}
+
+func (k *call) endInput() error {
+	if k.lacking > 0 {
+		return spoilt(k.id, protocolError, "less content than announced")
+	}
+	k.inEnded = true
+	return nil
+}
+
+// Read reads content. Close or a failure of the exchange makes it fail.
+func (x *Response) Read(p []byte) (int, error) {
+	if x.err != nil || len(p) == 0 {
+		return 0, x.err
+	}
+	x.c.mu.Lock()
+	n, err := x.call.read(p)
+	x.c.mu.Unlock()
+	if err != nil && err != io.EOF {
+		err = x.blame(err)
+	}
+	x.err = err
+	return n, err
+}
+
+// read reads content, or waits for it; mu is held, and let go meanwhile.
+func (k *call) read(p []byte) (int, error) {
+	k.arm(k.idle)
+	for {
+		switch {
+		case k.inbox.size > 0:
+			n := k.inbox.take(k.c.bufs, p)
+			if k.inEnded && k.inbox.size == 0 {
+				return n, io.EOF
+			}
+			k.widen(n)
+			return n, nil
+		case k.inEnded:
+			return 0, io.EOF
+		case k.err != nil:
+			return 0, k.err
+		}
+		if err := k.wait(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// widen grants the server what was read, and more while that is all there was, as
+// the memory of the connection allows; mu is held.
+func (k *call) widen(n int) {
+	c, w := k.c, &k.receive
+	if k.inEnded || k.err != nil {
+		return
+	}
+	before := w.size
+	w.most = min(c.options.StreamWindow, w.size+c.spare)
+	more := w.read(n, k.inbox.size == 0)
+	c.spare -= w.size - before
+	if more > 0 {
+		b := c.control()
+		b.B = appendWindow(b.B, k.id, more)
+		c.kick()
+	}
+}
+
+// Trailers are the trailers that may be passed on, once Read has returned io.EOF.
+func (x *Response) Trailers() message.Fields {
+	if x.err != io.EOF {
+		return nil
+	}
+	return x.call.trailers
+}
+
+// Close ends the exchange: an upload that is still under way is stopped and joined,
+// and the server is told if it is not done. Later calls do nothing.
+func (x *Response) Close() {
+	c := x.c
+	if c == nil {
+		return
+	}
+	x.c = nil
+	k := &x.call
+	if k.up != nil {
+		k.up.join()
+	}
+	if x.unwatch != nil {
+		x.unwatch()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.end(k, cancel)
+	k.inbox.drop(c.bufs)
+	c.taken--
+	c.rest()
+	c.kick()
+	if x.err == nil || errors.Is(x.err, io.EOF) {
+		x.err = net.ErrClosed
+	}
+}
+
+// appendPseudo writes the pseudo fields of a request.
+func appendPseudo(b []byte, method, scheme, authority, path string) []byte {
+	switch method {
+	case "GET":
+		b = append(b, 0x80|2)
+	case "POST":
+		b = append(b, 0x80|3)
+	default:
+		b = appendField(b, ":method", method)
+	}
+	if strings.EqualFold(scheme, "https") {
+		b = append(b, 0x80|7)
+	} else {
+		b = append(b, 0x80|6)
+	}
+	return appendField(appendField(b, ":authority", authority), ":path", path)
+}

@@ -1,0 +1,321 @@
+package h2
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire/h1"
+)
+
+// upload sends a body in a goroutine of its own while the answer is read, so that an
+// early answer is seen. The response owns it and joins it.
+type upload struct {
+	k    *call
+	r    *h1.Request
+	done chan struct{}
+
+	// The connection's mu guards what follows.
+
+	touched  bool // something of the body was read
+	stop     bool // nothing more is to be sent
+	last     bool // the body has ended well: it will not be read again
+	over     bool // nothing more is sent
+	heard    bool // the head of the final response is in
+	patience time.Duration
+}
+
+// startUpload is called with mu held.
+func startUpload(k *call, r *h1.Request) *upload {
+	u := &upload{k: k, r: r, done: make(chan struct{})}
+	go u.run()
+	return u
+}
+
+// answered tells the upload that the head of the final response is in; mu is held.
+// Servers that refuse do not want the rest; those that agree may well answer while
+// they read.
+func (u *upload) answered(status int) {
+	u.heard = true
+	if status >= 300 {
+		u.stop = true
+		u.k.writable.Broadcast()
+	}
+}
+
+// errStopped ends an upload that nobody wants any more.
+var errStopped = errors.New("upload stopped")
+
+var errHalfBody = errors.New("request body has not the announced length")
+
+func (u *upload) run() {
+	defer close(u.done)
+	err := u.send()
+	k := u.k
+	k.c.mu.Lock()
+	defer k.c.mu.Unlock()
+	u.over = true
+	var own *h1.Error
+	switch {
+	case err == nil, u.stop:
+	case errors.As(err, &own):
+		k.abort(own)
+	case errors.Is(err, os.ErrDeadlineExceeded) && !u.heard:
+		k.c.ping()
+		k.abort(&h1.Error{Fault: h1.FaultTimeout, Err: fmt.Errorf("sending request body: %w", err)})
+	}
+	// Any other error is left to the reader: the server may have answered before.
+	if k.readBy = k.due(u.patience); k.reading {
+		k.c.remind(k.readBy)
+	}
+	k.c.flush()
+}
+
+// send copies the body to the connection. The last piece of a known length, as the
+// end of the stream, is sent only after the body's clean end, so that a request
+// whose end is bad never looks whole.
+func (u *upload) send() error {
+	if u.r.Body == nil || u.r.Length == 0 {
+		return u.sendContent()
+	}
+	lent := u.k.c.bufs.Get(maxFrame + 1)
+	defer u.k.c.bufs.Put(lent)
+	buf := lent.B[:maxFrame+1]
+	left := u.r.Length
+	for {
+		if u.stopped() {
+			return errStopped
+		}
+		n, err := u.r.Body.Read(buf[:maxFrame])
+		if left >= 0 && int64(n) > left {
+			return &h1.Error{Fault: h1.FaultBody, Err: errHalfBody}
+		}
+		if left > 0 {
+			left -= int64(n)
+		}
+		if err == nil && left == 0 {
+			err = u.finish(buf[maxFrame:])
+		}
+		if err != nil && err != io.EOF {
+			return bodyFault(err)
+		}
+		if err == io.EOF && left > 0 {
+			return &h1.Error{Fault: h1.FaultBody, Err: errHalfBody}
+		}
+		if werr := u.put(buf[:n], err == io.EOF); werr != nil || err == io.EOF {
+			return werr
+		}
+	}
+}
+
+// stopped says whether the upload is to end. If not, the body is read next.
+func (u *upload) stopped() bool {
+	u.k.c.mu.Lock()
+	defer u.k.c.mu.Unlock()
+	stopped := u.stop || u.k.err != nil || u.k.outEnded
+	u.touched = u.touched || !stopped
+	return stopped
+}
+
+// sendContent sends content that is at hand.
+func (u *upload) sendContent() error {
+	p := u.k.content
+	for len(p) > maxFrame {
+		if err := u.put(p[:maxFrame], false); err != nil {
+			return err
+		}
+		p = p[maxFrame:]
+	}
+	return u.put(p, true)
+}
+
+// finish reads the end of a body whose announced length has come. spare is where
+// the byte that must not come would go.
+func (u *upload) finish(spare []byte) error {
+	for range 100 {
+		n, err := u.r.Body.Read(spare[:1])
+		if n > 0 {
+			return errHalfBody
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+func bodyFault(err error) error {
+	var own *h1.Error
+	if errors.As(err, &own) {
+		return own
+	}
+	return &h1.Error{Fault: h1.FaultBody, Err: fmt.Errorf("reading request body: %w", err)}
+}
+
+// put sends a piece of content, at most a frame, as the windows allow; with end, the
+// end of the request, too.
+func (u *upload) put(p []byte, end bool) error {
+	k, c := u.k, u.k.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var trailers *h1.Buffer
+	if end {
+		u.last = true
+		if trailers = u.trailers(); trailers != nil {
+			defer c.bufs.Put(trailers)
+		}
+	}
+	var head [frameHead]byte
+	for len(p) > 0 {
+		n, err := u.window(len(p))
+		if err != nil {
+			return err
+		}
+		var flags uint8
+		if end && n == len(p) && trailers == nil {
+			flags = flagEndStream
+		}
+		c.append(appendFrameHead(head[:0], n, frameData, flags, k.id), p[:n])
+		c.earn(4)
+		k.outEnded = flags != 0
+		p = p[n:]
+	}
+	if end && !k.outEnded {
+		if k.err != nil || u.stop {
+			return errStopped
+		}
+		k.outEnded = true
+		if trailers != nil {
+			c.append(nil, sealBlock(trailers.B, 0, k.id, true))
+		} else {
+			c.append(appendFrameHead(head[:0], 0, frameData, flagEndStream, k.id), nil)
+		}
+	}
+	if !end && u.more() {
+		return nil // what follows at once goes in the same write
+	}
+	c.flush()
+	return nil
+}
+
+// more says whether content is at hand that goes out with what is held already.
+func (u *upload) more() bool {
+	return len(u.k.content) > 0 && u.k.c.out != nil && len(u.k.c.out.B) < maxHeld/2
+}
+
+// trailers are those of the body that may be sent, behind room for a frame's head; nil
+// for none. mu is held, and let go meanwhile: they are the caller's to choose.
+func (u *upload) trailers() *h1.Buffer {
+	if u.r.Trailers == nil || u.r.Body == nil {
+		return nil
+	}
+	c := u.k.c
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	all := u.r.Trailers(u.r.Body.Trailers())
+	if len(all) == 0 {
+		return nil
+	}
+	kept := message.KeptTrailers(append(message.Fields(nil), all...), u.r.Fields)
+	lent := c.bufs.Get(0)
+	b := append(lent.B, make([]byte, frameHead)...)
+	for i := range kept {
+		if wider, err := appendFields(b, kept[i:i+1]); err == nil {
+			b = wider
+		}
+	}
+	if len(b) == frameHead {
+		c.bufs.Put(lent)
+		return nil
+	}
+	lent.B = b
+	return lent
+}
+
+// window waits until up to n bytes may be sent, and takes them off the windows; mu is
+// held, and let go meanwhile.
+func (u *upload) window(n int) (int, error) {
+	k, c := u.k, u.k.c
+	k.stuckBy = k.due(u.r.Idle)
+	for {
+		full := c.out != nil && len(c.out.B) >= maxHeld
+		m := min(sending(n), k.send, c.send)
+		switch {
+		case k.err != nil || u.stop || k.outEnded:
+			return 0, errStopped
+		case full && !c.writing:
+			c.flush()
+			continue
+		case !full && m > 0:
+			k.send -= m
+			c.send -= m
+			return int(m), nil
+		case !full && c.out != nil && !c.writing:
+			c.flush() // so that the server can open the window
+			continue
+		case passed(k.stuckBy, time.Now()):
+			return 0, os.ErrDeadlineExceeded
+		}
+		c.remind(k.stuckBy)
+		k.stuck = true
+		if full {
+			c.changed.Wait()
+		} else {
+			k.writable.Wait()
+		}
+		k.stuck = false
+	}
+}
+
+// joinGrace is how long an upload may take to notice that it is finished.
+const joinGrace = 100 * time.Millisecond
+
+// join ends the upload.
+func (u *upload) join() {
+	k, c := u.k, u.k.c
+	c.mu.Lock()
+	last := u.last
+	c.mu.Unlock()
+	if last {
+		// The server has answered, so most likely it has all, and only the goroutine
+		// has not been scheduled yet.
+		t := time.NewTimer(joinGrace)
+		defer t.Stop()
+		select {
+		case <-u.done:
+			return
+		case <-t.C:
+		}
+	}
+	c.mu.Lock()
+	if u.stop = true; !u.over {
+		c.end(k, cancel)
+		c.kick()
+	}
+	k.writable.Broadcast()
+	c.changed.Broadcast()
+	c.mu.Unlock()
+	for {
+		c.mu.Lock()
+		last = u.last
+		c.mu.Unlock()
+		if u.r.Interrupt != nil && !last {
+			select {
+			case <-u.done:
+				return
+			default:
+				u.r.Interrupt()
+			}
+		}
+		// Again after a while: a reader that moves its own deadline may have done so
+		// just behind the interruption.
+		select {
+		case <-u.done:
+			return
+		case <-time.After(joinGrace):
+		}
+	}
+}

@@ -1,0 +1,215 @@
+package h2
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"sallyport/proxy/wire/h1"
+)
+
+// control is the buffer of what is to be written, for control frames; mu is held.
+func (c *Client) control() *h1.Buffer {
+	if c.out == nil {
+		c.out = c.bufs.Get(0)
+	}
+	return c.out
+}
+
+// queue takes whole frames over for writing, buffer and all; mu is held.
+func (c *Client) queue(b *h1.Buffer) {
+	if c.out == nil {
+		c.out = b
+		return
+	}
+	c.append(nil, b.B)
+	c.bufs.Put(b)
+}
+
+// append copies a frame; mu is held.
+func (c *Client) append(head, payload []byte) {
+	b := c.control()
+	if n := len(b.B) + len(head) + len(payload); n > cap(b.B) {
+		wider := c.bufs.Get(max(n, 2*cap(b.B)))
+		wider.B = append(wider.B, b.B...)
+		c.bufs.Put(b)
+		c.out, b = wider, wider
+	}
+	b.B = append(append(b.B, head...), payload...)
+}
+
+// flush writes what is to be written, unless somebody does already; mu is held, and
+// let go meanwhile.
+func (c *Client) flush() {
+	for range 4 {
+		if c.out == nil || c.writing || c.gone != nil || c.unwritable != nil {
+			return
+		}
+		c.write()
+	}
+	c.kick() // others keep it busy: it is not for this exchange to go on
+}
+
+// write writes once; mu is held, and let go meanwhile.
+func (c *Client) write() {
+	c.writing = true
+	if len(c.calls) > 1 {
+		// Whoever is ready to run may have more to send: it goes in the same write.
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	out := c.out
+	c.out = nil
+	c.writeBy = time.Now().Add(c.options.WriteTime)
+	c.remind(c.writeBy)
+	var err error
+	if out != nil {
+		c.mu.Unlock()
+		_, err = c.conn.Write(out.B)
+		c.bufs.Put(out)
+		c.mu.Lock()
+	}
+	c.writing = false
+	if err != nil {
+		c.abandon(err)
+	}
+	c.changed.Broadcast()
+}
+
+// kick has a goroutine write what is to be written; mu is held. The reader must not
+// wait for a server that waits for the reader.
+func (c *Client) kick() {
+	if c.out == nil || c.writing || c.kicked || c.gone != nil || c.unwritable != nil {
+		return
+	}
+	c.kicked = true
+	go func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.kicked = false
+		c.flush()
+	}()
+}
+
+// abandon ends the writing on a connection on which it has failed; mu is held. The
+// server may have answered before it closed: what it has sent is still read, for a
+// moment.
+func (c *Client) abandon(why error) {
+	if c.gone != nil || c.unwritable != nil {
+		return
+	}
+	c.unwritable, c.leaving = why, true
+	for _, k := range c.calls {
+		k.outEnded, k.reset = true, true
+		k.writable.Broadcast()
+	}
+	if c.conn.SetReadDeadline(time.Now().Add(lastWord)) != nil {
+		c.die(ofConnection(why))
+	}
+}
+
+// rest closes the connection where nothing is left to be done on it; mu is held.
+func (c *Client) rest() {
+	if c.leaving && len(c.calls) == 0 && c.taken == 0 {
+		c.die(&h1.Error{Fault: h1.FaultBroken, Err: errLeft})
+	}
+}
+
+// die fails every call and closes the connection; mu is held.
+func (c *Client) die(why *h1.Error) {
+	if c.gone != nil {
+		return
+	}
+	c.gone, c.leaving = why, true
+	for _, k := range c.calls {
+		k.fail(why)
+		c.forget(k)
+	}
+	if c.out != nil {
+		c.bufs.Put(c.out)
+		c.out = nil
+	}
+	if c.alarm != nil {
+		c.alarm.Stop()
+	}
+	c.changed.Broadcast()
+	_ = beneath(c.conn).Close() // without TLS's last word, which could block
+}
+
+// ping asks whether the server is there; mu is held.
+func (c *Client) ping() {
+	if c.pinged || c.gone != nil {
+		return
+	}
+	c.pinged, c.pingBy = true, time.Now().Add(c.options.PingTime)
+	b := c.control()
+	b.B = appendPing(b.B, 0, []byte("are you?"))
+	c.remind(c.pingBy)
+}
+
+// remind sets the alarm to no later than at; mu is held. Most times are never
+// reached, so that the timer moves seldom.
+func (c *Client) remind(at time.Time) {
+	if at.IsZero() || !c.alarmAt.IsZero() && !at.Before(c.alarmAt) || c.gone != nil {
+		return
+	}
+	c.alarmAt = at
+	if wait := time.Until(at); c.alarm == nil {
+		c.alarm = time.AfterFunc(wait, c.look)
+	} else {
+		c.alarm.Reset(wait)
+	}
+}
+
+// look wakes whoever has waited for too long, in the goroutine of the alarm.
+func (c *Client) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone != nil {
+		return
+	}
+	now := time.Now()
+	switch {
+	case c.pinged && passed(c.pingBy, now):
+		c.die(&h1.Error{Fault: h1.FaultBroken, Err: errDeaf})
+		return
+	case c.writing && passed(c.writeBy, now):
+		c.die(&h1.Error{Fault: h1.FaultTimeout, Err: fmt.Errorf("%w: %w", errStalled, os.ErrDeadlineExceeded)})
+		return
+	}
+	c.alarmAt = time.Time{}
+	if c.pinged {
+		c.remind(c.pingBy)
+	}
+	if c.writing {
+		c.remind(c.writeBy)
+	}
+	for _, k := range c.calls {
+		k.look(now)
+	}
+}
+
+// end ends a call by telling the server, which may not know; mu is held.
+func (c *Client) end(k *call, why code) {
+	if c.calls[k.id] != k {
+		return
+	}
+	if !k.reset && !(k.inEnded && k.outEnded) {
+		k.reset = true
+		b := c.control()
+		b.B = appendReset(b.B, k.id, why)
+	}
+	c.forget(k)
+}
+
+// forget takes a call out of the connection; mu is held.
+func (c *Client) forget(k *call) {
+	if c.calls[k.id] != k {
+		return
+	}
+	delete(c.calls, k.id)
+	c.spare += k.receive.size - startWindow
+	k.receive.size = startWindow
+}
