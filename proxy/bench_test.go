@@ -27,6 +27,7 @@ type benchStream struct {
 	conn        wire.Conn
 	body        benchBody
 	status      int
+	life        wire.Life
 }
 
 type benchBody struct{ bytes.Reader }
@@ -35,7 +36,7 @@ func (*benchBody) Trailers() message.Fields { return nil }
 
 func (s *benchStream) Head() *message.Head                       { return &s.head }
 func (s *benchStream) Conn() *wire.Conn                          { return &s.conn }
-func (s *benchStream) Context() context.Context                  { return context.Background() }
+func (s *benchStream) Life() *wire.Life                          { return &s.life }
 func (s *benchStream) Body() message.Body                        { return &s.body }
 func (s *benchStream) SetReadDeadline(time.Time) error           { return nil }
 func (s *benchStream) SetWriteDeadline(time.Time) error          { return nil }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -215,7 +214,7 @@ func (x *exchange) wantedSigner() *httpsig.Signer {
 
 // relayHeld holds the answer, signs it in its head, and sends both: nothing of an
 // answer that breaks in the middle is sent.
-func (x *exchange) relayHeld(ctx context.Context, answer *upstream.Response, form signatureForm) error {
+func (x *exchange) relayHeld(answer *upstream.Response, form signatureForm) error {
 	h := &answer.Head
 	var content held
 	defer content.release()
@@ -224,8 +223,8 @@ func (x *exchange) relayHeld(ctx context.Context, answer *upstream.Response, for
 			return err
 		}
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if x.life.Err() != nil {
+		return x.life.Cause()
 	}
 	if form == formHeader || x.signing.digest {
 		h.Fields.Set("content-digest", content.contentDigest())

@@ -4,7 +4,6 @@
 package wire
 
 import (
-	"context"
 	"crypto/tls"
 	"net"
 	"net/netip"
@@ -27,8 +26,8 @@ type Stream interface {
 	Head() *message.Head
 	// Conn tells about the connection.
 	Conn() *Conn
-	// Context ends when the client has gone away or the handler has returned.
-	Context() context.Context
+	// Life ends when the client has gone away or the handler has returned.
+	Life() *Life
 
 	// Body is the request's content; never nil.
 	// The first Read answers `Expect: 100-continue`.

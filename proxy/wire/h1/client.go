@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // Request is one request to a server. It must not be changed until the response
@@ -102,9 +103,7 @@ func (c *Client) Exchange(ctx context.Context, r *Request, x *Response) error {
 
 	*x = Response{c: c, ctx: ctx}
 	c.busy, c.limit, c.patience = true, r.Limit, -1
-	if ctx.Done() != nil {
-		x.unwatch = context.AfterFunc(ctx, c.onEnd)
-	}
+	x.watching = wire.Watch(ctx, c.onEnd)
 	if err := c.ask(r, out, x); err != nil {
 		err = x.blame(err)
 		x.err = err
@@ -252,7 +251,7 @@ func (c *Client) interrupted() error {
 func (x *Response) blame(err error) error {
 	if why := x.c.cause.Load(); why != nil {
 		if why.Fault == FaultContext {
-			return &Error{FaultContext, fmt.Errorf("exchange ended: %w", context.Cause(x.ctx))}
+			return &Error{FaultContext, fmt.Errorf("exchange ended: %w", wire.Cause(x.ctx))}
 		}
 		return why
 	}

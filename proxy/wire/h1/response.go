@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // Response is the answer to one request, and its content. It is a
@@ -25,10 +26,10 @@ type Response struct {
 	// KeepAlive is how long the server said it keeps the connection; 0 if it did not.
 	KeepAlive time.Duration
 
-	c       *Client
-	ctx     context.Context
-	up      *upload // nil if nothing streams up
-	unwatch func() bool
+	c        *Client
+	ctx      context.Context
+	up       *upload // nil if nothing streams up
+	watching wire.Watching
 
 	mode     bodyMode
 	left     int64
@@ -342,7 +343,7 @@ func (x *Response) Close() (reusable bool) {
 	}
 	x.c = nil
 	whole := x.up == nil || x.up.join()
-	ended := x.unwatch != nil && !x.unwatch()
+	ended := !x.watching.Stop()
 	reusable = x.err == io.EOF && x.reusable && whole && !ended && c.in.buffered() == 0
 	if x.mode != bodyTunnel {
 		c.in.release()

@@ -138,7 +138,7 @@ func TestFloods(t *testing.T) {
 		"resets of nothing":         func(p *peer) { _ = p.fr.WriteRSTStream(3, http2.ErrCodeCancel) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			wait := func(s wire.Stream) { <-s.Context().Done() }
+			wait := func(s wire.Stream) { <-s.Life().Done() }
 			bubble(t, wait, testOptions, func(t *testing.T, p *peer, s *Server) {
 				p.greet()
 				p.ask(1, false, ":method: POST")
@@ -221,7 +221,7 @@ func TestResets(t *testing.T) {
 		})
 	}
 	t.Run("now and then", func(t *testing.T) {
-		bubble(t, func(s wire.Stream) { <-s.Context().Done() }, testOptions, func(t *testing.T, p *peer, s *Server) {
+		bubble(t, func(s wire.Stream) { <-s.Life().Done() }, testOptions, func(t *testing.T, p *peer, s *Server) {
 			p.greet()
 			for id := uint32(1); id < 4000; id += 2 {
 				p.ask(id, true)
@@ -303,7 +303,7 @@ func TestShutdownAndClose(t *testing.T) {
 	slow := func(s wire.Stream) {
 		select {
 		case <-time.After(5 * time.Second):
-		case <-s.Context().Done():
+		case <-s.Life().Done():
 		}
 		ok(s)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 )
 
@@ -31,11 +32,11 @@ type Response struct {
 	// method, it may be sent again.
 	Unprocessed bool
 
-	c       *Client // nil once closed
-	ctx     context.Context
-	unwatch func() bool
-	err     error // sticky; io.EOF at the clean end
-	call    call
+	c        *Client // nil once closed
+	ctx      context.Context
+	watching wire.Watching
+	err      error // sticky; io.EOF at the clean end
+	call     call
 }
 
 // call is a request and its answer as the connection sees them; the connection's mu
@@ -416,9 +417,7 @@ func (x *Response) Close() {
 	if k.up != nil {
 		k.up.join()
 	}
-	if x.unwatch != nil {
-		x.unwatch()
-	}
+	x.watching.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.end(k, cancel)

@@ -89,10 +89,7 @@ func serve(h wire.Handler, scheme string, w http.ResponseWriter, r *http.Request
 	s.conn.TLS = r.TLS
 	s.readHead(scheme)
 	s.body = body{s: &s, src: r.Body}
-	s.ctx = r.Context()
-	if s.head.Version != message.HTTP2 && (r.ContentLength < 0 || r.ContentLength > soon) {
-		defer s.outliveDeadlines()()
-	}
+	defer s.follow(s.head.Version != message.HTTP2 && (r.ContentLength < 0 || r.ContentLength > soon))()
 	if s.head.ContentLength != 0 && s.head.Version == message.HTTP11 {
 		// An upstream may answer before the upload ends. HTTP/2 always may.
 		_ = s.rc.EnableFullDuplex()
