@@ -84,6 +84,7 @@ func newStream(c *serverConn, id uint32) *stream {
 	s.readable.L, s.writable.L = &c.mu, &c.mu
 	s.out.last = -1
 	s.cutAs = internalError
+	s.inbox.parts = s.inbox.one[:0]
 	return s
 }
 
