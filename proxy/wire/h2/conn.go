@@ -85,7 +85,7 @@ func newServerConn(s *Server, conn net.Conn) *serverConn {
 	c.changed = sync.NewCond(&c.mu)
 	c.send, c.grant = startWindow, startWindow
 	o := &s.options
-	c.receive = receiving{left: startWindow, size: max(o.ConnWindow/4, startWindow), most: o.ConnWindow}
+	c.receive = receiving{left: startWindow, size: c.firstWindow(), most: o.ConnWindow, widen: s.widen}
 	c.watch = watch{due: time.Now().Add(o.HeadTime), frames: o.Frames, resets: o.Resets}
 	return c
 }
@@ -199,6 +199,9 @@ func (c *serverConn) hello() {
 		c.receive.left = c.receive.size
 	}
 }
+
+// firstWindow is the window that the client is granted on the connection at first.
+func (c *serverConn) firstWindow() int { return max(c.srv.options.ConnWindow/4, startWindow) }
 
 // streamWindow is the window that the client is granted on a new stream.
 func (c *serverConn) streamWindow() int { return max(c.srv.options.StreamWindow/4, startWindow) }

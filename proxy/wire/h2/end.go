@@ -78,6 +78,7 @@ func (c *serverConn) die(why error) {
 		why = context.Canceled
 	}
 	c.stage, c.why = over, why
+	c.srv.widened.Add(int64(c.firstWindow() - c.receive.size))
 	for _, s := range c.streams {
 		s.fail(why)
 		c.forget(s)
