@@ -58,6 +58,7 @@ type serverConn struct {
 	counted int    // streams that are open or whose handler runs
 	serving int    // handlers that run
 	last    uint32 // the highest stream that was opened
+	taken   uint32 // the highest that was not too late
 	lately  []uint32
 	oldest  int // in lately, once it is full
 	stage   stage

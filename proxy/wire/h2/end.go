@@ -112,7 +112,7 @@ func (c *serverConn) goAway(why code) {
 	}
 	c.hello()
 	b := c.control()
-	b.B = appendGoAway(b.B, c.last, why)
+	b.B = appendGoAway(b.B, c.taken, why)
 	c.stage = max(c.stage, closing)
 }
 

@@ -59,7 +59,7 @@ type stream struct {
 	began, finished bool // of the answer
 	mode            bodyMode
 	left            int64 // of the answer's content, with bodyLength
-	wants           bool  // trailers were announced
+	lost            error // why some of the answer was not sent; what follows is not either
 	out             outbox
 }
 
