@@ -38,7 +38,8 @@ const mostFields = 1000
 // removes the fields that speak of the connection. The engine sets Version,
 // Method, Scheme, Authority (as sent), Target, Fields (as sent, names in lower
 // case, without Host, but for HTTP/2 with whatever stands beside :authority) and
-// ContentLength; Settle reads Upgrade, Trailers and Expect from the fields.
+// ContentLength; Settle reads Upgrade, Trailers and Expect from the fields. Of an
+// extended CONNECT (HTTP/2), which is GET to the house, the engine sets Upgrade.
 //
 // The error is one of this package's, for the audit record; whatever it is, the
 // request is refused and its connection closed.

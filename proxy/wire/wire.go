@@ -50,8 +50,10 @@ type Stream interface {
 	// (HTTP/1.1: the connection closes before the end; HTTP/2: RST_STREAM).
 	Finish(trailers message.Fields) error
 
-	// Upgrade answers 101 (HTTP/1.1) and hands over the connection, which the
-	// caller must close. Bytes that the client sent early come first.
+	// Upgrade answers 101 and hands over the connection, which the caller must
+	// close. Bytes that the client sent early come first. Over HTTP/2 the answer is
+	// 200, and what is handed over is the stream (RFC 8441); no other answer with
+	// 2xx is possible then.
 	Upgrade(head *message.Response) (net.Conn, error)
 
 	// CloseAfter makes the engine close the connection once the answer is sent,

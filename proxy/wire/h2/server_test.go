@@ -164,8 +164,10 @@ func TestStalledAnswer(t *testing.T) {
 		_ = s.SetWriteDeadline(time.Now().Add(5 * time.Second))
 		_ = s.Respond(&message.Response{Status: 200, ContentLength: -1}, false)
 		_, err := s.Write(make([]byte, 100_000))
-		if err != os.ErrDeadlineExceeded {
-			panic(fmt.Sprint("want a timeout: ", err))
+		_ = s.SetWriteDeadline(time.Time{})
+		_, again := s.Write(make([]byte, 10))
+		if err != os.ErrDeadlineExceeded || again != err || s.Flush() == nil || s.Finish(nil) != err {
+			panic(fmt.Sprint("want a timeout, and no more: ", err, again))
 		}
 	}
 	bubble(t, stalls, testOptions, func(t *testing.T, p *peer, _ *Server) {

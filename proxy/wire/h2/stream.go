@@ -57,7 +57,7 @@ type stream struct {
 	began, finished bool // of the answer
 	mode            bodyMode
 	left            int64 // of the answer's content, with bodyLength
-	wants           bool  // trailers were announced
+	lost            error // why some of the answer was not sent; what follows is not either
 	out             outbox
 }
 
@@ -82,6 +82,7 @@ func newStream(c *serverConn, id uint32) *stream {
 	s.readable.L, s.writable.L = &c.mu, &c.mu
 	s.out.last = -1
 	s.cutAs = internalError
+	s.inbox.parts = s.inbox.one[:0]
 	return s
 }
 

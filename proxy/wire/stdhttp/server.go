@@ -3,8 +3,8 @@
 //
 // net/http reads heads leniently (it takes bare LF and obs-fold, and drops
 // Content-Length beside Transfer-Encoding), and a handler cannot see that it did.
-// What the contract demands beyond that needs an engine of our own: HTTP/1.1 has
-// one in package h1, so this one serves HTTP/2 and is what h1 is compared with.
+// What the contract demands beyond that is done by engines of our own, in packages
+// h1 and h2; this one serves nobody, and is what tests compare them with.
 package stdhttp
 
 import (
