@@ -296,7 +296,7 @@ func (s *stream) pushBox(x *outbox) error {
 		return err // what is held back stays, and is never sent
 	}
 	c.told.Store(true)
-	c.earn(2 * (x.data/maxFrame + 1))
+	c.earn(causes(x.data))
 	s.outEnded = s.outEnded || x.ends
 	*x = outbox{last: -1}
 	return nil
