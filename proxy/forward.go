@@ -254,6 +254,14 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	if err := x.stream.Respond(h, streams && x.head.Trailers); err != nil {
 		return errClientGone(err)
 	}
+	if came, ok := answer.Body.(message.Arrived); ok && streams {
+		// The client may wait for the head before it sends what the server waits for.
+		if n, whole := came.Arrived(); n == 0 && !whole {
+			if err := x.stream.Flush(); err != nil {
+				return errClientGone(err)
+			}
+		}
+	}
 	var tail *tailed
 	var err error
 	switch {
