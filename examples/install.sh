@@ -78,6 +78,8 @@ base() {
 
 pebble() { GOBIN=$1 CGO_ENABLED=0 twice go install "github.com/letsencrypt/pebble/v2/cmd/pebble@$(sed -n 's/^pebble //p' compose/stand-ins.list)"; }
 
+h2spec() { GOBIN=$1 CGO_ENABLED=0 twice go install "$(cat h2spec/h2spec.version)"; }
+
 # For the Python of that Debian, which is not the one that runs here.
 wheels() { twice python3 -m pip download -q --disable-pip-version-check --only-binary=:all: --python-version 3.11 -d "$1" -r ../deploy/compose/flask/requirements.txt; }
 
@@ -91,6 +93,7 @@ npm_cache() {
 apt python3-venv='python3 -m ensurepip --version' curl='curl --version' openssl='openssl version' nginx='nginx -v' testssl.sh='command -v testssl' ca-certificates='test -d /etc/ssl/certs'
 made "$cache/openid-provider-$(key openid-provider/package-lock.json)" node_provider
 made "$cache/flask-$(key flask/requirements.txt)" venv_flask
+made "$cache/h2spec-$(key h2spec/h2spec.version)" h2spec
 case " $stories " in *" tensorflow "* | *" compose "*)
   apt g++='g++ --version' make='make --version' libevent-dev='test -e /usr/include/event2/http.h' libre2-dev='test -e /usr/include/re2/re2.h'
   tensorflow=$cache/tensorflow-$(key tensorflow/requirements.txt tensorflow/requirements-nodeps.txt)

@@ -2,9 +2,9 @@ package proxy_test
 
 import (
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -15,7 +15,7 @@ import (
 // frames is a client of HTTP/2 that sends whatever it is told, frame by frame.
 type frames struct {
 	t   testing.TB
-	c   *tls.Conn
+	c   net.Conn
 	fr  *http2.Framer
 	enc *hpack.Encoder
 	buf bytes.Buffer
@@ -37,7 +37,13 @@ type framed struct {
 // frames opens a connection and sends the preface.
 func (h *house) frames(settings ...http2.Setting) *frames {
 	h.t.Helper()
-	f := &frames{t: h.t, c: h.dial("models.test", "h2"), got: map[uint32]*framed{}}
+	return h.framesOn(h.dial("models.test", "h2"), settings...)
+}
+
+// framesOn sends the preface on a connection.
+func (h *house) framesOn(c net.Conn, settings ...http2.Setting) *frames {
+	h.t.Helper()
+	f := &frames{t: h.t, c: c, got: map[uint32]*framed{}}
 	f.enc = hpack.NewEncoder(&f.buf)
 	f.fr = http2.NewFramer(f.c, f.c)
 	f.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)

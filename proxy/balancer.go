@@ -9,6 +9,7 @@ import (
 	"sallyport/proxy/edge"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire/h2"
 )
 
 // ProxyProtocolConfig is the section `listen.proxy_protocol`: balancers that pass
@@ -27,6 +28,9 @@ type PlainConfig struct {
 	Addr string `yaml:"addr"`
 	// From are the addresses of the balancers; all other connections are closed.
 	From setting.List[setting.CIDR] `yaml:"from"`
+	// H2C takes HTTP/2 besides HTTP/1.1, from balancers that know that it is spoken
+	// here (prior knowledge); nothing is upgraded to it.
+	H2C bool `yaml:"h2c"`
 }
 
 // prefixesOf are the ranges of a list.
@@ -152,10 +156,13 @@ func (c *ListenConfig) forwardAuthAddr() []string {
 
 // serversBehind are the servers of the listeners for listed peers: one for
 // requests, one for decisions.
-func (g *Gateway) serversBehind(o h1.ServerOptions) [2]*h1.Server {
-	auth := h1.NewServer(g.decideForOther, o)
-	o.Scheme = "https" // as the clients of the balancer saw it
-	return [2]*h1.Server{h1.NewServer(g.serve, o), auth}
+func (g *Gateway) serversBehind(one h1.ServerOptions, two h2.ServerOptions) [2]server {
+	auth := h1.NewServer(g.decideForOther, one)
+	one.Scheme, two.Scheme = "https", "https" // as the clients of the balancer saw it
+	if c := g.config.Listen.InsecurePlain; c != nil && c.H2C {
+		return [2]server{newEngines(g.serve, one, two), auth}
+	}
+	return [2]server{h1.NewServer(g.serve, one), auth}
 }
 
 // tlsGiven says whether anything stands in the section tls.

@@ -140,6 +140,29 @@ func TestInsecurePlain(t *testing.T) {
 		}
 		h.untouched()
 	})
+	t.Run("HTTP/2 where it is said", func(t *testing.T) {
+		h := build(t, plan{listen: strings.Replace(listen, "}", ", h2c: true}", 1), more: "trusted_proxies: 127.0.0.1"})
+		for _, scheme := range []string{"http", "https"} { // the balancer's way here, or its clients' way to it
+			f := h.framesOn(h.connect(h.addrs.Plain, ""))
+			lines := h.usual("GET", "/p", "x-forwarded-for: 192.0.2.7")
+			lines[1] = ":scheme: " + scheme
+			f.headers(1, true, lines...)
+			if got := f.wait(1); got != "200" {
+				t.Errorf("%s: %s", scheme, got)
+			}
+			if r, _ := h.model.seen(); r == nil || r.Header.Get("X-Forwarded-Proto") != "https" || r.Header.Get("X-Forwarded-For") != "192.0.2.7, 127.0.0.1" {
+				t.Errorf("the upstream got %v", r)
+			}
+		}
+		c := h.connect(h.addrs.Plain, request("Authorization: Bearer "+h.token()+"\r\n"))
+		if all, _ := io.ReadAll(c); !strings.HasPrefix(string(all), "HTTP/1.1 200 ") {
+			t.Errorf("over HTTP/1.1: %s", all)
+		}
+		c = h.connect(h.addrs.Plain, "PRI / HTTP/1.1\r\nHost: models.test\r\n\r\n")
+		if all, _ := io.ReadAll(c); strings.Contains(string(all), " 200 ") {
+			t.Errorf("over something else: %s", all)
+		}
+	})
 	t.Run("with the PROXY protocol", func(t *testing.T) {
 		h := build(t, plan{listen: listen + ", proxy_protocol: {from: 127.0.0.1}"})
 		_, _ = io.ReadAll(h.connect(h.addrs.Plain, fromClient+request("Authorization: Bearer "+h.token()+"\r\nX-Forwarded-For: 10.9.9.9\r\n")))

@@ -74,8 +74,7 @@ type ListenConfig struct {
 	// ProxyProtocol reads from balancers in front of https, http and insecure_plain
 	// who the client is.
 	ProxyProtocol *ProxyProtocolConfig `yaml:"proxy_protocol"`
-	// InsecurePlain serves requests without TLS, by HTTP/1.1, to balancers that end
-	// TLS; what clients send is in the clear from there to here. To clients it is
+	// InsecurePlain serves requests without TLS to balancers that end TLS; what clients send is in the clear from there to here. To clients it is
 	// https.
 	InsecurePlain *PlainConfig `yaml:"insecure_plain"`
 	// ForwardAuth decides for other proxies, which forward themselves.

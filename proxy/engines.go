@@ -26,8 +26,8 @@ func (g *Gateway) engineOptions() (h1.ServerOptions, h2.ServerOptions) {
 	return one, h2.ServerOptions{HeadBytes: one.HeadBytes, HeadTime: one.HeadTime, IdleTime: one.IdleTime, Streams: l.Streams}
 }
 
-// engines serves the connections of TLS listeners: each goes, by what ALPN chose,
-// to the engine for HTTP/2 or to that for HTTP/1.1.
+// engines serves connections by two engines: those with TLS go, by what ALPN chose,
+// to that for HTTP/2 or to that for HTTP/1.1, those without by how they begin.
 type engines struct {
 	one *h1.Server
 	two *h2.Server
@@ -38,11 +38,14 @@ type engines struct {
 }
 
 func newEngines(h wire.Handler, one h1.ServerOptions, two h2.ServerOptions) *engines {
-	return &engines{one: h1.NewServer(h, one), two: h2.NewServer(h, two)}
+	e := &engines{one: h1.NewServer(h, one)}
+	two.Otherwise = e.one.ServeConn
+	e.two = h2.NewServer(h, two)
+	return e
 }
 
-// Serve accepts connections, which must be *tls.Conn after the handshake, until
-// Shutdown or Close, after which it returns nil, or until the listener fails.
+// Serve accepts connections, those with TLS after the handshake, until Shutdown or
+// Close, after which it returns nil, or until the listener fails.
 func (e *engines) Serve(l net.Listener) error {
 	if !e.enter(l) {
 		return l.Close()
@@ -55,10 +58,10 @@ func (e *engines) Serve(l net.Listener) error {
 			}
 			return err
 		}
-		if t, ok := conn.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
-			e.two.ServeConn(conn)
-		} else {
+		if t, ok := conn.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol != "h2" {
 			e.one.ServeConn(conn)
+		} else {
+			e.two.ServeConn(conn)
 		}
 	}
 }

@@ -410,6 +410,8 @@ func (x *exchange) blame(ctx context.Context, err error) error {
 		return err
 	case context.Cause(ctx) == errExpired:
 		return &refusal{reason: reasonExpired, cause: errExpired}
+	case errors.Is(context.Cause(ctx), message.ErrFraming): // over HTTP/2 that ends the request at once
+		return &refusal{reason: reasonBadBody, cause: context.Cause(ctx)}
 	case ctx.Err() != nil:
 		return &refusal{reason: reasonClientGone, cause: err}
 	}

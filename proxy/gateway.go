@@ -170,7 +170,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, x := range l.http {
 		servers.start(failed, func() error { return plain.Serve(x) })
 	}
-	behind := g.serversBehind(one)
+	behind := g.serversBehind(one, two)
 	if l.plain != nil {
 		servers.start(failed, func() error { return behind[0].Serve(l.plain) })
 	}

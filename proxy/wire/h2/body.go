@@ -85,7 +85,7 @@ func (c *serverConn) takeData(f *frame) error {
 		return spoilt(s.id, flowControlError, "more content than the window holds")
 	case s.lacking >= 0 && int64(n) > s.lacking:
 		c.giveBack(f.size)
-		return spoilt(s.id, protocolError, "more content than announced")
+		return malformed(s.id, "more content than announced")
 	}
 	if s.lacking > 0 {
 		s.lacking -= int64(n)
@@ -131,7 +131,7 @@ func (c *serverConn) giveBack(n int) bool {
 // endInput notes the client's end; mu is held.
 func (s *stream) endInput() error {
 	if s.lacking > 0 {
-		return spoilt(s.id, protocolError, "less content than announced")
+		return malformed(s.id, "less content than announced")
 	}
 	s.inEnded = true
 	s.readable.Signal()
@@ -234,6 +234,9 @@ func (b *serverBody) Read(p []byte) (int, error) {
 		s.invite()
 	}
 	n, err := s.read(p)
-	b.ended = err == io.EOF
+	if err == io.EOF {
+		b.ended = true
+		s.trailers = message.KeptTrailers(s.trailers, s.head.Fields)
+	}
 	return n, err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,7 +81,7 @@ type serverConn struct {
 func newServerConn(s *Server, conn net.Conn) *serverConn {
 	c := &serverConn{srv: s, conn: conn, blocks: newBlockReader(), streams: map[uint32]*stream{}}
 	c.about.Peer = peerOf(conn.RemoteAddr())
-	c.in = reader{conn: conn, bufs: &s.bufs}
+	c.in = reader{conn: conn, bufs: &s.bufs, before: c.beforeRead}
 	c.changed = sync.NewCond(&c.mu)
 	c.send, c.grant = startWindow, startWindow
 	o := &s.options
@@ -105,8 +106,9 @@ func (c *serverConn) serve() {
 	defer c.srv.leave(c)
 	defer c.await()
 	if !c.greet() {
-		c.abandon()
-		c.cut()
+		if !c.passOn() {
+			c.abandon()
+		}
 		return
 	}
 	c.finish(c.read())
@@ -136,6 +138,46 @@ func (c *serverConn) greet() bool {
 	c.hello()
 	return c.stage < over
 }
+
+// passOn hands a connection that does not begin as HTTP/2 does to whoever takes it.
+func (c *serverConn) passOn() bool {
+	other := c.srv.options.Otherwise
+	began := c.in.bytes()
+	if other == nil || c.about.TLS != nil || len(began) == 0 || strings.HasPrefix(preface, string(began)) {
+		return false
+	}
+	c.mu.Lock()
+	gone := c.stage != open
+	c.stage = over
+	c.mu.Unlock()
+	if gone {
+		c.cut()
+		return true
+	}
+	rest := bytes.Clone(began)
+	c.in.drop()
+	c.srv.leave(c)
+	other(&begun{Conn: c.conn, rest: rest})
+	return true
+}
+
+// begun is a connection of which some was read already.
+type begun struct {
+	net.Conn
+	rest []byte
+}
+
+func (b *begun) Read(p []byte) (int, error) {
+	if len(b.rest) > 0 {
+		n := copy(p, b.rest)
+		b.rest = b.rest[n:]
+		return n, nil
+	}
+	return b.Conn.Read(p)
+}
+
+// NetConn is the connection itself.
+func (b *begun) NetConn() net.Conn { return b.Conn }
 
 // hello says what the client may do, before anything else is said; mu is held. It
 // leaves with what follows.
@@ -188,22 +230,14 @@ func (c *serverConn) read() error {
 // where nothing of a frame has come.
 func (c *serverConn) rest() error {
 	c.mu.Lock()
-	part := c.in.buffered() > 0
-	switch {
-	case c.block != 0:
-		c.partial = c.blockAt
-	case part && !(c.in.buffered() >= frameHead && parseFrameHead(c.in.bytes()).kind == frameData):
-		c.partial = c.frame
-	default:
-		c.partial = 0
-	}
+	c.notePart()
 	ends := c.stage >= ending
 	c.kick()
 	c.mu.Unlock()
 	switch {
 	case ends:
 		return errEnding
-	case part:
+	case c.in.buffered() > 0:
 		return nil
 	}
 	c.in.release()
@@ -212,6 +246,27 @@ func (c *serverConn) rest() error {
 	}
 	c.in.unread(c.first[0])
 	return nil
+}
+
+// beforeRead is the reader's hook.
+func (c *serverConn) beforeRead() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notePart()
+}
+
+// notePart tells the sweeps what is waited for; mu is held. Content may take as long as
+// whoever reads it allows.
+func (c *serverConn) notePart() {
+	n := c.in.buffered()
+	switch {
+	case c.block != 0:
+		c.partial = c.blockAt
+	case n > 0 && (n < frameHead || parseFrameHead(c.in.bytes()).kind != frameData):
+		c.partial = c.frame
+	default:
+		c.partial = 0
+	}
 }
 
 // errEnding ends the reader because the connection ends as it should.
@@ -487,7 +542,7 @@ func (c *serverConn) takeReset(f *frame) error {
 	if s == nil {
 		return c.spend()
 	}
-	s.fail(&fault{s.id, f.code(), resetByClient})
+	s.fail(spoilt(s.id, f.code(), resetByClient))
 	c.forget(s)
 	return c.spendReset()
 }

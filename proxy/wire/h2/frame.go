@@ -171,7 +171,7 @@ func (f *frame) settleWindow() error {
 		return err
 	}
 	if f.increment() == 0 {
-		return &fault{f.stream, protocolError, "window update of nothing"}
+		return spoilt(f.stream, protocolError, "window update of nothing")
 	}
 	return nil
 }

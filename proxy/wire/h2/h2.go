@@ -8,12 +8,16 @@
 // head decodes to, how many frames it comes in, how long it takes, and how often a
 // peer may do what costs us work and it nothing.
 //
-// Streams, flow control and framing are our own; of golang.org/x/net only the HPACK
-// decoder is used. Frames are read in place from a lent buffer and written into one,
+// Streams, flow control, framing and HPACK are our own; of golang.org/x/net only the
+// Huffman code is used. Frames are read in place from a lent buffer and written into one,
 // so that a connection that waits holds none.
 package h2
 
-import "fmt"
+import (
+	"fmt"
+
+	"sallyport/proxy/message"
+)
 
 // preface is what a client sends first.
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -60,13 +64,24 @@ type fault struct {
 	stream uint32
 	code   code
 	why    string
+	err    error // what it is to whoever serves the stream; nil: nothing of its own
 }
 
 // Error describes the fault for the audit log.
 func (f *fault) Error() string { return f.code.String() + ": " + f.why }
 
+// Unwrap gives what it is to whoever serves the stream.
+func (f *fault) Unwrap() error { return f.err }
+
 // broken is a fault that ends the connection.
-func broken(c code, why string) error { return &fault{0, c, why} }
+func broken(c code, why string) error { return &fault{code: c, why: why} }
 
 // spoilt is a fault that ends a stream.
-func spoilt(stream uint32, c code, why string) error { return &fault{stream, c, why} }
+func spoilt(stream uint32, c code, why string) error {
+	return &fault{stream: stream, code: c, why: why}
+}
+
+// malformed is a fault of a message, which ends its stream (RFC 9113, section 8.1.1).
+func malformed(stream uint32, why string) error {
+	return &fault{stream, protocolError, why, message.ErrFraming}
+}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"strconv"
 
-	"golang.org/x/net/http2/hpack"
-
 	"sallyport/proxy/message"
 )
 
@@ -23,44 +21,44 @@ const maxFragments = 64
 // passes them are not kept, but the block is decoded to its end, so that the table
 // stays in step with the peer's.
 type blockReader struct {
-	hpack *hpack.Decoder
+	table table
 
-	bytes, rows int // the bounds of the current block
+	bytes, limit int // the bounds of the current block: bytes, decoded, and rows
 
 	fields    message.Fields // of the current block, pseudo fields too; overwritten by the next
 	decoded   int            // their size
 	raw       int            // bytes of the block so far
 	fragments int
-	excess    error // why the block is too large: one of package message's
+	begun     bool   // a field has been read
+	rest      []byte // of a fragment, the part of a field at its end
+	excess    error  // why the block is too large: one of package message's
+
+	text []byte // room for a string that is decoded
+	seen [2]memo
 }
 
-func newBlockReader() *blockReader {
-	b := &blockReader{}
-	b.hpack = hpack.NewDecoder(tableSize, b.take)
-	return b
+// memo is a string that was decoded last. Clients do not index secrets (RFC 7541,
+// section 7.1.3), nor most of them paths, so a bearer token comes as a thousand bytes
+// of Huffman code with each request.
+type memo struct {
+	code []byte
+	text string
 }
+
+// Bounds of strings that are remembered.
+const (
+	memoLeast = 16
+	memoLong  = 128 // from which on they have a place of their own
+	memoMost  = 2 << 10
+)
+
+func newBlockReader() *blockReader { return &blockReader{table: table{most: tableSize}} }
 
 // begin begins a block of at most so many bytes, decoded, and rows.
 func (b *blockReader) begin(bytes, rows int) {
 	clear(b.fields)
 	b.fields = b.fields[:0]
-	b.bytes, b.rows, b.decoded, b.raw, b.fragments, b.excess = bytes, rows, 0, 0, 0, nil
-	b.hpack.SetEmitEnabled(true)
-	b.hpack.SetMaxStringLength(bytes)
-}
-
-func (b *blockReader) take(f hpack.HeaderField) {
-	b.decoded += len(f.Name) + len(f.Value) + perField
-	switch {
-	case b.decoded > b.bytes:
-		b.excess = message.ErrHeadTooLarge
-	case len(b.fields) == b.rows:
-		b.excess = message.ErrTooManyLines
-	default:
-		b.fields = append(b.fields, message.Field{Name: f.Name, Value: f.Value})
-		return
-	}
-	b.hpack.SetEmitEnabled(false)
+	b.bytes, b.limit, b.decoded, b.raw, b.fragments, b.begun, b.rest, b.excess = bytes, rows, 0, 0, 0, false, nil, nil
 }
 
 // add decodes a fragment. Its error ends the connection: the tables have parted.
@@ -70,21 +68,183 @@ func (b *blockReader) add(fragment []byte) error {
 	if b.fragments > maxFragments || b.raw > b.bytes {
 		return broken(enhanceYourCalm, "header block is too large")
 	}
-	if _, err := b.hpack.Write(fragment); err != nil {
-		if errors.Is(err, hpack.ErrStringLength) {
-			return broken(enhanceYourCalm, "field is too large")
-		}
-		return broken(compressionError, "header block cannot be decoded")
+	p := fragment
+	if len(b.rest) > 0 {
+		p = append(b.rest, fragment...)
 	}
+	for len(p) > 0 {
+		left, err := b.field(p)
+		if err == errShort {
+			b.rest = append([]byte(nil), p...)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		p = left
+	}
+	b.rest = nil
 	return nil
 }
 
 // end ends the block.
 func (b *blockReader) end() error {
-	if b.hpack.Close() != nil {
+	if len(b.rest) > 0 {
 		return broken(compressionError, "header block is cut off")
 	}
 	return nil
+}
+
+var errShort = errors.New("the rest is to come")
+
+func badCode() error { return broken(compressionError, "header block cannot be decoded") }
+
+// field reads one representation (RFC 7541, section 6) and returns what is behind it.
+func (b *blockReader) field(p []byte) ([]byte, error) {
+	switch c := p[0]; {
+	case c&0x80 != 0:
+		i, p, err := readInt(p, 7)
+		if err != nil {
+			return nil, err
+		}
+		f, ok := b.table.at(i)
+		if !ok {
+			return nil, badCode()
+		}
+		b.keep(*f)
+		return p, nil
+	case c&0xc0 == 0x40:
+		return b.literal(p, 6, true)
+	case c&0xe0 == 0x20:
+		n, p, err := readInt(p, 5)
+		if err != nil {
+			return nil, err
+		}
+		if b.begun || n > tableSize {
+			return nil, badCode()
+		}
+		b.table.most = n
+		b.table.shrink(n)
+		return p, nil
+	}
+	return b.literal(p, 4, false)
+}
+
+// literal reads a field of which at most the name stands in a table.
+func (b *blockReader) literal(p []byte, bits int, index bool) ([]byte, error) {
+	var f message.Field
+	i, p, err := readInt(p, bits)
+	if err != nil {
+		return nil, err
+	}
+	wanted := index || b.excess == nil
+	if i > 0 {
+		named, ok := b.table.at(i)
+		if !ok {
+			return nil, badCode()
+		}
+		f.Name = named.Name
+	} else if f.Name, p, err = b.string(p, wanted); err != nil {
+		return nil, err
+	}
+	if f.Value, p, err = b.string(p, wanted); err != nil {
+		return nil, err
+	}
+	if index {
+		b.table.add(f)
+	}
+	b.keep(f)
+	return p, nil
+}
+
+// keep takes a field to the others of the block.
+func (b *blockReader) keep(f message.Field) {
+	b.begun = true
+	if b.excess != nil {
+		return
+	}
+	b.decoded += fieldSize(&f)
+	switch {
+	case b.decoded > b.bytes:
+		b.excess = message.ErrHeadTooLarge
+	case len(b.fields) == b.limit:
+		b.excess = message.ErrTooManyLines
+	default:
+		b.fields = append(b.fields, f)
+	}
+}
+
+// string reads a string literal (RFC 7541, section 5.2). One that is not wanted is
+// skipped.
+func (b *blockReader) string(p []byte, wanted bool) (string, []byte, error) {
+	if len(p) == 0 {
+		return "", nil, errShort
+	}
+	coded := p[0]&0x80 != 0
+	n, p, err := readInt(p, 7)
+	switch {
+	case err != nil:
+		return "", nil, err
+	case n > b.bytes:
+		return "", nil, broken(enhanceYourCalm, "field is too large")
+	case n > len(p):
+		return "", nil, errShort
+	}
+	code, p := p[:n], p[n:]
+	switch {
+	case !wanted:
+		return "", p, nil
+	case !coded:
+		return string(code), p, nil
+	}
+	s, err := b.decode(code)
+	return s, p, err
+}
+
+// decode decodes Huffman code, or remembers it.
+func (b *blockReader) decode(code []byte) (string, error) {
+	m := &b.seen[0]
+	if len(code) >= memoLong {
+		m = &b.seen[1]
+	}
+	if len(code) > 0 && string(m.code) == string(code) {
+		return m.text, nil
+	}
+	var ok bool
+	if b.text, ok = appendHuffman(b.text[:0], code); !ok {
+		return "", badCode()
+	}
+	s := string(b.text)
+	if cap(b.text) > memoMost {
+		b.text = nil
+	}
+	if len(code) >= memoLeast && len(code) <= memoMost {
+		m.code, m.text = append(m.code[:0], code...), s
+	}
+	return s, nil
+}
+
+// readInt reads an integer in the lower bits of its first byte and those behind it
+// (RFC 7541, section 5.1).
+func readInt(p []byte, bits int) (int, []byte, error) {
+	most := 1<<bits - 1
+	n := int(p[0]) & most
+	p = p[1:]
+	if n < most {
+		return n, p, nil
+	}
+	for shift := 0; shift < 28; shift += 7 {
+		if len(p) == 0 {
+			return 0, nil, errShort
+		}
+		c := p[0]
+		p = p[1:]
+		n += int(c&0x7f) << shift
+		if c < 0x80 {
+			return n, p, nil
+		}
+	}
+	return 0, nil, badCode()
 }
 
 // nameByte holds the characters of a field name over HTTP/2: a token without

@@ -8,8 +8,9 @@ import (
 
 // reader reads frames from a connection, in place, through a lent buffer.
 type reader struct {
-	conn io.Reader
-	bufs *h1.Buffers
+	conn   io.Reader
+	bufs   *h1.Buffers
+	before func() // runs before each read that is for the rest of a frame; nil: none
 
 	buf  *h1.Buffer
 	r, w int // what is in buf and not yet read
@@ -68,6 +69,9 @@ func (in *reader) fill(n int) error {
 		if in.buf != old {
 			in.bufs.Put(old)
 		}
+	}
+	if in.before != nil {
+		in.before()
 	}
 	m, err := in.conn.Read(in.buf.B[in.w:])
 	in.w += m

@@ -276,19 +276,19 @@ func (s *stream) takeTrailers(end bool) error {
 	case s.inEnded:
 		return spoilt(s.id, streamClosed, "HEADERS behind the end")
 	case !end:
-		return spoilt(s.id, protocolError, "HEADERS within the content")
+		return malformed(s.id, "HEADERS within the content")
 	case b.excess != nil:
 		return spoilt(s.id, enhanceYourCalm, "trailers are too large")
 	case s.head.Upgrade != "":
-		return spoilt(s.id, protocolError, "HEADERS in a tunnel")
+		return malformed(s.id, "HEADERS in a tunnel")
 	}
 	for i := range b.fields {
 		if checkField(&b.fields[i]) != nil {
-			return spoilt(s.id, protocolError, "bad trailer")
+			return malformed(s.id, "bad trailer")
 		}
 	}
-	if s.head.Fault == nil && !s.discards {
-		s.trailers = message.KeptTrailers(append(message.Fields(nil), b.fields...), s.head.Fields)
+	if !s.discards {
+		s.trailers = append(message.Fields(nil), b.fields...) // the head is the handler's by now
 	}
 	return s.endInput()
 }

@@ -35,6 +35,10 @@ type ServerOptions struct {
 	// granted a quarter of it at first, and more while content is read as it comes.
 	StreamWindow, ConnWindow int
 
+	// Otherwise takes over connections without TLS that do not begin as HTTP/2 does,
+	// with what they began with; they are closed if it is nil.
+	Otherwise func(net.Conn)
+
 	// Scheme is how clients reached whoever is in front, where a connection without
 	// TLS does not tell; "http" if empty.
 	Scheme string

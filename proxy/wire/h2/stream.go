@@ -210,7 +210,7 @@ func (c *serverConn) reset(s *stream, why code) {
 	b := c.control()
 	b.B = appendReset(b.B, s.id, why)
 	c.noteReset(s.id)
-	s.fail(&fault{s.id, why, "reset"})
+	s.fail(spoilt(s.id, why, "reset"))
 	c.forget(s)
 }
 
