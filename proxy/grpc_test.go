@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -108,7 +109,7 @@ func TestCallOfClientThatVanishes(t *testing.T) {
 			t.Fatal(f.end)
 		}
 	}
-	f.c.NetConn().Close()
+	f.c.(*tls.Conn).NetConn().Close()
 	s.cancelled(t)
 }
 
