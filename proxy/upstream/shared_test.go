@@ -24,12 +24,39 @@ import (
 
 // sharedServer serves HTTP/2 without TLS, with so many streams a connection, and
 // counts its connections.
-func sharedServer(t testing.TB, streams uint32, h http.HandlerFunc) (url string, conns *atomic.Int64) {
+func sharedServer(t testing.TB, streams int, h http.HandlerFunc) (url string, conns *atomic.Int64) {
 	conns = &atomic.Int64{}
-	return "h2c://" + rawServer(t, func(c net.Conn) {
-		conns.Add(1)
-		(&http2.Server{MaxConcurrentStreams: streams}).ServeConn(c, &http2.ServeConnOpts{Handler: h, BaseConfig: &http.Server{ErrorLog: quiet()}})
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return "h2c://" + serveHTTP(t, &http.Server{
+		Handler: h, Protocols: protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: streams},
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				conns.Add(1)
+			}
+		},
 	}), conns
+}
+
+// serveHTTP runs a server until the end of the test, over TLS if it has certificates.
+func serveHTTP(t testing.TB, server *http.Server) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.ErrorLog = quiet()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if server.TLSConfig != nil {
+			_ = server.ServeTLS(l, "", "")
+		} else {
+			_ = server.Serve(l)
+		}
+	}()
+	t.Cleanup(func() { server.Close(); <-served })
+	return l.Addr().String()
 }
 
 // call is a small call of gRPC.
@@ -95,26 +122,25 @@ func TestKindsOfRequestsHaveTheirEndpoints(t *testing.T) {
 
 func TestSharedOverTLS(t *testing.T) {
 	cert, ca := testCertificate(t)
-	serve := func(protocol string) string {
-		return rawServer(t, func(c net.Conn) {
-			s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{protocol}})
-			defer s.Close()
-			if s.Handshake() == nil && protocol == "h2" {
-				(&http2.Server{}).ServeConn(s, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					fmt.Fprint(w, r.Proto, r.URL.Scheme, r.TLS != nil)
-				})})
-			}
-		})
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, r.TLS != nil) })
+	serve := func(http2 bool) string {
+		protocols := new(http.Protocols)
+		protocols.SetHTTP1(!http2)
+		protocols.SetHTTP2(http2)
+		return serveHTTP(t, &http.Server{Handler: handler, Protocols: protocols, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}})
 	}
-	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+serve("h2"))}, CA: ca}, Options{})
-	if got, err := answered(u, call("x")); got != "HTTP/2.0true" && got != "HTTP/2.0httpstrue" {
+	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+serve(true))}, CA: ca}, Options{})
+	if got, err := answered(u, call("x")); got != "HTTP/2.0true" {
 		t.Error(got, err)
 	}
-	for _, other := range []string{"http/1.1", "other"} {
-		u = configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+serve(other))}, CA: ca}, Options{})
-		if _, err := answered(u, call("x")); kindOf(err) != Refused {
-			t.Errorf("a server of %s: %v", other, err)
-		}
+	u = configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+serve(false))}, CA: ca}, Options{})
+	if _, err := answered(u, call("x")); kindOf(err) != Refused {
+		t.Errorf("a server of HTTP/1.1: %v", err)
+	}
+	none := rawServer(t, func(c net.Conn) { _ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}}).Handshake() })
+	u = configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+none)}, CA: ca}, Options{})
+	if _, err := answered(u, call("x")); kindOf(err) != Refused || !errors.Is(err, errNoHTTP2) {
+		t.Errorf("a server without ALPN: %v", err)
 	}
 }
 
@@ -144,7 +170,7 @@ func TestSharedOpensWhatItNeeds(t *testing.T) {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			var there sync.WaitGroup
 			there.Add(c.requests)
-			url, conns := sharedServer(t, uint32(c.streams), func(w http.ResponseWriter, r *http.Request) {
+			url, conns := sharedServer(t, c.streams, func(w http.ResponseWriter, r *http.Request) {
 				there.Done()
 				there.Wait() // all at the same time
 			})
@@ -196,19 +222,24 @@ func TestSharedIsFull(t *testing.T) {
 func frameServer(t testing.TB, do func(n int, fr *http2.Framer, id uint32, c net.Conn)) string {
 	var n atomic.Int64
 	return "h2c://" + rawServer(t, func(c net.Conn) {
-		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
-		fr := http2.NewFramer(c, c)
-		_ = fr.WriteSettings()
-		for {
-			f, err := fr.ReadFrame()
-			if err != nil {
-				return
-			}
-			if f.Header().Type == http2.FrameHeaders {
-				do(int(n.Add(1)), fr, f.Header().StreamID, c)
-			}
-		}
+		serveFrames(c, func(fr *http2.Framer, id uint32) { do(int(n.Add(1)), fr, id, c) })
 	})
+}
+
+// serveFrames calls each with every request of a connection.
+func serveFrames(c net.Conn, each func(fr *http2.Framer, id uint32)) {
+	_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+	fr := http2.NewFramer(c, c)
+	_ = fr.WriteSettings()
+	for {
+		f, err := fr.ReadFrame()
+		if err != nil {
+			return
+		}
+		if f.Header().Type == http2.FrameHeaders {
+			each(fr, f.Header().StreamID)
+		}
+	}
 }
 
 func answer204(fr *http2.Framer, id uint32) {
@@ -316,8 +347,8 @@ func TestSharedConnectionThatWasClosed(t *testing.T) {
 func TestSharedIdleConnectionIsClosed(t *testing.T) {
 	closed := make(chan struct{})
 	url := "h2c://" + rawServer(t, func(c net.Conn) {
-		(&http2.Server{}).ServeConn(c, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})})
-		close(closed)
+		defer close(closed)
+		serveFrames(c, func(fr *http2.Framer, id uint32) { answer204(fr, id) })
 	})
 	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, url)}, IdleTime: setting.Duration(10 * time.Millisecond)}, Options{})
 	if _, err := answered(u, call("x")); err != nil {
