@@ -227,6 +227,7 @@ func (iss *issuer) believe(t *token, k *key, now time.Time) (*verified, *Error) 
 		e.notBefore = t.claims.nbf - skew
 	}
 	p.Expires = time.Unix(e.notAfter, 0)
+	p.Settle()
 	e.principal = p
 	e.size = entryOverhead + claims.size()
 	return e, nil

@@ -222,6 +222,7 @@ func (c *SigningKeyConfig) read(id string) (k *SigningKey, material []byte, err 
 	}
 	if c.Principal != "" {
 		k.principal = identity.Principal{Source: "key", Name: c.Principal, KeyID: id, Expires: c.NotAfter.Time}
+		k.principal.Settle()
 	}
 	switch {
 	case c.PublicKey != "":

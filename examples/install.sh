@@ -3,11 +3,11 @@
 # the tree: ${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/NAME-KEY, where KEY is of
 # the file that lists its versions (the story package looks in the same place).
 #
-#   examples/install.sh [flask] [grpc] [tensorflow] [compose]     without arguments: all (compose as root only)
+#   examples/install.sh [flask] [clients] [grpc] [tensorflow] [compose]     without arguments: all (compose as root only)
 set -euo pipefail
 cd "$(dirname "$0")"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sallyport
-stories=${*:-flask grpc tensorflow $([ "$(id -u)" != 0 ] || echo compose)}
+stories=${*:-flask clients grpc tensorflow $([ "$(id -u)" != 0 ] || echo compose)}
 
 key() { cat "$@" | sha256sum | cut -c1-12; }
 
@@ -54,6 +54,17 @@ venv_grpc() {
   twice "$1/bin/pip" install -q --disable-pip-version-check -r grpc/requirements.txt
 }
 
+venv_clients() {
+  python3 -m venv "$1"
+  twice "$1/bin/pip" install -q --disable-pip-version-check -r clients/python/requirements.txt -r clients/interop/requirements.txt
+}
+
+# node_clients FOLDER DIR
+node_clients() {
+  cp "clients/$1/"{package.json,package-lock.json,.npmrc} "$2"
+  (cd "$2" && twice npm ci --silent --no-audit --no-fund </dev/null)
+}
+
 venv_tensorflow() {
   python3 -m venv "$1"
   twice "$1/bin/pip" install -q --disable-pip-version-check -r tensorflow/requirements.txt
@@ -98,6 +109,12 @@ npm_cache() {
 apt python3-venv='python3 -m ensurepip --version' curl='curl --version' openssl='openssl version' nginx='nginx -v' testssl.sh='command -v testssl' ca-certificates='test -d /etc/ssl/certs'
 made "$cache/openid-provider-$(key openid-provider/package-lock.json)" node_provider
 made "$cache/flask-$(key flask/requirements.txt)" venv_flask
+case " $stories " in *" clients "*)
+  made "$cache/clients-$(key clients/python/requirements.txt clients/interop/requirements.txt)" venv_clients
+  made "$cache/clients-node-$(key clients/node/package-lock.json)" node_clients node
+  made "$cache/clients-interop-$(key clients/interop/package-lock.json)" node_clients interop
+  ;;
+esac
 made "$cache/h2spec-$(key h2spec/h2spec.version)" h2spec
 case " $stories " in *" grpc "*)
   made "$cache/grpc-$(key grpc/requirements.txt)" venv_grpc

@@ -32,6 +32,9 @@ const busyRetry = time.Second
 // the caller's rate, a place in flight, a slot in the audit log.
 func (x *exchange) admit() error {
 	l := &x.route.limits
+	if x.g.room.Spent() {
+		return &refusal{reason: reasonOverloaded, retryAfter: busyRetry}
+	}
 	if most := x.longestBody(); most > 0 && x.head.ContentLength > most {
 		return &refusal{reason: reasonBodyTooLarge, cause: errTooLarge}
 	}

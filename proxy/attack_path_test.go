@@ -18,6 +18,7 @@ import (
 
 	"sallyport/proxy"
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // Two places behind stricter routes; everything else is open to every token.
@@ -315,7 +316,7 @@ func FuzzForwardedPath(f *testing.F) {
 	g := anonymousGateway(f, j.URL)
 	f.Fuzz(func(t *testing.T, target string) {
 		var s benchStream
-		s.conn.Peer = netip.MustParseAddrPort("127.0.0.1:40000")
+		s.conn = wire.NewConn(netip.MustParseAddrPort("127.0.0.1:40000"))
 		s.head = message.Head{Version: message.HTTP11, Method: "GET", Scheme: "https", Authority: "models.test", Target: target}
 		g.Serve(&s)
 		up := j.taken()

@@ -128,7 +128,7 @@ var benchContent = []byte(`{"instances": [1.0]}`)
 // request makes s the usual request, as an engine would.
 func (s *benchStream) request(token string) {
 	*s = benchStream{}
-	s.conn.Peer = netip.MustParseAddrPort("127.0.0.1:40000")
+	s.conn = wire.NewConn(netip.MustParseAddrPort("127.0.0.1:40000"))
 	s.body.Reset(benchContent)
 	s.head = message.Head{
 		Version: message.HTTP11, Method: "POST", Scheme: "https", Authority: "models.test", Target: "/v1/models/half_plus_two:predict",

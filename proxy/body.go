@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"sallyport/auth/httpsig"
 	"sallyport/proxy/message"
@@ -37,7 +38,12 @@ func (x *exchange) body() error {
 	c.counted = countedBody{
 		src:   x.stream.Body(),
 		limit: x.route.limits.body,
-		wait:  untilIdle{idle: x.route.timeouts.idle, set: x.stream.SetReadDeadline},
+		rate:  x.g.bodyRate,
+		now:   x.g.now,
+		wait:  untilIdle{idle: x.route.timeouts.idle, stream: x.stream},
+	}
+	if x.grpc {
+		c.counted.rate = 0 // a stream may rest between messages
 	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
 	digests, vouched, err := x.vouched()
@@ -180,22 +186,42 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 func (b *checkedBody) Trailers() message.Fields { return nil }
 
 // countedBody is the client's body on its way to the upstream: counted against
-// the route's limit while it streams, with a bound on how long it may pause.
-// What is wrong with it is the client's fault and comes out as a [refusal].
+// the route's limit while it streams, with a bound on how long it may pause and on
+// how slow it may be. What is wrong with it is the client's fault and comes out as a
+// [refusal].
 type countedBody struct {
 	src   message.Body
 	limit int64 // in bytes; zero: none
 	n     atomic.Int64
 	wait  untilIdle
+
+	rate   int64 // bytes a second that must come on average; zero: none
+	now    func() time.Time
+	waited time.Duration // for the client alone: an upstream that is slow is not its fault
+}
+
+// patience is how long a body may keep the gateway waiting before its rate counts.
+const patience = 10 * time.Second
+
+// tooSlow says whether a body of total bytes that was read since from comes too slowly.
+func (b *countedBody) tooSlow(from time.Time, total int64) bool {
+	b.waited += b.now().Sub(from)
+	return b.waited > patience && total < int64(float64(b.rate)*(b.waited-patience).Seconds())
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	if err := b.wait.extend(); err != nil {
 		return 0, errClientGone(err)
 	}
+	var from time.Time
+	if b.rate > 0 {
+		from = b.now()
+	}
 	n, err := b.src.Read(p)
 	total := b.n.Add(int64(n))
 	switch {
+	case err == nil && b.rate > 0 && b.tooSlow(from, total):
+		return 0, &refusal{reason: reasonBodyTimeout, cause: errTooSlow}
 	case b.limit > 0 && total > b.limit:
 		return 0, &refusal{reason: reasonBodyTooLarge, cause: errTooLarge}
 	case err == io.EOF:

@@ -9,6 +9,7 @@ import (
 	"sallyport/proxy/audit"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/limit"
+	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
@@ -136,6 +137,24 @@ type ServerLimits struct {
 	// ConnectionsPerAddress is how many may be open at once from one client
 	// address (IPv6: from one /64); trusted proxies are not counted. Default: 1000.
 	ConnectionsPerAddress int `yaml:"connections_per_address"`
+	// Accepts bounds how many connections come in a time, from all clients: each costs
+	// a handshake. Default: 20000/s.
+	Accepts setting.Rate `yaml:"accepts"`
+	// AcceptsPerAddress bounds those of one client address (IPv6: of one /64); trusted
+	// proxies are not counted. Default: 4000/s.
+	AcceptsPerAddress setting.Rate `yaml:"accepts_per_address"`
+	// Requests is how many one connection may bring before it is closed, after the
+	// answer to the last. Default: 100000.
+	Requests int `yaml:"requests"`
+	// Fields is how many field lines a request may have. Default: 128.
+	Fields int `yaml:"fields"`
+	// BodyRate is how many bytes a second a body must bring on average, once it has
+	// kept the gateway waiting for ten seconds; gRPC streams may rest. Default: 256B.
+	BodyRate setting.Size `yaml:"body_rate"`
+	// Memory is how much the process may use before it refuses new connections and
+	// requests, so that those under way go on. Default: four fifths of what its
+	// control group allows, else no bound.
+	Memory setting.Size `yaml:"memory"`
 	// HeadBytes bounds the head of a request, and that of an answer. Default: 64KiB.
 	HeadBytes setting.Size `yaml:"head_bytes"`
 	// HeadTime is how long the TLS handshake, and then the head of a request, may
@@ -158,6 +177,19 @@ func (l ServerLimits) WithDefaults() ServerLimits {
 	if l.Streams == 0 {
 		l.Streams = 100
 	}
+	if l.Requests == 0 {
+		l.Requests = 100_000
+	}
+	if l.Fields == 0 {
+		l.Fields = message.MaxFields
+	}
+	if l.Accepts.IsZero() {
+		l.Accepts = setting.Rate{N: 20_000, Per: time.Second}
+	}
+	if l.AcceptsPerAddress.IsZero() {
+		l.AcceptsPerAddress = setting.Rate{N: 4000, Per: time.Second}
+	}
+	l.BodyRate = setting.Size(l.BodyRate.Or(256))
 	l.HeadBytes = setting.Size(l.HeadBytes.Or(64 << 10))
 	l.HeadTime = setting.Duration(l.HeadTime.Or(10 * time.Second))
 	l.KeepAlive = setting.Duration(l.KeepAlive.Or(2 * time.Minute))

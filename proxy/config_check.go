@@ -164,6 +164,8 @@ func (l *ServerLimits) check(f *setting.Faults) {
 		{"connections", l.Connections, 1, 10_000_000},
 		{"connections_per_address", l.ConnectionsPerAddress, 1, 10_000_000},
 		{"streams", l.Streams, 1, 10_000},
+		{"requests", l.Requests, 1, 1_000_000_000},
+		{"fields", l.Fields, 16, 1000},
 	} {
 		if n.value != 0 && (n.value < n.low || n.value > n.high) {
 			f.Add("limits."+n.name, strconv.Itoa(n.value), "out of bounds", fmt.Sprintf("write a number from %d to %d", n.low, n.high))
@@ -171,6 +173,9 @@ func (l *ServerLimits) check(f *setting.Faults) {
 	}
 	if b := l.HeadBytes; b != 0 && (b < 4<<10 || b > 1<<20) {
 		f.Add("limits.head_bytes", b.String(), "out of bounds", "write a size from 4KiB to 1MiB")
+	}
+	if m := l.Memory; m != 0 && m < 64<<20 {
+		f.Add("limits.memory", m.String(), "less than the gateway itself takes", "write 64MiB or more")
 	}
 	for _, d := range []struct {
 		name  string

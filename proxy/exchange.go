@@ -36,6 +36,7 @@ type exchange struct {
 	held    admission // what admit took, given back by finish
 	sent    sentRequest
 	signing answerSigning
+	sending untilIdle // of the answer
 
 	grant       policy.Grant
 	provisional policy.Provisional // in its place where the end of the content decides
@@ -217,12 +218,20 @@ func (x *exchange) finish() {
 //
 // It is safe for concurrent use.
 type untilIdle struct {
-	idle time.Duration // zero: no bound
-	set  func(time.Time) error
+	idle   time.Duration // zero: no bound
+	stream wire.Stream
+	writes bool // of writes, else of reads
 
 	mu     sync.Mutex // guards what follows
 	last   time.Time
 	lifted bool
+}
+
+func (u *untilIdle) set(t time.Time) error {
+	if u.writes {
+		return u.stream.SetWriteDeadline(t)
+	}
+	return u.stream.SetReadDeadline(t)
 }
 
 // extend moves the deadline to at least idle from now.

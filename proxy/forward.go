@@ -111,13 +111,14 @@ func (x *exchange) outgoing() message.Fields {
 	in := x.head.Fields
 	out := make(message.Fields, 0, len(in)+8)
 	for _, f := range in {
-		if replaced(f.Name) || f.Name == websocketKey && x.tunnels() || f.Name == "authorization" && !x.route.authorization || x.route.toUpstream.drops(f.Name) || x.endsHere(f.Name) {
+		if replaced(f.Name) || f.Name == websocketKey && x.tunnels() || f.Name == "authorization" && !x.route.authorization ||
+			x.route.toUpstream.drops(f.Name) || x.endsHere(f.Name) {
 			continue
 		}
 		out = append(out, f)
 	}
 	out = append(out, x.route.toUpstream.put...)
-	peer := x.stream.Conn().Peer.Addr().Unmap().String()
+	peer := x.stream.Conn().Address
 	proto, host, chain := x.head.Scheme, x.head.Authority, peer
 	if x.trusted {
 		if p := in.Get("x-forwarded-proto"); p == "https" || p == "http" {
@@ -133,7 +134,11 @@ func (x *exchange) outgoing() message.Fields {
 	out.Add("x-forwarded-for", chain)
 	out.Add("x-forwarded-proto", proto)
 	out.Add("x-forwarded-host", host)
-	out.Add("forwarded", forwarded(x.client.String(), proto, host))
+	client := peer
+	if x.trusted {
+		client = x.client.String()
+	}
+	out.Add("forwarded", forwarded(client, proto, host))
 	if p := x.route.rewriting.told; p != "" {
 		out.Add("x-forwarded-prefix", p)
 	}
@@ -220,6 +225,7 @@ var longAgo = time.Unix(1, 0)
 // signed as a whole, once all of it is there.
 func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	h := &answer.Head
+	x.relocate(h, answer.Host)
 	x.dress(h)
 	hasBody := message.MayHaveBody(x.head.Method, h.Status)
 	form := x.formOf(h)
@@ -246,13 +252,9 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	if err := x.sealHead(h, form); err != nil {
 		return &refusal{reason: reasonGarbage, cause: err}
 	}
-	x.responded = true
-	wait := untilIdle{idle: x.route.timeouts.idle, set: x.stream.SetWriteDeadline}
-	if err := wait.extend(); err != nil {
-		return errClientGone(err)
-	}
-	if err := x.stream.Respond(h, streams && x.head.Trailers); err != nil {
-		return errClientGone(err)
+	err := x.open(h, streams && x.head.Trailers)
+	if err != nil {
+		return err
 	}
 	if came, ok := answer.Body.(message.Arrived); ok && streams {
 		// The client may wait for the head before it sends what the server waits for.
@@ -263,19 +265,18 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 		}
 	}
 	var tail *tailed
-	var err error
 	switch {
 	case compressed != nil:
-		if err = x.pump(ctx, answer.Body, length, compressed, &wait); err == nil {
+		if err = x.pump(ctx, answer.Body, length, compressed); err == nil {
 			if gerr := compressed.gzip.Close(); gerr != nil {
 				err = errClientGone(gerr)
 			}
 		}
 	case form == formTrailer || form == formInline:
 		tail = &tailed{sink: x.stream, digester: httpsig.NewDigester()}
-		err = x.pump(ctx, answer.Body, length, tail, &wait)
+		err = x.pump(ctx, answer.Body, length, tail)
 	case hasBody:
-		err = x.pump(ctx, answer.Body, length, x.stream, &wait)
+		err = x.pump(ctx, answer.Body, length, x.stream)
 	}
 	if err != nil {
 		return err
@@ -288,6 +289,20 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 		x.noteCall(append(slices.Clip(h.Fields), trailers...))
 	}
 	return x.end(h, form, tail, trailers)
+}
+
+// open sends the head of an answer of the upstream's. From then on a fault can only
+// cut the answer; x.sending bounds what follows.
+func (x *exchange) open(h *message.Response, trailers bool) error {
+	x.responded = true
+	x.sending.idle, x.sending.stream, x.sending.writes = x.route.timeouts.idle, x.stream, true
+	if err := x.sending.extend(); err != nil {
+		return errClientGone(err)
+	}
+	if err := x.stream.Respond(h, trailers); err != nil {
+		return errClientGone(err)
+	}
+	return nil
 }
 
 // trailersOf are the upstream's trailers that go on: those that speak of signatures
@@ -309,12 +324,12 @@ func (x *exchange) end(h *message.Response, form signatureForm, tail *tailed, tr
 		if form == formInline && !tail.endsEvent() {
 			return &refusal{reason: reasonGarbage, cause: errMidEvent}
 		}
-		signed, err := x.seal(tail, h)
+		signed, err := x.seal(tail, h, trailers)
 		if err != nil {
 			return &refusal{reason: reasonGarbage, cause: err}
 		}
 		if form == formTrailer {
-			trailers = append(trailers, signed...)
+			trailers = signed
 		} else if _, err := x.stream.Write([]byte(eventTail(signed))); err != nil {
 			return errClientGone(err)
 		}
@@ -357,13 +372,13 @@ type sink interface {
 // pump copies the content, of which left bytes are to come, negative if that is
 // unknown. What arrives is sent on at once: an event of a stream
 // must not wait for the next.
-func (x *exchange) pump(ctx context.Context, body message.Body, left int64, to sink, wait *untilIdle) error {
+func (x *exchange) pump(ctx context.Context, body message.Body, left int64, to sink) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for {
 		n, err := body.Read(*buf)
 		if n > 0 {
-			if werr := wait.extend(); werr != nil {
+			if werr := x.sending.extend(); werr != nil {
 				return errClientGone(werr)
 			}
 			if _, werr := to.Write((*buf)[:n]); werr != nil {
@@ -402,10 +417,15 @@ func errClientGone(err error) error { return &refusal{reason: reasonClientGone, 
 // blame finds out whose fault an error is: the client's that left or sent too
 // much, the credential's that ended, or the upstream's.
 func (x *exchange) blame(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	return x.blamed(ctx, err)
+}
+
+func (x *exchange) blamed(ctx context.Context, err error) error {
 	var own *refusal
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &own):
 		return err
 	case context.Cause(ctx) == errExpired:

@@ -31,6 +31,8 @@ type Options struct {
 	Listen func(network, addr string) (net.Listener, error)
 	// Dial connects to upstreams; nil: a plain dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// MemoryUsed tells how many bytes the process uses; nil asks the Go runtime.
+	MemoryUsed func() int64
 	// Version is told in the metrics.
 	Version string
 }
@@ -61,12 +63,14 @@ type Gateway struct {
 	audit       *audit.Log
 	metrics     *audit.Metrics
 	conns       *limit.Conns
+	room        *limit.Memory // of the process
 	health      *admin.Server
 	tunnels     tunnels
 	compressors *compressors
 	signers     *answerSigners
 	replay      *shared.Replay // nil where no route takes signatures
 	memory      *limit.Bytes   // of content that is held
+	bodyRate    int64          // limits.body_rate
 	inFlight    atomic.Int64
 
 	exchanges sync.WaitGroup // those that have not finished
@@ -113,8 +117,7 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 		return nil, err
 	}
 	g.metrics = audit.NewMetrics(audit.MetricsOptions{Routes: g.snapshot.names, Reasons: reasons()})
-	l := cfg.Limits.WithDefaults()
-	g.conns = limit.NewConns(limit.ConnsConfig{Total: l.Connections, PerAddress: l.ConnectionsPerAddress, Exempt: g.snapshot.proxies})
+	g.newRoom()
 	if g.health, err = g.newHealth(); err != nil {
 		return nil, err
 	}
@@ -161,6 +164,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	foundation.start(failed, func() error { return g.auth.Run(base) })
 	foundation.start(failed, func() error { return g.edge.Run(base) })
 	foundation.start(failed, func() error { return g.audit.Run(base) })
+	foundation.start(failed, func() error { return g.room.Run(base) })
 	if l.health != nil {
 		foundation.start(failed, func() error { return g.health.Run(base, l.health) })
 	}

@@ -34,6 +34,7 @@ type house struct {
 	addrs  proxy.Addrs
 	roots  *x509.CertPool
 	audit  *lines
+	memory func() int64 // see plan
 	stop   func() error // ends Run and returns its error; may be called twice
 }
 
@@ -117,6 +118,8 @@ type plan struct {
 	more     string // YAML for the top level
 	// listen is YAML for more of the section of that name.
 	listen string
+	// memory tells how much the process uses; nil: what it does.
+	memory func() int64
 	// files are written beside gateway.yaml.
 	files map[string]string
 }
@@ -130,7 +133,7 @@ const oneRoute = `
 
 func build(t *testing.T, p plan) *house {
 	t.Helper()
-	h := &house{t: t, audit: &lines{}, model: newModelServer(t, p.handler)}
+	h := &house{t: t, audit: &lines{}, memory: p.memory, model: newModelServer(t, p.handler)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +187,7 @@ func (h *house) run(cfg *proxy.Config) {
 
 func (h *house) start(cfg *proxy.Config) *proxy.Gateway {
 	h.t.Helper()
-	g, err := proxy.New(cfg, proxy.Options{Stdout: h.audit})
+	g, err := proxy.New(cfg, proxy.Options{Stdout: h.audit, MemoryUsed: h.memory})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -281,10 +284,15 @@ func (h *house) send(c *http.Client, req *http.Request) *reply {
 	return &reply{res, string(all)}
 }
 
-// dial opens a TLS connection for a host.
+// tlsDial opens a TLS connection for a host.
+func tlsDial(h *house, host string, alpn ...string) (*tls.Conn, error) {
+	return tls.Dial("tcp", h.addrs.HTTPS[0].String(), &tls.Config{RootCAs: h.roots, ServerName: host, NextProtos: alpn})
+}
+
+// dial is tlsDial where that must succeed.
 func (h *house) dial(host string, alpn ...string) *tls.Conn {
 	h.t.Helper()
-	c, err := tls.Dial("tcp", h.addrs.HTTPS[0].String(), &tls.Config{RootCAs: h.roots, ServerName: host, NextProtos: alpn})
+	c, err := tlsDial(h, host, alpn...)
 	if err != nil {
 		h.t.Fatal(err)
 	}

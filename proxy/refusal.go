@@ -42,6 +42,7 @@ const (
 	reasonBodyTimeout    = "body_timeout"
 	reasonRate           = "rate_limited"
 	reasonBusy           = "too_many_in_flight"
+	reasonOverloaded     = "overloaded"
 	reasonAudit          = "audit_unavailable"
 	reasonReplayed       = string(httpsig.Replayed)
 	reasonReplayFull     = "replay_full"
@@ -130,9 +131,10 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonDigestMissing:  {400, sentence(httpsig.DigestMissing.Text())},
 	reasonDigestMismatch: {400, sentence(httpsig.DigestMismatch.Text())},
 
-	reasonRate:  {429, "Too many requests."},
-	reasonBusy:  {429, "Too many requests are under way."},
-	reasonAudit: {503, "The audit log cannot take a record."},
+	reasonRate:       {429, "Too many requests."},
+	reasonBusy:       {429, "Too many requests are under way."},
+	reasonOverloaded: {503, "The gateway has no memory left for more requests now."},
+	reasonAudit:      {503, "The audit log cannot take a record."},
 
 	reasonRefused:     {502, "The model server cannot be reached."},
 	reasonReset:       {502, "The model server closed the connection."},
@@ -175,6 +177,7 @@ var (
 	errEnd            = errors.New("path leads to a longer route if a slash at its end is ignored or added, or if a colon ends it")
 	errExpired        = errors.New("the credential expired while the stream went on")
 	errTooLarge       = errors.New("body exceeds the limit")
+	errTooSlow        = errors.New("body comes more slowly than limits.body_rate")
 	errCallVersion    = errors.New("gRPC over another version than HTTP/2")
 	errCallForm       = errors.New("not POST, with trailers taken, to /package.Service/Method")
 	errUntold         = errors.New("a field that tells the request is missing, or is there twice")

@@ -75,6 +75,50 @@ func (w *rewriting) target(h *message.Head) (string, error) {
 	return path, nil
 }
 
+// location is the path and query of the client's for one of the upstream's; what does
+// not lie under the prefix that was put there stays as it is.
+func (w *rewriting) location(path string) string {
+	plain, rest := path, ""
+	if i := strings.IndexAny(path, "?#"); i >= 0 {
+		plain, rest = path[:i], path[i:]
+	}
+	if !w.on || !under(plain, w.with) && w.with != "" {
+		return path
+	}
+	return w.cut + plain[len(w.with):] + rest
+}
+
+// relocate turns a Location that names the upstream as the gateway asked it into the
+// client's own way there, as nginx's proxy_redirect does: the upstream's name
+// would lead the client nowhere, and is none of its business. Relative ones stay: an
+// upstream that heeds X-Forwarded-Prefix has made them for the client.
+func (x *exchange) relocate(h *message.Response, host string) {
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if f.Name != "location" {
+			continue
+		}
+		rest, ok := strings.CutPrefix(f.Value, "http://")
+		if !ok {
+			if rest, ok = strings.CutPrefix(f.Value, "https://"); !ok {
+				continue
+			}
+		}
+		end := strings.IndexAny(rest, "/?#")
+		if end < 0 {
+			end = len(rest)
+		}
+		if !strings.EqualFold(rest[:end], host) {
+			continue
+		}
+		path := rest[end:]
+		if path == "" || path[0] != '/' {
+			path = "/" + path
+		}
+		f.Value = x.head.Scheme + "://" + x.head.Authority + x.route.rewriting.location(path)
+	}
+}
+
 // checkRewriting records the faults of strip and replace.
 func (r *RouteConfig) checkRewriting(at string, f *setting.Faults) {
 	if r.Strip != "" && r.Replace != nil {

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -51,6 +52,36 @@ func TestStripAndReplace(t *testing.T) {
 			}
 			if rec := h.ended(); rec["path"] != strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(strings.SplitN(c.target, "?", 2)[0], "%3a", ":"), "%c3%a9", "%C3%A9"), "%61", "a") {
 				t.Errorf("recorded path %s; want that of the client, canonical", rec["path"])
+			}
+		})
+	}
+}
+
+// What an upstream says about where to go leads the client there, through the gateway.
+func TestLocationIsTheClientsOwn(t *testing.T) {
+	for _, c := range []struct{ how, location, want string }{
+		{"strip: /a", "http://HOST/login?next=%2Fx#top", "https://models.test/a/login?next=%2Fx#top"},
+		{"strip: /a", "https://HOST/", "https://models.test/a/"},
+		{"strip: /a", "http://HOST", "https://models.test/a/"},
+		{"strip: /a", "http://HOST?q", "https://models.test/a/?q"},
+		{"strip: /a", "/a/login", "/a/login"},
+		{"strip: /a", "login", "login"},
+		{"strip: /a", "http://elsewhere.example/login", "http://elsewhere.example/login"},
+		{"strip: /a", "http://HOST1/login", "http://HOST1/login"},
+		{"replace: {with: /v2}", "http://HOST/v2/login", "https://models.test/a/login"},
+		{"replace: {with: /v2}", "http://HOST/v2", "https://models.test/a"},
+		{"replace: {with: /v2}", "http://HOST/v2beta", "https://models.test/v2beta"},
+		{"websocket: false", "http://HOST/login", "https://models.test/login"},
+	} {
+		t.Run(c.how+" "+c.location, func(t *testing.T) {
+			var host string
+			h := build(t, plan{routes: rewritten(c.how), handler: func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Location", strings.ReplaceAll(c.location, "HOST", r.Host))
+				w.WriteHeader(http.StatusFound)
+			}})
+			host = strings.TrimPrefix(h.model.URL, "http://")
+			if got := h.do("GET", "/a", "", nil).Header.Get("Location"); got != strings.ReplaceAll(c.want, "HOST", host) {
+				t.Errorf("Location %s; want %s", got, c.want)
 			}
 		})
 	}

@@ -233,17 +233,12 @@ func (x *exchange) relayHeld(ctx context.Context, answer *upstream.Response, for
 	if err := x.sealHead(h, form); err != nil {
 		return &refusal{reason: reasonGarbage, cause: err}
 	}
-	x.responded = true
-	wait := untilIdle{idle: x.route.timeouts.idle, set: x.stream.SetWriteDeadline}
-	if err := wait.extend(); err != nil {
-		return errClientGone(err)
-	}
-	if err := x.stream.Respond(h, false); err != nil {
-		return errClientGone(err)
+	if err := x.open(h, false); err != nil {
+		return err
 	}
 	left := content.size
 	for _, b := range content.blocks {
-		if err := wait.extend(); err != nil {
+		if err := x.sending.extend(); err != nil {
 			return errClientGone(err)
 		}
 		n := min(left, blockBytes)
@@ -284,9 +279,10 @@ func (t *tailed) endsEvent() bool {
 	return t.n == 0 || strings.HasSuffix(end, "\n\n") || strings.HasSuffix(end, "\r\r") || strings.HasSuffix(end, "\r\n\r\n")
 }
 
-// seal signs the content that went through and returns the fields that tell so.
-func (x *exchange) seal(t *tailed, h *message.Response) (message.Fields, error) {
-	fields := message.Fields{{Name: "content-digest", Value: t.digester.Value()}}
+// seal signs the content that went through, and with it the status of gRPC, and
+// returns the trailers with the fields that tell so.
+func (x *exchange) seal(t *tailed, h *message.Response, trailers message.Fields) (message.Fields, error) {
+	fields := append(slices.Clip(trailers), message.Field{Name: "content-digest", Value: t.digester.Value()})
 	m := x.response(h)
 	m.Trailers = &fields
 	signed, err := x.g.signers.tail.Sign(x.signing.key, m, x.signing.nonce)

@@ -86,3 +86,19 @@ func BenchmarkContent(b *testing.B) {
 		}
 	})
 }
+
+// What the digest of a small content costs beside hashing it.
+func BenchmarkDigest(b *testing.B) {
+	content := make([]byte, 1<<10)
+	fields := httpsig.Lines{{Name: "content-digest", Value: httpsig.ContentDigest(content)}}
+	b.ReportAllocs()
+	for b.Loop() {
+		d, err := httpsig.ParseContentDigest(fields)
+		if err == nil {
+			err = d.Match(content)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -77,7 +77,7 @@ func ResponseProfile() Profile {
 	return Profile{
 		Tag:       TagResponse,
 		Cover:     append([]string{"@status", "content-digest"}, binding()...),
-		IfPresent: []string{"content-type", "content-encoding", "content-digest;req"},
+		IfPresent: []string{"content-type", "content-encoding", "content-digest;req", "grpc-status"},
 		Lifetime:  Lifetime,
 	}
 }
@@ -87,7 +87,7 @@ func ResponsePolicy() Policy {
 	return Policy{
 		Tag:          TagResponse,
 		Require:      append([]string{"@status", "content-digest"}, binding()...),
-		IfPresent:    []string{"content-type", "content-encoding", "content-digest;req"},
+		IfPresent:    []string{"content-type", "content-encoding", "content-digest;req", "grpc-status"},
 		MaxAge:       Lifetime,
 		Skew:         Skew,
 		RequireNonce: true,
@@ -119,7 +119,7 @@ func TailProfile() Profile {
 	p := ResponseProfile()
 	p.Label = "sp-tail"
 	p.Cover = append([]string{"@status", "content-digest;tr"}, binding()...)
-	p.IfPresent = []string{"content-digest;req"}
+	p.IfPresent = []string{"content-digest;req", "grpc-status;tr"}
 	return p
 }
 
@@ -127,6 +127,6 @@ func TailProfile() Profile {
 func TailPolicy() Policy {
 	p := ResponsePolicy()
 	p.Require = append([]string{"@status", "content-digest;tr"}, binding()...)
-	p.IfPresent = []string{"content-digest;req"}
+	p.IfPresent = []string{"content-digest;req", "grpc-status;tr"}
 	return p
 }

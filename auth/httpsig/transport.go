@@ -29,6 +29,10 @@ type Transport struct {
 	Base http.RoundTripper // http.DefaultTransport if nil
 	Key  *Key              // signs requests; required
 
+	// Cover are further fields that are signed where a request has them, by their
+	// lower-case names: those that a route demands, such as authorization.
+	Cover []string
+
 	// ResponseKey finds the keys of those who sign responses. If nil, that is Key.
 	ResponseKey func(id string) *Key
 
@@ -88,7 +92,9 @@ func (t *Transport) prepare() {
 		t.fault = errors.New("the transport has no key")
 		return
 	}
-	if t.signer, t.fault = NewSigner(RequestProfile(), t.Now); t.fault != nil {
+	profile := RequestProfile()
+	profile.IfPresent = append(profile.IfPresent, t.Cover...)
+	if t.signer, t.fault = NewSigner(profile, t.Now); t.fault != nil {
 		return
 	}
 	o := VerifierOptions{Key: t.ResponseKey, Now: t.Now}

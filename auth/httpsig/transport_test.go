@@ -204,6 +204,31 @@ func TestTransportSplice(t *testing.T) {
 	}
 }
 
+// Fields that a route demands are signed where a request has them.
+func TestTransportCover(t *testing.T) {
+	base := roundTrip(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200, Body: http.NoBody, Header: http.Header{"Input": r.Header["Signature-Input"]}}, nil
+	})
+	transport := &httpsig.Transport{Base: base, Key: secretKey(t, "k1"), AcceptUnsigned: true, Cover: []string{"authorization", "x-tenant"}}
+	request, err := http.NewRequest("GET", "http://h/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Tenant", "blue")
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `sp=("@method" "@authority" "@path" "@query" "content-digest" "x-tenant");`
+	if got := response.Header.Get("Input"); !strings.HasPrefix(got, want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	transport = &httpsig.Transport{Base: base, Key: secretKey(t, "k1"), Cover: []string{"content-type"}}
+	if _, err := transport.RoundTrip(request); err == nil {
+		t.Error("a field was to be signed twice")
+	}
+}
+
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -27,6 +27,8 @@ type Principal struct {
 	// is absent or an object. Nil means that the proof carries no claims.
 	Claim func(path string) []string
 
+	full string // what String gives, if it was made before
+
 	// KeyID names the key that the proof was checked with, for the audit record.
 	KeyID string
 	// Expires is when the proof ends; zero means never.
@@ -45,11 +47,18 @@ func (p *Principal) String() string {
 	if p.IsZero() {
 		return ""
 	}
+	if p.full != "" {
+		return p.full
+	}
 	if p.Source == "anonymous" {
 		return "anonymous"
 	}
 	return p.Source + ":" + p.Name
 }
+
+// Settle makes the qualified name once, for a principal of many requests. Source and
+// Name must not change afterwards.
+func (p *Principal) Settle() { p.full = p.String() }
 
 // Kind is the kind of proof: "bearer" for the token of an issuer, otherwise the
 // source without its name, such as "cert".

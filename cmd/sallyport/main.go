@@ -105,16 +105,17 @@ that model, and hands the request on. One YAML file says all: gateway.yaml.`,
 	// The root runs only to refuse what is no command; its usage shows commands alone.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newServe(), newInit(), newCheck(), newCert(), demo.Command(), newHealthcheck(), newSign(), newVerify(), newVersion())
+	root.AddCommand(newServe(), newInit(), newCheck(), newCert(), demo.Command(), newHealthcheck(), newKeygen(), newSign(), newVerify(), newVersion())
 	for _, c := range root.Commands() {
 		if !c.HasSubCommands() {
 			c.Args = noArgs
 		}
 	}
+	root.AddCommand(newCurl()) // which takes an argument
 	return root
 }
 
-// noArgs refuses arguments: all of our commands take flags alone.
+// noArgs refuses arguments: nearly all of our commands take flags alone.
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usageError{fmt.Errorf("%s takes no argument, found %q", c.Name(), args[0])}

@@ -43,16 +43,21 @@ func serve(ctx context.Context, path string, records io.Writer, log *slog.Logger
 		// What New found in files is told with lines, if the check finds it too.
 		return errors.Join(config.CheckFiles(), err)
 	}
-	tuneMemory()
+	tuneMemory(config.MemoryBudget())
 	return g.Run(ctx)
 }
 
 // tuneMemory lets the heap grow to five times what is live before it is
 // collected, unless GOGC says otherwise. A gateway has little that lives long:
 // at Go's own setting it collects many times a second, for 4 % of its CPU time.
-func tuneMemory() {
+//
+// Near the budget it is collected more often, unless GOMEMLIMIT says otherwise.
+func tuneMemory(budget int64) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
+	}
+	if budget > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(budget / 10 * 9)
 	}
 }
 

@@ -1,12 +1,7 @@
 package main
 
 import (
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -65,7 +60,7 @@ func (s *toSign) print(stdin io.Reader, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.message(stdin)
+	m, _, err := s.message(stdin)
 	if err != nil {
 		return err
 	}
@@ -103,20 +98,15 @@ func (s *toSign) print(stdin io.Reader, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// message is the request without its signature.
-func (s *toSign) message(stdin io.Reader) (*httpsig.Message, error) {
-	u, err := url.Parse(s.url)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, usageError{fmt.Errorf("--url %q: want such as https://models.example.com/v1/models", s.url)}
-	}
-	for part := range strings.SplitSeq(u.EscapedPath(), "/") {
-		if part == "." || part == ".." {
-			return nil, usageError{fmt.Errorf("--url %q: curl removes dot segments, and what was signed would not be what is sent", s.url)}
-		}
+// message is the request without its signature, and its content.
+func (s *toSign) message(stdin io.Reader) (*httpsig.Message, []byte, error) {
+	u, err := parseTarget("URL", s.url)
+	if err != nil {
+		return nil, nil, usageError{err}
 	}
 	content, err := readData(s.data, stdin)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m := &httpsig.Message{Method: s.method, Scheme: u.Scheme, Authority: u.Host}
 	if m.Method == "" {
@@ -128,7 +118,7 @@ func (s *toSign) message(stdin io.Reader) (*httpsig.Message, error) {
 	m.Path, m.Query, m.HasQuery = strings.Cut(u.RequestURI(), "?")
 	lines, err := s.lines()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if _, ok := lines.Line("content-type", 0); !ok && s.data != "" {
 		// Otherwise curl would send one that was not signed.
@@ -139,7 +129,25 @@ func (s *toSign) message(stdin io.Reader) (*httpsig.Message, error) {
 		lines = append(lines, httpsig.Line{Name: "Content-Type", Value: kind})
 	}
 	m.Fields = append(lines, httpsig.Line{Name: "Content-Digest", Value: httpsig.ContentDigest(content)})
-	return m, nil
+	return m, content, nil
+}
+
+// parseTarget reads the URL of a request, as it will be sent.
+func parseTarget(flag, text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, fmt.Errorf("%s %q: want such as https://models.example.com/v1/models", flag, text)
+	}
+	if u.User != nil {
+		// The text is not repeated: it holds a password.
+		return nil, fmt.Errorf("%s: a user in it would be sent as another credential, and not be signed", flag)
+	}
+	for part := range strings.SplitSeq(u.EscapedPath(), "/") {
+		if part == "." || part == ".." {
+			return nil, fmt.Errorf("%s %q: curl removes dot segments, and what was signed would not be what is sent", flag, text)
+		}
+	}
+	return u, nil
 }
 
 // lines are the headers given. Those that are made here, or that parties on the
@@ -181,46 +189,4 @@ func readData(data string, stdin io.Reader) ([]byte, error) {
 		return nil, fmt.Errorf("reading the content: %w", err)
 	}
 	return content, nil
-}
-
-// readKey reads a key from a file, or from a variable of the environment: env:NAME.
-// No error shows what was read.
-func readKey(id, from string) (*httpsig.Key, error) {
-	var text []byte
-	if name, ok := strings.CutPrefix(from, "env:"); ok {
-		if text = []byte(os.Getenv(name)); len(text) == 0 {
-			return nil, fmt.Errorf("reading the key: the variable %s is not set", name)
-		}
-	} else {
-		var err error
-		if text, err = os.ReadFile(from); err != nil {
-			return nil, fmt.Errorf("reading the key: %w", err)
-		}
-	}
-	if block, _ := pem.Decode(text); block != nil {
-		return pemKey(id, block)
-	}
-	secret, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil {
-		return nil, fmt.Errorf("reading the key from %s: neither base64 nor PEM", from)
-	}
-	return httpsig.HMACKey(id, secret)
-}
-
-func pemKey(id string, block *pem.Block) (*httpsig.Key, error) {
-	switch block.Type {
-	case "PRIVATE KEY":
-		if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
-			if private, ok := key.(ed25519.PrivateKey); ok {
-				return httpsig.Ed25519Key(id, private)
-			}
-		}
-	case "PUBLIC KEY":
-		if key, err := x509.ParsePKIXPublicKey(block.Bytes); err == nil {
-			if public, ok := key.(ed25519.PublicKey); ok {
-				return httpsig.Ed25519PublicKey(id, public)
-			}
-		}
-	}
-	return nil, errors.New("reading the key: the PEM holds no Ed25519 key")
 }

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,31 +13,41 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// toVerify is one captured request and what it is to be compared with.
+// toVerify is one captured request, or the answer to it, and what that is to be
+// compared with.
 type toVerify struct {
-	secret, head, scheme, tag, at, base string
-	explain                             bool
+	secret, public, head, response, vector, scheme, tag, at, base string
+	explain                                                       bool
 }
 
 func newVerify() *cobra.Command {
 	var v toVerify
 	c := &cobra.Command{
 		Use:   "verify --secret FILE < REQUEST",
-		Short: "Verify a captured request, and explain why its signature does not match",
+		Short: "Verify a captured request or answer, and explain why its signature does not match",
 		Long: `Verify the signature of a request as it was sent: request line, headers, and after
 an empty line the content, if it is to be compared with its digest. Output of
-curl -v is understood too.
+curl -v, and of sallyport curl -v, is understood too.
+
+With --response it is the answer in that file that is verified, as curl -i or -v
+shows it; the request is the one that it answers. With --vector it is a test vector
+as sallyport keygen makes it.
 
 With --explain it shows the signature base as the gateway computes it. If that is
 not what was signed, it shows what was, and where the two part: taken from --base,
 which many libraries can print, or found among common mistakes.`,
 		Example: `  sallyport verify --secret alice.key --explain < request.txt
-  curl -v -H @headers https://models.example.com/ 2>&1 | sallyport verify --secret alice.key --explain`,
+  curl -v -H @headers https://models.example.com/ 2>&1 | sallyport verify --secret alice.key --explain
+  sallyport verify --public-key gateway.pem --response answer.txt --at 2026-11-24T12:00:00Z < request.txt
+  sallyport verify --secret acme-2026-11.secret --vector test-vector.json`,
 		RunE: func(c *cobra.Command, _ []string) error { return v.run(c.InOrStdin(), c.OutOrStdout()) },
 	}
 	f := c.Flags()
-	f.StringVar(&v.secret, "secret", "", "the file that holds the key, or env:NAME (needed)")
+	f.StringVar(&v.secret, "secret", "", "the file that holds the key, or env:NAME (needed, or --public-key)")
+	f.StringVar(&v.public, "public-key", "", "the file with the signer's public key, in PEM or as a gateway publishes it")
 	f.StringVar(&v.head, "head", "", "the file that holds the request; standard input if empty")
+	f.StringVar(&v.response, "response", "", "the file that holds the answer to be verified; may be the same")
+	f.StringVar(&v.vector, "vector", "", "the file that holds a test vector")
 	f.StringVar(&v.scheme, "scheme", "https", "how the client reached the gateway")
 	f.StringVar(&v.tag, "tag", httpsig.TagRequest, "what the signature is for")
 	f.StringVar(&v.at, "at", "", "when it arrived, such as 2026-11-24T12:00:00Z; now if empty")
@@ -47,45 +57,88 @@ which many libraries can print, or found among common mistakes.`,
 }
 
 func (v *toVerify) run(stdin io.Reader, out io.Writer) error {
-	if v.secret == "" {
-		return usageError{errors.New("--secret is needed")}
+	now, err := v.check()
+	if err != nil {
+		return err
 	}
-	if v.scheme != "https" && v.scheme != "http" {
-		return usageError{fmt.Errorf("--scheme %q: want https or http", v.scheme)}
+	subject := &captured{tag: v.tag, policy: httpsig.RequestPolicy()}
+	if v.vector != "" {
+		subject, now, err = v.readVector(subject)
+	} else {
+		subject.Message, subject.content, err = v.read(stdin)
 	}
-	now := time.Now()
-	if v.at != "" {
-		var err error
-		if now, err = time.Parse(time.RFC3339, v.at); err != nil {
-			return usageError{fmt.Errorf("--at %q: want such as 2026-11-24T12:00:00Z", v.at)}
-		}
+	if err == nil && v.response != "" {
+		subject, err = v.readResponse(subject.Message)
 	}
-	m, content, err := v.read(stdin)
 	if err != nil {
 		return err
 	}
 	var text strings.Builder
-	failed := v.verify(&text, m, content, now)
+	failed := v.verify(&text, subject, now)
 	if _, err := io.WriteString(out, text.String()); err != nil {
 		return fmt.Errorf("writing: %w", err)
 	}
 	return failed
 }
 
-// verify says what a gateway would, and more.
-func (v *toVerify) verify(out *strings.Builder, m *httpsig.Message, content *string, now time.Time) error {
-	var key *httpsig.Key
-	var fault error
-	policy := httpsig.RequestPolicy()
-	policy.Tag = v.tag
-	policy.Algorithms = []httpsig.Algorithm{httpsig.HMACSHA256, httpsig.Ed25519}
-	lookup := func(id string) *httpsig.Key {
-		if key == nil && fault == nil {
-			key, fault = readKey(id, v.secret)
-		}
-		return key
+// check refuses a command line that asks for nothing, or for two things.
+func (v *toVerify) check() (now time.Time, err error) {
+	now = time.Now()
+	switch {
+	case v.secret == "" && v.public == "":
+		return now, usageError{errors.New("--secret or --public-key is needed")}
+	case v.secret != "" && v.public != "":
+		return now, usageError{errors.New("--secret and --public-key: one key signed, so give one")}
+	case v.vector != "" && (v.response != "" || v.head != "" || v.at != "" || v.base != ""):
+		return now, usageError{errors.New("--vector holds request, time and base; leave the others out")}
+	case v.scheme != "https" && v.scheme != "http":
+		return now, usageError{fmt.Errorf("--scheme %q: want https or http", v.scheme)}
 	}
-	verifier, err := httpsig.NewVerifier(policy, httpsig.VerifierOptions{
+	if v.at != "" {
+		if now, err = time.Parse(time.RFC3339, v.at); err != nil {
+			return now, usageError{fmt.Errorf("--at %q: want such as 2026-11-24T12:00:00Z", v.at)}
+		}
+	}
+	return now, nil
+}
+
+// captured is what is to be verified.
+type captured struct {
+	*httpsig.Message
+	content *string // nil: not given
+	tag     string
+	policy  httpsig.Policy
+	nonce   string // that an answer must echo
+	base    string // what the signer says that it signed; "" if it does not
+	note    string // to be said when all is well
+}
+
+// keys finds the key that was given. fault is set once it cannot be read.
+func (v *toVerify) keys(fault *error) func(id string) *httpsig.Key {
+	return func(id string) *httpsig.Key {
+		if *fault != nil {
+			return nil
+		}
+		if v.public == "" {
+			var key *httpsig.Key
+			key, *fault = readKey(id, v.secret)
+			return key
+		}
+		find, err := readPublic(v.public)
+		if *fault = err; err != nil {
+			return nil
+		}
+		return find(id)
+	}
+}
+
+// verify says what the receiver would, and more.
+func (v *toVerify) verify(out *strings.Builder, c *captured, now time.Time) error {
+	var fault error
+	lookup := v.keys(&fault)
+	c.policy.Tag = c.tag
+	c.policy.Algorithms = []httpsig.Algorithm{httpsig.HMACSHA256, httpsig.Ed25519}
+	verifier, err := httpsig.NewVerifier(c.policy, httpsig.VerifierOptions{
 		Key:       lookup,
 		Authority: func(string) bool { return true },
 		Now:       func() time.Time { return now },
@@ -93,29 +146,42 @@ func (v *toVerify) verify(out *strings.Builder, m *httpsig.Message, content *str
 	if err != nil {
 		return usageError{err}
 	}
-	s, refused := verifier.Verify(m)
+	var s *httpsig.Signature
+	var refused error
+	if c.Status != 0 {
+		s, refused = verifier.VerifyResponse(c.Message, c.nonce, false)
+	} else {
+		s, refused = verifier.Verify(c.Message)
+	}
 	if fault != nil {
 		return fault
 	}
-	if refused == nil {
-		refused = matches(m, content)
+	if refused == nil && c.digested() {
+		refused = matches(c.Message, c.content)
 	}
 	if refused == nil {
-		fmt.Fprintf(out, "good: signed by %s, %s, covering %s\n", s.Key.ID(), s.Key.Algorithm(), strings.Join(s.Components(), " "))
+		fmt.Fprintf(out, "good: signed by %s, %s, covering %s\n%s", s.Key.ID(), s.Key.Algorithm(), strings.Join(s.Components(), " "), c.note)
 	}
 	if v.explain {
-		if err := v.explainBase(out, m, lookup); err != nil && refused == nil {
+		if err := v.explainBase(out, c, lookup); err != nil && refused == nil {
 			return err
 		}
 		if fault != nil {
 			return fault
 		}
 	}
-	if refused != nil {
-		return fmt.Errorf("refused: %w", refused)
+	var bad *httpsig.Error
+	switch {
+	case refused == nil:
+		return nil
+	case errors.As(refused, &bad) && bad.Code == httpsig.Stale && v.at == "":
+		return fmt.Errorf("refused: %w; --at says when it arrived", refused)
 	}
-	return nil
+	return fmt.Errorf("refused: %w", refused)
 }
+
+// digested says whether the signature is over a digest of the content.
+func (c *captured) digested() bool { return slices.Contains(c.policy.Require, "content-digest") }
 
 // matches compares the content, if it was given, with its digest.
 func matches(m *httpsig.Message, content *string) error {
@@ -124,64 +190,4 @@ func matches(m *httpsig.Message, content *string) error {
 		return err
 	}
 	return digests.Match([]byte(*content))
-}
-
-// read reads a request. The content is nil if none was given.
-func (v *toVerify) read(stdin io.Reader) (*httpsig.Message, *string, error) {
-	var text []byte
-	var err error
-	if v.head == "" {
-		text, err = io.ReadAll(stdin)
-	} else {
-		text, err = os.ReadFile(v.head)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading the request: %w", err)
-	}
-	head, rest, whole := strings.Cut(strings.ReplaceAll(sent(string(text)), "\r\n", "\n"), "\n\n")
-	first, fields, _ := strings.Cut(strings.TrimLeft(head, "\n"), "\n")
-	words := strings.Fields(first)
-	if len(words) < 2 || !strings.HasPrefix(words[1], "/") {
-		return nil, nil, errors.New(`reading the request: want it to begin such as "POST /v1/models HTTP/1.1"`)
-	}
-	m := &httpsig.Message{Method: words[0], Scheme: v.scheme}
-	m.Path, m.Query, m.HasQuery = strings.Cut(words[1], "?")
-	var lines httpsig.Lines
-	for line := range strings.Lines(fields) {
-		name, value, ok := strings.Cut(strings.TrimRight(line, "\n"), ":")
-		if !ok {
-			return nil, nil, fmt.Errorf("reading the request: %q is no header", strings.TrimSpace(line))
-		}
-		lines = append(lines, httpsig.Line{Name: name, Value: strings.Trim(value, " \t")})
-	}
-	m.Fields = lines
-	if m.Authority, _ = lines.Line("host", 0); m.Authority == "" {
-		return nil, nil, errors.New("reading the request: it has no Host")
-	}
-	if !whole {
-		return m, nil, nil
-	}
-	content := rest
-	if _, after, ok := strings.Cut(string(text), "\r\n\r\n"); ok {
-		content = after // byte for byte
-	}
-	return m, &content, nil
-}
-
-// sent gives what curl -v says that it sent, or all of another text.
-func sent(text string) string {
-	if !strings.Contains("\n"+text, "\n> ") {
-		return text
-	}
-	var lines []string
-	for line := range strings.Lines(text) {
-		after, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n "), ">")
-		switch {
-		case ok && after == "":
-			return strings.Join(lines, "\n") // the first request of several
-		case ok:
-			lines = append(lines, strings.TrimPrefix(after, " "))
-		}
-	}
-	return strings.Join(lines, "\n")
 }

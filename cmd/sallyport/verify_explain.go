@@ -9,14 +9,18 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// explainBase shows the signature base that the gateway computes, and where it
-// parts from what was signed.
-func (v *toVerify) explainBase(out *strings.Builder, m *httpsig.Message, key func(id string) *httpsig.Key) error {
-	e, err := httpsig.Explain(m, v.tag)
+// explainBase shows the signature base that the verifying side computes, and where
+// it parts from what was signed.
+func (v *toVerify) explainBase(out *strings.Builder, c *captured, key func(id string) *httpsig.Key) error {
+	e, err := httpsig.Explain(c.Message, c.tag)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "the gateway computes, for signature %s of key %s:\n", e.Label, e.KeyID)
+	verifier, signer := "gateway", "client"
+	if c.Status != 0 {
+		verifier, signer = signer, verifier
+	}
+	fmt.Fprintf(out, "the %s computes, for signature %s of key %s:\n", verifier, e.Label, e.KeyID)
 	number(out, e.Base)
 	k := key(e.KeyID)
 	if k == nil {
@@ -27,28 +31,40 @@ func (v *toVerify) explainBase(out *strings.Builder, m *httpsig.Message, key fun
 		return nil
 	}
 	theirs, why := "", "what was signed, found by trying common mistakes:"
-	if v.base != "" {
-		text, err := os.ReadFile(v.base)
+	if c.base != "" || v.base != "" {
+		text, err := c.signersBase(v.base)
 		if err != nil {
-			return fmt.Errorf("reading the client's base: %w", err)
+			return err
 		}
-		theirs, why = strings.TrimSuffix(string(text), "\n"), "the client's base:"
-		if !k.Signed(theirs, e.Signature) && !k.Signed(string(text), e.Signature) {
-			why = "the client's base, which is not what was signed either; is the key the same on both sides?"
+		theirs, why = strings.TrimSuffix(text, "\n"), "the "+signer+"'s base:"
+		if !k.Signed(theirs, e.Signature) && !k.Signed(text, e.Signature) {
+			why = "the " + signer + "'s base, which is not what was signed either; is the key the same on both sides?"
 		}
 	} else {
-		guess := guesser{message: m, key: k, signature: e.Signature, lines: strings.Split(e.Base, "\n")}
+		guess := guesser{message: c.Message, key: k, signature: e.Signature, lines: strings.Split(e.Base, "\n")}
 		theirs = guess.find()
 	}
 	if theirs == "" {
 		fmt.Fprintln(out, "the signature is not that of this base, nor of one with common mistakes; compare the keys,\n"+
-			"or have the client print its signature base and give it with --base")
+			"or have the "+signer+" print its signature base and give it with --base")
 		return nil
 	}
 	fmt.Fprintln(out, why)
 	number(out, theirs)
-	part(out, e.Base, theirs)
+	part(out, [2]string{verifier, signer}, e.Base, theirs)
 	return nil
+}
+
+// signersBase is what the signer says that it signed.
+func (c *captured) signersBase(file string) (string, error) {
+	if file == "" {
+		return c.base, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("reading the signature base: %w", err)
+	}
+	return string(text), nil
 }
 
 // number writes lines with their numbers, quoted where they hold what cannot be seen.
@@ -66,8 +82,8 @@ func visible(line string) string {
 	return quoted
 }
 
-// part says where two bases differ, line by line.
-func part(out *strings.Builder, ours, theirs string) {
+// part says where two bases differ, line by line. sides are who computed which.
+func part(out *strings.Builder, sides [2]string, ours, theirs string) {
 	if ours == theirs {
 		fmt.Fprintln(out, "they are the same")
 	}
@@ -87,7 +103,7 @@ func part(out *strings.Builder, ours, theirs string) {
 		for n < len(mine) && n < len(other) && mine[n] == other[n] {
 			n++
 		}
-		fmt.Fprintf(out, "they part at line %d, byte %d:\n  gateway  %s\n  client   %s\n", i+1, n+1, visible(mine), visible(other))
+		fmt.Fprintf(out, "they part at line %d, byte %d:\n  %-7s  %s\n  %-7s  %s\n", i+1, n+1, sides[0], visible(mine), sides[1], visible(other))
 	}
 }
 
@@ -144,6 +160,9 @@ func (g *guesser) try(lines []string, from, changes int) string {
 // others are values that careless signers give to a component.
 func (g *guesser) others(name, value string) []string {
 	m := g.message
+	if of, ok := strings.CutSuffix(name, `";req`); ok && m.Request != nil {
+		name, m = of, m.Request
+	}
 	host, _, _ := strings.Cut(value, ":")
 	path, err := url.PathUnescape(m.Path)
 	if err != nil {

@@ -38,6 +38,11 @@ func (l *InFlight) Len() int { return int(l.now.Load()) }
 type ConnsConfig struct {
 	Total      int // at once; zero or less refuses all: memory would have no bound
 	PerAddress int // at once from one client address, see [Key]; zero or less: no bound but Total
+	// Accepts bounds how many come in a time from all clients, and
+	// AcceptsPerAddress from one; nil: no bound. A handshake costs more than a request.
+	Accepts, AcceptsPerAddress *Rate
+	// Spent says whether the process has no memory left for more; nil: never.
+	Spent func() bool
 	// Exempt are not counted by address: balancers, behind which are many clients.
 	Exempt []netip.Prefix
 }
@@ -60,6 +65,9 @@ func NewConns(c ConnsConfig) *Conns {
 // Enter takes a place for a connection from a and says whether there was one.
 // Who got one must [Conns.Leave] with the same address.
 func (c *Conns) Enter(a netip.Addr) bool {
+	if !c.timely(a) || c.config.Spent != nil && c.config.Spent() {
+		return false
+	}
 	key, counted := c.key(a)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,6 +82,22 @@ func (c *Conns) Enter(a netip.Addr) bool {
 		c.byAddr[key] = n + 1
 	}
 	c.total++
+	return true
+}
+
+// timely says whether connections do not come too fast. One address's share is
+// looked at first, so that it cannot use up that of all.
+func (c *Conns) timely(a netip.Addr) bool {
+	if r := c.config.AcceptsPerAddress; r != nil && !c.exempt(a.Unmap()) {
+		if _, ok := r.AllowAddr(a); !ok {
+			return false
+		}
+	}
+	if r := c.config.Accepts; r != nil {
+		if _, ok := r.Allow(""); !ok {
+			return false
+		}
+	}
 	return true
 }
 
@@ -105,13 +129,19 @@ func (c *Conns) key(a netip.Addr) (netip.Addr, bool) {
 	if c.config.PerAddress <= 0 {
 		return a, false
 	}
-	a = a.Unmap()
-	for _, p := range c.config.Exempt {
-		if p.Contains(a) {
-			return a, false
-		}
+	if a = a.Unmap(); c.exempt(a) {
+		return a, false
 	}
 	return Key(a), true
+}
+
+func (c *Conns) exempt(a netip.Addr) bool {
+	for _, p := range c.config.Exempt {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // Key is what stands for a client in limits by address: the address itself for

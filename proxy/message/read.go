@@ -27,8 +27,11 @@ var (
 	ErrTooManyLines = errors.New("too many fields")
 )
 
-// MaxFields is how many field lines a head may have.
+// MaxFields is how many field lines a head may have where an engine is not told
+// otherwise, and mostFields how many it may have in any case.
 const MaxFields = 128
+
+const mostFields = 1000
 
 // Settle gives a head that an engine has filled its one reading: it checks the
 // method, target and fields, computes Path, Query, Authority and Host, and
@@ -93,7 +96,7 @@ func (h *Head) settleTarget() error {
 }
 
 func (h *Head) settleFields() error {
-	if len(h.Fields) > MaxFields {
+	if len(h.Fields) > mostFields {
 		return ErrTooManyLines
 	}
 	cookies := 0

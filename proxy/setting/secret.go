@@ -45,7 +45,7 @@ func (s Secret) place() secretPlace {
 func (s Secret) IsZero() bool { return s.at == nil }
 
 // Read reads the secret now and trims one newline from its end. An absent or
-// empty secret is an error, and so is a file that others may write. Errors name
+// empty secret is an error, and so is a file that others than its owner may write. Errors name
 // the place, never the content.
 func (s Secret) Read() ([]byte, error) {
 	p := s.place()
@@ -129,8 +129,8 @@ func readSecretFile(name string) ([]byte, error) {
 	if info, err = f.Stat(); err != nil {
 		return nil, fmt.Errorf("reading a secret: %w", err)
 	}
-	if info.Mode().Perm()&0o002 != 0 {
-		return nil, fmt.Errorf("file %s can be written by every user of this machine; chmod o-w %s", name, name)
+	if info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("file %s can be written by others than its owner; chmod go-w %s", name, name)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {

@@ -74,6 +74,7 @@ func TestSecretRead(t *testing.T) {
 		{"one newline only", file("b", "s\n\n", 0o400), "s\n"},
 		{"windows newline", file("c", "s\r\n", 0o400), "s"},
 		{"writable by others", file("d", "s", 0o602), ""},
+		{"writable by its group", file("d", "s", 0o620), ""},
 		{"readable by others", file("e", "s", 0o444), "s"},
 		{"empty", file("f", "\n", 0o400), ""},
 		{"too large", file("g", strings.Repeat("x", maxSecret+1), 0o400), ""},

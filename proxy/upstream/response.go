@@ -19,6 +19,8 @@ type Response struct {
 	Body message.Body
 	// Endpoint is the URL of the server that answered.
 	Endpoint string
+	// Host is the Host field by which it was asked.
+	Host string
 
 	ask h1.Request
 	e   *endpoint
@@ -33,7 +35,7 @@ type Response struct {
 // begin hands the exchange that runs on c to the caller.
 func (r *Response) begin(e *endpoint, c *conn) {
 	r.e, r.c = e, c
-	r.Head, r.Body, r.Endpoint = r.x.Head, (*content)(r), e.label
+	r.Head, r.Body, r.Endpoint, r.Host = r.x.Head, (*content)(r), e.label, r.ask.Host
 }
 
 // beginShared does so for one over HTTP/2.

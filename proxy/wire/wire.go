@@ -67,11 +67,18 @@ type Cutter interface {
 	CutAs(code uint32)
 }
 
+// NewConn is the Conn of a peer.
+func NewConn(peer netip.AddrPort) Conn {
+	return Conn{Peer: peer, Address: peer.Addr().Unmap().String()}
+}
+
 // Conn tells about the connection that a request came on. It is shared by the
 // requests of that connection and must not be modified.
 type Conn struct {
-	Peer netip.AddrPort       // the client, or the balancer in front of it
-	TLS  *tls.ConnectionState // nil without TLS
+	Peer netip.AddrPort // the client, or the balancer in front of it
+	// Address is the peer's address as text, IPv4 as such.
+	Address string
+	TLS     *tls.ConnectionState // nil without TLS
 }
 
 // Reset is the error of a message that its sender cut with a reason: over HTTP/2, an

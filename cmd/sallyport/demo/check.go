@@ -43,27 +43,30 @@ func (d *demo) callAll(ctx context.Context) error {
 	defer client.CloseIdleConnections()
 	table := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "CALL\tWANT\tGOT\t")
-	surprises, admitted := 0, 0
+	var rows []row
 	for _, c := range calls {
-		got, verdict := d.call(ctx, client, c), ""
 		want := strings.TrimSpace(fmt.Sprint(c.status, " ", c.why))
 		if c.status == http.StatusOK {
 			want += " predictions"
+		}
+		rows = append(rows, row{c.name, want, d.call(ctx, client, c)})
+	}
+	rows = append(rows, d.signedRows(ctx, client)...)
+	surprises, admitted := 0, 0
+	for _, r := range rows {
+		if strings.HasPrefix(r.want, "200 ") {
 			admitted++
 		}
-		if got != want {
+	}
+	rows = append(rows, row{"calls that reached the model server", fmt.Sprint(admitted), fmt.Sprint(d.models.Served())})
+	for _, r := range rows {
+		verdict := ""
+		if r.got != r.want {
 			surprises++
 			verdict = "surprise"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", c.name, want, got, verdict)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", r.name, r.want, r.got, verdict)
 	}
-	reached := d.models.Served()
-	verdict := ""
-	if reached != int64(admitted) {
-		surprises++
-		verdict = "surprise"
-	}
-	fmt.Fprintf(table, "calls that reached the model server\t%d\t%d\t%s\n", admitted, reached, verdict)
 	if err := table.Flush(); err != nil {
 		return err
 	}
@@ -162,8 +165,7 @@ func (d *demo) call(ctx context.Context, client *http.Client, c call) string {
 	}
 	got := fmt.Sprint(answer.StatusCode)
 	if answer.StatusCode == http.StatusOK {
-		var result struct{ Predictions []float64 }
-		if json.Unmarshal(body, &result) == nil && slices.Equal(result.Predictions, []float64{2.5, 3, 4.5}) {
+		if predicts(body) {
 			return got + " predictions"
 		}
 		return got + " something else"
@@ -172,4 +174,10 @@ func (d *demo) call(ctx context.Context, client *http.Client, c call) string {
 		got += " " + c.why
 	}
 	return got
+}
+
+// predicts says whether a body holds what the model makes of predictBody.
+func predicts(body []byte) bool {
+	var result struct{ Predictions []float64 }
+	return json.Unmarshal(body, &result) == nil && slices.Equal(result.Predictions, []float64{2.5, 3, 4.5})
 }

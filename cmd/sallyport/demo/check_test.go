@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net/http"
@@ -31,7 +32,7 @@ func TestCheckSeesSurprises(t *testing.T) {
 		{"admits everyone", func(d *demo, w http.ResponseWriter, r *http.Request) {
 			d.models.served.Add(1)
 			io.WriteString(w, predictions)
-		}, []string{"no token", "a token of a forger", "calls that reached the model server"}},
+		}, []string{"no token", "a token of a forger", "a signed request", "the same signed request again", "a signed request with another body", "calls that reached the model server"}},
 		{"refuses everyone", func(d *demo, w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 			w.WriteHeader(http.StatusUnauthorized)
@@ -45,7 +46,8 @@ func TestCheckSeesSurprises(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out bytes.Buffer
-			d := &demo{out: &out, models: NewModelServer(), secret: "s3cret", root: filepath.Join(t.TempDir(), "root.pem")}
+			dir := t.TempDir()
+			d := &demo{out: &out, models: NewModelServer(), secret: "s3cret", dir: dir, root: filepath.Join(dir, "root.pem")}
 			certificate := newCertificate(t)
 			front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serve(d, w, r) }))
 			front.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
@@ -54,7 +56,7 @@ func TestCheckSeesSurprises(t *testing.T) {
 			d.front = front.Listener
 			issuer := httptest.NewUnstartedServer(nil)
 			d.issuerAt = issuer.Listener
-			if err := d.newIssuer(); err != nil {
+			if err := errors.Join(d.newIssuer(), d.newKey()); err != nil {
 				t.Fatal(err)
 			}
 			issuer.Config.Handler = d.issuer

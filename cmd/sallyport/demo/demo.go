@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/auth/httpsig"
 	"sallyport/proxy"
 )
 
@@ -43,8 +44,8 @@ func Command() *cobra.Command {
 		Short: "Run the gateway on loopback with an issuer and a model server to try it on",
 		Long: `Run, in one process and on loopback only, a small OpenID issuer, a model server
 that speaks TensorFlow Serving's REST API, and the gateway in front of it, with a
-certificate of a local authority. Two curl lines that can be pasted are printed:
-one with a token, one without. Ctrl-C ends it.`,
+certificate of a local authority. Lines that can be pasted are printed: a call with
+a token, one without, and one that is signed. Ctrl-C ends it.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d.listenGiven = c.Flags().Changed("listen")
@@ -69,8 +70,9 @@ type demo struct {
 	front, issuerAt, modelsAt net.Listener
 	issuer                    *Issuer
 	models                    *ModelServer
-	secret                    string // of the client
-	config                    string // path of the gateway's configuration
+	secret                    string       // of the client
+	key                       *httpsig.Key // of the partner
+	config                    string       // path of the gateway's configuration
 	gateway                   *proxy.Gateway
 	root                      string // path of the local authority's certificate
 }
@@ -172,6 +174,9 @@ func (d *demo) build() (err error) {
 	if err := d.newIssuer(); err != nil {
 		return err
 	}
+	if err := d.newKey(); err != nil {
+		return err
+	}
 	d.config = filepath.Join(d.dir, "demo-gateway.yaml")
 	if err := os.WriteFile(d.config, d.gatewayYAML(), 0o600); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
@@ -217,15 +222,22 @@ drain: 5s
 issuers:
   demo: {url: %q, audience: %s}
 
+signing_keys:
+  %s: {principal: %s, secret: {file: %q}}
+integrity: {state: %q}
+
 upstreams:
   tf: {serves: tensorflow, rest: %q}
 
 routes:
   - host: %s
     upstream: tf
-    callers: issuer/demo
-    rules: [{allow: [get, post], who: {scope: %s}}]
-`, d.front.Addr(), filepath.Join(d.dir, "ca"), "http://"+d.issuerAt.Addr().String(), audience, "http://"+d.modelsAt.Addr().String(), host, scopePredict)
+    callers: [issuer/demo, key/%s]    # a token, or a signed request
+    rules:
+      - {allow: [get, post], who: {scope: %s}}
+      - {allow: [get, post], who: {principal: "key:%s"}}
+`, d.front.Addr(), filepath.Join(d.dir, "ca"), "http://"+d.issuerAt.Addr().String(), audience, partnerID, partner, d.keyFile(), d.nonceFile(),
+		"http://"+d.modelsAt.Addr().String(), host, partner, scopePredict, partner)
 }
 
 // listenAs hands the gateway the port that is open already.
@@ -269,6 +281,10 @@ func (d *demo) explain() error {
 	if err != nil {
 		return err
 	}
+	own, err := os.Executable()
+	if err != nil {
+		own = "sallyport"
+	}
 	curl := "curl -i --cacert " + shell(d.root)
 	call := "-d " + shell(predictBody) + " " + d.url() + predictPath
 	_, err = fmt.Fprintf(d.out, `All of this runs in one process, on loopback:
@@ -286,6 +302,10 @@ Without one: 401
 
   %s %s
 
+Signed by a partner's key in the place of a token: 200, and the answer is verified
+
+  %s %s --key-id %s --secret %s %s
+
 Another token:
 
   curl -u %s:%s -d grant_type=client_credentials %s
@@ -293,7 +313,7 @@ Another token:
 Records of your calls follow; Ctrl-C ends the demo.
 
 `, d.url(), d.config, d.issuerAt.Addr(), d.modelsAt.Addr(), d.gateway.Addrs().Health,
-		curl, token, call, curl, call, clientID, d.secret, d.issuer.TokenURL())
+		curl, token, call, curl, call, shell(own), curl, partnerID, shell(d.keyFile()), call, clientID, d.secret, d.issuer.TokenURL())
 	return err
 }
 

@@ -94,6 +94,9 @@ func TestCheck(t *testing.T) {
 		`(?m)^no token +401 Bearer +401 Bearer *$`,
 		`(?m)^a token without the scope +403 insufficient_scope +403 insufficient_scope *$`,
 		`(?m)^an expired token +401 invalid_token +401 invalid_token *$`,
+		`(?m)^a signed request +200 predictions, signed +200 predictions, signed *$`,
+		`(?m)^the same signed request again +401 replayed +401 replayed *$`,
+		`(?m)^a signed request with another body +400 digest_mismatch +400 digest_mismatch *$`,
 		`(?m)^a token of a forger +401 invalid_token +401 invalid_token *$`,
 	} {
 		if !regexp.MustCompile(row).MatchString(out.String()) {
@@ -129,6 +132,14 @@ func TestPrintedLines(t *testing.T) {
 			t.Errorf("line %d: got %d %s, want %d %s", i, status, answer, want.status, want.body)
 		}
 		out.await(t, fmt.Sprintf(`"status":%d`, want.status)) // the record of the call
+	}
+	signed := regexp.MustCompile(`(?m)^  \S+ curl -i --cacert '[^']+' --key-id partner-demo --secret '([^']+)' -d '[^']+' https://localhost:\d+/\S+$`)
+	key := signed.FindStringSubmatch(out.String())
+	if key == nil {
+		t.Fatalf("no line with a signed call:\n%s", out.String())
+	}
+	if info, err := os.Stat(key[1]); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the partner's key: %v, %v", info, err)
 	}
 	if err := stop(); err != nil {
 		t.Errorf("ending: %v", err)

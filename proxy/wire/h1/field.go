@@ -80,7 +80,7 @@ func fields(block string, lines int) message.Fields {
 	if lines == 0 {
 		return nil
 	}
-	all := make(message.Fields, lines)
+	all := make(message.Fields, lines, lines+12) // room for what the gateway adds
 	for i := range all {
 		var line string
 		line, block = cutLine(block)

@@ -22,7 +22,7 @@ func (c *serverConn) readHead() *stream {
 		s.fault(message.ErrSyntax)
 		return s
 	}
-	block, lines, err := c.in.block(c.srv.options.HeadBytes, message.MaxFields, true)
+	block, lines, err := c.in.block(c.srv.options.HeadBytes, c.srv.options.Fields, true)
 	if err == nil {
 		err = s.parse(string(block), lines) // the one allocation for all text
 	} else if line, _, ok := bytes.Cut(c.in.bytes(), []byte("\r\n")); ok && len(line) <= maxRequestLine {

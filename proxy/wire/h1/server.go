@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
 )
 
@@ -16,6 +17,8 @@ type ServerOptions struct {
 	HeadBytes int           // largest request head; 32 KiB
 	HeadTime  time.Duration // for a whole request head, and for a TLS handshake that is still to be done; 10 s
 	IdleTime  time.Duration // between requests of a connection; 2 min
+	Fields    int           // field lines of a request; [message.MaxFields]
+	Requests  int           // on one connection, which closes after the answer to the last; 0: no bound
 	// Scheme is how clients reached whoever is in front, where a connection without
 	// TLS does not tell; "http" if empty.
 	Scheme string
@@ -56,6 +59,9 @@ func NewServer(h wire.Handler, o ServerOptions) *Server {
 	}
 	if o.IdleTime <= 0 {
 		o.IdleTime = 2 * time.Minute
+	}
+	if o.Fields <= 0 {
+		o.Fields = message.MaxFields
 	}
 	if o.Scheme == "" {
 		o.Scheme = "http"

@@ -49,6 +49,8 @@ type serverConn struct {
 	in    reader
 	first [1]byte // for reads that may wait for long; they hold no buffer
 
+	served int // requests, the current one included
+
 	mu       sync.Mutex // guards what follows
 	phase    phase
 	due      time.Time     // the end of waiting or heading
@@ -68,7 +70,7 @@ type serverConn struct {
 
 func newServerConn(s *Server, conn net.Conn) *serverConn {
 	c := &serverConn{srv: s, conn: conn, phase: heading, due: time.Now().Add(s.options.HeadTime)}
-	c.about.Peer = peerOf(conn.RemoteAddr())
+	c.about = wire.NewConn(peerOf(conn.RemoteAddr()))
 	c.in = reader{conn: (*connReader)(c), bufs: &s.bufs, before: func() error { return nil }}
 	return c
 }
@@ -96,6 +98,9 @@ func (c *serverConn) serve() {
 		s := c.readHead()
 		if s == nil {
 			break // the client has left
+		}
+		if c.served++; c.served == c.srv.options.Requests {
+			s.CloseAfter()
 		}
 		if !c.exchange(s) {
 			return

@@ -80,7 +80,7 @@ type serverConn struct {
 
 func newServerConn(s *Server, conn net.Conn) *serverConn {
 	c := &serverConn{srv: s, conn: conn, blocks: newBlockReader(), streams: map[uint32]*stream{}}
-	c.about.Peer = peerOf(conn.RemoteAddr())
+	c.about = wire.NewConn(peerOf(conn.RemoteAddr()))
 	c.in = reader{conn: conn, bufs: &s.bufs, before: c.beforeRead}
 	c.changed = sync.NewCond(&c.mu)
 	c.send, c.grant = startWindow, startWindow

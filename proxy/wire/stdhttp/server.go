@@ -84,7 +84,8 @@ func (s *Server) Close() error { return s.http.Close() }
 
 func serve(h wire.Handler, scheme string, w http.ResponseWriter, r *http.Request) {
 	s := stream{w: w, r: r, rc: http.NewResponseController(w)}
-	s.conn.Peer, _ = netip.ParseAddrPort(r.RemoteAddr)
+	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
+	s.conn = wire.NewConn(peer)
 	s.conn.TLS = r.TLS
 	s.readHead(scheme)
 	s.body = body{s: &s, src: r.Body}

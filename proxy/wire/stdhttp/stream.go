@@ -109,6 +109,9 @@ func (s *stream) readHead(scheme string) {
 			h.Fields = append(h.Fields, message.Field{Name: lower, Value: v})
 		}
 	}
+	if len(h.Fields) > message.MaxFields {
+		h.Fault = message.ErrTooManyLines
+	}
 	// A map has no order; a stable one keeps equal requests equal upstream.
 	slices.SortStableFunc(h.Fields, func(a, b message.Field) int { return strings.Compare(a.Name, b.Name) })
 }

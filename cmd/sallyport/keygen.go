@@ -1,0 +1,166 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/auth/httpsig"
+	"sallyport/proxy"
+)
+
+// keygen is one run of the command: a key for one partner on one route.
+type keygen struct {
+	partner, route, out, url, config, alg, id, output string
+	days                                              int
+
+	callers []string // of the route, as the configuration has them; nil: not known
+	target  string   // what the partner calls
+}
+
+func newKeygen() *cobra.Command {
+	var k keygen
+	c := &cobra.Command{
+		Use:   "keygen --partner NAME --route NAME --out DIR",
+		Short: "Make a partner's key, and all that is handed over with it",
+		Long: `Make a key with which a partner signs its requests, and write to a new folder all
+that is handed over: the key, the lines for gateway.yaml, a client for Python in one
+file, a test vector, and a README for the partner with lines that can be pasted.
+Rules and records see the partner as key:NAME.
+
+By default it is a secret that both sides hold (hmac-sha256). With --alg ed25519 the
+gateway gets a public key alone, and cannot sign in the partner's name.
+
+The key itself is not shown and nothing that exists is overwritten. A terminal
+gets a summary, a pipe JSON.`,
+		Example: `  sallyport keygen --partner acme --route models --out acme
+  sallyport keygen --partner acme --route models --out acme \
+      --url https://models.example.com/v1/models/half:predict --alg ed25519 --days 30`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			now := time.Now()
+			if err := k.check(c.Flags().Changed("config"), now); err != nil {
+				return err
+			}
+			return k.run(c.OutOrStdout(), now)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&k.partner, "partner", "", "who gets the key (needed)")
+	f.StringVar(&k.route, "route", "", "the route that they may call, by its name (needed)")
+	f.StringVar(&k.out, "out", "", "the folder to write to; it is made (needed)")
+	f.StringVar(&k.url, "url", "", "what they call (default: looked up in the configuration)")
+	configFlag(c, &k.config)
+	f.StringVar(&k.alg, "alg", string(httpsig.HMACSHA256), "hmac-sha256 or ed25519")
+	f.StringVar(&k.id, "id", "", "the id of the key (default: PARTNER-YYYY-MM)")
+	f.IntVar(&k.days, "days", 90, "how long the key is good for")
+	f.StringVarP(&k.output, "output", "o", "", "table or json (default: table on a terminal, else json)")
+	return c
+}
+
+// check refuses what cannot be done, before anything is made.
+func (k *keygen) check(configGiven bool, now time.Time) error {
+	for _, flag := range []struct{ name, value string }{{"partner", k.partner}, {"route", k.route}, {"out", k.out}} {
+		if flag.value == "" {
+			return usageError{fmt.Errorf("--%s is needed", flag.name)}
+		}
+	}
+	for _, flag := range []struct{ name, value string }{{"partner", k.partner}, {"id", cmp.Or(k.id, "x")}} {
+		if !plainName(flag.value) {
+			return usageError{fmt.Errorf("--%s %q: want letters, digits, and between them . _ -, at most 64", flag.name, flag.value)}
+		}
+	}
+	if k.id == "" {
+		k.id = k.partner + now.UTC().Format("-2006-01")
+	}
+	switch {
+	case k.alg != string(httpsig.HMACSHA256) && k.alg != string(httpsig.Ed25519):
+		return usageError{fmt.Errorf("--alg %q: want hmac-sha256 or ed25519", k.alg)}
+	case k.days < 1 || k.days > 3650:
+		return usageError{fmt.Errorf("--days %d: want 1 to 3650", k.days)}
+	case k.output != "" && k.output != "table" && k.output != "json":
+		return usageError{fmt.Errorf("--output %q: want table or json", k.output)}
+	}
+	if k.url == "" || configGiven {
+		if err := k.lookUp(); err != nil {
+			return err
+		}
+	}
+	if k.url == "" {
+		return nil
+	}
+	k.target = k.url
+	if _, err := parseTarget("--url", k.url); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+// plainName says whether a text can be part of a file name, of an id and of a
+// principal alike.
+func plainName(s string) bool {
+	return regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`).MatchString(s)
+}
+
+// lookUp finds the route in the configuration: who may call it already, and where
+// unless that was said.
+func (k *keygen) lookUp() error {
+	if _, err := os.Stat(k.config); k.url == "" && errors.Is(err, fs.ErrNotExist) {
+		return usageError{fmt.Errorf("there is no %s to find the route's host in; say with --url what the partner calls", k.config)}
+	}
+	config, err := proxy.LoadConfig(k.config)
+	if err != nil {
+		return err
+	}
+	routes := config.Table()
+	i := slices.IndexFunc(routes, func(r proxy.RouteInfo) bool { return r.Name == k.route })
+	if i < 0 {
+		var names []string
+		for _, r := range routes {
+			names = append(names, strconv.Quote(r.Name))
+		}
+		return usageError{fmt.Errorf("--route %q: %s has no such route, but %s", k.route, k.config, strings.Join(names, ", "))}
+	}
+	if _, taken := config.SigningKeys[k.id]; taken {
+		return usageError{fmt.Errorf("%s has a key with the id %q; name another with --id, and keep both until the partner uses the new one", k.config, k.id)}
+	}
+	r := routes[i]
+	k.callers = r.Callers
+	if k.url != "" {
+		return nil
+	}
+	i = slices.IndexFunc(r.Host, func(h string) bool { return !strings.HasPrefix(h, "*") })
+	if i < 0 {
+		return usageError{fmt.Errorf("--route %q: its hosts are patterns; say with --url what the partner calls", k.route)}
+	}
+	path, _, _ := strings.Cut(r.Path, "*")
+	k.target = "https://" + r.Host[i] + publicPort(config) + path
+	return nil
+}
+
+// publicPort is ":" and the port of HTTPS as clients see it, "" if it is the
+// default one.
+func publicPort(c *proxy.Config) string {
+	port := strconv.Itoa(c.PublicHTTPS)
+	if c.PublicHTTPS == 0 {
+		port = "443"
+		if all := c.Listen.HTTPSAddrs(); len(all) > 0 {
+			if _, p, err := net.SplitHostPort(all[0]); err == nil && p != "0" {
+				port = p
+			}
+		}
+	}
+	if port == "443" {
+		return ""
+	}
+	return ":" + port
+}
