@@ -3,11 +3,11 @@
 # the tree: ${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/NAME-KEY, where KEY is of
 # the file that lists its versions (the story package looks in the same place).
 #
-#   examples/install.sh [flask] [clients] [tensorflow] [compose]     without arguments: all (compose as root only)
+#   examples/install.sh [flask] [clients] [grpc] [tensorflow] [compose]     without arguments: all (compose as root only)
 set -euo pipefail
 cd "$(dirname "$0")"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sallyport
-stories=${*:-flask clients tensorflow $([ "$(id -u)" != 0 ] || echo compose)}
+stories=${*:-flask clients grpc tensorflow $([ "$(id -u)" != 0 ] || echo compose)}
 
 key() { cat "$@" | sha256sum | cut -c1-12; }
 
@@ -47,6 +47,11 @@ made() {
 venv_flask() {
   python3 -m venv "$1"
   twice "$1/bin/pip" install -q --disable-pip-version-check -r flask/requirements.txt
+}
+
+venv_grpc() {
+  python3 -m venv "$1"
+  twice "$1/bin/pip" install -q --disable-pip-version-check -r grpc/requirements.txt
 }
 
 venv_clients() {
@@ -111,6 +116,10 @@ case " $stories " in *" clients "*)
   ;;
 esac
 made "$cache/h2spec-$(key h2spec/h2spec.version)" h2spec
+case " $stories " in *" grpc "*)
+  made "$cache/grpc-$(key grpc/requirements.txt)" venv_grpc
+  ;;
+esac
 case " $stories " in *" tensorflow "* | *" compose "*)
   apt g++='g++ --version' make='make --version' libevent-dev='test -e /usr/include/event2/http.h' libre2-dev='test -e /usr/include/re2/re2.h'
   tensorflow=$cache/tensorflow-$(key tensorflow/requirements.txt tensorflow/requirements-nodeps.txt)

@@ -31,6 +31,7 @@ type framed struct {
 	status, body string
 	reset        string // the code of RST_STREAM
 	done         bool
+	heads        int // blocks of fields
 }
 
 // frames opens a connection and sends the preface.
@@ -104,6 +105,7 @@ func (f *frames) next() bool {
 	}
 	switch x := frame.(type) {
 	case *http2.MetaHeadersFrame:
+		s.heads++
 		if status := x.PseudoValue("status"); status != "" {
 			s.status = status
 		}

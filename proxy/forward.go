@@ -273,6 +273,14 @@ func (x *exchange) relay(answer *upstream.Response) error {
 	if err != nil {
 		return err
 	}
+	if came, ok := answer.Body.(message.Arrived); ok && streams {
+		// The client may wait for the head before it sends what the server waits for.
+		if n, whole := came.Arrived(); n == 0 && !whole {
+			if err := x.stream.Flush(); err != nil {
+				return errClientGone(err)
+			}
+		}
+	}
 	var tail *tailed
 	switch {
 	case compressed != nil:

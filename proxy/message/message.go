@@ -88,7 +88,7 @@ type Body interface {
 // Arrived is a Body that knows what of it has come.
 type Arrived interface {
 	// Arrived says how many bytes can be read without waiting, and whether the body
-	// ends behind them, without trailers.
+	// ends behind them; that of a request only if it has no trailers.
 	Arrived() (n int, whole bool)
 }
 

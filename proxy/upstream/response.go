@@ -68,6 +68,9 @@ func (b *sharedContent) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Arrived implements [message.Arrived].
+func (b *sharedContent) Arrived() (n int, whole bool) { return b.fromShared.Arrived() }
+
 func (b *sharedContent) Trailers() message.Fields { return b.fromShared.Trailers() }
 
 // Close ends the exchange. An upload that still goes on is stopped and joined.

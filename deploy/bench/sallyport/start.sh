@@ -7,7 +7,7 @@ if [ -z "${SALLYPORT:-}" ]; then
   (cd ../../.. && GOFLAGS=-buildvcs=false go build -o "$SALLYPORT" ./cmd/sallyport)
 fi
 config() { # IN PORT OUT
-  sed "s#@PORT@#$2#g; s#@RUN@#$BENCH_RUN#g; s#@ISS@#$BENCH_ISS#g; s#@AUD@#$BENCH_AUD#g; s#@UP@#$BENCH_UPSTREAM#g; s#@GO@#$BENCH_UPSTREAM_GO#g" "$1" >"$3"
+  sed "s#@PORT@#$2#g; s#@RUN@#$BENCH_RUN#g; s#@ISS@#$BENCH_ISS#g; s#@AUD@#$BENCH_AUD#g; s#@UP@#$BENCH_UPSTREAM#g; s#@GO@#$BENCH_UPSTREAM_GO#g; s#@GRPC@#$BENCH_UPSTREAM_GRPC#g" "$1" >"$3"
 }
 config gateway.yaml.in "$PORT" "$WORK/gateway.yaml"
 config gateway-noauth.yaml.in "$PORT_NOAUTH" "$WORK/gateway-noauth.yaml"

@@ -26,7 +26,8 @@ type Request struct {
 	// belong to the connection or to framing are refused.
 	Fields message.Fields
 
-	// Content is the whole content. It leaves with the head in one write.
+	// Content is the whole content. It leaves with the head in one write, and is not
+	// used any more once Exchange has returned.
 	Content []byte
 	// Body is content that is read while it is sent; Content is empty then.
 	Body message.Body

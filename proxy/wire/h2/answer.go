@@ -304,7 +304,7 @@ func (s *stream) pushBox(x *outbox) error {
 	}
 	if err == nil {
 		c.told.Store(true)
-		c.earn(2 * (x.data/maxFrame + 1))
+		c.earn(causes(x.data))
 		s.outEnded = s.outEnded || x.ends
 	}
 	*x = outbox{last: -1}

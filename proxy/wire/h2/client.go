@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -288,7 +289,7 @@ func (c *Client) ask(k *call, r *h1.Request, b *h1.Buffer) {
 		b.B = appendData(b.B, k.id, r.Content)
 		k.outEnded = true
 	default:
-		k.content = r.Content
+		k.content = bytes.Clone(r.Content) // the caller's is not used once Exchange has returned
 	}
 	c.queue(b)
 }

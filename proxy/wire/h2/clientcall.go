@@ -397,6 +397,16 @@ func (k *call) widen(n int) {
 	}
 }
 
+// Arrived implements [message.Arrived]; trailers may follow all the same.
+func (x *Response) Arrived() (n int, whole bool) {
+	if x.c == nil {
+		return 0, false
+	}
+	x.c.mu.Lock()
+	defer x.c.mu.Unlock()
+	return x.call.inbox.size, x.call.inEnded
+}
+
 // Trailers are the trailers that may be passed on, once Read has returned io.EOF.
 func (x *Response) Trailers() message.Fields {
 	if x.err != io.EOF {

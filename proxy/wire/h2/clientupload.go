@@ -179,7 +179,7 @@ func (u *upload) put(p []byte, end bool) error {
 			flags = flagEndStream
 		}
 		c.append(appendFrameHead(head[:0], n, frameData, flags, k.id), p[:n])
-		c.earn(4)
+		c.earn(causes(n))
 		k.outEnded = flags != 0
 		p = p[n:]
 	}

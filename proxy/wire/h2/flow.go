@@ -47,3 +47,7 @@ func (w *receiving) read(n int, starving bool) uint32 {
 	w.left += n
 	return uint32(n)
 }
+
+// causes is how many frames so many bytes of content, sent to a peer, give it cause
+// for: some grant windows again, of stream and connection, for every 4 KiB they read.
+func causes(n int) int { return 2 + n/(2<<10) }

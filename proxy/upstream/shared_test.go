@@ -1,0 +1,461 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
+)
+
+// sharedServer serves HTTP/2 without TLS, with so many streams a connection, and
+// counts its connections.
+func sharedServer(t testing.TB, streams int, h http.HandlerFunc) (url string, conns *atomic.Int64) {
+	conns = &atomic.Int64{}
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return "h2c://" + serveHTTP(t, &http.Server{
+		Handler: h, Protocols: protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: streams},
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				conns.Add(1)
+			}
+		},
+	}), conns
+}
+
+// serveHTTP runs a server until the end of the test, over TLS if it has certificates.
+func serveHTTP(t testing.TB, server *http.Server) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.ErrorLog = quiet()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if server.TLSConfig != nil {
+			_ = server.ServeTLS(l, "", "")
+		} else {
+			_ = server.Serve(l)
+		}
+	}()
+	t.Cleanup(func() { server.Close(); <-served })
+	return l.Addr().String()
+}
+
+// call is a small call of gRPC.
+func call(text string) *Request {
+	return &Request{
+		Method: "POST", Target: "/a.B/C", Fields: message.Fields{{Name: "content-type", Value: "application/grpc"}},
+		Body: plainBody{strings.NewReader(text)}, Length: int64(len(text)),
+		Timeouts: Timeouts{Connect: 5 * time.Second, Head: 10 * time.Second, Idle: 10 * time.Second},
+	}
+}
+
+// answered sends a request and reads its answer.
+func answered(u *Upstream, r *Request) (string, error) {
+	x, err := u.Send(context.Background(), r)
+	if err != nil {
+		return "", err
+	}
+	defer x.Close()
+	body, err := io.ReadAll(x.Body)
+	return string(body), err
+}
+
+func kindOf(err error) Kind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return 0
+}
+
+func grpcUpstream(t testing.TB, o Options, urls ...string) *Upstream {
+	var c Config
+	for _, at := range urls {
+		c.GRPC = append(c.GRPC, endpointURL(t, at))
+	}
+	return configured(t, c, o)
+}
+
+func TestKindsOfRequestsHaveTheirEndpoints(t *testing.T) {
+	who := func(name string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name, " ", r.Proto, " ", r.Host) }
+	}
+	rest, _ := sharedServer(t, 10, who("rest"))
+	grpc, _ := sharedServer(t, 10, who("grpc"))
+	both := configured(t, Config{Rest: setting.List[setting.URL]{endpointURL(t, rest)}, GRPC: setting.List[setting.URL]{endpointURL(t, grpc)}}, Options{})
+	get := &Request{Method: "GET", Target: "/"}
+	if got, err := answered(both, call("x")); got != "grpc HTTP/2.0 "+strings.TrimPrefix(grpc, "h2c://") {
+		t.Error(got, err)
+	}
+	if got, err := answered(both, get); got != "rest HTTP/2.0 "+strings.TrimPrefix(rest, "h2c://") {
+		t.Error(got, err)
+	}
+	if _, err := answered(newUpstream(t, rest), call("x")); kindOf(err) != Unserved {
+		t.Error(err)
+	}
+	if _, err := answered(grpcUpstream(t, Options{}, grpc), get); kindOf(err) != Unserved {
+		t.Error(err)
+	}
+	if s := both.Status(); len(s) != 2 || s[0].URL != rest || s[1].URL != grpc || s[1].Dials != 1 || s[1].Idle != 1 || s[1].InFlight != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestSharedOverTLS(t *testing.T) {
+	cert, ca := testCertificate(t)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, r.TLS != nil) })
+	serve := func(http2 bool) string {
+		protocols := new(http.Protocols)
+		protocols.SetHTTP1(!http2)
+		protocols.SetHTTP2(http2)
+		return serveHTTP(t, &http.Server{Handler: handler, Protocols: protocols, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	}
+	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+serve(true))}, CA: ca}, Options{})
+	if got, err := answered(u, call("x")); got != "HTTP/2.0true" {
+		t.Error(got, err)
+	}
+	u = configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+serve(false))}, CA: ca}, Options{})
+	if _, err := answered(u, call("x")); kindOf(err) != Refused {
+		t.Errorf("a server of HTTP/1.1: %v", err)
+	}
+	none := rawServer(t, func(c net.Conn) { _ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}}).Handshake() })
+	u = configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+none)}, CA: ca}, Options{})
+	if _, err := answered(u, call("x")); kindOf(err) != Refused || !errors.Is(err, errNoHTTP2) {
+		t.Errorf("a server without ALPN: %v", err)
+	}
+}
+
+// A server of HTTP/1.1 is found out before it has been asked anything.
+func TestSharedNeedsHTTP2(t *testing.T) {
+	var got bytes.Buffer
+	addr := rawServer(t, func(c net.Conn) {
+		buf := make([]byte, 1<<10)
+		n, _ := c.Read(buf)
+		got.Write(buf[:n])
+		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+	})
+	_, err := answered(grpcUpstream(t, Options{}, "h2c://"+addr), call("secret"))
+	if kindOf(err) != Refused || !strings.Contains(err.Error(), "SETTINGS") {
+		t.Error(err)
+	}
+}
+
+// Requests that come together share a connection; where it has no room, there is
+// one more, up to the bound.
+func TestSharedOpensWhatItNeeds(t *testing.T) {
+	for _, c := range []struct{ streams, requests, most, want int }{
+		{100, 50, 0, 1},
+		{10, 50, 0, 5},
+		{10, 20, 2, 2},
+	} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			var there sync.WaitGroup
+			there.Add(c.requests)
+			url, conns := sharedServer(t, c.streams, func(w http.ResponseWriter, r *http.Request) {
+				there.Done()
+				there.Wait() // all at the same time
+			})
+			u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, url)}, MaxConnections: c.most}, Options{})
+			var all sync.WaitGroup
+			for range c.requests {
+				all.Go(func() {
+					if _, err := answered(u, call("x")); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			if got := conns.Load(); got != int64(c.want) {
+				t.Errorf("%d connections for %d requests, %d a connection; want %d", got, c.requests, c.streams, c.want)
+			}
+		})
+	}
+}
+
+func TestSharedIsFull(t *testing.T) {
+	release := make(chan struct{})
+	url, _ := sharedServer(t, 1, func(w http.ResponseWriter, r *http.Request) { <-release })
+	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, url)}, MaxConnections: 1}, Options{})
+	first := make(chan error, 1)
+	go func() { _, err := answered(u, call("x")); first <- err }()
+	for u.Status()[0].Dials == 0 || u.grpc[0].shared.len() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	short := call("x")
+	short.Timeouts.Connect = 30 * time.Millisecond
+	if _, err := answered(u, short); kindOf(err) != NoneHealthy {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if _, err := u.Send(ctx, call("x")); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	next := make(chan error, 1)
+	go func() { _, err := answered(u, call("x")); next <- err }()
+	close(release) // the next gets the place
+	if err := errors.Join(<-first, <-next); err != nil {
+		t.Error(err)
+	}
+}
+
+// frameServer answers the n-th request of all with what do does.
+func frameServer(t testing.TB, do func(n int, fr *http2.Framer, id uint32, c net.Conn)) string {
+	var n atomic.Int64
+	return "h2c://" + rawServer(t, func(c net.Conn) {
+		serveFrames(c, func(fr *http2.Framer, id uint32) { do(int(n.Add(1)), fr, id, c) })
+	})
+}
+
+// serveFrames calls each with every request of a connection.
+func serveFrames(c net.Conn, each func(fr *http2.Framer, id uint32)) {
+	_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+	fr := http2.NewFramer(c, c)
+	_ = fr.WriteSettings()
+	for {
+		f, err := fr.ReadFrame()
+		if err != nil {
+			return
+		}
+		if f.Header().Type == http2.FrameHeaders {
+			each(fr, f.Header().StreamID)
+		}
+	}
+}
+
+func answer204(fr *http2.Framer, id uint32) {
+	var b bytes.Buffer
+	_ = hpack.NewEncoder(&b).WriteField(hpack.HeaderField{Name: ":status", Value: "204"})
+	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: b.Bytes(), EndHeaders: true, EndStream: true})
+}
+
+func TestSharedSendsAgainWhatWasNotLookedAt(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		method string
+		want   Kind // 0: answered
+		times  int  // how often the request arrives
+		do     func(n int, fr *http2.Framer, id uint32, c net.Conn)
+	}{
+		{"refused once", "POST", 0, 2, func(n int, fr *http2.Framer, id uint32, _ net.Conn) {
+			if n == 1 {
+				_ = fr.WriteRSTStream(id, http2.ErrCodeRefusedStream)
+				return
+			}
+			answer204(fr, id)
+		}},
+		{"refused for ever", "POST", Reset, maxAttempts, func(n int, fr *http2.Framer, id uint32, _ net.Conn) {
+			_ = fr.WriteRSTStream(id, http2.ErrCodeRefusedStream)
+		}},
+		{"GOAWAY", "POST", 0, 2, func(n int, fr *http2.Framer, id uint32, c net.Conn) {
+			if n == 1 {
+				_ = fr.WriteGoAway(0, http2.ErrCodeNo, nil)
+				return
+			}
+			answer204(fr, id)
+		}},
+		{"reset", "GET", Reset, 1, func(n int, fr *http2.Framer, id uint32, _ net.Conn) {
+			_ = fr.WriteRSTStream(id, http2.ErrCodeInternal)
+		}},
+		{"closed on a new connection", "GET", Reset, 1, func(n int, fr *http2.Framer, id uint32, c net.Conn) { c.Close() }},
+		{"garbage", "GET", Garbage, 1, func(n int, fr *http2.Framer, id uint32, c net.Conn) { _ = fr.WriteData(id, true, nil) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var arrived atomic.Int64
+			url := frameServer(t, func(n int, fr *http2.Framer, id uint32, conn net.Conn) {
+				arrived.Add(1)
+				c.do(n, fr, id, conn)
+			})
+			signed := 0
+			r := call("x")
+			r.Method = c.method
+			r.Sign = func(scheme, host string) (message.Fields, error) {
+				if signed++; scheme != "http" || "h2c://"+host != url {
+					t.Errorf("signed for %s of %s", scheme, host)
+				}
+				return append(r.Fields[:len(r.Fields):len(r.Fields)], message.Field{Name: "signature", Value: fmt.Sprint(signed)}), nil
+			}
+			_, err := answered(grpcUpstream(t, Options{}, url), r)
+			if kindOf(err) != c.want || c.want == 0 && err != nil {
+				t.Error(err)
+			}
+			if got := arrived.Load(); got != int64(c.times) || signed != c.times {
+				t.Errorf("arrived %d times, signed %d times; want %d", got, signed, c.times)
+			}
+		})
+	}
+}
+
+// What one endpoint has not looked at goes to another.
+func TestSharedRefusalGoesOn(t *testing.T) {
+	busy := frameServer(t, func(n int, fr *http2.Framer, id uint32, _ net.Conn) {
+		_ = fr.WriteRSTStream(id, http2.ErrCodeRefusedStream)
+	})
+	good, _ := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "good") })
+	u := grpcUpstream(t, Options{}, busy, good)
+	for range 4 {
+		if got, err := answered(u, call("x")); got != "good" {
+			t.Fatal(got, err)
+		}
+	}
+}
+
+// On a connection that has served before, an idempotent request is sent again where
+// nothing was answered, and no other is.
+func TestSharedConnectionThatWasClosed(t *testing.T) {
+	for method, want := range map[string]Kind{"GET": 0, "POST": Reset} {
+		t.Run(method, func(t *testing.T) {
+			url := frameServer(t, func(n int, fr *http2.Framer, id uint32, c net.Conn) {
+				if n == 2 {
+					c.Close()
+					return
+				}
+				answer204(fr, id)
+			})
+			u := grpcUpstream(t, Options{}, url)
+			if _, err := answered(u, call("x")); err != nil {
+				t.Fatal(err)
+			}
+			r := call("x")
+			r.Method = method
+			if _, err := answered(u, r); kindOf(err) != want {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestSharedIdleConnectionIsClosed(t *testing.T) {
+	closed := make(chan struct{})
+	url := "h2c://" + rawServer(t, func(c net.Conn) {
+		defer close(closed)
+		serveFrames(c, func(fr *http2.Framer, id uint32) { answer204(fr, id) })
+	})
+	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, url)}, IdleTime: setting.Duration(10 * time.Millisecond)}, Options{})
+	if _, err := answered(u, call("x")); err != nil {
+		t.Fatal(err)
+	}
+	<-closed
+	if n := u.Status()[0].Idle; n != 0 {
+		t.Errorf("%d idle connections", n)
+	}
+}
+
+// An upstream that is closed serves what it has begun.
+func TestSharedCloses(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	url, _ := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-release
+		fmt.Fprint(w, "done")
+	})
+	u := grpcUpstream(t, Options{}, url)
+	got := make(chan string, 1)
+	go func() { body, err := answered(u, call("x")); got <- fmt.Sprint(body, err) }()
+	<-begun
+	u.Close()
+	close(release)
+	if s := <-got; s != "done<nil>" {
+		t.Error(s)
+	}
+}
+
+func TestSharedEndpointIsEjected(t *testing.T) {
+	good, _ := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "good") })
+	f := &fakeNet{to: map[string]string{"good:80": strings.TrimPrefix(good, "h2c://")}}
+	u := grpcUpstream(t, Options{Dial: f.dial}, "h2c://bad", "h2c://good")
+	for range 6 {
+		if got, err := answered(u, call("x")); got != "good" {
+			t.Fatal(got, err)
+		}
+	}
+	if n := f.count("bad:80"); n != 1 {
+		t.Errorf("the bad endpoint was tried %d times", n)
+	}
+}
+
+// Many that wait for one connect share its failure.
+func TestSharedConnectThatFails(t *testing.T) {
+	const many = 50
+	var dials atomic.Int64
+	waiting := make(chan struct{})
+	u := grpcUpstream(t, Options{Dial: func(context.Context, string, string) (net.Conn, error) {
+		if dials.Add(1) == 1 {
+			<-waiting
+		}
+		return nil, errors.New("connection refused")
+	}}, "h2c://a")
+	var all sync.WaitGroup
+	for range many {
+		all.Go(func() {
+			if _, err := answered(u, call("x")); kindOf(err) != Refused {
+				t.Error(err)
+			}
+		})
+	}
+	for u.Status()[0].InFlight < many {
+		time.Sleep(time.Millisecond)
+	}
+	close(waiting)
+	all.Wait()
+	if n := dials.Load(); n > many/2 {
+		t.Errorf("%d dials for %d requests that came together", n, many)
+	}
+}
+
+func TestSharedAnswersBothWays(t *testing.T) {
+	url, _ := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		_ = rc.Flush()
+		buf := make([]byte, 100)
+		for {
+			n, err := r.Body.Read(buf)
+			_, _ = w.Write(buf[:n])
+			_ = rc.Flush()
+			if err != nil {
+				w.Header().Set(http.TrailerPrefix+"grpc-status", "0")
+				return
+			}
+		}
+	})
+	u := grpcUpstream(t, Options{}, url)
+	pr, pw := io.Pipe()
+	r := call("")
+	r.Body, r.Length = plainBody{pr}, -1
+	r.Interrupt = func() { pr.CloseWithError(io.ErrClosedPipe) }
+	x, err := u.Send(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	buf := make([]byte, 5)
+	for _, text := range []string{"hello", "there"} {
+		fmt.Fprint(pw, text)
+		if _, err := io.ReadFull(x.Body, buf); err != nil || string(buf) != text {
+			t.Fatalf("%q, %v", buf, err)
+		}
+	}
+	pw.Close()
+	if rest, err := io.ReadAll(x.Body); err != nil || len(rest) > 0 || x.Body.Trailers().Get("grpc-status") != "0" {
+		t.Errorf("%q, %v, %v", rest, err, x.Body.Trailers())
+	}
+}

@@ -1,0 +1,647 @@
+package h2
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
+	"sallyport/proxy/wire/h1"
+)
+
+// origin is a server that does what it is told, frame by frame.
+type origin struct {
+	c   net.Conn
+	fr  *http2.Framer
+	enc *hpack.Encoder
+	buf bytes.Buffer
+}
+
+// script has a server do something with each connection, once both sides have greeted.
+func script(t testing.TB, settings []http2.Setting, do func(*origin)) (addr string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				o := &origin{c: c, fr: http2.NewFramer(c, c)}
+				o.enc = hpack.NewEncoder(&o.buf)
+				o.fr.AllowIllegalWrites = true
+				o.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+				_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+				_ = o.fr.WriteSettings(settings...)
+				do(o)
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); all.Wait() })
+	return l.Addr().String()
+}
+
+// request reads to the head of the next request and returns its stream; 0 at the end.
+func (o *origin) request() uint32 {
+	for {
+		f, err := o.fr.ReadFrame()
+		if err != nil {
+			return 0
+		}
+		if f, ok := f.(*http2.MetaHeadersFrame); ok {
+			return f.StreamID
+		}
+	}
+}
+
+// drain reads until the client closes.
+func (o *origin) drain() { _, _ = io.Copy(io.Discard, o.c) }
+
+// until reads frames to one of a type, and returns it; nil at the end.
+func (o *origin) until(kind http2.FrameType) http2.Frame {
+	for {
+		f, err := o.fr.ReadFrame()
+		if err != nil {
+			return nil
+		}
+		if f.Header().Type == kind {
+			return f
+		}
+	}
+}
+
+func (o *origin) headers(stream uint32, end bool, lines ...string) {
+	o.buf.Reset()
+	for _, l := range lines {
+		i := strings.Index(l[1:], ":") + 1
+		_ = o.enc.WriteField(hpack.HeaderField{Name: l[:i], Value: l[i+1:]})
+	}
+	_ = o.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: o.buf.Bytes(), EndStream: end, EndHeaders: true})
+}
+
+// TestClientAgainstBadAnswers has servers answer the first request badly, and sees
+// whether that ends the exchange alone or the connection.
+func TestClientAgainstBadAnswers(t *testing.T) {
+	const ok = ":status:200"
+	long := strings.Repeat("x", 1<<10)
+	for _, c := range []struct {
+		name    string
+		fault   h1.Fault // 0: the answer is good
+		lives   bool     // the connection is good for more
+		answers func(o *origin, id uint32)
+	}{
+		{"good", 0, true, func(o *origin, id uint32) { o.headers(id, true, ok) }},
+		{"head, data, trailers", 0, true, func(o *origin, id uint32) {
+			o.headers(id, false, ok)
+			_ = o.fr.WriteDataPadded(id, false, []byte("x"), make([]byte, 200))
+			o.headers(id, true, "x-sum:1")
+		}},
+		{"frames of no known type", 0, true, func(o *origin, id uint32) {
+			_ = o.fr.WriteRawFrame(77, 3, id, []byte("hello"))
+			_ = o.fr.WriteRawFrame(78, 3, 0, nil)
+			_ = o.fr.WritePriority(id, http2.PriorityParam{StreamDep: 0})
+			o.headers(id, true, ok)
+		}},
+		{"reset behind the end", 0, true, func(o *origin, id uint32) {
+			o.headers(id, true, ok)
+			_ = o.fr.WriteRSTStream(id, http2.ErrCodeNo)
+		}},
+		{"no status", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, "x:y") }},
+		{"no fields at all", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true) }},
+		{"status twice", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, ok) }},
+		{"status behind a field", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, "x:y", ok) }},
+		{"status of words", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:OK!") }},
+		{"status of four digits", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:2000") }},
+		{"status 99", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:099") }},
+		{"status 600", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:600") }},
+		{"status 101", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ":status:101") }},
+		{"pseudo field of requests", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, ":path:/") }},
+		{"upper case", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "X-Upper:y") }},
+		{"line feed in a value", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "x:a\nb:c") }},
+		{"NUL in a value", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "x:a\x00b") }},
+		{"space in a name", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "x y:z") }},
+		{"connection", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "connection:close") }},
+		{"transfer coding", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ok, "transfer-encoding:chunked") }},
+		{"upgrade", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "upgrade:h2c") }},
+		{"two lengths", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ok, "content-length:1", "content-length:1") }},
+		{"odd length", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ok, "content-length:+1") }},
+		{"length and no content", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "content-length:1") }},
+		{"less than announced", h1.FaultMalformed, true, func(o *origin, id uint32) {
+			o.headers(id, false, ok, "content-length:5")
+			_ = o.fr.WriteData(id, true, []byte("four"))
+		}},
+		{"more than announced", h1.FaultMalformed, true, func(o *origin, id uint32) {
+			o.headers(id, false, ok, "content-length:3")
+			_ = o.fr.WriteData(id, true, []byte("four"))
+		}},
+		{"content with 204", h1.FaultMalformed, true, func(o *origin, id uint32) {
+			o.headers(id, false, ":status:204")
+			_ = o.fr.WriteData(id, true, []byte("x"))
+		}},
+		{"data before the head", h1.FaultMalformed, true, func(o *origin, id uint32) { _ = o.fr.WriteData(id, false, []byte("x")) }},
+		{"data behind the end", 0, true, func(o *origin, id uint32) {
+			o.headers(id, true, ok)
+			_ = o.fr.WriteData(id, false, []byte("x"))
+		}},
+		{"pseudo field in trailers", h1.FaultMalformed, true, func(o *origin, id uint32) {
+			o.headers(id, false, ok)
+			o.headers(id, true, ok)
+		}},
+		{"trailers that do not end", h1.FaultMalformed, true, func(o *origin, id uint32) {
+			o.headers(id, false, ok)
+			o.headers(id, false, "x:y")
+		}},
+		{"interim that ends", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:103") }},
+		{"interim without end", h1.FaultMalformed, true, func(o *origin, id uint32) {
+			for range 100 {
+				o.headers(id, false, ":status:103")
+			}
+		}},
+		{"too many fields", h1.FaultMalformed, true, func(o *origin, id uint32) {
+			lines := []string{ok}
+			for range 300 {
+				lines = append(lines, "x:y")
+			}
+			o.headers(id, true, lines...)
+		}},
+		{"head too large", h1.FaultMalformed, true, func(o *origin, id uint32) {
+			lines := []string{ok, "x:" + long} // once sent, it takes a byte
+			for range 100 {
+				lines = append(lines, "x:"+long)
+			}
+			o.headers(id, true, lines...)
+		}},
+		{"window too large", h1.FaultMalformed, true, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(id, 1<<31-1) }},
+		{"window of nothing", h1.FaultMalformed, true, func(o *origin, id uint32) {
+			_ = o.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, id, make([]byte, 4))
+		}},
+		{"refused", h1.FaultBroken, true, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) }},
+		{"reset", h1.FaultBroken, true, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeInternal) }},
+		{"reset within the content", h1.FaultBroken, true, func(o *origin, id uint32) {
+			o.headers(id, false, ok)
+			_ = o.fr.WriteData(id, false, []byte("x"))
+			_ = o.fr.WriteRSTStream(id, http2.ErrCodeNo)
+		}},
+
+		{"closed", h1.FaultBroken, false, func(o *origin, id uint32) { o.c.Close() }},
+		{"closed within the content", h1.FaultBroken, false, func(o *origin, id uint32) {
+			o.headers(id, false, ok)
+			o.c.Close()
+		}},
+		{"GOAWAY before it", h1.FaultBroken, false, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }},
+		{"GOAWAY behind it", 0, false, func(o *origin, id uint32) {
+			_ = o.fr.WriteGoAway(id, http2.ErrCodeNo, nil)
+			o.headers(id, true, ok)
+		}},
+		{"answer on no stream", h1.FaultMalformed, false, func(o *origin, id uint32) { o.headers(id+2, true, ok) }},
+		{"answer on an even stream", h1.FaultMalformed, false, func(o *origin, id uint32) { o.headers(2, true, ok) }},
+		{"data on no stream", h1.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteData(id+2, false, []byte("x")) }},
+		{"reset of no stream", h1.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id+2, http2.ErrCodeNo) }},
+		{"window of no stream", h1.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(id+2, 1) }},
+		{"push", h1.FaultMalformed, false, func(o *origin, id uint32) {
+			_ = o.fr.WritePushPromise(http2.PushPromiseParam{StreamID: id, PromiseID: 2, EndHeaders: true})
+		}},
+		{"takes pushes", h1.FaultMalformed, false, func(o *origin, id uint32) {
+			_ = o.fr.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 1})
+		}},
+		{"frame too large", h1.FaultMalformed, false, func(o *origin, id uint32) {
+			_ = o.fr.WriteRawFrame(http2.FrameData, 0, id, make([]byte, 20<<10))
+		}},
+		{"connection's window too large", h1.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(0, 1<<31-1) }},
+		{"CONTINUATION of nothing", h1.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteContinuation(id, true, nil) }},
+		{"CONTINUATION without end", h1.FaultMalformed, false, func(o *origin, id uint32) {
+			_ = o.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id})
+			for range 1000 {
+				_ = o.fr.WriteContinuation(id, false, nil)
+			}
+		}},
+		{"frame within a block", h1.FaultMalformed, false, func(o *origin, id uint32) {
+			_ = o.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id})
+			_ = o.fr.WritePing(false, [8]byte{})
+		}},
+		{"bad compression", h1.FaultMalformed, false, func(o *origin, id uint32) {
+			_ = o.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, EndHeaders: true})
+		}},
+		{"PING without end", h1.FaultMalformed, false, func(o *origin, id uint32) {
+			for range 10000 {
+				_ = o.fr.WritePing(false, [8]byte{})
+			}
+		}},
+		{"SETTINGS without end", h1.FaultMalformed, false, func(o *origin, id uint32) {
+			for range 10000 {
+				_ = o.fr.WriteSettings()
+			}
+		}},
+		{"empty DATA without end", h1.FaultMalformed, false, func(o *origin, id uint32) {
+			o.headers(id, false, ok)
+			for range 10000 {
+				_ = o.fr.WriteData(id, false, nil)
+			}
+		}},
+		{"odd frames without end", h1.FaultMalformed, false, func(o *origin, id uint32) {
+			for range 10000 {
+				_ = o.fr.WriteRawFrame(99, 0, 0, nil)
+			}
+		}},
+		{"garbage", h1.FaultMalformed, false, func(o *origin, id uint32) { _, _ = io.WriteString(o.c, "HTTP/1.1 400 Bad Request\r\n\r\n") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			reset := make(chan bool, 1)
+			addr := script(t, nil, func(o *origin) {
+				id := o.request()
+				if id == 0 {
+					return
+				}
+				c.answers(o, id)
+				if c.lives && c.fault == h1.FaultMalformed {
+					reset <- o.until(http2.FrameRSTStream) != nil
+				}
+				o.drain()
+			})
+			cl := dialClient(t, addr, ClientOptions{})
+			x, body, err := cl.get(context.Background(), h1.Request{Inform: func(*message.Response) error { return nil }, Head: 10 * time.Second, Idle: 10 * time.Second})
+			if got := faultOf(err); got != c.fault || c.fault == 0 && err != nil {
+				t.Fatalf("%v (fault %d) after %v %q; want fault %d", err, got, x.Head, body, c.fault)
+			}
+			if c.lives && c.fault == h1.FaultMalformed && !<-reset {
+				t.Error("the server was not told by RST_STREAM")
+			}
+			if _, good := cl.Load(); good != c.lives {
+				t.Errorf("the connection is good for more: %v; want %v", good, c.lives)
+			}
+		})
+	}
+}
+
+// Only what the server has not looked at may be sent again.
+func TestClientSaysWhatWasUnprocessed(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		want bool
+		do   func(o *origin, id uint32)
+	}{
+		{"refused", true, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) }},
+		{"GOAWAY before it", true, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }},
+		{"GOAWAY with an error before it", true, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, nil) }},
+		{"GOAWAY behind it, and closed", false, func(o *origin, id uint32) {
+			_ = o.fr.WriteGoAway(id, http2.ErrCodeNo, nil)
+			o.c.Close()
+		}},
+		{"reset", false, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeCancel) }},
+		{"closed", false, func(o *origin, id uint32) { o.c.Close() }},
+		{"refused behind the head", false, func(o *origin, id uint32) {
+			o.headers(id, false, ":status:103")
+			o.headers(id, false, ":status:103")
+			_ = o.fr.WriteRSTStream(id, http2.ErrCodeInternal)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cl := dialClient(t, script(t, nil, func(o *origin) {
+				if id := o.request(); id != 0 {
+					c.do(o, id)
+				}
+				o.drain()
+			}), ClientOptions{})
+			x, _, err := cl.get(context.Background(), h1.Request{Method: "POST", Content: []byte("x")})
+			if faultOf(err) != h1.FaultBroken || x.Unprocessed != c.want {
+				t.Errorf("%v, unprocessed: %v; want %v", err, x.Unprocessed, c.want)
+			}
+		})
+	}
+	t.Run("body was read", func(t *testing.T) {
+		cl := dialClient(t, script(t, nil, func(o *origin) {
+			id := o.request()
+			o.until(http2.FrameData)
+			_ = o.fr.WriteRSTStream(id, http2.ErrCodeRefusedStream)
+			o.drain()
+		}), ClientOptions{})
+		x, _, err := cl.get(context.Background(), h1.Request{Method: "POST", Length: -1, Body: reading{Reader: strings.NewReader("x")}})
+		if faultOf(err) != h1.FaultBroken || x.Unprocessed {
+			t.Errorf("%v, unprocessed: %v", err, x.Unprocessed)
+		}
+	})
+}
+
+func TestClientTellsTheCodeOfAReset(t *testing.T) {
+	cl := dialClient(t, script(t, nil, func(o *origin) {
+		_ = o.fr.WriteRSTStream(o.request(), http2.ErrCodeEnhanceYourCalm)
+		o.drain()
+	}), ClientOptions{})
+	_, _, err := cl.get(context.Background(), h1.Request{})
+	var reset *wire.Reset
+	if !errors.As(err, &reset) || reset.Code != uint32(http2.ErrCodeEnhanceYourCalm) || reset.Name != "ENHANCE_YOUR_CALM" {
+		t.Error(err)
+	}
+}
+
+// A server that is no server of HTTP/2 is found out before anything is asked.
+func TestClientGreets(t *testing.T) {
+	for name, c := range map[string]struct {
+		says, want string
+	}{
+		"HTTP/1.1":      {"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "frame is too large"},
+		"another frame": {"\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678", "not SETTINGS"},
+		"nothing":       {"", "deadline"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			defer theirs.Close()
+			go func() { _, _ = io.Copy(io.Discard, theirs) }()
+			if c.says != "" {
+				go func() { _, _ = io.WriteString(theirs, c.says) }()
+			}
+			cl := NewClient(ours, ClientOptions{})
+			defer cl.Close()
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			defer cancel()
+			if err := cl.Greet(ctx); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// A server that opens no window holds up who sends, and nobody else; and that not for ever.
+func TestClientAndClosedWindows(t *testing.T) {
+	first := make(chan struct{})
+	cl := dialClient(t, script(t, []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 5}}, func(o *origin) {
+		for id := o.request(); id != 0; id = o.request() {
+			if id > 1 {
+				o.headers(id, true, ":status:204")
+			} else {
+				close(first)
+			}
+		}
+	}), ClientOptions{})
+	stuck := make(chan error, 1)
+	go func() {
+		_, _, err := cl.get(context.Background(), h1.Request{Method: "POST", Content: make([]byte, 100), Idle: 200 * time.Millisecond})
+		stuck <- err
+	}()
+	<-first
+	if x, _, err := cl.get(context.Background(), h1.Request{}); err != nil || x.Head.Status != 204 {
+		t.Error(err)
+	}
+	if err := <-stuck; faultOf(err) != h1.FaultTimeout {
+		t.Error(err)
+	}
+}
+
+// A window that shrinks below nothing, and opens again, loses nothing.
+func TestClientAndShrinkingWindows(t *testing.T) {
+	got := make(chan int, 1)
+	cl := dialClient(t, script(t, []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 100}}, func(o *origin) {
+		id := o.request()
+		total, opened := 0, false
+		for {
+			f, err := o.fr.ReadFrame()
+			if err != nil {
+				return
+			}
+			d, ok := f.(*http2.DataFrame)
+			if !ok {
+				continue
+			}
+			total += len(d.Data())
+			if !opened {
+				opened = true
+				_ = o.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
+				_ = o.fr.WriteWindowUpdate(id, 1000)
+			}
+			if d.StreamEnded() {
+				got <- total
+				o.headers(id, true, ":status:204")
+				o.drain()
+			}
+		}
+	}), ClientOptions{})
+	if _, _, err := cl.get(context.Background(), h1.Request{Method: "POST", Content: make([]byte, 1000), Idle: 5 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-got; n != 1000 {
+		t.Errorf("%d bytes arrived", n)
+	}
+}
+
+// A server that falls silent is asked whether it is there, and given up if it is not.
+func TestClientGivesUpTheDeaf(t *testing.T) {
+	cl := dialClient(t, script(t, nil, func(o *origin) { o.drain() }), ClientOptions{PingTime: 30 * time.Millisecond})
+	if _, _, err := cl.get(context.Background(), h1.Request{Head: 20 * time.Millisecond}); faultOf(err) != h1.FaultTimeout {
+		t.Fatal(err)
+	}
+	<-cl.done
+	if _, good := cl.Load(); good {
+		t.Error("the connection is still taken for good")
+	}
+}
+
+func TestClientAsksTheSilent(t *testing.T) {
+	pinged := make(chan struct{}, 1)
+	cl := dialClient(t, script(t, nil, func(o *origin) {
+		for {
+			f, err := o.fr.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch f := f.(type) {
+			case *http2.PingFrame:
+				_ = o.fr.WritePing(true, f.Data)
+				pinged <- struct{}{}
+			case *http2.MetaHeadersFrame:
+				o.headers(f.StreamID, true, ":status:204")
+			}
+		}
+	}), ClientOptions{})
+	cl.mu.Lock()
+	cl.heard = time.Now().Add(-time.Minute)
+	cl.mu.Unlock()
+	if _, _, err := cl.get(context.Background(), h1.Request{}); err != nil {
+		t.Fatal(err)
+	}
+	<-pinged
+	if _, good := cl.Load(); !good {
+		t.Error("the connection is taken for dead")
+	}
+}
+
+// A server that takes nothing of what is written is given up.
+func TestClientGivesUpTheFull(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	cl := NewClient(ours, ClientOptions{WriteTime: 30 * time.Millisecond})
+	defer cl.Close()
+	if err := cl.Greet(context.Background()); faultOf(err) != h1.FaultTimeout {
+		t.Error(err)
+	}
+}
+
+// A server that sends more than it may is told so.
+func TestClientHoldsServersToWindows(t *testing.T) {
+	told := make(chan http2.ErrCode, 1)
+	cl := dialClient(t, script(t, nil, func(o *origin) {
+		id := o.request()
+		o.headers(id, false, ":status:200")
+		for range 8 {
+			_ = o.fr.WriteData(id, false, make([]byte, 16<<10))
+		}
+		if f, ok := o.until(http2.FrameRSTStream).(*http2.RSTStreamFrame); ok {
+			told <- f.ErrCode
+		}
+		o.drain()
+	}), ClientOptions{})
+	cl.Reserve()
+	x := &Response{}
+	if err := cl.Exchange(context.Background(), &h1.Request{Method: "GET", Target: "/", Host: "a"}, x); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-told; got != http2.ErrCodeFlowControl {
+		t.Errorf("the server was told %v", got)
+	}
+	if _, err := io.ReadAll(x); faultOf(err) != h1.FaultMalformed {
+		t.Error(err)
+	}
+	x.Close()
+}
+
+// What a server sends ahead of who reads is bounded, and none waits for another.
+func TestClientBoundsWhatItKeeps(t *testing.T) {
+	const streams = 20
+	cl := dialClient(t, script(t, nil, func(o *origin) {
+		var ids []uint32
+		for len(ids) < streams {
+			ids = append(ids, o.request())
+		}
+		for _, id := range ids[:streams-1] {
+			o.headers(id, false, ":status:200")
+			for range 3 {
+				_ = o.fr.WriteData(id, false, make([]byte, 16<<10))
+			}
+			_ = o.fr.WriteData(id, false, make([]byte, 16<<10-1))
+		}
+		last := ids[streams-1]
+		o.headers(last, false, ":status:200")
+		_ = o.fr.WriteData(last, true, []byte("last"))
+		o.drain()
+	}), ClientOptions{})
+	var all []*Response
+	for range streams {
+		cl.Reserve()
+		x := &Response{}
+		all = append(all, x)
+	}
+	var asked sync.WaitGroup
+	for _, x := range all {
+		asked.Go(func() {
+			if err := cl.Exchange(context.Background(), &h1.Request{Method: "GET", Target: "/", Host: "a"}, x); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	asked.Wait()
+	for _, x := range all {
+		if body, err := func() (string, error) {
+			if x.call.id != 2*streams-1 {
+				return "", nil
+			}
+			b, err := io.ReadAll(x)
+			return string(b), err
+		}(); err != nil || body != "" && body != "last" {
+			t.Errorf("%q, %v", body, err)
+		}
+	}
+	for _, x := range all {
+		x.Close()
+	}
+	if n, _ := cl.Load(); n != 0 {
+		t.Errorf("%d places are taken in the end", n)
+	}
+}
+
+// TestClientCrowdIsResetAtRandom has a server that resets, goes away and closes
+// under many exchanges: each ends with an error or a whole answer.
+func TestClientCrowdIsResetAtRandom(t *testing.T) {
+	addr := script(t, nil, func(o *origin) {
+		for n := 0; ; n++ {
+			id := o.request()
+			switch {
+			case id == 0:
+				return
+			case n%97 == 96:
+				_ = o.fr.WriteGoAway(id-2, http2.ErrCodeNo, nil)
+			case n%7 == 1:
+				_ = o.fr.WriteRSTStream(id, http2.ErrCode(n%14))
+			case n%7 == 2:
+				o.headers(id, false, ":status:200")
+				_ = o.fr.WriteRSTStream(id, http2.ErrCodeCancel)
+			case n%331 == 330:
+				return
+			default:
+				o.headers(id, false, ":status:200", "content-length:5")
+				_ = o.fr.WriteData(id, true, []byte("whole"))
+			}
+		}
+	})
+	var mu sync.Mutex
+	var cl *Client
+	client := func() *Client {
+		mu.Lock()
+		defer mu.Unlock()
+		if cl != nil {
+			if _, good := cl.Load(); good {
+				return cl
+			}
+		}
+		cl = dialClient(t, addr, ClientOptions{})
+		return cl
+	}
+	var all sync.WaitGroup
+	outcomes := make([]map[string]int, 100)
+	for i := range outcomes {
+		outcomes[i] = map[string]int{}
+		all.Go(func() {
+			for j := range 20 {
+				ctx, cancel := context.WithCancel(context.Background())
+				if (i+j)%5 == 0 {
+					time.AfterFunc(time.Duration(j)*50*time.Microsecond, cancel)
+				}
+				_, body, err := client().get(ctx, h1.Request{Method: "POST", Content: []byte("x"), Head: 10 * time.Second, Idle: 10 * time.Second})
+				switch {
+				case err == nil && body != "whole":
+					t.Errorf("%q as a whole answer", body)
+				case err == nil:
+					outcomes[i]["whole"]++
+				default:
+					outcomes[i][fmt.Sprint(faultOf(err))]++
+				}
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	total := map[string]int{}
+	for _, o := range outcomes {
+		for k, n := range o {
+			total[k] += n
+		}
+	}
+	if total["whole"] == 0 || total[fmt.Sprint(h1.FaultBroken)] == 0 || total[fmt.Sprint(h1.FaultTimeout)] > 0 || total[fmt.Sprint(h1.FaultMalformed)] > 0 {
+		t.Error(total)
+	}
+}
