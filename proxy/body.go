@@ -46,35 +46,44 @@ func (x *exchange) body() error {
 		c.counted.rate = 0 // a stream may rest between messages
 	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
-	digests, vouched, err := x.vouched()
-	switch {
-	case err != nil:
-		return err
-	case vouched && x.route.integrity.body == integrityBuffer:
-		if err := x.hold(x.route.integrity.buffer); err != nil {
-			return err
+	var digests httpsig.Digests
+	vouched := x.vouched()
+	if vouched {
+		var err error
+		if digests, err = httpsig.ParseContentDigest(&x.head.Fields); err != nil {
+			return ofSignature(err)
 		}
-		return x.compare(digests)
-	case vouched:
-		return x.watch(digests)
-	case x.route.upstreamLeg.digests():
-		if err := x.hold(x.route.integrity.buffer); err != nil {
-			return err
-		}
-		c.digest = c.held.contentDigest()
 	}
+	if !x.holds() {
+		if vouched {
+			return x.watch(digests)
+		}
+		return nil
+	}
+	if err := x.hold(x.route.integrity.buffer); err != nil {
+		return err
+	}
+	if vouched {
+		return x.compare(digests)
+	}
+	c.digest = c.held.contentDigest()
 	return nil
 }
 
-// vouched returns the digests that the caller signed, if it signed some.
-func (x *exchange) vouched() (d httpsig.Digests, ok bool, err error) {
-	if x.proof.Signature == nil || x.route.integrity.body == integrityHeadersOnly && !x.proof.Signature.Covers("content-digest") {
-		return d, false, nil
+// vouched says whether the caller signed the digest of the content.
+func (x *exchange) vouched() bool {
+	s := x.proof.Signature
+	return s != nil && (x.route.integrity.body != integrityHeadersOnly || s.Covers("content-digest"))
+}
+
+// holds says whether all of the content is held before the upstream learns of the
+// request: what is vouched for, unless the route streams, and what the upstream is
+// to be told the digest of.
+func (x *exchange) holds() bool {
+	if x.vouched() {
+		return !x.route.integrity.streams
 	}
-	if d, err = httpsig.ParseContentDigest(&x.head.Fields); err != nil {
-		return d, false, ofSignature(err)
-	}
-	return d, true, nil
+	return x.route.upstreamLeg.digests()
 }
 
 // hold reads the content to its end, at most so much.

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/auth/httpsig"
+	"sallyport/policy/model"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/shared"
@@ -90,8 +91,8 @@ func authorities(cfg *Config) func(string) bool {
 	}
 }
 
-// newRouteIntegrity is what a route does about signatures.
-func newRouteIntegrity(c *RouteConfig) routeIntegrity {
+// newRouteIntegrity is what a route to servers of a dialect does about signatures.
+func newRouteIntegrity(c *RouteConfig, dialect string) routeIntegrity {
 	i := &c.Integrity
 	r := routeIntegrity{
 		body:             i.Body,
@@ -104,6 +105,9 @@ func newRouteIntegrity(c *RouteConfig) routeIntegrity {
 	if r.body == "" {
 		r.body = integrityBuffer
 	}
+	// Where digests need not be signed they may be: what is said is compared, and held
+	// for that where servers might act on a part of it.
+	r.streams = r.body != integrityBuffer && model.ActsOnWhole(dialect)
 	return r
 }
 
