@@ -140,8 +140,8 @@ func (x *exchange) formOf(h *message.Response) signatureForm {
 		return formHeader
 	case x.head.Version == message.HTTP10:
 		return formHead
-	case x.route.integrity.inline && mediaType(h.Fields.Get("content-type")) == eventStream:
-		return formInline
+	case x.route.integrity.inline && mediaType(h.Fields.Get("content-type")) == eventStream && !h.Fields.Has("content-encoding"):
+		return formInline // a comment in plain text would break what is encoded
 	case x.head.Trailers:
 		return formTrailer
 	}
