@@ -137,13 +137,16 @@ func (x *exchange) verifyAnswer(answer *upstream.Response) error {
 		if err != nil {
 			return notSigned(err)
 		}
-		answer.Body = &comparedAnswer{Body: answer.Body, checker: digests.NewChecker(), knownEnd: h.ContentLength >= 0}
+		answer.Body = &comparedAnswer{Body: answer.Body, checker: digests.NewChecker(), holdsEnd: h.ContentLength > x.route.integrity.responseBuffer}
 		return nil
 	}
 	if !isMissing(err) {
 		return notSigned(err)
 	}
 	if _, err = l.head.VerifyResponse(m, x.sent.nonce, false); err == nil {
+		if h.ContentLength >= 0 && message.MayHaveBody(x.head.Method, h.Status) {
+			return notSigned(errNoTrailers)
+		}
 		answer.Body = &tailedAnswer{Body: answer.Body, digester: httpsig.NewDigester(), leg: l, message: m, nonce: x.sent.nonce}
 		return nil
 	}
@@ -159,7 +162,10 @@ func (x *exchange) verifyAnswer(answer *upstream.Response) error {
 	return nil
 }
 
-var errOnlyHead = errors.New("only the head of the answer is signed")
+var (
+	errOnlyHead   = errors.New("only the head of the answer is signed")
+	errNoTrailers = errors.New("a signature in trailers is promised where none can be")
+)
 
 func isMissing(err error) bool {
 	var fault *httpsig.Error
@@ -169,46 +175,41 @@ func isMissing(err error) bool {
 func notSigned(err error) error { return &refusal{reason: reasonUpstreamSignature, cause: err} }
 
 // comparedAnswer is the content of an answer whose end comes only if it is what was
-// signed. Of content with a known length the last read is held back until then, so
-// that a client never gets all of what is wrong.
+// signed. Where its length is told to the client the last piece is held back until
+// then, so that a client never gets all of what is wrong.
 type comparedAnswer struct {
 	message.Body
 	checker  *httpsig.Checker
-	knownEnd bool
-	ahead    []byte // read and not handed out yet
+	holdsEnd bool
+	out      []byte // may be handed out
+	ahead    []byte // read behind it, perhaps the last
 	spare    []byte
-	err      error
+	err      error // what came behind that
 }
 
 func (b *comparedAnswer) Read(p []byte) (int, error) {
-	if !b.knownEnd {
+	if !b.holdsEnd {
 		return b.next(p)
 	}
-	for {
-		if b.err == io.EOF {
-			n := copy(p, b.ahead)
-			if b.ahead = b.ahead[n:]; len(b.ahead) > 0 {
-				return n, nil
-			}
-			return n, io.EOF
-		}
-		if b.err != nil {
+	for len(b.out) == 0 {
+		switch {
+		case b.err == io.EOF && len(b.ahead) > 0:
+			b.out, b.ahead = b.ahead, nil
+			continue
+		case b.err != nil:
 			return 0, b.err
 		}
 		if b.spare == nil {
-			b.spare = make([]byte, min(len(p), blockBytes))
+			b.spare = make([]byte, blockBytes)
 		}
-		n, err := b.next(b.spare[:min(len(p), cap(b.spare))])
-		b.err = err
-		out := 0
-		if n > 0 {
-			out = copy(p, b.ahead)
-			b.ahead = append(b.ahead[:0], b.spare[:n]...)
-		}
-		if out > 0 {
-			return out, nil
+		var n int
+		if n, b.err = b.next(b.spare); n > 0 {
+			b.out, b.ahead, b.spare = b.ahead, b.spare[:n], b.ahead[:cap(b.ahead)]
 		}
 	}
+	n := copy(p, b.out)
+	b.out = b.out[n:]
+	return n, nil
 }
 
 // next reads the content and compares it at its end.
