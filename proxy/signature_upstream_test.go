@@ -322,6 +322,14 @@ func TestUpstreamsThatDoNotSign(t *testing.T) {
 			})
 		}
 	}
+	t.Run("for clients whose answers end with the connection", func(t *testing.T) {
+		for _, path := range []string{"/chunked-tampered", "/long-chunked-tampered", "/stream-tampered", "/stream-no-tail", "/long-stream-no-tail"} {
+			raw := h.in(t).tell("GET " + path + " HTTP/1.0\r\nHost: models.test\r\nAuthorization: Bearer " + h.token() + "\r\n\r\n")
+			if _, body, _ := strings.Cut(raw, "\r\n\r\n"); statuses(raw) == "200" && (len(body) == len(`{"predictions": [2.5]}`) || len(body) == 640<<10) {
+				t.Errorf("%s: all %d bytes came", path, len(body))
+			}
+		}
+	})
 	if err := h.stop(); err != nil {
 		t.Fatal(err)
 	}
