@@ -31,7 +31,7 @@ func newUpstreamLeg(c *upstream.IntegrityConfig, names identityNames, a *auth.Au
 	if c.Sign == "" {
 		return l, nil
 	}
-	l.key, l.bodies = a.Key(c.Sign), c.Body != "none"
+	l.key, l.bodies = a.Key(c.Sign), c.Digests()
 	var identity []string
 	for _, name := range []string{names.principal, names.scopes, names.requestID} {
 		if name != "" {
