@@ -133,7 +133,7 @@ func (x *exchange) watch(d httpsig.Digests) error {
 		}
 		return x.compare(d)
 	}
-	c.checked = checkedBody{src: &c.counted, checker: d.NewChecker()}
+	c.checked.src, c.checked.checker = &c.counted, d.NewChecker()
 	if c.length < 0 {
 		switch err := c.held.fill(x.g.memory, &c.counted, wholeBytes); {
 		case err == nil:
@@ -148,6 +148,20 @@ func (x *exchange) watch(d httpsig.Digests) error {
 	}
 	c.Body, c.unverified = &c.checked, true
 	c.digest = x.head.Fields.Get("content-digest")
+	return nil
+}
+
+// early looks at an answer that came before the content was known to be right. It is
+// not signed: that would bind it to content that nobody has compared. One that says
+// that the request was acted on is none of a server that waits for the end.
+func (x *exchange) early(h *message.Response) error {
+	if !x.content.unverified || x.content.checked.right.Load() {
+		return nil
+	}
+	if h.Status < 300 {
+		return &refusal{reason: reasonGarbage, cause: errEarly}
+	}
+	x.signing = answerSigning{}
 	return nil
 }
 
@@ -178,6 +192,7 @@ func ofSignature(err error) error {
 type checkedBody struct {
 	src     io.Reader
 	checker *httpsig.Checker
+	right   atomic.Bool // its end has come
 }
 
 func (b *checkedBody) Read(p []byte) (int, error) {
@@ -187,6 +202,7 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 		if bad := ofSignature(b.checker.Check()); bad != nil {
 			return n, bad
 		}
+		b.right.Store(true)
 	}
 	return n, err
 }

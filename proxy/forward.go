@@ -55,6 +55,9 @@ func (x *exchange) forward(grant policy.Grant, provisional policy.Provisional) e
 	if err := x.verifyAnswer(answer); err != nil {
 		return err
 	}
+	if err := x.early(&answer.Head); err != nil {
+		return err
+	}
 	if answer.Head.ContentLength < 0 || answer.Head.Status == http.StatusSwitchingProtocols {
 		defer x.endWithCredential(cancel)()
 	}

@@ -182,6 +182,7 @@ var (
 	errCallForm       = errors.New("not POST, with trailers taken, to /package.Service/Method")
 	errUntold         = errors.New("a field that tells the request is missing, or is there twice")
 	errNoSwitch       = errors.New("the upstream did not switch protocols, and did not refuse to")
+	errEarly          = errors.New("the server answered before it had the end of the request")
 	errNoGrant        = errors.New("no valid grant")
 )
 
