@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -162,6 +163,53 @@ func TestRule13ClientsThatLeaveAStream(t *testing.T) {
 	eventually(t, "both have ended", func() bool { return len(h.audit.records(t)) == 2 })
 	if whole, _ := h.arrived(j); len(whole) != 0 {
 		t.Errorf("the upstream got %d whole requests", len(whole))
+	}
+}
+
+// TestRule13EarlyAnswersAreNotSigned has an upstream answer before it has the end of
+// the content, which then is not what was signed.
+func TestRule13EarlyAnswersAreNotSigned(t *testing.T) {
+	long := strings.Repeat("0123456789abcdef", 64<<10) // 1 MiB: more than sockets take
+	for _, status := range []int{200, 404} {
+		for _, flush := range []bool{false, true} {
+			t.Run(fmt.Sprint(status, flush), func(t *testing.T) {
+				answered := make(chan struct{})
+				h := signed(t, plan{
+					handler: func(w http.ResponseWriter, _ *http.Request) {
+						_ = http.NewResponseController(w).EnableFullDuplex()
+						w.WriteHeader(status)
+						_, _ = io.WriteString(w, "early")
+						if flush {
+							w.(http.Flusher).Flush()
+						}
+						close(answered)
+					},
+					routes: `
+  - {host: models.test, upstream: '%s', serves: tensorflow, callers: key/acme, rules: [{allow: "*"}], integrity: {body: stream}}
+`})
+				e := errand{method: "POST", body: long}.signed(t)
+				sent := *e
+				sent.body = long[:len(long)-1] + "X"
+				raw := sent.raw()
+				c := h.dial("models.test")
+				if _, err := io.WriteString(c, raw[:len(raw)-1000]); err != nil {
+					t.Log(err) // the gateway has had enough
+				}
+				<-answered
+				_, _ = io.WriteString(c, raw[len(raw)-1000:])
+				all, _ := io.ReadAll(c)
+				if len(all) == 0 {
+					return // cut
+				}
+				r := h.parse(string(all), "POST")
+				if status == 200 && (r.StatusCode != 502 && r.StatusCode != 400 || r.body == "early") {
+					t.Errorf("got %d %s", r.StatusCode, r.body)
+				}
+				if r.StatusCode == 404 {
+					h.unsigned(r)
+				}
+			})
+		}
 	}
 }
 
