@@ -344,8 +344,14 @@ func (c *Config) checkBodyMode(r *RouteConfig, path string, f *setting.Faults) {
 	if size := r.Limits.BodyBytes(); i.Buffer != 0 && int64(i.Buffer) > size {
 		f.Add(path+".buffer", i.Buffer.String(), "more than limits.body lets through", "raise limits.body, which is "+setting.Size(size).String())
 	}
-	if memory := c.Integrity.Memory.Or(defaultMemory); int64(i.Buffer) > memory {
-		f.Add(path+".buffer", i.Buffer.String(), "more than integrity.memory has for all of them", "raise integrity.memory, which is "+setting.Size(memory).String())
+	memory := c.Integrity.Memory.Or(defaultMemory)
+	for _, b := range []struct {
+		name string
+		size setting.Size
+	}{{"buffer", i.Buffer}, {"response_buffer", i.ResponseBuffer}} {
+		if int64(b.size) > memory {
+			f.Add(path+"."+b.name, b.size.String(), "more than integrity.memory has for all of them", "raise integrity.memory, which is "+setting.Size(memory).String())
+		}
 	}
 	if i.ForwardClientSignature && u.Integrity.Sign != "" {
 		f.Add(path+".forward_client_signature", "true", "the upstream gets the gateway's signature", "remove the line, or integrity.sign of the upstream")
