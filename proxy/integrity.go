@@ -92,14 +92,17 @@ func authorities(cfg *Config) func(string) bool {
 }
 
 // newRouteIntegrity is what a route to servers of a dialect does about signatures.
-func newRouteIntegrity(c *RouteConfig, dialect string) routeIntegrity {
+func newRouteIntegrity(cfg *Config, c *RouteConfig, dialect string) routeIntegrity {
 	i := &c.Integrity
+	// What the memory for all could never hold is too long, and not to be tried later;
+	// its end takes a block too.
+	most := cfg.Integrity.Memory.Or(defaultMemory) - blockBytes
 	r := routeIntegrity{
 		body:             i.Body,
-		buffer:           i.Buffer.Or(defaultSignedBody),
+		buffer:           min(i.Buffer.Or(defaultSignedBody), most),
 		forwardSignature: i.ForwardClientSignature,
 		unsigned:         i.Response == configOff,
-		responseBuffer:   i.ResponseBuffer.Or(defaultSignedResponse),
+		responseBuffer:   min(i.ResponseBuffer.Or(defaultSignedResponse), most),
 		inline:           i.Events == integrityInline,
 	}
 	if r.body == "" {

@@ -103,7 +103,7 @@ func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (
 		},
 	}
 	r.identity.principal, r.identity.scopes, r.identity.requestID = c.Identity.Names()
-	r.integrity = newRouteIntegrity(c, up.Serves)
+	r.integrity = newRouteIntegrity(cfg, c, up.Serves)
 	if r.upstreamLeg, err = newUpstreamLeg(&up.Integrity, r.identity, a, now); err != nil {
 		return nil, err
 	}
