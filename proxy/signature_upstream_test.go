@@ -456,7 +456,7 @@ upstreams: {m: {rest: '%s', integrity: {sign: out-1` + integrity + `}}}
   - {host: models.test, upstream: m, callers: issuer/corp, rules: [{allow: "*"}]}
 upstreams: {m: {rest: '%s', integrity: {sign: out-1}}}
 `})
-		h.refused(h.do("POST", "/", strings.Repeat("x", 2<<20), nil), 503, "body_memory")
+		h.refused(h.do("POST", "/", strings.Repeat("x", 2<<20), nil), 413, "body_too_large")
 	})
 	t.Run("the client's signature goes on where the route says so", func(t *testing.T) {
 		h := signed(t, plan{routes: `
