@@ -236,16 +236,10 @@ func (e *errand) request(t testing.TB) *http.Request {
 	return r
 }
 
-// send sends the errand over HTTP/1.1.
+// sendErrand sends an errand over HTTP/1.1.
 func (h *house) sendErrand(e *errand) *reply {
 	h.t.Helper()
 	return h.send(h.client(false), e.request(h.t))
-}
-
-// tellReply sends bytes to models.test and reads the first final answer.
-func (h *house) tellReply(request, method string) *reply {
-	h.t.Helper()
-	return h.parse(h.tell(request), method)
 }
 
 // parse reads the first final answer in what came back.
