@@ -202,7 +202,7 @@ func (x *exchange) authenticate() error {
 	x.record.Credential = x.caller.Kind()
 	x.record.KeyID = x.caller.KeyID
 	x.vouch(true)
-	return nil
+	return x.spelledOtherwise()
 }
 
 // screen refuses a caller to whom no rule of the route could allow anything,

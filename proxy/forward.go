@@ -51,6 +51,9 @@ func (x *exchange) forward(grant policy.Grant, provisional policy.Provisional) e
 	if err := x.verifyAnswer(answer); err != nil {
 		return err
 	}
+	if err := x.early(&answer.Head); err != nil {
+		return err
+	}
 	if answer.Head.ContentLength < 0 || answer.Head.Status == http.StatusSwitchingProtocols {
 		defer x.endWithCredential()()
 	}
@@ -156,7 +159,7 @@ type bound struct {
 
 func (x *exchange) bind() bound {
 	return bound{
-		inform:   func(h *message.Response) error { return x.stream.Inform(h) },
+		inform:   x.inform,
 		trailers: x.trailers,
 		interrupt: func() {
 			// The upstream answered and wants no more. The client has not been told to
@@ -171,11 +174,36 @@ func (x *exchange) bind() bound {
 func (x *exchange) endsHere(name string) bool {
 	switch name {
 	case "signature", "signature-input":
-		return x.route.upstreamLeg.key != nil || x.route.chain.Signs() && !x.route.integrity.forwardSignature
+		return x.signaturesEndHere()
 	case "accept-signature":
 		return x.route.upstreamLeg.key != nil || x.signing.key != nil
 	}
 	return false
+}
+
+func (x *exchange) signaturesEndHere() bool {
+	return x.route.upstreamLeg.key != nil || x.route.chain.Signs() && !x.route.integrity.forwardSignature
+}
+
+// inform sends an interim response on.
+func (x *exchange) inform(m *message.Response) error {
+	x.disown(&m.Fields)
+	return x.stream.Inform(m)
+}
+
+// disown removes the fields of an answer that only the gateway may write, and what
+// the upstream told of itself.
+func (x *exchange) disown(fields *message.Fields) {
+	signs := x.signing.key != nil || x.signaturesEndHere()
+	fields.DelFunc(func(f message.Field) bool {
+		switch f.Name {
+		case "server", "x-powered-by":
+			return !x.route.keepServer
+		case "signature", "signature-input":
+			return signs
+		}
+		return strings.HasPrefix(f.Name, "x-sallyport-")
+	})
 }
 
 // addIdentity writes who calls, under the names of the route.
@@ -322,15 +350,12 @@ func (x *exchange) open(h *message.Response, trailers bool) error {
 	return nil
 }
 
-// trailersOf are the upstream's trailers that go on: those that speak of signatures
-// do not where it is the gateway that signs or verifies.
+// trailersOf are the upstream's trailers that go on.
 func (x *exchange) trailersOf(answer *upstream.Response) message.Fields {
-	trailers := answer.Body.Trailers()
-	if x.signing.key != nil || x.route.upstreamLeg.verifies() {
-		trailers = slices.Clone(trailers)
-		trailers.DelFunc(func(f message.Field) bool {
-			return f.Name == "signature" || f.Name == "signature-input" || f.Name == "content-digest"
-		})
+	trailers := slices.Clone(answer.Body.Trailers())
+	x.disown(&trailers)
+	if x.signing.key != nil {
+		trailers.Del("content-digest") // ours comes there
 	}
 	return trailers
 }
@@ -360,13 +385,7 @@ func (x *exchange) end(h *message.Response, form signatureForm, tail *tailed, tr
 // dress puts the gateway's own fields on an answer.
 func (x *exchange) dress(h *message.Response) {
 	r := x.route
-	if !r.keepServer {
-		h.Fields.DelFunc(func(f message.Field) bool { return f.Name == "server" || f.Name == "x-powered-by" })
-	}
-	verified := r.upstreamLeg.verifies() || x.signing.key != nil
-	h.Fields.DelFunc(func(f message.Field) bool {
-		return strings.HasPrefix(f.Name, "x-sallyport-") || verified && (f.Name == "signature" || f.Name == "signature-input")
-	})
+	x.disown(&h.Fields)
 	x.receipt(h)
 	r.toClient.apply(&h.Fields)
 	for _, f := range r.security {

@@ -172,7 +172,7 @@ const checkRetry = 5 * time.Second
 var (
 	errOwnField       = errors.New("field folds onto a name that is the gateway's")
 	errMethodOverride = errors.New("field overrides the method")
-	errFoldedField    = errors.New("field folds onto a name that decides how a message is read")
+	errFoldedField    = errors.New("field folds onto a name that decides how a message is read, or that is signed")
 	errCase           = errors.New("path leads to another route if letter case is ignored")
 	errEnd            = errors.New("path leads to a longer route if a slash at its end is ignored or added, or if a colon ends it")
 	errExpired        = errors.New("the credential expired while the stream went on")
@@ -182,6 +182,7 @@ var (
 	errCallForm       = errors.New("not POST, with trailers taken, to /package.Service/Method")
 	errUntold         = errors.New("a field that tells the request is missing, or is there twice")
 	errNoSwitch       = errors.New("the upstream did not switch protocols, and did not refuse to")
+	errEarly          = errors.New("the server answered before it had the end of the request")
 	errNoGrant        = errors.New("no valid grant")
 )
 
