@@ -13,6 +13,7 @@ var (
 	ErrSyntax        = errors.New("head breaks the grammar")
 	ErrFraming       = errors.New("the end of the content is announced badly, or twice")
 	ErrUnknownCoding = errors.New("transfer coding is not chunked alone")
+	ErrTargetTooLong = errors.New("request target is too long")
 	ErrHeadTooLarge  = errors.New("head is too large")
 	ErrHeadTimeout   = errors.New("head did not arrive in time")
 
