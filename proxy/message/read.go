@@ -73,7 +73,7 @@ func (h *Head) Settle() error {
 // answer would tell the client what the gateway says to the upstream.
 func ServedMethod(method string) bool {
 	for _, m := range [...]string{"CONNECT", "TRACE", "TRACK", "DEBUG"} {
-		if strings.EqualFold(method, m) {
+		if EqualFold(method, m) {
 			return false
 		}
 	}
@@ -122,7 +122,7 @@ func (h *Head) settleFields() error {
 				return ErrConnection
 			}
 		case "expect":
-			if h.Expect = strings.EqualFold(f.Value, "100-continue"); !h.Expect {
+			if h.Expect = EqualFold(f.Value, "100-continue"); !h.Expect {
 				return ErrExpectation
 			}
 		}
@@ -133,7 +133,7 @@ func (h *Head) settleFields() error {
 		}
 	}
 	if h.Version == HTTP11 && h.Fields.HasToken("connection", "upgrade") {
-		h.Upgrade = strings.ToLower(h.Fields.Get("upgrade"))
+		h.Upgrade = lower(h.Fields.Get("upgrade"))
 	}
 	h.Trailers = h.Fields.HasToken("te", "trailers")
 	if cookies > 1 {
@@ -179,7 +179,7 @@ func plainConnection(v string) bool {
 	for rest := v; rest != ""; {
 		var t string
 		t, rest, _ = strings.Cut(rest, ",")
-		t = strings.ToLower(strings.Trim(t, " \t"))
+		t = lower(strings.Trim(t, " \t"))
 		if t != "" && t != "close" && !OfConnection(t) {
 			return false
 		}

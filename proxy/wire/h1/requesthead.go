@@ -162,7 +162,7 @@ func (w *framing) read(f *message.Field) error {
 		if w.length >= 0 {
 			return message.ErrFraming
 		}
-		if w.chunked || !strings.EqualFold(f.Value, "chunked") || len(f.Value) != len("chunked") { // no Kelvin sign for a k
+		if w.chunked || !message.EqualFold(f.Value, "chunked") {
 			return message.ErrUnknownCoding
 		}
 		w.chunked = true
@@ -173,7 +173,7 @@ func (w *framing) read(f *message.Field) error {
 	case "connection":
 		w.close = w.close || inList(f.Value, "close")
 	case "expect":
-		w.expects = strings.EqualFold(f.Value, "100-continue")
+		w.expects = message.EqualFold(f.Value, "100-continue")
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ func inList(list, token string) bool {
 	for list != "" {
 		var t string
 		t, list, _ = strings.Cut(list, ",")
-		if strings.EqualFold(strings.Trim(t, " \t"), token) {
+		if message.EqualFold(strings.Trim(t, " \t"), token) {
 			return true
 		}
 	}
