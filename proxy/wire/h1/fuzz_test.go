@@ -68,7 +68,7 @@ func cannedClient(answer string, step int) (*Client, *canned) {
 	return NewClient(conn, NewSocket(conn), new(Buffers)), conn
 }
 
-// read is what our client makes of an answer.
+// reading is what our client makes of an answer.
 type reading struct {
 	status   int
 	length   int64
@@ -81,7 +81,7 @@ type reading struct {
 }
 
 func readAnswer(answer, method string, step int) (got reading) {
-	c, _ := cannedClient(answer, step)
+	c, conn := cannedClient(answer, step)
 	r := &Request{Method: method, Target: "/", Host: "a", Inform: func(m *message.Response) error {
 		got.interim = append(got.interim, *m)
 		return nil
@@ -94,7 +94,7 @@ func readAnswer(answer, method string, step int) (got reading) {
 	var body []byte
 	body, got.err = io.ReadAll(&x)
 	got.body, got.trailers = string(body), x.Trailers()
-	got.reusable = x.Close()
+	got.reusable = x.Close() && len(conn.answer) == 0 // what arrives later Alive sees
 	return got
 }
 
