@@ -70,10 +70,23 @@ func (h *Head) Settle() error {
 
 // ServedMethod says whether requests with this method are served at all: not
 // CONNECT, which asks for a tunnel to anywhere, and not TRACE and its like, whose
-// answer would tell the client what the gateway says to the upstream.
+// answer would tell the client what the gateway says to the upstream. PRI begins
+// the preface of HTTP/2 and nothing else (RFC 9113, section 3.4); HAProxy refuses it.
+//
+// Nor are those that are not spelled as all that are registered: 3 to 20 capital
+// letters, with "-" or "_". nginx and gunicorn refuse others, and Werkzeug makes
+// "delete" a DELETE.
 func ServedMethod(method string) bool {
-	for _, m := range [...]string{"CONNECT", "TRACE", "TRACK", "DEBUG"} {
-		if EqualFold(method, m) {
+	if len(method) < 3 || len(method) > 20 {
+		return false
+	}
+	for i := 0; i < len(method); i++ {
+		if c := method[i]; (c < 'A' || c > 'Z') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	for _, m := range [...]string{"CONNECT", "TRACE", "TRACK", "DEBUG", "PRI"} {
+		if method == m {
 			return false
 		}
 	}
