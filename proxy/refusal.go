@@ -26,6 +26,7 @@ const (
 	reasonBadSyntax      = "bad_syntax"
 	reasonBadFraming     = "bad_framing"
 	reasonUnknownCoding  = "unknown_transfer_coding"
+	reasonTargetTooLong  = "target_too_long"
 	reasonHeadTooLarge   = "head_too_large"
 	reasonHeadTimeout    = "head_timeout"
 	reasonExpectation    = "bad_expectation"
@@ -103,6 +104,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadSyntax:      {400, "This is not a well-formed HTTP request."},
 	reasonBadFraming:     {400, "The end of the request body is not announced in one clear way."},
 	reasonUnknownCoding:  {501, "The transfer coding is not known here."},
+	reasonTargetTooLong:  {414, "The request target is too long."},
 	reasonHeadTooLarge:   {431, "The request head is too large."},
 	reasonHeadTimeout:    {408, "The request head did not arrive in time."},
 	reasonExpectation:    {417, "The expectation cannot be met."},
@@ -243,6 +245,7 @@ var messageReasons = []struct {
 	{message.ErrSyntax, reasonBadSyntax},
 	{message.ErrFraming, reasonBadFraming},
 	{message.ErrUnknownCoding, reasonUnknownCoding},
+	{message.ErrTargetTooLong, reasonTargetTooLong},
 	{message.ErrHeadTooLarge, reasonHeadTooLarge},
 	{message.ErrHeadTimeout, reasonHeadTimeout},
 	{message.ErrExpectation, reasonExpectation},
@@ -282,7 +285,7 @@ func (x *exchange) refuse(err error) {
 // unsettled says whether a status is that of a head that has no reading.
 func unsettled(status int) bool {
 	switch status {
-	case http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+	case http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
 		return true
 	}
 	return false
