@@ -67,3 +67,27 @@ func TestStructuredFields(t *testing.T) {
 		}
 	}
 }
+
+// The parameters of a signature are covered in their one canonical form.
+func TestParameters(t *testing.T) {
+	m := &httpsig.Message{Method: "GET", Scheme: "https", Authority: "h"}
+	for parameters, want := range map[string]string{
+		`( "@method" );  created=007;x=?1;y=-0.50`: `("@method");created=7;x;y=-0.5`,
+		`("@method");x=?0;y=to/ken;z=:AA==:`:       `("@method");x=?0;y=to/ken;z=:AA==:`,
+		`("@method");alg="a\"b\\"`:                 "", // no registered name has an escape
+		`("@method");x=:AB==:`:                     "", // bits that mean nothing
+		`("@method");x=:AA:`:                       "", // padding is missing
+		`("@method");x=:A:`:                        "", // no base64
+		`("@method";x=:A:)`:                        "",
+		`("@method");x=@1`:                         "",
+		`("@method");x=1;x=1`:                      "",
+		`("@method") `:                             "",
+		` ("@method")`:                             "",
+	} {
+		got, err := httpsig.Base(m, parameters)
+		_, text, _ := strings.Cut(string(got), `"@signature-params": `)
+		if text != want || (want == "") != (code(err) == httpsig.Malformed) {
+			t.Errorf("%s: %q, %v; want %q", parameters, text, err, want)
+		}
+	}
+}
