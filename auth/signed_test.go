@@ -173,7 +173,7 @@ func TestSignedErrors(t *testing.T) {
 		cause string
 		keyID string
 	}{
-		{s.signed(t, hmacKey(t, "acme-3", "x"), request(), nil), `the key is unknown: "acme-3"`, ""},
+		{s.signed(t, hmacKey(t, "acme-3", "x"), request(), nil), `the key is unknown: keyid "acme-3"`, ""},
 		{s.signed(t, hmacKey(t, "acme-1", "x"), request(), nil), `the signature does not match: keyid "acme-1"`, ""},
 		{s.signed(t, s.keys["acme-1"], request(), func(p *httpsig.Profile) { p.Nonce = false }), "no nonce", "acme-1"},
 	} {
