@@ -9,7 +9,6 @@ import (
 )
 
 const (
-	smallBuffer = 16 << 10
 	// maxHeld bounds what a stream holds back, and what waits to be written before
 	// streams have to wait too.
 	maxHeld = 64 << 10

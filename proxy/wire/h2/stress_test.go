@@ -100,13 +100,13 @@ func TestStress(t *testing.T) {
 	}
 	var whole, refused, cut atomic.Int64
 	var all sync.WaitGroup
-	each := 50
+	each := 5
 	if testing.Short() {
-		each = 10
+		each = 1
 	}
 	for range 4 {
 		client := plain(t)
-		for range 12 {
+		for range 150 {
 			all.Go(func() {
 				for range each {
 					ctx, cancel := context.WithCancel(context.Background())
