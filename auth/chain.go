@@ -44,7 +44,7 @@ type Chain struct {
 	signed    *signed       // nil: no signatures are taken
 
 	keys        bool // a signature proves a caller by itself
-	signedFirst bool // where there are two proofs, the signature names the caller
+	signedFirst bool // of two proofs the signature names the caller; see choose
 	all         bool // tokens and signatures are demanded both
 	always      bool // a signature is demanded of whoever calls
 	independent bool
@@ -155,7 +155,7 @@ func (c *Chain) Authenticate(ctx context.Context, head *message.Head, peer netip
 		}
 	}
 	signer.Alias, holder.Alias = c.alias(&signer), c.alias(&holder)
-	caller, err := c.choose(signer, holder)
+	caller, err := c.choose(signer, holder, proof.Signature != nil && proof.Signature.Covers("authorization"))
 	if err != nil {
 		if err.Reason == NoCredential && head.Fields.Has("authorization") {
 			err = &Error{Reason: UnlistedCredential}
@@ -175,8 +175,10 @@ func (c *Chain) alias(p *identity.Principal) string {
 }
 
 // choose finds the caller among those that were proved; nobody stands for a proof
-// that is not there.
-func (c *Chain) choose(signer, holder identity.Principal) (identity.Principal, *Error) {
+// that is not there. Where either would do and both are there, the caller is who
+// signed, unless that covers the token: else whoever could add a token on the way
+// would change whose request it is.
+func (c *Chain) choose(signer, holder identity.Principal, tokenSigned bool) (identity.Principal, *Error) {
 	none := identity.Principal{}
 	switch {
 	case c.bearer == nil && signer.IsZero():
@@ -196,7 +198,7 @@ func (c *Chain) choose(signer, holder identity.Principal) (identity.Principal, *
 	case !c.independent && (c.all || c.always) && (signer.Alias == "" || signer.Alias != holder.Alias):
 		return none, &Error{Reason: ProofsDiffer, KeyID: signer.KeyID,
 			Err: fmt.Errorf("%s signed with the token of %s, and no entry of principals has both", signer.String(), holder.String())}
-	case c.signedFirst:
+	case c.signedFirst, !c.all && !c.always && !tokenSigned:
 		return signer, nil
 	}
 	return holder, nil

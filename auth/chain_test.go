@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"sallyport/auth/httpsig"
 	"sallyport/auth/identity"
 )
 
@@ -32,7 +33,7 @@ func TestChainChooses(t *testing.T) {
 	for _, c := range []struct{ route, token, key, want string }{
 		{"token", "alice", "", "issuer/corp:alice"}, {"token", "", "acme-1", "no_credential"}, {"token or key", "basic", "", "unlisted_credential"}, {"token", "alice", "forged", "issuer/corp:alice"},
 		{"key", "", "acme-1", "key:acme+"}, {"key", "alice", "", "signature_missing"}, {"key", "forged", "acme-1", "key:acme+"},
-		{"token or key", "alice", "", "issuer/corp:alice"}, {"token or key", "", "orbit-1", "key:orbit+"}, {"token or key", "alice", "acme-1", "issuer/corp:alice+"},
+		{"token or key", "alice", "", "issuer/corp:alice"}, {"token or key", "", "orbit-1", "key:orbit+"}, {"token or key", "alice", "acme-1", "key:acme+"}, {"token or key", "alice", "acme-1 over the token", "issuer/corp:alice+"}, {"key or token", "alice", "acme-1 over the token", "key:acme+"},
 		{"token or key", "forged", "acme-1", "bad_credential+"}, {"token or key", "alice", "forged", "bad_signature"}, {"token or key", "", "", "no_credential"},
 		{"key or token", "alice", "acme-1", "key:acme+"}, {"key or token", "alice", "", "issuer/corp:alice"},
 		{"all", "alice", "acme-1", "issuer/corp:alice+"}, {"all", "alice", "", "signature_missing"}, {"all", "", "acme-1", "no_credential+"}, {"all", "", "", "no_credential"},
@@ -52,6 +53,8 @@ func TestChainChooses(t *testing.T) {
 		case "":
 		case "forged":
 			h = s.signed(t, hmacKey(t, "acme-1", "wrong"), h, nil)
+		case "acme-1 over the token":
+			h = s.signed(t, s.keys["acme-1"], h, func(p *httpsig.Profile) { p.Cover = append(p.Cover, "authorization") })
 		default:
 			h = s.signed(t, s.keys[c.key], h, nil)
 		}

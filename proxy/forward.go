@@ -274,8 +274,7 @@ func (x *exchange) relay(answer *upstream.Response) error {
 	x.dress(h)
 	hasBody := message.MayHaveBody(x.head.Method, h.Status)
 	form := x.formOf(h)
-	if hasBody && h.ContentLength >= 0 && h.ContentLength <= x.route.integrity.responseBuffer &&
-		(form == formHeader || x.signing.digest || x.route.upstreamLeg.verifies()) {
+	if hasBody && x.holdsAnswer(h) && (form == formHeader || x.signing.digest || x.route.upstreamLeg.verifies()) {
 		return x.relayHeld(answer, form)
 	}
 	if form == formTrailer || form == formInline {

@@ -135,7 +135,7 @@ func (x *exchange) formOf(h *message.Response) signatureForm {
 		return formNone
 	case !hasBody:
 		return formHead
-	case h.ContentLength >= 0 && h.ContentLength <= x.route.integrity.responseBuffer:
+	case x.holdsAnswer(h):
 		return formHeader
 	case x.head.Version == message.HTTP10:
 		return formHead
@@ -145,6 +145,13 @@ func (x *exchange) formOf(h *message.Response) signatureForm {
 		return formTrailer
 	}
 	return formHead
+}
+
+// holdsAnswer says whether an answer is held, to be signed or compared as a whole. Callers
+// who have signed nothing leave half of the memory to those who have.
+func (x *exchange) holdsAnswer(h *message.Response) bool {
+	return h.ContentLength >= 0 && h.ContentLength <= x.route.integrity.responseBuffer &&
+		(x.proof.Signature != nil || x.route.upstreamLeg.verifies() || x.g.memory.Used() < x.g.memory.Total()/2)
 }
 
 // mediaType is a content type without its parameters, in lower case.
@@ -277,7 +284,7 @@ func (t *tailed) Write(p []byte) (int, error) {
 // endsEvent says whether an event stream ended behind an event, and not within one.
 func (t *tailed) endsEvent() bool {
 	end := string(t.last[:])
-	return t.n == 0 || strings.HasSuffix(end, "\n\n") || strings.HasSuffix(end, "\r\r") || strings.HasSuffix(end, "\r\n\r\n")
+	return t.n == 0 || strings.HasSuffix(end, "\n\n") || strings.HasSuffix(end, "\r\r") || strings.HasSuffix(end, "\n\r\n")
 }
 
 // seal signs the content that went through, and with it the status of gRPC, and

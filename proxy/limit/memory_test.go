@@ -2,6 +2,7 @@ package limit
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,8 +10,8 @@ import (
 
 func TestMemoryIsLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		used := int64(10)
-		m := NewMemory(10, func() int64 { return used })
+		var used atomic.Int64
+		m := NewMemory(10, used.Load)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- m.Run(ctx) }()
@@ -18,7 +19,7 @@ func TestMemoryIsLookedAt(t *testing.T) {
 			used int64
 			want bool
 		}{{10, false}, {11, true}, {9, false}} {
-			used = c.used
+			used.Store(c.used)
 			time.Sleep(2 * memoryEvery)
 			synctest.Wait()
 			if got := m.Spent(); got != c.want {
