@@ -146,6 +146,19 @@ type ServerLimits struct {
 	// Requests is how many one connection may bring before it is closed, after the
 	// answer to the last. Default: 100000.
 	Requests int `yaml:"requests"`
+	// Linger is how long the rest of a request that was answered early may take, and a
+	// client to read its last answer, before the connection is closed. Default: 1s.
+	Linger setting.Duration `yaml:"linger"`
+	// Resets is how many more requests of one HTTP/2 connection may be called off than
+	// are answered; a tenth comes back each second. Default: 200.
+	Resets int `yaml:"resets"`
+	// Frames is how many frames one HTTP/2 connection may send for which there is no
+	// cause, such as PING, SETTINGS, empty DATA; a tenth comes back each second.
+	// Default: 1000.
+	Frames int `yaml:"frames"`
+	// Window is how much content of one HTTP/2 request may come that no upstream has
+	// taken yet; four times that for a connection. Default: 1MiB.
+	Window setting.Size `yaml:"window"`
 	// Fields is how many field lines a request may have. Default: 128.
 	Fields int `yaml:"fields"`
 	// BodyRate is how many bytes a second a body must bring on average, once it has
@@ -183,6 +196,14 @@ func (l ServerLimits) WithDefaults() ServerLimits {
 	if l.Fields == 0 {
 		l.Fields = message.MaxFields
 	}
+	if l.Resets == 0 {
+		l.Resets = 200
+	}
+	if l.Frames == 0 {
+		l.Frames = 1000
+	}
+	l.Linger = setting.Duration(l.Linger.Or(time.Second))
+	l.Window = setting.Size(l.Window.Or(1 << 20))
 	if l.Accepts.IsZero() {
 		l.Accepts = setting.Rate{N: 20_000, Per: time.Second}
 	}

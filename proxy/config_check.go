@@ -166,6 +166,8 @@ func (l *ServerLimits) check(f *setting.Faults) {
 		{"streams", l.Streams, 1, 10_000},
 		{"requests", l.Requests, 1, 1_000_000_000},
 		{"fields", l.Fields, 16, 1000},
+		{"resets", l.Resets, 1, 1_000_000},
+		{"frames", l.Frames, 100, 1_000_000},
 	} {
 		if n.value != 0 && (n.value < n.low || n.value > n.high) {
 			f.Add("limits."+n.name, strconv.Itoa(n.value), "out of bounds", fmt.Sprintf("write a number from %d to %d", n.low, n.high))
@@ -174,6 +176,9 @@ func (l *ServerLimits) check(f *setting.Faults) {
 	if b := l.HeadBytes; b != 0 && (b < 4<<10 || b > 1<<20) {
 		f.Add("limits.head_bytes", b.String(), "out of bounds", "write a size from 4KiB to 1MiB")
 	}
+	if w := l.Window; w != 0 && (w < 64<<10 || w > 256<<20) {
+		f.Add("limits.window", w.String(), "out of bounds", "write a size from 64KiB to 256MiB")
+	}
 	if m := l.Memory; m != 0 && m < 64<<20 {
 		f.Add("limits.memory", m.String(), "less than the gateway itself takes", "write 64MiB or more")
 	}
@@ -181,7 +186,7 @@ func (l *ServerLimits) check(f *setting.Faults) {
 		name  string
 		value setting.Duration
 		high  time.Duration
-	}{{"head_time", l.HeadTime, 2 * time.Minute}, {"keep_alive", l.KeepAlive, time.Hour}} {
+	}{{"head_time", l.HeadTime, 2 * time.Minute}, {"keep_alive", l.KeepAlive, time.Hour}, {"linger", l.Linger, time.Minute}} {
 		if d.value.D() > d.high {
 			f.Add("limits."+d.name, d.value.String(), "so long that idle clients could fill the gateway", "write "+setting.Duration(d.high).String()+" or less")
 		}

@@ -22,8 +22,13 @@ type server interface {
 // engineOptions are the bounds of all engines.
 func (g *Gateway) engineOptions() (h1.ServerOptions, h2.ServerOptions) {
 	l := g.config.Limits.WithDefaults()
-	one := h1.ServerOptions{HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D(), Fields: l.Fields, Requests: l.Requests}
-	return one, h2.ServerOptions{HeadBytes: one.HeadBytes, HeadTime: one.HeadTime, IdleTime: one.IdleTime, Fields: l.Fields, Streams: l.Streams}
+	one := h1.ServerOptions{
+		HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D(), Fields: l.Fields, Requests: l.Requests, Linger: l.Linger.D(),
+	}
+	return one, h2.ServerOptions{
+		HeadBytes: one.HeadBytes, HeadTime: one.HeadTime, IdleTime: one.IdleTime, Fields: one.Fields, Requests: one.Requests, Linger: one.Linger,
+		Streams: l.Streams, Resets: l.Resets, Frames: l.Frames, StreamWindow: int(l.Window), ConnWindow: 4 * int(l.Window),
+	}
 }
 
 // engines serves connections by two engines: those with TLS go, by what ALPN chose,

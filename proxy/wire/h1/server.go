@@ -19,6 +19,7 @@ type ServerOptions struct {
 	IdleTime  time.Duration // between requests of a connection; 2 min
 	Fields    int           // field lines of a request; [message.MaxFields]
 	Requests  int           // on one connection, which closes after the answer to the last; 0: no bound
+	Linger    time.Duration // for the rest of a request that was answered early; 1 s
 	// Scheme is how clients reached whoever is in front, where a connection without
 	// TLS does not tell; "http" if empty.
 	Scheme string
@@ -59,6 +60,9 @@ func NewServer(h wire.Handler, o ServerOptions) *Server {
 	}
 	if o.IdleTime <= 0 {
 		o.IdleTime = 2 * time.Minute
+	}
+	if o.Linger <= 0 {
+		o.Linger = lingering
 	}
 	if o.Fields <= 0 {
 		o.Fields = message.MaxFields

@@ -15,8 +15,8 @@ import (
 
 const (
 	// lingering is how long the rest of a refused request may take to arrive
-	// before the connection closes: long enough that a client reads the answer
-	// before it sees a reset, too short to be worth holding.
+	// before the connection closes, where nobody says otherwise: long enough that a
+	// client reads the answer before it sees a reset, too short to be worth holding.
 	lingering = time.Second
 	// lingeringBytes bounds it for clients that send fast.
 	lingeringBytes = 8 << 20
@@ -349,7 +349,7 @@ func (c *serverConn) skip(b *serverBody) bool {
 		return b.err == io.EOF
 	}
 	c.mu.Lock()
-	c.phase, c.bodyBy = serving, time.Now().Add(lingering)
+	c.phase, c.bodyBy = serving, time.Now().Add(c.srv.options.Linger)
 	c.mu.Unlock()
 	buf := c.srv.bufs.Get(smallBuffer)
 	defer c.srv.bufs.Put(buf)
@@ -388,7 +388,7 @@ func (c *serverConn) writeLocked(p []byte, by time.Time) error {
 // for a while what still comes, and throws it away.
 func (c *serverConn) linger() {
 	c.in.release()
-	_ = c.conn.SetDeadline(time.Now().Add(lingering)) // else the writes and reads below fail
+	_ = c.conn.SetDeadline(time.Now().Add(c.srv.options.Linger)) // else the writes and reads below fail
 	below := beneath(c.conn)
 	if t, ok := c.conn.(*tls.Conn); ok {
 		_ = t.CloseWrite()

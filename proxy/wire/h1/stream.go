@@ -91,7 +91,7 @@ func (s *stream) invite() error {
 		return nil
 	}
 	s.invited = true
-	return c.writeLocked([]byte("HTTP/1.1 100 Continue\r\n\r\n"), time.Now().Add(lingering))
+	return c.writeLocked([]byte("HTTP/1.1 100 Continue\r\n\r\n"), time.Now().Add(s.c.srv.options.Linger))
 }
 
 // settleInvitation is called when the final head is about to be sent. A client

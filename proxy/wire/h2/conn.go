@@ -53,16 +53,17 @@ type serverConn struct {
 	blockAt uint64 // the frame with which it began
 	frame   uint64 // how many have been read, and the one that is being read
 
-	mu      sync.Mutex // guards what follows
-	streams map[uint32]*stream
-	counted int    // streams that are open or whose handler runs
-	serving int    // handlers that run
-	last    uint32 // the highest stream that was opened
-	taken   uint32 // the highest that was not too late
-	lately  []uint32
-	oldest  int // in lately, once it is full
-	stage   stage
-	why     error // why it is over
+	mu       sync.Mutex // guards what follows
+	streams  map[uint32]*stream
+	requests int    // that were taken
+	counted  int    // streams that are open or whose handler runs
+	serving  int    // handlers that run
+	last     uint32 // the highest stream that was opened
+	taken    uint32 // the highest that was not too late
+	lately   []uint32
+	oldest   int // in lately, once it is full
+	stage    stage
+	why      error // why it is over
 
 	send    sending
 	grant   int64 // of SETTINGS: the window of new streams

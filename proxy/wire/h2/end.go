@@ -25,7 +25,7 @@ func (c *serverConn) finish(why error) {
 		c.cut()
 		return
 	}
-	_ = c.conn.SetDeadline(time.Now().Add(lingering)) // else the writes and reads below fail
+	_ = c.conn.SetDeadline(time.Now().Add(c.srv.options.Linger)) // else the writes and reads below fail
 	for c.writing {
 		c.changed.Wait()
 	}
@@ -121,10 +121,15 @@ func (c *serverConn) goAway(why code) {
 func (c *serverConn) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.warn()
+}
+
+// warn is drain; mu is held.
+func (c *serverConn) warn() {
 	if c.stage != open {
 		return
 	}
-	c.stage, c.due = warned, time.Now().Add(lingering)
+	c.stage, c.due = warned, time.Now().Add(c.srv.options.Linger)
 	c.hello()
 	b := c.control()
 	b.B = appendPing(appendGoAway(b.B, maxStream, noError), 0, []byte(drainPing))

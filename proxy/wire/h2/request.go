@@ -81,6 +81,9 @@ func (c *serverConn) open(id uint32, end bool) error {
 	c.streams[id] = s
 	s.counted = true
 	c.counted++
+	if c.requests++; c.requests == c.srv.options.Requests {
+		c.warn()
+	}
 	if s.lacking == 0 && !end {
 		// Nothing is announced, and the end is still to come: content that comes in
 		// its place must not find the request forwarded.

@@ -21,6 +21,8 @@ type ServerOptions struct {
 	IdleTime  time.Duration // between requests of a connection; 2 min
 	WriteTime time.Duration // for a write that the client does not take; 30 s
 	Streams   int           // requests in flight on a connection; 100
+	Requests  int           // on one connection, which takes no more after the last; 0: no bound
+	Linger    time.Duration // for the rest of a request that was answered early, and to read the last answers; 1 s
 
 	// Resets is how many streams may end in RST_STREAM, sent by either side before
 	// the answer was, more than are answered: 200. A tenth comes back each second.
@@ -51,6 +53,7 @@ func (o ServerOptions) withDefaults() ServerOptions {
 	o.IdleTime = or(o.IdleTime, 2*time.Minute)
 	o.WriteTime = or(o.WriteTime, 30*time.Second)
 	o.Streams = or(o.Streams, 100)
+	o.Linger = or(o.Linger, lingering)
 	o.Resets = or(o.Resets, 200)
 	o.Frames = or(o.Frames, 1000)
 	o.StreamWindow = min(max(or(o.StreamWindow, 1<<20), startWindow), maxWindow)

@@ -150,7 +150,7 @@ func (s *stream) endAnswer(whole bool) {
 		c.reset(s, noError)
 	default:
 		s.discard()
-		s.due = time.Now().Add(lingering)
+		s.due = time.Now().Add(c.srv.options.Linger)
 	}
 }
 
