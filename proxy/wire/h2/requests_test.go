@@ -1,0 +1,29 @@
+package h2
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// A connection takes so many requests, says that it takes no more, and ends once those
+// are answered that the client had sent before it knew.
+func TestRequestsOfAConnection(t *testing.T) {
+	options := testOptions
+	options.Requests = 2
+	bubble(t, ok, options, func(t *testing.T, p *peer, _ *Server) {
+		p.greet()
+		p.ask(1, true)
+		pass(time.Second)
+		if got := p.got(); strings.Contains(got, "away") || !strings.Contains(got, "1: 200") {
+			t.Errorf("after the first: %s", got)
+		}
+		p.ask(3, true)
+		p.ask(5, true) // on its way already
+		pass(5 * time.Second)
+		got := p.got()
+		if !strings.Contains(got, "away 2147483647 NO_ERROR") || !strings.Contains(got, "3: 200") || !strings.Contains(got, "5: 200") || !strings.HasSuffix(got, "closed") {
+			t.Errorf("got %s", got)
+		}
+	})
+}
