@@ -253,16 +253,11 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 		return &refusal{reason: reasonGarbage, cause: err}
 	}
 	err := x.open(h, streams && x.head.Trailers)
+	if err == nil && streams {
+		err = x.announce(answer.Body)
+	}
 	if err != nil {
 		return err
-	}
-	if came, ok := answer.Body.(message.Arrived); ok && streams {
-		// The client may wait for the head before it sends what the server waits for.
-		if n, whole := came.Arrived(); n == 0 && !whole {
-			if err := x.stream.Flush(); err != nil {
-				return errClientGone(err)
-			}
-		}
 	}
 	var tail *tailed
 	switch {
@@ -285,9 +280,6 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	if streams && x.head.Trailers {
 		trailers = x.trailersOf(answer)
 	}
-	if x.grpc {
-		x.noteCall(append(slices.Clip(h.Fields), trailers...))
-	}
 	return x.end(h, form, tail, trailers)
 }
 
@@ -300,6 +292,22 @@ func (x *exchange) open(h *message.Response, trailers bool) error {
 		return errClientGone(err)
 	}
 	if err := x.stream.Respond(h, trailers); err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
+// announce sends the head of a stream at once where no content has come with it: the
+// client may wait for it before it sends what the server waits for.
+func (x *exchange) announce(body message.Body) error {
+	came, ok := body.(message.Arrived)
+	if !ok {
+		return nil
+	}
+	if n, whole := came.Arrived(); n > 0 || whole {
+		return nil
+	}
+	if err := x.stream.Flush(); err != nil {
 		return errClientGone(err)
 	}
 	return nil
@@ -320,6 +328,7 @@ func (x *exchange) trailersOf(answer *upstream.Response) message.Fields {
 
 // end ends the answer cleanly, with the signature over a stream.
 func (x *exchange) end(h *message.Response, form signatureForm, tail *tailed, trailers message.Fields) error {
+	x.noteCall(h.Fields, trailers)
 	if tail != nil {
 		if form == formInline && !tail.endsEvent() {
 			return &refusal{reason: reasonGarbage, cause: errMidEvent}

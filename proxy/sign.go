@@ -248,6 +248,7 @@ func (x *exchange) relayHeld(ctx context.Context, answer *upstream.Response, for
 		x.record.BytesOut += n
 		left -= n
 	}
+	x.noteCall(h.Fields, nil)
 	if err := x.stream.Finish(nil); err != nil {
 		return errClientGone(err)
 	}

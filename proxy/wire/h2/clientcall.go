@@ -31,11 +31,12 @@ type Response struct {
 	// method, it may be sent again.
 	Unprocessed bool
 
-	c       *Client // nil once closed
-	ctx     context.Context
-	unwatch func() bool
-	err     error // sticky; io.EOF at the clean end
-	call    call
+	c        *Client // nil once closed
+	ctx      context.Context
+	unwatch  func() bool
+	trailers message.Fields
+	err      error // sticky; io.EOF at the clean end
+	call     call
 }
 
 // call is a request and its answer as the connection sees them; the connection's mu
@@ -289,8 +290,7 @@ func readFields(fields message.Fields) (h message.Response, length int64, why st
 	return h, length, ""
 }
 
-// takeTrailers reads the block behind the content. Of gRPC's, which tells twice what
-// it has said before if it pleases, those are kept that the head has too.
+// takeTrailers reads the block behind the content.
 func (k *call) takeTrailers(fields message.Fields, end bool) error {
 	if !end {
 		return spoilt(k.id, protocolError, "HEADERS within the content")
@@ -300,11 +300,7 @@ func (k *call) takeTrailers(fields message.Fields, end bool) error {
 			return spoilt(k.id, protocolError, "bad trailer")
 		}
 	}
-	head := k.head.Fields
-	if message.IsGRPC(head.Get("content-type")) {
-		head = nil
-	}
-	k.trailers = message.KeptTrailers(append(message.Fields(nil), fields...), head)
+	k.trailers = append(message.Fields(nil), fields...)
 	return k.endInput()
 }
 
@@ -348,11 +344,24 @@ func (x *Response) Read(p []byte) (int, error) {
 	x.c.mu.Lock()
 	n, err := x.call.read(p)
 	x.c.mu.Unlock()
-	if err != nil && err != io.EOF {
+	switch {
+	case err == io.EOF:
+		x.keepTrailers()
+	case err != nil:
 		err = x.blame(err)
 	}
 	x.err = err
 	return n, err
+}
+
+// keepTrailers drops the trailers that may not be passed on. Of gRPC's, which tells
+// again what it has told before if it pleases, those are kept that the head has too.
+func (x *Response) keepTrailers() {
+	head := x.Head.Fields
+	if message.IsGRPC(head.Get("content-type")) {
+		head = nil
+	}
+	x.trailers = message.KeptTrailers(x.call.trailers, head)
 }
 
 // read reads content, or waits for it; mu is held, and let go meanwhile.
@@ -411,7 +420,7 @@ func (x *Response) Trailers() message.Fields {
 	if x.err != io.EOF {
 		return nil
 	}
-	return x.call.trailers
+	return x.trailers
 }
 
 // Close ends the exchange: an upload that is still under way is stopped and joined,
