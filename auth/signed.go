@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"sallyport/auth/httpsig"
 	"sallyport/auth/identity"
@@ -30,10 +29,10 @@ type SignatureDemand struct {
 // takes. It reads heads alone: the caller claims the nonce and compares the content.
 type signed struct {
 	auth       *Auth
-	verifier   *httpsig.Verifier
-	principals []string // whose keys count; nil: of all
-	publicKeys bool     // some verify by public-key work, which forgers must not order
-	accept     string   // Accept-Signature
+	macs       *httpsig.Verifier // by secrets; nil: there are none
+	publicKeys *httpsig.Verifier // by work that forgers must not order; nil: there are none
+	principals []string          // whose keys count; nil: of all
+	accept     string            // Accept-Signature
 }
 
 // newSigned makes the authenticator for the keys of these principals, or of all.
@@ -43,23 +42,24 @@ func (a *Auth) newSigned(principals []string, d SignatureDemand) (*signed, error
 	policy.MaxAge, policy.Skew = a.maxAge, a.skew
 	policy.RequireNonce = false // a key's to say, so asked once the key is known
 	policy.IfPresent = append(policy.IfPresent, d.Cover...)
-	policy.Algorithms = nil
 	if d.HeadersOnly {
 		policy.Require = nil
 	}
-	for _, k := range a.keys {
-		if slices.Contains(k.uses, VerifyRequest) && s.takes(k) && !slices.Contains(policy.Algorithms, k.key.Algorithm()) {
-			policy.Algorithms = append(policy.Algorithms, k.key.Algorithm())
+	var err error
+	for _, v := range []struct {
+		to        **httpsig.Verifier
+		algorithm httpsig.Algorithm
+	}{{&s.macs, httpsig.HMACSHA256}, {&s.publicKeys, httpsig.Ed25519}} {
+		if !s.has(v.algorithm) {
+			continue
+		}
+		policy.Algorithms = []httpsig.Algorithm{v.algorithm}
+		if *v.to, err = httpsig.NewVerifier(policy, httpsig.VerifierOptions{Key: s.key, Authority: d.Authority, Now: a.now}); err != nil {
+			return nil, err
 		}
 	}
-	if len(policy.Algorithms) == 0 {
+	if s.macs == nil && s.publicKeys == nil {
 		return nil, errors.New("no signing key could prove such a caller")
-	}
-	s.publicKeys = slices.Contains(policy.Algorithms, httpsig.Ed25519)
-	var err error
-	s.verifier, err = httpsig.NewVerifier(policy, httpsig.VerifierOptions{Key: s.key, Authority: d.Authority, Now: a.now})
-	if err != nil {
-		return nil, err
 	}
 	wanted := httpsig.Wanted{Label: "sp", Created: true, Tag: httpsig.TagRequest, Components: []string{"@method", "@authority", "@path", "@query"}}
 	if !d.HeadersOnly {
@@ -67,6 +67,16 @@ func (a *Auth) newSigned(principals []string, d SignatureDemand) (*signed, error
 	}
 	s.accept, err = httpsig.FormatAcceptSignature(wanted)
 	return s, err
+}
+
+// has says whether a key of this algorithm verifies requests of the route.
+func (s *signed) has(a httpsig.Algorithm) bool {
+	for _, k := range s.auth.keys {
+		if slices.Contains(k.uses, VerifyRequest) && s.takes(k) && k.key.Algorithm() == a {
+			return true
+		}
+	}
+	return false
 }
 
 // takes says whether the route takes the key's principal.
@@ -87,24 +97,15 @@ func (s *signed) key(id string) *httpsig.Key {
 // verify returns who signed the head, and the signature. Without one of ours there
 // the error is [ErrNoCredential], and of type [*Error] where it does not hold.
 func (s *signed) verify(head *message.Head, peer netip.Addr) (identity.Principal, *httpsig.Signature, error) {
-	var now time.Time
-	if s.publicKeys {
-		if now = s.auth.now(); !s.auth.budget.left(peer, now) {
-			return identity.Principal{}, nil, &Error{Reason: TooManyFailures}
-		}
-	}
 	m := Message(head)
-	signature, err := s.verifier.Verify(&m)
+	signature, err := s.check(&m, peer)
 	if err != nil {
 		var fault *httpsig.Error
 		if !errors.As(err, &fault) {
-			return identity.Principal{}, nil, bad(err)
+			return identity.Principal{}, nil, err
 		}
 		if fault.Code == httpsig.Missing {
 			return identity.Principal{}, nil, ErrNoCredential
-		}
-		if s.publicKeys && fault.Code.Public() == httpsig.BadSignature {
-			s.auth.budget.charge(peer, now)
 		}
 		return identity.Principal{}, nil, &Error{Reason: string(fault.Code.Public()), Err: fault}
 	}
@@ -113,6 +114,36 @@ func (s *signed) verify(head *message.Head, peer netip.Addr) (identity.Principal
 		return identity.Principal{}, nil, &Error{Reason: string(httpsig.Malformed), KeyID: k.key.ID(), Err: errNoNonce}
 	}
 	return k.principal, signature, nil
+}
+
+// check verifies the signature by a secret or, where its length is not that of a MAC,
+// by a public key. Only that is counted against the peer: MACs cost next to nothing,
+// and who makes them shares an address with others.
+func (s *signed) check(m *httpsig.Message, peer netip.Addr) (*httpsig.Signature, error) {
+	if s.macs != nil {
+		signature, err := s.macs.Verify(m)
+		if s.publicKeys == nil || codeOf(err) != httpsig.Malformed {
+			return signature, err
+		}
+	}
+	now := s.auth.now()
+	if _, there := m.Fields.Line("signature", 0); there && !s.auth.budget.left(peer, now) {
+		return nil, &Error{Reason: TooManyFailures}
+	}
+	signature, err := s.publicKeys.Verify(m)
+	if codeOf(err).Public() == httpsig.BadSignature {
+		s.auth.budget.charge(peer, now)
+	}
+	return signature, err
+}
+
+// codeOf is the code of an error of package httpsig, "" of others.
+func codeOf(err error) httpsig.Code {
+	var fault *httpsig.Error
+	if errors.As(err, &fault) {
+		return fault.Code
+	}
+	return ""
 }
 
 var errNoNonce = errors.New("the signature has no nonce, which this key demands")

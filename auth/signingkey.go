@@ -189,10 +189,11 @@ func ReadSigningKeys(all map[string]SigningKeyConfig) (map[string]*SigningKey, e
 		if err == nil {
 			sum := sha256.Sum256(material)
 			other, taken := owners[sum]
-			if taken && (all[other].Principal != c.Principal || !slices.Equal(keys[other].uses, k.uses)) {
+			if !taken {
+				owners[sum] = id
+			} else if all[other].Principal != c.Principal || !slices.Equal(keys[other].uses, k.uses) {
 				err = fmt.Errorf("is the same as that of %s: whoever holds it could sign for the other", other)
 			}
-			owners[sum] = id
 		}
 		if err != nil {
 			errs = append(errs, &KeyError{ID: id, Err: err})

@@ -53,17 +53,18 @@ func (x *exchange) admit() error {
 		return &refusal{reason: reasonAudit, cause: err, retryAfter: busyRetry}
 	}
 	x.record.Reserved = true
+	// Here, because a refusal after the claim costs the caller a nonce. Nothing is set
+	// aside: who announces much and sends little would take it from all others.
+	if x.head.ContentLength != 0 && x.holds() && x.g.memory.Left() < blocksOf(x.head.ContentLength) {
+		return &refusal{reason: reasonBodyMemory, cause: errMemory, retryAfter: busyRetry}
+	}
 	return nil
 }
 
 // longestBody is how much content the request may have, in bytes; zero: no bound.
 func (x *exchange) longestBody() int64 {
 	most, i := x.route.limits.body, &x.route.integrity
-	holds := x.route.upstreamLeg.digests()
-	if x.proof.Signature != nil {
-		holds = i.body == integrityBuffer
-	}
-	if holds && (most == 0 || i.buffer < most) {
+	if x.holds() && (most == 0 || i.buffer < most) {
 		most = i.buffer
 	}
 	return most

@@ -46,35 +46,44 @@ func (x *exchange) body() error {
 		c.counted.rate = 0 // a stream may rest between messages
 	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
-	digests, vouched, err := x.vouched()
-	switch {
-	case err != nil:
-		return err
-	case vouched && x.route.integrity.body == integrityBuffer:
-		if err := x.hold(x.route.integrity.buffer); err != nil {
-			return err
+	var digests httpsig.Digests
+	vouched := x.vouched()
+	if vouched {
+		var err error
+		if digests, err = httpsig.ParseContentDigest(&x.head.Fields); err != nil {
+			return ofSignature(err)
 		}
-		return x.compare(digests)
-	case vouched:
-		return x.watch(digests)
-	case x.route.upstreamLeg.digests():
-		if err := x.hold(x.route.integrity.buffer); err != nil {
-			return err
-		}
-		c.digest = c.held.contentDigest()
 	}
+	if !x.holds() {
+		if vouched {
+			return x.watch(digests)
+		}
+		return nil
+	}
+	if err := x.hold(x.route.integrity.buffer); err != nil {
+		return err
+	}
+	if vouched {
+		return x.compare(digests)
+	}
+	c.digest = c.held.contentDigest()
 	return nil
 }
 
-// vouched returns the digests that the caller signed, if it signed some.
-func (x *exchange) vouched() (d httpsig.Digests, ok bool, err error) {
-	if x.proof.Signature == nil || x.route.integrity.body == integrityHeadersOnly && !x.proof.Signature.Covers("content-digest") {
-		return d, false, nil
+// vouched says whether the caller signed the digest of the content.
+func (x *exchange) vouched() bool {
+	s := x.proof.Signature
+	return s != nil && (x.route.integrity.body != integrityHeadersOnly || s.Covers("content-digest"))
+}
+
+// holds says whether all of the content is held before the upstream learns of the
+// request: what is vouched for, unless the route streams, and what the upstream is
+// to be told the digest of.
+func (x *exchange) holds() bool {
+	if x.vouched() {
+		return !x.route.integrity.streams
 	}
-	if d, err = httpsig.ParseContentDigest(&x.head.Fields); err != nil {
-		return d, false, ofSignature(err)
-	}
-	return d, true, nil
+	return x.route.upstreamLeg.digests()
 }
 
 // hold reads the content to its end, at most so much.
@@ -124,7 +133,7 @@ func (x *exchange) watch(d httpsig.Digests) error {
 		}
 		return x.compare(d)
 	}
-	c.checked = checkedBody{src: &c.counted, checker: d.NewChecker()}
+	c.checked.src, c.checked.checker = &c.counted, d.NewChecker()
 	if c.length < 0 {
 		switch err := c.held.fill(x.g.memory, &c.counted, wholeBytes); {
 		case err == nil:
@@ -139,6 +148,20 @@ func (x *exchange) watch(d httpsig.Digests) error {
 	}
 	c.Body, c.unverified = &c.checked, true
 	c.digest = x.head.Fields.Get("content-digest")
+	return nil
+}
+
+// early looks at an answer that came before the content was known to be right. It is
+// not signed: that would bind it to content that nobody has compared. One that says
+// that the request was acted on is none of a server that waits for the end.
+func (x *exchange) early(h *message.Response) error {
+	if !x.content.unverified || x.content.checked.right.Load() {
+		return nil
+	}
+	if h.Status < 300 {
+		return &refusal{reason: reasonGarbage, cause: errEarly}
+	}
+	x.signing = answerSigning{}
 	return nil
 }
 
@@ -169,6 +192,7 @@ func ofSignature(err error) error {
 type checkedBody struct {
 	src     io.Reader
 	checker *httpsig.Checker
+	right   atomic.Bool // its end has come
 }
 
 func (b *checkedBody) Read(p []byte) (int, error) {
@@ -178,6 +202,7 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 		if bad := ofSignature(b.checker.Check()); bad != nil {
 			return n, bad
 		}
+		b.right.Store(true)
 	}
 	return n, err
 }

@@ -310,12 +310,13 @@ func (c *Config) checkUnsigned(r *RouteConfig, path string, f *setting.Faults) {
 	if r.takesSignatures() {
 		return
 	}
+	_, u, _ := c.UpstreamOf(r)
 	for _, s := range []struct {
 		name, value string
 		given       bool
 	}{
 		{"body", i.Body, i.Body != ""},
-		{"buffer", i.Buffer.String(), i.Buffer != 0},
+		{"buffer", i.Buffer.String(), i.Buffer != 0 && !u.Integrity.Digests()},
 		{"cover", strings.Join(i.Cover, ", "), len(i.Cover) > 0},
 		{"forward_client_signature", "true", i.ForwardClientSignature},
 	} {
@@ -337,14 +338,20 @@ func (c *Config) checkBodyMode(r *RouteConfig, path string, f *setting.Faults) {
 		f.Add(path+".body", i.Body, cmp.Or(u.Serves, "raw")+" servers may act before a body has ended, and so before it is checked", "write buffer, or say what the upstream serves")
 	case i.Body == integrityHeadersOnly && c.Listen.InsecurePlain != nil:
 		f.Add(path+".body", i.Body, "bodies that nobody signs need TLS up to here, and listen.insecure_plain has none", "write buffer")
-	case i.Body != "" && i.Body != integrityBuffer && i.Buffer != 0:
+	case i.Body != "" && i.Body != integrityBuffer && i.Buffer != 0 && model.ActsOnWhole(u.Serves) && !u.Integrity.Digests():
 		f.Add(path+".buffer", i.Buffer.String(), "bodies are not held here", "remove the line, or write body: buffer")
 	}
 	if size := r.Limits.BodyBytes(); i.Buffer != 0 && int64(i.Buffer) > size {
 		f.Add(path+".buffer", i.Buffer.String(), "more than limits.body lets through", "raise limits.body, which is "+setting.Size(size).String())
 	}
-	if memory := c.Integrity.Memory.Or(defaultMemory); int64(i.Buffer) > memory {
-		f.Add(path+".buffer", i.Buffer.String(), "more than integrity.memory has for all of them", "raise integrity.memory, which is "+setting.Size(memory).String())
+	memory := c.Integrity.Memory.Or(defaultMemory)
+	for _, b := range []struct {
+		name string
+		size setting.Size
+	}{{"buffer", i.Buffer}, {"response_buffer", i.ResponseBuffer}} {
+		if int64(b.size) > memory {
+			f.Add(path+"."+b.name, b.size.String(), "more than integrity.memory has for all of them", "raise integrity.memory, which is "+setting.Size(memory).String())
+		}
 	}
 	if i.ForwardClientSignature && u.Integrity.Sign != "" {
 		f.Add(path+".forward_client_signature", "true", "the upstream gets the gateway's signature", "remove the line, or integrity.sign of the upstream")
@@ -390,6 +397,12 @@ func (c *Config) checkBinding(r *RouteConfig, at string, f *setting.Faults) {
 	if !all {
 		where = at + ".integrity.request"
 	}
+	signer := c.keyPrincipals()[0]
+	for _, name := range names {
+		if p, ok := strings.CutPrefix(name, "key/"); ok {
+			signer = p
+		}
+	}
 	f.Add(where, strings.Join(names, ", "), "no caller could have both: token and signature must be of one entry under principals, and none has such a pair",
-		fmt.Sprintf("write principals: {NAME: [%s:SUBJECT, key:%s]}, or callers: {all: [...], bind: independent}", issuers[0], c.keyPrincipals()[0]))
+		fmt.Sprintf("write principals: {NAME: [%s:SUBJECT, key:%s]}, or callers: {all: [...], bind: independent}", issuers[0], signer))
 }

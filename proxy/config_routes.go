@@ -163,10 +163,10 @@ func (r *RouteConfig) checkMethods(at string, f *setting.Faults) {
 		switch {
 		case m == "*":
 			f.Add(at, m, "stands for all methods", "remove the line")
-		case !message.ValidName(m) || !message.ServedMethod(m):
-			f.Add(at, m, "not a method that can be forwarded", "write some such as [GET, POST]")
-		case m != strings.ToUpper(m):
+		case m != strings.ToUpper(m) && message.ServedMethod(strings.ToUpper(m)):
 			f.Add(at, m, "methods are compared letter by letter", "write "+strings.ToUpper(m))
+		case !message.ServedMethod(m):
+			f.Add(at, m, "not a method that can be forwarded", "write some such as [GET, POST]")
 		case slices.Index(r.Methods, m) < i:
 			f.Add(at, m, "is listed twice", "remove one of the two")
 		}

@@ -14,15 +14,17 @@ import (
 	"sallyport/policy/model"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/message"
+	"sallyport/proxy/upstream"
 	"sallyport/proxy/wire"
 )
 
 // exchange is the way of one request through the house. It belongs to one
-// goroutine and dies with the request.
+// goroutine and dies with the request; only its memory serves another.
 type exchange struct {
 	g      *Gateway
 	s      *snapshot
 	stream wire.Stream
+	life   *wire.Life // of the request
 	head   *message.Head
 	record audit.Record
 
@@ -34,9 +36,13 @@ type exchange struct {
 	content requestContent
 	call    model.Call
 	held    admission // what admit took, given back by finish
+	ask     upstream.Request
+	out     message.Fields // for the upstream
 	sent    sentRequest
+	reply   upstream.Response
 	signing answerSigning
 	sending untilIdle // of the answer
+	bound   bound
 
 	grant       policy.Grant
 	provisional policy.Provisional // in its place where the end of the content decides
@@ -50,8 +56,7 @@ type exchange struct {
 
 // serve is the handler of every request on the listeners for HTTPS.
 func (g *Gateway) serve(s wire.Stream) {
-	x := exchange{g: g, s: g.snapshot, stream: s, head: s.Head()}
-	x.begin()
+	x := g.exchange(s)
 	defer x.finish()
 	if err := x.way(); err != nil {
 		x.refuse(err)
@@ -112,6 +117,27 @@ func (x *exchange) decide() error {
 	return x.authorize()
 }
 
+// exchange begins one, in the memory of one that has ended if there is some: whatever
+// that held is gone but for what is the same for every request.
+func (g *Gateway) exchange(s wire.Stream) *exchange {
+	x, ok := g.ended.Get().(*exchange)
+	if !ok {
+		x = new(exchange)
+		x.bound = x.bind()
+	}
+	x.g, x.s, x.stream, x.head, x.life = g, g.snapshot, s, s.Head(), s.Life()
+	x.begin()
+	return x
+}
+
+// forget leaves the memory of the exchange to another.
+func (x *exchange) forget() {
+	g, out := x.g, x.out
+	clear(out)
+	*x = exchange{bound: x.bound, out: out[:0]}
+	g.ended.Put(x)
+}
+
 // begin opens the record.
 func (x *exchange) begin() {
 	x.g.exchanges.Add(1)
@@ -164,7 +190,7 @@ func (x *exchange) match() error {
 // authenticate learns who the caller is from all that the head proves.
 func (x *exchange) authenticate() error {
 	var err error
-	x.proof, err = x.route.chain.Authenticate(x.stream.Context(), x.head, x.client)
+	x.proof, err = x.route.chain.Authenticate(x.life, x.head, x.client)
 	if x.proof.Signature != nil {
 		x.vouch(false)
 	}
@@ -176,7 +202,7 @@ func (x *exchange) authenticate() error {
 	x.record.Credential = x.caller.Kind()
 	x.record.KeyID = x.caller.KeyID
 	x.vouch(true)
-	return nil
+	return x.spelledOtherwise()
 }
 
 // screen refuses a caller to whom no rule of the route could allow anything,
@@ -211,6 +237,7 @@ func (x *exchange) finish() {
 	x.g.audit.Write(&x.record)
 	x.g.metrics.Observe(&x.record)
 	x.g.exchanges.Done()
+	x.forget()
 }
 
 // untilIdle is a deadline that many reads or writes share: moving it costs a

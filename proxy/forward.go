@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -27,15 +26,12 @@ func (x *exchange) forward(grant policy.Grant, provisional policy.Provisional) e
 	if !grant.Valid() && !(provisional.Valid() && x.content.unverified) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
-	ctx, cancel := context.WithCancelCause(x.stream.Context())
-	defer cancel(nil)
-
 	target, err := x.route.rewriting.target(x.head)
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	answer, err := x.route.upstream.Send(ctx, x.request(target))
+	answer, err := x.route.upstream.Send(x.life, x.request(target))
 	x.record.UpstreamDuration = time.Since(start)
 	x.record.BytesIn = x.content.counted.n.Load()
 	if err != nil {
@@ -43,7 +39,7 @@ func (x *exchange) forward(grant policy.Grant, provisional policy.Provisional) e
 		if errors.As(err, &fault) {
 			x.record.Upstream = fault.Endpoint
 		}
-		return x.blame(ctx, err)
+		return x.blame(err)
 	}
 	defer func() {
 		answer.Close()
@@ -55,47 +51,50 @@ func (x *exchange) forward(grant policy.Grant, provisional policy.Provisional) e
 	if err := x.verifyAnswer(answer); err != nil {
 		return err
 	}
+	if err := x.early(&answer.Head); err != nil {
+		return err
+	}
 	if answer.Head.ContentLength < 0 || answer.Head.Status == http.StatusSwitchingProtocols {
-		defer x.endWithCredential(cancel)()
+		defer x.endWithCredential()()
 	}
 	if answer.Head.Status == http.StatusSwitchingProtocols {
-		return x.tunnel(ctx, answer)
+		return x.tunnel(answer)
 	}
 	if x.tunnels() && answer.Head.Status < 300 {
 		return &refusal{reason: reasonGarbage, cause: errNoSwitch} // it would say that there is a tunnel
 	}
-	return x.blame(ctx, x.relay(ctx, answer))
+	return x.blame(x.relay(answer))
 }
 
 // endWithCredential cancels what may go on for long when the credential expires:
 // long streams do not keep rights for ever. The function that it returns calls
 // that off.
-func (x *exchange) endWithCredential(cancel context.CancelCauseFunc) (stop func()) {
+func (x *exchange) endWithCredential() (stop func()) {
 	if x.caller.Expires.IsZero() {
 		return func() {}
 	}
-	t := time.AfterFunc(x.caller.Expires.Sub(x.g.now()), func() { cancel(errExpired) })
+	life := x.life // it outlives the exchange
+	t := time.AfterFunc(x.caller.Expires.Sub(x.g.now()), func() { life.End(errExpired) })
 	return func() { t.Stop() }
 }
 
 // request is what the upstream gets.
 func (x *exchange) request(target string) *upstream.Request {
-	r := &upstream.Request{
+	r := &x.ask
+	*r = upstream.Request{
+		Into:     &x.reply,
 		Method:   x.head.Method,
 		Target:   target,
 		Host:     x.head.Authority,
 		Fields:   x.outgoing(),
-		Body:     &x.content,
+		Body:     x.content.Body,
 		Length:   x.content.length,
 		Expect:   x.head.Expect,
 		Timeouts: x.route.timeouts.upstream(),
-		Inform:   x.stream.Inform,
-		Trailers: x.trailers,
-		Interrupt: func() {
-			// The upstream answered and wants no more. The client has not been told to
-			// stop: the engine skips what is left, or closes where that is too much.
-			_ = x.stream.SetReadDeadline(longAgo)
-		},
+		Inform:   x.bound.inform,
+	}
+	if r.Length < 0 || r.Length > blockBytes {
+		r.Trailers, r.Interrupt = x.bound.trailers, x.bound.interrupt
 	}
 	if x.route.websocket && x.head.Upgrade == "websocket" {
 		r.Upgrade = "websocket"
@@ -109,7 +108,7 @@ func (x *exchange) request(target string) *upstream.Request {
 // nothing that the client wrote can remove or precede them.
 func (x *exchange) outgoing() message.Fields {
 	in := x.head.Fields
-	out := make(message.Fields, 0, len(in)+8)
+	out := slices.Grow(x.out[:0], len(in)+16)
 	for _, f := range in {
 		if replaced(f.Name) || f.Name == websocketKey && x.tunnels() || f.Name == "authorization" && !x.route.authorization ||
 			x.route.toUpstream.drops(f.Name) || x.endsHere(f.Name) {
@@ -146,7 +145,28 @@ func (x *exchange) outgoing() message.Fields {
 		out.Add(websocketKey, newWebsocketKey())
 	}
 	x.addIdentity(&out)
+	x.out = out
 	return out
+}
+
+// bound are the methods of an exchange that upstreams call, made once for all requests
+// that it serves.
+type bound struct {
+	inform    func(*message.Response) error
+	trailers  func(message.Fields) message.Fields
+	interrupt func()
+}
+
+func (x *exchange) bind() bound {
+	return bound{
+		inform:   x.inform,
+		trailers: x.trailers,
+		interrupt: func() {
+			// The upstream answered and wants no more. The client has not been told to
+			// stop: the engine skips what is left, or closes where that is too much.
+			_ = x.stream.SetReadDeadline(longAgo)
+		},
+	}
 }
 
 // endsHere says whether a field speaks between client and gateway alone. Where
@@ -154,11 +174,36 @@ func (x *exchange) outgoing() message.Fields {
 func (x *exchange) endsHere(name string) bool {
 	switch name {
 	case "signature", "signature-input":
-		return x.route.upstreamLeg.key != nil || x.route.chain.Signs() && !x.route.integrity.forwardSignature
+		return x.signaturesEndHere()
 	case "accept-signature":
 		return x.route.upstreamLeg.key != nil || x.signing.key != nil
 	}
 	return false
+}
+
+func (x *exchange) signaturesEndHere() bool {
+	return x.route.upstreamLeg.key != nil || x.route.chain.Signs() && !x.route.integrity.forwardSignature
+}
+
+// inform sends an interim response on.
+func (x *exchange) inform(m *message.Response) error {
+	x.disown(&m.Fields)
+	return x.stream.Inform(m)
+}
+
+// disown removes the fields of an answer that only the gateway may write, and what
+// the upstream told of itself.
+func (x *exchange) disown(fields *message.Fields) {
+	signs := x.signing.key != nil || x.signaturesEndHere()
+	fields.DelFunc(func(f message.Field) bool {
+		switch f.Name {
+		case "server", "x-powered-by":
+			return !x.route.keepServer
+		case "signature", "signature-input":
+			return signs
+		}
+		return strings.HasPrefix(f.Name, "x-sallyport-")
+	})
 }
 
 // addIdentity writes who calls, under the names of the route.
@@ -223,7 +268,7 @@ var longAgo = time.Unix(1, 0)
 
 // relay sends the upstream's answer to the client as it arrives, or, where it is
 // signed as a whole, once all of it is there.
-func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
+func (x *exchange) relay(answer *upstream.Response) error {
 	h := &answer.Head
 	x.relocate(h, answer.Host)
 	x.dress(h)
@@ -231,7 +276,7 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	form := x.formOf(h)
 	if hasBody && h.ContentLength >= 0 && h.ContentLength <= x.route.integrity.responseBuffer &&
 		(form == formHeader || x.signing.digest || x.route.upstreamLeg.verifies()) {
-		return x.relayHeld(ctx, answer, form)
+		return x.relayHeld(answer, form)
 	}
 	if form == formTrailer || form == formInline {
 		h.ContentLength = -1
@@ -262,16 +307,16 @@ func (x *exchange) relay(ctx context.Context, answer *upstream.Response) error {
 	var tail *tailed
 	switch {
 	case compressed != nil:
-		if err = x.pump(ctx, answer.Body, length, compressed); err == nil {
+		if err = x.pump(answer.Body, length, compressed); err == nil {
 			if gerr := compressed.gzip.Close(); gerr != nil {
 				err = errClientGone(gerr)
 			}
 		}
 	case form == formTrailer || form == formInline:
 		tail = &tailed{sink: x.stream, digester: httpsig.NewDigester()}
-		err = x.pump(ctx, answer.Body, length, tail)
+		err = x.pump(answer.Body, length, tail)
 	case hasBody:
-		err = x.pump(ctx, answer.Body, length, x.stream)
+		err = x.pump(answer.Body, length, x.stream)
 	}
 	if err != nil {
 		return err
@@ -313,15 +358,12 @@ func (x *exchange) announce(body message.Body) error {
 	return nil
 }
 
-// trailersOf are the upstream's trailers that go on: those that speak of signatures
-// do not where it is the gateway that signs or verifies.
+// trailersOf are the upstream's trailers that go on.
 func (x *exchange) trailersOf(answer *upstream.Response) message.Fields {
-	trailers := answer.Body.Trailers()
-	if x.signing.key != nil || x.route.upstreamLeg.verifies() {
-		trailers = slices.Clone(trailers)
-		trailers.DelFunc(func(f message.Field) bool {
-			return f.Name == "signature" || f.Name == "signature-input" || f.Name == "content-digest"
-		})
+	trailers := slices.Clone(answer.Body.Trailers())
+	x.disown(&trailers)
+	if x.signing.key != nil {
+		trailers.Del("content-digest") // ours comes there
 	}
 	return trailers
 }
@@ -352,13 +394,7 @@ func (x *exchange) end(h *message.Response, form signatureForm, tail *tailed, tr
 // dress puts the gateway's own fields on an answer.
 func (x *exchange) dress(h *message.Response) {
 	r := x.route
-	if !r.keepServer {
-		h.Fields.DelFunc(func(f message.Field) bool { return f.Name == "server" || f.Name == "x-powered-by" })
-	}
-	verified := r.upstreamLeg.verifies() || x.signing.key != nil
-	h.Fields.DelFunc(func(f message.Field) bool {
-		return strings.HasPrefix(f.Name, "x-sallyport-") || verified && (f.Name == "signature" || f.Name == "signature-input")
-	})
+	x.disown(&h.Fields)
 	x.receipt(h)
 	r.toClient.apply(&h.Fields)
 	for _, f := range r.security {
@@ -381,7 +417,7 @@ type sink interface {
 // pump copies the content, of which left bytes are to come, negative if that is
 // unknown. What arrives is sent on at once: an event of a stream
 // must not wait for the next.
-func (x *exchange) pump(ctx context.Context, body message.Body, left int64, to sink) error {
+func (x *exchange) pump(body message.Body, left int64, to sink) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for {
@@ -410,8 +446,8 @@ func (x *exchange) pump(ctx context.Context, body message.Body, left int64, to s
 		if err != nil {
 			return err
 		}
-		if left < 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
+		if left < 0 && x.life.Err() != nil {
+			return x.life.Cause()
 		}
 	}
 }
@@ -425,23 +461,23 @@ func errClientGone(err error) error { return &refusal{reason: reasonClientGone, 
 
 // blame finds out whose fault an error is: the client's that left or sent too
 // much, the credential's that ended, or the upstream's.
-func (x *exchange) blame(ctx context.Context, err error) error {
+func (x *exchange) blame(err error) error {
 	if err == nil {
 		return nil
 	}
-	return x.blamed(ctx, err)
+	return x.blamed(err)
 }
 
-func (x *exchange) blamed(ctx context.Context, err error) error {
+func (x *exchange) blamed(err error) error {
 	var own *refusal
 	switch {
 	case errors.As(err, &own):
 		return err
-	case context.Cause(ctx) == errExpired:
+	case x.life.Cause() == errExpired:
 		return &refusal{reason: reasonExpired, cause: errExpired}
-	case errors.Is(context.Cause(ctx), message.ErrFraming): // over HTTP/2 that ends the request at once
-		return &refusal{reason: reasonBadBody, cause: context.Cause(ctx)}
-	case ctx.Err() != nil:
+	case errors.Is(x.life.Cause(), message.ErrFraming): // over HTTP/2 that ends the request at once
+		return &refusal{reason: reasonBadBody, cause: x.life.Cause()}
+	case x.life.Err() != nil:
 		return &refusal{reason: reasonClientGone, cause: err}
 	}
 	return err

@@ -38,8 +38,8 @@ const (
 // decideForOther is the handler of the listener for forward-auth: the same way as
 // that of requests, up to the grant, of which the answer tells.
 func (g *Gateway) decideForOther(s wire.Stream) {
-	x := exchange{g: g, s: g.snapshot, stream: s, head: s.Head(), asker: g.config.Listen.ForwardAuth.Dialect}
-	x.begin()
+	x := g.exchange(s)
+	x.asker = g.config.Listen.ForwardAuth.Dialect
 	defer x.finish()
 	if err := x.wayOfOther(); err != nil {
 		x.refuse(err)

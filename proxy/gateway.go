@@ -74,6 +74,7 @@ type Gateway struct {
 	inFlight    atomic.Int64
 
 	exchanges sync.WaitGroup // those that have not finished
+	ended     sync.Pool      // memory of those that have
 
 	draining atomic.Bool
 	ready    chan struct{} // closed when the listeners are open

@@ -10,15 +10,20 @@ import (
 // guard knows the fields of a request that are the gateway's own to write or
 // that change what other fields mean. It is immutable.
 type guard struct {
-	own map[string]bool // bare names of the identity fields of all routes
+	own    map[string]bool // bare names of the identity fields of all routes
+	signed map[string]bool // bare names of the fields that signatures must cover
 }
 
 // newGuard protects the identity names of every route on every route: two
-// routes may share an upstream, and only one of them may set the name.
-func newGuard(identityNames []string) guard {
-	g := guard{own: map[string]bool{}}
+// routes may share an upstream, and only one of them may set the name. What
+// signatures must cover it protects from other spellings, which would not be covered.
+func newGuard(identityNames, signedNames []string) guard {
+	g := guard{own: map[string]bool{}, signed: map[string]bool{}}
 	for _, n := range identityNames {
 		g.own[bare(n)] = true
+	}
+	for _, n := range signedNames {
+		g.signed[bare(n)] = true
 	}
 	return g
 }
@@ -44,7 +49,23 @@ func (g *guard) check(fields message.Fields) error {
 			return &refusal{reason: reasonProtectedField, cause: errOwnField}
 		case overridesMethod(folded):
 			return &refusal{reason: reasonProtectedField, cause: errMethodOverride}
-		case folded != name && (weighty(folded) || replaced(folded)):
+		case folded != name && (weighty(folded) || replaced(folded) || g.signed[folded]):
+			return &refusal{reason: reasonProtectedField, cause: errFoldedField}
+		}
+	}
+	return nil
+}
+
+// spelledOtherwise refuses fields that some server takes for one that the signature
+// covers: what such a server reads, nobody signed.
+func (x *exchange) spelledOtherwise() error {
+	s := x.proof.Signature
+	if s == nil {
+		return nil
+	}
+	for i := range x.head.Fields {
+		name := x.head.Fields[i].Name
+		if folded := bare(name); folded != name && s.Covers(folded) {
 			return &refusal{reason: reasonProtectedField, cause: errFoldedField}
 		}
 	}

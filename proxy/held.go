@@ -23,6 +23,10 @@ type held struct {
 // blockBytes is the size of a block: one of buffers.
 const blockBytes = 32 << 10
 
+// blocksOf is how much of the budget content of a length takes, the least that it can
+// where that is not known.
+func blocksOf(length int64) int64 { return (max(length, 0)/blockBytes + 1) * blockBytes }
+
 var (
 	errMemory  = errors.New("integrity.memory is spent")
 	errTooLong = errors.New("content is longer than what is held")

@@ -36,6 +36,9 @@ type house struct {
 	audit  *lines
 	memory func() int64 // see plan
 	stop   func() error // ends Run and returns its error; may be called twice
+	file   string       // gateway.yaml
+	// options are those that the gateway starts with, but for Stdout and MemoryUsed.
+	options proxy.Options
 }
 
 // modelServer records what reaches it.
@@ -116,12 +119,13 @@ type plan struct {
 	audience string // of the issuer, "models" if empty
 	issuers  string // YAML for more of them
 	more     string // YAML for the top level
-	// listen is YAML for more of the section of that name.
-	listen string
+	// listen is YAML for more of the section of that name, and https the address in it.
+	listen, https string
 	// memory tells how much the process uses; nil: what it does.
 	memory func() int64
 	// files are written beside gateway.yaml.
-	files map[string]string
+	files   map[string]string
+	options proxy.Options
 }
 
 const oneRoute = `
@@ -133,7 +137,7 @@ const oneRoute = `
 
 func build(t *testing.T, p plan) *house {
 	t.Helper()
-	h := &house{t: t, audit: &lines{}, memory: p.memory, model: newModelServer(t, p.handler)}
+	h := &house{t: t, audit: &lines{}, memory: p.memory, model: newModelServer(t, p.handler), options: p.options}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -149,13 +153,13 @@ func build(t *testing.T, p plan) *house {
 		p.routes = oneRoute
 	}
 	dir := t.TempDir()
-	text := fmt.Sprintf(`listen: {https: '127.0.0.1:0', http: '127.0.0.1:0', health: '127.0.0.1:0'%s}
+	text := fmt.Sprintf(`listen: {https: '%s', http: '127.0.0.1:0', health: '127.0.0.1:0'%s}
 tls: {local: {dir: %q}}
 issuers:
   corp: {url: 'http://%s', audience: %s}
 %s
 %s
-routes:%s`, p.listen, filepath.Join(dir, "ca"), l.Addr(), cmp.Or(p.audience, "models"), p.issuers, p.more, strings.ReplaceAll(p.routes, "%s", h.model.URL))
+routes:%s`, cmp.Or(p.https, "127.0.0.1:0"), p.listen, filepath.Join(dir, "ca"), l.Addr(), cmp.Or(p.audience, "models"), p.issuers, p.more, strings.ReplaceAll(p.routes, "%s", h.model.URL))
 	files := maps.Clone(p.files)
 	if files == nil {
 		files = map[string]string{}
@@ -166,12 +170,27 @@ routes:%s`, p.listen, filepath.Join(dir, "ca"), l.Addr(), cmp.Or(p.audience, "mo
 			t.Fatal(err)
 		}
 	}
-	cfg, err := proxy.LoadConfig(filepath.Join(dir, "gateway.yaml"))
+	h.file = filepath.Join(dir, "gateway.yaml")
+	h.restart()
+	return h
+}
+
+// restart starts the gateway from its file, for the first time or after stop.
+func (h *house) restart() {
+	h.t.Helper()
+	cfg, err := proxy.LoadConfig(h.file)
 	if err != nil {
-		t.Fatalf("%v\nin\n%s", err, text)
+		text, _ := os.ReadFile(h.file)
+		h.t.Fatalf("%v\nin\n%s", err, text)
 	}
 	h.run(cfg)
-	return h
+}
+
+// in is the house for a part of its test.
+func (h *house) in(t *testing.T) *house {
+	part := *h
+	part.t = t
+	return &part
 }
 
 // run starts the gateway and waits for its listeners.
@@ -187,7 +206,9 @@ func (h *house) run(cfg *proxy.Config) {
 
 func (h *house) start(cfg *proxy.Config) *proxy.Gateway {
 	h.t.Helper()
-	g, err := proxy.New(cfg, proxy.Options{Stdout: h.audit, MemoryUsed: h.memory})
+	o := h.options
+	o.Stdout, o.MemoryUsed = h.audit, h.memory
+	g, err := proxy.New(cfg, o)
 	if err != nil {
 		h.t.Fatal(err)
 	}

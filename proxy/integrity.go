@@ -11,6 +11,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/auth/httpsig"
+	"sallyport/policy/model"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/shared"
@@ -90,20 +91,26 @@ func authorities(cfg *Config) func(string) bool {
 	}
 }
 
-// newRouteIntegrity is what a route does about signatures.
-func newRouteIntegrity(c *RouteConfig) routeIntegrity {
+// newRouteIntegrity is what a route to servers of a dialect does about signatures.
+func newRouteIntegrity(cfg *Config, c *RouteConfig, dialect string) routeIntegrity {
 	i := &c.Integrity
+	// What the memory for all could never hold is too long, and not to be tried later;
+	// its end takes a block too.
+	most := cfg.Integrity.Memory.Or(defaultMemory) - blockBytes
 	r := routeIntegrity{
 		body:             i.Body,
-		buffer:           i.Buffer.Or(defaultSignedBody),
+		buffer:           min(i.Buffer.Or(defaultSignedBody), most),
 		forwardSignature: i.ForwardClientSignature,
 		unsigned:         i.Response == configOff,
-		responseBuffer:   i.ResponseBuffer.Or(defaultSignedResponse),
+		responseBuffer:   min(i.ResponseBuffer.Or(defaultSignedResponse), most),
 		inline:           i.Events == integrityInline,
 	}
 	if r.body == "" {
 		r.body = integrityBuffer
 	}
+	// Where digests need not be signed they may be: what is said is compared, and held
+	// for that where servers might act on a part of it.
+	r.streams = r.body != integrityBuffer && model.ActsOnWhole(dialect)
 	return r
 }
 

@@ -14,8 +14,7 @@ import (
 // never proxies: it sends the hosts of routes to HTTPS, and tells those who sent
 // a credential in the clear that it is lost.
 func (g *Gateway) redirect(s wire.Stream) {
-	x := exchange{g: g, s: g.snapshot, stream: s, head: s.Head()}
-	x.begin()
+	x := g.exchange(s)
 	defer x.finish()
 	if err := x.toHTTPS(); err != nil {
 		x.refuse(err)

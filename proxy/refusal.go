@@ -26,6 +26,7 @@ const (
 	reasonBadSyntax      = "bad_syntax"
 	reasonBadFraming     = "bad_framing"
 	reasonUnknownCoding  = "unknown_transfer_coding"
+	reasonTargetTooLong  = "target_too_long"
 	reasonHeadTooLarge   = "head_too_large"
 	reasonHeadTimeout    = "head_timeout"
 	reasonExpectation    = "bad_expectation"
@@ -103,6 +104,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadSyntax:      {400, "This is not a well-formed HTTP request."},
 	reasonBadFraming:     {400, "The end of the request body is not announced in one clear way."},
 	reasonUnknownCoding:  {501, "The transfer coding is not known here."},
+	reasonTargetTooLong:  {414, "The request target is too long."},
 	reasonHeadTooLarge:   {431, "The request head is too large."},
 	reasonHeadTimeout:    {408, "The request head did not arrive in time."},
 	reasonExpectation:    {417, "The expectation cannot be met."},
@@ -172,7 +174,7 @@ const checkRetry = 5 * time.Second
 var (
 	errOwnField       = errors.New("field folds onto a name that is the gateway's")
 	errMethodOverride = errors.New("field overrides the method")
-	errFoldedField    = errors.New("field folds onto a name that decides how a message is read")
+	errFoldedField    = errors.New("field folds onto a name that decides how a message is read, or that is signed")
 	errCase           = errors.New("path leads to another route if letter case is ignored")
 	errEnd            = errors.New("path leads to a longer route if a slash at its end is ignored or added, or if a colon ends it")
 	errExpired        = errors.New("the credential expired while the stream went on")
@@ -182,6 +184,7 @@ var (
 	errCallForm       = errors.New("not POST, with trailers taken, to /package.Service/Method")
 	errUntold         = errors.New("a field that tells the request is missing, or is there twice")
 	errNoSwitch       = errors.New("the upstream did not switch protocols, and did not refuse to")
+	errEarly          = errors.New("the server answered before it had the end of the request")
 	errNoGrant        = errors.New("no valid grant")
 )
 
@@ -242,6 +245,7 @@ var messageReasons = []struct {
 	{message.ErrSyntax, reasonBadSyntax},
 	{message.ErrFraming, reasonBadFraming},
 	{message.ErrUnknownCoding, reasonUnknownCoding},
+	{message.ErrTargetTooLong, reasonTargetTooLong},
 	{message.ErrHeadTooLarge, reasonHeadTooLarge},
 	{message.ErrHeadTimeout, reasonHeadTimeout},
 	{message.ErrExpectation, reasonExpectation},
@@ -281,7 +285,7 @@ func (x *exchange) refuse(err error) {
 // unsettled says whether a status is that of a head that has no reading.
 func unsettled(status int) bool {
 	switch status {
-	case http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+	case http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
 		return true
 	}
 	return false

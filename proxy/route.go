@@ -40,6 +40,7 @@ type route struct {
 // routeIntegrity is what a route does about signatures.
 type routeIntegrity struct {
 	body             string // buffer, stream or headers_only
+	streams          bool   // content that is vouched for is compared on its way
 	buffer           int64  // the longest content that is held, in bytes
 	forwardSignature bool   // the client's goes on to the upstream
 	unsigned         bool   // answers are never signed

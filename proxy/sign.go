@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -140,8 +139,8 @@ func (x *exchange) formOf(h *message.Response) signatureForm {
 		return formHeader
 	case x.head.Version == message.HTTP10:
 		return formHead
-	case x.route.integrity.inline && mediaType(h.Fields.Get("content-type")) == eventStream:
-		return formInline
+	case x.route.integrity.inline && mediaType(h.Fields.Get("content-type")) == eventStream && !h.Fields.Has("content-encoding"):
+		return formInline // a comment in plain text would break what is encoded
 	case x.head.Trailers:
 		return formTrailer
 	}
@@ -167,18 +166,22 @@ func (x *exchange) sealHead(h *message.Response, form signatureForm) error {
 		return nil
 	case formHeader:
 		signer = x.g.signers.whole
-		if w := x.wantedSigner(); w != nil {
-			signer = w
-		}
 	case formTrailer, formInline:
 		signer = x.g.signers.head
 	}
 	if x.proof.Signature == nil {
 		addVary(&h.Fields, "Accept-Signature")
 	}
-	signed, err := signer.Sign(x.signing.key, x.response(h), x.signing.nonce)
-	if err != nil {
-		return fmt.Errorf("signing the answer: %w", err)
+	m := x.response(h)
+	signed, ok := httpsig.Signed{}, false
+	if form == formHeader {
+		signed, ok = x.signAsWanted(m)
+	}
+	if !ok {
+		var err error
+		if signed, err = signer.Sign(x.signing.key, m, x.signing.nonce); err != nil {
+			return fmt.Errorf("signing the answer: %w", err)
+		}
 	}
 	h.Fields.Add("signature-input", signed.Input)
 	h.Fields.Add("signature", signed.Signature)
@@ -186,13 +189,14 @@ func (x *exchange) sealHead(h *message.Response, form signatureForm) error {
 	return nil
 }
 
-// wantedSigner makes the signer that Accept-Signature describes; nil for the usual.
-// The client's own policy decides what it believes, so that whoever changed the
-// field on the way gained nothing.
-func (x *exchange) wantedSigner() *httpsig.Signer {
+// signAsWanted makes the signature that Accept-Signature describes. It is not ok where
+// that is the usual one, or names what the answer does not have. The client's own
+// policy decides what it believes, so that whoever changed the field on the way
+// gained nothing.
+func (x *exchange) signAsWanted(m *httpsig.Message) (signed httpsig.Signed, ok bool) {
 	w := x.signing.wanted
 	if w == nil || len(w.Components) == 0 {
-		return nil
+		return signed, false
 	}
 	p := httpsig.ResponseProfile()
 	p.Label, p.Cover, p.IfPresent, p.Alg = w.Label, w.Components, nil, w.Alg != ""
@@ -204,18 +208,15 @@ func (x *exchange) wantedSigner() *httpsig.Signer {
 	}
 	signer, err := httpsig.NewSigner(p, x.g.now)
 	if err != nil {
-		return nil
+		return signed, false
 	}
-	probe := message.Response{Status: 200, Fields: message.Fields{{Name: "content-digest", Value: "x"}, {Name: "content-type", Value: "x"}}}
-	if _, err := signer.Sign(x.signing.key, x.response(&probe), x.signing.nonce); err != nil {
-		return nil // it names what our answers do not have
-	}
-	return signer
+	signed, err = signer.Sign(x.signing.key, m, x.signing.nonce)
+	return signed, err == nil
 }
 
 // relayHeld holds the answer, signs it in its head, and sends both: nothing of an
 // answer that breaks in the middle is sent.
-func (x *exchange) relayHeld(ctx context.Context, answer *upstream.Response, form signatureForm) error {
+func (x *exchange) relayHeld(answer *upstream.Response, form signatureForm) error {
 	h := &answer.Head
 	var content held
 	defer content.release()
@@ -224,8 +225,8 @@ func (x *exchange) relayHeld(ctx context.Context, answer *upstream.Response, for
 			return err
 		}
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if x.life.Err() != nil {
+		return x.life.Cause()
 	}
 	if form == formHeader || x.signing.digest {
 		h.Fields.Set("content-digest", content.contentDigest())

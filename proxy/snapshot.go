@@ -49,7 +49,7 @@ func newSnapshot(cfg *Config, a *auth.Auth, o *Options, local func(host string) 
 	for _, c := range cfg.TrustedProxies {
 		s.proxies = append(s.proxies, c.Prefix)
 	}
-	var own []string
+	var own, covered []string
 	owned := ownedFields(cfg)
 	byName := map[string]*upstream.Upstream{}
 	for i := range cfg.Routes {
@@ -65,6 +65,7 @@ func newSnapshot(cfg *Config, a *auth.Auth, o *Options, local func(host string) 
 			}
 		}
 		own = append(own, r.identity.principal, r.identity.scopes, r.identity.requestID)
+		covered = append(covered, rc.Integrity.Cover...)
 		s.names = append(s.names, r.name)
 		for _, h := range rc.Host {
 			onHost := *r
@@ -72,7 +73,7 @@ func newSnapshot(cfg *Config, a *auth.Auth, o *Options, local func(host string) 
 			s.routes.add(h, rc.Path, &onHost)
 		}
 	}
-	s.guard = newGuard(slices.DeleteFunc(own, func(n string) bool { return n == "" }))
+	s.guard = newGuard(slices.DeleteFunc(own, func(n string) bool { return n == "" }), covered)
 	return s, nil
 }
 
@@ -102,7 +103,7 @@ func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (
 		},
 	}
 	r.identity.principal, r.identity.scopes, r.identity.requestID = c.Identity.Names()
-	r.integrity = newRouteIntegrity(c)
+	r.integrity = newRouteIntegrity(cfg, c, up.Serves)
 	if r.upstreamLeg, err = newUpstreamLeg(&up.Integrity, r.identity, a, now); err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func (x *exchange) tunnels() bool {
 
 // tunnel joins client and upstream after a switch of protocols, until one of them
 // ends, neither speaks for the idle time, or the credential expires.
-func (x *exchange) tunnel(ctx context.Context, answer *upstream.Response) error {
+func (x *exchange) tunnel(answer *upstream.Response) error {
 	x.dress(&answer.Head)
 	x.responded = true
 	client, err := x.stream.Upgrade(&answer.Head)
@@ -81,8 +81,9 @@ func (x *exchange) tunnel(ctx context.Context, answer *upstream.Response) error 
 	defer done()
 	// The context of the stream does not outlive the switch on every engine;
 	// the expiry and the drain do: both close the connections.
-	stop := context.AfterFunc(ctx, func() {
-		if context.Cause(ctx) == errExpired {
+	life := x.life
+	stop := context.AfterFunc(life, func() {
+		if life.Cause() == errExpired {
 			client.Close()
 		}
 	})
@@ -93,7 +94,7 @@ func (x *exchange) tunnel(ctx context.Context, answer *upstream.Response) error 
 	go func() { up <- splice(server, client, heard) }()
 	x.record.BytesOut = splice(client, server, heard)
 	x.record.BytesIn = <-up
-	if context.Cause(ctx) == errExpired {
+	if life.Cause() == errExpired {
 		return &refusal{reason: reasonExpired, cause: errExpired}
 	}
 	return nil

@@ -31,7 +31,7 @@ func newUpstreamLeg(c *upstream.IntegrityConfig, names identityNames, a *auth.Au
 	if c.Sign == "" {
 		return l, nil
 	}
-	l.key, l.bodies = a.Key(c.Sign), c.Body != "none"
+	l.key, l.bodies = a.Key(c.Sign), c.Digests()
 	var identity []string
 	for _, name := range []string{names.principal, names.scopes, names.requestID} {
 		if name != "" {
@@ -125,41 +125,57 @@ func (x *exchange) sealRequest(r *upstream.Request) func(scheme, host string) (m
 // verifyAnswer verifies the head of an answer that must be signed, and has its
 // content compared as it is read.
 func (x *exchange) verifyAnswer(answer *upstream.Response) error {
-	l := &x.route.upstreamLeg
-	if !l.verifies() {
+	if !x.route.upstreamLeg.verifies() {
 		return nil
 	}
-	h := &answer.Head
-	m := &httpsig.Message{Status: h.Status, Fields: &h.Fields, Request: &x.sent.message}
-	_, err := l.answer.VerifyResponse(m, x.sent.nonce, false)
-	if err == nil {
-		digests, err := httpsig.ParseContentDigest(&h.Fields)
-		if err != nil {
-			return notSigned(err)
-		}
-		answer.Body = &comparedAnswer{Body: answer.Body, checker: digests.NewChecker(), knownEnd: h.ContentLength >= 0}
-		return nil
-	}
-	if !isMissing(err) {
+	if err := x.verifyHead(answer); err != nil {
 		return notSigned(err)
 	}
-	if _, err = l.head.VerifyResponse(m, x.sent.nonce, false); err == nil {
-		answer.Body = &tailedAnswer{Body: answer.Body, digester: httpsig.NewDigester(), leg: l, message: m, nonce: x.sent.nonce}
-		return nil
-	}
-	if !isMissing(err) {
-		return notSigned(err)
-	}
-	if _, err = l.headOnly.VerifyResponse(m, x.sent.nonce, false); err == nil && message.MayHaveBody(x.head.Method, h.Status) && h.ContentLength != 0 {
-		err = errOnlyHead
-	}
-	if err != nil {
-		return notSigned(err)
+	// Where nothing but the last byte tells the client that it has all. What is held
+	// anyway has no need of it.
+	length := answer.Head.ContentLength
+	if length > x.route.integrity.responseBuffer || length < 0 && x.head.Version == message.HTTP10 {
+		answer.Body = &withheldEnd{Body: answer.Body}
 	}
 	return nil
 }
 
-var errOnlyHead = errors.New("only the head of the answer is signed")
+// verifyHead finds out what the upstream signed: all of the answer, or its head with
+// the promise of more in the trailers, or a head without content.
+func (x *exchange) verifyHead(answer *upstream.Response) error {
+	l, h := &x.route.upstreamLeg, &answer.Head
+	hasBody := message.MayHaveBody(x.head.Method, h.Status)
+	m := &httpsig.Message{Status: h.Status, Fields: &h.Fields, Request: &x.sent.message}
+	_, err := l.answer.VerifyResponse(m, x.sent.nonce, false)
+	if err == nil {
+		digests, err := httpsig.ParseContentDigest(&h.Fields)
+		answer.Body = &comparedAnswer{Body: answer.Body, checker: digests.NewChecker()}
+		return err
+	}
+	if !isMissing(err) {
+		return err
+	}
+	_, err = l.head.VerifyResponse(m, x.sent.nonce, false)
+	switch {
+	case err == nil && hasBody && h.ContentLength >= 0:
+		return errNoTrailers
+	case err == nil:
+		answer.Body = &tailedAnswer{Body: answer.Body, digester: httpsig.NewDigester(), leg: l, message: m, nonce: x.sent.nonce}
+		return nil
+	case !isMissing(err):
+		return err
+	}
+	_, err = l.headOnly.VerifyResponse(m, x.sent.nonce, false)
+	if err == nil && hasBody && h.ContentLength != 0 {
+		return errOnlyHead
+	}
+	return err
+}
+
+var (
+	errOnlyHead   = errors.New("only the head of the answer is signed")
+	errNoTrailers = errors.New("a signature in trailers is promised where none can be")
+)
 
 func isMissing(err error) bool {
 	var fault *httpsig.Error
@@ -169,50 +185,13 @@ func isMissing(err error) bool {
 func notSigned(err error) error { return &refusal{reason: reasonUpstreamSignature, cause: err} }
 
 // comparedAnswer is the content of an answer whose end comes only if it is what was
-// signed. Of content with a known length the last read is held back until then, so
-// that a client never gets all of what is wrong.
+// signed.
 type comparedAnswer struct {
 	message.Body
-	checker  *httpsig.Checker
-	knownEnd bool
-	ahead    []byte // read and not handed out yet
-	spare    []byte
-	err      error
+	checker *httpsig.Checker
 }
 
 func (b *comparedAnswer) Read(p []byte) (int, error) {
-	if !b.knownEnd {
-		return b.next(p)
-	}
-	for {
-		if b.err == io.EOF {
-			n := copy(p, b.ahead)
-			if b.ahead = b.ahead[n:]; len(b.ahead) > 0 {
-				return n, nil
-			}
-			return n, io.EOF
-		}
-		if b.err != nil {
-			return 0, b.err
-		}
-		if b.spare == nil {
-			b.spare = make([]byte, min(len(p), blockBytes))
-		}
-		n, err := b.next(b.spare[:min(len(p), cap(b.spare))])
-		b.err = err
-		out := 0
-		if n > 0 {
-			out = copy(p, b.ahead)
-			b.ahead = append(b.ahead[:0], b.spare[:n]...)
-		}
-		if out > 0 {
-			return out, nil
-		}
-	}
-}
-
-// next reads the content and compares it at its end.
-func (b *comparedAnswer) next(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
 	_, _ = b.checker.Write(p[:n])
 	if err == io.EOF {
@@ -221,6 +200,38 @@ func (b *comparedAnswer) next(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// withheldEnd is content of which the last piece comes only after its clean end, so
+// that all of what is wrong comes to nobody.
+type withheldEnd struct {
+	message.Body
+	out   []byte // may be handed out
+	ahead []byte // read behind it, perhaps the last
+	spare []byte
+	err   error // what came behind that
+}
+
+func (b *withheldEnd) Read(p []byte) (int, error) {
+	for len(b.out) == 0 {
+		switch {
+		case b.err == io.EOF && len(b.ahead) > 0:
+			b.out, b.ahead = b.ahead, nil
+			continue
+		case b.err != nil:
+			return 0, b.err
+		}
+		if b.spare == nil {
+			b.spare = make([]byte, blockBytes)
+		}
+		var n int
+		if n, b.err = b.Body.Read(b.spare); n > 0 {
+			b.out, b.ahead, b.spare = b.ahead, b.spare[:n], b.ahead[:cap(b.ahead)]
+		}
+	}
+	n := copy(p, b.out)
+	b.out = b.out[n:]
+	return n, nil
 }
 
 // tailedAnswer is the content of a stream that is signed in its trailers.

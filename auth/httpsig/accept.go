@@ -98,6 +98,8 @@ func (p *parser) wanted() (w Wanted, ok bool) {
 			w.Alg, ok = value.raw, plainID(value)
 		case "tag":
 			w.Tag, ok = value.raw, plainID(value)
+		default:
+			_, ok = appendChecked(nil, value)
 		}
 		if !ok {
 			return w, false

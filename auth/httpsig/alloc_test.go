@@ -8,8 +8,9 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// Allocations are gates: two for a verification, two for a signature. The race
-// detector makes pools forget at random, and so has its own.
+// Allocations are gates: two for a verification, two for a signature, none for a
+// digest that is read and compared, and one for a digest that is made. The race
+// detector makes pools forget at random, and is left out.
 func TestAllocations(t *testing.T) {
 	key := secretKey(t, "k1")
 	m := sign(t, httpsig.RequestProfile(), key, request(), "")
@@ -25,7 +26,21 @@ func TestAllocations(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	content := []byte(body)
+	compared := testing.AllocsPerRun(200, func() {
+		d, err := httpsig.ParseContentDigest(m.Fields)
+		if err == nil {
+			err = d.Match(content)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	made := testing.AllocsPerRun(200, func() { _ = httpsig.ContentDigest(content) })
 	if verify > 2 || signed > 2 {
 		t.Errorf("%v allocations to verify and %v to sign; want at most 2 each", verify, signed)
+	}
+	if compared > 0 || made > 1 {
+		t.Errorf("%v allocations to compare a digest and %v to make one; want none and one", compared, made)
 	}
 }

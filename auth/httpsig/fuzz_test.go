@@ -154,28 +154,57 @@ func naiveLower(s string) string {
 }
 
 // FuzzVerify holds that what verifies was signed: of all messages that share a
-// signature with ours, only those pass that say the same.
+// signature with ours, only those pass that say the same. The seeds are near
+// misses, one for each thing that a verifier could forget.
 func FuzzVerify(f *testing.F) {
 	key := secretKey(f, "k1")
 	good := sign(f, httpsig.RequestProfile(), key, request(), "n1")
-	f.Add(good.Method, good.Authority, good.Path, good.Query, get(good, "content-type"), get(good, "signature-input"), get(good, "signature"))
-	f.Add("GET", "models.example.com", "/", "", "", `sp=()`, `sp=::`)
-	f.Add(good.Method, good.Authority, good.Path, good.Query, get(good, "content-type"),
-		"a=(),"+get(good, "signature-input"), "a=:AA==: , "+get(good, "signature"))
-	policy := httpsig.RequestPolicy()
+	type parts = [7]string // as the target takes them
+	of := func(m *httpsig.Message) parts {
+		return parts{m.Method, m.Authority, m.Path, m.Query, get(m, "content-type"), get(m, "signature-input"), get(m, "signature")}
+	}
+	add := func(p parts) { f.Add(p[0], p[1], p[2], p[3], p[4], p[5], p[6]) }
+	add(of(good))
+	add(parts{"GET", "models.example.com", "/", "", "", `sp=()`, `sp=::`})
+	near := parts{"post", "other.example.com", "/v1/models/other:predict", "trace=2", "text/plain",
+		strings.Replace(get(good, "signature-input"), "n1", "n3", 1), strings.Replace(get(good, "signature"), "=:", "=:A", 1)}
+	for i, value := range near {
+		missed := of(good)
+		missed[i] = value
+		add(missed)
+	}
+	other := of(good)
+	mac := []byte(other[6])
+	mac[len(mac)-4] ^= 1 // at the end of the signature: to compare its beginning is not enough
+	other[6] = string(mac)
+	add(other)
+	foreign := of(good)
+	foreign[5], foreign[6] = "a=(),"+foreign[5], "a=:AA==: , "+foreign[6]
+	add(foreign)
+	for i := range httpsig.RequestProfile().Cover { // signed by who has the key, but less than must be
+		less := httpsig.RequestProfile()
+		less.Cover = slices.Delete(less.Cover, i, i+1)
+		add(of(sign(f, less, key, request(), "n2")))
+	}
+	less := httpsig.RequestProfile()
+	less.IfPresent = nil
+	add(of(sign(f, less, key, request(), "n2")))
+
+	v := verifier(f, httpsig.RequestPolicy(), key)
 	f.Fuzz(func(t *testing.T, method, authority, path, query, contentType, input, signature string) {
 		m := set(set(set(request(), "content-type", contentType), "signature-input", input), "signature", signature)
 		m.Method, m.Authority, m.Path, m.Query, m.HasQuery = method, authority, path, query, true
-		s, err := verifier(t, policy, key).Verify(m)
+		s, err := v.Verify(m)
 		if err != nil {
 			if code(err) == "" {
 				t.Fatalf("an error without a code: %v", err)
 			}
 			return
 		}
+		_, mac, _ := strings.Cut(get(good, "signature"), "=")
 		same := method == good.Method && path == good.Path && query == good.Query &&
 			strings.EqualFold(strings.TrimSuffix(authority, ":443"), good.Authority) &&
-			strings.Trim(contentType, " \t") == get(good, "content-type") && s.Nonce == "n1"
+			strings.Trim(contentType, " \t") == get(good, "content-type") && s.Nonce == "n1" && strings.Contains(signature, mac)
 		if !same {
 			t.Errorf("%q %q %q %q %q passes with %q, %q", method, authority, path, query, contentType, input, signature)
 		}

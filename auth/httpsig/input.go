@@ -86,10 +86,7 @@ func (in *input) component(p *parser) bool {
 			break
 		}
 		seen[n] = key
-		in.text = append(append(in.text, ';'), key...)
-		if !value.isTrue() {
-			in.text = appendBare(append(in.text, '='), value)
-		}
+		in.appendParam(key, value)
 		if !c.set(key, value) {
 			in.fail("a component has a parameter that is not known or not of its type")
 		}
@@ -117,11 +114,20 @@ func (in *input) params(p *parser) bool {
 			return true
 		}
 		seen[n] = key
-		in.text = append(append(in.text, ';'), key...)
-		if !value.isTrue() {
-			in.text = appendBare(append(in.text, '='), value)
-		}
+		in.appendParam(key, value)
 		in.param(key, value)
+	}
+}
+
+// appendParam writes a parameter canonically.
+func (in *input) appendParam(key string, value bare) {
+	in.text = append(append(in.text, ';'), key...)
+	if value.isTrue() {
+		return
+	}
+	var ok bool
+	if in.text, ok = appendChecked(append(in.text, '='), value); !ok {
+		in.fail("the parameter " + key + " is not in canonical base64")
 	}
 }
 

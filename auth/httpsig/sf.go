@@ -274,8 +274,7 @@ func (p *parser) appendParams(dst []byte) ([]byte, bool) {
 	}
 }
 
-// appendChecked writes an item of an application's field; its base64 must be the
-// canonical one.
+// appendChecked writes an item; its base64 must be the canonical one.
 func appendChecked(dst []byte, b bare) ([]byte, bool) {
 	if b.kind == bareBytes {
 		if _, ok := decode(nil, b.raw); !ok {

@@ -2,7 +2,6 @@ package httpsig_test
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -265,73 +264,3 @@ func TestTransportContent(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
-func ExampleTransport() {
-	key, err := httpsig.HMACKey("alice-2026-11", []byte("64 random bytes from a file that only this program may read ...."))
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	// The server stands for a gateway that holds the same key.
-	server := httptest.NewServer(&origin{key: key, mode: "trailer"})
-	defer server.Close()
-
-	client := &http.Client{Transport: &httpsig.Transport{Key: key}}
-	response, err := client.Post(server.URL+"/v1/models/half:predict", "application/json", strings.NewReader(`{"instances": [1.0]}`))
-	if err != nil {
-		fmt.Println(err) // not signed, or not what was signed
-		return
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body) // err is nil only if the content is what was signed
-	fmt.Println(string(content), err)
-	// Output: echo {"instances": [1.0]} <nil>
-}
-
-func ExampleVerifier() {
-	key, err := httpsig.HMACKey("k1", bytes.Repeat([]byte("0123456789abcdef"), 4))
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	content := []byte(`{"inputs": 1}`)
-	request := &httpsig.Message{
-		Method: "POST", Scheme: "https", Authority: "models.example.com", Path: "/predict",
-		Fields: httpsig.Lines{{Name: "content-digest", Value: httpsig.ContentDigest(content)}},
-	}
-	signer, err := httpsig.NewSigner(httpsig.RequestProfile(), nil)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	signed, err := signer.Sign(key, request, "")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	request.Fields = append(request.Fields.(httpsig.Lines),
-		httpsig.Line{Name: "signature-input", Value: signed.Input},
-		httpsig.Line{Name: "signature", Value: signed.Signature})
-
-	verifier, err := httpsig.NewVerifier(httpsig.RequestPolicy(), httpsig.VerifierOptions{
-		Key:       func(id string) *httpsig.Key { return map[string]*httpsig.Key{"k1": key}[id] },
-		Authority: func(a string) bool { return a == "models.example.com" },
-	})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	signature, err := verifier.Verify(request)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	// Only now is the content read, and compared.
-	digests, err := httpsig.ParseContentDigest(request.Fields)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println(signature.Key.ID(), signature.Components(), digests.Match(content))
-	// Output: k1 [@method @authority @path @query content-digest] <nil>
-}

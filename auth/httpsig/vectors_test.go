@@ -129,6 +129,13 @@ func holds(t *testing.T, v vector) bool {
 		sum := sha256.Sum256([]byte(v.base))
 		r, s := new(big.Int).SetBytes(v.signature[:32]), new(big.Int).SetBytes(v.signature[32:])
 		return ecdsa.Verify(public("test-key-ecc-p256.pem").(*ecdsa.PublicKey), sum[:], r, s)
+	case "rsa-v1_5-sha256":
+		key, err := x509.ParsePKCS1PublicKey(readKey(t, "test-key-rsa.pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256([]byte(v.base))
+		return rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], v.signature) == nil
 	case "rsa-pss-sha512":
 		sum := sha512.Sum512([]byte(v.base))
 		return rsa.VerifyPSS(public("test-key-rsa-pss.pem").(*rsa.PublicKey), crypto.SHA512, sum[:], v.signature,
@@ -140,7 +147,7 @@ func holds(t *testing.T, v vector) bool {
 
 func TestVectors(t *testing.T) {
 	files, err := filepath.Glob("testdata/rfc9421/*.txt")
-	if err != nil || len(files) < 10 {
+	if err != nil || len(files) < 13 {
 		t.Fatal(files, err)
 	}
 	for _, file := range files {
@@ -369,25 +376,5 @@ func TestBaseExamples(t *testing.T) {
 				t.Errorf("%v\n%s\nwant\n%s", err, got, want)
 			}
 		})
-	}
-}
-
-// RFC 9530: the examples of its appendices, of the same content with and without
-// a line break at its end, computed anew.
-func TestDigestVectors(t *testing.T) {
-	for content, value := range map[string]string{
-		"{\"hello\": \"world\"}\n": "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:, " +
-			"sha-512=:YMAam51Jz/jOATT6/zvHrLVgOYTGFy1d6GJiOHTohq4yP+pgk4vf2aCsyRZOtw8MjkM7iw7yZ/WkppmM44T3qg==:",
-		`{"hello": "world"}`: "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:, " +
-			"sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:",
-		"": "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:",
-	} {
-		d, err := httpsig.ParseContentDigest(httpsig.Lines{{Name: "Content-Digest", Value: value}})
-		if err != nil || d.Match([]byte(content)) != nil || d.Match([]byte(content+" ")) == nil {
-			t.Errorf("%q: %v, %v", content, err, d.Match([]byte(content)))
-		}
-		if made := httpsig.ContentDigest([]byte(content)); !strings.HasPrefix(value, made) {
-			t.Errorf("%q: %s, want %s", content, made, value)
-		}
 	}
 }

@@ -347,11 +347,12 @@ func (v *Verifier) signedBy(id string, a Algorithm, s *scratch) (*Key, *Error) {
 		}
 	}
 	ok := used.verify(s.base, s.selection.mac, s.mac[:])
-	switch {
-	case key == nil:
-		return nil, fault(UnknownKey, strconv.Quote(id))
-	case !ok || used != key:
-		return nil, fault(BadSignature, "keyid "+strconv.Quote(id))
+	if ok && used == key {
+		return key, nil
 	}
-	return key, nil
+	code := BadSignature
+	if key == nil {
+		code = UnknownKey
+	}
+	return nil, fault(code, "keyid "+strconv.Quote(id))
 }

@@ -24,6 +24,9 @@ func (b *Bytes) Take(n int64) bool {
 // Give gives n bytes back.
 func (b *Bytes) Give(n int64) { b.used.Add(-n) }
 
+// Left is how many can be taken now.
+func (b *Bytes) Left() int64 { return b.total - b.used.Load() }
+
 // Used is how many are taken.
 func (b *Bytes) Used() int64 { return b.used.Load() }
 

@@ -84,12 +84,28 @@ func (f Fields) HasToken(name, token string) bool {
 		for rest := f[i].Value; rest != ""; {
 			var t string
 			t, rest, _ = strings.Cut(rest, ",")
-			if strings.EqualFold(strings.Trim(t, " \t"), token) {
+			if EqualFold(strings.Trim(t, " \t"), token) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// EqualFold says whether a and b are equal but for the case of ASCII letters.
+// [strings.EqualFold] also takes the Kelvin sign for a "k" and the long s for an "s",
+// which nobody else does who reads "chunked" or "close".
+func EqualFold(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
+
+// lower makes ASCII letters lower case, and no others.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + ('a' - 'A')
+		}
+	}
+	return string(b)
 }
 
 // Fold maps a field name to the form that careless readers give it: CGI and

@@ -28,3 +28,25 @@ func TestValidValue(t *testing.T) {
 		t.Error("the empty value is refused")
 	}
 }
+
+// Letters beyond ASCII that fold onto letters of ASCII are other letters.
+func TestCaseIsOfASCII(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"chunked", "Chunked", true}, {"chunked", "chun\u212aed", false}, {"close", "clo\u017fe", false}, {"a", "ab", false}, {"", "", true},
+	} {
+		if got := message.EqualFold(c.a, c.b); got != c.want {
+			t.Errorf("EqualFold(%q, %q) is %v", c.a, c.b, got)
+		}
+	}
+	h := message.Head{Version: message.HTTP11, Method: "GET", Scheme: "https", Authority: "a", Target: "/", Fields: message.Fields{{Name: "connection", Value: "Upgrade"}, {Name: "upgrade", Value: "Websoc\u212aet"}}}
+	if err := h.Settle(); err != nil || h.Upgrade != "websoc\u212aet" {
+		t.Errorf("Upgrade is %q, %v", h.Upgrade, err)
+	}
+	h.Fields = message.Fields{{Name: "connection", Value: "\u212aeep-alive"}}
+	if err := h.Settle(); err != message.ErrConnection {
+		t.Errorf("Connection names another field than keep-alive: %v", err)
+	}
+}

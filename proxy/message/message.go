@@ -42,7 +42,7 @@ type Head struct {
 	Query     string // without "?", as sent
 	HasQuery  bool   // tells "/p?" from "/p"
 	Fields    Fields // without Host, framing and hop-by-hop fields; "cookie" lines joined
-	Upgrade   string // the protocol asked for by Upgrade, lower case; "" for none
+	Upgrade   string // the protocol asked for by Upgrade or :protocol, lower case; "" for none
 	Trailers  bool   // the client reads fields after the content (TE: trailers)
 	Expect    bool   // the client waits for 100 (Continue) before it sends the body
 

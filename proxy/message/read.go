@@ -13,6 +13,7 @@ var (
 	ErrSyntax        = errors.New("head breaks the grammar")
 	ErrFraming       = errors.New("the end of the content is announced badly, or twice")
 	ErrUnknownCoding = errors.New("transfer coding is not chunked alone")
+	ErrTargetTooLong = errors.New("request target is too long")
 	ErrHeadTooLarge  = errors.New("head is too large")
 	ErrHeadTimeout   = errors.New("head did not arrive in time")
 
@@ -38,7 +39,8 @@ const mostFields = 1000
 // removes the fields that speak of the connection. The engine sets Version,
 // Method, Scheme, Authority (as sent), Target, Fields (as sent, names in lower
 // case, without Host, but for HTTP/2 with whatever stands beside :authority) and
-// ContentLength; Settle reads Upgrade, Trailers and Expect from the fields.
+// ContentLength; Settle reads Upgrade, Trailers and Expect from the fields. Of an
+// extended CONNECT (HTTP/2), which is GET to the house, the engine sets Upgrade.
 //
 // The error is one of this package's, for the audit record; whatever it is, the
 // request is refused and its connection closed.
@@ -69,10 +71,23 @@ func (h *Head) Settle() error {
 
 // ServedMethod says whether requests with this method are served at all: not
 // CONNECT, which asks for a tunnel to anywhere, and not TRACE and its like, whose
-// answer would tell the client what the gateway says to the upstream.
+// answer would tell the client what the gateway says to the upstream. PRI begins
+// the preface of HTTP/2 and nothing else (RFC 9113, section 3.4); HAProxy refuses it.
+//
+// Nor are those that are not spelled as all that are registered: 3 to 20 capital
+// letters, with "-" or "_". nginx and gunicorn refuse others, and Werkzeug makes
+// "delete" a DELETE.
 func ServedMethod(method string) bool {
-	for _, m := range [...]string{"CONNECT", "TRACE", "TRACK", "DEBUG"} {
-		if strings.EqualFold(method, m) {
+	if len(method) < 3 || len(method) > 20 {
+		return false
+	}
+	for i := 0; i < len(method); i++ {
+		if c := method[i]; (c < 'A' || c > 'Z') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	for _, m := range [...]string{"CONNECT", "TRACE", "TRACK", "DEBUG", "PRI"} {
+		if method == m {
 			return false
 		}
 	}
@@ -121,7 +136,7 @@ func (h *Head) settleFields() error {
 				return ErrConnection
 			}
 		case "expect":
-			if h.Expect = strings.EqualFold(f.Value, "100-continue"); !h.Expect {
+			if h.Expect = EqualFold(f.Value, "100-continue"); !h.Expect {
 				return ErrExpectation
 			}
 		}
@@ -132,7 +147,7 @@ func (h *Head) settleFields() error {
 		}
 	}
 	if h.Version == HTTP11 && h.Fields.HasToken("connection", "upgrade") {
-		h.Upgrade = strings.ToLower(h.Fields.Get("upgrade"))
+		h.Upgrade = lower(h.Fields.Get("upgrade"))
 	}
 	h.Trailers = h.Fields.HasToken("te", "trailers")
 	if cookies > 1 {
@@ -178,7 +193,7 @@ func plainConnection(v string) bool {
 	for rest := v; rest != ""; {
 		var t string
 		t, rest, _ = strings.Cut(rest, ",")
-		t = strings.ToLower(strings.Trim(t, " \t"))
+		t = lower(strings.Trim(t, " \t"))
 		if t != "" && t != "close" && !OfConnection(t) {
 			return false
 		}

@@ -70,6 +70,10 @@ type IntegrityConfig struct {
 	Verify setting.List[string] `yaml:"verify"`
 }
 
+// Digests says whether requests are signed with the digests of their bodies, whoever
+// sent them, so that these are held.
+func (c *IntegrityConfig) Digests() bool { return c.Sign != "" && c.Body != "none" }
+
 // check records the faults of the section but for the names of keys.
 func (c *IntegrityConfig) check(path string, f *setting.Faults) {
 	if c.Body != "" && c.Body != "buffer" && c.Body != "none" {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 	"sallyport/proxy/wire/h2"
 )
@@ -236,7 +237,7 @@ func (e *endpoint) scheme() string {
 // the end of the caller's context.
 func (e *endpoint) dialFault(ctx, bound context.Context, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("connecting to upstream: %w", context.Cause(ctx))
+		return fmt.Errorf("connecting to upstream: %w", wire.Cause(ctx))
 	}
 	e.faults.Add(1)
 	away := min(ejectFirst<<min(e.failed.Add(1)-1, 10), ejectMost)

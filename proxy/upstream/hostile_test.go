@@ -29,6 +29,9 @@ func scripted(tb testing.TB, answer string, then after) string {
 		}
 		io.WriteString(c, answer)
 		switch then {
+		case hangUp:
+			c.(*net.TCPConn).CloseWrite() // with bytes unread, Close would be a reset
+			io.Copy(io.Discard, c)
 		case keep:
 			io.Copy(io.Discard, c)
 		case reset:
@@ -54,9 +57,10 @@ func get() *Request {
 
 const ok200 = "HTTP/1.1 200 OK\r\n"
 
+// The grammar of answers has its table beside the engine (proxy/wire/h1); these show
+// what becomes of the connection and of the exchange.
 func TestHostileAnswers(t *testing.T) {
 	const cutOff = Kind(0xff) // reset, and the content looks cut
-	many := func(n int) string { return strings.Repeat("a: b\r\n", n) }
 	for name, c := range map[string]struct {
 		answer string
 		then   after
@@ -68,50 +72,10 @@ func TestHostileAnswers(t *testing.T) {
 		"end within the head":             {ok200 + "A: b\r\n", hangUp, Reset},
 		"reset within the head":           {ok200 + "A: b\r\n", reset, Reset},
 		"not HTTP":                        {"SSH-2.0-OpenSSH_9.2\r\n\r\n", keep, Garbage},
-		"HTTP/0.9":                        {"<html>\n", keep, Garbage},
-		"HTTP/2.0":                        {"HTTP/2.0 200 OK\r\n\r\n", keep, Garbage},
-		"HTTP/1.2":                        {"HTTP/1.2 200 OK\r\n\r\n", keep, Garbage},
-		"lower-case version":              {"http/1.1 200 OK\r\n\r\n", keep, Garbage},
-		"no space before the reason":      {"HTTP/1.1 200\r\n\r\n", keep, Garbage},
-		"two spaces before the status":    {"HTTP/1.1  200 OK\r\n\r\n", keep, Garbage},
-		"four digits":                     {"HTTP/1.1 2000 OK\r\n\r\n", keep, Garbage},
-		"signed status":                   {"HTTP/1.1 +20 OK\r\n\r\n", keep, Garbage},
-		"status 000":                      {"HTTP/1.1 000 OK\r\n\r\n", keep, Garbage},
-		"status 999":                      {"HTTP/1.1 999 OK\r\n\r\n", keep, Garbage},
-		"control in the reason":           {"HTTP/1.1 200 O\x00K\r\n\r\n", keep, Garbage},
-		"empty line first":                {"\r\n" + ok200 + "Content-Length: 0\r\n\r\n", keep, Garbage},
-		"bare LF behind the status":       {"HTTP/1.1 200 OK\nContent-Length: 0\n\n", keep, Garbage},
-		"bare LF behind a field":          {ok200 + "A: b\nContent-Length: 0\r\n\r\n", keep, Garbage},
-		"bare CR in a value":              {ok200 + "A: b\rC: d\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
-		"NUL in a value":                  {ok200 + "A: b\x00\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
-		"NUL in a name":                   {ok200 + "A\x00: b\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
-		"folded line":                     {ok200 + "A: b\r\n c\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
-		"space before the colon":          {ok200 + "Content-Length : 0\r\n\r\n", keep, Garbage},
-		"space before the name":           {ok200 + " Content-Length: 0\r\n\r\n", keep, Garbage},
-		"no colon":                        {ok200 + "Content-Length\r\n\r\n", keep, Garbage},
-		"empty name":                      {ok200 + ": b\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
-		"obs-text in a name":              {ok200 + "\xc3\xa9: b\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
 		"huge head":                       {ok200 + "A: " + strings.Repeat("b", 70<<10) + "\r\n\r\n", keep, Garbage},
-		"endless line":                    {strings.Repeat("b", 70<<10), keep, Garbage},
-		"too many fields":                 {ok200 + many(201) + "\r\n", keep, Garbage},
 		"two lengths":                     {ok200 + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", keep, Garbage},
-		"two equal lengths":               {ok200 + "Content-Length: 1\r\nContent-Length: 1\r\n\r\na", keep, Garbage},
-		"list of lengths":                 {ok200 + "Content-Length: 1, 1\r\n\r\na", keep, Garbage},
-		"negative length":                 {ok200 + "Content-Length: -1\r\n\r\n", keep, Garbage},
-		"signed length":                   {ok200 + "Content-Length: +1\r\n\r\na", keep, Garbage},
-		"hexadecimal length":              {ok200 + "Content-Length: 0x1\r\n\r\na", keep, Garbage},
-		"empty length":                    {ok200 + "Content-Length:\r\n\r\n", keep, Garbage},
-		"huge length":                     {ok200 + "Content-Length: 9223372036854775808\r\n\r\n", keep, Garbage},
 		"both framings":                   {ok200 + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", keep, Garbage},
-		"both framings, turned":           {ok200 + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", keep, Garbage},
-		"gzip, chunked":                   {ok200 + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", keep, Garbage},
-		"identity":                        {ok200 + "Transfer-Encoding: identity\r\n\r\n", keep, Garbage},
-		"chunked twice":                   {ok200 + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", keep, Garbage},
-		"vertical tab before chunked":     {ok200 + "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", keep, Garbage},
 		"chunked on 1.0":                  {"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", hangUp, Garbage},
-		"content with 204":                {"HTTP/1.1 204 No\r\nContent-Length: 3\r\n\r\nabc", keep, Garbage},
-		"chunked 204":                     {"HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", keep, Garbage},
-		"bad Connection":                  {ok200 + "Connection: a b\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
 		"flood of interim responses":      {strings.Repeat("HTTP/1.1 103 Early\r\n\r\n", 1000), keep, Garbage},
 		"flood of 100":                    {strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 1000), keep, Garbage},
 		"interim response with content":   {"HTTP/1.1 103 Early\r\nContent-Length: 1\r\n\r\na" + ok200 + "\r\n", keep, Garbage},
@@ -124,19 +88,8 @@ func TestHostileAnswers(t *testing.T) {
 		"cut before the last empty line":  {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", hangUp, cutOff},
 		"cut in the trailers":             {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\n", hangUp, cutOff},
 		"chunk longer than its size":      {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", keep, Garbage},
-		"chunk ends in LF":                {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\n0\r\n\r\n", keep, Garbage},
-		"size ends in LF":                 {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n", keep, Garbage},
-		"size with a sign":                {ok200 + "Transfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n", keep, Garbage},
-		"size with 0x":                    {ok200 + "Transfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n", keep, Garbage},
-		"size with a space":               {ok200 + "Transfer-Encoding: chunked\r\n\r\n3 \r\nabc\r\n0\r\n\r\n", keep, Garbage},
 		"size too large":                  {ok200 + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc", keep, Garbage},
-		"no size":                         {ok200 + "Transfer-Encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\n", keep, Garbage},
-		"no size but an extension":        {ok200 + "Transfer-Encoding: chunked\r\n\r\n;a\r\nabc\r\n0\r\n\r\n", keep, Garbage},
-		"control in an extension":         {ok200 + "Transfer-Encoding: chunked\r\n\r\n3;a\rb\r\nabc\r\n0\r\n\r\n", keep, Garbage},
 		"endless extension":               {ok200 + "Transfer-Encoding: chunked\r\n\r\n3;" + strings.Repeat("a", 300), keep, Garbage},
-		"endless zeros":                   {ok200 + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("0", 300), keep, Garbage},
-		"bad trailer":                     {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\nA : b\r\n\r\n", keep, Garbage},
-		"too many trailers":               {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\n" + many(65) + "\r\n", keep, Garbage},
 		"endless trailer":                 {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: " + strings.Repeat("b", 9<<10), keep, Garbage},
 		"reset in content to the end":     {ok200 + "\r\nabc", reset, Reset},
 		"upgrade with length, not wanted": {"HTTP/1.1 101 S\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
@@ -173,34 +126,21 @@ func TestSoundAnswers(t *testing.T) {
 		body   string
 		kept   bool // the connection serves again
 	}{
-		"length":                      {ok200 + "Content-Length: 3\r\n\r\nabc", keep, 200, "abc", true},
-		"empty":                       {ok200 + "Content-Length: 0\r\n\r\n", keep, 200, "", true},
-		"no reason":                   {"HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n", keep, 404, "", true},
-		"reason in UTF-8":             {"HTTP/1.1 200 D\xc3\xa9j\xc3\xa0\r\nContent-Length: 0\r\n\r\n", keep, 200, "", true},
-		"chunks":                      {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=\"y\"\r\nde\r\n0\r\n\r\n", keep, 200, "abcde", true},
-		"Chunked":                     {ok200 + "transfer-encoding: Chunked\r\n\r\n00A\r\n0123456789\r\n000\r\n\r\n", keep, 200, "0123456789", true},
-		"trailers":                    {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n", keep, 200, "abc", true},
-		"to the end":                  {ok200 + "Connection: close\r\n\r\nabc", hangUp, 200, "abc", false},
-		"to the end, unannounced":     {ok200 + "\r\nabc", hangUp, 200, "abc", false},
-		"HTTP/1.0":                    {"HTTP/1.0 200 OK\r\n\r\nabc", hangUp, 200, "abc", false},
-		"HTTP/1.0 with length":        {"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", keep, 200, "abc", false},
-		"close":                       {ok200 + "Connection: Keep-Alive, CLOSE\r\nContent-Length: 3\r\n\r\nabc", keep, 200, "abc", false},
-		"204":                         {"HTTP/1.1 204 No Content\r\n\r\n", keep, 204, "", true},
-		"304 with a length":           {"HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\n\r\n", keep, 304, "", true},
-		"100 first":                   {"HTTP/1.1 100 Continue\r\n\r\n" + ok200 + "Content-Length: 3\r\n\r\nabc", keep, 200, "abc", true},
-		"103 first":                   {"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok200 + "Content-Length: 3\r\n\r\nabc", keep, 200, "abc", true},
-		"most interim responses":      {strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 8) + ok200 + "Content-Length: 0\r\n\r\n", keep, 200, "", true},
-		"most fields":                 {ok200 + strings.Repeat("a: b\r\n", 199) + "Content-Length: 0\r\n\r\n", keep, 200, "", true},
-		"large head":                  {ok200 + "A: " + strings.Repeat("b", 60<<10) + "\r\nContent-Length: 3\r\n\r\nabc", keep, 200, "abc", true},
-		"bytes behind the answer":     {ok200 + "Content-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", keep, 200, "abc", false},
-		"bytes behind the chunks":     {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nx", keep, 200, "", false},
-		"content behind 304":          {"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc", keep, 304, "", false},
-		"reset behind the answer":     {ok200 + "Content-Length: 3\r\n\r\nabc", reset, 200, "abc", true},
-		"a large content":             {ok200 + "Content-Length: 200000\r\n\r\n" + strings.Repeat("x", 200000), keep, 200, strings.Repeat("x", 200000), true},
-		"200 without the protocol":    {ok200 + "Upgrade: h2c\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n", keep, 200, "", true},
-		"value of white space":        {ok200 + "A: \t \r\nContent-Length:\t3 \r\n\r\nabc", keep, 200, "abc", true},
-		"announces a short keeptime":  {ok200 + "Keep-Alive: timeout=5, max=100\r\nContent-Length: 0\r\n\r\n", keep, 200, "", true},
-		"announces what is not known": {ok200 + "Keep-Alive: timeout=x\r\nContent-Length: 0\r\n\r\n", keep, 200, "", true},
+		"length":                     {ok200 + "Content-Length: 3\r\n\r\nabc", keep, 200, "abc", true},
+		"empty":                      {ok200 + "Content-Length: 0\r\n\r\n", keep, 200, "", true},
+		"chunks":                     {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=\"y\"\r\nde\r\n0\r\n\r\n", keep, 200, "abcde", true},
+		"to the end":                 {ok200 + "Connection: close\r\n\r\nabc", hangUp, 200, "abc", false},
+		"to the end, unannounced":    {ok200 + "\r\nabc", hangUp, 200, "abc", false},
+		"HTTP/1.0 with length":       {"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", keep, 200, "abc", false},
+		"close":                      {ok200 + "Connection: Keep-Alive, CLOSE\r\nContent-Length: 3\r\n\r\nabc", keep, 200, "abc", false},
+		"304 with a length":          {"HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\n\r\n", keep, 304, "", true},
+		"103 first":                  {"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok200 + "Content-Length: 3\r\n\r\nabc", keep, 200, "abc", true},
+		"bytes behind the answer":    {ok200 + "Content-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", keep, 200, "abc", false},
+		"bytes behind the chunks":    {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nx", keep, 200, "", false},
+		"content behind 304":         {"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc", keep, 304, "", false},
+		"reset behind the answer":    {ok200 + "Content-Length: 3\r\n\r\nabc", reset, 200, "abc", true},
+		"a large content":            {ok200 + "Content-Length: 200000\r\n\r\n" + strings.Repeat("x", 200000), keep, 200, strings.Repeat("x", 200000), true},
+		"announces a short keeptime": {ok200 + "Keep-Alive: timeout=5, max=100\r\nContent-Length: 0\r\n\r\n", keep, 200, "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

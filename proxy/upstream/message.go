@@ -53,6 +53,9 @@ type Request struct {
 
 	Timeouts Timeouts
 
+	// Into is the response to be filled, of which nothing is left; a new one if nil.
+	Into *Response
+
 	// Sign returns the fields of one attempt, asked for anew for each: Fields and
 	// what signs them for the scheme and the Host of the endpoint. Its error ends the
 	// exchange and is returned as it is. Nil: Fields are sent as they are.

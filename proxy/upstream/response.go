@@ -41,7 +41,7 @@ func (r *Response) begin(e *endpoint, c *conn) {
 // beginShared does so for one over HTTP/2.
 func (r *Response) beginShared(e *endpoint, c *h2.Client, x *h2.Response) {
 	r.e, r.shared, r.fromShared = e, c, x
-	r.Head, r.Body, r.Endpoint = x.Head, (*sharedContent)(r), e.label
+	r.Head, r.Body, r.Endpoint, r.Host = x.Head, (*sharedContent)(r), e.label, r.ask.Host
 }
 
 // content is the response as a [message.Body].

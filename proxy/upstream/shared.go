@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h2"
 )
 
@@ -65,7 +66,7 @@ func (p *shared) take(ctx context.Context, wait time.Duration, e *endpoint) (c *
 		err := p.wait(bound, d, freed)
 		switch {
 		case ctx.Err() != nil:
-			return nil, false, fmt.Errorf("waiting for upstream: %w", context.Cause(ctx))
+			return nil, false, fmt.Errorf("waiting for upstream: %w", wire.Cause(ctx))
 		case bound.Err() != nil:
 			return nil, false, &Error{NoneHealthy, e.label, errFull}
 		case err != nil:

@@ -24,6 +24,7 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 	"sallyport/proxy/wire/h2"
 )
@@ -143,7 +144,7 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 		return nil, errNoBody
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("sending request: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("sending request: %w", wire.Cause(ctx))
 	}
 	endpoints := u.rest
 	if r.grpc() {
@@ -155,7 +156,11 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 		}
 		return nil, &Error{Unserved, "", errNoREST}
 	}
-	x := &Response{}
+	x := r.Into
+	if x == nil {
+		x = new(Response)
+	}
+	*x = Response{}
 	if r.Timeouts.Total > 0 {
 		x.ask.Limit = time.Now().Add(r.Timeouts.Total)
 	}
@@ -253,7 +258,7 @@ func (u *Upstream) pick(of []*endpoint, tried uint64) (best *endpoint, bit uint6
 func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool, err error) {
 	if err := e.admit(ctx, r.Timeouts.Connect); err != nil {
 		if ctx.Err() != nil {
-			return false, fmt.Errorf("waiting for upstream: %w", context.Cause(ctx))
+			return false, fmt.Errorf("waiting for upstream: %w", wire.Cause(ctx))
 		}
 		return false, &Error{NoneHealthy, e.label, err}
 	}

@@ -4,7 +4,6 @@
 package wire
 
 import (
-	"context"
 	"crypto/tls"
 	"net"
 	"net/netip"
@@ -27,8 +26,8 @@ type Stream interface {
 	Head() *message.Head
 	// Conn tells about the connection.
 	Conn() *Conn
-	// Context ends when the client has gone away or the handler has returned.
-	Context() context.Context
+	// Life ends when the client has gone away or the handler has returned.
+	Life() *Life
 
 	// Body is the request's content; never nil.
 	// The first Read answers `Expect: 100-continue`.
@@ -51,8 +50,10 @@ type Stream interface {
 	// (HTTP/1.1: the connection closes before the end; HTTP/2: RST_STREAM).
 	Finish(trailers message.Fields) error
 
-	// Upgrade answers 101 (HTTP/1.1) and hands over the connection, which the
-	// caller must close. Bytes that the client sent early come first.
+	// Upgrade answers 101 and hands over the connection, which the caller must
+	// close. Bytes that the client sent early come first. Over HTTP/2 the answer is
+	// 200, and what is handed over is the stream (RFC 8441); no other answer with
+	// 2xx is possible then.
 	Upgrade(head *message.Response) (net.Conn, error)
 
 	// CloseAfter makes the engine close the connection once the answer is sent,

@@ -8,10 +8,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // Request is one request to a server. It must not be changed until the response
@@ -103,9 +105,7 @@ func (c *Client) Exchange(ctx context.Context, r *Request, x *Response) error {
 
 	*x = Response{c: c, ctx: ctx}
 	c.busy, c.limit, c.patience = true, r.Limit, -1
-	if ctx.Done() != nil {
-		x.unwatch = context.AfterFunc(ctx, c.onEnd)
-	}
+	x.watching = wire.Watch(ctx, c.onEnd)
 	if err := c.ask(r, out, x); err != nil {
 		err = x.blame(err)
 		x.err = err
@@ -140,6 +140,9 @@ func (c *Client) ask(r *Request, out []byte, x *Response) error {
 	if err := c.armRead(r.Head); err != nil {
 		return err
 	}
+	// Whoever is ready to run does so first: on a busy machine the answer is in by
+	// then, and the read neither fails nor waits.
+	runtime.Gosched()
 	if err := x.readHead(r); err != nil {
 		return err
 	}
@@ -253,7 +256,7 @@ func (c *Client) interrupted() error {
 func (x *Response) blame(err error) error {
 	if why := x.c.cause.Load(); why != nil {
 		if why.Fault == FaultContext {
-			return &Error{FaultContext, fmt.Errorf("exchange ended: %w", context.Cause(x.ctx))}
+			return &Error{FaultContext, fmt.Errorf("exchange ended: %w", wire.Cause(x.ctx))}
 		}
 		return why
 	}

@@ -33,6 +33,8 @@ func (c *serverConn) readHead() *stream {
 	}
 	var bad malformed
 	switch {
+	case err == tooLong && !c.hasLine():
+		err = message.ErrTargetTooLong // or another part of the line: none is longer than a target
 	case err == tooLong:
 		err = message.ErrHeadTooLarge
 	case err == tooMany:
@@ -48,9 +50,15 @@ func (c *serverConn) readHead() *stream {
 	return s
 }
 
+// hasLine says whether the first line has ended within the bound of a head.
+func (c *serverConn) hasLine() bool {
+	b := c.in.bytes()
+	return bytes.IndexByte(b[:min(len(b), c.srv.options.HeadBytes)], '\n') >= 0
+}
+
 func knownFault(err error) bool {
 	switch err {
-	case message.ErrSyntax, message.ErrFraming, message.ErrUnknownCoding, message.ErrBadVersion, message.ErrHeadTooLarge, message.ErrDuplicate:
+	case message.ErrSyntax, message.ErrFraming, message.ErrUnknownCoding, message.ErrBadVersion, message.ErrTargetTooLong, message.ErrDuplicate:
 		return true
 	}
 	return false
@@ -101,7 +109,7 @@ func (s *stream) parse(text string, lines int) error {
 // target mean is not its business, but that they hold no other bytes than they may.
 func (s *stream) parseRequestLine(line string) error {
 	if len(line) > maxRequestLine {
-		return message.ErrHeadTooLarge
+		return message.ErrTargetTooLong
 	}
 	method, rest, _ := strings.Cut(line, " ")
 	target, version, ok := strings.Cut(rest, " ")
@@ -154,7 +162,7 @@ func (w *framing) read(f *message.Field) error {
 		if w.length >= 0 {
 			return message.ErrFraming
 		}
-		if w.chunked || !strings.EqualFold(f.Value, "chunked") || len(f.Value) != len("chunked") { // no Kelvin sign for a k
+		if w.chunked || !message.EqualFold(f.Value, "chunked") {
 			return message.ErrUnknownCoding
 		}
 		w.chunked = true
@@ -165,7 +173,7 @@ func (w *framing) read(f *message.Field) error {
 	case "connection":
 		w.close = w.close || inList(f.Value, "close")
 	case "expect":
-		w.expects = strings.EqualFold(f.Value, "100-continue")
+		w.expects = message.EqualFold(f.Value, "100-continue")
 	}
 	return nil
 }
@@ -175,7 +183,7 @@ func inList(list, token string) bool {
 	for list != "" {
 		var t string
 		t, list, _ = strings.Cut(list, ",")
-		if strings.EqualFold(strings.Trim(t, " \t"), token) {
+		if message.EqualFold(strings.Trim(t, " \t"), token) {
 			return true
 		}
 	}

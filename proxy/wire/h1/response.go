@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // Response is the answer to one request, and its content. It is a
@@ -25,10 +26,10 @@ type Response struct {
 	// KeepAlive is how long the server said it keeps the connection; 0 if it did not.
 	KeepAlive time.Duration
 
-	c       *Client
-	ctx     context.Context
-	up      *upload // nil if nothing streams up
-	unwatch func() bool
+	c        *Client
+	ctx      context.Context
+	up       *upload // nil if nothing streams up
+	watching wire.Watching
 
 	mode     bodyMode
 	left     int64
@@ -157,7 +158,7 @@ func (h *head) read(f *message.Field) error {
 		}
 		h.length = n
 	case "transfer-encoding":
-		if h.chunked || !strings.EqualFold(f.Value, "chunked") {
+		if h.chunked || !message.EqualFold(f.Value, "chunked") {
 			return malformed("Transfer-Encoding is not chunked alone")
 		}
 		h.chunked = true
@@ -181,10 +182,10 @@ func (h *head) readConnection(list string) error {
 		option = strings.Trim(option, " \t")
 		switch {
 		case option == "":
-		case strings.EqualFold(option, "close"):
+		case message.EqualFold(option, "close"):
 			h.close = true
-		case strings.EqualFold(option, "keep-alive"):
-		case strings.EqualFold(option, "upgrade"):
+		case message.EqualFold(option, "keep-alive"):
+		case message.EqualFold(option, "upgrade"):
 			h.upgrade = true
 		case message.ValidName(option):
 			h.named = true
@@ -271,7 +272,7 @@ func (x *Response) frame(r *Request, h head) error {
 // connection into a tunnel past every check.
 func (x *Response) switched(r *Request, h head) error {
 	switch {
-	case r.Upgrade == "", h.http10, !h.upgrade, !strings.EqualFold(h.protocol, r.Upgrade):
+	case r.Upgrade == "", h.http10, !h.upgrade, !message.EqualFold(h.protocol, r.Upgrade):
 		return malformed("switch to a protocol that was not asked for")
 	case h.chunked, h.length >= 0:
 		return malformed("interim response with content")
@@ -342,7 +343,7 @@ func (x *Response) Close() (reusable bool) {
 	}
 	x.c = nil
 	whole := x.up == nil || x.up.join()
-	ended := x.unwatch != nil && !x.unwatch()
+	ended := !x.watching.Stop()
 	reusable = x.err == io.EOF && x.reusable && whole && !ended && c.in.buffered() == 0
 	if x.mode != bodyTunnel {
 		c.in.release()

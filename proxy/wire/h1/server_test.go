@@ -310,7 +310,7 @@ func TestContextEndsWhenTheClientGoes(t *testing.T) {
 			h := func(s wire.Stream) {
 				_, _ = io.ReadAll(s.Body())
 				start := time.Now()
-				<-s.Context().Done()
+				<-s.Life().Done()
 				took = time.Since(start)
 			}
 			piped(t, h, func(t *testing.T, c net.Conn, _ *Server) {
@@ -329,11 +329,11 @@ func TestContextEndsWhenTheClientGoes(t *testing.T) {
 func TestContextEndsWithTheHandler(t *testing.T) {
 	var asked, late context.Context
 	var kept wire.Stream
-	piped(t, func(s wire.Stream) { asked, kept = s.Context(), s; ok(s) }, func(t *testing.T, c net.Conn, _ *Server) {
+	piped(t, func(s wire.Stream) { asked, kept = s.Life(), s; ok(s) }, func(t *testing.T, c net.Conn, _ *Server) {
 		send(t, c, get+"Connection: close\r\n\r\n")
 		rest(c)
 		pass(time.Second)
-		late = kept.Context()
+		late = kept.Life()
 		if asked.Err() == nil || late.Err() == nil {
 			t.Errorf("context %v, asked for later %v", asked.Err(), late.Err())
 		}
@@ -364,7 +364,7 @@ func TestWatchKeepsWhatComesEarly(t *testing.T) {
 }
 
 func TestHandlerThatPanicsIsCut(t *testing.T) {
-	piped(t, func(s wire.Stream) { _ = s.Context(); panic("x") }, func(t *testing.T, c net.Conn, s *Server) {
+	piped(t, func(s wire.Stream) { _ = s.Life(); panic("x") }, func(t *testing.T, c net.Conn, s *Server) {
 		send(t, c, get+"\r\n")
 		if got := rest(c); got != "" {
 			t.Errorf("answered %q", got)

@@ -110,7 +110,7 @@ func TestWatchOverTLS(t *testing.T) {
 		case "/slow":
 			time.Sleep(time.Second)
 		case "/gone":
-			<-s.Context().Done()
+			<-s.Life().Done()
 			close(gone)
 		}
 		ok(s)

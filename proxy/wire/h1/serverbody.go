@@ -49,7 +49,7 @@ func (b *serverBody) Read(p []byte) (int, error) {
 	case errors.As(err, new(malformed)):
 	default:
 		err = gone(err)
-		b.s.gone(err)
+		b.s.life.End(err)
 	}
 	b.err = err
 	return n, err

@@ -1,7 +1,6 @@
 package h1
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -273,7 +272,7 @@ func (c *serverConn) exchange(s *stream) bool {
 
 	c.srv.handle(s)
 
-	s.end()
+	s.life.End(nil)
 	if s.upgraded {
 		return false
 	}
@@ -320,7 +319,7 @@ func (c *serverConn) watch() {
 		n, err := c.conn.Read(c.first[:])
 		c.early = n == 1
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			s.gone(err)
+			s.life.End(err)
 		}
 	}()
 }
@@ -438,7 +437,7 @@ func (c *serverConn) abandon() {
 	c.mu.Unlock()
 	c.cut()
 	if s != nil {
-		s.gone(context.Canceled)
+		s.life.End(nil)
 	}
 }
 

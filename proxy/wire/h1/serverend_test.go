@@ -21,7 +21,7 @@ func TestShutdownAndClose(t *testing.T) {
 		entered <- struct{}{}
 		select {
 		case <-time.After(5 * time.Second):
-		case <-s.Context().Done():
+		case <-s.Life().Done():
 		}
 		ok(s)
 	}

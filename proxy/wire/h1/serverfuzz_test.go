@@ -14,7 +14,7 @@ import (
 // What is accepted net/http, which is the more lenient, must read the same, and it
 // must not matter in which pieces it arrives.
 func FuzzRequestHead(f *testing.F) {
-	for _, c := range requests {
+	for _, c := range requests() {
 		if len(c.raw) < 2000 {
 			f.Add(c.raw, uint8(3))
 		}

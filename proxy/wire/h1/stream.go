@@ -1,7 +1,6 @@
 package h1
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -20,10 +19,7 @@ type stream struct {
 	head message.Head
 	body serverBody
 
-	ctx     context.Context // nil until somebody asks; guarded by c.mu, as the next three
-	cancel  context.CancelCauseFunc
-	goneFor error // why the client is taken for gone
-	over    bool  // the handler has returned
+	life wire.Life
 
 	expects bool // the client waits for 100 (Continue)
 	invited bool // it was sent, or the answer has begun; guarded by c.wmu
@@ -44,40 +40,7 @@ func (s *stream) Head() *message.Head { return &s.head }
 func (s *stream) Conn() *wire.Conn    { return &s.c.about }
 func (s *stream) Body() message.Body  { return &s.body }
 
-// Context makes the context when it is first asked for.
-func (s *stream) Context() context.Context {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	if s.ctx == nil {
-		s.ctx, s.cancel = context.WithCancelCause(context.Background())
-		if s.over || s.goneFor != nil {
-			s.cancel(s.goneFor)
-		}
-	}
-	return s.ctx
-}
-
-// gone ends the context because the client has gone away.
-func (s *stream) gone(why error) {
-	s.c.mu.Lock()
-	s.goneFor = why
-	cancel := s.cancel
-	s.c.mu.Unlock()
-	if cancel != nil {
-		cancel(why)
-	}
-}
-
-// end ends the context because the handler has returned.
-func (s *stream) end() {
-	s.c.mu.Lock()
-	s.over = true
-	cancel := s.cancel
-	s.c.mu.Unlock()
-	if cancel != nil {
-		cancel(nil)
-	}
-}
+func (s *stream) Life() *wire.Life { return &s.life }
 
 func (s *stream) SetReadDeadline(t time.Time) error {
 	s.c.boundBody(t)

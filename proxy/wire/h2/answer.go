@@ -188,6 +188,8 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 
 func (s *stream) Write(p []byte) (int, error) {
 	switch {
+	case s.lost != nil:
+		return 0, s.lost
 	case !s.began:
 		return 0, errNotBegun
 	case len(p) == 0:
@@ -236,6 +238,8 @@ func (s *stream) Flush() error {
 // answer whole finds what the handler has recorded of it.
 func (s *stream) Finish(trailers message.Fields) error {
 	switch {
+	case s.lost != nil:
+		return s.lost
 	case !s.began:
 		return errNotBegun
 	case s.mode == bodyLength && s.left > 0:
@@ -280,26 +284,32 @@ func (s *stream) push() error { return s.pushBox(&s.out) }
 
 func (s *stream) pushBox(x *outbox) error {
 	c := s.c
-	if x.buf == nil {
+	switch {
+	case s.lost != nil:
+		return s.lost
+	case x.buf == nil:
 		return s.err
 	}
 	err := s.waitForOthers()
-	if err == nil && x.data > 0 && sending(x.data) > min(s.send, c.send) {
+	switch {
+	case err != nil:
+		c.srv.bufs.Put(x.buf)
+	case x.data > 0 && sending(x.data) > min(s.send, c.send):
 		err = s.pushParts(x)
 		c.srv.bufs.Put(x.buf)
-	} else if err == nil {
+	default:
 		s.send -= sending(x.data)
 		c.send -= sending(x.data)
 		c.queue(x.buf)
 	}
-	if err != nil {
-		return err // what is held back stays, and is never sent
+	if err == nil {
+		c.told.Store(true)
+		c.earn(causes(x.data))
+		s.outEnded = s.outEnded || x.ends
 	}
-	c.told.Store(true)
-	c.earn(causes(x.data))
-	s.outEnded = s.outEnded || x.ends
 	*x = outbox{last: -1}
-	return nil
+	s.lost = err
+	return err
 }
 
 // waitForOthers waits while more is to be written than should wait for it.

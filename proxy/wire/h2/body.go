@@ -13,7 +13,8 @@ import (
 // inbox is content that has come and was not read yet, in lent buffers.
 type inbox struct {
 	parts []*h1.Buffer
-	at    int // in the first
+	one   [1]*h1.Buffer // room for small content
+	at    int           // in the first
 	size  int
 }
 

@@ -138,7 +138,7 @@ func TestFloods(t *testing.T) {
 		"resets of nothing":         func(p *peer) { _ = p.fr.WriteRSTStream(3, http2.ErrCodeCancel) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			wait := func(s wire.Stream) { <-s.Context().Done() }
+			wait := func(s wire.Stream) { <-s.Life().Done() }
 			bubble(t, wait, testOptions, func(t *testing.T, p *peer, s *Server) {
 				p.greet()
 				p.ask(1, false, ":method: POST")
@@ -221,7 +221,7 @@ func TestResets(t *testing.T) {
 		})
 	}
 	t.Run("now and then", func(t *testing.T) {
-		bubble(t, func(s wire.Stream) { <-s.Context().Done() }, testOptions, func(t *testing.T, p *peer, s *Server) {
+		bubble(t, func(s wire.Stream) { <-s.Life().Done() }, testOptions, func(t *testing.T, p *peer, s *Server) {
 			p.greet()
 			for id := uint32(1); id < 4000; id += 2 {
 				p.ask(id, true)
@@ -303,7 +303,7 @@ func TestShutdownAndClose(t *testing.T) {
 	slow := func(s wire.Stream) {
 		select {
 		case <-time.After(5 * time.Second):
-		case <-s.Context().Done():
+		case <-s.Life().Done():
 		}
 		ok(s)
 	}
@@ -318,12 +318,27 @@ func TestShutdownAndClose(t *testing.T) {
 			p.ask(3, true) // sent before the client knew
 			_ = p.fr.WritePing(true, [8]byte([]byte(drainPing)))
 			p.want("away 3 NO_ERROR")
-			p.ask(5, true) // the client knows better
+			p.ask(5, false, ":method: POST") // the client knows better
+			p.data(5, true, "hello")
 			pass(7 * time.Second)
 			p.want("1: 200, 1: 2 bytes end, 3: 200, 3: 2 bytes end, closed")
 			if err := <-done; err != nil {
 				t.Error(err)
 			}
+		})
+	})
+	t.Run("does not go back on what it said", func(t *testing.T) {
+		bubble(t, slow, testOptions, func(t *testing.T, p *peer, s *Server) {
+			p.greet().ask(1, true)
+			synctest.Wait()
+			go func() { _ = s.Shutdown(context.Background()) }()
+			synctest.Wait()
+			_ = p.fr.WritePing(true, [8]byte([]byte(drainPing)))
+			p.want("away 2147483647 NO_ERROR, ping false, away 1 NO_ERROR")
+			p.ask(3, true)
+			_ = p.fr.WriteRawFrame(http2.FrameSettings, 0, 0, []byte("odd"))
+			pass(2 * time.Second)
+			p.want("away 1 FRAME_SIZE_ERROR, closed")
 		})
 	})
 	t.Run("of a client that does not answer", func(t *testing.T) {

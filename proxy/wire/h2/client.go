@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 )
 
@@ -225,9 +226,7 @@ func (c *Client) Exchange(ctx context.Context, r *h1.Request, x *Response) error
 		x.c, x.err = nil, net.ErrClosed
 		return err
 	}
-	if ctx.Done() != nil {
-		x.unwatch = context.AfterFunc(ctx, k.contextEnded)
-	}
+	x.watching = wire.Watch(ctx, k.contextEnded)
 	c.mu.Lock()
 	c.ask(k, r, b)
 	if k.err == nil && !k.outEnded {
@@ -346,7 +345,7 @@ func (x *Response) blame(err error) error {
 	switch {
 	case errors.As(err, &known):
 		if known.Fault == h1.FaultContext && x.ctx.Err() != nil {
-			return &h1.Error{Fault: h1.FaultContext, Err: fmt.Errorf("exchange ended: %w", context.Cause(x.ctx))}
+			return &h1.Error{Fault: h1.FaultContext, Err: fmt.Errorf("exchange ended: %w", wire.Cause(x.ctx))}
 		}
 		return known
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 )
 
@@ -33,7 +34,7 @@ type Response struct {
 
 	c        *Client // nil once closed
 	ctx      context.Context
-	unwatch  func() bool
+	watching wire.Watching
 	trailers message.Fields
 	err      error // sticky; io.EOF at the clean end
 	call     call
@@ -435,9 +436,7 @@ func (x *Response) Close() {
 	if k.up != nil {
 		k.up.join()
 	}
-	if x.unwatch != nil {
-		x.unwatch()
-	}
+	x.watching.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.end(k, cancel)

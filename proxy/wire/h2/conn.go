@@ -2,7 +2,6 @@ package h2
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -47,6 +46,7 @@ type serverConn struct {
 	first  [1]byte // for reads that may wait for long; they hold no buffer
 
 	// The reader's own.
+	now     frame  // that is being taken
 	greeted bool   // SETTINGS have come
 	block   uint32 // the stream whose header block is incomplete; 0: none is
 	ends    bool   // the stream ends with that block
@@ -58,6 +58,7 @@ type serverConn struct {
 	counted int    // streams that are open or whose handler runs
 	serving int    // handlers that run
 	last    uint32 // the highest stream that was opened
+	taken   uint32 // the highest that was not too late
 	lately  []uint32
 	oldest  int // in lately, once it is full
 	stage   stage
@@ -85,7 +86,7 @@ func newServerConn(s *Server, conn net.Conn) *serverConn {
 	c.changed = sync.NewCond(&c.mu)
 	c.send, c.grant = startWindow, startWindow
 	o := &s.options
-	c.receive = receiving{left: startWindow, size: max(o.ConnWindow/4, startWindow), most: o.ConnWindow}
+	c.receive = receiving{left: startWindow, size: c.firstWindow(), most: o.ConnWindow, widen: s.widen}
 	c.watch = watch{due: time.Now().Add(o.HeadTime), frames: o.Frames, resets: o.Resets}
 	return c
 }
@@ -200,6 +201,9 @@ func (c *serverConn) hello() {
 	}
 }
 
+// firstWindow is the window that the client is granted on the connection at first.
+func (c *serverConn) firstWindow() int { return max(c.srv.options.ConnWindow/4, startWindow) }
+
 // streamWindow is the window that the client is granted on a new stream.
 func (c *serverConn) streamWindow() int { return max(c.srv.options.StreamWindow/4, startWindow) }
 
@@ -212,18 +216,26 @@ func (c *serverConn) read() error {
 				return err
 			}
 		}
-		f, err := c.in.next()
-		if err == nil {
-			err = c.take(&f)
+		var err error
+		if c.now, err = c.in.next(); err == nil {
+			err = c.take(&c.now)
 		}
-		var bad *fault
-		if errors.As(err, &bad) && bad.stream != 0 {
-			err = c.spoil(bad)
+		if err != nil {
+			err = c.forgive(err)
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// forgive ends the stream that an error is about, if it is one's.
+func (c *serverConn) forgive(err error) error {
+	var bad *fault
+	if errors.As(err, &bad) && bad.stream != 0 {
+		return c.spoil(bad)
+	}
+	return err
 }
 
 // rest sends what is to be sent before the reader waits, and waits without a buffer
@@ -271,278 +283,3 @@ func (c *serverConn) notePart() {
 
 // errEnding ends the reader because the connection ends as it should.
 var errEnding = errors.New("the connection ends")
-
-// finish ends the connection for a reason, and tells the client.
-func (c *serverConn) finish(why error) {
-	c.mu.Lock()
-	var bad *fault
-	switch {
-	case errors.As(why, &bad):
-		c.goAway(bad.code)
-	case c.stage >= closing && c.stage < over && len(c.streams) == 0:
-	default: // the client has left, or the connection broke
-		c.die(why)
-	}
-	if c.stage == over {
-		c.mu.Unlock()
-		c.in.drop()
-		c.cut()
-		return
-	}
-	_ = c.conn.SetDeadline(time.Now().Add(lingering)) // else the writes and reads below fail
-	for c.writing {
-		c.changed.Wait()
-	}
-	c.flush(nil)
-	c.die(why)
-	c.mu.Unlock()
-	c.linger()
-}
-
-// linger closes the connection such that the client can read the last words: it
-// reads for a while what still comes, and throws it away.
-func (c *serverConn) linger() {
-	c.in.drop()
-	below := beneath(c.conn)
-	if t, ok := c.conn.(*tls.Conn); ok {
-		_ = t.CloseWrite()
-	}
-	if t, ok := below.(interface{ CloseWrite() error }); ok {
-		_ = t.CloseWrite()
-	}
-	buf := c.srv.bufs.Get(maxFrame + 1)
-	defer c.srv.bufs.Put(buf)
-	// Below TLS: nothing of it is wanted, so nothing is decrypted.
-	for left := lingeringBytes; left > 0; {
-		n, err := below.Read(buf.B[:cap(buf.B)])
-		if err != nil {
-			break
-		}
-		left -= n
-	}
-	c.cut()
-}
-
-// await waits until no handler runs any more.
-func (c *serverConn) await() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.serving > 0 {
-		c.changed.Wait()
-	}
-}
-
-// die fails every stream; mu is held. Reads and writes that are under way end when
-// the connection is cut.
-func (c *serverConn) die(why error) {
-	if c.stage == over {
-		return
-	}
-	if why == nil {
-		why = context.Canceled
-	}
-	c.stage, c.why = over, why
-	for _, s := range c.streams {
-		s.fail(why)
-		c.forget(s)
-	}
-	c.srv.bufs.Put(c.out)
-	c.out = nil
-	c.changed.Broadcast()
-}
-
-// cut closes the connection without the words by which TLS tells a clean end.
-func (c *serverConn) cut() {
-	if t, ok := c.conn.(*tls.Conn); ok {
-		_ = t.NetConn().Close()
-		return
-	}
-	_ = c.conn.Close()
-}
-
-// abandon cuts the connection under whatever goes on.
-func (c *serverConn) abandon() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.die(context.Canceled)
-	c.cut()
-}
-
-// goAway says that no stream behind the last is served; mu is held.
-func (c *serverConn) goAway(why code) {
-	if c.stage >= over {
-		return
-	}
-	c.hello()
-	b := c.control()
-	b.B = appendGoAway(b.B, c.last, why)
-	c.stage = max(c.stage, closing)
-}
-
-// drain tells the client that the connection is about to end. What it has sent by
-// the time that it knows is served still: the answer to a PING tells when that is.
-func (c *serverConn) drain() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stage != open {
-		return
-	}
-	c.stage, c.due = warned, time.Now().Add(lingering)
-	c.hello()
-	b := c.control()
-	b.B = appendPing(appendGoAway(b.B, maxStream, noError), 0, []byte(drainPing))
-	c.kick()
-}
-
-const drainPing = "draining"
-
-// close ends the taking of requests, and the connection once all are answered; mu is held.
-func (c *serverConn) close() {
-	if c.stage >= closing {
-		return
-	}
-	c.goAway(noError)
-	if len(c.streams) == 0 {
-		c.stop()
-	}
-	c.kick()
-}
-
-// stop makes the reader end; mu is held.
-func (c *serverConn) stop() {
-	c.stage = max(c.stage, ending)
-	_ = c.conn.SetReadDeadline(longAgo) // fails only on a closed connection, where reads fail too
-}
-
-// longAgo is a deadline that has passed.
-var longAgo = time.Unix(1, 0)
-
-// beneath is the innermost connection that can be reached.
-func beneath(conn net.Conn) net.Conn {
-	for {
-		outer, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			return conn
-		}
-		conn = outer.NetConn()
-	}
-}
-
-// take does what a frame asks for.
-func (c *serverConn) take(f *frame) error {
-	switch {
-	case c.block != 0 && (f.kind != frameContinuation || f.stream != c.block):
-		return broken(protocolError, "frame within a header block")
-	case c.block == 0 && f.kind == frameContinuation:
-		return broken(protocolError, "CONTINUATION of nothing")
-	case !c.greeted && (f.kind != frameSettings || f.has(flagAck)):
-		return broken(protocolError, "the first frame is not SETTINGS")
-	}
-	if err := f.settle(); err != nil {
-		return err
-	}
-	switch f.kind {
-	case frameHeaders, frameContinuation:
-		return c.takeBlock(f)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch f.kind {
-	case frameData:
-		return c.takeData(f)
-	case frameReset:
-		return c.takeReset(f)
-	case frameWindow:
-		return c.takeWindow(f)
-	case frameSettings:
-		return c.takeSettings(f)
-	case framePing:
-		return c.takePing(f)
-	case frameGoAway:
-		// The client opens no more streams. It closes when it has its answers, or
-		// comes to the end of the idle time.
-	}
-	return c.spend()
-}
-
-func (c *serverConn) takeSettings(f *frame) error {
-	if f.has(flagAck) {
-		return c.spend()
-	}
-	if c.greeted = true; c.stage == open {
-		c.due = time.Time{}
-	}
-	before := c.grant
-	err := f.settings(func(s setting) error {
-		if s.id == settingWindow {
-			c.grant = int64(s.value)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if c.grant != before {
-		for _, s := range c.streams {
-			s.send += sending(c.grant - before)
-			if s.send > maxWindow {
-				return broken(flowControlError, "window is too large")
-			}
-			s.writable.Signal()
-		}
-	}
-	b := c.control()
-	b.B = appendSettingsAck(b.B)
-	return c.spend()
-}
-
-func (c *serverConn) takePing(f *frame) error {
-	if f.has(flagAck) {
-		if c.stage == warned && bytes.Equal(f.payload, []byte(drainPing)) {
-			c.close()
-		}
-		return c.spend()
-	}
-	b := c.control()
-	b.B = appendPing(b.B, flagAck, f.payload)
-	return c.spend()
-}
-
-func (c *serverConn) takeWindow(f *frame) error {
-	if f.stream == 0 {
-		if !c.send.grant(f.increment()) {
-			return broken(flowControlError, "window is too large")
-		}
-		for _, s := range c.streams {
-			if s.stuck {
-				s.writable.Signal()
-			}
-		}
-		return c.spend()
-	}
-	s := c.streams[f.stream]
-	if s == nil {
-		if f.stream > c.last {
-			return broken(protocolError, "window update for an idle stream")
-		}
-		return c.spend()
-	}
-	if !s.send.grant(f.increment()) {
-		return spoilt(s.id, flowControlError, "window is too large")
-	}
-	s.writable.Signal()
-	return c.spend()
-}
-
-func (c *serverConn) takeReset(f *frame) error {
-	if f.stream > c.last {
-		return broken(protocolError, "reset of an idle stream")
-	}
-	s := c.streams[f.stream]
-	if s == nil {
-		return c.spend()
-	}
-	s.fail(spoilt(s.id, f.code(), resetByClient))
-	c.forget(s)
-	return c.spendReset()
-}

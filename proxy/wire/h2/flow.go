@@ -19,6 +19,8 @@ type receiving struct {
 	owed int // what was read and is not granted again yet
 	size int // what left is, with nothing owed
 	most int // what size may grow to
+	// widen asks whether it may grow by so much; nil: it may.
+	widen func(int) bool
 }
 
 // arrive takes n bytes off the window; false: there were not so many.
@@ -37,10 +39,9 @@ func (w *receiving) read(n int, starving bool) uint32 {
 	if w.owed < w.size/2 {
 		return 0
 	}
-	if starving && w.size < w.most {
-		wider := min(2*w.size, w.most)
-		w.owed += wider - w.size
-		w.size = wider
+	if more := min(w.size, w.most-w.size); starving && more > 0 && (w.widen == nil || w.widen(more)) {
+		w.owed += more
+		w.size += more
 	}
 	n, w.owed = w.owed, 0
 	w.left += n

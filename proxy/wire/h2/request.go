@@ -53,8 +53,9 @@ const pseudos = 5
 // open begins a stream with the block that was read.
 func (c *serverConn) open(id uint32, end bool) error {
 	c.mu.Lock()
-	if c.stage >= closing { // the client knows that it is not served
+	if c.stage >= closing { // the client knows, or is about to, that it is not served
 		c.last = id
+		c.noteReset(id)
 		c.mu.Unlock()
 		return nil
 	}
@@ -68,7 +69,7 @@ func (c *serverConn) open(id uint32, end bool) error {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last, c.used = id, true
+	c.last, c.taken, c.used = id, id, true
 	if refused {
 		c.reset(s, refusedStream)
 		return c.spendReset()

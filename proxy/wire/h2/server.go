@@ -80,6 +80,7 @@ type Server struct {
 	bufs    h1.Buffers
 	dates   dates
 	crew    crew
+	widened atomic.Int64 // by how much windows of connections are wider than at first
 
 	draining atomic.Bool
 
@@ -211,6 +212,19 @@ func (s *Server) enter(c *serverConn) bool {
 		} else {
 			s.sweeps.Reset(s.period)
 		}
+	}
+	return true
+}
+
+// maxWidened bounds by how much the windows of all connections may be wider than at
+// first: many clients that upload at once share it.
+const maxWidened = 256 << 20
+
+// widen says whether a connection's window may grow by so many bytes.
+func (s *Server) widen(n int) bool {
+	if s.widened.Add(int64(n)) > maxWidened {
+		s.widened.Add(int64(-n))
+		return false
 	}
 	return true
 }

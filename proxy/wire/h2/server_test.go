@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -165,8 +164,10 @@ func TestStalledAnswer(t *testing.T) {
 		_ = s.SetWriteDeadline(time.Now().Add(5 * time.Second))
 		_ = s.Respond(&message.Response{Status: 200, ContentLength: -1}, false)
 		_, err := s.Write(make([]byte, 100_000))
-		if err != os.ErrDeadlineExceeded {
-			panic(fmt.Sprint("want a timeout: ", err))
+		_ = s.SetWriteDeadline(time.Time{})
+		_, again := s.Write(make([]byte, 10))
+		if err != os.ErrDeadlineExceeded || again != err || s.Flush() == nil || s.Finish(nil) != err {
+			panic(fmt.Sprint("want a timeout, and no more: ", err, again))
 		}
 	}
 	bubble(t, stalls, testOptions, func(t *testing.T, p *peer, _ *Server) {
@@ -221,7 +222,7 @@ func TestUploadsGetWindow(t *testing.T) {
 // A client that sends more than it was granted is cut off, and what nobody reads is
 // bounded by the window.
 func TestUploadsKeepToTheWindow(t *testing.T) {
-	wait := func(s wire.Stream) { <-s.Context().Done() }
+	wait := func(s wire.Stream) { <-s.Life().Done() }
 	bubble(t, wait, testOptions, func(t *testing.T, p *peer, _ *Server) {
 		p.greet()
 		p.ask(1, false, ":method: POST")
@@ -286,8 +287,8 @@ func TestContextEnds(t *testing.T) {
 			var body, ctx error
 			h := func(s wire.Stream) {
 				_, body = s.Body().Read(make([]byte, 1))
-				<-s.Context().Done()
-				ctx = context.Cause(s.Context())
+				<-s.Life().Done()
+				ctx = wire.Cause(s.Life())
 			}
 			bubble(t, h, testOptions, func(t *testing.T, p *peer, _ *Server) {
 				p.greet()

@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ type stream struct {
 	id   uint32
 	head message.Head
 	body serverBody
+	life wire.Life
 
 	// What the head says; read only once the handler runs.
 	said    bool // there is a Content-Length
@@ -27,8 +27,6 @@ type stream struct {
 
 	// The connection's mu guards what follows.
 
-	ctx     context.Context // nil until somebody asks
-	cancel  context.CancelCauseFunc
 	err     error     // why nothing more comes or goes: the client's reset, ours, or the connection's end
 	running bool      // the handler has not returned
 	counted bool      // among the streams of the connection
@@ -59,7 +57,7 @@ type stream struct {
 	began, finished bool // of the answer
 	mode            bodyMode
 	left            int64 // of the answer's content, with bodyLength
-	wants           bool  // trailers were announced
+	lost            error // why some of the answer was not sent; what follows is not either
 	out             outbox
 }
 
@@ -84,6 +82,7 @@ func newStream(c *serverConn, id uint32) *stream {
 	s.readable.L, s.writable.L = &c.mu, &c.mu
 	s.out.last = -1
 	s.cutAs = internalError
+	s.inbox.parts = s.inbox.one[:0]
 	return s
 }
 
@@ -91,18 +90,7 @@ func (s *stream) Head() *message.Head { return &s.head }
 func (s *stream) Conn() *wire.Conn    { return &s.c.about }
 func (s *stream) Body() message.Body  { return &s.body }
 
-// Context makes the context when it is first asked for.
-func (s *stream) Context() context.Context {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	if s.ctx == nil {
-		s.ctx, s.cancel = context.WithCancelCause(context.Background())
-		if s.err != nil || !s.running {
-			s.cancel(s.err)
-		}
-	}
-	return s.ctx
-}
+func (s *stream) Life() *wire.Life { return &s.life }
 
 func (s *stream) SetReadDeadline(t time.Time) error {
 	s.c.mu.Lock()
@@ -135,9 +123,7 @@ func (s *stream) serve() {
 	whole := s.handle()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.cancel != nil {
-		s.cancel(nil)
-	}
+	s.life.End(nil)
 	if whole {
 		whole = s.push() == nil
 	}
@@ -264,9 +250,7 @@ func (s *stream) fail(why error) {
 		return
 	}
 	s.err = why
-	if s.cancel != nil {
-		s.cancel(why)
-	}
+	s.life.End(why)
 	s.readable.Broadcast()
 	s.writable.Broadcast()
 }

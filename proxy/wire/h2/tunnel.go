@@ -64,8 +64,11 @@ func (t *tunnel) Write(p []byte) (total int, err error) {
 	t.writing = true
 	defer func() { t.writing = false }()
 	for len(p) > 0 {
-		if t.closed || s.outEnded {
+		switch {
+		case t.closed || s.outEnded:
 			return total, net.ErrClosed
+		case s.lost != nil:
+			return total, s.lost
 		}
 		n := min(len(p), maxHeld)
 		s.out.put(&s.c.srv.bufs, s.id, p[:n])
@@ -90,7 +93,7 @@ func (t *tunnel) Close() error {
 	t.closed = true
 	switch {
 	case s.err != nil:
-	case t.writing || s.out.buf != nil:
+	case t.writing || s.lost != nil:
 		c.reset(s, cancel)
 	default:
 		c.append(appendFrameHead(nil, 0, frameData, flagEndStream, s.id))

@@ -97,14 +97,15 @@ func (c *serverConn) overdue(now time.Time) bool {
 	if c.partial != c.seenPartial {
 		c.seenPartial, c.partialSince = c.partial, now
 	}
-	if !c.writing || c.writes != c.seenWrites {
+	stuck := c.writing && c.writes == c.seenWrites // in the same write as at the last sweep
+	if !stuck {
 		c.seenWrites, c.writingSince = c.writes, now
 	}
 	switch {
 	case c.stage == open && !c.due.IsZero() && now.After(c.due):
 	case c.partial != 0 && now.Sub(c.partialSince) > o.HeadTime:
-	case c.writing && now.Sub(c.writingSince) > o.WriteTime:
-	case c.writing && c.author != nil && passed(c.author.writeBy, now):
+	case stuck && now.Sub(c.writingSince) > o.WriteTime:
+	case stuck && c.author != nil && passed(c.author.writeBy, now):
 	default:
 		return false
 	}

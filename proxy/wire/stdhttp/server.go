@@ -3,8 +3,8 @@
 //
 // net/http reads heads leniently (it takes bare LF and obs-fold, and drops
 // Content-Length beside Transfer-Encoding), and a handler cannot see that it did.
-// What the contract demands beyond that needs an engine of our own: HTTP/1.1 has
-// one in package h1, so this one serves HTTP/2 and is what h1 is compared with.
+// What the contract demands beyond that is done by engines of our own, in packages
+// h1 and h2; this one serves nobody, and is what tests compare them with.
 package stdhttp
 
 import (
@@ -89,10 +89,7 @@ func serve(h wire.Handler, scheme string, w http.ResponseWriter, r *http.Request
 	s.conn.TLS = r.TLS
 	s.readHead(scheme)
 	s.body = body{s: &s, src: r.Body}
-	s.ctx = r.Context()
-	if s.head.Version != message.HTTP2 && (r.ContentLength < 0 || r.ContentLength > soon) {
-		defer s.outliveDeadlines()()
-	}
+	defer s.follow(s.head.Version != message.HTTP2 && (r.ContentLength < 0 || r.ContentLength > soon))()
 	if s.head.ContentLength != 0 && s.head.Version == message.HTTP11 {
 		// An upstream may answer before the upload ends. HTTP/2 always may.
 		_ = s.rc.EnableFullDuplex()

@@ -35,17 +35,17 @@ type stream struct {
 	conn wire.Conn
 	body body
 
-	ctx    context.Context
+	life   wire.Life
 	readBy atomic.Int64 // the deadline for reading, in nanoseconds of Unix time; 0: none
 
 	closing            bool // CloseAfter was called
 	finished, upgraded bool
 }
 
-func (s *stream) Head() *message.Head      { return &s.head }
-func (s *stream) Conn() *wire.Conn         { return &s.conn }
-func (s *stream) Context() context.Context { return s.ctx }
-func (s *stream) Body() message.Body       { return &s.body }
+func (s *stream) Head() *message.Head { return &s.head }
+func (s *stream) Conn() *wire.Conn    { return &s.conn }
+func (s *stream) Life() *wire.Life    { return &s.life }
+func (s *stream) Body() message.Body  { return &s.body }
 
 func (s *stream) SetReadDeadline(t time.Time) error {
 	by := int64(0)
@@ -68,19 +68,17 @@ func (s *stream) ends() bool {
 	return n == 0 && err == io.EOF
 }
 
-// outliveDeadlines gives the stream a context that does not end when a deadline
-// for reading passes. Over HTTP/1.1 net/http takes that for the client's departure,
-// and the client, which is there, would get no answer. The function that it
-// returns ends the context.
-func (s *stream) outliveDeadlines() (end func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	s.ctx = ctx
+// follow ends the stream's life with the request's context, but, with outlive, not when
+// a deadline for reading passes. Over HTTP/1.1 net/http takes that for the client's
+// departure, and the client, which is there, would get no answer. The function that it
+// returns ends the life.
+func (s *stream) follow(outlive bool) (end func()) {
 	stop := context.AfterFunc(s.r.Context(), func() {
-		if by := s.readBy.Load(); by == 0 || time.Now().UnixNano() < by {
-			cancel()
+		if by := s.readBy.Load(); !outlive || by == 0 || time.Now().UnixNano() < by {
+			s.life.End(nil)
 		}
 	})
-	return func() { stop(); cancel() }
+	return func() { stop(); s.life.End(nil) }
 }
 
 // version is that of the request. What claims to be HTTP/2 on a connection that

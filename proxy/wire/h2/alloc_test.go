@@ -1,0 +1,24 @@
+//go:build !race
+
+package h2
+
+// The race detector makes pools forget.
+
+import (
+	"net"
+	"testing"
+)
+
+// Six: the stream, the list of its fields, and four strings that this client writes out
+// each time and that are too short to be remembered; most clients index those.
+func TestRequestAllocatesLittle(t *testing.T) {
+	client, conn := net.Pipe()
+	s := NewServer(answerSmall, ServerOptions{})
+	s.ServeConn(conn)
+	defer s.Close()
+	a := newAsker(t, client)
+	a.ask(t, 1)
+	if allocs := testing.AllocsPerRun(200, func() { a.ask(t, 1) }); allocs > 6 {
+		t.Errorf("a request allocates %v times", allocs)
+	}
+}

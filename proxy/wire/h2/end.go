@@ -1,0 +1,166 @@
+package h2
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"time"
+)
+
+// finish ends the connection for a reason, and tells the client.
+func (c *serverConn) finish(why error) {
+	c.mu.Lock()
+	var bad *fault
+	switch {
+	case errors.As(why, &bad):
+		c.goAway(bad.code)
+	case c.stage >= closing && c.stage < over && len(c.streams) == 0:
+	default: // the client has left, or the connection broke
+		c.die(why)
+	}
+	if c.stage == over {
+		c.mu.Unlock()
+		c.in.drop()
+		c.cut()
+		return
+	}
+	_ = c.conn.SetDeadline(time.Now().Add(lingering)) // else the writes and reads below fail
+	for c.writing {
+		c.changed.Wait()
+	}
+	c.flush(nil)
+	c.die(why)
+	c.mu.Unlock()
+	c.linger()
+}
+
+// linger closes the connection such that the client can read the last words: it
+// reads for a while what still comes, and throws it away.
+func (c *serverConn) linger() {
+	c.in.drop()
+	below := beneath(c.conn)
+	if t, ok := c.conn.(*tls.Conn); ok {
+		_ = t.CloseWrite()
+	}
+	if t, ok := below.(interface{ CloseWrite() error }); ok {
+		_ = t.CloseWrite()
+	}
+	buf := c.srv.bufs.Get(maxFrame + 1)
+	defer c.srv.bufs.Put(buf)
+	// Below TLS: nothing of it is wanted, so nothing is decrypted.
+	for left := lingeringBytes; left > 0; {
+		n, err := below.Read(buf.B[:cap(buf.B)])
+		if err != nil {
+			break
+		}
+		left -= n
+	}
+	c.cut()
+}
+
+// await waits until no handler runs any more.
+func (c *serverConn) await() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.serving > 0 {
+		c.changed.Wait()
+	}
+}
+
+// die fails every stream; mu is held. Reads and writes that are under way end when
+// the connection is cut.
+func (c *serverConn) die(why error) {
+	if c.stage == over {
+		return
+	}
+	if why == nil {
+		why = context.Canceled
+	}
+	c.stage, c.why = over, why
+	c.srv.widened.Add(int64(c.firstWindow() - c.receive.size))
+	for _, s := range c.streams {
+		s.fail(why)
+		c.forget(s)
+	}
+	c.srv.bufs.Put(c.out)
+	c.out = nil
+	c.changed.Broadcast()
+}
+
+// cut closes the connection without the words by which TLS tells a clean end.
+func (c *serverConn) cut() {
+	if t, ok := c.conn.(*tls.Conn); ok {
+		_ = t.NetConn().Close()
+		return
+	}
+	_ = c.conn.Close()
+}
+
+// abandon cuts the connection under whatever goes on.
+func (c *serverConn) abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.die(context.Canceled)
+	c.cut()
+}
+
+// goAway says that no stream behind the last is served; mu is held.
+func (c *serverConn) goAway(why code) {
+	if c.stage >= over {
+		return
+	}
+	c.hello()
+	b := c.control()
+	b.B = appendGoAway(b.B, c.taken, why)
+	c.stage = max(c.stage, closing)
+}
+
+// drain tells the client that the connection is about to end. What it has sent by
+// the time that it knows is served still: the answer to a PING tells when that is.
+func (c *serverConn) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stage != open {
+		return
+	}
+	c.stage, c.due = warned, time.Now().Add(lingering)
+	c.hello()
+	b := c.control()
+	b.B = appendPing(appendGoAway(b.B, maxStream, noError), 0, []byte(drainPing))
+	c.kick()
+}
+
+const drainPing = "draining"
+
+// close ends the taking of requests, and the connection once all are answered; mu is held.
+func (c *serverConn) close() {
+	if c.stage >= closing {
+		return
+	}
+	c.goAway(noError)
+	if len(c.streams) == 0 {
+		c.stop()
+	}
+	c.kick()
+}
+
+// stop makes the reader end; mu is held.
+func (c *serverConn) stop() {
+	c.stage = max(c.stage, ending)
+	_ = c.conn.SetReadDeadline(longAgo) // fails only on a closed connection, where reads fail too
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// beneath is the innermost connection that can be reached.
+func beneath(conn net.Conn) net.Conn {
+	for {
+		outer, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = outer.NetConn()
+	}
+}
