@@ -345,11 +345,7 @@ func (x *exchange) open(h *message.Response, trailers bool) error {
 // announce sends the head of a stream at once where no content has come with it: the
 // client may wait for it before it sends what the server waits for.
 func (x *exchange) announce(body message.Body) error {
-	came, ok := body.(message.Arrived)
-	if !ok {
-		return nil
-	}
-	if n, whole := came.Arrived(); n > 0 || whole {
+	if _, ok := body.(message.Arrived); !ok || followed(body) {
 		return nil
 	}
 	if err := x.stream.Flush(); err != nil {
@@ -434,7 +430,7 @@ func (x *exchange) pump(body message.Body, left int64, to sink) error {
 				// A caller that only listens is not idle.
 				_ = x.content.counted.wait.extend()
 			}
-			if left -= int64(n); left != 0 && err == nil {
+			if left -= int64(n); left != 0 && err == nil && !followed(body) {
 				if werr := to.Flush(); werr != nil {
 					return errClientGone(werr)
 				}
@@ -450,6 +446,17 @@ func (x *exchange) pump(body message.Body, left int64, to sink) error {
 			return x.life.Cause()
 		}
 	}
+}
+
+// followed says whether more of a body, or its end, can be read without waiting: what
+// was read before it may go out with it.
+func followed(body message.Body) bool {
+	came, ok := body.(message.Arrived)
+	if !ok {
+		return false
+	}
+	n, whole := came.Arrived()
+	return n > 0 || whole
 }
 
 // buffers are those of pump and tunnel; a pool, so that idle streams of the past
