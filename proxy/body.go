@@ -21,14 +21,6 @@ type requestContent struct {
 	unverified   bool        // the end decides whether anybody may act on it
 }
 
-// Arrived implements [message.Arrived], for content that only passes through.
-func (c *requestContent) Arrived() (n int, whole bool) {
-	if src, ok := c.counted.src.(message.Arrived); ok && c.Body == &c.counted {
-		return src.Arrived()
-	}
-	return 0, false
-}
-
 // body takes the content. Where somebody vouches for it, or the upstream is to be
 // told who did, it is read to its end and compared before the upstream learns of the
 // request; where the route streams, it is compared on its way, and the upstream
@@ -260,6 +252,14 @@ func (b *countedBody) Read(p []byte) (int, error) {
 		return n, errClientGone(err)
 	}
 	return n, &refusal{reason: reasonBadBody, cause: err}
+}
+
+// Arrived implements [message.Arrived].
+func (b *countedBody) Arrived() (n int, whole bool) {
+	if src, ok := b.src.(message.Arrived); ok {
+		return src.Arrived()
+	}
+	return 0, false
 }
 
 func (b *countedBody) Trailers() message.Fields { return b.src.Trailers() }

@@ -9,7 +9,7 @@
 //
 //   - read: the head gets its one canonical reading, or is refused. It comes first,
 //     because whoever decides on another reading than the one that is forwarded
-//     decides on another request.
+//     decides on another request. What says that it is a call of gRPC must be one.
 //   - match finds the route by that reading. It comes before authentication,
 //     because which credentials count is the route's to say.
 //   - place refuses addresses from which the route takes nothing, before a proof is
@@ -39,7 +39,12 @@
 // (forwardauth.go): they are answered after authorize, by the same steps.
 //
 // A step refuses by returning an error; [exchange.refuse] turns it into the
-// answer, in one place and by one table.
+// answer, in one place and by one table, and in the words of gRPC for its callers
+// (grpc.go).
+//
+// The exchange has one goroutine. Content that is not at hand goes up in a second,
+// which the answer of the upstream owns and its Close joins: so both sides may speak
+// at once, and an early answer is seen.
 //
 // # The rooms
 //

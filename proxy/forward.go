@@ -297,16 +297,11 @@ func (x *exchange) relay(answer *upstream.Response) error {
 		return &refusal{reason: reasonGarbage, cause: err}
 	}
 	err := x.open(h, streams && x.head.Trailers)
+	if err == nil && streams {
+		err = x.announce(answer.Body)
+	}
 	if err != nil {
 		return err
-	}
-	if came, ok := answer.Body.(message.Arrived); ok && streams {
-		// The client may wait for the head before it sends what the server waits for.
-		if n, whole := came.Arrived(); n == 0 && !whole {
-			if err := x.stream.Flush(); err != nil {
-				return errClientGone(err)
-			}
-		}
 	}
 	var tail *tailed
 	switch {
@@ -329,9 +324,6 @@ func (x *exchange) relay(answer *upstream.Response) error {
 	if streams && x.head.Trailers {
 		trailers = x.trailersOf(answer)
 	}
-	if x.grpc {
-		x.noteCall(append(slices.Clip(h.Fields), trailers...))
-	}
 	return x.end(h, form, tail, trailers)
 }
 
@@ -349,6 +341,18 @@ func (x *exchange) open(h *message.Response, trailers bool) error {
 	return nil
 }
 
+// announce sends the head of a stream at once where no content has come with it: the
+// client may wait for it before it sends what the server waits for.
+func (x *exchange) announce(body message.Body) error {
+	if _, ok := body.(message.Arrived); !ok || followed(body) {
+		return nil
+	}
+	if err := x.stream.Flush(); err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
 // trailersOf are the upstream's trailers that go on.
 func (x *exchange) trailersOf(answer *upstream.Response) message.Fields {
 	trailers := slices.Clone(answer.Body.Trailers())
@@ -361,6 +365,7 @@ func (x *exchange) trailersOf(answer *upstream.Response) message.Fields {
 
 // end ends the answer cleanly, with the signature over a stream.
 func (x *exchange) end(h *message.Response, form signatureForm, tail *tailed, trailers message.Fields) error {
+	x.noteCall(h.Fields, trailers)
 	if tail != nil {
 		if form == formInline && !tail.endsEvent() {
 			return &refusal{reason: reasonGarbage, cause: errMidEvent}
@@ -424,7 +429,7 @@ func (x *exchange) pump(body message.Body, left int64, to sink) error {
 				// A caller that only listens is not idle.
 				_ = x.content.counted.wait.extend()
 			}
-			if left -= int64(n); left != 0 && err == nil {
+			if left -= int64(n); left != 0 && err == nil && !followed(body) {
 				if werr := to.Flush(); werr != nil {
 					return errClientGone(werr)
 				}
@@ -440,6 +445,17 @@ func (x *exchange) pump(body message.Body, left int64, to sink) error {
 			return x.life.Cause()
 		}
 	}
+}
+
+// followed says whether more of a body, or its end, can be read without waiting: what
+// was read before it may go out with it.
+func followed(body message.Body) bool {
+	came, ok := body.(message.Arrived)
+	if !ok {
+		return false
+	}
+	n, whole := came.Arrived()
+	return n > 0 || whole
 }
 
 // buffers are those of pump and tunnel; a pool, so that idle streams of the past

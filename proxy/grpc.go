@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"strconv"
 	"strings"
@@ -113,8 +114,11 @@ func grpcMessage(text string) string {
 
 // noteCall records how a call ended: its status stands in the trailers, or in the
 // head of an answer that is nothing else.
-func (x *exchange) noteCall(fields message.Fields) {
-	code := fields.Get("grpc-status")
+func (x *exchange) noteCall(head, trailers message.Fields) {
+	if !x.grpc {
+		return
+	}
+	code := cmp.Or(trailers.Get("grpc-status"), head.Get("grpc-status"))
 	if n, err := strconv.ParseUint(code, 10, 8); err == nil {
 		x.record.GRPC = strconv.FormatUint(n, 10)
 	}

@@ -64,6 +64,13 @@ func (s *grpcServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(framedText("half"))
 		_ = rc.Flush()
 		panic(http.ErrAbortHandler)
+	case "Tick":
+		for range 12 {
+			_, _ = w.Write(framedText("tick"))
+			_ = rc.Flush()
+			time.Sleep(300 * time.Millisecond)
+		}
+		h.Set(http.TrailerPrefix+"grpc-status", "0")
 	case "Hang":
 		_ = rc.Flush()
 		<-r.Context().Done()

@@ -368,3 +368,33 @@ func TestCallsCancelledAtRandom(t *testing.T) {
 		t.Error("no call arrived")
 	}
 }
+
+// Who only listens is not idle, as long as the other side says something.
+func TestCallWithOneSideSilent(t *testing.T) {
+	h, _ := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "timeouts: {idle: 1s}\n    callers:", 1))
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	res, err := h.call(context.Background(), "/a.B/Tick", pr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, status := finish(t, res)
+	if n := strings.Count(body, "tick"); n != 12 || status != "0" {
+		t.Errorf("%d ticks, status %s", n, status)
+	}
+}
+
+// Who waits for both sides to speak does not wait for ever.
+func TestCallWithBothSidesSilent(t *testing.T) {
+	h, s := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "timeouts: {idle: 1s}\n    callers:", 1))
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	res, err := h.call(context.Background(), "/a.B/Hang", pr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, status := finish(t, res); status == "0" {
+		t.Error("the call ended well")
+	}
+	s.cancelled(t)
+}

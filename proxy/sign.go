@@ -256,6 +256,7 @@ func (x *exchange) relayHeld(answer *upstream.Response, form signatureForm) erro
 		x.record.BytesOut += n
 		left -= n
 	}
+	x.noteCall(h.Fields, nil)
 	if err := x.stream.Finish(nil); err != nil {
 		return errClientGone(err)
 	}

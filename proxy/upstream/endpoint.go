@@ -25,7 +25,6 @@ const (
 
 // endpoint is one server.
 type endpoint struct {
-	index   int
 	spared  bool   // there are others, so that it is not tried while it is ejected
 	label   string // its URL
 	network string
@@ -46,9 +45,8 @@ type endpoint struct {
 	ejectedTo             atomic.Int64 // in nanoseconds of Unix time; 0: it is fit
 }
 
-func (u *Upstream) newEndpoint(i int, at *url.URL, c *Config, o *Options) *endpoint {
+func (u *Upstream) newEndpoint(at *url.URL, c *Config, o *Options) *endpoint {
 	e := &endpoint{
-		index:   i,
 		label:   at.String(),
 		bufs:    &u.bufs,
 		now:     o.Now,

@@ -459,3 +459,18 @@ func TestSharedAnswersBothWays(t *testing.T) {
 		t.Errorf("%q, %v, %v", rest, err, x.Body.Trailers())
 	}
 }
+
+// An endpoint of both lists is one: its connections carry requests of both kinds.
+func TestEndpointOfBothLists(t *testing.T) {
+	url, conns := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) {})
+	list := setting.List[setting.URL]{endpointURL(t, url)}
+	u := configured(t, Config{Rest: list, GRPC: list}, Options{})
+	for _, r := range []*Request{call("x"), {Method: "GET", Target: "/"}} {
+		if _, err := answered(u, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(u.Status()); n != 1 || conns.Load() != 1 {
+		t.Errorf("%d endpoints, %d connections", n, conns.Load())
+	}
+}

@@ -84,9 +84,15 @@ func New(name string, c Config, o Options) (*Upstream, error) {
 	return u, nil
 }
 
+// newEndpoints makes the endpoints of a list. One that is in the other too is the same.
 func (u *Upstream) newEndpoints(urls []setting.URL, roots *x509.CertPool, c *Config, o *Options) (all []*endpoint) {
-	for i, at := range urls {
-		e := u.newEndpoint(i, at.URL, c, o)
+	for _, at := range urls {
+		i := slices.IndexFunc(u.rest, func(e *endpoint) bool { return e.label == at.String() })
+		if i >= 0 {
+			all = append(all, u.rest[i])
+			continue
+		}
+		e := u.newEndpoint(at.URL, c, o)
 		switch at.Scheme {
 		case "https":
 			e.tls = c.tlsConfig(at.Hostname(), "http/1.1", roots)
@@ -103,7 +109,15 @@ func (u *Upstream) newEndpoints(urls []setting.URL, roots *x509.CertPool, c *Con
 func (u *Upstream) Name() string { return u.name }
 
 // all are the endpoints of both kinds, in the order of the configuration.
-func (u *Upstream) all() []*endpoint { return slices.Concat(u.rest, u.grpc) }
+func (u *Upstream) all() []*endpoint {
+	all := slices.Clone(u.rest)
+	for _, e := range u.grpc {
+		if !slices.Contains(u.rest, e) {
+			all = append(all, e)
+		}
+	}
+	return all
+}
 
 // Close closes the idle connections; those in use close when their response does.
 func (u *Upstream) Close() {
@@ -157,14 +171,14 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 	}
 	var last error
 	for tried := uint64(0); ; {
-		e := u.pick(endpoints, tried)
+		e, bit := u.pick(endpoints, tried)
 		if e == nil {
 			if last == nil {
 				last = &Error{NoneHealthy, "", errAllEjected}
 			}
 			return nil, last
 		}
-		tried |= 1 << e.index
+		tried |= bit
 		sent, err := e.try(ctx, r, x)
 		if err == nil {
 			return x, nil
@@ -216,27 +230,27 @@ func (u *Upstream) prepare(r *Request, ask *h1.Request) (*h1.Buffer, error) {
 }
 
 // pick finds the fit endpoint, of those not yet tried, with the fewest requests in
-// flight. A single endpoint is always fit: there is no other to spare it for.
-func (u *Upstream) pick(of []*endpoint, tried uint64) *endpoint {
+// flight, and its bit in tried. A single endpoint is always fit: there is no other to spare it for.
+func (u *Upstream) pick(of []*endpoint, tried uint64) (best *endpoint, bit uint64) {
 	if len(of) == 1 {
 		if tried != 0 {
-			return nil
+			return nil, 0
 		}
-		return of[0]
+		return of[0], 1
 	}
 	start := int(u.turn.Add(1))
-	for passed := tried; ; {
-		var best *endpoint
+	for passed := tried; ; passed |= bit {
+		best = nil
 		for i := range of {
-			e := of[(start+i)%len(of)]
-			if passed>>e.index&1 == 0 && (best == nil || e.inFlight.Load() < best.inFlight.Load()) {
-				best = e
+			at := (start + i) % len(of)
+			e := of[at]
+			if passed>>at&1 == 0 && (best == nil || e.inFlight.Load() < best.inFlight.Load()) {
+				best, bit = e, 1<<at
 			}
 		}
 		if best == nil || best.fit() {
-			return best
+			return best, bit
 		}
-		passed |= 1 << best.index
 	}
 }
 

@@ -254,6 +254,10 @@ func (c *Client) Exchange(ctx context.Context, r *h1.Request, x *Response) error
 // ask sends the request's head, and its content if that is at hand and the windows
 // hold it; mu is held.
 func (c *Client) ask(k *call, r *h1.Request, b *h1.Buffer) {
+	if k.err != nil { // the context has ended
+		c.bufs.Put(b)
+		return
+	}
 	if c.leaving || c.gone != nil {
 		c.bufs.Put(b)
 		k.unprocessed = true

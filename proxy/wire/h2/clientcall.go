@@ -35,6 +35,7 @@ type Response struct {
 	c        *Client // nil once closed
 	ctx      context.Context
 	watching wire.Watching
+	trailers message.Fields
 	err      error // sticky; io.EOF at the clean end
 	call     call
 }
@@ -290,8 +291,7 @@ func readFields(fields message.Fields) (h message.Response, length int64, why st
 	return h, length, ""
 }
 
-// takeTrailers reads the block behind the content. Of gRPC's, which tells twice what
-// it has said before if it pleases, those are kept that the head has too.
+// takeTrailers reads the block behind the content.
 func (k *call) takeTrailers(fields message.Fields, end bool) error {
 	if !end {
 		return spoilt(k.id, protocolError, "HEADERS within the content")
@@ -301,11 +301,7 @@ func (k *call) takeTrailers(fields message.Fields, end bool) error {
 			return spoilt(k.id, protocolError, "bad trailer")
 		}
 	}
-	head := k.head.Fields
-	if message.IsGRPC(head.Get("content-type")) {
-		head = nil
-	}
-	k.trailers = message.KeptTrailers(append(message.Fields(nil), fields...), head)
+	k.trailers = append(message.Fields(nil), fields...)
 	return k.endInput()
 }
 
@@ -349,11 +345,24 @@ func (x *Response) Read(p []byte) (int, error) {
 	x.c.mu.Lock()
 	n, err := x.call.read(p)
 	x.c.mu.Unlock()
-	if err != nil && err != io.EOF {
+	switch {
+	case err == io.EOF:
+		x.keepTrailers()
+	case err != nil:
 		err = x.blame(err)
 	}
 	x.err = err
 	return n, err
+}
+
+// keepTrailers drops the trailers that may not be passed on. Of gRPC's, which tells
+// again what it has told before if it pleases, those are kept that the head has too.
+func (x *Response) keepTrailers() {
+	head := x.Head.Fields
+	if message.IsGRPC(head.Get("content-type")) {
+		head = nil
+	}
+	x.trailers = message.KeptTrailers(x.call.trailers, head)
 }
 
 // read reads content, or waits for it; mu is held, and let go meanwhile.
@@ -412,7 +421,7 @@ func (x *Response) Trailers() message.Fields {
 	if x.err != io.EOF {
 		return nil
 	}
-	return x.call.trailers
+	return x.trailers
 }
 
 // Close ends the exchange: an upload that is still under way is stopped and joined,

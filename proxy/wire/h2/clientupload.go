@@ -105,7 +105,7 @@ func (u *upload) send() error {
 		if err == io.EOF && left > 0 {
 			return &h1.Error{Fault: h1.FaultBody, Err: errHalfBody}
 		}
-		if werr := u.put(buf[:n], err == io.EOF); werr != nil || err == io.EOF {
+		if werr := u.put(buf[:n], err == io.EOF, err == nil && u.ahead()); werr != nil || err == io.EOF {
 			return werr
 		}
 	}
@@ -124,12 +124,22 @@ func (u *upload) stopped() bool {
 func (u *upload) sendContent() error {
 	p := u.k.content
 	for len(p) > maxFrame {
-		if err := u.put(p[:maxFrame], false); err != nil {
+		if err := u.put(p[:maxFrame], false, true); err != nil {
 			return err
 		}
 		p = p[maxFrame:]
 	}
-	return u.put(p, true)
+	return u.put(p, true, false)
+}
+
+// ahead says whether more of the body can be read without waiting.
+func (u *upload) ahead() bool {
+	came, ok := u.r.Body.(message.Arrived)
+	if !ok {
+		return false
+	}
+	n, whole := came.Arrived()
+	return n > 0 || whole
 }
 
 // finish reads the end of a body whose announced length has come. spare is where
@@ -156,8 +166,9 @@ func bodyFault(err error) error {
 }
 
 // put sends a piece of content, at most a frame, as the windows allow; with end, the
-// end of the request, too.
-func (u *upload) put(p []byte, end bool) error {
+// end of the request, too. What is followed at once by more may wait for it, to go out
+// in the same write.
+func (u *upload) put(p []byte, end, followed bool) error {
 	k, c := u.k, u.k.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -194,16 +205,10 @@ func (u *upload) put(p []byte, end bool) error {
 			c.append(appendFrameHead(head[:0], 0, frameData, flagEndStream, k.id), nil)
 		}
 	}
-	if !end && u.more() {
-		return nil // what follows at once goes in the same write
+	if !followed || c.out != nil && len(c.out.B) >= maxHeld/2 {
+		c.flush()
 	}
-	c.flush()
 	return nil
-}
-
-// more says whether content is at hand that goes out with what is held already.
-func (u *upload) more() bool {
-	return len(u.k.content) > 0 && u.k.c.out != nil && len(u.k.c.out.B) < maxHeld/2
 }
 
 // trailers are those of the body that may be sent, behind room for a frame's head; nil

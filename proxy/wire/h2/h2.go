@@ -11,6 +11,9 @@
 // Streams, flow control, framing and HPACK are our own; of golang.org/x/net only the
 // Huffman code is used. Frames are read in place from a lent buffer and written into one,
 // so that a connection that waits holds none.
+//
+// [Server] is the side that answers; [Client] the side that asks, many exchanges on one
+// connection.
 package h2
 
 import (
