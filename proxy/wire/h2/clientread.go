@@ -45,14 +45,22 @@ func (c *Client) read() error {
 		if err == nil {
 			err = c.take(&f)
 		}
-		var bad *fault
-		if errors.As(err, &bad) && bad.stream != 0 {
-			err = c.spoil(bad)
+		if err != nil {
+			err = c.spoilt(err)
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// spoilt ends a call alone where only that is at fault; nil then.
+func (c *Client) spoilt(err error) error {
+	var bad *fault
+	if !errors.As(err, &bad) || bad.stream == 0 {
+		return err
+	}
+	return c.spoil(bad)
 }
 
 // pause is what is done before the reader waits: whoever has something to read is
