@@ -22,7 +22,8 @@ type Config struct {
 	// Rest lists the endpoints for all requests but those of gRPC. They serve
 	// HTTP/1.1 as http://host:port, https://host:port or unix:///path.sock, or
 	// HTTP/2 as h2c://host:port (without TLS) or h2://host:port. They must be equal:
-	// each request goes to the one with the fewest requests in flight.
+	// each request goes to the one with the fewest requests in flight. A server of
+	// gRPC does not belong here: some take calls whatever their Content-Type says.
 	Rest setting.List[setting.URL] `yaml:"rest"`
 	// GRPC lists the endpoints for gRPC: h2c://host:port or h2://host:port. They
 	// must be equal, too. An upstream may have either list, or both.
