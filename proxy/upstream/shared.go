@@ -112,8 +112,7 @@ func (p *shared) open(ctx context.Context, timeout time.Duration, d *dialing, e 
 		return nil, &Error{NoneHealthy, e.label, errFull}
 	}
 	if p.closed {
-		c.Drain() // it serves the request that it was made for
-		return c, nil
+		return c, nil // for the request that it was made for
 	}
 	p.conns = append(p.conns, &sharedConn{c, p.now()})
 	if p.reaper == nil {
@@ -156,14 +155,18 @@ func (p *shared) wait(bound context.Context, d *dialing, freed <-chan struct{}) 
 	return nil
 }
 
-// leave notes that a request has left a connection.
+// leave notes that a request has left a connection. One that is not kept closes.
 func (p *shared) leave(c *h2.Client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	kept := false
 	for _, s := range p.conns {
 		if s.Client == c {
-			s.usedAt = p.now()
+			s.usedAt, kept = p.now(), true
 		}
+	}
+	if !kept {
+		c.Drain()
 	}
 	if p.freed != nil {
 		close(p.freed)

@@ -379,6 +379,21 @@ func TestSharedCloses(t *testing.T) {
 	}
 }
 
+// What was about to be sent when an upstream was closed is sent, on a connection that
+// does not stay.
+func TestSharedServesAfterItsEnd(t *testing.T) {
+	closed := make(chan struct{})
+	u := grpcUpstream(t, Options{}, "h2c://"+rawServer(t, func(c net.Conn) {
+		defer close(closed)
+		serveFrames(c, func(fr *http2.Framer, id uint32) { answer204(fr, id) })
+	}))
+	u.Close()
+	if _, err := answered(u, call("x")); err != nil {
+		t.Error(err)
+	}
+	<-closed
+}
+
 func TestSharedEndpointIsEjected(t *testing.T) {
 	good, _ := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "good") })
 	f := &fakeNet{to: map[string]string{"good:80": strings.TrimPrefix(good, "h2c://")}}

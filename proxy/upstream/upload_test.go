@@ -360,8 +360,9 @@ func TestResetWhileUploading(t *testing.T) {
 	if fault := (*Error)(nil); !errors.As(err, &fault) || fault.Kind != Reset {
 		t.Errorf("error is %v, want a reset", err)
 	}
-	if body.calls.Load() != 1 {
-		t.Error("the body was not interrupted")
+	// None is needed where the upload has noticed by itself.
+	if n := body.calls.Load(); n > 1 {
+		t.Errorf("the body was interrupted %d times", n)
 	}
 }
 

@@ -76,14 +76,15 @@ type Client struct {
 	ends   bool   // the stream ends with that block
 	waited bool   // it has waited for the frame that it is reading
 
-	mu      sync.Mutex // guards what follows
-	calls   map[uint32]*call
-	ready   []*call   // to be woken before the reader waits
-	taken   int       // places that Reserve gave out
-	next    uint32    // the stream of the next request
-	greeted bool      // SETTINGS have come
-	leaving bool      // no more requests: GOAWAY has come, or Drain was called
-	gone    *h1.Error // why nothing is read or written any more
+	mu       sync.Mutex // guards what follows
+	calls    map[uint32]*call
+	ready    []*call   // to be woken before the reader waits
+	taken    int       // places that Reserve gave out
+	next     uint32    // the stream of the next request
+	greeted  bool      // SETTINGS have come
+	leaving  bool      // no more requests can be sent: GOAWAY has come, or writing has failed
+	draining bool      // no more places are given out
+	gone     *h1.Error // why nothing is read or written any more
 
 	most    int     // exchanges at a time, as the server has it
 	send    sending // what may be sent on the connection
@@ -167,7 +168,7 @@ func (c *Client) Greet(ctx context.Context) error {
 func (c *Client) Reserve() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.leaving || c.gone != nil || c.taken >= min(c.most, c.options.Streams) {
+	if !c.good() || c.taken >= min(c.most, c.options.Streams) {
 		return false
 	}
 	c.taken++
@@ -187,14 +188,16 @@ func (c *Client) Release() {
 func (c *Client) Load() (taken int, good bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.taken, !c.leaving && c.gone == nil
+	return c.taken, c.good()
 }
 
-// Drain ends the taking of requests; the connection closes when none is left.
+func (c *Client) good() bool { return !c.leaving && !c.draining && c.gone == nil }
+
+// Drain ends the giving of places; the connection closes when none is taken.
 func (c *Client) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.leaving = true
+	c.draining = true
 	c.rest()
 }
 

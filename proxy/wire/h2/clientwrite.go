@@ -112,7 +112,7 @@ func (c *Client) abandon(why error) {
 
 // rest closes the connection where nothing is left to be done on it; mu is held.
 func (c *Client) rest() {
-	if c.leaving && len(c.calls) == 0 && c.taken == 0 {
+	if (c.leaving || c.draining) && len(c.calls) == 0 && c.taken == 0 {
 		c.die(&h1.Error{Fault: h1.FaultBroken, Err: errLeft})
 	}
 }
