@@ -2,10 +2,7 @@ package h1
 
 import (
 	"context"
-	"errors"
 	"net"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"sallyport/proxy/message"
@@ -34,19 +31,9 @@ type ServerOptions struct {
 type Server struct {
 	handle  wire.Handler
 	options ServerOptions
-	period  time.Duration // from sweep to sweep
 	bufs    Buffers
 	dates   dates
-
-	draining atomic.Bool
-
-	mu        sync.Mutex // guards what follows
-	listeners map[net.Listener]struct{}
-	conns     map[*serverConn]struct{}
-	sweeps    *time.Timer // nil or at rest while there are no connections
-	sweeping  bool
-	empty     chan struct{} // closed when the server drains and no connection is left
-	ended     bool          // empty is closed
+	conns   *wire.Register[*serverConn]
 }
 
 // NewServer returns a server that hands every request to h, those too that it
@@ -71,41 +58,22 @@ func NewServer(h wire.Handler, o ServerOptions) *Server {
 		o.Scheme = "http"
 	}
 	return &Server{
-		handle:    h,
-		options:   o,
-		period:    min(max(min(o.HeadTime, o.IdleTime)/8, 5*time.Millisecond), 250*time.Millisecond),
-		listeners: map[net.Listener]struct{}{},
-		conns:     map[*serverConn]struct{}{},
-		empty:     make(chan struct{}),
+		handle:  h,
+		options: o,
+		conns:   wire.NewRegister[*serverConn](min(max(min(o.HeadTime, o.IdleTime)/8, 5*time.Millisecond), 250*time.Millisecond), nil),
 	}
 }
 
 // Serve accepts connections until Shutdown or Close, after which it returns nil,
 // or until the listener fails. It closes the listener.
-func (s *Server) Serve(l net.Listener) error {
-	defer l.Close()
-	if !s.enterListener(l) {
-		return nil
-	}
-	defer s.leaveListener(l)
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			if s.draining.Load() {
-				return nil
-			}
-			return err
-		}
-		s.ServeConn(conn)
-	}
-}
+func (s *Server) Serve(l net.Listener) error { return s.conns.Serve(l, s.ServeConn) }
 
 // ServeConn takes a connection over and serves it in a goroutine of its own,
 // which Shutdown waits for. After Shutdown or Close it is closed at once. On a
 // *tls.Conn, ALPN must not have chosen "h2".
 func (s *Server) ServeConn(conn net.Conn) {
 	c := newServerConn(s, conn)
-	if !s.enter(c) {
+	if !s.conns.Enter(c) {
 		c.cut()
 		return
 	}
@@ -116,96 +84,12 @@ func (s *Server) ServeConn(conn net.Conn) {
 // waits until all requests are answered or ctx ends. Upgraded connections are not
 // waited for: they are their handler's.
 func (s *Server) Shutdown(ctx context.Context) error {
-	err := s.stop(func(c *serverConn) { c.drain() })
-	select {
-	case <-s.empty:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	err := s.conns.Stop((*serverConn).drain)
+	if late := s.conns.Wait(ctx); late != nil {
+		return late
 	}
+	return err
 }
 
 // Close closes the listeners and cuts every connection that is not upgraded.
-func (s *Server) Close() error { return s.stop(func(c *serverConn) { c.abandon() }) }
-
-// stop closes the listeners and does something with each connection.
-func (s *Server) stop(each func(*serverConn)) error {
-	s.draining.Store(true)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var errs []error
-	for l := range s.listeners {
-		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
-	clear(s.listeners)
-	for c := range s.conns {
-		each(c)
-	}
-	s.noteEnd()
-	return errors.Join(errs...)
-}
-
-// noteEnd is called with mu held.
-func (s *Server) noteEnd() {
-	if s.draining.Load() && len(s.conns) == 0 && !s.ended {
-		s.ended = true
-		close(s.empty)
-	}
-}
-
-func (s *Server) enterListener(l net.Listener) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining.Load() {
-		return false
-	}
-	s.listeners[l] = struct{}{}
-	return true
-}
-
-func (s *Server) leaveListener(l net.Listener) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.listeners, l)
-}
-
-func (s *Server) enter(c *serverConn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining.Load() {
-		return false
-	}
-	s.conns[c] = struct{}{}
-	if !s.sweeping {
-		s.sweeping = true
-		if s.sweeps == nil {
-			s.sweeps = time.AfterFunc(s.period, s.sweep)
-		} else {
-			s.sweeps.Reset(s.period)
-		}
-	}
-	return true
-}
-
-// leave may be called more than once.
-func (s *Server) leave(c *serverConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-	s.noteEnd()
-}
-
-// sweep looks at every connection, as long as there are any.
-func (s *Server) sweep() {
-	now := time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
-		c.look(now)
-	}
-	if s.sweeping = len(s.conns) > 0; s.sweeping {
-		s.sweeps.Reset(s.period)
-	}
-}
+func (s *Server) Close() error { return s.conns.Stop((*serverConn).abandon) }

@@ -87,7 +87,7 @@ func peerOf(a net.Addr) netip.AddrPort {
 
 // serve is the connection's goroutine.
 func (c *serverConn) serve() {
-	defer c.srv.leave(c)
+	defer c.srv.conns.Leave(c)
 	defer c.contain()
 	if !c.shakeHands() {
 		c.cut()
@@ -159,11 +159,11 @@ func (c *serverConn) enter(p phase, d time.Duration) bool {
 		c.expired = false // what has arrived came in time
 	}
 	c.phase, c.due = p, time.Now().Add(d)
-	return !c.expired && (p != waiting || !c.srv.draining.Load())
+	return !c.expired && (p != waiting || !c.srv.conns.Draining())
 }
 
-// look is what a sweep does with the connection.
-func (c *serverConn) look(now time.Time) {
+// Look is what a sweep does with the connection.
+func (c *serverConn) Look(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch c.phase {

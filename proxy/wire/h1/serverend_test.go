@@ -148,7 +148,9 @@ func TestEndUnderLoad(t *testing.T) {
 				t.Errorf("Serve: %v", err)
 			}
 			clients.Wait()
-			<-s.empty
+			if err := s.conns.Wait(t.Context()); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

@@ -116,7 +116,7 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 	if s.expects {
 		s.settleInvitation()
 	}
-	if s.c.srv.draining.Load() {
+	if s.c.srv.conns.Draining() {
 		s.closing = true
 	}
 	s.out = s.c.srv.bufs.Get(smallBuffer)
@@ -312,6 +312,6 @@ func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
 		return nil, err
 	}
 	s.upgraded = true
-	c.srv.leave(c)
+	c.srv.conns.Leave(c)
 	return &tunnel{Conn: c.conn, in: &c.in}, nil
 }

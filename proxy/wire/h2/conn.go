@@ -105,7 +105,7 @@ func peerOf(a net.Addr) netip.AddrPort {
 
 // serve is the connection's goroutine.
 func (c *serverConn) serve() {
-	defer c.srv.leave(c)
+	defer c.srv.conns.Leave(c)
 	defer c.await()
 	if !c.greet() {
 		if !c.passOn() {
@@ -158,7 +158,7 @@ func (c *serverConn) passOn() bool {
 	}
 	rest := bytes.Clone(began)
 	c.in.drop()
-	c.srv.leave(c)
+	c.srv.conns.Leave(c)
 	other(&begun{Conn: c.conn, rest: rest})
 	return true
 }

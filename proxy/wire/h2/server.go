@@ -2,9 +2,7 @@ package h2
 
 import (
 	"context"
-	"errors"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -79,56 +77,25 @@ func or[T int | time.Duration](v, d T) T {
 type Server struct {
 	handle  wire.Handler
 	options ServerOptions
-	period  time.Duration // from sweep to sweep
 	bufs    h1.Buffers
 	dates   dates
 	crew    crew
 	widened atomic.Int64 // by how much windows of connections are wider than at first
-
-	draining atomic.Bool
-
-	mu        sync.Mutex // guards what follows
-	listeners map[net.Listener]struct{}
-	conns     map[*serverConn]struct{}
-	sweeps    *time.Timer // nil or at rest while there are no connections
-	sweeping  bool
-	empty     chan struct{} // closed when the server drains and no connection is left
-	ended     bool          // empty is closed
+	conns   *wire.Register[*serverConn]
 }
 
 // NewServer returns a server that hands every request to h, those too that it
 // refuses to read further: their head has a [message.Head] Fault.
 func NewServer(h wire.Handler, o ServerOptions) *Server {
 	o = o.withDefaults()
-	return &Server{
-		handle:    h,
-		options:   o,
-		period:    min(max(min(o.HeadTime, o.IdleTime, o.WriteTime)/8, 5*time.Millisecond), 250*time.Millisecond),
-		listeners: map[net.Listener]struct{}{},
-		conns:     map[*serverConn]struct{}{},
-		empty:     make(chan struct{}),
-	}
+	s := &Server{handle: h, options: o}
+	s.conns = wire.NewRegister[*serverConn](min(max(min(o.HeadTime, o.IdleTime, o.WriteTime)/8, 5*time.Millisecond), 250*time.Millisecond), s.crew.thin)
+	return s
 }
 
 // Serve accepts connections until Shutdown or Close, after which it returns nil,
 // or until the listener fails. It closes the listener.
-func (s *Server) Serve(l net.Listener) error {
-	defer l.Close()
-	if !s.enterListener(l) {
-		return nil
-	}
-	defer s.leaveListener(l)
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			if s.draining.Load() {
-				return nil
-			}
-			return err
-		}
-		s.ServeConn(conn)
-	}
-}
+func (s *Server) Serve(l net.Listener) error { return s.conns.Serve(l, s.ServeConn) }
 
 // ServeConn takes a connection over and serves it in a goroutine of its own,
 // which Shutdown waits for. After Shutdown or Close it is closed at once. On a
@@ -136,7 +103,7 @@ func (s *Server) Serve(l net.Listener) error {
 // HTTP/2 is spoken.
 func (s *Server) ServeConn(conn net.Conn) {
 	c := newServerConn(s, conn)
-	if !s.enter(c) {
+	if !s.conns.Enter(c) {
 		c.cut()
 		return
 	}
@@ -146,78 +113,15 @@ func (s *Server) ServeConn(conn net.Conn) {
 // Shutdown closes the listeners, tells every client that no more requests are taken,
 // and waits until all requests are answered or ctx ends, tunnels too.
 func (s *Server) Shutdown(ctx context.Context) error {
-	err := s.stop((*serverConn).drain)
-	select {
-	case <-s.empty:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	err := s.conns.Stop((*serverConn).drain)
+	if late := s.conns.Wait(ctx); late != nil {
+		return late
 	}
+	return err
 }
 
 // Close closes the listeners and cuts every connection.
-func (s *Server) Close() error { return s.stop((*serverConn).abandon) }
-
-// stop closes the listeners and does something with each connection.
-func (s *Server) stop(each func(*serverConn)) error {
-	s.draining.Store(true)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var errs []error
-	for l := range s.listeners {
-		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
-	clear(s.listeners)
-	for c := range s.conns {
-		each(c)
-	}
-	s.noteEnd()
-	return errors.Join(errs...)
-}
-
-// noteEnd is called with mu held.
-func (s *Server) noteEnd() {
-	if s.draining.Load() && len(s.conns) == 0 && !s.ended {
-		s.ended = true
-		close(s.empty)
-	}
-}
-
-func (s *Server) enterListener(l net.Listener) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining.Load() {
-		return false
-	}
-	s.listeners[l] = struct{}{}
-	return true
-}
-
-func (s *Server) leaveListener(l net.Listener) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.listeners, l)
-}
-
-func (s *Server) enter(c *serverConn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining.Load() {
-		return false
-	}
-	s.conns[c] = struct{}{}
-	if !s.sweeping {
-		s.sweeping = true
-		if s.sweeps == nil {
-			s.sweeps = time.AfterFunc(s.period, s.sweep)
-		} else {
-			s.sweeps.Reset(s.period)
-		}
-	}
-	return true
-}
+func (s *Server) Close() error { return s.conns.Stop((*serverConn).abandon) }
 
 // maxWidened bounds by how much the windows of all connections may be wider than at
 // first: many clients that upload at once share it.
@@ -230,26 +134,4 @@ func (s *Server) widen(n int) bool {
 		return false
 	}
 	return true
-}
-
-// leave takes a connection out that has ended, with all of its requests.
-func (s *Server) leave(c *serverConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-	s.noteEnd()
-}
-
-// sweep looks at every connection, as long as there are any.
-func (s *Server) sweep() {
-	now := time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
-		c.look(now)
-	}
-	resting := s.crew.thin(len(s.conns) == 0)
-	if s.sweeping = len(s.conns) > 0 || resting; s.sweeping {
-		s.sweeps.Reset(s.period)
-	}
 }

@@ -49,8 +49,8 @@ func (c *serverConn) earn(frames int) {
 	c.frames = min(c.frames+frames, c.srv.options.Frames)
 }
 
-// look is what a sweep does with the connection.
-func (c *serverConn) look(now time.Time) {
+// Look is what a sweep does with the connection.
+func (c *serverConn) Look(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stage == over {
