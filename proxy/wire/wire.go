@@ -57,7 +57,8 @@ type Stream interface {
 	Upgrade(head *message.Response) (net.Conn, error)
 
 	// CloseAfter makes the engine close the connection once the answer is sent,
-	// without reading the rest of the request (HTTP/2: resets the stream only).
+	// without reading the rest of the request (HTTP/2: throws it away for a while, and
+	// then resets the stream only).
 	CloseAfter()
 }
 

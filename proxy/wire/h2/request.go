@@ -119,7 +119,7 @@ func (s *stream) readHead(end bool) {
 		h.Method = "" // it goes into the record
 	}
 	h.Fault, h.Fields, h.ContentLength, h.Upgrade = err, nil, 0, ""
-	s.lacking, s.expects, s.closing, s.discards = -1, false, true, true
+	s.lacking, s.expects, s.discards = -1, false, true
 }
 
 // parse reads a head (RFC 9113, sections 8.2 and 8.3).

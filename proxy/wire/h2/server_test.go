@@ -60,7 +60,14 @@ func TestAnswers(t *testing.T) {
 		{"before the request ends", func(s wire.Stream) { s.CloseAfter(); small(s) }, func(p *peer) {
 			p.ask(1, false, ":method: POST")
 			p.data(1, false, "hello")
+			pass(5 * time.Second)
 		}, "1: 200, 1: 2 bytes end, 1: NO_ERROR"},
+		{"that refuse, with the end on its way", func(s wire.Stream) { s.CloseAfter(); small(s) }, func(p *peer) {
+			p.ask(1, false, ":method: POST")
+			synctest.Wait()
+			p.data(1, true, "hello") // curl 7.88 would take a reset before this for an error
+			pass(5 * time.Second)
+		}, "1: 200, 1: 2 bytes end"},
 		{"before the request ends, and the rest follows", small, func(p *peer) {
 			p.ask(1, false, ":method: POST")
 			synctest.Wait()

@@ -52,7 +52,6 @@ type stream struct {
 	tunnel   *tunnel
 
 	// The answering goroutine's own.
-	closing         bool // the stream ends with this answer
 	cutAs           code // with which the stream is reset where the answer is not whole
 	began, finished bool // of the answer
 	mode            bodyMode
@@ -108,7 +107,9 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-func (s *stream) CloseAfter() { s.closing = true }
+// CloseAfter changes nothing: whatever the client still sends behind an answer is
+// thrown away, for a while, and then the stream is reset.
+func (s *stream) CloseAfter() {}
 
 // CutAs implements [wire.Cutter]. A cut must not look like an end.
 func (s *stream) CutAs(why uint32) {
@@ -146,9 +147,11 @@ func (s *stream) endAnswer(whole bool) {
 	case s.ruin != noError:
 		c.reset(s, s.ruin)
 	case s.inEnded:
-	case s.closing || s.tunnel != nil:
+	case s.tunnel != nil:
 		c.reset(s, noError)
 	default:
+		// Not at once, even where nothing more is wanted: what is on its way already
+		// ends most streams, and some clients take a reset for the loss of the answer.
 		s.discard()
 		s.due = time.Now().Add(c.srv.options.Linger)
 	}
