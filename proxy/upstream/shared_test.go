@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -410,31 +411,30 @@ func TestSharedEndpointIsEjected(t *testing.T) {
 
 // Many that wait for one connect share its failure.
 func TestSharedConnectThatFails(t *testing.T) {
-	const many = 50
-	var dials atomic.Int64
-	waiting := make(chan struct{})
-	u := grpcUpstream(t, Options{Dial: func(context.Context, string, string) (net.Conn, error) {
-		if dials.Add(1) == 1 {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 50
+		var dials atomic.Int64
+		waiting := make(chan struct{})
+		u := grpcUpstream(t, Options{Dial: func(context.Context, string, string) (net.Conn, error) {
+			dials.Add(1)
 			<-waiting
+			return nil, errors.New("connection refused")
+		}}, "h2c://a")
+		var all sync.WaitGroup
+		for range many {
+			all.Go(func() {
+				if _, err := answered(u, call("x")); kindOf(err) != Refused {
+					t.Error(err)
+				}
+			})
 		}
-		return nil, errors.New("connection refused")
-	}}, "h2c://a")
-	var all sync.WaitGroup
-	for range many {
-		all.Go(func() {
-			if _, err := answered(u, call("x")); kindOf(err) != Refused {
-				t.Error(err)
-			}
-		})
-	}
-	for u.Status()[0].InFlight < many {
-		time.Sleep(time.Millisecond)
-	}
-	close(waiting)
-	all.Wait()
-	if n := dials.Load(); n > many/2 {
-		t.Errorf("%d dials for %d requests that came together", n, many)
-	}
+		synctest.Wait() // all of them wait for the one connect
+		close(waiting)
+		all.Wait()
+		if n := dials.Load(); n != 1 {
+			t.Errorf("%d dials for %d requests that came together; want one", n, many)
+		}
+	})
 }
 
 func TestSharedAnswersBothWays(t *testing.T) {
