@@ -183,7 +183,7 @@ func TestAttackFlood(t *testing.T) {
 		return d.Dial("tcp", h.addrs.HTTPS[0].String())
 	}
 	if c, err := from("127.0.0.2"); err != nil {
-		t.Skip("this system has one loopback address only")
+		t.Skipf("this system has one loopback address only: %v", err)
 	} else {
 		c.Close()
 	}

@@ -27,7 +27,7 @@ func FuzzBase(f *testing.F) {
 		}
 		want, ok := naiveBase(m, parameters)
 		if !ok {
-			t.Skip("beyond the naive reader: sf, key, query parameters")
+			return // beyond the naive reader: sf, key, query parameters
 		}
 		if string(got) != want {
 			t.Errorf("base of %q:\n%s\nnaively\n%s", parameters, got, want)

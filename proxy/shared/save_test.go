@@ -254,11 +254,11 @@ func TestUnwritableFolder(t *testing.T) {
 	if err := os.Mkdir(folders["readonly"], 0o500); err != nil {
 		t.Fatal(err)
 	}
+	if os.Geteuid() == 0 {
+		folders["readonly"] = "/proc/self" // root may write to all folders but the kernel's own
+	}
 	for name, folder := range folders {
 		t.Run(name, func(t *testing.T) {
-			if name == "readonly" && os.Getuid() == 0 {
-				t.Skip("root may write anywhere")
-			}
 			_, err := NewReplay(ReplayConfig{Nonces: 1, PerKey: 1, Window: maxAge, State: filepath.Join(folder, "nonces")})
 			if err == nil {
 				t.Error("got no error")

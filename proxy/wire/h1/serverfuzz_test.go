@@ -34,19 +34,24 @@ func FuzzRequestHead(f *testing.F) {
 			if got[i].head.Fault != nil || got[i].err != nil {
 				return
 			}
-			compareWithStandard(t, in, got[i])
+			if !compareWithStandard(t, in, got[i]) {
+				return
+			}
 		}
 	})
 }
 
-func compareWithStandard(t *testing.T, in *bufio.Reader, got heard) {
+// compareWithStandard reads the same request by net/http. It is false where the
+// house refuses the head, which ends the connection: net/http may read that, and
+// what follows, as it likes.
+func compareWithStandard(t *testing.T, in *bufio.Reader, got heard) bool {
 	t.Helper()
 	h := got.head
 	settled := h
 	settled.Fields = slices.Clone(h.Fields)
 	if settled.Settle() != nil {
-		_, _ = http.ReadRequest(in) // what Settle refuses net/http may read as it likes
-		t.Skip("a head that the house refuses")
+		_, _ = http.ReadRequest(in) // it must not panic, no more
+		return false
 	}
 	std, err := http.ReadRequest(in)
 	if err != nil {
@@ -68,4 +73,5 @@ func compareWithStandard(t *testing.T, in *bufio.Reader, got heard) {
 			t.Fatalf("field %q is %q, net/http reads %q", f.Name, f.Value, values)
 		}
 	}
+	return true
 }
