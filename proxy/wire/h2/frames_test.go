@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"io"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,6 +58,8 @@ func TestBrokenFrames(t *testing.T) {
 			_ = p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x82}})
 			_ = p.fr.WritePing(false, [8]byte{})
 		}, http2.ErrCodeProtocol},
+		{"HEADERS that depend on themselves", raw(http2.FrameHeaders, http2.FlagHeadersPriority|http2.FlagHeadersEndHeaders, 1, 0, 0, 0, 1, 0, 0x82), http2.ErrCodeProtocol},
+		{"header block cut off", raw(http2.FrameHeaders, http2.FlagHeadersEndHeaders, 1, 0x40), http2.ErrCodeCompression},
 		{"bad compression", raw(http2.FrameHeaders, http2.FlagHeadersEndHeaders, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), http2.ErrCodeCompression},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -77,4 +80,79 @@ func TestBrokenFrames(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Frames that RFC 9113 calls stream errors end their stream, and no other.
+func TestSpoiltStreams(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		ended bool // the request of stream 1
+		send  func(p *peer)
+		want  string
+	}{
+		{"window too large", false, func(p *peer) { _ = p.fr.WriteWindowUpdate(1, 1<<31-1) }, "1: FLOW_CONTROL_ERROR"},
+		{"DATA behind the end", true, func(p *peer) { p.data(1, false, "x") }, "1: STREAM_CLOSED"},
+		{"HEADERS behind the end", true, func(p *peer) { p.ask(1, true) }, "1: STREAM_CLOSED"},
+		{"PRIORITY of an odd size", false, func(p *peer) { _ = p.fr.WriteRawFrame(http2.FramePriority, 0, 1, []byte{0}) }, "1: FRAME_SIZE_ERROR"},
+		{"PRIORITY on itself", false, func(p *peer) { _ = p.fr.WritePriority(1, http2.PriorityParam{StreamDep: 1}) }, "1: PROTOCOL_ERROR"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			wait := func(s wire.Stream) { <-s.Life().Done() }
+			bubble(t, wait, testOptions, func(t *testing.T, p *peer, s *Server) {
+				p.greet()
+				p.ask(1, tt.ended, ":method: POST")
+				p.ask(3, false, ":method: POST")
+				pass(time.Second)
+				p.want("")
+				tt.send(p)
+				pass(time.Second)
+				p.want(tt.want)
+			})
+		})
+	}
+}
+
+// A stream that was answered takes no more (RFC 9113, section 5.1).
+func TestClosedStream(t *testing.T) {
+	for name, tt := range map[string]struct {
+		send func(p *peer)
+		want string
+	}{
+		"DATA":    {func(p *peer) { p.data(1, false, "x") }, "1: STREAM_CLOSED"},
+		"HEADERS": {func(p *peer) { p.ask(1, true) }, "away 1 STREAM_CLOSED, closed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, ok, testOptions, func(t *testing.T, p *peer, s *Server) {
+				p.greet()
+				p.ask(1, true)
+				pass(time.Second)
+				p.got()
+				tt.send(p)
+				pass(2 * time.Second)
+				p.want(tt.want)
+			})
+		})
+	}
+}
+
+// SETTINGS that lift the window of an open stream over its bound end the
+// connection (RFC 9113, section 6.9.2), as does a first frame of another type
+// (section 3.4).
+func TestBrokenSettings(t *testing.T) {
+	wait := func(s wire.Stream) { <-s.Life().Done() }
+	bubble(t, wait, testOptions, func(t *testing.T, p *peer, s *Server) {
+		p.greet()
+		p.ask(1, false, ":method: POST")
+		_ = p.fr.WriteWindowUpdate(1, 1)
+		_ = p.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+		pass(2 * time.Second)
+		p.want("away 1 FLOW_CONTROL_ERROR, closed")
+	})
+	bubble(t, ok, testOptions, func(t *testing.T, p *peer, s *Server) {
+		go p.read()
+		_, _ = io.WriteString(p.c, http2.ClientPreface)
+		p.ask(1, true)
+		pass(2 * time.Second)
+		p.want("away 0 PROTOCOL_ERROR, closed")
+	})
 }
