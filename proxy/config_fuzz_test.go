@@ -24,6 +24,7 @@ func FuzzConfig(f *testing.F) {
 		}
 		f.Add(string(text))
 	}
+	f.Add("routes:\u2028- a: b\r- c: d\u0085\n") // line ends of YAML that are none elsewhere
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := ParseConfig("gateway.yaml", []byte(text))
 		if err == nil {

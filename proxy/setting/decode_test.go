@@ -70,6 +70,8 @@ func TestDecode(t *testing.T) {
 		{"words that are text", "hosts: [off, yes, 2027-03-31]", sample{Hosts: List[string]{"off", "yes", "2027-03-31"}}},
 		{"anything", "any: {a: [b, {c: 1}]}", sample{Any: map[string]any{"a": []any{"b", map[string]any{"c": "1"}}}}},
 		{"a marker of bytes", "\ufeffname: a", sample{Name: "a"}},
+		{"lines that end in CRLF", "# c\r\nname: a\r\non: true\r\n", sample{Name: "a", On: true}},
+		{"line separators as escapes", `name: "a\Nb\Lc\Pd\re"`, sample{Name: "a\u0085b\u2028c\u2029d\re"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got sample
@@ -84,6 +86,7 @@ func TestDecode(t *testing.T) {
 }
 
 func TestDecodeFaults(t *testing.T) {
+	const notPlain = "not UTF-8 text with lines that end in LF or CRLF; save the file as UTF-8 with LF line ends, and write other line separators as escapes in double quotes"
 	for _, tt := range []struct {
 		name, text string
 		want       []string
@@ -114,7 +117,12 @@ func TestDecodeFaults(t *testing.T) {
 		{"control characters in a value", "wait: \"a\\nb\\e[31m\"", []string{`f.yaml:1: wait: "a\nb\x1b[31m": not a duration; write a number and ms, s, m or h, such as 30s or 1h30m`}},
 		{"control characters in a key", "\"a\\nb\\e[31m\": 1", []string{`f.yaml:1: "a\nb\x1b[31m": unknown field; known here: any, claims, either, extra, hosts, items, many, maybe, n, name, named, on, token, wait, x`}},
 		{"a large file", strings.Repeat("# \n", MaxFile), []string{"f.yaml:1: the file is larger than 1048576 bytes; split it with include"}},
-		{"not UTF-8", "name: \xff", []string{"f.yaml:1: not YAML: invalid leading UTF-8 octet; check indentation, quotes and colons on this line and the one before"}},
+		{"not UTF-8", "name: a\nextra: \xff", []string{"f.yaml:2: " + notPlain}},
+		{"UTF-16", "\xff\xfen\x00:\x00 \x00a\x00", []string{"f.yaml:1: " + notPlain}},
+		{"a comment that ends at a lone CR", "# a\n# b\rname: c\n", []string{"f.yaml:2: " + notPlain}},
+		{"a comment that ends at NEL", "# a\u0085name: c\n", []string{"f.yaml:1: " + notPlain}},
+		{"a comment that ends at LS", "# a\u2028name: c\n", []string{"f.yaml:1: " + notPlain}},
+		{"a comment that ends at PS", "# a\u2029name: c\n", []string{"f.yaml:1: " + notPlain}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got sample

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -83,6 +84,10 @@ func (d *decoder) parse(text []byte) (root *yaml.Node) {
 		d.fault("", 1, "", fmt.Sprintf("the file is larger than %d bytes", MaxFile), "split it with include")
 		return nil
 	}
+	if line, ok := plainText(text); !ok {
+		d.fault("", line, "", "not UTF-8 text with lines that end in LF or CRLF", "save the file as UTF-8 with LF line ends, and write other line separators as escapes in double quotes")
+		return nil
+	}
 	// The YAML parser reports its own faults by panicking inside and recovers
 	// those; one that it misses must not end the process on a reload.
 	defer func() {
@@ -113,6 +118,27 @@ func (d *decoder) parse(text []byte) (root *yaml.Node) {
 		return nil
 	}
 	return n.Content[0]
+}
+
+// plainText says whether all readers of the text see the same lines in it. YAML
+// also ends a line, and with it a comment, at a lone CR, NEL, LS or PS (YAML 1.1
+// section 4.2) and reads UTF-16: there an editor shows other lines than we would
+// obey and count. line is that of the first such place.
+func plainText(text []byte) (line int, ok bool) {
+	line = 1
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRune(text[i:])
+		switch {
+		case r == utf8.RuneError && size == 1,
+			r == '\u0085', r == '\u2028', r == '\u2029',
+			r == '\r' && !bytes.HasPrefix(text[i+1:], []byte("\n")):
+			return line, false
+		case r == '\n':
+			line++
+		}
+		i += size
+	}
+	return line, true
 }
 
 // syntax records what the YAML parser says.
