@@ -126,7 +126,7 @@ func (b *bearer) verify(ctx context.Context, raw string, hash uint64, peer netip
 	var refused *Error
 	for i := range b.candidates {
 		c := &b.candidates[i]
-		if !t.claims.has["iss"] || c.iss.url != t.claims.iss {
+		if !t.registered.hasIss || c.iss.url != t.registered.iss {
 			continue
 		}
 		e, err := b.check(ctx, c, t, raw, hash, peer)
@@ -136,7 +136,7 @@ func (b *bearer) verify(ctx context.Context, raw string, hash uint64, peer netip
 		refused = clearer(refused, err)
 	}
 	if refused == nil {
-		refused = bad(fmt.Errorf("the route lists no issuer %s", clipped(t.claims.iss)))
+		refused = bad(fmt.Errorf("the route lists no issuer %s", clipped(t.registered.iss)))
 	}
 	return identity.Principal{}, refused
 }
@@ -201,17 +201,15 @@ func (iss *issuer) believe(t *token, k *key, now time.Time) (*verified, *Error) 
 	refuse := func(reason string, cause error) (*verified, *Error) {
 		return nil, &Error{Reason: reason, Issuer: iss.name, KeyID: k.name(), Err: cause}
 	}
-	claims, err := readClaims(t.payload)
-	if err != nil {
-		return refuse(BadCredential, err)
-	}
-	if reason, err := iss.rules.claims(&t.claims, claims, now); reason != "" {
+	claims := t.claims
+	if reason, err := iss.rules.claims(&t.registered, claims, now); reason != "" {
 		return refuse(reason, err)
 	}
-	if !overlap(t.claims.aud, iss.audience) {
+	if !overlap(t.registered.aud, iss.audience) {
 		return refuse(WrongAudience, nil)
 	}
 	p := identity.Principal{Source: iss.source, KeyID: k.name(), Claim: claims.Claim}
+	var err error
 	if p.Name, err = claims.principalName(iss.rules.principal); err != nil {
 		return refuse(MissingClaim, err)
 	}
@@ -222,9 +220,9 @@ func (iss *issuer) believe(t *token, k *key, now time.Time) (*verified, *Error) 
 		return refuse(BadCredential, err)
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{issuer: iss.id, key: k, audience: t.claims.aud, notAfter: t.claims.exp + skew}
-	if t.claims.has["nbf"] {
-		e.notBefore = t.claims.nbf - skew
+	e := &verified{issuer: iss.id, key: k, audience: t.registered.aud, notAfter: t.registered.exp + skew}
+	if t.registered.hasNbf {
+		e.notBefore = t.registered.nbf - skew
 	}
 	p.Expires = time.Unix(e.notAfter, 0)
 	p.Settle()

@@ -19,39 +19,56 @@ const (
 type claim struct {
 	path   string
 	values []string
-	text   bool // all values are JSON strings
+	kind   valueKind // of all values
 	array  bool
+}
+
+// valueKind is what the values of a claim are in JSON. Those of the empty array are
+// text.
+type valueKind uint8
+
+const (
+	mixed valueKind = iota // of several kinds, or booleans
+	text
+	number
+)
+
+func kindOf(t jsontext.Token) valueKind {
+	switch t.Kind() {
+	case jsontext.KindString:
+		return text
+	case jsontext.KindNumber:
+		return number
+	}
+	return mixed
 }
 
 // claimSet is the claims of a token whose signature held, sorted by path. It is
 // not modified once made, and safe for concurrent use.
 type claimSet []claim
 
-// readClaims flattens claims. The names on the way to a value are joined by
-// dots, and a name may itself hold dots, as namespaced claims do
+// settled sorts what was read. The names on the way to a value are joined by dots,
+// and a name may itself hold dots, as namespaced claims do
 // ("https://example.com/roles"). Where two claims share a path neither has it:
 // which of them was meant is not ours to guess.
-func readClaims(text []byte) (claimSet, error) {
-	var all claimSet
-	err := object(text, func(name string, d *jsontext.Decoder) error { return all.read(name, d) })
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(all, func(a, b claim) int { return strings.Compare(a.path, b.path) })
-	unique := all[:0]
-	for i := 0; i < len(all); {
+func (s claimSet) settled() claimSet {
+	slices.SortFunc(s, func(a, b claim) int { return strings.Compare(a.path, b.path) })
+	unique := s[:0]
+	for i := 0; i < len(s); {
 		j := i + 1
-		for j < len(all) && all[j].path == all[i].path {
+		for j < len(s) && s[j].path == s[i].path {
 			j++
 		}
 		if j == i+1 {
-			unique = append(unique, all[i])
+			unique = append(unique, s[i])
 		}
 		i = j
 	}
-	return slices.Clip(unique), nil
+	clear(s[len(unique):])
+	return unique
 }
 
+// read flattens the value at path into the set.
 func (s *claimSet) read(path string, d *jsontext.Decoder) error {
 	if d.StackDepth() >= maxDepth || len(path) > maxPath {
 		return skip(d)
@@ -67,7 +84,7 @@ func (s *claimSet) read(path string, d *jsontext.Decoder) error {
 		return badJSON(err)
 	}
 	if t.Kind() != jsontext.KindNull {
-		*s = append(*s, claim{path: path, values: []string{t.String()}, text: t.Kind() == jsontext.KindString})
+		*s = append(*s, claim{path: path, values: []string{t.String()}, kind: kindOf(t)})
 	}
 	return nil
 }
@@ -93,7 +110,7 @@ func (s *claimSet) readArray(path string, d *jsontext.Decoder) error {
 	if _, err := d.ReadToken(); err != nil {
 		return badJSON(err)
 	}
-	c := claim{path: path, values: []string{}, text: true, array: true}
+	c := claim{path: path, values: []string{}, kind: text, array: true}
 	plain := true
 	for d.PeekKind() != jsontext.KindEndArray {
 		switch d.PeekKind() {
@@ -108,8 +125,10 @@ func (s *claimSet) readArray(path string, d *jsontext.Decoder) error {
 		if err != nil {
 			return badJSON(err)
 		}
+		if kindOf(t) != text {
+			c.kind = mixed
+		}
 		c.values = append(c.values, t.String())
-		c.text = c.text && t.Kind() == jsontext.KindString
 	}
 	if plain {
 		*s = append(*s, c)
@@ -148,7 +167,7 @@ func (s claimSet) size() int {
 // would look there like another name, or like nothing, is none.
 func (s claimSet) principalName(path string) (string, error) {
 	c, ok := s.find(path)
-	if !ok || !c.text || c.array {
+	if !ok || c.kind != text || c.array {
 		return "", errors.New("the claim of the principal is absent or not a string")
 	}
 	name := c.values[0]
@@ -174,7 +193,7 @@ func (s claimSet) scopes() ([]string, error) {
 	if !ok {
 		return nil, nil
 	}
-	if !c.text {
+	if c.kind != text {
 		return nil, errors.New("scopes are not strings")
 	}
 	if !c.array {
@@ -195,7 +214,7 @@ func (s claimSet) groups(path string) ([]string, error) {
 	if path == "" || !ok {
 		return nil, nil
 	}
-	if !c.text {
+	if c.kind != text {
 		return nil, errors.New("groups are not strings")
 	}
 	return c.values, nil

@@ -36,9 +36,6 @@ func FuzzToken(f *testing.F) {
 		if b64(tok.payload) != parts[1] || tok.alg == "" || len(s) > maxToken {
 			t.Fatal("accepted what is not strict")
 		}
-		if _, err := readClaims(tok.payload); err != nil {
-			t.Fatalf("claims that were accepted cannot be read: %v", err)
-		}
 	})
 }
 
@@ -54,16 +51,17 @@ func FuzzClaims(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var c registered
-		if c.read(text) != nil {
+		set, err := c.read(text)
+		if err != nil {
 			return
 		}
 		var loose map[string]json.RawMessage
 		if err := json.Unmarshal(text, &loose); err != nil {
 			t.Fatalf("accepted what encoding/json refuses: %v", err)
 		}
-		for _, name := range []string{"iss", "sub", "aud", "exp", "nbf", "iat"} {
-			if _, ok := loose[name]; ok != c.has[name] {
-				t.Fatalf("%s: encoding/json says %v, we say %v", name, ok, c.has[name])
+		for name, has := range map[string]bool{"iss": c.hasIss, "exp": c.hasExp, "nbf": c.hasNbf, "iat": c.hasIat, "cnf": c.bound} {
+			if _, ok := loose[name]; ok != has {
+				t.Fatalf("%s: encoding/json says %v, we say %v", name, ok, has)
 			}
 		}
 		var typed struct {
@@ -75,10 +73,6 @@ func FuzzClaims(f *testing.F) {
 		}
 		if typed.Iss != c.iss || typed.Sub != c.sub || int64(typed.Exp) != c.exp || int64(typed.Iat) != c.iat || c.nbf-int64(typed.Nbf) > 1 {
 			t.Fatalf("a folding reader sees other values: %+v, we see %+v", typed, c)
-		}
-		set, err := readClaims(text)
-		if err != nil {
-			t.Fatalf("second reading: %v", err)
 		}
 		for _, claim := range set {
 			for _, v := range claim.values {

@@ -89,17 +89,17 @@ func (r *tokenRules) header(t *token) error {
 func (r *tokenRules) claims(c *registered, all claimSet, at time.Time) (reason string, cause error) {
 	now, skew := at.Unix(), int64(r.skew/time.Second)
 	switch {
-	case !c.has["exp"]:
+	case !c.hasExp:
 		return MissingClaim, errors.New("no exp")
 	case now >= c.exp+skew:
 		return TokenExpired, nil
-	case c.has["nbf"] && now < c.nbf-skew:
+	case c.hasNbf && now < c.nbf-skew:
 		return TokenNotYetValid, errors.New("nbf is to come")
-	case c.has["iat"] && now < c.iat-skew:
+	case c.hasIat && now < c.iat-skew:
 		return TokenNotYetValid, errors.New("iat is to come")
 	case c.bound:
 		return TokenBound, nil
-	case r.maxLifetime > 0 && !c.has["iat"]:
+	case r.maxLifetime > 0 && !c.hasIat:
 		return MissingClaim, errors.New("no iat, and max_lifetime is set")
 	case r.maxLifetime > 0 && c.exp-c.iat > int64(r.maxLifetime/time.Second):
 		return TokenTooLong, nil

@@ -1,10 +1,16 @@
 package auth
 
 import (
-	"bytes"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	_ "crypto/sha256" // registers the hashes of the algorithms
+	_ "crypto/sha512"
 	"errors"
+	"math/big"
+	"strings"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 )
@@ -13,36 +19,89 @@ import (
 // algorithm, which the caller has found to fit each other. The token has passed
 // [parseToken], so go-oidc reads a form that leaves nothing to interpret; its
 // checks of claims are off, since ours are stricter and are made on the payload
-// that is compared here.
+// that was signed.
 func checkSignature(ctx context.Context, raw string, t *token, k *key) error {
-	set := &oneKey{static: oidc.StaticKeySet{PublicKeys: []crypto.PublicKey{k.public}}}
-	v := oidc.NewVerifier(t.claims.iss, set, &oidc.Config{
+	v := oidc.NewVerifier(t.registered.iss, &oneKey{raw, t, k}, &oidc.Config{
 		SupportedSigningAlgs: []string{t.alg},
 		SkipClientIDCheck:    true,
 		SkipExpiryCheck:      true,
 		SkipIssuerCheck:      true,
 	})
-	if _, err := v.Verify(ctx, raw); err != nil {
-		return err
-	}
-	if set.signed == nil || !bytes.Equal(set.signed, t.payload) {
-		return errors.New("what was signed is not what was read")
-	}
-	return nil
+	_, err := v.Verify(ctx, raw)
+	return err
 }
 
-// oneKey is the [oidc.KeySet] of one check: one key, resolved before, so that
-// no check ever fetches and "no key" is never taken for "bad signature".
+// oneKey is the [oidc.KeySet] of one check: one token, and the one key, resolved
+// before, so that no check ever fetches and "no key" is never taken for "bad
+// signature". What it verifies is the text that was read, and no second reading of it.
 type oneKey struct {
-	static oidc.StaticKeySet
-	signed []byte // the payload whose signature held
+	raw   string
+	token *token
+	key   *key
 }
+
+var errSignature = errors.New("the signature does not hold")
 
 // VerifySignature implements [oidc.KeySet].
-func (s *oneKey) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
-	payload, err := s.static.VerifySignature(ctx, jwt)
-	if err == nil {
-		s.signed = payload
+func (s *oneKey) VerifySignature(_ context.Context, jwt string) ([]byte, error) {
+	if jwt != s.raw {
+		return nil, errors.New("what was signed is not what was read")
 	}
-	return payload, err
+	signed := []byte(jwt[:strings.LastIndexByte(jwt, '.')])
+	if !s.key.verify(s.token.alg, signed, s.token.signature) {
+		return nil, errSignature
+	}
+	return s.token.payload, nil
+}
+
+// verify says whether the signature is one over signed by the key and with the
+// algorithm (RFC 7518, sections 3.3 to 3.5, and RFC 8037, section 3.1). A key of
+// another kind than the algorithm wants verifies nothing.
+func (k *key) verify(alg string, signed, signature []byte) bool {
+	hash, curve := parts(alg)
+	digest := signed
+	if hash != 0 {
+		h := hash.New()
+		h.Write(signed)
+		digest = h.Sum(nil)
+	}
+	switch public := k.public.(type) {
+	case *rsa.PublicKey:
+		switch alg {
+		case "RS256", "RS384", "RS512":
+			return rsa.VerifyPKCS1v15(public, hash, digest, signature) == nil
+		case "PS256", "PS384", "PS512":
+			return rsa.VerifyPSS(public, hash, digest, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+		}
+	case *ecdsa.PublicKey:
+		size := (public.Curve.Params().BitSize + 7) / 8
+		if curve != public.Curve.Params().Name || len(signature) != 2*size {
+			return false
+		}
+		r, s := new(big.Int).SetBytes(signature[:size]), new(big.Int).SetBytes(signature[size:])
+		return ecdsa.Verify(public, digest, r, s)
+	case ed25519.PublicKey:
+		return alg == "EdDSA" && ed25519.Verify(public, signed, signature)
+	}
+	return false
+}
+
+// parts are the hash of an algorithm, 0 for EdDSA, and the one curve of those that
+// have one (RFC 7518, section 3.4).
+func parts(alg string) (hash crypto.Hash, curve string) {
+	switch alg {
+	case "RS256", "PS256":
+		return crypto.SHA256, ""
+	case "RS384", "PS384":
+		return crypto.SHA384, ""
+	case "RS512", "PS512":
+		return crypto.SHA512, ""
+	case "ES256":
+		return crypto.SHA256, "P-256"
+	case "ES384":
+		return crypto.SHA384, "P-384"
+	case "ES512":
+		return crypto.SHA512, "P-521"
+	}
+	return 0, ""
 }

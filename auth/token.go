@@ -9,6 +9,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -26,7 +27,9 @@ type token struct {
 	hasKid        bool
 	hasTyp        bool
 	payload       []byte // the claims as they were signed
-	claims        registered
+	signature     []byte
+	registered    registered
+	claims        claimSet
 }
 
 // registered are the claims that have a meaning of their own (RFC 7519, section 4.1).
@@ -35,8 +38,11 @@ type registered struct {
 	iss, sub      string
 	aud           []string
 	exp, nbf, iat int64
-	has           map[string]bool // which of them the token has
-	bound         bool            // there is a cnf: bound to a key (RFC 7800)
+	hasIss        bool // each says whether the token has the claim
+	hasExp        bool
+	hasNbf        bool
+	hasIat        bool
+	bound         bool // there is a cnf: bound to a key (RFC 7800)
 }
 
 // parseToken reads the compact form of RFC 7515, section 7.1, so strictly that
@@ -63,13 +69,13 @@ func parseToken(s string) (*token, error) {
 	if t.payload, err = segment(second); err != nil {
 		return nil, fmt.Errorf("token claims: %w", err)
 	}
-	if _, err := segment(third); err != nil {
+	if t.signature, err = segment(third); err != nil {
 		return nil, fmt.Errorf("token signature: %w", err)
 	}
 	if err := t.readHeader(header); err != nil {
 		return nil, fmt.Errorf("token header: %w", err)
 	}
-	if err := t.claims.read(t.payload); err != nil {
+	if t.claims, err = t.registered.read(t.payload); err != nil {
 		return nil, fmt.Errorf("token claims: %w", err)
 	}
 	return t, nil
@@ -127,37 +133,57 @@ func (t *token) readHeader(text []byte) error {
 	return nil
 }
 
-func (c *registered) read(text []byte) error {
-	c.has = map[string]bool{}
-	return object(text, func(name string, d *jsontext.Decoder) (err error) {
-		switch name {
-		case "iss":
-			c.iss, err = readString(d)
-		case "sub":
-			c.sub, err = readString(d)
-		case "aud":
-			c.aud, err = readStrings(d)
-		case "exp":
-			c.exp, err = readDate(d, math.Floor)
-		case "nbf":
-			c.nbf, err = readDate(d, math.Ceil)
-		case "iat":
-			c.iat, err = readDate(d, math.Floor)
-		case "cnf":
-			c.bound = true
-			err = skip(d)
-		default:
-			if err = lookalike(name, "iss", "sub", "aud", "exp", "nbf", "iat", "cnf", "scope", "scp"); err == nil {
-				err = skip(d)
-			}
+// read reads all claims, and those registered from among them.
+func (c *registered) read(text []byte) (claimSet, error) {
+	all := make(claimSet, 0, 16)
+	err := object(text, func(name string, d *jsontext.Decoder) error {
+		if err := lookalike(name, "iss", "sub", "aud", "exp", "nbf", "iat", "cnf", "scope", "scp"); err != nil {
 			return err
 		}
-		c.has[name] = true
-		if err != nil {
-			err = fmt.Errorf("%s: %w", name, err)
+		before := len(all)
+		if err := all.read(name, d); err != nil {
+			return err
 		}
-		return err
+		if err := c.note(name, all[before:]); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return all.settled(), nil
+}
+
+// note keeps a registered claim of the type that it must have. read is what the
+// claim came to: one for a plain value or an array of those, none for null, several
+// or others for an object.
+func (c *registered) note(name string, read claimSet) (err error) {
+	one := claim{}
+	if len(read) == 1 && read[0].path == name {
+		one = read[0]
+	}
+	switch name {
+	case "iss":
+		c.hasIss = true
+		c.iss, err = one.string()
+	case "sub":
+		c.sub, err = one.string()
+	case "aud":
+		c.aud, err = one.strings()
+	case "exp":
+		c.hasExp = true
+		c.exp, err = one.date(math.Floor)
+	case "nbf":
+		c.hasNbf = true
+		c.nbf, err = one.date(math.Ceil)
+	case "iat":
+		c.hasIat = true
+		c.iat, err = one.date(math.Floor)
+	case "cnf":
+		c.bound = true
+	}
+	return err
 }
 
 // lookalike refuses a name that a careless reader, such as encoding/json, takes
@@ -174,7 +200,9 @@ func lookalike(name string, names ...string) error {
 // object reads text as one JSON object and nothing else. For each name it calls
 // f, which must read exactly the value. Duplicate names are refused at every level.
 func object(text []byte, f func(name string, d *jsontext.Decoder) error) error {
-	d := jsontext.NewDecoder(bytes.NewBuffer(text))
+	r := decoders.Get().(*decoder)
+	defer r.release()
+	d := r.begin(text)
 	if t, err := d.ReadToken(); err != nil || t.Kind() != jsontext.KindBeginObject {
 		return errors.New("not a JSON object")
 	}
@@ -194,6 +222,26 @@ func object(text []byte, f func(name string, d *jsontext.Decoder) error) error {
 		return errors.New("something follows the JSON object")
 	}
 	return nil
+}
+
+// decoder is a JSON decoder with what it reads from, to be used again.
+type decoder struct {
+	jsontext.Decoder
+	text bytes.Buffer
+}
+
+var decoders = sync.Pool{New: func() any { return new(decoder) }}
+
+func (r *decoder) begin(text []byte) *jsontext.Decoder {
+	r.text = *bytes.NewBuffer(text)
+	r.Reset(&r.text)
+	return &r.Decoder
+}
+
+// release gives the decoder back, and nothing of the token with it.
+func (r *decoder) release() {
+	r.begin(nil)
+	decoders.Put(r)
 }
 
 // badJSON drops the position and the name from what the decoder says: parts of a
@@ -231,43 +279,31 @@ func readString(d *jsontext.Decoder) (string, error) {
 	return t.String(), nil
 }
 
-// readStrings reads a string or an array of strings, as aud may be.
-func readStrings(d *jsontext.Decoder) ([]string, error) {
-	if d.PeekKind() != jsontext.KindBeginArray {
-		s, err := readString(d)
-		return []string{s}, err
-	}
-	var all []string
-	if _, err := d.ReadToken(); err != nil {
-		return nil, badJSON(err)
-	}
-	for d.PeekKind() != jsontext.KindEndArray {
-		s, err := readString(d)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, s)
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return nil, badJSON(err)
-	}
-	return all, nil
-}
-
 // lastDate is the end of the year 9999, in seconds.
 const lastDate = 253402300799
 
-// readDate reads a NumericDate, which may have a fraction; round takes it in the
-// direction that favours refusal.
-func readDate(d *jsontext.Decoder, round func(float64) float64) (int64, error) {
-	t, err := d.ReadToken()
-	if err != nil {
-		return 0, badJSON(err)
+func (c *claim) string() (string, error) {
+	if c.kind != text || c.array {
+		return "", errors.New("not a string")
 	}
-	if t.Kind() != jsontext.KindNumber {
+	return c.values[0], nil
+}
+
+// strings is a string or an array of strings, as aud may be.
+func (c *claim) strings() ([]string, error) {
+	if c.kind != text {
+		return nil, errors.New("not a string or an array of strings")
+	}
+	return c.values, nil
+}
+
+// date is a NumericDate, which may have a fraction; round takes it in the direction
+// that favours refusal.
+func (c *claim) date(round func(float64) float64) (int64, error) {
+	if c.kind != number || c.array {
 		return 0, errors.New("not a number")
 	}
-	f, err := strconv.ParseFloat(t.String(), 64)
+	f, err := strconv.ParseFloat(c.values[0], 64)
 	if err != nil || !(f >= 0 && f <= lastDate) {
 		return 0, errors.New("not a date")
 	}
