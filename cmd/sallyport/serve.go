@@ -5,8 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"os"
-	"runtime/debug"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -44,21 +43,12 @@ func serve(ctx context.Context, path string, records io.Writer, log *slog.Logger
 		return errors.Join(config.CheckFiles(), err)
 	}
 	tuneMemory(config.MemoryBudget())
+	ctx, cancel := context.WithCancel(ctx)
+	var collector sync.WaitGroup
+	collector.Go(func() { collectWhenQuiet(ctx) })
+	defer collector.Wait()
+	defer cancel()
 	return g.Run(ctx)
-}
-
-// tuneMemory lets the heap grow to five times what is live before it is
-// collected, unless GOGC says otherwise. A gateway has little that lives long:
-// at Go's own setting it collects many times a second, for 4 % of its CPU time.
-//
-// Near the budget it is collected more often, unless GOMEMLIMIT says otherwise.
-func tuneMemory(budget int64) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
-	if budget > 0 && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(budget / 10 * 9)
-	}
 }
 
 // newLog writes text for people and JSON for programs.

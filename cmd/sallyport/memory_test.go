@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"time"
+)
+
+func TestWorthCollecting(t *testing.T) {
+	const mib = 1 << 20
+	for _, tt := range []struct {
+		name                 string
+		last, collected, now heap
+		want                 bool
+	}{
+		{"much left behind and nothing to do", heap{900 * mib, 30 * mib}, heap{}, heap{900*mib + 1000, 30 * mib}, true},
+		{"much left behind and much to do", heap{900 * mib, 30 * mib}, heap{}, heap{901 * mib, 30 * mib}, false},
+		{"collected a moment ago", heap{900 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{900*mib + 1000, 30 * mib}, false},
+		{"little since", heap{907 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{907*mib + 1000, 30 * mib}, false},
+		{"enough since", heap{909 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{909*mib + 1000, 30 * mib}, true},
+		{"little for so large a heap", heap{909 * mib, 100 * mib}, heap{900 * mib, 100 * mib}, heap{909*mib + 1000, 100 * mib}, false},
+	} {
+		if got := tt.now.worthCollecting(tt.last, tt.collected); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
+// TestQuietGatewayCollects leaves garbage behind and does nothing until it is gone.
+func TestQuietGatewayCollects(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		collectWhenQuiet(ctx)
+	}()
+	for range 64 {
+		garbage = make([]byte, 1<<20)
+	}
+	garbage = nil
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		if m.HeapInuse < 32<<20 && m.HeapIdle == m.HeapReleased {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("of the heap %d bytes are in use, and of %d that are not, %d were given back", m.HeapInuse, m.HeapIdle, m.HeapReleased)
+		}
+	}
+	cancel()
+	<-done
+}
+
+// garbage keeps the compiler from leaving out what is allocated for nothing.
+var garbage []byte
