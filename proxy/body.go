@@ -32,7 +32,7 @@ func (x *exchange) body() error {
 		limit: x.route.limits.body,
 		rate:  x.g.bodyRate,
 		now:   x.g.now,
-		wait:  untilIdle{idle: x.route.timeouts.idle, stream: x.stream},
+		wait:  untilIdle{idle: x.route.timeouts.idle, stream: x.stream, clock: x.g.clock},
 	}
 	if x.grpc {
 		c.counted.rate = 0 // a stream may rest between messages
@@ -231,13 +231,14 @@ func (b *countedBody) Read(p []byte) (int, error) {
 		return 0, errClientGone(err)
 	}
 	var from time.Time
-	if b.rate > 0 {
+	timed := b.rate > 0 && !followed(b.src)
+	if timed {
 		from = b.now()
 	}
 	n, err := b.src.Read(p)
 	total := b.n.Add(int64(n))
 	switch {
-	case err == nil && b.rate > 0 && b.tooSlow(from, total):
+	case err == nil && timed && b.tooSlow(from, total):
 		return 0, &refusal{reason: reasonBodyTimeout, cause: errTooSlow}
 	case b.limit > 0 && total > b.limit:
 		return 0, &refusal{reason: reasonBodyTooLarge, cause: errTooLarge}

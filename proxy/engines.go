@@ -23,11 +23,11 @@ type server interface {
 func (g *Gateway) engineOptions() (h1.ServerOptions, h2.ServerOptions) {
 	l := g.config.Limits.WithDefaults()
 	one := h1.ServerOptions{
-		HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D(), Fields: l.Fields, Requests: l.Requests, Linger: l.Linger.D(),
+		HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D(), Fields: l.Fields, Requests: l.Requests, Linger: l.Linger.D(), Clock: g.clock,
 	}
 	return one, h2.ServerOptions{
 		HeadBytes: one.HeadBytes, HeadTime: one.HeadTime, IdleTime: one.IdleTime, Fields: one.Fields, Requests: one.Requests, Linger: one.Linger,
-		Streams: l.Streams, Resets: l.Resets, Frames: l.Frames, StreamWindow: int(l.Window), ConnWindow: 4 * int(l.Window),
+		Streams: l.Streams, Resets: l.Resets, Frames: l.Frames, StreamWindow: int(l.Window), ConnWindow: 4 * int(l.Window), Clock: g.clock,
 	}
 }
 

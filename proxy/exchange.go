@@ -38,6 +38,7 @@ type exchange struct {
 	held    admission // what admit took, given back by finish
 	ask     upstream.Request
 	out     message.Fields // for the upstream
+	told    told           // the last value of Forwarded, and what of
 	sent    sentRequest
 	reply   upstream.Response
 	signing answerSigning
@@ -132,9 +133,10 @@ func (g *Gateway) exchange(s wire.Stream) *exchange {
 
 // forget leaves the memory of the exchange to another.
 func (x *exchange) forget() {
-	g, out := x.g, x.out
+	g, out, told := x.g, x.out, x.told
 	clear(out)
-	*x = exchange{bound: x.bound, out: out[:0]}
+	x.reply.Forget()
+	*x = exchange{bound: x.bound, out: out[:0], reply: x.reply, told: told}
 	g.ended.Put(x)
 }
 
@@ -148,6 +150,14 @@ func (x *exchange) begin() {
 	x.record.Method = x.head.Method
 	x.record.Protocol = x.head.Version.String()
 	x.client = x.record.Client
+}
+
+// elapsed is for how long the exchange goes on.
+func (x *exchange) elapsed() time.Duration {
+	if x.g.ownClock {
+		return x.g.now().Sub(x.record.Time)
+	}
+	return time.Since(x.record.Time) // half the price
 }
 
 // read settles the one reading of the head that every later step uses, and
@@ -232,7 +242,7 @@ func (x *exchange) finish() {
 	x.held.release()
 	x.content.held.release()
 	x.g.inFlight.Add(-1)
-	x.record.Duration = x.g.now().Sub(x.record.Time)
+	x.record.Duration = x.elapsed()
 	x.record.Own = x.record.Duration - x.record.UpstreamDuration
 	x.g.audit.Write(&x.record)
 	x.g.metrics.Observe(&x.record)
@@ -247,6 +257,7 @@ func (x *exchange) finish() {
 type untilIdle struct {
 	idle   time.Duration // zero: no bound
 	stream wire.Stream
+	clock  *wire.Clock
 	writes bool // of writes, else of reads
 
 	mu     sync.Mutex // guards what follows
@@ -266,14 +277,14 @@ func (u *untilIdle) extend() error {
 	if u.idle <= 0 {
 		return nil
 	}
-	now := time.Now()
+	now := u.clock.Now()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.lifted || now.Sub(u.last) < time.Second {
 		return nil
 	}
 	u.last = now
-	return u.set(now.Add(u.idle + time.Second))
+	return u.set(now.Add(u.idle + time.Second + wire.Lag))
 }
 
 // lift removes the deadline for good. On some engines a deadline for reading that

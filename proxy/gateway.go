@@ -18,6 +18,7 @@ import (
 	"sallyport/proxy/edge"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/shared"
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 )
 
@@ -35,10 +36,13 @@ type Options struct {
 	MemoryUsed func() int64
 	// Version is told in the metrics.
 	Version string
+
+	clock *wire.Clock // for deadlines of requests
 }
 
 func (o *Options) withDefaults() Options {
 	d := *o
+	d.clock = new(wire.Clock)
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
@@ -56,6 +60,8 @@ type Gateway struct {
 	config      *Config
 	log         *slog.Logger
 	now         func() time.Time
+	ownClock    bool        // now is not the system's
+	clock       *wire.Clock // of deadlines
 	options     Options
 	snapshot    *snapshot
 	auth        *auth.Auth
@@ -93,7 +99,8 @@ type Addrs struct {
 // opens files, and neither listens nor asks anything of the network.
 func New(cfg *Config, o Options) (*Gateway, error) {
 	g := &Gateway{config: cfg, options: o.withDefaults(), ready: make(chan struct{}), compressors: newCompressors()}
-	g.log, g.now = g.options.Log, g.options.Now
+	g.ownClock = o.Now != nil
+	g.log, g.now, g.clock = g.options.Log, g.options.Now, g.options.clock
 	var err error
 	if g.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: g.log, Now: g.now}); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)

@@ -88,6 +88,7 @@ type Log struct {
 	spare []byte     // the buffer that the writer has emptied
 	out   int        // bytes that the writer has taken and not yet written
 	stats Stats
+	stamp stamp
 	lost  uint64 // dropped since the last line that told of it
 }
 
@@ -158,12 +159,12 @@ func (l *Log) Write(r *Record) {
 		return
 	}
 	if l.lost > 0 {
-		l.lines = appendDropped(l.lines, l.now(), l.lost)
+		l.lines = appendDropped(l.lines, &l.stamp, l.now(), l.lost)
 		l.lost = 0
 	}
 	// The line is made under the lock: that costs less than a second buffer and
 	// a copy, and the lock is held for less than a microsecond.
-	l.lines = r.appendLine(l.lines)
+	l.lines = r.appendLine(l.lines, &l.stamp)
 	l.stats.Written++
 	n := len(l.lines)
 	l.mu.Unlock()
@@ -175,9 +176,9 @@ func (l *Log) Write(r *Record) {
 }
 
 // appendDropped appends the line that tells of records that had no room.
-func appendDropped(b []byte, now time.Time, n uint64) []byte {
+func appendDropped(b []byte, s *stamp, now time.Time, n uint64) []byte {
 	b = append(b, `{"time":"`...)
-	b = appendTime(b, now)
+	b = s.append(b, now)
 	b = append(b, `","dropped":`...)
 	b = strconv.AppendUint(b, n, 10)
 	return append(b, '}', '\n')
@@ -257,7 +258,7 @@ func (l *Log) noteLost() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.lost > 0 {
-		l.lines = appendDropped(l.lines, l.now(), l.lost)
+		l.lines = appendDropped(l.lines, &l.stamp, l.now(), l.lost)
 		l.lost = 0
 	}
 }

@@ -87,7 +87,7 @@ func TestLogFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := strings.Repeat(string(fullRecord().appendLine(nil)), 4); string(got) != want {
+	if want := strings.Repeat(string(fullRecord().appendLine(nil, new(stamp))), 4); string(got) != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	info, err := os.Stat(name)
@@ -110,7 +110,7 @@ func TestLogWritesWithoutBeingEnded(t *testing.T) {
 		l.Write(fullRecord())
 		time.Sleep(2 * pause)
 		synctest.Wait()
-		if want := string(fullRecord().appendLine(nil)); s.String() != want {
+		if want := string(fullRecord().appendLine(nil, new(stamp))); s.String() != want {
 			t.Errorf("after %s: %q, want %q", 2*pause, s.String(), want)
 		}
 		if err := stop(); err != nil {
@@ -180,7 +180,7 @@ func TestLogFailingSink(t *testing.T) {
 			t.Error(err)
 		}
 		// The sink took ten bytes at each try: nothing twice, nothing lost.
-		if want := strings.Repeat(string(fullRecord().appendLine(nil)), 2); s.String() != want {
+		if want := strings.Repeat(string(fullRecord().appendLine(nil, new(stamp))), 2); s.String() != want {
 			t.Errorf("got  %q\nwant %q", s.String(), want)
 		}
 		if got := strings.Count(told.String(), "cannot be written"); got != 1 {
@@ -242,7 +242,7 @@ func TestLogConcurrent(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	if want := strings.Repeat(string(fullRecord().appendLine(nil)), 4000); s.String() != want {
+	if want := strings.Repeat(string(fullRecord().appendLine(nil, new(stamp))), 4000); s.String() != want {
 		t.Errorf("got %d bytes, want %d of 4000 equal lines", len(s.String()), len(want))
 	}
 }

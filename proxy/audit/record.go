@@ -58,11 +58,11 @@ const (
 const hexDigits = "0123456789abcdef"
 
 // appendLine appends the record as one line of JSON with its newline.
-func (r *Record) appendLine(b []byte) []byte {
+func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = append(b, `{"time":"`...)
-	b = appendTime(b, r.Time)
+	b = s.append(b, r.Time)
 	b = append(b, '"')
-	b = appendField(b, "id", r.RequestID, maxString)
+	b = appendField(b, `,"id":"`, r.RequestID, maxString)
 	if r.Client.IsValid() {
 		b = append(b, `,"client":"`...)
 		// A zone is the client's words only where it is link-local; it may hold
@@ -70,52 +70,72 @@ func (r *Record) appendLine(b []byte) []byte {
 		b = r.Client.WithZone("").AppendTo(b)
 		b = append(b, '"')
 	}
-	b = appendField(b, "protocol", r.Protocol, maxString)
-	b = appendField(b, "host", r.Host, maxString)
-	b = appendField(b, "method", r.Method, maxString)
-	b = appendField(b, "path", r.Path, maxPath)
-	b = appendField(b, "route", r.Route, maxString)
-	b = appendField(b, "upstream", r.Upstream, maxString)
-	b = appendField(b, "principal", r.Principal, maxString)
-	b = appendField(b, "credential", r.Credential, maxString)
-	b = appendField(b, "key_id", r.KeyID, maxString)
-	b = appendField(b, "signed", r.Signed, maxString)
-	b = appendField(b, "reason", r.Reason, maxString)
-	b = appendField(b, "cause", r.Cause, maxPath)
-	b = appendNumber(b, "status", int64(r.Status))
-	b = appendField(b, "grpc_status", r.GRPC, maxString)
-	b = appendNumber(b, "bytes_in", r.BytesIn)
-	b = appendNumber(b, "bytes_out", r.BytesOut)
-	b = appendNumber(b, "duration_us", r.Duration.Microseconds())
-	b = appendNumber(b, "upstream_us", r.UpstreamDuration.Microseconds())
-	b = appendNumber(b, "own_us", r.Own.Microseconds())
+	b = appendField(b, `,"protocol":"`, r.Protocol, maxString)
+	b = appendField(b, `,"host":"`, r.Host, maxString)
+	b = appendField(b, `,"method":"`, r.Method, maxString)
+	b = appendField(b, `,"path":"`, r.Path, maxPath)
+	b = appendField(b, `,"route":"`, r.Route, maxString)
+	b = appendField(b, `,"upstream":"`, r.Upstream, maxString)
+	b = appendField(b, `,"principal":"`, r.Principal, maxString)
+	b = appendField(b, `,"credential":"`, r.Credential, maxString)
+	b = appendField(b, `,"key_id":"`, r.KeyID, maxString)
+	b = appendField(b, `,"signed":"`, r.Signed, maxString)
+	b = appendField(b, `,"reason":"`, r.Reason, maxString)
+	b = appendField(b, `,"cause":"`, r.Cause, maxPath)
+	b = appendNumber(b, `,"status":`, int64(r.Status))
+	b = appendField(b, `,"grpc_status":"`, r.GRPC, maxString)
+	b = appendNumber(b, `,"bytes_in":`, r.BytesIn)
+	b = appendNumber(b, `,"bytes_out":`, r.BytesOut)
+	b = appendNumber(b, `,"duration_us":`, r.Duration.Microseconds())
+	b = appendNumber(b, `,"upstream_us":`, r.UpstreamDuration.Microseconds())
+	b = appendNumber(b, `,"own_us":`, r.Own.Microseconds())
 	return append(b, '}', '\n')
 }
 
-// appendTime appends RFC 3339 in UTC with microseconds, always 27 bytes, so
-// that lines sort as text.
-func appendTime(b []byte, t time.Time) []byte {
-	return t.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")
+// stamp writes times, and makes what they share with the last one only once. The zero
+// stamp is ready for use.
+type stamp struct {
+	second int64 // since 1970, of text
+	text   [len("2006-01-02T15:04:05.")]byte
 }
 
+// append appends RFC 3339 in UTC with microseconds, always 27 bytes, so that lines sort
+// as text.
+func (s *stamp) append(b []byte, t time.Time) []byte {
+	if second := t.Unix(); second != s.second || s.text[0] == 0 {
+		s.second = second
+		t.UTC().AppendFormat(s.text[:0], "2006-01-02T15:04:05.")
+	}
+	b = append(b, s.text[:]...)
+	micros := t.Nanosecond() / 1000
+	for unit := 100_000; unit > 0; unit /= 10 {
+		b = append(b, byte('0'+micros/unit%10))
+	}
+	return append(b, 'Z')
+}
+
+// appendNumber appends a number behind its name, which is written out.
 func appendNumber(b []byte, name string, n int64) []byte {
-	b = append(b, ',', '"')
-	b = append(b, name...)
-	b = append(b, '"', ':')
-	return strconv.AppendInt(b, n, 10)
+	return strconv.AppendInt(append(b, name...), n, 10)
 }
 
-// appendField appends a name of ours and a value of anybody's; nothing if the
-// value is empty.
+// appendField appends a value of anybody's behind its name, which is written out;
+// nothing if the value is empty.
 func appendField(b []byte, name, value string, limit int) []byte {
 	if value == "" {
 		return b
 	}
-	b = append(b, ',', '"')
-	b = append(b, name...)
-	b = append(b, '"', ':', '"')
-	b = appendString(b, value, limit)
-	return append(b, '"')
+	return append(appendString(append(b, name...), value, limit), '"')
+}
+
+// plain says whether s stands in a JSON string as it is.
+func plain(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // appendString appends s as the inside of a JSON string of at most limit bytes.
@@ -123,6 +143,9 @@ func appendField(b []byte, name, value string, limit int) []byte {
 // in a terminal what it holds: control characters, and the marks that turn the
 // direction of writing.
 func appendString(b []byte, s string, limit int) []byte {
+	if len(s) <= limit && plain(s) {
+		return append(b, s...)
+	}
 	end := len(b) + limit
 	cut := len(b) // the last place where an ellipsis still fits
 	for i := 0; i < len(s); {

@@ -51,7 +51,7 @@ func TestRecordLine(t *testing.T) {
 			`{"time":"0001-01-01T00:00:00.000000Z","client":"fe80::1","status":0,"bytes_in":0,"bytes_out":0,"duration_us":0,"upstream_us":0,"own_us":0}` + "\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := string(tt.record.appendLine(nil)); got != tt.want {
+			if got := string(tt.record.appendLine(nil, new(stamp))); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
@@ -103,7 +103,7 @@ func FuzzRecordLine(f *testing.F) {
 		r.Path, r.Host, r.Principal = path, host, principal
 		r.RequestID, r.Protocol, r.Method, r.Route, r.Upstream = host, host, host, host, host
 		r.Credential, r.KeyID, r.Reason, r.Cause = principal, principal, principal, path
-		line := string(r.appendLine(nil))
+		line := string(r.appendLine(nil, new(stamp)))
 		if len(line) > maxLine {
 			t.Fatalf("the line has %d bytes, want at most %d", len(line), maxLine)
 		}
@@ -124,4 +124,16 @@ func FuzzRecordLine(f *testing.F) {
 			t.Errorf("principal %q reads back as %q", principal, got.Principal)
 		}
 	})
+}
+
+// TestStamp: a time is written as if it were the first, whatever was written before.
+func TestStamp(t *testing.T) {
+	var s stamp
+	at := time.Date(2026, 12, 31, 23, 59, 58, 0, time.FixedZone("east", 3600))
+	for i, step := range []time.Duration{0, time.Nanosecond, 999 * time.Nanosecond, time.Microsecond, 123456 * time.Microsecond, time.Second, time.Hour, -time.Hour - time.Second, time.Minute, 900 * time.Millisecond, 99 * time.Millisecond} {
+		at = at.Add(step)
+		if got, want := string(s.append(nil, at)), at.UTC().Format("2006-01-02T15:04:05.000000Z"); got != want {
+			t.Errorf("%d: %s, want %s", i, got, want)
+		}
+	}
 }

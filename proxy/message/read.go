@@ -2,6 +2,7 @@ package message
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -150,8 +151,8 @@ func (h *Head) settleFields() error {
 		h.Upgrade = lower(h.Fields.Get("upgrade"))
 	}
 	h.Trailers = h.Fields.HasToken("te", "trailers")
-	if cookies > 1 {
-		h.joinCookies()
+	if cookies > 1 && !h.joinCookies() {
+		return ErrBadField
 	}
 	h.Fields.DelFunc(func(f Field) bool { return OfConnection(f.Name) })
 	return nil
@@ -202,8 +203,9 @@ func plainConnection(v string) bool {
 }
 
 // joinCookies makes one line of several, as RFC 9113, section 8.2.3, wants it
-// before a request leaves HTTP/2.
-func (h *Head) joinCookies() {
+// before a request leaves HTTP/2. One of them that is empty makes no line that all
+// read alike.
+func (h *Head) joinCookies() (ok bool) {
 	var all []string
 	for i := range h.Fields {
 		if h.Fields[i].Name == "cookie" {
@@ -211,4 +213,5 @@ func (h *Head) joinCookies() {
 		}
 	}
 	h.Fields.Set("cookie", strings.Join(all, "; "))
+	return !slices.Contains(all, "")
 }

@@ -68,6 +68,7 @@ func TestSettleRefuses(t *testing.T) {
 		{"space in name", head(message.Field{Name: "x ", Value: "x"}), message.ErrBadField},
 		{"line break in value", head(message.Field{Name: "x", Value: "a\r\nb: c"}), message.ErrBadField},
 		{"NUL in value", head(message.Field{Name: "x", Value: "a\x00"}), message.ErrBadField},
+		{"an empty cookie line beside another", head(message.Field{Name: "cookie", Value: "a=1"}, message.Field{Name: "cookie", Value: ""}), message.ErrBadField},
 		{"Connection strips identity", head(message.Field{Name: "connection", Value: "close, X-Sallyport-Principal"}), message.ErrConnection},
 		{"Connection strips forwarding", head(message.Field{Name: "connection", Value: "X-Forwarded-For"}), message.ErrConnection},
 		{"a length that is not that of the content", head(message.Field{Name: "content-length", Value: "5"}), message.ErrLength},

@@ -36,6 +36,7 @@ type endpoint struct {
 	shared  *shared // in the place of pool, over HTTP/2
 	bufs    *h1.Buffers
 	now     func() time.Time
+	clock   *wire.Clock
 	connect func(ctx context.Context, network, addr string) (net.Conn, error)
 	slots   chan struct{} // one for each request that is let through; nil: no bound
 	dialing chan struct{}
@@ -46,19 +47,24 @@ type endpoint struct {
 }
 
 func (u *Upstream) newEndpoint(at *url.URL, c *Config, o *Options) *endpoint {
+	idle := o.Now // the clock of idle connections
+	if o.Clock != nil {
+		idle = o.Clock.Now
+	}
 	e := &endpoint{
 		label:   at.String(),
 		bufs:    &u.bufs,
 		now:     o.Now,
+		clock:   o.Clock,
 		connect: o.Dial,
 		dialing: make(chan struct{}, maxDialing),
-		pool:    pool{maxIdle: c.MaxIdle, idleTime: c.IdleTime.Or(defaultIdleTime), now: o.Now},
+		pool:    pool{maxIdle: c.MaxIdle, idleTime: c.IdleTime.Or(defaultIdleTime), now: idle},
 	}
 	if e.pool.maxIdle == 0 {
 		e.pool.maxIdle = defaultMaxIdle
 	}
 	if shares(at.Scheme) {
-		e.shared = &shared{most: c.MaxConnections, idleTime: e.pool.idleTime, now: o.Now}
+		e.shared = &shared{most: c.MaxConnections, idleTime: e.pool.idleTime, now: idle}
 	} else if c.MaxConnections > 0 {
 		e.slots = make(chan struct{}, c.MaxConnections)
 	}
@@ -184,7 +190,9 @@ func (e *endpoint) open(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Client: h1.NewClient(nc, sock, e.bufs)}, nil
+	c := h1.NewClient(nc, sock, e.bufs)
+	c.Clock = e.clock
+	return &conn{Client: c}, nil
 }
 
 // reach connects, and shakes hands where the endpoint uses TLS.
@@ -215,7 +223,7 @@ func (e *endpoint) openShared(ctx context.Context) (*h2.Client, error) {
 		_ = nc.Close() // nothing was said on it
 		return nil, errNoHTTP2
 	}
-	c := h2.NewClient(nc, h2.ClientOptions{Scheme: e.scheme(), Buffers: e.bufs})
+	c := h2.NewClient(nc, h2.ClientOptions{Scheme: e.scheme(), Buffers: e.bufs, Clock: e.clock})
 	if err := c.Greet(ctx); err != nil {
 		_ = c.Close() // it has no requests
 		return nil, err

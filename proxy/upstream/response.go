@@ -32,6 +32,14 @@ type Response struct {
 	fromShared *h2.Response
 }
 
+// Forget makes r as new but for memory that serves it again. Nothing of Head.Fields may
+// be used any more.
+func (r *Response) Forget() {
+	x := r.x
+	x.Forget()
+	*r = Response{x: x}
+}
+
 // begin hands the exchange that runs on c to the caller.
 func (r *Response) begin(e *endpoint, c *conn) {
 	r.e, r.c = e, c

@@ -40,6 +40,9 @@ const maxEndpoints = 64
 type Options struct {
 	// Now is the clock for idle and ejected times; time.Now if nil.
 	Now func() time.Time
+	// Clock, if there is one, is asked instead of the system for deadlines and for how
+	// long connections were idle.
+	Clock *wire.Clock
 	// Dial connects; a net.Dialer's DialContext if nil.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -160,7 +163,7 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 	if x == nil {
 		x = new(Response)
 	}
-	*x = Response{}
+	x.Forget()
 	if r.Timeouts.Total > 0 {
 		x.ask.Limit = time.Now().Add(r.Timeouts.Total)
 	}

@@ -18,6 +18,7 @@ type Register[C interface {
 	Look(now time.Time)
 }] struct {
 	period time.Duration
+	clock  *Clock
 	swept  func(empty bool) (again bool)
 
 	draining atomic.Bool
@@ -31,15 +32,16 @@ type Register[C interface {
 	ended     bool          // empty is closed
 }
 
-// NewRegister makes an empty register that sweeps once a period. swept, if not nil, is
-// called behind each sweep with whether there are no connections, and says whether
-// another must follow all the same.
+// NewRegister makes an empty register that sweeps once a period, at most [Lag], and sets
+// the clock, which may be nil. swept, if not nil, is called behind each sweep with
+// whether there are no connections, and says whether another must follow all the same.
 func NewRegister[C interface {
 	comparable
 	Look(now time.Time)
-}](period time.Duration, swept func(empty bool) (again bool)) *Register[C] {
+}](period time.Duration, clock *Clock, swept func(empty bool) (again bool)) *Register[C] {
 	return &Register[C]{
-		period:    period,
+		period:    min(period, Lag),
+		clock:     clock,
 		swept:     swept,
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[C]struct{}{},
@@ -96,6 +98,7 @@ func (r *Register[C]) Enter(c C) bool {
 	r.conns[c] = struct{}{}
 	if !r.sweeping {
 		r.sweeping = true
+		r.clock.set(time.Now())
 		if r.sweeps == nil {
 			r.sweeps = time.AfterFunc(r.period, r.sweep)
 		} else {
@@ -156,6 +159,7 @@ func (r *Register[C]) sweep() {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.clock.set(now)
 	for c := range r.conns {
 		c.Look(now)
 	}
@@ -165,5 +169,7 @@ func (r *Register[C]) sweep() {
 	}
 	if r.sweeping {
 		r.sweeps.Reset(r.period)
+	} else {
+		r.clock.set(time.Time{})
 	}
 }

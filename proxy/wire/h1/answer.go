@@ -56,8 +56,7 @@ type date struct {
 	line   []byte
 }
 
-func (d *dates) append(b []byte) []byte {
-	now := time.Now()
+func (d *dates) append(b []byte, now time.Time) []byte {
 	last := d.last.Load()
 	if last == nil || last.second != now.Unix() {
 		last = &date{now.Unix(), now.UTC().AppendFormat(nil, "Date: Mon, 02 Jan 2006 15:04:05 GMT\r\n")}

@@ -13,21 +13,25 @@ type Buffers struct{ small, large sync.Pool }
 
 // Buffer is a lent buffer. B may be resliced and appended to; what has grown past
 // the size of the pools is not kept.
-type Buffer struct{ B []byte }
+type Buffer struct {
+	B []byte
+
+	rows []fieldAt // of the block that was last read into B
+}
 
 // Get lends a buffer with an empty B and room for n bytes.
 func (p *Buffers) Get(n int) *Buffer {
 	pool, size := &p.small, smallBuffer
 	switch {
 	case n > largeBuffer:
-		return &Buffer{make([]byte, 0, n)}
+		return &Buffer{B: make([]byte, 0, n)}
 	case n > smallBuffer:
 		pool, size = &p.large, largeBuffer
 	}
 	if b, ok := pool.Get().(*Buffer); ok {
 		return b
 	}
-	return &Buffer{make([]byte, 0, size)}
+	return &Buffer{B: make([]byte, 0, size)}
 }
 
 // Put takes a buffer back. It must not be used after; nil is ignored.

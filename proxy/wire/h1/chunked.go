@@ -92,11 +92,14 @@ func (k *chunked) next(in *reader) error {
 			k.state = chunkLast
 		}
 	case chunkLast:
-		block, lines, err := in.block(maxTrailers, maxTrailerRows, false)
+		block, err := in.block(maxTrailers, maxTrailerRows, false)
 		if err != nil {
 			return err
 		}
-		k.trailers = fields(string(block), lines)
+		k.trailers = nil
+		if block.lines > 0 {
+			k.trailers = block.fields(string(block.bytes), make(message.Fields, 0, block.lines))
+		}
 		k.state = chunksOver
 	}
 	return nil

@@ -57,6 +57,9 @@ type Request struct {
 // the first byte of a body can be read, so there is nothing left to ask for. TE is
 // never sent either; trailers that come unasked are read and kept.
 type Client struct {
+	// Clock is asked for deadlines; the system if nil. It is set before the first exchange.
+	Clock *wire.Clock
+
 	conn   net.Conn
 	sock   *Socket
 	secure bool // conn is TLS over sock
@@ -93,7 +96,7 @@ func (c *Client) Close() error { return c.conn.Close() }
 //
 // The end of ctx aborts the exchange at once, up to the closing of x.
 func (c *Client) Exchange(ctx context.Context, r *Request, x *Response) error {
-	*x = Response{}
+	x.Forget()
 	buf := c.bufs.Get(r.sizeHint())
 	defer c.bufs.Put(buf)
 	out, err := c.render(buf.B, r)
@@ -103,7 +106,7 @@ func (c *Client) Exchange(ctx context.Context, r *Request, x *Response) error {
 	}
 	buf.B = out[:0]
 
-	*x = Response{c: c, ctx: ctx}
+	x.c, x.ctx = c, ctx
 	c.busy, c.limit, c.patience = true, r.Limit, -1
 	x.watching = wire.Watch(ctx, c.onEnd)
 	if err := c.ask(r, out, x); err != nil {
@@ -215,7 +218,7 @@ func (c *Client) due(set time.Time, d time.Duration) (by time.Time, change bool)
 	var slack time.Duration
 	if d > 0 {
 		slack = min(d/8, time.Second)
-		by = time.Now().Add(d)
+		by = c.Clock.After(d)
 	}
 	if !c.limit.IsZero() && (by.IsZero() || c.limit.Before(by)) {
 		by, slack = c.limit, 0

@@ -7,19 +7,27 @@ import (
 	"sallyport/proxy/message"
 )
 
-// settleLine checks one field line and makes its name lower case in place.
-func settleLine(line []byte) error {
+// settleLine checks one field line, makes its name lower case in place and says where
+// its parts are.
+func settleLine(line []byte) (f fieldAt, err error) {
 	for i, c := range line {
 		if c == ':' && i > 0 {
-			return validValue(line[i+1:])
+			v, end := i+1, len(line)
+			for v < end && (line[v] == ' ' || line[v] == '\t') {
+				v++
+			}
+			for v < end && (line[end-1] == ' ' || line[end-1] == '\t') {
+				end--
+			}
+			return fieldAt{0, int32(i), int32(v), int32(end)}, validValue(line[v:end])
 		}
 		l := nameByte[c]
 		if l == 0 {
-			return malformed("bad field name")
+			return f, malformed("bad field name")
 		}
 		line[i] = l
 	}
-	return malformed("line without a colon")
+	return f, malformed("line without a colon")
 }
 
 func validValue(v []byte) error {
@@ -51,40 +59,3 @@ var nameByte = func() (t [256]byte) {
 	}
 	return t
 }()
-
-// cutLine takes the first line off a block.
-func cutLine(block string) (line, rest string) {
-	i := strings.IndexByte(block, '\n')
-	return block[:i-1], block[i+1:]
-}
-
-// cutField takes a settled line apart.
-func cutField(line string) message.Field {
-	i := strings.IndexByte(line, ':')
-	return message.Field{Name: line[:i], Value: trimBlank(line[i+1:])}
-}
-
-// trimBlank takes the white space off both ends of a value.
-func trimBlank(v string) string {
-	for v != "" && (v[0] == ' ' || v[0] == '\t') {
-		v = v[1:]
-	}
-	for v != "" && (v[len(v)-1] == ' ' || v[len(v)-1] == '\t') {
-		v = v[:len(v)-1]
-	}
-	return v
-}
-
-// fields reads the lines of a settled block, which ends in an empty line.
-func fields(block string, lines int) message.Fields {
-	if lines == 0 {
-		return nil
-	}
-	all := make(message.Fields, lines, lines+12) // room for what the gateway adds
-	for i := range all {
-		var line string
-		line, block = cutLine(block)
-		all[i] = cutField(line)
-	}
-	return all
-}

@@ -3,6 +3,8 @@ package h1
 import (
 	"bytes"
 	"io"
+
+	"sallyport/proxy/message"
 )
 
 // reader reads a connection through a lent buffer.
@@ -129,48 +131,80 @@ func (in *reader) line(limit int) ([]byte, error) {
 	}
 }
 
+// block is a head or trailers as they were read: lines that end in CRLF, and an empty one.
+type block struct {
+	bytes []byte
+	start int       // the length of the first line, where that is no field
+	lines int       // but for the empty one
+	rows  []fieldAt // where the fields are
+}
+
+// fieldAt is where a field stands in a block: its name, and its value without the white
+// space around it.
+type fieldAt struct{ name, colon, value, end int32 }
+
+// fields reads the fields of a block whose text is given.
+func (k *block) fields(text string, into message.Fields) message.Fields {
+	for i := range k.rows {
+		f := &k.rows[i]
+		into = append(into, message.Field{Name: text[f.name:f.colon], Value: text[f.value:f.end]})
+	}
+	return into
+}
+
 // block reads lines up to and with the first empty one, at most limit bytes and
 // rows field lines. Field names are checked and made lower case in place, values are
-// checked; with start, the first line is no field and is left to the caller.
-// lines is the number of lines but for the empty one. The block is valid until
-// the next read.
-func (in *reader) block(limit, rows int, start bool) (block []byte, lines int, err error) {
+// checked; with start, the first line is no field and is left to the caller. The block
+// is valid until the next read.
+func (in *reader) block(limit, rows int, start bool) (k block, err error) {
 	if start {
 		rows++
 	}
+	var found []fieldAt
 	pos, scanned := 0, 0 // of the current line, and how far it was searched for its end
 	for {
 		b := in.bytes()
 		i := bytes.IndexByte(b[scanned:], '\n')
 		if i < 0 {
 			if scanned = len(b); scanned >= limit {
-				return nil, 0, tooLong
+				return k, tooLong
 			}
 			if err := in.fill(); err != nil {
-				return nil, 0, err
+				return k, err
 			}
 			continue
 		}
 		end := scanned + i
 		if end == pos || b[end-1] != '\r' {
-			return nil, 0, malformed("line does not end in CRLF")
+			return k, malformed("line does not end in CRLF")
 		}
 		if end+1 > limit {
-			return nil, 0, tooLong
+			return k, tooLong
 		}
 		line := b[pos : end-1]
-		pos, scanned = end+1, end+1
 		if len(line) == 0 {
-			in.r += pos
-			return b[:pos], lines, nil
+			in.r += end + 1
+			in.buf.rows = found
+			k.bytes, k.rows = b[:end+1], found
+			return k, nil
 		}
-		if lines++; lines > rows {
-			return nil, 0, tooMany
+		if k.lines++; k.lines > rows {
+			return k, tooMany
 		}
-		if !start || lines > 1 {
-			if err := settleLine(line); err != nil {
-				return nil, 0, err
+		if start && k.lines == 1 {
+			k.start = len(line)
+			found = in.buf.rows[:0]
+		} else {
+			if found == nil {
+				found = in.buf.rows[:0]
 			}
+			f, err := settleLine(line)
+			if err != nil {
+				return k, err
+			}
+			at := int32(pos)
+			found = append(found, fieldAt{at + f.name, at + f.colon, at + f.value, at + f.end})
 		}
+		pos, scanned = end+1, end+1
 	}
 }

@@ -22,9 +22,9 @@ func (c *serverConn) readHead() *stream {
 		s.fault(message.ErrSyntax)
 		return s
 	}
-	block, lines, err := c.in.block(c.srv.options.HeadBytes, c.srv.options.Fields, true)
+	block, err := c.in.block(c.srv.options.HeadBytes, c.srv.options.Fields, true)
 	if err == nil {
-		err = s.parse(string(block), lines) // the one allocation for all text
+		err = s.parse(&block)
 	} else if line, _, ok := bytes.Cut(c.in.bytes(), []byte("\r\n")); ok && len(line) <= maxRequestLine {
 		_ = s.parseRequestLine(string(line)) // for the record: what is wrong comes behind it
 	}
@@ -75,21 +75,20 @@ func (s *stream) fault(err error) {
 	s.body.mode, s.body.err = bodyNone, io.EOF
 }
 
-// parse reads a head of lines lines, of which those of the fields are settled.
-func (s *stream) parse(text string, lines int) error {
-	if lines == 0 {
+// parse reads a head, of which the lines of the fields are settled.
+func (s *stream) parse(block *block) error {
+	if block.lines == 0 {
 		return message.ErrSyntax
 	}
-	line, rest := cutLine(text)
-	if err := s.parseRequestLine(line); err != nil {
+	text := string(block.bytes) // the one allocation for all text
+	if err := s.parseRequestLine(text[:block.start]); err != nil {
 		return err
 	}
 	h := &s.head
-	h.Fields = make(message.Fields, 0, lines-1)
-	said := framing{length: -1}
-	for range lines - 1 {
-		line, rest = cutLine(rest)
-		f := cutField(line)
+	h.Fields = block.fields(text, s.room[:0])
+	said, kept := framing{length: -1}, 0
+	for i := range h.Fields {
+		f := &h.Fields[i]
 		if f.Name == "host" {
 			if said.host {
 				return message.ErrDuplicate
@@ -97,11 +96,14 @@ func (s *stream) parse(text string, lines int) error {
 			said.host, h.Authority = true, f.Value
 			continue
 		}
-		if err := said.read(&f); err != nil {
+		if err := said.read(f); err != nil {
 			return err
 		}
-		h.Fields = append(h.Fields, f)
+		h.Fields[kept] = *f
+		kept++
 	}
+	clear(h.Fields[kept:])
+	h.Fields = h.Fields[:kept]
 	return s.frame(&said)
 }
 

@@ -38,6 +38,15 @@ type Response struct {
 	err      error // sticky; io.EOF at the clean end
 
 	reusable bool // the server will take another request
+
+	room message.Fields // memory for the fields of a head
+}
+
+// Forget makes x as new but for memory that serves it again. Nothing of Head.Fields may
+// be used any more.
+func (x *Response) Forget() {
+	clear(x.room)
+	*x = Response{room: x.room[:0]}
 }
 
 type bodyMode uint8
@@ -87,6 +96,7 @@ func (x *Response) readHead(r *Request) error {
 		}
 		interim := x.Head
 		interim.ContentLength = 0
+		x.room = nil // whoever is informed may keep it
 		if err := r.Inform(&interim); err != nil {
 			return &Error{FaultInform, err}
 		}
@@ -97,18 +107,22 @@ func (x *Response) readHead(r *Request) error {
 // parseHead reads one head.
 func (x *Response) parseHead(in *reader) (head, error) {
 	h := head{length: -1}
-	block, lines, err := in.block(MaxHead, MaxFields, true)
+	block, err := in.block(MaxHead, MaxFields, true)
 	if err != nil {
 		return h, err
 	}
-	if lines == 0 {
+	if block.lines == 0 {
 		return h, malformed("no status line")
 	}
-	line, rest := cutLine(string(block)) // the one allocation for all text
-	if x.Head.Status, h.http10, err = parseStatusLine(line); err != nil {
+	text := string(block.bytes) // the one allocation for all text
+	if x.Head.Status, h.http10, err = parseStatusLine(text[:block.start]); err != nil {
 		return h, err
 	}
-	x.Head.Fields = fields(rest, lines-1)
+	if n := len(block.rows) + 12; cap(x.room) < n { // the gateway adds some
+		x.room = make(message.Fields, 0, n)
+	}
+	x.Head.Fields = block.fields(text, x.room[:0])
+	x.room = x.Head.Fields
 	for i := range x.Head.Fields {
 		if err := h.read(&x.Head.Fields[i]); err != nil {
 			return h, err

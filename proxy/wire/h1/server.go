@@ -20,6 +20,8 @@ type ServerOptions struct {
 	// Scheme is how clients reached whoever is in front, where a connection without
 	// TLS does not tell; "http" if empty.
 	Scheme string
+	// Clock may be shared with others that serve the same requests; one of its own if nil.
+	Clock *wire.Clock
 }
 
 // Server serves HTTP/1.1 and HTTP/1.0 on connections, one goroutine each. It is
@@ -57,10 +59,13 @@ func NewServer(h wire.Handler, o ServerOptions) *Server {
 	if o.Scheme == "" {
 		o.Scheme = "http"
 	}
+	if o.Clock == nil {
+		o.Clock = new(wire.Clock)
+	}
 	return &Server{
 		handle:  h,
 		options: o,
-		conns:   wire.NewRegister[*serverConn](min(max(min(o.HeadTime, o.IdleTime)/8, 5*time.Millisecond), 250*time.Millisecond), nil),
+		conns:   wire.NewRegister[*serverConn](min(max(min(o.HeadTime, o.IdleTime)/8, 5*time.Millisecond), wire.Lag), o.Clock, nil),
 	}
 }
 

@@ -68,7 +68,7 @@ type serverConn struct {
 }
 
 func newServerConn(s *Server, conn net.Conn) *serverConn {
-	c := &serverConn{srv: s, conn: conn, phase: heading, due: time.Now().Add(s.options.HeadTime)}
+	c := &serverConn{srv: s, conn: conn, phase: heading, due: s.options.Clock.After(s.options.HeadTime)}
 	c.about = wire.NewConn(peerOf(conn.RemoteAddr()))
 	c.in = reader{conn: (*connReader)(c), bufs: &s.bufs, before: func() error { return nil }}
 	return c
@@ -158,7 +158,7 @@ func (c *serverConn) enter(p phase, d time.Duration) bool {
 	if c.phase == waiting {
 		c.expired = false // what has arrived came in time
 	}
-	c.phase, c.due = p, time.Now().Add(d)
+	c.phase, c.due = p, c.srv.options.Clock.After(d)
 	return !c.expired && (p != waiting || !c.srv.conns.Draining())
 }
 
@@ -224,9 +224,9 @@ func (c *serverConn) beforeRead() error {
 			return os.ErrDeadlineExceeded
 		}
 	} else if by = c.bodyBy; !by.IsZero() {
-		by = by.Add(slack(by))
+		by = by.Add(c.slack(by))
 	}
-	if c.reading = c.phase == serving; !covers(c.readBy, by) {
+	if c.reading = c.phase == serving; !c.covers(c.readBy, by) {
 		c.setRead(by)
 	}
 	return nil
@@ -234,16 +234,18 @@ func (c *serverConn) beforeRead() error {
 
 // slack is how much later than asked for a deadline is set, so that it can stay
 // for the next requests.
-func slack(by time.Time) time.Duration { return max(0, min(time.Until(by)/8, late)) }
+func (c *serverConn) slack(by time.Time) time.Duration {
+	return max(0, min(by.Sub(c.srv.options.Clock.Now())/8, late))
+}
 
 // covers says whether a deadline that is set serves for one that is wanted, with
 // its slack.
-func covers(set, wanted time.Time) bool {
+func (c *serverConn) covers(set, wanted time.Time) bool {
 	if set.IsZero() || wanted.IsZero() {
 		return set.IsZero() && wanted.IsZero()
 	}
 	early := wanted.Sub(set)
-	return early >= 0 && early <= slack(wanted)
+	return early >= 0 && early <= c.slack(wanted)
 }
 
 // boundBody bounds the reads of the body, one that is under way at once.
@@ -372,9 +374,9 @@ func (c *serverConn) write(p []byte, by time.Time) error {
 
 func (c *serverConn) writeLocked(p []byte, by time.Time) error {
 	if !by.IsZero() {
-		by = by.Add(slack(by))
+		by = by.Add(c.slack(by))
 	}
-	if !covers(c.writeBy, by) {
+	if !c.covers(c.writeBy, by) {
 		if err := c.conn.SetWriteDeadline(by); err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 type stream struct {
 	c    *serverConn
 	head message.Head
+	room [12]message.Field // for the fields of most requests
 	body serverBody
 
 	life wire.Life
@@ -126,7 +127,7 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 		return err
 	}
 	if !m.Fields.Has("date") {
-		b = s.c.srv.dates.append(b)
+		b = s.c.srv.dates.append(b, s.c.srv.options.Clock.Now())
 	}
 	b = s.appendFraming(b, m)
 	if s.closing {

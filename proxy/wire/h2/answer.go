@@ -117,7 +117,7 @@ func (s *stream) writeHead(x *outbox, status int, fields message.Fields, length 
 		return err
 	}
 	if status >= 200 && !fields.Has("date") {
-		b = s.c.srv.dates.append(b)
+		b = s.c.srv.dates.append(b, s.c.srv.options.Clock.Now())
 	}
 	if length >= 0 {
 		b = appendLength(b, length)

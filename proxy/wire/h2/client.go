@@ -37,6 +37,8 @@ type ClientOptions struct {
 	StreamWindow, Memory int
 	// Buffers are lent for what is read and written; nil: the client's own.
 	Buffers *h1.Buffers
+	// Clock is asked for deadlines; the system if nil.
+	Clock *wire.Clock
 }
 
 func (o ClientOptions) withDefaults() ClientOptions {

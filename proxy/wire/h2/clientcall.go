@@ -143,7 +143,7 @@ func (k *call) due(d time.Duration) time.Time {
 	if d <= 0 {
 		return k.limit
 	}
-	by := time.Now().Add(d)
+	by := k.c.options.Clock.After(d)
 	if !k.limit.IsZero() && k.limit.Before(by) {
 		return k.limit
 	}

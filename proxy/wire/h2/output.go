@@ -113,8 +113,7 @@ type date struct {
 	field  []byte
 }
 
-func (d *dates) append(b []byte) []byte {
-	now := time.Now()
+func (d *dates) append(b []byte, now time.Time) []byte {
 	last := d.last.Load()
 	if last == nil || last.second != now.Unix() {
 		text := now.UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")

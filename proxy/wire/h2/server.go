@@ -42,6 +42,8 @@ type ServerOptions struct {
 	// Scheme is how clients reached whoever is in front, where a connection without
 	// TLS does not tell; "http" if empty.
 	Scheme string
+	// Clock may be shared with others that serve the same requests; one of its own if nil.
+	Clock *wire.Clock
 }
 
 func (o ServerOptions) withDefaults() ServerOptions {
@@ -56,6 +58,9 @@ func (o ServerOptions) withDefaults() ServerOptions {
 	o.Frames = or(o.Frames, 1000)
 	o.StreamWindow = min(max(or(o.StreamWindow, 1<<20), startWindow), maxWindow)
 	o.ConnWindow = min(max(or(o.ConnWindow, 4<<20), startWindow), maxWindow)
+	if o.Clock == nil {
+		o.Clock = new(wire.Clock)
+	}
 	if o.Scheme == "" {
 		o.Scheme = "http"
 	}
@@ -89,7 +94,7 @@ type Server struct {
 func NewServer(h wire.Handler, o ServerOptions) *Server {
 	o = o.withDefaults()
 	s := &Server{handle: h, options: o}
-	s.conns = wire.NewRegister[*serverConn](min(max(min(o.HeadTime, o.IdleTime, o.WriteTime)/8, 5*time.Millisecond), 250*time.Millisecond), s.crew.thin)
+	s.conns = wire.NewRegister[*serverConn](min(max(min(o.HeadTime, o.IdleTime, o.WriteTime)/8, 5*time.Millisecond), wire.Lag), o.Clock, s.crew.thin)
 	return s
 }
 
