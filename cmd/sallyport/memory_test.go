@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"runtime"
+	"runtime/debug"
 	"testing"
 	"time"
 )
@@ -29,6 +30,8 @@ func TestWorthCollecting(t *testing.T) {
 
 // TestQuietGatewayCollects leaves garbage behind and does nothing until it is gone.
 func TestQuietGatewayCollects(t *testing.T) {
+	before := debug.SetGCPercent(-1) // nothing else collects
+	defer debug.SetGCPercent(before)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
