@@ -263,4 +263,13 @@ func (b *countedBody) Arrived() (n int, whole bool) {
 	return 0, false
 }
 
+// Coming implements [message.Coming].
+func (b *countedBody) Coming() bool {
+	if src, ok := b.src.(message.Coming); ok {
+		return src.Coming()
+	}
+	n, _ := b.Arrived()
+	return n > 0
+}
+
 func (b *countedBody) Trailers() message.Fields { return b.src.Trailers() }

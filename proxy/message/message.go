@@ -92,6 +92,13 @@ type Arrived interface {
 	Arrived() (n int, whole bool)
 }
 
+// Coming is a Body that can ask the system whether more of it is coming in.
+type Coming interface {
+	// Coming says whether some of what follows has come, if only a part of what can be
+	// read at once: of a record of TLS the rest may be waited for.
+	Coming() bool
+}
+
 // MayHaveBody says whether a response with this status to a request with this
 // method has content (RFC 9110, section 6.4.1).
 func MayHaveBody(method string, status int) bool {

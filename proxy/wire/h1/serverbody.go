@@ -55,6 +55,25 @@ func (b *serverBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Arrived implements [message.Arrived].
+func (b *serverBody) Arrived() (n int, whole bool) {
+	n = b.s.c.in.buffered()
+	switch {
+	case b.err != nil:
+		return 0, b.err == io.EOF
+	case b.mode == bodyLength && int64(n) >= b.left:
+		return int(b.left), true
+	case b.mode == bodyChunked:
+		return int(min(int64(n), b.chunks.left)), false
+	}
+	return n, false
+}
+
+// Coming implements [message.Coming].
+func (b *serverBody) Coming() bool {
+	return b.err == nil && (b.s.c.in.buffered() > 0 || b.s.coming())
+}
+
 func (b *serverBody) read(p []byte) (n int, err error) {
 	in := &b.s.c.in
 	if b.mode == bodyChunked {

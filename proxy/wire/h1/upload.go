@@ -13,7 +13,12 @@ import (
 	"sallyport/proxy/message"
 )
 
-const uploadBuffer = 64 << 10
+const (
+	uploadBuffer = 64 << 10
+	// gatherRoom is what must be left of the buffer for another read to be worth it:
+	// the content of a record of TLS.
+	gatherRoom = 16 << 10
+)
 
 // upload sends a body in a goroutine of its own while the answer is read, so that
 // an early answer is seen. The response owns it and joins it.
@@ -95,7 +100,7 @@ func (u *upload) send() error {
 	buf := lent.B[:uploadBuffer]
 	left := u.r.Length
 	for {
-		n, err := u.r.Body.Read(buf[room : len(buf)-2])
+		n, err := u.gather(buf[room:len(buf)-2], left)
 		if left >= 0 && int64(n) > left {
 			return &Error{FaultBody, errHalfBody}
 		}
@@ -128,6 +133,19 @@ func (u *upload) send() error {
 		}
 		if err == io.EOF {
 			return nil
+		}
+	}
+}
+
+// gather reads some of the body, and what comes right behind it: a write costs more
+// than all reads of it. left is how many bytes are to come, negative if that is unknown.
+func (u *upload) gather(p []byte, left int64) (n int, err error) {
+	coming, _ := u.r.Body.(message.Coming)
+	for {
+		m, err := u.r.Body.Read(p[n:])
+		n += m
+		if err != nil || coming == nil || int64(n) == left || len(p)-n < gatherRoom || u.stop.Load() || !coming.Coming() {
+			return n, err
 		}
 	}
 }
