@@ -29,6 +29,7 @@ type blockReader struct {
 	decoded   int            // their size
 	raw       int            // bytes of the block so far
 	fragments int
+	updates   int    // of the table's size
 	begun     bool   // a field has been read
 	rest      []byte // of a fragment, the part of a field at its end
 	excess    error  // why the block is too large: one of package message's
@@ -58,7 +59,7 @@ func newBlockReader() *blockReader { return &blockReader{table: table{most: tabl
 func (b *blockReader) begin(bytes, rows int) {
 	clear(b.fields)
 	b.fields = b.fields[:0]
-	b.bytes, b.limit, b.decoded, b.raw, b.fragments, b.begun, b.rest, b.excess = bytes, rows, 0, 0, 0, false, nil, nil
+	b.bytes, b.limit, b.decoded, b.raw, b.fragments, b.updates, b.begun, b.rest, b.excess = bytes, rows, 0, 0, 0, 0, false, nil, nil
 }
 
 // add decodes a fragment. Its error ends the connection: the tables have parted.
@@ -120,7 +121,8 @@ func (b *blockReader) field(p []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if b.begun || n > tableSize {
+		// At most two: the smallest size since the last block, and the present one.
+		if b.updates++; b.begun || b.updates > 2 || n > tableSize {
 			return nil, badCode()
 		}
 		b.table.most = n

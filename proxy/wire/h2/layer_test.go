@@ -118,6 +118,39 @@ func TestBlocksAreBounded(t *testing.T) {
 	}
 }
 
+// TestUpdatesOfTheTable: at the beginning of a block, at most two, and none that is
+// larger than we said.
+func TestUpdatesOfTheTable(t *testing.T) {
+	good := appendField(nil, "a", "b")
+	for name, x := range map[string]struct {
+		updates string
+		ok      bool
+	}{
+		"none":           {"", true},
+		"to nothing":     {"\x20", true},
+		"down and up":    {"\x20\x3f\xe1\x1f", true}, // 4096
+		"three":          {"\x20\x20\x20", false},
+		"beyond 4096":    {"\x3f\xe2\x1f", false},
+		"an endless one": {"\x3f\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", false},
+	} {
+		b := newBlockReader()
+		for range 2 { // the bound is of each block
+			b.begin(1000, 10)
+			if err := b.add(append([]byte(x.updates), good...)); (err == nil) != x.ok {
+				t.Errorf("%s: %v", name, err)
+			}
+			if !x.ok {
+				break
+			}
+		}
+	}
+	b := newBlockReader()
+	b.begin(1000, 10)
+	if err := b.add(append(good, 0x20)); err == nil {
+		t.Error("one behind a field is taken")
+	}
+}
+
 func TestWindows(t *testing.T) {
 	w := receiving{left: 100, size: 100, most: 400}
 	if !w.arrive(100) || w.arrive(1) {
