@@ -115,11 +115,16 @@ func (h *Head) settleFields() error {
 	if len(h.Fields) > mostFields {
 		return ErrTooManyLines
 	}
-	cookies := 0
+	cookies, seen, twice := 0, uint32(0), false
+	te, connection := false, false
 	for i := range h.Fields {
 		f := &h.Fields[i]
 		if !ValidName(f.Name) || !ValidValue(f.Value) {
 			return ErrBadField
+		}
+		if bit := single(f.Name); bit != 0 {
+			twice = twice || seen&bit != 0
+			seen |= bit
 		}
 		switch f.Name {
 		case "content-length":
@@ -132,7 +137,10 @@ func (h *Head) settleFields() error {
 			}
 		case "cookie":
 			cookies++
+		case "te":
+			te = true
 		case "connection":
+			connection = true
 			if !plainConnection(f.Value) {
 				return ErrConnection
 			}
@@ -142,15 +150,13 @@ func (h *Head) settleFields() error {
 			}
 		}
 	}
-	for _, name := range single {
-		if h.Fields.Count(name) > 1 {
-			return ErrDuplicate
-		}
+	if twice {
+		return ErrDuplicate
 	}
-	if h.Version == HTTP11 && h.Fields.HasToken("connection", "upgrade") {
+	if connection && h.Version == HTTP11 && h.Fields.HasToken("connection", "upgrade") {
 		h.Upgrade = lower(h.Fields.Get("upgrade"))
 	}
-	h.Trailers = h.Fields.HasToken("te", "trailers")
+	h.Trailers = te && h.Fields.HasToken("te", "trailers")
 	if cookies > 1 && !h.joinCookies() {
 		return ErrBadField
 	}
@@ -158,11 +164,46 @@ func (h *Head) settleFields() error {
 	return nil
 }
 
-// single are the fields of which a second line is an attack: two readers would
-// pick different ones.
-var single = [...]string{
-	"authorization", "host", "content-length", "content-type", "content-encoding", "content-digest", "signature", "signature-input",
-	"dpop", "x-api-key", "range", "expect", "upgrade", "from", "user-agent", "if-modified-since", "if-unmodified-since",
+// single has a bit for each of the fields of which a second line is an attack, since two
+// readers would pick different ones; 0 for all others.
+func single(name string) (bit uint32) {
+	switch name {
+	case "authorization":
+		return 1 << 0
+	case "host":
+		return 1 << 1
+	case "content-length":
+		return 1 << 2
+	case "content-type":
+		return 1 << 3
+	case "content-encoding":
+		return 1 << 4
+	case "content-digest":
+		return 1 << 5
+	case "signature":
+		return 1 << 6
+	case "signature-input":
+		return 1 << 7
+	case "dpop":
+		return 1 << 8
+	case "x-api-key":
+		return 1 << 9
+	case "range":
+		return 1 << 10
+	case "expect":
+		return 1 << 11
+	case "upgrade":
+		return 1 << 12
+	case "from":
+		return 1 << 13
+	case "user-agent":
+		return 1 << 14
+	case "if-modified-since":
+		return 1 << 15
+	case "if-unmodified-since":
+		return 1 << 16
+	}
+	return 0
 }
 
 // isLength says whether the value of Content-Length is n. Over HTTP/2 an engine may

@@ -44,6 +44,25 @@ func TestSettleGivesTheOneReading(t *testing.T) {
 	}
 }
 
+// TestSettleRefusesSecondLines: two readers would pick different ones.
+func TestSettleRefusesSecondLines(t *testing.T) {
+	values := map[string]string{"host": "a.example", "content-length": "0", "expect": "100-continue"}
+	for _, name := range []string{"authorization", "host", "content-length", "content-type", "content-encoding", "content-digest", "signature", "signature-input",
+		"dpop", "x-api-key", "range", "expect", "upgrade", "from", "user-agent", "if-modified-since", "if-unmodified-since"} {
+		f := message.Field{Name: name, Value: values[name]}
+		if err := head(f).Settle(); err != nil {
+			t.Errorf("one %s: %v", name, err)
+		}
+		if err := head(f, message.Field{Name: "accept", Value: "*/*"}, f).Settle(); err != message.ErrDuplicate {
+			t.Errorf("two of %s: %v", name, err)
+		}
+	}
+	accept := message.Field{Name: "accept", Value: "*/*"}
+	if err := head(accept, accept).Settle(); err != nil {
+		t.Errorf("two of accept: %v", err)
+	}
+}
+
 func TestSettleRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name string

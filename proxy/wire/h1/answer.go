@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -33,14 +34,17 @@ func appendServerFields(b []byte, fields message.Fields) ([]byte, error) {
 		if !lowerName(f.Name) || !message.ValidValue(f.Value) {
 			return nil, fmt.Errorf("%w: %q", errFieldBytes, f.Name)
 		}
-		begins := true
-		for j := 0; j < len(f.Name); j++ {
-			c := f.Name[j]
-			if begins && 'a' <= c && c <= 'z' {
-				c -= 'a' - 'A'
+		at := len(b)
+		b = append(b, f.Name...)
+		for at < len(b) {
+			if c := b[at]; 'a' <= c && c <= 'z' {
+				b[at] = c - ('a' - 'A')
 			}
-			b = append(b, c)
-			begins = c == '-'
+			dash := bytes.IndexByte(b[at:], '-')
+			if dash < 0 {
+				break
+			}
+			at += dash + 1
 		}
 		b = append(append(append(b, ": "...), f.Value...), "\r\n"...)
 	}
