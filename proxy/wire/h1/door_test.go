@@ -1,0 +1,195 @@
+package h1
+
+import (
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
+)
+
+// What reaches the wire is checked once more by whoever writes it, whatever the callers
+// have checked: these are the tests of that last door, in both directions.
+
+// TestRequestsThatAreNotWritten: nothing of them goes out, and the connection closes.
+func TestRequestsThatAreNotWritten(t *testing.T) {
+	body := func() message.Body { return &inPieces{sizes: []int{3}, err: io.EOF} }
+	field := func(name, value string) message.Fields { return message.Fields{{Name: name, Value: value}} }
+	for _, tt := range []struct {
+		name string
+		r    Request
+		want error
+	}{
+		{"a method that is none", Request{Method: "G T"}, errBadHead},
+		{"CONNECT", Request{Method: "CONNECT"}, errBadHead},
+		{"no target", Request{Target: "-"}, errBadHead},
+		{"a target with a space", Request{Target: "/a b"}, errBadHead},
+		{"a target with a line break", Request{Target: "/a\r\nb"}, errBadHead},
+		{"a target with a fragment", Request{Target: "/a#b"}, errBadHead},
+		{"a target that libevent takes for an authority", Request{Target: "//a/b"}, errBadHead},
+		{"a host with a line break", Request{Host: "a\r\nX: b"}, errBadHead},
+		{"a host with a slash", Request{Host: "a/b"}, errBadHead},
+		{"a length without a body", Request{Length: 3}, errBadLength},
+		{"a length below -1", Request{Body: body(), Length: -2}, errBadLength},
+		{"a field of the connection", Request{Fields: field("connection", "close")}, errFieldBanned},
+		{"a field of framing", Request{Fields: field("transfer-encoding", "chunked")}, errFieldBanned},
+		{"a length as a field", Request{Fields: field("content-length", "3")}, errFieldBanned},
+		{"a name with capitals", Request{Fields: field("X-A", "b")}, errFieldBytes},
+		{"a name with a colon", Request{Fields: field("x-a:", "b")}, errFieldBytes},
+		{"no name", Request{Fields: field("", "b")}, errFieldBytes},
+		{"a value with a line break", Request{Fields: field("x-a", "b\r\nx: y")}, errFieldBytes},
+		{"a value with a NUL", Request{Fields: field("x-a", "b\x00")}, errFieldBytes},
+		{"a value that begins with a space", Request{Fields: field("x-a", " b")}, errFieldBytes},
+		{"an upgrade with content", Request{Upgrade: "websocket", Content: []byte("a")}, errNoUpgrade},
+		{"an upgrade with a body", Request{Upgrade: "websocket", Body: body(), Length: 3}, errNoUpgrade},
+		{"an upgrade to no protocol", Request{Upgrade: "web socket"}, errBadHead},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := tt.r
+			if r.Method == "" {
+				r.Method = "GET"
+			}
+			if r.Target == "" {
+				r.Target = "/"
+			} else if r.Target == "-" {
+				r.Target = ""
+			}
+			if r.Host == "" {
+				r.Host = "a"
+			}
+			client, conn := cannedClient("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 1<<20)
+			var x Response
+			err := client.Exchange(t.Context(), &r, &x)
+			var fault *Error
+			if !errors.As(err, &fault) || fault.Fault != FaultRequest || !errors.Is(err, tt.want) {
+				t.Errorf("%v, want %v", err, tt.want)
+			}
+			if conn.written.Len() > 0 || !conn.closed {
+				t.Errorf("wrote %q, closed %v", conn.written.String(), conn.closed)
+			}
+		})
+	}
+}
+
+// TestUploadsThatDoNotFit: a body that is not as long as was said never looks whole.
+func TestUploadsThatDoNotFit(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		body   inPieces
+		length int64
+		most   string // of the content that may be written
+	}{
+		{"shorter than announced", inPieces{sizes: []int{3, 3}, err: io.EOF}, 7, "xxxxxx"},
+		{"longer, in one piece", inPieces{sizes: []int{8}, err: io.EOF}, 7, ""},
+		{"longer, by another piece", inPieces{sizes: []int{3, 4, 1}, err: io.EOF}, 7, "xxx"},
+		{"its end does not come", inPieces{sizes: []int{3, 4}, err: nil}, 7, "xxx"},
+		{"its end is bad", inPieces{sizes: []int{3, 4}, err: errors.New("bad")}, 7, "xxx"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			here, there := net.Pipe()
+			client := NewClient(here, NewSocket(here), new(Buffers))
+			wrote := make(chan string, 1)
+			go func() { wrote <- rest(there) }()
+			var x Response
+			err := client.Exchange(t.Context(), &Request{Method: "POST", Target: "/", Host: "a", Body: &tt.body, Length: tt.length}, &x)
+			var fault *Error
+			if !errors.As(err, &fault) || fault.Fault != FaultBody {
+				t.Errorf("%v, want a fault of the body", err)
+			}
+			_, content, _ := strings.Cut(<-wrote, "\r\n\r\n")
+			if !strings.HasPrefix(tt.most, content) {
+				t.Errorf("wrote %q, want at most %q", content, tt.most)
+			}
+			there.Close()
+		})
+	}
+}
+
+// TestAnswersThatAreNotWritten asks for what a handler may not do, and sees that the
+// answer that does go out is as if it had not been asked for.
+func TestAnswersThatAreNotWritten(t *testing.T) {
+	head := func(status int, length int64, fields ...message.Field) *message.Response {
+		return &message.Response{Status: status, ContentLength: length, Fields: fields}
+	}
+	x := []byte("x")
+	for _, tt := range []struct {
+		name string
+		do   func(s wire.Stream) error
+		want error // of what is asked for
+		get  string
+	}{
+		{"content before the head", func(s wire.Stream) error { _, err := s.Write(x); return err }, errNotBegun, ""},
+		{"an end before the head", func(s wire.Stream) error { return s.Finish(nil) }, errNotBegun, ""},
+		{"an interim status for the answer", func(s wire.Stream) error { return s.Respond(head(103, 0), false) }, errStatus, ""},
+		{"a status that is none", func(s wire.Stream) error { return s.Respond(head(600, 0), false) }, errStatus, ""},
+		{"a final status for the meantime", func(s wire.Stream) error { return s.Inform(head(200, 0)) }, errStatus, ""},
+		{"a switch in the meantime", func(s wire.Stream) error { return s.Inform(head(101, 0)) }, errStatus, ""},
+		{"an upgrade that was not asked for", func(s wire.Stream) error { _, err := s.Upgrade(head(101, 0)); return err }, errUpgrade, ""},
+		{"a second head", func(s wire.Stream) error {
+			_ = s.Respond(head(200, 1), false)
+			err := s.Respond(head(404, 1), false)
+			_, _ = s.Write(x)
+			_ = s.Finish(nil)
+			return err
+		}, errBegun, "200 OK"},
+		{"a meantime behind the head", func(s wire.Stream) error {
+			_ = s.Respond(head(200, 1), false)
+			err := s.Inform(head(103, 0))
+			_, _ = s.Write(x)
+			_ = s.Finish(nil)
+			return err
+		}, errBegun, "200 OK"},
+		{"content of an answer that has none", func(s wire.Stream) error {
+			_ = s.Respond(head(204, 0), false)
+			_, err := s.Write(x)
+			_ = s.Finish(nil)
+			return err
+		}, errNoContent, "204 No Content"},
+		{"too much content", func(s wire.Stream) error {
+			_ = s.Respond(head(200, 1), false)
+			_, err := s.Write([]byte("xy"))
+			_, _ = s.Write(x)
+			_ = s.Finish(nil)
+			return err
+		}, errTooMuch, "200 OK"},
+		{"too little content", func(s wire.Stream) error {
+			_ = s.Respond(head(200, 2), false)
+			_, _ = s.Write(x)
+			return s.Finish(nil)
+		}, errTooLittle, ""},
+		{"a field of the connection", func(s wire.Stream) error {
+			return s.Respond(head(200, 0, message.Field{Name: "connection", Value: "keep-alive"}), false)
+		}, errFieldBanned, ""},
+		{"a name with capitals", func(s wire.Stream) error {
+			return s.Respond(head(200, 0, message.Field{Name: "X-A", Value: "b"}), false)
+		}, errFieldBytes, ""},
+		{"a value with a line break", func(s wire.Stream) error {
+			return s.Respond(head(200, 0, message.Field{Name: "x-a", Value: "b\r\nSet-Cookie: c=d"}), false)
+		}, errFieldBytes, ""},
+		{"a line break in the meantime", func(s wire.Stream) error {
+			return s.Inform(head(103, 0, message.Field{Name: "link", Value: "b\r\n\r\nHTTP/1.1 200 OK"}))
+		}, errFieldBytes, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got error
+			h := func(s wire.Stream) { got = tt.do(s) }
+			piped(t, h, func(t *testing.T, c net.Conn, _ *Server) {
+				send(t, c, get+"Connection: close\r\n\r\n")
+				text := rest(c)
+				if !errors.Is(got, tt.want) {
+					t.Errorf("%v, want %v", got, tt.want)
+				}
+				whole := strings.HasPrefix(text, "HTTP/1.1 "+tt.get+"\r\n") && (strings.HasSuffix(text, "\r\n\r\nx") || strings.Contains(tt.get, "204") && strings.HasSuffix(text, "\r\n\r\n"))
+				if tt.get != "" && !whole || strings.Count(text, "HTTP/1.1") > 1 {
+					t.Errorf("answered %q, want %q", text, tt.get)
+				}
+				if tt.get == "" && strings.Contains(text, "\r\n\r\n") && !errors.Is(got, errTooLittle) {
+					t.Errorf("answered %q, want nothing whole", text)
+				}
+			})
+		})
+	}
+}
