@@ -14,6 +14,7 @@ import (
 	"sallyport/proxy/limit"
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire/socket"
 )
 
 // Certificate tells of one certificate of a configuration.
@@ -100,7 +101,7 @@ func (c *Certificates) answer() (stop func()) {
 			c.options.Log.Debug("not listening", "addr", addr, "error", err)
 			return nil
 		}
-		return l
+		return socket.Listen(l)
 	}
 	for _, addr := range c.config.Listen.HTTPSAddrs() {
 		if l := open(addr); l != nil {

@@ -20,6 +20,7 @@ import (
 	"sallyport/proxy/shared"
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire/socket"
 )
 
 // Options are what a [Gateway] takes from its surroundings. The zero Options are
@@ -285,7 +286,7 @@ func (g *Gateway) listen() (l *listeners, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("listen.%s: %w", what, err)
 		}
-		return x, nil
+		return socket.Listen(x), nil
 	}
 	bounds := edge.Limits{Conns: g.conns, HandshakeTime: limits.HeadTime.D(), Log: g.log}
 	for _, addr := range g.config.Listen.HTTPSAddrs() {

@@ -14,6 +14,7 @@ import (
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 	"sallyport/proxy/wire/h2"
+	"sallyport/proxy/wire/socket"
 )
 
 const (
@@ -201,6 +202,7 @@ func (e *endpoint) reach(ctx context.Context) (net.Conn, *h1.Socket, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("connecting: %w", err)
 	}
+	nc = socket.New(nc)
 	sock := h1.NewSocket(nc)
 	if e.tls == nil {
 		return nc, sock, nil

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
+	"sallyport/proxy/wire/socket"
 )
 
 // inPieces is a body that comes piece by piece: each of the first came of them is there
@@ -106,7 +107,7 @@ func TestServerBodyTellsWhatComes(t *testing.T) {
 		ok(s)
 	}, testOptions)
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
+	go func() { done <- s.Serve(socket.Listen(l)) }()
 	defer func() {
 		_ = s.Close()
 		<-done

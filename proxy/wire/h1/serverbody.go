@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire/socket"
 )
 
 // serverBody is the content of a request.
@@ -71,7 +72,11 @@ func (b *serverBody) Arrived() (n int, whole bool) {
 
 // Coming implements [message.Coming].
 func (b *serverBody) Coming() bool {
-	return b.err == nil && (b.s.c.in.buffered() > 0 || b.s.coming())
+	if b.err != nil || b.s.c.in.buffered() > 0 {
+		return b.err == nil
+	}
+	quiet, known := socket.Quiet(b.s.c.conn)
+	return known && !quiet
 }
 
 func (b *serverBody) read(p []byte) (n int, err error) {

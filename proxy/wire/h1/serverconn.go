@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/proxy/wire"
+	"sallyport/proxy/wire/socket"
 )
 
 const (
@@ -391,7 +392,7 @@ func (c *serverConn) writeLocked(p []byte, by time.Time) error {
 func (c *serverConn) linger() {
 	c.in.release()
 	_ = c.conn.SetDeadline(time.Now().Add(c.srv.options.Linger)) // else the writes and reads below fail
-	below := beneath(c.conn)
+	below := socket.Beneath(c.conn)
 	if t, ok := c.conn.(*tls.Conn); ok {
 		_ = t.CloseWrite()
 	}
@@ -416,7 +417,7 @@ func (c *serverConn) cutAnswer(s *stream) {
 	c.in.release()
 	if s.mode == bodyToEnd && c.about.TLS == nil {
 		// Without TLS an end looks like any other: only a reset tells.
-		if l, ok := beneath(c.conn).(interface{ SetLinger(int) error }); ok {
+		if l, ok := socket.Beneath(c.conn).(interface{ SetLinger(int) error }); ok {
 			_ = l.SetLinger(0)
 		}
 	}
@@ -440,16 +441,5 @@ func (c *serverConn) abandon() {
 	c.cut()
 	if s != nil {
 		s.life.End(nil)
-	}
-}
-
-// beneath is the innermost connection that can be reached.
-func beneath(conn net.Conn) net.Conn {
-	for {
-		outer, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			return conn
-		}
-		conn = outer.NetConn()
 	}
 }

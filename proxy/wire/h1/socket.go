@@ -5,31 +5,20 @@ import (
 	"io"
 	"net"
 	"os"
-	"syscall"
 	"time"
+
+	"sallyport/proxy/wire/socket"
 )
 
-// Socket is a connection below TLS, or one without it. It can tell whether
-// something has arrived, and remembers its end. It is not safe for concurrent use
-// beyond what net.Conn allows.
+// Socket is a connection below TLS, or one without it, that remembers its end. It is
+// not safe for concurrent use beyond what net.Conn allows.
 type Socket struct {
 	net.Conn
-
-	ended bool            // Read has come to the end
-	raw   syscall.RawConn // nil where the socket cannot be looked at
-	peek  func(fd uintptr)
-	still bool // what peek found
+	ended bool // Read has come to the end
 }
 
 // NewSocket wraps a connection as it was dialed.
-func NewSocket(conn net.Conn) *Socket {
-	s := &Socket{Conn: conn}
-	if c, ok := conn.(syscall.Conn); ok && canPeek {
-		s.raw, _ = c.SyscallConn() // nil with an error: then there is no peeking
-		s.peek = func(fd uintptr) { s.still = nothingToRead(fd) }
-	}
-	return s
-}
+func NewSocket(conn net.Conn) *Socket { return &Socket{Conn: conn} }
 
 // Read reads, and remembers the end.
 func (s *Socket) Read(p []byte) (int, error) {
@@ -38,20 +27,10 @@ func (s *Socket) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// quiet says whether nothing can be read, not even the end. Sockets that cannot
-// be looked at are taken for quiet.
-func (s *Socket) quiet() bool {
-	if s.raw == nil {
-		return true
-	}
-	s.still = false
-	return s.raw.Control(s.peek) == nil && s.still
-}
-
 // reset closes the connection so that the other side sees an error, and not an
 // end that might pass for the end of a message.
 func (s *Socket) reset() {
-	if l, ok := s.Conn.(interface{ SetLinger(int) error }); ok {
+	if l, ok := socket.Beneath(s.Conn).(interface{ SetLinger(int) error }); ok {
 		_ = l.SetLinger(0) // closed next; there is nobody to tell
 	}
 	_ = s.Conn.Close()
@@ -79,5 +58,6 @@ func (c *Client) Alive() bool {
 			return false
 		}
 	}
-	return c.sock.quiet()
+	quiet, known := socket.Quiet(c.sock.Conn)
+	return quiet || !known
 }

@@ -21,7 +21,6 @@ type stream struct {
 	body serverBody
 
 	life wire.Life
-	sock *Socket // of the connection, once coming has asked it
 
 	expects bool // the client waits for 100 (Continue)
 	invited bool // it was sent, or the answer has begun; guarded by c.wmu
@@ -82,14 +81,6 @@ func (s *stream) Inform(m *message.Response) error {
 		return err
 	}
 	return s.write(append(b, "\r\n"...))
-}
-
-// coming says whether something has arrived at the socket that was not read yet.
-func (s *stream) coming() bool {
-	if s.sock == nil {
-		s.sock = NewSocket(beneath(s.c.conn))
-	}
-	return s.sock.raw != nil && !s.sock.quiet()
 }
 
 // invite sends 100 (Continue) if the client waits for it.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire/socket"
 )
 
 // control is the buffer of what is to be written, for control frames; mu is held.
@@ -135,7 +136,7 @@ func (c *Client) die(why *h1.Error) {
 		c.alarm.Stop()
 	}
 	c.changed.Broadcast()
-	_ = beneath(c.conn).Close() // without TLS's last word, which could block
+	_ = socket.Beneath(c.conn).Close() // without TLS's last word, which could block
 }
 
 // ping asks whether the server is there; mu is held.

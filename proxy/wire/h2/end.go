@@ -4,8 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"time"
+
+	"sallyport/proxy/wire/socket"
 )
 
 // finish ends the connection for a reason, and tells the client.
@@ -39,7 +40,7 @@ func (c *serverConn) finish(why error) {
 // reads for a while what still comes, and throws it away.
 func (c *serverConn) linger() {
 	c.in.drop()
-	below := beneath(c.conn)
+	below := socket.Beneath(c.conn)
 	if t, ok := c.conn.(*tls.Conn); ok {
 		_ = t.CloseWrite()
 	}
@@ -158,14 +159,3 @@ func (c *serverConn) stop() {
 
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
-
-// beneath is the innermost connection that can be reached.
-func beneath(conn net.Conn) net.Conn {
-	for {
-		outer, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			return conn
-		}
-		conn = outer.NetConn()
-	}
-}
