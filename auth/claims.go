@@ -47,49 +47,73 @@ func kindOf(t jsontext.Token) valueKind {
 // not modified once made, and safe for concurrent use.
 type claimSet []claim
 
-// settled sorts what was read. The names on the way to a value are joined by dots,
-// and a name may itself hold dots, as namespaced claims do
-// ("https://example.com/roles"). Where two claims share a path neither has it:
-// which of them was meant is not ours to guess.
-func (s claimSet) settled() claimSet {
-	slices.SortFunc(s, func(a, b claim) int { return strings.Compare(a.path, b.path) })
-	unique := s[:0]
-	for i := 0; i < len(s); {
+// claimReader flattens claims, in memory that serves again.
+type claimReader struct {
+	claims claimSet
+	words  []string // the values of claims
+}
+
+func (r *claimReader) release() {
+	clear(r.claims)
+	clear(r.words)
+	r.claims, r.words = r.claims[:0], r.words[:0]
+}
+
+// settled is what was read, sorted, in memory of its own. The names on the way to a
+// value are joined by dots, and a name may itself hold dots, as namespaced claims do
+// ("https://example.com/roles"). Where two claims share a path neither has it: which of
+// them was meant is not ours to guess.
+func (r *claimReader) settled() claimSet {
+	all := r.claims
+	slices.SortFunc(all, func(a, b claim) int { return strings.Compare(a.path, b.path) })
+	unique := make(claimSet, 0, len(all))
+	words := make([]string, 0, len(r.words))
+	for i := 0; i < len(all); {
 		j := i + 1
-		for j < len(s) && s[j].path == s[i].path {
+		for j < len(all) && all[j].path == all[i].path {
 			j++
 		}
 		if j == i+1 {
-			unique = append(unique, s[i])
+			c := all[i]
+			from := len(words)
+			words = append(words, c.values...)
+			c.values = words[from:len(words):len(words)]
+			unique = append(unique, c)
 		}
 		i = j
 	}
-	clear(s[len(unique):])
 	return unique
 }
 
-// read flattens the value at path into the set.
-func (s *claimSet) read(path string, d *jsontext.Decoder) error {
+// read flattens the value at path.
+func (r *claimReader) read(path string, d *jsontext.Decoder) error {
 	if d.StackDepth() >= maxDepth || len(path) > maxPath {
 		return skip(d)
 	}
 	switch d.PeekKind() {
 	case jsontext.KindBeginObject:
-		return s.readObject(path, d)
+		return r.readObject(path, d)
 	case jsontext.KindBeginArray:
-		return s.readArray(path, d)
+		return r.readArray(path, d)
 	}
 	t, err := d.ReadToken()
 	if err != nil {
 		return badJSON(err)
 	}
 	if t.Kind() != jsontext.KindNull {
-		*s = append(*s, claim{path: path, values: []string{t.String()}, kind: kindOf(t)})
+		from := len(r.words)
+		r.words = append(r.words, t.String())
+		r.keep(path, from, kindOf(t), false)
 	}
 	return nil
 }
 
-func (s *claimSet) readObject(path string, d *jsontext.Decoder) error {
+// keep makes a claim of the words from an index on.
+func (r *claimReader) keep(path string, from int, kind valueKind, array bool) {
+	r.claims = append(r.claims, claim{path: path, values: r.words[from:len(r.words):len(r.words)], kind: kind, array: array})
+}
+
+func (r *claimReader) readObject(path string, d *jsontext.Decoder) error {
 	if _, err := d.ReadToken(); err != nil {
 		return badJSON(err)
 	}
@@ -98,7 +122,7 @@ func (s *claimSet) readObject(path string, d *jsontext.Decoder) error {
 		if err != nil {
 			return badJSON(err)
 		}
-		if err := s.read(path+"."+t.String(), d); err != nil {
+		if err := r.read(path+"."+t.String(), d); err != nil {
 			return err
 		}
 	}
@@ -106,12 +130,11 @@ func (s *claimSet) readObject(path string, d *jsontext.Decoder) error {
 	return err
 }
 
-func (s *claimSet) readArray(path string, d *jsontext.Decoder) error {
+func (r *claimReader) readArray(path string, d *jsontext.Decoder) error {
 	if _, err := d.ReadToken(); err != nil {
 		return badJSON(err)
 	}
-	c := claim{path: path, values: []string{}, kind: text, array: true}
-	plain := true
+	from, kind, plain := len(r.words), text, true
 	for d.PeekKind() != jsontext.KindEndArray {
 		switch d.PeekKind() {
 		case jsontext.KindBeginObject, jsontext.KindBeginArray, jsontext.KindNull:
@@ -126,12 +149,12 @@ func (s *claimSet) readArray(path string, d *jsontext.Decoder) error {
 			return badJSON(err)
 		}
 		if kindOf(t) != text {
-			c.kind = mixed
+			kind = mixed
 		}
-		c.values = append(c.values, t.String())
+		r.words = append(r.words, t.String())
 	}
 	if plain {
-		*s = append(*s, c)
+		r.keep(path, from, kind, true)
 	}
 	_, err := d.ReadToken()
 	return err

@@ -38,13 +38,13 @@ func TestSignaturesAsGoOIDC(t *testing.T) {
 				for _, signature := range spoilt(true1) {
 					for j, holder := range signers {
 						raw := text + "." + b64(signature)
-						tok, err := parseToken(raw)
-						if err != nil {
+						tok := new(token)
+						if err := tok.parse(raw); err != nil {
 							t.Fatal(err)
 						}
 						k := &key{public: holder.key.Public()}
 						keys := oidc.StaticKeySet{PublicKeys: []crypto.PublicKey{k.public}}
-						_, err = keys.VerifySignature(t.Context(), raw)
+						_, err := keys.VerifySignature(t.Context(), raw)
 						ours := checkSignature(t.Context(), raw, tok, k) == nil
 						if ours != (err == nil) {
 							t.Fatalf("signed as %s, said to be %s, key %T: we say %v, go-oidc %v", made, said, k.public, ours, err)
@@ -93,7 +93,7 @@ func TestSaltIsAsLongAsTheHash(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := (&key{public: rsaOne().Public()}).verify("PS256", []byte(text), signature); got != want {
+		if got := (&key{public: rsaOne().Public()}).verify("PS256", []byte(text), signature, new([64]byte)); got != want {
 			t.Errorf("salt of %d bytes (0: as long as fits): %v", salt, got)
 		}
 	}
@@ -103,12 +103,12 @@ func TestSaltIsAsLongAsTheHash(t *testing.T) {
 func TestSignatureOfWhatWasRead(t *testing.T) {
 	k := ecPair("k")
 	raw := k.token(`{"exp":1}`)
-	tok, err := parseToken(raw)
-	if err != nil {
+	tok := new(token)
+	if err := tok.parse(raw); err != nil {
 		t.Fatal(err)
 	}
 	set := &oneKey{raw, tok, &key{public: k.private.(*ecdsa.PrivateKey).Public()}}
-	if payload, err := set.VerifySignature(t.Context(), raw); err != nil || string(payload) != `{"exp":1}` {
+	if payload, err := set.VerifySignature(t.Context(), raw); err != nil || string(payload) != "{}" {
 		t.Errorf("the token itself: %q, %v", payload, err)
 	}
 	if _, err := set.VerifySignature(t.Context(), k.token(`{"exp":2}`)); err == nil {
@@ -116,5 +116,32 @@ func TestSignatureOfWhatWasRead(t *testing.T) {
 	}
 	if _, err := set.VerifySignature(t.Context(), strings.TrimRight(raw, "=")+"."); err == nil {
 		t.Error("a longer text was taken for it")
+	}
+}
+
+// TestTokensOutliveTheirMemory: what was learned of a token stays when the memory that
+// it was read in serves another.
+func TestTokensOutliveTheirMemory(t *testing.T) {
+	k := ecPair("k")
+	one, two := new(token), k.token(`{"iss":"other","sub":"mallory","aud":["x","y","z"],"exp":9,"scope":"all of it","realm":{"roles":["admin","root","wheel"]}}`)
+	if err := one.parse(k.token(`{"iss":"a","sub":"alice","aud":["m","n"],"exp":7,"scope":"p q","realm":{"roles":["user"]}}`)); err != nil {
+		t.Fatal(err)
+	}
+	registered, claims := one.registered, one.claims
+	one.release()
+	for range 3 { // of those that the pool has, one was the first
+		other := tokens.Get().(*token)
+		if err := other.parse(two); err != nil {
+			t.Fatal(err)
+		}
+		defer other.release()
+	}
+	if registered.iss != "a" || registered.sub != "alice" || registered.exp != 7 || !slices.Equal(registered.aud, []string{"m", "n"}) {
+		t.Errorf("registered: %+v", registered)
+	}
+	for path, want := range map[string][]string{"sub": {"alice"}, "aud": {"m", "n"}, "scope": {"p q"}, "realm.roles": {"user"}, "exp": {"7"}} {
+		if got := claims.Claim(path); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,15 +22,35 @@ const (
 	maxDepth  = 16       // of nesting in header and claims
 )
 
-// token is a JSON Web Token in its strict compact form. Nothing of it is proved.
+// token is a JSON Web Token in its strict compact form. Nothing of it is proved. Its
+// bytes are lent: release takes them back, for another token; what registered and
+// claims hold stays.
 type token struct {
 	alg, kid, typ string
 	hasKid        bool
 	hasTyp        bool
+	header        []byte
 	payload       []byte // the claims as they were signed
 	signature     []byte
 	registered    registered
 	claims        claimSet
+
+	signed  []byte   // room for what the signature is over
+	digest  [64]byte // and for its hash
+	decoder jsontext.Decoder
+	text    bytes.Buffer // what decoder reads
+	reading claimReader
+}
+
+var tokens = sync.Pool{New: func() any { return new(token) }}
+
+// release leaves the memory of the token to another.
+func (t *token) release() {
+	t.decode(nil)
+	t.alg, t.kid, t.typ, t.hasKid, t.hasTyp = "", "", "", false, false
+	t.registered, t.claims = registered{}, nil
+	t.reading.release()
+	tokens.Put(t)
 }
 
 // registered are the claims that have a meaning of their own (RFC 7519, section 4.1).
@@ -45,64 +66,65 @@ type registered struct {
 	bound         bool // there is a cnf: bound to a key (RFC 7800)
 }
 
-// parseToken reads the compact form of RFC 7515, section 7.1, so strictly that
+// parse reads the compact form of RFC 7515, section 7.1, so strictly that
 // encoding what was read gives the same text: three segments of unpadded
 // base64url without spare bits, two of them JSON objects without duplicate
 // names at any level.
-func parseToken(s string) (*token, error) {
+func (t *token) parse(s string) (err error) {
 	if len(s) > maxToken {
-		return nil, errors.New("token is too long")
+		return errors.New("token is too long")
 	}
 	first, rest, _ := strings.Cut(s, ".")
 	second, third, two := strings.Cut(rest, ".")
 	if !two || strings.IndexByte(third, '.') >= 0 {
-		return nil, errors.New("token has not three segments")
+		return errors.New("token has not three segments")
 	}
 	if len(first) > maxHeader {
-		return nil, errors.New("token header is too long")
+		return errors.New("token header is too long")
 	}
-	header, err := segment(first)
-	if err != nil {
-		return nil, fmt.Errorf("token header: %w", err)
+	if t.header, err = segment(t.header, first); err != nil {
+		return fmt.Errorf("token header: %w", err)
 	}
-	t := &token{}
-	if t.payload, err = segment(second); err != nil {
-		return nil, fmt.Errorf("token claims: %w", err)
+	if t.payload, err = segment(t.payload, second); err != nil {
+		return fmt.Errorf("token claims: %w", err)
 	}
-	if t.signature, err = segment(third); err != nil {
-		return nil, fmt.Errorf("token signature: %w", err)
+	if t.signature, err = segment(t.signature, third); err != nil {
+		return fmt.Errorf("token signature: %w", err)
 	}
-	if err := t.readHeader(header); err != nil {
-		return nil, fmt.Errorf("token header: %w", err)
+	if err := t.readHeader(); err != nil {
+		return fmt.Errorf("token header: %w", err)
 	}
-	if t.claims, err = t.registered.read(t.payload); err != nil {
-		return nil, fmt.Errorf("token claims: %w", err)
+	if err := t.readClaims(); err != nil {
+		return fmt.Errorf("token claims: %w", err)
 	}
-	return t, nil
+	return nil
 }
 
-func segment(s string) ([]byte, error) {
+// segment decodes s into the room of another segment.
+func segment(room []byte, s string) ([]byte, error) {
 	if s == "" {
-		return nil, errors.New("empty segment")
+		return room, errors.New("empty segment")
 	}
 	// The decoder skips line breaks, which no token has.
 	if strings.ContainsAny(s, "\r\n") {
-		return nil, errors.New("not base64url")
+		return room, errors.New("not base64url")
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	n := base64.RawURLEncoding.DecodedLen(len(s))
+	room = slices.Grow(room[:0], n)[:n]
+	n, err := base64.RawURLEncoding.Strict().Decode(room, []byte(s))
 	if err != nil {
-		return nil, errors.New("not canonical base64url")
+		return room, errors.New("not canonical base64url")
 	}
-	return b, nil
+	return room[:n], nil
 }
 
 // readHeader reads alg, kid and typ. Parameters that bring or name a key (jwk,
 // jku, x5c, x5u, x5t) are not looked at: keys come from the configured issuer
 // alone (RFC 8725, section 3.10). Those that change what is signed, or demand
 // to be understood, are refused.
-func (t *token) readHeader(text []byte) error {
+func (t *token) readHeader() error {
 	var hasAlg bool
-	err := object(text, func(name string, d *jsontext.Decoder) (err error) {
+	err := t.object(t.header, func(name string, d *jsontext.Decoder) (err error) {
 		switch name {
 		case "alg":
 			hasAlg = true
@@ -133,26 +155,27 @@ func (t *token) readHeader(text []byte) error {
 	return nil
 }
 
-// read reads all claims, and those registered from among them.
-func (c *registered) read(text []byte) (claimSet, error) {
-	all := make(claimSet, 0, 16)
-	err := object(text, func(name string, d *jsontext.Decoder) error {
+// readClaims reads all claims, and those registered from among them.
+func (t *token) readClaims() error {
+	r := &t.reading
+	err := t.object(t.payload, func(name string, d *jsontext.Decoder) error {
 		if err := lookalike(name, "iss", "sub", "aud", "exp", "nbf", "iat", "cnf", "scope", "scp"); err != nil {
 			return err
 		}
-		before := len(all)
-		if err := all.read(name, d); err != nil {
+		before := len(r.claims)
+		if err := r.read(name, d); err != nil {
 			return err
 		}
-		if err := c.note(name, all[before:]); err != nil {
+		if err := t.registered.note(name, r.claims[before:]); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return all.settled(), nil
+	t.claims = r.settled()
+	return nil
 }
 
 // note keeps a registered claim of the type that it must have. read is what the
@@ -171,6 +194,7 @@ func (c *registered) note(name string, read claimSet) (err error) {
 		c.sub, err = one.string()
 	case "aud":
 		c.aud, err = one.strings()
+		c.aud = slices.Clone(c.aud) // one is overwritten
 	case "exp":
 		c.hasExp = true
 		c.exp, err = one.date(math.Floor)
@@ -199,10 +223,8 @@ func lookalike(name string, names ...string) error {
 
 // object reads text as one JSON object and nothing else. For each name it calls
 // f, which must read exactly the value. Duplicate names are refused at every level.
-func object(text []byte, f func(name string, d *jsontext.Decoder) error) error {
-	r := decoders.Get().(*decoder)
-	defer r.release()
-	d := r.begin(text)
+func (t *token) object(text []byte, f func(name string, d *jsontext.Decoder) error) error {
+	d := t.decode(text)
 	if t, err := d.ReadToken(); err != nil || t.Kind() != jsontext.KindBeginObject {
 		return errors.New("not a JSON object")
 	}
@@ -224,24 +246,11 @@ func object(text []byte, f func(name string, d *jsontext.Decoder) error) error {
 	return nil
 }
 
-// decoder is a JSON decoder with what it reads from, to be used again.
-type decoder struct {
-	jsontext.Decoder
-	text bytes.Buffer
-}
-
-var decoders = sync.Pool{New: func() any { return new(decoder) }}
-
-func (r *decoder) begin(text []byte) *jsontext.Decoder {
-	r.text = *bytes.NewBuffer(text)
-	r.Reset(&r.text)
-	return &r.Decoder
-}
-
-// release gives the decoder back, and nothing of the token with it.
-func (r *decoder) release() {
-	r.begin(nil)
-	decoders.Put(r)
+// decode begins to read text.
+func (t *token) decode(text []byte) *jsontext.Decoder {
+	t.text = *bytes.NewBuffer(text)
+	t.decoder.Reset(&t.text)
+	return &t.decoder
 }
 
 // badJSON drops the position and the name from what the decoder says: parts of a
