@@ -145,3 +145,34 @@ func TestTokensOutliveTheirMemory(t *testing.T) {
 		}
 	}
 }
+
+// TestHeadersAreReadAnew: a header is taken for the last one only if it is that to the
+// byte, and one that was refused is refused again.
+func TestHeadersAreReadAnew(t *testing.T) {
+	tok := new(token)
+	parse := func(header string) string {
+		if err := tok.parse(b64([]byte(header)) + "." + b64([]byte(`{"exp":1}`)) + ".AA"); err != nil {
+			return "refused"
+		}
+		return tok.alg + " " + tok.kid + " " + tok.typ
+	}
+	long := strings.Repeat("k", 500)
+	for range 2 {
+		for _, tt := range [][2]string{
+			{`{"alg":"ES256","kid":"one","typ":"JWT"}`, "ES256 one JWT"},
+			{`{"alg":"ES256","kid":"one","typ":"JWT"}`, "ES256 one JWT"},
+			{`{"alg":"ES256"}`, "ES256  "},
+			{`{"alg":"ES256","crit":["x"]}`, "refused"},
+			{`{"alg":"ES256","crit":["x"]}`, "refused"},
+			{`{"alg":"RS256","kid":"` + long + `","x":"` + long + `"}`, "RS256 " + long + " "},
+			{`{"kid":"one"}`, "refused"},
+		} {
+			if got := parse(tt[0]); got != tt[1] {
+				t.Errorf("%s: %s, want %s", tt[0], got, tt[1])
+			}
+		}
+		if tok.parse(".e30.AA") == nil {
+			t.Error("an empty header is taken")
+		}
+	}
+}

@@ -19,6 +19,7 @@ const (
 	maxToken  = 16 << 10 // bytes of a token
 	maxHeader = 4 << 10  // bytes of its first segment
 	maxKeyID  = 512      // bytes of a kid
+	maxShared = 1 << 10  // bytes of a first segment that is remembered
 	maxDepth  = 16       // of nesting in header and claims
 )
 
@@ -26,14 +27,14 @@ const (
 // bytes are lent: release takes them back, for another token; what registered and
 // claims hold stays.
 type token struct {
-	alg, kid, typ string
-	hasKid        bool
-	hasTyp        bool
-	header        []byte
-	payload       []byte // the claims as they were signed
-	signature     []byte
-	registered    registered
-	claims        claimSet
+	joseHeader
+	payload    []byte // the claims as they were signed
+	signature  []byte
+	registered registered
+	claims     claimSet
+
+	segment string // that joseHeader was read from: an issuer's tokens share it; "": none
+	header  []byte
 
 	signed  []byte   // room for what the signature is over
 	digest  [64]byte // and for its hash
@@ -47,10 +48,16 @@ var tokens = sync.Pool{New: func() any { return new(token) }}
 // release leaves the memory of the token to another.
 func (t *token) release() {
 	t.decode(nil)
-	t.alg, t.kid, t.typ, t.hasKid, t.hasTyp = "", "", "", false, false
 	t.registered, t.claims = registered{}, nil
 	t.reading.release()
 	tokens.Put(t)
+}
+
+// joseHeader is what the first segment says (RFC 7515, section 4.1).
+type joseHeader struct {
+	alg, kid, typ string
+	hasKid        bool
+	hasTyp        bool
 }
 
 // registered are the claims that have a meaning of their own (RFC 7519, section 4.1).
@@ -82,7 +89,7 @@ func (t *token) parse(s string) (err error) {
 	if len(first) > maxHeader {
 		return errors.New("token header is too long")
 	}
-	if t.header, err = segment(t.header, first); err != nil {
+	if err := t.head(first); err != nil {
 		return fmt.Errorf("token header: %w", err)
 	}
 	if t.payload, err = segment(t.payload, second); err != nil {
@@ -91,11 +98,26 @@ func (t *token) parse(s string) (err error) {
 	if t.signature, err = segment(t.signature, third); err != nil {
 		return fmt.Errorf("token signature: %w", err)
 	}
-	if err := t.readHeader(); err != nil {
-		return fmt.Errorf("token header: %w", err)
-	}
 	if err := t.readClaims(); err != nil {
 		return fmt.Errorf("token claims: %w", err)
+	}
+	return nil
+}
+
+// head reads the first segment, unless it was that of the token before.
+func (t *token) head(first string) (err error) {
+	if first == t.segment && first != "" {
+		return nil
+	}
+	t.joseHeader, t.segment = joseHeader{}, ""
+	if t.header, err = segment(t.header, first); err != nil {
+		return err
+	}
+	if err := t.readHeader(); err != nil {
+		return err
+	}
+	if len(first) <= maxShared {
+		t.segment = strings.Clone(first)
 	}
 	return nil
 }
