@@ -2,11 +2,13 @@
 
 package h1
 
-// The race detector makes pools forget.
+// The race detector makes pools forget, and stacks larger.
 
 import (
 	"net"
+	"runtime"
 	"testing"
+	"time"
 )
 
 // Two: the stream with the list of the fields, and the text of the head.
@@ -20,4 +22,34 @@ func TestRequestAllocatesLittle(t *testing.T) {
 	if allocs := testing.AllocsPerRun(200, func() { a.ask(t) }); allocs > 2 {
 		t.Errorf("a request allocates %v times, want at most 2", allocs)
 	}
+}
+
+// TestIdleConnectionsHaveSmallStacks: handshake and request make a stack of 8 KiB at
+// least, and what waits for the next one needs less than half of it.
+func TestIdleConnectionsHaveSmallStacks(t *testing.T) {
+	const conns, most = 200, 6 << 10
+	inUse := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.StackInuse)
+	}
+	before := inUse()
+	all := loopbacks(t, answerSmall, conns)
+	ask := func() {
+		for _, c := range all {
+			(&asker{conn: c}).ask(t)
+		}
+	}
+	ask()
+	var each int64
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if each = (inUse() - before) / conns; each <= most {
+			break
+		}
+	}
+	if each > most {
+		t.Errorf("%d bytes of stack for an idle connection, want at most %d", each, most)
+	}
+	ask()
 }

@@ -63,6 +63,12 @@ func (a *asker) ask(tb testing.TB) {
 // loopback serves over a TLS connection.
 func loopback(tb testing.TB, h wire.Handler) *tls.Conn {
 	tb.Helper()
+	return loopbacks(tb, h, 1)[0]
+}
+
+// loopbacks serves over n of them.
+func loopbacks(tb testing.TB, h wire.Handler, n int) (conns []*tls.Conn) {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		tb.Fatal(err)
@@ -79,18 +85,23 @@ func loopback(tb testing.TB, h wire.Handler) *tls.Conn {
 	s := NewServer(h, ServerOptions{})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
-	conn, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		tb.Fatal(err)
-	}
 	tb.Cleanup(func() {
-		conn.Close()
+		for _, c := range conns {
+			c.Close()
+		}
 		_ = s.Close()
 		if err := <-done; err != nil {
 			tb.Error(err)
 		}
 	})
-	return conn
+	for range n {
+		conn, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	return conns
 }
 
 func BenchmarkServer(b *testing.B) {

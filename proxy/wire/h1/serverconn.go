@@ -38,6 +38,17 @@ const (
 	leaving              // no request will follow
 )
 
+// moving is how far an idle connection has come on its way to a new goroutine: a
+// request, or a handshake, has made the stack of the old one large.
+type moving uint8
+
+const (
+	fresh  moving = iota // it has just begun to wait
+	idle                 // seen to wait by a sweep
+	called               // to wake up and go
+	moved                // the goroutine is new
+)
+
 // serverConn is one connection of a server. Its goroutine reads a request, serves
 // it, and reads the next. While the handler runs, its body may be read by another
 // goroutine; once that has ended, and the request takes long, a third waits for the
@@ -49,12 +60,14 @@ type serverConn struct {
 	in    reader
 	first [1]byte // for reads that may wait for long; they hold no buffer
 
-	served int // requests, the current one included
+	served int  // requests, the current one included
+	shaken bool // hands, where they are to be
 
 	mu       sync.Mutex // guards what follows
 	phase    phase
 	due      time.Time     // the end of waiting or heading
 	expired  bool          // due has passed or the server drains: nothing more is read
+	moving   moving        // to a goroutine whose stack is small
 	readBy   time.Time     // the deadline of the connection as it is set
 	bodyBy   time.Time     // that of reads of the body, as it is wanted
 	reading  bool          // a read of the body is under way
@@ -86,15 +99,24 @@ func peerOf(a net.Addr) netip.AddrPort {
 	return p
 }
 
-// serve is the connection's goroutine.
+// serve is the connection's goroutine, or, behind a while of idleness, the next one.
 func (c *serverConn) serve() {
-	defer c.srv.conns.Leave(c)
-	defer c.contain()
-	if !c.shakeHands() {
-		c.cut()
+	if c.requests() {
+		go c.serve()
 		return
 	}
-	for fresh := true; c.await(fresh); fresh = false {
+	c.srv.conns.Leave(c)
+}
+
+// requests serves them until the connection ends, or until it is to move.
+func (c *serverConn) requests() (move bool) {
+	defer c.contain()
+	if !c.shaken && !c.shakeHands() {
+		c.cut()
+		return false
+	}
+	c.shaken = true
+	for c.await() {
 		s := c.readHead()
 		if s == nil {
 			break // the client has left
@@ -103,11 +125,26 @@ func (c *serverConn) serve() {
 			s.CloseAfter()
 		}
 		if !c.exchange(s) {
-			return
+			return false
 		}
+	}
+	if c.moves() {
+		return true
 	}
 	c.in.release()
 	_ = c.conn.Close() // nobody waits for it
+	return false
+}
+
+// moves says whether the connection waits on in another goroutine.
+func (c *serverConn) moves() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.moving != called || c.expired || c.phase != waiting {
+		return false
+	}
+	c.moving = moved
+	return true
 }
 
 // contain cuts the connection whose handler panicked: the handler has told what
@@ -134,14 +171,14 @@ func (c *serverConn) shakeHands() bool {
 
 // await waits for the first byte of a request, without a buffer, and says whether
 // there is one. A fresh connection has to bring its first request at once.
-func (c *serverConn) await(fresh bool) bool {
+func (c *serverConn) await() bool {
 	if c.in.buffered() == 0 {
 		c.in.release()
 		d := c.srv.options.IdleTime
-		if fresh {
+		if c.served == 0 {
 			d = c.srv.options.HeadTime
 		}
-		if !c.enter(waiting, d) {
+		if !c.hasMoved() && !c.enter(waiting, d) {
 			return false
 		}
 		if n, _ := c.in.conn.Read(c.first[:]); n == 0 {
@@ -152,6 +189,13 @@ func (c *serverConn) await(fresh bool) bool {
 	return c.enter(heading, c.srv.options.HeadTime)
 }
 
+// hasMoved says whether the connection waits already, in the goroutine before.
+func (c *serverConn) hasMoved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.moving == moved
+}
+
 // enter begins a phase of at most d, unless the connection is to end.
 func (c *serverConn) enter(p phase, d time.Duration) bool {
 	c.mu.Lock()
@@ -159,6 +203,7 @@ func (c *serverConn) enter(p phase, d time.Duration) bool {
 	if c.phase == waiting {
 		c.expired = false // what has arrived came in time
 	}
+	c.moving = fresh
 	c.phase, c.due = p, c.srv.options.Clock.After(d)
 	return !c.expired && (p != waiting || !c.srv.conns.Draining())
 }
@@ -169,8 +214,14 @@ func (c *serverConn) Look(now time.Time) {
 	defer c.mu.Unlock()
 	switch c.phase {
 	case waiting, heading:
-		if now.After(c.due) {
+		switch {
+		case now.After(c.due):
 			c.expire()
+		case c.phase == waiting && c.moving == fresh:
+			c.moving = idle
+		case c.phase == waiting && c.moving == idle:
+			c.moving = called
+			c.setRead(longAgo)
 		}
 	case serving:
 		if c.seen && c.quiet && c.watching == nil && c.stream != nil {
