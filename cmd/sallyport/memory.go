@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -47,9 +46,6 @@ func collectWhenQuiet(ctx context.Context) {
 		}
 		now := readHeap()
 		if now.worthCollecting(last, collected) {
-			// A collection halves the stacks that are too large: those of idle
-			// connections were grown by handshake and request.
-			runtime.GC()
 			debug.FreeOSMemory()
 			now = readHeap()
 			collected = now
