@@ -24,12 +24,13 @@ type ServerOptions struct {
 	Clock *wire.Clock
 }
 
-// Server serves HTTP/1.1 and HTTP/1.0 on connections, one goroutine each. It is
+// Server serves HTTP/1.1 and HTTP/1.0 on connections, one goroutine each at a time. It is
 // safe for concurrent use.
 //
 // No timer is set for a request: one sweep over all connections, a few times a
-// second, ends those that wait for too long, and begins to watch the clients of
-// requests that take long. HeadTime and IdleTime are so a sweep late.
+// second, ends those that wait for too long, begins to watch the clients of requests
+// that take long, and moves idle connections to goroutines with small stacks. HeadTime
+// and IdleTime are so up to two sweeps late.
 type Server struct {
 	handle  wire.Handler
 	options ServerOptions
