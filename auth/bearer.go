@@ -119,7 +119,7 @@ func bad(cause error) *Error { return &Error{Reason: BadCredential, Err: cause} 
 // verify checks a token that is not in the cache, against each issuer of the
 // route that has its iss.
 func (b *bearer) verify(ctx context.Context, raw string, hash uint64, peer netip.Addr) (identity.Principal, error) {
-	t := tokens.Get().(*token)
+	t := tokenPool.Get().(*token)
 	defer t.release()
 	if err := t.parse(raw); err != nil {
 		return identity.Principal{}, bad(err)

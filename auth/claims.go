@@ -43,8 +43,8 @@ func kindOf(t jsontext.Token) valueKind {
 	return mixed
 }
 
-// claimSet is the claims of a token whose signature held, sorted by path. It is
-// not modified once made, and safe for concurrent use.
+// claimSet is the claims of a token, sorted by path, of which nothing is proved before
+// its signature held. It is not modified once made, and safe for concurrent use.
 type claimSet []claim
 
 // claimReader flattens claims, in memory that serves again.

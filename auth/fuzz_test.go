@@ -19,7 +19,7 @@ func FuzzToken(f *testing.F) {
 	f.Add("e30.e30.AA")
 	f.Add(b64([]byte(`{"alg":"ES256"}`)) + "." + b64([]byte(`{"exp":1e9,"aud":["a"],"x":{"y":[null,true]}}`)) + ".AA")
 	f.Fuzz(func(t *testing.T, s string) {
-		tok := tokens.Get().(*token)
+		tok := tokenPool.Get().(*token)
 		defer tok.release()
 		if tok.parse(s) != nil {
 			return
@@ -51,7 +51,7 @@ func FuzzClaims(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		tok := tokens.Get().(*token)
+		tok := tokenPool.Get().(*token)
 		defer tok.release()
 		tok.payload = append(tok.payload[:0], text...)
 		if tok.readClaims() != nil {

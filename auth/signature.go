@@ -17,7 +17,7 @@ import (
 
 // checkSignature says whether the token was signed with exactly this key and
 // algorithm, which the caller has found to fit each other. The token has passed
-// [parseToken], so go-oidc reads a form that leaves nothing to interpret; its
+// [token.parse], so go-oidc reads a form that leaves nothing to interpret; its
 // checks of claims are off, since ours are stricter and are made on the payload
 // that was signed.
 func checkSignature(ctx context.Context, raw string, t *token, k *key) error {

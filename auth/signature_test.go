@@ -130,7 +130,7 @@ func TestTokensOutliveTheirMemory(t *testing.T) {
 	registered, claims := one.registered, one.claims
 	one.release()
 	for range 3 { // of those that the pool has, one was the first
-		other := tokens.Get().(*token)
+		other := tokenPool.Get().(*token)
 		if err := other.parse(two); err != nil {
 			t.Fatal(err)
 		}

@@ -43,14 +43,14 @@ type token struct {
 	reading claimReader
 }
 
-var tokens = sync.Pool{New: func() any { return new(token) }}
+var tokenPool = sync.Pool{New: func() any { return new(token) }}
 
 // release leaves the memory of the token to another.
 func (t *token) release() {
 	t.decode(nil)
 	t.registered, t.claims = registered{}, nil
 	t.reading.release()
-	tokens.Put(t)
+	tokenPool.Put(t)
 }
 
 // joseHeader is what the first segment says (RFC 7515, section 4.1).

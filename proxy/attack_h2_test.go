@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/http2"
 )
 
 // framing is a request over HTTP/2 that no one may read in two ways.
@@ -87,6 +89,28 @@ func TestAttackFrames(t *testing.T) {
 	h.end(j, nil)
 }
 
+// TestAttackUpdatesOfTheTable: two updates of the table of fields may begin a header
+// block (RFC 7541, section 4.2); a third ends the connection, and no request comes of it.
+func TestAttackUpdatesOfTheTable(t *testing.T) {
+	j := newJudge(t, nil)
+	h := build(t, plan{routes: j.before("")})
+	send := func(updates string) string {
+		f := h.frames()
+		block := append([]byte(updates), f.block(h.usual("GET", "/r")...)...)
+		_ = f.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndStream: true, EndHeaders: true})
+		return f.wait(1)
+	}
+	if got := send("\x20\x20\x20"); !strings.HasPrefix(got, "GOAWAY COMPRESSION_ERROR") {
+		t.Errorf("three updates: %s", got)
+	}
+	if up := j.taken(); len(up) > 0 {
+		t.Errorf("three updates: upstream %s", targets(up))
+	}
+	if got, up := send("\x20\x3f\xe1\x1f"), j.taken(); got != "200" || len(up) != 1 {
+		t.Errorf("two updates: %s, upstream %s", got, targets(up))
+	}
+}
+
 // framings are the rows of TestAttackFrames. "!" before a line of a row takes the
 // usual line of that name away.
 func framings(token string) []framing {
@@ -121,6 +145,8 @@ func framings(token string) []framing {
 		add(fmt.Sprintf("%q in a cookie", c), "cookie: a"+c+"b")
 		add(fmt.Sprintf("%q in the credential", c), "!authorization", token+c)
 	}
+	add("an empty cookie beside another", "cookie: a=1", "cookie: ")
+	add("an empty cookie before another", "cookie: ", "cookie: a=1")
 	add("a request in the path", ":path: {p} HTTP/1.1\r\nHost: models.test\r\n\r\nGET /smuggled")
 	add("a request in a value", "x-a: b\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: models.test\r\n\r\n")
 	add("a request in the method", ":method: GET /smuggled HTTP/1.1\r\nX: ")

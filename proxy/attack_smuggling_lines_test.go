@@ -118,6 +118,7 @@ func smugglesOfLines() []smuggle {
 
 		{"h2c upgrade with a body", "POST {p} HTTP/1.1\r\n{h}Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 5\r\n\r\nhello", "200", "POST {p} hello"},
 		{"websocket upgrade where none is", "GET {p} HTTP/1.1\r\n{h}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n{s}GET / HTTP/1.0\r\n\r\n", "200 401 400", "GET {p}"},
+		{"an empty cookie line beside another", "GET {p} HTTP/1.1\r\n{h}{c}Cookie: a=1\r\nCookie: \r\n\r\n", "400", ""},
 		{"two upgrades", "GET {p} HTTP/1.1\r\n{h}Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n\r\n{s}", "400", ""},
 	}
 	return rows

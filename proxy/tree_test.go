@@ -509,7 +509,7 @@ func TestTreeForbidden(t *testing.T) {
 // values that cannot change, or named here.
 func TestTreeState(t *testing.T) {
 	tables := map[string]string{ // "dir.name" -> why it may
-		"auth.tokens":                    "a pool: what it holds means nothing",
+		"auth.tokenPool":                 "a pool: what it holds means nothing",
 		"cmd/sallyport.pythonClient":     "a file that is embedded, which needs a variable",
 		"proxy.buffers":                  "a pool: what it holds means nothing",
 		"proxy.outcomes":                 "a table that is only read",

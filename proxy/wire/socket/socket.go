@@ -6,8 +6,8 @@
 // requests a process is idle, and then each of these calls wakes the runtime's monitor,
 // a thread of its own: at 2000 requests a second that was a quarter of all CPU time.
 //
-// On Linux (amd64 and arm64) this is done for TCP and Unix sockets; elsewhere, and for all other
-// connections, package net does the work.
+// On Linux (amd64 and arm64) this is done for TCP and Unix sockets; elsewhere, and for
+// all other connections, package net does the work.
 package socket
 
 import (

@@ -222,13 +222,11 @@ type wrapped struct{ net.Conn }
 func (w wrapped) NetConn() net.Conn { return w.Conn }
 
 func TestQuiet(t *testing.T) {
-	if !peeking {
-		t.Skip("sockets cannot be looked at here")
-	}
 	both(t, func(t *testing.T, a, b net.Conn) {
 		expect := func(when string, want bool) {
 			t.Helper()
-			if quiet, known := Quiet(wrapped{wrapped{b}}); quiet != want || !known {
+			// Where sockets cannot be looked at, that is said, and nothing else.
+			if quiet, known := Quiet(wrapped{wrapped{b}}); known != peeking || quiet != (want && known) {
 				t.Errorf("%s: quiet %v, known %v", when, quiet, known)
 			}
 		}
