@@ -1,0 +1,106 @@
+package setting
+
+import (
+	"crypto/sha256"
+	"encoding"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"os"
+	"reflect"
+	"slices"
+)
+
+// Path is the path of a file or folder. The decoder resolves a relative one against
+// the folder of the file that it stands in.
+type Path string
+
+// Digest identifies a section of the configuration by all that it says: two values
+// have the same digest only if they are equal, and if the files and secrets that they
+// name have the same content now. State that outlives a configuration is kept under
+// the digest of the section that it belongs to, so that it is never used for another.
+//
+// It covers exported fields. A file that cannot be read counts as an empty one: who
+// opens it reports that. The digest is a SHA-256 in hexadecimal; secrets go into it
+// and cannot be learned from it.
+func Digest(v any) string {
+	h := sha256.New()
+	digest(h, reflect.ValueOf(v))
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// writeText writes a text so that no two sequences of texts are written alike.
+func writeText(h hash.Hash, text []byte) {
+	var n [8]byte
+	binary.BigEndian.PutUint64(n[:], uint64(len(text)))
+	_, _ = h.Write(n[:])
+	_, _ = h.Write(text)
+}
+
+func digest(h hash.Hash, v reflect.Value) {
+	if !v.IsValid() {
+		writeText(h, []byte("nil"))
+		return
+	}
+	writeText(h, []byte(v.Type().String()))
+	switch x := v.Interface().(type) {
+	case Secret:
+		if !x.IsZero() {
+			secret, _ := x.Read()
+			writeText(h, []byte(x.Where()))
+			writeText(h, secret)
+		}
+		return
+	case Path:
+		writeText(h, []byte(x))
+		if info, err := os.Stat(string(x)); err == nil && info.Mode().IsRegular() && info.Size() <= MaxFile {
+			text, _ := os.ReadFile(string(x))
+			writeText(h, text)
+		}
+		return
+	case encoding.TextMarshaler:
+		// Besides its fields: a text may leave some of them out.
+		if v.Kind() != reflect.Pointer || !v.IsNil() {
+			text, err := x.MarshalText()
+			writeText(h, fmt.Appendf(text, "%v", err))
+		}
+	}
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			digest(h, v.Elem())
+		}
+	case reflect.Struct:
+		if s, ok := v.Interface().(fmt.Stringer); ok {
+			writeText(h, []byte(s.String()))
+		}
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				digest(h, v.Field(i))
+			}
+		}
+	case reflect.Slice, reflect.Array:
+		writeText(h, fmt.Append(nil, v.Len()))
+		for i := range v.Len() {
+			digest(h, v.Index(i))
+		}
+	case reflect.Map:
+		keys := v.MapKeys()
+		slices.SortFunc(keys, func(a, b reflect.Value) int {
+			if at, bt := fmt.Sprint(a), fmt.Sprint(b); at < bt {
+				return -1
+			} else if at > bt {
+				return 1
+			}
+			return 0
+		})
+		writeText(h, fmt.Append(nil, len(keys)))
+		for _, k := range keys {
+			digest(h, k)
+			digest(h, v.MapIndex(k))
+		}
+	default:
+		writeText(h, fmt.Append(nil, v.Interface()))
+	}
+}
