@@ -1,15 +1,11 @@
 package proxy
 
 import (
-	"fmt"
-	"net"
 	"net/netip"
-	"strings"
 
 	"sallyport/proxy/edge"
+	"sallyport/proxy/exchange"
 	"sallyport/proxy/setting"
-	"sallyport/proxy/wire/h1"
-	"sallyport/proxy/wire/h2"
 )
 
 // ProxyProtocolConfig is the section `listen.proxy_protocol`: balancers that pass
@@ -42,36 +38,6 @@ func prefixesOf(list []setting.CIDR) []netip.Prefix {
 	return all
 }
 
-// told reads the PROXY protocol in front of a listener where it is configured.
-func (g *Gateway) told(l net.Listener) net.Listener {
-	c := g.config.Listen.ProxyProtocol
-	if c == nil {
-		return l
-	}
-	return edge.Told(l, edge.Balancers{From: prefixesOf(c.From), Optional: c.Optional, HeaderTime: g.config.Limits.WithDefaults().HeadTime.D(), Log: g.log})
-}
-
-// listenBehind opens the listeners that serve listed peers only.
-func (g *Gateway) listenBehind(l *listeners, open func(what, addr string) (net.Listener, error), bounds edge.Limits) error {
-	if c := g.config.Listen.InsecurePlain; c != nil {
-		x, err := open("insecure_plain", c.Addr)
-		if err != nil {
-			return err
-		}
-		g.addrs.Plain = x.Addr()
-		l.plain = edge.Plain(g.told(edge.Only(x, prefixesOf(c.From), g.log)), bounds)
-	}
-	if c := g.config.Listen.ForwardAuth; c != nil {
-		x, err := open("forward_auth", c.Addr)
-		if err != nil {
-			return err
-		}
-		g.addrs.ForwardAuth = x.Addr()
-		l.auth = edge.Plain(edge.Only(x, prefixesOf(c.From), g.log), bounds)
-	}
-	return nil
-}
-
 // checkBehind records the faults of what the gateway does behind others.
 func (c *Config) checkBehind(f *setting.Faults) {
 	l := &c.Listen
@@ -88,7 +54,7 @@ func (c *Config) checkBehind(f *setting.Faults) {
 		checkPeers("listen.forward_auth", p.From, f)
 		c.checkTrusted("listen.forward_auth", p.From, f)
 		switch p.Dialect {
-		case dialectNginx, dialectTraefik, dialectCaddy:
+		case exchange.DialectNginx, exchange.DialectTraefik, exchange.DialectCaddy:
 		case "":
 			f.Add("listen.forward_auth.dialect", "", "which product asks is not said", "write nginx, traefik or caddy")
 		default:
@@ -154,17 +120,6 @@ func (c *ListenConfig) forwardAuthAddr() []string {
 	return []string{c.ForwardAuth.Addr}
 }
 
-// serversBehind are the servers of the listeners for listed peers: one for
-// requests, one for decisions.
-func (g *Gateway) serversBehind(one h1.ServerOptions, two h2.ServerOptions) [2]server {
-	auth := h1.NewServer(g.decideForOther, one)
-	one.Scheme, two.Scheme = "https", "https" // as the clients of the balancer saw it
-	if c := g.config.Listen.InsecurePlain; c != nil && c.H2C {
-		return [2]server{newEngines(g.serve, one, two), auth}
-	}
-	return [2]server{h1.NewServer(g.serve, one), auth}
-}
-
 // tlsGiven says whether anything stands in the section tls.
 func tlsGiven(c *edge.Config) bool {
 	return len(c.Files) > 0 || c.Local != nil || c.ACME != nil || c.MinVersion != ""
@@ -176,22 +131,4 @@ func tlsHosts(cfg *Config) []string {
 		return nil
 	}
 	return hostsOf(cfg)
-}
-
-// announceBehind logs the listeners for listed peers.
-func (g *Gateway) announceBehind() {
-	if a := g.addrs.Plain; a != nil {
-		g.log.Info("listening", "for", "http from "+peersOf(g.config.Listen.InsecurePlain.From), "addr", a.String())
-	}
-	if a := g.addrs.ForwardAuth; a != nil {
-		g.log.Info("listening", "for", fmt.Sprintf("decisions that %s asks for, from %s", g.config.Listen.ForwardAuth.Dialect, peersOf(g.config.Listen.ForwardAuth.From)), "addr", a.String())
-	}
-}
-
-func peersOf(from []setting.CIDR) string {
-	var all []string
-	for _, p := range from {
-		all = append(all, p.String())
-	}
-	return strings.Join(all, ", ")
 }

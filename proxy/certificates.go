@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"sallyport/proxy/edge"
+	"sallyport/proxy/exchange"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
@@ -141,13 +142,16 @@ func closeAll(l net.Listener) {
 // answerOne answers a request over plain HTTP: with what an authority wants to
 // see, or 404.
 func (c *Certificates) answerOne(s wire.Stream) {
-	head, status, text := s.Head(), http.StatusNotFound, ""
+	head, text, found := s.Head(), "", false
 	if head.Settle() == nil && head.Method == http.MethodGet {
-		if answer, ok := c.edge.ChallengeAnswer(head.Host, head.Path); ok {
-			status, text = http.StatusOK, answer
-		}
+		text, found = c.edge.ChallengeAnswer(head.Host, head.Path)
 	}
-	_ = answerPlainly(s, status, text) // the authority notices
+	answer := exchange.ChallengeAnswer(text)
+	if !found {
+		answer.Status = http.StatusNotFound
+	}
+	s.CloseAfter()
+	_, _ = exchange.WriteAnswer(s, answer, []byte(text)) // the authority notices
 }
 
 // announcedCertificates bounds how many are told of at the start.
@@ -156,19 +160,19 @@ const announcedCertificates = 100
 // announceCertificates logs which certificates there are at the start, and which
 // are still to be obtained. Later changes are logged where they are made.
 func (g *Gateway) announceCertificates() {
-	for i, c := range g.edge.Certificates() {
+	for i, c := range g.memory.edge.Certificates() {
 		if i == announcedCertificates {
-			g.log.Info("there are more certificates; see /readyz, or sallyport cert list")
+			g.memory.Log.Info("there are more certificates; see /readyz, or sallyport cert list")
 			return
 		}
 		if c.NotAfter.IsZero() {
-			g.log.Info("certificate missing; it is being obtained", "hosts", c.Hosts, "source", c.Source)
+			g.memory.Log.Info("certificate missing; it is being obtained", "hosts", c.Hosts, "source", c.Source)
 			continue
 		}
 		facts := []any{"hosts", c.Hosts, "source", c.Source, "issuer", c.Issuer, "not_after", c.NotAfter}
 		if !c.NextRenewal.IsZero() {
 			facts = append(facts, "next_renewal", c.NextRenewal)
 		}
-		g.log.Info("certificate", facts...)
+		g.memory.Log.Info("certificate", facts...)
 	}
 }

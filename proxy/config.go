@@ -8,8 +8,9 @@ import (
 	"sallyport/policy"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/edge"
-	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
+	"sallyport/proxy/route"
+	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
@@ -39,13 +40,13 @@ type Config struct {
 	// subject of an issuer and a signing key.
 	Principals map[string]setting.List[string] `yaml:"principals"`
 	// Integrity is what signatures of all routes share.
-	Integrity IntegrityConfig `yaml:"integrity"`
+	Integrity seal.Config `yaml:"integrity"`
 	// Upstreams are the model servers, by a name of your choice.
 	Upstreams map[string]upstream.Config `yaml:"upstreams"`
 	// Policies are lists of rules that several routes share, by a name of your choice.
 	Policies map[string][]policy.Rule `yaml:"policies"`
 	// Routes say who may ask what of which upstream. What no route names is refused.
-	Routes []RouteConfig `yaml:"routes"`
+	Routes []route.Config `yaml:"routes"`
 	// TrustedProxies are the balancers in front of the gateway: from their
 	// addresses alone X-Forwarded-For is believed. Default: none.
 	TrustedProxies setting.List[setting.CIDR] `yaml:"trusted_proxies"`
@@ -57,7 +58,7 @@ type Config struct {
 	// Limits bound the whole process.
 	Limits ServerLimits `yaml:"limits"`
 	// Timeouts hold for the routes that set none of their own.
-	Timeouts TimeoutsConfig `yaml:"timeouts"`
+	Timeouts route.TimeoutsConfig `yaml:"timeouts"`
 	// Drain is how long requests in flight may go on at SIGTERM. Default: 30s.
 	Drain setting.Duration `yaml:"drain"`
 
@@ -82,6 +83,22 @@ type ListenConfig struct {
 	ForwardAuth *ForwardAuthConfig `yaml:"forward_auth"`
 	// Health is the address of /healthz, /readyz and /metrics, or "off". Default: ":9902".
 	Health string `yaml:"health"`
+}
+
+// ForwardAuthConfig is the section `listen.forward_auth`: another proxy asks
+// whether it may forward a request, and is answered as the gateway would decide.
+type ForwardAuthConfig struct {
+	// Addr is the address HOST:PORT.
+	Addr string `yaml:"addr"`
+	// From are the addresses of the proxies that may ask; all other connections are
+	// closed.
+	From setting.List[setting.CIDR] `yaml:"from"`
+	// Dialect says how they tell what they were asked: nginx (auth_request, with
+	// X-Original-URL and X-Original-Method), traefik (ForwardAuth) or caddy
+	// (forward_auth), both with X-Forwarded-Method, -Proto, -Host and -Uri. They
+	// must set all of these themselves: what a client sent under these names would
+	// be believed otherwise.
+	Dialect string `yaml:"dialect"`
 }
 
 // configOff is what switches a thing off that has a default.
@@ -217,176 +234,9 @@ func (l ServerLimits) WithDefaults() ServerLimits {
 	return l
 }
 
-// TimeoutsConfig is a section `timeouts`. A route's goes before the file's. Where
-// neither says anything, what the upstream serves decides: openai and ollama,
-// which may think for minutes, get more time.
-type TimeoutsConfig struct {
-	// Connect is how long connecting to an upstream may take, TLS included. Default: 5s.
-	Connect setting.Duration `yaml:"connect"`
-	// Head is how long an upstream may take from the request to the head of its
-	// answer. Default: 60s; 10m where the upstream serves openai or ollama.
-	Head setting.Timeout `yaml:"head"`
-	// Idle is how long a body may rest, either way, before the exchange is given
-	// up; WebSocket connections too. Default: 60s; 5m where the upstream serves
-	// openai or ollama.
-	Idle setting.Timeout `yaml:"idle"`
-	// Total bounds a whole exchange. Default: never, so that streams may go on.
-	Total setting.Timeout `yaml:"total"`
-}
-
-// or is t, with what it leaves open taken from rest.
-func (t TimeoutsConfig) or(rest TimeoutsConfig) TimeoutsConfig {
-	if t.Connect == 0 {
-		t.Connect = rest.Connect
-	}
-	if t.Head == 0 {
-		t.Head = rest.Head
-	}
-	if t.Idle == 0 {
-		t.Idle = rest.Idle
-	}
-	if t.Total == 0 {
-		t.Total = rest.Total
-	}
-	return t
-}
-
-// RouteConfig is one entry of `routes`.
-type RouteConfig struct {
-	// Name is how records and metrics call the route. Default: its first host and
-	// its path, after its methods where it lists some.
-	Name string `yaml:"name"`
-	// Host is the name, or several, that clients call: models.example.com, or
-	// "*.example.com" for any one label in the place of the star.
-	Host setting.List[string] `yaml:"host"`
-	// Path is where the route begins, on a segment boundary: /v1 is /v1 and
-	// /v1/models, not /v1beta. The longest path wins. "=/v1" is that path alone.
-	// Default: "/".
-	Path string `yaml:"path"`
-	// Strip is a prefix of the path that the upstream does not see: with /tf it is
-	// asked for /v1 where the client asked for /tf/v1. Everything else, from the
-	// route to the rules and the record, goes by the path as the client sent it.
-	// The upstream learns the prefix from X-Forwarded-Prefix.
-	Strip string `yaml:"strip"`
-	// Replace puts another prefix in the place of one.
-	Replace *ReplaceConfig `yaml:"replace"`
-	// Methods are the HTTP methods that the route takes. Default: all.
-	Methods setting.List[string] `yaml:"methods"`
-	// Upstream is a name under upstreams, or a URL.
-	Upstream string `yaml:"upstream"`
-	// Serves says what kind of server the URL in upstream is: raw, flask,
-	// tensorflow, triton, openai or ollama. Default: raw.
-	Serves string `yaml:"serves"`
-	// Callers are the proofs that the route takes: issuer/NAME for bearer tokens
-	// of that issuer, key/NAME for signatures by keys of that principal, key for those
-	// of all, or anonymous alone for nobody's. One of several will do; {all: [...]}
-	// demands every one.
-	Callers CallersConfig `yaml:"callers"`
-	// Integrity says what signatures must be here, and which answers are signed.
-	Integrity RouteIntegrity `yaml:"integrity"`
-	// Audience narrows the audiences of the issuers for this route.
-	Audience setting.List[string] `yaml:"audience"`
-	// Rules decide which caller may do what: a list of rules, or the name of one
-	// under policies. A deny goes before any allow; what no rule allows is refused.
-	Rules RulesRef `yaml:"rules"`
-	// AllowFrom are the addresses from which requests are taken, before anybody is
-	// asked who they are. Default: all.
-	AllowFrom setting.List[setting.CIDR] `yaml:"allow_from"`
-	// DenyFrom are addresses from which none are, whatever allow_from says.
-	DenyFrom setting.List[setting.CIDR] `yaml:"deny_from"`
-	// Respond answers in the place of an upstream, such as 503 for maintenance.
-	// callers hold as they do everywhere, anonymous for an answer to all; upstream
-	// and rules may be left out.
-	Respond *RespondConfig `yaml:"respond"`
-	// CORS lets pages of other sites call the route from a browser.
-	CORS *CORSConfig `yaml:"cors"`
-	// Compress sends answers through gzip to clients that take it. Beware of answers
-	// that hold a secret beside what a stranger chose: their length then tells the
-	// secret (BREACH).
-	Compress CompressConfig `yaml:"compress"`
-	// Limits bound what callers may ask.
-	Limits RouteLimits `yaml:"limits"`
-	// Timeouts go before those of the whole file.
-	Timeouts TimeoutsConfig `yaml:"timeouts"`
-	// Websocket lets clients upgrade to WebSocket here. The upstream's endpoints must
-	// serve HTTP/1.1.
-	Websocket bool `yaml:"websocket"`
-	// Headers changes header fields, both ways.
-	Headers HeadersConfig `yaml:"headers"`
-	// Identity names the fields that tell the upstream who calls.
-	Identity IdentityConfig `yaml:"identity"`
-	// ForwardAuthorization sends the caller's own Authorization field, token and
-	// all, to the upstream, which can then act in the caller's name anywhere.
-	ForwardAuthorization bool `yaml:"insecure_forward_authorization"`
-	// SecurityHeaders changes the security headers of answers: a name, and the
-	// value that it gets where the upstream sets none, or off.
-	SecurityHeaders map[string]string `yaml:"security_headers"`
-	// KeepServer keeps the Server and X-Powered-By of the upstream in answers.
-	KeepServer bool `yaml:"keep_server_header"`
-}
-
-// RulesRef is a list of rules, or the name of one under `policies`.
-type RulesRef struct {
-	Policy string        // "" if the rules stand here
-	Rules  []policy.Rule // nil if they stand under Policy
-}
-
-// Form implements [setting.Forms].
-func (r *RulesRef) Form(s setting.Shape) any {
-	switch s {
-	case setting.Scalar:
-		return &r.Policy
-	case setting.Sequence:
-		return &r.Rules
-	}
-	return nil
-}
-
-// Want implements [setting.Forms].
-func (r *RulesRef) Want() string { return "a list of rules, or the name of one under policies" }
-
-// RouteLimits is the section `limits` of a route.
-type RouteLimits struct {
-	// Body bounds the body of a request. Default: 64MiB.
-	Body setting.Size `yaml:"body"`
-	// Rate bounds how many requests come in a time; each of several must allow one.
-	Rate setting.List[limit.RateConfig] `yaml:"rate"`
-	// InFlight bounds how many requests of the route are under way at once. Default: no bound.
-	InFlight int `yaml:"in_flight"`
-}
-
-// BodyBytes is the bound of a body.
-func (l *RouteLimits) BodyBytes() int64 { return l.Body.Or(64 << 20) }
-
-// IdentityConfig names the fields in which the upstream learns who calls; off
-// leaves one out. What a client sends under these names is refused.
-type IdentityConfig struct {
-	// Principal is the caller's qualified name, such as issuer/corp:alice.
-	// Default: X-Sallyport-Principal.
-	Principal string `yaml:"principal"`
-	// Scopes are the caller's scopes, separated by spaces. Default: X-Sallyport-Scopes.
-	Scopes string `yaml:"scopes"`
-	// RequestID is the id of the record. Default: X-Sallyport-Request-Id.
-	RequestID string `yaml:"request_id"`
-}
-
-// Names are the fields' names in lower case, "" for those that are off.
-func (c *IdentityConfig) Names() (principal, scopes, requestID string) {
-	name := func(set, def string) string {
-		switch set {
-		case "":
-			return def
-		case configOff:
-			return ""
-		}
-		return strings.ToLower(set)
-	}
-	return name(c.Principal, "x-sallyport-principal"), name(c.Scopes, "x-sallyport-scopes"), name(c.RequestID, "x-sallyport-request-id")
-}
-
 // UpstreamOf returns the upstream of a route and the name it goes by: its own, or
 // the URL where it stands in the route. One over HTTP/2 may serve gRPC and others.
-func (c *Config) UpstreamOf(r *RouteConfig) (name string, u upstream.Config, err error) {
+func (c *Config) UpstreamOf(r *route.Config) (name string, u upstream.Config, err error) {
 	if !strings.Contains(r.Upstream, "://") {
 		return r.Upstream, c.Upstreams[r.Upstream], nil
 	}
@@ -399,7 +249,7 @@ func (c *Config) UpstreamOf(r *RouteConfig) (name string, u upstream.Config, err
 }
 
 // RulesOf returns the rules of a route.
-func (c *Config) RulesOf(r *RouteConfig) []policy.Rule {
+func (c *Config) RulesOf(r *route.Config) []policy.Rule {
 	if r.Rules.Policy != "" {
 		return c.Policies[r.Rules.Policy]
 	}
@@ -408,7 +258,7 @@ func (c *Config) RulesOf(r *RouteConfig) []policy.Rule {
 
 // TimeoutsOf returns the timeouts of a route, with a value for everything: its
 // own before the file's, before those that suit what its upstream serves.
-func (c *Config) TimeoutsOf(r *RouteConfig) TimeoutsConfig {
+func (c *Config) TimeoutsOf(r *route.Config) route.TimeoutsConfig {
 	_, u, _ := c.UpstreamOf(r)
 	def := upstream.DefaultTimeouts(u.Serves)
 	bound := func(d time.Duration) setting.Timeout {
@@ -417,7 +267,7 @@ func (c *Config) TimeoutsOf(r *RouteConfig) TimeoutsConfig {
 		}
 		return setting.Timeout(d)
 	}
-	return r.Timeouts.or(c.Timeouts).or(TimeoutsConfig{
+	return r.Timeouts.Or(c.Timeouts).Or(route.TimeoutsConfig{
 		Connect: setting.Duration(def.Connect),
 		Head:    bound(def.Head),
 		Idle:    bound(def.Idle),

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/policy"
+	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 )
 
@@ -25,17 +27,17 @@ func (c *Config) check(f *setting.Faults) {
 	}
 	c.checkBehind(f)
 	c.TLS.CheckHosts("tls", tlsHosts(c), len(c.Listen.HTTPAddrs()) > 0, f)
-	for _, name := range sortedKeys(c.Issuers) {
+	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		checkConfigName("issuers", name, f)
 		i := c.Issuers[name]
 		i.Check("issuers."+name, f)
 	}
-	for _, name := range sortedKeys(c.Upstreams) {
+	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		checkConfigName("upstreams", name, f)
 		u := c.Upstreams[name]
 		u.Check("upstreams."+name, f)
 	}
-	for _, name := range sortedKeys(c.Policies) {
+	for _, name := range slices.Sorted(maps.Keys(c.Policies)) {
 		checkConfigName("policies", name, f)
 		checkRules("policies."+name, c.Policies[name], f)
 		c.checkWho("policies."+name, c.Policies[name], f)
@@ -227,7 +229,7 @@ func (c *Config) checkWho(path string, rules []policy.Rule, f *setting.Faults) {
 	for i := range rules {
 		for j, p := range rules[i].Who.Principal {
 			at := setting.Index(setting.Index(path, i)+".who.principal", j)
-			if _, alias := c.Principals[p]; alias || p == "" || p == anonymousCaller {
+			if _, alias := c.Principals[p]; alias || p == "" || p == route.Anonymous {
 				continue
 			}
 			if problem, cure := c.badQualified(p); problem != "" {
@@ -239,7 +241,7 @@ func (c *Config) checkWho(path string, rules []policy.Rule, f *setting.Faults) {
 
 // cureIssuer names the issuers that there are.
 func (c *Config) cureIssuer(name string) string {
-	return cureName("issuers", name, sortedKeys(c.Issuers))
+	return cureName("issuers", name, slices.Sorted(maps.Keys(c.Issuers)))
 }
 
 // cureName says which name may have been meant, or which there are.

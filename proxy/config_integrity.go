@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,143 +12,15 @@ import (
 	"sallyport/auth"
 	"sallyport/policy/model"
 	"sallyport/proxy/message"
+	"sallyport/proxy/route"
+	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
 )
-
-// IntegrityConfig is the section `integrity`: what signatures of all routes share.
-type IntegrityConfig struct {
-	// MaxAge is how old a request's signature may be. Default: 60s.
-	MaxAge setting.Duration `yaml:"max_age"`
-	// Skew is how far clocks of signers may be ahead. Default: 30s.
-	Skew setting.Duration `yaml:"skew"`
-	// Memory bounds the bodies that are held, of requests until their digests are
-	// checked and of responses until they are signed, all together. Default: 256MiB.
-	Memory setting.Size `yaml:"memory"`
-	// Nonces is how many are remembered at once; who comes when they are all taken is
-	// refused. Default: 1000000.
-	Nonces int `yaml:"nonces"`
-	// NoncesPerKey bounds those of one key, so that no caller takes all. Default: 250000.
-	NoncesPerKey int `yaml:"nonces_per_key"`
-	// State is the file in which a planned stop leaves the nonces for the next start,
-	// or off. A start that does not find it refuses signed requests until those that may
-	// be replays are stale; an empty file says that no nonce was used before. Default:
-	// sallyport-nonces beside gateway.yaml.
-	State string `yaml:"state"`
-	// Publish is the signing key, with a private_key, that signs for callers who have
-	// no key of their own and ask by Accept-Signature. Its public half is served at
-	// /.well-known/sallyport/keys.
-	Publish string `yaml:"publish"`
-}
-
-// Defaults of the section `integrity`.
-const (
-	defaultSkew         = 30 * time.Second
-	defaultMaxAge       = time.Minute
-	defaultNonces       = 1_000_000
-	defaultNoncesPerKey = 250_000
-	defaultMemory       = 256 << 20
-	defaultNonceState   = "sallyport-nonces"
-)
-
-// RouteIntegrity is the section `integrity` of a route.
-type RouteIntegrity struct {
-	// Request says who signs: when_key (who calls with a signing key) or always
-	// (everyone, those with a token too). Default: when_key.
-	Request string `yaml:"request"`
-	// Response says whether answers to signed requests, and to callers who ask for
-	// it, are signed: sign or off. Default: sign.
-	Response string `yaml:"response"`
-	// Body says how a signed body is checked: buffer (held until its digest is right),
-	// stream (sent on while it is checked, its end held back, for servers that act on
-	// whole bodies only) or headers_only (its digest need not be signed). Default: buffer.
-	Body string `yaml:"body"`
-	// Buffer bounds one body that is held. Default: 32MiB.
-	Buffer setting.Size `yaml:"buffer"`
-	// Cover are further fields that a signature must cover where a request has them,
-	// such as authorization.
-	Cover setting.List[string] `yaml:"cover"`
-	// ResponseBuffer is up to which length answers are held and signed in the head;
-	// longer ones, and those without a length, are signed in trailers. Default: 1MiB.
-	ResponseBuffer setting.Size `yaml:"response_buffer"`
-	// Events says where the signature over a text/event-stream stands: trailer, or
-	// inline (a comment after the last event). Default: trailer.
-	Events string `yaml:"events"`
-	// ForwardClientSignature sends the client's signature on to the upstream.
-	ForwardClientSignature bool `yaml:"forward_client_signature"`
-}
-
-// Words of the section `integrity` of a route.
-const (
-	integrityAlways      = "always"
-	integrityWhenKey     = "when_key"
-	integritySign        = "sign"
-	integrityBuffer      = "buffer"
-	integrityStream      = "stream"
-	integrityHeadersOnly = "headers_only"
-	integrityTrailer     = "trailer"
-	integrityInline      = "inline"
-)
-
-const (
-	defaultSignedBody     = 32 << 20
-	defaultSignedResponse = 1 << 20
-)
-
-// CallersConfig is `callers` of a route: a list of proofs, of which one will do, or
-// all of several.
-type CallersConfig struct {
-	List setting.List[string]
-	CallersFields
-}
-
-// CallersFields are those of `callers` where all proofs are demanded.
-type CallersFields struct {
-	// All lists proofs that are demanded all. The first is the caller.
-	All setting.List[string] `yaml:"all"`
-	// Bind says how they belong together: alias (they are of one entry under
-	// principals) or independent. Default: alias.
-	Bind string `yaml:"bind"`
-}
-
-// Words of Bind.
-const (
-	bindAlias       = "alias"
-	bindIndependent = "independent"
-)
-
-// Form implements [setting.Forms].
-func (c *CallersConfig) Form(s setting.Shape) any {
-	if s == setting.Mapping {
-		return &c.CallersFields
-	}
-	return &c.List
-}
-
-// Want implements [setting.Forms].
-func (c *CallersConfig) Want() string { return "a list of proofs, or {all: [...]}" }
-
-// Names are the proofs that are listed, whichever way.
-func (c *CallersConfig) Names() []string {
-	if len(c.All) > 0 {
-		return c.All
-	}
-	return c.List
-}
-
-// takesKeys says whether a route lists signing keys.
-func (c *CallersConfig) takesKeys() bool {
-	return slices.ContainsFunc(c.Names(), func(name string) bool { return name == "key" || strings.HasPrefix(name, "key/") })
-}
-
-// takesSignatures says whether signatures of requests are verified on the route.
-func (r *RouteConfig) takesSignatures() bool {
-	return r.Callers.takesKeys() || r.Integrity.Request == integrityAlways
-}
 
 // checkIntegrity records the faults of the section `integrity`, of the keys and of
 // principals.
 func (c *Config) checkIntegrity(f *setting.Faults) {
-	for _, id := range sortedKeys(c.SigningKeys) {
+	for _, id := range slices.Sorted(maps.Keys(c.SigningKeys)) {
 		k := c.SigningKeys[id]
 		k.Check("signing_keys."+id, id, f)
 	}
@@ -179,7 +52,7 @@ func (c *Config) checkIntegrity(f *setting.Faults) {
 		}
 	}
 	c.checkPrincipals(f)
-	for _, name := range sortedKeys(c.Upstreams) {
+	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		u := c.Upstreams[name]
 		at := "upstreams." + name + ".integrity"
 		if u.Integrity.Sign != "" {
@@ -196,7 +69,7 @@ func (c *Config) checkKeyRef(at, id, use string, f *setting.Faults) {
 	k, known := c.SigningKeys[id]
 	switch {
 	case !known:
-		f.Add(at, id, "there is no such signing key", cureName("signing_keys", id, sortedKeys(c.SigningKeys)))
+		f.Add(at, id, "there is no such signing key", cureName("signing_keys", id, slices.Sorted(maps.Keys(c.SigningKeys))))
 	case !slices.Contains(k.Uses(), use):
 		f.Add(at, id, "the key is not for this", "add "+use+" to its use, or name another")
 	}
@@ -205,7 +78,7 @@ func (c *Config) checkKeyRef(at, id, use string, f *setting.Faults) {
 // checkPrincipals records the faults of the section `principals`.
 func (c *Config) checkPrincipals(f *setting.Faults) {
 	owner := map[string]string{}
-	for _, alias := range sortedKeys(c.Principals) {
+	for _, alias := range slices.Sorted(maps.Keys(c.Principals)) {
 		at := "principals." + alias
 		checkConfigName("principals", alias, f)
 		proofs := c.Principals[alias]
@@ -272,16 +145,16 @@ func (c *Config) aliases() map[string]string {
 
 // checkRouteIntegrity records the faults of the section on a route, and demands
 // that no caller could meet.
-func (c *Config) checkRouteIntegrity(r *RouteConfig, at string, f *setting.Faults) {
+func (c *Config) checkRouteIntegrity(r *route.Config, at string, f *setting.Faults) {
 	i, path := &r.Integrity, at+".integrity"
 	for _, w := range []struct {
 		name, value string
 		words       []string
 	}{
-		{"request", i.Request, []string{integrityWhenKey, integrityAlways}},
-		{"response", i.Response, []string{integritySign, configOff}},
-		{"body", i.Body, []string{integrityBuffer, integrityStream, integrityHeadersOnly}},
-		{"events", i.Events, []string{integrityTrailer, integrityInline}},
+		{"request", i.Request, []string{seal.WhenKey, seal.Always}},
+		{"response", i.Response, []string{seal.Sign, configOff}},
+		{"body", i.Body, []string{seal.HoldBody, seal.StreamBody, seal.HeadersOnly}},
+		{"events", i.Events, []string{seal.Trailer, seal.Inline}},
 	} {
 		if w.value != "" && !slices.Contains(w.words, w.value) {
 			f.Add(path+"."+w.name, w.value, "no such choice", "write one of "+strings.Join(w.words, ", "))
@@ -298,16 +171,16 @@ func (c *Config) checkRouteIntegrity(r *RouteConfig, at string, f *setting.Fault
 }
 
 // checkUnsigned records settings about signatures where none are taken.
-func (c *Config) checkUnsigned(r *RouteConfig, path string, f *setting.Faults) {
+func (c *Config) checkUnsigned(r *route.Config, path string, f *setting.Faults) {
 	i := &r.Integrity
-	anonymous := slices.Contains(r.Callers.Names(), anonymousCaller)
+	anonymous := slices.Contains(r.Callers.Names(), route.Anonymous)
 	switch {
-	case i.Request == integrityAlways && anonymous:
+	case i.Request == seal.Always && anonymous:
 		f.Add(path+".request", i.Request, "anonymous callers have no keys", "list the callers, or remove the line")
-	case i.Request == integrityAlways && len(c.keyPrincipals()) == 0:
+	case i.Request == seal.Always && len(c.keyPrincipals()) == 0:
 		f.Add(path+".request", i.Request, "there is no signing key, so no caller could sign", "add one under signing_keys; sallyport keygen makes one")
 	}
-	if r.takesSignatures() {
+	if r.TakesSignatures() {
 		return
 	}
 	_, u, _ := c.UpstreamOf(r)
@@ -324,27 +197,27 @@ func (c *Config) checkUnsigned(r *RouteConfig, path string, f *setting.Faults) {
 			f.Add(path+"."+s.name, s.value, "the route takes no signatures", "add key to callers, or remove the line")
 		}
 	}
-	if i.Response == integritySign && c.Integrity.Publish == "" {
+	if i.Response == seal.Sign && c.Integrity.Publish == "" {
 		f.Add(path+".response", i.Response, "callers here have no keys, and the gateway publishes none", "name a key in integrity.publish, or remove the line")
 	}
 }
 
 // checkBodyMode records ways to check bodies that would be unsafe on the route.
-func (c *Config) checkBodyMode(r *RouteConfig, path string, f *setting.Faults) {
+func (c *Config) checkBodyMode(r *route.Config, path string, f *setting.Faults) {
 	i := &r.Integrity
 	_, u, _ := c.UpstreamOf(r)
 	switch {
-	case i.Body == integrityStream && !model.ActsOnWhole(u.Serves):
+	case i.Body == seal.StreamBody && !model.ActsOnWhole(u.Serves):
 		f.Add(path+".body", i.Body, cmp.Or(u.Serves, "raw")+" servers may act before a body has ended, and so before it is checked", "write buffer, or say what the upstream serves")
-	case i.Body == integrityHeadersOnly && c.Listen.InsecurePlain != nil:
+	case i.Body == seal.HeadersOnly && c.Listen.InsecurePlain != nil:
 		f.Add(path+".body", i.Body, "bodies that nobody signs need TLS up to here, and listen.insecure_plain has none", "write buffer")
-	case i.Body != "" && i.Body != integrityBuffer && i.Buffer != 0 && model.ActsOnWhole(u.Serves) && !u.Integrity.Digests():
+	case i.Body != "" && i.Body != seal.HoldBody && i.Buffer != 0 && model.ActsOnWhole(u.Serves) && !u.Integrity.Digests():
 		f.Add(path+".buffer", i.Buffer.String(), "bodies are not held here", "remove the line, or write body: buffer")
 	}
 	if size := r.Limits.BodyBytes(); i.Buffer != 0 && int64(i.Buffer) > size {
 		f.Add(path+".buffer", i.Buffer.String(), "more than limits.body lets through", "raise limits.body, which is "+setting.Size(size).String())
 	}
-	memory := c.Integrity.Memory.Or(defaultMemory)
+	memory := int64(c.Integrity.WithDefaults().Memory)
 	for _, b := range []struct {
 		name string
 		size setting.Size
@@ -359,15 +232,15 @@ func (c *Config) checkBodyMode(r *RouteConfig, path string, f *setting.Faults) {
 }
 
 // checkBinding records demands for two proofs that no caller could have both.
-func (c *Config) checkBinding(r *RouteConfig, at string, f *setting.Faults) {
+func (c *Config) checkBinding(r *route.Config, at string, f *setting.Faults) {
 	all := len(r.Callers.All) > 0
 	switch b := r.Callers.Bind; {
-	case b != "" && b != bindAlias && b != bindIndependent:
+	case b != "" && b != route.BindAlias && b != route.BindIndependent:
 		f.Add(at+".callers.bind", b, "no such choice", "write alias or independent")
 		return
-	case b == bindIndependent:
+	case b == route.BindIndependent:
 		return
-	case !all && r.Integrity.Request != integrityAlways:
+	case !all && r.Integrity.Request != seal.Always:
 		return
 	}
 	names := r.Callers.Names()
@@ -387,7 +260,7 @@ func (c *Config) checkBinding(r *RouteConfig, at string, f *setting.Faults) {
 		})
 		key := slices.ContainsFunc(proofs, func(p string) bool {
 			name, ok := strings.CutPrefix(p, "key:")
-			return ok && (!r.Callers.takesKeys() || slices.Contains(names, "key") || slices.Contains(names, "key/"+name))
+			return ok && (!r.Callers.TakesKeys() || slices.Contains(names, "key") || slices.Contains(names, "key/"+name))
 		})
 		if token && key {
 			return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"sallyport/policy"
 	"sallyport/proxy/message"
+	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
@@ -22,7 +24,7 @@ const maxConfigFiles = 256
 type configInclude struct {
 	Upstreams map[string]upstream.Config `yaml:"upstreams"`
 	Policies  map[string][]policy.Rule   `yaml:"policies"`
-	Routes    []RouteConfig              `yaml:"routes"`
+	Routes    []route.Config             `yaml:"routes"`
 }
 
 // LoadConfig reads a gateway.yaml and the files that it includes, and checks them
@@ -136,7 +138,7 @@ func parseConfig(name string, text []byte, disk configDisk) (*Config, error) {
 }
 
 // enter records where the things of a file stand.
-func (s *configSource) enter(doc *setting.Document, upstreams map[string]upstream.Config, policies map[string][]policy.Rule, routes []RouteConfig) {
+func (s *configSource) enter(doc *setting.Document, upstreams map[string]upstream.Config, policies map[string][]policy.Rule, routes []route.Config) {
 	for name := range upstreams {
 		s.named["upstreams."+name] = configOrigin{doc, "upstreams." + name}
 	}
@@ -205,7 +207,7 @@ func (c *Config) includeFile(name string, disk configDisk) setting.Faults {
 		faults = append(faults, setting.Fault{File: name, Line: doc.Line(kind + "." + key), Path: kind + "." + key,
 			Problem: fmt.Sprintf("is defined before, in %s on line %d", before.File, before.Line(kind+"."+key)), Cure: "give one of the two another name"})
 	}
-	for _, key := range sortedKeys(part.Upstreams) {
+	for _, key := range slices.Sorted(maps.Keys(part.Upstreams)) {
 		if _, taken := c.Upstreams[key]; taken {
 			again("upstreams", key)
 			delete(part.Upstreams, key)
@@ -216,7 +218,7 @@ func (c *Config) includeFile(name string, disk configDisk) setting.Faults {
 		}
 		c.Upstreams[key] = part.Upstreams[key]
 	}
-	for _, key := range sortedKeys(part.Policies) {
+	for _, key := range slices.Sorted(maps.Keys(part.Policies)) {
 		if _, taken := c.Policies[key]; taken {
 			again("policies", key)
 			delete(part.Policies, key)
@@ -281,6 +283,9 @@ func (c *Config) resolvePaths() {
 	}
 }
 
+// defaultNonceState is the file that a planned stop leaves the nonces in, beside gateway.yaml.
+const defaultNonceState = "sallyport-nonces"
+
 // defaultACMEStorage is the folder of what ACME obtained, beside gateway.yaml.
 const defaultACMEStorage = "sallyport-acme"
 
@@ -322,14 +327,4 @@ func (c *Config) settle() {
 			}
 		}
 	}
-}
-
-// sortedKeys are the keys of a map in the order of the alphabet.
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -10,6 +10,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 )
 
@@ -59,7 +60,7 @@ func settingsOf(path string, in reflect.Type) []string {
 	default:
 		return nil
 	}
-	if in == reflect.TypeFor[RulesRef]() {
+	if in == reflect.TypeFor[route.RulesRef]() {
 		return nil // the same rules as those of policies
 	}
 	var all []string

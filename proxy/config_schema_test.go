@@ -12,6 +12,8 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/proxy/route"
+	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
@@ -118,15 +120,15 @@ func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 		return text("^[0-9a-fA-F:.]+(/[0-9]+)?$", "10.0.0.0/8", "fd00::/8")
 	case reflect.TypeFor[auth.ClaimValue]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "number"}, {Type: "boolean"}}}
-	case reflect.TypeFor[CompressConfig]():
-		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "boolean"}, inner(reflect.TypeFor[CompressFields]())}}
-	case reflect.TypeFor[RespondConfig]():
-		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "integer"}, inner(reflect.TypeFor[RespondFields]())}}
-	case reflect.TypeFor[CallersConfig]():
-		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{inner(reflect.TypeFor[setting.List[string]]()), inner(reflect.TypeFor[CallersFields]())}}
+	case reflect.TypeFor[route.CompressConfig]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "boolean"}, inner(reflect.TypeFor[route.CompressFields]())}}
+	case reflect.TypeFor[route.RespondConfig]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "integer"}, inner(reflect.TypeFor[route.RespondFields]())}}
+	case reflect.TypeFor[route.CallersConfig]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{inner(reflect.TypeFor[setting.List[string]]()), inner(reflect.TypeFor[route.CallersFields]())}}
 	case reflect.TypeFor[setting.Time]():
 		return text(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T.+)?$`, "2027-02-01T00:00:00Z", "2027-02-01")
-	case reflect.TypeFor[RulesRef]():
+	case reflect.TypeFor[route.RulesRef]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, inner(reflect.TypeFor[[]policy.Rule]())}}
 	}
 	if t.PkgPath() == reflect.TypeFor[setting.Size]().PkgPath() && strings.HasPrefix(t.Name(), "List[") {
@@ -152,10 +154,10 @@ func refine(path string, s *jsonschema.Schema) {
 	enum("per", "principal", "address", "route")
 	enum("min_version", "1.2", "1.3")
 	enum("use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse)
-	enum("request", integrityWhenKey, integrityAlways)
-	enum("response", integritySign, configOff)
-	enum("events", integrityTrailer, integrityInline)
-	enum("bind", bindAlias, bindIndependent)
+	enum("request", seal.WhenKey, seal.Always)
+	enum("response", seal.Sign, configOff)
+	enum("events", seal.Trailer, seal.Inline)
+	enum("bind", route.BindAlias, route.BindIndependent)
 	switch path {
 	case "routes":
 		s.Required = []string{"host", "callers"}

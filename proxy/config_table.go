@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 )
 
@@ -99,7 +101,7 @@ func (c *Config) Table() []RouteInfo {
 }
 
 // audienceOf lists the audiences that a token for the route may have.
-func (c *Config) audienceOf(r *RouteConfig) []string {
+func (c *Config) audienceOf(r *route.Config) []string {
 	if len(r.Audience) > 0 {
 		return r.Audience
 	}
@@ -127,7 +129,7 @@ func ruleInWords(r *policy.Rule) string {
 	}
 	add("scope", r.Who.Scope)
 	add("group", r.Who.Group)
-	for _, claim := range sortedKeys(r.Who.Claim) {
+	for _, claim := range slices.Sorted(maps.Keys(r.Who.Claim)) {
 		add("claim "+claim, r.Who.Claim[claim])
 	}
 	add("principal", r.Who.Principal)
@@ -143,10 +145,10 @@ func ruleInWords(r *policy.Rule) string {
 func (c *Config) CheckFiles() error {
 	var f setting.Faults
 	c.TLS.CheckFiles("tls", tlsHosts(c), &f)
-	for _, name := range sortedKeys(c.Issuers) {
+	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
 	}
-	for _, name := range sortedKeys(c.Upstreams) {
+	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
 	}
 	var broken interface{ Unwrap() []error }

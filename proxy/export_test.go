@@ -3,4 +3,4 @@ package proxy
 import "sallyport/proxy/wire"
 
 // Serve is the handler of the listeners for HTTPS, for benchmarks without one.
-func (g *Gateway) Serve(s wire.Stream) { g.serve(s) }
+func (g *Gateway) Serve(s wire.Stream) { g.server.Serve(s) }

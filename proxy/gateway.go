@@ -8,19 +8,16 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"sallyport/auth"
 	"sallyport/proxy/admin"
-	"sallyport/proxy/audit"
-	"sallyport/proxy/edge"
-	"sallyport/proxy/limit"
-	"sallyport/proxy/shared"
+	"sallyport/proxy/exchange"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
-	"sallyport/proxy/wire/socket"
 )
 
 // Options are what a [Gateway] takes from its surroundings. The zero Options are
@@ -38,12 +35,13 @@ type Options struct {
 	// Version is told in the metrics.
 	Version string
 
-	clock *wire.Clock // for deadlines of requests
+	clock      *wire.Clock // for deadlines of requests
+	systemTime bool        // Now was nil
 }
 
 func (o *Options) withDefaults() Options {
 	d := *o
-	d.clock = new(wire.Clock)
+	d.clock, d.systemTime = new(wire.Clock), d.Now == nil
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
@@ -58,30 +56,10 @@ func (o *Options) withDefaults() Options {
 
 // Gateway is the running house. [New] makes one and [Gateway.Run] runs it, once.
 type Gateway struct {
-	config      *Config
-	log         *slog.Logger
-	now         func() time.Time
-	ownClock    bool        // now is not the system's
-	clock       *wire.Clock // of deadlines
-	options     Options
-	snapshot    *snapshot
-	auth        *auth.Auth
-	edge        *edge.Edge
-	audit       *audit.Log
-	metrics     *audit.Metrics
-	conns       *limit.Conns
-	room        *limit.Memory // of the process
-	health      *admin.Server
-	tunnels     tunnels
-	compressors *compressors
-	signers     *answerSigners
-	replay      *shared.Replay // nil where no route takes signatures
-	memory      *limit.Bytes   // of content that is held
-	bodyRate    int64          // limits.body_rate
-	inFlight    atomic.Int64
-
-	exchanges sync.WaitGroup // those that have not finished
-	ended     sync.Pool      // memory of those that have
+	memory  *memory
+	server  *exchange.Server
+	current *snapshot
+	health  *admin.Server
 
 	draining atomic.Bool
 	ready    chan struct{} // closed when the listeners are open
@@ -96,37 +74,18 @@ type Addrs struct {
 	Health      net.Addr // nil: off
 }
 
-// New builds a gateway from a configuration that [LoadConfig] found right. It
-// opens files, and neither listens nor asks anything of the network.
+// New builds a gateway from a configuration that [LoadConfig] found right. It opens
+// files, and neither listens nor asks anything of the network.
 func New(cfg *Config, o Options) (*Gateway, error) {
-	g := &Gateway{config: cfg, options: o.withDefaults(), ready: make(chan struct{}), compressors: newCompressors()}
-	g.ownClock = o.Now != nil
-	g.log, g.now, g.clock = g.options.Log, g.options.Now, g.options.clock
+	g := &Gateway{ready: make(chan struct{})}
 	var err error
-	if g.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: g.log, Now: g.now}); err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
-	}
-	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
-	if err != nil {
+	if g.memory, err = newMemory(cfg, o.withDefaults()); err != nil {
 		return nil, err
 	}
-	if g.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, Aliases: cfg.aliases(), Now: g.now, Log: g.log,
-		MaxAge: cfg.Integrity.MaxAge.Or(defaultMaxAge), Skew: cfg.Integrity.Skew.Or(defaultSkew),
-	}); err != nil {
+	if g.current, err = build(cfg, g.memory); err != nil {
 		return nil, err
 	}
-	if err := g.newIntegrity(); err != nil {
-		return nil, err
-	}
-	if g.snapshot, err = newSnapshot(cfg, g.auth, &g.options, g.edge.Local); err != nil {
-		return nil, err
-	}
-	if g.audit, err = audit.New(cfg.Audit, audit.Options{Stdout: g.options.Stdout, Log: g.log, Now: g.now}); err != nil {
-		return nil, err
-	}
-	g.metrics = audit.NewMetrics(audit.MetricsOptions{Routes: g.snapshot.names, Reasons: reasons()})
-	g.newRoom()
+	g.server = exchange.New(&g.memory.Memory, &g.current.Snapshot)
 	if g.health, err = g.newHealth(); err != nil {
 		return nil, err
 	}
@@ -151,7 +110,7 @@ func (g *Gateway) Addrs() Addrs { return g.addrs }
 
 // RootPath is the file with the root certificate of the development authority;
 // "" if no host uses it.
-func (g *Gateway) RootPath() string { return g.edge.RootPath() }
+func (g *Gateway) RootPath() string { return g.memory.edge.RootPath() }
 
 // Run listens and serves until ctx ends, then drains: it takes no new
 // connections, lets what is in flight finish within the grace of the
@@ -163,17 +122,17 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return errors.Join(err, l.close())
 	}
 	one, two := g.engineOptions()
-	secure, plain := newEngines(g.serve, one, two), h1.NewServer(g.redirect, one)
+	secure, plain := newEngines(g.server.Serve, one, two), h1.NewServer(g.server.Redirect, one)
 
 	// Two groups: the servers end first, then what they stand on.
 	failed := make(chan error, 1)
 	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBase()
 	var servers, foundation group
-	foundation.start(failed, func() error { return g.auth.Run(base) })
-	foundation.start(failed, func() error { return g.edge.Run(base) })
-	foundation.start(failed, func() error { return g.audit.Run(base) })
-	foundation.start(failed, func() error { return g.room.Run(base) })
+	foundation.start(failed, func() error { return g.current.auth.Run(base) })
+	foundation.start(failed, func() error { return g.memory.edge.Run(base) })
+	foundation.start(failed, func() error { return g.memory.Audit.Run(base) })
+	foundation.start(failed, func() error { return g.memory.Pressure.Run(base) })
 	if l.health != nil {
 		foundation.start(failed, func() error { return g.health.Run(base, l.health) })
 	}
@@ -201,11 +160,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	servers.Wait()
 	stopBase()
 	foundation.Wait()
-	for _, u := range g.snapshot.upstreams {
+	for _, u := range g.current.upstreams {
 		u.Close()
 	}
-	if g.replay != nil {
-		err = errors.Join(err, g.replay.Save()) // no exchange is left that could claim
+	if r := g.memory.Replay; r != nil {
+		err = errors.Join(err, r.Save()) // no exchange is left that could claim
 	}
 	select {
 	case late := <-failed:
@@ -232,8 +191,8 @@ func (w *group) start(failed chan<- error, f func() error) {
 // drain ends the servers: gently within the grace, then by force.
 func (g *Gateway) drain(ctx context.Context, servers ...server) {
 	g.draining.Store(true)
-	grace := g.config.Drain.Or(defaultDrain)
-	g.log.Info("draining", "in_flight", g.inFlight.Load(), "grace", grace.String())
+	grace := g.current.config.Drain.Or(defaultDrain)
+	g.memory.Log.Info("draining", "in_flight", g.server.InFlight(), "grace", grace.String())
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	done := make(chan struct{})
@@ -248,91 +207,63 @@ func (g *Gateway) drain(ctx context.Context, servers ...server) {
 			})
 		}
 		all.Wait()
-		g.exchanges.Wait() // tunnels too, which no server knows any more
+		<-g.server.Retire().Drained() // tunnels too, which no engine knows any more
 	}()
 	select {
 	case <-done:
 	case <-fresh.Done():
-		g.tunnels.close()
+		g.server.Cut(nil)
 		<-done
 	}
 }
 
 const defaultDrain = 30 * time.Second
 
-// listeners are those of one run.
-type listeners struct {
-	https, http []net.Listener
-	plain, auth net.Listener // nil: off
-	health      net.Listener
-}
-
-func (l *listeners) close() error {
-	var errs []error
-	for _, x := range slices.Concat(l.https, l.http, []net.Listener{l.plain, l.auth, l.health}) {
-		if x != nil {
-			errs = append(errs, x.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// listen opens every listener. After an error those that are open are in l.
-func (g *Gateway) listen() (l *listeners, err error) {
-	l = &listeners{}
-	limits := g.config.Limits.WithDefaults()
-	open := func(what, addr string) (net.Listener, error) {
-		x, err := g.options.Listen("tcp", addr)
-		if err != nil {
-			return nil, fmt.Errorf("listen.%s: %w", what, err)
-		}
-		return socket.Listen(x), nil
-	}
-	bounds := edge.Limits{Conns: g.conns, HandshakeTime: limits.HeadTime.D(), Log: g.log}
-	for _, addr := range g.config.Listen.HTTPSAddrs() {
-		x, err := open("https", addr)
-		if err != nil {
-			return l, err
-		}
-		g.addrs.HTTPS = append(g.addrs.HTTPS, x.Addr())
-		l.https = append(l.https, g.edge.Listen(g.told(x), bounds))
-	}
-	for _, addr := range g.config.Listen.HTTPAddrs() {
-		x, err := open("http", addr)
-		if err != nil {
-			return l, err
-		}
-		g.addrs.HTTP = append(g.addrs.HTTP, x.Addr())
-		l.http = append(l.http, edge.Plain(g.told(x), bounds))
-	}
-	if err := g.listenBehind(l, open, bounds); err != nil {
-		return l, err
-	}
-	if addr := g.config.Listen.HealthAddr(); addr != "" {
-		if l.health, err = open("health", addr); err != nil {
-			return l, err
-		}
-		g.addrs.Health = l.health.Addr()
-	}
-	return l, nil
-}
-
 // announce logs what an operator wants to know at the start.
 func (g *Gateway) announce() {
 	for _, a := range g.addrs.HTTPS {
-		g.log.Info("listening", "for", "https", "addr", a.String())
+		g.memory.Log.Info("listening", "for", "https", "addr", a.String())
 	}
 	for _, a := range g.addrs.HTTP {
-		g.log.Info("listening", "for", "redirects to https", "addr", a.String())
+		g.memory.Log.Info("listening", "for", "redirects to https", "addr", a.String())
 	}
 	g.announceBehind()
 	if g.addrs.Health != nil {
-		g.log.Info("listening", "for", "health and metrics", "addr", g.addrs.Health.String())
+		g.memory.Log.Info("listening", "for", "health and metrics", "addr", g.addrs.Health.String())
 	}
 	g.announceCertificates()
 	g.announceIntegrity()
 	if root := g.RootPath(); root != "" {
-		g.log.Info("certificates come from the local development authority", "root", root)
+		g.memory.Log.Info("certificates come from the local development authority", "root", root)
 	}
-	g.log.Info("ready", "routes", len(g.config.Routes), "version", g.options.Version)
+	g.memory.Log.Info("ready", "routes", len(g.current.config.Routes), "version", g.memory.options.Version)
+}
+
+// announceBehind logs the listeners for listed peers.
+func (g *Gateway) announceBehind() {
+	if a := g.addrs.Plain; a != nil {
+		g.memory.Log.Info("listening", "for", "http from "+peersOf(g.current.config.Listen.InsecurePlain.From), "addr", a.String())
+	}
+	if a := g.addrs.ForwardAuth; a != nil {
+		g.memory.Log.Info("listening", "for", fmt.Sprintf("decisions that %s asks for, from %s", g.current.config.Listen.ForwardAuth.Dialect, peersOf(g.current.config.Listen.ForwardAuth.From)), "addr", a.String())
+	}
+}
+
+func peersOf(from []setting.CIDR) string {
+	var all []string
+	for _, p := range from {
+		all = append(all, p.String())
+	}
+	return strings.Join(all, ", ")
+}
+
+// announceIntegrity logs what an operator should know of signatures at the start.
+func (g *Gateway) announceIntegrity() {
+	if g.memory.Replay == nil {
+		return
+	}
+	if s := g.memory.Replay.Status(); !s.WindowUntil.IsZero() {
+		g.memory.Log.Warn("signed requests are refused for a while: replays from before the start could not be told",
+			"until", s.WindowUntil.UTC(), "why", s.Note, "cure", "keep integrity.state over restarts; an empty file says that no nonce was used before")
+	}
 }

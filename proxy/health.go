@@ -1,9 +1,6 @@
 package proxy
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport/proxy/admin"
@@ -14,11 +11,11 @@ func (g *Gateway) newHealth() (*admin.Server, error) {
 	o := admin.Options{
 		State:      g.state,
 		Counts:     g.counts,
-		Collectors: []prometheus.Collector{g.metrics},
-		Log:        g.log,
-		Now:        g.now,
+		Collectors: []prometheus.Collector{g.memory.Metrics},
+		Log:        g.memory.Log,
+		Now:        g.memory.options.Now,
 	}
-	if g.replay != nil {
+	if g.memory.Replay != nil {
 		o.Replay = g.claims
 	}
 	return admin.New(o)
@@ -27,26 +24,26 @@ func (g *Gateway) newHealth() (*admin.Server, error) {
 // state is what /readyz tells. Issuers, upstreams and certificates show in the
 // detail and change nothing about being ready.
 func (g *Gateway) state() admin.State {
-	s := admin.State{Draining: g.draining.Load(), Version: g.options.Version}
+	s := admin.State{Draining: g.draining.Load(), Version: g.memory.options.Version}
 	select {
 	case <-g.ready:
 		s.Ready = !s.Draining
 	default:
 	}
-	for _, c := range g.edge.Certificates() {
+	for _, c := range g.memory.edge.Certificates() {
 		s.Certificates = append(s.Certificates, admin.Certificate(c))
 	}
-	for _, i := range g.auth.Status() {
+	for _, i := range g.current.auth.Status() {
 		s.Issuers = append(s.Issuers, admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError})
 	}
-	if g.replay != nil {
-		r := g.replay.Status()
+	if g.memory.Replay != nil {
+		r := g.memory.Replay.Status()
 		s.Signatures = &admin.Signatures{
 			Remembered: r.Live, Capacity: r.Capacity, FullestKey: r.FullestKey, FullestLive: r.FullestLive, PerKey: r.PerKey,
-			RefusedUntil: r.WindowUntil, Note: r.Note, MemoryUsed: g.memory.Used(), MemoryTotal: g.memory.Total(),
+			RefusedUntil: r.WindowUntil, Note: r.Note, MemoryUsed: g.memory.Held.Used(), MemoryTotal: g.memory.Held.Total(),
 		}
 	}
-	for _, u := range g.snapshot.upstreams {
+	for _, u := range g.current.upstreams {
 		up := admin.Upstream{Name: u.Name()}
 		for _, e := range u.Status() {
 			up.Endpoints = append(up.Endpoints, admin.Endpoint{URL: e.URL, Healthy: !e.Ejected, Idle: e.Idle, Active: e.InFlight})
@@ -58,10 +55,10 @@ func (g *Gateway) state() admin.State {
 
 // counts are the numbers that are kept outside the records.
 func (g *Gateway) counts() admin.Counts {
-	a := g.audit.Stats()
+	a := g.memory.Audit.Stats()
 	return admin.Counts{
-		InFlight:     int(g.inFlight.Load()),
-		Connections:  g.conns.Len(),
+		InFlight:     g.server.InFlight(),
+		Connections:  g.memory.conns.Len(),
 		AuditWritten: a.Written,
 		AuditDropped: a.Dropped,
 		AuditFailed:  a.Failures,
@@ -71,12 +68,9 @@ func (g *Gateway) counts() admin.Counts {
 
 // claims tells of the nonces that are remembered.
 func (g *Gateway) claims() admin.Replay {
-	s := g.replay.Status()
+	s := g.memory.Replay.Status()
 	return admin.Replay{
 		Live: s.Live, Capacity: s.Capacity,
 		Replayed: s.Refused.Replayed, Full: s.Refused.Full, KeyFull: s.Refused.KeyFull, Window: s.Refused.Window,
 	}
 }
-
-// reasons is the closed set of reasons for a refusal, sorted.
-func reasons() []string { return slices.Sorted(maps.Keys(outcomes)) }

@@ -2,176 +2,187 @@ package proxy
 
 import (
 	"fmt"
-	"net/netip"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
+	"sallyport/proxy/exchange"
 	"sallyport/proxy/limit"
-	"sallyport/proxy/message"
-	"sallyport/proxy/setting"
+	"sallyport/proxy/route"
+	"sallyport/proxy/seal"
 	"sallyport/proxy/upstream"
 )
 
-// snapshot is what a configuration becomes: all that an exchange decides by. It
-// is immutable, so one request sees one configuration.
+// snapshot is what one configuration becomes. It is immutable; nothing that must
+// survive a reload hangs on it.
 type snapshot struct {
-	routes    routeTable
-	guard     guard
-	proxies   []netip.Prefix // whose X-Forwarded-For is believed
+	exchange.Snapshot
+	config    *Config
+	auth      *auth.Auth
 	upstreams []*upstream.Upstream
-	names     []string // of the routes, in the order of the file
 }
 
-// timeouts bound an exchange; zero is no bound.
-type timeouts struct{ connect, head, idle, total time.Duration }
-
-func (t *timeouts) upstream() upstream.Timeouts {
-	return upstream.Timeouts{Connect: t.connect, Head: t.head, Idle: t.idle, Total: t.total}
-}
-
-func newTimeouts(c TimeoutsConfig) timeouts {
-	bound := func(t setting.Timeout) time.Duration {
-		if t == setting.Never {
-			return 0
-		}
-		return t.D()
+// build makes a snapshot of a checked configuration. It opens the files that the
+// configuration names; it uses no network and starts no goroutine.
+func build(cfg *Config, m *memory) (*snapshot, error) {
+	s := &snapshot{config: cfg}
+	s.Proxies = prefixesOf(cfg.TrustedProxies)
+	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
+	s.PublicHTTPS = cfg.PublicHTTPS
+	if c := cfg.Listen.ForwardAuth; c != nil {
+		s.ForwardAuth = c.Dialect
 	}
-	return timeouts{connect: c.Connect.D(), head: bound(c.Head), idle: bound(c.Idle), total: bound(c.Total)}
-}
-
-// newSnapshot builds what a checked configuration says. It uses no network.
-// local says whether a host's certificate is one of the development authority.
-func newSnapshot(cfg *Config, a *auth.Auth, o *Options, local func(host string) bool) (*snapshot, error) {
-	s := &snapshot{}
-	for _, c := range cfg.TrustedProxies {
-		s.proxies = append(s.proxies, c.Prefix)
+	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
+	if err != nil {
+		return nil, err
 	}
-	var own, covered []string
-	owned := ownedFields(cfg)
-	byName := map[string]*upstream.Upstream{}
-	for i := range cfg.Routes {
-		rc := &cfg.Routes[i]
-		r, err := newRoute(cfg, rc, a, o.Now)
-		if err != nil {
-			return nil, fmt.Errorf("route %s: %w", rc.Name, err)
-		}
-		r.toUpstream = newEdits(&rc.Headers.Request, owned[rc.Upstream])
-		if rc.Upstream != "" {
-			if r.upstream, err = s.upstream(cfg, rc, byName, o); err != nil {
-				return nil, fmt.Errorf("route %s: %w", r.name, err)
-			}
-		}
-		own = append(own, r.identity.principal, r.identity.scopes, r.identity.requestID)
-		covered = append(covered, rc.Integrity.Cover...)
-		s.names = append(s.names, r.name)
-		for _, h := range rc.Host {
-			onHost := *r
-			onHost.security = securityFields(rc.SecurityHeaders, local(h))
-			s.routes.add(h, rc.Path, &onHost)
-		}
+	integrity := cfg.Integrity.WithDefaults()
+	if s.auth, err = auth.New(auth.Config{
+		Issuers: cfg.Issuers, Keys: keys, Aliases: cfg.aliases(), Now: m.options.Now, Log: m.Log,
+		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
+	}); err != nil {
+		return nil, err
 	}
-	s.guard = newGuard(slices.DeleteFunc(own, func(n string) bool { return n == "" }), covered)
+	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {
+		return nil, err
+	}
+	if err := s.addRoutes(m); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
+// addRoutes builds the routes, and the guard over what they set.
+func (s *snapshot) addRoutes(m *memory) error {
+	cfg := s.config
+	var own, covered []string
+	owned := route.OwnedFields(cfg.Routes)
+	byName := map[string]*upstream.Upstream{}
+	for i := range cfg.Routes {
+		rc := &cfg.Routes[i]
+		r, err := s.newRoute(rc, m)
+		if err != nil {
+			return fmt.Errorf("route %s: %w", rc.Name, err)
+		}
+		r.ToUpstream = route.NewEdits(&rc.Headers.Request, owned[rc.Upstream])
+		if rc.Upstream != "" {
+			if r.Upstream, err = s.upstream(rc, byName, m); err != nil {
+				return fmt.Errorf("route %s: %w", r.Name, err)
+			}
+		}
+		own = append(own, r.Identity.All()...)
+		covered = append(covered, rc.Integrity.Cover...)
+		for _, h := range rc.Host {
+			onHost := *r
+			onHost.Security = route.SecurityFields(rc.SecurityHeaders, m.edge.Local(h))
+			s.Routes.Add(h, rc.Path, &onHost)
+		}
+	}
+	s.Guard = route.NewGuard(own, covered)
+	return nil
+}
+
 // newRoute builds a route but for its upstream and what depends on the host.
-func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (*route, error) {
+func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
+	cfg := s.config
 	_, up, err := cfg.UpstreamOf(c)
 	if err != nil {
 		return nil, err
 	}
-	r := &route{
-		name:          c.Name,
-		methods:       slices.Clone(c.Methods),
-		dialect:       up.Serves,
-		timeouts:      newTimeouts(cfg.TimeoutsOf(c)),
-		access:        newAccess(c),
-		toClient:      newEdits(&c.Headers.Response, nil),
-		fixed:         newFixed(c.Respond),
-		cors:          newCORS(c),
-		compression:   newCompression(&c.Compress),
-		websocket:     c.Websocket,
-		authorization: c.ForwardAuthorization,
-		keepServer:    c.KeepServer,
-		limits: routeLimits{
-			body:     c.Limits.BodyBytes(),
-			rates:    limit.NewRates(c.Limits.Rate, now),
-			inFlight: limit.NewInFlight(c.Limits.InFlight),
+	r := &route.Route{
+		Name:        c.Name,
+		Methods:     slices.Clone(c.Methods),
+		Dialect:     up.Serves,
+		Timeouts:    route.NewTimeouts(cfg.TimeoutsOf(c)),
+		Access:      route.NewAccess(c),
+		ToClient:    route.NewEdits(&c.Headers.Response, nil),
+		Fixed:       route.NewFixed(c.Respond),
+		CORS:        route.NewCORS(c),
+		Compression: route.NewCompression(&c.Compress),
+		WebSocket:   c.Websocket,
+		Identity:    c.Identity.Names(),
+		KeepServer:  c.KeepServer,
+		Integrity:   seal.NewPolicy(&cfg.Integrity, &c.Integrity, model.ActsOnWhole(up.Serves)),
+		Limits: route.Limits{
+			Body:     c.Limits.BodyBytes(),
+			Rates:    limit.NewRates(c.Limits.Rate, m.options.Now),
+			InFlight: limit.NewInFlight(c.Limits.InFlight),
 		},
+		ForwardAuthorization: c.ForwardAuthorization,
 	}
-	r.identity.principal, r.identity.scopes, r.identity.requestID = c.Identity.Names()
-	r.integrity = newRouteIntegrity(cfg, c, up.Serves)
-	if r.upstreamLeg, err = newUpstreamLeg(&up.Integrity, r.identity, a, now); err != nil {
+	if r.Leg, err = seal.NewLeg(&up.Integrity, r.Identity.All(), s.auth, m.options.Now); err != nil {
 		return nil, err
 	}
-	if r.rewriting, err = newRewriting(c); err != nil {
+	if r.Rewriting, err = route.NewRewriting(c); err != nil {
 		return nil, err
 	}
-	if r.chain, err = a.Route(demandOf(cfg, c)); err != nil {
+	if r.Chain, err = s.auth.Route(s.demandOf(c)); err != nil {
 		return nil, err
 	}
 	rules := cfg.RulesOf(c)
-	if r.fixed != nil && len(rules) == 0 {
-		rules = everyone()
+	if r.Fixed != nil && len(rules) == 0 {
+		rules = route.EveryoneAllowed()
 	}
-	if r.policy, err = policy.New(rules); err != nil {
+	if r.Policy, err = policy.New(rules); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// demandOf is what a route wants of callers.
-func demandOf(cfg *Config, c *RouteConfig) auth.Demand {
+// demandOf is what a route demands of callers and of their signatures.
+func (s *snapshot) demandOf(c *route.Config) auth.Demand {
 	return auth.Demand{
-		Callers: c.Callers.Names(), All: len(c.Callers.All) > 0, Independent: c.Callers.Bind == bindIndependent,
-		Audience: c.Audience, Signatures: signatureDemand(cfg, c),
+		Callers: c.Callers.Names(), All: len(c.Callers.All) > 0, Independent: c.Callers.Bind == route.BindIndependent,
+		Audience: c.Audience,
+		Signatures: auth.SignatureDemand{
+			Always:      c.Integrity.Request == seal.Always,
+			Cover:       slices.Clone(c.Integrity.Cover),
+			HeadersOnly: c.Integrity.Body == seal.HeadersOnly,
+			Authority:   authorities(s.config),
+		},
+	}
+}
+
+// authorities says for which authorities requests may be signed, besides that the host
+// is one of a route: with the port that clients see, or without one.
+func authorities(cfg *Config) func(string) bool {
+	ports := []string{"443"}
+	if cfg.PublicHTTPS != 0 {
+		ports = append(ports, strconv.Itoa(cfg.PublicHTTPS))
+	}
+	any := false
+	for _, addr := range cfg.Listen.HTTPSAddrs() {
+		_, port, _ := net.SplitHostPort(addr)
+		any = any || port == "0" // chosen by the system: it is for tests
+		ports = append(ports, port)
+	}
+	return func(authority string) bool {
+		i := strings.LastIndexByte(authority, ':')
+		if i < 0 || strings.HasSuffix(authority, "]") || any {
+			return true
+		}
+		return slices.Contains(ports, authority[i+1:])
 	}
 }
 
 // upstream returns the upstream of a route, made once for all routes that name it.
-func (s *snapshot) upstream(cfg *Config, c *RouteConfig, byName map[string]*upstream.Upstream, o *Options) (*upstream.Upstream, error) {
-	name, uc, err := cfg.UpstreamOf(c)
+func (s *snapshot) upstream(c *route.Config, byName map[string]*upstream.Upstream, m *memory) (*upstream.Upstream, error) {
+	name, uc, err := s.config.UpstreamOf(c)
 	if err != nil {
 		return nil, err
 	}
 	if u := byName[name]; u != nil {
 		return u, nil
 	}
-	u, err := upstream.New(name, uc, upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial})
+	u, err := upstream.New(name, uc, upstream.Options{Now: m.options.Now, Clock: m.Clock, Dial: m.options.Dial})
 	if err != nil {
 		return nil, err
 	}
 	byName[name] = u
 	s.upstreams = append(s.upstreams, u)
 	return u, nil
-}
-
-// securityFields are what every answer carries unless the upstream set its own:
-// what Flask-Talisman sends, less the obsolete X-XSS-Protection. With a
-// certificate of the development authority there is no HSTS, which would lock a
-// browser out of a host whose next certificate it does not know.
-func securityFields(set map[string]string, local bool) message.Fields {
-	all := message.Fields{
-		{Name: "x-frame-options", Value: "SAMEORIGIN"},
-		{Name: "x-content-type-options", Value: "nosniff"},
-		{Name: "content-security-policy", Value: "default-src 'self'; object-src 'none'"},
-		{Name: "strict-transport-security", Value: "max-age=31556926; includeSubDomains"},
-		{Name: "referrer-policy", Value: "strict-origin-when-cross-origin"},
-	}
-	for name, value := range set {
-		name = strings.ToLower(name)
-		if value == configOff {
-			all.Del(name)
-		} else {
-			all.Set(name, value)
-		}
-	}
-	if local {
-		all.Del("strict-transport-security")
-	}
-	slices.SortFunc(all, func(a, b message.Field) int { return strings.Compare(a.Name, b.Name) })
-	return all
 }

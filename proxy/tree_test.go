@@ -132,6 +132,9 @@ func TestTreeArrows(t *testing.T) {
 		{"proxy/audit/...", "proxy/audit/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/admin/...", "proxy/admin/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/shared/...", "proxy/shared/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
+		{"proxy/seal", "auth auth/httpsig proxy/limit proxy/message proxy/setting proxy/upstream", "what is vouched for knows messages and keys, not routes"},
+		{"proxy/route", "auth policy proxy/limit proxy/message proxy/seal proxy/setting proxy/upstream proxy/wire", "a route gathers what is done to its messages, and does not know the order"},
+		{"proxy/exchange", "auth auth/httpsig auth/identity policy/... proxy/route proxy/seal proxy/audit proxy/limit proxy/message proxy/setting proxy/shared proxy/upstream proxy/wire", "the way knows what it passes, and neither files nor engines"},
 		{"proxy", "auth auth/httpsig auth/identity policy/... proxy/...", "the house knows all its rooms"},
 	}
 	for _, s := range sources(t) {
@@ -511,10 +514,10 @@ func TestTreeState(t *testing.T) {
 	tables := map[string]string{ // "dir.name" -> why it may
 		"auth.tokenPool":                 "a pool: what it holds means nothing",
 		"cmd/sallyport.pythonClient":     "a file that is embedded, which needs a variable",
-		"proxy.buffers":                  "a pool: what it holds means nothing",
-		"proxy.outcomes":                 "a table that is only read",
-		"proxy.upstreamReasons":          "a table that is only read",
-		"proxy.messageReasons":           "a table that is only read",
+		"proxy/seal.Blocks":                  "a pool: what it holds means nothing",
+		"proxy/exchange.outcomes":                 "a table that is only read",
+		"proxy/exchange.upstreamReasons":          "a table that is only read",
+		"proxy/exchange.errorReasons":           "a table that is only read",
 		"proxy/wire/stdhttp.toLower":     "a table that is only read",
 		"proxy/wire/stdhttp.toCanonical": "a table that is only read",
 	}

@@ -187,3 +187,11 @@ var tokenByte = func() (t [256]bool) {
 	}
 	return t
 }()
+
+// AddVary names one more request field on which an answer depends (RFC 9110, section
+// 12.5.5).
+func (f *Fields) AddVary(name string) {
+	if !f.HasToken("vary", name) && !f.HasToken("vary", "*") {
+		f.Add("vary", name)
+	}
+}

@@ -1,0 +1,141 @@
+package exchange
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"sallyport/auth/httpsig"
+	"sallyport/policy"
+	"sallyport/proxy/message"
+	"sallyport/proxy/route"
+	"sallyport/proxy/seal"
+	"sallyport/proxy/wire"
+)
+
+// answerTime is how long a client may take to read an answer of the gateway's own.
+const answerTime = 10 * time.Second
+
+// respondHere sends an answer of the gateway's own making: every refusal, fixed answer,
+// preflight, public document, redirect and decision goes out here. The content of the
+// request is not read: an engine that cannot skip it closes the connection.
+func (x *exchange) respondHere(h *message.Response, body []byte) error {
+	h.Fields.Set(route.RequestIDField, x.record.RequestID)
+	x.signOwn(h, body)
+	x.responded = true
+	x.record.Status = h.Status
+	if x.stream.Head().ContentLength != 0 {
+		x.stream.CloseAfter()
+	}
+	n, err := WriteAnswer(x.stream, h, body)
+	x.record.BytesOut = int64(n)
+	if err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
+// WriteAnswer writes a short answer that the gateway makes itself, and returns how much
+// of the body went. The client has ten seconds to take it.
+func WriteAnswer(s wire.Stream, h *message.Response, body []byte) (n int, err error) {
+	if err := s.SetWriteDeadline(time.Now().Add(answerTime)); err != nil {
+		return 0, err
+	}
+	if err := s.Respond(h, false); err != nil {
+		return 0, err
+	}
+	// The method on the wire: a decision for another proxy is about one method and
+	// asked for by another.
+	if len(body) > 0 && message.MayHaveBody(s.Head().Method, h.Status) {
+		if n, err = s.Write(body); err != nil {
+			return n, err
+		}
+	}
+	return n, s.Finish(nil)
+}
+
+// signOwn signs an answer of the gateway's own making.
+func (x *exchange) signOwn(h *message.Response, body []byte) {
+	if !x.answer.Signs() || x.asker != "" {
+		return
+	}
+	form := seal.FormHeader
+	if !message.MayHaveBody(x.stream.Head().Method, h.Status) {
+		form = seal.FormHead
+	}
+	if form == seal.FormHeader {
+		h.Fields.Set("content-digest", httpsig.ContentDigest(body))
+	}
+	// All of it is ours or was read strictly: what cannot be signed was refused.
+	if err := x.signHead(h, form); err != nil {
+		x.record.Cause = strings.TrimPrefix(x.record.Cause+"; "+err.Error(), "; ")
+	}
+}
+
+// respond gives the route's fixed answer in place of forwarding: whoever gets it has
+// passed every step before.
+func (x *exchange) respond(grant policy.Grant) error {
+	if !grant.Valid() {
+		return &refusal{reason: reasonInternal, cause: errNoGrant}
+	}
+	a := x.route.Fixed
+	h := message.Response{Status: a.Status, Fields: append(message.Fields(nil), a.Fields...), ContentLength: int64(len(a.Body))}
+	if !message.MayHaveBody("GET", a.Status) {
+		h.ContentLength = -1 // 204 and 304 say nothing about a length
+	}
+	x.dress(&h)
+	return x.respondHere(&h, a.Body)
+}
+
+// answerPreflight tells a browser what a page may ask. No upstream sees it, and no
+// credential is needed: browsers send none with it.
+func (x *exchange) answerPreflight() error {
+	c := x.route.CORS
+	if !c.Admits(x.head.Fields.Get("origin")) {
+		return &refusal{reason: reasonOrigin}
+	}
+	h := message.Response{Status: http.StatusNoContent, ContentLength: -1}
+	c.Mark(&h.Fields, x.head.Fields)
+	h.Fields.Del("access-control-expose-headers") // means nothing here
+	h.Fields = append(h.Fields, c.Preflight...)
+	h.Fields.AddVary("Access-Control-Request-Method")
+	h.Fields.AddVary("Access-Control-Request-Headers")
+	return x.respondHere(&h, nil)
+}
+
+// publicPath is where the gateway itself answers, on every host; nothing below it is
+// ever forwarded.
+const (
+	publicPath = "/.well-known/sallyport"
+	keysPath   = publicPath + "/keys"
+)
+
+// isPublic says whether a path is one of the gateway's own. Letter case does not count:
+// what some server would take for such a path is not forwarded either.
+func isPublic(path string) bool {
+	return len(path) >= len(publicPath) && strings.EqualFold(path[:len(publicPath)], publicPath) &&
+		(len(path) == len(publicPath) || path[len(publicPath)] == '/')
+}
+
+// sendPublicDocument gives a public document: no credential is asked for.
+func (x *exchange) sendPublicDocument() error {
+	key, public := x.snapshot.Signers.Published()
+	switch {
+	case x.asker != "":
+		return &refusal{reason: reasonUndecided}
+	case !x.snapshot.Routes.Serves(x.head.Host) || x.head.Path != keysPath || key == nil:
+		return &refusal{reason: reasonNoRoute}
+	case x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
+		return &refusal{reason: reasonMethod, allow: "GET, HEAD"}
+	}
+	// A JWK set (RFC 7517) with an OKP key (RFC 8037).
+	text := fmt.Appendf(nil, `{"keys":[{"kty":"OKP","crv":"Ed25519","use":"sig","alg":"EdDSA","kid":%q,"x":%q}]}`+"\n",
+		key.ID(), base64.RawURLEncoding.EncodeToString(public))
+	return x.respondHere(&message.Response{Status: http.StatusOK, ContentLength: int64(len(text)), Fields: message.Fields{
+		{Name: "content-type", Value: "application/jwk-set+json"},
+		{Name: "cache-control", Value: "public, max-age=300"},
+		{Name: "access-control-allow-origin", Value: "*"},
+	}}, text)
+}

@@ -1,0 +1,227 @@
+package exchange
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"sallyport/auth/httpsig"
+	"sallyport/proxy/message"
+	"sallyport/proxy/seal"
+)
+
+// content is the content of a request as it goes to the upstream.
+type content struct {
+	message.Body                // nil where there is none
+	length       int64          // in bytes: 0 for none, -1 where only its end will tell
+	digest       string         // the value of Content-Digest that holds for it; "" where none is known
+	counted      countedBody    // what comes from the client
+	held         seal.Buffer    // what was read before anything acts on it
+	verified     *seal.Verified // what is verified while it is forwarded; nil: nothing
+}
+
+// unverified says whether the end of the content decides whether anybody may act on it.
+func (c *content) unverified() bool { return c.verified != nil }
+
+// takeBody takes the content. Where the caller signed its digest, or the upstream is to
+// learn it, it is read to its end and compared before the upstream learns of the
+// request; where the route streams, it is verified on its way, and the upstream never
+// gets the end of what is wrong.
+func (x *exchange) takeBody() error {
+	c := &x.content
+	c.counted = countedBody{
+		src:   x.stream.Body(),
+		limit: x.route.Limits.Body,
+		rate:  x.snapshot.BodyRate,
+		now:   x.server.now,
+		wait:  idleDeadline{idle: x.route.Timeouts.Idle, stream: x.stream, clock: x.server.Clock},
+	}
+	if x.grpc {
+		c.counted.rate = 0 // a stream may rest between messages
+	}
+	c.Body, c.length = &c.counted, x.head.ContentLength
+	var digests httpsig.Digests
+	signed := x.bodySigned()
+	if signed {
+		var err error
+		if digests, err = httpsig.ParseContentDigest(&x.head.Fields); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !x.holdsBody() && signed:
+		return x.verifyOnTheWay(digests)
+	case !x.holdsBody():
+		return nil
+	}
+	if err := x.hold(x.route.Integrity.Buffer); err != nil {
+		return err
+	}
+	if signed {
+		return x.compare(digests)
+	}
+	c.digest = c.held.Digest()
+	return nil
+}
+
+// bodySigned says whether the caller signed the digest of the content.
+func (x *exchange) bodySigned() bool {
+	s := x.proof.Signature
+	return s != nil && (!x.route.Integrity.HeadersOnly || s.Covers("content-digest"))
+}
+
+// holdsBody says whether all of the content is held before the upstream learns of the
+// request: content with a signed digest, unless the route streams, and content of which
+// the upstream is to learn the digest.
+func (x *exchange) holdsBody() bool {
+	if x.bodySigned() {
+		return !x.route.Integrity.Streams
+	}
+	return x.route.Leg.Digests()
+}
+
+// hold reads the content to its end, at most so much.
+func (x *exchange) hold(most int64) error {
+	c := &x.content
+	if c.length == 0 {
+		return nil
+	}
+	if err := c.held.Fill(x.server.Held, &c.counted, most); err != nil {
+		return err
+	}
+	x.useHeld()
+	return nil
+}
+
+// useHeld makes what is held the content, and its length known.
+func (x *exchange) useHeld() {
+	c := &x.content
+	c.Body, c.length = &c.held, c.held.Size()
+	x.record.BytesIn = c.counted.n.Load()
+}
+
+// compare compares what was held with its digests.
+func (x *exchange) compare(d httpsig.Digests) error {
+	x.content.digest = x.head.Fields.Get("content-digest")
+	return x.content.held.Match(d)
+}
+
+// wholeBytes is up to which length content is held although the route streams.
+const wholeBytes = 64 << 10
+
+// verifyOnTheWay has the content verified while it is forwarded. Short content is held
+// whole, so that of a short body with a wrong digest the upstream learns nothing.
+func (x *exchange) verifyOnTheWay(d httpsig.Digests) error {
+	c := &x.content
+	if c.length >= 0 && c.length <= wholeBytes {
+		if err := x.hold(wholeBytes); err != nil {
+			return err
+		}
+		return x.compare(d)
+	}
+	var src io.Reader = &c.counted
+	if c.length < 0 {
+		switch err := c.held.Fill(x.server.Held, &c.counted, wholeBytes); {
+		case err == nil:
+			x.useHeld()
+			return x.compare(d)
+		case !errors.Is(err, seal.ErrTooLong):
+			return err
+		}
+		c.held.Follow(&c.counted)
+		src = &c.held
+	}
+	c.verified = seal.NewVerified(seal.WithoutTrailers(src), d)
+	c.Body = c.verified
+	c.digest = x.head.Fields.Get("content-digest")
+	return nil
+}
+
+// checkEarly looks at an answer that came before the content was known to be right. A
+// 2xx before the end contradicts what the dialect promises of its servers, so it is
+// refused; another is not signed, since that would bind it to content that nobody has
+// verified.
+func (x *exchange) checkEarly(h *message.Response) error {
+	v := x.content.verified
+	if v == nil || v.Right() {
+		return nil
+	}
+	if h.Status < 300 {
+		return &refusal{reason: reasonGarbage, cause: errEarly}
+	}
+	x.answer.Forget()
+	return nil
+}
+
+// countedBody is the client's body on its way to the upstream: counted against
+// the route's limit while it streams, with a bound on how long it may pause and on
+// how slow it may be. What is wrong with it is the client's fault and comes out as a
+// [refusal].
+type countedBody struct {
+	src   message.Body
+	limit int64 // in bytes; zero: none
+	n     atomic.Int64
+	wait  idleDeadline
+
+	rate   int64 // bytes a second that must come on average; zero: none
+	now    func() time.Time
+	waited time.Duration // for the client alone: an upstream that is slow is not its fault
+}
+
+// patience is how long a body may keep the gateway waiting before its rate counts.
+const patience = 10 * time.Second
+
+// tooSlow says whether a body of total bytes that was read since from comes too slowly.
+func (b *countedBody) tooSlow(from time.Time, total int64) bool {
+	b.waited += b.now().Sub(from)
+	return b.waited > patience && total < int64(float64(b.rate)*(b.waited-patience).Seconds())
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	if err := b.wait.extend(); err != nil {
+		return 0, errClientGone(err)
+	}
+	var from time.Time
+	timed := b.rate > 0 && !followed(b.src)
+	if timed {
+		from = b.now()
+	}
+	n, err := b.src.Read(p)
+	total := b.n.Add(int64(n))
+	switch {
+	case err == nil && timed && b.tooSlow(from, total):
+		return 0, &refusal{reason: reasonBodyTimeout, cause: errTooSlow}
+	case b.limit > 0 && total > b.limit:
+		return 0, &refusal{reason: reasonBodyTooLarge, cause: errTooLarge}
+	case err == io.EOF:
+		b.wait.lift()
+		return n, err
+	case err == nil:
+		return n, nil
+	case timedOut(err):
+		return n, &refusal{reason: reasonBodyTimeout, cause: err}
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return n, errClientGone(err)
+	}
+	return n, &refusal{reason: reasonBadBody, cause: err}
+}
+
+// Arrived implements [message.Arrived].
+func (b *countedBody) Arrived() (n int, whole bool) {
+	if src, ok := b.src.(message.Arrived); ok {
+		return src.Arrived()
+	}
+	return 0, false
+}
+
+// Coming implements [message.Coming].
+func (b *countedBody) Coming() bool {
+	if src, ok := b.src.(message.Coming); ok {
+		return src.Coming()
+	}
+	n, _ := b.Arrived()
+	return n > 0
+}
+
+func (b *countedBody) Trailers() message.Fields { return b.src.Trailers() }

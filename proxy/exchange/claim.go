@@ -1,0 +1,30 @@
+package exchange
+
+import (
+	"errors"
+
+	"sallyport/proxy/shared"
+)
+
+// claim uses the nonce of a signed request, once and for all replicas. It comes after
+// admission, so that a 403, 429 or 503 burns none, and before the content is read.
+func (x *exchange) claim() error {
+	s := x.proof.Signature
+	if s == nil {
+		return nil
+	}
+	if x.asker != "" && s.Covers("content-digest") {
+		return &refusal{reason: reasonUndecided} // the other proxy has the content, and would not compare it
+	}
+	err := x.server.Replay.Claim(s.Key.ID(), s.Claim, s.Created, s.Until())
+	var window *shared.WindowError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, shared.ErrReplayed):
+		return &refusal{reason: reasonReplayed, cause: err}
+	case errors.As(err, &window):
+		return &refusal{reason: reasonReplayWindow, cause: err, retryAfter: window.Until.Sub(x.server.now())}
+	}
+	return &refusal{reason: reasonReplayFull, cause: err, retryAfter: busyRetry}
+}

@@ -1,0 +1,56 @@
+package exchange
+
+import (
+	"sync"
+	"time"
+
+	"sallyport/proxy/wire"
+)
+
+// idleDeadline is a deadline that many reads or writes share: moving it costs a
+// timer, so it moves once a second at most.
+//
+// It is safe for concurrent use.
+type idleDeadline struct {
+	idle   time.Duration // zero: no bound
+	stream wire.Stream
+	clock  *wire.Clock
+	writes bool // of writes, else of reads
+
+	mu     sync.Mutex // guards what follows
+	last   time.Time
+	lifted bool
+}
+
+func (u *idleDeadline) set(t time.Time) error {
+	if u.writes {
+		return u.stream.SetWriteDeadline(t)
+	}
+	return u.stream.SetReadDeadline(t)
+}
+
+// extend moves the deadline to at least idle from now.
+func (u *idleDeadline) extend() error {
+	if u.idle <= 0 {
+		return nil
+	}
+	now := u.clock.Now()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.lifted || now.Sub(u.last) < time.Second {
+		return nil
+	}
+	u.last = now
+	return u.set(now.Add(u.idle + time.Second + wire.Lag))
+}
+
+// lift removes the deadline for good. On some engines a deadline for reading that
+// passes after the body has ended would look as if the client had left.
+func (u *idleDeadline) lift() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.lifted = true
+	if !u.last.IsZero() {
+		_ = u.set(time.Time{})
+	}
+}

@@ -1,0 +1,128 @@
+package exchange
+
+import (
+	"slices"
+	"strings"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/route"
+)
+
+// outgoing are the fields for the upstream: the client's own, less those that
+// speak of identity, address or the connection, then ours. Ours come last, so
+// nothing that the client wrote can remove or precede them.
+func (x *exchange) outgoing() message.Fields {
+	in := x.head.Fields
+	out := slices.Grow(x.out[:0], len(in)+16)
+	for _, f := range in {
+		if route.Replaced(f.Name) || f.Name == websocketKey && x.wantsTunnel() || f.Name == "authorization" && !x.route.ForwardAuthorization ||
+			x.route.ToUpstream.Drops(f.Name) || x.isHopField(f.Name) {
+			continue
+		}
+		out = append(out, f)
+	}
+	out = append(out, x.route.ToUpstream.Put...)
+	peer := x.stream.Conn().Address
+	proto, host, chain := x.head.Scheme, x.head.Authority, peer
+	if x.trusted {
+		if p := in.Get("x-forwarded-proto"); p == "https" || p == "http" {
+			proto = p
+		}
+		if h, _, err := message.CanonicalAuthority(in.Get("x-forwarded-host"), proto); err == nil {
+			host = h
+		}
+		if x.client.String() != peer {
+			chain = x.client.String() + ", " + peer
+		}
+	}
+	out.Add("x-forwarded-for", chain)
+	out.Add("x-forwarded-proto", proto)
+	out.Add("x-forwarded-host", host)
+	client := peer
+	if x.trusted {
+		client = x.client.String()
+	}
+	out.Add("forwarded", x.forwarded.element(client, proto, host))
+	if p := x.route.Rewriting.Prefix; p != "" {
+		out.Add("x-forwarded-prefix", p)
+	}
+	if x.wantsTunnel() {
+		out.Add(websocketKey, newWebsocketKey())
+	}
+	x.addIdentity(&out)
+	x.out = out
+	return out
+}
+
+// addIdentity writes who calls, under the names of the route.
+func (x *exchange) addIdentity(f *message.Fields) {
+	names := &x.route.Identity
+	if names.Principal != "" {
+		f.Add(names.Principal, printable(x.record.Principal))
+	}
+	if names.Scopes != "" {
+		f.Add(names.Scopes, printable(strings.Join(x.caller.Scopes, " ")))
+	}
+	if names.RequestID != "" {
+		f.Add(names.RequestID, x.record.RequestID)
+	}
+}
+
+// forwardedCache is a cached element of Forwarded (RFC 7239) and its inputs. The
+// requests of one caller have the same for long.
+type forwardedCache struct{ client, proto, host, value string }
+
+// element returns the element for these inputs.
+func (c *forwardedCache) element(client, proto, host string) string {
+	if c.value == "" || c.client != client || c.proto != proto || c.host != host {
+		*c = forwardedCache{client, proto, host, forwardedElement(client, proto, host)}
+	}
+	return c.value
+}
+
+func forwardedElement(client, proto, host string) string {
+	if strings.Contains(client, ":") {
+		client = `"[` + client + `]"`
+	}
+	if strings.ContainsAny(host, ":[]") {
+		host = `"` + host + `"`
+	}
+	return "for=" + client + ";proto=" + proto + ";host=" + host
+}
+
+// printable makes a field value of a name that an issuer chose: what no field may
+// hold, and "%", is percent-encoded, so that distinct names stay distinct.
+func printable(s string) string {
+	const hex = "0123456789ABCDEF"
+	plain := func(c byte) bool { return c >= ' ' && c <= '~' && c != '%' }
+	i := 0
+	for i < len(s) && plain(s[i]) {
+		i++
+	}
+	if i == len(s) && s == strings.TrimSpace(s) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; plain(c) && (c != ' ' || i > 0 && i < len(s)-1) {
+			b.WriteByte(c)
+		} else {
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		}
+	}
+	return b.String()
+}
+
+// withoutSecrets is a target or authority that could not be read, as a record may
+// show it: queries and user information hold secrets.
+func withoutSecrets(s string) string {
+	if i := strings.IndexAny(s, "?#"); i >= 0 {
+		s = s[:i]
+	}
+	if i := strings.LastIndexByte(s, '@'); i >= 0 && (s[0] != '/' || strings.HasPrefix(s, "//")) {
+		s = "…" + s[i:]
+	}
+	return s
+}

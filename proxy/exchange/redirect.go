@@ -1,0 +1,73 @@
+package exchange
+
+import (
+	"net/http"
+	"strconv"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
+)
+
+// Redirect is the handler of every request on the listeners for plain HTTP. It never
+// proxies: it sends the hosts of routes to HTTPS, and tells callers who sent a
+// credential in the clear that it is lost.
+func (s *Server) Redirect(stream wire.Stream) { s.handle(stream, (*exchange).redirect) }
+
+func (x *exchange) redirect() error {
+	if err := x.read(); err != nil {
+		return err
+	}
+	if text, ok := x.server.Challenge(x.head.Host, x.head.Path); ok && x.head.Method == http.MethodGet {
+		return x.answerChallenge(text)
+	}
+	if carriesCredential(x.head.Fields) {
+		return &refusal{reason: reasonPlainHTTP}
+	}
+	if !x.snapshot.Routes.Serves(x.head.Host) {
+		return &refusal{reason: reasonNoRoute}
+	}
+	to := "https://" + x.head.Host
+	if p := x.publicPort(); p != 443 {
+		to += ":" + strconv.Itoa(p)
+	}
+	return x.respondHere(&message.Response{Status: http.StatusPermanentRedirect, Fields: message.Fields{
+		{Name: "location", Value: to + x.head.PathAndQuery()},
+	}}, nil)
+}
+
+// answerChallenge shows an authority that the host is ours (RFC 8555, section 8.3).
+func (x *exchange) answerChallenge(text string) error {
+	x.stream.CloseAfter()
+	return x.respondHere(ChallengeAnswer(text), []byte(text))
+}
+
+// ChallengeAnswer is the head of the answer to an ACME challenge.
+func ChallengeAnswer(text string) *message.Response {
+	return &message.Response{Status: http.StatusOK, ContentLength: int64(len(text)), Fields: message.Fields{
+		{Name: "content-type", Value: "application/octet-stream"},
+		{Name: "cache-control", Value: "no-store"},
+	}}
+}
+
+// publicPort is the port of HTTPS as clients see it; behind a balancer that ends TLS,
+// where there is no listener for it, the usual one.
+func (x *exchange) publicPort() int {
+	if p := x.snapshot.PublicHTTPS; p != 0 {
+		return p
+	}
+	if p := x.server.httpsPort.Load(); p != 0 {
+		return int(p)
+	}
+	return 443
+}
+
+// carriesCredential says whether a head holds what proves a caller. Session cookies are
+// left to the browser, which sends those marked Secure over HTTPS only.
+func carriesCredential(f message.Fields) bool {
+	for _, name := range []string{"authorization", "x-api-key", "signature", "dpop"} {
+		if f.Has(name) {
+			return true
+		}
+	}
+	return false
+}

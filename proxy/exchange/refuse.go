@@ -1,0 +1,122 @@
+package exchange
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"sallyport/auth"
+	"sallyport/policy"
+	"sallyport/proxy/message"
+)
+
+// refuse turns an error of any step into the answer, in the caller's protocol
+// and the dialect's shape. After the answer has begun it can only be cut.
+func (x *exchange) refuse(err error) {
+	r := asRefusal(err)
+	o, ok := outcomes[r.reason]
+	if !ok {
+		r = &refusal{reason: reasonInternal, cause: err}
+		o = outcomes[reasonInternal]
+	}
+	x.record.Reason = r.reason
+	if r.cause != nil {
+		x.record.Cause = r.cause.Error()
+	}
+	if x.responded {
+		x.cutAs(err)
+		return // the engine cuts what was not finished
+	}
+	x.responded = true
+	x.record.Status = o.status
+	if r.reason == reasonClientGone {
+		return
+	}
+	if x.head.Upgrade != "" || unsettled(o.status) {
+		// What follows an ambiguous request or the wish for another protocol is not to be
+		// taken for HTTP.
+		x.stream.CloseAfter()
+	}
+	x.sendRefusal(o, r, err)
+}
+
+// unsettled says whether a status is that of a head that has no reading.
+func unsettled(status int) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+		return true
+	}
+	return false
+}
+
+// sendRefusal sends a refusal.
+func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
+	dialect := ""
+	var security message.Fields
+	if x.route != nil {
+		dialect, security = x.route.Dialect, x.route.Security
+	}
+	contentType, text := refusalBody(dialect, o, r.reason, x.record.RequestID)
+	if x.grpc {
+		contentType, text = "application/grpc", nil
+	}
+	h := message.Response{Status: o.status, ContentLength: int64(len(text)), Fields: message.Fields{
+		{Name: "content-type", Value: contentType},
+		{Name: "cache-control", Value: "no-store"},
+	}}
+	h.Fields = append(h.Fields, security...)
+	if r.allow != "" {
+		h.Fields.Add("allow", r.allow)
+	}
+	if r.retryAfter > 0 {
+		h.Fields.Add("retry-after", strconv.FormatInt(int64((r.retryAfter+time.Second-1)/time.Second), 10))
+	}
+	if x.route != nil {
+		if c := x.challenge(o.status, err); c != "" {
+			h.Fields.Add("www-authenticate", c)
+		}
+		if accept := x.route.Chain.AcceptSignature(); accept != "" && o.status == http.StatusUnauthorized {
+			h.Fields.Add("accept-signature", accept)
+		}
+	}
+	x.tellProxy(o, r.reason, &h)
+	status := h.Status
+	if x.grpc {
+		x.asCall(o, &h)
+	}
+	if x.route != nil && x.route.CORS != nil {
+		x.route.CORS.Mark(&h.Fields, x.head.Fields)
+	}
+	_ = x.respondHere(&h, text) // who has left learns nothing
+	x.record.Status = status    // of gRPC the one that others get
+}
+
+// challenge is the WWW-Authenticate that belongs to a refusal; "" for none.
+func (x *exchange) challenge(status int, err error) string {
+	var denied *policy.Refusal
+	switch {
+	case x.route.Chain.Anonymous():
+		return ""
+	case errors.As(err, &denied) && denied.Reason == policy.ReasonInsufficientScope:
+		return auth.InsufficientScope(x.head.Host, denied.Scopes)
+	case status == http.StatusUnauthorized:
+		return x.route.Chain.Challenge(x.head.Host, err)
+	}
+	return ""
+}
+
+// refusalBody writes a refusal in the shape that the dialect's clients read:
+// TensorFlow's and Triton's {"error"}, OpenAI's error object, RFC 9457 otherwise.
+// Every string in it is fixed or of our own making and needs no escaping.
+func refusalBody(dialect string, o outcome, reason, id string) (contentType string, text []byte) {
+	quote := strconv.Quote
+	tail := `,"reason":` + quote(reason) + `,"request_id":` + quote(id) + "}"
+	switch dialect {
+	case "tensorflow", "triton", "ollama":
+		return "application/json", []byte(`{"error":` + quote(o.text) + tail + "\n")
+	case "openai":
+		return "application/json", []byte(`{"error":{"message":` + quote(o.text) + `,"type":"gateway_error","param":null,"code":` + quote(reason) + "}" + tail + "\n")
+	}
+	return "application/problem+json", []byte(`{"title":` + quote(o.text) + `,"status":` + strconv.Itoa(o.status) + tail + "\n")
+}

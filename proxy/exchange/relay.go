@@ -1,0 +1,306 @@
+package exchange
+
+import (
+	"io"
+	"slices"
+	"strings"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/route"
+	"sallyport/proxy/seal"
+	"sallyport/proxy/upstream"
+)
+
+// relay sends the upstream's answer to the client as it arrives, or, where it is
+// signed as a whole, once all of it is there.
+func (x *exchange) relay(answer *upstream.Response) error {
+	h := &answer.Head
+	x.rewriteLocation(h, answer.Host)
+	x.dress(h)
+	hasBody := message.MayHaveBody(x.head.Method, h.Status)
+	held := x.holdsAnswer(h)
+	form := x.answer.FormOf(x.head, h, held)
+	if hasBody && held && (form == seal.FormHeader || x.answer.WantsDigest() || x.route.Leg.Verifies()) {
+		return x.relayHeld(answer, form)
+	}
+	if form == seal.FormTrailer || form == seal.FormInline {
+		h.ContentLength = -1
+		h.Fields.Del("content-digest")
+	}
+	streams := hasBody && h.ContentLength < 0
+	length := h.ContentLength
+	var compressed *route.Compressor
+	if form == seal.FormNone {
+		compressed = x.route.Compression.Begin(h, x.head, x.stream, x.server.Compressors)
+	}
+	if compressed != nil {
+		defer func() {
+			x.record.BytesOut = compressed.Sent
+			compressed.Release()
+		}()
+	}
+	if err := x.signHead(h, form); err != nil {
+		return err
+	}
+	err := x.sendHead(h, streams && x.head.Trailers)
+	if err == nil && streams {
+		err = x.flushHead(answer.Body)
+	}
+	if err != nil {
+		return err
+	}
+	var tail *seal.Tail
+	switch {
+	case compressed != nil:
+		if err = x.pump(answer.Body, length, compressed); err == nil {
+			if gerr := compressed.Close(); gerr != nil {
+				err = errClientGone(gerr)
+			}
+		}
+	case form == seal.FormTrailer || form == seal.FormInline:
+		tail = seal.NewTail(x.stream)
+		err = x.pump(answer.Body, length, tail)
+	case hasBody:
+		err = x.pump(answer.Body, length, x.stream)
+	}
+	if err != nil {
+		return err
+	}
+	var trailers message.Fields
+	if streams && x.head.Trailers {
+		trailers = x.trailersOf(answer)
+	}
+	return x.end(h, form, tail, trailers)
+}
+
+// signHead signs the head of an answer. An upstream whose answer cannot be signed is at
+// fault: it has fields that no signature can cover.
+func (x *exchange) signHead(h *message.Response, form seal.Form) error {
+	if err := x.answer.SignHead(h, form); err != nil {
+		return &refusal{reason: reasonGarbage, cause: err}
+	}
+	x.record.Signed = string(form)
+	return nil
+}
+
+// holdsAnswer says whether an answer is held, to be signed or verified as a whole.
+// Callers who have signed nothing leave half of the memory to those who have.
+func (x *exchange) holdsAnswer(h *message.Response) bool {
+	return h.ContentLength >= 0 && h.ContentLength <= x.route.Integrity.ResponseBuffer &&
+		(x.proof.Signature != nil || x.route.Leg.Verifies() || x.server.Held.Used() < x.server.Held.Total()/2)
+}
+
+// relayHeld holds the answer, signs it in its head, and sends both: nothing of an answer
+// that breaks in the middle is sent.
+func (x *exchange) relayHeld(answer *upstream.Response, form seal.Form) error {
+	h := &answer.Head
+	var held seal.Buffer
+	defer held.Release()
+	if h.ContentLength != 0 {
+		if err := held.Fill(x.server.Held, answer.Body, h.ContentLength); err != nil {
+			return err
+		}
+	}
+	if x.life.Err() != nil {
+		return x.life.Cause()
+	}
+	if form == seal.FormHeader || x.answer.WantsDigest() {
+		h.Fields.Set("content-digest", held.Digest())
+	}
+	if err := x.signHead(h, form); err != nil {
+		return err
+	}
+	if err := x.sendHead(h, false); err != nil {
+		return err
+	}
+	if err := held.Each(x.send); err != nil {
+		return err
+	}
+	x.noteCall(h.Fields, nil)
+	if err := x.stream.Finish(nil); err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
+// send sends one piece of held content.
+func (x *exchange) send(p []byte) error {
+	if err := x.sending.extend(); err != nil {
+		return errClientGone(err)
+	}
+	if _, err := x.stream.Write(p); err != nil {
+		return errClientGone(err)
+	}
+	x.record.BytesOut += int64(len(p))
+	return nil
+}
+
+// sendHead sends the head of an answer of the upstream's. From then on a fault can only
+// cut the answer; x.sending bounds what follows.
+func (x *exchange) sendHead(h *message.Response, trailers bool) error {
+	x.responded = true
+	x.sending.idle, x.sending.stream, x.sending.clock, x.sending.writes = x.route.Timeouts.Idle, x.stream, x.server.Clock, true
+	if err := x.sending.extend(); err != nil {
+		return errClientGone(err)
+	}
+	if err := x.stream.Respond(h, trailers); err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
+// flushHead sends the head of a stream at once where no content has come with it: the
+// client may wait for it before it sends what the server waits for.
+func (x *exchange) flushHead(body message.Body) error {
+	if _, ok := body.(message.Arrived); !ok || followed(body) {
+		return nil
+	}
+	if err := x.stream.Flush(); err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
+// trailersOf are the upstream's trailers that go on.
+func (x *exchange) trailersOf(answer *upstream.Response) message.Fields {
+	trailers := slices.Clone(answer.Body.Trailers())
+	x.dropOwnFields(&trailers)
+	if x.answer.Signs() {
+		trailers.Del("content-digest") // ours comes there
+	}
+	return trailers
+}
+
+// end ends the answer cleanly, with the signature over a stream.
+func (x *exchange) end(h *message.Response, form seal.Form, tail *seal.Tail, trailers message.Fields) error {
+	x.noteCall(h.Fields, trailers)
+	if tail != nil {
+		signed, behind, err := x.answer.SignTail(tail, form, h, trailers)
+		if err != nil {
+			return &refusal{reason: reasonGarbage, cause: err}
+		}
+		trailers = signed
+		if behind != "" {
+			if _, err := x.stream.Write([]byte(behind)); err != nil {
+				return errClientGone(err)
+			}
+		}
+	}
+	if err := x.stream.Finish(trailers); err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
+// dress puts the gateway's own fields on an answer.
+func (x *exchange) dress(h *message.Response) {
+	r := x.route
+	x.dropOwnFields(&h.Fields)
+	x.nameModel(h)
+	r.ToClient.Apply(&h.Fields)
+	for _, f := range r.Security {
+		if !h.Fields.Has(f.Name) {
+			h.Fields = append(h.Fields, f)
+		}
+	}
+	h.Fields.Set(route.RequestIDField, x.record.RequestID)
+	if r.CORS != nil {
+		r.CORS.Mark(&h.Fields, x.head.Fields)
+	}
+}
+
+// nameModel says which model answered, for the signature to cover.
+func (x *exchange) nameModel(h *message.Response) {
+	if !x.answer.Signs() || h.Status >= 300 {
+		return
+	}
+	if x.call.Model != "" {
+		h.Fields.Add(seal.ModelField, x.call.Model)
+	}
+	if x.call.Version != "" {
+		h.Fields.Add(seal.VersionField, x.call.Version)
+	}
+}
+
+// rewriteLocation turns a Location that names the upstream as the gateway asked it into the
+// client's own way there, as nginx's proxy_redirect does: the upstream's name
+// would lead the client nowhere, and is none of its business. Relative ones stay: an
+// upstream that heeds X-Forwarded-Prefix has made them for the client.
+func (x *exchange) rewriteLocation(h *message.Response, host string) {
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if f.Name != "location" {
+			continue
+		}
+		rest, ok := strings.CutPrefix(f.Value, "http://")
+		if !ok {
+			if rest, ok = strings.CutPrefix(f.Value, "https://"); !ok {
+				continue
+			}
+		}
+		end := strings.IndexAny(rest, "/?#")
+		if end < 0 {
+			end = len(rest)
+		}
+		if !strings.EqualFold(rest[:end], host) {
+			continue
+		}
+		path := rest[end:]
+		if path == "" || path[0] != '/' {
+			path = "/" + path
+		}
+		f.Value = x.head.Scheme + "://" + x.head.Authority + x.route.Rewriting.Location(path)
+	}
+}
+
+// pump copies the content, of which left bytes are to come, negative if that is
+// unknown. What arrives is sent on at once: an event of a stream
+// must not wait for the next.
+func (x *exchange) pump(body message.Body, left int64, to seal.Sink) error {
+	buf := seal.Blocks.Get().(*[]byte)
+	defer seal.Blocks.Put(buf)
+	for {
+		n, err := body.Read(*buf)
+		if n > 0 {
+			if werr := x.sending.extend(); werr != nil {
+				return errClientGone(werr)
+			}
+			if _, werr := to.Write((*buf)[:n]); werr != nil {
+				return errClientGone(werr)
+			}
+			x.record.BytesOut += int64(n)
+			if x.grpc {
+				// A caller that only listens is not idle.
+				_ = x.content.counted.wait.extend()
+			}
+			if left -= int64(n); left != 0 && err == nil && !followed(body) {
+				if werr := to.Flush(); werr != nil {
+					return errClientGone(werr)
+				}
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if left < 0 && x.life.Err() != nil {
+			return x.life.Cause()
+		}
+	}
+}
+
+// followed says whether more of a body, or its end, can be read without waiting: what
+// was read before it may go out with it.
+func followed(body message.Body) bool {
+	came, ok := body.(message.Arrived)
+	if !ok {
+		return false
+	}
+	n, whole := came.Arrived()
+	return n > 0 || whole
+}
+
+// errClientGone marks an error in writing to the client as its departure.
+func errClientGone(err error) error { return &refusal{reason: reasonClientGone, cause: err} }

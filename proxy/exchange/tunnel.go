@@ -1,0 +1,113 @@
+package exchange
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/seal"
+	"sallyport/proxy/upstream"
+)
+
+// websocketKey is the field that a WebSocket's upstream answers, to show that it
+// understands. HTTP/2 does without.
+const websocketKey = "sec-websocket-key"
+
+func newWebsocketKey() string {
+	var b [16]byte
+	binary.NativeEndian.PutUint64(b[:], rand.Uint64())
+	binary.NativeEndian.PutUint64(b[8:], rand.Uint64())
+	return base64.StdEncoding.EncodeToString(b[:])
+}
+
+// wantsTunnel says whether the request is for a tunnel and nothing else, as it is over
+// HTTP/2 (RFC 8441): an answer with 2xx would open it.
+func (x *exchange) wantsTunnel() bool {
+	return x.head.Version == message.HTTP2 && x.head.Upgrade != ""
+}
+
+// tunnel joins client and upstream after a switch of protocols, until one of them
+// ends, neither speaks for the idle time, or the credential expires.
+func (x *exchange) tunnel(answer *upstream.Response) error {
+	x.dress(&answer.Head)
+	x.responded = true
+	client, err := x.stream.Upgrade(&answer.Head)
+	if err != nil {
+		return errClientGone(err)
+	}
+	server := answer.Upgraded()
+	x.noteTunnel()
+	// The end of the credential, of the caller's rights and of the process' grace period
+	// close the connections.
+	life := x.life
+	stop := context.AfterFunc(life, func() {
+		if endingOf(life.Cause()) != "" {
+			client.Close()
+		}
+	})
+	defer stop()
+
+	heard := &activity{idle: x.route.Timeouts.Idle}
+	up := make(chan int64, 1)
+	go func() { up <- splice(server, client, heard) }()
+	x.record.BytesOut = splice(client, server, heard)
+	x.record.BytesIn = <-up
+	if cause := life.Cause(); endingOf(cause) != "" {
+		return &refusal{reason: endingOf(cause), cause: cause}
+	}
+	return nil
+}
+
+// activity is when either side of a tunnel was last heard: one that only listens
+// is not idle.
+type activity struct {
+	idle time.Duration // zero: no bound
+	last atomic.Int64  // Unix nanoseconds
+}
+
+// deadline is until when the next byte must come, from either side; the zero time
+// means no bound.
+func (a *activity) deadline() time.Time {
+	if a.idle <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, a.last.Load()).Add(a.idle)
+}
+
+// splice copies from src to dst until either ends and closes both, so that the
+// other direction ends too. It returns how many bytes went.
+func splice(dst, src net.Conn, heard *activity) (total int64) {
+	defer dst.Close()
+	defer src.Close()
+	buf := seal.Blocks.Get().(*[]byte)
+	defer seal.Blocks.Put(buf)
+	heard.last.Store(time.Now().UnixNano())
+	for {
+		limit := heard.deadline()
+		if src.SetReadDeadline(limit) != nil {
+			return total
+		}
+		n, err := src.Read(*buf)
+		if n > 0 {
+			heard.last.Store(time.Now().UnixNano())
+			if dst.SetWriteDeadline(heard.deadline()) != nil {
+				return total
+			}
+			if _, werr := dst.Write((*buf)[:n]); werr != nil {
+				return total
+			}
+			total += int64(n)
+		}
+		if timedOut(err) && heard.deadline().After(limit) {
+			continue // the other side was heard meanwhile
+		}
+		if err != nil {
+			return total
+		}
+	}
+}

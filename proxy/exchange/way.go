@@ -1,0 +1,199 @@
+package exchange
+
+import (
+	"sallyport/policy"
+	"sallyport/policy/model"
+	"sallyport/proxy/message"
+	"sallyport/proxy/route"
+	"sallyport/proxy/wire"
+)
+
+// Serve is the handler of every request on the listeners for requests.
+func (s *Server) Serve(stream wire.Stream) { s.handle(stream, (*exchange).way) }
+
+// handle takes one request along a way. When the process has ended the stream is not
+// answered, which makes the engine cut it.
+func (s *Server) handle(stream wire.Stream, way func(*exchange) error) {
+	x := s.begin(stream)
+	if x == nil {
+		return
+	}
+	defer x.finish()
+	if err := way(x); err != nil {
+		x.refuse(err)
+	}
+}
+
+// way is the whole way of a request, in order: the decision, then what follows from
+// it. Answers are signed as they are sent.
+func (x *exchange) way() error {
+	v, err := x.decide()
+	if err != nil {
+		return err
+	}
+	switch v.kind {
+	case publicDocument:
+		return x.sendPublicDocument()
+	case preflight:
+		return x.answerPreflight()
+	case fixedAnswer:
+		return x.respond(v.grant)
+	}
+	return x.forward(v)
+}
+
+// verdict is what was decided on a request. The zero verdict permits nothing.
+type verdict struct {
+	kind        verdictKind
+	grant       policy.Grant       // of granted and fixedAnswer
+	provisional policy.Provisional // in place of grant while the content is still unverified
+}
+
+type verdictKind uint8
+
+const (
+	nothing        verdictKind = iota
+	granted                    // may be forwarded
+	fixedAnswer                // may have the route's fixed answer
+	preflight                  // a browser asks what a page may do; answered without a caller
+	publicDocument             // a document of the gateway's own, for everybody
+)
+
+// decide is the one decision on a request, whoever is going to forward it. The package
+// comment of proxy says why each step stands where it stands.
+func (x *exchange) decide() (verdict, error) {
+	if err := x.read(); err != nil {
+		return verdict{}, err
+	}
+	if isPublic(x.head.Path) {
+		return verdict{kind: publicDocument}, nil
+	}
+	if err := x.match(); err != nil {
+		return verdict{}, err
+	}
+	if err := x.checkAddress(); err != nil {
+		return verdict{}, err
+	}
+	if x.isPreflight() {
+		return verdict{kind: preflight}, nil
+	}
+	if err := x.authenticate(); err != nil {
+		return verdict{}, err
+	}
+	if err := x.screen(); err != nil {
+		return verdict{}, err
+	}
+	if err := x.admit(); err != nil {
+		return verdict{}, err
+	}
+	if err := x.claim(); err != nil {
+		return verdict{}, err
+	}
+	if err := x.takeBody(); err != nil {
+		return verdict{}, err
+	}
+	return x.authorize()
+}
+
+// read makes the one reading of the head that every later step uses, and refuses what
+// two readers could take for different requests.
+func (x *exchange) read() error {
+	if err := x.head.Settle(); err != nil {
+		x.record.Host, x.record.Path = withoutSecrets(x.head.Authority), withoutSecrets(x.head.Target)
+		return err
+	}
+	x.record.Host, x.record.Path = x.head.Host, x.head.Path
+	if message.IsGRPC(x.head.Fields.Get("content-type")) && x.asker == "" {
+		x.grpc = x.head.Version == message.HTTP2
+		if err := x.checkCallForm(); err != nil {
+			return err
+		}
+	}
+	if err := x.snapshot.Guard.Check(x.head.Fields); err != nil {
+		return err
+	}
+	x.client, x.trusted = x.snapshot.clientOf(x.client, x.head.Fields)
+	x.record.Client = x.client
+	return nil
+}
+
+// match finds the route.
+func (x *exchange) match() error {
+	r, err := x.snapshot.Routes.Match(x.head)
+	if err != nil {
+		return err
+	}
+	x.route = r
+	x.record.Route = r.Name
+	if x.wantsTunnel() && !r.WebSocket {
+		return message.ErrBadMethod // over HTTP/1.1 the wish is left out; here it is the request
+	}
+	return nil
+}
+
+// checkAddress refuses clients by their address, before any proof is looked at: from
+// elsewhere not even a guess at a credential counts.
+func (x *exchange) checkAddress() error {
+	if !x.route.Access.Admits(x.client) {
+		return &refusal{reason: reasonAddress}
+	}
+	return nil
+}
+
+// isPreflight says whether a browser asks what a page may do (CORS). Browsers send no
+// credential with that.
+func (x *exchange) isPreflight() bool {
+	return x.route.CORS != nil && route.PreflightMethod(x.head) != ""
+}
+
+// authenticate learns who the caller is from all that the head proves.
+func (x *exchange) authenticate() error {
+	var err error
+	x.proof, err = x.route.Chain.Authenticate(x.life, x.head, x.client)
+	if x.proof.Signature != nil {
+		x.chooseAnswerKey(false)
+	}
+	if err != nil {
+		return err
+	}
+	x.caller = x.proof.Caller
+	x.record.Principal = x.caller.String()
+	x.record.Credential = x.caller.Kind()
+	x.record.KeyID = x.caller.KeyID
+	x.chooseAnswerKey(true)
+	if s := x.proof.Signature; s != nil {
+		return route.CheckSpelling(x.head.Fields, s.Covers)
+	}
+	return nil
+}
+
+// chooseAnswerKey decides with which key the answer will be signed, once the signature
+// of the request held and again once the caller is known.
+func (x *exchange) chooseAnswerKey(authenticated bool) {
+	x.answer.ChooseKey(x.snapshot.Signers, &x.route.Integrity, x.head, x.proof.Signature, authenticated)
+}
+
+// screen refuses a caller to whom no rule of the route could allow anything, before a
+// byte of the body is read.
+func (x *exchange) screen() error { return x.route.Policy.Screen(&x.caller) }
+
+// authorize decides on the call and gets the grant without which nothing is forwarded.
+func (x *exchange) authorize() (v verdict, err error) {
+	v.kind = granted
+	if x.route.Fixed != nil {
+		v.kind = fixedAnswer
+	}
+	x.call = model.Read(x.route.Dialect, x.head)
+	if x.content.unverified() {
+		v.provisional, err = x.route.Policy.Provide(&x.caller, x.call)
+	} else {
+		v.grant, err = x.route.Policy.Decide(&x.caller, x.call)
+	}
+	if err == nil {
+		err = x.list()
+	}
+	if err != nil {
+		return verdict{}, err
+	}
+	return v, nil
+}

@@ -1,0 +1,114 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sallyport/proxy/audit"
+	"sallyport/proxy/edge"
+	"sallyport/proxy/exchange"
+	"sallyport/proxy/limit"
+	"sallyport/proxy/route"
+	"sallyport/proxy/setting"
+	"sallyport/proxy/shared"
+)
+
+// memory is what a process keeps whatever the configuration says: it outlives every
+// snapshot.
+type memory struct {
+	exchange.Memory
+	options Options
+	edge    *edge.Edge
+	conns   *limit.Conns
+}
+
+// newMemory makes the memory of a process that begins with a configuration.
+func newMemory(cfg *Config, o Options) (*memory, error) {
+	m := &memory{options: o}
+	m.Log, m.Clock = o.Log, o.clock
+	if !o.systemTime {
+		m.Now = o.Now
+	}
+	m.Compressors = route.NewCompressors()
+	var err error
+	if m.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: m.Log, Now: o.Now}); err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	m.Challenge = m.edge.ChallengeAnswer
+	c := cfg.Integrity.WithDefaults()
+	m.Held = limit.NewBytes(int64(c.Memory))
+	if slices.ContainsFunc(cfg.Routes, func(r route.Config) bool { return r.TakesSignatures() }) {
+		state := c.State
+		if state == configOff {
+			state = ""
+		}
+		if m.Replay, err = shared.NewReplay(shared.ReplayConfig{
+			Nonces: c.Nonces, PerKey: c.NoncesPerKey, Window: c.MaxAge.D(), Skew: c.Skew.D(), State: state, Now: o.Now,
+		}); err != nil {
+			return nil, fmt.Errorf("integrity.state: %w", err)
+		}
+	}
+	if m.Audit, err = audit.New(cfg.Audit, audit.Options{Stdout: o.Stdout, Log: m.Log, Now: o.Now}); err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(cfg.Routes))
+	for i := range cfg.Routes {
+		names = append(names, cfg.Routes[i].Name)
+	}
+	m.Metrics = audit.NewMetrics(audit.MetricsOptions{Routes: names, Reasons: exchange.Reasons()})
+	m.newBounds(cfg)
+	return m, nil
+}
+
+// newBounds makes the bounds of the process: connections, descriptors and memory. When
+// one is reached, new work is refused at once and the old goes on.
+func (m *memory) newBounds(cfg *Config) {
+	l := cfg.Limits.WithDefaults()
+	m.Pressure = limit.NewMemory(cfg.MemoryBudget(), m.options.MemoryUsed)
+	if most := connectionsFor(descriptors()); most > 0 && most < l.Connections {
+		level := slog.LevelInfo
+		if cfg.Limits.Connections != 0 {
+			level = slog.LevelWarn // it was asked for
+		}
+		m.Log.Log(context.Background(), level, "the system gives fewer descriptors than limits.connections takes", "connections", most, "cure", "raise the limit of open files, such as LimitNOFILE= in the unit file")
+		l.Connections = most
+	}
+	rate := func(per string, r setting.Rate) *limit.Rate {
+		return limit.NewRate(limit.RateConfig{Per: per, Limit: r}, m.options.Now)
+	}
+	m.conns = limit.NewConns(limit.ConnsConfig{
+		Total: l.Connections, PerAddress: l.ConnectionsPerAddress, Exempt: prefixesOf(cfg.TrustedProxies),
+		Accepts: rate("route", l.Accepts), AcceptsPerAddress: rate("address", l.AcceptsPerAddress), Spent: m.Pressure.Spent,
+	})
+}
+
+// connectionsFor is how many connections of clients there are descriptors for: each may
+// have one to an upstream, and some are kept for listeners, files and issuers. Zero or
+// less descriptors are no bound.
+func connectionsFor(descriptors int) int {
+	if descriptors <= 0 {
+		return 0
+	}
+	return max((descriptors-min(256, descriptors/4))/2, 1)
+}
+
+// MemoryBudget is limits.memory with its default; zero is no bound.
+func (c *Config) MemoryBudget() int64 {
+	if c.Limits.Memory > 0 {
+		return int64(c.Limits.Memory)
+	}
+	text, err := os.ReadFile("/sys/fs/cgroup/memory.max")
+	if err != nil {
+		return 0 // no control groups, or none of their second version
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil || n <= 0 {
+		return 0 // "max"
+	}
+	return n / 5 * 4
+}

@@ -1,0 +1,226 @@
+package route
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
+)
+
+// Check records the faults of a route that the route itself shows. identity are the
+// folded names of the identity fields of all routes.
+func (r *Config) Check(at string, identity map[string]bool, f *setting.Faults) {
+	r.checkHosts(at, f)
+	r.checkRewriting(at, f)
+	r.checkHeaders(at, identity, f)
+	r.checkAccess(at, f)
+	r.checkRespond(at, f)
+	r.Compress.check(at+".compress", f)
+	if r.CORS != nil {
+		r.CORS.check(at+".cors", f)
+	}
+	r.checkPath(at, f)
+	r.checkMethods(at, f)
+	r.checkLimits(at, f)
+	r.Identity.check(at+".identity", f)
+	r.checkSecurityHeaders(at+".security_headers", f)
+}
+
+func (r *Config) checkHosts(at string, f *setting.Faults) {
+	if len(r.Host) == 0 {
+		f.Add(at+".host", "", "a route without a host", "write the name that clients call, such as models.example.com")
+	}
+	seen := map[string]bool{}
+	for i, h := range r.Host {
+		at := setting.Index(at+".host", i)
+		if problem, cure := badRouteHost(h); problem != "" {
+			f.Add(at, cmp.Or(h, `""`), problem, cure)
+			continue
+		}
+		key, err := message.CanonicalHost(strings.TrimPrefix(h, "*."))
+		if strings.HasPrefix(h, "*.") {
+			key = "*." + key
+		}
+		if err == nil && seen[key] {
+			f.Add(at, h, "is listed twice", "remove one of the two")
+		}
+		seen[key] = true
+	}
+}
+
+func badRouteHost(h string) (problem, cure string) {
+	rest := strings.TrimPrefix(h, "*.")
+	canonical, err := message.CanonicalHost(rest)
+	address, _ := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(rest, "["), "]"))
+	switch {
+	case h == "" || h == "*" || h == "*.":
+		return "not a host name", `write the name that clients call, or "*.example.com" for any one label`
+	case strings.Contains(h, "://"):
+		return "a URL where a host is meant", "write the name alone"
+	case strings.Contains(h, "/"):
+		return "a host with a path", "write the path in the field path"
+	case strings.Contains(rest, "*"):
+		return "a star that is not the whole first label", `write "*.example.com", or list the names`
+	case address.IsValid():
+		return badAddressHost(h, address)
+	case strings.Contains(h, ":"):
+		return "a host with a port", "write the name alone; ports are those of listen.https"
+	case err != nil && !ascii(h):
+		return "a host name that is not ASCII", "write it as xn--, as DNS does"
+	case err != nil:
+		return "not a host name", "write one such as models.example.com"
+	}
+	if last := canonical[strings.LastIndexByte(canonical, '.')+1:]; strings.Trim(last, "0123456789") == "" {
+		// Some clients read 127.1, and a star would stand for part of an address.
+		return "neither a name nor an address", "write an address in full, such as 127.0.0.1"
+	}
+	return "", ""
+}
+
+// badAddressHost says what is wrong with an address as host. It must be the one
+// that clients dial: they send no name then, and mean the address that they reach.
+func badAddressHost(h string, a netip.Addr) (problem, cure string) {
+	bracketed := strings.HasPrefix(h, "[") && strings.HasSuffix(h, "]")
+	switch {
+	case strings.HasPrefix(h, "*."):
+		return "a star before an address", "write the address alone"
+	case a.Zone() != "":
+		return "an address with a zone, which means something on this machine only", "write the address that clients dial"
+	case a.IsUnspecified():
+		return "stands for every address, and no client dials it", "list the addresses that clients dial, such as 127.0.0.1"
+	case a.Is4In6():
+		return "an IPv4 address written as IPv6", "write " + a.Unmap().String()
+	case a.Is6() && !bracketed:
+		return "an IPv6 address without brackets", fmt.Sprintf(`write "[%s]"`, a)
+	case a.Is4() && strings.ContainsAny(h, "[]"):
+		return "brackets are for IPv6", "write " + a.String()
+	}
+	return "", ""
+}
+
+func ascii(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
+}
+
+func (r *Config) checkPath(at string, f *setting.Faults) {
+	at += ".path"
+	path := strings.TrimPrefix(r.Path, "=")
+	canonical, err := message.CanonicalPath(path)
+	switch {
+	case r.Path == "":
+	case strings.HasPrefix(r.Path, "~") || strings.HasPrefix(r.Path, "^"):
+		f.Add(at, r.Path, "regular expressions are not read", "write the path that all have in common, or several routes")
+	case path == "" || path[0] != '/':
+		f.Add(at, r.Path, "not a path", "write one that begins with a slash, such as /v1; =/v1 for that path alone")
+	case strings.Contains(path, "*"):
+		f.Add(at, r.Path, "a path with a star", "write the path before it: /v1 holds all of /v1/...")
+	case err != nil:
+		f.Add(at, r.Path, "a path that no request can have: it would be refused as ambiguous", "write one without //, dots alone, escapes, ; ? or #")
+	case canonical != path:
+		f.Add(at, r.Path, "not in its canonical form, in which paths are compared", "write "+canonical)
+	}
+}
+
+func (r *Config) checkMethods(at string, f *setting.Faults) {
+	for i, m := range r.Methods {
+		at := setting.Index(at+".methods", i)
+		switch {
+		case m == "*":
+			f.Add(at, m, "stands for all methods", "remove the line")
+		case m != strings.ToUpper(m) && message.ServedMethod(strings.ToUpper(m)):
+			f.Add(at, m, "methods are compared letter by letter", "write "+strings.ToUpper(m))
+		case !message.ServedMethod(m):
+			f.Add(at, m, "not a method that can be forwarded", "write some such as [GET, POST]")
+		case slices.Index(r.Methods, m) < i:
+			f.Add(at, m, "is listed twice", "remove one of the two")
+		}
+	}
+	if r.Websocket && len(r.Methods) > 0 && !slices.Contains(r.Methods, "GET") {
+		f.Add(at+".websocket", "true", "the route does not take GET, by which WebSocket begins", "add GET to methods, or remove the line")
+	}
+}
+
+func (r *Config) checkLimits(at string, f *setting.Faults) {
+	at += ".limits"
+	for i := range r.Limits.Rate {
+		rate := &r.Limits.Rate[i]
+		path := setting.Index(at+".rate", i)
+		rate.Check(path, f)
+		if rate.Per == "principal" && slices.Contains(r.Callers.Names(), Anonymous) {
+			f.Add(path+".per", rate.Per, "anonymous callers are all one principal", "write address, or route")
+		}
+	}
+	if r.Limits.InFlight < 0 {
+		f.Add(at+".in_flight", strconv.Itoa(r.Limits.InFlight), "a negative number", "write one above zero, or remove the line for no bound")
+	}
+}
+
+func (c *IdentityConfig) check(at string, f *setting.Faults) {
+	seen := map[string]string{}
+	for _, n := range []struct{ field, name, def string }{
+		{"principal", c.Principal, "X-Sallyport-Principal"},
+		{"scopes", c.Scopes, "X-Sallyport-Scopes"},
+		{"request_id", c.RequestID, "X-Sallyport-Request-Id"},
+	} {
+		path, name := at+"."+n.field, n.name
+		if name == off {
+			continue
+		}
+		if name == "" {
+			name = n.def
+		}
+		folded := message.Fold(name)
+		switch other, taken := seen[folded]; {
+		case !message.ValidName(name):
+			f.Add(path, name, "not a field name", "write one such as X-Remote-User, or off")
+		case reservedField(folded):
+			f.Add(path, name, "has a meaning of its own in HTTP", "choose another name, such as X-Remote-User")
+		case taken:
+			f.Add(path, name, "is the name of "+other+" too", "give one of them another name")
+		default:
+			seen[folded] = n.field
+		}
+	}
+}
+
+// reservedField says whether a field, by its folded name, says something else
+// than who calls to servers or proxies, so that writing an identity into it would
+// break the message or be believed for more than it is.
+func reservedField(folded string) bool {
+	switch folded {
+	case "authorization", "cookie", "set-cookie", "www-authenticate", "date", "range", "via", "accept-encoding",
+		"signature", "signature-input", "dpop", "x-api-key", "script-name", "proxy", "x-real-ip", "forwarded",
+		"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-server",
+		"x-forwarded-prefix", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-by", "x-forwarded-scheme", "x-forwarded-ssl":
+		return true
+	}
+	return message.OfConnection(folded) || strings.HasPrefix(folded, "content-") || strings.HasPrefix(folded, "sec-") ||
+		strings.HasPrefix(folded, "x-original-") || overridesMethod(folded)
+}
+
+func (r *Config) checkSecurityHeaders(at string, f *setting.Faults) {
+	seen := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(r.SecurityHeaders)) {
+		value, folded := r.SecurityHeaders[name], message.Fold(name)
+		path := at + "." + name
+		switch {
+		case !message.ValidName(name):
+			f.Add(path, "", "not a field name", "write one such as Content-Security-Policy")
+		case seen[folded]:
+			f.Add(path, "", "is written twice, in different letters", "keep one of the two")
+		case reservedField(folded) && folded != "content-security-policy" && folded != "content-security-policy-report-only":
+			f.Add(path, "", "is not a security header", "let the upstream set it")
+		case value == "":
+			f.Add(path, "", "no value", "write the value, or off")
+		case !message.ValidValue(value):
+			f.Add(path, value, "not a field value", "write printable characters in one line")
+		}
+		seen[folded] = true
+	}
+}

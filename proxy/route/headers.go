@@ -1,0 +1,195 @@
+package route
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
+)
+
+// HeadersConfig is the section `headers` of a route.
+type HeadersConfig struct {
+	// Request changes what the upstream gets.
+	Request FieldsConfig `yaml:"request"`
+	// Response changes what the client gets of the upstream's answers.
+	Response FieldsConfig `yaml:"response"`
+}
+
+// FieldsConfig says which header fields change, and how. Names are compared as
+// careless servers do, X_Tenant like x-tenant.
+type FieldsConfig struct {
+	// Set gives a field this value, whatever was sent. On requests the name is the
+	// gateway's from then on: clients' own are removed on every route to the same
+	// upstream.
+	Set map[string]string `yaml:"set"`
+	// Remove takes fields away.
+	Remove setting.List[string] `yaml:"remove"`
+	// Add sends one more line with this name, or several, beside those that came.
+	Add map[string]setting.List[string] `yaml:"add"`
+}
+
+// Edits change the fields of a message. The zero Edits change nothing. They are
+// immutable.
+type Edits struct {
+	drop map[string]bool // folded names
+	Put  message.Fields  // added, after the dropped ones went
+}
+
+// NewEdits compiles a checked section. also are folded names to drop besides.
+func NewEdits(c *FieldsConfig, also map[string]bool) Edits {
+	e := Edits{drop: map[string]bool{}}
+	for name := range also {
+		e.drop[name] = true
+	}
+	for _, name := range c.Remove {
+		e.drop[message.Fold(name)] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Set)) {
+		e.drop[message.Fold(name)] = true
+		e.Put.Add(strings.ToLower(name), c.Set[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Add)) {
+		for _, value := range c.Add[name] {
+			e.Put.Add(strings.ToLower(name), value)
+		}
+	}
+	return e
+}
+
+// Drops says whether a line with this name goes.
+func (e *Edits) Drops(name string) bool { return len(e.drop) > 0 && e.drop[message.Fold(name)] }
+
+// Apply changes fields in place.
+func (e *Edits) Apply(f *message.Fields) {
+	if len(e.drop) > 0 {
+		f.DelFunc(func(line message.Field) bool { return e.Drops(line.Name) })
+	}
+	*f = append(*f, e.Put...)
+}
+
+// OwnedFields are, for each upstream, the folded names that routes to it set: two routes
+// may share an upstream, and it cannot know by which of them a request came.
+func OwnedFields(routes []Config) map[string]map[string]bool {
+	owned := map[string]map[string]bool{}
+	for i := range routes {
+		r := &routes[i]
+		for name := range r.Headers.Request.Set {
+			if owned[r.Upstream] == nil {
+				owned[r.Upstream] = map[string]bool{}
+			}
+			owned[r.Upstream][message.Fold(name)] = true
+		}
+	}
+	return owned
+}
+
+// checkHeaders records the faults of the section. identity are the folded names
+// of the identity fields of all routes.
+func (r *Config) checkHeaders(at string, identity map[string]bool, f *setting.Faults) {
+	at += ".headers"
+	r.Headers.Request.check(at+".request", f, func(folded string, remove bool) (problem, cure string) {
+		if identity[folded] || strings.HasPrefix(folded, "x-sallyport-") {
+			return "is the gateway's own, by which upstreams learn who calls", "rename it, or switch it off, under identity"
+		}
+		return protectedRequestField(folded, remove)
+	})
+	r.Headers.Response.check(at+".response", f, func(folded string, remove bool) (problem, cure string) {
+		if r.CORS != nil && strings.HasPrefix(folded, "access-control-") {
+			return "is written by cors", "say it there"
+		}
+		return protectedResponseField(folded)
+	})
+}
+
+// check records faults; protected says why a name is nobody's to change.
+func (c *FieldsConfig) check(at string, f *setting.Faults, protected func(folded string, remove bool) (problem, cure string)) {
+	seen := map[string]string{}
+	name := func(at, name, what string, remove bool) {
+		folded := message.Fold(name)
+		problem, cure := protected(folded, remove)
+		other, taken := seen[folded]
+		switch {
+		case !message.ValidName(name):
+			f.Add(at, name, "not a field name", "write one such as X-Tenant")
+		case problem != "":
+			f.Add(at, name, problem, cure)
+		case taken && (other == what || remove):
+			f.Add(at, name, "is under "+other+" too", "keep one of the two: set replaces what was sent")
+		}
+		seen[folded] = what
+	}
+	for _, n := range slices.Sorted(maps.Keys(c.Set)) {
+		path := at + ".set." + n
+		name(path, n, "set", false)
+		checkFieldValue(path, c.Set[n], f)
+	}
+	for _, n := range slices.Sorted(maps.Keys(c.Add)) {
+		path := at + ".add." + n
+		name(path, n, "add", false)
+		for i, v := range c.Add[n] {
+			checkFieldValue(setting.Index(path, i), v, f)
+		}
+	}
+	for i, n := range c.Remove {
+		name(setting.Index(at+".remove", i), n, "remove", true)
+	}
+}
+
+// variable is one of nginx's, which people bring along.
+var variable = regexp.MustCompile(`\$\{?[a-z_]+`)
+
+func checkFieldValue(at, value string, f *setting.Faults) {
+	switch {
+	case value == "":
+		f.Add(at, `""`, "no value", "write the value, or list the name under remove")
+	case len(value) > 4096:
+		f.Add(at, "", "longer than 4096 bytes", "write less")
+	case !message.ValidValue(value):
+		f.Add(at, value, "not a field value", "write printable characters in one line")
+	case variable.MatchString(value):
+		f.Add(at, value, "variables are not read", "upstreams learn the client's address, scheme and host from X-Forwarded-For, -Proto and -Host, and the caller from the fields under identity")
+	}
+}
+
+// protectedRequestField says why no route may change a field of requests, or not
+// in this way; "" if it may.
+func protectedRequestField(folded string, remove bool) (problem, cure string) {
+	switch folded {
+	case "host":
+		return "is not for routes to write", "write host: under the upstream"
+	case "authorization", "cookie", "x-api-key", "dpop", "signature", "signature-input", "content-digest":
+		if remove {
+			return "", ""
+		}
+		return "is what proves who calls, and no credential may stand in this file", "remove it; insecure_forward_authorization sends the caller's own token"
+	}
+	switch {
+	case Replaced(folded):
+		return "is always the gateway's to write or to remove", "X-Forwarded-For, -Proto, -Host and Forwarded are sent without being asked for"
+	case message.OfConnection(folded), overridesMethod(folded), strings.HasPrefix(folded, "content-"), strings.HasPrefix(folded, "sec-"):
+		return "decides how a message is read", "remove it"
+	}
+	return "", ""
+}
+
+// protectedResponseField says why no route may change a field of answers; "" if
+// it may.
+func protectedResponseField(folded string) (problem, cure string) {
+	switch folded {
+	case "content-type", "content-language", "content-disposition", "content-location", "content-security-policy", "content-security-policy-report-only":
+		return "", ""
+	case RequestIDField:
+		return "is the gateway's own", "remove it"
+	}
+	switch {
+	case strings.HasPrefix(folded, "x-sallyport-"):
+		return "is the gateway's own", "remove it"
+	case message.OfConnection(folded), strings.HasPrefix(folded, "content-"), strings.HasPrefix(folded, "sec-"),
+		strings.HasPrefix(folded, "signature"), folded == "repr-digest", folded == "www-authenticate":
+		return "decides how a message is read or whether it is believed", "remove it"
+	}
+	return "", ""
+}

@@ -1,0 +1,207 @@
+package route
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"sallyport/proxy/message"
+)
+
+// Why [Table.Match] finds no route.
+var (
+	// ErrNotFound: no route has the host, or none of its paths is one.
+	ErrNotFound = errors.New("no route has this host and path")
+	// ErrCase and ErrEnd: two servers could read the path as paths of two routes.
+	ErrCase = errors.New("path leads to another route if letter case is ignored")
+	ErrEnd  = errors.New("path leads to a longer route if a slash at its end is ignored or added, or if a colon ends it")
+)
+
+// MethodError says that there are routes for the path, and none for the method.
+type MethodError struct {
+	Allow string // the methods that some route takes, as the field Allow lists them
+}
+
+func (e *MethodError) Error() string { return "the routes for this path take " + e.Allow }
+
+// Table finds the route of a request. It is immutable.
+type Table struct {
+	exact    map[string]*hostRoutes // by host
+	wildcard map[string]*hostRoutes // by what follows the first label, "example.com" for "*.example.com"
+}
+
+// hostRoutes are the routes of one host.
+type hostRoutes struct {
+	exact    map[string][]*Route // by path
+	prefixes []prefixRoutes      // longest first
+
+	// The same, by lower-case path; see match.
+	foldedExact    map[string]string
+	foldedPrefixes []foldedPrefix
+	slashed        bool // some path, but "/", ends in a slash
+}
+
+type prefixRoutes struct {
+	prefix string
+	routes []*Route
+}
+
+type foldedPrefix struct{ folded, prefix string }
+
+// Add enters a route under a host pattern and a path, "=/path" for an exact one.
+func (t *Table) Add(host, path string, r *Route) {
+	table, key := &t.exact, host
+	if rest, ok := strings.CutPrefix(host, "*."); ok {
+		table, key = &t.wildcard, rest
+	}
+	if *table == nil {
+		*table = map[string]*hostRoutes{}
+	}
+	h := (*table)[key]
+	if h == nil {
+		h = &hostRoutes{exact: map[string][]*Route{}, foldedExact: map[string]string{}}
+		(*table)[key] = h
+	}
+	h.add(path, r)
+}
+
+func (h *hostRoutes) add(path string, r *Route) {
+	h.slashed = h.slashed || len(path) > 1 && path != "=/" && strings.HasSuffix(path, "/")
+	if exact, ok := strings.CutPrefix(path, "="); ok {
+		h.exact[exact] = append(h.exact[exact], r)
+		h.foldedExact[strings.ToLower(exact)] = exact
+		return
+	}
+	for i := range h.prefixes {
+		if h.prefixes[i].prefix == path {
+			h.prefixes[i].routes = append(h.prefixes[i].routes, r)
+			return
+		}
+	}
+	h.prefixes = append(h.prefixes, prefixRoutes{path, []*Route{r}})
+	slices.SortStableFunc(h.prefixes, func(a, b prefixRoutes) int { return len(b.prefix) - len(a.prefix) })
+	h.foldedPrefixes = h.foldedPrefixes[:0]
+	for _, p := range h.prefixes {
+		h.foldedPrefixes = append(h.foldedPrefixes, foldedPrefix{strings.ToLower(p.prefix), p.prefix})
+	}
+}
+
+// Match finds the route for a head: by host, exact before wildcard; then by
+// path, exact before the longest prefix; then by method. The longest path
+// decides alone: where no route of that path takes the method, the answer is
+// 405, and no shorter path is tried, so a laxer route never catches what a
+// stricter one was written for.
+//
+// For the same reason a path that would lead elsewhere if letter case were
+// ignored is refused, and one that would lead to a longer path if its end were
+// read otherwise: some model servers do read so.
+func (t *Table) Match(head *message.Head) (*Route, error) {
+	h := t.host(head.Host)
+	if h == nil {
+		return nil, ErrNotFound
+	}
+	path, routes := h.find(head.Path)
+	folded := strings.ToLower(head.Path)
+	if h.findFolded(folded) != path {
+		return nil, ErrCase
+	}
+	if len(routes) == 0 {
+		return nil, ErrNotFound
+	}
+	if h.dodges(folded, path) {
+		return nil, ErrEnd
+	}
+	if wanted := PreflightMethod(head); wanted != "" {
+		for _, r := range routes {
+			if r.CORS != nil && r.takes(wanted) {
+				return r, nil // it answers for the request that is to come
+			}
+		}
+	}
+	for _, r := range routes {
+		if r.takes(head.Method) {
+			return r, nil
+		}
+	}
+	return nil, &MethodError{Allow: allowed(routes)}
+}
+
+// find returns the routes for a path and the configured path that led there.
+func (h *hostRoutes) find(path string) (string, []*Route) {
+	if r := h.exact[path]; r != nil {
+		return path, r
+	}
+	for i := range h.prefixes {
+		if p := &h.prefixes[i]; under(path, p.prefix) {
+			return p.prefix, p.routes
+		}
+	}
+	return "", nil
+}
+
+// findFolded returns the configured path that a reader without regard for letter
+// case would have chosen.
+func (h *hostRoutes) findFolded(folded string) string {
+	if p, ok := h.foldedExact[folded]; ok {
+		return p
+	}
+	for i := range h.foldedPrefixes {
+		if p := &h.foldedPrefixes[i]; under(folded, p.folded) {
+			return p.prefix
+		}
+	}
+	return ""
+}
+
+// dodges says whether a path for which a route was found would lead to a longer
+// one if it were read as some servers do: with or without a slash at its end, or
+// with a colon that ends the name of a resource, as in /v1/models/m:predict.
+func (h *hostRoutes) dodges(folded, found string) bool {
+	if cut, slash := strings.CutSuffix(folded, "/"); slash {
+		if cut != "" && len(h.findFolded(cut)) > len(found) {
+			return true
+		}
+	} else if h.slashed && len(h.findFolded(folded+"/")) > len(found) {
+		return true
+	}
+	for i := range h.foldedPrefixes {
+		p := h.foldedPrefixes[i].folded
+		if len(p) <= len(found) {
+			return false // the rest are shorter still
+		}
+		if len(folded) > len(p) && folded[len(p)] == ':' && folded[:len(p)] == p {
+			return true
+		}
+	}
+	return false
+}
+
+// under says whether path is prefix or lies below it, on a segment boundary.
+func under(path, prefix string) bool {
+	if !strings.HasPrefix(path, prefix) {
+		return false
+	}
+	return len(path) == len(prefix) || strings.HasSuffix(prefix, "/") || path[len(prefix)] == '/'
+}
+
+// allowed lists the methods that some route takes.
+func allowed(routes []*Route) string {
+	var all []string
+	for _, r := range routes {
+		all = append(all, r.Methods...)
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), ", ")
+}
+
+// Serves says whether some route names the host.
+func (t *Table) Serves(host string) bool { return t.host(host) != nil }
+
+// host finds the routes of a host: an exact name before a wildcard label.
+func (t *Table) host(host string) *hostRoutes {
+	if h := t.exact[host]; h != nil {
+		return h
+	}
+	_, rest, _ := strings.Cut(host, ".")
+	return t.wildcard[rest]
+}

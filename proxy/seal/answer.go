@@ -1,0 +1,308 @@
+package seal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/auth"
+	"sallyport/auth/httpsig"
+	"sallyport/proxy/message"
+)
+
+// Signers make the signatures of answers. They are immutable.
+type Signers struct {
+	whole, head, headOnly, tail *httpsig.Signer
+
+	auth      *auth.Auth
+	published *auth.SigningKey // signs for callers without a key; nil: none
+	now       func() time.Time
+}
+
+// The fields by which an answer tells which model gave it, covered by its signature.
+const (
+	ModelField   = "x-sallyport-model"
+	VersionField = "x-sallyport-model-version"
+)
+
+// eventStream is the media type of event streams.
+const eventStream = "text/event-stream"
+
+// receipted is a profile whose signatures cover which model answered.
+func receipted(p httpsig.Profile) httpsig.Profile {
+	p.IfPresent = append(p.IfPresent, ModelField, VersionField)
+	return p
+}
+
+// NewSigners makes the signers of a configuration. publish is the keyid of the key that
+// signs for callers who have none; "": no such key.
+func NewSigners(a *auth.Auth, publish string, now func() time.Time) (*Signers, error) {
+	s := &Signers{auth: a, published: a.Key(publish), now: now}
+	for _, p := range []struct {
+		to      **httpsig.Signer
+		profile httpsig.Profile
+	}{
+		{&s.whole, receipted(httpsig.ResponseProfile())},
+		{&s.head, receipted(httpsig.HeadProfile(httpsig.TagResponseHead))},
+		{&s.headOnly, receipted(httpsig.HeadProfile(httpsig.TagResponseHeadOnly))},
+		{&s.tail, httpsig.TailProfile()},
+	} {
+		var err error
+		if *p.to, err = httpsig.NewSigner(p.profile, now); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Published is the key that signs for callers who have none, nil where there is none
+// or it is not valid now, and its public half.
+func (s *Signers) Published() (key *httpsig.Key, public []byte) {
+	if key = s.published.For(auth.SignResponse, s.now()); key == nil {
+		return nil, nil
+	}
+	return key, s.published.Public()
+}
+
+// Answer is how the answer to one request is signed. The zero Answer signs nothing.
+type Answer struct {
+	signers *Signers
+	policy  *Policy
+	key     *httpsig.Key // nil: not at all
+	nonce   string       // echoed
+	request httpsig.Message
+	wanted  *httpsig.Wanted // what the caller asked for instead of the usual; nil: the usual
+	digest  bool            // the caller asked for a digest alone
+	caller  bool            // the caller signed the request
+}
+
+// Form is where the signature of an answer stands, as records name it.
+type Form string
+
+const (
+	FormNone    Form = ""
+	FormHeader  Form = "header"
+	FormTrailer Form = "trailer"
+	FormInline  Form = "inline"
+	FormHead    Form = "head_only"
+)
+
+// ChooseKey decides whether the answer will be signed and with which key: with the
+// caller's own where that signed the request, so that a refusal is signed too, and with
+// the published one for callers who ask for it and have none. It is called once the
+// signature held (s, nil where there is none), and again, with authenticated, once the
+// caller is known.
+func (a *Answer) ChooseKey(from *Signers, p *Policy, head *message.Head, s *httpsig.Signature, authenticated bool) {
+	if p.unsigned || a.key != nil {
+		return
+	}
+	a.signers, a.policy, a.caller = from, p, s != nil
+	published := from.published.For(auth.SignResponse, from.now())
+	asks := head.Fields.Has("accept-signature")
+	switch {
+	case s != nil:
+		a.key = from.auth.Key(s.Key.ID()).For(auth.SignResponse, from.now())
+		if a.key == nil {
+			a.key = published
+		}
+		a.nonce = s.Nonce
+		a.request = auth.Message(head)
+		if a.key != nil && asks {
+			a.readAcceptSignature(head, published)
+		}
+	case authenticated && asks && published != nil:
+		a.request = auth.Message(head)
+		if a.readAcceptSignature(head, published); a.wanted != nil && a.wanted.Nonce != "" {
+			a.key, a.nonce = published, a.wanted.Nonce
+		}
+	}
+	if a.key == nil && authenticated {
+		a.digest = httpsig.WantsContentDigest(&head.Fields)
+	}
+}
+
+// readAcceptSignature reads what the caller asks for. What cannot be had is no fault:
+// the answer is signed as usual, and the caller sees it.
+func (a *Answer) readAcceptSignature(head *message.Head, published *httpsig.Key) {
+	all, err := httpsig.ParseAcceptSignature(&head.Fields)
+	if err != nil {
+		return
+	}
+	for i := range all {
+		w := &all[i]
+		if w.Tag != "" && w.Tag != httpsig.TagResponse {
+			continue
+		}
+		if published != nil && (w.KeyID == published.ID() || w.Alg == string(httpsig.Ed25519)) {
+			a.key = published
+		}
+		if w.Nonce != "" && a.nonce == "" {
+			a.nonce = w.Nonce
+		}
+		a.wanted = w
+		return
+	}
+}
+
+// Signs says whether the answer will be signed.
+func (a *Answer) Signs() bool { return a.key != nil }
+
+// WantsDigest says whether the caller asked for a digest of the content alone.
+func (a *Answer) WantsDigest() bool { return a.digest }
+
+// Forget leaves the answer unsigned.
+func (a *Answer) Forget() { *a = Answer{} }
+
+// FormOf decides where the signature of an answer will stand. held says whether all of
+// its content is read before its head is sent.
+func (a *Answer) FormOf(request *message.Head, h *message.Response, held bool) Form {
+	hasBody := message.MayHaveBody(request.Method, h.Status)
+	switch {
+	case a.key == nil:
+		return FormNone
+	case !hasBody:
+		return FormHead
+	case held:
+		return FormHeader
+	case request.Version == message.HTTP10:
+		return FormHead
+	case a.policy.inline && mediaType(h.Fields.Get("content-type")) == eventStream && !h.Fields.Has("content-encoding"):
+		return FormInline // a comment in plain text would break what is encoded
+	case request.Trailers:
+		return FormTrailer
+	}
+	return FormHead
+}
+
+// mediaType is a content type without its parameters, in lower case.
+func mediaType(contentType string) string {
+	media, _, _ := strings.Cut(contentType, ";")
+	return strings.ToLower(strings.TrimSpace(media))
+}
+
+// message is the answer as it is signed.
+func (a *Answer) message(h *message.Response) *httpsig.Message {
+	return &httpsig.Message{Status: h.Status, Fields: &h.Fields, Request: &a.request}
+}
+
+// SignHead signs the head of an answer; with [FormNone] it does nothing.
+func (a *Answer) SignHead(h *message.Response, form Form) error {
+	if form == FormNone {
+		return nil
+	}
+	signer := a.signers.headOnly
+	switch form {
+	case FormHeader:
+		signer = a.signers.whole
+	case FormTrailer, FormInline:
+		signer = a.signers.head
+	}
+	if !a.caller {
+		h.Fields.AddVary("Accept-Signature")
+	}
+	m := a.message(h)
+	signed, ok := httpsig.Signed{}, false
+	if form == FormHeader {
+		signed, ok = a.signAsWanted(m)
+	}
+	if !ok {
+		var err error
+		if signed, err = signer.Sign(a.key, m, a.nonce); err != nil {
+			return fmt.Errorf("signing the answer: %w", err)
+		}
+	}
+	h.Fields.Add("signature-input", signed.Input)
+	h.Fields.Add("signature", signed.Signature)
+	return nil
+}
+
+// signAsWanted makes the signature that Accept-Signature describes. It is not ok where
+// that is the usual one, or names what the answer does not have. The client's own
+// policy decides what it believes, so that whoever changed the field on the way
+// gained nothing.
+func (a *Answer) signAsWanted(m *httpsig.Message) (signed httpsig.Signed, ok bool) {
+	w := a.wanted
+	if w == nil || len(w.Components) == 0 {
+		return signed, false
+	}
+	p := httpsig.ResponseProfile()
+	p.Label, p.Cover, p.IfPresent, p.Alg = w.Label, w.Components, nil, w.Alg != ""
+	if !slices.Contains(p.Cover, "@status") {
+		p.Cover = append([]string{"@status"}, p.Cover...)
+	}
+	if !slices.Contains(p.Cover, "content-digest") {
+		p.Cover = append(p.Cover, "content-digest")
+	}
+	signer, err := httpsig.NewSigner(p, a.signers.now)
+	if err != nil {
+		return signed, false
+	}
+	signed, err = signer.Sign(a.key, m, a.nonce)
+	return signed, err == nil
+}
+
+// Sink is where the content of an answer goes.
+type Sink interface {
+	io.Writer
+	Flush() error
+}
+
+// Tail is the way of an answer's content to a client that gets the signature over it
+// at its end.
+type Tail struct {
+	Sink
+	digester *httpsig.Digester
+	last     [4]byte // the last of what was written, to see where events end
+	n        int64
+}
+
+// NewTail is the way to a sink.
+func NewTail(to Sink) *Tail { return &Tail{Sink: to, digester: httpsig.NewDigester()} }
+
+func (t *Tail) Write(p []byte) (int, error) {
+	_, _ = t.digester.Write(p)
+	t.n += int64(len(p))
+	for _, c := range p[max(0, len(p)-len(t.last)):] {
+		copy(t.last[:], t.last[1:])
+		t.last[len(t.last)-1] = c
+	}
+	return t.Sink.Write(p)
+}
+
+// endsEvent says whether an event stream ended behind an event, and not within one.
+func (t *Tail) endsEvent() bool {
+	end := string(t.last[:])
+	return t.n == 0 || strings.HasSuffix(end, "\n\n") || strings.HasSuffix(end, "\r\r") || strings.HasSuffix(end, "\n\r\n")
+}
+
+// errMidEvent is why a stream of events is not signed inline.
+var errMidEvent = errors.New("the stream ended within an event")
+
+// SignTail signs the content that went through, and with it the status of gRPC. It
+// returns the trailers to send, and, for [FormInline], what to write behind the content.
+func (a *Answer) SignTail(t *Tail, form Form, h *message.Response, trailers message.Fields) (message.Fields, string, error) {
+	if form == FormInline && !t.endsEvent() {
+		return nil, "", errMidEvent
+	}
+	fields := append(slices.Clip(trailers), message.Field{Name: "content-digest", Value: t.digester.Value()})
+	m := a.message(h)
+	m.Trailers = &fields
+	signed, err := a.signers.tail.Sign(a.key, m, a.nonce)
+	if err != nil {
+		return nil, "", fmt.Errorf("signing the end of the answer: %w", err)
+	}
+	fields.Add("signature-input", signed.Input)
+	fields.Add("signature", signed.Signature)
+	if form == FormInline {
+		return trailers, eventTail(fields), nil
+	}
+	return fields, "", nil
+}
+
+// eventTail is the comment that ends a signed event stream. Parsers skip comments.
+func eventTail(f message.Fields) string {
+	return ": sallyport-sig " + f.Get("signature-input") + " " + f.Get("signature") + " " + f.Get("content-digest") + "\n\n"
+}

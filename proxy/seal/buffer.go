@@ -1,0 +1,148 @@
+package seal
+
+import (
+	"errors"
+	"io"
+	"sync"
+
+	"sallyport/auth/httpsig"
+	"sallyport/proxy/limit"
+	"sallyport/proxy/message"
+)
+
+// BlockBytes is the size of a block of [Blocks].
+const BlockBytes = 32 << 10
+
+// Blocks are buffers of [BlockBytes] that serve again, for whoever copies content; a
+// pool, so that idle streams of the past cost nothing.
+var Blocks = sync.Pool{New: func() any { b := make([]byte, BlockBytes); return &b }}
+
+// BlocksOf is how much of the budget content of a length takes, and the least that it
+// can take where the length is not known (negative).
+func BlocksOf(length int64) int64 { return (max(length, 0)/BlockBytes + 1) * BlockBytes }
+
+// Why [Buffer.Fill] ends early.
+var (
+	ErrMemory  = errors.New("integrity.memory is spent")
+	ErrTooLong = errors.New("content is longer than what is held")
+)
+
+// Buffer is content that was read before anything acts on it: in blocks, which count
+// against one budget for the whole process. The zero Buffer holds nothing. It must be
+// released; it is not safe for concurrent use.
+type Buffer struct {
+	budget *limit.Bytes
+	blocks []*[]byte // all full but the last
+	one    [1]*[]byte
+	size   int64
+	at     int64 // how much of it was read
+	rest   io.Reader
+}
+
+// Fill reads src to its end. It returns [ErrTooLong] where more than most bytes come,
+// with what was read still there, and [ErrMemory] where no block is left.
+func (h *Buffer) Fill(budget *limit.Bytes, src io.Reader, most int64) error {
+	h.budget = budget
+	h.blocks = h.one[:0]
+	for {
+		at := int(h.size % BlockBytes)
+		if at == 0 && int(h.size/BlockBytes) == len(h.blocks) {
+			if !budget.Take(BlockBytes) {
+				return ErrMemory
+			}
+			h.blocks = append(h.blocks, Blocks.Get().(*[]byte))
+		}
+		block := *h.blocks[len(h.blocks)-1]
+		n, err := src.Read(block[at:])
+		h.size += int64(n)
+		switch {
+		case err == io.EOF && h.size <= most:
+			return nil
+		case err != nil && err != io.EOF:
+			return err
+		case h.size > most:
+			return ErrTooLong
+		}
+	}
+}
+
+// Size is how many bytes it holds.
+func (h *Buffer) Size() int64 { return h.size }
+
+// Follow has reads go on with src behind what the buffer holds.
+func (h *Buffer) Follow(src io.Reader) { h.rest = src }
+
+// Each calls f with each piece of the content, in order, until f returns an error.
+func (h *Buffer) Each(f func([]byte) error) error {
+	left := h.size
+	for _, b := range h.blocks {
+		n := min(left, BlockBytes)
+		if err := f((*b)[:n]); err != nil {
+			return err
+		}
+		left -= n
+	}
+	return nil
+}
+
+// writeTo writes what is held to a hash, whose writes do not fail.
+func (h *Buffer) writeTo(w io.Writer) {
+	_ = h.Each(func(p []byte) error { _, err := w.Write(p); return err })
+}
+
+// Match compares the content with digests.
+func (h *Buffer) Match(d httpsig.Digests) error {
+	if block, ok := h.block(); ok {
+		return d.Match(block)
+	}
+	checker := d.NewChecker()
+	h.writeTo(checker)
+	return checker.Check()
+}
+
+// Digest is the value of Content-Digest for the content.
+func (h *Buffer) Digest() string {
+	if block, ok := h.block(); ok {
+		return httpsig.ContentDigest(block)
+	}
+	d := httpsig.NewDigester()
+	h.writeTo(d)
+	return d.Value()
+}
+
+// block returns the content where it is of one block at most, and else false.
+func (h *Buffer) block() ([]byte, bool) {
+	switch len(h.blocks) {
+	case 0:
+		return nil, true
+	case 1:
+		return (*h.blocks[0])[:h.size], true
+	}
+	return nil, false
+}
+
+// Read reads what is held, then what follows it.
+func (h *Buffer) Read(p []byte) (int, error) {
+	if h.at == h.size {
+		if h.rest != nil {
+			return h.rest.Read(p)
+		}
+		return 0, io.EOF
+	}
+	block := (*h.blocks[h.at/BlockBytes])[h.at%BlockBytes:]
+	n := copy(p, block[:min(int64(len(block)), h.size-h.at)])
+	h.at += int64(n)
+	return n, nil
+}
+
+// Trailers are none: held content has a length, and no trailers go with that.
+func (h *Buffer) Trailers() message.Fields { return nil }
+
+// Release gives the memory back. Nothing may be read any more.
+func (h *Buffer) Release() {
+	for _, b := range h.blocks {
+		Blocks.Put(b)
+		h.budget.Give(BlockBytes)
+	}
+	*h = Buffer{}
+}

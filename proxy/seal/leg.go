@@ -1,0 +1,217 @@
+package seal
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/auth"
+	"sallyport/auth/httpsig"
+	"sallyport/proxy/message"
+	"sallyport/proxy/upstream"
+)
+
+// Leg is what is signed between the gateway and the upstream of a route, by keys of
+// their own (RFC 9421, section 4.3: the client's signature ends here). It is immutable;
+// the zero Leg signs and verifies nothing.
+type Leg struct {
+	key    *auth.SigningKey // nil: requests are not signed
+	bodies bool             // content that no client signed is covered too
+	whole  *httpsig.Signer  // with the content's digest
+	bare   *httpsig.Signer  // without
+	now    func() time.Time
+
+	answer, head, headOnly, tail *httpsig.Verifier // nil: answers are not verified
+}
+
+// NewLeg makes the leg of a route from the section of its upstream. identity are the
+// fields that tell the upstream who calls, which the signature covers.
+func NewLeg(c *upstream.IntegrityConfig, identity []string, a *auth.Auth, now func() time.Time) (Leg, error) {
+	l := Leg{now: now}
+	if c.Sign == "" {
+		return l, nil
+	}
+	l.key, l.bodies = a.Key(c.Sign), c.Digests()
+	var err error
+	whole := httpsig.ForwardProfile(identity...)
+	if l.whole, err = httpsig.NewSigner(whole, now); err != nil {
+		return l, err
+	}
+	bare := whole
+	bare.Cover = slices.DeleteFunc(slices.Clone(whole.Cover), func(s string) bool { return s == "content-digest" })
+	if l.bare, err = httpsig.NewSigner(bare, now); err != nil {
+		return l, err
+	}
+	if len(c.Verify) == 0 {
+		return l, nil
+	}
+	ids := slices.Clone(c.Verify)
+	o := httpsig.VerifierOptions{Now: now, Key: func(id string) *httpsig.Key {
+		if !slices.Contains(ids, id) {
+			return nil
+		}
+		return a.Key(id).For(auth.VerifyResponse, now())
+	}}
+	for _, v := range []struct {
+		to     **httpsig.Verifier
+		policy httpsig.Policy
+	}{
+		{&l.answer, httpsig.ResponsePolicy()},
+		{&l.head, httpsig.HeadPolicy(httpsig.TagResponseHead)},
+		{&l.headOnly, httpsig.HeadPolicy(httpsig.TagResponseHeadOnly)},
+		{&l.tail, httpsig.TailPolicy()},
+	} {
+		v.policy.Algorithms = []httpsig.Algorithm{httpsig.HMACSHA256, httpsig.Ed25519}
+		if *v.to, err = httpsig.NewVerifier(v.policy, o); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// Signs says whether requests to the upstream are signed.
+func (l *Leg) Signs() bool { return l.key != nil }
+
+// Digests says whether the upstream is to learn the digest of every content.
+func (l *Leg) Digests() bool { return l.key != nil && l.bodies }
+
+// Verifies says whether answers must be signed.
+func (l *Leg) Verifies() bool { return l.answer != nil }
+
+// Sent is the last attempt of a request as it was signed, to which the answer is bound.
+// The zero Sent is ready for use.
+type Sent struct {
+	message httpsig.Message
+	fields  message.Fields
+	nonce   string
+}
+
+var errKeyEnded = errors.New("the key that signs requests to the upstream is not valid now")
+
+// SignRequest has each attempt of a request signed anew by r.Sign, after all rewriting
+// and for the host that the endpoint is asked as. digest is the Content-Digest of the
+// content, "" where it is not known. What was signed is noted in sent.
+func (l *Leg) SignRequest(r *upstream.Request, digest string, sent *Sent) {
+	if l.key == nil {
+		return
+	}
+	signer := l.bare
+	if digest != "" {
+		signer = l.whole
+		r.Fields.Set("content-digest", digest)
+	}
+	plain := slices.Clip(r.Fields)
+	r.Sign = func(scheme, host string) (message.Fields, error) {
+		key := l.key.For(auth.SignRequest, l.now())
+		if key == nil {
+			return nil, errKeyEnded
+		}
+		sent.fields = plain
+		sent.message = httpsig.Message{Method: r.Method, Scheme: scheme, Authority: host, Fields: &sent.fields}
+		sent.message.Path, sent.message.Query, sent.message.HasQuery = strings.Cut(r.Target, "?")
+		signed, err := signer.Sign(key, &sent.message, "")
+		if err != nil {
+			return nil, fmt.Errorf("signing the request to the upstream: %w", err)
+		}
+		sent.nonce = signed.Nonce
+		sent.fields = append(plain, message.Field{Name: "signature-input", Value: signed.Input}, message.Field{Name: "signature", Value: signed.Signature})
+		return sent.fields, nil
+	}
+}
+
+// UnsignedAnswerError says that an answer is not signed as the upstream's must be.
+type UnsignedAnswerError struct{ Err error }
+
+func (e *UnsignedAnswerError) Error() string { return e.Err.Error() }
+
+func (e *UnsignedAnswerError) Unwrap() error { return e.Err }
+
+// VerifyAnswer verifies the head of an answer that must be signed, and has its content
+// verified as it is read: bad content is an [*UnsignedAnswerError] in place of its end.
+// method and version are those of the client's request, held the longest answer that
+// is read whole before anything of it is sent.
+func (l *Leg) VerifyAnswer(answer *upstream.Response, sent *Sent, request *message.Head, held int64) error {
+	if !l.Verifies() {
+		return nil
+	}
+	if err := l.verifyHead(answer, sent, request.Method); err != nil {
+		return &UnsignedAnswerError{err}
+	}
+	// With Content-Length, or over HTTP/1.0, the last byte completes the answer, so it is
+	// withheld until all is verified. Held answers have no need of it.
+	length := answer.Head.ContentLength
+	if length > held || length < 0 && request.Version == message.HTTP10 {
+		answer.Body = &withheldEnd{Body: answer.Body}
+	}
+	return nil
+}
+
+// verifyHead finds out what the upstream signed: all of the answer, or its head with
+// the promise of more in the trailers, or a head without content.
+func (l *Leg) verifyHead(answer *upstream.Response, sent *Sent, method string) error {
+	h := &answer.Head
+	hasBody := message.MayHaveBody(method, h.Status)
+	m := &httpsig.Message{Status: h.Status, Fields: &h.Fields, Request: &sent.message}
+	_, err := l.answer.VerifyResponse(m, sent.nonce, false)
+	if err == nil {
+		digests, err := httpsig.ParseContentDigest(&h.Fields)
+		body := NewVerified(answer.Body, digests)
+		check := body.check
+		body.check = func() error { return unsigned(check()) }
+		answer.Body = body
+		return err
+	}
+	if !isMissing(err) {
+		return err
+	}
+	_, err = l.head.VerifyResponse(m, sent.nonce, false)
+	switch {
+	case err == nil && hasBody && h.ContentLength >= 0:
+		return errNoTrailers
+	case err == nil:
+		body, digester := answer.Body, httpsig.NewDigester()
+		answer.Body = &Verified{Body: body, hash: digester, check: func() error {
+			return unsigned(l.verifyTail(m, body.Trailers(), digester.Value(), sent.nonce))
+		}}
+		return nil
+	case !isMissing(err):
+		return err
+	}
+	_, err = l.headOnly.VerifyResponse(m, sent.nonce, false)
+	if err == nil && hasBody && h.ContentLength != 0 {
+		return errOnlyHead
+	}
+	return err
+}
+
+var (
+	errOnlyHead   = errors.New("only the head of the answer is signed")
+	errNoTrailers = errors.New("a signature in trailers is promised where none can be")
+)
+
+func isMissing(err error) bool {
+	var fault *httpsig.Error
+	return errors.As(err, &fault) && fault.Code == httpsig.Missing
+}
+
+// unsigned marks an error as the upstream's; nil stays nil.
+func unsigned(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &UnsignedAnswerError{err}
+}
+
+// verifyTail verifies the signature in the trailers over a stream with this digest.
+func (l *Leg) verifyTail(m *httpsig.Message, trailers message.Fields, digest, nonce string) error {
+	m.Trailers = &trailers
+	if _, err := l.tail.VerifyResponse(m, nonce, true); err != nil {
+		return err
+	}
+	if trailers.Get("content-digest") != digest {
+		return &httpsig.Error{Code: httpsig.DigestMismatch}
+	}
+	return nil
+}
