@@ -30,23 +30,17 @@ type Table struct {
 	wildcard map[string]*hostRoutes // by what follows the first label, "example.com" for "*.example.com"
 }
 
-// hostRoutes are the routes of one host.
+// hostRoutes are the routes of one host. Paths are looked up by their segments, so that
+// the number of routes does not count.
 type hostRoutes struct {
 	exact    map[string][]*Route // by path
-	prefixes []prefixRoutes      // longest first
+	prefixes map[string][]*Route
 
-	// The same, by lower-case path; see match.
+	// The same, from the lower-case path to the configured one; see Match.
 	foldedExact    map[string]string
-	foldedPrefixes []foldedPrefix
+	foldedPrefixes map[string]string
 	slashed        bool // some path, but "/", ends in a slash
 }
-
-type prefixRoutes struct {
-	prefix string
-	routes []*Route
-}
-
-type foldedPrefix struct{ folded, prefix string }
 
 // Add enters a route under a host pattern and a path, "=/path" for an exact one.
 func (t *Table) Add(host, path string, r *Route) {
@@ -59,7 +53,7 @@ func (t *Table) Add(host, path string, r *Route) {
 	}
 	h := (*table)[key]
 	if h == nil {
-		h = &hostRoutes{exact: map[string][]*Route{}, foldedExact: map[string]string{}}
+		h = &hostRoutes{exact: map[string][]*Route{}, prefixes: map[string][]*Route{}, foldedExact: map[string]string{}, foldedPrefixes: map[string]string{}}
 		(*table)[key] = h
 	}
 	h.add(path, r)
@@ -72,18 +66,8 @@ func (h *hostRoutes) add(path string, r *Route) {
 		h.foldedExact[strings.ToLower(exact)] = exact
 		return
 	}
-	for i := range h.prefixes {
-		if h.prefixes[i].prefix == path {
-			h.prefixes[i].routes = append(h.prefixes[i].routes, r)
-			return
-		}
-	}
-	h.prefixes = append(h.prefixes, prefixRoutes{path, []*Route{r}})
-	slices.SortStableFunc(h.prefixes, func(a, b prefixRoutes) int { return len(b.prefix) - len(a.prefix) })
-	h.foldedPrefixes = h.foldedPrefixes[:0]
-	for _, p := range h.prefixes {
-		h.foldedPrefixes = append(h.foldedPrefixes, foldedPrefix{strings.ToLower(p.prefix), p.prefix})
-	}
+	h.prefixes[path] = append(h.prefixes[path], r)
+	h.foldedPrefixes[strings.ToLower(path)] = path
 }
 
 // Match finds the route for a head: by host, exact before wildcard; then by
@@ -131,31 +115,42 @@ func (h *hostRoutes) find(path string) (string, []*Route) {
 	if r := h.exact[path]; r != nil {
 		return path, r
 	}
-	for i := range h.prefixes {
-		if p := &h.prefixes[i]; under(path, p.prefix) {
-			return p.prefix, p.routes
-		}
-	}
-	return "", nil
+	prefix, routes, _ := longestPrefix(h.prefixes, path)
+	return prefix, routes
 }
 
-// findFolded returns the configured path that a reader without regard for letter
-// case would have chosen.
+// findFolded returns the configured path that a reader without regard for letter case
+// would have chosen.
 func (h *hostRoutes) findFolded(folded string) string {
 	if p, ok := h.foldedExact[folded]; ok {
 		return p
 	}
-	for i := range h.foldedPrefixes {
-		if p := &h.foldedPrefixes[i]; under(folded, p.folded) {
-			return p.prefix
-		}
-	}
-	return ""
+	_, configured, _ := longestPrefix(h.foldedPrefixes, folded)
+	return configured
 }
 
-// dodges says whether a path for which a route was found would lead to a longer
-// one if it were read as some servers do: with or without a slash at its end, or
-// with a colon that ends the name of a resource, as in /v1/models/m:predict.
+// longestPrefix finds the longest key that path lies under, see under.
+func longestPrefix[V any](all map[string]V, path string) (prefix string, v V, ok bool) {
+	if v, ok = all[path]; ok {
+		return path, v, true
+	}
+	for i := len(path) - 1; i >= 0; i-- {
+		if path[i] != '/' {
+			continue
+		}
+		if v, ok = all[path[:i+1]]; ok {
+			return path[:i+1], v, true
+		}
+		if v, ok = all[path[:i]]; ok {
+			return path[:i], v, true
+		}
+	}
+	return "", v, false
+}
+
+// dodges says whether a path for which a route was found would lead to a longer one if
+// it were read as some servers do: with or without a slash at its end, or with a colon
+// that ends the name of a resource, as in /v1/models/m:predict.
 func (h *hostRoutes) dodges(folded, found string) bool {
 	if cut, slash := strings.CutSuffix(folded, "/"); slash {
 		if cut != "" && len(h.findFolded(cut)) > len(found) {
@@ -164,12 +159,11 @@ func (h *hostRoutes) dodges(folded, found string) bool {
 	} else if h.slashed && len(h.findFolded(folded+"/")) > len(found) {
 		return true
 	}
-	for i := range h.foldedPrefixes {
-		p := h.foldedPrefixes[i].folded
-		if len(p) <= len(found) {
-			return false // the rest are shorter still
+	for i := len(found) + 1; i < len(folded); i++ {
+		if folded[i] != ':' {
+			continue
 		}
-		if len(folded) > len(p) && folded[len(p)] == ':' && folded[:len(p)] == p {
+		if _, ok := h.foldedPrefixes[folded[:i]]; ok {
 			return true
 		}
 	}
