@@ -32,7 +32,7 @@ type IntegrityConfig struct {
 	// or off. A start that does not find it refuses signed requests until those that may
 	// be replays are stale; an empty file says that no nonce was used before. Default:
 	// sallyport-nonces beside gateway.yaml.
-	State string `yaml:"state"`
+	State setting.Place `yaml:"state"`
 	// Publish is the signing key, with a private_key, that signs for callers who have
 	// no key of their own and ask by Accept-Signature. Its public half is served at
 	// /.well-known/sallyport/keys.
@@ -147,6 +147,7 @@ func (r *RouteConfig) takesSignatures() bool {
 // checkIntegrity records the faults of the section `integrity`, of the keys and of
 // principals.
 func (c *Config) checkIntegrity(f *setting.Faults) {
+	c.Integrity.State.Check("integrity.state", "name a file, or write off", f, configOff)
 	for _, id := range sortedKeys(c.SigningKeys) {
 		k := c.SigningKeys[id]
 		k.Check("signing_keys."+id, id, f)

@@ -27,8 +27,8 @@ func (g *Gateway) newIntegrity() (err error) {
 	if !slices.ContainsFunc(g.config.Routes, func(r RouteConfig) bool { return r.takesSignatures() }) {
 		return nil // and no file is needed
 	}
-	state := c.State
-	if state == configOff {
+	state := string(c.State)
+	if c.State.Word() != "" {
 		state = ""
 	}
 	g.replay, err = shared.NewReplay(shared.ReplayConfig{

@@ -28,16 +28,16 @@ import (
 type Config struct {
 	// File is where the records go, appended as lines of JSON: a path, whose
 	// file is made with mode 0600 if it is missing, or "stdout", the default.
-	File string `yaml:"file"`
+	File setting.Place `yaml:"file"`
 }
 
 // Check records the faults of the section at path. It looks at no file.
 func (c *Config) Check(path string, f *setting.Faults) {
-	switch c.File {
+	switch word := c.File.Word(); word {
 	case "off", "none", "false", "no":
-		f.Add(path+".file", c.File, "the audit log cannot be switched off", `leave it out for stdout, or name a file; /dev/null takes everything`)
-	case "stderr", "-":
-		f.Add(path+".file", c.File, "is not a place for records", `leave it out for stdout, or name a file`)
+		f.Add(path+".file", word, "the audit log cannot be switched off", `leave it out for stdout, or name a file; /dev/null takes everything`)
+	default:
+		c.File.Check(path+".file", "leave it out for stdout, or name a file", f, stdout)
 	}
 }
 
@@ -49,6 +49,8 @@ type Options struct {
 }
 
 const (
+	// stdout is the word for standard output.
+	stdout = "stdout"
 	// budget bounds the bytes of lines in memory and places reserved together.
 	budget = 32 << 20
 	// place is the room that a reservation holds: about twice a common line. A
@@ -104,7 +106,7 @@ type Stats struct {
 // New opens the sink. It starts nothing: see [Log.Run].
 func New(c Config, o Options) (*Log, error) {
 	l := &Log{
-		name: "stdout",
+		name: stdout,
 		sink: o.Stdout,
 		log:  o.Log,
 		now:  o.Now,
@@ -117,12 +119,12 @@ func New(c Config, o Options) (*Log, error) {
 	if l.now == nil {
 		l.now = time.Now
 	}
-	if c.File != "" && c.File != "stdout" {
-		f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if c.File != "" && c.File != stdout {
+		f, err := os.OpenFile(string(c.File), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("opening the audit log: %w", err)
 		}
-		l.name, l.sink, l.file = c.File, f, f
+		l.name, l.sink, l.file = string(c.File), f, f
 	}
 	if l.sink == nil {
 		l.sink = os.Stdout

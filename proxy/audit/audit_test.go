@@ -75,7 +75,7 @@ func newLog(t *testing.T, c Config, o Options) *Log {
 func TestLogFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "audit.log")
 	for range 2 { // the second time it is appended to
-		l := newLog(t, Config{File: name}, Options{})
+		l := newLog(t, Config{File: setting.Place(name)}, Options{})
 		stop := run(t, l)
 		l.Write(fullRecord())
 		l.Write(fullRecord())
@@ -97,7 +97,7 @@ func TestLogFile(t *testing.T) {
 }
 
 func TestLogFileThatCannotBeOpened(t *testing.T) {
-	if _, err := New(Config{File: filepath.Join(t.TempDir(), "no", "audit.log")}, Options{}); err == nil {
+	if _, err := New(Config{File: setting.Place(filepath.Join(t.TempDir(), "no", "audit.log"))}, Options{}); err == nil {
 		t.Error("a log without a file was made")
 	}
 }
@@ -253,11 +253,11 @@ func TestConfigCheck(t *testing.T) {
 		{"stdout", ""},
 		{"/var/log/sallyport/audit.log", ""},
 		{"off", `audit.file: "off": the audit log cannot be switched off`},
-		{"stderr", `audit.file: "stderr": is not a place for records`},
+		{"stderr", `audit.file: "stderr": is not a place for this`},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			var f setting.Faults
-			(&Config{File: tt.file}).Check("audit", &f)
+			(&Config{File: setting.Place(tt.file)}).Check("audit", &f)
 			if tt.want == "" && len(f) > 0 || !strings.HasPrefix(f.Error(), tt.want) {
 				t.Errorf("got %q, want %q", f.Error(), tt.want)
 			}
