@@ -151,10 +151,10 @@ func TestIssuerOverTLS(t *testing.T) {
 	if got := a.Status()[0].LastError; got != "discovery: untrusted server" {
 		t.Errorf("status %q", got)
 	}
-	ic.CA = ca
+	ic.CA = setting.Path(ca)
 	_, chain = newAuth(t, clock, ic)
 	want(t, chain, one.token(p.claims(clock.now(), nil)), "")
-	ic.CA = ca + ".absent"
+	ic.CA = setting.Path(ca + ".absent")
 	if a, err := New(Config{Issuers: map[string]IssuerConfig{"corp": ic}}); err == nil || a != nil {
 		t.Error("a missing CA file must refuse to start")
 	}

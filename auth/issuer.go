@@ -39,7 +39,7 @@ type IssuerConfig struct {
 	JWKS setting.URL `yaml:"jwks"`
 	// CA is a PEM file with the only roots that the issuer's certificate may have.
 	// Default: those of the system.
-	CA string `yaml:"ca"`
+	CA setting.Path `yaml:"ca"`
 	// InsecureHTTP lets the issuer be asked over http at other addresses than loopback.
 	InsecureHTTP bool `yaml:"insecure_http"`
 	// Refresh is how often the keys are fetched, and so how long a withdrawn key
@@ -179,7 +179,7 @@ type issuer struct {
 func (a *Auth) newIssuer(name string, c IssuerConfig, log *slog.Logger) (*issuer, error) {
 	options := fetch.Options{InsecureHTTP: c.InsecureHTTP}
 	if c.CA != "" {
-		roots, err := fetch.Roots(c.CA)
+		roots, err := fetch.Roots(string(c.CA))
 		if err != nil {
 			return nil, err
 		}

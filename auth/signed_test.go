@@ -36,7 +36,7 @@ func newSigning(t testing.TB) *signing {
 		"acme-2":   {Principal: "acme", Secret: literal(secretOf("acme-2")), NotBefore: setting.Time{Time: s.clock.now().Add(-time.Hour)}, NotAfter: setting.Time{Time: s.clock.now().Add(time.Hour)}},
 		"plain-1":  {Principal: "acme", Secret: literal(secretOf("plain-1")), RequireNonce: new(bool)},
 		"orbit-1":  {Principal: "orbit", Secret: literal(secretOf("orbit-1"))},
-		"orbit-ed": {Principal: "planet", PublicKey: writeFile(t, pemOf(t, "PUBLIC KEY", orbit.Public()))},
+		"orbit-ed": {Principal: "planet", PublicKey: setting.Path(writeFile(t, pemOf(t, "PUBLIC KEY", orbit.Public())))},
 		"answer-1": {Principal: "acme", Secret: literal(secretOf("answer-1")), Use: setting.List[string]{SignResponse}},
 		"out-1":    {Secret: literal(secretOf("out-1")), Use: setting.List[string]{SignRequest}},
 	}

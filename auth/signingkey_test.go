@@ -62,7 +62,7 @@ func TestReadSigningKeys(t *testing.T) {
 		"secret":  {Principal: "acme", Secret: literal(secretOf("a"))},
 		"least":   {Principal: "acme", Secret: literal(secretOf("b")[:32])},
 		"newline": {Principal: "acme", Secret: setting.Literal([]byte(" " + base64.StdEncoding.EncodeToString(secretOf("c")) + " \r\n"))},
-		"public":  {Principal: "orbit", PublicKey: writeFile(t, pemOf(t, "PUBLIC KEY", newEd().Public()))},
+		"public":  {Principal: "orbit", PublicKey: setting.Path(writeFile(t, pemOf(t, "PUBLIC KEY", newEd().Public())))},
 		"private": {PrivateKey: setting.Literal(pemOf(t, "PRIVATE KEY", private)), Use: setting.List[string]{SignResponse}},
 	}
 	keys, err := ReadSigningKeys(all)
@@ -142,7 +142,7 @@ func TestSigningKeysThatCannotBeRead(t *testing.T) {
 		return SigningKeyConfig{Principal: "acme", Secret: setting.Literal([]byte(text))}
 	}
 	public := func(content []byte) SigningKeyConfig {
-		return SigningKeyConfig{Principal: "acme", PublicKey: writeFile(t, content)}
+		return SigningKeyConfig{Principal: "acme", PublicKey: setting.Path(writeFile(t, content))}
 	}
 	private := func(content []byte) SigningKeyConfig {
 		return SigningKeyConfig{PrivateKey: setting.Literal(content), Use: setting.List[string]{SignResponse}}
@@ -156,7 +156,7 @@ func TestSigningKeysThatCannotBeRead(t *testing.T) {
 		"bits that stand for nothing":      secret(good[:len(good)-3] + "B=="),
 		"hexadecimal":                      secret(fmt.Sprintf("%x!", secretOf("a"))),
 		"two lines":                        secret(good[:40] + "\n" + good[40:] + "\nx"),
-		"no file":                          {Principal: "acme", PublicKey: filepath.Join(t.TempDir(), "none")},
+		"no file":                          {Principal: "acme", PublicKey: setting.Path(filepath.Join(t.TempDir(), "none"))},
 		"no PEM":                           public([]byte("x")),
 		"a private key in place of public": public(pemOf(t, "PRIVATE KEY", ed)),
 		"an elliptic public key":           public(pemOf(t, "PUBLIC KEY", ec.Public())),
@@ -203,7 +203,7 @@ func TestOneSecretOfTwoPrincipals(t *testing.T) {
 		"three, two of them alike": {map[string]SigningKeyConfig{"a": key("acme"), "b": key("orbit"), "c": key("orbit")}, "b c"},
 		"three, the last right":    {map[string]SigningKeyConfig{"a": key("acme"), "b": key("orbit"), "c": key("acme")}, "b"},
 		"four of as many":          {map[string]SigningKeyConfig{"a": key("a"), "b": key("b"), "c": key("c"), "d": key("d")}, "b c d"},
-		"public keys":              {map[string]SigningKeyConfig{"a": {Principal: "acme", PublicKey: file}, "b": {Principal: "orbit", PublicKey: file}}, "b"},
+		"public keys":              {map[string]SigningKeyConfig{"a": {Principal: "acme", PublicKey: setting.Path(file)}, "b": {Principal: "orbit", PublicKey: setting.Path(file)}}, "b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			keys, err := ReadSigningKeys(c.keys)

@@ -13,6 +13,7 @@ import (
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/limit"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 	"sallyport/proxy/wire/socket"
@@ -77,11 +78,11 @@ func (c *Certificates) TryOut(ctx context.Context, names []string, directory str
 	trial := *c.config
 	acme := *trial.TLS.ACME
 	trial.TLS.ACME = &acme
-	shared := acme.Storage
+	shared := string(acme.Storage)
 	if directory == "" {
 		directory = "letsencrypt-staging"
 	}
-	acme.Issuers, acme.Directory, acme.EAB, acme.Storage = nil, directory, nil, dir
+	acme.Issuers, acme.Directory, acme.EAB, acme.Storage = nil, directory, nil, setting.Place(dir)
 	second, err := openCertificates(&trial, c.options, shared)
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 // checkIntegrity records the faults of the section `integrity`, of the keys and of
 // principals.
 func (c *Config) checkIntegrity(f *setting.Faults) {
+	c.Integrity.State.Check("integrity.state", "name a file, or write off", f, configOff)
 	for _, id := range slices.Sorted(maps.Keys(c.SigningKeys)) {
 		k := c.SigningKeys[id]
 		k.Check("signing_keys."+id, id, f)

@@ -78,6 +78,7 @@ type configSource struct {
 	main   *setting.Document
 	routes []configOrigin // by index in Config.Routes
 	named  map[string]configOrigin
+	files  []string // the documents, and the folders where include looks for more
 }
 
 // configOrigin is where something stands that included files may hold.
@@ -111,6 +112,7 @@ func (s *configSource) place(found setting.Faults) setting.Faults {
 			continue
 		}
 		f.File, f.Path, f.Line = doc.File, path, doc.Line(path)
+		f = doc.AsWritten(f)
 		kept = append(kept, f)
 	}
 	return kept
@@ -119,7 +121,7 @@ func (s *configSource) place(found setting.Faults) setting.Faults {
 func parseConfig(name string, text []byte, disk configDisk) (*Config, error) {
 	c := &Config{}
 	doc, faults := setting.Decode(name, text, c)
-	c.source = &configSource{main: doc, named: map[string]configOrigin{}}
+	c.source = &configSource{main: doc, named: map[string]configOrigin{}, files: []string{name}}
 	c.source.enter(doc, c.Upstreams, c.Policies, c.Routes)
 	var found setting.Faults
 	faults = append(faults, c.include(disk, &found)...)
@@ -164,6 +166,7 @@ func (c *Config) include(disk configDisk, found *setting.Faults) (faults setting
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join(filepath.Dir(main), pattern)
 		}
+		c.source.files = append(c.source.files, setting.GlobFolders(pattern)...)
 		names, err := disk.glob(pattern)
 		switch {
 		case err != nil:
@@ -190,6 +193,7 @@ func (c *Config) include(disk configDisk, found *setting.Faults) (faults setting
 
 // includeFile adds what one file holds.
 func (c *Config) includeFile(name string, disk configDisk) setting.Faults {
+	c.source.files = append(c.source.files, name)
 	text, err := disk.read(name)
 	if err != nil {
 		return setting.Faults{{File: name, Problem: err.Error(), Cure: "remove it, or let the gateway's user read it"}}
@@ -234,77 +238,42 @@ func (c *Config) includeFile(name string, disk configDisk) setting.Faults {
 	return faults
 }
 
-// resolvePaths makes relative paths count from the folder of the file that they
-// stand in.
-func (c *Config) resolvePaths() {
-	dir := filepath.Dir(c.source.main.File)
-	for i := range c.TLS.Files {
-		f := &c.TLS.Files[i]
-		f.Cert, f.Key = below(dir, f.Cert), below(dir, f.Key)
-	}
-	if l := c.TLS.Local; l != nil {
-		if l.Dir == "" {
-			l.Dir = defaultLocalDir
-		}
-		l.Dir = below(dir, l.Dir)
-	}
-	if a := c.TLS.ACME; a != nil {
-		if a.Storage == "" {
-			a.Storage = defaultACMEStorage
-		}
-		a.Storage, a.CA = below(dir, a.Storage), below(dir, a.CA)
-		for i := range a.Issuers {
-			a.Issuers[i].CA = below(dir, a.Issuers[i].CA)
-		}
-		if a.DNS != nil && a.DNS.Webhook != nil {
-			a.DNS.Webhook.CA = below(dir, a.DNS.Webhook.CA)
+// fillPlaces gives what the gateway writes its place beside the main file, where none
+// was named.
+func (c *Config) fillPlaces() {
+	beside := func(p *setting.Place, name string) {
+		if *p == "" {
+			*p = setting.Place(c.source.main.Beside(name))
 		}
 	}
-	for name, i := range c.Issuers {
-		i.CA = below(dir, i.CA)
-		c.Issuers[name] = i
+	if c.TLS.Local != nil {
+		beside(&c.TLS.Local.Dir, "sallyport-ca")
 	}
-	for name, u := range c.Upstreams {
-		u.CA = below(filepath.Dir(c.source.named["upstreams."+name].doc.File), u.CA)
-		c.Upstreams[name] = u
+	if c.TLS.ACME != nil {
+		beside(&c.TLS.ACME.Storage, "sallyport-acme")
 	}
-	for id, k := range c.SigningKeys {
-		k.PublicKey = below(dir, k.PublicKey)
-		c.SigningKeys[id] = k
-	}
-	if c.Integrity.State == "" {
-		c.Integrity.State = defaultNonceState
-	}
-	if c.Integrity.State != configOff {
-		c.Integrity.State = below(dir, c.Integrity.State)
-	}
-	if c.Audit.File != "stdout" {
-		c.Audit.File = below(dir, c.Audit.File)
-	}
+	beside(&c.Integrity.State, "sallyport-nonces")
 }
 
-// defaultNonceState is the file that a planned stop leaves the nonces in, beside gateway.yaml.
-const defaultNonceState = "sallyport-nonces"
-
-// defaultACMEStorage is the folder of what ACME obtained, beside gateway.yaml.
-const defaultACMEStorage = "sallyport-acme"
-
-// defaultLocalDir is the folder of the local authority, beside gateway.yaml.
-const defaultLocalDir = "sallyport-ca"
-
-// below is a path as seen from dir; "" stays "".
-func below(dir, path string) string {
-	if path == "" || filepath.IsAbs(path) {
-		return path
+// Files lists all that the configuration was read from: the main file, what it
+// includes and the folders where further files to include may appear, and every
+// certificate, key and secret that it names. A change of any of them is a change of the
+// configuration; what the gateway writes itself is not among them. A file may be
+// missing. It is empty for a Config that was not loaded.
+func (c *Config) Files() []string {
+	if c.source == nil {
+		return nil
 	}
-	return filepath.Join(dir, path)
+	names := slices.Concat(c.source.files, setting.Files(c))
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
-// settle writes paths and names in the one form that is used, and fills in the
-// defaults of routes that depend on other fields. It comes after the checks, so
+// settle writes names in the one form that is used, and fills in the defaults that
+// depend on other fields or on the place of the file. It comes after the checks, so
 // that faults show what was written.
 func (c *Config) settle() {
-	c.resolvePaths()
+	c.fillPlaces()
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		r.Host = slices.Clone(r.Host)

@@ -160,7 +160,7 @@ func (c *Config) CheckFiles() error {
 			}
 		}
 	}
-	if file := c.Audit.File; file != "" && file != "stdout" {
+	if file := string(c.Audit.File); file != "" && c.Audit.File.Word() == "" {
 		if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
 			f.Add("audit.file", file, "there is no such folder", "make it, and let the gateway's user write there")
 		} else if info, err := os.Stat(file); err == nil && info.IsDir() {
@@ -175,16 +175,16 @@ func (c *Config) CheckFiles() error {
 }
 
 // checkCAFile records why a file holds no roots; "" is none.
-func checkCAFile(path, name string, f *setting.Faults) {
+func checkCAFile(path string, name setting.Path, f *setting.Faults) {
 	if name == "" {
 		return
 	}
-	text, err := os.ReadFile(name)
+	text, err := os.ReadFile(string(name))
 	if err != nil {
-		f.Add(path, name, "cannot be read", "name a PEM file that the gateway's user may read")
+		f.Add(path, string(name), "cannot be read", "name a PEM file that the gateway's user may read")
 		return
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(text) {
-		f.Add(path, name, "holds no certificate", "name a file with certificates in PEM")
+		f.Add(path, string(name), "holds no certificate", "name a file with certificates in PEM")
 	}
 }

@@ -43,8 +43,8 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	c := cfg.Integrity.WithDefaults()
 	m.Held = limit.NewBytes(int64(c.Memory))
 	if slices.ContainsFunc(cfg.Routes, func(r route.Config) bool { return r.TakesSignatures() }) {
-		state := c.State
-		if state == configOff {
+		state := string(c.State)
+		if c.State.Word() != "" {
 			state = ""
 		}
 		if m.Replay, err = shared.NewReplay(shared.ReplayConfig{

@@ -514,10 +514,10 @@ func TestTreeState(t *testing.T) {
 	tables := map[string]string{ // "dir.name" -> why it may
 		"auth.tokenPool":                 "a pool: what it holds means nothing",
 		"cmd/sallyport.pythonClient":     "a file that is embedded, which needs a variable",
-		"proxy/seal.Blocks":                  "a pool: what it holds means nothing",
-		"proxy/exchange.outcomes":                 "a table that is only read",
-		"proxy/exchange.upstreamReasons":          "a table that is only read",
-		"proxy/exchange.errorReasons":           "a table that is only read",
+		"proxy/seal.Blocks":              "a pool: what it holds means nothing",
+		"proxy/exchange.outcomes":        "a table that is only read",
+		"proxy/exchange.upstreamReasons": "a table that is only read",
+		"proxy/exchange.errorReasons":    "a table that is only read",
 		"proxy/wire/stdhttp.toLower":     "a table that is only read",
 		"proxy/wire/stdhttp.toCanonical": "a table that is only read",
 	}

@@ -18,17 +18,18 @@ import (
 
 // State is how the gateway is doing at one moment.
 type State struct {
-	// Ready means that the configuration is loaded and the listeners are open. A
-	// certificate or an upstream that is missing does not change that: taking
-	// the gateway out of service would cure neither.
+	// Ready means that a configuration is loaded and the listeners are open. A
+	// certificate or an upstream that is missing, or a reload that failed, does not
+	// change that: taking the gateway out of service would cure none of them.
 	Ready bool `json:"ready"`
 	// Draining means that it is about to end and takes no new connections.
-	Draining     bool          `json:"draining"`
-	Version      string        `json:"version,omitempty"`
-	Certificates []Certificate `json:"certificates,omitempty"`
-	Issuers      []Issuer      `json:"issuers,omitempty"`
-	Upstreams    []Upstream    `json:"upstreams,omitempty"`
-	Signatures   *Signatures   `json:"signatures,omitempty"` // nil where none are taken
+	Draining      bool          `json:"draining"`
+	Version       string        `json:"version,omitempty"`
+	Configuration Configuration `json:"configuration,omitzero"` // zero: nothing is told of it
+	Certificates  []Certificate `json:"certificates,omitempty"`
+	Issuers       []Issuer      `json:"issuers,omitempty"`
+	Upstreams     []Upstream    `json:"upstreams,omitempty"`
+	Signatures    *Signatures   `json:"signatures,omitempty"` // nil where none are taken
 }
 
 // Signatures tells of what signed requests need: nonces that are remembered, and

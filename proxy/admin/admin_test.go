@@ -71,8 +71,13 @@ func fetch(t *testing.T, method, url string) (int, http.Header, string) {
 
 func goodState() State {
 	return State{
-		Ready:        true,
-		Version:      "1.2.3",
+		Ready:   true,
+		Version: "1.2.3",
+		Configuration: Configuration{
+			Hash: "3f9a", Loaded: time.Unix(1700000000, 0).UTC(), Watching: true, Snapshots: 2,
+			LastAttempt: time.Unix(1700000030, 0).UTC(), LastSuccess: time.Unix(1700000020, 0).UTC(), LastError: "gateway.yaml:3: x: unknown field", Faults: 2,
+			Reloads: ReloadCounts{Changed: 3, Unchanged: 4, Failed: 5},
+		},
 		Certificates: []Certificate{{Hosts: []string{"a.example.com"}, Source: "files", Issuer: "CA", NotAfter: time.Unix(1800000000, 0).UTC(), NextRenewal: time.Unix(1795000000, 0).UTC()}},
 		Issuers:      []Issuer{{Name: "corp", Keys: 2, Fetched: time.Unix(1700000000, 0).UTC()}, {Name: "away", LastError: "cannot be reached"}},
 		Upstreams:    []Upstream{{Name: "tf", Endpoints: []Endpoint{{URL: "http://tf-1:8501", Healthy: true, Active: 3, Idle: 4}}}},
@@ -113,7 +118,7 @@ func TestReady(t *testing.T) {
 		state func() State
 		want  int
 	}{
-		{"ready", goodState, 200},
+		{"ready, and the last reload failed", goodState, 200},
 		{"all upstreams and issuers away", func() State {
 			s := goodState()
 			s.Upstreams[0].Endpoints[0].Healthy = false
@@ -174,6 +179,13 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		"sallyport_ready 1",
 		`sallyport_build_info{version="1.2.3"} 1`,
+		`sallyport_config_info{hash="3f9a"} 1`,
+		"sallyport_config_last_reload_successful 0",
+		"sallyport_config_last_reload_success_timestamp_seconds 1.70000002e+09",
+		"sallyport_config_snapshots 2",
+		`sallyport_config_reloads_total{result="changed"} 3`,
+		`sallyport_config_reloads_total{result="unchanged"} 4`,
+		`sallyport_config_reloads_total{result="failed"} 5`,
 		`sallyport_certificate_not_after_timestamp_seconds{host="a.example.com",source="files"} 1.79e+09`,
 		`sallyport_certificate_fault{host="a.example.com",source="files"} 1`,
 		`sallyport_certificate_next_renewal_timestamp_seconds{host="a.example.com",source="files"} 1.795e+09`,

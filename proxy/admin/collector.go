@@ -15,6 +15,9 @@ type stateCollector struct {
 	now    func() time.Time
 
 	ready, build             *prometheus.Desc
+	config, configSuccessful *prometheus.Desc
+	configSuccess, snapshots *prometheus.Desc
+	reloads                  *prometheus.Desc
 	certificate, certRenewal *prometheus.Desc
 	certFault                *prometheus.Desc
 	keys, keysAge, keysFault *prometheus.Desc
@@ -36,8 +39,15 @@ func newStateCollector(o Options) *stateCollector {
 		replay: o.Replay,
 		now:    o.Now,
 
-		ready:       desc("ready", "1 while the gateway takes requests, 0 before and while it drains."),
-		build:       desc("build_info", "Always 1; the label tells the version.", "version"),
+		ready: desc("ready", "1 while the gateway takes requests, 0 before and while it drains."),
+		build: desc("build_info", "Always 1; the label tells the version.", "version"),
+
+		config:           desc("config_info", "Always 1; the label is a short digest of the configuration that runs.", "hash"),
+		configSuccessful: desc("config_last_reload_successful", "1 if the last attempt to load a configuration succeeded, 0 if it failed and the one before runs on."),
+		configSuccess:    desc("config_last_reload_success_timestamp_seconds", "When the last attempt to load a configuration that succeeded was made, in Unix time."),
+		snapshots:        desc("config_snapshots", "Configurations in memory: the one that runs, and those before it that wait for their last requests."),
+		reloads:          desc("config_reloads_total", "Attempts to load another configuration, by how they ended: changed, unchanged or failed.", "result"),
+
 		certificate: desc("certificate_not_after_timestamp_seconds", "When the certificate for a host ends, in Unix time; 0 if there is none.", "host", "source"),
 		certRenewal: desc("certificate_next_renewal_timestamp_seconds", "When the certificate for a host will be renewed, or tried to be, in Unix time.", "host", "source"),
 		certFault:   desc("certificate_fault", "1 while a newer certificate for a host could not be taken.", "host", "source"),
@@ -76,6 +86,18 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 	st := s.state()
 	gauge(s.ready, number(st.Ready && !st.Draining))
 	gauge(s.build, 1, st.Version)
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		send(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	if c := &st.Configuration; *c != (Configuration{}) {
+		gauge(s.config, 1, c.Hash)
+		gauge(s.configSuccessful, number(c.LastError == ""))
+		gauge(s.configSuccess, float64(c.LastSuccess.Unix()))
+		gauge(s.snapshots, float64(c.Snapshots))
+		count(s.reloads, c.Reloads.Changed, "changed")
+		count(s.reloads, c.Reloads.Unchanged, "unchanged")
+		count(s.reloads, c.Reloads.Failed, "failed")
+	}
 	s.certificates(st.Certificates, gauge)
 	for _, i := range st.Issuers {
 		gauge(s.keys, float64(i.Keys), i.Name)
@@ -90,9 +112,6 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 			gauge(s.active, float64(e.Active), u.Name, e.URL)
 			gauge(s.idle, float64(e.Idle), u.Name, e.URL)
 		}
-	}
-	count := func(d *prometheus.Desc, v uint64, labels ...string) {
-		send(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	if s.counts != nil {
 		n := s.counts()

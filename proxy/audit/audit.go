@@ -6,14 +6,13 @@
 // writer carries them out in large pieces. A request takes a place for its
 // record with [Log.Reserve] before it is forwarded, and is refused if there is
 // none: nothing reaches an upstream that could not be recorded. Records of
-// requests that were refused before that are written as long as there is room
-// beside the reserved places, and counted, in the log itself too, when not.
+// requests that were refused before that have room of their own, and are counted,
+// in the log itself too, when that is full. Neither kind takes room from the
+// other: a flood of refused requests stops no good one.
 package audit
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -28,16 +27,16 @@ import (
 type Config struct {
 	// File is where the records go, appended as lines of JSON: a path, whose
 	// file is made with mode 0600 if it is missing, or "stdout", the default.
-	File string `yaml:"file"`
+	File setting.Place `yaml:"file"`
 }
 
 // Check records the faults of the section at path. It looks at no file.
 func (c *Config) Check(path string, f *setting.Faults) {
-	switch c.File {
+	switch word := c.File.Word(); word {
 	case "off", "none", "false", "no":
-		f.Add(path+".file", c.File, "the audit log cannot be switched off", `leave it out for stdout, or name a file; /dev/null takes everything`)
-	case "stderr", "-":
-		f.Add(path+".file", c.File, "is not a place for records", `leave it out for stdout, or name a file`)
+		f.Add(path+".file", word, "the audit log cannot be switched off", `leave it out for stdout, or name a file; /dev/null takes everything`)
+	default:
+		c.File.Check(path+".file", "leave it out for stdout, or name a file", f, stdout)
 	}
 }
 
@@ -49,8 +48,13 @@ type Options struct {
 }
 
 const (
-	// budget bounds the bytes of lines in memory and places reserved together.
+	// stdout is the word for standard output.
+	stdout = "stdout"
+	// budget bounds the bytes of lines in memory of requests that had reserved a place,
+	// and places reserved, together.
 	budget = 32 << 20
+	// refusedBudget bounds the bytes of lines in memory of all other requests.
+	refusedBudget = 8 << 20
 	// place is the room that a reservation holds: about twice a common line. A
 	// reserved line may be longer (maxLine) and is kept all the same, so memory is
 	// bounded by the reservations that the budget allows.
@@ -74,22 +78,33 @@ var ErrFull = errors.New("no room for an audit record: the log's sink is slow or
 // Log writes records. It is safe for concurrent use. Nothing leaves memory but
 // while [Log.Run] runs.
 type Log struct {
-	name string // for messages
-	sink io.Writer
-	file *os.File // what Run closes at its end; nil for stdout
-	log  *slog.Logger
-	now  func() time.Time
+	stdout io.Writer
+	log    *slog.Logger
+	now    func() time.Time
 
-	wake chan struct{} // holds one: there are lines
-	full chan struct{} // holds one: there is a batch
+	wake    chan struct{} // holds one: there are lines
+	full    chan struct{} // holds one: there is a batch
+	changed chan struct{} // holds one: the target changes
 
-	mu    sync.Mutex // guards all below
-	lines []byte     // waiting for the writer
-	spare []byte     // the buffer that the writer has emptied
-	out   int        // bytes that the writer has taken and not yet written
-	stats Stats
-	stamp stamp
-	lost  uint64 // dropped since the last line that told of it
+	mu      sync.Mutex // guards all below
+	target  target     // where lines go; changed by the writer alone
+	next    *target    // where lines after head go; nil: all go to target
+	head    buffered   // of lines, what goes to target while there is a next
+	lines   []byte     // waiting for the writer
+	refused int        // bytes of lines that are of requests without a place
+	spare   []byte     // the buffer that the writer has emptied
+	out     buffered   // what the writer has taken and not yet written
+	stats   Stats
+	stamp   stamp
+	lost    uint64 // dropped since the last line that told of it
+
+	begun []byte // what the target has of a line that it took in part; the writer's alone
+}
+
+// buffered is an amount of lines.
+type buffered struct {
+	bytes   int // in all
+	refused int // of them, those of requests without a place
 }
 
 // Stats are counts since the start, and the present fill.
@@ -101,15 +116,18 @@ type Stats struct {
 	Reserved int    // places taken for requests under way
 }
 
-// New opens the sink. It starts nothing: see [Log.Run].
+// New opens the file or takes stdout. It starts nothing: see [Log.Run].
 func New(c Config, o Options) (*Log, error) {
 	l := &Log{
-		name: "stdout",
-		sink: o.Stdout,
-		log:  o.Log,
-		now:  o.Now,
-		wake: make(chan struct{}, 1),
-		full: make(chan struct{}, 1),
+		stdout:  o.Stdout,
+		log:     o.Log,
+		now:     o.Now,
+		wake:    make(chan struct{}, 1),
+		full:    make(chan struct{}, 1),
+		changed: make(chan struct{}, 1),
+	}
+	if l.stdout == nil {
+		l.stdout = os.Stdout
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
@@ -117,17 +135,9 @@ func New(c Config, o Options) (*Log, error) {
 	if l.now == nil {
 		l.now = time.Now
 	}
-	if c.File != "" && c.File != "stdout" {
-		f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("opening the audit log: %w", err)
-		}
-		l.name, l.sink, l.file = c.File, f, f
-	}
-	if l.sink == nil {
-		l.sink = os.Stdout
-	}
-	return l, nil
+	var err error
+	l.target, err = l.open(c.File)
+	return l, err
 }
 
 // Reserve takes a place for one record, or returns [ErrFull]. The caller must
@@ -135,29 +145,34 @@ func New(c Config, o Options) (*Log, error) {
 func (l *Log) Reserve() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.used()+place > budget {
+	if l.waiting()-l.waitingRefused()+(l.stats.Reserved+1)*place > budget {
 		return ErrFull
 	}
 	l.stats.Reserved++
 	return nil
 }
 
-// used is how much of the budget is taken. The caller holds mu.
-func (l *Log) used() int { return len(l.lines) + l.out + l.stats.Reserved*place }
+// waiting is how many bytes of lines are in memory. The caller holds mu.
+func (l *Log) waiting() int { return len(l.lines) + l.out.bytes }
+
+// waitingRefused is how many of them are of requests without a place. The caller holds mu.
+func (l *Log) waitingRefused() int { return l.refused + l.out.refused }
 
 // Write takes the record and keeps no reference to it. It never waits for the
-// sink. A record without a reserved place is dropped, and counted, when there
-// is no room.
+// disk. A record without a reserved place is dropped, and counted, when there
+// is no room for its kind.
 func (l *Log) Write(r *Record) {
 	l.mu.Lock()
-	if r.Reserved && l.stats.Reserved > 0 {
+	reserved := r.Reserved && l.stats.Reserved > 0
+	if reserved {
 		l.stats.Reserved--
-	} else if l.used()+place > budget {
+	} else if l.waitingRefused()+place > refusedBudget {
 		l.stats.Dropped++
 		l.lost++
 		l.mu.Unlock()
 		return
 	}
+	before := len(l.lines)
 	if l.lost > 0 {
 		l.lines = appendDropped(l.lines, &l.stamp, l.now(), l.lost)
 		l.lost = 0
@@ -165,6 +180,9 @@ func (l *Log) Write(r *Record) {
 	// The line is made under the lock: that costs less than a second buffer and
 	// a copy, and the lock is held for less than a microsecond.
 	l.lines = r.appendLine(l.lines, &l.stamp)
+	if !reserved {
+		l.refused += len(l.lines) - before
+	}
 	l.stats.Written++
 	n := len(l.lines)
 	l.mu.Unlock()
@@ -196,124 +214,6 @@ func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.stats
-	s.Pending = len(l.lines) + l.out
+	s.Pending = l.waiting()
 	return s
-}
-
-// Run carries records to the sink until ctx ends, then writes what is left and
-// closes the file. End ctx after the last Write. It returns an error if records
-// were left behind, which happens when the sink fails at the end or takes
-// nothing for five seconds; in the second case the write that hangs in the
-// system stays behind too.
-func (l *Log) Run(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- l.write(ctx) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	t := time.NewTimer(farewell)
-	defer t.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-t.C:
-		return fmt.Errorf("closing the audit log %s: it takes nothing, %d bytes are lost", l.name, l.Stats().Pending)
-	}
-}
-
-// write is the writer. It is the only user of the sink.
-func (l *Log) write(ctx context.Context) (err error) {
-	defer func() {
-		if l.file != nil {
-			err = errors.Join(err, l.file.Close())
-		}
-	}()
-	healthy := true
-	for ctx.Err() == nil {
-		select {
-		case <-l.wake:
-		case <-ctx.Done():
-		}
-		sleep(ctx, pause, l.full)
-		for ctx.Err() == nil {
-			err := l.flush()
-			l.report(&healthy, err)
-			if err == nil {
-				break
-			}
-			sleep(ctx, retry, nil)
-		}
-	}
-	l.noteLost()
-	if err := l.flush(); err != nil {
-		return fmt.Errorf("closing the audit log %s: %d bytes are lost: %w", l.name, l.Stats().Pending, err)
-	}
-	return nil
-}
-
-// noteLost adds the line about dropped records that no later record brought.
-func (l *Log) noteLost() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lost > 0 {
-		l.lines = appendDropped(l.lines, &l.stamp, l.now(), l.lost)
-		l.lost = 0
-	}
-}
-
-// flush writes all lines that are there. What a failing sink did not take stays
-// for the next time, from the byte where it stopped.
-func (l *Log) flush() error {
-	l.mu.Lock()
-	b := l.lines
-	l.lines, l.spare = l.spare[:0], nil
-	l.out = len(b)
-	l.mu.Unlock()
-
-	n, err := 0, error(nil)
-	if len(b) > 0 {
-		n, err = l.sink.Write(b)
-	}
-	if err == nil && n < len(b) {
-		err = io.ErrShortWrite
-	}
-
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.out = 0
-	if err != nil {
-		// Older lines come first again. This path is slow and rare.
-		l.stats.Failures++
-		l.lines = append(b[:copy(b, b[min(n, len(b)):])], l.lines...)
-		return err
-	}
-	// A buffer that a stalled sink let grow is not kept.
-	if cap(b) <= 16*batch {
-		l.spare = b[:0]
-	}
-	return nil
-}
-
-// report logs the first failure and the recovery, not what lies between.
-func (l *Log) report(healthy *bool, err error) {
-	switch {
-	case err != nil && *healthy:
-		l.log.Error("the audit log cannot be written; requests are refused once its buffer is full", "file", l.name, "error", err)
-	case err == nil && !*healthy:
-		l.log.Info("the audit log is written again", "file", l.name, "dropped", l.Stats().Dropped)
-	}
-	*healthy = err == nil
-}
-
-// sleep waits for d, for ctx or for c, whichever comes first.
-func sleep(ctx context.Context, d time.Duration, c <-chan struct{}) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-c:
-	case <-ctx.Done():
-	}
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -10,15 +11,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// MetricsOptions name all label values that [Metrics] will ever use: what a
-// client sends never becomes a label.
+// MetricsOptions name the label values that [Metrics] uses: what a client sends never
+// becomes a label.
 type MetricsOptions struct {
-	Routes  []string // the configured routes' names
+	Routes  []string // the configured routes' names, until [Metrics.SetRoutes]
 	Reasons []string // the closed set of reasons for a refusal
 }
 
 // Metrics counts records. It is a [prometheus.Collector] and safe for
-// concurrent use.
+// concurrent use. Observing takes no lock for a route and an outcome that were seen
+// before.
+//
+// The counts of a route outlive its configuration: one that comes back with a later
+// configuration goes on where it was, as Prometheus wants of counters, and requests that
+// are still in flight on a removed route are counted under its name. Only the last
+// maxRetired removed routes are kept, so that a configuration whose names change with
+// every reload does not grow the metrics without bound.
 type Metrics struct {
 	reasons  []string // known ones, sorted
 	requests *prometheus.CounterVec
@@ -28,18 +36,27 @@ type Metrics struct {
 	bytesIn  *prometheus.CounterVec
 	bytesOut *prometheus.CounterVec
 
-	routes map[string]*routeMetrics // never changes
-	none   *routeMetrics            // of requests that matched no route
+	none   *routeMetrics                            // of requests that matched no route
+	routes atomic.Pointer[map[string]*routeMetrics] // never changed, only replaced
+
+	mu      sync.Mutex // held while replacing routes; guards retired
+	retired []string   // of routes, those that are not configured, in the order of their going
 }
+
+// maxRetired is how many routes keep their metrics after they were removed. One has some
+// sixty time series.
+const maxRetired = 256
 
 // routeMetrics are a route's children, found once: finding them by their labels
 // costs allocations.
 type routeMetrics struct {
+	name                    string
 	duration, upstream, own prometheus.Observer
 	bytesIn, bytesOut       prometheus.Counter
 
 	requests atomic.Pointer[map[outcome]prometheus.Counter] // never changed, only replaced
-	mu       sync.Mutex                                     // held while replacing it
+	mu       sync.Mutex                                     // held while replacing it; guards dropped
+	dropped  bool                                           // from all metrics: nothing may be added
 }
 
 // outcome is a way in which a request ended. There are few of them on a route:
@@ -81,13 +98,61 @@ func NewMetrics(o MetricsOptions) *Metrics {
 		own:      histogram("sallyport_own_duration_seconds", "Time that the gateway itself spent on a request.", work),
 		bytesIn:  counter("sallyport_request_body_bytes_total", "Content received from clients.", "route"),
 		bytesOut: counter("sallyport_response_body_bytes_total", "Content sent to clients.", "route"),
-		routes:   make(map[string]*routeMetrics, len(o.Routes)),
-	}
-	for _, name := range o.Routes {
-		m.routes[name] = m.route(name)
 	}
 	m.none = m.route(noRoute)
+	m.routes.Store(&map[string]*routeMetrics{})
+	m.SetRoutes(o.Routes)
 	return m
+}
+
+// SetRoutes says which routes there are from now on, by name. Call it before the
+// configuration with a new route is used.
+func (m *Metrics) SetRoutes(names []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := *m.routes.Load()
+	routes := maps.Clone(before)
+	configured := make(map[string]bool, len(names))
+	for _, name := range names {
+		configured[name] = true
+		if routes[name] == nil {
+			routes[name] = m.route(name)
+		}
+	}
+	m.retired = slices.DeleteFunc(m.retired, func(name string) bool { return configured[name] })
+	gone := slices.DeleteFunc(slices.Sorted(maps.Keys(before)), func(name string) bool {
+		return configured[name] || slices.Contains(m.retired, name)
+	})
+	m.retired = append(m.retired, gone...)
+	over := max(len(m.retired)-maxRetired, 0)
+	dropped := slices.Clone(m.retired[:over])
+	m.retired = slices.Delete(m.retired, 0, over)
+	for _, name := range dropped {
+		delete(routes, name)
+	}
+	m.routes.Store(&routes)
+	for _, name := range dropped {
+		before[name].drop()
+		m.forget(name)
+	}
+}
+
+// drop sees to it that nothing is added to the route's metrics any more.
+func (r *routeMetrics) drop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dropped = true
+}
+
+// forget removes the time series of a route.
+func (m *Metrics) forget(name string) {
+	of := prometheus.Labels{"route": name}
+	m.requests.DeletePartialMatch(of)
+	for _, v := range []*prometheus.HistogramVec{m.duration, m.upstream, m.own} {
+		v.Delete(of)
+	}
+	m.bytesIn.Delete(of)
+	m.bytesOut.Delete(of)
 }
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
@@ -100,6 +165,7 @@ func histogram(name, help string, buckets []float64) *prometheus.HistogramVec {
 
 func (m *Metrics) route(name string) *routeMetrics {
 	r := &routeMetrics{
+		name:     name,
 		duration: m.duration.WithLabelValues(name),
 		upstream: m.upstream.WithLabelValues(name),
 		own:      m.own.WithLabelValues(name),
@@ -112,15 +178,17 @@ func (m *Metrics) route(name string) *routeMetrics {
 
 // Observe counts a record and keeps no reference to it.
 func (m *Metrics) Observe(rec *Record) {
-	name, r := rec.Route, m.routes[rec.Route]
+	r := (*m.routes.Load())[rec.Route]
 	if r == nil {
-		name, r = noRoute, m.none
+		r = m.none
 	}
 	// The set of outcomes is made of our own strings, never of the record's.
 	key := outcome{method: knownMethod(rec.Method), status: knownStatus(rec.Status), reason: m.knownReason(rec.Reason)}
 	c := (*r.requests.Load())[key]
 	if c == nil {
-		c = r.add(key, m.requests.WithLabelValues(name, key.method, key.code(), key.reason))
+		if c = r.add(key, m.requests); c == nil {
+			return // the route was dropped this very moment, and its counts with it
+		}
 	}
 	c.Inc()
 	r.duration.Observe(rec.Duration.Seconds())
@@ -134,15 +202,15 @@ func (m *Metrics) Observe(rec *Record) {
 	r.bytesOut.Add(float64(max(rec.BytesOut, 0)))
 }
 
-// add makes c known under key and returns it.
-func (r *routeMetrics) add(key outcome, c prometheus.Counter) prometheus.Counter {
+// add makes the counter of an outcome and returns it; nil after the route was dropped.
+func (r *routeMetrics) add(key outcome, requests *prometheus.CounterVec) prometheus.Counter {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := *r.requests.Load()
-	next := make(map[outcome]prometheus.Counter, len(old)+1)
-	for k, v := range old {
-		next[k] = v
+	if r.dropped {
+		return nil
 	}
+	c := requests.WithLabelValues(r.name, key.method, key.code(), key.reason)
+	next := maps.Clone(*r.requests.Load())
 	next[key] = c
 	r.requests.Store(&next)
 	return c

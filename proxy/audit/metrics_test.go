@@ -81,6 +81,106 @@ func TestMetricsConcurrent(t *testing.T) {
 	}
 }
 
+func routesIn(t *testing.T, m *Metrics) map[string]bool {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(m)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := map[string]bool{}
+	for _, f := range families {
+		for _, one := range f.GetMetric() {
+			for _, l := range one.GetLabel() {
+				if l.GetName() == "route" {
+					routes[l.GetValue()] = true
+				}
+			}
+		}
+	}
+	return routes
+}
+
+func requestsOf(m *Metrics, route string) float64 {
+	return testutil.ToFloat64(m.requests.WithLabelValues(route, "GET", "200", ""))
+}
+
+func TestRoutesOfAReloadAreCounted(t *testing.T) {
+	m := newTestMetrics()
+	seen := func(route string) { m.Observe(&Record{Route: route, Method: "GET", Status: 200}) }
+	seen("new") // not yet
+	m.SetRoutes([]string{"new", "idle"})
+	seen("new")
+	seen("idle")
+	seen("models.example.com/") // in flight when it was removed
+	m.SetRoutes([]string{"idle"})
+	m.SetRoutes([]string{"idle", "new"}) // and back
+	seen("new")
+	for route, want := range map[string]float64{"-": 1, "new": 2, "idle": 1, "models.example.com/": 1} {
+		if got := requestsOf(m, route); got != want {
+			t.Errorf("route %s: %v requests, want %v", route, got, want)
+		}
+	}
+	if len(m.retired) != 1 {
+		t.Errorf("removed routes: %q, want one", m.retired)
+	}
+}
+
+func TestMetricsOfRemovedRoutesAreBounded(t *testing.T) {
+	m := NewMetrics(MetricsOptions{})
+	last := ""
+	for i := range 1000 {
+		last = fmt.Sprint("r", i)
+		m.SetRoutes([]string{"stays", last})
+		m.Observe(&Record{Route: last, Method: "GET", Status: 200})
+		m.Observe(&Record{Route: "stays", Method: "GET", Status: 200})
+	}
+	routes := routesIn(t, m)
+	if len(routes) != maxRetired+3 || !routes["stays"] || !routes[last] || !routes["-"] || routes["r0"] {
+		t.Errorf("%d routes have metrics, want the last %d removed, two configured and that of none", len(routes), maxRetired)
+	}
+	if got := requestsOf(m, "stays"); got != 1000 {
+		t.Errorf("the route that stays counted %v, want 1000", got)
+	}
+}
+
+// A request may look a route up just before it is dropped. It must not bring its metrics
+// back, where nothing would remove them again.
+func TestDroppedRouteStaysDropped(t *testing.T) {
+	m := NewMetrics(MetricsOptions{Routes: []string{"victim"}})
+	victim := (*m.routes.Load())["victim"]
+	for i := range maxRetired + 2 {
+		m.SetRoutes([]string{fmt.Sprint("r", i)})
+	}
+	if victim.add(outcome{method: "GET", status: 200}, m.requests) != nil || routesIn(t, m)["victim"] {
+		t.Error("the dropped route has metrics again")
+	}
+}
+
+func TestRoutesChangeUnderTraffic(t *testing.T) {
+	m := NewMetrics(MetricsOptions{Routes: []string{"stays"}})
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 1000 {
+				m.Observe(&Record{Route: "stays", Method: "GET", Status: 200})
+				m.Observe(&Record{Route: fmt.Sprint("r", i/2), Method: "GET", Status: 200 + (i+g)%4})
+			}
+		})
+	}
+	for i := range 500 {
+		m.SetRoutes([]string{"stays", fmt.Sprint("r", i)})
+	}
+	wg.Wait()
+	if got := requestsOf(m, "stays"); got != 4000 {
+		t.Errorf("counted %v, want 4000", got)
+	}
+	if n := len(routesIn(t, m)); n > maxRetired+3 {
+		t.Errorf("%d routes have metrics", n)
+	}
+}
+
 func TestObserveAllocations(t *testing.T) {
 	m, r := newTestMetrics(), fullRecord()
 	m.Observe(r)

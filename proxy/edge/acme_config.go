@@ -22,7 +22,7 @@ type ACMEConfig struct {
 	// Directory is that of the one issuer, where Issuers lists none. See [ACMEIssuer].
 	Directory string `yaml:"directory"`
 	// CA is that of the one issuer, where Issuers lists none.
-	CA string `yaml:"ca"`
+	CA setting.Path `yaml:"ca"`
 	// EAB is that of the one issuer, where Issuers lists none.
 	EAB *EABConfig `yaml:"eab"`
 	// Profile is that of the one issuer, where Issuers lists none.
@@ -32,7 +32,7 @@ type ACMEConfig struct {
 
 	// Storage is the folder for certificates, keys and accounts, which must
 	// outlive restarts: "sallyport-acme" if "".
-	Storage string `yaml:"storage"`
+	Storage setting.Place `yaml:"storage"`
 	// Challenges are the ways in which names are proved: tls-alpn-01 (on
 	// listen.https), http-01 (on listen.http) and dns-01. Default: dns-01 alone
 	// where DNS is given, else both others.
@@ -51,7 +51,7 @@ type ACMEIssuer struct {
 	// Directory is its URL, or letsencrypt (default), letsencrypt-staging, zerossl.
 	Directory string `yaml:"directory"`
 	// CA is a PEM file with the only roots for its server; default: the system's.
-	CA string `yaml:"ca"`
+	CA setting.Path `yaml:"ca"`
 	// EAB binds our account to one that was made by hand, where it wants that.
 	EAB *EABConfig `yaml:"eab"`
 	// Profile is the kind of certificate, such as shortlived; "" for the usual.
@@ -105,7 +105,7 @@ func (c *ACMEConfig) storage() string {
 	if c.Storage == "" {
 		return "sallyport-acme"
 	}
-	return c.Storage
+	return string(c.Storage)
 }
 
 // issuers are those to ask, in order.
@@ -135,6 +135,7 @@ func (c *ACMEConfig) check(path string, f *setting.Faults) {
 	if c.Email != "" && (!strings.Contains(c.Email, "@") || strings.ContainsAny(c.Email, " ,<>:")) {
 		f.Add(path+".email", c.Email, "not an email address", "write one alone, such as ops@example.com")
 	}
+	c.Storage.Check(path+".storage", "name a folder, or remove the line for sallyport-acme beside this file", f)
 	if len(c.Issuers) > 0 {
 		for _, x := range []struct {
 			name string
@@ -282,15 +283,19 @@ func (c *Config) checkACMEFiles(path string, f *setting.Faults) {
 	if _, err := newCertStorage(a.storage()); err != nil {
 		f.Add(path+".storage", a.storage(), err.Error(), "")
 	}
-	for _, i := range a.issuers() {
+	for n, i := range a.issuers() {
+		at := path
+		if len(a.Issuers) > 0 {
+			at = setting.Index(path+".issuers", n)
+		}
 		if i.CA != "" {
 			if _, err := readRoots(i.CA); err != nil {
-				f.Add(path+".ca", i.CA, err.Error(), "")
+				f.Add(at+".ca", string(i.CA), err.Error(), "")
 			}
 		}
 		if i.EAB != nil {
 			if _, err := i.EAB.Key.Read(); err != nil {
-				f.Add(path+".eab.key", setting.Redacted, err.Error(), "")
+				f.Add(at+".eab.key", setting.Redacted, err.Error(), "")
 			}
 		}
 	}
@@ -367,7 +372,7 @@ type ExecConfig struct {
 type WebhookConfig struct {
 	URL   setting.URL    `yaml:"url"`   // https, or http to this machine
 	Token setting.Secret `yaml:"token"` // sent as a bearer token; may be absent
-	CA    string         `yaml:"ca"`    // PEM file with the only roots; default: the system's
+	CA    setting.Path   `yaml:"ca"`    // PEM file with the only roots; default: the system's
 }
 
 func (c *DNSConfig) check(path string, f *setting.Faults) {

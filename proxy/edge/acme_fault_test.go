@@ -110,7 +110,7 @@ func TestACMEAuthorityDownAtStart(t *testing.T) {
 	r.stop()
 	second := h.start(h.config(func(c *ACMEConfig) {
 		c.Directory, c.CA = "", ""
-		c.Issuers = setting.List[ACMEIssuer]{{Directory: directory}, {Directory: h.directory, CA: h.bundle}}
+		c.Issuers = setting.List[ACMEIssuer]{{Directory: directory}, {Directory: h.directory, CA: setting.Path(h.bundle)}}
 	}), "a.example.com")
 	h.obtained(second, "a.example.com")
 }
@@ -270,7 +270,7 @@ func TestACMEStorageRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	writeTest(t, file, nil)
 	for dir, want := range map[string]string{open: "chmod 700", file: "is not a folder", filepath.Join(file, "below"): "not a directory"} {
-		c := Config{ACME: &ACMEConfig{Storage: dir}}
+		c := Config{ACME: &ACMEConfig{Storage: setting.Place(dir)}}
 		if _, err := New(c, Options{Hosts: []string{"a.example.com"}}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New: got %v, want %q", err, want)
 		}
@@ -352,7 +352,7 @@ func TestChallengeAnswersNothingElse(t *testing.T) {
 			t.Errorf("%s%s: answered %t, want %t", tt.host, tt.path, got, tt.want)
 		}
 	}
-	plain := newEdge(t, Config{Local: &LocalConfig{Dir: filepath.Join(t.TempDir(), "ca")}}, Options{Hosts: []string{"a.example.com"}})
+	plain := newEdge(t, Config{Local: &LocalConfig{Dir: setting.Place(filepath.Join(t.TempDir(), "ca"))}}, Options{Hosts: []string{"a.example.com"}})
 	if _, ok := plain.ChallengeAnswer("a.example.com", challengePath+token); ok {
 		t.Error("answered without acme")
 	}

@@ -138,7 +138,7 @@ func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 
 // config is a configuration for the house.
 func (h *acmeHouse) config(change func(*ACMEConfig)) Config {
-	c := &ACMEConfig{Email: "ops@example.com", Directory: h.directory, CA: h.bundle, Storage: h.storage}
+	c := &ACMEConfig{Email: "ops@example.com", Directory: h.directory, CA: setting.Path(h.bundle), Storage: setting.Place(h.storage)}
 	if change != nil {
 		change(c)
 	}

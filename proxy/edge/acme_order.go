@@ -25,6 +25,8 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
+
+	"sallyport/proxy/setting"
 )
 
 // authorityClient is one authority that speaks ACME, with our account there. It
@@ -66,8 +68,8 @@ func issuerKey(u *url.URL) string {
 	return certmagic.StorageKeys.Safe(key)
 }
 
-func readRoots(file string) (*x509.CertPool, error) {
-	text, err := readPEM(file, false)
+func readRoots(file setting.Path) (*x509.CertPool, error) {
+	text, err := readPEM(string(file), false)
 	if err != nil {
 		return nil, fmt.Errorf("acme: reading the authority's roots: %w", err)
 	}

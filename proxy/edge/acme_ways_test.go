@@ -62,7 +62,7 @@ func TestACMEByDNS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			way.Resolvers = setting.List[string]{h.dns.addr}
 			c := h.config(func(c *ACMEConfig) {
-				c.Domains, c.DNS, c.Storage = setting.List[string]{"*.example.com"}, way, filepath.Join(t.TempDir(), "acme")
+				c.Domains, c.DNS, c.Storage = setting.List[string]{"*.example.com"}, way, setting.Place(filepath.Join(t.TempDir(), "acme"))
 			})
 			r := h.start(c, "a.example.com", "*.example.com")
 			eventually(t, "the certificate is there", func() bool { return !r.statusOf(t, "*.example.com").NotAfter.IsZero() })
@@ -132,7 +132,7 @@ func TestACMEKinds(t *testing.T) {
 		{"shortlived", func(c *ACMEConfig) { c.Profile = "shortlived" }, func(_ any, life time.Duration) bool { return life < 7*24*time.Hour }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := h.start(h.config(func(c *ACMEConfig) { tt.change(c); c.Storage = filepath.Join(t.TempDir(), "acme") }), "a.example.com")
+			r := h.start(h.config(func(c *ACMEConfig) { tt.change(c); c.Storage = setting.Place(filepath.Join(t.TempDir(), "acme")) }), "a.example.com")
 			cert := h.obtained(r, "a.example.com")
 			if life := cert.NotAfter.Sub(cert.NotBefore); !tt.right(cert.PublicKey, life) {
 				t.Errorf("got a certificate with %T for %s", cert.PublicKey, life)
@@ -163,7 +163,7 @@ func TestACMEMixed(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	c := h.config(nil)
 	c.Files = setting.List[FileConfig]{ca.write(t, dir, "file", forHosts("file.example.com"))}
-	c.Local = &LocalConfig{Dir: filepath.Join(dir, "ca"), Hosts: setting.List[string]{"dev.example.com"}}
+	c.Local = &LocalConfig{Dir: setting.Place(filepath.Join(dir, "ca")), Hosts: setting.List[string]{"dev.example.com"}}
 	hosts := []string{"file.example.com", "acme.example.com", "dev.example.com", "localhost", "127.0.0.1"}
 	r := h.start(c, hosts...)
 	h.obtained(r, "acme.example.com")

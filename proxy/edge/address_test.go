@@ -54,7 +54,9 @@ func TestAddressAsHost(t *testing.T) {
 		}
 		return Config{Files: setting.List[FileConfig]{ca.write(t, dir, "cert", c)}}
 	}
-	byLocal := func(...string) Config { return Config{Local: &LocalConfig{Dir: filepath.Join(dir, "ca")}} }
+	byLocal := func(...string) Config {
+		return Config{Local: &LocalConfig{Dir: setting.Place(filepath.Join(dir, "ca"))}}
+	}
 	all := []string{"localhost", "127.0.0.1", "[::1]"}
 	for _, tt := range []struct {
 		name   string
@@ -110,7 +112,7 @@ func TestAddressAsHost(t *testing.T) {
 func TestAddressStatus(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	c := &x509.Certificate{DNSNames: []string{"A.test"}, IPAddresses: []net.IP{net.ParseIP("127.0.0.1"), net.ParseIP("::1")}}
-	e := newEdge(t, Config{Files: setting.List[FileConfig]{ca.write(t, dir, "a", c)}, Local: &LocalConfig{Dir: filepath.Join(dir, "ca")}},
+	e := newEdge(t, Config{Files: setting.List[FileConfig]{ca.write(t, dir, "a", c)}, Local: &LocalConfig{Dir: setting.Place(filepath.Join(dir, "ca"))}},
 		Options{Hosts: []string{"127.0.0.1", "[::1]", "127.0.0.9"}})
 	var got [][]string
 	for _, s := range e.Certificates() {
@@ -129,7 +131,7 @@ func TestSelfSigned(t *testing.T) {
 	files := self.writeKey(t, dir, "self", template, ca.key)
 	e := newEdge(t, Config{Files: setting.List[FileConfig]{files}}, Options{Hosts: []string{"localhost", "127.0.0.1"}})
 	pool := x509.NewCertPool()
-	pem, err := os.ReadFile(files.Cert)
+	pem, err := os.ReadFile(string(files.Cert))
 	if err != nil || !pool.AppendCertsFromPEM(pem) {
 		t.Fatal("no certificate", err)
 	}

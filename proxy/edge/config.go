@@ -31,16 +31,16 @@ type Config struct {
 // when they change.
 type FileConfig struct {
 	// Cert is the file with the certificate and, after it, the intermediate ones.
-	Cert string `yaml:"cert"`
+	Cert setting.Path `yaml:"cert"`
 	// Key is the file with the private key. Others must not be able to write it.
-	Key string `yaml:"key"`
+	Key setting.Path `yaml:"key"`
 }
 
 // LocalConfig is a certificate authority kept on disk, which signs certificates
 // for the configured hosts. Clients must be told to trust its root.
 type LocalConfig struct {
 	// Dir is the authority's folder, made if it is missing: "sallyport-ca" if "".
-	Dir string `yaml:"dir"`
+	Dir setting.Place `yaml:"dir"`
 	// Hosts are those to take although ACME could; without ACME it takes all.
 	Hosts setting.List[string] `yaml:"hosts"`
 }
@@ -60,13 +60,16 @@ func (c *LocalConfig) dir() string {
 	if c.Dir == "" {
 		return "sallyport-ca"
 	}
-	return c.Dir
+	return string(c.Dir)
 }
 
 // Check records the faults of the section at path. It looks at no file.
 func (c *Config) Check(path string, f *setting.Faults) {
 	if c.ACME != nil {
 		c.ACME.check(path+".acme", f)
+	}
+	if c.Local != nil {
+		c.Local.Dir.Check(path+".local.dir", "name a folder, or remove the line for sallyport-ca beside this file", f)
 	}
 	if len(c.Files) == 0 && c.Local == nil && c.ACME == nil {
 		f.Add(path, "", "no source of certificates", "write tls: {acme: {email: ...}}, tls: {files: {cert: ..., key: ...}}, or for development tls: {local: {}}")
@@ -93,7 +96,7 @@ func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
 	for i, p := range c.Files {
 		pair, err := loadPair(p)
 		if err != nil {
-			f.Add(setting.Index(path+".files", i), p.Cert, err.Error(), "")
+			f.Add(setting.Index(path+".files", i)+".cert", string(p.Cert), err.Error(), "")
 			continue
 		}
 		pairs = append(pairs, pair)
@@ -103,7 +106,7 @@ func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
 	}
 	if c.Local != nil {
 		if _, err := readAuthority(c.Local.dir()); err != nil {
-			f.Add(path+".local", c.Local.dir(), err.Error(), "")
+			f.Add(path+".local.dir", c.Local.dir(), err.Error(), "")
 		}
 		return
 	}

@@ -92,9 +92,9 @@ func (ca *testCA) writeKey(t testing.TB, dir, name string, template *x509.Certif
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := FileConfig{Cert: filepath.Join(dir, name+".pem"), Key: filepath.Join(dir, name+".key")}
-	writeTest(t, c.Cert, pemBlock("CERTIFICATE", cert.Raw))
-	writeTest(t, c.Key, pemBlock("PRIVATE KEY", der))
+	c := FileConfig{Cert: setting.Path(filepath.Join(dir, name+".pem")), Key: setting.Path(filepath.Join(dir, name+".key"))}
+	writeTest(t, string(c.Cert), pemBlock("CERTIFICATE", cert.Raw))
+	writeTest(t, string(c.Key), pemBlock("PRIVATE KEY", der))
 	return c
 }
 
@@ -223,7 +223,7 @@ func TestChoiceByName(t *testing.T) {
 			ca.write(t, dir, "a", forHosts("a.example.com")),
 			ca.write(t, dir, "wild", forHosts("*.example.com", "other.example.org")),
 		},
-		Local: &LocalConfig{Dir: local},
+		Local: &LocalConfig{Dir: setting.Place(local)},
 	}
 	hosts := []string{"a.example.com", "*.example.com", "dev.local", "*.dev.local"}
 	e := newEdge(t, config, Options{Hosts: hosts})
@@ -480,7 +480,7 @@ func TestNewRefuses(t *testing.T) {
 	a := ca.write(t, dir, "a", forHosts("a.example.com"))
 	b := ca.write(t, dir, "b", forHosts("b.example.com"))
 	open := ca.write(t, dir, "open", forHosts("a.example.com"))
-	if err := os.Chmod(open.Key, 0o666); err != nil {
+	if err := os.Chmod(string(open.Key), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	garbage := filepath.Join(dir, "garbage.pem")
@@ -491,11 +491,11 @@ func TestNewRefuses(t *testing.T) {
 		host   string
 		want   string
 	}{
-		{"missing certificate", Config{Files: setting.List[FileConfig]{{Cert: filepath.Join(dir, "none.pem"), Key: a.Key}}}, "a.example.com", "none.pem: no such file"},
-		{"missing key", Config{Files: setting.List[FileConfig]{{Cert: a.Cert, Key: filepath.Join(dir, "none.key")}}}, "a.example.com", "none.key: no such file"},
+		{"missing certificate", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(filepath.Join(dir, "none.pem")), Key: a.Key}}}, "a.example.com", "none.pem: no such file"},
+		{"missing key", Config{Files: setting.List[FileConfig]{{Cert: a.Cert, Key: setting.Path(filepath.Join(dir, "none.key"))}}}, "a.example.com", "none.key: no such file"},
 		{"another's key", Config{Files: setting.List[FileConfig]{{Cert: a.Cert, Key: b.Key}}}, "a.example.com", "private key does not match"},
-		{"garbage", Config{Files: setting.List[FileConfig]{{Cert: garbage, Key: a.Key}}}, "a.example.com", "garbage.pem"},
-		{"folder", Config{Files: setting.List[FileConfig]{{Cert: dir, Key: a.Key}}}, "a.example.com", "not a regular file"},
+		{"garbage", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(garbage), Key: a.Key}}}, "a.example.com", "garbage.pem"},
+		{"folder", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(dir), Key: a.Key}}}, "a.example.com", "not a regular file"},
 		{"key that others write", Config{Files: setting.List[FileConfig]{open}}, "a.example.com", "can be written by every user"},
 		{"authority's certificate", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "sub", &x509.Certificate{DNSNames: []string{"a.example.com"}, IsCA: true})}}, "a.example.com", "is an authority's"},
 		{"no names", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "cn", &x509.Certificate{Subject: pkix.Name{CommonName: "a.example.com"}})}}, "a.example.com", "names no host"},

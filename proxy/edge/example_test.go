@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"sallyport/proxy/edge"
+	"sallyport/proxy/setting"
 )
 
 func Example() {
@@ -16,7 +17,7 @@ func Example() {
 	defer os.RemoveAll(dir)
 
 	e, err := edge.New(
-		edge.Config{Local: &edge.LocalConfig{Dir: dir}},
+		edge.Config{Local: &edge.LocalConfig{Dir: setting.Place(dir)}},
 		edge.Options{Hosts: []string{"models.localhost"}},
 	)
 	if err != nil {

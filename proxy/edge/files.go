@@ -61,7 +61,7 @@ func newFileSource(configs []FileConfig, o Options) (*fileSource, error) {
 		if o.Now().After(p.cert.Leaf.NotAfter) {
 			o.Log.Warn("the certificate has expired; clients will refuse it", "cert", c.Cert, "not_after", p.cert.Leaf.NotAfter)
 		}
-		if exposed(c.Key) {
+		if exposed(string(c.Key)) {
 			o.Log.Warn("the private key can be read by every user of this machine; chmod o-r", "key", c.Key)
 		}
 	}
@@ -71,11 +71,11 @@ func newFileSource(configs []FileConfig, o Options) (*fileSource, error) {
 
 // loadPair reads a pair and returns an error unless it could serve.
 func loadPair(c FileConfig) (*pair, error) {
-	cert, err := readPEM(c.Cert, false)
+	cert, err := readPEM(string(c.Cert), false)
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate: %w", err)
 	}
-	key, err := readPEM(c.Key, true)
+	key, err := readPEM(string(c.Key), true)
 	if err != nil {
 		return nil, fmt.Errorf("reading the private key: %w", err)
 	}

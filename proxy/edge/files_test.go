@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sallyport/proxy/setting"
 )
 
 // fileEdge makes an edge over one pair and returns its source with it.
@@ -83,7 +85,7 @@ func TestFilesReplacedByLink(t *testing.T) {
 	link("..data/tls.pem", "tls.pem")
 	link("..data/tls.key", "tls.key")
 	var j journal
-	e, s := fileEdge(t, &j, []string{"a.example.com"}, FileConfig{Cert: filepath.Join(dir, "tls.pem"), Key: filepath.Join(dir, "tls.key")})
+	e, s := fileEdge(t, &j, []string{"a.example.com"}, FileConfig{Cert: setting.Path(filepath.Join(dir, "tls.pem")), Key: setting.Path(filepath.Join(dir, "tls.key"))})
 	before := serving(e, "a.example.com")
 	link("v2", "..data")
 	s.look()
@@ -101,17 +103,17 @@ func TestFilesBroken(t *testing.T) {
 		want   string // part of LastError
 	}{
 		{"certificate cut", func(t *testing.T, _ string, c FileConfig) {
-			b, err := os.ReadFile(c.Cert)
+			b, err := os.ReadFile(string(c.Cert))
 			if err != nil {
 				t.Fatal(err)
 			}
-			writeTest(t, c.Cert, b[:len(b)/2])
+			writeTest(t, string(c.Cert), b[:len(b)/2])
 		}, "PEM"},
-		{"certificate gone", func(t *testing.T, _ string, c FileConfig) { os.Remove(c.Cert) }, "a.pem: no such file"},
-		{"key gone", func(t *testing.T, _ string, c FileConfig) { os.Remove(c.Key) }, "a.key: no such file"},
+		{"certificate gone", func(t *testing.T, _ string, c FileConfig) { os.Remove(string(c.Cert)) }, "a.pem: no such file"},
+		{"key gone", func(t *testing.T, _ string, c FileConfig) { os.Remove(string(c.Key)) }, "a.key: no such file"},
 		{"key of another", func(t *testing.T, dir string, c FileConfig) {
 			other := ca.write(t, dir, "other", forHosts("a.example.com"))
-			if err := os.Rename(other.Key, c.Key); err != nil {
+			if err := os.Rename(string(other.Key), string(c.Key)); err != nil {
 				t.Fatal(err)
 			}
 		}, "private key does not match"},
@@ -168,19 +170,19 @@ func TestFilesRestored(t *testing.T) {
 	var j journal
 	c := ca.write(t, dir, "a", forHosts("a.example.com"))
 	e, s := fileEdge(t, &j, []string{"a.example.com"}, c)
-	old, err := os.ReadFile(c.Cert)
+	old, err := os.ReadFile(string(c.Cert))
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeTest(t, c.Cert, []byte("garbage"))
+	writeTest(t, string(c.Cert), []byte("garbage"))
 	s.look()
 	s.look()
-	writeTest(t, c.Cert, old)
+	writeTest(t, string(c.Cert), old)
 	s.look()
 	if got := e.Certificates()[0].LastError; got != "" {
 		t.Errorf("status %q after the old file came back, want none", got)
 	}
-	writeTest(t, c.Cert, []byte("garbage"))
+	writeTest(t, string(c.Cert), []byte("garbage"))
 	s.look()
 	s.look()
 	if got := strings.Count(j.String(), "the old one is kept"); got != 2 {
@@ -193,7 +195,7 @@ func TestFilesStart(t *testing.T) {
 	var j journal
 	end := time.Now().Add(-time.Minute)
 	c := ca.write(t, dir, "a", &x509.Certificate{DNSNames: []string{"A.Example.com"}, NotBefore: end.Add(-time.Hour), NotAfter: end})
-	if err := os.Chmod(c.Key, 0o644); err != nil {
+	if err := os.Chmod(string(c.Key), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	e, _ := fileEdge(t, &j, []string{"a.example.com"}, c)

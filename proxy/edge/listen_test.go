@@ -12,11 +12,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sallyport/proxy/setting"
 )
 
 func anyEdge(t testing.TB) (*Edge, *tls.Config) {
 	t.Helper()
-	e, err := New(Config{Local: &LocalConfig{Dir: filepath.Join(t.TempDir(), "ca")}}, Options{Hosts: []string{"localhost"}})
+	e, err := New(Config{Local: &LocalConfig{Dir: setting.Place(filepath.Join(t.TempDir(), "ca"))}}, Options{Hosts: []string{"localhost"}})
 	if err != nil {
 		t.Fatal(err)
 	}

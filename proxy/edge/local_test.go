@@ -15,7 +15,7 @@ import (
 
 func localEdge(t *testing.T, dir string, now func() time.Time, hosts ...string) *Edge {
 	t.Helper()
-	return newEdge(t, Config{Local: &LocalConfig{Dir: dir}}, Options{Hosts: hosts, Now: now})
+	return newEdge(t, Config{Local: &LocalConfig{Dir: setting.Place(dir)}}, Options{Hosts: hosts, Now: now})
 }
 
 func localPool(t *testing.T, e *Edge) *x509.CertPool {
@@ -132,11 +132,11 @@ func TestLocalRefuses(t *testing.T) {
 		{"garbage", func(t *testing.T, dir string) { writeTest(t, filepath.Join(dir, authorityFile), []byte("garbage")) }, 0, "remove the folder"},
 		{"no authority", func(t *testing.T, dir string) {
 			c := newTestCA(t).write(t, t.TempDir(), "leaf", forHosts("a.test"))
-			cert, err := os.ReadFile(c.Cert)
+			cert, err := os.ReadFile(string(c.Cert))
 			if err != nil {
 				t.Fatal(err)
 			}
-			key, err := os.ReadFile(c.Key)
+			key, err := os.ReadFile(string(c.Key))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -148,7 +148,7 @@ func TestLocalRefuses(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "ca")
 			localEdge(t, dir, nil, "localhost")
 			tt.change(t, dir)
-			c := Config{Local: &LocalConfig{Dir: dir}}
+			c := Config{Local: &LocalConfig{Dir: setting.Place(dir)}}
 			_, err := New(c, Options{Hosts: []string{"localhost"}, Now: func() time.Time { return time.Now().Add(tt.later) }})
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("New: got %v, want %q", err, tt.want)
@@ -166,7 +166,7 @@ func TestLocalRefuses(t *testing.T) {
 func TestLocalCheckFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	var f setting.Faults
-	(&Config{Local: &LocalConfig{Dir: dir}}).CheckFiles("tls", []string{"localhost"}, &f)
+	(&Config{Local: &LocalConfig{Dir: setting.Place(dir)}}).CheckFiles("tls", []string{"localhost"}, &f)
 	if len(f) != 0 {
 		t.Errorf("got %v, want no faults", f)
 	}

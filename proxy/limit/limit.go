@@ -6,33 +6,7 @@ package limit
 import (
 	"net/netip"
 	"sync"
-	"sync/atomic"
 )
-
-// InFlight bounds how many are under way at once. It is safe for concurrent use.
-type InFlight struct {
-	max int64
-	now atomic.Int64
-}
-
-// NewInFlight allows max at once; zero or less means that there is no bound and
-// they are only counted.
-func NewInFlight(max int) *InFlight { return &InFlight{max: int64(max)} }
-
-// Enter takes a place and says whether there was one. Who got one must [InFlight.Leave].
-func (l *InFlight) Enter() bool {
-	if n := l.now.Add(1); l.max > 0 && n > l.max {
-		l.now.Add(-1)
-		return false
-	}
-	return true
-}
-
-// Leave gives a place back.
-func (l *InFlight) Leave() { l.now.Add(-1) }
-
-// Len is how many are under way.
-func (l *InFlight) Len() int { return int(l.now.Load()) }
 
 // ConnsConfig bounds the connections of a [Conns].
 type ConnsConfig struct {

@@ -48,6 +48,14 @@ func (c *RateConfig) Check(path string, f *setting.Faults) {
 	}
 }
 
+// burst is Burst, or what it means to leave it out.
+func (c *RateConfig) burst() int {
+	if c.Burst > 0 {
+		return c.Burst
+	}
+	return min(max(c.Limit.N, 1), maxBurst)
+}
+
 // Rate limits by the generic cell rate algorithm (GCRA): each key has its
 // allowance, which refills evenly. It is safe for concurrent use.
 //
@@ -75,10 +83,7 @@ func NewRate(c RateConfig, now func() time.Time) *Rate {
 	if now == nil {
 		now = time.Now
 	}
-	burst := c.Burst
-	if burst <= 0 {
-		burst = min(max(c.Limit.N, 1), maxBurst)
-	}
+	burst := c.burst()
 	// A rate that was never given allows nothing more than its first burst of one.
 	interval := int64(math.MaxInt64 / 4)
 	if c.Limit.N > 0 && c.Limit.Per > 0 {
@@ -102,43 +107,89 @@ func (r *Rate) Allow(key string) (retry time.Duration, ok bool) {
 
 // AllowAddr is [Rate.Allow] for the client at a, by its [Key].
 func (r *Rate) AllowAddr(a netip.Addr) (retry time.Duration, ok bool) {
-	b := Key(a).As16()
-	return r.allow(maphash.Bytes(r.seed, b[:]))
+	return r.allow(r.hashAddr(a))
 }
 
 func (r *Rate) allow(hash uint64) (time.Duration, bool) {
-	now := max(int64(r.now().Sub(r.start)), 0)
-	wait := r.shards[hash%shards].take(hash, now, r.interval, r.slack)
-	return time.Duration(wait), wait == 0
+	wait, _ := r.take(hash)
+	return wait, wait == 0
+}
+
+func (r *Rate) hashAddr(a netip.Addr) uint64 {
+	b := Key(a).As16()
+	return maphash.Bytes(r.seed, b[:])
+}
+
+// hash is that of the key under which r counts a request.
+func (r *Rate) hash(principal string, client netip.Addr) uint64 {
+	switch r.per {
+	case "principal":
+		return maphash.String(r.seed, principal)
+	case "address":
+		return r.hashAddr(client)
+	}
+	return maphash.String(r.seed, "")
+}
+
+// time is the present as the table counts it.
+func (r *Rate) time() int64 { return max(int64(r.now().Sub(r.start)), 0) }
+
+// wait is how long a key has to wait for a request; zero if it need not.
+func (r *Rate) wait(hash uint64) time.Duration {
+	return time.Duration(r.shards[hash%shards].wait(hash, r.time(), r.slack))
+}
+
+// take takes a request from the allowance of a key or returns how long to wait for it.
+// shared says that it came from the allowance of keys without a place.
+func (r *Rate) take(hash uint64) (wait time.Duration, shared bool) {
+	n, shared := r.shards[hash%shards].take(hash, r.time(), r.interval, r.slack)
+	return time.Duration(n), shared
+}
+
+// give gives back what take took.
+func (r *Rate) give(hash uint64, shared bool) {
+	r.shards[hash%shards].give(hash, r.interval, shared)
 }
 
 // Rates are all rates of a route. The zero Rates limit nothing.
 type Rates []*Rate
 
-// NewRates makes a [Rate] of each config.
+// NewRates makes a [Rate] of each config, with counts of their own.
 func NewRates(c []RateConfig, now func() time.Time) Rates {
-	var rates Rates
-	for i := range c {
-		rates = append(rates, NewRate(c[i], now))
-	}
-	return rates
+	return NewCounters(now).Lease().Rates("", c)
 }
 
-// Allow asks each rate by its kind, in order, and stops at the first that
-// refuses; what the ones before it have taken stays taken.
+// Allow takes one request from the allowance of each rate: the principal's, the client
+// address's or the route's. If one of them has none left, nothing is taken from any, and
+// retry is after what time all will have one.
 func (s Rates) Allow(principal string, client netip.Addr) (retry time.Duration, ok bool) {
-	for _, r := range s {
-		switch r.per {
-		case "principal":
-			retry, ok = r.Allow(principal)
-		case "address":
-			retry, ok = r.AllowAddr(client)
-		default:
-			retry, ok = r.Allow("")
+	if len(s) > 1 {
+		// Refused requests are recognized before they take anything: they may be many,
+		// and what they hold, if only until they give it back, others are refused for.
+		for _, r := range s {
+			retry = max(retry, r.wait(r.hash(principal, client)))
 		}
-		if !ok {
+		if retry > 0 {
 			return retry, false
 		}
 	}
-	return 0, true
+	retry = s.take(principal, client)
+	return retry, retry == 0
+}
+
+// take takes from each rate, or returns how long to wait for the first that another
+// request came to before, and gives back what those before it gave.
+func (s Rates) take(principal string, client netip.Addr) time.Duration {
+	if len(s) == 0 {
+		return 0
+	}
+	hash := s[0].hash(principal, client)
+	wait, shared := s[0].take(hash)
+	if wait > 0 {
+		return wait
+	}
+	if wait = s[1:].take(principal, client); wait > 0 {
+		s[0].give(hash, shared)
+	}
+	return wait
 }

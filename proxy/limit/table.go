@@ -26,39 +26,77 @@ type set struct {
 	shared int64       // the same, for all keys that have no place here
 }
 
-// take takes one interval from the allowance of hash at the time now, or
-// returns how long to wait for it.
-func (s *shard) take(hash uint64, now, interval, slack int64) (wait int64) {
+// take takes one interval from the allowance of hash at the time now, or returns how
+// long to wait for it. shared says that the allowance is that of keys without a place.
+func (s *shard) take(hash uint64, now, interval, slack int64) (wait int64, shared bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := s.place(hash, now)
+	at, shared := s.place(hash, now)
 	full := max(*at, now)
 	if ahead := full - now; ahead > slack {
-		return ahead - slack
+		return ahead - slack, shared
 	}
 	*at = full + interval
-	return 0
+	return 0, shared
 }
 
-// place finds the time of a key, or makes a place for it. The caller holds mu.
-func (s *shard) place(hash uint64, now int64) *int64 {
+// wait is how long hash has to wait at the time now; it takes nothing and makes no place.
+func (s *shard) wait(hash uint64, now, slack int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set := &s.sets[s.index(hash)]
+	i, free := set.find(hash, now)
+	full := set.shared
+	switch {
+	case i >= 0:
+		full = set.full[i]
+	case free >= 0 || len(s.sets) < maxSets:
+		full = now // a key without a place has its full allowance
+	}
+	return max(full-now-slack, 0)
+}
+
+// give gives an interval back to where take has just taken it. A key that has lost its
+// place since has its full allowance without it.
+func (s *shard) give(hash uint64, interval int64, shared bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set := &s.sets[s.index(hash)]
+	if shared {
+		set.shared -= interval
+	} else if i, _ := set.find(hash, 0); i >= 0 {
+		set.full[i] -= interval
+	}
+}
+
+// find is where hash has its place, below zero if it has none, and a place that is free
+// at the time now, below zero if none is. A key that is found may have passed its time.
+func (s *set) find(hash uint64, now int64) (i, free int) {
+	free = -1
+	for i := range s.hash {
+		if s.hash[i] == hash {
+			return i, free
+		}
+		if s.full[i] <= now {
+			free = i
+		}
+	}
+	return -1, free
+}
+
+// place finds the time of a key, or makes a place for it, or finds the time that it
+// shares. The caller holds mu.
+func (s *shard) place(hash uint64, now int64) (at *int64, shared bool) {
 	for {
 		set := &s.sets[s.index(hash)]
-		free := -1
-		for i := range set.hash {
-			if set.hash[i] == hash {
-				return &set.full[i]
-			}
-			if set.full[i] <= now {
-				free = i
-			}
-		}
-		switch {
+		switch i, free := set.find(hash, now); {
+		case i >= 0:
+			return &set.full[i], false
 		case free >= 0:
 			set.hash[free], set.full[free] = hash, 0
-			return &set.full[free]
+			return &set.full[free], false
 		case len(s.sets) >= maxSets:
-			return &set.shared
+			return &set.shared, true
 		}
 		s.grow()
 	}

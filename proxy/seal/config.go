@@ -26,7 +26,7 @@ type Config struct {
 	// or off. A start that does not find it refuses signed requests until those that may
 	// be replays are stale; an empty file says that no nonce was used before. Default:
 	// sallyport-nonces beside gateway.yaml.
-	State string `yaml:"state"`
+	State setting.Place `yaml:"state"`
 	// Publish is the signing key, with a private_key, that signs for callers who have
 	// no key of their own and ask by Accept-Signature. Its public half is served at
 	// /.well-known/sallyport/keys.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -23,7 +22,6 @@ const (
 // decoder walks the tree of one document against a Go value.
 type decoder struct {
 	doc    *Document
-	dir    string
 	faults Faults
 
 	aliased int // values visited through an alias
@@ -87,6 +85,14 @@ func (d *decoder) typed(n *yaml.Node, path string, v reflect.Value, depth, line 
 	switch p := v.Addr().Interface().(type) {
 	case *Secret:
 		d.secret(n, path, p, line)
+		return
+	case *Path:
+		d.scalar(n, path, v, line)
+		*p = Path(d.doc.resolve(path, string(*p)))
+		return
+	case *Place:
+		d.scalar(n, path, v, line)
+		*p = d.doc.resolvePlace(path, *p)
 		return
 	case Forms:
 		d.form(n, path, p, v.Type(), depth, line)
@@ -155,7 +161,7 @@ func (d *decoder) secret(n *yaml.Node, path string, s *Secret, line int) {
 		return
 	}
 	var place struct {
-		File string `yaml:"file"`
+		File Path   `yaml:"file"`
 		Env  string `yaml:"env"`
 	}
 	before := len(d.faults)
@@ -169,10 +175,8 @@ func (d *decoder) secret(n *yaml.Node, path string, s *Secret, line int) {
 	case len(d.faults) > before:
 	case (place.File == "") == (place.Env == ""):
 		d.fault(path, line, "", "a secret has one place", cure)
-	case place.File != "" && !filepath.IsAbs(place.File):
-		*s = secretAt(secretPlace{file: filepath.Join(d.dir, place.File)})
 	default:
-		*s = secretAt(secretPlace{file: place.File, env: place.Env})
+		*s = secretAt(secretPlace{file: string(place.File), env: place.Env})
 	}
 }
 

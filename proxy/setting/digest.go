@@ -12,10 +12,6 @@ import (
 	"slices"
 )
 
-// Path is the path of a file or folder. The decoder resolves a relative one against
-// the folder of the file that it stands in.
-type Path string
-
 // Digest identifies a section of the configuration by all that it says: two values
 // have the same digest only if they are equal, and if the files and secrets that they
 // name have the same content now. State that outlives a configuration is kept under

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -24,20 +23,21 @@ type Document struct {
 	lines map[string]int
 	// bad holds the paths at which decoding found a fault.
 	bad map[string]bool
-	end int // the last line
+	// paths holds, by the place where it stands, each file system path that was decoded.
+	paths map[string]writtenPath
+	end   int // the last line
 }
 
 // Decode reads one YAML document strictly into the struct that into points to,
 // and returns every fault of it at once: fields that the struct does not have,
 // duplicate keys, values of the wrong type. What is sound is decoded in spite of
-// faults elsewhere, so that checks can find more. file is shown in the faults,
-// and its folder is where relative paths of secrets start.
+// faults elsewhere, so that checks can find more. file is shown in the faults, and
+// its folder is where relative paths start: those of a [Path], [Place] or [Secret].
 //
 // The document is never nil.
 func Decode(file string, text []byte, into any) (*Document, Faults) {
 	d := &decoder{
-		doc: &Document{File: file, lines: map[string]int{"": 1}, bad: map[string]bool{}, end: bytes.Count(text, []byte("\n")) + 1},
-		dir: filepath.Dir(file),
+		doc: &Document{File: file, lines: map[string]int{"": 1}, bad: map[string]bool{}, paths: map[string]writtenPath{}, end: bytes.Count(text, []byte("\n")) + 1},
 	}
 	if n := d.parse(text); n != nil {
 		d.root(n, into)

@@ -30,7 +30,7 @@ type Config struct {
 	GRPC setting.List[setting.URL] `yaml:"grpc"`
 	// CA is a file of PEM certificates that https and h2 endpoints are verified
 	// against; without it the system's own are used.
-	CA string `yaml:"ca"`
+	CA setting.Path `yaml:"ca"`
 	// ServerName is the name asked for by SNI and verified in the certificate;
 	// without it the host of the endpoint.
 	ServerName string `yaml:"server_name"`
@@ -209,7 +209,7 @@ func (c *Config) checkTLS(path string, secure bool, f *setting.Faults) {
 	if !secure {
 		const problem, cure = "no endpoint uses TLS", "remove the line, or write https:// or h2:// for the endpoints"
 		if c.CA != "" {
-			f.Add(setting.Join(path, "ca"), c.CA, problem, cure)
+			f.Add(setting.Join(path, "ca"), string(c.CA), problem, cure)
 		}
 		if c.ServerName != "" {
 			f.Add(setting.Join(path, "server_name"), c.ServerName, problem, cure)
@@ -249,7 +249,7 @@ func (c *Config) roots() (*x509.CertPool, error) {
 	if c.CA == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(c.CA)
+	text, err := os.ReadFile(string(c.CA))
 	if err != nil {
 		return nil, fmt.Errorf("reading ca: %w", err)
 	}

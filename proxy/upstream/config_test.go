@@ -67,8 +67,8 @@ func TestNewRefuses(t *testing.T) {
 	https := setting.List[setting.URL]{endpointURL(t, "https://a")}
 	for name, c := range map[string]Config{
 		"faults":     {},
-		"missing CA": {Rest: https, CA: filepath.Join(dir, "none.pem")},
-		"empty CA":   {Rest: https, CA: empty},
+		"missing CA": {Rest: https, CA: setting.Path(filepath.Join(dir, "none.pem"))},
+		"empty CA":   {Rest: https, CA: setting.Path(empty)},
 	} {
 		if u, err := New("u", c, Options{}); err == nil || u != nil {
 			t.Errorf("%s: no error", name)

@@ -130,16 +130,16 @@ func TestSharedOverTLS(t *testing.T) {
 		protocols.SetHTTP2(http2)
 		return serveHTTP(t, &http.Server{Handler: handler, Protocols: protocols, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}})
 	}
-	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+serve(true))}, CA: ca}, Options{})
+	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+serve(true))}, CA: setting.Path(ca)}, Options{})
 	if got, err := answered(u, call("x")); got != "HTTP/2.0true" {
 		t.Error(got, err)
 	}
-	u = configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+serve(false))}, CA: ca}, Options{})
+	u = configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+serve(false))}, CA: setting.Path(ca)}, Options{})
 	if _, err := answered(u, call("x")); kindOf(err) != Refused {
 		t.Errorf("a server of HTTP/1.1: %v", err)
 	}
 	none := rawServer(t, func(c net.Conn) { _ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}}).Handshake() })
-	u = configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+none)}, CA: ca}, Options{})
+	u = configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, "h2://"+none)}, CA: setting.Path(ca)}, Options{})
 	if _, err := answered(u, call("x")); kindOf(err) != Refused || !errors.Is(err, errNoHTTP2) {
 		t.Errorf("a server without ALPN: %v", err)
 	}

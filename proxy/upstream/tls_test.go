@@ -42,7 +42,7 @@ func secureOrNot(tb testing.TB, secure bool, handle func(net.Conn)) *Upstream {
 		defer t.Close()
 		handle(t)
 	})
-	return configured(tb, Config{Rest: setting.List[setting.URL]{endpointURL(tb, "https://"+addr)}, CA: ca}, Options{})
+	return configured(tb, Config{Rest: setting.List[setting.URL]{endpointURL(tb, "https://"+addr)}, CA: setting.Path(ca)}, Options{})
 }
 
 func TestTLS(t *testing.T) {
@@ -66,9 +66,9 @@ func TestTLS(t *testing.T) {
 		ok     bool
 		sni    string
 	}{
-		"own CA":                {Config{CA: ca}, true, ""},
-		"own CA and name":       {Config{CA: ca, ServerName: "example.com"}, true, "example.com"},
-		"wrong name":            {Config{CA: ca, ServerName: "other.example"}, false, "other.example"},
+		"own CA":                {Config{CA: setting.Path(ca)}, true, ""},
+		"own CA and name":       {Config{CA: setting.Path(ca), ServerName: "example.com"}, true, "example.com"},
+		"wrong name":            {Config{CA: setting.Path(ca), ServerName: "other.example"}, false, "other.example"},
 		"unknown CA":            {Config{}, false, ""},
 		"verification off":      {Config{InsecureSkipVerify: true}, true, ""},
 		"verification off, SNI": {Config{InsecureSkipVerify: true, ServerName: "other.example"}, true, "other.example"},

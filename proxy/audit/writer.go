@@ -1,0 +1,200 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+)
+
+// Run carries records to where they go until ctx ends, then writes what is left and
+// closes the file. End ctx after the last Write. It returns an error if records
+// were left behind, which happens when writing fails at the end or takes longer than
+// five seconds; in the second case the write that hangs in the system stays behind too.
+func (l *Log) Run(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- l.write(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(farewell)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-t.C:
+		return fmt.Errorf("closing the audit log %s: it takes nothing, %d bytes are lost", l.name(), l.Stats().Pending)
+	}
+}
+
+// write is the writer. It is the only one who writes to a target or closes one.
+func (l *Log) write(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, l.target.close()) }()
+	healthy := true
+	for ctx.Err() == nil {
+		select {
+		case <-l.wake:
+			sleep(ctx, pause, l.full)
+		case <-l.changed:
+		case <-ctx.Done():
+		}
+		for ctx.Err() == nil {
+			err := l.flush()
+			l.report(&healthy, err)
+			if err == nil {
+				break
+			}
+			sleep(ctx, retry, l.changed)
+		}
+	}
+	l.noteLost()
+	if err := l.flush(); err != nil {
+		return fmt.Errorf("closing the audit log %s: %d bytes are lost: %w", l.target.name, l.Stats().Pending, err)
+	}
+	return nil
+}
+
+// noteLost adds the line about dropped records that no later record brought.
+func (l *Log) noteLost() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lost > 0 {
+		l.lines = appendDropped(l.lines, &l.stamp, l.now(), l.lost)
+		l.lost = 0
+	}
+}
+
+// flush writes all lines that are there, and changes the target where that is asked for.
+// What a failing target did not take stays for the next time, from the byte where it
+// stopped.
+func (l *Log) flush() error {
+	for {
+		b, changing := l.take()
+		n, err := 0, error(nil)
+		if len(b) > 0 {
+			n, err = l.target.w.Write(b)
+			n = min(n, len(b))
+		}
+		if err == nil && n < len(b) {
+			err = io.ErrShortWrite
+		}
+		if changing {
+			l.change(b, n, err)
+			continue // what is left goes to the new target
+		}
+		l.put(b, n, err)
+		return err
+	}
+}
+
+// take takes the lines that go to the target as it is. changing says that they are the
+// last of it.
+func (l *Log) take() (b []byte, changing bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b, rest := l.lines, l.lines[:0:0]
+	l.out = buffered{len(b), l.refused}
+	if changing = l.next != nil; changing {
+		l.out = l.head
+		b, rest = b[:l.head.bytes], b[l.head.bytes:]
+		l.head = buffered{}
+	}
+	l.lines, l.spare = append(l.spare[:0], rest...), nil
+	l.refused -= l.out.refused
+	return b, changing
+}
+
+// put ends what take began, after n bytes of b were written.
+func (l *Log) put(b []byte, n int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err != nil:
+		l.stats.Failures++
+		l.begun = beginning(l.begun, b[:n])
+		l.back(b[n:])
+	case cap(b) <= 16*batch: // a buffer that a stalled target let grow is not kept
+		l.spare = b[:0]
+		fallthrough
+	default:
+		l.begun = nil
+	}
+	l.out = buffered{}
+}
+
+// beginning is what a target has of its last line, if that has no end: it had begun of it
+// and then took b.
+func beginning(begun, b []byte) []byte {
+	if i := bytes.LastIndexByte(b, '\n'); i >= 0 {
+		return bytes.Clone(b[i+1:])
+	}
+	return append(begun, b...)
+}
+
+// back puts what was not written before the other lines. This is slow and rare. The
+// caller holds mu.
+func (l *Log) back(left []byte) {
+	l.lines = slices.Concat(left, l.lines)
+	l.refused += l.out.refused // a little much, where some were written
+	if l.next != nil {
+		l.head.bytes += len(left)
+		l.head.refused += l.out.refused
+	}
+}
+
+// change closes the target, after n bytes of b, its last ones, were written, and goes
+// over to the next. What the old one did not take, the new one gets, so that a file on a
+// full disk can be left without losing records: whole lines, also of the one that the old
+// one has the beginning of.
+func (l *Log) change(b []byte, n int, err error) {
+	old := l.target
+	left := b[n:]
+	if err != nil {
+		left = slices.Concat(beginning(l.begun, b[:n]), left)
+	}
+	closed := old.close()
+
+	l.mu.Lock()
+	l.target, l.next, l.head, l.begun = *l.next, nil, buffered{}, nil
+	if err != nil {
+		l.stats.Failures++
+		l.back(left)
+	}
+	l.out = buffered{}
+	name := l.target.name
+	l.mu.Unlock()
+
+	switch {
+	case err != nil:
+		l.log.Error("the audit log before did not take its last records; the new one gets them", "before", old.name, "file", name, "bytes", len(left), "error", err)
+	case closed != nil:
+		l.log.Error("closing the audit log before failed; its last records may be missing", "before", old.name, "file", name, "error", closed)
+	}
+}
+
+// report logs the first failure and the recovery, not what lies between.
+func (l *Log) report(healthy *bool, err error) {
+	switch {
+	case err != nil && *healthy:
+		l.log.Error("the audit log cannot be written; requests are refused once its buffer is full", "file", l.target.name, "error", err)
+	case err == nil && !*healthy:
+		l.log.Info("the audit log is written again", "file", l.target.name, "dropped", l.Stats().Dropped)
+	}
+	*healthy = err == nil
+}
+
+// sleep waits for d, for ctx or for c, whichever comes first.
+func sleep(ctx context.Context, d time.Duration, c <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,116 @@
+package limit
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestRateKeepsCountingOverReloads(t *testing.T) {
+	c := newClock()
+	counters := NewCounters(c.now)
+	limits := []RateConfig{{Per: "principal", Limit: rate(10, time.Hour)}}
+	old := counters.Lease()
+	passed := 0
+	for range 100 {
+		next := counters.Lease()
+		rates := next.Rates("churn", limits)
+		old.Release()
+		old = next
+		if _, ok := rates.Allow("alice", client); ok {
+			passed++
+		}
+	}
+	if passed != 10 {
+		t.Errorf("%d passed over 100 reloads, want the 10 of one burst", passed)
+	}
+}
+
+func TestCountersAreOfOneRouteAndOneLimit(t *testing.T) {
+	lease := NewCounters(nil).Lease()
+	base := RateConfig{Per: "principal", Limit: rate(10, time.Hour)}
+	first := lease.Rates("a", []RateConfig{base})[0]
+	again := lease.Rates("a", []RateConfig{{Per: "principal", Limit: rate(10, time.Hour), Burst: 10}})[0]
+	if again != first {
+		t.Error("a burst that is the default makes another rate of it")
+	}
+	for name, other := range map[string]Rates{
+		"other route": lease.Rates("b", []RateConfig{base}),
+		"other per":   lease.Rates("a", []RateConfig{{Per: "address", Limit: base.Limit}}),
+		"other limit": lease.Rates("a", []RateConfig{{Per: "principal", Limit: rate(20, time.Hour)}}),
+		"other burst": lease.Rates("a", []RateConfig{{Per: "principal", Limit: base.Limit, Burst: 3}}),
+	} {
+		if other[0] == first {
+			t.Errorf("%s: shares the count", name)
+		}
+	}
+	if n := len(lease.Rates("a", []RateConfig{base, base})); n != 1 {
+		t.Errorf("two entries that say the same count %d times", n)
+	}
+}
+
+func TestChangedBoundKeepsWhoIsInFlight(t *testing.T) {
+	counters := NewCounters(nil)
+	before, after := counters.Lease(), counters.Lease()
+	wide := before.InFlight("churn", 10)
+	for range 5 {
+		if !wide.Enter() {
+			t.Fatal("refused below the bound")
+		}
+	}
+	narrow := after.InFlight("churn", 3)
+	before.Release()
+	if narrow.Enter() || narrow.Len() != 5 {
+		t.Errorf("%d in flight under a bound of 3, and one more was let in", narrow.Len())
+	}
+	for range 3 {
+		wide.Leave() // those of the configuration before
+	}
+	if !narrow.Enter() || narrow.Enter() {
+		t.Error("two are in flight under a bound of 3: want exactly one more")
+	}
+	if after.InFlight("tf", 1).Len() != 0 {
+		t.Error("another route counts them")
+	}
+}
+
+func TestCountersOfRemovedRoutesGo(t *testing.T) {
+	counters := NewCounters(nil)
+	var leases []*Lease // the current one and those that drain
+	for i := range 1000 {
+		lease := counters.Lease()
+		for _, route := range []string{"stays", fmt.Sprint("of reload ", i)} {
+			lease.Rates(route, []RateConfig{{Per: "route", Limit: rate(i+1, time.Second)}})
+			lease.InFlight(route, i)
+		}
+		if leases = append(leases, lease); len(leases) > 3 {
+			leases[0].Release()
+			leases[0].Release() // the second does nothing
+			leases = leases[1:]
+		}
+		if n := len(counters.rates) + len(counters.inFlight); n > 3*2+3+1 {
+			t.Fatalf("%d counters after %d reloads, want those of 3 configurations", n, i)
+		}
+	}
+	for _, lease := range leases {
+		lease.Release()
+	}
+	if n := len(counters.rates) + len(counters.inFlight); n != 0 {
+		t.Errorf("%d counters stay when no configuration uses them", n)
+	}
+}
+
+func TestBudgetOfBytesCanChange(t *testing.T) {
+	b := NewBytes(100)
+	if !b.Take(80) {
+		t.Fatal("refused below the budget")
+	}
+	b.Resize(50)
+	if b.Take(1) || b.Left() != -30 || b.Total() != 50 {
+		t.Errorf("after the budget was halved: left %d of %d, want -30 of 50, and nothing more", b.Left(), b.Total())
+	}
+	b.Give(80)
+	if !b.Take(50) || b.Take(1) {
+		t.Error("once all was given back, want exactly the new budget")
+	}
+}
