@@ -8,6 +8,7 @@ import (
 
 	"sallyport/proxy/edge"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 	"sallyport/proxy/wire/h2"
 )
@@ -156,7 +157,7 @@ func (c *ListenConfig) forwardAuthAddr() []string {
 
 // serversBehind are the servers of the listeners for listed peers: one for
 // requests, one for decisions.
-func (g *Gateway) serversBehind(one h1.ServerOptions, two h2.ServerOptions) [2]server {
+func (g *Gateway) serversBehind(one wire.ServerOptions, two h2.ServerOptions) [2]server {
 	auth := h1.NewServer(g.decideForOther, one)
 	one.Scheme, two.Scheme = "https", "https" // as the clients of the balancer saw it
 	if c := g.config.Listen.InsecurePlain; c != nil && c.H2C {

@@ -20,14 +20,14 @@ type server interface {
 }
 
 // engineOptions are the bounds of all engines.
-func (g *Gateway) engineOptions() (h1.ServerOptions, h2.ServerOptions) {
+func (g *Gateway) engineOptions() (wire.ServerOptions, h2.ServerOptions) {
 	l := g.config.Limits.WithDefaults()
-	one := h1.ServerOptions{
+	one := wire.ServerOptions{
 		HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D(), Fields: l.Fields, Requests: l.Requests, Linger: l.Linger.D(), Clock: g.clock,
 	}
 	return one, h2.ServerOptions{
-		HeadBytes: one.HeadBytes, HeadTime: one.HeadTime, IdleTime: one.IdleTime, Fields: one.Fields, Requests: one.Requests, Linger: one.Linger,
-		Streams: l.Streams, Resets: l.Resets, Frames: l.Frames, StreamWindow: int(l.Window), ConnWindow: 4 * int(l.Window), Clock: g.clock,
+		ServerOptions: one,
+		Streams:       l.Streams, Resets: l.Resets, Frames: l.Frames, StreamWindow: int(l.Window), ConnWindow: 4 * int(l.Window),
 	}
 }
 
@@ -42,7 +42,7 @@ type engines struct {
 	stopped   bool
 }
 
-func newEngines(h wire.Handler, one h1.ServerOptions, two h2.ServerOptions) *engines {
+func newEngines(h wire.Handler, one wire.ServerOptions, two h2.ServerOptions) *engines {
 	e := &engines{one: h1.NewServer(h, one)}
 	two.Otherwise = e.one.ServeConn
 	e.two = h2.NewServer(h, two)
