@@ -114,7 +114,7 @@ func (c *Certificates) answer() (stop func()) {
 	}
 	for _, addr := range c.config.Listen.HTTPAddrs() {
 		if l := open(addr); l != nil {
-			s := h1.NewServer(c.answerOne, h1.ServerOptions{HeadBytes: int(limits.HeadBytes), HeadTime: limits.HeadTime.D(), IdleTime: limits.KeepAlive.D()})
+			s := h1.NewServer(c.answerOne, wire.ServerOptions{HeadBytes: int(limits.HeadBytes), HeadTime: limits.HeadTime.D(), IdleTime: limits.KeepAlive.D()})
 			plain := edge.Plain(l, bounds)
 			ends = append(ends, s, plain)
 			wg.Go(func() { _ = s.Serve(plain) })

@@ -20,20 +20,20 @@ type server interface {
 }
 
 // engineOptions are the bounds of all engines.
-func (g *Gateway) engineOptions() (h1.ServerOptions, h2.ServerOptions) {
+func (g *Gateway) engineOptions() (wire.ServerOptions, h2.ServerOptions) {
 	l := g.current.config.Limits.WithDefaults()
-	one := h1.ServerOptions{
+	one := wire.ServerOptions{
 		HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D(), Fields: l.Fields, Requests: l.Requests, Linger: l.Linger.D(), Clock: g.memory.Clock,
 	}
 	return one, h2.ServerOptions{
-		HeadBytes: one.HeadBytes, HeadTime: one.HeadTime, IdleTime: one.IdleTime, Fields: one.Fields, Requests: one.Requests, Linger: one.Linger,
-		Streams: l.Streams, Resets: l.Resets, Frames: l.Frames, StreamWindow: int(l.Window), ConnWindow: 4 * int(l.Window), Clock: g.memory.Clock,
+		ServerOptions: one,
+		Streams:       l.Streams, Resets: l.Resets, Frames: l.Frames, StreamWindow: int(l.Window), ConnWindow: 4 * int(l.Window),
 	}
 }
 
 // serversBehind are the servers of the listeners for listed peers: one for
 // requests, one for decisions.
-func (g *Gateway) serversBehind(one h1.ServerOptions, two h2.ServerOptions) [2]server {
+func (g *Gateway) serversBehind(one wire.ServerOptions, two h2.ServerOptions) [2]server {
 	auth := h1.NewServer(g.server.Decide, one)
 	one.Scheme, two.Scheme = "https", "https" // as the clients of the balancer saw it
 	if c := g.current.config.Listen.InsecurePlain; c != nil && c.H2C {
@@ -53,7 +53,7 @@ type engines struct {
 	stopped   bool
 }
 
-func newEngines(h wire.Handler, one h1.ServerOptions, two h2.ServerOptions) *engines {
+func newEngines(h wire.Handler, one wire.ServerOptions, two h2.ServerOptions) *engines {
 	e := &engines{one: h1.NewServer(h, one)}
 	two.Otherwise = e.one.ServeConn
 	e.two = h2.NewServer(h, two)

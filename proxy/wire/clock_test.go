@@ -9,7 +9,10 @@ import (
 // silent is a connection on which nothing happens.
 type silent struct{ looks int }
 
-func (s *silent) Look(time.Time) { s.looks++ }
+func (s *silent) Look(time.Time) (until time.Time) {
+	s.looks++
+	return time.Time{}
+}
 
 // TestClockFollowsTheSweeps: between sweeps it stands still, without them it is exact.
 func TestClockFollowsTheSweeps(t *testing.T) {

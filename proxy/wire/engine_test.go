@@ -30,7 +30,7 @@ var engines = []struct {
 	name string
 	make func(wire.Handler) server
 }{
-	{"h1", func(h wire.Handler) server { return h1.NewServer(h, h1.ServerOptions{}) }},
+	{"h1", func(h wire.Handler) server { return h1.NewServer(h, wire.ServerOptions{}) }},
 	{"stdhttp", func(h wire.Handler) server { return stdhttp.New(h, stdhttp.Options{}) }},
 }
 

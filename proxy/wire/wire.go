@@ -69,6 +69,18 @@ type Cutter interface {
 	CutAs(code uint32)
 }
 
+// PeerOf is the address of a socket's other end; the zero one for sockets without one.
+func PeerOf(a net.Addr) netip.AddrPort {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return a.AddrPort()
+	case nil:
+		return netip.AddrPort{}
+	}
+	p, _ := netip.ParseAddrPort(a.String())
+	return p
+}
+
 // NewConn is the Conn of a peer.
 func NewConn(peer netip.AddrPort) Conn {
 	return Conn{Peer: peer, Address: peer.Addr().Unmap().String()}

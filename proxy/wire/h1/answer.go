@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"sync/atomic"
-	"time"
 
 	"sallyport/proxy/message"
 )
@@ -51,20 +49,6 @@ func appendServerFields(b []byte, fields message.Fields) ([]byte, error) {
 	return b, nil
 }
 
-// dates writes the Date of answers, made once a second. The zero value is ready
-// for use. It is safe for concurrent use.
-type dates struct{ last atomic.Pointer[date] }
-
-type date struct {
-	second int64
-	line   []byte
-}
-
-func (d *dates) append(b []byte, now time.Time) []byte {
-	last := d.last.Load()
-	if last == nil || last.second != now.Unix() {
-		last = &date{now.Unix(), now.UTC().AppendFormat(nil, "Date: Mon, 02 Jan 2006 15:04:05 GMT\r\n")}
-		d.last.Store(last)
-	}
-	return append(b, last.line...)
+func appendDate(b []byte, date string) []byte {
+	return append(append(append(b, "Date: "...), date...), "\r\n"...)
 }

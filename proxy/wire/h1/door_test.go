@@ -121,12 +121,12 @@ func TestAnswersThatAreNotWritten(t *testing.T) {
 		want error // of what is asked for
 		get  string
 	}{
-		{"content before the head", func(s wire.Stream) error { _, err := s.Write(x); return err }, errNotBegun, ""},
-		{"an end before the head", func(s wire.Stream) error { return s.Finish(nil) }, errNotBegun, ""},
-		{"an interim status for the answer", func(s wire.Stream) error { return s.Respond(head(103, 0), false) }, errStatus, ""},
-		{"a status that is none", func(s wire.Stream) error { return s.Respond(head(600, 0), false) }, errStatus, ""},
-		{"a final status for the meantime", func(s wire.Stream) error { return s.Inform(head(200, 0)) }, errStatus, ""},
-		{"a switch in the meantime", func(s wire.Stream) error { return s.Inform(head(101, 0)) }, errStatus, ""},
+		{"content before the head", func(s wire.Stream) error { _, err := s.Write(x); return err }, wire.ErrNotBegun, ""},
+		{"an end before the head", func(s wire.Stream) error { return s.Finish(nil) }, wire.ErrNotBegun, ""},
+		{"an interim status for the answer", func(s wire.Stream) error { return s.Respond(head(103, 0), false) }, wire.ErrStatus, ""},
+		{"a status that is none", func(s wire.Stream) error { return s.Respond(head(600, 0), false) }, wire.ErrStatus, ""},
+		{"a final status for the meantime", func(s wire.Stream) error { return s.Inform(head(200, 0)) }, wire.ErrStatus, ""},
+		{"a switch in the meantime", func(s wire.Stream) error { return s.Inform(head(101, 0)) }, wire.ErrStatus, ""},
 		{"an upgrade that was not asked for", func(s wire.Stream) error { _, err := s.Upgrade(head(101, 0)); return err }, errUpgrade, ""},
 		{"a second head", func(s wire.Stream) error {
 			_ = s.Respond(head(200, 1), false)
@@ -134,32 +134,32 @@ func TestAnswersThatAreNotWritten(t *testing.T) {
 			_, _ = s.Write(x)
 			_ = s.Finish(nil)
 			return err
-		}, errBegun, "200 OK"},
+		}, wire.ErrBegun, "200 OK"},
 		{"a meantime behind the head", func(s wire.Stream) error {
 			_ = s.Respond(head(200, 1), false)
 			err := s.Inform(head(103, 0))
 			_, _ = s.Write(x)
 			_ = s.Finish(nil)
 			return err
-		}, errBegun, "200 OK"},
+		}, wire.ErrBegun, "200 OK"},
 		{"content of an answer that has none", func(s wire.Stream) error {
 			_ = s.Respond(head(204, 0), false)
 			_, err := s.Write(x)
 			_ = s.Finish(nil)
 			return err
-		}, errNoContent, "204 No Content"},
+		}, wire.ErrNoContent, "204 No Content"},
 		{"too much content", func(s wire.Stream) error {
 			_ = s.Respond(head(200, 1), false)
 			_, err := s.Write([]byte("xy"))
 			_, _ = s.Write(x)
 			_ = s.Finish(nil)
 			return err
-		}, errTooMuch, "200 OK"},
+		}, wire.ErrTooMuch, "200 OK"},
 		{"too little content", func(s wire.Stream) error {
 			_ = s.Respond(head(200, 2), false)
 			_, _ = s.Write(x)
 			return s.Finish(nil)
-		}, errTooLittle, ""},
+		}, wire.ErrTooLittle, ""},
 		{"a field of the connection", func(s wire.Stream) error {
 			return s.Respond(head(200, 0, message.Field{Name: "connection", Value: "keep-alive"}), false)
 		}, errFieldBanned, ""},
@@ -186,7 +186,7 @@ func TestAnswersThatAreNotWritten(t *testing.T) {
 				if tt.get != "" && !whole || strings.Count(text, "HTTP/1.1") > 1 {
 					t.Errorf("answered %q, want %q", text, tt.get)
 				}
-				if tt.get == "" && strings.Contains(text, "\r\n\r\n") && !errors.Is(got, errTooLittle) {
+				if tt.get == "" && strings.Contains(text, "\r\n\r\n") && !errors.Is(got, wire.ErrTooLittle) {
 					t.Errorf("answered %q, want nothing whole", text)
 				}
 			})

@@ -164,7 +164,7 @@ func relayed(t *testing.T, a reading, method string, old bool) string {
 		if err != nil {
 			t.Errorf("%s is not forwarded: %v", a, err)
 		}
-	}, ServerOptions{})
-	newServerConn(s, conn).serve()
+	}, wire.ServerOptions{})
+	newServerConn(s, conn).Serve()
 	return conn.written.String()
 }

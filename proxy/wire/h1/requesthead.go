@@ -22,7 +22,7 @@ func (c *serverConn) readHead() *stream {
 		s.fault(message.ErrSyntax)
 		return s
 	}
-	block, err := c.in.block(c.srv.options.HeadBytes, c.srv.options.Fields, true)
+	block, err := c.in.block(c.options.HeadBytes, c.options.Fields, true)
 	if err == nil {
 		err = s.parse(&block)
 	} else if line, _, ok := bytes.Cut(c.in.bytes(), []byte("\r\n")); ok && len(line) <= maxRequestLine {
@@ -53,7 +53,7 @@ func (c *serverConn) readHead() *stream {
 // hasLine says whether the first line has ended within the bound of a head.
 func (c *serverConn) hasLine() bool {
 	b := c.in.bytes()
-	return bytes.IndexByte(b[:min(len(b), c.srv.options.HeadBytes)], '\n') >= 0
+	return bytes.IndexByte(b[:min(len(b), c.options.HeadBytes)], '\n') >= 0
 }
 
 func knownFault(err error) bool {
@@ -124,7 +124,7 @@ func (s *stream) parseRequestLine(line string) error {
 		}
 	}
 	h := &s.head
-	h.Method, h.Target, h.Scheme = method, target, s.c.srv.options.Scheme
+	h.Method, h.Target, h.Scheme = method, target, s.c.options.Scheme
 	if s.c.about.TLS != nil {
 		h.Scheme = "https"
 	}

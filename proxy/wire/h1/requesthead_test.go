@@ -58,8 +58,8 @@ func listen(raw string, step int) (got []heard, written string) {
 		}
 		_ = s.Respond(&message.Response{Status: 204}, false)
 		_ = s.Finish(nil)
-	}, ServerOptions{HeadBytes: 20 << 10})
-	newServerConn(s, conn).serve()
+	}, wire.ServerOptions{HeadBytes: 20 << 10})
+	newServerConn(s, conn).Serve()
 	return got, conn.written.String()
 }
 

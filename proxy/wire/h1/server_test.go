@@ -18,7 +18,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-var testOptions = ServerOptions{HeadTime: 10 * time.Second, IdleTime: time.Minute}
+var testOptions = wire.ServerOptions{HeadTime: 10 * time.Second, IdleTime: time.Minute}
 
 // ok answers with the body of the request, or with its target where there is none.
 func ok(s wire.Stream) {

@@ -9,12 +9,14 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"sallyport/proxy/wire"
 )
 
 // Two: the stream with the list of the fields, and the text of the head.
 func TestRequestAllocatesLittle(t *testing.T) {
 	client, conn := net.Pipe()
-	s := NewServer(answerSmall, ServerOptions{})
+	s := NewServer(answerSmall, wire.ServerOptions{})
 	s.ServeConn(conn)
 	defer s.Close()
 	a := &asker{conn: client}

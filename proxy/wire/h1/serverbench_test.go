@@ -82,7 +82,7 @@ func loopbacks(tb testing.TB, h wire.Handler, n int) (conns []*tls.Conn) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := NewServer(h, ServerOptions{})
+	s := NewServer(h, wire.ServerOptions{})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	tb.Cleanup(func() {

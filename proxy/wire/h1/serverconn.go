@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -15,12 +14,6 @@ import (
 )
 
 const (
-	// lingering is how long the rest of a refused request may take to arrive
-	// before the connection closes, where nobody says otherwise: long enough that a
-	// client reads the answer before it sees a reset, too short to be worth holding.
-	lingering = time.Second
-	// lingeringBytes bounds it for clients that send fast.
-	lingeringBytes = 8 << 20
 	// skippedBytes is how much unread content is read so that a connection can go on.
 	skippedBytes = 256 << 10
 	// late is by how much a deadline may be missed: moving one costs as much as the
@@ -54,11 +47,12 @@ const (
 // goroutine; once that has ended, and the request takes long, a third waits for the
 // client to go away. Only one of them reads at any time.
 type serverConn struct {
-	srv   *Server
-	conn  net.Conn
-	about wire.Conn
-	in    reader
-	first [1]byte // for reads that may wait for long; they hold no buffer
+	srv     *Server
+	options *wire.ServerOptions
+	conn    net.Conn
+	about   wire.Conn
+	in      reader
+	first   [1]byte // for reads that may wait for long; they hold no buffer
 
 	served int  // requests, the current one included
 	shaken bool // hands, where they are to be
@@ -76,43 +70,35 @@ type serverConn struct {
 	seen     bool          // by a sweep, while the same request was served
 	watching chan struct{} // closed by the watch when it ends; nil: there is none
 	early    bool          // the watch read a byte of the next request
+	resting  bool          // sweeps do not look until Wake
 
 	wmu     sync.Mutex // guards writes of the connection, and what follows
 	writeBy time.Time  // the deadline as it is set
 }
 
 func newServerConn(s *Server, conn net.Conn) *serverConn {
-	c := &serverConn{srv: s, conn: conn, phase: heading, due: s.options.Clock.After(s.options.HeadTime)}
-	c.about = wire.NewConn(peerOf(conn.RemoteAddr()))
+	o := s.options.Load()
+	c := &serverConn{srv: s, conn: conn, options: o, phase: heading, due: o.Clock.After(o.HeadTime)}
+	c.about = wire.NewConn(wire.PeerOf(conn.RemoteAddr()))
 	c.in = reader{conn: (*connReader)(c), bufs: &s.bufs, before: func() error { return nil }}
 	return c
 }
 
-func peerOf(a net.Addr) netip.AddrPort {
-	switch a := a.(type) {
-	case *net.TCPAddr:
-		return a.AddrPort()
-	case nil:
-		return netip.AddrPort{}
-	}
-	p, _ := netip.ParseAddrPort(a.String()) // the zero one for sockets that have no address
-	return p
-}
-
-// serve is the connection's goroutine, or, behind a while of idleness, the next one.
-func (c *serverConn) serve() {
+// Serve implements [wire.Served]. It is the connection's goroutine or, once that has been
+// idle for a while, the next one.
+func (c *serverConn) Serve() {
 	if c.requests() {
-		go c.serve()
+		go c.Serve()
 		return
 	}
-	c.srv.conns.Leave(c)
+	c.srv.Conns.Leave(c)
 }
 
 // requests serves them until the connection ends, or until it is to move.
 func (c *serverConn) requests() (move bool) {
 	defer c.contain()
 	if !c.shaken && !c.shakeHands() {
-		c.cut()
+		c.Cut()
 		return false
 	}
 	c.shaken = true
@@ -121,7 +107,7 @@ func (c *serverConn) requests() (move bool) {
 		if s == nil {
 			break // the client has left
 		}
-		if c.served++; c.served == c.srv.options.Requests {
+		if c.served++; c.served == c.options.Requests {
 			s.CloseAfter()
 		}
 		if !c.exchange(s) {
@@ -151,7 +137,7 @@ func (c *serverConn) moves() bool {
 // happened, and what was being sent must not look whole.
 func (c *serverConn) contain() {
 	if recover() != nil {
-		c.abandon()
+		c.Abandon()
 	}
 }
 
@@ -174,9 +160,9 @@ func (c *serverConn) shakeHands() bool {
 func (c *serverConn) await() bool {
 	if c.in.buffered() == 0 {
 		c.in.release()
-		d := c.srv.options.IdleTime
+		d := c.options.IdleTime
 		if c.served == 0 {
-			d = c.srv.options.HeadTime
+			d = c.options.HeadTime
 		}
 		if !c.hasMoved() && !c.enter(waiting, d) {
 			return false
@@ -186,7 +172,7 @@ func (c *serverConn) await() bool {
 		}
 		c.in.unread(c.first[0])
 	}
-	return c.enter(heading, c.srv.options.HeadTime)
+	return c.enter(heading, c.options.HeadTime)
 }
 
 // hasMoved says whether the connection waits already, in the goroutine before.
@@ -199,40 +185,58 @@ func (c *serverConn) hasMoved() bool {
 // enter begins a phase of at most d, unless the connection is to end.
 func (c *serverConn) enter(p phase, d time.Duration) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.phase == waiting {
 		c.expired = false // what has arrived came in time
 	}
 	c.moving = fresh
-	c.phase, c.due = p, c.srv.options.Clock.After(d)
-	return !c.expired && (p != waiting || !c.srv.conns.Draining())
+	c.phase, c.due = p, c.options.Clock.After(d)
+	goesOn := !c.expired && (p != waiting || !c.srv.Conns.Draining())
+	rested := c.resting
+	c.resting = false
+	c.mu.Unlock()
+	if rested {
+		c.srv.Conns.Wake(c)
+	}
+	return goesOn
 }
 
-// Look is what a sweep does with the connection.
-func (c *serverConn) Look(now time.Time) {
+// longest is how long sweeps need not look at a request whose client is watched: only its
+// handler can end it.
+const longest = time.Hour
+
+// Look implements [wire.Looked].
+func (c *serverConn) Look(now time.Time) (until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch c.phase {
 	case waiting, heading:
 		switch {
-		case now.After(c.due):
+		case !now.Before(c.due):
 			c.expire()
-		case c.phase == waiting && c.moving == fresh:
+		case c.phase == heading:
+		case c.moving == fresh:
 			c.moving = idle
-		case c.phase == waiting && c.moving == idle:
+		case c.moving == idle:
 			c.moving = called
 			c.setRead(longAgo)
+		case c.moving == moved:
+			until = c.due
 		}
 	case serving:
-		if c.seen && c.quiet && c.watching == nil && c.stream != nil {
+		switch {
+		case c.watching != nil:
+			until = now.Add(longest)
+		case c.seen && c.quiet && c.stream != nil:
 			c.watch()
 		}
 		c.seen = true
 	}
+	c.resting = !until.IsZero()
+	return until
 }
 
-// drain ends the connection if it waits for a request.
-func (c *serverConn) drain() {
+// Drain implements [wire.Served]: it ends the connection if it waits for a request.
+func (c *serverConn) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.phase == waiting {
@@ -287,7 +291,7 @@ func (c *serverConn) beforeRead() error {
 // slack is how much later than asked for a deadline is set, so that it can stay
 // for the next requests.
 func (c *serverConn) slack(by time.Time) time.Duration {
-	return max(0, min(by.Sub(c.srv.options.Clock.Now())/8, late))
+	return max(0, min(by.Sub(c.options.Clock.Now())/8, late))
 }
 
 // covers says whether a deadline that is set serves for one that is wanted, with
@@ -331,11 +335,11 @@ func (c *serverConn) exchange(s *stream) bool {
 		return false
 	}
 	c.stopWatch()
-	if s.finished && s.Flush() != nil {
-		s.finished = false
+	if s.Finished && s.Flush() != nil {
+		s.Finished = false
 	}
 	switch {
-	case !s.finished:
+	case !s.Finished:
 		s.giveBack()
 		c.cutAnswer(s)
 	case s.closing && s.body.err == io.EOF && s.head.Fault == nil && c.in.buffered() == 0:
@@ -403,7 +407,7 @@ func (c *serverConn) skip(b *serverBody) bool {
 		return b.err == io.EOF
 	}
 	c.mu.Lock()
-	c.phase, c.bodyBy = serving, time.Now().Add(c.srv.options.Linger)
+	c.phase, c.bodyBy = serving, time.Now().Add(c.options.Linger)
 	c.mu.Unlock()
 	buf := c.srv.bufs.Get(smallBuffer)
 	defer c.srv.bufs.Put(buf)
@@ -438,58 +442,35 @@ func (c *serverConn) writeLocked(p []byte, by time.Time) error {
 	return err
 }
 
-// linger closes the connection such that the client can read the answer: it reads
-// for a while what still comes, and throws it away.
+// linger closes the connection so that the client can read the answer.
 func (c *serverConn) linger() {
 	c.in.release()
-	_ = c.conn.SetDeadline(time.Now().Add(c.srv.options.Linger)) // else the writes and reads below fail
-	below := socket.Beneath(c.conn)
-	if t, ok := c.conn.(*tls.Conn); ok {
-		_ = t.CloseWrite()
-	}
-	if t, ok := below.(interface{ CloseWrite() error }); ok {
-		_ = t.CloseWrite()
-	}
 	buf := c.srv.bufs.Get(largeBuffer)
 	defer c.srv.bufs.Put(buf)
-	// Below TLS: nothing of it is wanted, so nothing is decrypted.
-	for left := lingeringBytes; left > 0; {
-		n, err := below.Read(buf.B[:cap(buf.B)])
-		if err != nil {
-			break
-		}
-		left -= n
-	}
-	c.cut()
+	wire.Linger(c.conn, time.Now().Add(c.options.Linger), buf.B[:cap(buf.B)])
 }
 
 // cutAnswer closes the connection of an answer that is not whole.
 func (c *serverConn) cutAnswer(s *stream) {
 	c.in.release()
-	if s.mode == bodyToEnd && c.about.TLS == nil {
+	if s.Content == wire.Open && !s.chunked && c.about.TLS == nil {
 		// Without TLS an end looks like any other: only a reset tells.
 		if l, ok := socket.Beneath(c.conn).(interface{ SetLinger(int) error }); ok {
 			_ = l.SetLinger(0)
 		}
 	}
-	c.cut()
+	c.Cut()
 }
 
-// cut closes the connection without the words by which TLS tells a clean end.
-func (c *serverConn) cut() {
-	if t, ok := c.conn.(*tls.Conn); ok {
-		_ = t.NetConn().Close()
-		return
-	}
-	_ = c.conn.Close()
-}
+// Cut implements [wire.Served].
+func (c *serverConn) Cut() { wire.Cut(c.conn) }
 
-// abandon cuts the connection under whatever goes on.
-func (c *serverConn) abandon() {
+// Abandon implements [wire.Served].
+func (c *serverConn) Abandon() {
 	c.mu.Lock()
 	s := c.stream
 	c.mu.Unlock()
-	c.cut()
+	c.Cut()
 	if s != nil {
 		s.life.End(nil)
 	}

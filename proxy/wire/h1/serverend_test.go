@@ -148,7 +148,7 @@ func TestEndUnderLoad(t *testing.T) {
 				t.Errorf("Serve: %v", err)
 			}
 			clients.Wait()
-			if err := s.conns.Wait(t.Context()); err != nil {
+			if err := s.Conns.Wait(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})

@@ -26,10 +26,10 @@ type stream struct {
 	invited bool // it was sent, or the answer has begun; guarded by c.wmu
 	closing bool // the connection ends with this answer
 
-	began, finished, upgraded bool // of the answer
+	wire.Answer
+	chunked  bool // the answer's content is; open content that is not ends with the connection
+	upgraded bool
 
-	mode    bodyMode
-	left    int64   // of the answer's content, with bodyLength
 	out     *Buffer // what is held back; nil: nothing
 	writeBy time.Time
 	err     error // of a write; sticky
@@ -55,24 +55,11 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 
 func (s *stream) CloseAfter() { s.closing = true }
 
-var (
-	errBegun     = errors.New("the answer has begun")
-	errNotBegun  = errors.New("the answer has not begun")
-	errNoContent = errors.New("content behind an answer that has none")
-	errTooMuch   = errors.New("more content than announced")
-	errTooLittle = errors.New("less content than announced")
-	errStatus    = errors.New("not a status of this kind of answer")
-	errUpgrade   = errors.New("a request with content, an early request behind it or of HTTP/1.0 cannot upgrade")
-)
+var errUpgrade = errors.New("a request with content, an early request behind it or of HTTP/1.0 cannot upgrade")
 
 func (s *stream) Inform(m *message.Response) error {
-	switch {
-	case s.began:
-		return errBegun
-	case m.Status < 100 || m.Status > 199 || m.Status == 101:
-		return errStatus
-	case s.head.Version == message.HTTP10:
-		return nil
+	if err := s.Interim(m.Status); err != nil || s.head.Version == message.HTTP10 {
+		return err
 	}
 	lent := s.c.srv.bufs.Get(smallBuffer)
 	defer s.c.srv.bufs.Put(lent)
@@ -92,7 +79,7 @@ func (s *stream) invite() error {
 		return nil
 	}
 	s.invited = true
-	return c.writeLocked([]byte("HTTP/1.1 100 Continue\r\n\r\n"), time.Now().Add(s.c.srv.options.Linger))
+	return c.writeLocked([]byte("HTTP/1.1 100 Continue\r\n\r\n"), time.Now().Add(s.c.options.Linger))
 }
 
 // settleInvitation is called when the final head is about to be sent. A client
@@ -107,17 +94,13 @@ func (s *stream) settleInvitation() {
 }
 
 func (s *stream) Respond(m *message.Response, trailers bool) error {
-	switch {
-	case s.began:
-		return errBegun
-	case m.Status < 200 || m.Status > 599:
-		return errStatus
+	if err := s.Begin(s.head.Method, m); err != nil {
+		return err
 	}
-	s.began = true
 	if s.expects {
 		s.settleInvitation()
 	}
-	if s.c.srv.conns.Draining() {
+	if s.c.srv.Conns.Draining() {
 		s.closing = true
 	}
 	s.out = s.c.srv.bufs.Get(smallBuffer)
@@ -127,7 +110,7 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 		return err
 	}
 	if !m.Fields.Has("date") {
-		b = s.c.srv.dates.append(b, s.c.srv.options.Clock.Now())
+		b = s.c.srv.dates.Append(b, s.c.options.Clock.Now())
 	}
 	b = s.appendFraming(b, m)
 	if s.closing {
@@ -139,43 +122,29 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 
 // appendFraming decides where the answer ends and says so.
 func (s *stream) appendFraming(b []byte, m *message.Response) []byte {
-	hasBody := message.MayHaveBody(s.head.Method, m.Status)
 	switch {
+	case m.ContentLength >= 0 && m.Status == 204:
+		return b
 	case m.ContentLength >= 0:
-		if hasBody {
-			s.mode, s.left = bodyLength, m.ContentLength
-		}
-		if m.Status == 204 {
-			return b
-		}
 		return append(strconv.AppendInt(append(b, "Content-Length: "...), m.ContentLength, 10), "\r\n"...)
-	case !hasBody:
+	case s.Content == wire.NoContent:
 		return b
 	case s.head.Version == message.HTTP10:
-		s.mode, s.closing = bodyToEnd, true
+		s.closing = true
 		return b
 	}
-	s.mode = bodyChunked
+	s.chunked = true
 	return append(b, "Transfer-Encoding: chunked\r\n"...)
 }
 
 func (s *stream) Write(p []byte) (int, error) {
-	switch {
-	case s.err != nil:
+	if s.err != nil {
 		return 0, s.err
-	case !s.began:
-		return 0, errNotBegun
-	case len(p) == 0:
-		return 0, nil
-	case s.mode == bodyNone && s.head.Method == "HEAD":
-		return len(p), nil
-	case s.mode == bodyNone:
-		return 0, errNoContent
-	case s.mode == bodyLength && int64(len(p)) > s.left:
-		return 0, errTooMuch
 	}
-	if s.mode == bodyLength {
-		s.left -= int64(len(p))
+	if send, err := s.Take(len(p)); err != nil {
+		return 0, err
+	} else if !send {
+		return len(p), nil
 	}
 	if err := s.put(p); err != nil {
 		return 0, err
@@ -189,7 +158,7 @@ const chunkRoom = 20
 // put holds content back, or sends it where it is too much.
 func (s *stream) put(p []byte) error {
 	need := len(p)
-	if s.mode == bodyChunked {
+	if s.chunked {
 		need += chunkRoom
 	}
 	held := 0
@@ -197,7 +166,7 @@ func (s *stream) put(p []byte) error {
 		held = len(s.out.B)
 	}
 	switch {
-	case held+need > largeBuffer, held == 0 && s.mode != bodyChunked && need >= direct:
+	case held+need > largeBuffer, held == 0 && !s.chunked && need >= direct:
 		return s.send(p)
 	case s.out == nil:
 		s.out = s.c.srv.bufs.Get(need)
@@ -208,7 +177,7 @@ func (s *stream) put(p []byte) error {
 		s.out = wider
 	}
 	b := s.out.B
-	if s.mode == bodyChunked {
+	if s.chunked {
 		b = append(strconv.AppendInt(b, int64(len(p)), 16), "\r\n"...)
 		b = append(append(b, p...), "\r\n"...)
 	} else {
@@ -220,7 +189,7 @@ func (s *stream) put(p []byte) error {
 
 // send sends content behind what is held back, without a copy of it.
 func (s *stream) send(p []byte) error {
-	if s.mode == bodyChunked {
+	if s.chunked {
 		if s.out == nil {
 			s.out = s.c.srv.bufs.Get(smallBuffer)
 		}
@@ -232,7 +201,7 @@ func (s *stream) send(p []byte) error {
 	if err := s.write(p); err != nil {
 		return err
 	}
-	if s.mode == bodyChunked {
+	if s.chunked {
 		s.out = s.c.srv.bufs.Get(smallBuffer)
 		s.out.B = append(s.out.B, "\r\n"...)
 	}
@@ -263,17 +232,13 @@ func (s *stream) giveBack() {
 // Finish leaves the end to be sent when the handler has returned: whoever sees an
 // answer whole finds what the handler has recorded of it.
 func (s *stream) Finish(trailers message.Fields) error {
-	switch {
-	case s.err != nil:
+	if s.err != nil {
 		return s.err
-	case !s.began:
-		return errNotBegun
-	case s.mode == bodyLength && s.left > 0:
-		return errTooLittle
-	case s.finished:
-		return nil
 	}
-	if s.mode == bodyChunked {
+	if first, err := s.End(); err != nil || !first {
+		return err
+	}
+	if s.chunked {
 		if s.out == nil {
 			s.out = s.c.srv.bufs.Get(smallBuffer)
 		}
@@ -285,16 +250,15 @@ func (s *stream) Finish(trailers message.Fields) error {
 		}
 		s.out.B = append(b, "\r\n"...)
 	}
-	s.finished = true
 	return nil
 }
 
 func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
 	c := s.c
-	if s.began || s.head.Version != message.HTTP11 || s.head.Upgrade == "" || s.body.err != io.EOF {
+	if s.Began || s.head.Version != message.HTTP11 || s.head.Upgrade == "" || s.body.err != io.EOF {
 		return nil, errUpgrade
 	}
-	s.began = true
+	s.Began = true
 	c.stopWatch()
 	lent := c.srv.bufs.Get(smallBuffer)
 	defer c.srv.bufs.Put(lent)
@@ -313,6 +277,6 @@ func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
 		return nil, err
 	}
 	s.upgraded = true
-	c.srv.conns.Leave(c)
+	c.srv.Conns.Leave(c)
 	return &tunnel{Conn: c.conn, in: &c.in}, nil
 }

@@ -7,16 +7,11 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 )
 
 var (
-	errBegun       = errors.New("the answer has begun")
-	errNotBegun    = errors.New("the answer has not begun")
-	errNoContent   = errors.New("content behind an answer that has none")
-	errTooMuch     = errors.New("more content than announced")
-	errTooLittle   = errors.New("less content than announced")
-	errStatus      = errors.New("not a status of this kind of answer")
 	errUpgrade     = errors.New("the request does not ask for an upgrade")
 	errFieldBanned = errors.New("field belongs to the connection or to framing")
 	errFieldBytes  = errors.New("field has bytes outside the grammar")
@@ -117,7 +112,7 @@ func (s *stream) writeHead(x *outbox, status int, fields message.Fields, length 
 		return err
 	}
 	if status >= 200 && !fields.Has("date") {
-		b = s.c.srv.dates.append(b, s.c.srv.options.Clock.Now())
+		b = s.c.srv.dates.Append(b, s.c.options.Clock.Now())
 	}
 	if length >= 0 {
 		b = appendLength(b, length)
@@ -127,11 +122,8 @@ func (s *stream) writeHead(x *outbox, status int, fields message.Fields, length 
 }
 
 func (s *stream) Inform(m *message.Response) error {
-	switch {
-	case s.began:
-		return errBegun
-	case m.Status < 100 || m.Status > 199 || m.Status == 101:
-		return errStatus
+	if err := s.Interim(m.Status); err != nil {
+		return err
 	}
 	x := outbox{last: -1}
 	if err := s.writeHead(&x, m.Status, m.Fields, -1); err != nil {
@@ -158,28 +150,18 @@ func (s *stream) invite() {
 }
 
 func (s *stream) Respond(m *message.Response, trailers bool) error {
-	switch {
-	case s.began:
-		return errBegun
-	case m.Status < 200 || m.Status > 599:
-		return errStatus
-	case s.head.Upgrade != "" && m.Status < 300:
-		return errStatus // it would say that there is a tunnel
+	if s.head.Upgrade != "" && m.Status < 300 {
+		return wire.ErrStatus // it would say that there is a tunnel
 	}
-	s.began = true
+	if err := s.Begin(s.head.Method, m); err != nil {
+		return err
+	}
 	if s.expects {
 		s.c.mu.Lock()
 		s.invited = true
 		s.c.mu.Unlock()
 	}
 	length := m.ContentLength
-	hasBody := message.MayHaveBody(s.head.Method, m.Status)
-	switch {
-	case hasBody && length >= 0:
-		s.mode, s.left = bodyLength, length
-	case hasBody:
-		s.mode = bodyOpen
-	}
 	if m.Status == 204 || length == 0 && message.IsGRPC(m.Fields.Get("content-type")) {
 		length = -1 // gRPC's callers would take it for metadata
 	}
@@ -187,25 +169,15 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 }
 
 func (s *stream) Write(p []byte) (int, error) {
-	switch {
-	case s.lost != nil:
+	if s.lost != nil {
 		return 0, s.lost
-	case !s.began:
-		return 0, errNotBegun
-	case len(p) == 0:
-		return 0, nil
-	case s.mode == bodyNone && s.head.Method == "HEAD":
+	}
+	if send, err := s.Take(len(p)); err != nil {
+		return 0, err
+	} else if !send {
 		return len(p), nil
-	case s.mode == bodyNone:
-		return 0, errNoContent
-	case s.mode == bodyLength && int64(len(p)) > s.left:
-		return 0, errTooMuch
 	}
-	total := len(p)
-	if s.mode == bodyLength {
-		s.left -= int64(total)
-	}
-	return total, s.hold(p)
+	return len(p), s.hold(p)
 }
 
 // hold holds content back, and sends what is too much for that.
@@ -237,21 +209,16 @@ func (s *stream) Flush() error {
 // Finish leaves the end to be sent when the handler has returned: whoever sees an
 // answer whole finds what the handler has recorded of it.
 func (s *stream) Finish(trailers message.Fields) error {
-	switch {
-	case s.lost != nil:
+	if s.lost != nil {
 		return s.lost
-	case !s.began:
-		return errNotBegun
-	case s.mode == bodyLength && s.left > 0:
-		return errTooLittle
-	case s.finished:
-		return nil
 	}
-	if s.mode != bodyNone && len(trailers) > 0 {
+	if first, err := s.End(); err != nil || !first {
+		return err
+	}
+	if s.Content != wire.NoContent && len(trailers) > 0 {
 		s.writeTrailers(trailers)
 	}
 	s.out.end(&s.c.srv.bufs, s.id)
-	s.finished = true
 	return nil
 }
 

@@ -102,7 +102,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 				for n < 1e6 && send(p) == nil { // it goes on reading, so that nobody waits for the other
 					n++
 				}
-				if n > 2*s.options.Frames {
+				if n > 2*s.options.Load().Frames {
 					t.Errorf("%d frames were taken", n)
 				}
 			})
@@ -144,14 +144,14 @@ func TestFloods(t *testing.T) {
 				p.ask(1, false, ":method: POST")
 				p.ask(3, true)
 				_ = p.fr.WriteRSTStream(3, http2.ErrCodeCancel)
-				for range s.options.Frames / 2 {
+				for range s.options.Load().Frames / 2 {
 					send(p)
 				}
 				pass(5 * time.Second)
 				if got := p.got(); strings.Contains(got, "away") {
 					t.Fatalf("half of them end it: %.100s", got)
 				}
-				for range s.options.Frames {
+				for range s.options.Load().Frames {
 					send(p)
 				}
 				pass(2 * time.Second)

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,14 +12,6 @@ import (
 
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
-)
-
-const (
-	// lingering is how long a client may take to read the last answers before the
-	// connection closes, and to end a request that was answered before its end.
-	lingering = time.Second
-	// lingeringBytes bounds it for clients that send fast.
-	lingeringBytes = 8 << 20
 )
 
 // stage is how far a connection has come to its end.
@@ -38,12 +29,13 @@ const (
 // handlers; whoever has something to send writes it, with all that is to be sent by
 // then, or leaves it to whoever is writing.
 type serverConn struct {
-	srv    *Server
-	conn   net.Conn
-	about  wire.Conn
-	in     reader
-	blocks *blockReader
-	first  [1]byte // for reads that may wait for long; they hold no buffer
+	srv     *Server
+	options *ServerOptions
+	conn    net.Conn
+	about   wire.Conn
+	in      reader
+	blocks  *blockReader
+	first   [1]byte // for reads that may wait for long; they hold no buffer
 
 	// The reader's own.
 	now     frame  // that is being taken
@@ -81,35 +73,24 @@ type serverConn struct {
 }
 
 func newServerConn(s *Server, conn net.Conn) *serverConn {
-	c := &serverConn{srv: s, conn: conn, blocks: newBlockReader(), streams: map[uint32]*stream{}}
-	c.about = wire.NewConn(peerOf(conn.RemoteAddr()))
+	o := s.options.Load()
+	c := &serverConn{srv: s, conn: conn, options: o, blocks: newBlockReader(), streams: map[uint32]*stream{}}
+	c.about = wire.NewConn(wire.PeerOf(conn.RemoteAddr()))
 	c.in = reader{conn: conn, bufs: &s.bufs, before: c.beforeRead}
 	c.changed = sync.NewCond(&c.mu)
 	c.send, c.grant = startWindow, startWindow
-	o := &s.options
 	c.receive = receiving{left: startWindow, size: c.firstWindow(), most: o.ConnWindow, widen: s.widen}
 	c.watch = watch{due: time.Now().Add(o.HeadTime), frames: o.Frames, resets: o.Resets}
 	return c
 }
 
-func peerOf(a net.Addr) netip.AddrPort {
-	switch a := a.(type) {
-	case *net.TCPAddr:
-		return a.AddrPort()
-	case nil:
-		return netip.AddrPort{}
-	}
-	p, _ := netip.ParseAddrPort(a.String()) // the zero one for sockets that have no address
-	return p
-}
-
-// serve is the connection's goroutine.
-func (c *serverConn) serve() {
-	defer c.srv.conns.Leave(c)
+// Serve implements [wire.Served]. It is the connection's goroutine.
+func (c *serverConn) Serve() {
+	defer c.srv.Conns.Leave(c)
 	defer c.await()
 	if !c.greet() {
 		if !c.passOn() {
-			c.abandon()
+			c.Abandon()
 		}
 		return
 	}
@@ -143,7 +124,7 @@ func (c *serverConn) greet() bool {
 
 // passOn hands a connection that does not begin as HTTP/2 does to whoever takes it.
 func (c *serverConn) passOn() bool {
-	other := c.srv.options.Otherwise
+	other := c.options.Otherwise
 	began := c.in.bytes()
 	if other == nil || c.about.TLS != nil || len(began) == 0 || strings.HasPrefix(preface, string(began)) {
 		return false
@@ -153,12 +134,12 @@ func (c *serverConn) passOn() bool {
 	c.stage = over
 	c.mu.Unlock()
 	if gone {
-		c.cut()
+		c.Cut()
 		return true
 	}
 	rest := bytes.Clone(began)
 	c.in.drop()
-	c.srv.conns.Leave(c)
+	c.srv.Conns.Leave(c)
 	other(&begun{Conn: c.conn, rest: rest})
 	return true
 }
@@ -188,7 +169,7 @@ func (c *serverConn) hello() {
 		return
 	}
 	c.said = true
-	o := &c.srv.options
+	o := c.options
 	b := c.control()
 	b.B = appendSettings(b.B,
 		setting{settingStreams, uint32(o.Streams)},
@@ -203,10 +184,10 @@ func (c *serverConn) hello() {
 }
 
 // firstWindow is the window that the client is granted on the connection at first.
-func (c *serverConn) firstWindow() int { return max(c.srv.options.ConnWindow/4, startWindow) }
+func (c *serverConn) firstWindow() int { return max(c.options.ConnWindow/4, startWindow) }
 
 // streamWindow is the window that the client is granted on a new stream.
-func (c *serverConn) streamWindow() int { return max(c.srv.options.StreamWindow/4, startWindow) }
+func (c *serverConn) streamWindow() int { return max(c.options.StreamWindow/4, startWindow) }
 
 // read reads frames until the connection has to end; its error says why.
 func (c *serverConn) read() error {
@@ -261,11 +242,16 @@ func (c *serverConn) rest() error {
 	return nil
 }
 
-// beforeRead is the reader's hook.
+// beforeRead is the reader's hook. A connection that rested has begun to bring a frame.
 func (c *serverConn) beforeRead() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.notePart()
+	rested := c.resting
+	c.resting = false
+	c.mu.Unlock()
+	if rested {
+		c.srv.Conns.Wake(c)
+	}
 }
 
 // notePart tells the sweeps what is waited for; mu is held. Content may take as long as

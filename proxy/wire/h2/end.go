@@ -2,11 +2,10 @@ package h2
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"time"
 
-	"sallyport/proxy/wire/socket"
+	"sallyport/proxy/wire"
 )
 
 // finish ends the connection for a reason, and tells the client.
@@ -23,41 +22,26 @@ func (c *serverConn) finish(why error) {
 	if c.stage == over {
 		c.mu.Unlock()
 		c.in.drop()
-		c.cut()
+		c.Cut()
 		return
 	}
-	_ = c.conn.SetDeadline(time.Now().Add(c.srv.options.Linger)) // else the writes and reads below fail
+	by := time.Now().Add(c.options.Linger)
+	_ = c.conn.SetDeadline(by) // fails only on a closed connection, where the write fails too
 	for c.writing {
 		c.changed.Wait()
 	}
 	c.flush(nil)
 	c.die(why)
 	c.mu.Unlock()
-	c.linger()
+	c.linger(by)
 }
 
-// linger closes the connection such that the client can read the last words: it
-// reads for a while what still comes, and throws it away.
-func (c *serverConn) linger() {
+// linger closes the connection so that the client can read the last words.
+func (c *serverConn) linger(by time.Time) {
 	c.in.drop()
-	below := socket.Beneath(c.conn)
-	if t, ok := c.conn.(*tls.Conn); ok {
-		_ = t.CloseWrite()
-	}
-	if t, ok := below.(interface{ CloseWrite() error }); ok {
-		_ = t.CloseWrite()
-	}
 	buf := c.srv.bufs.Get(maxFrame + 1)
 	defer c.srv.bufs.Put(buf)
-	// Below TLS: nothing of it is wanted, so nothing is decrypted.
-	for left := lingeringBytes; left > 0; {
-		n, err := below.Read(buf.B[:cap(buf.B)])
-		if err != nil {
-			break
-		}
-		left -= n
-	}
-	c.cut()
+	wire.Linger(c.conn, by, buf.B[:cap(buf.B)])
 }
 
 // await waits until no handler runs any more.
@@ -89,21 +73,15 @@ func (c *serverConn) die(why error) {
 	c.changed.Broadcast()
 }
 
-// cut closes the connection without the words by which TLS tells a clean end.
-func (c *serverConn) cut() {
-	if t, ok := c.conn.(*tls.Conn); ok {
-		_ = t.NetConn().Close()
-		return
-	}
-	_ = c.conn.Close()
-}
+// Cut implements [wire.Served].
+func (c *serverConn) Cut() { wire.Cut(c.conn) }
 
-// abandon cuts the connection under whatever goes on.
-func (c *serverConn) abandon() {
+// Abandon implements [wire.Served].
+func (c *serverConn) Abandon() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.die(context.Canceled)
-	c.cut()
+	c.Cut()
 }
 
 // goAway says that no stream behind the last is served; mu is held.
@@ -117,20 +95,21 @@ func (c *serverConn) goAway(why code) {
 	c.stage = max(c.stage, closing)
 }
 
-// drain tells the client that the connection is about to end. What it has sent by
-// the time that it knows is served still: the answer to a PING tells when that is.
-func (c *serverConn) drain() {
+// Drain implements [wire.Served]. It tells the client that the connection is about to
+// end. Requests that the client sent before it knew are still served: its answer to a
+// PING tells when that is.
+func (c *serverConn) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.warn()
 }
 
-// warn is drain; mu is held.
+// warn is Drain; mu is held.
 func (c *serverConn) warn() {
 	if c.stage != open {
 		return
 	}
-	c.stage, c.due = warned, time.Now().Add(c.srv.options.Linger)
+	c.stage, c.due = warned, time.Now().Add(c.options.Linger)
 	c.hello()
 	b := c.control()
 	b.B = appendPing(appendGoAway(b.B, maxStream, noError), 0, []byte(drainPing))

@@ -2,8 +2,6 @@ package h2
 
 import (
 	"runtime"
-	"sync/atomic"
-	"time"
 
 	"sallyport/proxy/wire/h1"
 )
@@ -81,7 +79,7 @@ func (c *serverConn) write(by *stream) {
 	c.writing, c.author = false, nil
 	if err != nil {
 		c.die(gone(err))
-		c.cut()
+		c.Cut()
 	}
 	c.changed.Broadcast()
 }
@@ -104,21 +102,4 @@ func (c *serverConn) kick() {
 	}()
 }
 
-// dates writes the Date of answers, made once a second. The zero value is ready
-// for use. It is safe for concurrent use.
-type dates struct{ last atomic.Pointer[date] }
-
-type date struct {
-	second int64
-	field  []byte
-}
-
-func (d *dates) append(b []byte, now time.Time) []byte {
-	last := d.last.Load()
-	if last == nil || last.second != now.Unix() {
-		text := now.UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")
-		last = &date{now.Unix(), appendField(nil, "date", text)}
-		d.last.Store(last)
-	}
-	return append(b, last.field...)
-}
+func appendDate(b []byte, date string) []byte { return appendField(b, "date", date) }

@@ -147,7 +147,7 @@ func (p *peer) headers(id uint32, end bool, lines ...string) {
 
 func (p *peer) data(id uint32, end bool, text string) { _ = p.fr.WriteData(id, end, []byte(text)) }
 
-var testOptions = ServerOptions{HeadTime: 10 * time.Second, IdleTime: time.Minute}
+var testOptions = ServerOptions{ServerOptions: wire.ServerOptions{HeadTime: 10 * time.Second, IdleTime: time.Minute}}
 
 // ok answers with the body of the request, or with its target where there is none,
 // and with the trailers that it got.

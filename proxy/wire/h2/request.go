@@ -15,7 +15,7 @@ func (c *serverConn) takeBlock(f *frame) error {
 			return broken(protocolError, "a client's stream has an even number")
 		}
 		c.block, c.ends, c.blockAt = f.stream, f.has(flagEndStream), c.frame
-		if o := &c.srv.options; f.stream > c.last { // only this goroutine writes it
+		if o := c.options; f.stream > c.last { // only this goroutine writes it
 			c.blocks.begin(o.HeadBytes, o.Fields+pseudos)
 		} else {
 			c.blocks.begin(trailerBytes, trailerRows)
@@ -59,7 +59,7 @@ func (c *serverConn) open(id uint32, end bool) error {
 		c.mu.Unlock()
 		return nil
 	}
-	refused := c.counted >= c.srv.options.Streams
+	refused := c.counted >= c.options.Streams
 	c.mu.Unlock()
 
 	s := newStream(c, id)
@@ -76,18 +76,18 @@ func (c *serverConn) open(id uint32, end bool) error {
 	}
 	c.earn(4)
 	s.send = sending(c.grant)
-	s.receive = receiving{left: c.streamWindow(), size: c.streamWindow(), most: c.srv.options.StreamWindow}
+	s.receive = receiving{left: c.streamWindow(), size: c.streamWindow(), most: c.options.StreamWindow}
 	s.inEnded = end
 	c.streams[id] = s
 	s.counted = true
 	c.counted++
-	if c.requests++; c.requests == c.srv.options.Requests {
+	if c.requests++; c.requests == c.options.Requests {
 		c.warn()
 	}
 	if s.lacking == 0 && !end {
 		// Nothing is announced, and the end is still to come: content that comes in
 		// its place must not find the request forwarded.
-		s.held, s.due = true, time.Now().Add(c.srv.options.HeadTime)
+		s.held, s.due = true, time.Now().Add(c.options.HeadTime)
 		return nil
 	}
 	c.start(s)
@@ -183,10 +183,10 @@ func (s *stream) parsePseudo(had *[pseudos]bool, protocol string) error {
 			return message.ErrSyntax
 		}
 	}
-	if secure := s.c.about.TLS != nil; secure && h.Scheme != "https" || !secure && h.Scheme != "http" && h.Scheme != s.c.srv.options.Scheme {
+	if secure := s.c.about.TLS != nil; secure && h.Scheme != "https" || !secure && h.Scheme != "http" && h.Scheme != s.c.options.Scheme {
 		return message.ErrBadTarget
 	} else if !secure {
-		h.Scheme = s.c.srv.options.Scheme
+		h.Scheme = s.c.options.Scheme
 	}
 	if !had[pseudoProtocol] {
 		return nil

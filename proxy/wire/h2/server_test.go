@@ -83,7 +83,7 @@ func TestAnswers(t *testing.T) {
 			_ = s.Respond(&message.Response{Status: 200, ContentLength: 5}, false)
 			_, _ = s.Write([]byte("he"))
 			_ = s.Flush()
-			if err := s.Finish(nil); err != errTooLittle {
+			if err := s.Finish(nil); err != wire.ErrTooLittle {
 				panic(err)
 			}
 		}, func(p *peer) { p.ask(1, true) }, "1: 200, 1: 2 bytes, 1: INTERNAL_ERROR"},

@@ -52,22 +52,11 @@ type stream struct {
 	tunnel   *tunnel
 
 	// The answering goroutine's own.
-	cutAs           code // with which the stream is reset where the answer is not whole
-	began, finished bool // of the answer
-	mode            bodyMode
-	left            int64 // of the answer's content, with bodyLength
-	lost            error // why some of the answer was not sent; what follows is not either
-	out             outbox
+	wire.Answer
+	cutAs code  // with which the stream is reset where the answer is not whole
+	lost  error // why some of the answer was not sent; what follows is not either
+	out   outbox
 }
-
-// bodyMode is how the end of the answer's content is told.
-type bodyMode uint8
-
-const (
-	bodyNone   bodyMode = iota
-	bodyLength          // by Content-Length, too
-	bodyOpen            // by the end of the stream alone
-)
 
 var (
 	_ wire.Stream = (*stream)(nil)
@@ -153,7 +142,7 @@ func (s *stream) endAnswer(whole bool) {
 		// Not at once, even where nothing more is wanted: what is on its way already
 		// ends most streams, and some clients take a reset for the loss of the answer.
 		s.discard()
-		s.due = time.Now().Add(c.srv.options.Linger)
+		s.due = time.Now().Add(c.options.Linger)
 	}
 }
 
@@ -166,7 +155,7 @@ func (s *stream) handle() (whole bool) {
 		}
 	}()
 	s.c.srv.handle(s)
-	return s.finished
+	return s.Finished
 }
 
 // settle takes a stream that has ended out of the connection, and out of the count once
@@ -188,7 +177,7 @@ func (c *serverConn) forget(s *stream) {
 	}
 	if s.counted && !s.running {
 		s.counted = false
-		if c.counted--; s.err == nil && c.resets < c.srv.options.Resets {
+		if c.counted--; s.err == nil && c.resets < c.options.Resets {
 			c.resets++
 		}
 	}

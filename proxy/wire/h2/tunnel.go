@@ -11,10 +11,10 @@ import (
 // the stream over as a connection. The fields of a handshake over HTTP/1.1 that
 // HTTP/2 does without are left out.
 func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
-	if s.began || s.head.Upgrade == "" {
+	if s.Began || s.head.Upgrade == "" {
 		return nil, errUpgrade
 	}
-	s.began = true
+	s.Began = true
 	fields := append(message.Fields(nil), m.Fields...)
 	fields.Del("sec-websocket-accept")
 	if err := s.writeHead(&s.out, 200, fields, -1); err != nil {

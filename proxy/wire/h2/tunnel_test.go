@@ -111,7 +111,7 @@ func TestTunnel(t *testing.T) {
 	})
 	t.Run("is opened by no other answer", func(t *testing.T) {
 		h := func(s wire.Stream) {
-			if err := s.Respond(&message.Response{Status: 200, ContentLength: 0}, false); err != errStatus {
+			if err := s.Respond(&message.Response{Status: 200, ContentLength: 0}, false); err != wire.ErrStatus {
 				panic(err)
 			}
 			ok403(s)

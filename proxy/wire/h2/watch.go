@@ -20,6 +20,7 @@ type watch struct {
 	frames, resets int // how many more may come
 	regained       time.Time
 	kicked         bool // a goroutine is about to write
+	resting        bool // sweeps do not look until Wake
 }
 
 var errTooSlow = errors.New("the client takes too long")
@@ -46,27 +47,29 @@ func (c *serverConn) spendReset() error {
 // earn counts what gives cause for frames: requests, and the content of answers, for
 // which windows are updated; mu is held.
 func (c *serverConn) earn(frames int) {
-	c.frames = min(c.frames+frames, c.srv.options.Frames)
+	c.frames = min(c.frames+frames, c.options.Frames)
 }
 
-// Look is what a sweep does with the connection.
-func (c *serverConn) Look(now time.Time) {
+// Look implements [wire.Looked].
+func (c *serverConn) Look(now time.Time) (until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stage == over {
-		return
+		return time.Time{}
 	}
 	c.regain(now)
 	if c.overdue(now) {
 		c.die(errTooSlow)
-		c.cut()
-		return
+		c.Cut()
+		return time.Time{}
 	}
 	switch {
 	case c.counted > 0 || c.used || c.idle.IsZero():
 		c.idle, c.used = now, false
-	case now.Sub(c.idle) > c.srv.options.IdleTime:
+	case now.Sub(c.idle) >= c.options.IdleTime:
 		c.close()
+	case c.rests():
+		until = c.idle.Add(c.options.IdleTime)
 	}
 	if c.stage == warned && now.After(c.due) {
 		c.close()
@@ -74,10 +77,19 @@ func (c *serverConn) Look(now time.Time) {
 	for _, s := range c.streams {
 		s.look(now)
 	}
+	c.resting = !until.IsZero()
+	return until
+}
+
+// rests says whether there is nothing to watch but the end of the idle time; mu is held.
+func (c *serverConn) rests() bool {
+	o := c.options
+	return c.stage == open && c.due.IsZero() && c.partial == 0 && c.out == nil && !c.writing &&
+		len(c.streams) == 0 && c.serving == 0 && c.frames == o.Frames && c.resets == o.Resets
 }
 
 func (c *serverConn) regain(now time.Time) {
-	o := &c.srv.options
+	o := c.options
 	if c.regained.IsZero() {
 		c.regained = now
 	}
@@ -93,7 +105,7 @@ func (c *serverConn) regain(now time.Time) {
 
 // overdue says whether the greeting, a header block or a write takes too long.
 func (c *serverConn) overdue(now time.Time) bool {
-	o := &c.srv.options
+	o := c.options
 	if c.partial != c.seenPartial {
 		c.seenPartial, c.partialSince = c.partial, now
 	}

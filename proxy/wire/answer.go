@@ -1,0 +1,126 @@
+package wire
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"sallyport/proxy/message"
+)
+
+// Errors of handlers that answer in an order, or with content, that no message has.
+var (
+	ErrBegun     = errors.New("the answer has begun")
+	ErrNotBegun  = errors.New("the answer has not begun")
+	ErrNoContent = errors.New("content behind an answer that has none")
+	ErrTooMuch   = errors.New("more content than announced")
+	ErrTooLittle = errors.New("less content than announced")
+	ErrStatus    = errors.New("not a status of this kind of answer")
+)
+
+// Content is how an answer's content ends.
+type Content uint8
+
+const (
+	NoContent Content = iota // there is none
+	Announced                // after as many bytes as Content-Length says
+	Open                     // where the engine says so
+)
+
+// Answer is how far a stream's answer has come: engines embed it in their streams, so that
+// all refuse the same misuse. The zero Answer has not begun. It is not safe for concurrent
+// use.
+type Answer struct {
+	Began, Finished bool
+	Content         Content
+
+	head bool  // the request was a HEAD
+	left int64 // of the content, where it is announced
+}
+
+// Interim says whether an interim response of this status may be sent now.
+func (a *Answer) Interim(status int) error {
+	switch {
+	case a.Began:
+		return ErrBegun
+	case status < 100 || status > 199 || status == 101:
+		return ErrStatus
+	}
+	return nil
+}
+
+// Begin notes that the final head is sent as the answer to a request with this method, or
+// says why it must not be.
+func (a *Answer) Begin(method string, m *message.Response) error {
+	switch {
+	case a.Began:
+		return ErrBegun
+	case m.Status < 200 || m.Status > 599:
+		return ErrStatus
+	}
+	a.Began, a.head = true, method == "HEAD"
+	switch {
+	case !message.MayHaveBody(method, m.Status):
+	case m.ContentLength >= 0:
+		a.Content, a.left = Announced, m.ContentLength
+	default:
+		a.Content = Open
+	}
+	return nil
+}
+
+// Take notes n bytes of content and says whether they are to be sent: those of an answer
+// to HEAD are not.
+func (a *Answer) Take(n int) (send bool, err error) {
+	switch {
+	case !a.Began:
+		return false, ErrNotBegun
+	case n == 0, a.Content == NoContent && a.head:
+		return false, nil
+	case a.Content == NoContent:
+		return false, ErrNoContent
+	case a.Content == Announced && int64(n) > a.left:
+		return false, ErrTooMuch
+	case a.Content == Announced:
+		a.left -= int64(n)
+	}
+	return true, nil
+}
+
+// End notes the end of the content and says whether it is the first one.
+func (a *Answer) End() (first bool, err error) {
+	switch {
+	case !a.Began:
+		return false, ErrNotBegun
+	case a.Content == Announced && a.left > 0:
+		return false, ErrTooLittle
+	}
+	first = !a.Finished
+	a.Finished = true
+	return first, nil
+}
+
+// Dates writes the field Date of answers, made once a second. It is safe for concurrent
+// use; [NewDates] makes one.
+type Dates struct {
+	field func(b []byte, date string) []byte
+	last  atomic.Pointer[date]
+}
+
+type date struct {
+	second int64
+	field  []byte
+}
+
+// NewDates makes a Dates for an engine that appends the field Date so.
+func NewDates(field func(b []byte, date string) []byte) *Dates { return &Dates{field: field} }
+
+// Append appends the field for the time now.
+func (d *Dates) Append(b []byte, now time.Time) []byte {
+	last := d.last.Load()
+	if last == nil || last.second != now.Unix() {
+		last = &date{now.Unix(), d.field(nil, now.UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT"))}
+		d.last.Store(last)
+	}
+	return append(b, last.field...)
+}
