@@ -32,7 +32,7 @@ type SigningKeyConfig struct {
 	Secret setting.Secret `yaml:"secret"`
 	// PublicKey is a PEM file with the other side's Ed25519 public key, which
 	// verifies and cannot sign.
-	PublicKey string `yaml:"public_key"`
+	PublicKey setting.Path `yaml:"public_key"`
 	// PrivateKey is the gateway's own Ed25519 key, PKCS #8 in PEM.
 	PrivateKey setting.Secret `yaml:"private_key"`
 	// Use says what the key is for: verify_request and sign_response with clients,
@@ -223,12 +223,12 @@ func (c *SigningKeyConfig) read(id string) (k *SigningKey, material []byte, err 
 	}
 	if c.Principal != "" {
 		k.principal = identity.Principal{Source: "key", Name: c.Principal, KeyID: id, Expires: c.NotAfter.Time}
-		k.principal.Settle()
+		k.principal.Qualify()
 	}
 	switch {
 	case c.PublicKey != "":
 		var public ed25519.PublicKey
-		if public, err = readPublicKey(c.PublicKey); err == nil {
+		if public, err = readPublicKey(string(c.PublicKey)); err == nil {
 			k.key, err = httpsig.Ed25519PublicKey(id, public)
 		}
 		material = public

@@ -259,7 +259,7 @@ func (c *Config) resolvePaths() {
 		}
 	}
 	for name, i := range c.Issuers {
-		i.CA = below(dir, i.CA)
+		i.CA = setting.Path(below(dir, string(i.CA)))
 		c.Issuers[name] = i
 	}
 	for name, u := range c.Upstreams {
@@ -267,7 +267,7 @@ func (c *Config) resolvePaths() {
 		c.Upstreams[name] = u
 	}
 	for id, k := range c.SigningKeys {
-		k.PublicKey = below(dir, k.PublicKey)
+		k.PublicKey = setting.Path(below(dir, string(k.PublicKey)))
 		c.SigningKeys[id] = k
 	}
 	if c.Integrity.State == "" {

@@ -144,7 +144,7 @@ func (c *Config) CheckFiles() error {
 	var f setting.Faults
 	c.TLS.CheckFiles("tls", tlsHosts(c), &f)
 	for _, name := range sortedKeys(c.Issuers) {
-		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
+		checkCAFile("issuers."+name+".ca", string(c.Issuers[name].CA), &f)
 	}
 	for _, name := range sortedKeys(c.Upstreams) {
 		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)

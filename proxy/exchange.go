@@ -31,6 +31,7 @@ type exchange struct {
 	client  netip.Addr // who is at the other end, behind proxies that are trusted
 	trusted bool       // the peer is one of those proxies
 	route   *route
+	asked   auth.Request // what proof is made from
 	proof   auth.Proof
 	caller  identity.Principal
 	content requestContent
@@ -200,7 +201,8 @@ func (x *exchange) match() error {
 // authenticate learns who the caller is from all that the head proves.
 func (x *exchange) authenticate() error {
 	var err error
-	x.proof, err = x.route.chain.Authenticate(x.life, x.head, x.client)
+	x.asked = auth.Request{Head: x.head, Peer: x.client, Conn: x.stream.Conn().TLS}
+	x.proof, err = x.route.chain.Authenticate(x.life, &x.asked)
 	if x.proof.Signature != nil {
 		x.vouch(false)
 	}

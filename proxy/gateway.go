@@ -66,6 +66,7 @@ type Gateway struct {
 	options     Options
 	snapshot    *snapshot
 	auth        *auth.Auth
+	credentials *auth.Memory
 	edge        *edge.Edge
 	audit       *audit.Log
 	metrics     *audit.Metrics
@@ -110,12 +111,14 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.credentials = auth.NewMemory(auth.MemoryOptions{Now: g.now, Log: g.log})
 	if g.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, Aliases: cfg.aliases(), Now: g.now, Log: g.log,
+		Issuers: cfg.Issuers, Keys: keys, Aliases: cfg.aliases(),
 		MaxAge: cfg.Integrity.MaxAge.Or(defaultMaxAge), Skew: cfg.Integrity.Skew.Or(defaultSkew),
-	}); err != nil {
+	}, g.credentials); err != nil {
 		return nil, err
 	}
+	g.auth.Activate()
 	if err := g.newIntegrity(); err != nil {
 		return nil, err
 	}
@@ -170,7 +173,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBase()
 	var servers, foundation group
-	foundation.start(failed, func() error { return g.auth.Run(base) })
+	foundation.start(failed, func() error { return g.credentials.Run(base) })
 	foundation.start(failed, func() error { return g.edge.Run(base) })
 	foundation.start(failed, func() error { return g.audit.Run(base) })
 	foundation.start(failed, func() error { return g.room.Run(base) })
