@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/auth/authtest"
 	"sallyport/proxy/message"
 )
 
@@ -23,7 +24,7 @@ import (
 type forge struct {
 	*provider
 	clock   *clock
-	rsa, ec pair
+	rsa, ec authtest.Key
 	auth    *Auth
 	chain   *Chain
 	lure    *httptest.Server
@@ -33,13 +34,13 @@ type forge struct {
 func newForge(t *testing.T) *forge {
 	t.Helper()
 	f := &forge{clock: newClock()}
-	f.rsa = pair{"one", "RS256", rsaOne()}
-	f.ec = pair{"two", "ES256", newEC(elliptic.P256())}
-	f.provider = newProvider(t, f.rsa.jwkOf(`"use":"sig"`), f.ec.jwkOf(`"alg":"ES256"`))
+	f.rsa = authtest.NewKey("one", "RS256", authtest.RSA())
+	f.ec = authtest.NewKey("two", "ES256", authtest.EC(elliptic.P256()))
+	f.provider = newProvider(t, f.rsa.JWK(`"use":"sig"`), f.ec.JWK(`"alg":"ES256"`))
 	f.auth, f.chain = newAuth(t, f.clock, f.config())
 	f.lure = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.lured.Add(1)
-		fmt.Fprint(w, jwks(pair{"evil", "RS256", rsaTwo()}.jwkOf()))
+		fmt.Fprint(w, authtest.KeySet(authtest.NewKey("evil", "RS256", authtest.OtherRSA()).JWK()))
 	}))
 	t.Cleanup(f.lure.Close)
 	return f
@@ -52,25 +53,27 @@ func (f *forge) good() string { return f.provider.claims(f.clock.now(), nil) }
 // token names, and cause no fetch beyond the first.
 func TestForgedTokens(t *testing.T) {
 	f := newForge(t)
-	want(t, f.chain, f.rsa.token(f.good()), "")
-	want(t, f.chain, f.ec.token(f.good()), "")
+	want(t, f.chain, f.rsa.Token(f.good()), "")
+	want(t, f.chain, f.ec.Token(f.good()), "")
 
-	good := f.rsa.token(f.good())
+	good := f.rsa.Token(f.good())
 	part := strings.Split(good, ".")
-	ecPart := strings.Split(f.ec.token(f.good()), ".")
-	evil := pair{"one", "RS256", rsaTwo()}
-	der, err := x509.MarshalPKIXPublicKey(rsaOne().Public())
+	ecPart := strings.Split(f.ec.Token(f.good()), ".")
+	evil := authtest.NewKey("one", "RS256", authtest.OtherRSA())
+	der, err := x509.MarshalPKIXPublicKey(authtest.RSA().Public())
 	if err != nil {
 		t.Fatal(err)
 	}
 	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-	unsigned := func(alg string) string { return b64([]byte(`{"alg":"`+alg+`","kid":"one"}`)) + "." + part[1] }
+	unsigned := func(alg string) string {
+		return authtest.Base64([]byte(`{"alg":"`+alg+`","kid":"one"}`)) + "." + part[1]
+	}
 	flip := func(seg string, i int) string {
 		raw, _ := base64.RawURLEncoding.DecodeString(seg)
 		raw[i%len(raw)] ^= 1
-		return b64(raw)
+		return authtest.Base64(raw)
 	}
-	hdr := func(more string) string { return evil.raw(`{"alg":"RS256","typ":"JWT",`+more+`}`, f.good()) }
+	hdr := func(more string) string { return evil.Sign(`{"alg":"RS256","typ":"JWT",`+more+`}`, f.good()) }
 
 	attacks := map[string]string{
 		"alg none, no signature":               unsigned("none") + ".",
@@ -78,30 +81,30 @@ func TestForgedTokens(t *testing.T) {
 		"alg None":                             unsigned("None") + "." + part[2],
 		"alg NONE":                             unsigned("NONE") + "." + part[2],
 		"alg empty":                            unsigned("") + "." + part[2],
-		"alg missing":                          b64([]byte(`{"kid":"one"}`)) + "." + part[1] + "." + part[2],
-		"alg a number":                         b64([]byte(`{"alg":256,"kid":"one"}`)) + "." + part[1] + "." + part[2],
-		"alg an array":                         b64([]byte(`{"alg":["RS256"],"kid":"one"}`)) + "." + part[1] + "." + part[2],
+		"alg missing":                          authtest.Base64([]byte(`{"kid":"one"}`)) + "." + part[1] + "." + part[2],
+		"alg a number":                         authtest.Base64([]byte(`{"alg":256,"kid":"one"}`)) + "." + part[1] + "." + part[2],
+		"alg an array":                         authtest.Base64([]byte(`{"alg":["RS256"],"kid":"one"}`)) + "." + part[1] + "." + part[2],
 		"alg in lower case":                    unsigned("rs256") + "." + part[2],
 		"alg with a space":                     unsigned("RS256 ") + "." + part[2],
 		"alg unknown":                          unsigned("RS1") + "." + part[2],
 		"alg ES256K":                           unsigned("ES256K") + "." + part[2],
-		"alg twice":                            evil.raw(`{"alg":"none","alg":"RS256","kid":"one"}`, f.good()),
-		"alg in two letter cases":              f.rsa.raw(`{"alg":"RS256","ALG":"none","kid":"one"}`, f.good()),
-		"RS to HS with the public key as PEM":  hs256(`{"alg":"HS256","kid":"one"}`, f.good(), public),
-		"RS to HS with the public key as DER":  hs256(`{"alg":"HS256","kid":"one"}`, f.good(), der),
-		"RS to HS with the JWK":                hs256(`{"alg":"HS256","kid":"one"}`, f.good(), []byte(f.rsa.jwkOf())),
-		"HS with an empty secret":              hs256(`{"alg":"HS256","kid":"one"}`, f.good(), nil),
-		"RSA kid, EC alg":                      pair{"one", "ES256", f.ec.private}.token(f.good()),
-		"EC kid, RSA alg":                      pair{"two", "RS256", rsaOne()}.token(f.good()),
-		"P-384 signature for ES384 on P-256":   pair{"two", "ES384", newEC(elliptic.P384())}.token(f.good()),
-		"PS256 said, RS256 made":               b64([]byte(`{"alg":"PS256","kid":"one"}`)) + "." + part[1] + "." + part[2],
-		"foreign key, known kid":               evil.token(f.good()),
-		"foreign EC key, known kid":            pair{"two", "ES256", newEC(elliptic.P256())}.token(f.good()),
-		"r and s zero":                         ecPart[0] + "." + ecPart[1] + "." + b64(make([]byte, 64)),
-		"r and s the order":                    ecPart[0] + "." + ecPart[1] + "." + b64(append(elliptic.P256().Params().N.Bytes(), elliptic.P256().Params().N.Bytes()...)),
-		"EC signature in DER":                  ecPart[0] + "." + ecPart[1] + "." + b64([]byte{0x30, 6, 2, 1, 1, 2, 1, 1}),
-		"RSA signature zero":                   part[0] + "." + part[1] + "." + b64(make([]byte, 256)),
-		"RSA signature one":                    part[0] + "." + part[1] + "." + b64(append(make([]byte, 255), 1)),
+		"alg twice":                            evil.Sign(`{"alg":"none","alg":"RS256","kid":"one"}`, f.good()),
+		"alg in two letter cases":              f.rsa.Sign(`{"alg":"RS256","ALG":"none","kid":"one"}`, f.good()),
+		"RS to HS with the public key as PEM":  authtest.HS256(`{"alg":"HS256","kid":"one"}`, f.good(), public),
+		"RS to HS with the public key as DER":  authtest.HS256(`{"alg":"HS256","kid":"one"}`, f.good(), der),
+		"RS to HS with the JWK":                authtest.HS256(`{"alg":"HS256","kid":"one"}`, f.good(), []byte(f.rsa.JWK())),
+		"HS with an empty secret":              authtest.HS256(`{"alg":"HS256","kid":"one"}`, f.good(), nil),
+		"RSA kid, EC alg":                      authtest.NewKey("one", "ES256", f.ec.Private).Token(f.good()),
+		"EC kid, RSA alg":                      authtest.NewKey("two", "RS256", authtest.RSA()).Token(f.good()),
+		"P-384 signature for ES384 on P-256":   authtest.NewKey("two", "ES384", authtest.EC(elliptic.P384())).Token(f.good()),
+		"PS256 said, RS256 made":               authtest.Base64([]byte(`{"alg":"PS256","kid":"one"}`)) + "." + part[1] + "." + part[2],
+		"foreign key, known kid":               evil.Token(f.good()),
+		"foreign EC key, known kid":            authtest.NewKey("two", "ES256", authtest.EC(elliptic.P256())).Token(f.good()),
+		"r and s zero":                         ecPart[0] + "." + ecPart[1] + "." + authtest.Base64(make([]byte, 64)),
+		"r and s the order":                    ecPart[0] + "." + ecPart[1] + "." + authtest.Base64(append(elliptic.P256().Params().N.Bytes(), elliptic.P256().Params().N.Bytes()...)),
+		"EC signature in DER":                  ecPart[0] + "." + ecPart[1] + "." + authtest.Base64([]byte{0x30, 6, 2, 1, 1, 2, 1, 1}),
+		"RSA signature zero":                   part[0] + "." + part[1] + "." + authtest.Base64(make([]byte, 256)),
+		"RSA signature one":                    part[0] + "." + part[1] + "." + authtest.Base64(append(make([]byte, 255), 1)),
 		"signature cut":                        part[0] + "." + part[1] + "." + part[2][:len(part[2])-4],
 		"signature lengthened":                 good + "AAAA",
 		"signature empty":                      part[0] + "." + part[1] + ".",
@@ -109,8 +112,8 @@ func TestForgedTokens(t *testing.T) {
 		"signature altered":                    part[0] + "." + part[1] + "." + flip(part[2], 0),
 		"signature altered at its end":         part[0] + "." + part[1] + "." + flip(part[2], 255),
 		"claims altered":                       part[0] + "." + flip(part[1], 9) + "." + part[2],
-		"claims of another token":              part[0] + "." + b64([]byte(f.provider.claims(f.clock.now(), map[string]any{"sub": "root"}))) + "." + part[2],
-		"header altered":                       b64([]byte(`{"alg":"RS256","kid":"one","typ":"at+jwt"}`)) + "." + part[1] + "." + part[2],
+		"claims of another token":              part[0] + "." + authtest.Base64([]byte(f.provider.claims(f.clock.now(), map[string]any{"sub": "root"}))) + "." + part[2],
+		"header altered":                       authtest.Base64([]byte(`{"alg":"RS256","kid":"one","typ":"at+jwt"}`)) + "." + part[1] + "." + part[2],
 		"header empty":                         "." + part[1] + "." + part[2],
 		"claims empty":                         part[0] + ".." + part[2],
 		"padding":                              part[0] + "." + part[1] + "." + part[2] + "==",
@@ -124,10 +127,10 @@ func TestForgedTokens(t *testing.T) {
 		"many dots after a token":              good + strings.Repeat(".", 1000),
 		"huge":                                 part[0] + "." + strings.Repeat("A", 1<<20) + "." + part[2],
 		"huge header":                          strings.Repeat("A", maxHeader+4) + "." + part[1] + "." + part[2],
-		"deep header":                          f.rsa.raw(`{"alg":"RS256","kid":"one","x":`+strings.Repeat("[", 100)+strings.Repeat("]", 100)+`}`, f.good()),
-		"deep claims":                          f.rsa.token(`{"iss":"` + f.URL + `","x":` + strings.Repeat(`{"a":`, 500) + "1" + strings.Repeat("}", 501)),
-		"jwk of the attacker":                  hdr(`"kid":"one","jwk":` + evil.jwkOf()),
-		"jwk of the attacker, no kid":          hdr(`"jwk":` + evil.jwkOf()),
+		"deep header":                          f.rsa.Sign(`{"alg":"RS256","kid":"one","x":`+strings.Repeat("[", 100)+strings.Repeat("]", 100)+`}`, f.good()),
+		"deep claims":                          f.rsa.Token(`{"iss":"` + f.URL + `","x":` + strings.Repeat(`{"a":`, 500) + "1" + strings.Repeat("}", 501)),
+		"jwk of the attacker":                  hdr(`"kid":"one","jwk":` + evil.JWK()),
+		"jwk of the attacker, no kid":          hdr(`"jwk":` + evil.JWK()),
 		"jku to the attacker":                  hdr(`"kid":"one","jku":"` + f.lure.URL + `/jwks"`),
 		"jku to the attacker, kid there":       hdr(`"kid":"evil","jku":"` + f.lure.URL + `/jwks"`),
 		"x5u to the attacker":                  hdr(`"kid":"one","x5u":"` + f.lure.URL + `/cert.pem"`),
@@ -139,24 +142,24 @@ func TestForgedTokens(t *testing.T) {
 		"kid with a line break":                hdr(`"kid":"one\r\nX-Admin: 1"`),
 		"kid with NUL":                         hdr(`"kid":"one\u0000"`),
 		"kid huge":                             hdr(`"kid":"` + strings.Repeat("k", 1000) + `"`),
-		"kid empty":                            f.rsa.raw(`{"alg":"RS256","kid":""}`, f.good()),
-		"kid a number":                         f.rsa.raw(`{"alg":"RS256","kid":1}`, f.good()),
-		"kid null":                             f.rsa.raw(`{"alg":"RS256","kid":null}`, f.good()),
-		"kid twice":                            f.rsa.raw(`{"alg":"RS256","kid":"two","kid":"one"}`, f.good()),
-		"kid in another letter case":           f.rsa.raw(`{"alg":"RS256","kid":"One"}`, f.good()),
-		"crit":                                 f.rsa.raw(`{"alg":"RS256","kid":"one","crit":["exp"],"exp":1}`, f.good()),
-		"crit empty":                           f.rsa.raw(`{"alg":"RS256","kid":"one","crit":[]}`, f.good()),
-		"b64 false":                            f.rsa.raw(`{"alg":"RS256","kid":"one","b64":false,"crit":["b64"]}`, f.good()),
-		"zip":                                  f.rsa.raw(`{"alg":"RS256","kid":"one","zip":"DEF"}`, f.good()),
-		"typ of a logout token":                f.rsa.raw(`{"alg":"RS256","kid":"one","typ":"logout+jwt"}`, f.good()),
-		"typ of a DPoP proof":                  f.rsa.raw(`{"alg":"RS256","kid":"one","typ":"dpop+jwt"}`, f.good()),
-		"typ absent by name":                   f.rsa.raw(`{"alg":"RS256","kid":"one","typ":"absent"}`, f.good()),
-		"typ a number":                         f.rsa.raw(`{"alg":"RS256","kid":"one","typ":1}`, f.good()),
-		"header not an object":                 b64([]byte(`[]`)) + "." + part[1] + "." + part[2],
-		"header with something after it":       f.rsa.raw(`{"alg":"RS256","kid":"one"} {}`, f.good()),
-		"header not UTF-8":                     f.rsa.raw("{\"alg\":\"RS256\",\"kid\":\"one\",\"x\":\"\xff\"}", f.good()),
-		"another issuer":                       f.rsa.token(f.provider.claims(f.clock.now(), map[string]any{"iss": "https://evil.example"})),
-		"the attacker's issuer":                pair{"evil", "RS256", rsaTwo()}.token(f.provider.claims(f.clock.now(), map[string]any{"iss": f.lure.URL})),
+		"kid empty":                            f.rsa.Sign(`{"alg":"RS256","kid":""}`, f.good()),
+		"kid a number":                         f.rsa.Sign(`{"alg":"RS256","kid":1}`, f.good()),
+		"kid null":                             f.rsa.Sign(`{"alg":"RS256","kid":null}`, f.good()),
+		"kid twice":                            f.rsa.Sign(`{"alg":"RS256","kid":"two","kid":"one"}`, f.good()),
+		"kid in another letter case":           f.rsa.Sign(`{"alg":"RS256","kid":"One"}`, f.good()),
+		"crit":                                 f.rsa.Sign(`{"alg":"RS256","kid":"one","crit":["exp"],"exp":1}`, f.good()),
+		"crit empty":                           f.rsa.Sign(`{"alg":"RS256","kid":"one","crit":[]}`, f.good()),
+		"b64 false":                            f.rsa.Sign(`{"alg":"RS256","kid":"one","b64":false,"crit":["b64"]}`, f.good()),
+		"zip":                                  f.rsa.Sign(`{"alg":"RS256","kid":"one","zip":"DEF"}`, f.good()),
+		"typ of a logout token":                f.rsa.Sign(`{"alg":"RS256","kid":"one","typ":"logout+jwt"}`, f.good()),
+		"typ of a DPoP proof":                  f.rsa.Sign(`{"alg":"RS256","kid":"one","typ":"dpop+jwt"}`, f.good()),
+		"typ absent by name":                   f.rsa.Sign(`{"alg":"RS256","kid":"one","typ":"absent"}`, f.good()),
+		"typ a number":                         f.rsa.Sign(`{"alg":"RS256","kid":"one","typ":1}`, f.good()),
+		"header not an object":                 authtest.Base64([]byte(`[]`)) + "." + part[1] + "." + part[2],
+		"header with something after it":       f.rsa.Sign(`{"alg":"RS256","kid":"one"} {}`, f.good()),
+		"header not UTF-8":                     f.rsa.Sign("{\"alg\":\"RS256\",\"kid\":\"one\",\"x\":\"\xff\"}", f.good()),
+		"another issuer":                       f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"iss": "https://evil.example"})),
+		"the attacker's issuer":                authtest.NewKey("evil", "RS256", authtest.OtherRSA()).Token(f.provider.claims(f.clock.now(), map[string]any{"iss": f.lure.URL})),
 		"not a token":                          "opaque",
 		"an API key":                           "sk_live_0123456789",
 		"a wildcard":                           "*",
@@ -166,10 +169,10 @@ func TestForgedTokens(t *testing.T) {
 	}
 	for name, token := range attacks {
 		t.Run(name, func(t *testing.T) {
-			f.auth.budget = newBudget(Budget{})
-			before := f.auth.tokens.status().Tokens
+			f.auth.memory.budget = newBudget(Budget{})
+			before := f.auth.memory.tokens.status().Tokens
 			want(t, f.chain, token, BadCredential)
-			if n := f.auth.tokens.status().Tokens; n != before {
+			if n := f.auth.memory.tokens.status().Tokens; n != before {
 				t.Errorf("the token was kept: %d tokens in the cache, want %d", n, before)
 			}
 		})
@@ -177,10 +180,10 @@ func TestForgedTokens(t *testing.T) {
 	if n := f.lured.Load(); n != 0 {
 		t.Errorf("a host that tokens name was asked %d times", n)
 	}
-	if n := f.fetched.Load(); n > 2 {
+	if n := f.Fetches(); n > 2 {
 		t.Errorf("keys were fetched %d times, want at most 2: the first time, and once for unknown kids", n)
 	}
-	want(t, f.chain, f.rsa.token(f.good()), "")
+	want(t, f.chain, f.rsa.Token(f.good()), "")
 }
 
 // spareBits sets a bit that unpadded base64url does not use, where there is one.
@@ -272,7 +275,7 @@ func TestClaims(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			f.auth.budget = newBudget(Budget{})
+			f.auth.memory.budget = newBudget(Budget{})
 			claims := f.provider.claims(now, c.claims)
 			switch c.raw {
 			case "":
@@ -283,7 +286,7 @@ func TestClaims(t *testing.T) {
 			default:
 				claims = "{" + c.raw + "," + claims[1:]
 			}
-			token := f.rsa.token(claims)
+			token := f.rsa.Token(claims)
 			want(t, f.chain, token, c.want)
 			want(t, f.chain, token, c.want) // from the cache, where it got there
 		})
@@ -294,7 +297,7 @@ func TestClaims(t *testing.T) {
 // what a claim would have to be.
 func TestReasonsStayGenericBeforeTheSignature(t *testing.T) {
 	f := newForge(t)
-	evil := pair{"one", "RS256", rsaTwo()}
+	evil := authtest.NewKey("one", "RS256", authtest.OtherRSA())
 	for name, changes := range map[string]map[string]any{
 		"expired":        {"exp": 1},
 		"not yet valid":  {"nbf": f.clock.now().Add(time.Hour).Unix()},
@@ -303,7 +306,7 @@ func TestReasonsStayGenericBeforeTheSignature(t *testing.T) {
 		"bound":          {"cnf": map[string]any{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			want(t, f.chain, evil.token(f.provider.claims(f.clock.now(), changes)), BadCredential)
+			want(t, f.chain, evil.Token(f.provider.claims(f.clock.now(), changes)), BadCredential)
 		})
 	}
 }
@@ -312,7 +315,7 @@ func TestReasonsStayGenericBeforeTheSignature(t *testing.T) {
 // scheme carries a token.
 func TestCredentialsInOtherPlaces(t *testing.T) {
 	f := newForge(t)
-	good := f.rsa.token(f.good())
+	good := f.rsa.Token(f.good())
 	with := func(h *message.Head, name, value string) *message.Head { h.Fields.Add(name, value); return h }
 	query := func(h *message.Head, q string) *message.Head { h.Query, h.HasQuery = q, true; return h }
 	cases := map[string]struct {
@@ -351,7 +354,7 @@ func TestCredentialsInOtherPlaces(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			proof, err := f.chain.Authenticate(context.Background(), c.head, client)
+			proof, err := f.chain.Authenticate(context.Background(), from(client, c.head))
 			p := proof.Caller
 			if got := reason(t, err); got != c.want || p.IsZero() != (err != nil) {
 				t.Errorf("got %q, reason %q, want %q", p.String(), got, c.want)
@@ -377,23 +380,23 @@ func TestManyDotsCostNothing(t *testing.T) {
 // tokens nothing, those of the same address too.
 func TestFloodOfUnknownKids(t *testing.T) {
 	f := newForge(t)
-	want(t, f.chain, f.rsa.token(f.good()), "")
+	want(t, f.chain, f.rsa.Token(f.good()), "")
 	claims := f.good()
-	text := b64([]byte(claims)) + "." + b64(make([]byte, 256))
+	text := authtest.Base64([]byte(claims)) + "." + authtest.Base64(make([]byte, 256))
 	for i := range 10_000 {
-		want(t, f.chain, b64([]byte(fmt.Sprintf(`{"alg":"RS256","kid":"flood-%d"}`, i)))+"."+text, BadCredential)
+		want(t, f.chain, authtest.Base64([]byte(fmt.Sprintf(`{"alg":"RS256","kid":"flood-%d"}`, i)))+"."+text, BadCredential)
 	}
-	if n := f.fetched.Load(); n != 2 {
+	if n := f.Fetches(); n != 2 {
 		t.Errorf("keys were fetched %d times, want 2", n)
 	}
-	want(t, f.chain, f.ec.token(f.good()), "")
+	want(t, f.chain, f.ec.Token(f.good()), "")
 }
 
 // TestRotationUnderLoad: while keys come and go, tokens of a key that stays are
 // always accepted, and those of one that was withdrawn last are not.
 func TestRotationUnderLoad(t *testing.T) {
 	f := newForge(t)
-	stays, goes := f.ec.token(f.good()), f.rsa.token(f.good())
+	stays, goes := f.ec.Token(f.good()), f.rsa.Token(f.good())
 	want(t, f.chain, stays, "")
 	stop := make(chan struct{})
 	var load sync.WaitGroup
@@ -411,9 +414,9 @@ func TestRotationUnderLoad(t *testing.T) {
 		})
 	}
 	for range 20 {
-		f.publish(f.ec.jwkOf(`"alg":"ES256"`), f.rsa.jwkOf())
+		f.Publish(f.ec.JWK(`"alg":"ES256"`), f.rsa.JWK())
 		refresh(t, f.auth)
-		f.publish(f.ec.jwkOf(`"alg":"ES256"`))
+		f.Publish(f.ec.JWK(`"alg":"ES256"`))
 		refresh(t, f.auth)
 		want(t, f.chain, goes, BadCredential)
 	}

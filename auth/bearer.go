@@ -13,38 +13,115 @@ import (
 	"sallyport/proxy/message"
 )
 
-// bearer recognises bearer tokens (RFC 6750) of the issuers that a route lists.
+// bearer checks bearer tokens (RFC 6750) of the issuers that a route lists.
 //
-// What is cheap is checked first: form, algorithm, typ, issuer, key. Then the
-// signature, and only then is the client told what a claim lacks, since whoever
+// Cheap checks come first: form, algorithm, typ, issuer, key. Then the signature is
+// verified, and only then may the client learn what is wrong with a claim: whoever
 // cannot sign has no right to know.
 type bearer struct {
-	auth       *Auth
+	memory     *Memory
 	candidates []candidate
 }
 
-// candidate is an issuer of the route, with the audiences that the route keeps.
+// candidate is an issuer of the route, with the audiences that the route accepts.
 type candidate struct {
 	iss      *issuer
 	audience []string
 }
 
+// newBearer makes the authenticator for callers that are all "issuer/NAME".
+func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
+	b := &bearer{memory: a.memory}
+	for _, caller := range callers {
+		iss := a.issuer(caller)
+		if iss == nil {
+			return nil, fmt.Errorf("unknown caller %q", caller)
+		}
+		kept, err := narrow(iss, d.Audience)
+		if err != nil {
+			return nil, err
+		}
+		b.candidates = append(b.candidates, candidate{iss, kept})
+	}
+	return b, nil
+}
+
+// issuer is the issuer that a caller of the form "issuer/NAME" names, nil if there
+// is none.
+func (a *Auth) issuer(caller string) *issuer {
+	name, ok := strings.CutPrefix(caller, "issuer/")
+	if !ok {
+		return nil
+	}
+	return a.issuers[name]
+}
+
+// hasAudience reports whether one of the issuers has the audience.
+func (a *Auth) hasAudience(callers []string, audience string) bool {
+	return slices.ContainsFunc(callers, func(caller string) bool { return slices.Contains(a.issuer(caller).audience, audience) })
+}
+
+// narrow is the audiences of the issuer that the route accepts too: all if it names none.
+func narrow(iss *issuer, to []string) ([]string, error) {
+	if len(to) == 0 {
+		return iss.audience, nil
+	}
+	var kept []string
+	for _, aud := range iss.audience {
+		if slices.Contains(to, aud) {
+			kept = append(kept, aud)
+		}
+	}
+	if len(kept) == 0 {
+		return nil, fmt.Errorf("none of the route's audiences is one of issuer %s: its tokens would never be accepted", iss.name)
+	}
+	return kept, nil
+}
+
+// Traits implements [Authenticator].
+func (b *bearer) Traits() Traits { return Traits{Missing: NoCredential, Field: "authorization"} }
+
+// Challenge implements [Authenticator] (RFC 6750, section 3): there is no error code
+// if no token was sent, and invalid_token if one was refused.
+func (b *bearer) Challenge(realm string, e *Error) string {
+	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() {
+		return "Bearer realm=" + quoted(realm)
+	}
+	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())
+}
+
 // Authenticate implements [Authenticator].
-func (b *bearer) Authenticate(ctx context.Context, head *message.Head, peer netip.Addr) (identity.Principal, error) {
-	raw, err := bearerToken(head)
+func (b *bearer) Authenticate(ctx context.Context, r *Request) (Proof, error) {
+	caller, err := b.caller(ctx, r, b.memory.budget)
+	return Proof{Caller: caller}, err
+}
+
+// Recheck implements [Authenticator]: the token is checked as if it were new.
+func (b *bearer) Recheck(ctx context.Context, r *Request, _ Proof) (Proof, error) {
+	caller, err := b.caller(ctx, r, nil)
+	return Proof{Caller: caller}, err
+}
+
+// caller returns whom the token of a request proves. A nil budget counts nothing.
+func (b *bearer) caller(ctx context.Context, r *Request, budget *budget) (identity.Principal, error) {
+	raw, err := bearerToken(r.Head)
 	if err != nil {
 		return identity.Principal{}, err
 	}
-	hash := b.auth.tokens.hash(raw)
-	now := b.auth.now()
+	hash := b.memory.tokens.hash(raw)
+	now := b.memory.now()
 	for i := range b.candidates {
 		c := &b.candidates[i]
-		e := b.auth.tokens.get(c.iss.id, hash, raw)
+		im := c.iss.memory.Load()
+		if im == nil {
+			continue
+		}
+		e := b.memory.tokens.get(im.number, hash, raw)
 		if e == nil {
 			continue
 		}
-		if e.key.withdrawn.Load() || !c.iss.keys.usable(c.iss.keys.current.Load(), now) {
-			b.auth.tokens.drop(e)
+		if e.key.withdrawn.Load() || !im.keys.usable(im.keys.current.Load(), now) {
+			b.memory.tokens.drop(e)
 			continue
 		}
 		if err := c.accept(e, now.Unix()); err == nil {
@@ -53,10 +130,11 @@ func (b *bearer) Authenticate(ctx context.Context, head *message.Head, peer neti
 			return identity.Principal{}, err
 		}
 	}
-	return b.verify(ctx, raw, hash, peer)
+	v := verification{bearer: b, raw: raw, hash: hash, peer: r.Peer, budget: budget}
+	return v.run(ctx)
 }
 
-// alone says whether no other issuer of the route has the candidate's URL.
+// alone reports whether no other issuer of the route has the candidate's URL.
 func (b *bearer) alone(c *candidate) bool {
 	for i := range b.candidates {
 		if o := &b.candidates[i]; o != c && o.iss.url == c.iss.url {
@@ -98,7 +176,7 @@ func bearerToken(head *message.Head) (string, error) {
 	return raw, nil
 }
 
-// tokenInQuery says whether a query has the parameter by which RFC 6750,
+// tokenInQuery reports whether a query has the parameter by which RFC 6750,
 // section 2.3, would send a token. Two tokens leave open which of them counts.
 func tokenInQuery(query string) bool {
 	for query != "" {
@@ -116,21 +194,29 @@ func clipped(s string) string { return fmt.Sprintf("%.100q", s) }
 
 func bad(cause error) *Error { return &Error{Reason: BadCredential, Err: cause} }
 
-// verify checks a token that is not in the cache, against each issuer of the
-// route that has its iss.
-func (b *bearer) verify(ctx context.Context, raw string, hash uint64, peer netip.Addr) (identity.Principal, error) {
+// verification is the check of one token that is not in the cache.
+type verification struct {
+	*bearer
+	raw    string
+	hash   uint64 // of raw
+	peer   netip.Addr
+	budget *budget // of failed checks; nil: none is counted
+}
+
+// run checks the token against each issuer of the route that has its iss.
+func (v *verification) run(ctx context.Context) (identity.Principal, error) {
 	t := tokenPool.Get().(*token)
 	defer t.release()
-	if err := t.parse(raw); err != nil {
+	if err := t.parse(v.raw); err != nil {
 		return identity.Principal{}, bad(err)
 	}
 	var refused *Error
-	for i := range b.candidates {
-		c := &b.candidates[i]
+	for i := range v.candidates {
+		c := &v.candidates[i]
 		if !t.registered.hasIss || c.iss.url != t.registered.iss {
 			continue
 		}
-		e, err := b.check(ctx, c, t, raw, hash, peer)
+		e, err := v.check(ctx, c, t)
 		if err == nil {
 			return e.principal, nil
 		}
@@ -142,8 +228,8 @@ func (b *bearer) verify(ctx context.Context, raw string, hash uint64, peer netip
 	return identity.Principal{}, refused
 }
 
-// clearer is the one of two refusals that tells more: "could not check" must not
-// be hidden, nor what is known after a signature held.
+// clearer is the more informative of two refusals: neither "could not be checked" nor
+// what is known after a signature was verified must be hidden by a vaguer one.
 func clearer(a, b *Error) *Error {
 	rank := func(e *Error) int {
 		switch {
@@ -162,43 +248,49 @@ func clearer(a, b *Error) *Error {
 	return a
 }
 
-// check verifies a token as one of the candidate's issuer.
-func (b *bearer) check(ctx context.Context, c *candidate, t *token, raw string, hash uint64, peer netip.Addr) (*verified, *Error) {
-	rules := &c.iss.rules
-	if err := rules.header(t); err != nil {
+var errNotActive = errors.New("this configuration is not in use")
+
+// check verifies the token as one of the candidate's issuer: header, key, signature,
+// claims, in this order.
+func (v *verification) check(ctx context.Context, c *candidate, t *token) (*verified, *Error) {
+	im := c.iss.memory.Load()
+	if im == nil {
+		return nil, &Error{Reason: IssuerUnavailable, Err: errNotActive}
+	}
+	if err := c.iss.rules.header(t); err != nil {
 		return nil, bad(err)
 	}
-	k, err := c.iss.keys.resolve(ctx, t.kid, t.alg)
+	k, err := im.keys.resolve(ctx, t.kid, t.alg)
 	switch {
 	case errors.Is(err, errNotChecked):
 		return nil, &Error{Reason: IssuerUnavailable, Err: err}
 	case err != nil:
 		return nil, bad(fmt.Errorf("kid %s of issuer %s: %w", clipped(t.kid), c.iss.name, err))
 	}
-	now := b.auth.now()
-	if !b.auth.budget.left(peer, now) {
+	now := v.memory.now()
+	if !v.budget.left(v.peer, now) {
 		return nil, &Error{Reason: TooManyFailures}
 	}
-	if err := checkSignature(ctx, raw, t, k); err != nil {
-		b.auth.budget.charge(peer, now)
-		return nil, bad(err)
+	if !k.verify(t.alg, t.signed, t.signature, &t.digest) {
+		v.budget.charge(v.peer, now)
+		return nil, bad(errSignature)
 	}
-	e, refused := c.iss.believe(t, k, now)
+	e, refused := c.iss.checkClaims(t, k, now)
 	if refused != nil {
-		b.auth.budget.charge(peer, now)
+		v.budget.charge(v.peer, now)
 		return nil, refused
 	}
-	e.raw, e.hash = strings.Clone(raw), hash
-	b.auth.tokens.put(e)
+	e.issuer, e.raw, e.hash = im.number, strings.Clone(v.raw), v.hash
+	v.memory.tokens.put(e)
 	if refused := c.accept(e, now.Unix()); refused != nil {
 		return nil, refused
 	}
 	return e, nil
 }
 
-// believe makes the verified token of one whose signature held, if its claims
-// are what the issuer's configuration wants.
-func (iss *issuer) believe(t *token, k *key, now time.Time) (*verified, *Error) {
+// checkClaims makes the entry for the cache of a token whose signature was verified,
+// if its claims are what the issuer's configuration demands.
+func (iss *issuer) checkClaims(t *token, k *key, now time.Time) (*verified, *Error) {
 	refuse := func(reason string, cause error) (*verified, *Error) {
 		return nil, &Error{Reason: reason, Issuer: iss.name, KeyID: k.name(), Err: cause}
 	}
@@ -221,19 +313,19 @@ func (iss *issuer) believe(t *token, k *key, now time.Time) (*verified, *Error) 
 		return refuse(BadCredential, err)
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{issuer: iss.id, key: k, audience: t.registered.aud, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, audience: t.registered.aud, notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}
 	p.Expires = time.Unix(e.notAfter, 0)
-	p.Settle()
+	p.Qualify()
 	e.principal = p
 	e.size = entryOverhead + claims.size()
 	return e, nil
 }
 
-// accept says whether a verified token opens the route now. It is asked on every
-// use, whether the token comes from the cache or was verified a moment ago.
+// accept checks whether a verified token opens the route now. It is called on every
+// use, whether the token comes from the cache or has just been verified.
 func (c *candidate) accept(e *verified, now int64) *Error {
 	reason := ""
 	switch {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/auth/authtest"
 	"sallyport/auth/identity"
 	"sallyport/proxy/setting"
 )
@@ -20,7 +21,7 @@ import (
 // TestExpiresWhileCached: a verdict in the cache lives no longer than the token.
 func TestExpiresWhileCached(t *testing.T) {
 	f := newForge(t)
-	token := f.rsa.token(f.provider.claims(f.clock.now(), map[string]any{"exp": f.clock.now().Add(time.Minute).Unix()}))
+	token := f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"exp": f.clock.now().Add(time.Minute).Unix()}))
 	want(t, f.chain, token, "")
 	f.clock.add(119 * time.Second)
 	want(t, f.chain, token, "")
@@ -31,7 +32,7 @@ func TestExpiresWhileCached(t *testing.T) {
 // TestPrincipalEndsWithItsToken, so that streams can end then too.
 func TestPrincipalEndsWithItsToken(t *testing.T) {
 	f := newForge(t)
-	p, err := ask(f.chain, f.rsa.token(f.good()))
+	p, err := ask(f.chain, f.rsa.Token(f.good()))
 	if want := f.clock.now().Add(time.Hour + defaultSkew); err != nil || !p.Expires.Equal(want) {
 		t.Errorf("expires %v, want %v (%v)", p.Expires, want, err)
 	}
@@ -41,19 +42,19 @@ func TestPrincipalEndsWithItsToken(t *testing.T) {
 // that it made with it, at once, and leaves those of other keys.
 func TestWithdrawnKeyTakesItsTokens(t *testing.T) {
 	f := newForge(t)
-	one, two := f.rsa.token(f.good()), f.ec.token(f.good())
+	one, two := f.rsa.Token(f.good()), f.ec.Token(f.good())
 	want(t, f.chain, one, "")
 	want(t, f.chain, two, "")
-	f.publish(f.ec.jwkOf(`"alg":"ES256"`))
+	f.Publish(f.ec.JWK(`"alg":"ES256"`))
 	refresh(t, f.auth)
-	if n := f.auth.tokens.status().Tokens; n != 1 {
+	if n := f.auth.memory.tokens.status().Tokens; n != 1 {
 		t.Errorf("%d tokens in the cache, want the other one", n)
 	}
 	want(t, f.chain, one, BadCredential)
 	want(t, f.chain, two, "")
-	hits := f.auth.CacheStatus().Hits
+	hits := f.auth.memory.CacheStatus().Hits
 	want(t, f.chain, two, "")
-	if f.auth.CacheStatus().Hits != hits+1 {
+	if f.auth.memory.CacheStatus().Hits != hits+1 {
 		t.Error("the other key's token was verified again")
 	}
 }
@@ -62,19 +63,19 @@ func TestWithdrawnKeyTakesItsTokens(t *testing.T) {
 // and a signature that does not hold causes no fetch.
 func TestSameKidNewKey(t *testing.T) {
 	f := newForge(t)
-	old, replacement := f.rsa.token(f.good()), pair{"one", "RS256", rsaTwo()}
+	old, replacement := f.rsa.Token(f.good()), authtest.NewKey("one", "RS256", authtest.OtherRSA())
 	want(t, f.chain, old, "")
-	f.publish(replacement.jwkOf())
+	f.Publish(replacement.JWK())
 	for range 20 {
 		f.clock.add(time.Minute)
-		want(t, f.chain, replacement.token(f.good()), BadCredential)
+		want(t, f.chain, replacement.Token(f.good()), BadCredential)
 	}
-	if n := f.fetched.Load(); n != 1 {
+	if n := f.Fetches(); n != 1 {
 		t.Errorf("keys were fetched %d times, want once: bad signatures fetch nothing", n)
 	}
 	want(t, f.chain, old, "")
 	refresh(t, f.auth)
-	want(t, f.chain, replacement.token(f.good()), "")
+	want(t, f.chain, replacement.Token(f.good()), "")
 	want(t, f.chain, old, BadCredential)
 }
 
@@ -82,15 +83,16 @@ func TestSameKidNewKey(t *testing.T) {
 func refresh(t *testing.T, a *Auth) {
 	t.Helper()
 	for _, iss := range a.issuers {
-		iss.keys.mu.Lock()
-		for under := iss.keys.flight; under != nil; under = iss.keys.flight {
-			iss.keys.mu.Unlock()
-			<-under
-			iss.keys.mu.Lock()
+		keys := iss.memory.Load().keys
+		keys.mu.Lock()
+		for over := keys.fetching; over != nil; over = keys.fetching {
+			keys.mu.Unlock()
+			<-over
+			keys.mu.Lock()
 		}
-		flight := iss.keys.launch()
-		iss.keys.mu.Unlock()
-		<-flight
+		over := keys.start()
+		keys.mu.Unlock()
+		<-over
 	}
 }
 
@@ -113,23 +115,23 @@ func TestIssuerTrouble(t *testing.T) {
 	for name, answer := range answers {
 		t.Run(name, func(t *testing.T) {
 			f := newForge(t)
-			f.answer.Store(&answer)
-			want(t, f.chain, f.rsa.token(f.good()), IssuerUnavailable)
-			n := f.asked()
-			want(t, f.chain, f.rsa.token(f.good()), IssuerUnavailable)
-			if f.asked() != n {
+			f.Answer(answer)
+			want(t, f.chain, f.rsa.Token(f.good()), IssuerUnavailable)
+			n := f.Requests()
+			want(t, f.chain, f.rsa.Token(f.good()), IssuerUnavailable)
+			if f.Requests() != n {
 				t.Error("asked again at once")
 			}
-			f.answer.Store(nil)
+			f.Answer(nil)
 			f.clock.add(2 * time.Second)
-			want(t, f.chain, f.rsa.token(f.good()), "")
-			f.answer.Store(&answer)
+			want(t, f.chain, f.rsa.Token(f.good()), "")
+			f.Answer(answer)
 			f.clock.add(time.Minute)
-			want(t, f.chain, pair{"new", "RS256", rsaTwo()}.token(f.good()), IssuerUnavailable)
-			want(t, f.chain, f.rsa.token(f.good()), "")
-			want(t, f.chain, pair{"one", "RS256", rsaTwo()}.token(f.good()), BadCredential)
+			want(t, f.chain, authtest.NewKey("new", "RS256", authtest.OtherRSA()).Token(f.good()), IssuerUnavailable)
+			want(t, f.chain, f.rsa.Token(f.good()), "")
+			want(t, f.chain, authtest.NewKey("one", "RS256", authtest.OtherRSA()).Token(f.good()), BadCredential)
 			f.clock.add(defaultMaxStale)
-			want(t, f.chain, f.rsa.token(f.good()), IssuerUnavailable)
+			want(t, f.chain, f.rsa.Token(f.good()), IssuerUnavailable)
 		})
 	}
 }
@@ -139,36 +141,36 @@ func TestIssuerTrouble(t *testing.T) {
 // addresses know nothing of it.
 func TestBudgetOfFailures(t *testing.T) {
 	f := newForge(t)
-	f.auth.budget = newBudget(Budget{Burst: 10, Every: time.Second})
-	known := f.rsa.token(f.good())
+	f.auth.memory.budget = newBudget(Budget{Burst: 10, Every: time.Second})
+	known := f.rsa.Token(f.good())
 	want(t, f.chain, known, "")
-	evil := pair{"one", "RS256", rsaTwo()}
+	evil := authtest.NewKey("one", "RS256", authtest.OtherRSA())
 	for range 10 {
-		want(t, f.chain, evil.token(f.good()), BadCredential)
+		want(t, f.chain, evil.Token(f.good()), BadCredential)
 	}
-	want(t, f.chain, evil.token(f.good()), TooManyFailures)
-	fresh := f.rsa.token(f.provider.claims(f.clock.now(), map[string]any{"sub": "bob"}))
+	want(t, f.chain, evil.Token(f.good()), TooManyFailures)
+	fresh := f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"sub": "bob"}))
 	want(t, f.chain, fresh, TooManyFailures)
 	want(t, f.chain, known, "")
-	if _, err := f.chain.Authenticate(context.Background(), head("Bearer "+fresh), netip.MustParseAddr("192.0.2.8")); err != nil {
+	if _, err := f.chain.Authenticate(context.Background(), from(netip.MustParseAddr("192.0.2.8"), head("Bearer "+fresh))); err != nil {
 		t.Errorf("another address: %v", err)
 	}
 	f.clock.add(time.Second)
-	want(t, f.chain, evil.token(f.good()), BadCredential)
-	want(t, f.chain, evil.token(f.good()), TooManyFailures)
+	want(t, f.chain, evil.Token(f.good()), BadCredential)
+	want(t, f.chain, evil.Token(f.good()), TooManyFailures)
 	f.clock.add(time.Minute)
-	want(t, f.chain, f.rsa.token(f.provider.claims(f.clock.now(), map[string]any{"sub": "carol"})), "")
+	want(t, f.chain, f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"sub": "carol"})), "")
 }
 
 // TestMalformedTokensCostNoBudget: only public-key work made in vain counts.
 func TestMalformedTokensCostNoBudget(t *testing.T) {
 	f := newForge(t)
-	f.auth.budget = newBudget(Budget{Burst: 1})
+	f.auth.memory.budget = newBudget(Budget{Burst: 1})
 	for range 100 {
 		want(t, f.chain, "a.b.c", BadCredential)
-		want(t, f.chain, pair{"unknown", "RS256", rsaTwo()}.token(f.good()), BadCredential)
+		want(t, f.chain, authtest.NewKey("unknown", "RS256", authtest.OtherRSA()).Token(f.good()), BadCredential)
 	}
-	want(t, f.chain, f.rsa.token(f.good()), "")
+	want(t, f.chain, f.rsa.Token(f.good()), "")
 }
 
 // TestBudgetCountsNetworks: an IPv6 client has 2^64 addresses, and one budget.
@@ -231,11 +233,11 @@ func TestRequirements(t *testing.T) {
 	one := ecPair("one")
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			clock, p := newClock(), newProvider(t, one.jwkOf())
+			clock, p := newClock(), newProvider(t, one.JWK())
 			ic := p.config()
 			c.config(&ic)
 			_, chain := newAuth(t, clock, ic)
-			want(t, chain, one.token(p.claims(clock.now(), c.claims)), c.want)
+			want(t, chain, one.Token(p.claims(clock.now(), c.claims)), c.want)
 		})
 	}
 }
@@ -247,13 +249,10 @@ func require(claim string, values ...ClaimValue) func(*IssuerConfig) {
 // TestSeveralIssuers: candidates are the route's issuers of the token's iss.
 func TestSeveralIssuers(t *testing.T) {
 	one, two := ecPair("k"), ecPair("k")
-	pa, pb, clock := newProvider(t, one.jwkOf()), newProvider(t, two.jwkOf()), newClock()
+	pa, pb, clock := newProvider(t, one.JWK()), newProvider(t, two.JWK()), newClock()
 	again := pa.config() // the same issuer, configured for another audience
 	again.Audience, again.Principal = []string{"batch"}, "azp"
-	a, err := New(Config{Now: clock.now, Issuers: map[string]IssuerConfig{"a": pa.config(), "a2": again, "b": pb.config()}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.now}), Config{Issuers: map[string]IssuerConfig{"a": pa.config(), "a2": again, "b": pb.config()}})
 	route := func(d Demand) *Chain {
 		c, err := a.Route(d)
 		if err != nil {
@@ -264,8 +263,8 @@ func TestSeveralIssuers(t *testing.T) {
 	onlyA, onlyB := route(Demand{Callers: []string{"issuer/a"}}), route(Demand{Callers: []string{"issuer/b"}})
 	both := route(Demand{Callers: []string{"issuer/a", "issuer/b"}})
 	twice := route(Demand{Callers: []string{"issuer/a", "issuer/a2"}})
-	ta, tb := one.token(pa.claims(clock.now(), nil)), two.token(pb.claims(clock.now(), nil))
-	batch := one.token(pa.claims(clock.now(), map[string]any{"aud": "batch", "azp": "svc"}))
+	ta, tb := one.Token(pa.claims(clock.now(), nil)), two.Token(pb.claims(clock.now(), nil))
+	batch := one.Token(pa.claims(clock.now(), map[string]any{"aud": "batch", "azp": "svc"}))
 	for range 2 { // the second time from the cache
 		want(t, onlyA, ta, "")
 		want(t, onlyA, tb, BadCredential)
@@ -273,7 +272,7 @@ func TestSeveralIssuers(t *testing.T) {
 		want(t, onlyB, ta, BadCredential)
 		want(t, both, ta, "")
 		want(t, both, tb, "")
-		want(t, both, two.token(pa.claims(clock.now(), nil)), BadCredential) // b's key, a's name
+		want(t, both, two.Token(pa.claims(clock.now(), nil)), BadCredential) // b's key, a's name
 		want(t, onlyA, batch, WrongAudience)
 		for token, name := range map[string]string{ta: "issuer/a:alice", batch: "issuer/a2:svc"} {
 			if p, err := ask(twice, token); err != nil || p.String() != name {
@@ -286,7 +285,7 @@ func TestSeveralIssuers(t *testing.T) {
 // TestAudienceOfARoute: it narrows, for cached tokens too.
 func TestAudienceOfARoute(t *testing.T) {
 	one := ecPair("one")
-	p, clock := newProvider(t, one.jwkOf()), newClock()
+	p, clock := newProvider(t, one.JWK()), newClock()
 	ic := p.config()
 	ic.Audience = []string{"models", "batch"}
 	a, wide := newAuth(t, clock, ic)
@@ -294,8 +293,8 @@ func TestAudienceOfARoute(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	models := one.token(p.claims(clock.now(), nil))
-	batch := one.token(p.claims(clock.now(), map[string]any{"aud": []string{"batch"}}))
+	models := one.Token(p.claims(clock.now(), nil))
+	batch := one.Token(p.claims(clock.now(), map[string]any{"aud": []string{"batch"}}))
 	want(t, narrow, models, WrongAudience)
 	for range 2 {
 		want(t, wide, models, "")
@@ -338,7 +337,7 @@ func TestAnonymous(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, h := range []string{"", "Bearer x", "Basic YTpi"} {
-		proof, err := chain.Authenticate(context.Background(), head(h), client)
+		proof, err := chain.Authenticate(context.Background(), from(client, head(h)))
 		p := proof.Caller
 		if err != nil || p.String() != "anonymous" {
 			t.Errorf("%q: got %q, %v", h, p.String(), err)
@@ -377,13 +376,10 @@ func TestChallenge(t *testing.T) {
 // starts with none.
 func TestRule9CacheKeysHoldTheIssuerConfiguration(t *testing.T) {
 	one := ecPair("one")
-	p, clock := newProvider(t, one.jwkOf()), newClock()
+	p, clock := newProvider(t, one.JWK()), newClock()
 	strict := p.config()
 	strict.Require = map[string]setting.List[ClaimValue]{"tenant": {"a"}}
-	a, err := New(Config{Now: clock.now, Issuers: map[string]IssuerConfig{"lax": p.config(), "strict": strict}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.now}), Config{Issuers: map[string]IssuerConfig{"lax": p.config(), "strict": strict}})
 	lax, err := a.Route(Demand{Callers: []string{"issuer/lax"}})
 	if err != nil {
 		t.Fatal(err)
@@ -392,14 +388,14 @@ func TestRule9CacheKeysHoldTheIssuerConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := one.token(p.claims(clock.now(), nil))
+	token := one.Token(p.claims(clock.now(), nil))
 	for range 3 {
 		want(t, lax, token, "")
 		want(t, narrow, token, MissingClaim)
 	}
 	after, chain := newAuth(t, clock, strict)
 	want(t, chain, token, MissingClaim)
-	if after.CacheStatus().Tokens != 0 {
+	if after.memory.CacheStatus().Tokens != 0 {
 		t.Error("a new Auth holds tokens of an old one")
 	}
 }
@@ -409,24 +405,24 @@ func TestRule9CacheKeysHoldTheIssuerConfiguration(t *testing.T) {
 func TestRule11NoCredentialIsDenied(t *testing.T) {
 	f := newForge(t)
 	for name, chain := range map[string]*Chain{"route": f.chain, "zero": new(Chain), "nil": nil} {
-		proof, err := chain.Authenticate(context.Background(), head(), client)
+		proof, err := chain.Authenticate(context.Background(), from(client, head()))
 		p := proof.Caller
 		if reason(t, err) != NoCredential || !p.IsZero() {
 			t.Errorf("%s: got %q, %v", name, p.String(), err)
 		}
 		if name != "route" {
-			proof, err = chain.Authenticate(context.Background(), head("Bearer "+f.rsa.token(f.good())), client)
+			proof, err = chain.Authenticate(context.Background(), from(client, head("Bearer "+f.rsa.Token(f.good()))))
 			p = proof.Caller
 			if err == nil || !p.IsZero() {
 				t.Errorf("%s: a token opens it", name)
 			}
 		}
 	}
-	unknown := f.rsa.raw(`{"alg":"XS256","kid":"one"}`, f.good())
+	unknown := f.rsa.Sign(`{"alg":"XS256","kid":"one"}`, f.good())
 	want(t, f.chain, unknown, BadCredential)
-	want(t, f.chain, f.rsa.token(f.good()), "")
+	want(t, f.chain, f.rsa.Token(f.good()), "")
 	want(t, f.chain, unknown, BadCredential)
-	if a, err := New(Config{}); err != nil {
+	if a, err := New(Config{}, NewMemory(MemoryOptions{})); err != nil {
 		t.Error(err)
 	} else if c, err := a.Route(Demand{}); err == nil || c != nil {
 		t.Error("a demand of nothing made a chain")
@@ -441,31 +437,28 @@ func TestRule11NoCredentialIsDenied(t *testing.T) {
 // and neither errors nor logs hold a token, a claim or a library's text for the client.
 func TestRule12NothingOfATokenInErrorsOrLogs(t *testing.T) {
 	one := ecPair("one")
-	p, clock := newProvider(t, one.jwkOf()), newClock()
+	p, clock := newProvider(t, one.JWK()), newClock()
 	ic := p.config()
 	ic.Audience = []string{"a.c"}
 	var log bytes.Buffer
-	a, err := New(Config{Now: clock.now, Issuers: map[string]IssuerConfig{"corp": ic}, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.now, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}), Config{Issuers: map[string]IssuerConfig{"corp": ic}})
 	chain, err := a.Route(Demand{Callers: []string{"issuer/corp"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, chain, one.token(p.claims(clock.now(), map[string]any{"aud": "abc"})), WrongAudience) // the dot is no pattern
-	want(t, chain, one.token(p.claims(clock.now(), map[string]any{"aud": "a.c"})), "")
+	want(t, chain, one.Token(p.claims(clock.now(), map[string]any{"aud": "abc"})), WrongAudience) // the dot is no pattern
+	want(t, chain, one.Token(p.claims(clock.now(), map[string]any{"aud": "a.c"})), "")
 	const secret = "s3cr3t-in-a-token"
 	for _, token := range []string{
-		one.token(p.claims(clock.now(), map[string]any{"sub": secret, "exp": secret})),
-		one.token(p.claims(clock.now(), map[string]any{secret: 1, "aud": "x"})),
-		one.token(`{"` + secret + `":1,"` + secret + `":2}`),
-		one.token(`{"` + secret + `":`),
-		one.raw(`{"alg":"`+secret+`","kid":"one"}`, p.claims(clock.now(), nil)),
-		one.raw(`{"alg":"ES256","kid":"one","typ":"`+secret+`"}`, p.claims(clock.now(), nil)),
-		one.token(p.claims(clock.now(), map[string]any{"aud": "a.c", "sub": secret + "\n"})),
+		one.Token(p.claims(clock.now(), map[string]any{"sub": secret, "exp": secret})),
+		one.Token(p.claims(clock.now(), map[string]any{secret: 1, "aud": "x"})),
+		one.Token(`{"` + secret + `":1,"` + secret + `":2}`),
+		one.Token(`{"` + secret + `":`),
+		one.Sign(`{"alg":"`+secret+`","kid":"one"}`, p.claims(clock.now(), nil)),
+		one.Sign(`{"alg":"ES256","kid":"one","typ":"`+secret+`"}`, p.claims(clock.now(), nil)),
+		one.Token(p.claims(clock.now(), map[string]any{"aud": "a.c", "sub": secret + "\n"})),
 		secret, secret + "." + secret + "." + secret,
-		strings.Replace(one.token(p.claims(clock.now(), nil)), ".", "."+b64([]byte(secret)), 1),
+		strings.Replace(one.Token(p.claims(clock.now(), nil)), ".", "."+authtest.Base64([]byte(secret)), 1),
 	} {
 		_, err := ask(chain, token)
 		if err == nil {
@@ -482,19 +475,22 @@ func TestRule12NothingOfATokenInErrorsOrLogs(t *testing.T) {
 
 // ExampleAuth_Route shows the way from a configuration to a caller's name.
 func ExampleAuth_Route() {
+	memory := NewMemory(MemoryOptions{}) // one a process; memory.Run keeps keys fresh
 	a, err := New(Config{Issuers: map[string]IssuerConfig{
 		"corp": {URL: "https://login.example.com/realms/ml", Audience: setting.List[string]{"models"}},
-	}})
+	}}, memory)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
+	a.Activate() // once the configuration takes effect
+	defer a.Close()
 	chain, err := a.Route(Demand{Callers: []string{"issuer/corp"}})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	_, err = chain.Authenticate(context.Background(), head(), netip.MustParseAddr("192.0.2.1"))
+	_, err = chain.Authenticate(context.Background(), &Request{Head: head(), Peer: netip.MustParseAddr("192.0.2.1")})
 	fmt.Println(err)
 	fmt.Println(chain.Challenge("models.example.com", err))
 	// Output:

@@ -3,31 +3,37 @@ package auth
 import (
 	"fmt"
 	"testing"
+
+	"sallyport/auth/authtest"
 )
 
 // benchmarkCold verifies a token that is in no cache.
-func benchmarkCold(b *testing.B, k pair) {
-	clock, p := newClock(), newProvider(b, k.jwkOf())
+func benchmarkCold(b *testing.B, k authtest.Key) {
+	clock, p := newClock(), newProvider(b, k.JWK())
 	a, chain := newAuth(b, clock, p.config())
-	h := head("Bearer " + k.token(p.claims(clock.now(), nil)))
+	h := head("Bearer " + k.Token(p.claims(clock.now(), nil)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := chain.Authenticate(b.Context(), h, client); err != nil {
+		if _, err := chain.Authenticate(b.Context(), from(client, h)); err != nil {
 			b.Fatal(err)
 		}
-		a.tokens.sweep(1 << 62)
+		a.memory.tokens.sweep(1 << 62)
 	}
 }
 
-func BenchmarkColdRS256(b *testing.B) { benchmarkCold(b, pair{"k", "RS256", rsaOne()}) }
+func BenchmarkColdRS256(b *testing.B) {
+	benchmarkCold(b, authtest.NewKey("k", "RS256", authtest.RSA()))
+}
 func BenchmarkColdES256(b *testing.B) { benchmarkCold(b, ecPair("k")) }
-func BenchmarkColdEdDSA(b *testing.B) { benchmarkCold(b, pair{"k", "EdDSA", newEd()}) }
+func BenchmarkColdEdDSA(b *testing.B) {
+	benchmarkCold(b, authtest.NewKey("k", "EdDSA", authtest.Ed25519()))
+}
 
 // BenchmarkCachedToken looks up one token in turn of ten thousand, as large as
 // Keycloak's.
 func BenchmarkCachedToken(b *testing.B) {
-	ed := pair{"k", "EdDSA", newEd()}
-	clock, p := newClock(), newProvider(b, ed.jwkOf())
+	ed := authtest.NewKey("k", "EdDSA", authtest.Ed25519())
+	clock, p := newClock(), newProvider(b, ed.JWK())
 	_, chain := newAuth(b, clock, p.config())
 	heads := make([]string, 10_000)
 	filler := map[string]any{"realm_access": map[string]any{"roles": []string{"offline_access", "default-roles-ml", "uma_authorization"}},
@@ -35,8 +41,8 @@ func BenchmarkCachedToken(b *testing.B) {
 		"resource_access": map[string]any{"account": map[string]any{"roles": []string{"manage-account", "manage-account-links", "view-profile"}}}}
 	for i := range heads {
 		filler["sub"] = fmt.Sprintf("caller-%06d-7e1b-4a4e-9c59-0d0e1f6c7a11", i)
-		heads[i] = "Bearer " + ed.token(p.claims(clock.now(), filler))
-		if _, err := chain.Authenticate(b.Context(), head(heads[i]), client); err != nil {
+		heads[i] = "Bearer " + ed.Token(p.claims(clock.now(), filler))
+		if _, err := chain.Authenticate(b.Context(), from(client, head(heads[i]))); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -47,7 +53,7 @@ func BenchmarkCachedToken(b *testing.B) {
 	for b.Loop() {
 		h.Fields[0].Value = heads[i%len(heads)]
 		i += 7
-		if _, err := chain.Authenticate(b.Context(), h, client); err != nil {
+		if _, err := chain.Authenticate(b.Context(), from(client, h)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -56,12 +62,12 @@ func BenchmarkCachedToken(b *testing.B) {
 // BenchmarkRefusedToken is what a token of an unknown kid costs.
 func BenchmarkRefusedToken(b *testing.B) {
 	k := ecPair("k")
-	clock, p := newClock(), newProvider(b, k.jwkOf())
+	clock, p := newClock(), newProvider(b, k.JWK())
 	_, chain := newAuth(b, clock, p.config())
-	h := head("Bearer " + ecPair("unknown").token(p.claims(clock.now(), nil)))
+	h := head("Bearer " + ecPair("unknown").Token(p.claims(clock.now(), nil)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := chain.Authenticate(b.Context(), h, client); err == nil {
+		if _, err := chain.Authenticate(b.Context(), from(client, h)); err == nil {
 			b.Fatal("accepted")
 		}
 	}

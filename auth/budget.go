@@ -68,8 +68,12 @@ func (b *budget) owner(a netip.Addr) uint64 {
 	return maphash.Comparable(b.seed, a)
 }
 
-// left says whether the address may have another token checked.
+// left reports whether the address may have another token checked. A nil budget is
+// never spent.
 func (b *budget) left(a netip.Addr, now time.Time) bool {
+	if b == nil {
+		return true
+	}
 	owner := b.owner(a)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -82,8 +86,11 @@ func (b *budget) left(a netip.Addr, now time.Time) bool {
 	return true
 }
 
-// charge counts a failure.
+// charge counts a failure. A nil budget counts nothing.
 func (b *budget) charge(a netip.Addr, now time.Time) {
+	if b == nil {
+		return
+	}
 	owner := b.owner(a)
 	b.mu.Lock()
 	defer b.mu.Unlock()

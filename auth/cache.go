@@ -2,16 +2,17 @@ package auth
 
 import (
 	"hash/maphash"
+	"math"
 	"sync"
 
 	"sallyport/auth/identity"
 )
 
-// verified is a token whose signature held and whose claims are what the
-// issuer's configuration wants. Whether it opens a route is asked on each use,
+// verified is a token whose signature was verified and whose claims are what the
+// issuer's configuration demands. Whether it opens a route is checked on each use,
 // see candidate.accept. Only the cache's own fields change once it is made.
 type verified struct {
-	issuer    uint32 // of the configuration that it was checked against
+	issuer    uint64 // number of the configuration that it was checked against
 	hash      uint64
 	raw       string
 	key       *key
@@ -59,7 +60,7 @@ type tokenCache struct {
 
 type tokenKey struct {
 	hash   uint64
-	issuer uint32
+	issuer uint64
 }
 
 type tokenShard struct {
@@ -98,7 +99,7 @@ func (c *tokenCache) hash(raw string) uint64 { return maphash.String(c.seed, raw
 func (c *tokenCache) shard(hash uint64) *tokenShard { return &c.shards[hash>>32%shards] }
 
 // get returns the verified token of this text and issuer, nil if there is none.
-func (c *tokenCache) get(issuer uint32, hash uint64, raw string) *verified {
+func (c *tokenCache) get(issuer uint64, hash uint64, raw string) *verified {
 	s := c.shard(hash)
 	s.mu.Lock()
 	e := s.entries[tokenKey{hash, issuer}]
@@ -135,12 +136,16 @@ func word(s string, i int) uint64 {
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
-// put adds a verified token, and lets others go to make room.
+// put adds a verified token and evicts others to make room. A token whose key was
+// withdrawn meanwhile is not added.
 func (c *tokenCache) put(e *verified) {
 	e.size += len(e.raw)
 	s := c.shard(e.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if e.key.withdrawn.Load() {
+		return
+	}
 	if e.size > s.bytes/smallShare {
 		return // it would push out too many others
 	}
@@ -195,7 +200,7 @@ func (s *tokenShard) remove(e *verified) {
 	}
 }
 
-// drop removes a token that is believed no more.
+// drop removes a token that is no longer accepted.
 func (c *tokenCache) drop(e *verified) {
 	s := c.shard(e.hash)
 	s.mu.Lock()
@@ -205,8 +210,11 @@ func (c *tokenCache) drop(e *verified) {
 	}
 }
 
-// sweep removes what can never be accepted again: tokens that have expired, and
-// those of withdrawn keys.
+// dropWithdrawn removes the tokens of keys that were withdrawn.
+func (c *tokenCache) dropWithdrawn() { c.sweep(math.MinInt64) }
+
+// sweep removes tokens that can never be accepted again: those that have expired,
+// and those of withdrawn keys.
 func (c *tokenCache) sweep(now int64) {
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -220,7 +228,7 @@ func (c *tokenCache) sweep(now int64) {
 	}
 }
 
-// CacheStatus is how the cache of verified tokens stands.
+// CacheStatus is the state of the cache of verified tokens.
 type CacheStatus struct {
 	Tokens   int
 	Bytes    int64

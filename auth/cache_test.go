@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sallyport/auth/authtest"
 )
 
 // entry is a verified token with a text of the given length.
@@ -148,10 +150,11 @@ func TestCacheUnderRace(t *testing.T) {
 // TestCachedTokenAllocatesNothing is the promise of the data path.
 func TestCachedTokenAllocatesNothing(t *testing.T) {
 	f := newForge(t)
-	h := head("Bearer " + f.rsa.token(f.good()))
+	h := head("Bearer " + f.rsa.Token(f.good()))
 	h.Query, h.HasQuery = "a=b&c=d", true
+	r := from(client, h)
 	ask := func() {
-		if _, err := f.chain.Authenticate(t.Context(), h, client); err != nil {
+		if _, err := f.chain.Authenticate(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -165,12 +168,12 @@ func TestCachedTokenAllocatesNothing(t *testing.T) {
 // second time, each with its own name.
 func TestManyTokensOneAuth(t *testing.T) {
 	clock := newClock()
-	ed := pair{"ed", "EdDSA", newEd()}
-	p := newProvider(t, ed.jwkOf())
+	ed := authtest.NewKey("ed", "EdDSA", authtest.Ed25519())
+	p := newProvider(t, ed.JWK())
 	a, chain := newAuth(t, clock, p.config())
 	tokens := make([]string, 500)
 	for i := range tokens {
-		tokens[i] = ed.token(p.claims(clock.now(), map[string]any{"sub": fmt.Sprint("caller-", i)}))
+		tokens[i] = ed.Token(p.claims(clock.now(), map[string]any{"sub": fmt.Sprint("caller-", i)}))
 	}
 	for range 2 {
 		for i, token := range tokens {
@@ -179,12 +182,12 @@ func TestManyTokensOneAuth(t *testing.T) {
 			}
 		}
 	}
-	if st := a.CacheStatus(); st.Admitted != 500 || st.Hits != 500 {
+	if st := a.memory.CacheStatus(); st.Admitted != 500 || st.Hits != 500 {
 		t.Errorf("%+v, want 500 admitted and 500 hits", st)
 	}
 	clock.add(2 * time.Hour)
-	a.tokens.sweep(clock.now().Unix())
-	if st := a.CacheStatus(); st.Tokens != 0 {
+	a.memory.tokens.sweep(clock.now().Unix())
+	if st := a.memory.CacheStatus(); st.Tokens != 0 {
 		t.Errorf("%d expired tokens are kept", st.Tokens)
 	}
 }

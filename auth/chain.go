@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
 	"sallyport/auth/httpsig"
 	"sallyport/auth/identity"
-	"sallyport/proxy/message"
 )
 
 // Demand is what a route lists.
@@ -28,30 +26,49 @@ type Demand struct {
 	Signatures  SignatureDemand
 }
 
-// Proof is what the head of a request proves. The zero Proof proves nothing.
+// Proof is what a request proves. The zero Proof proves nothing.
 type Proof struct {
 	Caller identity.Principal
-	// Signature is the one that held, nil if there was none. Its nonce is not
-	// claimed and its digest not compared yet.
+	// Signature is the verified signature of the request, nil if there is none. Its
+	// nonce is not claimed and its digest is not compared yet.
 	Signature *httpsig.Signature
 }
 
-// Chain is the authenticators of a route. The nil and the zero Chain admit
-// nobody. It is safe for concurrent use.
+// Chain is the kinds of credentials that a route takes. The nil and the zero Chain
+// admit nobody. It is safe for concurrent use.
 type Chain struct {
 	anonymous bool
-	bearer    Authenticator // nil: no tokens are taken
-	signed    *signed       // nil: no signatures are taken
-
-	keys        bool // a signature proves a caller by itself
-	signedFirst bool // of two proofs the signature names the caller; see choose
-	all         bool // tokens and signatures are demanded both
-	always      bool // a signature is demanded of whoever calls
-	independent bool
-	aliases     map[string]string
+	kinds     []kind // in the order in which they are checked
+	demanding bool   // there are kinds that must be proved
+	bind      bool   // several proofs must be of one alias
+	aliases   map[string]string
 }
 
-// Route makes the chain of a route. Its error names what the demand cannot mean.
+// kind is a kind of credential as the route takes it.
+type kind struct {
+	Authenticator
+	traits   Traits
+	place    int  // in the order in which the route lists the kinds
+	caller   bool // the route lists it: it proves a caller by itself
+	demanded bool // it must be proved, whatever else is
+}
+
+// signs reports whether the kind is signatures of messages.
+func (k *kind) signs() bool { return k.traits.AcceptSignature != "" }
+
+// newKind returns what makes the authenticator for callers that are written as word
+// or word/NAME; nil if there is no such kind. A new kind of credential is added here.
+func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authenticator, error) {
+	switch word {
+	case "issuer":
+		return a.newBearer
+	case "key":
+		return a.newSigned
+	}
+	return nil
+}
+
+// Route makes the chain of a route. Its error says what is wrong with the demand.
 func (a *Auth) Route(d Demand) (*Chain, error) {
 	if len(d.Callers) == 0 {
 		return nil, errors.New("a route without callers admits nobody")
@@ -59,46 +76,84 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	if slices.Contains(d.Callers, "anonymous") {
 		return anonymousChain(d)
 	}
-	c := &Chain{all: d.All, always: d.Signatures.Always, independent: d.Independent, aliases: a.aliases}
-	b := &bearer{auth: a}
-	every, principals := false, []string(nil)
-	for i, caller := range d.Callers {
-		if slices.Index(d.Callers, caller) < i {
-			return nil, fmt.Errorf("caller %q is listed twice", caller)
-		}
-		if name, ok := strings.CutPrefix(caller, "key/"); ok || caller == "key" {
-			c.keys, every = true, every || caller == "key"
-			principals = append(principals, name)
-			c.signedFirst = c.signedFirst || len(b.candidates) == 0
-			continue
-		}
-		one, err := a.candidate(caller, d.Audience)
-		if err != nil {
+	c := &Chain{demanding: d.All || d.Signatures.Always, aliases: a.aliases}
+	c.bind = c.demanding && !d.Independent
+	words, callers, err := byKind(d.Callers)
+	if err != nil {
+		return nil, err
+	}
+	for i, word := range words {
+		if err := a.addKind(c, word, callers[word], kind{place: i, caller: true, demanded: d.All}, &d); err != nil {
 			return nil, err
 		}
-		b.candidates = append(b.candidates, one)
 	}
 	for _, aud := range d.Audience {
-		if !slices.ContainsFunc(b.candidates, func(c candidate) bool { return slices.Contains(c.audience, aud) }) {
+		if !a.hasAudience(callers["issuer"], aud) {
 			return nil, fmt.Errorf("audience %q is of none of the route's issuers: a route can only narrow theirs", aud)
 		}
 	}
-	if len(b.candidates) > 0 {
-		c.bearer = b
+	if d.All && len(words) < 2 {
+		return nil, errors.New("all of one kind of proof is that kind: list two kinds, or no all")
 	}
-	if c.keys || c.always {
-		if every || !c.keys {
-			principals = nil
-		}
-		var err error
-		if c.signed, err = a.newSigned(principals, d.Signatures); err != nil {
+	if d.Signatures.Always {
+		if err := a.demandSignature(c, &d); err != nil {
 			return nil, err
 		}
 	}
-	if c.all && (c.bearer == nil || !c.keys) {
-		return nil, errors.New("all of one kind of proof is that kind: list two kinds, or no all")
-	}
+	// Signatures first: who signed wants to be refused if the message was changed,
+	// whatever else it proves.
+	slices.SortStableFunc(c.kinds, func(x, y kind) int {
+		switch {
+		case x.signs() == y.signs():
+			return 0
+		case x.signs():
+			return -1
+		}
+		return 1
+	})
 	return c, nil
+}
+
+// byKind groups callers by the word before the slash. words keeps their order.
+func byKind(all []string) (words []string, callers map[string][]string, err error) {
+	callers = map[string][]string{}
+	for i, caller := range all {
+		if slices.Index(all, caller) < i {
+			return nil, nil, fmt.Errorf("caller %q is listed twice", caller)
+		}
+		word, _, _ := strings.Cut(caller, "/")
+		if callers[word] == nil {
+			words = append(words, word)
+		}
+		callers[word] = append(callers[word], caller)
+	}
+	return words, callers, nil
+}
+
+func (a *Auth) addKind(c *Chain, word string, callers []string, k kind, d *Demand) error {
+	create := a.newKind(word)
+	if create == nil {
+		return fmt.Errorf("unknown caller %q", callers[0])
+	}
+	var err error
+	if k.Authenticator, err = create(callers, d); err != nil {
+		return err
+	}
+	k.traits = k.Traits()
+	c.kinds = append(c.kinds, k)
+	return nil
+}
+
+// demandSignature makes the chain demand a signature beside every other proof, by
+// the keys that the route lists, or by any key if it lists none.
+func (a *Auth) demandSignature(c *Chain, d *Demand) error {
+	for i := range c.kinds {
+		if c.kinds[i].signs() {
+			c.kinds[i].demanded = true
+			return nil
+		}
+	}
+	return a.addKind(c, "key", nil, kind{place: len(c.kinds), demanded: true}, d)
 }
 
 func anonymousChain(d Demand) (*Chain, error) {
@@ -113,57 +168,89 @@ func anonymousChain(d Demand) (*Chain, error) {
 	return &Chain{anonymous: true}, nil
 }
 
-// candidate is an issuer as the route takes it.
-func (a *Auth) candidate(caller string, audience []string) (candidate, error) {
-	name, ok := strings.CutPrefix(caller, "issuer/")
-	iss := a.issuers[name]
-	if !ok || iss == nil {
-		return candidate{}, fmt.Errorf("unknown caller %q", caller)
-	}
-	kept, err := narrow(iss, audience)
-	return candidate{iss: iss, audience: kept}, err
-}
-
-// Authenticate returns what the head proves. peer is the client's address, for its
-// budget of failures. The error is always an [*Error]; with it, the Proof may hold
-// a signature, so that the refusal can be signed, and never a caller.
+// Authenticate returns what the request proves. The error is always an [*Error].
+// With it, the Proof may hold a signature, so that the refusal can be signed, and
+// never a caller.
 //
 // A signature that the route takes must hold if it is there, whatever else proves
-// the caller: who signed wants to be refused if the message was changed.
-func (c *Chain) Authenticate(ctx context.Context, head *message.Head, peer netip.Addr) (Proof, error) {
+// the caller.
+func (c *Chain) Authenticate(ctx context.Context, r *Request) (Proof, error) {
+	return c.prove(ctx, r, nil)
+}
+
+// Recheck is [Chain.Authenticate] for a request in flight that an older chain
+// accepted with the proof earlier: it returns what the request proves under this
+// one. Tokens are checked again, and no failure is counted against the client's
+// address. Of a signature, its key, coverage and authority are checked, and neither
+// its age nor its nonce. A caller other than before is refused as [BadCredential],
+// but a chain that admits everyone admits the request as anonymous.
+func (c *Chain) Recheck(ctx context.Context, r *Request, earlier Proof) (Proof, error) {
+	proof, err := c.prove(ctx, r, &earlier)
+	if err == nil && !c.anonymous && proof.Caller.String() != earlier.Caller.String() {
+		return Proof{Signature: proof.Signature}, bad(fmt.Errorf("the request of %s would now be one of %s", earlier.Caller.String(), proof.Caller.String()))
+	}
+	return proof, err
+}
+
+// given is a kind of credential that the request has, and whom it proves.
+type given struct {
+	kind   *kind
+	caller identity.Principal
+}
+
+// prove checks each kind of credential, against an earlier proof unless that is nil.
+func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, error) {
 	switch {
-	case c == nil || !c.anonymous && c.bearer == nil && c.signed == nil:
+	case c == nil || !c.anonymous && len(c.kinds) == 0:
 		return Proof{}, &Error{Reason: NoCredential}
 	case c.anonymous:
 		// It reads nothing: a credential here proves nothing and must not look as if it did.
 		return Proof{Caller: identity.Anonymous()}, nil
 	}
-	var proof Proof
-	var signer, holder identity.Principal
-	if c.signed != nil {
+	var room [2]given
+	all := room[:0]
+	var signature *httpsig.Signature
+	missing := ""
+	for i := range c.kinds {
+		k := &c.kinds[i]
+		var proof Proof
 		var err error
-		signer, proof.Signature, err = c.signed.verify(head, peer)
-		if err != nil && !errors.Is(err, ErrNoCredential) {
-			return Proof{}, asError(err)
+		if earlier == nil {
+			proof, err = k.Authenticate(ctx, r)
+		} else {
+			proof, err = k.Recheck(ctx, r, *earlier)
 		}
-	}
-	if c.bearer != nil {
-		var err error
-		holder, err = c.bearer.Authenticate(ctx, head, peer)
-		if err != nil && !errors.Is(err, ErrNoCredential) {
-			return proof, asError(err)
+		switch {
+		case err == nil:
+		case !errors.Is(err, ErrNoCredential):
+			return Proof{Signature: signature}, asError(err)
+		default:
+			if k.demanded {
+				// The last one counts: a signature is asked for once all else is there.
+				missing = k.traits.Missing
+			}
+			continue
 		}
+		if proof.Signature != nil {
+			signature = proof.Signature
+		}
+		proof.Caller.Alias = c.alias(&proof.Caller)
+		all = append(all, given{k, proof.Caller})
 	}
-	signer.Alias, holder.Alias = c.alias(&signer), c.alias(&holder)
-	caller, err := c.choose(signer, holder, proof.Signature != nil && proof.Signature.Covers("authorization"))
+	if missing == "" && !slices.ContainsFunc(all, func(g given) bool { return g.kind.caller }) {
+		missing = c.kinds[len(c.kinds)-1].traits.Missing
+	}
+	if missing != "" {
+		if missing == NoCredential && r.Head.Fields.Has("authorization") {
+			missing = UnlistedCredential
+		}
+		return Proof{Signature: signature}, &Error{Reason: missing}
+	}
+	caller, err := c.choose(all, signature)
 	if err != nil {
-		if err.Reason == NoCredential && head.Fields.Has("authorization") {
-			err = &Error{Reason: UnlistedCredential}
-		}
-		return proof, err
+		return Proof{Signature: signature}, err
 	}
-	proof.Caller = caller
-	return proof, nil
+	return Proof{Caller: *caller, Signature: signature}, nil
 }
 
 // alias is the one name of a caller who has several; "" for others.
@@ -174,38 +261,78 @@ func (c *Chain) alias(p *identity.Principal) string {
 	return c.aliases[p.String()]
 }
 
-// choose finds the caller among those that were proved; nobody stands for a proof
-// that is not there. Where either would do and both are there, the caller is who
-// signed, unless that covers the token: else whoever could add a token on the way
-// would change whose request it is.
-func (c *Chain) choose(signer, holder identity.Principal, tokenSigned bool) (identity.Principal, *Error) {
-	none := identity.Principal{}
-	switch {
-	case c.bearer == nil && signer.IsZero():
-		return none, &Error{Reason: SignatureMissing}
-	case c.bearer == nil:
-		return signer, nil
-	case c.all && holder.IsZero():
-		return none, &Error{Reason: NoCredential}
-	case (c.all || c.always) && signer.IsZero():
-		return none, &Error{Reason: SignatureMissing}
-	case holder.IsZero() && (signer.IsZero() || !c.keys):
-		return none, &Error{Reason: NoCredential}
-	case holder.IsZero():
-		return signer, nil
-	case signer.IsZero():
-		return holder, nil
-	case !c.independent && (c.all || c.always) && (signer.Alias == "" || signer.Alias != holder.Alias):
-		return none, &Error{Reason: ProofsDiffer, KeyID: signer.KeyID,
-			Err: fmt.Errorf("%s signed with the token of %s, and no entry of principals has both", signer.String(), holder.String())}
-	case c.signedFirst, !c.all && !c.always && !tokenSigned:
-		return signer, nil
+// choose finds the caller among those who were proved, of whom at least one is of a
+// listed kind. It is the first in the order of the route. But if any kind would do
+// and the request is signed, the caller is who signed it, unless the signature
+// covers the other credential: otherwise whoever can add a credential on the way
+// could change whose request it is.
+func (c *Chain) choose(all []given, signature *httpsig.Signature) (*identity.Principal, *Error) {
+	var first, signer *given
+	for i := range all {
+		g := &all[i]
+		if g.kind.caller && (first == nil || g.kind.place < first.kind.place) {
+			first = g
+		}
+		if g.kind.signs() {
+			signer = g
+		}
 	}
-	return holder, nil
+	if c.bind {
+		for i := range all {
+			g := &all[i]
+			if g == first || g.caller.Alias != "" && g.caller.Alias == first.caller.Alias {
+				continue
+			}
+			e := &Error{Reason: ProofsDiffer, KeyID: first.caller.KeyID,
+				Err: fmt.Errorf("%s and %s were both proved, and no entry of principals has both", first.caller.String(), g.caller.String())}
+			if signer != nil {
+				e.KeyID = signer.caller.KeyID
+			}
+			return nil, e
+		}
+	}
+	if !c.demanding && signer != nil && first.kind.traits.Field != "" && !first.kind.signs() && !signature.Covers(first.kind.traits.Field) {
+		return &signer.caller, nil
+	}
+	return &first.caller, nil
 }
 
-// Anonymous says whether the chain admits callers without asking who they are.
+// Anonymous reports whether the chain admits callers without asking who they are.
 func (c *Chain) Anonymous() bool { return c != nil && c.anonymous }
 
-// Signs says whether the chain takes signatures.
-func (c *Chain) Signs() bool { return c != nil && c.signed != nil }
+// Signs reports whether the chain takes signatures.
+func (c *Chain) Signs() bool { return c.AcceptSignature() != "" }
+
+// AcceptSignature is the value of Accept-Signature that goes with a 401 (RFC 9421,
+// section 5): what a signature must cover; "" if the chain takes none.
+func (c *Chain) AcceptSignature() string {
+	if c != nil {
+		for i := range c.kinds {
+			if c.kinds[i].signs() {
+				return c.kinds[i].traits.AcceptSignature
+			}
+		}
+	}
+	return ""
+}
+
+// Challenge is the value of WWW-Authenticate that goes with an error of the chain
+// (RFC 9110, section 11.6.1), "" if none is due. A chain that takes signatures and
+// other credentials names only the others: [Chain.AcceptSignature] says the rest.
+func (c *Chain) Challenge(realm string, err error) string {
+	e := asError(err)
+	if c == nil || e.Status() != 401 {
+		return ""
+	}
+	var all []string
+	for i := range c.kinds {
+		k := &c.kinds[i]
+		if k.signs() && len(c.kinds) > 1 {
+			continue
+		}
+		if one := k.Challenge(realm, e); one != "" {
+			all = append(all, one)
+		}
+	}
+	return strings.Join(all, ", ")
+}

@@ -16,7 +16,7 @@ func p256() elliptic.Curve { return elliptic.P256() }
 func TestChainChooses(t *testing.T) {
 	s := newSigning(t)
 	token := func(sub string) string {
-		return "authorization: Bearer " + s.issuer.token(s.claims(s.clock.now(), map[string]any{"sub": sub}))
+		return "authorization: Bearer " + s.issuer.Token(s.claims(s.clock.now(), map[string]any{"sub": sub}))
 	}
 	tokens := map[string]string{"alice": token("alice"), "bob": token("bob"), "carol": token("carol"), "forged": "authorization: Bearer x.y.z", "basic": "authorization: Basic eDp5"}
 	routes := map[string]*Chain{
@@ -72,12 +72,12 @@ func TestChainAliases(t *testing.T) {
 	for _, x := range []struct{ sub, key, alias string }{{"alice", "", "batch"}, {"", "acme-1", "batch"}, {"acme", "", ""}, {"", "orbit-1", ""}, {"key:acme", "", ""}} {
 		h := request()
 		if x.sub != "" {
-			h = request("authorization: Bearer " + s.issuer.token(s.claims(s.clock.now(), map[string]any{"sub": x.sub})))
+			h = request("authorization: Bearer " + s.issuer.Token(s.claims(s.clock.now(), map[string]any{"sub": x.sub})))
 		}
 		if x.key != "" {
 			h = s.signed(t, s.keys[x.key], h, nil)
 		}
-		proof, err := c.Authenticate(context.Background(), h, client)
+		proof, err := c.Authenticate(context.Background(), from(client, h))
 		if err != nil || proof.Caller.Alias != x.alias {
 			t.Errorf("%v: %s is known as %q (%v)", x, proof.Caller.String(), proof.Caller.Alias, err)
 		}
@@ -105,10 +105,7 @@ func TestRoutesThatCannotBe(t *testing.T) {
 			t.Errorf("%+v: got %v, %v; want %s", d, c, err, want)
 		}
 	}
-	bare, err := New(Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	bare := activeAuth(t, NewMemory(MemoryOptions{}), Config{})
 	if _, err := bare.Route(Demand{Callers: []string{"key"}}); err == nil {
 		t.Error("a route for keys where there are none")
 	}
@@ -117,7 +114,7 @@ func TestRoutesThatCannotBe(t *testing.T) {
 // TestZeroChains admit nobody.
 func TestZeroChains(t *testing.T) {
 	s := newSigning(t)
-	for _, c := range []*Chain{nil, {}, {keys: true}, {all: true}} {
+	for _, c := range []*Chain{nil, {}, {demanding: true}, {bind: true}} {
 		if got := outcome(t, c, s.signed(t, s.keys["acme-1"], request(), nil), client); got != "no_credential" {
 			t.Errorf("got %s", got)
 		}

@@ -6,18 +6,20 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"sallyport/auth/authtest"
 )
 
 // FuzzToken: no text makes the parser panic, and what it accepts is the one
 // encoding of what it read.
 func FuzzToken(f *testing.F) {
 	k := ecPair("one")
-	good := k.token(claimsOf("https://issuer.example", newClock().now(), nil))
+	good := k.Token(authtest.Claims("https://issuer.example", newClock().now(), nil))
 	f.Add(good)
 	f.Add(good + ".")
 	f.Add("..")
 	f.Add("e30.e30.AA")
-	f.Add(b64([]byte(`{"alg":"ES256"}`)) + "." + b64([]byte(`{"exp":1e9,"aud":["a"],"x":{"y":[null,true]}}`)) + ".AA")
+	f.Add(authtest.Base64([]byte(`{"alg":"ES256"}`)) + "." + authtest.Base64([]byte(`{"exp":1e9,"aud":["a"],"x":{"y":[null,true]}}`)) + ".AA")
 	f.Fuzz(func(t *testing.T, s string) {
 		tok := tokenPool.Get().(*token)
 		defer tok.release()
@@ -30,11 +32,11 @@ func FuzzToken(f *testing.F) {
 		}
 		for _, p := range parts {
 			b, err := base64.RawURLEncoding.DecodeString(p)
-			if err != nil || b64(b) != p || p == "" {
+			if err != nil || authtest.Base64(b) != p || p == "" {
 				t.Fatalf("segment %q is not the encoding of what it holds", p)
 			}
 		}
-		if b64(tok.payload) != parts[1] || tok.alg == "" || len(s) > maxToken {
+		if authtest.Base64(tok.payload) != parts[1] || tok.alg == "" || len(s) > maxToken {
 			t.Fatal("accepted what is not strict")
 		}
 	})

@@ -1,10 +1,11 @@
 package auth
 
 import (
-	"log/slog"
+	"context"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sallyport/auth/fetch"
@@ -21,8 +22,8 @@ const (
 	maxMaxStale     = 7 * 24 * time.Hour
 )
 
-// IssuerConfig is one entry of `issuers`: whose tokens are believed, and what
-// they must say.
+// IssuerConfig is one entry of `issuers`: whose tokens are accepted, and what they
+// must say.
 type IssuerConfig struct {
 	// URL is the issuer's name. It is compared byte for byte with the claim iss and
 	// with the discovery document: a trailing slash counts.
@@ -165,18 +166,22 @@ func (c *IssuerConfig) checkFetched(at string, u *url.URL, f *setting.Faults) {
 	}
 }
 
-// issuer is an issuer as it runs.
+// issuer is one entry of the configuration, ready for use.
 type issuer struct {
 	name     string
 	source   string // "issuer/" + name
-	id       uint32 // of the configuration, in keys of the cache
+	digest   string // of all that the configuration says of it, its name included
 	url      string
 	audience []string
 	rules    tokenRules
-	keys     *keySet
+	keys     keySource
+
+	// memory is what is kept for this configuration; nil while the Auth is not active.
+	memory atomic.Pointer[issuerMemory]
 }
 
-func (a *Auth) newIssuer(name string, c IssuerConfig, log *slog.Logger) (*issuer, error) {
+// newIssuer reads the issuer's CA file and starts nothing.
+func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 	options := fetch.Options{InsecureHTTP: c.InsecureHTTP}
 	if c.CA != "" {
 		roots, err := fetch.Roots(string(c.CA))
@@ -186,39 +191,34 @@ func (a *Auth) newIssuer(name string, c IssuerConfig, log *slog.Logger) (*issuer
 		options.Roots = roots
 	}
 	iss := &issuer{
-		name:     name,
-		source:   "issuer/" + name,
-		id:       uint32(len(a.issuers)),
+		name:   name,
+		source: "issuer/" + name,
+		// Verified tokens hold the issuer's name: it is part of what they are kept under.
+		digest: setting.Digest(struct {
+			Name   string
+			Config IssuerConfig
+		}{name, c}),
 		url:      c.URL,
 		audience: slices.Clone(c.Audience),
 		rules:    rulesOf(&c),
 	}
-	iss.keys = &keySet{
-		issuer:    c.URL,
-		discovery: discoveryOf(&c),
-		jwks:      c.JWKS.String(),
-		insecure:  c.InsecureHTTP,
-		refresh:   c.Refresh.Or(defaultRefresh),
-		maxStale:  c.MaxStale.Or(defaultMaxStale),
-		now:       a.now,
-		log:       log,
-		get:       fetch.New(options).JSON,
-		begin:     a.begin,
-		gone:      func() { a.tokens.sweep(a.now().Unix()) },
-		misses:    map[string]time.Time{},
+	client := fetch.New(options)
+	iss.keys = keySource{
+		issuer:   c.URL,
+		jwks:     c.JWKS.String(),
+		insecure: c.InsecureHTTP,
+		refresh:  c.Refresh.Or(defaultRefresh),
+		maxStale: c.MaxStale.Or(defaultMaxStale),
+		get:      client.JSON,
 	}
-	return iss, nil
-}
-
-// discoveryOf is where the discovery document is (OpenID Connect Discovery 1.0,
-// section 4), "" where none is needed.
-func discoveryOf(c *IssuerConfig) string {
-	base := c.URL
 	switch {
 	case !c.Discovery.IsZero():
-		base = c.Discovery.String()
-	case !c.JWKS.IsZero():
-		return ""
+		iss.keys.discovery = c.Discovery.String()
+	case c.JWKS.IsZero():
+		iss.keys.discovery = c.URL
 	}
-	return strings.TrimSuffix(base, "/") + "/.well-known/openid-configuration"
+	iss.keys.discover = func(ctx context.Context) (discoveryDocument, error) {
+		return discover(ctx, client, iss.keys.discovery, c.URL)
+	}
+	return iss, nil
 }

@@ -26,34 +26,45 @@ const (
 	rediscoveryIn = time.Hour
 )
 
-// keySet is the keys of one issuer, as they were last fetched.
-//
-// Keys that are known serve at once, whatever the issuer does meanwhile. Fetches
-// happen in the background every refresh, and for a kid that is not known at
-// most once in missInterval; there is never more than one under way. A signature
-// that does not hold causes none.
-type keySet struct {
-	issuer    string // the name that discovery must confirm
-	discovery string // where the document is; "" for none needed
-	jwks      string // where the keys are; "" for where the document says
+// keySource says where the keys of an issuer are, and how long they serve.
+type keySource struct {
+	issuer    string // its URL, for the log
+	discovery string // what stands before /.well-known/openid-configuration; "": no discovery is needed
+	jwks      string // where the keys are; "": where the discovery document says
 	insecure  bool
 
 	refresh  time.Duration
 	maxStale time.Duration
-	now      func() time.Time
-	log      *slog.Logger
 
 	// get fetches JSON, see [fetch.Client.JSON].
 	get func(ctx context.Context, address string, into any) error
-	// begin runs f in a goroutine of the Auth; false once that has ended.
-	begin func(f func(context.Context)) bool
-	// gone is told that keys were withdrawn.
-	gone func()
+	// discover fetches the discovery document, see [discover].
+	discover func(ctx context.Context) (discoveryDocument, error)
+}
+
+// keySet is the keys of one issuer, as they were last fetched.
+//
+// Known keys serve at once, whatever the issuer does meanwhile. Keys are fetched in
+// the background every refresh, and for an unknown kid at most once in missInterval;
+// never twice at a time. A bad signature causes no fetch.
+type keySet struct {
+	keySource
+	now func() time.Time
+	log *slog.Logger
+	// onWithdrawal is called after keys were withdrawn.
+	onWithdrawal func()
 
 	current atomic.Pointer[keys] // nil before the first fetch
 
-	mu         sync.Mutex    // guards what follows
-	flight     chan struct{} // of the fetch under way, closed when it is over; nil if none is
+	// Fetches belong to the key set and not to the request that caused them, since
+	// others wait for them too.
+	life context.Context // of fetches
+	stop context.CancelFunc
+	work sync.WaitGroup // fetches, and the loop that keeps the keys fresh
+
+	mu         sync.Mutex    // guards what follows, and the start of work
+	ended      bool          // no work starts any more
+	fetching   chan struct{} // closed when the fetch that is running is over; nil if none is
 	waiting    int
 	missed     time.Time            // when an unknown kid last caused a fetch
 	misses     map[string]time.Time // unknown kids, and until when
@@ -62,6 +73,31 @@ type keySet struct {
 	retry      time.Time            // after failures: not before
 	found      string               // jwks_uri of the discovery document
 	discovered time.Time
+}
+
+// newKeySet makes a key set without keys. It starts nothing.
+func newKeySet(source keySource, m *Memory) *keySet {
+	s := &keySet{keySource: source, now: m.now, log: m.log, onWithdrawal: m.tokens.dropWithdrawn, misses: map[string]time.Time{}}
+	s.life, s.stop = context.WithCancel(context.Background())
+	return s
+}
+
+// end cancels the fetches of the key set and waits for them. None starts any more.
+func (s *keySet) end() {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.stop()
+	s.work.Wait()
+}
+
+// withdrawAll withdraws all keys, for good. The key set must have ended.
+func (s *keySet) withdrawAll() {
+	if set := s.current.Load(); set != nil {
+		for _, k := range set.list {
+			k.withdrawn.Store(true)
+		}
+	}
 }
 
 // keysError says in fixed words why keys could not be fetched.
@@ -82,23 +118,23 @@ func (e *keysError) Unwrap() error { return e.err }
 
 func (e *keysError) words() string { return e.step + ": " + e.what }
 
-// errNotChecked says that a key could be there and was not to be had. It is
-// "could not check", which is not "checked and bad".
+// errNotChecked says that the issuer may have the key, but could not be asked. That is
+// "could not be checked", which is not "checked and bad".
 var errNotChecked = errors.New("the issuer's keys could not be fetched")
 
 // resolve returns the key of a token: errUnknownKey or errAmbiguousKey where the
-// issuer is known to have none, an error wrapping errNotChecked where it cannot be told.
+// issuer is known to have none, an error wrapping errNotChecked if that is not known.
 func (s *keySet) resolve(ctx context.Context, kid, alg string) (*key, error) {
 	set := s.current.Load()
 	if s.usable(set, s.now()) {
 		k, named, err := set.find(kid, alg)
-		// A kid that is there with another algorithm is an attack on the key, and
-		// none at all is a matter of the set: neither is a reason to ask again.
+		// A known kid with another algorithm is an attack on the key, and for a token
+		// without kid the set has no key or several: another fetch would not help.
 		if err == nil || named || kid == "" {
 			return k, err
 		}
 	}
-	asked, err := s.await(ctx, kid, s.usable(set, s.now()))
+	started, err := s.await(ctx, kid, s.usable(set, s.now()))
 	if err != nil {
 		return nil, err
 	}
@@ -110,35 +146,35 @@ func (s *keySet) resolve(ctx context.Context, kid, alg string) (*key, error) {
 		if s.failing() {
 			return nil, s.notChecked()
 		}
-		if asked {
+		if started {
 			s.remember(kid)
 		}
 	}
 	return k, err
 }
 
-// usable says whether keys may still serve.
+// usable reports whether keys may still serve.
 func (s *keySet) usable(set *keys, now time.Time) bool {
 	return set != nil && now.Sub(set.fetched) < s.maxStale
 }
 
-// await waits for a fetch: for the one under way, or for one that it starts if
-// one is due. asked says that this call started it. haveKeys says that only the
-// kid is unknown.
-func (s *keySet) await(ctx context.Context, kid string, haveKeys bool) (asked bool, err error) {
+// await waits for a fetch: for the one that is running, or for one that it starts if
+// one is due. started reports that this call started it. haveKeys says that there
+// are keys, of which none has the kid.
+func (s *keySet) await(ctx context.Context, kid string, haveKeys bool) (started bool, err error) {
 	s.mu.Lock()
-	flight := s.flight
-	if flight == nil {
-		if err := s.mayAsk(kid, haveKeys); err != nil {
+	over := s.fetching
+	if over == nil {
+		if err := s.mayFetch(kid, haveKeys); err != nil {
 			s.mu.Unlock()
 			return false, err
 		}
 		if haveKeys {
 			s.missed = s.now()
 		}
-		flight, asked = s.launch(), true
+		over, started = s.start(), true
 	}
-	if flight == nil || s.waiting >= maxWaiting {
+	if over == nil || s.waiting >= maxWaiting {
 		s.mu.Unlock()
 		return false, errNotChecked
 	}
@@ -152,8 +188,8 @@ func (s *keySet) await(ctx context.Context, kid string, haveKeys bool) (asked bo
 	patience := time.NewTimer(fetchTime)
 	defer patience.Stop()
 	select {
-	case <-flight:
-		return asked, nil
+	case <-over:
+		return started, nil
 	case <-patience.C:
 		return false, errNotChecked
 	case <-ctx.Done():
@@ -161,8 +197,8 @@ func (s *keySet) await(ctx context.Context, kid string, haveKeys bool) (asked bo
 	}
 }
 
-// mayAsk says why no fetch is due. s.mu is held.
-func (s *keySet) mayAsk(kid string, haveKeys bool) error {
+// mayFetch returns why no fetch is due, nil if one is. s.mu is locked.
+func (s *keySet) mayFetch(kid string, haveKeys bool) error {
 	now := s.now()
 	if !haveKeys {
 		if now.Before(s.retry) {
@@ -179,24 +215,25 @@ func (s *keySet) mayAsk(kid string, haveKeys bool) error {
 	return errUnknownKey
 }
 
-// launch starts a fetch, and returns what is closed when it is over; nil if the
-// Auth has ended. s.mu is held.
-func (s *keySet) launch() chan struct{} {
-	flight := make(chan struct{})
-	if !s.begin(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, fetchTime)
-		defer cancel()
-		set, err := s.download(ctx)
-		s.settle(set, err)
-		close(flight)
-	}) {
+// start starts a fetch, and returns what is closed when it is over; nil if the key
+// set has ended. s.mu is locked.
+func (s *keySet) start() chan struct{} {
+	if s.ended {
 		return nil
 	}
-	s.flight = flight
-	return flight
+	over := make(chan struct{})
+	s.fetching = over
+	s.work.Go(func() {
+		ctx, cancel := context.WithTimeout(s.life, fetchTime)
+		defer cancel()
+		set, err := s.download(ctx)
+		s.finish(set, err)
+		close(over)
+	})
+	return over
 }
 
-// remember keeps a kid that a fetch has just shown to be unknown.
+// remember notes that a fetch has just shown a kid to be unknown.
 func (s *keySet) remember(kid string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -251,8 +288,8 @@ func (s *keySet) download(ctx context.Context) (*keys, *keysError) {
 	return out, nil
 }
 
-// address is where the keys are. A discovery document is believed for
-// rediscoveryIn, or until keys cannot be had where it says.
+// address is where the keys are. A discovery document is used for rediscoveryIn, or
+// until a fetch fails.
 func (s *keySet) address(ctx context.Context, now time.Time) (string, *keysError) {
 	if s.discovery == "" {
 		return s.jwks, nil
@@ -266,23 +303,20 @@ func (s *keySet) address(ctx context.Context, now time.Time) (string, *keysError
 	if found != "" {
 		return found, nil
 	}
-	var doc struct {
-		Issuer string `json:"issuer"`
-		JWKS   string `json:"jwks_uri"`
+	doc, err := s.discover(ctx)
+	if errors.Is(err, errAnotherIssuer) {
+		return "", &keysError{step: "discovery", what: err.Error()}
 	}
-	if err := s.get(ctx, s.discovery, &doc); err != nil {
+	if err != nil {
 		return "", fetchError("discovery", err)
-	}
-	if doc.Issuer != s.issuer {
-		return "", &keysError{step: "discovery", what: "the document names another issuer"}
 	}
 	found = s.jwks
 	if found == "" {
-		u, err := url.Parse(doc.JWKS)
+		u, err := url.Parse(doc.jwks)
 		if err != nil || fetch.CheckURL(u, s.insecure) != nil || s.downgrade(u) {
 			return "", &keysError{step: "discovery", what: "the document has no acceptable jwks_uri"}
 		}
-		found = doc.JWKS
+		found = doc.jwks
 	}
 	s.mu.Lock()
 	s.found, s.discovered = found, now
@@ -290,7 +324,7 @@ func (s *keySet) address(ctx context.Context, now time.Time) (string, *keysError
 	return found, nil
 }
 
-// downgrade says whether a document that came over TLS sends us away from it.
+// downgrade reports whether a document that came over TLS names an address without it.
 func (s *keySet) downgrade(u *url.URL) bool {
 	return !s.insecure && u.Scheme != "https" && strings.HasPrefix(s.discovery, "https:")
 }
@@ -307,13 +341,13 @@ func fetchError(step string, err error) *keysError {
 	return &keysError{step: step, what: what, err: e.Err}
 }
 
-// settle takes the outcome of a fetch. Keys that are still published stay the
-// same values, so that what was verified with them keeps; the others are
-// withdrawn here and now.
-func (s *keySet) settle(set *keys, failure *keysError) {
+// finish takes the outcome of a fetch. Keys that are still published stay the same
+// values, so that tokens that were verified with them stay valid; the others are
+// withdrawn now.
+func (s *keySet) finish(set *keys, failure *keysError) {
 	s.mu.Lock()
 	before := s.failed
-	s.flight, s.failed = nil, failure
+	s.fetching, s.failed = nil, failure
 	if failure != nil {
 		s.failures++
 		s.retry = s.now().Add(backoff(s.failures))
@@ -333,7 +367,7 @@ func (s *keySet) settle(set *keys, failure *keysError) {
 		s.log.Info("keys of issuer fetched", "issuer", s.issuer, "keys", len(set.list), "added", added, "withdrawn", withdrawn)
 	}
 	if withdrawn > 0 {
-		s.gone()
+		s.onWithdrawal()
 	}
 }
 
@@ -372,27 +406,32 @@ func backoff(n int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-// run fetches the keys now and whenever they are due, until ctx ends.
-func (s *keySet) run(ctx context.Context) {
+// keepFresh fetches the keys now and whenever they are due, in the background, until
+// the key set ends.
+func (s *keySet) keepFresh() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.work.Go(s.refreshLoop)
+	}
+}
+
+func (s *keySet) refreshLoop() {
 	for {
 		s.mu.Lock()
-		flight := s.flight
-		if flight == nil {
-			flight = s.launch()
+		over := s.fetching
+		if over == nil {
+			over = s.start()
 		}
 		s.mu.Unlock()
-		if flight == nil {
+		if over == nil {
 			return
 		}
-		select {
-		case <-flight:
-		case <-ctx.Done():
-			return
-		}
+		<-over
 		pause := time.NewTimer(s.pause())
 		select {
 		case <-pause.C:
-		case <-ctx.Done():
+		case <-s.life.Done():
 			pause.Stop()
 			return
 		}
@@ -409,14 +448,14 @@ func (s *keySet) pause() time.Duration {
 	return s.refresh - s.refresh/10 + rand.N(s.refresh/5)
 }
 
-// IssuerStatus is how an issuer's keys stand, for people and metrics.
+// IssuerStatus is the state of an issuer's keys, for people and metrics.
 type IssuerStatus struct {
 	Name    string
 	URL     string
-	Keys    int       // that serve now: 0 where none were fetched, or all are stale
-	Fetched time.Time // when those keys were asked for; zero if never
-	// LastError says in fixed words why the last fetch failed, "" if it did not,
-	// such as "discovery: unreachable".
+	Keys    int       // that serve now: 0 if none were fetched, or all are stale
+	Fetched time.Time // when the fetch of those keys began; zero if never
+	// LastError is why the last fetch failed, in fixed words such as "discovery:
+	// unreachable"; "" if it did not.
 	LastError string
 	Failures  int // fetches that failed since one succeeded
 }

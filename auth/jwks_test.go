@@ -5,8 +5,6 @@ import (
 	"crypto/elliptic"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -14,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sallyport/auth/authtest"
 	"sallyport/auth/fetch"
 )
 
@@ -21,25 +20,17 @@ import (
 // where time is fake.
 type fakeKeys struct {
 	*keySet
-	mu      sync.Mutex
-	fetches int
-	answer  func() (string, error) // a JWKS
-	flights sync.WaitGroup
-	gone    int
+	mu          sync.Mutex
+	fetches     int
+	answer      func() (string, error) // a JWKS
+	withdrawals int
 }
 
 func newFakeKeys(answer func() (string, error)) *fakeKeys {
 	f := &fakeKeys{answer: answer}
-	f.keySet = &keySet{
-		issuer: "https://issuer.example", jwks: "https://issuer.example/keys",
-		refresh: defaultRefresh, maxStale: defaultMaxStale, now: time.Now, log: slog.New(slog.DiscardHandler),
-		misses: map[string]time.Time{},
-		begin: func(run func(context.Context)) bool {
-			f.flights.Go(func() { run(context.Background()) })
-			return true
-		},
-	}
-	f.keySet.gone = func() { f.gone++ }
+	source := keySource{issuer: "https://issuer.example", jwks: "https://issuer.example/keys", refresh: defaultRefresh, maxStale: defaultMaxStale}
+	f.keySet = newKeySet(source, NewMemory(MemoryOptions{}))
+	f.onWithdrawal = func() { f.withdrawals++ }
 	f.get = func(ctx context.Context, _ string, into any) error {
 		f.mu.Lock()
 		f.fetches++
@@ -77,7 +68,9 @@ func (f *fakeKeys) asks(kid string) (*key, time.Duration, error) {
 	return k, time.Since(began), err
 }
 
-func ecPair(kid string) pair { return pair{kid, "ES256", newEC(elliptic.P256())} }
+func ecPair(kid string) authtest.Key {
+	return authtest.NewKey(kid, "ES256", authtest.EC(elliptic.P256()))
+}
 
 var errDown = &fetch.Error{Kind: fetch.Unreachable}
 
@@ -86,7 +79,7 @@ var errDown = &fetch.Error{Kind: fetch.Unreachable}
 func TestUnknownKidsCauseFewFetches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := ecPair("one"), ecPair("two")
-		f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf()), nil })
+		f := newFakeKeys(func() (string, error) { return authtest.KeySet(one.JWK()), nil })
 		if _, _, err := f.asks("one"); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +90,7 @@ func TestUnknownKidsCauseFewFetches(t *testing.T) {
 			}
 			time.Sleep(30 * time.Millisecond)
 			if i == 5000 {
-				f.answers(jwks(one.jwkOf(), two.jwkOf()), nil)
+				f.answers(authtest.KeySet(one.JWK(), two.JWK()), nil)
 			}
 			if i > 5000 && rotated.IsZero() {
 				if _, _, err := f.asks("two"); err == nil {
@@ -125,9 +118,9 @@ func TestUnknownKidsCauseFewFetches(t *testing.T) {
 func TestNewKeyWorksAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := ecPair("one"), ecPair("two")
-		f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf()), nil })
+		f := newFakeKeys(func() (string, error) { return authtest.KeySet(one.JWK()), nil })
 		f.asks("one")
-		f.answers(jwks(one.jwkOf(), two.jwkOf()), nil)
+		f.answers(authtest.KeySet(one.JWK(), two.JWK()), nil)
 		if _, _, err := f.asks("two"); err != nil {
 			t.Errorf("new key: %v", err)
 		}
@@ -138,7 +131,7 @@ func TestNewKeyWorksAtOnce(t *testing.T) {
 // chance to fetch.
 func TestUnknownKidIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeKeys(func() (string, error) { return jwks(ecPair("one").jwkOf()), nil })
+		f := newFakeKeys(func() (string, error) { return authtest.KeySet(ecPair("one").JWK()), nil })
 		f.asks("one")
 		f.asks("old")
 		before := f.count()
@@ -159,7 +152,7 @@ func TestUnknownKidIsRemembered(t *testing.T) {
 func TestOneFetchForMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := ecPair("one")
-		f := newFakeKeys(func() (string, error) { time.Sleep(time.Second); return jwks(one.jwkOf()), nil })
+		f := newFakeKeys(func() (string, error) { time.Sleep(time.Second); return authtest.KeySet(one.JWK()), nil })
 		var all sync.WaitGroup
 		for range 500 {
 			all.Go(func() {
@@ -180,7 +173,7 @@ func TestOneFetchForMany(t *testing.T) {
 func TestHangingIssuer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := ecPair("one")
-		f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf()), nil })
+		f := newFakeKeys(func() (string, error) { return authtest.KeySet(one.JWK()), nil })
 		f.asks("one")
 		f.answers("hang", nil)
 		time.Sleep(time.Hour)
@@ -196,8 +189,8 @@ func TestHangingIssuer(t *testing.T) {
 		if _, d, err := f.asks("one"); err != nil || d != 0 {
 			t.Errorf("known key: got %v after %v, want nothing at once", err, d)
 		}
-		f.flights.Wait()
-		if f.flight != nil || f.waiting != 0 {
+		f.work.Wait()
+		if f.fetching != nil || f.waiting != 0 {
 			t.Error("a fetch or a waiting request is left")
 		}
 	})
@@ -226,9 +219,7 @@ func TestIssuerAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := ecPair("one")
 		f := newFakeKeys(func() (string, error) { return "", errDown })
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan struct{})
-		go func() { f.run(ctx); close(done) }()
+		f.keepFresh()
 		for range 600 {
 			time.Sleep(time.Second)
 			if _, d, err := f.asks("one"); !errors.Is(err, errNotChecked) || d != 0 {
@@ -241,7 +232,7 @@ func TestIssuerAway(t *testing.T) {
 		if st := f.status(); st.LastError != "keys: unreachable" || st.Keys != 0 || st.Failures == 0 {
 			t.Errorf("status %+v", st)
 		}
-		f.answers(jwks(one.jwkOf()), nil)
+		f.answers(authtest.KeySet(one.JWK()), nil)
 		time.Sleep(lastRetry)
 		synctest.Wait()
 		if _, _, err := f.asks("one"); err != nil {
@@ -259,9 +250,7 @@ func TestIssuerAway(t *testing.T) {
 		if _, _, err := f.asks("one"); !errors.Is(err, errNotChecked) {
 			t.Errorf("stale key: got %v, want errNotChecked", err)
 		}
-		cancel()
-		<-done
-		f.flights.Wait()
+		f.end()
 	})
 }
 
@@ -269,27 +258,23 @@ func TestIssuerAway(t *testing.T) {
 func TestWithdrawnKeyDiesAtTheNextRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := ecPair("one"), ecPair("two")
-		f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf(), two.jwkOf()), nil })
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan struct{})
-		go func() { f.run(ctx); close(done) }()
+		f := newFakeKeys(func() (string, error) { return authtest.KeySet(one.JWK(), two.JWK()), nil })
+		f.keepFresh()
 		synctest.Wait()
 		k1, _, _ := f.asks("one")
 		k2, _, _ := f.asks("two")
-		f.answers(jwks(two.jwkOf()), nil)
+		f.answers(authtest.KeySet(two.JWK()), nil)
 		time.Sleep(defaultRefresh + defaultRefresh/10 + time.Second)
 		if _, _, err := f.asks("one"); !errors.Is(err, errUnknownKey) {
 			t.Errorf("got %v, want errUnknownKey", err)
 		}
-		if !k1.withdrawn.Load() || k2.withdrawn.Load() || f.gone != 1 {
+		if !k1.withdrawn.Load() || k2.withdrawn.Load() || f.withdrawals != 1 {
 			t.Error("the key that is gone must be withdrawn, and the other must not")
 		}
 		if again, _, _ := f.asks("two"); again != k2 {
 			t.Error("a key that is still published must stay the same value")
 		}
-		cancel()
-		<-done
-		f.flights.Wait()
+		f.end()
 	})
 }
 
@@ -308,19 +293,19 @@ func TestUnusableSetIsAFailedFetch(t *testing.T) {
 		"an array":          `[]`,
 		"HTML":              `<html>`,
 		"nothing":           ``,
-		"cut off":           jwks(ecPair("one").jwkOf())[:40],
-		"two values":        jwks(ecPair("one").jwkOf()) + "{}",
+		"cut off":           authtest.KeySet(ecPair("one").JWK())[:40],
+		"two values":        authtest.KeySet(ecPair("one").JWK()) + "{}",
 		"only secrets":      `{"keys":[{"kty":"oct","k":"c2VjcmV0","kid":"one"}]}`,
-		"only encryption":   jwks(pair{"one", "RS256", rsaOne()}.jwkOf(`"use":"enc"`)),
-		"name in capitals":  `{"KEYS":[` + ecPair("one").jwkOf() + `]}`,
-		"too many keys":     jwks(many...),
+		"only encryption":   authtest.KeySet(authtest.NewKey("one", "RS256", authtest.RSA()).JWK(`"use":"enc"`)),
+		"name in capitals":  `{"KEYS":[` + ecPair("one").JWK() + `]}`,
+		"too many keys":     authtest.KeySet(many...),
 		"error as 200":      `{"error":"maintenance"}`,
-		"private keys only": jwks(ecPair("one").jwkOf(`"d":"AAAA"`)),
+		"private keys only": authtest.KeySet(ecPair("one").JWK(`"d":"AAAA"`)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				one := ecPair("one")
-				f := newFakeKeys(func() (string, error) { return jwks(one.jwkOf()), nil })
+				f := newFakeKeys(func() (string, error) { return authtest.KeySet(one.JWK()), nil })
 				f.asks("one")
 				f.answers(text, nil)
 				time.Sleep(time.Minute)
@@ -340,48 +325,48 @@ func TestUnusableSetIsAFailedFetch(t *testing.T) {
 
 // TestKeysOfASet: which keys serve which algorithm.
 func TestKeysOfASet(t *testing.T) {
-	r, small := pair{"r", "RS256", rsaOne()}, pair{"s", "RS256", rsaSmall()}
+	r, small := authtest.NewKey("r", "RS256", authtest.RSA()), authtest.NewKey("s", "RS256", authtest.SmallRSA())
 	e := ecPair("e")
-	e384, ed := pair{"e384", "ES384", newEC(elliptic.P384())}, pair{"ed", "EdDSA", newEd()}
-	anonymous := pair{"", "ES256", newEC(elliptic.P256())}
+	e384, ed := authtest.NewKey("e384", "ES384", authtest.EC(elliptic.P384())), authtest.NewKey("ed", "EdDSA", authtest.Ed25519())
+	anonymous := authtest.NewKey("", "ES256", authtest.EC(elliptic.P256()))
 	cases := map[string]struct {
 		set      string
 		kid, alg string
 		want     error
 	}{
-		"RSA for RS256":                    {jwks(r.jwkOf()), "r", "RS256", nil},
-		"RSA for PS512":                    {jwks(r.jwkOf()), "r", "PS512", nil},
-		"RSA for ES256":                    {jwks(r.jwkOf()), "r", "ES256", errUnknownKey},
-		"RSA for HS256":                    {jwks(r.jwkOf()), "r", "HS256", errUnknownKey},
-		"RSA said to be for RS256":         {jwks(r.jwkOf(`"alg":"RS256"`)), "r", "PS256", errUnknownKey},
-		"RSA said to be for encryption":    {jwks(r.jwkOf(`"alg":"RSA-OAEP"`), e.jwkOf()), "r", "RS256", errUnknownKey},
-		"use sig":                          {jwks(r.jwkOf(`"use":"sig"`)), "r", "RS256", nil},
-		"use enc":                          {jwks(r.jwkOf(`"use":"enc"`), e.jwkOf()), "r", "RS256", errUnknownKey},
-		"use empty":                        {jwks(r.jwkOf(`"use":""`), e.jwkOf()), "r", "RS256", errUnknownKey},
-		"key_ops verify":                   {jwks(r.jwkOf(`"key_ops":["verify"]`)), "r", "RS256", nil},
-		"key_ops encrypt":                  {jwks(r.jwkOf(`"key_ops":["encrypt"]`), e.jwkOf()), "r", "RS256", errUnknownKey},
-		"key_ops none":                     {jwks(r.jwkOf(`"key_ops":[]`), e.jwkOf()), "r", "RS256", errUnknownKey},
-		"RSA of 1024 bits":                 {jwks(small.jwkOf(), e.jwkOf()), "s", "RS256", errUnknownKey},
-		"RSA with e of one":                {jwks(strings.Replace(r.jwkOf(), `"e":"AQAB"`, `"e":"AQ"`, 1), e.jwkOf()), "r", "RS256", errUnknownKey},
-		"a private key":                    {jwks(r.jwkOf(`"d":"AAAA"`), e.jwkOf()), "r", "RS256", errUnknownKey},
-		"P-256 for ES256":                  {jwks(e.jwkOf()), "e", "ES256", nil},
-		"P-256 for ES384":                  {jwks(e.jwkOf()), "e", "ES384", errUnknownKey},
-		"P-384 for ES384":                  {jwks(e384.jwkOf()), "e384", "ES384", nil},
-		"P-384 for ES256":                  {jwks(e384.jwkOf()), "e384", "ES256", errUnknownKey},
-		"a point that is not on the curve": {jwks(strings.Replace(e.jwkOf(), `"P-256","x":"`, `"P-256","x":"A`, 1), r.jwkOf()), "e", "ES256", errUnknownKey},
-		"Ed25519 for EdDSA":                {jwks(ed.jwkOf()), "ed", "EdDSA", nil},
-		"Ed25519 by its newer name":        {jwks(ed.jwkOf(`"alg":"Ed25519"`)), "ed", "EdDSA", nil},
-		"unknown members":                  {jwks(r.jwkOf(`"x5t":"a","x5c":["b"],"issuer":"c","nbf":1`)), "r", "RS256", nil},
-		"other keys that are not read":     {jwks(`{"kty":"OKP","crv":"Ed448","x":"AA"}`, `{"kty":"new"}`, `{"kty":7}`, `7`, r.jwkOf()), "r", "RS256", nil},
-		"a key with a name twice":          {jwks(`{"kty":"RSA",`+r.jwkOf()[1:], e.jwkOf()), "r", "RS256", errNotChecked},
-		"kid in another letter case":       {jwks(r.jwkOf()), "R", "RS256", errUnknownKey},
-		"no kid, one key fits":             {jwks(r.jwkOf(), e.jwkOf()), "", "ES256", nil},
-		"no kid, none fits":                {jwks(r.jwkOf()), "", "ES256", errUnknownKey},
-		"no kid, two fit":                  {jwks(e.jwkOf(), anonymous.jwkOf()), "", "ES256", errAmbiguousKey},
-		"kid, only a key without one":      {jwks(anonymous.jwkOf()), "e", "ES256", errUnknownKey},
-		"the same key twice":               {jwks(e.jwkOf(), e.jwkOf()), "e", "ES256", nil},
-		"two keys with one kid":            {jwks(e.jwkOf(), ecPair("e").jwkOf()), "e", "ES256", errAmbiguousKey},
-		"two kinds of key with one kid":    {jwks(e.jwkOf(), pair{"e", "RS256", rsaOne()}.jwkOf()), "e", "ES256", nil},
+		"RSA for RS256":                    {authtest.KeySet(r.JWK()), "r", "RS256", nil},
+		"RSA for PS512":                    {authtest.KeySet(r.JWK()), "r", "PS512", nil},
+		"RSA for ES256":                    {authtest.KeySet(r.JWK()), "r", "ES256", errUnknownKey},
+		"RSA for HS256":                    {authtest.KeySet(r.JWK()), "r", "HS256", errUnknownKey},
+		"RSA said to be for RS256":         {authtest.KeySet(r.JWK(`"alg":"RS256"`)), "r", "PS256", errUnknownKey},
+		"RSA said to be for encryption":    {authtest.KeySet(r.JWK(`"alg":"RSA-OAEP"`), e.JWK()), "r", "RS256", errUnknownKey},
+		"use sig":                          {authtest.KeySet(r.JWK(`"use":"sig"`)), "r", "RS256", nil},
+		"use enc":                          {authtest.KeySet(r.JWK(`"use":"enc"`), e.JWK()), "r", "RS256", errUnknownKey},
+		"use empty":                        {authtest.KeySet(r.JWK(`"use":""`), e.JWK()), "r", "RS256", errUnknownKey},
+		"key_ops verify":                   {authtest.KeySet(r.JWK(`"key_ops":["verify"]`)), "r", "RS256", nil},
+		"key_ops encrypt":                  {authtest.KeySet(r.JWK(`"key_ops":["encrypt"]`), e.JWK()), "r", "RS256", errUnknownKey},
+		"key_ops none":                     {authtest.KeySet(r.JWK(`"key_ops":[]`), e.JWK()), "r", "RS256", errUnknownKey},
+		"RSA of 1024 bits":                 {authtest.KeySet(small.JWK(), e.JWK()), "s", "RS256", errUnknownKey},
+		"RSA with e of one":                {authtest.KeySet(strings.Replace(r.JWK(), `"e":"AQAB"`, `"e":"AQ"`, 1), e.JWK()), "r", "RS256", errUnknownKey},
+		"a private key":                    {authtest.KeySet(r.JWK(`"d":"AAAA"`), e.JWK()), "r", "RS256", errUnknownKey},
+		"P-256 for ES256":                  {authtest.KeySet(e.JWK()), "e", "ES256", nil},
+		"P-256 for ES384":                  {authtest.KeySet(e.JWK()), "e", "ES384", errUnknownKey},
+		"P-384 for ES384":                  {authtest.KeySet(e384.JWK()), "e384", "ES384", nil},
+		"P-384 for ES256":                  {authtest.KeySet(e384.JWK()), "e384", "ES256", errUnknownKey},
+		"a point that is not on the curve": {authtest.KeySet(strings.Replace(e.JWK(), `"P-256","x":"`, `"P-256","x":"A`, 1), r.JWK()), "e", "ES256", errUnknownKey},
+		"Ed25519 for EdDSA":                {authtest.KeySet(ed.JWK()), "ed", "EdDSA", nil},
+		"Ed25519 by its newer name":        {authtest.KeySet(ed.JWK(`"alg":"Ed25519"`)), "ed", "EdDSA", nil},
+		"unknown members":                  {authtest.KeySet(r.JWK(`"x5t":"a","x5c":["b"],"issuer":"c","nbf":1`)), "r", "RS256", nil},
+		"other keys that are not read":     {authtest.KeySet(`{"kty":"OKP","crv":"Ed448","x":"AA"}`, `{"kty":"new"}`, `{"kty":7}`, `7`, r.JWK()), "r", "RS256", nil},
+		"a key with a name twice":          {authtest.KeySet(`{"kty":"RSA",`+r.JWK()[1:], e.JWK()), "r", "RS256", errNotChecked},
+		"kid in another letter case":       {authtest.KeySet(r.JWK()), "R", "RS256", errUnknownKey},
+		"no kid, one key fits":             {authtest.KeySet(r.JWK(), e.JWK()), "", "ES256", nil},
+		"no kid, none fits":                {authtest.KeySet(r.JWK()), "", "ES256", errUnknownKey},
+		"no kid, two fit":                  {authtest.KeySet(e.JWK(), anonymous.JWK()), "", "ES256", errAmbiguousKey},
+		"kid, only a key without one":      {authtest.KeySet(anonymous.JWK()), "e", "ES256", errUnknownKey},
+		"the same key twice":               {authtest.KeySet(e.JWK(), e.JWK()), "e", "ES256", nil},
+		"two keys with one kid":            {authtest.KeySet(e.JWK(), ecPair("e").JWK()), "e", "ES256", errAmbiguousKey},
+		"two kinds of key with one kid":    {authtest.KeySet(e.JWK(), authtest.NewKey("e", "RS256", authtest.RSA()).JWK()), "e", "ES256", nil},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -396,7 +381,7 @@ func TestKeysOfASet(t *testing.T) {
 
 // TestKeyConfusionCausesNoFetch: a kid that is there, with another algorithm.
 func TestKeyConfusionCausesNoFetch(t *testing.T) {
-	f := newFakeKeys(func() (string, error) { return jwks(ecPair("one").jwkOf()), nil })
+	f := newFakeKeys(func() (string, error) { return authtest.KeySet(ecPair("one").JWK()), nil })
 	f.asks("one")
 	if _, err := f.resolve(context.Background(), "one", "RS256"); !errors.Is(err, errUnknownKey) {
 		t.Errorf("got %v, want errUnknownKey", err)
@@ -417,36 +402,45 @@ func TestThumbprint(t *testing.T) {
 	}
 }
 
-// TestRunLeavesNothing: Run returns when its context ends, with a fetch under
-// way too, and every goroutine is gone then.
-func TestRunLeavesNothing(t *testing.T) {
-	release := make(chan struct{})
+// TestRunLeavesNoGoroutine: Run returns when its context ends, also while the issuer
+// hangs. Then nothing is fetched any more, not even by an Auth that is made later.
+func TestRunLeavesNoGoroutine(t *testing.T) {
 	p := newProvider(t)
-	hang := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })
-	p.answer.Store(&hang)
-	defer close(release)
+	p.Answer(authtest.Hang())
 	before := runtime.NumGoroutine()
 	a, chain := newAuth(t, newClock(), p.config())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- a.Run(ctx) }()
-	for p.asked() == 0 {
+	go func() { done <- a.memory.Run(ctx) }()
+	for p.Requests() == 0 {
 		runtime.Gosched()
 	}
 	cancel()
-	select {
-	case err := <-done:
-		if err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	case <-time.After(fetchTime + time.Second):
-		t.Fatal("Run does not return")
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
 	}
-	want(t, chain, ecPair("one").token(p.claims(newClock().now(), nil)), IssuerUnavailable)
-	p.CloseClientConnections()
-	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before+1; runtime.Gosched() {
+	awaitGoroutines(t, before)
+	requests, token := p.Requests(), ecPair("one").Token(p.claims(newClock().now(), nil))
+	want(t, chain, token, IssuerUnavailable)
+	again := p.config()
+	again.Audience = []string{"batch"}
+	later, err := activeAuth(t, a.memory, Config{Issuers: map[string]IssuerConfig{"corp": again}}).Route(Demand{Callers: []string{"issuer/corp"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, later, token, IssuerUnavailable)
+	if n := p.Requests(); n != requests {
+		t.Errorf("%d requests after Run", n-requests)
+	}
+}
+
+// awaitGoroutines waits until no more goroutines run than before.
+func awaitGoroutines(t *testing.T, before int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+			text := make([]byte, 1<<16)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, text[:runtime.Stack(text, true)])
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"sallyport/auth/authtest"
 	"sallyport/proxy/setting"
 )
 
@@ -15,13 +16,13 @@ import (
 func TestProducts(t *testing.T) {
 	clock := newClock()
 	now := clock.now().Unix()
-	r, e := pair{"key-1", "RS256", rsaOne()}, pair{"key-2", "ES256", newEC(elliptic.P256())}
-	x5t := func(p pair) string {
-		return fmt.Sprintf(`{"typ":"JWT","alg":"%s","x5t":"%s","kid":"%s"}`, p.alg, p.kid, p.kid)
+	r, e := authtest.NewKey("key-1", "RS256", authtest.RSA()), authtest.NewKey("key-2", "ES256", authtest.EC(elliptic.P256()))
+	x5t := func(p authtest.Key) string {
+		return fmt.Sprintf(`{"typ":"JWT","alg":"%s","x5t":"%s","kid":"%s"}`, p.Algorithm, p.ID, p.ID)
 	}
 	cases := map[string]struct {
 		config         IssuerConfig
-		key            pair
+		key            authtest.Key
 		jwk            string
 		header, claims string
 		principal      string
@@ -30,7 +31,7 @@ func TestProducts(t *testing.T) {
 		"Keycloak, client credentials": {
 			config: IssuerConfig{URL: "https://kc.example.com/realms/ml", Audience: []string{"models"}, Principal: "azp", Groups: "realm_access.roles",
 				Require: map[string]setting.List[ClaimValue]{"typ": {"Bearer"}, "email_verified": {"false"}}},
-			key: r, jwk: r.jwkOf(`"use":"sig"`, `"alg":"RS256"`, `"x5c":["MIIClzCCAX8CBgF"]`, `"x5t":"a"`, `"x5t#S256":"b"`),
+			key: r, jwk: r.JWK(`"use":"sig"`, `"alg":"RS256"`, `"x5c":["MIIClzCCAX8CBgF"]`, `"x5t":"a"`, `"x5t#S256":"b"`),
 			header: `{"alg":"RS256","typ" : "JWT","kid" : "key-1"}`,
 			claims: `{"exp":%d,"iat":%d,"jti":"trrtcc:5a2","iss":"https://kc.example.com/realms/ml","aud":["models","account"],"sub":"0b3c-44","typ":"Bearer","azp":"svc-batch","acr":"1","allowed-origins":["/*"],"realm_access":{"roles":["default-roles-ml","ml-admins"]},"resource_access":{"models":{"roles":["predict"]},"account":{"roles":["view-profile"]}},"scope":"email models.predict profile","clientHost":"10.0.0.9","email_verified":false,"preferred_username":"service-account-svc-batch","clientAddress":"10.0.0.9","client_id":"svc-batch"}`,
 
@@ -38,7 +39,7 @@ func TestProducts(t *testing.T) {
 		},
 		"Auth0, with a namespaced claim": {
 			config: IssuerConfig{URL: "https://acme.eu.auth0.com/", Audience: []string{"https://models.example.com"}, Groups: "https://example.com/roles"},
-			key:    r, jwk: r.jwkOf(`"use":"sig"`, `"alg":"RS256"`),
+			key:    r, jwk: r.JWK(`"use":"sig"`, `"alg":"RS256"`),
 			header: `{"alg":"RS256","typ":"JWT","kid":"key-1"}`,
 			claims: `{"https://example.com/roles":["analyst"],"iss":"https://acme.eu.auth0.com/","sub":"Kx3b@clients","aud":"https://models.example.com","exp":%d,"iat":%d,"azp":"Kx3b","gty":"client-credentials","scope":"read:models predict:models","permissions":["read:models"]}`,
 
@@ -46,7 +47,7 @@ func TestProducts(t *testing.T) {
 		},
 		"Auth0, RFC 9068 profile": {
 			config: IssuerConfig{URL: "https://acme.eu.auth0.com/", Audience: []string{"https://models.example.com"}, Typ: []string{"at+jwt"}, Principal: "client_id"},
-			key:    r, jwk: r.jwkOf(),
+			key:    r, jwk: r.JWK(),
 			header: `{"alg":"RS256","typ":"at+jwt","kid":"key-1"}`,
 			claims: `{"iss":"https://acme.eu.auth0.com/","sub":"auth0|5f7c","aud":["https://models.example.com","https://acme.eu.auth0.com/userinfo"],"exp":%d,"iat":%d,"scope":"openid predict:models","client_id":"Kx3b","jti":"a1"}`,
 
@@ -54,7 +55,7 @@ func TestProducts(t *testing.T) {
 		},
 		"Entra ID v2, delegated": {
 			config: IssuerConfig{URL: "https://login.microsoftonline.com/7f1c/v2.0", Audience: []string{"api-guid"}, Principal: "oid", Groups: "roles"},
-			key:    r, jwk: r.jwkOf(`"use":"sig"`, `"x5t":"key-1"`, `"x5c":["MIIC"]`, `"issuer":"https://login.microsoftonline.com/7f1c/v2.0"`),
+			key:    r, jwk: r.JWK(`"use":"sig"`, `"x5t":"key-1"`, `"x5c":["MIIC"]`, `"issuer":"https://login.microsoftonline.com/7f1c/v2.0"`),
 			header: x5t(r),
 			claims: `{"aud":"api-guid","iss":"https://login.microsoftonline.com/7f1c/v2.0","exp":%d,"iat":%d,"nbf":1700000000,"aio":"AVQAq/8","azp":"client-guid","azpacr":"1","name":"Alice","oid":"oid-guid","preferred_username":"alice@example.com","rh":"0.AV","roles":["Models.Admin"],"scp":"Models.Predict Models.Read","sid":"s","sub":"pairwise","tid":"7f1c","uti":"u","ver":"2.0"}`,
 
@@ -62,7 +63,7 @@ func TestProducts(t *testing.T) {
 		},
 		"Entra ID v2, groups overage": {
 			config: IssuerConfig{URL: "https://login.microsoftonline.com/7f1c/v2.0", Audience: []string{"api-guid"}, Groups: "groups"},
-			key:    r, jwk: r.jwkOf(),
+			key:    r, jwk: r.JWK(),
 			header: x5t(r),
 			claims: `{"aud":"api-guid","iss":"https://login.microsoftonline.com/7f1c/v2.0","exp":%d,"iat":%d,"_claim_names":{"groups":"src1"},"_claim_sources":{"src1":{"endpoint":"https://graph.windows.net/7f1c/users/1/getMemberObjects"}},"scp":"Models.Predict","sub":"pairwise","ver":"2.0"}`,
 
@@ -70,7 +71,7 @@ func TestProducts(t *testing.T) {
 		},
 		"Entra ID v1, application": {
 			config: IssuerConfig{URL: "https://sts.windows.net/7f1c/", Audience: []string{"api://models"}, Principal: "appid", Groups: "roles"},
-			key:    r, jwk: r.jwkOf(`"use":"sig"`),
+			key:    r, jwk: r.JWK(`"use":"sig"`),
 			header: x5t(r),
 			claims: `{"aud":"api://models","iss":"https://sts.windows.net/7f1c/","exp":%d,"iat":%d,"nbf":1700000000,"aio":"E2Ng","appid":"app-guid","appidacr":"1","idp":"https://sts.windows.net/7f1c/","idtyp":"app","oid":"o","rh":"0.A","roles":["Models.Predict.All"],"sub":"o","tid":"7f1c","uti":"u","ver":"1.0"}`,
 
@@ -78,7 +79,7 @@ func TestProducts(t *testing.T) {
 		},
 		"Okta, custom authorization server": {
 			config: IssuerConfig{URL: "https://acme.okta.com/oauth2/default", Audience: []string{"api://default"}, Principal: "cid", Groups: "groups"},
-			key:    r, jwk: r.jwkOf(`"use":"sig"`, `"alg":"RS256"`),
+			key:    r, jwk: r.JWK(`"use":"sig"`, `"alg":"RS256"`),
 			header: `{"kid":"key-1","alg":"RS256"}`,
 			claims: `{"ver":1,"jti":"AT.0mP4","iss":"https://acme.okta.com/oauth2/default","aud":"api://default","exp":%d,"iat":%d,"cid":"0oab","scp":["models.predict","openid"],"auth_time":1700000000,"groups":["Everyone"],"sub":"0oab"}`,
 
@@ -87,7 +88,7 @@ func TestProducts(t *testing.T) {
 		"Dex": {
 			config: IssuerConfig{URL: "https://dex.example.com", Audience: []string{"models"}, Principal: "email", Groups: "groups",
 				Require: map[string]setting.List[ClaimValue]{"email_verified": {"true"}}},
-			key: r, jwk: r.jwkOf(`"use":"sig"`, `"alg":"RS256"`),
+			key: r, jwk: r.JWK(`"use":"sig"`, `"alg":"RS256"`),
 			header: `{"alg":"RS256","kid":"key-1"}`,
 			claims: `{"iss":"https://dex.example.com","aud":"models","exp":%d,"iat":%d,"sub":"CgcyMzQyNzQ5EgZnaXRodWI","at_hash":"AY6O","email":"jane@example.com","email_verified":true,"groups":["admins","developers"],"name":"Jane"}`,
 
@@ -95,7 +96,7 @@ func TestProducts(t *testing.T) {
 		},
 		"an issuer of ES256 with scopes in an array": {
 			config: IssuerConfig{URL: "https://duende.example.com", Audience: []string{"models"}, Principal: "client_id"},
-			key:    e, jwk: e.jwkOf(`"use":"sig"`, `"alg":"ES256"`),
+			key:    e, jwk: e.JWK(`"use":"sig"`, `"alg":"ES256"`),
 			header: `{"alg":"ES256","kid":"key-2","typ":"at+jwt"}`,
 			claims: `{"iss":"https://duende.example.com","aud":"models","exp":%d,"iat":%d,"scope":["models.predict"],"client_id":"m2m","jti":"J"}`,
 
@@ -105,20 +106,20 @@ func TestProducts(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			p := newProvider(t, c.jwk)
-			c.config.JWKS = mustURL(p.URL + "/keys")
+			c.config.JWKS = mustURL(p.URL + "/jwks")
 			var f setting.Faults
 			if c.config.Check("issuers.corp", &f); len(f) > 0 {
 				t.Fatal(f)
 			}
 			_, chain := newAuth(t, clock, c.config)
-			token := c.key.raw(c.header, fmt.Sprintf(c.claims, now+3600, now))
+			token := c.key.Sign(c.header, fmt.Sprintf(c.claims, now+3600, now))
 			for range 2 { // verified, then from the cache
 				got, err := ask(chain, token)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got.String() != c.principal || got.KeyID != c.key.kid {
-					t.Errorf("principal %q by key %q, want %q by %q", got.String(), got.KeyID, c.principal, c.key.kid)
+				if got.String() != c.principal || got.KeyID != c.key.ID {
+					t.Errorf("principal %q by key %q, want %q by %q", got.String(), got.KeyID, c.principal, c.key.ID)
 				}
 				if !slices.Equal(got.Scopes, strings.Fields(c.scopes)) || !slices.Equal(got.Groups, strings.Fields(c.groups)) {
 					t.Errorf("scopes %q, groups %q, want %q, %q", got.Scopes, got.Groups, c.scopes, c.groups)
@@ -132,26 +133,26 @@ func TestProducts(t *testing.T) {
 func TestAlgorithms(t *testing.T) {
 	for _, alg := range algorithms {
 		t.Run(alg, func(t *testing.T) {
-			k := pair{kid: "k", alg: alg, private: rsaOne()}
+			k := authtest.NewKey("k", alg, authtest.RSA())
 			switch alg {
 			case "ES256":
-				k.private = newEC(elliptic.P256())
+				k.Private = authtest.EC(elliptic.P256())
 			case "ES384":
-				k.private = newEC(elliptic.P384())
+				k.Private = authtest.EC(elliptic.P384())
 			case "ES512":
-				k.private = newEC(elliptic.P521())
+				k.Private = authtest.EC(elliptic.P521())
 			case "EdDSA":
-				k.private = newEd()
+				k.Private = authtest.Ed25519()
 			}
-			clock, p := newClock(), newProvider(t, k.jwkOf())
+			clock, p := newClock(), newProvider(t, k.JWK())
 			ic := p.config()
 			ic.Algorithms = []string{alg}
 			_, chain := newAuth(t, clock, ic)
-			want(t, chain, k.token(p.claims(clock.now(), nil)), "")
+			want(t, chain, k.Token(p.claims(clock.now(), nil)), "")
 			others := p.config()
 			others.Algorithms = slices.DeleteFunc(slices.Clone(algorithms[:]), func(a string) bool { return a == alg })
 			_, chain = newAuth(t, clock, others)
-			want(t, chain, k.token(p.claims(clock.now(), nil)), BadCredential)
+			want(t, chain, k.Token(p.claims(clock.now(), nil)), BadCredential)
 		})
 	}
 }

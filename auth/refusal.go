@@ -8,9 +8,9 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// The reasons of an [Error]: the closed set of why a caller is not known. Until
-// the signature of a token held, every fault of it is bad_credential: whoever
-// sent it has proved nothing and learns nothing.
+// The reasons of an [Error], a closed set. Until the signature of a token was verified,
+// every fault in it is bad_credential: whoever sent it has proved nothing and learns
+// nothing.
 const (
 	NoCredential       = "no_credential"       // 401: none was sent
 	UnlistedCredential = "unlisted_credential" // 401: of a kind that the route does not list
@@ -27,8 +27,8 @@ const (
 	SignatureMissing   = string(httpsig.Missing)
 )
 
-// signatureCodes are the reasons of package httpsig that a chain may give. That of
-// an unknown key is none: to the client it is a bad signature.
+// signatureCodes are the reasons of package httpsig that a chain may give. An unknown
+// key is not one of them: the client sees a bad signature.
 func signatureCodes() []httpsig.Code {
 	return []httpsig.Code{
 		httpsig.Missing, httpsig.Malformed, httpsig.Stale, httpsig.Future, httpsig.Coverage, httpsig.WrongAuthority, httpsig.BadSignature,
@@ -47,12 +47,13 @@ func Reasons() []string {
 	return all
 }
 
-// Error says why a caller is not known.
+// Error says why a request proves no caller.
 type Error struct {
 	Reason string // one of the constants above
-	// Issuer is the configured name of the issuer whose signature held, "" before.
+	// Issuer is the configured name of the issuer of a token whose signature was
+	// verified; "" if none was.
 	Issuer string
-	// KeyID names the key whose signature held, "" before.
+	// KeyID names the key of the verified signature; "" if none was verified.
 	KeyID string
 	Err   error // the cause, for the audit record only; may be nil
 }
@@ -123,35 +124,9 @@ func asError(err error) *Error {
 	return &Error{Reason: BadCredential, Err: err}
 }
 
-// Challenge is the value of WWW-Authenticate that goes with an error of the
-// chain (RFC 6750, section 3), "" where none is due: no error code where no
-// token was sent, invalid_token where one was refused. Routes that take signatures
-// alone have a scheme of that name; what they want stands in [Chain.AcceptSignature].
-func (c *Chain) Challenge(realm string, err error) string {
-	e := asError(err)
-	switch {
-	case c == nil || c.anonymous || e.Status() != 401:
-		return ""
-	case c.bearer == nil:
-		return "Signature realm=" + quoted(realm)
-	case e.Reason == NoCredential || e.Reason == UnlistedCredential || e.ofSignature():
-		return "Bearer realm=" + quoted(realm)
-	}
-	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())
-}
-
-// ofSignature says whether the error is about a signature, and not about a token.
-func (e *Error) ofSignature() bool {
+// aboutSignature reports whether the error is about a signature, and not about a token.
+func (e *Error) aboutSignature() bool {
 	return e.Reason == ProofsDiffer || slices.Contains(signatureCodes(), httpsig.Code(e.Reason))
-}
-
-// AcceptSignature is the value of Accept-Signature that goes with a 401 (RFC 9421,
-// section 5): what a signature must cover; "" where none are taken.
-func (c *Chain) AcceptSignature() string {
-	if c == nil || c.signed == nil {
-		return ""
-	}
-	return c.signed.accept
 }
 
 // InsufficientScope is the value of WWW-Authenticate for a caller who is known

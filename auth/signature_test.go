@@ -2,7 +2,6 @@ package auth
 
 import (
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -11,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+
+	"sallyport/auth/authtest"
 )
 
 // TestSignaturesAsGoOIDC: every algorithm with every kind of key, true signatures and
@@ -20,24 +21,24 @@ func TestSignaturesAsGoOIDC(t *testing.T) {
 		key  crypto.Signer
 		algs []string
 	}{
-		{rsaOne(), []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}},
-		{rsaTwo(), []string{"RS256", "PS256"}},
-		{newEC(elliptic.P256()), []string{"ES256"}},
-		{newEC(elliptic.P256()), []string{"ES256"}},
-		{newEC(elliptic.P384()), []string{"ES384"}},
-		{newEC(elliptic.P521()), []string{"ES512"}},
-		{newEd(), []string{"EdDSA"}},
-		{newEd(), []string{"EdDSA"}},
+		{authtest.RSA(), []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}},
+		{authtest.OtherRSA(), []string{"RS256", "PS256"}},
+		{authtest.EC(elliptic.P256()), []string{"ES256"}},
+		{authtest.EC(elliptic.P256()), []string{"ES256"}},
+		{authtest.EC(elliptic.P384()), []string{"ES384"}},
+		{authtest.EC(elliptic.P521()), []string{"ES512"}},
+		{authtest.Ed25519(), []string{"EdDSA"}},
+		{authtest.Ed25519(), []string{"EdDSA"}},
 	}
 	held, refused := 0, 0
 	for i, signer := range signers {
 		for _, made := range signer.algs {
 			for _, said := range algorithms {
-				text := b64([]byte(`{"alg":"`+said+`"}`)) + "." + b64([]byte(`{"exp":1}`))
-				true1 := sign(made, signer.key, text)
+				text := authtest.Base64([]byte(`{"alg":"`+said+`"}`)) + "." + authtest.Base64([]byte(`{"exp":1}`))
+				true1 := authtest.Signature(made, signer.key, text)
 				for _, signature := range spoilt(true1) {
 					for j, holder := range signers {
-						raw := text + "." + b64(signature)
+						raw := text + "." + authtest.Base64(signature)
 						tok := new(token)
 						if err := tok.parse(raw); err != nil {
 							t.Fatal(err)
@@ -45,7 +46,7 @@ func TestSignaturesAsGoOIDC(t *testing.T) {
 						k := &key{public: holder.key.Public()}
 						keys := oidc.StaticKeySet{PublicKeys: []crypto.PublicKey{k.public}}
 						_, err := keys.VerifySignature(t.Context(), raw)
-						ours := checkSignature(t.Context(), raw, tok, k) == nil
+						ours := k.verify(tok.alg, tok.signed, tok.signature, &tok.digest)
 						if ours != (err == nil) {
 							t.Fatalf("signed as %s, said to be %s, key %T: we say %v, go-oidc %v", made, said, k.public, ours, err)
 						}
@@ -82,40 +83,48 @@ func spoilt(signature []byte) [][]byte {
 
 // TestSaltIsAsLongAsTheHash: RFC 7518, section 3.5, leaves no choice, though RSA-PSS does.
 func TestSaltIsAsLongAsTheHash(t *testing.T) {
-	text := b64([]byte(`{"alg":"PS256"}`)) + "." + b64([]byte(`{"exp":1}`))
+	text := authtest.Base64([]byte(`{"alg":"PS256"}`)) + "." + authtest.Base64([]byte(`{"exp":1}`))
 	h := crypto.SHA256.New()
 	h.Write([]byte(text))
 	for salt, want := range map[int]bool{32: true, 0: false, 20: false, 64: false} {
-		signature, err := rsa.SignPSS(rand.Reader, rsaOne(), crypto.SHA256, h.Sum(nil), &rsa.PSSOptions{SaltLength: max(salt, 1)})
+		signature, err := rsa.SignPSS(rand.Reader, authtest.RSA(), crypto.SHA256, h.Sum(nil), &rsa.PSSOptions{SaltLength: max(salt, 1)})
 		if salt == 0 {
-			signature, err = rsa.SignPSS(rand.Reader, rsaOne(), crypto.SHA256, h.Sum(nil), &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto})
+			signature, err = rsa.SignPSS(rand.Reader, authtest.RSA(), crypto.SHA256, h.Sum(nil), &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto})
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := (&key{public: rsaOne().Public()}).verify("PS256", []byte(text), signature, new([64]byte)); got != want {
+		if got := (&key{public: authtest.RSA().Public()}).verify("PS256", []byte(text), signature, new([64]byte)); got != want {
 			t.Errorf("salt of %d bytes (0: as long as fits): %v", salt, got)
 		}
 	}
 }
 
-// TestSignatureOfWhatWasRead: the key set of one check answers for no other token.
-func TestSignatureOfWhatWasRead(t *testing.T) {
+// TestSignatureCoversTheTextThatWasRead: what is verified is the header and the claims
+// of this token, also in memory that held another token before.
+func TestSignatureCoversTheTextThatWasRead(t *testing.T) {
 	k := ecPair("k")
-	raw := k.token(`{"exp":1}`)
+	public := &key{public: k.Private.Public()}
+	one, two := strings.Split(k.Token(`{"exp":1}`), "."), strings.Split(k.Token(`{"exp":2,"sub":"alice"}`), ".")
 	tok := new(token)
-	if err := tok.parse(raw); err != nil {
-		t.Fatal(err)
-	}
-	set := &oneKey{raw, tok, &key{public: k.private.(*ecdsa.PrivateKey).Public()}}
-	if payload, err := set.VerifySignature(t.Context(), raw); err != nil || string(payload) != "{}" {
-		t.Errorf("the token itself: %q, %v", payload, err)
-	}
-	if _, err := set.VerifySignature(t.Context(), k.token(`{"exp":2}`)); err == nil {
-		t.Error("another token of the same key was taken for it")
-	}
-	if _, err := set.VerifySignature(t.Context(), strings.TrimRight(raw, "=")+"."); err == nil {
-		t.Error("a longer text was taken for it")
+	for _, c := range []struct {
+		segments []string
+		want     bool
+	}{
+		{one, true}, {two, true}, {one, true},
+		{[]string{one[0], one[1], two[2]}, false}, {[]string{one[0], two[1], one[2]}, false},
+		{[]string{authtest.Base64([]byte(`{"alg":"ES256"}`)), one[1], one[2]}, false},
+	} {
+		raw := strings.Join(c.segments, ".")
+		if err := tok.parse(raw); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(tok.signed); got != c.segments[0]+"."+c.segments[1] {
+			t.Errorf("the signature of %s was taken to be over %s", raw, got)
+		}
+		if got := public.verify(tok.alg, tok.signed, tok.signature, &tok.digest); got != c.want {
+			t.Errorf("%s: verified %v, want %v", raw, got, c.want)
+		}
 	}
 }
 
@@ -123,8 +132,8 @@ func TestSignatureOfWhatWasRead(t *testing.T) {
 // it was read in serves another.
 func TestTokensOutliveTheirMemory(t *testing.T) {
 	k := ecPair("k")
-	one, two := new(token), k.token(`{"iss":"other","sub":"mallory","aud":["x","y","z"],"exp":9,"scope":"all of it","realm":{"roles":["admin","root","wheel"]}}`)
-	if err := one.parse(k.token(`{"iss":"a","sub":"alice","aud":["m","n"],"exp":7,"scope":"p q","realm":{"roles":["user"]}}`)); err != nil {
+	one, two := new(token), k.Token(`{"iss":"other","sub":"mallory","aud":["x","y","z"],"exp":9,"scope":"all of it","realm":{"roles":["admin","root","wheel"]}}`)
+	if err := one.parse(k.Token(`{"iss":"a","sub":"alice","aud":["m","n"],"exp":7,"scope":"p q","realm":{"roles":["user"]}}`)); err != nil {
 		t.Fatal(err)
 	}
 	registered, claims := one.registered, one.claims
@@ -151,7 +160,7 @@ func TestTokensOutliveTheirMemory(t *testing.T) {
 func TestHeadersAreReadAnew(t *testing.T) {
 	tok := new(token)
 	parse := func(header string) string {
-		if err := tok.parse(b64([]byte(header)) + "." + b64([]byte(`{"exp":1}`)) + ".AA"); err != nil {
+		if err := tok.parse(authtest.Base64([]byte(header)) + "." + authtest.Base64([]byte(`{"exp":1}`)) + ".AA"); err != nil {
 			return "refused"
 		}
 		return tok.alg + " " + tok.kid + " " + tok.typ

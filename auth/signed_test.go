@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/auth/authtest"
 	"sallyport/auth/httpsig"
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
@@ -19,18 +20,19 @@ import (
 type signing struct {
 	*provider
 	clock   *clock
+	memory  *Memory
 	auth    *Auth
 	keys    map[string]*httpsig.Key // those that sign, by their ids
-	issuer  pair
+	issuer  authtest.Key
 	aliases map[string]string
 }
 
 func newSigning(t testing.TB) *signing {
 	t.Helper()
-	s := &signing{clock: newClock(), keys: map[string]*httpsig.Key{}, issuer: pair{"one", "ES256", newEC(p256())}}
-	s.provider = newProvider(t, s.issuer.jwkOf())
+	s := &signing{clock: newClock(), keys: map[string]*httpsig.Key{}, issuer: authtest.NewKey("one", "ES256", authtest.EC(p256()))}
+	s.provider = newProvider(t, s.issuer.JWK())
 	s.aliases = map[string]string{"issuer/corp:alice": "batch", "key:acme": "batch", "issuer/corp:bob": "bob"}
-	orbit := newEd()
+	orbit := authtest.Ed25519()
 	config := map[string]SigningKeyConfig{
 		"acme-1":   {Principal: "acme", Secret: literal(secretOf("acme-1"))},
 		"acme-2":   {Principal: "acme", Secret: literal(secretOf("acme-2")), NotBefore: setting.Time{Time: s.clock.now().Add(-time.Hour)}, NotAfter: setting.Time{Time: s.clock.now().Add(time.Hour)}},
@@ -51,11 +53,8 @@ func newSigning(t testing.TB) *signing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.auth, err = New(Config{Issuers: map[string]IssuerConfig{"corp": s.config()}, Keys: keys, Aliases: s.aliases, Skew: 30 * time.Second,
-		Now: s.clock.now, Budget: Budget{Burst: 5, Every: time.Second}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.memory = NewMemory(MemoryOptions{Now: s.clock.now, Budget: Budget{Burst: 5, Every: time.Second}})
+	s.auth = activeAuth(t, s.memory, Config{Issuers: map[string]IssuerConfig{"corp": s.config()}, Keys: keys, Aliases: s.aliases, Skew: 30 * time.Second})
 	return s
 }
 
@@ -116,7 +115,7 @@ func (s *signing) signed(t testing.TB, key *httpsig.Key, h *message.Head, change
 // outcome is the caller, or the reason; with "+" where there is a signature beside.
 func outcome(t testing.TB, c *Chain, h *message.Head, peer netip.Addr) string {
 	t.Helper()
-	proof, err := c.Authenticate(context.Background(), h, peer)
+	proof, err := c.Authenticate(context.Background(), from(peer, h))
 	got := proof.Caller.String()
 	if err != nil {
 		if got != "" {
@@ -177,7 +176,7 @@ func TestSignedErrors(t *testing.T) {
 		{s.signed(t, hmacKey(t, "acme-1", "x"), request(), nil), `the signature does not match: keyid "acme-1"`, ""},
 		{s.signed(t, s.keys["acme-1"], request(), func(p *httpsig.Profile) { p.Nonce = false }), "no nonce", "acme-1"},
 	} {
-		_, err := c.Authenticate(context.Background(), x.head, client)
+		_, err := c.Authenticate(context.Background(), from(client, x.head))
 		var e *Error
 		if !errors.As(err, &e) || !strings.Contains(e.Error(), x.cause) || e.KeyID != x.keyID || e.Status() != 401 {
 			t.Errorf("got %v, of key %q; want %s", err, e.KeyID, x.cause)
@@ -250,13 +249,13 @@ func TestSignedDemands(t *testing.T) {
 // TestSignedBudget bounds the public-key work that a forger can order.
 func TestSignedBudget(t *testing.T) {
 	s := newSigning(t)
-	forged, err := httpsig.Ed25519Key("orbit-ed", newEd())
+	forged, err := httpsig.Ed25519Key("orbit-ed", authtest.Ed25519())
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := s.route(t, Demand{Callers: []string{"key"}})
 	planet := s.route(t, Demand{Callers: []string{"key/planet", "issuer/corp"}})
-	token := "authorization: Bearer " + s.issuer.token(s.claims(s.clock.now(), nil))
+	token := "authorization: Bearer " + s.issuer.Token(s.claims(s.clock.now(), nil))
 	if got := outcome(t, planet, request(token), client); got != "issuer/corp:alice" {
 		t.Fatalf("got %s", got)
 	}

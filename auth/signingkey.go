@@ -223,7 +223,7 @@ func (c *SigningKeyConfig) read(id string) (k *SigningKey, material []byte, err 
 	}
 	if c.Principal != "" {
 		k.principal = identity.Principal{Source: "key", Name: c.Principal, KeyID: id, Expires: c.NotAfter.Time}
-		k.principal.Settle()
+		k.principal.Qualify()
 	}
 	switch {
 	case c.PublicKey != "":

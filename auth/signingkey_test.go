@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/auth/authtest"
 	"sallyport/auth/httpsig"
 	"sallyport/proxy/setting"
 )
@@ -47,22 +48,22 @@ func pemOf(t testing.TB, kind string, key any) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-func writeFile(t testing.TB, content []byte) string {
+func writeFile(t testing.TB, content []byte) setting.Path {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(name, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return name
+	return setting.Path(name)
 }
 
 func TestReadSigningKeys(t *testing.T) {
-	private := newEd()
+	private := authtest.Ed25519()
 	all := map[string]SigningKeyConfig{
 		"secret":  {Principal: "acme", Secret: literal(secretOf("a"))},
 		"least":   {Principal: "acme", Secret: literal(secretOf("b")[:32])},
 		"newline": {Principal: "acme", Secret: setting.Literal([]byte(" " + base64.StdEncoding.EncodeToString(secretOf("c")) + " \r\n"))},
-		"public":  {Principal: "orbit", PublicKey: setting.Path(writeFile(t, pemOf(t, "PUBLIC KEY", newEd().Public())))},
+		"public":  {Principal: "orbit", PublicKey: writeFile(t, pemOf(t, "PUBLIC KEY", authtest.Ed25519().Public()))},
 		"private": {PrivateKey: setting.Literal(pemOf(t, "PRIVATE KEY", private)), Use: setting.List[string]{SignResponse}},
 	}
 	keys, err := ReadSigningKeys(all)
@@ -142,12 +143,12 @@ func TestSigningKeysThatCannotBeRead(t *testing.T) {
 		return SigningKeyConfig{Principal: "acme", Secret: setting.Literal([]byte(text))}
 	}
 	public := func(content []byte) SigningKeyConfig {
-		return SigningKeyConfig{Principal: "acme", PublicKey: setting.Path(writeFile(t, content))}
+		return SigningKeyConfig{Principal: "acme", PublicKey: writeFile(t, content)}
 	}
 	private := func(content []byte) SigningKeyConfig {
 		return SigningKeyConfig{PrivateKey: setting.Literal(content), Use: setting.List[string]{SignResponse}}
 	}
-	ed, ec := newEd(), newEC(elliptic.P256())
+	ed, ec := authtest.Ed25519(), authtest.EC(elliptic.P256())
 	for name, c := range map[string]SigningKeyConfig{
 		"31 bytes":                         secret(base64.StdEncoding.EncodeToString(secretOf("a")[:31])),
 		"no bytes":                         secret("\n"),
@@ -160,7 +161,7 @@ func TestSigningKeysThatCannotBeRead(t *testing.T) {
 		"no PEM":                           public([]byte("x")),
 		"a private key in place of public": public(pemOf(t, "PRIVATE KEY", ed)),
 		"an elliptic public key":           public(pemOf(t, "PUBLIC KEY", ec.Public())),
-		"an RSA public key":                public(pemOf(t, "PUBLIC KEY", rsaOne().Public())),
+		"an RSA public key":                public(pemOf(t, "PUBLIC KEY", authtest.RSA().Public())),
 		"a public key under another name":  public(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")})),
 		"a public key in place of private": private(pemOf(t, "PUBLIC KEY", ed.Public())),
 		"an elliptic private key":          private(pemOf(t, "PRIVATE KEY", ec)),
@@ -187,7 +188,7 @@ func TestSigningKeysThatCannotBeRead(t *testing.T) {
 // TestOneSecretOfTwoPrincipals would let each sign for the other, and on one leg for
 // the other leg.
 func TestOneSecretOfTwoPrincipals(t *testing.T) {
-	same, file := literal(secretOf("a")), writeFile(t, pemOf(t, "PUBLIC KEY", newEd().Public()))
+	same, file := literal(secretOf("a")), writeFile(t, pemOf(t, "PUBLIC KEY", authtest.Ed25519().Public()))
 	key := func(principal string, use ...string) SigningKeyConfig {
 		return SigningKeyConfig{Principal: principal, Secret: same, Use: use}
 	}
@@ -203,7 +204,7 @@ func TestOneSecretOfTwoPrincipals(t *testing.T) {
 		"three, two of them alike": {map[string]SigningKeyConfig{"a": key("acme"), "b": key("orbit"), "c": key("orbit")}, "b c"},
 		"three, the last right":    {map[string]SigningKeyConfig{"a": key("acme"), "b": key("orbit"), "c": key("acme")}, "b"},
 		"four of as many":          {map[string]SigningKeyConfig{"a": key("a"), "b": key("b"), "c": key("c"), "d": key("d")}, "b c d"},
-		"public keys":              {map[string]SigningKeyConfig{"a": {Principal: "acme", PublicKey: setting.Path(file)}, "b": {Principal: "orbit", PublicKey: setting.Path(file)}}, "b"},
+		"public keys":              {map[string]SigningKeyConfig{"a": {Principal: "acme", PublicKey: file}, "b": {Principal: "orbit", PublicKey: file}}, "b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			keys, err := ReadSigningKeys(c.keys)

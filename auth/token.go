@@ -23,21 +23,21 @@ const (
 	maxDepth  = 16       // of nesting in header and claims
 )
 
-// token is a JSON Web Token in its strict compact form. Nothing of it is proved. Its
-// bytes are lent: release takes them back, for another token; what registered and
-// claims hold stays.
+// token is a JSON Web Token in its strict compact form. Nothing in it is proved. Its
+// byte slices are reused for another token after release; registered and claims hold
+// memory of their own.
 type token struct {
 	joseHeader
 	payload    []byte // the claims as they were signed
 	signature  []byte
+	signed     []byte // what the signature is over: the first two segments as they were read
 	registered registered
 	claims     claimSet
 
 	segment string // that joseHeader was read from: an issuer's tokens share it; "": none
 	header  []byte
 
-	signed  []byte   // room for what the signature is over
-	digest  [64]byte // and for its hash
+	digest  [64]byte // room for the hash of signed
 	decoder jsontext.Decoder
 	text    bytes.Buffer // what decoder reads
 	reading claimReader
@@ -45,7 +45,7 @@ type token struct {
 
 var tokenPool = sync.Pool{New: func() any { return new(token) }}
 
-// release leaves the memory of the token to another.
+// release gives the memory of the token back, for another one.
 func (t *token) release() {
 	t.decode(nil)
 	t.registered, t.claims = registered{}, nil
@@ -92,6 +92,7 @@ func (t *token) parse(s string) (err error) {
 	if err := t.head(first); err != nil {
 		return fmt.Errorf("token header: %w", err)
 	}
+	t.signed = append(t.signed[:0], s[:len(first)+1+len(second)]...)
 	if t.payload, err = segment(t.payload, second); err != nil {
 		return fmt.Errorf("token claims: %w", err)
 	}

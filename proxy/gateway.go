@@ -85,6 +85,7 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 	if g.current, err = build(cfg, g.memory); err != nil {
 		return nil, err
 	}
+	g.current.auth.Activate()
 	g.server = exchange.New(&g.memory.Memory, &g.current.Snapshot)
 	if g.health, err = g.newHealth(); err != nil {
 		return nil, err
@@ -129,7 +130,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBase()
 	var servers, foundation group
-	foundation.start(failed, func() error { return g.current.auth.Run(base) })
+	foundation.start(failed, func() error { return g.memory.auth.Run(base) })
 	foundation.start(failed, func() error { return g.memory.edge.Run(base) })
 	foundation.start(failed, func() error { return g.memory.Audit.Run(base) })
 	foundation.start(failed, func() error { return g.memory.Pressure.Run(base) })

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sallyport/auth"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
@@ -23,6 +24,7 @@ import (
 type memory struct {
 	exchange.Memory
 	options Options
+	auth    *auth.Memory
 	edge    *edge.Edge
 	conns   *limit.Conns
 }
@@ -35,6 +37,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 		m.Now = o.Now
 	}
 	m.Compressors = route.NewCompressors()
+	m.auth = auth.NewMemory(auth.MemoryOptions{Now: o.Now, Log: m.Log})
 	var err error
 	if m.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: m.Log, Now: o.Now}); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)

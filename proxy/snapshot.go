@@ -42,9 +42,9 @@ func build(cfg *Config, m *memory) (*snapshot, error) {
 	}
 	integrity := cfg.Integrity.WithDefaults()
 	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, Aliases: cfg.aliases(), Now: m.options.Now, Log: m.Log,
+		Issuers: cfg.Issuers, Keys: keys, Aliases: cfg.aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
-	}); err != nil {
+	}, m.auth); err != nil {
 		return nil, err
 	}
 	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {

@@ -1,5 +1,5 @@
-// Package fetch answers what a document elsewhere says: it is the one client for
-// everything that the gateway fetches from issuers.
+// Package fetch is the one HTTP client for everything that the gateway fetches from
+// issuers.
 //
 // Whatever the other side does, a fetch is bounded in time and memory, follows
 // nothing, and cannot be steered to places that only this machine may reach:
@@ -9,6 +9,7 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -84,25 +85,23 @@ type Options struct {
 
 // Client fetches documents. It keeps no connection open and starts no goroutine
 // that outlives a fetch. It is safe for concurrent use.
-type Client struct {
-	insecure bool
-	timeout  time.Duration
-	secure   *http.Client // for https
-	plain    *http.Client // for http
-}
+type Client struct{ http *http.Client }
 
 // New makes a client.
 func New(o Options) *Client {
-	c := &Client{insecure: o.InsecureHTTP, timeout: o.Timeout}
-	if c.timeout == 0 {
-		c.timeout = DefaultTimeout
+	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout}
+	if t.timeout == 0 {
+		t.timeout = DefaultTimeout
 	}
-	c.secure = c.via(o.Roots, allowed)
-	c.plain = c.via(nil, func(a netip.Addr) bool { return allowed(a) && (o.InsecureHTTP || a.IsLoopback()) })
-	return c
+	t.secure = newTransport(o.Roots, allowed)
+	t.plain = newTransport(nil, func(a netip.Addr) bool { return allowed(a) && (o.InsecureHTTP || a.IsLoopback()) })
+	return &Client{&http.Client{
+		Transport:     t,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 }
 
-func (c *Client) via(roots *x509.CertPool, allow func(netip.Addr) bool) *http.Client {
+func newTransport(roots *x509.CertPool, allow func(netip.Addr) bool) *http.Transport {
 	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
 		if err != nil || !allow(a.Addr().Unmap()) {
@@ -110,26 +109,36 @@ func (c *Client) via(roots *x509.CertPool, allow func(netip.Addr) bool) *http.Cl
 		}
 		return nil
 	}}
-	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:                  nil, // never from the environment
-			DialContext:            dialer.DialContext,
-			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-			DisableCompression:     true,
-			DisableKeepAlives:      true,
-			MaxResponseHeaderBytes: maxHead,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	return &http.Transport{
+		Proxy:                  nil, // never from the environment
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		DisableCompression:     true,
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: maxHead,
 	}
 }
+
+// HTTP is the client for libraries that make their requests themselves, with all
+// bounds of this package: whatever goes wrong in a fetch is an error of its Do, in
+// which errors.As finds an [*Error]. Answers with any status but 200 are errors too.
+func (c *Client) HTTP() *http.Client { return c.http }
 
 // JSON fetches a document and decodes it into v: names are compared exactly, and
 // duplicate names, invalid UTF-8 and anything after the value are refused.
 // Unknown names are ignored. The error is always an [*Error].
 func (c *Client) JSON(ctx context.Context, address string, v any) error {
-	text, err := c.get(ctx, address)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return err
+		return &Error{Kind: BadURL}
+	}
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return wrap(err)
+	}
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return wrap(err)
 	}
 	if err := json.Unmarshal(text, v); err != nil {
 		return &Error{Kind: Garbage, Err: err}
@@ -137,33 +146,42 @@ func (c *Client) JSON(ctx context.Context, address string, v any) error {
 	return nil
 }
 
-func (c *Client) get(ctx context.Context, address string) ([]byte, error) {
-	u, err := url.Parse(address)
-	if err != nil {
-		return nil, &Error{Kind: BadURL}
-	}
-	if err := CheckURL(u, c.insecure); err != nil {
+// transport makes one request and reads the whole answer, within all bounds. Its
+// errors are of type [*Error]: none is left for the reader of the body, to whom
+// libraries do not leave the cause.
+type transport struct {
+	insecure bool
+	timeout  time.Duration
+	secure   *http.Transport // for https
+	plain    *http.Transport // for http
+}
+
+// RoundTrip implements [http.RoundTripper] for requests without a body.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := CheckURL(r.URL, t.insecure); err != nil {
 		return nil, &Error{Kind: BadURL, Err: err}
 	}
-	via := c.secure
-	if u.Scheme == "http" {
-		via = c.plain
+	via := t.secure
+	if r.URL.Scheme == "http" {
+		via = t.plain
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(r.Context(), t.timeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, &Error{Kind: BadURL, Err: err}
-	}
+	r = r.Clone(ctx)
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("Accept-Encoding", "identity")
 	r.Header.Set("User-Agent", "sallyport")
-	answer, err := via.Do(r)
+	answer, err := via.RoundTrip(r)
 	if err != nil {
 		return nil, wrap(err)
 	}
 	defer answer.Body.Close()
-	return read(answer)
+	text, err := read(answer)
+	if err != nil {
+		return nil, err
+	}
+	answer.Body = io.NopCloser(bytes.NewReader(text))
+	return answer, nil
 }
 
 func read(answer *http.Response) ([]byte, error) {
@@ -195,7 +213,7 @@ func wrap(err error) *Error {
 	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &refused):
-		return &Error{Kind: refused.Kind}
+		return refused
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
 		return &Error{Kind: TimedOut, Err: err}
 	case errors.As(err, &unverified), errors.As(err, &alert), errors.As(err, &record), strings.Contains(err.Error(), "tls: "):

@@ -157,14 +157,16 @@ func TestTrust(t *testing.T) {
 	}
 }
 
+func transportOf(c *Client) *transport { return c.http.Transport.(*transport) }
+
 // TestNoProxyFromTheEnvironment: whoever sets our environment does not read or
 // forge what we fetch.
 func TestNoProxyFromTheEnvironment(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
 	c := New(Options{})
-	for _, h := range []*http.Client{c.secure, c.plain} {
-		if h.Transport.(*http.Transport).Proxy != nil {
+	for _, h := range []*http.Transport{transportOf(c).secure, transportOf(c).plain} {
+		if h.Proxy != nil {
 			t.Error("the transport has a proxy")
 		}
 	}
@@ -209,24 +211,24 @@ func TestRefused(t *testing.T) {
 // TestAddressesAreCheckedWhenDialed: what a name leads to counts, and not what
 // it looks like, so the check stands behind the resolver.
 func TestAddressesAreCheckedWhenDialed(t *testing.T) {
-	dial := func(c *http.Client, address string) error {
+	dial := func(h *http.Transport, address string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		conn, err := c.Transport.(*http.Transport).DialContext(ctx, "tcp", address)
+		conn, err := h.DialContext(ctx, "tcp", address)
 		if err == nil {
 			conn.Close()
 		}
 		return err
 	}
 	c := New(Options{InsecureHTTP: true})
-	for _, h := range []*http.Client{c.secure, c.plain} {
+	for _, h := range []*http.Transport{transportOf(c).secure, transportOf(c).plain} {
 		for _, address := range []string{"169.254.169.254:80", "[::ffff:169.254.169.254]:80", "[fe80::1%lo]:80", "100.100.100.200:443", "0.0.0.0:80"} {
 			if err := wrap(dial(h, address)); err.Kind != AddressRefused {
 				t.Errorf("%s: got %v, want address refused", address, err)
 			}
 		}
 	}
-	if err := wrap(dial(New(Options{}).plain, "192.0.2.1:80")); err.Kind != AddressRefused {
+	if err := wrap(dial(transportOf(New(Options{})).plain, "192.0.2.1:80")); err.Kind != AddressRefused {
 		t.Errorf("http to another machine: got %v, want address refused", err)
 	}
 }

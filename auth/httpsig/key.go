@@ -105,6 +105,19 @@ func (k *Key) ID() string { return k.id }
 // Algorithm is the key's one algorithm.
 func (k *Key) Algorithm() Algorithm { return k.algorithm }
 
+// Equal reports whether both keys have the same id and algorithm, and verify the same
+// signatures. It takes the same time whatever their secrets are.
+func (k *Key) Equal(o *Key) bool {
+	switch {
+	case k.id != o.id || k.algorithm != o.algorithm:
+		return false
+	case k.macs != nil:
+		const text = "sallyport: are two secrets the same?"
+		return hmac.Equal(k.mac(nil, []byte(text)), o.mac(nil, []byte(text)))
+	}
+	return k.public.Equal(o.public)
+}
+
 // String names the key and never what it holds.
 func (k *Key) String() string { return fmt.Sprintf("%s key %q", k.algorithm, k.id) }
 

@@ -192,6 +192,29 @@ func (v *Verifier) VerifyResponse(m *Message, nonce string, trailer bool) (*Sign
 	return s, nil
 }
 
+// Recheck reports whether a signature that was verified on m before, by this or another
+// Verifier, would count for this one: the key with its id must be the same key,
+// and coverage and authority must be as the policy demands. Times, nonce and the
+// signature itself are not checked again. The error is nil or of type *[Error].
+func (v *Verifier) Recheck(m *Message, signature *Signature) error {
+	s := v.scratch.Get().(*scratch)
+	defer v.scratch.Put(s)
+	if err := v.covers(m, signature.components[:signature.n]); err != nil {
+		return err
+	}
+	if err := v.forUs(m, s); err != nil {
+		return err
+	}
+	id := signature.Key.ID()
+	switch key := v.key(id); {
+	case key == nil:
+		return fault(UnknownKey, "keyid "+strconv.Quote(id))
+	case !key.Equal(signature.Key):
+		return fault(BadSignature, "keyid "+strconv.Quote(id)+" is another key now")
+	}
+	return nil
+}
+
 // finish checks what find has selected.
 func (v *Verifier) finish(m *Message, s *scratch) (*Signature, error) {
 	in := &s.inputs[s.ours]
@@ -199,7 +222,7 @@ func (v *Verifier) finish(m *Message, s *scratch) (*Signature, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := v.covers(m, in); err != nil {
+	if err := v.covers(m, in.components[:in.n]); err != nil {
 		return nil, err
 	}
 	if err := v.forUs(m, s); err != nil {
@@ -251,8 +274,7 @@ func (v *Verifier) timely(in *input) (until int64, err *Error) {
 }
 
 // covers checks that all is covered that must be.
-func (v *Verifier) covers(m *Message, in *input) *Error {
-	covered := in.components[:in.n]
+func (v *Verifier) covers(m *Message, covered []component) *Error {
 	for _, c := range v.require {
 		if !has(covered, c) {
 			return fault(Coverage, c.String()+" is not covered")

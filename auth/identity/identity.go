@@ -1,4 +1,4 @@
-// Package identity says who a caller is, once a proof held.
+// Package identity says who a caller is, once that has been proved.
 package identity
 
 import (
@@ -27,7 +27,7 @@ type Principal struct {
 	// is absent or an object. Nil means that the proof carries no claims.
 	Claim func(path string) []string
 
-	full string // what String gives, if it was made before
+	full string // what String returns, if Qualify computed it
 
 	// KeyID names the key that the proof was checked with, for the audit record.
 	KeyID string
@@ -56,9 +56,9 @@ func (p *Principal) String() string {
 	return p.Source + ":" + p.Name
 }
 
-// Settle makes the qualified name once, for a principal of many requests. Source and
-// Name must not change afterwards.
-func (p *Principal) Settle() { p.full = p.String() }
+// Qualify computes the qualified name once, for a principal of many requests. Source
+// and Name must not change afterwards.
+func (p *Principal) Qualify() { p.full = p.String() }
 
 // Kind is the kind of proof: "bearer" for the token of an issuer, otherwise the
 // source without its name, such as "cert".

@@ -45,6 +45,7 @@ type facts struct {
 	client  netip.Addr // the other end, behind the proxies that are trusted
 	trusted bool       // the peer is one of those proxies
 	route   *route.Route
+	asked   auth.Request // what proof is made from
 	proof   auth.Proof
 	caller  identity.Principal
 	call    model.Call

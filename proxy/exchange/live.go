@@ -162,8 +162,8 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) bool {
 	if err != nil || !r.Access.Admits(u.client) {
 		return false
 	}
-	proof, err := r.Chain.Authenticate(ctx, u.head, u.client)
-	if err != nil || proof.Caller.String() != u.proof.Caller.String() {
+	proof, err := r.Chain.Recheck(ctx, &auth.Request{Head: u.head, Peer: u.client, Conn: u.conn.TLS}, u.proof)
+	if err != nil {
 		return false
 	}
 	if u.tunnel && !r.WebSocket {

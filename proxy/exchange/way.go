@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/message"
@@ -149,7 +150,8 @@ func (x *exchange) isPreflight() bool {
 // authenticate learns who the caller is from all that the head proves.
 func (x *exchange) authenticate() error {
 	var err error
-	x.proof, err = x.route.Chain.Authenticate(x.life, x.head, x.client)
+	x.asked = auth.Request{Head: x.head, Peer: x.client, Conn: x.stream.Conn().TLS}
+	x.proof, err = x.route.Chain.Authenticate(x.life, &x.asked)
 	if x.proof.Signature != nil {
 		x.chooseAnswerKey(false)
 	}

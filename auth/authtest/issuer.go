@@ -1,0 +1,158 @@
+// Package authtest is an OpenID issuer for tests: discovery, a key set, tokens with
+// any claims and signatures, and the ways in which an issuer fails.
+package authtest
+
+import (
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// IssuerConfig says for whom an [Issuer] speaks.
+type IssuerConfig struct {
+	URL      string           // the issuer's identifier, and where it is reached
+	Audience string           // aud of [Issuer.Claims]
+	Lifetime time.Duration    // of [Issuer.Claims]; zero: five minutes
+	Now      func() time.Time // nil: time.Now
+}
+
+// Issuer is an issuer that counts its requests and fails on demand. It is an
+// [http.Handler], safe for concurrent use.
+type Issuer struct {
+	URL string // as in its configuration
+
+	config   IssuerConfig
+	key      Key // which [Issuer.Sign] uses
+	document atomic.Pointer[string]
+	keySet   atomic.Pointer[string]
+	instead  atomic.Pointer[http.Handler]
+
+	discoveries, fetches atomic.Int64
+}
+
+// NewIssuer makes an issuer that publishes one ES256 key of its own. It opens no
+// connection.
+func NewIssuer(c IssuerConfig) (*Issuer, error) {
+	if _, err := url.Parse(c.URL); err != nil {
+		return nil, fmt.Errorf("reading the issuer's URL: %w", err)
+	}
+	if c.Lifetime == 0 {
+		c.Lifetime = 5 * time.Minute
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	i := &Issuer{URL: c.URL, config: c, key: NewKey(rand.Text(), "ES256", EC(elliptic.P256()))}
+	i.Identify(c.URL)
+	i.Publish(i.key.JWK(`"use":"sig"`, `"alg":"ES256"`))
+	return i, nil
+}
+
+// Start serves an issuer on loopback until the test ends, with the audience "models".
+// It publishes these keys, as [Key.JWK] writes them, in place of its own.
+func Start(t testing.TB, keys ...string) *Issuer {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := NewIssuer(IssuerConfig{URL: "http://" + l.Addr().String(), Audience: "models"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.Publish(keys...)
+	s := &http.Server{Handler: i}
+	over := make(chan struct{})
+	go func() { _ = s.Serve(l); close(over) }()
+	t.Cleanup(func() { _ = s.Close(); <-over })
+	return i
+}
+
+// Publish makes these the keys of the set, as [Key.JWK] writes them.
+func (i *Issuer) Publish(keys ...string) { s := KeySet(keys...); i.keySet.Store(&s) }
+
+// Identify makes the discovery document name another issuer than the URL.
+func (i *Issuer) Identify(issuer string) {
+	s := string(must(json.Marshal(map[string]string{"issuer": issuer, "jwks_uri": i.URL + "/jwks"})))
+	i.document.Store(&s)
+}
+
+// Answer makes h answer in place of the issuer; nil ends that. [Hang], [Text] and
+// [Status] are usual ones.
+func (i *Issuer) Answer(h http.Handler) {
+	if h == nil {
+		i.instead.Store(nil)
+		return
+	}
+	i.instead.Store(&h)
+}
+
+// Hang answers nothing until its client gives up.
+func Hang() http.Handler {
+	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+}
+
+// Text answers with a text as if it were the document.
+func Text(text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) })
+}
+
+// Status answers with a status and no document.
+func Status(code int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
+}
+
+// Discoveries is how often the discovery document was asked for.
+func (i *Issuer) Discoveries() int64 { return i.discoveries.Load() }
+
+// Fetches is how often anything else was asked for: the key set, if nothing is wrong.
+func (i *Issuer) Fetches() int64 { return i.fetches.Load() }
+
+// Requests is how often anything was asked for.
+func (i *Issuer) Requests() int64 { return i.Discoveries() + i.Fetches() }
+
+// ServeHTTP answers one request.
+func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	text := &i.keySet
+	if strings.HasSuffix(r.URL.Path, "/.well-known/openid-configuration") {
+		i.discoveries.Add(1)
+		text = &i.document
+	} else {
+		i.fetches.Add(1)
+	}
+	switch instead := i.instead.Load(); {
+	case instead != nil:
+		(*instead).ServeHTTP(w, r)
+	case text == &i.keySet && !strings.HasSuffix(r.URL.Path, "/jwks"):
+		http.NotFound(w, r)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, *text.Load())
+	}
+}
+
+// Claims are those of a token for a client now. The caller owns the map.
+func (i *Issuer) Claims(client string, scopes ...string) map[string]any {
+	now := i.config.Now()
+	return map[string]any{
+		"iss": i.URL, "sub": client, "aud": i.config.Audience, "client_id": client, "scope": strings.Join(scopes, " "),
+		"iat": now.Unix(), "exp": now.Add(i.config.Lifetime).Unix(), "jti": rand.Text(),
+	}
+}
+
+// Sign makes an access token (RFC 9068) of any claims with the issuer's own key.
+func (i *Issuer) Sign(claims map[string]any) (string, error) {
+	text, err := json.Marshal(claims)
+	if err != nil {
+		return "", fmt.Errorf("encoding claims: %w", err)
+	}
+	return i.key.Sign(fmt.Sprintf(`{"typ":"at+jwt","alg":"ES256","kid":"%s"}`, i.key.ID), string(text)), nil
+}
