@@ -263,7 +263,7 @@ func (c *Config) resolvePaths() {
 		c.Issuers[name] = i
 	}
 	for name, u := range c.Upstreams {
-		u.CA = below(filepath.Dir(c.source.named["upstreams."+name].doc.File), u.CA)
+		u.CA = setting.Path(below(filepath.Dir(c.source.named["upstreams."+name].doc.File), string(u.CA)))
 		c.Upstreams[name] = u
 	}
 	for id, k := range c.SigningKeys {

@@ -147,7 +147,7 @@ func (c *Config) CheckFiles() error {
 		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
 	}
 	for _, name := range sortedKeys(c.Upstreams) {
-		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
+		checkCAFile("upstreams."+name+".ca", string(c.Upstreams[name].CA), &f)
 	}
 	var broken interface{ Unwrap() []error }
 	if _, err := auth.ReadSigningKeys(c.SigningKeys); errors.As(err, &broken) {

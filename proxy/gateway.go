@@ -18,6 +18,7 @@ import (
 	"sallyport/proxy/edge"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/shared"
+	"sallyport/proxy/upstream"
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 	"sallyport/proxy/wire/socket"
@@ -38,7 +39,8 @@ type Options struct {
 	// Version is told in the metrics.
 	Version string
 
-	clock *wire.Clock // for deadlines of requests
+	clock *wire.Clock     // for deadlines of requests
+	pools *upstream.Pools // the upstreams that are open
 }
 
 func (o *Options) withDefaults() Options {
@@ -53,6 +55,7 @@ func (o *Options) withDefaults() Options {
 	if d.Listen == nil {
 		d.Listen = net.Listen
 	}
+	d.pools = upstream.NewPools(upstream.Options{Now: d.Now, Clock: d.clock, Dial: d.Dial})
 	return d
 }
 

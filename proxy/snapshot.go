@@ -140,7 +140,7 @@ func (s *snapshot) upstream(cfg *Config, c *RouteConfig, byName map[string]*upst
 	if u := byName[name]; u != nil {
 		return u, nil
 	}
-	u, err := upstream.New(name, uc, upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial})
+	u, err := o.pools.Open(name, uc)
 	if err != nil {
 		return nil, err
 	}

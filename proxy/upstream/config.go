@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ type Config struct {
 	GRPC setting.List[setting.URL] `yaml:"grpc"`
 	// CA is a file of PEM certificates that https and h2 endpoints are verified
 	// against; without it the system's own are used.
-	CA string `yaml:"ca"`
+	CA setting.Path `yaml:"ca"`
 	// ServerName is the name asked for by SNI and verified in the certificate;
 	// without it the host of the endpoint.
 	ServerName string `yaml:"server_name"`
@@ -209,7 +210,7 @@ func (c *Config) checkTLS(path string, secure bool, f *setting.Faults) {
 	if !secure {
 		const problem, cure = "no endpoint uses TLS", "remove the line, or write https:// or h2:// for the endpoints"
 		if c.CA != "" {
-			f.Add(setting.Join(path, "ca"), c.CA, problem, cure)
+			f.Add(setting.Join(path, "ca"), string(c.CA), problem, cure)
 		}
 		if c.ServerName != "" {
 			f.Add(setting.Join(path, "server_name"), c.ServerName, problem, cure)
@@ -244,14 +245,32 @@ func (c *Config) tlsConfig(host, protocol string, roots *x509.CertPool) *tls.Con
 	}
 }
 
+// trust identifies how the certificates of servers are verified: two configurations that
+// verify in the same way have the same.
+func (c *Config) trust() string {
+	return setting.Digest(struct {
+		CA         setting.Path
+		ServerName string
+		Insecure   bool
+	}{c.CA, c.ServerName, c.InsecureSkipVerify})
+}
+
 // roots reads the CA file; nil means the system's own certificates.
 func (c *Config) roots() (*x509.CertPool, error) {
 	if c.CA == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(c.CA)
+	file, err := os.Open(string(c.CA))
 	if err != nil {
 		return nil, fmt.Errorf("reading ca: %w", err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, setting.MaxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading ca: %w", err)
+	}
+	if len(text) > setting.MaxFile { // more than Digest reads
+		return nil, fmt.Errorf("reading ca %s: the file is larger than %d bytes", c.CA, setting.MaxFile)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {

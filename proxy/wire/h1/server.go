@@ -34,7 +34,7 @@ type ServerOptions struct {
 type Server struct {
 	handle  wire.Handler
 	options ServerOptions
-	bufs    Buffers
+	bufs    wire.Buffers
 	dates   dates
 	conns   *wire.Register[*serverConn]
 }

@@ -405,7 +405,7 @@ func (c *serverConn) skip(b *serverBody) bool {
 	c.mu.Lock()
 	c.phase, c.bodyBy = serving, time.Now().Add(c.srv.options.Linger)
 	c.mu.Unlock()
-	buf := c.srv.bufs.Get(smallBuffer)
+	buf := c.srv.bufs.Get(wire.SmallBuffer)
 	defer c.srv.bufs.Put(buf)
 	for left := skippedBytes; left > 0; {
 		n, err := b.Read(buf.B[:cap(buf.B)])
@@ -450,7 +450,7 @@ func (c *serverConn) linger() {
 	if t, ok := below.(interface{ CloseWrite() error }); ok {
 		_ = t.CloseWrite()
 	}
-	buf := c.srv.bufs.Get(largeBuffer)
+	buf := c.srv.bufs.Get(wire.LargeBuffer)
 	defer c.srv.bufs.Put(buf)
 	// Below TLS: nothing of it is wanted, so nothing is decrypted.
 	for left := lingeringBytes; left > 0; {

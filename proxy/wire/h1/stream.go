@@ -29,8 +29,8 @@ type stream struct {
 	began, finished, upgraded bool // of the answer
 
 	mode    bodyMode
-	left    int64   // of the answer's content, with bodyLength
-	out     *Buffer // what is held back; nil: nothing
+	left    int64        // of the answer's content, with bodyLength
+	out     *wire.Buffer // what is held back; nil: nothing
 	writeBy time.Time
 	err     error // of a write; sticky
 }
@@ -74,7 +74,7 @@ func (s *stream) Inform(m *message.Response) error {
 	case s.head.Version == message.HTTP10:
 		return nil
 	}
-	lent := s.c.srv.bufs.Get(smallBuffer)
+	lent := s.c.srv.bufs.Get(wire.SmallBuffer)
 	defer s.c.srv.bufs.Put(lent)
 	b, err := appendHead(lent.B, m.Status, m.Fields)
 	if err != nil {
@@ -120,7 +120,7 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 	if s.c.srv.conns.Draining() {
 		s.closing = true
 	}
-	s.out = s.c.srv.bufs.Get(smallBuffer)
+	s.out = s.c.srv.bufs.Get(wire.SmallBuffer)
 	b, err := appendHead(s.out.B, m.Status, m.Fields)
 	if err != nil {
 		s.err = err
@@ -197,7 +197,7 @@ func (s *stream) put(p []byte) error {
 		held = len(s.out.B)
 	}
 	switch {
-	case held+need > largeBuffer, held == 0 && s.mode != bodyChunked && need >= direct:
+	case held+need > wire.LargeBuffer, held == 0 && s.mode != bodyChunked && need >= direct:
 		return s.send(p)
 	case s.out == nil:
 		s.out = s.c.srv.bufs.Get(need)
@@ -222,7 +222,7 @@ func (s *stream) put(p []byte) error {
 func (s *stream) send(p []byte) error {
 	if s.mode == bodyChunked {
 		if s.out == nil {
-			s.out = s.c.srv.bufs.Get(smallBuffer)
+			s.out = s.c.srv.bufs.Get(wire.SmallBuffer)
 		}
 		s.out.B = append(strconv.AppendInt(s.out.B, int64(len(p)), 16), "\r\n"...)
 	}
@@ -233,7 +233,7 @@ func (s *stream) send(p []byte) error {
 		return err
 	}
 	if s.mode == bodyChunked {
-		s.out = s.c.srv.bufs.Get(smallBuffer)
+		s.out = s.c.srv.bufs.Get(wire.SmallBuffer)
 		s.out.B = append(s.out.B, "\r\n"...)
 	}
 	return nil
@@ -275,7 +275,7 @@ func (s *stream) Finish(trailers message.Fields) error {
 	}
 	if s.mode == bodyChunked {
 		if s.out == nil {
-			s.out = s.c.srv.bufs.Get(smallBuffer)
+			s.out = s.c.srv.bufs.Get(wire.SmallBuffer)
 		}
 		b := append(s.out.B, "0\r\n"...)
 		for i := range trailers {
@@ -296,7 +296,7 @@ func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
 	}
 	s.began = true
 	c.stopWatch()
-	lent := c.srv.bufs.Get(smallBuffer)
+	lent := c.srv.bufs.Get(wire.SmallBuffer)
 	defer c.srv.bufs.Put(lent)
 	b, err := appendHead(lent.B, 101, m.Fields)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
-	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire"
 )
 
 var (
@@ -24,15 +24,15 @@ var (
 
 // outbox is what a stream holds back: whole frames, the last of which may still grow.
 type outbox struct {
-	buf  *h1.Buffer // nil: nothing
-	last int        // where the last frame begins that can end the stream; -1: there is none
-	open bool       // it is DATA, and may grow
-	data int        // content in all frames
-	ends bool       // the last frame ends the stream
+	buf  *wire.Buffer // nil: nothing
+	last int          // where the last frame begins that can end the stream; -1: there is none
+	open bool         // it is DATA, and may grow
+	data int          // content in all frames
+	ends bool         // the last frame ends the stream
 }
 
 // begin makes room for the head of a header block's frame.
-func (x *outbox) begin(bufs *h1.Buffers) {
+func (x *outbox) begin(bufs *wire.Buffers) {
 	if x.buf == nil {
 		x.buf = bufs.Get(0)
 	}
@@ -41,7 +41,7 @@ func (x *outbox) begin(bufs *h1.Buffers) {
 }
 
 // put adds content, at most maxHeld in all, to the last frame or to new ones.
-func (x *outbox) put(bufs *h1.Buffers, stream uint32, p []byte) {
+func (x *outbox) put(bufs *wire.Buffers, stream uint32, p []byte) {
 	held := 0
 	if x.buf != nil {
 		held = len(x.buf.B)
@@ -74,7 +74,7 @@ func (x *outbox) put(bufs *h1.Buffers, stream uint32, p []byte) {
 }
 
 // end marks the last frame as the last of the stream.
-func (x *outbox) end(bufs *h1.Buffers, stream uint32) {
+func (x *outbox) end(bufs *wire.Buffers, stream uint32) {
 	if x.buf == nil {
 		x.buf = bufs.Get(0)
 	}

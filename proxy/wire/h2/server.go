@@ -8,7 +8,6 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/h1"
 )
 
 // ServerOptions bound what a client may take. Zero values stand for the defaults.
@@ -82,7 +81,7 @@ func or[T int | time.Duration](v, d T) T {
 type Server struct {
 	handle  wire.Handler
 	options ServerOptions
-	bufs    h1.Buffers
+	bufs    wire.Buffers
 	dates   dates
 	crew    crew
 	widened atomic.Int64 // by how much windows of connections are wider than at first
