@@ -43,9 +43,9 @@ func (g *Gateway) state() admin.State {
 			RefusedUntil: r.WindowUntil, Note: r.Note, MemoryUsed: g.memory.Held.Used(), MemoryTotal: g.memory.Held.Total(),
 		}
 	}
-	for _, u := range g.current.upstreams {
-		up := admin.Upstream{Name: u.Name()}
-		for _, e := range u.Status() {
+	for _, u := range g.memory.pools.Status() {
+		up := admin.Upstream{Name: u.Name}
+		for _, e := range u.Endpoints {
 			up.Endpoints = append(up.Endpoints, admin.Endpoint{URL: e.URL, Healthy: !e.Ejected, Idle: e.Idle, Active: e.InFlight})
 		}
 		s.Upstreams = append(s.Upstreams, up)

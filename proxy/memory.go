@@ -17,6 +17,7 @@ import (
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/shared"
+	"sallyport/proxy/upstream"
 )
 
 // memory is what a process keeps whatever the configuration says: it outlives every
@@ -26,6 +27,7 @@ type memory struct {
 	options Options
 	auth    *auth.Memory
 	edge    *edge.Edge
+	pools   *upstream.Pools
 	conns   *limit.Conns
 }
 
@@ -37,6 +39,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 		m.Now = o.Now
 	}
 	m.Compressors = route.NewCompressors()
+	m.pools = upstream.NewPools(upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial})
 	m.auth = auth.NewMemory(auth.MemoryOptions{Now: o.Now, Log: m.Log})
 	var err error
 	if m.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: m.Log, Now: o.Now}); err != nil {

@@ -178,7 +178,7 @@ func (s *snapshot) upstream(c *route.Config, byName map[string]*upstream.Upstrea
 	if u := byName[name]; u != nil {
 		return u, nil
 	}
-	u, err := upstream.New(name, uc, upstream.Options{Now: m.options.Now, Clock: m.Clock, Dial: m.options.Dial})
+	u, err := m.pools.Open(name, uc)
 	if err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ func TestDeadEndpointsAreLeftAlone(t *testing.T) {
 	if n := f.count("b:80"); n != 1 {
 		t.Errorf("the dead endpoint was tried %d times, want once", n)
 	}
-	if s := u.Status()[1]; !s.Ejected || s.Failures != 1 {
+	if s := statusOf(u)[1]; !s.Ejected || s.Failures != 1 {
 		t.Errorf("status is %+v, want ejected", s)
 	}
 	for i, wait := range []int64{1, 2, 4, 8, 16, 30, 30} {
@@ -122,7 +122,7 @@ func TestDeadEndpointsAreLeftAlone(t *testing.T) {
 	for range 6 {
 		outcome(u, get())
 	}
-	if s := u.Status()[1]; s.Ejected || s.Idle == 0 {
+	if s := statusOf(u)[1]; s.Ejected || s.Idle == 0 {
 		t.Errorf("status is %+v, want it back in service", s)
 	}
 }
@@ -153,8 +153,8 @@ func TestSingleEndpointIsAlwaysTried(t *testing.T) {
 			t.Errorf("error is %v, want refused", err)
 		}
 	}
-	if len(f.dials) != 3 || u.Status()[0].Ejected {
-		t.Errorf("%d dials, ejected %v, want 3 and never", len(f.dials), u.Status()[0].Ejected)
+	if len(f.dials) != 3 || statusOf(u)[0].Ejected {
+		t.Errorf("%d dials, ejected %v, want 3 and never", len(f.dials), statusOf(u)[0].Ejected)
 	}
 }
 
@@ -178,7 +178,7 @@ func TestConnectTimesOut(t *testing.T) {
 		if _, err := u.Send(ctx, get()); !errors.Is(err, context.Canceled) {
 			t.Errorf("error is %v, want the end of the context", err)
 		}
-		for _, s := range u.Status() {
+		for _, s := range statusOf(u) {
 			if s.Ejected || s.InFlight != 0 {
 				t.Errorf("status is %+v, want no blame", s)
 			}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -244,14 +245,32 @@ func (c *Config) tlsConfig(host, protocol string, roots *x509.CertPool) *tls.Con
 	}
 }
 
+// trust identifies how the certificates of servers are verified: two configurations that
+// verify in the same way have the same.
+func (c *Config) trust() string {
+	return setting.Digest(struct {
+		CA         setting.Path
+		ServerName string
+		Insecure   bool
+	}{c.CA, c.ServerName, c.InsecureSkipVerify})
+}
+
 // roots reads the CA file; nil means the system's own certificates.
 func (c *Config) roots() (*x509.CertPool, error) {
 	if c.CA == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(string(c.CA))
+	file, err := os.Open(string(c.CA))
 	if err != nil {
 		return nil, fmt.Errorf("reading ca: %w", err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, setting.MaxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading ca: %w", err)
+	}
+	if len(text) > setting.MaxFile { // more than Digest reads
+		return nil, fmt.Errorf("reading ca %s: the file is larger than %d bytes", c.CA, setting.MaxFile)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {

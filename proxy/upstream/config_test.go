@@ -58,8 +58,17 @@ func TestConfigFaults(t *testing.T) {
 	}
 }
 
-func TestNewRefuses(t *testing.T) {
+func TestOpenRefusesBadConfigurations(t *testing.T) {
 	dir := t.TempDir()
+	_, ca := testCertificate(t)
+	text, err := os.ReadFile(string(ca))
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := filepath.Join(dir, "large.pem")
+	if err := os.WriteFile(large, append(text, make([]byte, setting.MaxFile)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	empty := filepath.Join(dir, "empty.pem")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -69,8 +78,9 @@ func TestNewRefuses(t *testing.T) {
 		"faults":     {},
 		"missing CA": {Rest: https, CA: setting.Path(filepath.Join(dir, "none.pem"))},
 		"empty CA":   {Rest: https, CA: setting.Path(empty)},
+		"large CA":   {Rest: https, CA: setting.Path(large)},
 	} {
-		if u, err := New("u", c, Options{}); err == nil || u != nil {
+		if u, err := NewPools(Options{}).Open("u", c); err == nil || u != nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -161,7 +171,7 @@ func TestUnsafeRequestsAreNotSent(t *testing.T) {
 			if fault := (*Error)(nil); err == nil || errors.As(err, &fault) {
 				t.Errorf("error is %v, want one that does not blame the upstream", err)
 			}
-			if u.Status()[0].Dials == 0 {
+			if statusOf(u)[0].Dials == 0 {
 				return
 			}
 			if b := <-seen; len(b) > 0 {

@@ -3,28 +3,23 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"sync/atomic"
 	"time"
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
-	"sallyport/proxy/wire/h2"
 	"sallyport/proxy/wire/socket"
 )
 
-const (
-	maxDialing = 128              // connects under way to one endpoint
-	ejectFirst = time.Second      // after one failed connect; doubles with each
-	ejectMost  = 30 * time.Second // ... up to this
-	probeTime  = time.Second      // one request tries an ejected endpoint, the others wait this long
-)
+// maxDialing bounds the connects under way to one endpoint.
+const maxDialing = 128
 
-// endpoint is one server.
+// endpoint is one server, as one configuration describes it.
 type endpoint struct {
 	spared  bool   // there are others, so that it is not tried while it is ejected
 	label   string // its URL
@@ -33,41 +28,30 @@ type endpoint struct {
 	host    string      // the Host field; "" for the client's
 	tls     *tls.Config // nil without TLS
 
-	pool    pool
-	shared  *shared // in the place of pool, over HTTP/2
-	bufs    *h1.Buffers
+	conns   connections
+	bufs    *wire.Buffers
 	now     func() time.Time
 	clock   *wire.Clock
 	connect func(ctx context.Context, network, addr string) (net.Conn, error)
-	slots   chan struct{} // one for each request that is let through; nil: no bound
+	slots   chan struct{} // one for each request over HTTP/1.1 that is let through; nil: no bound
 	dialing chan struct{}
 
-	inFlight, failed      atomic.Int64 // failed: connects in a row
-	dials, reuses, faults atomic.Uint64
-	ejectedTo             atomic.Int64 // in nanoseconds of Unix time; 0: it is fit
+	*counters
+	health *health
 }
 
-func (u *Upstream) newEndpoint(at *url.URL, c *Config, o *Options) *endpoint {
-	idle := o.Now // the clock of idle connections
-	if o.Clock != nil {
-		idle = o.Clock.Now
-	}
+// newEndpoint makes the endpoint at a URL. roots are those that TLS servers are
+// verified against, nil for the system's.
+func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool) *endpoint {
+	o := &p.options
 	e := &endpoint{
 		label:   at.String(),
-		bufs:    &u.bufs,
+		host:    c.hostFor(at),
+		bufs:    &p.bufs,
 		now:     o.Now,
 		clock:   o.Clock,
 		connect: o.Dial,
 		dialing: make(chan struct{}, maxDialing),
-		pool:    pool{maxIdle: c.MaxIdle, idleTime: c.IdleTime.Or(defaultIdleTime), now: idle},
-	}
-	if e.pool.maxIdle == 0 {
-		e.pool.maxIdle = defaultMaxIdle
-	}
-	if shares(at.Scheme) {
-		e.shared = &shared{most: c.MaxConnections, idleTime: e.pool.idleTime, now: idle}
-	} else if c.MaxConnections > 0 {
-		e.slots = make(chan struct{}, c.MaxConnections)
 	}
 	if at.Scheme == "unix" {
 		e.network, e.addr = "unix", at.Path
@@ -81,7 +65,27 @@ func (u *Upstream) newEndpoint(at *url.URL, c *Config, o *Options) *endpoint {
 		}
 		e.network, e.addr = "tcp", net.JoinHostPort(at.Hostname(), port)
 	}
-	e.host = c.hostFor(at)
+	idleNow := o.Now
+	if o.Clock != nil {
+		idleNow = o.Clock.Now
+	}
+	protocol, idleTime := "http/1.1", c.IdleTime.Or(defaultIdleTime)
+	if shares(at.Scheme) {
+		protocol = "h2"
+		e.conns = &shared{e: e, most: c.MaxConnections, idleTime: idleTime, now: idleNow}
+	} else {
+		maxIdle := c.MaxIdle
+		if maxIdle == 0 {
+			maxIdle = defaultMaxIdle
+		}
+		e.conns = &exclusive{e: e, maxIdle: maxIdle, idleTime: idleTime, now: idleNow}
+		if c.MaxConnections > 0 {
+			e.slots = make(chan struct{}, c.MaxConnections)
+		}
+	}
+	if overTLS(at.Scheme) {
+		e.tls = c.tlsConfig(at.Hostname(), protocol, roots)
+	}
 	return e
 }
 
@@ -139,14 +143,6 @@ func (e *endpoint) leave() {
 	}
 }
 
-// idle is the number of connections that no request uses.
-func (e *endpoint) idle() int {
-	if e.shared != nil {
-		return e.shared.len()
-	}
-	return e.pool.len()
-}
-
 // bounded is ctx with a timeout, if there is one.
 func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if d <= 0 {
@@ -155,45 +151,27 @@ func bounded(ctx context.Context, d time.Duration) (context.Context, context.Can
 	return context.WithTimeout(ctx, d)
 }
 
-// dial makes a connection.
-func (e *endpoint) dial(ctx context.Context, timeout time.Duration) (*conn, error) {
-	return dialed(ctx, e, timeout, e.open)
-}
-
-// dialed is what open makes of a new connection, within the bounds of the endpoint.
-func dialed[C any](ctx context.Context, e *endpoint, timeout time.Duration, open func(context.Context) (C, error)) (c C, err error) {
+// dial connects, and has open make a client of the connection, all of it within the
+// timeout and the bounds of the endpoint. open must close the connection if it fails.
+func (e *endpoint) dial(ctx context.Context, timeout time.Duration, open func(context.Context, net.Conn, *h1.Socket) error) error {
 	bound, cancel := bounded(ctx, timeout)
 	defer cancel()
 	select {
 	case e.dialing <- struct{}{}:
 		defer func() { <-e.dialing }()
 	case <-bound.Done():
-		return c, e.dialFault(ctx, bound, bound.Err())
+		return e.dialFault(ctx, bound, bound.Err())
 	}
 	e.dials.Add(1)
-	if c, err = open(bound); err != nil {
-		return c, e.dialFault(ctx, bound, err)
+	conn, sock, err := e.reach(bound)
+	if err == nil {
+		err = open(bound, conn, sock)
 	}
-	e.recovered()
-	return c, nil
-}
-
-// recovered ends an ejection.
-func (e *endpoint) recovered() {
-	if e.ejectedTo.Load() != 0 {
-		e.failed.Store(0)
-		e.ejectedTo.Store(0)
-	}
-}
-
-func (e *endpoint) open(ctx context.Context) (*conn, error) {
-	nc, sock, err := e.reach(ctx)
 	if err != nil {
-		return nil, err
+		return e.dialFault(ctx, bound, err)
 	}
-	c := h1.NewClient(nc, sock, e.bufs)
-	c.Clock = e.clock
-	return &conn{Client: c}, nil
+	e.health.recovered()
+	return nil
 }
 
 // reach connects, and shakes hands where the endpoint uses TLS.
@@ -215,26 +193,6 @@ func (e *endpoint) reach(ctx context.Context) (net.Conn, *h1.Socket, error) {
 	return t, sock, nil
 }
 
-// openShared makes a connection over HTTP/2.
-func (e *endpoint) openShared(ctx context.Context) (*h2.Client, error) {
-	nc, _, err := e.reach(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if t, ok := nc.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol != "h2" {
-		_ = nc.Close() // nothing was said on it
-		return nil, errNoHTTP2
-	}
-	c := h2.NewClient(nc, h2.ClientOptions{Scheme: e.scheme(), Buffers: e.bufs, Clock: e.clock})
-	if err := c.Greet(ctx); err != nil {
-		_ = c.Close() // it has no requests
-		return nil, err
-	}
-	return c, nil
-}
-
-var errNoHTTP2 = errors.New("the server does not choose h2 by ALPN")
-
 // scheme is that of the requests to the endpoint.
 func (e *endpoint) scheme() string {
 	if e.tls != nil {
@@ -249,29 +207,12 @@ func (e *endpoint) dialFault(ctx, bound context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("connecting to upstream: %w", wire.Cause(ctx))
 	}
-	e.faults.Add(1)
-	away := min(ejectFirst<<min(e.failed.Add(1)-1, 10), ejectMost)
-	e.ejectedTo.Store(e.now().Add(away).UnixNano())
+	e.failures.Add(1)
+	e.health.failed(e.now())
 	kind := Refused
 	var timeout net.Error
 	if bound.Err() != nil || errors.As(err, &timeout) && timeout.Timeout() {
 		kind = Timeout
 	}
 	return &Error{kind, e.label, err}
-}
-
-// fit says whether the endpoint may be tried: it is not ejected, or its time is
-// over. Of the requests that find it over, one a second goes to see.
-func (e *endpoint) fit() bool {
-	to := e.ejectedTo.Load()
-	if to == 0 {
-		return true
-	}
-	now := e.now()
-	return now.UnixNano() >= to && e.ejectedTo.CompareAndSwap(to, now.Add(probeTime).UnixNano())
-}
-
-func (e *endpoint) ejected() bool {
-	to := e.ejectedTo.Load()
-	return to != 0 && e.now().UnixNano() < to
 }

@@ -21,7 +21,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	u, err := upstream.New("churn", upstream.Config{Rest: setting.List[setting.URL]{at}}, upstream.Options{})
+	u, err := upstream.NewPools(upstream.Options{}).Open("churn", upstream.Config{Rest: setting.List[setting.URL]{at}})
 	if err != nil {
 		panic(err)
 	}

@@ -111,7 +111,7 @@ func TestHostileAnswers(t *testing.T) {
 			if fault.Kind != want {
 				t.Errorf("kind is %v (%v), want %v", fault.Kind, err, want)
 			}
-			if s := u.Status()[0]; s.InFlight != 0 || s.Idle != 0 {
+			if s := statusOf(u)[0]; s.InFlight != 0 || s.Idle != 0 {
 				t.Errorf("after the failure %d in flight and %d idle, want none", s.InFlight, s.Idle)
 			}
 		})
@@ -149,7 +149,7 @@ func TestSoundAnswers(t *testing.T) {
 			if status != c.status || body != c.body || err != nil {
 				t.Fatalf("got %d %.50q %v, want %d %.50q", status, body, err, c.status, c.body)
 			}
-			if idle := u.Status()[0].Idle; (idle == 1) != c.kept {
+			if idle := statusOf(u)[0].Idle; (idle == 1) != c.kept {
 				t.Errorf("%d connections kept, want kept: %v", idle, c.kept)
 			}
 		})

@@ -5,8 +5,7 @@ import (
 	"net"
 
 	"sallyport/proxy/message"
-	"sallyport/proxy/wire/h1"
-	"sallyport/proxy/wire/h2"
+	"sallyport/proxy/wire"
 )
 
 // Response is the answer of an upstream. It must be closed. It is not safe for
@@ -15,98 +14,79 @@ type Response struct {
 	// Head is the head of the final response.
 	Head message.Response
 	// Body is the content, never nil. Its errors are of the kinds of [Error]; one
-	// that was cut wraps io.ErrUnexpectedEOF.
+	// that was cut wraps io.ErrUnexpectedEOF. Over HTTP/2 it is a [message.Arrived] too.
 	Body message.Body
 	// Endpoint is the URL of the server that answered.
 	Endpoint string
-	// Host is the Host field by which it was asked.
+	// Host is the Host field that the server was sent.
 	Host string
 
-	ask h1.Request
-	e   *endpoint
-
-	x h1.Response
-	c *conn // nil once closed, and over HTTP/2
-
-	shared     *h2.Client // nil once closed, and over HTTP/1.1
-	fromShared *h2.Response
+	ask    wire.Request
+	answer wire.Response
+	e      *endpoint
+	c      connection // nil once closed
 }
 
-// Forget makes r as new but for memory that serves it again. Nothing of Head.Fields may
-// be used any more.
+// Forget resets r to the zero Response but keeps memory for its next use. Head.Fields
+// must not be used any more.
 func (r *Response) Forget() {
-	x := r.x
-	x.Forget()
-	*r = Response{x: x}
+	r.answer.Reset()
+	*r = Response{answer: r.answer}
 }
 
 // begin hands the exchange that runs on c to the caller.
-func (r *Response) begin(e *endpoint, c *conn) {
+func (r *Response) begin(e *endpoint, c connection) {
 	r.e, r.c = e, c
-	r.Head, r.Body, r.Endpoint, r.Host = r.x.Head, (*content)(r), e.label, r.ask.Host
-}
-
-// beginShared does so for one over HTTP/2.
-func (r *Response) beginShared(e *endpoint, c *h2.Client, x *h2.Response) {
-	r.e, r.shared, r.fromShared = e, c, x
-	r.Head, r.Body, r.Endpoint, r.Host = x.Head, (*sharedContent)(r), e.label, r.ask.Host
+	r.Head, r.Endpoint, r.Host = r.answer.Head, e.label, r.ask.Host
+	r.Body = (*content)(r)
+	if _, _, known := r.answer.Arrived(); known {
+		r.Body = (*arriving)(r)
+	}
 }
 
 // content is the response as a [message.Body].
 type content Response
 
 func (b *content) Read(p []byte) (int, error) {
-	n, err := b.x.Read(p)
+	n, err := b.answer.Read(p)
 	if err != nil && err != io.EOF {
 		err = b.e.blame(err)
 	}
 	return n, err
 }
 
-func (b *content) Trailers() message.Fields { return b.x.Trailers() }
+func (b *content) Trailers() message.Fields { return b.answer.Trailers() }
 
-// sharedContent is that of a response over HTTP/2.
-type sharedContent Response
+// arriving is content of which the connection knows how much has come.
+type arriving Response
 
-func (b *sharedContent) Read(p []byte) (int, error) {
-	n, err := b.fromShared.Read(p)
-	if err != nil && err != io.EOF {
-		err = b.e.blame(err)
-	}
-	return n, err
-}
+func (b *arriving) Read(p []byte) (int, error) { return (*content)(b).Read(p) }
+
+func (b *arriving) Trailers() message.Fields { return b.answer.Trailers() }
 
 // Arrived implements [message.Arrived].
-func (b *sharedContent) Arrived() (n int, whole bool) { return b.fromShared.Arrived() }
-
-func (b *sharedContent) Trailers() message.Fields { return b.fromShared.Trailers() }
+func (b *arriving) Arrived() (n int, whole bool) {
+	n, whole, _ = b.answer.Arrived()
+	return n, whole
+}
 
 // Close ends the exchange. An upload that still goes on is stopped and joined.
 // A connection over HTTP/1.1 is kept for the next request if the exchange ended
 // cleanly: the content was read to its end, the request was sent whole, and nothing
-// followed. One over HTTP/2 lives on in any case.
+// followed. A connection over HTTP/2 lives on in any case.
 // Later calls do nothing.
 func (r *Response) Close() {
-	switch {
-	case r.c != nil:
-		c := r.c
-		r.c = nil
-		if r.x.Close() {
-			r.e.pool.put(c, r.x.KeepAlive)
-		}
-	case r.shared != nil:
-		c := r.shared
-		r.shared = nil
-		r.fromShared.Close()
-		r.e.shared.leave(c)
-	default:
+	if r.c == nil {
 		return
 	}
+	c := r.c
+	r.c = nil
+	c.leave(r.answer.Close(), r.answer.KeepAlive)
 	r.e.leave()
 }
 
-// Upgraded hands over the connection after status 101, nil after any other. What
-// the server has sent already comes first. It has no deadlines; closing the
+// Upgraded hands over the connection after status 101, nil after any other. Bytes that
+// the server has sent already come first. It has no deadlines; closing the
 // response or the end of Send's context closes it. Nobody may read it any more
 // when the response is closed.
-func (r *Response) Upgraded() net.Conn { return r.x.Upgraded() }
+func (r *Response) Upgraded() net.Conn { return r.answer.Upgraded() }

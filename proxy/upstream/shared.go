@@ -2,19 +2,24 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
 
 	"sallyport/proxy/wire"
+	"sallyport/proxy/wire/h1"
 	"sallyport/proxy/wire/h2"
 )
 
-// shared are the connections of an endpoint over HTTP/2, each of which carries many
-// requests: the first that has room takes the next, so that there are few, and one
-// more is opened where none has.
+// shared holds the connections of an endpoint over HTTP/2, each of which carries many
+// requests. The first that has a free place takes the next request, so that there are
+// few connections; another is opened where none has a place.
 type shared struct {
+	e        *endpoint
 	most     int // connections; 0: no bound
 	idleTime time.Duration
 	now      func() time.Time
@@ -27,28 +32,30 @@ type shared struct {
 	closed  bool
 }
 
+// sharedConn is a connection that many requests use, or none.
 type sharedConn struct {
 	*h2.Client
-	usedAt time.Time // when a request last came or went
+	pool   *shared
+	usedAt time.Time // when a request last came or went; the pool's mu guards it
 }
 
 // dialing is a connect that many requests wait for.
 type dialing struct {
 	done chan struct{}
 	err  error // valid once done
-	left bool  // it ended with the request that it was made for: others must try
+	left bool  // the request that it was made for has ended: others must try themselves
 }
 
-// take returns a connection with a place for one request; fresh says that it had no
-// request before. Where no place is free it waits for one, or opens a connection, of
-// which no more than one is opened at a time: requests that come together share it.
-func (p *shared) take(ctx context.Context, wait time.Duration, e *endpoint) (c *h2.Client, fresh bool, err error) {
+// take reserves a place for one request on a connection. Where no place is free it waits
+// for one, or opens a connection. It opens one at a time, and requests that come together
+// share it.
+func (p *shared) take(ctx context.Context, wait time.Duration, _ bool) (c connection, used bool, err error) {
 	bound, cancel := ctx, context.CancelFunc(nil)
 	for {
 		p.mu.Lock()
 		if c := p.reserve(); c != nil {
 			p.mu.Unlock()
-			return c, false, nil
+			return c, true, nil
 		}
 		if cancel == nil {
 			bound, cancel = bounded(ctx, wait)
@@ -58,8 +65,11 @@ func (p *shared) take(ctx context.Context, wait time.Duration, e *endpoint) (c *
 			d := &dialing{done: make(chan struct{})}
 			p.dialing = d
 			p.mu.Unlock()
-			c, err := p.open(ctx, untilDeadline(bound), d, e)
-			return c, true, err
+			c, err := p.open(ctx, untilDeadline(bound), d)
+			if err != nil {
+				return nil, false, err
+			}
+			return c, false, nil
 		}
 		d, freed := p.dialing, p.await()
 		p.mu.Unlock()
@@ -68,21 +78,21 @@ func (p *shared) take(ctx context.Context, wait time.Duration, e *endpoint) (c *
 		case ctx.Err() != nil:
 			return nil, false, fmt.Errorf("waiting for upstream: %w", wire.Cause(ctx))
 		case bound.Err() != nil:
-			return nil, false, &Error{NoneHealthy, e.label, errFull}
+			return nil, false, &Error{NoneHealthy, p.e.label, errFull}
 		case err != nil:
 			return nil, false, err
 		}
 	}
 }
 
-// reserve takes a place on a connection that is there; mu is held. Those that take no
-// more requests are forgotten: they close by themselves.
-func (p *shared) reserve() *h2.Client {
+// reserve takes a place on a connection that is open; mu is held. Connections that take
+// no more requests are forgotten: they close by themselves.
+func (p *shared) reserve() *sharedConn {
 	dead := false
 	for _, c := range p.conns {
 		if c.Reserve() {
 			c.usedAt = p.now()
-			return c.Client
+			return c
 		}
 		_, good := c.Load()
 		dead = dead || !good
@@ -96,9 +106,9 @@ func (p *shared) reserve() *h2.Client {
 	return nil
 }
 
-// open opens a connection for whoever waits for d, with a place on it taken.
-func (p *shared) open(ctx context.Context, timeout time.Duration, d *dialing, e *endpoint) (*h2.Client, error) {
-	c, err := dialed(ctx, e, timeout, e.openShared)
+// open opens a connection for the requests that wait for d, and reserves a place on it.
+func (p *shared) open(ctx context.Context, wait time.Duration, d *dialing) (*sharedConn, error) {
+	c, err := p.dial(ctx, wait)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dialing = nil
@@ -109,16 +119,37 @@ func (p *shared) open(ctx context.Context, timeout time.Duration, d *dialing, e 
 	}
 	if !c.Reserve() {
 		c.Drain()
-		return nil, &Error{NoneHealthy, e.label, errFull}
+		return nil, &Error{NoneHealthy, p.e.label, errFull}
 	}
+	c.usedAt = p.now()
 	if p.closed {
-		return c, nil // for the request that it was made for
+		return c, nil // it closes behind the request that it was opened for
 	}
-	p.conns = append(p.conns, &sharedConn{c, p.now()})
+	p.conns = append(p.conns, c)
 	if p.reaper == nil {
-		p.reaper = time.AfterFunc(p.reapEvery(), p.reap)
+		p.reaper = time.AfterFunc(reapEvery(p.idleTime), p.reap)
 	}
 	return c, nil
+}
+
+// errNoHTTP2 means that a server of h2:// has not negotiated HTTP/2.
+var errNoHTTP2 = errors.New("the server does not choose h2 by ALPN")
+
+func (p *shared) dial(ctx context.Context, wait time.Duration) (c *sharedConn, err error) {
+	err = p.e.dial(ctx, wait, func(ctx context.Context, conn net.Conn, _ *h1.Socket) error {
+		if t, ok := conn.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol != "h2" {
+			_ = conn.Close() // nothing was said on it
+			return errNoHTTP2
+		}
+		client := h2.NewClient(conn, h2.ClientOptions{Scheme: p.e.scheme(), Buffers: p.e.bufs, Clock: p.e.clock})
+		if err := client.Greet(ctx); err != nil {
+			_ = client.Close() // it has no requests
+			return err
+		}
+		c = &sharedConn{Client: client, pool: p}
+		return nil
+	})
+	return c, err
 }
 
 // untilDeadline is how long a context with a deadline goes on; 0 without one.
@@ -130,7 +161,7 @@ func untilDeadline(ctx context.Context) time.Duration {
 	return max(time.Until(by), time.Nanosecond)
 }
 
-// await returns what is closed when a place is free; mu is held.
+// await returns a channel that is closed when a place is free; mu is held.
 func (p *shared) await() <-chan struct{} {
 	if p.freed == nil {
 		p.freed = make(chan struct{})
@@ -155,17 +186,13 @@ func (p *shared) wait(bound context.Context, d *dialing, freed <-chan struct{}) 
 	return nil
 }
 
-// leave notes that a request has left a connection. One that is not kept closes.
-func (p *shared) leave(c *h2.Client) {
+// leave notes that a request has left the connection, which closes if it is not kept.
+func (c *sharedConn) leave(bool, time.Duration) {
+	p := c.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	kept := false
-	for _, s := range p.conns {
-		if s.Client == c {
-			s.usedAt, kept = p.now(), true
-		}
-	}
-	if !kept {
+	c.usedAt = p.now()
+	if !slices.Contains(p.conns, c) {
 		c.Drain()
 	}
 	if p.freed != nil {
@@ -174,14 +201,10 @@ func (p *shared) leave(c *h2.Client) {
 	}
 }
 
-// giveUp gives back a place that was not used.
-func (p *shared) giveUp(c *h2.Client) {
+// giveUp gives back the place.
+func (c *sharedConn) giveUp() {
 	c.Release()
-	p.leave(c)
-}
-
-func (p *shared) reapEvery() time.Duration {
-	return min(max(p.idleTime/4, 100*time.Millisecond), 15*time.Second)
+	c.leave(false, 0)
 }
 
 // reap closes the connections that no request has used for long. It runs in the
@@ -200,12 +223,12 @@ func (p *shared) reap() {
 		return old || !good
 	})
 	if len(p.conns) > 0 && !p.closed {
-		p.reaper = time.AfterFunc(p.reapEvery(), p.reap)
+		p.reaper = time.AfterFunc(reapEvery(p.idleTime), p.reap)
 	}
 }
 
-// len is the number of connections without requests.
-func (p *shared) len() (n int) {
+// idle counts the connections without requests.
+func (p *shared) idle() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.conns {
@@ -216,7 +239,7 @@ func (p *shared) len() (n int) {
 	return n
 }
 
-// close closes the connections, those that are in use once they are not.
+// close closes the idle connections, and those in use with their last request.
 func (p *shared) close() {
 	p.mu.Lock()
 	conns := p.conns

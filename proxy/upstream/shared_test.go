@@ -116,7 +116,7 @@ func TestKindsOfRequestsHaveTheirEndpoints(t *testing.T) {
 	if _, err := answered(grpcUpstream(t, Options{}, grpc), get); kindOf(err) != Unserved {
 		t.Error(err)
 	}
-	if s := both.Status(); len(s) != 2 || s[0].URL != rest || s[1].URL != grpc || s[1].Dials != 1 || s[1].Idle != 1 || s[1].InFlight != 0 {
+	if s := statusOf(both); len(s) != 2 || s[0].URL != rest || s[1].URL != grpc || s[1].Dials != 1 || s[1].Idle != 1 || s[1].InFlight != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -198,7 +198,7 @@ func TestSharedIsFull(t *testing.T) {
 	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, url)}, MaxConnections: 1}, Options{})
 	first := make(chan error, 1)
 	go func() { _, err := answered(u, call("x")); first <- err }()
-	for u.Status()[0].Dials == 0 || u.grpc[0].shared.len() > 0 {
+	for statusOf(u)[0].Dials == 0 || u.grpc[0].conns.idle() > 0 {
 		time.Sleep(time.Millisecond)
 	}
 	short := call("x")
@@ -356,7 +356,7 @@ func TestSharedIdleConnectionIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-closed
-	if n := u.Status()[0].Idle; n != 0 {
+	if n := statusOf(u)[0].Idle; n != 0 {
 		t.Errorf("%d idle connections", n)
 	}
 }
@@ -485,7 +485,7 @@ func TestEndpointOfBothLists(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(u.Status()); n != 1 || conns.Load() != 1 {
+	if n := len(statusOf(u)); n != 1 || conns.Load() != 1 {
 		t.Errorf("%d endpoints, %d connections", n, conns.Load())
 	}
 }

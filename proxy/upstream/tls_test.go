@@ -17,7 +17,7 @@ import (
 )
 
 // testCertificate is httptest's, for 127.0.0.1 and example.com, and its file as a CA.
-func testCertificate(tb testing.TB) (tls.Certificate, string) {
+func testCertificate(tb testing.TB) (tls.Certificate, setting.Path) {
 	tb.Helper()
 	srv := httptest.NewUnstartedServer(nil)
 	srv.StartTLS()
@@ -27,7 +27,7 @@ func testCertificate(tb testing.TB) (tls.Certificate, string) {
 	if err := os.WriteFile(ca, text, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	return srv.TLS.Certificates[0], ca
+	return srv.TLS.Certificates[0], setting.Path(ca)
 }
 
 // secureOrNot serves with handle, over TLS or plainly.
@@ -85,7 +85,7 @@ func TestTLS(t *testing.T) {
 					t.Errorf("error is %v, want refused", err)
 				}
 			}
-			if s := u.Status()[0]; c.ok && s.Reuses != 1 {
+			if s := statusOf(u)[0]; c.ok && s.Reuses != 1 {
 				t.Errorf("status is %+v, want one reuse", s)
 			}
 			if sni := <-names; sni != c.sni {
@@ -135,7 +135,7 @@ func TestLateTicketsAreNoUnaskedAnswer(t *testing.T) {
 			t.Fatalf("got %q, %v", body, err)
 		}
 	}
-	if s := u.Status()[0]; s.Dials != 1 || s.Reuses != 4 {
+	if s := statusOf(u)[0]; s.Dials != 1 || s.Reuses != 4 {
 		t.Errorf("status is %+v, want one connection", s)
 	}
 }
@@ -155,7 +155,7 @@ func TestUnixSocket(t *testing.T) {
 			t.Errorf("got %q, %v", body, err)
 		}
 	}
-	if s := u.Status()[0]; s.Dials != 1 {
+	if s := statusOf(u)[0]; s.Dials != 1 {
 		t.Errorf("%d dials, want one", s.Dials)
 	}
 }

@@ -64,7 +64,7 @@ func TestUpgrade(t *testing.T) {
 			t.Error("the tunnel outlives the context")
 		}
 		x.Close()
-		if s := u.Status()[0]; s.InFlight != 0 || s.Idle != 0 {
+		if s := statusOf(u)[0]; s.InFlight != 0 || s.Idle != 0 {
 			t.Errorf("status is %+v, want nothing left", s)
 		}
 	}
@@ -109,7 +109,7 @@ func TestUpgradeConfirmedBy200(t *testing.T) {
 		t.Errorf("content %q, %v, tunnel %v, want an ordinary answer", b, err, x.Upgraded())
 	}
 	x.Close()
-	if s := u.Status()[0]; s.Idle != 0 {
+	if s := statusOf(u)[0]; s.Idle != 0 {
 		t.Error("the connection was kept, with an unasked answer on it")
 	}
 }

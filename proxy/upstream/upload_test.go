@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // pattern is content of n bytes.
@@ -74,7 +75,7 @@ func TestContentArrivesWhole(t *testing.T) {
 			x.Close()
 		}
 	}
-	if s := u.Status()[0]; s.Dials != 1 || s.InFlight != 0 {
+	if s := statusOf(u)[0]; s.Dials != 1 || s.InFlight != 0 {
 		t.Errorf("status is %+v, want one connection throughout", s)
 	}
 }
@@ -212,7 +213,7 @@ func TestEarlyAnswers(t *testing.T) {
 				if n := body.calls.Load(); n > 1 {
 					t.Errorf("the body was interrupted %d times", n)
 				}
-				if s := u.Status()[0]; s.Idle != 0 || s.InFlight != 0 {
+				if s := statusOf(u)[0]; s.Idle != 0 || s.InFlight != 0 {
 					t.Errorf("%d idle, %d in flight, want none: the request was not sent whole", s.Idle, s.InFlight)
 				}
 			})
@@ -260,7 +261,7 @@ func TestFullDuplex(t *testing.T) {
 		t.Errorf("got %d, %v at the end", n, err)
 	}
 	x.Close()
-	if s := u.Status()[0]; s.Idle != 1 || body.calls.Load() != 0 {
+	if s := statusOf(u)[0]; s.Idle != 1 || body.calls.Load() != 0 {
 		t.Errorf("%d idle, %d interrupts, want the connection kept and the body left alone", s.Idle, body.calls.Load())
 	}
 }
@@ -276,8 +277,8 @@ func TestBadEndsAreSeenByTheServer(t *testing.T) {
 		want   error
 	}{
 		"small, bad end":          {io.MultiReader(strings.NewReader("abc"), failing{errBad}), 3, errBad},
-		"small, too short":        {strings.NewReader("ab"), 3, errHalfBody},
-		"small, too long":         {strings.NewReader("abcd"), 3, errHalfBody},
+		"small, too short":        {strings.NewReader("ab"), 3, wire.ErrHalfBody},
+		"small, too long":         {strings.NewReader("abcd"), 3, wire.ErrHalfBody},
 		"large, bad end":          {io.MultiReader(bytes.NewReader(big), failing{errBad}), int64(len(big)), errBad},
 		"large, too short":        {bytes.NewReader(big[1:]), int64(len(big)), nil},
 		"large, too long":         {bytes.NewReader(append(big, 'x')), int64(len(big)), nil},
@@ -301,7 +302,7 @@ func TestBadEndsAreSeenByTheServer(t *testing.T) {
 				t.Errorf("error is %v, want %v and no fault of the upstream", err, c.want)
 			}
 			if c.length >= 0 && c.length <= maxWhole {
-				if d := u.Status()[0].Dials; d != 0 {
+				if d := statusOf(u)[0].Dials; d != 0 {
 					t.Errorf("%d dials for content that was bad before", d)
 				}
 			} else if <-whole {

@@ -86,12 +86,20 @@ func newUpstream(tb testing.TB, addrs ...string) *Upstream {
 
 func configured(tb testing.TB, c Config, o Options) *Upstream {
 	tb.Helper()
-	u, err := New("test", c, o)
+	u, err := NewPools(o).Open("test", c)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(u.Close)
 	return u
+}
+
+// statusOf is the state of an upstream's endpoints, whether it is open or closed.
+func statusOf(u *Upstream) (all []EndpointStatus) {
+	for _, e := range u.all() {
+		all = append(all, e.status())
+	}
+	return all
 }
 
 // quiet is a logger for servers that are made to fail.

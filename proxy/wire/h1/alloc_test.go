@@ -10,15 +10,16 @@ import (
 	"testing"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // One: the text of the head. The list of its fields serves again.
 func TestExchangeAllocatesLittle(t *testing.T) {
 	const answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nServer: x\r\nContent-Length: 2\r\n\r\n{}"
 	client, conn := cannedClient(answer, 1<<20)
-	r := &Request{Method: "POST", Target: "/", Host: "a", Content: []byte("{}"), Fields: message.Fields{{Name: "accept", Value: "*/*"}}}
+	r := &wire.Request{Method: "POST", Target: "/", Host: "a", Content: []byte("{}"), Fields: message.Fields{{Name: "accept", Value: "*/*"}}}
 	buf, text := make([]byte, 4<<10), []byte(answer)
-	var x Response
+	var x wire.Response
 	allocs := testing.AllocsPerRun(100, func() {
 		conn.answer = text
 		conn.written.Reset()

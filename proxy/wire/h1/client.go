@@ -12,50 +12,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
 )
 
-// Request is one request to a server. It must not be changed until the response
-// is closed or the exchange has failed.
-type Request struct {
-	Method string
-	Target string // in origin form
-	Host   string
-	// Fields are written as they are. Names must be in lower case; those that
-	// belong to the connection or to framing are refused.
-	Fields message.Fields
-
-	// Content is the whole content. It leaves with the head in one write, and is not
-	// used any more once Exchange has returned.
-	Content []byte
-	// Body is content that is read while it is sent; Content is empty then.
-	Body message.Body
-	// Length is the length of Body in bytes; -1 if only its end will tell.
-	Length int64
-	// Interrupt makes a Read of Body that waits return soon; nil if none does. It
-	// is called again until Read has returned.
-	Interrupt func()
-	// Trailers chooses from the trailers of Body; nil means none are sent. What
-	// may never be a trailer, or stands in Fields already, is dropped in any case.
-	Trailers func(message.Fields) message.Fields
-
-	// Upgrade is the protocol asked for, in lower case; "" for none.
-	Upgrade string
-	// Inform gets interim responses but for 100 and 101; it may be nil.
-	Inform func(*message.Response) error
-
-	Head  time.Duration // bounds the wait for the final head once the request is sent; 0: none
-	Idle  time.Duration // bounds each write, and each wait for content; 0: none
-	Limit time.Time     // bounds everything; zero: none
-}
-
-// Client is one connection to a server, used by one exchange at a time. It is not
-// safe for concurrent use.
+// Client is one connection to a server, used by one exchange at a time. It implements
+// [wire.Client]. It is not safe for concurrent use.
 //
-// Expect is never sent: our own server has answered 100 to the client before
-// the first byte of a body can be read, so there is nothing left to ask for. TE is
-// never sent either; trailers that come unasked are read and kept.
+// It never sends Expect: our own server answers 100 to the client before the first byte
+// of a body can be read, so nothing is left to ask for. It never sends TE either;
+// trailers that come unasked are read and kept.
 type Client struct {
 	// Clock is asked for deadlines; the system if nil. It is set before the first exchange.
 	Clock *wire.Clock
@@ -63,23 +28,26 @@ type Client struct {
 	conn   net.Conn
 	sock   *Socket
 	secure bool // conn is TLS over sock
-	bufs   *Buffers
+	bufs   *wire.Buffers
 	in     reader
 	busy   bool // an exchange is under way, or has ended badly
 
-	patience        time.Duration // for each read of content; negative: the deadline stands as it is
-	readBy, writeBy time.Time     // the deadlines as they are set
+	x               exchange      // the current one; reset when it ends
+	patience        time.Duration // for each read of content; negative: keep the deadline as it is
+	readBy, writeBy time.Time     // the deadlines that are set
 	limit           time.Time
 	up              *upload // of the current exchange, if it streams
 
-	cause    atomic.Pointer[Error] // why the exchange was aborted from outside of its goroutine
+	cause    atomic.Pointer[wire.Error] // why another goroutine aborted the exchange
 	upgraded atomic.Bool
 	onEnd    func() // c.contextEnded, bound once
 }
 
+var _ wire.Client = (*Client)(nil)
+
 // NewClient makes a client of a connection. sock is the socket below TLS; without
 // TLS, conn is the connection that sock wraps. bufs may be shared.
-func NewClient(conn net.Conn, sock *Socket, bufs *Buffers) *Client {
+func NewClient(conn net.Conn, sock *Socket, bufs *wire.Buffers) *Client {
 	c := &Client{conn: conn, sock: sock, bufs: bufs}
 	_, c.secure = conn.(*tls.Conn)
 	c.in = reader{conn: conn, bufs: bufs, before: c.beforeRead}
@@ -90,14 +58,10 @@ func NewClient(conn net.Conn, sock *Socket, bufs *Buffers) *Client {
 // Close closes the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Exchange sends a request and fills x with the head of the final response. The
-// content is read from x, which must be closed. After an error, which is an
-// [*Error], x is closed already and the connection is too.
-//
-// The end of ctx aborts the exchange at once, up to the closing of x.
-func (c *Client) Exchange(ctx context.Context, r *Request, x *Response) error {
-	x.Forget()
-	buf := c.bufs.Get(r.sizeHint())
+// Exchange implements [wire.Client]. After an error the connection is closed.
+func (c *Client) Exchange(ctx context.Context, r *wire.Request, x *wire.Response) error {
+	x.Reset()
+	buf := c.bufs.Get(sizeHint(r))
 	defer c.bufs.Put(buf)
 	out, err := c.render(buf.B, r)
 	if err != nil {
@@ -106,51 +70,50 @@ func (c *Client) Exchange(ctx context.Context, r *Request, x *Response) error {
 	}
 	buf.B = out[:0]
 
-	x.c, x.ctx = c, ctx
 	c.busy, c.limit, c.patience = true, r.Limit, -1
-	x.watching = wire.Watch(ctx, c.onEnd)
-	if err := c.ask(r, out, x); err != nil {
-		err = x.blame(err)
-		x.err = err
-		x.Close()
+	c.x = exchange{Response: x, c: c, ctx: ctx, watching: wire.Watch(ctx, c.onEnd)}
+	if err := c.ask(r, out); err != nil {
+		err = c.x.blame(err)
+		c.x.err = err
+		c.x.Close()
 		return err
 	}
 	c.patience = r.Idle
+	x.Open(&c.x)
 	return nil
 }
 
-// render writes the request to b, if there may be one now.
-func (c *Client) render(b []byte, r *Request) ([]byte, error) {
+// render writes the request to b, unless an exchange is under way or has failed.
+func (c *Client) render(b []byte, r *wire.Request) ([]byte, error) {
 	if c.busy {
-		return nil, &Error{FaultBroken, errAgain}
+		return nil, &wire.Error{Fault: wire.FaultBroken, Err: errAgain}
 	}
 	out, err := appendRequest(b, r)
 	if err != nil {
-		return nil, &Error{FaultRequest, fmt.Errorf("writing request: %w", err)}
+		return nil, &wire.Error{Fault: wire.FaultRequest, Err: fmt.Errorf("writing request: %w", err)}
 	}
 	return out, nil
 }
 
 // ask writes the request and reads the head of the answer.
-func (c *Client) ask(r *Request, out []byte, x *Response) error {
+func (c *Client) ask(r *wire.Request, out []byte) error {
 	if err := c.write(out, r.Idle); err != nil {
-		return c.lastWords(r, x, err)
+		return c.lastWords(r, err)
 	}
-	if r.hasBody() {
+	if r.Streams() {
 		c.up = startUpload(c, r)
-		x.up = c.up
 	}
 	if err := c.armRead(r.Head); err != nil {
 		return err
 	}
-	// Whoever is ready to run does so first: on a busy machine the answer is in by
+	// Other goroutines that are ready run first: on a busy machine the answer is in by
 	// then, and the read neither fails nor waits.
 	runtime.Gosched()
-	if err := x.readHead(r); err != nil {
+	if err := c.x.readHead(r); err != nil {
 		return err
 	}
-	if x.up != nil {
-		x.up.answered(x.Head.Status)
+	if c.up != nil {
+		c.up.answered(c.x.Head.Status)
 	}
 	return nil
 }
@@ -158,18 +121,18 @@ func (c *Client) ask(r *Request, out []byte, x *Response) error {
 // lastWords reads the answer of a server that closed while it was written to: it
 // may have said why before. Nothing more can come on such a connection, so this
 // does not wait.
-func (c *Client) lastWords(r *Request, x *Response, werr error) error {
+func (c *Client) lastWords(r *wire.Request, werr error) error {
 	if errors.Is(werr, os.ErrDeadlineExceeded) || c.cause.Load() != nil {
 		return werr
 	}
-	if c.armRead(time.Second) != nil || x.readHead(r) != nil {
+	if c.armRead(time.Second) != nil || c.x.readHead(r) != nil {
 		return werr
 	}
-	x.reusable = false
+	c.x.reusable = false
 	return nil
 }
 
-// write writes p whole.
+// write writes all of p.
 func (c *Client) write(p []byte, idle time.Duration) error {
 	if by, change := c.due(c.writeBy, idle); change {
 		if err := c.conn.SetWriteDeadline(by); err != nil {
@@ -184,7 +147,7 @@ func (c *Client) write(p []byte, idle time.Duration) error {
 	return err
 }
 
-// beforeRead is the reader's hook.
+// beforeRead is the reader's hook: it arms the deadline of the next read.
 func (c *Client) beforeRead() error {
 	if c.patience >= 0 {
 		return c.armRead(c.patience)
@@ -211,9 +174,9 @@ func (c *Client) setRead(d time.Duration) error {
 	return c.interrupted()
 }
 
-// due computes a deadline d from now, and whether the one that is set must change.
-// One that is late by up to an eighth, and a second, stays: deadlines cost a
-// timer each, and most are never reached.
+// due computes a deadline d from now, and whether the one that is set must change. A
+// deadline that is later by at most d/8, and at most a second, stays: setting one costs
+// a timer, and most are never reached.
 func (c *Client) due(set time.Time, d time.Duration) (by time.Time, change bool) {
 	var slack time.Duration
 	if d > 0 {
@@ -233,14 +196,15 @@ func (c *Client) due(set time.Time, d time.Duration) (by time.Time, change bool)
 }
 
 // contextEnded runs in a goroutine of its own when the context ends.
-func (c *Client) contextEnded() { c.abort(&Error{FaultContext, errContextEnded}) }
+func (c *Client) contextEnded() { c.abort(&wire.Error{Fault: wire.FaultContext, Err: errContextEnded}) }
 
-// errContextEnded stands for the cause, which the exchange's goroutine looks up.
+// errContextEnded is replaced by the context's cause in the exchange's goroutine.
 var errContextEnded = errors.New("context ended")
 
-// abort makes every read and write of the connection fail from now on. The
-// cause is stored first: who sets a deadline later looks at it afterwards.
-func (c *Client) abort(why *Error) {
+// abort makes every read and write of the connection fail from now on. It stores the
+// cause before it sets the deadline: whoever sets a later deadline checks the cause
+// afterwards.
+func (c *Client) abort(why *wire.Error) {
 	c.cause.CompareAndSwap(nil, why)
 	_ = c.conn.SetDeadline(longAgo) // fails only on a closed connection
 	if c.upgraded.Load() {
@@ -248,6 +212,7 @@ func (c *Client) abort(why *Error) {
 	}
 }
 
+// interrupted returns why the exchange was aborted; nil if it was not.
 func (c *Client) interrupted() error {
 	if e := c.cause.Load(); e != nil {
 		return e
@@ -255,25 +220,25 @@ func (c *Client) interrupted() error {
 	return nil
 }
 
-// blame makes an [*Error] of what a read or write returned.
-func (x *Response) blame(err error) error {
+// blame makes a [*wire.Error] of what a read or write returned.
+func (x *exchange) blame(err error) error {
 	if why := x.c.cause.Load(); why != nil {
-		if why.Fault == FaultContext {
-			return &Error{FaultContext, fmt.Errorf("exchange ended: %w", wire.Cause(x.ctx))}
+		if why.Fault == wire.FaultContext {
+			return &wire.Error{Fault: wire.FaultContext, Err: fmt.Errorf("exchange ended: %w", wire.Cause(x.ctx))}
 		}
 		return why
 	}
-	var known *Error
+	var known *wire.Error
 	var bad malformed
 	switch {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &bad):
-		return &Error{FaultMalformed, bad}
+		return &wire.Error{Fault: wire.FaultMalformed, Err: bad}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &Error{FaultTimeout, err}
+		return &wire.Error{Fault: wire.FaultTimeout, Err: err}
 	case errors.Is(err, io.EOF):
-		return &Error{FaultBroken, io.ErrUnexpectedEOF}
+		return &wire.Error{Fault: wire.FaultBroken, Err: io.ErrUnexpectedEOF}
 	}
-	return &Error{FaultBroken, err}
+	return &wire.Error{Fault: wire.FaultBroken, Err: err}
 }

@@ -20,32 +20,32 @@ func TestRequestsThatAreNotWritten(t *testing.T) {
 	field := func(name, value string) message.Fields { return message.Fields{{Name: name, Value: value}} }
 	for _, tt := range []struct {
 		name string
-		r    Request
+		r    wire.Request
 		want error
 	}{
-		{"a method that is none", Request{Method: "G T"}, errBadHead},
-		{"CONNECT", Request{Method: "CONNECT"}, errBadHead},
-		{"no target", Request{Target: "-"}, errBadHead},
-		{"a target with a space", Request{Target: "/a b"}, errBadHead},
-		{"a target with a line break", Request{Target: "/a\r\nb"}, errBadHead},
-		{"a target with a fragment", Request{Target: "/a#b"}, errBadHead},
-		{"a target that libevent takes for an authority", Request{Target: "//a/b"}, errBadHead},
-		{"a host with a line break", Request{Host: "a\r\nX: b"}, errBadHead},
-		{"a host with a slash", Request{Host: "a/b"}, errBadHead},
-		{"a length without a body", Request{Length: 3}, errBadLength},
-		{"a length below -1", Request{Body: body(), Length: -2}, errBadLength},
-		{"a field of the connection", Request{Fields: field("connection", "close")}, errFieldBanned},
-		{"a field of framing", Request{Fields: field("transfer-encoding", "chunked")}, errFieldBanned},
-		{"a length as a field", Request{Fields: field("content-length", "3")}, errFieldBanned},
-		{"a name with capitals", Request{Fields: field("X-A", "b")}, errFieldBytes},
-		{"a name with a colon", Request{Fields: field("x-a:", "b")}, errFieldBytes},
-		{"no name", Request{Fields: field("", "b")}, errFieldBytes},
-		{"a value with a line break", Request{Fields: field("x-a", "b\r\nx: y")}, errFieldBytes},
-		{"a value with a NUL", Request{Fields: field("x-a", "b\x00")}, errFieldBytes},
-		{"a value that begins with a space", Request{Fields: field("x-a", " b")}, errFieldBytes},
-		{"an upgrade with content", Request{Upgrade: "websocket", Content: []byte("a")}, errNoUpgrade},
-		{"an upgrade with a body", Request{Upgrade: "websocket", Body: body(), Length: 3}, errNoUpgrade},
-		{"an upgrade to no protocol", Request{Upgrade: "web socket"}, errBadHead},
+		{"a method that is none", wire.Request{Method: "G T"}, wire.ErrBadHead},
+		{"CONNECT", wire.Request{Method: "CONNECT"}, wire.ErrBadHead},
+		{"no target", wire.Request{Target: "-"}, wire.ErrBadHead},
+		{"a target with a space", wire.Request{Target: "/a b"}, wire.ErrBadHead},
+		{"a target with a line break", wire.Request{Target: "/a\r\nb"}, wire.ErrBadHead},
+		{"a target with a fragment", wire.Request{Target: "/a#b"}, wire.ErrBadHead},
+		{"a target that libevent takes for an authority", wire.Request{Target: "//a/b"}, wire.ErrBadHead},
+		{"a host with a line break", wire.Request{Host: "a\r\nX: b"}, wire.ErrBadHead},
+		{"a host with a slash", wire.Request{Host: "a/b"}, wire.ErrBadHead},
+		{"a length without a body", wire.Request{Length: 3}, wire.ErrBadLength},
+		{"a length below -1", wire.Request{Body: body(), Length: -2}, wire.ErrBadLength},
+		{"a field of the connection", wire.Request{Fields: field("connection", "close")}, errFieldBanned},
+		{"a field of framing", wire.Request{Fields: field("transfer-encoding", "chunked")}, errFieldBanned},
+		{"a length as a field", wire.Request{Fields: field("content-length", "3")}, errFieldBanned},
+		{"a name with capitals", wire.Request{Fields: field("X-A", "b")}, errFieldBytes},
+		{"a name with a colon", wire.Request{Fields: field("x-a:", "b")}, errFieldBytes},
+		{"no name", wire.Request{Fields: field("", "b")}, errFieldBytes},
+		{"a value with a line break", wire.Request{Fields: field("x-a", "b\r\nx: y")}, errFieldBytes},
+		{"a value with a NUL", wire.Request{Fields: field("x-a", "b\x00")}, errFieldBytes},
+		{"a value that begins with a space", wire.Request{Fields: field("x-a", " b")}, errFieldBytes},
+		{"an upgrade with content", wire.Request{Upgrade: "websocket", Content: []byte("a")}, errNoUpgrade},
+		{"an upgrade with a body", wire.Request{Upgrade: "websocket", Body: body(), Length: 3}, errNoUpgrade},
+		{"an upgrade to no protocol", wire.Request{Upgrade: "web socket"}, wire.ErrBadHead},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := tt.r
@@ -61,10 +61,10 @@ func TestRequestsThatAreNotWritten(t *testing.T) {
 				r.Host = "a"
 			}
 			client, conn := cannedClient("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 1<<20)
-			var x Response
+			var x wire.Response
 			err := client.Exchange(t.Context(), &r, &x)
-			var fault *Error
-			if !errors.As(err, &fault) || fault.Fault != FaultRequest || !errors.Is(err, tt.want) {
+			var fault *wire.Error
+			if !errors.As(err, &fault) || fault.Fault != wire.FaultRequest || !errors.Is(err, tt.want) {
 				t.Errorf("%v, want %v", err, tt.want)
 			}
 			if conn.written.Len() > 0 || !conn.closed {
@@ -90,13 +90,13 @@ func TestUploadsThatDoNotFit(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			here, there := net.Pipe()
-			client := NewClient(here, NewSocket(here), new(Buffers))
+			client := NewClient(here, NewSocket(here), new(wire.Buffers))
 			wrote := make(chan string, 1)
 			go func() { wrote <- rest(there) }()
-			var x Response
-			err := client.Exchange(t.Context(), &Request{Method: "POST", Target: "/", Host: "a", Body: &tt.body, Length: tt.length}, &x)
-			var fault *Error
-			if !errors.As(err, &fault) || fault.Fault != FaultBody {
+			var x wire.Response
+			err := client.Exchange(t.Context(), &wire.Request{Method: "POST", Target: "/", Host: "a", Body: &tt.body, Length: tt.length}, &x)
+			var fault *wire.Error
+			if !errors.As(err, &fault) || fault.Fault != wire.FaultBody {
 				t.Errorf("%v, want a fault of the body", err)
 			}
 			_, content, _ := strings.Cut(<-wrote, "\r\n\r\n")

@@ -5,11 +5,12 @@ import (
 	"strings"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
-// settleLine checks one field line, makes its name lower case in place and says where
-// its parts are.
-func settleLine(line []byte) (f fieldAt, err error) {
+// settleLine checks one field line, makes its name lower case in place and returns where
+// its parts are in the line.
+func settleLine(line []byte) (f wire.FieldMark, err error) {
 	for i, c := range line {
 		if c == ':' && i > 0 {
 			v, end := i+1, len(line)
@@ -19,7 +20,7 @@ func settleLine(line []byte) (f fieldAt, err error) {
 			for v < end && (line[end-1] == ' ' || line[end-1] == '\t') {
 				end--
 			}
-			return fieldAt{0, int32(i), int32(v), int32(end)}, validValue(line[v:end])
+			return wire.FieldMark{Colon: int32(i), Value: int32(v), End: int32(end)}, validValue(line[v:end])
 		}
 		l := nameByte[c]
 		if l == 0 {

@@ -49,7 +49,7 @@ func FuzzForwardRequest(f *testing.F) {
 // rendered is the request as it is written for the upstream.
 func rendered(t *testing.T, head *message.Head, h heard, streamed bool) string {
 	t.Helper()
-	r := &Request{Method: head.Method, Target: head.PathAndQuery(), Host: head.Authority, Fields: head.Fields}
+	r := &wire.Request{Method: head.Method, Target: head.PathAndQuery(), Host: head.Authority, Fields: head.Fields}
 	if streamed {
 		r.Length, r.Body = head.ContentLength, trailed{strings.NewReader(h.body), h.trailers}
 		r.Trailers = func(f message.Fields) message.Fields { return f }
@@ -64,7 +64,7 @@ func rendered(t *testing.T, head *message.Head, h heard, streamed bool) string {
 	if err := c.write(out, 0); err != nil {
 		t.Fatal(err)
 	}
-	if r.hasBody() {
+	if r.Streams() {
 		if err := (&upload{c: c, r: r}).send(); err != nil {
 			t.Fatalf("the content of %s is not forwarded: %v", h, err)
 		}
@@ -121,7 +121,7 @@ func FuzzForwardAnswer(f *testing.F) {
 			method = "HEAD"
 		}
 		want := readAnswer(raw, method, 1<<20)
-		if want.err != nil || len(want.fields) > MaxFields-3 { // we add Date, framing and Connection
+		if want.err != nil || len(want.fields) > wire.MaxFields-3 { // we add Date, framing and Connection
 			return
 		}
 		text := relayed(t, want, method, old)

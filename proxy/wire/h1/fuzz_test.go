@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // canned is a connection on which an answer lies ready, in pieces of step bytes.
@@ -65,7 +66,7 @@ func newCanned(answer string, step int) *canned {
 
 func cannedClient(answer string, step int) (*Client, *canned) {
 	conn := newCanned(answer, step)
-	return NewClient(conn, NewSocket(conn), new(Buffers)), conn
+	return NewClient(conn, NewSocket(conn), new(wire.Buffers)), conn
 }
 
 // reading is what our client makes of an answer.
@@ -82,11 +83,11 @@ type reading struct {
 
 func readAnswer(answer, method string, step int) (got reading) {
 	c, conn := cannedClient(answer, step)
-	r := &Request{Method: method, Target: "/", Host: "a", Inform: func(m *message.Response) error {
+	r := &wire.Request{Method: method, Target: "/", Host: "a", Inform: func(m *message.Response) error {
 		got.interim = append(got.interim, *m)
 		return nil
 	}}
-	var x Response
+	var x wire.Response
 	if got.err = c.Exchange(context.Background(), r, &x); got.err != nil {
 		return got
 	}
@@ -166,7 +167,7 @@ func FuzzChunked(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string, step, size uint8) {
 		conn := newCanned(text, max(1, int(step)))
-		in := &reader{conn: conn, bufs: new(Buffers), before: func() error { return nil }}
+		in := &reader{conn: conn, bufs: new(wire.Buffers), before: func() error { return nil }}
 		var k chunked
 		var got []byte
 		var err error

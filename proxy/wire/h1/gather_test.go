@@ -63,14 +63,14 @@ func TestUploadGathersWhatComes(t *testing.T) {
 		{"its end", inPieces{sizes: []int{100, 100}, came: 2, err: io.EOF}, -1, 200, io.EOF, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			u := &upload{r: &Request{Body: &tt.body}}
+			u := &upload{r: &wire.Request{Body: &tt.body}}
 			n, err := u.gather(make([]byte, uploadBuffer-12), tt.left)
 			if n != tt.want || err != tt.err || tt.body.asked != tt.asked {
 				t.Errorf("%d bytes and %v, asked %d times; want %d, %v, %d", n, err, tt.body.asked, tt.want, tt.err, tt.asked)
 			}
 		})
 	}
-	stopped := &upload{r: &Request{Body: &inPieces{sizes: []int{1, 1, 1}, came: 3}}}
+	stopped := &upload{r: &wire.Request{Body: &inPieces{sizes: []int{1, 1, 1}, came: 3}}}
 	stopped.stop.Store(true)
 	if n, _ := stopped.gather(make([]byte, uploadBuffer), -1); n != 1 {
 		t.Errorf("stopped: %d bytes", n)

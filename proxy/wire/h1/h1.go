@@ -5,7 +5,7 @@
 // the colon right behind them, values hold no controls, and the end of the
 // content is announced exactly once, by one Content-Length of digits or by
 // `Transfer-Encoding: chunked` alone on HTTP/1.1. Everything is bounded: a head
-// by [MaxHead] and [MaxFields], the line of a chunk and the trailers by less.
+// by [wire.MaxHead] and [wire.MaxFields], the line of a chunk and the trailers by less.
 //
 // [Client] is the side that asks, [Server] the side that answers.
 package h1
@@ -13,41 +13,11 @@ package h1
 import "errors"
 
 const (
-	// MaxHead bounds a head in bytes.
-	MaxHead = 64 << 10
-	// MaxFields bounds the field lines of a head.
-	MaxFields = 200
-
 	maxInterim     = 8   // interim responses before the final one
 	maxChunkLine   = 256 // bytes of a chunk's size and extensions
 	maxTrailers    = 8 << 10
 	maxTrailerRows = 64
 )
-
-// Fault says whose fault a failed exchange is.
-type Fault uint8
-
-const (
-	FaultRequest   Fault = iota + 1 // the request cannot be written as one safe message; nothing was sent
-	FaultBody                       // the request's body failed
-	FaultContext                    // the context ended
-	FaultInform                     // passing on an interim response failed
-	FaultMalformed                  // the server's answer breaks the grammar
-	FaultTimeout                    // the server took too long
-	FaultBroken                     // the connection broke
-)
-
-// Error is a failed exchange.
-type Error struct {
-	Fault Fault
-	Err   error
-}
-
-// Error describes the failure for the audit log.
-func (e *Error) Error() string { return e.Err.Error() }
-
-// Unwrap gives the cause.
-func (e *Error) Unwrap() error { return e.Err }
 
 // malformed is what is wrong with bytes that were read.
 type malformed string
@@ -62,10 +32,7 @@ const (
 
 var (
 	errAgain       = errors.New("connection has an exchange under way or has failed")
-	errHalfBody    = errors.New("request body has not the announced length")
 	errNoUpgrade   = errors.New("a request with content cannot upgrade")
-	errBadHead     = errors.New("request line or Host cannot be written")
-	errBadLength   = errors.New("length without content, or below -1")
 	errFieldBanned = errors.New("field belongs to the connection or to framing")
 	errFieldBytes  = errors.New("field has bytes outside the grammar")
 )

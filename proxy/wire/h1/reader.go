@@ -5,15 +5,16 @@ import (
 	"io"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // reader reads a connection through a lent buffer.
 type reader struct {
 	conn   io.Reader
-	bufs   *Buffers
+	bufs   *wire.Buffers
 	before func() error // runs before each read of the connection, to set its deadline
 
-	buf  *Buffer
+	buf  *wire.Buffer
 	r, w int // what is in buf and not yet read
 }
 
@@ -29,7 +30,7 @@ func (in *reader) bytes() []byte {
 // unread puts a byte before what is to be read next; nothing may be buffered.
 func (in *reader) unread(b byte) {
 	if in.buf == nil {
-		in.buf = in.bufs.Get(smallBuffer)
+		in.buf = in.bufs.Get(wire.SmallBuffer)
 		in.buf.B = in.buf.B[:cap(in.buf.B)]
 	}
 	in.buf.B[0] = b
@@ -47,7 +48,7 @@ func (in *reader) release() {
 func (in *reader) fill() error {
 	switch {
 	case in.buf == nil:
-		in.buf = in.bufs.Get(smallBuffer)
+		in.buf = in.bufs.Get(wire.SmallBuffer)
 		in.buf.B = in.buf.B[:cap(in.buf.B)]
 	case in.r == in.w:
 		in.r, in.w = 0, 0
@@ -74,7 +75,7 @@ func (in *reader) fill() error {
 
 func (in *reader) grow() {
 	old := in.buf
-	in.buf = in.bufs.Get(max(largeBuffer, 2*len(old.B)))
+	in.buf = in.bufs.Get(max(wire.LargeBuffer, 2*len(old.B)))
 	in.buf.B = in.buf.B[:cap(in.buf.B)]
 	in.w = copy(in.buf.B, old.B[in.r:in.w])
 	in.r = 0
@@ -134,20 +135,16 @@ func (in *reader) line(limit int) ([]byte, error) {
 // block is a head or trailers as they were read: lines that end in CRLF, and an empty one.
 type block struct {
 	bytes []byte
-	start int       // the length of the first line, where that is no field
-	lines int       // but for the empty one
-	rows  []fieldAt // where the fields are
+	start int              // the length of the first line, where that is no field
+	lines int              // but for the empty one
+	rows  []wire.FieldMark // where the fields are
 }
-
-// fieldAt is where a field stands in a block: its name, and its value without the white
-// space around it.
-type fieldAt struct{ name, colon, value, end int32 }
 
 // fields reads the fields of a block whose text is given.
 func (k *block) fields(text string, into message.Fields) message.Fields {
 	for i := range k.rows {
 		f := &k.rows[i]
-		into = append(into, message.Field{Name: text[f.name:f.colon], Value: text[f.value:f.end]})
+		into = append(into, message.Field{Name: text[f.Name:f.Colon], Value: text[f.Value:f.End]})
 	}
 	return into
 }
@@ -160,7 +157,7 @@ func (in *reader) block(limit, rows int, start bool) (k block, err error) {
 	if start {
 		rows++
 	}
-	var found []fieldAt
+	var found []wire.FieldMark
 	pos, scanned := 0, 0 // of the current line, and how far it was searched for its end
 	for {
 		b := in.bytes()
@@ -184,7 +181,7 @@ func (in *reader) block(limit, rows int, start bool) (k block, err error) {
 		line := b[pos : end-1]
 		if len(line) == 0 {
 			in.r += end + 1
-			in.buf.rows = found
+			in.buf.Marks = found
 			k.bytes, k.rows = b[:end+1], found
 			return k, nil
 		}
@@ -193,17 +190,17 @@ func (in *reader) block(limit, rows int, start bool) (k block, err error) {
 		}
 		if start && k.lines == 1 {
 			k.start = len(line)
-			found = in.buf.rows[:0]
+			found = in.buf.Marks[:0]
 		} else {
 			if found == nil {
-				found = in.buf.rows[:0]
+				found = in.buf.Marks[:0]
 			}
 			f, err := settleLine(line)
 			if err != nil {
 				return k, err
 			}
 			at := int32(pos)
-			found = append(found, fieldAt{at + f.name, at + f.colon, at + f.value, at + f.end})
+			found = append(found, wire.FieldMark{Name: at + f.Name, Colon: at + f.Colon, Value: at + f.Value, End: at + f.End})
 		}
 		pos, scanned = end+1, end+1
 	}

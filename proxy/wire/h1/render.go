@@ -3,15 +3,14 @@ package h1
 import (
 	"fmt"
 	"strconv"
-	"strings"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
-// appendRequest writes the head of r, in one pass, and its Content behind it. What
-// could be read in two ways is refused here once more, whatever the caller has
-// checked: this is the last door before the wire.
-func appendRequest(b []byte, r *Request) ([]byte, error) {
+// appendRequest writes the head of r and its Content behind it. It refuses whatever could
+// be read in two ways, even if the caller has checked it: nothing checks it later.
+func appendRequest(b []byte, r *wire.Request) ([]byte, error) {
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
@@ -26,11 +25,11 @@ func appendRequest(b []byte, r *Request) ([]byte, error) {
 		return nil, err
 	}
 	if r.Upgrade != "" {
-		if r.hasBody() || len(r.Content) > 0 {
+		if r.Streams() || len(r.Content) > 0 {
 			return nil, errNoUpgrade
 		}
 		if !message.ValidName(r.Upgrade) {
-			return nil, errBadHead
+			return nil, wire.ErrBadHead
 		}
 		b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
 		b = append(b, r.Upgrade...)
@@ -43,11 +42,11 @@ func appendRequest(b []byte, r *Request) ([]byte, error) {
 
 // appendFraming announces the content exactly once. Methods that define a meaning
 // for content say so when they have none (RFC 9110, section 8.6).
-func appendFraming(b []byte, r *Request) []byte {
+func appendFraming(b []byte, r *wire.Request) []byte {
 	switch {
-	case r.hasBody() && r.Length < 0:
+	case r.Streams() && r.Length < 0:
 		return append(b, "Transfer-Encoding: chunked\r\n"...)
-	case r.hasBody():
+	case r.Streams():
 		b = strconv.AppendInt(append(b, "Content-Length: "...), r.Length, 10)
 	case len(r.Content) > 0 || r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH":
 		b = strconv.AppendInt(append(b, "Content-Length: "...), int64(len(r.Content)), 10)
@@ -85,51 +84,11 @@ func lowerName(s string) bool {
 	return s != ""
 }
 
-// Check says whether the head is of one reading but for the fields. Its lengths must
-// agree, too.
-func (r *Request) Check() error {
-	switch {
-	case r.Length < -1 || r.Body == nil && r.Length != 0:
-		return errBadLength
-	case !message.ValidName(r.Method) || r.Method == "CONNECT" || !validTarget(r.Target) || !validHost(r.Host):
-		return errBadHead
-	}
-	return nil
-}
-
-// validTarget says whether s is in origin form. "//" at its start is refused:
-// libevent takes what follows for an authority.
-func validTarget(s string) bool {
-	if s == "" || s[0] != '/' || strings.HasPrefix(s, "//") {
-		return false
-	}
-	for i := 0; i < len(s); i++ {
-		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == '#' {
-			return false
-		}
-	}
-	return true
-}
-
-func validHost(s string) bool {
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case c == '.', c == '-', c == '_', c == ':', c == '[', c == ']':
-		default:
-			return false
-		}
-	}
-	return s != ""
-}
-
-// sizeHint is about how many bytes the message will have.
-func (r *Request) sizeHint() int {
+// sizeHint estimates how many bytes the request takes.
+func sizeHint(r *wire.Request) int {
 	n := len(r.Method) + len(r.Target) + len(r.Host) + len(r.Upgrade) + len(r.Content) + 128
 	for i := range r.Fields {
 		n += len(r.Fields[i].Name) + len(r.Fields[i].Value) + 4
 	}
 	return n
 }
-
-func (r *Request) hasBody() bool { return r.Body != nil && r.Length != 0 }

@@ -14,39 +14,21 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Response is the answer to one request, and its content. It is a
-// [message.Body]; a content that was cut ends in io.ErrUnexpectedEOF wrapped in
-// an [*Error]. It is not safe for concurrent use.
-type Response struct {
-	// Head is the head of the final response, without fields of the connection.
-	Head message.Response
-	// Answered says whether any byte of an answer came; until then the server may
-	// never have seen the request. It is valid after a failed exchange too.
-	Answered bool
-	// KeepAlive is how long the server said it keeps the connection; 0 if it did not.
-	KeepAlive time.Duration
+// exchange is the current exchange of a [Client] and its [wire.Response].
+type exchange struct {
+	*wire.Response // to be filled
 
 	c        *Client
 	ctx      context.Context
-	up       *upload // nil if nothing streams up
 	watching wire.Watching
 
 	mode     bodyMode
 	left     int64
 	chunks   chunked
 	trailers message.Fields
-	err      error // sticky; io.EOF at the clean end
+	err      error // of every later Read; io.EOF at the clean end
 
 	reusable bool // the server will take another request
-
-	room message.Fields // memory for the fields of a head
-}
-
-// Forget makes x as new but for memory that serves it again. Nothing of Head.Fields may
-// be used any more.
-func (x *Response) Forget() {
-	clear(x.room)
-	*x = Response{room: x.room[:0]}
 }
 
 type bodyMode uint8
@@ -72,7 +54,7 @@ type head struct {
 }
 
 // readHead reads heads until that of the final response.
-func (x *Response) readHead(r *Request) error {
+func (x *exchange) readHead(r *wire.Request) error {
 	in := &x.c.in
 	if in.buffered() == 0 {
 		if err := in.fill(); err != nil {
@@ -96,18 +78,18 @@ func (x *Response) readHead(r *Request) error {
 		}
 		interim := x.Head
 		interim.ContentLength = 0
-		x.room = nil // whoever is informed may keep it
+		x.Head = message.Response{} // Inform may keep the fields
 		if err := r.Inform(&interim); err != nil {
-			return &Error{FaultInform, err}
+			return &wire.Error{Fault: wire.FaultInform, Err: err}
 		}
 	}
 	return malformed("too many interim responses")
 }
 
 // parseHead reads one head.
-func (x *Response) parseHead(in *reader) (head, error) {
+func (x *exchange) parseHead(in *reader) (head, error) {
 	h := head{length: -1}
-	block, err := in.block(MaxHead, MaxFields, true)
+	block, err := in.block(wire.MaxHead, wire.MaxFields, true)
 	if err != nil {
 		return h, err
 	}
@@ -118,11 +100,11 @@ func (x *Response) parseHead(in *reader) (head, error) {
 	if x.Head.Status, h.http10, err = parseStatusLine(text[:block.start]); err != nil {
 		return h, err
 	}
-	if n := len(block.rows) + 12; cap(x.room) < n { // the gateway adds some
-		x.room = make(message.Fields, 0, n)
+	fields := x.Head.Fields
+	if n := len(block.rows) + 12; cap(fields) < n { // the gateway adds some
+		fields = make(message.Fields, 0, n)
 	}
-	x.Head.Fields = block.fields(text, x.room[:0])
-	x.room = x.Head.Fields
+	x.Head.Fields = block.fields(text, fields[:0])
 	for i := range x.Head.Fields {
 		if err := h.read(&x.Head.Fields[i]); err != nil {
 			return h, err
@@ -242,7 +224,7 @@ func keepAliveTimeout(s string) time.Duration {
 
 // dropOfConnection removes the fields that belong to the connection, and those
 // that Connection names.
-func (x *Response) dropOfConnection(h *head) {
+func (x *exchange) dropOfConnection(h *head) {
 	var options message.Fields
 	if h.named {
 		for _, f := range x.Head.Fields {
@@ -257,7 +239,7 @@ func (x *Response) dropOfConnection(h *head) {
 }
 
 // frame decides where the content ends (RFC 9112, section 6.3).
-func (x *Response) frame(r *Request, h head) error {
+func (x *exchange) frame(r *wire.Request, h head) error {
 	status := x.Head.Status
 	x.KeepAlive = h.keepAlive
 	x.Head.ContentLength = h.length
@@ -284,7 +266,7 @@ func (x *Response) frame(r *Request, h head) error {
 
 // switched checks a switch of protocols. One that was not asked for would turn the
 // connection into a tunnel past every check.
-func (x *Response) switched(r *Request, h head) error {
+func (x *exchange) switched(r *wire.Request, h head) error {
 	switch {
 	case r.Upgrade == "", h.http10, !h.upgrade, !message.EqualFold(h.protocol, r.Upgrade):
 		return malformed("switch to a protocol that was not asked for")
@@ -308,8 +290,8 @@ func acceptOf(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// Read reads content. Close or a failure of the exchange makes it fail.
-func (x *Response) Read(p []byte) (int, error) {
+// Read reads content.
+func (x *exchange) Read(p []byte) (int, error) {
 	if x.err != nil || len(p) == 0 {
 		return 0, x.err
 	}
@@ -321,7 +303,7 @@ func (x *Response) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (x *Response) read(p []byte) (n int, err error) {
+func (x *exchange) read(p []byte) (n int, err error) {
 	in := &x.c.in
 	switch x.mode {
 	case bodyLength:
@@ -345,27 +327,18 @@ func (x *Response) read(p []byte) (n int, err error) {
 }
 
 // Trailers are the trailers that may be passed on, once Read has returned io.EOF.
-func (x *Response) Trailers() message.Fields { return x.trailers }
+func (x *exchange) Trailers() message.Fields { return x.trailers }
 
-// Close ends the exchange: an upload that is still under way is stopped and
-// joined. It says whether the connection is fit for another exchange; if not, it
-// has been closed. Later calls return false.
-func (x *Response) Close() (reusable bool) {
+// Close ends the exchange. It closes the connection unless that is reusable.
+func (x *exchange) Close() (reusable bool) {
 	c := x.c
-	if c == nil {
-		return false
-	}
-	x.c = nil
-	whole := x.up == nil || x.up.join()
+	whole := c.up == nil || c.up.join()
 	ended := !x.watching.Stop()
 	reusable = x.err == io.EOF && x.reusable && whole && !ended && c.in.buffered() == 0
 	if x.mode != bodyTunnel {
 		c.in.release()
 	}
-	if x.err == nil || x.err == io.EOF {
-		x.err = net.ErrClosed
-	}
-	c.up = nil
+	c.up, c.x = nil, exchange{}
 	switch {
 	case reusable:
 		c.busy = false
@@ -377,12 +350,9 @@ func (x *Response) Close() (reusable bool) {
 	return reusable
 }
 
-// Upgraded hands over the connection after status 101, nil after any other. What
-// the server has sent already comes first. It is closed by closing it, by
-// closing the response, or by the end of the context; reading must have ended
-// before the response is closed.
-func (x *Response) Upgraded() net.Conn {
-	if x.mode != bodyTunnel || x.c == nil {
+// Upgraded implements [wire.Response.Upgraded].
+func (x *exchange) Upgraded() net.Conn {
+	if x.mode != bodyTunnel {
 		return nil
 	}
 	c := x.c

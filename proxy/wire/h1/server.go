@@ -20,7 +20,7 @@ type Server struct {
 	*wire.Server[*serverConn]
 	handle  wire.Handler
 	options atomic.Pointer[wire.ServerOptions] // of connections that are still to come
-	bufs    Buffers
+	bufs    wire.Buffers
 	dates   *wire.Dates
 }
 

@@ -409,7 +409,7 @@ func (c *serverConn) skip(b *serverBody) bool {
 	c.mu.Lock()
 	c.phase, c.bodyBy = serving, time.Now().Add(c.options.Linger)
 	c.mu.Unlock()
-	buf := c.srv.bufs.Get(smallBuffer)
+	buf := c.srv.bufs.Get(wire.SmallBuffer)
 	defer c.srv.bufs.Put(buf)
 	for left := skippedBytes; left > 0; {
 		n, err := b.Read(buf.B[:cap(buf.B)])
@@ -445,7 +445,7 @@ func (c *serverConn) writeLocked(p []byte, by time.Time) error {
 // linger closes the connection so that the client can read the answer.
 func (c *serverConn) linger() {
 	c.in.release()
-	buf := c.srv.bufs.Get(largeBuffer)
+	buf := c.srv.bufs.Get(wire.LargeBuffer)
 	defer c.srv.bufs.Put(buf)
 	wire.Linger(c.conn, time.Now().Add(c.options.Linger), buf.B[:cap(buf.B)])
 }

@@ -30,7 +30,7 @@ type stream struct {
 	chunked  bool // the answer's content is; open content that is not ends with the connection
 	upgraded bool
 
-	out     *Buffer // what is held back; nil: nothing
+	out     *wire.Buffer // what is held back; nil: nothing
 	writeBy time.Time
 	err     error // of a write; sticky
 }
@@ -61,7 +61,7 @@ func (s *stream) Inform(m *message.Response) error {
 	if err := s.Interim(m.Status); err != nil || s.head.Version == message.HTTP10 {
 		return err
 	}
-	lent := s.c.srv.bufs.Get(smallBuffer)
+	lent := s.c.srv.bufs.Get(wire.SmallBuffer)
 	defer s.c.srv.bufs.Put(lent)
 	b, err := appendHead(lent.B, m.Status, m.Fields)
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 	if s.c.srv.Conns.Draining() {
 		s.closing = true
 	}
-	s.out = s.c.srv.bufs.Get(smallBuffer)
+	s.out = s.c.srv.bufs.Get(wire.SmallBuffer)
 	b, err := appendHead(s.out.B, m.Status, m.Fields)
 	if err != nil {
 		s.err = err
@@ -166,7 +166,7 @@ func (s *stream) put(p []byte) error {
 		held = len(s.out.B)
 	}
 	switch {
-	case held+need > largeBuffer, held == 0 && !s.chunked && need >= direct:
+	case held+need > wire.LargeBuffer, held == 0 && !s.chunked && need >= direct:
 		return s.send(p)
 	case s.out == nil:
 		s.out = s.c.srv.bufs.Get(need)
@@ -191,7 +191,7 @@ func (s *stream) put(p []byte) error {
 func (s *stream) send(p []byte) error {
 	if s.chunked {
 		if s.out == nil {
-			s.out = s.c.srv.bufs.Get(smallBuffer)
+			s.out = s.c.srv.bufs.Get(wire.SmallBuffer)
 		}
 		s.out.B = append(strconv.AppendInt(s.out.B, int64(len(p)), 16), "\r\n"...)
 	}
@@ -202,7 +202,7 @@ func (s *stream) send(p []byte) error {
 		return err
 	}
 	if s.chunked {
-		s.out = s.c.srv.bufs.Get(smallBuffer)
+		s.out = s.c.srv.bufs.Get(wire.SmallBuffer)
 		s.out.B = append(s.out.B, "\r\n"...)
 	}
 	return nil
@@ -240,7 +240,7 @@ func (s *stream) Finish(trailers message.Fields) error {
 	}
 	if s.chunked {
 		if s.out == nil {
-			s.out = s.c.srv.bufs.Get(smallBuffer)
+			s.out = s.c.srv.bufs.Get(wire.SmallBuffer)
 		}
 		b := append(s.out.B, "0\r\n"...)
 		for i := range trailers {
@@ -260,7 +260,7 @@ func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
 	}
 	s.Began = true
 	c.stopWatch()
-	lent := c.srv.bufs.Get(smallBuffer)
+	lent := c.srv.bufs.Get(wire.SmallBuffer)
 	defer c.srv.bufs.Put(lent)
 	b, err := appendHead(lent.B, 101, m.Fields)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 // an early answer is seen. The response owns it and joins it.
 type upload struct {
 	c    *Client
-	r    *Request
+	r    *wire.Request
 	done chan struct{}
 	// whole says, after done, that the request was sent to its end.
 	whole bool
@@ -37,7 +38,7 @@ type upload struct {
 	heard    bool          // the head of the final response is in
 }
 
-func startUpload(c *Client, r *Request) *upload {
+func startUpload(c *Client, r *wire.Request) *upload {
 	u := &upload{c: c, r: r, done: make(chan struct{})}
 	go u.run()
 	return u
@@ -78,13 +79,13 @@ func (u *upload) run() {
 	defer u.mu.Unlock()
 	u.over = true
 	_ = u.c.setRead(u.patience) // if this fails, so does the read that it is for
-	var own *Error
+	var own *wire.Error
 	switch {
 	case err == nil, u.stop.Load():
 	case errors.As(err, &own):
 		u.c.abort(own)
 	case errors.Is(err, os.ErrDeadlineExceeded) && !u.heard:
-		u.c.abort(&Error{FaultTimeout, fmt.Errorf("sending request body: %w", err)})
+		u.c.abort(&wire.Error{Fault: wire.FaultTimeout, Err: fmt.Errorf("sending request body: %w", err)})
 	}
 	// Any other error of a write is left to the reader: the server may have
 	// answered before it closed.
@@ -102,20 +103,20 @@ func (u *upload) send() error {
 	for {
 		n, err := u.gather(buf[room:len(buf)-2], left)
 		if left >= 0 && int64(n) > left {
-			return &Error{FaultBody, errHalfBody}
+			return &wire.Error{Fault: wire.FaultBody, Err: wire.ErrHalfBody}
 		}
 		if left > 0 {
 			left -= int64(n)
 		}
 		if err == nil && left == 0 {
-			err = u.finish(buf[len(buf)-1:])
+			err = u.r.ReadEnd(buf[len(buf)-1:])
 		}
 		if err != nil && err != io.EOF {
-			return bodyFault(err)
+			return wire.BodyError(err)
 		}
 		if err == io.EOF {
 			if left > 0 {
-				return &Error{FaultBody, errHalfBody}
+				return &wire.Error{Fault: wire.FaultBody, Err: wire.ErrHalfBody}
 			}
 			u.last.Store(true)
 		}
@@ -148,29 +149,6 @@ func (u *upload) gather(p []byte, left int64) (n int, err error) {
 			return n, err
 		}
 	}
-}
-
-// finish reads the end of a body whose announced length has come. spare is where
-// the byte that must not come would go.
-func (u *upload) finish(spare []byte) error {
-	for range 100 {
-		n, err := u.r.Body.Read(spare[:1])
-		if n > 0 {
-			return errHalfBody
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return io.ErrNoProgress
-}
-
-func bodyFault(err error) error {
-	var own *Error
-	if errors.As(err, &own) {
-		return own
-	}
-	return &Error{FaultBody, fmt.Errorf("reading request body: %w", err)}
 }
 
 // chunk frames the n bytes at buf[at:] in place, and with last, what ends the body.
@@ -226,7 +204,7 @@ func (u *upload) join() (whole bool) {
 	default:
 	}
 	u.stop.Store(true)
-	u.c.abort(&Error{FaultBroken, errStopped}) // the connection is not used again
+	u.c.abort(&wire.Error{Fault: wire.FaultBroken, Err: errStopped}) // the connection is not used again
 	for {
 		if u.r.Interrupt != nil && !u.last.Load() {
 			u.r.Interrupt()

@@ -8,7 +8,6 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/h1"
 )
 
 var (
@@ -19,15 +18,15 @@ var (
 
 // outbox is what a stream holds back: whole frames, the last of which may still grow.
 type outbox struct {
-	buf  *h1.Buffer // nil: nothing
-	last int        // where the last frame begins that can end the stream; -1: there is none
-	open bool       // it is DATA, and may grow
-	data int        // content in all frames
-	ends bool       // the last frame ends the stream
+	buf  *wire.Buffer // nil: nothing
+	last int          // where the last frame begins that can end the stream; -1: there is none
+	open bool         // it is DATA, and may grow
+	data int          // content in all frames
+	ends bool         // the last frame ends the stream
 }
 
 // begin makes room for the head of a header block's frame.
-func (x *outbox) begin(bufs *h1.Buffers) {
+func (x *outbox) begin(bufs *wire.Buffers) {
 	if x.buf == nil {
 		x.buf = bufs.Get(0)
 	}
@@ -36,7 +35,7 @@ func (x *outbox) begin(bufs *h1.Buffers) {
 }
 
 // put adds content, at most maxHeld in all, to the last frame or to new ones.
-func (x *outbox) put(bufs *h1.Buffers, stream uint32, p []byte) {
+func (x *outbox) put(bufs *wire.Buffers, stream uint32, p []byte) {
 	held := 0
 	if x.buf != nil {
 		held = len(x.buf.B)
@@ -69,7 +68,7 @@ func (x *outbox) put(bufs *h1.Buffers, stream uint32, p []byte) {
 }
 
 // end marks the last frame as the last of the stream.
-func (x *outbox) end(bufs *h1.Buffers, stream uint32) {
+func (x *outbox) end(bufs *wire.Buffers, stream uint32) {
 	if x.buf == nil {
 		x.buf = bufs.Get(0)
 	}

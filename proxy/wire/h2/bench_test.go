@@ -20,7 +20,6 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/h1"
 )
 
 var (
@@ -55,7 +54,7 @@ type asker struct {
 
 func newAsker(tb testing.TB, conn net.Conn) *asker {
 	tb.Helper()
-	a := &asker{conn: conn, in: reader{conn: conn, bufs: &h1.Buffers{}}, id: 1}
+	a := &asker{conn: conn, in: reader{conn: conn, bufs: &wire.Buffers{}}, id: 1}
 	a.head = append(a.head, 0x83, 0x87) // POST, https
 	if _, ok := conn.(*tls.Conn); !ok {
 		a.head[1] = 0x86

@@ -7,18 +7,18 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
-	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire"
 )
 
 // inbox is content that has come and was not read yet, in lent buffers.
 type inbox struct {
-	parts []*h1.Buffer
-	one   [1]*h1.Buffer // room for small content
-	at    int           // in the first
+	parts []*wire.Buffer
+	one   [1]*wire.Buffer // room for small content
+	at    int             // in the first
 	size  int
 }
 
-func (x *inbox) put(bufs *h1.Buffers, p []byte) {
+func (x *inbox) put(bufs *wire.Buffers, p []byte) {
 	x.size += len(p)
 	for len(p) > 0 {
 		n := len(x.parts)
@@ -33,7 +33,7 @@ func (x *inbox) put(bufs *h1.Buffers, p []byte) {
 	}
 }
 
-func (x *inbox) take(bufs *h1.Buffers, p []byte) (total int) {
+func (x *inbox) take(bufs *wire.Buffers, p []byte) (total int) {
 	for total < len(p) && x.size > 0 {
 		b := x.parts[0]
 		n := copy(p[total:], b.B[x.at:])
@@ -51,7 +51,7 @@ func (x *inbox) take(bufs *h1.Buffers, p []byte) (total int) {
 }
 
 // drop throws everything away and says how much it was.
-func (x *inbox) drop(bufs *h1.Buffers) int {
+func (x *inbox) drop(bufs *wire.Buffers) int {
 	for _, b := range x.parts {
 		bufs.Put(b)
 	}

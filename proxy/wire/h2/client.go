@@ -14,7 +14,6 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/h1"
 )
 
 // ClientOptions are what a connection to a server may take. Zero values stand for the
@@ -36,7 +35,7 @@ type ClientOptions struct {
 	// widen while content is read as it comes.
 	StreamWindow, Memory int
 	// Buffers are lent for what is read and written; nil: the client's own.
-	Buffers *h1.Buffers
+	Buffers *wire.Buffers
 	// Clock is asked for deadlines; the system if nil.
 	Clock *wire.Clock
 }
@@ -52,7 +51,7 @@ func (o ClientOptions) withDefaults() ClientOptions {
 	o.StreamWindow = max(or(o.StreamWindow, 4<<20), startWindow)
 	o.Memory = or(o.Memory, 16<<20)
 	if o.Buffers == nil {
-		o.Buffers = &h1.Buffers{}
+		o.Buffers = &wire.Buffers{}
 	}
 	return o
 }
@@ -62,12 +61,11 @@ func (o ClientOptions) withDefaults() ClientOptions {
 // may wait is bounded by the windows of the streams.
 const connWindow = 16 << 20
 
-// Client is one connection to a server, shared by many exchanges at a time. Requests,
-// and the errors of exchanges, are those of package h1: whoever asks need not care
-// which version is spoken. It is safe for concurrent use.
+// Client is one connection to a server, shared by many exchanges at a time. It implements
+// [wire.Client]. It is safe for concurrent use.
 type Client struct {
 	conn    net.Conn
-	bufs    *h1.Buffers
+	bufs    *wire.Buffers
 	options ClientOptions
 	done    chan struct{} // closed when the reader's goroutine has ended
 
@@ -80,13 +78,13 @@ type Client struct {
 
 	mu       sync.Mutex // guards what follows
 	calls    map[uint32]*call
-	ready    []*call   // to be woken before the reader waits
-	taken    int       // places that Reserve gave out
-	next     uint32    // the stream of the next request
-	greeted  bool      // SETTINGS have come
-	leaving  bool      // no more requests can be sent: GOAWAY has come, or writing has failed
-	draining bool      // no more places are given out
-	gone     *h1.Error // why nothing is read or written any more
+	ready    []*call     // to be woken before the reader waits
+	taken    int         // places that Reserve gave out
+	next     uint32      // the stream of the next request
+	greeted  bool        // SETTINGS have come
+	leaving  bool        // no more requests can be sent: GOAWAY has come, or writing has failed
+	draining bool        // no more places are given out
+	gone     *wire.Error // why nothing is read or written any more
 
 	most    int     // exchanges at a time, as the server has it
 	send    sending // what may be sent on the connection
@@ -94,9 +92,9 @@ type Client struct {
 	receive receiving
 	spare   int // of options.Memory
 
-	out        *h1.Buffer // what is to be written; nil: nothing
-	unwritable error      // why nothing is written any more
-	told       bool       // the server knows that we have no table
+	out        *wire.Buffer // what is to be written; nil: nothing
+	unwritable error        // why nothing is written any more
+	told       bool         // the server knows that we have no table
 	writing    bool
 	kicked     bool       // a goroutine is about to write
 	changed    *sync.Cond // something was written, SETTINGS have come, or the connection is gone
@@ -110,6 +108,8 @@ type Client struct {
 	alarm   *time.Timer
 	alarmAt time.Time // zero: it is not set
 }
+
+var _ wire.Client = (*Client)(nil)
 
 // NewClient makes a client of a connection, on which TLS, if any, has shaken hands.
 // It starts the goroutine that reads, and which Close ends.
@@ -135,7 +135,7 @@ func NewClient(conn net.Conn, o ClientOptions) *Client {
 	c.changed = sync.NewCond(&c.mu)
 	c.out = c.bufs.Get(0)
 	b := append(c.out.B, preface...)
-	b = appendSettings(b, setting{settingPush, 0}, setting{settingHeadSize, h1.MaxHead})
+	b = appendSettings(b, setting{settingPush, 0}, setting{settingHeadSize, wire.MaxHead})
 	c.out.B = appendWindow(b, 0, connWindow-startWindow)
 	go c.run()
 	return c
@@ -207,31 +207,27 @@ func (c *Client) Drain() {
 // goroutine has ended.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	c.die(&h1.Error{Fault: h1.FaultBroken, Err: net.ErrClosed})
+	c.die(&wire.Error{Fault: wire.FaultBroken, Err: net.ErrClosed})
 	c.mu.Unlock()
 	<-c.done
 	return nil
 }
 
-// Exchange sends a request and fills x with the head of the final response, as
-// [h1.Client.Exchange] does. A place must have been reserved. x must be closed, and
-// must not be copied before. After an error, which is an [*h1.Error], x is closed
-// already; the connection may well live on.
-//
-// The end of ctx aborts the exchange at once, up to the closing of x.
-func (c *Client) Exchange(ctx context.Context, r *h1.Request, x *Response) error {
-	*x = Response{c: c, ctx: ctx}
-	k := &x.call
-	k.begin(c, r)
+// Exchange implements [wire.Client]. A place must have been reserved, which is given back
+// when x is closed, or with the error. After an error the connection may well live on.
+func (c *Client) Exchange(ctx context.Context, r *wire.Request, x *wire.Response) error {
+	x.Reset()
 	b, err := c.render(r)
 	if err != nil {
 		c.mu.Lock()
 		c.taken--
 		c.mu.Unlock()
-		x.c, x.err = nil, net.ErrClosed
 		return err
 	}
-	x.watching = wire.Watch(ctx, k.contextEnded)
+	e := &exchange{c: c, ctx: ctx}
+	k := &e.call
+	k.begin(c, r)
+	e.watching = wire.Watch(ctx, k.contextEnded)
 	c.mu.Lock()
 	c.ask(k, r, b)
 	if k.err == nil && !k.outEnded {
@@ -245,20 +241,20 @@ func (c *Client) Exchange(ctx context.Context, r *h1.Request, x *Response) error
 	err = k.awaitHead(r)
 	c.mu.Unlock()
 	if err != nil {
-		err = x.blame(err)
-		x.err = err
-		x.Close()
+		err = e.blame(err)
+		e.err = err
+		e.Close()
 		x.Answered, x.Unprocessed = k.answered, k.unprocessed && (k.up == nil || !k.up.touched)
 		return err
 	}
-	x.Answered = true
-	x.Head = k.head
+	x.Answered, x.Head = true, k.head
+	x.Open(e)
 	return nil
 }
 
 // ask sends the request's head, and its content if that is at hand and the windows
 // hold it; mu is held.
-func (c *Client) ask(k *call, r *h1.Request, b *h1.Buffer) {
+func (c *Client) ask(k *call, r *wire.Request, b *wire.Buffer) {
 	if k.err != nil { // the context has ended
 		c.bufs.Put(b)
 		return
@@ -266,7 +262,7 @@ func (c *Client) ask(k *call, r *h1.Request, b *h1.Buffer) {
 	if c.leaving || c.gone != nil {
 		c.bufs.Put(b)
 		k.unprocessed = true
-		k.fail(&h1.Error{Fault: h1.FaultBroken, Err: errLeft})
+		k.fail(&wire.Error{Fault: wire.FaultBroken, Err: errLeft})
 		return
 	}
 	if !c.heard.IsZero() && time.Since(c.heard) > c.options.PingTime {
@@ -286,7 +282,7 @@ func (c *Client) ask(k *call, r *h1.Request, b *h1.Buffer) {
 	}
 	c.earn(4)
 	n := len(r.Content)
-	whole := r.Body == nil || r.Length == 0
+	whole := !r.Streams()
 	b.B = sealBlock(b.B, 0, k.id, whole && n == 0)
 	switch {
 	case !whole:
@@ -313,20 +309,20 @@ func appendData(b []byte, stream uint32, p []byte) []byte {
 }
 
 // render writes the head of the request behind room for a frame's head.
-func (c *Client) render(r *h1.Request) (*h1.Buffer, error) {
+func (c *Client) render(r *wire.Request) (*wire.Buffer, error) {
 	err := r.Check()
 	if err == nil && r.Upgrade != "" {
 		err = errClientUpgrade
 	}
 	if err != nil {
-		return nil, &h1.Error{Fault: h1.FaultRequest, Err: fmt.Errorf("writing request: %w", err)}
+		return nil, &wire.Error{Fault: wire.FaultRequest, Err: fmt.Errorf("writing request: %w", err)}
 	}
 	lent := c.bufs.Get(len(r.Content) + 1<<10)
 	b := append(lent.B, make([]byte, frameHead)...)
 	b = appendPseudo(b, r.Method, c.options.Scheme, r.Host, r.Target)
 	if b, err = appendFields(b, r.Fields); err != nil {
 		c.bufs.Put(lent)
-		return nil, &h1.Error{Fault: h1.FaultRequest, Err: fmt.Errorf("writing request: %w", err)}
+		return nil, &wire.Error{Fault: wire.FaultRequest, Err: fmt.Errorf("writing request: %w", err)}
 	}
 	switch {
 	case message.IsGRPC(r.Fields.Get("content-type")): // counts its messages itself, and takes every other field for metadata
@@ -348,34 +344,34 @@ var (
 	errStalled       = errors.New("the server takes nothing")
 )
 
-// blame makes an [*h1.Error] of what an exchange failed with.
-func (x *Response) blame(err error) error {
-	var known *h1.Error
+// blame makes a [*wire.Error] of what an exchange failed with.
+func (x *exchange) blame(err error) error {
+	var known *wire.Error
 	switch {
 	case errors.As(err, &known):
-		if known.Fault == h1.FaultContext && x.ctx.Err() != nil {
-			return &h1.Error{Fault: h1.FaultContext, Err: fmt.Errorf("exchange ended: %w", wire.Cause(x.ctx))}
+		if known.Fault == wire.FaultContext && x.ctx.Err() != nil {
+			return &wire.Error{Fault: wire.FaultContext, Err: fmt.Errorf("exchange ended: %w", wire.Cause(x.ctx))}
 		}
 		return known
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &h1.Error{Fault: h1.FaultTimeout, Err: err}
+		return &wire.Error{Fault: wire.FaultTimeout, Err: err}
 	}
-	return &h1.Error{Fault: h1.FaultBroken, Err: err}
+	return &wire.Error{Fault: wire.FaultBroken, Err: err}
 }
 
-// ofConnection makes an [*h1.Error] of what a connection ended with.
-func ofConnection(err error) *h1.Error {
+// ofConnection makes a [*wire.Error] of what a connection ended with.
+func ofConnection(err error) *wire.Error {
 	var bad *fault
-	var known *h1.Error
+	var known *wire.Error
 	switch {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &bad):
-		return &h1.Error{Fault: h1.FaultMalformed, Err: bad}
+		return &wire.Error{Fault: wire.FaultMalformed, Err: bad}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &h1.Error{Fault: h1.FaultTimeout, Err: err}
+		return &wire.Error{Fault: wire.FaultTimeout, Err: err}
 	case errors.Is(err, io.EOF):
-		return &h1.Error{Fault: h1.FaultBroken, Err: io.ErrUnexpectedEOF}
+		return &wire.Error{Fault: wire.FaultBroken, Err: io.ErrUnexpectedEOF}
 	}
-	return &h1.Error{Fault: h1.FaultBroken, Err: err}
+	return &wire.Error{Fault: wire.FaultBroken, Err: err}
 }

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
-	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire"
 )
 
 // serveH2 serves h2c with prior knowledge by another implementation.
@@ -52,8 +52,8 @@ func dialClient(t testing.TB, addr string, o ClientOptions) *Client {
 }
 
 // ask makes one exchange and reads its answer.
-func (c *Client) get(ctx context.Context, r h1.Request) (*Response, string, error) {
-	x := &Response{}
+func (c *Client) get(ctx context.Context, r wire.Request) (*wire.Response, string, error) {
+	x := &wire.Response{}
 	for !c.Reserve() {
 		if _, good := c.Load(); !good {
 			return x, "", errLeft
@@ -84,8 +84,8 @@ type reading struct {
 func (b reading) Trailers() message.Fields { return b.trailers }
 
 // faultOf is the kind of an exchange's error.
-func faultOf(err error) h1.Fault {
-	var e *h1.Error
+func faultOf(err error) wire.Fault {
+	var e *wire.Error
 	if errors.As(err, &e) {
 		return e.Fault
 	}
@@ -121,7 +121,7 @@ func TestClient(t *testing.T) {
 	ctx := context.Background()
 
 	t.Run("content at hand", func(t *testing.T) {
-		x, body, err := c.get(ctx, h1.Request{Method: "POST", Target: "/echo?a=b", Content: []byte("hello")})
+		x, body, err := c.get(ctx, wire.Request{Method: "POST", Target: "/echo?a=b", Content: []byte("hello")})
 		if err != nil || body != "hello" || x.Head.Status != 200 {
 			t.Fatal(x.Head, body, err)
 		}
@@ -130,22 +130,22 @@ func TestClient(t *testing.T) {
 		}
 	})
 	t.Run("no content", func(t *testing.T) {
-		x, body, err := c.get(ctx, h1.Request{Target: "/none"})
+		x, body, err := c.get(ctx, wire.Request{Target: "/none"})
 		if err != nil || body != "" || x.Head.Status != 204 || x.Head.ContentLength != 0 {
 			t.Fatal(x.Head, body, err)
 		}
 	})
 	t.Run("large content at hand", func(t *testing.T) {
 		large := strings.Repeat("x", 300<<10)
-		if _, body, err := c.get(ctx, h1.Request{Method: "POST", Target: "/echo", Content: []byte(large)}); err != nil || body != large {
+		if _, body, err := c.get(ctx, wire.Request{Method: "POST", Target: "/echo", Content: []byte(large)}); err != nil || body != large {
 			t.Fatal(len(body), err)
 		}
 	})
 	t.Run("streamed both ways, with trailers", func(t *testing.T) {
 		large := strings.Repeat("0123456789abcdef", 1<<20)
-		x := &Response{}
+		x := &wire.Response{}
 		c.Reserve()
-		r := h1.Request{Method: "POST", Target: "/echo", Host: "a", Length: -1, Body: reading{strings.NewReader(large), message.Fields{{Name: "x-more", Value: "!"}, {Name: "host", Value: "b"}}},
+		r := wire.Request{Method: "POST", Target: "/echo", Host: "a", Length: -1, Body: reading{strings.NewReader(large), message.Fields{{Name: "x-more", Value: "!"}, {Name: "host", Value: "b"}}},
 			Trailers: func(f message.Fields) message.Fields { return f }, Fields: message.Fields{{Name: "trailer", Value: "x-more"}}}
 		r.Fields = nil
 		if err := c.Exchange(ctx, &r, x); err != nil {
@@ -162,14 +162,14 @@ func TestClient(t *testing.T) {
 	})
 	t.Run("interim", func(t *testing.T) {
 		var hints []string
-		_, body, err := c.get(ctx, h1.Request{Target: "/hints", Inform: func(m *message.Response) error {
+		_, body, err := c.get(ctx, wire.Request{Target: "/hints", Inform: func(m *message.Response) error {
 			hints = append(hints, fmt.Sprint(m.Status, m.Fields.Get("link")))
 			return nil
 		}})
 		if err != nil || body != "ok" || fmt.Sprint(hints) != "[103</a>]" {
 			t.Fatal(hints, body, err)
 		}
-		if _, _, err = c.get(ctx, h1.Request{Target: "/hints", Inform: func(*message.Response) error { return io.ErrClosedPipe }}); faultOf(err) != h1.FaultInform {
+		if _, _, err = c.get(ctx, wire.Request{Target: "/hints", Inform: func(*message.Response) error { return io.ErrClosedPipe }}); faultOf(err) != wire.FaultInform {
 			t.Error(err)
 		}
 	})
@@ -177,7 +177,7 @@ func TestClient(t *testing.T) {
 		pr, pw := io.Pipe()
 		interrupted := make(chan struct{})
 		var once sync.Once
-		x, body, err := c.get(ctx, h1.Request{Method: "POST", Target: "/early", Length: -1, Body: reading{Reader: pr}, Interrupt: func() {
+		x, body, err := c.get(ctx, wire.Request{Method: "POST", Target: "/early", Length: -1, Body: reading{Reader: pr}, Interrupt: func() {
 			once.Do(func() { close(interrupted) })
 			pw.CloseWithError(io.ErrClosedPipe)
 		}})
@@ -187,35 +187,35 @@ func TestClient(t *testing.T) {
 		<-interrupted
 	})
 	t.Run("cut", func(t *testing.T) {
-		x, body, err := c.get(ctx, h1.Request{Target: "/abort"})
-		if faultOf(err) != h1.FaultBroken || body != "half" || x.Head.Status != 200 {
+		x, body, err := c.get(ctx, wire.Request{Target: "/abort"})
+		if faultOf(err) != wire.FaultBroken || body != "half" || x.Head.Status != 200 {
 			t.Fatal(x.Head, body, err)
 		}
 	})
 	t.Run("head in time", func(t *testing.T) {
-		if _, _, err := c.get(ctx, h1.Request{Target: "/slow", Head: 20 * time.Millisecond}); faultOf(err) != h1.FaultTimeout {
+		if _, _, err := c.get(ctx, wire.Request{Target: "/slow", Head: 20 * time.Millisecond}); faultOf(err) != wire.FaultTimeout {
 			t.Fatal(err)
 		}
 	})
 	t.Run("limit", func(t *testing.T) {
-		if _, _, err := c.get(ctx, h1.Request{Target: "/slow", Limit: time.Now().Add(20 * time.Millisecond)}); faultOf(err) != h1.FaultTimeout {
+		if _, _, err := c.get(ctx, wire.Request{Target: "/slow", Limit: time.Now().Add(20 * time.Millisecond)}); faultOf(err) != wire.FaultTimeout {
 			t.Fatal(err)
 		}
 	})
 	t.Run("context", func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		time.AfterFunc(10*time.Millisecond, func() { cancel(io.ErrNoProgress) })
-		if _, _, err := c.get(ctx, h1.Request{Target: "/slow"}); faultOf(err) != h1.FaultContext || !errors.Is(err, io.ErrNoProgress) {
+		if _, _, err := c.get(ctx, wire.Request{Target: "/slow"}); faultOf(err) != wire.FaultContext || !errors.Is(err, io.ErrNoProgress) {
 			t.Fatal(err)
 		}
 	})
 	t.Run("body fails", func(t *testing.T) {
-		_, _, err := c.get(ctx, h1.Request{Method: "POST", Target: "/echo", Length: -1, Body: reading{Reader: io.MultiReader(strings.NewReader("some"), iotestErr{io.ErrClosedPipe})}})
-		if faultOf(err) != h1.FaultBody || !errors.Is(err, io.ErrClosedPipe) {
+		_, _, err := c.get(ctx, wire.Request{Method: "POST", Target: "/echo", Length: -1, Body: reading{Reader: io.MultiReader(strings.NewReader("some"), iotestErr{io.ErrClosedPipe})}})
+		if faultOf(err) != wire.FaultBody || !errors.Is(err, io.ErrClosedPipe) {
 			t.Fatal(err)
 		}
 	})
-	for _, bad := range []h1.Request{
+	for _, bad := range []wire.Request{
 		{Method: "CONNECT"},
 		{Target: "//evil"},
 		{Fields: message.Fields{{Name: "connection", Value: "x"}}},
@@ -224,7 +224,7 @@ func TestClient(t *testing.T) {
 		{Upgrade: "websocket"},
 		{Length: 5},
 	} {
-		if _, _, err := c.get(ctx, bad); faultOf(err) != h1.FaultRequest {
+		if _, _, err := c.get(ctx, bad); faultOf(err) != wire.FaultRequest {
 			t.Errorf("%+v: %v; want a refusal to write it", bad, err)
 		}
 	}
@@ -255,7 +255,7 @@ func TestClientCrowd(t *testing.T) {
 				if rnd.IntN(2) == 0 {
 					time.AfterFunc(time.Duration(rnd.IntN(5000))*time.Microsecond, cancel)
 				}
-				r := h1.Request{Method: "POST", Length: -1, Body: reading{Reader: bytes.NewReader(content)}, Idle: 20 * time.Second}
+				r := wire.Request{Method: "POST", Length: -1, Body: reading{Reader: bytes.NewReader(content)}, Idle: 20 * time.Second}
 				if rnd.IntN(2) == 0 {
 					r.Body, r.Length, r.Content = nil, 0, content
 				}

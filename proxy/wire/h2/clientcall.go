@@ -2,7 +2,6 @@ package h2
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -12,31 +11,18 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/h1"
 )
 
 // maxInterim is how many interim responses may come before the final one.
 const maxInterim = 8
 
-// Response is the answer to one request, and its content. It is a
-// [message.Body]; a content that was cut ends in an [*h1.Error]. It is not safe for
-// concurrent use, and must not be copied.
-type Response struct {
-	// Head is the head of the final response, without fields of the connection.
-	Head message.Response
-	// Answered says whether anything of an answer came; until then the server may
-	// never have seen the request. It is valid after a failed exchange too.
-	Answered bool
-	// Unprocessed says, after a failed exchange, that the server did not act on the
-	// request and will not, and that nothing of its Body was read: whatever its
-	// method, it may be sent again.
-	Unprocessed bool
-
-	c        *Client // nil once closed
+// exchange is one exchange on a [Client]; it serves the content of a [wire.Response].
+type exchange struct {
+	c        *Client
 	ctx      context.Context
 	watching wire.Watching
 	trailers message.Fields
-	err      error // sticky; io.EOF at the clean end
+	err      error // of every later Read; io.EOF at the clean end
 	call     call
 }
 
@@ -48,8 +34,8 @@ type call struct {
 	method string
 	inform bool
 
-	err         *h1.Error // why nothing more comes
-	reset       bool      // RST_STREAM was sent, or has come
+	err         *wire.Error // why nothing more comes
+	reset       bool        // RST_STREAM was sent, or has come
 	unprocessed bool
 	answered    bool
 	marked      bool // in c.ready
@@ -78,7 +64,7 @@ type call struct {
 	stuckBy  time.Time
 }
 
-func (k *call) begin(c *Client, r *h1.Request) {
+func (k *call) begin(c *Client, r *wire.Request) {
 	k.c, k.method, k.inform = c, r.Method, r.Inform != nil
 	k.idle, k.limit = r.Idle, r.Limit
 	k.lacking = -1
@@ -94,7 +80,7 @@ func (k *call) mark() {
 }
 
 // fail ends the call; mu is held.
-func (k *call) fail(why *h1.Error) {
+func (k *call) fail(why *wire.Error) {
 	if k.err == nil {
 		k.err = why
 	}
@@ -106,11 +92,11 @@ func (k *call) fail(why *h1.Error) {
 func (k *call) contextEnded() {
 	k.c.mu.Lock()
 	defer k.c.mu.Unlock()
-	k.abort(&h1.Error{Fault: h1.FaultContext, Err: errContextEnded})
+	k.abort(&wire.Error{Fault: wire.FaultContext, Err: errContextEnded})
 }
 
 // abort ends the call from our side; mu is held.
-func (k *call) abort(why *h1.Error) {
+func (k *call) abort(why *wire.Error) {
 	if k.err != nil {
 		return
 	}
@@ -175,7 +161,7 @@ func (k *call) arm(d time.Duration) {
 }
 
 // awaitHead waits for the head of the final response; mu is held, and let go meanwhile.
-func (k *call) awaitHead(r *h1.Request) error {
+func (k *call) awaitHead(r *wire.Request) error {
 	k.arm(r.Head)
 	for {
 		for len(k.interim) > 0 {
@@ -185,7 +171,7 @@ func (k *call) awaitHead(r *h1.Request) error {
 			err := r.Inform(&m)
 			k.c.mu.Lock()
 			if err != nil {
-				return &h1.Error{Fault: h1.FaultInform, Err: err}
+				return &wire.Error{Fault: wire.FaultInform, Err: err}
 			}
 		}
 		switch {
@@ -337,8 +323,8 @@ func (k *call) endInput() error {
 	return nil
 }
 
-// Read reads content. Close or a failure of the exchange makes it fail.
-func (x *Response) Read(p []byte) (int, error) {
+// Read reads content.
+func (x *exchange) Read(p []byte) (int, error) {
 	if x.err != nil || len(p) == 0 {
 		return 0, x.err
 	}
@@ -355,10 +341,10 @@ func (x *Response) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// keepTrailers drops the trailers that may not be passed on. Of gRPC's, which tells
-// again what it has told before if it pleases, those are kept that the head has too.
-func (x *Response) keepTrailers() {
-	head := x.Head.Fields
+// keepTrailers drops the trailers that may not be passed on. gRPC may repeat fields of
+// the head in its trailers, so those are kept.
+func (x *exchange) keepTrailers() {
+	head := x.call.head.Fields
 	if message.IsGRPC(head.Get("content-type")) {
 		head = nil
 	}
@@ -407,32 +393,22 @@ func (k *call) widen(n int) {
 }
 
 // Arrived implements [message.Arrived]; trailers may follow all the same.
-func (x *Response) Arrived() (n int, whole bool) {
-	if x.c == nil {
-		return 0, false
-	}
+func (x *exchange) Arrived() (n int, whole bool) {
 	x.c.mu.Lock()
 	defer x.c.mu.Unlock()
 	return x.call.inbox.size, x.call.inEnded
 }
 
 // Trailers are the trailers that may be passed on, once Read has returned io.EOF.
-func (x *Response) Trailers() message.Fields {
-	if x.err != io.EOF {
-		return nil
-	}
-	return x.trailers
-}
+func (x *exchange) Trailers() message.Fields { return x.trailers }
 
-// Close ends the exchange: an upload that is still under way is stopped and joined,
-// and the server is told if it is not done. Later calls do nothing.
-func (x *Response) Close() {
-	c := x.c
-	if c == nil {
-		return
-	}
-	x.c = nil
-	k := &x.call
+// Upgraded is nil: tunnels are not asked for over HTTP/2.
+func (x *exchange) Upgraded() net.Conn { return nil }
+
+// Close ends the exchange, and resets the stream if the exchange is not at its end. It
+// says whether the connection takes more exchanges.
+func (x *exchange) Close() (reusable bool) {
+	c, k := x.c, &x.call
 	if k.up != nil {
 		k.up.join()
 	}
@@ -444,9 +420,7 @@ func (x *Response) Close() {
 	c.taken--
 	c.rest()
 	c.kick()
-	if x.err == nil || errors.Is(x.err, io.EOF) {
-		x.err = net.ErrClosed
-	}
+	return c.good()
 }
 
 // appendPseudo writes the pseudo fields of a request.

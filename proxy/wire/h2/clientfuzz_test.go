@@ -13,7 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sallyport/proxy/message"
-	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire"
 )
 
 // answering writes frames for the seeds of fuzzing.
@@ -59,7 +59,7 @@ func FuzzClient(f *testing.F) {
 		c := NewClient(conn, ClientOptions{Frames: 100})
 		defer c.Close()
 		var both sync.WaitGroup
-		for _, r := range []h1.Request{{Method: "GET"}, {Method: "POST", Content: make([]byte, 100)}} {
+		for _, r := range []wire.Request{{Method: "GET"}, {Method: "POST", Content: make([]byte, 100)}} {
 			r.Target, r.Host = "/", "a"
 			r.Inform = func(m *message.Response) error { checkAnswer(t, m); return nil }
 			c.Reserve()
@@ -72,8 +72,8 @@ func FuzzClient(f *testing.F) {
 	})
 }
 
-func checkExchange(t *testing.T, c *Client, r *h1.Request) {
-	x := &Response{}
+func checkExchange(t *testing.T, c *Client, r *wire.Request) {
+	x := &wire.Response{}
 	if c.Exchange(context.Background(), r, x) != nil {
 		return
 	}

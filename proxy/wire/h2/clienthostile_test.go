@@ -16,7 +16,6 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/h1"
 )
 
 // origin is a server that does what it is told, frame by frame.
@@ -102,8 +101,8 @@ func TestClientAgainstBadAnswers(t *testing.T) {
 	long := strings.Repeat("x", 1<<10)
 	for _, c := range []struct {
 		name    string
-		fault   h1.Fault // 0: the answer is good
-		lives   bool     // the connection is good for more
+		fault   wire.Fault // 0: the answer is good
+		lives   bool       // the connection is good for more
 		answers func(o *origin, id uint32)
 	}{
 		{"good", 0, true, func(o *origin, id uint32) { o.headers(id, true, ok) }},
@@ -122,144 +121,144 @@ func TestClientAgainstBadAnswers(t *testing.T) {
 			o.headers(id, true, ok)
 			_ = o.fr.WriteRSTStream(id, http2.ErrCodeNo)
 		}},
-		{"no status", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, "x:y") }},
-		{"no fields at all", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true) }},
-		{"status twice", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, ok) }},
-		{"status behind a field", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, "x:y", ok) }},
-		{"status of words", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:OK!") }},
-		{"status of four digits", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:2000") }},
-		{"status 99", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:099") }},
-		{"status 600", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:600") }},
-		{"status 101", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ":status:101") }},
-		{"pseudo field of requests", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, ":path:/") }},
-		{"upper case", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "X-Upper:y") }},
-		{"line feed in a value", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "x:a\nb:c") }},
-		{"NUL in a value", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "x:a\x00b") }},
-		{"space in a name", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "x y:z") }},
-		{"connection", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "connection:close") }},
-		{"transfer coding", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ok, "transfer-encoding:chunked") }},
-		{"upgrade", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "upgrade:h2c") }},
-		{"two lengths", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ok, "content-length:1", "content-length:1") }},
-		{"odd length", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ok, "content-length:+1") }},
-		{"length and no content", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "content-length:1") }},
-		{"less than announced", h1.FaultMalformed, true, func(o *origin, id uint32) {
+		{"no status", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, "x:y") }},
+		{"no fields at all", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true) }},
+		{"status twice", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, ok) }},
+		{"status behind a field", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, "x:y", ok) }},
+		{"status of words", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:OK!") }},
+		{"status of four digits", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:2000") }},
+		{"status 99", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:099") }},
+		{"status 600", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:600") }},
+		{"status 101", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ":status:101") }},
+		{"pseudo field of requests", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, ":path:/") }},
+		{"upper case", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "X-Upper:y") }},
+		{"line feed in a value", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "x:a\nb:c") }},
+		{"NUL in a value", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "x:a\x00b") }},
+		{"space in a name", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "x y:z") }},
+		{"connection", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "connection:close") }},
+		{"transfer coding", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ok, "transfer-encoding:chunked") }},
+		{"upgrade", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "upgrade:h2c") }},
+		{"two lengths", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ok, "content-length:1", "content-length:1") }},
+		{"odd length", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, false, ok, "content-length:+1") }},
+		{"length and no content", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ok, "content-length:1") }},
+		{"less than announced", wire.FaultMalformed, true, func(o *origin, id uint32) {
 			o.headers(id, false, ok, "content-length:5")
 			_ = o.fr.WriteData(id, true, []byte("four"))
 		}},
-		{"more than announced", h1.FaultMalformed, true, func(o *origin, id uint32) {
+		{"more than announced", wire.FaultMalformed, true, func(o *origin, id uint32) {
 			o.headers(id, false, ok, "content-length:3")
 			_ = o.fr.WriteData(id, true, []byte("four"))
 		}},
-		{"content with 204", h1.FaultMalformed, true, func(o *origin, id uint32) {
+		{"content with 204", wire.FaultMalformed, true, func(o *origin, id uint32) {
 			o.headers(id, false, ":status:204")
 			_ = o.fr.WriteData(id, true, []byte("x"))
 		}},
-		{"data before the head", h1.FaultMalformed, true, func(o *origin, id uint32) { _ = o.fr.WriteData(id, false, []byte("x")) }},
+		{"data before the head", wire.FaultMalformed, true, func(o *origin, id uint32) { _ = o.fr.WriteData(id, false, []byte("x")) }},
 		{"data behind the end", 0, true, func(o *origin, id uint32) {
 			o.headers(id, true, ok)
 			_ = o.fr.WriteData(id, false, []byte("x"))
 		}},
-		{"pseudo field in trailers", h1.FaultMalformed, true, func(o *origin, id uint32) {
+		{"pseudo field in trailers", wire.FaultMalformed, true, func(o *origin, id uint32) {
 			o.headers(id, false, ok)
 			o.headers(id, true, ok)
 		}},
-		{"trailers that do not end", h1.FaultMalformed, true, func(o *origin, id uint32) {
+		{"trailers that do not end", wire.FaultMalformed, true, func(o *origin, id uint32) {
 			o.headers(id, false, ok)
 			o.headers(id, false, "x:y")
 		}},
-		{"interim that ends", h1.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:103") }},
-		{"interim without end", h1.FaultMalformed, true, func(o *origin, id uint32) {
+		{"interim that ends", wire.FaultMalformed, true, func(o *origin, id uint32) { o.headers(id, true, ":status:103") }},
+		{"interim without end", wire.FaultMalformed, true, func(o *origin, id uint32) {
 			for range 100 {
 				o.headers(id, false, ":status:103")
 			}
 		}},
-		{"too many fields", h1.FaultMalformed, true, func(o *origin, id uint32) {
+		{"too many fields", wire.FaultMalformed, true, func(o *origin, id uint32) {
 			lines := []string{ok}
 			for range 300 {
 				lines = append(lines, "x:y")
 			}
 			o.headers(id, true, lines...)
 		}},
-		{"head too large", h1.FaultMalformed, true, func(o *origin, id uint32) {
+		{"head too large", wire.FaultMalformed, true, func(o *origin, id uint32) {
 			lines := []string{ok, "x:" + long} // once sent, it takes a byte
 			for range 100 {
 				lines = append(lines, "x:"+long)
 			}
 			o.headers(id, true, lines...)
 		}},
-		{"window too large", h1.FaultMalformed, true, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(id, 1<<31-1) }},
-		{"window of nothing", h1.FaultMalformed, true, func(o *origin, id uint32) {
+		{"window too large", wire.FaultMalformed, true, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(id, 1<<31-1) }},
+		{"window of nothing", wire.FaultMalformed, true, func(o *origin, id uint32) {
 			_ = o.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, id, make([]byte, 4))
 		}},
-		{"refused", h1.FaultBroken, true, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) }},
-		{"reset", h1.FaultBroken, true, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeInternal) }},
-		{"reset within the content", h1.FaultBroken, true, func(o *origin, id uint32) {
+		{"refused", wire.FaultBroken, true, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) }},
+		{"reset", wire.FaultBroken, true, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeInternal) }},
+		{"reset within the content", wire.FaultBroken, true, func(o *origin, id uint32) {
 			o.headers(id, false, ok)
 			_ = o.fr.WriteData(id, false, []byte("x"))
 			_ = o.fr.WriteRSTStream(id, http2.ErrCodeNo)
 		}},
 
-		{"closed", h1.FaultBroken, false, func(o *origin, id uint32) { o.c.Close() }},
-		{"closed within the content", h1.FaultBroken, false, func(o *origin, id uint32) {
+		{"closed", wire.FaultBroken, false, func(o *origin, id uint32) { o.c.Close() }},
+		{"closed within the content", wire.FaultBroken, false, func(o *origin, id uint32) {
 			o.headers(id, false, ok)
 			o.c.Close()
 		}},
-		{"GOAWAY before it", h1.FaultBroken, false, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }},
+		{"GOAWAY before it", wire.FaultBroken, false, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }},
 		{"GOAWAY behind it", 0, false, func(o *origin, id uint32) {
 			_ = o.fr.WriteGoAway(id, http2.ErrCodeNo, nil)
 			o.headers(id, true, ok)
 		}},
-		{"answer on no stream", h1.FaultMalformed, false, func(o *origin, id uint32) { o.headers(id+2, true, ok) }},
-		{"answer on an even stream", h1.FaultMalformed, false, func(o *origin, id uint32) { o.headers(2, true, ok) }},
-		{"data on no stream", h1.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteData(id+2, false, []byte("x")) }},
-		{"reset of no stream", h1.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id+2, http2.ErrCodeNo) }},
-		{"window of no stream", h1.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(id+2, 1) }},
-		{"push", h1.FaultMalformed, false, func(o *origin, id uint32) {
+		{"answer on no stream", wire.FaultMalformed, false, func(o *origin, id uint32) { o.headers(id+2, true, ok) }},
+		{"answer on an even stream", wire.FaultMalformed, false, func(o *origin, id uint32) { o.headers(2, true, ok) }},
+		{"data on no stream", wire.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteData(id+2, false, []byte("x")) }},
+		{"reset of no stream", wire.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id+2, http2.ErrCodeNo) }},
+		{"window of no stream", wire.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(id+2, 1) }},
+		{"push", wire.FaultMalformed, false, func(o *origin, id uint32) {
 			_ = o.fr.WritePushPromise(http2.PushPromiseParam{StreamID: id, PromiseID: 2, EndHeaders: true})
 		}},
-		{"takes pushes", h1.FaultMalformed, false, func(o *origin, id uint32) {
+		{"takes pushes", wire.FaultMalformed, false, func(o *origin, id uint32) {
 			_ = o.fr.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 1})
 		}},
-		{"frame too large", h1.FaultMalformed, false, func(o *origin, id uint32) {
+		{"frame too large", wire.FaultMalformed, false, func(o *origin, id uint32) {
 			_ = o.fr.WriteRawFrame(http2.FrameData, 0, id, make([]byte, 20<<10))
 		}},
-		{"connection's window too large", h1.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(0, 1<<31-1) }},
-		{"CONTINUATION of nothing", h1.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteContinuation(id, true, nil) }},
-		{"CONTINUATION without end", h1.FaultMalformed, false, func(o *origin, id uint32) {
+		{"connection's window too large", wire.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(0, 1<<31-1) }},
+		{"CONTINUATION of nothing", wire.FaultMalformed, false, func(o *origin, id uint32) { _ = o.fr.WriteContinuation(id, true, nil) }},
+		{"CONTINUATION without end", wire.FaultMalformed, false, func(o *origin, id uint32) {
 			_ = o.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id})
 			for range 1000 {
 				_ = o.fr.WriteContinuation(id, false, nil)
 			}
 		}},
-		{"frame within a block", h1.FaultMalformed, false, func(o *origin, id uint32) {
+		{"frame within a block", wire.FaultMalformed, false, func(o *origin, id uint32) {
 			_ = o.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id})
 			_ = o.fr.WritePing(false, [8]byte{})
 		}},
-		{"bad compression", h1.FaultMalformed, false, func(o *origin, id uint32) {
+		{"bad compression", wire.FaultMalformed, false, func(o *origin, id uint32) {
 			_ = o.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, EndHeaders: true})
 		}},
-		{"PING without end", h1.FaultMalformed, false, func(o *origin, id uint32) {
+		{"PING without end", wire.FaultMalformed, false, func(o *origin, id uint32) {
 			for range 10000 {
 				_ = o.fr.WritePing(false, [8]byte{})
 			}
 		}},
-		{"SETTINGS without end", h1.FaultMalformed, false, func(o *origin, id uint32) {
+		{"SETTINGS without end", wire.FaultMalformed, false, func(o *origin, id uint32) {
 			for range 10000 {
 				_ = o.fr.WriteSettings()
 			}
 		}},
-		{"empty DATA without end", h1.FaultMalformed, false, func(o *origin, id uint32) {
+		{"empty DATA without end", wire.FaultMalformed, false, func(o *origin, id uint32) {
 			o.headers(id, false, ok)
 			for range 10000 {
 				_ = o.fr.WriteData(id, false, nil)
 			}
 		}},
-		{"odd frames without end", h1.FaultMalformed, false, func(o *origin, id uint32) {
+		{"odd frames without end", wire.FaultMalformed, false, func(o *origin, id uint32) {
 			for range 10000 {
 				_ = o.fr.WriteRawFrame(99, 0, 0, nil)
 			}
 		}},
-		{"garbage", h1.FaultMalformed, false, func(o *origin, id uint32) { _, _ = io.WriteString(o.c, "HTTP/1.1 400 Bad Request\r\n\r\n") }},
+		{"garbage", wire.FaultMalformed, false, func(o *origin, id uint32) { _, _ = io.WriteString(o.c, "HTTP/1.1 400 Bad Request\r\n\r\n") }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			reset := make(chan bool, 1)
@@ -269,17 +268,17 @@ func TestClientAgainstBadAnswers(t *testing.T) {
 					return
 				}
 				c.answers(o, id)
-				if c.lives && c.fault == h1.FaultMalformed {
+				if c.lives && c.fault == wire.FaultMalformed {
 					reset <- o.until(http2.FrameRSTStream) != nil
 				}
 				o.drain()
 			})
 			cl := dialClient(t, addr, ClientOptions{})
-			x, body, err := cl.get(context.Background(), h1.Request{Inform: func(*message.Response) error { return nil }, Head: 10 * time.Second, Idle: 10 * time.Second})
+			x, body, err := cl.get(context.Background(), wire.Request{Inform: func(*message.Response) error { return nil }, Head: 10 * time.Second, Idle: 10 * time.Second})
 			if got := faultOf(err); got != c.fault || c.fault == 0 && err != nil {
 				t.Fatalf("%v (fault %d) after %v %q; want fault %d", err, got, x.Head, body, c.fault)
 			}
-			if c.lives && c.fault == h1.FaultMalformed && !<-reset {
+			if c.lives && c.fault == wire.FaultMalformed && !<-reset {
 				t.Error("the server was not told by RST_STREAM")
 			}
 			if _, good := cl.Load(); good != c.lives {
@@ -318,8 +317,8 @@ func TestClientSaysWhatWasUnprocessed(t *testing.T) {
 				}
 				o.drain()
 			}), ClientOptions{})
-			x, _, err := cl.get(context.Background(), h1.Request{Method: "POST", Content: []byte("x")})
-			if faultOf(err) != h1.FaultBroken || x.Unprocessed != c.want {
+			x, _, err := cl.get(context.Background(), wire.Request{Method: "POST", Content: []byte("x")})
+			if faultOf(err) != wire.FaultBroken || x.Unprocessed != c.want {
 				t.Errorf("%v, unprocessed: %v; want %v", err, x.Unprocessed, c.want)
 			}
 		})
@@ -331,8 +330,8 @@ func TestClientSaysWhatWasUnprocessed(t *testing.T) {
 			_ = o.fr.WriteRSTStream(id, http2.ErrCodeRefusedStream)
 			o.drain()
 		}), ClientOptions{})
-		x, _, err := cl.get(context.Background(), h1.Request{Method: "POST", Length: -1, Body: reading{Reader: strings.NewReader("x")}})
-		if faultOf(err) != h1.FaultBroken || x.Unprocessed {
+		x, _, err := cl.get(context.Background(), wire.Request{Method: "POST", Length: -1, Body: reading{Reader: strings.NewReader("x")}})
+		if faultOf(err) != wire.FaultBroken || x.Unprocessed {
 			t.Errorf("%v, unprocessed: %v", err, x.Unprocessed)
 		}
 	})
@@ -343,7 +342,7 @@ func TestClientTellsTheCodeOfAReset(t *testing.T) {
 		_ = o.fr.WriteRSTStream(o.request(), http2.ErrCodeEnhanceYourCalm)
 		o.drain()
 	}), ClientOptions{})
-	_, _, err := cl.get(context.Background(), h1.Request{})
+	_, _, err := cl.get(context.Background(), wire.Request{})
 	var reset *wire.Reset
 	if !errors.As(err, &reset) || reset.Code != uint32(http2.ErrCodeEnhanceYourCalm) || reset.Name != "ENHANCE_YOUR_CALM" {
 		t.Error(err)

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire"
 )
 
 // A server that is no server of HTTP/2 is found out before anything is asked.
@@ -57,14 +57,14 @@ func TestClientAndClosedWindows(t *testing.T) {
 	}), ClientOptions{})
 	stuck := make(chan error, 1)
 	go func() {
-		_, _, err := cl.get(context.Background(), h1.Request{Method: "POST", Content: make([]byte, 100), Idle: 200 * time.Millisecond})
+		_, _, err := cl.get(context.Background(), wire.Request{Method: "POST", Content: make([]byte, 100), Idle: 200 * time.Millisecond})
 		stuck <- err
 	}()
 	<-first
-	if x, _, err := cl.get(context.Background(), h1.Request{}); err != nil || x.Head.Status != 204 {
+	if x, _, err := cl.get(context.Background(), wire.Request{}); err != nil || x.Head.Status != 204 {
 		t.Error(err)
 	}
-	if err := <-stuck; faultOf(err) != h1.FaultTimeout {
+	if err := <-stuck; faultOf(err) != wire.FaultTimeout {
 		t.Error(err)
 	}
 }
@@ -97,7 +97,7 @@ func TestClientAndShrinkingWindows(t *testing.T) {
 			}
 		}
 	}), ClientOptions{})
-	if _, _, err := cl.get(context.Background(), h1.Request{Method: "POST", Content: make([]byte, 1000), Idle: 5 * time.Second}); err != nil {
+	if _, _, err := cl.get(context.Background(), wire.Request{Method: "POST", Content: make([]byte, 1000), Idle: 5 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	if n := <-got; n != 1000 {
@@ -108,7 +108,7 @@ func TestClientAndShrinkingWindows(t *testing.T) {
 // A server that falls silent is asked whether it is there, and given up if it is not.
 func TestClientGivesUpTheDeaf(t *testing.T) {
 	cl := dialClient(t, script(t, nil, func(o *origin) { o.drain() }), ClientOptions{PingTime: 30 * time.Millisecond})
-	if _, _, err := cl.get(context.Background(), h1.Request{Head: 20 * time.Millisecond}); faultOf(err) != h1.FaultTimeout {
+	if _, _, err := cl.get(context.Background(), wire.Request{Head: 20 * time.Millisecond}); faultOf(err) != wire.FaultTimeout {
 		t.Fatal(err)
 	}
 	<-cl.done
@@ -137,7 +137,7 @@ func TestClientAsksTheSilent(t *testing.T) {
 	cl.mu.Lock()
 	cl.heard = time.Now().Add(-time.Minute)
 	cl.mu.Unlock()
-	if _, _, err := cl.get(context.Background(), h1.Request{}); err != nil {
+	if _, _, err := cl.get(context.Background(), wire.Request{}); err != nil {
 		t.Fatal(err)
 	}
 	<-pinged
@@ -152,7 +152,7 @@ func TestClientGivesUpTheFull(t *testing.T) {
 	defer theirs.Close()
 	cl := NewClient(ours, ClientOptions{WriteTime: 30 * time.Millisecond})
 	defer cl.Close()
-	if err := cl.Greet(context.Background()); faultOf(err) != h1.FaultTimeout {
+	if err := cl.Greet(context.Background()); faultOf(err) != wire.FaultTimeout {
 		t.Error(err)
 	}
 }
@@ -172,14 +172,14 @@ func TestClientHoldsServersToWindows(t *testing.T) {
 		o.drain()
 	}), ClientOptions{})
 	cl.Reserve()
-	x := &Response{}
-	if err := cl.Exchange(context.Background(), &h1.Request{Method: "GET", Target: "/", Host: "a"}, x); err != nil {
+	x := &wire.Response{}
+	if err := cl.Exchange(context.Background(), &wire.Request{Method: "GET", Target: "/", Host: "a"}, x); err != nil {
 		t.Fatal(err)
 	}
 	if got := <-told; got != http2.ErrCodeFlowControl {
 		t.Errorf("the server was told %v", got)
 	}
-	if _, err := io.ReadAll(x); faultOf(err) != h1.FaultMalformed {
+	if _, err := io.ReadAll(x); faultOf(err) != wire.FaultMalformed {
 		t.Error(err)
 	}
 	x.Close()
@@ -201,20 +201,20 @@ func TestClientBoundsWhatItKeeps(t *testing.T) {
 			_ = o.fr.WriteData(id, false, make([]byte, 16<<10-1))
 		}
 		last := ids[streams-1]
-		o.headers(last, false, ":status:200")
+		o.headers(last, false, ":status:200", "x-last:yes")
 		_ = o.fr.WriteData(last, true, []byte("last"))
 		o.drain()
 	}), ClientOptions{})
-	var all []*Response
+	var all []*wire.Response
 	for range streams {
 		cl.Reserve()
-		x := &Response{}
+		x := &wire.Response{}
 		all = append(all, x)
 	}
 	var asked sync.WaitGroup
 	for _, x := range all {
 		asked.Go(func() {
-			if err := cl.Exchange(context.Background(), &h1.Request{Method: "GET", Target: "/", Host: "a"}, x); err != nil {
+			if err := cl.Exchange(context.Background(), &wire.Request{Method: "GET", Target: "/", Host: "a"}, x); err != nil {
 				t.Error(err)
 			}
 		})
@@ -222,7 +222,7 @@ func TestClientBoundsWhatItKeeps(t *testing.T) {
 	asked.Wait()
 	for _, x := range all {
 		if body, err := func() (string, error) {
-			if x.call.id != 2*streams-1 {
+			if !x.Head.Fields.Has("x-last") {
 				return "", nil
 			}
 			b, err := io.ReadAll(x)
@@ -250,23 +250,23 @@ func TestClientIsCutAtEachPoint(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		fault h1.Fault // 0: the rest comes all the same
+		fault wire.Fault // 0: the rest comes all the same
 		cut   func(o *origin, id uint32)
 	}{
-		{"reset", h1.FaultBroken, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeInternal) }},
-		{"reset without an error", h1.FaultBroken, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeNo) }},
+		{"reset", wire.FaultBroken, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeInternal) }},
+		{"reset without an error", wire.FaultBroken, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeNo) }},
 		{"GOAWAY behind it", 0, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(id, http2.ErrCodeNo, nil) }},
 		{"GOAWAY of no number", 0, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(1<<31-1, http2.ErrCodeNo, nil) }},
-		{"GOAWAY before it", h1.FaultBroken, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeInternal, nil) }},
-		{"closed", h1.FaultBroken, func(o *origin, id uint32) { o.c.Close() }},
-		{"half a frame", h1.FaultBroken, func(o *origin, id uint32) {
+		{"GOAWAY before it", wire.FaultBroken, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeInternal, nil) }},
+		{"closed", wire.FaultBroken, func(o *origin, id uint32) { o.c.Close() }},
+		{"half a frame", wire.FaultBroken, func(o *origin, id uint32) {
 			_, _ = o.c.Write([]byte{0, 0, 5, 0, 0})
 			o.c.Close()
 		}},
-		{"push", h1.FaultMalformed, func(o *origin, id uint32) {
+		{"push", wire.FaultMalformed, func(o *origin, id uint32) {
 			_ = o.fr.WritePushPromise(http2.PushPromiseParam{StreamID: id, PromiseID: 2, EndHeaders: true})
 		}},
-		{"window too large", h1.FaultMalformed, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(id, 1<<31-1) }},
+		{"window too large", wire.FaultMalformed, func(o *origin, id uint32) { _ = o.fr.WriteWindowUpdate(id, 1<<31-1) }},
 	} {
 		for at := range len(answer) + 1 {
 			t.Run(fmt.Sprint(c.name, " behind ", at), func(t *testing.T) {
@@ -288,7 +288,7 @@ func TestClientIsCutAtEachPoint(t *testing.T) {
 					}
 					o.drain()
 				}), ClientOptions{})
-				_, body, err := cl.get(context.Background(), h1.Request{Head: 10 * time.Second, Idle: 10 * time.Second})
+				_, body, err := cl.get(context.Background(), wire.Request{Head: 10 * time.Second, Idle: 10 * time.Second})
 				whole := err == nil && body == "hello, world"
 				switch {
 				case c.fault == 0 || at == len(answer):
@@ -350,7 +350,7 @@ func TestClientCrowdIsResetAtRandom(t *testing.T) {
 				if (i+j)%5 == 0 {
 					time.AfterFunc(time.Duration(j)*50*time.Microsecond, cancel)
 				}
-				_, body, err := client().get(ctx, h1.Request{Method: "POST", Content: []byte("x"), Head: 10 * time.Second, Idle: 10 * time.Second})
+				_, body, err := client().get(ctx, wire.Request{Method: "POST", Content: []byte("x"), Head: 10 * time.Second, Idle: 10 * time.Second})
 				switch {
 				case err == nil && body != "whole":
 					t.Errorf("%q as a whole answer", body)
@@ -370,7 +370,7 @@ func TestClientCrowdIsResetAtRandom(t *testing.T) {
 			total[k] += n
 		}
 	}
-	if total["whole"] == 0 || total[fmt.Sprint(h1.FaultBroken)] == 0 || total[fmt.Sprint(h1.FaultTimeout)] > 0 || total[fmt.Sprint(h1.FaultMalformed)] > 0 {
+	if total["whole"] == 0 || total[fmt.Sprint(wire.FaultBroken)] == 0 || total[fmt.Sprint(wire.FaultTimeout)] > 0 || total[fmt.Sprint(wire.FaultMalformed)] > 0 {
 		t.Error(total)
 	}
 }
@@ -389,13 +389,13 @@ func TestClientLeavesNothing(t *testing.T) {
 		c := NewClient(conn, ClientOptions{})
 		pr, pw := io.Pipe()
 		c.Reserve()
-		x := &Response{}
-		r := &h1.Request{Method: "POST", Target: "/", Host: "a", Length: -1, Body: reading{Reader: pr}, Interrupt: func() { pw.CloseWithError(io.ErrClosedPipe) }}
+		x := &wire.Response{}
+		r := &wire.Request{Method: "POST", Target: "/", Host: "a", Length: -1, Body: reading{Reader: pr}, Interrupt: func() { pw.CloseWithError(io.ErrClosedPipe) }}
 		if err := c.Exchange(context.Background(), r, x); err != nil {
 			t.Fatal(err)
 		}
 		c.Close()
-		if _, err := io.ReadAll(x); faultOf(err) != h1.FaultBroken {
+		if _, err := io.ReadAll(x); faultOf(err) != wire.FaultBroken {
 			t.Error(err)
 		}
 		x.Close()

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/h1"
 )
 
 // run is the goroutine that reads.
@@ -150,7 +149,7 @@ func (c *Client) takeBlock(f *frame) error {
 		if k := c.calls[f.stream]; k != nil && k.headed {
 			c.blocks.begin(trailerBytes, trailerRows)
 		} else {
-			c.blocks.begin(h1.MaxHead, h1.MaxFields+1)
+			c.blocks.begin(wire.MaxHead, wire.MaxFields+1)
 		}
 	}
 	if err := c.blocks.add(f.payload); err != nil {
@@ -221,7 +220,7 @@ func (c *Client) takeReset(f *frame) error {
 	if f.code() == refusedStream && !k.headed {
 		k.answered, k.unprocessed = false, true
 	}
-	k.fail(&h1.Error{Fault: h1.FaultBroken, Err: &wire.Reset{Code: uint32(f.code()), Name: f.code().String()}})
+	k.fail(&wire.Error{Fault: wire.FaultBroken, Err: &wire.Reset{Code: uint32(f.code()), Name: f.code().String()}})
 	c.forget(k)
 	return c.spend()
 }
@@ -306,7 +305,7 @@ func (c *Client) takeGoAway(f *frame) {
 		}
 		k.mark()
 		k.reset, k.unprocessed = true, true
-		k.fail(&h1.Error{Fault: h1.FaultBroken, Err: &wire.Reset{Code: uint32(why), Name: "GOAWAY, " + why.String()}})
+		k.fail(&wire.Error{Fault: wire.FaultBroken, Err: &wire.Reset{Code: uint32(why), Name: "GOAWAY, " + why.String()}})
 		c.forget(k)
 	}
 	c.rest()
@@ -325,7 +324,7 @@ func (c *Client) spoil(bad *fault) error {
 	}
 	k.mark()
 	k.answered = true
-	k.fail(&h1.Error{Fault: h1.FaultMalformed, Err: bad})
+	k.fail(&wire.Error{Fault: wire.FaultMalformed, Err: bad})
 	c.end(k, bad.code)
 	return c.spend()
 }

@@ -8,14 +8,14 @@ import (
 	"time"
 
 	"sallyport/proxy/message"
-	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire"
 )
 
 // upload sends a body in a goroutine of its own while the answer is read, so that an
 // early answer is seen. The response owns it and joins it.
 type upload struct {
 	k    *call
-	r    *h1.Request
+	r    *wire.Request
 	done chan struct{}
 
 	// The connection's mu guards what follows.
@@ -29,7 +29,7 @@ type upload struct {
 }
 
 // startUpload is called with mu held.
-func startUpload(k *call, r *h1.Request) *upload {
+func startUpload(k *call, r *wire.Request) *upload {
 	u := &upload{k: k, r: r, done: make(chan struct{})}
 	go u.run()
 	return u
@@ -49,8 +49,6 @@ func (u *upload) answered(status int) {
 // errStopped ends an upload that nobody wants any more.
 var errStopped = errors.New("upload stopped")
 
-var errHalfBody = errors.New("request body has not the announced length")
-
 func (u *upload) run() {
 	defer close(u.done)
 	err := u.send()
@@ -58,14 +56,14 @@ func (u *upload) run() {
 	k.c.mu.Lock()
 	defer k.c.mu.Unlock()
 	u.over = true
-	var own *h1.Error
+	var own *wire.Error
 	switch {
 	case err == nil, u.stop:
 	case errors.As(err, &own):
 		k.abort(own)
 	case errors.Is(err, os.ErrDeadlineExceeded) && !u.heard:
 		k.c.ping()
-		k.abort(&h1.Error{Fault: h1.FaultTimeout, Err: fmt.Errorf("sending request body: %w", err)})
+		k.abort(&wire.Error{Fault: wire.FaultTimeout, Err: fmt.Errorf("sending request body: %w", err)})
 	}
 	// Any other error is left to the reader: the server may have answered before.
 	if k.readBy = k.due(u.patience); k.reading {
@@ -78,7 +76,7 @@ func (u *upload) run() {
 // end of the stream, is sent only after the body's clean end, so that a request
 // whose end is bad never looks whole.
 func (u *upload) send() error {
-	if u.r.Body == nil || u.r.Length == 0 {
+	if !u.r.Streams() {
 		return u.sendContent()
 	}
 	lent := u.k.c.bufs.Get(maxFrame + 1)
@@ -91,19 +89,19 @@ func (u *upload) send() error {
 		}
 		n, err := u.r.Body.Read(buf[:maxFrame])
 		if left >= 0 && int64(n) > left {
-			return &h1.Error{Fault: h1.FaultBody, Err: errHalfBody}
+			return &wire.Error{Fault: wire.FaultBody, Err: wire.ErrHalfBody}
 		}
 		if left > 0 {
 			left -= int64(n)
 		}
 		if err == nil && left == 0 {
-			err = u.finish(buf[maxFrame:])
+			err = u.r.ReadEnd(buf[maxFrame:])
 		}
 		if err != nil && err != io.EOF {
-			return bodyFault(err)
+			return wire.BodyError(err)
 		}
 		if err == io.EOF && left > 0 {
-			return &h1.Error{Fault: h1.FaultBody, Err: errHalfBody}
+			return &wire.Error{Fault: wire.FaultBody, Err: wire.ErrHalfBody}
 		}
 		if werr := u.put(buf[:n], err == io.EOF, err == nil && u.ahead()); werr != nil || err == io.EOF {
 			return werr
@@ -142,29 +140,6 @@ func (u *upload) ahead() bool {
 	return n > 0 || whole
 }
 
-// finish reads the end of a body whose announced length has come. spare is where
-// the byte that must not come would go.
-func (u *upload) finish(spare []byte) error {
-	for range 100 {
-		n, err := u.r.Body.Read(spare[:1])
-		if n > 0 {
-			return errHalfBody
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return io.ErrNoProgress
-}
-
-func bodyFault(err error) error {
-	var own *h1.Error
-	if errors.As(err, &own) {
-		return own
-	}
-	return &h1.Error{Fault: h1.FaultBody, Err: fmt.Errorf("reading request body: %w", err)}
-}
-
 // put sends a piece of content, at most a frame, as the windows allow; with end, the
 // end of the request, too. What is followed at once by more may wait for it, to go out
 // in the same write.
@@ -172,7 +147,7 @@ func (u *upload) put(p []byte, end, followed bool) error {
 	k, c := u.k, u.k.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var trailers *h1.Buffer
+	var trailers *wire.Buffer
 	if end {
 		u.last = true
 		if trailers = u.trailers(); trailers != nil {
@@ -213,7 +188,7 @@ func (u *upload) put(p []byte, end, followed bool) error {
 
 // trailers are those of the body that may be sent, behind room for a frame's head; nil
 // for none. mu is held, and let go meanwhile: they are the caller's to choose.
-func (u *upload) trailers() *h1.Buffer {
+func (u *upload) trailers() *wire.Buffer {
 	if u.r.Trailers == nil || u.r.Body == nil {
 		return nil
 	}

@@ -6,12 +6,12 @@ import (
 	"runtime"
 	"time"
 
-	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/socket"
 )
 
 // control is the buffer of what is to be written, for control frames; mu is held.
-func (c *Client) control() *h1.Buffer {
+func (c *Client) control() *wire.Buffer {
 	if c.out == nil {
 		c.out = c.bufs.Get(0)
 	}
@@ -19,7 +19,7 @@ func (c *Client) control() *h1.Buffer {
 }
 
 // queue takes whole frames over for writing, buffer and all; mu is held.
-func (c *Client) queue(b *h1.Buffer) {
+func (c *Client) queue(b *wire.Buffer) {
 	if c.out == nil {
 		c.out = b
 		return
@@ -114,12 +114,12 @@ func (c *Client) abandon(why error) {
 // rest closes the connection where nothing is left to be done on it; mu is held.
 func (c *Client) rest() {
 	if (c.leaving || c.draining) && len(c.calls) == 0 && c.taken == 0 {
-		c.die(&h1.Error{Fault: h1.FaultBroken, Err: errLeft})
+		c.die(&wire.Error{Fault: wire.FaultBroken, Err: errLeft})
 	}
 }
 
 // die fails every call and closes the connection; mu is held.
-func (c *Client) die(why *h1.Error) {
+func (c *Client) die(why *wire.Error) {
 	if c.gone != nil {
 		return
 	}
@@ -174,10 +174,10 @@ func (c *Client) look() {
 	now := time.Now()
 	switch {
 	case c.pinged && passed(c.pingBy, now):
-		c.die(&h1.Error{Fault: h1.FaultBroken, Err: errDeaf})
+		c.die(&wire.Error{Fault: wire.FaultBroken, Err: errDeaf})
 		return
 	case c.writing && passed(c.writeBy, now):
-		c.die(&h1.Error{Fault: h1.FaultTimeout, Err: fmt.Errorf("%w: %w", errStalled, os.ErrDeadlineExceeded)})
+		c.die(&wire.Error{Fault: wire.FaultTimeout, Err: fmt.Errorf("%w: %w", errStalled, os.ErrDeadlineExceeded)})
 		return
 	}
 	c.alarmAt = time.Time{}

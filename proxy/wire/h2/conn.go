@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/h1"
 )
 
 // stage is how far a connection has come to its end.
@@ -61,9 +60,9 @@ type serverConn struct {
 	grant   int64 // of SETTINGS: the window of new streams
 	receive receiving
 
-	said    bool        // our SETTINGS are queued
-	out     *h1.Buffer  // what is to be written; nil: nothing
-	told    atomic.Bool // the client knows that we have no table
+	said    bool         // our SETTINGS are queued
+	out     *wire.Buffer // what is to be written; nil: nothing
+	told    atomic.Bool  // the client knows that we have no table
 	writing bool
 	writes  uint64     // how many were begun
 	author  *stream    // whose goroutine writes; nil: nobody's

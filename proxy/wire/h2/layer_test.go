@@ -10,7 +10,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sallyport/proxy/message"
-	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire"
 )
 
 // Every name of the static table is found under its index, and what is written is
@@ -181,7 +181,7 @@ func TestReaderInPieces(t *testing.T) {
 		sent = append(appendFrameHead(sent, n, frameData, 0, uint32(i+1)), bytes.Repeat([]byte{byte(i)}, n)...)
 	}
 	for _, piece := range []int{1, 2, 9, 1000, 16 << 10, 1 << 20} {
-		in := reader{conn: &pieces{sent, piece}, bufs: &h1.Buffers{}}
+		in := reader{conn: &pieces{sent, piece}, bufs: &wire.Buffers{}}
 		for i, n := range []int{0, 1, maxFrame, 5, maxFrame - 1, maxFrame} {
 			f, err := in.next()
 			if err != nil || f.stream != uint32(i+1) || len(f.payload) != n || bytes.Count(f.payload, []byte{byte(i)}) != n {

@@ -3,7 +3,7 @@ package h2
 import (
 	"runtime"
 
-	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire"
 )
 
 const (
@@ -15,7 +15,7 @@ const (
 )
 
 // control is the buffer of what is to be written, for control frames; mu is held.
-func (c *serverConn) control() *h1.Buffer {
+func (c *serverConn) control() *wire.Buffer {
 	if c.out == nil {
 		c.out = c.srv.bufs.Get(0)
 	}
@@ -24,7 +24,7 @@ func (c *serverConn) control() *h1.Buffer {
 
 // queue takes whole frames of a stream over for writing; mu is held. The buffer is
 // the connection's from then on.
-func (c *serverConn) queue(b *h1.Buffer) {
+func (c *serverConn) queue(b *wire.Buffer) {
 	if c.out == nil {
 		c.out = b
 		return

@@ -3,16 +3,16 @@ package h2
 import (
 	"io"
 
-	"sallyport/proxy/wire/h1"
+	"sallyport/proxy/wire"
 )
 
 // reader reads frames from a connection, in place, through a lent buffer.
 type reader struct {
 	conn   io.Reader
-	bufs   *h1.Buffers
+	bufs   *wire.Buffers
 	before func() // runs before each read that is for the rest of a frame; nil: none
 
-	buf  *h1.Buffer
+	buf  *wire.Buffer
 	r, w int // what is in buf and not yet read
 }
 

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/h1"
 )
 
 // ServerOptions bound what a client may take. Zero values stand for the defaults. A head
@@ -65,7 +64,7 @@ type Server struct {
 	*wire.Server[*serverConn]
 	handle  wire.Handler
 	options atomic.Pointer[ServerOptions] // of connections that are still to come
-	bufs    h1.Buffers
+	bufs    wire.Buffers
 	dates   *wire.Dates
 	crew    crew
 	widened atomic.Int64 // by how much windows of connections are wider than at first

@@ -60,7 +60,7 @@ func TestConnectionsAreReusedLastInFirstOut(t *testing.T) {
 			t.Errorf("request went to connection %q (%v), want the last used, %q", body, err, order[2])
 		}
 	}
-	if s := u.Status()[0]; s.Dials != 3 || s.Reuses != 3 || s.Idle != 3 {
+	if s := statusOf(u)[0]; s.Dials != 3 || s.Reuses != 3 || s.Idle != 3 {
 		t.Errorf("status is %+v, want 3 dials, 3 reuses, 3 idle", s)
 	}
 }
@@ -254,7 +254,7 @@ func TestIdleConnectionsGrowOld(t *testing.T) {
 			outcome(u, get())
 			clock.Add(c.after)
 			outcome(u, get())
-			if got := u.Status()[0].Dials; got != c.dials {
+			if got := statusOf(u)[0].Dials; got != c.dials {
 				t.Errorf("%d dials, want %d", got, c.dials)
 			}
 		})
@@ -293,11 +293,11 @@ func TestIdleConnectionsAreFew(t *testing.T) {
 		x.Close()
 		x.Close()
 	}
-	if n := u.Status()[0].Idle; n != 2 {
+	if n := statusOf(u)[0].Idle; n != 2 {
 		t.Errorf("%d connections are kept, want 2", n)
 	}
 	u.Close()
-	if n := u.Status()[0].Idle; n != 0 {
+	if n := statusOf(u)[0].Idle; n != 0 {
 		t.Errorf("%d connections are kept after Close", n)
 	}
 }
@@ -309,7 +309,7 @@ func TestUnreadContentClosesTheConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.Close()
-	if n := u.Status()[0].Idle; n != 0 {
+	if n := statusOf(u)[0].Idle; n != 0 {
 		t.Error("a connection with unread content was kept")
 	}
 	if _, err := x.Body.Read(make([]byte, 1)); err == nil || err == io.EOF {
@@ -365,7 +365,7 @@ func TestAnswersGoToTheirRequests(t *testing.T) {
 		})
 	}
 	workers.Wait()
-	if s := u.Status()[0]; s.InFlight != 0 {
+	if s := statusOf(u)[0]; s.InFlight != 0 {
 		t.Errorf("%d in flight at the end", s.InFlight)
 	}
 }
@@ -412,7 +412,7 @@ func TestCancellation(t *testing.T) {
 			if !errors.Is(err, errWhy) || errors.As(err, &fault) {
 				t.Errorf("error is %v, want the cause and no fault of the upstream", err)
 			}
-			if s := u.Status()[0]; s.InFlight != 0 || s.Idle != 0 {
+			if s := statusOf(u)[0]; s.InFlight != 0 || s.Idle != 0 {
 				t.Errorf("%d in flight, %d idle, want none", s.InFlight, s.Idle)
 			}
 		})
