@@ -83,6 +83,10 @@ type ListenConfig struct {
 	ForwardAuth *ForwardAuthConfig `yaml:"forward_auth"`
 	// Health is the address of /healthz, /readyz and /metrics, or "off". Default: ":9902".
 	Health string `yaml:"health"`
+	// Control is the path of the unix socket for sallyport reload and sallyport status, or "off".
+	// Only root and the gateway's own user may use it. Default: the path of the configuration
+	// file with .sock in place of its ending, such as gateway.sock beside gateway.yaml.
+	Control setting.Place `yaml:"control"`
 }
 
 // ForwardAuthConfig is the section `listen.forward_auth`: another proxy asks

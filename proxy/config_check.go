@@ -19,6 +19,7 @@ import (
 // section, and those between sections. It looks at no other file.
 func (c *Config) check(f *setting.Faults) {
 	c.Listen.check(f)
+	c.checkControl(f)
 	if c.PublicHTTPS < 0 || c.PublicHTTPS > 65535 {
 		f.Add("public_https", strconv.Itoa(c.PublicHTTPS), "not a port", "write one from 1 to 65535")
 	}

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"maps"
 	"os"
@@ -78,7 +80,14 @@ type configSource struct {
 	main   *setting.Document
 	routes []configOrigin // by index in Config.Routes
 	named  map[string]configOrigin
-	files  []string // the documents, and the folders where include looks for more
+	files  []string  // the documents, and the folders where include looks for more
+	text   hash.Hash // of the names and bytes of all files, in the order in which they were read
+}
+
+// read records the bytes of a file.
+func (s *configSource) read(name string, text []byte) {
+	fmt.Fprintf(s.text, "%q %d\n", name, len(text))
+	_, _ = s.text.Write(text)
 }
 
 // configOrigin is where something stands that included files may hold.
@@ -121,7 +130,8 @@ func (s *configSource) place(found setting.Faults) setting.Faults {
 func parseConfig(name string, text []byte, disk configDisk) (*Config, error) {
 	c := &Config{}
 	doc, faults := setting.Decode(name, text, c)
-	c.source = &configSource{main: doc, named: map[string]configOrigin{}, files: []string{name}}
+	c.source = &configSource{main: doc, named: map[string]configOrigin{}, files: []string{name}, text: sha256.New()}
+	c.source.read(name, text)
 	c.source.enter(doc, c.Upstreams, c.Policies, c.Routes)
 	var found setting.Faults
 	faults = append(faults, c.include(disk, &found)...)
@@ -198,6 +208,7 @@ func (c *Config) includeFile(name string, disk configDisk) setting.Faults {
 	if err != nil {
 		return setting.Faults{{File: name, Problem: err.Error(), Cure: "remove it, or let the gateway's user read it"}}
 	}
+	c.source.read(name, text)
 	var part configInclude
 	doc, faults := setting.Decode(name, text, &part)
 	for i := range faults {

@@ -134,6 +134,7 @@ func TestTreeArrows(t *testing.T) {
 		{"proxy/limit/...", "proxy/limit/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/audit/...", "proxy/audit/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/admin/...", "proxy/admin/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
+		{"proxy/watch", "", "a leaf: files, whatever they mean"},
 		{"proxy/shared/...", "proxy/shared/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/seal", "auth auth/httpsig proxy/limit proxy/message proxy/setting proxy/upstream", "what is vouched for knows messages and keys, not routes"},
 		{"proxy/route", "auth policy proxy/limit proxy/message proxy/seal proxy/setting proxy/upstream proxy/wire", "a route gathers what is done to its messages, and does not know the order"},
@@ -165,7 +166,7 @@ func TestTreeArrows(t *testing.T) {
 func TestTreeNetHTTP(t *testing.T) {
 	servers := map[string]string{
 		"proxy/wire/stdhttp": "the adaptor, for tests that compare",
-		"proxy/admin":        "health and metrics, on listeners of their own",
+		"proxy/admin":        "health, metrics and the control socket, on listeners of their own",
 		"cmd/sallyport/demo": "the issuer and the model server of the demonstration",
 	}
 	clients := map[string]string{
@@ -230,6 +231,7 @@ func linkedModules() map[string]string {
 		"github.com/pires/go-proxyproto":      "the PROXY protocol of balancers in front",
 		"github.com/spf13/cobra":              "the command line",
 		"github.com/spf13/pflag":              "cobra's flags",
+		"github.com/fsnotify/fsnotify":        "the kernel's reports of changed files, on every system; it needs golang.org/x/sys alone",
 		"github.com/prometheus/client_golang": "metrics",
 		"github.com/prometheus/client_model":  "client_golang's data model",
 		"github.com/prometheus/common":        "client_golang's exposition format",
@@ -238,7 +240,7 @@ func linkedModules() map[string]string {
 		"github.com/cespare/xxhash/v2":        "client_golang's hashes",
 		"github.com/munnerz/goautoneg":        "client_golang's content negotiation",
 		"google.golang.org/protobuf":          "client_golang's exposition format",
-		"golang.org/x/sys":                    "procfs; certmagic",
+		"golang.org/x/sys":                    "procfs; certmagic; fsnotify",
 
 		"github.com/caddyserver/certmagic":                              "certificates by ACME: storage, keys, requests, issuers in order",
 		"github.com/caddyserver/zerossl":                                "certmagic's ZeroSSL API, unused",

@@ -1,11 +1,13 @@
-// Package admin answers how the gateway is doing: alive, ready, and in numbers.
-// It serves listen.health and nothing that changes anything.
+// Package admin answers how the gateway is doing, and lets operators reload it.
+//
+// [Server] serves listen.health: alive, ready, and in numbers. It changes nothing, and monitoring
+// systems may reach it over the network. [Control] serves listen.control, a unix socket that only
+// the gateway's own user and root may use: it tells more, and it reloads the configuration.
 package admin
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -224,22 +226,5 @@ func ready(w http.ResponseWriter, s State) {
 // Run serves on l until ctx ends, then lets answers under way finish, for at
 // most five seconds. It closes l.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	failed := make(chan error, 1)
-	go func() {
-		failed <- s.http.Serve(&boundedListener{Listener: l, places: make(chan struct{}, connections), done: make(chan struct{})})
-	}()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-	defer cancel()
-	if err := s.http.Shutdown(grace); err != nil {
-		s.http.Close()
-	}
-	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return run(ctx, s.http, &boundedListener{Listener: l, places: make(chan struct{}, connections), done: make(chan struct{})})
 }

@@ -1,0 +1,158 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Control is the server of the control socket (listen.control): the commands `sallyport reload`
+// and `sallyport status` talk to it. It takes two requests, in HTTP/1.1 over a unix socket:
+// POST /reload answers with a [ReloadReport], GET /status with a [StatusReport], as JSON.
+//
+// The socket has mode 0600. On Linux the server also asks the kernel who connects (SO_PEERCRED)
+// and takes only its own user and root, whatever has become of the mode.
+type Control struct {
+	o    ControlOptions
+	http *http.Server
+	peer func(net.Conn) (uid int, known bool)
+}
+
+// ControlOptions say where a [Control] listens and what it does. Both functions must be safe for
+// concurrent use.
+type ControlOptions struct {
+	// Path is where the socket is made. Its folder must exist.
+	Path string
+	// Reload loads the configuration again. ctx ends when the client gives up; a reload that has
+	// begun to swap is finished all the same.
+	Reload func(ctx context.Context) ReloadReport
+	// Status tells how the gateway is doing.
+	Status func() StatusReport
+	// Log gets what goes wrong. Nil: discarded.
+	Log *slog.Logger
+}
+
+// Bounds of the control socket. Its clients are operators.
+const (
+	controlConnections = 8
+	controlHead        = 5 * time.Second
+	controlHeadBytes   = 4 << 10
+	// controlAnswer bounds a reload: reading and checking all files.
+	controlAnswer = 2 * time.Minute
+)
+
+// NewControl makes the server. Nothing is opened before [Control.Run].
+func NewControl(o ControlOptions) *Control {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Control{o: o, peer: peerUID}
+	c.http = &http.Server{
+		Handler:           http.HandlerFunc(c.serve),
+		ReadHeaderTimeout: controlHead,
+		// No ReadTimeout: it would end the context of a reload that takes longer.
+		WriteTimeout:   controlAnswer,
+		IdleTimeout:    controlHead,
+		MaxHeaderBytes: controlHeadBytes,
+		ErrorLog:       slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+	}
+	return c
+}
+
+// Listen makes the socket. A socket that a dead process left is replaced. One at which a process
+// answers is an error, and so are a file that is no socket and a path that is too long. Closing
+// the listener removes the socket.
+func (c *Control) Listen() (net.Listener, error) { return listenSocket(c.o.Path) }
+
+// Run serves on l, which [Control.Listen] made, until ctx ends. It then lets answers under way
+// finish for at most five seconds and closes l. Call it once.
+func (c *Control) Run(ctx context.Context, l net.Listener) error {
+	own := &ownListener{Listener: l, peer: c.peer, log: c.o.Log}
+	return run(ctx, c.http, &boundedListener{Listener: own, places: make(chan struct{}, controlConnections), done: make(chan struct{})})
+}
+
+// serve answers the two requests, exactly as written.
+func (c *Control) serve(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	method := ""
+	switch r.URL.EscapedPath() {
+	case "/reload":
+		method = http.MethodPost
+	case "/status":
+		method = http.MethodGet
+	default:
+		http.Error(w, "not found: the control socket knows POST /reload and GET /status", http.StatusNotFound)
+		return
+	}
+	switch {
+	case r.Method != method:
+		w.Header().Set("Allow", method)
+		http.Error(w, "method not allowed: want "+method, http.StatusMethodNotAllowed)
+	case r.ContentLength != 0:
+		// The server reads what it refused, to keep the connection: not for long.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(controlHead))
+		http.Error(w, "this request has no content", http.StatusRequestEntityTooLarge)
+	case method == http.MethodPost:
+		c.answer(w, c.o.Reload(r.Context()))
+	default:
+		c.answer(w, c.o.Status())
+	}
+}
+
+func (c *Control) answer(w http.ResponseWriter, report any) {
+	body, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		c.o.Log.Error("writing the answer to a control request", "error", err)
+		http.Error(w, "internal error: see the gateway's log", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// ownListener accepts connections of the own user and of root alone.
+type ownListener struct {
+	net.Listener
+	peer func(net.Conn) (uid int, known bool)
+	log  *slog.Logger
+}
+
+func (l *ownListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		uid, known := l.peer(c)
+		if !known || uid == 0 || uid == os.Geteuid() {
+			return c, nil
+		}
+		l.log.Warn("refused a connection to the control socket", "uid", uid, "allowed", "root and the gateway's own user")
+		_ = c.Close()
+	}
+}
+
+// run serves until ctx ends, then lets answers under way finish, for at most [farewell].
+func run(ctx context.Context, s *http.Server, l net.Listener) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	if err := s.Shutdown(grace); err != nil {
+		s.Close()
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+//go:build unix
+
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+)
+
+// lockTime bounds how long another process may keep a folder locked: it needs a moment.
+const lockTime = 5 * time.Second
+
+// lockFolder locks a folder against other processes that call it. Where the file system knows no
+// locks, nothing is locked: they matter only if two gateways start in the same moment.
+func lockFolder(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(lockTime); ; time.Sleep(10 * time.Millisecond) {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil, errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.ENOLCK), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EBADF):
+			return func() { _ = f.Close() }, nil // which unlocks
+		case errors.Is(err, syscall.EINTR):
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			_ = f.Close()
+			return nil, fmt.Errorf("locking %s: %w", dir, err)
+		case time.Now().After(end):
+			_ = f.Close()
+			return nil, fmt.Errorf("another process has locked %s for more than %v", dir, lockTime)
+		}
+	}
+}
