@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
@@ -131,4 +132,14 @@ func tlsHosts(cfg *Config) []string {
 		return nil
 	}
 	return hostsOf(cfg)
+}
+
+// hostsOf are the hosts of all routes, each once.
+func hostsOf(cfg *Config) []string {
+	var hosts []string
+	for i := range cfg.Routes {
+		hosts = append(hosts, cfg.Routes[i].Host...)
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
 }

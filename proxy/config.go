@@ -59,6 +59,11 @@ type Config struct {
 	Limits ServerLimits `yaml:"limits"`
 	// Timeouts hold for the routes that set none of their own.
 	Timeouts route.TimeoutsConfig `yaml:"timeouts"`
+	// Reload says when the configuration is loaded again.
+	Reload ReloadConfig `yaml:"reload"`
+	// DrainDelay is how long the gateway goes on serving at SIGTERM, although it says that it
+	// is not ready, so that balancers notice. Default: 0s.
+	DrainDelay setting.Duration `yaml:"drain_delay"`
 	// Drain is how long requests in flight may go on at SIGTERM. Default: 30s.
 	Drain setting.Duration `yaml:"drain"`
 

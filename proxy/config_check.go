@@ -50,6 +50,9 @@ func (c *Config) check(f *setting.Faults) {
 	if d := c.Drain.D(); d > time.Hour {
 		f.Add("drain", c.Drain.String(), "longer than any supervisor waits", "write an hour or less")
 	}
+	if d := c.DrainDelay.D(); d > time.Hour {
+		f.Add("drain_delay", c.DrainDelay.String(), "longer than any supervisor waits", "write an hour or less")
+	}
 	c.checkRoutes(f)
 }
 

@@ -80,7 +80,9 @@ type configSource struct {
 	main   *setting.Document
 	routes []configOrigin // by index in Config.Routes
 	named  map[string]configOrigin
-	files  []string  // the documents, and the folders where include looks for more
+	files  []string  // the documents
+	globs  []string  // where include looks for more
+	onDisk bool      // the documents are files
 	text   hash.Hash // of the names and bytes of all files, in the order in which they were read
 }
 
@@ -130,7 +132,7 @@ func (s *configSource) place(found setting.Faults) setting.Faults {
 func parseConfig(name string, text []byte, disk configDisk) (*Config, error) {
 	c := &Config{}
 	doc, faults := setting.Decode(name, text, c)
-	c.source = &configSource{main: doc, named: map[string]configOrigin{}, files: []string{name}, text: sha256.New()}
+	c.source = &configSource{main: doc, named: map[string]configOrigin{}, files: []string{name}, onDisk: disk.read != nil, text: sha256.New()}
 	c.source.read(name, text)
 	c.source.enter(doc, c.Upstreams, c.Policies, c.Routes)
 	var found setting.Faults
@@ -176,7 +178,7 @@ func (c *Config) include(disk configDisk, found *setting.Faults) (faults setting
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join(filepath.Dir(main), pattern)
 		}
-		c.source.files = append(c.source.files, setting.GlobFolders(pattern)...)
+		c.source.globs = append(c.source.globs, pattern)
 		names, err := disk.glob(pattern)
 		switch {
 		case err != nil:
@@ -266,11 +268,26 @@ func (c *Config) fillPlaces() {
 	beside(&c.Integrity.State, "sallyport-nonces")
 }
 
-// Files lists all that the configuration was read from: the main file, what it
-// includes and the folders where further files to include may appear, and every
-// certificate, key and secret that it names. A change of any of them is a change of the
-// configuration; what the gateway writes itself is not among them. A file may be
-// missing. It is empty for a Config that was not loaded.
+// Path is the main file; "" for a Config that was not loaded from one.
+func (c *Config) Path() string {
+	if c.source == nil || !c.source.onDisk {
+		return ""
+	}
+	return c.source.main.File
+}
+
+// Globs are the patterns of further files to include.
+func (c *Config) Globs() []string {
+	if c.source == nil {
+		return nil
+	}
+	return c.source.globs
+}
+
+// Files lists all that the configuration was read from: the main file, what it includes,
+// and every certificate, key and secret that it names. A change of any of them is a
+// change of the configuration; what the gateway writes itself is not among them. A file
+// may be missing. It is empty for a Config that was not loaded.
 func (c *Config) Files() []string {
 	if c.source == nil {
 		return nil

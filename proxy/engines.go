@@ -7,23 +7,77 @@ import (
 	"net"
 	"sync"
 
+	"sallyport/proxy/exchange"
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 	"sallyport/proxy/wire/h2"
 )
 
-// server is what an engine is to the gateway.
-type server interface {
+// engine serves the connections of listeners of one kind. [wire.Server] says what its
+// methods do.
+type engine interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
 	Close() error
 }
 
-// engineOptions are the bounds of all engines.
-func (g *Gateway) engineOptions() (wire.ServerOptions, h2.ServerOptions) {
-	l := g.current.config.Limits.WithDefaults()
+// engines are those of a process. They outlive configurations, as the connections do
+// that they serve.
+type engines struct {
+	https    *twoVersions // requests over TLS
+	plain    *twoVersions // requests without TLS, from listed balancers
+	redirect *h1.Server
+	decide   *h1.Server // decisions that other proxies ask for
+}
+
+// newEngines makes the engines. h2c says whether HTTP/2 is taken without TLS.
+func newEngines(s *exchange.Server, one wire.ServerOptions, two h2.ServerOptions, h2c func() bool) *engines {
+	e := &engines{
+		https:    newTwoVersions(s.Serve, one, two, func() bool { return false }),
+		redirect: h1.NewServer(s.Redirect, one),
+		decide:   h1.NewServer(s.Decide, one),
+	}
+	one.Scheme, two.Scheme = "https", "https" // as the clients of the balancer see it
+	e.plain = newTwoVersions(s.Serve, one, two, h2c)
+	return e
+}
+
+// of returns the engine for the listeners of a use.
+func (e *engines) of(use listenerUse) engine {
+	switch use {
+	case useHTTP:
+		return e.redirect
+	case usePlain:
+		return e.plain
+	case useForwardAuth:
+		return e.decide
+	}
+	return e.https
+}
+
+// setOptions bounds connections that are still to come.
+func (e *engines) setOptions(one wire.ServerOptions, two h2.ServerOptions) {
+	for _, s := range []*h1.Server{e.https.one, e.plain.one, e.redirect, e.decide} {
+		s.SetOptions(one)
+	}
+	e.https.two.SetOptions(two)
+	e.plain.two.SetOptions(two)
+}
+
+// each calls f for every engine, side by side, and waits.
+func (e *engines) each(f func(engine)) {
+	var all sync.WaitGroup
+	for _, one := range []engine{e.https, e.plain, e.redirect, e.decide} {
+		all.Go(func() { f(one) })
+	}
+	all.Wait()
+}
+
+// engineOptions are the bounds that a configuration sets for all engines.
+func engineOptions(cfg *Config, clock *wire.Clock) (wire.ServerOptions, h2.ServerOptions) {
+	l := cfg.Limits.WithDefaults()
 	one := wire.ServerOptions{
-		HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D(), Fields: l.Fields, Requests: l.Requests, Linger: l.Linger.D(), Clock: g.memory.Clock,
+		HeadBytes: int(l.HeadBytes), HeadTime: l.HeadTime.D(), IdleTime: l.KeepAlive.D(), Fields: l.Fields, Requests: l.Requests, Linger: l.Linger.D(), Clock: clock,
 	}
 	return one, h2.ServerOptions{
 		ServerOptions: one,
@@ -31,98 +85,42 @@ func (g *Gateway) engineOptions() (wire.ServerOptions, h2.ServerOptions) {
 	}
 }
 
-// serversBehind are the servers of the listeners for listed peers: one for
-// requests, one for decisions.
-func (g *Gateway) serversBehind(one wire.ServerOptions, two h2.ServerOptions) [2]server {
-	auth := h1.NewServer(g.server.Decide, one)
-	one.Scheme, two.Scheme = "https", "https" // as the clients of the balancer saw it
-	if c := g.current.config.Listen.InsecurePlain; c != nil && c.H2C {
-		return [2]server{newEngines(g.server.Serve, one, two), auth}
-	}
-	return [2]server{h1.NewServer(g.server.Serve, one), auth}
+// twoVersions serves HTTP/1.1 and HTTP/2 on the same listeners: connections with TLS by
+// what ALPN chose, those without by how they begin, where HTTP/2 is taken at all.
+type twoVersions struct {
+	one       *h1.Server
+	two       *h2.Server
+	h2c       func() bool
+	listeners wire.Listeners
 }
 
-// engines serves connections by two engines: those with TLS go, by what ALPN chose,
-// to that for HTTP/2 or to that for HTTP/1.1, those without by how they begin.
-type engines struct {
-	one *h1.Server
-	two *h2.Server
-
-	mu        sync.Mutex // guards what follows
-	listeners []net.Listener
-	stopped   bool
-}
-
-func newEngines(h wire.Handler, one wire.ServerOptions, two h2.ServerOptions) *engines {
-	e := &engines{one: h1.NewServer(h, one)}
+func newTwoVersions(h wire.Handler, one wire.ServerOptions, two h2.ServerOptions, h2c func() bool) *twoVersions {
+	e := &twoVersions{one: h1.NewServer(h, one), h2c: h2c}
 	two.Otherwise = e.one.ServeConn
 	e.two = h2.NewServer(h, two)
 	return e
 }
 
-// Serve accepts connections, those with TLS after the handshake, until Shutdown or
-// Close, after which it returns nil, or until the listener fails.
-func (e *engines) Serve(l net.Listener) error {
-	if !e.enter(l) {
-		return l.Close()
-	}
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			if e.isStopped() {
-				return nil
-			}
-			return err
-		}
-		if t, ok := conn.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol != "h2" {
-			e.one.ServeConn(conn)
-		} else {
+func (e *twoVersions) Serve(l net.Listener) error {
+	return e.listeners.Serve(l, func(conn net.Conn) {
+		t, ok := conn.(*tls.Conn)
+		if ok && t.ConnectionState().NegotiatedProtocol == "h2" || !ok && e.h2c() {
 			e.two.ServeConn(conn)
+		} else {
+			e.one.ServeConn(conn)
 		}
-	}
+	})
 }
 
-func (e *engines) enter(l net.Listener) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.stopped {
-		e.listeners = append(e.listeners, l)
-	}
-	return !e.stopped
-}
-
-func (e *engines) isStopped() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.stopped
-}
-
-// stop closes the listeners, once.
-func (e *engines) stop() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.stopped {
-		return
-	}
-	e.stopped = true
-	for _, l := range e.listeners {
-		_ = l.Close()
-	}
-}
-
-// Shutdown closes the listeners and waits until all requests are answered or ctx ends.
-func (e *engines) Shutdown(ctx context.Context) error {
-	e.stop()
-	var one, two error
+func (e *twoVersions) Shutdown(ctx context.Context) error {
+	errs := [3]error{e.listeners.Close()}
 	var both sync.WaitGroup
-	both.Go(func() { one = e.one.Shutdown(ctx) })
-	both.Go(func() { two = e.two.Shutdown(ctx) })
+	both.Go(func() { errs[1] = e.one.Shutdown(ctx) })
+	both.Go(func() { errs[2] = e.two.Shutdown(ctx) })
 	both.Wait()
-	return errors.Join(one, two)
+	return errors.Join(errs[:]...)
 }
 
-// Close closes the listeners and cuts every connection.
-func (e *engines) Close() error {
-	e.stop()
-	return errors.Join(e.one.Close(), e.two.Close())
+func (e *twoVersions) Close() error {
+	return errors.Join(e.listeners.Close(), e.one.Close(), e.two.Close())
 }

@@ -3,11 +3,9 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,8 +14,8 @@ import (
 	"sallyport/proxy/admin"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/watch"
 	"sallyport/proxy/wire"
-	"sallyport/proxy/wire/h1"
 )
 
 // Options are what a [Gateway] takes from its surroundings. The zero Options are
@@ -54,16 +52,30 @@ func (o *Options) withDefaults() Options {
 	return d
 }
 
-// Gateway is the running house. [New] makes one and [Gateway.Run] runs it, once.
+// Gateway is the running house. [New] makes one and [Gateway.Run] runs it, once. It is
+// safe for concurrent use.
 type Gateway struct {
 	memory  *memory
 	server  *exchange.Server
-	current *snapshot
+	engines *engines
 	health  *admin.Server
+	current atomic.Pointer[snapshot]
 
-	draining atomic.Bool
 	ready    chan struct{} // closed when the listeners are open
-	addrs    Addrs
+	draining atomic.Bool
+	killed   chan struct{} // closed by Kill
+	kill     sync.Once
+	addrs    atomic.Pointer[Addrs]
+
+	// Two groups: the servers end first, then what they stand on.
+	serving, foundation group
+	failed              chan error      // the first error of either
+	base                context.Context // of the foundation; nil before Run
+
+	watch *watch.Watch
+
+	reloading sync.Mutex // guards what follows, and is held while a configuration is swapped
+	open      []*openListener
 }
 
 // Addrs are the addresses on which a gateway listens.
@@ -77,103 +89,90 @@ type Addrs struct {
 // New builds a gateway from a configuration that [LoadConfig] found right. It opens
 // files, and neither listens nor asks anything of the network.
 func New(cfg *Config, o Options) (*Gateway, error) {
-	g := &Gateway{ready: make(chan struct{})}
+	g := &Gateway{ready: make(chan struct{}), killed: make(chan struct{}), failed: make(chan error, 1)}
+	g.addrs.Store(&Addrs{})
 	var err error
 	if g.memory, err = newMemory(cfg, o.withDefaults()); err != nil {
 		return nil, err
 	}
-	if g.current, err = build(cfg, g.memory); err != nil {
+	first, err := build(cfg, g.memory)
+	if err != nil {
 		return nil, err
 	}
-	g.current.auth.Activate()
-	g.server = exchange.New(&g.memory.Memory, &g.current.Snapshot)
+	first.activate(g.memory)
+	g.watch = newWatch(cfg, &g.memory.options)
+	g.current.Store(first)
+	g.server = exchange.New(&g.memory.Memory, &first.Snapshot)
+	one, two := engineOptions(cfg, g.memory.Clock)
+	g.engines = newEngines(g.server, one, two, func() bool { return g.now().h2c })
 	if g.health, err = g.newHealth(); err != nil {
 		return nil, err
 	}
 	return g, nil
 }
 
-// hostsOf are the hosts of all routes, each once.
-func hostsOf(cfg *Config) []string {
-	var hosts []string
-	for i := range cfg.Routes {
-		hosts = append(hosts, cfg.Routes[i].Host...)
-	}
-	slices.Sort(hosts)
-	return slices.Compact(hosts)
-}
+// now is the snapshot that new requests see.
+func (g *Gateway) now() *snapshot { return g.current.Load() }
 
 // Ready is closed when all listeners are open.
 func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 
-// Addrs are the addresses that were bound. They are valid once Ready is closed.
-func (g *Gateway) Addrs() Addrs { return g.addrs }
+// Addrs are the addresses that are bound. They are valid once Ready is closed, and
+// change with a reload that changes them.
+func (g *Gateway) Addrs() Addrs { return *g.addrs.Load() }
 
 // RootPath is the file with the root certificate of the development authority;
 // "" if no host uses it.
 func (g *Gateway) RootPath() string { return g.memory.edge.RootPath() }
 
-// Run listens and serves until ctx ends, then drains: it takes no new
-// connections, lets what is in flight finish within the grace of the
-// configuration, cuts what is left, and returns nil. Any other error means that
-// a listener could not be opened or a part failed. When it returns, nothing that it started goes on.
+// Run listens and serves until ctx ends, then drains: it says that it is not ready,
+// waits for the time that balancers take to see it (drain_delay), takes no new
+// connections, lets what is in flight finish within the grace period of the
+// configuration (drain), cuts what is left, and returns nil. [Gateway.Kill] ends the
+// waiting. Any other error means that a listener could not be opened or a part failed.
+// When it returns, nothing that it started goes on.
 func (g *Gateway) Run(ctx context.Context) error {
-	l, err := g.listen()
+	opened, err := g.listen(g.now().config.Listen.places())
 	if err != nil {
-		return errors.Join(err, l.close())
+		return err
 	}
-	one, two := g.engineOptions()
-	secure, plain := newEngines(g.server.Serve, one, two), h1.NewServer(g.server.Redirect, one)
-
-	// Two groups: the servers end first, then what they stand on.
-	failed := make(chan error, 1)
 	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBase()
-	var servers, foundation group
-	foundation.start(failed, func() error { return g.memory.auth.Run(base) })
-	foundation.start(failed, func() error { return g.memory.edge.Run(base) })
-	foundation.start(failed, func() error { return g.memory.Audit.Run(base) })
-	foundation.start(failed, func() error { return g.memory.Pressure.Run(base) })
-	if l.health != nil {
-		foundation.start(failed, func() error { return g.health.Run(base, l.health) })
+	g.reloading.Lock()
+	g.base = base
+	for _, run := range []func(context.Context) error{g.memory.auth.Run, g.memory.edge.Run, g.memory.Audit.Run, g.memory.Pressure.Run, g.watch.Run, g.followFiles} {
+		g.foundation.start(g.failed, func() error { return run(base) })
 	}
-	for _, x := range l.https {
-		servers.start(failed, func() error { return secure.Serve(x) })
-	}
-	for _, x := range l.http {
-		servers.start(failed, func() error { return plain.Serve(x) })
-	}
-	behind := g.serversBehind(one, two)
-	if l.plain != nil {
-		servers.start(failed, func() error { return behind[0].Serve(l.plain) })
-	}
-	if l.auth != nil {
-		servers.start(failed, func() error { return behind[1].Serve(l.auth) })
+	g.serve(opened)
+	for _, l := range opened {
+		g.announceListener(l)
 	}
 	g.announce()
+	g.reloading.Unlock()
 	close(g.ready)
 
 	select {
 	case <-ctx.Done():
-	case err = <-failed:
+	case err = <-g.failed:
 	}
-	g.drain(ctx, secure, plain, behind[0], behind[1])
-	servers.Wait()
+	g.drain(ctx)
+	g.serving.Wait()
 	stopBase()
-	foundation.Wait()
-	for _, u := range g.current.upstreams {
-		u.Close()
-	}
+	g.foundation.Wait()
+	g.now().release()
 	if r := g.memory.Replay; r != nil {
 		err = errors.Join(err, r.Save()) // no exchange is left that could claim
 	}
 	select {
-	case late := <-failed:
+	case late := <-g.failed:
 		err = errors.Join(err, late)
 	default:
 	}
 	return err
 }
+
+// Kill ends the waiting of a [Gateway.Run] that drains: what is in flight is cut.
+func (g *Gateway) Kill() { g.kill.Do(func() { close(g.killed) }) }
 
 // group runs functions and waits for them; the first error of any goes to failed.
 type group struct{ sync.WaitGroup }
@@ -189,65 +188,69 @@ func (w *group) start(failed chan<- error, f func() error) {
 	})
 }
 
-// drain ends the servers: gently within the grace, then by force.
-func (g *Gateway) drain(ctx context.Context, servers ...server) {
+// Defaults of the end of a process.
+const defaultDrain = 30 * time.Second
+
+// drain ends the servers: gently within the grace period, then by force.
+func (g *Gateway) drain(ctx context.Context) {
+	g.reloading.Lock() // the last configuration has come
 	g.draining.Store(true)
-	grace := g.current.config.Drain.Or(defaultDrain)
-	g.memory.Log.Info("draining", "in_flight", g.server.InFlight(), "grace", grace.String())
+	cfg := g.now().config
+	g.reloading.Unlock()
+
+	grace := cfg.Drain.Or(defaultDrain)
+	g.memory.Log.Info("draining", "in_flight", g.server.InFlight(), "delay", cfg.DrainDelay.D().String(), "grace", grace.String())
+	if delay := cfg.DrainDelay.D(); delay > 0 {
+		g.wait(delay)
+	}
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
+	cut := sync.OnceFunc(func() {
+		if n := g.server.Cut(nil); n > 0 {
+			g.memory.Log.Warn("requests were cut at the end of the grace period", "requests", n)
+		}
+	})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		var all sync.WaitGroup
-		for _, s := range servers {
-			all.Go(func() {
-				if s.Shutdown(fresh) != nil {
-					_ = s.Close()
-				}
-			})
-		}
-		all.Wait()
-		<-g.server.Retire().Drained() // tunnels too, which no engine knows any more
+		g.engines.each(func(e engine) {
+			if e.Shutdown(fresh) != nil {
+				cut()
+				_ = e.Close()
+			}
+		})
+		last := g.server.Retire()
+		<-last.Drained() // tunnels too, which no engine knows any more
 	}()
 	select {
 	case <-done:
+		return
 	case <-fresh.Done():
-		g.server.Cut(nil)
-		<-done
+	case <-g.killed:
+		cancel()
+	}
+	cut()
+	<-done
+}
+
+// wait waits for a time, or until Kill.
+func (g *Gateway) wait(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-g.killed:
 	}
 }
 
-const defaultDrain = 30 * time.Second
-
 // announce logs what an operator wants to know at the start.
 func (g *Gateway) announce() {
-	for _, a := range g.addrs.HTTPS {
-		g.memory.Log.Info("listening", "for", "https", "addr", a.String())
-	}
-	for _, a := range g.addrs.HTTP {
-		g.memory.Log.Info("listening", "for", "redirects to https", "addr", a.String())
-	}
-	g.announceBehind()
-	if g.addrs.Health != nil {
-		g.memory.Log.Info("listening", "for", "health and metrics", "addr", g.addrs.Health.String())
-	}
 	g.announceCertificates()
 	g.announceIntegrity()
 	if root := g.RootPath(); root != "" {
 		g.memory.Log.Info("certificates come from the local development authority", "root", root)
 	}
-	g.memory.Log.Info("ready", "routes", len(g.current.config.Routes), "version", g.memory.options.Version)
-}
-
-// announceBehind logs the listeners for listed peers.
-func (g *Gateway) announceBehind() {
-	if a := g.addrs.Plain; a != nil {
-		g.memory.Log.Info("listening", "for", "http from "+peersOf(g.current.config.Listen.InsecurePlain.From), "addr", a.String())
-	}
-	if a := g.addrs.ForwardAuth; a != nil {
-		g.memory.Log.Info("listening", "for", fmt.Sprintf("decisions that %s asks for, from %s", g.current.config.Listen.ForwardAuth.Dialect, peersOf(g.current.config.Listen.ForwardAuth.From)), "addr", a.String())
-	}
+	g.memory.Log.Info("ready", "routes", len(g.now().config.Routes), "version", g.memory.options.Version)
 }
 
 func peersOf(from []setting.CIDR) string {

@@ -33,7 +33,7 @@ func (g *Gateway) state() admin.State {
 	for _, c := range g.memory.edge.Certificates() {
 		s.Certificates = append(s.Certificates, admin.Certificate(c))
 	}
-	for _, i := range g.current.auth.Status() {
+	for _, i := range g.now().auth.Status() {
 		s.Issuers = append(s.Issuers, admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError})
 	}
 	if g.memory.Replay != nil {

@@ -1,98 +1,191 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 
 	"sallyport/proxy/edge"
 	"sallyport/proxy/wire/socket"
 )
 
-// listeners are those of one run.
-type listeners struct {
-	https, http []net.Listener
-	plain, auth net.Listener // nil: off
-	health      net.Listener
+// listenerUse is what a listener is for, as its key under `listen` is called.
+type listenerUse string
+
+const (
+	useHTTPS       listenerUse = "https"
+	useHTTP        listenerUse = "http"
+	usePlain       listenerUse = "insecure_plain"
+	useForwardAuth listenerUse = "forward_auth"
+	useHealth      listenerUse = "health"
+)
+
+// place is one address that a configuration listens on.
+type place struct {
+	use  listenerUse
+	addr string // as it is written
 }
 
-func (l *listeners) close() error {
-	var errs []error
-	for _, x := range slices.Concat(l.https, l.http, []net.Listener{l.plain, l.auth, l.health}) {
-		if x != nil {
-			errs = append(errs, x.Close())
+// places are the addresses of a configuration, in the order in which they are opened.
+func (c *ListenConfig) places() []place {
+	var all []place
+	add := func(use listenerUse, addrs ...string) {
+		for _, addr := range addrs {
+			all = append(all, place{use, addr})
 		}
 	}
-	return errors.Join(errs...)
+	add(useHTTPS, c.HTTPSAddrs()...)
+	add(useHTTP, c.HTTPAddrs()...)
+	add(usePlain, c.plainAddr()...)
+	add(useForwardAuth, c.forwardAuthAddr()...)
+	if addr := c.HealthAddr(); addr != "" {
+		add(useHealth, addr)
+	}
+	return all
 }
 
-// listen opens every listener. After an error those that are open are in l.
-func (g *Gateway) listen() (l *listeners, err error) {
-	l = &listeners{}
-	limits := g.current.config.Limits.WithDefaults()
-	open := func(what, addr string) (net.Listener, error) {
-		x, err := g.memory.options.Listen("tcp", addr)
-		if err != nil {
-			return nil, fmt.Errorf("listen.%s: %w", what, err)
-		}
-		return socket.Listen(x), nil
-	}
-	bounds := edge.Limits{Conns: g.memory.conns, HandshakeTime: limits.HeadTime.D(), Log: g.memory.Log}
-	for _, addr := range g.current.config.Listen.HTTPSAddrs() {
-		x, err := open("https", addr)
-		if err != nil {
-			return l, err
-		}
-		g.addrs.HTTPS = append(g.addrs.HTTPS, x.Addr())
-		l.https = append(l.https, g.memory.edge.Listen(g.readProxyHeader(x), bounds))
-	}
-	for _, addr := range g.current.config.Listen.HTTPAddrs() {
-		x, err := open("http", addr)
-		if err != nil {
-			return l, err
-		}
-		g.addrs.HTTP = append(g.addrs.HTTP, x.Addr())
-		l.http = append(l.http, edge.Plain(g.readProxyHeader(x), bounds))
-	}
-	if err := g.listenBehind(l, open, bounds); err != nil {
-		return l, err
-	}
-	if addr := g.current.config.Listen.HealthAddr(); addr != "" {
-		if l.health, err = open("health", addr); err != nil {
-			return l, err
-		}
-		g.addrs.Health = l.health.Addr()
-	}
-	return l, nil
+// openListener is a listener that is open.
+type openListener struct {
+	place
+	net.Listener
+	stop context.CancelFunc // ends what serves it, where closing does not; nil: closing does
 }
 
-// readProxyHeader reads the PROXY protocol in front of a listener where it is configured.
-func (g *Gateway) readProxyHeader(l net.Listener) net.Listener {
-	c := g.current.config.Listen.ProxyProtocol
-	if c == nil {
-		return l
+// close closes the listener. Connections that it has accepted go on.
+func (l *openListener) close() error {
+	if l.stop != nil {
+		l.stop() // what serves it closes it
+		return nil
 	}
-	return edge.Told(l, edge.Balancers{From: prefixesOf(c.From), Optional: c.Optional, HeaderTime: g.current.config.Limits.WithDefaults().HeadTime.D(), Log: g.memory.Log})
-}
-
-// listenBehind opens the listeners that serve listed peers only.
-func (g *Gateway) listenBehind(l *listeners, open func(what, addr string) (net.Listener, error), bounds edge.Limits) error {
-	if c := g.current.config.Listen.InsecurePlain; c != nil {
-		x, err := open("insecure_plain", c.Addr)
-		if err != nil {
-			return err
-		}
-		g.addrs.Plain = x.Addr()
-		l.plain = edge.Plain(g.readProxyHeader(edge.Only(x, prefixesOf(c.From), g.memory.Log)), bounds)
-	}
-	if c := g.current.config.Listen.ForwardAuth; c != nil {
-		x, err := open("forward_auth", c.Addr)
-		if err != nil {
-			return err
-		}
-		g.addrs.ForwardAuth = x.Addr()
-		l.auth = edge.Plain(edge.Only(x, prefixesOf(c.From), g.memory.Log), bounds)
+	if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("closing listen.%s: %w", l.use, err)
 	}
 	return nil
+}
+
+// missing returns the places for which nothing is open, and the listeners that no place
+// asks for any more.
+func missing(open []*openListener, wanted []place) (lacking []place, surplus []*openListener) {
+	surplus = slices.Clone(open)
+	for _, w := range wanted {
+		i := slices.IndexFunc(surplus, func(l *openListener) bool { return l.place == w })
+		if i < 0 {
+			lacking = append(lacking, w)
+			continue
+		}
+		surplus = slices.Delete(surplus, i, i+1)
+	}
+	return lacking, surplus
+}
+
+// listen opens the listeners for places, all or none. Their wrappers ask the current
+// snapshot for what they go by, so that a reload changes that without a gap.
+func (g *Gateway) listen(places []place) ([]*openListener, error) {
+	var opened []*openListener
+	for _, p := range places {
+		inner, err := g.memory.options.Listen("tcp", p.addr)
+		if err != nil {
+			for _, l := range opened {
+				_ = l.Close() // nothing was accepted
+			}
+			return nil, fmt.Errorf("listen.%s: %w", p.use, err)
+		}
+		opened = append(opened, &openListener{place: p, Listener: g.wrap(p.use, socket.Listen(inner))})
+	}
+	return opened, nil
+}
+
+// wrap puts in front of a listener what its use needs.
+func (g *Gateway) wrap(use listenerUse, l net.Listener) net.Listener {
+	log := g.memory.Log
+	switch use {
+	case useHealth:
+		return l
+	case usePlain, useForwardAuth:
+		l = edge.AcceptFrom(l, func() []netip.Prefix { return g.now().peers(use) }, log)
+	}
+	if use != useForwardAuth {
+		l = edge.ReadProxyHeaders(l, func() edge.Balancers { return g.now().balancers }, log)
+	}
+	bounds := edge.Limits{Conns: g.memory.conns, HandshakeTime: g.now().config.Limits.WithDefaults().HeadTime.D(), Log: log}
+	if use == useHTTPS {
+		return g.memory.edge.Listen(l, bounds)
+	}
+	return edge.Plain(l, bounds)
+}
+
+// peers are the addresses that a listener for listed peers takes connections from.
+func (s *snapshot) peers(use listenerUse) []netip.Prefix {
+	if use == usePlain {
+		return s.plainFrom
+	}
+	return s.forwardAuthFrom
+}
+
+// serve begins to serve listeners.
+func (g *Gateway) serve(opened []*openListener) {
+	for _, l := range opened {
+		if l.use == useHealth {
+			ctx, stop := context.WithCancel(g.base)
+			l.stop = stop
+			g.foundation.start(g.failed, func() error { return g.health.Run(ctx, l.Listener) })
+			continue
+		}
+		engine := g.engines.of(l.use)
+		g.serving.start(g.failed, func() error { return engine.Serve(l.Listener) })
+	}
+	g.open = append(g.open, opened...)
+	g.noteAddrs()
+}
+
+// noteAddrs publishes the addresses that are open.
+func (g *Gateway) noteAddrs() {
+	a := Addrs{}
+	for _, l := range g.open {
+		switch l.use {
+		case useHTTPS:
+			a.HTTPS = append(a.HTTPS, l.Addr())
+		case useHTTP:
+			a.HTTP = append(a.HTTP, l.Addr())
+		case usePlain:
+			a.Plain = l.Addr()
+		case useForwardAuth:
+			a.ForwardAuth = l.Addr()
+		case useHealth:
+			a.Health = l.Addr()
+		}
+	}
+	port := 0
+	if len(a.HTTPS) > 0 {
+		bound, _ := netip.ParseAddrPort(a.HTTPS[0].String())
+		port = int(bound.Port())
+	}
+	g.server.SetHTTPSPort(port)
+	g.addrs.Store(&a)
+}
+
+// announceListener logs what a listener is for.
+func (g *Gateway) announceListener(l *openListener) {
+	what, from := "", ""
+	switch l.use {
+	case useHTTPS:
+		what = "https"
+	case useHTTP:
+		what = "redirects to https"
+	case usePlain:
+		what, from = "http", peersOf(g.now().config.Listen.InsecurePlain.From)
+	case useForwardAuth:
+		c := g.now().config.Listen.ForwardAuth
+		what, from = "decisions that "+c.Dialect+" asks for", peersOf(c.From)
+	case useHealth:
+		what = "health and metrics"
+	}
+	facts := []any{"for", what, "addr", l.Addr().String()}
+	if from != "" {
+		facts = append(facts, "from", from)
+	}
+	g.memory.Log.Info("listening", facts...)
 }

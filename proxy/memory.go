@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"sallyport/auth"
+	"sallyport/proxy/admin"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
@@ -29,6 +31,10 @@ type memory struct {
 	edge    *edge.Edge
 	pools   *upstream.Pools
 	conns   *limit.Conns
+	counts  *limit.Counters
+	reloads *admin.Reloads
+
+	snapshots atomic.Int64 // that are in use
 }
 
 // newMemory makes the memory of a process that begins with a configuration.
@@ -41,6 +47,11 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	m.Compressors = route.NewCompressors()
 	m.pools = upstream.NewPools(upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial})
 	m.auth = auth.NewMemory(auth.MemoryOptions{Now: o.Now, Log: m.Log})
+	m.counts = limit.NewCounters(o.Now)
+	hash := outlineOf(cfg).hash()
+	short, _ := shortHashes(hash, hash)
+	m.reloads = admin.NewReloads(short, o.Now)
+	m.snapshots.Store(1)
 	var err error
 	if m.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: m.Log, Now: o.Now}); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
@@ -62,11 +73,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	if m.Audit, err = audit.New(cfg.Audit, audit.Options{Stdout: o.Stdout, Log: m.Log, Now: o.Now}); err != nil {
 		return nil, err
 	}
-	names := make([]string, 0, len(cfg.Routes))
-	for i := range cfg.Routes {
-		names = append(names, cfg.Routes[i].Name)
-	}
-	m.Metrics = audit.NewMetrics(audit.MetricsOptions{Routes: names, Reasons: exchange.Reasons()})
+	m.Metrics = audit.NewMetrics(audit.MetricsOptions{Routes: cfg.routeNames(), Reasons: exchange.Reasons()})
 	m.newBounds(cfg)
 	return m, nil
 }
@@ -91,6 +98,15 @@ func (m *memory) newBounds(cfg *Config) {
 		Total: l.Connections, PerAddress: l.ConnectionsPerAddress, Exempt: prefixesOf(cfg.TrustedProxies),
 		Accepts: rate("route", l.Accepts), AcceptsPerAddress: rate("address", l.AcceptsPerAddress), Spent: m.Pressure.Spent,
 	})
+}
+
+// routeNames are the names of the routes, in the order of the file.
+func (c *Config) routeNames() []string {
+	names := make([]string, 0, len(c.Routes))
+	for i := range c.Routes {
+		names = append(names, c.Routes[i].Name)
+	}
+	return names
 }
 
 // connectionsFor is how many connections of clients there are descriptors for: each may

@@ -3,13 +3,16 @@ package proxy
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/policy/model"
+	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/route"
@@ -21,21 +24,33 @@ import (
 // survive a reload hangs on it.
 type snapshot struct {
 	exchange.Snapshot
-	config    *Config
+	config  *Config
+	outline outline
+	loaded  time.Time // when it was built
+
 	auth      *auth.Auth
 	upstreams []*upstream.Upstream
+	counts    *limit.Lease
+
+	// What listeners go by, connection by connection.
+	plainFrom, forwardAuthFrom []netip.Prefix
+	balancers                  edge.Balancers
+	h2c                        bool
 }
 
 // build makes a snapshot of a checked configuration. It opens the files that the
 // configuration names; it uses no network and starts no goroutine.
-func build(cfg *Config, m *memory) (*snapshot, error) {
-	s := &snapshot{config: cfg}
+func build(cfg *Config, m *memory) (_ *snapshot, err error) {
+	s := &snapshot{config: cfg, outline: outlineOf(cfg), loaded: m.options.Now(), counts: m.counts.Lease()}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
+	s.addListening(&cfg.Listen)
 	s.Proxies = prefixesOf(cfg.TrustedProxies)
 	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
 	s.PublicHTTPS = cfg.PublicHTTPS
-	if c := cfg.Listen.ForwardAuth; c != nil {
-		s.ForwardAuth = c.Dialect
-	}
 	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
 	if err != nil {
 		return nil, err
@@ -54,6 +69,38 @@ func build(cfg *Config, m *memory) (*snapshot, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// addListening notes what listeners go by.
+func (s *snapshot) addListening(c *ListenConfig) {
+	if p := c.ProxyProtocol; p != nil {
+		s.balancers = edge.Balancers{From: prefixesOf(p.From), Optional: p.Optional, HeaderTime: s.config.Limits.WithDefaults().HeadTime.D()}
+	}
+	if p := c.InsecurePlain; p != nil {
+		s.plainFrom, s.h2c = prefixesOf(p.From), p.H2C
+	}
+	if p := c.ForwardAuth; p != nil {
+		s.ForwardAuth, s.forwardAuthFrom = p.Dialect, prefixesOf(p.From)
+	}
+}
+
+// activate makes the memory of the process go by the snapshot, which is about to become
+// the current one.
+func (s *snapshot) activate(m *memory) {
+	s.auth.Activate()
+	m.Metrics.SetRoutes(s.config.routeNames())
+}
+
+// release gives back what the snapshot has of the process' memory. No exchange may use
+// it any more; one that was never current may be released too.
+func (s *snapshot) release() {
+	if s.auth != nil {
+		s.auth.Close()
+	}
+	for _, u := range s.upstreams {
+		u.Close()
+	}
+	s.counts.Release()
 }
 
 // addRoutes builds the routes, and the guard over what they set.
@@ -109,8 +156,8 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		Integrity:   seal.NewPolicy(&cfg.Integrity, &c.Integrity, model.ActsOnWhole(up.Serves)),
 		Limits: route.Limits{
 			Body:     c.Limits.BodyBytes(),
-			Rates:    limit.NewRates(c.Limits.Rate, m.options.Now),
-			InFlight: limit.NewInFlight(c.Limits.InFlight),
+			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
+			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight),
 		},
 		ForwardAuthorization: c.ForwardAuthorization,
 	}

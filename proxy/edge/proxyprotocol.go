@@ -23,41 +23,38 @@ type Balancers struct {
 	Optional bool
 	// HeaderTime is how long the header may take to arrive: 5 s if zero.
 	HeaderTime time.Duration
-	// Log is told of connections that are dropped; discarded if nil.
-	Log *slog.Logger
 }
 
-// maxUntold is how many connections may wait for their headers at once. Only
+// maxHeaderless is how many connections may wait for their headers at once. Only
 // balancers can fill it.
-const maxUntold = 1024
+const maxHeaderless = 1024
 
-// Told reads the PROXY protocol (version 1 or 2) from balancers in front of a
-// listener. The RemoteAddr of the connections that its Accept returns is the
-// client's; of those that a balancer opened for itself (LOCAL, UNKNOWN) it is the
-// balancer's. inner belongs to it from then on.
+// ReadProxyHeaders reads the PROXY protocol (version 1 or 2) from balancers in front of
+// a listener. The RemoteAddr of the connections that its Accept returns is the client's;
+// of those that a balancer opened for itself (LOCAL, UNKNOWN) it is the balancer's.
+// balancers is asked for each connection, so that a reload can change them; the zero
+// Balancers pass every connection on as it is. log may be nil. inner belongs to the
+// listener from then on.
 //
-// Told starts goroutines: Close ends them all and waits for them. Connections
-// that Accept has not yet returned are closed then.
-func Told(inner net.Listener, b Balancers) net.Listener {
-	if b.HeaderTime <= 0 {
-		b.HeaderTime = 5 * time.Second
-	}
-	t := &toldListener{Listener: inner, balancers: b, ready: make(chan accepted), untold: make(chan struct{}, maxUntold), warn: newRarely(b.Log)}
+// It starts goroutines: Close ends them all and waits for them. Connections that Accept
+// has not yet returned are closed then.
+func ReadProxyHeaders(inner net.Listener, balancers func() Balancers, log *slog.Logger) net.Listener {
+	t := &proxiedListener{Listener: inner, balancers: balancers, ready: make(chan accepted), waiting: make(chan struct{}, maxHeaderless), warn: newRarely(log)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.wg.Go(t.accept)
 	return t
 }
 
-type toldListener struct {
+type proxiedListener struct {
 	net.Listener
-	balancers Balancers
+	balancers func() Balancers
 	warn      *rarely
 
-	ready  chan accepted
-	untold chan struct{} // a place for each connection without its header
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // of all goroutines
+	ready   chan accepted
+	waiting chan struct{} // a place for each connection without its header
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // of all goroutines
 }
 
 // accepted is what an Accept returns.
@@ -66,22 +63,24 @@ type accepted struct {
 	err  error
 }
 
-func (t *toldListener) accept() {
+func (t *proxiedListener) accept() {
 	for {
 		c, err := t.Listener.Accept()
-		switch {
-		case err != nil:
+		if err != nil {
 			if !t.deliver(accepted{err: err}) || errors.Is(err, net.ErrClosed) {
 				return
 			}
-		case !contains(t.balancers.From, peer(c)):
+			continue
+		}
+		switch b := t.balancers(); {
+		case !contains(b.From, peer(c)):
 			t.deliver(accepted{conn: c})
 		default:
 			select {
-			case t.untold <- struct{}{}:
+			case t.waiting <- struct{}{}:
 				t.wg.Go(func() {
-					defer func() { <-t.untold }()
-					t.read(c)
+					defer func() { <-t.waiting }()
+					t.read(c, b)
 				})
 			default:
 				c.Close()
@@ -92,9 +91,9 @@ func (t *toldListener) accept() {
 }
 
 // read reads the header of one connection and hands it over.
-func (t *toldListener) read(c net.Conn) {
+func (t *proxiedListener) read(c net.Conn, b Balancers) {
 	stop := context.AfterFunc(t.ctx, func() { c.Close() })
-	told, err := t.told(c)
+	conn, err := readProxyHeader(c, b)
 	if !stop() {
 		return
 	}
@@ -103,13 +102,16 @@ func (t *toldListener) read(c net.Conn) {
 		t.warn.line("connection dropped: no sound PROXY header", "balancer", peer(c), "error", err)
 		return
 	}
-	t.deliver(accepted{conn: told})
+	t.deliver(accepted{conn: conn})
 }
 
 var errDatagram = errors.New("the header speaks of datagrams")
 
-func (t *toldListener) told(c net.Conn) (net.Conn, error) {
-	if err := c.SetReadDeadline(time.Now().Add(t.balancers.HeaderTime)); err != nil {
+func readProxyHeader(c net.Conn, b Balancers) (net.Conn, error) {
+	if b.HeaderTime <= 0 {
+		b.HeaderTime = 5 * time.Second
+	}
+	if err := c.SetReadDeadline(time.Now().Add(b.HeaderTime)); err != nil {
 		return nil, err
 	}
 	// Large enough for any header but those with long extensions, which are read
@@ -117,7 +119,7 @@ func (t *toldListener) told(c net.Conn) (net.Conn, error) {
 	r := bufio.NewReaderSize(c, 512)
 	header, err := proxyproto.Read(r)
 	switch {
-	case errors.Is(err, proxyproto.ErrNoProxyProtocol) && t.balancers.Optional:
+	case errors.Is(err, proxyproto.ErrNoProxyProtocol) && b.Optional:
 		header = &proxyproto.Header{Command: proxyproto.LOCAL}
 	case err != nil:
 		return nil, err
@@ -125,20 +127,20 @@ func (t *toldListener) told(c net.Conn) (net.Conn, error) {
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	told := &toldConn{Conn: c, early: r, remote: c.RemoteAddr()}
+	conn := &proxiedConn{Conn: c, early: r, remote: c.RemoteAddr()}
 	if header.Command.IsProxy() {
 		switch a := header.SourceAddr.(type) {
 		case *net.TCPAddr:
-			told.remote = a
+			conn.remote = a
 		case *net.UDPAddr:
 			return nil, errDatagram
 		}
 	}
-	return told, nil
+	return conn, nil
 }
 
 // deliver hands over a connection, or closes it if the listener is closed.
-func (t *toldListener) deliver(a accepted) bool {
+func (t *proxiedListener) deliver(a accepted) bool {
 	select {
 	case t.ready <- a:
 		return true
@@ -151,7 +153,7 @@ func (t *toldListener) deliver(a accepted) bool {
 }
 
 // Accept returns the next connection whose client is known.
-func (t *toldListener) Accept() (net.Conn, error) {
+func (t *proxiedListener) Accept() (net.Conn, error) {
 	select {
 	case a := <-t.ready:
 		return a.conn, a.err
@@ -161,23 +163,23 @@ func (t *toldListener) Accept() (net.Conn, error) {
 }
 
 // Close closes the listener and waits for its goroutines.
-func (t *toldListener) Close() error {
+func (t *proxiedListener) Close() error {
 	err := t.Listener.Close()
 	t.cancel()
 	t.wg.Wait()
 	return err
 }
 
-// toldConn is a connection whose client a balancer told.
-type toldConn struct {
+// proxiedConn is a connection whose client a balancer has named.
+type proxiedConn struct {
 	net.Conn
 	early  *bufio.Reader // nil when what it read ahead is used up
 	remote net.Addr
 }
 
-func (c *toldConn) RemoteAddr() net.Addr { return c.remote }
+func (c *proxiedConn) RemoteAddr() net.Addr { return c.remote }
 
-func (c *toldConn) Read(p []byte) (int, error) {
+func (c *proxiedConn) Read(p []byte) (int, error) {
 	if c.early == nil {
 		return c.Conn.Read(p)
 	}
@@ -189,23 +191,24 @@ func (c *toldConn) Read(p []byte) (int, error) {
 	return c.early.Read(p[:n])
 }
 
-// Only serves the peers from these addresses and closes the connections of all
-// others at accept, before a byte is read. inner belongs to it from then on.
-func Only(inner net.Listener, from []netip.Prefix, log *slog.Logger) net.Listener {
-	return &onlyListener{Listener: inner, from: from, warn: newRarely(log)}
+// AcceptFrom serves the peers from these addresses and closes the connections of all
+// others at accept, before a byte is read. from is asked for each connection. inner
+// belongs to the listener from then on.
+func AcceptFrom(inner net.Listener, from func() []netip.Prefix, log *slog.Logger) net.Listener {
+	return &listedListener{Listener: inner, from: from, warn: newRarely(log)}
 }
 
-type onlyListener struct {
+type listedListener struct {
 	net.Listener
-	from []netip.Prefix
+	from func() []netip.Prefix
 	warn *rarely
 }
 
 // Accept returns the next connection of a listed peer.
-func (l *onlyListener) Accept() (net.Conn, error) {
+func (l *listedListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
-		if err != nil || contains(l.from, peer(c)) {
+		if err != nil || contains(l.from(), peer(c)) {
 			return c, err
 		}
 		c.Close()

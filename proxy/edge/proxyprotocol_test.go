@@ -32,7 +32,7 @@ func told(t *testing.T, b edge.Balancers) net.Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := edge.Told(l, b)
+	x := edge.ReadProxyHeaders(l, func() edge.Balancers { return b }, nil)
 	t.Cleanup(func() { x.Close() })
 	return x
 }
@@ -52,7 +52,7 @@ func speak(t *testing.T, l net.Listener, what string) net.Conn {
 	return c
 }
 
-func TestTold(t *testing.T) {
+func TestProxyHeadersNameTheClient(t *testing.T) {
 	for _, c := range []struct {
 		name, sent string
 		from       []netip.Prefix
@@ -92,7 +92,7 @@ func TestTold(t *testing.T) {
 	}
 }
 
-func TestToldDropsWhatIsNotSound(t *testing.T) {
+func TestProxyHeadersNameTheClientDropsWhatIsNotSound(t *testing.T) {
 	for name, sent := range map[string]string{
 		"nothing of it":         "GET / HTTP/1.1\r\n\r\n",
 		"TLS":                   "\x16\x03\x01\x02\x00",
@@ -130,7 +130,7 @@ func TestToldDropsWhatIsNotSound(t *testing.T) {
 }
 
 // A header from elsewhere is content, which no handshake and no request begins with.
-func TestToldBelievesNobodyElse(t *testing.T) {
+func TestProxyHeadersNameTheClientBelievesNobodyElse(t *testing.T) {
 	const sent = "PROXY TCP4 192.0.2.7 10.0.0.1 4096 443\r\nhello"
 	l := told(t, edge.Balancers{From: elsewhere})
 	out := speak(t, l, sent)
@@ -148,7 +148,7 @@ func TestToldBelievesNobodyElse(t *testing.T) {
 
 // One balancer that is slow with its header holds up no other connection, and a
 // listener that is closed waits for nobody.
-func TestToldIsNotHeldUp(t *testing.T) {
+func TestProxyHeadersNameTheClientIsNotHeldUp(t *testing.T) {
 	l := told(t, edge.Balancers{From: loopback, HeaderTime: time.Hour})
 	slow := speak(t, l, "PRO")
 	speak(t, l, "PROXY TCP4 192.0.2.7 10.0.0.1 4096 443\r\n")
@@ -169,12 +169,12 @@ func TestToldIsNotHeldUp(t *testing.T) {
 	}
 }
 
-func TestOnly(t *testing.T) {
+func TestAcceptFromClosesOthers(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := edge.Only(inner, elsewhere, nil)
+	l := edge.AcceptFrom(inner, func() []netip.Prefix { return elsewhere }, nil)
 	accepted := make(chan error, 1)
 	go func() {
 		_, err := l.Accept()
