@@ -51,7 +51,7 @@ func TestConfigFilesAreAllThatItWasReadFrom(t *testing.T) {
 		}
 		got = append(got, rel)
 	}
-	want := []string{"acme-roots.pem", "acme.secret", "conf.d", "conf.d/churn.pem", "conf.d/churn.yaml", "gateway.yaml", "issuer.pem"}
+	want := []string{"acme-roots.pem", "acme.secret", "conf.d/churn.pem", "conf.d/churn.yaml", "gateway.yaml", "issuer.pem"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

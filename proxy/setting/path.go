@@ -1,11 +1,9 @@
 package setting
 
 import (
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 )
 
 // Path is the path of a file that the gateway reads: a certificate, a list of roots,
@@ -91,23 +89,6 @@ func addFiles(names *[]string, v reflect.Value) {
 			addFiles(names, v.MapIndex(k))
 		}
 	}
-}
-
-// GlobFolders lists the folders in which a file that fits a pattern of [filepath.Glob]
-// may appear: that of the pattern, and where this has wildcards itself, those that fit
-// it now and those around them.
-func GlobFolders(pattern string) []string {
-	var folders []string
-	dir := filepath.Dir(pattern)
-	for ; strings.ContainsAny(dir, `*?[\`); dir = filepath.Dir(dir) {
-		names, _ := filepath.Glob(dir) // a bad pattern fits nothing, and was reported by who uses it
-		for _, name := range names {
-			if info, err := os.Stat(name); err == nil && info.IsDir() {
-				folders = append(folders, name)
-			}
-		}
-	}
-	return append(folders, dir)
 }
 
 // Beside is the path of a file or folder called name in the folder of the document. An

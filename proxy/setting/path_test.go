@@ -119,31 +119,6 @@ any: {file: not-a-path}
 	}
 }
 
-func TestGlobFoldersAreWhereFilesMayAppear(t *testing.T) {
-	dir := t.TempDir()
-	for _, sub := range []string{"a/conf", "b/conf", "b/other"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for pattern, want := range map[string][]string{
-		"*.yaml":        {""},
-		"a/conf/x.yaml": {"a/conf"},
-		"*/conf/*.yaml": {"a/conf", "b/conf", "a", "b", ""},
-		"*/*.yaml":      {"a", "b", ""},
-	} {
-		for i := range want {
-			want[i] = filepath.Join(dir, want[i])
-		}
-		if diff := cmp.Diff(want, GlobFolders(filepath.Join(dir, pattern))); diff != "" {
-			t.Errorf("%s: %s", pattern, diff)
-		}
-	}
-}
-
 func TestDigestLeavesOutWhatTheGatewayWrites(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit.log")
 	before := Digest(named{Log: Place(file)})
