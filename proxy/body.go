@@ -125,7 +125,7 @@ func (x *exchange) watch(d httpsig.Digests) error {
 		}
 		return x.compare(d)
 	}
-	c.checked.src, c.checked.checker = &c.counted, d.NewChecker()
+	c.checked.src, c.checked.checker, c.checked.release = &c.counted, d.NewChecker(), x.complete
 	if c.length < 0 {
 		switch err := c.held.fill(x.g.memory, &c.counted, wholeBytes); {
 		case err == nil:
@@ -141,6 +141,13 @@ func (x *exchange) watch(d httpsig.Digests) error {
 	c.Body, c.unverified = &c.checked, true
 	c.digest = x.head.Fields.Get("content-digest")
 	return nil
+}
+
+// complete turns the provisional grant into one for the whole call, once the body has
+// been verified.
+func (x *exchange) complete() error {
+	_, err := x.provisional.Complete(x.call)
+	return err
 }
 
 // early looks at an answer that came before the content was known to be right. It is
@@ -184,7 +191,8 @@ func ofSignature(err error) error {
 type checkedBody struct {
 	src     io.Reader
 	checker *httpsig.Checker
-	right   atomic.Bool // its end has come
+	release func() error // gets the grant for the whole call; nil error: the end may go on
+	right   atomic.Bool  // its end has come
 }
 
 func (b *checkedBody) Read(p []byte) (int, error) {
@@ -193,6 +201,9 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 	if err == io.EOF {
 		if bad := ofSignature(b.checker.Check()); bad != nil {
 			return n, bad
+		}
+		if err := b.release(); err != nil {
+			return n, err
 		}
 		b.right.Store(true)
 	}

@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/limit"
@@ -398,6 +400,16 @@ func (c *Config) UpstreamOf(r *RouteConfig) (name string, u upstream.Config, err
 	return r.Upstream, u, err
 }
 
+// dialectOf returns the dialect of a route's upstream. For a name that check refuses it is
+// raw, of which nothing is expected.
+func (c *Config) dialectOf(r *RouteConfig) *model.Dialect {
+	_, u, _ := c.UpstreamOf(r)
+	if d, ok := model.ByName(u.Serves); ok {
+		return d
+	}
+	return model.Raw()
+}
+
 // RulesOf returns the rules of a route.
 func (c *Config) RulesOf(r *RouteConfig) []policy.Rule {
 	if r.Rules.Policy != "" {
@@ -409,8 +421,9 @@ func (c *Config) RulesOf(r *RouteConfig) []policy.Rule {
 // TimeoutsOf returns the timeouts of a route, with a value for everything: its
 // own before the file's, before those that suit what its upstream serves.
 func (c *Config) TimeoutsOf(r *RouteConfig) TimeoutsConfig {
-	_, u, _ := c.UpstreamOf(r)
-	def := upstream.DefaultTimeouts(u.Serves)
+	def := upstream.DefaultTimeouts()
+	head, idle := c.dialectOf(r).Timeouts()
+	def.Head, def.Idle = cmp.Or(head, def.Head), cmp.Or(idle, def.Idle)
 	bound := func(d time.Duration) setting.Timeout {
 		if d == 0 {
 			return setting.Never

@@ -12,8 +12,8 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/setting"
-	"sallyport/proxy/upstream"
 )
 
 // TestSchemaIsCurrent sees that deploy/gateway.schema.json says what the structs
@@ -148,7 +148,7 @@ func refine(path string, s *jsonschema.Schema) {
 			}
 		}
 	}
-	enum("serves", upstream.Dialects()...)
+	enum("serves", model.Names()...)
 	enum("per", "principal", "address", "route")
 	enum("min_version", "1.2", "1.3")
 	enum("use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse)

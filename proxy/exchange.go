@@ -46,7 +46,7 @@ type exchange struct {
 	bound   bound
 
 	grant       policy.Grant
-	provisional policy.Provisional // in its place where the end of the content decides
+	provisional policy.Provisional // set instead of grant while the body is still unverified
 
 	grpc      bool   // the request is a call of gRPC: refusals are its own
 	public    bool   // a document of the gateway's own is asked for
@@ -223,7 +223,7 @@ func (x *exchange) screen() error { return x.route.policy.Screen(&x.caller) }
 // nothing.
 func (x *exchange) authorize() error {
 	var err error
-	x.call = model.Read(x.route.dialect, x.head)
+	x.call = x.route.dialect.Read(x.head)
 	if x.content.unverified {
 		x.provisional, err = x.route.policy.Provide(&x.caller, x.call)
 		return err

@@ -19,11 +19,12 @@ import (
 // requestIDField tells every caller the id under which the record is found.
 const requestIDField = "x-request-id"
 
-// forward sends the request to the upstream and its answer to the client. The
-// grant is what opens this door: the zero Grant does not. A provisional one opens it
-// for content whose end is held back until it is known to be right.
+// forward sends the request to the upstream and its answer to the client. It needs a
+// grant for the very call that it is about to send, which it reads from the head anew.
+// A provisional one does while the body is unverified, because its end is held back.
 func (x *exchange) forward(grant policy.Grant, provisional policy.Provisional) error {
-	if !grant.Valid() && !(provisional.Valid() && x.content.unverified) {
+	call := x.route.dialect.Read(x.head)
+	if !grant.Permits(call) && !(x.content.unverified && provisional.Permits(call)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	target, err := x.route.rewriting.target(x.head)

@@ -120,7 +120,7 @@ func (x *exchange) permit(grant policy.Grant) error {
 		// 2xx would make the other proxy forward what the gateway answers itself.
 		return &refusal{reason: reasonUndecided}
 	}
-	if !grant.Valid() {
+	if !grant.Permits(x.route.dialect.Read(x.head)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	h := message.Response{Status: http.StatusOK, Fields: message.Fields{

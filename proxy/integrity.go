@@ -92,7 +92,7 @@ func authorities(cfg *Config) func(string) bool {
 }
 
 // newRouteIntegrity is what a route to servers of a dialect does about signatures.
-func newRouteIntegrity(cfg *Config, c *RouteConfig, dialect string) routeIntegrity {
+func newRouteIntegrity(cfg *Config, c *RouteConfig, dialect *model.Dialect) routeIntegrity {
 	i := &c.Integrity
 	// What the memory for all could never hold is too long, and not to be tried later;
 	// its end takes a block too.
@@ -110,7 +110,7 @@ func newRouteIntegrity(cfg *Config, c *RouteConfig, dialect string) routeIntegri
 	}
 	// Where digests need not be signed they may be: what is said is compared, and held
 	// for that where servers might act on a part of it.
-	r.streams = r.body != integrityBuffer && model.ActsOnWhole(dialect)
+	r.streams = r.body != integrityBuffer && dialect.ActsOnWhole()
 	return r
 }
 

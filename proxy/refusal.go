@@ -11,6 +11,7 @@ import (
 	"sallyport/auth"
 	"sallyport/auth/httpsig"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/upstream"
 )
@@ -185,7 +186,7 @@ var (
 	errUntold         = errors.New("a field that tells the request is missing, or is there twice")
 	errNoSwitch       = errors.New("the upstream did not switch protocols, and did not refuse to")
 	errEarly          = errors.New("the server answered before it had the end of the request")
-	errNoGrant        = errors.New("no valid grant")
+	errNoGrant        = errors.New("no grant for this call")
 )
 
 // asRefusal finds the reason in an error of any step. What it does not know is an
@@ -293,12 +294,12 @@ func unsettled(status int) bool {
 
 // answer sends a refusal.
 func (x *exchange) answer(o outcome, r *refusal, err error) {
-	dialect := ""
+	dialect := model.Raw()
 	var security message.Fields
 	if x.route != nil {
 		dialect, security = x.route.dialect, x.route.security
 	}
-	contentType, text := refusalBody(dialect, o, r.reason, x.record.RequestID)
+	contentType, text := dialect.Refusal(o.status, o.text, r.reason, x.record.RequestID)
 	if x.grpc {
 		contentType, text = "application/grpc", nil
 	}
@@ -348,19 +349,4 @@ func (x *exchange) challenge(status int, err error) string {
 		return x.route.chain.Challenge(x.head.Host, err)
 	}
 	return ""
-}
-
-// refusalBody writes a refusal in the shape that the dialect's clients read:
-// TensorFlow's and Triton's {"error"}, OpenAI's error object, RFC 9457 otherwise.
-// Every string in it is fixed or of our own making and needs no escaping.
-func refusalBody(dialect string, o outcome, reason, id string) (contentType string, text []byte) {
-	quote := strconv.Quote
-	tail := `,"reason":` + quote(reason) + `,"request_id":` + quote(id) + "}"
-	switch dialect {
-	case "tensorflow", "triton", "ollama":
-		return "application/json", []byte(`{"error":` + quote(o.text) + tail + "\n")
-	case "openai":
-		return "application/json", []byte(`{"error":{"message":` + quote(o.text) + `,"type":"gateway_error","param":null,"code":` + quote(reason) + "}" + tail + "\n")
-	}
-	return "application/problem+json", []byte(`{"title":` + quote(o.text) + `,"status":` + strconv.Itoa(o.status) + tail + "\n")
 }

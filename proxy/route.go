@@ -6,6 +6,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/upstream"
 )
@@ -13,8 +14,8 @@ import (
 // route is one entry of `routes:`, ready for use. It is immutable.
 type route struct {
 	name     string
-	methods  []string // empty: any
-	dialect  string   // what the upstream serves: the shape of refusals
+	methods  []string       // empty: any
+	dialect  *model.Dialect // of the upstream
 	chain    *auth.Chain
 	policy   *policy.Policy
 	upstream *upstream.Upstream

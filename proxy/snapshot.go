@@ -86,7 +86,7 @@ func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (
 	r := &route{
 		name:          c.Name,
 		methods:       slices.Clone(c.Methods),
-		dialect:       up.Serves,
+		dialect:       cfg.dialectOf(c),
 		timeouts:      newTimeouts(cfg.TimeoutsOf(c)),
 		access:        newAccess(c),
 		toClient:      newEdits(&c.Headers.Response, nil),
@@ -103,7 +103,7 @@ func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (
 		},
 	}
 	r.identity.principal, r.identity.scopes, r.identity.requestID = c.Identity.Names()
-	r.integrity = newRouteIntegrity(cfg, c, up.Serves)
+	r.integrity = newRouteIntegrity(cfg, c, r.dialect)
 	if r.upstreamLeg, err = newUpstreamLeg(&up.Integrity, r.identity, a, now); err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func newRoute(cfg *Config, c *RouteConfig, a *auth.Auth, now func() time.Time) (
 	if r.fixed != nil && len(rules) == 0 {
 		rules = everyone()
 	}
-	if r.policy, err = policy.New(rules); err != nil {
+	if r.policy, err = policy.New(r.dialect, rules); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -140,7 +140,7 @@ func (s *snapshot) upstream(cfg *Config, c *RouteConfig, byName map[string]*upst
 	if u := byName[name]; u != nil {
 		return u, nil
 	}
-	u, err := upstream.New(name, uc, upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial})
+	u, err := upstream.New(name, uc, upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial, Localhost: cfg.dialectOf(c).NeedsLocalhost()})
 	if err != nil {
 		return nil, err
 	}

@@ -81,12 +81,13 @@ func (u *Upstream) newEndpoint(at *url.URL, c *Config, o *Options) *endpoint {
 		}
 		e.network, e.addr = "tcp", net.JoinHostPort(at.Hostname(), port)
 	}
-	e.host = c.hostFor(at)
+	e.host = c.hostFor(at, o.Localhost)
 	return e
 }
 
-// hostFor is the Host field for the endpoint, "" for the client's.
-func (c *Config) hostFor(at *url.URL) string {
+// hostFor is the Host field for the endpoint, "" for the client's; localhost is
+// [Options.Localhost].
+func (c *Config) hostFor(at *url.URL, localhost bool) string {
 	host, port := at.Host, at.Port()
 	if at.Scheme == "unix" {
 		host = "localhost"
@@ -96,9 +97,9 @@ func (c *Config) hostFor(at *url.URL) string {
 		return ""
 	case c.Host != "" && c.Host != "upstream":
 		return c.Host
-	case c.Host == "" && c.Serves == "ollama" && port != "":
+	case c.Host == "" && localhost && port != "":
 		return "localhost:" + port
-	case c.Host == "" && c.Serves == "ollama":
+	case c.Host == "" && localhost:
 		return "localhost"
 	}
 	scheme := "http"

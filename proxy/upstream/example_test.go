@@ -31,7 +31,7 @@ func Example() {
 		Method:   "GET",
 		Target:   "/predict",
 		Fields:   message.Fields{{Name: "x-sallyport-principal", Value: "issuer/corp:alice"}},
-		Timeouts: upstream.DefaultTimeouts("flask"),
+		Timeouts: upstream.DefaultTimeouts(),
 	})
 	if err != nil {
 		panic(err)

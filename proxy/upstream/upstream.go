@@ -45,6 +45,9 @@ type Options struct {
 	Clock *wire.Clock
 	// Dial connects; a net.Dialer's DialContext if nil.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Localhost is for servers that refuse any other name while they are bound to
+	// loopback: where Config.Host is empty, they see localhost with the endpoint's port.
+	Localhost bool
 }
 
 // Upstream is a set of equal servers. It is safe for concurrent use.
