@@ -1,11 +1,13 @@
-// Package policy answers whether this caller may make that call.
+// Package policy decides whether a caller may make a call.
 //
-// It is pure: no I/O, no clock, no state that a decision changes. Deny rules win,
-// then any allow rule, else the call is refused.
+// It is pure: it does no I/O, reads no clock and keeps no state. If a deny rule matches,
+// the call is refused; otherwise, if an allow rule matches, it is granted; otherwise it
+// is refused.
 package policy
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"sallyport/auth/identity"
@@ -14,66 +16,52 @@ import (
 
 // Reasons of a refusal, as the audit record and the caller see them.
 const (
-	ReasonForbidden         = "forbidden"          // no rule allows it, or one denies it
-	ReasonInsufficientScope = "insufficient_scope" // a rule would, but for a scope (RFC 6750, section 3.1)
+	ReasonForbidden         = "forbidden"          // no rule allows the call, or one denies it
+	ReasonInsufficientScope = "insufficient_scope" // with another scope a rule would allow it (RFC 6750, section 3.1)
 )
 
-// Refusal is the error of a decision against a call.
+// Refusal is the error with which a call is refused.
 type Refusal struct {
-	Reason string
-	// Scopes are those of the first rule that a scope alone kept from allowing:
-	// any one of them would do. Only with [ReasonInsufficientScope].
+	Reason string // one of the constants of this package
+	// Scopes, with [ReasonInsufficientScope], are the scopes of which the caller lacks
+	// all and needs one. They belong to the policy and must not be modified.
 	Scopes []string
 }
 
+// Error returns the reason.
 func (r *Refusal) Error() string { return r.Reason }
 
-// Policy is the rules of one route, compiled. It is safe for concurrent use.
-// The zero Policy refuses everything.
+// Policy holds the compiled rules of one route. It is immutable and safe for concurrent
+// use. The zero Policy refuses everything.
 type Policy struct {
 	deny, allow []rule
 }
 
-// Grant is leave to make one call. Only [Policy.Decide] makes a valid one; the
-// zero Grant opens nothing.
-type Grant struct{ valid bool }
-
-// Valid says whether the grant opens anything.
-func (g Grant) Valid() bool { return g.valid }
-
-// Provisional is leave to begin a call of which the end is held back until its
-// content is known to be right. Only [Policy.Provide] makes a valid one, and only
-// for servers that do nothing before that end; the zero Provisional opens nothing.
-type Provisional struct{ grant Grant }
-
-// Valid says whether it opens anything.
-func (p Provisional) Valid() bool { return p.grant.valid }
-
-// New compiles rules. It refuses what [Rule.Check] would find a fault with.
-func New(rules []Rule) (*Policy, error) {
+// New compiles rules for servers of a dialect. It returns an error for rules in which
+// [Rule.Check] finds a fault that concerns verbs. It copies the rules.
+func New(d *model.Dialect, rules []Rule) (*Policy, error) {
 	if len(rules) == 0 {
 		return nil, errors.New("a policy needs rules")
 	}
 	p := &Policy{}
 	for i := range rules {
 		r := &rules[i]
-		if err := r.sound(); err != nil {
-			return nil, err
+		if err := r.sound(d); err != nil {
+			return nil, fmt.Errorf("rule %d: %w", i+1, err)
 		}
-		c := rule{who: r.Who.clone()}
-		if c.verbs = slices.Clone(r.Deny); len(c.verbs) > 0 {
+		c := rule{verbs: slices.Concat(r.Allow, r.Deny), who: r.Who.clone()}
+		if len(r.Deny) > 0 {
 			p.deny = append(p.deny, c)
-			continue
+		} else {
+			p.allow = append(p.allow, c)
 		}
-		c.verbs = slices.Clone(r.Allow)
-		p.allow = append(p.allow, c)
 	}
 	return p, nil
 }
 
-// Screen says, from the caller alone, whether any call could be allowed: nil, or
-// a [*Refusal]. It stands before the body is read, so that a caller who may do
-// nothing here cannot make the gateway work.
+// Screen decides from the caller alone whether any call could be allowed. It returns nil
+// or a [*Refusal]. The gateway asks before it reads the body, so that a caller without
+// any rights here costs it no more work.
 func (p *Policy) Screen(caller *identity.Principal) error {
 	for i := range p.deny {
 		if d := &p.deny[i]; d.every() && d.who.match(caller) {
@@ -88,10 +76,10 @@ func (p *Policy) Screen(caller *identity.Principal) error {
 	return p.refusal(caller, nil)
 }
 
-// Decide says whether the caller may make the call: a valid [Grant], or a
-// [*Refusal].
+// Decide returns a valid [Grant] if the caller may make the call, and a [*Refusal] if not.
+// The zero Principal and a call without a dialect or a verb are refused.
 func (p *Policy) Decide(caller *identity.Principal, call model.Call) (Grant, error) {
-	if caller.IsZero() || call.Verb == "" {
+	if caller.IsZero() || call.Dialect == nil || call.Verb == "" {
 		return Grant{}, &Refusal{Reason: ReasonForbidden}
 	}
 	for i := range p.deny {
@@ -101,24 +89,29 @@ func (p *Policy) Decide(caller *identity.Principal, call model.Call) (Grant, err
 	}
 	for i := range p.allow {
 		if a := &p.allow[i]; a.covers(call) && a.who.match(caller) {
-			return Grant{valid: true}, nil
+			return Grant{call: call}, nil
 		}
 	}
 	return Grant{}, p.refusal(caller, &call)
 }
 
-// Provide is [Policy.Decide] for a call whose content is still to come. Servers that
-// may act on a part of it get none.
+// Provide decides as [Policy.Decide] does, on a call whose body has not been verified. It
+// refuses every call to servers that may act on a part of the body
+// ([model.Dialect.ActsOnWhole]). The result keeps the pointer to the caller, which must
+// not change until [Provisional.Complete] has returned.
 func (p *Policy) Provide(caller *identity.Principal, call model.Call) (Provisional, error) {
-	if !model.ActsOnWhole(call.Dialect) {
+	if _, err := p.Decide(caller, call); err != nil {
+		return Provisional{}, err
+	}
+	if !call.Dialect.ActsOnWhole() {
 		return Provisional{}, &Refusal{Reason: ReasonForbidden}
 	}
-	grant, err := p.Decide(caller, call)
-	return Provisional{grant}, err
+	return Provisional{policy: p, caller: caller, call: call}, nil
 }
 
-// refusal finds the words for a call that no rule allows: if a scope is all that
-// lacks, it says which.
+// refusal returns the refusal of a call that no rule allows; a nil call stands for any.
+// If a rule would allow it but for the caller's scopes, it names the scopes of the first
+// such rule.
 func (p *Policy) refusal(caller *identity.Principal, call *model.Call) *Refusal {
 	if !caller.IsZero() {
 		for i := range p.allow {
@@ -131,14 +124,16 @@ func (p *Policy) refusal(caller *identity.Principal, call *model.Call) *Refusal 
 	return &Refusal{Reason: ReasonForbidden}
 }
 
-// rule is a rule with its direction known.
+// rule is a compiled [Rule]; whether it allows or denies follows from the list it is in.
 type rule struct {
 	verbs []string
 	who   Who
 }
 
+// every says whether the rule covers all calls.
 func (r *rule) every() bool { return slices.Contains(r.verbs, "*") }
 
+// covers says whether the rule speaks of the call.
 func (r *rule) covers(call model.Call) bool {
 	for _, v := range r.verbs {
 		if v == "*" || v == call.Verb {

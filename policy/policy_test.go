@@ -23,7 +23,7 @@ func alice() identity.Principal {
 	}
 }
 
-func TestDecide(t *testing.T) {
+func TestDenyWinsThenAnyAllow(t *testing.T) {
 	type list = setting.List[string]
 	bob := identity.Principal{Source: "issuer/other", Name: "alice"}
 	for _, c := range []struct {
@@ -54,11 +54,11 @@ func TestDecide(t *testing.T) {
 		{"same name at another source", []policy.Rule{{Allow: list{"*"}, Who: policy.Who{Principal: list{"issuer/corp:alice"}}}}, bob, "post", policy.ReasonForbidden},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := policy.New(c.rules)
+			p, err := policy.New(model.Raw(), c.rules)
 			if err != nil {
 				t.Fatal(err)
 			}
-			grant, err := p.Decide(&c.caller, model.Call{Dialect: "raw", Verb: c.verb})
+			grant, err := p.Decide(&c.caller, model.Call{Dialect: model.Raw(), Verb: c.verb})
 			var refused *policy.Refusal
 			switch {
 			case c.want == "" && (err != nil || !grant.Valid()):
@@ -70,9 +70,9 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-func TestScreen(t *testing.T) {
+func TestScreenRefusesCallersWhomNoRuleAllows(t *testing.T) {
 	type list = setting.List[string]
-	p, err := policy.New([]policy.Rule{
+	p, err := policy.New(model.Raw(), []policy.Rule{
 		{Allow: list{"get"}, Who: policy.Who{Scope: list{"models.read"}}},
 		{Allow: list{"post"}, Who: policy.Who{Group: list{"ml"}}},
 		{Deny: list{"*"}, Who: policy.Who{Claim: map[string]list{"realm_access.roles": {"banned"}}}},
@@ -95,51 +95,125 @@ func TestScreen(t *testing.T) {
 	}
 }
 
-func TestZeroValuesRefuse(t *testing.T) {
+func TestZeroPolicyRefuses(t *testing.T) {
 	var p policy.Policy
 	caller := alice()
 	if p.Screen(&caller) == nil {
 		t.Error("the zero Policy lets a caller pass the screen")
 	}
-	if g, err := p.Decide(&caller, model.Call{Dialect: "raw", Verb: "get"}); err == nil || g.Valid() {
+	if g, err := p.Decide(&caller, model.Call{Dialect: model.Raw(), Verb: "get"}); err == nil || g.Valid() {
 		t.Error("the zero Policy grants a call")
 	}
-	if (policy.Grant{}).Valid() {
-		t.Error("the zero Grant is valid")
+	if _, err := p.Provide(&caller, model.Call{Dialect: dialect(t, "tensorflow"), Verb: "get"}); err == nil {
+		t.Error("the zero Policy provides for a call")
 	}
 }
 
-func TestNewRefuses(t *testing.T) {
+func TestUnsoundRulesAreNotCompiled(t *testing.T) {
 	for name, rules := range map[string][]policy.Rule{
 		"no rules":      nil,
 		"neither":       {{}},
 		"both":          {{Allow: setting.List[string]{"get"}, Deny: setting.List[string]{"post"}}},
 		"upper case":    {{Allow: setting.List[string]{"GET"}}},
 		"not a method":  {{Allow: setting.List[string]{"get post"}}},
+		"no method":     {{Deny: setting.List[string]{"predict"}}},
 		"an empty verb": {{Allow: setting.List[string]{""}}},
 	} {
-		if _, err := policy.New(rules); err == nil {
+		if _, err := policy.New(model.Raw(), rules); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
 }
 
-func TestDecideDoesNotAllocate(t *testing.T) {
-	p, _ := policy.New([]policy.Rule{{Allow: setting.List[string]{"post"}, Who: policy.Who{Scope: setting.List[string]{"models.predict"}}}})
+func TestCallsWithoutADialectAreRefused(t *testing.T) {
 	caller := alice()
-	if n := testing.AllocsPerRun(100, func() { _, _ = p.Decide(&caller, model.Call{Dialect: "raw", Verb: "post"}) }); n != 0 {
-		t.Errorf("%v allocations; want 0", n)
+	p := rulesOf(t, model.Raw(), policy.Rule{Allow: setting.List[string]{"*"}})
+	grant, err := p.Decide(&caller, model.Call{Verb: "post"})
+	forbids(t, "a call without a dialect", err)
+	if grant.Valid() {
+		t.Error("the grant is valid")
+	}
+}
+
+func TestCompiledRulesDoNotChangeWithTheirSource(t *testing.T) {
+	verbs, groups := setting.List[string]{"post"}, setting.List[string]{"ml"}
+	caller, call := alice(), model.Call{Dialect: model.Raw(), Verb: "post"}
+	p := rulesOf(t, model.Raw(), policy.Rule{Allow: verbs, Who: policy.Who{Group: groups}})
+	verbs[0], groups[0] = "get", "interns"
+	if _, err := p.Decide(&caller, call); err != nil {
+		t.Errorf("refused: %v", err)
+	}
+}
+
+// hotPolicy has a rule of each kind, and a call that the last of them allows.
+func hotPolicy(t testing.TB) (*policy.Policy, *identity.Principal, model.Call) {
+	type list = setting.List[string]
+	d := dialect(t, "tensorflow")
+	p := rulesOf(t, d,
+		policy.Rule{Deny: list{"*"}, Who: policy.Who{Group: list{"interns"}}},
+		policy.Rule{Deny: list{"delete"}},
+		policy.Rule{Allow: list{"get"}, Who: policy.Who{Principal: list{"issuer/corp:bob"}}},
+		policy.Rule{Allow: list{"post"}, Who: policy.Who{Scope: list{"models.predict"}, Group: list{"ml"}, Principal: list{"issuer/corp:alice"}}},
+	)
+	caller := alice()
+	caller.Qualify()
+	return p, &caller, model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}
+}
+
+func TestGrantedCallsDoNotAllocate(t *testing.T) {
+	p, caller, call := hotPolicy(t)
+	for name, decide := range map[string]func() error{
+		"screen": func() error { return p.Screen(caller) },
+		"decide": func() error {
+			grant, err := p.Decide(caller, call)
+			if !grant.Permits(call) {
+				return errors.New("no grant")
+			}
+			return err
+		},
+		"provide and complete": func() error {
+			provisional, err := p.Provide(caller, call)
+			if err != nil {
+				return err
+			}
+			_, err = provisional.Complete(call)
+			return err
+		},
+	} {
+		n := testing.AllocsPerRun(100, func() {
+			if err := decide(); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if n != 0 {
+			t.Errorf("%s: %v allocations; want 0", name, n)
+		}
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	p, caller, call := hotPolicy(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if grant, err := p.Decide(caller, call); err != nil || !grant.Permits(call) {
+			b.Fatal(err)
+		}
 	}
 }
 
 func ExamplePolicy_Decide() {
-	p, _ := policy.New([]policy.Rule{{Allow: setting.List[string]{"post"}, Who: policy.Who{Scope: setting.List[string]{"models.predict"}}}})
+	raw := model.Raw()
+	p, err := policy.New(raw, []policy.Rule{{Allow: setting.List[string]{"post"}, Who: policy.Who{Scope: setting.List[string]{"models.predict"}}}})
+	if err != nil {
+		panic(err)
+	}
 	caller := identity.Principal{Source: "issuer/corp", Name: "alice", Scopes: []string{"models.predict"}}
-	grant, err := p.Decide(&caller, model.Call{Dialect: "raw", Verb: "post"})
-	fmt.Println(grant.Valid(), err)
-	_, err = p.Decide(&caller, model.Call{Dialect: "raw", Verb: "delete"})
+	post, remove := model.Call{Dialect: raw, Verb: "post"}, model.Call{Dialect: raw, Verb: "delete"}
+	grant, err := p.Decide(&caller, post)
+	fmt.Println(grant.Permits(post), grant.Permits(remove), err)
+	_, err = p.Decide(&caller, remove)
 	fmt.Println(err)
 	// Output:
-	// true <nil>
+	// true false <nil>
 	// forbidden
 }

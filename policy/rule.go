@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -11,16 +12,16 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Rule is one entry of `rules:`. It names verbs either to allow or to deny, and
-// whom it speaks of.
+// Rule is one entry of `rules:`. It names the verbs that it allows or denies, and the
+// callers to which it applies.
 type Rule struct {
 	Allow setting.List[string] `yaml:"allow" jsonschema:"description=Verbs to allow: HTTP methods in lower case (get or post and so on) or \"*\" for all"`
 	Deny  setting.List[string] `yaml:"deny" jsonschema:"description=Verbs to deny; a deny rule wins over every allow rule"`
 	Who   Who                  `yaml:"who" jsonschema:"description=Whom the rule speaks of; omitted: everyone whom callers admits"`
 }
 
-// Who picks callers. Each key that is present must hold; within a key one value
-// of the list is enough. The zero Who is every caller that the route admits.
+// Who selects callers. A caller must satisfy every key that is present, and satisfies a
+// key by one value of its list. The zero Who selects every caller that the route admits.
 // Values are compared literally.
 type Who struct {
 	Scope     setting.List[string]            `yaml:"scope" jsonschema:"description=Has one of these OAuth scopes"`
@@ -31,44 +32,58 @@ type Who struct {
 
 var (
 	errNoVerbs   = errors.New("a rule needs allow or deny")
-	errBothVerbs = errors.New("a rule has either allow or deny")
-	errEmptyVerb = errors.New("not a verb")
+	errBothVerbs = errors.New("a rule has either allow or deny, not both")
 )
 
-func (r *Rule) sound() error {
+// shape checks that the rule either allows or denies.
+func (r *Rule) shape() error {
 	switch {
 	case len(r.Allow) == 0 && len(r.Deny) == 0:
 		return errNoVerbs
 	case len(r.Allow) > 0 && len(r.Deny) > 0:
 		return errBothVerbs
 	}
-	for _, v := range slices.Concat(r.Allow, r.Deny) {
-		if v != "*" && !model.ValidRawVerb(v) {
-			return errEmptyVerb
-		}
-	}
 	return nil
 }
 
-// Check records every fault of the rule that stands at path in the file.
-func (r *Rule) Check(path string, f *setting.Faults) {
-	switch r.sound() {
-	case errNoVerbs:
-		f.Add(path, "", "a rule needs allow or deny", `write {allow: "*"} or name HTTP methods such as [get, post]`)
-	case errBothVerbs:
-		f.Add(path, "", "a rule has either allow or deny, not both", "write two rules")
+// sound checks all that concerns verbs, as [New] needs it.
+func (r *Rule) sound(d *model.Dialect) error {
+	for _, v := range slices.Concat(r.Allow, r.Deny) {
+		if problem, _ := checkVerb(d, v); problem != "" {
+			return fmt.Errorf("%q: %s", v, problem)
+		}
 	}
-	checkVerbs(path+".allow", r.Allow, f)
-	checkVerbs(path+".deny", r.Deny, f)
+	return r.shape()
+}
+
+// Check records every fault of a rule for servers of a dialect. The rule stands at path
+// in the file.
+func (r *Rule) Check(path string, d *model.Dialect, f *setting.Faults) {
+	switch err := r.shape(); err {
+	case errNoVerbs:
+		f.Add(path, "", err.Error(), `write {allow: "*"} or name HTTP methods such as [get, post]`)
+	case errBothVerbs:
+		f.Add(path, "", err.Error(), "write two rules")
+	}
+	checkVerbs(path+".allow", d, r.Allow, f)
+	checkVerbs(path+".deny", d, r.Deny, f)
 	r.Who.check(path+".who", f)
 }
 
-func checkVerbs(path string, verbs []string, f *setting.Faults) {
+func checkVerbs(path string, d *model.Dialect, verbs []string, f *setting.Faults) {
 	for i, v := range verbs {
-		if v != "*" && !model.ValidRawVerb(v) {
-			f.Add(path+"["+strconv.Itoa(i)+"]", v, "not a verb", `want "*" or an HTTP method in lower case such as post`)
+		if problem, cure := checkVerb(d, v); problem != "" {
+			f.Add(path+"["+strconv.Itoa(i)+"]", v, problem, cure)
 		}
 	}
+}
+
+// checkVerb checks one entry of allow or deny: "*", or a verb of the dialect.
+func checkVerb(d *model.Dialect, v string) (problem, cure string) {
+	if v == "*" {
+		return "", ""
+	}
+	return d.CheckVerb(v)
 }
 
 func (w *Who) check(path string, f *setting.Faults) {
@@ -95,10 +110,12 @@ func checkValues(path string, values []string, f *setting.Faults) {
 	}
 }
 
+// match says whether the caller is selected. Nobody, the zero Principal, never is.
 func (w *Who) match(p *identity.Principal) bool {
 	return (len(w.Scope) == 0 || overlap(w.Scope, p.Scopes)) && w.matchButScope(p)
 }
 
+// matchButScope is match without the key scope.
 func (w *Who) matchButScope(p *identity.Principal) bool {
 	if p.IsZero() ||
 		len(w.Group) > 0 && !overlap(w.Group, p.Groups) ||
@@ -113,6 +130,7 @@ func (w *Who) matchButScope(p *identity.Principal) bool {
 	return true
 }
 
+// clone copies all lists, so that a compiled rule shares no memory with the configuration.
 func (w *Who) clone() Who {
 	c := Who{Scope: slices.Clone(w.Scope), Group: slices.Clone(w.Group), Principal: slices.Clone(w.Principal)}
 	if w.Claim != nil {

@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/message"
@@ -257,6 +259,16 @@ func (c *Config) UpstreamOf(r *route.Config) (name string, u upstream.Config, er
 	return r.Upstream, u, err
 }
 
+// dialectOf returns the dialect of a route's upstream. For a name that check refuses it is
+// raw, of which nothing is expected.
+func (c *Config) dialectOf(r *route.Config) *model.Dialect {
+	_, u, _ := c.UpstreamOf(r)
+	if d, ok := model.ByName(u.Serves); ok {
+		return d
+	}
+	return model.Raw()
+}
+
 // RulesOf returns the rules of a route.
 func (c *Config) RulesOf(r *route.Config) []policy.Rule {
 	if r.Rules.Policy != "" {
@@ -268,8 +280,9 @@ func (c *Config) RulesOf(r *route.Config) []policy.Rule {
 // TimeoutsOf returns the timeouts of a route, with a value for everything: its
 // own before the file's, before those that suit what its upstream serves.
 func (c *Config) TimeoutsOf(r *route.Config) route.TimeoutsConfig {
-	_, u, _ := c.UpstreamOf(r)
-	def := upstream.DefaultTimeouts(u.Serves)
+	def := upstream.DefaultTimeouts()
+	head, idle := c.dialectOf(r).Timeouts()
+	def.Head, def.Idle = cmp.Or(head, def.Head), cmp.Or(idle, def.Idle)
 	bound := func(d time.Duration) setting.Timeout {
 		if d == 0 {
 			return setting.Never

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 )
@@ -37,10 +38,11 @@ func (c *Config) check(f *setting.Faults) {
 		checkConfigName("upstreams", name, f)
 		u := c.Upstreams[name]
 		u.Check("upstreams."+name, f)
+		checkServes("upstreams."+name+".serves", u.Serves, f)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Policies)) {
 		checkConfigName("policies", name, f)
-		checkRules("policies."+name, c.Policies[name], f)
+		checkRules("policies."+name, model.Raw(), c.Policies[name], f)
 		c.checkWho("policies."+name, c.Policies[name], f)
 	}
 	c.checkIntegrity(f)
@@ -199,31 +201,24 @@ func (l *ServerLimits) check(f *setting.Faults) {
 	}
 }
 
-// checkRules records the faults of a list of rules by itself.
-func checkRules(path string, rules []policy.Rule, f *setting.Faults) {
+// checkServes records a name that is no dialect's.
+func checkServes(path, name string, f *setting.Faults) {
+	if _, ok := model.ByName(name); !ok {
+		f.Add(path, name, "no such dialect", "write one of "+strings.Join(model.Names(), ", "))
+	}
+}
+
+// checkRules records the faults of a list of rules for servers of a dialect. Policies
+// that routes share are checked as raw: they have the verbs that all dialects have.
+func checkRules(path string, d *model.Dialect, rules []policy.Rule, f *setting.Faults) {
 	allows := false
 	for i := range rules {
 		at := setting.Index(path, i)
-		rules[i].Check(at, f)
-		checkVerbs(at+".allow", rules[i].Allow, f)
-		checkVerbs(at+".deny", rules[i].Deny, f)
+		rules[i].Check(at, d, f)
 		allows = allows || len(rules[i].Deny) == 0 || len(rules[i].Allow) > 0
 	}
 	if len(rules) > 0 && !allows {
 		f.Add(path, "", "rules that only deny allow nothing", `add one such as {allow: "*", who: {scope: models.predict}}`)
-	}
-}
-
-// checkVerbs records verbs that no request can have. Servers whose requests are
-// not read further have the HTTP methods for verbs.
-func checkVerbs(path string, verbs []string, f *setting.Faults) {
-	for i, v := range verbs {
-		switch v {
-		case "", "*", "get", "head", "post", "put", "patch", "delete", "options", "trace",
-			"propfind", "proppatch", "mkcol", "copy", "move", "lock", "unlock", "report", "search", "query":
-		case strings.ToLower(v):
-			f.Add(setting.Index(path, i), v, "no request has this verb: verbs are the HTTP methods", `write "*", or methods in lower case such as get and post`)
-		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"sallyport/auth"
-	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -207,12 +205,13 @@ func (c *Config) checkUnsigned(r *route.Config, path string, f *setting.Faults) 
 func (c *Config) checkBodyMode(r *route.Config, path string, f *setting.Faults) {
 	i := &r.Integrity
 	_, u, _ := c.UpstreamOf(r)
+	d := c.dialectOf(r)
 	switch {
-	case i.Body == seal.StreamBody && !model.ActsOnWhole(u.Serves):
-		f.Add(path+".body", i.Body, cmp.Or(u.Serves, "raw")+" servers may act before a body has ended, and so before it is checked", "write buffer, or say what the upstream serves")
+	case i.Body == seal.StreamBody && !d.ActsOnWhole():
+		f.Add(path+".body", i.Body, d.Name()+" servers may act before a body has ended, and so before it is checked", "write buffer, or say what the upstream serves")
 	case i.Body == seal.HeadersOnly && c.Listen.InsecurePlain != nil:
 		f.Add(path+".body", i.Body, "bodies that nobody signs need TLS up to here, and listen.insecure_plain has none", "write buffer")
-	case i.Body != "" && i.Body != seal.HoldBody && i.Buffer != 0 && model.ActsOnWhole(u.Serves) && !u.Integrity.Digests():
+	case i.Body != "" && i.Body != seal.HoldBody && i.Buffer != 0 && d.ActsOnWhole() && !u.Integrity.Digests():
 		f.Add(path+".buffer", i.Buffer.String(), "bodies are not held here", "remove the line, or write body: buffer")
 	}
 	if size := r.Limits.BodyBytes(); i.Buffer != 0 && int64(i.Buffer) > size {

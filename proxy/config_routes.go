@@ -92,12 +92,9 @@ func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {
 		var found setting.Faults
 		u.Check("", &found)
 		for _, fault := range found {
-			where := ".upstream"
-			if fault.Path == "serves" {
-				where = ".serves"
-			}
-			f.Add(at+where, fault.Value, fault.Problem, fault.Cure)
+			f.Add(at+".upstream", fault.Value, fault.Problem, fault.Cure)
 		}
+		checkServes(at+".serves", r.Serves, f)
 		return
 	}
 	if r.Serves != "" {
@@ -185,7 +182,7 @@ func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) 
 			f.Add(at, name, "there is no such policy", cureName("policies", name, slices.Sorted(maps.Keys(c.Policies))))
 		}
 	} else {
-		checkRules(at, r.Rules.Rules, f)
+		checkRules(at, c.dialectOf(r), r.Rules.Rules, f)
 		c.checkWho(at, r.Rules.Rules, f)
 	}
 	rules := c.RulesOf(r)

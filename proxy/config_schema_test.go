@@ -12,10 +12,10 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
-	"sallyport/proxy/upstream"
 )
 
 // TestSchemaIsCurrent sees that deploy/gateway.schema.json says what the structs
@@ -150,7 +150,7 @@ func refine(path string, s *jsonschema.Schema) {
 			}
 		}
 	}
-	enum("serves", upstream.Dialects()...)
+	enum("serves", model.Names()...)
 	enum("per", "principal", "address", "route")
 	enum("min_version", "1.2", "1.3")
 	enum("use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse)

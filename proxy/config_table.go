@@ -52,7 +52,7 @@ func (c *Config) Table() []RouteInfo {
 		t := c.TimeoutsOf(r)
 		info := RouteInfo{
 			Name: r.Name, Host: r.Host, Path: r.Path, Methods: r.Methods,
-			Upstream: name, Serves: u.Serves, Callers: r.Callers.Names(), Audience: c.audienceOf(r),
+			Upstream: name, Serves: c.dialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r),
 			Body:     setting.Size(r.Limits.BodyBytes()).String(),
 			InFlight: r.Limits.InFlight, Websocket: r.Websocket,
 			Endpoints: []string{}, Rules: []string{}, Rate: []string{}, Insecure: []string{},
@@ -63,9 +63,6 @@ func (c *Config) Table() []RouteInfo {
 		}
 		if len(info.Methods) == 0 {
 			info.Methods = []string{"*"}
-		}
-		if info.Serves == "" {
-			info.Serves = "raw"
 		}
 		for _, e := range u.Rest {
 			info.Endpoints = append(info.Endpoints, e.String())

@@ -11,7 +11,6 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
-	"sallyport/policy/model"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/limit"
@@ -143,7 +142,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	r := &route.Route{
 		Name:        c.Name,
 		Methods:     slices.Clone(c.Methods),
-		Dialect:     up.Serves,
+		Dialect:     cfg.dialectOf(c),
 		Timeouts:    route.NewTimeouts(cfg.TimeoutsOf(c)),
 		Access:      route.NewAccess(c),
 		ToClient:    route.NewEdits(&c.Headers.Response, nil),
@@ -153,7 +152,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		WebSocket:   c.Websocket,
 		Identity:    c.Identity.Names(),
 		KeepServer:  c.KeepServer,
-		Integrity:   seal.NewPolicy(&cfg.Integrity, &c.Integrity, model.ActsOnWhole(up.Serves)),
+		Integrity:   seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.dialectOf(c).ActsOnWhole()),
 		Limits: route.Limits{
 			Body:     c.Limits.BodyBytes(),
 			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
@@ -174,7 +173,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	if r.Fixed != nil && len(rules) == 0 {
 		rules = route.EveryoneAllowed()
 	}
-	if r.Policy, err = policy.New(rules); err != nil {
+	if r.Policy, err = policy.New(r.Dialect, rules); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -225,7 +224,7 @@ func (s *snapshot) upstream(c *route.Config, byName map[string]*upstream.Upstrea
 	if u := byName[name]; u != nil {
 		return u, nil
 	}
-	u, err := m.pools.Open(name, uc)
+	u, err := m.pools.Open(name, uc, s.config.dialectOf(c).NeedsLocalhost())
 	if err != nil {
 		return nil, err
 	}

@@ -1,33 +1,15 @@
-// Package model answers what a request asks of which model.
+// Package model reads what a request asks of which model.
 //
-// Each family of model servers has its own grammar of paths, methods and bodies,
-// its dialect, and a file here that reads it.
+// Model servers differ in how a request names the model and in what their clients
+// can read. Each family of servers is a [Dialect], described in a file of its own.
 package model
 
-import "sallyport/proxy/message"
-
-// Call is one thing asked of one model server. The zero Call asks nothing and no
-// policy allows it.
+// Call is what one request asks of one model server. Calls are comparable: two are
+// the same if they ask the same thing. The zero Call asks nothing, and no policy
+// allows it.
 type Call struct {
-	Dialect string // the grammar of the server, such as "raw"
-	Verb    string // what is asked, such as "get" for raw
-	Model   string // of which model, "" where the head does not tell
-	Version string // of which version of it, as a number; "" where the head does not tell
+	Dialect *Dialect // the family of the server; nil only in the zero Call
+	Verb    string   // what is asked; for every dialect today the HTTP method in lower case
+	Model   string   // the name of the model, or "" if the request has not told it
+	Version string   // the version of the model, in digits, or "" if the request has not told it
 }
-
-// Read reads the head of a request to a server of a dialect; "" is raw.
-func Read(dialect string, h *message.Head) Call {
-	c := Raw(h)
-	if dialect != "" {
-		c.Dialect = dialect
-	}
-	if dialect == "tensorflow" {
-		c.Model, c.Version = tensorFlowModel(h.Path)
-	}
-	return c
-}
-
-// ActsOnWhole says whether servers of a dialect act on a request only when all of
-// its content has come: a request that is cut does nothing there. Of the others some
-// act on the head, or read piece by piece, as WSGI and ASGI applications may.
-func ActsOnWhole(dialect string) bool { return dialect == "tensorflow" || dialect == "triton" }

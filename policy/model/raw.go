@@ -6,12 +6,17 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Raw reads a request to a server about which nothing is known: its verb is the
-// HTTP method in lower case.
-func Raw(h *message.Head) Call { return Call{Dialect: "raw", Verb: rawVerb(h.Method)} }
+// raw is the dialect of servers about which nothing is known. It promises nothing: such
+// a server may act on the head of a request alone.
+func raw() *Dialect {
+	return &Dialect{name: "raw", read: readMethod, checkVerb: checkMethod, refusal: problem}
+}
 
-func rawVerb(method string) string {
-	switch method { // without allocation for the methods that occur
+// readMethod reads the verb alone, which is the HTTP method in lower case.
+func readMethod(h *message.Head) Call { return Call{Verb: methodVerb(h.Method)} }
+
+func methodVerb(method string) string {
+	switch method { // without allocation for the common methods
 	case "GET":
 		return "get"
 	case "POST":
@@ -30,8 +35,16 @@ func rawVerb(method string) string {
 	return strings.ToLower(method)
 }
 
-// ValidRawVerb says whether v can be the verb of a raw call: an HTTP method in
-// lower case.
-func ValidRawVerb(v string) bool {
-	return message.ValidName(v) && v == strings.ToLower(v)
+// checkMethod checks a verb that is an HTTP method in lower case. Only registered
+// methods pass: a misspelt one in a deny rule would deny nothing.
+func checkMethod(verb string) (problem, cure string) {
+	switch verb {
+	case "get", "head", "post", "put", "patch", "delete", "options", "trace",
+		"propfind", "proppatch", "mkcol", "copy", "move", "lock", "unlock", "report", "search", "query":
+		return "", ""
+	}
+	if !message.ValidName(verb) || verb != strings.ToLower(verb) {
+		return "not a verb", `want "*" or an HTTP method in lower case such as post`
+	}
+	return "no request has this verb: verbs are the HTTP methods", `write "*", or methods in lower case such as get and post`
 }

@@ -1,12 +1,28 @@
 package model
 
-import "strings"
+import (
+	"strings"
 
-// tensorFlowModel reads which model and version a path of TensorFlow Serving's REST
-// API is about: /v1/models/NAME[/versions/N|/labels/L][:VERB|/metadata]
-// (tensorflow_serving/model_servers/http_rest_api_handler.cc, whose patterns ignore
-// letter case but for names). Both are "" for other paths; the version is for labels
-// and where the server chooses.
+	"sallyport/proxy/message"
+)
+
+// tensorFlow is the dialect of TensorFlow Serving's REST API. The server hands a request
+// to its handler once the whole body has arrived.
+func tensorFlow() *Dialect {
+	return &Dialect{name: "tensorflow", read: readTensorFlow, checkVerb: checkMethod, refusal: errorText, actsOnWhole: true}
+}
+
+func readTensorFlow(h *message.Head) Call {
+	c := readMethod(h)
+	c.Model, c.Version = tensorFlowModel(h.Path)
+	return c
+}
+
+// tensorFlowModel reads the model and version from a path of the REST API:
+// /v1/models/NAME[/versions/N|/labels/L][:VERB|/metadata]. Letter case counts in names
+// only, as in the patterns of tensorflow_serving/model_servers/http_rest_api_handler.cc.
+// Both are "" for any other path. The version is "" for a label, and where the server
+// chooses the version.
 func tensorFlowModel(path string) (name, version string) {
 	const prefix = "/v1/models/"
 	if len(path) <= len(prefix) || !strings.EqualFold(path[:len(prefix)], prefix) {

@@ -132,10 +132,17 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests) error {
 		c.held.Follow(&c.counted)
 		src = &c.held
 	}
-	c.verified = seal.NewVerified(seal.WithoutTrailers(src), d)
+	c.verified = seal.NewVerified(seal.WithoutTrailers(src), d, x.complete)
 	c.Body = c.verified
 	c.digest = x.head.Fields.Get("content-digest")
 	return nil
+}
+
+// complete turns the provisional grant into one for the whole call, once the body has
+// been verified.
+func (x *exchange) complete() error {
+	_, err := x.provisional.Complete(x.call)
+	return err
 }
 
 // checkEarly looks at an answer that came before the content was known to be right. A

@@ -16,6 +16,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/auth/identity"
+	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/message"
@@ -50,6 +51,8 @@ type facts struct {
 	caller  identity.Principal
 	call    model.Call
 	content content
+	// provisional is the leave to send an unverified body but for its end.
+	provisional policy.Provisional
 	admitted
 	answer  seal.Answer
 	sending idleDeadline // of the answer

@@ -13,11 +13,12 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// forward sends the request to the upstream and its answer to the client. The verdict's
-// grant is what opens this door: the zero verdict does not. A provisional one opens it
-// for content whose end is held back until it is known to be right.
+// forward sends the request to the upstream and its answer to the client. It needs a
+// grant for the very call that it is about to send, which it reads from the head anew.
+// A provisional one does while the body is unverified, because its end is held back.
 func (x *exchange) forward(v verdict) error {
-	if !v.grant.Valid() && !(v.provisional.Valid() && x.content.unverified()) {
+	call := x.route.Dialect.Read(x.head)
+	if !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(call)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	target, err := x.route.Rewriting.Target(x.head)

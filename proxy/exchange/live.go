@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"sallyport/auth"
-	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
 )
@@ -169,7 +168,7 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) bool {
 	if u.tunnel && !r.WebSocket {
 		return false
 	}
-	_, err = r.Policy.Decide(&proof.Caller, model.Read(r.Dialect, u.head))
+	_, err = r.Policy.Decide(&proof.Caller, r.Dialect.Read(u.head))
 	return err == nil
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/message"
 )
 
@@ -52,12 +53,11 @@ func unsettled(status int) bool {
 
 // sendRefusal sends a refusal.
 func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
-	dialect := ""
-	var security message.Fields
+	dialect, security := model.Raw(), message.Fields(nil)
 	if x.route != nil {
 		dialect, security = x.route.Dialect, x.route.Security
 	}
-	contentType, text := refusalBody(dialect, o, r.reason, x.record.RequestID)
+	contentType, text := dialect.Refusal(o.status, o.text, r.reason, x.record.RequestID)
 	if x.grpc {
 		contentType, text = "application/grpc", nil
 	}
@@ -104,19 +104,4 @@ func (x *exchange) challenge(status int, err error) string {
 		return x.route.Chain.Challenge(x.head.Host, err)
 	}
 	return ""
-}
-
-// refusalBody writes a refusal in the shape that the dialect's clients read:
-// TensorFlow's and Triton's {"error"}, OpenAI's error object, RFC 9457 otherwise.
-// Every string in it is fixed or of our own making and needs no escaping.
-func refusalBody(dialect string, o outcome, reason, id string) (contentType string, text []byte) {
-	quote := strconv.Quote
-	tail := `,"reason":` + quote(reason) + `,"request_id":` + quote(id) + "}"
-	switch dialect {
-	case "tensorflow", "triton", "ollama":
-		return "application/json", []byte(`{"error":` + quote(o.text) + tail + "\n")
-	case "openai":
-		return "application/json", []byte(`{"error":{"message":` + quote(o.text) + `,"type":"gateway_error","param":null,"code":` + quote(reason) + "}" + tail + "\n")
-	}
-	return "application/problem+json", []byte(`{"title":` + quote(o.text) + `,"status":` + strconv.Itoa(o.status) + tail + "\n")
 }

@@ -3,7 +3,6 @@ package exchange
 import (
 	"sallyport/auth"
 	"sallyport/policy"
-	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/wire"
@@ -185,9 +184,10 @@ func (x *exchange) authorize() (v verdict, err error) {
 	if x.route.Fixed != nil {
 		v.kind = fixedAnswer
 	}
-	x.call = model.Read(x.route.Dialect, x.head)
+	x.call = x.route.Dialect.Read(x.head)
 	if x.content.unverified() {
 		v.provisional, err = x.route.Policy.Provide(&x.caller, x.call)
+		x.provisional = v.provisional
 	} else {
 		v.grant, err = x.route.Policy.Decide(&x.caller, x.call)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/seal"
@@ -26,8 +27,8 @@ const RequestIDField = "x-request-id"
 // Route is one entry of `routes`, ready for use. It is immutable.
 type Route struct {
 	Name     string
-	Methods  []string // empty: any
-	Dialect  string   // what the upstream serves: the shape of refusals
+	Methods  []string       // empty: any
+	Dialect  *model.Dialect // of the upstream
 	Chain    *auth.Chain
 	Policy   *policy.Policy
 	Upstream *upstream.Upstream // nil with a fixed answer

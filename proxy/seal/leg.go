@@ -157,7 +157,7 @@ func (l *Leg) verifyHead(answer *upstream.Response, sent *Sent, method string) e
 	_, err := l.answer.VerifyResponse(m, sent.nonce, false)
 	if err == nil {
 		digests, err := httpsig.ParseContentDigest(&h.Fields)
-		body := NewVerified(answer.Body, digests)
+		body := NewVerified(answer.Body, digests, nil)
 		check := body.check
 		body.check = func() error { return unsigned(check()) }
 		answer.Body = body

@@ -20,10 +20,16 @@ type Verified struct {
 	right atomic.Bool
 }
 
-// NewVerified is body, verified by digests that were signed before it.
-func NewVerified(body message.Body, d httpsig.Digests) *Verified {
+// NewVerified is body, verified by digests that were signed before it. release, if not
+// nil, is asked once they hold: its error comes in place of the end too.
+func NewVerified(body message.Body, d httpsig.Digests, release func() error) *Verified {
 	checker := d.NewChecker()
-	return &Verified{Body: body, hash: checker, check: checker.Check}
+	return &Verified{Body: body, hash: checker, check: func() error {
+		if err := checker.Check(); err != nil || release == nil {
+			return err
+		}
+		return release()
+	}}
 }
 
 // Right says whether the end has come and was right.

@@ -36,7 +36,7 @@ func smallRequest(body *bytes.Reader) *Request {
 		Method: "POST", Target: "/v1/models/half_plus_two:predict", Host: "models.example.com",
 		Fields: message.Fields{{Name: "content-type", Value: "application/json"}, {Name: "user-agent", Value: "curl/8.5"}, {Name: "x-sallyport-principal", Value: "issuer/corp:alice"}},
 		Body:   plainBody{body}, Length: int64(body.Len()),
-		Timeouts: DefaultTimeouts("raw"),
+		Timeouts: DefaultTimeouts(),
 	}
 }
 

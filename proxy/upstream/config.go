@@ -94,32 +94,16 @@ const (
 	defaultIdleTime = 60 * time.Second
 )
 
-// dialects are the values of Config.Serves.
-var dialects = [...]string{"raw", "flask", "tensorflow", "triton", "openai", "ollama"}
-
-// Serves says whether dialect is one that an upstream may serve; "" stands for raw.
-func Serves(dialect string) bool { return dialect == "" || slices.Contains(dialects[:], dialect) }
-
-// Dialects lists what an upstream may serve.
-func Dialects() []string { return slices.Clone(dialects[:]) }
-
-// DefaultTimeouts are the timeouts of a dialect where none are configured.
-// Language models may think for minutes before they begin to answer; a stream
-// has no total.
-func DefaultTimeouts(serves string) Timeouts {
-	t := Timeouts{Connect: 5 * time.Second, Head: 60 * time.Second, Idle: 60 * time.Second}
-	if serves == "openai" || serves == "ollama" {
-		t.Head, t.Idle = 10*time.Minute, 5*time.Minute
-	}
-	return t
+// DefaultTimeouts are the timeouts where neither the configuration nor the dialect of
+// the servers says otherwise. There is no total, because a stream may last.
+func DefaultTimeouts() Timeouts {
+	return Timeouts{Connect: 5 * time.Second, Head: 60 * time.Second, Idle: 60 * time.Second}
 }
 
-// Check records every fault of the section that stands at path. It looks at no
-// file and no network.
+// Check records every fault of the section that stands at path. It reads no file and
+// uses no network. It does not look at Serves: package policy/model knows the dialects,
+// and what one means for an upstream comes in [Options] and [Request].
 func (c *Config) Check(path string, f *setting.Faults) {
-	if !Serves(c.Serves) {
-		f.Add(setting.Join(path, "serves"), c.Serves, "no such dialect", "write one of "+strings.Join(dialects[:], ", "))
-	}
 	if len(c.Rest)+len(c.GRPC) == 0 {
 		f.Add(setting.Join(path, "rest"), "", "an upstream without endpoints", "list its URLs, such as http://host:8000, or under grpc such as h2c://host:8500")
 	}

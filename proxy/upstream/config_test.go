@@ -27,7 +27,6 @@ func TestConfigFaults(t *testing.T) {
 		"smallest":            {Config{Rest: rest("http://a:1")}, nil},
 		"everything":          {Config{Serves: "ollama", Rest: rest("https://a:1", "http://b", "unix:///c"), CA: "ca.pem", ServerName: "a.example", Host: "b.example:80", MaxConnections: 1, MaxIdle: 1}, nil},
 		"slash":               {Config{Rest: rest("http://a/")}, nil},
-		"unknown dialect":     {Config{Serves: "torch", Rest: rest("http://a")}, []string{`u.serves: "torch": no such dialect`}},
 		"no endpoint":         {Config{}, []string{"u.rest: an upstream without endpoints"}},
 		"empty URL":           {Config{Rest: setting.List[setting.URL]{{}}}, []string{"u.rest: an endpoint without a URL"}},
 		"scheme":              {Config{Rest: rest("ftp://a")}, []string{`u.rest: "ftp://a": endpoints cannot be reached by ftp`}},
@@ -41,7 +40,7 @@ func TestConfigFaults(t *testing.T) {
 		"TLS without https":   {Config{Rest: rest("http://a"), CA: "x", ServerName: "y", InsecureSkipVerify: true}, []string{"u.ca: ", "u.server_name: ", "u.insecure_skip_verify: "}},
 		"CA and verification": {Config{Rest: rest("https://a"), CA: "x", InsecureSkipVerify: true}, []string{"contradicts ca"}},
 		"negative":            {Config{Rest: rest("http://a"), MaxConnections: -1, MaxIdle: -1}, []string{"u.max_connections", "u.max_idle"}},
-		"several":             {Config{Serves: "x", Host: "?"}, []string{"u.serves", "u.rest", "u.host"}},
+		"several":             {Config{Host: "?", MaxIdle: -1}, []string{"u.rest", "u.host", "u.max_idle"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var f setting.Faults
@@ -80,7 +79,7 @@ func TestOpenRefusesBadConfigurations(t *testing.T) {
 		"empty CA":   {Rest: https, CA: setting.Path(empty)},
 		"large CA":   {Rest: https, CA: setting.Path(large)},
 	} {
-		if u, err := NewPools(Options{}).Open("u", c); err == nil || u != nil {
+		if u, err := NewPools(Options{}).Open("u", c, false); err == nil || u != nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -90,19 +89,24 @@ func TestHostField(t *testing.T) {
 	addr, heads := rawRecorder(t)
 	port := addr[strings.LastIndexByte(addr, ':'):]
 	for name, c := range map[string]struct {
-		config Config
-		want   string
+		config    Config
+		localhost bool
+		want      string
 	}{
-		"default":               {Config{}, addr},
-		"upstream":              {Config{Host: "upstream"}, addr},
-		"client":                {Config{Host: "client"}, "client.example"},
-		"literal":               {Config{Host: "app.internal:81"}, "app.internal:81"},
-		"ollama":                {Config{Serves: "ollama"}, "localhost" + port},
-		"ollama, as configured": {Config{Serves: "ollama", Host: "upstream"}, addr},
+		"default":                  {Config{}, false, addr},
+		"upstream":                 {Config{Host: "upstream"}, false, addr},
+		"client":                   {Config{Host: "client"}, false, "client.example"},
+		"literal":                  {Config{Host: "app.internal:81"}, false, "app.internal:81"},
+		"localhost":                {Config{}, true, "localhost" + port},
+		"localhost, as configured": {Config{Host: "upstream"}, true, addr},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.config.Rest = setting.List[setting.URL]{endpointURL(t, addr)}
-			u := configured(t, c.config, Options{})
+			u, err := NewPools(Options{}).Open("test", c.config, c.localhost)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer u.Close()
 			r := get()
 			r.Host = "client.example"
 			if _, _, err := outcome(u, r); err != nil {
@@ -115,15 +119,9 @@ func TestHostField(t *testing.T) {
 	}
 }
 
-func TestDefaults(t *testing.T) {
-	for _, d := range append(Dialects(), "") {
-		w := DefaultTimeouts(d)
-		if !Serves(d) || w.Connect <= 0 || w.Head <= 0 || w.Idle <= 0 || w.Total != 0 {
-			t.Errorf("%q: timeouts are %+v", d, w)
-		}
-	}
-	if Serves("RAW") || Serves("grpc") {
-		t.Error("unknown dialects are served")
+func TestDefaultTimeoutsBoundAllButTheTotal(t *testing.T) {
+	if w := DefaultTimeouts(); w.Connect <= 0 || w.Head <= 0 || w.Idle <= 0 || w.Total != 0 {
+		t.Errorf("timeouts are %+v", w)
 	}
 }
 

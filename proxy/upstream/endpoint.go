@@ -42,11 +42,11 @@ type endpoint struct {
 
 // newEndpoint makes the endpoint at a URL. roots are those that TLS servers are
 // verified against, nil for the system's.
-func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool) *endpoint {
+func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool, localhost bool) *endpoint {
 	o := &p.options
 	e := &endpoint{
 		label:   at.String(),
-		host:    c.hostFor(at),
+		host:    c.hostFor(at, localhost),
 		bufs:    &p.bufs,
 		now:     o.Now,
 		clock:   o.Clock,
@@ -89,8 +89,9 @@ func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool) *endpo
 	return e
 }
 
-// hostFor is the Host field for the endpoint, "" for the client's.
-func (c *Config) hostFor(at *url.URL) string {
+// hostFor is the Host field for the endpoint, "" for the client's. localhost is as of
+// [Pools.Open].
+func (c *Config) hostFor(at *url.URL, localhost bool) string {
 	host, port := at.Host, at.Port()
 	if at.Scheme == "unix" {
 		host = "localhost"
@@ -100,9 +101,9 @@ func (c *Config) hostFor(at *url.URL) string {
 		return ""
 	case c.Host != "" && c.Host != "upstream":
 		return c.Host
-	case c.Host == "" && c.Serves == "ollama" && port != "":
+	case c.Host == "" && localhost && port != "":
 		return "localhost:" + port
-	case c.Host == "" && c.Serves == "ollama":
+	case c.Host == "" && localhost:
 		return "localhost"
 	}
 	scheme := "http"

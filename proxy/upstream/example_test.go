@@ -21,7 +21,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	u, err := upstream.NewPools(upstream.Options{}).Open("churn", upstream.Config{Rest: setting.List[setting.URL]{at}})
+	u, err := upstream.NewPools(upstream.Options{}).Open("churn", upstream.Config{Rest: setting.List[setting.URL]{at}}, false)
 	if err != nil {
 		panic(err)
 	}
@@ -31,7 +31,7 @@ func Example() {
 		Method:   "GET",
 		Target:   "/predict",
 		Fields:   message.Fields{{Name: "x-sallyport-principal", Value: "issuer/corp:alice"}},
-		Timeouts: upstream.DefaultTimeouts("flask"),
+		Timeouts: upstream.DefaultTimeouts(),
 	})
 	if err != nil {
 		panic(err)

@@ -61,7 +61,10 @@ func NewPools(o Options) *Pools {
 //     tried at once.
 //
 // Until the old one is closed, each of them may have max_connections.
-func (p *Pools) Open(name string, c Config) (*Upstream, error) {
+//
+// localhost is for servers that refuse any other name while they are bound to loopback:
+// where c.Host is empty, they see localhost with the port of the endpoint.
+func (p *Pools) Open(name string, c Config, localhost bool) (*Upstream, error) {
 	var faults setting.Faults
 	c.Check(name, &faults)
 	if err := faults.Err(); err != nil {
@@ -83,21 +86,21 @@ func (p *Pools) Open(name string, c Config) (*Upstream, error) {
 		return open[i], nil
 	}
 	u := &Upstream{pools: p, name: name, digest: digest, trust: trust, refs: 1}
-	u.rest = u.newEndpoints(c.Rest, &c, roots)
-	u.grpc = u.newEndpoints(c.GRPC, &c, roots)
+	u.rest = u.newEndpoints(c.Rest, &c, roots, localhost)
+	u.grpc = u.newEndpoints(c.GRPC, &c, roots, localhost)
 	p.open[name] = append(open, u)
 	return u, nil
 }
 
 // newEndpoints makes the endpoints of a list. An endpoint that is in the other list too
 // is made once. The mutex of the pools is held.
-func (u *Upstream) newEndpoints(urls []setting.URL, c *Config, roots *x509.CertPool) (all []*endpoint) {
+func (u *Upstream) newEndpoints(urls []setting.URL, c *Config, roots *x509.CertPool, localhost bool) (all []*endpoint) {
 	for _, at := range urls {
 		if i := slices.IndexFunc(u.rest, func(e *endpoint) bool { return e.label == at.String() }); i >= 0 {
 			all = append(all, u.rest[i])
 			continue
 		}
-		e := u.pools.newEndpoint(at.URL, c, roots)
+		e := u.pools.newEndpoint(at.URL, c, roots, localhost)
 		e.spared = len(urls) > 1
 		u.inherit(e)
 		all = append(all, e)

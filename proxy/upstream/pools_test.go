@@ -41,7 +41,7 @@ func restConfig(t testing.TB, urls ...string) (c Config) {
 // opened opens an upstream; the caller closes it.
 func opened(t testing.TB, p *Pools, c Config) *Upstream {
 	t.Helper()
-	u, err := p.Open("models", c)
+	u, err := p.Open("models", c, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestNamesDoNotShareConnections(t *testing.T) {
 	p := NewPools(Options{})
 	c := restConfig(t, addr)
 	for _, name := range []string{"b", "a"} {
-		u, err := p.Open(name, c)
+		u, err := p.Open(name, c, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -86,7 +86,7 @@ func newUpstream(tb testing.TB, addrs ...string) *Upstream {
 
 func configured(tb testing.TB, c Config, o Options) *Upstream {
 	tb.Helper()
-	u, err := NewPools(o).Open("test", c)
+	u, err := NewPools(o).Open("test", c, false)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,0 +1,199 @@
+package policy_test
+
+import (
+	"errors"
+	"testing"
+
+	"sallyport/auth/identity"
+	"sallyport/policy"
+	"sallyport/policy/model"
+	"sallyport/proxy/setting"
+)
+
+// dialect returns the dialect of a name that exists.
+func dialect(t testing.TB, name string) *model.Dialect {
+	t.Helper()
+	d, ok := model.ByName(name)
+	if !ok {
+		t.Fatalf("no dialect %q", name)
+	}
+	return d
+}
+
+// rulesOf compiles rules for servers of a dialect.
+func rulesOf(t testing.TB, d *model.Dialect, rules ...policy.Rule) *policy.Policy {
+	t.Helper()
+	p, err := policy.New(d, rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// forbids checks that err refuses without a hint at scopes.
+func forbids(t testing.TB, what string, err error) {
+	t.Helper()
+	var refused *policy.Refusal
+	if !errors.As(err, &refused) || refused.Reason != policy.ReasonForbidden {
+		t.Errorf("%s: got %v; want forbidden", what, err)
+	}
+}
+
+var allowPost = policy.Rule{Allow: setting.List[string]{"post"}}
+
+// otherCalls are calls that differ from c in one respect each.
+func otherCalls(t testing.TB, c model.Call) map[string]model.Call {
+	t.Helper()
+	all := map[string]model.Call{"no call": {}}
+	alter := func(name string, change func(*model.Call)) {
+		other := c
+		change(&other)
+		all[name] = other
+	}
+	alter("another dialect", func(c *model.Call) { c.Dialect = dialect(t, "triton") })
+	alter("no dialect", func(c *model.Call) { c.Dialect = nil })
+	alter("another verb", func(c *model.Call) { c.Verb = "delete" })
+	alter("another model", func(c *model.Call) { c.Model = "secret" })
+	alter("no model", func(c *model.Call) { c.Model = "" })
+	alter("another version", func(c *model.Call) { c.Version = "4" })
+	alter("no version", func(c *model.Call) { c.Version = "" })
+	return all
+}
+
+func TestGrantPermitsItsCallAlone(t *testing.T) {
+	d, caller := dialect(t, "tensorflow"), alice()
+	call := model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}
+	grant, err := rulesOf(t, d, allowPost).Decide(&caller, call)
+	if err != nil || !grant.Valid() || !grant.Permits(call) || grant.Call() != call {
+		t.Fatalf("got a grant for %+v, %v; want one for %+v", grant.Call(), err, call)
+	}
+	for name, other := range otherCalls(t, call) {
+		if grant.Permits(other) {
+			t.Errorf("%s is permitted too", name)
+		}
+	}
+}
+
+func TestZeroGrantsPermitNothing(t *testing.T) {
+	call := model.Call{Dialect: dialect(t, "tensorflow"), Verb: "post"}
+	if g := (policy.Grant{}); g.Valid() || g.Permits(call) || g.Permits(model.Call{}) || g.Call() != (model.Call{}) {
+		t.Error("the zero Grant permits a call")
+	}
+	var p policy.Provisional
+	if p.Valid() || p.Permits(call) || p.Permits(model.Call{}) {
+		t.Error("the zero Provisional permits a call")
+	}
+	for name, call := range map[string]model.Call{"a call": call, "the zero call": {}} {
+		grant, err := p.Complete(call)
+		forbids(t, "completing the zero Provisional with "+name, err)
+		if grant.Valid() {
+			t.Errorf("the zero Provisional becomes a grant for %s", name)
+		}
+	}
+}
+
+func TestProvisionalIsOnlyForServersThatActOnTheWhole(t *testing.T) {
+	caller := alice()
+	for _, name := range model.Names() {
+		d := dialect(t, name)
+		call := model.Call{Dialect: d, Verb: "post"}
+		p, err := rulesOf(t, d, allowPost).Provide(&caller, call)
+		if d.ActsOnWhole() {
+			if err != nil || !p.Valid() || !p.Permits(call) {
+				t.Errorf("%s: refused: %v", name, err)
+			}
+			continue
+		}
+		forbids(t, name, err)
+		if p.Valid() || p.Permits(call) {
+			t.Errorf("%s: the Provisional is valid", name)
+		}
+	}
+}
+
+func TestProvisionalPermitsItsCallAlone(t *testing.T) {
+	d, caller := dialect(t, "tensorflow"), alice()
+	call := model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}
+	p, err := rulesOf(t, d, allowPost).Provide(&caller, call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, other := range otherCalls(t, call) {
+		if p.Permits(other) {
+			t.Errorf("%s is permitted too", name)
+		}
+	}
+}
+
+func TestProvideRefusesAsDecideDoes(t *testing.T) {
+	d, caller := dialect(t, "tensorflow"), alice()
+	p := rulesOf(t, d, allowPost)
+	for name, c := range map[string]struct {
+		caller identity.Principal
+		call   model.Call
+	}{
+		"a verb without a rule": {caller, model.Call{Dialect: d, Verb: "delete"}},
+		"nobody":                {identity.Principal{}, model.Call{Dialect: d, Verb: "post"}},
+		"no call":               {caller, model.Call{}},
+		"no dialect":            {caller, model.Call{Verb: "post"}},
+	} {
+		got, err := p.Provide(&c.caller, c.call)
+		forbids(t, name, err)
+		if got.Valid() {
+			t.Errorf("%s: the Provisional is valid", name)
+		}
+	}
+}
+
+func TestCompleteAddsButNeverChanges(t *testing.T) {
+	d, caller := dialect(t, "tensorflow"), alice()
+	p := rulesOf(t, d, policy.Rule{Allow: setting.List[string]{"*"}})
+	begun := model.Call{Dialect: d, Verb: "post", Model: "half"}
+	for _, c := range []struct {
+		name    string
+		begun   model.Call
+		whole   model.Call
+		granted bool
+	}{
+		{"nothing more is told", begun, begun, true},
+		{"the version is told", begun, model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}, true},
+		{"the model is told", model.Call{Dialect: d, Verb: "post"}, model.Call{Dialect: d, Verb: "post", Model: "half"}, true},
+		{"another model", begun, model.Call{Dialect: d, Verb: "post", Model: "secret"}, false},
+		{"the model is gone", begun, model.Call{Dialect: d, Verb: "post"}, false},
+		{"another version", model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}, model.Call{Dialect: d, Verb: "post", Model: "half", Version: "4"}, false},
+		{"another verb", begun, model.Call{Dialect: d, Verb: "get", Model: "half"}, false},
+		{"another dialect", begun, model.Call{Dialect: dialect(t, "triton"), Verb: "post", Model: "half"}, false},
+		{"the zero call", begun, model.Call{}, false},
+	} {
+		provisional, err := p.Provide(&caller, c.begun)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		grant, err := provisional.Complete(c.whole)
+		if c.granted {
+			if err != nil || !grant.Permits(c.whole) {
+				t.Errorf("%s: refused: %v", c.name, err)
+			}
+			continue
+		}
+		forbids(t, c.name, err)
+		if grant.Valid() {
+			t.Errorf("%s: the grant is valid", c.name)
+		}
+	}
+}
+
+func TestCompleteRefusesACallerWhoIsGone(t *testing.T) {
+	d, caller := dialect(t, "tensorflow"), alice()
+	call := model.Call{Dialect: d, Verb: "post"}
+	provisional, err := rulesOf(t, d, allowPost).Provide(&caller, call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller = identity.Principal{}
+	grant, err := provisional.Complete(call)
+	forbids(t, "completing for nobody", err)
+	if grant.Valid() {
+		t.Error("the grant is valid")
+	}
+}

@@ -1,0 +1,82 @@
+package exchange
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"sallyport/auth/httpsig"
+	"sallyport/auth/identity"
+	"sallyport/policy"
+	"sallyport/policy/model"
+	"sallyport/proxy/message"
+	"sallyport/proxy/route"
+	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
+)
+
+// decided is an exchange that has a grant for the call that its head asks. Its route has
+// no upstream: whoever tries to reach one panics.
+func decided(t *testing.T, unverified bool) (*exchange, verdict) {
+	t.Helper()
+	d, _ := model.ByName("tensorflow")
+	p, err := policy.New(d, []policy.Rule{{Allow: setting.List[string]{"*"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &exchange{}
+	x.route = &route.Route{Dialect: d, Policy: p}
+	x.head = &message.Head{Method: "POST", Path: "/v1/models/half_plus_two:predict"}
+	x.caller = identity.Principal{Source: "key", Name: "acme"}
+	call := d.Read(x.head)
+	var v verdict
+	v.kind = granted
+	if unverified {
+		x.content.verified = seal.NewVerified(seal.WithoutTrailers(strings.NewReader("")), httpsig.Digests{}, nil)
+		v.provisional, err = p.Provide(&x.caller, call)
+	} else {
+		v.grant, err = p.Decide(&x.caller, call)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x, v
+}
+
+// A fault in the gateway might change what a request asks after it was granted.
+func TestGrantForwardsItsOwnCallAlone(t *testing.T) {
+	for name, alter := range map[string]func(*message.Head){
+		"another method":  func(h *message.Head) { h.Method = "DELETE" },
+		"another model":   func(h *message.Head) { h.Path = "/v1/models/secret:predict" },
+		"another version": func(h *message.Head) { h.Path = "/v1/models/half_plus_two/versions/2:predict" },
+	} {
+		for _, unverified := range []bool{false, true} {
+			x, v := decided(t, unverified)
+			alter(x.head)
+			if err := x.forward(v); !errors.Is(err, errNoGrant) || asRefusal(err).reason != reasonInternal {
+				t.Errorf("%s, unverified body %v: got %v", name, unverified, err)
+			}
+		}
+	}
+}
+
+func TestZeroVerdictForwardsNothing(t *testing.T) {
+	x, _ := decided(t, false)
+	for name, v := range map[string]verdict{"zero": {}, "granted without a grant": {kind: granted}} {
+		if err := x.forward(v); !errors.Is(err, errNoGrant) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if err := x.respond(v.grant); !errors.Is(err, errNoGrant) {
+			t.Errorf("%s: a fixed answer: got %v", name, err)
+		}
+	}
+}
+
+// A provisional grant is for bodies whose end is held back, and for no others.
+func TestProvisionalGrantDoesNotForwardAVerifiedBody(t *testing.T) {
+	x, v := decided(t, true)
+	x.content.verified = nil
+	if err := x.forward(v); !errors.Is(err, errNoGrant) {
+		t.Errorf("got %v", err)
+	}
+}
