@@ -51,7 +51,7 @@ func ControlSocket(path string) (string, error) {
 	}
 	c := &Config{}
 	doc, faults := setting.Decode(path, text, c)
-	c.source = &configSource{main: doc}
+	c.source = &configSource{main: doc, onDisk: true}
 	if doc.Bad("listen.control") {
 		return "", faults
 	}
@@ -77,6 +77,8 @@ func ControlSocket(path string) (string, error) {
 func (c *Config) ControlSocket() (path string, written bool) {
 	file := c.source.main.File
 	switch {
+	case c.Listen.Control == "" && !c.source.onDisk:
+		return "", false // a text has no folder of its own
 	case c.Listen.Control == "":
 		return strings.TrimSuffix(file, filepath.Ext(file)) + ".sock", false
 	case c.Listen.Control.Word() != "":

@@ -66,6 +66,8 @@ type Gateway struct {
 	killed   chan struct{} // closed by Kill
 	kill     sync.Once
 	addrs    atomic.Pointer[Addrs]
+	// listening is what reloading guards as open, for those who only look.
+	listening atomic.Pointer[[]*openListener]
 
 	// Two groups: the servers end first, then what they stand on.
 	serving, foundation group
@@ -132,7 +134,7 @@ func (g *Gateway) RootPath() string { return g.memory.edge.RootPath() }
 // waiting. Any other error means that a listener could not be opened or a part failed.
 // When it returns, nothing that it started goes on.
 func (g *Gateway) Run(ctx context.Context) error {
-	opened, err := g.listen(g.now().config.Listen.places())
+	opened, err := g.listen(g.now().config, g.now().config.places())
 	if err != nil {
 		return err
 	}

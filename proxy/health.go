@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"os"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport/proxy/admin"
@@ -24,7 +26,8 @@ func (g *Gateway) newHealth() (*admin.Server, error) {
 // state is what /readyz tells. Issuers, upstreams and certificates show in the
 // detail and change nothing about being ready.
 func (g *Gateway) state() admin.State {
-	s := admin.State{Draining: g.draining.Load(), Version: g.memory.options.Version}
+	s := admin.State{Draining: g.draining.Load(), Version: g.memory.options.Version, Configuration: g.memory.reloads.Configuration()}
+	s.Configuration.Snapshots = int(g.memory.snapshots.Load())
 	select {
 	case <-g.ready:
 		s.Ready = !s.Draining
@@ -51,6 +54,19 @@ func (g *Gateway) state() admin.State {
 		s.Upstreams = append(s.Upstreams, up)
 	}
 	return s
+}
+
+// status is what `sallyport status` tells.
+func (g *Gateway) status() admin.StatusReport {
+	cfg := g.now().config
+	r := admin.StatusReport{
+		State: g.state(), PID: os.Getpid(), Since: g.memory.since, File: cfg.Path(), Routes: len(cfg.Routes),
+		InFlight: g.server.InFlight(), Connections: g.memory.conns.Len(),
+	}
+	for _, l := range *g.listening.Load() {
+		r.Listeners = append(r.Listeners, admin.Listener{For: string(l.use), Addr: l.Addr().String()})
+	}
+	return r
 }
 
 // counts are the numbers that are kept outside the records.

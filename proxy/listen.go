@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"sallyport/proxy/admin"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/wire/socket"
 )
@@ -21,6 +22,7 @@ const (
 	usePlain       listenerUse = "insecure_plain"
 	useForwardAuth listenerUse = "forward_auth"
 	useHealth      listenerUse = "health"
+	useControl     listenerUse = "control"
 )
 
 // place is one address that a configuration listens on.
@@ -47,11 +49,21 @@ func (c *ListenConfig) places() []place {
 	return all
 }
 
+// places are the addresses of a configuration, with its control socket.
+func (c *Config) places() []place {
+	all := c.Listen.places()
+	if path, _ := c.ControlSocket(); path != "" {
+		all = append(all, place{useControl, path})
+	}
+	return all
+}
+
 // openListener is a listener that is open.
 type openListener struct {
 	place
 	net.Listener
-	stop context.CancelFunc // ends what serves it, where closing does not; nil: closing does
+	stop    context.CancelFunc // ends what serves it, where closing does not; nil: closing does
+	control *admin.Control     // with useControl
 }
 
 // close closes the listener. Connections that it has accepted go on.
@@ -81,21 +93,50 @@ func missing(open []*openListener, wanted []place) (lacking []place, surplus []*
 	return lacking, surplus
 }
 
-// listen opens the listeners for places, all or none. Their wrappers ask the current
+// listen opens the listeners for places of a configuration, all or none. Their wrappers ask the current
 // snapshot for what they go by, so that a reload changes that without a gap.
-func (g *Gateway) listen(places []place) ([]*openListener, error) {
+func (g *Gateway) listen(cfg *Config, places []place) ([]*openListener, error) {
 	var opened []*openListener
 	for _, p := range places {
-		inner, err := g.memory.options.Listen("tcp", p.addr)
-		if err != nil {
+		l, err := g.listenOn(cfg, p)
+		switch {
+		case err != nil:
 			for _, l := range opened {
 				_ = l.Close() // nothing was accepted
 			}
 			return nil, fmt.Errorf("listen.%s: %w", p.use, err)
+		case l != nil:
+			opened = append(opened, l)
 		}
-		opened = append(opened, &openListener{place: p, Listener: g.wrap(p.use, socket.Listen(inner))})
 	}
 	return opened, nil
+}
+
+// listenOn opens one listener; nil where it is one that the gateway can do without.
+func (g *Gateway) listenOn(cfg *Config, p place) (*openListener, error) {
+	if p.use == useControl {
+		return g.listenControl(cfg, p)
+	}
+	inner, err := g.memory.options.Listen("tcp", p.addr)
+	if err != nil {
+		return nil, err
+	}
+	return &openListener{place: p, Listener: g.wrap(p.use, socket.Listen(inner))}, nil
+}
+
+// listenControl opens the control socket. Only one that the configuration names must be
+// there: the default may lie in a folder that the gateway cannot write.
+func (g *Gateway) listenControl(cfg *Config, p place) (*openListener, error) {
+	c := admin.NewControl(admin.ControlOptions{Path: p.addr, Reload: g.Reload, Status: g.status, Log: g.memory.Log})
+	l, err := c.Listen()
+	if err == nil {
+		return &openListener{place: p, Listener: l, control: c}, nil
+	}
+	if cfg.Listen.Control != "" {
+		return nil, err
+	}
+	g.memory.Log.Warn("no control socket: sallyport reload and status cannot reach this gateway", "error", err, "cure", "name a path under listen.control, or write off; SIGHUP reloads too")
+	return nil, nil
 }
 
 // wrap puts in front of a listener what its use needs.
@@ -128,10 +169,14 @@ func (s *snapshot) peers(use listenerUse) []netip.Prefix {
 // serve begins to serve listeners.
 func (g *Gateway) serve(opened []*openListener) {
 	for _, l := range opened {
-		if l.use == useHealth {
+		if l.use == useHealth || l.use == useControl {
 			ctx, stop := context.WithCancel(g.base)
 			l.stop = stop
-			g.foundation.start(g.failed, func() error { return g.health.Run(ctx, l.Listener) })
+			run := g.health.Run
+			if l.use == useControl {
+				run = l.control.Run
+			}
+			g.foundation.start(g.failed, func() error { return run(ctx, l.Listener) })
 			continue
 		}
 		engine := g.engines.of(l.use)
@@ -165,6 +210,8 @@ func (g *Gateway) noteAddrs() {
 	}
 	g.server.SetHTTPSPort(port)
 	g.addrs.Store(&a)
+	open := slices.Clone(g.open)
+	g.listening.Store(&open)
 }
 
 // announceListener logs what a listener is for.
@@ -182,6 +229,8 @@ func (g *Gateway) announceListener(l *openListener) {
 		what, from = "decisions that "+c.Dialect+" asks for", peersOf(c.From)
 	case useHealth:
 		what = "health and metrics"
+	case useControl:
+		what = "sallyport reload and status"
 	}
 	facts := []any{"for", what, "addr", l.Addr().String()}
 	if from != "" {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"sallyport/auth"
 	"sallyport/proxy/admin"
@@ -35,11 +36,12 @@ type memory struct {
 	reloads *admin.Reloads
 
 	snapshots atomic.Int64 // that are in use
+	since     time.Time    // when the process began
 }
 
 // newMemory makes the memory of a process that begins with a configuration.
 func newMemory(cfg *Config, o Options) (*memory, error) {
-	m := &memory{options: o}
+	m := &memory{options: o, since: o.Now()}
 	m.Log, m.Clock = o.Log, o.clock
 	if !o.systemTime {
 		m.Now = o.Now

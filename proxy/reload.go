@@ -128,8 +128,8 @@ func (g *Gateway) replace(old *snapshot, cfg *Config, o outline) (*snapshot, err
 		return nil, err
 	}
 	s.outline = o
-	lacking, surplus := missing(g.open, cfg.Listen.places())
-	opened, err := g.listen(lacking)
+	lacking, surplus := missing(g.open, cfg.places())
+	opened, err := g.listen(cfg, lacking)
 	if err != nil {
 		s.release()
 		return nil, err

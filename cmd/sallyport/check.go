@@ -1,9 +1,8 @@
 package main
 
 import (
-	"encoding/json"
+	"cmp"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -37,14 +36,9 @@ opened and checked too, unless --offline is given. Nothing is asked of the netwo
   sallyport check | jq '.routes[].callers'`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			w := c.OutOrStdout()
-			if output == "" {
-				output = "json"
-				if terminal(w) {
-					output = "table"
-				}
-			}
-			if output != "json" && output != "table" {
-				return usageError{fmt.Errorf("--output %q: want table or json", output)}
+			output, err := outputForm(w, output)
+			if err != nil {
+				return err
 			}
 			return check(w, config, output, offline)
 		},
@@ -67,13 +61,7 @@ func check(w io.Writer, path, output string, offline bool) error {
 		return err
 	}
 	if output == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		e.SetEscapeHTML(false)
-		if writing := e.Encode(result); writing != nil {
-			return fmt.Errorf("writing: %w", writing)
-		}
-		return err
+		return cmp.Or(writeJSON(w, result), err)
 	}
 	if err != nil {
 		return err

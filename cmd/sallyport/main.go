@@ -34,7 +34,8 @@ type usageError struct{ error }
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	// A second signal ends the process at once, however long draining takes.
+	// A second signal ends the process at once; a gateway that serves takes it as the wish
+	// to cut what is in flight.
 	context.AfterFunc(ctx, stop)
 
 	root := newRoot()
@@ -105,7 +106,7 @@ that model, and hands the request on. One YAML file says all: gateway.yaml.`,
 	// The root runs only to refuse what is no command; its usage shows commands alone.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newServe(), newInit(), newCheck(), newCert(), demo.Command(), newHealthcheck(), newKeygen(), newSign(), newVerify(), newVersion())
+	root.AddCommand(newServe(), newInit(), newCheck(), newCert(), demo.Command(), newHealthcheck(), newKeygen(), newReload(), newSign(), newStatus(), newVerify(), newVersion())
 	for _, c := range root.Commands() {
 		if !c.HasSubCommands() {
 			c.Args = noArgs

@@ -89,7 +89,7 @@ func (c *ControlClient) explain(err error) error {
 		return &ControlError{c.path, "nobody answers at the control socket: the gateway has ended", err}
 	case errors.Is(err, fs.ErrPermission):
 		return &ControlError{c.path, "no permission: be root or the gateway's own user", err}
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return &ControlError{c.path, "the gateway closed the connection: it ended, or takes only root and its own user", err}
 	}
 	return &ControlError{c.path, err.Error(), err}

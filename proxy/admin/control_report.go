@@ -40,27 +40,11 @@ type StatusReport struct {
 	State
 	PID       int          `json:"pid"`
 	Since     time.Time    `json:"since"` // when the process began to serve
-	Config    ConfigStatus `json:"config"`
-	Listeners []Listener   `json:"listeners,omitempty"`
-	Routes    int          `json:"routes"`
-	// Snapshots is how many configurations are in use: 1, and one more for each old one whose
-	// requests have not finished.
-	Snapshots   int `json:"snapshots"`
+	File        string     `json:"file"`  // the configuration
+	Listeners   []Listener `json:"listeners,omitempty"`
+	Routes      int        `json:"routes"`
 	InFlight    int `json:"in_flight"`   // requests under way
 	Connections int `json:"connections"` // connections of clients
-}
-
-// ConfigStatus tells of the configuration in force and of the last attempt to load another.
-type ConfigStatus struct {
-	File     string    `json:"file"`
-	Hash     string    `json:"hash"` // short, as in [ReloadReport]
-	LoadedAt time.Time `json:"loaded_at"`
-	// AttemptedAt is when a reload was last tried; zero if never. LastError is why it was refused,
-	// "" if it was not.
-	AttemptedAt time.Time `json:"attempted_at,omitzero"`
-	LastError   string    `json:"last_error,omitempty"`
-	// Watching means that changes of the files cause a reload.
-	Watching bool `json:"watching"`
 }
 
 // Listener tells of one address on which the gateway listens.

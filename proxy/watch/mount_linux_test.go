@@ -8,7 +8,7 @@ import (
 
 func TestMountsAreParsed(t *testing.T) {
 	points := parseMounts(strings.NewReader(`22 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw
-98 22 254:1 /home/ops/gateway.yaml /etc/sallyport/gateway.yaml rw,relatime - ext4 /dev/vda1 rw
+98 22 254:1 /srv/gateway.yaml /etc/sallyport/gateway.yaml rw,relatime - ext4 /dev/vda1 rw
 99 22 254:1 /x /a\040folder/with\134slash ro - ext4 /dev/vda1 rw
 short line
 `))

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/proxy"
+)
+
+func newReload() *cobra.Command {
+	var config, socket string
+	c := &cobra.Command{
+		Use:   "reload",
+		Short: "Make the running gateway load its configuration again",
+		Long: `Ask the gateway that serves this configuration to load it again, wait until it has,
+and print what changed. No request is lost: those under way finish, and new ones see
+the new rules. If the files have a fault, nothing changes; the faults are
+printed as by check, and the exit status is 1.
+
+The gateway is found by its control socket, listen.control: by default the path of
+the configuration with .sock in place of its ending.`,
+		Example: `  sallyport reload
+  sallyport reload -c /etc/sallyport/gateway.yaml
+  sallyport reload --socket /run/sallyport/control.sock`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			at, err := controlSocket(c, config, socket)
+			if err != nil {
+				return err
+			}
+			r, err := proxy.Reload(c.Context(), at)
+			if err != nil {
+				return unanswered(err, config, socket)
+			}
+			return tellReload(c.OutOrStdout(), c.ErrOrStderr(), &r)
+		},
+	}
+	configFlag(c, &config)
+	socketFlag(c, &socket)
+	return c
+}
+
+// socketFlag adds the flag that names the control socket.
+func socketFlag(c *cobra.Command, socket *string) {
+	c.Flags().StringVar(socket, "socket", "", "the control socket (default: that of the configuration)")
+}
+
+// controlSocket is the socket that was named, or that of the configuration.
+func controlSocket(c *cobra.Command, config, socket string) (string, error) {
+	switch {
+	case socket == "":
+		return proxy.ControlSocket(config)
+	case c.Flags().Changed("config"):
+		return "", usageError{errors.New("--socket and --config both say which gateway: give one of them")}
+	}
+	return socket, nil
+}
+
+// tellReload prints what a reload did. The error is why it was refused.
+func tellReload(stdout, stderr io.Writer, r *proxy.ReloadReport) error {
+	if r.Result == proxy.ReloadRefused {
+		if len(r.Faults) == 0 {
+			return errors.New(clean(r.Summary))
+		}
+		explain(stderr, errors.New(clean(r.Summary)))
+		return r.Faults
+	}
+	text := clean(r.Summary) + "\n"
+	for _, change := range r.Changes {
+		text += "  " + clean(change) + "\n"
+	}
+	if _, err := io.WriteString(stdout, text); err != nil {
+		return fmt.Errorf("writing: %w", err)
+	}
+	return nil
+}
+
+// unanswered is the error of a gateway that could not be asked. If the socket was found by a
+// configuration with faults, these are told instead: they may be why it was not found, and why
+// there is no gateway.
+func unanswered(err error, config, socket string) error {
+	var nobody *proxy.ControlError
+	if socket == "" && errors.As(err, &nobody) {
+		if _, faults := proxy.LoadConfig(config); faults != nil {
+			return faults
+		}
+	}
+	return err
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/proxy"
+)
+
+func newStatus() *cobra.Command {
+	var config, socket, output string
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show how the running gateway is doing",
+		Long: `Ask the gateway that serves this configuration how it is doing: which configuration is
+in force and why the last reload was refused, listeners, requests in flight,
+certificates, keys of issuers, and endpoints of upstreams. As a table on a
+terminal, as JSON on a pipe. The exit status is 1 if no gateway answers.`,
+		Example: `  sallyport status
+  sallyport status -c /etc/sallyport/gateway.yaml
+  sallyport status | jq .configuration.hash`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			w := c.OutOrStdout()
+			output, err := outputForm(w, output)
+			if err != nil {
+				return err
+			}
+			at, err := controlSocket(c, config, socket)
+			if err != nil {
+				return err
+			}
+			s, err := proxy.Status(c.Context(), at)
+			if err != nil {
+				return unanswered(err, config, socket)
+			}
+			if output == "json" {
+				return writeJSON(w, s)
+			}
+			p := painter(terminal(w) && os.Getenv("NO_COLOR") == "")
+			if _, err := io.WriteString(w, statusText(&s, p, time.Now())); err != nil {
+				return fmt.Errorf("writing: %w", err)
+			}
+			return nil
+		},
+	}
+	configFlag(c, &config)
+	socketFlag(c, &socket)
+	c.Flags().StringVarP(&output, "output", "o", "", "table or json (default: table on a terminal, else json)")
+	return c
+}
+
+// outputForm is the form that was asked for, or the one that suits the writer.
+func outputForm(w io.Writer, asked string) (string, error) {
+	switch asked {
+	case "table", "json":
+		return asked, nil
+	case "":
+		if terminal(w) {
+			return "table", nil
+		}
+		return "json", nil
+	}
+	return "", usageError{fmt.Errorf("--output %q: want table or json", asked)}
+}
+
+// writeJSON writes a value for programs.
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return fmt.Errorf("writing: %w", err)
+	}
+	return nil
+}
+
+// statusText shows a status to people: a few lines on the whole, then a table for each kind of
+// part. now is what ages count to.
+func statusText(s *proxy.StatusReport, p painter, now time.Time) string {
+	var b strings.Builder
+	state := "ready"
+	switch {
+	case s.Draining:
+		state = p.paint(yellow, "draining")
+	case !s.Ready:
+		state = p.paint(red, "not ready")
+	}
+	fmt.Fprintf(&b, "%s  sallyport %s, pid %d, for %s\n", state, clean(s.Version), s.PID, age(s.Since, now))
+	watched := "not watched"
+	c := &s.Configuration
+	if c.Watching {
+		watched = "watched"
+	}
+	fmt.Fprintf(&b, "config %s  %s, loaded %s ago, %s\n", clean(c.Hash), clean(s.File), age(c.Loaded, now), watched)
+	if c.LastError != "" {
+		fmt.Fprintf(&b, "%s %s ago: %s\n", p.paint(red, "reload refused"), age(c.LastAttempt, now), clean(c.LastError))
+	}
+	fmt.Fprintf(&b, "%d routes, %d requests in flight, %d connections, %d configurations in use\n", s.Routes, s.InFlight, s.Connections, c.Snapshots)
+
+	for _, rows := range [][][]string{listenerRows(s), certificateRows(s, now), issuerRows(s, now), upstreamRows(s)} {
+		if len(rows) > 1 {
+			b.WriteString("\n" + aligned(rows, p))
+		}
+	}
+	return b.String()
+}
+
+func listenerRows(s *proxy.StatusReport) [][]string {
+	rows := [][]string{{"LISTENER", "ADDRESS"}}
+	for _, l := range s.Listeners {
+		rows = append(rows, []string{l.For, l.Addr})
+	}
+	return rows
+}
+
+func certificateRows(s *proxy.StatusReport, now time.Time) [][]string {
+	rows := [][]string{{"CERTIFICATE", "SOURCE", "EXPIRES", "PROBLEM"}}
+	for _, c := range s.Certificates {
+		expires := "none yet"
+		switch {
+		case c.NotAfter.IsZero():
+		case c.NotAfter.Before(now):
+			expires = "expired " + age(c.NotAfter, now) + " ago"
+		default:
+			expires = "in " + age(now, c.NotAfter)
+		}
+		rows = append(rows, []string{strings.Join(c.Hosts, " "), c.Source, expires, c.LastError})
+	}
+	return rows
+}
+
+func issuerRows(s *proxy.StatusReport, now time.Time) [][]string {
+	rows := [][]string{{"ISSUER", "KEYS", "FETCHED", "PROBLEM"}}
+	for _, i := range s.Issuers {
+		fetched := "never"
+		if !i.Fetched.IsZero() {
+			fetched = age(i.Fetched, now) + " ago"
+		}
+		rows = append(rows, []string{i.Name, fmt.Sprint(i.Keys), fetched, i.LastError})
+	}
+	return rows
+}
+
+func upstreamRows(s *proxy.StatusReport) [][]string {
+	rows := [][]string{{"UPSTREAM", "ENDPOINT", "STATE", "ACTIVE", "IDLE", "PROBLEM"}}
+	for _, u := range s.Upstreams {
+		for _, e := range u.Endpoints {
+			state := "healthy"
+			if !e.Healthy {
+				state = "out of use"
+			}
+			rows = append(rows, []string{u.Name, e.URL, state, fmt.Sprint(e.Active), fmt.Sprint(e.Idle), e.LastError})
+		}
+	}
+	return rows
+}
+
+// aligned writes rows in columns, the first row as their heads.
+func aligned(rows [][]string, p painter) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = clean(cmp.Or(cell, "-"))
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	_ = w.Flush() // into memory
+	head, rest, _ := strings.Cut(b.String(), "\n")
+	return p.paint(bold, head) + "\n" + rest
+}
+
+// clean keeps a text of others from moving the cursor or opening a new line.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// age is the time from one moment to another in its two largest units, such as 3d4h or 12m5s.
+func age(from, to time.Time) string {
+	d := max(0, to.Sub(from).Truncate(time.Second))
+	days, hours, minutes := int(d.Hours())/24, int(d.Hours())%24, int(d.Minutes())%60
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%dd%dh", days, hours)
+	case hours > 0:
+		return fmt.Sprintf("%dh%dm", hours, minutes)
+	case minutes > 0:
+		return fmt.Sprintf("%dm%ds", minutes, int(d.Seconds())%60)
+	}
+	return d.String()
+}
