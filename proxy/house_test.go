@@ -28,15 +28,16 @@ import (
 // house is a gateway that runs in the test, an issuer before it and a model
 // server behind it.
 type house struct {
-	t      *testing.T
-	issuer *demo.Issuer
-	model  *modelServer
-	addrs  proxy.Addrs
-	roots  *x509.CertPool
-	audit  *lines
-	memory func() int64 // see plan
-	stop   func() error // ends Run and returns its error; may be called twice
-	file   string       // gateway.yaml
+	t       *testing.T
+	gateway *proxy.Gateway
+	issuer  *demo.Issuer
+	model   *modelServer
+	addrs   proxy.Addrs
+	roots   *x509.CertPool
+	audit   *lines
+	memory  func() int64 // see plan
+	stop    func() error // ends Run and returns its error; may be called twice
+	file    string       // gateway.yaml
 	// options are those that the gateway starts with, but for Stdout and MemoryUsed.
 	options proxy.Options
 }
@@ -226,7 +227,7 @@ func (h *house) start(cfg *proxy.Config) *proxy.Gateway {
 	case err := <-done:
 		h.t.Fatalf("Run: %v", err)
 	}
-	h.addrs = g.Addrs()
+	h.gateway, h.addrs = g, g.Addrs()
 	return g
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"sallyport/proxy/audit"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/watch"
 )
@@ -98,7 +99,7 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 	if err := cfg.checkFixed(old.config); err != nil {
 		return refused(report, err)
 	}
-	s, err := g.replace(old, cfg, next)
+	s, err := g.replace(old, cfg)
 	if err != nil {
 		return refused(report, err)
 	}
@@ -122,19 +123,31 @@ func (c *Config) checkFixed(old *Config) error {
 
 // replace builds the snapshot of a configuration beside the old one, opens what it
 // listens on besides, and swaps. After an error nothing has changed.
-func (g *Gateway) replace(old *snapshot, cfg *Config, o outline) (*snapshot, error) {
+func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 	s, err := build(cfg, g.memory)
 	if err != nil {
 		return nil, err
 	}
-	s.outline = o
+	var records *audit.Change // nil: they go where they went
+	if cfg.Audit != old.config.Audit {
+		if records, err = g.memory.Audit.Prepare(cfg.Audit); err != nil {
+			s.release()
+			return nil, fmt.Errorf("audit.file: %w", err)
+		}
+	}
 	lacking, surplus := missing(g.open, cfg.places())
 	opened, err := g.listen(cfg, lacking)
 	if err != nil {
+		if records != nil {
+			records.Discard()
+		}
 		s.release()
 		return nil, err
 	}
 	s.activate(g.memory)
+	if records != nil {
+		records.Apply()
+	}
 	g.current.Store(s)
 	g.engines.setOptions(engineOptions(cfg, g.memory.Clock))
 	g.server.Swap(&s.Snapshot)

@@ -88,6 +88,7 @@ func (s *snapshot) addListening(c *ListenConfig) {
 func (s *snapshot) activate(m *memory) {
 	s.auth.Activate()
 	m.Metrics.SetRoutes(s.config.routeNames())
+	m.Held.Resize(int64(s.config.Integrity.WithDefaults().Memory))
 }
 
 // release gives back what the snapshot has of the process' memory. No exchange may use
