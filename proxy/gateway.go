@@ -162,9 +162,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	stopBase()
 	g.foundation.Wait()
 	g.now().release()
-	if r := g.memory.Replay; r != nil {
-		err = errors.Join(err, r.Save()) // no exchange is left that could claim
-	}
+	err = errors.Join(err, g.memory.replay.Save()) // no exchange is left that could claim
 	select {
 	case late := <-g.failed:
 		err = errors.Join(err, late)
@@ -265,10 +263,7 @@ func peersOf(from []setting.CIDR) string {
 
 // announceIntegrity logs what an operator should know of signatures at the start.
 func (g *Gateway) announceIntegrity() {
-	if g.memory.Replay == nil {
-		return
-	}
-	if s := g.memory.Replay.Status(); !s.WindowUntil.IsZero() {
+	if s := g.memory.replay.Status(); !s.WindowUntil.IsZero() {
 		g.memory.Log.Warn("signed requests are refused for a while: replays from before the start could not be told",
 			"until", s.WindowUntil.UTC(), "why", s.Note, "cure", "keep integrity.state over restarts; an empty file says that no nonce was used before")
 	}

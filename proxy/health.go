@@ -16,9 +16,7 @@ func (g *Gateway) newHealth() (*admin.Server, error) {
 		Collectors: []prometheus.Collector{g.memory.Metrics},
 		Log:        g.memory.Log,
 		Now:        g.memory.options.Now,
-	}
-	if g.memory.Replay != nil {
-		o.Replay = g.claims
+		Replay:     g.claims,
 	}
 	return admin.New(o)
 }
@@ -39,8 +37,8 @@ func (g *Gateway) state() admin.State {
 	for _, i := range g.now().auth.Status() {
 		s.Issuers = append(s.Issuers, admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError})
 	}
-	if g.memory.Replay != nil {
-		r := g.memory.Replay.Status()
+	if g.memory.replay.Begun() {
+		r := g.memory.replay.Status()
 		s.Signatures = &admin.Signatures{
 			Remembered: r.Live, Capacity: r.Capacity, FullestKey: r.FullestKey, FullestLive: r.FullestLive, PerKey: r.PerKey,
 			RefusedUntil: r.WindowUntil, Note: r.Note, MemoryUsed: g.memory.Held.Used(), MemoryTotal: g.memory.Held.Total(),
@@ -84,7 +82,7 @@ func (g *Gateway) counts() admin.Counts {
 
 // claims tells of the nonces that are remembered.
 func (g *Gateway) claims() admin.Replay {
-	s := g.memory.Replay.Status()
+	s := g.memory.replay.Status()
 	return admin.Replay{
 		Live: s.Live, Capacity: s.Capacity,
 		Replayed: s.Refused.Replayed, Full: s.Refused.Full, KeyFull: s.Refused.KeyFull, Window: s.Refused.Window,

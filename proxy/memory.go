@@ -18,8 +18,9 @@ import (
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/route"
+	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
-	"sallyport/proxy/shared"
+	"sallyport/proxy/shared/local"
 	"sallyport/proxy/upstream"
 )
 
@@ -30,6 +31,7 @@ type memory struct {
 	options Options
 	auth    *auth.Memory
 	edge    *edge.Edge
+	replay  *local.Replay
 	pools   *upstream.Pools
 	conns   *limit.Conns
 	counts  *limit.Counters
@@ -61,17 +63,10 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	m.Challenge = m.edge.ChallengeAnswer
 	c := cfg.Integrity.WithDefaults()
 	m.Held = limit.NewBytes(int64(c.Memory))
-	if slices.ContainsFunc(cfg.Routes, func(r route.Config) bool { return r.TakesSignatures() }) {
-		state := string(c.State)
-		if c.State.Word() != "" {
-			state = ""
-		}
-		if m.Replay, err = shared.NewReplay(shared.ReplayConfig{
-			Nonces: c.Nonces, PerKey: c.NoncesPerKey, Window: c.MaxAge.D(), Skew: c.Skew.D(), State: state, Now: o.Now,
-		}); err != nil {
-			return nil, fmt.Errorf("integrity.state: %w", err)
-		}
+	if m.replay, err = local.New(local.Config{Bounds: nonceBounds(&c), Now: o.Now}); err != nil {
+		return nil, fmt.Errorf("integrity: %w", err)
 	}
+	m.Replay = m.replay
 	if m.Audit, err = audit.New(cfg.Audit, audit.Options{Stdout: o.Stdout, Log: m.Log, Now: o.Now}); err != nil {
 		return nil, err
 	}
@@ -100,6 +95,27 @@ func (m *memory) newBounds(cfg *Config) {
 		Total: l.Connections, PerAddress: l.ConnectionsPerAddress, Exempt: prefixesOf(cfg.TrustedProxies),
 		Accepts: rate("route", l.Accepts), AcceptsPerAddress: rate("address", l.AcceptsPerAddress), Spent: m.Pressure.Spent,
 	})
+}
+
+// nonceBounds are the bounds of the store of nonces. c has a value for everything.
+func nonceBounds(c *seal.Config) local.Bounds {
+	return local.Bounds{Nonces: c.Nonces, PerKey: c.NoncesPerKey, Window: c.MaxAge.D(), Skew: c.Skew.D()}
+}
+
+// beginReplay takes over the nonces of the process before, once the first configuration
+// comes whose routes take signatures: before, no file is needed.
+func (m *memory) beginReplay(cfg *Config) error {
+	if !slices.ContainsFunc(cfg.Routes, func(r route.Config) bool { return r.TakesSignatures() }) {
+		return nil
+	}
+	state := string(cfg.Integrity.State)
+	if cfg.Integrity.State.Word() != "" {
+		state = ""
+	}
+	if err := m.replay.Begin(state); err != nil {
+		return fmt.Errorf("integrity.state: %w", err)
+	}
+	return nil
 }
 
 // routeNames are the names of the routes, in the order of the file.

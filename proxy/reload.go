@@ -96,7 +96,7 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 		report.Result, report.Summary = ReloadUnchanged, unchangedSummary(cfg, old.loaded, g.memory.options.Now())
 		return report
 	}
-	if err := cfg.checkFixed(old.config); err != nil {
+	if err := cfg.checkFixed(old.config, g.memory); err != nil {
 		return refused(report, err)
 	}
 	s, err := g.replace(old, cfg)
@@ -112,10 +112,10 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 }
 
 // checkFixed records what cannot change while the process runs.
-func (c *Config) checkFixed(old *Config) error {
+func (c *Config) checkFixed(old *Config, m *memory) error {
 	var f setting.Faults
 	const cure = "restart the gateway to change it, or put back what it was"
-	if c.Integrity.State != old.Integrity.State {
+	if m.replay.Begun() && c.Integrity.State != old.Integrity.State {
 		f.Add("integrity.state", string(c.Integrity.State), "cannot change while the gateway runs, which holds "+string(old.Integrity.State), cure)
 	}
 	return c.source.place(f).Err()
@@ -124,9 +124,13 @@ func (c *Config) checkFixed(old *Config) error {
 // replace builds the snapshot of a configuration beside the old one, opens what it
 // listens on besides, and swaps. After an error nothing has changed.
 func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
+	remembering := g.memory.replay.Begun()
 	s, err := build(cfg, g.memory)
 	if err != nil {
 		return nil, err
+	}
+	if !remembering {
+		g.announceIntegrity()
 	}
 	var records *audit.Change // nil: they go where they went
 	if cfg.Audit != old.config.Audit {

@@ -61,6 +61,9 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	}, m.auth); err != nil {
 		return nil, err
 	}
+	if err := m.beginReplay(cfg); err != nil {
+		return nil, err
+	}
 	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {
 		return nil, err
 	}
@@ -88,7 +91,9 @@ func (s *snapshot) addListening(c *ListenConfig) {
 func (s *snapshot) activate(m *memory) {
 	s.auth.Activate()
 	m.Metrics.SetRoutes(s.config.routeNames())
-	m.Held.Resize(int64(s.config.Integrity.WithDefaults().Memory))
+	integrity := s.config.Integrity.WithDefaults()
+	m.Held.Resize(int64(integrity.Memory))
+	_ = m.replay.Adjust(nonceBounds(&integrity)) // which check found sound
 }
 
 // release gives back what the snapshot has of the process' memory. No exchange may use
@@ -222,14 +227,16 @@ func (s *snapshot) upstream(c *route.Config, byName map[string]*upstream.Upstrea
 	if err != nil {
 		return nil, err
 	}
-	if u := byName[name]; u != nil {
+	d := s.config.dialectOf(c)
+	key := name + " " + d.Name() // a URL may stand in several routes, with another dialect
+	if u := byName[key]; u != nil {
 		return u, nil
 	}
-	u, err := m.pools.Open(name, uc, s.config.dialectOf(c).NeedsLocalhost())
+	u, err := m.pools.Open(name, uc, d.NeedsLocalhost())
 	if err != nil {
 		return nil, err
 	}
-	byName[name] = u
+	byName[key] = u
 	s.upstreams = append(s.upstreams, u)
 	return u, nil
 }

@@ -16,7 +16,7 @@ func (x *exchange) claim() error {
 	if x.asker != "" && s.Covers("content-digest") {
 		return &refusal{reason: reasonUndecided} // the other proxy has the content, and would not compare it
 	}
-	err := x.server.Replay.Claim(s.Key.ID(), s.Claim, s.Created, s.Until())
+	err := x.server.Replay.Claim(x.life, s.Key.ID(), s.Claim, s.Created, s.Until())
 	var window *shared.WindowError
 	switch {
 	case err == nil:

@@ -96,7 +96,7 @@ func (x *exchange) permit(v verdict) error {
 		// 2xx would make the other proxy forward what the gateway answers itself.
 		return &refusal{reason: reasonUndecided}
 	}
-	if !v.grant.Valid() {
+	if !v.grant.Permits(x.route.Dialect.Read(x.head)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	h := message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "cache-control", Value: "no-store"}}}

@@ -1,4 +1,4 @@
-package shared
+package local
 
 import (
 	"encoding/binary"
@@ -14,14 +14,24 @@ import (
 // maxState bounds a state file, in bytes: some fifty million claims.
 const maxState = 1 << 30
 
-// Save leaves what lives in the state file, for the next process, and ends the
-// store: claims that come later are refused with [ErrStopped]. It is for a planned
-// stop, after the last exchange. After an error it may be called again. Without a
-// state file it leaves nothing.
+// Save leaves what lives in the state file, for the next process, and ends the store:
+// claims that come later are refused with [shared.ErrStopped]. Then it lets go of the
+// file's lock. It is for a planned stop, after the last exchange. After an error it may be
+// called again. Without a state file, or without its lock, it leaves nothing.
 func (r *Replay) Save() error {
 	r.stopped.Store(true)
-	if r.file == "" {
+	r.beginning.Lock()
+	defer r.beginning.Unlock()
+	if r.lock == nil {
 		return nil
+	}
+	if err := r.relock(); err != nil {
+		return fmt.Errorf("leaving the state of the replay store: %w", err)
+	}
+	if _, err := os.Lstat(r.file + ".unclean"); !errors.Is(err, fs.ErrNotExist) {
+		_ = r.lock.Close()
+		r.lock = nil
+		return nil // another process used signatures of which this one does not know
 	}
 	now := r.now()
 	if r.settling.Load() {
@@ -31,6 +41,53 @@ func (r *Replay) Save() error {
 	if err := leave(r.file, appendState(nil, r.state())); err != nil {
 		return fmt.Errorf("leaving the state of the replay store: %w", err)
 	}
+	_ = r.lock.Close() // which unlocks it; the file stays, so that nobody locks another of its name
+	r.lock = nil
+	return nil
+}
+
+// touchMark makes the mark of a process that uses a state file without its lock, unless it
+// is there.
+func touchMark(name string) error {
+	if _, err := os.Lstat(name); err == nil {
+		return nil
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), syncFolder(name))
+}
+
+// removeMark removes the mark, and says whether there was one.
+func removeMark(name string) (found bool, err error) {
+	err = os.Remove(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return true, syncFolder(name)
+}
+
+// relock takes the lock again where the file that is locked is no longer the one of its
+// name, because somebody removed it: another process may have locked the new one, and then
+// the state file is that one's.
+func (r *Replay) relock() error {
+	held, err := r.lock.Stat()
+	if err != nil {
+		return err
+	}
+	if named, err := os.Lstat(r.lock.Name()); err == nil && os.SameFile(held, named) {
+		return nil
+	}
+	lock, err := acquire(r.lock.Name())
+	if err != nil {
+		return err
+	}
+	_ = r.lock.Close() // nobody can find it any more
+	r.lock = lock
 	return nil
 }
 
@@ -83,12 +140,8 @@ func (r *Replay) restore(s *state) {
 	}
 }
 
-// take reads and removes a state file. It leaves alone what is not one, and fails
-// where no file could be left at the end.
+// take reads and removes a state file. It leaves alone what is not one.
 func take(name string) (b []byte, found bool, err error) {
-	if err := tryFolder(name); err != nil {
-		return nil, false, err
-	}
 	// Opening a named pipe would wait for its writer.
 	info, err := os.Lstat(name)
 	switch {
@@ -153,6 +206,13 @@ func leave(name string, b []byte) error {
 // create makes a new file beside the one that is named.
 func create(name string) (*os.File, error) {
 	return os.CreateTemp(filepath.Dir(name), ".new-*") // made with mode 0600
+}
+
+// othersMayWrite says whether users other than the owner and the group may make files in
+// a folder, in which anybody could then have left a state file.
+func othersMayWrite(dir string) bool {
+	info, err := os.Stat(dir)
+	return err != nil || info.Mode().Perm()&0o002 != 0
 }
 
 // tryFolder sees at the start that a file can be left at the end.

@@ -1,6 +1,7 @@
-package shared
+package local
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sallyport/proxy/shared"
 )
 
 // clock is a clock that tests set.
@@ -39,7 +42,7 @@ const (
 func fresh(t testing.TB, nonces, perKey int) (*Replay, *clock) {
 	t.Helper()
 	c := &clock{at: noon}
-	r, err := NewReplay(ReplayConfig{
+	r, err := started(startConfig{
 		Nonces: nonces, PerKey: perKey, Window: maxAge, Skew: skew, Now: c.now,
 		State: touch(t, filepath.Join(t.TempDir(), "nonces"), nil),
 	})
@@ -57,7 +60,7 @@ func numbered(n uint64) (claim [16]byte) {
 
 // sign claims what a client with a right clock signs at a time.
 func sign(r *Replay, n uint64, created time.Time) error {
-	return r.Claim("acme", numbered(n), created, created.Add(maxAge))
+	return r.Claim(context.Background(), "acme", numbered(n), created, created.Add(maxAge))
 }
 
 func TestClaimOnce(t *testing.T) {
@@ -65,14 +68,14 @@ func TestClaimOnce(t *testing.T) {
 	if err := sign(r, 1, noon); err != nil {
 		t.Errorf("first use: got %v", err)
 	}
-	if err := sign(r, 1, noon); !errors.Is(err, ErrReplayed) {
-		t.Errorf("second use: got %v, want %v", err, ErrReplayed)
+	if err := sign(r, 1, noon); !errors.Is(err, shared.ErrReplayed) {
+		t.Errorf("second use: got %v, want %v", err, shared.ErrReplayed)
 	}
-	if err := r.Claim("other", numbered(1), noon, noon.Add(maxAge)); !errors.Is(err, ErrReplayed) {
-		t.Errorf("use under another key: got %v, want %v", err, ErrReplayed)
+	if err := r.Claim(context.Background(), "other", numbered(1), noon, noon.Add(maxAge)); !errors.Is(err, shared.ErrReplayed) {
+		t.Errorf("use under another key: got %v, want %v", err, shared.ErrReplayed)
 	}
-	if err := r.Claim("acme", numbered(1), noon, noon.Add(time.Hour)); !errors.Is(err, ErrReplayed) {
-		t.Errorf("use with another end: got %v, want %v", err, ErrReplayed)
+	if err := r.Claim(context.Background(), "acme", numbered(1), noon, noon.Add(time.Hour)); !errors.Is(err, shared.ErrReplayed) {
+		t.Errorf("use with another end: got %v, want %v", err, shared.ErrReplayed)
 	}
 	if err := sign(r, 2, noon); err != nil {
 		t.Errorf("another signature: got %v", err)
@@ -95,13 +98,13 @@ func TestClaimConcurrently(t *testing.T) {
 			for i := range claims {
 				n := (i + w*31) % claims
 				created := noon.Add(time.Duration(n%40) * time.Second)
-				err := r.Claim(key, numbered(uint64(n)), created, created.Add(maxAge))
+				err := r.Claim(context.Background(), key, numbered(uint64(n)), created, created.Add(maxAge))
 				switch {
 				case err == nil:
 					mu.Lock()
 					won[n]++
 					mu.Unlock()
-				case !errors.Is(err, ErrReplayed):
+				case !errors.Is(err, shared.ErrReplayed):
 					t.Errorf("claim %d: got %v", n, err)
 				}
 				if i%100 == 0 {
@@ -144,7 +147,9 @@ func TestForget(t *testing.T) {
 				c.add(time.Duration(phase) * time.Second)
 				created := c.now().Add(tt.created)
 				end := created.Add(tt.end)
-				claim := func() error { return r.Claim("acme", numbered(1), created, created.Add(tt.until)) }
+				claim := func() error {
+					return r.Claim(context.Background(), "acme", numbered(1), created, created.Add(tt.until))
+				}
 				if err := claim(); err != nil {
 					t.Fatalf("first use: got %v", err)
 				}
@@ -156,8 +161,8 @@ func TestForget(t *testing.T) {
 					switch {
 					case err == nil:
 						t.Fatalf("%v after the end: used again", c.now().Sub(end))
-					case counts && !errors.Is(err, ErrReplayed):
-						t.Fatalf("%v before the end: got %v, want %v", end.Sub(c.now()), err, ErrReplayed)
+					case counts && !errors.Is(err, shared.ErrReplayed):
+						t.Fatalf("%v before the end: got %v, want %v", end.Sub(c.now()), err, shared.ErrReplayed)
 					case counts && live != 1 || over && live != 0:
 						t.Fatalf("%v after the end: got %d live", c.now().Sub(end), live)
 					}
@@ -173,9 +178,9 @@ func TestForget(t *testing.T) {
 func TestFull(t *testing.T) {
 	r, c := fresh(t, 5, 3)
 	claim := func(key string, n uint64) error {
-		return r.Claim(key, numbered(n), c.now(), c.now().Add(maxAge))
+		return r.Claim(context.Background(), key, numbered(n), c.now(), c.now().Add(maxAge))
 	}
-	var keyFull *KeyFullError
+	var keyFull *shared.KeyFullError
 	for i, tt := range []struct {
 		key  string
 		n    uint64
@@ -184,19 +189,19 @@ func TestFull(t *testing.T) {
 		{"a", 1, nil},
 		{"a", 2, nil},
 		{"a", 3, nil},
-		{"a", 4, &KeyFullError{KeyID: "a"}},
-		{"a", 1, ErrReplayed}, // told as what it is
+		{"a", 4, &shared.KeyFullError{KeyID: "a"}},
+		{"a", 1, shared.ErrReplayed}, // told as what it is
 		{"b", 5, nil},
 		{"b", 6, nil},
-		{"b", 7, ErrFull},
-		{"c", 8, ErrFull},
-		{"b", 5, ErrReplayed}, // nothing made room
-		{"a", 1, ErrReplayed},
+		{"b", 7, shared.ErrFull},
+		{"c", 8, shared.ErrFull},
+		{"b", 5, shared.ErrReplayed}, // nothing made room
+		{"a", 1, shared.ErrReplayed},
 	} {
 		err := claim(tt.key, tt.n)
 		switch want := tt.want.(type) {
-		case *KeyFullError:
-			if !errors.As(err, &keyFull) || keyFull.KeyID != want.KeyID || !errors.Is(err, ErrFull) {
+		case *shared.KeyFullError:
+			if !errors.As(err, &keyFull) || keyFull.KeyID != want.KeyID || !errors.Is(err, shared.ErrFull) {
 				t.Errorf("claim %d: got %v, want that key %s is full", i, err, want.KeyID)
 			}
 		default:
@@ -206,9 +211,9 @@ func TestFull(t *testing.T) {
 		}
 	}
 	got := r.Status()
-	want := ReplayStatus{
+	want := Status{
 		Live: 5, Capacity: 5, FullestKey: "a", FullestLive: 3, PerKey: 3,
-		Refused: ReplayRefusals{Replayed: 3, Full: 2, KeyFull: 1},
+		Refused: Refusals{Replayed: 3, Full: 2, KeyFull: 1},
 	}
 	if got != want {
 		t.Errorf("got status\n%+v, want\n%+v", got, want)
@@ -230,14 +235,14 @@ func TestFullEverywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := sign(r, 1000, c.now()); !errors.Is(err, ErrFull) {
-		t.Errorf("got %v, want %v", err, ErrFull)
+	if err := sign(r, 1000, c.now()); !errors.Is(err, shared.ErrFull) {
+		t.Errorf("got %v, want %v", err, shared.ErrFull)
 	}
 	c.add(2 * maxAge)
 	claim := numbered(0) // one part of the store
 	for n := range 1000 {
 		claim[8], claim[9] = byte(n), byte(n>>8)
-		if err := r.Claim("acme", claim, c.now(), c.now().Add(maxAge)); err != nil {
+		if err := r.Claim(context.Background(), "acme", claim, c.now(), c.now().Add(maxAge)); err != nil {
 			t.Fatalf("claim %d: got %v", n, err)
 		}
 	}
@@ -245,7 +250,7 @@ func TestFullEverywhere(t *testing.T) {
 
 func TestUncleanStart(t *testing.T) {
 	c := &clock{at: noon.Add(400 * time.Millisecond)}
-	r, err := NewReplay(ReplayConfig{Nonces: 1000, PerKey: 1000, Window: maxAge, Skew: skew, Now: c.now})
+	r, err := started(startConfig{Nonces: 1000, PerKey: 1000, Window: maxAge, Skew: skew, Now: c.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +261,7 @@ func TestUncleanStart(t *testing.T) {
 	for n := uint64(0); c.now().Before(noon.Add(3 * time.Minute)); n++ {
 		created := c.now().Truncate(time.Second)
 		err := sign(r, n, created)
-		var window *WindowError
+		var window *shared.WindowError
 		switch {
 		case created.Before(opens) && (!errors.As(err, &window) || !window.Until.Equal(opens)):
 			t.Fatalf("created at %v: got %v, want a window until %v", created, err, opens)
@@ -293,13 +298,13 @@ func TestSettle(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := &clock{at: tt.begin}
-			r, err := NewReplay(ReplayConfig{Nonces: 10, PerKey: 10, Window: maxAge, Skew: skew, Now: c.now})
+			r, err := started(startConfig{Nonces: 10, PerKey: 10, Window: maxAge, Skew: skew, Now: c.now})
 			if err != nil {
 				t.Fatal(err)
 			}
 			r.settle(tt.then, tt.elapsed)
 			r.settling.Store(false) // the test's clock cannot tell what has elapsed
-			var window *WindowError
+			var window *shared.WindowError
 			if err := sign(r, 1, tt.created); !errors.As(err, &window) {
 				t.Errorf("created at %v: got %v, want a window", tt.created, err)
 			}
@@ -333,7 +338,7 @@ func TestClockSteps(t *testing.T) {
 			}
 			for _, step := range tt.steps {
 				c.add(step)
-				var window *WindowError
+				var window *shared.WindowError
 				if err := use(); err != nil && !errors.As(err, &window) {
 					t.Errorf("another at %v: got %v", c.now(), err)
 				}
@@ -359,27 +364,27 @@ func TestLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.add(3 * maxAge)
-	var window *WindowError
+	var window *shared.WindowError
 	if err := sign(r, 1, created); !errors.As(err, &window) {
 		t.Errorf("got %v, want a window: whether it was used is forgotten", err)
 	}
 }
 
 func TestConfig(t *testing.T) {
-	good := ReplayConfig{Nonces: 1, PerKey: 1, Window: time.Second}
-	if _, err := NewReplay(good); err != nil {
+	good := startConfig{Nonces: 1, PerKey: 1, Window: time.Second}
+	if _, err := started(good); err != nil {
 		t.Errorf("the least: got %v", err)
 	}
-	for name, spoil := range map[string]func(*ReplayConfig){
-		"nothing":       func(c *ReplayConfig) { *c = ReplayConfig{} },
-		"no room":       func(c *ReplayConfig) { c.Nonces = 0 },
-		"no share":      func(c *ReplayConfig) { c.PerKey = 0 },
-		"no window":     func(c *ReplayConfig) { c.Window = 0 },
-		"negative skew": func(c *ReplayConfig) { c.Skew = -1 },
+	for name, spoil := range map[string]func(*startConfig){
+		"nothing":       func(c *startConfig) { *c = startConfig{} },
+		"no room":       func(c *startConfig) { c.Nonces = 0 },
+		"no share":      func(c *startConfig) { c.PerKey = 0 },
+		"no window":     func(c *startConfig) { c.Window = 0 },
+		"negative skew": func(c *startConfig) { c.Skew = -1 },
 	} {
 		c := good
 		spoil(&c)
-		if _, err := NewReplay(c); err == nil {
+		if _, err := started(c); err == nil {
 			t.Errorf("%s: got no error", name)
 		}
 	}

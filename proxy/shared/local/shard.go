@@ -1,9 +1,11 @@
-package shared
+package local
 
 import (
 	"slices"
 	"sync"
 	"time"
+
+	"sallyport/proxy/shared"
 )
 
 const shards = 64 // a power of two
@@ -41,11 +43,11 @@ func (r *Replay) put(c *use, now int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.stopped.Load() {
-		return ErrStopped
+		return shared.ErrStopped
 	}
 	r.drop(s, now)
 	if floor := r.floor.Load(); c.created <= floor {
-		return &WindowError{Until: time.Unix(floor+1, 0)}
+		return &shared.WindowError{Until: time.Unix(floor+1, 0)}
 	}
 	var to *bucket
 	for i := range s.buckets {
@@ -54,22 +56,23 @@ func (r *Replay) put(c *use, now int64) error {
 			continue
 		}
 		if _, used := b.claims[c.claim]; used {
-			return ErrReplayed
+			return shared.ErrReplayed
 		}
 		to = b
 	}
-	if c.key.live.Add(1) > r.perKey {
+	limits := r.bounds.Load()
+	if c.key.live.Add(1) > limits.perKey {
 		c.key.live.Add(-1)
-		return &KeyFullError{KeyID: c.key.id}
+		return &shared.KeyFullError{KeyID: c.key.id}
 	}
-	if r.live.Add(1) > r.nonces {
+	if r.live.Add(1) > limits.nonces {
 		r.live.Add(-1)
 		c.key.live.Add(-1)
-		return ErrFull
+		return shared.ErrFull
 	}
 	if to == nil {
-		from := c.created - modulo(c.created, r.width)
-		to = s.bucket(from, from+r.width)
+		from := c.created - modulo(c.created, limits.width)
+		to = s.bucket(from, from+limits.width)
 	}
 	to.claims[c.claim] = c.key.number
 	to.last = max(to.last, c.created)

@@ -1,8 +1,11 @@
-package shared
+package local
 
 import (
+	"context"
 	"testing"
 	"time"
+
+	"sallyport/proxy/shared"
 )
 
 // BenchmarkClaim claims at 10000 a second, with 0.8 million live once it has run
@@ -15,7 +18,7 @@ func BenchmarkClaim(b *testing.B) {
 	for b.Loop() {
 		n++
 		*at = at.Add(100 * time.Microsecond)
-		if err := r.Claim(keys[n%8], numbered(n), *at, at.Add(maxAge)); err != nil {
+		if err := r.Claim(context.Background(), keys[n%8], numbered(n), *at, at.Add(maxAge)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -26,14 +29,14 @@ func steady(b *testing.B) (r *Replay, at *time.Time) {
 	b.Helper()
 	start := noon
 	at = &start
-	r, err := NewReplay(ReplayConfig{Nonces: 1 << 20, PerKey: 1 << 20, Window: maxAge, Skew: skew, Now: func() time.Time { return *at }})
+	r, err := started(startConfig{Nonces: 1 << 20, PerKey: 1 << 20, Window: maxAge, Skew: skew, Now: func() time.Time { return *at }})
 	if err != nil {
 		b.Fatal(err)
 	}
 	*at = at.Add(2 * skew)
 	for n := range uint64(1_200_000) {
 		*at = at.Add(100 * time.Microsecond)
-		if err := r.Claim("a", numbered(n), *at, at.Add(maxAge)); err != nil {
+		if err := r.Claim(context.Background(), "a", numbered(n), *at, at.Add(maxAge)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -44,7 +47,7 @@ func BenchmarkReplayed(b *testing.B) {
 	r, at := steady(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := r.Claim("a", numbered(1_199_999), *at, at.Add(maxAge)); err != ErrReplayed {
+		if err := r.Claim(context.Background(), "a", numbered(1_199_999), *at, at.Add(maxAge)); err != shared.ErrReplayed {
 			b.Fatal(err)
 		}
 	}
@@ -52,7 +55,7 @@ func BenchmarkReplayed(b *testing.B) {
 
 // BenchmarkClaimParallel has all processors claim, by the real clock.
 func BenchmarkClaimParallel(b *testing.B) {
-	r, err := NewReplay(ReplayConfig{Nonces: 1 << 26, PerKey: 1 << 26, Window: maxAge, Skew: skew})
+	r, err := started(startConfig{Nonces: 1 << 26, PerKey: 1 << 26, Window: maxAge, Skew: skew})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -65,7 +68,7 @@ func BenchmarkClaimParallel(b *testing.B) {
 		next <- n + 1<<32
 		for pb.Next() {
 			n++
-			if err := r.Claim("a", numbered(n), created, created.Add(maxAge)); err != nil {
+			if err := r.Claim(context.Background(), "a", numbered(n), created, created.Add(maxAge)); err != nil {
 				b.Error(err)
 				return
 			}

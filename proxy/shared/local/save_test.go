@@ -1,7 +1,8 @@
-package shared
+package local
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/proxy/shared"
 )
 
 // touch writes a state file as an operator would.
@@ -22,13 +25,13 @@ func touch(t testing.TB, name string, text []byte) string {
 }
 
 // next starts the process after one that stopped.
-func next(t testing.TB, c *clock, file string, change func(*ReplayConfig)) *Replay {
+func next(t testing.TB, c *clock, file string, change func(*startConfig)) *Replay {
 	t.Helper()
-	config := ReplayConfig{Nonces: 1 << 20, PerKey: 1 << 20, Window: maxAge, Skew: skew, State: file, Now: c.now}
+	config := startConfig{Nonces: 1 << 20, PerKey: 1 << 20, Window: maxAge, Skew: skew, State: file, Now: c.now}
 	if change != nil {
 		change(&config)
 	}
-	r, err := NewReplay(config)
+	r, err := started(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +54,7 @@ func TestRestart(t *testing.T) {
 	created := make([]time.Time, claims)
 	for n := range created {
 		created[n] = c.now()
-		if err := r.Claim(fmt.Sprint("key-", n%3), numbered(uint64(n)), created[n], created[n].Add(maxAge)); err != nil {
+		if err := r.Claim(context.Background(), fmt.Sprint("key-", n%3), numbered(uint64(n)), created[n], created[n].Add(maxAge)); err != nil {
 			t.Fatal(err)
 		}
 		c.add(2 * time.Millisecond)
@@ -63,20 +66,20 @@ func TestRestart(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
 		t.Errorf("got %v with %v, want mode 0600", info.Mode(), err)
 	}
-	if err := sign(r, claims, c.now()); !errors.Is(err, ErrStopped) {
-		t.Errorf("after the stop: got %v, want %v", err, ErrStopped)
+	if err := sign(r, claims, c.now()); !errors.Is(err, shared.ErrStopped) {
+		t.Errorf("after the stop: got %v, want %v", err, shared.ErrStopped)
 	}
 	if err := r.Save(); err != nil {
 		t.Errorf("a second stop: got %v", err)
 	}
 
-	for name, change := range map[string]func(*ReplayConfig){
+	for name, change := range map[string]func(*startConfig){
 		"same":            nil,
-		"longer window":   func(c *ReplayConfig) { c.Window = 5 * time.Minute },
-		"shorter window":  func(c *ReplayConfig) { c.Window = 10 * time.Second },
-		"other skew":      func(c *ReplayConfig) { c.Skew = 7 * time.Second },
-		"less room":       func(c *ReplayConfig) { c.Nonces, c.PerKey = claims/2, claims/2 },
-		"less of one key": func(c *ReplayConfig) { c.PerKey = 10 },
+		"longer window":   func(c *startConfig) { c.Window = 5 * time.Minute },
+		"shorter window":  func(c *startConfig) { c.Window = 10 * time.Second },
+		"other skew":      func(c *startConfig) { c.Skew = 7 * time.Second },
+		"less room":       func(c *startConfig) { c.Nonces, c.PerKey = claims/2, claims/2 },
+		"less of one key": func(c *startConfig) { c.PerKey = 10 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			text, err := os.ReadFile(file)
@@ -96,7 +99,7 @@ func TestRestart(t *testing.T) {
 					if c.now().After(at.Add(maxAge)) {
 						continue
 					}
-					if err := r.Claim("key-0", numbered(uint64(n)), at, at.Add(maxAge)); err == nil {
+					if err := r.Claim(context.Background(), "key-0", numbered(uint64(n)), at, at.Add(maxAge)); err == nil {
 						t.Fatalf("claim %d was granted again", n)
 					}
 				}
@@ -121,7 +124,7 @@ func TestStopInWindow(t *testing.T) {
 		t.Fatal(err)
 	}
 	r = next(t, c, file, nil)
-	var window *WindowError
+	var window *shared.WindowError
 	if err := sign(r, 1, noon.Add(-time.Second)); !errors.As(err, &window) {
 		t.Errorf("got %v, want a window", err)
 	}
@@ -134,11 +137,13 @@ func TestStopInWindow(t *testing.T) {
 func TestCrash(t *testing.T) {
 	file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
 	c := &clock{at: noon}
-	if err := sign(next(t, c, file, nil), 1, noon); err != nil {
+	r := next(t, c, file, nil)
+	if err := sign(r, 1, noon); err != nil {
 		t.Fatal(err)
 	}
-	r := next(t, c, file, nil)
-	var window *WindowError
+	r.crash(t)
+	r = next(t, c, file, nil)
+	var window *shared.WindowError
 	if err := sign(r, 1, noon); !errors.As(err, &window) {
 		t.Errorf("got %v, want a window", err)
 	}
@@ -152,7 +157,7 @@ func saved(t testing.TB) []byte {
 	t.Helper()
 	r, c := fresh(t, 10, 10)
 	for n, key := range []string{"acme", "bert"} {
-		if err := r.Claim(key, numbered(uint64(n)), c.now(), c.now().Add(maxAge)); err != nil {
+		if err := r.Claim(context.Background(), key, numbered(uint64(n)), c.now(), c.now().Add(maxAge)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -200,7 +205,7 @@ func TestDamagedState(t *testing.T) {
 			file := touch(t, filepath.Join(t.TempDir(), "nonces"), text)
 			r := next(t, &clock{at: noon}, file, nil)
 			gone(t, file)
-			var window *WindowError
+			var window *shared.WindowError
 			if err := sign(r, 1, noon); !errors.As(err, &window) {
 				t.Errorf("got %v, want a window", err)
 			}
@@ -231,7 +236,7 @@ func TestRefusedState(t *testing.T) {
 			if err := tt.make(file); err != nil {
 				t.Fatal(err)
 			}
-			_, err := NewReplay(ReplayConfig{Nonces: 1, PerKey: 1, Window: maxAge, State: file})
+			_, err := started(startConfig{Nonces: 1, PerKey: 1, Window: maxAge, State: file})
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -259,7 +264,7 @@ func TestUnwritableFolder(t *testing.T) {
 	}
 	for name, folder := range folders {
 		t.Run(name, func(t *testing.T) {
-			_, err := NewReplay(ReplayConfig{Nonces: 1, PerKey: 1, Window: maxAge, State: filepath.Join(folder, "nonces")})
+			_, err := started(startConfig{Nonces: 1, PerKey: 1, Window: maxAge, State: filepath.Join(folder, "nonces")})
 			if err == nil {
 				t.Error("got no error")
 			}
@@ -279,7 +284,7 @@ func TestSaveAgain(t *testing.T) {
 	if err := sign(r, 1, noon); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(dir); err != nil { // empty: nothing else was left there
+	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Save(); err == nil {
@@ -291,11 +296,11 @@ func TestSaveAgain(t *testing.T) {
 	if err := r.Save(); err != nil {
 		t.Fatal(err)
 	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
-		t.Errorf("got %v, %v, want the state file alone", entries, err)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		t.Errorf("got %v, %v, want the state file and its lock alone", entries, err)
 	}
-	if err := sign(next(t, c, file, nil), 1, noon); !errors.Is(err, ErrReplayed) {
-		t.Errorf("got %v, want %v", err, ErrReplayed)
+	if err := sign(next(t, c, file, nil), 1, noon); !errors.Is(err, shared.ErrReplayed) {
+		t.Errorf("got %v, want %v", err, shared.ErrReplayed)
 	}
 }
 
@@ -319,7 +324,7 @@ func FuzzState(f *testing.F) {
 			if again := appendState(nil, s); !bytes.Equal(again, b) {
 				t.Fatalf("got\n%q, want\n%q", again, b)
 			}
-			r, err := NewReplay(ReplayConfig{Nonces: 10, PerKey: 10, Window: maxAge, Skew: skew, Now: func() time.Time { return noon }})
+			r, err := started(startConfig{Nonces: 10, PerKey: 10, Window: maxAge, Skew: skew, Now: func() time.Time { return noon }})
 			if err != nil {
 				t.Fatal(err)
 			}

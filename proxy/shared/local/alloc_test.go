@@ -1,12 +1,15 @@
 //go:build !race
 
-package shared
+package local
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"testing"
 	"time"
+
+	"sallyport/proxy/shared"
 )
 
 // TestMemory fills a store with a million claims of a thousand keys, spread over
@@ -26,7 +29,7 @@ func TestMemory(t *testing.T) {
 	}
 	before := heap()
 	for n := range uint64(claims) {
-		if err := r.Claim(keys[n%1000], numbered(n), c.at, c.at.Add(maxAge)); err != nil {
+		if err := r.Claim(context.Background(), keys[n%1000], numbered(n), c.at, c.at.Add(maxAge)); err != nil {
 			t.Fatal(err)
 		}
 		c.at = c.at.Add(60 * time.Microsecond)
@@ -49,7 +52,7 @@ func TestAllocations(t *testing.T) {
 	n := uint64(0)
 	claim := func() {
 		n++
-		if err := r.Claim("acme", numbered(n), c.at, c.at.Add(maxAge)); err != nil {
+		if err := r.Claim(context.Background(), "acme", numbered(n), c.at, c.at.Add(maxAge)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,7 +63,7 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("a claim makes %v allocations, want 0", got)
 	}
 	again := func() {
-		if err := r.Claim("acme", numbered(1), c.at, c.at.Add(maxAge)); err != ErrReplayed {
+		if err := r.Claim(context.Background(), "acme", numbered(1), c.at, c.at.Add(maxAge)); err != shared.ErrReplayed {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,203 @@
+//go:build unix
+
+package local
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/proxy/shared"
+)
+
+// A drains while B already runs with the same file; B is killed; C starts before A has
+// ended. A's file, which comes last or first, must not make C accept what B accepted.
+func TestFileOfADrainingProcessIsNotTakenForAnothersCleanStop(t *testing.T) {
+	for name, order := range map[string]struct{ aEndsFirst bool }{"A ends before C starts": {true}, "C starts before A ends": {false}} {
+		t.Run(name, func(t *testing.T) {
+			file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
+			c := &clock{at: noon}
+			a := next(t, c, file, nil)
+			b := next(t, c, file, nil)
+			if note := b.Status().Note; !strings.Contains(note, "another process uses") {
+				t.Errorf("B's note is %q", note)
+			}
+			c.add(skew + 2*time.Second) // B's window is over: it takes signatures
+			usedAtB := c.now()
+			if err := sign(b, 7, usedAtB); err != nil {
+				t.Fatal(err)
+			}
+			b.crash(t)
+			if order.aEndsFirst {
+				if err := a.Save(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			last := next(t, c, file, nil)
+			var window *shared.WindowError
+			if err := sign(last, 7, usedAtB); !errors.As(err, &window) {
+				t.Errorf("what B accepted: got %v; want it refused", err)
+			}
+			if err := a.Save(); err != nil {
+				t.Fatal(err)
+			}
+			gone(t, file) // nobody may take it for all that was used
+		})
+	}
+}
+
+func TestStoreWithoutTheLockLeavesNothing(t *testing.T) {
+	file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
+	c := &clock{at: noon}
+	owner := next(t, c, file, nil)
+	second := next(t, c, file, nil)
+	if err := second.Save(); err != nil {
+		t.Fatal(err)
+	}
+	gone(t, file)
+	if err := owner.Save(); err != nil {
+		t.Fatal(err)
+	}
+	gone(t, file) // of what the second accepted the owner knows nothing
+	third := next(t, c, file, nil)
+	var window *shared.WindowError
+	if err := sign(third, 1, noon); !errors.As(err, &window) {
+		t.Errorf("got %v", err)
+	}
+	c.add(skew + 2*time.Second)
+	if err := sign(third, 2, c.now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := third.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if err := sign(next(t, c, file, nil), 2, c.now()); !errors.Is(err, shared.ErrReplayed) {
+		t.Errorf("after a planned stop of an owner alone: got %v, want %v", err, shared.ErrReplayed)
+	}
+}
+
+// The second goes on when the owner has ended and another owner has removed its mark.
+func TestStoreWithoutTheLockMarksEachOwnersTime(t *testing.T) {
+	file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
+	c := &clock{at: noon}
+	owner, second := next(t, c, file, nil), next(t, c, file, nil)
+	owner.crash(t)
+	owner = next(t, c, file, nil)
+	gone(t, file+".unclean")
+	c.add(2 * (skew + 2*time.Second))
+	used := c.now()
+	if err := sign(second, 1, used); err != nil {
+		t.Fatal(err)
+	}
+	if err := owner.Save(); err != nil {
+		t.Fatal(err)
+	}
+	var window *shared.WindowError
+	if err := sign(next(t, c, file, nil), 1, used); !errors.As(err, &window) {
+		t.Errorf("what the second accepted: got %v", err)
+	}
+}
+
+func TestLockFileOfADeadProcessDoesNotBlock(t *testing.T) {
+	file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
+	touch(t, file+".lock", []byte("left by a process that was killed"))
+	r := next(t, &clock{at: noon}, file, nil)
+	if err := sign(r, 1, noon); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFileInAFolderThatOthersWriteIsNotBelieved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "open")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	file := touch(t, filepath.Join(dir, "nonces"), nil)
+	r := next(t, &clock{at: noon}, file, nil)
+	var window *shared.WindowError
+	if err := sign(r, 1, noon); !errors.As(err, &window) {
+		t.Errorf("an empty file that anybody could have made: got %v", err)
+	}
+	if note := r.Status().Note; !strings.Contains(note, "others may write") {
+		t.Errorf("the note is %q", note)
+	}
+}
+
+func TestStoreTakesNothingBeforeItBegins(t *testing.T) {
+	r, err := New(Config{Bounds: Bounds{Nonces: 10, PerKey: 10, Window: maxAge}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	if err := r.Claim(context.Background(), "acme", numbered(1), now, now.Add(maxAge)); !errors.Is(err, shared.ErrStopped) {
+		t.Errorf("got %v", err)
+	}
+	if err := r.Save(); err != nil {
+		t.Errorf("Save of a store that never began: %v", err)
+	}
+}
+
+func TestClaimEndsWithItsContext(t *testing.T) {
+	r, c := fresh(t, 10, 10)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := r.Claim(ctx, "acme", numbered(1), c.now(), c.now().Add(maxAge)); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if err := sign(r, 1, c.now()); err != nil {
+		t.Errorf("the claim that was not made: %v", err)
+	}
+}
+
+func TestAdjustLetsNoReplayIn(t *testing.T) {
+	usual := Bounds{Nonces: 100, PerKey: 100, Window: maxAge, Skew: skew}
+	for name, c := range map[string]struct {
+		change func(*Bounds)
+		later  time.Duration // from the first use to the second
+	}{
+		"longer window, claim still there":           {func(b *Bounds) { b.Window = 5 * time.Minute }, 50 * time.Second},
+		"longer window, claim forgotten":             {func(b *Bounds) { b.Window = 5 * time.Minute }, 100 * time.Second},
+		"shorter window":                             {func(b *Bounds) { b.Window = 10 * time.Second }, 30 * time.Second},
+		"more skew":                                  {func(b *Bounds) { b.Skew = 4 * time.Minute }, 100 * time.Second},
+		"less room than there are claims":            {func(b *Bounds) { b.Nonces, b.PerKey = 1, 1 }, 30 * time.Second},
+		"longer window, forgotten before the change": {func(b *Bounds) { b.Window = 5 * time.Minute }, 4 * time.Minute},
+	} {
+		for _, early := range []bool{true, false} {
+			r, clock := fresh(t, 100, 100)
+			used := clock.now()
+			for n := range uint64(3) {
+				if err := sign(r, n, used); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b := usual
+			c.change(&b)
+			adjust := func() {
+				if err := r.Adjust(b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if early {
+				adjust()
+			}
+			clock.add(c.later)
+			r.Status() // forgets what is over
+			if !early {
+				adjust()
+			}
+			if err := r.Claim(context.Background(), "acme", numbered(1), used, used.Add(b.Window)); err == nil {
+				t.Errorf("%s, adjusted early %v: a replay was accepted", name, early)
+			}
+		}
+	}
+	if r, _ := fresh(t, 1, 1); r.Adjust(Bounds{}) == nil {
+		t.Error("no bounds were taken")
+	}
+}

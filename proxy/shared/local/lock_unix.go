@@ -1,0 +1,39 @@
+//go:build unix
+
+package local
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// errHeld says that another process holds a lock.
+var errHeld = errors.New("another process holds the lock")
+
+// acquire locks a file, which it makes if it is missing, without waiting. Closing the file
+// unlocks it, and so does the end of the process, however it ends. It returns errHeld where
+// the lock is taken, and [errors.ErrUnsupported] where the file system has no locks.
+func acquire(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		switch err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+		case err == nil:
+			return f, nil
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EWOULDBLOCK):
+			err = errHeld
+		case errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.ENOTSUP):
+			err = errors.ErrUnsupported
+		default:
+			err = fmt.Errorf("locking %s: %w", name, err)
+		}
+		f.Close()
+		return nil, err
+	}
+}
