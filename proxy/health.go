@@ -62,7 +62,7 @@ func (g *Gateway) status() admin.StatusReport {
 		InFlight: g.server.InFlight(), Connections: g.memory.conns.Len(),
 	}
 	for _, l := range *g.listening.Load() {
-		r.Listeners = append(r.Listeners, admin.Listener{For: string(l.use), Addr: l.Addr().String()})
+		r.Listeners = append(r.Listeners, admin.Listener{For: string(l.use), Addr: l.address()})
 	}
 	return r
 }

@@ -66,6 +66,15 @@ type openListener struct {
 	control *admin.Control     // with useControl
 }
 
+// address is what is bound. Of the control socket it is the path: the listener itself
+// knows another name, under which the socket was made.
+func (l *openListener) address() string {
+	if l.use == useControl {
+		return l.addr
+	}
+	return l.Addr().String()
+}
+
 // close closes the listener. Connections that it has accepted go on.
 func (l *openListener) close() error {
 	if l.stop != nil {
@@ -232,7 +241,7 @@ func (g *Gateway) announceListener(l *openListener) {
 	case useControl:
 		what = "sallyport reload and status"
 	}
-	facts := []any{"for", what, "addr", l.Addr().String()}
+	facts := []any{"for", what, "addr", l.address()}
 	if from != "" {
 		facts = append(facts, "from", from)
 	}

@@ -55,6 +55,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	hash := outlineOf(cfg).hash()
 	short, _ := shortHashes(hash, hash)
 	m.reloads = admin.NewReloads(short, o.Now)
+	m.reloads.SetWatching(cfg.Reload.watches())
 	m.snapshots.Store(1)
 	var err error
 	if m.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: m.Log, Now: o.Now}); err != nil {

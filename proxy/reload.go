@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -35,7 +36,10 @@ const recheckTime = 10 * time.Second
 // A file that cannot be used changes nothing; the report has every fault. ctx ends only
 // the waiting for another reload that is under way. It is safe for concurrent use, and
 // refused while the gateway does not run.
-func (g *Gateway) Reload(ctx context.Context) ReloadReport {
+func (g *Gateway) Reload(ctx context.Context) ReloadReport { return g.reloadFor(ctx, slog.LevelInfo) }
+
+// reloadFor is Reload; that nothing changed is logged at a level.
+func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadReport {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
 	report := g.reload(ctx)
@@ -45,8 +49,9 @@ func (g *Gateway) Reload(ctx context.Context) ReloadReport {
 	case ReloadChanged:
 		log.Info("configuration reloaded", "summary", report.Summary, "changes", report.Changes)
 		g.memory.reloads.Changed(report.To)
+		g.memory.reloads.SetWatching(g.now().config.Reload.watches())
 	case ReloadUnchanged:
-		log.Info("configuration not reloaded", "why", report.Summary)
+		log.Log(ctx, unchanged, "configuration not reloaded", "why", report.Summary)
 		g.memory.reloads.Unchanged()
 	default:
 		log.Error("configuration refused; the one before stays in force", "why", report.Summary, "faults", len(report.Faults))
@@ -171,7 +176,7 @@ func (g *Gateway) closeListeners(surplus []*openListener) {
 		if err := l.close(); err != nil {
 			g.memory.Log.Warn("a listener was not closed cleanly", "error", err)
 		}
-		g.memory.Log.Info("no longer listening", "for", l.use, "addr", l.Addr().String())
+		g.memory.Log.Info("no longer listening", "for", l.use, "addr", l.address())
 	}
 	g.open = slices.DeleteFunc(g.open, func(l *openListener) bool { return slices.Contains(surplus, l) })
 	g.noteAddrs()
@@ -211,7 +216,8 @@ func (g *Gateway) followFiles(ctx context.Context) error {
 		case <-g.watch.Changed():
 		}
 		if g.now().config.Reload.watches() {
-			g.Reload(ctx)
+			// A file may be written twice, or have been reloaded by the operator already.
+			g.reloadFor(ctx, slog.LevelDebug)
 		}
 	}
 }

@@ -103,7 +103,7 @@ func statusText(s *proxy.StatusReport, p painter, now time.Time) string {
 	if c.LastError != "" {
 		fmt.Fprintf(&b, "%s %s ago: %s\n", p.paint(red, "reload refused"), age(c.LastAttempt, now), clean(c.LastError))
 	}
-	fmt.Fprintf(&b, "%d routes, %d requests in flight, %d connections, %d configurations in use\n", s.Routes, s.InFlight, s.Connections, c.Snapshots)
+	fmt.Fprintf(&b, "routes: %d, requests in flight: %d, connections: %d, configurations in use: %d\n", s.Routes, s.InFlight, s.Connections, c.Snapshots)
 
 	for _, rows := range [][][]string{listenerRows(s), certificateRows(s, now), issuerRows(s, now), upstreamRows(s)} {
 		if len(rows) > 1 {
