@@ -99,7 +99,8 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 	}
 	first, err := build(cfg, g.memory)
 	if err != nil {
-		return nil, err
+		// The nonces that it may have taken over are for the next start.
+		return nil, errors.Join(err, g.memory.replay.Save())
 	}
 	first.activate(g.memory)
 	g.watch = newWatch(cfg, &g.memory.options)

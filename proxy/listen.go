@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"sallyport/proxy/admin"
 	"sallyport/proxy/edge"
@@ -160,7 +161,7 @@ func (g *Gateway) wrap(use listenerUse, l net.Listener) net.Listener {
 	if use != useForwardAuth {
 		l = edge.ReadProxyHeaders(l, func() edge.Balancers { return g.now().balancers }, log)
 	}
-	bounds := edge.Limits{Conns: g.memory.conns, HandshakeTime: g.now().config.Limits.WithDefaults().HeadTime.D(), Log: log}
+	bounds := edge.Limits{Conns: g.memory.conns, Log: log, CurrentHandshakeTime: func() time.Duration { return g.now().handshakeTime }}
 	if use == useHTTPS {
 		return g.memory.edge.Listen(l, bounds)
 	}

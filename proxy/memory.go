@@ -35,7 +35,9 @@ type memory struct {
 	pools   *upstream.Pools
 	conns   *limit.Conns
 	counts  *limit.Counters
-	reloads *admin.Reloads
+	// Guarded by the one who swaps snapshots.
+	accepts, acceptsPerAddress keptRate
+	reloads                    *admin.Reloads
 
 	snapshots atomic.Int64 // that are in use
 	since     time.Time    // when the process began
@@ -72,15 +74,16 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 		return nil, err
 	}
 	m.Metrics = audit.NewMetrics(audit.MetricsOptions{Routes: cfg.routeNames(), Reasons: exchange.Reasons()})
-	m.newBounds(cfg)
+	m.Pressure = limit.NewPressure(0, o.MemoryUsed)
+	m.conns = limit.NewConns(limit.ConnsConfig{})
 	return m, nil
 }
 
-// newBounds makes the bounds of the process: connections, descriptors and memory. When
-// one is reached, new work is refused at once and the old goes on.
-func (m *memory) newBounds(cfg *Config) {
+// setBounds bounds the process as a configuration says: connections, descriptors and
+// memory. When a bound is reached, new work is refused at once and the old goes on.
+func (m *memory) setBounds(cfg *Config) {
 	l := cfg.Limits.WithDefaults()
-	m.Pressure = limit.NewMemory(cfg.MemoryBudget(), m.options.MemoryUsed)
+	m.Pressure.SetBudget(cfg.MemoryBudget())
 	if most := connectionsFor(descriptors()); most > 0 && most < l.Connections {
 		level := slog.LevelInfo
 		if cfg.Limits.Connections != 0 {
@@ -89,13 +92,23 @@ func (m *memory) newBounds(cfg *Config) {
 		m.Log.Log(context.Background(), level, "the system gives fewer descriptors than limits.connections takes", "connections", most, "cure", "raise the limit of open files, such as LimitNOFILE= in the unit file")
 		l.Connections = most
 	}
-	rate := func(per string, r setting.Rate) *limit.Rate {
-		return limit.NewRate(limit.RateConfig{Per: per, Limit: r}, m.options.Now)
-	}
-	m.conns = limit.NewConns(limit.ConnsConfig{
+	m.conns.SetConfig(limit.ConnsConfig{
 		Total: l.Connections, PerAddress: l.ConnectionsPerAddress, Exempt: prefixesOf(cfg.TrustedProxies),
-		Accepts: rate("route", l.Accepts), AcceptsPerAddress: rate("address", l.AcceptsPerAddress), Spent: m.Pressure.Spent,
+		Accepts: m.accepts.set("route", l.Accepts, m.options.Now), AcceptsPerAddress: m.acceptsPerAddress.set("address", l.AcceptsPerAddress, m.options.Now), Spent: m.Pressure.Spent,
 	})
+}
+
+// keptRate is a rate that goes on counting while its configuration stays the same.
+type keptRate struct {
+	config limit.RateConfig
+	rate   *limit.Rate
+}
+
+func (k *keptRate) set(per string, r setting.Rate, now func() time.Time) *limit.Rate {
+	if c := (limit.RateConfig{Per: per, Limit: r}); k.rate == nil || c != k.config {
+		k.config, k.rate = c, limit.NewRate(c, now)
+	}
+	return k.rate
 }
 
 // nonceBounds are the bounds of the store of nonces. c has a value for everything.

@@ -27,6 +27,7 @@ type snapshot struct {
 	outline outline
 	loaded  time.Time // when it was built
 
+	tls       *edge.View
 	auth      *auth.Auth
 	upstreams []*upstream.Upstream
 	counts    *limit.Lease
@@ -35,6 +36,7 @@ type snapshot struct {
 	plainFrom, forwardAuthFrom []netip.Prefix
 	balancers                  edge.Balancers
 	h2c                        bool
+	handshakeTime              time.Duration
 }
 
 // build makes a snapshot of a checked configuration. It opens the files that the
@@ -64,6 +66,9 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err := m.beginReplay(cfg); err != nil {
 		return nil, err
 	}
+	if s.tls, err = m.edge.Prepare(cfg.TLS, tlsHosts(cfg), len(cfg.Listen.HTTPAddrs()) > 0); err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
 	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {
 		return nil, err
 	}
@@ -75,8 +80,9 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 
 // addListening notes what listeners go by.
 func (s *snapshot) addListening(c *ListenConfig) {
+	s.handshakeTime = s.config.Limits.WithDefaults().HeadTime.D()
 	if p := c.ProxyProtocol; p != nil {
-		s.balancers = edge.Balancers{From: prefixesOf(p.From), Optional: p.Optional, HeaderTime: s.config.Limits.WithDefaults().HeadTime.D()}
+		s.balancers = edge.Balancers{From: prefixesOf(p.From), Optional: p.Optional, HeaderTime: s.handshakeTime}
 	}
 	if p := c.InsecurePlain; p != nil {
 		s.plainFrom, s.h2c = prefixesOf(p.From), p.H2C
@@ -90,6 +96,8 @@ func (s *snapshot) addListening(c *ListenConfig) {
 // the current one.
 func (s *snapshot) activate(m *memory) {
 	s.auth.Activate()
+	m.edge.Activate(s.tls)
+	m.setBounds(s.config)
 	m.Metrics.SetRoutes(s.config.routeNames())
 	integrity := s.config.Integrity.WithDefaults()
 	m.Held.Resize(int64(integrity.Memory))
@@ -130,7 +138,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 		covered = append(covered, rc.Integrity.Cover...)
 		for _, h := range rc.Host {
 			onHost := *r
-			onHost.Security = route.SecurityFields(rc.SecurityHeaders, m.edge.Local(h))
+			onHost.Security = route.SecurityFields(rc.SecurityHeaders, s.tls.Local(h))
 			s.Routes.Add(h, rc.Path, &onHost)
 		}
 	}

@@ -93,13 +93,13 @@ func usualRhythm() rhythm {
 	}
 }
 
-func newACMESource(c *ACMEConfig, hosts []string, o Options) (*acmeSource, error) {
+func newACMESource(c *ACMEConfig, names []string, o Options) (*acmeSource, error) {
 	storage, err := newCertStorage(c.storage())
 	if err != nil {
 		return nil, err
 	}
 	s := &acmeSource{
-		names: acmeNames(c, hosts), storage: storage, keyType: c.keyType(), log: o.Log, lines: pace{now: o.Now}, now: o.Now,
+		names: names, storage: storage, keyType: c.keyType(), log: o.Log, lines: pace{now: o.Now}, now: o.Now,
 		rhythm: usualRhythm(), state: map[string]*acmeState{}, poke: make(chan struct{}, 1),
 	}
 	shared := storage
@@ -129,20 +129,76 @@ func newACMESource(c *ACMEConfig, hosts []string, o Options) (*acmeSource, error
 		}
 		s.authorized = append(s.authorized, a)
 	}
-	certs := map[string]*tls.Certificate{}
+	s.certs.Store(&map[string]*tls.Certificate{})
 	for _, name := range s.names {
-		st := &acmeState{name: name, seen: map[string]string{}}
-		s.state[name] = st
-		if err := s.adopt(st); err != nil {
-			st.lastError = err.Error()
-			s.log.Warn("the stored certificate cannot be used; a new one will be obtained", "name", name, "error", err)
-		}
-		if st.stored != nil {
+		s.add(name)
+	}
+	s.publishAll()
+	return s, nil
+}
+
+// add begins to care for a name: by the certificate that the storage has, if there is
+// one. The caller holds mu, or is alone.
+func (s *acmeSource) add(name string) {
+	st := &acmeState{name: name, seen: map[string]string{}}
+	s.state[name] = st
+	if err := s.adopt(st); err != nil {
+		st.lastError = err.Error()
+		s.log.Warn("the stored certificate cannot be used; a new one will be obtained", "name", name, "error", err)
+	}
+}
+
+// publishAll makes the certificates of all names known to handshakes, and no others. The
+// caller holds mu, or is alone.
+func (s *acmeSource) publishAll() {
+	certs := make(map[string]*tls.Certificate, len(s.names))
+	for _, name := range s.names {
+		if st := s.state[name]; st.stored != nil {
 			certs[name] = st.stored.cert
 		}
 	}
 	s.certs.Store(&certs)
-	return s, nil
+}
+
+// retarget cares for these names from now on, and for no others. An order under way for a
+// name that is gone is finished and stored, and served to nobody.
+func (s *acmeSource) retarget(names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.Equal(names, s.names) {
+		return
+	}
+	s.names = names
+	s.challenges.setNames(names)
+	for _, name := range names {
+		if s.state[name] == nil {
+			s.add(name)
+		}
+	}
+	maps.DeleteFunc(s.state, func(name string, _ *acmeState) bool { return !slices.Contains(names, name) })
+	s.publishAll()
+	s.wake()
+}
+
+// inherit takes over the certificates of another source, for names for which this one has
+// none, so that a change of the authority leaves no host without one. They are renewed at
+// once, by the authorities of this source. The caller is alone with s.
+func (s *acmeSource) inherit(from *acmeSource) {
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	for _, name := range s.names {
+		old := from.state[name]
+		if st := s.state[name]; st.stored == nil && old != nil && old.stored != nil {
+			st.stored, st.lastError = old.stored, ""
+			st.renewal = s.renewalOf(st)
+		}
+	}
+	s.publishAll()
+}
+
+// authorizes says whether the authority with a key is one of the source's.
+func (s *acmeSource) authorizes(issuer string) bool {
+	return slices.ContainsFunc(s.authorized, func(a *authorityClient) bool { return a.key == issuer })
 }
 
 // acmeNames are the names to have certificates for: the domains, and the hosts
@@ -158,9 +214,13 @@ func acmeNames(c *ACMEConfig, hosts []string) []string {
 	return slices.Compact(names)
 }
 
-// covers says whether the host is one that this source has to care for. It is so
-// before there is a certificate.
-func (s *acmeSource) covers(host string) bool { return coveredBy(host, s.names) }
+// covers says whether the host is one that this source cares for. It is so before there is
+// a certificate.
+func (s *acmeSource) covers(host string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return coveredBy(host, s.names)
+}
 
 func (s *acmeSource) certificate(name string, _ *tls.ClientHelloInfo) *tls.Certificate {
 	certs := *s.certs.Load()
@@ -293,6 +353,9 @@ func (s *acmeSource) renewalOf(st *acmeState) time.Time {
 		return time.Time{}
 	}
 	leaf := st.stored.cert.Leaf
+	if !s.authorizes(st.stored.issuer) {
+		return leaf.NotBefore // inherited: it is due
+	}
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	at := st.window.SelectedTime
 	if at.IsZero() {
@@ -310,7 +373,7 @@ func (s *acmeSource) renewalOf(st *acmeState) time.Time {
 // publish makes the certificates known to handshakes. The caller holds mu.
 func (s *acmeSource) publish(st *acmeState) {
 	old := *s.certs.Load()
-	if st.stored == nil || old[st.name] == st.stored.cert {
+	if st.stored == nil || s.state[st.name] != st || old[st.name] == st.stored.cert {
 		return
 	}
 	next := maps.Clone(old)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 
@@ -17,19 +18,28 @@ import (
 // storage is asked can answer.
 type challenges struct {
 	storage *certStorage
-	names   map[string]bool // that certificates are had for; others are not looked for
 
-	mu     sync.Mutex                  // guards both
+	mu     sync.Mutex                  // guards what follows
+	names  []string                    // that certificates are had for, sorted; others are not looked for
 	tokens map[string]acme.Challenge   // of HTTP-01, by token
 	certs  map[string]*tls.Certificate // of TLS-ALPN-01, by name
 }
 
 func newChallenges(storage *certStorage, names []string) *challenges {
-	set := make(map[string]bool, len(names))
-	for _, name := range names {
-		set[name] = true
-	}
-	return &challenges{storage: storage, names: set, tokens: map[string]acme.Challenge{}, certs: map[string]*tls.Certificate{}}
+	return &challenges{storage: storage, names: names, tokens: map[string]acme.Challenge{}, certs: map[string]*tls.Certificate{}}
+}
+
+// setNames changes for which names challenges are answered. names must be sorted.
+func (s *challenges) setNames(names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.names = names
+}
+
+// has says whether challenges are answered for a name. The caller holds mu.
+func (s *challenges) has(name string) bool {
+	_, ok := slices.BinarySearch(s.names, name)
+	return ok
 }
 
 // errBadToken refuses what an authority must not send: it would name files.
@@ -111,12 +121,16 @@ const challengePath = "/.well-known/acme-challenge/"
 // pending there.
 func (s *challenges) answer(host, path string) (string, bool) {
 	token, ok := strings.CutPrefix(path, challengePath)
-	if !ok || !validToken(token) || !s.names[host] {
+	if !ok || !validToken(token) {
 		return "", false
 	}
 	s.mu.Lock()
+	known := s.has(host)
 	c, ok := s.tokens[token]
 	s.mu.Unlock()
+	if !known {
+		return "", false
+	}
 	if !ok {
 		c, ok = s.load(tokenKey(token))
 	}
@@ -143,13 +157,13 @@ func validToken(token string) bool {
 
 // certificate is what TLS-ALPN-01 must find for a name; nil if nothing is pending.
 func (s *challenges) certificate(name string) *tls.Certificate {
-	if !s.names[name] {
-		return nil
-	}
 	s.mu.Lock()
-	cert := s.certs[name]
+	known, cert := s.has(name), s.certs[name]
 	s.mu.Unlock()
-	if cert != nil {
+	switch {
+	case !known:
+		return nil
+	case cert != nil:
 		return cert
 	}
 	c, ok := s.load(alpnKey(name))
@@ -171,7 +185,7 @@ func isValidation(hello *tls.ClientHelloInfo) bool {
 
 // validationConfig is the config for a validator's handshake: it shows the
 // certificate of the pending order, and asks for none.
-func (e *Edge) validationConfig(cert *tls.Certificate) *tls.Config {
+func validationConfig(cert *tls.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS12,
 		NextProtos:             []string{acmez.ACMETLS1Protocol},
@@ -184,8 +198,9 @@ func (e *Edge) validationConfig(cert *tls.Certificate) *tls.Config {
 // host over plain HTTP, so that an authority sees that the host is ours; false if
 // no order that asks for it is pending. It is safe for concurrent use.
 func (e *Edge) ChallengeAnswer(host, path string) (text string, ok bool) {
-	if e.acme == nil {
+	acme := e.view.Load().acme
+	if acme == nil {
 		return "", false
 	}
-	return e.acme.challenges.answer(host, path)
+	return acme.challenges.answer(host, path)
 }

@@ -215,8 +215,8 @@ func TestACMEDamagedStorage(t *testing.T) {
 			// It must be possible to renew it all the same.
 			second.stop()
 			third := newEdge(t, h.config(nil), Options{Hosts: []string{"a.example.com"}, PlainHTTP: true})
-			st := third.acme.state["a.example.com"]
-			if err := third.acme.makeRoom(t.Context(), st); err != nil {
+			st := third.view.Load().acme.state["a.example.com"]
+			if err := third.view.Load().acme.makeRoom(t.Context(), st); err != nil {
 				t.Fatal(err)
 			}
 			if _, _, m, _, _ := files(h); !strings.Contains(string(must(os.ReadFile(m))), "a.example.com") {
@@ -290,15 +290,15 @@ func TestACMEClockSkewed(t *testing.T) {
 	ahead := func() time.Time { return time.Now().Add(365 * 24 * time.Hour) }
 	var j journal
 	e := newEdge(t, c, Options{Hosts: []string{"a.example.com"}, PlainHTTP: true, Now: ahead, Log: j.log()})
-	e.acme.rhythm = fast()
-	st := e.acme.state["a.example.com"]
+	e.view.Load().acme.rhythm = fast()
+	st := e.view.Load().acme.state["a.example.com"]
 	r := h.start(c, "a.example.com") // answers for both: they have one storage
 	h.obtained(r, "a.example.com")
-	e.acme.keep(t.Context(), st)
+	e.view.Load().acme.keep(t.Context(), st)
 	if st.lastError == "" || !strings.Contains(st.lastError, "clock") || !st.retry.After(ahead()) {
 		t.Errorf("a certificate that has passed already: error %q, next attempt %s", st.lastError, st.retry)
 	}
-	e.acme.keep(t.Context(), st)
+	e.view.Load().acme.keep(t.Context(), st)
 	if st.failures != 1 {
 		t.Errorf("%d orders, want none at once after that", st.failures)
 	}
@@ -315,7 +315,7 @@ func TestACMEChallengeOfAnotherProcess(t *testing.T) {
 			r := h.start(c, "a.example.com")
 			cert := h.obtained(r, "a.example.com")
 			other := newEdge(t, c, Options{Hosts: []string{"a.example.com"}, PlainHTTP: true})
-			if err := other.acme.renew(t.Context(), other.acme.state["a.example.com"], true); err != nil {
+			if err := other.view.Load().acme.renew(t.Context(), other.view.Load().acme.state["a.example.com"], true); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, "the new certificate is taken from the storage", func() bool {

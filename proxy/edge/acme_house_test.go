@@ -169,7 +169,7 @@ func (h *acmeHouse) start(c Config, hosts ...string) *running {
 	h.t.Helper()
 	r := &running{log: &journal{}, addr: h.https.Addr().String()}
 	r.Edge = newEdge(h.t, c, Options{Hosts: hosts, Log: r.log.log(), PlainHTTP: true})
-	r.acme.rhythm = fast()
+	r.view.Load().acme.rhythm = fast()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	plain := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {

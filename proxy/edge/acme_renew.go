@@ -116,7 +116,7 @@ func (s *acmeSource) order(ctx context.Context, st *acmeState, b *bounds, force 
 		Logger:     zap.NewNop(),
 	})
 	err := s.makeRoom(ctx, st)
-	if err == nil && before == nil {
+	if err == nil && (before == nil || !s.authorizes(before.issuer)) {
 		err = config.ObtainCertSync(ctx, st.name)
 	} else if err == nil {
 		err = config.RenewCertSync(ctx, st.name, true)

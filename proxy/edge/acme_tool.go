@@ -13,25 +13,26 @@ import (
 // returns the failures of all names, in words with what would do. It is for
 // commands, whose Edge does not run: [Edge.Run] does the same by itself.
 func (e *Edge) Obtain(ctx context.Context, names []string, force bool) error {
-	if e.acme == nil {
+	a := e.view.Load().acme
+	if a == nil {
 		return errors.New("there is no tls.acme in the configuration")
 	}
 	if len(names) == 0 {
-		names = e.acme.names
+		names = a.names
 	}
 	var wg sync.WaitGroup
 	faults := make([]error, len(names))
 	places := make(chan struct{}, workers)
 	for i, name := range names {
-		st := e.acme.state[name]
+		st := a.state[name]
 		if st == nil {
-			faults[i] = fmt.Errorf("%s is not among the names that tls.acme is for: %v", name, e.acme.names)
+			faults[i] = fmt.Errorf("%s is not among the names that tls.acme is for: %v", name, a.names)
 			continue
 		}
 		wg.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
-			faults[i] = e.acme.obtain(ctx, st, force)
+			faults[i] = a.obtain(ctx, st, force)
 		})
 	}
 	wg.Wait()
@@ -58,13 +59,14 @@ func (s *acmeSource) obtain(ctx context.Context, st *acmeState, force bool) erro
 // Export returns the certificate that a host is served with by ACME, with its
 // chain, and its private key, both in PEM; an error if there is none.
 func (e *Edge) Export(host string) (chain, key []byte, err error) {
-	if e.acme == nil {
+	a := e.view.Load().acme
+	if a == nil {
 		return nil, nil, errors.New("there is no tls.acme in the configuration")
 	}
-	e.acme.mu.Lock()
-	defer e.acme.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for _, name := range []string{host, wildcard(host)} {
-		if st := e.acme.state[name]; st != nil && st.stored != nil {
+		if st := a.state[name]; st != nil && st.stored != nil {
 			return slices.Clone(st.stored.pem), slices.Clone(st.stored.key), nil
 		}
 	}

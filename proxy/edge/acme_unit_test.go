@@ -33,8 +33,8 @@ func TestRenewalTime(t *testing.T) {
 		{"later than is safe", 90 * day, begin.Add(95 * day), 81 * day},
 	} {
 		leaf := &x509.Certificate{NotBefore: begin, NotAfter: begin.Add(tt.life)}
-		st := &acmeState{stored: &storedCert{cert: &tls.Certificate{Leaf: leaf}}, window: acme.RenewalInfo{SelectedTime: tt.window}}
-		if got := (&acmeSource{}).renewalOf(st).Sub(begin); got != tt.want {
+		st := &acmeState{stored: &storedCert{cert: &tls.Certificate{Leaf: leaf}, issuer: "ours"}, window: acme.RenewalInfo{SelectedTime: tt.window}}
+		if got := (&acmeSource{authorized: []*authorityClient{{key: "ours"}}}).renewalOf(st).Sub(begin); got != tt.want {
 			t.Errorf("%s: renewed after %s, want %s", tt.name, got, tt.want)
 		}
 	}

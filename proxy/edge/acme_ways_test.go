@@ -171,7 +171,7 @@ func TestACMEMixed(t *testing.T) {
 		if got := r.statusOf(t, host).Source; got != want {
 			t.Errorf("%s is served by %s, want %s", host, got, want)
 		}
-		if got := r.Local(host); got != (want == "local") {
+		if got := r.view.Load().Local(host); got != (want == "local") {
 			t.Errorf("Local(%s) = %t", host, got)
 		}
 		c, err := tls.Dial("tcp", r.addr, &tls.Config{ServerName: host, InsecureSkipVerify: true})
@@ -251,14 +251,16 @@ func BenchmarkSNI(b *testing.B) {
 		certs[name] = &tls.Certificate{}
 	}
 	s.certs.Store(&certs)
-	e := &Edge{hosts: newHostSet(hosts), sources: []source{s}, acme: s, config: &tls.Config{}}
+	v := &View{hosts: newHostSet(hosts), sources: []source{s}, acme: s, config: &tls.Config{}}
+	e := &Edge{}
+	e.view.Store(v)
 	hello := &tls.ClientHelloInfo{ServerName: "host-7777.example.com", SupportedProtos: []string{"h2"}, SupportedVersions: []uint16{tls.VersionTLS13}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if c, err := e.configFor(hello); c != nil || err != nil {
+		if c, err := e.configFor(hello); c != v.config || err != nil {
 			b.Fatal(c, err)
 		}
-		if c, err := e.certificateFor(hello); c == nil || err != nil {
+		if c, err := v.certificateFor(hello, e.log); c == nil || err != nil {
 			b.Fatal("no certificate", err)
 		}
 	}

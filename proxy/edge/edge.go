@@ -28,6 +28,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -63,15 +64,19 @@ type source interface {
 	look()
 }
 
-// Edge holds the certificates. It is safe for concurrent use.
+// Edge is the TLS of a process. It outlives configurations: what one of them says is a
+// [View], and one view is in force at a time. Listeners, session tickets and what ACME has
+// under way go on from one view to the next. It is safe for concurrent use.
 type Edge struct {
-	hosts   hostSet
-	sources []source    // in the order of preference
-	acme    *acmeSource // nil: none
-	local   *localSource
-	config  *tls.Config // for hosts that routes have
-	unknown *tls.Config // has no certificate, which ends the handshake with unrecognized_name
+	options Options
+	view    atomic.Pointer[View]
+	config  *tls.Config // that every handshake begins with; it keeps the keys of tickets
 	log     *refusalLog
+
+	mu      sync.Mutex      // guards what follows
+	running context.Context // of Run; nil before it
+	orders  sync.WaitGroup  // the source that obtains certificates for the view in force
+	stop    func()          // ends that
 }
 
 // CertificateStatus tells of one certificate.
@@ -88,9 +93,8 @@ type CertificateStatus struct {
 	LastError string
 }
 
-// New reads the certificates. It returns an error if a file is missing or does
-// not fit, or if a host has no certificate: nothing is left to be found out by a
-// client. It makes the local authority where none is.
+// New makes an Edge whose first view is a configuration for o.Hosts; see [Edge.Prepare]
+// for its errors.
 func New(c Config, o Options) (*Edge, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -98,77 +102,14 @@ func New(c Config, o Options) (*Edge, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	version, ok := c.minVersion()
-	if !ok {
-		return nil, fmt.Errorf("tls.min_version %q is not served", c.MinVersion)
+	e := &Edge{options: o, log: &refusalLog{log: o.Log, lines: pace{now: o.Now}}, stop: func() {}}
+	e.config = &tls.Config{Time: o.Now, GetConfigForClient: e.configFor}
+	v, err := e.Prepare(c, o.Hosts, o.PlainHTTP)
+	if err != nil {
+		return nil, err
 	}
-	e := &Edge{hosts: newHostSet(o.Hosts), log: &refusalLog{log: o.Log, lines: pace{now: o.Now}}}
-	if len(c.Files) > 0 {
-		s, err := newFileSource(c.Files, o)
-		if err != nil {
-			return nil, err
-		}
-		e.sources = append(e.sources, s)
-	}
-	if c.ACME != nil {
-		var mine []string
-		for _, host := range o.Hosts {
-			if !e.covers(host) && (c.Local == nil || !c.Local.takes(host)) {
-				if problem, cure := c.cannotProve(host, o.PlainHTTP); problem != "" {
-					return nil, fmt.Errorf("no certificate for host %s: %s; %s", host, problem, cure)
-				}
-				mine = append(mine, host)
-			}
-		}
-		s, err := newACMESource(c.ACME, mine, o)
-		if err != nil {
-			return nil, err
-		}
-		e.sources, e.acme = append(e.sources, s), s
-	}
-	if c.Local != nil && !(o.Inspect && c.Local.missing()) {
-		var mine []string
-		for _, host := range o.Hosts {
-			if !e.covers(host) {
-				mine = append(mine, host)
-			}
-		}
-		s, err := newLocalSource(c.Local.dir(), mine, o)
-		if err != nil {
-			return nil, err
-		}
-		e.sources, e.local = append(e.sources, s), s
-	}
-	for _, host := range o.Hosts {
-		if !e.covers(host) && !o.Inspect {
-			return nil, fmt.Errorf("no certificate for host %s: %s", host, cureUncovered)
-		}
-	}
-	e.unknown = &tls.Config{MinVersion: version, SessionTicketsDisabled: true, Time: o.Now}
-	e.unknown.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
-	e.config = e.newTLSConfig(version, o.Now)
+	e.Activate(v)
 	return e, nil
-}
-
-// newTLSConfig makes the config that all connections begin with.
-func (e *Edge) newTLSConfig(version uint16, now func() time.Time) *tls.Config {
-	c := &tls.Config{
-		MinVersion: version,
-		Time:       now,
-		// For 1.2 only; those of 1.3 are all sound and not configurable.
-		CipherSuites: cipherSuites(),
-		// A set: crypto/tls chooses in this order whatever ours is, the hybrid
-		// with ML-KEM first.
-		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384},
-		NextProtos:       []string{"h2", "http/1.1"},
-		// Large bodies go out in full records at once.
-		DynamicRecordSizingDisabled: true,
-		// crypto/tls has no early data (0-RTT), which could be replayed.
-		GetConfigForClient: e.configFor,
-		GetCertificate:     e.certificateFor,
-	}
-	bindTickets(c, now)
-	return c
 }
 
 // cipherSuites are what is left of TLS 1.2: authenticated encryption, with keys
@@ -181,127 +122,82 @@ func cipherSuites() []uint16 {
 	}
 }
 
-// configFor refuses, with words in the log, clients that the handshake is going
-// to fail for.
+// configFor refuses, with words in the log, clients that the handshake is going to fail
+// for. The view in force decides.
 func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	name := askedFor(hello)
-	if e.acme != nil && isValidation(hello) {
-		if cert := e.acme.challenges.certificate(name); cert != nil {
-			return e.validationConfig(cert), nil
+	v, name := e.view.Load(), askedFor(hello)
+	if v.acme != nil && isValidation(hello) {
+		if cert := v.acme.challenges.certificate(name); cert != nil {
+			return validationConfig(cert), nil
 		}
 		e.log.noOrder(hello, name)
-		return e.unknown, nil
+		return v.unknown, nil
 	}
-	if !e.hosts.has(name) {
-		e.log.noRoute(hello, canonicalName(hello.ServerName), e.hosts.all)
-		return e.unknown, nil
+	if !v.hosts.has(name) {
+		e.log.noRoute(hello, canonicalName(hello.ServerName), v.hosts.all)
+		return v.unknown, nil
 	}
-	e.log.unserved(hello, name, e.config)
-	return nil, nil
-}
-
-// certificateFor is asked for names that a route has.
-func (e *Edge) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	name := askedFor(hello)
-	for _, s := range e.sources {
-		if c := s.certificate(name, hello); c != nil {
-			return c, nil
-		}
-	}
-	if e.acme != nil {
-		e.log.missing(hello, name, e.acme.missing(name))
-	}
-	return nil, nil
-}
-
-// covers says whether a source has a certificate for a route's host.
-func (e *Edge) covers(host string) bool {
-	return slices.ContainsFunc(e.sources, func(s source) bool { return s.covers(host) })
+	e.log.unserved(hello, name, v.config)
+	return v.config, nil
 }
 
 // Certificates tells of all certificates, for health checks and metrics.
 func (e *Edge) Certificates() []CertificateStatus {
 	var all []CertificateStatus
-	for _, s := range e.sources {
+	for _, s := range e.view.Load().sources {
 		all = append(all, s.status()...)
 	}
 	return all
 }
 
-// Local says whether the certificate of a route's host is one of the local
-// authority. Browsers must not be told to insist on those.
-func (e *Edge) Local(host string) bool {
-	for _, s := range e.sources {
-		if s.covers(host) {
-			return e.local != nil && s == source(e.local)
-		}
-	}
-	return false
-}
-
-// RootPath is the file with the local authority's root certificate; "" if no
-// host needs it.
+// RootPath is the file with the local authority's root certificate; "" if no host needs
+// it.
 func (e *Edge) RootPath() string {
-	if e.local == nil || len(e.local.hosts) == 0 {
+	l := e.view.Load().local
+	if l == nil || len(l.hosts) == 0 {
 		return ""
 	}
-	return e.local.rootPath
+	return l.rootPath
 }
 
 // lookEvery is how often files are looked at. Looking, rather than being told,
 // works on every file system and with every way of replacing a file.
 const lookEvery = 2 * time.Second
 
-// Run keeps the certificates fresh until ctx ends, and obtains those that are
-// missing. Listeners must be open by then, for authorities call them.
+// Run keeps the certificates fresh until ctx ends, and obtains those that are missing.
+// Listeners must be open by then, for authorities call them. It is called once.
 func (e *Edge) Run(ctx context.Context) error {
-	if e.acme != nil {
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		wg.Go(func() { e.acme.run(ctx) })
-	}
+	e.mu.Lock()
+	e.running = ctx
+	e.start(e.view.Load().acme)
+	e.mu.Unlock()
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.stop()
+			e.orders.Wait()
 			return nil
 		case <-t.C:
-			for _, s := range e.sources {
+			for _, s := range e.view.Load().sources {
 				s.look()
 			}
 		}
 	}
 }
 
-// hostSet is a set of route hosts.
-type hostSet struct {
-	all      []string            // as given
-	exact    map[string]struct{} // "models.example.com"
-	wildcard map[string]struct{} // "example.com" for "*.example.com"
-}
-
-func newHostSet(hosts []string) hostSet {
-	s := hostSet{all: slices.Clone(hosts), exact: map[string]struct{}{}, wildcard: map[string]struct{}{}}
-	for _, h := range hosts {
-		if rest, ok := strings.CutPrefix(h, "*."); ok {
-			s.wildcard[rest] = struct{}{}
-		} else {
-			s.exact[h] = struct{}{}
-		}
+// start has a source obtain and renew, while Run goes on; nil: none does. The caller holds
+// mu.
+func (e *Edge) start(s *acmeSource) {
+	if e.running == nil || s == nil {
+		return
 	}
-	return s
-}
-
-// has says whether a name is one of the hosts or falls under one with a "*",
-// which stands for one label.
-func (s *hostSet) has(name string) bool {
-	if _, ok := s.exact[name]; ok {
-		return true
-	}
-	label, rest, _ := strings.Cut(name, ".")
-	_, ok := s.wildcard[rest]
-	return ok && label != "" && rest != "" && hostAddress(name) == nil
+	ctx, cancel := context.WithCancel(e.running)
+	e.stop = cancel
+	e.orders.Go(func() { s.run(ctx) })
 }
 
 // canonicalName is the name that a client asked for in lower case and without a

@@ -266,7 +266,7 @@ func TestChoiceByName(t *testing.T) {
 		})
 	}
 	for host, want := range map[string]bool{"a.example.com": false, "*.example.com": false, "dev.local": true, "*.dev.local": true, "nobody.test": false} {
-		if got := e.Local(host); got != want {
+		if got := e.view.Load().Local(host); got != want {
 			t.Errorf("Local(%s) = %t, want %t", host, got, want)
 		}
 	}

@@ -18,12 +18,12 @@ import (
 func fileEdge(t *testing.T, j *journal, hosts []string, configs ...FileConfig) (*Edge, *fileSource) {
 	t.Helper()
 	e := newEdge(t, Config{Files: configs}, Options{Hosts: hosts, Log: j.log()})
-	return e, e.sources[0].(*fileSource)
+	return e, e.view.Load().sources[0].(*fileSource)
 }
 
 // serving is the serial number of the certificate for a name.
 func serving(e *Edge, name string) string {
-	c := e.sources[0].certificate(name, nil)
+	c := e.view.Load().sources[0].certificate(name, nil)
 	if c == nil {
 		return ""
 	}

@@ -27,9 +27,12 @@ type Limits struct {
 	Conns Conns
 	// HandshakeTime is how long a TLS handshake may take: 10 s if zero.
 	HandshakeTime time.Duration
-	// Handshakes is how many may be under way at once: 1024 if zero. When there
-	// are more, the one that has waited longest is given up: a client that means
-	// it is done within milliseconds.
+	// CurrentHandshakeTime, if not nil, is asked for each connection in place of
+	// HandshakeTime, so that a reload can change it.
+	CurrentHandshakeTime func() time.Duration
+	// Handshakes is how many may be under way at once: 1024 if zero. When there are more,
+	// one of the client that has the most is given up, the one that has waited longest: a
+	// client that means it is done within milliseconds.
 	Handshakes int
 	// Log is told of connections that are dropped; discarded if nil.
 	Log *slog.Logger
@@ -46,6 +49,13 @@ func (l Limits) withDefaults() Limits {
 		l.Log = slog.New(slog.DiscardHandler)
 	}
 	return l
+}
+
+func (l *Limits) handshakeTime() time.Duration {
+	if l.CurrentHandshakeTime != nil {
+		return l.CurrentHandshakeTime()
+	}
+	return l.HandshakeTime
 }
 
 // Plain limits a listener without TLS. Its Accept drops connections for which
@@ -173,11 +183,12 @@ func (c *countedConn) Close() error {
 func (e *Edge) Listen(inner net.Listener, l Limits) net.Listener {
 	l = l.withDefaults()
 	t := &tlsListener{
-		plain:  &plainListener{Listener: inner, limits: l, done: make(chan struct{})},
-		config: e.config,
-		limits: l,
-		ready:  make(chan *tls.Conn),
-		done:   make(chan struct{}),
+		plain:   &plainListener{Listener: inner, limits: l, done: make(chan struct{})},
+		config:  e.config,
+		limits:  l,
+		ready:   make(chan *tls.Conn),
+		pending: map[netip.Addr]*list.List{},
+		done:    make(chan struct{}),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.wg.Go(t.accept)
@@ -195,8 +206,9 @@ type tlsListener struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // of all goroutines
 
-	mu      sync.Mutex // guards pending
-	pending list.List  // of func(), which give up a handshake; the oldest first
+	mu      sync.Mutex                // guards what follows
+	pending map[netip.Addr]*list.List // of func(), which give up a handshake, by client; the oldest first
+	under   int                       // handshakes under way
 }
 
 // accept starts a handshake for each connection until the listener is closed.
@@ -207,36 +219,79 @@ func (t *tlsListener) accept() {
 		if err != nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(t.ctx, t.limits.HandshakeTime)
-		place := t.enter(cancel)
+		ctx, cancel := context.WithTimeout(t.ctx, t.limits.handshakeTime())
+		from := clientKey(peer(c))
+		place := t.enter(from, cancel)
 		t.wg.Go(func() {
 			defer cancel()
-			t.handshake(ctx, c, place)
+			t.handshake(ctx, c, from, place)
 		})
 	}
 }
 
-// enter notes a handshake and gives up the oldest if there are too many.
-func (t *tlsListener) enter(giveUp func()) *list.Element {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.pending.Len() >= t.limits.Handshakes {
-		t.pending.Remove(t.pending.Front()).(context.CancelFunc)()
+// clientKey is what stands for a client among those that shake hands: an IPv4 address, or
+// the /64 of an IPv6 one, since whoever has one address there has them all.
+func clientKey(a netip.Addr) netip.Addr {
+	if !a.Is6() {
+		return a
 	}
-	return t.pending.PushBack(context.CancelFunc(giveUp))
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return p.Addr()
 }
 
-func (t *tlsListener) leave(place *list.Element) {
+// enter notes a handshake and gives one up if there are too many: the oldest of the client
+// that has the most, so that nobody's flood ends another's handshake.
+func (t *tlsListener) enter(from netip.Addr, giveUp context.CancelFunc) *list.Element {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pending.Remove(place) // does nothing if enter has removed it
+	if t.under >= t.limits.Handshakes {
+		var most netip.Addr
+		for client, all := range t.pending {
+			if busiest := t.pending[most]; busiest == nil || all.Len() > busiest.Len() {
+				most = client
+			}
+		}
+		oldest := t.pending[most].Front()
+		oldest.Value.(context.CancelFunc)()
+		t.remove(most, oldest)
+	}
+	all := t.pending[from]
+	if all == nil {
+		all = list.New()
+		t.pending[from] = all
+	}
+	t.under++
+	return all.PushBack(giveUp)
+}
+
+// remove forgets a handshake, unless it was forgotten before. The caller holds mu.
+func (t *tlsListener) remove(from netip.Addr, place *list.Element) {
+	all := t.pending[from]
+	if all == nil {
+		return
+	}
+	n := all.Len()
+	all.Remove(place) // does nothing if it is in the list no more
+	t.under -= n - all.Len()
+	if all.Len() == 0 {
+		delete(t.pending, from)
+	}
+}
+
+func (t *tlsListener) leave(from netip.Addr, place *list.Element) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.remove(from, place)
 }
 
 // handshake shakes hands and hands over the connection.
-func (t *tlsListener) handshake(ctx context.Context, c net.Conn, place *list.Element) {
+func (t *tlsListener) handshake(ctx context.Context, c net.Conn, from netip.Addr, place *list.Element) {
 	conn := tls.Server(c, t.config)
 	err := conn.HandshakeContext(ctx)
-	t.leave(place)
+	t.leave(from, place)
 	if err != nil {
 		// Not conn: its Close may wait five seconds to send an alert.
 		c.Close()

@@ -46,7 +46,7 @@ func TestLocalFolder(t *testing.T) {
 	if got := localEdge(t, dir, nil).RootPath(); got != "" {
 		t.Errorf("RootPath = %s where no host needs it, want none", got)
 	}
-	root := e.local.authority.root
+	root := e.view.Load().local.authority.root
 	if !root.MaxPathLenZero || root.KeyUsage != x509.KeyUsageCertSign {
 		t.Error("the root could sign other authorities, or more than certificates")
 	}
@@ -106,12 +106,12 @@ func TestLocalRenewal(t *testing.T) {
 		t.Errorf("status %+v", before)
 	}
 	now = now.Add(leafLife - leafRest - time.Minute)
-	e.local.look()
+	e.view.Load().local.look()
 	if got := e.Certificates()[0].NotAfter; !got.Equal(before.NotAfter) {
 		t.Errorf("renewed %s before its time", leafRest)
 	}
 	now = now.Add(2 * time.Minute)
-	e.local.look()
+	e.view.Load().local.look()
 	if got := e.Certificates()[0].NotAfter; !got.After(before.NotAfter) {
 		t.Errorf("not renewed: ends at %s", got)
 	}

@@ -15,17 +15,18 @@ const ticketLife = 24 * time.Hour
 const ticketMark = "sallyport 1 "
 
 // bindTickets binds sessions to the host that they were made for and to a day, so
-// that what one host demanded of a client cannot be carried to another. The keys
-// are crypto/tls's own: a new one each day, known to this process alone.
+// that what one host demanded of a client cannot be carried to another, nor to a host
+// that is no more. The keys are those that crypto/tls makes for the config keys, which
+// outlives c: a new one each day, known to this process alone.
 //
 // A ticket that is not taken costs the client a full handshake and nothing else.
-func bindTickets(c *tls.Config, now func() time.Time) {
+func bindTickets(c, keys *tls.Config, now func() time.Time) {
 	c.WrapSession = func(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
 		session.Extra = append(session.Extra, ticketNote(state.ServerName, now()))
-		return c.EncryptTicket(state, session)
+		return keys.EncryptTicket(state, session)
 	}
 	c.UnwrapSession = func(ticket []byte, state tls.ConnectionState) (*tls.SessionState, error) {
-		session, err := c.DecryptTicket(ticket, state)
+		session, err := keys.DecryptTicket(ticket, state)
 		if err != nil || session == nil {
 			return nil, err
 		}

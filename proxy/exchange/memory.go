@@ -23,9 +23,9 @@ type Memory struct {
 
 	Audit    *audit.Log
 	Metrics  *audit.Metrics
-	Replay   shared.Replay // which signatures were used
-	Held     *limit.Bytes  // the budget for content that is held
-	Pressure *limit.Memory // whether the process has memory left
+	Replay   shared.Replay   // which signatures were used
+	Held     *limit.Bytes    // the budget for content that is held
+	Pressure *limit.Pressure // whether the process has memory left
 
 	Compressors *route.Compressors
 	// Challenge is the answer to an ACME challenge of a host at a path, if there is one.

@@ -6,6 +6,7 @@ package limit
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // ConnsConfig bounds the connections of a [Conns].
@@ -24,50 +25,55 @@ type ConnsConfig struct {
 // Conns bounds connections, in total and by client address. Several listeners
 // may share one. It is safe for concurrent use.
 type Conns struct {
-	config ConnsConfig
+	config atomic.Pointer[ConnsConfig]
 
 	mu     sync.Mutex // guards all below
 	total  int
-	byAddr map[netip.Addr]int // no more entries than total
+	byAddr map[netip.Addr]int // of all clients, those that are exempt too; no more entries than total
 }
 
 // NewConns makes a Conns with nobody in it. It keeps c.Exempt.
 func NewConns(c ConnsConfig) *Conns {
-	return &Conns{config: c, byAddr: make(map[netip.Addr]int)}
+	all := &Conns{byAddr: make(map[netip.Addr]int)}
+	all.config.Store(&c)
+	return all
 }
+
+// SetConfig changes the bounds. Connections that are there stay, and count.
+func (c *Conns) SetConfig(next ConnsConfig) { c.config.Store(&next) }
 
 // Enter takes a place for a connection from a and says whether there was one.
 // Who got one must [Conns.Leave] with the same address.
 func (c *Conns) Enter(a netip.Addr) bool {
-	if !c.timely(a) || c.config.Spent != nil && c.config.Spent() {
+	config := c.config.Load()
+	exempt := config.exempt(a.Unmap())
+	if !config.timely(a, exempt) || config.Spent != nil && config.Spent() {
 		return false
 	}
-	key, counted := c.key(a)
+	key := Key(a)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.total >= c.config.Total {
+	if c.total >= config.Total {
 		return false
 	}
-	if counted {
-		n := c.byAddr[key]
-		if n >= c.config.PerAddress {
-			return false
-		}
-		c.byAddr[key] = n + 1
+	n := c.byAddr[key]
+	if config.PerAddress > 0 && n >= config.PerAddress && !exempt {
+		return false
 	}
+	c.byAddr[key] = n + 1
 	c.total++
 	return true
 }
 
 // timely says whether connections do not come too fast. One address's share is
 // looked at first, so that it cannot use up that of all.
-func (c *Conns) timely(a netip.Addr) bool {
-	if r := c.config.AcceptsPerAddress; r != nil && !c.exempt(a.Unmap()) {
+func (c *ConnsConfig) timely(a netip.Addr, exempt bool) bool {
+	if r := c.AcceptsPerAddress; r != nil && !exempt {
 		if _, ok := r.AllowAddr(a); !ok {
 			return false
 		}
 	}
-	if r := c.config.Accepts; r != nil {
+	if r := c.Accepts; r != nil {
 		if _, ok := r.Allow(""); !ok {
 			return false
 		}
@@ -77,13 +83,10 @@ func (c *Conns) timely(a netip.Addr) bool {
 
 // Leave gives the place of a connection from a back.
 func (c *Conns) Leave(a netip.Addr) {
-	key, counted := c.key(a)
+	key := Key(a)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.total--
-	if !counted {
-		return
-	}
 	if n := c.byAddr[key]; n > 1 {
 		c.byAddr[key] = n - 1
 	} else {
@@ -98,19 +101,8 @@ func (c *Conns) Len() int {
 	return c.total
 }
 
-// key is what a is counted by, and whether it is counted by address at all.
-func (c *Conns) key(a netip.Addr) (netip.Addr, bool) {
-	if c.config.PerAddress <= 0 {
-		return a, false
-	}
-	if a = a.Unmap(); c.exempt(a) {
-		return a, false
-	}
-	return Key(a), true
-}
-
-func (c *Conns) exempt(a netip.Addr) bool {
-	for _, p := range c.config.Exempt {
+func (c *ConnsConfig) exempt(a netip.Addr) bool {
+	for _, p := range c.Exempt {
 		if p.Contains(a) {
 			return true
 		}
