@@ -40,7 +40,7 @@ func openCertificates(cfg *Config, o Options, challenges string) (*Certificates,
 	c := &Certificates{config: cfg, options: o.withDefaults()}
 	var err error
 	c.edge, err = edge.New(cfg.TLS, edge.Options{
-		Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: c.options.Log, Now: c.options.Now, Inspect: true, Challenges: challenges,
+		Hosts: cfg.TLSHosts(), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: c.options.Log, Now: c.options.Now, Inspect: true, Challenges: challenges,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("tls: %w", err)

@@ -135,7 +135,7 @@ func (g *Gateway) RootPath() string { return g.memory.edge.RootPath() }
 // waiting. Any other error means that a listener could not be opened or a part failed.
 // When it returns, nothing that it started goes on.
 func (g *Gateway) Run(ctx context.Context) error {
-	opened, err := g.listen(g.now().config, g.now().config.places())
+	opened, err := g.listen(g.now().config, placesOf(g.now().config))
 	if err != nil {
 		return err
 	}

@@ -32,29 +32,25 @@ type place struct {
 	addr string // as it is written
 }
 
-// places are the addresses of a configuration, in the order in which they are opened.
-func (c *ListenConfig) places() []place {
+// placesOf are the addresses of a configuration, in the order in which they are opened, and
+// its control socket.
+func placesOf(cfg *Config) []place {
 	var all []place
 	add := func(use listenerUse, addrs ...string) {
 		for _, addr := range addrs {
 			all = append(all, place{use, addr})
 		}
 	}
+	c := &cfg.Listen
 	add(useHTTPS, c.HTTPSAddrs()...)
 	add(useHTTP, c.HTTPAddrs()...)
-	add(usePlain, c.plainAddr()...)
-	add(useForwardAuth, c.forwardAuthAddr()...)
+	add(usePlain, c.PlainAddr()...)
+	add(useForwardAuth, c.ForwardAuthAddr()...)
 	if addr := c.HealthAddr(); addr != "" {
 		add(useHealth, addr)
 	}
-	return all
-}
-
-// places are the addresses of a configuration, with its control socket.
-func (c *Config) places() []place {
-	all := c.Listen.places()
-	if path, _ := c.ControlSocket(); path != "" {
-		all = append(all, place{useControl, path})
+	if path, _ := cfg.ControlSocket(); path != "" {
+		add(useControl, path)
 	}
 	return all
 }

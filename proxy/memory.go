@@ -4,16 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"sallyport/auth"
 	"sallyport/proxy/admin"
 	"sallyport/proxy/audit"
+	"sallyport/proxy/config"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/limit"
@@ -54,13 +52,13 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	m.pools = upstream.NewPools(upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial})
 	m.auth = auth.NewMemory(auth.MemoryOptions{Now: o.Now, Log: m.Log})
 	m.counts = limit.NewCounters(o.Now)
-	hash := outlineOf(cfg).hash()
-	short, _ := shortHashes(hash, hash)
+	hash := config.OutlineOf(cfg).Hash()
+	short, _ := config.ShortHashes(hash, hash)
 	m.reloads = admin.NewReloads(short, o.Now)
-	m.reloads.SetWatching(cfg.Reload.watches())
+	m.reloads.SetWatching(cfg.Reload.Watches())
 	m.snapshots.Store(1)
 	var err error
-	if m.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: tlsHosts(cfg), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: m.Log, Now: o.Now}); err != nil {
+	if m.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: cfg.TLSHosts(), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: m.Log, Now: o.Now}); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	m.Challenge = m.edge.ChallengeAnswer
@@ -73,7 +71,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	if m.Audit, err = audit.New(cfg.Audit, audit.Options{Stdout: o.Stdout, Log: m.Log, Now: o.Now}); err != nil {
 		return nil, err
 	}
-	m.Metrics = audit.NewMetrics(audit.MetricsOptions{Routes: cfg.routeNames(), Reasons: exchange.Reasons()})
+	m.Metrics = audit.NewMetrics(audit.MetricsOptions{Routes: cfg.RouteNames(), Reasons: exchange.Reasons()})
 	m.Pressure = limit.NewPressure(0, o.MemoryUsed)
 	m.conns = limit.NewConns(limit.ConnsConfig{})
 	return m, nil
@@ -93,7 +91,7 @@ func (m *memory) setBounds(cfg *Config) {
 		l.Connections = most
 	}
 	m.conns.SetConfig(limit.ConnsConfig{
-		Total: l.Connections, PerAddress: l.ConnectionsPerAddress, Exempt: prefixesOf(cfg.TrustedProxies),
+		Total: l.Connections, PerAddress: l.ConnectionsPerAddress, Exempt: config.Prefixes(cfg.TrustedProxies),
 		Accepts: m.accepts.set("route", l.Accepts, m.options.Now), AcceptsPerAddress: m.acceptsPerAddress.set("address", l.AcceptsPerAddress, m.options.Now), Spent: m.Pressure.Spent,
 	})
 }
@@ -132,15 +130,6 @@ func (m *memory) beginReplay(cfg *Config) error {
 	return nil
 }
 
-// routeNames are the names of the routes, in the order of the file.
-func (c *Config) routeNames() []string {
-	names := make([]string, 0, len(c.Routes))
-	for i := range c.Routes {
-		names = append(names, c.Routes[i].Name)
-	}
-	return names
-}
-
 // connectionsFor is how many connections of clients there are descriptors for: each may
 // have one to an upstream, and some are kept for listeners, files and issuers. Zero or
 // less descriptors are no bound.
@@ -149,20 +138,4 @@ func connectionsFor(descriptors int) int {
 		return 0
 	}
 	return max((descriptors-min(256, descriptors/4))/2, 1)
-}
-
-// MemoryBudget is limits.memory with its default; zero is no bound.
-func (c *Config) MemoryBudget() int64 {
-	if c.Limits.Memory > 0 {
-		return int64(c.Limits.Memory)
-	}
-	text, err := os.ReadFile("/sys/fs/cgroup/memory.max")
-	if err != nil {
-		return 0 // no control groups, or none of their second version
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil || n <= 0 {
-		return 0 // "max"
-	}
-	return n / 5 * 4
 }

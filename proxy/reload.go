@@ -10,19 +10,10 @@ import (
 	"time"
 
 	"sallyport/proxy/audit"
+	"sallyport/proxy/config"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/watch"
 )
-
-// ReloadConfig is the section `reload`.
-type ReloadConfig struct {
-	// Watch says whether the configuration is loaded again when the file, or a file that
-	// it names, changes. SIGHUP and sallyport reload work either way. Default: true.
-	Watch *bool `yaml:"watch"`
-}
-
-// watches says whether changes of files cause a reload.
-func (c *ReloadConfig) watches() bool { return c.Watch == nil || *c.Watch }
 
 // recheckTime bounds how long a reload may wait for keys of new issuers, when it decides
 // again on the exchanges that are under way.
@@ -49,7 +40,7 @@ func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadRep
 	case ReloadChanged:
 		log.Info("configuration reloaded", "summary", report.Summary, "changes", report.Changes)
 		g.memory.reloads.Changed(report.To)
-		g.memory.reloads.SetWatching(g.now().config.Reload.watches())
+		g.memory.reloads.SetWatching(g.now().config.Reload.Watches())
 	case ReloadUnchanged:
 		log.Log(ctx, unchanged, "configuration not reloaded", "why", report.Summary)
 		g.memory.reloads.Unchanged()
@@ -73,7 +64,7 @@ const maxLoggedFaults = 10
 // reload does what Reload says, with reloading held.
 func (g *Gateway) reload(ctx context.Context) ReloadReport {
 	old := g.now()
-	from, _ := shortHashes(old.outline.hash(), old.outline.hash())
+	from, _ := config.ShortHashes(old.outline.Hash(), old.outline.Hash())
 	report := ReloadReport{Result: ReloadRefused, From: from, To: from}
 	if g.base == nil || g.draining.Load() {
 		report.Summary = "the gateway is not running"
@@ -96,34 +87,34 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 	if err != nil {
 		return refused(report, err)
 	}
-	next := outlineOf(cfg)
-	if next.hash() == old.outline.hash() {
-		report.Result, report.Summary = ReloadUnchanged, unchangedSummary(cfg, old.loaded, g.memory.options.Now())
+	next := config.OutlineOf(cfg)
+	if next.Hash() == old.outline.Hash() {
+		report.Result, report.Summary = ReloadUnchanged, config.UnchangedSummary(cfg, old.loaded, g.memory.options.Now())
 		return report
 	}
-	if err := cfg.checkFixed(old.config, g.memory); err != nil {
+	if err := checkFixed(cfg, old.config, g.memory); err != nil {
 		return refused(report, err)
 	}
 	s, err := g.replace(old, cfg)
 	if err != nil {
 		return refused(report, err)
 	}
-	report.Result, report.Summary = ReloadChanged, changedSummary(old.outline, s.outline)
-	report.From, report.To = shortHashes(old.outline.hash(), s.outline.hash())
-	for _, c := range describeChanges(old.outline, s.outline) {
+	report.Result, report.Summary = ReloadChanged, config.ChangedSummary(old.outline, s.outline)
+	report.From, report.To = config.ShortHashes(old.outline.Hash(), s.outline.Hash())
+	for _, c := range config.DescribeChanges(old.outline, s.outline) {
 		report.Changes = append(report.Changes, c.String())
 	}
 	return report
 }
 
 // checkFixed records what cannot change while the process runs.
-func (c *Config) checkFixed(old *Config, m *memory) error {
+func checkFixed(c, old *Config, m *memory) error {
 	var f setting.Faults
 	const cure = "restart the gateway to change it, or put back what it was"
 	if m.replay.Begun() && c.Integrity.State != old.Integrity.State {
 		f.Add("integrity.state", string(c.Integrity.State), "cannot change while the gateway runs, which holds "+string(old.Integrity.State), cure)
 	}
-	return c.source.place(f).Err()
+	return c.Place(f).Err()
 }
 
 // replace builds the snapshot of a configuration beside the old one, opens what it
@@ -144,7 +135,7 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 			return nil, fmt.Errorf("audit.file: %w", err)
 		}
 	}
-	lacking, surplus := missing(g.open, cfg.places())
+	lacking, surplus := missing(g.open, placesOf(cfg))
 	opened, err := g.listen(cfg, lacking)
 	if err != nil {
 		if records != nil {
@@ -215,7 +206,7 @@ func (g *Gateway) followFiles(ctx context.Context) error {
 			return nil
 		case <-g.watch.Changed():
 		}
-		if g.now().config.Reload.watches() {
+		if g.now().config.Reload.Watches() {
 			// A file may be written twice, or have been reloaded by the operator already.
 			g.reloadFor(ctx, slog.LevelDebug)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/proxy/config"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/limit"
@@ -24,7 +25,7 @@ import (
 type snapshot struct {
 	exchange.Snapshot
 	config  *Config
-	outline outline
+	outline config.Outline
 	loaded  time.Time // when it was built
 
 	tls       *edge.View
@@ -42,14 +43,14 @@ type snapshot struct {
 // build makes a snapshot of a checked configuration. It opens the files that the
 // configuration names; it uses no network and starts no goroutine.
 func build(cfg *Config, m *memory) (_ *snapshot, err error) {
-	s := &snapshot{config: cfg, outline: outlineOf(cfg), loaded: m.options.Now(), counts: m.counts.Lease()}
+	s := &snapshot{config: cfg, outline: config.OutlineOf(cfg), loaded: m.options.Now(), counts: m.counts.Lease()}
 	defer func() {
 		if err != nil {
 			s.release()
 		}
 	}()
 	s.addListening(&cfg.Listen)
-	s.Proxies = prefixesOf(cfg.TrustedProxies)
+	s.Proxies = config.Prefixes(cfg.TrustedProxies)
 	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
 	s.PublicHTTPS = cfg.PublicHTTPS
 	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
@@ -58,7 +59,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	}
 	integrity := cfg.Integrity.WithDefaults()
 	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, Aliases: cfg.aliases(),
+		Issuers: cfg.Issuers, Keys: keys, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m.auth); err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err := m.beginReplay(cfg); err != nil {
 		return nil, err
 	}
-	if s.tls, err = m.edge.Prepare(cfg.TLS, tlsHosts(cfg), len(cfg.Listen.HTTPAddrs()) > 0); err != nil {
+	if s.tls, err = m.edge.Prepare(cfg.TLS, cfg.TLSHosts(), len(cfg.Listen.HTTPAddrs()) > 0); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {
@@ -79,16 +80,16 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 }
 
 // addListening notes what listeners go by.
-func (s *snapshot) addListening(c *ListenConfig) {
+func (s *snapshot) addListening(c *config.ListenConfig) {
 	s.handshakeTime = s.config.Limits.WithDefaults().HeadTime.D()
 	if p := c.ProxyProtocol; p != nil {
-		s.balancers = edge.Balancers{From: prefixesOf(p.From), Optional: p.Optional, HeaderTime: s.handshakeTime}
+		s.balancers = edge.Balancers{From: config.Prefixes(p.From), Optional: p.Optional, HeaderTime: s.handshakeTime}
 	}
 	if p := c.InsecurePlain; p != nil {
-		s.plainFrom, s.h2c = prefixesOf(p.From), p.H2C
+		s.plainFrom, s.h2c = config.Prefixes(p.From), p.H2C
 	}
 	if p := c.ForwardAuth; p != nil {
-		s.ForwardAuth, s.forwardAuthFrom = p.Dialect, prefixesOf(p.From)
+		s.ForwardAuth, s.forwardAuthFrom = p.Dialect, config.Prefixes(p.From)
 	}
 }
 
@@ -98,7 +99,7 @@ func (s *snapshot) activate(m *memory) {
 	s.auth.Activate()
 	m.edge.Activate(s.tls)
 	m.setBounds(s.config)
-	m.Metrics.SetRoutes(s.config.routeNames())
+	m.Metrics.SetRoutes(s.config.RouteNames())
 	integrity := s.config.Integrity.WithDefaults()
 	m.Held.Resize(int64(integrity.Memory))
 	_ = m.replay.Adjust(nonceBounds(&integrity)) // which check found sound
@@ -156,7 +157,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	r := &route.Route{
 		Name:        c.Name,
 		Methods:     slices.Clone(c.Methods),
-		Dialect:     cfg.dialectOf(c),
+		Dialect:     cfg.DialectOf(c),
 		Timeouts:    route.NewTimeouts(cfg.TimeoutsOf(c)),
 		Access:      route.NewAccess(c),
 		ToClient:    route.NewEdits(&c.Headers.Response, nil),
@@ -166,7 +167,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		WebSocket:   c.Websocket,
 		Identity:    c.Identity.Names(),
 		KeepServer:  c.KeepServer,
-		Integrity:   seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.dialectOf(c).ActsOnWhole()),
+		Integrity:   seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.DialectOf(c).ActsOnWhole()),
 		Limits: route.Limits{
 			Body:     c.Limits.BodyBytes(),
 			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
@@ -235,7 +236,7 @@ func (s *snapshot) upstream(c *route.Config, byName map[string]*upstream.Upstrea
 	if err != nil {
 		return nil, err
 	}
-	d := s.config.dialectOf(c)
+	d := s.config.DialectOf(c)
 	key := name + " " + d.Name() // a URL may stand in several routes, with another dialect
 	if u := byName[key]; u != nil {
 		return u, nil

@@ -7,8 +7,36 @@ import (
 	"strings"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
 )
+
+// ForwardAuthConfig is the section `listen.forward_auth`: another proxy asks
+// whether it may forward a request, and is answered as the gateway would decide.
+type ForwardAuthConfig struct {
+	// Addr is the address HOST:PORT.
+	Addr string `yaml:"addr"`
+	// From are the addresses of the proxies that may ask; all other connections are
+	// closed.
+	From setting.List[setting.CIDR] `yaml:"from"`
+	// Dialect says how they tell what they were asked: nginx (auth_request, with
+	// X-Original-URL and X-Original-Method), traefik (ForwardAuth) or caddy
+	// (forward_auth), both with X-Forwarded-Method, -Proto, -Host and -Uri. They
+	// must set all of these themselves: what a client sent under these names would
+	// be believed otherwise.
+	Dialect string `yaml:"dialect"`
+}
+
+// Check records the faults of the section that the section itself shows.
+func (c *ForwardAuthConfig) Check(at string, f *setting.Faults) {
+	switch c.Dialect {
+	case DialectNginx, DialectTraefik, DialectCaddy:
+	case "":
+		f.Add(at+".dialect", "", "which product asks is not said", "write nginx, traefik or caddy")
+	default:
+		f.Add(at+".dialect", c.Dialect, "not a product that is known", "write nginx, traefik or caddy")
+	}
+}
 
 // Dialects of proxies that ask.
 const (

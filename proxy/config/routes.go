@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"fmt"
@@ -20,7 +20,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 	}
 	names := map[string]int{}
 	identity := c.identityFields()
-	paths := newConfigPaths()
+	paths := newPaths()
 	for i := range c.Routes {
 		r, at := &c.Routes[i], setting.Index("routes", i)
 		if r.Name != "" {
@@ -182,7 +182,7 @@ func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) 
 			f.Add(at, name, "there is no such policy", cureName("policies", name, slices.Sorted(maps.Keys(c.Policies))))
 		}
 	} else {
-		checkRules(at, c.dialectOf(r), r.Rules.Rules, f)
+		checkRules(at, c.DialectOf(r), r.Rules.Rules, f)
 		c.checkWho(at, r.Rules.Rules, f)
 	}
 	rules := c.RulesOf(r)
@@ -213,18 +213,18 @@ func checkRuleOnRoute(r *route.Config, at string, rule *policy.Rule, f *setting.
 	}
 }
 
-// configPaths finds routes between which nothing decides.
-type configPaths struct {
+// paths finds routes between which nothing decides.
+type paths struct {
 	byPath   map[string][]int  // host and path to routes
 	byFolded map[string]string // the same in lower case to the path first seen
 }
 
-func newConfigPaths() *configPaths {
-	return &configPaths{byPath: map[string][]int{}, byFolded: map[string]string{}}
+func newPaths() *paths {
+	return &paths{byPath: map[string][]int{}, byFolded: map[string]string{}}
 }
 
 // add enters route i under each of its hosts.
-func (p *configPaths) add(c *Config, i int, f *setting.Faults) {
+func (p *paths) add(c *Config, i int, f *setting.Faults) {
 	r, at := &c.Routes[i], setting.Index("routes", i)
 	path := r.Path
 	if path == "" {

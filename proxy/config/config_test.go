@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"bytes"
@@ -16,13 +16,13 @@ import (
 var update = flag.Bool("update", false, "rewrite what the tests expect")
 
 func TestConfigGood(t *testing.T) {
-	files, err := filepath.Glob("testdata/config/good-*.yaml")
+	files, err := filepath.Glob("testdata/good-*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%v, %d files", err, len(files))
 	}
 	for _, name := range files {
 		t.Run(filepath.Base(name), func(t *testing.T) {
-			if _, err := LoadConfig(name); err != nil {
+			if _, err := Load(name); err != nil {
 				t.Error(err)
 			}
 		})
@@ -31,7 +31,7 @@ func TestConfigGood(t *testing.T) {
 
 // Each bad-*.yaml says in its first lines which faults it has, all of them.
 func TestConfigBad(t *testing.T) {
-	files, err := filepath.Glob("testdata/config/bad-*.yaml")
+	files, err := filepath.Glob("testdata/bad-*.yaml")
 	if err != nil || len(files) < 40 {
 		t.Fatalf("%v, %d files; want 40 or more", err, len(files))
 	}
@@ -45,7 +45,7 @@ func TestConfigBad(t *testing.T) {
 				t.Fatal(err)
 			}
 			want, _ := splitExpected(text)
-			_, err = LoadConfig(name)
+			_, err = Load(name)
 			got := expectedOf(err)
 			if len(want) == 0 {
 				t.Fatalf("no expectation; got\n%s", strings.Join(got, "\n"))
@@ -75,7 +75,7 @@ func expectedOf(err error) []string {
 	var lines []string
 	for _, f := range faults {
 		f.File = filepath.Base(f.File)
-		f.Problem = strings.ReplaceAll(f.Problem, "testdata/config/", "")
+		f.Problem = strings.ReplaceAll(f.Problem, "testdata/", "")
 		lines = append(lines, f.Error())
 	}
 	return lines
@@ -91,7 +91,7 @@ func rewriteExpected(t *testing.T, name string) {
 			t.Fatal(err)
 		}
 		want, rest := splitExpected(text)
-		_, err = LoadConfig(name)
+		_, err = Load(name)
 		got := expectedOf(err)
 		if slices.Equal(got, want) {
 			return

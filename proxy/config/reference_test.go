@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"os"
@@ -16,7 +16,7 @@ import (
 
 // TestReferenceIsSound sees that the root gateway.yaml loads.
 func TestReferenceIsSound(t *testing.T) {
-	if _, err := LoadConfig("../gateway.yaml"); err != nil {
+	if _, err := Load("../../gateway.yaml"); err != nil {
 		t.Error(err)
 	}
 }
@@ -24,7 +24,7 @@ func TestReferenceIsSound(t *testing.T) {
 // TestReferenceIsComplete sees that the root gateway.yaml shows every setting that
 // there is: with a value, or in a comment where a value would not do.
 func TestReferenceIsComplete(t *testing.T) {
-	text, err := os.ReadFile("../gateway.yaml")
+	text, err := os.ReadFile("../../gateway.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"errors"
@@ -13,11 +13,11 @@ import (
 // FuzzConfig sees that no text brings the loader down, that each fault is in one
 // line and on a line that there is, and that what loads can be used.
 func FuzzConfig(f *testing.F) {
-	files, err := filepath.Glob("testdata/config/*.yaml")
+	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, name := range append(files, "../gateway.yaml") {
+	for _, name := range append(files, "../../gateway.yaml") {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)
@@ -26,7 +26,7 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Add("routes:\u2028- a: b\r- c: d\u0085\n") // line ends of YAML that are none elsewhere
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := ParseConfig("gateway.yaml", []byte(text))
+		c, err := Parse("gateway.yaml", []byte(text))
 		if err == nil {
 			if len(c.Table()) == 0 {
 				t.Error("a configuration without routes was taken")

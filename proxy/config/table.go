@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"crypto/x509"
@@ -16,7 +16,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Faults are all faults of a configuration: what the errors of [LoadConfig] and
+// Faults are all faults of a configuration: what the errors of [Load] and
 // [Config.CheckFiles] are.
 type Faults = setting.Faults
 
@@ -52,7 +52,7 @@ func (c *Config) Table() []RouteInfo {
 		t := c.TimeoutsOf(r)
 		info := RouteInfo{
 			Name: r.Name, Host: r.Host, Path: r.Path, Methods: r.Methods,
-			Upstream: name, Serves: c.dialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r),
+			Upstream: name, Serves: c.DialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r),
 			Body:     setting.Size(r.Limits.BodyBytes()).String(),
 			InFlight: r.Limits.InFlight, Websocket: r.Websocket,
 			Endpoints: []string{}, Rules: []string{}, Rate: []string{}, Insecure: []string{},
@@ -141,7 +141,7 @@ func ruleInWords(r *policy.Rule) string {
 // network. The error, if any, is [Faults].
 func (c *Config) CheckFiles() error {
 	var f setting.Faults
-	c.TLS.CheckFiles("tls", tlsHosts(c), &f)
+	c.TLS.CheckFiles("tls", c.TLSHosts(), &f)
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
 	}

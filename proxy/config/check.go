@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"fmt"
@@ -28,20 +28,20 @@ func (c *Config) check(f *setting.Faults) {
 		c.TLS.Check("tls", f)
 	}
 	c.checkBehind(f)
-	c.TLS.CheckHosts("tls", tlsHosts(c), len(c.Listen.HTTPAddrs()) > 0, f)
+	c.TLS.CheckHosts("tls", c.TLSHosts(), len(c.Listen.HTTPAddrs()) > 0, f)
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
-		checkConfigName("issuers", name, f)
+		checkName("issuers", name, f)
 		i := c.Issuers[name]
 		i.Check("issuers."+name, f)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
-		checkConfigName("upstreams", name, f)
+		checkName("upstreams", name, f)
 		u := c.Upstreams[name]
 		u.Check("upstreams."+name, f)
 		checkServes("upstreams."+name+".serves", u.Serves, f)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Policies)) {
-		checkConfigName("policies", name, f)
+		checkName("policies", name, f)
 		checkRules("policies."+name, model.Raw(), c.Policies[name], f)
 		c.checkWho("policies."+name, c.Policies[name], f)
 	}
@@ -58,9 +58,9 @@ func (c *Config) check(f *setting.Faults) {
 	c.checkRoutes(f)
 }
 
-// checkConfigName keeps names of our own to what reads well in paths, records and
+// checkName keeps names of our own to what reads well in paths, records and
 // metrics.
-func checkConfigName(section, name string, f *setting.Faults) {
+func checkName(section, name string, f *setting.Faults) {
 	ok := name != "" && len(name) <= 64
 	for _, r := range name {
 		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
@@ -83,8 +83,8 @@ func (c *ListenConfig) check(f *setting.Faults) {
 		{"listen.https", c.HTTPS, c.servesPlain()},
 		{"listen.http", c.HTTP, true},
 		{"listen.health", []string{c.Health}, true},
-		{"listen.insecure_plain.addr", c.plainAddr(), false},
-		{"listen.forward_auth.addr", c.forwardAuthAddr(), false},
+		{"listen.insecure_plain.addr", c.PlainAddr(), false},
+		{"listen.forward_auth.addr", c.ForwardAuthAddr(), false},
 	} {
 		if len(l.addrs) > maxListeners {
 			f.Add(l.path, "", fmt.Sprintf("more than %d addresses", maxListeners), `write ":443" for all of this machine's`)
@@ -94,13 +94,13 @@ func (c *ListenConfig) check(f *setting.Faults) {
 			switch {
 			case addr == "" && l.path == "listen.health":
 				addr = defaultHealth
-			case addr == configOff && !l.mayOff:
+			case addr == off && !l.mayOff:
 				f.Add(l.path, addr, "the listener for requests cannot be switched off", `write an address such as ":443"`)
 				continue
-			case addr == configOff && len(l.addrs) > 1:
+			case addr == off && len(l.addrs) > 1:
 				f.Add(l.path, addr, "stands beside addresses", "write off alone, or remove it")
 				continue
-			case addr == configOff:
+			case addr == off:
 				continue
 			}
 			if cure := badListenAddr(addr); cure != "" {

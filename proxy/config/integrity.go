@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"fmt"
@@ -18,7 +18,7 @@ import (
 // checkIntegrity records the faults of the section `integrity`, of the keys and of
 // principals.
 func (c *Config) checkIntegrity(f *setting.Faults) {
-	c.Integrity.State.Check("integrity.state", "name a file, or write off", f, configOff)
+	c.Integrity.State.Check("integrity.state", "name a file, or write off", f, off)
 	for _, id := range slices.Sorted(maps.Keys(c.SigningKeys)) {
 		k := c.SigningKeys[id]
 		k.Check("signing_keys."+id, id, f)
@@ -79,7 +79,7 @@ func (c *Config) checkPrincipals(f *setting.Faults) {
 	owner := map[string]string{}
 	for _, alias := range slices.Sorted(maps.Keys(c.Principals)) {
 		at := "principals." + alias
-		checkConfigName("principals", alias, f)
+		checkName("principals", alias, f)
 		proofs := c.Principals[alias]
 		if len(proofs) < 2 {
 			f.Add(at, "", "one name for less than two proofs", "list the proofs of the same caller, such as [issuer/corp:svc-batch, key:acme]")
@@ -131,8 +131,8 @@ func (c *Config) keyPrincipals() []string {
 	return slices.Compact(all)
 }
 
-// aliases maps each qualified name of `principals` to its alias.
-func (c *Config) aliases() map[string]string {
+// Aliases maps each qualified name of `principals` to its alias.
+func (c *Config) Aliases() map[string]string {
 	all := map[string]string{}
 	for alias, proofs := range c.Principals {
 		for _, p := range proofs {
@@ -151,7 +151,7 @@ func (c *Config) checkRouteIntegrity(r *route.Config, at string, f *setting.Faul
 		words       []string
 	}{
 		{"request", i.Request, []string{seal.WhenKey, seal.Always}},
-		{"response", i.Response, []string{seal.Sign, configOff}},
+		{"response", i.Response, []string{seal.Sign, off}},
 		{"body", i.Body, []string{seal.HoldBody, seal.StreamBody, seal.HeadersOnly}},
 		{"events", i.Events, []string{seal.Trailer, seal.Inline}},
 	} {
@@ -205,7 +205,7 @@ func (c *Config) checkUnsigned(r *route.Config, path string, f *setting.Faults) 
 func (c *Config) checkBodyMode(r *route.Config, path string, f *setting.Faults) {
 	i := &r.Integrity
 	_, u, _ := c.UpstreamOf(r)
-	d := c.dialectOf(r)
+	d := c.DialectOf(r)
 	switch {
 	case i.Body == seal.StreamBody && !d.ActsOnWhole():
 		f.Add(path+".body", i.Body, d.Name()+" servers may act before a body has ended, and so before it is checked", "write buffer, or say what the upstream serves")

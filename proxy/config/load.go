@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"crypto/sha256"
@@ -19,43 +19,43 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// maxConfigFiles bounds the files that `include` may bring in.
-const maxConfigFiles = 256
+// maxFiles bounds the files that `include` may bring in.
+const maxFiles = 256
 
-// configInclude is what an included file may hold.
-type configInclude struct {
+// include is what an included file may hold.
+type include struct {
 	Upstreams map[string]upstream.Config `yaml:"upstreams"`
 	Policies  map[string][]policy.Rule   `yaml:"policies"`
 	Routes    []route.Config             `yaml:"routes"`
 }
 
-// LoadConfig reads a gateway.yaml and the files that it includes, and checks them
+// Load reads a gateway.yaml and the files that it includes, and checks them
 // all. It opens no other file. The error, if any, is [setting.Faults]: every
 // fault there is, in the order of files and lines.
 //
 // Relative paths in the configuration count from the folder of the file that
 // they stand in.
-func LoadConfig(path string) (*Config, error) {
-	text, err := readConfigFile(path)
+func Load(path string) (*Config, error) {
+	text, err := readFile(path)
 	if err != nil {
 		return nil, setting.Faults{{File: path, Problem: err.Error(), Cure: "-c names another file; sallyport init prints a first one"}}
 	}
-	return parseConfig(path, text, configDisk{filepath.Glob, readConfigFile})
+	return parse(path, text, disk{filepath.Glob, readFile})
 }
 
-// ParseConfig is [LoadConfig] for a text that stands alone: `include` is a fault
+// Parse is [Load] for a text that stands alone: `include` is a fault
 // in it. name is shown in faults, and its folder is where relative paths start.
-func ParseConfig(name string, text []byte) (*Config, error) {
-	return parseConfig(name, text, configDisk{})
+func Parse(name string, text []byte) (*Config, error) {
+	return parse(name, text, disk{})
 }
 
-// configDisk is where included files come from; nil functions for nowhere.
-type configDisk struct {
+// disk is where included files come from; nil functions for nowhere.
+type disk struct {
 	glob func(pattern string) ([]string, error)
 	read func(name string) ([]byte, error)
 }
 
-func readConfigFile(name string) ([]byte, error) {
+func readFile(name string) ([]byte, error) {
 	info, err := os.Stat(name)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -75,11 +75,11 @@ func readConfigFile(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, setting.MaxFile+1))
 }
 
-// configSource knows which file and line each path of a Config came from.
-type configSource struct {
+// source knows which file and line each path of a Config came from.
+type source struct {
 	main   *setting.Document
-	routes []configOrigin // by index in Config.Routes
-	named  map[string]configOrigin
+	routes []origin // by index in Config.Routes
+	named  map[string]origin
 	files  []string  // the documents
 	globs  []string  // where include looks for more
 	onDisk bool      // the documents are files
@@ -87,19 +87,19 @@ type configSource struct {
 }
 
 // read records the bytes of a file.
-func (s *configSource) read(name string, text []byte) {
+func (s *source) read(name string, text []byte) {
 	fmt.Fprintf(s.text, "%q %d\n", name, len(text))
 	_, _ = s.text.Write(text)
 }
 
-// configOrigin is where something stands that included files may hold.
-type configOrigin struct {
+// origin is where something stands that included files may hold.
+type origin struct {
 	doc  *setting.Document
 	path string // in that file
 }
 
 // find tells where a path of the Config stands.
-func (s *configSource) find(path string) (*setting.Document, string) {
+func (s *source) find(path string) (*setting.Document, string) {
 	var i int
 	if _, err := fmt.Sscanf(path, "routes[%d]", &i); err == nil && i >= 0 && i < len(s.routes) {
 		_, rest, _ := strings.Cut(path, "]")
@@ -115,7 +115,7 @@ func (s *configSource) find(path string) (*setting.Document, string) {
 
 // place gives the faults of checks their files and lines. Those that are only
 // consequences of what decoding refused are dropped.
-func (s *configSource) place(found setting.Faults) setting.Faults {
+func (s *source) place(found setting.Faults) setting.Faults {
 	var kept setting.Faults
 	for _, f := range found {
 		doc, path := s.find(f.Path)
@@ -129,10 +129,10 @@ func (s *configSource) place(found setting.Faults) setting.Faults {
 	return kept
 }
 
-func parseConfig(name string, text []byte, disk configDisk) (*Config, error) {
+func parse(name string, text []byte, disk disk) (*Config, error) {
 	c := &Config{}
 	doc, faults := setting.Decode(name, text, c)
-	c.source = &configSource{main: doc, named: map[string]configOrigin{}, files: []string{name}, onDisk: disk.read != nil, text: sha256.New()}
+	c.source = &source{main: doc, named: map[string]origin{}, files: []string{name}, onDisk: disk.read != nil, text: sha256.New()}
 	c.source.read(name, text)
 	c.source.enter(doc, c.Upstreams, c.Policies, c.Routes)
 	var found setting.Faults
@@ -152,21 +152,21 @@ func parseConfig(name string, text []byte, disk configDisk) (*Config, error) {
 }
 
 // enter records where the things of a file stand.
-func (s *configSource) enter(doc *setting.Document, upstreams map[string]upstream.Config, policies map[string][]policy.Rule, routes []route.Config) {
+func (s *source) enter(doc *setting.Document, upstreams map[string]upstream.Config, policies map[string][]policy.Rule, routes []route.Config) {
 	for name := range upstreams {
-		s.named["upstreams."+name] = configOrigin{doc, "upstreams." + name}
+		s.named["upstreams."+name] = origin{doc, "upstreams." + name}
 	}
 	for name := range policies {
-		s.named["policies."+name] = configOrigin{doc, "policies." + name}
+		s.named["policies."+name] = origin{doc, "policies." + name}
 	}
 	for i := range routes {
-		s.routes = append(s.routes, configOrigin{doc, setting.Index("routes", i)})
+		s.routes = append(s.routes, origin{doc, setting.Index("routes", i)})
 	}
 }
 
 // include adds what the included files hold. Faults of their text come back with
 // file and line; those of `include` itself are added to found.
-func (c *Config) include(disk configDisk, found *setting.Faults) (faults setting.Faults) {
+func (c *Config) include(disk disk, found *setting.Faults) (faults setting.Faults) {
 	main := c.source.main.File
 	seen := map[string]bool{filepath.Clean(main): true}
 	for i, pattern := range c.Include {
@@ -191,8 +191,8 @@ func (c *Config) include(disk configDisk, found *setting.Faults) (faults setting
 			case clean == filepath.Clean(main):
 				found.Add(at, c.Include[i], "the file would include itself", "choose a pattern that does not fit it, such as conf.d/*.yaml")
 			case seen[clean]:
-			case len(seen) > maxConfigFiles:
-				found.Add(at, c.Include[i], fmt.Sprintf("more than %d files", maxConfigFiles), "gather routes in fewer files")
+			case len(seen) > maxFiles:
+				found.Add(at, c.Include[i], fmt.Sprintf("more than %d files", maxFiles), "gather routes in fewer files")
 				return faults
 			default:
 				seen[clean] = true
@@ -204,14 +204,14 @@ func (c *Config) include(disk configDisk, found *setting.Faults) (faults setting
 }
 
 // includeFile adds what one file holds.
-func (c *Config) includeFile(name string, disk configDisk) setting.Faults {
+func (c *Config) includeFile(name string, disk disk) setting.Faults {
 	c.source.files = append(c.source.files, name)
 	text, err := disk.read(name)
 	if err != nil {
 		return setting.Faults{{File: name, Problem: err.Error(), Cure: "remove it, or let the gateway's user read it"}}
 	}
 	c.source.read(name, text)
-	var part configInclude
+	var part include
 	doc, faults := setting.Decode(name, text, &part)
 	for i := range faults {
 		f := &faults[i]
@@ -266,6 +266,14 @@ func (c *Config) fillPlaces() {
 		beside(&c.TLS.ACME.Storage, "sallyport-acme")
 	}
 	beside(&c.Integrity.State, "sallyport-nonces")
+}
+
+// Place gives faults of values of the configuration their files and lines.
+func (c *Config) Place(found setting.Faults) setting.Faults {
+	if c.source == nil {
+		return found
+	}
+	return c.source.place(found)
 }
 
 // Path is the main file; "" for a Config that was not loaded from one.

@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"os"
@@ -39,7 +39,7 @@ routes: [{host: churn.example.com, upstream: churn, callers: [issuer/corp, key/a
 
 func TestConfigFilesAreAllThatItWasReadFrom(t *testing.T) {
 	dir := t.TempDir()
-	c, err := LoadConfig(includedConfig(t, dir))
+	c, err := Load(includedConfig(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestConfigFilesAreAllThatItWasReadFrom(t *testing.T) {
 }
 
 func TestFaultsOfFilesShowPathsAsWritten(t *testing.T) {
-	c, err := LoadConfig(includedConfig(t, t.TempDir()))
+	c, err := Load(includedConfig(t, t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ routes: [{host: a.example.com, upstream: http://a:1, callers: issuer/corp, rules
 		"tls: {local: {}}\nintegrity: {state: off}\n":         "",
 		"tls: {local: {dir: ./off}}\naudit: {file: stdout}\n": "",
 	} {
-		_, err := ParseConfig("gateway.yaml", []byte(text+rest))
+		_, err := Parse("gateway.yaml", []byte(text+rest))
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
 		}

@@ -1,11 +1,10 @@
-package proxy
+package config
 
 import (
 	"net/netip"
 	"slices"
 
 	"sallyport/proxy/edge"
-	"sallyport/proxy/exchange"
 	"sallyport/proxy/setting"
 )
 
@@ -30,8 +29,8 @@ type PlainConfig struct {
 	H2C bool `yaml:"h2c"`
 }
 
-// prefixesOf are the ranges of a list.
-func prefixesOf(list []setting.CIDR) []netip.Prefix {
+// Prefixes are the ranges of a list.
+func Prefixes(list []setting.CIDR) []netip.Prefix {
 	all := make([]netip.Prefix, 0, len(list))
 	for _, c := range list {
 		all = append(all, c.Prefix)
@@ -54,13 +53,7 @@ func (c *Config) checkBehind(f *setting.Faults) {
 	if p := l.ForwardAuth; p != nil {
 		checkPeers("listen.forward_auth", p.From, f)
 		c.checkTrusted("listen.forward_auth", p.From, f)
-		switch p.Dialect {
-		case exchange.DialectNginx, exchange.DialectTraefik, exchange.DialectCaddy:
-		case "":
-			f.Add("listen.forward_auth.dialect", "", "which product asks is not said", "write nginx, traefik or caddy")
-		default:
-			f.Add("listen.forward_auth.dialect", p.Dialect, "not a product that is known", "write nginx, traefik or caddy")
-		}
+		p.Check("listen.forward_auth", f)
 	}
 }
 
@@ -105,16 +98,16 @@ func tooWide(p netip.Prefix) bool {
 	return p.IsValid() && (p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 7)
 }
 
-// plainAddr is the address of insecure_plain as written, if it is there.
-func (c *ListenConfig) plainAddr() []string {
+// PlainAddr is the address of insecure_plain as written, if it is there.
+func (c *ListenConfig) PlainAddr() []string {
 	if c.InsecurePlain == nil {
 		return nil
 	}
 	return []string{c.InsecurePlain.Addr}
 }
 
-// forwardAuthAddr is the address of forward_auth as written, if it is there.
-func (c *ListenConfig) forwardAuthAddr() []string {
+// ForwardAuthAddr is the address of forward_auth as written, if it is there.
+func (c *ListenConfig) ForwardAuthAddr() []string {
 	if c.ForwardAuth == nil {
 		return nil
 	}
@@ -126,19 +119,15 @@ func tlsGiven(c *edge.Config) bool {
 	return len(c.Files) > 0 || c.Local != nil || c.ACME != nil || c.MinVersion != ""
 }
 
-// tlsHosts are the hosts that need a certificate: none where no listener has TLS.
-func tlsHosts(cfg *Config) []string {
-	if len(cfg.Listen.HTTPSAddrs()) == 0 {
+// TLSHosts are the hosts that need a certificate, each once: none where no listener has
+// TLS.
+func (c *Config) TLSHosts() []string {
+	if len(c.Listen.HTTPSAddrs()) == 0 {
 		return nil
 	}
-	return hostsOf(cfg)
-}
-
-// hostsOf are the hosts of all routes, each once.
-func hostsOf(cfg *Config) []string {
 	var hosts []string
-	for i := range cfg.Routes {
-		hosts = append(hosts, cfg.Routes[i].Host...)
+	for i := range c.Routes {
+		hosts = append(hosts, c.Routes[i].Host...)
 	}
 	slices.Sort(hosts)
 	return slices.Compact(hosts)

@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"encoding/hex"
@@ -12,10 +12,10 @@ import (
 	"sallyport/proxy/watch"
 )
 
-// outline is what a configuration consists of, by digests: enough to tell what changed between
+// Outline is what a configuration consists of, by digests: enough to tell what changed between
 // two, without keeping either. It must be taken when the configuration is loaded, because it
 // covers the content that the named files and secrets have at that moment.
-type outline struct {
+type Outline struct {
 	text  string // digest of the bytes of gateway.yaml and the included files
 	parts []outlinePart
 }
@@ -27,10 +27,10 @@ type outlinePart struct {
 	digest string // as of [setting.Digest]
 }
 
-// outlineOf takes the outline of a loaded configuration. Sections follow one another as in
+// OutlineOf takes the outline of a loaded configuration. Sections follow one another as in
 // [Config], routes as in the files, other names by the alphabet.
-func outlineOf(c *Config) outline {
-	o := outline{text: hex.EncodeToString(c.source.text.Sum(nil))}
+func OutlineOf(c *Config) Outline {
+	o := Outline{text: hex.EncodeToString(c.source.text.Sum(nil))}
 	v := reflect.ValueOf(c).Elem()
 	for i := range v.NumField() {
 		section := v.Type().Field(i).Tag.Get("yaml")
@@ -59,9 +59,9 @@ func outlineOf(c *Config) outline {
 	return o
 }
 
-// hash identifies a configuration by all that it says and by the bytes that say it. It is in
-// hexadecimal; [shortHashes] are what people see.
-func (o outline) hash() string {
+// Hash identifies a configuration by all that it says and by the bytes that say it. It is in
+// hexadecimal; [ShortHashes] are what people see.
+func (o Outline) Hash() string {
 	var all []string
 	for _, p := range o.parts {
 		all = append(all, p.kind, p.name, p.digest)
@@ -69,9 +69,9 @@ func (o outline) hash() string {
 	return setting.Digest(append(all, o.text))
 }
 
-// shortHashes are the beginnings of two hashes, four digits long or as long as it takes to tell
+// ShortHashes are the beginnings of two hashes, four digits long or as long as it takes to tell
 // one from the other.
-func shortHashes(a, b string) (shortA, shortB string) {
+func ShortHashes(a, b string) (shortA, shortB string) {
 	n := 4
 	for a != b && n < min(len(a), len(b)) && a[:n] == b[:n] {
 		n++
@@ -96,49 +96,49 @@ func kindOf(section string) string {
 	return "entry of " + section
 }
 
-// change is one difference between two configurations.
-type change struct {
+// Change is one difference between two configurations.
+type Change struct {
 	kind, name string // as in [outlinePart]
 	what       string // "changed", "added" or "removed"
 }
 
 // String is the change in words, such as "route a.example/v1 changed".
-func (c change) String() string {
+func (c Change) String() string {
 	return strings.TrimPrefix(c.kind+" "+c.name+" "+c.what, " ")
 }
 
-// describeChanges lists what differs between two configurations: in the order of the new one,
+// DescribeChanges lists what differs between two configurations: in the order of the new one,
 // then what is removed. An entry under another name is one removed and one added.
-func describeChanges(from, to outline) []change {
+func DescribeChanges(from, to Outline) []Change {
 	type id struct{ kind, name string }
 	before := make(map[id]string, len(from.parts))
 	for _, p := range from.parts {
 		before[id{p.kind, p.name}] = p.digest
 	}
-	var all []change
+	var all []Change
 	for _, p := range to.parts {
 		digest, known := before[id{p.kind, p.name}]
 		switch {
 		case !known:
-			all = append(all, change{p.kind, p.name, "added"})
+			all = append(all, Change{p.kind, p.name, "added"})
 		case digest != p.digest:
-			all = append(all, change{p.kind, p.name, "changed"})
+			all = append(all, Change{p.kind, p.name, "changed"})
 		}
 		delete(before, id{p.kind, p.name})
 	}
 	for _, p := range from.parts {
 		if _, left := before[id{p.kind, p.name}]; left {
-			all = append(all, change{p.kind, p.name, "removed"})
+			all = append(all, Change{p.kind, p.name, "removed"})
 		}
 	}
 	return all
 }
 
-// changedSummary is a change of configurations in one line, such as
+// ChangedSummary is a change of configurations in one line, such as
 // "config 3f9a -> 81c2: 2 routes changed, 1 added; limits changed".
-func changedSummary(from, to outline) string {
-	a, b := shortHashes(from.hash(), to.hash())
-	counts := countChanges(describeChanges(from, to))
+func ChangedSummary(from, to Outline) string {
+	a, b := ShortHashes(from.Hash(), to.Hash())
+	counts := countChanges(DescribeChanges(from, to))
 	if counts == "" {
 		counts = "only comments, spaces or the order changed"
 	}
@@ -147,7 +147,7 @@ func changedSummary(from, to outline) string {
 
 // countChanges counts changes by kind, in the order in which kinds first occur; sections come
 // last, by name.
-func countChanges(changes []change) string {
+func countChanges(changes []Change) string {
 	var kinds, sections []string
 	for _, c := range changes {
 		if c.kind == "" {
@@ -195,10 +195,10 @@ func plural(kind string, n int) string {
 	return kind + "s"
 }
 
-// unchangedSummary says why a reload of c at the time now changed nothing: its files hold the
+// UnchangedSummary says why a reload of c at the time now changed nothing: its files hold the
 // same bytes as when they were loaded, at the time at. An operator who has just edited the file
 // may have a mount that does not show the edit.
-func unchangedSummary(c *Config, at, now time.Time) string {
+func UnchangedSummary(c *Config, at, now time.Time) string {
 	layout := "15:04"
 	if now.Sub(at) >= 24*time.Hour {
 		layout = "2006-01-02 15:04"

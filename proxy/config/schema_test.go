@@ -1,4 +1,4 @@
-package proxy
+package config
 
 import (
 	"bytes"
@@ -19,9 +19,9 @@ import (
 )
 
 // TestSchemaIsCurrent sees that deploy/gateway.schema.json says what the structs
-// say. `go test ./proxy -run Schema -update` writes it.
+// say. `go test ./proxy/config -run Schema -update` writes it.
 func TestSchemaIsCurrent(t *testing.T) {
-	t.Chdir("..") // comments are found by the path of their package
+	t.Chdir("../..") // comments are found by the path of their package
 	const name = "deploy/gateway.schema.json"
 	want := configSchema(t)
 	if *update {
@@ -31,13 +31,13 @@ func TestSchemaIsCurrent(t *testing.T) {
 	}
 	got, err := os.ReadFile(name)
 	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%s is stale (%v); go test ./proxy -run Schema -update", name, err)
+		t.Errorf("%s is stale (%v); go test ./proxy/config -run Schema -update", name, err)
 	}
 }
 
 // TestSchemaDescribesAll sees that each setting has a description there.
 func TestSchemaDescribesAll(t *testing.T) {
-	t.Chdir("..")
+	t.Chdir("../..")
 	var s jsonschema.Schema
 	if err := json.Unmarshal(configSchema(t), &s); err != nil {
 		t.Fatal(err)
@@ -155,7 +155,7 @@ func refine(path string, s *jsonschema.Schema) {
 	enum("min_version", "1.2", "1.3")
 	enum("use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse)
 	enum("request", seal.WhenKey, seal.Always)
-	enum("response", seal.Sign, configOff)
+	enum("response", seal.Sign, off)
 	enum("events", seal.Trailer, seal.Inline)
 	enum("bind", route.BindAlias, route.BindIndependent)
 	switch path {
