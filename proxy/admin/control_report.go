@@ -38,13 +38,13 @@ type ReloadReport struct {
 // configuration and the load.
 type StatusReport struct {
 	State
-	PID       int          `json:"pid"`
-	Since     time.Time    `json:"since"` // when the process began to serve
+	PID         int        `json:"pid"`
+	Since       time.Time  `json:"since"` // when the process began to serve
 	File        string     `json:"file"`  // the configuration
 	Listeners   []Listener `json:"listeners,omitempty"`
 	Routes      int        `json:"routes"`
-	InFlight    int `json:"in_flight"`   // requests under way
-	Connections int `json:"connections"` // connections of clients
+	InFlight    int        `json:"in_flight"`   // requests under way
+	Connections int        `json:"connections"` // connections of clients
 }
 
 // Listener tells of one address on which the gateway listens.
