@@ -371,10 +371,10 @@ func TestChallenge(t *testing.T) {
 	}
 }
 
-// TestRule9CacheKeysHoldTheIssuerConfiguration: a verdict of one configuration
+// TestCacheKeysHoldTheIssuerConfiguration: a verdict of one configuration
 // is none of another, though issuer, keys and token are the same; a new Auth
 // starts with none.
-func TestRule9CacheKeysHoldTheIssuerConfiguration(t *testing.T) {
+func TestCacheKeysHoldTheIssuerConfiguration(t *testing.T) {
 	one := ecPair("one")
 	p, clock := newProvider(t, one.JWK()), newClock()
 	strict := p.config()
@@ -400,9 +400,9 @@ func TestRule9CacheKeysHoldTheIssuerConfiguration(t *testing.T) {
 	}
 }
 
-// TestRule11NoCredentialIsDenied: no chain lets anybody in on nothing, and an
+// TestNoCredentialIsDenied: no chain lets anybody in on nothing, and an
 // unknown algorithm is refused before and after the right one was seen.
-func TestRule11NoCredentialIsDenied(t *testing.T) {
+func TestNoCredentialIsDenied(t *testing.T) {
 	f := newForge(t)
 	for name, chain := range map[string]*Chain{"route": f.chain, "zero": new(Chain), "nil": nil} {
 		proof, err := chain.Authenticate(context.Background(), from(client, head()))
@@ -433,9 +433,9 @@ func TestRule11NoCredentialIsDenied(t *testing.T) {
 	}
 }
 
-// TestRule12NothingOfATokenInErrorsOrLogs: identifiers are compared literally,
+// TestNothingOfATokenInErrorsOrLogs: identifiers are compared literally,
 // and neither errors nor logs hold a token, a claim or a library's text for the client.
-func TestRule12NothingOfATokenInErrorsOrLogs(t *testing.T) {
+func TestNothingOfATokenInErrorsOrLogs(t *testing.T) {
 	one := ecPair("one")
 	p, clock := newProvider(t, one.JWK()), newClock()
 	ic := p.config()

@@ -40,9 +40,9 @@ func gzipped(s string) string {
 	return b.String()
 }
 
-// TestRule13ContentIsWhatWasSigned sends other content than what was signed. The
+// TestChangedContentIsRefused sends other content than what was signed. The
 // refusal is signed: the client learns from it that its message was changed.
-func TestRule13ContentIsWhatWasSigned(t *testing.T) {
+func TestChangedContentIsRefused(t *testing.T) {
 	h := signed(t, plan{})
 	right := httpsig.ContentDigest([]byte(usualBody))
 	wrong := httpsig.ContentDigest([]byte("other"))
@@ -122,7 +122,7 @@ func TestRule13ContentIsWhatWasSigned(t *testing.T) {
 	})
 }
 
-func TestRule13ContentThatIsRight(t *testing.T) {
+func TestSignedContentArrivesUnchanged(t *testing.T) {
 	h := signed(t, plan{})
 	n := int64(0)
 	pass := func(t *testing.T, r *reply, body string) {
@@ -164,9 +164,9 @@ func TestRule13ContentThatIsRight(t *testing.T) {
 	})
 }
 
-// TestRule13NobodyUploadsBeforeTheSignatureHeld waits for 100 (Continue), which
+// TestNobodyUploadsBeforeTheSignatureHolds waits for 100 (Continue), which
 // forgers and replays never get.
-func TestRule13NobodyUploadsBeforeTheSignatureHeld(t *testing.T) {
+func TestNobodyUploadsBeforeTheSignatureHolds(t *testing.T) {
 	h := signed(t, plan{})
 	ask := func(e *errand) (*tls.Conn, *bufio.Reader, *http.Response) {
 		t.Helper()
@@ -211,9 +211,9 @@ func TestRule13NobodyUploadsBeforeTheSignatureHeld(t *testing.T) {
 
 const memoryPlan = "integrity: {memory: 1MiB}\n"
 
-// TestRule13MemoryIsBounded has many slow clients upload signed content: together
+// TestMemoryForHeldContentIsBounded has many slow clients upload signed content: together
 // they hold what the budget allows, and it is given back.
-func TestRule13MemoryIsBounded(t *testing.T) {
+func TestMemoryForHeldContentIsBounded(t *testing.T) {
 	h := signed(t, plan{more: memoryPlan, routes: `
   - {host: models.test, upstream: '%s', callers: key/acme, rules: [{allow: "*"}], integrity: {buffer: 1MiB}}
 `})
@@ -274,7 +274,7 @@ func TestRule13MemoryIsBounded(t *testing.T) {
 	eventually(t, "all is given back", func() bool { return h.signatures().MemoryUsed == 0 })
 }
 
-func TestRule13LongBodies(t *testing.T) {
+func TestLongSignedBodiesAreRefused(t *testing.T) {
 	h := signed(t, plan{routes: `
   - {host: models.test, upstream: '%s', callers: key/acme, rules: [{allow: "*"}], integrity: {buffer: 100KiB}}
 `})

@@ -10,9 +10,9 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// TestRule13Mutations changes a signed request in every place in many ways: what
+// TestEveryMutationOfASignedRequestIsRefused changes a signed request in every place in many ways: what
 // comes of it is refused, or is what was signed but for parts that nobody signed.
-func TestRule13Mutations(t *testing.T) {
+func TestEveryMutationOfASignedRequestIsRefused(t *testing.T) {
 	j := newJudge(t, nil)
 	h := signed(t, plan{
 		listen: ", insecure_plain: {addr: '127.0.0.1:0', from: 127.0.0.1}", // far faster than TLS, and read alike

@@ -33,7 +33,7 @@ func (h *house) signatures() (s struct {
 	return s
 }
 
-func TestRule13Replays(t *testing.T) {
+func TestReplaysAreRefused(t *testing.T) {
 	h := signed(t, plan{routes: `
   - {host: models.test, upstream: '%s', callers: key, rules: [{allow: "*"}]}
 `})
@@ -105,8 +105,8 @@ func TestRule13Replays(t *testing.T) {
 	})
 }
 
-// TestRule13OneOfManyReplaysPasses sends one request many times at once.
-func TestRule13OneOfManyReplaysPasses(t *testing.T) {
+// TestOneOfManyConcurrentReplaysPasses sends one request many times at once.
+func TestOneOfManyConcurrentReplaysPasses(t *testing.T) {
 	const times = 24
 	h := signed(t, plan{})
 	for round := range 4 {
@@ -141,8 +141,8 @@ func TestRule13OneOfManyReplaysPasses(t *testing.T) {
 	}
 }
 
-// TestRule13KeysWithoutNonces takes equal requests of one second for replays.
-func TestRule13KeysWithoutNonces(t *testing.T) {
+// TestSignatureIsTheReplayKeyWithoutANonce takes equal requests of one second for replays.
+func TestSignatureIsTheReplayKeyWithoutANonce(t *testing.T) {
 	h := signed(t, plan{})
 	bare := params(usualIdentifiers, "")
 	h.refused(h.sendErrand(errand{params: bare}.signed(t)), 401, "malformed")
@@ -156,9 +156,9 @@ func TestRule13KeysWithoutNonces(t *testing.T) {
 	h.stillRefused(h.sendErrand(e), 401, "replayed", 1)
 }
 
-// TestRule13NoncesAreNotBurnt refuses requests for what is no use of them, and sees
+// TestRefusedRequestBurnsNoNonce refuses requests for what is no use of them, and sees
 // that they are good afterwards.
-func TestRule13NoncesAreNotBurnt(t *testing.T) {
+func TestRefusedRequestBurnsNoNonce(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{}, 8)
 	h := signed(t, plan{
 		handler: func(w http.ResponseWriter, r *http.Request) {
@@ -278,9 +278,9 @@ func TestRule13NoncesAreNotBurnt(t *testing.T) {
 	})
 }
 
-// TestRule13NothingIsForgotten fills the share of a key: who comes then is refused,
+// TestFullStoreForgetsNoClaim fills the share of a key: who comes then is refused,
 // and what was used stays used.
-func TestRule13NothingIsForgotten(t *testing.T) {
+func TestFullStoreForgetsNoClaim(t *testing.T) {
 	h := signed(t, plan{more: "integrity: {nonces: 3000, nonces_per_key: 1000}\n"})
 	c := h.client(false)
 	first := errand{method: "GET"}.signed(t)
@@ -304,9 +304,9 @@ type shiftedClock struct{ ahead atomic.Int64 }
 
 func (c *shiftedClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
-// TestRule13Restarts replays over a planned stop, over a crash and over a crash that
+// TestReplayIsRefusedAfterRestartAndCrash replays over a planned stop, over a crash and over a crash that
 // damages the file.
-func TestRule13Restarts(t *testing.T) {
+func TestReplayIsRefusedAfterRestartAndCrash(t *testing.T) {
 	clock := &shiftedClock{}
 	h := signed(t, plan{
 		options: proxy.Options{Now: clock.now},
@@ -370,14 +370,14 @@ func TestRule13Restarts(t *testing.T) {
 
 func clockShift(c *shiftedClock) time.Duration { return time.Duration(c.ahead.Load()) }
 
-// TestRule13StateOff starts as after a crash each time.
-func TestRule13StateOff(t *testing.T) {
+// TestStartWithoutAStateFileIsUnclean starts as after a crash each time.
+func TestStartWithoutAStateFileIsUnclean(t *testing.T) {
 	h := signed(t, plan{more: "integrity: {state: off}\n"})
 	h.refused(h.sendErrand(errand{}.signed(t)), 503, "replay_window")
 }
 
-// TestRule13StateThatOthersWrite is not believed: whoever can write it can forget.
-func TestRule13StateThatOthersWrite(t *testing.T) {
+// TestStateFileThatOthersWriteIsRefused is not believed: whoever can write it can forget.
+func TestStateFileThatOthersWriteIsRefused(t *testing.T) {
 	h := signed(t, plan{})
 	if err := h.stop(); err != nil {
 		t.Fatal(err)

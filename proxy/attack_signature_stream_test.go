@@ -35,9 +35,9 @@ func (h *house) arrived(j *judge) (whole []*judged, cut []string) {
 	return j.whole, j.cut
 }
 
-// TestRule13StreamsAreNotEndedBadly sends long content that is not what was signed:
+// TestStreamWithABadDigestNeverEnds sends long content that is not what was signed:
 // the upstream may see some of it, and never an end.
-func TestRule13StreamsAreNotEndedBadly(t *testing.T) {
+func TestStreamWithABadDigestNeverEnds(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", 20<<10) // 320 KiB
 	swap := func(at int) string { return long[:at] + "x" + long[at+1:] }
 	for _, c := range []struct{ name, body string }{
@@ -85,9 +85,9 @@ func TestRule13StreamsAreNotEndedBadly(t *testing.T) {
 	}
 }
 
-// TestRule13ShortStreamsAreHeldWhole sends short content that is not what was signed
+// TestShortStreamIsHeldWhole sends short content that is not what was signed
 // to a route that streams: the upstream learns nothing at all.
-func TestRule13ShortStreamsAreHeldWhole(t *testing.T) {
+func TestShortStreamIsHeldWhole(t *testing.T) {
 	for _, size := range []int{1, 100, 64 << 10} {
 		for _, way := range []string{"with a length", "in chunks"} {
 			t.Run(fmt.Sprint(size, " ", way), func(t *testing.T) {
@@ -111,8 +111,8 @@ func TestRule13ShortStreamsAreHeldWhole(t *testing.T) {
 	}
 }
 
-// TestRule13StreamsThatAreRight sends content of every length around what is held.
-func TestRule13StreamsThatAreRight(t *testing.T) {
+// TestStreamWithAGoodDigestArrives sends content of every length around what is held.
+func TestStreamWithAGoodDigestArrives(t *testing.T) {
 	for _, mode := range []string{"stream", "headers_only"} {
 		h, j := streaming(t, mode)
 		two := h.client(true)
@@ -146,8 +146,8 @@ func TestRule13StreamsThatAreRight(t *testing.T) {
 	}
 }
 
-// TestRule13ClientsThatLeaveAStream cut their content, which must look cut.
-func TestRule13ClientsThatLeaveAStream(t *testing.T) {
+// TestClientThatLeavesAStreamEndsIt cut their content, which must look cut.
+func TestClientThatLeavesAStreamEndsIt(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", 20<<10)
 	h, j := streaming(t, "stream")
 	for _, request := range []string{
@@ -166,9 +166,9 @@ func TestRule13ClientsThatLeaveAStream(t *testing.T) {
 	}
 }
 
-// TestRule13EarlyAnswersAreNotSigned has an upstream answer before it has the end of
+// TestEarlyAnswerIsNotSigned has an upstream answer before it has the end of
 // the content, which then is not what was signed.
-func TestRule13EarlyAnswersAreNotSigned(t *testing.T) {
+func TestEarlyAnswerIsNotSigned(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", 64<<10) // 1 MiB: more than sockets take
 	for _, status := range []int{200, 404} {
 		for _, flush := range []bool{false, true} {
@@ -213,9 +213,9 @@ func TestRule13EarlyAnswersAreNotSigned(t *testing.T) {
 	}
 }
 
-// TestRule13HeadersOnly lets content be unsigned, and compares it where it is signed
+// TestHeadersOnlyNeedsNoDigest lets content be unsigned, and compares it where it is signed
 // all the same.
-func TestRule13HeadersOnly(t *testing.T) {
+func TestHeadersOnlyNeedsNoDigest(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", 20<<10)
 	bare := []string{"@method", "@authority", "@path", "@query", "content-type"}
 	for _, serves := range []string{"raw", "tensorflow"} {

@@ -48,7 +48,7 @@ func params(identifiers, more string) string {
 
 const usualIdentifiers = `"@method" "@authority" "@path" "@query" "content-digest" "content-type"`
 
-func TestRule13SignaturesThatAreAccepted(t *testing.T) {
+func TestGoodSignaturesAreAccepted(t *testing.T) {
 	h := signed(t, plan{})
 	passed := int64(0)
 	nonce := func(n int) string { return fmt.Sprintf(`;nonce="n-%d"`, n) }
@@ -91,7 +91,7 @@ func TestRule13SignaturesThatAreAccepted(t *testing.T) {
 	}
 }
 
-func TestRule13SignaturesThatAreMalformed(t *testing.T) {
+func TestMalformedSignaturesAreRefused(t *testing.T) {
 	h := signed(t, plan{})
 	good := errand{}.signed(t)
 	mac := strings.TrimPrefix(good.signature, "sp=")
@@ -211,7 +211,7 @@ func (h *house) challenged(r *reply) {
 	}
 }
 
-func TestRule13SignaturesThatDoNotHold(t *testing.T) {
+func TestSignaturesThatDoNotHoldAreRefused(t *testing.T) {
 	h := signed(t, plan{})
 	without := func(c string) []string {
 		return slices.DeleteFunc(usualCover(), func(s string) bool { return s == c })
@@ -307,8 +307,8 @@ func mustKey(id, secret string) *httpsig.Key {
 	return k
 }
 
-// TestRule13UnknownKeysLookLikeBadMACs compares all that a forger sees.
-func TestRule13UnknownKeysLookLikeBadMACs(t *testing.T) {
+// TestUnknownKeyLooksLikeABadMAC compares all that a forger sees.
+func TestUnknownKeyLooksLikeABadMAC(t *testing.T) {
 	h := signed(t, plan{routes: `
   - {host: models.test, path: /hmac, upstream: '%s', callers: key/acme, rules: [{allow: "*"}]}
   - {host: models.test, path: /both, upstream: '%s', callers: key, rules: [{allow: "*"}]}
@@ -358,9 +358,9 @@ func mustEd(id, seed string) *httpsig.Key {
 	return k
 }
 
-// TestRule13Authorities holds that a signature is for the host and port that it
+// TestSignatureHoldsForItsAuthorityAlone holds that a signature is for the host and port that it
 // names, of those that are served.
-func TestRule13Authorities(t *testing.T) {
+func TestSignatureHoldsForItsAuthorityAlone(t *testing.T) {
 	h := signed(t, plan{
 		https: "127.0.0.1:8443",
 		more:  "public_https: 9443\n",
@@ -392,9 +392,9 @@ func TestRule13Authorities(t *testing.T) {
 	h.passed(h.parse(h.tell(moved.raw()), "POST"), n+1)
 }
 
-// TestRule13Cover holds that further fields must be signed where they are there,
+// TestSignatureMustCoverWhatTheRouteDemands holds that further fields must be signed where they are there,
 // under any of the spellings that some server takes for them.
-func TestRule13Cover(t *testing.T) {
+func TestSignatureMustCoverWhatTheRouteDemands(t *testing.T) {
 	h := signed(t, plan{routes: `
   - {host: models.test, upstream: '%s', callers: key/acme, rules: [{allow: "*"}], integrity: {cover: [x-tenant, authorization]}}
 `})
@@ -435,8 +435,8 @@ func TestRule13Cover(t *testing.T) {
 	h.passed(h.sendErrand(errand{}.signed(t)), 2)
 }
 
-// TestRule13Reflection presents what was signed for one direction in another.
-func TestRule13Reflection(t *testing.T) {
+// TestAnswerSignatureIsNoRequestSignature presents what was signed for one direction in another.
+func TestAnswerSignatureIsNoRequestSignature(t *testing.T) {
 	h := signed(t, plan{})
 	asked := errand{}.signed(t)
 	answer := h.sendErrand(asked)
