@@ -8,15 +8,13 @@ import (
 	"time"
 )
 
-// tuneMemory lets the heap grow to five times what is live before it is
-// collected, unless GOGC says otherwise. A gateway has little that lives long:
-// at Go's own setting it collects many times a second, for 4 % of its CPU time.
+// limitMemory has the heap collected more often near the budget, in bytes, unless
+// GOMEMLIMIT says otherwise; 0: there is no budget.
 //
-// Near the budget it is collected more often, unless GOMEMLIMIT says otherwise.
-func tuneMemory(budget int64) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
+// How far the heap may otherwise grow before it is collected is Go's own setting, twice
+// what is live. A request leaves some 1.6 KB behind, so that collecting takes 1.5 % of the
+// CPU time at full load. Five times what is live would take 0.4 %, but twice the memory.
+func limitMemory(budget int64) {
 	if budget > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(budget / 10 * 9)
 	}

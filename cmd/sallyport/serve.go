@@ -47,7 +47,7 @@ func serve(ctx context.Context, path string, records io.Writer, log *slog.Logger
 		// What New found in files is told with lines, if the check finds it too.
 		return errors.Join(config.CheckFiles(), err)
 	}
-	tuneMemory(config.MemoryBudget())
+	limitMemory(config.MemoryBudget())
 	helping, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var helpers sync.WaitGroup
 	helpers.Go(func() { collectWhenQuiet(helping) })

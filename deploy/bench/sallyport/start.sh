@@ -4,7 +4,7 @@ set -eu
 ulimit -n "$(ulimit -Hn)"
 if [ -z "${SALLYPORT:-}" ]; then
   SALLYPORT=$WORK/sallyport
-  (cd ../../.. && GOFLAGS=-buildvcs=false go build -o "$SALLYPORT" ./cmd/sallyport)
+  (cd ../../.. && CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -o "$SALLYPORT" ./cmd/sallyport)
 fi
 config() { # IN PORT OUT
   sed "s#@PORT@#$2#g; s#@RUN@#$BENCH_RUN#g; s#@ISS@#$BENCH_ISS#g; s#@AUD@#$BENCH_AUD#g; s#@UP@#$BENCH_UPSTREAM#g; s#@GO@#$BENCH_UPSTREAM_GO#g; s#@GRPC@#$BENCH_UPSTREAM_GRPC#g" "$1" >"$3"
