@@ -144,7 +144,9 @@ func TestThousandReloadsUnderTraffic(t *testing.T) {
 		}
 		return ""
 	})
-	events := h.stream(h.client(false), "/events", token)
+	patient := h.client(false)
+	patient.Timeout = 0 // one answer goes on for all the reloads
+	events := h.stream(patient, "/events", token)
 	x.repeat("event stream", func() string {
 		if _, err := events.ReadString('\n'); err != nil {
 			return err.Error()

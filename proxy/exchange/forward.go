@@ -166,9 +166,10 @@ func (x *exchange) blame(err error) error {
 func (x *exchange) blameFor(err error) error {
 	var own *refusal
 	var signature *httpsig.Error
-	if errors.As(err, &own) || errors.As(err, &signature) {
+	if errors.As(err, &own) && own.reason != reasonClientGone || errors.As(err, &signature) {
 		return err
 	}
+	// What the gateway ends by itself shows as a client that can no longer be written to.
 	cause := x.life.Cause()
 	switch {
 	case cause == nil:
@@ -177,6 +178,8 @@ func (x *exchange) blameFor(err error) error {
 		return &refusal{reason: reasonBadBody, cause: cause}
 	case endingOf(cause) != "":
 		return &refusal{reason: endingOf(cause), cause: cause}
+	case own != nil:
+		return err
 	}
 	return &refusal{reason: reasonClientGone, cause: err}
 }
