@@ -353,7 +353,8 @@ func (h *house) unreachable(t *testing.T) {
 	}
 }
 
-// configuration replaces gateway.yaml as editors do: a new file takes its name.
+// configuration replaces gateway.yaml as editors do: a new file takes its name. The gateway
+// that runs takes it.
 func (h *house) configuration(t *testing.T) {
 	file := filepath.Join(h.deploy, "compose", "local", "gateway.yaml")
 	b, err := os.ReadFile(file)
@@ -369,6 +370,17 @@ func (h *house) configuration(t *testing.T) {
 	}
 	if got := h.compose(t, "exec", "-T", "sallyport", "sallyport", "check"); !strings.Contains(got, `"churn-renamed"`) {
 		t.Errorf("the container sees the old configuration:\n%s", tail(got))
+	}
+	before := h.service(t, "sallyport").State.Pid
+	if got := h.compose(t, "exec", "-T", "sallyport", "sallyport", "reload"); !strings.Contains(got, "route") && !strings.Contains(got, "same bytes") {
+		t.Errorf("sallyport reload:\n%s", tail(got))
+	}
+	h.ask(t)
+	if log := h.compose(t, "logs", "--no-color", "sallyport"); !strings.Contains(log, `"route":"churn-renamed"`) {
+		t.Errorf("the gateway goes by the old configuration:\n%s", tail(log))
+	}
+	if h.service(t, "sallyport").State.Pid != before {
+		t.Error("it was restarted")
 	}
 }
 

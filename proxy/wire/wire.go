@@ -1,6 +1,7 @@
-// Package wire is the border between the house and HTTP on the wire: what a
-// server engine hands to the pipeline for each request. Engines are its
-// subpackages; the pipeline does not know which one it runs on.
+// Package wire is the border between the gateway and HTTP on the wire, on both sides: what
+// a server engine hands to the pipeline for each request ([Stream]), and what a client
+// engine asks an upstream for ([Client], [Exchange]). Engines are its subpackages; the
+// pipeline does not know which one it runs on.
 package wire
 
 import (
