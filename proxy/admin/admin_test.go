@@ -84,7 +84,7 @@ func goodState() State {
 	}
 }
 
-func TestPaths(t *testing.T) {
+func TestOnlyThreePathsAreServed(t *testing.T) {
 	base, _ := serve(t, Options{State: goodState})
 	for _, tt := range []struct {
 		method, path string
@@ -112,7 +112,7 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-func TestReady(t *testing.T) {
+func TestOnlyStartAndDrainAreUnready(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		state func() State
@@ -153,7 +153,7 @@ func TestReady(t *testing.T) {
 	}
 }
 
-func TestMetrics(t *testing.T) {
+func TestMetricsShowTheState(t *testing.T) {
 	extra := prometheus.NewCounter(prometheus.CounterOpts{Name: "extra_total", Help: "Extra."})
 	extra.Add(7)
 	o := Options{
@@ -223,7 +223,7 @@ func TestMetrics(t *testing.T) {
 }
 
 // Names of a config that are no good as labels cost their own metric only.
-func TestMetricsWithBadLabel(t *testing.T) {
+func TestBadLabelCostsItsOwnMetricOnly(t *testing.T) {
 	base, _ := serve(t, Options{State: func() State { return State{Ready: true, Issuers: []Issuer{{Name: "\xff"}}} }})
 	status, _, body := fetch(t, "GET", base+"/metrics")
 	if status != 200 || !strings.Contains(body, "\nsallyport_ready 1") {
@@ -231,14 +231,14 @@ func TestMetricsWithBadLabel(t *testing.T) {
 	}
 }
 
-func TestNewRefusesClash(t *testing.T) {
+func TestNewRefusesCollectorsThatClash(t *testing.T) {
 	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "twice_total", Help: "Twice."})
 	if _, err := New(Options{Collectors: []prometheus.Collector{c, c}}); err == nil {
 		t.Error("the same collector was taken twice")
 	}
 }
 
-func TestLargeHeadRefused(t *testing.T) {
+func TestLargeHeadIsRefused(t *testing.T) {
 	base, _ := serve(t, Options{})
 	req, err := http.NewRequest("GET", base+"/healthz", nil)
 	if err != nil {
@@ -285,7 +285,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-func TestRunEnds(t *testing.T) {
+func TestRunEndsWithItsContext(t *testing.T) {
 	base, stop := serve(t, Options{State: goodState})
 	if status, _, _ := fetch(t, "GET", base+"/healthz"); status != 200 {
 		t.Fatalf("got %d", status)
@@ -298,7 +298,7 @@ func TestRunEnds(t *testing.T) {
 	}
 }
 
-func TestRunTellsOfLostListener(t *testing.T) {
+func TestRunReturnsTheListenersError(t *testing.T) {
 	s, err := New(Options{})
 	if err != nil {
 		t.Fatal(err)

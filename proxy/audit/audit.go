@@ -1,5 +1,5 @@
-// Package audit answers what happened to each request: one [Record] each, told
-// as a line of JSON by [Log] and as numbers by [Metrics].
+// Package audit answers what happened to each request: one [Record] each, which
+// [Log] writes as a line of JSON and [Metrics] counts.
 //
 // A slow or full disk must neither stall requests nor lose their records
 // unseen. Lines are therefore gathered in memory, up to a fixed amount, and one
@@ -43,7 +43,7 @@ func (c *Config) Check(path string, f *setting.Faults) {
 // Options are what a [Log] takes from its surroundings. The zero value works.
 type Options struct {
 	Stdout io.Writer        // os.Stdout if nil
-	Log    *slog.Logger     // told when the sink fails and when it works again; discarded if nil
+	Log    *slog.Logger     // gets a line when writing fails and when it works again; discarded if nil
 	Now    func() time.Time // time.Now if nil
 }
 
@@ -66,8 +66,8 @@ const (
 	pause = 50 * time.Millisecond
 	// retry is how long the writer waits after a failed write.
 	retry = time.Second
-	// farewell bounds how long Run waits, once told to end, for a sink that
-	// takes nothing.
+	// farewell bounds how long Run waits, once its context has ended, for a write
+	// that hangs.
 	farewell = 5 * time.Second
 )
 
@@ -96,7 +96,7 @@ type Log struct {
 	out     buffered   // what the writer has taken and not yet written
 	stats   Stats
 	stamp   stamp
-	lost    uint64 // dropped since the last line that told of it
+	lost    uint64 // dropped since the last line that counted such records
 
 	begun []byte // what the target has of a line that it took in part; the writer's alone
 }

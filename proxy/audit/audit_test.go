@@ -72,7 +72,7 @@ func newLog(t *testing.T, c Config, o Options) *Log {
 	return l
 }
 
-func TestLogFile(t *testing.T) {
+func TestFileIsAppendedToAndPrivate(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "audit.log")
 	for range 2 { // the second time it is appended to
 		l := newLog(t, Config{File: setting.Place(name)}, Options{})
@@ -96,13 +96,13 @@ func TestLogFile(t *testing.T) {
 	}
 }
 
-func TestLogFileThatCannotBeOpened(t *testing.T) {
+func TestLogNeedsAFileThatOpens(t *testing.T) {
 	if _, err := New(Config{File: setting.Place(filepath.Join(t.TempDir(), "no", "audit.log"))}, Options{}); err == nil {
 		t.Error("a log without a file was made")
 	}
 }
 
-func TestLogWritesWithoutBeingEnded(t *testing.T) {
+func TestRecordsAreWrittenWithinThePause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s sink
 		l := newLog(t, Config{}, Options{Stdout: &s})
@@ -122,7 +122,7 @@ func TestLogWritesWithoutBeingEnded(t *testing.T) {
 // A sink that takes nothing stalls nobody: records with a place are kept,
 // requests without one are refused, others are dropped and counted, and neither kind
 // takes room from the other.
-func TestLogSlowSink(t *testing.T) {
+func TestSlowSinkStallsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sink{block: make(chan struct{})}
 		l := newLog(t, Config{}, Options{Stdout: &s})
@@ -167,7 +167,7 @@ func TestLogSlowSink(t *testing.T) {
 	})
 }
 
-func TestLogFailingSink(t *testing.T) {
+func TestFailingSinkLosesAndRepeatsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s sink
 		var told bytes.Buffer
@@ -196,7 +196,7 @@ func TestLogFailingSink(t *testing.T) {
 	})
 }
 
-func TestLogEndsWithFailingSink(t *testing.T) {
+func TestEndTellsWhatAFailingSinkLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s sink
 		s.fail(errors.New("broken"), 0)
@@ -210,7 +210,7 @@ func TestLogEndsWithFailingSink(t *testing.T) {
 	})
 }
 
-func TestLogEndsWithHangingSink(t *testing.T) {
+func TestEndWaitsBoundedForAHangingSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sink{block: make(chan struct{})}
 		l := newLog(t, Config{}, Options{Stdout: &s})
@@ -228,7 +228,7 @@ func TestLogEndsWithHangingSink(t *testing.T) {
 	})
 }
 
-func TestLogConcurrent(t *testing.T) {
+func TestConcurrentRecordsStayWholeLines(t *testing.T) {
 	var s sink
 	l := newLog(t, Config{}, Options{Stdout: &s})
 	stop := run(t, l)
@@ -251,7 +251,7 @@ func TestLogConcurrent(t *testing.T) {
 	}
 }
 
-func TestConfigCheck(t *testing.T) {
+func TestAuditLogCannotBeSwitchedOff(t *testing.T) {
 	for _, tt := range []struct{ file, want string }{
 		{"", ""},
 		{"stdout", ""},
@@ -269,7 +269,7 @@ func TestConfigCheck(t *testing.T) {
 	}
 }
 
-func TestWriteAllocations(t *testing.T) {
+func TestWriteDoesNotAllocate(t *testing.T) {
 	l := newLog(t, Config{}, Options{Stdout: &sink{}})
 	l.lines = make([]byte, 0, 1<<20)
 	r := fullRecord()

@@ -14,7 +14,7 @@ func newTestMetrics() *Metrics {
 	return NewMetrics(MetricsOptions{Routes: []string{"models.example.com/", "idle"}, Reasons: []string{"rate", "forbidden"}})
 }
 
-func TestMetrics(t *testing.T) {
+func TestMetricsCountRecords(t *testing.T) {
 	m := newTestMetrics()
 	m.Observe(fullRecord())
 	m.Observe(fullRecord())
@@ -45,7 +45,7 @@ sallyport_request_body_bytes_total{route="models.example.com/"} 54
 
 // Clients and upstreams choose methods, statuses and paths; the number of time
 // series must not be theirs to choose.
-func TestMetricsCardinality(t *testing.T) {
+func TestClientsCannotAddTimeSeries(t *testing.T) {
 	m := newTestMetrics()
 	for i := range 5000 {
 		m.Observe(&Record{Route: fmt.Sprint("r", i), Method: fmt.Sprint("M", i), Status: i, Reason: fmt.Sprint("x", i), Principal: fmt.Sprint(i), Host: fmt.Sprint(i)})
@@ -56,7 +56,7 @@ func TestMetricsCardinality(t *testing.T) {
 	}
 }
 
-func TestMetricsConcurrent(t *testing.T) {
+func TestMetricsAreExactUnderConcurrency(t *testing.T) {
 	m := newTestMetrics()
 	reg := prometheus.NewPedanticRegistry()
 	reg.MustRegister(m)
@@ -181,7 +181,7 @@ func TestRoutesChangeUnderTraffic(t *testing.T) {
 	}
 }
 
-func TestObserveAllocations(t *testing.T) {
+func TestObserveDoesNotAllocate(t *testing.T) {
 	m, r := newTestMetrics(), fullRecord()
 	m.Observe(r)
 	if n := testing.AllocsPerRun(1000, func() { m.Observe(r) }); n != 0 {

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// Record is what is told of one request. The zero value of a field means that
+// Record is what the audit log says of one request. The zero value of a field means that
 // it was not reached or does not apply, and is left out of the line where that
 // shortens it. It never holds a token, a body or a header's value.
 type Record struct {

@@ -35,7 +35,7 @@ func fullRecord() *Record {
 	}
 }
 
-func TestRecordLine(t *testing.T) {
+func TestRecordIsOneLineOfJSON(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		record *Record
@@ -58,7 +58,7 @@ func TestRecordLine(t *testing.T) {
 	}
 }
 
-func TestAppendString(t *testing.T) {
+func TestHostileStringsAreEscapedAndCut(t *testing.T) {
 	for _, tt := range []struct {
 		name, in string
 		limit    int
@@ -126,8 +126,8 @@ func FuzzRecordLine(f *testing.F) {
 	})
 }
 
-// TestStamp: a time is written as if it were the first, whatever was written before.
-func TestStamp(t *testing.T) {
+// TestStampWritesSortableTimes: a time is written as if it were the first, whatever was written before.
+func TestStampWritesSortableTimes(t *testing.T) {
 	var s stamp
 	at := time.Date(2026, 12, 31, 23, 59, 58, 0, time.FixedZone("east", 3600))
 	for i, step := range []time.Duration{0, time.Nanosecond, 999 * time.Nanosecond, time.Microsecond, 123456 * time.Microsecond, time.Second, time.Hour, -time.Hour - time.Second, time.Minute, 900 * time.Millisecond, 99 * time.Millisecond} {

@@ -22,7 +22,7 @@ func (c *clock) pass(d time.Duration) { c.t = c.t.Add(d) }
 
 func rate(n int, per time.Duration) setting.Rate { return setting.Rate{N: n, Per: per} }
 
-func TestRate(t *testing.T) {
+func TestRateRefillsEvenly(t *testing.T) {
 	c := newClock()
 	r := NewRate(RateConfig{Per: "principal", Limit: rate(10, time.Second), Burst: 3}, c.now)
 	step := func(key string, pass time.Duration, want time.Duration) {
@@ -48,7 +48,7 @@ func TestRate(t *testing.T) {
 	step("a", 0, 100*ms)
 }
 
-func TestRateDefaultBurst(t *testing.T) {
+func TestBurstDefaultsToTheLimit(t *testing.T) {
 	c := newClock()
 	r := NewRate(RateConfig{Per: "route", Limit: rate(5, time.Minute)}, c.now)
 	n := 0
@@ -62,7 +62,7 @@ func TestRateDefaultBurst(t *testing.T) {
 	}
 }
 
-func TestRateWithoutLimit(t *testing.T) {
+func TestRateWithoutLimitAllowsOne(t *testing.T) {
 	c := newClock()
 	r := NewRate(RateConfig{Per: "route"}, c.now)
 	n := 0
@@ -77,7 +77,7 @@ func TestRateWithoutLimit(t *testing.T) {
 	}
 }
 
-func TestRateByAddress(t *testing.T) {
+func TestAddressesOfOneNetworkShareARate(t *testing.T) {
 	r := NewRate(RateConfig{Per: "address", Limit: rate(1, time.Hour)}, newClock().now)
 	for _, tt := range []struct {
 		addr string
@@ -94,7 +94,7 @@ func TestRateByAddress(t *testing.T) {
 
 // An attacker with very many names takes no memory beyond the bound, takes away
 // no victim's allowance and gives none back.
-func TestRateFlood(t *testing.T) {
+func TestFloodOfNamesTakesNoVictimsAllowance(t *testing.T) {
 	c := newClock()
 	r := NewRate(RateConfig{Per: "principal", Limit: rate(1, time.Hour), Burst: 2}, c.now)
 	spent := func() bool { _, ok := r.Allow("victim"); return !ok }
@@ -133,7 +133,7 @@ func TestRateFlood(t *testing.T) {
 }
 
 // GCRA's promise: in any time span, no more than the burst and what refills.
-func TestRateNeverExceeds(t *testing.T) {
+func TestRateNeverExceedsBurstAndRefill(t *testing.T) {
 	c := newClock()
 	const n, burst = 7, 4
 	r := NewRate(RateConfig{Per: "route", Limit: rate(n, time.Second), Burst: burst}, c.now)
@@ -154,7 +154,7 @@ func TestRateNeverExceeds(t *testing.T) {
 	}
 }
 
-func TestRateConcurrent(t *testing.T) {
+func TestRateIsExactUnderConcurrency(t *testing.T) {
 	r := NewRate(RateConfig{Per: "route", Limit: rate(100, time.Hour)}, newClock().now)
 	var allowed atomic.Int64
 	var wg sync.WaitGroup
@@ -173,7 +173,7 @@ func TestRateConcurrent(t *testing.T) {
 	}
 }
 
-func TestRates(t *testing.T) {
+func TestEachLimitOfARouteRefuses(t *testing.T) {
 	c := newClock()
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	s := NewRates([]RateConfig{
@@ -203,7 +203,7 @@ func TestRates(t *testing.T) {
 	}
 }
 
-func TestRateConfigCheck(t *testing.T) {
+func TestRateConfigFaults(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		config RateConfig
@@ -227,7 +227,7 @@ func TestRateConfigCheck(t *testing.T) {
 	}
 }
 
-func TestAllocations(t *testing.T) {
+func TestLimitsDoNotAllocate(t *testing.T) {
 	s := NewRates([]RateConfig{{Per: "principal", Limit: rate(1000, time.Second)}, {Per: "address", Limit: rate(1000, time.Second)}}, nil)
 	a := netip.MustParseAddr("2001:db8::1")
 	flight, conns := NewInFlight(10), NewConns(ConnsConfig{Total: 10, PerAddress: 10})

@@ -76,9 +76,9 @@ func (c *CIDR) UnmarshalText(text []byte) error {
 	case err != nil:
 		return errors.New("not a range of addresses; write one such as 10.0.0.0/8, or a single address")
 	case p.Addr().Is4In6():
-		return errors.New("an IPv4 range in IPv6 dress; write it as IPv4, such as 10.0.0.0/8")
+		return errors.New("an IPv4 range in IPv6 form; write it as IPv4, such as 10.0.0.0/8")
 	case p.Masked() != p:
-		return errors.New("bits are set behind the mask; write " + p.Masked().String() + ", or the single address")
+		return errors.New("bits are set after the prefix; write " + p.Masked().String() + ", or the single address")
 	}
 	c.Prefix = p
 	return nil
@@ -95,5 +95,5 @@ func (c CIDR) String() string {
 	return c.Prefix.String()
 }
 
-// Contains says whether the address lies in the range; an IPv4 address may come in IPv6 dress.
+// Contains says whether the address lies in the range; an IPv4 address may be in IPv6 form.
 func (c CIDR) Contains(a netip.Addr) bool { return c.Prefix.Contains(a.Unmap()) }

@@ -54,7 +54,7 @@ func (e *sampleEither) Form(s Shape) any {
 
 func (*sampleEither) Want() string { return "a name or a list" }
 
-func TestDecode(t *testing.T) {
+func TestDecodeReadsEveryKindOfValue(t *testing.T) {
 	for _, tt := range []struct {
 		name, text string
 		want       sample
@@ -85,7 +85,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-func TestDecodeFaults(t *testing.T) {
+func TestDecodeRefusesWithLineAndCure(t *testing.T) {
 	const notPlain = "not UTF-8 text with lines that end in LF or CRLF; save the file as UTF-8 with LF line ends, and write other line separators as escapes in double quotes"
 	for _, tt := range []struct {
 		name, text string
@@ -106,7 +106,7 @@ func TestDecodeFaults(t *testing.T) {
 		{"a secret as text", "token: hunter2", []string{"f.yaml:1: token: redacted: a secret may not stand in this file; write {file: PATH} or {env: NAME}"}},
 		{"a secret in a list", "token: [hunter2]", []string{"f.yaml:1: token: redacted: a secret may not stand in this file; write {file: PATH} or {env: NAME}"}},
 		{"a secret under a wrong name", "token: {value: hunter2}", []string{"f.yaml:1: token.value: unknown field; known here: env, file"}},
-		{"a secret as a number", "token: {file: 12345}", []string{"f.yaml:1: token.file: redacted: want text, found a number; put it in quotes"}},
+		{"a secret as a number", "token: {file: 12345}", []string{"f.yaml:1: token.file: redacted: want the path of a file or folder, found a number; put it in quotes"}},
 		{"two places", "token: {file: a, env: B}", []string{"f.yaml:1: token: a secret has one place; write {file: PATH} or {env: NAME}"}},
 		{"a password in a URL", "wait: https://user:hunter2@host", []string{"f.yaml:1: wait: redacted: not a duration; write a number and ms, s, m or h, such as 30s or 1h30m"}},
 		{"a key that is a list", "[a]: b", []string{"f.yaml:1: a key that is not a plain name; write a name before the colon"}},
@@ -152,7 +152,7 @@ func TestFaultsAreBounded(t *testing.T) {
 	}
 }
 
-func TestDocumentLine(t *testing.T) {
+func TestDocumentKnowsTheLineOfEachPath(t *testing.T) {
 	var got sample
 	d, _ := Decode("f.yaml", []byte("name: a\nitems:\n  - size: 1\n\n  - tags:\n      - t\nmany:\n  size: 3\n"), &got)
 	for path, want := range map[string]int{

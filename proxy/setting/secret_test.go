@@ -52,7 +52,7 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 	}
 }
 
-func TestSecretRead(t *testing.T) {
+func TestSecretIsReadFromSafePlacesOnly(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, content string, mode os.FileMode) Secret {
 		path := filepath.Join(dir, name)

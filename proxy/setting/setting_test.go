@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestDuration(t *testing.T) {
+func TestDurationIsPositive(t *testing.T) {
 	for _, tt := range []struct {
 		in   string
 		want time.Duration
@@ -34,7 +34,7 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-func TestTimeoutNever(t *testing.T) {
+func TestTimeoutMayBeNever(t *testing.T) {
 	var set, unset Timeout
 	if err := set.UnmarshalText([]byte("never")); err != nil || set.Or(time.Second) != 0 {
 		t.Errorf("never: %v, %v; want 0", err, set.Or(time.Second))
@@ -44,7 +44,7 @@ func TestTimeoutNever(t *testing.T) {
 	}
 }
 
-func TestSize(t *testing.T) {
+func TestSizeHasUnits(t *testing.T) {
 	for _, tt := range []struct {
 		in, out string
 		want    int64
@@ -67,7 +67,7 @@ func TestSize(t *testing.T) {
 	}
 }
 
-func TestRate(t *testing.T) {
+func TestRateIsNumberPerTime(t *testing.T) {
 	for _, tt := range []struct {
 		in string
 		ok bool
@@ -85,7 +85,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
-func TestURL(t *testing.T) {
+func TestURLNeedsSchemeAndHost(t *testing.T) {
 	for _, tt := range []struct {
 		in string
 		ok bool
@@ -107,7 +107,7 @@ func TestURL(t *testing.T) {
 	}
 }
 
-func TestCIDR(t *testing.T) {
+func TestCIDRTakesRangesAndAddresses(t *testing.T) {
 	for _, tt := range []struct {
 		in, holds string
 		ok        bool
@@ -130,7 +130,7 @@ func TestCIDR(t *testing.T) {
 	}
 }
 
-func TestGlob(t *testing.T) {
+func TestGlobMatchesBySegments(t *testing.T) {
 	for _, tt := range []struct {
 		glob, name string
 		want       bool

@@ -55,6 +55,8 @@ func want(t reflect.Type) string {
 		return "a range of addresses such as 10.0.0.0/8"
 	case reflect.TypeFor[Glob]():
 		return `a pattern such as "bert-*"`
+	case reflect.TypeFor[Path](), reflect.TypeFor[Place]():
+		return "the path of a file or folder"
 	case reflect.TypeFor[Secret]():
 		return "{file: PATH} or {env: NAME}"
 	}
