@@ -91,26 +91,41 @@ func (x *exchange) list() error {
 	s.mu.Lock()
 	x.listed.decided = true
 	s.mu.Unlock()
+	if cause := x.stillPermitted(); cause != nil {
+		return &refusal{reason: endingOf(cause), cause: cause}
+	}
+	return nil
+}
+
+// stillPermitted decides again on the exchange if a reload has come since it began, and
+// returns the cause for which it ends, nil if it goes on. It is
+// asked after each change of what the registry knows of the exchange: a reload has seen
+// it either before the change, and then this one sees the reload, or after it.
+func (x *exchange) stillPermitted() error {
 	if x.server.current.Load() == x.snapshot {
 		return nil
 	}
 	now := x.server.take()
 	if now == nil {
-		return &refusal{reason: reasonShutdown, cause: errShutdown}
+		return errShutdown
 	}
 	defer now.leave()
 	if u := x.underWay(); !now.permits(x.life, &u) {
-		return &refusal{reason: reasonWithdrawn, cause: errWithdrawn}
+		return errWithdrawn
 	}
 	return nil
 }
 
-// noteTunnel notes that the exchange has become a tunnel.
+// noteTunnel notes that the exchange has become a tunnel, and ends it if a reload that
+// came meanwhile allows none.
 func (x *exchange) noteTunnel() {
 	s := x.listed.shard
 	s.mu.Lock()
 	x.listed.tunnel = true
 	s.mu.Unlock()
+	if cause := x.stillPermitted(); cause != nil {
+		x.life.End(cause)
+	}
 }
 
 // underWay is what [Server.Recheck] needs of an exchange. The memory of the exchange

@@ -41,7 +41,6 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 		return errClientGone(err)
 	}
 	server := answer.Upgraded()
-	x.noteTunnel()
 	// The end of the credential, of the caller's rights and of the process' grace period
 	// close the connections.
 	life := x.life
@@ -51,6 +50,7 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 		}
 	})
 	defer stop()
+	x.noteTunnel()
 
 	heard := &activity{idle: x.route.Timeouts.Idle}
 	up := make(chan int64, 1)
