@@ -32,6 +32,7 @@ type Register[C Looked] struct {
 	period   time.Duration
 	seats    map[C]*seat[C]
 	busy     []*seat[C]
+	left     int // how many of busy, from the first, this period's sweeps have not looked at
 	resting  resting[C]
 	timer    *time.Timer // nil before the first connection
 	sweeping bool        // the timer is set for a period, and the clock stands in between
@@ -173,7 +174,12 @@ func (r *Register[C]) setTimer(d time.Duration) {
 	r.timer.Reset(d)
 }
 
-// sweep looks at the connections that are busy, and at those whose rest is over.
+// share is how many connections a sweep looks at in one go. A look takes up to half a
+// microsecond, so that requests do not have to wait for it to look at thousands.
+const share = 256
+
+// sweep looks at a share of the connections that are busy, which takes its turns in the
+// course of a period, and wakes those whose rest is over.
 func (r *Register[C]) sweep() {
 	now := time.Now()
 	r.mu.Lock()
@@ -184,8 +190,12 @@ func (r *Register[C]) sweep() {
 		s.at, s.until = len(r.busy), time.Time{}
 		r.busy = append(r.busy, s)
 	}
-	for i := len(r.busy) - 1; i >= 0; i-- { // downwards: the last one takes the place of one that leaves
-		s := r.busy[i]
+	if r.left = min(r.left, len(r.busy)); r.left == 0 {
+		r.left = len(r.busy)
+	}
+	for n := 0; n < share && r.left > 0; n++ {
+		r.left-- // downwards: the last one, which was looked at, takes the place of one that leaves
+		s := r.busy[r.left]
 		if until := s.conn.Look(now); until.After(now) {
 			r.vacate(s)
 			s.until = until
@@ -193,11 +203,11 @@ func (r *Register[C]) sweep() {
 		}
 	}
 	quiet := len(r.busy) == 0
-	again := r.swept != nil && r.swept(quiet)
+	again := r.left > 0 || r.swept != nil && r.swept(quiet)
 	switch r.sweeping = again || !quiet; {
 	case r.sweeping:
 		r.clock.set(now)
-		r.setTimer(r.period)
+		r.setTimer(r.period / time.Duration(len(r.busy)/share+1))
 	case len(r.resting) > 0:
 		r.clock.set(time.Time{})
 		r.setTimer(max(r.resting[0].until.Sub(now), r.period))

@@ -120,3 +120,49 @@ func TestManyRest(t *testing.T) {
 		}
 	})
 }
+
+// worker is a connection that is always busy.
+type worker struct{ looks *[]time.Time }
+
+func (w *worker) Look(now time.Time) (until time.Time) {
+	*w.looks = append(*w.looks, now)
+	return time.Time{}
+}
+
+// TestSweepsShareTheirWork: however many connections are busy, each is looked at once a
+// period, and few are at a time.
+func TestSweepsShareTheirWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const conns, periods = 10*share + 1, 40
+		var clock Clock
+		var looks []time.Time
+		r := NewRegister[*worker](Lag, &clock, nil)
+		all := make([]*worker, conns)
+		for i := range all {
+			all[i] = &worker{looks: &looks}
+			r.Enter(all[i])
+		}
+		pass(periods * Lag)
+		if n := float64(len(looks)) / conns / periods; n < .9 || n > 1.1 {
+			t.Errorf("a connection was looked at %.2f times a period, want once", n)
+		}
+		at := map[time.Time]int{}
+		for _, l := range looks {
+			at[l]++
+		}
+		for when, n := range at {
+			if n > share {
+				t.Fatalf("%v: %d connections looked at in one go, want at most %d", when, n, share)
+			}
+		}
+		looks = nil
+		for _, w := range all[1:] {
+			r.Leave(w)
+		}
+		pass(periods * Lag)
+		if n := len(looks); n < periods-2 || n > periods+2 {
+			t.Errorf("the one that is left was looked at %d times in %d periods", n, periods)
+		}
+		r.Leave(all[0])
+	})
+}

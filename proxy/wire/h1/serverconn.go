@@ -16,8 +16,8 @@ import (
 const (
 	// skippedBytes is how much unread content is read so that a connection can go on.
 	skippedBytes = 256 << 10
-	// late is by how much a deadline may be missed: moving one costs as much as the
-	// encryption of a small request.
+	// late is by how much a deadline may be missed at most. Setting one costs as much as
+	// encrypting a small request, so it is set late enough to serve for several.
 	late = time.Second
 )
 
@@ -31,15 +31,15 @@ const (
 	leaving              // no request will follow
 )
 
-// moving is how far an idle connection has come on its way to a new goroutine: a
-// request, or a handshake, has made the stack of the old one large.
+// moving is how far an idle connection is on its way to a new goroutine. The stack of the
+// old one grew with a request or a handshake, and would not shrink while it waits.
 type moving uint8
 
 const (
 	fresh  moving = iota // it has just begun to wait
 	idle                 // seen to wait by a sweep
-	called               // to wake up and go
-	moved                // the goroutine is new
+	called               // woken by a sweep, to end its goroutine and start a new one
+	moved                // waits in the new goroutine
 )
 
 // serverConn is one connection of a server. Its goroutine reads a request, serves
@@ -60,20 +60,20 @@ type serverConn struct {
 	mu       sync.Mutex // guards what follows
 	phase    phase
 	due      time.Time     // the end of waiting or heading
-	expired  bool          // due has passed or the server drains: nothing more is read
+	expired  bool          // due has passed, or the server drains: no request is read any more
 	moving   moving        // to a goroutine whose stack is small
-	readBy   time.Time     // the deadline of the connection as it is set
-	bodyBy   time.Time     // that of reads of the body, as it is wanted
+	readBy   time.Time     // the read deadline that is set on conn
+	bodyBy   time.Time     // the deadline that the handler wants for reads of the body
 	reading  bool          // a read of the body is under way
 	stream   *stream       // while serving
 	quiet    bool          // the body has been read to its end, and nothing behind it
-	seen     bool          // by a sweep, while the same request was served
+	seen     bool          // a sweep has seen this request being served
 	watching chan struct{} // closed by the watch when it ends; nil: there is none
 	early    bool          // the watch read a byte of the next request
 	resting  bool          // sweeps do not look until Wake
 
 	wmu     sync.Mutex // guards writes of the connection, and what follows
-	writeBy time.Time  // the deadline as it is set
+	writeBy time.Time  // the write deadline that is set on conn
 }
 
 func newServerConn(s *Server, conn net.Conn) *serverConn {
@@ -122,7 +122,7 @@ func (c *serverConn) requests() (move bool) {
 	return false
 }
 
-// moves says whether the connection waits on in another goroutine.
+// moves says whether the connection goes on waiting in a new goroutine.
 func (c *serverConn) moves() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -133,8 +133,8 @@ func (c *serverConn) moves() bool {
 	return true
 }
 
-// contain cuts the connection whose handler panicked: the handler has told what
-// happened, and what was being sent must not look whole.
+// contain cuts the connection if the handler panicked, so that its answer does not look
+// whole. The handler itself has reported the panic.
 func (c *serverConn) contain() {
 	if recover() != nil {
 		c.Abandon()
@@ -155,8 +155,9 @@ func (c *serverConn) shakeHands() bool {
 	return state.NegotiatedProtocol != "h2"
 }
 
-// await waits for the first byte of a request, without a buffer, and says whether
-// there is one. A fresh connection has to bring its first request at once.
+// await waits for the first byte of a request, without holding a buffer, and says whether
+// it came. The first request of a connection must come within HeadTime, later ones within
+// IdleTime.
 func (c *serverConn) await() bool {
 	if c.in.buffered() == 0 {
 		c.in.release()
@@ -288,14 +289,14 @@ func (c *serverConn) beforeRead() error {
 	return nil
 }
 
-// slack is how much later than asked for a deadline is set, so that it can stay
-// for the next requests.
+// slack is how much later than wanted a deadline is set, so that it still serves for the
+// next requests.
 func (c *serverConn) slack(by time.Time) time.Duration {
 	return max(0, min(by.Sub(c.options.Clock.Now())/8, late))
 }
 
-// covers says whether a deadline that is set serves for one that is wanted, with
-// its slack.
+// covers says whether the deadline that is set can stand for the one that is wanted, whose
+// slack is added already: it may be earlier by as much as the slack, but not later.
 func (c *serverConn) covers(set, wanted time.Time) bool {
 	if set.IsZero() || wanted.IsZero() {
 		return set.IsZero() && wanted.IsZero()
@@ -304,7 +305,7 @@ func (c *serverConn) covers(set, wanted time.Time) bool {
 	return early >= 0 && early <= c.slack(wanted)
 }
 
-// boundBody bounds the reads of the body, one that is under way at once.
+// boundBody sets the deadline for reads of the body, including one that is under way.
 func (c *serverConn) boundBody(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -316,8 +317,8 @@ func (c *serverConn) boundBody(t time.Time) {
 	}
 }
 
-// exchange hands a request to the handler and cleans up behind it. It says whether
-// another may follow; if not, the connection is closed or the handler's.
+// exchange hands a request to the handler and cleans up after it. It says whether another
+// request may follow; if not, it has closed the connection, or the handler has taken it.
 func (c *serverConn) exchange(s *stream) bool {
 	c.mu.Lock()
 	c.phase, c.stream, c.seen, c.early, c.bodyBy = serving, s, false, false, time.Time{}
@@ -364,8 +365,9 @@ func (c *serverConn) bodyEnded() {
 	c.mu.Unlock()
 }
 
-// watch starts a goroutine that waits for the client to go away; mu is held. A byte
-// of the next request ends it: what comes behind that cannot be seen.
+// watch starts a goroutine that waits for the client to go away; mu is held. The first
+// byte of an early next request ends the watch: whether the client leaves after that cannot
+// be seen.
 func (c *serverConn) watch() {
 	done, s := make(chan struct{}), c.stream
 	c.watching = done
@@ -400,8 +402,8 @@ func (c *serverConn) stopWatch() {
 	}
 }
 
-// skip reads what the handler left of the body, within bounds, so that the next
-// request can follow.
+// skip reads the part of the body that the handler left unread, within bounds, so that
+// the next request can follow. It says whether it came to the end.
 func (c *serverConn) skip(b *serverBody) bool {
 	if b.err != nil {
 		return b.err == io.EOF

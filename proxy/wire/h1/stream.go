@@ -82,8 +82,9 @@ func (s *stream) invite() error {
 	return c.writeLocked([]byte("HTTP/1.1 100 Continue\r\n\r\n"), time.Now().Add(s.c.options.Linger))
 }
 
-// settleInvitation is called when the final head is about to be sent. A client
-// that was not invited by then may send its content or not: nothing can follow.
+// settleInvitation is called when the final head is about to be sent. A client that has not
+// got 100 (Continue) by then may send its content or leave it out, so the connection cannot
+// take another request.
 func (s *stream) settleInvitation() {
 	s.c.wmu.Lock()
 	defer s.c.wmu.Unlock()

@@ -18,7 +18,7 @@ type stage uint8
 
 const (
 	open    stage = iota
-	warned        // GOAWAY was sent without a number: requests that are under way still come in
+	warned        // GOAWAY was sent with the highest number: requests that are on their way are still taken
 	closing       // GOAWAY was sent with the number of the last stream that is served
 	ending        // the reader is to stop
 	over          // nothing is read or written any more
@@ -219,8 +219,8 @@ func (c *serverConn) forgive(err error) error {
 	return err
 }
 
-// rest sends what is to be sent before the reader waits, and waits without a buffer
-// where nothing of a frame has come.
+// rest flushes what is to be written before the reader waits. If no byte of the next frame
+// has come, it waits for the first without holding a buffer.
 func (c *serverConn) rest() error {
 	c.mu.Lock()
 	c.notePart()
@@ -253,8 +253,8 @@ func (c *serverConn) beforeRead() {
 	}
 }
 
-// notePart tells the sweeps what is waited for; mu is held. Content may take as long as
-// whoever reads it allows.
+// notePart notes for the sweeps which frame is incomplete; mu is held. DATA does not count:
+// content may take as long as whoever reads it allows.
 func (c *serverConn) notePart() {
 	n := c.in.buffered()
 	switch {

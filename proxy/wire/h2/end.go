@@ -8,7 +8,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// finish ends the connection for a reason, and tells the client.
+// finish ends the connection, and tells the client why.
 func (c *serverConn) finish(why error) {
 	c.mu.Lock()
 	var bad *fault

@@ -17,9 +17,9 @@ const perField = 32
 // maxFragments is how many frames a header block may come in.
 const maxFragments = 64
 
-// blockReader decodes header blocks within bounds. The fields of a block that
-// passes them are not kept, but the block is decoded to its end, so that the table
-// stays in step with the peer's.
+// blockReader decodes header blocks within bounds. It does not keep the fields of a block
+// that exceeds them, but decodes the block to its end, so that its table stays in sync with
+// the peer's.
 type blockReader struct {
 	table table
 
@@ -62,7 +62,8 @@ func (b *blockReader) begin(bytes, rows int) {
 	b.bytes, b.limit, b.decoded, b.raw, b.fragments, b.updates, b.begun, b.rest, b.excess = bytes, rows, 0, 0, 0, 0, false, nil, nil
 }
 
-// add decodes a fragment. Its error ends the connection: the tables have parted.
+// add decodes a fragment. An error ends the connection: encoder and decoder tables are out
+// of sync.
 func (b *blockReader) add(fragment []byte) error {
 	b.fragments++
 	b.raw += len(fragment)

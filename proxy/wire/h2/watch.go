@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// watch is what sweeps look at, and what a client may still do that costs us more
-// than it; the connection's mu guards it.
+// watch is what sweeps look at, and the budgets for frames that cost the server more than
+// the client; the connection's mu guards it.
 type watch struct {
 	due     time.Time // the end of the greeting, or of the warning before the end; zero: none
 	idle    time.Time // since when there has been no request
