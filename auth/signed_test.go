@@ -131,7 +131,8 @@ func outcome(t testing.TB, c *Chain, h *message.Head, peer netip.Addr) string {
 	return got
 }
 
-// TestSignedKeys looks keys up for what they are: of others nobody is told.
+// TestSignedKeys: only keys that verify requests, and that the route takes, count. All
+// others look unknown.
 func TestSignedKeys(t *testing.T) {
 	s := newSigning(t)
 	acme, all := s.route(t, Demand{Callers: []string{"key/acme"}}), s.route(t, Demand{Callers: []string{"key"}})
@@ -184,7 +185,7 @@ func TestSignedErrors(t *testing.T) {
 			t.Errorf("got %v, of key %q; want %s", err, e.KeyID, x.cause)
 		}
 		if strings.Contains(e.Text(), "acme") || strings.Contains(e.Text(), "unknown") {
-			t.Errorf("the client is told %q", e.Text())
+			t.Errorf("the client sees %q", e.Text())
 		}
 		if got := c.Challenge("models.test", err); got != `Signature realm="models.test"` {
 			t.Errorf("challenge %s", got)
