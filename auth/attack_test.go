@@ -194,7 +194,7 @@ func spareBits(seg string) string {
 }
 
 // TestClaims are the claims that must not open a route although the issuer
-// signed them. The reasons may be specific, since the signature held.
+// signed them. The reasons may be specific, since the signature was verified.
 func TestClaims(t *testing.T) {
 	f := newForge(t)
 	now := f.clock.now()

@@ -18,8 +18,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// TestExpiresWhileCached: a verdict in the cache lives no longer than the token.
-func TestExpiresWhileCached(t *testing.T) {
+// TestCachedTokenExpires: the cache serves a token until it expires and no longer.
+func TestCachedTokenExpires(t *testing.T) {
 	f := newForge(t)
 	token := f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"exp": f.clock.now().Add(time.Minute).Unix()}))
 	want(t, f.chain, token, "")
@@ -38,8 +38,8 @@ func TestPrincipalEndsWithItsToken(t *testing.T) {
 	}
 }
 
-// TestWithdrawnKeyTakesItsTokens: a key that leaves the set takes the verdicts
-// that it made with it, at once, and leaves those of other keys.
+// TestWithdrawnKeyTakesItsTokens: once a key has left the set, tokens that it verified
+// are refused at once; those of other keys stay cached.
 func TestWithdrawnKeyTakesItsTokens(t *testing.T) {
 	f := newForge(t)
 	one, two := f.rsa.Token(f.good()), f.ec.Token(f.good())
@@ -59,8 +59,8 @@ func TestWithdrawnKeyTakesItsTokens(t *testing.T) {
 	}
 }
 
-// TestSameKidNewKey: a key that is replaced under its kid takes its verdicts too,
-// and a signature that does not hold causes no fetch.
+// TestSameKidNewKey: tokens of a key that was replaced under its kid are refused, and
+// a bad signature causes no fetch.
 func TestSameKidNewKey(t *testing.T) {
 	f := newForge(t)
 	old, replacement := f.rsa.Token(f.good()), authtest.NewKey("one", "RS256", authtest.OtherRSA())
@@ -371,10 +371,9 @@ func TestChallenge(t *testing.T) {
 	}
 }
 
-// TestCacheKeysHoldTheIssuerConfiguration: a verdict of one configuration
-// is none of another, though issuer, keys and token are the same; a new Auth
-// starts with none.
-func TestCacheKeysHoldTheIssuerConfiguration(t *testing.T) {
+// TestTokensAreCachedPerIssuerConfiguration: a token that one configuration accepts is
+// checked again by another, though issuer, keys and token are the same.
+func TestTokensAreCachedPerIssuerConfiguration(t *testing.T) {
 	one := ecPair("one")
 	p, clock := newProvider(t, one.JWK()), newClock()
 	strict := p.config()
@@ -396,13 +395,13 @@ func TestCacheKeysHoldTheIssuerConfiguration(t *testing.T) {
 	after, chain := newAuth(t, clock, strict)
 	want(t, chain, token, MissingClaim)
 	if after.memory.CacheStatus().Tokens != 0 {
-		t.Error("a new Auth holds tokens of an old one")
+		t.Error("a new memory has tokens of another")
 	}
 }
 
-// TestNoCredentialIsDenied: no chain lets anybody in on nothing, and an
+// TestNoCredentialIsRefused: no chain admits a caller without a credential, and an
 // unknown algorithm is refused before and after the right one was seen.
-func TestNoCredentialIsDenied(t *testing.T) {
+func TestNoCredentialIsRefused(t *testing.T) {
 	f := newForge(t)
 	for name, chain := range map[string]*Chain{"route": f.chain, "zero": new(Chain), "nil": nil} {
 		proof, err := chain.Authenticate(context.Background(), from(client, head()))
@@ -433,9 +432,9 @@ func TestNoCredentialIsDenied(t *testing.T) {
 	}
 }
 
-// TestNothingOfATokenInErrorsOrLogs: identifiers are compared literally,
+// TestErrorsAndLogsRepeatNothingOfAToken: identifiers are compared literally,
 // and neither errors nor logs hold a token, a claim or a library's text for the client.
-func TestNothingOfATokenInErrorsOrLogs(t *testing.T) {
+func TestErrorsAndLogsRepeatNothingOfAToken(t *testing.T) {
 	one := ecPair("one")
 	p, clock := newProvider(t, one.JWK()), newClock()
 	ic := p.config()

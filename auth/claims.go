@@ -43,11 +43,11 @@ func kindOf(t jsontext.Token) valueKind {
 	return mixed
 }
 
-// claimSet is the claims of a token, sorted by path, of which nothing is proved before
-// its signature held. It is not modified once made, and safe for concurrent use.
+// claimSet is the claims of a token, sorted by path. Nothing in it is proved until the
+// token's signature is verified. It is never modified, and safe for concurrent use.
 type claimSet []claim
 
-// claimReader flattens claims, in memory that serves again.
+// claimReader flattens claims into memory that is reused for the next token.
 type claimReader struct {
 	claims claimSet
 	words  []string // the values of claims
@@ -59,11 +59,11 @@ func (r *claimReader) release() {
 	r.claims, r.words = r.claims[:0], r.words[:0]
 }
 
-// settled is what was read, sorted, in memory of its own. The names on the way to a
-// value are joined by dots, and a name may itself hold dots, as namespaced claims do
+// set copies what was read into a sorted set. The names on the way to a value are
+// joined by dots, and a name may itself hold dots, as namespaced claims do
 // ("https://example.com/roles"). Where two claims share a path neither has it: which of
 // them was meant is not ours to guess.
-func (r *claimReader) settled() claimSet {
+func (r *claimReader) set() claimSet {
 	all := r.claims
 	slices.SortFunc(all, func(a, b claim) int { return strings.Compare(a.path, b.path) })
 	unique := make(claimSet, 0, len(all))
@@ -168,7 +168,7 @@ func (s claimSet) find(path string) (claim, bool) {
 	return s[i], true
 }
 
-// Claim is what a principal gives its readers, see [identity.Principal].
+// Claim is the Claim function of a principal, see [identity.Principal].
 func (s claimSet) Claim(path string) []string {
 	c, _ := s.find(path)
 	return c.values

@@ -119,7 +119,7 @@ func mustURL(s string) setting.URL {
 	return u
 }
 
-// TestIssuerOverTLS: an issuer of a private CA is believed with that CA, and
+// TestIssuerOverTLS: an issuer of a private CA is accepted with that CA, and
 // with no other.
 func TestIssuerOverTLS(t *testing.T) {
 	one, clock := ecPair("one"), newClock()

@@ -45,7 +45,7 @@ func (k *key) name() string {
 	return base64.RawURLEncoding.EncodeToString(k.thumbprint[:])
 }
 
-// same says whether two keys of two fetches are one.
+// same reports whether keys of two fetches are the same key with the same use.
 func (k *key) same(o *key) bool {
 	return k.id == o.id && k.thumbprint == o.thumbprint && slices.Equal(k.algorithms, o.algorithms)
 }
@@ -53,12 +53,12 @@ func (k *key) same(o *key) bool {
 // keys is what an issuer published at one time.
 type keys struct {
 	list    []*key
-	fetched time.Time // when they were asked for
+	fetched time.Time // when their fetch began
 }
 
-// find returns the one key that a token means: of its kid, or of any where it
-// names none, and fit for its algorithm. named says whether the kid is known at
-// all. Where several fit, which one signed would be a guess: none is returned.
+// find returns the one key for a token: with its kid, or with any kid if the token has
+// none, and fit for its algorithm. named reports whether a key has the kid at all. If
+// several keys fit, it returns none: which of them signed would be a guess.
 func (s *keys) find(kid, alg string) (k *key, named bool, err error) {
 	for _, c := range s.list {
 		if kid != "" && c.id != kid {

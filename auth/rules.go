@@ -67,7 +67,7 @@ func mediaType(typ string) string {
 	return strings.TrimPrefix(strings.ToLower(typ), "application/")
 }
 
-// header checks what the header says of the token's kind.
+// header checks the algorithm and the type that the header names.
 func (r *tokenRules) header(t *token) error {
 	if !slices.Contains(r.algorithms, t.alg) {
 		return errors.New("alg is not accepted of this issuer")
@@ -84,8 +84,8 @@ func (r *tokenRules) header(t *token) error {
 	return nil
 }
 
-// claims checks the claims of a token whose signature held, but for the
-// audience and the principal. The reason is "" if they are as they must be.
+// claims checks the claims of a token whose signature was verified, but for the
+// audience and the principal. The reason is "" if nothing is wrong.
 func (r *tokenRules) claims(c *registered, all claimSet, at time.Time) (reason string, cause error) {
 	now, skew := at.Unix(), int64(r.skew/time.Second)
 	switch {
@@ -94,9 +94,9 @@ func (r *tokenRules) claims(c *registered, all claimSet, at time.Time) (reason s
 	case now >= c.exp+skew:
 		return TokenExpired, nil
 	case c.hasNbf && now < c.nbf-skew:
-		return TokenNotYetValid, errors.New("nbf is to come")
+		return TokenNotYetValid, errors.New("nbf is in the future")
 	case c.hasIat && now < c.iat-skew:
-		return TokenNotYetValid, errors.New("iat is to come")
+		return TokenNotYetValid, errors.New("iat is in the future")
 	case c.bound:
 		return TokenBound, nil
 	case r.maxLifetime > 0 && !c.hasIat:

@@ -19,12 +19,13 @@ import (
 // upstream, and an issuer.
 type signing struct {
 	*provider
-	clock   *clock
-	memory  *Memory
-	auth    *Auth
-	keys    map[string]*httpsig.Key // those that sign, by their ids
-	issuer  authtest.Key
-	aliases map[string]string
+	clock     *clock
+	memory    *Memory
+	auth      *Auth
+	publicKey setting.Path            // of orbit-ed
+	keys      map[string]*httpsig.Key // those that sign, by their ids
+	issuer    authtest.Key
+	aliases   map[string]string
 }
 
 func newSigning(t testing.TB) *signing {
@@ -33,12 +34,13 @@ func newSigning(t testing.TB) *signing {
 	s.provider = newProvider(t, s.issuer.JWK())
 	s.aliases = map[string]string{"issuer/corp:alice": "batch", "key:acme": "batch", "issuer/corp:bob": "bob"}
 	orbit := authtest.Ed25519()
+	s.publicKey = writeFile(t, pemOf(t, "PUBLIC KEY", orbit.Public()))
 	config := map[string]SigningKeyConfig{
 		"acme-1":   {Principal: "acme", Secret: literal(secretOf("acme-1"))},
 		"acme-2":   {Principal: "acme", Secret: literal(secretOf("acme-2")), NotBefore: setting.Time{Time: s.clock.now().Add(-time.Hour)}, NotAfter: setting.Time{Time: s.clock.now().Add(time.Hour)}},
 		"plain-1":  {Principal: "acme", Secret: literal(secretOf("plain-1")), RequireNonce: new(bool)},
 		"orbit-1":  {Principal: "orbit", Secret: literal(secretOf("orbit-1"))},
-		"orbit-ed": {Principal: "planet", PublicKey: setting.Path(writeFile(t, pemOf(t, "PUBLIC KEY", orbit.Public())))},
+		"orbit-ed": {Principal: "planet", PublicKey: s.publicKey},
 		"answer-1": {Principal: "acme", Secret: literal(secretOf("answer-1")), Use: setting.List[string]{SignResponse}},
 		"out-1":    {Secret: literal(secretOf("out-1")), Use: setting.List[string]{SignRequest}},
 	}
@@ -129,7 +131,8 @@ func outcome(t testing.TB, c *Chain, h *message.Head, peer netip.Addr) string {
 	return got
 }
 
-// TestSignedKeys looks keys up for what they are: of others nobody is told.
+// TestSignedKeys: only keys that verify requests, and that the route takes, count. All
+// others look unknown.
 func TestSignedKeys(t *testing.T) {
 	s := newSigning(t)
 	acme, all := s.route(t, Demand{Callers: []string{"key/acme"}}), s.route(t, Demand{Callers: []string{"key"}})
@@ -182,7 +185,7 @@ func TestSignedErrors(t *testing.T) {
 			t.Errorf("got %v, of key %q; want %s", err, e.KeyID, x.cause)
 		}
 		if strings.Contains(e.Text(), "acme") || strings.Contains(e.Text(), "unknown") {
-			t.Errorf("the client is told %q", e.Text())
+			t.Errorf("the client sees %q", e.Text())
 		}
 		if got := c.Challenge("models.test", err); got != `Signature realm="models.test"` {
 			t.Errorf("challenge %s", got)

@@ -19,7 +19,7 @@ const (
 	maxToken  = 16 << 10 // bytes of a token
 	maxHeader = 4 << 10  // bytes of its first segment
 	maxKeyID  = 512      // bytes of a kid
-	maxShared = 1 << 10  // bytes of a first segment that is remembered
+	maxShared = 1 << 10  // bytes of a first segment that is kept for the next token
 	maxDepth  = 16       // of nesting in header and claims
 )
 
@@ -34,7 +34,7 @@ type token struct {
 	registered registered
 	claims     claimSet
 
-	segment string // that joseHeader was read from: an issuer's tokens share it; "": none
+	segment string // from which joseHeader was read, since an issuer's tokens share it; "": none
 	header  []byte
 
 	digest  [64]byte // room for the hash of signed
@@ -66,7 +66,7 @@ type registered struct {
 	iss, sub      string
 	aud           []string
 	exp, nbf, iat int64
-	hasIss        bool // each says whether the token has the claim
+	hasIss        bool // each reports whether the token has the claim
 	hasExp        bool
 	hasNbf        bool
 	hasIat        bool
@@ -105,7 +105,7 @@ func (t *token) parse(s string) (err error) {
 	return nil
 }
 
-// head reads the first segment, unless it was that of the token before.
+// head reads the first segment, unless the token before had the same one.
 func (t *token) head(first string) (err error) {
 	if first == t.segment && first != "" {
 		return nil
@@ -123,7 +123,7 @@ func (t *token) head(first string) (err error) {
 	return nil
 }
 
-// segment decodes s into the room of another segment.
+// segment decodes s into room, which may hold an older segment.
 func segment(room []byte, s string) ([]byte, error) {
 	if s == "" {
 		return room, errors.New("empty segment")
@@ -197,13 +197,13 @@ func (t *token) readClaims() error {
 	if err != nil {
 		return err
 	}
-	t.claims = r.settled()
+	t.claims = r.set()
 	return nil
 }
 
-// note keeps a registered claim of the type that it must have. read is what the
-// claim came to: one for a plain value or an array of those, none for null, several
-// or others for an object.
+// note stores a registered claim, which must have the right type. read is the claim as
+// flattened: one entry for a plain value or an array of those, none for null, and
+// others for an object.
 func (c *registered) note(name string, read claimSet) (err error) {
 	one := claim{}
 	if len(read) == 1 && read[0].path == name {
@@ -285,7 +285,7 @@ func badJSON(err error) error {
 	return errors.New("not well-formed JSON")
 }
 
-// skip reads one value and keeps nothing of it.
+// skip reads one value and drops it.
 func skip(d *jsontext.Decoder) error {
 	for base := d.StackDepth(); ; {
 		if _, err := d.ReadToken(); err != nil {

@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/cmd/sallyport/demo"
+	"sallyport/auth/authtest"
 	"sallyport/proxy"
 )
 
@@ -441,14 +441,14 @@ func targets(all []*judged) string {
 }
 
 // newIssuer starts an issuer of its own and returns its URL.
-func newIssuer(t *testing.T) (*demo.Issuer, string) {
+func newIssuer(t *testing.T) (*authtest.Issuer, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := "http://" + l.Addr().String()
-	iss, err := demo.NewIssuer(demo.IssuerConfig{URL: at, Audience: "models"})
+	iss, err := authtest.NewIssuer(authtest.IssuerConfig{URL: at, Audience: "models"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/cmd/sallyport/demo"
+	"sallyport/auth/authtest"
 	"sallyport/proxy"
 )
 
@@ -100,7 +100,7 @@ func TestAttackIssuerAtTheStart(t *testing.T) {
 		"more keys than is ok": discovery(`{"keys": [` + strings.Repeat(`{"kty":"RSA","n":"AQAB","e":"AQAB"},`, 50_000) + `{}]}`),
 	} {
 		h, j := issuerHouse(t, at, "")
-		iss, err := demo.NewIssuer(demo.IssuerConfig{URL: at, Audience: "models"})
+		iss, err := authtest.NewIssuer(authtest.IssuerConfig{URL: at, Audience: "models"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +140,7 @@ func TestAttackIssuerOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := "http://" + l.Addr().String()
-	iss, err := demo.NewIssuer(demo.IssuerConfig{URL: at, Audience: "models"})
+	iss, err := authtest.NewIssuer(authtest.IssuerConfig{URL: at, Audience: "models"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestAttackIssuerOutage(t *testing.T) {
 	if n := len(j.taken()); n != 5 {
 		t.Errorf("the upstream saw %d requests; want 5", n)
 	}
-	stranger, err := demo.NewIssuer(demo.IssuerConfig{URL: at, Audience: "models"}) // another key
+	stranger, err := authtest.NewIssuer(authtest.IssuerConfig{URL: at, Audience: "models"}) // another key
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestAttackTokensThatNamePlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	evil := "http://" + l.Addr().String()
-	mallory, err := demo.NewIssuer(demo.IssuerConfig{URL: evil, Audience: "models"})
+	mallory, err := authtest.NewIssuer(authtest.IssuerConfig{URL: evil, Audience: "models"})
 	if err != nil {
 		t.Fatal(err)
 	}

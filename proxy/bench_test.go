@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/auth/authtest"
 	"sallyport/auth/httpsig"
-	"sallyport/cmd/sallyport/demo"
 	"sallyport/proxy"
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
@@ -63,7 +63,7 @@ func benchGateway(tb testing.TB, route, answer string) (g *proxy.Gateway, token 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	iss, err := demo.NewIssuer(demo.IssuerConfig{URL: "http://" + l.Addr().String(), Audience: "models"})
+	iss, err := authtest.NewIssuer(authtest.IssuerConfig{URL: "http://" + l.Addr().String(), Audience: "models"})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 	"sync"
 	"testing"
 
-	"sallyport/cmd/sallyport/demo"
+	"sallyport/auth/authtest"
 	"sallyport/proxy"
 )
 
@@ -119,7 +119,7 @@ func story(t *testing.T, dir string, server *replay) (h *house, token string) {
 		t.Fatal(err)
 	}
 	url := "http://" + l.Addr().String()
-	if h.issuer, err = demo.NewIssuer(demo.IssuerConfig{URL: url, Audience: "models"}); err != nil {
+	if h.issuer, err = authtest.NewIssuer(authtest.IssuerConfig{URL: url, Audience: "models"}); err != nil {
 		t.Fatal(err)
 	}
 	issuer := &httptest.Server{Listener: l, Config: &http.Server{Handler: h.issuer}}

@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/cmd/sallyport/demo"
+	"sallyport/auth/authtest"
 	"sallyport/proxy"
 )
 
@@ -30,7 +30,7 @@ import (
 type house struct {
 	t       *testing.T
 	gateway *proxy.Gateway
-	issuer  *demo.Issuer
+	issuer  *authtest.Issuer
 	model   *modelServer
 	addrs   proxy.Addrs
 	roots   *x509.CertPool
@@ -143,7 +143,7 @@ func build(t *testing.T, p plan) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.issuer, err = demo.NewIssuer(demo.IssuerConfig{URL: "http://" + l.Addr().String(), Audience: "models"}); err != nil {
+	if h.issuer, err = authtest.NewIssuer(authtest.IssuerConfig{URL: "http://" + l.Addr().String(), Audience: "models"}); err != nil {
 		t.Fatal(err)
 	}
 	issuer := &httptest.Server{Listener: l, Config: &http.Server{Handler: h.issuer}}

@@ -76,9 +76,9 @@ func walk(t *testing.T, visit func(name string)) {
 	}
 }
 
-// sources parses the product's files. Tests, the fake issuer that they share, and examples
-// are exempt from rules about code: tests may look inside, and examples are a module of
-// their own.
+// sources parses the product's files. Tests and examples are exempt from rules
+// about code: tests may look inside, and examples are a module of their own.
+// auth/authtest belongs to the tests, and no product package may import it.
 func sources(t *testing.T) []source {
 	t.Helper()
 	var all []source
@@ -119,7 +119,7 @@ func TestTreeArrows(t *testing.T) {
 		{"auth/identity", "", "a leaf: who a caller is depends on nothing"},
 		{"auth/httpsig", "", "a leaf: signatures know nothing of gateways"},
 		{"auth/fetch", "proxy/setting", "fetching knows no protocol above HTTP"},
-		{"auth/...", "auth/... proxy/message proxy/setting", "proofs are read from heads, not from servers"},
+		{"auth", "auth/identity auth/httpsig auth/fetch proxy/message proxy/setting", "credentials are read from heads, not from servers; auth/authtest is for tests"},
 
 		{"policy/model", "proxy/message", "what a request asks is read from the request alone"},
 		{"policy", "policy/model auth/identity proxy/message proxy/setting", "decisions are pure: no transport, no proof"},
@@ -175,7 +175,7 @@ func TestTreeNetHTTP(t *testing.T) {
 		"cmd/sallyport/demo": "the issuer and the model server of the demonstration",
 	}
 	clients := map[string]string{
-		"auth/fetch":    "the one client for what is fetched",
+		"auth/fetch":    "the one client for what is fetched; go-oidc uses it for discovery",
 		"auth/httpsig":  "the transport that signs requests and verifies responses, for clients in Go",
 		"proxy/edge":    "acmez's client for authorities, bounded; webhooks that make records",
 		"cmd/sallyport": "sallyport curl, a client over httpsig's transport",
@@ -228,8 +228,8 @@ func eachUse(s source, visit func(pkg, name string, at token.Pos)) {
 // linkedModules are those that are linked into the binary, with the reason why.
 func linkedModules() map[string]string {
 	return map[string]string{
-		"github.com/coreos/go-oidc/v3":        "discovery, and signatures of tokens",
-		"github.com/go-jose/go-jose/v4":       "go-oidc's JOSE",
+		"github.com/coreos/go-oidc/v3":        "discovery of issuers; in tests the oracle for signatures of tokens",
+		"github.com/go-jose/go-jose/v4":       "go-oidc's JOSE, which verifies nothing here",
 		"golang.org/x/oauth2":                 "go-oidc; client credentials",
 		"github.com/go-json-experiment/json":  "JSON of hostile parties: exact names, duplicates refused",
 		"gopkg.in/yaml.v3":                    "gateway.yaml, with lines",

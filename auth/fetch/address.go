@@ -22,7 +22,7 @@ var (
 	compatible  = netip.MustParsePrefix("::/96")           // IPv4-compatible, RFC 4291
 )
 
-// allowed says whether an address may be dialed. IPv4 addresses in the IPv6
+// allowed reports whether an address may be dialed. IPv4 addresses in the IPv6
 // dress of a translator are judged as what they lead to.
 func allowed(a netip.Addr) bool {
 	switch {

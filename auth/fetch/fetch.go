@@ -242,7 +242,7 @@ func CheckURL(u *url.URL, insecure bool) error {
 	return errors.New("http to another machine: whoever is in between could send keys of their own")
 }
 
-// local says whether a name is of this machine by RFC 6761, section 6.3. What it
+// local reports whether a name is of this machine by RFC 6761, section 6.3. What it
 // resolves to is checked when it is dialed.
 func local(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))

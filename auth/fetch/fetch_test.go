@@ -157,6 +157,50 @@ func TestTrust(t *testing.T) {
 	}
 }
 
+// TestHTTPKeepsTheKindOfAnError: a library that uses our client gets all bounds, and
+// every failure comes from Do.
+func TestHTTPKeepsTheKindOfAnError(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/large":
+			w.Write(bytes.Repeat([]byte(" "), MaxBytes+1))
+		case "/cut":
+			w.Header().Set("Content-Length", "10")
+			w.Write([]byte("{}"))
+		case "/hang":
+			<-r.Context().Done()
+		case "/good":
+			w.Write([]byte("{}"))
+		case "/moved":
+			http.Redirect(w, r, "/good", http.StatusFound)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(s.Close)
+	c := New(Options{Timeout: time.Second})
+	for path, want := range map[string]Kind{
+		s.URL + "/large": TooLarge, s.URL + "/cut": Unreachable, s.URL + "/hang": TimedOut, s.URL + "/none": BadStatus,
+		s.URL + "/moved": BadStatus, "http://192.0.2.1/": BadURL, s.URL + "/good": "",
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := c.HTTP().Do(r)
+		if want == "" {
+			if err != nil || answer.Body == nil {
+				t.Errorf("%s: %v", path, err)
+			}
+			continue
+		}
+		var got *Error
+		if !errors.As(err, &got) || got.Kind != want {
+			t.Errorf("%s: got %v, want %s", path, err, want)
+		}
+	}
+}
+
 func transportOf(c *Client) *transport { return c.http.Transport.(*transport) }
 
 // TestNoProxyFromTheEnvironment: whoever sets our environment does not read or

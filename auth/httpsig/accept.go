@@ -107,7 +107,7 @@ func (p *parser) wanted() (w Wanted, ok bool) {
 	}
 }
 
-// plainID says whether a value is a string that could name a key, or is absent as
+// plainID reports whether a value is a string that could name a key, or is absent as
 // the empty one: what could not be written again is not read either.
 func plainID(b bare) bool {
 	return b.kind == bareString && (b.raw == "" || validID(b.raw) == nil)

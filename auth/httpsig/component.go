@@ -25,7 +25,7 @@ type component struct {
 	flags flags
 }
 
-// derived says whether it is derived from the control data of a message. No field
+// derived reports whether it is derived from the control data of a message. No field
 // has a name that begins so, and none is ever looked up by one (section 7.5.1).
 func (c component) derived() bool { return strings.HasPrefix(c.name, "@") }
 
@@ -63,13 +63,13 @@ func (c *component) set(key string, value bare) bool {
 	return true
 }
 
-// plainString says whether an item is a string without escapes: no name of a
+// plainString reports whether an item is a string without escapes: no name of a
 // member or of a query parameter, which is percent-encoded, holds a quote.
 func plainString(b bare) bool {
 	return b.kind == bareString && strings.IndexByte(b.raw, '\\') < 0
 }
 
-// valid says whether name and parameters go together, whatever the message.
+// valid reports whether name and parameters go together, whatever the message.
 func (c component) valid() bool {
 	switch c.name {
 	case "@method", "@target-uri", "@authority", "@scheme", "@request-target", "@path", "@query":

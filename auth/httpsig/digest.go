@@ -141,7 +141,7 @@ func (c *Checker) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Check says whether all that was written is the content of every digest that
+// Check reports whether all that was written is the content of every digest that
 // counts. The error is nil or an *[Error] with [DigestMismatch].
 func (c *Checker) Check() error {
 	var sum [sha512.Size]byte
@@ -160,7 +160,7 @@ func (c *Checker) Check() error {
 
 func equal(sum, want []byte) bool { return subtle.ConstantTimeCompare(sum, want) == 1 }
 
-// Match says whether content is that of the digests; see [Checker.Check].
+// Match reports whether content is that of the digests; see [Checker.Check].
 func (d Digests) Match(content []byte) error {
 	if d.has256 && !d.has512 {
 		if sum := sha256.Sum256(content); !equal(sum[:], d.sha256[:]) {
@@ -175,8 +175,7 @@ func (d Digests) Match(content []byte) error {
 
 // DigestReader reads content and compares it with digests. Its end is io.EOF only
 // if they match, and else an *[Error]: by then the reader has handed out all of
-// the content, so that whoever acts before the end acts on content that nobody
-// vouches for.
+// the content, so that whoever acts before the end acts on unverified content.
 type DigestReader struct {
 	from    io.Reader
 	checker *Checker
@@ -204,7 +203,7 @@ func (r *DigestReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// WantsContentDigest says whether the field Want-Content-Digest asks for a digest
+// WantsContentDigest reports whether the field Want-Content-Digest asks for a digest
 // that is made here: sha-256, with a preference above 0. It is only a hint: what
 // cannot be read asks for nothing.
 func WantsContentDigest(fields Fields) bool {

@@ -3,7 +3,7 @@ package httpsig
 // Code says which case a refused signature or digest is. The zero Code is none.
 type Code string
 
-// The codes. All but [UnknownKey] may be told to the other side, by their Text.
+// The codes. The other side may see all of them, by their Text, but [UnknownKey].
 const (
 	Missing        Code = "signature_missing"
 	Malformed      Code = "malformed"

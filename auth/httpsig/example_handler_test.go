@@ -66,7 +66,7 @@ type claims struct {
 	used map[[16]byte]time.Time
 }
 
-// claim says whether a signature is used for the first time. When there are too
+// claim reports whether a signature is used for the first time. When there are too
 // many it refuses: forgetting one would let it pass again.
 func (c *claims) claim(id [16]byte, until time.Time) bool {
 	const most = 100_000

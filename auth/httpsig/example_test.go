@@ -201,7 +201,7 @@ func ExampleParseAcceptSignature() {
 	// k1 app-123 [@method @target-uri content-digest]
 }
 
-// Content is compared as it arrives. Until its end nobody vouches for it.
+// Content is compared as it arrives. It is verified only once its end has been read.
 func ExampleDigests_NewReader() {
 	fields := httpsig.Lines{{Name: "Content-Digest", Value: httpsig.ContentDigest([]byte("what was sent"))}}
 	digests, err := httpsig.ParseContentDigest(fields)

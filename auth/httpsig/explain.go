@@ -29,7 +29,7 @@ func Explain(m *Message, tag string) (Explanation, error) {
 	return Explanation{Label: in.label, KeyID: in.keyID, Parameters: string(in.text), Base: string(base), Signature: s.mac}, nil
 }
 
-// Signed says whether a signature is that of a base under this key. It is for
+// Signed reports whether a signature is that of a base under this key. It is for
 // tools; a [Verifier] does more.
 func (k *Key) Signed(base string, signature []byte) bool {
 	if len(signature) != k.algorithm.size() || len(signature) == 0 {

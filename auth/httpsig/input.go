@@ -40,7 +40,7 @@ func (in *input) reset() {
 	in.hasNonce, in.hasAlg = false, false
 }
 
-// parse reads an inner list with its parameters. It says whether that was well
+// parse reads an inner list with its parameters. It reports whether that was well
 // formed; see fault for the rest.
 func (in *input) parse(p *parser) bool {
 	if !p.take('(') {
@@ -167,7 +167,7 @@ func (in *input) fail(why string) {
 	}
 }
 
-// validNonce says whether a nonce is of 1 to 64 characters A-Za-z0-9_.~-.
+// validNonce reports whether a nonce is of 1 to 64 characters A-Za-z0-9_.~-.
 func validNonce(s string) bool {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
@@ -296,7 +296,7 @@ func (s *selection) readSignatures(value string, labels []string) *Error {
 	return nil
 }
 
-// hasLabel says whether a head has a signature with this label, or signatures that
+// hasLabel reports whether a head has a signature with this label, or signatures that
 // cannot be read.
 func hasLabel(fields Fields, label string) bool {
 	value, err := oneLine(fields, "signature-input")

@@ -145,7 +145,7 @@ func (k *Key) mac(dst, base []byte) []byte {
 	return dst
 }
 
-// verify says whether a signature of the right length is this key's. scratch is
+// verify reports whether a signature of the right length is this key's. scratch is
 // room for the right MAC.
 func (k *Key) verify(base, signature, scratch []byte) bool {
 	switch {

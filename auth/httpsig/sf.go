@@ -36,7 +36,7 @@ type bare struct {
 	raw  string
 }
 
-// isTrue says whether the item is the boolean true, which a key without a value is.
+// isTrue reports whether the item is the boolean true, which a key without a value is.
 func (b bare) isTrue() bool { return b.kind == bareBoolean && b.raw == "?1" }
 
 // Bounds of what is read where the field is the application's own (sf and key).
@@ -412,7 +412,7 @@ func contains(all []string, s string) bool {
 	return false
 }
 
-// tokenByte says whether c may stand in a token (RFC 9110, section 5.6.2).
+// tokenByte reports whether c may stand in a token (RFC 9110, section 5.6.2).
 func tokenByte(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':

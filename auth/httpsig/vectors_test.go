@@ -24,7 +24,7 @@ import (
 )
 
 // vector is one file of testdata/rfc9421. All of their signatures are verified by
-// computation, with the keys of appendix B.1, before anything else is believed.
+// computation, with the keys of appendix B.1, before anything else is tested.
 type vector struct {
 	algorithm, label, parameters, base string
 	signature                          []byte

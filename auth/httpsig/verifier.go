@@ -54,7 +54,7 @@ type Signature struct {
 // Until is the time after which the verifier would refuse the signature as stale.
 func (s *Signature) Until() time.Time { return time.Unix(s.until, 0) }
 
-// Covers says whether the signature covers exactly this component, written as in
+// Covers reports whether the signature covers exactly this component, written as in
 // a [Policy].
 func (s *Signature) Covers(text string) bool {
 	c, err := parseComponent(text)
@@ -99,7 +99,7 @@ type VerifierOptions struct {
 	// this purpose. It must take no longer for one than for the other. Required.
 	Key func(id string) *Key
 
-	// Authority says whether a request may be for this authority, given in lower
+	// Authority reports whether a request may be for this authority, given in lower
 	// case and without the default port. A signature for another host that is
 	// served at the same place would count here too. If nil, no request is
 	// accepted; responses are not asked about.
@@ -302,7 +302,7 @@ func (v *Verifier) covers(m *Message, covered []component) *Error {
 	return nil
 }
 
-// present says whether the message has the field that a component is about.
+// present reports whether the message has the field that a component is about.
 func (m *Message) present(c component) bool {
 	if c.flags&flagReq != 0 {
 		if m = m.Request; m == nil {

@@ -38,7 +38,7 @@ type Principal struct {
 // Anonymous is the principal of routes that say `callers: anonymous`.
 func Anonymous() Principal { return Principal{Source: "anonymous", Name: "anonymous"} }
 
-// IsZero says whether the principal is nobody.
+// IsZero reports whether the principal is nobody.
 func (p *Principal) IsZero() bool { return p.Source == "" }
 
 // String is the qualified name, such as "issuer/corp:alice": names of different
