@@ -76,7 +76,7 @@ func TestThousandReloadsUnderTraffic(t *testing.T) {
 		t.Skip("a minute of reloads")
 	}
 	rpc := newGRPCServer(t)
-	h := signed(t, plan{more: unwatched, handler: func(w http.ResponseWriter, r *http.Request) {
+	h := signed(t, plan{more: unwatched + "drain: 5m\n", handler: func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/events":
 			ticking(w, r)
