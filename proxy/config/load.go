@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -314,22 +315,38 @@ func (c *Config) settle() {
 		r := &c.Routes[i]
 		r.Host = slices.Clone(r.Host)
 		for j, h := range r.Host {
-			star, rest := "", h
-			if strings.HasPrefix(h, "*.") {
-				star, rest = "*.", h[2:]
-			}
-			if canonical, err := message.CanonicalHost(rest); err == nil {
-				r.Host[j] = star + canonical
-			}
+			r.Host[j] = canonicalPattern(h)
+		}
+		if r.Name == "" {
+			r.Name = defaultName(r)
 		}
 		if r.Path == "" {
 			r.Path = "/"
 		}
-		if r.Name == "" {
-			r.Name = r.Host[0] + r.Path
-			if len(r.Methods) > 0 {
-				r.Name = strings.Join(r.Methods, ",") + " " + r.Name
-			}
-		}
 	}
+}
+
+// canonicalPattern writes a host, or *.host, in its one form; what is neither stays.
+func canonicalPattern(h string) string {
+	star, rest := "", h
+	if strings.HasPrefix(h, "*.") {
+		star, rest = "*.", h[2:]
+	}
+	if canonical, err := message.CanonicalHost(rest); err == nil {
+		return star + canonical
+	}
+	return h
+}
+
+// defaultName is what a route without a name is called: its methods, if it has some, its
+// first host, and its path. A route without a host, which is a fault, has none.
+func defaultName(r *route.Config) string {
+	if len(r.Host) == 0 {
+		return ""
+	}
+	name := canonicalPattern(r.Host[0]) + cmp.Or(r.Path, "/")
+	if len(r.Methods) > 0 {
+		name = strings.Join(r.Methods, ",") + " " + name
+	}
+	return name
 }

@@ -18,7 +18,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 	if len(c.Routes) == 0 {
 		f.Add("routes", "", "there is no route, so every request would be refused", "list at least one")
 	}
-	names := map[string]int{}
+	names := c.defaultNames()
 	identity := c.identityFields()
 	paths := newPaths()
 	for i := range c.Routes {
@@ -43,6 +43,20 @@ func (c *Config) identityFields() map[string]bool {
 		names := c.Routes[i].Identity.Names()
 		for _, name := range names.All() {
 			all[message.Fold(name)] = true
+		}
+	}
+	return all
+}
+
+// defaultNames are the routes without a name by what they are called, which no other may
+// be called: records, metrics and counts go by it.
+func (c *Config) defaultNames() map[string]int {
+	all := map[string]int{}
+	for i := range c.Routes {
+		if r := &c.Routes[i]; r.Name == "" {
+			if name := defaultName(r); name != "" {
+				all[name] = i
+			}
 		}
 	}
 	return all
