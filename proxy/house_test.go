@@ -95,6 +95,13 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
+// forget drops what was written so far, and the memory that it takes.
+func (l *lines) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf = bytes.Buffer{}
+}
+
 // records are the audit records so far.
 func (l *lines) records(t *testing.T) []map[string]any {
 	t.Helper()

@@ -190,6 +190,7 @@ func TestThousandReloadsUnderTraffic(t *testing.T) {
 	goroutines := 0
 	for n := range reloads {
 		if n == reloads/10 { // pools and caches have their size
+			h.audit.forget()
 			runtime.GC()
 			runtime.ReadMemStats(&settled)
 			goroutines = runtime.NumGoroutine()
@@ -207,13 +208,16 @@ func TestThousandReloadsUnderTraffic(t *testing.T) {
 		}
 	}
 	var after runtime.MemStats
+	h.audit.forget() // the test's own, and larger than the bound
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if n := runtime.NumGoroutine(); n > goroutines+20 {
 		t.Errorf("%d goroutines, %d after the first reloads", n, goroutines)
 	}
-	if grown := int64(after.HeapAlloc) - int64(settled.HeapAlloc); grown > 16<<20 {
+	if grown := int64(after.HeapAlloc) - int64(settled.HeapAlloc); grown > 8<<20 {
 		t.Errorf("the heap grew by %d bytes", grown)
+	} else {
+		t.Logf("the heap grew by %d bytes", grown)
 	}
 	cancel()
 	socket.Close()
