@@ -155,7 +155,7 @@ func (c *Certificates) answerOne(s wire.Stream) {
 	_, _ = exchange.WriteAnswer(s, answer, []byte(text)) // the authority notices
 }
 
-// announcedCertificates bounds how many are told of at the start.
+// announcedCertificates bounds how many are logged at the start.
 const announcedCertificates = 100
 
 // announceCertificates logs which certificates there are at the start, and which

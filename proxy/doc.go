@@ -1,5 +1,5 @@
-// Package proxy is the house: it runs the gateway, reads its configuration, and swaps
-// one configuration for another while requests go on.
+// Package proxy runs the gateway. It builds it from a configuration, and swaps that for
+// another while requests go on.
 //
 // # The way of a request
 //
@@ -54,7 +54,7 @@
 //
 // # Glossary
 //
-//   - exchange: one request's way through the house, with its answer.
+//   - exchange: one request under way, with its answer.
 //   - snapshot: what one configuration says, ready for use.
 //   - memory: what the process keeps, whatever the configuration says.
 //   - grant: leave to make one call, without which nothing is forwarded.

@@ -30,7 +30,7 @@ type Options struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// MemoryUsed tells how many bytes the process uses; nil asks the Go runtime.
 	MemoryUsed func() int64
-	// Version is told in the metrics.
+	// Version is shown in the metrics and by status.
 	Version string
 
 	clock      *wire.Clock // for deadlines of requests

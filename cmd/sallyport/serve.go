@@ -44,7 +44,7 @@ func serve(ctx context.Context, path string, records io.Writer, log *slog.Logger
 	}
 	g, err := proxy.New(config, proxy.Options{Log: log, Stdout: records, Version: version()})
 	if err != nil {
-		// What New found in files is told with lines, if the check finds it too.
+		// The check reports the same faults of files with their lines.
 		return errors.Join(config.CheckFiles(), err)
 	}
 	limitMemory(config.MemoryBudget())

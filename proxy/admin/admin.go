@@ -27,7 +27,7 @@ type State struct {
 	// Draining means that it is about to end and takes no new connections.
 	Draining      bool          `json:"draining"`
 	Version       string        `json:"version,omitempty"`
-	Configuration Configuration `json:"configuration,omitzero"` // zero: nothing is told of it
+	Configuration Configuration `json:"configuration,omitzero"` // zero: left out
 	Certificates  []Certificate `json:"certificates,omitempty"`
 	Issuers       []Issuer      `json:"issuers,omitempty"`
 	Upstreams     []Upstream    `json:"upstreams,omitempty"`

@@ -251,7 +251,7 @@ func (c *Config) checkBinding(r *route.Config, at string, f *setting.Faults) {
 		}
 	}
 	if len(issuers) == 0 || len(c.keyPrincipals()) == 0 {
-		return // one kind of proof, or a fault that is told elsewhere
+		return // one kind of proof, or a fault that is reported elsewhere
 	}
 	for _, proofs := range c.Principals {
 		token := slices.ContainsFunc(proofs, func(p string) bool {

@@ -148,7 +148,7 @@ func parse(name string, text []byte, disk disk) (*Config, error) {
 		faults = slices.Delete(faults, i, i+1)
 		return nil, faults[:min(len(faults), setting.MaxFaults)]
 	}
-	c.settle()
+	c.normalize()
 	return c, nil
 }
 
@@ -306,10 +306,10 @@ func (c *Config) Files() []string {
 	return slices.Compact(names)
 }
 
-// settle writes names in the one form that is used, and fills in the defaults that
+// normalize writes names in the one form that is used, and fills in the defaults that
 // depend on other fields or on the place of the file. It comes after the checks, so
 // that faults show what was written.
-func (c *Config) settle() {
+func (c *Config) normalize() {
 	c.fillPlaces()
 	for i := range c.Routes {
 		r := &c.Routes[i]

@@ -34,7 +34,7 @@ type Limits struct {
 	// one of the client that has the most is given up, the one that has waited longest: a
 	// client that means it is done within milliseconds.
 	Handshakes int
-	// Log is told of connections that are dropped; discarded if nil.
+	// Log gets a line for connections that are dropped; discarded if nil.
 	Log *slog.Logger
 }
 

@@ -17,7 +17,7 @@ func (a *admitted) release() {
 	}
 }
 
-// busyRetry is what a caller is told to wait when all places are taken: long
+// busyRetry is the Retry-After when all places are taken: long
 // enough that waiting is worth more than asking.
 const busyRetry = time.Second
 

@@ -132,7 +132,7 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests) error {
 		c.held.Follow(&c.counted)
 		src = &c.held
 	}
-	c.verified = seal.NewVerified(seal.WithoutTrailers(src), d, x.complete)
+	c.verified = seal.NewVerified(seal.WithoutTrailers(src), d.NewChecker(), seal.AtEnd(x.complete))
 	c.Body = c.verified
 	c.digest = x.head.Fields.Get("content-digest")
 	return nil

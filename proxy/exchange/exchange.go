@@ -1,5 +1,4 @@
-// Package exchange is the way of a request through the house: how does it get from a
-// client to a model server, and its answer back?
+// Package exchange takes a request from a client to a model server, and the answer back.
 //
 // way.go lists the steps in order, and the package comment of proxy says why each
 // stands where it stands. Every long step has a file of its own. A step learns
@@ -26,7 +25,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// exchange is the way of one request through the house. It belongs to one goroutine
+// exchange is one request under way. It belongs to one goroutine
 // and ends with the request; only its memory serves another.
 type exchange struct {
 	server   *Server

@@ -32,7 +32,7 @@ func decided(t *testing.T, unverified bool) (*exchange, verdict) {
 	var v verdict
 	v.kind = granted
 	if unverified {
-		x.content.verified = seal.NewVerified(seal.WithoutTrailers(strings.NewReader("")), httpsig.Digests{}, nil)
+		x.content.verified = seal.NewVerified(seal.WithoutTrailers(strings.NewReader("")), httpsig.Digests{}.NewChecker())
 		v.provisional, err = p.Provide(&x.caller, call)
 	} else {
 		v.grant, err = p.Decide(&x.caller, call)

@@ -32,8 +32,7 @@ type Memory struct {
 	Challenge func(host, path string) (answer string, ok bool)
 }
 
-// Server takes requests through the house: the handlers of the gateway's listeners. It
-// holds the current [Snapshot] and knows the exchanges that are under way. It is safe
+// Server has the handlers of the gateway's listeners. It holds the current [Snapshot] and knows the exchanges that are under way. It is safe
 // for concurrent use.
 type Server struct {
 	*Memory

@@ -176,8 +176,7 @@ func (r *refusal) Error() string { return r.reason }
 
 func (r *refusal) Unwrap() error { return r.cause }
 
-// checkRetry is what a caller is told to wait whose credential could not be
-// checked now.
+// checkRetry is the Retry-After when a credential cannot be checked now.
 const checkRetry = 5 * time.Second
 
 // Causes that have no error of their own.
@@ -193,7 +192,7 @@ var (
 )
 
 // asRefusal finds the reason in an error of any step. What it does not know is an
-// internal fault: nothing is let pass, and nothing of it is told.
+// internal fault: the request is refused, and the answer says nothing of the cause.
 func asRefusal(err error) *refusal {
 	var (
 		own     *refusal

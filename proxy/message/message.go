@@ -1,4 +1,4 @@
-// Package message says what an HTTP message is inside the house: one strict,
+// Package message says what an HTTP message is inside the gateway: one strict,
 // canonical reading, made once on the wire and used unchanged for matching,
 // authentication, policy, signatures and forwarding.
 //
@@ -94,8 +94,8 @@ type Arrived interface {
 
 // Coming is a Body that can ask the system whether more of it is coming in.
 type Coming interface {
-	// Coming says whether some of what follows has come, if only a part of what can be
-	// read at once: of a record of TLS the rest may be waited for.
+	// Coming says whether bytes of the content have arrived. It is true even if only part
+	// of a TLS record has arrived: Read may then block for the rest.
 	Coming() bool
 }
 

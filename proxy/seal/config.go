@@ -17,7 +17,7 @@ type Config struct {
 	// Memory bounds the bodies that are held, of requests until their digests are
 	// checked and of responses until they are signed, all together. Default: 256MiB.
 	Memory setting.Size `yaml:"memory"`
-	// Nonces is how many are remembered at once; who comes when they are all taken is
+	// Nonces is how many are remembered at once. Signed requests beyond that are
 	// refused. Default: 1000000.
 	Nonces int `yaml:"nonces"`
 	// NoncesPerKey bounds those of one key, so that no caller takes all. Default: 250000.

@@ -3,6 +3,7 @@ package seal
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -157,10 +158,8 @@ func (l *Leg) verifyHead(answer *upstream.Response, sent *Sent, method string) e
 	_, err := l.answer.VerifyResponse(m, sent.nonce, false)
 	if err == nil {
 		digests, err := httpsig.ParseContentDigest(&h.Fields)
-		body := NewVerified(answer.Body, digests, nil)
-		check := body.check
-		body.check = func() error { return unsigned(check()) }
-		answer.Body = body
+		checker := digests.NewChecker()
+		answer.Body = NewVerified(answer.Body, answerInspector{checker, checker.Check})
 		return err
 	}
 	if !isMissing(err) {
@@ -172,9 +171,9 @@ func (l *Leg) verifyHead(answer *upstream.Response, sent *Sent, method string) e
 		return errNoTrailers
 	case err == nil:
 		body, digester := answer.Body, httpsig.NewDigester()
-		answer.Body = &Verified{Body: body, hash: digester, check: func() error {
-			return unsigned(l.verifyTail(m, body.Trailers(), digester.Value(), sent.nonce))
-		}}
+		answer.Body = NewVerified(body, answerInspector{digester, func() error {
+			return l.verifyTail(m, body.Trailers(), digester.Value(), sent.nonce)
+		}})
 		return nil
 	case !isMissing(err):
 		return err
@@ -203,6 +202,14 @@ func unsigned(err error) error {
 	}
 	return &UnsignedAnswerError{err}
 }
+
+// answerInspector inspects an answer: what it refuses at the end is the upstream's fault.
+type answerInspector struct {
+	io.Writer
+	check func() error
+}
+
+func (i answerInspector) Check() error { return unsigned(i.check()) }
 
 // verifyTail verifies the signature in the trailers over a stream with this digest.
 func (l *Leg) verifyTail(m *httpsig.Message, trailers message.Fields, digest, nonce string) error {

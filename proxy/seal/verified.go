@@ -4,32 +4,42 @@ import (
 	"io"
 	"sync/atomic"
 
-	"sallyport/auth/httpsig"
 	"sallyport/proxy/message"
 )
 
-// Verified is content that is verified on its way: its end (io.EOF) comes only if the
-// content is what was signed, else the error says why it is not. Requests and answers
+// Inspector sees content as it passes and decides whether it may end. Write gets it piece
+// by piece, in order; its error ends the content there. Check is called at a clean end,
+// once. An Inspector serves one content and is not safe for concurrent use. An
+// [sallyport/auth/httpsig.Checker] is one: it compares digests.
+type Inspector interface {
+	io.Writer
+	Check() error
+}
+
+// AtEnd is an [Inspector] that decides at the end alone.
+type AtEnd func() error
+
+// Write never fails.
+func (AtEnd) Write(p []byte) (int, error) { return len(p), nil }
+
+// Check calls the function.
+func (f AtEnd) Check() error { return f() }
+
+// Verified is content that is inspected on its way: its end (io.EOF) comes only if every
+// inspector found it right, else the error says why it is not. Requests and answers
 // share it; who forwards it must hold back the last byte until the end has come.
 //
 // It has one reader; [Verified.Right] may be asked by others.
 type Verified struct {
 	message.Body
-	hash  io.Writer    // its writes do not fail
-	check func() error // at the end of Body
-	right atomic.Bool
+	inspectors []Inspector
+	right      atomic.Bool
 }
 
-// NewVerified is body, verified by digests that were signed before it. release, if not
-// nil, is asked once they hold: its error comes in place of the end too.
-func NewVerified(body message.Body, d httpsig.Digests, release func() error) *Verified {
-	checker := d.NewChecker()
-	return &Verified{Body: body, hash: checker, check: func() error {
-		if err := checker.Check(); err != nil || release == nil {
-			return err
-		}
-		return release()
-	}}
+// NewVerified is body as inspectors see it, in their order: one that refuses keeps the
+// later ones from being asked.
+func NewVerified(body message.Body, inspectors ...Inspector) *Verified {
+	return &Verified{Body: body, inspectors: inspectors}
 }
 
 // Right says whether the end has come and was right.
@@ -37,10 +47,16 @@ func (b *Verified) Right() bool { return b.right.Load() }
 
 func (b *Verified) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
-	_, _ = b.hash.Write(p[:n])
+	for _, i := range b.inspectors {
+		if _, bad := i.Write(p[:n]); bad != nil {
+			return 0, bad
+		}
+	}
 	if err == io.EOF {
-		if bad := b.check(); bad != nil {
-			return n, bad
+		for _, i := range b.inspectors {
+			if bad := i.Check(); bad != nil {
+				return n, bad
+			}
 		}
 		b.right.Store(true)
 	}

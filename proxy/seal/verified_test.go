@@ -25,21 +25,48 @@ func TestVerifiedContentEndsOnlyIfItIsWhatWasSigned(t *testing.T) {
 	refused := errors.New("no grant for the whole call")
 	for _, c := range []struct {
 		name, sent string
-		release    func() error
+		then       error // of an inspector behind the digests
+		asked      bool  // that one, at the end
 		right      bool
 	}{
-		{"as signed", "what was signed", nil, true},
-		{"changed", "what was Signed", nil, false},
-		{"cut", "what was sign", nil, false},
-		{"longer", "what was signed.", nil, false},
-		{"as signed, and granted", "what was signed", func() error { return nil }, true},
-		{"as signed, and refused once it is whole", "what was signed", func() error { return refused }, false},
+		{"as signed", "what was signed", nil, true, true},
+		{"changed", "what was Signed", nil, false, false},
+		{"cut", "what was sign", nil, false, false},
+		{"longer", "what was signed.", nil, false, false},
+		{"as signed, and refused once it is whole", "what was signed", refused, true, false},
 	} {
-		v := NewVerified(WithoutTrailers(strings.NewReader(c.sent)), digestsOf(t, "what was signed"), c.release)
+		asked := false
+		v := NewVerified(WithoutTrailers(strings.NewReader(c.sent)), digestsOf(t, "what was signed").NewChecker(), AtEnd(func() error {
+			asked = true
+			return c.then
+		}))
 		_, err := io.ReadAll(v)
-		if (err == nil) != c.right || v.Right() != c.right {
-			t.Errorf("%s: got %v, right %v", c.name, err, v.Right())
+		if (err == nil) != c.right || v.Right() != c.right || asked != c.asked {
+			t.Errorf("%s: got %v, right %v, the second inspector asked: %v", c.name, err, v.Right(), asked)
 		}
+	}
+}
+
+// finder refuses content with a word in one piece of it.
+type finder struct{ word string }
+
+func (f finder) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), f.word) {
+		return 0, errors.New("found " + f.word)
+	}
+	return len(p), nil
+}
+
+func (finder) Check() error { return nil }
+
+func TestInspectorEndsContentInItsMiddle(t *testing.T) {
+	v := NewVerified(&pieces{[]string{"one", "two", "three"}, io.EOF}, finder{"two"}, AtEnd(func() error {
+		t.Error("the end was inspected though the content was refused before it")
+		return nil
+	}))
+	got, err := io.ReadAll(v)
+	if string(got) != "one" || err == nil || v.Right() {
+		t.Errorf("got %q, %v, right %v; want the piece before the refused one, and the refusal", got, err, v.Right())
 	}
 }
 

@@ -71,7 +71,7 @@ type Replay struct {
 	start     time.Time
 	begun     atomic.Bool
 
-	settling atomic.Bool // after an unclean start, see settle
+	unclean atomic.Bool // after an unclean start, see raiseFloor
 
 	floor   atomic.Int64 // only rises; Unix seconds
 	live    atomic.Int64
@@ -163,8 +163,8 @@ func (r *Replay) Begin(state string) error {
 		return fmt.Errorf("taking the state of the replay store: %w", err)
 	}
 	if !clean {
-		r.settling.Store(true)
-		r.settle(r.start, 0)
+		r.unclean.Store(true)
+		r.raiseFloor(r.start, 0)
 	}
 	r.begun.Store(true)
 	return nil
@@ -240,8 +240,8 @@ func (r *Replay) Claim(ctx context.Context, keyID string, claim [16]byte, create
 		return shared.ErrStopped
 	}
 	now := r.now()
-	if r.settling.Load() {
-		r.settle(now, now.Sub(r.start))
+	if r.unclean.Load() {
+		r.raiseFloor(now, now.Sub(r.start))
 	}
 	c := use{
 		claim:   claim,
@@ -270,13 +270,13 @@ func (r *Replay) Claim(ctx context.Context, keyID string, claim [16]byte, create
 	return err
 }
 
-// settle raises the floor after an unclean start, a time elapsed ago. The process
+// raiseFloor raises the floor after an unclean start, a time elapsed ago. The process
 // before may have accepted what was created up to the start plus the skew. A clock
 // that is set right only now (one that began in 1970, say) shows the start anew.
-func (r *Replay) settle(now time.Time, elapsed time.Duration) {
+func (r *Replay) raiseFloor(now time.Time, elapsed time.Duration) {
 	b := r.bounds.Load()
 	if elapsed > time.Duration(b.window+1)*time.Second+b.skew {
-		r.settling.Store(false)
+		r.unclean.Store(false)
 		return
 	}
 	r.raise(now.Add(b.skew - elapsed).Unix())
@@ -358,8 +358,8 @@ func (r *Replay) Status() Status {
 		return Status{Capacity: int(b.nonces), PerKey: int(b.perKey)}
 	}
 	now := r.now()
-	if r.settling.Load() {
-		r.settle(now, now.Sub(r.start))
+	if r.unclean.Load() {
+		r.raiseFloor(now, now.Sub(r.start))
 	}
 	r.sweep(now.Unix())
 	s := Status{

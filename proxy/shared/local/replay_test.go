@@ -278,9 +278,9 @@ func TestUncleanStart(t *testing.T) {
 	}
 }
 
-// TestSettle starts uncleanly with a clock that is set right a little later, as
+// TestFloorAfterUncleanStart starts uncleanly with a clock that is set right a little later, as
 // that of a machine that has none of its own.
-func TestSettle(t *testing.T) {
+func TestFloorAfterUncleanStart(t *testing.T) {
 	const second = time.Second
 	for _, tt := range []struct {
 		name           string
@@ -302,8 +302,8 @@ func TestSettle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.settle(tt.then, tt.elapsed)
-			r.settling.Store(false) // the test's clock cannot tell what has elapsed
+			r.raiseFloor(tt.then, tt.elapsed)
+			r.unclean.Store(false) // the test's clock cannot tell what has elapsed
 			var window *shared.WindowError
 			if err := sign(r, 1, tt.created); !errors.As(err, &window) {
 				t.Errorf("created at %v: got %v, want a window", tt.created, err)

@@ -34,8 +34,8 @@ func (r *Replay) Save() error {
 		return nil // another process used signatures of which this one does not know
 	}
 	now := r.now()
-	if r.settling.Load() {
-		r.settle(now, now.Sub(r.start))
+	if r.unclean.Load() {
+		r.raiseFloor(now, now.Sub(r.start))
 	}
 	r.sweep(now.Unix())
 	if err := leave(r.file, appendState(nil, r.state())); err != nil {

@@ -140,7 +140,7 @@ func (s *stream) endInput() error {
 	case s.held:
 		s.c.start(s)
 	case !s.running && s.tunnel == nil:
-		s.c.settle(s)
+		s.c.retireEnded(s)
 	}
 	return nil
 }

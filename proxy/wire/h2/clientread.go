@@ -86,7 +86,7 @@ func (c *Client) take(f *frame) error {
 	case !c.greeted && (f.kind != frameSettings || f.has(flagAck)): // only this goroutine writes it
 		return broken(protocolError, "the first frame is not SETTINGS")
 	}
-	if err := f.settle(); err != nil {
+	if err := f.validate(); err != nil {
 		return err
 	}
 	c.mu.Lock()

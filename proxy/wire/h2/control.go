@@ -15,7 +15,7 @@ func (c *serverConn) take(f *frame) error {
 	case !c.greeted && (f.kind != frameSettings || f.has(flagAck)):
 		return broken(protocolError, "the first frame is not SETTINGS")
 	}
-	if err := f.settle(); err != nil {
+	if err := f.validate(); err != nil {
 		return err
 	}
 	switch f.kind {

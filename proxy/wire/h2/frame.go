@@ -51,9 +51,9 @@ func parseFrameHead(b []byte) frame {
 	}
 }
 
-// settle checks what a frame must be whatever the state of the connection, and takes
+// validate checks what a frame must be whatever the state of the connection, and takes
 // padding and priority off its payload. Frames of unknown types are left alone.
-func (f *frame) settle() error {
+func (f *frame) validate() error {
 	switch f.kind {
 	case frameData:
 		if f.stream == 0 {

@@ -90,7 +90,7 @@ func (in *reader) whole() bool {
 	return n >= frameHead && n-frameHead >= parseFrameHead(in.buf.B[in.r:]).size
 }
 
-// next reads a frame as it came; [frame.settle] checks it, once it is known to stand
+// next reads a frame as it came; [frame.validate] checks it, once it is known to stand
 // where such a frame may.
 func (in *reader) next() (frame, error) {
 	if err := in.need(frameHead); err != nil {

@@ -120,7 +120,7 @@ func (s *stream) serve() {
 	s.running = false
 	c.serving--
 	s.endAnswer(whole)
-	c.settle(s)
+	c.retireEnded(s)
 	c.flush(s)
 	c.changed.Broadcast()
 }
@@ -158,15 +158,15 @@ func (s *stream) handle() (whole bool) {
 	return s.Finished
 }
 
-// settle takes a stream that has ended out of the connection, and out of the count once
-// its handler has returned; mu is held.
-func (c *serverConn) settle(s *stream) {
+// retireEnded removes a stream from the connection if it has ended on both sides. It
+// counts until its handler has returned. The caller holds mu.
+func (c *serverConn) retireEnded(s *stream) {
 	if s.inEnded && s.outEnded || s.err != nil {
 		c.forget(s)
 	}
 }
 
-// forget takes a stream out of the connection; mu is held.
+// forget removes a stream from the connection. The caller holds mu.
 func (c *serverConn) forget(s *stream) {
 	if c.streams[s.id] == s {
 		delete(c.streams, s.id)

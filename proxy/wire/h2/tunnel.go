@@ -102,7 +102,7 @@ func (t *tunnel) Close() error {
 			c.reset(s, noError)
 		}
 	}
-	c.settle(s)
+	c.retireEnded(s)
 	s.readable.Broadcast()
 	c.kick()
 	return nil

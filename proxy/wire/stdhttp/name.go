@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// net/http writes names as Content-Type, the house as content-type. The tables
+// net/http writes names as Content-Type, the gateway as content-type. The tables
 // spare an allocation for each field of each message.
 var toLower, toCanonical = func() (map[string]string, map[string]string) {
 	lower, canonical := map[string]string{}, map[string]string{}
