@@ -36,6 +36,7 @@ type memory struct {
 	// Guarded by the one who swaps snapshots.
 	accepts, acceptsPerAddress keptRate
 	reloads                    *admin.Reloads
+	shortOf                    int // limits.connections for which the log has said that descriptors are too few
 
 	snapshots atomic.Int64 // that are in use
 	since     time.Time    // when the process began
@@ -84,9 +85,13 @@ func (m *memory) setBounds(cfg *Config) {
 	m.Pressure.SetBudget(cfg.MemoryBudget())
 	if most := connectionsFor(descriptors()); most > 0 && most < l.Connections {
 		level := slog.LevelInfo
-		if cfg.Limits.Connections != 0 {
+		switch {
+		case m.shortOf == l.Connections:
+			level = slog.LevelDebug // as before the reload
+		case cfg.Limits.Connections != 0:
 			level = slog.LevelWarn // it was asked for
 		}
+		m.shortOf = l.Connections
 		m.Log.Log(context.Background(), level, "the system gives fewer descriptors than limits.connections takes", "connections", most, "cure", "raise the limit of open files, such as LimitNOFILE= in the unit file")
 		l.Connections = most
 	}
