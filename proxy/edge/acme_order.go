@@ -133,7 +133,7 @@ func (o *order) issue(ctx context.Context, csr *x509.CertificateRequest) (*certm
 			}
 			continue
 		}
-		if err != nil && replaces != nil && refusesReplacement(problem.Type) {
+		if err != nil && replaces != nil && refusesReplacement(problem) {
 			// To name the certificate that is replaced is a courtesy (RFC 9773, section
 			// 5): an authority that does not know it any more must not end renewal.
 			replaces = nil
@@ -149,13 +149,17 @@ func (o *order) issue(ctx context.Context, csr *x509.CertificateRequest) (*certm
 	}
 }
 
-// refusesReplacement says whether a problem may be about the certificate that an
-// order named as replaced. Others, such as a failed challenge, are not asked
-// about a second time.
-func refusesReplacement(problem string) bool {
-	switch problem {
+// refusesReplacement says whether a problem may be about the certificate that an order
+// named as replaced: the authority does not know it, or knows it of another account, as
+// after a change of the email address. A failed challenge, whose problem comes with its
+// authorization, is not tried a second time.
+func refusesReplacement(problem acme.Problem) bool {
+	switch problem.Type {
 	case acme.ProblemTypeAlreadyReplaced, acme.ProblemTypeMalformed, acme.ProblemTypeServerInternal:
 		return true
+	case acme.ProblemTypeUnauthorized:
+		_, challenge := problem.Resource.(acme.Authorization)
+		return !challenge
 	}
 	return false
 }

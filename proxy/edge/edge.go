@@ -70,7 +70,8 @@ type source interface {
 type Edge struct {
 	options Options
 	view    atomic.Pointer[View]
-	config  *tls.Config // that every handshake begins with; it keeps the keys of tickets
+	config  *tls.Config            // that every handshake begins with; it keeps the keys of tickets
+	configs map[uint16]*tls.Config // for hosts that routes have, by oldest version; not changed after New
 	log     *refusalLog
 
 	mu      sync.Mutex      // guards what follows
@@ -104,6 +105,10 @@ func New(c Config, o Options) (*Edge, error) {
 	}
 	e := &Edge{options: o, log: &refusalLog{log: o.Log, lines: pace{now: o.Now}}, stop: func() {}}
 	e.config = &tls.Config{Time: o.Now, GetConfigForClient: e.configFor}
+	e.configs = map[uint16]*tls.Config{}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		e.configs[version] = e.newTLSConfig(version)
+	}
 	v, err := e.Prepare(c, o.Hosts, o.PlainHTTP)
 	if err != nil {
 		return nil, err

@@ -50,10 +50,15 @@ type digest [sha256.Size]byte
 // maxPEM bounds a file, in bytes.
 const maxPEM = 1 << 20
 
-func newFileSource(configs []FileConfig, o Options) (*fileSource, error) {
+// newFileSource reads the files. serving is the source in use, nil if there is none: a
+// valid certificate of it is not replaced by one that has expired or is not valid yet.
+func newFileSource(configs []FileConfig, o Options, serving *fileSource) (*fileSource, error) {
 	s := &fileSource{hosts: slices.Clone(o.Hosts), log: o.Log, now: o.Now}
 	for _, c := range configs {
 		p, err := loadPair(c)
+		if err == nil {
+			err = p.mayReplace(serving.pairOf(c), o.Now())
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -67,6 +72,35 @@ func newFileSource(configs []FileConfig, o Options) (*fileSource, error) {
 	}
 	s.index.Store(newFileIndex(s.pairs))
 	return s, nil
+}
+
+// pairOf is the pair that serves from these files; nil if there is none.
+func (s *fileSource) pairOf(c FileConfig) *pair {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.IndexFunc(s.pairs, func(p *pair) bool { return p.config == c }); i >= 0 {
+		return s.pairs[i]
+	}
+	return nil
+}
+
+// mayReplace returns an error if old, which serves, is better than p because p has
+// expired or is not valid yet. With nil for old every pair may serve.
+func (p *pair) mayReplace(old *pair, now time.Time) error {
+	if old == nil || p.digest == old.digest {
+		return nil
+	}
+	leaf := p.cert.Leaf
+	if now.After(leaf.NotAfter) && now.Before(old.cert.Leaf.NotAfter) {
+		return fmt.Errorf("certificate %s expired at %s", p.config.Cert, leaf.NotAfter.Format(time.RFC3339))
+	}
+	if now.Before(leaf.NotBefore) {
+		return fmt.Errorf("certificate %s is valid only from %s on", p.config.Cert, leaf.NotBefore.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // loadPair reads a pair and returns an error unless it could serve.
@@ -238,12 +272,8 @@ func (s *fileSource) look() {
 // fits says why a new pair must not take the place of the one at i, which
 // serves. The caller holds mu.
 func (s *fileSource) fits(i int, p *pair) error {
-	now, leaf := s.now(), p.cert.Leaf
-	if now.After(leaf.NotAfter) && now.Before(s.pairs[i].cert.Leaf.NotAfter) {
-		return fmt.Errorf("certificate %s expired at %s", p.config.Cert, leaf.NotAfter.Format(time.RFC3339))
-	}
-	if now.Before(leaf.NotBefore) {
-		return fmt.Errorf("certificate %s is valid only from %s on", p.config.Cert, leaf.NotBefore.Format(time.RFC3339))
+	if err := p.mayReplace(s.pairs[i], s.now()); err != nil {
+		return err
 	}
 	next := slices.Clone(s.pairs)
 	next[i] = p

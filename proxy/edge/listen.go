@@ -207,7 +207,8 @@ type tlsListener struct {
 	wg     sync.WaitGroup // of all goroutines
 
 	mu      sync.Mutex                // guards what follows
-	pending map[netip.Addr]*list.List // of func(), which give up a handshake, by client; the oldest first
+	pending map[netip.Addr]*list.List // of pendingHandshake, by client; the oldest first
+	begun   uint64                    // handshakes so far
 	under   int                       // handshakes under way
 }
 
@@ -242,20 +243,28 @@ func clientKey(a netip.Addr) netip.Addr {
 	return p.Addr()
 }
 
+// pendingHandshake is one under way.
+type pendingHandshake struct {
+	number uint64 // in the order of their begin
+	giveUp context.CancelFunc
+}
+
 // enter notes a handshake and gives one up if there are too many: the oldest of the client
-// that has the most, so that nobody's flood ends another's handshake.
+// that has the most, so that nobody's flood ends another's handshake. Among clients that
+// have as many, it is the oldest of all: one that is new and fast is done before.
 func (t *tlsListener) enter(from netip.Addr, giveUp context.CancelFunc) *list.Element {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.under >= t.limits.Handshakes {
 		var most netip.Addr
 		for client, all := range t.pending {
-			if busiest := t.pending[most]; busiest == nil || all.Len() > busiest.Len() {
+			busiest := t.pending[most]
+			if busiest == nil || all.Len() > busiest.Len() || all.Len() == busiest.Len() && oldestOf(all).number < oldestOf(busiest).number {
 				most = client
 			}
 		}
 		oldest := t.pending[most].Front()
-		oldest.Value.(context.CancelFunc)()
+		oldest.Value.(pendingHandshake).giveUp()
 		t.remove(most, oldest)
 	}
 	all := t.pending[from]
@@ -264,8 +273,11 @@ func (t *tlsListener) enter(from netip.Addr, giveUp context.CancelFunc) *list.El
 		t.pending[from] = all
 	}
 	t.under++
-	return all.PushBack(giveUp)
+	t.begun++
+	return all.PushBack(pendingHandshake{t.begun, giveUp})
 }
+
+func oldestOf(all *list.List) pendingHandshake { return all.Front().Value.(pendingHandshake) }
 
 // remove forgets a handshake, unless it was forgotten before. The caller holds mu.
 func (t *tlsListener) remove(from netip.Addr, place *list.Element) {

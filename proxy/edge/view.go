@@ -56,7 +56,7 @@ func (e *Edge) Prepare(c Config, hosts []string, plainHTTP bool) (*View, error) 
 	}
 	v.unknown = &tls.Config{MinVersion: version, SessionTicketsDisabled: true, Time: o.Now}
 	v.unknown.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
-	v.config = e.newTLSConfig(v, version)
+	v.config = e.configs[version]
 	return v, nil
 }
 
@@ -68,7 +68,7 @@ func (v *View) addFiles(c *Config, o Options, before *View) error {
 	v.digests[0] = setting.Digest([]any{c.Files, o.Hosts})
 	if v.files = before.files; v.files == nil || v.digests[0] != before.digests[0] {
 		var err error
-		if v.files, err = newFileSource(c.Files, o); err != nil {
+		if v.files, err = newFileSource(c.Files, o, before.files); err != nil {
 			return err
 		}
 	}
@@ -147,8 +147,10 @@ func (e *Edge) Activate(v *View) {
 	e.start(v.acme)
 }
 
-// newTLSConfig makes the config for the hosts of a view.
-func (e *Edge) newTLSConfig(v *View, version uint16) *tls.Config {
+// newTLSConfig makes the config for the hosts of views with this oldest version. It
+// refers to no view: a connection keeps its config for as long as it lives, and must not
+// keep a view that was replaced.
+func (e *Edge) newTLSConfig(version uint16) *tls.Config {
 	c := &tls.Config{
 		MinVersion: version,
 		Time:       e.options.Now,
@@ -161,7 +163,9 @@ func (e *Edge) newTLSConfig(v *View, version uint16) *tls.Config {
 		// Large bodies go out in full records at once.
 		DynamicRecordSizingDisabled: true,
 		// crypto/tls has no early data (0-RTT), which could be replayed.
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return v.certificateFor(hello, e.log) },
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return e.view.Load().certificateFor(hello, e.log)
+		},
 	}
 	bindTickets(c, e.config, e.options.Now)
 	return c
