@@ -265,7 +265,7 @@ func peersOf(from []setting.CIDR) string {
 // announceIntegrity logs what an operator should know of signatures at the start.
 func (g *Gateway) announceIntegrity() {
 	if s := g.memory.replay.Status(); !s.WindowUntil.IsZero() {
-		g.memory.Log.Warn("signed requests are refused for a while: replays from before the start could not be told",
+		g.memory.Log.Warn("signed requests are refused for a while: replays of earlier requests cannot be recognized yet",
 			"until", s.WindowUntil.UTC(), "why", s.Note, "cure", "keep integrity.state over restarts; an empty file says that no nonce was used before")
 	}
 }

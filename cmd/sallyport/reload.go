@@ -34,7 +34,7 @@ the configuration with .sock in place of its ending.`,
 			if err != nil {
 				return unanswered(err, config, socket)
 			}
-			return tellReload(c.OutOrStdout(), c.ErrOrStderr(), &r)
+			return printReload(c.OutOrStdout(), c.ErrOrStderr(), &r)
 		},
 	}
 	configFlag(c, &config)
@@ -58,8 +58,8 @@ func controlSocket(c *cobra.Command, config, socket string) (string, error) {
 	return socket, nil
 }
 
-// tellReload prints what a reload did. The error is why it was refused.
-func tellReload(stdout, stderr io.Writer, r *proxy.ReloadReport) error {
+// printReload prints what a reload did. The error is why it was refused.
+func printReload(stdout, stderr io.Writer, r *proxy.ReloadReport) error {
 	if r.Result == proxy.ReloadRefused {
 		if len(r.Faults) == 0 {
 			return errors.New(clean(r.Summary))
@@ -77,9 +77,8 @@ func tellReload(stdout, stderr io.Writer, r *proxy.ReloadReport) error {
 	return nil
 }
 
-// unanswered is the error of a gateway that could not be asked. If the socket was found by a
-// configuration with faults, these are told instead: they may be why it was not found, and why
-// there is no gateway.
+// unanswered is the error when no gateway answers. If the configuration that names the socket
+// has faults, it returns those instead: they may be the reason.
 func unanswered(err error, config, socket string) error {
 	var nobody *proxy.ControlError
 	if socket == "" && errors.As(err, &nobody) {

@@ -25,8 +25,8 @@ type Config struct {
 	// State is the file in which a planned stop leaves the nonces for the next start,
 	// or off. A start that does not find it refuses signed requests until those that may
 	// be replays are stale; an empty file says that no nonce was used before. One process
-	// owns it, by a lock on a file beside it: a second one does not start. It stays what it
-	// is until the process ends. Default: sallyport-nonces beside gateway.yaml.
+	// owns it, by a lock on a file beside it: a second one starts as if it had not found
+	// the file. A reload cannot change it. Default: sallyport-nonces beside gateway.yaml.
 	State setting.Place `yaml:"state"`
 	// Publish is the signing key, with a private_key, that signs for callers who have
 	// no key of their own and ask by Accept-Signature. Its public half is served at

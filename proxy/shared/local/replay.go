@@ -204,11 +204,12 @@ func (r *Replay) load(name string) (clean bool, err error) {
 		lock.Close()
 		return false, err
 	}
-	r.file, r.lock = name, lock
 	marked, err := removeMark(name + ".unclean")
 	if err != nil {
+		lock.Close() // Begin may be called again, and finds no file then
 		return false, err
 	}
+	r.file, r.lock = name, lock
 	switch {
 	case marked:
 		r.note = "the start was unclean: another process used " + name + " besides its owner"
