@@ -10,17 +10,22 @@ import (
 
 // TestNewTokenAllocatesLittle: nothing reads a token twice on its way into the cache.
 func TestNewTokenAllocatesLittle(t *testing.T) {
-	ed, clock := authtest.NewKey("ed", "EdDSA", authtest.Ed25519()), newClock()
-	p := newProvider(t, ed.JWK())
-	a, chain := newAuth(t, clock, p.config())
-	r := from(client, head("Bearer "+ed.Token(p.claims(clock.now(), nil))))
-	n := testing.AllocsPerRun(200, func() {
-		if _, err := chain.Authenticate(t.Context(), r); err != nil {
-			t.Fatal(err)
+	for _, k := range []authtest.Key{
+		authtest.NewKey("ed", "EdDSA", authtest.Ed25519()),
+		authtest.NewKey("rsa", "RS256", authtest.RSA()),
+	} {
+		clock := newClock()
+		p := newProvider(t, k.JWK())
+		a, chain := newAuth(t, clock, p.config())
+		r := from(client, head("Bearer "+k.Token(p.claims(clock.now(), nil))))
+		n := testing.AllocsPerRun(200, func() {
+			if _, err := chain.Authenticate(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			a.memory.tokens.sweep(1 << 62)
+		})
+		if n > 24 {
+			t.Errorf("%s: %v allocations for a new token, want at most 24", k.Algorithm, n)
 		}
-		a.memory.tokens.sweep(1 << 62)
-	})
-	if n > 24 {
-		t.Errorf("%v allocations for a new token, want at most 24", n)
 	}
 }

@@ -18,14 +18,14 @@ type Budget struct {
 }
 
 const (
-	budgetSets = 1 << 14 // times budgetWays addresses: 1.5 MiB
+	budgetSets = 1 << 14 // times budgetWays addresses: 1 MiB
 	budgetWays = 4
 )
 
 // budget counts failures by the generic cell rate algorithm: an address has one
 // time, at which its debt will be paid.
 //
-// The table has a fixed size. An address falls into a set of places by a hash
+// The table has a fixed size, and is made at the first failure. An address falls into a set of places by a hash
 // under a key of this process; where the set is full the smallest debt is
 // forgotten, so that a flood from many addresses costs an attacker his own first.
 type budget struct {
@@ -34,7 +34,7 @@ type budget struct {
 	seed  maphash.Seed
 
 	mu   sync.Mutex // guards sets
-	sets [][budgetWays]debt
+	sets [][budgetWays]debt // nil until something failed
 }
 
 type debt struct {
@@ -53,7 +53,6 @@ func newBudget(b Budget) *budget {
 		burst: time.Duration(b.Burst) * b.Every,
 		every: b.Every,
 		seed:  maphash.MakeSeed(),
-		sets:  make([][budgetWays]debt, budgetSets),
 	}
 }
 
@@ -77,6 +76,9 @@ func (b *budget) left(a netip.Addr, now time.Time) bool {
 	owner := b.owner(a)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.sets == nil {
+		return true
+	}
 	set := &b.sets[owner%budgetSets]
 	for i := range set {
 		if set[i].owner == owner {
@@ -94,6 +96,9 @@ func (b *budget) charge(a netip.Addr, now time.Time) {
 	owner := b.owner(a)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.sets == nil {
+		b.sets = make([][budgetWays]debt, budgetSets)
+	}
 	set := &b.sets[owner%budgetSets]
 	place := &set[0]
 	for i := range set {

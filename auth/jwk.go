@@ -30,8 +30,8 @@ const (
 type key struct {
 	id         string // its kid, "" if it has none
 	thumbprint [32]byte
-	public     crypto.PublicKey
-	algorithms []string // that it may be used with
+	public     crypto.PublicKey // of crypto's types, but for *rsaKey
+	algorithms []string         // that it may be used with
 
 	// withdrawn is set, for ever, once the issuer does not publish the key any more.
 	withdrawn atomic.Bool
@@ -189,7 +189,10 @@ func (k *key) readRSA(j *jwk) (string, error) {
 	if len(eb) > 4 || e.Int64() < 3 || e.Int64() > 1<<31-1 || e.Bit(0) == 0 {
 		return "", errors.New("e out of bounds")
 	}
-	k.public = &rsa.PublicKey{N: n, E: int(e.Int64())}
+	k.public, err = newRSAKey(&rsa.PublicKey{N: n, E: int(e.Int64())})
+	if err != nil {
+		return "", errors.New("bad n")
+	}
 	k.algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
 	enc := base64.RawURLEncoding.EncodeToString
 	return fmt.Sprintf(`{"e":"%s","kty":"RSA","n":"%s"}`, enc(eb), enc(n.Bytes())), nil

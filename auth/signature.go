@@ -31,12 +31,12 @@ func (k *key) verify(alg string, signed, signature []byte, room *[64]byte) bool 
 		digest = append(digest, sum[:]...)
 	}
 	switch public := k.public.(type) {
-	case *rsa.PublicKey:
+	case *rsaKey:
 		switch alg {
 		case "RS256", "RS384", "RS512":
-			return rsa.VerifyPKCS1v15(public, hash, digest, signature) == nil
+			return public.verifyPKCS1(hash, digest, signature)
 		case "PS256", "PS384", "PS512":
-			return rsa.VerifyPSS(public, hash, digest, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+			return rsa.VerifyPSS(public.PublicKey, hash, digest, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
 		}
 	case *ecdsa.PublicKey:
 		size := (public.Curve.Params().BitSize + 7) / 8

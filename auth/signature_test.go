@@ -43,8 +43,8 @@ func TestSignaturesAsGoOIDC(t *testing.T) {
 						if err := tok.parse(raw); err != nil {
 							t.Fatal(err)
 						}
-						k := &key{public: holder.key.Public()}
-						keys := oidc.StaticKeySet{PublicKeys: []crypto.PublicKey{k.public}}
+						k := publicKey(t, holder.key.Public())
+						keys := oidc.StaticKeySet{PublicKeys: []crypto.PublicKey{holder.key.Public()}}
 						_, err := keys.VerifySignature(t.Context(), raw)
 						ours := k.verify(tok.alg, tok.signed, tok.signature, &tok.digest)
 						if ours != (err == nil) {
@@ -66,6 +66,19 @@ func TestSignaturesAsGoOIDC(t *testing.T) {
 	if verified != 14 || refused == 0 {
 		t.Errorf("%d verified, %d refused; want 14 verified", verified, refused)
 	}
+}
+
+// publicKey is a key as readKey would make it, but for its names and algorithms.
+func publicKey(t *testing.T, public crypto.PublicKey) *key {
+	t.Helper()
+	if r, ok := public.(*rsa.PublicKey); ok {
+		prepared, err := newRSAKey(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		public = prepared
+	}
+	return &key{public: public}
 }
 
 // spoilt is a signature and what is none: changed, cut short, longer, of zeros.
@@ -94,7 +107,7 @@ func TestSaltIsAsLongAsTheHash(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := (&key{public: authtest.RSA().Public()}).verify("PS256", []byte(text), signature, new([64]byte)); got != want {
+		if got := publicKey(t, authtest.RSA().Public()).verify("PS256", []byte(text), signature, new([64]byte)); got != want {
 			t.Errorf("salt of %d bytes (0: as long as fits): %v", salt, got)
 		}
 	}
@@ -104,7 +117,7 @@ func TestSaltIsAsLongAsTheHash(t *testing.T) {
 // of this token, also in memory that held another token before.
 func TestSignatureCoversTheTextThatWasRead(t *testing.T) {
 	k := ecPair("k")
-	public := &key{public: k.Private.Public()}
+	public := publicKey(t, k.Private.Public())
 	one, two := strings.Split(k.Token(`{"exp":1}`), "."), strings.Split(k.Token(`{"exp":2,"sub":"alice"}`), ".")
 	tok := new(token)
 	for _, c := range []struct {

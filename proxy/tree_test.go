@@ -225,6 +225,7 @@ func linkedModules() map[string]string {
 	return map[string]string{
 		"github.com/coreos/go-oidc/v3":        "discovery of issuers; in tests the oracle for signatures of tokens",
 		"github.com/go-jose/go-jose/v4":       "go-oidc's JOSE, which verifies nothing here",
+		"filippo.io/bigmod":                   "RSA keys of issuers with a prepared modulus: crypto/rsa's own arithmetic",
 		"golang.org/x/oauth2":                 "go-oidc; client credentials",
 		"github.com/go-json-experiment/json":  "JSON of hostile parties: exact names, duplicates refused",
 		"gopkg.in/yaml.v3":                    "gateway.yaml, with lines",
