@@ -21,9 +21,14 @@ func limitMemory(budget int64) {
 }
 
 const (
-	// quietBytes are allocated in a second by some hundred requests; a gateway
+	// lookEvery is how often collectWhenQuiet looks at the heap while there is much to
+	// collect; a quiet moment lasts for two looks.
+	lookEvery = 250 * time.Millisecond
+	// lookIdle is how often it looks otherwise.
+	lookIdle = time.Second
+	// quietBytes are allocated between two looks by some hundred requests; a gateway
 	// that allocates no more has time to collect.
-	quietBytes = 1 << 20
+	quietBytes = 256 << 10
 	// spareBytes, and a quarter of what is live, are allocated before another
 	// collection can be worth its time.
 	spareBytes = 8 << 20
@@ -33,22 +38,27 @@ const (
 // What requests leave behind would otherwise stay for two minutes: with many idle
 // connections that is several times what they hold.
 func collectWhenQuiet(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	var collected, last heap
+	timer := time.NewTimer(lookIdle)
+	defer timer.Stop()
+	var collected, before, last heap
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
 		now := readHeap()
-		if now.worthCollecting(last, collected) {
-			debug.FreeOSMemory()
-			now = readHeap()
-			collected = now
+		next := lookIdle
+		if now.leftBehind(collected) {
+			next = lookEvery
+			if now.quiet(before, last) {
+				debug.FreeOSMemory()
+				now = readHeap()
+				collected, next = now, lookIdle
+			}
 		}
-		last = now
+		before, last = last, now
+		timer.Reset(next)
 	}
 }
 
@@ -64,8 +74,13 @@ func readHeap() heap {
 	return heap{s[0].Value.Uint64(), s[1].Value.Uint64()}
 }
 
-// worthCollecting says whether little was allocated since the last look, and much
-// since the last collection of a quiet moment.
-func (h heap) worthCollecting(last, collected heap) bool {
-	return h.allocated-last.allocated < quietBytes && h.allocated-collected.allocated > max(spareBytes, h.live/4)
+// leftBehind says whether so much was allocated since the last collection of a quiet
+// moment that another can be worth its time.
+func (h heap) leftBehind(collected heap) bool {
+	return h.allocated-collected.allocated > max(spareBytes, h.live/4)
+}
+
+// quiet says whether little was allocated between the last two looks and until now.
+func (h heap) quiet(before, last heap) bool {
+	return last.allocated-before.allocated < quietBytes && h.allocated-last.allocated < quietBytes
 }

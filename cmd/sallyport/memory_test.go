@@ -11,18 +11,19 @@ import (
 func TestWorthCollecting(t *testing.T) {
 	const mib = 1 << 20
 	for _, tt := range []struct {
-		name                 string
-		last, collected, now heap
-		want                 bool
+		name                         string
+		before, last, collected, now heap
+		want                         bool
 	}{
-		{"much left behind and nothing to do", heap{900 * mib, 30 * mib}, heap{}, heap{900*mib + 1000, 30 * mib}, true},
-		{"much left behind and much to do", heap{900 * mib, 30 * mib}, heap{}, heap{901 * mib, 30 * mib}, false},
-		{"collected a moment ago", heap{900 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{900*mib + 1000, 30 * mib}, false},
-		{"little since", heap{907 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{907*mib + 1000, 30 * mib}, false},
-		{"enough since", heap{909 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{909*mib + 1000, 30 * mib}, true},
-		{"little for so large a heap", heap{909 * mib, 100 * mib}, heap{900 * mib, 100 * mib}, heap{909*mib + 1000, 100 * mib}, false},
+		{"much left behind and nothing to do", heap{900 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{}, heap{900*mib + 1000, 30 * mib}, true},
+		{"much to do until the last look", heap{899 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{}, heap{900*mib + 1000, 30 * mib}, false},
+		{"much left behind and much to do", heap{900 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{}, heap{901 * mib, 30 * mib}, false},
+		{"collected a moment ago", heap{900 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{900*mib + 1000, 30 * mib}, false},
+		{"little since", heap{907 * mib, 30 * mib}, heap{907 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{907*mib + 1000, 30 * mib}, false},
+		{"enough since", heap{909 * mib, 30 * mib}, heap{909 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{909*mib + 1000, 30 * mib}, true},
+		{"little for so large a heap", heap{909 * mib, 100 * mib}, heap{909 * mib, 100 * mib}, heap{900 * mib, 100 * mib}, heap{909*mib + 1000, 100 * mib}, false},
 	} {
-		if got := tt.now.worthCollecting(tt.last, tt.collected); got != tt.want {
+		if got := tt.now.leftBehind(tt.collected) && tt.now.quiet(tt.before, tt.last); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
