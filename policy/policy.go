@@ -35,10 +35,15 @@ func (r *Refusal) Error() string { return r.Reason }
 // use. The zero Policy refuses everything.
 type Policy struct {
 	deny, allow []rule
+	models      bool // a rule is about models
 }
 
+// AboutModels says whether a rule is about models, so that the model must be read from
+// the body where the head does not name it.
+func (p *Policy) AboutModels() bool { return p.models }
+
 // New compiles rules for servers of a dialect. It returns an error for rules in which
-// [Rule.Check] finds a fault that concerns verbs. It copies the rules.
+// [Rule.Check] finds a fault that concerns verbs or models. It copies the rules.
 func New(d *model.Dialect, rules []Rule) (*Policy, error) {
 	if len(rules) == 0 {
 		return nil, errors.New("a policy needs rules")
@@ -50,6 +55,10 @@ func New(d *model.Dialect, rules []Rule) (*Policy, error) {
 			return nil, fmt.Errorf("rule %d: %w", i+1, err)
 		}
 		c := rule{verbs: slices.Concat(r.Allow, r.Deny), who: r.Who.clone()}
+		for _, m := range r.Models {
+			c.models = append(c.models, newGlob(m))
+			p.models = true
+		}
 		if len(r.Deny) > 0 {
 			p.deny = append(p.deny, c)
 		} else {
@@ -83,12 +92,12 @@ func (p *Policy) Decide(caller *identity.Principal, call model.Call) (Grant, err
 		return Grant{}, &Refusal{Reason: ReasonForbidden}
 	}
 	for i := range p.deny {
-		if d := &p.deny[i]; d.covers(call) && d.who.match(caller) {
+		if d := &p.deny[i]; d.covers(call, true) && d.who.match(caller) {
 			return Grant{}, &Refusal{Reason: ReasonForbidden}
 		}
 	}
 	for i := range p.allow {
-		if a := &p.allow[i]; a.covers(call) && a.who.match(caller) {
+		if a := &p.allow[i]; a.covers(call, false) && a.who.match(caller) {
 			return Grant{call: call}, nil
 		}
 	}
@@ -116,7 +125,7 @@ func (p *Policy) refusal(caller *identity.Principal, call *model.Call) *Refusal 
 	if !caller.IsZero() {
 		for i := range p.allow {
 			a := &p.allow[i]
-			if (call == nil || a.covers(*call)) && len(a.who.Scope) > 0 && a.who.matchButScope(caller) {
+			if (call == nil || a.covers(*call, false)) && len(a.who.Scope) > 0 && a.who.matchButScope(caller) {
 				return &Refusal{Reason: ReasonInsufficientScope, Scopes: a.who.Scope}
 			}
 		}
@@ -126,19 +135,26 @@ func (p *Policy) refusal(caller *identity.Principal, call *model.Call) *Refusal 
 
 // rule is a compiled [Rule]; whether it allows or denies follows from the list it is in.
 type rule struct {
-	verbs []string
-	who   Who
+	verbs  []string
+	models []glob // empty: all
+	who    Who
 }
 
 // every says whether the rule covers all calls.
-func (r *rule) every() bool { return slices.Contains(r.verbs, "*") }
+func (r *rule) every() bool { return len(r.models) == 0 && slices.Contains(r.verbs, "*") }
 
-// covers says whether the rule speaks of the call.
-func (r *rule) covers(call model.Call) bool {
-	for _, v := range r.verbs {
-		if v == "*" || v == call.Verb {
-			return true
-		}
+// covers says whether the rule is about the call. unknown is the answer for a call that
+// names no model, if the rule names some.
+func (r *rule) covers(call model.Call, unknown bool) bool {
+	return (slices.Contains(r.verbs, "*") || slices.Contains(r.verbs, call.Verb)) && r.coversModel(call.Model, unknown)
+}
+
+func (r *rule) coversModel(name string, unknown bool) bool {
+	switch {
+	case len(r.models) == 0:
+		return true
+	case name == "":
+		return unknown
 	}
-	return false
+	return slices.ContainsFunc(r.models, func(g glob) bool { return g.match(name) })
 }

@@ -12,12 +12,17 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Rule is one entry of `rules:`. It names the verbs that it allows or denies, and the
-// callers to which it applies.
+// Rule is one entry of `rules:`. It names the verbs that it allows or denies, the models
+// and the callers to which it applies.
+//
+// A rule without models covers every call. A call that names no model, or names it in a way
+// that is not clear, is covered by no allow rule with models and by every deny rule with
+// models.
 type Rule struct {
-	Allow setting.List[string] `yaml:"allow" jsonschema:"description=Verbs to allow: HTTP methods in lower case (get or post and so on) or \"*\" for all"`
-	Deny  setting.List[string] `yaml:"deny" jsonschema:"description=Verbs to deny; a deny rule wins over every allow rule"`
-	Who   Who                  `yaml:"who" jsonschema:"description=Whom the rule speaks of; omitted: everyone whom callers admits"`
+	Allow  setting.List[string] `yaml:"allow" jsonschema:"description=Verbs to allow: HTTP methods in lower case (get or post and so on) or \"*\" for all"`
+	Deny   setting.List[string] `yaml:"deny" jsonschema:"description=Verbs to deny; a deny rule wins over every allow rule"`
+	Models setting.List[string] `yaml:"models" jsonschema:"description=Patterns of the models that the rule is about: * stands for any characters but / and ** for any characters; omitted: all"`
+	Who    Who                  `yaml:"who" jsonschema:"description=Whom the rule speaks of; omitted: everyone whom callers admits"`
 }
 
 // Who selects callers. A caller must satisfy every key that is present, and satisfies a
@@ -29,6 +34,8 @@ type Who struct {
 	Claim     map[string]setting.List[string] `yaml:"claim" jsonschema:"description=Claim by path (such as realm_access.roles) to the values of which it must hold one"`
 	Principal setting.List[string]            `yaml:"principal" jsonschema:"description=Is one of these: qualified names such as issuer/corp:alice or names under principals"`
 }
+
+const maxPattern = 512 // bytes of a pattern of models
 
 var (
 	errNoVerbs   = errors.New("a rule needs allow or deny")
@@ -46,18 +53,23 @@ func (r *Rule) shape() error {
 	return nil
 }
 
-// sound checks all that concerns verbs, as [New] needs it.
+// sound checks all that concerns verbs and models, as [New] needs it.
 func (r *Rule) sound(d *model.Dialect) error {
 	for _, v := range slices.Concat(r.Allow, r.Deny) {
 		if problem, _ := checkVerb(d, v); problem != "" {
 			return fmt.Errorf("%q: %s", v, problem)
 		}
 	}
+	for _, m := range r.Models {
+		if problem, _ := checkModel(d, m); problem != "" {
+			return fmt.Errorf("%q: %s", m, problem)
+		}
+	}
 	return r.shape()
 }
 
-// Check records every fault of a rule for servers of a dialect. The rule stands at path
-// in the file.
+// Check records every fault of a rule for servers of a dialect, but for those that
+// [Rule.CheckModels] finds. The rule stands at path in the file.
 func (r *Rule) Check(path string, d *model.Dialect, f *setting.Faults) {
 	switch err := r.shape(); err {
 	case errNoVerbs:
@@ -68,6 +80,35 @@ func (r *Rule) Check(path string, d *model.Dialect, f *setting.Faults) {
 	checkVerbs(path+".allow", d, r.Allow, f)
 	checkVerbs(path+".deny", d, r.Deny, f)
 	r.Who.check(path+".who", f)
+}
+
+// CheckModels records every pattern of models that cannot stand in a rule for servers of a
+// dialect. The rule stands at path in the file.
+func (r *Rule) CheckModels(path string, d *model.Dialect, f *setting.Faults) {
+	for i, m := range r.Models {
+		if problem, cure := checkModel(d, m); problem != "" {
+			f.Add(path+".models["+strconv.Itoa(i)+"]", m, problem, cure)
+		}
+	}
+}
+
+// checkModel checks one pattern of models.
+func checkModel(d *model.Dialect, pattern string) (problem, cure string) {
+	switch {
+	case !d.NamesModels():
+		return "requests to this server do not say which model they ask for",
+			"remove models, or name the server's kind by serves: openai, ollama or tensorflow"
+	case pattern == "":
+		return "an empty pattern matches no model", "remove it or write a name"
+	case len(pattern) > maxPattern:
+		return "the pattern is longer than 512 bytes", "write a shorter one, with stars"
+	}
+	if name, err := d.CanonicalModel(pattern); err != nil {
+		return "no model of this server has such a name", "write the name as the server lists it, with stars for parts of it"
+	} else if name != pattern {
+		return "the gateway knows this model by another name", "write " + name
+	}
+	return "", ""
 }
 
 func checkVerbs(path string, d *model.Dialect, verbs []string, f *setting.Faults) {

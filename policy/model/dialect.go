@@ -11,15 +11,16 @@ import (
 // one value of each, so that two dialects are the same if their pointers are. A
 // Dialect is immutable and safe for concurrent use.
 //
-// A dialect reads the head of a request only. One that reads the model from the body
-// will carry its scanner here: the exchange will feed it the body before it decides,
-// or, where [Dialect.ActsOnWhole] holds, while it sends the body on, and will hand
-// the completed Call to policy.Provisional.Complete before it sends the last byte.
+// A dialect reads the model from the head, or from the body by its [Scanner]. The
+// exchange feeds a scanner before it decides, with the content that it holds.
 type Dialect struct {
 	name        string
 	read        func(h *message.Head) Call // without Call.Dialect, which Read sets
 	checkVerb   func(verb string) (problem, cure string)
 	refusal     func(status int, text, reason, requestID string) (contentType string, body []byte)
+	namesModels bool
+	scanner     func(h *message.Head) Scanner     // nil: no body names a model
+	canonical   func(name string) (string, error) // nil: names are compared as they are
 	actsOnWhole bool
 	localhost   bool
 	head, idle  time.Duration
@@ -71,6 +72,32 @@ func (d *Dialect) Read(h *message.Head) Call {
 // servers can have it, it returns the problem and what to write instead; if some can,
 // both are "".
 func (d *Dialect) CheckVerb(verb string) (problem, cure string) { return d.checkVerb(verb) }
+
+// NamesModels says whether requests to these servers name a model, so that rules may be
+// about models.
+func (d *Dialect) NamesModels() bool { return d.namesModels }
+
+// CanonicalModel returns the canonical form of a model's name, which [Call.Model] has, or
+// of a pattern in which stars stand for parts of a name. It returns an error for what no
+// model of these servers can be called.
+func (d *Dialect) CanonicalModel(name string) (string, error) {
+	if d.canonical == nil {
+		return name, nil
+	}
+	return d.canonical(name)
+}
+
+// ModelInBody says whether the body of a request can name the model.
+func (d *Dialect) ModelInBody() bool { return d.scanner != nil }
+
+// Scanner returns a scanner for the body of a request of which [Dialect.Read] made the
+// call. It returns nil if the body names no model: the head named it, or it never does.
+func (d *Dialect) Scanner(h *message.Head, c Call) Scanner {
+	if d.scanner == nil || c.Model != "" {
+		return nil
+	}
+	return d.scanner(h)
+}
 
 // ActsOnWhole says whether these servers act on a request only once its whole body
 // has arrived, so that a request cut short has no effect. Other servers may act on the

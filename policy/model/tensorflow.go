@@ -9,7 +9,7 @@ import (
 // tensorFlow is the dialect of TensorFlow Serving's REST API. The server hands a request
 // to its handler once the whole body has arrived.
 func tensorFlow() *Dialect {
-	return &Dialect{name: "tensorflow", read: readTensorFlow, checkVerb: checkMethod, refusal: errorText, actsOnWhole: true}
+	return &Dialect{name: "tensorflow", read: readTensorFlow, checkVerb: checkMethod, refusal: errorText, namesModels: true, actsOnWhole: true}
 }
 
 func readTensorFlow(h *message.Head) Call {

@@ -26,6 +26,8 @@ type Record struct {
 	Credential string // its kind, such as "bearer"
 	KeyID      string // the key that the credential was checked with
 
+	Model string // that the request asks for, where the dialect reads it
+
 	Signed string // where the answer's signature stands, such as "header"; "" for none
 
 	Reason string // why it was refused, "" where it was forwarded and answered
@@ -51,8 +53,8 @@ type Record struct {
 const (
 	maxPath   = 1024
 	maxString = 256
-	// maxLine follows: two long strings, twelve others, and 420 bytes of our own.
-	maxLine = 2*maxPath + 12*maxString + 420
+	// maxLine follows: two long strings, thirteen others, and 430 bytes of our own.
+	maxLine = 2*maxPath + 13*maxString + 430
 )
 
 const hexDigits = "0123456789abcdef"
@@ -79,6 +81,7 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"principal":"`, r.Principal, maxString)
 	b = appendField(b, `,"credential":"`, r.Credential, maxString)
 	b = appendField(b, `,"key_id":"`, r.KeyID, maxString)
+	b = appendField(b, `,"model":"`, r.Model, maxString)
 	b = appendField(b, `,"signed":"`, r.Signed, maxString)
 	b = appendField(b, `,"reason":"`, r.Reason, maxString)
 	b = appendField(b, `,"cause":"`, r.Cause, maxPath)

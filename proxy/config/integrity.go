@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport/auth"
+	"sallyport/policy"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -188,7 +189,7 @@ func (c *Config) checkUnsigned(r *route.Config, path string, f *setting.Faults) 
 		given       bool
 	}{
 		{"body", i.Body, i.Body != ""},
-		{"buffer", i.Buffer.String(), i.Buffer != 0 && !u.Integrity.Digests()},
+		{"buffer", i.Buffer.String(), i.Buffer != 0 && !u.Integrity.Digests() && !c.readsModel(r)},
 		{"cover", strings.Join(i.Cover, ", "), len(i.Cover) > 0},
 		{"forward_client_signature", "true", i.ForwardClientSignature},
 	} {
@@ -201,6 +202,11 @@ func (c *Config) checkUnsigned(r *route.Config, path string, f *setting.Faults) 
 	}
 }
 
+// readsModel says whether bodies may be held in order to read the model from them.
+func (c *Config) readsModel(r *route.Config) bool {
+	return c.DialectOf(r).ModelInBody() && slices.ContainsFunc(c.RulesOf(r), func(r policy.Rule) bool { return len(r.Models) > 0 })
+}
+
 // checkBodyMode records ways to check bodies that would be unsafe on the route.
 func (c *Config) checkBodyMode(r *route.Config, path string, f *setting.Faults) {
 	i := &r.Integrity
@@ -211,7 +217,7 @@ func (c *Config) checkBodyMode(r *route.Config, path string, f *setting.Faults) 
 		f.Add(path+".body", i.Body, d.Name()+" servers may act before a body has ended, and so before it is checked", "write buffer, or say what the upstream serves")
 	case i.Body == seal.HeadersOnly && c.Listen.InsecurePlain != nil:
 		f.Add(path+".body", i.Body, "bodies that nobody signs need TLS up to here, and listen.insecure_plain has none", "write buffer")
-	case i.Body != "" && i.Body != seal.HoldBody && i.Buffer != 0 && d.ActsOnWhole() && !u.Integrity.Digests():
+	case i.Body != "" && i.Body != seal.HoldBody && i.Buffer != 0 && d.ActsOnWhole() && !u.Integrity.Digests() && !c.readsModel(r):
 		f.Add(path+".buffer", i.Buffer.String(), "bodies are not held here", "remove the line, or write body: buffer")
 	}
 	if size := r.Limits.BodyBytes(); i.Buffer != 0 && int64(i.Buffer) > size {

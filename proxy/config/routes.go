@@ -200,6 +200,9 @@ func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) 
 		c.checkWho(at, r.Rules.Rules, f)
 	}
 	rules := c.RulesOf(r)
+	for i := range rules {
+		rules[i].CheckModels(setting.Index(at, i), c.DialectOf(r), f)
+	}
 	if r.Rules.Policy == "" && len(rules) == 0 && r.Respond == nil {
 		f.Add(at, "", "a route without rules", `write who may do what, such as [{allow: "*", who: {scope: models.predict}}]`)
 	}

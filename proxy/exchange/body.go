@@ -41,6 +41,7 @@ func (x *exchange) takeBody() error {
 		c.counted.rate = 0 // a stream may rest between messages
 	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
+	x.scanned.scanner = x.modelScanner()
 	var digests httpsig.Digests
 	signed := x.bodySigned()
 	if signed {
@@ -59,9 +60,13 @@ func (x *exchange) takeBody() error {
 		return err
 	}
 	if signed {
-		return x.compare(digests)
+		if err := x.compare(digests); err != nil {
+			return err
+		}
+	} else if x.route.Leg.Digests() {
+		c.digest = c.held.Digest()
 	}
-	c.digest = c.held.Digest()
+	x.scanned.scan(c, x.head)
 	return nil
 }
 
@@ -72,9 +77,12 @@ func (x *exchange) bodySigned() bool {
 }
 
 // holdsBody says whether all of the content is held before the upstream learns of the
-// request: content with a signed digest, unless the route streams, and content of which
-// the upstream is to learn the digest.
+// request: content that names the model, content with a signed digest, unless the route
+// streams, and content of which the upstream is to learn the digest.
 func (x *exchange) holdsBody() bool {
+	if x.scanned.scanner != nil {
+		return true
+	}
 	if x.bodySigned() {
 		return !x.route.Integrity.Streams
 	}

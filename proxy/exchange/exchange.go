@@ -50,6 +50,7 @@ type facts struct {
 	caller  identity.Principal
 	call    model.Call
 	content content
+	scanned scanned
 	// provisional is the leave to send an unverified body but for its end.
 	provisional policy.Provisional
 	admitted

@@ -17,7 +17,7 @@ import (
 // grant for the very call that it is about to send, which it reads from the head anew.
 // A provisional one does while the body is unverified, because its end is held back.
 func (x *exchange) forward(v verdict) error {
-	call := x.route.Dialect.Read(x.head)
+	call := x.readCall()
 	if !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(call)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}

@@ -44,6 +44,7 @@ const (
 	reasonMethod         = "method_not_allowed"
 	reasonBodyTooLarge   = "body_too_large"
 	reasonBadBody        = "bad_body"
+	reasonBadModel       = "bad_model"
 	reasonBodyTimeout    = "body_timeout"
 	reasonRate           = "rate_limited"
 	reasonBusy           = "too_many_in_flight"
@@ -118,6 +119,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonAmbiguousPath:  {400, "The path can be read in more than one way."},
 	reasonProtectedField: {400, "A header field that only the gateway may set was sent."},
 	reasonBadBody:        {400, "The request body is malformed."},
+	reasonBadModel:       {400, "The request body does not name a model in one clear way."},
 	reasonBadCall:        {400, "This is not a gRPC call as it must be."},
 	reasonNoRoute:        {404, "Nothing is served here."},
 	reasonMethod:         {405, "The method is not allowed here."},

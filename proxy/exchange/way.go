@@ -184,7 +184,8 @@ func (x *exchange) authorize() (v verdict, err error) {
 	if x.route.Fixed != nil {
 		v.kind = fixedAnswer
 	}
-	x.call = x.route.Dialect.Read(x.head)
+	x.call = x.readCall()
+	x.record.Model = x.call.Model
 	if x.content.unverified() {
 		v.provisional, err = x.route.Policy.Provide(&x.caller, x.call)
 		x.provisional = v.provisional
@@ -193,6 +194,8 @@ func (x *exchange) authorize() (v verdict, err error) {
 	}
 	if err == nil {
 		err = x.list()
+	} else if fault := x.scanned.fault; fault != nil {
+		err = &refusal{reason: reasonBadModel, cause: fault}
 	}
 	if err != nil {
 		return verdict{}, err

@@ -1,0 +1,114 @@
+package proxy_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// modelRoutes has a route for each server that names models.
+const modelRoutes = `
+  - host: models.test
+    upstream: '%s'
+    serves: openai
+    callers: issuer/corp
+    rules:
+      - {allow: "*", models: [public, "meta/*"], who: {scope: models.predict}}
+      - {allow: "*", who: {scope: admin}}
+  - host: models.test
+    path: /tf
+    upstream: '%s'
+    serves: tensorflow
+    strip: /tf
+    callers: issuer/corp
+    rules: [{allow: "*", models: public}]
+  - host: models.test
+    path: /v1/models/public:predict
+    upstream: '%s'
+    serves: tensorflow
+    callers: issuer/corp
+    rules: [{allow: "*", models: public}]
+  - host: models.test
+    path: /api
+    upstream: '%s'
+    serves: ollama
+    callers: issuer/corp
+    integrity: {buffer: 64KiB}
+    rules:
+      - {deny: "*", models: secret}
+      - {allow: "*", who: {scope: models.predict}}
+`
+
+// TestRuleAboutModelReadsTheBody: what the upstream gets is the body that was decided on,
+// byte for byte, over HTTP/1.1 and HTTP/2.
+func TestRuleAboutModelReadsTheBody(t *testing.T) {
+	h := build(t, plan{routes: modelRoutes})
+	for _, body := range []string{
+		`{"model":"public","messages":[]}`,
+		`{"messages":[{"role":"user","content":"\"model\":\"secret\""}],"mo\u0064el":"meta/llama"}`,
+		`{"model":"public","x":"` + strings.Repeat("y", 200<<10) + `"}`,
+	} {
+		for _, h2 := range []bool{false, true} {
+			for _, known := range []bool{true, false} {
+				req, err := http.NewRequest("POST", "https://models.test/v1/chat/completions", strings.NewReader(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !known {
+					req.ContentLength = -1
+				}
+				req.Header.Set("Authorization", "Bearer "+h.token())
+				if got := h.send(h.client(h2), req); got.StatusCode != 200 {
+					t.Errorf("%.60s: %d %s", body, got.StatusCode, got.body)
+				}
+				if _, sent := h.model.seen(); string(sent) != body {
+					t.Errorf("%.60s: the upstream got %.60s", body, sent)
+				}
+			}
+		}
+	}
+	if got := h.ended(); got["model"] != "public" {
+		t.Errorf("the record names the model %v", got["model"])
+	}
+}
+
+// TestModelThatIsNotAllowedIsRefused: another model, and every body of which two servers
+// could read two models.
+func TestModelThatIsNotAllowedIsRefused(t *testing.T) {
+	h := build(t, plan{routes: modelRoutes})
+	for _, c := range []struct {
+		path, body string
+		status     int
+		reason     string
+	}{
+		{"/v1/completions", `{"model":"secret"}`, 403, "insufficient_scope"},
+		{"/v1/completions", `{"model":"meta/a/b"}`, 403, "insufficient_scope"},
+		{"/v1/completions", `{"model":"public","model":"secret"}`, 400, "bad_model"},
+		{"/v1/completions", `{"Model":"secret","model":"public"}`, 400, "bad_model"},
+		{"/v1/completions", `{"model":"public"`, 400, "bad_model"},
+		{"/v1/completions", `{"model":"public"} {"model":"secret"}`, 400, "bad_model"},
+		{"/v1/completions", `model=public`, 400, "bad_model"},
+		{"/v1/completions", `{"prompt":"x"}`, 400, "bad_model"},
+		{"/v1/completions", ``, 403, "insufficient_scope"},
+		{"/v1/models/secret", ``, 403, "insufficient_scope"},
+		{"/tf/v1/models/secret:predict", `{}`, 403, "forbidden"},
+		{"/api/chat", `{"model":"secret"}`, 403, "forbidden"},
+		{"/api/chat", `{"model":"library/SECRET:latest"}`, 403, "forbidden"},
+		{"/api/chat", `{"name":"secret","model":"public"}`, 400, "bad_model"},
+		{"/api/chat", `{"model":"public","x":"` + strings.Repeat("y", 64<<10) + `"}`, 413, "body_too_large"},
+		{"/api/pull", `{"model":"public"}`, 403, "forbidden"}, // the deny rule may be about it
+	} {
+		h.refused(h.do("POST", c.path, c.body, nil), c.status, c.reason)
+	}
+	h.refused(h.do("POST", "/v1/completions", `{"model":"public"}`, map[string]string{"Content-Encoding": "gzip"}), 400, "bad_model")
+}
+
+// TestRuleAboutNoModelTakesAnyBody: a caller whom a rule allows everything may send what
+// names no model, such as a file.
+func TestRuleAboutNoModelTakesAnyBody(t *testing.T) {
+	h := build(t, plan{routes: modelRoutes})
+	got := h.do("POST", "/v1/files", "a file", map[string]string{"Authorization": "Bearer " + h.token("admin")})
+	if _, sent := h.model.seen(); got.StatusCode != 200 || string(sent) != "a file" {
+		t.Errorf("%d, the upstream got %q", got.StatusCode, sent)
+	}
+}
