@@ -112,11 +112,14 @@ func (c *Config) audienceOf(r *route.Config) []string {
 	return slices.Compact(all)
 }
 
-// ruleInWords is a rule as in "allow get, post if scope is models.predict".
+// ruleInWords is a rule as in "allow get, post of small or tiny-* if scope is models.predict".
 func ruleInWords(r *policy.Rule) string {
 	words := "allow " + strings.Join(r.Allow, ", ")
 	if len(r.Deny) > 0 {
 		words = "deny " + strings.Join(r.Deny, ", ")
+	}
+	if len(r.Models) > 0 {
+		words += " of " + strings.Join(r.Models, " or ")
 	}
 	var who []string
 	add := func(what string, values []string) {
