@@ -8,7 +8,7 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Errors of handlers that answer in an order, or with content, that no message has.
+// These errors report misuse of a Stream by its handler.
 var (
 	ErrBegun     = errors.New("the answer has begun")
 	ErrNotBegun  = errors.New("the answer has not begun")
@@ -18,27 +18,26 @@ var (
 	ErrStatus    = errors.New("not a status of this kind of answer")
 )
 
-// Content is how an answer's content ends.
+// Content is how the end of an answer's content is marked.
 type Content uint8
 
 const (
 	NoContent Content = iota // there is none
-	Announced                // after as many bytes as Content-Length says
-	Open                     // where the engine says so
+	Announced                // by Content-Length
+	Open                     // by the engine's own framing
 )
 
-// Answer is how far a stream's answer has come: engines embed it in their streams, so that
-// all refuse the same misuse. The zero Answer has not begun. It is not safe for concurrent
-// use.
+// Answer tracks the state of a stream's answer. Engines embed it in their streams, so that all of
+// them refuse the same misuse. The zero Answer has not begun. It is not safe for concurrent use.
 type Answer struct {
 	Began, Finished bool
 	Content         Content
 
 	head bool  // the request was a HEAD
-	left int64 // of the content, where it is announced
+	left int64 // bytes of announced content still to come
 }
 
-// Interim says whether an interim response of this status may be sent now.
+// Interim returns an error if an interim response with this status may not be sent now.
 func (a *Answer) Interim(status int) error {
 	switch {
 	case a.Began:
@@ -49,8 +48,8 @@ func (a *Answer) Interim(status int) error {
 	return nil
 }
 
-// Begin notes that the final head is sent as the answer to a request with this method, or
-// says why it must not be.
+// Begin records that m is about to be sent as the final head, in answer to a request with this
+// method. It returns an error if that is not allowed.
 func (a *Answer) Begin(method string, m *message.Response) error {
 	switch {
 	case a.Began:
@@ -69,8 +68,7 @@ func (a *Answer) Begin(method string, m *message.Response) error {
 	return nil
 }
 
-// Take notes n bytes of content and says whether they are to be sent: those of an answer
-// to HEAD are not.
+// Take counts n bytes of content. send is false for an answer to HEAD, whose content is not sent.
 func (a *Answer) Take(n int) (send bool, err error) {
 	switch {
 	case !a.Began:
@@ -87,7 +85,7 @@ func (a *Answer) Take(n int) (send bool, err error) {
 	return true, nil
 }
 
-// End notes the end of the content and says whether it is the first one.
+// End records the end of the content. first is false on every call but the first.
 func (a *Answer) End() (first bool, err error) {
 	switch {
 	case !a.Began:
@@ -100,8 +98,8 @@ func (a *Answer) End() (first bool, err error) {
 	return first, nil
 }
 
-// Dates writes the field Date of answers, made once a second. It is safe for concurrent
-// use; [NewDates] makes one.
+// Dates renders the Date field of answers, once a second. It is safe for concurrent use; [NewDates]
+// makes one.
 type Dates struct {
 	field func(b []byte, date string) []byte
 	last  atomic.Pointer[date]
@@ -112,7 +110,7 @@ type date struct {
 	field  []byte
 }
 
-// NewDates makes a Dates for an engine that appends the field Date so.
+// NewDates returns a Dates that renders the field with the function given.
 func NewDates(field func(b []byte, date string) []byte) *Dates { return &Dates{field: field} }
 
 // Append appends the field for the time now.

@@ -5,16 +5,16 @@ import "sync"
 const (
 	// SmallBuffer is the size in bytes of the buffers for most heads and pieces of content.
 	SmallBuffer = 16 << 10
-	// LargeBuffer holds a head of the largest size, or 64 KiB of content behind a head.
+	// LargeBuffer holds a head of the maximum size, or a head and 64 KiB of content.
 	LargeBuffer = 72 << 10
 )
 
-// Buffers lends buffers to the connections that share it, so that idle connections
-// hold none. The zero value is ready for use. It is safe for concurrent use.
+// Buffers pools buffers for the connections that share it, so that idle connections hold none. The
+// zero value is ready for use. It is safe for concurrent use.
 type Buffers struct{ small, large sync.Pool }
 
-// Buffer is a lent buffer. Whoever has it may reslice B and append to it; a B that has
-// grown past [LargeBuffer] is not pooled again.
+// Buffer is a buffer from a pool. Its holder may reslice B and append to it; a B that has grown
+// past [LargeBuffer] is not pooled again.
 type Buffer struct {
 	B []byte
 	// Marks is scratch memory for a parser of B. It is pooled with the buffer.

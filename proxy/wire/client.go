@@ -10,27 +10,26 @@ import (
 )
 
 const (
-	// MaxHead bounds the head of a response in bytes.
+	// MaxHead limits the head of a response, in bytes.
 	MaxHead = 64 << 10
-	// MaxFields bounds the field lines of the head of a response.
+	// MaxFields limits the number of field lines in the head of a response.
 	MaxFields = 200
 )
 
-// Client is one connection to a server. Packages h1 and h2 implement it. A client of
-// h1 serves one exchange at a time; one of h2 serves as many as it has places for,
-// each of which must have been reserved.
+// Client is one connection to a server. Packages h1 and h2 implement it. A client of h1 serves one
+// exchange at a time. A client of h2 serves as many as places were reserved on it.
 type Client interface {
-	// Exchange sends r and fills x with the head of the final response. The caller then
-	// reads the content from x and must close x. An error is an [*Error], and x is closed
-	// already then; Answered and Unprocessed of x are valid.
+	// Exchange sends r and fills x with the head of the final response. The caller then reads the
+	// content from x and must close x. Every error is an [*Error]; x is then closed already, and
+	// its Answered and Unprocessed are valid.
 	//
-	// The end of ctx aborts the exchange at once, until x is closed.
+	// When ctx ends before x is closed, the exchange is aborted at once.
 	Exchange(ctx context.Context, r *Request, x *Response) error
 	// Close closes the connection and fails the exchanges on it.
 	Close() error
 }
 
-// Fault says whose fault a failed exchange is.
+// Fault classifies a failed exchange by its cause.
 type Fault uint8
 
 const (
@@ -62,14 +61,13 @@ func (e *Error) Unwrap() error { return e.Err }
 type Response struct {
 	// Head is the head of the final response, without the fields of the connection.
 	Head message.Response
-	// Answered says whether any byte of an answer came. Without one, the server may
-	// never have seen the request.
+	// Answered says whether any byte of an answer arrived. If not, the server may never have seen
+	// the request.
 	Answered bool
-	// Unprocessed says, after a failed exchange, that the server did not act on the
-	// request and will not, and that nothing was read of its Body. Such a request may be
-	// sent again whatever its method.
+	// Unprocessed is set after a failed exchange if the server did not and will not act on the
+	// request, and none of its Body was read. Such a request may be retried whatever its method.
 	Unprocessed bool
-	// KeepAlive is how long the server said it keeps the idle connection; 0 if it did not.
+	// KeepAlive is how long the server promised to keep the idle connection; 0 if it did not say.
 	KeepAlive time.Duration
 
 	exchange Exchange // nil before an exchange and once closed
@@ -78,7 +76,7 @@ type Response struct {
 
 // Exchange is the engine's side of an open [Response].
 type Exchange interface {
-	// Body's Read returns its error again on each later call.
+	// Read, from Body, repeats its error on every later call.
 	message.Body
 	// Upgraded implements [Response.Upgraded].
 	Upgraded() net.Conn
@@ -86,15 +84,15 @@ type Exchange interface {
 	Close() (reusable bool)
 }
 
-// Reset prepares x for an exchange. It keeps the memory of Head.Fields, whose contents
-// must not be used any more.
+// Reset prepares x for an exchange. It reuses the memory of Head.Fields, so the caller must not use
+// the old fields after it.
 func (x *Response) Reset() {
 	fields := x.Head.Fields[:cap(x.Head.Fields)]
 	clear(fields)
 	*x = Response{Head: message.Response{Fields: fields[:0]}}
 }
 
-// Open gives x to its exchange, which an engine has begun.
+// Open attaches an exchange that an engine has begun.
 func (x *Response) Open(e Exchange) { x.exchange = e }
 
 // Read reads content. It fails once x is closed.
@@ -110,9 +108,9 @@ func (x *Response) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Arrived says how many bytes of content can be read without waiting, and whether the
-// content ends behind them; trailers may follow all the same. known is false where the
-// connection cannot tell, as over HTTP/1.1.
+// Arrived returns how many bytes of content can be read without waiting, and whether the content
+// ends after them; trailers may still follow. known is false if the connection cannot tell, as over
+// HTTP/1.1.
 func (x *Response) Arrived() (n int, whole, known bool) {
 	if came, ok := x.exchange.(message.Arrived); ok {
 		n, whole = came.Arrived()
@@ -121,8 +119,8 @@ func (x *Response) Arrived() (n int, whole, known bool) {
 	return 0, false, false
 }
 
-// Trailers are the trailers that may be passed on, once Read has returned io.EOF and
-// until x is closed.
+// Trailers returns the trailers that may be passed on. It is valid after Read has returned io.EOF
+// and until x is closed.
 func (x *Response) Trailers() message.Fields {
 	if x.exchange == nil {
 		return nil
@@ -130,10 +128,9 @@ func (x *Response) Trailers() message.Fields {
 	return x.exchange.Trailers()
 }
 
-// Upgraded returns the connection after status 101, nil after any other. What the server
-// has sent already is read from it first. Closing it, closing the response or the end
-// of the context closes the connection; reading must have ended before the response is
-// closed.
+// Upgraded returns the connection after status 101, and nil after any other status. Reads return
+// first what the server has sent already. The connection closes when it or the response is closed,
+// or the context ends. The caller must stop reading before it closes the response.
 func (x *Response) Upgraded() net.Conn {
 	if x.exchange == nil {
 		return nil
@@ -141,10 +138,9 @@ func (x *Response) Upgraded() net.Conn {
 	return x.exchange.Upgraded()
 }
 
-// Close ends the exchange: it stops an upload that is still under way and waits for
-// its goroutine. It says whether the connection takes another exchange. If it does not,
-// a connection of h1 is closed already, and one of h2 closes with its last exchange.
-// Later calls return false.
+// Close ends the exchange: it stops an unfinished upload and waits for its goroutine. It returns
+// whether the connection can serve another exchange. If not, Close has closed an h1 connection; an
+// h2 connection closes with its last exchange. Later calls return false.
 func (x *Response) Close() (reusable bool) {
 	if x.exchange == nil {
 		return false

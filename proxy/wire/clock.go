@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// Lag is how old the time of a [Clock] may be.
+// Lag bounds how old the time of a [Clock] may be.
 const Lag = 250 * time.Millisecond
 
-// Clock tells the time without asking the system, which costs a request more than the
-// decision on it: it is that of the last sweep of a [Register], up to [Lag] ago. While
-// nothing sweeps it asks the system, as a nil Clock does. It is meant for deadlines of
-// seconds. The zero Clock is ready for use. It is safe for concurrent use.
+// Clock returns the time of the last sweep of a [Register], up to [Lag] ago, without a system call:
+// that call costs a request more than its policy decision. While no register sweeps, and if the
+// Clock is nil, it asks the system. It suits deadlines of seconds. The zero Clock is ready for use
+// and safe for concurrent use.
 type Clock struct{ at atomic.Pointer[time.Time] }
 
-// Now is the time, or one that was up to Lag ago.
+// Now returns the current time or one up to [Lag] earlier.
 func (c *Clock) Now() time.Time {
 	if c != nil {
 		if t := c.at.Load(); t != nil {
@@ -24,8 +24,8 @@ func (c *Clock) Now() time.Time {
 	return time.Now()
 }
 
-// After is a deadline at least d and at most d and [Lag] from now, where d is long
-// enough for that; else it is exact.
+// After returns a deadline between d and d plus [Lag] from now. If d is too short for that, the
+// deadline is exact.
 func (c *Clock) After(d time.Duration) time.Time {
 	if c == nil || d < 8*Lag {
 		return time.Now().Add(d)
@@ -33,7 +33,7 @@ func (c *Clock) After(d time.Duration) time.Time {
 	return c.Now().Add(d + Lag)
 }
 
-// set keeps the time of a sweep; the zero time says that no other follows.
+// set stores the time of a sweep; the zero time means that no sweep follows.
 func (c *Clock) set(t time.Time) {
 	if c == nil {
 		return

@@ -8,11 +8,11 @@ import (
 	"sallyport/proxy/wire/socket"
 )
 
-// lingeringBytes bounds what [Linger] reads from clients that send fast.
+// lingeringBytes limits how much [Linger] reads from a fast client.
 const lingeringBytes = 8 << 20
 
-// Cut closes a connection, with TLS without close_notify: the client sees that whatever
-// it was reading is not whole.
+// Cut closes a connection, over TLS without close_notify, so that the client sees a truncated
+// message.
 func Cut(conn net.Conn) {
 	if t, ok := conn.(*tls.Conn); ok {
 		_ = t.NetConn().Close()
@@ -21,10 +21,10 @@ func Cut(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// Linger closes a connection so that the client can still read the answer: it ends the
-// sending side, then reads and throws away what the client still sends, until the client
-// closes, by is reached or too much has come. Closing at once would reset the connection,
-// and a client that sees the reset may lose the answer. It reads into buf.
+// Linger closes a connection so that the client can still read the answer. It closes the sending
+// side, then reads into buf and discards until the client closes, the time by is reached or
+// [lingeringBytes] have come. Closing at once would send a reset, and a client that gets the reset
+// may lose the answer.
 func Linger(conn net.Conn, by time.Time, buf []byte) {
 	_ = conn.SetDeadline(by) // fails only on a closed connection, where reads and writes fail too
 	below := socket.Beneath(conn)
@@ -34,7 +34,7 @@ func Linger(conn net.Conn, by time.Time, buf []byte) {
 	if t, ok := below.(interface{ CloseWrite() error }); ok {
 		_ = t.CloseWrite()
 	}
-	// Below TLS: none of it is wanted, so none is decrypted.
+	// Read below TLS: the bytes are discarded, so they need no decryption.
 	for left := lingeringBytes; left > 0; {
 		n, err := below.Read(buf)
 		if err != nil {

@@ -7,23 +7,21 @@ import (
 	"time"
 )
 
-// Life is until when a request is worth anything: until its client has gone away, its
-// handler has returned, or somebody has ended it. It is a [context.Context] that costs
-// nothing until somebody waits for it. The zero Life goes on. It is safe for concurrent
-// use and must not be copied.
+// Life is the context of a request. It ends when the client goes away, the handler returns or
+// somebody calls End. It implements [context.Context] and allocates nothing until somebody waits on
+// it. The zero Life has not ended. It is safe for concurrent use and must not be copied.
 type Life struct {
 	over atomic.Bool
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	cause error
-	done  chan struct{} // nil until somebody asks
+	done  chan struct{} // nil until Done is called
 	told  func()
 }
 
 var _ context.Context = (*Life)(nil)
 
-// End ends the life, once: of several causes the first counts; nil stands for
-// [context.Canceled].
+// End ends the life. Only the first call counts; a nil cause means [context.Canceled].
 func (l *Life) End(cause error) {
 	if cause == nil {
 		cause = context.Canceled
@@ -44,16 +42,15 @@ func (l *Life) End(cause error) {
 	}
 }
 
-// Cause is why it ended; nil while it goes on.
+// Cause returns why the life ended, or nil if it has not.
 func (l *Life) Cause() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.cause
 }
 
-// Notify has f called in a goroutine of its own when the life ends, at once if it has;
-// nil takes the last f back. There is one f at a time. It says whether the one before
-// was taken back in time; without one that is true.
+// Notify calls f in a new goroutine when the life ends, or at once if it has ended. There is one f
+// at a time; nil removes it. Notify returns false if the life has ended.
 func (l *Life) Notify(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,10 +64,10 @@ func (l *Life) Notify(f func()) bool {
 	return false
 }
 
-// Deadline is none.
+// Deadline reports that a Life has no deadline.
 func (l *Life) Deadline() (time.Time, bool) { return time.Time{}, false }
 
-// Done is closed when the life ends.
+// Done returns a channel that is closed when the life ends.
 func (l *Life) Done() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -83,7 +80,7 @@ func (l *Life) Done() <-chan struct{} {
 	return l.done
 }
 
-// Err is [context.Canceled] once the life has ended; see [Life.Cause].
+// Err returns [context.Canceled] once the life has ended; [Life.Cause] returns the reason.
 func (l *Life) Err() error {
 	if !l.over.Load() {
 		return nil
@@ -91,10 +88,10 @@ func (l *Life) Err() error {
 	return context.Canceled
 }
 
-// Value is none.
+// Value returns nil: a Life carries no values.
 func (l *Life) Value(any) any { return nil }
 
-// Cause is why a context ended, a [Life] or another one; nil while it goes on.
+// Cause returns why a context ended, be it a [Life] or another context; nil if it has not.
 func Cause(ctx context.Context) error {
 	if l, ok := ctx.(*Life); ok {
 		return l.Cause()
@@ -102,8 +99,8 @@ func Cause(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// Watch has f called when a context ends, and returns how to take that back, which
-// says whether it was in time. For a [Life] it makes no goroutine and no garbage.
+// Watch calls f when ctx ends, until the returned Watching is stopped. For a [Life] it starts no
+// goroutine and allocates nothing.
 func Watch(ctx context.Context, f func()) Watching {
 	if l, ok := ctx.(*Life); ok {
 		l.Notify(f)
@@ -115,13 +112,14 @@ func Watch(ctx context.Context, f func()) Watching {
 	return Watching{stop: context.AfterFunc(ctx, f)}
 }
 
-// Watching is what [Watch] began. The zero Watching is nothing.
+// Watching is a registration made by [Watch]. The zero Watching watches nothing.
 type Watching struct {
 	life *Life
 	stop func() bool
 }
 
-// Stop takes it back, and says whether that was in time. Later calls say true.
+// Stop removes the registration and returns whether f was still to be called. Later calls return
+// true.
 func (w *Watching) Stop() bool {
 	life, stop := w.life, w.stop
 	*w = Watching{}

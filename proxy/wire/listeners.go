@@ -6,18 +6,17 @@ import (
 	"sync"
 )
 
-// Listeners are those on which a server accepts connections. Any of them may be opened
-// or closed while the server goes on serving the connections that it has. The zero
-// value is ready for use. It is safe for concurrent use.
+// Listeners is the set of listeners of a server. A listener may be added or closed while the server
+// keeps serving its connections. The zero value is ready for use. It is safe for concurrent use.
 type Listeners struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	open   map[net.Listener]struct{}
 	closed bool
 }
 
-// Serve hands every connection that l accepts to take, one at a time, until l is closed,
-// by its owner or by Close: then it returns nil. If Accept fails for any other reason, it
-// closes l and returns the error.
+// Serve passes every connection that l accepts to take, one at a time. It returns nil once l's
+// owner or Close has closed l. If Accept fails for any other reason, it closes l and returns the
+// error.
 func (s *Listeners) Serve(l net.Listener, take func(net.Conn)) error {
 	defer l.Close()
 	if !s.enter(l) {
@@ -37,7 +36,7 @@ func (s *Listeners) Serve(l net.Listener, take func(net.Conn)) error {
 	}
 }
 
-// Close closes all listeners; later calls of Serve close theirs and return nil.
+// Close closes all listeners. Later calls of Serve close their listener and return nil.
 func (s *Listeners) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

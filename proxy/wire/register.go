@@ -8,49 +8,46 @@ import (
 	"time"
 )
 
-// Looked is a connection that a [Register] looks after.
+// Looked is a connection in a [Register].
 type Looked interface {
 	comparable
-	// Look is called by a sweep, to end what takes too long. It returns until when the
-	// connection need not be looked at again, unless [Register.Wake] says otherwise; any
-	// time that has passed, such as the zero one, has the next sweep look again. It must
-	// not call the register.
+	// Look is called by a sweep to end whatever takes too long. No sweep looks at the connection
+	// again before until, unless [Register.Wake] is called. If until has passed, the next sweep
+	// looks again. Look must not call the register.
 	Look(now time.Time) (until time.Time)
 }
 
-// Register knows the connections of a server. No timer is set for a connection: a sweep,
-// once a period, looks at all that are busy. Those that rest, with nothing to watch but
-// the end of their idle time, cost nothing until then. It is safe for concurrent use;
-// [NewRegister] makes one.
+// Register holds the connections of a server. Connections have no timers: once a period, a sweep
+// looks at all busy ones. Resting connections, which wait only for the end of their idle time, cost
+// nothing until then. It is safe for concurrent use; [NewRegister] makes one.
 type Register[C Looked] struct {
 	clock *Clock
 	swept func(quiet bool) (again bool)
 
 	draining atomic.Bool
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	period   time.Duration
 	seats    map[C]*seat[C]
 	busy     []*seat[C]
-	left     int // how many of busy, from the first, this period's sweeps have not looked at
+	left     int // busy[:left] have not been looked at in this period
 	resting  resting[C]
 	timer    *time.Timer // nil before the first connection
-	sweeping bool        // the timer is set for a period, and the clock stands in between
+	sweeping bool        // the timer is set for the next sweep; the clock returns the time of the last one
 	empty    chan struct{}
 	ended    bool // empty is closed: the register drains, and no connection is left
 }
 
-// seat is the place of a connection in busy, or in resting.
+// seat is the position of a connection in busy or in resting.
 type seat[C Looked] struct {
 	conn  C
 	at    int
 	until time.Time // zero: busy
 }
 
-// NewRegister makes an empty register that sweeps once a period, at most [Lag], while a
-// connection is busy, and sets the clock, which may be nil. swept, if not nil, is called
-// after each sweep with whether no connection is busy; it says whether another sweep must
-// follow all the same.
+// NewRegister returns an empty register. While a connection is busy, it sweeps once a period, at
+// most [Lag], and sets the clock, which may be nil. After each sweep it calls swept, if not nil;
+// quiet means that no connection is busy. If swept returns true, another sweep follows regardless.
 func NewRegister[C Looked](period time.Duration, clock *Clock, swept func(quiet bool) (again bool)) *Register[C] {
 	return &Register[C]{
 		period: min(period, Lag),
@@ -61,17 +58,17 @@ func NewRegister[C Looked](period time.Duration, clock *Clock, swept func(quiet 
 	}
 }
 
-// SetPeriod has later sweeps follow one another by another period, at most [Lag].
+// SetPeriod changes the period of later sweeps, at most [Lag].
 func (r *Register[C]) SetPeriod(period time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.period = min(period, Lag)
 }
 
-// Draining says whether Stop was called.
+// Draining reports whether Stop was called.
 func (r *Register[C]) Draining() bool { return r.draining.Load() }
 
-// Enter takes a connection in, busy, unless Stop was called.
+// Enter adds a busy connection. After Stop it adds nothing and returns false.
 func (r *Register[C]) Enter(c C) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,7 +81,7 @@ func (r *Register[C]) Enter(c C) bool {
 	return true
 }
 
-// Leave takes a connection out. It may be called more than once.
+// Leave removes a connection. It may be called more than once.
 func (r *Register[C]) Leave(c C) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,8 +92,8 @@ func (r *Register[C]) Leave(c C) {
 	r.noteEnd()
 }
 
-// Wake has sweeps look at a connection that rested. For one that is busy, or has left, it
-// does nothing.
+// Wake makes sweeps look at a resting connection again. It does nothing for a connection that is
+// busy or has left.
 func (r *Register[C]) Wake(c C) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -106,8 +103,8 @@ func (r *Register[C]) Wake(c C) {
 	}
 }
 
-// Stop lets no connection in any more and calls f for every connection; f must not call
-// the register.
+// Stop makes Enter refuse further connections and calls f for every connection. f must not call the
+// register.
 func (r *Register[C]) Stop(f func(C)) {
 	r.draining.Store(true)
 	r.mu.Lock()
@@ -122,7 +119,7 @@ func (r *Register[C]) Stop(f func(C)) {
 	r.noteEnd()
 }
 
-// Wait waits, after Stop, until all connections have left or ctx ends.
+// Wait, called after Stop, waits until all connections have left or ctx ends.
 func (r *Register[C]) Wait(ctx context.Context) error {
 	select {
 	case <-r.empty:
@@ -132,7 +129,7 @@ func (r *Register[C]) Wait(ctx context.Context) error {
 	}
 }
 
-// noteEnd is called with mu held.
+// noteEnd closes empty once the register drains and the last connection has left; mu is held.
 func (r *Register[C]) noteEnd() {
 	if r.Draining() && len(r.seats) == 0 && !r.ended {
 		r.ended = true
@@ -140,7 +137,7 @@ func (r *Register[C]) noteEnd() {
 	}
 }
 
-// occupy makes a connection busy, and sees that a sweep follows; mu is held.
+// occupy makes a connection busy and ensures that a sweep follows; mu is held.
 func (r *Register[C]) occupy(s *seat[C]) {
 	s.at, s.until = len(r.busy), time.Time{}
 	r.busy = append(r.busy, s)
@@ -152,7 +149,7 @@ func (r *Register[C]) occupy(s *seat[C]) {
 	r.setTimer(r.period)
 }
 
-// vacate takes a connection out of busy, or out of resting; mu is held.
+// vacate removes a connection from busy or from resting; mu is held.
 func (r *Register[C]) vacate(s *seat[C]) {
 	if !s.until.IsZero() {
 		heap.Remove(&r.resting, s.at)
@@ -174,12 +171,12 @@ func (r *Register[C]) setTimer(d time.Duration) {
 	r.timer.Reset(d)
 }
 
-// share is how many connections a sweep looks at in one go. A look takes up to half a
-// microsecond, so that requests do not have to wait for it to look at thousands.
+// share limits how many connections one sweep looks at. A look takes up to half a microsecond; a
+// sweep over thousands would delay requests.
 const share = 256
 
-// sweep looks at a share of the connections that are busy, which takes its turns in the
-// course of a period, and wakes those whose rest is over.
+// sweep looks at a share of the busy connections, so that all get their turn within a period. It
+// also wakes connections whose rest is over.
 func (r *Register[C]) sweep() {
 	now := time.Now()
 	r.mu.Lock()
@@ -194,7 +191,7 @@ func (r *Register[C]) sweep() {
 		r.left = len(r.busy)
 	}
 	for n := 0; n < share && r.left > 0; n++ {
-		r.left-- // downwards: the last one, which was looked at, takes the place of one that leaves
+		r.left-- // downwards: the last one, already looked at, takes the place of a connection that leaves
 		s := r.busy[r.left]
 		if until := s.conn.Look(now); until.After(now) {
 			r.vacate(s)
@@ -216,7 +213,7 @@ func (r *Register[C]) sweep() {
 	}
 }
 
-// resting is a heap of connections, the one whose rest ends first on top.
+// resting is a heap of connections, ordered by the end of their rest.
 type resting[C Looked] []*seat[C]
 
 func (h resting[C]) Len() int           { return len(h) }

@@ -20,25 +20,24 @@ type Request struct {
 	// to the connection or to framing are refused.
 	Fields message.Fields
 
-	// Content is the whole content where it is in memory. It leaves with the head in
-	// one write. Exchange does not use it after it has returned.
+	// Content is the whole content if it is in memory. It is sent with the head in one write.
+	// Exchange does not use it after it has returned.
 	Content []byte
-	// Body is content that is read while it is sent; Content is empty then.
+	// Body is content that is read while it is sent; Content must then be empty.
 	Body message.Body
-	// Length is the length of Body in bytes; -1 if it is not known.
+	// Length is the length of Body in bytes; -1 if unknown.
 	Length int64
-	// Interrupt makes a pending Read of Body return soon; nil if that cannot be done.
-	// It is called again and again until Read has returned.
+	// Interrupt makes a pending Read of Body return soon; nil if that is impossible. It is called
+	// repeatedly until Read has returned.
 	Interrupt func()
-	// Trailers chooses which trailers of Body are sent; nil sends none. A field that
-	// may never be a trailer, or that Fields has already, is dropped in any case.
+	// Trailers chooses which trailers of Body are sent; nil sends none. A field that may never be a
+	// trailer, or that Fields already contains, is always dropped.
 	Trailers func(message.Fields) message.Fields
 
-	// Upgrade is the protocol to switch to, in lower case; "" for none. Only HTTP/1.1
-	// can be asked to switch.
+	// Upgrade is the protocol to switch to, in lower case; "" for none. Only HTTP/1.1 supports it.
 	Upgrade string
-	// Inform receives interim responses other than 100 and 101; nil ignores them. Its
-	// error fails the exchange.
+	// Inform receives interim responses other than 100 and 101; nil ignores them. If it returns an
+	// error, the exchange fails.
 	Inform func(*message.Response) error
 
 	Head  time.Duration // bounds the wait for the final head once the request is sent; 0: no bound
@@ -47,16 +46,16 @@ type Request struct {
 }
 
 var (
-	// ErrBadHead refuses a method, target or Host that could be read in two ways.
+	// ErrBadHead refuses a method, target or Host that different parsers could read differently.
 	ErrBadHead = errors.New("request line or Host cannot be written")
 	// ErrBadLength refuses a Length below -1, or one without a Body.
 	ErrBadLength = errors.New("length without content, or below -1")
-	// ErrHalfBody means that Body ended before its Length, or went on behind it.
+	// ErrHalfBody means that Body was shorter or longer than its Length.
 	ErrHalfBody = errors.New("request body has not the announced length")
 )
 
-// Check refuses a request whose head, apart from its fields, could be read in more
-// than one way, and a Length that contradicts Body.
+// Check refuses a request whose method, target or Host is ambiguous, or whose Length contradicts
+// Body. It does not check the fields.
 func (r *Request) Check() error {
 	switch {
 	case r.Length < -1 || r.Body == nil && r.Length != 0:
@@ -67,11 +66,11 @@ func (r *Request) Check() error {
 	return nil
 }
 
-// Streams says whether content is read from Body while it is sent.
+// Streams reports whether content is read from Body while it is sent.
 func (r *Request) Streams() bool { return r.Body != nil && r.Length != 0 }
 
-// ReadEnd reads the end of Body once its Length has been read: io.EOF if it ends there,
-// [ErrHalfBody] if it goes on. spare has room for a byte.
+// ReadEnd is called once Length bytes of Body have been read. It returns io.EOF if Body ends there,
+// and [ErrHalfBody] if more follows. spare must have room for a byte.
 func (r *Request) ReadEnd(spare []byte) error {
 	for range 100 {
 		n, err := r.Body.Read(spare[:1])
@@ -85,7 +84,7 @@ func (r *Request) ReadEnd(spare []byte) error {
 	return io.ErrNoProgress
 }
 
-// BodyError makes an [*Error] of an error in reading a request's body.
+// BodyError wraps an error in reading a request's body in an [*Error].
 func BodyError(err error) *Error {
 	var own *Error
 	if errors.As(err, &own) {
@@ -94,8 +93,8 @@ func BodyError(err error) *Error {
 	return &Error{FaultBody, fmt.Errorf("reading request body: %w", err)}
 }
 
-// validTarget says whether s is in origin form. "//" at its start is refused:
-// libevent takes what follows for an authority.
+// validTarget reports whether s is in origin form. A leading "//" is refused because libevent takes
+// what follows for an authority.
 func validTarget(s string) bool {
 	if s == "" || s[0] != '/' || strings.HasPrefix(s, "//") {
 		return false

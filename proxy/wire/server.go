@@ -9,8 +9,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// ServerOptions bound what a client may take, whichever version of HTTP it speaks. Zero
-// values stand for the defaults.
+// ServerOptions limit what a client may take, over any version of HTTP. Zero values mean the
+// defaults.
 type ServerOptions struct {
 	HeadBytes int           // largest request head; 32 KiB
 	Fields    int           // field lines of a request head; [message.MaxFields]
@@ -19,14 +19,15 @@ type ServerOptions struct {
 	Requests  int           // on one connection, which takes no more after the last; 0: no bound
 	Linger    time.Duration // for the rest of a request that was answered early, and to read the last answer; 1 s
 
-	// Scheme is how clients reached whoever is in front, where a connection without
-	// TLS does not tell; "http" if empty.
+	// Scheme is the scheme clients used to reach the proxy in front; it applies to connections
+	// without TLS. "http" if empty.
 	Scheme string
-	// Clock may be shared with others that serve the same requests; one of its own if nil.
+	// Clock may be shared with other servers of the same requests; if nil, the server makes its
+	// own.
 	Clock *Clock
 }
 
-// WithDefaults is a copy in which no value stands for a default any more.
+// WithDefaults returns a copy in which defaults replace the zero values.
 func (o ServerOptions) WithDefaults() ServerOptions {
 	o.HeadBytes = cmp.Or(max(o.HeadBytes, 0), 32<<10)
 	o.Fields = cmp.Or(max(o.Fields, 0), message.MaxFields)
@@ -42,7 +43,7 @@ func (o ServerOptions) WithDefaults() ServerOptions {
 	return o
 }
 
-// Period is how often to sweep where bounds as short as d must not be missed by much.
+// Period returns how often to sweep so that a limit of d is not overrun by much.
 func Period(d time.Duration) time.Duration { return min(max(d/8, 5*time.Millisecond), Lag) }
 
 // Served is a connection that a [Server] serves.
@@ -51,34 +52,32 @@ type Served interface {
 	Serve()   // serves it to its end, calls [Register.Leave], and returns
 	Drain()   // lets no further request begin
 	Abandon() // closes it, whatever it is doing
-	Cut()     // closes it before anything has begun
+	Cut()     // closes it before Serve was called
 }
 
-// Server is the part of a server of HTTP that does not depend on the version: it accepts
-// connections, keeps them in a register, and ends them. It is safe for concurrent use;
-// [NewServer] makes one.
+// Server is the part of an HTTP server that is independent of the version: it accepts connections,
+// registers and ends them. It is safe for concurrent use; [NewServer] makes one.
 type Server[C Served] struct {
-	Conns *Register[C] // for the engine whose connections these are
+	Conns *Register[C] // for the engine that owns the connections
 
 	listeners Listeners
 	begin     func(net.Conn) C
 }
 
-// NewServer makes a server. begin, which is called once for each connection and must not
-// wait for anything, makes what serves it.
+// NewServer returns a server. It calls begin once for each connection to make the object that
+// serves it. begin must not block.
 func NewServer[C Served](conns *Register[C], begin func(net.Conn) C) *Server[C] {
 	return &Server[C]{Conns: conns, begin: begin}
 }
 
-// Serve accepts connections from l until its owner closes l, or until Shutdown or Close:
-// then it returns nil, and connections that l has accepted are served on. If l fails for
-// any other reason, Serve closes it and returns the error. Any number of listeners may be
-// served at the same time.
+// Serve accepts connections from l until its owner closes l, or until Shutdown or Close. It then
+// returns nil, and accepted connections are still served. If l fails for any other reason, Serve
+// closes l and returns the error. Any number of listeners may be served at the same time.
 func (s *Server[C]) Serve(l net.Listener) error { return s.listeners.Serve(l, s.ServeConn) }
 
-// ServeConn takes a connection over and serves it in a goroutine of its own, which
-// Shutdown waits for. After Shutdown or Close it closes the connection at once. The
-// engine must speak the protocol that ALPN chose on a *tls.Conn.
+// ServeConn takes over a connection and serves it in a new goroutine, which Shutdown waits for.
+// After Shutdown or Close it closes the connection at once. On a *tls.Conn, ALPN must have chosen
+// the engine's protocol.
 func (s *Server[C]) ServeConn(conn net.Conn) {
 	c := s.begin(conn)
 	if !s.Conns.Enter(c) {
@@ -88,10 +87,10 @@ func (s *Server[C]) ServeConn(conn net.Conn) {
 	go c.Serve()
 }
 
-// Shutdown closes the listeners and the connections that wait for a request, tells
-// clients, where the protocol can, that no more requests are taken, and waits until all
-// requests are answered or ctx ends. Connections that [Stream.Upgrade] has handed over
-// whole are not waited for: they belong to the handler.
+// Shutdown closes the listeners and the connections that wait for a request. If the protocol can,
+// it tells clients that no more requests are accepted. It waits until all requests are answered or
+// ctx ends. Connections taken over by [Stream.Upgrade] belong to the handler; it does not wait for
+// them.
 func (s *Server[C]) Shutdown(ctx context.Context) error {
 	err := s.listeners.Close()
 	s.Conns.Stop(C.Drain)
@@ -101,7 +100,7 @@ func (s *Server[C]) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close closes the listeners and every connection, but those that were handed over.
+// Close closes the listeners and every connection except those that were handed over.
 func (s *Server[C]) Close() error {
 	err := s.listeners.Close()
 	s.Conns.Stop(C.Abandon)

@@ -1,7 +1,6 @@
-// Package wire is the border between the gateway and HTTP on the wire, on both sides: what
-// a server engine hands to the pipeline for each request ([Stream]), and what a client
-// engine asks an upstream for ([Client], [Exchange]). Engines are its subpackages; the
-// pipeline does not know which one it runs on.
+// Package wire defines the interfaces between the gateway and HTTP on the wire. A server engine
+// hands the pipeline one [Stream] for each request. A client engine sends requests to an upstream
+// ([Client], [Exchange]). Engines are subpackages; the pipeline does not know which one it runs on.
 package wire
 
 import (
@@ -13,64 +12,61 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Handler serves one request. The engine calls it in a goroutine of the
-// connection or stream and takes the stream back when it returns; a response
-// that was begun and not finished then is cut, so that it looks cut.
+// Handler serves one request. The engine calls it in a goroutine of the connection or stream. When
+// it returns, the stream belongs to the engine again. The engine aborts a response that the handler
+// left unfinished, so that the client does not take it for complete.
 type Handler func(Stream)
 
-// Stream is one request on the wire and the way back for its answer. It belongs
-// to the handler until that returns. Body and the answering methods may be used
-// by two different goroutines at the same time; otherwise it is not safe for
-// concurrent use.
+// Stream is one request and the means to answer it. It belongs to the handler until the handler
+// returns. Body and the answering methods may be used by two different goroutines at the same time;
+// otherwise it is not safe for concurrent use.
 type Stream interface {
 	// Head is the request's head. It stays valid after the handler has returned.
 	Head() *message.Head
-	// Conn tells about the connection.
+	// Conn describes the connection.
 	Conn() *Conn
 	// Life ends when the client has gone away or the handler has returned.
 	Life() *Life
 
-	// Body is the request's content; never nil.
-	// The first Read answers `Expect: 100-continue`.
+	// Body is the request's content; never nil. The first Read sends 100 (Continue) to a client
+	// that sent `Expect: 100-continue`.
 	Body() message.Body
 	// SetReadDeadline bounds later reads of the body; the zero time means no bound.
 	SetReadDeadline(time.Time) error
 	// SetWriteDeadline bounds later writes of the answer; the zero time means no bound.
 	SetWriteDeadline(time.Time) error
 
-	// Inform sends an interim response (103). Clients of HTTP/1.0 are not told.
+	// Inform sends an interim response (103). It sends nothing to HTTP/1.0 clients.
 	Inform(*message.Response) error
-	// Respond sends the final head; framing is the engine's. It may be called once.
-	// trailers says that Finish will bring some.
+	// Respond sends the final head; the engine adds the framing. It may be called once. trailers
+	// says that Finish will send trailers.
 	Respond(head *message.Response, trailers bool) error
-	// Write sends content. It may hold it back until Flush or Finish.
+	// Write sends content. The engine may buffer it until Flush or Finish.
 	Write(p []byte) (int, error)
-	// Flush sends what Write held back.
+	// Flush sends buffered content.
 	Flush() error
-	// Finish ends the answer cleanly. An answer that is not finished is cut
-	// (HTTP/1.1: the connection closes before the end; HTTP/2: RST_STREAM).
+	// Finish completes the answer. An unfinished answer is aborted (HTTP/1.1: the connection closes
+	// before the end; HTTP/2: RST_STREAM).
 	Finish(trailers message.Fields) error
 
-	// Upgrade answers 101 and hands over the connection, which the caller must
-	// close. Bytes that the client sent early come first. Over HTTP/2 the answer is
-	// 200, and what is handed over is the stream (RFC 8441); no other answer with
-	// 2xx is possible then.
+	// Upgrade answers 101 and hands over the connection, which the caller must close. Reads return
+	// bytes that the client sent early first. Over HTTP/2 it answers 200 and hands over the stream
+	// (RFC 8441); after an extended CONNECT no other answer may have a 2xx status.
 	Upgrade(head *message.Response) (net.Conn, error)
 
-	// CloseAfter makes the engine close the connection once the answer is sent,
-	// without reading the rest of the request (HTTP/2: throws it away for a while, and
-	// then resets the stream only).
+	// CloseAfter makes the engine close the connection after the answer, without reading the rest
+	// of the request. Over HTTP/2 the engine discards the rest for a while, then resets only the
+	// stream.
 	CloseAfter()
 }
 
-// Cutter is a Stream whose answer can be cut with a reason, as over HTTP/2.
+// Cutter is a Stream that can be aborted with an error code, as over HTTP/2.
 type Cutter interface {
-	// CutAs says with which error code (RFC 9113, section 7) the stream is reset
-	// where its answer is not finished.
+	// CutAs sets the error code (RFC 9113, section 7) of the RST_STREAM for an unfinished answer.
 	CutAs(code uint32)
 }
 
-// PeerOf is the address of a socket's other end; the zero one for sockets without one.
+// PeerOf returns the remote address of a socket, or the zero AddrPort for other addresses.
 func PeerOf(a net.Addr) netip.AddrPort {
 	switch a := a.(type) {
 	case *net.TCPAddr:
@@ -82,26 +78,25 @@ func PeerOf(a net.Addr) netip.AddrPort {
 	return p
 }
 
-// NewConn is the Conn of a peer.
+// NewConn returns the Conn of a peer.
 func NewConn(peer netip.AddrPort) Conn {
 	return Conn{Peer: peer, Address: peer.Addr().Unmap().String()}
 }
 
-// Conn tells about the connection that a request came on. It is shared by the
-// requests of that connection and must not be modified.
+// Conn describes the connection of a request. All requests of that connection share it; it must not
+// be modified.
 type Conn struct {
 	Peer netip.AddrPort // the client, or the balancer in front of it
-	// Address is the peer's address as text, IPv4 as such.
+	// Address is the peer's address as text; IPv4-mapped addresses are written as IPv4.
 	Address string
 	TLS     *tls.ConnectionState // nil without TLS
 }
 
-// Reset is the error of a message that its sender cut with a reason: over HTTP/2, an
-// error code (RFC 9113, section 7).
+// Reset is the error of a message that its sender aborted with an error code, as over HTTP/2 (RFC
+// 9113, section 7).
 type Reset struct {
 	Code uint32
-	Name string // as the standard has it
+	Name string // the code's name in the RFC
 }
 
-// Error names the reason.
 func (r *Reset) Error() string { return "reset: " + r.Name }

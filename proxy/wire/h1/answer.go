@@ -9,8 +9,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// appendHead writes a status line and fields. What could be read in two ways is
-// refused, whatever the caller has checked: this is the last door before the wire.
+// appendHead writes a status line and fields. It refuses ambiguous ones even if the caller has
+// checked them: this is the last check before the wire.
 func appendHead(b []byte, status int, fields message.Fields) ([]byte, error) {
 	if status == 200 {
 		b = append(b, "HTTP/1.1 200 OK\r\n"...)
@@ -21,8 +21,8 @@ func appendHead(b []byte, status int, fields message.Fields) ([]byte, error) {
 	return appendServerFields(b, fields)
 }
 
-// appendServerFields writes names as Content-Type: there are clients that compare
-// letter by letter.
+// appendServerFields writes names in canonical case (Content-Type), because some clients compare
+// names case-sensitively.
 func appendServerFields(b []byte, fields message.Fields) ([]byte, error) {
 	for i := range fields {
 		f := &fields[i]

@@ -8,25 +8,25 @@ import (
 	"sallyport/proxy/message"
 )
 
-// chunked reads content in chunks (RFC 9112, section 7.1). Extensions are skipped
-// within the bound of the line; white space around the size is refused.
+// chunked reads chunked content (RFC 9112, section 7.1). It skips extensions within the line limit
+// and refuses white space around the size.
 type chunked struct {
-	left     int64 // bytes of the current chunk to come
+	left     int64 // bytes left in the current chunk
 	state    chunkState
-	trailers message.Fields // once the state is chunksOver; names as sent, nothing dropped
+	trailers message.Fields // valid in state chunksOver; unfiltered
 }
 
 type chunkState uint8
 
 const (
-	chunkSize chunkState = iota // a size comes next, or the content of the current chunk
-	chunkEnd                    // the CRLF behind a chunk comes next
-	chunkLast                   // the trailers come next
+	chunkSize chunkState = iota // next: a size line, or content of the current chunk
+	chunkEnd                    // next: the CRLF after a chunk
+	chunkLast                   // next: the trailers
 	chunksOver
 )
 
-// read reads content of several chunks at once where they have arrived, and never
-// waits once it has some. It returns io.EOF at the end of the trailers.
+// read reads content, from several chunks at once if they have arrived. It does not wait once it
+// has some. It returns io.EOF after the trailers.
 func (k *chunked) read(in *reader, p []byte) (n int, err error) {
 	for n < len(p) {
 		if k.left > 0 {
@@ -56,7 +56,7 @@ func (k *chunked) read(in *reader, p []byte) (n int, err error) {
 	return n, nil
 }
 
-// ready says whether next could go on without waiting.
+// ready reports whether next could proceed without waiting.
 func (k *chunked) ready(b []byte) bool {
 	switch k.state {
 	case chunkEnd:
@@ -67,8 +67,7 @@ func (k *chunked) ready(b []byte) bool {
 	return bytes.IndexByte(b, '\n') >= 0
 }
 
-// next reads what stands between the contents of two chunks, one line or the
-// trailers at a time.
+// next reads what separates the content of two chunks: one line, or the trailers, per call.
 func (k *chunked) next(in *reader) error {
 	switch k.state {
 	case chunkEnd:
@@ -139,7 +138,7 @@ func hexDigit(c byte) (byte, bool) {
 	return 0, false
 }
 
-// cut makes the end of a connection within a message look like what it is.
+// cut turns io.EOF within a message into io.ErrUnexpectedEOF.
 func cut(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

@@ -18,11 +18,11 @@ import (
 // Client is one connection to a server, used by one exchange at a time. It implements
 // [wire.Client]. It is not safe for concurrent use.
 //
-// It never sends Expect: our own server answers 100 to the client before the first byte
-// of a body can be read, so nothing is left to ask for. It never sends TE either;
-// trailers that come unasked are read and kept.
+// It never sends Expect: the gateway's server has sent 100 to the client before the first byte of a
+// body can be read. It never sends TE either, but reads and keeps trailers that arrive unasked.
 type Client struct {
-	// Clock is asked for deadlines; the system if nil. It is set before the first exchange.
+	// Clock supplies the time for deadlines; the system's if nil. It is set before the first
+	// exchange.
 	Clock *wire.Clock
 
 	conn   net.Conn
@@ -33,8 +33,8 @@ type Client struct {
 	busy   bool // an exchange is under way, or has ended badly
 
 	x               exchange      // the current one; reset when it ends
-	patience        time.Duration // for each read of content; negative: keep the deadline as it is
-	readBy, writeBy time.Time     // the deadlines that are set
+	patience        time.Duration // limit for each read of content; negative: leave the deadline unchanged
+	readBy, writeBy time.Time     // the deadlines set on conn
 	limit           time.Time
 	up              *upload // of the current exchange, if it streams
 
@@ -45,8 +45,8 @@ type Client struct {
 
 var _ wire.Client = (*Client)(nil)
 
-// NewClient makes a client of a connection. sock is the socket below TLS; without
-// TLS, conn is the connection that sock wraps. bufs may be shared.
+// NewClient returns a client of a connection. sock is the socket below TLS; without TLS, conn is
+// the connection that sock wraps. bufs may be shared.
 func NewClient(conn net.Conn, sock *Socket, bufs *wire.Buffers) *Client {
 	c := &Client{conn: conn, sock: sock, bufs: bufs}
 	_, c.secure = conn.(*tls.Conn)
@@ -95,7 +95,7 @@ func (c *Client) render(b []byte, r *wire.Request) ([]byte, error) {
 	return out, nil
 }
 
-// ask writes the request and reads the head of the answer.
+// ask writes the request and reads the head of the response.
 func (c *Client) ask(r *wire.Request, out []byte) error {
 	if err := c.write(out, r.Idle); err != nil {
 		return c.lastWords(r, err)
@@ -106,8 +106,8 @@ func (c *Client) ask(r *wire.Request, out []byte) error {
 	if err := c.armRead(r.Head); err != nil {
 		return err
 	}
-	// Other goroutines that are ready run first: on a busy machine the answer is in by
-	// then, and the read neither fails nor waits.
+	// Yield to other ready goroutines. On a busy machine the response then arrives before the read,
+	// which neither fails nor waits.
 	runtime.Gosched()
 	if err := c.x.readHead(r); err != nil {
 		return err
@@ -118,9 +118,8 @@ func (c *Client) ask(r *wire.Request, out []byte) error {
 	return nil
 }
 
-// lastWords reads the answer of a server that closed while it was written to: it
-// may have said why before. Nothing more can come on such a connection, so this
-// does not wait.
+// lastWords reads the response of a server that closed the connection during the write: the server
+// may have given its reason first. No more bytes can arrive, so this does not block.
 func (c *Client) lastWords(r *wire.Request, werr error) error {
 	if errors.Is(werr, os.ErrDeadlineExceeded) || c.cause.Load() != nil {
 		return werr
@@ -147,7 +146,7 @@ func (c *Client) write(p []byte, idle time.Duration) error {
 	return err
 }
 
-// beforeRead is the reader's hook: it arms the deadline of the next read.
+// beforeRead is the reader's hook: it sets the deadline of the next read.
 func (c *Client) beforeRead() error {
 	if c.patience >= 0 {
 		return c.armRead(c.patience)
@@ -155,8 +154,7 @@ func (c *Client) beforeRead() error {
 	return c.interrupted()
 }
 
-// armRead bounds the next reads by d from now, or from the end of the upload if
-// there is one under way.
+// armRead limits the next reads to d from now, or from the end of a pending upload.
 func (c *Client) armRead(d time.Duration) error {
 	if c.up != nil {
 		return c.up.armRead(d)
@@ -174,9 +172,9 @@ func (c *Client) setRead(d time.Duration) error {
 	return c.interrupted()
 }
 
-// due computes a deadline d from now, and whether the one that is set must change. A
-// deadline that is later by at most d/8, and at most a second, stays: setting one costs
-// a timer, and most are never reached.
+// due computes a deadline d from now, and whether the current one must change. A current deadline
+// that is later by at most d/8, and at most a second, is kept: setting one costs a timer, and
+// most never expire.
 func (c *Client) due(set time.Time, d time.Duration) (by time.Time, change bool) {
 	var slack time.Duration
 	if d > 0 {
@@ -201,9 +199,8 @@ func (c *Client) contextEnded() { c.abort(&wire.Error{Fault: wire.FaultContext, 
 // errContextEnded is replaced by the context's cause in the exchange's goroutine.
 var errContextEnded = errors.New("context ended")
 
-// abort makes every read and write of the connection fail from now on. It stores the
-// cause before it sets the deadline: whoever sets a later deadline checks the cause
-// afterwards.
+// abort makes every later read and write of the connection fail. It stores the cause before it sets
+// the deadline, so whoever sets a later deadline must check the cause afterwards.
 func (c *Client) abort(why *wire.Error) {
 	c.cause.CompareAndSwap(nil, why)
 	_ = c.conn.SetDeadline(longAgo) // fails only on a closed connection
@@ -220,7 +217,7 @@ func (c *Client) interrupted() error {
 	return nil
 }
 
-// blame makes a [*wire.Error] of what a read or write returned.
+// blame converts the error of a read or write to a [*wire.Error].
 func (x *exchange) blame(err error) error {
 	if why := x.c.cause.Load(); why != nil {
 		if why.Fault == wire.FaultContext {

@@ -8,8 +8,8 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// settleLine checks one field line, makes its name lower case in place and returns where
-// its parts are in the line.
+// settleLine validates one field line and makes its name lower case in place. It returns the
+// positions of name and value.
 func settleLine(line []byte) (f wire.FieldMark, err error) {
 	for i, c := range line {
 		if c == ':' && i > 0 {
@@ -32,8 +32,7 @@ func settleLine(line []byte) (f wire.FieldMark, err error) {
 }
 
 func validValue(v []byte) error {
-	// Eight bytes at once, while none of them could be a control: a bearer token
-	// has a thousand.
+	// Check eight bytes at a time while none can be a control: a bearer token has a thousand.
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for len(v) >= 8 {
 		x := binary.LittleEndian.Uint64(v)
@@ -51,7 +50,7 @@ func validValue(v []byte) error {
 	return nil
 }
 
-// nameByte maps the characters of a field name to lower case, all others to 0.
+// nameByte maps field name characters to lower case, and all other bytes to 0.
 var nameByte = func() (t [256]byte) {
 	for c := range t {
 		if s := string([]byte{byte(c)}); message.ValidName(s) {

@@ -1,30 +1,32 @@
-// Package h1 says what bytes HTTP/1.1 is on a connection: it writes messages that
-// have one reading only, and refuses to read any that could have two (RFC 9112).
+// Package h1 reads and writes HTTP/1.1. It writes only unambiguous messages and refuses to read any
+// that parsers could read in two ways (RFC 9112).
 //
-// Strict means: lines end in CRLF, fields are not folded, names are tokens with
-// the colon right behind them, values hold no controls, and the end of the
-// content is announced exactly once, by one Content-Length of digits or by
-// `Transfer-Encoding: chunked` alone on HTTP/1.1. Everything is bounded: a head
-// by [wire.MaxHead] and [wire.MaxFields], the line of a chunk and the trailers by less.
+// Strict means:
+//   - Lines end in CRLF, and fields are not folded.
+//   - Names are tokens with the colon right after them; values hold no controls.
+//   - The end of the content is announced exactly once: by one Content-Length of digits,
+//     or by `Transfer-Encoding: chunked` alone on HTTP/1.1.
+//   - Everything is bounded: a head by [wire.MaxHead] and [wire.MaxFields], chunk lines
+//     and trailers by less.
 //
-// [Client] is the side that asks, [Server] the side that answers.
+// [Client] sends requests, [Server] answers them.
 package h1
 
 import "errors"
 
 const (
 	maxInterim     = 8   // interim responses before the final one
-	maxChunkLine   = 256 // bytes of a chunk's size and extensions
+	maxChunkLine   = 256 // bytes in the line of a chunk's size and extensions
 	maxTrailers    = 8 << 10
 	maxTrailerRows = 64
 )
 
-// malformed is what is wrong with bytes that were read.
+// malformed is a grammar error in bytes that were read.
 type malformed string
 
 func (m malformed) Error() string { return "malformed: " + string(m) }
 
-// Faults that have a status of their own in answers to requests.
+// These faults of requests have a status of their own.
 const (
 	tooLong = malformed("head or trailers are too long")
 	tooMany = malformed("too many fields")

@@ -8,14 +8,14 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// reader reads a connection through a lent buffer.
+// reader reads a connection through a pooled buffer.
 type reader struct {
 	conn   io.Reader
 	bufs   *wire.Buffers
 	before func() error // runs before each read of the connection, to set its deadline
 
 	buf  *wire.Buffer
-	r, w int // what is in buf and not yet read
+	r, w int // buf.B[r:w] is unread
 }
 
 func (in *reader) buffered() int { return in.w - in.r }
@@ -27,7 +27,7 @@ func (in *reader) bytes() []byte {
 	return in.buf.B[in.r:in.w]
 }
 
-// unread puts a byte before what is to be read next; nothing may be buffered.
+// unread puts a byte back in front of the input; the buffer must be empty.
 func (in *reader) unread(b byte) {
 	if in.buf == nil {
 		in.buf = in.bufs.Get(wire.SmallBuffer)
@@ -37,14 +37,14 @@ func (in *reader) unread(b byte) {
 	in.r, in.w = 0, 1
 }
 
-// release gives the buffer back; what is in it is lost.
+// release returns the buffer to the pool and discards its contents.
 func (in *reader) release() {
 	in.bufs.Put(in.buf)
 	in.buf, in.r, in.w = nil, 0, 0
 }
 
-// fill reads more into the buffer, which it makes larger where it is full. The
-// callers bound what they wait for below the largest buffer.
+// fill reads more into the buffer, and enlarges a full one. Callers limit what they wait for to
+// less than the largest buffer.
 func (in *reader) fill() error {
 	switch {
 	case in.buf == nil:
@@ -82,10 +82,10 @@ func (in *reader) grow() {
 	in.bufs.Put(old)
 }
 
-// direct is the size of a read from which on it goes past the buffer.
+// direct is the smallest read that bypasses the buffer.
 const direct = 4 << 10
 
-// read reads what is buffered, or what the connection has next.
+// read returns buffered bytes, or else reads the connection.
 func (in *reader) read(p []byte) (int, error) {
 	if in.buffered() == 0 {
 		if len(p) >= direct {
@@ -94,7 +94,7 @@ func (in *reader) read(p []byte) (int, error) {
 			}
 			n, err := in.conn.Read(p)
 			if n > 0 {
-				err = nil // it comes again
+				err = nil // the next read returns it again
 			}
 			return n, err
 		}
@@ -132,15 +132,15 @@ func (in *reader) line(limit int) ([]byte, error) {
 	}
 }
 
-// block is a head or trailers as they were read: lines that end in CRLF, and an empty one.
+// block is a head or trailer section as read: lines that end in CRLF, then an empty line.
 type block struct {
 	bytes []byte
-	start int              // the length of the first line, where that is no field
-	lines int              // but for the empty one
-	rows  []wire.FieldMark // where the fields are
+	start int              // the length of the start line; 0 if there is none
+	lines int              // number of lines, without the empty one
+	rows  []wire.FieldMark // positions of the fields
 }
 
-// fields reads the fields of a block whose text is given.
+// fields converts the rows of a block, whose text is given, to fields.
 func (k *block) fields(text string, into message.Fields) message.Fields {
 	for i := range k.rows {
 		f := &k.rows[i]
@@ -149,16 +149,15 @@ func (k *block) fields(text string, into message.Fields) message.Fields {
 	return into
 }
 
-// block reads lines up to and with the first empty one, at most limit bytes and
-// rows field lines. Field names are checked and made lower case in place, values are
-// checked; with start, the first line is no field and is left to the caller. The block
-// is valid until the next read.
+// block reads lines up to and including the first empty one, at most limit bytes and rows field
+// lines. It checks names and values and makes names lower case in place. With start, the first line
+// is a start line, which the caller parses. The block is valid until the next read.
 func (in *reader) block(limit, rows int, start bool) (k block, err error) {
 	if start {
 		rows++
 	}
 	var found []wire.FieldMark
-	pos, scanned := 0, 0 // of the current line, and how far it was searched for its end
+	pos, scanned := 0, 0 // start of the current line; how far its end was searched for
 	for {
 		b := in.bytes()
 		i := bytes.IndexByte(b[scanned:], '\n')

@@ -8,8 +8,8 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// appendRequest writes the head of r and its Content behind it. It refuses whatever could
-// be read in two ways, even if the caller has checked it: nothing checks it later.
+// appendRequest writes the head of r and its Content. It refuses every ambiguous head even if the
+// caller has checked it, because nothing checks the bytes afterwards.
 func appendRequest(b []byte, r *wire.Request) ([]byte, error) {
 	if err := r.Check(); err != nil {
 		return nil, err
@@ -40,8 +40,8 @@ func appendRequest(b []byte, r *wire.Request) ([]byte, error) {
 	return append(b, r.Content...), nil
 }
 
-// appendFraming announces the content exactly once. Methods that define a meaning
-// for content say so when they have none (RFC 9110, section 8.6).
+// appendFraming announces the content exactly once. Without content, it writes Content-Length: 0
+// for methods that define a meaning for content (RFC 9110, section 8.6).
 func appendFraming(b []byte, r *wire.Request) []byte {
 	switch {
 	case r.Streams() && r.Length < 0:
@@ -73,8 +73,8 @@ func appendFields(b []byte, fields message.Fields) ([]byte, error) {
 	return b, nil
 }
 
-// lowerName says whether s is a field name in lower case. Another case would
-// evade every check that compares names.
+// lowerName reports whether s is a field name in lower case. An upper-case name would evade every
+// check that compares names.
 func lowerName(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if nameByte[s[i]] != s[i] || s[i] == 0 {

@@ -10,15 +10,15 @@ import (
 	"sallyport/proxy/message"
 )
 
-// maxRequestLine bounds the first line of a head.
+// maxRequestLine limits the request line, in bytes.
 const maxRequestLine = 16 << 10
 
-// readHead reads a head; nil means that the client left before its end. What may
-// not be read as a request comes with a Fault, for the handler to refuse.
+// readHead reads a head; nil means that the client left before its end. A malformed head has a
+// Fault, which the handler reports to the client.
 func (c *serverConn) readHead() *stream {
 	s := &stream{c: c}
 	s.body.s = s
-	if nameByte[c.in.bytes()[0]] == 0 { // TLS where none is spoken, or an empty line
+	if nameByte[c.in.bytes()[0]] == 0 { // TLS on a plain port, or an empty line
 		s.fault(message.ErrSyntax)
 		return s
 	}
@@ -26,7 +26,7 @@ func (c *serverConn) readHead() *stream {
 	if err == nil {
 		err = s.parse(&block)
 	} else if line, _, ok := bytes.Cut(c.in.bytes(), []byte("\r\n")); ok && len(line) <= maxRequestLine {
-		_ = s.parseRequestLine(string(line)) // for the record: what is wrong comes behind it
+		_ = s.parseRequestLine(string(line)) // for the audit record; the fault is in a later line
 	}
 	if err == nil {
 		return s
@@ -34,7 +34,7 @@ func (c *serverConn) readHead() *stream {
 	var bad malformed
 	switch {
 	case err == tooLong && !c.hasLine():
-		err = message.ErrTargetTooLong // or another part of the line: none is longer than a target
+		err = message.ErrTargetTooLong // most likely the target, the longest part of the line
 	case err == tooLong:
 		err = message.ErrHeadTooLarge
 	case err == tooMany:
@@ -50,7 +50,7 @@ func (c *serverConn) readHead() *stream {
 	return s
 }
 
-// hasLine says whether the first line has ended within the bound of a head.
+// hasLine reports whether the request line is complete within the head limit.
 func (c *serverConn) hasLine() bool {
 	b := c.in.bytes()
 	return bytes.IndexByte(b[:min(len(b), c.options.HeadBytes)], '\n') >= 0
@@ -64,18 +64,17 @@ func knownFault(err error) bool {
 	return false
 }
 
-// fault marks a request that is not to be served. Nothing of it, and nothing
-// behind it, is read any more.
+// fault marks a request as refused. Nothing more is read from the connection.
 func (s *stream) fault(err error) {
 	if s.head.Version == 0 {
-		s.head.Version = message.HTTP11 // in which the refusal is written
+		s.head.Version = message.HTTP11 // the refusal is written in this version
 	}
 	s.head.Fault, s.closing = err, true
 	s.head.ContentLength, s.head.Fields, s.expects = 0, nil, false
 	s.body.mode, s.body.err = bodyNone, io.EOF
 }
 
-// parse reads a head, of which the lines of the fields are settled.
+// parse reads a head whose field lines were checked by settleLine.
 func (s *stream) parse(block *block) error {
 	if block.lines == 0 {
 		return message.ErrSyntax
@@ -107,8 +106,8 @@ func (s *stream) parse(block *block) error {
 	return s.frame(&said)
 }
 
-// parseRequestLine reads `METHOD SP target SP HTTP/d.d`. What the method and the
-// target mean is not its business, but that they hold no other bytes than they may.
+// parseRequestLine reads `METHOD SP target SP HTTP/d.d`. It checks the bytes of method and target,
+// but not their meaning.
 func (s *stream) parseRequestLine(line string) error {
 	if len(line) > maxRequestLine {
 		return message.ErrTargetTooLong
@@ -143,10 +142,10 @@ func (s *stream) parseRequestLine(line string) error {
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
-// framing is what the fields say on the end of a request, and of its connection.
+// framing holds what the fields say about the end of a request and of its connection.
 type framing struct {
 	host    bool
-	length  int64 // -1: not given
+	length  int64 // -1: absent
 	chunked bool
 	close   bool
 	expects bool
@@ -180,7 +179,7 @@ func (w *framing) read(f *message.Field) error {
 	return nil
 }
 
-// inList says whether a comma-separated list holds a token, letter case aside.
+// inList reports whether a comma-separated list holds a token, ignoring case.
 func inList(list, token string) bool {
 	for list != "" {
 		var t string
@@ -192,7 +191,7 @@ func inList(list, token string) bool {
 	return false
 }
 
-// frame decides where the content ends (RFC 9112, section 6.3).
+// frame determines where the content ends (RFC 9112, section 6.3).
 func (s *stream) frame(w *framing) error {
 	old := s.head.Version == message.HTTP10
 	if w.chunked && old {

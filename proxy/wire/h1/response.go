@@ -16,7 +16,7 @@ import (
 
 // exchange is the current exchange of a [Client] and its [wire.Response].
 type exchange struct {
-	*wire.Response // to be filled
+	*wire.Response // the caller's, filled by this exchange
 
 	c        *Client
 	ctx      context.Context
@@ -28,7 +28,7 @@ type exchange struct {
 	trailers message.Fields
 	err      error // of every later Read; io.EOF at the clean end
 
-	reusable bool // the server will take another request
+	reusable bool // the server accepts another request
 }
 
 type bodyMode uint8
@@ -37,23 +37,23 @@ const (
 	bodyNone bodyMode = iota
 	bodyLength
 	bodyChunked
-	bodyToEnd // until the connection ends
+	bodyToEnd // content ends with the connection
 	bodyTunnel
 )
 
-// head is what a head says on the connection itself.
+// head holds what a response's head says about the connection itself.
 type head struct {
 	http10    bool
-	length    int64 // -1: not given
+	length    int64 // -1: absent
 	chunked   bool
 	close     bool
-	named     bool // Connection names fields that are to be removed
-	upgrade   bool // Connection says so
+	named     bool // Connection lists fields to remove
+	upgrade   bool // Connection lists "upgrade"
 	protocol  string
 	keepAlive time.Duration
 }
 
-// readHead reads heads until that of the final response.
+// readHead reads heads up to and including that of the final response.
 func (x *exchange) readHead(r *wire.Request) error {
 	in := &x.c.in
 	if in.buffered() == 0 {
@@ -120,8 +120,8 @@ func (x *exchange) parseHead(in *reader) (head, error) {
 	return h, nil
 }
 
-// parseStatusLine reads `HTTP/1.1 200 reason`. The space before the reason is
-// part of the grammar, the reason is not kept.
+// parseStatusLine reads `HTTP/1.1 200 reason`. The grammar requires the space before the reason.
+// The reason is discarded.
 func parseStatusLine(s string) (status int, http10 bool, err error) {
 	const form = "HTTP/1.x 000 "
 	if len(s) < len(form) || s[:7] != form[:7] || s[7] != '0' && s[7] != '1' || s[8] != ' ' || s[12] != ' ' {
@@ -144,7 +144,7 @@ func parseStatusLine(s string) (status int, http10 bool, err error) {
 	return status, s[7] == '0', nil
 }
 
-// read notes what a field says about the connection.
+// read records what one field says about the connection.
 func (h *head) read(f *message.Field) error {
 	switch f.Name {
 	case "content-length":
@@ -207,8 +207,7 @@ func parseLength(s string) (int64, bool) {
 	return n, true
 }
 
-// keepAliveTimeout reads "timeout=5, max=100". It is a hint: what is not
-// understood is ignored.
+// keepAliveTimeout reads "timeout=5, max=100". It is a hint, so unknown parts are ignored.
 func keepAliveTimeout(s string) time.Duration {
 	for s != "" {
 		var p string
@@ -222,8 +221,7 @@ func keepAliveTimeout(s string) time.Duration {
 	return 0
 }
 
-// dropOfConnection removes the fields that belong to the connection, and those
-// that Connection names.
+// dropOfConnection removes hop-by-hop fields, including those that Connection lists.
 func (x *exchange) dropOfConnection(h *head) {
 	var options message.Fields
 	if h.named {
@@ -238,7 +236,7 @@ func (x *exchange) dropOfConnection(h *head) {
 	})
 }
 
-// frame decides where the content ends (RFC 9112, section 6.3).
+// frame determines where the content ends (RFC 9112, section 6.3).
 func (x *exchange) frame(r *wire.Request, h head) error {
 	status := x.Head.Status
 	x.KeepAlive = h.keepAlive
@@ -264,8 +262,8 @@ func (x *exchange) frame(r *wire.Request, h head) error {
 	return nil
 }
 
-// switched checks a switch of protocols. One that was not asked for would turn the
-// connection into a tunnel past every check.
+// switched validates a 101 response. Without a matching request, it would turn the connection into
+// a tunnel that bypasses every check.
 func (x *exchange) switched(r *wire.Request, h head) error {
 	switch {
 	case r.Upgrade == "", h.http10, !h.upgrade, !message.EqualFold(h.protocol, r.Upgrade):
@@ -283,8 +281,8 @@ func (x *exchange) switched(r *wire.Request, h head) error {
 	return nil
 }
 
-// acceptOf is the proof that a server understood a WebSocket handshake
-// (RFC 6455, section 4.2.2).
+// acceptOf computes Sec-WebSocket-Accept, which proves that the server understood a WebSocket
+// handshake (RFC 6455, section 4.2.2).
 func acceptOf(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
@@ -321,15 +319,15 @@ func (x *exchange) read(p []byte) (n int, err error) {
 	}
 	n, err = in.read(p)
 	if err == io.EOF && x.c.sock.ended {
-		return n, io.ErrUnexpectedEOF // TLS without close_notify: anyone may have cut it
+		return n, io.ErrUnexpectedEOF // no close_notify: an attacker may have truncated it
 	}
 	return n, err
 }
 
-// Trailers are the trailers that may be passed on, once Read has returned io.EOF.
+// Trailers returns the trailers that may be passed on, once Read has returned io.EOF.
 func (x *exchange) Trailers() message.Fields { return x.trailers }
 
-// Close ends the exchange. It closes the connection unless that is reusable.
+// Close ends the exchange. It closes the connection unless it can be reused.
 func (x *exchange) Close() (reusable bool) {
 	c := x.c
 	whole := c.up == nil || c.up.join()
@@ -364,7 +362,7 @@ func (x *exchange) Upgraded() net.Conn {
 	return &tunnel{Conn: c.conn, in: &c.in}
 }
 
-// tunnel is a connection of which some bytes were read already.
+// tunnel is an upgraded connection; it first returns the bytes that were read ahead.
 type tunnel struct {
 	net.Conn
 	in *reader

@@ -8,24 +8,24 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Server serves HTTP/1.1 and HTTP/1.0 on connections, one goroutine each at a time. On a
-// *tls.Conn, ALPN must not have chosen "h2". Upgraded connections are their handler's:
-// neither Shutdown nor Close cares for them. It is safe for concurrent use.
+// Server serves HTTP/1.1 and HTTP/1.0, with one goroutine per connection. On a *tls.Conn, ALPN must
+// not have chosen "h2". Upgraded connections belong to their handler; Shutdown and Close ignore
+// them. It is safe for concurrent use.
 //
-// No timer is set for a request: a sweep over the connections that are busy, a few times
-// a second, ends those that wait for too long, begins to watch the clients of requests
-// that take long, and moves idle connections to goroutines with small stacks. So HeadTime
-// and IdleTime are up to two sweeps late.
+// Requests have no timers. A few times a second a sweep over the busy connections ends those that
+// wait too long. It starts to watch for the departure of clients whose requests take long, and
+// moves idle connections to goroutines with small stacks. So HeadTime and IdleTime may be exceeded
+// by two sweeps.
 type Server struct {
 	*wire.Server[*serverConn]
 	handle  wire.Handler
-	options atomic.Pointer[wire.ServerOptions] // of connections that are still to come
+	options atomic.Pointer[wire.ServerOptions] // for new connections
 	bufs    wire.Buffers
 	dates   *wire.Dates
 }
 
-// NewServer returns a server that hands every request to h, also those that it refuses to
-// read further: their head has a [message.Head] Fault.
+// NewServer returns a server that hands every request to h. A request that it refuses to read
+// further has a [message.Head] Fault.
 func NewServer(h wire.Handler, o wire.ServerOptions) *Server {
 	o = o.WithDefaults()
 	s := &Server{handle: h, dates: wire.NewDates(appendDate)}
@@ -35,8 +35,8 @@ func NewServer(h wire.Handler, o wire.ServerOptions) *Server {
 	return s
 }
 
-// SetOptions bounds what clients may take on connections that are still to come; those
-// that are open keep their bounds. Scheme and Clock stay as they are.
+// SetOptions changes the limits for new connections; open ones keep theirs. It does not change
+// Scheme and Clock.
 func (s *Server) SetOptions(o wire.ServerOptions) {
 	before := s.options.Load()
 	o.Scheme, o.Clock = before.Scheme, before.Clock

@@ -46,7 +46,7 @@ func (b *serverBody) Read(p []byte) (int, error) {
 		b.s.c.bodyEnded()
 		return n, err
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, err // what is left can still be read, or skipped
+		return n, err // the rest can still be read or skipped
 	case errors.As(err, new(malformed)):
 	default:
 		err = gone(err)
@@ -91,8 +91,7 @@ func (b *serverBody) read(p []byte) (n int, err error) {
 	return n, cut(err)
 }
 
-// gone makes the end of a connection within a request look like what it is,
-// however it came.
+// gone turns a lost connection within a request into io.ErrUnexpectedEOF, whatever the cause.
 func gone(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return io.ErrUnexpectedEOF

@@ -14,66 +14,66 @@ import (
 )
 
 const (
-	// skippedBytes is how much unread content is read so that a connection can go on.
+	// skippedBytes limits how much unread content is skipped to keep the connection open.
 	skippedBytes = 256 << 10
-	// late is by how much a deadline may be missed at most. Setting one costs as much as
-	// encrypting a small request, so it is set late enough to serve for several.
+	// late bounds how late a deadline may take effect. Setting one costs as much as encrypting a
+	// small request, so one deadline covers several requests.
 	late = time.Second
 )
 
-// phase is what a connection does.
+// phase is the state of a connection.
 type phase uint8
 
 const (
-	waiting phase = iota // for the first byte of a request
-	heading              // a head arrives
+	waiting phase = iota // waits for the first byte of a request
+	heading              // reads a head
 	serving              // the handler runs
-	leaving              // no request will follow
+	leaving              // accepts no more requests
 )
 
-// moving is how far an idle connection is on its way to a new goroutine. The stack of the
-// old one grew with a request or a handshake, and would not shrink while it waits.
+// moving is an idle connection's progress towards a new goroutine. The old one's stack grew with a
+// request or a handshake, and would not shrink while it waits.
 type moving uint8
 
 const (
-	fresh  moving = iota // it has just begun to wait
-	idle                 // seen to wait by a sweep
-	called               // woken by a sweep, to end its goroutine and start a new one
+	fresh  moving = iota // has just begun to wait
+	idle                 // a sweep has seen it waiting
+	called               // a sweep has woken it to start a new goroutine
 	moved                // waits in the new goroutine
 )
 
-// serverConn is one connection of a server. Its goroutine reads a request, serves
-// it, and reads the next. While the handler runs, its body may be read by another
-// goroutine; once that has ended, and the request takes long, a third waits for the
-// client to go away. Only one of them reads at any time.
+// serverConn is one connection of a server. Its goroutine reads a request, serves it, and reads the
+// next. While the handler runs, another goroutine may read the body. After the end of the body, if
+// the request takes long, a third watches for the client to leave. Only one of them reads at any
+// time.
 type serverConn struct {
 	srv     *Server
 	options *wire.ServerOptions
 	conn    net.Conn
 	about   wire.Conn
 	in      reader
-	first   [1]byte // for reads that may wait for long; they hold no buffer
+	first   [1]byte // buffer for long waits, which hold no pooled buffer
 
-	served int  // requests, the current one included
-	shaken bool // hands, where they are to be
+	served int  // requests, including the current one
+	shaken bool // the TLS handshake, if any, is complete
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	phase    phase
-	due      time.Time     // the end of waiting or heading
-	expired  bool          // due has passed, or the server drains: no request is read any more
-	moving   moving        // to a goroutine whose stack is small
-	readBy   time.Time     // the read deadline that is set on conn
-	bodyBy   time.Time     // the deadline that the handler wants for reads of the body
-	reading  bool          // a read of the body is under way
-	stream   *stream       // while serving
-	quiet    bool          // the body has been read to its end, and nothing behind it
+	due      time.Time     // the deadline of waiting or heading
+	expired  bool          // due has passed, or the server drains: read no more requests
+	moving   moving        // progress towards a goroutine with a small stack
+	readBy   time.Time     // the read deadline set on conn
+	bodyBy   time.Time     // the handler's deadline for reads of the body
+	reading  bool          // a read of the body is in progress
+	stream   *stream       // not nil while serving
+	quiet    bool          // the body was read to its end and nothing after it
 	seen     bool          // a sweep has seen this request being served
-	watching chan struct{} // closed by the watch when it ends; nil: there is none
+	watching chan struct{} // closed when the watch ends; nil: no watch
 	early    bool          // the watch read a byte of the next request
 	resting  bool          // sweeps do not look until Wake
 
-	wmu     sync.Mutex // guards writes of the connection, and what follows
-	writeBy time.Time  // the write deadline that is set on conn
+	wmu     sync.Mutex // guards writes of the connection and the field below
+	writeBy time.Time  // the write deadline set on conn
 }
 
 func newServerConn(s *Server, conn net.Conn) *serverConn {
@@ -84,8 +84,8 @@ func newServerConn(s *Server, conn net.Conn) *serverConn {
 	return c
 }
 
-// Serve implements [wire.Served]. It is the connection's goroutine or, once that has been
-// idle for a while, the next one.
+// Serve implements [wire.Served]. It runs in the connection's goroutine and again in the new one
+// that an idle connection moves to.
 func (c *serverConn) Serve() {
 	if c.requests() {
 		go c.Serve()
@@ -94,7 +94,7 @@ func (c *serverConn) Serve() {
 	c.srv.Conns.Leave(c)
 }
 
-// requests serves them until the connection ends, or until it is to move.
+// requests serves requests until the connection ends, or until it must move.
 func (c *serverConn) requests() (move bool) {
 	defer c.contain()
 	if !c.shaken && !c.shakeHands() {
@@ -118,11 +118,11 @@ func (c *serverConn) requests() (move bool) {
 		return true
 	}
 	c.in.release()
-	_ = c.conn.Close() // nobody waits for it
+	_ = c.conn.Close() // the error has no receiver
 	return false
 }
 
-// moves says whether the connection goes on waiting in a new goroutine.
+// moves reports whether the connection continues in a new goroutine.
 func (c *serverConn) moves() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -133,15 +133,15 @@ func (c *serverConn) moves() bool {
 	return true
 }
 
-// contain cuts the connection if the handler panicked, so that its answer does not look
-// whole. The handler itself has reported the panic.
+// contain closes the connection if the handler panicked, so that its answer does not look complete.
+// The handler itself has reported the panic.
 func (c *serverConn) contain() {
 	if recover() != nil {
 		c.Abandon()
 	}
 }
 
-// shakeHands completes the TLS handshake where the listener has not.
+// shakeHands completes the TLS handshake if the listener has not.
 func (c *serverConn) shakeHands() bool {
 	t, ok := c.conn.(*tls.Conn)
 	if !ok {
@@ -155,9 +155,8 @@ func (c *serverConn) shakeHands() bool {
 	return state.NegotiatedProtocol != "h2"
 }
 
-// await waits for the first byte of a request, without holding a buffer, and says whether
-// it came. The first request of a connection must come within HeadTime, later ones within
-// IdleTime.
+// await waits for the first byte of a request, without holding a buffer, and reports whether it
+// came. The limit is HeadTime for the first request of a connection and IdleTime for later ones.
 func (c *serverConn) await() bool {
 	if c.in.buffered() == 0 {
 		c.in.release()
@@ -176,18 +175,18 @@ func (c *serverConn) await() bool {
 	return c.enter(heading, c.options.HeadTime)
 }
 
-// hasMoved says whether the connection waits already, in the goroutine before.
+// hasMoved reports whether await resumes a wait that began in the previous goroutine.
 func (c *serverConn) hasMoved() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.moving == moved
 }
 
-// enter begins a phase of at most d, unless the connection is to end.
+// enter begins a phase of at most d. It returns false if the connection must end.
 func (c *serverConn) enter(p phase, d time.Duration) bool {
 	c.mu.Lock()
 	if c.phase == waiting {
-		c.expired = false // what has arrived came in time
+		c.expired = false // the byte arrived in time
 	}
 	c.moving = fresh
 	c.phase, c.due = p, c.options.Clock.After(d)
@@ -201,8 +200,8 @@ func (c *serverConn) enter(p phase, d time.Duration) bool {
 	return goesOn
 }
 
-// longest is how long sweeps need not look at a request whose client is watched: only its
-// handler can end it.
+// longest is how long sweeps skip a request whose client is already watched: only its handler can
+// end it.
 const longest = time.Hour
 
 // Look implements [wire.Looked].
@@ -236,7 +235,7 @@ func (c *serverConn) Look(now time.Time) (until time.Time) {
 	return until
 }
 
-// Drain implements [wire.Served]: it ends the connection if it waits for a request.
+// Drain implements [wire.Served]: it ends the connection if it is waiting for a request.
 func (c *serverConn) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -245,7 +244,7 @@ func (c *serverConn) Drain() {
 	}
 }
 
-// expire makes reads of waiting and heading fail; mu is held.
+// expire makes reads fail in the phases waiting and heading; mu is held.
 func (c *serverConn) expire() {
 	c.expired = true
 	c.setRead(longAgo)
@@ -289,14 +288,14 @@ func (c *serverConn) beforeRead() error {
 	return nil
 }
 
-// slack is how much later than wanted a deadline is set, so that it still serves for the
-// next requests.
+// slack is how much later than requested a deadline is set, so that it also covers the next
+// requests.
 func (c *serverConn) slack(by time.Time) time.Duration {
 	return max(0, min(by.Sub(c.options.Clock.Now())/8, late))
 }
 
-// covers says whether the deadline that is set can stand for the one that is wanted, whose
-// slack is added already: it may be earlier by as much as the slack, but not later.
+// covers reports whether the current deadline can replace the wanted one, to which slack was
+// already added. It may be earlier by at most the slack, but not later.
 func (c *serverConn) covers(set, wanted time.Time) bool {
 	if set.IsZero() || wanted.IsZero() {
 		return set.IsZero() && wanted.IsZero()
@@ -317,8 +316,8 @@ func (c *serverConn) boundBody(t time.Time) {
 	}
 }
 
-// exchange hands a request to the handler and cleans up after it. It says whether another
-// request may follow; if not, it has closed the connection, or the handler has taken it.
+// exchange passes a request to the handler and cleans up after it. It reports whether another
+// request may follow. If not, it has closed the connection or the handler has taken it over.
 func (c *serverConn) exchange(s *stream) bool {
 	c.mu.Lock()
 	c.phase, c.stream, c.seen, c.early, c.bodyBy = serving, s, false, false, time.Time{}
@@ -354,7 +353,7 @@ func (c *serverConn) exchange(s *stream) bool {
 	return false
 }
 
-// bodyEnded notes that the body was read to its end.
+// bodyEnded records that the body was read to its end.
 func (c *serverConn) bodyEnded() {
 	quiet := c.in.buffered() == 0
 	if quiet {
@@ -365,9 +364,8 @@ func (c *serverConn) bodyEnded() {
 	c.mu.Unlock()
 }
 
-// watch starts a goroutine that waits for the client to go away; mu is held. The first
-// byte of an early next request ends the watch: whether the client leaves after that cannot
-// be seen.
+// watch starts a goroutine that waits for the client to leave; mu is held. The first byte of an
+// early next request ends the watch: after that, the client's departure cannot be detected.
 func (c *serverConn) watch() {
 	done, s := make(chan struct{}), c.stream
 	c.watching = done
@@ -384,7 +382,7 @@ func (c *serverConn) watch() {
 	}()
 }
 
-// stopWatch ends the watch, if there is one, and the phase.
+// stopWatch ends the watch, if any, and the phase.
 func (c *serverConn) stopWatch() {
 	c.mu.Lock()
 	w := c.watching
@@ -402,8 +400,8 @@ func (c *serverConn) stopWatch() {
 	}
 }
 
-// skip reads the part of the body that the handler left unread, within bounds, so that
-// the next request can follow. It says whether it came to the end.
+// skip reads the rest of the body that the handler left unread, within limits, so that the next
+// request can follow. It reports whether it reached the end.
 func (c *serverConn) skip(b *serverBody) bool {
 	if b.err != nil {
 		return b.err == io.EOF
@@ -423,7 +421,7 @@ func (c *serverConn) skip(b *serverBody) bool {
 	return false
 }
 
-// write writes p whole, by a deadline; zero: none.
+// write writes all of p before the deadline by; zero means none.
 func (c *serverConn) write(p []byte, by time.Time) error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
@@ -444,7 +442,7 @@ func (c *serverConn) writeLocked(p []byte, by time.Time) error {
 	return err
 }
 
-// linger closes the connection so that the client can read the answer.
+// linger closes the connection so that the client can still read the answer.
 func (c *serverConn) linger() {
 	c.in.release()
 	buf := c.srv.bufs.Get(wire.LargeBuffer)
@@ -452,11 +450,11 @@ func (c *serverConn) linger() {
 	wire.Linger(c.conn, time.Now().Add(c.options.Linger), buf.B[:cap(buf.B)])
 }
 
-// cutAnswer closes the connection of an answer that is not whole.
+// cutAnswer closes the connection of an incomplete answer.
 func (c *serverConn) cutAnswer(s *stream) {
 	c.in.release()
 	if s.Content == wire.Open && !s.chunked && c.about.TLS == nil {
-		// Without TLS an end looks like any other: only a reset tells.
+		// Without TLS a close looks like a regular end; only a reset signals truncation.
 		if l, ok := socket.Beneath(c.conn).(interface{ SetLinger(int) error }); ok {
 			_ = l.SetLinger(0)
 		}

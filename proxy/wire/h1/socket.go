@@ -10,45 +10,44 @@ import (
 	"sallyport/proxy/wire/socket"
 )
 
-// Socket is a connection below TLS, or one without it, that remembers its end. It is
-// not safe for concurrent use beyond what net.Conn allows.
+// Socket is the connection below TLS, or the one without TLS. It remembers whether the peer has
+// closed. It is not safe for concurrent use beyond what net.Conn allows.
 type Socket struct {
 	net.Conn
-	ended bool // Read has come to the end
+	ended bool // Read has returned io.EOF
 }
 
-// NewSocket wraps a connection as it was dialed.
+// NewSocket wraps a dialed connection.
 func NewSocket(conn net.Conn) *Socket { return &Socket{Conn: conn} }
 
-// Read reads, and remembers the end.
+// Read reads from the connection and remembers its end.
 func (s *Socket) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)
 	s.ended = s.ended || err == io.EOF
 	return n, err
 }
 
-// reset closes the connection so that the other side sees an error, and not an
-// end that might pass for the end of a message.
+// reset closes the connection with an error, so that the peer cannot take it for the end of a
+// message.
 func (s *Socket) reset() {
 	if l, ok := socket.Beneath(s.Conn).(interface{ SetLinger(int) error }); ok {
-		_ = l.SetLinger(0) // closed next; there is nobody to tell
+		_ = l.SetLinger(0) // the connection is closed next, so a failure has no effect
 	}
 	_ = s.Conn.Close()
 }
 
-// longAgo is a deadline that has passed.
+// longAgo is a deadline in the past.
 var longAgo = time.Unix(1, 0)
 
-// Alive says whether an idle connection may be used again: nothing has arrived
-// on it. Whatever has, an end, an alert or the answer to a question that nobody
-// asked, it must not be taken for the answer to the next.
+// Alive reports whether an idle connection can be reused: nothing has arrived on it. Otherwise a
+// stray answer could be taken for the answer to the next request.
 func (c *Client) Alive() bool {
 	if c.busy || c.in.buffered() > 0 {
 		return false
 	}
 	if c.secure {
-		// TLS may have read further than its user. With a deadline that has
-		// passed it gives what it holds and does not touch the socket.
+		// TLS may have read ahead. With a deadline in the past it returns buffered bytes and does
+		// not touch the socket.
 		c.readBy = longAgo
 		if c.conn.SetReadDeadline(longAgo) != nil {
 			return false

@@ -12,8 +12,8 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// stream is a request and its answer. It is made anew for each request: its head
-// stays valid after the handler has returned.
+// stream is a request and its answer. Each request gets a new one, because its head stays valid
+// after the handler has returned.
 type stream struct {
 	c    *serverConn
 	head message.Head
@@ -23,14 +23,14 @@ type stream struct {
 	life wire.Life
 
 	expects bool // the client waits for 100 (Continue)
-	invited bool // it was sent, or the answer has begun; guarded by c.wmu
-	closing bool // the connection ends with this answer
+	invited bool // 100 was sent, or the answer has begun; guarded by c.wmu
+	closing bool // the connection closes after this answer
 
 	wire.Answer
-	chunked  bool // the answer's content is; open content that is not ends with the connection
+	chunked  bool // the answer is chunked; other open content ends with the connection
 	upgraded bool
 
-	out     *wire.Buffer // what is held back; nil: nothing
+	out     *wire.Buffer // buffered output; nil if none
 	writeBy time.Time
 	err     error // of a write; sticky
 }
@@ -82,9 +82,9 @@ func (s *stream) invite() error {
 	return c.writeLocked([]byte("HTTP/1.1 100 Continue\r\n\r\n"), time.Now().Add(s.c.options.Linger))
 }
 
-// settleInvitation is called when the final head is about to be sent. A client that has not
-// got 100 (Continue) by then may send its content or leave it out, so the connection cannot
-// take another request.
+// settleInvitation is called just before the final head is sent. A client that has not received 100
+// (Continue) by then may send its content or omit it, so the connection cannot serve another
+// request.
 func (s *stream) settleInvitation() {
 	s.c.wmu.Lock()
 	defer s.c.wmu.Unlock()
@@ -121,7 +121,7 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 	return nil
 }
 
-// appendFraming decides where the answer ends and says so.
+// appendFraming chooses how the end of the answer is marked, and writes the field for it.
 func (s *stream) appendFraming(b []byte, m *message.Response) []byte {
 	switch {
 	case m.ContentLength >= 0 && m.Status == 204:
@@ -153,10 +153,10 @@ func (s *stream) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// chunkRoom is what the frame of a chunk takes.
+// chunkRoom is the maximum size of a chunk's framing.
 const chunkRoom = 20
 
-// put holds content back, or sends it where it is too much.
+// put buffers content, or sends it if it does not fit.
 func (s *stream) put(p []byte) error {
 	need := len(p)
 	if s.chunked {
@@ -188,7 +188,7 @@ func (s *stream) put(p []byte) error {
 	return nil
 }
 
-// send sends content behind what is held back, without a copy of it.
+// send sends the buffered output and p, without copying p.
 func (s *stream) send(p []byte) error {
 	if s.chunked {
 		if s.out == nil {
@@ -230,8 +230,8 @@ func (s *stream) giveBack() {
 	s.out = nil
 }
 
-// Finish leaves the end to be sent when the handler has returned: whoever sees an
-// answer whole finds what the handler has recorded of it.
+// Finish completes the answer but leaves its last bytes to be sent after the handler has returned.
+// So a client that has the whole answer also finds what the handler recorded about it.
 func (s *stream) Finish(trailers message.Fields) error {
 	if s.err != nil {
 		return s.err

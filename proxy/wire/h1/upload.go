@@ -16,26 +16,26 @@ import (
 
 const (
 	uploadBuffer = 64 << 10
-	// gatherRoom is what must be left of the buffer for another read to be worth it:
-	// the content of a record of TLS.
+	// gatherRoom is the buffer space, that of a TLS record's content, without which gather does not
+	// read again.
 	gatherRoom = 16 << 10
 )
 
-// upload sends a body in a goroutine of its own while the answer is read, so that
-// an early answer is seen. The response owns it and joins it.
+// upload sends a body in a goroutine of its own while the response is read, so that an early
+// response is noticed. The response owns the upload and waits for it.
 type upload struct {
 	c    *Client
 	r    *wire.Request
 	done chan struct{}
-	// whole says, after done, that the request was sent to its end.
+	// whole reports, once done is closed, that the whole request was sent.
 	whole bool
-	stop  atomic.Bool // nothing more is to be written
-	last  atomic.Bool // the body has ended well: it will not be read again
+	stop  atomic.Bool // write nothing more
+	last  atomic.Bool // the body has ended cleanly; it is not read again
 
-	mu       sync.Mutex    // guards what follows, and the client's read deadline until over
+	mu       sync.Mutex    // guards the fields below, and the client's read deadline until over
 	over     bool          // done is about to be closed
-	patience time.Duration // to be armed when over
-	heard    bool          // the head of the final response is in
+	patience time.Duration // read limit to set when over
+	heard    bool          // the final head has arrived
 }
 
 func startUpload(c *Client, r *wire.Request) *upload {
@@ -44,9 +44,9 @@ func startUpload(c *Client, r *wire.Request) *upload {
 	return u
 }
 
-// armRead bounds the reads of the answer by d from now or, while the upload goes
-// on, from its end: until then the server may well be silent, and the upload has
-// bounds of its own. An upload that is to stop is no such reason.
+// armRead limits reads of the response to d from now. While the upload runs, d counts from its end:
+// the server may be silent until then, and writes have their own deadline. An upload that has been
+// told to stop does not extend the limit.
 func (u *upload) armRead(d time.Duration) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -56,8 +56,8 @@ func (u *upload) armRead(d time.Duration) error {
 	return u.c.setRead(d)
 }
 
-// answered tells the upload that the head of the final response is in. Servers
-// that refuse do not want the rest; those that agree may well answer while they read.
+// answered is called when the final head has arrived. A server that refuses does not want the rest
+// of the body, so the upload stops; one that accepts may respond while it still reads.
 func (u *upload) answered(status int) {
 	u.mu.Lock()
 	u.heard = true
@@ -67,7 +67,7 @@ func (u *upload) answered(status int) {
 	}
 }
 
-// errStopped ends an upload that nobody wants any more.
+// errStopped ends an upload whose rest is not wanted.
 var errStopped = errors.New("upload stopped")
 
 func (u *upload) run() {
@@ -78,7 +78,7 @@ func (u *upload) run() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.over = true
-	_ = u.c.setRead(u.patience) // if this fails, so does the read that it is for
+	_ = u.c.setRead(u.patience) // if this fails, so does the next read
 	var own *wire.Error
 	switch {
 	case err == nil, u.stop.Load():
@@ -87,13 +87,11 @@ func (u *upload) run() {
 	case errors.Is(err, os.ErrDeadlineExceeded) && !u.heard:
 		u.c.abort(&wire.Error{Fault: wire.FaultTimeout, Err: fmt.Errorf("sending request body: %w", err)})
 	}
-	// Any other error of a write is left to the reader: the server may have
-	// answered before it closed.
+	// Any other write error is left to the reader: the server may have responded before it closed.
 }
 
-// send copies the body to the connection. The last piece of a known length, as the
-// last chunk of an unknown one, is written only after the body's clean end, so
-// that a request whose end is bad never looks whole.
+// send copies the body to the connection. It writes the last piece, or the last chunk, only after
+// the body has ended cleanly, so that a truncated request never looks complete.
 func (u *upload) send() error {
 	lent := u.c.bufs.Get(uploadBuffer)
 	defer u.c.bufs.Put(lent)
@@ -138,8 +136,8 @@ func (u *upload) send() error {
 	}
 }
 
-// gather reads some of the body, and what comes right behind it: a write costs more
-// than all reads of it. left is how many bytes are to come, negative if that is unknown.
+// gather reads from the body, and reads on while more is ready: one write costs more than the reads
+// saved. left is the number of bytes still to come, negative if unknown.
 func (u *upload) gather(p []byte, left int64) (n int, err error) {
 	coming, _ := u.r.Body.(message.Coming)
 	for {
@@ -151,7 +149,7 @@ func (u *upload) gather(p []byte, left int64) (n int, err error) {
 	}
 }
 
-// chunk frames the n bytes at buf[at:] in place, and with last, what ends the body.
+// chunk frames the n bytes at buf[at:] in place; with last, it appends the end of the body.
 func (u *upload) chunk(buf []byte, at, n int, last bool) []byte {
 	out := buf[at:at]
 	if n > 0 {
@@ -170,8 +168,8 @@ func (u *upload) chunk(buf []byte, at, n int, last bool) []byte {
 	return append(out, "\r\n"...)
 }
 
-// appendTrailers writes the trailers that may be written. One that may not is
-// dropped: the content is sent, and it is whole without.
+// appendTrailers writes the permitted trailers and drops the others: the content has been sent and
+// is complete without them.
 func appendTrailers(b []byte, trailers, head message.Fields) []byte {
 	kept := message.KeptTrailers(append(message.Fields(nil), trailers...), head)
 	for i := range kept {
@@ -182,14 +180,14 @@ func appendTrailers(b []byte, trailers, head message.Fields) []byte {
 	return b
 }
 
-// joinGrace is how long an upload may take to notice that it is finished.
+// joinGrace is how long join waits for an upload that is probably finished.
 const joinGrace = 100 * time.Millisecond
 
-// join ends the upload, and says whether all of it had been sent.
+// join ends the upload and reports whether the whole request was sent.
 func (u *upload) join() (whole bool) {
 	if u.last.Load() {
-		// The server has answered, so most likely it has all, and only the
-		// goroutine has not been scheduled yet.
+		// The server has responded, so it probably has the whole request and the goroutine has only
+		// not been scheduled yet.
 		t := time.NewTimer(joinGrace)
 		defer t.Stop()
 		select {
@@ -209,8 +207,8 @@ func (u *upload) join() (whole bool) {
 		if u.r.Interrupt != nil && !u.last.Load() {
 			u.r.Interrupt()
 		}
-		// Again after a while: a reader that moves its own deadline may have done
-		// so just behind the interruption.
+		// Repeat the interruption: a reader that moves its own deadline may have done so just after
+		// it.
 		select {
 		case <-u.done:
 			return u.whole

@@ -9,8 +9,8 @@ import (
 
 const direct, peeking = true, true
 
-// read, write and nothingToRead run while package net holds the descriptor open, and p
-// is reachable from h. The calls do not block, for Go opens no socket in another mode.
+// read, write and nothingToRead run while package net keeps the descriptor open and p is reachable
+// from h. The calls do not block: Go opens all sockets in non-blocking mode.
 
 func (h *half) read(fd uintptr) (done bool) {
 	for {

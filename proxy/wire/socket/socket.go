@@ -1,13 +1,11 @@
-// Package socket reads and writes sockets by system calls of which the runtime's
-// scheduler is not told.
+// Package socket reads and writes sockets by system calls that bypass the runtime's scheduler.
 //
-// Package net tells it of each call, in case that it blocks; one on a socket in
-// non-blocking mode never does. While there is much to do that costs little. Between
-// requests a process is idle, and then each of these calls wakes the runtime's monitor,
-// a thread of its own: at 2000 requests a second that was a quarter of all CPU time.
+// Package net announces each call to the scheduler in case it blocks, but a call on a non-blocking
+// socket never does. Under load the announcement costs little. In a mostly idle process it wakes
+// the runtime's monitor thread: at 2000 requests a second that took a quarter of all CPU time.
 //
-// On Linux (amd64 and arm64) this is done for TCP and Unix sockets; elsewhere, and for
-// all other connections, package net does the work.
+// The bypass works for TCP and Unix sockets on Linux (amd64 and arm64). Package net does the work
+// on other platforms and for all other connections.
 package socket
 
 import (
@@ -18,29 +16,29 @@ import (
 	"syscall"
 )
 
-// Conn is a connection of the system's. It is what the connection in it is, deadlines
-// and Close included, and safe for concurrent use like that.
+// Conn is a TCP or Unix connection. It behaves like the connection it wraps, deadlines and Close
+// included, and is equally safe for concurrent use.
 type Conn struct {
 	net.Conn
 	raw syscall.RawConn
 
 	reads, writes half
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	still bool
 	look  func(fd uintptr) // sets still
 }
 
 // half is one direction of a connection.
 type half struct {
-	mu    sync.Mutex // held through a call; it guards what follows
-	p     []byte     // to be filled, or what is left to be written
-	n     int        // what was read
+	mu    sync.Mutex // held during a call; guards the fields below
+	p     []byte     // the buffer to fill, or the bytes left to write
+	n     int        // bytes read
 	errno syscall.Errno
-	try   func(fd uintptr) (done bool) // does what can be done without waiting
+	try   func(fd uintptr) (done bool) // reads or writes as much as it can without waiting
 }
 
-// New makes a Conn of a TCP or Unix connection, and returns every other as it is.
+// New wraps a TCP or Unix connection in a Conn and returns every other connection unchanged.
 func New(c net.Conn) net.Conn {
 	var s syscall.Conn
 	switch c := c.(type) {
@@ -62,10 +60,10 @@ func New(c net.Conn) net.Conn {
 	return k
 }
 
-// NetConn is the connection beneath, for what a net.Conn cannot do.
+// NetConn returns the wrapped connection, for operations that net.Conn does not offer.
 func (k *Conn) NetConn() net.Conn { return k.Conn }
 
-// Read reads what is there, or waits for some.
+// Read reads available bytes, or waits for some.
 func (k *Conn) Read(p []byte) (int, error) {
 	if !direct {
 		return k.Conn.Read(p)
@@ -108,12 +106,12 @@ func (k *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// failed is the error that package net gives.
+// failed returns errno as the error that package net would return.
 func (k *Conn) failed(op string, errno syscall.Errno) error {
 	return &net.OpError{Op: op, Net: k.LocalAddr().Network(), Source: k.LocalAddr(), Addr: k.RemoteAddr(), Err: os.NewSyscallError(op, errno)}
 }
 
-// quiet says whether nothing can be read, not even the end.
+// quiet reports whether a read would block: neither bytes nor the end have arrived.
 func (k *Conn) quiet() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -121,8 +119,8 @@ func (k *Conn) quiet() bool {
 	return k.raw.Control(k.look) == nil && k.still
 }
 
-// Quiet says of the innermost [Conn] of a connection that wraps it whether nothing has
-// arrived that was not read, not even the end. known says whether that can be told.
+// Quiet reports whether nothing unread, not even the end, has arrived on the innermost [Conn] of c.
+// known is false if that cannot be determined.
 func Quiet(c net.Conn) (quiet, known bool) {
 	for {
 		if k, ok := c.(*Conn); ok {
@@ -136,7 +134,7 @@ func Quiet(c net.Conn) (quiet, known bool) {
 	}
 }
 
-// Beneath is the innermost connection that can be reached.
+// Beneath returns the innermost connection that c wraps.
 func Beneath(c net.Conn) net.Conn {
 	for {
 		outer, ok := c.(interface{ NetConn() net.Conn })
@@ -147,7 +145,7 @@ func Beneath(c net.Conn) net.Conn {
 	}
 }
 
-// Listen has the connections that a listener accepts be Conns where they can.
+// Listen returns a listener that wraps each accepted connection as [New] does.
 func Listen(l net.Listener) net.Listener { return &listener{l} }
 
 type listener struct{ net.Listener }

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// net/http writes names as Content-Type, the gateway as content-type. The tables
-// spare an allocation for each field of each message.
+// net/http writes names as Content-Type, the gateway as content-type. The tables avoid an
+// allocation for each field.
 var toLower, toCanonical = func() (map[string]string, map[string]string) {
 	lower, canonical := map[string]string{}, map[string]string{}
 	for _, name := range strings.Fields(`accept accept-encoding accept-language accept-ranges access-control-allow-origin age

@@ -1,10 +1,8 @@
-// Package stdhttp answers how net/http's server feeds the pipeline: it adapts
-// HTTP/1.1 and HTTP/2 requests to [wire.Stream].
+// Package stdhttp adapts HTTP/1.1 and HTTP/2 requests of net/http's server to [wire.Stream].
 //
-// net/http reads heads leniently (it takes bare LF and obs-fold, and drops
-// Content-Length beside Transfer-Encoding), and a handler cannot see that it did.
-// What the contract demands beyond that is done by engines of our own, in packages
-// h1 and h2; this one serves nobody, and is what tests compare them with.
+// net/http parses heads leniently (it accepts bare LF and obs-fold, and drops Content-Length beside
+// Transfer-Encoding), and a handler cannot detect that. Packages h1 and h2 implement the stricter
+// contract and serve all traffic. Tests compare them with this package.
 package stdhttp
 
 import (
@@ -20,22 +18,22 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Options bound what a client may take. Zero values stand for the defaults.
+// Options limit what a client may take. Zero values mean the defaults.
 type Options struct {
 	HeadBytes int           // largest request head; 32 KiB
 	HeadTime  time.Duration // for a whole request head; 10 s
 	IdleTime  time.Duration // between requests of a connection; 2 min
 	Streams   int           // concurrent streams of an HTTP/2 connection; 100
-	// Scheme is how clients reached whoever is in front, where a connection without
-	// TLS does not tell; "http" if empty.
+	// Scheme is the scheme clients used to reach the proxy in front; it applies to connections
+	// without TLS. "http" if empty.
 	Scheme string
 }
 
 // Server serves HTTP on listeners. It is safe for concurrent use.
 type Server struct{ http *http.Server }
 
-// New returns a server that hands every request to h. Listeners for HTTP/2 must
-// yield *tls.Conn on which ALPN chose "h2".
+// New returns a server that hands every request to h. Listeners for HTTP/2 must yield *tls.Conn on
+// which ALPN chose "h2".
 func New(h wire.Handler, o Options) *Server {
 	scheme := def(o.Scheme, "http")
 	s := &http.Server{
@@ -43,7 +41,7 @@ func New(h wire.Handler, o Options) *Server {
 		MaxHeaderBytes:    def(o.HeadBytes, 32<<10),
 		ReadHeaderTimeout: def(o.HeadTime, 10*time.Second),
 		IdleTimeout:       def(o.IdleTime, 2*time.Minute),
-		// What net/http logs of broken clients is theirs to cause in any number.
+		// Broken clients could fill the log: net/http logs each of their errors.
 		ErrorLog: log.New(io.Discard, "", 0),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          def(o.Streams, 100),
@@ -66,8 +64,8 @@ func def[T comparable](v, d T) T {
 	return v
 }
 
-// Serve accepts connections until Shutdown or Close, after which it returns nil,
-// or until the listener fails.
+// Serve accepts connections until Shutdown or Close, and then returns nil. If the listener fails
+// first, it returns the error.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.http.Serve(l); err != http.ErrServerClosed {
 		return err
@@ -75,8 +73,8 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Shutdown closes the listeners and waits until all requests are answered or ctx
-// ends. Upgraded connections are not waited for: they are their handler's.
+// Shutdown closes the listeners and waits until all requests are answered or ctx ends. It does not
+// wait for upgraded connections, which belong to their handler.
 func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
 
 // Close closes the listeners and cuts every connection.
@@ -95,7 +93,7 @@ func serve(h wire.Handler, scheme string, w http.ResponseWriter, r *http.Request
 		_ = s.rc.EnableFullDuplex()
 	}
 	if s.head.Version == message.HTTP2 && s.head.ContentLength == 0 && s.head.Fields.Has("content-length") && !s.ends() {
-		s.head.ContentLength = -1 // the field belies it, so the head has no reading
+		s.head.ContentLength = -1 // contradicts the field, so Settle refuses the head
 	}
 	h(&s)
 	if !s.finished && !s.upgraded {

@@ -17,16 +17,15 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// lingering is how long the rest of a refused request may take to arrive before
-// the connection closes: long enough that a client reads the answer before it
-// sees a reset, too short to be worth holding.
+// lingering is how long to read the rest of a refused request before closing. It must suffice for
+// the client to read the answer before it sees a reset.
 const lingering = time.Second
 
-// soon is the length in bytes up to which content is read before anything depends
-// on the stream's context.
+// soon is the content length in bytes up to which content is read before the stream's context is
+// used.
 const soon = 64 << 10
 
-// stream is a request of net/http with its answer, as the pipeline sees them.
+// stream adapts a net/http request and its answer to [wire.Stream].
 type stream struct {
 	w    http.ResponseWriter
 	r    *http.Request
@@ -36,7 +35,7 @@ type stream struct {
 	body body
 
 	life   wire.Life
-	readBy atomic.Int64 // the deadline for reading, in nanoseconds of Unix time; 0: none
+	readBy atomic.Int64 // the read deadline, in Unix nanoseconds; 0: none
 
 	closing            bool // CloseAfter was called
 	finished, upgraded bool
@@ -58,9 +57,9 @@ func (s *stream) SetReadDeadline(t time.Time) error {
 
 func (s *stream) SetWriteDeadline(t time.Time) error { return s.rc.SetWriteDeadline(t) }
 
-// ends waits for the end of a request over HTTP/2 that has announced no content, and
-// says whether it came. net/http calls the handler before it knows: content that
-// follows would come when the request has long been forwarded without any.
+// ends waits for the end of an HTTP/2 request that announced no content, and reports whether it
+// came. net/http calls the handler before it knows; content that followed would arrive after the
+// request was forwarded without any.
 func (s *stream) ends() bool {
 	_ = s.rc.SetReadDeadline(time.Now().Add(lingering))
 	n, err := s.r.Body.Read(make([]byte, 1))
@@ -68,10 +67,9 @@ func (s *stream) ends() bool {
 	return n == 0 && err == io.EOF
 }
 
-// follow ends the stream's life with the request's context, but, with outlive, not when
-// a deadline for reading passes. Over HTTP/1.1 net/http takes that for the client's
-// departure, and the client, which is there, would get no answer. The function that it
-// returns ends the life.
+// follow ends the stream's life when the request's context ends. With outlive, a read deadline does
+// not end it: over HTTP/1.1 net/http takes one for the client's departure, and a client that is
+// still there would get no answer. Calling end ends the life.
 func (s *stream) follow(outlive bool) (end func()) {
 	stop := context.AfterFunc(s.r.Context(), func() {
 		if by := s.readBy.Load(); !outlive || by == 0 || time.Now().UnixNano() < by {
@@ -81,8 +79,8 @@ func (s *stream) follow(outlive bool) (end func()) {
 	return func() { stop(); s.life.End(nil) }
 }
 
-// version is that of the request. What claims to be HTTP/2 on a connection that
-// is not ("PRI * HTTP/2.0") has none.
+// version returns the request's version. It returns the zero Version for a request that claims
+// HTTP/2 on an HTTP/1 connection ("PRI * HTTP/2.0").
 func version(r *http.Request) message.Version {
 	if r.ProtoMajor == 2 && (r.TLS == nil || r.TLS.NegotiatedProtocol != "h2") {
 		return 0
@@ -90,7 +88,7 @@ func version(r *http.Request) message.Version {
 	return message.Version(r.ProtoMajor*10 + r.ProtoMinor)
 }
 
-// readHead fills the head as the client sent it; [message.Head.Settle] makes sense of it.
+// readHead fills the head as the client sent it; [message.Head.Settle] interprets it.
 func (s *stream) readHead(scheme string) {
 	r, h := s.r, &s.head
 	h.Method, h.Target, h.Authority = r.Method, r.RequestURI, r.Host
@@ -110,7 +108,7 @@ func (s *stream) readHead(scheme string) {
 	if len(h.Fields) > message.MaxFields {
 		h.Fault = message.ErrTooManyLines
 	}
-	// A map has no order; a stable one keeps equal requests equal upstream.
+	// A map has no order; sorting keeps equal requests equal upstream.
 	slices.SortStableFunc(h.Fields, func(a, b message.Field) int { return strings.Compare(a.Name, b.Name) })
 }
 
@@ -183,7 +181,7 @@ func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
 	return &bufferedConn{c, rw.Reader}, nil
 }
 
-// bufferedConn reads what the server had read ahead first.
+// bufferedConn first returns bytes that the server has read ahead.
 type bufferedConn struct {
 	net.Conn
 	r *bufio.Reader
@@ -193,8 +191,7 @@ func (c *bufferedConn) Read(p []byte) (int, error) {
 	if n := c.r.Buffered(); n > 0 {
 		return c.r.Read(p[:min(n, len(p))])
 	}
-	// Not through the reader: net/http takes its errors, a deadline's too, for the
-	// client's departure.
+	// Bypass the reader: net/http takes its errors, even a deadline's, for the client's departure.
 	return c.Conn.Read(p)
 }
 
@@ -211,7 +208,7 @@ func (b *body) Read(p []byte) (int, error) {
 		for name, values := range b.s.r.Trailer {
 			for _, v := range values {
 				if !message.ValidName(name) || !message.ValidValue(v) {
-					return n, errBadTrailer // net/http looks at those of the head only
+					return n, errBadTrailer // net/http checks only the fields of the head
 				}
 				b.trailers.Add(lowerName(name), v)
 			}
