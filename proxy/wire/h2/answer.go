@@ -16,16 +16,16 @@ var (
 	errFieldBytes  = errors.New("field has bytes outside the grammar")
 )
 
-// outbox is what a stream holds back: whole frames, the last of which may still grow.
+// outbox buffers a stream's output as whole frames, the last of which may still grow.
 type outbox struct {
-	buf  *wire.Buffer // nil: nothing
-	last int          // where the last frame begins that can end the stream; -1: there is none
-	open bool         // it is DATA, and may grow
-	data int          // content in all frames
-	ends bool         // the last frame ends the stream
+	buf  *wire.Buffer // nil if empty
+	last int          // start of the last frame that can carry END_STREAM; -1: none
+	open bool         // that frame is DATA and may grow
+	data int          // bytes of content in all frames
+	ends bool         // the last frame has END_STREAM
 }
 
-// begin makes room for the head of a header block's frame.
+// begin reserves space for the frame head of a header block.
 func (x *outbox) begin(bufs *wire.Buffers) {
 	if x.buf == nil {
 		x.buf = bufs.Get(0)
@@ -80,8 +80,8 @@ func (x *outbox) end(bufs *wire.Buffers, stream uint32) {
 	x.ends = true
 }
 
-// appendFields writes fields. What could be read in two ways is refused, whatever the
-// caller has checked: this is the last door before the wire.
+// appendFields writes fields. It refuses ambiguous ones even if the caller has checked them: this
+// is the last check before the wire.
 func appendFields(b []byte, fields message.Fields) ([]byte, error) {
 	for i := range fields {
 		f := &fields[i]
@@ -96,8 +96,7 @@ func appendFields(b []byte, fields message.Fields) ([]byte, error) {
 	return b, nil
 }
 
-// head writes the head of an answer to x, with the field content-length where length
-// is not negative.
+// writeHead writes the head of an answer to x, with content-length unless length is negative.
 func (s *stream) writeHead(x *outbox, status int, fields message.Fields, length int64) error {
 	x.begin(&s.c.srv.bufs)
 	b := x.buf.B
@@ -150,7 +149,7 @@ func (s *stream) invite() {
 
 func (s *stream) Respond(m *message.Response, trailers bool) error {
 	if s.head.Upgrade != "" && m.Status < 300 {
-		return wire.ErrStatus // it would say that there is a tunnel
+		return wire.ErrStatus // a 2xx would mean that a tunnel is open
 	}
 	if err := s.Begin(s.head.Method, m); err != nil {
 		return err
@@ -162,7 +161,7 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 	}
 	length := m.ContentLength
 	if m.Status == 204 || length == 0 && message.IsGRPC(m.Fields.Get("content-type")) {
-		length = -1 // gRPC's callers would take it for metadata
+		length = -1 // gRPC callers would take content-length for metadata
 	}
 	return s.writeHead(&s.out, m.Status, m.Fields, length)
 }
@@ -179,7 +178,7 @@ func (s *stream) Write(p []byte) (int, error) {
 	return len(p), s.hold(p)
 }
 
-// hold holds content back, and sends what is too much for that.
+// hold buffers content, and sends it when the buffer is full.
 func (s *stream) hold(p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), maxHeld-s.out.data)
@@ -205,8 +204,8 @@ func (s *stream) Flush() error {
 	return s.err
 }
 
-// Finish leaves the end to be sent when the handler has returned: whoever sees an
-// answer whole finds what the handler has recorded of it.
+// Finish completes the answer but leaves its end to be sent after the handler has returned. So a
+// client that has the whole answer also finds what the handler recorded about it.
 func (s *stream) Finish(trailers message.Fields) error {
 	if s.lost != nil {
 		return s.lost
@@ -221,8 +220,8 @@ func (s *stream) Finish(trailers message.Fields) error {
 	return nil
 }
 
-// writeTrailers writes the trailers that may be written. One that may not is
-// dropped: the content is sent, and it is whole without.
+// writeTrailers writes the permitted trailers and drops the others: the content has been sent and
+// is complete without them.
 func (s *stream) writeTrailers(trailers message.Fields) {
 	x := &s.out
 	before, open := x.last, x.open
@@ -244,8 +243,7 @@ func (s *stream) writeTrailers(trailers message.Fields) {
 	x.buf.B = sealBlock(x.buf.B, x.last, s.id, false)
 }
 
-// push hands what is held back to the connection, as the windows allow; mu is held, and
-// let go where it has to wait.
+// push queues buffered output as the windows allow; it releases mu while it waits.
 func (s *stream) push() error { return s.pushBox(&s.out) }
 
 func (s *stream) pushBox(x *outbox) error {
@@ -278,7 +276,7 @@ func (s *stream) pushBox(x *outbox) error {
 	return err
 }
 
-// waitForOthers waits while more is to be written than should wait for it.
+// waitForOthers waits while too much output of all streams is pending.
 func (s *stream) waitForOthers() error {
 	c := s.c
 	for s.err == nil && c.out != nil && len(c.out.B) >= maxHeld {
@@ -296,7 +294,7 @@ func (s *stream) waitForOthers() error {
 	return s.err
 }
 
-// pushParts hands frames over as windows open.
+// pushParts queues frames piece by piece as windows open.
 func (s *stream) pushParts(x *outbox) error {
 	for b := x.buf.B; len(b) > 0; {
 		f := parseFrameHead(b)
@@ -323,7 +321,7 @@ func (s *stream) pushParts(x *outbox) error {
 	return nil
 }
 
-// waitForWindow takes up to n bytes off the windows.
+// waitForWindow subtracts up to n bytes from the windows, and waits while they are empty.
 func (s *stream) waitForWindow(n int) (int, error) {
 	c := s.c
 	for {

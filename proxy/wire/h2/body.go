@@ -10,11 +10,11 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// inbox is content that has come and was not read yet, in lent buffers.
+// inbox holds received, unread content in pooled buffers.
 type inbox struct {
 	parts []*wire.Buffer
-	one   [1]*wire.Buffer // room for small content
-	at    int             // in the first
+	one   [1]*wire.Buffer // backing array for small content
+	at    int             // read position in the first buffer
 	size  int
 }
 
@@ -50,7 +50,7 @@ func (x *inbox) take(bufs *wire.Buffers, p []byte) (total int) {
 	return total
 }
 
-// drop throws everything away and says how much it was.
+// drop discards all content and returns its size.
 func (x *inbox) drop(bufs *wire.Buffers) int {
 	for _, b := range x.parts {
 		bufs.Put(b)
@@ -72,7 +72,7 @@ func (c *serverConn) takeData(f *frame) error {
 		case f.stream > c.last:
 			return broken(protocolError, "DATA on an idle stream")
 		case c.wasReset(f.stream):
-			return c.spendOn(f) // sent before the client knew
+			return c.spendOn(f) // the client had not yet seen the reset
 		}
 		return spoilt(f.stream, streamClosed, "DATA on a closed stream")
 	}
@@ -92,7 +92,7 @@ func (c *serverConn) takeData(f *frame) error {
 		s.lacking -= int64(n)
 	}
 	if s.discards {
-		c.giveBack(f.size) // the stream gets no more window: it is to end
+		c.giveBack(f.size) // only the connection's window is replenished: the stream is to end
 	} else {
 		c.giveBack(f.size - n)
 		s.receive.owed += f.size - n
@@ -107,7 +107,7 @@ func (c *serverConn) takeData(f *frame) error {
 	return c.spendOn(f)
 }
 
-// spendOn counts DATA that brings nothing.
+// spendOn charges a useless DATA frame to the budget.
 func (c *serverConn) spendOn(f *frame) error {
 	if len(f.payload) > 0 && c.streams[f.stream] != nil {
 		return nil
@@ -115,8 +115,8 @@ func (c *serverConn) spendOn(f *frame) error {
 	return c.spend()
 }
 
-// giveBack takes note of what was read or thrown away; mu is held. It says whether the
-// client is granted more.
+// giveBack counts bytes that were read or discarded; mu is held. It reports whether it queued a
+// WINDOW_UPDATE.
 func (c *serverConn) giveBack(n int) bool {
 	if n == 0 || c.stage == over {
 		return false
@@ -129,7 +129,7 @@ func (c *serverConn) giveBack(n int) bool {
 	return more > 0
 }
 
-// endInput notes the client's end; mu is held.
+// endInput records END_STREAM from the client; mu is held.
 func (s *stream) endInput() error {
 	if s.lacking > 0 {
 		return malformed(s.id, "less content than announced")
@@ -145,14 +145,14 @@ func (s *stream) endInput() error {
 	return nil
 }
 
-// discard throws away what has come and what will; mu is held.
+// discard drops received content and all that follows; mu is held.
 func (s *stream) discard() {
 	s.discards = true
 	s.c.giveBack(s.inbox.drop(&s.c.srv.bufs))
 }
 
-// read reads content, or waits for it; mu is held, and let go meanwhile. It returns
-// io.EOF at the client's end.
+// read reads content, or waits for it; it releases mu while it waits. It returns io.EOF at the
+// client's end of the stream.
 func (s *stream) read(p []byte) (int, error) {
 	c := s.c
 	for {
@@ -188,7 +188,7 @@ func (s *stream) read(p []byte) (int, error) {
 	}
 }
 
-// cut is the error of content that is not whole: malformed, or of a client that left.
+// cut returns the error of incomplete content: it is malformed, or its client left.
 func cut(err error) error {
 	var bad *fault
 	if errors.As(err, &bad) && bad.why != resetByClient {
@@ -222,7 +222,7 @@ func (b *serverBody) Arrived() (n int, whole bool) {
 
 func (b *serverBody) Read(p []byte) (int, error) {
 	s := b.s
-	if b.ended || s.head.ContentLength == 0 { // of a request that was faulty, or became a tunnel, too
+	if b.ended || s.head.ContentLength == 0 { // also for a faulty request or one that became a tunnel
 		b.ended = true
 		return 0, io.EOF
 	}

@@ -16,27 +16,24 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// ClientOptions are what a connection to a server may take. Zero values stand for the
-// defaults.
+// ClientOptions configure a connection to a server. Zero values mean the defaults.
 type ClientOptions struct {
-	Scheme    string        // how the server is asked: "https", or "http" if empty
-	Streams   int           // requests in flight, if the server does not allow fewer; 256
-	WriteTime time.Duration // for a write that the server does not take; 30 s
-	// PingTime is how long a server may take to answer PING. It is asked where
-	// nothing was heard of it for as long, and a request is to be sent or was not
-	// answered in time; 10 s.
+	Scheme    string        // the :scheme of requests; "http" if empty
+	Streams   int           // requests in flight, unless the server allows fewer; 256
+	WriteTime time.Duration // for a blocked write; 30 s
+	// PingTime is how long a server may take to answer PING. A PING is sent after as long a
+	// silence, when a request is about to be sent or an answer is late; 10 s.
 	PingTime time.Duration
-	// Frames is how many frames may come that bring no answer further, more than
-	// requests and answers give cause for: 1000. A tenth comes back each second.
+	// Frames limits unproductive frames: those beyond what requests and answers account for. 1000;
+	// a tenth is restored each second.
 	Frames int
-	// StreamWindow is up to how many bytes of an answer that nobody has read yet may
-	// wait, and Memory for how much more than 64 KiB each all answers of the
-	// connection may have together: 4 MiB and 16 MiB. Windows begin at 64 KiB, and
-	// widen while content is read as it comes.
+	// StreamWindow limits the unread bytes of one answer: 4 MiB. Memory limits how far the windows
+	// of all answers may grow beyond 64 KiB each: 16 MiB. Windows begin at 64 KiB and grow while
+	// content is read as fast as it arrives.
 	StreamWindow, Memory int
-	// Buffers are lent for what is read and written; nil: the client's own.
+	// Buffers is the pool for what is read and written; if nil, the client makes its own.
 	Buffers *wire.Buffers
-	// Clock is asked for deadlines; the system if nil.
+	// Clock supplies the time for deadlines; the system's if nil.
 	Clock *wire.Clock
 }
 
@@ -56,9 +53,8 @@ func (o ClientOptions) withDefaults() ClientOptions {
 	return o
 }
 
-// connWindow is what a server may send at once, of all answers. It is granted again
-// as content arrives: an answer that is read slowly holds up no other, and what
-// may wait is bounded by the windows of the streams.
+// connWindow is the receive window of the connection. It is replenished as content arrives, so that
+// a slow reader of one answer blocks no other. The windows of the streams limit the buffered bytes.
 const connWindow = 16 << 20
 
 // Client is one connection to a server, shared by many exchanges at a time. It implements
@@ -69,50 +65,50 @@ type Client struct {
 	options ClientOptions
 	done    chan struct{} // closed when the reader's goroutine has ended
 
-	// The reader's own.
+	// The reader goroutine owns the fields below.
 	in     reader
 	blocks *blockReader
-	block  uint32 // the stream whose header block is incomplete; 0: none is
-	ends   bool   // the stream ends with that block
-	waited bool   // it has waited for the frame that it is reading
+	block  uint32 // the stream whose header block is incomplete; 0: none
+	ends   bool   // that block has END_STREAM
+	waited bool   // the reader has blocked within the current frame
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	calls    map[uint32]*call
-	ready    []*call     // to be woken before the reader waits
-	taken    int         // places that Reserve gave out
-	next     uint32      // the stream of the next request
-	greeted  bool        // SETTINGS have come
-	leaving  bool        // no more requests can be sent: GOAWAY has come, or writing has failed
-	draining bool        // no more places are given out
-	gone     *wire.Error // why nothing is read or written any more
+	ready    []*call     // to wake before the reader blocks
+	taken    int         // places reserved
+	next     uint32      // the stream number of the next request
+	greeted  bool        // SETTINGS have arrived
+	leaving  bool        // send no more requests: GOAWAY has arrived, or writing has failed
+	draining bool        // reserve no more places
+	gone     *wire.Error // why the connection ended; nil while it is open
 
-	most    int     // exchanges at a time, as the server has it
-	send    sending // what may be sent on the connection
-	grant   int64   // of SETTINGS: the window of new streams
+	most    int     // concurrent exchanges that the server allows
+	send    sending // the send window of the connection
+	grant   int64   // from SETTINGS: the send window of new streams
 	receive receiving
-	spare   int // of options.Memory
+	spare   int // unused part of options.Memory
 
-	out        *wire.Buffer // what is to be written; nil: nothing
-	unwritable error        // why nothing is written any more
-	told       bool         // the server knows that we have no table
+	out        *wire.Buffer // pending output; nil if none
+	unwritable error        // why writing has failed
+	told       bool         // the encoder's table size update (0) was sent
 	writing    bool
 	kicked     bool       // a goroutine is about to write
-	changed    *sync.Cond // something was written, SETTINGS have come, or the connection is gone
-	frames     int        // how many more may come that bring nothing
+	changed    *sync.Cond // signals a write, SETTINGS, or the end of the connection
+	frames     int        // budget for unproductive frames
 	regained   time.Time
 
-	heard   time.Time // when something last came
-	pinged  bool      // PING is to be answered until pingBy
+	heard   time.Time // time of the last read
+	pinged  bool      // a PING is unanswered; due by pingBy
 	pingBy  time.Time
-	writeBy time.Time // until when what is being written must be taken
+	writeBy time.Time // deadline of the current write
 	alarm   *time.Timer
-	alarmAt time.Time // zero: it is not set
+	alarmAt time.Time // zero: not set
 }
 
 var _ wire.Client = (*Client)(nil)
 
-// NewClient makes a client of a connection, on which TLS, if any, has shaken hands.
-// It starts the goroutine that reads, and which Close ends.
+// NewClient returns a client of a connection whose TLS handshake, if any, is complete. It starts
+// the goroutine that reads; Close ends it.
 func NewClient(conn net.Conn, o ClientOptions) *Client {
 	o = o.withDefaults()
 	c := &Client{
@@ -141,8 +137,8 @@ func NewClient(conn net.Conn, o ClientOptions) *Client {
 	return c
 }
 
-// Greet sends the client's preface and waits for the server's, which says how much
-// it takes, and that it speaks HTTP/2 at all.
+// Greet sends the client's preface and waits for the server's SETTINGS, which prove that the server
+// speaks HTTP/2 and hold its limits.
 func (c *Client) Greet(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		c.mu.Lock()
@@ -165,8 +161,8 @@ func (c *Client) Greet(ctx context.Context) error {
 	return fmt.Errorf("waiting for the server's SETTINGS: %w", ctx.Err())
 }
 
-// Reserve takes a place for one exchange, if there is one: each Exchange needs a
-// place, and gives it back when its response is closed, or with its error.
+// Reserve takes a place for one exchange, if one is free. Each Exchange needs a place. The place is
+// released when the response is closed or Exchange fails.
 func (c *Client) Reserve() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -177,7 +173,7 @@ func (c *Client) Reserve() bool {
 	return true
 }
 
-// Release gives back a place that Reserve took and no Exchange has used.
+// Release gives back a place that no Exchange has used.
 func (c *Client) Release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,8 +181,8 @@ func (c *Client) Release() {
 	c.rest()
 }
 
-// Load says how many places are taken, and whether the connection is good for more
-// exchanges, now or once places are free.
+// Load returns how many places are taken. good is false if the connection accepts no more
+// exchanges, even when places become free.
 func (c *Client) Load() (taken int, good bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -195,7 +191,7 @@ func (c *Client) Load() (taken int, good bool) {
 
 func (c *Client) good() bool { return !c.leaving && !c.draining && c.gone == nil }
 
-// Drain ends the giving of places; the connection closes when none is taken.
+// Drain stops giving out places; the connection closes when none is taken.
 func (c *Client) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,8 +199,7 @@ func (c *Client) Drain() {
 	c.rest()
 }
 
-// Close cuts the connection, and every exchange on it, and waits until its
-// goroutine has ended.
+// Close cuts the connection, fails its exchanges and waits until its goroutine has ended.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.die(&wire.Error{Fault: wire.FaultBroken, Err: net.ErrClosed})
@@ -213,8 +208,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Exchange implements [wire.Client]. A place must have been reserved, which is given back
-// when x is closed, or with the error. After an error the connection may well live on.
+// Exchange implements [wire.Client]. The caller must have reserved a place; closing x, or an error,
+// releases it. After an error the connection may still be usable.
 func (c *Client) Exchange(ctx context.Context, r *wire.Request, x *wire.Response) error {
 	x.Reset()
 	b, err := c.render(r)
@@ -232,7 +227,7 @@ func (c *Client) Exchange(ctx context.Context, r *wire.Request, x *wire.Response
 	c.ask(k, r, b)
 	if k.err == nil && !k.outEnded {
 		k.up = startUpload(k, r)
-		// The head leaves with the first of the content, if that is there.
+		// The head is sent with the first piece of content, if that is ready.
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
@@ -252,8 +247,8 @@ func (c *Client) Exchange(ctx context.Context, r *wire.Request, x *wire.Response
 	return nil
 }
 
-// ask sends the request's head, and its content if that is at hand and the windows
-// hold it; mu is held.
+// ask sends the request's head, and its content if that is in memory and fits the windows; mu is
+// held.
 func (c *Client) ask(k *call, r *wire.Request, b *wire.Buffer) {
 	if k.err != nil { // the context has ended
 		c.bufs.Put(b)
@@ -294,12 +289,12 @@ func (c *Client) ask(k *call, r *wire.Request, b *wire.Buffer) {
 		b.B = appendData(b.B, k.id, r.Content)
 		k.outEnded = true
 	default:
-		k.content = bytes.Clone(r.Content) // the caller's is not used once Exchange has returned
+		k.content = bytes.Clone(r.Content) // the caller's slice must not be used after Exchange has returned
 	}
 	c.queue(b)
 }
 
-// appendData writes content to its end.
+// appendData writes content as DATA frames and ends the stream.
 func appendData(b []byte, stream uint32, p []byte) []byte {
 	for len(p) > maxFrame {
 		b = append(appendFrameHead(b, maxFrame, frameData, 0, stream), p[:maxFrame]...)
@@ -308,7 +303,7 @@ func appendData(b []byte, stream uint32, p []byte) []byte {
 	return append(appendFrameHead(b, len(p), frameData, flagEndStream, stream), p...)
 }
 
-// render writes the head of the request behind room for a frame's head.
+// render writes the head of the request after space for a frame head.
 func (c *Client) render(r *wire.Request) (*wire.Buffer, error) {
 	err := r.Check()
 	if err == nil && r.Upgrade != "" {
@@ -339,12 +334,12 @@ func (c *Client) render(r *wire.Request) (*wire.Buffer, error) {
 var (
 	errLeft          = errors.New("the connection takes no more requests")
 	errClientUpgrade = errors.New("tunnels are not asked for over HTTP/2")
-	errContextEnded  = errors.New("context ended") // stands for the cause, which the exchange looks up
+	errContextEnded  = errors.New("context ended") // the exchange replaces it by the context's cause
 	errDeaf          = errors.New("PING was not answered in time")
 	errStalled       = errors.New("the server takes nothing")
 )
 
-// blame makes a [*wire.Error] of what an exchange failed with.
+// blame converts the error of an exchange to a [*wire.Error].
 func (x *exchange) blame(err error) error {
 	var known *wire.Error
 	switch {
@@ -359,7 +354,7 @@ func (x *exchange) blame(err error) error {
 	return &wire.Error{Fault: wire.FaultBroken, Err: err}
 }
 
-// ofConnection makes a [*wire.Error] of what a connection ended with.
+// ofConnection converts the error that ended a connection to a [*wire.Error].
 func ofConnection(err error) *wire.Error {
 	var bad *fault
 	var known *wire.Error

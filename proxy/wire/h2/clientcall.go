@@ -13,7 +13,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// maxInterim is how many interim responses may come before the final one.
+// maxInterim limits the interim responses before the final one.
 const maxInterim = 8
 
 // exchange is one exchange on a [Client]; it serves the content of a [wire.Response].
@@ -26,41 +26,41 @@ type exchange struct {
 	call     call
 }
 
-// call is a request and its answer as the connection sees them; the connection's mu
-// guards all of it.
+// call is the connection's state of one request and its answer. The connection's mu guards all of
+// it.
 type call struct {
 	c      *Client
 	id     uint32
 	method string
 	inform bool
 
-	err         *wire.Error // why nothing more comes
-	reset       bool        // RST_STREAM was sent, or has come
+	err         *wire.Error // why the call failed
+	reset       bool        // RST_STREAM was sent or received
 	unprocessed bool
 	answered    bool
 	marked      bool // in c.ready
 
 	interim  []message.Response
 	interims int
-	headed   bool // the head of the final response is there
+	headed   bool // the final head has arrived
 	head     message.Response
-	lacking  int64 // of the announced content; -1: the end will tell
-	inEnded  bool  // the server's end has come
+	lacking  int64 // announced content still to come; -1: no Content-Length
+	inEnded  bool  // END_STREAM was received
 	inbox    inbox
 	receive  receiving
 	trailers message.Fields
 	readable sync.Cond
 	reading  bool
 	idle     time.Duration
-	limit    time.Time // bounds everything; zero: none
-	readBy   time.Time // until when what is waited for must come; zero: no bound
+	limit    time.Time // deadline of the whole exchange; zero: none
+	readBy   time.Time // deadline of the current wait; zero: none
 
-	content  []byte // to be sent by up
+	content  []byte // content for up to send
 	up       *upload
-	outEnded bool // our end is queued, or nothing more goes
+	outEnded bool // END_STREAM is queued, or sending has stopped
 	send     sending
 	writable sync.Cond
-	stuck    bool // waits for a window, or for others to be written
+	stuck    bool // waits for a window or for the output of other streams
 	stuckBy  time.Time
 }
 
@@ -71,7 +71,7 @@ func (k *call) begin(c *Client, r *wire.Request) {
 	k.readable.L, k.writable.L = &c.mu, &c.mu
 }
 
-// mark has whoever waits for the call woken when the reader has no more frames; mu is held.
+// mark has waiters on the call woken once the reader has handled all buffered frames; mu is held.
 func (k *call) mark() {
 	if !k.marked {
 		k.marked = true
@@ -95,7 +95,7 @@ func (k *call) contextEnded() {
 	k.abort(&wire.Error{Fault: wire.FaultContext, Err: errContextEnded})
 }
 
-// abort ends the call from our side; mu is held.
+// abort ends the call from the client's side; mu is held.
 func (k *call) abort(why *wire.Error) {
 	if k.err != nil {
 		return
@@ -105,7 +105,7 @@ func (k *call) abort(why *wire.Error) {
 	k.c.kick()
 }
 
-// look wakes who has waited too long; mu is held.
+// look wakes waiters whose deadline has passed; mu is held.
 func (k *call) look(now time.Time) {
 	if k.reading {
 		if passed(k.readBy, now) {
@@ -124,7 +124,7 @@ func (k *call) look(now time.Time) {
 	}
 }
 
-// due is d from now, or the limit; the zero time where there is neither.
+// due returns the earlier of the limit and d from now; zero if neither is set.
 func (k *call) due(d time.Duration) time.Time {
 	if d <= 0 {
 		return k.limit
@@ -136,10 +136,10 @@ func (k *call) due(d time.Duration) time.Time {
 	return by
 }
 
-// wait waits for the server, until readBy; mu is held, and let go meanwhile.
+// wait waits for the server until readBy; it releases mu while it waits.
 func (k *call) wait() error {
 	if passed(k.readBy, time.Now()) {
-		k.c.ping() // is it the request that takes long, or is nobody there?
+		k.c.ping() // tell a slow request from a dead server
 		k.c.kick()
 		return os.ErrDeadlineExceeded
 	}
@@ -150,9 +150,8 @@ func (k *call) wait() error {
 	return nil
 }
 
-// arm bounds what is waited for by d from now, or from the end of the upload if there
-// is one under way: until then the server may well be silent, and the upload has
-// bounds of its own. mu is held.
+// arm limits the wait to d from now, or from the end of a pending upload: the server may be silent
+// until then, and writes have their own limit. mu is held.
 func (k *call) arm(d time.Duration) {
 	if k.up != nil && !k.up.over && !k.up.stop {
 		k.up.patience, d = d, 0
@@ -160,7 +159,7 @@ func (k *call) arm(d time.Duration) {
 	k.readBy = k.due(d)
 }
 
-// awaitHead waits for the head of the final response; mu is held, and let go meanwhile.
+// awaitHead waits for the final head; it releases mu while it waits.
 func (k *call) awaitHead(r *wire.Request) error {
 	k.arm(r.Head)
 	for {
@@ -245,7 +244,7 @@ func (k *call) takeHead(fields message.Fields, end bool) error {
 	return nil
 }
 
-// statusOf reads the one pseudo field of an answer, which comes first.
+// statusOf returns :status, the only pseudo field of an answer, which must come first.
 func statusOf(fields message.Fields) (status int, ok bool) {
 	if len(fields) == 0 || fields[0].Name != ":status" || len(fields[0].Value) != 3 {
 		return 0, false
@@ -254,7 +253,7 @@ func statusOf(fields message.Fields) (status int, ok bool) {
 	return int(n), ok && n >= 100 && n <= 599
 }
 
-// readFields reads the fields of an answer. Another pseudo field is as bad a name as any.
+// readFields reads the regular fields of an answer. A further pseudo field fails the name check.
 func readFields(fields message.Fields) (h message.Response, length int64, why string) {
 	length = -1
 	h.Fields = make(message.Fields, 0, len(fields)+4) // room for what the gateway adds
@@ -277,7 +276,7 @@ func readFields(fields message.Fields) (h message.Response, length int64, why st
 	return h, length, ""
 }
 
-// takeTrailers reads the block behind the content.
+// takeTrailers reads the trailer block.
 func (k *call) takeTrailers(fields message.Fields, end bool) error {
 	if !end {
 		return spoilt(k.id, protocolError, "HEADERS within the content")
@@ -341,8 +340,8 @@ func (x *exchange) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// keepTrailers drops the trailers that may not be passed on. gRPC may repeat fields of
-// the head in its trailers, so those are kept.
+// keepTrailers drops the trailers that may not be passed on. gRPC trailers may repeat fields of the
+// head, so those are kept.
 func (x *exchange) keepTrailers() {
 	head := x.call.head.Fields
 	if message.IsGRPC(head.Get("content-type")) {
@@ -351,7 +350,7 @@ func (x *exchange) keepTrailers() {
 	x.trailers = message.KeptTrailers(x.call.trailers, head)
 }
 
-// read reads content, or waits for it; mu is held, and let go meanwhile.
+// read reads content, or waits for it; it releases mu while it waits.
 func (k *call) read(p []byte) (int, error) {
 	k.arm(k.idle)
 	for {
@@ -374,8 +373,8 @@ func (k *call) read(p []byte) (int, error) {
 	}
 }
 
-// widen grants the server what was read, and more while that is all there was, as
-// the memory of the connection allows; mu is held.
+// widen grants the server the bytes that were read. It grows the window if the reader has emptied
+// the inbox and the connection's memory allows; mu is held.
 func (k *call) widen(n int) {
 	c, w := k.c, &k.receive
 	if k.inEnded || k.err != nil {
@@ -392,21 +391,21 @@ func (k *call) widen(n int) {
 	}
 }
 
-// Arrived implements [message.Arrived]; trailers may follow all the same.
+// Arrived implements [message.Arrived]; trailers may still follow.
 func (x *exchange) Arrived() (n int, whole bool) {
 	x.c.mu.Lock()
 	defer x.c.mu.Unlock()
 	return x.call.inbox.size, x.call.inEnded
 }
 
-// Trailers are the trailers that may be passed on, once Read has returned io.EOF.
+// Trailers returns the trailers that may be passed on, once Read has returned io.EOF.
 func (x *exchange) Trailers() message.Fields { return x.trailers }
 
-// Upgraded is nil: tunnels are not asked for over HTTP/2.
+// Upgraded returns nil: this client does not open tunnels.
 func (x *exchange) Upgraded() net.Conn { return nil }
 
-// Close ends the exchange, and resets the stream if the exchange is not at its end. It
-// says whether the connection takes more exchanges.
+// Close ends the exchange, and resets the stream if it is not complete. It returns whether the
+// connection accepts more exchanges.
 func (x *exchange) Close() (reusable bool) {
 	c, k := x.c, &x.call
 	if k.up != nil {

@@ -7,7 +7,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// run is the goroutine that reads.
+// run is the reader goroutine.
 func (c *Client) run() {
 	defer close(c.done)
 	err := c.read()
@@ -16,7 +16,7 @@ func (c *Client) run() {
 	defer c.mu.Unlock()
 	var bad *fault
 	if errors.As(err, &bad) && c.gone == nil && !c.writing {
-		// The last word, if it can be said without waiting.
+		// Send a last GOAWAY if that does not block.
 		c.writing = true
 		b := appendGoAway(nil, 0, bad.code)
 		c.mu.Unlock()
@@ -31,10 +31,10 @@ func (c *Client) run() {
 	c.die(ofConnection(err))
 }
 
-// lastWord is how long a server may take to be told why the connection ends.
+// lastWord limits the time for sending the last GOAWAY.
 const lastWord = 100 * time.Millisecond
 
-// read reads frames until the connection ends; its error says why.
+// read reads frames until the connection ends, and returns the reason.
 func (c *Client) read() error {
 	for {
 		if c.waited = !c.in.whole(); c.waited {
@@ -53,7 +53,7 @@ func (c *Client) read() error {
 	}
 }
 
-// spoilt ends a call alone where only that is at fault; nil then.
+// spoilt handles an error of one stream and returns nil; other errors are returned.
 func (c *Client) spoilt(err error) error {
 	var bad *fault
 	if !errors.As(err, &bad) || bad.stream == 0 {
@@ -62,8 +62,8 @@ func (c *Client) spoilt(err error) error {
 	return c.spoil(bad)
 }
 
-// pause is what is done before the reader waits: whoever has something to read is
-// woken, once for all frames that have come, and what is to be written is.
+// pause runs before the reader blocks. It wakes the waiters once for all buffered frames and writes
+// pending output.
 func (c *Client) pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,7 +76,7 @@ func (c *Client) pause() {
 	c.kick()
 }
 
-// take does what a frame asks for.
+// take handles a frame.
 func (c *Client) take(f *frame) error {
 	switch {
 	case c.block != 0 && (f.kind != frameContinuation || f.stream != c.block):
@@ -113,7 +113,7 @@ func (c *Client) take(f *frame) error {
 	return c.spend()
 }
 
-// spend counts a frame that brings no answer further; mu is held.
+// spend charges an unproductive frame to the budget; mu is held.
 func (c *Client) spend() error {
 	c.frames--
 	if c.frames >= 0 {
@@ -132,14 +132,14 @@ func (c *Client) spend() error {
 	return nil
 }
 
-// earn counts what gives cause for frames; mu is held.
+// earn adds to the frame budget; mu is held.
 func (c *Client) earn(frames int) { c.frames = min(c.frames+frames, c.options.Frames) }
 
-// idle says whether no request was sent on a stream.
+// idle reports whether no request was sent on a stream.
 func (c *Client) idle(stream uint32) bool { return stream%2 == 0 || stream >= c.next }
 
-// takeBlock reads a frame of a header block. Blocks of streams that are over are
-// decoded too: the table is the connection's.
+// takeBlock reads a frame of a header block. It decodes blocks of ended streams too, because the
+// compression table belongs to the connection.
 func (c *Client) takeBlock(f *frame) error {
 	if f.kind == frameHeaders {
 		if c.idle(f.stream) {
@@ -165,7 +165,7 @@ func (c *Client) takeBlock(f *frame) error {
 	}
 	k := c.calls[id]
 	if k == nil {
-		return c.spend() // sent before the server knew
+		return c.spend() // the server had not yet seen the reset
 	}
 	c.earn(2)
 	k.mark()
@@ -186,7 +186,7 @@ func (c *Client) takeData(f *frame) error {
 	}
 	k := c.calls[f.stream]
 	if k == nil {
-		return c.spend() // sent before the server knew
+		return c.spend() // the server had not yet seen the reset
 	}
 	if err := k.takeData(f); err != nil {
 		return err
@@ -199,8 +199,8 @@ func (c *Client) takeData(f *frame) error {
 	return nil
 }
 
-// takeReset ends a call. Behind the whole answer a reset only says that the rest of
-// the request is not wanted.
+// takeReset ends a call. After a complete answer, a reset only means that the rest of the request
+// is not wanted.
 func (c *Client) takeReset(f *frame) error {
 	if c.idle(f.stream) {
 		return broken(protocolError, "reset of an idle stream")
@@ -294,8 +294,8 @@ func (c *Client) takePing(f *frame) error {
 	return c.spend()
 }
 
-// takeGoAway notes that the server takes no more requests. What it says it has not
-// looked at can be sent elsewhere.
+// takeGoAway records that the server accepts no more requests. Those above its last stream were not
+// processed and can be sent elsewhere.
 func (c *Client) takeGoAway(f *frame) {
 	last, why := f.goAway()
 	c.leaving = true
@@ -311,7 +311,7 @@ func (c *Client) takeGoAway(f *frame) {
 	c.rest()
 }
 
-// spoil ends a call that the server has spoilt.
+// spoil resets the stream of a fault and fails its call.
 func (c *Client) spoil(bad *fault) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,20 +11,20 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// upload sends a body in a goroutine of its own while the answer is read, so that an
-// early answer is seen. The response owns it and joins it.
+// upload sends a body in a goroutine of its own while the answer is read, so that an early answer
+// is noticed. The response owns the upload and waits for it.
 type upload struct {
 	k    *call
 	r    *wire.Request
 	done chan struct{}
 
-	// The connection's mu guards what follows.
+	// The connection's mu guards the fields below.
 
-	touched  bool // something of the body was read
-	stop     bool // nothing more is to be sent
-	last     bool // the body has ended well: it will not be read again
+	touched  bool // some of the body was read
+	stop     bool // send nothing more
+	last     bool // the body has ended cleanly; it is not read again
 	over     bool // nothing more is sent
-	heard    bool // the head of the final response is in
+	heard    bool // the final head has arrived
 	patience time.Duration
 }
 
@@ -35,9 +35,8 @@ func startUpload(k *call, r *wire.Request) *upload {
 	return u
 }
 
-// answered tells the upload that the head of the final response is in; mu is held.
-// Servers that refuse do not want the rest; those that agree may well answer while
-// they read.
+// answered is called when the final head has arrived; mu is held. A server that refuses does not
+// want the rest of the body, so the upload stops; one that accepts may answer while it still reads.
 func (u *upload) answered(status int) {
 	u.heard = true
 	if status >= 300 {
@@ -46,7 +45,7 @@ func (u *upload) answered(status int) {
 	}
 }
 
-// errStopped ends an upload that nobody wants any more.
+// errStopped ends an upload whose rest is not wanted.
 var errStopped = errors.New("upload stopped")
 
 func (u *upload) run() {
@@ -65,16 +64,15 @@ func (u *upload) run() {
 		k.c.ping()
 		k.abort(&wire.Error{Fault: wire.FaultTimeout, Err: fmt.Errorf("sending request body: %w", err)})
 	}
-	// Any other error is left to the reader: the server may have answered before.
+	// Any other error is left to the reader: the server may have answered first.
 	if k.readBy = k.due(u.patience); k.reading {
 		k.c.remind(k.readBy)
 	}
 	k.c.flush()
 }
 
-// send copies the body to the connection. The last piece of a known length, as the
-// end of the stream, is sent only after the body's clean end, so that a request
-// whose end is bad never looks whole.
+// send copies the body to the connection. It sends the last piece, and the end of the stream, only
+// after the body has ended cleanly, so that a truncated request never looks complete.
 func (u *upload) send() error {
 	if !u.r.Streams() {
 		return u.sendContent()
@@ -109,7 +107,7 @@ func (u *upload) send() error {
 	}
 }
 
-// stopped says whether the upload is to end. If not, the body is read next.
+// stopped reports whether the upload must end. If not, it notes that the body is about to be read.
 func (u *upload) stopped() bool {
 	u.k.c.mu.Lock()
 	defer u.k.c.mu.Unlock()
@@ -118,7 +116,7 @@ func (u *upload) stopped() bool {
 	return stopped
 }
 
-// sendContent sends content that is at hand.
+// sendContent sends content that is in memory.
 func (u *upload) sendContent() error {
 	p := u.k.content
 	for len(p) > maxFrame {
@@ -130,7 +128,7 @@ func (u *upload) sendContent() error {
 	return u.put(p, true, false)
 }
 
-// ahead says whether more of the body can be read without waiting.
+// ahead reports whether more of the body can be read without waiting.
 func (u *upload) ahead() bool {
 	came, ok := u.r.Body.(message.Arrived)
 	if !ok {
@@ -140,9 +138,8 @@ func (u *upload) ahead() bool {
 	return n > 0 || whole
 }
 
-// put sends a piece of content, at most a frame, as the windows allow; with end, the
-// end of the request, too. What is followed at once by more may wait for it, to go out
-// in the same write.
+// put sends a piece of content, at most a frame, as the windows allow. With end it also ends the
+// request. With followed the piece may wait for the next one and share its write.
 func (u *upload) put(p []byte, end, followed bool) error {
 	k, c := u.k, u.k.c
 	c.mu.Lock()
@@ -186,8 +183,8 @@ func (u *upload) put(p []byte, end, followed bool) error {
 	return nil
 }
 
-// trailers are those of the body that may be sent, behind room for a frame's head; nil
-// for none. mu is held, and let go meanwhile: they are the caller's to choose.
+// trailers returns the permitted trailers after space for a frame head; nil if there are none. It
+// releases mu while the caller's function chooses them.
 func (u *upload) trailers() *wire.Buffer {
 	if u.r.Trailers == nil || u.r.Body == nil {
 		return nil
@@ -215,8 +212,8 @@ func (u *upload) trailers() *wire.Buffer {
 	return lent
 }
 
-// window waits until up to n bytes may be sent, and takes them off the windows; mu is
-// held, and let go meanwhile.
+// window waits until up to n bytes may be sent and subtracts them from the windows. It releases mu
+// while it waits.
 func (u *upload) window(n int) (int, error) {
 	k, c := u.k, u.k.c
 	k.stuckBy = k.due(u.r.Idle)
@@ -250,7 +247,7 @@ func (u *upload) window(n int) (int, error) {
 	}
 }
 
-// joinGrace is how long an upload may take to notice that it is finished.
+// joinGrace is how long join waits for an upload that is probably finished.
 const joinGrace = 100 * time.Millisecond
 
 // join ends the upload.
@@ -260,8 +257,8 @@ func (u *upload) join() {
 	last := u.last
 	c.mu.Unlock()
 	if last {
-		// The server has answered, so most likely it has all, and only the goroutine
-		// has not been scheduled yet.
+		// The server has answered, so it probably has the whole request and the goroutine has only
+		// not been scheduled yet.
 		t := time.NewTimer(joinGrace)
 		defer t.Stop()
 		select {
@@ -290,8 +287,8 @@ func (u *upload) join() {
 				u.r.Interrupt()
 			}
 		}
-		// Again after a while: a reader that moves its own deadline may have done so
-		// just behind the interruption.
+		// Repeat the interruption: a reader that moves its own deadline may have done so just after
+		// it.
 		select {
 		case <-u.done:
 			return

@@ -10,7 +10,7 @@ import (
 	"sallyport/proxy/wire/socket"
 )
 
-// control is the buffer of what is to be written, for control frames; mu is held.
+// control returns the output buffer for control frames; mu is held.
 func (c *Client) control() *wire.Buffer {
 	if c.out == nil {
 		c.out = c.bufs.Get(0)
@@ -18,7 +18,7 @@ func (c *Client) control() *wire.Buffer {
 	return c.out
 }
 
-// queue takes whole frames over for writing, buffer and all; mu is held.
+// queue adds whole frames to the output and takes over their buffer; mu is held.
 func (c *Client) queue(b *wire.Buffer) {
 	if c.out == nil {
 		c.out = b
@@ -40,8 +40,7 @@ func (c *Client) append(head, payload []byte) {
 	b.B = append(append(b.B, head...), payload...)
 }
 
-// flush writes what is to be written, unless somebody does already; mu is held, and
-// let go meanwhile.
+// flush writes pending output unless another goroutine is doing so; it releases mu meanwhile.
 func (c *Client) flush() {
 	for range 4 {
 		if c.out == nil || c.writing || c.gone != nil || c.unwritable != nil {
@@ -49,14 +48,14 @@ func (c *Client) flush() {
 		}
 		c.write()
 	}
-	c.kick() // others keep it busy: it is not for this exchange to go on
+	c.kick() // other exchanges add output: do not make this one write for them
 }
 
-// write writes once; mu is held, and let go meanwhile.
+// write writes once; it releases mu meanwhile.
 func (c *Client) write() {
 	c.writing = true
 	if len(c.calls) > 1 {
-		// Whoever is ready to run may have more to send: it goes in the same write.
+		// Yield: other ready goroutines may add output to the same write.
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
@@ -79,8 +78,8 @@ func (c *Client) write() {
 	c.changed.Broadcast()
 }
 
-// kick has a goroutine write what is to be written; mu is held. The reader must not
-// wait for a server that waits for the reader.
+// kick starts a goroutine that writes pending output; mu is held. The reader must not write: client
+// and server could then block on each other.
 func (c *Client) kick() {
 	if c.out == nil || c.writing || c.kicked || c.gone != nil || c.unwritable != nil {
 		return
@@ -94,9 +93,8 @@ func (c *Client) kick() {
 	}()
 }
 
-// abandon ends the writing on a connection on which it has failed; mu is held. The
-// server may have answered before it closed: what it has sent is still read, for a
-// moment.
+// abandon ends writing after it has failed; mu is held. The server may have answered before it
+// closed, so the reader goes on for a moment.
 func (c *Client) abandon(why error) {
 	if c.gone != nil || c.unwritable != nil {
 		return
@@ -111,7 +109,7 @@ func (c *Client) abandon(why error) {
 	}
 }
 
-// rest closes the connection where nothing is left to be done on it; mu is held.
+// rest closes the connection when nothing is left to do on it; mu is held.
 func (c *Client) rest() {
 	if (c.leaving || c.draining) && len(c.calls) == 0 && c.taken == 0 {
 		c.die(&wire.Error{Fault: wire.FaultBroken, Err: errLeft})
@@ -136,10 +134,10 @@ func (c *Client) die(why *wire.Error) {
 		c.alarm.Stop()
 	}
 	c.changed.Broadcast()
-	_ = socket.Beneath(c.conn).Close() // without TLS's last word, which could block
+	_ = socket.Beneath(c.conn).Close() // skip close_notify, which could block
 }
 
-// ping asks whether the server is there; mu is held.
+// ping sends a PING to test whether the server is alive; mu is held.
 func (c *Client) ping() {
 	if c.pinged || c.gone != nil {
 		return
@@ -150,8 +148,8 @@ func (c *Client) ping() {
 	c.remind(c.pingBy)
 }
 
-// remind sets the alarm to no later than at; mu is held. Most times are never
-// reached, so that the timer moves seldom.
+// remind moves the alarm to at if that is earlier; mu is held. Most deadlines are never reached, so
+// the timer rarely moves.
 func (c *Client) remind(at time.Time) {
 	if at.IsZero() || !c.alarmAt.IsZero() && !at.Before(c.alarmAt) || c.gone != nil {
 		return
@@ -164,7 +162,7 @@ func (c *Client) remind(at time.Time) {
 	}
 }
 
-// look wakes whoever has waited for too long, in the goroutine of the alarm.
+// look wakes waiters whose deadline has passed; it runs in the alarm's goroutine.
 func (c *Client) look() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -192,7 +190,7 @@ func (c *Client) look() {
 	}
 }
 
-// end ends a call by telling the server, which may not know; mu is held.
+// end ends a call and resets its stream, unless the server has ended it already; mu is held.
 func (c *Client) end(k *call, why code) {
 	if c.calls[k.id] != k {
 		return
@@ -205,7 +203,7 @@ func (c *Client) end(k *call, why code) {
 	c.forget(k)
 }
 
-// forget takes a call out of the connection; mu is held.
+// forget removes a call from the connection; mu is held.
 func (c *Client) forget(k *call) {
 	if c.calls[k.id] != k {
 		return

@@ -13,20 +13,20 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// stage is how far a connection has come to its end.
+// stage is the progress of a connection's shutdown.
 type stage uint8
 
 const (
 	open    stage = iota
-	warned        // GOAWAY was sent with the highest number: requests that are on their way are still taken
-	closing       // GOAWAY was sent with the number of the last stream that is served
-	ending        // the reader is to stop
-	over          // nothing is read or written any more
+	warned        // GOAWAY was sent with the highest number: requests in flight are still accepted
+	closing       // GOAWAY was sent with the number of the last stream served
+	ending        // the reader must stop
+	over          // no more reads or writes
 )
 
-// serverConn is one connection of a server. Its goroutine reads frames and starts
-// handlers; whoever has something to send writes it, with all that is to be sent by
-// then, or leaves it to whoever is writing.
+// serverConn is one connection of a server. Its goroutine reads frames and starts handlers. A
+// goroutine with output writes it along with all other pending output, or leaves it to the current
+// writer.
 type serverConn struct {
 	srv     *Server
 	options *ServerOptions
@@ -34,39 +34,39 @@ type serverConn struct {
 	about   wire.Conn
 	in      reader
 	blocks  *blockReader
-	first   [1]byte // for reads that may wait for long; they hold no buffer
+	first   [1]byte // buffer for long waits, which hold no pooled buffer
 
-	// The reader's own.
+	// The reader goroutine owns the fields below.
 	now     frame  // that is being taken
-	greeted bool   // SETTINGS have come
-	block   uint32 // the stream whose header block is incomplete; 0: none is
-	ends    bool   // the stream ends with that block
-	blockAt uint64 // the frame with which it began
-	frame   uint64 // how many have been read, and the one that is being read
+	greeted bool   // SETTINGS have arrived
+	block   uint32 // the stream whose header block is incomplete; 0: none
+	ends    bool   // that block has END_STREAM
+	blockAt uint64 // number of the block's first frame
+	frame   uint64 // number of the current frame
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	streams  map[uint32]*stream
-	requests int    // that were taken
-	counted  int    // streams that are open or whose handler runs
-	serving  int    // handlers that run
-	last     uint32 // the highest stream that was opened
-	taken    uint32 // the highest that was not too late
+	requests int    // requests accepted
+	counted  int    // streams that are open or have a running handler
+	serving  int    // running handlers
+	last     uint32 // the highest stream opened
+	taken    uint32 // the highest stream accepted before closing
 	lately   []uint32
-	oldest   int // in lately, once it is full
+	oldest   int // index in lately, once that is full
 	stage    stage
-	why      error // why it is over
+	why      error // why the connection ended
 
 	send    sending
-	grant   int64 // of SETTINGS: the window of new streams
+	grant   int64 // from SETTINGS: the send window of new streams
 	receive receiving
 
-	said    bool         // our SETTINGS are queued
-	out     *wire.Buffer // what is to be written; nil: nothing
-	told    atomic.Bool  // the client knows that we have no table
+	said    bool         // the server's SETTINGS are queued
+	out     *wire.Buffer // pending output; nil if none
+	told    atomic.Bool  // the encoder's table size update (0) was sent
 	writing bool
-	writes  uint64     // how many were begun
-	author  *stream    // whose goroutine writes; nil: nobody's
-	changed *sync.Cond // something was written, a handler has returned or the connection is over
+	writes  uint64     // number of writes begun
+	author  *stream    // the stream whose goroutine writes; nil: none
+	changed *sync.Cond // signals a write, a handler's return or the end of the connection
 
 	watch
 }
@@ -83,7 +83,7 @@ func newServerConn(s *Server, conn net.Conn) *serverConn {
 	return c
 }
 
-// Serve implements [wire.Served]. It is the connection's goroutine.
+// Serve implements [wire.Served]. It runs in the connection's goroutine.
 func (c *serverConn) Serve() {
 	defer c.srv.Conns.Leave(c)
 	defer c.await()
@@ -96,7 +96,7 @@ func (c *serverConn) Serve() {
 	c.finish(c.read())
 }
 
-// greet does what comes before the first frame of the client.
+// greet completes the TLS handshake and reads the client's preface.
 func (c *serverConn) greet() bool {
 	if t, ok := c.conn.(*tls.Conn); ok {
 		if t.Handshake() != nil {
@@ -121,7 +121,7 @@ func (c *serverConn) greet() bool {
 	return c.stage < over
 }
 
-// passOn hands a connection that does not begin as HTTP/2 does to whoever takes it.
+// passOn hands a connection that does not begin with the HTTP/2 preface to Otherwise.
 func (c *serverConn) passOn() bool {
 	other := c.options.Otherwise
 	began := c.in.bytes()
@@ -143,7 +143,7 @@ func (c *serverConn) passOn() bool {
 	return true
 }
 
-// begun is a connection of which some was read already.
+// begun is a connection that first returns the bytes read ahead.
 type begun struct {
 	net.Conn
 	rest []byte
@@ -158,11 +158,11 @@ func (b *begun) Read(p []byte) (int, error) {
 	return b.Conn.Read(p)
 }
 
-// NetConn is the connection itself.
+// NetConn returns the wrapped connection.
 func (b *begun) NetConn() net.Conn { return b.Conn }
 
-// hello says what the client may do, before anything else is said; mu is held. It
-// leaves with what follows.
+// hello queues SETTINGS and the first window, before any other frame; mu is held. They are sent
+// with the next write.
 func (c *serverConn) hello() {
 	if c.said || c.stage == over {
 		return
@@ -182,13 +182,13 @@ func (c *serverConn) hello() {
 	}
 }
 
-// firstWindow is the window that the client is granted on the connection at first.
+// firstWindow is the initial receive window of the connection.
 func (c *serverConn) firstWindow() int { return max(c.options.ConnWindow/4, startWindow) }
 
-// streamWindow is the window that the client is granted on a new stream.
+// streamWindow is the initial receive window of a stream.
 func (c *serverConn) streamWindow() int { return max(c.options.StreamWindow/4, startWindow) }
 
-// read reads frames until the connection has to end; its error says why.
+// read reads frames until the connection must end, and returns the reason.
 func (c *serverConn) read() error {
 	for {
 		c.frame++
@@ -210,7 +210,7 @@ func (c *serverConn) read() error {
 	}
 }
 
-// forgive ends the stream that an error is about, if it is one's.
+// forgive handles an error of one stream and returns nil; other errors are returned.
 func (c *serverConn) forgive(err error) error {
 	var bad *fault
 	if errors.As(err, &bad) && bad.stream != 0 {
@@ -219,8 +219,8 @@ func (c *serverConn) forgive(err error) error {
 	return err
 }
 
-// rest flushes what is to be written before the reader waits. If no byte of the next frame
-// has come, it waits for the first without holding a buffer.
+// rest flushes pending output before the reader blocks. If no byte of the next frame has arrived,
+// it waits for the first without holding a buffer.
 func (c *serverConn) rest() error {
 	c.mu.Lock()
 	c.notePart()
@@ -241,7 +241,7 @@ func (c *serverConn) rest() error {
 	return nil
 }
 
-// beforeRead is the reader's hook. A connection that rested has begun to bring a frame.
+// beforeRead is the reader's hook. It wakes a resting connection when a frame begins.
 func (c *serverConn) beforeRead() {
 	c.mu.Lock()
 	c.notePart()
@@ -253,8 +253,8 @@ func (c *serverConn) beforeRead() {
 	}
 }
 
-// notePart notes for the sweeps which frame is incomplete; mu is held. DATA does not count:
-// content may take as long as whoever reads it allows.
+// notePart records for the sweeps which frame is incomplete; mu is held. DATA does not count: the
+// reader of the content sets the limit for it.
 func (c *serverConn) notePart() {
 	n := c.in.buffered()
 	switch {
@@ -267,5 +267,5 @@ func (c *serverConn) notePart() {
 	}
 }
 
-// errEnding ends the reader because the connection ends as it should.
+// errEnding stops the reader in a regular shutdown.
 var errEnding = errors.New("the connection ends")

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// take does what a frame asks for.
+// take handles a frame.
 func (c *serverConn) take(f *frame) error {
 	switch {
 	case c.block != 0 && (f.kind != frameContinuation || f.stream != c.block):
@@ -36,8 +36,8 @@ func (c *serverConn) take(f *frame) error {
 	case framePing:
 		return c.takePing(f)
 	case frameGoAway:
-		// The client opens no more streams. It closes when it has its answers, or
-		// comes to the end of the idle time.
+		// After GOAWAY the client opens no more streams. It closes once it has its answers, or
+		// reaches the end of the idle time.
 	}
 	return c.spend()
 }

@@ -2,17 +2,16 @@ package h2
 
 import "sync"
 
-// crew runs handlers in goroutines that are kept for the next ones: a handler needs
-// a stack that must grow first in a new one. The zero value is ready for use. It is
-// safe for concurrent use.
+// crew runs handlers in reused goroutines: the stack of a new one would first have to grow. The
+// zero value is ready for use. It is safe for concurrent use.
 type crew struct {
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards the fields below
 	free []chan *stream
-	all  int // goroutines
-	low  int // how few were free since the last thinning
+	all  int // number of goroutines
+	low  int // minimum number free since the last call of thin
 }
 
-// run serves a stream in some goroutine.
+// run serves a stream in a free or new goroutine.
 func (w *crew) run(s *stream) {
 	w.mu.Lock()
 	n := len(w.free) - 1
@@ -41,8 +40,8 @@ func (w *crew) work(s *stream) {
 	}
 }
 
-// thin ends the goroutines that were free ever since it was last called, or all that
-// are free, and says whether any are left.
+// thin ends the goroutines that were free since its last call, or with all every free one. It
+// reports whether any goroutine is left.
 func (w *crew) thin(all bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -50,7 +49,7 @@ func (w *crew) thin(all bool) bool {
 	if all {
 		n = len(w.free)
 	}
-	for _, next := range w.free[:n] { // the longest free come first
+	for _, next := range w.free[:n] { // those free longest come first
 		next <- nil
 	}
 	left := copy(w.free, w.free[n:])

@@ -8,7 +8,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// finish ends the connection, and tells the client why.
+// finish ends the connection and sends the client the reason.
 func (c *serverConn) finish(why error) {
 	c.mu.Lock()
 	var bad *fault
@@ -36,7 +36,7 @@ func (c *serverConn) finish(why error) {
 	c.linger(by)
 }
 
-// linger closes the connection so that the client can read the last words.
+// linger closes the connection so that the client can still read the last frames.
 func (c *serverConn) linger(by time.Time) {
 	c.in.drop()
 	buf := c.srv.bufs.Get(maxFrame + 1)
@@ -44,7 +44,7 @@ func (c *serverConn) linger(by time.Time) {
 	wire.Linger(c.conn, by, buf.B[:cap(buf.B)])
 }
 
-// await waits until no handler runs any more.
+// await waits until no handler is running.
 func (c *serverConn) await() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -53,8 +53,7 @@ func (c *serverConn) await() {
 	}
 }
 
-// die fails every stream; mu is held. Reads and writes that are under way end when
-// the connection is cut.
+// die fails every stream; mu is held. Pending reads and writes end when the connection is closed.
 func (c *serverConn) die(why error) {
 	if c.stage == over {
 		return
@@ -84,7 +83,7 @@ func (c *serverConn) Abandon() {
 	c.Cut()
 }
 
-// goAway says that no stream behind the last is served; mu is held.
+// goAway sends GOAWAY: no stream above the last is served; mu is held.
 func (c *serverConn) goAway(why code) {
 	if c.stage >= over {
 		return
@@ -95,16 +94,15 @@ func (c *serverConn) goAway(why code) {
 	c.stage = max(c.stage, closing)
 }
 
-// Drain implements [wire.Served]. It tells the client that the connection is about to
-// end. Requests that the client sent before it knew are still served: its answer to a
-// PING tells when that is.
+// Drain implements [wire.Served]. It announces the end of the connection. Requests that the client
+// sent before it received the GOAWAY are still served; the answer to a PING marks that point.
 func (c *serverConn) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.warn()
 }
 
-// warn is Drain; mu is held.
+// warn implements Drain; mu is held.
 func (c *serverConn) warn() {
 	if c.stage != open {
 		return
@@ -118,7 +116,7 @@ func (c *serverConn) warn() {
 
 const drainPing = "draining"
 
-// close ends the taking of requests, and the connection once all are answered; mu is held.
+// close refuses new requests, and ends the connection once all are answered; mu is held.
 func (c *serverConn) close() {
 	if c.stage >= closing {
 		return
@@ -136,5 +134,5 @@ func (c *serverConn) stop() {
 	_ = c.conn.SetReadDeadline(longAgo) // fails only on a closed connection, where reads fail too
 }
 
-// longAgo is a deadline that has passed.
+// longAgo is a deadline in the past.
 var longAgo = time.Unix(1, 0)

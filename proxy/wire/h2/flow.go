@@ -1,29 +1,27 @@
 package h2
 
-// sending is the window of what may be sent (RFC 9113, section 5.2). It may be
-// negative: a peer can take back what it granted.
+// sending is a send window (RFC 9113, section 5.2). It may be negative: SETTINGS can shrink it.
 type sending int64
 
-// grant widens the window; false: it would be wider than there is.
+// grant widens the window; false if it would exceed the maximum.
 func (w *sending) grant(n uint32) bool {
 	*w += sending(n)
 	return *w <= maxWindow
 }
 
-// receiving is the window of what the peer may send. Updates are sent once half of
-// it is used up, so that small messages cost none, and it doubles, up to a bound,
-// while whoever reads is faster than what arrives: large uploads are then not held up
-// by the way there and back.
+// receiving is a receive window. Updates are sent once half of it is used, so that small messages
+// cost none. It doubles, up to a limit, while the reader is faster than the arriving data, so that
+// the round trip does not limit large uploads.
 type receiving struct {
-	left int // what the peer may still send
-	owed int // what was read and is not granted again yet
-	size int // what left is, with nothing owed
-	most int // what size may grow to
-	// widen asks whether it may grow by so much; nil: it may.
+	left int // bytes the peer may still send
+	owed int // bytes read but not yet granted again
+	size int // left when owed is 0 and nothing is unread
+	most int // limit of size
+	// widen asks whether size may grow by n bytes; nil means yes.
 	widen func(int) bool
 }
 
-// arrive takes n bytes off the window; false: there were not so many.
+// arrive subtracts n bytes from the window; false if the peer exceeded it.
 func (w *receiving) arrive(n int) bool {
 	if n > w.left {
 		return false
@@ -32,8 +30,8 @@ func (w *receiving) arrive(n int) bool {
 	return true
 }
 
-// read gives back n bytes that were read or thrown away. starving says that nothing
-// was left to read behind them. It returns what to grant the peer now, mostly 0.
+// read counts n bytes that were read or discarded. starving means that no unread bytes are left. It
+// returns the increment to grant the peer now, usually 0.
 func (w *receiving) read(n int, starving bool) uint32 {
 	w.owed += n
 	if w.owed < w.size/2 {
@@ -48,6 +46,6 @@ func (w *receiving) read(n int, starving bool) uint32 {
 	return uint32(n)
 }
 
-// causes is how many frames so many bytes of content, sent to a peer, give it cause
-// for: some grant windows again, of stream and connection, for every 4 KiB they read.
+// causes returns how many frames n bytes of content justify from their receiver: some grant windows
+// again, of stream and connection, for every 4 KiB.
 func causes(n int) int { return 2 + n/(2<<10) }

@@ -29,12 +29,12 @@ const (
 
 const frameHead = 9 // bytes before the payload
 
-// frame is a frame as it was read.
+// frame is a frame as read from the connection.
 type frame struct {
 	kind    frameType
 	flags   uint8
 	stream  uint32
-	size    int    // of the payload as it came, padding and all: what flow control counts
+	size    int    // of the payload with padding, as flow control counts it
 	payload []byte // without padding and priority; valid until the next read
 }
 
@@ -51,8 +51,8 @@ func parseFrameHead(b []byte) frame {
 	}
 }
 
-// validate checks what a frame must be whatever the state of the connection, and takes
-// padding and priority off its payload. Frames of unknown types are left alone.
+// validate checks what holds in any state of the connection, and strips padding and priority from
+// the payload. It ignores frames of unknown types.
 func (f *frame) validate() error {
 	switch f.kind {
 	case frameData:
@@ -108,7 +108,7 @@ func (f *frame) want(size int) error {
 	return nil
 }
 
-// unpad takes the padding off.
+// unpad strips the padding.
 func (f *frame) unpad() error {
 	if !f.has(flagPadded) {
 		return nil
@@ -124,8 +124,8 @@ func (f *frame) unpad() error {
 	return nil
 }
 
-// dropPriority takes the priority off HEADERS: it is obsolete (RFC 9113, section
-// 5.3.2), but a stream must not depend on itself.
+// dropPriority strips the priority of HEADERS, which is obsolete (RFC 9113, section 5.3.2). A
+// stream must not depend on itself.
 func (f *frame) dropPriority() error {
 	if !f.has(flagPriority) {
 		return nil
@@ -136,7 +136,7 @@ func (f *frame) dropPriority() error {
 	on := binary.BigEndian.Uint32(f.payload) & maxStream
 	f.payload = f.payload[5:]
 	if on == f.stream {
-		// The block must be read all the same; it is as little work to end it all.
+		// The block would have to be decoded anyway; ending the connection is no more work.
 		return broken(protocolError, "stream depends on itself")
 	}
 	return nil
@@ -176,13 +176,13 @@ func (f *frame) settleWindow() error {
 	return nil
 }
 
-// increment is what WINDOW_UPDATE brings.
+// increment returns the increment of WINDOW_UPDATE.
 func (f *frame) increment() uint32 { return binary.BigEndian.Uint32(f.payload) & maxStream }
 
-// code is that of RST_STREAM.
+// code returns the error code of RST_STREAM.
 func (f *frame) code() code { return code(binary.BigEndian.Uint32(f.payload)) }
 
-// goAway is what GOAWAY says.
+// goAway returns the fields of GOAWAY.
 func (f *frame) goAway() (last uint32, c code) {
 	return binary.BigEndian.Uint32(f.payload) & maxStream, code(binary.BigEndian.Uint32(f.payload[4:]))
 }
@@ -206,8 +206,8 @@ type setting struct {
 	value uint32
 }
 
-// settings calls each with every setting of SETTINGS, in order, checked for what no
-// peer may set.
+// settings calls each for every setting of SETTINGS, in order. It refuses values that no peer may
+// set.
 func (f *frame) settings(each func(setting) error) error {
 	for p := f.payload; len(p) >= 6; p = p[6:] {
 		s := setting{settingID(binary.BigEndian.Uint16(p)), binary.BigEndian.Uint32(p[2:])}
@@ -262,8 +262,8 @@ func appendWindow(b []byte, stream, n uint32) []byte {
 	return binary.BigEndian.AppendUint32(appendFrameHead(b, 4, frameWindow, 0, stream), n)
 }
 
-// sealBlock makes frames of the header block that stands in b behind room for a
-// frame's head at at: HEADERS and, where one is too small, CONTINUATION.
+// sealBlock frames the header block in b, which follows space for a frame head at at: one HEADERS
+// and, for a long block, CONTINUATION frames.
 func sealBlock(b []byte, at int, stream uint32, end bool) []byte {
 	var flags uint8
 	if end {

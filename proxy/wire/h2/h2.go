@@ -1,19 +1,22 @@
-// Package h2 says what bytes HTTP/2 is on a connection: it reads messages that have
-// one reading only, and writes no others (RFC 9113).
+// Package h2 reads and writes HTTP/2. It writes only unambiguous messages and refuses to read any
+// others (RFC 9113).
 //
-// Strict means: pseudo fields come first, each once and none that is unknown; names
-// are tokens in lower case; values hold no controls and no white space at their
-// ends; no field belongs to the connection; Content-Length is what the DATA frames
-// bring; and the scheme is that of the connection. Everything is bounded: what a
-// head decodes to, how many frames it comes in, how long it takes, and how often a
-// peer may do what costs us work and it nothing.
+// Strict means:
+//   - Pseudo fields come first; each occurs once and is known.
+//   - Names are tokens in lower case.
+//   - Values hold no controls and no white space at their ends.
+//   - No field belongs to the connection.
+//   - Content-Length equals the size of the DATA frames.
+//   - The scheme is that of the connection.
 //
-// Streams, flow control, framing and HPACK are our own; of golang.org/x/net only the
-// Huffman code is used. Frames are read in place from a lent buffer and written into one,
-// so that a connection that waits holds none.
+// Everything is bounded: the decoded size of a head, its number of frames and its time. So is how
+// often a peer may cause work that costs it nothing.
 //
-// [Server] is the side that answers; [Client] the side that asks, many exchanges on one
-// connection.
+// Streams, flow control, framing and HPACK are implemented here; only the Huffman code comes from
+// golang.org/x/net. Frames are read and written in place in pooled buffers, so that an idle
+// connection holds none.
+//
+// [Server] answers requests; [Client] sends them, many at a time on one connection.
 package h2
 
 import (
@@ -22,7 +25,7 @@ import (
 	"sallyport/proxy/message"
 )
 
-// preface is what a client sends first.
+// preface is the start of every client connection.
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 const (
@@ -52,7 +55,7 @@ const (
 	enhanceYourCalm
 )
 
-// String names the code as the standard does.
+// String returns the code's name in RFC 9113.
 func (c code) String() string {
 	names := [...]string{"NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED", "FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM"}
 	if int(c) < len(names) {
@@ -61,30 +64,31 @@ func (c code) String() string {
 	return fmt.Sprintf("code %d", uint32(c))
 }
 
-// fault is what is wrong with what a peer sent. On stream 0 it ends the connection,
-// on any other that stream alone.
+// fault is a protocol error of the peer. On stream 0 it ends the connection, on any other only that
+// stream.
 type fault struct {
 	stream uint32
 	code   code
 	why    string
-	err    error // what it is to whoever serves the stream; nil: nothing of its own
+	err    error // the error that the stream's user sees; may be nil
 }
 
 // Error describes the fault for the audit log.
 func (f *fault) Error() string { return f.code.String() + ": " + f.why }
 
-// Unwrap gives what it is to whoever serves the stream.
+// Unwrap returns the error that the stream's user sees.
 func (f *fault) Unwrap() error { return f.err }
 
-// broken is a fault that ends the connection.
+// broken returns a fault that ends the connection.
 func broken(c code, why string) error { return &fault{code: c, why: why} }
 
-// spoilt is a fault that ends a stream.
+// spoilt returns a fault that ends a stream.
 func spoilt(stream uint32, c code, why string) error {
 	return &fault{stream: stream, code: c, why: why}
 }
 
-// malformed is a fault of a message, which ends its stream (RFC 9113, section 8.1.1).
+// malformed returns the fault of a malformed message, which ends its stream (RFC 9113, section
+// 8.1.1).
 func malformed(stream uint32, why string) error {
 	return &fault{stream, protocolError, why, message.ErrFraming}
 }

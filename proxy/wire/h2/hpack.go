@@ -7,55 +7,54 @@ import (
 	"sallyport/proxy/message"
 )
 
-// tableSize is that of the dynamic table for what we read: the size that a peer may
-// use before it knows better, and enough for a bearer token.
+// tableSize is the size of the decoder's dynamic table. A peer may use the default of 4096 before
+// it receives SETTINGS, and that is enough for a bearer token.
 const tableSize = 4096
 
-// perField is what a field counts besides its bytes (RFC 9113, section 6.5.2).
+// perField is the overhead that a field counts besides its bytes (RFC 9113, section 6.5.2).
 const perField = 32
 
-// maxFragments is how many frames a header block may come in.
+// maxFragments limits the frames of a header block.
 const maxFragments = 64
 
-// blockReader decodes header blocks within bounds. It does not keep the fields of a block
-// that exceeds them, but decodes the block to its end, so that its table stays in sync with
-// the peer's.
+// blockReader decodes header blocks within limits. It does not keep the fields of a block that
+// exceeds them, but decodes the block to its end to keep its table in sync with the peer's.
 type blockReader struct {
 	table table
 
-	bytes, limit int // the bounds of the current block: bytes, decoded, and rows
+	bytes, limit int // limits of the current block: decoded bytes, and fields
 
-	fields    message.Fields // of the current block, pseudo fields too; overwritten by the next
+	fields    message.Fields // of the current block, with pseudo fields; overwritten by the next
 	decoded   int            // their size
 	raw       int            // bytes of the block so far
 	fragments int
-	updates   int    // of the table's size
+	updates   int    // table size updates in the block
 	begun     bool   // a field has been read
-	rest      []byte // of a fragment, the part of a field at its end
+	rest      []byte // an incomplete field at the end of a fragment
 	excess    error  // why the block is too large: one of package message's
 
-	text []byte // room for a string that is decoded
+	text []byte // buffer for decoding strings
 	seen [2]memo
 }
 
-// memo is a string that was decoded last. Clients do not index secrets (RFC 7541,
-// section 7.1.3), nor most of them paths, so a bearer token comes as a thousand bytes
-// of Huffman code with each request.
+// memo caches the last decoded string. Clients do not index secrets (RFC 7541, section 7.1.3), and
+// most do not index paths. So each request repeats its bearer token as a thousand bytes of Huffman
+// code.
 type memo struct {
 	code []byte
 	text string
 }
 
-// Bounds of strings that are remembered.
+// These limits apply to cached strings.
 const (
 	memoLeast = 16
-	memoLong  = 128 // from which on they have a place of their own
+	memoLong  = 128 // strings at least this long have a slot of their own
 	memoMost  = 2 << 10
 )
 
 func newBlockReader() *blockReader { return &blockReader{table: table{most: tableSize}} }
 
-// begin begins a block of at most so many bytes, decoded, and rows.
+// begin begins a block of at most this many decoded bytes and fields.
 func (b *blockReader) begin(bytes, rows int) {
 	clear(b.fields)
 	b.fields = b.fields[:0]
@@ -101,7 +100,7 @@ var errShort = errors.New("the rest is to come")
 
 func badCode() error { return broken(compressionError, "header block cannot be decoded") }
 
-// field reads one representation (RFC 7541, section 6) and returns what is behind it.
+// field reads one representation (RFC 7541, section 6) and returns the rest of p.
 func (b *blockReader) field(p []byte) ([]byte, error) {
 	switch c := p[0]; {
 	case c&0x80 != 0:
@@ -122,7 +121,7 @@ func (b *blockReader) field(p []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		// At most two: the smallest size since the last block, and the present one.
+		// At most two are allowed: the smallest size since the last block, and the current one.
 		if b.updates++; b.begun || b.updates > 2 || n > tableSize {
 			return nil, badCode()
 		}
@@ -133,7 +132,7 @@ func (b *blockReader) field(p []byte) ([]byte, error) {
 	return b.literal(p, 4, false)
 }
 
-// literal reads a field of which at most the name stands in a table.
+// literal reads a field that is not indexed as a whole; only its name may be.
 func (b *blockReader) literal(p []byte, bits int, index bool) ([]byte, error) {
 	var f message.Field
 	i, p, err := readInt(p, bits)
@@ -160,7 +159,7 @@ func (b *blockReader) literal(p []byte, bits int, index bool) ([]byte, error) {
 	return p, nil
 }
 
-// keep takes a field to the others of the block.
+// keep adds a field to the block.
 func (b *blockReader) keep(f message.Field) {
 	b.begun = true
 	if b.excess != nil {
@@ -177,8 +176,7 @@ func (b *blockReader) keep(f message.Field) {
 	}
 }
 
-// string reads a string literal (RFC 7541, section 5.2). One that is not wanted is
-// skipped.
+// string reads a string literal (RFC 7541, section 5.2). It skips one that is not wanted.
 func (b *blockReader) string(p []byte, wanted bool) (string, []byte, error) {
 	if len(p) == 0 {
 		return "", nil, errShort
@@ -204,7 +202,7 @@ func (b *blockReader) string(p []byte, wanted bool) (string, []byte, error) {
 	return s, p, err
 }
 
-// decode decodes Huffman code, or remembers it.
+// decode decodes Huffman code, or returns the cached string.
 func (b *blockReader) decode(code []byte) (string, error) {
 	m := &b.seen[0]
 	if len(code) >= memoLong {
@@ -227,8 +225,7 @@ func (b *blockReader) decode(code []byte) (string, error) {
 	return s, nil
 }
 
-// readInt reads an integer in the lower bits of its first byte and those behind it
-// (RFC 7541, section 5.1).
+// readInt reads an integer that begins in the low bits of the first byte (RFC 7541, section 5.1).
 func readInt(p []byte, bits int) (int, []byte, error) {
 	most := 1<<bits - 1
 	n := int(p[0]) & most
@@ -259,7 +256,7 @@ var nameByte = func() (t [256]bool) {
 	return t
 }()
 
-// validName says whether s is a field name, and no pseudo field's.
+// validName reports whether s is a valid name of a regular field.
 func validName(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if !nameByte[s[i]] {
@@ -269,10 +266,9 @@ func validName(s string) bool {
 	return s != ""
 }
 
-// noTable is what a sender says before its first block that refers to no dynamic
-// table: that it has none. We write fields by the static table alone. What is
-// written depends then on nothing that was written before, needs no order and no
-// memory, and a peer can change nothing about it.
+// noTable sets the dynamic table size to 0 before the first block. The encoder uses only the static
+// table. So its output depends on no earlier output, needs no order and no memory, and the peer
+// cannot influence it.
 const noTable = 0x20
 
 // appendStatus writes the pseudo field of an answer.
@@ -296,8 +292,8 @@ func appendStatus(b []byte, status int) []byte {
 	return strconv.AppendInt(append(b, 8, 3), int64(status), 10)
 }
 
-// appendField writes a field, which must be valid. Secrets are marked as never to be
-// indexed (RFC 7541, section 7.1.3).
+// appendField writes a field, which must be valid. It marks secrets as never indexed (RFC 7541,
+// section 7.1.3).
 func appendField(b []byte, name, value string) []byte {
 	at, mark := staticName(name), byte(0)
 	switch name {
@@ -319,8 +315,8 @@ func appendLength(b []byte, n int64) []byte {
 	return append(append(b, 0x0f, 28-15, byte(len(d))), d...)
 }
 
-// appendInt writes an integer behind the mark in the upper bits of its first byte
-// (RFC 7541, section 5.1).
+// appendInt writes an integer after the mark in the high bits of its first byte (RFC 7541, section
+// 5.1).
 func appendInt(b []byte, mark byte, bits, n int) []byte {
 	most := 1<<bits - 1
 	if n < most {
@@ -333,8 +329,7 @@ func appendInt(b []byte, mark byte, bits, n int) []byte {
 	return append(b, byte(n))
 }
 
-// staticName is the index of a name in the static table (RFC 7541, appendix A), 0 if
-// it is not there.
+// staticName returns the index of a name in the static table (RFC 7541, appendix A); 0 if absent.
 func staticName(name string) int {
 	switch name {
 	case ":authority":

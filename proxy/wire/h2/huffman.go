@@ -2,23 +2,23 @@ package h2
 
 import "golang.org/x/net/http2/hpack"
 
-// huffmanStep is what four bits do in a state, which is an inner node of the tree of
-// codes (RFC 7541, appendix B). No code is so short that four bits end two.
+// huffmanStep is the effect of four bits in a state, an inner node of the code tree (RFC 7541,
+// appendix B). Every code is long enough that four bits complete at most one.
 type huffmanStep struct {
 	next  uint8
 	sym   byte
 	emits bool
-	bad   bool // no code begins so, but that of the end, which may not occur
+	bad   bool // only EOS, which must not occur, begins like this
 }
 
 type huffmanTable struct {
 	steps [256][16]huffmanStep
-	ends  [256]bool // a string may end here: what is left is padding
+	ends  [256]bool // a string may end here: the remaining bits are padding
 }
 
-// huffman is made of the encoder's codes.
+// huffman is built from the encoder's codes.
 var huffman = func() (t [1]huffmanTable) {
-	tree := make([][2]int, 1, 257) // children of inner nodes; 0: none, negative: the symbol -1-child
+	tree := make([][2]int, 1, 257) // children of inner nodes; 0: none; negative: the symbol -1-child
 	for c := range 256 {
 		eight := []byte{byte(c), byte(c), byte(c), byte(c), byte(c), byte(c), byte(c), byte(c)}
 		code := hpack.AppendHuffmanString(nil, string(eight)) // as many bytes as one code has bits
@@ -55,14 +55,14 @@ var huffman = func() (t [1]huffmanTable) {
 			step.next = uint8(node)
 		}
 	}
-	for node, depth := 0, 0; depth < 8; depth++ { // padding is the beginning of the code of the end
+	for node, depth := 0, 0; depth < 8; depth++ { // padding is a prefix of EOS
 		t[0].ends[node] = true
 		node = tree[node][1]
 	}
 	return t
 }()
 
-// appendHuffman decodes p; false: it is no string.
+// appendHuffman decodes p; false if p is not valid Huffman code.
 func appendHuffman(dst, p []byte) ([]byte, bool) {
 	t := &huffman[0]
 	state := uint8(0)

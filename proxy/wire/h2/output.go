@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	// maxHeld bounds what a stream holds back, and what waits to be written before
-	// streams have to wait too.
+	// maxHeld limits the buffered output of a stream, and the pending output at which streams must
+	// wait.
 	maxHeld = 64 << 10
-	// maxWaiting bounds what waits to be written, control frames and all.
+	// maxWaiting limits all pending output, including control frames.
 	maxWaiting = 256 << 10
 )
 
-// control is the buffer of what is to be written, for control frames; mu is held.
+// control returns the output buffer for control frames; mu is held.
 func (c *serverConn) control() *wire.Buffer {
 	if c.out == nil {
 		c.out = c.srv.bufs.Get(0)
@@ -22,8 +22,7 @@ func (c *serverConn) control() *wire.Buffer {
 	return c.out
 }
 
-// queue takes whole frames of a stream over for writing; mu is held. The buffer is
-// the connection's from then on.
+// queue adds whole frames of a stream to the output and takes over their buffer; mu is held.
 func (c *serverConn) queue(b *wire.Buffer) {
 	if c.out == nil {
 		c.out = b
@@ -45,8 +44,8 @@ func (c *serverConn) append(frames []byte) {
 	b.B = append(b.B, frames...)
 }
 
-// flush writes what is to be written, unless somebody does already; mu is held, and
-// let go meanwhile. by is the stream in whose goroutine that is; nil: the connection's.
+// flush writes pending output unless another goroutine is doing so; it releases mu meanwhile. by is
+// the stream whose goroutine calls it; nil for the connection's.
 func (c *serverConn) flush(by *stream) {
 	for range 4 {
 		if c.out == nil || c.writing || c.stage == over {
@@ -54,15 +53,15 @@ func (c *serverConn) flush(by *stream) {
 		}
 		c.write(by)
 	}
-	c.kick() // others keep it busy: it is not for this stream to go on
+	c.kick() // other streams add output: do not make this one write for them
 }
 
-// write writes once; mu is held, and let go meanwhile.
+// write writes once; it releases mu meanwhile.
 func (c *serverConn) write(by *stream) {
 	c.writing, c.author = true, by
 	c.writes++
 	if c.serving > 1 {
-		// Whoever is ready to run may have more to send: it goes in the same write.
+		// Yield: other ready goroutines may add output to the same write.
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
@@ -84,14 +83,14 @@ func (c *serverConn) write(by *stream) {
 	c.changed.Broadcast()
 }
 
-// kick has a goroutine write what is to be written; mu is held. The reader must not
-// wait for a client that waits for the reader.
+// kick starts a goroutine that writes pending output; mu is held. The reader must not write: client
+// and server could then block on each other.
 func (c *serverConn) kick() {
 	if c.out == nil || c.writing || c.kicked || c.stage == over {
 		return
 	}
 	c.kicked = true
-	c.serving++ // the end of the connection waits for it
+	c.serving++ // the connection's end waits for this goroutine
 	go func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -6,14 +6,14 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// reader reads frames from a connection, in place, through a lent buffer.
+// reader reads frames in place, through a pooled buffer.
 type reader struct {
 	conn   io.Reader
 	bufs   *wire.Buffers
-	before func() // runs before each read that is for the rest of a frame; nil: none
+	before func() // runs before each read for the rest of a frame; may be nil
 
 	buf  *wire.Buffer
-	r, w int // what is in buf and not yet read
+	r, w int // buf.B[r:w] is unread
 }
 
 func (in *reader) buffered() int { return in.w - in.r }
@@ -25,7 +25,7 @@ func (in *reader) bytes() []byte {
 	return in.buf.B[in.r:in.w]
 }
 
-// release gives the buffer back if nothing is in it.
+// release returns an empty buffer to the pool.
 func (in *reader) release() {
 	if in.buf != nil && in.r == in.w {
 		in.bufs.Put(in.buf)
@@ -33,13 +33,13 @@ func (in *reader) release() {
 	}
 }
 
-// drop gives the buffer back; what is in it is lost.
+// drop returns the buffer to the pool and discards its contents.
 func (in *reader) drop() {
 	in.r = in.w
 	in.release()
 }
 
-// need waits until n bytes are there.
+// need reads until n bytes are buffered.
 func (in *reader) need(n int) error {
 	for in.buffered() < n {
 		if err := in.fill(n); err != nil {
@@ -49,7 +49,7 @@ func (in *reader) need(n int) error {
 	return nil
 }
 
-// fill reads more into a buffer of room for n bytes.
+// fill reads more into a buffer of at least n bytes.
 func (in *reader) fill(n int) error {
 	switch {
 	case in.buf == nil:
@@ -84,14 +84,14 @@ func (in *reader) fill(n int) error {
 	return err
 }
 
-// whole says whether the next frame can be read without waiting.
+// whole reports whether the next frame can be read without waiting.
 func (in *reader) whole() bool {
 	n := in.buffered()
 	return n >= frameHead && n-frameHead >= parseFrameHead(in.buf.B[in.r:]).size
 }
 
-// next reads a frame as it came; [frame.validate] checks it, once it is known to stand
-// where such a frame may.
+// next returns the next frame unchecked. The caller checks that the frame is allowed here, then
+// calls [frame.validate].
 func (in *reader) next() (frame, error) {
 	if err := in.need(frameHead); err != nil {
 		return frame{}, err
@@ -108,7 +108,7 @@ func (in *reader) next() (frame, error) {
 	return f, nil
 }
 
-// unread puts a byte before what is to be read next; nothing may be buffered.
+// unread puts a byte back in front of the input; the buffer must be empty.
 func (in *reader) unread(b byte) {
 	if in.buf == nil {
 		in.buf = in.bufs.Get(0)

@@ -40,7 +40,7 @@ func (c *serverConn) takeBlock(f *frame) error {
 	s := c.streams[id]
 	if s == nil {
 		if c.wasReset(id) {
-			return nil // sent before the client knew
+			return nil // the client had not yet seen the reset or GOAWAY
 		}
 		return broken(streamClosed, "HEADERS on a closed stream")
 	}
@@ -50,10 +50,10 @@ func (c *serverConn) takeBlock(f *frame) error {
 // pseudos is how many pseudo fields there are.
 const pseudos = 5
 
-// open begins a stream with the block that was read.
+// open begins a stream with the decoded block.
 func (c *serverConn) open(id uint32, end bool) error {
 	c.mu.Lock()
-	if c.stage >= closing { // the client knows, or is about to, that it is not served
+	if c.stage >= closing { // GOAWAY already covers this stream
 		c.last = id
 		c.noteReset(id)
 		c.mu.Unlock()
@@ -85,8 +85,8 @@ func (c *serverConn) open(id uint32, end bool) error {
 		c.warn()
 	}
 	if s.lacking == 0 && !end {
-		// Nothing is announced, and the end is still to come: content that comes in
-		// its place must not find the request forwarded.
+		// No Content-Length, and the end is still to come: if content arrives after all, the
+		// request must not have been forwarded.
 		s.held, s.due = true, time.Now().Add(c.options.HeadTime)
 		return nil
 	}
@@ -101,7 +101,7 @@ func (c *serverConn) start(s *stream) {
 	c.srv.crew.run(s)
 }
 
-// readHead makes the head of the block that was read.
+// readHead makes the head from the decoded block.
 func (s *stream) readHead(end bool) {
 	b := s.c.blocks
 	err := s.parse(b.fields, end)
@@ -116,7 +116,7 @@ func (s *stream) readHead(end bool) {
 		s.ruin = protocolError // malformed (RFC 9113, section 8.1.1)
 	}
 	if !message.ValidName(h.Method) {
-		h.Method = "" // it goes into the record
+		h.Method = "" // do not put it into the audit record
 	}
 	h.Fault, h.Fields, h.ContentLength, h.Upgrade = err, nil, 0, ""
 	s.lacking, s.expects, s.discards = -1, false, true
@@ -163,7 +163,7 @@ const (
 	pseudoProtocol
 )
 
-// parsePseudo checks what pseudo fields say together.
+// parsePseudo checks the combination of pseudo fields.
 func (s *stream) parsePseudo(had *[pseudos]bool, protocol string) error {
 	h := &s.head
 	if !message.ValidName(h.Method) {
@@ -173,7 +173,7 @@ func (s *stream) parsePseudo(had *[pseudos]bool, protocol string) error {
 		if had[pseudoScheme] || had[pseudoPath] {
 			return message.ErrSyntax
 		}
-		return message.ErrBadMethod // a tunnel to anywhere
+		return message.ErrBadMethod // CONNECT would open a tunnel to any address
 	}
 	if !had[pseudoScheme] || h.Target == "" {
 		return message.ErrSyntax
@@ -199,13 +199,13 @@ func (s *stream) parsePseudo(had *[pseudos]bool, protocol string) error {
 	case protocol != "websocket":
 		return message.ErrBadMethod
 	}
-	// What asks for a WebSocket is one request to the house, however it came: over
-	// HTTP/1.1 its method is GET (RFC 8441, section 5).
+	// The pipeline sees a WebSocket request as HTTP/1.1 sends it: its method is GET (RFC 8441,
+	// section 5).
 	h.Method, h.Upgrade, h.ContentLength, s.lacking = "GET", protocol, 0, -1
 	return nil
 }
 
-// parseFields reads what stands behind the pseudo fields.
+// parseFields reads the fields after the pseudo fields.
 func (s *stream) parseFields(fields message.Fields, end, authority bool) error {
 	h := &s.head
 	length := int64(-1)
@@ -223,7 +223,7 @@ func (s *stream) parseFields(fields message.Fields, end, authority bool) error {
 			s.said, length = true, n
 		case "host":
 			if !authority {
-				h.Authority = f.Value // a second one is found by whoever settles the head
+				h.Authority = f.Value // Settle refuses a second Host
 			}
 		case "expect":
 			s.expects = strings.EqualFold(f.Value, "100-continue")
@@ -243,7 +243,7 @@ func (s *stream) parseFields(fields message.Fields, end, authority bool) error {
 	return nil
 }
 
-// checkField refuses what may stand in no message over HTTP/2 (RFC 9113, section 8.2).
+// checkField refuses fields that HTTP/2 forbids (RFC 9113, section 8.2).
 func checkField(f *message.Field) error {
 	if !validName(f.Name) || !message.ValidValue(f.Value) {
 		return message.ErrSyntax
@@ -259,7 +259,7 @@ func checkField(f *message.Field) error {
 	return nil
 }
 
-// parseLength reads digits, and only those.
+// parseLength reads 1*DIGIT.
 func parseLength(v string) (int64, bool) {
 	if v == "" || len(v) > 18 {
 		return 0, false
@@ -273,7 +273,7 @@ func parseLength(v string) (int64, bool) {
 	return n, err == nil
 }
 
-// takeTrailers reads the block behind the content; mu is held.
+// takeTrailers reads the trailer block; mu is held.
 func (s *stream) takeTrailers(end bool) error {
 	b := s.c.blocks
 	switch {
@@ -292,7 +292,7 @@ func (s *stream) takeTrailers(end bool) error {
 		}
 	}
 	if !s.discards {
-		s.trailers = append(message.Fields(nil), b.fields...) // the head is the handler's by now
+		s.trailers = append(message.Fields(nil), b.fields...) // the block reader reuses its fields
 	}
 	return s.endInput()
 }

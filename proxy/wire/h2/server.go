@@ -8,30 +8,30 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// ServerOptions bound what a client may take. Zero values stand for the defaults. A head
-// is measured decoded, with 32 bytes for each field; HeadTime is also for the preface and
-// for each header block.
+// ServerOptions limit what a client may take. Zero values mean the defaults. The size of a head is
+// that of its decoded fields, plus 32 bytes each. HeadTime also limits the preface and each header
+// block.
 type ServerOptions struct {
 	wire.ServerOptions
 
-	WriteTime time.Duration // for a write that the client does not take; 30 s
+	WriteTime time.Duration // for a blocked write; 30 s
 	Streams   int           // requests in flight on a connection; 100
 
-	// Resets is how many streams may end in RST_STREAM, sent by either side before
-	// the answer was, more than are answered: 200. A tenth comes back each second.
+	// Resets limits streams that end in RST_STREAM, from either side, before their answer: 200 more
+	// than are answered. A tenth is restored each second.
 	Resets int
-	// Frames is how many frames may come that bring a request no further, such as PING,
-	// SETTINGS, PRIORITY, empty DATA and WINDOW_UPDATE, more than requests and answers
-	// give cause for: 1000. A tenth comes back each second.
+	// Frames limits unproductive frames, such as PING, SETTINGS, PRIORITY, empty DATA and
+	// WINDOW_UPDATE: 1000 beyond what requests and answers account for. A tenth is restored each
+	// second.
 	Frames int
 
-	// StreamWindow and ConnWindow are up to how many bytes of content that nobody has
-	// read yet may wait for a stream, 1 MiB, and on a connection, 4 MiB. Clients are
-	// granted a quarter of it at first, and more while content is read as it comes.
+	// StreamWindow and ConnWindow limit the unread content of a stream, 1 MiB, and of a connection,
+	// 4 MiB. Clients are first granted a quarter, and more while content is read as fast as it
+	// arrives.
 	StreamWindow, ConnWindow int
 
-	// Otherwise takes over connections without TLS that do not begin as HTTP/2 does,
-	// with what they began with; they are closed if it is nil.
+	// Otherwise takes over connections without TLS that do not begin with the HTTP/2 preface. The
+	// connection still returns the bytes read. If nil, such connections are closed.
 	Otherwise func(net.Conn)
 }
 
@@ -53,25 +53,25 @@ func or[T int | time.Duration](v, d T) T {
 	return v
 }
 
-// Server serves HTTP/2 on connections: one goroutine reads each, and each request has
-// one while it is served. On a *tls.Conn, ALPN must have chosen "h2"; without TLS the
-// client must know that HTTP/2 is spoken. Shutdown waits for tunnels too, and Close cuts
-// them. It is safe for concurrent use.
+// Server serves HTTP/2 connections. One goroutine reads each connection, and each request being
+// served has one. On a *tls.Conn, ALPN must have chosen "h2"; without TLS the client must know in
+// advance that the server speaks HTTP/2. Shutdown waits for tunnels too, and Close cuts them. It is
+// safe for concurrent use.
 //
-// No timer is set for a connection or a request: a sweep over the connections that are
-// busy, a few times a second, ends what takes too long. Times are so a sweep late.
+// Connections and requests have no timers. A few times a second a sweep over the busy connections
+// ends whatever takes too long, so limits may be exceeded by one sweep.
 type Server struct {
 	*wire.Server[*serverConn]
 	handle  wire.Handler
-	options atomic.Pointer[ServerOptions] // of connections that are still to come
+	options atomic.Pointer[ServerOptions] // for new connections
 	bufs    wire.Buffers
 	dates   *wire.Dates
 	crew    crew
-	widened atomic.Int64 // by how much windows of connections are wider than at first
+	widened atomic.Int64 // how far all connection windows exceed their initial size
 }
 
-// NewServer returns a server that hands every request to h, also those that it refuses to
-// read further: their head has a [message.Head] Fault.
+// NewServer returns a server that hands every request to h. A request that it refuses to read
+// further has a [message.Head] Fault.
 func NewServer(h wire.Handler, o ServerOptions) *Server {
 	o = o.withDefaults()
 	s := &Server{handle: h, dates: wire.NewDates(appendDate)}
@@ -81,8 +81,8 @@ func NewServer(h wire.Handler, o ServerOptions) *Server {
 	return s
 }
 
-// SetOptions bounds what clients may take on connections that are still to come; those
-// that are open keep their bounds. Scheme, Clock and Otherwise stay as they are.
+// SetOptions changes the limits for new connections; open ones keep theirs. It does not change
+// Scheme, Clock and Otherwise.
 func (s *Server) SetOptions(o ServerOptions) {
 	before := s.options.Load()
 	o.Scheme, o.Clock, o.Otherwise = before.Scheme, before.Clock, before.Otherwise
@@ -95,11 +95,11 @@ func period(o *ServerOptions) time.Duration {
 	return wire.Period(min(o.HeadTime, o.IdleTime, o.WriteTime))
 }
 
-// maxWidened bounds by how much the windows of all connections may be wider than at
-// first: many clients that upload at once share it.
+// maxWidened limits how far the windows of all connections together may exceed their initial size.
+// Many concurrent uploads share it.
 const maxWidened = 256 << 20
 
-// widen says whether a connection's window may grow by so many bytes.
+// widen reports whether a connection's window may grow by n bytes, and counts them.
 func (s *Server) widen(n int) bool {
 	if s.widened.Add(int64(n)) > maxWidened {
 		s.widened.Add(int64(-n))

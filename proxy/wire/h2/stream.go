@@ -11,8 +11,8 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// stream is a request and its answer. It is made anew for each request: its head
-// stays valid after the handler has returned.
+// stream is a request and its answer. Each request gets a new one, because its head stays valid
+// after the handler has returned.
 type stream struct {
 	c    *serverConn
 	id   uint32
@@ -20,22 +20,22 @@ type stream struct {
 	body serverBody
 	life wire.Life
 
-	// What the head says; read only once the handler runs.
+	// Facts from the head; read only once the handler runs.
 	said    bool // there is a Content-Length
 	expects bool // the client waits for 100 (Continue)
-	ruin    code // with which the stream is reset behind its answer: the head is malformed
+	ruin    code // for a malformed head: the code of the reset after the answer
 
-	// The connection's mu guards what follows.
+	// The connection's mu guards the fields below.
 
-	err     error     // why nothing more comes or goes: the client's reset, ours, or the connection's end
+	err     error     // why the stream failed: a reset from either side, or the connection's end
 	running bool      // the handler has not returned
-	counted bool      // among the streams of the connection
-	held    bool      // the handler does not run before the content is known to be empty
-	due     time.Time // of a stream that is held, or whose rest is thrown away
+	counted bool      // counted among the connection's streams
+	held    bool      // the handler must not run before the content is known to be empty
+	due     time.Time // deadline of a held stream, or of discarding the rest
 
-	inEnded  bool  // the client's end has come
-	discards bool  // what comes is thrown away
-	lacking  int64 // of the announced content; -1: its end will tell
+	inEnded  bool  // END_STREAM was received
+	discards bool  // arriving content is discarded
+	lacking  int64 // announced content still to come; -1: no Content-Length
 	inbox    inbox
 	receive  receiving
 	trailers message.Fields
@@ -43,18 +43,18 @@ type stream struct {
 	reading  bool
 	readBy   time.Time
 
-	outEnded bool // our end is queued
+	outEnded bool // END_STREAM is queued
 	send     sending
 	writable sync.Cond
-	stuck    bool // waits for a window, or for others to be written
+	stuck    bool // waits for a window or for the output of other streams
 	writeBy  time.Time
 	invited  bool // 100 (Continue) was sent, or the answer has begun
 	tunnel   *tunnel
 
-	// The answering goroutine's own.
+	// The answering goroutine owns the fields below.
 	wire.Answer
-	cutAs code  // with which the stream is reset where the answer is not whole
-	lost  error // why some of the answer was not sent; what follows is not either
+	cutAs code  // error code of the reset if the answer is incomplete
+	lost  error // why part of the answer was not sent; nothing more is sent
 	out   outbox
 }
 
@@ -96,18 +96,18 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// CloseAfter changes nothing: whatever the client still sends behind an answer is
-// thrown away, for a while, and then the stream is reset.
+// CloseAfter does nothing: content after the answer is always discarded for a while before the
+// stream is reset.
 func (s *stream) CloseAfter() {}
 
-// CutAs implements [wire.Cutter]. A cut must not look like an end.
+// CutAs implements [wire.Cutter]. NO_ERROR is replaced, because it could pass for a regular end.
 func (s *stream) CutAs(why uint32) {
 	if code(why) != noError {
 		s.cutAs = code(why)
 	}
 }
 
-// serve runs the handler, and does what is left behind it.
+// serve runs the handler and ends the answer.
 func (s *stream) serve() {
 	c := s.c
 	whole := s.handle()
@@ -125,12 +125,12 @@ func (s *stream) serve() {
 	c.changed.Broadcast()
 }
 
-// endAnswer does what is left once the handler has returned; mu is held.
+// endAnswer ends the stream once the handler has returned; mu is held.
 func (s *stream) endAnswer(whole bool) {
 	c := s.c
 	switch {
-	case s.err != nil: // it has been reset
-	case s.tunnel != nil && !s.tunnel.closed: // it is somebody's
+	case s.err != nil: // already reset
+	case s.tunnel != nil && !s.tunnel.closed: // the tunnel has an owner
 	case !whole && s.tunnel == nil:
 		c.reset(s, s.cutAs)
 	case s.ruin != noError:
@@ -139,15 +139,15 @@ func (s *stream) endAnswer(whole bool) {
 	case s.tunnel != nil:
 		c.reset(s, noError)
 	default:
-		// Not at once, even where nothing more is wanted: what is on its way already
-		// ends most streams, and some clients take a reset for the loss of the answer.
+		// Do not reset at once, even if no more content is wanted: most streams end with content
+		// already in flight, and some clients discard the answer after a reset.
 		s.discard()
 		s.due = time.Now().Add(c.options.Linger)
 	}
 }
 
-// handle says whether the answer is whole. A handler that panics has told what
-// happened, and what was being sent must not look whole.
+// handle runs the handler and reports whether the answer is complete. After a panic, which the
+// handler has reported, the answer counts as incomplete.
 func (s *stream) handle() (whole bool) {
 	defer func() {
 		if recover() != nil {
@@ -158,15 +158,15 @@ func (s *stream) handle() (whole bool) {
 	return s.Finished
 }
 
-// retireEnded removes a stream from the connection if it has ended on both sides. It
-// counts until its handler has returned. The caller holds mu.
+// retireEnded removes a stream that has ended on both sides. The stream counts until its handler
+// has returned. mu is held.
 func (c *serverConn) retireEnded(s *stream) {
 	if s.inEnded && s.outEnded || s.err != nil {
 		c.forget(s)
 	}
 }
 
-// forget removes a stream from the connection. The caller holds mu.
+// forget removes a stream from the connection; mu is held.
 func (c *serverConn) forget(s *stream) {
 	if c.streams[s.id] == s {
 		delete(c.streams, s.id)
@@ -183,7 +183,7 @@ func (c *serverConn) forget(s *stream) {
 	}
 }
 
-// reset ends a stream; mu is held.
+// reset resets a stream; mu is held.
 func (c *serverConn) reset(s *stream, why code) {
 	b := c.control()
 	b.B = appendReset(b.B, s.id, why)
@@ -192,8 +192,8 @@ func (c *serverConn) reset(s *stream, why code) {
 	c.forget(s)
 }
 
-// keptResets is how many streams are remembered that we have reset: frames that the
-// client sent before it knew are no fault.
+// keptResets is how many reset streams are remembered. Frames that the client sent before it
+// received the reset are no fault.
 const keptResets = 128
 
 func (c *serverConn) noteReset(id uint32) {
@@ -214,7 +214,7 @@ func (c *serverConn) wasReset(id uint32) bool {
 	return false
 }
 
-// spoil ends a stream that the client has spoilt.
+// spoil resets the stream of a fault.
 func (c *serverConn) spoil(bad *fault) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -236,7 +236,7 @@ func (c *serverConn) spoil(bad *fault) error {
 	return c.spendReset()
 }
 
-// fail ends reads, writes and the context; mu is held.
+// fail ends reads, writes and the life of the request; mu is held.
 func (s *stream) fail(why error) {
 	if s.err != nil {
 		return
@@ -247,7 +247,7 @@ func (s *stream) fail(why error) {
 	s.writable.Broadcast()
 }
 
-// look is what a sweep does with the stream; the connection's mu is held.
+// look is called for the stream by a sweep; mu is held.
 func (s *stream) look(now time.Time) {
 	switch {
 	case !s.running && passed(s.due, now):
@@ -266,7 +266,7 @@ func (s *stream) look(now time.Time) {
 	}
 }
 
-// gone makes the end of a connection within a request look like what it is.
+// gone turns a lost connection within a request into io.ErrUnexpectedEOF.
 func gone(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return err

@@ -2,16 +2,15 @@ package h2
 
 import "sallyport/proxy/message"
 
-// table is the dynamic table of a decoder (RFC 7541, section 2.3.2). Entries are
-// counted from the newest.
+// table is the dynamic table of a decoder (RFC 7541, section 2.3.2). Index 1 is the newest entry.
 type table struct {
-	entries []message.Field // the newest last; those before first are gone
+	entries []message.Field // newest last; entries before first are evicted
 	first   int
-	size    int // as the standard counts
-	most    int // what the peer has chosen, at most tableSize
+	size    int // as RFC 7541 counts
+	most    int // the limit the peer has chosen, at most tableSize
 }
 
-// at is the field with this index in both tables; false: there is none.
+// at returns the field with index i in the static and dynamic tables; false if there is none.
 func (t *table) at(i int) (*message.Field, bool) {
 	if i <= len(staticTable) {
 		if i <= 0 {
@@ -43,7 +42,7 @@ func (t *table) add(f message.Field) {
 	t.entries = append(t.entries, f)
 }
 
-// shrink evicts what is too much.
+// shrink evicts entries until the size is at most most.
 func (t *table) shrink(most int) {
 	for t.size > max(most, 0) {
 		f := &t.entries[t.first]
@@ -53,7 +52,7 @@ func (t *table) shrink(most int) {
 	}
 }
 
-// staticTable is that of RFC 7541, appendix A.
+// staticTable is the table of RFC 7541, appendix A.
 var staticTable = [...]message.Field{
 	{Name: ":authority"},
 	{Name: ":method", Value: "GET"},

@@ -7,9 +7,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Upgrade answers an extended CONNECT (RFC 8441) with 200, which is its 101, and hands
-// the stream over as a connection. The fields of a handshake over HTTP/1.1 that
-// HTTP/2 does without are left out.
+// Upgrade answers an extended CONNECT (RFC 8441) with 200, which stands for HTTP/1.1's 101, and
+// hands over the stream as a connection. It omits handshake fields that HTTP/2 does not use.
 func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
 	if s.Began || s.head.Upgrade == "" {
 		return nil, errUpgrade
@@ -32,8 +31,7 @@ func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
 	return s.tunnel, s.err
 }
 
-// tunnel is a stream as a connection. One goroutine may read it and one may write it,
-// at the same time.
+// tunnel is a stream used as a connection. One goroutine may read while another writes.
 type tunnel struct {
 	s *stream
 
@@ -52,7 +50,7 @@ func (t *tunnel) Read(p []byte) (int, error) {
 	}
 	n, err := s.read(p)
 	if n > 0 {
-		err = nil // it comes again
+		err = nil // the next read returns it again
 	}
 	return n, err
 }
@@ -82,7 +80,7 @@ func (t *tunnel) Write(p []byte) (total int, err error) {
 	return total, s.err
 }
 
-// Close ends the stream: cleanly, unless a write is under way.
+// Close ends the stream. It resets the stream if a write is pending.
 func (t *tunnel) Close() error {
 	s, c := t.s, t.s.c
 	c.mu.Lock()

@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// watch is what sweeps look at, and the budgets for frames that cost the server more than
-// the client; the connection's mu guards it.
+// watch holds the state that sweeps check, and the budgets for frames that cost the server more
+// than the client. The connection's mu guards it.
 type watch struct {
-	due     time.Time // the end of the greeting, or of the warning before the end; zero: none
-	idle    time.Time // since when there has been no request
-	used    bool      // there was one since the last sweep
-	partial uint64    // the frame that is incomplete, or with which a block began; 0: none is
+	due     time.Time // deadline of the greeting, or of the grace after a warning; zero: none
+	idle    time.Time // when the last request ended
+	used    bool      // there was a request since the last sweep
+	partial uint64    // the incomplete frame, or the first of an incomplete block; 0: none
 
-	seenPartial, seenWrites uint64 // at the last sweep
+	seenPartial, seenWrites uint64 // values at the last sweep
 	partialSince            time.Time
 	writingSince            time.Time
 
-	frames, resets int // how many more may come
+	frames, resets int // remaining budgets
 	regained       time.Time
 	kicked         bool // a goroutine is about to write
 	resting        bool // sweeps do not look until Wake
@@ -25,7 +25,7 @@ type watch struct {
 
 var errTooSlow = errors.New("the client takes too long")
 
-// spend counts a frame that brings no request further; mu is held.
+// spend charges an unproductive frame to the budget; mu is held.
 func (c *serverConn) spend() error {
 	c.frames--
 	if c.frames < 0 || c.out != nil && len(c.out.B) > maxWaiting {
@@ -34,8 +34,8 @@ func (c *serverConn) spend() error {
 	return nil
 }
 
-// spendReset counts a stream that was reset by the client (CVE-2023-44487), or by us
-// because the client made us do it (CVE-2025-8671); mu is held.
+// spendReset counts a stream that the client reset (CVE-2023-44487), or made the server reset
+// (CVE-2025-8671); mu is held.
 func (c *serverConn) spendReset() error {
 	c.resets--
 	if c.resets < 0 {
@@ -44,8 +44,8 @@ func (c *serverConn) spendReset() error {
 	return nil
 }
 
-// earn counts what gives cause for frames: requests, and the content of answers, for
-// which windows are updated; mu is held.
+// earn adds to the frame budget for requests and for answer content, which causes window updates;
+// mu is held.
 func (c *serverConn) earn(frames int) {
 	c.frames = min(c.frames+frames, c.options.Frames)
 }
@@ -81,7 +81,7 @@ func (c *serverConn) Look(now time.Time) (until time.Time) {
 	return until
 }
 
-// rests says whether there is nothing to watch but the end of the idle time; mu is held.
+// rests reports whether only the end of the idle time needs watching; mu is held.
 func (c *serverConn) rests() bool {
 	o := c.options
 	return c.stage == open && c.due.IsZero() && c.partial == 0 && c.out == nil && !c.writing &&
@@ -103,13 +103,13 @@ func (c *serverConn) regain(now time.Time) {
 	c.resets = min(c.resets+(o.Resets*tenths+9)/10, o.Resets)
 }
 
-// overdue says whether the greeting, a header block or a write takes too long.
+// overdue reports whether the greeting, a header block or a write takes too long.
 func (c *serverConn) overdue(now time.Time) bool {
 	o := c.options
 	if c.partial != c.seenPartial {
 		c.seenPartial, c.partialSince = c.partial, now
 	}
-	stuck := c.writing && c.writes == c.seenWrites // in the same write as at the last sweep
+	stuck := c.writing && c.writes == c.seenWrites // the same write as at the last sweep
 	if !stuck {
 		c.seenWrites, c.writingSince = c.writes, now
 	}
