@@ -161,8 +161,9 @@ type ServerLimits struct {
 	// Requests is how many one connection may bring before it is closed, after the
 	// answer to the last. Default: 100000.
 	Requests int `yaml:"requests"`
-	// Linger is how long the rest of a request that was answered early may take, and a
-	// client to read its last answer, before the connection is closed. Default: 1s.
+	// Linger is how long a client may go on to send a request that was answered early, so
+	// that it can end its upload and read the answer. Five seconds of silence end it
+	// before. Default: 30s.
 	Linger setting.Duration `yaml:"linger"`
 	// Resets is how many more requests of one HTTP/2 connection may be called off than
 	// are answered; a tenth comes back each second. Default: 200.
@@ -217,7 +218,7 @@ func (l ServerLimits) WithDefaults() ServerLimits {
 	if l.Frames == 0 {
 		l.Frames = 1000
 	}
-	l.Linger = setting.Duration(l.Linger.Or(time.Second))
+	l.Linger = setting.Duration(l.Linger.Or(30 * time.Second))
 	l.Window = setting.Size(l.Window.Or(1 << 20))
 	if l.Accepts.IsZero() {
 		l.Accepts = setting.Rate{N: 20_000, Per: time.Second}

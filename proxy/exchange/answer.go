@@ -18,15 +18,20 @@ import (
 // answerTime is how long a client may take to read an answer of the gateway's own.
 const answerTime = 10 * time.Second
 
+// skippedBytes is the longest content of a refused request that is skipped to keep the
+// connection.
+const skippedBytes = 64 << 10
+
 // respondHere sends an answer of the gateway's own making: every refusal, fixed answer,
 // preflight, public document, redirect and decision goes out here. The content of the
-// request is not read: an engine that cannot skip it closes the connection.
+// request is not read. Short content is skipped by the engine, so that a refusal costs the
+// client no handshake; behind longer content the connection ends.
 func (x *exchange) respondHere(h *message.Response, body []byte) error {
 	h.Fields.Set(route.RequestIDField, x.record.RequestID)
 	x.signOwn(h, body)
 	x.responded = true
 	x.record.Status = h.Status
-	if x.stream.Head().ContentLength != 0 {
+	if n := x.stream.Head().ContentLength; n < 0 || n > skippedBytes {
 		x.stream.CloseAfter()
 	}
 	n, err := WriteAnswer(x.stream, h, body)

@@ -45,7 +45,7 @@ func (x *exchange) refuse(err error) {
 // unsettled says whether a status is that of a head that has no reading.
 func unsettled(status int) bool {
 	switch status {
-	case http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+	case http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusExpectationFailed, http.StatusRequestHeaderFieldsTooLarge, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
 		return true
 	}
 	return false

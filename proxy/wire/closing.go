@@ -2,14 +2,13 @@ package wire
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
+	"os"
 	"time"
 
 	"sallyport/proxy/wire/socket"
 )
-
-// lingeringBytes limits how much [Linger] reads from a fast client.
-const lingeringBytes = 8 << 20
 
 // Cut closes a connection, over TLS without close_notify, so that the client sees a truncated
 // message.
@@ -21,12 +20,24 @@ func Cut(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// Linger closes a connection so that the client can still read the answer. It closes the sending
-// side, then reads into buf and discards until the client closes, the time by is reached or
-// [lingeringBytes] have come. Closing at once would send a reset, and a client that gets the reset
-// may lose the answer.
-func Linger(conn net.Conn, by time.Time, buf []byte) {
-	_ = conn.SetDeadline(by) // fails only on a closed connection, where reads and writes fail too
+const (
+	// Brief is the time for what a client does at once, such as taking a line of text.
+	Brief = time.Second
+	// maxSilence is how long a client may send nothing behind an answer that came early.
+	maxSilence = 5 * time.Second
+	// maxLingering is how many connections of a server may linger for longer than Brief.
+	maxLingering = 1024
+)
+
+// Linger closes the sending side of conn. Then it reads into buf and discards until the client
+// closes, is silent for 5 seconds, or the time most is over. Closing at once would send a reset, and
+// a client that is still sending may see the reset before it has read the answer. The bytes are not
+// limited: a client that sends a long body must be able to end it. While the server drains, or very
+// many connections linger, the time is at most [Brief].
+func (s *Server[C]) Linger(conn net.Conn, most time.Duration, buf []byte) {
+	defer Cut(conn)
+	begun := time.Now()
+	_ = conn.SetWriteDeadline(begun.Add(Brief)) // fails only on a closed connection, where writes fail too
 	below := socket.Beneath(conn)
 	if t, ok := conn.(*tls.Conn); ok {
 		_ = t.CloseWrite()
@@ -34,13 +45,34 @@ func Linger(conn net.Conn, by time.Time, buf []byte) {
 	if t, ok := below.(interface{ CloseWrite() error }); ok {
 		_ = t.CloseWrite()
 	}
-	// Read below TLS: the bytes are discarded, so they need no decryption.
-	for left := lingeringBytes; left > 0; {
-		n, err := below.Read(buf)
-		if err != nil {
-			break
-		}
-		left -= n
+	by := begun.Add(most)
+	if s.lingering.Add(1) > maxLingering {
+		by = earlier(by, begun.Add(Brief))
 	}
-	Cut(conn)
+	defer s.lingering.Add(-1)
+	// Read below TLS: nothing needs to be decrypted.
+	for silent := begun.Add(maxSilence); ; {
+		now := time.Now()
+		if s.Conns.Draining() {
+			by = earlier(by, now.Add(Brief))
+		}
+		until := earlier(by, silent)
+		if !now.Before(until) || below.SetReadDeadline(earlier(until, now.Add(Brief))) != nil {
+			return
+		}
+		n, err := below.Read(buf)
+		switch {
+		case n > 0:
+			silent = time.Now().Add(maxSilence)
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return
+		}
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"sallyport/proxy/message"
@@ -17,7 +18,7 @@ type ServerOptions struct {
 	HeadTime  time.Duration // for a whole request head, and for a TLS handshake that is still to be done; 10 s
 	IdleTime  time.Duration // between requests of a connection; 2 min
 	Requests  int           // on one connection, which takes no more after the last; 0: no bound
-	Linger    time.Duration // for the rest of a request that was answered early, and to read the last answer; 1 s
+	Linger    time.Duration // for the rest of a request that was answered early; 30 s, 5 s of silence end it; over HTTP/2 1 s, then the stream is reset
 
 	// Scheme is the scheme clients used to reach the proxy in front; it applies to connections
 	// without TLS. "http" if empty.
@@ -33,7 +34,7 @@ func (o ServerOptions) WithDefaults() ServerOptions {
 	o.Fields = cmp.Or(max(o.Fields, 0), message.MaxFields)
 	o.HeadTime = cmp.Or(max(o.HeadTime, 0), 10*time.Second)
 	o.IdleTime = cmp.Or(max(o.IdleTime, 0), 2*time.Minute)
-	o.Linger = cmp.Or(max(o.Linger, 0), time.Second)
+	o.Linger = cmp.Or(max(o.Linger, 0), 30*time.Second)
 	if o.Scheme == "" {
 		o.Scheme = "http"
 	}
@@ -62,6 +63,7 @@ type Server[C Served] struct {
 
 	listeners Listeners
 	begin     func(net.Conn) C
+	lingering atomic.Int32 // connections in Linger
 }
 
 // NewServer returns a server. It calls begin once for each connection to make the object that

@@ -407,7 +407,7 @@ func (c *serverConn) skip(b *serverBody) bool {
 		return b.err == io.EOF
 	}
 	c.mu.Lock()
-	c.phase, c.bodyBy = serving, time.Now().Add(c.options.Linger)
+	c.phase, c.bodyBy = serving, time.Now().Add(wire.Brief)
 	c.mu.Unlock()
 	buf := c.srv.bufs.Get(wire.SmallBuffer)
 	defer c.srv.bufs.Put(buf)
@@ -447,7 +447,7 @@ func (c *serverConn) linger() {
 	c.in.release()
 	buf := c.srv.bufs.Get(wire.LargeBuffer)
 	defer c.srv.bufs.Put(buf)
-	wire.Linger(c.conn, time.Now().Add(c.options.Linger), buf.B[:cap(buf.B)])
+	c.srv.Linger(c.conn, c.options.Linger, buf.B[:cap(buf.B)])
 }
 
 // cutAnswer closes the connection of an incomplete answer.

@@ -79,7 +79,7 @@ func (s *stream) invite() error {
 		return nil
 	}
 	s.invited = true
-	return c.writeLocked([]byte("HTTP/1.1 100 Continue\r\n\r\n"), time.Now().Add(s.c.options.Linger))
+	return c.writeLocked([]byte("HTTP/1.1 100 Continue\r\n\r\n"), time.Now().Add(wire.Brief))
 }
 
 // settleInvitation is called just before the final head is sent. A client that has not received 100

@@ -25,23 +25,22 @@ func (c *serverConn) finish(why error) {
 		c.Cut()
 		return
 	}
-	by := time.Now().Add(c.options.Linger)
-	_ = c.conn.SetDeadline(by) // fails only on a closed connection, where the write fails too
+	_ = c.conn.SetDeadline(time.Now().Add(wire.Brief)) // fails only on a closed connection, where the write fails too
 	for c.writing {
 		c.changed.Wait()
 	}
 	c.flush(nil)
 	c.die(why)
 	c.mu.Unlock()
-	c.linger(by)
+	c.linger()
 }
 
 // linger closes the connection so that the client can still read the last frames.
-func (c *serverConn) linger(by time.Time) {
+func (c *serverConn) linger() {
 	c.in.drop()
 	buf := c.srv.bufs.Get(maxFrame + 1)
 	defer c.srv.bufs.Put(buf)
-	wire.Linger(c.conn, by, buf.B[:cap(buf.B)])
+	c.srv.Linger(c.conn, wire.Brief, buf.B[:cap(buf.B)])
 }
 
 // await waits until no handler is running.
@@ -107,7 +106,7 @@ func (c *serverConn) warn() {
 	if c.stage != open {
 		return
 	}
-	c.stage, c.due = warned, time.Now().Add(c.options.Linger)
+	c.stage, c.due = warned, time.Now().Add(wire.Brief)
 	c.hello()
 	b := c.control()
 	b.B = appendPing(appendGoAway(b.B, maxStream, noError), 0, []byte(drainPing))

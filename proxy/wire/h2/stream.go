@@ -142,7 +142,7 @@ func (s *stream) endAnswer(whole bool) {
 		// Do not reset at once, even if no more content is wanted: most streams end with content
 		// already in flight, and some clients discard the answer after a reset.
 		s.discard()
-		s.due = time.Now().Add(c.options.Linger)
+		s.due = time.Now().Add(wire.Brief)
 	}
 }
 
