@@ -45,6 +45,16 @@ func (h *half) write(fd uintptr) (done bool) {
 	return true
 }
 
+func (h *half) writeSome(fd uintptr) (done bool) {
+	left := len(h.p)
+	return h.write(fd) || len(h.p) < left
+}
+
+func (h *half) writeOnce(fd uintptr) (done bool) {
+	h.write(fd)
+	return true
+}
+
 func nothingToRead(fd uintptr) bool {
 	var b [1]byte
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK, 0, 0)

@@ -14,19 +14,25 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Conn is a TCP or Unix connection. It behaves like the connection it wraps, deadlines and Close
-// included, and is equally safe for concurrent use.
+// included, and is equally safe for concurrent use. One thing differs: a write without a deadline
+// fails with [os.ErrDeadlineExceeded] once the peer has taken no byte for a minute. crypto/tls
+// writes on its own, within Read too: it answers each KeyUpdate that asks for an answer. A peer that
+// sends these and reads nothing would otherwise stop that Read for ever.
 type Conn struct {
 	net.Conn
-	raw syscall.RawConn
+	raw   syscall.RawConn
+	stall time.Duration // how long a write without a deadline waits for the next byte
 
 	reads, writes half
 
-	mu    sync.Mutex // guards the fields below
-	still bool
-	look  func(fd uintptr) // sets still
+	mu      sync.Mutex // guards the fields below
+	still   bool
+	look    func(fd uintptr) // sets still
+	limited bool             // the owner has set a deadline for writes
 }
 
 // half is one direction of a connection.
@@ -36,6 +42,8 @@ type half struct {
 	n     int        // bytes read
 	errno syscall.Errno
 	try   func(fd uintptr) (done bool) // reads or writes as much as it can without waiting
+	some  func(fd uintptr) (done bool) // of writes: as try, but done after the first bytes
+	once  func(fd uintptr) (done bool) // of writes: as try, but always done
 }
 
 // New wraps a TCP or Unix connection in a Conn and returns every other connection unchanged.
@@ -54,8 +62,9 @@ func New(c net.Conn) net.Conn {
 	if err != nil {
 		return c
 	}
-	k := &Conn{Conn: c, raw: raw}
-	k.reads.try, k.writes.try = k.reads.read, k.writes.write
+	k := &Conn{Conn: c, raw: raw, stall: time.Minute}
+	k.reads.try = k.reads.read
+	k.writes.try, k.writes.some, k.writes.once = k.writes.write, k.writes.writeSome, k.writes.writeOnce
 	k.look = func(fd uintptr) { k.still = nothingToRead(fd) }
 	return k
 }
@@ -88,16 +97,55 @@ func (k *Conn) Read(p []byte) (int, error) {
 	return h.n, nil
 }
 
+// SetDeadline sets the deadlines of reads and writes.
+func (k *Conn) SetDeadline(t time.Time) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.limited = !t.IsZero()
+	return k.Conn.SetDeadline(t)
+}
+
+// SetWriteDeadline sets the deadline of writes; zero: none but that of a stalled write.
+func (k *Conn) SetWriteDeadline(t time.Time) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.limited = !t.IsZero()
+	return k.Conn.SetWriteDeadline(t)
+}
+
+// limitStall sets the deadline after which a write without one has stalled, or with zero removes
+// it. It returns false if the owner has set a deadline, which then counts.
+func (k *Conn) limitStall(t time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.limited {
+		return false
+	}
+	_ = k.Conn.SetWriteDeadline(t) // fails only on a closed connection, where writes fail too
+	return true
+}
+
 // Write writes all of p.
 func (k *Conn) Write(p []byte) (int, error) {
-	if !direct {
-		return k.Conn.Write(p)
-	}
 	h := &k.writes
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !direct {
+		if k.limitStall(time.Now().Add(k.stall)) {
+			defer k.limitStall(time.Time{})
+		}
+		return k.Conn.Write(p)
+	}
 	h.p, h.errno = p, 0
-	err := k.raw.Write(h.try)
+	err := k.raw.Write(h.once)
+	for err == nil && h.errno == 0 && len(h.p) > 0 {
+		if !k.limitStall(time.Now().Add(k.stall)) {
+			err = k.raw.Write(h.try)
+			break
+		}
+		err = k.raw.Write(h.some)
+		k.limitStall(time.Time{})
+	}
 	n := len(p) - len(h.p)
 	h.p = nil
 	if err == nil && h.errno != 0 {
