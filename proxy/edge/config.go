@@ -12,10 +12,9 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Config is the section `tls` of gateway.yaml: where certificates come from.
-// Several sources may be given. A host then takes the first of the files that
-// names it; of the others, the local authority takes what no authority on the
-// internet issues for (addresses, localhost) and what it lists, and ACME the rest.
+// Config is the section `tls` of gateway.yaml: the sources of certificates. Several may be
+// given. A host uses the first file that names it. The local authority takes the hosts that it
+// lists, addresses and localhost. ACME takes the rest.
 type Config struct {
 	// Files are certificates with their keys.
 	Files setting.List[FileConfig] `yaml:"files"`
@@ -36,22 +35,22 @@ type FileConfig struct {
 	Key setting.Path `yaml:"key"`
 }
 
-// LocalConfig is a certificate authority kept on disk, which signs certificates
-// for the configured hosts. Clients must be told to trust its root.
+// LocalConfig is a certificate authority on disk. It signs certificates for the configured
+// hosts. Clients must trust its root.
 type LocalConfig struct {
-	// Dir is the authority's folder, made if it is missing: "sallyport-ca" if "".
+	// Dir is the authority's folder, created if missing. Default: sallyport-ca.
 	Dir setting.Place `yaml:"dir"`
-	// Hosts are those to take although ACME could; without ACME it takes all.
+	// Hosts use the local authority even if ACME is configured. Without ACME, all hosts use it.
 	Hosts setting.List[string] `yaml:"hosts"`
 }
 
-// missing says whether the authority has not been made yet.
+// missing reports whether the authority has not been created yet.
 func (c *LocalConfig) missing() bool {
 	_, err := os.Stat(filepath.Join(c.dir(), authorityFile))
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// takes says whether a host is the local authority's although there is ACME.
+// takes reports whether a host uses the local authority even if ACME is configured.
 func (c *LocalConfig) takes(host string) bool {
 	return hostAddress(host) != nil || host == "localhost" || strings.HasSuffix(host, ".localhost") || slices.Contains(c.Hosts, host)
 }
@@ -63,7 +62,7 @@ func (c *LocalConfig) dir() string {
 	return string(c.Dir)
 }
 
-// Check records the faults of the section at path. It looks at no file.
+// Check records the faults of the section at path. It reads no files.
 func (c *Config) Check(path string, f *setting.Faults) {
 	if c.ACME != nil {
 		c.ACME.check(path+".acme", f)
@@ -88,9 +87,8 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	}
 }
 
-// CheckFiles records what is wrong outside the section at path: files that
-// cannot be read or do not fit together, hosts that no source covers. It changes
-// nothing on disk. Call it after Check found nothing.
+// CheckFiles records faults that only the files show: unreadable files, keys that do not
+// match, hosts without a certificate. It writes nothing. Call it after Check found no faults.
 func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
 	var pairs []*pair
 	for i, p := range c.Files {
@@ -111,7 +109,7 @@ func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
 		return
 	}
 	if len(pairs) < len(c.Files) || c.ACME != nil {
-		return // what the broken ones would cover is not known
+		return // it is unknown which hosts the broken files, or ACME, would cover
 	}
 	index := newFileIndex(pairs)
 	for _, host := range hosts {
@@ -123,7 +121,7 @@ func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
 
 const cureUncovered = "add one whose subjectAltName names it, or tls: {local: {}} for development"
 
-// minVersion is the version that MinVersion names.
+// minVersion returns the TLS version for MinVersion.
 func (c *Config) minVersion() (version uint16, ok bool) {
 	switch c.MinVersion {
 	case "", "1.3":

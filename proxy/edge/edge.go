@@ -1,21 +1,19 @@
-// Package edge answers who we are to a client that connects: it chooses the
-// certificate for the name that the client asks for, and refuses names that no
-// route has, versions that are too old and connections that are too many, before
-// a byte of HTTP is read.
+// Package edge terminates TLS. It chooses the certificate for the server name that a client
+// asks for. It refuses unknown names, outdated TLS versions and connections above the limit,
+// all before a byte of HTTP is read.
 //
-// Certificates come from sources: files, authorities that speak ACME, and a local
-// authority for development. A source that fails later than at the start keeps
-// what it had; what ACME has yet to obtain, it obtains in the background, and the
-// name is refused until then.
+// Certificates come from sources: files, ACME authorities, and a local authority for
+// development. If a source fails after startup, it goes on serving its last good certificate.
+// ACME certificates are obtained in the background; handshakes for their names fail until then.
 //
-// Clients that dial an address instead of a name send no name (RFC 6066, section
-// 3). They ask for the address that they reached, that is, the local address of
-// the connection, and it serves if a route lists just that address as its host:
+// Clients that dial an IP address send no server name (RFC 6066, section 3). For them the edge
+// uses the local address of the connection. A route serves it only if it lists that address as
+// a host:
 //
 //	host: [localhost, 127.0.0.1, "[::1]"]
 //
-// No route does so by itself, so a scanner that walks through addresses learns
-// from its handshakes no name that is served here.
+// There is no default route for addresses. A scanner that walks an address range therefore
+// learns no host names from certificates.
 package edge
 
 import (
@@ -32,70 +30,69 @@ import (
 	"time"
 )
 
-// Options are what an [Edge] takes from its surroundings.
+// Options configure an [Edge].
 type Options struct {
-	// Hosts are the routes' hosts: exact names, "*.example.com", or addresses (IPv6
-	// in brackets), as [message.CanonicalHost] gives them. Others are refused in
-	// the handshake. See the package's comment on clients that dial an address.
+	// Hosts are the hosts of all routes: exact names, "*.example.com", or addresses (IPv6 in
+	// brackets), in the form of [message.CanonicalHost]. Handshakes for other names are refused.
+	// See the package comment for clients that dial an address.
 	Hosts []string
-	// PlainHTTP says that requests over plain HTTP are answered by what
-	// [Edge.ChallengeAnswer] says, so that certificates can be had that way.
+	// PlainHTTP says that a plain HTTP listener serves [Edge.ChallengeAnswer], so http-01
+	// challenges can be answered.
 	PlainHTTP bool
-	// Inspect makes an Edge to look at, or to obtain certificates with, beside one
-	// that serves: a host without a certificate is no error, and no local authority
-	// is made.
+	// Inspect makes an Edge for inspection, or for obtaining certificates beside a running
+	// gateway. Hosts without a certificate are then no error, and no local authority is created.
 	Inspect bool
-	// Challenges is the folder in which processes tell each other what authorities
-	// are going to ask; "" for that of the certificates.
+	// Challenges is the folder through which processes share pending ACME challenges; "" means
+	// the folder of the certificates.
 	Challenges string
 	Log        *slog.Logger     // discarded if nil
 	Now        func() time.Time // time.Now if nil
 }
 
-// source is a kind of place where certificates come from.
+// source provides certificates.
 type source interface {
-	// certificate returns the one for the client's name, nil if there is none.
+	// certificate returns the certificate for the client's server name, or nil.
 	certificate(name string, hello *tls.ClientHelloInfo) *tls.Certificate
-	// covers says whether there is one for a host as routes have it.
+	// covers reports whether the source has a certificate for a route's host.
 	covers(host string) bool
-	// status tells of all certificates.
+	// status describes all certificates of the source.
 	status() []CertificateStatus
-	// look renews what has changed on disk or is about to expire.
+	// look reloads files that changed and renews certificates that expire soon.
 	look()
 }
 
-// Edge is the TLS of a process. It outlives configurations: what one of them says is a
-// [View], and one view is in force at a time. Listeners, session tickets and what ACME has
-// under way go on from one view to the next. It is safe for concurrent use.
+// Edge is the TLS state of a process. It outlives configurations: each configuration becomes
+// a [View], and one view is active at a time. Listeners, session ticket keys and pending ACME
+// orders carry over from one view to the next. It is safe for concurrent use.
 type Edge struct {
 	options Options
 	view    atomic.Pointer[View]
-	config  *tls.Config            // that every handshake begins with; it keeps the keys of tickets
-	configs map[uint16]*tls.Config // for hosts that routes have, by oldest version; not changed after New
+	config  *tls.Config            // used at the start of every handshake; owns the ticket keys
+	configs map[uint16]*tls.Config // for hosts of routes, by minimum version; immutable after New
 	log     *refusalLog
 
-	mu      sync.Mutex      // guards what follows
-	running context.Context // of Run; nil before it
-	orders  sync.WaitGroup  // the source that obtains certificates for the view in force
-	stop    func()          // ends that
+	mu      sync.Mutex      // guards the fields below
+	running context.Context // the context of Run; nil before Run
+	orders  sync.WaitGroup  // runs the ACME source of the active view
+	stop    func()          // cancels that source
 }
 
-// CertificateStatus tells of one certificate.
+// CertificateStatus describes one certificate.
 type CertificateStatus struct {
-	Hosts    []string  // the names that it is for
+	Hosts    []string  // names in the certificate
 	Source   string    // "files", "acme" or "local"
-	Issuer   string    // the common name of who signed it; "" if there is none yet
-	NotAfter time.Time // zero if there is none yet
-	// NextRenewal is when it will be renewed, or tried to be; zero for files, which
-	// are renewed by others.
+	Issuer   string    // common name of the issuer; "" if there is no certificate yet
+	NotAfter time.Time // zero if there is no certificate yet
+	// NextRenewal is the time of the next renewal attempt. It is zero for files, which the
+	// operator renews.
 	NextRenewal time.Time
-	// LastError is why it is not the newest that there is, in words and with what
-	// would do; "" if it is.
+	// LastError says why the latest certificate is not in use and how to fix that; "" if it is
+	// in use.
 	LastError string
 }
 
-// New makes an Edge whose first view is a configuration for o.Hosts; see [Edge.Prepare]
-// for its errors.
+// New returns an Edge whose first view serves c for o.Hosts. Its errors are those of
+// [Edge.Prepare].
 func New(c Config, o Options) (*Edge, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -117,8 +114,8 @@ func New(c Config, o Options) (*Edge, error) {
 	return e, nil
 }
 
-// cipherSuites are what is left of TLS 1.2: authenticated encryption, with keys
-// that the certificate's key cannot give away later.
+// cipherSuites returns the accepted TLS 1.2 suites: those with forward secrecy and
+// authenticated encryption.
 func cipherSuites() []uint16 {
 	return []uint16{
 		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
@@ -127,8 +124,8 @@ func cipherSuites() []uint16 {
 	}
 }
 
-// configFor refuses, with words in the log, clients that the handshake is going to fail
-// for. The view in force decides.
+// configFor returns the TLS config for a client, as the active view decides. It logs the
+// reason if the handshake is going to fail.
 func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	v, name := e.view.Load(), askedFor(hello)
 	if v.acme != nil && isValidation(hello) {
@@ -146,7 +143,7 @@ func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return v.config, nil
 }
 
-// Certificates tells of all certificates, for health checks and metrics.
+// Certificates describes all certificates, for health checks and metrics.
 func (e *Edge) Certificates() []CertificateStatus {
 	var all []CertificateStatus
 	for _, s := range e.view.Load().sources {
@@ -155,8 +152,8 @@ func (e *Edge) Certificates() []CertificateStatus {
 	return all
 }
 
-// RootPath is the file with the local authority's root certificate; "" if no host needs
-// it.
+// RootPath is the file with the local authority's root certificate; "" if no host uses the
+// local authority.
 func (e *Edge) RootPath() string {
 	l := e.view.Load().local
 	if l == nil || len(l.hosts) == 0 {
@@ -165,12 +162,12 @@ func (e *Edge) RootPath() string {
 	return l.rootPath
 }
 
-// lookEvery is how often files are looked at. Looking, rather than being told,
-// works on every file system and with every way of replacing a file.
+// lookEvery is the polling interval for certificate files. Polling works on every file
+// system and with every way of replacing a file; change notification does not.
 const lookEvery = 2 * time.Second
 
-// Run keeps the certificates fresh until ctx ends, and obtains those that are missing.
-// Listeners must be open by then, for authorities call them. It is called once.
+// Run renews certificates and obtains missing ones until ctx ends. The listeners must be
+// open by then, because authorities connect to them. Call it once.
 func (e *Edge) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.running = ctx
@@ -194,8 +191,8 @@ func (e *Edge) Run(ctx context.Context) error {
 	}
 }
 
-// start has a source obtain and renew, while Run goes on; nil: none does. The caller holds
-// mu.
+// start runs s in the background while Run is active. A nil s does nothing. The caller
+// holds mu.
 func (e *Edge) start(s *acmeSource) {
 	if e.running == nil || s == nil {
 		return
@@ -205,9 +202,8 @@ func (e *Edge) start(s *acmeSource) {
 	e.orders.Go(func() { s.run(ctx) })
 }
 
-// canonicalName is the name that a client asked for in lower case and without a
-// dot at the end; "" for none, and for an address, which a name must not be
-// (RFC 6066, section 3).
+// canonicalName returns the client's server name in lower case and without a trailing dot.
+// It returns "" if the name is empty or an address, which RFC 6066, section 3 forbids.
 func canonicalName(name string) string {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	if hostAddress(name) != nil {
@@ -216,9 +212,9 @@ func canonicalName(name string) string {
 	return name
 }
 
-// askedFor is the host that a client asks for. One that dials an address sends
-// no name, or against the rule the address as if it were one. Either means the
-// address that it reached: what it wrote is not believed.
+// askedFor returns the host that a client asks for. A client that dials an address sends
+// no server name, or wrongly sends the address itself. Both mean the local address of the
+// connection; the address in the message is not trusted.
 func askedFor(hello *tls.ClientHelloInfo) string {
 	if name := canonicalName(hello.ServerName); name != "" {
 		return name
@@ -229,8 +225,8 @@ func askedFor(hello *tls.ClientHelloInfo) string {
 	return ""
 }
 
-// addressHost writes an address as routes have it: IPv6 in brackets, IPv4 never
-// as IPv6, and no zone.
+// addressHost formats an address as routes do: IPv6 in brackets, IPv4-mapped addresses as
+// IPv4, no zone.
 func addressHost(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""
@@ -241,23 +237,22 @@ func addressHost(a netip.Addr) string {
 	return a.String()
 }
 
-// hostAddress is the address that a host is; nil if it is a name.
+// hostAddress parses a host as an address; nil if it is a name.
 func hostAddress(host string) net.IP {
 	return net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 }
 
-// refusalLog says in words why handshakes fail, without letting whoever scans
-// us fill the disk.
+// refusalLog logs why handshakes fail, rate-limited so that a scanner cannot fill the disk.
 type refusalLog struct {
 	log   *slog.Logger
 	lines pace
 }
 
-// noRoute tells of a client that asks for a name that no route has, or for none.
+// noRoute logs a handshake for a name without a route, or without a name.
 func (l *refusalLog) noRoute(hello *tls.ClientHelloInfo, name string, hosts []string) {
-	asked, hint := name, "add a route for it, or call one of these hosts; try curl --resolve"
+	asked, hint := name, "add a route for it, or use one of these hosts; try curl --resolve"
 	if name == "" {
-		// A client that dials an address sends no name. It means the address.
+		// A client that dials an address sends no name; report the address instead.
 		asked, hint = addressOf(hello.Conn.LocalAddr()), "the client sent no name (SNI), as when the URL has an address; try curl --resolve"
 		if hello.ServerName != "" {
 			asked = hello.ServerName
@@ -266,23 +261,23 @@ func (l *refusalLog) noRoute(hello *tls.ClientHelloInfo, name string, hosts []st
 	l.warn(fmt.Sprintf("no route for %q; hosts: %s; %s", short(asked, 253), short(strings.Join(hosts, ", "), 400), hint), hello)
 }
 
-// missing tells of a client that asks for a certificate that is not there yet.
+// missing logs a handshake for a host whose certificate has not been obtained yet.
 func (l *refusalLog) missing(hello *tls.ClientHelloInfo, name, why string) {
 	if why != "" {
 		l.warn(fmt.Sprintf("no certificate for %q yet: %s", name, why), hello)
 	}
 }
 
-// noOrder tells of a validator that nobody waits for.
+// noOrder logs a TLS-ALPN-01 validation for which no order is pending.
 func (l *refusalLog) noOrder(hello *tls.ClientHelloInfo, name string) {
 	l.warn(fmt.Sprintf("TLS refused for %q: it asks for acme-tls/1, and no order is pending", short(name, 253)), hello)
 }
 
-// unserved tells of a client for which no version or cipher suite is left.
+// unserved logs a client that supports no accepted version or cipher suite.
 func (l *refusalLog) unserved(hello *tls.ClientHelloInfo, name string, c *tls.Config) {
 	newest := uint16(0)
 	for _, v := range hello.SupportedVersions {
-		// Versions that do not exist are offered on purpose (GREASE, RFC 8701).
+		// Clients offer invalid versions on purpose (GREASE, RFC 8701).
 		if v <= tls.VersionTLS13 {
 			newest = max(newest, v)
 		}
@@ -298,16 +293,16 @@ func (l *refusalLog) unserved(hello *tls.ClientHelloInfo, name string, c *tls.Co
 }
 
 func (l *refusalLog) warn(words string, hello *tls.ClientHelloInfo) {
-	quiet, silent := l.lines.line()
-	if silent > 0 {
-		l.log.Warn("TLS refusals were not logged", "refusals", silent)
+	suppress, missed := l.lines.line()
+	if missed > 0 {
+		l.log.Warn("TLS refusals were not logged", "refusals", missed)
 	}
-	if !quiet {
+	if !suppress {
 		l.log.Warn(words, "client", addressOf(hello.Conn.RemoteAddr()))
 	}
 }
 
-// addressOf is the address without its port.
+// addressOf returns the address without its port.
 func addressOf(a net.Addr) string {
 	if a == nil {
 		return ""

@@ -299,7 +299,7 @@ func TestNewRefuses(t *testing.T) {
 		{"garbage", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(garbage), Key: a.Key}}}, "a.example.com", "garbage.pem"},
 		{"folder", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(dir), Key: a.Key}}}, "a.example.com", "not a regular file"},
 		{"key that others write", Config{Files: setting.List[FileConfig]{open}}, "a.example.com", "can be written by every user"},
-		{"authority's certificate", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "sub", &x509.Certificate{DNSNames: []string{"a.example.com"}, IsCA: true})}}, "a.example.com", "is an authority's"},
+		{"authority's certificate", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "sub", &x509.Certificate{DNSNames: []string{"a.example.com"}, IsCA: true})}}, "a.example.com", "belongs to a certificate authority"},
 		{"no names", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "cn", &x509.Certificate{Subject: pkix.Name{CommonName: "a.example.com"}})}}, "a.example.com", "names no host"},
 		{"host without certificate", Config{Files: setting.List[FileConfig]{a}}, "b.example.com", "no certificate for host b.example.com"},
 		{"wildcard host, one name", Config{Files: setting.List[FileConfig]{a}}, "*.example.com", "no certificate for host *.example.com"},

@@ -19,39 +19,39 @@ import (
 	"time"
 )
 
-// fileSource serves certificates from files and follows their changes.
+// fileSource serves certificates from files and reloads them when they change.
 type fileSource struct {
-	hosts []string // the routes'
+	hosts []string // hosts of the routes
 	log   *slog.Logger
 	now   func() time.Time
 
-	index atomic.Pointer[fileIndex] // of pairs, replaced when one of them is
+	index atomic.Pointer[fileIndex] // of pairs; replaced together with them
 
 	mu    sync.Mutex // guards pairs
 	pairs []*pair
 }
 
-// fileIndex finds certificates by a name as it stands in them, "*." included.
+// fileIndex maps the names in certificates, wildcards included, to the certificates.
 type fileIndex map[string][]*tls.Certificate
 
-// pair is a certificate with its key, the last good one that the files held.
+// pair is the last valid certificate and key that the two files held.
 type pair struct {
 	config FileConfig
 	cert   *tls.Certificate
 	digest digest // of the files that cert was read from
 
-	// Of files that are not good: seen at the last look, and told of already.
-	seen, told digest
-	lastError  string
+	// For files that are invalid: the fault seen at the last poll, and the fault last logged.
+	seen, logged digest
+	lastError    string
 }
 
 type digest [sha256.Size]byte
 
-// maxPEM bounds a file, in bytes.
+// maxPEM is the maximum size of a file in bytes.
 const maxPEM = 1 << 20
 
-// newFileSource reads the files. serving is the source in use, nil if there is none: a
-// valid certificate of it is not replaced by one that has expired or is not valid yet.
+// newFileSource reads the files. serving is the source in use, or nil. Its valid certificates
+// are not replaced by ones that have expired or are not valid yet.
 func newFileSource(configs []FileConfig, o Options, serving *fileSource) (*fileSource, error) {
 	s := &fileSource{hosts: slices.Clone(o.Hosts), log: o.Log, now: o.Now}
 	for _, c := range configs {
@@ -74,7 +74,7 @@ func newFileSource(configs []FileConfig, o Options, serving *fileSource) (*fileS
 	return s, nil
 }
 
-// pairOf is the pair that serves from these files; nil if there is none.
+// pairOf returns the loaded pair for these files, or nil.
 func (s *fileSource) pairOf(c FileConfig) *pair {
 	if s == nil {
 		return nil
@@ -87,8 +87,8 @@ func (s *fileSource) pairOf(c FileConfig) *pair {
 	return nil
 }
 
-// mayReplace returns an error if old, which serves, is better than p because p has
-// expired or is not valid yet. With nil for old every pair may serve.
+// mayReplace returns an error if p has expired or is not valid yet while old is better. A nil
+// old may be replaced by any pair.
 func (p *pair) mayReplace(old *pair, now time.Time) error {
 	if old == nil || p.digest == old.digest {
 		return nil
@@ -103,7 +103,7 @@ func (p *pair) mayReplace(old *pair, now time.Time) error {
 	return nil
 }
 
-// loadPair reads a pair and returns an error unless it could serve.
+// loadPair reads a pair. It returns an error if the pair cannot be served.
 func loadPair(c FileConfig) (*pair, error) {
 	cert, err := readPEM(string(c.Cert), false)
 	if err != nil {
@@ -121,10 +121,10 @@ func loadPair(c FileConfig) (*pair, error) {
 	if len(hostsIn(k.Leaf)) == 0 {
 		return p, fmt.Errorf("certificate %s names no host in its subjectAltName; clients ignore the common name", c.Cert)
 	}
-	// One that signed itself may say that it is an authority's, for openssl makes
-	// them so. One that somebody else signed is in the wrong place.
+	// Self-signed certificates may have the CA flag, because openssl sets it by default. Any
+	// other CA certificate is the wrong file.
 	if k.Leaf.IsCA && !bytes.Equal(k.Leaf.RawIssuer, k.Leaf.RawSubject) {
-		return p, fmt.Errorf("certificate %s is an authority's; name the file with the server's certificate first in it", c.Cert)
+		return p, fmt.Errorf("certificate %s belongs to a certificate authority; name a file that begins with the server's certificate", c.Cert)
 	}
 	p.cert = &k
 	return p, nil
@@ -157,8 +157,8 @@ func readPEM(name string, private bool) ([]byte, error) {
 	return b, err
 }
 
-// exposed says whether everybody can read the file, outside the folders where
-// container platforms mount secrets so.
+// exposed reports whether every user can read the file. It ignores the folders where
+// container platforms mount secrets that way.
 func exposed(name string) bool {
 	info, err := os.Stat(name)
 	if err != nil || info.Mode().Perm()&0o004 == 0 {
@@ -178,7 +178,7 @@ func newFileIndex(pairs []*pair) *fileIndex {
 	return &index
 }
 
-// hostsIn are the hosts that a certificate is for, as routes write them.
+// hostsIn returns the hosts in a certificate, in the form that routes use.
 func hostsIn(leaf *x509.Certificate) []string {
 	var hosts []string
 	for _, name := range leaf.DNSNames {
@@ -192,14 +192,14 @@ func hostsIn(leaf *x509.Certificate) []string {
 	return hosts
 }
 
-// covers says whether a certificate is for host as a whole: "*.example.com"
-// needs one with just that name.
+// covers reports whether a certificate covers all of host: "*.example.com" needs a certificate
+// with that very name.
 func (x *fileIndex) covers(host string) bool {
 	return len((*x)[host]) > 0 || !strings.HasPrefix(host, "*.") && len((*x)[wildcard(host)]) > 0
 }
 
-// wildcard is the name with "*" that name falls under, "" if there is none, as for
-// an address.
+// wildcard returns the wildcard name that matches name, such as "*.example.com"; "" if there
+// is none, as for an address.
 func wildcard(name string) string {
 	_, rest, ok := strings.Cut(name, ".")
 	if !ok || rest == "" || hostAddress(name) != nil {
@@ -210,8 +210,8 @@ func wildcard(name string) string {
 
 func (s *fileSource) covers(host string) bool { return s.index.Load().covers(host) }
 
-// certificate prefers an exact name, then among several for it, such as one with
-// an RSA and one with an ECDSA key, the first that the client can use.
+// certificate prefers an exact name to a wildcard. If several certificates match, such as one
+// RSA and one ECDSA, it returns the first that the client supports.
 func (s *fileSource) certificate(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
 	index := *s.index.Load()
 	all := index[name]
@@ -245,22 +245,22 @@ func (s *fileSource) status() []CertificateStatus {
 	return all
 }
 
-// look reads all files again. Contents are compared, not times: a restored or
-// mounted file may be new with an old time, and a symbolic link may have turned.
+// look reads all files again. It compares contents, not times: a restored or mounted file may
+// be new but have an old time, and a symbolic link may point elsewhere.
 func (s *fileSource) look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, old := range s.pairs {
 		p, err := loadPair(old.config)
 		if err == nil && p.digest == old.digest {
-			old.seen, old.told, old.lastError = digest{}, digest{}, ""
+			old.seen, old.logged, old.lastError = digest{}, digest{}, ""
 			continue
 		}
 		if err == nil {
 			err = s.fits(i, p)
 		}
 		if err != nil {
-			s.keep(old, p, err)
+			s.noteFault(old, p, err)
 			continue
 		}
 		s.pairs[i] = p
@@ -269,8 +269,7 @@ func (s *fileSource) look() {
 	}
 }
 
-// fits says why a new pair must not take the place of the one at i, which
-// serves. The caller holds mu.
+// fits returns an error if p must not replace the pair at index i. The caller holds mu.
 func (s *fileSource) fits(i int, p *pair) error {
 	if err := p.mayReplace(s.pairs[i], s.now()); err != nil {
 		return err
@@ -286,10 +285,9 @@ func (s *fileSource) fits(i int, p *pair) error {
 	return nil
 }
 
-// keep notes why the pair that serves is not replaced, and tells of it once. A
-// fault must be there at two looks in a row: between writing the certificate and
-// writing the key, the two do not match.
-func (s *fileSource) keep(old, broken *pair, err error) {
+// noteFault records why the served pair is not replaced, and logs it once. It ignores a fault
+// seen at only one poll: the certificate and its key are rarely written at the same instant.
+func (s *fileSource) noteFault(old, broken *pair, err error) {
 	d := sha256.Sum256([]byte(err.Error()))
 	if broken != nil {
 		d = sha256.Sum256(append(d[:], broken.digest[:]...))
@@ -299,14 +297,13 @@ func (s *fileSource) keep(old, broken *pair, err error) {
 		return
 	}
 	old.lastError = withoutPath(err).Error()
-	if d != old.told {
-		old.told = d
-		s.log.Error("the new certificate is not used, the old one is kept", "cert", old.config.Cert, "error", err)
+	if d != old.logged {
+		old.logged = d
+		s.log.Error("the new certificate cannot be used; the old one stays in use", "cert", old.config.Cert, "error", err)
 	}
 }
 
-// withoutPath is the error of a file operation in fewer words: status pages show
-// it.
+// withoutPath shortens the path in a file error to its base name, for the status page.
 func withoutPath(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {

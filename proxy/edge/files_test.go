@@ -148,7 +148,7 @@ func TestFilesBroken(t *testing.T) {
 			if got := e.Certificates()[0].LastError; !strings.Contains(got, tt.want) {
 				t.Errorf("status %q, want %q", got, tt.want)
 			}
-			if got := strings.Count(j.String(), "the old one is kept"); got != 1 {
+			if got := strings.Count(j.String(), "the old one stays in use"); got != 1 {
 				t.Errorf("told %d times, want once: %s", got, j.String())
 			}
 
@@ -185,7 +185,7 @@ func TestFilesRestored(t *testing.T) {
 	writeTest(t, string(c.Cert), []byte("garbage"))
 	s.look()
 	s.look()
-	if got := strings.Count(j.String(), "the old one is kept"); got != 2 {
+	if got := strings.Count(j.String(), "the old one stays in use"); got != 2 {
 		t.Errorf("told %d times, want once for each time it broke: %s", got, j.String())
 	}
 }

@@ -14,27 +14,27 @@ import (
 	"github.com/mholt/acmez/v3"
 )
 
-// Conns says whether there is room for a connection from an address. It must be
-// safe for concurrent use.
+// Conns limits connections by client address. It must be safe for concurrent use.
 type Conns interface {
-	Enter(netip.Addr) bool // a connection that got in leaves when it is closed
+	Enter(netip.Addr) bool // reports whether the connection is admitted; the listener then calls Leave when it closes
 	Leave(netip.Addr)
 }
 
-// Limits bound what a listener takes on.
+// Limits bound the connections of a listener.
 type Limits struct {
-	// Conns is shared by all listeners. Nil refuses every connection.
+	// Conns is shared by all listeners. A nil Conns refuses every connection.
 	Conns Conns
-	// HandshakeTime is how long a TLS handshake may take: 10 s if zero.
+	// HandshakeTime is the maximum time of a TLS handshake: 10 s if zero.
 	HandshakeTime time.Duration
-	// CurrentHandshakeTime, if not nil, is asked for each connection in place of
-	// HandshakeTime, so that a reload can change it.
+	// CurrentHandshakeTime, if not nil, replaces HandshakeTime. It is called for each
+	// connection, so that a reload can change the value.
 	CurrentHandshakeTime func() time.Duration
-	// Handshakes is how many may be under way at once: 1024 if zero. When there are more,
-	// one of the client that has the most is given up, the one that has waited longest: a
-	// client that means it is done within milliseconds.
+	// Handshakes is the maximum number of concurrent handshakes: 1024 if zero. At the limit, the
+	// oldest handshake of the client with the most handshakes is canceled. An honest client
+	// finishes
+	// within milliseconds.
 	Handshakes int
-	// Log gets a line for connections that are dropped; discarded if nil.
+	// Log reports dropped connections; discarded if nil.
 	Log *slog.Logger
 }
 
@@ -58,9 +58,9 @@ func (l *Limits) handshakeTime() time.Duration {
 	return l.HandshakeTime
 }
 
-// Plain limits a listener without TLS. Its Accept drops connections for which
-// there is no room, waits where the system has none to give, and returns only
-// when the listener was closed. inner belongs to it from then on.
+// Plain limits a listener without TLS and takes ownership of inner. Its Accept drops
+// connections above the limit. It retries when the system is out of resources, and returns an
+// error only after Close.
 func Plain(inner net.Listener, l Limits) net.Listener {
 	return &plainListener{Listener: inner, limits: l.withDefaults(), done: make(chan struct{})}
 }
@@ -72,7 +72,7 @@ type plainListener struct {
 	done   chan struct{} // closed by Close
 
 	mu    sync.Mutex // guards quiet
-	quiet time.Time  // no line about dropped connections before
+	quiet time.Time  // next time a dropped connection may be logged
 }
 
 // Accept returns the next connection, or [net.ErrClosed].
@@ -84,10 +84,11 @@ func (p *plainListener) Accept() (net.Conn, error) {
 			if p.closed() || errors.Is(err, net.ErrClosed) {
 				return nil, net.ErrClosed
 			}
-			// Out of descriptors or memory, or the client has already gone. A
-			// server would end on the error, so it must not see it.
+			// The system is out of descriptors or memory, or the client has gone. Retry here,
+			// because
+			// http.Server stops on an Accept error.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			p.warn("connections cannot be accepted; trying again", "error", err)
+			p.warn("accepting connections failed; retrying", "error", err)
 			if !p.wait(pause) {
 				return nil, net.ErrClosed
 			}
@@ -97,14 +98,14 @@ func (p *plainListener) Accept() (net.Conn, error) {
 		addr := peer(c)
 		if p.limits.Conns == nil || !p.limits.Conns.Enter(addr) {
 			c.Close()
-			p.warn("connection dropped: there are too many", "client", addr)
+			p.warn("connection dropped: too many connections", "client", addr)
 			continue
 		}
 		return &countedConn{Conn: c, leave: func() { p.limits.Conns.Leave(addr) }}, nil
 	}
 }
 
-// Close closes the listener. Connections that Accept has returned stay.
+// Close closes the listener. Accepted connections stay open.
 func (p *plainListener) Close() error {
 	err := net.ErrClosed
 	p.once.Do(func() {
@@ -123,7 +124,7 @@ func (p *plainListener) closed() bool {
 	}
 }
 
-// wait waits for d and says whether the listener is still open.
+// wait sleeps for d. It reports whether the listener is still open.
 func (p *plainListener) wait(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -135,7 +136,7 @@ func (p *plainListener) wait(d time.Duration) bool {
 	}
 }
 
-// warn logs at most once in ten seconds: whoever causes these lines causes many.
+// warn logs at most once in ten seconds: a flood of connections would flood the log.
 func (p *plainListener) warn(msg string, args ...any) {
 	p.mu.Lock()
 	now := time.Now()
@@ -149,8 +150,7 @@ func (p *plainListener) warn(msg string, args ...any) {
 	}
 }
 
-// peer is the address of the client; the zero one if it has none, as on a unix
-// socket.
+// peer returns the client's address; the zero Addr if it has none, as on a unix socket.
 func peer(c net.Conn) netip.Addr {
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		return a.AddrPort().Addr().Unmap()
@@ -158,14 +158,14 @@ func peer(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// countedConn gives its place back when it is closed.
+// countedConn calls leave once when it is closed.
 type countedConn struct {
 	net.Conn
 	once  sync.Once
 	leave func()
 }
 
-// NetConn is the connection beneath, for what a net.Conn cannot do.
+// NetConn returns the underlying connection, for operations that net.Conn lacks.
 func (c *countedConn) NetConn() net.Conn { return c.Conn }
 
 func (c *countedConn) Close() error {
@@ -174,12 +174,12 @@ func (c *countedConn) Close() error {
 	return err
 }
 
-// Listen limits a listener as [Plain] does, and shakes hands. The connections
-// that its Accept returns are *tls.Conn whose handshake is done, so that a slow
-// client holds up nobody. inner belongs to it from then on.
+// Listen limits a listener as [Plain] does, and terminates TLS. It takes ownership of inner.
+// Accept returns *tls.Conn values whose handshakes are complete, so a slow client delays nobody
+// else.
 //
-// Listen starts goroutines: Close ends them all and waits for them. Connections
-// that Accept has not yet returned are closed then.
+// Listen starts goroutines. Close ends them, waits for them, and closes connections that Accept
+// has not returned.
 func (e *Edge) Listen(inner net.Listener, l Limits) net.Listener {
 	l = l.withDefaults()
 	t := &tlsListener{
@@ -201,15 +201,15 @@ type tlsListener struct {
 	limits Limits
 
 	ready  chan *tls.Conn
-	done   chan struct{} // closed when no more connections come
+	done   chan struct{} // closed when accept returns
 	ctx    context.Context
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // of all goroutines
+	wg     sync.WaitGroup // waits for all goroutines
 
-	mu      sync.Mutex                // guards what follows
-	pending map[netip.Addr]*list.List // of pendingHandshake, by client; the oldest first
-	begun   uint64                    // handshakes so far
-	under   int                       // handshakes under way
+	mu      sync.Mutex                // guards the fields below
+	pending map[netip.Addr]*list.List // of pendingHandshake, by client; oldest first
+	begun   uint64                    // handshakes started so far
+	under   int                       // handshakes in progress
 }
 
 // accept starts a handshake for each connection until the listener is closed.
@@ -222,16 +222,16 @@ func (t *tlsListener) accept() {
 		}
 		ctx, cancel := context.WithTimeout(t.ctx, t.limits.handshakeTime())
 		from := clientKey(peer(c))
-		place := t.enter(from, cancel)
+		entry := t.enter(from, cancel)
 		t.wg.Go(func() {
 			defer cancel()
-			t.handshake(ctx, c, from, place)
+			t.handshake(ctx, c, from, entry)
 		})
 	}
 }
 
-// clientKey is what stands for a client among those that shake hands: an IPv4 address, or
-// the /64 of an IPv6 one, since whoever has one address there has them all.
+// clientKey identifies a client for the handshake limit: its IPv4 address, or the /64 of its
+// IPv6 address, because one client usually controls a whole /64.
 func clientKey(a netip.Addr) netip.Addr {
 	if !a.Is6() {
 		return a
@@ -243,15 +243,15 @@ func clientKey(a netip.Addr) netip.Addr {
 	return p.Addr()
 }
 
-// pendingHandshake is one under way.
+// pendingHandshake is a handshake in progress.
 type pendingHandshake struct {
-	number uint64 // in the order of their begin
+	number uint64 // sequence number, to find the oldest
 	giveUp context.CancelFunc
 }
 
-// enter notes a handshake and gives one up if there are too many: the oldest of the client
-// that has the most, so that nobody's flood ends another's handshake. Among clients that
-// have as many, it is the oldest of all: one that is new and fast is done before.
+// enter registers a handshake. At the limit it cancels the oldest handshake of the client with
+// the most, so that one client's flood does not end another's handshakes. Ties go to the oldest
+// handshake, which is the least likely to finish.
 func (t *tlsListener) enter(from netip.Addr, giveUp context.CancelFunc) *list.Element {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -279,38 +279,38 @@ func (t *tlsListener) enter(from netip.Addr, giveUp context.CancelFunc) *list.El
 
 func oldestOf(all *list.List) pendingHandshake { return all.Front().Value.(pendingHandshake) }
 
-// remove forgets a handshake, unless it was forgotten before. The caller holds mu.
-func (t *tlsListener) remove(from netip.Addr, place *list.Element) {
+// remove unregisters a handshake, unless that has been done. The caller holds mu.
+func (t *tlsListener) remove(from netip.Addr, entry *list.Element) {
 	all := t.pending[from]
 	if all == nil {
 		return
 	}
 	n := all.Len()
-	all.Remove(place) // does nothing if it is in the list no more
+	all.Remove(entry) // a no-op if entry has left the list
 	t.under -= n - all.Len()
 	if all.Len() == 0 {
 		delete(t.pending, from)
 	}
 }
 
-func (t *tlsListener) leave(from netip.Addr, place *list.Element) {
+func (t *tlsListener) leave(from netip.Addr, entry *list.Element) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.remove(from, place)
+	t.remove(from, entry)
 }
 
-// handshake shakes hands and hands over the connection.
-func (t *tlsListener) handshake(ctx context.Context, c net.Conn, from netip.Addr, place *list.Element) {
+// handshake completes the handshake and passes the connection to Accept.
+func (t *tlsListener) handshake(ctx context.Context, c net.Conn, from netip.Addr, entry *list.Element) {
 	conn := tls.Server(c, t.config)
 	err := conn.HandshakeContext(ctx)
-	t.leave(from, place)
+	t.leave(from, entry)
 	if err != nil {
-		// Not conn: its Close may wait five seconds to send an alert.
+		// Close c, not conn: tls.Conn.Close may wait five seconds to send an alert.
 		c.Close()
 		return
 	}
 	if conn.ConnectionState().NegotiatedProtocol == acmez.ACMETLS1Protocol {
-		c.Close() // it has seen what it came for, and no request may follow
+		c.Close() // the validator has seen the certificate; no request may follow
 		return
 	}
 	select {
@@ -320,7 +320,7 @@ func (t *tlsListener) handshake(ctx context.Context, c net.Conn, from netip.Addr
 	}
 }
 
-// Accept returns the next connection that has shaken hands, or [net.ErrClosed].
+// Accept returns the next connection with a complete handshake, or [net.ErrClosed].
 func (t *tlsListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-t.ready:
@@ -338,5 +338,5 @@ func (t *tlsListener) Close() error {
 	return err
 }
 
-// Addr is the address that it listens on.
+// Addr returns the address of the listener.
 func (t *tlsListener) Addr() net.Addr { return t.plain.Addr() }

@@ -23,9 +23,8 @@ import (
 	"time"
 )
 
-// localSource signs certificates for the configured hosts, and no others, with
-// an authority kept on disk. The certificates live in memory only: each start
-// makes new ones.
+// localSource signs certificates for the configured hosts only, with an authority on disk.
+// The certificates exist in memory only; each start signs new ones.
 type localSource struct {
 	authority *authority
 	rootPath  string
@@ -33,9 +32,9 @@ type localSource struct {
 	log       *slog.Logger
 	now       func() time.Time
 
-	certs atomic.Pointer[map[string]*tls.Certificate] // by host, as routes have it
+	certs atomic.Pointer[map[string]*tls.Certificate] // by host, in the form that routes use
 
-	mu        sync.Mutex // guards lastError, and is held while renewing
+	mu        sync.Mutex // guards lastError; held while renewing
 	lastError string
 }
 
@@ -46,14 +45,15 @@ type authority struct {
 }
 
 const (
-	// The root lives long because people put it into trust stores by hand. It
-	// has no name constraints, for hosts come and go; what protects is that it
-	// can sign no other authority and that its key is ours alone to read.
+	// The root is valid for years because people install it into trust stores by hand. Hosts
+	// change, so it has no name constraints. MaxPathLen 0 and a key that only we can read limit
+	// the
+	// damage instead.
 	rootLife = 10 * 365 * 24 * time.Hour
 	leafLife = 7 * 24 * time.Hour
-	// leafRest is what is left of a certificate's life when it is renewed.
+	// leafRest is the remaining lifetime at which a certificate is renewed.
 	leafRest = leafLife / 3
-	// backdated is for clients whose clocks are late.
+	// backdated tolerates clients whose clocks are slow.
 	backdated = 24 * time.Hour
 
 	authorityFile = "authority.pem" // certificate and key, 0600
@@ -76,7 +76,7 @@ func newLocalSource(dir string, hosts []string, o Options) (*localSource, error)
 	return s, nil
 }
 
-// openAuthority reads the authority in dir, or makes one.
+// openAuthority reads the authority in dir, or creates one.
 func openAuthority(dir string, now time.Time) (*authority, error) {
 	a, err := readAuthority(dir)
 	if err != nil {
@@ -88,7 +88,7 @@ func openAuthority(dir string, now time.Time) (*authority, error) {
 		}
 	}
 	if rest := a.root.NotAfter.Sub(now); rest < leafLife {
-		return nil, fmt.Errorf("the local certificate authority in %s ends at %s; remove the folder, and a new one is made", dir, a.root.NotAfter.Format(time.RFC3339))
+		return nil, fmt.Errorf("the local certificate authority in %s expires at %s; remove the folder to create a new one", dir, a.root.NotAfter.Format(time.RFC3339))
 	}
 	root := pemBlock("CERTIFICATE", a.root.Raw)
 	name := filepath.Join(dir, rootFile)
@@ -112,7 +112,7 @@ func readAuthority(dir string) (*authority, error) {
 		return nil, fmt.Errorf("reading the local certificate authority: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("the local certificate authority's key is open to others; chmod 600 %s", name)
+		return nil, fmt.Errorf("the local certificate authority's key can be accessed by other users; chmod 600 %s", name)
 	}
 	b, err := readPEM(name, true)
 	if err != nil {
@@ -120,17 +120,17 @@ func readAuthority(dir string) (*authority, error) {
 	}
 	pair, err := tls.X509KeyPair(b, b)
 	if err != nil {
-		return nil, fmt.Errorf("reading the local certificate authority %s: %w; remove the folder, and a new one is made", name, err)
+		return nil, fmt.Errorf("reading the local certificate authority %s: %w; remove the folder to create a new one", name, err)
 	}
 	key, ok := pair.PrivateKey.(crypto.Signer)
 	if !ok || !pair.Leaf.IsCA {
-		return nil, fmt.Errorf("%s is not a certificate authority; remove the folder, and a new one is made", name)
+		return nil, fmt.Errorf("%s is not a certificate authority; remove the folder to create a new one", name)
 	}
 	return &authority{root: pair.Leaf, key: key}, nil
 }
 
-// makeAuthority makes an authority in dir. Of several processes that do so at
-// the same time one wins, and all use its authority.
+// makeAuthority creates an authority in dir. If several processes do so at the same time,
+// one wins and all use its authority.
 func makeAuthority(dir string, now time.Time) (*authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -169,13 +169,13 @@ func makeAuthority(dir string, now time.Time) (*authority, error) {
 	}
 	a, err := readAuthority(dir)
 	if err == nil && a == nil {
-		err = fmt.Errorf("%s has gone", filepath.Join(dir, authorityFile))
+		err = fmt.Errorf("%s has been removed", filepath.Join(dir, authorityFile))
 	}
 	return a, err
 }
 
-// linkOrRename gives a file its name unless another process was first. Where the
-// file system has no links, the last one wins.
+// linkOrRename renames a file unless the target exists already. On file systems without
+// links, it overwrites the target.
 func linkOrRename(from, to string) error {
 	if err := os.Link(from, to); err == nil || errors.Is(err, fs.ErrExist) {
 		return nil
@@ -183,9 +183,9 @@ func linkOrRename(from, to string) error {
 	return os.Rename(from, to)
 }
 
-// writeFile writes a file so that others see it whole or not at all. place gives
-// it its name.
-func writeFile(name string, b []byte, mode fs.FileMode, place func(from, to string) error) error {
+// writeFile writes a file atomically: readers see all of it or nothing. rename moves the
+// temporary file to its name.
+func writeFile(name string, b []byte, mode fs.FileMode, rename func(from, to string) error) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // made with mode 0600
 	if err != nil {
 		return err
@@ -201,7 +201,7 @@ func writeFile(name string, b []byte, mode fs.FileMode, place func(from, to stri
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return place(f.Name(), name)
+	return rename(f.Name(), name)
 }
 
 func pemBlock(kind string, der []byte) []byte {
@@ -241,7 +241,7 @@ func (a *authority) issue(host string, now time.Time) (*tls.Certificate, error) 
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-// renew issues what is missing or soon at its end.
+// renew signs certificates that are missing or expire soon.
 func (s *localSource) renew() error {
 	now := s.now()
 	var old map[string]*tls.Certificate

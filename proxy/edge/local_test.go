@@ -142,7 +142,7 @@ func TestLocalRefuses(t *testing.T) {
 			}
 			writeTest(t, filepath.Join(dir, authorityFile), append(cert, key...))
 		}, 0, "is not a certificate authority"},
-		{"at its end", func(*testing.T, string) {}, rootLife, "a new one is made"},
+		{"at its end", func(*testing.T, string) {}, rootLife, "to create a new one"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "ca")

@@ -6,39 +6,38 @@ import (
 	"time"
 )
 
-// pace bounds what others can make happen often: lines in the log, and orders.
-// It is safe for concurrent use.
+// pace limits the rate of log lines and of ACME orders. It is safe for concurrent use.
 type pace struct {
 	now func() time.Time
 
-	mu     sync.Mutex // guards all below
-	since  time.Time  // when the present minute began
-	lines  int        // in the present minute
-	silent int        // lines held back in it
-	begun  int        // orders
-	next   time.Time  // no order before
+	mu         sync.Mutex // guards the fields below
+	since      time.Time  // start of the current minute
+	lines      int        // in the current minute
+	suppressed int        // lines suppressed in the current minute
+	begun      int        // orders started so far
+	next       time.Time  // earliest start of the next order
 }
 
-// linesPerMinute bounds the lines of one kind.
+// linesPerMinute is the maximum number of log lines of one kind.
 const linesPerMinute = 20
 
-// line counts a line. quiet says that it is one too many, silent how many were so
-// in the minute before.
-func (p *pace) line() (quiet bool, silent int) {
+// line counts a log line. suppress says that it must not be logged; missed is the number of
+// lines suppressed in the previous minute.
+func (p *pace) line() (suppress bool, missed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if now := p.now(); now.Sub(p.since) >= time.Minute {
-		p.since, p.lines, silent, p.silent = now, 0, p.silent, 0
+		p.since, p.lines, missed, p.suppressed = now, 0, p.suppressed, 0
 	}
 	p.lines++
-	quiet = p.lines > linesPerMinute
-	if quiet {
-		p.silent++
+	suppress = p.lines > linesPerMinute
+	if suppress {
+		p.suppressed++
 	}
-	return quiet, silent
+	return suppress, missed
 }
 
-// wait waits until an order may begin.
+// wait blocks until an order may begin.
 func (p *pace) wait(ctx context.Context, r rhythm) error {
 	p.mu.Lock()
 	var d time.Duration

@@ -13,31 +13,30 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// Balancers says who may tell a listener whose connection it is.
+// Balancers configures which peers may send PROXY headers.
 type Balancers struct {
-	// From are their addresses. Nobody else is asked: a PROXY header from elsewhere
-	// is content, which no handshake and no request begins with.
+	// From are the addresses of the balancers. Bytes from other peers are never read as a PROXY
+	// header: the handshake or request then fails on them.
 	From []netip.Prefix
-	// Optional takes connections of balancers that tell nothing for their own.
-	// Otherwise they are closed: requests would go by the balancer's address.
+	// Optional accepts balancer connections without a header, under the balancer's address. If
+	// false, such connections are closed: limits by address would count all clients as one.
 	Optional bool
-	// HeaderTime is how long the header may take to arrive: 5 s if zero.
+	// HeaderTime is the maximum time until the header arrives: 5 s if zero.
 	HeaderTime time.Duration
 }
 
-// maxHeaderless is how many connections may wait for their headers at once. Only
-// balancers can fill it.
+// maxHeaderless is the maximum number of connections that wait for their headers. Only
+// balancers can reach it.
 const maxHeaderless = 1024
 
-// ReadProxyHeaders reads the PROXY protocol (version 1 or 2) from balancers in front of
-// a listener. The RemoteAddr of the connections that its Accept returns is the client's;
-// of those that a balancer opened for itself (LOCAL, UNKNOWN) it is the balancer's.
-// balancers is asked for each connection, so that a reload can change them; the zero
-// Balancers pass every connection on as it is. log may be nil. inner belongs to the
-// listener from then on.
+// ReadProxyHeaders reads PROXY protocol headers (version 1 or 2) from balancers in front of a
+// listener, and takes ownership of inner. RemoteAddr of its connections is the client's address.
+// For connections that a balancer opened for itself (LOCAL, UNKNOWN) it is the balancer's.
+// balancers is called for each connection, so that a reload can change the result. The zero
+// Balancers reads no headers. log may be nil.
 //
-// It starts goroutines: Close ends them all and waits for them. Connections that Accept
-// has not yet returned are closed then.
+// It starts goroutines. Close ends them, waits for them, and closes connections that Accept has
+// not returned.
 func ReadProxyHeaders(inner net.Listener, balancers func() Balancers, log *slog.Logger) net.Listener {
 	t := &proxiedListener{Listener: inner, balancers: balancers, ready: make(chan accepted), waiting: make(chan struct{}, maxHeaderless), warn: newRarely(log)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
@@ -51,13 +50,13 @@ type proxiedListener struct {
 	warn      *rarely
 
 	ready   chan accepted
-	waiting chan struct{} // a place for each connection without its header
+	waiting chan struct{} // semaphore: one token for each connection that waits for its header
 	ctx     context.Context
 	cancel  context.CancelFunc
-	wg      sync.WaitGroup // of all goroutines
+	wg      sync.WaitGroup // waits for all goroutines
 }
 
-// accepted is what an Accept returns.
+// accepted is a result for Accept.
 type accepted struct {
 	conn net.Conn
 	err  error
@@ -84,13 +83,13 @@ func (t *proxiedListener) accept() {
 				})
 			default:
 				c.Close()
-				t.warn.line("connection dropped: too many wait for their PROXY headers", "balancer", peer(c))
+				t.warn.line("connection dropped: too many connections wait for their PROXY headers", "balancer", peer(c))
 			}
 		}
 	}
 }
 
-// read reads the header of one connection and hands it over.
+// read reads the header of one connection and passes the connection to Accept.
 func (t *proxiedListener) read(c net.Conn, b Balancers) {
 	stop := context.AfterFunc(t.ctx, func() { c.Close() })
 	conn, err := readProxyHeader(c, b)
@@ -99,13 +98,13 @@ func (t *proxiedListener) read(c net.Conn, b Balancers) {
 	}
 	if err != nil {
 		c.Close()
-		t.warn.line("connection dropped: no sound PROXY header", "balancer", peer(c), "error", err)
+		t.warn.line("connection dropped: no valid PROXY header", "balancer", peer(c), "error", err)
 		return
 	}
 	t.deliver(accepted{conn: conn})
 }
 
-var errDatagram = errors.New("the header speaks of datagrams")
+var errDatagram = errors.New("the header describes a UDP connection, not TCP")
 
 func readProxyHeader(c net.Conn, b Balancers) (net.Conn, error) {
 	if b.HeaderTime <= 0 {
@@ -114,8 +113,8 @@ func readProxyHeader(c net.Conn, b Balancers) (net.Conn, error) {
 	if err := c.SetReadDeadline(time.Now().Add(b.HeaderTime)); err != nil {
 		return nil, err
 	}
-	// Large enough for any header but those with long extensions, which are read
-	// through it; small, because it stays while the client's first bytes do.
+	// Large enough for common headers; longer extensions are read in several steps. Small,
+	// because the buffer lives until the client's first bytes have been read.
 	r := bufio.NewReaderSize(c, 512)
 	header, err := proxyproto.Read(r)
 	switch {
@@ -127,7 +126,7 @@ func readProxyHeader(c net.Conn, b Balancers) (net.Conn, error) {
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	conn := &proxiedConn{Conn: c, early: r, remote: c.RemoteAddr()}
+	conn := &proxiedConn{Conn: c, buffered: r, remote: c.RemoteAddr()}
 	if header.Command.IsProxy() {
 		switch a := header.SourceAddr.(type) {
 		case *net.TCPAddr:
@@ -139,7 +138,7 @@ func readProxyHeader(c net.Conn, b Balancers) (net.Conn, error) {
 	return conn, nil
 }
 
-// deliver hands over a connection, or closes it if the listener is closed.
+// deliver passes a result to Accept, or closes the connection if the listener is closed.
 func (t *proxiedListener) deliver(a accepted) bool {
 	select {
 	case t.ready <- a:
@@ -152,7 +151,7 @@ func (t *proxiedListener) deliver(a accepted) bool {
 	}
 }
 
-// Accept returns the next connection whose client is known.
+// Accept returns the next connection, once its client address is known.
 func (t *proxiedListener) Accept() (net.Conn, error) {
 	select {
 	case a := <-t.ready:
@@ -170,30 +169,29 @@ func (t *proxiedListener) Close() error {
 	return err
 }
 
-// proxiedConn is a connection whose client a balancer has named.
+// proxiedConn is a connection whose client address came from a balancer.
 type proxiedConn struct {
 	net.Conn
-	early  *bufio.Reader // nil when what it read ahead is used up
-	remote net.Addr
+	buffered *bufio.Reader // bytes read beyond the header; nil once they are consumed
+	remote   net.Addr
 }
 
 func (c *proxiedConn) RemoteAddr() net.Addr { return c.remote }
 
 func (c *proxiedConn) Read(p []byte) (int, error) {
-	if c.early == nil {
+	if c.buffered == nil {
 		return c.Conn.Read(p)
 	}
-	n := min(len(p), c.early.Buffered())
+	n := min(len(p), c.buffered.Buffered())
 	if n == 0 && len(p) > 0 {
-		c.early = nil
+		c.buffered = nil
 		return c.Conn.Read(p)
 	}
-	return c.early.Read(p[:n])
+	return c.buffered.Read(p[:n])
 }
 
-// AcceptFrom serves the peers from these addresses and closes the connections of all
-// others at accept, before a byte is read. from is asked for each connection. inner
-// belongs to the listener from then on.
+// AcceptFrom accepts connections from these addresses only. It closes all others before it
+// reads a byte. from is called for each connection. It takes ownership of inner.
 func AcceptFrom(inner net.Listener, from func() []netip.Prefix, log *slog.Logger) net.Listener {
 	return &listedListener{Listener: inner, from: from, warn: newRarely(log)}
 }
@@ -225,12 +223,12 @@ func contains(all []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// rarely logs at most once in ten seconds: whoever causes the lines causes many.
-// It is safe for concurrent use.
+// rarely logs at most once in ten seconds: a flood of events would flood the log. It is safe
+// for concurrent use.
 type rarely struct {
 	log   *slog.Logger
 	mu    sync.Mutex // guards quiet
-	quiet time.Time  // no line before
+	quiet time.Time  // next time a line may be logged
 }
 
 func newRarely(log *slog.Logger) *rarely {

@@ -7,19 +7,18 @@ import (
 	"time"
 )
 
-// ticketLife is how long a session may be resumed. crypto/tls tells clients seven
-// days, which cannot be changed; it is here that older tickets are not taken.
+// ticketLife is the maximum age of a session ticket. crypto/tls advertises seven days to
+// clients, which we cannot change, so older tickets are rejected here.
 const ticketLife = 24 * time.Hour
 
-// ticketMark begins what we add to a session.
+// ticketMark is the prefix of our note in a session's Extra field.
 const ticketMark = "sallyport 1 "
 
-// bindTickets binds sessions to the host that they were made for and to a day, so
-// that what one host demanded of a client cannot be carried to another, nor to a host
-// that is no more. The keys are those that crypto/tls makes for the config keys, which
-// outlives c: a new one each day, known to this process alone.
+// bindTickets binds session tickets to one host and one day. A session of one host then
+// cannot be resumed at another with stricter client checks, or at a removed host. The config
+// keys outlives c. crypto/tls generates its ticket keys, one a day, known to this process alone.
 //
-// A ticket that is not taken costs the client a full handshake and nothing else.
+// A rejected ticket only costs the client a full handshake.
 func bindTickets(c, keys *tls.Config, now func() time.Time) {
 	c.WrapSession = func(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
 		session.Extra = append(session.Extra, ticketNote(state.ServerName, now()))
@@ -37,7 +36,7 @@ func bindTickets(c, keys *tls.Config, now func() time.Time) {
 			if !ticketHolds(note, state.ServerName, now()) {
 				return nil, nil
 			}
-			// A session that is resumed gets a new ticket, with a note of its own.
+			// A resumed session gets a new ticket with its own note.
 			session.Extra = append(session.Extra[:i:i], session.Extra[i+1:]...)
 			return session, nil
 		}
@@ -50,7 +49,7 @@ func ticketNote(name string, now time.Time) []byte {
 	return append(note, canonicalName(name)...)
 }
 
-// ticketHolds says whether a note is of this name and young enough.
+// ticketHolds reports whether a note is for this name and recent enough.
 func ticketHolds(note []byte, name string, now time.Time) bool {
 	rest := note[len(ticketMark):]
 	if len(rest) < 8 || string(rest[8:]) != canonicalName(name) {

@@ -9,29 +9,28 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// View is what one configuration says of TLS: which hosts there are, and which source has
-// the certificate of each. It is immutable, but for what its sources learn: they renew
-// certificates. [Edge.Prepare] makes one.
+// View is the TLS part of one configuration: its hosts, and the source of each host's
+// certificate. It is immutable, but its sources renew certificates. [Edge.Prepare] makes one.
 type View struct {
 	hosts   hostSet
-	sources []source // in the order of preference
+	sources []source // in order of preference
 	files   *fileSource
-	acme    *acmeSource // nil: none
-	names   []string    // that acme is to have certificates for
+	acme    *acmeSource // nil if not configured
+	names   []string    // names that acme obtains certificates for
 	local   *localSource
-	config  *tls.Config // for hosts that routes have
-	unknown *tls.Config // has no certificate, which ends the handshake with unrecognized_name
+	config  *tls.Config // for hosts of routes
+	unknown *tls.Config // has no certificate, so the handshake ends with unrecognized_name
 
-	digests [3]string // of what files, acme and local were made from
+	digests [3]string // of the configuration of files, acme and local
 }
 
-// Prepare makes a view of a configuration for hosts. plainHTTP is as of
-// [Options.PlainHTTP]. It reads the certificates, and makes the local authority where
-// there is none; it asks nothing of the network, starts nothing, and changes nothing
-// that serves. Sources of the view in force that are configured alike are used again.
+// Prepare makes a view of a configuration for hosts. plainHTTP is as in
+// [Options.PlainHTTP]. It reads certificate files and creates the local authority if it is
+// missing. It uses no network, starts nothing and does not affect the active view. Sources of
+// the active view whose configuration did not change are reused.
 //
-// It returns an error if a file is missing or does not fit, or if a host has no
-// certificate: nothing is left to be found out by a client.
+// It returns an error if a file is missing or invalid, or if a host has no certificate, so that
+// the operator sees the fault before a client does.
 func (e *Edge) Prepare(c Config, hosts []string, plainHTTP bool) (*View, error) {
 	version, ok := c.minVersion()
 	if !ok {
@@ -60,7 +59,6 @@ func (e *Edge) Prepare(c Config, hosts []string, plainHTTP bool) (*View, error) 
 	return v, nil
 }
 
-// addFiles adds the certificates in files.
 func (v *View) addFiles(c *Config, o Options, before *View) error {
 	if len(c.Files) == 0 {
 		return nil
@@ -76,7 +74,7 @@ func (v *View) addFiles(c *Config, o Options, before *View) error {
 	return nil
 }
 
-// addACME adds the authorities for the hosts that files and the local authority leave.
+// addACME adds the ACME source, for hosts that neither files nor the local authority take.
 func (v *View) addACME(c *Config, o Options, before *View) error {
 	if c.ACME == nil {
 		return nil
@@ -106,7 +104,7 @@ func (v *View) addACME(c *Config, o Options, before *View) error {
 	return nil
 }
 
-// addLocal adds the local authority for the hosts that are left.
+// addLocal adds the local authority, for the remaining hosts.
 func (v *View) addLocal(c *Config, o Options, before *View) error {
 	if c.Local == nil || o.Inspect && c.Local.missing() {
 		return nil
@@ -128,9 +126,9 @@ func (v *View) addLocal(c *Config, o Options, before *View) error {
 	return nil
 }
 
-// Activate puts a view in force: handshakes that begin from now on go by it, names that
-// it has besides are obtained, and those that it has no more are not renewed. Orders under
-// way go on where the section acme is the same. Connections stay what they are.
+// Activate makes v the active view. New handshakes use it, its new names are obtained, and
+// names that it lacks are no longer renewed. Pending orders continue if the section acme did not
+// change. Established connections are not affected.
 func (e *Edge) Activate(v *View) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -147,22 +145,19 @@ func (e *Edge) Activate(v *View) {
 	e.start(v.acme)
 }
 
-// newTLSConfig makes the config for the hosts of views with this oldest version. It
-// refers to no view: a connection keeps its config for as long as it lives, and must not
-// keep a view that was replaced.
+// newTLSConfig makes the config for hosts with this minimum version. It must not refer to a
+// view: a connection keeps its config for its whole life, which would retain replaced views.
 func (e *Edge) newTLSConfig(version uint16) *tls.Config {
 	c := &tls.Config{
 		MinVersion: version,
 		Time:       e.options.Now,
-		// For 1.2 only; those of 1.3 are all sound and not configurable.
+		// For TLS 1.2 only: crypto/tls does not let us configure the suites of TLS 1.3.
 		CipherSuites: cipherSuites(),
-		// A set: crypto/tls chooses in this order whatever ours is, the hybrid
-		// with ML-KEM first.
+		// The order has no effect: crypto/tls uses its own, the hybrid with ML-KEM first.
 		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384},
 		NextProtos:       []string{"h2", "http/1.1"},
-		// Large bodies go out in full records at once.
+		// Full-size records from the start, for large bodies.
 		DynamicRecordSizingDisabled: true,
-		// crypto/tls has no early data (0-RTT), which could be replayed.
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return e.view.Load().certificateFor(hello, e.log)
 		},
@@ -171,7 +166,7 @@ func (e *Edge) newTLSConfig(version uint16) *tls.Config {
 	return c
 }
 
-// certificateFor is asked for names that a route has.
+// certificateFor returns the certificate for a host that a route has, or nil.
 func (v *View) certificateFor(hello *tls.ClientHelloInfo, log *refusalLog) (*tls.Certificate, error) {
 	name := askedFor(hello)
 	for _, s := range v.sources {
@@ -185,8 +180,8 @@ func (v *View) certificateFor(hello *tls.ClientHelloInfo, log *refusalLog) (*tls
 	return nil, nil
 }
 
-// sourceOf is the source that has the certificate of a route's host; nil: none has.
-// What ACME has to care for it covers before there is a certificate.
+// sourceOf returns the source of the certificate for a route's host, or nil. The ACME source
+// counts even before it has obtained the certificate.
 func (v *View) sourceOf(host string) source {
 	for _, s := range v.sources {
 		if s == source(v.acme) && v.acme != nil {
@@ -202,15 +197,15 @@ func (v *View) sourceOf(host string) source {
 
 func (v *View) covers(host string) bool { return v.sourceOf(host) != nil }
 
-// Local says whether the certificate of a route's host is one of the local authority.
-// Browsers must not be told to insist on those.
+// Local reports whether the local authority signs the certificate of a route's host. Do not
+// send HSTS for such hosts: browsers would insist on a certificate that they may not trust.
 func (v *View) Local(host string) bool {
 	s := v.sourceOf(host)
 	return s != nil && v.local != nil && s == source(v.local)
 }
 
 // hostSet is a set of route hosts.
-type hostSet struct {
+type hostSet struct { // as given to newHostSet
 	all      []string            // as given
 	exact    map[string]struct{} // "models.example.com"
 	wildcard map[string]struct{} // "example.com" for "*.example.com"
@@ -228,8 +223,8 @@ func newHostSet(hosts []string) hostSet {
 	return s
 }
 
-// has says whether a name is one of the hosts or falls under one with a "*",
-// which stands for one label.
+// has reports whether a name is one of the hosts or matches a wildcard host, whose "*" stands
+// for one label.
 func (s *hostSet) has(name string) bool {
 	if _, ok := s.exact[name]; ok {
 		return true
