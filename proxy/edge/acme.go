@@ -20,13 +20,12 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// acmeSource obtains certificates by ACME, for the names of the configuration and
-// no others, and renews them. Nothing of that happens in a handshake: what is
-// missing there stays missing until it has been obtained in the background.
+// acmeSource obtains and renews certificates by ACME, only for the names of the
+// configuration. Orders run in the background; a handshake never starts one and fails while its
+// certificate is missing.
 //
-// The storage, its locks' use, keys, requests and the order of issuers are
-// certmagic's; what certmagic keeps in its package (a server of its own for
-// challenges, a queue of jobs, retries) is not used.
+// Storage layout, keys, requests and the order of issuers come from certmagic. Its global parts
+// (challenge server, job queue, retries) are not used.
 type acmeSource struct {
 	names      []string
 	authorized []*authorityClient
@@ -38,50 +37,50 @@ type acmeSource struct {
 	now        func() time.Time
 	rhythm     rhythm
 
-	certs atomic.Pointer[map[string]*tls.Certificate] // by name, as in certificates
+	certs atomic.Pointer[map[string]*tls.Certificate] // by name
 
-	mu    sync.Mutex // guards states
+	mu    sync.Mutex // guards names and state
 	state map[string]*acmeState
 	poke  chan struct{} // wakes run
 }
 
-// acmeState is what is known of one name's certificate.
+// acmeState is the state of one name's certificate.
 type acmeState struct {
 	name   string
-	stored *storedCert // nil: there is none
-	// seen is how its files looked when they were last read, by authority: there
-	// may be thousands, and they rarely change.
+	stored *storedCert // nil if there is none
+	// seen holds the [certStorage.stamp] of the files when last read, by authority. It avoids
+	// reading thousands of files that rarely change.
 	seen map[string]string
 
 	busy      bool
-	next      time.Time // when to look at it again
-	renewal   time.Time // when it is to be renewed; zero if there is none
-	retry     time.Time // not to be ordered before, after a failure
-	failures  int       // in a row
+	next      time.Time // when to check it again
+	renewal   time.Time // when to renew it; zero if there is none
+	retry     time.Time // earliest next order after a failure
+	failures  int       // consecutive failures
 	lastError string
-	window    acme.RenewalInfo // what the authority recommends (RFC 9773)
-	asked     time.Time        // when it is to be asked for its window
+	window    acme.RenewalInfo // renewal window that the authority recommends (RFC 9773)
+	nextAsk   time.Time        // earliest next request for the window
 }
 
-// storedCert is a certificate as the storage has it.
+// storedCert is a certificate in the storage.
 type storedCert struct {
 	cert   *tls.Certificate
-	issuer string // the key of the authority
+	issuer string // storage key of the authority
 	pem    []byte // chain
 	key    []byte // PEM
 }
 
-// rhythm is how fast things go. Tests are in a hurry.
+// rhythm holds the intervals of an acmeSource. Tests use shorter ones.
 type rhythm struct {
-	look    time.Duration   // how often the storage is looked at for what others renewed
-	refused []time.Duration // waits after an authority said no
-	away    []time.Duration // waits after one could not be asked
-	burst   int             // orders that may begin at once
-	apart   time.Duration   // between the orders after those
+	look    time.Duration   // interval of checking the storage for certificates that other processes renewed
+	refused []time.Duration // waits after the authority refused an order
+	away    []time.Duration // waits after the authority could not be reached
+	burst   int             // orders that may start at once
+	apart   time.Duration   // interval between orders after the burst
 }
 
-// usualRhythm keeps within what Let's Encrypt allows: five failed validations of a
-// name in an hour (an order may fail by two challenges), 300 orders in three.
+// usualRhythm keeps within the limits of Let's Encrypt: five failed validations of a name in
+// an hour (an order may fail two challenges), and 300 orders in three hours.
 func usualRhythm() rhythm {
 	m := time.Minute
 	return rhythm{
@@ -102,13 +101,13 @@ func newACMESource(c *ACMEConfig, names []string, o Options) (*acmeSource, error
 		names: names, storage: storage, keyType: c.keyType(), log: o.Log, lines: pace{now: o.Now}, now: o.Now,
 		rhythm: usualRhythm(), state: map[string]*acmeState{}, poke: make(chan struct{}, 1),
 	}
-	shared := storage
+	folder := storage
 	if o.Challenges != "" {
-		if shared, err = newCertStorage(o.Challenges); err != nil {
+		if folder, err = newCertStorage(o.Challenges); err != nil {
 			return nil, err
 		}
 	}
-	s.challenges = newChallenges(shared, s.names)
+	s.challenges = newChallenges(folder, s.names)
 	solvers := map[string]acmez.Solver{}
 	for _, name := range c.challenges(o.PlainHTTP) {
 		switch name {
@@ -137,8 +136,8 @@ func newACMESource(c *ACMEConfig, names []string, o Options) (*acmeSource, error
 	return s, nil
 }
 
-// add begins to care for a name: by the certificate that the storage has, if there is
-// one. The caller holds mu, or is alone.
+// add starts managing a name, with its stored certificate if there is one. The caller holds
+// mu or has sole access.
 func (s *acmeSource) add(name string) {
 	st := &acmeState{name: name, seen: map[string]string{}}
 	s.state[name] = st
@@ -148,8 +147,8 @@ func (s *acmeSource) add(name string) {
 	}
 }
 
-// publishAll makes the certificates of all names known to handshakes, and no others. The
-// caller holds mu, or is alone.
+// publishAll makes the certificates of exactly these names available to handshakes. The
+// caller holds mu or has sole access.
 func (s *acmeSource) publishAll() {
 	certs := make(map[string]*tls.Certificate, len(s.names))
 	for _, name := range s.names {
@@ -160,8 +159,8 @@ func (s *acmeSource) publishAll() {
 	s.certs.Store(&certs)
 }
 
-// acmeNames are the names to have certificates for: the domains, and the hosts
-// that none of those covers.
+// acmeNames returns the names to obtain certificates for: the domains, and the hosts that
+// no domain covers.
 func acmeNames(c *ACMEConfig, hosts []string) []string {
 	names := slices.Clone(c.Domains)
 	for _, host := range hosts {
@@ -173,8 +172,7 @@ func acmeNames(c *ACMEConfig, hosts []string) []string {
 	return slices.Compact(names)
 }
 
-// covers says whether the host is one that this source cares for. It is so before there is
-// a certificate.
+// covers reports whether this source manages the host, even before it has a certificate.
 func (s *acmeSource) covers(host string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,10 +187,10 @@ func (s *acmeSource) certificate(name string, _ *tls.ClientHelloInfo) *tls.Certi
 	return certs[wildcard(name)]
 }
 
-// look does nothing: run does.
+// look does nothing; run renews certificates.
 func (s *acmeSource) look() {}
 
-// missing says why there is no certificate for a name that a route has.
+// missing returns the reason why a route's host has no certificate yet.
 func (s *acmeSource) missing(name string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,8 +230,8 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// adopt takes the newest certificate that the storage has for a name, if it is
-// newer than ours. The caller holds mu, or is alone.
+// adopt loads the newest stored certificate of a name if it is newer than the current one.
+// The caller holds mu or has sole access.
 func (s *acmeSource) adopt(st *acmeState) error {
 	var faults []error
 	for _, a := range s.authorized {
@@ -248,7 +246,7 @@ func (s *acmeSource) adopt(st *acmeState) error {
 		case err != nil:
 			faults = append(faults, err)
 		case st.stored == nil || st.stored.replacedBy(c):
-			st.stored, st.window, st.asked = c, acme.RenewalInfo{}, time.Time{}
+			st.stored, st.window, st.nextAsk = c, acme.RenewalInfo{}, time.Time{}
 		}
 	}
 	st.renewal = s.renewalOf(st)
@@ -258,8 +256,8 @@ func (s *acmeSource) adopt(st *acmeState) error {
 	return errors.Join(faults...)
 }
 
-// replacedBy says whether c takes the place of s: it is another one of the same
-// authority, or a younger one of another.
+// replacedBy reports whether c replaces s: a different certificate of the same authority, or
+// a newer one of another authority.
 func (s *storedCert) replacedBy(c *storedCert) bool {
 	old, young := s.cert.Leaf, c.cert.Leaf
 	if s.issuer == c.issuer {
@@ -280,7 +278,7 @@ func (s *acmeSource) load(issuer, name string) (*storedCert, error) {
 		return nil, err
 	}
 	if !wholePEM(chain) {
-		return nil, fmt.Errorf("the stored certificate for %s is cut short", name)
+		return nil, fmt.Errorf("the stored certificate for %s is truncated", name)
 	}
 	c, err := tls.X509KeyPair(chain, key)
 	if err != nil {
@@ -292,8 +290,8 @@ func (s *acmeSource) load(issuer, name string) (*storedCert, error) {
 	return &storedCert{cert: &c, issuer: issuer, pem: chain, key: key}, nil
 }
 
-// wholePEM says whether text is PEM to its end. A chain that was cut short may
-// still begin with our certificate, and then no client can verify it.
+// wholePEM reports whether text is PEM up to its end. A truncated chain may still begin
+// with our certificate, but no client can verify it.
 func wholePEM(text []byte) bool {
 	for len(bytes.TrimSpace(text)) > 0 {
 		block, rest := pem.Decode(text)
@@ -305,23 +303,23 @@ func wholePEM(text []byte) bool {
 	return true
 }
 
-// renewalOf is when a certificate is to be renewed: when its authority
-// recommends, else after two thirds of its life.
+// renewalOf returns the time to renew a certificate: the time that the authority
+// recommends, else two thirds of its lifetime.
 func (s *acmeSource) renewalOf(st *acmeState) time.Time {
 	if st.stored == nil {
 		return time.Time{}
 	}
 	leaf := st.stored.cert.Leaf
 	if !s.authorizes(st.stored.issuer) {
-		return leaf.NotBefore // inherited: it is due
+		return leaf.NotBefore // inherited from another authority: renew now
 	}
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	at := st.window.SelectedTime
 	if at.IsZero() {
 		return leaf.NotAfter.Add(-life / 3)
 	}
-	// It may want it sooner, as when it has to revoke; but neither at once and for
-	// ever, nor later than is safe.
+	// Follow the authority, which may revoke early. The limits prevent endless immediate
+	// renewal, and renewal too close to expiry.
 	at = latest(at, leaf.NotBefore.Add(life/10))
 	if last := leaf.NotAfter.Add(-life / 10); at.After(last) {
 		at = last
@@ -329,7 +327,7 @@ func (s *acmeSource) renewalOf(st *acmeState) time.Time {
 	return at
 }
 
-// publish makes the certificates known to handshakes. The caller holds mu.
+// publish makes the certificate of st available to handshakes. The caller holds mu.
 func (s *acmeSource) publish(st *acmeState) {
 	old := *s.certs.Load()
 	if st.stored == nil || s.state[st.name] != st || old[st.name] == st.stored.cert {
@@ -340,25 +338,25 @@ func (s *acmeSource) publish(st *acmeState) {
 	s.certs.Store(&next)
 }
 
-// workers bounds the orders that are under way at once.
+// workers is the maximum number of concurrent orders.
 const workers = 8
 
-// run obtains and renews until ctx ends.
+// run obtains and renews certificates until ctx ends.
 func (s *acmeSource) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	places := make(chan struct{}, workers)
+	slots := make(chan struct{}, workers)
 	for {
 		due, wait := s.due()
 		for _, st := range due {
 			select {
-			case places <- struct{}{}:
+			case slots <- struct{}{}:
 			case <-ctx.Done():
 				return
 			}
 			wg.Go(func() {
-				s.keep(ctx, st)
-				<-places
+				s.maintain(ctx, st)
+				<-slots
 				s.wake()
 			})
 		}
@@ -381,7 +379,7 @@ func (s *acmeSource) wake() {
 	}
 }
 
-// due are the names to look at now, marked as busy, and how long until the next.
+// due marks the names to check now as busy and returns them, with the time until the next check.
 func (s *acmeSource) due() (all []*acmeState, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -401,17 +399,17 @@ func (s *acmeSource) due() (all []*acmeState, wait time.Duration) {
 	return all, wait
 }
 
-// keep does what one name's certificate needs, and says when to look again.
-func (s *acmeSource) keep(ctx context.Context, st *acmeState) {
+// maintain obtains or renews one name's certificate if needed, and schedules the next check.
+func (s *acmeSource) maintain(ctx context.Context, st *acmeState) {
 	s.mu.Lock()
-	err := s.adopt(st) // somebody else may have renewed it
+	err := s.adopt(st) // another process may have renewed it
 	s.publish(st)
 	now, retry := s.now(), st.retry
 	s.mu.Unlock()
 
 	due := func() bool { return st.stored == nil || !st.renewal.After(now) }
 	if !due() {
-		s.askForWindow(ctx, st) // which may take its time
+		s.askForWindow(ctx, st) // a network request
 	}
 	if due() && !retry.After(now) && ctx.Err() == nil {
 		err = s.renew(ctx, st, false)
@@ -432,10 +430,10 @@ func (s *acmeSource) keep(ctx context.Context, st *acmeState) {
 	}
 }
 
-// askForWindow asks the authority when it wants the certificate renewed. Where
-// that is not known, a third of its life is left.
+// askForWindow asks the authority for the renewal window. If that fails, renewalOf uses its
+// default.
 func (s *acmeSource) askForWindow(ctx context.Context, st *acmeState) {
-	if st.stored == nil || s.now().Before(st.asked) || st.stored.cert.Leaf.AuthorityKeyId == nil {
+	if st.stored == nil || s.now().Before(st.nextAsk) || st.stored.cert.Leaf.AuthorityKeyId == nil {
 		return
 	}
 	i := slices.IndexFunc(s.authorized, func(a *authorityClient) bool { return a.key == st.stored.issuer })
@@ -451,15 +449,15 @@ func (s *acmeSource) askForWindow(ctx context.Context, st *acmeState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	st.asked = now.Add(jitter(6 * time.Hour))
+	st.nextAsk = now.Add(jitter(6 * time.Hour))
 	if err != nil || !window.HasWindow() {
 		return
 	}
 	if window.SameWindow(st.window) {
-		window.SelectedTime = st.window.SelectedTime // the choice within it is made once
+		window.SelectedTime = st.window.SelectedTime // keep the time chosen earlier
 	}
 	if at := window.RetryAfter; at != nil && at.After(now.Add(time.Minute)) && at.Before(now.Add(24*time.Hour)) {
-		st.asked = *at
+		st.nextAsk = *at
 	}
 	st.window = window
 	st.renewal = s.renewalOf(st)

@@ -13,46 +13,45 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// challenges are those that an authority is about to check: nothing else is ever
-// answered. They lie in the storage too, so that whichever process with the same
-// storage is asked can answer.
+// challenges holds the pending challenges; no others are answered. They are in the storage
+// too, so that any process with the same storage can answer.
 type challenges struct {
 	storage *certStorage
 
-	mu     sync.Mutex                  // guards what follows
-	names  []string                    // that certificates are had for, sorted; others are not looked for
-	tokens map[string]acme.Challenge   // of HTTP-01, by token
-	certs  map[string]*tls.Certificate // of TLS-ALPN-01, by name
+	mu     sync.Mutex                  // guards the fields below
+	names  []string                    // names that may have pending challenges, sorted
+	tokens map[string]acme.Challenge   // HTTP-01 challenges by token
+	certs  map[string]*tls.Certificate // TLS-ALPN-01 certificates by name
 }
 
 func newChallenges(storage *certStorage, names []string) *challenges {
 	return &challenges{storage: storage, names: names, tokens: map[string]acme.Challenge{}, certs: map[string]*tls.Certificate{}}
 }
 
-// setNames changes for which names challenges are answered. names must be sorted.
+// setNames sets the names that may have pending challenges. names must be sorted.
 func (s *challenges) setNames(names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.names = names
 }
 
-// has says whether challenges are answered for a name. The caller holds mu.
+// has reports whether a name may have pending challenges. The caller holds mu.
 func (s *challenges) has(name string) bool {
 	_, ok := slices.BinarySearch(s.names, name)
 	return ok
 }
 
-// errBadToken refuses what an authority must not send: it would name files.
-var errBadToken = errors.New("the authority sent a token that is none")
+// errBadToken rejects malformed tokens: a token becomes part of a file name.
+var errBadToken = errors.New("the authority sent a malformed token")
 
-// Keys in the storage.
+// Storage keys of challenges.
 func tokenKey(token string) string { return "challenges/http-" + token + ".json" }
 func alpnKey(name string) string   { return "challenges/tls-" + name + ".json" }
 
-// httpSolver answers on listen.http.
+// httpSolver answers HTTP-01 challenges on listen.http.
 type httpSolver struct{ *challenges }
 
-// Present makes the answer ready.
+// Present stores the answer.
 func (s httpSolver) Present(ctx context.Context, c acme.Challenge) error {
 	if !validToken(c.Token) {
 		return errBadToken
@@ -63,7 +62,7 @@ func (s httpSolver) Present(ctx context.Context, c acme.Challenge) error {
 	return s.save(ctx, tokenKey(c.Token), c)
 }
 
-// CleanUp forgets the answer.
+// CleanUp removes the answer.
 func (s httpSolver) CleanUp(ctx context.Context, c acme.Challenge) error {
 	s.mu.Lock()
 	delete(s.tokens, c.Token)
@@ -74,10 +73,10 @@ func (s httpSolver) CleanUp(ctx context.Context, c acme.Challenge) error {
 	return s.storage.Delete(context.WithoutCancel(ctx), tokenKey(c.Token))
 }
 
-// tlsSolver answers on listen.https.
+// tlsSolver answers TLS-ALPN-01 challenges on listen.https.
 type tlsSolver struct{ *challenges }
 
-// Present makes the answer ready.
+// Present stores the answer.
 func (s tlsSolver) Present(ctx context.Context, c acme.Challenge) error {
 	cert, err := acmez.TLSALPN01ChallengeCert(c)
 	if err != nil {
@@ -89,7 +88,7 @@ func (s tlsSolver) Present(ctx context.Context, c acme.Challenge) error {
 	return s.save(ctx, alpnKey(c.Identifier.Value), c)
 }
 
-// CleanUp forgets the answer.
+// CleanUp removes the answer.
 func (s tlsSolver) CleanUp(ctx context.Context, c acme.Challenge) error {
 	s.mu.Lock()
 	delete(s.certs, c.Identifier.Value)
@@ -105,7 +104,7 @@ func (s *challenges) save(ctx context.Context, key string, c acme.Challenge) err
 	return s.storage.Store(ctx, key, b)
 }
 
-// load reads a challenge that another process is to meet; false if there is none.
+// load reads a challenge of another process from the storage.
 func (s *challenges) load(key string) (c acme.Challenge, ok bool) {
 	b, err := s.storage.Load(context.Background(), key)
 	if err != nil || json.Unmarshal(b, &c) != nil {
@@ -114,11 +113,11 @@ func (s *challenges) load(key string) (c acme.Challenge, ok bool) {
 	return c, c.KeyAuthorization != ""
 }
 
-// challengePath is where HTTP-01 asks (RFC 8555, section 8.3).
+// challengePath is the path prefix of HTTP-01 requests (RFC 8555, section 8.3).
 const challengePath = "/.well-known/acme-challenge/"
 
-// answer is what HTTP-01 must find at a path of a host; false if nothing is
-// pending there.
+// answer returns the HTTP-01 response for a path of a host; false if no challenge is pending
+// there.
 func (s *challenges) answer(host, path string) (string, bool) {
 	token, ok := strings.CutPrefix(path, challengePath)
 	if !ok || !validToken(token) {
@@ -140,8 +139,8 @@ func (s *challenges) answer(host, path string) (string, bool) {
 	return c.KeyAuthorization, true
 }
 
-// validToken says whether a token has the form of one: base64url (RFC 8555,
-// section 8.1), which can name no other file.
+// validToken reports whether a token is base64url (RFC 8555, section 8.1) of sane length, so
+// that it cannot name another file.
 func validToken(token string) bool {
 	if len(token) < 16 || len(token) > 128 {
 		return false
@@ -155,7 +154,7 @@ func validToken(token string) bool {
 	return true
 }
 
-// certificate is what TLS-ALPN-01 must find for a name; nil if nothing is pending.
+// certificate returns the TLS-ALPN-01 certificate for a name; nil if no challenge is pending.
 func (s *challenges) certificate(name string) *tls.Certificate {
 	s.mu.Lock()
 	known, cert := s.has(name), s.certs[name]
@@ -177,14 +176,13 @@ func (s *challenges) certificate(name string) *tls.Certificate {
 	return cert
 }
 
-// isValidation says whether a handshake is that of TLS-ALPN-01, which offers its
-// protocol alone (RFC 8737, section 3).
+// isValidation reports whether a handshake is a TLS-ALPN-01 validation, which offers only the
+// acme-tls/1 protocol (RFC 8737, section 3).
 func isValidation(hello *tls.ClientHelloInfo) bool {
 	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmez.ACMETLS1Protocol
 }
 
-// validationConfig is the config for a validator's handshake: it shows the
-// certificate of the pending order, and asks for none.
+// validationConfig is the TLS config for a validator's handshake.
 func validationConfig(cert *tls.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS12,
@@ -194,9 +192,8 @@ func validationConfig(cert *tls.Certificate) *tls.Config {
 	}
 }
 
-// ChallengeAnswer is what has to be answered to a request for the path of the
-// host over plain HTTP, so that an authority sees that the host is ours; false if
-// no order that asks for it is pending. It is safe for concurrent use.
+// ChallengeAnswer returns the HTTP-01 response for the path of a host; false if no challenge
+// is pending there. It is safe for concurrent use.
 func (e *Edge) ChallengeAnswer(host, path string) (text string, ok bool) {
 	acme := e.view.Load().acme
 	if acme == nil {

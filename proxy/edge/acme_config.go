@@ -13,67 +13,68 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// ACMEConfig says how certificates are obtained by ACME (RFC 8555). The zero
-// value asks Let's Encrypt for one certificate for each host of the routes.
+// ACMEConfig configures certificates from ACME authorities (RFC 8555). The zero value obtains
+// one certificate from Let's Encrypt for each host of the routes.
 type ACMEConfig struct {
-	// Email is where the authority writes to when something is wrong; may be "".
+	// Email is the contact address for the authority; may be empty.
 	Email string `yaml:"email"`
 
-	// Directory is that of the one issuer, where Issuers lists none. See [ACMEIssuer].
+	// Directory belongs to the only issuer; not allowed beside issuers. See [ACMEIssuer].
 	Directory string `yaml:"directory"`
-	// CA is that of the one issuer, where Issuers lists none.
+	// CA belongs to the only issuer; not allowed beside issuers.
 	CA setting.Path `yaml:"ca"`
-	// EAB is that of the one issuer, where Issuers lists none.
+	// EAB belongs to the only issuer; not allowed beside issuers.
 	EAB *EABConfig `yaml:"eab"`
-	// Profile is that of the one issuer, where Issuers lists none.
+	// Profile belongs to the only issuer; not allowed beside issuers.
 	Profile string `yaml:"profile"`
-	// Issuers are asked in this order, until one of them issues.
+	// Issuers are tried in this order until one issues the certificate.
 	Issuers setting.List[ACMEIssuer] `yaml:"issuers"`
 
-	// Storage is the folder for certificates, keys and accounts, which must
-	// outlive restarts: "sallyport-acme" if "".
+	// Storage is the folder for certificates, keys and accounts. It must survive restarts.
+	// Default: sallyport-acme.
 	Storage setting.Place `yaml:"storage"`
-	// Challenges are the ways in which names are proved: tls-alpn-01 (on
-	// listen.https), http-01 (on listen.http) and dns-01. Default: dns-01 alone
-	// where DNS is given, else both others.
+	// Challenges are the accepted ways to prove control of a name: tls-alpn-01 (on
+	// listen.https), http-01 (on listen.http) and dns-01. Default: dns-01 if dns is given, else
+	// the
+	// other two.
 	Challenges setting.List[string] `yaml:"challenges"`
-	// KeyType is that of certificates: p256 (default), p384, rsa2048, rsa4096.
+	// KeyType is the key type of certificates: p256 (default), p384, rsa2048 or rsa4096.
 	KeyType string `yaml:"key_type"`
-	// Domains are names to have certificates for besides the routes' hosts; one
-	// such as "*.example.com" then serves the hosts that it covers.
+	// Domains are additional names to obtain certificates for. A wildcard such as
+	// "*.example.com" also serves the hosts that it matches.
 	Domains setting.List[string] `yaml:"domains"`
-	// DNS says how records for dns-01 are made.
+	// DNS configures how dns-01 records are created.
 	DNS *DNSConfig `yaml:"dns"`
 }
 
-// ACMEIssuer is one authority that speaks ACME.
+// ACMEIssuer is an ACME authority.
 type ACMEIssuer struct {
-	// Directory is its URL, or letsencrypt (default), letsencrypt-staging, zerossl.
+	// Directory is its directory URL, or letsencrypt (default), letsencrypt-staging or zerossl.
 	Directory string `yaml:"directory"`
-	// CA is a PEM file with the only roots for its server; default: the system's.
+	// CA is a PEM file with the trusted roots for its server. Default: the system's roots.
 	CA setting.Path `yaml:"ca"`
-	// EAB binds our account to one that was made by hand, where it wants that.
+	// EAB binds the ACME account to an existing account, if the authority requires that.
 	EAB *EABConfig `yaml:"eab"`
-	// Profile is the kind of certificate, such as shortlived; "" for the usual.
+	// Profile is the certificate profile, such as shortlived. Default: the authority's default.
 	Profile string `yaml:"profile"`
 }
 
 // EABConfig is an external account binding.
 type EABConfig struct {
-	// KeyID names the account.
+	// KeyID identifies the account.
 	KeyID string `yaml:"key_id"`
-	// Key is its MAC key, in base64url as the authority shows it.
+	// Key is the MAC key of the account, in base64url as the authority shows it.
 	Key setting.Secret `yaml:"key"`
 }
 
-// Names of the challenges, as ACME has them.
+// Challenge types in ACME.
 const (
 	challengeHTTP = "http-01"
 	challengeTLS  = "tls-alpn-01"
 	challengeDNS  = "dns-01"
 )
 
-// directories are those that have a name.
+// directories returns the URL of a well-known authority, or name itself.
 func directories(name string) string {
 	switch name {
 	case "", "letsencrypt":
@@ -86,7 +87,7 @@ func directories(name string) string {
 	return name
 }
 
-// keyType is the kind of key that KeyType names; "" if there is none.
+// keyType returns the key type that KeyType names; "" if it is unknown.
 func (c *ACMEConfig) keyType() certmagic.KeyType {
 	switch c.KeyType {
 	case "", "p256":
@@ -108,7 +109,7 @@ func (c *ACMEConfig) storage() string {
 	return string(c.Storage)
 }
 
-// issuers are those to ask, in order.
+// issuers returns the issuers to try, in order.
 func (c *ACMEConfig) issuers() []ACMEIssuer {
 	if len(c.Issuers) > 0 {
 		return c.Issuers
@@ -116,7 +117,7 @@ func (c *ACMEConfig) issuers() []ACMEIssuer {
 	return []ACMEIssuer{{Directory: c.Directory, CA: c.CA, EAB: c.EAB, Profile: c.Profile}}
 }
 
-// challenges are those to use. plain says whether there is a listener for HTTP-01.
+// challenges returns the challenge types to use. plain says whether there is an HTTP listener.
 func (c *ACMEConfig) challenges(plain bool) []string {
 	if len(c.Challenges) > 0 {
 		return c.Challenges
@@ -142,7 +143,7 @@ func (c *ACMEConfig) check(path string, f *setting.Faults) {
 			set  bool
 		}{{"directory", c.Directory != ""}, {"ca", c.CA != ""}, {"eab", c.EAB != nil}, {"profile", c.Profile != ""}} {
 			if x.set {
-				f.Add(path+"."+x.name, "", "stands beside issuers", "write it within one of the issuers")
+				f.Add(path+"."+x.name, "", "is not allowed beside issuers", "write it within one of the issuers")
 			}
 		}
 		for i := range c.Issuers {
@@ -152,7 +153,7 @@ func (c *ACMEConfig) check(path string, f *setting.Faults) {
 		c.issuers()[0].check(path, f)
 	}
 	if c.keyType() == "" {
-		f.Add(path+".key_type", c.KeyType, "not a kind of key", "write p256, p384, rsa2048 or rsa4096")
+		f.Add(path+".key_type", c.KeyType, "not a key type", "write p256, p384, rsa2048 or rsa4096")
 	}
 	c.checkChallenges(path, f)
 	if c.DNS != nil {
@@ -170,11 +171,11 @@ func (c *ACMEConfig) check(path string, f *setting.Faults) {
 }
 
 const (
-	noWildcard   = "a certificate with a star can be had by the challenge dns-01 only"
-	cureWildcard = "say under tls.acme.dns how records are made, or list the names one by one"
+	noWildcard   = "a certificate with a star needs the challenge dns-01"
+	cureWildcard = "configure tls.acme.dns, or list the names one by one"
 )
 
-// validDomain says whether a name has the form of one, in lower case.
+// validDomain reports whether name is a valid lower-case domain name.
 func validDomain(name string) bool {
 	if len(name) > 253 {
 		return false
@@ -192,11 +193,11 @@ func (c *ACMEConfig) checkChallenges(path string, f *setting.Faults) {
 		at := setting.Index(path+".challenges", i)
 		switch {
 		case name != challengeHTTP && name != challengeTLS && name != challengeDNS:
-			f.Add(at, name, "not a challenge that is known", "write tls-alpn-01, http-01 or dns-01")
+			f.Add(at, name, "not a known challenge", "write tls-alpn-01, http-01 or dns-01")
 		case slices.Contains(c.Challenges[:i], name):
 			f.Add(at, name, "is listed twice", "remove one of the two")
 		case name == challengeDNS && c.DNS == nil:
-			f.Add(at, name, "it is not said how records are made", "say it under tls.acme.dns")
+			f.Add(at, name, "dns-01 needs a way to create records", "configure tls.acme.dns")
 		}
 	}
 	if c.DNS != nil && len(c.Challenges) > 0 && !slices.Contains(c.Challenges, challengeDNS) {
@@ -210,7 +211,7 @@ func (i *ACMEIssuer) check(path string, f *setting.Faults) {
 	case err != nil || u.Host == "":
 		f.Add(path+".directory", i.Directory, "neither a URL nor a known name", "write the URL of the directory, or letsencrypt, letsencrypt-staging or zerossl")
 	case u.Scheme != "https" || u.User != nil:
-		f.Add(path+".directory", i.Directory, "not safe: whoever stands between could have certificates issued", "write an https URL without a user")
+		f.Add(path+".directory", i.Directory, "not safe: an attacker on the network could obtain certificates", "write an https URL without a user")
 	case directories(i.Directory) == certmagic.ZeroSSLProductionCA && i.EAB == nil:
 		f.Add(path+".eab", "", "ZeroSSL wants an external account binding", "write eab: {key_id: ..., key: {file: ...}} with what it shows under Developer")
 	}
@@ -224,15 +225,15 @@ func (i *ACMEIssuer) check(path string, f *setting.Faults) {
 	}
 }
 
-// public says whether the issuer serves names on the internet alone.
+// public reports whether the issuer is a public one, which issues only for internet names.
 func (i *ACMEIssuer) public() bool {
 	d := directories(i.Directory)
 	return d == certmagic.LetsEncryptProductionCA || d == certmagic.LetsEncryptStagingCA || d == certmagic.ZeroSSLProductionCA
 }
 
-// CheckHosts records the faults of the section at path that the routes' hosts
-// show: those that no challenge can prove or that no authority would issue for.
-// plain says whether there is a listener for plain HTTP.
+// CheckHosts records faults of the section at path that depend on the routes' hosts: hosts
+// that no challenge can prove or no authority issues for. plain says whether there is a plain
+// HTTP listener.
 func (c *Config) CheckHosts(path string, hosts []string, plain bool, f *setting.Faults) {
 	a := c.ACME
 	if a == nil {
@@ -243,12 +244,12 @@ func (c *Config) CheckHosts(path string, hosts []string, plain bool, f *setting.
 		f.Add(path+".challenges", challengeHTTP, "it is answered on listen.http, which is off", "switch that on, or leave it out here")
 	}
 	if len(c.Files) > 0 {
-		return // which hosts the files have, CheckFiles finds out
+		return // CheckFiles checks which hosts the files cover
 	}
 	for _, host := range hosts {
 		host = strings.ToLower(strings.TrimSuffix(host, "."))
 		if hostAddress(host) == nil && !validDomain(strings.TrimPrefix(host, "*.")) {
-			continue // a fault of its own
+			continue // reported elsewhere
 		}
 		if problem, cure := c.cannotProve(host, plain); problem != "" {
 			f.Add(path, host, problem, cure)
@@ -256,14 +257,14 @@ func (c *Config) CheckHosts(path string, hosts []string, plain bool, f *setting.
 	}
 }
 
-// cannotProve says why no certificate for a host can be had by ACME.
+// cannotProve returns the reason why ACME cannot issue a certificate for host.
 func (c *Config) cannotProve(host string, plain bool) (problem, cure string) {
 	a := c.ACME
 	public := !slices.ContainsFunc(a.issuers(), func(i ACMEIssuer) bool { return !i.public() })
 	switch {
 	case coveredBy(host, a.Domains) || c.Local != nil && c.Local.takes(host):
 	case hostAddress(host) != nil:
-		return "certificates for addresses are not asked for", "add tls: {local: {}} or tls.files for this host"
+		return "no certificates for addresses are requested", "add tls: {local: {}} or tls.files for this host"
 	case strings.HasPrefix(host, "*.") && !slices.Contains(a.challenges(plain), challengeDNS):
 		return noWildcard, cureWildcard
 	case public && !certmagic.SubjectQualifiesForPublicCert(host):
@@ -272,12 +273,12 @@ func (c *Config) cannotProve(host string, plain bool) (problem, cure string) {
 	return "", ""
 }
 
-// coveredBy says whether one of the names of certificates is for the host.
+// coveredBy reports whether a certificate for one of the names is valid for host.
 func coveredBy(host string, names []string) bool {
 	return slices.Contains(names, host) || slices.Contains(names, wildcard(host))
 }
 
-// checkACMEFiles records what is wrong with the files of the section at path.
+// checkACMEFiles records faults of the files and secrets that the section refers to.
 func (c *Config) checkACMEFiles(path string, f *setting.Faults) {
 	a := c.ACME
 	if _, err := newCertStorage(a.storage()); err != nil {
@@ -306,73 +307,72 @@ func (c *Config) checkACMEFiles(path string, f *setting.Faults) {
 	}
 }
 
-// DNSConfig says how records are made for the challenge dns-01. Exactly one of
-// the five ways is given.
+// DNSConfig configures how dns-01 records are created. Exactly one of the five ways is given.
 type DNSConfig struct {
-	// RFC2136 makes them by dynamic updates, as BIND, Knot and PowerDNS take.
+	// RFC2136 uses dynamic updates, as supported by BIND, Knot and PowerDNS.
 	RFC2136 *RFC2136Config `yaml:"rfc2136"`
-	// Cloudflare makes them at Cloudflare.
+	// Cloudflare uses the Cloudflare API.
 	Cloudflare *CloudflareConfig `yaml:"cloudflare"`
-	// Route53 makes them at Amazon Route 53.
+	// Route53 uses Amazon Route 53.
 	Route53 *Route53Config `yaml:"route53"`
-	// Exec has a program make them.
+	// Exec runs a program.
 	Exec *ExecConfig `yaml:"exec"`
-	// Webhook has an HTTP server make them.
+	// Webhook calls an HTTP server.
 	Webhook *WebhookConfig `yaml:"webhook"`
 
-	// Resolvers are asked for the zone and for the record; default: the system's.
+	// Resolvers look up the zone and the record. Default: the system's resolvers.
 	Resolvers setting.List[string] `yaml:"resolvers"`
-	// Wait is how long to wait before the record is looked for; default: not at all.
+	// Wait is the delay before the first lookup of the record. Default: none.
 	Wait setting.Duration `yaml:"wait"`
-	// Timeout is how long the record may take to be seen; default: 2 m.
+	// Timeout is the maximum time until the record is visible. Default: 2m.
 	Timeout setting.Duration `yaml:"timeout"`
 }
 
-// RFC2136Config makes records by dynamic updates, as BIND, Knot and PowerDNS take.
+// RFC2136Config creates records by dynamic updates (RFC 2136).
 type RFC2136Config struct {
-	// Server is the address HOST:PORT of the server.
+	// Server is the HOST:PORT of the zone's primary server.
 	Server string `yaml:"server"`
-	// KeyName is the name of the key for TSIG.
+	// KeyName is the name of the TSIG key.
 	KeyName string `yaml:"key_name"`
-	// Key is the key for TSIG, in base64.
+	// Key is the TSIG key, in base64.
 	Key setting.Secret `yaml:"key"`
-	// Algorithm is that of TSIG. Default: hmac-sha256.
+	// Algorithm is the TSIG algorithm. Default: hmac-sha256.
 	Algorithm string `yaml:"algorithm"`
 }
 
-// CloudflareConfig makes records at Cloudflare.
+// CloudflareConfig creates records at Cloudflare.
 type CloudflareConfig struct {
-	Token setting.Secret `yaml:"token"` // with Zone.DNS:Edit for the zone
+	Token setting.Secret `yaml:"token"` // needs Zone.DNS:Edit for the zone
 }
 
-// Route53Config makes records at Amazon Route 53. Without keys, those of the
-// machine's role or of the environment are taken.
+// Route53Config creates records at Amazon Route 53. Without keys, it uses the machine's role
+// or the environment.
 type Route53Config struct {
-	// AccessKeyID names the access key.
+	// AccessKeyID is the ID of the access key.
 	AccessKeyID string `yaml:"access_key_id"`
-	// SecretAccessKey is its secret.
+	// SecretAccessKey is the secret of the access key.
 	SecretAccessKey setting.Secret `yaml:"secret_access_key"`
-	// Region is that of the API, such as eu-central-1.
+	// Region is the AWS region, such as eu-central-1.
 	Region string `yaml:"region"`
-	// ZoneID names the hosted zone; "" has it found by name.
+	// ZoneID is the ID of the hosted zone. Default: found by name.
 	ZoneID string `yaml:"zone_id"`
 }
 
-// ExecConfig makes records by a program, which is called with the arguments
-// present or cleanup, the record's name with a dot at its end, and its text. It
-// sees nothing of our environment but PATH and what Env names.
+// ExecConfig creates records with a program. Its arguments are present or cleanup, the
+// record's name with a trailing dot, and the record's text. Its environment holds only PATH and
+// the variables in Env.
 type ExecConfig struct {
-	Command setting.List[string] `yaml:"command"` // an absolute path, then arguments that go before ours
-	Env     setting.List[string] `yaml:"env"`     // names of variables to hand on
-	Timeout setting.Duration     `yaml:"timeout"` // of one call; default: 1 m
+	Command setting.List[string] `yaml:"command"` // absolute path, then arguments that precede ours
+	Env     setting.List[string] `yaml:"env"`     // names of environment variables to pass on
+	Timeout setting.Duration     `yaml:"timeout"` // for one run; default: 1m
 }
 
-// WebhookConfig makes records by an HTTP server: POST with
-// {"action": "present" or "cleanup", "fqdn": ..., "value": ...}; 2xx is success.
+// WebhookConfig creates records through an HTTP server: POST with
+// {"action": "present" or "cleanup", "fqdn": ..., "value": ...}; 2xx means success.
 type WebhookConfig struct {
-	URL   setting.URL    `yaml:"url"`   // https, or http to this machine
-	Token setting.Secret `yaml:"token"` // sent as a bearer token; may be absent
-	CA    setting.Path   `yaml:"ca"`    // PEM file with the only roots; default: the system's
+	URL   setting.URL    `yaml:"url"`   // https; http for loopback addresses only
+	Token setting.Secret `yaml:"token"` // bearer token; may be absent
+	CA    setting.Path   `yaml:"ca"`    // PEM file with the trusted roots; default: the system's roots
 }
 
 func (c *DNSConfig) check(path string, f *setting.Faults) {
@@ -383,7 +383,7 @@ func (c *DNSConfig) check(path string, f *setting.Faults) {
 		}
 	}
 	if n != 1 {
-		f.Add(path, "", fmt.Sprintf("%d ways to make records where one is meant", n), "write one of rfc2136, cloudflare, route53, exec and webhook")
+		f.Add(path, "", fmt.Sprintf("%d ways to create records; want exactly one", n), "write one of rfc2136, cloudflare, route53, exec and webhook")
 	}
 	for i, r := range c.Resolvers {
 		if _, err := netip.ParseAddrPort(r); err != nil {
@@ -393,7 +393,7 @@ func (c *DNSConfig) check(path string, f *setting.Faults) {
 		}
 	}
 	if c.Wait.D() > time.Hour || c.Timeout.D() > time.Hour {
-		f.Add(path, "", "waits longer than an order lives", "write an hour or less")
+		f.Add(path, "", "longer than an ACME order is valid", "write an hour or less")
 	}
 	c.checkProvider(path, f)
 }
@@ -404,24 +404,24 @@ func (c *DNSConfig) checkProvider(path string, f *setting.Faults) {
 			f.Add(path+".rfc2136.server", r.Server, "not a server", "write HOST:PORT of the zone's primary server")
 		}
 		if r.KeyName == "" || r.Key.IsZero() {
-			f.Add(path+".rfc2136", "", "updates without a key are for everybody", "write key_name and key: {file: ...}, as tsig-keygen makes them")
+			f.Add(path+".rfc2136", "", "updates without a key would be open to everybody", "write key_name and key: {file: ...}, as tsig-keygen makes them")
 		}
 		if !slices.Contains([]string{"", "hmac-sha256", "hmac-sha384", "hmac-sha512"}, r.Algorithm) {
-			f.Add(path+".rfc2136.algorithm", r.Algorithm, "not an algorithm that is taken", "write hmac-sha256, hmac-sha384 or hmac-sha512")
+			f.Add(path+".rfc2136.algorithm", r.Algorithm, "not a supported algorithm", "write hmac-sha256, hmac-sha384 or hmac-sha512")
 		}
 	}
 	if c.Cloudflare != nil && c.Cloudflare.Token.IsZero() {
 		f.Add(path+".cloudflare.token", "", "missing", "write {file: ...} with an API token for Zone.DNS:Edit")
 	}
 	if r := c.Route53; r != nil && (r.AccessKeyID == "") != r.SecretAccessKey.IsZero() {
-		f.Add(path+".route53", "", "half of a key", "write access_key_id and secret_access_key, or neither for the machine's role")
+		f.Add(path+".route53", "", "one half of the access key is missing", "write access_key_id and secret_access_key, or neither for the machine's role")
 	}
 	if e := c.Exec; e != nil {
 		if len(e.Command) == 0 || !strings.HasPrefix(e.Command[0], "/") {
-			f.Add(path+".exec.command", "", "not a program by its whole path", "write [/path/to/program, argument, ...]")
+			f.Add(path+".exec.command", "", "not the absolute path of a program", "write [/path/to/program, argument, ...]")
 		}
 		if e.Timeout.D() > 10*time.Minute {
-			f.Add(path+".exec.timeout", e.Timeout.String(), "longer than an order waits", "write 10m or less")
+			f.Add(path+".exec.timeout", e.Timeout.String(), "longer than an ACME order may wait", "write 10m or less")
 		}
 	}
 	if w := c.Webhook; w != nil {
@@ -429,7 +429,7 @@ func (c *DNSConfig) checkProvider(path string, f *setting.Faults) {
 		case w.URL.IsZero():
 			f.Add(path+".webhook.url", "", "missing", "write the URL to post to")
 		case w.URL.Scheme != "https" && !(w.URL.Scheme == "http" && loopbackHost(w.URL.Hostname())):
-			f.Add(path+".webhook.url", w.URL.String(), "not safe: whoever stands between could have certificates issued", "write an https URL")
+			f.Add(path+".webhook.url", w.URL.String(), "not safe: an attacker on the network could obtain certificates", "write an https URL")
 		}
 	}
 }

@@ -25,8 +25,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// newDNSSolver makes what meets dns-01: it makes a record, waits until resolvers
-// see it, and removes it.
+// newDNSSolver returns a dns-01 solver: it creates a record, waits until resolvers see it,
+// and removes it afterwards.
 func newDNSSolver(c *DNSConfig, now func() time.Time) (acmez.Solver, error) {
 	provider, err := newDNSProvider(c, now)
 	if err != nil {
@@ -78,16 +78,16 @@ func newDNSProvider(c *DNSConfig, now func() time.Time) (certmagic.DNSProvider, 
 	case c.Webhook != nil:
 		return newWebhookProvider(c.Webhook, now)
 	}
-	return nil, errors.New("it is not said how records are made")
+	return nil, errors.New("tls.acme.dns names no way to create records")
 }
 
-// Actions that exec and webhook are called for.
+// Actions of exec and webhook.
 const (
 	actionPresent = "present"
 	actionCleanup = "cleanup"
 )
 
-// eachRecord calls do for each record, with its full name.
+// eachRecord calls do with the full name and text of each record. It stops at the first error.
 func eachRecord(zone string, records []libdns.Record, do func(fqdn, value string) error) ([]libdns.Record, error) {
 	for i, r := range records {
 		rr := r.RR()
@@ -98,24 +98,24 @@ func eachRecord(zone string, records []libdns.Record, do func(fqdn, value string
 	return records, nil
 }
 
-// execProvider makes records by a program.
+// execProvider creates records with a program.
 type execProvider struct{ config ExecConfig }
 
-// AppendRecords has the program make records.
+// AppendRecords runs the program to create records.
 func (p *execProvider) AppendRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
 	return eachRecord(zone, records, func(fqdn, value string) error { return p.run(ctx, actionPresent, fqdn, value) })
 }
 
-// DeleteRecords has the program remove records.
+// DeleteRecords runs the program to remove records.
 func (p *execProvider) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
 	return eachRecord(zone, records, func(fqdn, value string) error { return p.run(ctx, actionCleanup, fqdn, value) })
 }
 
-// maxOutput bounds what is kept of a program's or a server's words.
+// maxOutput is the number of bytes kept of a program's output or a server's response.
 const maxOutput = 1 << 10
 
-// run runs the program, which gets no more than it needs: a clean environment, no
-// input, and its time. What it started goes with it.
+// run runs the program with a clean environment, no input and a time limit. At the limit, the
+// whole process group is killed.
 func (p *execProvider) run(ctx context.Context, action, fqdn, value string) error {
 	ctx, cancel := context.WithTimeout(ctx, p.config.Timeout.Or(time.Minute))
 	defer cancel()
@@ -143,10 +143,10 @@ func (p *execProvider) run(ctx context.Context, action, fqdn, value string) erro
 	return nil
 }
 
-// output keeps the beginning of what is written.
+// output keeps the first maxOutput bytes written to it.
 type output struct{ b bytes.Buffer }
 
-// Write never fails: a program must not end because it says much.
+// Write never fails: an error would stop a program for long output.
 func (o *output) Write(p []byte) (int, error) {
 	o.b.Write(p[:min(len(p), maxOutput-o.b.Len())])
 	return len(p), nil
@@ -159,7 +159,7 @@ func (o *output) quoted() string {
 	return ""
 }
 
-// webhookProvider makes records by an HTTP server.
+// webhookProvider creates records through an HTTP server.
 type webhookProvider struct {
 	url    string
 	token  string
@@ -188,12 +188,12 @@ func newWebhookProvider(c *WebhookConfig, now func() time.Time) (*webhookProvide
 	return p, nil
 }
 
-// AppendRecords has the server make records.
+// AppendRecords calls the server to create records.
 func (p *webhookProvider) AppendRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
 	return eachRecord(zone, records, func(fqdn, value string) error { return p.post(ctx, actionPresent, fqdn, value) })
 }
 
-// DeleteRecords has the server remove records.
+// DeleteRecords calls the server to remove records.
 func (p *webhookProvider) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
 	return eachRecord(zone, records, func(fqdn, value string) error { return p.post(ctx, actionCleanup, fqdn, value) })
 }

@@ -16,7 +16,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// breakAuthority makes the authority answer so, until it is mended with nil.
+// breakAuthority makes the authority answer with f; nil repairs it.
 func (h *acmeHouse) breakAuthority(f http.HandlerFunc) {
 	if f == nil {
 		h.broken.Store(nil)
@@ -25,24 +25,23 @@ func (h *acmeHouse) breakAuthority(f http.HandlerFunc) {
 	h.broken.Store(&f)
 }
 
-// An authority that is away or talks nonsense delays nothing but what it was asked
-// for, is not hammered, and is asked again.
-func TestACMEAuthorityInTrouble(t *testing.T) {
+// A broken authority delays only its own orders. It is retried, but not hammered.
+func TestACMERetriesABrokenAuthority(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		answer http.HandlerFunc
-		want   string // of the status
+		want   string // part of the status
 	}{
-		{"hangs up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "it is tried again"},
+		{"hangs up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "it will be retried"},
 		{"a page", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = w.Write([]byte("<html>maintenance</html>"))
-		}, "makes no sense"},
+		}, "is not valid ACME"},
 		{"broken JSON", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write([]byte(`{"newNonce":`))
-		}, "makes no sense"},
+		}, "is not valid ACME"},
 		{"an endless answer", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			for r.Context().Err() == nil {
@@ -60,7 +59,7 @@ func TestACMEAuthorityInTrouble(t *testing.T) {
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(429)
 			_, _ = w.Write([]byte(`{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "slow down", "status": 429}`))
-		}, "slow down (rateLimited); it is tried again later"},
+		}, "slow down (rateLimited); it will be retried later"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -70,7 +69,7 @@ func TestACMEAuthorityInTrouble(t *testing.T) {
 			if _, err := h.leaf("a.example.com"); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 				t.Errorf("got %v, want the name refused meanwhile", err)
 			}
-			eventually(t, "the failure is told", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
+			eventually(t, "the failure is in the status", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
 			if got := r.statusOf(t, "a.example.com").LastError; !strings.Contains(got, tt.want) {
 				t.Errorf("got %q, want %q in it", got, tt.want)
 			}
@@ -78,11 +77,11 @@ func TestACMEAuthorityInTrouble(t *testing.T) {
 				s := r.statusOf(t, "a.example.com")
 				before := h.requests.Load()
 				if wait := time.Until(s.NextRenewal); wait < 500*time.Millisecond {
-					t.Errorf("tried again in %s, want after the second that it asked for", wait)
+					t.Errorf("retried after %s, want the Retry-After of one second", wait)
 				}
 				time.Sleep(300 * time.Millisecond)
 				if n := h.requests.Load() - before; n != 0 {
-					t.Errorf("%d requests before it may be asked again", n)
+					t.Errorf("%d requests before Retry-After", n)
 				}
 			}
 			h.breakAuthority(nil)
@@ -94,19 +93,19 @@ func TestACMEAuthorityInTrouble(t *testing.T) {
 	}
 }
 
-// An authority that is not there at all does not stop the start.
-func TestACMEAuthorityDownAtStart(t *testing.T) {
+// An unreachable authority does not prevent startup.
+func TestACMEStartsWhileTheAuthorityIsDown(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	gone := listenTCP(t)
 	directory := "https://" + gone.Addr().String() + "/dir"
 	gone.Close()
 	r := h.start(h.config(func(c *ACMEConfig) { c.Directory = directory }), "a.example.com")
-	eventually(t, "the failure is told", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
+	eventually(t, "the failure is in the status", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
 	if got := r.statusOf(t, "a.example.com").LastError; !strings.Contains(got, "cannot be reached") {
 		t.Errorf("got %q", got)
 	}
-	// The next of several is asked instead.
+	// With several issuers, the next one is used.
 	r.stop()
 	second := h.start(h.config(func(c *ACMEConfig) {
 		c.Directory, c.CA = "", ""
@@ -115,9 +114,9 @@ func TestACMEAuthorityDownAtStart(t *testing.T) {
 	h.obtained(second, "a.example.com")
 }
 
-// An authority that is down when a renewal is due costs nothing: what there is
-// serves on, the failure is told, and the renewal comes when the authority does.
-func TestACMEAuthorityDownAtRenewal(t *testing.T) {
+// While the authority is down, the old certificate stays in use and the status shows the
+// failure. Renewal succeeds once the authority is back.
+func TestACMEKeepsTheCertificateWhileTheAuthorityIsDown(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	r := h.start(h.config(nil), "a.example.com")
@@ -129,10 +128,10 @@ func TestACMEAuthorityDownAtRenewal(t *testing.T) {
 		t.Error("renewed by an authority that is down")
 	}
 	if got, err := h.leaf("a.example.com"); err != nil || !got.Equal(cert) {
-		t.Errorf("while it is down: %v; want the certificate that there was", err)
+		t.Errorf("while it is down: %v; want the old certificate", err)
 	}
 	if s := command.Certificates(); len(s) != 1 || s[0].LastError == "" {
-		t.Errorf("nothing is told of the failure: %+v", s)
+		t.Errorf("the status does not show the failure: %+v", s)
 	}
 	h.broken.Store(nil)
 	if err := command.Obtain(t.Context(), nil, true); err != nil {
@@ -144,16 +143,16 @@ func TestACMEAuthorityDownAtRenewal(t *testing.T) {
 	})
 }
 
-// Half of the nonces are refused: that is what nonces are like, not a failure.
-func TestACMENonceStorm(t *testing.T) {
+// Rejected nonces are retried; they are no failure.
+func TestACMERetriesRejectedNonces(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{nonces: 40})
 	r := h.start(h.config(nil), "a.example.com")
 	h.obtained(r, "a.example.com")
 }
 
-// What a crash or a bad disk left in the storage is replaced, or read past.
-func TestACMEDamagedStorage(t *testing.T) {
+// Files damaged by a crash or a bad disk are replaced or ignored.
+func TestACMERecoversFromDamagedStorage(t *testing.T) {
 	t.Parallel()
 	files := func(h *acmeHouse) (cert, key, meta, account, lock string) {
 		issuer := issuerKey(must2(url.Parse(h.directory)))
@@ -172,21 +171,21 @@ func TestACMEDamagedStorage(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		damage func(t *testing.T, h *acmeHouse)
-		served bool // at once, by what was stored
+		served bool // whether the stored certificate is usable
 	}{
-		{"certificate cut short", func(t *testing.T, h *acmeHouse) { c, _, _, _, _ := files(h); cut(t, c) }, false},
+		{"certificate truncated", func(t *testing.T, h *acmeHouse) { c, _, _, _, _ := files(h); cut(t, c) }, false},
 		{"certificate empty", func(t *testing.T, h *acmeHouse) { c, _, _, _, _ := files(h); writeTest(t, c, nil) }, false},
-		{"key cut short", func(t *testing.T, h *acmeHouse) { _, k, _, _, _ := files(h); cut(t, k) }, false},
-		{"notes cut short", func(t *testing.T, h *acmeHouse) { _, _, m, _, _ := files(h); cut(t, m) }, true},
-		{"notes and certificate cut short", func(t *testing.T, h *acmeHouse) { c, _, m, _, _ := files(h); cut(t, c); cut(t, m) }, false},
-		{"account cut short, certificate gone", func(t *testing.T, h *acmeHouse) {
+		{"key truncated", func(t *testing.T, h *acmeHouse) { _, k, _, _, _ := files(h); cut(t, k) }, false},
+		{"metadata truncated", func(t *testing.T, h *acmeHouse) { _, _, m, _, _ := files(h); cut(t, m) }, true},
+		{"metadata and certificate truncated", func(t *testing.T, h *acmeHouse) { c, _, m, _, _ := files(h); cut(t, c); cut(t, m) }, false},
+		{"account truncated, certificate missing", func(t *testing.T, h *acmeHouse) {
 			c, _, _, a, _ := files(h)
 			cut(t, a)
 			if err := os.RemoveAll(filepath.Dir(c)); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
-		{"locks cut short and left behind, certificate gone", func(t *testing.T, h *acmeHouse) {
+		{"locks truncated and left over, certificate missing", func(t *testing.T, h *acmeHouse) {
 			c, _, _, _, l := files(h)
 			writeTest(t, l, []byte(`{"created":"20`))
 			if err := os.RemoveAll(filepath.Dir(c)); err != nil {
@@ -212,15 +211,15 @@ func TestACMEDamagedStorage(t *testing.T) {
 			if !tt.served {
 				return
 			}
-			// It must be possible to renew it all the same.
+			// The certificate must still be renewable.
 			second.stop()
 			third := newEdge(t, h.config(nil), Options{Hosts: []string{"a.example.com"}, PlainHTTP: true})
 			st := third.view.Load().acme.state["a.example.com"]
-			if err := third.view.Load().acme.makeRoom(t.Context(), st); err != nil {
+			if err := third.view.Load().acme.removeUnusable(t.Context(), st); err != nil {
 				t.Fatal(err)
 			}
 			if _, _, m, _, _ := files(h); !strings.Contains(string(must(os.ReadFile(m))), "a.example.com") {
-				t.Error("the notes are not made whole")
+				t.Error("the metadata is not repaired")
 			}
 		})
 	}
@@ -235,14 +234,14 @@ func must(b []byte, err error) []byte {
 	return b
 }
 
-// Where nothing can be written, what is stored serves, and the reason is told.
-func TestACMEUnwritableStorage(t *testing.T) {
+// Without write access, stored certificates are served and the status shows the fault.
+func TestACMEServesFromUnwritableStorage(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	first := h.start(h.config(nil), "a.example.com")
 	cert := h.obtained(first, "a.example.com")
 	first.stop()
-	// A file where certmagic wants a folder fails for every user, root included.
+	// A file in place of a folder makes writes fail for every user, even root.
 	locks := filepath.Join(h.storage, "locks")
 	if err := os.RemoveAll(locks); err != nil {
 		t.Fatal(err)
@@ -250,15 +249,15 @@ func TestACMEUnwritableStorage(t *testing.T) {
 	writeTest(t, locks, nil)
 	second := h.start(h.config(nil), "a.example.com", "b.example.com")
 	if got, err := h.leaf("a.example.com"); err != nil || !got.Equal(cert) {
-		t.Errorf("a.example.com: %v, want what was stored", err)
+		t.Errorf("a.example.com: %v, want the stored certificate", err)
 	}
-	eventually(t, "the failure is told", func() bool { return second.statusOf(t, "b.example.com").LastError != "" })
+	eventually(t, "the failure is in the status", func() bool { return second.statusOf(t, "b.example.com").LastError != "" })
 	if got := second.statusOf(t, "b.example.com").LastError; !strings.Contains(got, "storage of certificates cannot be used") || !strings.Contains(got, h.storage) {
 		t.Errorf("got %q", got)
 	}
 }
 
-func TestACMEStorageRefused(t *testing.T) {
+func TestACMERefusesUnsafeStorage(t *testing.T) {
 	t.Parallel()
 	open := filepath.Join(t.TempDir(), "open")
 	if err := os.Mkdir(open, 0o700); err != nil {
@@ -282,8 +281,8 @@ func TestACMEStorageRefused(t *testing.T) {
 	}
 }
 
-// A clock that is wrong must not make a machine ask for certificates without end.
-func TestACMEClockSkewed(t *testing.T) {
+// A wrong clock must not cause endless orders.
+func TestACMEWrongClockCausesOneOrder(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	c := h.config(nil)
@@ -292,20 +291,20 @@ func TestACMEClockSkewed(t *testing.T) {
 	e := newEdge(t, c, Options{Hosts: []string{"a.example.com"}, PlainHTTP: true, Now: ahead, Log: j.log()})
 	e.view.Load().acme.rhythm = fast()
 	st := e.view.Load().acme.state["a.example.com"]
-	r := h.start(c, "a.example.com") // answers for both: they have one storage
+	r := h.start(c, "a.example.com") // answers the challenges of both, through the common storage
 	h.obtained(r, "a.example.com")
-	e.view.Load().acme.keep(t.Context(), st)
+	e.view.Load().acme.maintain(t.Context(), st)
 	if st.lastError == "" || !strings.Contains(st.lastError, "clock") || !st.retry.After(ahead()) {
-		t.Errorf("a certificate that has passed already: error %q, next attempt %s", st.lastError, st.retry)
+		t.Errorf("a certificate that has already expired: error %q, next attempt %s", st.lastError, st.retry)
 	}
-	e.view.Load().acme.keep(t.Context(), st)
+	e.view.Load().acme.maintain(t.Context(), st)
 	if st.failures != 1 {
-		t.Errorf("%d orders, want none at once after that", st.failures)
+		t.Errorf("%d orders, want no further one at once", st.failures)
 	}
 }
 
-// A challenge is answered by whichever process is asked.
-func TestACMEChallengeOfAnotherProcess(t *testing.T) {
+// Any process with the same storage can answer a challenge.
+func TestACMEAnswersChallengesOfOtherProcesses(t *testing.T) {
 	t.Parallel()
 	for _, challenge := range []string{challengeHTTP, challengeTLS} {
 		t.Run(challenge, func(t *testing.T) {
@@ -326,7 +325,7 @@ func TestACMEChallengeOfAnotherProcess(t *testing.T) {
 	}
 }
 
-func TestChallengeAnswersNothingElse(t *testing.T) {
+func TestChallengeAnswerServesOnlyPendingTokens(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	e := newEdge(t, h.config(nil), Options{Hosts: []string{"a.example.com"}, PlainHTTP: true})
@@ -358,8 +357,8 @@ func TestChallengeAnswersNothingElse(t *testing.T) {
 	}
 }
 
-// Whatever is asked for, nothing but the pending challenge is answered, and no
-// file outside the folder of challenges is touched.
+// For any input, only the pending challenge is answered, and no file outside the folder of
+// challenges is accessed.
 func FuzzChallengeAnswer(f *testing.F) {
 	token := strings.Repeat("t", 43)
 	for _, path := range []string{challengePath + token, challengePath + "../../etc/passwd", challengePath, "/", challengePath + "%2e%2e", challengePath + strings.Repeat("a", 500)} {
@@ -377,7 +376,7 @@ func FuzzChallengeAnswer(f *testing.F) {
 			t.Errorf("%q %q: answered %q, %t", host, path, text, ok)
 		}
 		if rest, ok := strings.CutPrefix(path, challengePath); ok && validToken(rest) && strings.ContainsAny(rest, "/.\\\x00%") {
-			t.Errorf("%q passes for a token", rest)
+			t.Errorf("%q is accepted as a token", rest)
 		}
 	})
 }

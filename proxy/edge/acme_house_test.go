@@ -31,8 +31,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// acmeHouse is an ACME server with a DNS of its own, and the listeners that it
-// calls to prove names.
+// acmeHouse is an ACME server (Pebble) with its own DNS, and the listeners that it connects
+// to for challenges.
 type acmeHouse struct {
 	t         testing.TB
 	https     net.Listener
@@ -44,26 +44,26 @@ type acmeHouse struct {
 	ca        *ca.CAImpl
 	db        *db.MemoryStore
 	requests  atomic.Int64
-	broken    atomic.Pointer[http.HandlerFunc] // answers in the server's place
+	broken    atomic.Pointer[http.HandlerFunc] // replaces the server's handler
 	storage   string
 }
 
-// acmePlan is what is unusual about an acmeHouse.
+// acmePlan holds the deviations of an acmeHouse from the default.
 type acmePlan struct {
-	life    time.Duration // of certificates; 0: 90 days
+	life    time.Duration // validity of certificates; 0: 90 days
 	nonces  int           // percentage of good nonces that the server refuses
-	account bool          // whether an external account is needed
-	silent  bool          // whether it has no word on renewals
+	account bool          // whether an external account is required
+	silent  bool          // whether it offers no renewal information
 }
 
-// setenv guards the environment, where Pebble looks for some of its settings.
+// setenv guards the environment, from which Pebble reads some settings.
 var setenv sync.Mutex
 
 func TestMain(m *testing.M) {
 	for name, value := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_AUTHZREUSE": "0", "SALLYPORT_SECRET": "not for programs"} {
 		os.Setenv(name, value)
 	}
-	// These tests wait for each other's clocks, not for the processor.
+	// These tests mostly wait, so run more of them in parallel than there are CPUs.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
@@ -89,7 +89,7 @@ func newACMEHouse(t testing.TB, p acmePlan) *acmeHouse {
 			t.Fatal(err)
 		}
 	}
-	// Orders without a profile get any of them.
+	// Pebble assigns a random profile to orders without one.
 	profiles := map[string]ca.Profile{"default": {ValidityPeriod: uint64(p.life.Seconds())}}
 	if p.life == 0 {
 		profiles = map[string]ca.Profile{"default": {ValidityPeriod: 90 * 24 * 3600}, "shortlived": {ValidityPeriod: 6 * 24 * 3600}}
@@ -136,7 +136,7 @@ func listenTCP(t testing.TB) net.Listener {
 
 func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 
-// config is a configuration for the house.
+// config returns a configuration that uses the house's authority.
 func (h *acmeHouse) config(change func(*ACMEConfig)) Config {
 	c := &ACMEConfig{Email: "ops@example.com", Directory: h.directory, CA: setting.Path(h.bundle), Storage: setting.Place(h.storage)}
 	if change != nil {
@@ -145,26 +145,26 @@ func (h *acmeHouse) config(change func(*ACMEConfig)) Config {
 	return Config{ACME: c}
 }
 
-// only is a change of the configuration: one challenge alone.
+// only returns a configuration change that allows just one challenge.
 func only(challenge string) func(*ACMEConfig) {
 	return func(c *ACMEConfig) { c.Challenges = setting.List[string]{challenge} }
 }
 
-// fast is the rhythm of tests.
+// fast returns a rhythm for tests.
 func fast() rhythm {
 	m := time.Millisecond
 	return rhythm{look: 50 * m, refused: []time.Duration{200 * m}, away: []time.Duration{100 * m}, burst: 1000, apart: m}
 }
 
-// running is an edge that serves and obtains.
+// running is an edge that serves and runs.
 type running struct {
 	*Edge
 	addr string
 	log  *journal
-	stop func() // ends it; may be called twice
+	stop func() // stops it; may be called twice
 }
 
-// start runs an edge on the house's listeners, which it must be alone on.
+// start runs an edge on the house's listeners. Only one may run at a time.
 func (h *acmeHouse) start(c Config, hosts ...string) *running {
 	h.t.Helper()
 	r := &running{log: &journal{}, addr: h.https.Addr().String()}
@@ -199,14 +199,14 @@ func (h *acmeHouse) start(c Config, hosts ...string) *running {
 	return r
 }
 
-// everybody has room for everybody.
+// everybody admits every connection.
 type everybody struct{}
 
 func (everybody) Enter(netip.Addr) bool { return true }
 func (everybody) Leave(netip.Addr)      {}
 
-// sharedListener is another listener on the same socket, so that closing it keeps
-// the port for the next.
+// sharedListener returns a second listener on the same socket. Closing it keeps the port open
+// for the next.
 func sharedListener(t testing.TB, l net.Listener) net.Listener {
 	t.Helper()
 	f, err := l.(*net.TCPListener).File()
@@ -221,14 +221,14 @@ func sharedListener(t testing.TB, l net.Listener) net.Listener {
 	return second
 }
 
-// roots are those of the certificates that the house issues.
+// roots returns the roots of the certificates that the house issues.
 func (h *acmeHouse) roots() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(h.ca.GetRootCert(0).PEM())
 	return pool
 }
 
-// leaf shakes hands as a client and returns the certificate that it was shown.
+// leaf completes a handshake and returns the server's certificate.
 func (h *acmeHouse) leaf(name string) (*x509.Certificate, error) {
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: &tls.Config{ServerName: name, RootCAs: h.roots(), NextProtos: []string{"http/1.1"}}}
 	c, err := d.Dial("tcp", h.https.Addr().String())
@@ -239,18 +239,18 @@ func (h *acmeHouse) leaf(name string) (*x509.Certificate, error) {
 	return c.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 }
 
-// eventually waits until something is so.
-func eventually(t testing.TB, what string, so func() bool) {
+// eventually waits until a condition holds.
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if so() {
+		if holds() {
 			return
 		}
 	}
-	t.Fatalf("waited in vain until %s", what)
+	t.Fatalf("timeout while waiting until: %s", what)
 }
 
-// obtained waits until a name is served, and returns its certificate.
+// obtained waits until the name is served, and returns its certificate.
 func (h *acmeHouse) obtained(r *running, name string) *x509.Certificate {
 	h.t.Helper()
 	var cert *x509.Certificate
@@ -270,7 +270,7 @@ func (h *acmeHouse) obtained(r *running, name string) *x509.Certificate {
 	return cert
 }
 
-// statusOf is what is told of a name.
+// statusOf returns the status of a name.
 func (r *running) statusOf(t testing.TB, name string) CertificateStatus {
 	t.Helper()
 	all := r.Certificates()
@@ -285,8 +285,8 @@ func (r *running) statusOf(t testing.TB, name string) CertificateStatus {
 type testDNS struct {
 	addr string
 
-	mu      sync.Mutex // guards all below
-	away    []string   // names that have no address
+	mu      sync.Mutex // guards the fields below
+	absent  []string   // names without an address
 	txt     map[string][]string
 	updates int
 }
@@ -325,7 +325,7 @@ func newTestDNS(t testing.TB) *testDNS {
 	return d
 }
 
-// ServeDNS answers a query or takes an update.
+// ServeDNS answers a query or applies an update.
 func (d *testDNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	a := new(dns.Msg)
 	a.SetReply(q)
@@ -343,7 +343,7 @@ func (d *testDNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	switch q.Question[0].Qtype {
 	case dns.TypeA:
-		if slices.Contains(d.away, strings.TrimSuffix(name, ".")) {
+		if slices.Contains(d.absent, strings.TrimSuffix(name, ".")) {
 			a.Rcode = dns.RcodeNameError
 			break
 		}
@@ -386,7 +386,7 @@ func (d *testDNS) change(name, text string, add bool) {
 	d.txt[name] = slices.DeleteFunc(d.txt[name], func(t string) bool { return t == text })
 }
 
-// left says how many records there are.
+// left returns the number of records.
 func (d *testDNS) left() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -29,19 +29,18 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// authorityClient is one authority that speaks ACME, with our account there. It
-// is safe for concurrent use.
+// authorityClient is an ACME authority and our account there. It is safe for concurrent use.
 type authorityClient struct {
 	directory string
-	key       string // names it in the storage
+	key       string // name of the authority in the storage
 	profile   string
 	email     string
 	eab       *EABConfig
 	storage   *certStorage
 	solvers   map[string]acmez.Solver
-	roots     *x509.CertPool // nil: the system's
+	roots     *x509.CertPool // nil for the system's roots
 
-	registering sync.Mutex // one account is enough
+	registering sync.Mutex // so that only one account is registered
 }
 
 func newAuthorityClient(c ACMEIssuer, email string, storage *certStorage, solvers map[string]acmez.Solver) (*authorityClient, error) {
@@ -59,7 +58,7 @@ func newAuthorityClient(c ACMEIssuer, email string, storage *certStorage, solver
 	return a, nil
 }
 
-// issuerKey names an authority's folder in the storage, as certmagic does.
+// issuerKey returns the authority's folder in the storage, named as certmagic does.
 func issuerKey(u *url.URL) string {
 	key := u.Host
 	if p := strings.Trim(strings.NewReplacer("/", "-", "\\", "-").Replace(u.Path), "-"); p != "" {
@@ -80,23 +79,23 @@ func readRoots(file setting.Path) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// order is one certificate being asked for of one authority. It is what certmagic
-// calls an issuer.
+// order is a request for one certificate from one authority. It implements
+// [certmagic.Issuer].
 type order struct {
 	*authorityClient
-	replaces *x509.Certificate // of this authority, the one that it follows; nil for the first
+	replaces *x509.Certificate // the certificate to replace, of the same authority; nil for none
 	bounds   *bounds
 	failed   func(directory string, err error)
-	fresh    func() bool // whether another process was faster
+	fresh    func() bool // reports whether another process has renewed the certificate
 }
 
-// errFresh ends an order that has become needless.
+// errFresh ends an order that is no longer needed.
 var errFresh = errors.New("the certificate has been renewed already")
 
-// IssuerKey names the authority in the storage.
+// IssuerKey returns the authority's name in the storage.
 func (o *order) IssuerKey() string { return o.key }
 
-// Issue asks for the certificate.
+// Issue requests the certificate.
 func (o *order) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	if o.fresh() {
 		return nil, errFresh
@@ -127,15 +126,15 @@ func (o *order) issue(ctx context.Context, csr *x509.CertificateRequest) (*certm
 		chains, err := client.ObtainCertificate(ctx, params)
 		var problem acme.Problem
 		if errors.As(err, &problem) && problem.Type == acme.ProblemTypeAccountDoesNotExist && !again {
-			// The authority was set up anew. The old key is of no use to anybody.
+			// The authority was reset, so the old account key is useless.
 			if err := o.storage.setAside(o.accountKey()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, err
 			}
 			continue
 		}
 		if err != nil && replaces != nil && refusesReplacement(problem) {
-			// To name the certificate that is replaced is a courtesy (RFC 9773, section
-			// 5): an authority that does not know it any more must not end renewal.
+			// Naming the replaced certificate is optional (RFC 9773, section 5). Renewal must
+			// work even if the authority no longer knows that certificate.
 			replaces = nil
 			continue
 		}
@@ -149,10 +148,9 @@ func (o *order) issue(ctx context.Context, csr *x509.CertificateRequest) (*certm
 	}
 }
 
-// refusesReplacement says whether a problem may be about the certificate that an order
-// named as replaced: the authority does not know it, or knows it of another account, as
-// after a change of the email address. A failed challenge, whose problem comes with its
-// authorization, is not tried a second time.
+// refusesReplacement reports whether a problem may concern the replaced certificate: the
+// authority does not know it, or it belongs to another account, as after a change of the email
+// address. Failed challenges carry an authorization; the order is not repeated for those.
 func refusesReplacement(problem acme.Problem) bool {
 	switch problem.Type {
 	case acme.ProblemTypeAlreadyReplaced, acme.ProblemTypeMalformed, acme.ProblemTypeServerInternal:
@@ -164,7 +162,7 @@ func refusesReplacement(problem acme.Problem) bool {
 	return false
 }
 
-// client makes a client for one order: it keeps no connection after it.
+// client returns a client for one order. Close its idle connections afterwards.
 func (a *authorityClient) client(b *bounds) *acmez.Client {
 	return &acmez.Client{
 		Client: &acme.Client{
@@ -172,14 +170,14 @@ func (a *authorityClient) client(b *bounds) *acmez.Client {
 			HTTPClient:  b.httpClient(a.roots),
 			UserAgent:   "sallyport",
 			PollTimeout: orderTime,
-			Logger:      slog.New(slog.DiscardHandler), // it would log tokens; we say what failed
+			Logger:      slog.New(slog.DiscardHandler), // it would log tokens; we log failures ourselves
 		},
 		ChallengeSolvers: a.solvers,
 	}
 }
 
-// storedAccount is an account in the storage, in one file: there is never a key
-// without its account.
+// storedAccount is an account in the storage. One file holds account and key, so that
+// neither exists alone.
 type storedAccount struct {
 	Location string   `json:"location"`
 	Contact  []string `json:"contact,omitempty"`
@@ -194,7 +192,7 @@ func (a *authorityClient) accountKey() string {
 	return path.Join("accounts", a.key, certmagic.StorageKeys.Safe(name)+".json")
 }
 
-// account is our account at the authority, registered if there is none.
+// account loads our account at the authority, or registers one.
 func (a *authorityClient) account(ctx context.Context, client *acmez.Client) (acme.Account, error) {
 	a.registering.Lock()
 	defer a.registering.Unlock()
@@ -211,7 +209,7 @@ func (a *authorityClient) account(ctx context.Context, client *acmez.Client) (ac
 		return account, nil // another process was first
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		// Cut short or garbage. A new account can do all that the old one could.
+		// The file is truncated or garbage. A new account has the same rights.
 		if err := a.storage.setAside(a.accountKey()); err != nil {
 			return acme.Account{}, err
 		}
@@ -233,7 +231,7 @@ func (a *authorityClient) loadAccount(ctx context.Context) (acme.Account, error)
 		return acme.Account{}, err
 	}
 	if s.Location == "" {
-		return acme.Account{}, errors.New("account without a place")
+		return acme.Account{}, errors.New("account without a location")
 	}
 	return acme.Account{Status: acme.StatusValid, Location: s.Location, Contact: s.Contact, PrivateKey: key}, nil
 }
@@ -270,27 +268,27 @@ func (a *authorityClient) register(ctx context.Context, client *acmez.Client) (a
 		return acme.Account{}, err
 	}
 	if err := a.storage.Store(ctx, a.accountKey(), b); err != nil {
-		return acme.Account{}, fmt.Errorf("keeping the account: %w", err)
+		return acme.Account{}, fmt.Errorf("storing the account: %w", err)
 	}
 	return account, nil
 }
 
-// orderTime bounds an order, records in the DNS included.
+// orderTime is the maximum time of an order, including the creation of DNS records.
 const orderTime = 15 * time.Minute
 
-// bounds hold an authority's answers to what an authority has to say, and notes
-// when it wants to be left alone. It serves one order.
+// bounds limits the size and time of an authority's responses, and remembers its
+// Retry-After. It serves one order.
 type bounds struct {
 	now func() time.Time
 
 	mu    sync.Mutex // guards after
-	after time.Time  // not to be asked before
+	after time.Time  // earliest next request
 }
 
 const (
 	maxAnswer  = 1 << 20
 	answerTime = 30 * time.Second
-	// maxRetryAfter bounds how long we stay away for an authority's word.
+	// maxRetryAfter caps the Retry-After of an authority.
 	maxRetryAfter = 24 * time.Hour
 )
 
@@ -316,7 +314,7 @@ type boundedTransport struct {
 	bounds *bounds
 }
 
-// RoundTrip sends a request and bounds the answer.
+// RoundTrip sends a request and limits the response.
 func (t *boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := t.Transport.RoundTrip(r)
 	if err != nil {
@@ -334,7 +332,7 @@ type boundedBody struct {
 	left int
 }
 
-// Read returns an error where an answer goes on for too long.
+// Read returns an error once the response exceeds its limit.
 func (b *boundedBody) Read(p []byte) (int, error) {
 	if b.left <= 0 {
 		return 0, fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
@@ -363,7 +361,7 @@ func (b *bounds) note(retryAfter string) {
 	}
 }
 
-// until is when the authority may be asked again; zero if it said nothing.
+// until returns the earliest time of the next request; zero if there was no Retry-After.
 func (b *bounds) until() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()

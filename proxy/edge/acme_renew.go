@@ -14,8 +14,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// renew obtains a certificate for a name, or one that follows the one there is,
-// and takes it into use. What went wrong is noted and told.
+// renew obtains or renews the certificate of a name and publishes it. It records and logs
+// failures.
 func (s *acmeSource) renew(ctx context.Context, st *acmeState, force bool) error {
 	if err := s.lines.wait(ctx, s.rhythm); err != nil {
 		return err
@@ -32,9 +32,9 @@ func (s *acmeSource) renew(ctx context.Context, st *acmeState, force bool) error
 	switch {
 	case err != nil:
 	case st.stored == nil:
-		err = errors.New("the certificate was obtained and is not in the storage")
+		err = errors.New("the certificate was obtained but is missing from the storage")
 	case !st.renewal.After(now):
-		err = fmt.Errorf("the authority issued a certificate that ends at %s, which has passed or soon will: %w", st.stored.cert.Leaf.NotAfter.Format(time.RFC3339), errClock)
+		err = fmt.Errorf("the authority issued a certificate that ends at %s, in the past or too soon: %w", st.stored.cert.Leaf.NotAfter.Format(time.RFC3339), errClock)
 	}
 	s.publish(st)
 	if err == nil {
@@ -50,7 +50,7 @@ func (s *acmeSource) renew(ctx context.Context, st *acmeState, force bool) error
 	return err
 }
 
-// fail notes a failure and when to try again. The caller holds mu.
+// fail records a failure and schedules the next attempt. The caller holds mu.
 func (s *acmeSource) fail(st *acmeState, err error, b *bounds) {
 	waits := s.rhythm.away
 	if refusedByAuthority(err) {
@@ -59,28 +59,28 @@ func (s *acmeSource) fail(st *acmeState, err error, b *bounds) {
 	now := s.now()
 	wait := waits[min(st.failures, len(waits)-1)]
 	if st.stored != nil {
-		// A certificate of six days cannot wait for hours when it is about to end.
+		// A certificate valid for six days cannot wait for hours shortly before it expires.
 		wait = min(wait, max(st.stored.cert.Leaf.NotAfter.Sub(now)/4, waits[0]))
 	}
 	st.failures++
 	st.retry = latest(now.Add(jitter(wait)), b.until())
 	st.lastError = explainACME(st.name, err, s.storage.Path)
-	quiet, silent := s.lines.line()
-	if silent > 0 {
-		s.log.Warn("failed orders were not logged", "orders", silent)
+	suppress, missed := s.lines.line()
+	if missed > 0 {
+		s.log.Warn("failed orders were not logged", "orders", missed)
 	}
-	if !quiet {
+	if !suppress {
 		s.log.Error("no certificate was obtained", "name", st.name, "error", st.lastError, "attempt", st.failures, "next_attempt", st.retry)
 	}
 }
 
-// jitter is a time between three and five quarters of d, so that names that failed
-// together do not come back together.
+// jitter returns a random time between three and five quarters of d, so that names that
+// failed together are not retried together.
 func jitter(d time.Duration) time.Duration {
 	return d*3/4 + rand.N(d/2+1)
 }
 
-// order has certmagic obtain a certificate and store it.
+// order makes certmagic obtain and store a certificate.
 func (s *acmeSource) order(ctx context.Context, st *acmeState, b *bounds, force bool) error {
 	ctx, cancel := context.WithTimeout(ctx, orderTime)
 	defer cancel()
@@ -89,7 +89,7 @@ func (s *acmeSource) order(ctx context.Context, st *acmeState, b *bounds, force 
 	var config *certmagic.Config
 	cache := certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return config, nil },
-		RenewCheckInterval: 24 * time.Hour, // it holds none
+		RenewCheckInterval: 24 * time.Hour, // the cache is always empty
 		OCSPCheckInterval:  24 * time.Hour,
 		Logger:             zap.NewNop(),
 	})
@@ -105,17 +105,17 @@ func (s *acmeSource) order(ctx context.Context, st *acmeState, b *bounds, force 
 		if before != nil && before.issuer == a.key {
 			o.replaces = before.cert.Leaf
 		}
-		o.fresh = func() bool { return !force && s.renewedBySomebody(st.name, before) }
+		o.fresh = func() bool { return !force && s.renewedElsewhere(st.name, before) }
 		issuers = append(issuers, o)
 	}
 	config = certmagic.New(cache, certmagic.Config{
 		Storage:    s.storage,
 		Issuers:    issuers,
 		KeySource:  certmagic.StandardKeyGenerator{KeyType: s.keyType},
-		DisableARI: true, // the window is ours to ask for
+		DisableARI: true, // askForWindow does that
 		Logger:     zap.NewNop(),
 	})
-	err := s.makeRoom(ctx, st)
+	err := s.removeUnusable(ctx, st)
 	if err == nil && (before == nil || !s.authorizes(before.issuer)) {
 		err = config.ObtainCertSync(ctx, st.name)
 	} else if err == nil {
@@ -130,14 +130,14 @@ func (s *acmeSource) order(ctx context.Context, st *acmeState, b *bounds, force 
 	return err
 }
 
-// makeRoom removes what is left of a certificate that cannot be used: certmagic
-// takes it for one.
-func (s *acmeSource) makeRoom(ctx context.Context, st *acmeState) error {
+// removeUnusable deletes the metadata of unusable certificates, which certmagic would
+// otherwise treat as usable.
+func (s *acmeSource) removeUnusable(ctx context.Context, st *acmeState) error {
 	for _, a := range s.authorized {
 		_, err := s.load(a.key, st.name)
 		meta := certmagic.StorageKeys.SiteMeta(a.key, st.name)
 		if err == nil && st.stored != nil && a.key == st.stored.issuer {
-			// What it notes beside the certificate has to be readable, too.
+			// certmagic also reads the metadata beside the certificate, so repair it.
 			if b, err := s.storage.Load(ctx, meta); err == nil && json.Unmarshal(b, &certmagic.CertificateResource{}) == nil {
 				continue
 			}
@@ -160,9 +160,9 @@ func (s *acmeSource) makeRoom(ctx context.Context, st *acmeState) error {
 	return nil
 }
 
-// renewedBySomebody says whether the storage has a newer certificate than the one
-// that was to be renewed: another process held the lock before us.
-func (s *acmeSource) renewedBySomebody(name string, before *storedCert) bool {
+// renewedElsewhere reports whether the storage has a newer certificate than before, because
+// another process held the lock first.
+func (s *acmeSource) renewedElsewhere(name string, before *storedCert) bool {
 	for _, a := range s.authorized {
 		c, err := s.load(a.key, name)
 		if err == nil && (before == nil || c.cert.Leaf.NotBefore.After(before.cert.Leaf.NotBefore)) && c.cert.Leaf.NotAfter.After(s.now()) {

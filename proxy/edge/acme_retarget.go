@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// retarget cares for these names from now on, and for no others. An order under way for a
-// name that is gone is finished and stored, and served to nobody.
+// retarget replaces the managed names. A pending order for a removed name is completed and
+// stored, but not served.
 func (s *acmeSource) retarget(names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -25,9 +25,9 @@ func (s *acmeSource) retarget(names []string) {
 	s.wake()
 }
 
-// inherit takes over the certificates of another source, for names for which this one has
-// none, so that a change of the authority leaves no host without one. They are renewed at
-// once, by the authorities of this source. The caller is alone with s.
+// inherit takes certificates from another source for names that have none here, so that a
+// change of authority leaves no host without a certificate. They are renewed at once. The caller
+// has sole access to s.
 func (s *acmeSource) inherit(from *acmeSource) {
 	from.mu.Lock()
 	defer from.mu.Unlock()
@@ -41,7 +41,7 @@ func (s *acmeSource) inherit(from *acmeSource) {
 	s.publishAll()
 }
 
-// authorizes says whether the authority with a key is one of the source's.
+// authorizes reports whether one of the source's authorities has this storage key.
 func (s *acmeSource) authorizes(issuer string) bool {
 	return slices.ContainsFunc(s.authorized, func(a *authorityClient) bool { return a.key == issuer })
 }

@@ -16,16 +16,16 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// certStorage keeps certificates, keys and accounts in a folder. Its layout is
-// that of certmagic's file storage; files are readable by us alone.
+// certStorage stores certificates, keys and accounts in a folder, in the layout of
+// certmagic's file storage. Only our user can read the files.
 //
-// The locks are the system's (flock), on files that mean nothing by themselves:
-// one that was left behind, cut short or filled with garbage locks nobody out.
+// Locks use flock. The contents of lock files do not matter, so a leftover, truncated or garbage
+// file blocks nobody.
 type certStorage struct {
 	*certmagic.FileStorage
 
-	mu   sync.Mutex // guards held
-	held map[string]*os.File
+	mu    sync.Mutex // guards locks
+	locks map[string]*os.File
 }
 
 func newCertStorage(dir string) (*certStorage, error) {
@@ -43,13 +43,13 @@ func newCertStorage(dir string) (*certStorage, error) {
 	case info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0:
 		return nil, fmt.Errorf("storage of certificates: every user of this machine can write to %s; chmod 700 %[1]s", dir)
 	}
-	return &certStorage{FileStorage: &certmagic.FileStorage{Path: dir}, held: map[string]*os.File{}}, nil
+	return &certStorage{FileStorage: &certmagic.FileStorage{Path: dir}, locks: map[string]*os.File{}}, nil
 }
 
-// lockPoll is how often a lock that somebody else holds is tried.
+// lockPoll is the polling interval for a lock that another process holds.
 const lockPoll = 200 * time.Millisecond
 
-// Lock waits for the lock and takes it; the system gives it back if we die.
+// Lock waits for the lock and takes it. The system releases it if the process dies.
 func (s *certStorage) Lock(ctx context.Context, name string) error {
 	path := filepath.Join(s.Path, "locks", certmagic.StorageKeys.Safe(name)+".lock")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -60,7 +60,7 @@ func (s *certStorage) Lock(ctx context.Context, name string) error {
 		return err
 	}
 	for {
-		// Processes and goroutines alike: each has an open file of its own.
+		// flock also excludes goroutines, because each opens the file anew.
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			break
@@ -78,24 +78,24 @@ func (s *certStorage) Lock(ctx context.Context, name string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held[name] = f
+	s.locks[name] = f
 	return nil
 }
 
-// Unlock gives a lock back. The file stays: removing it could part two others
-// that wait for it.
+// Unlock releases a lock. It keeps the file: after a removal, two waiters could lock
+// different files of the same name.
 func (s *certStorage) Unlock(_ context.Context, name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.held[name]
+	f := s.locks[name]
 	if f == nil {
-		return fmt.Errorf("lock %s is not held", name)
+		return fmt.Errorf("lock %s was not taken", name)
 	}
-	delete(s.held, name)
+	delete(s.locks, name)
 	return f.Close()
 }
 
-// Load reads a value of bounded size.
+// Load reads a value, up to maxPEM bytes.
 func (s *certStorage) Load(_ context.Context, key string) ([]byte, error) {
 	f, err := os.Open(s.Filename(key))
 	if err != nil {
@@ -109,8 +109,8 @@ func (s *certStorage) Load(_ context.Context, key string) ([]byte, error) {
 	return b, err
 }
 
-// loadKey reads a private key's file, which others must not be able to write, and
-// closes it to other readers where that is still to be done.
+// loadKey reads a private key. It fails if other users can write the file, and removes the
+// read permission of other users.
 func (s *certStorage) loadKey(ctx context.Context, key string) ([]byte, error) {
 	name := s.Filename(key)
 	info, err := os.Stat(name)
@@ -121,19 +121,19 @@ func (s *certStorage) loadKey(ctx context.Context, key string) ([]byte, error) {
 		return nil, fmt.Errorf("%s can be written by every user of this machine", name)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		_ = os.Chmod(name, 0o600) // on a file system without modes it stays as it is
+		_ = os.Chmod(name, 0o600) // fails on file systems without modes
 	}
 	return s.Load(ctx, key)
 }
 
-// setAside keeps a value that cannot be read, for people to look at, and makes
-// room for a new one.
+// setAside renames an unreadable value, for later inspection, so that a new one can be
+// stored.
 func (s *certStorage) setAside(key string) error {
 	name := s.Filename(key)
 	return os.Rename(name, name+".broken")
 }
 
-// stamp is how the files of some keys look from outside. It changes when they are
+// stamp returns the times and sizes of the files of some keys. It changes when they are
 // written.
 func (s *certStorage) stamp(keys ...string) string {
 	var b strings.Builder

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestACMEIssues(t *testing.T) {
+func TestACMEObtainsACertificate(t *testing.T) {
 	t.Parallel()
 	for _, challenge := range []string{challengeHTTP, challengeTLS} {
 		t.Run(challenge, func(t *testing.T) {
@@ -30,15 +30,15 @@ func TestACMEIssues(t *testing.T) {
 			if !s.NextRenewal.After(time.Now()) || !s.NextRenewal.Before(s.NotAfter) {
 				t.Errorf("next renewal %s, want before %s", s.NextRenewal, s.NotAfter)
 			}
-			// Whoever is not in the configuration is refused without an order.
+			// Names outside the configuration are refused without an order.
 			before := h.requests.Load()
 			if _, err := h.leaf("b.example.com"); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 				t.Errorf("b.example.com: got %v, want unrecognized name", err)
 			}
 			if n := h.requests.Load() - before; n > 1 { // one for the renewal window
-				t.Errorf("%d requests to the authority for a name that no route has", n)
+				t.Errorf("%d requests to the authority for a name without a route", n)
 			}
-			// Nothing pending, nothing answered.
+			// No challenge is pending, so validators are refused.
 			if _, err := tls.Dial("tcp", r.addr, &tls.Config{ServerName: "a.example.com", InsecureSkipVerify: true, NextProtos: []string{"acme-tls/1"}}); err == nil {
 				t.Error("a validator was served although no order is pending")
 			}
@@ -59,9 +59,9 @@ func TestACMEIssues(t *testing.T) {
 	}
 }
 
-// What was obtained before a restart serves at once, whether or not the authority
-// is there, and nothing is ordered again.
-func TestACMERestart(t *testing.T) {
+// After a restart, stored certificates are served at once, without new orders, even if the
+// authority is down.
+func TestACMEServesStoredCertificatesAfterRestart(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	first := h.start(h.config(nil), "a.example.com")
@@ -78,9 +78,9 @@ func TestACMERestart(t *testing.T) {
 	}
 }
 
-// An authority that was set up anew knows neither the account nor the certificate
-// that a renewal replaces. The renewal does without them.
-func TestACMERenewsWhereNothingIsRemembered(t *testing.T) {
+// After a reset, the authority knows neither our account nor the certificate to replace.
+// Renewal must succeed anyway.
+func TestACMERenewsAfterTheAuthorityWasReset(t *testing.T) {
 	t.Parallel()
 	before, anew := newACMEHouse(t, acmePlan{}), newACMEHouse(t, acmePlan{})
 	first := before.start(before.config(nil), "a.example.com")
@@ -100,8 +100,8 @@ func TestACMERenewsWhereNothingIsRemembered(t *testing.T) {
 	})
 }
 
-// A host that a restart adds gets a certificate; the old one keeps its own.
-func TestACMEAddedHost(t *testing.T) {
+// A new host gets a certificate after a restart; existing ones keep theirs.
+func TestACMEObtainsForAnAddedHost(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	first := h.start(h.config(nil), "a.example.com")
@@ -110,18 +110,18 @@ func TestACMEAddedHost(t *testing.T) {
 	second := h.start(h.config(nil), "a.example.com", "b.example.com")
 	h.obtained(second, "b.example.com")
 	if got, err := h.leaf("a.example.com"); err != nil || !got.Equal(cert) {
-		t.Errorf("a.example.com: %v, want the certificate that it had", err)
+		t.Errorf("a.example.com: %v, want its old certificate", err)
 	}
 }
 
-// One name that fails harms no other; its failure is told in words with a cure.
-func TestACMEOneFails(t *testing.T) {
+// A failing name does not affect others. Its status names the reason and a remedy.
+func TestACMEFailureOfOneNameAffectsNoOther(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
-	h.dns.away = []string{"bad.example.com"}
+	h.dns.absent = []string{"bad.example.com"}
 	r := h.start(h.config(nil), "good.example.com", "bad.example.com")
 	h.obtained(r, "good.example.com")
-	eventually(t, "the failure is told", func() bool { return r.statusOf(t, "bad.example.com").LastError != "" })
+	eventually(t, "the failure is in the status", func() bool { return r.statusOf(t, "bad.example.com").LastError != "" })
 	s := r.statusOf(t, "bad.example.com")
 	if !strings.Contains(s.LastError, "the authority says") || !strings.Contains(s.LastError, "; ") || !s.NextRenewal.After(time.Now().Add(-time.Minute)) || !s.NotAfter.IsZero() {
 		t.Errorf("status %+v", s)
@@ -133,7 +133,7 @@ func TestACMEOneFails(t *testing.T) {
 		t.Errorf("the refusal is not explained: %s", r.log)
 	}
 	h.dns.mu.Lock()
-	h.dns.away = nil
+	h.dns.absent = nil
 	h.dns.mu.Unlock()
 	h.obtained(r, "bad.example.com")
 	if s := r.statusOf(t, "bad.example.com"); s.LastError != "" {
@@ -141,12 +141,12 @@ func TestACMEOneFails(t *testing.T) {
 	}
 }
 
-// A full, self-made chain of trust is checked against nothing but the bundle.
-func TestACMEUntrustedAuthority(t *testing.T) {
+// The authority's server certificate is verified against the configured roots only.
+func TestACMERefusesAnUntrustedAuthority(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	r := h.start(h.config(func(c *ACMEConfig) { c.CA = "" }), "a.example.com")
-	eventually(t, "the failure is told", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
+	eventually(t, "the failure is in the status", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
 	if got := r.statusOf(t, "a.example.com").LastError; !strings.Contains(got, "is not trusted") || !strings.Contains(got, "tls.acme.ca") {
 		t.Errorf("got %q", got)
 	}

@@ -8,10 +8,9 @@ import (
 	"sync"
 )
 
-// Obtain obtains by ACME what is missing of the named certificates, of all if none
-// is named; with force also what there is, as renewals. Listeners must be open. It
-// returns the failures of all names, in words with what would do. It is for
-// commands, whose Edge does not run: [Edge.Run] does the same by itself.
+// Obtain obtains missing certificates by ACME: the named ones, or all if names is empty.
+// With force it also renews existing ones. The listeners must be open. It returns the failures of
+// all names, each with a remedy. It serves commands that do not call [Edge.Run].
 func (e *Edge) Obtain(ctx context.Context, names []string, force bool) error {
 	a := e.view.Load().acme
 	if a == nil {
@@ -22,16 +21,16 @@ func (e *Edge) Obtain(ctx context.Context, names []string, force bool) error {
 	}
 	var wg sync.WaitGroup
 	faults := make([]error, len(names))
-	places := make(chan struct{}, workers)
+	slots := make(chan struct{}, workers)
 	for i, name := range names {
 		st := a.state[name]
 		if st == nil {
-			faults[i] = fmt.Errorf("%s is not among the names that tls.acme is for: %v", name, a.names)
+			faults[i] = fmt.Errorf("%s is not one of the names of tls.acme: %v", name, a.names)
 			continue
 		}
 		wg.Go(func() {
-			places <- struct{}{}
-			defer func() { <-places }()
+			slots <- struct{}{}
+			defer func() { <-slots }()
 			faults[i] = a.obtain(ctx, st, force)
 		})
 	}
@@ -41,7 +40,7 @@ func (e *Edge) Obtain(ctx context.Context, names []string, force bool) error {
 
 func (s *acmeSource) obtain(ctx context.Context, st *acmeState, force bool) error {
 	s.mu.Lock()
-	_ = s.adopt(st) // what cannot be used is replaced
+	_ = s.adopt(st) // unusable certificates are replaced
 	have := st.stored != nil
 	s.mu.Unlock()
 	if have && !force {
@@ -56,8 +55,8 @@ func (s *acmeSource) obtain(ctx context.Context, st *acmeState, force bool) erro
 	return fmt.Errorf("%s: %s", st.name, st.lastError)
 }
 
-// Export returns the certificate that a host is served with by ACME, with its
-// chain, and its private key, both in PEM; an error if there is none.
+// Export returns the ACME certificate of a host with its chain, and the private key, both
+// in PEM.
 func (e *Edge) Export(host string) (chain, key []byte, err error) {
 	a := e.view.Load().acme
 	if a == nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// A certificate is renewed when its authority says, within what is safe.
-func TestRenewalTime(t *testing.T) {
+// A certificate is renewed at the time that its authority recommends, within safe limits.
+func TestRenewalTimeFollowsTheAuthorityWithinLimits(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	day := 24 * time.Hour
@@ -26,11 +26,11 @@ func TestRenewalTime(t *testing.T) {
 		window time.Time
 		want   time.Duration // after begin
 	}{
-		{"nothing said", 90 * day, time.Time{}, 60 * day},
+		{"no recommendation", 90 * day, time.Time{}, 60 * day},
 		{"short-lived", 6 * day, time.Time{}, 4 * day},
-		{"as it says", 90 * day, begin.Add(50 * day), 50 * day},
-		{"now: it has to revoke", 90 * day, begin.Add(-day), 9 * day},
-		{"later than is safe", 90 * day, begin.Add(95 * day), 81 * day},
+		{"recommended", 90 * day, begin.Add(50 * day), 50 * day},
+		{"recommended now, before a revocation", 90 * day, begin.Add(-day), 9 * day},
+		{"recommended too late", 90 * day, begin.Add(95 * day), 81 * day},
 	} {
 		leaf := &x509.Certificate{NotBefore: begin, NotAfter: begin.Add(tt.life)}
 		st := &acmeState{stored: &storedCert{cert: &tls.Certificate{Leaf: leaf}, issuer: "ours"}, window: acme.RenewalInfo{SelectedTime: tt.window}}
@@ -54,7 +54,7 @@ func TestExplainACME(t *testing.T) {
 		{problem("caa", "no"), "allow this authority in the CAA record"},
 		{problem("rateLimited", "too many"), "letsencrypt-staging"},
 		{problem("unauthorized", strings.Repeat("x", 5000)), "something else answers for a.test"},
-		{fmt.Errorf("dial: %w", &net.DNSError{Name: "ca.test"}), `the authority's name "ca.test" is not known`},
+		{fmt.Errorf("dial: %w", &net.DNSError{Name: "ca.test"}), `the authority's name "ca.test" cannot be resolved`},
 		{fmt.Errorf("dial: %w", &net.OpError{Op: "dial", Err: errors.New("refused")}), "the authority cannot be reached"},
 		{fmt.Errorf("get: %w", x509.UnknownAuthorityError{}), "name its root in tls.acme.ca"},
 		{fmt.Errorf("write: %w", &fs.PathError{Op: "open", Path: "/x", Err: fs.ErrPermission}), "make /store a folder that this process can write"},
@@ -62,7 +62,7 @@ func TestExplainACME(t *testing.T) {
 		{fmt.Errorf("x: %w", errClock), "set the clock"},
 		{errors.New("adding temporary record for zone: no"), "check tls.acme.dns"},
 		{context.DeadlineExceeded, "the order took too long"},
-		{errors.New("anything"), "anything; it is tried again"},
+		{errors.New("anything"), "anything; it will be retried"},
 	} {
 		got := explainACME("a.test", tt.err, "/store")
 		if !strings.Contains(got, tt.want) || len(got) > 3*maxDetail {
@@ -94,9 +94,8 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// Orders after the first few keep their distance, and a line that is one too many
-// is counted.
-func TestPace(t *testing.T) {
+// Orders after the burst are spaced out.
+func TestPaceSpacesOutOrders(t *testing.T) {
 	t.Parallel()
 	p := pace{now: time.Now}
 	r := rhythm{burst: 3, apart: 20 * time.Millisecond}
@@ -113,14 +112,14 @@ func TestPace(t *testing.T) {
 	cancel()
 	r.apart = time.Hour
 	if err := p.wait(ended, r); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want the end of the context", err)
+		t.Errorf("got %v, want context.Canceled", err)
 	}
 	refused, tries, at := usualRhythm().refused, 0, time.Duration(0)
 	for _, wait := range refused {
 		if at < time.Hour {
 			tries++
 		}
-		at += wait * 3 / 4 // the shortest that jitter makes of it
+		at += wait * 3 / 4 // the shortest wait after jitter
 	}
 	if tries > 2 {
 		t.Errorf("%d orders of one name in its first hour of failures, want at most 2", tries)

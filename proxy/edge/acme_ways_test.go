@@ -22,7 +22,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// ways are the ways in which records can be made in the house's DNS.
+// ways returns the supported ways to create records in the house's DNS.
 func (h *acmeHouse) ways() map[string]*DNSConfig {
 	t := h.t
 	t.Helper()
@@ -53,9 +53,9 @@ func (h *acmeHouse) ways() map[string]*DNSConfig {
 	}
 }
 
-// A wildcard is had by dns-01, and serves the hosts that it covers; one order is
-// enough for all of them.
-func TestACMEByDNS(t *testing.T) {
+// dns-01 obtains a wildcard certificate with one order, and all hosts that it matches are
+// served with it.
+func TestACMEObtainsAWildcardByDNS(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	for name, way := range h.ways() {
@@ -65,7 +65,7 @@ func TestACMEByDNS(t *testing.T) {
 				c.Domains, c.DNS, c.Storage = setting.List[string]{"*.example.com"}, way, setting.Place(filepath.Join(t.TempDir(), "acme"))
 			})
 			r := h.start(c, "a.example.com", "*.example.com")
-			eventually(t, "the certificate is there", func() bool { return !r.statusOf(t, "*.example.com").NotAfter.IsZero() })
+			eventually(t, "the certificate is obtained", func() bool { return !r.statusOf(t, "*.example.com").NotAfter.IsZero() })
 			for _, host := range []string{"a.example.com", "b.example.com"} {
 				cert, err := h.leaf(host)
 				if err != nil || !slices.Equal(cert.DNSNames, []string{"*.example.com"}) {
@@ -83,7 +83,7 @@ func TestACMEByDNS(t *testing.T) {
 	}
 }
 
-func TestACMEByDNSRefused(t *testing.T) {
+func TestACMEReportsRefusedDNSUpdates(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	way := &DNSConfig{
@@ -91,15 +91,14 @@ func TestACMEByDNSRefused(t *testing.T) {
 		Resolvers: setting.List[string]{h.dns.addr},
 	}
 	r := h.start(h.config(func(c *ACMEConfig) { c.DNS = way }), "a.example.com")
-	eventually(t, "the failure is told", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
+	eventually(t, "the failure is in the status", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
 	if got := r.statusOf(t, "a.example.com").LastError; !strings.Contains(got, "record for dns-01") || !strings.Contains(got, "check tls.acme.dns") {
 		t.Errorf("got %q", got)
 	}
 }
 
-// A program that hangs is ended with all that it started, and one that talks
-// without end is heard no longer than needed.
-func TestExecBounds(t *testing.T) {
+// A hanging program is killed with its children, and only the start of its output is kept.
+func TestExecIsBoundedInTimeAndOutput(t *testing.T) {
 	t.Parallel()
 	script := filepath.Join(t.TempDir(), "dns")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\nyes no | head -c 200000\nsleep 600 & sleep 600\n"), 0o700); err != nil {
@@ -113,7 +112,7 @@ func TestExecBounds(t *testing.T) {
 	}
 }
 
-func TestACMEKinds(t *testing.T) {
+func TestACMEKeyTypesAndProfiles(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	for _, tt := range []struct {
@@ -142,12 +141,12 @@ func TestACMEKinds(t *testing.T) {
 	}
 }
 
-// An authority that wants an external account says so, and is content with one.
+// The status says that an external account is required, and orders succeed with one.
 func TestACMEExternalAccount(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{account: true})
 	r := h.start(h.config(nil), "a.example.com")
-	eventually(t, "the failure is told", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
+	eventually(t, "the failure is in the status", func() bool { return r.statusOf(t, "a.example.com").LastError != "" })
 	if got := r.statusOf(t, "a.example.com").LastError; !strings.Contains(got, "write tls.acme.eab") {
 		t.Errorf("got %q", got)
 	}
@@ -156,8 +155,8 @@ func TestACMEExternalAccount(t *testing.T) {
 	h.obtained(bound, "a.example.com")
 }
 
-// Each host has its own source.
-func TestACMEMixed(t *testing.T) {
+// Each host uses its own source.
+func TestEachHostUsesItsOwnSource(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	ca, dir := newTestCA(t), t.TempDir()
@@ -186,9 +185,8 @@ func TestACMEMixed(t *testing.T) {
 	}
 }
 
-// Certificates that end every few seconds are renewed under load, and no request
-// is lost.
-func TestACMERenewalUnderLoad(t *testing.T) {
+// Renewal of certificates that expire within seconds loses no request.
+func TestACMERenewalLosesNoRequest(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{life: 12 * time.Second, silent: true}) // renewed at 8 s, so 4 s are left for a slow machine
 	r := h.start(h.config(nil), "a.example.com")
@@ -227,7 +225,7 @@ func TestACMERenewalUnderLoad(t *testing.T) {
 		})
 	}
 	seen := map[string]bool{}
-	eventually(t, "it was renewed", func() bool {
+	eventually(t, "the certificate is renewed", func() bool {
 		if c, err := h.leaf("a.example.com"); err == nil {
 			seen[c.SerialNumber.String()] = true
 		}
@@ -236,11 +234,11 @@ func TestACMERenewalUnderLoad(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	if !strings.Contains(r.log.String(), "renewal=true") {
-		t.Errorf("the log tells of no renewal: %s", r.log)
+		t.Errorf("the log has no renewal: %s", r.log)
 	}
 }
 
-// BenchmarkSNI finds the certificate of one of ten thousand names.
+// BenchmarkSNI looks up the certificate of one of ten thousand names.
 func BenchmarkSNI(b *testing.B) {
 	s := &acmeSource{}
 	certs := map[string]*tls.Certificate{}

@@ -14,9 +14,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// sayName makes a client send a name, or none, and expect another one in the
-// certificate. crypto/tls sends no address as a name, as RFC 6066 has it, but
-// some clients do; the dot, which it cuts off later, lets it do so too.
+// sayName makes a client send one server name, or none, and verify another. crypto/tls sends
+// no address as a name (RFC 6066), but some clients do; a trailing dot makes crypto/tls send it.
 func sayName(c *tls.Config, name, verify string) *tls.Config {
 	c = c.Clone()
 	roots := c.RootCAs
@@ -31,7 +30,7 @@ func sayName(c *tls.Config, name, verify string) *tls.Config {
 	return c
 }
 
-// listenOn is listen on one address of this machine.
+// listenOn is like listen, on a given address of this machine.
 func listenOn(t *testing.T, e *Edge, addr string) string {
 	t.Helper()
 	inner, err := net.Listen("tcp", addr)
@@ -62,8 +61,8 @@ func TestAddressAsHost(t *testing.T) {
 		name   string
 		hosts  []string
 		listen string
-		sent   string // the name that the client sends
-		verify string // what it expects in the certificate; "": refused
+		sent   string // the server name that the client sends
+		verify string // the name that the client verifies; "": the handshake is refused
 	}{
 		{"no name, IPv4", all, "127.0.0.1:0", "", "127.0.0.1"},
 		{"no name, IPv6", all, "[::1]:0", "", "::1"},
@@ -108,8 +107,8 @@ func TestAddressAsHost(t *testing.T) {
 	}
 }
 
-// The local authority's certificates and those of files tell their addresses.
-func TestAddressStatus(t *testing.T) {
+// The status lists the addresses of certificates.
+func TestStatusListsAddresses(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	c := &x509.Certificate{DNSNames: []string{"A.test"}, IPAddresses: []net.IP{net.ParseIP("127.0.0.1"), net.ParseIP("::1")}}
 	e := newEdge(t, Config{Files: setting.List[FileConfig]{ca.write(t, dir, "a", c)}, Local: &LocalConfig{Dir: setting.Place(filepath.Join(dir, "ca"))}},
@@ -123,8 +122,8 @@ func TestAddressStatus(t *testing.T) {
 	}
 }
 
-// openssl req -x509 makes certificates that call themselves authorities.
-func TestSelfSigned(t *testing.T) {
+// openssl req -x509 sets the CA flag in self-signed certificates.
+func TestSelfSignedCertificateWithCAFlagIsServed(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	self := &testCA{key: ca.key}
 	template := &x509.Certificate{DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true}
@@ -140,7 +139,7 @@ func TestSelfSigned(t *testing.T) {
 	}
 }
 
-func TestAddressHost(t *testing.T) {
+func TestAddressHostFormat(t *testing.T) {
 	for in, want := range map[string]string{
 		"127.0.0.1":        "127.0.0.1",
 		"::1":              "[::1]",

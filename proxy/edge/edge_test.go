@@ -17,7 +17,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-func TestChoiceByName(t *testing.T) {
+func TestCertificateIsChosenByName(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	local := filepath.Join(dir, "ca")
 	config := Config{
@@ -37,7 +37,7 @@ func TestChoiceByName(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		want []string // names in the certificate, nil: refused with unrecognized_name
+		want []string // names in the certificate; nil: refused with unrecognized_name
 	}{
 		{"a.example.com", []string{"a.example.com"}},
 		{"A.Example.COM", []string{"a.example.com"}},
@@ -48,7 +48,7 @@ func TestChoiceByName(t *testing.T) {
 		{"x.y.dev.local", nil},
 		{"x.y.example.com", nil},
 		{"example.com", nil},
-		{"other.example.org", nil}, // in a certificate, but of no route
+		{"other.example.org", nil}, // in a certificate, but no route has it
 		{"nobody.test", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -74,8 +74,8 @@ func TestChoiceByName(t *testing.T) {
 	}
 }
 
-// Of several certificates for a name, the client gets one that it can use.
-func TestChoiceByKey(t *testing.T) {
+// With several certificates for a name, the client gets one that it supports.
+func TestCertificateIsChosenByKeyType(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -100,7 +100,7 @@ func TestChoiceByKey(t *testing.T) {
 	}
 }
 
-func TestHandshake(t *testing.T) {
+func TestHandshakeVersionsAndRefusals(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	files := setting.List[FileConfig]{ca.write(t, dir, "a", forHosts("a.example.com"))}
 	for _, tt := range []struct {
@@ -111,7 +111,7 @@ func TestHandshake(t *testing.T) {
 		version    uint16 // 0: refused
 		log        string // part of the log
 	}{
-		{name: "today's client", version: tls.VersionTLS13},
+		{name: "modern client", version: tls.VersionTLS13},
 		{name: "1.2 by default", client: &tls.Config{MaxVersion: tls.VersionTLS12},
 			log: `TLS refused for \"a.example.com\": the client offers at most TLS 1.2; update it, or set tls.min_version: \"1.2\"`},
 		{name: "1.2 where allowed", minVersion: "1.2", client: &tls.Config{MaxVersion: tls.VersionTLS12}, version: tls.VersionTLS12},
@@ -179,8 +179,8 @@ func TestHybridKeyExchangeAndProtocols(t *testing.T) {
 	}
 }
 
-// A session of a known name must not let an unknown one in.
-func TestResumption(t *testing.T) {
+// A session of a host must not be resumable for a name without a route.
+func TestSessionIsNotResumedForAnUnknownName(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	e := newEdge(t, Config{Files: setting.List[FileConfig]{ca.write(t, dir, "a", forHosts("a.example.com", "b.example.com"))}}, Options{Hosts: []string{"a.example.com"}})
 	addr := listen(t, e, Limits{})
@@ -196,7 +196,7 @@ func TestResumption(t *testing.T) {
 	}
 	session, ok := cache.Get("a.example.com")
 	if !ok {
-		t.Fatal("no session to try with")
+		t.Fatal("no session to test with")
 	}
 	cache.Put("b.example.com", session)
 	if _, err := call(addr, &tls.Config{ServerName: "b.example.com", RootCAs: ca.pool, ClientSessionCache: cache}); err == nil {
@@ -204,8 +204,8 @@ func TestResumption(t *testing.T) {
 	}
 }
 
-// A session of one host does not resume with another, nor after a day.
-func TestTicketsAreBound(t *testing.T) {
+// A session is not resumed for another host, nor after a day.
+func TestSessionsAreBoundToHostAndDay(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	var later time.Duration
 	var mu sync.Mutex
@@ -236,7 +236,7 @@ func TestTicketsAreBound(t *testing.T) {
 		session, _ := cache.Get("a.example.com")
 		cache.Put("b.example.com", session)
 		if resumed("b.example.com") {
-			t.Errorf("%s: the session of a.example.com was taken for b.example.com", tls.VersionName(version))
+			t.Errorf("%s: the session of a.example.com was resumed for b.example.com", tls.VersionName(version))
 		}
 		mu.Lock()
 		later = ticketLife + time.Minute
@@ -247,7 +247,7 @@ func TestTicketsAreBound(t *testing.T) {
 	}
 }
 
-// A scanner must not be able to fill the disk.
+// A scanner must not fill the disk with log lines.
 func TestRefusalLogIsBounded(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	var j journal
@@ -260,7 +260,7 @@ func TestRefusalLogIsBounded(t *testing.T) {
 	scan := func(n int) {
 		for range n {
 			if _, err := call(addr, &tls.Config{ServerName: strings.Repeat("x", 60) + ".test"}); err == nil {
-				t.Fatal("an unknown name was let in")
+				t.Fatal("an unknown name was accepted")
 			}
 		}
 	}
@@ -273,7 +273,7 @@ func TestRefusalLogIsBounded(t *testing.T) {
 	mu.Unlock()
 	scan(1)
 	if got := j.String(); !strings.Contains(got, "refusals=15") || strings.Count(got, "no route for") != linesPerMinute+1 {
-		t.Errorf("after a minute, want one more line and the number of silent ones:\n%s", got)
+		t.Errorf("after a minute, want one more line and the number of suppressed lines:\n%s", got)
 	}
 }
 
@@ -298,8 +298,8 @@ func TestNewRefuses(t *testing.T) {
 		{"another's key", Config{Files: setting.List[FileConfig]{{Cert: a.Cert, Key: b.Key}}}, "a.example.com", "private key does not match"},
 		{"garbage", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(garbage), Key: a.Key}}}, "a.example.com", "garbage.pem"},
 		{"folder", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(dir), Key: a.Key}}}, "a.example.com", "not a regular file"},
-		{"key that others write", Config{Files: setting.List[FileConfig]{open}}, "a.example.com", "can be written by every user"},
-		{"authority's certificate", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "sub", &x509.Certificate{DNSNames: []string{"a.example.com"}, IsCA: true})}}, "a.example.com", "belongs to a certificate authority"},
+		{"key writable by others", Config{Files: setting.List[FileConfig]{open}}, "a.example.com", "can be written by every user"},
+		{"CA certificate", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "sub", &x509.Certificate{DNSNames: []string{"a.example.com"}, IsCA: true})}}, "a.example.com", "belongs to a certificate authority"},
 		{"no names", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "cn", &x509.Certificate{Subject: pkix.Name{CommonName: "a.example.com"}})}}, "a.example.com", "names no host"},
 		{"host without certificate", Config{Files: setting.List[FileConfig]{a}}, "b.example.com", "no certificate for host b.example.com"},
 		{"wildcard host, one name", Config{Files: setting.List[FileConfig]{a}}, "*.example.com", "no certificate for host *.example.com"},
@@ -312,7 +312,7 @@ func TestNewRefuses(t *testing.T) {
 				t.Errorf("New: got %v, want %q", err, tt.want)
 			}
 			if tt.config.MinVersion != "" || len(tt.config.Files) == 0 {
-				return // what Check finds
+				return // found by Check
 			}
 			var f setting.Faults
 			tt.config.CheckFiles("tls", []string{tt.host}, &f)

@@ -14,14 +14,14 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// fileEdge makes an edge over one pair and returns its source with it.
+// fileEdge returns an edge with these files, and its source.
 func fileEdge(t *testing.T, j *journal, hosts []string, configs ...FileConfig) (*Edge, *fileSource) {
 	t.Helper()
 	e := newEdge(t, Config{Files: configs}, Options{Hosts: hosts, Log: j.log()})
 	return e, e.view.Load().sources[0].(*fileSource)
 }
 
-// serving is the serial number of the certificate for a name.
+// serving returns the serial number of the certificate for a name.
 func serving(e *Edge, name string) string {
 	c := e.view.Load().sources[0].certificate(name, nil)
 	if c == nil {
@@ -30,7 +30,7 @@ func serving(e *Edge, name string) string {
 	return c.Leaf.SerialNumber.String()
 }
 
-func TestFilesReplaced(t *testing.T) {
+func TestReplacedFilesAreServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, dir := newTestCA(t), t.TempDir()
 		var j journal
@@ -53,7 +53,7 @@ func TestFilesReplaced(t *testing.T) {
 			t.Error("the new certificate is not served")
 		}
 		if got := strings.Count(j.String(), "the certificate was replaced"); got != 1 {
-			t.Errorf("the change was told %d times, want once: %s", got, j.String())
+			t.Errorf("the change was logged %d times, want once: %s", got, j.String())
 		}
 		cancel()
 		if err := <-done; err != nil {
@@ -62,8 +62,8 @@ func TestFilesReplaced(t *testing.T) {
 	})
 }
 
-// As Kubernetes mounts secrets: a link to a folder is turned to another one.
-func TestFilesReplacedByLink(t *testing.T) {
+// Kubernetes replaces mounted secrets by changing a symbolic link.
+func TestFilesReplacedThroughASymbolicLinkAreServed(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	for _, version := range []string{"v1", "v2"} {
 		if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
@@ -90,11 +90,11 @@ func TestFilesReplacedByLink(t *testing.T) {
 	link("v2", "..data")
 	s.look()
 	if got := serving(e, "a.example.com"); got == before {
-		t.Error("the certificate behind the turned link is not served")
+		t.Error("the certificate behind the changed link is not served")
 	}
 }
 
-func TestFilesBroken(t *testing.T) {
+func TestBrokenFilesAreNotServed(t *testing.T) {
 	ca := newTestCA(t)
 	good := forHosts("a.example.com", "b.example.com")
 	for _, tt := range []struct {
@@ -102,22 +102,22 @@ func TestFilesBroken(t *testing.T) {
 		change func(t *testing.T, dir string, c FileConfig)
 		want   string // part of LastError
 	}{
-		{"certificate cut", func(t *testing.T, _ string, c FileConfig) {
+		{"certificate truncated", func(t *testing.T, _ string, c FileConfig) {
 			b, err := os.ReadFile(string(c.Cert))
 			if err != nil {
 				t.Fatal(err)
 			}
 			writeTest(t, string(c.Cert), b[:len(b)/2])
 		}, "PEM"},
-		{"certificate gone", func(t *testing.T, _ string, c FileConfig) { os.Remove(string(c.Cert)) }, "a.pem: no such file"},
-		{"key gone", func(t *testing.T, _ string, c FileConfig) { os.Remove(string(c.Key)) }, "a.key: no such file"},
-		{"key of another", func(t *testing.T, dir string, c FileConfig) {
+		{"certificate missing", func(t *testing.T, _ string, c FileConfig) { os.Remove(string(c.Cert)) }, "a.pem: no such file"},
+		{"key missing", func(t *testing.T, _ string, c FileConfig) { os.Remove(string(c.Key)) }, "a.key: no such file"},
+		{"key of another certificate", func(t *testing.T, dir string, c FileConfig) {
 			other := ca.write(t, dir, "other", forHosts("a.example.com"))
 			if err := os.Rename(string(other.Key), string(c.Key)); err != nil {
 				t.Fatal(err)
 			}
 		}, "private key does not match"},
-		{"a host lost", func(t *testing.T, dir string, _ FileConfig) {
+		{"a host missing", func(t *testing.T, dir string, _ FileConfig) {
 			ca.write(t, dir, "a", forHosts("a.example.com"))
 		}, "no longer names host b.example.com"},
 		{"expired", func(t *testing.T, dir string, _ FileConfig) {
@@ -137,7 +137,7 @@ func TestFilesBroken(t *testing.T) {
 
 			s.look()
 			if j.String() != "" {
-				t.Errorf("told at the first look, when it may be half a change: %s", j.String())
+				t.Errorf("logged at the first poll, which may see half a change: %s", j.String())
 			}
 			for range 5 {
 				s.look()
@@ -149,23 +149,23 @@ func TestFilesBroken(t *testing.T) {
 				t.Errorf("status %q, want %q", got, tt.want)
 			}
 			if got := strings.Count(j.String(), "the old one stays in use"); got != 1 {
-				t.Errorf("told %d times, want once: %s", got, j.String())
+				t.Errorf("logged %d times, want once: %s", got, j.String())
 			}
 
 			ca.write(t, dir, "a", forHosts(good.DNSNames...))
 			s.look()
 			if got := serving(e, "a.example.com"); got == before {
-				t.Error("the mended certificate is not served")
+				t.Error("the repaired certificate is not served")
 			}
 			if got := e.Certificates()[0].LastError; got != "" {
-				t.Errorf("status %q after mending, want none", got)
+				t.Errorf("status %q after the repair, want none", got)
 			}
 		})
 	}
 }
 
-// Going back to the files that serve is a mend too.
-func TestFilesRestored(t *testing.T) {
+// Restoring the served files also clears the fault.
+func TestRestoringFilesClearsTheFault(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	var j journal
 	c := ca.write(t, dir, "a", forHosts("a.example.com"))
@@ -186,11 +186,11 @@ func TestFilesRestored(t *testing.T) {
 	s.look()
 	s.look()
 	if got := strings.Count(j.String(), "the old one stays in use"); got != 2 {
-		t.Errorf("told %d times, want once for each time it broke: %s", got, j.String())
+		t.Errorf("logged %d times, want once for each time it broke: %s", got, j.String())
 	}
 }
 
-func TestFilesStart(t *testing.T) {
+func TestExpiredOrExposedFilesAreLoggedAtStart(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	var j journal
 	end := time.Now().Add(-time.Minute)

@@ -23,7 +23,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// testCA is an authority as a company has one.
+// testCA is a private certificate authority.
 type testCA struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -42,7 +42,7 @@ func newTestCA(t testing.TB) *testCA {
 	return ca
 }
 
-// sign signs a template, with itself if there is no certificate yet.
+// sign signs a template; self-signed if there is no CA certificate yet.
 func (ca *testCA) sign(t testing.TB, c *x509.Certificate, key any) *x509.Certificate {
 	t.Helper()
 	c.SerialNumber, c.BasicConstraintsValid = big.NewInt(time.Now().UnixNano()), true
@@ -73,7 +73,7 @@ func (ca *testCA) sign(t testing.TB, c *x509.Certificate, key any) *x509.Certifi
 	return cert
 }
 
-// write puts a certificate for hosts and its key into dir, under a name.
+// write signs a template and writes certificate and key to dir.
 func (ca *testCA) write(t testing.TB, dir, name string, template *x509.Certificate) FileConfig {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -105,7 +105,7 @@ func writeTest(t testing.TB, name string, b []byte) {
 
 func forHosts(hosts ...string) *x509.Certificate { return &x509.Certificate{DNSNames: hosts} }
 
-// journal is a log that tests read.
+// journal is a log that tests can read.
 type journal struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -125,17 +125,19 @@ func (j *journal) String() string {
 
 func (j *journal) log() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
 
-// room is room for everybody, and counts.
-type room struct {
+// connCounter limits and counts connections.
+type connCounter struct {
 	mu   sync.Mutex
 	max  int
 	here int
-	left chan struct{} // gets one for each that leaves
+	left chan struct{} // receives one value for each Leave
 }
 
-func newRoom(max int) *room { return &room{max: max, left: make(chan struct{}, 1000)} }
+func newConnCounter(max int) *connCounter {
+	return &connCounter{max: max, left: make(chan struct{}, 1000)}
+}
 
-func (r *room) Enter(netip.Addr) bool {
+func (r *connCounter) Enter(netip.Addr) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.here >= r.max {
@@ -145,14 +147,14 @@ func (r *room) Enter(netip.Addr) bool {
 	return true
 }
 
-func (r *room) Leave(netip.Addr) {
+func (r *connCounter) Leave(netip.Addr) {
 	r.mu.Lock()
 	r.here--
 	r.mu.Unlock()
 	r.left <- struct{}{}
 }
 
-// listen opens a listener of e that says hello to each connection.
+// listen serves e on a new listener and greets each connection with hello.
 func listen(t testing.TB, e *Edge, l Limits) string {
 	t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
@@ -165,7 +167,7 @@ func listen(t testing.TB, e *Edge, l Limits) string {
 func serveOn(t testing.TB, e *Edge, inner net.Listener, l Limits) string {
 	t.Helper()
 	if l.Conns == nil {
-		l.Conns = newRoom(1000)
+		l.Conns = newConnCounter(1000)
 	}
 	lis := e.Listen(inner, l)
 	var wg sync.WaitGroup
@@ -189,7 +191,7 @@ func serveOn(t testing.TB, e *Edge, inner net.Listener, l Limits) string {
 	return inner.Addr().String()
 }
 
-// call shakes hands as a client and reads the greeting.
+// call completes a handshake and reads the greeting.
 func call(addr string, c *tls.Config) (tls.ConnectionState, error) {
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: c}
 	conn, err := d.Dial("tcp", addr)
@@ -197,7 +199,7 @@ func call(addr string, c *tls.Config) (tls.ConnectionState, error) {
 		return tls.ConnectionState{}, err
 	}
 	defer conn.Close()
-	// In TLS 1.3 a client is done before the server has judged it.
+	// A TLS 1.3 client completes before the server has verified it.
 	if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
 		return tls.ConnectionState{}, err
 	}

@@ -25,7 +25,7 @@ func anyEdge(t testing.TB) (*Edge, *tls.Config) {
 	return e, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}
 }
 
-// dial opens a connection that says nothing.
+// dial opens a connection that sends nothing.
 func dial(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -36,7 +36,7 @@ func dial(t *testing.T, addr string) net.Conn {
 	return c
 }
 
-// closed waits until the other side has closed c.
+// closed waits until the peer has closed c.
 func closed(t *testing.T, c net.Conn) {
 	t.Helper()
 	c.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -45,7 +45,7 @@ func closed(t *testing.T, c net.Conn) {
 	}
 }
 
-func TestSilentClientsHoldUpNobody(t *testing.T) {
+func TestSilentClientsDelayNoOthers(t *testing.T) {
 	e, client := anyEdge(t)
 	addr := listen(t, e, Limits{HandshakeTime: time.Minute})
 	for range 50 {
@@ -56,9 +56,9 @@ func TestSilentClientsHoldUpNobody(t *testing.T) {
 	}
 }
 
-func TestHandshakeTime(t *testing.T) {
+func TestHandshakeTimeout(t *testing.T) {
 	e, _ := anyEdge(t)
-	r := newRoom(10)
+	r := newConnCounter(10)
 	addr := listen(t, e, Limits{Conns: r, HandshakeTime: 50 * time.Millisecond})
 	for name, first := range map[string][]byte{
 		"silent":         nil,
@@ -77,20 +77,20 @@ func TestHandshakeTime(t *testing.T) {
 	}
 }
 
-func TestHandshakeGivesWayToOthers(t *testing.T) {
+func TestOldestHandshakeIsDroppedAtTheLimit(t *testing.T) {
 	e, client := anyEdge(t)
-	r := newRoom(10)
+	r := newConnCounter(10)
 	addr := listen(t, e, Limits{Conns: r, HandshakeTime: time.Hour, Handshakes: 2})
 	first, _ := dial(t, addr), dial(t, addr)
 	if _, err := call(addr, client); err != nil {
-		t.Fatalf("with all places for handshakes taken: %v", err)
+		t.Fatalf("at the limit of handshakes: %v", err)
 	}
 	closed(t, first)
 }
 
 func TestConnectionLimit(t *testing.T) {
 	e, client := anyEdge(t)
-	r := newRoom(2)
+	r := newConnCounter(2)
 	addr := listen(t, e, Limits{Conns: r})
 	a, err := tls.Dial("tcp", addr, client)
 	if err != nil {
@@ -107,7 +107,7 @@ func TestConnectionLimit(t *testing.T) {
 	a.Close()
 	<-r.left
 	if _, err := call(addr, client); err != nil {
-		t.Errorf("after one has left: %v", err)
+		t.Errorf("after one has closed: %v", err)
 	}
 }
 
@@ -117,7 +117,7 @@ func TestPlainConnectionLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	var j journal
-	r := newRoom(1)
+	r := newConnCounter(1)
 	l := Plain(inner, Limits{Conns: r, Log: j.log()})
 	accepted := make(chan net.Conn)
 	done := make(chan error, 1)
@@ -135,7 +135,7 @@ func TestPlainConnectionLimit(t *testing.T) {
 	first := <-accepted
 	closed(t, dial(t, inner.Addr().String()))
 	first.Close()
-	first.Close() // gives its place back once
+	first.Close() // must be counted once
 	dial(t, inner.Addr().String())
 	(<-accepted).Close()
 	if err := l.Close(); err != nil {
@@ -149,7 +149,7 @@ func TestPlainConnectionLimit(t *testing.T) {
 	}
 }
 
-func TestNoConnsRefusesAll(t *testing.T) {
+func TestLimitsWithoutConnsRefuseAll(t *testing.T) {
 	e, client := anyEdge(t)
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -162,7 +162,7 @@ func TestNoConnsRefusesAll(t *testing.T) {
 	}
 }
 
-// sickListener fails some times, as when descriptors have run out.
+// sickListener fails a number of times, as when the system is out of descriptors.
 type sickListener struct {
 	net.Listener
 	mu    sync.Mutex
@@ -189,11 +189,11 @@ func (s *sickListener) Accept() (net.Conn, error) {
 
 func (s *sickListener) Close() error { close(s.done); return nil }
 
-func TestAcceptOutlivesErrors(t *testing.T) {
+func TestAcceptRetriesAfterErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
 		s := &sickListener{times: 20, conns: make(chan net.Conn), done: make(chan struct{})}
-		l := Plain(s, Limits{Conns: newRoom(10), Log: j.log()})
+		l := Plain(s, Limits{Conns: newConnCounter(10), Log: j.log()})
 		got := make(chan error, 1)
 		go func() { _, err := l.Accept(); got <- err }()
 		ours, theirs := net.Pipe()
@@ -203,7 +203,7 @@ func TestAcceptOutlivesErrors(t *testing.T) {
 			t.Errorf("after 20 errors Accept returned %v, want a connection", err)
 		}
 		if j.String() == "" {
-			t.Error("the errors were not told")
+			t.Error("the errors were not logged")
 		}
 		go func() { _, err := l.Accept(); got <- err }()
 		synctest.Wait()
@@ -217,15 +217,14 @@ func TestAcceptOutlivesErrors(t *testing.T) {
 	})
 }
 
-// Close ends handshakes under way and connections that nobody has accepted, and
-// waits until they are gone.
-func TestCloseWaits(t *testing.T) {
+// Close ends pending handshakes and connections that were not accepted, and waits for them.
+func TestCloseEndsPendingConnections(t *testing.T) {
 	e, client := anyEdge(t)
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRoom(10)
+	r := newConnCounter(10)
 	l := e.Listen(inner, Limits{Conns: r, HandshakeTime: time.Hour})
 	silent := dial(t, inner.Addr().String())
 	waiting, err := tls.Dial("tcp", inner.Addr().String(), client)

@@ -28,7 +28,7 @@ func localPool(t *testing.T, e *Edge) *x509.CertPool {
 	return pool
 }
 
-func TestLocalFolder(t *testing.T) {
+func TestLocalAuthorityFilesAndModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "deep", "ca")
 	e := localEdge(t, dir, nil, "localhost", "*.models.test")
 	for name, want := range map[string]os.FileMode{"": 0o700 | os.ModeDir, authorityFile: 0o600, rootFile: 0o644} {
@@ -52,8 +52,8 @@ func TestLocalFolder(t *testing.T) {
 	}
 }
 
-// A client that trusts the root keeps trusting after a restart.
-func TestLocalRestart(t *testing.T) {
+// The root stays valid over restarts.
+func TestLocalRootSurvivesRestart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	first := localEdge(t, dir, nil, "localhost")
 	pool := localPool(t, first)
@@ -75,8 +75,8 @@ func TestLocalRestart(t *testing.T) {
 	localPool(t, localEdge(t, dir, nil, "localhost")) // root.pem is written again
 }
 
-// Several processes on one folder end up with one authority.
-func TestLocalStartedTogether(t *testing.T) {
+// Several processes that start at once share one authority.
+func TestLocalAuthorityIsSharedByConcurrentStarts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	roots := make([]string, 8)
 	var wg sync.WaitGroup
@@ -98,7 +98,7 @@ func TestLocalStartedTogether(t *testing.T) {
 	}
 }
 
-func TestLocalRenewal(t *testing.T) {
+func TestLocalCertificatesAreRenewed(t *testing.T) {
 	now := time.Now()
 	e := localEdge(t, filepath.Join(t.TempDir(), "ca"), func() time.Time { return now }, "localhost")
 	before := e.Certificates()[0]
@@ -108,23 +108,23 @@ func TestLocalRenewal(t *testing.T) {
 	now = now.Add(leafLife - leafRest - time.Minute)
 	e.view.Load().local.look()
 	if got := e.Certificates()[0].NotAfter; !got.Equal(before.NotAfter) {
-		t.Errorf("renewed %s before its time", leafRest)
+		t.Errorf("renewed %s too early", leafRest)
 	}
 	now = now.Add(2 * time.Minute)
 	e.view.Load().local.look()
 	if got := e.Certificates()[0].NotAfter; !got.After(before.NotAfter) {
-		t.Errorf("not renewed: ends at %s", got)
+		t.Errorf("not renewed: expires at %s", got)
 	}
 }
 
-func TestLocalRefuses(t *testing.T) {
+func TestLocalRefusesBadAuthority(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(t *testing.T, dir string)
 		later  time.Duration
 		want   string
 	}{
-		{"key open to others", func(t *testing.T, dir string) {
+		{"key readable by others", func(t *testing.T, dir string) {
 			if err := os.Chmod(filepath.Join(dir, authorityFile), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -142,7 +142,7 @@ func TestLocalRefuses(t *testing.T) {
 			}
 			writeTest(t, filepath.Join(dir, authorityFile), append(cert, key...))
 		}, 0, "is not a certificate authority"},
-		{"at its end", func(*testing.T, string) {}, rootLife, "to create a new one"},
+		{"expired", func(*testing.T, string) {}, rootLife, "to create a new one"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "ca")
@@ -162,8 +162,8 @@ func TestLocalRefuses(t *testing.T) {
 	}
 }
 
-// Checking a configuration makes no authority.
-func TestLocalCheckFiles(t *testing.T) {
+// CheckFiles creates no authority.
+func TestLocalCheckFilesWritesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	var f setting.Faults
 	(&Config{Local: &LocalConfig{Dir: setting.Place(dir)}}).CheckFiles("tls", []string{"localhost"}, &f)

@@ -13,7 +13,7 @@ import (
 	"sallyport/proxy/edge"
 )
 
-// v2 is a header of version 2 with its command, family and addresses.
+// v2 returns a PROXY header of version 2.
 func v2(command, family byte, rest string) string {
 	return "\r\n\r\n\x00\r\nQUIT\n" + string([]byte{0x20 | command, family, byte(len(rest) >> 8), byte(len(rest))}) + rest
 }
@@ -25,8 +25,8 @@ var (
 	elsewhere = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 )
 
-// told listens on loopback behind balancers.
-func told(t *testing.T, b edge.Balancers) net.Listener {
+// behindBalancers listens on the loopback and reads PROXY headers.
+func behindBalancers(t *testing.T, b edge.Balancers) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -37,7 +37,7 @@ func told(t *testing.T, b edge.Balancers) net.Listener {
 	return x
 }
 
-// speak connects, sends, and returns the connection.
+// speak connects, sends a text, and returns the connection.
 func speak(t *testing.T, l net.Listener, what string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", l.Addr().String())
@@ -52,12 +52,12 @@ func speak(t *testing.T, l net.Listener, what string) net.Conn {
 	return c
 }
 
-func TestProxyHeadersNameTheClient(t *testing.T) {
+func TestProxyHeadersSetTheClientAddress(t *testing.T) {
 	for _, c := range []struct {
 		name, sent string
 		from       []netip.Prefix
 		optional   bool
-		client     string // "": the peer's own
+		client     string // "": the address of the peer
 	}{
 		{"version 1", "PROXY TCP4 192.0.2.7 10.0.0.1 4096 443\r\nhello", loopback, false, "192.0.2.7:4096"},
 		{"version 1, IPv6", "PROXY TCP6 2001:db8::7 2001:db8::1 4096 443\r\nhello", loopback, false, "[2001:db8::7]:4096"},
@@ -66,11 +66,11 @@ func TestProxyHeadersNameTheClient(t *testing.T) {
 		{"version 2 with extensions", v2(1, 0x11, v4Addrs+"\x02\x00\x03abc"+"\xea\x02\x00"+strings.Repeat("x", 512)) + "hello", loopback, false, "192.0.2.7:4096"},
 		{"version 2, local", v2(0, 0, "") + "hello", loopback, false, ""},
 		{"version 2, local with addresses", v2(0, 0x11, v4Addrs) + "hello", loopback, false, ""},
-		{"nothing, where that is taken", "hello", loopback, true, ""},
-		{"a header where none is needed", "PROXY TCP4 192.0.2.7 10.0.0.1 4096 443\r\nhello", loopback, true, "192.0.2.7:4096"},
+		{"no header, which is optional", "hello", loopback, true, ""},
+		{"a header although optional", "PROXY TCP4 192.0.2.7 10.0.0.1 4096 443\r\nhello", loopback, true, "192.0.2.7:4096"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := told(t, edge.Balancers{From: c.from, Optional: c.optional})
+			l := behindBalancers(t, edge.Balancers{From: c.from, Optional: c.optional})
 			out := speak(t, l, c.sent)
 			in, err := l.Accept()
 			if err != nil {
@@ -92,26 +92,26 @@ func TestProxyHeadersNameTheClient(t *testing.T) {
 	}
 }
 
-func TestProxyHeadersNameTheClientDropsWhatIsNotSound(t *testing.T) {
+func TestInvalidProxyHeadersAreDropped(t *testing.T) {
 	for name, sent := range map[string]string{
-		"nothing of it":         "GET / HTTP/1.1\r\n\r\n",
-		"TLS":                   "\x16\x03\x01\x02\x00",
-		"no address":            "PROXY TCP4 localhost 10.0.0.1 1 2\r\n",
-		"bad port":              "PROXY TCP4 192.0.2.7 10.0.0.1 99999 443\r\n",
-		"IPv6 as IPv4":          "PROXY TCP4 2001:db8::7 2001:db8::1 1 2\r\n",
-		"bare LF":               "PROXY TCP4 192.0.2.7 10.0.0.1 4096 443\n",
-		"no end":                "PROXY TCP4 " + strings.Repeat("1", 200),
-		"another version":       "\r\n\r\n\x00\r\nQUIT\n\x31\x11\x00\x0c" + v4Addrs,
-		"a command there isn't": v2(2, 0x11, v4Addrs),
-		"a family there isn't":  v2(1, 0x13, v4Addrs),
-		"datagrams":             v2(1, 0x12, v4Addrs),
-		"too short":             v2(1, 0x11, v4Addrs[:4]),
-		"endless extensions":    v2(1, 0x11, v4Addrs+strings.Repeat("\x00", 60000)),
-		"silence":               "",
-		"half a header":         "PROXY TCP4 192.0.2.7",
+		"no header":          "GET / HTTP/1.1\r\n\r\n",
+		"TLS":                "\x16\x03\x01\x02\x00",
+		"no address":         "PROXY TCP4 localhost 10.0.0.1 1 2\r\n",
+		"bad port":           "PROXY TCP4 192.0.2.7 10.0.0.1 99999 443\r\n",
+		"IPv6 as IPv4":       "PROXY TCP4 2001:db8::7 2001:db8::1 1 2\r\n",
+		"bare LF":            "PROXY TCP4 192.0.2.7 10.0.0.1 4096 443\n",
+		"no end":             "PROXY TCP4 " + strings.Repeat("1", 200),
+		"another version":    "\r\n\r\n\x00\r\nQUIT\n\x31\x11\x00\x0c" + v4Addrs,
+		"unknown command":    v2(2, 0x11, v4Addrs),
+		"unknown family":     v2(1, 0x13, v4Addrs),
+		"UDP":                v2(1, 0x12, v4Addrs),
+		"too short":          v2(1, 0x11, v4Addrs[:4]),
+		"endless extensions": v2(1, 0x11, v4Addrs+strings.Repeat("\x00", 60000)),
+		"silence":            "",
+		"half a header":      "PROXY TCP4 192.0.2.7",
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := told(t, edge.Balancers{From: loopback, HeaderTime: 200 * time.Millisecond})
+			l := behindBalancers(t, edge.Balancers{From: loopback, HeaderTime: 200 * time.Millisecond})
 			accepted := make(chan net.Conn, 1)
 			go func() {
 				c, _ := l.Accept()
@@ -129,10 +129,10 @@ func TestProxyHeadersNameTheClientDropsWhatIsNotSound(t *testing.T) {
 	}
 }
 
-// A header from elsewhere is content, which no handshake and no request begins with.
-func TestProxyHeadersNameTheClientBelievesNobodyElse(t *testing.T) {
+// A header from a peer that is no balancer is treated as content.
+func TestProxyHeadersOfOtherPeersAreIgnored(t *testing.T) {
 	const sent = "PROXY TCP4 192.0.2.7 10.0.0.1 4096 443\r\nhello"
-	l := told(t, edge.Balancers{From: elsewhere})
+	l := behindBalancers(t, edge.Balancers{From: elsewhere})
 	out := speak(t, l, sent)
 	in, err := l.Accept()
 	if err != nil {
@@ -146,10 +146,10 @@ func TestProxyHeadersNameTheClientBelievesNobodyElse(t *testing.T) {
 	}
 }
 
-// One balancer that is slow with its header holds up no other connection, and a
-// listener that is closed waits for nobody.
-func TestProxyHeadersNameTheClientIsNotHeldUp(t *testing.T) {
-	l := told(t, edge.Balancers{From: loopback, HeaderTime: time.Hour})
+// A balancer that sends its header slowly delays no other connection, and Close does not wait
+// for it.
+func TestSlowProxyHeaderDelaysNoOthers(t *testing.T) {
+	l := behindBalancers(t, edge.Balancers{From: loopback, HeaderTime: time.Hour})
 	slow := speak(t, l, "PRO")
 	speak(t, l, "PROXY TCP4 192.0.2.7 10.0.0.1 4096 443\r\n")
 	in, err := l.Accept()

@@ -14,8 +14,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// A connection that stays for long must not keep old views in memory.
-func TestConnectionsKeepNoOldView(t *testing.T) {
+// A long-lived connection must not retain old views.
+func TestConnectionsDoNotRetainOldViews(t *testing.T) {
 	config := Config{Local: &LocalConfig{Dir: setting.Place(filepath.Join(t.TempDir(), "ca"))}}
 	e := newEdge(t, config, Options{Hosts: []string{"localhost"}})
 	addr := listen(t, e, Limits{})
@@ -33,7 +33,7 @@ func TestConnectionsKeepNoOldView(t *testing.T) {
 	runtime.KeepAlive(conn)
 }
 
-func TestReloadRefusesAFileThatIsWorseThanTheOneInUse(t *testing.T) {
+func TestReloadRefusesExpiredOrFutureCertificates(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	config := Config{Files: setting.List[FileConfig]{ca.write(t, dir, "a", forHosts("a.example.com"))}}
 	e := newEdge(t, config, Options{Hosts: []string{"a.example.com"}})
@@ -43,16 +43,16 @@ func TestReloadRefusesAFileThatIsWorseThanTheOneInUse(t *testing.T) {
 	if _, err := e.Prepare(config, []string{"a.example.com"}, true); err == nil {
 		t.Error("expired certificate replaces a valid one")
 	}
-	early := forHosts("a.example.com")
-	early.NotBefore = time.Now().Add(time.Hour)
-	ca.write(t, dir, "a", early)
+	future := forHosts("a.example.com")
+	future.NotBefore = time.Now().Add(time.Hour)
+	ca.write(t, dir, "a", future)
 	if _, err := e.Prepare(config, []string{"a.example.com"}, true); err == nil {
 		t.Error("certificate not yet valid replaces a valid one")
 	}
 }
 
-// In a flood of many addresses, the oldest handshake is given up.
-func TestOldestHandshakeGivesWayAmongEqualClients(t *testing.T) {
+// With many clients of one handshake each, the oldest handshake is dropped.
+func TestOldestHandshakeIsDroppedAmongEqualClients(t *testing.T) {
 	tl := &tlsListener{limits: Limits{Handshakes: 100}, pending: map[netip.Addr]*list.List{}}
 	wrong := 0
 	for round := range 100 {
@@ -66,13 +66,12 @@ func TestOldestHandshakeGivesWayAmongEqualClients(t *testing.T) {
 		}
 	}
 	if wrong > 0 {
-		t.Errorf("in %d of 100 rounds another handshake than the oldest was dropped", wrong)
+		t.Errorf("in %d of 100 rounds a handshake other than the oldest was dropped", wrong)
 	}
 }
 
-// A new email address makes a new account, which may not name the certificate that the old
-// account had issued as replaced.
-func TestRenewalByANewAccount(t *testing.T) {
+// A new email address makes a new account. It may not replace certificates of the old account.
+func TestRenewalWithANewAccount(t *testing.T) {
 	t.Parallel()
 	h := newACMEHouse(t, acmePlan{})
 	r := h.start(h.config(nil), "one.test")

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// reload puts another configuration in force.
+// reload activates another configuration.
 func (e *Edge) reload(t testing.TB, c Config, hosts ...string) {
 	t.Helper()
 	v, err := e.Prepare(c, hosts, true)
@@ -41,7 +41,7 @@ func TestHostsAddedByAReloadAreObtained(t *testing.T) {
 			t.Errorf("%s: a host that was removed is served", challenge)
 		}
 		h.obtained(r, "two.test")
-		// What the storage has serves at once.
+		// Stored certificates are served at once.
 		r.reload(t, c, "one.test", "two.test")
 		if again, err := h.leaf("one.test"); err != nil || !again.Equal(first) {
 			t.Errorf("%s: a host that came back: %v", challenge, err)
@@ -55,7 +55,7 @@ func TestChangedAuthorityLeavesNoHostWithoutACertificate(t *testing.T) {
 	h := newACMEHouse(t, acmePlan{})
 	r := h.start(h.config(nil), "one.test")
 	first := h.obtained(r, "one.test")
-	// Another authority, which is not there: what the first one issued serves on.
+	// The new authority is unreachable, so the old certificate must stay in use.
 	other := h.config(func(c *ACMEConfig) { c.Directory = "https://127.0.0.1:1/dir" })
 	r.reload(t, other, "one.test")
 	if got, err := h.leaf("one.test"); err != nil || !got.Equal(first) {
@@ -88,10 +88,10 @@ func TestReloadRotatesCertificatesInFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := e.Prepare(next, []string{"one.test"}, false); err == nil {
-		t.Error("a key that cannot be read was taken")
+		t.Error("a broken key was accepted")
 	}
 	if got := leaf(); !got.Equal(before) {
-		t.Error("a view that could not be made changed what is served")
+		t.Error("a failed Prepare changed the served certificate")
 	}
 	next.Files[0] = ca.write(t, dir, "new", forHosts("one.test"))
 	e.reload(t, next, "one.test")
@@ -99,11 +99,11 @@ func TestReloadRotatesCertificatesInFiles(t *testing.T) {
 		t.Error("the old certificate is served after the reload")
 	}
 	if _, err := io.WriteString(open, "x"); err != nil {
-		t.Errorf("a connection from before: %v", err)
+		t.Errorf("a connection opened before the reload: %v", err)
 	}
 }
 
-func TestSessionsAreNotResumedForHostsThatAreGone(t *testing.T) {
+func TestSessionsAreNotResumedForRemovedHosts(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	c := Config{Files: []FileConfig{ca.write(t, dir, "both", forHosts("one.test", "two.test"))}}
 	e := newEdge(t, c, Options{Hosts: []string{"one.test", "two.test"}})
@@ -120,15 +120,15 @@ func TestSessionsAreNotResumedForHostsThatAreGone(t *testing.T) {
 	resumed()
 	e.reload(t, c, "one.test")
 	if !resumed() {
-		t.Error("a session of a host that stayed was not resumed over a reload")
+		t.Error("a session of a remaining host was not resumed after a reload")
 	}
 	e.reload(t, c, "two.test")
 	if _, err := call(addr, client); err == nil {
-		t.Error("a host that is gone took a session")
+		t.Error("the session of a removed host was resumed")
 	}
 }
 
-func TestHandshakesGoOnWhileViewsChange(t *testing.T) {
+func TestHandshakesSucceedDuringReloads(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	c := Config{Files: []FileConfig{ca.write(t, dir, "cert", forHosts("one.test", "two.test"))}}
 	e := newEdge(t, c, Options{Hosts: []string{"one.test"}})
@@ -165,11 +165,11 @@ func TestHandshakesGoOnWhileViewsChange(t *testing.T) {
 	clients.Wait()
 }
 
-// Attackers at one address open handshakes and say nothing; a client elsewhere that is
-// slow is not given up for them.
-func TestFloodOfHandshakesGivesUpThoseOfItsOwnAddress(t *testing.T) {
+// An attacker at one address opens many handshakes and sends nothing. The slow handshake of
+// a client at another address is not dropped for them.
+func TestHandshakeFloodDropsOnlyHandshakesOfItsAddress(t *testing.T) {
 	e, client := anyEdge(t)
-	addr := listen(t, e, Limits{Conns: newRoom(1000), HandshakeTime: time.Hour, Handshakes: 8})
+	addr := listen(t, e, Limits{Conns: newConnCounter(1000), HandshakeTime: time.Hour, Handshakes: 8})
 	from := func(ip string) net.Conn {
 		t.Helper()
 		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).Dial("tcp", addr)
@@ -191,7 +191,7 @@ func TestFloodOfHandshakesGivesUpThoseOfItsOwnAddress(t *testing.T) {
 	}
 }
 
-// hostsOfStatus are the names that an edge has certificates for, or is to have.
+// hostsOfStatus returns the names in the status of all certificates.
 func (e *Edge) hostsOfStatus() string {
 	var all []string
 	for _, c := range e.Certificates() {
@@ -201,7 +201,7 @@ func (e *Edge) hostsOfStatus() string {
 	return strings.Join(all, " ")
 }
 
-func TestStatusTellsOfTheViewInForce(t *testing.T) {
+func TestStatusDescribesTheActiveView(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	e := newEdge(t, Config{Files: []FileConfig{ca.write(t, dir, "one", forHosts("one.test"))}}, Options{Hosts: []string{"one.test"}})
 	e.reload(t, Config{Files: []FileConfig{ca.write(t, dir, "two", forHosts("two.test"))}}, "two.test")
