@@ -144,7 +144,7 @@ func TestCertificates(t *testing.T) {
 	if _, _, err := certs.Export("localhost"); err == nil {
 		t.Error("the trial was kept")
 	}
-	if err := certs.Obtain(t.Context(), []string{"other.example.com"}, false); err == nil || !strings.Contains(err.Error(), "not among the names") {
+	if err := certs.Obtain(t.Context(), []string{"other.example.com"}, false); err == nil || !strings.Contains(err.Error(), "not one of the names") {
 		t.Errorf("a name of no route: %v", err)
 	}
 	if err := certs.Obtain(t.Context(), nil, false); err != nil {

@@ -10,43 +10,42 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// connections are those of one endpoint: [exclusive] over HTTP/1.1, [shared] over
-// HTTP/2. They are safe for concurrent use.
+// connections is the connection pool of one endpoint: [exclusive] for HTTP/1.1, [shared] for
+// HTTP/2. It is safe for concurrent use.
 type connections interface {
-	// take returns a connection with room for one exchange, waiting for it or connecting
-	// for at most wait; 0 is no bound. used says that the connection has served others
-	// before. again says that one such has failed the request just now.
+	// take returns a connection with capacity for one exchange. If none is free, it connects or
+	// waits for at most wait; 0 means no limit. used reports that the connection served earlier
+	// requests. again says that a used connection has just failed this request.
 	//
-	// Its error is an [*Error], or the end of ctx.
+	// Its error is an [*Error], or the cause of ctx's end.
 	take(ctx context.Context, wait time.Duration, again bool) (c connection, used bool, err error)
-	// idle counts the connections that no request uses.
+	// idle returns the number of connections without requests.
 	idle() int
-	// close closes the idle connections now, and each of the others when no request uses it
-	// any more. take works afterwards; what it opens is not kept.
+	// close closes idle connections now, and the others when their last request ends. take still
+	// works afterwards, but its connections are not kept.
 	close()
 }
 
-// connection is room for one exchange on a connection.
+// connection is the capacity for one exchange on a connection.
 type connection interface {
 	wire.Client
-	// leave gives the room back when the exchange has failed or its response was closed.
-	// It takes what Close of the response has returned, and its KeepAlive.
+	// leave returns the capacity after the exchange failed or its response was closed. Its
+	// arguments are the result of the response's Close, and its KeepAlive.
 	leave(reusable bool, keepAlive time.Duration)
-	// giveUp gives back room in which no exchange was begun.
+	// giveUp returns unused capacity.
 	giveUp()
 }
 
-// reapEvery is how often connections are looked at that are kept idle for a time.
+// reapEvery is the interval of the search for expired idle connections.
 func reapEvery(idleTime time.Duration) time.Duration {
 	return min(max(idleTime/4, 100*time.Millisecond), 15*time.Second)
 }
 
-// maxAttempts bounds how often a request is sent to an endpoint. Over HTTP/1.1 it is
-// never sent more than twice, because the second connection is new; over HTTP/2 a server
-// may say each time that it has not processed the request.
+// maxAttempts is how often a request may be sent to one endpoint. HTTP/1.1 needs at most two,
+// because the second connection is new. Over HTTP/2 a server may refuse each stream unprocessed.
 const maxAttempts = 3
 
-// try sends the request to one endpoint. sent says that the server may have seen it.
+// try sends the request to one endpoint. sent reports that the server may have seen it.
 func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool, err error) {
 	if err := e.admit(ctx, r.Timeouts.Connect); err != nil {
 		if ctx.Err() != nil {
@@ -87,7 +86,7 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 	}
 }
 
-// sign asks for the fields of the next attempt, signed for the endpoint.
+// sign sets the fields of the next attempt, signed for this endpoint.
 func (e *endpoint) sign(r *Request, x *Response) (err error) {
 	if r.Sign == nil {
 		return nil
@@ -96,15 +95,14 @@ func (e *endpoint) sign(r *Request, x *Response) (err error) {
 	return err
 }
 
-// repeatable says whether a request that failed without a byte of an answer may be sent
-// again: its connection broke, its content is at hand in full, and its method is
-// idempotent.
+// repeatable reports whether a request that failed before any byte of the answer may be sent
+// again: the connection broke, all content is in memory, and the method is idempotent.
 func repeatable(ask *wire.Request, err error) bool {
 	var fault *wire.Error
 	return errors.As(err, &fault) && fault.Fault == wire.FaultBroken && ask.Body == nil && message.Idempotent(ask.Method)
 }
 
-// connectTime is how long a connect may take; 0 is no bound.
+// connectTime is the timeout for a connect; 0 means no limit.
 func connectTime(t *Timeouts, limit time.Time) time.Duration {
 	if limit.IsZero() {
 		return t.Connect
@@ -116,7 +114,7 @@ func connectTime(t *Timeouts, limit time.Time) time.Duration {
 	return left
 }
 
-// blame makes an [*Error] of the upstream's faults and leaves others as they are.
+// blame turns faults of the upstream into an [*Error] and returns other errors unchanged.
 func (e *endpoint) blame(err error) error {
 	var fault *wire.Error
 	if !errors.As(err, &fault) {

@@ -17,66 +17,67 @@ import (
 
 // Config is one entry of `upstreams`.
 type Config struct {
-	// Serves is the dialect that the servers speak: raw (the default), flask,
-	// tensorflow, triton, openai or ollama.
+	// Serves is the dialect of the servers: raw (the default), flask, tensorflow, triton, openai
+	// or ollama.
 	Serves string `yaml:"serves"`
-	// Rest lists the endpoints for all requests but those of gRPC. They serve
-	// HTTP/1.1 as http://host:port, https://host:port or unix:///path.sock, or
-	// HTTP/2 as h2c://host:port (without TLS) or h2://host:port. They must be equal:
-	// each request goes to the one with the fewest requests in flight. A server of
-	// gRPC does not belong here: some take calls whatever their Content-Type says.
+	// Rest lists the endpoints for all requests except gRPC. They serve HTTP/1.1 as
+	// http://host:port, https://host:port or unix:///path.sock, or HTTP/2 as h2c://host:port
+	// (without
+	// TLS) or h2://host:port. They must be replicas: each request goes to the endpoint with the
+	// fewest
+	// requests in flight. Do not list gRPC servers here: some accept calls with any Content-Type.
 	Rest setting.List[setting.URL] `yaml:"rest"`
-	// GRPC lists the endpoints for gRPC: h2c://host:port or h2://host:port. They
-	// must be equal, too. An upstream may have either list, or both.
+	// GRPC lists the endpoints for gRPC: h2c://host:port or h2://host:port. They must be replicas
+	// too. An upstream may have either list, or both.
 	GRPC setting.List[setting.URL] `yaml:"grpc"`
-	// CA is a file of PEM certificates that https and h2 endpoints are verified
-	// against; without it the system's own are used.
+	// CA is a PEM file with the trusted roots for https and h2 endpoints. Default: the system's
+	// roots.
 	CA setting.Path `yaml:"ca"`
-	// ServerName is the name asked for by SNI and verified in the certificate;
-	// without it the host of the endpoint.
+	// ServerName is the name for SNI and certificate verification. Default: the endpoint's host.
 	ServerName string `yaml:"server_name"`
-	// InsecureSkipVerify takes any certificate from https and h2 endpoints.
+	// InsecureSkipVerify accepts any certificate from https and h2 endpoints.
 	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
-	// Host is the Host field that the servers see: "upstream" (host and port of
-	// the endpoint; "localhost" for unix sockets), "client" (as the client named
-	// us), or a literal. The default is "upstream", as in nginx: a server that
-	// picks an application by Host is not steered by clients, and one that
-	// builds links finds the client's name in X-Forwarded-Host. For ollama it is
-	// localhost with the endpoint's port, because Ollama refuses other names
-	// while it is bound to loopback.
+	// Host is the Host field that the servers see: "upstream" (host and port of the endpoint;
+	// "localhost" for unix sockets), "client" (the client's Host), or a literal. Default:
+	// "upstream",
+	// as in nginx. Clients then cannot select an application by Host, and X-Forwarded-Host has
+	// the
+	// client's name for links. For ollama the default is localhost with the endpoint's port,
+	// because
+	// Ollama refuses other names while it listens on loopback.
 	Host string `yaml:"host"`
-	// MaxConnections bounds the connections that an endpoint has at a time, and so
-	// the requests, of which one over HTTP/2 carries as many as the server takes; 0
-	// is no bound. Requests over the bound wait as long as a connect may take.
+	// MaxConnections is the maximum number of connections to an endpoint; 0 means no limit. Over
+	// HTTP/1.1 it also limits requests; over HTTP/2 one connection carries several. Requests
+	// above the
+	// limit wait up to the connect timeout.
 	MaxConnections int `yaml:"max_connections"`
-	// MaxIdle is how many idle connections over HTTP/1.1 are kept to an endpoint;
-	// the default is 64.
+	// MaxIdle is the maximum number of idle HTTP/1.1 connections to an endpoint. Default: 64.
 	MaxIdle int `yaml:"max_idle"`
-	// IdleTime is how long a connection is kept idle; the default is 60s. A
-	// server that announces less (Keep-Alive: timeout=5) is believed.
+	// IdleTime is how long an idle connection is kept. Default: 60s. A shorter time announced by
+	// the server (Keep-Alive: timeout=5) applies instead.
 	IdleTime setting.Duration `yaml:"idle_time"`
-	// Integrity says what is signed on the way to the servers and back.
+	// Integrity configures message signatures between the gateway and the servers.
 	Integrity IntegrityConfig `yaml:"integrity"`
 }
 
 // IntegrityConfig is the section `integrity` of an upstream.
 type IntegrityConfig struct {
-	// Sign is the signing key with which requests are signed anew, identity
-	// and all, so that the servers can tell them from others'. Default: none.
+	// Sign is the signing key for requests to the servers, with the identity fields, so that
+	// servers can recognize the gateway. Default: none.
 	Sign string `yaml:"sign"`
-	// Body says whether that covers bodies that clients did not sign, which must be
-	// held for it: buffer, or none. Default: buffer.
+	// Body says whether the signature covers bodies that the client did not sign; such bodies
+	// must be buffered: buffer, or none. Default: buffer.
 	Body string `yaml:"body"`
-	// Verify are the signing keys of the servers: an answer that none of them has
-	// signed is refused. Default: none, and nothing is verified.
+	// Verify lists the signing keys of the servers. An answer without a signature of one of them
+	// is refused. Default: answers are not verified.
 	Verify setting.List[string] `yaml:"verify"`
 }
 
-// Digests says whether requests are signed with the digests of their bodies, whoever
-// sent them, so that these are held.
+// Digests reports whether all requests are signed with a digest of the body, which must be
+// buffered for that.
 func (c *IntegrityConfig) Digests() bool { return c.Sign != "" && c.Body != "none" }
 
-// check records the faults of the section but for the names of keys.
+// check records the faults of the section. It does not resolve key names.
 func (c *IntegrityConfig) check(path string, f *setting.Faults) {
 	if c.Body != "" && c.Body != "buffer" && c.Body != "none" {
 		f.Add(setting.Join(path, "body"), c.Body, "no such choice", "write buffer or none")
@@ -85,7 +86,7 @@ func (c *IntegrityConfig) check(path string, f *setting.Faults) {
 		f.Add(setting.Join(path, "body"), c.Body, "requests to the servers are not signed", "write sign too, or remove the line")
 	}
 	if c.Sign == "" && len(c.Verify) > 0 {
-		f.Add(setting.Join(path, "verify"), strings.Join(c.Verify, ", "), "answers are bound to the gateway's signature, and there is none", "write sign too")
+		f.Add(setting.Join(path, "verify"), strings.Join(c.Verify, ", "), "answers are verified against the signature of the request, which is missing", "write sign too")
 	}
 }
 
@@ -94,15 +95,15 @@ const (
 	defaultIdleTime = 60 * time.Second
 )
 
-// DefaultTimeouts are the timeouts where neither the configuration nor the dialect of
-// the servers says otherwise. There is no total, because a stream may last.
+// DefaultTimeouts are the timeouts if neither the configuration nor the dialect sets others.
+// There is no total timeout, because a stream may run for long.
 func DefaultTimeouts() Timeouts {
 	return Timeouts{Connect: 5 * time.Second, Head: 60 * time.Second, Idle: 60 * time.Second}
 }
 
-// Check records every fault of the section that stands at path. It reads no file and
-// uses no network. It does not look at Serves: package policy/model knows the dialects,
-// and what one means for an upstream comes in [Options] and [Request].
+// Check records every fault of the section at path. It reads no file and uses no network. It
+// does not check Serves: package policy/model knows the dialects, and their effect on an upstream
+// comes in [Options] and [Request].
 func (c *Config) Check(path string, f *setting.Faults) {
 	if len(c.Rest)+len(c.GRPC) == 0 {
 		f.Add(setting.Join(path, "rest"), "", "an upstream without endpoints", "list its URLs, such as http://host:8000, or under grpc such as h2c://host:8500")
@@ -124,17 +125,17 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	}
 }
 
-// Upgrades says whether requests can be sent to the upstream that ask for another
-// protocol: its endpoints serve HTTP/1.1.
+// Upgrades reports whether the upstream accepts protocol upgrades, which needs HTTP/1.1
+// endpoints.
 func (c *Config) Upgrades() bool {
 	return !slices.ContainsFunc(c.Rest, func(u setting.URL) bool { return u.URL != nil && shares(u.Scheme) }) &&
 		(len(c.Rest) > 0 || len(c.GRPC) == 0)
 }
 
-// checkEndpoints says whether one of the endpoints uses TLS.
+// checkEndpoints reports whether one of the endpoints uses TLS.
 func checkEndpoints(path string, all []setting.URL, f *setting.Faults, schemes ...string) (secure bool) {
 	if len(all) > maxEndpoints {
-		f.Add(path, "", fmt.Sprintf("more than %d endpoints", maxEndpoints), "put a load balancer before them")
+		f.Add(path, "", fmt.Sprintf("more than %d endpoints", maxEndpoints), "put a load balancer in front of them")
 	}
 	seen := map[string]bool{}
 	for i, u := range all {
@@ -152,10 +153,10 @@ func checkEndpoints(path string, all []setting.URL, f *setting.Faults, schemes .
 	return secure
 }
 
-// overTLS says whether endpoints of a scheme use TLS.
+// overTLS reports whether a scheme uses TLS.
 func overTLS(scheme string) bool { return scheme == "https" || scheme == "h2" }
 
-// shares says whether requests to endpoints of a scheme share connections.
+// shares reports whether requests share connections under a scheme: HTTP/2.
 func shares(scheme string) bool { return scheme == "h2c" || scheme == "h2" }
 
 func checkEndpoint(at string, u setting.URL, schemes []string, f *setting.Faults) {
@@ -168,7 +169,7 @@ func checkEndpoint(at string, u setting.URL, schemes []string, f *setting.Faults
 		if u.Scheme == "http" || u.Scheme == "https" {
 			cure += ": gRPC needs HTTP/2, h2c without TLS"
 		}
-		f.Add(at, u.String(), "endpoints cannot be reached by "+u.Scheme, cure)
+		f.Add(at, u.String(), "endpoints do not support the scheme "+u.Scheme, cure)
 		return
 	}
 	if u.Scheme != "unix" && u.Path != "" && u.Path != "/" {
@@ -207,13 +208,13 @@ func (c *Config) checkTLS(path string, secure bool, f *setting.Faults) {
 	}
 }
 
-// validHost says whether h may stand in Host: a host with an optional port.
+// validHost reports whether h is a valid Host field: a host with an optional port.
 func validHost(h string) bool {
 	_, _, err := message.CanonicalAuthority(h, "")
 	return err == nil
 }
 
-// tlsConfig is for one endpoint on this host that speaks a protocol.
+// tlsConfig returns the client TLS config for an endpoint at host with one ALPN protocol.
 func (c *Config) tlsConfig(host, protocol string, roots *x509.CertPool) *tls.Config {
 	name := c.ServerName
 	if name == "" {
@@ -229,8 +230,7 @@ func (c *Config) tlsConfig(host, protocol string, roots *x509.CertPool) *tls.Con
 	}
 }
 
-// trust identifies how the certificates of servers are verified: two configurations that
-// verify in the same way have the same.
+// trust returns a digest of the verification settings for server certificates.
 func (c *Config) trust() string {
 	return setting.Digest(struct {
 		CA         setting.Path
@@ -239,7 +239,7 @@ func (c *Config) trust() string {
 	}{c.CA, c.ServerName, c.InsecureSkipVerify})
 }
 
-// roots reads the CA file; nil means the system's own certificates.
+// roots reads the CA file; nil means the system's roots.
 func (c *Config) roots() (*x509.CertPool, error) {
 	if c.CA == "" {
 		return nil, nil
@@ -253,7 +253,7 @@ func (c *Config) roots() (*x509.CertPool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading ca: %w", err)
 	}
-	if len(text) > setting.MaxFile { // more than Digest reads
+	if len(text) > setting.MaxFile { // setting.Digest reads no more
 		return nil, fmt.Errorf("reading ca %s: the file is larger than %d bytes", c.CA, setting.MaxFile)
 	}
 	pool := x509.NewCertPool()
@@ -263,4 +263,4 @@ func (c *Config) roots() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-var errNoCertificate = errors.New("no certificate in PEM form in it")
+var errNoCertificate = errors.New("no PEM certificate in the file")

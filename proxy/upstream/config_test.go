@@ -29,7 +29,7 @@ func TestConfigFaults(t *testing.T) {
 		"slash":               {Config{Rest: rest("http://a/")}, nil},
 		"no endpoint":         {Config{}, []string{"u.rest: an upstream without endpoints"}},
 		"empty URL":           {Config{Rest: setting.List[setting.URL]{{}}}, []string{"u.rest: an endpoint without a URL"}},
-		"scheme":              {Config{Rest: rest("ftp://a")}, []string{`u.rest: "ftp://a": endpoints cannot be reached by ftp`}},
+		"scheme":              {Config{Rest: rest("ftp://a")}, []string{`u.rest: "ftp://a": endpoints do not support the scheme ftp`}},
 		"path":                {Config{Rest: rest("http://a/b")}, []string{"u.rest: \"http://a/b\": an endpoint with a path"}},
 		"query":               {Config{Rest: rest("http://a?b")}, []string{"an endpoint with a query"}},
 		"empty query":         {Config{Rest: rest("http://a?")}, []string{"an endpoint with a query"}},

@@ -16,32 +16,31 @@ import (
 	"sallyport/proxy/wire/socket"
 )
 
-// maxDialing bounds the connects under way to one endpoint.
+// maxDialing is the maximum number of concurrent connects to one endpoint.
 const maxDialing = 128
 
-// endpoint is one server, as one configuration describes it.
+// endpoint is one server under one configuration.
 type endpoint struct {
-	spared  bool   // there are others, so that it is not tried while it is ejected
-	label   string // its URL
-	network string
-	addr    string
-	host    string      // the Host field; "" for the client's
-	tls     *tls.Config // nil without TLS
+	skippable bool   // skipped while ejected, because there are other endpoints
+	label     string // its URL
+	network   string
+	addr      string
+	host      string      // the Host field; "" for the client's
+	tls       *tls.Config // nil without TLS
 
 	conns   connections
 	bufs    *wire.Buffers
 	now     func() time.Time
 	clock   *wire.Clock
 	connect func(ctx context.Context, network, addr string) (net.Conn, error)
-	slots   chan struct{} // one for each request over HTTP/1.1 that is let through; nil: no bound
+	slots   chan struct{} // one for each admitted HTTP/1.1 request; nil: no limit
 	dialing chan struct{}
 
 	*counters
 	health *health
 }
 
-// newEndpoint makes the endpoint at a URL. roots are those that TLS servers are
-// verified against, nil for the system's.
+// newEndpoint makes the endpoint at a URL. roots verify TLS servers; nil means the system's.
 func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool, localhost bool) *endpoint {
 	o := &p.options
 	e := &endpoint{
@@ -89,7 +88,7 @@ func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool, localh
 	return e
 }
 
-// hostFor is the Host field for the endpoint, "" for the client's. localhost is as of
+// hostFor returns the Host field for the endpoint; "" means the client's. localhost is as in
 // [Pools.Open].
 func (c *Config) hostFor(at *url.URL, localhost bool) string {
 	host, port := at.Host, at.Port()
@@ -116,7 +115,7 @@ func (c *Config) hostFor(at *url.URL, localhost bool) string {
 	return host
 }
 
-// admit waits for room for one more request.
+// admit waits until one more request is allowed.
 func (e *endpoint) admit(ctx context.Context, wait time.Duration) error {
 	if e.slots == nil {
 		return nil
@@ -136,7 +135,7 @@ func (e *endpoint) admit(ctx context.Context, wait time.Duration) error {
 	}
 }
 
-// leave gives back what a request held of the endpoint.
+// leave undoes admit and the count of requests in flight.
 func (e *endpoint) leave() {
 	e.inFlight.Add(-1)
 	if e.slots != nil {
@@ -144,7 +143,7 @@ func (e *endpoint) leave() {
 	}
 }
 
-// bounded is ctx with a timeout, if there is one.
+// bounded returns ctx with a timeout if d is positive.
 func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if d <= 0 {
 		return ctx, func() {}
@@ -152,8 +151,8 @@ func bounded(ctx context.Context, d time.Duration) (context.Context, context.Can
 	return context.WithTimeout(ctx, d)
 }
 
-// dial connects, and has open make a client of the connection, all of it within the
-// timeout and the bounds of the endpoint. open must close the connection if it fails.
+// dial connects and calls open to make a client of the connection, all within the timeout and
+// the connect limit of the endpoint. open must close the connection if it fails.
 func (e *endpoint) dial(ctx context.Context, timeout time.Duration, open func(context.Context, net.Conn, *h1.Socket) error) error {
 	bound, cancel := bounded(ctx, timeout)
 	defer cancel()
@@ -164,7 +163,7 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration, open func(co
 		return e.dialFault(ctx, bound, bound.Err())
 	}
 	e.dials.Add(1)
-	conn, sock, err := e.reach(bound)
+	conn, sock, err := e.connectTLS(bound)
 	if err == nil {
 		err = open(bound, conn, sock)
 	}
@@ -175,8 +174,8 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration, open func(co
 	return nil
 }
 
-// reach connects, and shakes hands where the endpoint uses TLS.
-func (e *endpoint) reach(ctx context.Context) (net.Conn, *h1.Socket, error) {
+// connectTLS opens a connection, with a TLS handshake if the endpoint uses TLS.
+func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error) {
 	nc, err := e.connect(ctx, e.network, e.addr)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connecting: %w", err)
@@ -188,13 +187,13 @@ func (e *endpoint) reach(ctx context.Context) (net.Conn, *h1.Socket, error) {
 	}
 	t := tls.Client(sock, e.tls)
 	if err := t.HandshakeContext(ctx); err != nil {
-		_ = nc.Close() // the handshake has failed; there is nothing to keep
-		return nil, nil, fmt.Errorf("shaking hands: %w", err)
+		_ = nc.Close() // after a failed handshake the close error does not matter
+		return nil, nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return t, sock, nil
 }
 
-// scheme is that of the requests to the endpoint.
+// scheme returns the scheme of requests to the endpoint.
 func (e *endpoint) scheme() string {
 	if e.tls != nil {
 		return "https"
@@ -202,8 +201,8 @@ func (e *endpoint) scheme() string {
 	return "http"
 }
 
-// dialFault tells a failure of the endpoint, which is ejected for a while, from
-// the end of the caller's context.
+// dialFault distinguishes the end of the caller's context from a failure of the endpoint,
+// which ejects the endpoint for a while.
 func (e *endpoint) dialFault(ctx, bound context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("connecting to upstream: %w", wire.Cause(ctx))

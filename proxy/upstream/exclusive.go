@@ -9,36 +9,36 @@ import (
 	"sallyport/proxy/wire/h1"
 )
 
-// exclusive holds the connections of an endpoint over HTTP/1.1, each of which carries
-// one request at a time. It keeps those that are idle, and hands out the one that was
-// used last: it is the least likely to have been closed, and the others grow old.
+// exclusive is a pool of HTTP/1.1 connections, each for one request at a time. It hands out
+// the idle connection that was used last: the server is least likely to have closed it, and the
+// surplus ones expire.
 type exclusive struct {
 	e        *endpoint
 	maxIdle  int
 	idleTime time.Duration
 	now      func() time.Time
 
-	mu     sync.Mutex       // guards what follows
-	unused []*exclusiveConn // idle; the last used at the end
+	mu     sync.Mutex       // guards the fields below
+	unused []*exclusiveConn // idle; the most recently used at the end
 	reaper *time.Timer
 	closed bool
 }
 
-// exclusiveConn is a connection that one request uses, or none.
+// exclusiveConn is an HTTP/1.1 connection of the pool.
 type exclusiveConn struct {
 	*h1.Client
 	pool      *exclusive
-	goodUntil time.Time // while it is idle
+	goodUntil time.Time // set while idle
 }
 
-// take returns an idle connection on which nothing has arrived, or else a new one. A
-// request that is sent again goes out on a new one in any case.
+// take returns an idle connection without unexpected input, or else a new one. A retried
+// request always gets a new one.
 //
-// Looking at a connection makes it rare that a server closes it just as a request goes
-// out on it; it cannot rule it out.
+// The check makes it unlikely, but not impossible, that the server closes the connection while
+// the request is on its way.
 func (p *exclusive) take(ctx context.Context, wait time.Duration, again bool) (connection, bool, error) {
 	if !again {
-		if c := p.sound(); c != nil {
+		if c := p.usable(); c != nil {
 			return c, true, nil
 		}
 	}
@@ -49,8 +49,8 @@ func (p *exclusive) take(ctx context.Context, wait time.Duration, again bool) (c
 	return c, false, nil
 }
 
-// sound returns an idle connection that can be used; nil if there is none.
-func (p *exclusive) sound() *exclusiveConn {
+// usable returns an idle connection that is still usable; nil if there is none.
+func (p *exclusive) usable() *exclusiveConn {
 	for {
 		c := p.pop()
 		if c == nil {
@@ -59,7 +59,7 @@ func (p *exclusive) sound() *exclusiveConn {
 		if p.now().Before(c.goodUntil) && c.Alive() {
 			return c
 		}
-		_ = c.Close() // it is idle: nobody waits for what it says
+		_ = c.Close() // idle, so the close error does not matter
 	}
 }
 
@@ -73,8 +73,7 @@ func (p *exclusive) dial(ctx context.Context, wait time.Duration) (c *exclusiveC
 	return c, err
 }
 
-// leave keeps the connection for the next request if it is fit for one. If it is not,
-// it is closed already.
+// leave returns a reusable connection to the pool. Others are already closed.
 func (c *exclusiveConn) leave(reusable bool, keepAlive time.Duration) {
 	if reusable {
 		c.pool.put(c, keepAlive)
@@ -97,8 +96,8 @@ func (p *exclusive) pop() *exclusiveConn {
 	return c
 }
 
-// put keeps a connection that is fit for another request. announced is how long the
-// server said that it waits for one, 0 if it did not say.
+// put adds a reusable connection to the pool. announced is the server's Keep-Alive timeout, 0
+// if it sent none.
 func (p *exclusive) put(c *exclusiveConn, announced time.Duration) {
 	keep := p.idleTime
 	if announced > 0 {
@@ -110,7 +109,7 @@ func (p *exclusive) put(c *exclusiveConn, announced time.Duration) {
 	}
 }
 
-// push returns the connection for which there is no room.
+// push adds c and returns the connection to close instead; nil if there is space for both.
 func (p *exclusive) push(c *exclusiveConn) (surplus *exclusiveConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -130,8 +129,8 @@ func (p *exclusive) push(c *exclusiveConn) (surplus *exclusiveConn) {
 	return nil
 }
 
-// reap closes the connections that have grown too old or were closed by the server. It
-// runs in the goroutine of its timer, and only while there are idle connections.
+// reap closes connections that expired or that the server closed. It runs on a timer, only
+// while there are idle connections.
 func (p *exclusive) reap() {
 	for _, c := range p.expired() {
 		_ = c.Close()
@@ -164,7 +163,7 @@ func (p *exclusive) idle() int {
 	return len(p.unused)
 }
 
-// close closes the idle connections. Those in use close when they are given back.
+// close closes idle connections. Connections in use close when their requests end.
 func (p *exclusive) close() {
 	p.mu.Lock()
 	unused := p.unused

@@ -6,24 +6,24 @@ import (
 )
 
 const (
-	ejectFirst = time.Second      // after one failed connect; doubles with each
-	ejectMost  = 30 * time.Second // ... up to this
-	probeTime  = time.Second      // one request tries an ejected endpoint, the others wait this long
+	ejectFirst = time.Second      // after one failed connect; doubles with each further one
+	ejectMost  = 30 * time.Second // the maximum
+	probeTime  = time.Second      // interval of single requests that probe an ejected endpoint
 )
 
-// counters count what was done with an endpoint. All open upstreams of a name share
-// those of a URL, so that metrics go on when a configuration changes, and requests go
-// to the least busy server whichever configuration they came under.
+// counters counts the use of an endpoint. All open upstreams of one name share the counters
+// of equal URLs. So metrics continue over reloads, and requests go to the least busy server under
+// any configuration.
 type counters struct {
 	inFlight                atomic.Int64
 	dials, reuses, failures atomic.Uint64
 }
 
-// health is whether connects to an endpoint have succeeded. An endpoint is ejected for a
-// while after one that failed. The zero health is good. It is safe for concurrent use.
+// health tracks failed connects. A failed connect ejects the endpoint for a while. The zero
+// health is good. It is safe for concurrent use.
 type health struct {
-	row       atomic.Int64 // connects in a row that failed
-	ejectedTo atomic.Int64 // in nanoseconds of Unix time; 0: it is not ejected
+	row       atomic.Int64 // consecutive failed connects
+	ejectedTo atomic.Int64 // Unix nanoseconds; 0 if not ejected
 }
 
 // recovered ends an ejection.
@@ -34,14 +34,14 @@ func (h *health) recovered() {
 	}
 }
 
-// failed ejects the endpoint, for longer with each connect in a row that fails.
+// failed ejects the endpoint, for longer after each consecutive failure.
 func (h *health) failed(now time.Time) {
 	away := min(ejectFirst<<min(h.row.Add(1)-1, 10), ejectMost)
 	h.ejectedTo.Store(now.Add(away).UnixNano())
 }
 
-// fit says whether the endpoint may be tried: it is not ejected, or its time is over. Of
-// the requests that find it over, one a second is let through to probe the endpoint.
+// fit reports whether the endpoint may be tried: it is not ejected, or its ejection has
+// expired. After the expiry, one request a second may probe it.
 func (h *health) fit(now time.Time) bool {
 	to := h.ejectedTo.Load()
 	if to == 0 {
@@ -50,7 +50,7 @@ func (h *health) fit(now time.Time) bool {
 	return now.UnixNano() >= to && h.ejectedTo.CompareAndSwap(to, now.Add(probeTime).UnixNano())
 }
 
-// ejected returns until when the endpoint is ejected; the zero time if it is not.
+// ejected returns the end of the ejection; zero if the endpoint is not ejected.
 func (h *health) ejected(now time.Time) (until time.Time) {
 	if to := h.ejectedTo.Load(); to != 0 && now.UnixNano() < to {
 		until = time.Unix(0, to)

@@ -6,82 +6,80 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Timeouts bound one request. Zero is no bound.
+// Timeouts bound one request. Zero means no limit.
 type Timeouts struct {
-	// Connect bounds finding a connection: name lookup, connect and TLS
-	// handshake of each endpoint that is tried.
+	// Connect limits name lookup, connect and TLS handshake, for each endpoint tried.
 	Connect time.Duration
-	// Head bounds the time from the last byte of the request to the last byte of
-	// the head of the final response. While a body is being uploaded it does not
-	// run: slow clients are not the server's fault, and have bounds of their own.
+	// Head limits the time from the last byte of the request to the end of the head of the final
+	// response. It does not run during an upload: slow clients have their own limits and are not
+	// the
+	// server's fault.
 	Head time.Duration
-	// Idle bounds each write of the request and each wait for more of the
-	// response's content.
+	// Idle limits each write of the request and each read of the response's content.
 	Idle time.Duration
-	// Total bounds the whole request from Send to the end of the content.
+	// Total limits the whole request, from Send to the end of the content.
 	Total time.Duration
 }
 
-// Request is one request for an upstream. It must not be changed until the
-// response is closed or Send has returned an error.
+// Request is a request for an upstream. It must not be changed until the response is closed or
+// Send has returned an error.
 type Request struct {
 	Method string
 	Target string // canonical path and query, in origin form
-	Host   string // what the client called us; sent where the upstream's host is "client"
+	Host   string // the client's Host; sent if the upstream's host is "client"
 
-	// Fields are final: sanitised, identity set. A field that belongs to the
-	// connection or to framing is a fault of the caller, and nothing is sent.
+	// Fields are final: sanitized and with the identity fields. Send refuses fields that belong
+	// to the connection or to framing.
 	Fields message.Fields
 
-	// Body is the content. It is not read where Length is 0.
+	// Body is the content. It is not read if Length is 0.
 	Body message.Body
-	// Length is the length of the content in bytes: 0 for none, -1 where only
-	// its end will tell; that is sent chunked, or as what it has turned out to be
-	// where Body is [message.Arrived].
+	// Length is the content length in bytes: 0 for none, -1 if unknown. Unknown content is sent
+	// chunked, or with its length if Body is [message.Arrived] and complete.
 	Length int64
-	// Interrupt makes a Read of Body that waits for the client return soon with
-	// an error. It is called when the upload must end before its body has: the
-	// upstream failed, or answered without wanting the rest; and again every 100 ms
-	// until Read has returned. Where it is nil, Send and Close wait for Read.
+	// Interrupt makes a pending Read of Body return soon with an error. It is called when the
+	// upload must end early, because the upstream failed or answered without reading the rest. It
+	// is
+	// repeated every 100 ms until Read returns. If nil, Send and Close wait for Read.
 	Interrupt func()
-	// Trailers chooses which of the trailers of Body go upstream; nil means none.
-	// It is called once Body has ended, in the goroutine that reads it.
+	// Trailers filters the trailers of Body that go upstream; nil sends none. It is called after
+	// the end of Body, in the goroutine that reads it.
 	Trailers func(message.Fields) message.Fields
 
 	Upgrade string // "websocket", or "" for none
-	Expect  bool   // the client waits for 100 (Continue): reading Body sends it, the upstream is never asked
+	Expect  bool   // the client waits for 100 (Continue); reading Body sends it, and Expect is never forwarded
 
 	Timeouts Timeouts
 
-	// Into is the response to be filled, of which nothing is left; a new one if nil.
+	// Into is a response to reuse; a new one if nil.
 	Into *Response
 
-	// Sign returns the fields of one attempt, asked for anew for each: Fields and
-	// what signs them for the scheme and the Host of the endpoint. Its error ends the
-	// exchange and is returned as it is. Nil: Fields are sent as they are.
+	// Sign returns the fields of one attempt: Fields plus a signature for the scheme and Host of
+	// the endpoint. It is called for each attempt. Its error ends the exchange and is returned
+	// unchanged. Nil sends Fields as they are.
 	Sign func(scheme, host string) (message.Fields, error)
 
-	// Inform gets interim responses other than 100 and 101. Its error ends the
-	// exchange and is returned as it is. It may be nil.
+	// Inform receives interim responses other than 100 and 101. Its error ends the exchange and
+	// is returned unchanged. It may be nil.
 	Inform func(*message.Response) error
 }
 
-// grpc says whether the request goes to the endpoints for gRPC.
+// grpc reports whether the request goes to the gRPC endpoints.
 func (r *Request) grpc() bool { return message.IsGRPC(r.Fields.Get("content-type")) }
 
-// Kind is what went wrong at the upstream.
+// Kind classifies a failure of the upstream.
 type Kind uint8
 
 const (
-	Refused     Kind = iota + 1 // no connection could be made
-	Reset                       // the connection broke before the response was whole
-	Garbage                     // the response is not HTTP as it must be
-	Timeout                     // one of Timeouts passed
-	NoneHealthy                 // no endpoint is fit, or has room
-	Unserved                    // there is no endpoint for requests of this kind
+	Refused     Kind = iota + 1 // the connect failed
+	Reset                       // the connection broke before the end of the response
+	Garbage                     // the response is not valid HTTP
+	Timeout                     // one of Timeouts expired
+	NoneHealthy                 // all endpoints are ejected or at their limit
+	Unserved                    // there is no endpoint for this kind of request
 )
 
-// String names the kind in one word.
+// String returns the kind in one or two words.
 func (k Kind) String() string {
 	switch k {
 	case Refused:
@@ -100,13 +98,13 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// Error is a failure of the upstream. Other errors of Send and of the body of a
-// response are not: errors in reading the request's body and of Inform, the end
-// of the context (its cause), and requests that may not be sent.
+// Error is a failure of the upstream. Send and the response body return other errors for
+// other causes: a failed read of the request's body, an error of Inform, the end of the context
+// (its cause), and invalid requests.
 type Error struct {
 	Kind     Kind
-	Endpoint string // where it happened; "" where no endpoint was tried
-	Err      error  // the cause, for audit only; never shown to clients
+	Endpoint string // the endpoint that failed; "" if none was tried
+	Err      error  // for the audit log only; never shown to clients
 }
 
 // Error describes the failure for the audit log.
@@ -117,5 +115,5 @@ func (e *Error) Error() string {
 	return "upstream " + e.Kind.String() + ": " + e.Endpoint + ": " + e.Err.Error()
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }

@@ -14,26 +14,25 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Options are what the process gives to its upstreams.
+// Options are the dependencies of all upstreams of a process.
 type Options struct {
 	// Now is the clock for idle and ejected times; time.Now if nil.
 	Now func() time.Time
-	// Clock, if there is one, is asked instead of the system for deadlines and for how
-	// long connections were idle.
+	// Clock, if not nil, replaces the system clock for deadlines and idle times.
 	Clock *wire.Clock
 	// Dial connects; a net.Dialer's DialContext if nil.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// Pools keeps the upstreams that are open, with their connections. A process has one,
-// so that upstreams outlive the configurations that use them. It holds nothing of an
-// upstream that is closed. It is safe for concurrent use.
+// Pools holds the open upstreams and their connections. A process has one, so that
+// upstreams outlive configurations. It drops an upstream when that is closed. It is safe for
+// concurrent use.
 type Pools struct {
 	options Options
 	bufs    wire.Buffers
 
-	mu   sync.Mutex             // guards what follows
-	open map[string][]*Upstream // by name; the one opened last at the end
+	mu   sync.Mutex             // guards open
+	open map[string][]*Upstream // by name; the most recently opened last
 }
 
 // NewPools returns Pools without upstreams.
@@ -47,31 +46,29 @@ func NewPools(o Options) *Pools {
 	return &Pools{options: o, open: map[string][]*Upstream{}}
 }
 
-// Open returns the upstream of a name and a configuration. It reads the CA file, does
-// nothing on the network and starts no goroutine. Each Open needs one [Upstream.Close].
+// Open returns the upstream for a name and a configuration. It reads the CA file, but uses
+// no network and starts no goroutine. Each Open needs one [Upstream.Close].
 //
-// If the name is open already with an equal configuration, CA file included, Open
-// returns that upstream, with its idle connections. If it is open with another
-// configuration, the new upstream begins without connections, but keeps what is known
-// of endpoints with the same URL:
+// If the name is already open with an equal configuration, including the content of the CA file,
+// Open returns the same upstream with its idle connections. If the configuration differs, the new
+// upstream has no connections, but endpoints with the same URL share:
 //
-//   - the counters and the number of requests in flight, which both then share;
-//   - whether connects have failed lately, if both verify the server's certificate in
-//     the same way. Else a changed ca or server_name may be the cure, so the endpoint is
-//     tried at once.
+//   - the counters and the number of requests in flight;
+//   - the ejection after failed connects, if both verify certificates in the same way. Otherwise a
+//     changed ca or server_name may be the remedy, so the endpoint is tried at once.
 //
-// Until the old one is closed, each of them may have max_connections.
+// Until the old upstream is closed, each of them may use max_connections.
 //
-// localhost is for servers that refuse any other name while they are bound to loopback:
-// where c.Host is empty, they see localhost with the port of the endpoint.
+// localhost is for servers that refuse other names while they listen on loopback: if c.Host is
+// empty, they see localhost with the endpoint's port.
 func (p *Pools) Open(name string, c Config, localhost bool) (*Upstream, error) {
 	var faults setting.Faults
 	c.Check(name, &faults)
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
-	// In this order: if the CA file changes in between, the digest is of the old one, and
-	// the next configuration opens the upstream anew.
+	// Compute the digest first. If the CA file changes in between, the digest is of the old
+	// file, and the next reload opens the upstream anew.
 	digest := setting.Digest(c)
 	roots, err := c.roots()
 	if err != nil {
@@ -92,8 +89,8 @@ func (p *Pools) Open(name string, c Config, localhost bool) (*Upstream, error) {
 	return u, nil
 }
 
-// newEndpoints makes the endpoints of a list. An endpoint that is in the other list too
-// is made once. The mutex of the pools is held.
+// newEndpoints makes the endpoints of a list. An endpoint in both lists is made once. The
+// caller holds the mutex of the pools.
 func (u *Upstream) newEndpoints(urls []setting.URL, c *Config, roots *x509.CertPool, localhost bool) (all []*endpoint) {
 	for _, at := range urls {
 		if i := slices.IndexFunc(u.rest, func(e *endpoint) bool { return e.label == at.String() }); i >= 0 {
@@ -101,15 +98,15 @@ func (u *Upstream) newEndpoints(urls []setting.URL, c *Config, roots *x509.CertP
 			continue
 		}
 		e := u.pools.newEndpoint(at.URL, c, roots, localhost)
-		e.spared = len(urls) > 1
+		e.skippable = len(urls) > 1
 		u.inherit(e)
 		all = append(all, e)
 	}
 	return all
 }
 
-// inherit gives an endpoint the counters and the health of the same endpoint of other
-// open upstreams of the name; new ones where there are none.
+// inherit takes counters and health from the same endpoint of open upstreams of that name,
+// or makes new ones.
 func (u *Upstream) inherit(e *endpoint) {
 	for _, other := range u.pools.open[u.name] {
 		for _, known := range other.all() {
@@ -130,10 +127,9 @@ func (u *Upstream) inherit(e *endpoint) {
 	}
 }
 
-// Close gives back what one Open has returned. With the last one, idle connections close
-// at once, and those in use when their responses are closed. A request that is sent
-// after that is served, on a connection that is not kept. Calls beyond the last one do
-// nothing.
+// Close undoes one Open. The last Close closes idle connections at once and the others when
+// their responses are closed. Later requests still succeed, on connections that are not kept.
+// Surplus calls do nothing.
 func (u *Upstream) Close() {
 	if !u.pools.release(u) {
 		return
@@ -143,8 +139,8 @@ func (u *Upstream) Close() {
 	}
 }
 
-// release takes one reference from an upstream and says whether it was the last, with
-// which the upstream is forgotten.
+// release drops one reference to an upstream and reports whether it was the last; then it
+// also removes the upstream.
 func (p *Pools) release(u *Upstream) (last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,18 +166,18 @@ type Status struct {
 // EndpointStatus is the state of one endpoint.
 type EndpointStatus struct {
 	URL       string
-	InFlight  int       // requests that have a connection or are waiting for it to be made
-	Idle      int       // connections kept that no request uses
-	Dials     uint64    // connects begun
-	Reuses    uint64    // requests sent on a connection that had served before
-	Failures  uint64    // connects that failed
-	Ejected   bool      // not tried now, because connects failed
-	EjectedTo time.Time // until when; zero where it is not ejected
+	InFlight  int       // requests with a connection or waiting for one
+	Idle      int       // idle connections
+	Dials     uint64    // connects started
+	Reuses    uint64    // requests on a reused connection
+	Failures  uint64    // failed connects
+	Ejected   bool      // skipped now, because connects failed
+	EjectedTo time.Time // end of the ejection; zero if not ejected
 }
 
-// Status is the state of the open upstreams, sorted by name, each name once. If a name
-// is open with more than one configuration, the endpoints of the one opened last come
-// first, then those that only older ones have; Idle counts the connections of all.
+// Status returns the state of the open upstreams, one entry a name, sorted. If a name is open
+// with several configurations, the endpoints of the newest come first, then those of older ones
+// only. Idle is the sum over all.
 func (p *Pools) Status() []Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -194,7 +190,7 @@ func (p *Pools) Status() []Status {
 				if i < 0 {
 					s.Endpoints = append(s.Endpoints, e.status())
 				} else {
-					s.Endpoints[i].Idle += e.conns.idle() // all else they share
+					s.Endpoints[i].Idle += e.conns.idle() // everything else is shared
 				}
 			}
 		}
@@ -212,7 +208,7 @@ func (e *endpoint) status() EndpointStatus {
 		Reuses:   e.reuses.Load(),
 		Failures: e.failures.Load(),
 	}
-	if e.spared {
+	if e.skippable {
 		s.EjectedTo = e.health.ejected(e.now())
 		s.Ejected = !s.EjectedTo.IsZero()
 	}

@@ -8,17 +8,17 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Response is the answer of an upstream. It must be closed. It is not safe for
-// concurrent use.
+// Response is the answer of an upstream. It must be closed. It is not safe for concurrent
+// use.
 type Response struct {
 	// Head is the head of the final response.
 	Head message.Response
-	// Body is the content, never nil. Its errors are of the kinds of [Error]; one
-	// that was cut wraps io.ErrUnexpectedEOF. Over HTTP/2 it is a [message.Arrived] too.
+	// Body is the content, never nil. Its errors are those of [Error]; truncated content wraps
+	// io.ErrUnexpectedEOF. Over HTTP/2 it also implements [message.Arrived].
 	Body message.Body
 	// Endpoint is the URL of the server that answered.
 	Endpoint string
-	// Host is the Host field that the server was sent.
+	// Host is the Host field sent to the server.
 	Host string
 
 	ask    wire.Request
@@ -27,14 +27,14 @@ type Response struct {
 	c      connection // nil once closed
 }
 
-// Forget resets r to the zero Response but keeps memory for its next use. Head.Fields
-// must not be used any more.
+// Forget resets r to the zero Response but keeps its memory for reuse. Head.Fields must not
+// be used afterwards.
 func (r *Response) Forget() {
 	r.answer.Reset()
 	*r = Response{answer: r.answer}
 }
 
-// begin hands the exchange that runs on c to the caller.
+// begin binds the response to the exchange on c.
 func (r *Response) begin(e *endpoint, c connection) {
 	r.e, r.c = e, c
 	r.Head, r.Endpoint, r.Host = r.answer.Head, e.label, r.ask.Host
@@ -44,7 +44,7 @@ func (r *Response) begin(e *endpoint, c connection) {
 	}
 }
 
-// content is the response as a [message.Body].
+// content implements [message.Body].
 type content Response
 
 func (b *content) Read(p []byte) (int, error) {
@@ -57,7 +57,7 @@ func (b *content) Read(p []byte) (int, error) {
 
 func (b *content) Trailers() message.Fields { return b.answer.Trailers() }
 
-// arriving is content of which the connection knows how much has come.
+// arriving is content that reports how much has arrived.
 type arriving Response
 
 func (b *arriving) Read(p []byte) (int, error) { return (*content)(b).Read(p) }
@@ -70,11 +70,10 @@ func (b *arriving) Arrived() (n int, whole bool) {
 	return n, whole
 }
 
-// Close ends the exchange. An upload that still goes on is stopped and joined.
-// A connection over HTTP/1.1 is kept for the next request if the exchange ended
-// cleanly: the content was read to its end, the request was sent whole, and nothing
-// followed. A connection over HTTP/2 lives on in any case.
-// Later calls do nothing.
+// Close ends the exchange. It stops a pending upload and waits for it. An HTTP/1.1 connection
+// is reused if the exchange was complete: the content was read to its end, the request was sent
+// whole, and no further bytes followed. HTTP/2 connections always stay open. Later calls do
+// nothing.
 func (r *Response) Close() {
 	if r.c == nil {
 		return
@@ -85,8 +84,7 @@ func (r *Response) Close() {
 	r.e.leave()
 }
 
-// Upgraded hands over the connection after status 101, nil after any other. Bytes that
-// the server has sent already come first. It has no deadlines; closing the
-// response or the end of Send's context closes it. Nobody may read it any more
-// when the response is closed.
+// Upgraded returns the connection after status 101, nil otherwise. It first reads bytes
+// that the server has already sent. It has no deadlines. It closes with the response or with the
+// context of Send. It must not be read once the response is closed.
 func (r *Response) Upgraded() net.Conn { return r.answer.Upgraded() }

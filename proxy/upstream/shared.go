@@ -15,40 +15,39 @@ import (
 	"sallyport/proxy/wire/h2"
 )
 
-// shared holds the connections of an endpoint over HTTP/2, each of which carries many
-// requests. The first that has a free place takes the next request, so that there are
-// few connections; another is opened where none has a place.
+// shared is a pool of HTTP/2 connections, each for many requests. A request takes the first
+// connection with a free stream, so there are few connections. A new one is opened if all are
+// full.
 type shared struct {
 	e        *endpoint
-	most     int // connections; 0: no bound
+	most     int // maximum number of connections; 0: no limit
 	idleTime time.Duration
 	now      func() time.Time
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	conns   []*sharedConn
-	dialing *dialing      // nil: none is being opened
-	freed   chan struct{} // closed when a place is free; nil: nobody waits
+	dialing *dialing      // nil: no connect in progress
+	freed   chan struct{} // closed when a stream becomes free; nil: nobody waits
 	reaper  *time.Timer
 	closed  bool
 }
 
-// sharedConn is a connection that many requests use, or none.
+// sharedConn is an HTTP/2 connection of the pool.
 type sharedConn struct {
 	*h2.Client
 	pool   *shared
-	usedAt time.Time // when a request last came or went; the pool's mu guards it
+	usedAt time.Time // when a request last started or ended; guarded by the pool's mu
 }
 
-// dialing is a connect that many requests wait for.
+// dialing is a connect that several requests wait for.
 type dialing struct {
 	done chan struct{}
 	err  error // valid once done
-	left bool  // the request that it was made for has ended: others must try themselves
+	left bool  // the request that started it was canceled: the others must retry
 }
 
-// take reserves a place for one request on a connection. Where no place is free it waits
-// for one, or opens a connection. It opens one at a time, and requests that come together
-// share it.
+// take reserves a stream for one request. If none is free, it waits for one or opens a
+// connection. It opens one connection at a time, and concurrent requests share it.
 func (p *shared) take(ctx context.Context, wait time.Duration, _ bool) (c connection, used bool, err error) {
 	bound, cancel := ctx, context.CancelFunc(nil)
 	for {
@@ -85,8 +84,8 @@ func (p *shared) take(ctx context.Context, wait time.Duration, _ bool) (c connec
 	}
 }
 
-// reserve takes a place on a connection that is open; mu is held. Connections that take
-// no more requests are forgotten: they close by themselves.
+// reserve reserves a stream on an open connection; the caller holds mu. It drops connections
+// that accept no more requests, which close by themselves.
 func (p *shared) reserve() *sharedConn {
 	dead := false
 	for _, c := range p.conns {
@@ -106,7 +105,7 @@ func (p *shared) reserve() *sharedConn {
 	return nil
 }
 
-// open opens a connection for the requests that wait for d, and reserves a place on it.
+// open opens a connection for the requests that wait for d, and reserves a stream on it.
 func (p *shared) open(ctx context.Context, wait time.Duration, d *dialing) (*sharedConn, error) {
 	c, err := p.dial(ctx, wait)
 	p.mu.Lock()
@@ -123,7 +122,7 @@ func (p *shared) open(ctx context.Context, wait time.Duration, d *dialing) (*sha
 	}
 	c.usedAt = p.now()
 	if p.closed {
-		return c, nil // it closes behind the request that it was opened for
+		return c, nil // not pooled: it closes after this request
 	}
 	p.conns = append(p.conns, c)
 	if p.reaper == nil {
@@ -132,13 +131,13 @@ func (p *shared) open(ctx context.Context, wait time.Duration, d *dialing) (*sha
 	return c, nil
 }
 
-// errNoHTTP2 means that a server of h2:// has not negotiated HTTP/2.
-var errNoHTTP2 = errors.New("the server does not choose h2 by ALPN")
+// errNoHTTP2 means that an h2:// server did not negotiate HTTP/2.
+var errNoHTTP2 = errors.New("the server did not negotiate h2 by ALPN")
 
 func (p *shared) dial(ctx context.Context, wait time.Duration) (c *sharedConn, err error) {
 	err = p.e.dial(ctx, wait, func(ctx context.Context, conn net.Conn, _ *h1.Socket) error {
 		if t, ok := conn.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol != "h2" {
-			_ = conn.Close() // nothing was said on it
+			_ = conn.Close() // unused, so the close error does not matter
 			return errNoHTTP2
 		}
 		client := h2.NewClient(conn, h2.ClientOptions{Scheme: p.e.scheme(), Buffers: p.e.bufs, Clock: p.e.clock})
@@ -152,7 +151,7 @@ func (p *shared) dial(ctx context.Context, wait time.Duration) (c *sharedConn, e
 	return c, err
 }
 
-// untilDeadline is how long a context with a deadline goes on; 0 without one.
+// untilDeadline returns the time until the deadline of ctx; 0 if it has none.
 func untilDeadline(ctx context.Context) time.Duration {
 	by, ok := ctx.Deadline()
 	if !ok {
@@ -161,7 +160,7 @@ func untilDeadline(ctx context.Context) time.Duration {
 	return max(time.Until(by), time.Nanosecond)
 }
 
-// await returns a channel that is closed when a place is free; mu is held.
+// await returns a channel that closes when a stream becomes free; the caller holds mu.
 func (p *shared) await() <-chan struct{} {
 	if p.freed == nil {
 		p.freed = make(chan struct{})
@@ -169,7 +168,7 @@ func (p *shared) await() <-chan struct{} {
 	return p.freed
 }
 
-// wait waits for a place, or for the connection that is being opened.
+// wait waits for a free stream, or for the connect in progress.
 func (p *shared) wait(bound context.Context, d *dialing, freed <-chan struct{}) error {
 	var opened chan struct{}
 	if d != nil {
@@ -186,7 +185,7 @@ func (p *shared) wait(bound context.Context, d *dialing, freed <-chan struct{}) 
 	return nil
 }
 
-// leave notes that a request has left the connection, which closes if it is not kept.
+// leave records the end of a request. A connection that is no longer pooled closes.
 func (c *sharedConn) leave(bool, time.Duration) {
 	p := c.pool
 	p.mu.Lock()
@@ -201,14 +200,14 @@ func (c *sharedConn) leave(bool, time.Duration) {
 	}
 }
 
-// giveUp gives back the place.
+// giveUp releases the reserved stream.
 func (c *sharedConn) giveUp() {
 	c.Release()
 	c.leave(false, 0)
 }
 
-// reap closes the connections that no request has used for long. It runs in the
-// goroutine of its timer, and only while there are connections.
+// reap closes connections that were idle for too long. It runs on a timer, only while there
+// are connections.
 func (p *shared) reap() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -227,7 +226,7 @@ func (p *shared) reap() {
 	}
 }
 
-// idle counts the connections without requests.
+// idle returns the number of connections without requests.
 func (p *shared) idle() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -239,7 +238,7 @@ func (p *shared) idle() (n int) {
 	return n
 }
 
-// close closes the idle connections, and those in use with their last request.
+// close closes idle connections, and the others after their last request.
 func (p *shared) close() {
 	p.mu.Lock()
 	conns := p.conns

@@ -1,14 +1,15 @@
-// Package upstream answers which server gets a request, and brings back its
-// answer: endpoints, their pools of connections, and what is done when one fails.
+// Package upstream sends requests to model servers and returns their answers. It chooses the
+// endpoint, pools connections and handles failures.
 //
-// A request is sent a second time in two cases only. Its method is idempotent, its
-// content is at hand in full, and it went out on a connection that had served
-// before and broke without a byte of an answer; most likely the server had closed
-// it. Or the server says itself, over HTTP/2, that it has not looked at the request
-// and will not (REFUSED_STREAM, or GOAWAY with an earlier stream). Else a POST is
-// never sent twice; that connections are looked at before they are used again makes
-// it rare that this matters. A connect that fails has sent nothing, so the next
-// endpoint is tried with any request.
+// A request is sent again in two cases only:
+//
+//   - It is idempotent, its content is in memory, and a reused connection broke before any byte of
+//     an answer. Most likely the server had closed an idle connection.
+//   - An HTTP/2 server says that it has not processed the request (REFUSED_STREAM, or GOAWAY with
+//     an earlier stream).
+//
+// A POST is never sent twice otherwise. Connections are checked before reuse, so this rarely
+// fails a request. A failed connect has sent nothing, so any request tries the next endpoint.
 package upstream
 
 import (
@@ -24,36 +25,36 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// maxWhole is up to which length content is read before it is sent, so that head
-// and content leave in one write and can be sent again.
+// maxWhole is the largest content, in bytes, that is buffered before sending. Head and
+// content then leave in one write and can be sent again.
 const maxWhole = 64 << 10
 
-// maxEndpoints of an upstream.
+// maxEndpoints is the maximum number of endpoints in a list.
 const maxEndpoints = 64
 
 // Upstream is a set of equal servers. It is safe for concurrent use.
 type Upstream struct {
 	pools      *Pools
 	name       string
-	digest     string // of its configuration and of what that names
-	trust      string // of how servers' certificates are verified
-	refs       int    // calls of Open that no Close has given back; the mutex of pools guards it
+	digest     string // of its configuration and the content of the files it names
+	trust      string // digest of the verification settings
+	refs       int    // calls of Open without Close; guarded by the mutex of pools
 	rest, grpc []*endpoint
 	turn       atomic.Uint32 // where the search for an endpoint starts
 }
 
 var (
-	errAllEjected = errors.New("every endpoint has failed lately")
-	errFull       = errors.New("max_connections are in use")
+	errAllEjected = errors.New("every endpoint is ejected after failed connects")
+	errFull       = errors.New("all of max_connections are in use")
 	errNoREST     = errors.New("the upstream has endpoints for gRPC only")
 	errNoGRPC     = errors.New("the upstream has no endpoints for gRPC")
-	errNoBody     = errors.New("request body announced and not given")
+	errNoBody     = errors.New("the request has a length but no body")
 )
 
-// Name is the name that Open was given.
+// Name returns the name given to Open.
 func (u *Upstream) Name() string { return u.name }
 
-// all are the endpoints of both kinds, in the order of the configuration.
+// all returns the endpoints of both lists, in the order of the configuration.
 func (u *Upstream) all() []*endpoint {
 	all := slices.Clone(u.rest)
 	for _, e := range u.grpc {
@@ -64,15 +65,13 @@ func (u *Upstream) all() []*endpoint {
 	return all
 }
 
-// Send sends one request and returns when the head of the final response is in.
-// The response must be closed. The error is an [*Error] where the upstream is at
-// fault.
+// Send sends one request and returns once the head of the final response has arrived. The
+// response must be closed. The error is an [*Error] if the upstream is at fault.
 //
-// Content of at most 64 KiB and known length, or that has come already, is read
-// first, in the caller's goroutine and before a connection is taken. Longer content, or content of
-// unknown length, is read and sent while the answer is read: an early answer
-// comes back at once, and the upload goes on, unless it is a refusal, until the
-// response is at its end or closed. The end of ctx ends all of it.
+// Content up to 64 KiB of known length, or that has already arrived, is read first, in the
+// caller's goroutine and before a connection is taken. Other content is sent while the answer is
+// read. An early answer is returned at once, and the upload continues until the response ends or
+// is closed; an early refusal stops it. The end of ctx ends everything.
 func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 	if r.Length != 0 && r.Body == nil {
 		return nil, errNoBody
@@ -123,8 +122,8 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 	}
 }
 
-// prepare makes what is written of what is asked; small content is read whole,
-// into a buffer that is to be given back.
+// prepare translates r into ask. Small content is read into a buffer, which the caller must
+// return to the pool.
 func (u *Upstream) prepare(r *Request, ask *wire.Request) (*wire.Buffer, error) {
 	ask.Method, ask.Target, ask.Host, ask.Fields = r.Method, r.Target, r.Host, r.Fields
 	ask.Upgrade, ask.Inform = r.Upgrade, r.Inform
@@ -144,7 +143,7 @@ func (u *Upstream) prepare(r *Request, ask *wire.Request) (*wire.Buffer, error) 
 		return nil, nil
 	}
 	lent := u.pools.bufs.Get(int(length) + 1)
-	buf := lent.B[:length+1] // a byte more, to see the end
+	buf := lent.B[:length+1] // one more byte, to detect the end
 	n := 0
 	for n < len(buf) {
 		m, err := r.Body.Read(buf[n:])
@@ -163,8 +162,8 @@ func (u *Upstream) prepare(r *Request, ask *wire.Request) (*wire.Buffer, error) 
 	return lent, nil
 }
 
-// pick finds the fit endpoint, of those not yet tried, with the fewest requests in
-// flight, and its bit in tried. A single endpoint is always fit: there is no other to spare it for.
+// pick returns the fit endpoint with the fewest requests in flight among those not yet
+// tried, and its bit in tried. A single endpoint is always fit: there is no alternative.
 func (u *Upstream) pick(of []*endpoint, tried uint64) (best *endpoint, bit uint64) {
 	if len(of) == 1 {
 		if tried != 0 {
