@@ -8,55 +8,54 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Counters keep what limits have counted while configurations come and go, so that a
-// reload gives nobody a new allowance. They are safe for concurrent use.
+// Counters holds the counts of limits over reloads, so that a reload gives nobody a new
+// allowance. It is safe for concurrent use.
 //
-// A counter belongs to a route by its name, which no other route of the configuration
-// has. That of a rate belongs to what is limited and how, too: a rate that changes
-// begins anew. A counter lives as long as some [Lease] uses it.
+// A counter belongs to a route name, which is unique in a configuration. The counter of a rate
+// also
+// belongs to its limit, so a changed rate starts anew. A counter lives as long as a [Lease] uses
+// it.
 type Counters struct {
 	now func() time.Time
 
-	mu       sync.Mutex // guards all below
+	mu       sync.Mutex // guards the fields below
 	rates    map[rateKey]*counter[*Rate]
 	inFlight map[string]*counter[*atomic.Int64]
 }
 
-// counter is a count and how many leases use it.
+// counter is a count and the number of leases that use it.
 type counter[T any] struct {
 	count T
 	users int
 }
 
-// rateKey tells rates apart. Those with equal keys limit the same in the same way.
+// rateKey identifies a rate. Rates with equal keys share a counter.
 type rateKey struct {
 	route, per string
 	limit      setting.Rate
 	burst      int
 }
 
-// NewCounters makes Counters that have counted nothing. now is the clock; nil means
-// [time.Now].
+// NewCounters returns empty Counters. now is the clock; nil means [time.Now].
 func NewCounters(now func() time.Time) *Counters {
 	return &Counters{now: now, rates: map[rateKey]*counter[*Rate]{}, inFlight: map[string]*counter[*atomic.Int64]{}}
 }
 
-// Lease is one configuration's use of counters. Its methods are not safe for concurrent
-// use; what they return is.
+// Lease is the use of counters by one configuration. Its methods are not safe for concurrent
+// use, but the limits that they return are.
 type Lease struct {
 	counters *Counters
 	rates    map[rateKey]bool
 	inFlight map[string]bool
 }
 
-// Lease begins a use of the counters. Who has it must [Lease.Release] it, whether the
-// configuration is taken or refused.
+// Lease starts a use of the counters. The caller must [Lease.Release] it, whether or not the
+// configuration becomes active.
 func (c *Counters) Lease() *Lease {
 	return &Lease{counters: c, rates: map[rateKey]bool{}, inFlight: map[string]bool{}}
 }
 
-// Rates are the rates of a route, with what has been counted so far. Entries that say the
-// same count once.
+// Rates returns the rates of a route with their current counts. Equal entries count once.
 func (l *Lease) Rates(route string, configs []RateConfig) Rates {
 	c := l.counters
 	c.mu.Lock()
@@ -75,9 +74,9 @@ func (l *Lease) Rates(route string, configs []RateConfig) Rates {
 	return rates
 }
 
-// InFlight bounds a route's requests in flight to max at once; zero or less: no bound.
-// The count is shared with all other leases of the route, the bound is not: after a
-// reload, what began before it counts under the new bound.
+// InFlight limits a route's concurrent requests to max; zero or less means no limit. All
+// leases of a route share the count, but each has its own limit. After a reload, requests from
+// before it count under the new limit.
 func (l *Lease) InFlight(route string, max int) *InFlight {
 	c := l.counters
 	c.mu.Lock()
@@ -86,8 +85,8 @@ func (l *Lease) InFlight(route string, max int) *InFlight {
 	return &InFlight{max: int64(max), count: count}
 }
 
-// Release ends the use. Counters that no other lease uses are forgotten; who still has
-// one may go on with it. A second Release does nothing.
+// Release ends the use. Counters without other leases are dropped, but limits already handed
+// out still work. A second Release does nothing.
 func (l *Lease) Release() {
 	c := l.counters
 	c.mu.Lock()
@@ -96,26 +95,26 @@ func (l *Lease) Release() {
 	release(c.inFlight, l.inFlight)
 }
 
-// use finds the counter of key, or makes it, and enters key into held, the keys of a
-// lease, each of which is one user of its counter.
-func use[K comparable, T any](counters map[K]*counter[T], held map[K]bool, key K, fresh func() T) T {
+// use returns the counter of key, or makes it. It records key in leased, the keys of one
+// lease, which is one user of each of its counters.
+func use[K comparable, T any](counters map[K]*counter[T], leased map[K]bool, key K, fresh func() T) T {
 	one := counters[key]
 	if one == nil {
 		one = &counter[T]{count: fresh()}
 		counters[key] = one
 	}
-	if !held[key] {
-		held[key] = true
+	if !leased[key] {
+		leased[key] = true
 		one.users++
 	}
 	return one.count
 }
 
-func release[K comparable, T any](counters map[K]*counter[T], held map[K]bool) {
-	for key := range held {
+func release[K comparable, T any](counters map[K]*counter[T], leased map[K]bool) {
+	for key := range leased {
 		if counters[key].users--; counters[key].users == 0 {
 			delete(counters, key)
 		}
 	}
-	clear(held)
+	clear(leased)
 }

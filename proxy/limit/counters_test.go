@@ -26,58 +26,58 @@ func TestRateKeepsCountingOverReloads(t *testing.T) {
 	}
 }
 
-func TestCountersAreOfOneRouteAndOneLimit(t *testing.T) {
+func TestCountersAreSeparateForEachRouteAndLimit(t *testing.T) {
 	lease := NewCounters(nil).Lease()
 	base := RateConfig{Per: "principal", Limit: rate(10, time.Hour)}
 	first := lease.Rates("a", []RateConfig{base})[0]
 	again := lease.Rates("a", []RateConfig{{Per: "principal", Limit: rate(10, time.Hour), Burst: 10}})[0]
 	if again != first {
-		t.Error("a burst that is the default makes another rate of it")
+		t.Error("an explicit default burst makes another rate")
 	}
 	for name, other := range map[string]Rates{
-		"other route": lease.Rates("b", []RateConfig{base}),
-		"other per":   lease.Rates("a", []RateConfig{{Per: "address", Limit: base.Limit}}),
-		"other limit": lease.Rates("a", []RateConfig{{Per: "principal", Limit: rate(20, time.Hour)}}),
-		"other burst": lease.Rates("a", []RateConfig{{Per: "principal", Limit: base.Limit, Burst: 3}}),
+		"different route": lease.Rates("b", []RateConfig{base}),
+		"different per":   lease.Rates("a", []RateConfig{{Per: "address", Limit: base.Limit}}),
+		"different limit": lease.Rates("a", []RateConfig{{Per: "principal", Limit: rate(20, time.Hour)}}),
+		"different burst": lease.Rates("a", []RateConfig{{Per: "principal", Limit: base.Limit, Burst: 3}}),
 	} {
 		if other[0] == first {
 			t.Errorf("%s: shares the count", name)
 		}
 	}
 	if n := len(lease.Rates("a", []RateConfig{base, base})); n != 1 {
-		t.Errorf("two entries that say the same count %d times", n)
+		t.Errorf("two equal entries make %d rates, want 1", n)
 	}
 }
 
-func TestChangedBoundKeepsWhoIsInFlight(t *testing.T) {
+func TestChangedLimitCountsRequestsInFlight(t *testing.T) {
 	counters := NewCounters(nil)
 	before, after := counters.Lease(), counters.Lease()
 	wide := before.InFlight("churn", 10)
 	for range 5 {
 		if !wide.Enter() {
-			t.Fatal("refused below the bound")
+			t.Fatal("refused below the limit")
 		}
 	}
 	narrow := after.InFlight("churn", 3)
 	before.Release()
 	if narrow.Enter() || narrow.Len() != 5 {
-		t.Errorf("%d in flight under a bound of 3, and one more was let in", narrow.Len())
+		t.Errorf("%d in flight, and one more was admitted above the limit of 3", narrow.Len())
 	}
 	for range 3 {
-		wide.Leave() // those of the configuration before
+		wide.Leave() // requests of the previous configuration
 	}
 	if !narrow.Enter() || narrow.Enter() {
-		t.Error("two are in flight under a bound of 3: want exactly one more")
+		t.Error("two are in flight under a limit of 3; want exactly one more")
 	}
 	if after.InFlight("tf", 1).Len() != 0 {
 		t.Error("another route counts them")
 	}
 }
 
-func TestCountersOfRemovedRoutesGo(t *testing.T) {
+func TestCountersOfRemovedRoutesAreDropped(t *testing.T) {
 	counters := NewCounters(nil)
-	var leases []*Lease // the current one and those that drain
-	for i := range 1000 {
+	var leases []*Lease   // the current one and those that drain
+	for i := range 1000 { // the current one and those still draining
 		lease := counters.Lease()
 		for _, route := range []string{"stays", fmt.Sprint("of reload ", i)} {
 			lease.Rates(route, []RateConfig{{Per: "route", Limit: rate(i+1, time.Second)}})
@@ -96,11 +96,11 @@ func TestCountersOfRemovedRoutesGo(t *testing.T) {
 		lease.Release()
 	}
 	if n := len(counters.rates) + len(counters.inFlight); n != 0 {
-		t.Errorf("%d counters stay when no configuration uses them", n)
+		t.Errorf("%d counters are left without a lease", n)
 	}
 }
 
-func TestBudgetOfBytesCanChange(t *testing.T) {
+func TestBytesCanBeResized(t *testing.T) {
 	b := NewBytes(100)
 	if !b.Take(80) {
 		t.Fatal("refused below the budget")
@@ -111,6 +111,6 @@ func TestBudgetOfBytesCanChange(t *testing.T) {
 	}
 	b.Give(80)
 	if !b.Take(50) || b.Take(1) {
-		t.Error("once all was given back, want exactly the new budget")
+		t.Error("after all was returned, want exactly the new budget")
 	}
 }

@@ -2,18 +2,18 @@ package limit
 
 import "sync/atomic"
 
-// InFlight bounds how many requests are in flight at once. Several may share one count
-// and each have its own bound, see [Lease.InFlight]. It is safe for concurrent use.
+// InFlight limits concurrent requests. Several may share one count with different limits, see
+// [Lease.InFlight]. It is safe for concurrent use.
 type InFlight struct {
 	max   int64
 	count *atomic.Int64
 }
 
-// NewInFlight allows max at once, with a count of its own; zero or less means that there
-// is no bound and requests are only counted.
+// NewInFlight limits to max with its own count. With zero or less it counts but does not
+// limit.
 func NewInFlight(max int) *InFlight { return &InFlight{max: int64(max), count: new(atomic.Int64)} }
 
-// Enter takes a place and says whether there was one. Who got one must [InFlight.Leave].
+// Enter admits a request if there are fewer than max. Each success needs one [InFlight.Leave].
 func (l *InFlight) Enter() bool {
 	if n := l.count.Add(1); l.max > 0 && n > l.max {
 		l.count.Add(-1)
@@ -22,8 +22,8 @@ func (l *InFlight) Enter() bool {
 	return true
 }
 
-// Leave gives a place back.
+// Leave ends a request.
 func (l *InFlight) Leave() { l.count.Add(-1) }
 
-// Len is how many are in flight, by all who share the count.
+// Len returns the number of requests in flight under the shared count.
 func (l *InFlight) Len() int { return int(l.count.Load()) }

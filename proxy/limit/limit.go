@@ -1,6 +1,5 @@
-// Package limit answers whether there is room for one more: request by rate,
-// request in flight, connection. All counts live in this process, in bounded
-// memory, and none of them can be reset by somebody else's traffic.
+// Package limit limits request rates, requests in flight, connections and memory. All counts
+// are in this process and in bounded memory. Nobody's traffic can reset another's count.
 package limit
 
 import (
@@ -9,41 +8,41 @@ import (
 	"sync/atomic"
 )
 
-// ConnsConfig bounds the connections of a [Conns].
+// ConnsConfig configures a [Conns].
 type ConnsConfig struct {
-	Total      int // at once; zero or less refuses all: memory would have no bound
-	PerAddress int // at once from one client address, see [Key]; zero or less: no bound but Total
-	// Accepts bounds how many come in a time from all clients, and
-	// AcceptsPerAddress from one; nil: no bound. A handshake costs more than a request.
+	Total      int // maximum at once; zero or less refuses all, since memory would be unbounded
+	PerAddress int // maximum at once from one client address, see [Key]; zero or less: no limit but Total
+	// Accepts limits the rate of new connections from all clients, and AcceptsPerAddress from
+	// one; nil means no limit. A handshake costs more than a request.
 	Accepts, AcceptsPerAddress *Rate
-	// Spent says whether the process has no memory left for more; nil: never.
+	// Spent reports whether the process is out of memory; nil means never.
 	Spent func() bool
-	// Exempt are not counted by address: balancers, behind which are many clients.
+	// Exempt are addresses without limits per address: balancers, which carry many clients.
 	Exempt []netip.Prefix
 }
 
-// Conns bounds connections, in total and by client address. Several listeners
-// may share one. It is safe for concurrent use.
+// Conns limits connections, in total and by client address. Several listeners may share one.
+// It is safe for concurrent use.
 type Conns struct {
 	config atomic.Pointer[ConnsConfig]
 
-	mu     sync.Mutex // guards all below
+	mu     sync.Mutex // guards the fields below
 	total  int
-	byAddr map[netip.Addr]int // of all clients, those that are exempt too; no more entries than total
+	byAddr map[netip.Addr]int // connections by client, exempt ones included; at most total entries
 }
 
-// NewConns makes a Conns with nobody in it. It keeps c.Exempt.
+// NewConns returns a Conns without connections. It keeps c.Exempt.
 func NewConns(c ConnsConfig) *Conns {
 	all := &Conns{byAddr: make(map[netip.Addr]int)}
 	all.config.Store(&c)
 	return all
 }
 
-// SetConfig changes the bounds. Connections that are there stay, and count.
+// SetConfig changes the limits. Existing connections stay and count.
 func (c *Conns) SetConfig(next ConnsConfig) { c.config.Store(&next) }
 
-// Enter takes a place for a connection from a and says whether there was one.
-// Who got one must [Conns.Leave] with the same address.
+// Enter admits a connection from a if the limits allow it. Each success needs one
+// [Conns.Leave] with the same address.
 func (c *Conns) Enter(a netip.Addr) bool {
 	config := c.config.Load()
 	exempt := config.exempt(a.Unmap())
@@ -65,8 +64,8 @@ func (c *Conns) Enter(a netip.Addr) bool {
 	return true
 }
 
-// timely says whether connections do not come too fast. One address's share is
-// looked at first, so that it cannot use up that of all.
+// timely reports whether the accept rates allow a connection. It checks the rate per address
+// first, so that one address cannot use up the common rate.
 func (c *ConnsConfig) timely(a netip.Addr, exempt bool) bool {
 	if r := c.AcceptsPerAddress; r != nil && !exempt {
 		if _, ok := r.AllowAddr(a); !ok {
@@ -81,7 +80,7 @@ func (c *ConnsConfig) timely(a netip.Addr, exempt bool) bool {
 	return true
 }
 
-// Leave gives the place of a connection from a back.
+// Leave ends a connection from a.
 func (c *Conns) Leave(a netip.Addr) {
 	key := Key(a)
 	c.mu.Lock()
@@ -94,7 +93,7 @@ func (c *Conns) Leave(a netip.Addr) {
 	}
 }
 
-// Len is how many connections there are.
+// Len returns the number of connections.
 func (c *Conns) Len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,9 +109,8 @@ func (c *ConnsConfig) exempt(a netip.Addr) bool {
 	return false
 }
 
-// Key is what stands for a client in limits by address: the address itself for
-// IPv4, its /64 for IPv6, since whoever has one address there has them all. An
-// IPv4 address in IPv6 form counts as IPv4.
+// Key identifies a client in limits by address: its IPv4 address, or the /64 of its IPv6
+// address, because one client usually controls a whole /64. IPv4-mapped addresses count as IPv4.
 func Key(a netip.Addr) netip.Addr {
 	a = a.Unmap()
 	if !a.Is6() {

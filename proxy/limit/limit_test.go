@@ -32,7 +32,7 @@ func TestInFlight(t *testing.T) {
 	}
 	l.Leave()
 	if !l.Enter() || l.Enter() {
-		t.Error("one place was given back: want exactly one more entry")
+		t.Error("after one Leave, want exactly one more Enter")
 	}
 	if l.Len() != 2 {
 		t.Errorf("Len = %d, want 2", l.Len())
@@ -40,7 +40,7 @@ func TestInFlight(t *testing.T) {
 	free := NewInFlight(0)
 	for range 1000 {
 		if !free.Enter() {
-			t.Fatal("refused without a bound")
+			t.Fatal("refused without a limit")
 		}
 	}
 }

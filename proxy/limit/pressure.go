@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// Pressure says whether the process has used up the memory that it may have, so that new
-// work is refused while there still is some for the old. It is safe for concurrent use.
+// Pressure reports whether the process exceeds its memory budget. New work is then refused
+// while there is still memory for work in progress. It is safe for concurrent use.
 type Pressure struct {
 	budget  atomic.Int64
 	used    func() int64
 	spent   atomic.Bool
-	changed chan struct{} // has room for one
+	changed chan struct{} // buffered with one slot; wakes Run
 }
 
-// lookEvery is how often the use is looked at.
+// lookEvery is the interval of memory measurements.
 const lookEvery = 200 * time.Millisecond
 
-// NewPressure bounds the process to budget bytes; zero or less: no bound. used tells how
-// many are in use; nil asks the Go runtime.
+// NewPressure sets a budget in bytes; zero or less means no limit. used returns the bytes in
+// use; nil measures the Go runtime.
 func NewPressure(budget int64, used func() int64) *Pressure {
 	if used == nil {
 		used = heapInUse
@@ -30,7 +30,7 @@ func NewPressure(budget int64, used func() int64) *Pressure {
 	return p
 }
 
-// SetBudget changes the budget, and looks at the use.
+// SetBudget changes the budget and measures at once.
 func (p *Pressure) SetBudget(budget int64) {
 	p.budget.Store(budget)
 	p.look()
@@ -40,7 +40,7 @@ func (p *Pressure) SetBudget(budget int64) {
 	}
 }
 
-// Run looks at the use until ctx ends; without a budget it sleeps. Its error is nil.
+// Run measures until ctx ends. Without a budget it sleeps. It returns nil.
 func (p *Pressure) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -67,10 +67,10 @@ func (p *Pressure) look() {
 	p.spent.Store(budget > 0 && p.used() > budget)
 }
 
-// Spent says whether more than the budget was in use when it was last looked at.
+// Spent reports whether the last measurement exceeded the budget.
 func (p *Pressure) Spent() bool { return p.spent.Load() }
 
-// heapInUse is what the runtime has of the system and not given back.
+// heapInUse returns the memory that the runtime holds, without free and released heap.
 func heapInUse() int64 {
 	s := [...]metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
 	metrics.Read(s[:])

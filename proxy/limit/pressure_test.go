@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestPressureIsLookedAt(t *testing.T) {
+func TestPressureIsMeasured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var used atomic.Int64
 		m := NewPressure(10, used.Load)
@@ -34,7 +34,7 @@ func TestPressureIsLookedAt(t *testing.T) {
 	})
 }
 
-func TestPressureWithoutABound(t *testing.T) {
+func TestPressureWithoutABudget(t *testing.T) {
 	m := NewPressure(0, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -46,7 +46,7 @@ func TestPressureWithoutABound(t *testing.T) {
 	}
 }
 
-// A reload may set a budget, and take it away.
+// A reload may set or remove a budget.
 func TestPressureFollowsItsBudget(t *testing.T) {
 	m := NewPressure(0, func() int64 { return 100 })
 	for _, c := range []struct {
@@ -59,22 +59,22 @@ func TestPressureFollowsItsBudget(t *testing.T) {
 	}
 }
 
-// Connections that are counted leave as they came, whatever a reload says of their address.
+// A counted connection leaves correctly, even if a reload changed the exemption of its address.
 func TestConnsKeepTheirCountsOverAReload(t *testing.T) {
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	all := []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}
 	c := NewConns(ConnsConfig{Total: 10, PerAddress: 1, Exempt: all})
 	for range 2 {
 		if !c.Enter(a) {
-			t.Fatal("one that is exempt has no room")
+			t.Fatal("an exempt address was refused")
 		}
 	}
 	if !c.Enter(b) || c.Enter(b) {
-		t.Fatal("the first bounds do not hold")
+		t.Fatal("the first limits are not applied")
 	}
 	c.SetConfig(ConnsConfig{Total: 10, PerAddress: 3})
 	if !c.Enter(a) || c.Enter(a) {
-		t.Error("those that were exempt do not count after the reload")
+		t.Error("connections of a formerly exempt address are not counted after the reload")
 	}
 	for range 3 {
 		c.Leave(a)
@@ -92,9 +92,9 @@ func TestBytes(t *testing.T) {
 	}
 	b.Give(6)
 	if !b.Take(6) || b.Take(1) {
-		t.Error("what is given back cannot be taken")
+		t.Error("returned bytes cannot be taken again")
 	}
 	if NewBytes(0).Take(1) {
-		t.Error("a budget of nothing gives something")
+		t.Error("an empty budget admits a byte")
 	}
 }

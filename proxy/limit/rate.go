@@ -12,20 +12,19 @@ import (
 
 // RateConfig is one entry of `limits.rate` of a route.
 type RateConfig struct {
-	// Per says who has the allowance: each "principal", each client "address"
-	// (IPv6: each /64), or the "route" as a whole.
+	// Per selects who shares an allowance: each "principal", each client "address" (IPv6: each
+	// /64), or the whole "route".
 	Per string `yaml:"per"`
-	// Limit is how many requests, such as 200/s.
+	// Limit is the request rate, such as 200/s.
 	Limit setting.Rate `yaml:"limit"`
-	// Burst is how many may come at once after a quiet time. Zero means the
-	// number in Limit.
+	// Burst is how many requests may arrive at once after a quiet time. Default: the number in
+	// Limit.
 	Burst int `yaml:"burst"`
 }
 
 const (
 	maxBurst = 1_000_000
-	// maxRefill bounds how long a whole burst takes to come back; it keeps sums
-	// of times within an int64.
+	// maxRefill limits the refill time of a whole burst. It keeps sums of times within an int64.
 	maxRefill = 366 * 24 * time.Hour
 )
 
@@ -48,7 +47,7 @@ func (c *RateConfig) Check(path string, f *setting.Faults) {
 	}
 }
 
-// burst is Burst, or what it means to leave it out.
+// burst returns Burst or its default.
 func (c *RateConfig) burst() int {
 	if c.Burst > 0 {
 		return c.Burst
@@ -56,35 +55,34 @@ func (c *RateConfig) burst() int {
 	return min(max(c.Limit.N, 1), maxBurst)
 }
 
-// Rate limits by the generic cell rate algorithm (GCRA): each key has its
-// allowance, which refills evenly. It is safe for concurrent use.
+// Rate limits by the generic cell rate algorithm (GCRA): each key has an allowance that
+// refills evenly. It is safe for concurrent use.
 //
-// A key that has its full allowance needs no memory, so such keys make room for
-// others, and only such: traffic under many names never takes another's count
-// away. When all places of a key's set are taken by keys with less than full
-// allowance, the table grows; when it has grown to its full size, keys without
-// a place share one allowance for each set. Who sends under very many names
-// therefore gets less in the end, while whoever has a place keeps it.
+// A key with a full allowance needs no entry, so only such entries are reused. Traffic under many
+// keys therefore never resets another key's count. If all entries of a set are in use, the table
+// grows. At its full size, the remaining keys of a set share one allowance. A client with very
+// many
+// keys thus gets less in the end, and keys with an entry are not affected.
 //
-// Keys are told apart by a 64-bit hash with a secret seed.
+// Keys are identified by a 64-bit hash with a secret seed.
 type Rate struct {
 	per      string
 	interval int64 // nanoseconds for one request
-	slack    int64 // how far ahead of now a key's time may run
+	slack    int64 // how far a key's time may run ahead of now
 	now      func() time.Time
 	start    time.Time
 	seed     maphash.Seed
 	shards   [shards]shard
 }
 
-// NewRate makes a Rate of a config that [RateConfig.Check] found right. now is
-// the clock; nil means [time.Now].
+// NewRate returns a Rate for a config that passed [RateConfig.Check]. now is the clock; nil
+// means [time.Now].
 func NewRate(c RateConfig, now func() time.Time) *Rate {
 	if now == nil {
 		now = time.Now
 	}
 	burst := c.burst()
-	// A rate that was never given allows nothing more than its first burst of one.
+	// A missing rate allows one request only.
 	interval := int64(math.MaxInt64 / 4)
 	if c.Limit.N > 0 && c.Limit.Per > 0 {
 		interval = max(int64(c.Limit.Per)/int64(c.Limit.N), 1)
@@ -99,8 +97,8 @@ func NewRate(c RateConfig, now func() time.Time) *Rate {
 	return r
 }
 
-// Allow takes one request from key's allowance. If there is none left, it takes
-// nothing and returns after what time there will be.
+// Allow takes one request from the allowance of key. If there is none left, it takes nothing
+// and returns the time until the next one.
 func (r *Rate) Allow(key string) (retry time.Duration, ok bool) {
 	return r.allow(maphash.String(r.seed, key))
 }
@@ -120,7 +118,7 @@ func (r *Rate) hashAddr(a netip.Addr) uint64 {
 	return maphash.Bytes(r.seed, b[:])
 }
 
-// hash is that of the key under which r counts a request.
+// hash returns the hash of the key under which r counts a request.
 func (r *Rate) hash(principal string, client netip.Addr) uint64 {
 	switch r.per {
 	case "principal":
@@ -131,41 +129,40 @@ func (r *Rate) hash(principal string, client netip.Addr) uint64 {
 	return maphash.String(r.seed, "")
 }
 
-// time is the present as the table counts it.
+// time returns the time since the start of the table, in nanoseconds.
 func (r *Rate) time() int64 { return max(int64(r.now().Sub(r.start)), 0) }
 
-// wait is how long a key has to wait for a request; zero if it need not.
+// wait returns how long a key must wait for a request; zero if it need not wait.
 func (r *Rate) wait(hash uint64) time.Duration {
 	return time.Duration(r.shards[hash%shards].wait(hash, r.time(), r.slack))
 }
 
-// take takes a request from the allowance of a key or returns how long to wait for it.
-// shared says that it came from the allowance of keys without a place.
-func (r *Rate) take(hash uint64) (wait time.Duration, shared bool) {
-	n, shared := r.shards[hash%shards].take(hash, r.time(), r.interval, r.slack)
-	return time.Duration(n), shared
+// take takes a request from the allowance of a key, or returns how long to wait. overflow
+// reports that the key has no entry and used the common allowance of its set.
+func (r *Rate) take(hash uint64) (wait time.Duration, overflow bool) {
+	n, overflow := r.shards[hash%shards].take(hash, r.time(), r.interval, r.slack)
+	return time.Duration(n), overflow
 }
 
-// give gives back what take took.
-func (r *Rate) give(hash uint64, shared bool) {
-	r.shards[hash%shards].give(hash, r.interval, shared)
+// give undoes take.
+func (r *Rate) give(hash uint64, overflow bool) {
+	r.shards[hash%shards].give(hash, r.interval, overflow)
 }
 
-// Rates are all rates of a route. The zero Rates limit nothing.
+// Rates are the rates of a route. The zero Rates limit nothing.
 type Rates []*Rate
 
-// NewRates makes a [Rate] of each config, with counts of their own.
+// NewRates makes a [Rate] of each config, each with its own counts.
 func NewRates(c []RateConfig, now func() time.Time) Rates {
 	return NewCounters(now).Lease().Rates("", c)
 }
 
-// Allow takes one request from the allowance of each rate: the principal's, the client
-// address's or the route's. If one of them has none left, nothing is taken from any, and
-// retry is after what time all will have one.
+// Allow takes one request from each rate: by principal, client address or route. If one of
+// them refuses, nothing is taken, and retry is the time until all allow it.
 func (s Rates) Allow(principal string, client netip.Addr) (retry time.Duration, ok bool) {
 	if len(s) > 1 {
-		// Refused requests are recognized before they take anything: they may be many,
-		// and what they hold, if only until they give it back, others are refused for.
+		// Check all rates before taking from any. Otherwise a flood of refused requests
+		// would briefly take allowances, and others would be refused meanwhile.
 		for _, r := range s {
 			retry = max(retry, r.wait(r.hash(principal, client)))
 		}
@@ -177,19 +174,19 @@ func (s Rates) Allow(principal string, client netip.Addr) (retry time.Duration, 
 	return retry, retry == 0
 }
 
-// take takes from each rate, or returns how long to wait for the first that another
-// request came to before, and gives back what those before it gave.
+// take takes from each rate. If a concurrent request was faster and one refuses, it returns
+// the wait and undoes the others.
 func (s Rates) take(principal string, client netip.Addr) time.Duration {
 	if len(s) == 0 {
 		return 0
 	}
 	hash := s[0].hash(principal, client)
-	wait, shared := s[0].take(hash)
+	wait, overflow := s[0].take(hash)
 	if wait > 0 {
 		return wait
 	}
 	if wait = s[1:].take(principal, client); wait > 0 {
-		s[0].give(hash, shared)
+		s[0].give(hash, overflow)
 	}
 	return wait
 }

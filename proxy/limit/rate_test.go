@@ -13,7 +13,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// clock is a time that stands still until it is told to go on.
+// clock is a clock that tests advance by hand.
 type clock struct{ t time.Time }
 
 func newClock() *clock                { return &clock{time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)} }
@@ -38,11 +38,11 @@ func TestRateRefillsEvenly(t *testing.T) {
 	step("a", 0, 0)
 	step("a", 0, 0)
 	step("a", 0, 100*ms)
-	step("a", 40*ms, 60*ms) // a refusal costs nothing
-	step("b", 0, 0)         // another's allowance
+	step("a", 40*ms, 60*ms) // a refusal takes nothing
+	step("b", 0, 0)         // a separate allowance
 	step("a", 60*ms, 0)
 	step("a", 0, 100*ms)
-	step("a", time.Hour, 0) // a quiet time brings back the burst and no more
+	step("a", time.Hour, 0) // a quiet time refills the burst and no more
 	step("a", 0, 0)
 	step("a", 0, 0)
 	step("a", 0, 100*ms)
@@ -58,7 +58,7 @@ func TestBurstDefaultsToTheLimit(t *testing.T) {
 		}
 	}
 	if n != 5 {
-		t.Errorf("5/m let %d through at once, want 5", n)
+		t.Errorf("5/m admitted %d at once, want 5", n)
 	}
 }
 
@@ -73,7 +73,7 @@ func TestRateWithoutLimitAllowsOne(t *testing.T) {
 		}
 	}
 	if n > 1 {
-		t.Errorf("a rate without a limit let %d through, want at most 1", n)
+		t.Errorf("a rate without a limit admitted %d, want at most 1", n)
 	}
 }
 
@@ -92,9 +92,9 @@ func TestAddressesOfOneNetworkShareARate(t *testing.T) {
 	}
 }
 
-// An attacker with very many names takes no memory beyond the bound, takes away
-// no victim's allowance and gives none back.
-func TestFloodOfNamesTakesNoVictimsAllowance(t *testing.T) {
+// An attacker with very many keys uses bounded memory and neither takes nor restores a victim's
+// allowance.
+func TestFloodOfKeysDoesNotChangeAVictimsAllowance(t *testing.T) {
 	c := newClock()
 	r := NewRate(RateConfig{Per: "principal", Limit: rate(1, time.Hour), Burst: 2}, c.now)
 	spent := func() bool { _, ok := r.Allow("victim"); return !ok }
@@ -110,7 +110,7 @@ func TestFloodOfNamesTakesNoVictimsAllowance(t *testing.T) {
 		}
 	}
 	if !spent() {
-		t.Error("the flood gave the victim its allowance back")
+		t.Error("the flood restored the victim's allowance")
 	}
 	sets := 0
 	for i := range r.shards {
@@ -119,20 +119,20 @@ func TestFloodOfNamesTakesNoVictimsAllowance(t *testing.T) {
 	if sets > shards*maxSets {
 		t.Errorf("the table has %d sets, want at most %d", sets, shards*maxSets)
 	}
-	// Each place once, and the shared allowance of each set twice.
+	// Each entry once, and the common allowance of each set twice.
 	if most := shards * maxSets * (ways + 2); allowed > most {
-		t.Errorf("the flood had %d allowed, want at most %d", allowed, most)
+		t.Errorf("%d requests of the flood were allowed, want at most %d", allowed, most)
 	}
-	// With the allowances back, the places are free again.
+	// Once the allowances are full again, the entries are free.
 	c.pass(3 * time.Hour)
 	for i := range 10_000 {
 		if _, ok := r.Allow(fmt.Sprint("new", i)); !ok {
-			t.Fatalf("key %d was refused after the flood had ebbed", i)
+			t.Fatalf("key %d was refused after the flood", i)
 		}
 	}
 }
 
-// GCRA's promise: in any time span, no more than the burst and what refills.
+// GCRA guarantees at most the burst plus the refill in any time span.
 func TestRateNeverExceedsBurstAndRefill(t *testing.T) {
 	c := newClock()
 	const n, burst = 7, 4
@@ -188,11 +188,11 @@ func TestEachLimitOfARouteRefuses(t *testing.T) {
 	}{
 		{"first", "alice", a, true},
 		{"second", "alice", a, true},
-		{"the principal's are spent", "alice", b, false},
-		{"the address's third", "bob", a, true},
-		{"the address's are spent", "carol", a, false},
-		{"the route's fourth", "dave", b, true},
-		{"the route's are spent", "eve", b, false},
+		{"principal exhausted", "alice", b, false},
+		{"third of the address", "bob", a, true},
+		{"address exhausted", "carol", a, false},
+		{"fourth of the route", "dave", b, true},
+		{"route exhausted", "eve", b, false},
 	} {
 		if _, ok := s.Allow(tt.principal, tt.client); ok != tt.want {
 			t.Errorf("%s: got %t, want %t", tt.name, ok, tt.want)

@@ -11,7 +11,7 @@ import (
 
 var client = netip.MustParseAddr("192.0.2.1")
 
-// left counts what the allowance of key in r has left, and uses it up.
+// left uses up the allowance of key and returns how much was left.
 func left(r *Rate, key string) int {
 	n := 0
 	for {
@@ -42,7 +42,7 @@ func TestRefusalByOneLimitTakesFromNone(t *testing.T) {
 	}
 }
 
-func TestRefusalTellsTheLongestWait(t *testing.T) {
+func TestRefusalReturnsTheLongestWait(t *testing.T) {
 	c := newClock()
 	s := NewRates([]RateConfig{
 		{Per: "route", Limit: rate(1, time.Second)},
@@ -54,14 +54,14 @@ func TestRefusalTellsTheLongestWait(t *testing.T) {
 	}
 }
 
-func TestLimitsTakeOnlyWhatPasses(t *testing.T) {
+func TestRefusedRequestsTakeNothingUnderConcurrency(t *testing.T) {
 	const routeBurst, workers, each = 100, 8, 400
 	c := newClock()
 	s := NewRates([]RateConfig{
 		{Per: "route", Limit: rate(1, time.Hour), Burst: routeBurst},
 		{Per: "principal", Limit: rate(1, time.Hour), Burst: 5},
 	}, c.now)
-	// Each worker has one name that is soon used up, and names that are fresh.
+	// Each worker uses one key that is soon exhausted, and fresh keys.
 	var passed atomic.Int64
 	var wg sync.WaitGroup
 	for w := range workers {
@@ -84,19 +84,19 @@ func TestLimitsTakeOnlyWhatPasses(t *testing.T) {
 	}
 }
 
-// TestGivingBackFindsWhereItWasTaken takes and gives back, as a request does that another
-// one came before, in a table where some keys have places and others share.
-func TestGivingBackFindsWhereItWasTaken(t *testing.T) {
+// take and give are called as for a request that another one overtook. In the table, some keys
+// have entries and others use the common allowance.
+func TestGiveUndoesTake(t *testing.T) {
 	c := newClock()
 	r := NewRate(RateConfig{Per: "principal", Limit: rate(1, time.Hour), Burst: 1000}, c.now)
 	for i := range 400_000 {
 		r.Allow(fmt.Sprint("flood", i))
 	}
-	sharing := 0
+	overflows := 0
 	for i := range 1000 {
 		hash := r.hash(fmt.Sprint("late", i), client)
 		before := r.wait(hash)
-		wait, shared := r.take(hash)
+		wait, overflow := r.take(hash)
 		if wait != before {
 			t.Fatalf("take waits %s, wait says %s", wait, before)
 		}
@@ -104,28 +104,28 @@ func TestGivingBackFindsWhereItWasTaken(t *testing.T) {
 			continue
 		}
 		at := r.shards[hash%shards].full(hash)
-		r.give(hash, shared)
+		r.give(hash, overflow)
 		if got := r.shards[hash%shards].full(hash); at-got != r.interval {
-			t.Fatalf("giving back changed the time by %d, want one interval, %d", at-got, r.interval)
+			t.Fatalf("give changed the time by %d, want one interval, %d", at-got, r.interval)
 		}
-		if shared {
-			sharing++
+		if overflow {
+			overflows++
 		}
 	}
-	hash := r.hash("flood1", client) // has its place, and 999 of 1000 left
-	if wait, shared := r.take(hash); wait > 0 || shared {
-		t.Fatalf("take waits %s, shared %t", wait, shared)
+	hash := r.hash("flood1", client) // has an entry, with 999 of 1000 left
+	if wait, overflow := r.take(hash); wait > 0 || overflow {
+		t.Fatalf("take waits %s, overflow %t", wait, overflow)
 	}
 	r.give(hash, false)
 	if n := left(r, "flood1"); n != 999 {
 		t.Errorf("after take and give %d are left, want 999", n)
 	}
-	if sharing == 0 {
-		t.Error("no key had to share: the table was not full")
+	if overflows == 0 {
+		t.Error("no key used a common allowance: the table was not full")
 	}
 }
 
-// full is the time that counts for hash.
+// full returns the time that applies to hash.
 func (s *shard) full(hash uint64) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,10 +133,10 @@ func (s *shard) full(hash uint64) int64 {
 	if i, _ := set.find(hash, 0); i >= 0 {
 		return set.full[i]
 	}
-	return set.shared
+	return set.common
 }
 
-func TestAskingTakesNoPlace(t *testing.T) {
+func TestWaitAddsNoEntry(t *testing.T) {
 	c := newClock()
 	r := NewRate(RateConfig{Per: "principal", Limit: rate(1, time.Hour)}, c.now)
 	for i := range 10_000 {
@@ -146,7 +146,7 @@ func TestAskingTakesNoPlace(t *testing.T) {
 	}
 	for i := range r.shards {
 		if n := len(r.shards[i].sets); n != 1 {
-			t.Fatalf("asking made a shard grow to %d sets", n)
+			t.Fatalf("wait made a shard grow to %d sets", n)
 		}
 	}
 }

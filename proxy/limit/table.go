@@ -5,72 +5,71 @@ import "sync"
 const (
 	shards = 16 // a power of two
 	ways   = 8
-	// maxSets bounds a shard: with 8 ways, 131072 keys and 2.2 MiB in all.
+	// maxSets limits a shard: with 8 ways, 131072 keys and 2.2 MiB in all.
 	maxSets = 1024
 )
 
-// shard is a part of a table from a key's hash to its theoretical arrival time:
-// the time, in nanoseconds since the table's start, at which the key will have
-// its full allowance again. A time that has passed is the same as none, so
-// nothing has to be swept.
+// shard is a part of a table from a key's hash to its theoretical arrival time: the time, in
+// nanoseconds since the table's start, at which its allowance is full again. An entry whose time
+// has passed is free, so nothing must be swept.
 type shard struct {
 	mu   sync.Mutex // guards sets
-	sets []set      // a power of two of them
-	_    [32]byte   // neighbors' locks on other cache lines
+	sets []set      // a power of two
+	_    [32]byte   // padding: locks of neighbors are on other cache lines
 }
 
-// set holds the keys whose hashes agree in the bits that choose it.
+// set holds the keys whose hashes agree in the bits that select it.
 type set struct {
 	hash   [ways]uint64
-	full   [ways]int64 // when the key has its full allowance again
-	shared int64       // the same, for all keys that have no place here
+	full   [ways]int64 // when the key's allowance is full again
+	common int64       // the same, for all keys without an entry
 }
 
-// take takes one interval from the allowance of hash at the time now, or returns how
-// long to wait for it. shared says that the allowance is that of keys without a place.
-func (s *shard) take(hash uint64, now, interval, slack int64) (wait int64, shared bool) {
+// take takes one interval from the allowance of hash at time now, or returns how long to wait.
+// overflow reports that the key has no entry and used the common allowance.
+func (s *shard) take(hash uint64, now, interval, slack int64) (wait int64, overflow bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at, shared := s.place(hash, now)
+	at, overflow := s.entry(hash, now)
 	full := max(*at, now)
 	if ahead := full - now; ahead > slack {
-		return ahead - slack, shared
+		return ahead - slack, overflow
 	}
 	*at = full + interval
-	return 0, shared
+	return 0, overflow
 }
 
-// wait is how long hash has to wait at the time now; it takes nothing and makes no place.
+// wait returns how long hash must wait at time now. It takes nothing and adds no entry.
 func (s *shard) wait(hash uint64, now, slack int64) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := &s.sets[s.index(hash)]
 	i, free := set.find(hash, now)
-	full := set.shared
+	full := set.common
 	switch {
 	case i >= 0:
 		full = set.full[i]
 	case free >= 0 || len(s.sets) < maxSets:
-		full = now // a key without a place has its full allowance
+		full = now // a key without an entry has a full allowance
 	}
 	return max(full-now-slack, 0)
 }
 
-// give gives an interval back to where take has just taken it. A key that has lost its
-// place since has its full allowance without it.
-func (s *shard) give(hash uint64, interval int64, shared bool) {
+// give undoes the last take of hash. If its entry has been reused since, its allowance is full
+// anyway.
+func (s *shard) give(hash uint64, interval int64, overflow bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := &s.sets[s.index(hash)]
-	if shared {
-		set.shared -= interval
+	if overflow {
+		set.common -= interval
 	} else if i, _ := set.find(hash, 0); i >= 0 {
 		set.full[i] -= interval
 	}
 }
 
-// find is where hash has its place, below zero if it has none, and a place that is free
-// at the time now, below zero if none is. A key that is found may have passed its time.
+// find returns the entry of hash, or -1, and an entry that is free at time now, or -1. The
+// time of a found entry may have passed.
 func (s *set) find(hash uint64, now int64) (i, free int) {
 	free = -1
 	for i := range s.hash {
@@ -84,9 +83,9 @@ func (s *set) find(hash uint64, now int64) (i, free int) {
 	return -1, free
 }
 
-// place finds the time of a key, or makes a place for it, or finds the time that it
-// shares. The caller holds mu.
-func (s *shard) place(hash uint64, now int64) (at *int64, shared bool) {
+// entry returns the time of a key: of its entry, of a new entry, or of the common allowance.
+// The caller holds mu.
+func (s *shard) entry(hash uint64, now int64) (at *int64, overflow bool) {
 	for {
 		set := &s.sets[s.index(hash)]
 		switch i, free := set.find(hash, now); {
@@ -96,24 +95,24 @@ func (s *shard) place(hash uint64, now int64) (at *int64, shared bool) {
 			set.hash[free], set.full[free] = hash, 0
 			return &set.full[free], false
 		case len(s.sets) >= maxSets:
-			return &set.shared, true
+			return &set.common, true
 		}
 		s.grow()
 	}
 }
 
-// index is the set for a hash; the lowest bits have chosen the shard.
+// index returns the set of a hash; its lowest bits have selected the shard.
 func (s *shard) index(hash uint64) int { return int(hash / shards & uint64(len(s.sets)-1)) }
 
-// grow doubles the number of sets. Each set's keys part by one more bit of
-// their hashes. The caller holds mu.
+// grow doubles the number of sets and splits each by one more bit of the hashes. The caller
+// holds mu.
 func (s *shard) grow() {
 	old := s.sets
 	s.sets = make([]set, 2*len(old))
 	for i := range old {
 		for half := range 2 {
 			to, n := &s.sets[i+half*len(old)], 0
-			to.shared = old[i].shared
+			to.common = old[i].common
 			for j, hash := range old[i].hash {
 				if s.index(hash) == i+half*len(old) {
 					to.hash[n], to.full[n] = hash, old[i].full[j]

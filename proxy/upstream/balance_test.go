@@ -15,7 +15,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// fakeNet dials by name: to servers that run, or to none.
+// fakeNet dials servers by name; unknown names are refused.
 type fakeNet struct {
 	mu    sync.Mutex
 	to    map[string]string // from "name:80" to an address; absent: refused
@@ -91,7 +91,7 @@ func TestRequestsGoToTheLeastBusy(t *testing.T) {
 	}
 }
 
-func TestDeadEndpointsAreLeftAlone(t *testing.T) {
+func TestDeadEndpointsAreEjected(t *testing.T) {
 	var clock atomic.Int64
 	clock.Store(1_000_000)
 	u, f := threeServers(t, func() time.Time { return time.Unix(clock.Load(), 0) })
@@ -127,7 +127,7 @@ func TestDeadEndpointsAreLeftAlone(t *testing.T) {
 	}
 }
 
-func TestNoEndpoint(t *testing.T) {
+func TestAllEndpointsRefused(t *testing.T) {
 	u, f := threeServers(t, nil)
 	for _, name := range []string{"a:80", "b:80", "c:80"} {
 		f.set(name, "")
@@ -176,7 +176,7 @@ func TestConnectTimesOut(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Millisecond, cancel)
 		if _, err := u.Send(ctx, get()); !errors.Is(err, context.Canceled) {
-			t.Errorf("error is %v, want the end of the context", err)
+			t.Errorf("error is %v, want context.Canceled", err)
 		}
 		for _, s := range statusOf(u) {
 			if s.Ejected || s.InFlight != 0 {

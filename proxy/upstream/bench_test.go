@@ -12,8 +12,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// answerServer answers every request that fits one read with the same bytes, so
-// that the figures are the client's.
+// answerServer answers every request that fits into one read with the same bytes. It costs
+// little, so measurements show the client.
 func answerServer(tb testing.TB, answer string) string {
 	tb.Helper()
 	return rawServer(tb, func(c net.Conn) {

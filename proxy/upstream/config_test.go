@@ -125,7 +125,7 @@ func TestDefaultTimeoutsBoundAllButTheTotal(t *testing.T) {
 	}
 }
 
-// TestUnsafeRequestsAreNotSent: the last door before the wire.
+// Requests that must not reach the wire are refused as the caller's fault.
 func TestUnsafeRequestsAreNotSent(t *testing.T) {
 	for name, change := range map[string]func(*Request){
 		"method":              func(r *Request) { r.Method = "GET /x HTTP/1.1\r\nA: b\r\n\r\nGET" },

@@ -19,14 +19,14 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// post is a request with content that is read whole first.
+// post returns a request whose content is small enough to be buffered.
 func post(body string) *Request {
 	r := get()
 	r.Method, r.Body, r.Length = "POST", plainBody{strings.NewReader(body)}, int64(len(body))
 	return r
 }
 
-func TestConnectionsAreReusedLastInFirstOut(t *testing.T) {
+func TestLastUsedConnectionIsReusedFirst(t *testing.T) {
 	var conns atomic.Int32
 	u := newUpstream(t, rawServer(t, func(c net.Conn) {
 		id := conns.Add(1)
@@ -65,9 +65,9 @@ func TestConnectionsAreReusedLastInFirstOut(t *testing.T) {
 	}
 }
 
-// TestUnaskedAnswersAreNeverServed: the server answers the first request twice.
-// The second answer comes when the connection is idle already.
-func TestUnaskedAnswersAreNeverServed(t *testing.T) {
+// The server answers the first request twice. The second answer arrives while the connection
+// is idle and must not be served to the next request.
+func TestUnsolicitedAnswersAreNeverServed(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
 			more, sent := make(chan struct{}), make(chan struct{})
@@ -99,14 +99,14 @@ func TestUnaskedAnswersAreNeverServed(t *testing.T) {
 				}
 			}
 			if n := conns.Load(); n < 2 {
-				t.Errorf("%d connections, want the first to be given up", n)
+				t.Errorf("%d connections, want the first to be discarded", n)
 			}
 		})
 	}
 }
 
-// staleServer answers one request a connection and closes it, without saying so,
-// once the next request has begun to arrive.
+// staleServer answers one request on each connection. It resets the connection when the
+// next request arrives.
 func staleServer(t *testing.T) (addr string, requests *atomic.Int32) {
 	requests = new(atomic.Int32)
 	return rawServer(t, func(c net.Conn) {
@@ -123,7 +123,7 @@ func staleServer(t *testing.T) (addr string, requests *atomic.Int32) {
 	}), requests
 }
 
-func TestRequestsOnStaleConnections(t *testing.T) {
+func TestOnlyIdempotentRequestsAreRepeatedOnStaleConnections(t *testing.T) {
 	for name, c := range map[string]struct {
 		request func() *Request
 		seen    int32 // requests that arrived after the first
@@ -164,9 +164,8 @@ func TestRequestsOnStaleConnections(t *testing.T) {
 	}
 }
 
-// TestRetryIsOnce: every connection breaks at its first request but the first one
-// of all.
-func TestRetryIsOnce(t *testing.T) {
+// All connections after the first one break at their first request.
+func TestRequestIsRepeatedOnlyOnce(t *testing.T) {
 	var conns, requests atomic.Int32
 	u := newUpstream(t, rawServer(t, func(c net.Conn) {
 		in := bufio.NewReader(c)
@@ -189,7 +188,7 @@ func TestRetryIsOnce(t *testing.T) {
 	}
 }
 
-// TestNoRetryAfterAnAnswerBegan: what has been answered in part was received.
+// A partial answer shows that the server received the request.
 func TestNoRetryAfterAnAnswerBegan(t *testing.T) {
 	var requests atomic.Int32
 	u := newUpstream(t, rawServer(t, func(c net.Conn) {
@@ -212,8 +211,7 @@ func TestNoRetryAfterAnAnswerBegan(t *testing.T) {
 	}
 }
 
-// TestClosedConnectionsAreNotUsed: a server that closes idle connections, as
-// gunicorn does after 2 s, costs no POST.
+// A server that closes idle connections, as gunicorn does after 2 s, must not fail a POST.
 func TestClosedConnectionsAreNotUsed(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
@@ -234,7 +232,7 @@ func TestClosedConnectionsAreNotUsed(t *testing.T) {
 	}
 }
 
-func TestIdleConnectionsGrowOld(t *testing.T) {
+func TestIdleConnectionsExpire(t *testing.T) {
 	var clock atomic.Int64
 	now := func() time.Time { return time.Unix(clock.Load(), 0) }
 	for name, c := range map[string]struct {
@@ -261,7 +259,7 @@ func TestIdleConnectionsGrowOld(t *testing.T) {
 	}
 }
 
-func TestIdleConnectionsAreReaped(t *testing.T) {
+func TestExpiredIdleConnectionsAreClosed(t *testing.T) {
 	gone := make(chan struct{})
 	addr := rawServer(t, func(c net.Conn) {
 		in := bufio.NewReader(c)
@@ -277,7 +275,7 @@ func TestIdleConnectionsAreReaped(t *testing.T) {
 	<-gone
 }
 
-func TestIdleConnectionsAreFew(t *testing.T) {
+func TestIdleConnectionsAreLimited(t *testing.T) {
 	addr := answerServer(t, smallAnswer)
 	u := configured(t, Config{Rest: setting.List[setting.URL]{endpointURL(t, addr)}, MaxIdle: 2}, Options{})
 	var open []*Response
@@ -317,8 +315,8 @@ func TestUnreadContentClosesTheConnection(t *testing.T) {
 	}
 }
 
-// TestAnswersGoToTheirRequests: many at once, some cancelled in the middle, some
-// left unread; each answer must be that of its request.
+// Many concurrent requests, some canceled midway, some left unread: each answer must belong to
+// its request.
 func TestAnswersGoToTheirRequests(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -370,8 +368,8 @@ func TestAnswersGoToTheirRequests(t *testing.T) {
 	}
 }
 
-// TestCancellation ends the context at each point of an exchange.
-func TestCancellation(t *testing.T) {
+// Cancellation is reported with its cause at each point of an exchange.
+func TestCancellationReportsItsCause(t *testing.T) {
 	errWhy := errors.New("the client left")
 	for name, c := range map[string]struct {
 		answer string
@@ -424,12 +422,12 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-func TestCancelledBeforeItBegan(t *testing.T) {
+func TestCanceledContextSendsNothing(t *testing.T) {
 	u := newUpstream(t, answerServer(t, smallAnswer))
 	outcome(u, get())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := u.Send(ctx, get()); !errors.Is(err, context.Canceled) {
-		t.Errorf("error is %v, want the end of the context", err)
+		t.Errorf("error is %v, want context.Canceled", err)
 	}
 }

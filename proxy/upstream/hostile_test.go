@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// after says what a server does once its bytes are out.
+// after is the behavior of a server after its answer.
 type after uint8
 
 const (
-	keep after = iota // wait for the client to go
+	keep after = iota // wait until the client closes
 	hangUp
 	reset
 )
@@ -30,7 +30,7 @@ func scripted(tb testing.TB, answer string, then after) string {
 		io.WriteString(c, answer)
 		switch then {
 		case hangUp:
-			c.(*net.TCPConn).CloseWrite() // with bytes unread, Close would be a reset
+			c.(*net.TCPConn).CloseWrite() // Close with unread bytes would send a reset
 			io.Copy(io.Discard, c)
 		case keep:
 			io.Copy(io.Discard, c)
@@ -40,7 +40,7 @@ func scripted(tb testing.TB, answer string, then after) string {
 	})
 }
 
-// outcome is what came of a request: the error of Send, or of the content.
+// outcome sends a request and reads its content; the error is of either.
 func outcome(u *Upstream, r *Request) (status int, body string, err error) {
 	x, err := u.Send(context.Background(), r)
 	if err != nil {
@@ -57,42 +57,42 @@ func get() *Request {
 
 const ok200 = "HTTP/1.1 200 OK\r\n"
 
-// The grammar of answers has its table beside the engine (proxy/wire/h1); these show
-// what becomes of the connection and of the exchange.
+// The grammar of responses is tested in proxy/wire/h1. These tests cover the connection and
+// the exchange.
 func TestHostileAnswers(t *testing.T) {
-	const cutOff = Kind(0xff) // reset, and the content looks cut
+	const cutOff = Kind(0xff) // a reset whose content ends early
 	for name, c := range map[string]struct {
 		answer string
 		then   after
 		want   Kind
 	}{
-		"end before the head":             {"", hangUp, Reset},
-		"reset before the head":           {"", reset, Reset},
-		"end within the status line":      {"HTTP/1.1 20", hangUp, Reset},
-		"end within the head":             {ok200 + "A: b\r\n", hangUp, Reset},
-		"reset within the head":           {ok200 + "A: b\r\n", reset, Reset},
-		"not HTTP":                        {"SSH-2.0-OpenSSH_9.2\r\n\r\n", keep, Garbage},
-		"huge head":                       {ok200 + "A: " + strings.Repeat("b", 70<<10) + "\r\n\r\n", keep, Garbage},
-		"two lengths":                     {ok200 + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", keep, Garbage},
-		"both framings":                   {ok200 + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", keep, Garbage},
-		"chunked on 1.0":                  {"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", hangUp, Garbage},
-		"flood of interim responses":      {strings.Repeat("HTTP/1.1 103 Early\r\n\r\n", 1000), keep, Garbage},
-		"flood of 100":                    {strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 1000), keep, Garbage},
-		"interim response with content":   {"HTTP/1.1 103 Early\r\nContent-Length: 1\r\n\r\na" + ok200 + "\r\n", keep, Garbage},
-		"101 that was not asked for":      {"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", keep, Garbage},
-		"cut content":                     {ok200 + "Content-Length: 10\r\n\r\nabc", hangUp, cutOff},
-		"reset in the content":            {ok200 + "Content-Length: 10\r\n\r\nabc", reset, Reset},
-		"cut between chunks":              {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", hangUp, cutOff},
-		"cut in a chunk":                  {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nab", hangUp, cutOff},
-		"cut in a size":                   {ok200 + "Transfer-Encoding: chunked\r\n\r\n3", hangUp, cutOff},
-		"cut before the last empty line":  {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", hangUp, cutOff},
-		"cut in the trailers":             {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\n", hangUp, cutOff},
-		"chunk longer than its size":      {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", keep, Garbage},
-		"size too large":                  {ok200 + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc", keep, Garbage},
-		"endless extension":               {ok200 + "Transfer-Encoding: chunked\r\n\r\n3;" + strings.Repeat("a", 300), keep, Garbage},
-		"endless trailer":                 {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: " + strings.Repeat("b", 9<<10), keep, Garbage},
-		"reset in content to the end":     {ok200 + "\r\nabc", reset, Reset},
-		"upgrade with length, not wanted": {"HTTP/1.1 101 S\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
+		"end before the head":                  {"", hangUp, Reset},
+		"reset before the head":                {"", reset, Reset},
+		"end within the status line":           {"HTTP/1.1 20", hangUp, Reset},
+		"end within the head":                  {ok200 + "A: b\r\n", hangUp, Reset},
+		"reset within the head":                {ok200 + "A: b\r\n", reset, Reset},
+		"not HTTP":                             {"SSH-2.0-OpenSSH_9.2\r\n\r\n", keep, Garbage},
+		"huge head":                            {ok200 + "A: " + strings.Repeat("b", 70<<10) + "\r\n\r\n", keep, Garbage},
+		"two lengths":                          {ok200 + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", keep, Garbage},
+		"both framings":                        {ok200 + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", keep, Garbage},
+		"chunked on 1.0":                       {"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", hangUp, Garbage},
+		"flood of interim responses":           {strings.Repeat("HTTP/1.1 103 Early\r\n\r\n", 1000), keep, Garbage},
+		"flood of 100":                         {strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 1000), keep, Garbage},
+		"interim response with content":        {"HTTP/1.1 103 Early\r\nContent-Length: 1\r\n\r\na" + ok200 + "\r\n", keep, Garbage},
+		"101 without a request for an upgrade": {"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", keep, Garbage},
+		"cut content":                          {ok200 + "Content-Length: 10\r\n\r\nabc", hangUp, cutOff},
+		"reset in the content":                 {ok200 + "Content-Length: 10\r\n\r\nabc", reset, Reset},
+		"cut between chunks":                   {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", hangUp, cutOff},
+		"cut in a chunk":                       {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nab", hangUp, cutOff},
+		"cut in a size":                        {ok200 + "Transfer-Encoding: chunked\r\n\r\n3", hangUp, cutOff},
+		"cut before the last empty line":       {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", hangUp, cutOff},
+		"cut in the trailers":                  {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\n", hangUp, cutOff},
+		"chunk longer than its size":           {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", keep, Garbage},
+		"size too large":                       {ok200 + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc", keep, Garbage},
+		"endless extension":                    {ok200 + "Transfer-Encoding: chunked\r\n\r\n3;" + strings.Repeat("a", 300), keep, Garbage},
+		"endless trailer":                      {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: " + strings.Repeat("b", 9<<10), keep, Garbage},
+		"reset in content to the end":          {ok200 + "\r\nabc", reset, Reset},
+		"101 with a length":                    {"HTTP/1.1 101 S\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -100,7 +100,7 @@ func TestHostileAnswers(t *testing.T) {
 			_, _, err := outcome(u, get())
 			var fault *Error
 			if !errors.As(err, &fault) {
-				t.Fatalf("error is %v, want one of the upstream", err)
+				t.Fatalf("error is %v, want an upstream Error", err)
 			}
 			want := c.want
 			if want == cutOff {
@@ -118,7 +118,7 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-func TestSoundAnswers(t *testing.T) {
+func TestValidAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer string
 		then   after
@@ -170,7 +170,7 @@ func TestHeadHasNoContent(t *testing.T) {
 	}
 }
 
-func TestFieldsOfTheConnectionAreRemoved(t *testing.T) {
+func TestHopByHopFieldsAreRemoved(t *testing.T) {
 	u := newUpstream(t, scripted(t, ok200+"Connection: X-Secret, keep-alive\r\nX-Secret: a\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n"+
 		"Proxy-Authenticate: Basic\r\nTrailer: x\r\nContent-TYPE:  text/plain \r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n", keep))
 	x, err := u.Send(t.Context(), get())

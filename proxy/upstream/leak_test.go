@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestMain fails the tests if a goroutine of ours is left after them.
+// TestMain fails if the tests leave goroutines behind.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if left := leftGoroutines(); code == 0 && left != "" {
@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// leftGoroutines waits for goroutines that are about to end.
+// leftGoroutines returns the remaining goroutines, after waiting for those that are ending.
 func leftGoroutines() (left string) {
 	buf := make([]byte, 1<<20)
 	for range 50 {

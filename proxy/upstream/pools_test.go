@@ -19,7 +19,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// countedServer answers over HTTP/1.1 and counts its connections.
+// countedServer serves HTTP/1.1 and counts its connections.
 func countedServer(t testing.TB) (addr string, conns *atomic.Int64) {
 	conns = new(atomic.Int64)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "ok") })
@@ -30,7 +30,7 @@ func countedServer(t testing.TB) (addr string, conns *atomic.Int64) {
 	}}), conns
 }
 
-// restConfig is the configuration of an upstream with these endpoints.
+// restConfig returns a configuration with these REST endpoints.
 func restConfig(t testing.TB, urls ...string) (c Config) {
 	for _, at := range urls {
 		c.Rest = append(c.Rest, endpointURL(t, at))
@@ -38,7 +38,7 @@ func restConfig(t testing.TB, urls ...string) (c Config) {
 	return c
 }
 
-// opened opens an upstream; the caller closes it.
+// opened opens an upstream; the caller must close it.
 func opened(t testing.TB, p *Pools, c Config) *Upstream {
 	t.Helper()
 	u, err := p.Open("models", c, false)
@@ -55,7 +55,7 @@ func mustAnswer(t testing.TB, u *Upstream) {
 	}
 }
 
-// bothVersions runs a test over an exclusive and over a shared connection.
+// bothVersions runs a test over HTTP/1.1 and over HTTP/2.
 func bothVersions(t *testing.T, test func(t *testing.T, c Config, conns *atomic.Int64)) {
 	t.Run("HTTP/1.1", func(t *testing.T) {
 		addr, conns := countedServer(t)
@@ -134,7 +134,7 @@ func TestChangedCAFileOpensFreshConnections(t *testing.T) {
 		all = append(all, u)
 	}
 	if all[0] == all[1] || all[0] != all[2] {
-		t.Error("upstreams are not told apart by the content of the CA file")
+		t.Error("the content of the CA file does not distinguish upstreams")
 	}
 }
 
@@ -158,7 +158,7 @@ func TestNamesDoNotShareConnections(t *testing.T) {
 	}
 }
 
-func TestEjectionOutlivesAConfiguration(t *testing.T) {
+func TestEjectionSurvivesReload(t *testing.T) {
 	good, _ := countedServer(t)
 	_, ca := testCertificate(t)
 	for name, c := range map[string]struct {
@@ -212,7 +212,7 @@ func TestStatusListsTheEndpointsOfAllConfigurations(t *testing.T) {
 	}
 }
 
-func TestLastCloseLeavesNothing(t *testing.T) {
+func TestLastCloseClosesAllConnections(t *testing.T) {
 	bothVersions(t, func(t *testing.T, c Config, _ *atomic.Int64) {
 		p := NewPools(Options{})
 		u, again := opened(t, p, c), opened(t, p, c)
@@ -237,7 +237,7 @@ func TestLastCloseLeavesNothing(t *testing.T) {
 	})
 }
 
-func TestRequestInFlightOutlivesClose(t *testing.T) {
+func TestRequestInFlightSurvivesClose(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	closed := make(chan struct{}, 2)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -269,7 +269,7 @@ func TestRequestInFlightOutlivesClose(t *testing.T) {
 				t.Errorf("the answer is %q, %v", body, err)
 			}
 			x.Close()
-			<-closed // the connection does not outlive the request
+			<-closed // the connection closes with the request
 			if s := statusOf(u)[0]; s.Idle != 0 || s.InFlight != 0 {
 				t.Errorf("status is %+v, want none idle and none in flight", s)
 			}
@@ -277,9 +277,9 @@ func TestRequestInFlightOutlivesClose(t *testing.T) {
 	}
 }
 
-// TestCyclesLeaveNothing opens and closes upstreams whose configuration changes each
-// time, while the one before is still open, as reloads do.
-func TestCyclesLeaveNothing(t *testing.T) {
+// As in a series of reloads, each upstream opens with a new configuration while the previous
+// one is still open.
+func TestReloadsLeakNoConnectionsOrGoroutines(t *testing.T) {
 	one, _ := countedServer(t)
 	two, _ := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "ok") })
 	var live atomic.Int64
@@ -330,7 +330,7 @@ func TestCyclesLeaveNothing(t *testing.T) {
 	if n := live.Load(); n != 0 {
 		t.Errorf("%d connections are left", n)
 	}
-	// The server's own goroutines may end a little later than our connections.
+	// The server's goroutines may end slightly later than our connections.
 	if goroutinesAfter > goroutines+20 {
 		t.Errorf("%d goroutines after 200 cycles, %d before", goroutinesAfter, goroutines)
 	}
@@ -347,7 +347,7 @@ func leftStacks() string {
 	return string(buf[:runtime.Stack(buf, true)])
 }
 
-// closeCounted takes itself off a count when it is closed.
+// closeCounted decrements a counter once when it is closed.
 type closeCounted struct {
 	net.Conn
 	live *atomic.Int64
@@ -359,8 +359,7 @@ func (c *closeCounted) Close() error {
 	return c.Conn.Close()
 }
 
-// TestReloadsLoseNoRequest opens and closes configurations in turn while requests are
-// sent on whichever was opened last.
+// Requests are sent on the newest upstream while configurations change.
 func TestReloadsLoseNoRequest(t *testing.T) {
 	bothVersions(t, func(t *testing.T, c Config, _ *atomic.Int64) {
 		p := NewPools(Options{})
@@ -386,7 +385,7 @@ func TestReloadsLoseNoRequest(t *testing.T) {
 			})
 		}
 		for i := 0; i < 100 || sent.Load() < 100 && !t.Failed(); i++ {
-			c.MaxIdle = 1 + i/2%3 // each other one is the same again
+			c.MaxIdle = 1 + i/2%3 // every second reload changes nothing
 			old := current.Swap(opened(t, p, c))
 			old.Close()
 			_ = p.Status()

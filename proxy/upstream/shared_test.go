@@ -23,8 +23,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// sharedServer serves HTTP/2 without TLS, with so many streams a connection, and
-// counts its connections.
+// sharedServer serves HTTP/2 without TLS with this many streams per connection. It counts its
+// connections.
 func sharedServer(t testing.TB, streams int, h http.HandlerFunc) (url string, conns *atomic.Int64) {
 	conns = &atomic.Int64{}
 	protocols := new(http.Protocols)
@@ -39,7 +39,7 @@ func sharedServer(t testing.TB, streams int, h http.HandlerFunc) (url string, co
 	}), conns
 }
 
-// serveHTTP runs a server until the end of the test, over TLS if it has certificates.
+// serveHTTP runs a server, with TLS if it has certificates, until the end of the test.
 func serveHTTP(t testing.TB, server *http.Server) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -60,7 +60,7 @@ func serveHTTP(t testing.TB, server *http.Server) (addr string) {
 	return l.Addr().String()
 }
 
-// call is a small call of gRPC.
+// call returns a small gRPC call.
 func call(text string) *Request {
 	return &Request{
 		Method: "POST", Target: "/a.B/C", Fields: message.Fields{{Name: "content-type", Value: "application/grpc"}},
@@ -69,7 +69,7 @@ func call(text string) *Request {
 	}
 }
 
-// answered sends a request and reads its answer.
+// answered sends a request and returns the content of its answer.
 func answered(u *Upstream, r *Request) (string, error) {
 	x, err := u.Send(context.Background(), r)
 	if err != nil {
@@ -96,7 +96,7 @@ func grpcUpstream(t testing.TB, o Options, urls ...string) *Upstream {
 	return configured(t, c, o)
 }
 
-func TestKindsOfRequestsHaveTheirEndpoints(t *testing.T) {
+func TestRequestsGoToTheEndpointsOfTheirKind(t *testing.T) {
 	who := func(name string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name, " ", r.Proto, " ", r.Host) }
 	}
@@ -121,7 +121,7 @@ func TestKindsOfRequestsHaveTheirEndpoints(t *testing.T) {
 	}
 }
 
-func TestSharedOverTLS(t *testing.T) {
+func TestHTTP2OverTLSNeedsALPN(t *testing.T) {
 	cert, ca := testCertificate(t)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, r.TLS != nil) })
 	serve := func(http2 bool) string {
@@ -145,8 +145,8 @@ func TestSharedOverTLS(t *testing.T) {
 	}
 }
 
-// A server of HTTP/1.1 is found out before it has been asked anything.
-func TestSharedNeedsHTTP2(t *testing.T) {
+// An HTTP/1.1 server is detected before it sees a request.
+func TestHTTP1ServerIsDetectedBeforeTheRequest(t *testing.T) {
 	var got bytes.Buffer
 	addr := rawServer(t, func(c net.Conn) {
 		buf := make([]byte, 1<<10)
@@ -160,9 +160,9 @@ func TestSharedNeedsHTTP2(t *testing.T) {
 	}
 }
 
-// Requests that come together share a connection; where it has no room, there is
-// one more, up to the bound.
-func TestSharedOpensWhatItNeeds(t *testing.T) {
+// Concurrent requests share a connection. A further connection is opened only when all
+// streams are in use, up to the limit.
+func TestSharedConnectionsOpenOnDemand(t *testing.T) {
 	for _, c := range []struct{ streams, requests, most, want int }{
 		{100, 50, 0, 1},
 		{10, 50, 0, 5},
@@ -173,7 +173,7 @@ func TestSharedOpensWhatItNeeds(t *testing.T) {
 			there.Add(c.requests)
 			url, conns := sharedServer(t, c.streams, func(w http.ResponseWriter, r *http.Request) {
 				there.Done()
-				there.Wait() // all at the same time
+				there.Wait() // all requests are in flight
 			})
 			u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, url)}, MaxConnections: c.most}, Options{})
 			var all sync.WaitGroup
@@ -192,7 +192,7 @@ func TestSharedOpensWhatItNeeds(t *testing.T) {
 	}
 }
 
-func TestSharedIsFull(t *testing.T) {
+func TestRequestsWaitWhenSharedConnectionsAreFull(t *testing.T) {
 	release := make(chan struct{})
 	url, _ := sharedServer(t, 1, func(w http.ResponseWriter, r *http.Request) { <-release })
 	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, url)}, MaxConnections: 1}, Options{})
@@ -213,13 +213,13 @@ func TestSharedIsFull(t *testing.T) {
 	}
 	next := make(chan error, 1)
 	go func() { _, err := answered(u, call("x")); next <- err }()
-	close(release) // the next gets the place
+	close(release) // the next request gets the stream
 	if err := errors.Join(<-first, <-next); err != nil {
 		t.Error(err)
 	}
 }
 
-// frameServer answers the n-th request of all with what do does.
+// frameServer calls do for each request; n counts the requests of all connections.
 func frameServer(t testing.TB, do func(n int, fr *http2.Framer, id uint32, c net.Conn)) string {
 	var n atomic.Int64
 	return "h2c://" + rawServer(t, func(c net.Conn) {
@@ -227,7 +227,7 @@ func frameServer(t testing.TB, do func(n int, fr *http2.Framer, id uint32, c net
 	})
 }
 
-// serveFrames calls each with every request of a connection.
+// serveFrames calls each for every request of a connection.
 func serveFrames(c net.Conn, each func(fr *http2.Framer, id uint32)) {
 	_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
 	fr := http2.NewFramer(c, c)
@@ -249,7 +249,7 @@ func answer204(fr *http2.Framer, id uint32) {
 	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: b.Bytes(), EndHeaders: true, EndStream: true})
 }
 
-func TestSharedSendsAgainWhatWasNotLookedAt(t *testing.T) {
+func TestOnlyUnprocessedStreamsAreRepeated(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		method string
@@ -264,7 +264,7 @@ func TestSharedSendsAgainWhatWasNotLookedAt(t *testing.T) {
 			}
 			answer204(fr, id)
 		}},
-		{"refused for ever", "POST", Reset, maxAttempts, func(n int, fr *http2.Framer, id uint32, _ net.Conn) {
+		{"refused always", "POST", Reset, maxAttempts, func(n int, fr *http2.Framer, id uint32, _ net.Conn) {
 			_ = fr.WriteRSTStream(id, http2.ErrCodeRefusedStream)
 		}},
 		{"GOAWAY", "POST", 0, 2, func(n int, fr *http2.Framer, id uint32, c net.Conn) {
@@ -306,8 +306,8 @@ func TestSharedSendsAgainWhatWasNotLookedAt(t *testing.T) {
 	}
 }
 
-// What one endpoint has not looked at goes to another.
-func TestSharedRefusalGoesOn(t *testing.T) {
+// A request that one endpoint refused unprocessed goes to another.
+func TestRefusedStreamGoesToAnotherEndpoint(t *testing.T) {
 	busy := frameServer(t, func(n int, fr *http2.Framer, id uint32, _ net.Conn) {
 		_ = fr.WriteRSTStream(id, http2.ErrCodeRefusedStream)
 	})
@@ -320,9 +320,9 @@ func TestSharedRefusalGoesOn(t *testing.T) {
 	}
 }
 
-// On a connection that has served before, an idempotent request is sent again where
-// nothing was answered, and no other is.
-func TestSharedConnectionThatWasClosed(t *testing.T) {
+// After a failure on a reused connection without an answer, only idempotent requests are
+// repeated.
+func TestOnlyIdempotentRequestsAreRepeatedOnAReusedSharedConnection(t *testing.T) {
 	for method, want := range map[string]Kind{"GET": 0, "POST": Reset} {
 		t.Run(method, func(t *testing.T) {
 			url := frameServer(t, func(n int, fr *http2.Framer, id uint32, c net.Conn) {
@@ -361,8 +361,8 @@ func TestSharedIdleConnectionIsClosed(t *testing.T) {
 	}
 }
 
-// An upstream that is closed serves what it has begun.
-func TestSharedCloses(t *testing.T) {
+// A closed upstream completes its pending requests.
+func TestClosedUpstreamCompletesPendingRequests(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	url, _ := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) {
 		close(begun)
@@ -380,9 +380,8 @@ func TestSharedCloses(t *testing.T) {
 	}
 }
 
-// What was about to be sent when an upstream was closed is sent, on a connection that
-// does not stay.
-func TestSharedServesAfterItsEnd(t *testing.T) {
+// A request sent just after Close succeeds, on a connection that is not kept.
+func TestClosedUpstreamServesLateRequests(t *testing.T) {
 	closed := make(chan struct{})
 	u := grpcUpstream(t, Options{}, "h2c://"+rawServer(t, func(c net.Conn) {
 		defer close(closed)
@@ -409,8 +408,8 @@ func TestSharedEndpointIsEjected(t *testing.T) {
 	}
 }
 
-// Many that wait for one connect share its failure.
-func TestSharedConnectThatFails(t *testing.T) {
+// All requests that wait for one connect share its failure.
+func TestFailedConnectFailsAllWaitingRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const many = 50
 		var dials atomic.Int64
@@ -428,16 +427,16 @@ func TestSharedConnectThatFails(t *testing.T) {
 				}
 			})
 		}
-		synctest.Wait() // all of them wait for the one connect
+		synctest.Wait() // all of them wait for the same connect
 		close(waiting)
 		all.Wait()
 		if n := dials.Load(); n != 1 {
-			t.Errorf("%d dials for %d requests that came together; want one", n, many)
+			t.Errorf("%d dials for %d concurrent requests; want one", n, many)
 		}
 	})
 }
 
-func TestSharedAnswersBothWays(t *testing.T) {
+func TestSharedConnectionsAreFullDuplex(t *testing.T) {
 	url, _ := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		_ = rc.Flush()
@@ -475,8 +474,8 @@ func TestSharedAnswersBothWays(t *testing.T) {
 	}
 }
 
-// An endpoint of both lists is one: its connections carry requests of both kinds.
-func TestEndpointOfBothLists(t *testing.T) {
+// An endpoint in both lists has one set of connections, for both kinds of requests.
+func TestEndpointInBothListsSharesConnections(t *testing.T) {
 	url, conns := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) {})
 	list := setting.List[setting.URL]{endpointURL(t, url)}
 	u := configured(t, Config{Rest: list, GRPC: list}, Options{})

@@ -16,7 +16,9 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// testCertificate is httptest's, for 127.0.0.1 and example.com, and its file as a CA.
+// testCertificate returns httptest's certificate, for 127.0.0.1 and example.com, and a CA file
+// for
+// it.
 func testCertificate(tb testing.TB) (tls.Certificate, setting.Path) {
 	tb.Helper()
 	srv := httptest.NewUnstartedServer(nil)
@@ -30,7 +32,7 @@ func testCertificate(tb testing.TB) (tls.Certificate, setting.Path) {
 	return srv.TLS.Certificates[0], setting.Path(ca)
 }
 
-// secureOrNot serves with handle, over TLS or plainly.
+// secureOrNot returns an upstream of a server with handle, with or without TLS.
 func secureOrNot(tb testing.TB, secure bool, handle func(net.Conn)) *Upstream {
 	tb.Helper()
 	if !secure {
@@ -45,7 +47,7 @@ func secureOrNot(tb testing.TB, secure bool, handle func(net.Conn)) *Upstream {
 	return configured(tb, Config{Rest: setting.List[setting.URL]{endpointURL(tb, "https://"+addr)}, CA: setting.Path(ca)}, Options{})
 }
 
-func TestTLS(t *testing.T) {
+func TestTLSVerification(t *testing.T) {
 	var names = make(chan string, 1)
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }))
 	srv.TLS = &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -95,9 +97,9 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestCutTLSLooksCut: content that ends with the connection ends cleanly only if
-// TLS says so; a cut by somebody in between must not pass for the end.
-func TestCutTLSLooksCut(t *testing.T) {
+// Content that ends with the connection is complete only after close_notify. Otherwise an
+// attacker on the network could truncate it.
+func TestTLSTruncationIsDetected(t *testing.T) {
 	for name, goodbye := range map[string]bool{"with close_notify": true, "without": false} {
 		t.Run(name, func(t *testing.T) {
 			u := secureOrNot(t, true, func(c net.Conn) {
@@ -118,9 +120,9 @@ func TestCutTLSLooksCut(t *testing.T) {
 	}
 }
 
-// TestLateTicketsAreNoUnaskedAnswer: TLS 1.3 servers send session tickets after
-// the handshake; they must not cost the connection.
-func TestLateTicketsAreNoUnaskedAnswer(t *testing.T) {
+// TLS 1.3 servers send session tickets after the handshake. They must not make an idle
+// connection unusable.
+func TestSessionTicketsDoNotCloseIdleConnections(t *testing.T) {
 	u := secureOrNot(t, true, func(c net.Conn) {
 		in := bufio.NewReader(c)
 		for {

@@ -70,7 +70,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-func TestUpgradesThatMustNotBe(t *testing.T) {
+func TestInvalidUpgradesAreRefused(t *testing.T) {
 	accept := "Sec-WebSocket-Accept: " + wsAccept() + "\r\n"
 	for name, answer := range map[string]string{
 		"other protocol":      "HTTP/1.1 101 S\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n" + accept + "\r\n",
@@ -96,8 +96,7 @@ func TestUpgradesThatMustNotBe(t *testing.T) {
 	}
 }
 
-// TestUpgradeConfirmedBy200 is an ordinary answer: nothing is tunnelled
-// (CVE-2024-23326).
+// A 200 to an upgrade request is an ordinary answer without a tunnel (CVE-2024-23326).
 func TestUpgradeConfirmedBy200(t *testing.T) {
 	u := newUpstream(t, scripted(t, ok200+"Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nnoHTTP/1.1 200 OK\r\n\r\n", keep))
 	x, err := u.Send(t.Context(), upgrade())
@@ -110,7 +109,7 @@ func TestUpgradeConfirmedBy200(t *testing.T) {
 	}
 	x.Close()
 	if s := statusOf(u)[0]; s.Idle != 0 {
-		t.Error("the connection was kept, with an unasked answer on it")
+		t.Error("the connection was kept, although an unsolicited answer is on it")
 	}
 }
 

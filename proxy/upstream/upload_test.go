@@ -19,7 +19,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// pattern is content of n bytes.
+// pattern returns n bytes of content.
 func pattern(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -28,7 +28,7 @@ func pattern(n int) []byte {
 	return b
 }
 
-// sumServer answers with the SHA-256 of the content, and how it was framed.
+// sumServer answers with the SHA-256 of the content, and a field if it was chunked.
 func sumServer(t *testing.T) *Upstream {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -70,7 +70,7 @@ func TestContentArrivesWhole(t *testing.T) {
 				t.Errorf("%d bytes, known %v: content differs (%v)", n, known, err)
 			}
 			if x.Head.Fields.Has("x-chunked") == known {
-				t.Errorf("%d bytes, known %v: framed the other way", n, known)
+				t.Errorf("%d bytes, known %v: wrong framing", n, known)
 			}
 			x.Close()
 		}
@@ -80,7 +80,7 @@ func TestContentArrivesWhole(t *testing.T) {
 	}
 }
 
-// trailed is content with trailers.
+// trailed is a body with trailers.
 type trailed struct {
 	io.Reader
 	trailers message.Fields
@@ -119,8 +119,8 @@ func TestRequestTrailers(t *testing.T) {
 	}
 }
 
-// rawRecorder answers one request a connection, and passes on its bytes as they
-// were: up to the end of the head, and of chunks where the head announces them.
+// rawRecorder answers one request on each connection and passes on its bytes: the head, and the
+// chunks if it has any.
 func rawRecorder(t *testing.T) (addr string, seen chan string) {
 	seen = make(chan string, 10)
 	return rawServer(t, func(c net.Conn) {
@@ -142,7 +142,7 @@ func rawRecorder(t *testing.T) (addr string, seen chan string) {
 	}), seen
 }
 
-// patient is content that comes when it is told to, from a client that may be slow.
+// patient is a body whose parts arrive on demand, as from a slow client.
 type patient struct {
 	parts       chan []byte
 	interrupted chan struct{}
@@ -181,9 +181,9 @@ func upload(body *patient, length int64) *Request {
 	return r
 }
 
-// TestEarlyAnswers come while the client still has content to send, which stays
-// where it is.
-func TestEarlyAnswers(t *testing.T) {
+// An early answer is returned while the client still has content to send. The rest of the
+// content stays unread.
+func TestEarlyAnswersAreReturnedDuringTheUpload(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer string
 		then   after
@@ -221,7 +221,7 @@ func TestEarlyAnswers(t *testing.T) {
 	}
 }
 
-// TestFullDuplex: each part of the answer is asked for by a part of the request.
+// Each part of the answer follows a part of the request.
 func TestFullDuplex(t *testing.T) {
 	u := newUpstream(t, rawServer(t, func(c net.Conn) {
 		in := bufio.NewReader(c)
@@ -262,13 +262,13 @@ func TestFullDuplex(t *testing.T) {
 	}
 	x.Close()
 	if s := statusOf(u)[0]; s.Idle != 1 || body.calls.Load() != 0 {
-		t.Errorf("%d idle, %d interrupts, want the connection kept and the body left alone", s.Idle, body.calls.Load())
+		t.Errorf("%d idle, %d interrupts, want the connection kept and no interrupt", s.Idle, body.calls.Load())
 	}
 }
 
-// TestBadEndsAreSeenByTheServer: whatever is wrong with a body, the server never
-// sees a whole request, and the error is the body's own.
-func TestBadEndsAreSeenByTheServer(t *testing.T) {
+// The server never sees a complete request if the body is invalid, and Send returns the
+// body's error.
+func TestInvalidBodiesNeverReachTheServerWhole(t *testing.T) {
 	errBad := errors.New("digest does not match")
 	big := pattern(200 << 10)
 	for name, c := range map[string]struct {
@@ -306,7 +306,7 @@ func TestBadEndsAreSeenByTheServer(t *testing.T) {
 					t.Errorf("%d dials for content that was bad before", d)
 				}
 			} else if <-whole {
-				t.Error("the server took the request for whole")
+				t.Error("the server saw a complete request")
 			}
 		})
 	}
@@ -316,8 +316,8 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// TestServerThatDoesNotRead blocks the upload until its timeout.
-func TestServerThatDoesNotRead(t *testing.T) {
+// An upload to a server that does not read fails with the idle timeout.
+func TestUploadToAStalledServerTimesOut(t *testing.T) {
 	release := make(chan struct{})
 	u := newUpstream(t, rawServer(t, func(c net.Conn) { <-release }))
 	t.Cleanup(func() { close(release) })
@@ -330,7 +330,7 @@ func TestServerThatDoesNotRead(t *testing.T) {
 	}
 }
 
-// TestHeadTimeoutRunsFromTheEndOfTheUpload: a slow client is not the server's fault.
+// The head timeout does not run during the upload: a slow client is not the server's fault.
 func TestHeadTimeoutRunsFromTheEndOfTheUpload(t *testing.T) {
 	u := newUpstream(t, rawServer(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
 	body := newPatient()
@@ -352,7 +352,7 @@ func TestHeadTimeoutRunsFromTheEndOfTheUpload(t *testing.T) {
 	}
 }
 
-// TestResetWhileUploading: the client's read must not hang when the server goes.
+// The client's read must not hang when the server resets the connection.
 func TestResetWhileUploading(t *testing.T) {
 	u := newUpstream(t, scripted(t, "", reset))
 	body := newPatient()
@@ -361,13 +361,13 @@ func TestResetWhileUploading(t *testing.T) {
 	if fault := (*Error)(nil); !errors.As(err, &fault) || fault.Kind != Reset {
 		t.Errorf("error is %v, want a reset", err)
 	}
-	// None is needed where the upload has noticed by itself.
+	// No interrupt is needed if the upload itself has noticed the reset.
 	if n := body.calls.Load(); n > 1 {
 		t.Errorf("the body was interrupted %d times", n)
 	}
 }
 
-// TestInterruptIsRepeated: a reader that misses the first call must not hang Close.
+// A reader that misses the first interrupt must not make Close hang.
 func TestInterruptIsRepeated(t *testing.T) {
 	u := newUpstream(t, scripted(t, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", keep))
 	body := newPatient()
@@ -386,8 +386,8 @@ func TestInterruptIsRepeated(t *testing.T) {
 	}
 }
 
-// TestLargeTransfersAreFlat sends and fetches much more than may be held.
-func TestLargeTransfersAreFlat(t *testing.T) {
+// Transfers larger than any buffer must not allocate in proportion.
+func TestLargeTransfersUseConstantMemory(t *testing.T) {
 	const size = 64 << 20
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(200)
@@ -417,9 +417,8 @@ func TestLargeTransfersAreFlat(t *testing.T) {
 	}
 }
 
-// TestIdleRunsOnceTheUploadIsToStop: a server that refused and then hangs must not
-// be waited for as long as a slow client.
-func TestIdleRunsOnceTheUploadIsToStop(t *testing.T) {
+// After an early refusal, the idle timeout applies even while the client's upload is pending.
+func TestIdleTimeoutRunsAfterARefusal(t *testing.T) {
 	u := newUpstream(t, scripted(t, "HTTP/1.1 413 Too Large\r\nContent-Length: 10\r\n\r\nabc", keep))
 	r := upload(newPatient(), -1)
 	r.Timeouts = Timeouts{Idle: 50 * time.Millisecond}

@@ -12,8 +12,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// rawServer serves each connection with handle, and returns its address. It
-// waits for all handlers at the end of the test.
+// rawServer serves each connection with handle and returns its address. The end of the test
+// waits for all handlers.
 func rawServer(tb testing.TB, handle func(net.Conn)) (addr string) {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,7 +50,7 @@ func rawServer(tb testing.TB, handle func(net.Conn)) (addr string) {
 	return l.Addr().String()
 }
 
-// readRequestHead reads up to the empty line.
+// readRequestHead reads up to the empty line after the head.
 func readRequestHead(in *bufio.Reader) (string, error) {
 	var head strings.Builder
 	for {
@@ -74,7 +74,7 @@ func endpointURL(tb testing.TB, s string) setting.URL {
 	return u
 }
 
-// newUpstream is an upstream of these addresses or URLs.
+// newUpstream returns an upstream of these addresses or URLs.
 func newUpstream(tb testing.TB, addrs ...string) *Upstream {
 	tb.Helper()
 	var c Config
@@ -94,7 +94,7 @@ func configured(tb testing.TB, c Config, o Options) *Upstream {
 	return u
 }
 
-// statusOf is the state of an upstream's endpoints, whether it is open or closed.
+// statusOf returns the state of an upstream's endpoints, even after Close.
 func statusOf(u *Upstream) (all []EndpointStatus) {
 	for _, e := range u.all() {
 		all = append(all, e.status())
@@ -102,5 +102,5 @@ func statusOf(u *Upstream) (all []EndpointStatus) {
 	return all
 }
 
-// quiet is a logger for servers that are made to fail.
+// quiet returns a logger that discards expected server errors.
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
