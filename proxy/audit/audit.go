@@ -1,14 +1,13 @@
-// Package audit answers what happened to each request: one [Record] each, which
-// [Log] writes as a line of JSON and [Metrics] counts.
+// Package audit records what happened to each request: one [Record] each, which [Log] writes as a
+// line of JSON and [Metrics] counts.
 //
-// A slow or full disk must neither stall requests nor lose their records
-// unseen. Lines are therefore gathered in memory, up to a fixed amount, and one
-// writer carries them out in large pieces. A request takes a place for its
-// record with [Log.Reserve] before it is forwarded, and is refused if there is
-// none: nothing reaches an upstream that could not be recorded. Records of
-// requests that were refused before that have room of their own, and are counted,
-// in the log itself too, when that is full. Neither kind takes room from the
-// other: a flood of refused requests stops no good one.
+// A slow or full disk must neither stall requests nor lose records unnoticed. Lines are therefore
+// buffered in memory, up to a fixed limit, and one writer writes them in large pieces. A request
+// reserves space for its record with [Log.Reserve] before it is forwarded, and is refused if
+// there
+// is none. So nothing reaches an upstream without a record. Records of requests that are refused
+// earlier have a separate buffer. When that is full they are dropped, and the log itself says how
+// many. A flood of refused requests therefore cannot block admitted ones, nor the reverse.
 package audit
 
 import (
@@ -25,12 +24,12 @@ import (
 
 // Config is the section `audit` of gateway.yaml.
 type Config struct {
-	// File is where the records go, appended as lines of JSON: a path, whose
-	// file is made with mode 0600 if it is missing, or "stdout", the default.
+	// File is the destination of records, appended as lines of JSON: a path, or "stdout", the
+	// default. A missing file is created with mode 0600.
 	File setting.Place `yaml:"file"`
 }
 
-// Check records the faults of the section at path. It looks at no file.
+// Check records the faults of the section at path. It reads no file.
 func (c *Config) Check(path string, f *setting.Faults) {
 	switch word := c.File.Word(); word {
 	case "off", "none", "false", "no":
@@ -40,83 +39,82 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	}
 }
 
-// Options are what a [Log] takes from its surroundings. The zero value works.
+// Options configure a [Log]. The zero value works.
 type Options struct {
 	Stdout io.Writer        // os.Stdout if nil
-	Log    *slog.Logger     // gets a line when writing fails and when it works again; discarded if nil
+	Log    *slog.Logger     // logs the first failed write and the recovery; discarded if nil
 	Now    func() time.Time // time.Now if nil
 }
 
 const (
-	// stdout is the word for standard output.
+	// stdout is the value for standard output.
 	stdout = "stdout"
-	// budget bounds the bytes of lines in memory of requests that had reserved a place,
-	// and places reserved, together.
+	// budget limits the bytes of buffered lines with a reservation, and of open reservations,
+	// together.
 	budget = 32 << 20
-	// refusedBudget bounds the bytes of lines in memory of all other requests.
+	// refusedBudget limits the bytes of all other buffered lines.
 	refusedBudget = 8 << 20
-	// place is the room that a reservation holds: about twice a common line. A
-	// reserved line may be longer (maxLine) and is kept all the same, so memory is
-	// bounded by the reservations that the budget allows.
-	place = 1 << 10
-	// batch is how much is gathered before the writer is woken early.
+	// reservation is the bytes that a reservation counts: about twice a common line. A
+	// longer line (up to maxLine) is accepted too, so memory is limited by the number of
+	// reservations.
+	reservation = 1 << 10
+	// batch is the number of buffered bytes that wakes the writer before pause ends.
 	batch = 64 << 10
-	// pause is how long a line waits for others. A write a line would cost more
-	// than making the line.
+	// pause is how long a line waits for others, because a write for each line would cost
+	// more than formatting it.
 	pause = 50 * time.Millisecond
-	// retry is how long the writer waits after a failed write.
+	// retry is the wait of the writer after a failed write.
 	retry = time.Second
-	// farewell bounds how long Run waits, once its context has ended, for a write
-	// that hangs.
+	// farewell is how long Run waits, once its context has ended, for a write that hangs.
 	farewell = 5 * time.Second
 )
 
-// ErrFull is what [Log.Reserve] says when the sink takes records more slowly
-// than they arrive, or not at all.
+// ErrFull is the error of [Log.Reserve] when the sink is slower than the records arrive, or
+// fails.
 var ErrFull = errors.New("no room for an audit record: the log's sink is slow or failing")
 
-// Log writes records. It is safe for concurrent use. Nothing leaves memory but
-// while [Log.Run] runs.
+// Log writes records. It is safe for concurrent use. Records leave memory only while [Log.Run]
+// runs.
 type Log struct {
 	stdout io.Writer
 	log    *slog.Logger
 	now    func() time.Time
 
-	wake    chan struct{} // holds one: there are lines
-	full    chan struct{} // holds one: there is a batch
-	changed chan struct{} // holds one: the target changes
+	wake    chan struct{} // holds one token: there are lines
+	full    chan struct{} // holds one token: there is a batch
+	changed chan struct{} // holds one token: the target changes
 
-	mu      sync.Mutex // guards all below
-	target  target     // where lines go; changed by the writer alone
-	next    *target    // where lines after head go; nil: all go to target
-	head    buffered   // of lines, what goes to target while there is a next
+	mu      sync.Mutex // guards the fields below
+	target  target     // destination of lines; changed by the writer only
+	next    *target    // destination of lines after head; nil: no change pending
+	head    buffered   // the part of lines that still goes to target while next is set
 	lines   []byte     // waiting for the writer
-	refused int        // bytes of lines that are of requests without a place
-	spare   []byte     // the buffer that the writer has emptied
-	out     buffered   // what the writer has taken and not yet written
+	refused int        // bytes of lines without a reservation
+	spare   []byte     // empty buffer for reuse
+	out     buffered   // taken by the writer but not yet written
 	stats   Stats
 	stamp   stamp
-	lost    uint64 // dropped since the last line that counted such records
+	lost    uint64 // records dropped since the last line that reported such
 
-	begun []byte // what the target has of a line that it took in part; the writer's alone
+	begun []byte // the part of a line that the target took before it failed; used by the writer only
 }
 
-// buffered is an amount of lines.
+// buffered is a number of bytes in lines.
 type buffered struct {
-	bytes   int // in all
+	bytes   int // of them, lines without a reservation
 	refused int // of them, those of requests without a place
 }
 
-// Stats are counts since the start, and the present fill.
+// Stats are counts since the start, and the current state of the buffer.
 type Stats struct {
-	Written  uint64 // records taken for the sink
-	Dropped  uint64 // records of refused requests for which there was no room
-	Failures uint64 // writes that the sink refused
+	Written  uint64 // records accepted
+	Dropped  uint64 // records of refused requests without space
+	Failures uint64 // failed writes
 	Pending  int    // bytes waiting
-	Reserved int    // places taken for requests under way
+	Reserved int    // open reservations
 }
 
-// New opens the file or takes stdout. It starts nothing: see [Log.Run].
+// New opens the file, or uses stdout. It starts no goroutine: see [Log.Run].
 func New(c Config, o Options) (*Log, error) {
 	l := &Log{
 		stdout:  o.Stdout,
@@ -140,33 +138,32 @@ func New(c Config, o Options) (*Log, error) {
 	return l, err
 }
 
-// Reserve takes a place for one record, or returns [ErrFull]. The caller must
-// then [Log.Write] one with Reserved set.
+// Reserve reserves space for one record, or returns [ErrFull]. After success the caller must
+// [Log.Write] one record with Reserved set.
 func (l *Log) Reserve() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.waiting()-l.waitingRefused()+(l.stats.Reserved+1)*place > budget {
+	if l.waiting()-l.waitingRefused()+(l.stats.Reserved+1)*reservation > budget {
 		return ErrFull
 	}
 	l.stats.Reserved++
 	return nil
 }
 
-// waiting is how many bytes of lines are in memory. The caller holds mu.
+// waiting returns the bytes of lines in memory. The caller holds mu.
 func (l *Log) waiting() int { return len(l.lines) + l.out.bytes }
 
-// waitingRefused is how many of them are of requests without a place. The caller holds mu.
+// waitingRefused returns how many of them have no reservation. The caller holds mu.
 func (l *Log) waitingRefused() int { return l.refused + l.out.refused }
 
-// Write takes the record and keeps no reference to it. It never waits for the
-// disk. A record without a reserved place is dropped, and counted, when there
-// is no room for its kind.
+// Write formats the record and keeps no reference to it. It never waits for the disk. A record
+// without a reservation is dropped, and counted, if its buffer is full.
 func (l *Log) Write(r *Record) {
 	l.mu.Lock()
 	reserved := r.Reserved && l.stats.Reserved > 0
 	if reserved {
 		l.stats.Reserved--
-	} else if l.waitingRefused()+place > refusedBudget {
+	} else if l.waitingRefused()+reservation > refusedBudget {
 		l.stats.Dropped++
 		l.lost++
 		l.mu.Unlock()
@@ -177,8 +174,8 @@ func (l *Log) Write(r *Record) {
 		l.lines = appendDropped(l.lines, &l.stamp, l.now(), l.lost)
 		l.lost = 0
 	}
-	// The line is made under the lock: that costs less than a second buffer and
-	// a copy, and the lock is held for less than a microsecond.
+	// Formatting under the lock costs less than a second buffer and a copy. It takes less than a
+	// microsecond.
 	l.lines = r.appendLine(l.lines, &l.stamp)
 	if !reserved {
 		l.refused += len(l.lines) - before
@@ -193,7 +190,7 @@ func (l *Log) Write(r *Record) {
 	}
 }
 
-// appendDropped appends the line that tells of records that had no room.
+// appendDropped appends the line that reports dropped records.
 func appendDropped(b []byte, s *stamp, now time.Time, n uint64) []byte {
 	b = append(b, `{"time":"`...)
 	b = s.append(b, now)
@@ -209,7 +206,7 @@ func post(c chan struct{}) {
 	}
 }
 
-// Stats returns the present counts.
+// Stats returns the current counts.
 func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -16,12 +16,12 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// sink is a place for records that can be slow or fail.
+// sink is a destination that can be slow or fail.
 type sink struct {
 	mu    sync.Mutex
 	b     bytes.Buffer
-	err   error         // what Write says
-	part  int           // how much it takes all the same
+	err   error         // the error of Write
+	part  int           // how much a failing Write takes anyway
 	block chan struct{} // if not nil, Write waits for it
 }
 
@@ -54,7 +54,7 @@ func (s *sink) String() string {
 	return s.b.String()
 }
 
-// run runs the log until the function returned is called, which waits for it.
+// run runs the log. The returned function stops it and waits.
 func run(t *testing.T, l *Log) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -74,7 +74,7 @@ func newLog(t *testing.T, c Config, o Options) *Log {
 
 func TestFileIsAppendedToAndPrivate(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "audit.log")
-	for range 2 { // the second time it is appended to
+	for range 2 { // the second run appends
 		l := newLog(t, Config{File: setting.Place(name)}, Options{})
 		stop := run(t, l)
 		l.Write(fullRecord())
@@ -98,7 +98,7 @@ func TestFileIsAppendedToAndPrivate(t *testing.T) {
 
 func TestLogNeedsAFileThatOpens(t *testing.T) {
 	if _, err := New(Config{File: setting.Place(filepath.Join(t.TempDir(), "no", "audit.log"))}, Options{}); err == nil {
-		t.Error("a log without a file was made")
+		t.Error("New succeeded without a file")
 	}
 }
 
@@ -119,10 +119,9 @@ func TestRecordsAreWrittenWithinThePause(t *testing.T) {
 	})
 }
 
-// A sink that takes nothing stalls nobody: records with a place are kept,
-// requests without one are refused, others are dropped and counted, and neither kind
-// takes room from the other.
-func TestSlowSinkStallsNobody(t *testing.T) {
+// A stalled sink stalls no request: records with a reservation are kept, further reservations
+// are refused, and other records are dropped and counted.
+func TestStalledSinkStallsNoRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sink{block: make(chan struct{})}
 		l := newLog(t, Config{}, Options{Stdout: &s})
@@ -132,15 +131,15 @@ func TestSlowSinkStallsNobody(t *testing.T) {
 		for l.Reserve() == nil {
 			reserved++
 		}
-		if want := budget / place; reserved != want {
-			t.Errorf("%d places, want %d", reserved, want)
+		if want := budget / reservation; reserved != want {
+			t.Errorf("%d reservations, want %d", reserved, want)
 		}
 		kept := 0
 		for l.Write(fullRecord()); l.Stats().Dropped == 0; l.Write(fullRecord()) {
 			kept++
 		}
 		if line := len(fullRecord().appendLine(nil, new(stamp))); kept < refusedBudget/line-2 {
-			t.Errorf("%d records without a place were kept, want what %d bytes hold", kept, refusedBudget)
+			t.Errorf("%d records without a reservation were kept, want as many as fit into %d bytes", kept, refusedBudget)
 		}
 		r := fullRecord()
 		r.Reserved = true
@@ -148,7 +147,7 @@ func TestSlowSinkStallsNobody(t *testing.T) {
 			l.Write(r)
 		}
 		if st := l.Stats(); st.Written != uint64(reserved+kept) || st.Reserved != 0 {
-			t.Errorf("written %d with %d places left, want %d and none", st.Written, st.Reserved, reserved+kept)
+			t.Errorf("written %d with %d reservations left, want %d and none", st.Written, st.Reserved, reserved+kept)
 		}
 		for !errors.Is(l.Reserve(), ErrFull) {
 			l.Write(fullRecord())
@@ -167,11 +166,11 @@ func TestSlowSinkStallsNobody(t *testing.T) {
 	})
 }
 
-func TestFailingSinkLosesAndRepeatsNothing(t *testing.T) {
+func TestFailingSinkLosesAndRepeatsNoRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s sink
-		var told bytes.Buffer
-		l := newLog(t, Config{}, Options{Stdout: &s, Log: slog.New(slog.NewTextHandler(&told, nil))})
+		var logged bytes.Buffer
+		l := newLog(t, Config{}, Options{Stdout: &s, Log: slog.New(slog.NewTextHandler(&logged, nil))})
 		stop := run(t, l)
 
 		s.fail(errors.New("no space left on device"), 10)
@@ -183,20 +182,20 @@ func TestFailingSinkLosesAndRepeatsNothing(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
-		// The sink took ten bytes at each try: nothing twice, nothing lost.
+		// The sink took ten bytes at each attempt: nothing twice, nothing lost.
 		if want := strings.Repeat(string(fullRecord().appendLine(nil, new(stamp))), 2); s.String() != want {
 			t.Errorf("got  %q\nwant %q", s.String(), want)
 		}
-		if got := strings.Count(told.String(), "cannot be written"); got != 1 {
-			t.Errorf("the failure was told %d times, want once:\n%s", got, told.String())
+		if got := strings.Count(logged.String(), "cannot be written"); got != 1 {
+			t.Errorf("the failure was logged %d times, want once:\n%s", got, logged.String())
 		}
-		if !strings.Contains(told.String(), "is written again") {
-			t.Errorf("the recovery was not told:\n%s", told.String())
+		if !strings.Contains(logged.String(), "can be written again") {
+			t.Errorf("the recovery was not logged:\n%s", logged.String())
 		}
 	})
 }
 
-func TestEndTellsWhatAFailingSinkLost(t *testing.T) {
+func TestRunReportsLostBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s sink
 		s.fail(errors.New("broken"), 0)
@@ -210,7 +209,7 @@ func TestEndTellsWhatAFailingSinkLost(t *testing.T) {
 	})
 }
 
-func TestEndWaitsBoundedForAHangingSink(t *testing.T) {
+func TestRunWaitsAtMostFiveSecondsForAHangingWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sink{block: make(chan struct{})}
 		l := newLog(t, Config{}, Options{Stdout: &s})
@@ -218,8 +217,8 @@ func TestEndWaitsBoundedForAHangingSink(t *testing.T) {
 		l.Write(fullRecord())
 		time.Sleep(time.Second)
 		start := time.Now()
-		if err := stop(); err == nil || !strings.Contains(err.Error(), "takes nothing") {
-			t.Errorf("got %v, want an error about a sink that takes nothing", err)
+		if err := stop(); err == nil || !strings.Contains(err.Error(), "the last write hangs") {
+			t.Errorf("got %v, want an error about a hanging write", err)
 		}
 		if took := time.Since(start); took != farewell {
 			t.Errorf("Run ended after %s, want %s", took, farewell)

@@ -6,16 +6,15 @@ import (
 	"testing/synctest"
 )
 
-// TestFloodOfRefusedRequestsTakesNoReservedRoom sends refused requests without end while
-// the disk takes nothing. A good caller's request finds its place, and its record comes
-// out once the disk works again.
-func TestFloodOfRefusedRequestsTakesNoReservedRoom(t *testing.T) {
+// A client sends refused requests without end while the disk is stalled. Other requests still
+// get reservations, and their records are written once the disk works again.
+func TestFloodOfRefusedRequestsDoesNotBlockReservations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sink{block: make(chan struct{})}
 		l := newLog(t, Config{}, Options{Stdout: &s})
 		stop := run(t, l)
 		flood := fullRecord()
-		flood.Path = "/" + strings.Repeat("x", maxPath) // as long as the flooder can make it
+		flood.Path = "/" + strings.Repeat("x", maxPath) // as long as an attacker can make it
 		for range 100_000 {
 			l.Write(flood)
 		}
@@ -26,12 +25,12 @@ func TestFloodOfRefusedRequestsTakesNoReservedRoom(t *testing.T) {
 		if st := l.Stats(); st.Dropped == 0 || st.Pending > refusedBudget+maxLine {
 			t.Fatalf("the flood has %d bytes in memory and lost %d records: want at most %d bytes", st.Pending, st.Dropped, refusedBudget)
 		}
-		const victims = budget / place
+		const victims = budget / reservation
 		for i := range victims {
 			if err := l.Reserve(); err != nil {
 				t.Fatalf("victim %d: %v", i, err)
 			}
-			l.Write(flood) // goes on
+			l.Write(flood) // the flood continues
 		}
 		victim := fullRecord()
 		victim.RequestID, victim.Reserved = "victim", true
@@ -43,14 +42,13 @@ func TestFloodOfRefusedRequestsTakesNoReservedRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := strings.Count(s.String(), `"id":"victim"`); got != victims {
-			t.Errorf("%d of the victims' records came out, want %d", got, victims)
+			t.Errorf("%d of the victims' records were written, want %d", got, victims)
 		}
 	})
 }
 
-// TestReservedRecordsLeaveRoomForRefusedOnes is the other way round: who is admitted
-// cannot hide refused requests from the log.
-func TestReservedRecordsLeaveRoomForRefusedOnes(t *testing.T) {
+// Admitted requests cannot crowd refused ones out of the log.
+func TestReservedRecordsDoNotDisplaceRefusedOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sink{block: make(chan struct{})}
 		l := newLog(t, Config{}, Options{Stdout: &s})
@@ -63,7 +61,7 @@ func TestReservedRecordsLeaveRoomForRefusedOnes(t *testing.T) {
 		r.Reserved = false
 		l.Write(r)
 		if st := l.Stats(); st.Dropped != 0 {
-			t.Error("a refused request's record was dropped while none of their room was used")
+			t.Error("a refused request's record was dropped while their buffer was empty")
 		}
 		close(s.block)
 		if err := stop(); err != nil {

@@ -11,24 +11,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// MetricsOptions name the label values that [Metrics] uses: what a client sends never
-// becomes a label.
+// MetricsOptions list the label values of [Metrics]. Values sent by clients never become labels.
 type MetricsOptions struct {
-	Routes  []string // the configured routes' names, until [Metrics.SetRoutes]
-	Reasons []string // the closed set of reasons for a refusal
+	Routes  []string // names of the configured routes, until [Metrics.SetRoutes]
+	Reasons []string // all reasons for a refusal
 }
 
-// Metrics counts records. It is a [prometheus.Collector] and safe for
-// concurrent use. Observing takes no lock for a route and an outcome that were seen
-// before.
+// Metrics counts records. It is a [prometheus.Collector] and safe for concurrent use. Observe
+// takes no lock for a known route and outcome.
 //
-// The counts of a route outlive its configuration: one that comes back with a later
-// configuration goes on where it was, as Prometheus wants of counters, and requests that
-// are still in flight on a removed route are counted under its name. Only the last
-// maxRetired removed routes are kept, so that a configuration whose names change with
-// every reload does not grow the metrics without bound.
+// The counts of a route survive its removal. If the route returns with a later configuration,
+// they
+// continue, as Prometheus expects of counters. Requests still in flight on a removed route count
+// under its name. Only the last maxRetired removed routes are kept, so that reloads with new
+// names
+// cannot grow the metrics without limit.
 type Metrics struct {
-	reasons  []string // known ones, sorted
+	reasons  []string // known reasons, sorted
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	upstream *prometheus.HistogramVec
@@ -36,38 +35,36 @@ type Metrics struct {
 	bytesIn  *prometheus.CounterVec
 	bytesOut *prometheus.CounterVec
 
-	none   *routeMetrics                            // of requests that matched no route
-	routes atomic.Pointer[map[string]*routeMetrics] // never changed, only replaced
+	none   *routeMetrics                            // for requests without a route
+	routes atomic.Pointer[map[string]*routeMetrics] // immutable; replaced as a whole
 
-	mu      sync.Mutex // held while replacing routes; guards retired
-	retired []string   // of routes, those that are not configured, in the order of their going
+	mu      sync.Mutex // serializes changes of routes; guards retired
+	retired []string   // removed routes with metrics, in the order of removal
 }
 
-// maxRetired is how many routes keep their metrics after they were removed. One has some
-// sixty time series.
+// maxRetired is how many removed routes keep their metrics. A route has about sixty time series.
 const maxRetired = 256
 
-// routeMetrics are a route's children, found once: finding them by their labels
-// costs allocations.
+// routeMetrics are the metrics of one route, looked up once: a lookup by labels allocates.
 type routeMetrics struct {
 	name                    string
 	duration, upstream, own prometheus.Observer
 	bytesIn, bytesOut       prometheus.Counter
 
-	requests atomic.Pointer[map[outcome]prometheus.Counter] // never changed, only replaced
-	mu       sync.Mutex                                     // held while replacing it; guards dropped
-	dropped  bool                                           // from all metrics: nothing may be added
+	requests atomic.Pointer[map[outcome]prometheus.Counter] // immutable; replaced as a whole
+	mu       sync.Mutex                                     // serializes changes of requests; guards dropped
+	dropped  bool                                           // removed from all metrics; nothing may be added
 }
 
-// outcome is a way in which a request ended. There are few of them on a route:
-// each part comes from a closed set.
+// outcome describes how a request ended. A route has few outcomes, because each part comes from
+// a closed set.
 type outcome struct {
 	method string
-	status int // a code that has a name, a class (1 to 5), or 0 for any other
+	status int // a known code, a class (1 to 5), or 0 for any other
 	reason string
 }
 
-// code is the label for the status.
+// code returns the label for the status.
 func (o outcome) code() string {
 	switch {
 	case o.status == 0:
@@ -79,13 +76,13 @@ func (o outcome) code() string {
 }
 
 const (
-	// noRoute stands for a route that was not found.
+	// noRoute is the label of requests without a route.
 	noRoute = "-"
-	// other stands for what is not in the closed set.
+	// other is the label of values outside the closed set.
 	other = "other"
 )
 
-// NewMetrics makes metrics for the routes and reasons named.
+// NewMetrics returns metrics for these routes and reasons.
 func NewMetrics(o MetricsOptions) *Metrics {
 	// Model servers answer in a millisecond or in minutes.
 	answer := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
@@ -105,8 +102,8 @@ func NewMetrics(o MetricsOptions) *Metrics {
 	return m
 }
 
-// SetRoutes says which routes there are from now on, by name. Call it before the
-// configuration with a new route is used.
+// SetRoutes replaces the names of the configured routes. Call it before a configuration with a
+// new route becomes active.
 func (m *Metrics) SetRoutes(names []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -137,7 +134,7 @@ func (m *Metrics) SetRoutes(names []string) {
 	}
 }
 
-// drop sees to it that nothing is added to the route's metrics any more.
+// drop prevents further additions to the route's metrics.
 func (r *routeMetrics) drop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -182,12 +179,12 @@ func (m *Metrics) Observe(rec *Record) {
 	if r == nil {
 		r = m.none
 	}
-	// The set of outcomes is made of our own strings, never of the record's.
+	// Build the key from our own strings, which do not retain the record's.
 	key := outcome{method: knownMethod(rec.Method), status: knownStatus(rec.Status), reason: m.knownReason(rec.Reason)}
 	c := (*r.requests.Load())[key]
 	if c == nil {
 		if c = r.add(key, m.requests); c == nil {
-			return // the route was dropped this very moment, and its counts with it
+			return // the route was dropped concurrently, with its counts
 		}
 	}
 	c.Inc()
@@ -202,7 +199,7 @@ func (m *Metrics) Observe(rec *Record) {
 	r.bytesOut.Add(float64(max(rec.BytesOut, 0)))
 }
 
-// add makes the counter of an outcome and returns it; nil after the route was dropped.
+// add makes the counter of an outcome; nil if the route was dropped.
 func (r *routeMetrics) add(key outcome, requests *prometheus.CounterVec) prometheus.Counter {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -216,7 +213,7 @@ func (r *routeMetrics) add(key outcome, requests *prometheus.CounterVec) prometh
 	return c
 }
 
-// knownMethod returns the method as a constant of ours, or "other".
+// knownMethod returns the method as one of our constants, or "other".
 func knownMethod(method string) string {
 	switch method {
 	case http.MethodGet:
@@ -237,8 +234,8 @@ func knownMethod(method string) string {
 	return other
 }
 
-// knownStatus returns the status code if it has a name, otherwise its class: an
-// upstream could make up hundreds.
+// knownStatus returns a known status code, otherwise its class: upstreams could send hundreds
+// of codes.
 func knownStatus(status int) int {
 	switch {
 	case http.StatusText(status) != "":
@@ -249,7 +246,7 @@ func knownStatus(status int) int {
 	return status / 100
 }
 
-// knownReason returns the reason if it is one of the closed set, "" for none.
+// knownReason returns the reason if it is in the closed set; "" stays "".
 func (m *Metrics) knownReason(reason string) string {
 	if reason == "" {
 		return ""

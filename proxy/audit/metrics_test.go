@@ -43,8 +43,8 @@ sallyport_request_body_bytes_total{route="models.example.com/"} 54
 	}
 }
 
-// Clients and upstreams choose methods, statuses and paths; the number of time
-// series must not be theirs to choose.
+// Clients and upstreams choose methods, statuses and paths, but must not be able to add time
+// series.
 func TestClientsCannotAddTimeSeries(t *testing.T) {
 	m := newTestMetrics()
 	for i := range 5000 {
@@ -106,16 +106,16 @@ func requestsOf(m *Metrics, route string) float64 {
 	return testutil.ToFloat64(m.requests.WithLabelValues(route, "GET", "200", ""))
 }
 
-func TestRoutesOfAReloadAreCounted(t *testing.T) {
+func TestRoutesAreCountedOverReloads(t *testing.T) {
 	m := newTestMetrics()
 	seen := func(route string) { m.Observe(&Record{Route: route, Method: "GET", Status: 200}) }
-	seen("new") // not yet
+	seen("new") // not configured yet
 	m.SetRoutes([]string{"new", "idle"})
 	seen("new")
 	seen("idle")
-	seen("models.example.com/") // in flight when it was removed
+	seen("models.example.com/") // still in flight on a removed route
 	m.SetRoutes([]string{"idle"})
-	m.SetRoutes([]string{"idle", "new"}) // and back
+	m.SetRoutes([]string{"idle", "new"}) // configured again
 	seen("new")
 	for route, want := range map[string]float64{"-": 1, "new": 2, "idle": 1, "models.example.com/": 1} {
 		if got := requestsOf(m, route); got != want {
@@ -145,8 +145,8 @@ func TestMetricsOfRemovedRoutesAreBounded(t *testing.T) {
 	}
 }
 
-// A request may look a route up just before it is dropped. It must not bring its metrics
-// back, where nothing would remove them again.
+// A request may look a route up just before it is dropped. It must not bring the metrics back,
+// because nothing would remove them again.
 func TestDroppedRouteStaysDropped(t *testing.T) {
 	m := NewMetrics(MetricsOptions{Routes: []string{"victim"}})
 	victim := (*m.routes.Load())["victim"]

@@ -8,52 +8,52 @@ import (
 	"unicode/utf8"
 )
 
-// Record is what the audit log says of one request. The zero value of a field means that
-// it was not reached or does not apply, and is left out of the line where that
-// shortens it. It never holds a token, a body or a header's value.
+// Record is the audit log's record of one request. A zero field does not apply or was not
+// reached; most are then left out of the line. A record never contains a token, a body or the
+// value
+// of a header.
 type Record struct {
-	Time      time.Time  // when the head had been read
-	RequestID string     // ours, as the client was told it
-	Client    netip.Addr // the client, behind trusted proxies where there are any
+	Time      time.Time  // when the head was read
+	RequestID string     // ours, as returned to the client
+	Client    netip.Addr // the client, seen through trusted proxies
 	Protocol  string     // "HTTP/1.1", "HTTP/2"
 	Host      string
 	Method    string
 	Path      string // canonical, without the query: queries carry secrets
-	Route     string // the route's name, "" where none matched
+	Route     string // name of the route; "" for none
 	Upstream  string // the endpoint that answered or was tried last
 
 	Principal  string // qualified, such as "issuer/corp:alice"
-	Credential string // its kind, such as "bearer"
-	KeyID      string // the key that the credential was checked with
+	Credential string // kind of credential, such as "bearer"
+	KeyID      string // the key that verified the credential
 
-	Model string // that the request asks for, where the dialect reads it
+	Model string // the model asked for, if the dialect reads it
 
-	Signed string // where the answer's signature stands, such as "header"; "" for none
+	Signed string // where the answer's signature is, such as "header"; "" for none
 
-	Reason string // why it was refused, "" where it was forwarded and answered
-	Cause  string // the same in words, for the operator only
-	Status int    // of the final answer, 0 where none was sent; of a refused gRPC call what others get
-	GRPC   string // the status of a gRPC call, as a number; "" where it has none
+	Reason string // why it was refused; "" if it was forwarded and answered
+	Cause  string // details of the reason, for the operator only
+	Status int    // of the final answer, 0 for none; for a refused gRPC call, the status that other clients get
+	GRPC   string // the gRPC status as a number; "" for none
 
 	BytesIn  int64 // content received from the client
 	BytesOut int64 // content sent to the client
 
 	Duration         time.Duration // from the head to the end of the answer
-	UpstreamDuration time.Duration // of that, waiting for the upstream
-	Own              time.Duration // of that, spent by ourselves
+	UpstreamDuration time.Duration // part of Duration that waited for the upstream
+	Own              time.Duration // part of Duration spent in the gateway itself
 
-	// Reserved says that [Log.Reserve] took a place for this record, which
-	// [Log.Write] gives back.
+	// Reserved says that [Log.Reserve] reserved space for this record. [Log.Write] ends the
+	// reservation.
 	Reserved bool
 }
 
-// Longest forms of a string in a line, in bytes as written. What is longer is
-// cut and ends with an ellipsis, so that no client decides how much disk a
-// request costs.
+// Maximum lengths of a string in a line, in bytes as written. Longer strings are cut and end
+// with an ellipsis, so that clients cannot choose how much disk a request costs.
 const (
 	maxPath   = 1024
 	maxString = 256
-	// maxLine follows: two long strings, thirteen others, and 430 bytes of our own.
+	// maxLine allows for two long strings, thirteen others, and 430 bytes of our own.
 	maxLine = 2*maxPath + 13*maxString + 430
 )
 
@@ -67,8 +67,7 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"id":"`, r.RequestID, maxString)
 	if r.Client.IsValid() {
 		b = append(b, `,"client":"`...)
-		// A zone is the client's words only where it is link-local; it may hold
-		// anything that names an interface, and nobody needs it.
+		// Omit the zone: it is needless and may contain arbitrary text.
 		b = r.Client.WithZone("").AppendTo(b)
 		b = append(b, '"')
 	}
@@ -95,15 +94,15 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	return append(b, '}', '\n')
 }
 
-// stamp writes times, and makes what they share with the last one only once. The zero
-// stamp is ready for use.
+// stamp formats times and caches the part down to the second. The zero stamp is ready for use.
 type stamp struct {
-	second int64 // since 1970, of text
+	second int64 // Unix time of text
 	text   [len("2006-01-02T15:04:05.")]byte
 }
 
-// append appends RFC 3339 in UTC with microseconds, always 27 bytes, so that lines sort
-// as text.
+// append appends t in RFC 3339 format, UTC with microseconds. It is always 27 bytes, so that
+// lines
+// sort as text.
 func (s *stamp) append(b []byte, t time.Time) []byte {
 	if second := t.Unix(); second != s.second || s.text[0] == 0 {
 		s.second = second
@@ -117,13 +116,13 @@ func (s *stamp) append(b []byte, t time.Time) []byte {
 	return append(b, 'Z')
 }
 
-// appendNumber appends a number behind its name, which is written out.
+// appendNumber appends name, which is preformatted, and a number.
 func appendNumber(b []byte, name string, n int64) []byte {
 	return strconv.AppendInt(append(b, name...), n, 10)
 }
 
-// appendField appends a value of anybody's behind its name, which is written out;
-// nothing if the value is empty.
+// appendField appends name, which is preformatted, and an untrusted value; nothing if the value
+// is empty.
 func appendField(b []byte, name, value string, limit int) []byte {
 	if value == "" {
 		return b
@@ -131,7 +130,7 @@ func appendField(b []byte, name, value string, limit int) []byte {
 	return append(appendString(append(b, name...), value, limit), '"')
 }
 
-// plain says whether s stands in a JSON string as it is.
+// plain reports whether s needs no escapes in a JSON string.
 func plain(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
@@ -141,16 +140,16 @@ func plain(s string) bool {
 	return true
 }
 
-// appendString appends s as the inside of a JSON string of at most limit bytes.
-// Whatever is not printable is escaped, so that a line stays one line and shows
-// in a terminal what it holds: control characters, and the marks that turn the
-// direction of writing.
+// appendString appends s as the inside of a JSON string of at most limit bytes. It escapes
+// everything unprintable, such as control characters and marks that change the text direction. So
+// a
+// line stays one line, and a terminal shows what it contains.
 func appendString(b []byte, s string, limit int) []byte {
 	if len(s) <= limit && plain(s) {
 		return append(b, s...)
 	}
 	end := len(b) + limit
-	cut := len(b) // the last place where an ellipsis still fits
+	cut := len(b) // the last position where an ellipsis still fits
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c < utf8.RuneSelf {
@@ -185,7 +184,7 @@ func appendString(b []byte, s string, limit int) []byte {
 	return b
 }
 
-// appendEscape appends r as JSON escapes: one, or a surrogate pair.
+// appendEscape appends r as one JSON escape, or as a surrogate pair.
 func appendEscape(b []byte, r rune) []byte {
 	if r > 0xffff {
 		r -= 0x10000

@@ -70,10 +70,10 @@ func TestHostileStringsAreEscapedAndCut(t *testing.T) {
 		{"NUL, escape, DEL", "\x00\x1b[2J\x7f", 64, `\u0000\u001b[2J\u007f`},
 		{"C1 control", "a\u0085b", 64, `a\u0085b`},
 		{"line separator", "a\u2028b", 64, `a\u2028b`},
-		{"turned writing", "user\u202etxt", 64, `user\u202etxt`},
+		{"text direction", "user\u202etxt", 64, `user\u202etxt`},
 		{"beyond the basic plane", "a\U000e0001b", 64, `a\udb40\udc01b`},
 		{"invalid", "a\xff\xc0b", 64, `a\ufffd\ufffdb`},
-		{"letters of the world", "mañana 明日 🙂", 64, "mañana 明日 🙂"},
+		{"non-ASCII letters", "mañana 明日 🙂", 64, "mañana 明日 🙂"},
 		{"exactly the limit", strings.Repeat("a", 16), 16, strings.Repeat("a", 16)},
 		{"over the limit", strings.Repeat("a", 17), 16, strings.Repeat("a", 13) + "…"},
 		{"no half escape", strings.Repeat("\x01", 17), 16, `\u0001\u0001…`},
@@ -92,8 +92,8 @@ func TestHostileStringsAreEscapedAndCut(t *testing.T) {
 	}
 }
 
-// Whatever a client sends, a record is one line of printable JSON, of bounded
-// length, and what was not cut reads back.
+// For any input, a record is one line of printable JSON of limited length, and uncut values
+// decode to the input.
 func FuzzRecordLine(f *testing.F) {
 	f.Add("/predict", "models.example.com", "alice")
 	f.Add("/\r\n{}", "a\"b\\", "\xff\u202e\U000e0001")
@@ -126,7 +126,7 @@ func FuzzRecordLine(f *testing.F) {
 	})
 }
 
-// TestStampWritesSortableTimes: a time is written as if it were the first, whatever was written before.
+// Each time is formatted correctly, whatever was formatted before.
 func TestStampWritesSortableTimes(t *testing.T) {
 	var s stamp
 	at := time.Date(2026, 12, 31, 23, 59, 58, 0, time.FixedZone("east", 3600))

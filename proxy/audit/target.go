@@ -9,15 +9,15 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// target is where lines go.
+// target is a destination of lines.
 type target struct {
 	place setting.Place
 	name  string // for messages
 	w     io.Writer
-	file  *os.File // what is closed in the end; nil for stdout
+	file  *os.File // to be closed; nil for stdout
 }
 
-// open opens a place for records: stdout if it is "" or says so.
+// open opens a destination; "" means stdout.
 func (l *Log) open(place setting.Place) (target, error) {
 	if place == "" || place == stdout {
 		return target{place: place, name: stdout, w: l.stdout}, nil
@@ -29,7 +29,7 @@ func (l *Log) open(place setting.Place) (target, error) {
 	return target{place: place, name: string(place), w: f, file: f}, nil
 }
 
-// close closes the target; standard output stays open.
+// close closes the target, except standard output.
 func (t *target) close() error {
 	if t.file == nil {
 		return nil
@@ -37,23 +37,22 @@ func (t *target) close() error {
 	return t.file.Close()
 }
 
-// name is that of the present target, for messages.
+// name returns the name of the current target, for messages.
 func (l *Log) name() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.target.name
 }
 
-// Change is a new place for records that is open and not yet in use. It must be applied
-// or discarded, once.
+// Change is a new destination that is open but not yet in use. It must be applied or discarded,
+// once.
 type Change struct {
 	log *Log
 	to  target
 }
 
-// Prepare opens what c says. Nothing changes, and an error changes nothing, until
-// [Change.Apply]. The file is opened anew even where c says the same as before: a file
-// that was renamed by a log rotation is left for a new one.
+// Prepare opens the destination of c. Nothing changes until [Change.Apply]. It opens the file
+// even if the name did not change, because a log rotation may have renamed the old file.
 func (l *Log) Prepare(c Config) (*Change, error) {
 	to, err := l.open(c.File)
 	if err != nil {
@@ -62,10 +61,10 @@ func (l *Log) Prepare(c Config) (*Change, error) {
 	return &Change{l, to}, nil
 }
 
-// Apply sends all records that are written from now on to the new place. Those from
-// before are written to the old one, which is then closed; what it refuses goes to the
-// new one. It waits for neither. Where an earlier change has not been carried out yet,
-// this one takes its place. Apply only while [Log.Run] runs, or before.
+// Apply sends all records written from now on to the new destination. Earlier records go to
+// the old one, which is then closed; if they fail there, they go to the new one. It does not
+// wait.
+// It replaces an earlier change that is still pending. Call it only before or during [Log.Run].
 func (c *Change) Apply() {
 	l := c.log
 	l.mu.Lock()
@@ -81,11 +80,11 @@ func (c *Change) Apply() {
 	post(l.changed)
 }
 
-// Discard closes the new place, unused.
+// Discard closes the unused destination.
 func (c *Change) Discard() { _ = c.to.close() }
 
-// Reopen opens the file anew under its name, after somebody renamed it to rotate logs.
-// Records from before the call go to the old file. An error leaves everything as it was.
+// Reopen opens the file again under its name, after a log rotation renamed it. Earlier records
+// go to the old file. An error changes nothing.
 func (l *Log) Reopen() error {
 	l.mu.Lock()
 	place := l.target.place
@@ -95,7 +94,7 @@ func (l *Log) Reopen() error {
 	l.mu.Unlock()
 	c, err := l.Prepare(Config{File: place})
 	if err != nil {
-		return errors.Join(errors.New("the audit log stays in the file that is open"), err)
+		return errors.Join(errors.New("the audit log continues in the open file"), err)
 	}
 	c.Apply()
 	return nil

@@ -36,14 +36,14 @@ func prepare(t *testing.T, l *Log, c Config) *Change {
 	return change
 }
 
-func TestChangeOfFileSplitsRecordsWhereItWasApplied(t *testing.T) {
+func TestRecordsAfterApplyGoToTheNewFile(t *testing.T) {
 	dir := t.TempDir()
 	a, b := filepath.Join(dir, "a.log"), filepath.Join(dir, "b.log")
 	l := newLog(t, Config{File: setting.Place(a)}, Options{})
 	stop := run(t, l)
 	l.Write(numbered(1))
 	change := prepare(t, l, Config{File: setting.Place(b)})
-	l.Write(numbered(2)) // prepared is not applied
+	l.Write(numbered(2)) // Prepare alone changes nothing
 	change.Apply()
 	l.Write(numbered(3))
 	if err := stop(); err != nil {
@@ -56,7 +56,7 @@ func TestChangeOfFileSplitsRecordsWhereItWasApplied(t *testing.T) {
 		t.Errorf("the new file has %q, want record 3", got)
 	}
 	if _, err := l.target.file.Write([]byte("x")); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("the new file is open after the end: %v", err)
+		t.Errorf("the new file is still open after Run: %v", err)
 	}
 }
 
@@ -66,7 +66,7 @@ func TestFileThatCannotBeOpenedChangesNothing(t *testing.T) {
 	l := newLog(t, Config{File: setting.Place(name)}, Options{})
 	stop := run(t, l)
 	if _, err := l.Prepare(Config{File: setting.Place(filepath.Join(dir, "no", "b.log"))}); err == nil {
-		t.Error("a file in no folder was opened")
+		t.Error("a file in a missing folder was opened")
 	}
 	prepare(t, l, Config{}).Discard()
 	prepare(t, l, Config{File: setting.Place(filepath.Join(dir, "c.log"))}).Discard()
@@ -92,7 +92,7 @@ func TestReopenFollowsARotation(t *testing.T) {
 			if err := l.Reopen(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(2 * pause) // the writer changes over
+			time.Sleep(2 * pause) // the writer switches files
 			synctest.Wait()
 		}
 		if err := stop(); err != nil {
@@ -126,17 +126,17 @@ func TestReopenOfStandardOutputDoesNothing(t *testing.T) {
 	}
 }
 
-// TestFullDiskCanBeLeft changes the file while the old one takes only a part: every line
-// stands whole in one of the two.
-func TestFullDiskCanBeLeft(t *testing.T) {
+// The old file takes only a part of the lines before the change. Each line is complete in one
+// of the two files.
+func TestChangeFromAFullDiskLosesNoRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var told bytes.Buffer
+		var logged bytes.Buffer
 		var old sink
 		name := filepath.Join(t.TempDir(), "b.log")
-		l := newLog(t, Config{}, Options{Stdout: &old, Log: slog.New(slog.NewTextHandler(&told, nil))})
+		l := newLog(t, Config{}, Options{Stdout: &old, Log: slog.New(slog.NewTextHandler(&logged, nil))})
 		stop := run(t, l)
 		line := len(numbered(1).appendLine(nil, new(stamp)))
-		// Two lines and a piece fit, then three pieces more at each try.
+		// Two lines and a part fit first, then three bytes at each attempt.
 		old.fail(errors.New("no space left on device"), 2*line+7)
 		for i := range 5 {
 			l.Write(numbered(i))
@@ -159,15 +159,14 @@ func TestFullDiskCanBeLeft(t *testing.T) {
 		if got := content(t, name); got != string(want) {
 			t.Errorf("the new one has\n%swant\n%s", got, want)
 		}
-		if !strings.Contains(told.String(), "did not take its last records") {
-			t.Errorf("the change was not told:\n%s", told.String())
+		if !strings.Contains(logged.String(), "could not take its last records") {
+			t.Errorf("the change was not logged:\n%s", logged.String())
 		}
 	})
 }
 
-// TestManyChangesLoseNothing changes the file again and again, while requests are recorded
-// and while the writer is held up.
-func TestManyChangesLoseNothing(t *testing.T) {
+// The file changes many times while requests are recorded and the writer is busy.
+func TestManyChangesLoseNoRecords(t *testing.T) {
 	const files, workers, each = 50, 4, 500
 	dir := t.TempDir()
 	name := func(i int) string { return filepath.Join(dir, fmt.Sprint(i, ".log")) }
@@ -199,7 +198,7 @@ func TestManyChangesLoseNothing(t *testing.T) {
 	}
 	for i := range workers * each {
 		if strings.Count(all.String(), fmt.Sprintf("%q", numbered(i).RequestID)) != 1 {
-			t.Fatalf("record %d is missing or there twice", i)
+			t.Fatalf("record %d is missing or duplicated", i)
 		}
 	}
 	if st := l.Stats(); st.Dropped > 0 || st.Reserved != 0 || st.Pending != 0 || l.refused != 0 {

@@ -10,10 +10,9 @@ import (
 	"time"
 )
 
-// Run carries records to where they go until ctx ends, then writes what is left and
-// closes the file. End ctx after the last Write. It returns an error if records
-// were left behind, which happens when writing fails at the end or takes longer than
-// five seconds; in the second case the write that hangs in the system stays behind too.
+// Run writes records until ctx ends, then writes the rest and closes the file. End ctx after
+// the last Write. It returns an error if records are lost, because the last write failed or took
+// longer than five seconds. A hanging write then continues in the background.
 func (l *Log) Run(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() { done <- l.write(ctx) }()
@@ -28,11 +27,11 @@ func (l *Log) Run(ctx context.Context) error {
 	case err := <-done:
 		return err
 	case <-t.C:
-		return fmt.Errorf("closing the audit log %s: it takes nothing, %d bytes are lost", l.name(), l.Stats().Pending)
+		return fmt.Errorf("closing the audit log %s: the last write hangs, %d bytes are lost", l.name(), l.Stats().Pending)
 	}
 }
 
-// write is the writer. It is the only one who writes to a target or closes one.
+// write is the writer. Only it writes to targets and closes them.
 func (l *Log) write(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, l.target.close()) }()
 	healthy := true
@@ -59,7 +58,7 @@ func (l *Log) write(ctx context.Context) (err error) {
 	return nil
 }
 
-// noteLost adds the line about dropped records that no later record brought.
+// noteLost adds the line about dropped records that no later record has reported.
 func (l *Log) noteLost() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,9 +68,8 @@ func (l *Log) noteLost() {
 	}
 }
 
-// flush writes all lines that are there, and changes the target where that is asked for.
-// What a failing target did not take stays for the next time, from the byte where it
-// stopped.
+// flush writes all lines and changes the target if requested. The rest of a failed write stays
+// for the next attempt, from the byte where it stopped.
 func (l *Log) flush() error {
 	for {
 		b, changing := l.take()
@@ -85,15 +83,14 @@ func (l *Log) flush() error {
 		}
 		if changing {
 			l.change(b, n, err)
-			continue // what is left goes to the new target
+			continue // the rest goes to the new target
 		}
 		l.put(b, n, err)
 		return err
 	}
 }
 
-// take takes the lines that go to the target as it is. changing says that they are the
-// last of it.
+// take takes the lines for the current target. changing reports that they are its last ones.
 func (l *Log) take() (b []byte, changing bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,7 +106,7 @@ func (l *Log) take() (b []byte, changing bool) {
 	return b, changing
 }
 
-// put ends what take began, after n bytes of b were written.
+// put ends take, after n bytes of b were written.
 func (l *Log) put(b []byte, n int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -118,7 +115,7 @@ func (l *Log) put(b []byte, n int, err error) {
 		l.stats.Failures++
 		l.begun = beginning(l.begun, b[:n])
 		l.back(b[n:])
-	case cap(b) <= 16*batch: // a buffer that a stalled target let grow is not kept
+	case cap(b) <= 16*batch: // do not keep a buffer that grew while the target was stalled
 		l.spare = b[:0]
 		fallthrough
 	default:
@@ -127,8 +124,7 @@ func (l *Log) put(b []byte, n int, err error) {
 	l.out = buffered{}
 }
 
-// beginning is what a target has of its last line, if that has no end: it had begun of it
-// and then took b.
+// beginning returns the incomplete last line of a target that had begun and then took b.
 func beginning(begun, b []byte) []byte {
 	if i := bytes.LastIndexByte(b, '\n'); i >= 0 {
 		return bytes.Clone(b[i+1:])
@@ -136,21 +132,19 @@ func beginning(begun, b []byte) []byte {
 	return append(begun, b...)
 }
 
-// back puts what was not written before the other lines. This is slow and rare. The
-// caller holds mu.
+// back puts unwritten lines in front of the others. It is slow, but rare. The caller holds mu.
 func (l *Log) back(left []byte) {
 	l.lines = slices.Concat(left, l.lines)
-	l.refused += l.out.refused // a little much, where some were written
+	l.refused += l.out.refused // slightly too much if some of them were written
 	if l.next != nil {
 		l.head.bytes += len(left)
 		l.head.refused += l.out.refused
 	}
 }
 
-// change closes the target, after n bytes of b, its last ones, were written, and goes
-// over to the next. What the old one did not take, the new one gets, so that a file on a
-// full disk can be left without losing records: whole lines, also of the one that the old
-// one has the beginning of.
+// change closes the target after n bytes of b, its last lines, were written, and switches to
+// the next one. The next target gets the rest in whole lines, including the line that the old one
+// has in part. So a full disk can be left without losing records.
 func (l *Log) change(b []byte, n int, err error) {
 	old := l.target
 	left := b[n:]
@@ -171,24 +165,24 @@ func (l *Log) change(b []byte, n int, err error) {
 
 	switch {
 	case err != nil:
-		l.log.Error("the audit log before did not take its last records; the new one gets them", "before", old.name, "file", name, "bytes", len(left), "error", err)
+		l.log.Error("the old audit log could not take its last records; the new one gets them", "before", old.name, "file", name, "bytes", len(left), "error", err)
 	case closed != nil:
-		l.log.Error("closing the audit log before failed; its last records may be missing", "before", old.name, "file", name, "error", closed)
+		l.log.Error("closing the old audit log failed; its last records may be missing", "before", old.name, "file", name, "error", closed)
 	}
 }
 
-// report logs the first failure and the recovery, not what lies between.
+// report logs the first failure and the recovery, but no failures in between.
 func (l *Log) report(healthy *bool, err error) {
 	switch {
 	case err != nil && *healthy:
 		l.log.Error("the audit log cannot be written; requests are refused once its buffer is full", "file", l.target.name, "error", err)
 	case err == nil && !*healthy:
-		l.log.Info("the audit log is written again", "file", l.target.name, "dropped", l.Stats().Dropped)
+		l.log.Info("the audit log can be written again", "file", l.target.name, "dropped", l.Stats().Dropped)
 	}
 	*healthy = err == nil
 }
 
-// sleep waits for d, for ctx or for c, whichever comes first.
+// sleep waits for d, ctx or c, whichever comes first.
 func sleep(ctx context.Context, d time.Duration, c <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
