@@ -1,8 +1,8 @@
-// Package shared is the contract of what the replicas of a gateway must agree on: has
-// this signature been used before? Later: rates and certificates.
+// Package shared defines the state that the replicas of a gateway must agree on: which
+// signatures have been used.
 //
-// Each engine has a package of its own. Package local keeps everything in the memory of
-// one process, with a file that a planned stop leaves to the next.
+// Each engine is a package. Package local uses the memory of one process, and a state file over
+// planned stops.
 package shared
 
 import (
@@ -12,42 +12,42 @@ import (
 	"time"
 )
 
-// Replay remembers which signatures were used, so that each is used once. It must be
-// safe for concurrent use, by many exchanges of many replicas at once.
+// Replay remembers used signatures, so that each is accepted once. It must be safe for
+// concurrent use, by many exchanges of many replicas.
 //
-// An engine must keep to this:
+// An engine must guarantee:
 //
-//   - Of all calls of Claim with the same key and claim, on all replicas together, at most
-//     one returns nil while the signature could be accepted, whatever else happens:
-//     restarts, lost connections, clocks that are set, and stores that are full.
-//   - It never makes room by forgetting a claim that still counts. Without room it
-//     returns [ErrFull].
-//   - What it cannot know it refuses: after a loss of its memory every signature that may
-//     have been used before is a [WindowError], and a store that cannot be asked is an
-//     error of its own, which refuses the request for now (503) and is no [ErrReplayed].
+//   - Of all calls of Claim with the same key and claim, on all replicas, at most one returns nil
+//     while the signature could be accepted. Restarts, lost connections, changed clocks and full
+//     stores make no difference.
+//   - It never drops a claim that is still needed. A full store returns [ErrFull].
+//   - It refuses in doubt. After a loss of its memory, every signature that may have been used before
+//     is a [WindowError]. A store that cannot be reached is another error, which refuses the request
+//     with 503; it is not [ErrReplayed].
 //   - Every wait ends with ctx. A claim whose ctx ended may or may not have been made.
 type Replay interface {
-	// Claim uses a signature. claim identifies it among those of its key, created is what
-	// the signer wrote, and until the last second at which the signature counts. The caller
-	// has verified the signature: keyID is of the configuration.
+	// Claim marks a signature as used. claim identifies it among the signatures of its key,
+	// created is the signed creation time, and until is the last second at which it is valid. The
+	// caller has verified the signature, so keyID is a configured key.
 	//
-	// The error is [ErrReplayed], [ErrFull] or a [KeyFullError], a [WindowError],
-	// [ErrStopped], or why the store could not be asked.
+	// The error is [ErrReplayed], [ErrFull], a [KeyFullError], a [WindowError], [ErrStopped], or
+	// the
+	// reason why the store could not be reached.
 	Claim(ctx context.Context, keyID string, claim [16]byte, created, until time.Time) error
 }
 
-// Why a claim is refused.
+// Reasons to refuse a claim.
 var (
-	// ErrReplayed: the claim was made before.
+	// ErrReplayed means that the signature was used before.
 	ErrReplayed = errors.New("the signature was used before")
-	// ErrFull: there is no room to remember another claim, and none is forgotten before its
-	// time. Where one key's share is used up it is a [KeyFullError].
+	// ErrFull means that the store is full. If only the share of one key is full, the error is
+	// a [KeyFullError].
 	ErrFull = errors.New("no room to remember another signature")
-	// ErrStopped: the store does not remember any more, or not yet; a claim would be lost.
+	// ErrStopped means that the store has stopped or has not started; a claim would be lost.
 	ErrStopped = errors.New("signatures are not remembered: the process stops")
 )
 
-// KeyFullError says that the share of one key is used up. It is an [ErrFull].
+// KeyFullError means that the share of one key is full. It wraps [ErrFull].
 type KeyFullError struct {
 	KeyID string
 }
@@ -58,10 +58,10 @@ func (e *KeyFullError) Error() string {
 
 func (e *KeyFullError) Unwrap() error { return ErrFull }
 
-// WindowError says that the signature may have been used before: by a process that left
-// nothing behind, or before the clock was set back.
+// WindowError means that the signature may have been used before: by a process whose claims
+// are lost, or before the clock was set back.
 type WindowError struct {
-	Until time.Time // signatures created from then on are not refused so
+	Until time.Time // signatures created at or after this time are accepted
 }
 
 func (e *WindowError) Error() string {

@@ -12,9 +12,8 @@ import (
 	"sallyport/proxy/shared"
 )
 
-// TestMemory fills a store with a million claims of a thousand keys, spread over
-// its window as they come in life.
-func TestMemory(t *testing.T) {
+// A million claims under a thousand keys, spread over the window.
+func TestMillionClaimsFitInto64MiB(t *testing.T) {
 	const claims, most = 1_000_000, 64 << 20
 	r, c := fresh(t, claims, claims)
 	keys := make([]string, 1000)
@@ -45,9 +44,8 @@ func TestMemory(t *testing.T) {
 	runtime.KeepAlive(r)
 }
 
-// TestAllocations sees that a claim costs no allocation but for the growth of the
-// store.
-func TestAllocations(t *testing.T) {
+// A claim allocates nothing except for the growth of the store.
+func TestClaimDoesNotAllocate(t *testing.T) {
 	r, c := fresh(t, 1<<20, 1<<20)
 	n := uint64(0)
 	claim := func() {

@@ -46,13 +46,13 @@ func Example() {
 	fmt.Println(r.Claim(ctx, "acme-2026-11", claim, now, now.Add(time.Minute)))
 	fmt.Println(r.Claim(ctx, "acme-2026-11", claim, now, now.Add(time.Minute)))
 
-	// A planned stop hands over.
+	// A planned stop hands the claims over.
 	fmt.Println(r.Save())
 	r = start()
 	fmt.Println(r.Claim(ctx, "acme-2026-11", claim, now, now.Add(time.Minute)))
 
-	// While this process lives, no other can take its file: a second one does not know
-	// what was used.
+	// No other process can use the file while this one lives. A second one does not know what
+	// was used.
 	r = start()
 	var window *shared.WindowError
 	if errors.As(r.Claim(ctx, "acme-2026-11", claim, now, now.Add(time.Minute)), &window) {

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// errHeld says that another process holds a lock.
-var errHeld = errors.New("another process holds the lock")
+// errLocked says that another process holds the lock.
+var errLocked = errors.New("another process holds the lock")
 
-// acquire cannot lock files here.
+// acquire is not supported on this system.
 func acquire(string) (*os.File, error) { return nil, errors.ErrUnsupported }

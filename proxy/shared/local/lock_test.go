@@ -14,9 +14,9 @@ import (
 	"sallyport/proxy/shared"
 )
 
-// A drains while B already runs with the same file; B is killed; C starts before A has
-// ended. A's file, which comes last or first, must not make C accept what B accepted.
-func TestFileOfADrainingProcessIsNotTakenForAnothersCleanStop(t *testing.T) {
+// A drains while B already uses the same file. B is killed, and C starts before or after A
+// ends. A's file must not make C accept what B accepted.
+func TestFileOfADrainingProcessDoesNotCoverASecondOne(t *testing.T) {
 	for name, order := range map[string]struct{ aEndsFirst bool }{"A ends before C starts": {true}, "C starts before A ends": {false}} {
 		t.Run(name, func(t *testing.T) {
 			file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
@@ -26,7 +26,7 @@ func TestFileOfADrainingProcessIsNotTakenForAnothersCleanStop(t *testing.T) {
 			if note := b.Status().Note; !strings.Contains(note, "another process uses") {
 				t.Errorf("B's note is %q", note)
 			}
-			c.add(skew + 2*time.Second) // B's window is over: it takes signatures
+			c.add(skew + 2*time.Second) // B's window is over: it accepts signatures
 			usedAtB := c.now()
 			if err := sign(b, 7, usedAtB); err != nil {
 				t.Fatal(err)
@@ -45,12 +45,12 @@ func TestFileOfADrainingProcessIsNotTakenForAnothersCleanStop(t *testing.T) {
 			if err := a.Save(); err != nil {
 				t.Fatal(err)
 			}
-			gone(t, file) // nobody may take it for all that was used
+			gone(t, file) // no process may rely on it
 		})
 	}
 }
 
-func TestStoreWithoutTheLockLeavesNothing(t *testing.T) {
+func TestStoreWithoutTheLockWritesNothing(t *testing.T) {
 	file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
 	c := &clock{at: noon}
 	owner := next(t, c, file, nil)
@@ -62,7 +62,7 @@ func TestStoreWithoutTheLockLeavesNothing(t *testing.T) {
 	if err := owner.Save(); err != nil {
 		t.Fatal(err)
 	}
-	gone(t, file) // of what the second accepted the owner knows nothing
+	gone(t, file) // the owner does not know what the second one accepted
 	third := next(t, c, file, nil)
 	var window *shared.WindowError
 	if err := sign(third, 1, noon); !errors.As(err, &window) {
@@ -80,8 +80,8 @@ func TestStoreWithoutTheLockLeavesNothing(t *testing.T) {
 	}
 }
 
-// The second goes on when the owner has ended and another owner has removed its mark.
-func TestStoreWithoutTheLockMarksEachOwnersTime(t *testing.T) {
+// The second process continues after the owner has ended and the next owner has removed its mark.
+func TestStoreWithoutTheLockMarksEachOwner(t *testing.T) {
 	file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
 	c := &clock{at: noon}
 	owner, second := next(t, c, file, nil), next(t, c, file, nil)
@@ -111,7 +111,7 @@ func TestLockFileOfADeadProcessDoesNotBlock(t *testing.T) {
 	}
 }
 
-func TestFileInAFolderThatOthersWriteIsNotBelieved(t *testing.T) {
+func TestFileInAWorldWritableFolderIsNotTrusted(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "open")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -123,14 +123,14 @@ func TestFileInAFolderThatOthersWriteIsNotBelieved(t *testing.T) {
 	r := next(t, &clock{at: noon}, file, nil)
 	var window *shared.WindowError
 	if err := sign(r, 1, noon); !errors.As(err, &window) {
-		t.Errorf("an empty file that anybody could have made: got %v", err)
+		t.Errorf("an empty file in a world-writable folder: got %v", err)
 	}
 	if note := r.Status().Note; !strings.Contains(note, "others may write") {
 		t.Errorf("the note is %q", note)
 	}
 }
 
-func TestStoreTakesNothingBeforeItBegins(t *testing.T) {
+func TestStoreRefusesClaimsBeforeBegin(t *testing.T) {
 	r, err := New(Config{Bounds: Bounds{Nonces: 10, PerKey: 10, Window: maxAge}})
 	if err != nil {
 		t.Fatal(err)
@@ -166,10 +166,10 @@ func TestAdjustLetsNoReplayIn(t *testing.T) {
 		"longer window, claim forgotten":             {func(b *Bounds) { b.Window = 5 * time.Minute }, 100 * time.Second},
 		"shorter window":                             {func(b *Bounds) { b.Window = 10 * time.Second }, 30 * time.Second},
 		"more skew":                                  {func(b *Bounds) { b.Skew = 4 * time.Minute }, 100 * time.Second},
-		"less room than there are claims":            {func(b *Bounds) { b.Nonces, b.PerKey = 1, 1 }, 30 * time.Second},
+		"limits below the claims":                    {func(b *Bounds) { b.Nonces, b.PerKey = 1, 1 }, 30 * time.Second},
 		"longer window, forgotten before the change": {func(b *Bounds) { b.Window = 5 * time.Minute }, 4 * time.Minute},
 	} {
-		for _, early := range []bool{true, false} {
+		for _, beforehand := range []bool{true, false} {
 			r, clock := fresh(t, 100, 100)
 			used := clock.now()
 			for n := range uint64(3) {
@@ -184,20 +184,20 @@ func TestAdjustLetsNoReplayIn(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if early {
+			if beforehand {
 				adjust()
 			}
 			clock.add(c.later)
-			r.Status() // forgets what is over
-			if !early {
+			r.Status() // drops expired claims
+			if !beforehand {
 				adjust()
 			}
 			if err := r.Claim(context.Background(), "acme", numbered(1), used, used.Add(b.Window)); err == nil {
-				t.Errorf("%s, adjusted early %v: a replay was accepted", name, early)
+				t.Errorf("%s, adjusted beforehand %v: a replay was accepted", name, beforehand)
 			}
 		}
 	}
 	if r, _ := fresh(t, 1, 1); r.Adjust(Bounds{}) == nil {
-		t.Error("no bounds were taken")
+		t.Error("zero bounds were accepted")
 	}
 }

@@ -9,12 +9,12 @@ import (
 	"syscall"
 )
 
-// errHeld says that another process holds a lock.
-var errHeld = errors.New("another process holds the lock")
+// errLocked says that another process holds the lock.
+var errLocked = errors.New("another process holds the lock")
 
-// acquire locks a file, which it makes if it is missing, without waiting. Closing the file
-// unlocks it, and so does the end of the process, however it ends. It returns errHeld where
-// the lock is taken, and [errors.ErrUnsupported] where the file system has no locks.
+// acquire locks a file without waiting, and creates it if it is missing. The lock ends when the
+// file is closed or the process ends. It returns errLocked if the lock is taken, and
+// [errors.ErrUnsupported] if the file system has no locks.
 func acquire(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -27,7 +27,7 @@ func acquire(name string) (*os.File, error) {
 		case errors.Is(err, syscall.EINTR):
 			continue
 		case errors.Is(err, syscall.EWOULDBLOCK):
-			err = errHeld
+			err = errLocked
 		case errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.ENOTSUP):
 			err = errors.ErrUnsupported
 		default:

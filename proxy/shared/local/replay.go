@@ -1,5 +1,5 @@
-// Package local remembers in the memory of one process which signatures were used, with
-// a file that a planned stop leaves to the next process.
+// Package local is a replay store in the memory of one process. A planned stop writes a state
+// file for the next process.
 package local
 
 import (
@@ -17,25 +17,25 @@ import (
 	"sallyport/proxy/shared"
 )
 
-// Config says what a [Replay] remembers and by which clock.
+// Config configures a [Replay].
 type Config struct {
 	Bounds
 	Now func() time.Time // time.Now if nil
 }
 
-// Bounds are what a reload may change; see [Replay.Adjust]. All but Skew must be given.
+// Bounds are the limits that [Replay.Adjust] may change. All but Skew are required.
 type Bounds struct {
-	Nonces int           // remembered at once
-	PerKey int           // of these, of one key
-	Window time.Duration // the greatest age of a signature, at least a second
-	Skew   time.Duration // how far the clocks of signers may be ahead
+	Nonces int           // maximum number of remembered signatures
+	PerKey int           // maximum per key
+	Window time.Duration // maximum age of a signature, at least a second
+	Skew   time.Duration // maximum lead of a signer's clock
 }
 
 func (b *Bounds) sound() bool {
 	return b.Nonces > 0 && b.PerKey > 0 && b.Window >= time.Second && b.Skew >= 0
 }
 
-// bounds are Bounds as they are used.
+// bounds are Bounds in internal units.
 type bounds struct {
 	nonces, perKey int64
 	window, width  int64 // seconds; width is the span of a bucket
@@ -49,46 +49,46 @@ func newBounds(b Bounds) *bounds {
 	}
 }
 
-// Replay remembers which signatures were used, so that each is used once. It is
-// safe for concurrent use.
+// Replay remembers used signatures, so that each is accepted once. It is safe for concurrent
+// use.
 //
-// It keeps a claim for as long as the signature could be accepted, and never makes
-// room by forgetting: with no room left it refuses. What it has forgotten it
-// refuses by time: of every claim that was dropped, and of those that an unclean
-// end took along, the signature was created at or before the floor, and nothing
-// created then is accepted, whatever the clock says now.
+// It keeps a claim while the signature could be accepted, and never drops it earlier: a full
+// store
+// refuses new claims. It refuses older signatures by time. The floor is at or above the creation
+// time of every dropped claim, and of every claim that an unclean stop lost. Nothing created at
+// or
+// before the floor is accepted, whatever the clock says.
 //
-// [New] makes one that takes no claims yet; [Replay.Begin] starts it.
+// [New] returns a store that refuses all claims; [Replay.Begin] starts it.
 type Replay struct {
 	now    func() time.Time
 	bounds atomic.Pointer[bounds]
 
-	beginning sync.Mutex // guards what follows up to start, until begun is set
-	file      string     // where Save leaves the claims; "" for nowhere
-	lock      *os.File   // the lock of file, held
-	mark      string     // of a store without the lock: the file that tells the owner; "" with it
+	beginning sync.Mutex // guards the fields up to start until begun is set
+	file      string     // where Save writes the claims; "" for nowhere
+	lock      *os.File   // the locked lock file of file
+	mark      string     // in a store without the lock: the file that tells the owner of our use; else ""
 	note      string
 	start     time.Time
 	begun     atomic.Bool
 
 	unclean atomic.Bool // after an unclean start, see raiseFloor
 
-	floor   atomic.Int64 // only rises; Unix seconds
+	floor   atomic.Int64 // only increases; Unix seconds
 	live    atomic.Int64
 	stopped atomic.Bool
 	refused refusals
 	keys    atomic.Pointer[keys]
-	mu      sync.Mutex // held to replace keys
+	mu      sync.Mutex // serializes changes of keys
 	shards  [shards]shard
 }
 
 var _ shared.Replay = (*Replay)(nil)
 
-// refusals counts by cause.
+// refusals counts refusals by cause.
 type refusals struct{ replayed, full, keyFull, window atomic.Uint64 }
 
-// keys are those that ever made a claim. A value does not change once others see
-// it.
+// keys are all keys that ever made a claim. It is immutable once published.
 type keys struct {
 	byID map[string]*key
 	all  []*key // by number
@@ -100,11 +100,11 @@ type key struct {
 	live   atomic.Int64
 }
 
-// noFloor is the floor where nothing was forgotten.
+// noFloor is the floor of a store that has dropped nothing.
 const noFloor = math.MinInt64
 
-// New makes a store that takes no claims before [Replay.Begin]. It touches no file and
-// takes a few kilobytes until it is used.
+// New returns a store that refuses all claims until [Replay.Begin]. It uses no file, and only a
+// few kilobytes until then.
 func New(c Config) (*Replay, error) {
 	if !c.sound() {
 		return nil, errBounds
@@ -119,14 +119,13 @@ func New(c Config) (*Replay, error) {
 	return r, nil
 }
 
-var errBounds = errors.New("a replay store needs room, a share for each key and a window of a second or more")
+var errBounds = errors.New("a replay store needs positive limits in total and per key, and a window of a second or more")
 
-// Adjust changes the bounds while claims go on.
+// Adjust changes the limits; it may run concurrently with claims.
 //
-// No change lets a replay in. With a greater Window a signature could be accepted whose
-// claim was already forgotten; but what is forgotten lifts the floor, and nothing created
-// at or before that is accepted. With less room than there are claims, there is none until
-// enough of them are over.
+// No change lets a replay in. A longer Window would accept signatures whose claims were dropped
+// already, but every drop raises the floor above them. If there are more claims than a new limit
+// allows, new ones are refused until enough have expired.
 func (r *Replay) Adjust(b Bounds) error {
 	if !b.sound() {
 		return errBounds
@@ -135,22 +134,29 @@ func (r *Replay) Adjust(b Bounds) error {
 	return nil
 }
 
-// Begin starts the store, once: later calls do nothing and return nil, whatever file they
-// name. state is the file in which [Replay.Save] leaves the claims and from which they are
-// taken now; "" means none: the start is as after a crash.
+// Begin starts the store. Later calls do nothing and return nil, even with another file.
+// state is the file that [Replay.Save] writes and Begin reads; "" means none, and every start is
+// then unclean.
 //
-// The file is owned by one process: Begin locks a file beside it, named with ".lock" at its
-// end, until Save or the end of the process. Without the lock it takes nothing and
-// Save leaves nothing, but what it accepts the owner does not know; so it leaves a mark, a
-// file with ".unclean" at its end, and the owner's Save leaves nothing either.
-// With the lock it reads the state file and removes it, so that after a crash there is none.
+// One process owns the file. Begin locks a file beside it, named with ".lock" appended, until
+// Save
+// or the end of the process. A process without the lock neither reads nor writes the state file.
+// The
+// owner does not know what it accepts, so it creates a mark file, named with ".unclean" appended,
+// and
+// the owner's Save then writes nothing either. With the lock, Begin reads and removes the state
+// file,
+// so that none is left after a crash.
 //
-// Where the claims of the process before are not known for certain (no file, a damaged one,
-// one that others could have made, no lock), the start is unclean: signatures that were
-// created before now, or up to Skew after, are refused with a [shared.WindowError], and
-// [Status] says why. An empty file says that no signature was used before. The error is
-// about a file that must not be trusted or is not ours, and a folder in which none could be
-// left; Begin may be called again then.
+// The start is unclean if the claims of the previous process are unknown: the file is missing or
+// damaged, others could have written it, or there is no lock. Signatures created before now plus
+// Skew
+// are then refused with a [shared.WindowError], and [Status] gives the reason. An empty file says
+// that no signature was used before.
+//
+// Begin returns an error if the file must not be trusted or is no state file, or if its folder is
+// not
+// writable. Begin may then be called again.
 func (r *Replay) Begin(state string) error {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
@@ -160,7 +166,7 @@ func (r *Replay) Begin(state string) error {
 	r.start = r.now()
 	clean, err := r.load(state)
 	if err != nil {
-		return fmt.Errorf("taking the state of the replay store: %w", err)
+		return fmt.Errorf("reading the state of the replay store: %w", err)
 	}
 	if !clean {
 		r.unclean.Store(true)
@@ -170,15 +176,14 @@ func (r *Replay) Begin(state string) error {
 	return nil
 }
 
-// Begun says whether [Replay.Begin] has started the store.
+// Begun reports whether [Replay.Begin] has started the store.
 func (r *Replay) Begun() bool { return r.begun.Load() }
 
-// load takes over what the process before has left, and says whether that is all that it
-// had.
+// load reads the claims of the previous process and reports whether they are complete.
 func (r *Replay) load(name string) (clean bool, err error) {
 	r.note = ""
 	if name == "" {
-		r.note = "no state file is named: each start is as after a crash"
+		r.note = "no state file is configured, so every start is unclean"
 		return false, nil
 	}
 	if err := tryFolder(name); err != nil {
@@ -186,27 +191,27 @@ func (r *Replay) load(name string) (clean bool, err error) {
 	}
 	lock, err := acquire(name + ".lock")
 	switch {
-	case errors.Is(err, errHeld):
+	case errors.Is(err, errLocked):
 		r.mark = name + ".unclean"
 		if err := touchMark(r.mark); err != nil {
 			return false, err
 		}
-		r.note = "the start was unclean: another process uses " + name + ": give each gateway an integrity.state of its own, or start one when the other has ended"
+		r.note = "the start was unclean: another process uses " + name + ": give each gateway its own integrity.state, or start one after the other has ended"
 		return false, nil
 	case errors.Is(err, errors.ErrUnsupported):
-		r.note = "the start was unclean: files cannot be locked here, so nobody knows whether another process uses " + name
+		r.note = "the start was unclean: this file system has no locks, so another process may use " + name
 		return false, nil
 	case err != nil:
 		return false, err
 	}
-	b, found, err := take(name)
+	b, found, err := readAndRemove(name)
 	if err != nil {
 		lock.Close()
 		return false, err
 	}
 	marked, err := removeMark(name + ".unclean")
 	if err != nil {
-		lock.Close() // Begin may be called again, and finds no file then
+		lock.Close() // a later Begin finds no state file, so it is unclean
 		return false, err
 	}
 	r.file, r.lock = name, lock
@@ -218,7 +223,7 @@ func (r *Replay) load(name string) (clean bool, err error) {
 		r.note = "the start was unclean: there was no state file"
 		return false, nil
 	case othersMayWrite(filepath.Dir(name)):
-		r.note = "the start was unclean: others may write in the folder of the state file, so anybody could have made it: chmod o-w " + filepath.Dir(name)
+		r.note = "the start was unclean: others may write in the folder of the state file, so anybody could have written it: chmod o-w " + filepath.Dir(name)
 		return false, nil
 	case len(b) == 0:
 		return true, nil
@@ -232,7 +237,7 @@ func (r *Replay) load(name string) (clean bool, err error) {
 	return true, nil
 }
 
-// Claim implements [shared.Replay]. It waits for nothing.
+// Claim implements [shared.Replay]. It does not block.
 func (r *Replay) Claim(ctx context.Context, keyID string, claim [16]byte, created, until time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -249,8 +254,8 @@ func (r *Replay) Claim(ctx context.Context, keyID string, claim [16]byte, create
 		key:     r.key(keyID),
 		created: created.Unix(),
 	}
-	// Not sooner, even if the signer asks for it: what is forgotten must be older
-	// than anything that is accepted.
+	// Not earlier, even if the signer asks for it: dropped claims must be older than any
+	// signature that is accepted.
 	c.end = max(until.Unix(), c.created+r.bounds.Load().window)
 	if r.mark != "" {
 		if err := touchMark(r.mark); err != nil {
@@ -262,7 +267,7 @@ func (r *Replay) Claim(ctx context.Context, keyID string, claim [16]byte, create
 		err = r.put(&c, now.Unix())
 	}
 	if r.mark != "" && err == nil {
-		// An owner that has just begun may have removed the mark before this claim was made.
+		// An owner that started meanwhile may have removed the mark before this claim.
 		err = touchMark(r.mark)
 	}
 	if err != nil {
@@ -271,9 +276,10 @@ func (r *Replay) Claim(ctx context.Context, keyID string, claim [16]byte, create
 	return err
 }
 
-// raiseFloor raises the floor after an unclean start, a time elapsed ago. The process
-// before may have accepted what was created up to the start plus the skew. A clock
-// that is set right only now (one that began in 1970, say) shows the start anew.
+// raiseFloor raises the floor after an unclean start, which was the time elapsed ago. The
+// previous process may have accepted signatures created up to the start plus the skew. If the
+// clock
+// was wrong at the start (in 1970, say) and is right now, now minus elapsed is the true start.
 func (r *Replay) raiseFloor(now time.Time, elapsed time.Duration) {
 	b := r.bounds.Load()
 	if elapsed > time.Duration(b.window+1)*time.Second+b.skew {
@@ -283,7 +289,7 @@ func (r *Replay) raiseFloor(now time.Time, elapsed time.Duration) {
 	r.raise(now.Add(b.skew - elapsed).Unix())
 }
 
-// raise lifts the floor to at least a time.
+// raise raises the floor to at least a time.
 func (r *Replay) raise(to int64) {
 	for {
 		old := r.floor.Load()
@@ -293,7 +299,7 @@ func (r *Replay) raise(to int64) {
 	}
 }
 
-// key finds a key by its id, or makes it.
+// key returns the key with this ID, or makes it.
 func (r *Replay) key(id string) *key {
 	if k := r.keys.Load().byID[id]; k != nil {
 		return k
@@ -313,7 +319,7 @@ func (r *Replay) key(id string) *key {
 	return k
 }
 
-// count counts an error as put returns it.
+// count counts an error of put.
 func (n *refusals) count(err error) {
 	switch err.(type) {
 	case *shared.WindowError:
@@ -330,29 +336,29 @@ func (n *refusals) count(err error) {
 	}
 }
 
-// seconds rounds up.
+// seconds converts to seconds, rounded up.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
-// Status is how a [Replay] is doing.
+// Status is the state of a [Replay].
 type Status struct {
 	Live, Capacity int
-	// FullestKey has the most claims, FullestLive, of PerKey.
+	// FullestKey is the key with the most claims, FullestLive; PerKey is the limit.
 	FullestKey          string
 	FullestLive, PerKey int
 
 	Refused Refusals
-	// WindowUntil is when signatures made now will no longer be refused with a
-	// [shared.WindowError]; zero if they are not.
+	// WindowUntil is the creation time from which signatures are no longer refused with a
+	// [shared.WindowError]; zero if new ones are accepted.
 	WindowUntil time.Time
-	Note        string // what was wrong at the start; "" if nothing was
+	Note        string // why the start was unclean; "" if it was clean
 }
 
-// Refusals counts the refused claims by cause.
+// Refusals counts refused claims by cause.
 type Refusals struct {
 	Replayed, Full, KeyFull, Window uint64
 }
 
-// Status tells how the store is doing now.
+// Status returns the current state of the store.
 func (r *Replay) Status() Status {
 	b := r.bounds.Load()
 	if !r.begun.Load() {

@@ -38,7 +38,7 @@ const (
 	skew   = 30 * time.Second
 )
 
-// fresh makes a store that knows that nothing was used before.
+// fresh returns a store whose start was clean.
 func fresh(t testing.TB, nonces, perKey int) (*Replay, *clock) {
 	t.Helper()
 	c := &clock{at: noon}
@@ -52,13 +52,13 @@ func fresh(t testing.TB, nonces, perKey int) (*Replay, *clock) {
 	return r, c
 }
 
-// numbered is a claim like no other.
+// numbered returns a distinct claim for each n.
 func numbered(n uint64) (claim [16]byte) {
 	binary.LittleEndian.PutUint64(claim[:], n*0x9e3779b97f4a7c15) // odd, so one to one
 	return claim
 }
 
-// sign claims what a client with a right clock signs at a time.
+// sign claims signature n, created at a time by a signer with a correct clock.
 func sign(r *Replay, n uint64, created time.Time) error {
 	return r.Claim(context.Background(), "acme", numbered(n), created, created.Add(maxAge))
 }
@@ -75,7 +75,7 @@ func TestClaimOnce(t *testing.T) {
 		t.Errorf("use under another key: got %v, want %v", err, shared.ErrReplayed)
 	}
 	if err := r.Claim(context.Background(), "acme", numbered(1), noon, noon.Add(time.Hour)); !errors.Is(err, shared.ErrReplayed) {
-		t.Errorf("use with another end: got %v, want %v", err, shared.ErrReplayed)
+		t.Errorf("use with another expiry: got %v, want %v", err, shared.ErrReplayed)
 	}
 	if err := sign(r, 2, noon); err != nil {
 		t.Errorf("another signature: got %v", err)
@@ -85,8 +85,8 @@ func TestClaimOnce(t *testing.T) {
 	}
 }
 
-// TestClaimConcurrently has many ask for the same claims at once.
-func TestClaimConcurrently(t *testing.T) {
+// Many goroutines make the same claims at once.
+func TestConcurrentClaimsAreGrantedOnce(t *testing.T) {
 	const workers, claims = 16, 500
 	r, c := fresh(t, claims, claims)
 	var won [claims]int
@@ -125,9 +125,9 @@ func TestClaimConcurrently(t *testing.T) {
 	}
 }
 
-// TestForget follows a signature second by second: it is refused throughout, and
-// its place is given back within a quarter of the window after its end.
-func TestForget(t *testing.T) {
+// A signature is refused in every second of its life, and its claim is dropped within a quarter
+// of the window after its end.
+func TestClaimsAreDroppedOnlyAfterTheirEnd(t *testing.T) {
 	const width = 23 // seconds: a quarter of the window, rounded up
 	for _, tt := range []struct {
 		name    string
@@ -135,7 +135,7 @@ func TestForget(t *testing.T) {
 		until   time.Duration // from created
 		end     time.Duration // from created
 	}{
-		{"right clock", 0, maxAge, maxAge},
+		{"correct clock", 0, maxAge, maxAge},
 		{"clock ahead", skew, maxAge, maxAge},
 		{"clock behind", -maxAge, maxAge, maxAge},
 		{"short life", 0, time.Second, maxAge},
@@ -156,7 +156,7 @@ func TestForget(t *testing.T) {
 				for ; !c.now().After(end.Add((width + 2) * time.Second)); c.add(500 * time.Millisecond) {
 					err := claim()
 					live := r.Status().Live
-					counts := c.now().Unix() <= end.Unix() // as the verifier reckons
+					counts := c.now().Unix() <= end.Unix() // as the verifier computes it
 					over := c.now().Unix() > end.Unix()+width
 					switch {
 					case err == nil:
@@ -175,7 +175,7 @@ func TestForget(t *testing.T) {
 	}
 }
 
-func TestFull(t *testing.T) {
+func TestFullStoreRefusesNewClaims(t *testing.T) {
 	r, c := fresh(t, 5, 3)
 	claim := func(key string, n uint64) error {
 		return r.Claim(context.Background(), key, numbered(n), c.now(), c.now().Add(maxAge))
@@ -190,12 +190,12 @@ func TestFull(t *testing.T) {
 		{"a", 2, nil},
 		{"a", 3, nil},
 		{"a", 4, &shared.KeyFullError{KeyID: "a"}},
-		{"a", 1, shared.ErrReplayed}, // told as what it is
+		{"a", 1, shared.ErrReplayed}, // still reported as a replay
 		{"b", 5, nil},
 		{"b", 6, nil},
 		{"b", 7, shared.ErrFull},
 		{"c", 8, shared.ErrFull},
-		{"b", 5, shared.ErrReplayed}, // nothing made room
+		{"b", 5, shared.ErrReplayed}, // nothing was dropped
 		{"a", 1, shared.ErrReplayed},
 	} {
 		err := claim(tt.key, tt.n)
@@ -221,14 +221,13 @@ func TestFull(t *testing.T) {
 	c.add(2 * (maxAge + skew))
 	for n := uint64(11); n <= 13; n++ {
 		if err := claim("a", n); err != nil {
-			t.Errorf("once the others are over: got %v", err)
+			t.Errorf("after the others expired: got %v", err)
 		}
 	}
 }
 
-// TestFullEverywhere sees that places in parts of the store that nobody asks for
-// are given back too.
-func TestFullEverywhere(t *testing.T) {
+// Expired claims in other shards are dropped too when the store is full.
+func TestFullStoreDropsExpiredClaimsOfAllShards(t *testing.T) {
 	r, c := fresh(t, 1000, 1000)
 	for n := range uint64(1000) {
 		if err := sign(r, n, c.now()); err != nil {
@@ -239,7 +238,7 @@ func TestFullEverywhere(t *testing.T) {
 		t.Errorf("got %v, want %v", err, shared.ErrFull)
 	}
 	c.add(2 * maxAge)
-	claim := numbered(0) // one part of the store
+	claim := numbered(0) // one shard only
 	for n := range 1000 {
 		claim[8], claim[9] = byte(n), byte(n>>8)
 		if err := r.Claim(context.Background(), "acme", claim, c.now(), c.now().Add(maxAge)); err != nil {
@@ -248,7 +247,7 @@ func TestFullEverywhere(t *testing.T) {
 	}
 }
 
-func TestUncleanStart(t *testing.T) {
+func TestUncleanStartRefusesOlderSignatures(t *testing.T) {
 	c := &clock{at: noon.Add(400 * time.Millisecond)}
 	r, err := started(startConfig{Nonces: 1000, PerKey: 1000, Window: maxAge, Skew: skew, Now: c.now})
 	if err != nil {
@@ -278,22 +277,22 @@ func TestUncleanStart(t *testing.T) {
 	}
 }
 
-// TestFloorAfterUncleanStart starts uncleanly with a clock that is set right a little later, as
-// that of a machine that has none of its own.
+// After an unclean start, the clock is corrected, as on a machine without a battery-backed
+// clock.
 func TestFloorAfterUncleanStart(t *testing.T) {
 	const second = time.Second
 	for _, tt := range []struct {
 		name           string
 		begin          time.Time
-		then           time.Time     // what the clock says later
-		elapsed        time.Duration // how much later
-		created, again time.Time     // the last that is refused, the first that is not
+		then           time.Time     // the clock at the later time
+		elapsed        time.Duration // time since the start
+		created, again time.Time     // the last that is refused, the first that is accepted
 	}{
-		{"never set", noon, noon.Add(10 * second), 10 * second, noon.Add(skew), noon.Add(skew + second)},
-		{"began in 1970", time.Unix(5, 0), noon.Add(10 * second), 10 * second, noon.Add(skew), noon.Add(skew + second)},
-		{"began ahead", noon.Add(5 * time.Minute), noon.Add(10 * second), 10 * second,
+		{"correct", noon, noon.Add(10 * second), 10 * second, noon.Add(skew), noon.Add(skew + second)},
+		{"starts in 1970", time.Unix(5, 0), noon.Add(10 * second), 10 * second, noon.Add(skew), noon.Add(skew + second)},
+		{"starts ahead", noon.Add(5 * time.Minute), noon.Add(10 * second), 10 * second,
 			noon.Add(5*time.Minute + skew), noon.Add(5*time.Minute + skew + second)},
-		{"set when all is over", time.Unix(5, 0), noon.Add(time.Hour), time.Hour,
+		{"corrected after the window", time.Unix(5, 0), noon.Add(time.Hour), time.Hour,
 			time.Unix(5, 0).Add(skew), noon.Add(time.Hour - maxAge)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -303,7 +302,7 @@ func TestFloorAfterUncleanStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.raiseFloor(tt.then, tt.elapsed)
-			r.unclean.Store(false) // the test's clock cannot tell what has elapsed
+			r.unclean.Store(false) // the test's clock cannot measure elapsed time
 			var window *shared.WindowError
 			if err := sign(r, 1, tt.created); !errors.As(err, &window) {
 				t.Errorf("created at %v: got %v, want a window", tt.created, err)
@@ -315,8 +314,8 @@ func TestFloorAfterUncleanStart(t *testing.T) {
 	}
 }
 
-// TestClockSteps uses a signature, sets the clock about, and tries it again.
-func TestClockSteps(t *testing.T) {
+// A used signature is refused whatever happens to the clock.
+func TestClockChangesLetNoReplayIn(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		steps []time.Duration
@@ -326,7 +325,7 @@ func TestClockSteps(t *testing.T) {
 		{"back ten years", []time.Duration{-87600 * time.Hour}},
 		{"far forward and back", []time.Duration{87600 * time.Hour, -87600 * time.Hour}},
 		{"to the edge and back", []time.Duration{maxAge + 30*time.Second, -maxAge - 30*time.Second}},
-		{"to and fro", []time.Duration{time.Hour, -2 * time.Hour, 4 * time.Hour, -3*time.Hour + time.Second}},
+		{"back and forth", []time.Duration{time.Hour, -2 * time.Hour, 4 * time.Hour, -3*time.Hour + time.Second}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r, c := fresh(t, 100, 100)
@@ -346,18 +345,17 @@ func TestClockSteps(t *testing.T) {
 					t.Errorf("at %v the signature of %v was used again", c.now(), created)
 				}
 			}
-			// Whoever signs by a clock that is right again is served.
+			// Signers are served once the clock is correct again.
 			c.add(noon.Add(2 * time.Minute).Sub(c.now()))
 			if err := sign(r, 1<<32, c.now()); err != nil {
-				t.Errorf("with the clock set right: got %v", err)
+				t.Errorf("with the correct clock: got %v", err)
 			}
 		})
 	}
 }
 
-// TestLate claims after the time in which the signature counted, as an exchange
-// does that had to wait for room.
-func TestLate(t *testing.T) {
+// A claim may come after the signature's end, if its exchange had to wait.
+func TestLateClaimIsRefused(t *testing.T) {
 	r, c := fresh(t, 10, 10)
 	created := c.now()
 	if err := sign(r, 1, created); err != nil {
@@ -366,14 +364,14 @@ func TestLate(t *testing.T) {
 	c.add(3 * maxAge)
 	var window *shared.WindowError
 	if err := sign(r, 1, created); !errors.As(err, &window) {
-		t.Errorf("got %v, want a window: whether it was used is forgotten", err)
+		t.Errorf("got %v, want a window: the claim was dropped", err)
 	}
 }
 
-func TestConfig(t *testing.T) {
+func TestNewRefusesMissingBounds(t *testing.T) {
 	good := startConfig{Nonces: 1, PerKey: 1, Window: time.Second}
 	if _, err := started(good); err != nil {
-		t.Errorf("the least: got %v", err)
+		t.Errorf("minimal: got %v", err)
 	}
 	for name, spoil := range map[string]func(*startConfig){
 		"nothing":       func(c *startConfig) { *c = startConfig{} },

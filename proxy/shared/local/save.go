@@ -11,13 +11,15 @@ import (
 	"syscall"
 )
 
-// maxState bounds a state file, in bytes: some fifty million claims.
+// maxState is the maximum size of a state file in bytes: about fifty million claims.
 const maxState = 1 << 30
 
-// Save leaves what lives in the state file, for the next process, and ends the store:
-// claims that come later are refused with [shared.ErrStopped]. Then it lets go of the
-// file's lock. It is for a planned stop, after the last exchange. After an error it may be
-// called again. Without a state file, or without its lock, it leaves nothing.
+// Save writes the live claims to the state file for the next process and stops the store: later
+// claims are refused with [shared.ErrStopped]. Then it unlocks the file. Call it for a planned
+// stop,
+// after the last exchange. It may be repeated after an error. Without a state file or its lock,
+// it
+// writes nothing.
 func (r *Replay) Save() error {
 	r.stopped.Store(true)
 	r.beginning.Lock()
@@ -26,28 +28,28 @@ func (r *Replay) Save() error {
 		return nil
 	}
 	if err := r.relock(); err != nil {
-		return fmt.Errorf("leaving the state of the replay store: %w", err)
+		return fmt.Errorf("writing the state of the replay store: %w", err)
 	}
 	if _, err := os.Lstat(r.file + ".unclean"); !errors.Is(err, fs.ErrNotExist) {
 		_ = r.lock.Close()
 		r.lock = nil
-		return nil // another process used signatures of which this one does not know
+		return nil // another process accepted signatures that this one does not know
 	}
 	now := r.now()
 	if r.unclean.Load() {
 		r.raiseFloor(now, now.Sub(r.start))
 	}
 	r.sweep(now.Unix())
-	if err := leave(r.file, appendState(nil, r.state())); err != nil {
-		return fmt.Errorf("leaving the state of the replay store: %w", err)
+	if err := writeAtomic(r.file, appendState(nil, r.state())); err != nil {
+		return fmt.Errorf("writing the state of the replay store: %w", err)
 	}
-	_ = r.lock.Close() // which unlocks it; the file stays, so that nobody locks another of its name
+	_ = r.lock.Close() // this unlocks it; the file stays, so that all processes lock the same one
 	r.lock = nil
 	return nil
 }
 
-// touchMark makes the mark of a process that uses a state file without its lock, unless it
-// is there.
+// touchMark creates the mark of a process that uses a state file without its lock, unless it
+// exists.
 func touchMark(name string) error {
 	if _, err := os.Lstat(name); err == nil {
 		return nil
@@ -59,7 +61,7 @@ func touchMark(name string) error {
 	return errors.Join(f.Close(), syncFolder(name))
 }
 
-// removeMark removes the mark, and says whether there was one.
+// removeMark removes the mark and reports whether there was one.
 func removeMark(name string) (found bool, err error) {
 	err = os.Remove(name)
 	switch {
@@ -71,27 +73,26 @@ func removeMark(name string) (found bool, err error) {
 	return true, syncFolder(name)
 }
 
-// relock takes the lock again where the file that is locked is no longer the one of its
-// name, because somebody removed it: another process may have locked the new one, and then
-// the state file is that one's.
+// relock takes the lock again if somebody removed the lock file. Another process may have
+// locked a new one; the state file then belongs to that process.
 func (r *Replay) relock() error {
-	held, err := r.lock.Stat()
+	locked, err := r.lock.Stat()
 	if err != nil {
 		return err
 	}
-	if named, err := os.Lstat(r.lock.Name()); err == nil && os.SameFile(held, named) {
+	if named, err := os.Lstat(r.lock.Name()); err == nil && os.SameFile(locked, named) {
 		return nil
 	}
 	lock, err := acquire(r.lock.Name())
 	if err != nil {
 		return err
 	}
-	_ = r.lock.Close() // nobody can find it any more
+	_ = r.lock.Close() // the removed file, which nobody can find
 	r.lock = lock
 	return nil
 }
 
-// state copies what there is. No claims are made any more.
+// state copies the store's content. No more claims are made.
 func (r *Replay) state() *state {
 	s := new(state)
 	for i := range r.shards {
@@ -111,12 +112,12 @@ func (r *Replay) state() *state {
 	for _, k := range r.keys.Load().all {
 		s.keys = append(s.keys, k.id)
 	}
-	s.floor = r.floor.Load() // last: what was dropped meanwhile is below it
+	s.floor = r.floor.Load() // last, so that it covers everything dropped meanwhile
 	return s
 }
 
-// restore takes over a state. Nobody else uses r yet. There may be more claims
-// than there is room for: then there is none until they are over.
+// restore loads a state. The caller has sole access to r. If there are more claims than the
+// limits allow, new ones are refused until enough have expired.
 func (r *Replay) restore(s *state) {
 	r.floor.Store(s.floor)
 	numbered := make([]*key, len(s.keys))
@@ -140,9 +141,9 @@ func (r *Replay) restore(s *state) {
 	}
 }
 
-// take reads and removes a state file. It leaves alone what is not one.
-func take(name string) (b []byte, found bool, err error) {
-	// Opening a named pipe would wait for its writer.
+// readAndRemove reads a state file and removes it. It does not touch other files.
+func readAndRemove(name string) (b []byte, found bool, err error) {
+	// Opening a named pipe would block until somebody writes.
 	info, err := os.Lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -179,13 +180,13 @@ func read(name string) ([]byte, error) {
 		return nil, err
 	}
 	if !ours(b) || len(b) > maxState {
-		return nil, fmt.Errorf("%s is not a state file; name another, or empty it if no signature was used before", name)
+		return nil, fmt.Errorf("%s is not a state file; name another file, or empty it if no signature was used before", name)
 	}
 	return b, nil
 }
 
-// leave writes a state file so that it is there whole or not at all.
-func leave(name string, b []byte) error {
+// writeAtomic writes a state file atomically.
+func writeAtomic(name string, b []byte) error {
 	f, err := create(name)
 	if err != nil {
 		return err
@@ -203,19 +204,19 @@ func leave(name string, b []byte) error {
 	return syncFolder(name)
 }
 
-// create makes a new file beside the one that is named.
+// create makes a temporary file beside the named one.
 func create(name string) (*os.File, error) {
 	return os.CreateTemp(filepath.Dir(name), ".new-*") // made with mode 0600
 }
 
-// othersMayWrite says whether users other than the owner and the group may make files in
-// a folder, in which anybody could then have left a state file.
+// othersMayWrite reports whether every user may create files in a folder, so that anybody could
+// have written the state file.
 func othersMayWrite(dir string) bool {
 	info, err := os.Stat(dir)
 	return err != nil || info.Mode().Perm()&0o002 != 0
 }
 
-// tryFolder sees at the start that a file can be left at the end.
+// tryFolder checks at the start that a state file can be written at the stop.
 func tryFolder(name string) error {
 	f, err := create(name)
 	if err != nil {
@@ -224,7 +225,7 @@ func tryFolder(name string) error {
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
-// syncFolder makes sure that what was renamed or removed stays so.
+// syncFolder makes a rename or removal durable.
 func syncFolder(name string) error {
 	d, err := os.Open(filepath.Dir(name))
 	if err != nil {
@@ -233,7 +234,7 @@ func syncFolder(name string) error {
 	defer d.Close()
 	err = d.Sync()
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		return nil // a file system that has no such thing
+		return nil // a file system without support for that
 	}
 	return err
 }

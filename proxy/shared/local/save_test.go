@@ -15,7 +15,7 @@ import (
 	"sallyport/proxy/shared"
 )
 
-// touch writes a state file as an operator would.
+// touch writes a state file, as an operator would.
 func touch(t testing.TB, name string, text []byte) string {
 	t.Helper()
 	if err := os.WriteFile(name, text, 0o600); err != nil {
@@ -24,7 +24,7 @@ func touch(t testing.TB, name string, text []byte) string {
 	return name
 }
 
-// next starts the process after one that stopped.
+// next starts the next process.
 func next(t testing.TB, c *clock, file string, change func(*startConfig)) *Replay {
 	t.Helper()
 	config := startConfig{Nonces: 1 << 20, PerKey: 1 << 20, Window: maxAge, Skew: skew, State: file, Now: c.now}
@@ -41,11 +41,11 @@ func next(t testing.TB, c *clock, file string, change func(*startConfig)) *Repla
 func gone(t testing.TB, name string) {
 	t.Helper()
 	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%s: got %v, want that it is gone", name, err)
+		t.Errorf("%s: got %v, want it removed", name, err)
 	}
 }
 
-func TestRestart(t *testing.T) {
+func TestClaimsSurviveAPlannedStop(t *testing.T) {
 	const claims = 20_000
 	file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
 	c := &clock{at: noon}
@@ -74,12 +74,12 @@ func TestRestart(t *testing.T) {
 	}
 
 	for name, change := range map[string]func(*startConfig){
-		"same":            nil,
-		"longer window":   func(c *startConfig) { c.Window = 5 * time.Minute },
-		"shorter window":  func(c *startConfig) { c.Window = 10 * time.Second },
-		"other skew":      func(c *startConfig) { c.Skew = 7 * time.Second },
-		"less room":       func(c *startConfig) { c.Nonces, c.PerKey = claims/2, claims/2 },
-		"less of one key": func(c *startConfig) { c.PerKey = 10 },
+		"same":                nil,
+		"longer window":       func(c *startConfig) { c.Window = 5 * time.Minute },
+		"shorter window":      func(c *startConfig) { c.Window = 10 * time.Second },
+		"different skew":      func(c *startConfig) { c.Skew = 7 * time.Second },
+		"lower limits":        func(c *startConfig) { c.Nonces, c.PerKey = claims/2, claims/2 },
+		"lower limit per key": func(c *startConfig) { c.PerKey = 10 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			text, err := os.ReadFile(file)
@@ -113,9 +113,9 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestStopInWindow stops in order while signatures of before a crash are still
-// refused: the next process must refuse them too.
-func TestStopInWindow(t *testing.T) {
+// A planned stop during the window of an unclean start: the next process must continue the
+// window.
+func TestWindowSurvivesAPlannedStop(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "nonces")
 	c := &clock{at: noon}
 	r := next(t, c, file, nil)
@@ -133,8 +133,8 @@ func TestStopInWindow(t *testing.T) {
 	}
 }
 
-// TestCrash starts again where no stop came before.
-func TestCrash(t *testing.T) {
+// After a crash there is no state file.
+func TestStartAfterACrashIsUnclean(t *testing.T) {
 	file := touch(t, filepath.Join(t.TempDir(), "nonces"), nil)
 	c := &clock{at: noon}
 	r := next(t, c, file, nil)
@@ -152,7 +152,7 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// saved is the state file of a store with two claims of two keys.
+// saved returns the state file of a store with two claims under two keys.
 func saved(t testing.TB) []byte {
 	t.Helper()
 	r, c := fresh(t, 10, 10)
@@ -171,30 +171,30 @@ func saved(t testing.TB) []byte {
 	return text
 }
 
-// TestDamagedState cuts a state file at each byte and turns each bit: it counts as
-// none, and is removed.
-func TestDamagedState(t *testing.T) {
+// A state file that is truncated at any byte, or has any bit changed, makes the start unclean
+// and is removed.
+func TestDamagedStateFileMakesTheStartUnclean(t *testing.T) {
 	whole := saved(t)
 	if _, err := parseState(whole); err != nil {
 		t.Fatal(err)
 	}
 	for n := range whole {
 		if _, err := parseState(whole[:n]); err == nil {
-			t.Errorf("the first %d bytes of %d pass", n, len(whole))
+			t.Errorf("the first %d bytes of %d are accepted", n, len(whole))
 		}
 		for bit := range 8 {
 			b := bytes.Clone(whole)
 			b[n] ^= 1 << bit
 			if _, err := parseState(b); err == nil {
-				t.Errorf("byte %d passes without bit %d", n, bit)
+				t.Errorf("byte %d is accepted with bit %d flipped", n, bit)
 			}
 		}
 	}
 	other := bytes.Clone(whole)
 	other[len(stateMagic)+3]++
 	for name, text := range map[string][]byte{
-		"cut":              whole[:len(whole)-1],
-		"cut early":        whole[:5],
+		"truncated":        whole[:len(whole)-1],
+		"truncated magic":  whole[:5],
 		"longer":           append(bytes.Clone(whole), 0),
 		"twice":            append(bytes.Clone(whole), whole...),
 		"another version":  other,
@@ -216,9 +216,8 @@ func TestDamagedState(t *testing.T) {
 	}
 }
 
-// TestRefusedState starts with files that must not be taken. They stay as they
-// are.
-func TestRefusedState(t *testing.T) {
+// Files that must not be used fail the start and stay unchanged.
+func TestUntrustedStateFilesAreRefused(t *testing.T) {
 	for _, tt := range []struct {
 		name, want string
 		make       func(file string) error
@@ -241,15 +240,14 @@ func TestRefusedState(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 			if _, err := os.Lstat(file); err != nil {
-				t.Errorf("the file has gone: %v", err)
+				t.Errorf("the file was removed: %v", err)
 			}
 		})
 	}
 }
 
-// TestUnwritableFolder learns at the start, not at the stop, that no file can be
-// left.
-func TestUnwritableFolder(t *testing.T) {
+// The start, not the stop, detects that no state file can be written.
+func TestUnwritableFolderFailsTheStart(t *testing.T) {
 	dir := t.TempDir()
 	folders := map[string]string{
 		"missing":  filepath.Join(dir, "missing"),
@@ -260,7 +258,7 @@ func TestUnwritableFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() == 0 {
-		folders["readonly"] = "/proc/self" // root may write to all folders but the kernel's own
+		folders["readonly"] = "/proc/self" // root may write to all folders except the kernel's own
 	}
 	for name, folder := range folders {
 		t.Run(name, func(t *testing.T) {
@@ -272,8 +270,8 @@ func TestUnwritableFolder(t *testing.T) {
 	}
 }
 
-// TestSaveAgain stops where the folder is away for a while.
-func TestSaveAgain(t *testing.T) {
+// The folder is missing during the first Save.
+func TestSaveMayBeRepeatedAfterAnError(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "var")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -304,8 +302,8 @@ func TestSaveAgain(t *testing.T) {
 	}
 }
 
-// FuzzState reads hostile state files, both as they are and with the right length
-// and checksum: what can be read is written the same, and restores.
+// Arbitrary files, and such with a correct length and checksum: whatever decodes must encode to
+// the same bytes, and restore.
 func FuzzState(f *testing.F) {
 	f.Add(saved(f))
 	f.Add([]byte(stateMagic))
@@ -339,7 +337,7 @@ func FuzzState(f *testing.F) {
 			r.Status()
 			r.stopped.Store(true)
 			if _, err := parseState(appendState(nil, r.state())); err != nil {
-				t.Fatalf("what was restored is saved wrong: %v", err)
+				t.Fatalf("the restored state does not decode: %v", err)
 			}
 		}
 	})

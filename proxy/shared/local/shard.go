@@ -10,34 +10,35 @@ import (
 
 const shards = 64 // a power of two
 
-// use is one claim to be made.
+// use is a claim to be made.
 type use struct {
 	claim   [16]byte
 	key     *key
 	created int64
-	end     int64 // the last second at which the signature counts
+	end     int64 // the last second at which the signature is valid
 }
 
-// shard is a part of the claims, by their first bits.
+// shard is a part of the claims, selected by their first byte.
 type shard struct {
 	mu      sync.Mutex // guards buckets
-	buckets []bucket   // about five; more only where the clock was set
-	_       [32]byte   // neighbors' locks on other cache lines
+	buckets []bucket   // about five; more only after the clock was set
+	_       [32]byte   // padding: locks of neighbors are on other cache lines
 }
 
-// bucket holds the claims of signatures created in a span of time. It is dropped
-// as a whole. The time of creation is signed, so a signature that comes again
-// comes to the same bucket, or, if that was dropped, falls below the floor.
+// bucket holds the claims of signatures created in one time span. It is dropped as a whole. The
+// creation time is signed, so a replayed signature maps to the same bucket. If that was dropped,
+// the
+// signature is not above the floor.
 type bucket struct {
-	from, to int64               // of creation, to excluded
-	last     int64               // the latest creation
-	end      int64               // the last second at which one of the signatures counts
+	from, to int64               // creation times; to is exclusive
+	last     int64               // latest creation time
+	end      int64               // the last second at which one of the signatures is valid
 	claims   map[[16]byte]uint32 // to the number of the key
 }
 
 func (r *Replay) shard(claim *[16]byte) *shard { return &r.shards[claim[0]%shards] }
 
-// put makes a claim at the time now, in Unix seconds.
+// put makes a claim at time now, in Unix seconds.
 func (r *Replay) put(c *use, now int64) error {
 	s := r.shard(&c.claim)
 	s.mu.Lock()
@@ -80,7 +81,7 @@ func (r *Replay) put(c *use, now int64) error {
 	return nil
 }
 
-// bucket finds the bucket of exactly this span, or makes it. The caller holds mu.
+// bucket returns the bucket of exactly this span, or makes it. The caller holds mu.
 func (s *shard) bucket(from, to int64) *bucket {
 	for i := range s.buckets {
 		if b := &s.buckets[i]; b.from == from && b.to == to {
@@ -91,8 +92,8 @@ func (s *shard) bucket(from, to int64) *bucket {
 	return &s.buckets[len(s.buckets)-1]
 }
 
-// drop forgets the buckets of a shard that are over, and says whether there were
-// any. The caller holds mu.
+// drop removes expired buckets of a shard and reports whether there were any. The caller holds
+// mu.
 func (r *Replay) drop(s *shard, now int64) bool {
 	n := len(s.buckets)
 	s.buckets = slices.DeleteFunc(s.buckets, func(b bucket) bool {
@@ -110,7 +111,7 @@ func (r *Replay) drop(s *shard, now int64) bool {
 	return len(s.buckets) < n
 }
 
-// sweep forgets what is over everywhere, and says whether there was any.
+// sweep drops all expired buckets and reports whether there were any.
 func (r *Replay) sweep(now int64) (any bool) {
 	for i := range r.shards {
 		s := &r.shards[i]
@@ -123,5 +124,5 @@ func (r *Replay) sweep(now int64) (any bool) {
 	return any
 }
 
-// modulo is never negative.
+// modulo returns a mod b, which is never negative.
 func modulo(a, b int64) int64 { return (a%b + b) % b }

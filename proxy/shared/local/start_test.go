@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// startConfig is what a store that has begun is made from.
+// startConfig configures a started store.
 type startConfig struct {
 	Nonces, PerKey int
 	Window, Skew   time.Duration
@@ -13,7 +13,7 @@ type startConfig struct {
 	Now            func() time.Time
 }
 
-// started makes a store and begins it.
+// started returns a store after Begin.
 func started(c startConfig) (*Replay, error) {
 	r, err := New(Config{Bounds{c.Nonces, c.PerKey, c.Window, c.Skew}, c.Now})
 	if err != nil {
@@ -25,7 +25,7 @@ func started(c startConfig) (*Replay, error) {
 	return r, nil
 }
 
-// crash does what the end of the process does to the lock.
+// crash releases the lock, as the end of a process does.
 func (r *Replay) crash(t testing.TB) {
 	t.Helper()
 	if r.lock == nil {

@@ -9,7 +9,7 @@ import (
 	"math"
 )
 
-// The state file, all numbers big-endian:
+// The state file. All numbers are big-endian:
 //
 //	"sallyport-nonces"
 //	uint32 version
@@ -19,10 +19,9 @@ import (
 //	uint32 number of buckets, then each:
 //	       int64 from, to, last, end; uint32 number of claims, then each:
 //	       uint32 number of the key, 16 bytes
-//	SHA-256 of all before
+//	SHA-256 of everything before
 //
-// There is no secret in it: a claim is part of a signature that went over the
-// wire.
+// It contains no secret: claims are parts of signatures that were sent over the network.
 const (
 	stateMagic   = "sallyport-nonces"
 	stateVersion = 1
@@ -38,19 +37,19 @@ type state struct {
 	buckets []savedBucket
 }
 
-// savedBucket is a part of a bucket.
+// savedBucket is a bucket in a state file.
 type savedBucket struct {
 	from, to, last, end int64
 	records             []byte
 }
 
-// ours says whether a file that is not empty is a state file, damaged or not.
+// ours reports whether the file, if not empty, starts as a state file.
 func ours(b []byte) bool {
 	n := min(len(b), len(stateMagic))
 	return string(b[:n]) == stateMagic[:n]
 }
 
-// appendState writes a state.
+// appendState encodes a state.
 func appendState(b []byte, s *state) []byte {
 	begin := len(b)
 	b = append(b, stateMagic...)
@@ -72,7 +71,7 @@ func appendState(b []byte, s *state) []byte {
 	return seal(b, begin)
 }
 
-// seal fills in the length of what begins at begin and appends its checksum.
+// seal sets the length of the data from begin on, and appends its checksum.
 func seal(b []byte, begin int) []byte {
 	binary.BigEndian.PutUint64(b[begin+lengthAt:], uint64(len(b)-begin+sha256.Size))
 	sum := sha256.Sum256(b[begin:])
@@ -86,17 +85,17 @@ func appendInt64(b []byte, all ...int64) []byte {
 	return b
 }
 
-// parseState reads a state. What it returns shares memory with b.
+// parseState decodes a state. The result shares memory with b.
 func parseState(b []byte) (*state, error) {
 	in := reader{rest: b}
 	if string(in.bytes(len(stateMagic))) != stateMagic {
-		return nil, errors.New("it does not begin as one")
+		return nil, errors.New("it does not start with the magic bytes")
 	}
 	if v := in.uint32(); !in.short && v != stateVersion {
-		return nil, fmt.Errorf("it has version %d", v)
+		return nil, fmt.Errorf("it has the unknown version %d", v)
 	}
 	if n := in.uint64(); in.short || n != uint64(len(b)) || len(b) < sha256.Size {
-		return nil, errors.New("its length is not what it says")
+		return nil, errors.New("its length is wrong")
 	}
 	body := b[:len(b)-sha256.Size]
 	if sum := sha256.Sum256(body); !bytes.Equal(sum[:], b[len(body):]) {
@@ -104,7 +103,7 @@ func parseState(b []byte) (*state, error) {
 	}
 	in.rest = in.rest[:max(len(in.rest)-sha256.Size, 0)]
 	s := &state{floor: in.int64()}
-	// Each entry takes bytes, so these loops end with the file, whatever it says.
+	// Each entry consumes bytes, so these loops end with the file.
 	for n := in.uint32(); n > 0 && !in.short; n-- {
 		s.keys = append(s.keys, string(in.bytes(int(in.uint32()))))
 	}
@@ -116,12 +115,12 @@ func parseState(b []byte) (*state, error) {
 		s.buckets = append(s.buckets, k)
 	}
 	if in.short || len(in.rest) > 0 || !sane(s.floor) && s.floor != noFloor {
-		return nil, errors.New("its parts do not fit")
+		return nil, errors.New("its content is inconsistent")
 	}
 	return s, nil
 }
 
-// bucket reads a bucket with claims of so many keys.
+// bucket decodes a bucket whose claims belong to one of so many keys.
 func (in *reader) bucket(keys int) (savedBucket, error) {
 	k := savedBucket{from: in.int64(), to: in.int64(), last: in.int64(), end: in.int64()}
 	n := uint64(in.uint32()) * recordSize
@@ -131,20 +130,20 @@ func (in *reader) bucket(keys int) (savedBucket, error) {
 	}
 	k.records = in.bytes(int(n))
 	if !sane(k.from) || !sane(k.end) || k.last < k.from || k.last >= k.to || k.end < k.last || !sane(k.to) {
-		return k, errors.New("its times do not fit")
+		return k, errors.New("its times are inconsistent")
 	}
 	for at := 0; at < len(k.records); at += recordSize {
 		if binary.BigEndian.Uint32(k.records[at:]) >= uint32(keys) {
-			return k, errors.New("a claim is of no key")
+			return k, errors.New("a claim refers to an unknown key")
 		}
 	}
 	return k, nil
 }
 
-// sane says whether sums with a time cannot overflow.
+// sane reports whether sums with t cannot overflow.
 func sane(t int64) bool { return t > math.MinInt64/4 && t < math.MaxInt64/4 }
 
-// reader reads from rest. Past its end all values are zero and short is set.
+// reader decodes rest. Past the end, all values are zero and short is set.
 type reader struct {
 	rest  []byte
 	short bool
