@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// settled is the age from which a file's time of modification can be relied on: two writes within
-// one tick of the file system's clock (4 ms on ext4, up to 2 s on others) have the same time.
+// settled is the age at which a modification time is reliable. Two writes within one tick of
+// the file system's clock (4 ms on ext4, up to 2 s on others) have the same time.
 const settled = 3 * time.Second
 
-// maxDigest is the size, in bytes, up to which young files are read: configurations, keys and
-// certificates are no larger.
+// maxDigest is the maximum size, in bytes, of young files that are read. Configurations, keys
+// and certificates are smaller.
 const maxDigest = 1 << 20
 
-// identity is by what a changed file is recognised. The zero identity is that of a file that does
-// not exist or cannot be reached.
+// identity is the data by which a change of a file is recognized. The zero identity is that of
+// a missing or unreachable file.
 type identity struct {
 	target string      // the path without symbolic links
-	info   fs.FileInfo // nil: there is none
-	// digest is of the content, where the time of modification says nothing yet: such a file is
-	// compared by digest once more.
+	info   fs.FileInfo // nil: the file is missing
+	// digest is the digest of a young file's content, because its modification time is not
+	// reliable yet.
 	digest [sha256.Size]byte
-	young  bool // digest counts
+	young  bool // whether digest is valid
 }
 
-// identify looks at a file. It reads it only if it is young, or if read is set.
+// identify examines a file. It reads the content only if the file is young or read is set.
 func identify(path string, read bool) identity {
 	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -47,7 +47,7 @@ func identify(path string, read bool) identity {
 	return id
 }
 
-// digestOf is the digest of a file's content, of what could be read of it.
+// digestOf returns the digest of a file's readable content.
 func digestOf(path string) (sum [sha256.Size]byte) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -60,7 +60,8 @@ func digestOf(path string) (sum [sha256.Size]byte) {
 	return sum
 }
 
-// same says whether two identities, the older first, are of the same file with the same content.
+// same reports whether two identities, the older first, are of the same file with the same
+// content.
 func (id identity) same(now identity) bool {
 	a, b := id.info, now.info
 	switch {
@@ -69,15 +70,16 @@ func (id identity) same(now identity) bool {
 	case id.target != now.target || !os.SameFile(a, b) || a.Mode() != b.Mode():
 		return false
 	case a.IsDir():
-		return true // what is created in it is not its own change
+		return true // changes inside a folder do not count
 	}
 	return a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && (!id.young || id.digest == now.digest)
 }
 
-// state is the identity of each watched file, by the path under which it is watched.
+// state maps each watched path to its identity.
 type state map[string]identity
 
-// look takes the state of all files and of those that fit the patterns. The caller holds w.mu.
+// look returns the state of all files and of those that match the patterns. The caller holds
+// w.mu.
 func (w *Watch) look() state {
 	now := make(state, len(w.files))
 	enter := func(path string) {
@@ -89,7 +91,7 @@ func (w *Watch) look() state {
 		enter(path)
 	}
 	for _, pattern := range w.globs {
-		names, _ := filepath.Glob(pattern) // a bad pattern fits nothing
+		names, _ := filepath.Glob(pattern) // a malformed pattern matches nothing
 		for _, path := range names {
 			enter(path)
 		}
@@ -97,8 +99,8 @@ func (w *Watch) look() state {
 	return now
 }
 
-// changes are the paths, sorted, whose files are not the same in a later state. One that only one
-// of the states knows is among them.
+// changes returns the sorted paths whose files differ in a later state, including those that
+// are in only one of the states.
 func (s state) changes(later state) []string {
 	var paths []string
 	for path, id := range later {

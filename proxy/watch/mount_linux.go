@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// mountPoints are the paths on which something is mounted, as this process sees them.
+// mountPoints returns the mount points that this process sees.
 func mountPoints() map[string]bool {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -19,8 +19,8 @@ func mountPoints() map[string]bool {
 	return parseMounts(f)
 }
 
-// parseMounts reads proc_pid_mountinfo(5): the fifth field is the mount point, with spaces, tabs,
-// line ends and backslashes as octal escapes. It reads 4 MiB at most.
+// parseMounts parses proc_pid_mountinfo(5). The fifth field is the mount point, with octal
+// escapes for spaces, tabs, newlines and backslashes. It reads at most 4 MiB.
 func parseMounts(r io.Reader) map[string]bool {
 	points := map[string]bool{}
 	lines := bufio.NewScanner(io.LimitReader(r, 4<<20))
@@ -52,8 +52,8 @@ func unescapeMount(s string) string {
 	}
 }
 
-// remoteFolder says whether a folder is on a file system that others change without inotify
-// telling of it (statfs(2) lists the numbers).
+// remoteFolder reports whether a folder is on a file system that other machines can change
+// without inotify events. statfs(2) lists the numbers.
 func remoteFolder(path string) bool {
 	var s syscall.Statfs_t
 	if syscall.Statfs(path, &s) != nil {
@@ -62,8 +62,8 @@ func remoteFolder(path string) bool {
 	switch uint32(s.Type) {
 	case 0x6969, // NFS
 		0x517b, 0xff534d42, 0xfe534d42, // SMB, CIFS, SMB2
-		0x01021997, // 9p, with which virtual machines share folders
-		0x65735546, // FUSE, virtiofs and sshfs among them
+		0x01021997, // 9p, used by virtual machines to share folders
+		0x65735546, // FUSE, including virtiofs and sshfs
 		0x00c36400, // Ceph
 		0x5346414f, // AFS
 		0x73757245: // Coda

@@ -2,8 +2,8 @@
 
 package watch
 
-// mountPoints are not known here.
+// mountPoints is supported on Linux only.
 func mountPoints() map[string]bool { return nil }
 
-// remoteFolder is not known here.
+// remoteFolder is supported on Linux only.
 func remoteFolder(string) bool { return false }

@@ -13,7 +13,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// notifier is the kernel's reporter of changes in folders.
+// notifier reports changes in folders; the kernel is its source.
 type notifier struct {
 	events      <-chan fsnotify.Event
 	errors      <-chan error
@@ -21,7 +21,7 @@ type notifier struct {
 	close       func() error
 }
 
-// openNotifier asks the kernel for a reporter. Its goroutine has ended when close returns.
+// openNotifier opens the kernel's notifier. Its goroutine has ended when close returns.
 func openNotifier() (*notifier, error) {
 	n, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -30,18 +30,18 @@ func openNotifier() (*notifier, error) {
 	return &notifier{events: n.Events, errors: n.Errors, add: n.Add, remove: n.Remove, close: n.Close}, nil
 }
 
-// folder is one that the kernel reports on.
+// folder is a watched folder.
 type folder struct{ info fs.FileInfo }
 
-// run is what one call of [Watch.Run] knows. It belongs to one goroutine.
+// run is the state of one call of [Watch.Run]. Only that goroutine uses it.
 type run struct {
 	*Watch
-	n       *notifier // nil: the kernel reports nothing
+	n       *notifier // nil: there is no notifier
 	places  *places
 	watched map[string]folder
-	// deaf means that changes in some folder are not reported.
+	// deaf means that changes in some folder are not reported, so files are polled.
 	deaf   bool
-	warned map[string]bool // by what
+	warned map[string]bool // warnings already logged, by kind
 }
 
 func (r *run) begin() {
@@ -60,10 +60,10 @@ func (r *run) end() {
 	}
 }
 
-// lost gives up a notifier that has ended by itself.
+// lost handles a notifier that ended unexpectedly.
 func (r *run) lost() {
 	r.end()
-	r.warnOfPolling(errors.New("the kernel ended its reports"))
+	r.warnOfPolling(errors.New("the kernel stopped reporting changes"))
 }
 
 func (r *run) events() <-chan fsnotify.Event {
@@ -80,7 +80,7 @@ func (r *run) errors() <-chan error {
 	return r.n.errors
 }
 
-// interval is how long to wait before all files are compared.
+// interval returns the time until all files are compared again.
 func (r *run) interval() time.Duration {
 	if r.n == nil || r.deaf {
 		return r.o.Poll
@@ -88,12 +88,11 @@ func (r *run) interval() time.Duration {
 	return max(safetyNet, r.o.Poll)
 }
 
-// concerns says whether an event may be a change of a watched file.
+// concerns reports whether an event may be a change of a watched file.
 func (r *run) concerns(e fsnotify.Event) bool { return r.places == nil || r.places.concerns(e.Name) }
 
-// follow watches the folders in which something may happen now, and no others. Links may change
-// while it follows them: it looks again until it finds nothing new. What it misses beyond that is
-// left to polling.
+// follow watches exactly the folders in which watched files can change. Links may change
+// meanwhile, so it repeats until it finds nothing new. Polling finds whatever it still misses.
 func (r *run) follow() {
 	files, globs := r.wanted()
 	for range 4 {
@@ -104,20 +103,19 @@ func (r *run) follow() {
 	}
 }
 
-// listen makes the folders of r.places those that the kernel reports on. It says whether there
-// was one that it did not report on before.
+// listen watches the folders of r.places and no others. It reports whether it added a folder.
 func (r *run) listen() (added bool) {
 	for path, f := range r.watched {
 		info, err := os.Lstat(path)
-		// Another folder under the same path is another folder.
+		// After a rename, the same path may be a different folder.
 		if !r.places.folders[path] || err != nil || !os.SameFile(info, f.info) {
-			_ = r.n.remove(path) // an error means that it is gone
+			_ = r.n.remove(path) // an error means that the folder is gone
 			delete(r.watched, path)
 		}
 	}
 	r.deaf = len(r.places.folders) == maxFolders
 	if r.deaf {
-		r.warnOfPolling(fmt.Errorf("the files lie in %d folders or more", maxFolders))
+		r.warnOfPolling(fmt.Errorf("the files are in %d folders or more", maxFolders))
 	}
 	for path := range r.places.folders {
 		if remoteFolder(path) {
@@ -133,7 +131,7 @@ func (r *run) listen() (added bool) {
 		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			added = true // it went in this moment: follow looks again
+			added = true // it vanished just now, so follow must look again
 		case err != nil:
 			r.deaf = true
 			r.warnOfPolling(fmt.Errorf("watching %s: %w", path, err))
@@ -145,13 +143,13 @@ func (r *run) listen() (added bool) {
 	return added
 }
 
-// warnOfPolling warns once that changes are seen late, and names the cure.
+// warnOfPolling warns once that changes are noticed late, with the cause and a remedy.
 func (r *run) warnOfPolling(cause error) {
 	if r.warned["polling"] {
 		return
 	}
 	r.warned["polling"] = true
-	cure := "send SIGHUP, or run sallyport reload, where that is too late"
+	cure := "send SIGHUP, or run sallyport reload if polling is too slow"
 	switch {
 	case errors.Is(cause, syscall.EMFILE):
 		cure = "raise the sysctl fs.inotify.max_user_instances, or the limit of open files"
@@ -161,7 +159,7 @@ func (r *run) warnOfPolling(cause error) {
 	r.o.Log.Warn("file changes are noticed only by polling", "every", r.o.Poll.String(), "cause", cause.Error(), "cure", cure)
 }
 
-// warnOfMounts warns once of files that can never be seen to change.
+// warnOfMounts warns once about single-file mounts, whose changes may be invisible.
 func (r *run) warnOfMounts() {
 	if r.warned["mounts"] {
 		return
@@ -178,13 +176,13 @@ func (r *run) warnOfMounts() {
 		return
 	}
 	r.warned["mounts"] = true
-	r.o.Log.Warn("a file is mounted by itself: after an editor replaces it, the mount still shows the old one",
-		"files", strings.Join(alone[:min(len(alone), 5)], " "), "count", len(alone), "cure", "mount the folder that holds it")
+	r.o.Log.Warn("a file is mounted by itself: if an editor replaces it, the mount still shows the old file",
+		"files", strings.Join(alone[:min(len(alone), 5)], " "), "count", len(alone), "cure", "mount its folder instead")
 }
 
-// MountedAlone says whether a file is a mount of its own, such as one of docker compose's
-// `./gateway.yaml:/etc/sallyport/gateway.yaml`: it never shows a file that took the place of the
-// mounted one. It is false where the system does not tell (other than Linux).
+// MountedAlone reports whether a file is a mount point, such as docker compose's
+// `./gateway.yaml:/etc/sallyport/gateway.yaml`. Such a mount never shows a file that replaced the
+// mounted one. It is always false on systems other than Linux.
 func MountedAlone(path string) bool {
 	full, err := filepath.Abs(path)
 	if err != nil {

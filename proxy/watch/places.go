@@ -7,19 +7,18 @@ import (
 	"strings"
 )
 
-// maxLinks bounds a chain of symbolic links, as the kernel does.
+// maxLinks is the maximum length of a chain of symbolic links, as in the kernel.
 const maxLinks = 40
 
-// places are the folders in which something may happen to watched files, and the names to which
-// it would.
+// places are the folders, and the names in them, whose changes may affect watched files.
 type places struct {
-	folders  map[string]bool // without symbolic links
+	folders  map[string]bool // paths without symbolic links
 	names    map[string]bool // of files, links and missing folders, in any of the folders
-	patterns map[string]bool // for such names
+	patterns map[string]bool // patterns of such names
 	resolved map[string]string
 }
 
-// placesOf follows every file and pattern through all links. The paths are absolute.
+// placesOf follows every file and pattern through all symbolic links. The paths are absolute.
 func placesOf(files, globs []string) *places {
 	p := &places{folders: map[string]bool{}, names: map[string]bool{}, patterns: map[string]bool{}, resolved: map[string]string{}}
 	for _, path := range files[:min(len(files), maxFiles)] {
@@ -31,7 +30,7 @@ func placesOf(files, globs []string) *places {
 	return p
 }
 
-// enter notes that a name in a folder matters. Past the bound, polling must do.
+// enter records a name in a folder. Beyond maxFolders, files are polled.
 func (p *places) enter(dir, name string) {
 	if len(p.folders) < maxFolders {
 		p.folders[dir] = true
@@ -39,7 +38,7 @@ func (p *places) enter(dir, name string) {
 	p.names[name] = true
 }
 
-// file notes the places of a file that may not exist. links is how many more it may go through.
+// file records the places of a file, which may be missing. links is the number of links left.
 func (p *places) file(path string, links int) {
 	dir, ok := p.folder(filepath.Dir(path), links)
 	if !ok {
@@ -52,8 +51,8 @@ func (p *places) file(path string, links int) {
 	}
 }
 
-// folder is the path of a folder without symbolic links. The places of the links on the way are
-// noted and, if there is no such folder, the place where it would begin to exist.
+// folder returns the path of a folder without symbolic links. It records the links on the way
+// and, if the folder is missing, the place where it would appear.
 func (p *places) folder(path string, links int) (dir string, ok bool) {
 	if dir, seen := p.resolved[path]; seen {
 		return dir, dir != ""
@@ -82,7 +81,7 @@ func (p *places) folder(path string, links int) (dir string, ok bool) {
 	return full, true
 }
 
-// readLink is the absolute path to which a symbolic link points.
+// readLink returns the absolute target of a symbolic link.
 func readLink(dir, name string) (target string, ok bool) {
 	full := filepath.Join(dir, name)
 	info, err := os.Lstat(full)
@@ -99,7 +98,7 @@ func readLink(dir, name string) (target string, ok bool) {
 	return target, true
 }
 
-// glob notes the places of all files that fit a pattern, and of those that may come.
+// glob records the places of all files that match a pattern, and of those that may appear.
 func (p *places) glob(pattern string) {
 	volume := filepath.VolumeName(pattern)
 	parts := strings.Split(strings.TrimPrefix(pattern[len(volume):], string(filepath.Separator)), string(filepath.Separator))
@@ -132,8 +131,8 @@ func (p *places) glob(pattern string) {
 	}
 }
 
-// concerns says whether what happened to a path may have changed a watched file. Only the last
-// part is compared: a folder may be known to the kernel under another path.
+// concerns reports whether an event for path may be a change of a watched file. It compares the
+// last element only, because the kernel may know the folder under another path.
 func (p *places) concerns(path string) bool {
 	name := filepath.Base(path)
 	if p.folders[path] || p.names[name] {

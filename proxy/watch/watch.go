@@ -1,33 +1,40 @@
-// Package watch tells when the configuration file, or a file that it names, has changed.
+// Package watch reports changes of the configuration file and of the files that it names.
 //
-// # What is seen
+// # Which changes are reported
 //
-// The watcher asks the kernel (inotify, kqueue) about the folders of the files, not about the
-// files: an editor, and `mv new gateway.yaml`, put another inode in the place of the old one, and
-// a watch on the old inode would never report again. It follows symbolic links and watches every
-// folder on the way. Kubernetes needs that: in a mounted ConfigMap or Secret, gateway.yaml is a
-// link to ..data/gateway.yaml, ..data is a link to a folder with a timestamp, and an update
-// renames a new link over ..data.
+// The watcher asks the kernel (inotify, kqueue) for events in the folders, not on the files.
+// Editors
+// and `mv new gateway.yaml` replace the inode, and a watch on the old inode would report nothing
+// more.
+// The watcher follows symbolic links and watches every folder on the way. Kubernetes needs that:
+// in
+// a mounted ConfigMap or Secret, gateway.yaml is a link to ..data/gateway.yaml, ..data is a link
+// to a
+// folder with a timestamp, and an update renames a new link over ..data.
 //
-// An event alone is no change. After each burst of events the watcher compares the files with
-// what they were: link target, inode, mode, size, time of modification and, for files written in
-// the last seconds, a digest. Logs and state files in the same folder cause no report.
+// An event alone is no change. After a burst of events, the watcher compares each file with its
+// last
+// state: link target, inode, mode, size, modification time and, for recently written files, a
+// digest.
+// So other files in the same folder, such as logs, cause no report.
 //
-// All files are compared once a minute as well, in case an event was missed, and every few
-// seconds where the kernel reports none: when inotify has reached its limits, and on network file
-// systems, whose servers do not tell of changes that others made.
+// The watcher also compares all files once a minute, in case an event was missed. It does so
+// every
+// few seconds if the kernel reports nothing: when inotify has reached its limits, and on network
+// file
+// systems, which do not report changes by other machines.
 //
-// # What cannot be seen
+// # Which changes are invisible
 //
-// A container may have one file mounted by itself, as in
+// A container may mount a single file, as in docker compose with
 //
 //	volumes: ["./gateway.yaml:/etc/sallyport/gateway.yaml"]
 //
-// of docker compose, or by a subPath of Kubernetes. Such a mount shows one inode for ever. An
-// editor on the host makes a new inode, and the container keeps seeing the old file: no event
-// comes, and reading the file again gives the old bytes. Therefore a reload that finds nothing
-// new asks "is it a single-file mount?", and the watcher warns once when it finds one
-// ([MountedAlone]). The cure is to mount the folder.
+// or with a subPath in Kubernetes. Such a mount always shows the same inode. If an editor on the
+// host
+// replaces the file, the container still sees the old one, without any event. Therefore a reload
+// that finds no change mentions single-file mounts, and the watcher warns once if there is one
+// ([MountedAlone]). Mount the folder instead.
 package watch
 
 import (
@@ -39,28 +46,28 @@ import (
 	"time"
 )
 
-// Defaults and bounds.
+// Defaults and limits.
 const (
 	defaultDebounce = 200 * time.Millisecond
 	defaultLatest   = 2 * time.Second
 	defaultPoll     = 5 * time.Second
-	// safetyNet is how often files are compared although the kernel reports changes.
+	// safetyNet is the interval of comparing files while the kernel reports changes.
 	safetyNet = time.Minute
-	// maxFiles and maxFolders bound what one watcher looks at.
+	// maxFiles and maxFolders are the limits of one watcher.
 	maxFiles   = 4096
 	maxFolders = 1024
 )
 
-// Options are what a [Watch] takes from its surroundings. The zero Options are usable.
+// Options configure a [Watch]. The zero Options are usable.
 type Options struct {
-	// Debounce is how long no event may come before a change is reported, so that a file that is
-	// being written is not read half. Zero: 200 ms.
+	// Debounce is the quiet time before a change is reported, so that a half-written file is not
+	// read. Zero: 200 ms.
 	Debounce time.Duration
-	// Latest bounds how long a report may be put off by further events. Zero: 2 s.
+	// Latest is the maximum delay of a report by further events. Zero: 2 s.
 	Latest time.Duration
-	// Poll is how often files are compared where the kernel reports no changes. Zero: 5 s.
+	// Poll is the interval of comparing files if the kernel reports no changes. Zero: 5 s.
 	Poll time.Duration
-	// Log gets at most one warning for each thing that makes changes hard to see. Nil: discarded.
+	// Log gets at most one warning of each kind. Nil: discarded.
 	Log *slog.Logger
 
 	open func() (*notifier, error) // nil: [openNotifier]
@@ -69,16 +76,16 @@ type Options struct {
 // Watch is a watcher of files. [New] makes one; its methods are safe for concurrent use.
 type Watch struct {
 	o       Options
-	changed chan struct{} // has room for one report
-	renewed chan struct{} // has room for one: the set of files is another
+	changed chan struct{} // buffered with one slot for a report
+	renewed chan struct{} // buffered with one slot: the set of files has changed
 
-	mu    sync.Mutex // guards the following
+	mu    sync.Mutex // guards the fields below
 	files []string
 	globs []string
 	last  state
 }
 
-// New makes a watcher of no files. It starts nothing; see [Watch.Set] and [Watch.Run].
+// New returns a watcher without files. It starts nothing; see [Watch.Set] and [Watch.Run].
 func New(o Options) *Watch {
 	if o.Debounce == 0 {
 		o.Debounce = defaultDebounce
@@ -98,15 +105,17 @@ func New(o Options) *Watch {
 	return &Watch{o: o, changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1)}
 }
 
-// Set replaces the set of watched files. files need not exist: to come into being is a change.
-// globs are patterns of [filepath.Match]; every file that fits one is watched, and one that begins
-// or ceases to fit is a change. Relative paths count from the working folder. At most 4096 files
-// are watched, those of files first.
+// Set replaces the set of watched files. files need not exist; creation is a change. globs are
+// patterns of [filepath.Match]. All matching files are watched, and a change of the matches is a
+// change. Relative paths are relative to the working folder. At most 4096 files are watched,
+// files
+// before globs.
 //
-// A file that was watched before keeps the state that was last reported, so that no change gets
-// lost that is made while a configuration is loaded: call Set with the configuration file before
-// the first load, and with everything that was read after each load. For a file that is new in
-// the set, changes count from this call on.
+// A file that is already watched keeps its last reported state, so that no change during a load
+// is
+// missed. Call Set with the configuration file before the first load, and with all files that
+// were
+// read after each load. For new files, changes after this call count.
 func (w *Watch) Set(files, globs []string) {
 	absolute := func(paths []string) []string {
 		all := make([]string, 0, len(paths))
@@ -132,12 +141,12 @@ func (w *Watch) Set(files, globs []string) {
 	signal(w.renewed)
 }
 
-// Changed receives after one or more watched files have changed. A report that nobody has
-// received yet stands for all changes since. The channel is never closed.
+// Changed receives a value after watched files have changed. A pending value stands for all
+// changes since. The channel is never closed.
 func (w *Watch) Changed() <-chan struct{} { return w.changed }
 
-// Run watches until ctx ends, and returns nil: what goes wrong is warned of, and made up for by
-// comparing the files more often. Call it once. When it returns, nothing that it started goes on.
+// Run watches until ctx ends, and returns nil. It logs failures as warnings and then polls the
+// files more often. Call it once. All its goroutines have ended when it returns.
 func (w *Watch) Run(ctx context.Context) error {
 	r := &run{Watch: w, watched: map[string]folder{}, warned: map[string]bool{}}
 	r.begin()
@@ -147,7 +156,7 @@ func (w *Watch) Run(ctx context.Context) error {
 	quiet := time.NewTimer(time.Hour)
 	quiet.Stop()
 	defer quiet.Stop()
-	var due, latest time.Time // of the pending report; zero: none is pending
+	var due, latest time.Time // times of the pending report; zero: none
 	put := func() {
 		now := time.Now()
 		if latest.IsZero() {
@@ -157,7 +166,7 @@ func (w *Watch) Run(ctx context.Context) error {
 		if next.After(latest) {
 			next = latest
 		}
-		if next.After(due) { // at the latest moment further events change nothing
+		if next.After(due) { // once due equals latest, further events change nothing
 			due = next
 			quiet.Reset(next.Sub(now))
 		}
@@ -172,7 +181,7 @@ func (w *Watch) Run(ctx context.Context) error {
 			if w.differs() {
 				put()
 			}
-			poll.Reset(r.interval()) // following may have found that the kernel is no help
+			poll.Reset(r.interval()) // follow may have changed it
 		case e, open := <-r.events():
 			if !open {
 				r.lost()
@@ -181,7 +190,7 @@ func (w *Watch) Run(ctx context.Context) error {
 				put()
 			}
 		case _, open := <-r.errors():
-			// Events were lost: the files themselves tell.
+			// Events were lost, so compare the files.
 			if open {
 				put()
 			}
@@ -199,14 +208,14 @@ func (w *Watch) Run(ctx context.Context) error {
 	}
 }
 
-// differs says whether a file is not what was last reported.
+// differs reports whether a file differs from its last reported state.
 func (w *Watch) differs() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.last.changes(w.look())) > 0
 }
 
-// compare reports, if a file is not what was last reported.
+// compare sends a report if a file differs from its last reported state.
 func (w *Watch) compare() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -220,14 +229,14 @@ func (w *Watch) compare() {
 	signal(w.changed)
 }
 
-// wanted is a copy of what is to be watched.
+// wanted returns copies of the watched files and patterns.
 func (w *Watch) wanted() (files, globs []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.files), slices.Clone(w.globs)
 }
 
-// signal sends without waiting; one that nobody has received yet is enough.
+// signal sends without blocking; one pending value is enough.
 func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -19,7 +19,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// patience bounds how long a test waits for what must come; it only counts when a test fails.
+// patience is the timeout of tests; it matters only when a test fails.
 const patience = time.Minute
 
 func write(t testing.TB, path, text string) {
@@ -36,7 +36,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// running runs a watcher of the files until the test ends, and sees that Run returns nil.
+// running runs a watcher of the files until the test ends, and checks that Run returns nil.
 func running(t *testing.T, o Options, files, globs []string) *Watch {
 	t.Helper()
 	if o.Debounce == 0 {
@@ -66,8 +66,8 @@ func reports(t *testing.T, w *Watch, what string) {
 	}
 }
 
-// isQuiet sees that all that happened before caused no report: it changes the file marker, which
-// must be watched, and there must be one report, which is of that change.
+// isQuiet checks that earlier events caused no report: it changes the watched file marker, and
+// there must be exactly one report.
 func isQuiet(t *testing.T, w *Watch, marker string) {
 	t.Helper()
 	w.mu.Lock()
@@ -118,7 +118,7 @@ func TestChangesAreReported(t *testing.T) {
 			w := running(t, Options{}, []string{file}, nil)
 			c.change(t, dir, file)
 			reports(t, w, c.name)
-			// And it goes on seeing, on whatever inode the file is now.
+			// The watcher must still see changes, on the new inode too.
 			_ = os.Remove(file)
 			isQuietOrReported(t, w)
 			write(t, file, "newer")
@@ -127,7 +127,7 @@ func TestChangesAreReported(t *testing.T) {
 	}
 }
 
-// isQuietOrReported brings the watcher to where the present state counts as reported.
+// isQuietOrReported waits until the current state has been reported.
 func isQuietOrReported(t *testing.T, w *Watch) {
 	t.Helper()
 	for end := time.Now().Add(patience); w.differs(); {
@@ -136,7 +136,7 @@ func isQuietOrReported(t *testing.T, w *Watch) {
 		case <-time.After(time.Millisecond):
 		}
 		if time.Now().After(end) {
-			t.Fatal("the present state was never reported")
+			t.Fatal("the current state was never reported")
 		}
 	}
 	select {
@@ -145,7 +145,7 @@ func isQuietOrReported(t *testing.T, w *Watch) {
 	}
 }
 
-// kubernetes lays a mounted ConfigMap as the kubelet does, and updates it.
+// kubernetes writes and updates a mounted ConfigMap as the kubelet does.
 type kubernetes struct {
 	dir string
 	n   int
@@ -186,17 +186,17 @@ func TestMissingFileIsReportedOnceItExists(t *testing.T) {
 	w := running(t, Options{}, []string{file}, nil)
 	must(t, os.MkdirAll(filepath.Dir(file), 0o700))
 	write(t, file, "now")
-	reports(t, w, "the file and its folders came into being")
+	reports(t, w, "the file and its folders were created")
 	isQuietOrReported(t, w)
 	must(t, os.RemoveAll(filepath.Join(top, "a")))
 	reports(t, w, "the folders were removed")
 	isQuietOrReported(t, w)
 	must(t, os.MkdirAll(filepath.Dir(file), 0o700))
 	write(t, file, "again")
-	reports(t, w, "the file came back")
+	reports(t, w, "the file was created again")
 }
 
-func TestOtherFilesInTheFolderAreNoChange(t *testing.T) {
+func TestOtherFilesInTheFolderCauseNoReport(t *testing.T) {
 	dir := t.TempDir()
 	file, marker := filepath.Join(dir, "gateway.yaml"), filepath.Join(dir, "marker")
 	write(t, file, "text")
@@ -211,7 +211,7 @@ func TestOtherFilesInTheFolderAreNoChange(t *testing.T) {
 	isQuiet(t, w, marker)
 }
 
-func TestPatternsReportFilesThatComeAndGo(t *testing.T) {
+func TestPatternsReportCreatedAndRemovedFiles(t *testing.T) {
 	dir := t.TempDir()
 	w := running(t, Options{}, nil, []string{filepath.Join(dir, "conf.d", "*.yaml"), filepath.Join(dir, "team-*", "routes.yaml")})
 	one, team := filepath.Join(dir, "conf.d", "one.yaml"), filepath.Join(dir, "team-a", "routes.yaml")
@@ -219,10 +219,10 @@ func TestPatternsReportFilesThatComeAndGo(t *testing.T) {
 		what string
 		do   func()
 	}{
-		{"a file came", func() { must(t, os.MkdirAll(filepath.Dir(one), 0o700)); write(t, one, "1") }},
+		{"a file was created", func() { must(t, os.MkdirAll(filepath.Dir(one), 0o700)); write(t, one, "1") }},
 		{"it changed", func() { write(t, one, "two") }},
-		{"it went", func() { must(t, os.Remove(one)) }},
-		{"a folder that fits came", func() { must(t, os.Mkdir(filepath.Dir(team), 0o700)); write(t, team, "1") }},
+		{"it was removed", func() { must(t, os.Remove(one)) }},
+		{"a matching folder was created", func() { must(t, os.Mkdir(filepath.Dir(team), 0o700)); write(t, team, "1") }},
 		{"the file in it changed", func() { write(t, team, "two") }},
 	} {
 		step.do()
@@ -231,7 +231,7 @@ func TestPatternsReportFilesThatComeAndGo(t *testing.T) {
 	}
 }
 
-func TestThousandFilesTakeOneWatchAndOneReport(t *testing.T) {
+func TestThousandFilesInOneFolderNeedOneWatch(t *testing.T) {
 	dir := t.TempDir()
 	var files []string
 	for i := range 1000 {
@@ -252,7 +252,7 @@ func TestThousandFilesTakeOneWatchAndOneReport(t *testing.T) {
 	isQuietOrReported(t, w)
 }
 
-// counting is a real notifier that counts how many folders were added.
+// counting counts the folders added to a real notifier.
 type counting struct {
 	mu sync.Mutex
 	n  int
@@ -280,7 +280,7 @@ func count(opened chan<- *counting) (*notifier, error) {
 	return n, nil
 }
 
-func TestSetKeepsWhatWasNotReportedYet(t *testing.T) {
+func TestSetKeepsUnreportedChanges(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "gateway.yaml")
 	write(t, file, "loaded")
@@ -289,7 +289,7 @@ func TestSetKeepsWhatWasNotReportedYet(t *testing.T) {
 	write(t, file, "changed while it was loaded")
 	w.Set([]string{file, filepath.Join(dir, "ca.pem")}, nil)
 	if !w.differs() {
-		t.Error("the change is forgotten")
+		t.Error("the change was lost")
 	}
 	w.Set(nil, nil)
 	w.Set([]string{file}, nil)
@@ -298,7 +298,7 @@ func TestSetKeepsWhatWasNotReportedYet(t *testing.T) {
 	}
 }
 
-// fakeEvents is a notifier whose events the test makes.
+// fakeEvents returns a notifier with the test's events.
 func fakeEvents(events chan fsnotify.Event, errs chan error) func() (*notifier, error) {
 	nothing := func(string) error { return nil }
 	return func() (*notifier, error) {
@@ -331,7 +331,7 @@ func TestBurstIsReportedOnceItIsQuiet(t *testing.T) {
 	})
 }
 
-func TestEndlessEventsDoNotPutOffTheReport(t *testing.T) {
+func TestEndlessEventsDelayTheReportByTwoSecondsAtMost(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gateway.yaml")
 	write(t, file, "0")
 	synctest.Test(t, func(t *testing.T) {
@@ -354,7 +354,7 @@ func TestEndlessEventsDoNotPutOffTheReport(t *testing.T) {
 	})
 }
 
-func TestLostEventsAreMadeUpFor(t *testing.T) {
+func TestLostEventsAreFoundByComparing(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gateway.yaml")
 	write(t, file, "0")
 	synctest.Test(t, func(t *testing.T) {
@@ -373,24 +373,24 @@ func TestLostEventsAreMadeUpFor(t *testing.T) {
 	})
 }
 
-func TestWithoutTheKernelFilesArePolled(t *testing.T) {
+func TestFilesArePolledWithoutANotifier(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		open func() (*notifier, error)
 		cure string
 	}{
-		{"no instance is left", func() (*notifier, error) { return nil, fmt.Errorf("inotify: %w", syscall.EMFILE) }, "max_user_instances"},
-		{"no watch is left", func() (*notifier, error) {
+		{"no inotify instances left", func() (*notifier, error) { return nil, fmt.Errorf("inotify: %w", syscall.EMFILE) }, "max_user_instances"},
+		{"no inotify watches left", func() (*notifier, error) {
 			n, err := fakeEvents(make(chan fsnotify.Event), nil)()
 			n.add = func(string) error { return syscall.ENOSPC }
 			return n, err
 		}, "max_user_watches"},
-		{"it ends by itself", func() (*notifier, error) {
+		{"notifier ends", func() (*notifier, error) {
 			events := make(chan fsnotify.Event)
 			close(events)
 			return fakeEvents(events, nil)()
 		}, "sallyport reload"},
-		{"it is not implemented", func() (*notifier, error) { return nil, errors.New("not here") }, "SIGHUP"},
+		{"not implemented", func() (*notifier, error) { return nil, errors.New("not here") }, "SIGHUP"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "gateway.yaml")
@@ -415,7 +415,7 @@ func TestWithoutTheKernelFilesArePolled(t *testing.T) {
 	}
 }
 
-func TestNothingIsLeftAfterRun(t *testing.T) {
+func TestRunLeavesNoGoroutines(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gateway.yaml")
 	before := runtime.NumGoroutine()
 	for range 20 {
@@ -430,7 +430,7 @@ func TestNothingIsLeftAfterRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The goroutine that sent to done may still be ending.
+	// The goroutine that sent to done may not have ended yet.
 	for end := time.Now().Add(patience); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
@@ -438,7 +438,7 @@ func TestNothingIsLeftAfterRun(t *testing.T) {
 	}
 }
 
-func TestLinksInCirclesEnd(t *testing.T) {
+func TestCircularLinksAreHandled(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Symlink("b", filepath.Join(dir, "a")))
 	must(t, os.Symlink("a", filepath.Join(dir, "b")))
@@ -447,5 +447,5 @@ func TestLinksInCirclesEnd(t *testing.T) {
 	w := running(t, Options{}, []string{file, filepath.Join(dir, "self", "self", "x"), filepath.Join(dir, "a", "y")}, nil)
 	must(t, os.Remove(file))
 	write(t, file, "a file now")
-	reports(t, w, "the circle was broken")
+	reports(t, w, "the circle was removed")
 }
