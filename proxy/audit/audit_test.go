@@ -256,7 +256,7 @@ func TestAuditLogCannotBeSwitchedOff(t *testing.T) {
 		{"stdout", ""},
 		{"/var/log/sallyport/audit.log", ""},
 		{"off", `audit.file: "off": the audit log cannot be switched off`},
-		{"stderr", `audit.file: "stderr": is not a place for this`},
+		{"stderr", `audit.file: "stderr": is not a valid destination here`},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			var f setting.Faults

@@ -86,9 +86,9 @@ issuers: {corp: {url: https://login.example.com, audience: models}}
 routes: [{host: a.example.com, upstream: http://a:1, callers: issuer/corp, rules: [{allow: "*"}]}]
 `
 	for text, want := range map[string]string{
-		"tls: {acme: {email: a@b.c, storage: off}}":           `tls.acme.storage: "off": is not a place for this`,
-		"tls: {local: {dir: stdout}}":                         `tls.local.dir: "stdout": is not a place for this`,
-		"tls: {local: {}}\nintegrity: {state: none}":          `integrity.state: "none": is not a place for this`,
+		"tls: {acme: {email: a@b.c, storage: off}}":           `tls.acme.storage: "off": is not a valid destination here`,
+		"tls: {local: {dir: stdout}}":                         `tls.local.dir: "stdout": is not a valid destination here`,
+		"tls: {local: {}}\nintegrity: {state: none}":          `integrity.state: "none": is not a valid destination here`,
 		"tls: {local: {}}\naudit: {file: off}":                `audit.file: "off": the audit log cannot be switched off`,
 		"tls: {local: {}}\nintegrity: {state: off}\n":         "",
 		"tls: {local: {dir: ./off}}\naudit: {file: stdout}\n": "",

@@ -7,8 +7,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Every byte, at every place of a value: the check looks at eight at a time.
-func TestValidValue(t *testing.T) {
+// Every byte at every position: the check tests eight bytes at a time.
+func TestValidValueFindsControlsAtEveryPosition(t *testing.T) {
 	for c := range 256 {
 		want := c >= ' ' && c != 0x7f || c == '\t'
 		for at := range 20 {
@@ -29,8 +29,8 @@ func TestValidValue(t *testing.T) {
 	}
 }
 
-// Letters beyond ASCII that fold onto letters of ASCII are other letters.
-func TestCaseIsOfASCII(t *testing.T) {
+// Non-ASCII letters that Unicode folds onto ASCII letters are different letters.
+func TestEqualFoldIgnoresTheCaseOfASCIIOnly(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
 		want bool

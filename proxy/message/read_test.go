@@ -11,7 +11,7 @@ func head(fields ...message.Field) *message.Head {
 	return &message.Head{Version: message.HTTP11, Method: "POST", Scheme: "https", Authority: "A.example", Target: "/p?q=1", Fields: fields}
 }
 
-func TestSettleGivesTheOneReading(t *testing.T) {
+func TestSettleComputesTheCanonicalReading(t *testing.T) {
 	h := head(
 		message.Field{Name: "connection", Value: "keep-alive, Upgrade"},
 		message.Field{Name: "upgrade", Value: "WebSocket"},
@@ -36,7 +36,7 @@ func TestSettleGivesTheOneReading(t *testing.T) {
 	}
 	for _, name := range []string{"connection", "upgrade", "expect"} {
 		if h.Fields.Has(name) {
-			t.Errorf("%s is left among the fields", name)
+			t.Errorf("%s was not removed from the fields", name)
 		}
 	}
 	if h.Fields.Count("x-a") != 2 {
@@ -44,8 +44,8 @@ func TestSettleGivesTheOneReading(t *testing.T) {
 	}
 }
 
-// TestSettleRefusesSecondLines: two readers would pick different ones.
-func TestSettleRefusesSecondLines(t *testing.T) {
+// Readers would pick different lines.
+func TestSettleRefusesDuplicates(t *testing.T) {
 	values := map[string]string{"host": "a.example", "content-length": "0", "expect": "100-continue"}
 	for _, name := range []string{"authorization", "host", "content-length", "content-type", "content-encoding", "content-digest", "signature", "signature-input",
 		"dpop", "x-api-key", "range", "expect", "upgrade", "from", "user-agent", "if-modified-since", "if-unmodified-since"} {
@@ -63,7 +63,7 @@ func TestSettleRefusesSecondLines(t *testing.T) {
 	}
 }
 
-func TestSettleRefuses(t *testing.T) {
+func TestSettleRefusesFaultyHeads(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		head *message.Head
@@ -110,7 +110,7 @@ func TestSettleRefuses(t *testing.T) {
 	}
 }
 
-func TestFold(t *testing.T) {
+func TestFoldUnifiesSpellings(t *testing.T) {
 	for _, name := range []string{"X-Sallyport-Principal", "x_sallyport_principal", "X.Sallyport.Principal", "x~sallyport`principal", "X-SALLYPORT_PRINCIPAL"} {
 		if got := message.Fold(name); got != "x-sallyport-principal" {
 			t.Errorf("Fold(%q) = %q", name, got)

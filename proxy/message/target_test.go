@@ -33,7 +33,7 @@ func TestCanonicalPath(t *testing.T) {
 	}
 }
 
-func TestCanonicalPathRefusesWhatCanBeReadTwice(t *testing.T) {
+func TestCanonicalPathRefusesAmbiguousPaths(t *testing.T) {
 	for _, raw := range []string{
 		"", "*", "v1", "http://x/v1", "//", "//x/v1/models/secret:predict", "/a//b", "/a/./b", "/a/../b", "/..", "/.", "/a/..",
 		"/%2e%2e/admin", "/%2E/x", "/a%2e", "/a%2fb", "/a%2Fb", "/a%5cb", `/a\b`, "/a%00", "/a%0d%0a", "/a%7f", "/a;b", "/a%3bb", "/a;jsessionid=1",
@@ -46,14 +46,14 @@ func TestCanonicalPathRefusesWhatCanBeReadTwice(t *testing.T) {
 	}
 }
 
-func TestCanonicalPathAllocatesOnlyWhereTheFormChanges(t *testing.T) {
+func TestCanonicalPathAllocatesOnlyIfTheFormChanges(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { _, _ = message.CanonicalPath("/v1/models/half_plus_two:predict") }); n != 0 {
 		t.Errorf("%v allocations; want 0", n)
 	}
 }
 
-// What is accepted means the same to a reader who decodes escapes and to one who
-// does not, at any depth of decoding.
+// An accepted path means the same to readers that decode escapes and to readers that do not, at
+// any depth of decoding.
 func FuzzCanonicalPath(f *testing.F) {
 	for _, s := range []string{"/", "/a/b", "/a%20b", "/%73", "/a%3Ab", "/..%2f", "/%252e", "/caf%c3%a9", "//x"} {
 		f.Add(s)

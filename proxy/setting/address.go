@@ -8,12 +8,11 @@ import (
 	"strings"
 )
 
-// URL is an absolute URL with a scheme and a host, or with the scheme unix and
-// a path (unix:///run/app.sock). It has no user information and no fragment.
-// The zero URL means that none was given.
+// URL is an absolute URL with a scheme and a host, or a unix URL with a path
+// (unix:///run/app.sock). It has no user information and no fragment. The zero URL means none.
 type URL struct{ *url.URL }
 
-// ParseURL reads a URL. Its errors never repeat the text, which may hold a password.
+// ParseURL parses a URL. Its errors never contain the text, which may hold a password.
 func ParseURL(s string) (URL, error) {
 	u, err := url.Parse(s)
 	switch {
@@ -38,17 +37,17 @@ func ParseURL(s string) (URL, error) {
 	return URL{u}, nil
 }
 
-// UnmarshalText reads a URL.
+// UnmarshalText parses a URL.
 func (u *URL) UnmarshalText(text []byte) error {
 	v, err := ParseURL(string(text))
 	*u = v
 	return err
 }
 
-// MarshalText writes the URL as it is read.
+// MarshalText returns the text of the URL.
 func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
-// String is the URL, "" for none.
+// String returns the URL; "" for none.
 func (u URL) String() string {
 	if u.URL == nil {
 		return ""
@@ -56,14 +55,14 @@ func (u URL) String() string {
 	return u.URL.String()
 }
 
-// IsZero says whether no URL was given.
+// IsZero reports whether no URL was given.
 func (u URL) IsZero() bool { return u.URL == nil }
 
-// CIDR is a range of addresses such as 10.0.0.0/8, or a single address. The zero
-// CIDR holds no address.
+// CIDR is an address range such as 10.0.0.0/8, or a single address. The zero CIDR contains no
+// address.
 type CIDR struct{ netip.Prefix }
 
-// UnmarshalText reads a range or an address.
+// UnmarshalText parses a range or an address.
 func (c *CIDR) UnmarshalText(text []byte) error {
 	s := string(text)
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
@@ -84,10 +83,10 @@ func (c *CIDR) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalText writes the range as it is read.
+// MarshalText returns the text of the range.
 func (c CIDR) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// String is the range, "" for none.
+// String returns the range; "" for none.
 func (c CIDR) String() string {
 	if !c.IsValid() {
 		return ""
@@ -95,5 +94,5 @@ func (c CIDR) String() string {
 	return c.Prefix.String()
 }
 
-// Contains says whether the address lies in the range; an IPv4 address may be in IPv6 form.
+// Contains reports whether the range contains the address, which may be IPv4-mapped.
 func (c CIDR) Contains(a netip.Addr) bool { return c.Prefix.Contains(a.Unmap()) }

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	maxDepth   = 40     // of nesting
-	maxAliased = 10_000 // values that aliases may stand for in sum
-	maxItems   = 10_000 // of one list: checks compare them with one another
+	maxDepth   = 40     // maximum nesting
+	maxAliased = 10_000 // maximum number of values reached through aliases
+	maxItems   = 10_000 // maximum length of a list, since checks compare items with one another
 )
 
-// decoder walks the tree of one document against a Go value.
+// decoder decodes the nodes of one document into a Go value.
 type decoder struct {
 	doc    *Document
 	faults Faults
 
-	aliased int // values visited through an alias
-	within  int // aliases that we are inside of
+	aliased int // values reached through an alias
+	within  int // nesting depth of aliases
 	bomb    bool
 }
 
@@ -42,7 +42,7 @@ func (d *decoder) root(n *yaml.Node, into any) {
 	d.value(n, "", reflect.ValueOf(into).Elem(), 0)
 }
 
-// value decodes n into v, which can be set.
+// value decodes n into v, which must be settable.
 func (d *decoder) value(n *yaml.Node, path string, v reflect.Value, depth int) {
 	line := n.Line
 	if n.Kind == yaml.AliasNode {
@@ -56,13 +56,13 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value, depth int) {
 	if depth > maxDepth || d.aliased > maxAliased {
 		if !d.bomb {
 			d.bomb = true
-			d.doc.bad[""] = true // what was left out would be reported as missing
-			d.fault(path, line, "", "values are nested too deep, or aliases stand for too much", "write the values out")
+			d.doc.bad[""] = true // otherwise the skipped values would be reported as missing
+			d.fault(path, line, "", "values are nested too deeply, or aliases expand to too many values", "write the values out")
 		}
 		return
 	}
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
-		d.fault(path, line, "", "nothing is written here", orRemove(v.Type()))
+		d.fault(path, line, "", "the value is missing", orRemove(v.Type()))
 		return
 	}
 	if tag := n.Tag; strings.HasPrefix(tag, "!") && !plainTag(tag) {
@@ -72,7 +72,7 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value, depth int) {
 	d.typed(n, path, v, depth, line)
 }
 
-// plainTag knows the tags that the parser gives to values by itself.
+// plainTag reports whether the parser itself assigns the tag to values.
 func plainTag(tag string) bool {
 	switch tag {
 	case "!!str", "!!int", "!!float", "!!bool", "!!seq", "!!map", "!!timestamp", "!!null", "!!merge":
@@ -122,7 +122,7 @@ func (d *decoder) typed(n *yaml.Node, path string, v reflect.Value, depth, line 
 	}
 }
 
-// anything decodes what has no type: sections that are known by name only.
+// anything decodes a value of unknown type, for sections known by name only.
 func (d *decoder) anything(n *yaml.Node, path string, depth, line int) any {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -137,7 +137,7 @@ func (d *decoder) anything(n *yaml.Node, path string, depth, line int) any {
 	return n.Value
 }
 
-// wrong records a value of another type than the one meant.
+// wrong records a value of the wrong type.
 func (d *decoder) wrong(n *yaml.Node, path string, t reflect.Type, line int) {
 	value := ""
 	if n.Kind == yaml.ScalarNode {
@@ -146,7 +146,7 @@ func (d *decoder) wrong(n *yaml.Node, path string, t reflect.Type, line int) {
 	d.fault(path, line, value, "want "+want(t)+", found "+found(n), cureFor(n, t))
 }
 
-// written is the text of a scalar as a fault shows it.
+// written returns the text of a scalar as faults show it.
 func written(n *yaml.Node) string {
 	if n.Value == "" {
 		return `""`
@@ -157,7 +157,7 @@ func written(n *yaml.Node) string {
 func (d *decoder) secret(n *yaml.Node, path string, s *Secret, line int) {
 	const cure = "write {file: PATH} or {env: NAME}"
 	if n.Kind != yaml.MappingNode {
-		d.fault(path, line, Redacted, "a secret may not stand in this file", cure)
+		d.fault(path, line, Redacted, "a secret must not be written in this file", cure)
 		return
 	}
 	var place struct {
@@ -174,7 +174,7 @@ func (d *decoder) secret(n *yaml.Node, path string, s *Secret, line int) {
 	switch {
 	case len(d.faults) > before:
 	case (place.File == "") == (place.Env == ""):
-		d.fault(path, line, "", "a secret has one place", cure)
+		d.fault(path, line, "", "a secret needs either file or env", cure)
 	default:
 		*s = secretAt(secretPlace{file: string(place.File), env: place.Env})
 	}
@@ -207,7 +207,7 @@ func (d *decoder) text(n *yaml.Node, path string, p encoding.TextUnmarshaler, t 
 	}
 }
 
-// structure decodes a mapping into a struct by the names in its tags.
+// structure decodes a mapping into a struct by the names in its yaml tags.
 func (d *decoder) structure(n *yaml.Node, path string, v reflect.Value, depth int) {
 	fields := fieldsOf(v.Type())
 	seen := map[string]int{}
@@ -225,14 +225,13 @@ func (d *decoder) structure(n *yaml.Node, path string, v reflect.Value, depth in
 	}
 }
 
-// unknown records a field that the struct does not have. Its value is not
-// repeated: it may be a secret under a name that we do not know.
+// unknown records an unknown field. It omits the value, which may be a misplaced secret.
 func (d *decoder) unknown(key *yaml.Node, path, at string, t reflect.Type, fields map[string][]int) {
 	names := make([]string, 0, len(fields))
 	for name := range fields {
 		names = append(names, name)
 	}
-	cure := "known here: " + enumerate(names)
+	cure := "known fields: " + enumerate(names)
 	if near := Nearest(key.Value, names); near != "" {
 		cure = "did you mean " + near + "?"
 		d.doc.bad[Join(path, near)] = true
@@ -243,7 +242,7 @@ func (d *decoder) unknown(key *yaml.Node, path, at string, t reflect.Type, field
 	d.fault(at, key.Line, "", "unknown field", cure)
 }
 
-// deeper finds a field of this name one level down: `rate` belongs into `limits`.
+// deeper finds a field of this name one level down, such as limits.rate for `rate`.
 func deeper(name string, t reflect.Type) string {
 	fields := fieldsOf(t)
 	for _, outer := range slices.Sorted(maps.Keys(fields)) {
@@ -261,7 +260,7 @@ func deeper(name string, t reflect.Type) string {
 	return ""
 }
 
-// key reads the key of a field, and records where it stands.
+// key reads the key of a field and records its line.
 func (d *decoder) key(k *yaml.Node, path string, seen map[string]int) (name, at string, ok bool) {
 	if k.Kind != yaml.ScalarNode {
 		d.fault(path, k.Line, "", "a key that is not a plain name", "write a name before the colon")
@@ -270,7 +269,7 @@ func (d *decoder) key(k *yaml.Node, path string, seen map[string]int) (name, at 
 	name = k.Value
 	at = Join(path, keyInPath(name))
 	if k.ShortTag() == "!!merge" {
-		d.fault(path, k.Line, "<<", "merge keys are not read", "write the fields out, or use an alias for a whole value")
+		d.fault(path, k.Line, "<<", "merge keys are not supported", "write the fields out, or use an alias for a whole value")
 		return "", "", false
 	}
 	if first, dup := seen[name]; dup {
@@ -282,7 +281,7 @@ func (d *decoder) key(k *yaml.Node, path string, seen map[string]int) (name, at 
 	return name, at, true
 }
 
-// keyInPath quotes what would make a path unreadable.
+// keyInPath quotes a name that would make a path unreadable.
 func keyInPath(name string) string {
 	if len(name) > 64 {
 		name = shown(name)
@@ -304,7 +303,7 @@ func (d *decoder) table(n *yaml.Node, path string, v reflect.Value, depth, line 
 		return
 	}
 	if len(n.Content) == 0 && v.Type().Elem().Kind() != reflect.Interface {
-		d.fault(path, line, "", "nothing is listed here", orRemove(v.Type()))
+		d.fault(path, line, "", "the value is empty", orRemove(v.Type()))
 		return
 	}
 	v.Set(reflect.MakeMapWithSize(v.Type(), len(n.Content)/2))
@@ -327,7 +326,7 @@ func (d *decoder) list(n *yaml.Node, path string, v reflect.Value, depth, line i
 		d.wrong(n, path, v.Type(), line)
 		return
 	case n.Kind != yaml.SequenceNode:
-		// A plain item has no index in the file. Fields have, for the checks.
+		// A plain item has no index in the file, but checks look up its fields by index.
 		at := path
 		if n.Kind == yaml.MappingNode {
 			at = Index(path, 0)
@@ -341,7 +340,7 @@ func (d *decoder) list(n *yaml.Node, path string, v reflect.Value, depth, line i
 		d.fault(path, line, "[]", "an empty list", "list at least one, or remove the line")
 		return
 	case len(n.Content) > maxItems:
-		d.fault(path, line, "", fmt.Sprintf("a list of more than %d items", maxItems), "say it in fewer")
+		d.fault(path, line, "", fmt.Sprintf("a list of more than %d items", maxItems), "use fewer items")
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))

@@ -69,7 +69,7 @@ func TestDecodeReadsEveryKindOfValue(t *testing.T) {
 		{"an alias", "many: &m {size: 7}\nmaybe: *m", sample{Many: List[sampleItem]{{Size: 7}}, Maybe: &sampleItem{Size: 7}}},
 		{"words that are text", "hosts: [off, yes, 2027-03-31]", sample{Hosts: List[string]{"off", "yes", "2027-03-31"}}},
 		{"anything", "any: {a: [b, {c: 1}]}", sample{Any: map[string]any{"a": []any{"b", map[string]any{"c": "1"}}}}},
-		{"a marker of bytes", "\ufeffname: a", sample{Name: "a"}},
+		{"a byte order mark", "\ufeffname: a", sample{Name: "a"}},
 		{"lines that end in CRLF", "# c\r\nname: a\r\non: true\r\n", sample{Name: "a", On: true}},
 		{"line separators as escapes", `name: "a\Nb\Lc\Pd\re"`, sample{Name: "a\u0085b\u2028c\u2029d\re"}},
 	} {
@@ -86,7 +86,7 @@ func TestDecodeReadsEveryKindOfValue(t *testing.T) {
 }
 
 func TestDecodeRefusesWithLineAndCure(t *testing.T) {
-	const notPlain = "not UTF-8 text with lines that end in LF or CRLF; save the file as UTF-8 with LF line ends, and write other line separators as escapes in double quotes"
+	const notPlain = "not UTF-8 text with lines that end in LF or CRLF; save the file as UTF-8 with LF line ends, and escape other line separators in double quotes"
 	for _, tt := range []struct {
 		name, text string
 		want       []string
@@ -98,24 +98,24 @@ func TestDecodeRefusesWithLineAndCure(t *testing.T) {
 			`f.yaml:4: wait: "5": not a duration; write a number and ms, s, m or h, such as 30s or 1h30m`,
 			"f.yaml:5: hosts[0]: want text, found fields; write the value itself",
 			`f.yaml:6: items[0].size: "big": not a size; write a whole number and B, KiB, MiB, GiB, KB, MB or GB, such as 64MiB`,
-			`f.yaml:6: items[1]: "3": want fields with values, found a number; known here: size, tags`,
+			`f.yaml:6: items[1]: "3": want fields with values, found a number; known fields: size, tags`,
 			"f.yaml:7: named: want names with values, found a list; write each name with a colon and its value",
 			"f.yaml:8: either: want a name or a list, found fields; for a list of one, put it in brackets or after a dash",
-			`f.yaml:9: maybe: "no": want fields with values, found text; known here: size, tags`,
+			`f.yaml:9: maybe: "no": want fields with values, found text; known fields: size, tags`,
 		}},
-		{"a secret as text", "token: hunter2", []string{"f.yaml:1: token: redacted: a secret may not stand in this file; write {file: PATH} or {env: NAME}"}},
-		{"a secret in a list", "token: [hunter2]", []string{"f.yaml:1: token: redacted: a secret may not stand in this file; write {file: PATH} or {env: NAME}"}},
-		{"a secret under a wrong name", "token: {value: hunter2}", []string{"f.yaml:1: token.value: unknown field; known here: env, file"}},
+		{"a secret as text", "token: hunter2", []string{"f.yaml:1: token: redacted: a secret must not be written in this file; write {file: PATH} or {env: NAME}"}},
+		{"a secret in a list", "token: [hunter2]", []string{"f.yaml:1: token: redacted: a secret must not be written in this file; write {file: PATH} or {env: NAME}"}},
+		{"a secret under a wrong name", "token: {value: hunter2}", []string{"f.yaml:1: token.value: unknown field; known fields: env, file"}},
 		{"a secret as a number", "token: {file: 12345}", []string{"f.yaml:1: token.file: redacted: want the path of a file or folder, found a number; put it in quotes"}},
-		{"two places", "token: {file: a, env: B}", []string{"f.yaml:1: token: a secret has one place; write {file: PATH} or {env: NAME}"}},
+		{"two locations", "token: {file: a, env: B}", []string{"f.yaml:1: token: a secret needs either file or env; write {file: PATH} or {env: NAME}"}},
 		{"a password in a URL", "wait: https://user:hunter2@host", []string{"f.yaml:1: wait: redacted: not a duration; write a number and ms, s, m or h, such as 30s or 1h30m"}},
 		{"a key that is a list", "[a]: b", []string{"f.yaml:1: a key that is not a plain name; write a name before the colon"}},
 		{"a field one level down", "maybe: {size: 1}\ntags: a", []string{"f.yaml:2: tags: unknown field; did you mean maybe.tags?"}},
 		{"a number too large", "n: 99999999999999999999", []string{`f.yaml:1: n: "99999999999999999999": want a whole number, found a number; write it in digits, without quotes`}},
 		{"not a number", "x: .nan", []string{`f.yaml:1: x: ".nan": want a number, found a number; write it in digits, without quotes`}},
-		{"the field without a name", "Hidden: a", []string{"f.yaml:1: Hidden: unknown field; known here: any, claims, either, extra, hosts, items, many, maybe, n, name, named, on, token, wait, x"}},
+		{"the field without a name", "Hidden: a", []string{"f.yaml:1: Hidden: unknown field; known fields: any, claims, either, extra, hosts, items, many, maybe, n, name, named, on, token, wait, x"}},
 		{"control characters in a value", "wait: \"a\\nb\\e[31m\"", []string{`f.yaml:1: wait: "a\nb\x1b[31m": not a duration; write a number and ms, s, m or h, such as 30s or 1h30m`}},
-		{"control characters in a key", "\"a\\nb\\e[31m\": 1", []string{`f.yaml:1: "a\nb\x1b[31m": unknown field; known here: any, claims, either, extra, hosts, items, many, maybe, n, name, named, on, token, wait, x`}},
+		{"control characters in a key", "\"a\\nb\\e[31m\": 1", []string{`f.yaml:1: "a\nb\x1b[31m": unknown field; known fields: any, claims, either, extra, hosts, items, many, maybe, n, name, named, on, token, wait, x`}},
 		{"a large file", strings.Repeat("# \n", MaxFile), []string{"f.yaml:1: the file is larger than 1048576 bytes; split it with include"}},
 		{"not UTF-8", "name: a\nextra: \xff", []string{"f.yaml:2: " + notPlain}},
 		{"UTF-16", "\xff\xfen\x00:\x00 \x00a\x00", []string{"f.yaml:1: " + notPlain}},
@@ -135,8 +135,8 @@ func TestDecodeRefusesWithLineAndCure(t *testing.T) {
 	}
 }
 
-// TestDecodeKeepsWhatIsSound sees that a fault does not hide what stands beside it.
-func TestDecodeKeepsWhatIsSound(t *testing.T) {
+// A fault does not affect the values beside it.
+func TestDecodeKeepsValidParts(t *testing.T) {
 	var got sample
 	_, faults := Decode("f.yaml", []byte("wait: soon\nhosts: [a, 1, b]\nname: x"), &got)
 	if len(faults) != 2 || got.Name != "x" || !reflect.DeepEqual(got.Hosts, List[string]{"a", "", "b"}) {

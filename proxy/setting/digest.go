@@ -12,21 +12,22 @@ import (
 	"slices"
 )
 
-// Digest identifies a section of the configuration by all that it says: two values
-// have the same digest only if they are equal, and if the files and secrets that they
-// name have the same content now. State that outlives a configuration is kept under
-// the digest of the section that it belongs to, so that it is never used for another.
+// Digest identifies a section of the configuration by its content. Two values have the same
+// digest only if they are equal and the files and secrets that they name have the same content
+// now.
+// State that outlives a configuration is stored under the digest of its section, so that another
+// section never uses it.
 //
-// It covers exported fields. A file that cannot be read counts as an empty one: who
-// opens it reports that. The digest is a SHA-256 in hexadecimal; secrets go into it
-// and cannot be learned from it.
+// It covers exported fields. An unreadable file counts as empty; whoever opens it reports the
+// error.
+// The digest is a hexadecimal SHA-256; secrets are included, but cannot be derived from it.
 func Digest(v any) string {
 	h := sha256.New()
 	digest(h, reflect.ValueOf(v))
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// writeText writes a text so that no two sequences of texts are written alike.
+// writeText writes a text with its length, so that different sequences never collide.
 func writeText(h hash.Hash, text []byte) {
 	var n [8]byte
 	binary.BigEndian.PutUint64(n[:], uint64(len(text)))
@@ -56,7 +57,7 @@ func digest(h hash.Hash, v reflect.Value) {
 		}
 		return
 	case encoding.TextMarshaler:
-		// Besides its fields: a text may leave some of them out.
+		// In addition to the fields: the text may contain more than the exported ones.
 		if v.Kind() != reflect.Pointer || !v.IsNil() {
 			text, err := x.MarshalText()
 			writeText(h, fmt.Appendf(text, "%v", err))

@@ -14,25 +14,25 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// MaxFile is the size, in bytes, above which a file is refused unread.
+// MaxFile is the maximum size of a file in bytes.
 const MaxFile = 1 << 20
 
-// Document is one decoded file: it knows on which line each of its paths is.
+// Document is a decoded file. It maps paths to lines.
 type Document struct {
 	File  string
 	lines map[string]int
-	// bad holds the paths at which decoding found a fault.
+	// bad holds the paths with decoding faults.
 	bad map[string]bool
-	// paths holds, by the place where it stands, each file system path that was decoded.
+	// paths maps locations in the document to the file system paths written there.
 	paths map[string]writtenPath
-	end   int // the last line
+	end   int // last line
 }
 
-// Decode reads one YAML document strictly into the struct that into points to,
-// and returns every fault of it at once: fields that the struct does not have,
-// duplicate keys, values of the wrong type. What is sound is decoded in spite of
-// faults elsewhere, so that checks can find more. file is shown in the faults, and
-// its folder is where relative paths start: those of a [Path], [Place] or [Secret].
+// Decode strictly decodes one YAML document into the struct that into points to. It returns
+// all faults at once: unknown fields, duplicate keys, values of the wrong type. Valid parts are
+// decoded despite faults elsewhere, so that checks can report more. file is the name in faults.
+// Its
+// folder is the base of relative paths in a [Path], [Place] or [Secret].
 //
 // The document is never nil.
 func Decode(file string, text []byte, into any) (*Document, Faults) {
@@ -45,8 +45,7 @@ func Decode(file string, text []byte, into any) (*Document, Faults) {
 	return d.doc, d.faults
 }
 
-// Line is the line on which the path stands, or the nearest thing around it that
-// is in the file.
+// Line returns the line of the path, or of its nearest parent in the file.
 func (d *Document) Line(path string) int {
 	for ; path != ""; path = parent(path) {
 		if n, ok := d.lines[path]; ok {
@@ -56,14 +55,14 @@ func (d *Document) Line(path string) int {
 	return d.lines[""]
 }
 
-// Has says whether the file has something at this path.
+// Has reports whether the file contains this path.
 func (d *Document) Has(path string) bool {
 	_, ok := d.lines[path]
 	return ok
 }
 
-// Bad says whether decoding found a fault at the path or around it: what a check
-// then finds missing there is only a consequence.
+// Bad reports whether decoding found a fault at the path or at a parent. A check should then
+// ignore missing values there.
 func (d *Document) Bad(path string) bool {
 	for ; path != ""; path = parent(path) {
 		if d.bad[path] {
@@ -73,23 +72,23 @@ func (d *Document) Bad(path string) bool {
 	return d.bad[""]
 }
 
-// parent cuts the last step off a path.
+// parent returns the path without its last element.
 func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
 
-// parse returns the root node of the one document in text.
+// parse returns the root node of the only document in text.
 func (d *decoder) parse(text []byte) (root *yaml.Node) {
 	if len(text) > MaxFile {
 		d.fault("", 1, "", fmt.Sprintf("the file is larger than %d bytes", MaxFile), "split it with include")
 		return nil
 	}
 	if line, ok := plainText(text); !ok {
-		d.fault("", line, "", "not UTF-8 text with lines that end in LF or CRLF", "save the file as UTF-8 with LF line ends, and write other line separators as escapes in double quotes")
+		d.fault("", line, "", "not UTF-8 text with lines that end in LF or CRLF", "save the file as UTF-8 with LF line ends, and escape other line separators in double quotes")
 		return nil
 	}
-	// The YAML parser reports its own faults by panicking inside and recovers
-	// those; one that it misses must not end the process on a reload.
+	// The YAML parser panics internally and recovers its own faults. A panic that it misses must
+	// not end the process during a reload.
 	defer func() {
 		if recover() != nil {
 			root = nil
@@ -120,10 +119,10 @@ func (d *decoder) parse(text []byte) (root *yaml.Node) {
 	return n.Content[0]
 }
 
-// plainText says whether all readers of the text see the same lines in it. YAML
-// also ends a line, and with it a comment, at a lone CR, NEL, LS or PS (YAML 1.1
-// section 4.2) and reads UTF-16: there an editor shows other lines than we would
-// obey and count. line is that of the first such place.
+// plainText reports whether all readers see the same lines in the text. YAML also ends lines,
+// and thus comments, at a lone CR, NEL, LS or PS (YAML 1.1 section 4.2), and reads UTF-16. An
+// editor
+// would then show other lines than we decode. line is the first offending line.
 func plainText(text []byte) (line int, ok bool) {
 	line = 1
 	for i := 0; i < len(text); {
@@ -141,14 +140,14 @@ func plainText(text []byte) (line int, ok bool) {
 	return line, true
 }
 
-// syntax records what the YAML parser says.
+// syntax records an error of the YAML parser.
 func (d *decoder) syntax(err error) {
 	m := yamlLine.FindStringSubmatch(oneLine(err.Error()))
 	line, _ := strconv.Atoi(m[1])
 	d.fault("", line, "", "not YAML: "+shown(m[2]), "check indentation, quotes and colons on this line and the one before")
 }
 
-// Nearest is the known name that a mistyped one probably means, "" if none is near.
+// Nearest returns the known name that a mistyped name probably means; "" if none is similar.
 func Nearest(name string, known []string) string {
 	best, bestDistance := "", len(name)/3+1
 	name = strings.ToLower(strings.ReplaceAll(name, "-", "_"))
@@ -163,7 +162,7 @@ func Nearest(name string, known []string) string {
 	return best
 }
 
-// editDistance counts the letters to insert, remove, replace or swap.
+// editDistance counts insertions, removals, replacements and swaps of letters.
 func editDistance(a, b string) int {
 	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	last := make([]int, len(b)+1)

@@ -8,27 +8,27 @@ import (
 	"unicode/utf8"
 )
 
-// Redacted is what is shown in the place of a secret.
+// Redacted is shown instead of a secret.
 const Redacted = "redacted"
 
-// MaxFaults is how many faults are reported at once.
+// MaxFaults is the maximum number of reported faults.
 const MaxFaults = 200
 
-// maxShown bounds, in bytes, how much of an offending value a fault repeats.
+// maxShown is the maximum length, in bytes, of a value in a fault.
 const maxShown = 80
 
-// Fault is one thing in the configuration that is refused.
+// Fault is one fault of the configuration.
 type Fault struct {
 	File string `json:"file,omitempty"` // as given by the user
-	Line int    `json:"line,omitempty"` // from 1; 0 means that the fault is of the file as a whole
+	Line int    `json:"line,omitempty"` // from 1; 0 if the fault concerns the whole file
 	Path string `json:"path,omitempty"` // such as "routes[2].limits.body"
-	// Value is what was written, "" where nothing was, [Redacted] for secrets.
+	// Value is the written value; "" if there is none, [Redacted] for secrets.
 	Value   string `json:"value,omitempty"`
 	Problem string `json:"problem"`        // what is wrong
-	Cure    string `json:"cure,omitempty"` // what would do
+	Cure    string `json:"cure,omitempty"` // how to fix it
 }
 
-// Error is the fault in one line, such as
+// Error returns the fault as one line, such as
 //
 //	gateway.yaml:41: routes[2].limits.body: "64m": not a size; write a number and B, KiB, MiB, GiB, KB, MB or GB, such as 64MiB
 func (f Fault) Error() string {
@@ -58,7 +58,8 @@ func (f Fault) Error() string {
 	return oneLine(b.String())
 }
 
-// oneLine keeps what an error quotes from opening a new line on a terminal or in a log.
+// oneLine replaces control characters, so that a quoted value cannot start a new line on a
+// terminal or in a log.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -68,10 +69,10 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// Faults are all faults of a configuration. As an error it is one line for each.
+// Faults are all faults of a configuration. As an error, each fault is one line.
 type Faults []Fault
 
-// Error joins the faults, one a line.
+// Error joins the faults, one per line.
 func (f Faults) Error() string {
 	lines := make([]string, len(f))
 	for i := range f {
@@ -80,7 +81,7 @@ func (f Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Err is f as an error, nil if there is no fault.
+// Err returns f as an error; nil if there is no fault.
 func (f Faults) Err() error {
 	if len(f) == 0 {
 		return nil
@@ -88,10 +89,10 @@ func (f Faults) Err() error {
 	return f
 }
 
-// Add records a fault found by a check. path is where, such as
-// "routes[2].limits.rate"; the loader adds file and line. value is what was
-// written there: "" if nothing was, [Redacted] if it may be a secret. Nothing is
-// added past [MaxFaults].
+// Add records a fault. path is its location, such as "routes[2].limits.rate"; the loader adds
+// file and line. value is the written value: "" if there is none, [Redacted] if it may be a
+// secret.
+// Faults beyond [MaxFaults] are dropped.
 func (f *Faults) Add(path, value, problem, cure string) {
 	f.add(Fault{Path: path, Value: shown(value), Problem: problem, Cure: cure})
 }
@@ -102,7 +103,7 @@ func (f *Faults) add(n Fault) {
 	}
 }
 
-// Sort puts the faults in the order of files (as first seen) and lines.
+// Sort sorts the faults by file (in order of first appearance) and line.
 func (f Faults) Sort() {
 	order := map[string]int{}
 	for i := range f {
@@ -118,8 +119,8 @@ func (f Faults) Sort() {
 	})
 }
 
-// shown is a value as far as a fault may repeat it: short, and without the
-// password of a URL.
+// shown returns a value as a fault may show it: truncated, and redacted if it is a URL that may
+// contain a password.
 func shown(v string) string {
 	if _, rest, ok := strings.Cut(v, "://"); ok && strings.Contains(rest, "@") {
 		return Redacted
@@ -134,10 +135,10 @@ func shown(v string) string {
 	return v + "..."
 }
 
-// Index is the path of an item of a list: Index("routes", 2) is "routes[2]".
+// Index returns the path of a list item: Index("routes", 2) is "routes[2]".
 func Index(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
 
-// Join is the path of a field: Join("listen", "http") is "listen.http".
+// Join returns the path of a field: Join("listen", "http") is "listen.http".
 func Join(path, name string) string {
 	if path == "" {
 		return name

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// Glob is a pattern for names: `*` stands for any characters but "/", `**` for
-// any at all, everything else for itself. The zero Glob matches nothing.
+// Glob is a pattern for names. `*` matches any characters except "/", `**` matches any
+// characters, and all others match themselves. The zero Glob matches nothing.
 type Glob struct {
 	text   string
-	tokens []globToken // nil if the text has no star
+	tokens []globToken // nil without stars
 }
 
 type globToken struct {
@@ -25,10 +25,10 @@ const (
 	globDoubleStar
 )
 
-// maxGlob bounds a pattern, in bytes, and with it the work of a match.
+// maxGlob is the maximum length of a pattern in bytes, which bounds the cost of a match.
 const maxGlob = 256
 
-// ParseGlob reads a pattern.
+// ParseGlob parses a pattern.
 func ParseGlob(s string) (Glob, error) {
 	switch {
 	case s == "":
@@ -36,7 +36,7 @@ func ParseGlob(s string) (Glob, error) {
 	case len(s) > maxGlob:
 		return Glob{}, errors.New("a pattern longer than 256 bytes; write a shorter one, or several")
 	case strings.ContainsAny(s, `?[]{}\`):
-		return Glob{}, errors.New(`a pattern with ? [ ] { } or \; only * (within a segment) and ** (across "/") are known`)
+		return Glob{}, errors.New(`a pattern with ? [ ] { } or \; only * (within a segment) and ** (across "/") are supported`)
 	case strings.Contains(s, "***"):
 		return Glob{}, errors.New(`three stars; write * (within a segment) or ** (across "/")`)
 	}
@@ -58,13 +58,13 @@ func ParseGlob(s string) (Glob, error) {
 	return g, nil
 }
 
-// Match says whether the whole name fits the pattern. It does not allocate and
-// its time is bounded by the product of both lengths.
+// Match reports whether the pattern matches the whole name. It does not allocate. Its cost is at
+// most proportional to the product of both lengths.
 func (g Glob) Match(name string) bool {
 	if g.tokens == nil {
 		return g.text != "" && g.text == name
 	}
-	// at holds the tokens at which a reading of the name so far may stand.
+	// at holds the possible token positions after the bytes matched so far.
 	var at globSet
 	g.enter(&at, 0)
 	for i := 0; i < len(name); i++ {
@@ -91,7 +91,7 @@ func (g Glob) Match(name string) bool {
 	return at.has(len(g.tokens))
 }
 
-// enter adds token t, and those after it while a star may stand for nothing.
+// enter adds token t, and its successors while stars may match nothing.
 func (g Glob) enter(s *globSet, t int) {
 	for ; ; t++ {
 		s.add(t)
@@ -107,18 +107,18 @@ type globSet [maxGlob/64 + 1]uint64
 func (s *globSet) add(i int)      { s[i/64] |= 1 << (i % 64) }
 func (s *globSet) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
 
-// UnmarshalText reads a pattern.
+// UnmarshalText parses a pattern.
 func (g *Glob) UnmarshalText(text []byte) error {
 	v, err := ParseGlob(string(text))
 	*g = v
 	return err
 }
 
-// MarshalText writes the pattern as it is read.
+// MarshalText returns the text of the pattern.
 func (g Glob) MarshalText() ([]byte, error) { return []byte(g.text), nil }
 
-// String is the pattern.
+// String returns the pattern.
 func (g Glob) String() string { return g.text }
 
-// IsZero says whether no pattern was given.
+// IsZero reports whether no pattern was given.
 func (g Glob) IsZero() bool { return g.text == "" }

@@ -6,27 +6,24 @@ import (
 	"slices"
 )
 
-// Path is the path of a file that the gateway reads: a certificate, a list of roots,
-// a public key. Its content belongs to the configuration, so it counts in [Digest]
-// and is listed by [Files].
+// Path is the path of a file that the gateway reads, such as a certificate or a key. The
+// content is part of the configuration: [Digest] covers it and [Files] lists it.
 //
-// The decoder resolves a relative path against the folder of the file that it stands
-// in. A program that makes a Path itself resolves it itself. "" means that none was
-// given.
+// The decoder resolves relative paths against the folder of the configuration file. Programs that
+// make a Path must resolve it themselves. "" means none.
 type Path string
 
-// Place is the path of a file or folder that the gateway writes, or a word such as
-// "off" or "stdout" that says where else its content goes. What is written there does
-// not belong to the configuration: neither [Digest] nor [Files] looks at it, or each
-// audit record would count as a change of the configuration.
+// Place is the path of a file or folder that the gateway writes, or a keyword for another
+// destination, such as "off" or "stdout". The content is not part of the configuration: [Digest]
+// and
+// [Files] ignore it. Otherwise each audit record would change the configuration.
 //
-// The decoder resolves a relative path as it does a [Path], and leaves words alone. A
-// file that is named like a word is written with its folder, as ./off. "" means that
-// none was given.
+// The decoder resolves relative paths as for a [Path] and keeps keywords. A file whose name is a
+// keyword needs its folder, as in ./off. "" means none.
 type Place string
 
-// Word is the word that p is; "" if p is a path or was not given. There are more words
-// than any section takes, so that `file: none` is a fault and not a file called none.
+// Word returns the keyword that p is; "" for a path or none. Some keywords are valid in no
+// section, so that `file: none` is a fault and not a file called none.
 func (p Place) Word() string {
 	switch p {
 	case "-", "false", "no", "none", "off", "stderr", "stdout":
@@ -35,17 +32,17 @@ func (p Place) Word() string {
 	return ""
 }
 
-// Check records a fault at path if p is a word other than those that the section takes.
-// cure says what would do.
+// Check records a fault at path if p is a keyword that the section does not accept. cure says
+// how to fix it.
 func (p Place) Check(path, cure string, f *Faults, takes ...string) {
 	if w := p.Word(); w != "" && !slices.Contains(takes, w) {
-		f.Add(path, w, "is not a place for this", cure)
+		f.Add(path, w, "is not a valid destination here", cure)
 	}
 }
 
-// Files lists the files that a decoded configuration is made of besides the documents
-// themselves: every [Path], and the file of every [Secret], in exported fields at any
-// depth. They are sorted and each is named once. A file need not exist.
+// Files lists the files that are part of a configuration besides its documents: every [Path],
+// and the file of every [Secret], in exported fields at any depth. The list is sorted without
+// duplicates. The files need not exist.
 func Files(v any) []string {
 	var names []string
 	addFiles(&names, reflect.ValueOf(v))
@@ -91,8 +88,8 @@ func addFiles(names *[]string, v reflect.Value) {
 	}
 }
 
-// Beside is the path of a file or folder called name in the folder of the document. An
-// absolute name stays what it is, and "" stays "".
+// Beside returns the path of name in the folder of the document. Absolute names and "" are
+// returned unchanged.
 func (d *Document) Beside(name string) string {
 	if name == "" || filepath.IsAbs(name) {
 		return name
@@ -100,9 +97,8 @@ func (d *Document) Beside(name string) string {
 	return filepath.Join(filepath.Dir(d.File), name)
 }
 
-// AsWritten is a fault that a check of the decoded value has found, with the path that
-// its value shows as it was written in the document, not as it was resolved. f.Path is
-// a place in the document.
+// AsWritten returns a fault of a check with its path value as written in the document, not as
+// resolved. f.Path is a location in the document.
 func (d *Document) AsWritten(f Fault) Fault {
 	if p, ok := d.paths[f.Path]; ok && f.Value == shown(p.resolved) {
 		f.Value = shown(p.written)
@@ -110,24 +106,23 @@ func (d *Document) AsWritten(f Fault) Fault {
 	return f
 }
 
-// writtenPath is a path as it stands in a document, and what it was resolved to.
+// writtenPath is a path in a document and its resolved form.
 type writtenPath struct{ written, resolved string }
 
-// resolve makes the path that was decoded at a place of the document count from its
-// folder.
+// resolve resolves the path at a location against the folder of the document.
 func (d *Document) resolve(at, written string) string {
 	resolved := d.Beside(written)
 	d.paths[at] = writtenPath{written, resolved}
 	return resolved
 }
 
-// resolvePlace is resolve for a [Place].
+// resolvePlace is like resolve, for a [Place].
 func (d *Document) resolvePlace(at string, p Place) Place {
 	if p.Word() != "" {
 		return p
 	}
 	resolved := Place(d.resolve(at, string(p)))
-	if resolved.Word() != "" { // ./off beside a document without a folder
+	if resolved.Word() != "" { // such as ./off in a document without a folder
 		resolved = "./" + resolved
 	}
 	return resolved

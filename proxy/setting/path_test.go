@@ -28,7 +28,7 @@ func decodeNamed(t *testing.T, file, text string) (*Document, named) {
 	return doc, n
 }
 
-func TestRelativePathsCountFromTheirFile(t *testing.T) {
+func TestRelativePathsResolveAgainstTheirFile(t *testing.T) {
 	const text = `
 ca: ca.pem
 keys: [/etc/a.pem, ../b.pem]
@@ -47,7 +47,7 @@ inner: {ca: inner.pem, keys: one.pem, log: stdout}
 	}
 }
 
-func TestWordsAreNoFiles(t *testing.T) {
+func TestKeywordsAreNotFiles(t *testing.T) {
 	for written, want := range map[string]struct{ word, value string }{
 		"off":         {"off", "off"},
 		"stdout":      {"stdout", "stdout"},
@@ -59,7 +59,7 @@ func TestWordsAreNoFiles(t *testing.T) {
 	} {
 		_, n := decodeNamed(t, "gateway.yaml", "log: "+written)
 		if string(n.Log) != want.value || n.Log.Word() != want.word {
-			t.Errorf("%s: got %q with the word %q, want %q with %q", written, n.Log, n.Log.Word(), want.value, want.word)
+			t.Errorf("%s: got %q with the keyword %q, want %q with %q", written, n.Log, n.Log.Word(), want.value, want.word)
 		}
 	}
 	var f Faults
@@ -67,10 +67,10 @@ func TestWordsAreNoFiles(t *testing.T) {
 	Place("/off").Check("b", "", &f)
 	Place("").Check("c", "", &f)
 	if len(f) > 0 {
-		t.Errorf("what the section takes is a fault: %v", f)
+		t.Errorf("accepted values are faults: %v", f)
 	}
 	if Place("none").Check("d", "", &f, "off"); len(f) != 1 {
-		t.Error("a word that the section does not take is no fault")
+		t.Error("an unaccepted keyword is no fault")
 	}
 }
 
@@ -100,7 +100,7 @@ func TestPathMustBeText(t *testing.T) {
 	}
 }
 
-func TestFilesListsWhatIsReadAndNotWhatIsWritten(t *testing.T) {
+func TestFilesListsOnlyFilesThatAreRead(t *testing.T) {
 	_, n := decodeNamed(t, "/c/gateway.yaml", `
 ca: ca.pem
 keys: [b.pem, ca.pem]
@@ -115,11 +115,11 @@ any: {file: not-a-path}
 		t.Error(diff)
 	}
 	if got := Files(nil); got != nil {
-		t.Errorf("nothing names the files %q", got)
+		t.Errorf("nil has the files %q", got)
 	}
 }
 
-func TestDigestLeavesOutWhatTheGatewayWrites(t *testing.T) {
+func TestDigestIgnoresFilesThatTheGatewayWrites(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit.log")
 	before := Digest(named{Log: Place(file)})
 	if err := os.WriteFile(file, []byte("record"), 0o600); err != nil {

@@ -11,15 +11,14 @@ import (
 	"strings"
 )
 
-// maxSecret bounds a secret, in bytes.
+// maxSecret is the maximum size of a secret in bytes.
 const maxSecret = 64 << 10
 
-// Secret names where a secret lies: `{file: PATH}` or `{env: NAME}`. Neither the
-// secret nor its place is ever printed: every way of writing it says "redacted".
-// The zero Secret means that none was given, and has nothing to read.
+// Secret refers to a secret: `{file: PATH}` or `{env: NAME}`. Neither the secret nor its
+// location is ever printed: all formatting gives "redacted". The zero Secret means none.
 type Secret struct {
-	// A function, because fmt prints a Secret in an unexported field, where it
-	// cannot call its methods, down to the bottom of pointers.
+	// A function, because fmt prints values in unexported fields without calling their methods,
+	// and follows pointers.
 	at func() secretPlace
 }
 
@@ -28,12 +27,12 @@ type secretPlace struct {
 	literal   []byte
 }
 
-// Literal is a secret given in the program, for tests and the demo.
+// Literal returns a secret given in the program, for tests and the demo.
 func Literal(b []byte) Secret { return secretAt(secretPlace{literal: bytes.Clone(b)}) }
 
 func secretAt(p secretPlace) Secret { return Secret{func() secretPlace { return p }} }
 
-// place is where the secret lies; nowhere for the zero Secret.
+// place returns the location of the secret; the zero secretPlace for none.
 func (s Secret) place() secretPlace {
 	if s.at == nil {
 		return secretPlace{}
@@ -41,19 +40,19 @@ func (s Secret) place() secretPlace {
 	return s.at()
 }
 
-// IsZero says whether no secret was named.
+// IsZero reports whether no secret was given.
 func (s Secret) IsZero() bool { return s.at == nil }
 
-// Read reads the secret now and trims one newline from its end. An absent or
-// empty secret is an error, and so is a file that others than its owner may write. Errors name
-// the place, never the content.
+// Read reads the secret and removes one newline at its end. A missing or empty secret is an
+// error, and so is a file that users other than its owner may write. Errors contain the location,
+// never the content.
 func (s Secret) Read() ([]byte, error) {
 	p := s.place()
 	var b []byte
 	var err error
 	switch {
 	case s.IsZero():
-		return nil, errors.New("no secret was named")
+		return nil, errors.New("no secret was given")
 	case p.file != "":
 		if b, err = readSecretFile(p.file); err != nil {
 			return nil, err
@@ -75,7 +74,7 @@ func (s Secret) Read() ([]byte, error) {
 	return b, nil
 }
 
-// Where names the place of the secret, for messages to the operator.
+// Where describes the location of the secret, for messages to the operator.
 func (s Secret) Where() string {
 	switch p := s.place(); {
 	case s.IsZero():
@@ -88,9 +87,8 @@ func (s Secret) Where() string {
 	return "a literal"
 }
 
-// Warning says what is unwise about the place of the secret, with the cure; "" if
-// nothing is. Files that others may read are fine where container platforms
-// mount secrets, always world-readable.
+// Warning describes a risk of the secret's location, with a remedy; "" if there is none.
+// Readable files are accepted in the folders where container platforms mount secrets.
 func (s Secret) Warning() string {
 	file := s.place().file
 	if file == "" {
@@ -103,8 +101,8 @@ func (s Secret) Warning() string {
 	return fmt.Sprintf("%s can be read by every user of this machine; chmod o-r %s", s.Where(), file)
 }
 
-// mountedSecret knows the folders of Docker (/run/secrets) and Kubernetes, whose
-// volumes hold a symbolic link "..data" that swaps all files at once.
+// mountedSecret recognizes the secret folders of Docker (/run/secrets) and Kubernetes, whose
+// volumes contain a symbolic link "..data".
 func mountedSecret(file string) bool {
 	for _, dir := range []string{"/run/secrets/", "/var/run/secrets/"} {
 		if strings.HasPrefix(filepath.Clean(file), dir) {
@@ -116,7 +114,7 @@ func mountedSecret(file string) bool {
 }
 
 func readSecretFile(name string) ([]byte, error) {
-	// Opening a named pipe would wait for its writer.
+	// Opening a named pipe would block until somebody writes.
 	info, err := os.Stat(name)
 	if err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("file %s is not a regular file", name)
@@ -139,20 +137,20 @@ func readSecretFile(name string) ([]byte, error) {
 	return b, nil
 }
 
-// String is "redacted".
+// String returns "redacted".
 func (Secret) String() string { return Redacted }
 
-// GoString is "redacted".
+// GoString returns "redacted".
 func (Secret) GoString() string { return Redacted }
 
 // Format writes "redacted" for every verb.
 func (Secret) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, Redacted) }
 
-// LogValue is "redacted".
+// LogValue returns "redacted".
 func (Secret) LogValue() slog.Value { return slog.StringValue(Redacted) }
 
-// MarshalText is "redacted"; JSON takes it too.
+// MarshalText returns "redacted", also in JSON.
 func (Secret) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 
-// MarshalYAML is "redacted".
+// MarshalYAML returns "redacted".
 func (Secret) MarshalYAML() (any, error) { return Redacted, nil }

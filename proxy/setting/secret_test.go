@@ -13,8 +13,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// TestSecretIsNeverPrinted writes a secret in every way that there is, alone, in
-// a struct, and in a field that fmt cannot call methods of.
+// A secret is formatted in every way: alone, in a struct, and in an unexported field, whose
+// methods fmt cannot call.
 func TestSecretIsNeverPrinted(t *testing.T) {
 	type holder struct {
 		Public Secret `yaml:"public"`
@@ -52,14 +52,14 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 	}
 }
 
-func TestSecretIsReadFromSafePlacesOnly(t *testing.T) {
+func TestSecretIsReadFromSafeLocationsOnly(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, content string, mode os.FileMode) Secret {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(path, mode); err != nil { // past the umask
+		if err := os.Chmod(path, mode); err != nil { // WriteFile applies the umask
 			t.Fatal(err)
 		}
 		return secretAt(secretPlace{file: path})

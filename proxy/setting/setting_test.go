@@ -161,7 +161,7 @@ func TestGlobMatchesBySegments(t *testing.T) {
 	}
 }
 
-// FuzzUnits sees that what is read and written again is read as the same.
+// The text of a decoded value decodes to the same value.
 func FuzzUnits(f *testing.F) {
 	for _, s := range []string{"30s", "1h30m", "never", "64MiB", "1kB", "200/s", "10.0.0.0/8", "::1", "http://a:80", "a-*/**", "0", ""} {
 		f.Add(s)

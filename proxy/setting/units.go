@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// Duration is a time span such as 30s, 5m or 1h30m. Zero means that none was
-// given; a file cannot say zero.
+// Duration is a time span such as 30s, 5m or 1h30m. Zero means none; a file cannot contain
+// zero.
 type Duration time.Duration
 
-// UnmarshalText reads a positive Go duration.
+// UnmarshalText parses a positive Go duration.
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := parseDuration(string(text), "")
 	*d = Duration(v)
 	return err
 }
 
-// MarshalText writes the duration as it is read.
+// MarshalText returns the text of the duration.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// String is the duration as Go writes it, "" for none.
+// String returns the duration as Go formats it, but shorter; "" for none.
 func (d Duration) String() string {
 	if d == 0 {
 		return ""
@@ -30,10 +30,10 @@ func (d Duration) String() string {
 	return shortDuration(time.Duration(d))
 }
 
-// D is d for the time package.
+// D returns d as a time.Duration.
 func (d Duration) D() time.Duration { return time.Duration(d) }
 
-// Or is d, or def where none was given.
+// Or returns d, or def if none was given.
 func (d Duration) Or(def time.Duration) time.Duration {
 	if d == 0 {
 		return def
@@ -41,13 +41,13 @@ func (d Duration) Or(def time.Duration) time.Duration {
 	return time.Duration(d)
 }
 
-// Timeout is a [Duration] that may also be "never". Zero means that none was given.
+// Timeout is a [Duration] that may also be "never". Zero means none.
 type Timeout time.Duration
 
-// Never is the timeout that does not come.
+// Never is the timeout that never expires.
 const Never Timeout = math.MaxInt64
 
-// UnmarshalText reads a positive Go duration or "never".
+// UnmarshalText parses a positive Go duration or "never".
 func (t *Timeout) UnmarshalText(text []byte) error {
 	if string(text) == "never" {
 		*t = Never
@@ -58,10 +58,10 @@ func (t *Timeout) UnmarshalText(text []byte) error {
 	return err
 }
 
-// MarshalText writes the timeout as it is read.
+// MarshalText returns the text of the timeout.
 func (t Timeout) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// String is the timeout as it is read, "" for none given.
+// String returns the timeout; "" for none.
 func (t Timeout) String() string {
 	if t == Never {
 		return "never"
@@ -69,10 +69,10 @@ func (t Timeout) String() string {
 	return Duration(t).String()
 }
 
-// D is t for the time package; never is some centuries.
+// D returns t as a time.Duration; Never is about 292 years.
 func (t Timeout) D() time.Duration { return time.Duration(t) }
 
-// Or is t, or def where none was given, or 0 for never.
+// Or returns t, def if none was given, or 0 for never.
 func (t Timeout) Or(def time.Duration) time.Duration {
 	switch t {
 	case 0:
@@ -96,7 +96,7 @@ func parseDuration(s, also string) (time.Duration, error) {
 	return d, nil
 }
 
-// shortDuration is d without the "0m0s" that time.Duration puts at the end.
+// shortDuration formats d without a trailing "0m0s".
 func shortDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -108,8 +108,8 @@ func shortDuration(d time.Duration) string {
 	return s
 }
 
-// Size is a number of bytes such as 512, 64MiB or 1GB. Zero means that none was
-// given; a file cannot say zero.
+// Size is a number of bytes such as 512, 64MiB or 1GB. Zero means none; a file cannot contain
+// zero.
 type Size int64
 
 var sizeUnits = [...]struct {
@@ -120,7 +120,7 @@ var sizeUnits = [...]struct {
 	{"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"kB", 1e3}, {"B", 1}, {"", 1},
 }
 
-// UnmarshalText reads a positive whole number with or without a unit.
+// UnmarshalText parses a positive whole number with an optional unit.
 func (z *Size) UnmarshalText(text []byte) error {
 	s := string(text)
 	digits := strings.TrimRight(s, "BKMGikgm ")
@@ -138,10 +138,10 @@ func (z *Size) UnmarshalText(text []byte) error {
 	return errors.New("not a size; write a whole number and B, KiB, MiB, GiB, KB, MB or GB, such as 64MiB")
 }
 
-// MarshalText writes the size as it is read.
+// MarshalText returns the text of the size.
 func (z Size) MarshalText() ([]byte, error) { return []byte(z.String()), nil }
 
-// String is the size in the largest unit that is exact, "" for none.
+// String returns the size in the largest exact unit; "" for none.
 func (z Size) String() string {
 	if z == 0 {
 		return ""
@@ -154,10 +154,10 @@ func (z Size) String() string {
 	return strconv.FormatInt(int64(z), 10)
 }
 
-// B is the number of bytes.
+// B returns the number of bytes.
 func (z Size) B() int64 { return int64(z) }
 
-// Or is the number of bytes, or def where none was given.
+// Or returns the number of bytes, or def if none was given.
 func (z Size) Or(def int64) int64 {
 	if z == 0 {
 		return def
@@ -165,16 +165,15 @@ func (z Size) Or(def int64) int64 {
 	return int64(z)
 }
 
-// Rate is a number of events in a time, such as 200/s, 10/m or 1000/h. The zero
-// Rate means that none was given.
+// Rate is a number of events per time, such as 200/s, 10/m or 1000/h. The zero Rate means none.
 type Rate struct {
-	N   int           // events, from 1
+	N   int           // events, at least 1
 	Per time.Duration // a second, a minute or an hour
 }
 
 const maxRate = 1_000_000_000
 
-// UnmarshalText reads a rate.
+// UnmarshalText parses a rate.
 func (r *Rate) UnmarshalText(text []byte) error {
 	bad := errors.New("not a rate; write a number and /s, /m or /h, such as 200/s")
 	count, unit, _ := strings.Cut(string(text), "/")
@@ -199,10 +198,10 @@ func (r *Rate) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalText writes the rate as it is read.
+// MarshalText returns the text of the rate.
 func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// String is the rate as it is read, "" for none.
+// String returns the rate; "" for none.
 func (r Rate) String() string {
 	unit := ""
 	switch r.Per {
@@ -218,5 +217,5 @@ func (r Rate) String() string {
 	return strconv.Itoa(r.N) + "/" + unit
 }
 
-// IsZero says whether no rate was given.
+// IsZero reports whether no rate was given.
 func (r Rate) IsZero() bool { return r == Rate{} }

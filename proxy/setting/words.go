@@ -10,8 +10,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// fieldsOf maps the names in the yaml tags of a struct to its fields; those of
-// inlined structs count as its own.
+// fieldsOf maps the yaml names of a struct to its fields, including those of inlined structs.
 func fieldsOf(t reflect.Type) map[string][]int {
 	fields := map[string][]int{}
 	for i := range t.NumField() {
@@ -29,7 +28,7 @@ func fieldsOf(t reflect.Type) map[string][]int {
 	return fields
 }
 
-// Fields are the names of the fields that a struct T has in a file, sorted.
+// Fields returns the sorted yaml names of the fields of T.
 func Fields[T any]() []string {
 	return slices.Sorted(maps.Keys(fieldsOf(reflect.TypeFor[T]())))
 }
@@ -38,7 +37,7 @@ func isText(t reflect.Type) bool {
 	return reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
-// want says in words what a value of this type looks like in the file.
+// want describes the expected form of a value of type t.
 func want(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[Duration]():
@@ -85,7 +84,7 @@ func want(t reflect.Type) string {
 	return "a whole number"
 }
 
-// known lists the fields of a struct, "" for other types.
+// known lists the fields of a struct; "" for other types.
 func known(t reflect.Type) string {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -100,10 +99,10 @@ func known(t reflect.Type) string {
 	return ": " + enumerate(names)
 }
 
-// orRemove is the cure for a value that was begun and not written.
+// orRemove is the cure for an empty value.
 func orRemove(t reflect.Type) string { return "write " + want(t) + known(t) + "; or remove the line" }
 
-// maxListed bounds the names that a message lists.
+// maxListed is the maximum number of names listed in a message.
 const maxListed = 24
 
 func enumerate(names []string) string {
@@ -114,7 +113,7 @@ func enumerate(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// found says in words what stands in the file instead.
+// found describes the value in the file.
 func found(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -131,7 +130,7 @@ func found(n *yaml.Node) string {
 	return "text"
 }
 
-// cureFor says what would do in place of n.
+// cureFor describes how to correct n.
 func cureFor(n *yaml.Node, t reflect.Type) string {
 	scalar := n.Kind == yaml.ScalarNode
 	switch {
@@ -146,9 +145,9 @@ func cureFor(n *yaml.Node, t reflect.Type) string {
 	case isForms(t) || isText(t):
 		return "write the value itself"
 	case t.Kind() == reflect.Struct && n.Kind == yaml.SequenceNode:
-		return "remove the dashes or brackets; known here" + known(t)
+		return "remove the dashes or brackets; known fields" + known(t)
 	case t.Kind() == reflect.Struct:
-		return "known here" + known(t)
+		return "known fields" + known(t)
 	case t.Kind() == reflect.Map:
 		return "write each name with a colon and its value"
 	case n.Kind != yaml.ScalarNode:
