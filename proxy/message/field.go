@@ -2,15 +2,14 @@ package message
 
 import "strings"
 
-// Field is one field line. Name is lower case.
+// Field is a field line. Name is lower case.
 type Field struct{ Name, Value string }
 
-// Fields are the field lines of a message in order of arrival, one entry a
-// line: lines of the same name are never joined. Names given to its methods
-// must be lower case.
+// Fields are the field lines of a message in order of arrival. Lines with the same name are kept
+// apart. All methods take names in lower case.
 type Fields []Field
 
-// Get returns the value of the first line with this name, "" if there is none.
+// Get returns the value of the first line with this name; "" if there is none.
 func (f Fields) Get(name string) string {
 	for i := range f {
 		if f[i].Name == name {
@@ -20,7 +19,7 @@ func (f Fields) Get(name string) string {
 	return ""
 }
 
-// Has says whether there is a line with this name.
+// Has reports whether there is a line with this name.
 func (f Fields) Has(name string) bool { return f.Count(name) > 0 }
 
 // Count returns the number of lines with this name.
@@ -34,8 +33,8 @@ func (f Fields) Count(name string) int {
 	return n
 }
 
-// Line returns the value of the n-th line with this name, from 0, and whether
-// there is one. With it, fields can be signed.
+// Line returns the value of the n-th line with this name, counted from 0, and whether it exists.
+// Signatures need it.
 func (f Fields) Line(name string, n int) (string, bool) {
 	for i := range f {
 		if f[i].Name == name {
@@ -62,7 +61,7 @@ func (f *Fields) Del(name string) {
 	f.DelFunc(func(g Field) bool { return g.Name == name })
 }
 
-// DelFunc removes the lines for which drop says true, in place.
+// DelFunc removes the lines for which drop returns true, in place.
 func (f *Fields) DelFunc(drop func(Field) bool) {
 	kept := (*f)[:0]
 	for _, g := range *f {
@@ -74,8 +73,8 @@ func (f *Fields) DelFunc(drop func(Field) bool) {
 	*f = kept
 }
 
-// HasToken says whether the comma-separated lists in the lines with this name
-// hold the token, letter case aside (RFC 9110, section 5.6.1).
+// HasToken reports whether the comma-separated lists in the lines with this name contain the
+// token, ignoring case (RFC 9110, section 5.6.1).
 func (f Fields) HasToken(name, token string) bool {
 	for i := range f {
 		if f[i].Name != name {
@@ -92,12 +91,12 @@ func (f Fields) HasToken(name, token string) bool {
 	return false
 }
 
-// EqualFold says whether a and b are equal but for the case of ASCII letters.
-// [strings.EqualFold] also takes the Kelvin sign for a "k" and the long s for an "s",
-// which nobody else does who reads "chunked" or "close".
+// EqualFold compares a and b, ignoring the case of ASCII letters only. [strings.EqualFold] also
+// equates the Kelvin sign with "k" and the long s with "s", which other readers of "chunked" or
+// "close" do not.
 func EqualFold(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
 
-// lower makes ASCII letters lower case, and no others.
+// lower converts ASCII letters to lower case, and no others.
 func lower(s string) string {
 	b := []byte(s)
 	for i, c := range b {
@@ -108,12 +107,11 @@ func lower(s string) string {
 	return string(b)
 }
 
-// Fold maps a field name to the form that careless readers give it: CGI and
-// WSGI servers turn every name into upper-case letters with underscores, so
-// "X_User", "x.user" and "X-User" arrive as one variable. Letters become lower
-// case and everything but letters and digits becomes "-".
-// Two names that fold alike must be taken for the same (rules of CVE-2025-64484
-// and its incomplete fixes).
+// Fold maps a field name to the form that lenient readers see. CGI and WSGI servers turn names
+// into upper-case letters with underscores, so "X_User", "x.user" and "X-User" become one
+// variable.
+// Letters become lower case, and everything but letters and digits becomes "-". Names that fold
+// alike must be treated as one (CVE-2025-64484 and its incomplete fixes).
 func Fold(name string) string {
 	for i := 0; i < len(name); i++ {
 		if c := name[i]; foldByte(c) != c {
@@ -137,7 +135,7 @@ func foldByte(c byte) byte {
 	return '-'
 }
 
-// ValidName says whether s is a field name or method: a token (RFC 9110, section 5.6.2).
+// ValidName reports whether s is a field name or method: a token (RFC 9110, section 5.6.2).
 func ValidName(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if !tokenByte[s[i]] {
@@ -147,8 +145,8 @@ func ValidName(s string) bool {
 	return s != ""
 }
 
-// ValidValue says whether s is a field value without leading or trailing white
-// space: no control but the tab (RFC 9110, section 5.5).
+// ValidValue reports whether s is a field value without leading or trailing white space, and
+// without controls except the tab (RFC 9110, section 5.5).
 func ValidValue(s string) bool {
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
@@ -159,7 +157,7 @@ func ValidValue(s string) bool {
 	return !holdsControl(s[i:]) && (s == "" || !blank(s[0]) && !blank(s[len(s)-1]))
 }
 
-// holdsControl says whether s holds a control other than the tab.
+// holdsControl reports whether s contains a control other than the tab.
 func holdsControl(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
@@ -169,8 +167,8 @@ func holdsControl(s string) bool {
 	return false
 }
 
-// mayHoldControl looks at eight bytes at once: a bearer token has a thousand. It
-// never says false of bytes below 0x20 or of 0x7f.
+// mayHoldControl tests eight bytes at once, because bearer tokens are long. It may return true
+// without a control, but never false with one.
 func mayHoldControl(s string) bool {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
@@ -188,8 +186,7 @@ var tokenByte = func() (t [256]bool) {
 	return t
 }()
 
-// AddVary names one more request field on which an answer depends (RFC 9110, section
-// 12.5.5).
+// AddVary adds a request field on which the answer depends to Vary (RFC 9110, section 12.5.5).
 func (f *Fields) AddVary(name string) {
 	if !f.HasToken("vary", name) && !f.HasToken("vary", "*") {
 		f.Add("vary", name)

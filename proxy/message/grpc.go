@@ -2,9 +2,8 @@ package message
 
 import "strings"
 
-// IsGRPC says whether a Content-Type is that of gRPC: application/grpc, alone or with
-// the name of what the messages are written in, and parameters. gRPC-Web, which
-// works over any HTTP, is another.
+// IsGRPC reports whether a Content-Type is gRPC's: application/grpc, optionally with a suffix for
+// the message format, and parameters. gRPC-Web is a different protocol.
 func IsGRPC(contentType string) bool {
 	const base = "application/grpc"
 	if len(contentType) < len(base) || !strings.EqualFold(contentType[:len(base)], base) {

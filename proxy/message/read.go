@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Faults of a request's head for which no reading is safe, or none was made. Each
-// is refused with a status of its own, most with 400.
+// Faults of a request head. A faulty request is refused, with a status for each fault, usually
+// 400.
 var (
-	// These an engine finds, see [Head] Fault.
+	// Found by an engine, see [Head] Fault.
 	ErrSyntax        = errors.New("head breaks the grammar")
 	ErrFraming       = errors.New("the end of the content is announced badly, or twice")
 	ErrUnknownCoding = errors.New("transfer coding is not chunked alone")
@@ -29,22 +29,24 @@ var (
 	ErrTooManyLines = errors.New("too many fields")
 )
 
-// MaxFields is how many field lines a head may have where an engine is not told
-// otherwise, and mostFields how many it may have in any case.
+// MaxFields is the default maximum number of field lines in a head. mostFields is the limit for
+// any configuration.
 const MaxFields = 128
 
 const mostFields = 1000
 
-// Settle gives a head that an engine has filled its one reading: it checks the
-// method, target and fields, computes Path, Query, Authority and Host, and
-// removes the fields that speak of the connection. The engine sets Version,
-// Method, Scheme, Authority (as sent), Target, Fields (as sent, names in lower
-// case, without Host, but for HTTP/2 with whatever stands beside :authority) and
-// ContentLength; Settle reads Upgrade, Trailers and Expect from the fields. Of an
-// extended CONNECT (HTTP/2), which is GET to the house, the engine sets Upgrade.
+// Settle computes the canonical reading of a head filled by an engine. It checks the method,
+// target and fields, computes Path, Query, Authority and Host, and removes hop-by-hop fields.
 //
-// The error is one of this package's, for the audit record; whatever it is, the
-// request is refused and its connection closed.
+// The engine sets Version, Method, Scheme, Authority (as sent), Target, ContentLength, and Fields
+// (as
+// sent, with names in lower case). Fields has no Host, except for an HTTP/2 host field beside
+// :authority. Settle sets Upgrade, Trailers and Expect from the fields. For an extended CONNECT
+// (HTTP/2), the engine sets Upgrade and the method GET.
+//
+// The error is one of this package's, for the audit record. On any error the request is refused
+// and
+// its connection closed.
 func (h *Head) Settle() error {
 	if h.Fault != nil {
 		return h.Fault
@@ -70,14 +72,14 @@ func (h *Head) Settle() error {
 	return h.settleFields()
 }
 
-// ServedMethod says whether requests with this method are served at all: not
-// CONNECT, which asks for a tunnel to anywhere, and not TRACE and its like, whose
-// answer would tell the client what the gateway says to the upstream. PRI begins
-// the preface of HTTP/2 and nothing else (RFC 9113, section 3.4); HAProxy refuses it.
+// ServedMethod reports whether requests with this method are accepted. CONNECT asks for a
+// tunnel to anywhere. TRACE and similar methods would show the client the request that the
+// gateway
+// sends upstream. PRI starts the HTTP/2 preface (RFC 9113, section 3.4).
 //
-// Nor are those that are not spelled as all that are registered: 3 to 20 capital
-// letters, with "-" or "_". nginx and gunicorn refuse others, and Werkzeug makes
-// "delete" a DELETE.
+// Other methods must be spelled like registered ones: 3 to 20 capital letters, "-" or "_". nginx
+// and
+// gunicorn refuse others, and Werkzeug turns "delete" into DELETE.
 func ServedMethod(method string) bool {
 	if len(method) < 3 || len(method) > 20 {
 		return false
@@ -131,7 +133,7 @@ func (h *Head) settleFields() error {
 			if !isLength(f.Value, h.ContentLength) {
 				return ErrLength
 			}
-		case "host": // beside :authority, of which it may only be a copy
+		case "host": // beside :authority, of which it must be a copy
 			if a, _, err := CanonicalAuthority(f.Value, h.Scheme); err != nil || a != h.Authority {
 				return ErrBadAuthority
 			}
@@ -164,8 +166,8 @@ func (h *Head) settleFields() error {
 	return nil
 }
 
-// single has a bit for each of the fields of which a second line is an attack, since two
-// readers would pick different ones; 0 for all others.
+// single returns a bit for each field that must not occur twice, because readers would pick
+// different lines; 0 for all others.
 func single(name string) (bit uint32) {
 	switch name {
 	case "authorization":
@@ -206,8 +208,8 @@ func single(name string) (bit uint32) {
 	return 0
 }
 
-// isLength says whether the value of Content-Length is n. Over HTTP/2 an engine may
-// go by the frames alone; a field that says otherwise is then another reading.
+// isLength reports whether the value of Content-Length is n. An HTTP/2 engine may count frames
+// only, but a later reader may use the field.
 func isLength(value string, n int64) bool {
 	if value == "" || len(value) > 18 || strings.Trim(value, "0123456789") != "" {
 		return false
@@ -216,9 +218,8 @@ func isLength(value string, n int64) bool {
 	return err == nil && said == n
 }
 
-// OfConnection says whether a field, its name in lower case, belongs to the
-// connection on which it came (RFC 9110, section 7.6.1) or to framing, which the
-// engine has read already. Such fields are never forwarded.
+// OfConnection reports whether a field, named in lower case, is hop-by-hop (RFC 9110, section
+// 7.6.1) or for framing, which the engine has processed. Such fields are never forwarded.
 func OfConnection(name string) bool {
 	switch name {
 	case "connection", "keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "te", "trailer",
@@ -228,9 +229,8 @@ func OfConnection(name string) bool {
 	return false
 }
 
-// plainConnection says whether a Connection value names only options that mean
-// nothing end to end. "Connection: X-Auth-User" is how identity fields are made
-// to vanish behind a gateway.
+// plainConnection reports whether a Connection value names no end-to-end field. Attackers send
+// "Connection: X-Auth-User" to make a proxy remove identity fields.
 func plainConnection(v string) bool {
 	for rest := v; rest != ""; {
 		var t string
@@ -243,9 +243,8 @@ func plainConnection(v string) bool {
 	return true
 }
 
-// joinCookies makes one line of several, as RFC 9113, section 8.2.3, wants it
-// before a request leaves HTTP/2. One of them that is empty makes no line that all
-// read alike.
+// joinCookies joins the cookie lines, as RFC 9113, section 8.2.3 requires before a request
+// leaves HTTP/2. It fails if one is empty, because readers parse the result differently.
 func (h *Head) joinCookies() (ok bool) {
 	var all []string
 	for i := range h.Fields {

@@ -7,24 +7,26 @@ import (
 	"unicode/utf8"
 )
 
-// ErrAmbiguousPath is returned for a path that two readers could resolve to
-// different places.
+// ErrAmbiguousPath is returned for a path that two readers may interpret differently.
 var ErrAmbiguousPath = errors.New("ambiguous path")
 
-// ErrBadAuthority is returned for an authority that is not a plain host with an
-// optional port.
+// ErrBadAuthority is returned for an authority that is not a host with an optional port.
 var ErrBadAuthority = errors.New("bad authority")
 
-// CanonicalPath returns the one form of an absolute path that is matched,
-// decided on and forwarded: escapes of characters that may stand for themselves
-// in a segment are decoded, all others are written with upper-case digits
-// (RFC 3986, section 6.2.2). Decoding ":" and its like matters: "m%3Apredict" is
-// a model's name to one server and a call of "predict" to another.
+// CanonicalPath returns the canonical form of an absolute path, which is matched, authorized and
+// forwarded. Escapes of characters that are allowed in a segment are decoded. All other escapes
+// get
+// upper-case digits (RFC 3986, section 6.2.2). Decoding ":" matters: "m%3Apredict" is a model's
+// name
+// to one server and the action "predict" to another.
 //
-// A path is refused with [ErrAmbiguousPath] if it is not absolute, holds an
-// empty or a dot segment, a raw or escaped backslash, semicolon, "#" or "?", an
-// escaped slash, dot or "%", a control, a broken escape, bytes that
-// are not UTF-8, or a byte that a URI may not hold. It allocates only where the form changes.
+// It refuses with [ErrAmbiguousPath] a path that is not absolute or contains one of these:
+//
+//   - an empty segment or a dot segment;
+//   - a raw or escaped backslash, semicolon, "#" or "?", or an escaped slash, dot or "%";
+//   - a control, an invalid escape, invalid UTF-8, or a byte that is not allowed in a URI.
+//
+// It allocates only if the form changes.
 func CanonicalPath(raw string) (string, error) {
 	if raw == "" || raw[0] != '/' {
 		return "", ErrAmbiguousPath
@@ -64,7 +66,7 @@ func CanonicalPath(raw string) (string, error) {
 	return normalise(raw), nil
 }
 
-// normalise rewrites the escapes of a path that CanonicalPath found sound.
+// normalise rewrites the escapes of a path that CanonicalPath has checked.
 func normalise(raw string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
@@ -100,7 +102,7 @@ func unescapeAll(raw string) string {
 	return string(b)
 }
 
-// unescape reads the escape at s[i].
+// unescape decodes the escape at s[i].
 func unescape(s string, i int) (byte, bool) {
 	if i+2 >= len(s) {
 		return 0, false
@@ -125,13 +127,13 @@ func lowerHex(c byte) bool { return 'a' <= c && c <= 'f' }
 
 func dotted(segment string) bool { return segment == "." || segment == ".." }
 
-// escapable says whether a byte may be written as an escape at all.
+// escapable reports whether a byte may be written as an escape at all.
 func escapable(c byte) bool {
 	return c > ' '-1 && c != 0x7f && !strings.ContainsRune(`/\.;%?#`, rune(c))
 }
 
-// segmentByte holds what may stand for itself in a segment: pchar of RFC 3986,
-// section 3.3, without ";", which some servers cut paths at.
+// segmentByte holds the bytes allowed in a segment: pchar of RFC 3986, section 3.3, without ";",
+// at which some servers cut paths.
 var segmentByte = func() (t [256]bool) {
 	for _, c := range "-._~!$&'()*+,=:@0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" {
 		t[c] = true
@@ -139,10 +141,10 @@ var segmentByte = func() (t [256]bool) {
 	return t
 }()
 
-// ValidQuery says whether q, without its "?", holds only what RFC 3986, section
-// 3.4, allows in a query, plus the few printable characters that clients in the
-// field send unescaped ([ ] | ^ ` { } and the double quote are among them). No
-// reader takes those for an end of the query.
+// ValidQuery reports whether q, without its "?", contains only bytes that RFC 3986, section 3.4,
+// allows in a query, or printable bytes that real clients send unescaped: [ ] | ^ ` { } and the
+// double
+// quote, among others. No reader ends the query at those.
 func ValidQuery(q string) bool {
 	for i := 0; i < len(q); i++ {
 		if c := q[i]; c <= ' ' || c >= 0x7f || c == '#' || c == '\\' || c == '<' || c == '>' {
@@ -152,11 +154,11 @@ func ValidQuery(q string) bool {
 	return true
 }
 
-// CanonicalAuthority returns the one form of a Host or :authority value: the
-// host in lower case without a trailing dot, and the port if it is not the
-// scheme's own (RFC 9110, section 4.2.3). Host names, IPv4 addresses and
-// bracketed IPv6 addresses are read; user information and everything else is
-// refused with [ErrBadAuthority].
+// CanonicalAuthority returns the canonical form of a Host or :authority value: the host in
+// lower case without a trailing dot, and the port unless it is the scheme's default (RFC 9110,
+// section 4.2.3). It accepts host names, IPv4 addresses and bracketed IPv6 addresses. It refuses
+// all
+// others, such as user information, with [ErrBadAuthority].
 func CanonicalAuthority(raw, scheme string) (authority, host string, err error) {
 	host, port := raw, ""
 	if i := strings.LastIndexByte(raw, ':'); i >= 0 && i > strings.LastIndexByte(raw, ']') {
@@ -177,8 +179,8 @@ func CanonicalAuthority(raw, scheme string) (authority, host string, err error) 
 	return host + ":" + port, host, nil
 }
 
-// CanonicalHost returns a host name or address in the form in which it is
-// compared: lower case, no trailing dot, IPv6 in brackets.
+// CanonicalHost returns a host name or address in its canonical form: lower case, no trailing
+// dot, IPv6 in brackets.
 func CanonicalHost(raw string) (string, error) {
 	if strings.HasPrefix(raw, "[") {
 		a, err := netip.ParseAddr(strings.TrimSuffix(raw[1:], "]"))

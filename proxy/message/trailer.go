@@ -2,9 +2,10 @@ package message
 
 import "strings"
 
-// KeptTrailers removes, in place, the trailers that may not be believed or passed
-// on, see [BannedTrailer], and any that folds onto a field of the head, which would
-// speak twice.
+// KeptTrailers removes, in place, the trailers that must not be trusted or forwarded, see
+// [BannedTrailer]. It also removes trailers that fold to the name of a head field: some readers
+// would
+// merge the two.
 func KeptTrailers(trailers, head Fields) Fields {
 	trailers.DelFunc(func(f Field) bool {
 		folded := Fold(f.Name)
@@ -21,9 +22,8 @@ func KeptTrailers(trailers, head Fields) Fields {
 	return trailers
 }
 
-// BannedTrailer says whether a name, folded, may not be a trailer: fields that frame,
-// route, authenticate or say how the content is to be read (RFC 9110, section 6.5.1),
-// cookies, and our own.
+// BannedTrailer reports whether a folded name must not be a trailer: fields for framing, routing,
+// authentication or content processing (RFC 9110, section 6.5.1), cookies, and our own fields.
 func BannedTrailer(name string) bool {
 	switch name {
 	case "authorization", "www-authenticate", "authentication-info", "cookie", "set-cookie", "x-api-key", "dpop",
