@@ -1,8 +1,9 @@
-// Package admin answers how the gateway is doing, and lets operators reload it.
+// Package admin reports the state of the gateway and lets operators reload it.
 //
-// [Server] serves listen.health: alive, ready, and in numbers. It changes nothing, and monitoring
-// systems may reach it over the network. [Control] serves listen.control, a unix socket that only
-// the gateway's own user and root may use: it tells more, and it reloads the configuration.
+// [Server] serves listen.health: liveness, readiness and metrics. It changes nothing, and
+// monitoring
+// systems may reach it over the network. [Control] serves listen.control, a unix socket for the
+// gateway's own user and root only. It reports more, and reloads the configuration.
 package admin
 
 import (
@@ -18,51 +19,52 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// State is how the gateway is doing at one moment.
+// State is the state of the gateway at one moment.
 type State struct {
-	// Ready means that a configuration is loaded and the listeners are open. A
-	// certificate or an upstream that is missing, or a reload that failed, does not
-	// change that: taking the gateway out of service would cure none of them.
+	// Ready means that a configuration is loaded and the listeners are open. It stays true if
+	// a certificate or an upstream is missing, or a reload failed: removing the gateway from
+	// service
+	// would not help.
 	Ready bool `json:"ready"`
-	// Draining means that it is about to end and takes no new connections.
+	// Draining means that the gateway is shutting down and accepts no new connections.
 	Draining      bool          `json:"draining"`
 	Version       string        `json:"version,omitempty"`
-	Configuration Configuration `json:"configuration,omitzero"` // zero: left out
+	Configuration Configuration `json:"configuration,omitzero"` // omitted if zero
 	Certificates  []Certificate `json:"certificates,omitempty"`
 	Issuers       []Issuer      `json:"issuers,omitempty"`
 	Upstreams     []Upstream    `json:"upstreams,omitempty"`
-	Signatures    *Signatures   `json:"signatures,omitempty"` // nil where none are taken
+	Signatures    *Signatures   `json:"signatures,omitempty"` // nil if signatures are not used
 }
 
-// Signatures tells of what signed requests need: nonces that are remembered, and
-// memory for content.
+// Signatures describes the resources of signed requests: remembered nonces, and memory for
+// content.
 type Signatures struct {
 	Remembered int `json:"remembered"`
 	Capacity   int `json:"capacity"`
-	// FullestKey has the most nonces, FullestLive of PerKey.
+	// FullestKey is the key with the most nonces, FullestLive; PerKey is the limit.
 	FullestKey  string `json:"fullest_key,omitempty"`
 	FullestLive int    `json:"fullest_key_remembered"`
 	PerKey      int    `json:"capacity_per_key"`
-	// RefusedUntil is when signed requests will no longer be refused because of an
-	// unclean start; zero if they are not.
+	// RefusedUntil is when signed requests are no longer refused because of an unclean start;
+	// zero if they are accepted.
 	RefusedUntil time.Time `json:"refused_until,omitzero"`
-	Note         string    `json:"note,omitempty"` // what was wrong at the start
-	MemoryUsed   int64     `json:"memory_used"`    // bytes of content that is held
+	Note         string    `json:"note,omitempty"` // why the start was unclean
+	MemoryUsed   int64     `json:"memory_used"`    // bytes of buffered content
 	MemoryTotal  int64     `json:"memory_total"`
 }
 
-// Certificate tells of one certificate of ours.
+// Certificate describes a certificate of the gateway.
 type Certificate struct {
 	Hosts    []string  `json:"hosts"`
 	Source   string    `json:"source"`
 	Issuer   string    `json:"issuer"`
-	NotAfter time.Time `json:"not_after,omitzero"` // zero: there is none yet
-	// NextRenewal is when it will be renewed; zero if others do that.
+	NotAfter time.Time `json:"not_after,omitzero"` // zero if there is none yet
+	// NextRenewal is the time of the next renewal; zero if the operator renews it.
 	NextRenewal time.Time `json:"next_renewal,omitzero"`
 	LastError   string    `json:"last_error,omitempty"`
 }
 
-// Issuer tells of the keys that we have of an issuer of tokens.
+// Issuer describes the known keys of a token issuer.
 type Issuer struct {
 	Name      string    `json:"name"`
 	Keys      int       `json:"keys"`
@@ -70,72 +72,70 @@ type Issuer struct {
 	LastError string    `json:"last_error,omitempty"`
 }
 
-// Upstream tells of the endpoints of an upstream.
+// Upstream describes the endpoints of an upstream.
 type Upstream struct {
 	Name      string     `json:"name"`
 	Endpoints []Endpoint `json:"endpoints"`
 }
 
-// Endpoint tells of one endpoint.
+// Endpoint describes an endpoint.
 type Endpoint struct {
 	URL       string `json:"url"`
 	Healthy   bool   `json:"healthy"`
 	Idle      int    `json:"idle"`   // connections kept open for reuse
-	Active    int    `json:"active"` // requests under way
+	Active    int    `json:"active"` // requests in flight
 	LastError string `json:"last_error,omitempty"`
 }
 
-// Counts are what is counted elsewhere, for metrics.
+// Counts are counters of other packages, for metrics.
 type Counts struct {
-	InFlight     int    // requests under way
+	InFlight     int    // requests in flight
 	Connections  int    // connections of clients
-	AuditWritten uint64 // audit records taken for the sink
-	AuditDropped uint64 // audit records for which there was no room
-	AuditFailed  uint64 // writes that the audit log's sink refused
+	AuditWritten uint64 // audit records accepted
+	AuditDropped uint64 // audit records dropped
+	AuditFailed  uint64 // failed writes of the audit log
 	AuditPending int    // bytes of audit records waiting
 }
 
-// Replay tells of the store that knows which signatures were used.
+// Replay describes the replay store.
 type Replay struct {
-	Live     int // claims that are remembered
-	Capacity int // how many can be
-	// Refused claims, by cause: a signature used again, no room, no room for more
-	// of its key, and a signature made before a start that knew nothing.
+	Live     int // remembered claims
+	Capacity int // maximum number of claims
+	// Refused claims by cause: replayed, store full, share of the key full, and created before
+	// an unclean start.
 	Replayed, Full, KeyFull, Window uint64
 }
 
-// Options say where a [Server] gets its answers. The functions must be safe for
-// concurrent use.
+// Options configure a [Server]. The functions must be safe for concurrent use.
 type Options struct {
 	State      func() State  // nil: never ready
-	Counts     func() Counts // nil: not among the metrics
-	Replay     func() Replay // nil: not among the metrics
+	Counts     func() Counts // nil: no such metrics
+	Replay     func() Replay // nil: no such metrics
 	Collectors []prometheus.Collector
 	Log        *slog.Logger     // discarded if nil
 	Now        func() time.Time // time.Now if nil
 }
 
-// Server serves /healthz, /readyz and /metrics. Errors of components are shown
-// in the detail: keep it off public addresses.
+// Server serves /healthz, /readyz and /metrics. The readiness details contain errors of
+// components, so do not expose it publicly.
 type Server struct {
 	http *http.Server
 	log  *slog.Logger
 }
 
-// Bounds of the server: its callers are probes and scrapers.
+// Limits of the server. Its clients are probes and scrapers.
 const (
 	headTime  = 5 * time.Second
 	totalTime = 15 * time.Second
 	idleTime  = 2 * time.Minute
 	headBytes = 8 << 10
-	// connections is how many there may be at once; further ones wait.
+	// connections is the maximum number of connections; further ones wait.
 	connections = 64
-	// farewell is how long answers under way may take once Run is to end.
+	// farewell is the time for pending answers once Run ends.
 	farewell = 5 * time.Second
 )
 
-// New makes a server with a registry of its own. It returns an error if the
-// collectors clash.
+// New returns a server with its own registry. It returns an error if the collectors conflict.
 func New(o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -179,8 +179,7 @@ func New(o Options) (*Server, error) {
 	}, nil
 }
 
-// handler answers the three paths, exactly as written: a mux would redirect
-// others to them.
+// handler serves exactly these three paths. A ServeMux would redirect other spellings to them.
 func handler(state func() State, metrics http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -223,8 +222,7 @@ func ready(w http.ResponseWriter, s State) {
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// Run serves on l until ctx ends, then lets answers under way finish, for at
-// most five seconds. It closes l.
+// Run serves on l until ctx ends, then gives pending answers at most five seconds. It closes l.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	return run(ctx, s.http, &boundedListener{Listener: l, places: make(chan struct{}, connections), done: make(chan struct{})})
+	return run(ctx, s.http, &boundedListener{Listener: l, slots: make(chan struct{}, connections), done: make(chan struct{})})
 }

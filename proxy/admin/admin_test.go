@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// serve runs a server until the test ends, or stop is called.
+// serve runs a server until the test ends or stop is called.
 func serve(t *testing.T, o Options) (base string, stop func() error) {
 	t.Helper()
 	s, err := New(o)
@@ -112,14 +112,14 @@ func TestOnlyThreePathsAreServed(t *testing.T) {
 	}
 }
 
-func TestOnlyStartAndDrainAreUnready(t *testing.T) {
+func TestOnlyStartingAndDrainingAreUnready(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		state func() State
 		want  int
 	}{
 		{"ready, and the last reload failed", goodState, 200},
-		{"all upstreams and issuers away", func() State {
+		{"all upstreams and issuers down", func() State {
 			s := goodState()
 			s.Upstreams[0].Endpoints[0].Healthy = false
 			s.Certificates[0].LastError = "key mismatch"
@@ -127,7 +127,7 @@ func TestOnlyStartAndDrainAreUnready(t *testing.T) {
 		}, 200},
 		{"starting", func() State { return State{} }, 503},
 		{"draining", func() State { s := goodState(); s.Draining = true; return s }, 503},
-		{"nobody to ask", nil, 503},
+		{"no state", nil, 503},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			base, _ := serve(t, Options{State: tt.state})
@@ -147,7 +147,7 @@ func TestOnlyStartAndDrainAreUnready(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 			if alive, _, _ := fetch(t, "GET", base+"/healthz"); alive != 200 {
-				t.Errorf("/healthz: got %d, want 200 whatever the state", alive)
+				t.Errorf("/healthz: got %d, want 200 in every state", alive)
 			}
 		})
 	}
@@ -222,7 +222,7 @@ func TestMetricsShowTheState(t *testing.T) {
 	}
 }
 
-// Names of a config that are no good as labels cost their own metric only.
+// Configured names that are not valid labels lose their own metric only.
 func TestBadLabelCostsItsOwnMetricOnly(t *testing.T) {
 	base, _ := serve(t, Options{State: func() State { return State{Ready: true, Issuers: []Issuer{{Name: "\xff"}}} }})
 	status, _, body := fetch(t, "GET", base+"/metrics")
@@ -231,10 +231,10 @@ func TestBadLabelCostsItsOwnMetricOnly(t *testing.T) {
 	}
 }
 
-func TestNewRefusesCollectorsThatClash(t *testing.T) {
+func TestNewRefusesConflictingCollectors(t *testing.T) {
 	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "twice_total", Help: "Twice."})
 	if _, err := New(Options{Collectors: []prometheus.Collector{c, c}}); err == nil {
-		t.Error("the same collector was taken twice")
+		t.Error("the same collector was registered twice")
 	}
 }
 
@@ -247,7 +247,7 @@ func TestLargeHeadIsRefused(t *testing.T) {
 	req.Header.Set("X-Large", strings.Repeat("x", 64<<10))
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return // cut while it was still being sent
+		return // the server closed while the head was being sent
 	}
 	res.Body.Close()
 	if res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
@@ -255,19 +255,19 @@ func TestLargeHeadIsRefused(t *testing.T) {
 	}
 }
 
-// Whoever holds all connections cannot make the server hold more; one that
-// leaves makes room.
+// A client that holds all connections cannot open more. A further connection is served once one
+// closes.
 func TestConnectionsAreBounded(t *testing.T) {
 	base, _ := serve(t, Options{})
 	addr := strings.TrimPrefix(base, "http://")
-	var held []net.Conn
+	var open []net.Conn
 	for range connections {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		held = append(held, c)
+		open = append(open, c)
 	}
 	waits, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -277,7 +277,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if _, err := io.WriteString(waits, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	held[0].Close()
+	open[0].Close()
 	waits.SetReadDeadline(time.Now().Add(10 * time.Second))
 	answer, err := io.ReadAll(waits)
 	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") {

@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// stateCollector turns state and counts into metrics at each scrape. Its labels
-// are names of the configuration.
+// stateCollector computes metrics from the state at each scrape. Its labels are names from the
+// configuration.
 type stateCollector struct {
 	state  func() State
 	counts func() Counts
@@ -39,45 +39,45 @@ func newStateCollector(o Options) *stateCollector {
 		replay: o.Replay,
 		now:    o.Now,
 
-		ready: desc("ready", "1 while the gateway takes requests, 0 before and while it drains."),
-		build: desc("build_info", "Always 1; the label tells the version.", "version"),
+		ready: desc("ready", "1 while the gateway accepts requests, 0 before and while it drains."),
+		build: desc("build_info", "Always 1; the label is the version.", "version"),
 
-		config:           desc("config_info", "Always 1; the label is a short digest of the configuration that runs.", "hash"),
-		configSuccessful: desc("config_last_reload_successful", "1 if the last attempt to load a configuration succeeded, 0 if it failed and the one before runs on."),
-		configSuccess:    desc("config_last_reload_success_timestamp_seconds", "When the last attempt to load a configuration that succeeded was made, in Unix time."),
-		snapshots:        desc("config_snapshots", "Configurations in memory: the one that runs, and those before it that wait for their last requests."),
-		reloads:          desc("config_reloads_total", "Attempts to load another configuration, by how they ended: changed, unchanged or failed.", "result"),
+		config:           desc("config_info", "Always 1; the label is a short digest of the active configuration.", "hash"),
+		configSuccessful: desc("config_last_reload_successful", "1 if the last attempt to load a configuration succeeded, 0 if it failed and the previous one stays active."),
+		configSuccess:    desc("config_last_reload_success_timestamp_seconds", "Time of the last successful attempt to load a configuration, in Unix time."),
+		snapshots:        desc("config_snapshots", "Configurations in memory: the active one, and earlier ones with requests in flight."),
+		reloads:          desc("config_reloads_total", "Attempts to load another configuration, by result: changed, unchanged or failed.", "result"),
 
-		certificate: desc("certificate_not_after_timestamp_seconds", "When the certificate for a host ends, in Unix time; 0 if there is none.", "host", "source"),
-		certRenewal: desc("certificate_next_renewal_timestamp_seconds", "When the certificate for a host will be renewed, or tried to be, in Unix time.", "host", "source"),
-		certFault:   desc("certificate_fault", "1 while a newer certificate for a host could not be taken.", "host", "source"),
-		keys:        desc("issuer_keys", "Keys known of an issuer of tokens.", "issuer"),
+		certificate: desc("certificate_not_after_timestamp_seconds", "When the certificate for a host expires, in Unix time; 0 if there is none.", "host", "source"),
+		certRenewal: desc("certificate_next_renewal_timestamp_seconds", "When the certificate for a host is due for renewal, in Unix time.", "host", "source"),
+		certFault:   desc("certificate_fault", "1 while a newer certificate for a host cannot be loaded.", "host", "source"),
+		keys:        desc("issuer_keys", "Known keys of a token issuer.", "issuer"),
 		keysAge:     desc("issuer_keys_age_seconds", "Time since the keys of an issuer were last fetched.", "issuer"),
 		keysFault:   desc("issuer_fault", "1 while the keys of an issuer cannot be fetched.", "issuer"),
-		healthy:     desc("upstream_healthy", "1 while an endpoint is used, 0 while it is left out.", "upstream", "endpoint"),
-		active:      desc("upstream_requests_in_flight", "Requests under way at an endpoint.", "upstream", "endpoint"),
+		healthy:     desc("upstream_healthy", "1 while an endpoint is used, 0 while it is ejected.", "upstream", "endpoint"),
+		active:      desc("upstream_requests_in_flight", "Requests in flight at an endpoint.", "upstream", "endpoint"),
 		idle:        desc("upstream_connections_idle", "Connections to an endpoint kept open for reuse.", "upstream", "endpoint"),
-		inFlight:    desc("requests_in_flight", "Requests under way."),
+		inFlight:    desc("requests_in_flight", "Requests in flight."),
 		connections: desc("connections", "Connections of clients."),
-		written:     desc("audit_records_total", "Audit records taken for the log."),
-		dropped:     desc("audit_records_dropped_total", "Audit records of refused requests for which the log had no room."),
-		failed:      desc("audit_write_failures_total", "Writes that the audit log's file refused."),
+		written:     desc("audit_records_total", "Audit records accepted."),
+		dropped:     desc("audit_records_dropped_total", "Audit records of refused requests dropped because the log's buffer was full."),
+		failed:      desc("audit_write_failures_total", "Failed writes to the audit log."),
 		pending:     desc("audit_pending_bytes", "Bytes of audit records waiting to be written."),
 
-		claims:        desc("replay_live", "Signatures remembered, so that none is used twice."),
+		claims:        desc("replay_live", "Signatures remembered to detect replays."),
 		claimsMax:     desc("replay_capacity", "Signatures that can be remembered at once."),
-		claimsRefused: desc("replay_refused_total", "Signatures refused by the store that remembers them, by cause.", "cause"),
+		claimsRefused: desc("replay_refused_total", "Signatures refused by the replay store, by cause.", "cause"),
 	}
 }
 
-// Describe sends nothing, which makes the collector unchecked: which metrics
-// there are follows from the state.
+// Describe sends nothing, which makes the collector unchecked: the set of metrics depends on the
+// state.
 func (s *stateCollector) Describe(chan<- *prometheus.Desc) {}
 
-// Collect sends the metrics of the present state.
+// Collect sends the metrics of the current state.
 func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 	send := func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
-		// Wrong labels, such as a name that is not UTF-8, cost the one metric.
+		// An invalid label, such as a name that is not UTF-8, only loses its own metric.
 		if m, err := prometheus.NewConstMetric(d, t, v, labels...); err == nil {
 			c <- m
 		}
@@ -133,13 +133,13 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 	}
 }
 
-// certificates sends one metric for each host and source: of several
-// certificates for one, the one that ends first.
+// certificates sends one metric for each host and source. Of several certificates, it reports
+// the earliest expiry.
 func (s *stateCollector) certificates(all []Certificate, gauge func(*prometheus.Desc, float64, ...string)) {
 	type place struct{ host, source string }
 	type worst struct {
 		end     time.Time
-		renewal time.Time // the first
+		renewal time.Time // the earliest
 		fault   bool
 	}
 	found := map[place]worst{}
@@ -158,7 +158,7 @@ func (s *stateCollector) certificates(all []Certificate, gauge func(*prometheus.
 		}
 	}
 	for at, w := range found {
-		end := float64(0) // there is none: as bad as one that ended long ago
+		end := float64(0) // there is none, which is as bad as an expired one
 		if !w.end.IsZero() {
 			end = float64(w.end.Unix())
 		}

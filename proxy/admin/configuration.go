@@ -9,36 +9,35 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Configuration tells which configuration runs and how it went to load another. A reload
-// that fails changes nothing else in [State]: the gateway serves by the configuration
-// that it has, and is as ready as before.
+// Configuration describes the active configuration and the last attempt to load another one. A
+// failed reload changes nothing else in [State]: the gateway keeps serving with the old
+// configuration.
 type Configuration struct {
-	Hash     string    `json:"hash"`     // a short digest of what runs
-	Loaded   time.Time `json:"loaded"`   // when it began to run
-	Watching bool      `json:"watching"` // whether changes of files start a reload
-	// Snapshots is how many configurations are in memory: the one that runs, and those
-	// before it that wait for their last requests.
+	Hash     string    `json:"hash"`     // a short digest of the active configuration
+	Loaded   time.Time `json:"loaded"`   // when it became active
+	Watching bool      `json:"watching"` // whether file changes start a reload
+	// Snapshots is the number of configurations in memory: the active one, and earlier ones
+	// with requests in flight.
 	Snapshots int `json:"snapshots"`
 
-	LastAttempt time.Time `json:"last_attempt"` // to load it or another
-	LastSuccess time.Time `json:"last_success"` // of those, the last that did not fail
-	// LastError is the first line of why the last attempt failed, "" if it did not.
+	LastAttempt time.Time `json:"last_attempt"` // of loading a configuration
+	LastSuccess time.Time `json:"last_success"` // the last successful attempt
+	// LastError is the first line of the last attempt's error; "" if it succeeded.
 	LastError string `json:"last_error,omitempty"`
-	// Faults is how many faults the configuration of the last attempt had; zero also
-	// where it failed for another reason.
+	// Faults is the number of faults in the last attempt's configuration; zero if it failed for
+	// another reason.
 	Faults  int          `json:"faults,omitempty"`
 	Reloads ReloadCounts `json:"reloads"`
 }
 
-// ReloadCounts counts reloads since the start, by how they ended. The start is none.
+// ReloadCounts counts reloads by result, without the start.
 type ReloadCounts struct {
-	Changed   uint64 `json:"changed"`   // another configuration runs since
-	Unchanged uint64 `json:"unchanged"` // it was the one that runs already
-	Failed    uint64 `json:"failed"`    // it could not be taken
+	Changed   uint64 `json:"changed"`   // a different configuration became active
+	Unchanged uint64 `json:"unchanged"` // the configuration was the active one
+	Failed    uint64 `json:"failed"`    // the configuration was refused
 }
 
-// Reloads remembers how loading the configuration went, for [State]. It is safe for
-// concurrent use.
+// Reloads records the results of reloads for [State]. It is safe for concurrent use.
 type Reloads struct {
 	now func() time.Time
 
@@ -46,8 +45,8 @@ type Reloads struct {
 	state Configuration
 }
 
-// NewReloads remembers that the configuration with this digest began to run now. now is
-// the clock; nil means [time.Now].
+// NewReloads records that the configuration with this digest became active now. now is the
+// clock; nil means [time.Now].
 func NewReloads(hash string, now func() time.Time) *Reloads {
 	if now == nil {
 		now = time.Now
@@ -56,7 +55,7 @@ func NewReloads(hash string, now func() time.Time) *Reloads {
 	return &Reloads{now: now, state: Configuration{Hash: hash, Loaded: at, LastAttempt: at, LastSuccess: at}}
 }
 
-// Changed records that the configuration with this digest runs from now on.
+// Changed records that the configuration with this digest became active.
 func (r *Reloads) Changed(hash string) {
 	r.attempt(nil, func(c *Configuration) {
 		c.Hash, c.Loaded = hash, c.LastAttempt
@@ -64,19 +63,19 @@ func (r *Reloads) Changed(hash string) {
 	})
 }
 
-// Unchanged records that a reload found the configuration that runs already. What an
-// attempt before it found wrong is mended by that.
+// Unchanged records that a reload found the active configuration. It clears the error of an
+// earlier attempt.
 func (r *Reloads) Unchanged() {
 	r.attempt(nil, func(c *Configuration) { c.Reloads.Unchanged++ })
 }
 
-// Failed records why a reload changed nothing. An error that is [setting.Faults] tells
-// how many there are.
+// Failed records the error of a reload. If it is [setting.Faults], it also records their
+// number.
 func (r *Reloads) Failed(err error) {
 	r.attempt(err, func(c *Configuration) { c.Reloads.Failed++ })
 }
 
-// attempt records an attempt that ended with err and what else is to be said of it.
+// attempt records an attempt that ended with err, and applies more to the record.
 func (r *Reloads) attempt(err error, more func(*Configuration)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,14 +93,14 @@ func (r *Reloads) attempt(err error, more func(*Configuration)) {
 	more(c)
 }
 
-// SetWatching says whether changes of files start a reload.
+// SetWatching records whether file changes start a reload.
 func (r *Reloads) SetWatching(on bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state.Watching = on
 }
 
-// Configuration tells what is remembered. Snapshots is left for the caller, who has them.
+// Configuration returns the record. The caller sets Snapshots.
 func (r *Reloads) Configuration() Configuration {
 	r.mu.Lock()
 	defer r.mu.Unlock()

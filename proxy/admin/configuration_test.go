@@ -12,7 +12,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-func TestReloadsTellHowTheLastOneWent(t *testing.T) {
+func TestReloadsRecordTheLastAttempt(t *testing.T) {
 	at := time.Unix(1700000000, 0)
 	start := at
 	pass := func() time.Time { at = at.Add(time.Minute); return at }
@@ -75,7 +75,7 @@ func TestFailedReloadLeavesTheGatewayReady(t *testing.T) {
 	}
 }
 
-func TestNothingIsToldOfAConfigurationThatIsNotKnown(t *testing.T) {
+func TestUnknownConfigurationIsOmitted(t *testing.T) {
 	base, _ := serve(t, Options{State: func() State { return State{Ready: true} }})
 	_, _, ready := fetch(t, "GET", base+"/readyz")
 	_, _, metrics := fetch(t, "GET", base+"/metrics")

@@ -11,42 +11,43 @@ import (
 	"time"
 )
 
-// Control is the server of the control socket (listen.control): the commands `sallyport reload`
-// and `sallyport status` talk to it. It takes two requests, in HTTP/1.1 over a unix socket:
-// POST /reload answers with a [ReloadReport], GET /status with a [StatusReport], as JSON.
+// Control is the server of the control socket (listen.control) for `sallyport reload` and
+// `sallyport status`. It serves two requests in HTTP/1.1 over a unix socket: POST /reload returns
+// a
+// [ReloadReport], GET /status a [StatusReport], both as JSON.
 //
-// The socket has mode 0600. On Linux the server also asks the kernel who connects (SO_PEERCRED)
-// and takes only its own user and root, whatever has become of the mode.
+// The socket has mode 0600. On Linux the server also checks the peer's user (SO_PEERCRED) and
+// accepts
+// only its own user and root, in case the mode was changed.
 type Control struct {
 	o    ControlOptions
 	http *http.Server
 	peer func(net.Conn) (uid int, known bool)
 }
 
-// ControlOptions say where a [Control] listens and what it does. Both functions must be safe for
-// concurrent use.
+// ControlOptions configure a [Control]. Both functions must be safe for concurrent use.
 type ControlOptions struct {
-	// Path is where the socket is made. Its folder must exist.
+	// Path is the path of the socket. Its folder must exist.
 	Path string
-	// Reload loads the configuration again. ctx ends when the client gives up; a reload that has
-	// begun to swap is finished all the same.
+	// Reload loads the configuration again. ctx ends when the client gives up, but a reload
+	// that has started to swap is completed.
 	Reload func(ctx context.Context) ReloadReport
-	// Status tells how the gateway is doing.
+	// Status returns the state of the gateway.
 	Status func() StatusReport
-	// Log gets what goes wrong. Nil: discarded.
+	// Log receives failures. Nil: discarded.
 	Log *slog.Logger
 }
 
-// Bounds of the control socket. Its clients are operators.
+// Limits of the control socket. Its clients are operators.
 const (
 	controlConnections = 8
 	controlHead        = 5 * time.Second
 	controlHeadBytes   = 4 << 10
-	// controlAnswer bounds a reload: reading and checking all files.
+	// controlAnswer limits a reload, which reads and checks all files.
 	controlAnswer = 2 * time.Minute
 )
 
-// NewControl makes the server. Nothing is opened before [Control.Run].
+// NewControl returns the server. It opens nothing before [Control.Run].
 func NewControl(o ControlOptions) *Control {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -55,7 +56,7 @@ func NewControl(o ControlOptions) *Control {
 	c.http = &http.Server{
 		Handler:           http.HandlerFunc(c.serve),
 		ReadHeaderTimeout: controlHead,
-		// No ReadTimeout: it would end the context of a reload that takes longer.
+		// No ReadTimeout: it would end the context of a longer reload.
 		WriteTimeout:   controlAnswer,
 		IdleTimeout:    controlHead,
 		MaxHeaderBytes: controlHeadBytes,
@@ -64,19 +65,20 @@ func NewControl(o ControlOptions) *Control {
 	return c
 }
 
-// Listen makes the socket. A socket that a dead process left is replaced. One at which a process
-// answers is an error, and so are a file that is no socket and a path that is too long. Closing
-// the listener removes the socket.
+// Listen creates the socket. It replaces a socket that a dead process left. It returns an error
+// if a process answers there, if the path is a file of another kind, or if it is too long.
+// Closing the
+// listener removes the socket.
 func (c *Control) Listen() (net.Listener, error) { return listenSocket(c.o.Path) }
 
-// Run serves on l, which [Control.Listen] made, until ctx ends. It then lets answers under way
-// finish for at most five seconds and closes l. Call it once.
+// Run serves on l, from [Control.Listen], until ctx ends. It then gives pending answers at most
+// five seconds and closes l. Call it once.
 func (c *Control) Run(ctx context.Context, l net.Listener) error {
 	own := &ownListener{Listener: l, peer: c.peer, log: c.o.Log}
-	return run(ctx, c.http, &boundedListener{Listener: own, places: make(chan struct{}, controlConnections), done: make(chan struct{})})
+	return run(ctx, c.http, &boundedListener{Listener: own, slots: make(chan struct{}, controlConnections), done: make(chan struct{})})
 }
 
-// serve answers the two requests, exactly as written.
+// serve answers the two requests, for exactly these paths.
 func (c *Control) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	method := ""
@@ -86,7 +88,7 @@ func (c *Control) serve(w http.ResponseWriter, r *http.Request) {
 	case "/status":
 		method = http.MethodGet
 	default:
-		http.Error(w, "not found: the control socket knows POST /reload and GET /status", http.StatusNotFound)
+		http.Error(w, "not found: the control socket serves POST /reload and GET /status", http.StatusNotFound)
 		return
 	}
 	switch {
@@ -94,9 +96,9 @@ func (c *Control) serve(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", method)
 		http.Error(w, "method not allowed: want "+method, http.StatusMethodNotAllowed)
 	case r.ContentLength != 0:
-		// The server reads what it refused, to keep the connection: not for long.
+		// net/http reads refused content to keep the connection; limit that.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(controlHead))
-		http.Error(w, "this request has no content", http.StatusRequestEntityTooLarge)
+		http.Error(w, "this request must have no content", http.StatusRequestEntityTooLarge)
 	case method == http.MethodPost:
 		c.answer(w, c.o.Reload(r.Context()))
 	default:
@@ -115,7 +117,7 @@ func (c *Control) answer(w http.ResponseWriter, report any) {
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// ownListener accepts connections of the own user and of root alone.
+// ownListener accepts connections of its own user and of root only.
 type ownListener struct {
 	net.Listener
 	peer func(net.Conn) (uid int, known bool)
@@ -137,7 +139,7 @@ func (l *ownListener) Accept() (net.Conn, error) {
 	}
 }
 
-// run serves until ctx ends, then lets answers under way finish, for at most [farewell].
+// run serves until ctx ends, then gives pending answers at most [farewell].
 func run(ctx context.Context, s *http.Server, l net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()

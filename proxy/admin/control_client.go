@@ -13,16 +13,16 @@ import (
 	"syscall"
 )
 
-// maxReport bounds, in bytes, an answer that a client reads.
+// maxReport is the maximum size, in bytes, of an answer that a client reads.
 const maxReport = 16 << 20
 
-// ControlClient asks a running gateway over its control socket. It is safe for concurrent use.
+// ControlClient queries a running gateway over its control socket. It is safe for concurrent use.
 type ControlClient struct {
 	path string
 	http *http.Client
 }
 
-// DialControl makes a client of the control socket at path. It connects for each request.
+// DialControl returns a client of the control socket at path. It connects for each request.
 func DialControl(path string) *ControlClient {
 	return &ControlClient{path: path, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -34,25 +34,25 @@ func DialControl(path string) *ControlClient {
 	}}}
 }
 
-// Reload asks for a reload and waits for its end. A refused configuration is no error: the report
-// says so.
+// Reload requests a reload and waits for the result. A refused configuration is no error: the
+// report describes it.
 func (c *ControlClient) Reload(ctx context.Context) (ReloadReport, error) {
 	var r ReloadReport
-	err := c.ask(ctx, http.MethodPost, "/reload", &r)
+	err := c.get(ctx, http.MethodPost, "/reload", &r)
 	if err == nil && r.Result != ReloadChanged && r.Result != ReloadUnchanged && r.Result != ReloadRefused {
-		err = fmt.Errorf("%s: the answer has the unknown result %q: is the gateway of another version?", c.path, r.Result)
+		err = fmt.Errorf("%s: the answer has the unknown result %q: does the gateway have a different version?", c.path, r.Result)
 	}
 	return r, err
 }
 
-// Status asks how the gateway is doing.
+// Status requests the state of the gateway.
 func (c *ControlClient) Status(ctx context.Context) (StatusReport, error) {
 	var r StatusReport
-	return r, c.ask(ctx, http.MethodGet, "/status", &r)
+	return r, c.get(ctx, http.MethodGet, "/status", &r)
 }
 
-// ask sends one request and decodes its answer.
-func (c *ControlClient) ask(ctx context.Context, method, path string, into any) error {
+// get sends a request and decodes the answer.
+func (c *ControlClient) get(ctx context.Context, method, path string, into any) error {
 	if err := socketPathFits(c.path); err != nil {
 		return err
 	}
@@ -80,25 +80,25 @@ func (c *ControlClient) ask(ctx context.Context, method, path string, into any) 
 	return nil
 }
 
-// explain says what an error of the connection means, and what would do. The result wraps err.
+// explain describes an error of the connection, with a remedy. The result wraps err.
 func (c *ControlClient) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return &ControlError{c.path, "there is no control socket: no gateway runs with this configuration, or listen.control names another path", err}
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return &ControlError{c.path, "nobody answers at the control socket: the gateway has ended", err}
+		return &ControlError{c.path, "nobody answers at the control socket: the gateway is not running", err}
 	case errors.Is(err, fs.ErrPermission):
 		return &ControlError{c.path, "no permission: be root or the gateway's own user", err}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return &ControlError{c.path, "the gateway closed the connection: it ended, or takes only root and its own user", err}
+		return &ControlError{c.path, "the gateway closed the connection: it stopped, or this user is not root or the gateway's own user", err}
 	}
 	return &ControlError{c.path, err.Error(), err}
 }
 
-// ControlError means that the gateway could not be asked, or gave no whole answer.
+// ControlError means that the gateway could not be reached, or sent no complete answer.
 type ControlError struct {
 	Path    string // of the socket
-	Problem string // in words for an operator
+	Problem string // for the operator
 	cause   error
 }
 
@@ -107,7 +107,7 @@ func (e *ControlError) Error() string { return e.Path + ": " + e.Problem }
 // Unwrap returns the error of the connection.
 func (e *ControlError) Unwrap() error { return e.cause }
 
-// firstLine is as much of an answer as an error may repeat.
+// firstLine returns the part of an answer that an error may quote.
 func firstLine(text []byte) string {
 	line, _, _ := strings.Cut(string(text[:min(len(text), 200)]), "\n")
 	return strings.Map(func(r rune) rune {

@@ -2,5 +2,5 @@
 
 package admin
 
-// lockFolder locks nothing here: two gateways must not start in the same moment.
+// lockFolder does nothing on this system: two gateways must not start at the same moment.
 func lockFolder(string) (unlock func(), err error) { return func() {}, nil }

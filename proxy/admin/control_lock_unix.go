@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// lockTime bounds how long another process may keep a folder locked: it needs a moment.
+// lockTime is how long to wait for a folder that another process has locked.
 const lockTime = 5 * time.Second
 
-// lockFolder locks a folder against other processes that call it. Where the file system knows no
-// locks, nothing is locked: they matter only if two gateways start in the same moment.
+// lockFolder locks a folder against other callers. It does nothing on file systems without
+// locks, which matters only if two gateways start at the same moment.
 func lockFolder(dir string) (unlock func(), err error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -24,7 +24,7 @@ func lockFolder(dir string) (unlock func(), err error) {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
 		case err == nil, errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.ENOLCK), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EBADF):
-			return func() { _ = f.Close() }, nil // which unlocks
+			return func() { _ = f.Close() }, nil // which also unlocks
 		case errors.Is(err, syscall.EINTR):
 		case !errors.Is(err, syscall.EWOULDBLOCK):
 			_ = f.Close()

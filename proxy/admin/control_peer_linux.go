@@ -5,9 +5,10 @@ import (
 	"syscall"
 )
 
-// peerUID tells the user of the process at the other end of a unix connection, as the kernel saw
-// it when it connected (SO_PEERCRED, unix(7)). A connection of which the kernel does not tell is
-// nobody's: known is true and uid is no user's.
+// peerUID returns the user of the process at the other end of a unix connection, as the kernel
+// recorded it at connect (SO_PEERCRED, unix(7)). If the kernel reports none, known is true and
+// uid is
+// -1, so that the connection is refused.
 func peerUID(c net.Conn) (uid int, known bool) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {

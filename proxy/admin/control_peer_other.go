@@ -4,5 +4,5 @@ package admin
 
 import "net"
 
-// peerUID is not known here: the mode of the socket must do.
+// peerUID is not supported on this system; the mode of the socket protects it.
 func peerUID(net.Conn) (uid int, known bool) { return 0, false }

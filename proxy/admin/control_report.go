@@ -6,48 +6,47 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// ReloadResult is what became of a reload.
+// ReloadResult is the result of a reload.
 type ReloadResult string
 
 // Results of a reload.
 const (
-	ReloadChanged   ReloadResult = "changed"   // the new configuration is in force
-	ReloadUnchanged ReloadResult = "unchanged" // the files say what they said before
-	ReloadRefused   ReloadResult = "refused"   // the files cannot be used: the old configuration stays in force
+	ReloadChanged   ReloadResult = "changed"   // the new configuration is active
+	ReloadUnchanged ReloadResult = "unchanged" // the configuration did not change
+	ReloadRefused   ReloadResult = "refused"   // the files are invalid; the old configuration stays active
 )
 
-// ReloadReport tells what a reload did.
+// ReloadReport describes a reload.
 type ReloadReport struct {
 	Result ReloadResult `json:"result"`
-	// From and To are short hashes of the configuration in force before and after. They are the
-	// same unless Result is changed.
+	// From and To are short hashes of the active configuration before and after. They differ
+	// only if Result is changed.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
-	// Summary is all of it in one line, such as "config 3f9a -> 81c2: 2 routes changed, 1 added".
+	// Summary is one line, such as "config 3f9a -> 81c2: 2 routes changed, 1 added".
 	Summary string `json:"summary"`
-	// Changes are what changed, one line each, such as "route a.example/v1 changed".
+	// Changes lists the changes, one line each, such as "route a.example/v1 changed".
 	Changes []string `json:"changes,omitempty"`
-	// Faults are why the files were refused. There may be none if what was refused is not in the
-	// text of a file; Summary then says why.
+	// Faults are the faults of refused files. They may be empty if the refusal has another
+	// cause, which is in Summary.
 	Faults setting.Faults `json:"faults,omitempty"`
-	// LoadedAt is when the configuration that is in force now was loaded.
+	// LoadedAt is when the now active configuration was loaded.
 	LoadedAt time.Time `json:"loaded_at"`
 }
 
-// StatusReport tells how the gateway is doing: what [State] tells, and the process, the
-// configuration and the load.
+// StatusReport is [State] with details of the process, the configuration and the load.
 type StatusReport struct {
 	State
 	PID         int        `json:"pid"`
-	Since       time.Time  `json:"since"` // when the process began to serve
-	File        string     `json:"file"`  // the configuration
+	Since       time.Time  `json:"since"` // when the process started to serve
+	File        string     `json:"file"`  // of the configuration
 	Listeners   []Listener `json:"listeners,omitempty"`
 	Routes      int        `json:"routes"`
-	InFlight    int        `json:"in_flight"`   // requests under way
+	InFlight    int        `json:"in_flight"`   // requests in flight
 	Connections int        `json:"connections"` // connections of clients
 }
 
-// Listener tells of one address on which the gateway listens.
+// Listener describes an address on which the gateway listens.
 type Listener struct {
 	For  string `json:"for"` // such as "https", "health", "control"
 	Addr string `json:"addr"`

@@ -13,22 +13,21 @@ import (
 	"time"
 )
 
-// maxSocketPath is how long the path of a unix socket may be: sun_path less its final zero, which
-// is 107 bytes on Linux.
+// maxSocketPath is the maximum length of a unix socket's path: sun_path without the final zero,
+// 107 bytes on Linux.
 const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
-// bindName is how a socket is called before it gets its name: a folder and a file in it, in the
-// form of these letters.
+// bindName is the form of a socket's temporary name: a random folder and a file in it.
 const bindName = ".xxxxxx/s"
 
-// SocketPathExcess tells by how many bytes path is too long for the control socket, 0 if it is
-// not, and how many a path may have at most.
+// SocketPathExcess returns by how many bytes path is too long for the control socket, 0 if it is
+// not, and the maximum length.
 func SocketPathExcess(path string) (excess, most int) {
 	longest := max(len(path), len(filepath.Join(filepath.Dir(path), bindName)))
 	return max(0, longest-maxSocketPath), maxSocketPath
 }
 
-// socketPathFits is an error if path is too long.
+// socketPathFits returns an error if path is too long.
 func socketPathFits(path string) error {
 	if excess, most := SocketPathExcess(path); excess > 0 {
 		return fmt.Errorf("%s: %d bytes too long for a unix socket, which may have %d; set listen.control to a shorter path such as /run/sallyport/control.sock",
@@ -37,11 +36,11 @@ func socketPathFits(path string) error {
 	return nil
 }
 
-// listenSocket makes a socket of mode 0600 at path. It is bound in a folder that no other user can
-// enter, gets its mode there, and is then renamed: at no moment can another user connect to it.
+// listenSocket creates a socket of mode 0600 at path. It binds the socket in a folder that other
+// users cannot enter, sets the mode there and then renames it. So other users can never connect.
 //
-// The folder of the socket is locked meanwhile, so that of two gateways that start at once the
-// second sees the socket of the first.
+// It locks the folder meanwhile. If two gateways start at once, the second sees the socket of the
+// first.
 func listenSocket(path string) (net.Listener, error) {
 	if err := socketPathFits(path); err != nil {
 		return nil, err
@@ -57,13 +56,13 @@ func listenSocket(path string) (net.Listener, error) {
 	letters := rand.Text()[:len(".xxxxxx")-1]
 	private := filepath.Join(filepath.Dir(path), "."+letters)
 	if err := os.Mkdir(private, 0o700); err != nil {
-		return nil, fmt.Errorf("making the control socket: %w", err)
+		return nil, fmt.Errorf("creating the control socket: %w", err)
 	}
 	defer os.Remove(private)
 	bound := filepath.Join(private, "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: bound, Net: "unix"})
 	if err != nil {
-		return nil, fmt.Errorf("making the control socket: %w", err)
+		return nil, fmt.Errorf("creating the control socket: %w", err)
 	}
 	l.SetUnlinkOnClose(false)
 	err = os.Chmod(bound, 0o600)
@@ -77,13 +76,13 @@ func listenSocket(path string) (net.Listener, error) {
 	if err != nil {
 		_ = l.Close()
 		_ = os.Remove(bound)
-		return nil, fmt.Errorf("making the control socket: %w", err)
+		return nil, fmt.Errorf("creating the control socket: %w", err)
 	}
 	return &namedSocket{Listener: l, path: path, info: info}, nil
 }
 
-// socketIsFree says whether a socket may take the place of what is at path: nothing, or a socket
-// at which nobody answers. The caller holds the lock of the folder.
+// socketIsFree returns an error unless path is unused, or is a socket that nobody answers. The
+// caller holds the lock of the folder.
 func socketIsFree(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -92,7 +91,7 @@ func socketIsFree(path string) error {
 	case err != nil:
 		return fmt.Errorf("the control socket: %w", err)
 	case info.Mode()&fs.ModeSocket == 0:
-		return fmt.Errorf("%s: there is a file that is no socket; remove it, or set listen.control to another path", path)
+		return fmt.Errorf("%s: a file that is not a socket is in the way; remove it, or set listen.control to another path", path)
 	}
 	c, err := net.DialTimeout("unix", path, 5*time.Second)
 	switch {
@@ -102,10 +101,10 @@ func socketIsFree(path string) error {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return nil
 	}
-	return fmt.Errorf("%s: it cannot be told whether another process answers at this socket: %w", path, err)
+	return fmt.Errorf("%s: cannot determine whether another process answers at this socket: %w", path, err)
 }
 
-// namedSocket removes its own file when it is closed, and no other that has taken its place.
+// namedSocket removes its own file on Close, but not a file that has replaced it.
 type namedSocket struct {
 	net.Listener
 	path string
@@ -118,7 +117,7 @@ func (s *namedSocket) Close() error {
 	s.once.Do(func() {
 		unlock, err := lockFolder(filepath.Dir(s.path))
 		if err != nil {
-			return // whoever comes next finds that nobody answers there
+			return // the next gateway finds that nobody answers and replaces it
 		}
 		defer unlock()
 		if info, err := os.Lstat(s.path); err == nil && os.SameFile(info, s.info) {

@@ -22,7 +22,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// socketPath is a path for a socket, short enough wherever tests run.
+// socketPath returns a path that is short enough for a socket.
 func socketPath(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ctl")
@@ -49,7 +49,7 @@ func controlling(t *testing.T, c *Control) {
 			t.Errorf("Run: %v", err)
 		}
 		if _, err := os.Lstat(c.o.Path); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("the socket is left: %v", err)
+			t.Errorf("the socket was not removed: %v", err)
 		}
 	})
 }
@@ -140,7 +140,7 @@ func TestControlBoundsTheHead(t *testing.T) {
 	}
 }
 
-func TestSocketBelongsToItsUserAlone(t *testing.T) {
+func TestSocketIsForItsUserOnly(t *testing.T) {
 	path := socketPath(t)
 	controlling(t, NewControl(ControlOptions{Path: path, Reload: fakeReload(ReloadReport{}), Status: fakeStatus(StatusReport{})}))
 	info, err := os.Lstat(path)
@@ -163,8 +163,8 @@ func TestConnectionsOfOtherUsersAreClosed(t *testing.T) {
 		{"own user", os.Geteuid(), true, false},
 		{"root", 0, true, false},
 		{"another user", os.Geteuid() + 1000, true, true},
-		{"nobody that the kernel knows", -1, true, true},
-		{"a system that does not tell", 0, false, false},
+		{"unknown to the kernel", -1, true, true},
+		{"unsupported system", 0, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := socketPath(t)
@@ -186,7 +186,7 @@ func TestConnectionsOfOtherUsersAreClosed(t *testing.T) {
 	}
 }
 
-func TestKernelTellsThePeer(t *testing.T) {
+func TestKernelReportsThePeer(t *testing.T) {
 	path := socketPath(t)
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -215,12 +215,12 @@ func TestSocketOfDeadProcessIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.SetUnlinkOnClose(false)
-	l.Close() // as a process that was killed leaves it
+	l.Close() // as a killed process leaves it
 	if _, err := os.Lstat(path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := DialControl(path).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "has ended") {
-		t.Errorf("asking: %v, want that the gateway has ended", err)
+	if _, err := DialControl(path).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "is not running") {
+		t.Errorf("asking: %v, want that the gateway is not running", err)
 	}
 	controlling(t, NewControl(ControlOptions{Path: path, Status: fakeStatus(StatusReport{PID: 7})}))
 	if s, err := DialControl(path).Status(t.Context()); err != nil || s.PID != 7 {
@@ -228,7 +228,7 @@ func TestSocketOfDeadProcessIsReplaced(t *testing.T) {
 	}
 }
 
-func TestListenRefusesWhatItMustNotReplace(t *testing.T) {
+func TestListenReplacesNoFileAndNoLiveSocket(t *testing.T) {
 	live := socketPath(t)
 	l, err := net.Listen("unix", live)
 	if err != nil {
@@ -245,8 +245,8 @@ func TestListenRefusesWhatItMustNotReplace(t *testing.T) {
 	}
 	for _, c := range []struct{ name, path, want string }{
 		{"live socket", live, "another process answers"},
-		{"file", file, "no socket"},
-		{"link to a socket", link, "no socket"},
+		{"file", file, "not a socket"},
+		{"link to a socket", link, "not a socket"},
 		{"missing folder", filepath.Join(filepath.Dir(file), "no", "s.sock"), "no such file"},
 		{"long path", filepath.Join(filepath.Dir(file), strings.Repeat("x", 200)), "too long"},
 	} {
@@ -262,11 +262,11 @@ func TestListenRefusesWhatItMustNotReplace(t *testing.T) {
 		})
 	}
 	if text, _ := os.ReadFile(file); string(text) != "precious" {
-		t.Error("the file is gone")
+		t.Error("the file was replaced")
 	}
 }
 
-func TestOfManyThatListenAtOnceOneDoes(t *testing.T) {
+func TestOnlyOneOfConcurrentListensSucceeds(t *testing.T) {
 	path := socketPath(t)
 	var all sync.WaitGroup
 	listeners := make(chan net.Listener, 16)
@@ -288,13 +288,13 @@ func TestOfManyThatListenAtOnceOneDoes(t *testing.T) {
 	}
 }
 
-func TestCloseLeavesTheSocketOfAnother(t *testing.T) {
+func TestCloseKeepsTheSocketOfAnotherProcess(t *testing.T) {
 	path := socketPath(t)
 	first, err := NewControl(ControlOptions{Path: path}).Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(path); err != nil { // by hand, and another gateway starts
+	if err := os.Remove(path); err != nil { // an operator removes it, and another gateway starts
 		t.Fatal(err)
 	}
 	second, err := NewControl(ControlOptions{Path: path}).Listen()
@@ -304,11 +304,11 @@ func TestCloseLeavesTheSocketOfAnother(t *testing.T) {
 	defer second.Close()
 	first.Close()
 	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("the socket of the second is gone: %v", err)
+		t.Errorf("the socket of the second was removed: %v", err)
 	}
 }
 
-func TestClientSaysWhyNobodyAnswers(t *testing.T) {
+func TestClientExplainsWhyNobodyAnswers(t *testing.T) {
 	missing := socketPath(t)
 	_, err := DialControl(missing).Reload(t.Context())
 	var nobody *ControlError
@@ -320,11 +320,11 @@ func TestClientSaysWhyNobodyAnswers(t *testing.T) {
 	}
 }
 
-func TestClientBoundsAnswersOfStrangers(t *testing.T) {
+func TestClientLimitsAnswersOfOtherServers(t *testing.T) {
 	for _, c := range []struct{ name, answer, want string }{
 		{"another protocol", "SSH-2.0-OpenSSH_9.2\r\n", "malformed"},
 		{"an error with control characters", "HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\n\x1b[2Jwiped", "[2Jwiped"},
-		{"another result", "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"result\":\"maybe\"}", `unknown result "maybe"`},
+		{"unknown result", "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"result\":\"maybe\"}", `unknown result "maybe"`},
 		{"no JSON", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "reading the gateway's answer"},
 		{"half an answer", "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", "closed the connection"},
 		{"a huge head", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20), "exceeded"},
@@ -363,7 +363,7 @@ func TestReloadEndsWithItsClient(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-begun; cancel() }()
 	if _, err := DialControl(path).Reload(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Reload: %v, want that it was called off", err)
+		t.Errorf("Reload: %v, want context.Canceled", err)
 	}
 	<-ended
 }

@@ -7,25 +7,25 @@ import (
 	"time"
 )
 
-// boundedListener accepts a connection only when there is a place for it, and
-// outlives errors of Accept that pass.
+// boundedListener limits the number of open connections, and retries after temporary errors of
+// Accept.
 type boundedListener struct {
 	net.Listener
-	places chan struct{}
-	once   sync.Once
-	done   chan struct{} // closed by Close
+	slots chan struct{}
+	once  sync.Once
+	done  chan struct{} // closed by Close
 }
 
 func (b *boundedListener) Accept() (net.Conn, error) {
 	select {
-	case b.places <- struct{}{}:
+	case b.slots <- struct{}{}:
 	case <-b.done:
 		return nil, net.ErrClosed
 	}
 	for {
 		c, err := b.Listener.Accept()
 		if err == nil {
-			return &placedConn{Conn: c, places: b.places}, nil
+			return &boundedConn{Conn: c, slots: b.slots}, nil
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return nil, err
@@ -49,15 +49,15 @@ func (b *boundedListener) Close() error {
 	return err
 }
 
-// placedConn gives its place back when it is closed.
-type placedConn struct {
+// boundedConn frees its slot when it is closed.
+type boundedConn struct {
 	net.Conn
-	once   sync.Once
-	places chan struct{}
+	once  sync.Once
+	slots chan struct{}
 }
 
-func (c *placedConn) Close() error {
+func (c *boundedConn) Close() error {
 	err := c.Conn.Close()
-	c.once.Do(func() { <-c.places })
+	c.once.Do(func() { <-c.slots })
 	return err
 }
