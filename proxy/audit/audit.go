@@ -101,8 +101,8 @@ type Log struct {
 
 // buffered is a number of bytes in lines.
 type buffered struct {
-	bytes   int // of them, lines without a reservation
-	refused int // of them, those of requests without a place
+	bytes   int // in all
+	refused int // of them, in lines without a reservation
 }
 
 // Stats are counts since the start, and the current state of the buffer.

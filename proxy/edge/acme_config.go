@@ -134,7 +134,7 @@ func (c *ACMEConfig) challenges(plain bool) []string {
 // check records the faults of the section at path.
 func (c *ACMEConfig) check(path string, f *setting.Faults) {
 	if c.Email != "" && (!strings.Contains(c.Email, "@") || strings.ContainsAny(c.Email, " ,<>:")) {
-		f.Add(path+".email", c.Email, "not an email address", "write one alone, such as ops@example.com")
+		f.Add(path+".email", c.Email, "not an email address", "write one address only, such as ops@example.com")
 	}
 	c.Storage.Check(path+".storage", "name a folder, or remove the line for sallyport-acme beside this file", f)
 	if len(c.Issuers) > 0 {

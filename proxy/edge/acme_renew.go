@@ -34,7 +34,7 @@ func (s *acmeSource) renew(ctx context.Context, st *acmeState, force bool) error
 	case st.stored == nil:
 		err = errors.New("the certificate was obtained but is missing from the storage")
 	case !st.renewal.After(now):
-		err = fmt.Errorf("the authority issued a certificate that ends at %s, in the past or too soon: %w", st.stored.cert.Leaf.NotAfter.Format(time.RFC3339), errClock)
+		err = fmt.Errorf("the authority issued a certificate that expires at %s, in the past or too soon: %w", st.stored.cert.Leaf.NotAfter.Format(time.RFC3339), errClock)
 	}
 	s.publish(st)
 	if err == nil {

@@ -58,7 +58,7 @@ func TestExplainACME(t *testing.T) {
 		{fmt.Errorf("dial: %w", &net.OpError{Op: "dial", Err: errors.New("refused")}), "the authority cannot be reached"},
 		{fmt.Errorf("get: %w", x509.UnknownAuthorityError{}), "name its root in tls.acme.ca"},
 		{fmt.Errorf("write: %w", &fs.PathError{Op: "open", Path: "/x", Err: fs.ErrPermission}), "make /store a folder that this process can write"},
-		{errors.New("saving assets: no space left on device"), "the storage is full; make room in /store"},
+		{errors.New("saving assets: no space left on device"), "the storage is full; free space in /store"},
 		{fmt.Errorf("x: %w", errClock), "set the clock"},
 		{errors.New("adding temporary record for zone: no"), "check tls.acme.dns"},
 		{context.DeadlineExceeded, "the order took too long"},

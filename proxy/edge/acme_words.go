@@ -55,7 +55,7 @@ func causeACME(name string, err error, storage string) (what, cure string) {
 	case errors.Is(err, errClock):
 		return err.Error(), "set the clock, for example by NTP"
 	case errors.Is(err, syscall.ENOSPC), strings.Contains(err.Error(), syscall.ENOSPC.Error()):
-		return "the storage is full", "make room in " + storage
+		return "the storage is full", "free space in " + storage
 	case errors.As(err, &path), errors.Is(err, fs.ErrPermission), aboutStorage(err):
 		return "the storage of certificates cannot be used: " + short(err.Error(), maxDetail), "make " + storage + " a folder that this process can write, on a persistent volume"
 	case errors.As(err, &unknown), errors.As(err, &wrongName):

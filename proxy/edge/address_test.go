@@ -89,7 +89,7 @@ func TestAddressAsHost(t *testing.T) {
 				if root, err := os.ReadFile(e.RootPath()); err == nil {
 					pool.AppendCertsFromPEM(root)
 				}
-				_, err := call(addr, sayName(&tls.Config{RootCAs: pool}, tt.sent, tt.verify))
+				_, err := connect(addr, sayName(&tls.Config{RootCAs: pool}, tt.sent, tt.verify))
 				if tt.verify != "" {
 					if err != nil {
 						t.Error(err)
@@ -134,7 +134,7 @@ func TestSelfSignedCertificateWithCAFlagIsServed(t *testing.T) {
 	if err != nil || !pool.AppendCertsFromPEM(pem) {
 		t.Fatal("no certificate", err)
 	}
-	if _, err := call(listen(t, e, Limits{}), &tls.Config{ServerName: "127.0.0.1", RootCAs: pool}); err != nil {
+	if _, err := connect(listen(t, e, Limits{}), &tls.Config{ServerName: "127.0.0.1", RootCAs: pool}); err != nil {
 		t.Error(err)
 	}
 }

@@ -250,15 +250,15 @@ type refusalLog struct {
 
 // noRoute logs a handshake for a name without a route, or without a name.
 func (l *refusalLog) noRoute(hello *tls.ClientHelloInfo, name string, hosts []string) {
-	asked, hint := name, "add a route for it, or use one of these hosts; try curl --resolve"
+	wanted, hint := name, "add a route for it, or use one of these hosts; try curl --resolve"
 	if name == "" {
 		// A client that dials an address sends no name; report the address instead.
-		asked, hint = addressOf(hello.Conn.LocalAddr()), "the client sent no name (SNI), as when the URL has an address; try curl --resolve"
+		wanted, hint = addressOf(hello.Conn.LocalAddr()), "the client sent no name (SNI), as when the URL has an address; try curl --resolve"
 		if hello.ServerName != "" {
-			asked = hello.ServerName
+			wanted = hello.ServerName
 		}
 	}
-	l.warn(fmt.Sprintf("no route for %q; hosts: %s; %s", short(asked, 253), short(strings.Join(hosts, ", "), 400), hint), hello)
+	l.warn(fmt.Sprintf("no route for %q; hosts: %s; %s", short(wanted, 253), short(strings.Join(hosts, ", "), 400), hint), hello)
 }
 
 // missing logs a handshake for a host whose certificate has not been obtained yet.

@@ -52,7 +52,7 @@ func TestCertificateIsChosenByName(t *testing.T) {
 		{"nobody.test", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			state, err := call(addr, &tls.Config{ServerName: tt.name, RootCAs: pool})
+			state, err := connect(addr, &tls.Config{ServerName: tt.name, RootCAs: pool})
 			if tt.want == nil {
 				if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 					t.Errorf("got %v, want alert unrecognized_name", err)
@@ -90,7 +90,7 @@ func TestCertificateIsChosenByKeyType(t *testing.T) {
 		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:   x509.RSA,
 		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: x509.ECDSA,
 	} {
-		state, err := call(addr, &tls.Config{ServerName: "a.example.com", RootCAs: ca.pool, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}})
+		state, err := connect(addr, &tls.Config{ServerName: "a.example.com", RootCAs: ca.pool, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}})
 		if err != nil {
 			t.Fatalf("%s: %v", tls.CipherSuiteName(suite), err)
 		}
@@ -143,7 +143,7 @@ func TestHandshakeVersionsAndRefusals(t *testing.T) {
 			case client.ServerName == "":
 				client.ServerName = "a.example.com"
 			}
-			state, err := call(addr, client)
+			state, err := connect(addr, client)
 			if (err == nil) != (tt.version != 0) {
 				t.Fatalf("got error %v, want version %s", err, tls.VersionName(tt.version))
 			}
@@ -166,7 +166,7 @@ func TestHybridKeyExchangeAndProtocols(t *testing.T) {
 		if offered != "" {
 			c.NextProtos = strings.Split(offered, ",")
 		}
-		state, err := call(addr, c)
+		state, err := connect(addr, c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,12 +186,12 @@ func TestSessionIsNotResumedForAnUnknownName(t *testing.T) {
 	addr := listen(t, e, Limits{})
 	cache := tls.NewLRUClientSessionCache(4)
 	for i, want := range []bool{false, true} {
-		state, err := call(addr, &tls.Config{ServerName: "a.example.com", RootCAs: ca.pool, ClientSessionCache: cache})
+		state, err := connect(addr, &tls.Config{ServerName: "a.example.com", RootCAs: ca.pool, ClientSessionCache: cache})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if state.DidResume != want {
-			t.Errorf("call %d resumed: %t, want %t", i, state.DidResume, want)
+			t.Errorf("connection %d resumed: %t, want %t", i, state.DidResume, want)
 		}
 	}
 	session, ok := cache.Get("a.example.com")
@@ -199,7 +199,7 @@ func TestSessionIsNotResumedForAnUnknownName(t *testing.T) {
 		t.Fatal("no session to test with")
 	}
 	cache.Put("b.example.com", session)
-	if _, err := call(addr, &tls.Config{ServerName: "b.example.com", RootCAs: ca.pool, ClientSessionCache: cache}); err == nil {
+	if _, err := connect(addr, &tls.Config{ServerName: "b.example.com", RootCAs: ca.pool, ClientSessionCache: cache}); err == nil {
 		t.Error("the session of a.example.com opened b.example.com, which no route has")
 	}
 }
@@ -222,7 +222,7 @@ func TestSessionsAreBoundToHostAndDay(t *testing.T) {
 		cache := tls.NewLRUClientSessionCache(4)
 		resumed := func(name string) bool {
 			t.Helper()
-			state, err := call(addr, &tls.Config{ServerName: name, RootCAs: ca.pool, ClientSessionCache: cache, MaxVersion: version})
+			state, err := connect(addr, &tls.Config{ServerName: name, RootCAs: ca.pool, ClientSessionCache: cache, MaxVersion: version})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -230,7 +230,7 @@ func TestSessionsAreBoundToHostAndDay(t *testing.T) {
 		}
 		for i, want := range []bool{false, true, true} {
 			if got := resumed("a.example.com"); got != want {
-				t.Errorf("%s: call %d resumed: %t, want %t", tls.VersionName(version), i, got, want)
+				t.Errorf("%s: connection %d resumed: %t, want %t", tls.VersionName(version), i, got, want)
 			}
 		}
 		session, _ := cache.Get("a.example.com")
@@ -259,7 +259,7 @@ func TestRefusalLogIsBounded(t *testing.T) {
 	addr := listen(t, e, Limits{})
 	scan := func(n int) {
 		for range n {
-			if _, err := call(addr, &tls.Config{ServerName: strings.Repeat("x", 60) + ".test"}); err == nil {
+			if _, err := connect(addr, &tls.Config{ServerName: strings.Repeat("x", 60) + ".test"}); err == nil {
 				t.Fatal("an unknown name was accepted")
 			}
 		}

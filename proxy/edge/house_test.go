@@ -191,8 +191,8 @@ func serveOn(t testing.TB, e *Edge, inner net.Listener, l Limits) string {
 	return inner.Addr().String()
 }
 
-// call completes a handshake and reads the greeting.
-func call(addr string, c *tls.Config) (tls.ConnectionState, error) {
+// connect completes a handshake and reads the greeting.
+func connect(addr string, c *tls.Config) (tls.ConnectionState, error) {
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: c}
 	conn, err := d.Dial("tcp", addr)
 	if err != nil {

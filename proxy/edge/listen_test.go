@@ -51,7 +51,7 @@ func TestSilentClientsDelayNoOthers(t *testing.T) {
 	for range 50 {
 		dial(t, addr)
 	}
-	if _, err := call(addr, client); err != nil {
+	if _, err := connect(addr, client); err != nil {
 		t.Errorf("behind 50 silent clients: %v", err)
 	}
 }
@@ -82,7 +82,7 @@ func TestOldestHandshakeIsDroppedAtTheLimit(t *testing.T) {
 	r := newConnCounter(10)
 	addr := listen(t, e, Limits{Conns: r, HandshakeTime: time.Hour, Handshakes: 2})
 	first, _ := dial(t, addr), dial(t, addr)
-	if _, err := call(addr, client); err != nil {
+	if _, err := connect(addr, client); err != nil {
 		t.Fatalf("at the limit of handshakes: %v", err)
 	}
 	closed(t, first)
@@ -101,12 +101,12 @@ func TestConnectionLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if _, err := call(addr, client); err == nil {
+	if _, err := connect(addr, client); err == nil {
 		t.Error("a third connection was served, want two at most")
 	}
 	a.Close()
 	<-r.left
-	if _, err := call(addr, client); err != nil {
+	if _, err := connect(addr, client); err != nil {
 		t.Errorf("after one has closed: %v", err)
 	}
 }
@@ -157,7 +157,7 @@ func TestLimitsWithoutConnsRefuseAll(t *testing.T) {
 	}
 	l := e.Listen(inner, Limits{})
 	defer l.Close()
-	if _, err := call(inner.Addr().String(), client); err == nil {
+	if _, err := connect(inner.Addr().String(), client); err == nil {
 		t.Error("limits without Conns let a connection in")
 	}
 }
@@ -250,7 +250,7 @@ func BenchmarkHandshake(b *testing.B) {
 	addr := listen(b, e, Limits{})
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := call(addr, client); err != nil {
+		if _, err := connect(addr, client); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -60,7 +60,7 @@ func TestLocalRootSurvivesRestart(t *testing.T) {
 	second := localEdge(t, dir, nil, "localhost", "new.test")
 	addr := listen(t, second, Limits{})
 	for _, host := range []string{"localhost", "new.test"} {
-		state, err := call(addr, &tls.Config{ServerName: host, RootCAs: pool})
+		state, err := connect(addr, &tls.Config{ServerName: host, RootCAs: pool})
 		if err != nil {
 			t.Fatalf("%s: %v", host, err)
 		}

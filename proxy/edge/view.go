@@ -29,8 +29,8 @@ type View struct {
 // missing. It uses no network, starts nothing and does not affect the active view. Sources of
 // the active view whose configuration did not change are reused.
 //
-// It returns an error if a file is missing or invalid, or if a host has no certificate, so that
-// the operator sees the fault before a client does.
+// It returns an error if a file is missing or invalid, or if a host has no certificate. So the
+// operator sees the fault before a client does.
 func (e *Edge) Prepare(c Config, hosts []string, plainHTTP bool) (*View, error) {
 	version, ok := c.minVersion()
 	if !ok {
@@ -205,8 +205,8 @@ func (v *View) Local(host string) bool {
 }
 
 // hostSet is a set of route hosts.
-type hostSet struct { // as given to newHostSet
-	all      []string            // as given
+type hostSet struct {
+	all      []string            // as given to newHostSet
 	exact    map[string]struct{} // "models.example.com"
 	wildcard map[string]struct{} // "example.com" for "*.example.com"
 }

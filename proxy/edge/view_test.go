@@ -71,7 +71,7 @@ func TestReloadRotatesCertificatesInFiles(t *testing.T) {
 	client := &tls.Config{ServerName: "one.test", RootCAs: ca.pool}
 	leaf := func() *x509.Certificate {
 		t.Helper()
-		state, err := call(addr, client)
+		state, err := connect(addr, client)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func TestSessionsAreNotResumedForRemovedHosts(t *testing.T) {
 	client := &tls.Config{ServerName: "one.test", RootCAs: ca.pool, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 	resumed := func() bool {
 		t.Helper()
-		state, err := call(addr, client)
+		state, err := connect(addr, client)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestSessionsAreNotResumedForRemovedHosts(t *testing.T) {
 		t.Error("a session of a remaining host was not resumed after a reload")
 	}
 	e.reload(t, c, "two.test")
-	if _, err := call(addr, client); err == nil {
+	if _, err := connect(addr, client); err == nil {
 		t.Error("the session of a removed host was resumed")
 	}
 }
@@ -143,7 +143,7 @@ func TestHandshakesSucceedDuringReloads(t *testing.T) {
 					return
 				default:
 				}
-				if _, err := call(addr, &tls.Config{ServerName: "one.test", RootCAs: ca.pool}); err != nil {
+				if _, err := connect(addr, &tls.Config{ServerName: "one.test", RootCAs: ca.pool}); err != nil {
 					t.Errorf("a handshake: %v", err)
 					return
 				}

@@ -76,8 +76,8 @@ func TestChangedLimitCountsRequestsInFlight(t *testing.T) {
 
 func TestCountersOfRemovedRoutesAreDropped(t *testing.T) {
 	counters := NewCounters(nil)
-	var leases []*Lease   // the current one and those that drain
-	for i := range 1000 { // the current one and those still draining
+	var leases []*Lease // the current one and those still draining
+	for i := range 1000 {
 		lease := counters.Lease()
 		for _, route := range []string{"stays", fmt.Sprint("of reload ", i)} {
 			lease.Rates(route, []RateConfig{{Per: "route", Limit: rate(i+1, time.Second)}})

@@ -43,7 +43,7 @@ func (c *RateConfig) Check(path string, f *setting.Faults) {
 	if c.Burst < 0 || c.Burst > maxBurst {
 		f.Add(path+".burst", strconv.Itoa(c.Burst), "out of range", "write a number from 1 to 1000000, or leave it out")
 	} else if n := int64(c.Limit.N); n > 0 && int64(c.Burst) > int64(maxRefill)/max(int64(c.Limit.Per)/n, 1) {
-		f.Add(path+".burst", strconv.Itoa(c.Burst), "would take more than a year to come back", "write a smaller number")
+		f.Add(path+".burst", strconv.Itoa(c.Burst), "would take more than a year to refill", "write a smaller number")
 	}
 }
 

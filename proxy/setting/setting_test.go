@@ -153,7 +153,7 @@ func TestGlobMatchesBySegments(t *testing.T) {
 	}
 	for _, bad := range []string{"", "a?", "[a]", "***", `a\b`, "{a,b}"} {
 		if _, err := ParseGlob(bad); err == nil {
-			t.Errorf("%q was taken", bad)
+			t.Errorf("%q was accepted", bad)
 		}
 	}
 	if (Glob{}).Match("") {

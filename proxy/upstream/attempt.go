@@ -54,11 +54,11 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 		return false, &Error{NoneHealthy, e.label, err}
 	}
 	e.inFlight.Add(1)
-	if x.ask.Host = e.host; e.host == "" {
-		x.ask.Host = r.Host
+	if x.out.Host = e.host; e.host == "" {
+		x.out.Host = r.Host
 	}
 	for attempt := 1; ; attempt++ {
-		c, used, err := e.conns.take(ctx, connectTime(&r.Timeouts, x.ask.Limit), attempt > 1)
+		c, used, err := e.conns.take(ctx, connectTime(&r.Timeouts, x.out.Limit), attempt > 1)
 		if err != nil {
 			e.leave()
 			return false, err
@@ -71,14 +71,14 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 			e.leave()
 			return true, err
 		}
-		err = c.Exchange(ctx, &x.ask, &x.answer)
+		err = c.Exchange(ctx, &x.out, &x.answer)
 		if err == nil {
 			e.health.recovered()
 			x.begin(e, c)
 			return true, nil
 		}
 		c.leave(false, 0)
-		again := x.answer.Unprocessed || used && !x.answer.Answered && repeatable(&x.ask, err)
+		again := x.answer.Unprocessed || used && !x.answer.Answered && repeatable(&x.out, err)
 		if !again || attempt == maxAttempts || ctx.Err() != nil {
 			e.leave()
 			return !x.answer.Unprocessed, e.blame(err)
@@ -91,15 +91,15 @@ func (e *endpoint) sign(r *Request, x *Response) (err error) {
 	if r.Sign == nil {
 		return nil
 	}
-	x.ask.Fields, err = r.Sign(e.scheme(), x.ask.Host)
+	x.out.Fields, err = r.Sign(e.scheme(), x.out.Host)
 	return err
 }
 
 // repeatable reports whether a request that failed before any byte of the answer may be sent
 // again: the connection broke, all content is in memory, and the method is idempotent.
-func repeatable(ask *wire.Request, err error) bool {
+func repeatable(out *wire.Request, err error) bool {
 	var fault *wire.Error
-	return errors.As(err, &fault) && fault.Fault == wire.FaultBroken && ask.Body == nil && message.Idempotent(ask.Method)
+	return errors.As(err, &fault) && fault.Fault == wire.FaultBroken && out.Body == nil && message.Idempotent(out.Method)
 }
 
 // connectTime is the timeout for a connect; 0 means no limit.

@@ -99,11 +99,11 @@ func (p *exclusive) pop() *exclusiveConn {
 // put adds a reusable connection to the pool. announced is the server's Keep-Alive timeout, 0
 // if it sent none.
 func (p *exclusive) put(c *exclusiveConn, announced time.Duration) {
-	keep := p.idleTime
+	idleFor := p.idleTime
 	if announced > 0 {
-		keep = min(keep, announced-min(announced/2, time.Second))
+		idleFor = min(idleFor, announced-min(announced/2, time.Second))
 	}
-	c.goodUntil = p.now().Add(keep)
+	c.goodUntil = p.now().Add(idleFor)
 	if surplus := p.push(c); surplus != nil {
 		_ = surplus.Close()
 	}

@@ -15,7 +15,7 @@ import (
 type after uint8
 
 const (
-	keep after = iota // wait until the client closes
+	stayOpen after = iota // wait until the client closes
 	hangUp
 	reset
 )
@@ -32,7 +32,7 @@ func scripted(tb testing.TB, answer string, then after) string {
 		case hangUp:
 			c.(*net.TCPConn).CloseWrite() // Close with unread bytes would send a reset
 			io.Copy(io.Discard, c)
-		case keep:
+		case stayOpen:
 			io.Copy(io.Discard, c)
 		case reset:
 			c.(*net.TCPConn).SetLinger(0)
@@ -71,15 +71,15 @@ func TestHostileAnswers(t *testing.T) {
 		"end within the status line":           {"HTTP/1.1 20", hangUp, Reset},
 		"end within the head":                  {ok200 + "A: b\r\n", hangUp, Reset},
 		"reset within the head":                {ok200 + "A: b\r\n", reset, Reset},
-		"not HTTP":                             {"SSH-2.0-OpenSSH_9.2\r\n\r\n", keep, Garbage},
-		"huge head":                            {ok200 + "A: " + strings.Repeat("b", 70<<10) + "\r\n\r\n", keep, Garbage},
-		"two lengths":                          {ok200 + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", keep, Garbage},
-		"both framings":                        {ok200 + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", keep, Garbage},
+		"not HTTP":                             {"SSH-2.0-OpenSSH_9.2\r\n\r\n", stayOpen, Garbage},
+		"huge head":                            {ok200 + "A: " + strings.Repeat("b", 70<<10) + "\r\n\r\n", stayOpen, Garbage},
+		"two lengths":                          {ok200 + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", stayOpen, Garbage},
+		"both framings":                        {ok200 + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", stayOpen, Garbage},
 		"chunked on 1.0":                       {"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", hangUp, Garbage},
-		"flood of interim responses":           {strings.Repeat("HTTP/1.1 103 Early\r\n\r\n", 1000), keep, Garbage},
-		"flood of 100":                         {strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 1000), keep, Garbage},
-		"interim response with content":        {"HTTP/1.1 103 Early\r\nContent-Length: 1\r\n\r\na" + ok200 + "\r\n", keep, Garbage},
-		"101 without a request for an upgrade": {"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", keep, Garbage},
+		"flood of interim responses":           {strings.Repeat("HTTP/1.1 103 Early\r\n\r\n", 1000), stayOpen, Garbage},
+		"flood of 100":                         {strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 1000), stayOpen, Garbage},
+		"interim response with content":        {"HTTP/1.1 103 Early\r\nContent-Length: 1\r\n\r\na" + ok200 + "\r\n", stayOpen, Garbage},
+		"101 without a request for an upgrade": {"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", stayOpen, Garbage},
 		"cut content":                          {ok200 + "Content-Length: 10\r\n\r\nabc", hangUp, cutOff},
 		"reset in the content":                 {ok200 + "Content-Length: 10\r\n\r\nabc", reset, Reset},
 		"cut between chunks":                   {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", hangUp, cutOff},
@@ -87,12 +87,12 @@ func TestHostileAnswers(t *testing.T) {
 		"cut in a size":                        {ok200 + "Transfer-Encoding: chunked\r\n\r\n3", hangUp, cutOff},
 		"cut before the last empty line":       {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", hangUp, cutOff},
 		"cut in the trailers":                  {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\n", hangUp, cutOff},
-		"chunk longer than its size":           {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", keep, Garbage},
-		"size too large":                       {ok200 + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc", keep, Garbage},
-		"endless extension":                    {ok200 + "Transfer-Encoding: chunked\r\n\r\n3;" + strings.Repeat("a", 300), keep, Garbage},
-		"endless trailer":                      {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: " + strings.Repeat("b", 9<<10), keep, Garbage},
+		"chunk longer than its size":           {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", stayOpen, Garbage},
+		"size too large":                       {ok200 + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc", stayOpen, Garbage},
+		"endless extension":                    {ok200 + "Transfer-Encoding: chunked\r\n\r\n3;" + strings.Repeat("a", 300), stayOpen, Garbage},
+		"endless trailer":                      {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: " + strings.Repeat("b", 9<<10), stayOpen, Garbage},
 		"reset in content to the end":          {ok200 + "\r\nabc", reset, Reset},
-		"101 with a length":                    {"HTTP/1.1 101 S\r\nContent-Length: 0\r\n\r\n", keep, Garbage},
+		"101 with a length":                    {"HTTP/1.1 101 S\r\nContent-Length: 0\r\n\r\n", stayOpen, Garbage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -126,21 +126,21 @@ func TestValidAnswers(t *testing.T) {
 		body   string
 		kept   bool // the connection serves again
 	}{
-		"length":                     {ok200 + "Content-Length: 3\r\n\r\nabc", keep, 200, "abc", true},
-		"empty":                      {ok200 + "Content-Length: 0\r\n\r\n", keep, 200, "", true},
-		"chunks":                     {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=\"y\"\r\nde\r\n0\r\n\r\n", keep, 200, "abcde", true},
+		"length":                     {ok200 + "Content-Length: 3\r\n\r\nabc", stayOpen, 200, "abc", true},
+		"empty":                      {ok200 + "Content-Length: 0\r\n\r\n", stayOpen, 200, "", true},
+		"chunks":                     {ok200 + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=\"y\"\r\nde\r\n0\r\n\r\n", stayOpen, 200, "abcde", true},
 		"to the end":                 {ok200 + "Connection: close\r\n\r\nabc", hangUp, 200, "abc", false},
 		"to the end, unannounced":    {ok200 + "\r\nabc", hangUp, 200, "abc", false},
-		"HTTP/1.0 with length":       {"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", keep, 200, "abc", false},
-		"close":                      {ok200 + "Connection: Keep-Alive, CLOSE\r\nContent-Length: 3\r\n\r\nabc", keep, 200, "abc", false},
-		"304 with a length":          {"HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\n\r\n", keep, 304, "", true},
-		"103 first":                  {"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok200 + "Content-Length: 3\r\n\r\nabc", keep, 200, "abc", true},
-		"bytes behind the answer":    {ok200 + "Content-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", keep, 200, "abc", false},
-		"bytes behind the chunks":    {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nx", keep, 200, "", false},
-		"content behind 304":         {"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc", keep, 304, "", false},
+		"HTTP/1.0 with length":       {"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", stayOpen, 200, "abc", false},
+		"close":                      {ok200 + "Connection: Keep-Alive, CLOSE\r\nContent-Length: 3\r\n\r\nabc", stayOpen, 200, "abc", false},
+		"304 with a length":          {"HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\n\r\n", stayOpen, 304, "", true},
+		"103 first":                  {"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok200 + "Content-Length: 3\r\n\r\nabc", stayOpen, 200, "abc", true},
+		"bytes behind the answer":    {ok200 + "Content-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", stayOpen, 200, "abc", false},
+		"bytes behind the chunks":    {ok200 + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nx", stayOpen, 200, "", false},
+		"content behind 304":         {"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc", stayOpen, 304, "", false},
 		"reset behind the answer":    {ok200 + "Content-Length: 3\r\n\r\nabc", reset, 200, "abc", true},
-		"a large content":            {ok200 + "Content-Length: 200000\r\n\r\n" + strings.Repeat("x", 200000), keep, 200, strings.Repeat("x", 200000), true},
-		"announces a short keeptime": {ok200 + "Keep-Alive: timeout=5, max=100\r\nContent-Length: 0\r\n\r\n", keep, 200, "", true},
+		"a large content":            {ok200 + "Content-Length: 200000\r\n\r\n" + strings.Repeat("x", 200000), stayOpen, 200, strings.Repeat("x", 200000), true},
+		"announces a short keeptime": {ok200 + "Keep-Alive: timeout=5, max=100\r\nContent-Length: 0\r\n\r\n", stayOpen, 200, "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -157,7 +157,7 @@ func TestValidAnswers(t *testing.T) {
 }
 
 func TestHeadHasNoContent(t *testing.T) {
-	u := newUpstream(t, scripted(t, ok200+"Content-Length: 100\r\n\r\n", keep))
+	u := newUpstream(t, scripted(t, ok200+"Content-Length: 100\r\n\r\n", stayOpen))
 	r := get()
 	r.Method = "HEAD"
 	x, err := u.Send(t.Context(), r)
@@ -172,7 +172,7 @@ func TestHeadHasNoContent(t *testing.T) {
 
 func TestHopByHopFieldsAreRemoved(t *testing.T) {
 	u := newUpstream(t, scripted(t, ok200+"Connection: X-Secret, keep-alive\r\nX-Secret: a\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n"+
-		"Proxy-Authenticate: Basic\r\nTrailer: x\r\nContent-TYPE:  text/plain \r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n", keep))
+		"Proxy-Authenticate: Basic\r\nTrailer: x\r\nContent-TYPE:  text/plain \r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n", stayOpen))
 	x, err := u.Send(t.Context(), get())
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestHopByHopFieldsAreRemoved(t *testing.T) {
 
 func TestForbiddenTrailersAreDropped(t *testing.T) {
 	u := newUpstream(t, scripted(t, ok200+"Transfer-Encoding: chunked\r\nX-Head: a\r\n\r\n0\r\nContent-Length: 5\r\nX_Head: b\r\nSet-Cookie: a=b\r\n"+
-		"X.Sallyport-Principal: eve\r\nX-Checksum: c\r\nAuthorization: d\r\n\r\n", keep))
+		"X.Sallyport-Principal: eve\r\nX-Checksum: c\r\nAuthorization: d\r\n\r\n", stayOpen))
 	x, err := u.Send(t.Context(), get())
 	if err != nil {
 		t.Fatal(err)
@@ -221,7 +221,7 @@ func TestSlowServersTimeOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u := newUpstream(t, scripted(t, c.answer, keep))
+			u := newUpstream(t, scripted(t, c.answer, stayOpen))
 			r := get()
 			r.Timeouts = c.timeouts
 			_, _, err := outcome(u, r)

@@ -21,7 +21,7 @@ type Response struct {
 	// Host is the Host field sent to the server.
 	Host string
 
-	ask    wire.Request
+	out    wire.Request
 	answer wire.Response
 	e      *endpoint
 	c      connection // nil once closed
@@ -37,7 +37,7 @@ func (r *Response) Forget() {
 // begin binds the response to the exchange on c.
 func (r *Response) begin(e *endpoint, c connection) {
 	r.e, r.c = e, c
-	r.Head, r.Endpoint, r.Host = r.answer.Head, e.label, r.ask.Host
+	r.Head, r.Endpoint, r.Host = r.answer.Head, e.label, r.out.Host
 	r.Body = (*content)(r)
 	if _, _, known := r.answer.Arrived(); known {
 		r.Body = (*arriving)(r)

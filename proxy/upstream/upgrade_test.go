@@ -31,11 +31,11 @@ func upgrade() *Request {
 func TestUpgrade(t *testing.T) {
 	switching := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + wsAccept() + "\r\n\r\nhello"
 	for _, secure := range []bool{false, true} {
-		asked := make(chan string, 1)
+		received := make(chan string, 1)
 		u := secureOrNot(t, secure, func(c net.Conn) {
 			in := bufio.NewReader(c)
 			text, _ := readRequestHead(in)
-			asked <- text
+			received <- text
 			io.WriteString(c, switching)
 			io.Copy(c, in)
 		})
@@ -44,7 +44,7 @@ func TestUpgrade(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := <-asked; !strings.Contains(s, "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n") || strings.Contains(s, "Content-Length") {
+		if s := <-received; !strings.Contains(s, "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n") || strings.Contains(s, "Content-Length") {
 			t.Errorf("request is %q", s)
 		}
 		if x.Head.Status != 101 || !x.Head.Fields.Has("sec-websocket-accept") || x.Head.Fields.Has("upgrade") {
@@ -87,7 +87,7 @@ func TestInvalidUpgradesAreRefused(t *testing.T) {
 		"after an interim 10": strings.Repeat("HTTP/1.1 102 P\r\n\r\n", 10),
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := newUpstream(t, scripted(t, answer, keep))
+			u := newUpstream(t, scripted(t, answer, stayOpen))
 			_, _, err := outcome(u, upgrade())
 			if fault := (*Error)(nil); !errors.As(err, &fault) || fault.Kind != Garbage {
 				t.Errorf("error is %v, want garbage", err)
@@ -98,7 +98,7 @@ func TestInvalidUpgradesAreRefused(t *testing.T) {
 
 // A 200 to an upgrade request is an ordinary answer without a tunnel (CVE-2024-23326).
 func TestUpgradeConfirmedBy200(t *testing.T) {
-	u := newUpstream(t, scripted(t, ok200+"Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nnoHTTP/1.1 200 OK\r\n\r\n", keep))
+	u := newUpstream(t, scripted(t, ok200+"Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nnoHTTP/1.1 200 OK\r\n\r\n", stayOpen))
 	x, err := u.Send(t.Context(), upgrade())
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestUpgradeWithContentIsNotSent(t *testing.T) {
 }
 
 func TestInterimResponsesArePassedOn(t *testing.T) {
-	addr := scripted(t, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-b\r\nX-B: c\r\n\r\n"+ok200+"Content-Length: 0\r\n\r\n", keep)
+	addr := scripted(t, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-b\r\nX-B: c\r\n\r\n"+ok200+"Content-Length: 0\r\n\r\n", stayOpen)
 	var got []message.Response
 	r := get()
 	r.Inform = func(m *message.Response) error { got = append(got, *m); return nil }

@@ -190,9 +190,9 @@ func TestEarlyAnswersAreReturnedDuringTheUpload(t *testing.T) {
 		status int
 		body   string
 	}{
-		"refusal, connection kept":   {"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig", keep, 413, "big"},
+		"refusal, connection kept":   {"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig", stayOpen, 413, "big"},
 		"refusal, connection closed": {"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig", hangUp, 413, "big"},
-		"consent without content":    {ok200 + "Content-Length: 0\r\n\r\n", keep, 200, ""},
+		"consent without content":    {ok200 + "Content-Length: 0\r\n\r\n", stayOpen, 200, ""},
 		"consent to the end":         {ok200 + "\r\nfine", hangUp, 200, "fine"},
 	} {
 		for framing, length := range map[string]int64{"chunked": -1, "known length": 1 << 30} {
@@ -369,7 +369,7 @@ func TestResetWhileUploading(t *testing.T) {
 
 // A reader that misses the first interrupt must not make Close hang.
 func TestInterruptIsRepeated(t *testing.T) {
-	u := newUpstream(t, scripted(t, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", keep))
+	u := newUpstream(t, scripted(t, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", stayOpen))
 	body := newPatient()
 	r := upload(body, -1)
 	var calls atomic.Int32
@@ -419,7 +419,7 @@ func TestLargeTransfersUseConstantMemory(t *testing.T) {
 
 // After an early refusal, the idle timeout applies even while the client's upload is pending.
 func TestIdleTimeoutRunsAfterARefusal(t *testing.T) {
-	u := newUpstream(t, scripted(t, "HTTP/1.1 413 Too Large\r\nContent-Length: 10\r\n\r\nabc", keep))
+	u := newUpstream(t, scripted(t, "HTTP/1.1 413 Too Large\r\nContent-Length: 10\r\n\r\nabc", stayOpen))
 	r := upload(newPatient(), -1)
 	r.Timeouts = Timeouts{Idle: 50 * time.Millisecond}
 	_, _, err := outcome(u, r)

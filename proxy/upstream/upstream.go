@@ -95,9 +95,9 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 	}
 	x.Forget()
 	if r.Timeouts.Total > 0 {
-		x.ask.Limit = time.Now().Add(r.Timeouts.Total)
+		x.out.Limit = time.Now().Add(r.Timeouts.Total)
 	}
-	lent, err := u.prepare(r, &x.ask)
+	lent, err := u.prepare(r, &x.out)
 	defer u.pools.bufs.Put(lent)
 	if err != nil {
 		return nil, err
@@ -122,12 +122,12 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 	}
 }
 
-// prepare translates r into ask. Small content is read into a buffer, which the caller must
+// prepare translates r into out. Small content is read into a buffer, which the caller must
 // return to the pool.
-func (u *Upstream) prepare(r *Request, ask *wire.Request) (*wire.Buffer, error) {
-	ask.Method, ask.Target, ask.Host, ask.Fields = r.Method, r.Target, r.Host, r.Fields
-	ask.Upgrade, ask.Inform = r.Upgrade, r.Inform
-	ask.Head, ask.Idle = r.Timeouts.Head, r.Timeouts.Idle
+func (u *Upstream) prepare(r *Request, out *wire.Request) (*wire.Buffer, error) {
+	out.Method, out.Target, out.Host, out.Fields = r.Method, r.Target, r.Host, r.Fields
+	out.Upgrade, out.Inform = r.Upgrade, r.Inform
+	out.Head, out.Idle = r.Timeouts.Head, r.Timeouts.Idle
 	length := r.Length
 	if came, ok := r.Body.(message.Arrived); ok && length < 0 {
 		if n, whole := came.Arrived(); whole && n <= maxWhole {
@@ -138,8 +138,8 @@ func (u *Upstream) prepare(r *Request, ask *wire.Request) (*wire.Buffer, error) 
 	case r.Length == 0:
 		return nil, nil
 	case length < 0 || length > maxWhole:
-		ask.Body, ask.Length = r.Body, r.Length
-		ask.Interrupt, ask.Trailers = r.Interrupt, r.Trailers
+		out.Body, out.Length = r.Body, r.Length
+		out.Interrupt, out.Trailers = r.Interrupt, r.Trailers
 		return nil, nil
 	}
 	lent := u.pools.bufs.Get(int(length) + 1)
@@ -158,7 +158,7 @@ func (u *Upstream) prepare(r *Request, ask *wire.Request) (*wire.Buffer, error) 
 	if int64(n) != length {
 		return lent, fmt.Errorf("reading request body: %w", wire.ErrHalfBody)
 	}
-	ask.Content = buf[:n]
+	out.Content = buf[:n]
 	return lent, nil
 }
 

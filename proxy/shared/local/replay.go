@@ -124,8 +124,8 @@ var errBounds = errors.New("a replay store needs positive limits in total and pe
 // Adjust changes the limits; it may run concurrently with claims.
 //
 // No change lets a replay in. A longer Window would accept signatures whose claims were dropped
-// already, but every drop raises the floor above them. If there are more claims than a new limit
-// allows, new ones are refused until enough have expired.
+// already, but every drop raises the floor to their creation time. If there are more claims than
+// a new limit allows, new ones are refused until enough have expired.
 func (r *Replay) Adjust(b Bounds) error {
 	if !b.sound() {
 		return errBounds
