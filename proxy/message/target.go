@@ -63,11 +63,11 @@ func CanonicalPath(raw string) (string, error) {
 	if plain {
 		return raw, nil
 	}
-	return normalise(raw), nil
+	return normalize(raw), nil
 }
 
-// normalise rewrites the escapes of a path that CanonicalPath has checked.
-func normalise(raw string) string {
+// normalize rewrites the escapes of a path that CanonicalPath has checked.
+func normalize(raw string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
 	b.Grow(len(raw))

@@ -171,7 +171,7 @@ func TestConnectTimesOut(t *testing.T) {
 			}
 		})
 	}
-	t.Run("cancelled", func(t *testing.T) {
+	t.Run("canceled", func(t *testing.T) {
 		u := configured(t, Config{Rest: setting.List[setting.URL]{endpointURL(t, "a"), endpointURL(t, "b")}}, Options{Dial: hang})
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Millisecond, cancel)

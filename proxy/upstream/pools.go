@@ -49,9 +49,9 @@ func NewPools(o Options) *Pools {
 // Open returns the upstream for a name and a configuration. It reads the CA file, but uses
 // no network and starts no goroutine. Each Open needs one [Upstream.Close].
 //
-// If the name is already open with an equal configuration, including the content of the CA file,
-// Open returns the same upstream with its idle connections. If the configuration differs, the new
-// upstream has no connections, but endpoints with the same URL share:
+// If the name is already open with an equal configuration and CA file, Open returns the same
+// upstream with its idle connections. If the configuration differs, the new upstream has no
+// connections, but endpoints with the same URL share:
 //
 //   - the counters and the number of requests in flight;
 //   - the ejection after failed connects, if both verify certificates in the same way. Otherwise a
