@@ -1,9 +1,9 @@
 // Package admin reports the state of the gateway and lets operators reload it.
 //
 // [Server] serves listen.health: liveness, readiness and metrics. It changes nothing, and
-// monitoring
-// systems may reach it over the network. [Control] serves listen.control, a unix socket for the
-// gateway's own user and root only. It reports more, and reloads the configuration.
+// monitoring systems may reach it over the network. [Control] serves listen.control, a unix
+// socket for the gateway's own user and root only. It reports more, and reloads the
+// configuration.
 package admin
 
 import (
@@ -21,10 +21,9 @@ import (
 
 // State is the state of the gateway at one moment.
 type State struct {
-	// Ready means that a configuration is loaded and the listeners are open. It stays true if
-	// a certificate or an upstream is missing, or a reload failed: removing the gateway from
-	// service
-	// would not help.
+	// Ready means that a configuration is loaded and the listeners are open. It stays true if a
+	// certificate or an upstream is missing, or a reload failed: removing the gateway from
+	// service would not help.
 	Ready bool `json:"ready"`
 	// Draining means that the gateway is shutting down and accepts no new connections.
 	Draining      bool          `json:"draining"`

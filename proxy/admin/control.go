@@ -13,12 +13,10 @@ import (
 
 // Control is the server of the control socket (listen.control) for `sallyport reload` and
 // `sallyport status`. It serves two requests in HTTP/1.1 over a unix socket: POST /reload returns
-// a
-// [ReloadReport], GET /status a [StatusReport], both as JSON.
+// a [ReloadReport], GET /status a [StatusReport], both as JSON.
 //
 // The socket has mode 0600. On Linux the server also checks the peer's user (SO_PEERCRED) and
-// accepts
-// only its own user and root, in case the mode was changed.
+// accepts only its own user and root, in case the mode was changed.
 type Control struct {
 	o    ControlOptions
 	http *http.Server
@@ -67,8 +65,7 @@ func NewControl(o ControlOptions) *Control {
 
 // Listen creates the socket. It replaces a socket that a dead process left. It returns an error
 // if a process answers there, if the path is a file of another kind, or if it is too long.
-// Closing the
-// listener removes the socket.
+// Closing the listener removes the socket.
 func (c *Control) Listen() (net.Listener, error) { return listenSocket(c.o.Path) }
 
 // Run serves on l, from [Control.Listen], until ctx ends. It then gives pending answers at most

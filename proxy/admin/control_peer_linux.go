@@ -7,8 +7,7 @@ import (
 
 // peerUID returns the user of the process at the other end of a unix connection, as the kernel
 // recorded it at connect (SO_PEERCRED, unix(7)). If the kernel reports none, known is true and
-// uid is
-// -1, so that the connection is refused.
+// uid is -1, so that the connection is refused.
 func peerUID(c net.Conn) (uid int, known bool) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {

@@ -4,10 +4,10 @@
 // A slow or full disk must neither stall requests nor lose records unnoticed. Lines are therefore
 // buffered in memory, up to a fixed limit, and one writer writes them in large pieces. A request
 // reserves space for its record with [Log.Reserve] before it is forwarded, and is refused if
-// there
-// is none. So nothing reaches an upstream without a record. Records of requests that are refused
-// earlier have a separate buffer. When that is full they are dropped, and the log itself says how
-// many. A flood of refused requests therefore cannot block admitted ones, nor the reverse.
+// there is none. So nothing reaches an upstream without a record. Records of requests that are
+// refused earlier have a separate buffer. When that is full they are dropped, and the log itself
+// says how many. A flood of refused requests therefore cannot block admitted ones, nor the
+// reverse.
 package audit
 
 import (

@@ -21,11 +21,9 @@ type MetricsOptions struct {
 // takes no lock for a known route and outcome.
 //
 // The counts of a route survive its removal. If the route returns with a later configuration,
-// they
-// continue, as Prometheus expects of counters. Requests still in flight on a removed route count
-// under its name. Only the last maxRetired removed routes are kept, so that reloads with new
-// names
-// cannot grow the metrics without limit.
+// they continue, as Prometheus expects of counters. Requests still in flight on a removed route
+// count under its name. Only the last maxRetired removed routes are kept, so that reloads with
+// new names cannot grow the metrics without limit.
 type Metrics struct {
 	reasons  []string // known reasons, sorted
 	requests *prometheus.CounterVec

@@ -10,8 +10,7 @@ import (
 
 // Record is the audit log's record of one request. A zero field does not apply or was not
 // reached; most are then left out of the line. A record never contains a token, a body or the
-// value
-// of a header.
+// value of a header.
 type Record struct {
 	Time      time.Time  // when the head was read
 	RequestID string     // ours, as returned to the client
@@ -101,8 +100,7 @@ type stamp struct {
 }
 
 // append appends t in RFC 3339 format, UTC with microseconds. It is always 27 bytes, so that
-// lines
-// sort as text.
+// lines sort as text.
 func (s *stamp) append(b []byte, t time.Time) []byte {
 	if second := t.Unix(); second != s.second || s.text[0] == 0 {
 		s.second = second
@@ -142,8 +140,7 @@ func plain(s string) bool {
 
 // appendString appends s as the inside of a JSON string of at most limit bytes. It escapes
 // everything unprintable, such as control characters and marks that change the text direction. So
-// a
-// line stays one line, and a terminal shows what it contains.
+// a line stays one line, and a terminal shows what it contains.
 func appendString(b []byte, s string, limit int) []byte {
 	if len(s) <= limit && plain(s) {
 		return append(b, s...)

@@ -61,10 +61,9 @@ func (l *Log) Prepare(c Config) (*Change, error) {
 	return &Change{l, to}, nil
 }
 
-// Apply sends all records written from now on to the new destination. Earlier records go to
-// the old one, which is then closed; if they fail there, they go to the new one. It does not
-// wait.
-// It replaces an earlier change that is still pending. Call it only before or during [Log.Run].
+// Apply sends all records written from now on to the new destination. Earlier records go to the
+// old one, which is then closed; if they fail there, they go to the new one. It does not wait. It
+// replaces an earlier change that is still pending. Call it only before or during [Log.Run].
 func (c *Change) Apply() {
 	l := c.log
 	l.mu.Lock()

@@ -33,10 +33,8 @@ type ACMEConfig struct {
 	// Storage is the folder for certificates, keys and accounts. It must survive restarts.
 	// Default: sallyport-acme.
 	Storage setting.Place `yaml:"storage"`
-	// Challenges are the accepted ways to prove control of a name: tls-alpn-01 (on
-	// listen.https), http-01 (on listen.http) and dns-01. Default: dns-01 if dns is given, else
-	// the
-	// other two.
+	// Challenges are the accepted ways to prove control of a name: tls-alpn-01 (on listen.https),
+	// http-01 (on listen.http) and dns-01. Default: dns-01 if dns is given, else the other two.
 	Challenges setting.List[string] `yaml:"challenges"`
 	// KeyType is the key type of certificates: p256 (default), p384, rsa2048 or rsa4096.
 	KeyType string `yaml:"key_type"`
@@ -367,8 +365,8 @@ type ExecConfig struct {
 	Timeout setting.Duration     `yaml:"timeout"` // for one run; default: 1m
 }
 
-// WebhookConfig creates records through an HTTP server: POST with
-// {"action": "present" or "cleanup", "fqdn": ..., "value": ...}; 2xx means success.
+// WebhookConfig creates records through an HTTP server: POST with {"action": "present" or
+// "cleanup", "fqdn": ..., "value": ...}; 2xx means success.
 type WebhookConfig struct {
 	URL   setting.URL    `yaml:"url"`   // https; http for loopback addresses only
 	Token setting.Secret `yaml:"token"` // bearer token; may be absent

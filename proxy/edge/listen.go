@@ -31,8 +31,7 @@ type Limits struct {
 	CurrentHandshakeTime func() time.Duration
 	// Handshakes is the maximum number of concurrent handshakes: 1024 if zero. At the limit, the
 	// oldest handshake of the client with the most handshakes is canceled. An honest client
-	// finishes
-	// within milliseconds.
+	// finishes within milliseconds.
 	Handshakes int
 	// Log reports dropped connections; discarded if nil.
 	Log *slog.Logger
@@ -85,8 +84,7 @@ func (p *plainListener) Accept() (net.Conn, error) {
 				return nil, net.ErrClosed
 			}
 			// The system is out of descriptors or memory, or the client has gone. Retry here,
-			// because
-			// http.Server stops on an Accept error.
+			// because http.Server stops on an Accept error.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			p.warn("accepting connections failed; retrying", "error", err)
 			if !p.wait(pause) {

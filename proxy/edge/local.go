@@ -47,8 +47,7 @@ type authority struct {
 const (
 	// The root is valid for years because people install it into trust stores by hand. Hosts
 	// change, so it has no name constraints. MaxPathLen 0 and a key that only we can read limit
-	// the
-	// damage instead.
+	// the damage instead.
 	rootLife = 10 * 365 * 24 * time.Hour
 	leafLife = 7 * 24 * time.Hour
 	// leafRest is the remaining lifetime at which a certificate is renewed.

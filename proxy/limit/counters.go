@@ -12,9 +12,8 @@ import (
 // allowance. It is safe for concurrent use.
 //
 // A counter belongs to a route name, which is unique in a configuration. The counter of a rate
-// also
-// belongs to its limit, so a changed rate starts anew. A counter lives as long as a [Lease] uses
-// it.
+// also belongs to its limit, so a changed rate starts anew. A counter lives as long as a [Lease]
+// uses it.
 type Counters struct {
 	now func() time.Time
 

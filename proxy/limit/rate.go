@@ -61,8 +61,7 @@ func (c *RateConfig) burst() int {
 // A key with a full allowance needs no entry, so only such entries are reused. Traffic under many
 // keys therefore never resets another key's count. If all entries of a set are in use, the table
 // grows. At its full size, the remaining keys of a set share one allowance. A client with very
-// many
-// keys thus gets less in the end, and keys with an entry are not affected.
+// many keys thus gets less in the end, and keys with an entry are not affected.
 //
 // Keys are identified by a 64-bit hash with a secret seed.
 type Rate struct {

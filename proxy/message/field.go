@@ -109,9 +109,8 @@ func lower(s string) string {
 
 // Fold maps a field name to the form that lenient readers see. CGI and WSGI servers turn names
 // into upper-case letters with underscores, so "X_User", "x.user" and "X-User" become one
-// variable.
-// Letters become lower case, and everything but letters and digits becomes "-". Names that fold
-// alike must be treated as one (CVE-2025-64484 and its incomplete fixes).
+// variable. Letters become lower case, and everything but letters and digits becomes "-". Names
+// that fold alike must be treated as one (CVE-2025-64484 and its incomplete fixes).
 func Fold(name string) string {
 	for i := 0; i < len(name); i++ {
 		if c := name[i]; foldByte(c) != c {

@@ -75,8 +75,7 @@ type Response struct {
 // Body is the content of a message as it arrives, without transfer coding.
 //
 // Read returns io.EOF only at the proper end of the content. A truncated message ends with
-// another
-// error. It is not safe for concurrent use.
+// another error. It is not safe for concurrent use.
 type Body interface {
 	io.Reader
 	// Trailers returns the fields after the content, once Read has returned io.EOF; nil before.
@@ -86,8 +85,7 @@ type Body interface {
 // Arrived is a Body that knows how much of it has arrived.
 type Arrived interface {
 	// Arrived returns how many bytes can be read without blocking, and whether the body ends
-	// after
-	// them. For a request, whole is true only without trailers.
+	// after them. For a request, whole is true only without trailers.
 	Arrived() (n int, whole bool)
 }
 

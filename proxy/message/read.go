@@ -39,14 +39,12 @@ const mostFields = 1000
 // target and fields, computes Path, Query, Authority and Host, and removes hop-by-hop fields.
 //
 // The engine sets Version, Method, Scheme, Authority (as sent), Target, ContentLength, and Fields
-// (as
-// sent, with names in lower case). Fields has no Host, except for an HTTP/2 host field beside
+// (as sent, with names in lower case). Fields has no Host, except for an HTTP/2 host field beside
 // :authority. Settle sets Upgrade, Trailers and Expect from the fields. For an extended CONNECT
 // (HTTP/2), the engine sets Upgrade and the method GET.
 //
 // The error is one of this package's, for the audit record. On any error the request is refused
-// and
-// its connection closed.
+// and its connection closed.
 func (h *Head) Settle() error {
 	if h.Fault != nil {
 		return h.Fault
@@ -72,14 +70,12 @@ func (h *Head) Settle() error {
 	return h.settleFields()
 }
 
-// ServedMethod reports whether requests with this method are accepted. CONNECT asks for a
-// tunnel to anywhere. TRACE and similar methods would show the client the request that the
-// gateway
-// sends upstream. PRI starts the HTTP/2 preface (RFC 9113, section 3.4).
+// ServedMethod reports whether requests with this method are accepted. CONNECT asks for a tunnel
+// to anywhere. TRACE and similar methods would show the client the request that the gateway sends
+// upstream. PRI starts the HTTP/2 preface (RFC 9113, section 3.4).
 //
 // Other methods must be spelled like registered ones: 3 to 20 capital letters, "-" or "_". nginx
-// and
-// gunicorn refuse others, and Werkzeug turns "delete" into DELETE.
+// and gunicorn refuse others, and Werkzeug turns "delete" into DELETE.
 func ServedMethod(method string) bool {
 	if len(method) < 3 || len(method) > 20 {
 		return false

@@ -15,10 +15,8 @@ var ErrBadAuthority = errors.New("bad authority")
 
 // CanonicalPath returns the canonical form of an absolute path, which is matched, authorized and
 // forwarded. Escapes of characters that are allowed in a segment are decoded. All other escapes
-// get
-// upper-case digits (RFC 3986, section 6.2.2). Decoding ":" matters: "m%3Apredict" is a model's
-// name
-// to one server and the action "predict" to another.
+// get upper-case digits (RFC 3986, section 6.2.2). Decoding ":" matters: "m%3Apredict" is a
+// model's name to one server and the action "predict" to another.
 //
 // It refuses with [ErrAmbiguousPath] a path that is not absolute or contains one of these:
 //
@@ -143,8 +141,7 @@ var segmentByte = func() (t [256]bool) {
 
 // ValidQuery reports whether q, without its "?", contains only bytes that RFC 3986, section 3.4,
 // allows in a query, or printable bytes that real clients send unescaped: [ ] | ^ ` { } and the
-// double
-// quote, among others. No reader ends the query at those.
+// double quote, among others. No reader ends the query at those.
 func ValidQuery(q string) bool {
 	for i := 0; i < len(q); i++ {
 		if c := q[i]; c <= ' ' || c >= 0x7f || c == '#' || c == '\\' || c == '<' || c == '>' {
@@ -154,10 +151,9 @@ func ValidQuery(q string) bool {
 	return true
 }
 
-// CanonicalAuthority returns the canonical form of a Host or :authority value: the host in
-// lower case without a trailing dot, and the port unless it is the scheme's default (RFC 9110,
-// section 4.2.3). It accepts host names, IPv4 addresses and bracketed IPv6 addresses. It refuses
-// all
+// CanonicalAuthority returns the canonical form of a Host or :authority value: the host in lower
+// case without a trailing dot, and the port unless it is the scheme's default (RFC 9110, section
+// 4.2.3). It accepts host names, IPv4 addresses and bracketed IPv6 addresses. It refuses all
 // others, such as user information, with [ErrBadAuthority].
 func CanonicalAuthority(raw, scheme string) (authority, host string, err error) {
 	host, port := raw, ""

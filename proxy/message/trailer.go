@@ -4,8 +4,7 @@ import "strings"
 
 // KeptTrailers removes, in place, the trailers that must not be trusted or forwarded, see
 // [BannedTrailer]. It also removes trailers that fold to the name of a head field: some readers
-// would
-// merge the two.
+// would merge the two.
 func KeptTrailers(trailers, head Fields) Fields {
 	trailers.DelFunc(func(f Field) bool {
 		folded := Fold(f.Name)

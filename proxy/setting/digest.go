@@ -14,13 +14,12 @@ import (
 
 // Digest identifies a section of the configuration by its content. Two values have the same
 // digest only if they are equal and the files and secrets that they name have the same content
-// now.
-// State that outlives a configuration is stored under the digest of its section, so that another
-// section never uses it.
+// now. State that outlives a configuration is stored under the digest of its section, so that
+// another section never uses it.
 //
 // It covers exported fields. An unreadable file counts as empty; whoever opens it reports the
-// error.
-// The digest is a hexadecimal SHA-256; secrets are included, but cannot be derived from it.
+// error. The digest is a hexadecimal SHA-256; secrets are included, but cannot be derived from
+// it.
 func Digest(v any) string {
 	h := sha256.New()
 	digest(h, reflect.ValueOf(v))

@@ -28,11 +28,10 @@ type Document struct {
 	end   int // last line
 }
 
-// Decode strictly decodes one YAML document into the struct that into points to. It returns
-// all faults at once: unknown fields, duplicate keys, values of the wrong type. Valid parts are
+// Decode strictly decodes one YAML document into the struct that into points to. It returns all
+// faults at once: unknown fields, duplicate keys, values of the wrong type. Valid parts are
 // decoded despite faults elsewhere, so that checks can report more. file is the name in faults.
-// Its
-// folder is the base of relative paths in a [Path], [Place] or [Secret].
+// Its folder is the base of relative paths in a [Path], [Place] or [Secret].
 //
 // The document is never nil.
 func Decode(file string, text []byte, into any) (*Document, Faults) {
@@ -119,9 +118,8 @@ func (d *decoder) parse(text []byte) (root *yaml.Node) {
 	return n.Content[0]
 }
 
-// plainText reports whether all readers see the same lines in the text. YAML also ends lines,
-// and thus comments, at a lone CR, NEL, LS or PS (YAML 1.1 section 4.2), and reads UTF-16. An
-// editor
+// plainText reports whether all readers see the same lines in the text. YAML also ends lines, and
+// thus comments, at a lone CR, NEL, LS or PS (YAML 1.1 section 4.2), and reads UTF-16. An editor
 // would then show other lines than we decode. line is the first offending line.
 func plainText(text []byte) (line int, ok bool) {
 	line = 1

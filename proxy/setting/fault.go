@@ -91,8 +91,7 @@ func (f Faults) Err() error {
 
 // Add records a fault. path is its location, such as "routes[2].limits.rate"; the loader adds
 // file and line. value is the written value: "" if there is none, [Redacted] if it may be a
-// secret.
-// Faults beyond [MaxFaults] are dropped.
+// secret. Faults beyond [MaxFaults] are dropped.
 func (f *Faults) Add(path, value, problem, cure string) {
 	f.add(Fault{Path: path, Value: shown(value), Problem: problem, Cure: cure})
 }

@@ -15,8 +15,7 @@ type Path string
 
 // Place is the path of a file or folder that the gateway writes, or a keyword for another
 // destination, such as "off" or "stdout". The content is not part of the configuration: [Digest]
-// and
-// [Files] ignore it. Otherwise each audit record would change the configuration.
+// and [Files] ignore it. Otherwise each audit record would change the configuration.
 //
 // The decoder resolves relative paths as for a [Path] and keeps keywords. A file whose name is a
 // keyword needs its folder, as in ./off. "" means none.

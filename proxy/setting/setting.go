@@ -9,8 +9,7 @@
 // that adds a fault for each value that decodes but is not valid.
 package setting
 
-// List is a list that may be written as a single item: `host: a.example` for
-// `host: [a.example]`.
+// List is a list that may be written as a single item: `host: a.example` for `host: [a.example]`.
 type List[T any] []T
 
 // oneOrMany marks lists for the decoder.

@@ -31,8 +31,7 @@ type Replay interface {
 	// caller has verified the signature, so keyID is a configured key.
 	//
 	// The error is [ErrReplayed], [ErrFull], a [KeyFullError], a [WindowError], [ErrStopped], or
-	// the
-	// reason why the store could not be reached.
+	// the reason why the store could not be reached.
 	Claim(ctx context.Context, keyID string, claim [16]byte, created, until time.Time) error
 }
 

@@ -22,10 +22,9 @@ type Config struct {
 	Serves string `yaml:"serves"`
 	// Rest lists the endpoints for all requests except gRPC. They serve HTTP/1.1 as
 	// http://host:port, https://host:port or unix:///path.sock, or HTTP/2 as h2c://host:port
-	// (without
-	// TLS) or h2://host:port. They must be replicas: each request goes to the endpoint with the
-	// fewest
-	// requests in flight. Do not list gRPC servers here: some accept calls with any Content-Type.
+	// (without TLS) or h2://host:port. They must be replicas: each request goes to the endpoint
+	// with the fewest requests in flight. Do not list gRPC servers here: some accept calls with
+	// any Content-Type.
 	Rest setting.List[setting.URL] `yaml:"rest"`
 	// GRPC lists the endpoints for gRPC: h2c://host:port or h2://host:port. They must be replicas
 	// too. An upstream may have either list, or both.
@@ -39,17 +38,13 @@ type Config struct {
 	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
 	// Host is the Host field that the servers see: "upstream" (host and port of the endpoint;
 	// "localhost" for unix sockets), "client" (the client's Host), or a literal. Default:
-	// "upstream",
-	// as in nginx. Clients then cannot select an application by Host, and X-Forwarded-Host has
-	// the
-	// client's name for links. For ollama the default is localhost with the endpoint's port,
-	// because
-	// Ollama refuses other names while it listens on loopback.
+	// "upstream", as in nginx. Clients then cannot select an application by Host, and
+	// X-Forwarded-Host has the client's name for links. For ollama the default is localhost with
+	// the endpoint's port, because Ollama refuses other names while it listens on loopback.
 	Host string `yaml:"host"`
 	// MaxConnections is the maximum number of connections to an endpoint; 0 means no limit. Over
 	// HTTP/1.1 it also limits requests; over HTTP/2 one connection carries several. Requests
-	// above the
-	// limit wait up to the connect timeout.
+	// above the limit wait up to the connect timeout.
 	MaxConnections int `yaml:"max_connections"`
 	// MaxIdle is the maximum number of idle HTTP/1.1 connections to an endpoint. Default: 64.
 	MaxIdle int `yaml:"max_idle"`

@@ -12,8 +12,7 @@ type Timeouts struct {
 	Connect time.Duration
 	// Head limits the time from the last byte of the request to the end of the head of the final
 	// response. It does not run during an upload: slow clients have their own limits and are not
-	// the
-	// server's fault.
+	// the server's fault.
 	Head time.Duration
 	// Idle limits each write of the request and each read of the response's content.
 	Idle time.Duration
@@ -39,8 +38,7 @@ type Request struct {
 	Length int64
 	// Interrupt makes a pending Read of Body return soon with an error. It is called when the
 	// upload must end early, because the upstream failed or answered without reading the rest. It
-	// is
-	// repeated every 100 ms until Read returns. If nil, Send and Close wait for Read.
+	// is repeated every 100 ms until Read returns. If nil, Send and Close wait for Read.
 	Interrupt func()
 	// Trailers filters the trailers of Body that go upstream; nil sends none. It is called after
 	// the end of Body, in the goroutine that reads it.

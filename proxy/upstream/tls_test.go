@@ -17,8 +17,7 @@ import (
 )
 
 // testCertificate returns httptest's certificate, for 127.0.0.1 and example.com, and a CA file
-// for
-// it.
+// for it.
 func testCertificate(tb testing.TB) (tls.Certificate, setting.Path) {
 	tb.Helper()
 	srv := httptest.NewUnstartedServer(nil)

@@ -3,26 +3,19 @@
 // # Which changes are reported
 //
 // The watcher asks the kernel (inotify, kqueue) for events in the folders, not on the files.
-// Editors
-// and `mv new gateway.yaml` replace the inode, and a watch on the old inode would report nothing
-// more.
-// The watcher follows symbolic links and watches every folder on the way. Kubernetes needs that:
-// in
-// a mounted ConfigMap or Secret, gateway.yaml is a link to ..data/gateway.yaml, ..data is a link
-// to a
-// folder with a timestamp, and an update renames a new link over ..data.
+// Editors and `mv new gateway.yaml` replace the inode, and a watch on the old inode would report
+// nothing more. The watcher follows symbolic links and watches every folder on the way.
+// Kubernetes needs that: in a mounted ConfigMap or Secret, gateway.yaml is a link to
+// ..data/gateway.yaml, ..data is a link to a folder with a timestamp, and an update renames a new
+// link over ..data.
 //
 // An event alone is no change. After a burst of events, the watcher compares each file with its
-// last
-// state: link target, inode, mode, size, modification time and, for recently written files, a
-// digest.
-// So other files in the same folder, such as logs, cause no report.
+// last state: link target, inode, mode, size, modification time and, for recently written files,
+// a digest. So other files in the same folder, such as logs, cause no report.
 //
 // The watcher also compares all files once a minute, in case an event was missed. It does so
-// every
-// few seconds if the kernel reports nothing: when inotify has reached its limits, and on network
-// file
-// systems, which do not report changes by other machines.
+// every few seconds if the kernel reports nothing: when inotify has reached its limits, and on
+// network file systems, which do not report changes by other machines.
 //
 // # Which changes are invisible
 //
@@ -31,10 +24,9 @@
 //	volumes: ["./gateway.yaml:/etc/sallyport/gateway.yaml"]
 //
 // or with a subPath in Kubernetes. Such a mount always shows the same inode. If an editor on the
-// host
-// replaces the file, the container still sees the old one, without any event. Therefore a reload
-// that finds no change mentions single-file mounts, and the watcher warns once if there is one
-// ([MountedAlone]). Mount the folder instead.
+// host replaces the file, the container still sees the old one, without any event. Therefore a
+// reload that finds no change mentions single-file mounts, and the watcher warns once if there is
+// one ([MountedAlone]). Mount the folder instead.
 package watch
 
 import (
@@ -108,14 +100,11 @@ func New(o Options) *Watch {
 // Set replaces the set of watched files. files need not exist; creation is a change. globs are
 // patterns of [filepath.Match]. All matching files are watched, and a change of the matches is a
 // change. Relative paths are relative to the working folder. At most 4096 files are watched,
-// files
-// before globs.
+// files before globs.
 //
 // A file that is already watched keeps its last reported state, so that no change during a load
-// is
-// missed. Call Set with the configuration file before the first load, and with all files that
-// were
-// read after each load. For new files, changes after this call count.
+// is missed. Call Set with the configuration file before the first load, and with all files that
+// were read after each load. For new files, changes after this call count.
 func (w *Watch) Set(files, globs []string) {
 	absolute := func(paths []string) []string {
 		all := make([]string, 0, len(paths))

@@ -53,11 +53,9 @@ func newBounds(b Bounds) *bounds {
 // use.
 //
 // It keeps a claim while the signature could be accepted, and never drops it earlier: a full
-// store
-// refuses new claims. It refuses older signatures by time. The floor is at or above the creation
-// time of every dropped claim, and of every claim that an unclean stop lost. Nothing created at
-// or
-// before the floor is accepted, whatever the clock says.
+// store refuses new claims. It refuses older signatures by time. The floor is at or above the
+// creation time of every dropped claim, and of every claim that an unclean stop lost. Nothing
+// created at or before the floor is accepted, whatever the clock says.
 //
 // [New] returns a store that refuses all claims; [Replay.Begin] starts it.
 type Replay struct {
@@ -139,24 +137,18 @@ func (r *Replay) Adjust(b Bounds) error {
 // then unclean.
 //
 // One process owns the file. Begin locks a file beside it, named with ".lock" appended, until
-// Save
-// or the end of the process. A process without the lock neither reads nor writes the state file.
-// The
-// owner does not know what it accepts, so it creates a mark file, named with ".unclean" appended,
-// and
-// the owner's Save then writes nothing either. With the lock, Begin reads and removes the state
-// file,
-// so that none is left after a crash.
+// Save or the end of the process. A process without the lock neither reads nor writes the state
+// file. The owner does not know what it accepts, so it creates a mark file, named with ".unclean"
+// appended, and the owner's Save then writes nothing either. With the lock, Begin reads and
+// removes the state file, so that none is left after a crash.
 //
 // The start is unclean if the claims of the previous process are unknown: the file is missing or
 // damaged, others could have written it, or there is no lock. Signatures created before now plus
-// Skew
-// are then refused with a [shared.WindowError], and [Status] gives the reason. An empty file says
-// that no signature was used before.
+// Skew are then refused with a [shared.WindowError], and [Status] gives the reason. An empty file
+// says that no signature was used before.
 //
 // Begin returns an error if the file must not be trusted or is no state file, or if its folder is
-// not
-// writable. Begin may then be called again.
+// not writable. Begin may then be called again.
 func (r *Replay) Begin(state string) error {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
@@ -278,8 +270,8 @@ func (r *Replay) Claim(ctx context.Context, keyID string, claim [16]byte, create
 
 // raiseFloor raises the floor after an unclean start, which was the time elapsed ago. The
 // previous process may have accepted signatures created up to the start plus the skew. If the
-// clock
-// was wrong at the start (in 1970, say) and is right now, now minus elapsed is the true start.
+// clock was wrong at the start (in 1970, say) and is right now, now minus elapsed is the true
+// start.
 func (r *Replay) raiseFloor(now time.Time, elapsed time.Duration) {
 	b := r.bounds.Load()
 	if elapsed > time.Duration(b.window+1)*time.Second+b.skew {

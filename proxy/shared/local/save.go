@@ -16,10 +16,8 @@ const maxState = 1 << 30
 
 // Save writes the live claims to the state file for the next process and stops the store: later
 // claims are refused with [shared.ErrStopped]. Then it unlocks the file. Call it for a planned
-// stop,
-// after the last exchange. It may be repeated after an error. Without a state file or its lock,
-// it
-// writes nothing.
+// stop, after the last exchange. It may be repeated after an error. Without a state file or its
+// lock, it writes nothing.
 func (r *Replay) Save() error {
 	r.stopped.Store(true)
 	r.beginning.Lock()

@@ -27,8 +27,7 @@ type shard struct {
 
 // bucket holds the claims of signatures created in one time span. It is dropped as a whole. The
 // creation time is signed, so a replayed signature maps to the same bucket. If that was dropped,
-// the
-// signature is not above the floor.
+// the signature is not above the floor.
 type bucket struct {
 	from, to int64               // creation times; to is exclusive
 	last     int64               // latest creation time
