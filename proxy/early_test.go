@@ -143,3 +143,57 @@ func earlyServer(t *testing.T, answer string) string {
 	}()
 	return "http://" + l.Addr().String()
 }
+
+// TestHeadOfAStreamLeavesAtOnce: the head of an answer of unknown length arrives before any content,
+// whatever form the content has, as it does from a model that thinks for minutes first.
+func TestHeadOfAStreamLeavesAtOnce(t *testing.T) {
+	think := make(chan struct{})
+	for _, form := range []string{"Transfer-Encoding: chunked\r\n", "Connection: close\r\n"} {
+		t.Run(form, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					go func() {
+						defer c.Close()
+						if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+							return
+						}
+						_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"+form+"\r\n")
+						<-think
+						if strings.HasPrefix(form, "Transfer") {
+							_, _ = io.WriteString(c, "3\r\nyes\r\n0\r\n\r\n")
+						} else {
+							_, _ = io.WriteString(c, "yes")
+						}
+					}()
+				}
+			}()
+			h := build(t, plan{routes: "\n  - {host: models.test, upstream: 'http://" + l.Addr().String() + "', callers: issuer/corp, rules: [{allow: \"*\"}]}\n"})
+			for _, h2 := range []bool{false, true} {
+				req, err := http.NewRequest("GET", "https://models.test/", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Authorization", "Bearer "+h.token())
+				res, err := h.client(h2).Do(req) // returns with the head
+				if err != nil {
+					t.Fatal(err)
+				}
+				think <- struct{}{}
+				body, err := io.ReadAll(res.Body)
+				res.Body.Close()
+				if err != nil || string(body) != "yes" {
+					t.Errorf("HTTP/2 %v: %q, %v", h2, body, err)
+				}
+			}
+		})
+	}
+}

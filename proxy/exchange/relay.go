@@ -149,10 +149,13 @@ func (x *exchange) sendHead(h *message.Response, trailers bool) error {
 	return nil
 }
 
-// flushHead sends the head of a stream at once where no content has come with it: the
-// client may wait for it before it sends what the server waits for.
+// flushHead sends the head of a stream at once if no content has arrived with it. The client
+// may wait for the head before it sends more, or limit how long it waits for the head alone.
 func (x *exchange) flushHead(body message.Body) error {
-	if _, ok := body.(message.Arrived); !ok || followed(body) {
+	if followed(body) {
+		return nil
+	}
+	if c, ok := body.(message.Coming); ok && c.Coming() {
 		return nil
 	}
 	if err := x.stream.Flush(); err != nil {

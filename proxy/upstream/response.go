@@ -57,6 +57,12 @@ func (b *content) Read(p []byte) (int, error) {
 
 func (b *content) Trailers() message.Fields { return b.answer.Trailers() }
 
+// Coming implements [message.Coming]. It is true as well if the connection cannot tell.
+func (b *content) Coming() bool {
+	coming, known := b.answer.Coming()
+	return coming || !known
+}
+
 // arriving is content that reports how much has arrived.
 type arriving Response
 

@@ -119,6 +119,15 @@ func (x *Response) Arrived() (n int, whole, known bool) {
 	return 0, false, false
 }
 
+// Coming reports whether content, or its end, has begun to arrive. known is false if the connection
+// cannot tell, as over HTTP/2.
+func (x *Response) Coming() (coming, known bool) {
+	if c, ok := x.exchange.(message.Coming); ok {
+		return c.Coming(), true
+	}
+	return false, false
+}
+
 // Trailers returns the trailers that may be passed on. It is valid after Read has returned io.EOF
 // and until x is closed.
 func (x *Response) Trailers() message.Fields {

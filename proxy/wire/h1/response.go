@@ -12,6 +12,7 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
+	"sallyport/proxy/wire/socket"
 )
 
 // exchange is the current exchange of a [Client] and its [wire.Response].
@@ -377,4 +378,13 @@ func (t *tunnel) Read(p []byte) (int, error) {
 		t.in.release()
 	}
 	return n, nil
+}
+
+// Coming implements [message.Coming].
+func (x *exchange) Coming() bool {
+	if x.err != nil || x.c.in.buffered() > 0 {
+		return true
+	}
+	quiet, known := socket.Quiet(x.c.conn)
+	return known && !quiet
 }

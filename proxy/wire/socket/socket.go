@@ -9,6 +9,7 @@
 package socket
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -19,9 +20,10 @@ import (
 
 // Conn is a TCP or Unix connection. It behaves like the connection it wraps, deadlines and Close
 // included, and is equally safe for concurrent use. One thing differs: a write without a deadline
-// fails with [os.ErrDeadlineExceeded] once the peer has taken no byte for a minute. crypto/tls
-// writes on its own, within Read too: it answers each KeyUpdate that asks for an answer. A peer that
-// sends these and reads nothing would otherwise stop that Read for ever.
+// fails with [os.ErrDeadlineExceeded] once the peer has taken no byte for a minute, and then the
+// connection is closed. crypto/tls writes on its own, within Read too: it answers each KeyUpdate
+// that asks for an answer, and tries again at the next after a failed write. A peer that sends these
+// and reads nothing would otherwise stop that Read for ever.
 type Conn struct {
 	net.Conn
 	raw   syscall.RawConn
@@ -125,16 +127,24 @@ func (k *Conn) limitStall(t time.Time) bool {
 	return true
 }
 
+// endStall removes the deadline of limitStall, which set it if ours is true, after a write. A write
+// that has stalled may have sent a part of a TLS record, so the connection ends.
+func (k *Conn) endStall(ours bool, err error) {
+	if ours && k.limitStall(time.Time{}) && errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = k.Conn.Close()
+	}
+}
+
 // Write writes all of p.
 func (k *Conn) Write(p []byte) (int, error) {
 	h := &k.writes
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !direct {
-		if k.limitStall(time.Now().Add(k.stall)) {
-			defer k.limitStall(time.Time{})
-		}
-		return k.Conn.Write(p)
+		ours := k.limitStall(time.Now().Add(k.stall))
+		n, err := k.Conn.Write(p)
+		k.endStall(ours, err)
+		return n, err
 	}
 	h.p, h.errno = p, 0
 	err := k.raw.Write(h.once)
@@ -144,7 +154,7 @@ func (k *Conn) Write(p []byte) (int, error) {
 			break
 		}
 		err = k.raw.Write(h.some)
-		k.limitStall(time.Time{})
+		k.endStall(true, err)
 	}
 	n := len(p) - len(h.p)
 	h.p = nil

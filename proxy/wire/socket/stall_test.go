@@ -67,20 +67,16 @@ func TestWriteGoesOnWhileThePeerTakesSome(t *testing.T) {
 	}
 }
 
-// TestKeyUpdatesDoNotStopARead: crypto/tls answers a KeyUpdate within Read. Read ends although the
+// TestKeyUpdatesDoNotStopARead: crypto/tls answers a KeyUpdate within Read. Reads end although the
 // client, which sends more and more of them, reads no answer.
 func TestKeyUpdatesDoNotStopARead(t *testing.T) {
 	a, b := pair(t, "tcp")
 	stalls(t, b, 100*time.Millisecond)
-	for _, c := range []net.Conn{a, b} {
-		_ = c.(*Conn).Conn.(*net.TCPConn).SetWriteBuffer(4 << 10)
-		_ = c.(*Conn).Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-	}
+	_ = a.(*Conn).Conn.(*net.TCPConn).SetReadBuffer(16 << 10)
+	_ = b.(*Conn).Conn.(*net.TCPConn).SetWriteBuffer(16 << 10)
 	ended := make(chan error, 1)
 	go func() {
-		server := tls.Server(b, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
-		_, err := io.Copy(io.Discard, server)
-		_ = b.Close()
+		_, err := io.Copy(io.Discard, tls.Server(b, &tls.Config{Certificates: []tls.Certificate{certificate(t)}}))
 		ended <- err
 	}()
 	var secrets bytes.Buffer
@@ -92,7 +88,7 @@ func TestKeyUpdatesDoNotStopARead(t *testing.T) {
 		t.Skipf("the server chose %s", tls.CipherSuiteName(s))
 	}
 	secret := clientSecret(t, secrets.String())
-	_ = a.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	_ = a.SetWriteDeadline(time.Now().Add(30 * time.Second))
 	for {
 		var records []byte
 		records, secret = keyUpdate(t, secret)
