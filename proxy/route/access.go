@@ -6,8 +6,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Access says from which addresses a route takes requests. The zero Access takes
-// them from everywhere. It is immutable.
+// Access lists the addresses from which a route accepts requests. The zero Access accepts all. It
+// is immutable.
 type Access struct{ allow, deny []netip.Prefix }
 
 // NewAccess compiles the lists of a checked route.
@@ -22,8 +22,8 @@ func NewAccess(c *Config) Access {
 	return a
 }
 
-// Admits says whether requests from an address are taken: a deny wins, then any
-// allow. An address that is not known is admitted only where none is asked for.
+// Admits reports whether the route accepts requests from an address. Deny ranges take precedence
+// over allow ranges. An unknown address is admitted only if there are no ranges.
 func (a *Access) Admits(client netip.Addr) bool {
 	if len(a.allow) == 0 && len(a.deny) == 0 {
 		return true
@@ -44,7 +44,7 @@ func within(a netip.Addr, all []netip.Prefix) bool {
 	return false
 }
 
-// checkAccess records ranges that say nothing or contradict one another.
+// checkAccess records ranges that have no effect or contradict one another.
 func (r *Config) checkAccess(at string, f *setting.Faults) {
 	for i, p := range r.AllowFrom {
 		at := setting.Index(at+".allow_from", i)

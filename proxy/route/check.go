@@ -13,8 +13,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Check records the faults of a route that the route itself shows. identity are the
-// folded names of the identity fields of all routes.
+// Check records the faults that are visible within a route. identity holds the folded names of the
+// identity fields of all routes.
 func (r *Config) Check(at string, identity map[string]bool, f *setting.Faults) {
 	r.checkHosts(at, f)
 	r.checkRewriting(at, f)
@@ -77,14 +77,14 @@ func badRouteHost(h string) (problem, cure string) {
 		return "not a host name", "write one such as models.example.com"
 	}
 	if last := canonical[strings.LastIndexByte(canonical, '.')+1:]; strings.Trim(last, "0123456789") == "" {
-		// Some clients read 127.1, and a star would stand for part of an address.
+		// Some clients parse 127.1 as an address, and a star would match part of one.
 		return "neither a name nor an address", "write an address in full, such as 127.0.0.1"
 	}
 	return "", ""
 }
 
-// badAddressHost says what is wrong with an address as host. It must be the one
-// that clients dial: they send no name then, and mean the address that they reach.
+// badAddressHost says why an address cannot be a host. It must be the address that clients dial:
+// they send no server name then.
 func badAddressHost(h string, a netip.Addr) (problem, cure string) {
 	bracketed := strings.HasPrefix(h, "[") && strings.HasSuffix(h, "]")
 	switch {
@@ -189,9 +189,8 @@ func (c *IdentityConfig) check(at string, f *setting.Faults) {
 	}
 }
 
-// reservedField says whether a field, by its folded name, says something else
-// than who calls to servers or proxies, so that writing an identity into it would
-// break the message or be believed for more than it is.
+// reservedField reports whether a field, by its folded name, already has a meaning for servers or
+// proxies. An identity in such a field would break the message or grant unintended trust.
 func reservedField(folded string) bool {
 	switch folded {
 	case "authorization", "cookie", "set-cookie", "www-authenticate", "date", "range", "via", "accept-encoding",

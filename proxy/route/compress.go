@@ -45,20 +45,20 @@ func (c *CompressConfig) Form(s setting.Shape) any {
 // Want implements [setting.Forms].
 func (c *CompressConfig) Want() string { return "true or false, or {types, min_size}" }
 
-// Compression says which answers of a route are compressed. It is immutable.
+// Compression decides which answers of a route are compressed. It is immutable.
 //
-// Compressing what holds both a secret and what an attacker chose tells the
-// secret by the length of the answer (BREACH), so it is off unless a route says
-// otherwise.
+// It is off by default. If an answer holds both a secret and attacker-chosen text, its compressed
+// length reveals the secret (BREACH).
 type Compression struct {
 	types []string
 	min   int64
 }
 
-// EventStream is the media type of event streams. It is compressed only where it is named: it is worth little there.
+// EventStream is the media type of event streams. They are compressed only if listed, because it
+// saves little.
 const EventStream = "text/event-stream"
 
-// NewCompression is nil where nothing is compressed.
+// NewCompression returns nil if nothing is compressed.
 func NewCompression(c *CompressConfig) *Compression {
 	if !c.On {
 		return nil
@@ -70,8 +70,8 @@ func NewCompression(c *CompressConfig) *Compression {
 	return z
 }
 
-// covers says whether an answer is one that may be compressed, whoever asked for
-// it: of a listed type, whole, and neither encoded nor signed.
+// covers reports whether an answer may be compressed for any client: it has a listed type, is
+// complete, and neither encoded nor signed.
 func (z *Compression) covers(h *message.Response) bool {
 	if h.Status < 200 || h.Status == http.StatusPartialContent || h.Status >= 300 && h.Status < 400 || h.ContentLength >= 0 && h.ContentLength < z.min {
 		return false
@@ -97,8 +97,8 @@ func (z *Compression) listed(contentType string) bool {
 	return false
 }
 
-// acceptsGzip says whether a client takes gzip (RFC 9110, section 12.5.3): named,
-// or by a star, and not with the weight zero.
+// acceptsGzip reports whether a client accepts gzip (RFC 9110, section 12.5.3), by name or by a
+// star, with a weight above zero.
 func acceptsGzip(request message.Fields) bool {
 	named, star := "", ""
 	for _, f := range request {
@@ -126,25 +126,25 @@ func acceptsGzip(request message.Fields) bool {
 	return err == nil && q > 0
 }
 
-// maxCompressors is how many answers are compressed at once: each holds 1.2 MB.
-// Those that find no place go out as they are.
+// maxCompressors limits concurrent compression: each compressor takes 1.2 MB. Further answers are
+// sent uncompressed.
 const maxCompressors = 64
 
-// Compressors are the gzip writers of a process. They are safe for concurrent use.
+// Compressors pools the gzip writers of a process. It is safe for concurrent use.
 type Compressors struct {
 	places chan struct{}
 	idle   sync.Pool // of *gzip.Writer
 }
 
-// NewCompressors makes an empty set, which grows as answers are compressed.
+// NewCompressors returns an empty pool.
 func NewCompressors() *Compressors { return &Compressors{places: make(chan struct{}, maxCompressors)} }
 
-// Compressor is the way of one answer to the client through gzip.
+// Compressor compresses one answer on its way to the client.
 type Compressor struct {
 	from   *Compressors
 	stream wire.Stream
 	gzip   *gzip.Writer
-	Sent   int64 // bytes to the client
+	Sent   int64 // bytes sent to the client
 }
 
 // take returns nil if all places are taken.
@@ -164,7 +164,7 @@ func (c *Compressors) take(s wire.Stream) *Compressor {
 		w.Reset(out)
 		z.gzip = w
 	} else {
-		z.gzip, _ = gzip.NewWriterLevel(out, gzip.BestSpeed) // the level is a good one
+		z.gzip, _ = gzip.NewWriterLevel(out, gzip.BestSpeed) // the level is valid
 	}
 	return z
 }
@@ -176,7 +176,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // Write compresses p.
 func (z *Compressor) Write(p []byte) (int, error) { return z.gzip.Write(p) }
 
-// Flush sends on what was written, so that nothing of a stream waits for the next.
+// Flush sends all compressed data, so that no event waits for the next.
 func (z *Compressor) Flush() error {
 	if err := z.gzip.Flush(); err != nil {
 		return err
@@ -184,19 +184,19 @@ func (z *Compressor) Flush() error {
 	return z.stream.Flush()
 }
 
-// Close ends the content cleanly.
+// Close completes the content.
 func (z *Compressor) Close() error { return z.gzip.Close() }
 
-// Release gives the place back, without a clean end: that is Close's.
+// Release frees the place. It does not complete the content; Close does.
 func (z *Compressor) Release() {
 	z.gzip.Reset(io.Discard)
 	z.from.idle.Put(z.gzip)
 	<-z.from.places
 }
 
-// Begin makes an answer one that is compressed where route and client want it so, and
-// returns the writer for its content; nil if it goes out as it is. A nil Compression
-// compresses nothing. The writer must be released.
+// Begin prepares an answer for compression and returns the writer for its content. It returns nil
+// if route or client do not want that. A nil Compression compresses nothing. The writer must be
+// released.
 func (z *Compression) Begin(h *message.Response, request *message.Head, to wire.Stream, from *Compressors) *Compressor {
 	if z == nil || !message.MayHaveBody(request.Method, h.Status) || !z.covers(h) {
 		return nil
@@ -211,9 +211,9 @@ func (z *Compression) Begin(h *message.Response, request *message.Head, to wire.
 	}
 	h.ContentLength = -1
 	h.Fields.Add("content-encoding", "gzip")
-	h.Fields.Del("accept-ranges") // ranges would be those of what is not sent
+	h.Fields.Del("accept-ranges") // ranges would refer to the uncompressed bytes
 	for i := range h.Fields {
-		// The bytes are others now, the content the same.
+		// The bytes change but the content does not, so the ETag becomes weak.
 		if f := &h.Fields[i]; f.Name == "etag" && !strings.HasPrefix(f.Value, "W/") {
 			f.Value = "W/" + f.Value
 		}

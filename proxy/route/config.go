@@ -10,10 +10,10 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// off is what switches a thing off that has a default.
+// off disables a setting that has a default.
 const off = "off"
 
-// Anonymous is what routes without authentication list under callers.
+// Anonymous is the entry under callers for routes without authentication.
 const Anonymous = "anonymous"
 
 // TimeoutsConfig is a section `timeouts`. A route's goes before the file's. Where
@@ -33,7 +33,7 @@ type TimeoutsConfig struct {
 	Total setting.Timeout `yaml:"total"`
 }
 
-// Or is t, with what it leaves open taken from rest.
+// Or returns t with unset values taken from rest.
 func (t TimeoutsConfig) Or(rest TimeoutsConfig) TimeoutsConfig {
 	if t.Connect == 0 {
 		t.Connect = rest.Connect
@@ -154,7 +154,7 @@ type LimitsConfig struct {
 	InFlight int `yaml:"in_flight"`
 }
 
-// BodyBytes is the bound of a body.
+// BodyBytes returns the limit of a request body.
 func (l *LimitsConfig) BodyBytes() int64 { return l.Body.Or(64 << 20) }
 
 // IdentityConfig names the fields in which the upstream learns who calls; off
@@ -169,7 +169,7 @@ type IdentityConfig struct {
 	RequestID string `yaml:"request_id"`
 }
 
-// Names are the names of the fields.
+// Names returns the names of the fields.
 func (c *IdentityConfig) Names() IdentityNames {
 	name := func(set, def string) string {
 		switch set {
@@ -199,7 +199,7 @@ type CallersFields struct {
 	Bind string `yaml:"bind"`
 }
 
-// Words of Bind.
+// These are the values of Bind.
 const (
 	BindAlias       = "alias"
 	BindIndependent = "independent"
@@ -216,7 +216,7 @@ func (c *CallersConfig) Form(s setting.Shape) any {
 // Want implements [setting.Forms].
 func (c *CallersConfig) Want() string { return "a list of proofs, or {all: [...]}" }
 
-// Names are the proofs that are listed, whichever way.
+// Names returns all listed proofs, in either form.
 func (c *CallersConfig) Names() []string {
 	if len(c.All) > 0 {
 		return c.All
@@ -224,12 +224,12 @@ func (c *CallersConfig) Names() []string {
 	return c.List
 }
 
-// TakesKeys says whether a route lists signing keys.
+// TakesKeys reports whether a route lists signing keys.
 func (c *CallersConfig) TakesKeys() bool {
 	return slices.ContainsFunc(c.Names(), func(name string) bool { return name == "key" || strings.HasPrefix(name, "key/") })
 }
 
-// TakesSignatures says whether signatures of requests are verified on the route.
+// TakesSignatures reports whether the route verifies signatures of requests.
 func (r *Config) TakesSignatures() bool {
 	return r.Callers.TakesKeys() || r.Integrity.Request == seal.Always
 }

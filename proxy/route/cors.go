@@ -31,16 +31,16 @@ type CORSConfig struct {
 	Credentials bool `yaml:"credentials"`
 }
 
-// CORS answers browsers that ask for a page of another site. It is immutable.
+// CORS writes the answers' CORS fields for a route. It is immutable.
 type CORS struct {
 	any         bool
 	origins     []string
 	credentials bool
 	expose      string
-	Preflight   message.Fields // of every preflight's answer
+	Preflight   message.Fields // fields of every preflight answer
 }
 
-// NewCORS is nil where the route has no such section.
+// NewCORS returns nil if the route has no such section.
 func NewCORS(r *Config) *CORS {
 	c := r.CORS
 	if c == nil {
@@ -71,8 +71,8 @@ func NewCORS(r *Config) *CORS {
 	}
 }
 
-// PreflightMethod is the method that a preflight asks about, "" for any other
-// request. A preflight never carries a credential, so it is told by its form.
+// PreflightMethod returns the method that a preflight asks about, "" for any other request. A
+// preflight never carries a credential, so it is recognized by its form.
 func PreflightMethod(h *message.Head) string {
 	if h.Method != http.MethodOptions || h.Fields.Count("origin") != 1 || h.Fields.Count("access-control-request-method") != 1 {
 		return ""
@@ -80,15 +80,14 @@ func PreflightMethod(h *message.Head) string {
 	return h.Fields.Get("access-control-request-method")
 }
 
-// Admits says whether pages of an origin may call.
+// Admits reports whether pages of an origin may call.
 func (c *CORS) Admits(origin string) bool {
 	return origin != "" && (c.any || slices.Contains(c.origins, origin))
 }
 
-// Mark writes what tells a browser whether a page may read an answer, in the
-// place of what the upstream thinks about it. On answers to unlisted origins and
-// to requests that no page made it leaves only Vary: a cache must not give them
-// to pages, nor the other way round.
+// Mark replaces the upstream's CORS fields by those of the route. For unlisted origins and requests
+// that no page made, it writes only Vary, so that a cache does not mix up answers for pages and
+// others.
 func (c *CORS) Mark(h *message.Fields, request message.Fields) {
 	h.DelFunc(func(f message.Field) bool { return strings.HasPrefix(f.Name, "access-control-") })
 	origin := ""
@@ -152,7 +151,7 @@ func (c *CORSConfig) check(at string, f *setting.Faults) {
 	}
 }
 
-// badOrigin says why no browser would send an origin, or what makes it unsafe.
+// badOrigin says why no browser would send an origin, or why it is unsafe.
 func badOrigin(o string, credentials bool) (problem, cure string) {
 	scheme, rest, ok := strings.Cut(o, "://")
 	authority, host, err := message.CanonicalAuthority(rest, scheme)

@@ -39,18 +39,18 @@ func (r *RespondConfig) Form(s setting.Shape) any {
 // Want implements [setting.Forms].
 func (r *RespondConfig) Want() string { return "a status, or {status, body, content_type}" }
 
-// EveryoneAllowed is the rules of routes that give a fixed answer and have no rules:
-// whom callers admits gets it.
+// EveryoneAllowed returns the rules of a fixed answer that has none: every caller admitted by
+// callers gets it.
 func EveryoneAllowed() []policy.Rule { return []policy.Rule{{Allow: setting.List[string]{"*"}}} }
 
-// Fixed is an answer that the gateway gives itself. It is immutable.
+// Fixed is an answer made by the gateway itself. It is immutable.
 type Fixed struct {
 	Status int
 	Fields message.Fields
 	Body   []byte
 }
 
-// NewFixed is nil where the route has no fixed answer.
+// NewFixed returns nil if the route has no fixed answer.
 func NewFixed(c *RespondConfig) *Fixed {
 	if c == nil {
 		return nil
@@ -105,7 +105,7 @@ func redirects(status int) bool {
 	return false
 }
 
-// headerNamed finds a field whatever its letters.
+// headerNamed finds a field by its folded name.
 func headerNamed(all map[string]string, folded string) (string, bool) {
 	for name, value := range all {
 		if message.Fold(name) == folded {

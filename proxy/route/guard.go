@@ -7,23 +7,23 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Why [Guard.Check] and [CheckSpelling] refuse a field.
+// These errors of [Guard.Check] and [CheckSpelling] say why a field is refused.
 var (
 	ErrOwnField       = errors.New("field folds onto a name that is the gateway's")
 	ErrMethodOverride = errors.New("field overrides the method")
 	ErrFoldedField    = errors.New("field folds onto a name that decides how a message is read, or that is signed")
 )
 
-// Guard knows the fields of a request that are the gateway's own to write or
-// that change what other fields mean. It is immutable.
+// Guard knows the request fields that only the gateway may write, or that change the meaning of
+// other fields. It is immutable.
 type Guard struct {
 	own    map[string]bool // bare names of the identity fields of all routes
 	signed map[string]bool // bare names of the fields that signatures must cover
 }
 
-// NewGuard protects the identity names of every route on every route: two
-// routes may share an upstream, and only one of them may set the name. What
-// signatures must cover it protects from other spellings, which would not be covered.
+// NewGuard protects the identity names of all routes on every route: two routes may share an
+// upstream, and only one of them may set the name. It also protects signed names from other
+// spellings, which no signature would cover.
 func NewGuard(identityNames, signedNames []string) Guard {
 	g := Guard{own: map[string]bool{}, signed: map[string]bool{}}
 	for _, n := range identityNames {
@@ -35,8 +35,8 @@ func NewGuard(identityNames, signedNames []string) Guard {
 	return g
 }
 
-// bare is the folded form of a name without separators at its ends and with one
-// where several stand: some readers trim and join those too.
+// bare is the folded form of a name without separators at its ends and with runs of separators
+// joined: some servers trim and join those too.
 func bare(name string) string {
 	folded := strings.Trim(message.Fold(name), "-")
 	for strings.Contains(folded, "--") {
@@ -45,8 +45,8 @@ func bare(name string) string {
 	return folded
 }
 
-// Check refuses fields whose names fold onto the gateway's own, in any spelling,
-// and fields that would override the method.
+// Check refuses fields that fold onto the gateway's own names, in any spelling, and fields that
+// override the method.
 func (g *Guard) Check(fields message.Fields) error {
 	for i := range fields {
 		name := fields[i].Name
@@ -63,8 +63,8 @@ func (g *Guard) Check(fields message.Fields) error {
 	return nil
 }
 
-// CheckSpelling refuses fields that some server takes for one that a signature
-// covers: what such a server reads, nobody signed.
+// CheckSpelling refuses alternative spellings of signed fields: a server might read the unsigned
+// one.
 func CheckSpelling(fields message.Fields, covers func(name string) bool) error {
 	for i := range fields {
 		name := fields[i].Name
@@ -75,8 +75,8 @@ func CheckSpelling(fields message.Fields, covers func(name string) bool) error {
 	return nil
 }
 
-// Trailers picks those of a client's trailers that may go on: none that would be
-// refused, removed or acted on in the head.
+// Trailers returns the client trailers that may be forwarded. It drops those that a head check
+// would refuse, remove or interpret.
 func (g *Guard) Trailers(fields message.Fields) message.Fields {
 	var kept message.Fields
 	for i := range fields {
@@ -96,8 +96,8 @@ func overridesMethod(folded string) bool {
 	return false
 }
 
-// weighty says whether a field, under its own name, decides how the rest of the
-// message is read: another spelling of it is an attempt to be read twice.
+// weighty reports whether a field decides how the rest of the message is parsed. Another spelling
+// of it is an attempt to have the message parsed in two ways.
 func weighty(folded string) bool {
 	switch folded {
 	case "authorization", "cookie", "content-type", "content-encoding", "content-digest", "signature", "signature-input", "dpop", "x-api-key":
@@ -106,9 +106,9 @@ func weighty(folded string) bool {
 	return message.OfConnection(folded)
 }
 
-// Replaced says whether the gateway removes a client's field of this name and,
-// where upstreams need it, writes its own: what tells the client's address, what
-// servers take for their own variables, and what sends a request elsewhere.
+// Replaced reports whether the gateway removes a client's field of this name. That holds for client
+// addresses, server variables and fields that redirect a request. If upstreams need the field, the
+// gateway writes its own.
 func Replaced(folded string) bool {
 	switch folded {
 	case "forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",

@@ -31,14 +31,13 @@ type FieldsConfig struct {
 	Add map[string]setting.List[string] `yaml:"add"`
 }
 
-// Edits change the fields of a message. The zero Edits change nothing. They are
-// immutable.
+// Edits change the fields of a message. The zero Edits change nothing. They are immutable.
 type Edits struct {
-	drop map[string]bool // folded names
-	Put  message.Fields  // added, after the dropped ones went
+	drop map[string]bool // folded names to drop
+	Put  message.Fields  // added after fields were dropped
 }
 
-// NewEdits compiles a checked section. also are folded names to drop besides.
+// NewEdits compiles a checked section. also lists further folded names to drop.
 func NewEdits(c *FieldsConfig, also map[string]bool) Edits {
 	e := Edits{drop: map[string]bool{}}
 	for name := range also {
@@ -59,7 +58,7 @@ func NewEdits(c *FieldsConfig, also map[string]bool) Edits {
 	return e
 }
 
-// Drops says whether a line with this name goes.
+// Drops reports whether a line with this name is removed.
 func (e *Edits) Drops(name string) bool { return len(e.drop) > 0 && e.drop[message.Fold(name)] }
 
 // Apply changes fields in place.
@@ -70,8 +69,8 @@ func (e *Edits) Apply(f *message.Fields) {
 	*f = append(*f, e.Put...)
 }
 
-// OwnedFields are, for each upstream, the folded names that routes to it set: two routes
-// may share an upstream, and it cannot know by which of them a request came.
+// OwnedFields returns, for each upstream, the folded names that its routes set. Two routes may
+// share an upstream, which cannot know by which of them a request came.
 func OwnedFields(routes []Config) map[string]map[string]bool {
 	owned := map[string]map[string]bool{}
 	for i := range routes {
@@ -104,7 +103,7 @@ func (r *Config) checkHeaders(at string, identity map[string]bool, f *setting.Fa
 	})
 }
 
-// check records faults; protected says why a name is nobody's to change.
+// check records faults; protected says why a name must not be changed.
 func (c *FieldsConfig) check(at string, f *setting.Faults, protected func(folded string, remove bool) (problem, cure string)) {
 	seen := map[string]string{}
 	name := func(at, name, what string, remove bool) {
@@ -138,7 +137,7 @@ func (c *FieldsConfig) check(at string, f *setting.Faults, protected func(folded
 	}
 }
 
-// variable is one of nginx's, which people bring along.
+// variable matches nginx variables, which migrated configurations may contain.
 var variable = regexp.MustCompile(`\$\{?[a-z_]+`)
 
 func checkFieldValue(at, value string, f *setting.Faults) {
@@ -154,8 +153,7 @@ func checkFieldValue(at, value string, f *setting.Faults) {
 	}
 }
 
-// protectedRequestField says why no route may change a field of requests, or not
-// in this way; "" if it may.
+// protectedRequestField says why no route may set or remove a request field; "" if it may.
 func protectedRequestField(folded string, remove bool) (problem, cure string) {
 	switch folded {
 	case "host":
@@ -175,8 +173,7 @@ func protectedRequestField(folded string, remove bool) (problem, cure string) {
 	return "", ""
 }
 
-// protectedResponseField says why no route may change a field of answers; "" if
-// it may.
+// protectedResponseField says why no route may change a response field; "" if it may.
 func protectedResponseField(folded string) (problem, cure string) {
 	switch folded {
 	case "content-type", "content-language", "content-disposition", "content-location", "content-security-policy", "content-security-policy-report-only":

@@ -17,10 +17,9 @@ type ReplaceConfig struct {
 	With string `yaml:"with"`
 }
 
-// Rewriting puts another prefix in the place of a path's own. It is made from
-// prefixes that are canonical and works on paths that are, so its results need no
-// second look: what was decided on and what is sent cannot come apart by
-// normalising after the cut. The zero Rewriting changes nothing.
+// Rewriting replaces the prefix of a path. Prefixes and paths are canonical, so the results are
+// too: normalisation after the cut could make the sent path differ from the authorized one. The
+// zero Rewriting changes nothing.
 type Rewriting struct {
 	on        bool
 	cut, with string // without a slash at the end; "" is the whole of the site
@@ -45,7 +44,7 @@ func NewRewriting(c *Config) (Rewriting, error) {
 	return w, nil
 }
 
-// replaced is the prefix that `replace` takes away.
+// replaced returns the prefix that `replace` removes.
 func (r *Config) replaced() string {
 	switch {
 	case r.Replace.Prefix != "":
@@ -56,8 +55,8 @@ func (r *Config) replaced() string {
 	return strings.TrimPrefix(r.Path, "=")
 }
 
-// Target is what the upstream is asked for: the path less the prefix, never
-// empty, and the query as it came.
+// Target returns the target for the upstream: the rewritten path, never empty, and the unchanged
+// query.
 func (w *Rewriting) Target(h *message.Head) (string, error) {
 	if !w.on {
 		return h.PathAndQuery(), nil
@@ -75,8 +74,8 @@ func (w *Rewriting) Target(h *message.Head) (string, error) {
 	return path, nil
 }
 
-// Location is the path and query of the client's for one of the upstream's; what does
-// not lie under the prefix that was put there stays as it is.
+// Location maps a path and query of the upstream to the client's. A path outside the inserted
+// prefix stays unchanged.
 func (w *Rewriting) Location(path string) string {
 	plain, rest := path, ""
 	if i := strings.IndexAny(path, "?#"); i >= 0 {
@@ -116,7 +115,7 @@ func (r *Config) checkRewriting(at string, f *setting.Faults) {
 	}
 }
 
-// checkPrefix says whether a prefix is one that a canonical path can have.
+// checkPrefix reports whether a canonical path can have the prefix.
 func checkPrefix(at, prefix string, f *setting.Faults) bool {
 	canonical, err := message.CanonicalPath(prefix)
 	switch {
@@ -134,7 +133,7 @@ func checkPrefix(at, prefix string, f *setting.Faults) bool {
 	return false
 }
 
-// checkCovers sees that every path of the route has the prefix.
+// checkCovers checks that every path of the route has the prefix.
 func (r *Config) checkCovers(at, prefix string, f *setting.Faults) {
 	path := strings.TrimPrefix(r.Path, "=")
 	if path == "" {

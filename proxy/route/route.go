@@ -1,9 +1,9 @@
-// Package route says by which route a request goes, and what a route does to messages
-// on their way: who may reach it by address, cross-origin answers, header fields, path
-// rewriting, compression, fixed answers, and the fields that clients may never send.
+// Package route finds the route of a request and applies the route's settings to messages: allowed
+// addresses, cross-origin answers, header fields, path rewriting, compression and fixed answers. It
+// also removes the fields that clients may never send.
 //
-// Each of these has its section of gateway.yaml, the checks of that section, and what
-// the section becomes, in one file.
+// Each of these has one file with its section of gateway.yaml, the checks of that section, and the
+// compiled form.
 package route
 
 import (
@@ -21,38 +21,38 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// RequestIDField tells every caller the id under which the record is found.
+// RequestIDField is the answer field with the id of the audit record.
 const RequestIDField = "x-request-id"
 
 // Route is one entry of `routes`, ready for use. It is immutable.
 type Route struct {
 	Name     string
 	Methods  []string       // empty: any
-	Dialect  *model.Dialect // of the upstream
+	Dialect  *model.Dialect // the upstream's dialect
 	Chain    *auth.Chain
 	Policy   *policy.Policy
 	Upstream *upstream.Upstream // nil with a fixed answer
 	Limits   Limits
-	Timeouts upstream.Timeouts // zero values are no bounds
+	Timeouts upstream.Timeouts // zero values mean no limit
 
 	Access      Access
 	Rewriting   Rewriting
 	ToUpstream  Edits
 	ToClient    Edits
-	Fixed       *Fixed       // nil: forwarded
+	Fixed       *Fixed       // nil: requests are forwarded
 	CORS        *CORS        // nil: none
 	Compression *Compression // nil: none
 	WebSocket   bool         // upgrades are allowed
 
 	ForwardAuthorization bool          // insecure_forward_authorization
-	Identity             IdentityNames // fields that tell the upstream who calls
+	Identity             IdentityNames // fields for the caller's identity
 	Security             message.Fields
 	KeepServer           bool
 	Integrity            seal.Policy
 	Leg                  seal.Leg
 }
 
-// Limits are the bounds of one route. The counts outlive the exchanges.
+// Limits are the limits of one route. The counters outlive the exchanges.
 type Limits struct {
 	Body     int64 // largest request body in bytes; zero: none
 	Rates    limit.Rates
@@ -62,12 +62,12 @@ type Limits struct {
 // IdentityNames are the lower-case names of the identity fields; "" leaves one out.
 type IdentityNames struct{ Principal, Scopes, RequestID string }
 
-// All are the names that are not left out.
+// All returns the names that are not left out.
 func (n *IdentityNames) All() []string {
 	return slices.DeleteFunc([]string{n.Principal, n.Scopes, n.RequestID}, func(s string) bool { return s == "" })
 }
 
-// NewTimeouts compiles a section that has a value for everything.
+// NewTimeouts compiles a section that has a value for every key.
 func NewTimeouts(c TimeoutsConfig) upstream.Timeouts {
 	bound := func(t setting.Timeout) time.Duration {
 		if t == setting.Never {
@@ -78,15 +78,15 @@ func NewTimeouts(c TimeoutsConfig) upstream.Timeouts {
 	return upstream.Timeouts{Connect: c.Connect.D(), Head: bound(c.Head), Idle: bound(c.Idle), Total: bound(c.Total)}
 }
 
-// takes says whether the route takes requests with a method.
+// takes reports whether the route accepts a method.
 func (r *Route) takes(method string) bool {
 	return len(r.Methods) == 0 || slices.Contains(r.Methods, method)
 }
 
-// SecurityFields are what every answer carries unless the upstream set its own: what
-// Flask-Talisman sends, less the obsolete X-XSS-Protection. With a certificate of the
-// development authority (local) there is no HSTS, which would lock a browser out of a
-// host whose next certificate it does not know.
+// SecurityFields returns the fields that every answer carries unless the upstream set its own:
+// those of Flask-Talisman without the obsolete X-XSS-Protection. With a certificate of the local
+// development authority there is no HSTS: it would lock browsers out of the host when the next
+// certificate is unknown to them.
 func SecurityFields(set map[string]string, local bool) message.Fields {
 	all := message.Fields{
 		{Name: "x-frame-options", Value: "SAMEORIGIN"},

@@ -8,18 +8,18 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Why [Table.Match] finds no route.
+// These errors of [Table.Match] say why no route was found.
 var (
-	// ErrNotFound: no route has the host, or none of its paths is one.
+	// ErrNotFound means that no route has this host and path.
 	ErrNotFound = errors.New("no route has this host and path")
-	// ErrCase and ErrEnd: two servers could read the path as paths of two routes.
+	// ErrCase and ErrEnd mean that two servers could map the path to different routes.
 	ErrCase = errors.New("path leads to another route if letter case is ignored")
 	ErrEnd  = errors.New("path leads to a longer route if a slash at its end is ignored or added, or if a colon ends it")
 )
 
-// MethodError says that there are routes for the path, and none for the method.
+// MethodError means that the path has routes, but none for the method.
 type MethodError struct {
-	Allow string // the methods that some route takes, as the field Allow lists them
+	Allow string // the accepted methods, in the form of the field Allow
 }
 
 func (e *MethodError) Error() string { return "the routes for this path take " + e.Allow }
@@ -27,11 +27,11 @@ func (e *MethodError) Error() string { return "the routes for this path take " +
 // Table finds the route of a request. It is immutable.
 type Table struct {
 	exact    map[string]*hostRoutes // by host
-	wildcard map[string]*hostRoutes // by what follows the first label, "example.com" for "*.example.com"
+	wildcard map[string]*hostRoutes // by the part after the first label, "example.com" for "*.example.com"
 }
 
-// hostRoutes are the routes of one host. Paths are looked up by their segments, so that
-// the number of routes does not count.
+// hostRoutes are the routes of one host. Paths are looked up by their segments, so that the cost
+// does not grow with the number of routes.
 type hostRoutes struct {
 	exact    map[string][]*Route // by path
 	prefixes map[string][]*Route
@@ -39,10 +39,10 @@ type hostRoutes struct {
 	// The same, from the lower-case path to the configured one; see Match.
 	foldedExact    map[string]string
 	foldedPrefixes map[string]string
-	slashed        bool // some path, but "/", ends in a slash
+	slashed        bool // some path other than "/" ends in a slash
 }
 
-// Add enters a route under a host pattern and a path, "=/path" for an exact one.
+// Add adds a route under a host pattern and a path, "=/path" for an exact one.
 func (t *Table) Add(host, path string, r *Route) {
 	table, key := &t.exact, host
 	if rest, ok := strings.CutPrefix(host, "*."); ok {
@@ -70,15 +70,13 @@ func (h *hostRoutes) add(path string, r *Route) {
 	h.foldedPrefixes[strings.ToLower(path)] = path
 }
 
-// Match finds the route for a head: by host, exact before wildcard; then by
-// path, exact before the longest prefix; then by method. The longest path
-// decides alone: where no route of that path takes the method, the answer is
-// 405, and no shorter path is tried, so a laxer route never catches what a
-// stricter one was written for.
+// Match finds the route for a head: by host, exact before wildcard; then by path, exact before the
+// longest prefix; then by method. Only the longest path counts. If no route of that path accepts
+// the method, the answer is 405, so that a laxer route with a shorter path never serves a request
+// meant for a stricter one.
 //
-// For the same reason a path that would lead elsewhere if letter case were
-// ignored is refused, and one that would lead to a longer path if its end were
-// read otherwise: some model servers do read so.
+// For the same reason Match refuses paths that some model servers would map to another route: by
+// ignoring case, or by reading the end of the path differently.
 func (t *Table) Match(head *message.Head) (*Route, error) {
 	h := t.host(head.Host)
 	if h == nil {
@@ -98,7 +96,7 @@ func (t *Table) Match(head *message.Head) (*Route, error) {
 	if wanted := PreflightMethod(head); wanted != "" {
 		for _, r := range routes {
 			if r.CORS != nil && r.takes(wanted) {
-				return r, nil // it answers for the request that is to come
+				return r, nil // a preflight stands for the request that follows
 			}
 		}
 	}
@@ -110,7 +108,7 @@ func (t *Table) Match(head *message.Head) (*Route, error) {
 	return nil, &MethodError{Allow: allowed(routes)}
 }
 
-// find returns the routes for a path and the configured path that led there.
+// find returns the routes for a path and the configured path that matched.
 func (h *hostRoutes) find(path string) (string, []*Route) {
 	if r := h.exact[path]; r != nil {
 		return path, r
@@ -119,8 +117,7 @@ func (h *hostRoutes) find(path string) (string, []*Route) {
 	return prefix, routes
 }
 
-// findFolded returns the configured path that a reader without regard for letter case
-// would have chosen.
+// findFolded returns the configured path that a case-insensitive reader would have chosen.
 func (h *hostRoutes) findFolded(folded string) string {
 	if p, ok := h.foldedExact[folded]; ok {
 		return p
@@ -148,9 +145,8 @@ func longestPrefix[V any](all map[string]V, path string) (prefix string, v V, ok
 	return "", v, false
 }
 
-// dodges says whether a path for which a route was found would lead to a longer one if
-// it were read as some servers do: with or without a slash at its end, or with a colon
-// that ends the name of a resource, as in /v1/models/m:predict.
+// dodges reports whether a path would match a longer one as some servers read it: with or without a
+// slash at its end, or with a colon that ends a resource name, as in /v1/models/m:predict.
 func (h *hostRoutes) dodges(folded, found string) bool {
 	if cut, slash := strings.CutSuffix(folded, "/"); slash {
 		if cut != "" && len(h.findFolded(cut)) > len(found) {
@@ -178,7 +174,7 @@ func under(path, prefix string) bool {
 	return len(path) == len(prefix) || strings.HasSuffix(prefix, "/") || path[len(prefix)] == '/'
 }
 
-// allowed lists the methods that some route takes.
+// allowed lists the methods that any of the routes accepts.
 func allowed(routes []*Route) string {
 	var all []string
 	for _, r := range routes {
@@ -188,7 +184,7 @@ func allowed(routes []*Route) string {
 	return strings.Join(slices.Compact(all), ", ")
 }
 
-// Serves says whether some route names the host.
+// Serves reports whether any route names the host.
 func (t *Table) Serves(host string) bool { return t.host(host) != nil }
 
 // host finds the routes of a host: an exact name before a wildcard label.

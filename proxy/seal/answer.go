@@ -13,16 +13,16 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Signers make the signatures of answers. They are immutable.
+// Signers sign answers. They are immutable.
 type Signers struct {
 	whole, head, headOnly, tail *httpsig.Signer
 
 	auth      *auth.Auth
-	published *auth.SigningKey // signs for callers without a key; nil: none
+	published *auth.SigningKey // signs for callers without a key; may be nil
 	now       func() time.Time
 }
 
-// The fields by which an answer tells which model gave it, covered by its signature.
+// These fields name the model that answered; the answer's signature covers them.
 const (
 	ModelField   = "x-sallyport-model"
 	VersionField = "x-sallyport-model-version"
@@ -31,14 +31,14 @@ const (
 // eventStream is the media type of event streams.
 const eventStream = "text/event-stream"
 
-// receipted is a profile whose signatures cover which model answered.
+// receipted extends a profile so that its signatures cover the model fields.
 func receipted(p httpsig.Profile) httpsig.Profile {
 	p.IfPresent = append(p.IfPresent, ModelField, VersionField)
 	return p
 }
 
-// NewSigners makes the signers of a configuration. publish is the keyid of the key that
-// signs for callers who have none; "": no such key.
+// NewSigners returns the signers of a configuration. publish is the keyid of the key that signs for
+// callers without a key; "" for none.
 func NewSigners(a *auth.Auth, publish string, now func() time.Time) (*Signers, error) {
 	s := &Signers{auth: a, published: a.Key(publish), now: now}
 	for _, p := range []struct {
@@ -58,8 +58,8 @@ func NewSigners(a *auth.Auth, publish string, now func() time.Time) (*Signers, e
 	return s, nil
 }
 
-// Published is the key that signs for callers who have none, nil where there is none
-// or it is not valid now, and its public half.
+// Published returns the key that signs for callers without a key, and its public half. It returns
+// nil if there is no such key or it is not valid now.
 func (s *Signers) Published() (key *httpsig.Key, public []byte) {
 	if key = s.published.For(auth.SignResponse, s.now()); key == nil {
 		return nil, nil
@@ -67,19 +67,19 @@ func (s *Signers) Published() (key *httpsig.Key, public []byte) {
 	return key, s.published.Public()
 }
 
-// Answer is how the answer to one request is signed. The zero Answer signs nothing.
+// Answer signs the answer to one request. The zero Answer signs nothing.
 type Answer struct {
 	signers *Signers
 	policy  *Policy
-	key     *httpsig.Key // nil: not at all
-	nonce   string       // echoed
+	key     *httpsig.Key // nil: unsigned
+	nonce   string       // the request's nonce, repeated in the answer
 	request httpsig.Message
-	wanted  *httpsig.Wanted // what the caller asked for instead of the usual; nil: the usual
-	digest  bool            // the caller asked for a digest alone
+	wanted  *httpsig.Wanted // components the caller asked for; nil: the default ones
+	digest  bool            // the caller asked only for a digest
 	caller  bool            // the caller signed the request
 }
 
-// Form is where the signature of an answer stands, as records name it.
+// Form is where the signature of an answer is placed, in the words of the audit record.
 type Form string
 
 const (
@@ -90,11 +90,10 @@ const (
 	FormHead    Form = "head_only"
 )
 
-// ChooseKey decides whether the answer will be signed and with which key: with the
-// caller's own where that signed the request, so that a refusal is signed too, and with
-// the published one for callers who ask for it and have none. It is called once the
-// signature held (s, nil where there is none), and again, with authenticated, once the
-// caller is known.
+// ChooseKey chooses the key that signs the answer. A request signed with a caller's own key gets an
+// answer signed with it, refusals included. Callers without a key may ask for the published one.
+// ChooseKey is called once the signature has been verified (s, nil if there is none), and again
+// with authenticated set once the caller is known.
 func (a *Answer) ChooseKey(from *Signers, p *Policy, head *message.Head, s *httpsig.Signature, authenticated bool) {
 	if p.unsigned || a.key != nil {
 		return
@@ -124,8 +123,8 @@ func (a *Answer) ChooseKey(from *Signers, p *Policy, head *message.Head, s *http
 	}
 }
 
-// readAcceptSignature reads what the caller asks for. What cannot be had is no fault:
-// the answer is signed as usual, and the caller sees it.
+// readAcceptSignature reads which signature the caller asks for. If it cannot be made, the answer
+// is signed in the default way, which the caller can see.
 func (a *Answer) readAcceptSignature(head *message.Head, published *httpsig.Key) {
 	all, err := httpsig.ParseAcceptSignature(&head.Fields)
 	if err != nil {
@@ -147,17 +146,17 @@ func (a *Answer) readAcceptSignature(head *message.Head, published *httpsig.Key)
 	}
 }
 
-// Signs says whether the answer will be signed.
+// Signs reports whether the answer will be signed.
 func (a *Answer) Signs() bool { return a.key != nil }
 
-// WantsDigest says whether the caller asked for a digest of the content alone.
+// WantsDigest reports whether the caller asked only for a digest of the content.
 func (a *Answer) WantsDigest() bool { return a.digest }
 
 // Forget leaves the answer unsigned.
 func (a *Answer) Forget() { *a = Answer{} }
 
-// FormOf decides where the signature of an answer will stand. held says whether all of
-// its content is read before its head is sent.
+// FormOf chooses where the signature of an answer goes. held says whether all of its content is
+// read before its head is sent.
 func (a *Answer) FormOf(request *message.Head, h *message.Response, held bool) Form {
 	hasBody := message.MayHaveBody(request.Method, h.Status)
 	switch {
@@ -170,25 +169,25 @@ func (a *Answer) FormOf(request *message.Head, h *message.Response, held bool) F
 	case request.Version == message.HTTP10:
 		return FormHead
 	case a.policy.inline && mediaType(h.Fields.Get("content-type")) == eventStream && !h.Fields.Has("content-encoding"):
-		return FormInline // a comment in plain text would break what is encoded
+		return FormInline // a plain-text comment would break an encoded stream
 	case request.Trailers:
 		return FormTrailer
 	}
 	return FormHead
 }
 
-// mediaType is a content type without its parameters, in lower case.
+// mediaType returns a content type without parameters, in lower case.
 func mediaType(contentType string) string {
 	media, _, _ := strings.Cut(contentType, ";")
 	return strings.ToLower(strings.TrimSpace(media))
 }
 
-// message is the answer as it is signed.
+// message returns the form of the answer that is signed.
 func (a *Answer) message(h *message.Response) *httpsig.Message {
 	return &httpsig.Message{Status: h.Status, Fields: &h.Fields, Request: &a.request}
 }
 
-// SignHead signs the head of an answer; with [FormNone] it does nothing.
+// SignHead signs the head of an answer; it does nothing for [FormNone].
 func (a *Answer) SignHead(h *message.Response, form Form) error {
 	if form == FormNone {
 		return nil
@@ -219,10 +218,9 @@ func (a *Answer) SignHead(h *message.Response, form Form) error {
 	return nil
 }
 
-// signAsWanted makes the signature that Accept-Signature describes. It is not ok where
-// that is the usual one, or names what the answer does not have. The client's own
-// policy decides what it believes, so that whoever changed the field on the way
-// gained nothing.
+// signAsWanted makes the signature that Accept-Signature describes. ok is false if that is the
+// default one or covers fields the answer lacks. An attacker gains nothing by changing
+// Accept-Signature: the client decides by its own policy which signatures it trusts.
 func (a *Answer) signAsWanted(m *httpsig.Message) (signed httpsig.Signed, ok bool) {
 	w := a.wanted
 	if w == nil || len(w.Components) == 0 {
@@ -244,22 +242,21 @@ func (a *Answer) signAsWanted(m *httpsig.Message) (signed httpsig.Signed, ok boo
 	return signed, err == nil
 }
 
-// Sink is where the content of an answer goes.
+// Sink receives the content of an answer.
 type Sink interface {
 	io.Writer
 	Flush() error
 }
 
-// Tail is the way of an answer's content to a client that gets the signature over it
-// at its end.
+// Tail passes content to a sink and computes the digest that is signed at the end.
 type Tail struct {
 	Sink
 	digester *httpsig.Digester
-	last     [4]byte // the last of what was written, to see where events end
+	last     [4]byte // the last bytes written, to detect the end of an event
 	n        int64
 }
 
-// NewTail is the way to a sink.
+// NewTail returns a Tail that writes to a sink.
 func NewTail(to Sink) *Tail { return &Tail{Sink: to, digester: httpsig.NewDigester()} }
 
 func (t *Tail) Write(p []byte) (int, error) {
@@ -272,17 +269,17 @@ func (t *Tail) Write(p []byte) (int, error) {
 	return t.Sink.Write(p)
 }
 
-// endsEvent says whether an event stream ended behind an event, and not within one.
+// endsEvent reports whether an event stream ended after an event, not within one.
 func (t *Tail) endsEvent() bool {
 	end := string(t.last[:])
 	return t.n == 0 || strings.HasSuffix(end, "\n\n") || strings.HasSuffix(end, "\r\r") || strings.HasSuffix(end, "\n\r\n")
 }
 
-// errMidEvent is why a stream of events is not signed inline.
+// errMidEvent prevents an inline signature within an event.
 var errMidEvent = errors.New("the stream ended within an event")
 
-// SignTail signs the content that went through, and with it the status of gRPC. It
-// returns the trailers to send, and, for [FormInline], what to write behind the content.
+// SignTail signs the content that was written, and the gRPC status. It returns the trailers to send
+// and, for [FormInline], the text to write after the content.
 func (a *Answer) SignTail(t *Tail, form Form, h *message.Response, trailers message.Fields) (message.Fields, string, error) {
 	if form == FormInline && !t.endsEvent() {
 		return nil, "", errMidEvent
@@ -302,7 +299,7 @@ func (a *Answer) SignTail(t *Tail, form Form, h *message.Response, trailers mess
 	return fields, "", nil
 }
 
-// eventTail is the comment that ends a signed event stream. Parsers skip comments.
+// eventTail returns the comment that ends a signed event stream. Parsers skip comments.
 func eventTail(f message.Fields) string {
 	return ": sallyport-sig " + f.Get("signature-input") + " " + f.Get("signature") + " " + f.Get("content-digest") + "\n\n"
 }

@@ -10,37 +10,36 @@ import (
 	"sallyport/proxy/message"
 )
 
-// BlockBytes is the size of a block of [Blocks].
+// BlockBytes is the size of a block in [Blocks].
 const BlockBytes = 32 << 10
 
-// Blocks are buffers of [BlockBytes] that serve again, for whoever copies content; a
-// pool, so that idle streams of the past cost nothing.
+// Blocks pools buffers of [BlockBytes] for copying content, so that ended streams keep no memory.
 var Blocks = sync.Pool{New: func() any { b := make([]byte, BlockBytes); return &b }}
 
-// BlocksOf is how much of the budget content of a length takes, and the least that it
-// can take where the length is not known (negative).
+// BlocksOf returns how much of the budget content of this length takes. For an unknown (negative)
+// length it returns the minimum.
 func BlocksOf(length int64) int64 { return (max(length, 0)/BlockBytes + 1) * BlockBytes }
 
-// Why [Buffer.Fill] ends early.
+// These errors end [Buffer.Fill] early.
 var (
 	ErrMemory  = errors.New("integrity.memory is spent")
 	ErrTooLong = errors.New("content is longer than what is held")
 )
 
-// Buffer is content that was read before anything acts on it: in blocks, which count
-// against one budget for the whole process. The zero Buffer holds nothing. It must be
-// released; it is not safe for concurrent use.
+// Buffer holds content that is read completely before it is used. Its blocks count against one
+// budget for the whole process. The zero Buffer is empty. It must be released; it is not safe for
+// concurrent use.
 type Buffer struct {
 	budget *limit.Bytes
-	blocks []*[]byte // all full but the last
+	blocks []*[]byte // all full except the last
 	one    [1]*[]byte
 	size   int64
-	at     int64 // how much of it was read
+	at     int64 // read position
 	rest   io.Reader
 }
 
-// Fill reads src to its end. It returns [ErrTooLong] where more than most bytes come,
-// with what was read still there, and [ErrMemory] where no block is left.
+// Fill reads src to its end. If more than most bytes come it returns [ErrTooLong] and keeps the
+// bytes read; if the budget is exhausted it returns [ErrMemory].
 func (h *Buffer) Fill(budget *limit.Bytes, src io.Reader, most int64) error {
 	h.budget = budget
 	h.blocks = h.one[:0]
@@ -66,10 +65,10 @@ func (h *Buffer) Fill(budget *limit.Bytes, src io.Reader, most int64) error {
 	}
 }
 
-// Size is how many bytes it holds.
+// Size returns the number of bytes held.
 func (h *Buffer) Size() int64 { return h.size }
 
-// Follow has reads go on with src behind what the buffer holds.
+// Follow makes reads continue with src after the buffered content.
 func (h *Buffer) Follow(src io.Reader) { h.rest = src }
 
 // Each calls f with each piece of the content, in order, until f returns an error.
@@ -85,7 +84,7 @@ func (h *Buffer) Each(f func([]byte) error) error {
 	return nil
 }
 
-// writeTo writes what is held to a hash, whose writes do not fail.
+// writeTo writes the content to a hash, whose writes do not fail.
 func (h *Buffer) writeTo(w io.Writer) {
 	_ = h.Each(func(p []byte) error { _, err := w.Write(p); return err })
 }
@@ -100,7 +99,7 @@ func (h *Buffer) Match(d httpsig.Digests) error {
 	return checker.Check()
 }
 
-// Digest is the value of Content-Digest for the content.
+// Digest returns the value of Content-Digest for the content.
 func (h *Buffer) Digest() string {
 	if block, ok := h.block(); ok {
 		return httpsig.ContentDigest(block)
@@ -110,7 +109,7 @@ func (h *Buffer) Digest() string {
 	return d.Value()
 }
 
-// block returns the content where it is of one block at most, and else false.
+// block returns the content if it fits one block, and otherwise false.
 func (h *Buffer) block() ([]byte, bool) {
 	switch len(h.blocks) {
 	case 0:
@@ -121,7 +120,7 @@ func (h *Buffer) block() ([]byte, bool) {
 	return nil, false
 }
 
-// Read reads what is held, then what follows it.
+// Read reads the buffered content, then the reader set by Follow.
 func (h *Buffer) Read(p []byte) (int, error) {
 	if h.at == h.size {
 		if h.rest != nil {
@@ -135,10 +134,10 @@ func (h *Buffer) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Trailers are none: held content has a length, and no trailers go with that.
+// Trailers returns nil: held content is sent with a length, and so without trailers.
 func (h *Buffer) Trailers() message.Fields { return nil }
 
-// Release gives the memory back. Nothing may be read any more.
+// Release frees the memory. The buffer must not be read afterwards.
 func (h *Buffer) Release() {
 	for _, b := range h.blocks {
 		Blocks.Put(b)

@@ -80,7 +80,7 @@ type RouteConfig struct {
 	ForwardClientSignature bool `yaml:"forward_client_signature"`
 }
 
-// Words of the section `integrity` of a route.
+// These are the values of the section `integrity` of a route.
 const (
 	Always      = "always"
 	WhenKey     = "when_key"
@@ -98,27 +98,27 @@ const (
 	defaultSignedResponse = 1 << 20
 )
 
-// Policy is what a route does about signatures. It is immutable.
+// Policy holds a route's rules for signatures. It is immutable.
 type Policy struct {
 	HeadersOnly      bool  // the digest of the content need not be signed
 	Streams          bool  // content with a signed digest is verified while it is forwarded
-	Buffer           int64 // the longest request content that is held, in bytes
-	ForwardSignature bool  // the client's signature goes on to the upstream
+	Buffer           int64 // the longest request content to hold, in bytes
+	ForwardSignature bool  // forward the client's signature to the upstream
 	ResponseBuffer   int64 // the longest answer that is signed in its head, in bytes
 	unsigned         bool  // answers are never signed
 	inline           bool  // event streams are signed by a comment at their end
 }
 
-// NewPolicy compiles the section of a route. actsOnWhole says whether the upstream's
-// servers act on a request only when all of its content has come.
+// NewPolicy compiles the section of a route. actsOnWhole says whether the upstream's servers wait
+// for the whole content before they act on a request.
 func NewPolicy(shared *Config, c *RouteConfig, actsOnWhole bool) Policy {
-	// Content that the budget for all could never hold gets 413 and not 503: trying
-	// again cannot help. The end of the content takes a block too.
+	// A body larger than the whole budget gets 413, not 503: retrying cannot help. The end of the
+	// content takes a block too.
 	most := shared.Memory.Or(defaultMemory) - BlockBytes
 	return Policy{
 		HeadersOnly: c.Body == HeadersOnly,
-		// Where digests need not be signed they may be: what is signed is verified, and held
-		// for that where servers might act on a part of it.
+		// Even if a digest need not be signed, a signed one is verified. The content is held if the
+		// servers might act on a part of it.
 		Streams:          slices.Contains([]string{StreamBody, HeadersOnly}, c.Body) && actsOnWhole,
 		Buffer:           min(c.Buffer.Or(defaultSignedBody), most),
 		ForwardSignature: c.ForwardClientSignature,

@@ -1,6 +1,6 @@
-// Package seal says what of a message is vouched for, and how: signatures over answers
-// to clients, signatures towards upstreams and over their answers (RFC 9421), and
-// content that is held or verified until its digest (RFC 9530) is known to be right.
+// Package seal signs and verifies messages. It signs answers to clients and requests to upstreams,
+// and verifies the answers of upstreams (RFC 9421). It withholds content until its digest (RFC
+// 9530) is verified.
 //
-// It knows keys and messages, and neither routes nor the order of steps.
+// It knows keys and messages, but neither routes nor the order of steps.
 package seal

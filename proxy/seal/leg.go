@@ -14,21 +14,21 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// Leg is what is signed between the gateway and the upstream of a route, by keys of
-// their own (RFC 9421, section 4.3: the client's signature ends here). It is immutable;
-// the zero Leg signs and verifies nothing.
+// Leg signs and verifies messages between the gateway and the upstream of a route, with keys of its
+// own: the client's signature ends at the gateway (RFC 9421, section 4.3). It is immutable; the
+// zero Leg signs and verifies nothing.
 type Leg struct {
 	key    *auth.SigningKey // nil: requests are not signed
-	bodies bool             // content that no client signed is covered too
-	whole  *httpsig.Signer  // with the content's digest
-	bare   *httpsig.Signer  // without
+	bodies bool             // also cover content that no client signed
+	whole  *httpsig.Signer  // covers the content's digest
+	bare   *httpsig.Signer  // covers no digest
 	now    func() time.Time
 
 	answer, head, headOnly, tail *httpsig.Verifier // nil: answers are not verified
 }
 
-// NewLeg makes the leg of a route from the section of its upstream. identity are the
-// fields that tell the upstream who calls, which the signature covers.
+// NewLeg makes the leg of a route from the integrity section of its upstream. identity lists the
+// fields with the caller's identity; the signature covers them.
 func NewLeg(c *upstream.IntegrityConfig, identity []string, a *auth.Auth, now func() time.Time) (Leg, error) {
 	l := Leg{now: now}
 	if c.Sign == "" {
@@ -72,17 +72,17 @@ func NewLeg(c *upstream.IntegrityConfig, identity []string, a *auth.Auth, now fu
 	return l, nil
 }
 
-// Signs says whether requests to the upstream are signed.
+// Signs reports whether requests to the upstream are signed.
 func (l *Leg) Signs() bool { return l.key != nil }
 
-// Digests says whether the upstream is to learn the digest of every content.
+// Digests reports whether the upstream must receive the digest of all content.
 func (l *Leg) Digests() bool { return l.key != nil && l.bodies }
 
-// Verifies says whether answers must be signed.
+// Verifies reports whether answers must be signed.
 func (l *Leg) Verifies() bool { return l.answer != nil }
 
-// Sent is the last attempt of a request as it was signed, to which the answer is bound.
-// The zero Sent is ready for use.
+// Sent records the last signed attempt of a request; the answer's signature is bound to it. The
+// zero Sent is ready for use.
 type Sent struct {
 	message httpsig.Message
 	fields  message.Fields
@@ -91,9 +91,9 @@ type Sent struct {
 
 var errKeyEnded = errors.New("the key that signs requests to the upstream is not valid now")
 
-// SignRequest has each attempt of a request signed anew by r.Sign, after all rewriting
-// and for the host that the endpoint is asked as. digest is the Content-Digest of the
-// content, "" where it is not known. What was signed is noted in sent.
+// SignRequest sets r.Sign so that each attempt is signed anew, after all rewriting and for the
+// endpoint's host. digest is the Content-Digest of the content, "" if unknown. Each signature is
+// recorded in sent.
 func (l *Leg) SignRequest(r *upstream.Request, digest string, sent *Sent) {
 	if l.key == nil {
 		return
@@ -122,17 +122,16 @@ func (l *Leg) SignRequest(r *upstream.Request, digest string, sent *Sent) {
 	}
 }
 
-// UnsignedAnswerError says that an answer is not signed as the upstream's must be.
+// UnsignedAnswerError means that an answer lacks the signature that the upstream must make.
 type UnsignedAnswerError struct{ Err error }
 
 func (e *UnsignedAnswerError) Error() string { return e.Err.Error() }
 
 func (e *UnsignedAnswerError) Unwrap() error { return e.Err }
 
-// VerifyAnswer verifies the head of an answer that must be signed, and has its content
-// verified as it is read: bad content is an [*UnsignedAnswerError] in place of its end.
-// method and version are those of the client's request, held the longest answer that
-// is read whole before anything of it is sent.
+// VerifyAnswer verifies the head of an answer that must be signed, and wraps its content so that it
+// is verified as it is read. Bad content ends in an [*UnsignedAnswerError]. request is the client's
+// request. held is the length up to which answers are read whole before anything is sent.
 func (l *Leg) VerifyAnswer(answer *upstream.Response, sent *Sent, request *message.Head, held int64) error {
 	if !l.Verifies() {
 		return nil
@@ -140,8 +139,8 @@ func (l *Leg) VerifyAnswer(answer *upstream.Response, sent *Sent, request *messa
 	if err := l.verifyHead(answer, sent, request.Method); err != nil {
 		return &UnsignedAnswerError{err}
 	}
-	// With Content-Length, or over HTTP/1.0, the last byte completes the answer, so it is
-	// withheld until all is verified. Held answers have no need of it.
+	// With Content-Length, or over HTTP/1.0, the last byte completes the answer, so it is withheld
+	// until all is verified. Held answers do not need that.
 	length := answer.Head.ContentLength
 	if length > held || length < 0 && request.Version == message.HTTP10 {
 		answer.Body = &withheldEnd{Body: answer.Body}
@@ -149,8 +148,8 @@ func (l *Leg) VerifyAnswer(answer *upstream.Response, sent *Sent, request *messa
 	return nil
 }
 
-// verifyHead finds out what the upstream signed: all of the answer, or its head with
-// the promise of more in the trailers, or a head without content.
+// verifyHead determines what the upstream signed: the whole answer, its head with a signature in
+// the trailers to follow, or a head without content.
 func (l *Leg) verifyHead(answer *upstream.Response, sent *Sent, method string) error {
 	h := &answer.Head
 	hasBody := message.MayHaveBody(method, h.Status)
@@ -195,7 +194,7 @@ func isMissing(err error) bool {
 	return errors.As(err, &fault) && fault.Code == httpsig.Missing
 }
 
-// unsigned marks an error as the upstream's; nil stays nil.
+// unsigned wraps an error in an [*UnsignedAnswerError]; nil stays nil.
 func unsigned(err error) error {
 	if err == nil {
 		return nil
@@ -203,7 +202,7 @@ func unsigned(err error) error {
 	return &UnsignedAnswerError{err}
 }
 
-// answerInspector inspects an answer: what it refuses at the end is the upstream's fault.
+// answerInspector inspects the content of an answer. It blames the upstream for a fault at the end.
 type answerInspector struct {
 	io.Writer
 	check func() error
@@ -211,7 +210,7 @@ type answerInspector struct {
 
 func (i answerInspector) Check() error { return unsigned(i.check()) }
 
-// verifyTail verifies the signature in the trailers over a stream with this digest.
+// verifyTail verifies the trailers' signature over content with this digest.
 func (l *Leg) verifyTail(m *httpsig.Message, trailers message.Fields, digest, nonce string) error {
 	m.Trailers = &trailers
 	if _, err := l.tail.VerifyResponse(m, nonce, true); err != nil {

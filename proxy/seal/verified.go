@@ -7,16 +7,16 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Inspector sees content as it passes and decides whether it may end. Write gets it piece
-// by piece, in order; its error ends the content there. Check is called at a clean end,
-// once. An Inspector serves one content and is not safe for concurrent use. An
-// [sallyport/auth/httpsig.Checker] is one: it compares digests.
+// Inspector checks content as it passes. Write receives each piece in order; an error ends the
+// content there. Check is called once, at a clean end; an error replaces the end. An Inspector
+// serves one content and is not safe for concurrent use. An example is
+// [sallyport/auth/httpsig.Checker], which compares digests.
 type Inspector interface {
 	io.Writer
 	Check() error
 }
 
-// AtEnd is an [Inspector] that decides at the end alone.
+// AtEnd is an [Inspector] that only checks the end.
 type AtEnd func() error
 
 // Write never fails.
@@ -25,24 +25,24 @@ func (AtEnd) Write(p []byte) (int, error) { return len(p), nil }
 // Check calls the function.
 func (f AtEnd) Check() error { return f() }
 
-// Verified is content that is inspected on its way: its end (io.EOF) comes only if every
-// inspector found it right, else the error says why it is not. Requests and answers
-// share it; who forwards it must hold back the last byte until the end has come.
+// Verified is content that is inspected while it is read. It returns io.EOF only if every inspector
+// accepted the content, and their error otherwise. It serves requests and answers. Whoever forwards
+// it must withhold the last byte until io.EOF.
 //
-// It has one reader; [Verified.Right] may be asked by others.
+// It has one reader; other goroutines may call [Verified.Right].
 type Verified struct {
 	message.Body
 	inspectors []Inspector
 	right      atomic.Bool
 }
 
-// NewVerified is body as inspectors see it, in their order: one that refuses keeps the
-// later ones from being asked.
+// NewVerified returns body as checked by inspectors, in their order. After one refuses, later ones
+// are not called.
 func NewVerified(body message.Body, inspectors ...Inspector) *Verified {
 	return &Verified{Body: body, inspectors: inspectors}
 }
 
-// Right says whether the end has come and was right.
+// Right reports whether the content has ended and was accepted.
 func (b *Verified) Right() bool { return b.right.Load() }
 
 func (b *Verified) Read(p []byte) (int, error) {
@@ -63,22 +63,22 @@ func (b *Verified) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// withoutTrailers is content whose trailers nobody has signed, and so nobody gets.
+// withoutTrailers is content whose trailers are dropped, because no signature covers them.
 type withoutTrailers struct{ io.Reader }
 
 func (withoutTrailers) Trailers() message.Fields { return nil }
 
-// WithoutTrailers is content without its trailers.
+// WithoutTrailers returns content without its trailers.
 func WithoutTrailers(r io.Reader) message.Body { return withoutTrailers{r} }
 
-// withheldEnd is content whose last piece comes only after its clean end, so that no
-// client receives a complete answer that failed verification.
+// withheldEnd is content whose last piece is delivered only after a clean end, so that no client
+// receives a complete answer that failed verification.
 type withheldEnd struct {
 	message.Body
-	out   []byte // may be handed out
-	ahead []byte // read behind it, perhaps the last
+	out   []byte // ready to be read
+	ahead []byte // the next piece, perhaps the last
 	spare []byte
-	err   error // what came behind that
+	err   error // the error that followed it
 }
 
 func (b *withheldEnd) Read(p []byte) (int, error) {
