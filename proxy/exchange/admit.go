@@ -7,7 +7,7 @@ import (
 	"sallyport/proxy/seal"
 )
 
-// admitted is the place in flight that an exchange has. The zero value has none.
+// admitted holds the exchange's place in flight. The zero value holds none.
 type admitted struct{ inFlight *limit.InFlight }
 
 func (a *admitted) release() {
@@ -17,12 +17,11 @@ func (a *admitted) release() {
 	}
 }
 
-// busyRetry is the Retry-After when all places are taken: long
-// enough that waiting is worth more than asking.
+// busyRetry is the Retry-After when all places in flight are taken.
 const busyRetry = time.Second
 
-// admit takes room for the request, or refuses it: the body that it announces,
-// the caller's rate, a place in flight, a slot in the audit log.
+// admit checks free memory, the announced body size, the caller's rate, the places in flight and the
+// audit queue. It takes a place in flight and one in the audit queue.
 func (x *exchange) admit() error {
 	l := &x.route.Limits
 	if x.server.Pressure.Spent() {
@@ -33,7 +32,7 @@ func (x *exchange) admit() error {
 	}
 	who := x.record.Principal
 	if x.caller.Source == "anonymous" {
-		who += "@" + limit.Key(x.client).String() // nobody's name is everybody's
+		who += "@" + limit.Key(x.client).String() // anonymous callers share one name, so add the address
 	}
 	if retry, ok := l.Rates.Allow(who, x.client); !ok {
 		return &refusal{reason: reasonRate, retryAfter: retry}
@@ -46,15 +45,15 @@ func (x *exchange) admit() error {
 		return &refusal{reason: reasonAudit, cause: err, retryAfter: busyRetry}
 	}
 	x.record.Reserved = true
-	// Here, because a refusal after the claim costs the caller a nonce. Nothing is set
-	// aside: who announces much and sends little would take it from all others.
+	// Check here, because a refusal after the claim costs the caller a nonce. No memory is reserved:
+	// otherwise a caller could announce much, send little and block all others.
 	if x.head.ContentLength != 0 && x.holdsBody() && x.server.Held.Left() < seal.BlocksOf(x.head.ContentLength) {
 		return &refusal{reason: reasonBodyMemory, cause: seal.ErrMemory, retryAfter: busyRetry}
 	}
 	return nil
 }
 
-// longestBody is how much content the request may have, in bytes; zero: no bound.
+// longestBody returns the limit of the request's content in bytes; zero means none.
 func (x *exchange) longestBody() int64 {
 	most, i := x.route.Limits.Body, &x.route.Integrity
 	if x.holdsBody() && (most == 0 || i.Buffer < most) {

@@ -15,17 +15,17 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// answerTime is how long a client may take to read an answer of the gateway's own.
+// answerTime is how long a client may take to read an answer made by the gateway.
 const answerTime = 10 * time.Second
 
 // skippedBytes is the longest content of a refused request that is skipped to keep the
 // connection.
 const skippedBytes = 64 << 10
 
-// respondHere sends an answer of the gateway's own making: every refusal, fixed answer,
-// preflight, public document, redirect and decision goes out here. The content of the
-// request is not read. Short content is skipped by the engine, so that a refusal costs the
-// client no handshake; behind longer content the connection ends.
+// respondHere sends an answer made by the gateway: every refusal, fixed answer, preflight, public
+// document, redirect and decision. It does not read the request's content. The engine
+// skips short content, so that a refusal costs the client no handshake; after longer content the
+// connection ends.
 func (x *exchange) respondHere(h *message.Response, body []byte) error {
 	h.Fields.Set(route.RequestIDField, x.record.RequestID)
 	x.signOwn(h, body)
@@ -42,8 +42,8 @@ func (x *exchange) respondHere(h *message.Response, body []byte) error {
 	return nil
 }
 
-// WriteAnswer writes a short answer that the gateway makes itself, and returns how much
-// of the body went. The client has ten seconds to take it.
+// WriteAnswer writes a short answer made by the gateway, and returns how many bytes of the body
+// were sent. The client has ten seconds to read it.
 func WriteAnswer(s wire.Stream, h *message.Response, body []byte) (n int, err error) {
 	if err := s.SetWriteDeadline(time.Now().Add(answerTime)); err != nil {
 		return 0, err
@@ -51,8 +51,8 @@ func WriteAnswer(s wire.Stream, h *message.Response, body []byte) (n int, err er
 	if err := s.Respond(h, false); err != nil {
 		return 0, err
 	}
-	// The method on the wire: a decision for another proxy is about one method and
-	// asked for by another.
+	// Use the method on the wire: a decision for another proxy concerns one method and is requested
+	// by another.
 	if len(body) > 0 && message.MayHaveBody(s.Head().Method, h.Status) {
 		if n, err = s.Write(body); err != nil {
 			return n, err
@@ -61,7 +61,7 @@ func WriteAnswer(s wire.Stream, h *message.Response, body []byte) (n int, err er
 	return n, s.Finish(nil)
 }
 
-// signOwn signs an answer of the gateway's own making.
+// signOwn signs an answer made by the gateway.
 func (x *exchange) signOwn(h *message.Response, body []byte) {
 	if !x.answer.Signs() || x.asker != "" {
 		return
@@ -73,14 +73,14 @@ func (x *exchange) signOwn(h *message.Response, body []byte) {
 	if form == seal.FormHeader {
 		h.Fields.Set("content-digest", httpsig.ContentDigest(body))
 	}
-	// All of it is ours or was read strictly: what cannot be signed was refused.
+	// All fields were made here or parsed strictly, so signing should not fail.
 	if err := x.signHead(h, form); err != nil {
 		x.record.Cause = strings.TrimPrefix(x.record.Cause+"; "+err.Error(), "; ")
 	}
 }
 
-// respond gives the route's fixed answer in place of forwarding: whoever gets it has
-// passed every step before.
+// respond sends the route's fixed answer instead of forwarding. The grant proves that every earlier
+// step has passed.
 func (x *exchange) respond(grant policy.Grant) error {
 	if !grant.Valid() {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
@@ -88,14 +88,14 @@ func (x *exchange) respond(grant policy.Grant) error {
 	a := x.route.Fixed
 	h := message.Response{Status: a.Status, Fields: append(message.Fields(nil), a.Fields...), ContentLength: int64(len(a.Body))}
 	if !message.MayHaveBody("GET", a.Status) {
-		h.ContentLength = -1 // 204 and 304 say nothing about a length
+		h.ContentLength = -1 // 204 and 304 announce no length
 	}
 	x.dress(&h)
 	return x.respondHere(&h, a.Body)
 }
 
-// answerPreflight tells a browser what a page may ask. No upstream sees it, and no
-// credential is needed: browsers send none with it.
+// answerPreflight tells a browser what a page may request. It needs no upstream, and no credential,
+// which browsers do not send with a preflight.
 func (x *exchange) answerPreflight() error {
 	c := x.route.CORS
 	if !c.Admits(x.head.Fields.Get("origin")) {
@@ -103,28 +103,27 @@ func (x *exchange) answerPreflight() error {
 	}
 	h := message.Response{Status: http.StatusNoContent, ContentLength: -1}
 	c.Mark(&h.Fields, x.head.Fields)
-	h.Fields.Del("access-control-expose-headers") // means nothing here
+	h.Fields.Del("access-control-expose-headers") // has no meaning in a preflight
 	h.Fields = append(h.Fields, c.Preflight...)
 	h.Fields.AddVary("Access-Control-Request-Method")
 	h.Fields.AddVary("Access-Control-Request-Headers")
 	return x.respondHere(&h, nil)
 }
 
-// publicPath is where the gateway itself answers, on every host; nothing below it is
-// ever forwarded.
+// publicPath is the path that the gateway itself answers on every host. No path below it is ever
+// forwarded.
 const (
 	publicPath = "/.well-known/sallyport"
 	keysPath   = publicPath + "/keys"
 )
 
-// isPublic says whether a path is one of the gateway's own. Letter case does not count:
-// what some server would take for such a path is not forwarded either.
+// isPublic reports whether a path belongs to the gateway. It ignores case, because some servers do.
 func isPublic(path string) bool {
 	return len(path) >= len(publicPath) && strings.EqualFold(path[:len(publicPath)], publicPath) &&
 		(len(path) == len(publicPath) || path[len(publicPath)] == '/')
 }
 
-// sendPublicDocument gives a public document: no credential is asked for.
+// sendPublicDocument sends a public document, without asking for a credential.
 func (x *exchange) sendPublicDocument() error {
 	key, public := x.snapshot.Signers.Published()
 	switch {

@@ -11,23 +11,22 @@ import (
 	"sallyport/proxy/seal"
 )
 
-// content is the content of a request as it goes to the upstream.
+// content is the request's content as sent to the upstream.
 type content struct {
-	message.Body                // nil where there is none
-	length       int64          // in bytes: 0 for none, -1 where only its end will tell
-	digest       string         // the value of Content-Digest that holds for it; "" where none is known
-	counted      countedBody    // what comes from the client
-	held         seal.Buffer    // what was read before anything acts on it
-	verified     *seal.Verified // what is verified while it is forwarded; nil: nothing
+	message.Body                // nil if there is none
+	length       int64          // in bytes: 0 for none, -1 if unknown
+	digest       string         // its Content-Digest; "" if unknown
+	counted      countedBody    // the client's body
+	held         seal.Buffer    // content read completely before it is used
+	verified     *seal.Verified // content verified while it is forwarded; nil if none
 }
 
-// unverified says whether the end of the content decides whether anybody may act on it.
+// unverified reports whether the content is verified only at its end, while it is forwarded.
 func (c *content) unverified() bool { return c.verified != nil }
 
-// takeBody takes the content. Where the caller signed its digest, or the upstream is to
-// learn it, it is read to its end and compared before the upstream learns of the
-// request; where the route streams, it is verified on its way, and the upstream never
-// gets the end of what is wrong.
+// takeBody prepares the content. If the caller signed its digest, or the upstream must receive one,
+// the content is read and compared before the upstream sees the request. A route that streams
+// verifies it while forwarding, and the upstream never gets the end of bad content.
 func (x *exchange) takeBody() error {
 	c := &x.content
 	c.counted = countedBody{
@@ -38,7 +37,7 @@ func (x *exchange) takeBody() error {
 		wait:  idleDeadline{idle: x.route.Timeouts.Idle, stream: x.stream, clock: x.server.Clock},
 	}
 	if x.grpc {
-		c.counted.rate = 0 // a stream may rest between messages
+		c.counted.rate = 0 // a stream may pause between messages
 	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
 	x.scanned.scanner = x.modelScanner()
@@ -70,15 +69,15 @@ func (x *exchange) takeBody() error {
 	return nil
 }
 
-// bodySigned says whether the caller signed the digest of the content.
+// bodySigned reports whether the caller signed the digest of the content.
 func (x *exchange) bodySigned() bool {
 	s := x.proof.Signature
 	return s != nil && (!x.route.Integrity.HeadersOnly || s.Covers("content-digest"))
 }
 
-// holdsBody says whether all of the content is held before the upstream learns of the
-// request: content that names the model, content with a signed digest, unless the route
-// streams, and content of which the upstream is to learn the digest.
+// holdsBody reports whether all content is read before the upstream sees the request. That is so
+// for content that names the model, for content with a signed digest, unless the route streams, and for content whose digest the
+// upstream must receive.
 func (x *exchange) holdsBody() bool {
 	if x.scanned.scanner != nil {
 		return true
@@ -89,7 +88,7 @@ func (x *exchange) holdsBody() bool {
 	return x.route.Leg.Digests()
 }
 
-// hold reads the content to its end, at most so much.
+// hold reads the content to its end, at most most bytes.
 func (x *exchange) hold(most int64) error {
 	c := &x.content
 	if c.length == 0 {
@@ -102,24 +101,24 @@ func (x *exchange) hold(most int64) error {
 	return nil
 }
 
-// useHeld makes what is held the content, and its length known.
+// useHeld makes the held bytes the content, with a known length.
 func (x *exchange) useHeld() {
 	c := &x.content
 	c.Body, c.length = &c.held, c.held.Size()
 	x.record.BytesIn = c.counted.n.Load()
 }
 
-// compare compares what was held with its digests.
+// compare compares the held content with its digests.
 func (x *exchange) compare(d httpsig.Digests) error {
 	x.content.digest = x.head.Fields.Get("content-digest")
 	return x.content.held.Match(d)
 }
 
-// wholeBytes is up to which length content is held although the route streams.
+// wholeBytes is the length up to which content is held even if the route streams.
 const wholeBytes = 64 << 10
 
-// verifyOnTheWay has the content verified while it is forwarded. Short content is held
-// whole, so that of a short body with a wrong digest the upstream learns nothing.
+// verifyOnTheWay verifies the content while it is forwarded. Short content is held whole, so that
+// the upstream sees nothing of a short body with a wrong digest.
 func (x *exchange) verifyOnTheWay(d httpsig.Digests) error {
 	c := &x.content
 	if c.length >= 0 && c.length <= wholeBytes {
@@ -153,10 +152,9 @@ func (x *exchange) complete() error {
 	return err
 }
 
-// checkEarly looks at an answer that came before the content was known to be right. A
-// 2xx before the end contradicts what the dialect promises of its servers, so it is
-// refused; another is not signed, since that would bind it to content that nobody has
-// verified.
+// checkEarly checks an answer that came before the content was verified. A 2xx before the end
+// contradicts what the dialect promises of its servers, so it is refused. Any other answer stays
+// unsigned: a signature would bind it to unverified content.
 func (x *exchange) checkEarly(h *message.Response) error {
 	v := x.content.verified
 	if v == nil || v.Right() {
@@ -169,9 +167,8 @@ func (x *exchange) checkEarly(h *message.Response) error {
 	return nil
 }
 
-// countedBody is the client's body on its way to the upstream: counted against
-// the route's limit while it streams, with a bound on how long it may pause and on
-// how slow it may be. What is wrong with it is the client's fault and comes out as a
+// countedBody is the client's body on its way to the upstream. It enforces the route's size limit,
+// the idle time and the minimum rate. A violation is the client's fault and returned as a
 // [refusal].
 type countedBody struct {
 	src   message.Body
@@ -179,15 +176,15 @@ type countedBody struct {
 	n     atomic.Int64
 	wait  idleDeadline
 
-	rate   int64 // bytes a second that must come on average; zero: none
+	rate   int64 // minimum average rate in bytes per second; zero: none
 	now    func() time.Time
-	waited time.Duration // for the client alone: an upstream that is slow is not its fault
+	waited time.Duration // time spent waiting for the client, not for a slow upstream
 }
 
-// patience is how long a body may keep the gateway waiting before its rate counts.
+// patience is how long a body may keep the gateway waiting before its rate is checked.
 const patience = 10 * time.Second
 
-// tooSlow says whether a body of total bytes that was read since from comes too slowly.
+// tooSlow reports whether a body is too slow that brought total bytes since from.
 func (b *countedBody) tooSlow(from time.Time, total int64) bool {
 	b.waited += b.now().Sub(from)
 	return b.waited > patience && total < int64(float64(b.rate)*(b.waited-patience).Seconds())

@@ -6,15 +6,15 @@ import (
 	"sallyport/proxy/shared"
 )
 
-// claim uses the nonce of a signed request, once and for all replicas. It comes after
-// admission, so that a 403, 429 or 503 burns none, and before the content is read.
+// claim uses up the nonce of a signed request, for all replicas. It follows admission, so that a
+// 403, 429 or 503 uses none, and precedes reading the content.
 func (x *exchange) claim() error {
 	s := x.proof.Signature
 	if s == nil {
 		return nil
 	}
 	if x.asker != "" && s.Covers("content-digest") {
-		return &refusal{reason: reasonUndecided} // the other proxy has the content, and would not compare it
+		return &refusal{reason: reasonUndecided} // the asking proxy has the content, and would not check its digest
 	}
 	err := x.server.Replay.Claim(x.life, s.Key.ID(), s.Claim, s.Created, s.Until())
 	var window *shared.WindowError

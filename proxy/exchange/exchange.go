@@ -1,9 +1,8 @@
-// Package exchange takes a request from a client to a model server, and the answer back.
+// Package exchange forwards a request from a client to a model server, and returns the answer.
 //
-// way.go lists the steps in order, and the package comment of proxy says why each
-// stands where it stands. Every long step has a file of its own. A step learns
-// something or refuses, by returning an error; [exchange.refuse] turns that into the
-// answer, in one place and by one table (refusal.go).
+// way.go lists the steps in order; the package comment of proxy gives the reason for that order.
+// Every long step has a file of its own. A step refuses by returning an error. [exchange.refuse]
+// turns every error into an answer, by the one table in refusal.go.
 package exchange
 
 import (
@@ -25,8 +24,8 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// exchange is one request under way. It belongs to one goroutine
-// and ends with the request; only its memory serves another.
+// exchange is one request being served. It belongs to one goroutine and ends with the request; only
+// its memory is reused.
 type exchange struct {
 	server   *Server
 	snapshot *Snapshot
@@ -34,38 +33,37 @@ type exchange struct {
 	scratch
 }
 
-// facts are what is known of the request that is under way. Another request begins
-// with zero facts.
+// facts hold the state of the current request. Each request begins with zero facts.
 type facts struct {
 	stream wire.Stream
 	life   *wire.Life // of the request
 	head   *message.Head
 	record audit.Record
 
-	client  netip.Addr // the other end, behind the proxies that are trusted
-	trusted bool       // the peer is one of those proxies
+	client  netip.Addr // the client's address, seen through trusted proxies
+	trusted bool       // the peer is a trusted proxy
 	route   *route.Route
-	asked   auth.Request // what proof is made from
+	asked   auth.Request // the input of authentication
 	proof   auth.Proof
 	caller  identity.Principal
 	call    model.Call
 	content content
 	scanned scanned
-	// provisional is the leave to send an unverified body but for its end.
+	// provisional permits sending an unverified body except for its end.
 	provisional policy.Provisional
 	admitted
 	answer  seal.Answer
 	sending idleDeadline // of the answer
 
 	grpc      bool   // the request is a gRPC call: refusals are gRPC statuses
-	asker     string // the dialect of a proxy that asks for a decision; "" for requests
-	responded bool   // the final head is on its way: refuse can only cut now
+	asker     string // the dialect of a proxy that asks for a decision; "" for other requests
+	responded bool   // the final head has been sent: refuse can only abort the answer
 	listed    listed
 }
 
-// scratch is memory that serves one request after the other.
+// scratch holds memory that is reused from request to request.
 type scratch struct {
-	out       message.Fields // for the upstream
+	out       message.Fields // fields for the upstream
 	forwarded forwardedCache
 	ask       upstream.Request
 	sent      seal.Sent
@@ -73,16 +71,15 @@ type scratch struct {
 	callbacks callbacks
 }
 
-// callbacks are the methods of an exchange that upstreams call, bound once for all
-// requests that use this memory.
+// callbacks are methods of an exchange that upstreams call. They are bound once, for all requests
+// that use this memory.
 type callbacks struct {
 	inform    func(*message.Response) error
 	trailers  func(message.Fields) message.Fields
 	interrupt func()
 }
 
-// begin returns an exchange for a request, in memory of an earlier one if there is
-// some; nil when the process has ended.
+// begin returns a reset exchange, reusing a pooled one; nil once the process has ended.
 func (s *Server) begin(stream wire.Stream) *exchange {
 	snapshot := s.take()
 	if snapshot == nil {
@@ -106,7 +103,7 @@ func (s *Server) begin(stream wire.Stream) *exchange {
 	return x
 }
 
-// elapsed is for how long the exchange has gone on.
+// elapsed returns the duration of the exchange.
 func (x *exchange) elapsed() time.Duration {
 	if x.server.Now != nil {
 		return x.server.Now().Sub(x.record.Time)
@@ -114,8 +111,8 @@ func (x *exchange) elapsed() time.Duration {
 	return time.Since(x.record.Time) // costs half as much as the time of day
 }
 
-// finish runs on every way out, panics included: it gives back what was taken and
-// writes the one record that audit log and metrics read.
+// finish runs on every exit, panics included. It releases resources and writes the one record that
+// audit log and metrics read.
 func (x *exchange) finish() {
 	if p := recover(); p != nil {
 		x.server.Log.Error("panic in an exchange", "request_id", x.record.RequestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -134,7 +131,7 @@ func (x *exchange) finish() {
 	snapshot.leave()
 }
 
-// forget leaves the memory of the exchange to another.
+// forget returns the memory of the exchange to the pool.
 func (x *exchange) forget() {
 	s := x.server
 	x.server, x.snapshot, x.facts = nil, nil, facts{}
@@ -144,8 +141,7 @@ func (x *exchange) forget() {
 	s.ended.Put(x)
 }
 
-// newRequestID is 128 random bits in hexadecimal: an id that a client sent could be
-// forged.
+// newRequestID returns 128 random bits in hexadecimal. An id from the client could be forged.
 func newRequestID() string {
 	const hex = "0123456789abcdef"
 	var b [32]byte

@@ -13,9 +13,9 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// forward sends the request to the upstream and its answer to the client. It needs a
-// grant for the very call that it is about to send, which it reads from the head anew.
-// A provisional one does while the body is unverified, because its end is held back.
+// forward sends the request to the upstream and its answer to the client. It requires a grant for
+// exactly the call that the head describes now. While the body is unverified, a provisional grant
+// is enough, because the end of the body is withheld.
 func (x *exchange) forward(v verdict) error {
 	call := x.readCall()
 	if !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(call)) {
@@ -27,7 +27,7 @@ func (x *exchange) forward(v verdict) error {
 	}
 	ask := x.request(target)
 	if ask.Length < 0 || ask.Length > seal.BlockBytes {
-		defer x.endWithCredential()() // an upload may go on for long
+		defer x.endWithCredential()() // an upload may take long
 	}
 	start := x.elapsed()
 	answer, err := x.route.Upstream.Send(x.life, ask)
@@ -60,13 +60,13 @@ func (x *exchange) forward(v verdict) error {
 		return x.tunnel(answer)
 	}
 	if x.wantsTunnel() && answer.Head.Status < 300 {
-		return &refusal{reason: reasonGarbage, cause: errNoSwitch} // it would say that there is a tunnel
+		return &refusal{reason: reasonGarbage, cause: errNoSwitch} // a 2xx would mean that a tunnel is open
 	}
 	return x.blame(x.relay(answer))
 }
 
-// endWithCredential cancels what may go on for long when the credential expires: long
-// streams do not keep rights for ever. The function that it returns calls that off.
+// endWithCredential ends a long exchange when the credential expires, so that a stream does not
+// keep expired rights. Calling stop cancels that.
 func (x *exchange) endWithCredential() (stop func()) {
 	if x.caller.Expires.IsZero() {
 		return func() {}
@@ -76,7 +76,7 @@ func (x *exchange) endWithCredential() (stop func()) {
 	return func() { t.Stop() }
 }
 
-// request is what the upstream gets.
+// request returns the request for the upstream.
 func (x *exchange) request(target string) *upstream.Request {
 	r := &x.ask
 	*r = upstream.Request{
@@ -101,15 +101,15 @@ func (x *exchange) request(target string) *upstream.Request {
 	return r
 }
 
-// interrupt stops an upload: the upstream answered and wants no more. The client has
-// not been told to stop: the engine skips what is left, or closes where that is too much.
+// interrupt stops an upload because the upstream answered and wants no more. The client is not
+// told: the engine skips the rest, or closes the connection if that is too much.
 func (x *exchange) interrupt() { _ = x.stream.SetReadDeadline(longAgo) }
 
-// longAgo is a deadline that has passed.
+// longAgo is a deadline in the past.
 var longAgo = time.Unix(1, 0)
 
-// isHopField says whether a field speaks between client and gateway alone. Signature
-// fields pass through if this route neither verifies nor signs.
+// isHopField reports whether a field is hop-by-hop. Signature fields pass through if this route
+// neither verifies nor signs.
 func (x *exchange) isHopField(name string) bool {
 	switch name {
 	case "signature", "signature-input":
@@ -124,14 +124,14 @@ func (x *exchange) signaturesEndHere() bool {
 	return x.route.Leg.Signs() || x.route.Chain.Signs() && !x.route.Integrity.ForwardSignature
 }
 
-// inform sends an interim response on.
+// inform forwards an interim response.
 func (x *exchange) inform(m *message.Response) error {
 	x.dropOwnFields(&m.Fields)
 	return x.stream.Inform(m)
 }
 
-// dropOwnFields removes the fields of an answer that only the gateway may write, and
-// what the upstream tells of itself.
+// dropOwnFields removes the answer's fields that only the gateway may write, and those that
+// describe the upstream.
 func (x *exchange) dropOwnFields(fields *message.Fields) {
 	signs := x.answer.Signs() || x.signaturesEndHere()
 	fields.DelFunc(func(f message.Field) bool {
@@ -145,15 +145,15 @@ func (x *exchange) dropOwnFields(fields *message.Fields) {
 	})
 }
 
-// trailers are those of the client's that go on.
+// trailers returns the client's trailers that are forwarded.
 func (x *exchange) trailers(fields message.Fields) message.Fields {
 	kept := x.snapshot.Guard.Trailers(fields)
 	kept.DelFunc(func(f message.Field) bool { return x.route.ToUpstream.Drops(f.Name) })
 	return kept
 }
 
-// blame finds out whose fault an error is: the client's that left or sent too
-// much, the credential's that ended, or the upstream's.
+// blame attributes an error: to a client that left or sent too much, to an expired credential, or
+// to the upstream.
 func (x *exchange) blame(err error) error {
 	if err == nil {
 		return nil
@@ -161,15 +161,14 @@ func (x *exchange) blame(err error) error {
 	return x.blameFor(err)
 }
 
-// blameFor is blame where there is an error: apart, because its variables cost
-// allocations.
+// blameFor implements blame for an error. It is separate because its variables are allocated.
 func (x *exchange) blameFor(err error) error {
 	var own *refusal
 	var signature *httpsig.Error
 	if errors.As(err, &own) && own.reason != reasonClientGone || errors.As(err, &signature) {
 		return err
 	}
-	// What the gateway ends by itself shows as a client that can no longer be written to.
+	// When the gateway ends an exchange, the write error looks as if the client had left.
 	cause := x.life.Cause()
 	switch {
 	case cause == nil:
@@ -184,8 +183,8 @@ func (x *exchange) blameFor(err error) error {
 	return &refusal{reason: reasonClientGone, cause: err}
 }
 
-// endingOf is the reason for which the gateway itself ends an exchange that is under
-// way, "" for other causes.
+// endingOf returns the refusal reason if the gateway itself ended the exchange, "" for other
+// causes.
 func endingOf(cause error) string {
 	switch cause {
 	case errExpired:
@@ -200,5 +199,5 @@ func endingOf(cause error) string {
 	return ""
 }
 
-// timedOut says whether a read or write ran into its deadline.
+// timedOut reports whether a read or write exceeded its deadline.
 func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -27,7 +27,7 @@ type ForwardAuthConfig struct {
 	Dialect string `yaml:"dialect"`
 }
 
-// Check records the faults of the section that the section itself shows.
+// Check records the faults that are visible within the section.
 func (c *ForwardAuthConfig) Check(at string, f *setting.Faults) {
 	switch c.Dialect {
 	case DialectNginx, DialectTraefik, DialectCaddy:
@@ -38,19 +38,19 @@ func (c *ForwardAuthConfig) Check(at string, f *setting.Faults) {
 	}
 }
 
-// Dialects of proxies that ask.
+// These are the dialects of asking proxies.
 const (
 	DialectNginx   = "nginx"
 	DialectTraefik = "traefik"
 	DialectCaddy   = "caddy"
 )
 
-// Decide is the handler of the listener for forward-auth: the same way as that of
-// requests, up to the grant, of which the answer tells.
+// Decide handles the forward-auth listener. It takes the same steps as a request up to the grant,
+// and answers with the decision.
 func (s *Server) Decide(stream wire.Stream) { s.handle(stream, (*exchange).wayForProxy) }
 
-// wayForProxy is the way of a question: decided as the request would be, and answered
-// in place of forwarding.
+// wayForProxy decides on the described request, and answers with the decision instead of
+// forwarding.
 func (x *exchange) wayForProxy() error {
 	x.asker = x.snapshot.ForwardAuth
 	if err := x.rebuild(); err != nil {
@@ -63,9 +63,9 @@ func (x *exchange) wayForProxy() error {
 	return x.permit(v)
 }
 
-// rebuild makes the head that is decided on from what the other proxy tells. It
-// must be in the form that the gateway itself would forward: the other proxy
-// forwards what it has, and two forms of one path are how requests get past.
+// rebuild makes the head to decide on from the other proxy's fields. The head must already be
+// canonical: the other proxy forwards the original, and two forms of one path would let requests
+// bypass the rules.
 func (x *exchange) rebuild() error {
 	ask := x.stream.Head()
 	x.record.Upstream = "forward_auth"
@@ -106,8 +106,7 @@ func (x *exchange) rebuild() error {
 	return nil
 }
 
-// splitURL cuts a URL as nginx writes it, $scheme://$host$request_uri; nothing is
-// decoded.
+// splitURL splits a URL as nginx writes it, $scheme://$host$request_uri, without decoding.
 func splitURL(s string) (scheme, authority, target string) {
 	scheme, rest, _ := strings.Cut(s, "://")
 	if i := strings.IndexByte(rest, '/'); i >= 0 {
@@ -116,12 +115,11 @@ func splitURL(s string) (scheme, authority, target string) {
 	return scheme, rest, ""
 }
 
-// permit tells another proxy that it may forward a request, and who calls. The
-// identity fields are always there: one that was missing would leave what the
-// client sent under its name.
+// permit tells the other proxy that it may forward a request, and who the caller is. It always
+// sends every identity field: for a missing one, the proxy would forward the client's.
 func (x *exchange) permit(v verdict) error {
 	if v.kind != granted {
-		// 2xx would make the other proxy forward what the gateway answers itself.
+		// A 2xx would make the other proxy forward a request that the gateway answers itself.
 		return &refusal{reason: reasonUndecided}
 	}
 	if !v.grant.Permits(x.route.Dialect.Read(x.head)) {
@@ -132,9 +130,9 @@ func (x *exchange) permit(v verdict) error {
 	return x.respondHere(&h, nil)
 }
 
-// tellProxy turns the outcome of a refusal into what the proxy that asked understands,
-// and says besides what it was. nginx takes 401 and 403 for refusals, and makes
-// 500 of all else: of what the client did wrong it is told 403.
+// tellProxy maps a refusal to a status that the asking proxy understands, and adds the reason.
+// nginx takes 401 and 403 for refusals and turns the rest into 500, so other client errors become
+// 403.
 func (x *exchange) tellProxy(o outcome, reason string, h *message.Response) {
 	if x.asker == "" {
 		return

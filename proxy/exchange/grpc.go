@@ -10,7 +10,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// grpcCode is a status of gRPC.
+// grpcCode is a gRPC status code.
 type grpcCode int
 
 const (
@@ -25,7 +25,7 @@ const (
 	grpcUnauthenticated   grpcCode = 16
 )
 
-// codeOf is the status of gRPC for a refusal that other callers get with a status of HTTP.
+// codeOf returns the gRPC status for a refusal with this HTTP status.
 func codeOf(status int) grpcCode {
 	switch status {
 	case 400, 417:
@@ -48,9 +48,8 @@ func codeOf(status int) grpcCode {
 	return grpcUnknown
 }
 
-// checkCallForm refuses what says that it is gRPC and is not as its servers read it:
-// rules that look at another path than the server, or at none, let calls pass
-// (CVE-2026-33186).
+// checkCallForm refuses requests that claim to be gRPC but are not what gRPC servers expect. Rules
+// that see another path than the server, or none, let calls pass (CVE-2026-33186).
 func (x *exchange) checkCallForm() error {
 	h := x.head
 	switch {
@@ -62,8 +61,7 @@ func (x *exchange) checkCallForm() error {
 	return nil
 }
 
-// callPath says whether a path is /package.Service/Method, in which only the package
-// may be missing.
+// callPath reports whether a path is /package.Service/Method; only the package may be missing.
 func callPath(path string) bool {
 	service, method, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if !ok || len(service)+len(method)+2 != len(path) || !identifier(method) {
@@ -77,7 +75,7 @@ func callPath(path string) bool {
 	return true
 }
 
-// identifier says whether s is a name as Protocol Buffers have them.
+// identifier reports whether s is a Protocol Buffers identifier.
 func identifier(s string) bool {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
@@ -89,8 +87,8 @@ func identifier(s string) bool {
 	return s != ""
 }
 
-// asCall makes a refusal what gRPC's callers read: a status in fields, and no
-// content. The record keeps the status that others get.
+// asCall turns a refusal into a gRPC one: a status in fields, and no content. The record keeps the
+// HTTP status.
 func (x *exchange) asCall(o outcome, h *message.Response) {
 	x.record.GRPC = strconv.Itoa(int(o.grpc))
 	h.Status = 200
@@ -98,7 +96,7 @@ func (x *exchange) asCall(o outcome, h *message.Response) {
 	h.Fields.Add("grpc-message", grpcMessage(o.text))
 }
 
-// grpcMessage writes a text as gRPC's callers read it, percent-encoded.
+// grpcMessage percent-encodes a text as gRPC requires.
 func grpcMessage(text string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
@@ -112,8 +110,8 @@ func grpcMessage(text string) string {
 	return b.String()
 }
 
-// noteCall records how a call ended: its status stands in the trailers, or in the
-// head of an answer that is nothing else.
+// noteCall records how a call ended. Its status is in the trailers, or in the head of a
+// trailers-only answer.
 func (x *exchange) noteCall(head, trailers message.Fields) {
 	if !x.grpc {
 		return
@@ -124,8 +122,7 @@ func (x *exchange) noteCall(head, trailers message.Fields) {
 	}
 }
 
-// cutAs has the engine cut the answer with the reason that the upstream gave, where
-// it gave one.
+// cutAs passes the upstream's reset code, if any, to the engine for aborting the answer.
 func (x *exchange) cutAs(err error) {
 	var reset *wire.Reset
 	if s, ok := x.stream.(wire.Cutter); ok && errors.As(err, &reset) {

@@ -7,17 +7,17 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// idleDeadline is a deadline that many reads or writes share: moving it costs a
-// timer, so it moves once a second at most.
+// idleDeadline is a deadline shared by many reads or writes. Moving it costs a timer, so it moves
+// at most once a second.
 //
 // It is safe for concurrent use.
 type idleDeadline struct {
 	idle   time.Duration // zero: no bound
 	stream wire.Stream
 	clock  *wire.Clock
-	writes bool // of writes, else of reads
+	writes bool // a write deadline, else a read deadline
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	last   time.Time
 	lifted bool
 }
@@ -44,8 +44,8 @@ func (u *idleDeadline) extend() error {
 	return u.set(now.Add(u.idle + time.Second + wire.Lag))
 }
 
-// lift removes the deadline for good. On some engines a deadline for reading that
-// passes after the body has ended would look as if the client had left.
+// lift removes the deadline for good. On some engines a read deadline that passes after the body's
+// end would look as if the client had left.
 func (u *idleDeadline) lift() {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Why the gateway itself ends an exchange that is under way.
+// These errors say why the gateway ends an exchange in progress.
 var (
 	errExpired   = errors.New("the credential expired while the stream went on")
 	errWithdrawn = errors.New("the new configuration refuses the stream")
@@ -20,11 +20,10 @@ var (
 	errShutdown  = errors.New("the gateway stops, and its grace period (drain) is over")
 )
 
-// shards of the registry: exchanges of different connections rarely share a lock.
+// shards is the number of registry shards, so that exchanges rarely share a lock.
 const shards = 16
 
-// registry knows the exchanges that are under way. It costs no allocation: exchanges
-// are links of lists.
+// registry lists the exchanges in progress. It allocates nothing: exchanges are links of its lists.
 type registry struct {
 	next   atomic.Uint32
 	shards [shards]registryShard
@@ -33,15 +32,15 @@ type registry struct {
 type registryShard struct {
 	mu    sync.Mutex // guards first, and the listed of every exchange in the list
 	first *exchange
-	_     [40]byte // other shards' locks on other cache lines
+	_     [40]byte // padding: each lock has its own cache line
 }
 
-// listed is an exchange's place in the registry.
+// listed is the registry's part of an exchange.
 type listed struct {
 	shard      *registryShard
 	prev, next *exchange
-	decided    bool // it has a grant; what was decided on does not change any more
-	tunnel     bool // it was upgraded
+	decided    bool // it has a grant; the inputs of the decision no longer change
+	tunnel     bool // upgraded
 }
 
 func (r *registry) enter(x *exchange) {
@@ -71,7 +70,7 @@ func (r *registry) leave(x *exchange) {
 	x.listed = listed{}
 }
 
-// each calls f with every exchange, with the lock of its shard held: f must be quick.
+// each calls f with every exchange while it holds the lock of its shard: f must be quick.
 func (r *registry) each(f func(*exchange)) {
 	for i := range r.shards {
 		s := &r.shards[i]
@@ -83,9 +82,8 @@ func (r *registry) each(f func(*exchange)) {
 	}
 }
 
-// list notes that the exchange has its grant, so that a reload decides on it again. A
-// reload that came while this decision was made has not seen it: then it is made again
-// here.
+// list registers an exchange that has its grant, so that a reload decides on it again. If a reload
+// happened during the decision, list decides again itself.
 func (x *exchange) list() error {
 	s := x.listed.shard
 	s.mu.Lock()
@@ -97,10 +95,9 @@ func (x *exchange) list() error {
 	return nil
 }
 
-// stillPermitted decides again on the exchange if a reload has come since it began, and
-// returns the cause for which it ends, nil if it goes on. It is
-// asked after each change of what the registry knows of the exchange: a reload has seen
-// it either before the change, and then this one sees the reload, or after it.
+// stillPermitted decides again on the exchange if a reload has happened since it began. It returns
+// the cause that ends the exchange, or nil. It is called after each change of the exchange's
+// registry entry. A reload that missed the change is thus noticed here.
 func (x *exchange) stillPermitted() error {
 	if x.server.current.Load() == x.snapshot {
 		return nil
@@ -116,8 +113,8 @@ func (x *exchange) stillPermitted() error {
 	return nil
 }
 
-// noteTunnel notes that the exchange has become a tunnel, and ends it if a reload that
-// came meanwhile allows none.
+// noteTunnel records that the exchange has become a tunnel. It ends the exchange if a reload has
+// meanwhile forbidden that.
 func (x *exchange) noteTunnel() {
 	s := x.listed.shard
 	s.mu.Lock()
@@ -128,8 +125,8 @@ func (x *exchange) noteTunnel() {
 	}
 }
 
-// underWay is what [Server.Recheck] needs of an exchange. The memory of the exchange
-// may serve another request meanwhile; all of this stays what it was.
+// underWay is a copy of the data that [Server.Recheck] needs of an exchange. It stays valid when
+// the exchange's memory is reused.
 type underWay struct {
 	life   *wire.Life
 	head   *message.Head
@@ -139,16 +136,15 @@ type underWay struct {
 	tunnel bool
 }
 
-// underWay is called with the lock of the exchange's shard held, or by its goroutine.
+// underWay is called with the lock of the exchange's shard held, or by the exchange's goroutine.
 func (x *exchange) underWay() underWay {
 	return underWay{x.life, x.head, x.stream.Conn(), x.client, x.proof, x.listed.tunnel}
 }
 
-// Recheck decides again on the exchanges that are under way with older snapshots, by
-// the current one, and ends those that it refuses: whoever lost a right loses its
-// streams too. Rates, places in flight and nonces are not asked for again. It returns
-// how many it ended. ctx bounds how long keys of new issuers may be waited for; an
-// exchange whose credential cannot be checked by then ends.
+// Recheck applies the current snapshot to exchanges that run with older ones, and ends those that
+// it refuses: a caller who loses a right loses its streams. It does not check rates, places in
+// flight and nonces again. It returns how many exchanges it ended. ctx limits the wait for keys of
+// new issuers; an exchange whose credential cannot be checked in time ends.
 func (s *Server) Recheck(ctx context.Context) (ended int) {
 	now := s.take()
 	if now == nil {
@@ -170,7 +166,7 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 	return ended
 }
 
-// permits says whether the snapshot would let an exchange pass that another let pass.
+// permits reports whether the snapshot permits an exchange that an older one has permitted.
 func (s *Snapshot) permits(ctx context.Context, u *underWay) bool {
 	r, err := s.Routes.Match(u.head)
 	if err != nil || !r.Access.Admits(u.client) {
@@ -187,8 +183,8 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) bool {
 	return err == nil
 }
 
-// Cut ends the exchanges that still use a snapshot whose grace period is over, of all
-// snapshots if of is nil, as at the end of the process.
+// Cut ends the exchanges that still use a snapshot whose grace period is over. A nil snapshot, at
+// the end of the process, means all exchanges.
 func (s *Server) Cut(of *Snapshot) (ended int) {
 	cause := errReplaced
 	if of == nil {

@@ -13,27 +13,26 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Memory is what exchanges use of the process, whatever the configuration says: it
-// outlives every [Snapshot]. All fields but Now must be given, and none may change
-// once the [Server] is made. Its parts are safe for concurrent use.
+// Memory is the process state that exchanges use. It outlives every [Snapshot]. All fields but Now
+// are required, and none may change after [New]. Its parts are safe for concurrent use.
 type Memory struct {
 	Log   *slog.Logger
-	Now   func() time.Time // nil: the system's clock
-	Clock *wire.Clock      // of deadlines
+	Now   func() time.Time // the system's clock if nil
+	Clock *wire.Clock      // for deadlines
 
 	Audit    *audit.Log
 	Metrics  *audit.Metrics
-	Replay   shared.Replay   // which signatures were used
+	Replay   shared.Replay   // records which signatures were used
 	Held     *limit.Bytes    // the budget for content that is held
-	Pressure *limit.Pressure // whether the process has memory left
+	Pressure *limit.Pressure // reports whether the process has memory left
 
 	Compressors *route.Compressors
-	// Challenge is the answer to an ACME challenge of a host at a path, if there is one.
+	// Challenge returns the answer to an ACME challenge for a host and path, if there is one.
 	Challenge func(host, path string) (answer string, ok bool)
 }
 
-// Server has the handlers of the gateway's listeners. It holds the current [Snapshot] and knows the exchanges that are under way. It is safe
-// for concurrent use.
+// Server serves the gateway's listeners. It holds the current [Snapshot] and registers exchanges in
+// progress. It is safe for concurrent use.
 type Server struct {
 	*Memory
 	now       func() time.Time
@@ -42,10 +41,10 @@ type Server struct {
 
 	inFlight atomic.Int64
 	live     registry
-	ended    sync.Pool // exchanges that have finished, whose memory serves again
+	ended    sync.Pool // finished exchanges, for reuse
 }
 
-// New makes a server that begins with a snapshot.
+// New returns a server whose current snapshot is first.
 func New(m *Memory, first *Snapshot) *Server {
 	s := &Server{Memory: m, now: m.Now}
 	if s.now == nil {
@@ -55,16 +54,16 @@ func New(m *Memory, first *Snapshot) *Server {
 	return s
 }
 
-// SetHTTPSPort says at which port the first listener for HTTPS is; 0: there is none.
-// Redirects name it where the configuration names no other.
+// SetHTTPSPort sets the port of the first HTTPS listener; 0 if there is none. Redirects use it
+// unless the configuration names another.
 func (s *Server) SetHTTPSPort(port int) { s.httpsPort.Store(int32(port)) }
 
-// InFlight is how many exchanges are under way.
+// InFlight returns the number of exchanges in progress.
 func (s *Server) InFlight() int { return int(s.inFlight.Load()) }
 
-// Swap makes a snapshot the current one: exchanges that begin from now on take it. It
-// returns the one before, nil for the first, which drains: see [Snapshot.Drained].
-// Exchanges under way keep theirs; [Server.Recheck] decides on them again.
+// Swap makes next the current snapshot, for exchanges that begin from now on. It returns the
+// previous one, which drains (see [Snapshot.Drained]), or nil. Exchanges in progress keep theirs;
+// [Server.Recheck] decides on them again.
 func (s *Server) Swap(next *Snapshot) (old *Snapshot) {
 	next.drained = make(chan struct{})
 	next.users.Store(1)
@@ -74,8 +73,8 @@ func (s *Server) Swap(next *Snapshot) (old *Snapshot) {
 	return old
 }
 
-// Retire takes the current snapshot away at the end of the process: exchanges that
-// begin later are cut at once. It returns the snapshot, which drains.
+// Retire removes the current snapshot at the end of the process. Exchanges that begin later are
+// aborted at once. It returns the snapshot, which drains.
 func (s *Server) Retire() *Snapshot {
 	old := s.current.Swap(nil)
 	if old != nil {
@@ -84,7 +83,8 @@ func (s *Server) Retire() *Snapshot {
 	return old
 }
 
-// take takes the current snapshot for one exchange; nil when the process has ended.
+// take returns the current snapshot, counted as in use by one exchange; nil once the process has
+// ended.
 func (s *Server) take() *Snapshot {
 	for {
 		now := s.current.Load()

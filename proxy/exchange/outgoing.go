@@ -8,9 +8,9 @@ import (
 	"sallyport/proxy/route"
 )
 
-// outgoing are the fields for the upstream: the client's own, less those that
-// speak of identity, address or the connection, then ours. Ours come last, so
-// nothing that the client wrote can remove or precede them.
+// outgoing returns the fields for the upstream. It drops the client's fields about identity,
+// address and connection, and appends the gateway's. Those come last, so that no client field can
+// remove or precede them.
 func (x *exchange) outgoing() message.Fields {
 	in := x.head.Fields
 	out := slices.Grow(x.out[:0], len(in)+16)
@@ -54,7 +54,7 @@ func (x *exchange) outgoing() message.Fields {
 	return out
 }
 
-// addIdentity writes who calls, under the names of the route.
+// addIdentity writes the caller's identity, in the fields that the route names.
 func (x *exchange) addIdentity(f *message.Fields) {
 	names := &x.route.Identity
 	if names.Principal != "" {
@@ -90,8 +90,8 @@ func forwardedElement(client, proto, host string) string {
 	return "for=" + client + ";proto=" + proto + ";host=" + host
 }
 
-// printable makes a field value of a name that an issuer chose: what no field may
-// hold, and "%", is percent-encoded, so that distinct names stay distinct.
+// printable makes a field value of a name chosen by an issuer. It percent-encodes bytes that no
+// field may hold, and "%", so that distinct names stay distinct.
 func printable(s string) string {
 	const hex = "0123456789ABCDEF"
 	plain := func(c byte) bool { return c >= ' ' && c <= '~' && c != '%' }
@@ -115,8 +115,8 @@ func printable(s string) string {
 	return b.String()
 }
 
-// withoutSecrets is a target or authority that could not be read, as a record may
-// show it: queries and user information hold secrets.
+// withoutSecrets strips query and user information from a malformed target or authority for the
+// record: they may hold secrets.
 func withoutSecrets(s string) string {
 	if i := strings.IndexAny(s, "?#"); i >= 0 {
 		s = s[:i]

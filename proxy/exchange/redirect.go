@@ -8,9 +8,8 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Redirect is the handler of every request on the listeners for plain HTTP. It never
-// proxies: it sends the hosts of routes to HTTPS, and tells callers who sent a
-// credential in the clear that it is lost.
+// Redirect handles every request on the plain HTTP listeners. It never forwards. It redirects the
+// hosts of routes to HTTPS, and warns callers that a credential sent in the clear is compromised.
 func (s *Server) Redirect(stream wire.Stream) { s.handle(stream, (*exchange).redirect) }
 
 func (x *exchange) redirect() error {
@@ -35,13 +34,14 @@ func (x *exchange) redirect() error {
 	}}, nil)
 }
 
-// answerChallenge shows an authority that the host is ours (RFC 8555, section 8.3).
+// answerChallenge proves to a certificate authority that the gateway controls the host (RFC 8555,
+// section 8.3).
 func (x *exchange) answerChallenge(text string) error {
 	x.stream.CloseAfter()
 	return x.respondHere(ChallengeAnswer(text), []byte(text))
 }
 
-// ChallengeAnswer is the head of the answer to an ACME challenge.
+// ChallengeAnswer returns the head of the answer to an ACME challenge.
 func ChallengeAnswer(text string) *message.Response {
 	return &message.Response{Status: http.StatusOK, ContentLength: int64(len(text)), Fields: message.Fields{
 		{Name: "content-type", Value: "application/octet-stream"},
@@ -49,8 +49,8 @@ func ChallengeAnswer(text string) *message.Response {
 	}}
 }
 
-// publicPort is the port of HTTPS as clients see it; behind a balancer that ends TLS,
-// where there is no listener for it, the usual one.
+// publicPort returns the HTTPS port as clients see it. It is 443 if a balancer ends TLS and there
+// is no HTTPS listener.
 func (x *exchange) publicPort() int {
 	if p := x.snapshot.PublicHTTPS; p != 0 {
 		return p
@@ -61,8 +61,8 @@ func (x *exchange) publicPort() int {
 	return 443
 }
 
-// carriesCredential says whether a head holds what proves a caller. Session cookies are
-// left to the browser, which sends those marked Secure over HTTPS only.
+// carriesCredential reports whether a head holds a credential. Session cookies do not count:
+// browsers send those marked Secure over HTTPS only.
 func carriesCredential(f message.Fields) bool {
 	for _, name := range []string{"authorization", "x-api-key", "signature", "dpop"} {
 		if f.Has(name) {

@@ -19,8 +19,8 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// Reasons of refusals that are made here. Those of authentication and policy
-// stand in their packages; every one of them has its row in outcomes.
+// These are the reasons of refusals made here. Packages auth and policy define theirs; every reason
+// has a row in outcomes.
 const (
 	reasonBadVersion     = "bad_version"
 	reasonBadMethod      = "bad_method"
@@ -69,7 +69,7 @@ const (
 	reasonPlainHTTP = "plain_http"
 	reasonInternal  = "internal"
 
-	// These end an exchange after its answer has begun, or without one.
+	// These reasons end an exchange after its answer has begun, or without an answer.
 	reasonClientGone = "client_gone"
 	reasonExpired    = "credential_expired_in_stream"
 	reasonWithdrawn  = "withdrawn_in_stream"
@@ -77,8 +77,7 @@ const (
 	reasonShutdown   = "shutdown"
 )
 
-// outcome is what a caller learns: a status and a fixed text, and the status of gRPC
-// if that is what it speaks.
+// outcome is the caller's view of a refusal: a status, a fixed text, and a gRPC status for gRPC.
 type outcome struct {
 	status int
 	text   string
@@ -90,9 +89,8 @@ type words struct {
 	text   string
 }
 
-// outcomes is the one table of refusals. Those of authentication have their words
-// in package auth, because challenges repeat them. What callers of gRPC learn follows
-// from the status, but where codes has it.
+// outcomes is the one table of refusals. Package auth holds the texts of its own, because
+// challenges repeat them. The gRPC status follows from the HTTP status unless codes has an entry.
 var outcomes = func(table map[string]words, codes map[string]grpcCode) map[string]outcome {
 	for _, reason := range auth.Reasons() {
 		e := auth.Error{Reason: reason}
@@ -157,31 +155,31 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 
 	reasonUpstreamSignature: {502, "The model server's answer is not signed as it must be."},
 
-	reasonClientGone: {499, ""}, // nobody is there to read an answer
+	reasonClientGone: {499, ""}, // the client has left
 	reasonExpired:    {401, "The credential expired."},
 	reasonWithdrawn:  {403, "The right to this was withdrawn."},
 	reasonReplaced:   {503, "The gateway's configuration was replaced."},
 	reasonShutdown:   {503, "The gateway is stopping."},
 }, map[string]grpcCode{
-	reasonUnserved: grpcUnimplemented, // others learn that it is not there now
+	reasonUnserved: grpcUnimplemented, // other callers get an "unavailable" status
 })
 
-// refusal is the error of a step that ends an exchange.
+// refusal is the error by which a step ends an exchange.
 type refusal struct {
 	reason     string
 	cause      error         // for the audit record only
-	allow      string        // with reasonMethod: the methods that are
-	retryAfter time.Duration // with 429 and 503; zero: not said
+	allow      string        // with reasonMethod: the allowed methods
+	retryAfter time.Duration // with 429 and 503; zero: not sent
 }
 
 func (r *refusal) Error() string { return r.reason }
 
 func (r *refusal) Unwrap() error { return r.cause }
 
-// checkRetry is the Retry-After when a credential cannot be checked now.
+// checkRetry is the Retry-After if a credential cannot be checked now.
 const checkRetry = 5 * time.Second
 
-// Causes that have no error of their own.
+// These errors are causes for the audit record.
 var (
 	errTooLarge    = errors.New("body exceeds the limit")
 	errTooSlow     = errors.New("body comes more slowly than limits.body_rate")
@@ -193,8 +191,8 @@ var (
 	errNoGrant     = errors.New("no valid grant")
 )
 
-// asRefusal finds the reason in an error of any step. What it does not know is an
-// internal fault: the request is refused, and the answer says nothing of the cause.
+// asRefusal finds the reason for an error of any step. An unknown error is an internal fault: the
+// request is refused, and the answer does not reveal the cause.
 func asRefusal(err error) *refusal {
 	var (
 		own     *refusal
@@ -216,7 +214,7 @@ func asRefusal(err error) *refusal {
 		return r
 	case errors.As(err, &denied):
 		return &refusal{reason: denied.Reason}
-	case errors.As(err, &leg): // before the signature's own fault, which is in it
+	case errors.As(err, &leg): // first, because it wraps the signature's fault
 		return &refusal{reason: reasonUpstreamSignature, cause: leg.Err}
 	case errors.As(err, &signed):
 		return &refusal{reason: string(signed.Code.Public()), cause: signed}
@@ -246,7 +244,7 @@ var upstreamReasons = map[upstream.Kind]string{
 	upstream.Unserved:    reasonUnserved,
 }
 
-// errorReasons are the reasons of errors without facts of their own.
+// errorReasons maps errors without further data to reasons.
 var errorReasons = []struct {
 	err    error
 	reason string
@@ -277,8 +275,8 @@ var errorReasons = []struct {
 	{context.Canceled, reasonClientGone},
 }
 
-// Reasons is the closed set of reasons for a refusal, sorted.
+// Reasons returns the closed set of refusal reasons, sorted.
 func Reasons() []string { return slices.Sorted(maps.Keys(outcomes)) }
 
-// sentence is a text of package httpsig as refusals write theirs.
+// sentence turns a text of package httpsig into a sentence.
 func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }

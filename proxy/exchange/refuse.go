@@ -12,8 +12,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// refuse turns an error of any step into the answer, in the caller's protocol
-// and the dialect's shape. After the answer has begun it can only be cut.
+// refuse turns an error of any step into an answer in the caller's protocol and the dialect's
+// shape. An answer that has begun can only be aborted.
 func (x *exchange) refuse(err error) {
 	r := asRefusal(err)
 	o, ok := outcomes[r.reason]
@@ -27,7 +27,7 @@ func (x *exchange) refuse(err error) {
 	}
 	if x.responded {
 		x.cutAs(err)
-		return // the engine cuts what was not finished
+		return // the engine aborts an unfinished answer
 	}
 	x.responded = true
 	x.record.Status = o.status
@@ -35,14 +35,14 @@ func (x *exchange) refuse(err error) {
 		return
 	}
 	if x.head.Upgrade != "" || unsettled(o.status) {
-		// What follows an ambiguous request or the wish for another protocol is not to be
-		// taken for HTTP.
+		// Bytes after an ambiguous request, or after an attempted upgrade, must not be parsed as
+		// HTTP.
 		x.stream.CloseAfter()
 	}
 	x.sendRefusal(o, r, err)
 }
 
-// unsettled says whether a status is that of a head that has no reading.
+// unsettled reports whether a status is that of an unparsable head.
 func unsettled(status int) bool {
 	switch status {
 	case http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusExpectationFailed, http.StatusRequestHeaderFieldsTooLarge, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
@@ -88,11 +88,11 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	if x.route != nil && x.route.CORS != nil {
 		x.route.CORS.Mark(&h.Fields, x.head.Fields)
 	}
-	_ = x.respondHere(&h, text) // who has left learns nothing
-	x.record.Status = status    // of gRPC the one that others get
+	_ = x.respondHere(&h, text) // the error only means that the client has left
+	x.record.Status = status    // for gRPC too, the HTTP status
 }
 
-// challenge is the WWW-Authenticate that belongs to a refusal; "" for none.
+// challenge returns the WWW-Authenticate for a refusal; "" for none.
 func (x *exchange) challenge(status int, err error) string {
 	var denied *policy.Refusal
 	switch {

@@ -11,8 +11,8 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// relay sends the upstream's answer to the client as it arrives, or, where it is
-// signed as a whole, once all of it is there.
+// relay sends the upstream's answer to the client as it arrives. An answer that is signed as a
+// whole is sent once all of it has arrived.
 func (x *exchange) relay(answer *upstream.Response) error {
 	h := &answer.Head
 	x.rewriteLocation(h, answer.Host)
@@ -73,8 +73,8 @@ func (x *exchange) relay(answer *upstream.Response) error {
 	return x.end(h, form, tail, trailers)
 }
 
-// signHead signs the head of an answer. An upstream whose answer cannot be signed is at
-// fault: it has fields that no signature can cover.
+// signHead signs the head of an answer. It blames the upstream if a field cannot be covered by a
+// signature.
 func (x *exchange) signHead(h *message.Response, form seal.Form) error {
 	if err := x.answer.SignHead(h, form); err != nil {
 		return &refusal{reason: reasonGarbage, cause: err}
@@ -83,15 +83,15 @@ func (x *exchange) signHead(h *message.Response, form seal.Form) error {
 	return nil
 }
 
-// holdsAnswer says whether an answer is held, to be signed or verified as a whole.
-// Callers who have signed nothing leave half of the memory to those who have.
+// holdsAnswer reports whether an answer is held, to be signed or verified as a whole. Callers who
+// did not sign may use only half of the memory.
 func (x *exchange) holdsAnswer(h *message.Response) bool {
 	return h.ContentLength >= 0 && h.ContentLength <= x.route.Integrity.ResponseBuffer &&
 		(x.proof.Signature != nil || x.route.Leg.Verifies() || x.server.Held.Used() < x.server.Held.Total()/2)
 }
 
-// relayHeld holds the answer, signs it in its head, and sends both: nothing of an answer
-// that breaks in the middle is sent.
+// relayHeld reads the whole answer, signs its head, and sends both. If the answer breaks off,
+// nothing of it is sent.
 func (x *exchange) relayHeld(answer *upstream.Response, form seal.Form) error {
 	h := &answer.Head
 	var held seal.Buffer
@@ -135,8 +135,8 @@ func (x *exchange) send(p []byte) error {
 	return nil
 }
 
-// sendHead sends the head of an answer of the upstream's. From then on a fault can only
-// cut the answer; x.sending bounds what follows.
+// sendHead sends the head of an upstream's answer. After it, a fault can only abort the answer;
+// x.sending limits the rest.
 func (x *exchange) sendHead(h *message.Response, trailers bool) error {
 	x.responded = true
 	x.sending.idle, x.sending.stream, x.sending.clock, x.sending.writes = x.route.Timeouts.Idle, x.stream, x.server.Clock, true
@@ -164,17 +164,17 @@ func (x *exchange) flushHead(body message.Body) error {
 	return nil
 }
 
-// trailersOf are the upstream's trailers that go on.
+// trailersOf returns the upstream's trailers that are forwarded.
 func (x *exchange) trailersOf(answer *upstream.Response) message.Fields {
 	trailers := slices.Clone(answer.Body.Trailers())
 	x.dropOwnFields(&trailers)
 	if x.answer.Signs() {
-		trailers.Del("content-digest") // ours comes there
+		trailers.Del("content-digest") // the gateway writes its own
 	}
 	return trailers
 }
 
-// end ends the answer cleanly, with the signature over a stream.
+// end completes the answer, with the signature over a stream.
 func (x *exchange) end(h *message.Response, form seal.Form, tail *seal.Tail, trailers message.Fields) error {
 	x.noteCall(h.Fields, trailers)
 	if tail != nil {
@@ -195,7 +195,7 @@ func (x *exchange) end(h *message.Response, form seal.Form, tail *seal.Tail, tra
 	return nil
 }
 
-// dress puts the gateway's own fields on an answer.
+// dress adds the gateway's own fields to an answer.
 func (x *exchange) dress(h *message.Response) {
 	r := x.route
 	x.dropOwnFields(&h.Fields)
@@ -212,7 +212,7 @@ func (x *exchange) dress(h *message.Response) {
 	}
 }
 
-// nameModel says which model answered, for the signature to cover.
+// nameModel adds the fields that name the model, so that the signature covers them.
 func (x *exchange) nameModel(h *message.Response) {
 	if !x.answer.Signs() || h.Status >= 300 {
 		return
@@ -225,10 +225,9 @@ func (x *exchange) nameModel(h *message.Response) {
 	}
 }
 
-// rewriteLocation turns a Location that names the upstream as the gateway asked it into the
-// client's own way there, as nginx's proxy_redirect does: the upstream's name
-// would lead the client nowhere, and is none of its business. Relative ones stay: an
-// upstream that heeds X-Forwarded-Prefix has made them for the client.
+// rewriteLocation maps an absolute Location on the upstream's host to the client's URL, like
+// nginx's proxy_redirect: clients cannot reach the upstream and should not learn its name. Relative
+// ones stay: an upstream that heeds X-Forwarded-Prefix has made them for the client.
 func (x *exchange) rewriteLocation(h *message.Response, host string) {
 	for i := range h.Fields {
 		f := &h.Fields[i]
@@ -256,9 +255,8 @@ func (x *exchange) rewriteLocation(h *message.Response, host string) {
 	}
 }
 
-// pump copies the content, of which left bytes are to come, negative if that is
-// unknown. What arrives is sent on at once: an event of a stream
-// must not wait for the next.
+// pump copies the content; left is the number of bytes to come, negative if unknown. It forwards
+// data as it arrives: an event must not wait for the next.
 func (x *exchange) pump(body message.Body, left int64, to seal.Sink) error {
 	buf := seal.Blocks.Get().(*[]byte)
 	defer seal.Blocks.Put(buf)
@@ -294,8 +292,8 @@ func (x *exchange) pump(body message.Body, left int64, to seal.Sink) error {
 	}
 }
 
-// followed says whether more of a body, or its end, can be read without waiting: what
-// was read before it may go out with it.
+// followed reports whether more of a body, or its end, can be read without waiting. Earlier bytes
+// can then be sent in the same write.
 func followed(body message.Body) bool {
 	came, ok := body.(message.Arrived)
 	if !ok {
@@ -305,5 +303,5 @@ func followed(body message.Body) bool {
 	return n > 0 || whole
 }
 
-// errClientGone marks an error in writing to the client as its departure.
+// errClientGone turns a write error into the refusal for a client that has left.
 func errClientGone(err error) error { return &refusal{reason: reasonClientGone, cause: err} }

@@ -10,34 +10,34 @@ import (
 	"sallyport/proxy/seal"
 )
 
-// Snapshot is what one configuration says to exchanges. It is immutable once the first
-// exchange has it, but for the count of the exchanges that use it: an exchange takes
-// the current snapshot once, so that one request sees one configuration.
+// Snapshot holds one configuration in the form that exchanges use. It is immutable once in use,
+// except for the count of its exchanges. An exchange takes the current snapshot once, so that one
+// request sees one configuration.
 //
-// The current snapshot is held by the [Server]; [Server.Swap] puts another in its place.
+// The [Server] holds the current snapshot; [Server.Swap] replaces it.
 type Snapshot struct {
 	Routes   route.Table
 	Guard    route.Guard
-	Proxies  []netip.Prefix // whose X-Forwarded-For is believed
+	Proxies  []netip.Prefix // proxies whose X-Forwarded-For is trusted
 	Signers  *seal.Signers
-	BodyRate int64 // bytes a second that a body must bring on average; zero: no bound
-	// PublicHTTPS is the port of HTTPS as clients see it; 0: that of the listener.
+	BodyRate int64 // minimum average rate of bodies in bytes per second; zero: none
+	// PublicHTTPS is the HTTPS port as clients see it; 0 means that of the listener.
 	PublicHTTPS int
-	// ForwardAuth is the dialect of the proxies that ask for decisions; "": none may.
+	// ForwardAuth is the dialect of proxies that ask for decisions; "" refuses all of them.
 	ForwardAuth string
 
-	users   atomic.Int64  // exchanges, and one while it is current
-	drained chan struct{} // closed when nobody uses it any more
+	users   atomic.Int64  // number of exchanges, plus one while it is current
+	drained chan struct{} // closed when it is no longer in use
 }
 
-// retired marks the count of a snapshot that nobody may take any more.
+// retired is the count of a snapshot that can no longer be taken.
 const retired = -1 << 40
 
-// Drained is closed once the snapshot is not current any more and its last exchange
-// has finished. It is valid from [New] or [Server.Swap] on.
+// Drained returns a channel that is closed once the snapshot is no longer current and its last
+// exchange has finished. It is valid after [New] or [Server.Swap].
 func (s *Snapshot) Drained() <-chan struct{} { return s.drained }
 
-// enter takes the snapshot for one exchange, unless it has been retired.
+// enter counts an exchange as user of the snapshot, unless it has been retired.
 func (s *Snapshot) enter() bool {
 	if s.users.Add(1) > 0 {
 		return true
@@ -47,15 +47,15 @@ func (s *Snapshot) enter() bool {
 }
 
 func (s *Snapshot) leave() {
-	// Somebody may have entered again since the count was zero; then it is not over yet.
+	// An exchange may have entered since the count was zero; then the snapshot is still in use.
 	if s.users.Add(-1) == 0 && s.users.CompareAndSwap(0, retired) {
 		close(s.drained)
 	}
 }
 
-// clientOf returns whose address counts for limits and the record: the peer's, or,
-// where the peer is a trusted proxy, the last address in its X-Forwarded-For that is
-// not one too. It also says whether the peer is such a proxy.
+// clientOf returns the address that counts for limits and the record. For a trusted proxy that is
+// the last address in its X-Forwarded-For that is not a trusted proxy; otherwise it is the peer's.
+// It also reports whether the peer is a trusted proxy.
 func (s *Snapshot) clientOf(peer netip.Addr, fields message.Fields) (netip.Addr, bool) {
 	if !s.isProxy(peer) {
 		return peer, false
@@ -74,7 +74,7 @@ func (s *Snapshot) clientOf(peer netip.Addr, fields message.Fields) (netip.Addr,
 			}
 			a, err := netip.ParseAddr(strings.Trim(last, " \t"))
 			if err != nil {
-				return client, true // what stands further left is not to be believed either
+				return client, true // addresses further left are not trustworthy either
 			}
 			if client = a.Unmap(); !s.isProxy(client) {
 				return client, true

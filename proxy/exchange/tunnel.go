@@ -14,8 +14,8 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// websocketKey is the field that a WebSocket's upstream answers, to show that it
-// understands. HTTP/2 does without.
+// websocketKey is the field by which a WebSocket upstream proves that it understands. HTTP/2 does
+// not use it.
 const websocketKey = "sec-websocket-key"
 
 func newWebsocketKey() string {
@@ -25,14 +25,14 @@ func newWebsocketKey() string {
 	return base64.StdEncoding.EncodeToString(b[:])
 }
 
-// wantsTunnel says whether the request is for a tunnel and nothing else, as it is over
-// HTTP/2 (RFC 8441): an answer with 2xx would open it.
+// wantsTunnel reports whether the request is an extended CONNECT (RFC 8441), for which any 2xx
+// opens a tunnel.
 func (x *exchange) wantsTunnel() bool {
 	return x.head.Version == message.HTTP2 && x.head.Upgrade != ""
 }
 
-// tunnel joins client and upstream after a switch of protocols, until one of them
-// ends, neither speaks for the idle time, or the credential expires.
+// tunnel connects client and upstream after a protocol switch. It ends when either side closes,
+// both are silent for the idle time, or the credential expires.
 func (x *exchange) tunnel(answer *upstream.Response) error {
 	x.dress(&answer.Head)
 	x.responded = true
@@ -41,8 +41,7 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 		return errClientGone(err)
 	}
 	server := answer.Upgraded()
-	// The end of the credential, of the caller's rights and of the process' grace period
-	// close the connections.
+	// An expired credential, lost rights and the end of the grace period close the connections.
 	life := x.life
 	stop := context.AfterFunc(life, func() {
 		if endingOf(life.Cause()) != "" {
@@ -63,15 +62,14 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	return nil
 }
 
-// activity is when either side of a tunnel was last heard: one that only listens
-// is not idle.
+// activity records when either side of a tunnel last sent data. A side that only listens is not
+// idle.
 type activity struct {
-	idle time.Duration // zero: no bound
+	idle time.Duration // zero: no limit
 	last atomic.Int64  // Unix nanoseconds
 }
 
-// deadline is until when the next byte must come, from either side; the zero time
-// means no bound.
+// deadline returns when the next byte must arrive from either side; zero means no limit.
 func (a *activity) deadline() time.Time {
 	if a.idle <= 0 {
 		return time.Time{}
@@ -79,8 +77,8 @@ func (a *activity) deadline() time.Time {
 	return time.Unix(0, a.last.Load()).Add(a.idle)
 }
 
-// splice copies from src to dst until either ends and closes both, so that the
-// other direction ends too. It returns how many bytes went.
+// splice copies from src to dst until either ends. It then closes both, so that the other direction
+// ends too. It returns the number of bytes copied.
 func splice(dst, src net.Conn, heard *activity) (total int64) {
 	defer dst.Close()
 	defer src.Close()
@@ -104,7 +102,7 @@ func splice(dst, src net.Conn, heard *activity) (total int64) {
 			total += int64(n)
 		}
 		if timedOut(err) && heard.deadline().After(limit) {
-			continue // the other side was heard meanwhile
+			continue // the other side has sent data meanwhile
 		}
 		if err != nil {
 			return total

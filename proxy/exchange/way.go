@@ -11,8 +11,8 @@ import (
 // Serve is the handler of every request on the listeners for requests.
 func (s *Server) Serve(stream wire.Stream) { s.handle(stream, (*exchange).way) }
 
-// handle takes one request along a way. When the process has ended the stream is not
-// answered, which makes the engine cut it.
+// handle serves one request by the steps of way. Once the process has ended it does not answer, so
+// the engine aborts the stream.
 func (s *Server) handle(stream wire.Stream, way func(*exchange) error) {
 	x := s.begin(stream)
 	if x == nil {
@@ -24,8 +24,8 @@ func (s *Server) handle(stream wire.Stream, way func(*exchange) error) {
 	}
 }
 
-// way is the whole way of a request, in order: the decision, then what follows from
-// it. Answers are signed as they are sent.
+// way lists all steps of a request in order: the decision, then forwarding or a fixed answer.
+// Answers are signed as they are sent.
 func (x *exchange) way() error {
 	v, err := x.decide()
 	if err != nil {
@@ -42,11 +42,11 @@ func (x *exchange) way() error {
 	return x.forward(v)
 }
 
-// verdict is what was decided on a request. The zero verdict permits nothing.
+// verdict is the decision on a request. The zero verdict permits nothing.
 type verdict struct {
 	kind        verdictKind
-	grant       policy.Grant       // of granted and fixedAnswer
-	provisional policy.Provisional // in place of grant while the content is still unverified
+	grant       policy.Grant       // set for granted and fixedAnswer
+	provisional policy.Provisional // set instead of grant while the content is unverified
 }
 
 type verdictKind uint8
@@ -55,12 +55,12 @@ const (
 	nothing        verdictKind = iota
 	granted                    // may be forwarded
 	fixedAnswer                // may have the route's fixed answer
-	preflight                  // a browser asks what a page may do; answered without a caller
-	publicDocument             // a document of the gateway's own, for everybody
+	preflight                  // a CORS preflight, answered without a caller
+	publicDocument             // a public document of the gateway
 )
 
-// decide is the one decision on a request, whoever is going to forward it. The package
-// comment of proxy says why each step stands where it stands.
+// decide makes the one decision on a request, whoever will forward it. The package comment of proxy
+// gives the reason for the order of steps.
 func (x *exchange) decide() (verdict, error) {
 	if err := x.read(); err != nil {
 		return verdict{}, err
@@ -95,8 +95,8 @@ func (x *exchange) decide() (verdict, error) {
 	return x.authorize()
 }
 
-// read makes the one reading of the head that every later step uses, and refuses what
-// two readers could take for different requests.
+// read parses the head into the form that every later step uses. It refuses a head that two parsers
+// could take for different requests.
 func (x *exchange) read() error {
 	if err := x.head.Settle(); err != nil {
 		x.record.Host, x.record.Path = withoutSecrets(x.head.Authority), withoutSecrets(x.head.Target)
@@ -126,13 +126,13 @@ func (x *exchange) match() error {
 	x.route = r
 	x.record.Route = r.Name
 	if x.wantsTunnel() && !r.WebSocket {
-		return message.ErrBadMethod // over HTTP/1.1 the wish is left out; here it is the request
+		return message.ErrBadMethod // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
 	}
 	return nil
 }
 
-// checkAddress refuses clients by their address, before any proof is looked at: from
-// elsewhere not even a guess at a credential counts.
+// checkAddress refuses clients by address before it looks at a credential, so that other addresses
+// cannot even guess one.
 func (x *exchange) checkAddress() error {
 	if !x.route.Access.Admits(x.client) {
 		return &refusal{reason: reasonAddress}
@@ -140,13 +140,12 @@ func (x *exchange) checkAddress() error {
 	return nil
 }
 
-// isPreflight says whether a browser asks what a page may do (CORS). Browsers send no
-// credential with that.
+// isPreflight reports whether the request is a CORS preflight. Browsers send no credential with it.
 func (x *exchange) isPreflight() bool {
 	return x.route.CORS != nil && route.PreflightMethod(x.head) != ""
 }
 
-// authenticate learns who the caller is from all that the head proves.
+// authenticate identifies the caller from the credentials in the head.
 func (x *exchange) authenticate() error {
 	var err error
 	x.asked = auth.Request{Head: x.head, Peer: x.client, Conn: x.stream.Conn().TLS}
@@ -168,17 +167,17 @@ func (x *exchange) authenticate() error {
 	return nil
 }
 
-// chooseAnswerKey decides with which key the answer will be signed, once the signature
-// of the request held and again once the caller is known.
+// chooseAnswerKey chooses the key that signs the answer: once the request's signature has been
+// verified, and again once the caller is known.
 func (x *exchange) chooseAnswerKey(authenticated bool) {
 	x.answer.ChooseKey(x.snapshot.Signers, &x.route.Integrity, x.head, x.proof.Signature, authenticated)
 }
 
-// screen refuses a caller to whom no rule of the route could allow anything, before a
-// byte of the body is read.
+// screen refuses a caller whom no rule of the route could allow anything, before it reads any of
+// the body.
 func (x *exchange) screen() error { return x.route.Policy.Screen(&x.caller) }
 
-// authorize decides on the call and gets the grant without which nothing is forwarded.
+// authorize decides on the call and returns the grant that forwarding requires.
 func (x *exchange) authorize() (v verdict, err error) {
 	v.kind = granted
 	if x.route.Fixed != nil {
