@@ -19,19 +19,19 @@ import (
 	"sallyport/proxy/wire/socket"
 )
 
-// Certificate tells of one certificate of a configuration.
+// Certificate is the status of one certificate of a configuration.
 type Certificate = edge.CertificateStatus
 
-// Certificates are those of a configuration, worked with by commands, beside a
-// gateway that may be running with the same configuration.
+// Certificates manages the certificates of a configuration for commands. A gateway may run with the
+// same configuration at the same time.
 type Certificates struct {
 	config  *Config
 	options Options
 	edge    *edge.Edge
 }
 
-// OpenCertificates opens the certificates of a configuration that [LoadConfig]
-// found right. It asks nothing of the network and changes nothing.
+// OpenCertificates opens the certificates of a configuration from [LoadConfig]. It uses no network
+// and changes nothing.
 func OpenCertificates(cfg *Config, o Options) (*Certificates, error) {
 	return openCertificates(cfg, o, "")
 }
@@ -48,24 +48,24 @@ func openCertificates(cfg *Config, o Options, challenges string) (*Certificates,
 	return c, nil
 }
 
-// List tells of all certificates.
+// List returns the status of all certificates.
 func (c *Certificates) List() []Certificate { return c.edge.Certificates() }
 
-// Export returns the certificate by ACME of a host with its chain, and its key.
+// Export returns the ACME certificate of a host with its chain, and its key.
 func (c *Certificates) Export(host string) (chain, key []byte, err error) { return c.edge.Export(host) }
 
-// Obtain obtains by ACME what is missing of the named certificates, of all if none
-// is named; with force also what there is. Where a gateway is running with the
-// configuration, it answers the authority; where none is, the addresses of its
-// listeners are listened on meanwhile. The error names what each name needs.
+// Obtain obtains the missing certificates for names by ACME, or for all hosts if names is empty.
+// With force it also replaces existing ones. A gateway that runs with the configuration answers the
+// challenges. Otherwise Obtain listens on the configured addresses meanwhile. The error lists the
+// fault of each name.
 func (c *Certificates) Obtain(ctx context.Context, names []string, force bool) error {
 	stop := c.answer()
 	defer stop()
 	return c.edge.Obtain(ctx, names, force)
 }
 
-// TryOut obtains certificates as Obtain would and throws them away: by the
-// directory that is given, the staging one of Let's Encrypt if it is "".
+// TryOut obtains certificates as Obtain would, and discards them. It uses the given directory, or
+// Let's Encrypt's staging directory if that is "".
 func (c *Certificates) TryOut(ctx context.Context, names []string, directory string) error {
 	if c.config.TLS.ACME == nil {
 		return errors.New("there is no tls.acme in the configuration")
@@ -90,7 +90,7 @@ func (c *Certificates) TryOut(ctx context.Context, names []string, directory str
 	return second.Obtain(ctx, names, false)
 }
 
-// answer answers challenges on the listeners' addresses, as far as they are free.
+// answer answers challenges on the listeners' addresses that are free.
 func (c *Certificates) answer() (stop func()) {
 	limits := c.config.Limits.WithDefaults()
 	bounds := edge.Limits{Conns: limit.NewConns(limit.ConnsConfig{Total: limits.Connections, PerAddress: limits.ConnectionsPerAddress}), HandshakeTime: limits.HeadTime.D(), Log: c.options.Log}
@@ -99,7 +99,7 @@ func (c *Certificates) answer() (stop func()) {
 	open := func(addr string) net.Listener {
 		l, err := c.options.Listen("tcp", addr)
 		if err != nil {
-			// Most likely the gateway itself, which answers then.
+			// Most likely the running gateway has the address, and answers itself.
 			c.options.Log.Debug("not listening", "addr", addr, "error", err)
 			return nil
 		}
@@ -128,8 +128,7 @@ func (c *Certificates) answer() (stop func()) {
 	}
 }
 
-// closeAll closes every connection that comes: whoever came for a challenge has
-// seen its certificate in the handshake.
+// closeAll closes every connection: a TLS challenge is answered by the handshake's certificate.
 func closeAll(l net.Listener) {
 	for {
 		conn, err := l.Accept()
@@ -140,8 +139,7 @@ func closeAll(l net.Listener) {
 	}
 }
 
-// answerOne answers a request over plain HTTP: with what an authority wants to
-// see, or 404.
+// answerOne answers a plain HTTP request: with the response to an ACME challenge, or 404.
 func (c *Certificates) answerOne(s wire.Stream) {
 	head, text, found := s.Head(), "", false
 	if head.Settle() == nil && head.Method == http.MethodGet {
@@ -152,14 +150,14 @@ func (c *Certificates) answerOne(s wire.Stream) {
 		answer.Status = http.StatusNotFound
 	}
 	s.CloseAfter()
-	_, _ = exchange.WriteAnswer(s, answer, []byte(text)) // the authority notices
+	_, _ = exchange.WriteAnswer(s, answer, []byte(text)) // the authority notices a failed write
 }
 
-// announcedCertificates bounds how many are logged at the start.
+// announcedCertificates limits how many certificates are logged at the start.
 const announcedCertificates = 100
 
-// announceCertificates logs which certificates there are at the start, and which
-// are still to be obtained. Later changes are logged where they are made.
+// announceCertificates logs at the start which certificates exist and which are still to be
+// obtained. Later changes are logged where they happen.
 func (g *Gateway) announceCertificates() {
 	for i, c := range g.memory.edge.Certificates() {
 		if i == announcedCertificates {

@@ -2,19 +2,18 @@ package proxy
 
 import "sallyport/proxy/config"
 
-// Config is the whole gateway.yaml. [LoadConfig] makes one that holds together; after
-// that it must not be modified.
+// Config is the whole gateway.yaml. [LoadConfig] returns a checked one, which must not be modified.
 type Config = config.Config
 
-// Faults are all faults of a configuration: what the errors of [LoadConfig] and
-// [Config.CheckFiles] are.
+// Faults lists all faults of a configuration. The errors of [LoadConfig] and [Config.CheckFiles]
+// are Faults.
 type Faults = config.Faults
 
-// RouteInfo is one route as it was understood, with every default filled in.
+// RouteInfo describes one route with all defaults filled in.
 type RouteInfo = config.RouteInfo
 
-// LoadConfig reads and checks a gateway.yaml and what it includes; see [config.Load].
+// LoadConfig reads and checks a gateway.yaml and the files it includes; see [config.Load].
 func LoadConfig(path string) (*Config, error) { return config.Load(path) }
 
-// ParseConfig is [LoadConfig] for a text that stands alone; see [config.Parse].
+// ParseConfig is [LoadConfig] for a text without includes; see [config.Parse].
 func ParseConfig(name string, text []byte) (*Config, error) { return config.Parse(name, text) }

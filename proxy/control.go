@@ -7,30 +7,30 @@ import (
 	"sallyport/proxy/config"
 )
 
-// What a running gateway answers at its control socket.
+// These are the answers of a running gateway's control socket.
 type (
-	// ReloadReport tells what a reload did.
+	// ReloadReport describes the result of a reload.
 	ReloadReport = admin.ReloadReport
-	// StatusReport tells how a gateway is doing.
+	// StatusReport describes the state of a gateway.
 	StatusReport = admin.StatusReport
-	// ControlError means that a gateway could not be asked: most often there is none.
+	// ControlError means that no gateway answered at the control socket, usually because none runs.
 	ControlError = admin.ControlError
 )
 
-// Results of a reload, as in [ReloadReport].
+// These are the results of a reload, as in [ReloadReport].
 const (
 	ReloadChanged   = admin.ReloadChanged
 	ReloadUnchanged = admin.ReloadUnchanged
 	ReloadRefused   = admin.ReloadRefused
 )
 
-// Reload asks the gateway at a control socket to load its configuration again, and waits until it
-// has. That the configuration is refused is no error: the report says so.
+// Reload tells the gateway at a control socket to reload its configuration, and waits for the
+// result. A refused configuration is not an error: the report describes it.
 func Reload(ctx context.Context, socket string) (ReloadReport, error) {
 	return admin.DialControl(socket).Reload(ctx)
 }
 
-// Status asks the gateway at a control socket how it is doing.
+// Status returns the state of the gateway at a control socket.
 func Status(ctx context.Context, socket string) (StatusReport, error) {
 	return admin.DialControl(socket).Status(ctx)
 }

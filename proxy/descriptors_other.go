@@ -2,5 +2,5 @@
 
 package proxy
 
-// descriptors is not known here.
+// descriptors returns 0: the limit is unknown on this platform.
 func descriptors() int { return 0 }

@@ -4,7 +4,7 @@ package proxy
 
 import "syscall"
 
-// descriptors is how many files the process may have open; zero if that is not known.
+// descriptors returns how many files the process may open; 0 if unknown.
 func descriptors() int {
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil || uint64(l.Cur) > 1<<30 {

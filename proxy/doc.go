@@ -1,64 +1,60 @@
-// Package proxy runs the gateway. It builds it from a configuration, and swaps that for
-// another while requests go on.
+// Package proxy runs the gateway: it builds it from a configuration, and replaces the configuration
+// while requests are served.
 //
-// # The way of a request
+// # The steps of a request
 //
-// Every request takes the one way that package exchange lists, whatever protocol it
-// came by. There is no second way to an upstream. The order is part of the security of
-// the whole:
+// Every request takes the same steps, listed in package exchange, whatever its protocol. There is
+// no other path to an upstream. The order of the steps is part of the gateway's security:
 //
-//   - read: the head gets its one canonical reading, or is refused. It comes first,
-//     because whoever decides on another reading than the one that is forwarded
-//     decides on another request. What claims to be a gRPC call must be one.
-//   - match finds the route by that reading. It comes before authentication,
-//     because which credentials count is the route's to say.
-//   - checkAddress refuses addresses from which the route takes nothing, before a
-//     credential is looked at: from there not even a guess at one counts. A browser's
-//     question about what a page may do (a CORS preflight) is answered here; it
-//     never carries a credential and never goes further.
-//   - authenticate learns who calls, from the head alone.
-//   - screen refuses callers to whom no rule could allow anything, before a byte of
-//     the body is read: an upload is work, and strangers must not cause any.
-//   - admit takes room: rate, requests in flight, a slot in the audit log. It comes
-//     after authentication, because limits count verified callers: who forges
-//     another's name must not use up that one's allowance.
-//   - claim uses the nonce of a signed request. It comes after admission, so that a
-//     caller refused for want of room may try the same request again, and before the
-//     body, so that a replay uploads nothing.
-//   - takeBody holds the body, or has it verified on its way, where the caller signed
-//     its digest, so that no upstream acts on a request that was changed on the way.
-//   - authorize decides on the call and gives the grant ([policy.Grant]).
-//   - forward is the only step that can reach an upstream, and it demands the grant, as
-//     does respond, which gives the fixed answer of a route that has one. Each attempt is
-//     signed anew where the upstream has a key, and the answer to the client as it is
-//     sent.
-//   - finish, deferred, writes one record on every way out. Audit log and metrics
-//     both read that record, so they cannot disagree.
+//   - read parses the head into its one canonical form, or refuses it. It comes first: a
+//     decision on any other form would be a decision on another request. A request that
+//     claims to be a gRPC call must be one.
+//   - match finds the route for that form. It precedes authentication, because the route
+//     says which credentials count.
+//   - checkAddress refuses addresses that the route does not admit, before it looks at a
+//     credential: other addresses cannot even guess one. A CORS preflight is answered
+//     here; it carries no credential and is never forwarded.
+//   - authenticate identifies the caller, from the head alone.
+//   - screen refuses callers whom no rule could allow anything, before any of the body is
+//     read: strangers must not cause the work of an upload.
+//   - admit checks rate, requests in flight and space in the audit queue. It follows
+//     authentication, because limits count verified callers: a forger must not use up the
+//     allowance of the caller whose name it forges.
+//   - claim uses up the nonce of a signed request. It follows admission, so that a caller
+//     refused for lack of capacity may send the same request again. It precedes the body,
+//     so that a replay uploads nothing.
+//   - takeBody holds the body, or verifies it while it is forwarded, if the caller signed
+//     its digest. So no upstream acts on a request that was changed in transit.
+//   - authorize decides on the call and returns the grant ([policy.Grant]).
+//   - forward is the only step that can reach an upstream. It requires the grant, and so
+//     does respond, which sends a route's fixed answer. Each attempt is signed anew if the
+//     upstream has a key. The answer to the client is signed as it is sent.
+//   - finish, deferred, writes one record on every exit. Audit log and metrics both read
+//     that record, so they cannot disagree.
 //
-// Other proxies may ask for the decision alone and forward by themselves: they are
-// answered after authorize, by the same steps.
+// Other proxies may ask only for the decision and forward the request themselves. They are answered
+// after authorize, by the same steps.
 //
-// An exchange has one goroutine. A body that is not at hand is uploaded by a second,
-// which the upstream's answer owns and its Close joins: so both sides may send at once,
-// and an early answer is seen.
+// An exchange has one goroutine. A second one uploads a body that is not in memory. The upstream's
+// answer owns it, and its Close waits for it. So both sides may send at once, and an early answer
+// is noticed.
 //
 // # Two lifetimes
 //
-// What a configuration says is a snapshot: immutable, made by build without network or
-// goroutines, swapped whole or not at all. What must survive a reload is memory: replay
-// claims, counters, pools, certificates, key sets, verified tokens, audit log, metrics.
-// Nothing that must survive hangs on a snapshot, nothing that a file can change hangs on
-// memory. An exchange takes the current snapshot once. After a reload the exchanges that
-// are under way are decided again by the new snapshot, and the old one drains for a
-// bounded time.
+// A snapshot holds one configuration in ready form. It is immutable, built without network or
+// goroutines, and replaced as a whole. The memory of the process survives a reload: replay claims,
+// counters, pools, certificates, key sets, verified tokens, audit log, metrics. Nothing in a
+// snapshot must survive a reload, and no file can change the memory. An exchange takes the current
+// snapshot once. After a reload, exchanges in progress are decided again by the new snapshot, and
+// the old one drains for a bounded time.
 //
 // # Glossary
 //
-//   - exchange: one request under way, with its answer.
-//   - snapshot: what one configuration says, ready for use.
-//   - memory: what the process keeps, whatever the configuration says.
-//   - grant: leave to make one call, without which nothing is forwarded.
-//   - claim: the use of a signature's nonce, which happens once.
+//   - exchange: one request in progress, with its answer.
+//   - snapshot: one configuration, compiled for use.
+//   - memory: the state of the process that survives reloads.
+//   - grant: permission for one call, without which nothing is forwarded.
+//   - claim: the one permitted use of a signature's nonce.
 //   - leg: one of the connections that a message crosses (client to gateway, gateway
 //     to upstream), each with keys of its own.
 package proxy

@@ -13,36 +13,34 @@ import (
 	"sallyport/proxy/wire/h2"
 )
 
-// engine serves the connections of listeners of one kind. [wire.Server] says what its
-// methods do.
+// engine serves the connections of one kind of listener. [wire.Server] documents its methods.
 type engine interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
 	Close() error
 }
 
-// engines are those of a process. They outlive configurations, as the connections do
-// that they serve.
+// engines holds the engines of a process. Like their connections, they outlive configurations.
 type engines struct {
 	https    *twoVersions // requests over TLS
-	plain    *twoVersions // requests without TLS, from listed balancers
+	plain    *twoVersions // requests without TLS, from trusted balancers
 	redirect *h1.Server
-	decide   *h1.Server // decisions that other proxies ask for
+	decide   *h1.Server // decisions for other proxies
 }
 
-// newEngines makes the engines. h2c says whether HTTP/2 is taken without TLS.
+// newEngines makes the engines. h2c reports whether HTTP/2 is accepted without TLS.
 func newEngines(s *exchange.Server, one wire.ServerOptions, two h2.ServerOptions, h2c func() bool) *engines {
 	e := &engines{
 		https:    newTwoVersions(s.Serve, one, two, func() bool { return false }),
 		redirect: h1.NewServer(s.Redirect, one),
 		decide:   h1.NewServer(s.Decide, one),
 	}
-	one.Scheme, two.Scheme = "https", "https" // as the clients of the balancer see it
+	one.Scheme, two.Scheme = "https", "https" // the scheme that the balancer's clients use
 	e.plain = newTwoVersions(s.Serve, one, two, h2c)
 	return e
 }
 
-// of returns the engine for the listeners of a use.
+// of returns the engine for listeners of this use.
 func (e *engines) of(use listenerUse) engine {
 	switch use {
 	case useHTTP:
@@ -55,7 +53,7 @@ func (e *engines) of(use listenerUse) engine {
 	return e.https
 }
 
-// setOptions bounds connections that are still to come.
+// setOptions changes the limits of new connections.
 func (e *engines) setOptions(one wire.ServerOptions, two h2.ServerOptions) {
 	for _, s := range []*h1.Server{e.https.one, e.plain.one, e.redirect, e.decide} {
 		s.SetOptions(one)
@@ -64,7 +62,7 @@ func (e *engines) setOptions(one wire.ServerOptions, two h2.ServerOptions) {
 	e.plain.two.SetOptions(two)
 }
 
-// each calls f for every engine, side by side, and waits.
+// each calls f for every engine concurrently, and waits.
 func (e *engines) each(f func(engine)) {
 	var all sync.WaitGroup
 	for _, one := range []engine{e.https, e.plain, e.redirect, e.decide} {
@@ -73,7 +71,7 @@ func (e *engines) each(f func(engine)) {
 	all.Wait()
 }
 
-// engineOptions are the bounds that a configuration sets for all engines.
+// engineOptions returns the limits that a configuration sets for all engines.
 func engineOptions(cfg *Config, clock *wire.Clock) (wire.ServerOptions, h2.ServerOptions) {
 	l := cfg.Limits.WithDefaults()
 	one := wire.ServerOptions{
@@ -85,8 +83,8 @@ func engineOptions(cfg *Config, clock *wire.Clock) (wire.ServerOptions, h2.Serve
 	}
 }
 
-// twoVersions serves HTTP/1.1 and HTTP/2 on the same listeners: connections with TLS by
-// what ALPN chose, those without by how they begin, where HTTP/2 is taken at all.
+// twoVersions serves HTTP/1.1 and HTTP/2 on the same listeners. ALPN selects the version over TLS.
+// Without TLS, if HTTP/2 is accepted at all, the client's first bytes do.
 type twoVersions struct {
 	one       *h1.Server
 	two       *h2.Server

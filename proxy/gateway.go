@@ -18,19 +18,18 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Options are what a [Gateway] takes from its surroundings. The zero Options are
-// those of `sallyport serve`.
+// Options are the dependencies of a [Gateway]. The zero Options are those of `sallyport serve`.
 type Options struct {
 	Log    *slog.Logger     // nil: discarded
 	Now    func() time.Time // nil: time.Now
-	Stdout io.Writer        // for audit records that go to stdout; nil: os.Stdout
+	Stdout io.Writer        // receives audit records for stdout; nil: os.Stdout
 	// Listen opens a listener; nil: net.Listen.
 	Listen func(network, addr string) (net.Listener, error)
 	// Dial connects to upstreams; nil: a plain dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// MemoryUsed tells how many bytes the process uses; nil asks the Go runtime.
+	// MemoryUsed returns how many bytes the process uses; nil asks the Go runtime.
 	MemoryUsed func() int64
-	// Version is shown in the metrics and by status.
+	// Version is shown in metrics and status.
 	Version string
 
 	clock      *wire.Clock // for deadlines of requests
@@ -52,8 +51,8 @@ func (o *Options) withDefaults() Options {
 	return d
 }
 
-// Gateway is the running house. [New] makes one and [Gateway.Run] runs it, once. It is
-// safe for concurrent use.
+// Gateway is a gateway in one process. [New] makes one and [Gateway.Run] runs it, once. It is safe
+// for concurrent use.
 type Gateway struct {
 	memory  *memory
 	server  *exchange.Server
@@ -66,21 +65,21 @@ type Gateway struct {
 	killed   chan struct{} // closed by Kill
 	kill     sync.Once
 	addrs    atomic.Pointer[Addrs]
-	// listening is what reloading guards as open, for those who only look.
+	// listening is a copy of open for readers that do not hold reloading.
 	listening atomic.Pointer[[]*openListener]
 
-	// Two groups: the servers end first, then what they stand on.
+	// There are two groups: the servers end before the parts that they use.
 	serving, foundation group
 	failed              chan error      // the first error of either
-	base                context.Context // of the foundation; nil before Run
+	base                context.Context // context of the foundation; nil before Run
 
 	watch *watch.Watch
 
-	reloading sync.Mutex // guards what follows, and is held while a configuration is swapped
+	reloading sync.Mutex // guards the fields below; held while a configuration is replaced
 	open      []*openListener
 }
 
-// Addrs are the addresses on which a gateway listens.
+// Addrs are the addresses of a gateway's listeners.
 type Addrs struct {
 	HTTPS, HTTP []net.Addr
 	Plain       net.Addr // insecure_plain; nil: off
@@ -88,8 +87,8 @@ type Addrs struct {
 	Health      net.Addr // nil: off
 }
 
-// New builds a gateway from a configuration that [LoadConfig] found right. It opens
-// files, and neither listens nor asks anything of the network.
+// New builds a gateway from a configuration that [LoadConfig] has checked. It opens files, but does
+// not listen or use the network.
 func New(cfg *Config, o Options) (*Gateway, error) {
 	g := &Gateway{ready: make(chan struct{}), killed: make(chan struct{}), failed: make(chan error, 1)}
 	g.addrs.Store(&Addrs{})
@@ -99,7 +98,7 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 	}
 	first, err := build(cfg, g.memory)
 	if err != nil {
-		// The nonces that it may have taken over are for the next start.
+		// Leave the nonces that it may have taken over to the next start.
 		return nil, errors.Join(err, g.memory.replay.Save())
 	}
 	first.activate(g.memory)
@@ -114,26 +113,24 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 	return g, nil
 }
 
-// now is the snapshot that new requests see.
+// now returns the snapshot for new requests.
 func (g *Gateway) now() *snapshot { return g.current.Load() }
 
 // Ready is closed when all listeners are open.
 func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 
-// Addrs are the addresses that are bound. They are valid once Ready is closed, and
-// change with a reload that changes them.
+// Addrs returns the bound addresses. They are valid once Ready is closed, and may change with a
+// reload.
 func (g *Gateway) Addrs() Addrs { return *g.addrs.Load() }
 
-// RootPath is the file with the root certificate of the development authority;
-// "" if no host uses it.
+// RootPath returns the file with the local authority's root certificate; "" if no host uses it.
 func (g *Gateway) RootPath() string { return g.memory.edge.RootPath() }
 
-// Run listens and serves until ctx ends, then drains: it says that it is not ready,
-// waits for the time that balancers take to see it (drain_delay), takes no new
-// connections, lets what is in flight finish within the grace period of the
-// configuration (drain), cuts what is left, and returns nil. [Gateway.Kill] ends the
-// waiting. Any other error means that a listener could not be opened or a part failed.
-// When it returns, nothing that it started goes on.
+// Run serves until ctx ends, and then drains. It first reports that it is not ready and waits
+// drain_delay for balancers to notice. It then accepts no new connections, waits up to drain for
+// requests in flight, aborts the rest and returns nil. [Gateway.Kill] cuts the waiting short. Any
+// error means that a listener could not be opened or a part failed. When Run returns, it has left
+// no goroutine behind.
 func (g *Gateway) Run(ctx context.Context) error {
 	opened, err := g.listen(g.now().config, placesOf(g.now().config))
 	if err != nil {
@@ -163,7 +160,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	stopBase()
 	g.foundation.Wait()
 	g.now().release()
-	err = errors.Join(err, g.memory.replay.Save()) // no exchange is left that could claim
+	err = errors.Join(err, g.memory.replay.Save()) // no exchange is left that could claim a nonce
 	select {
 	case late := <-g.failed:
 		err = errors.Join(err, late)
@@ -172,10 +169,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return err
 }
 
-// Kill ends the waiting of a [Gateway.Run] that drains: what is in flight is cut.
+// Kill ends the waiting of a draining [Gateway.Run]: requests in flight are aborted.
 func (g *Gateway) Kill() { g.kill.Do(func() { close(g.killed) }) }
 
-// group runs functions and waits for them; the first error of any goes to failed.
+// group runs functions and waits for them. It sends the first error of any to failed.
 type group struct{ sync.WaitGroup }
 
 func (w *group) start(failed chan<- error, f func() error) {
@@ -189,12 +186,12 @@ func (w *group) start(failed chan<- error, f func() error) {
 	})
 }
 
-// Defaults of the end of a process.
+// defaultDrain is the default grace period.
 const defaultDrain = 30 * time.Second
 
-// drain ends the servers: gently within the grace period, then by force.
+// drain stops the servers: gracefully within the grace period, then by force.
 func (g *Gateway) drain(ctx context.Context) {
-	g.reloading.Lock() // the last configuration has come
+	g.reloading.Lock() // no further reload
 	g.draining.Store(true)
 	cfg := g.now().config
 	g.reloading.Unlock()
@@ -221,7 +218,7 @@ func (g *Gateway) drain(ctx context.Context) {
 			}
 		})
 		last := g.server.Retire()
-		<-last.Drained() // tunnels too, which no engine knows any more
+		<-last.Drained() // includes tunnels, which no engine waits for
 	}()
 	select {
 	case <-done:
@@ -234,7 +231,7 @@ func (g *Gateway) drain(ctx context.Context) {
 	<-done
 }
 
-// wait waits for a time, or until Kill.
+// wait waits for d, or until Kill.
 func (g *Gateway) wait(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -244,7 +241,7 @@ func (g *Gateway) wait(d time.Duration) {
 	}
 }
 
-// announce logs what an operator wants to know at the start.
+// announce logs a summary for operators at the start.
 func (g *Gateway) announce() {
 	g.announceCertificates()
 	g.announceIntegrity()
@@ -262,7 +259,7 @@ func peersOf(from []setting.CIDR) string {
 	return strings.Join(all, ", ")
 }
 
-// announceIntegrity logs what an operator should know of signatures at the start.
+// announceIntegrity logs the signature settings at the start.
 func (g *Gateway) announceIntegrity() {
 	if s := g.memory.replay.Status(); !s.WindowUntil.IsZero() {
 		g.memory.Log.Warn("signed requests are refused for a while: replays of earlier requests cannot be recognized yet",

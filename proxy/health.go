@@ -8,7 +8,7 @@ import (
 	"sallyport/proxy/admin"
 )
 
-// newHealth makes the server on listen.health.
+// newHealth makes the server for listen.health.
 func (g *Gateway) newHealth() (*admin.Server, error) {
 	o := admin.Options{
 		State:      g.state,
@@ -21,8 +21,8 @@ func (g *Gateway) newHealth() (*admin.Server, error) {
 	return admin.New(o)
 }
 
-// state is what /readyz tells. Issuers, upstreams and certificates show in the
-// detail and change nothing about being ready.
+// state returns the content of /readyz. Issuers, upstreams and certificates appear as details and
+// do not affect readiness.
 func (g *Gateway) state() admin.State {
 	s := admin.State{Draining: g.draining.Load(), Version: g.memory.options.Version, Configuration: g.memory.reloads.Configuration()}
 	s.Configuration.Snapshots = int(g.memory.snapshots.Load())
@@ -54,7 +54,7 @@ func (g *Gateway) state() admin.State {
 	return s
 }
 
-// status is what `sallyport status` tells.
+// status returns the report for `sallyport status`.
 func (g *Gateway) status() admin.StatusReport {
 	cfg := g.now().config
 	r := admin.StatusReport{
@@ -67,7 +67,7 @@ func (g *Gateway) status() admin.StatusReport {
 	return r
 }
 
-// counts are the numbers that are kept outside the records.
+// counts returns the numbers that are not derived from records.
 func (g *Gateway) counts() admin.Counts {
 	a := g.memory.Audit.Stats()
 	return admin.Counts{
@@ -80,7 +80,7 @@ func (g *Gateway) counts() admin.Counts {
 	}
 }
 
-// claims tells of the nonces that are remembered.
+// claims returns the state of the nonce store.
 func (g *Gateway) claims() admin.Replay {
 	s := g.memory.replay.Status()
 	return admin.Replay{

@@ -14,7 +14,7 @@ import (
 	"sallyport/proxy/wire/socket"
 )
 
-// listenerUse is what a listener is for, as its key under `listen` is called.
+// listenerUse is the purpose of a listener, named by its key under `listen`.
 type listenerUse string
 
 const (
@@ -29,11 +29,11 @@ const (
 // place is one address that a configuration listens on.
 type place struct {
 	use  listenerUse
-	addr string // as it is written
+	addr string // as written in the configuration
 }
 
-// placesOf are the addresses of a configuration, in the order in which they are opened, and
-// its control socket.
+// placesOf returns the addresses of a configuration in the order of opening, and its control
+// socket.
 func placesOf(cfg *Config) []place {
 	var all []place
 	add := func(use listenerUse, addrs ...string) {
@@ -55,16 +55,16 @@ func placesOf(cfg *Config) []place {
 	return all
 }
 
-// openListener is a listener that is open.
+// openListener is an open listener.
 type openListener struct {
 	place
 	net.Listener
-	stop    context.CancelFunc // ends what serves it, where closing does not; nil: closing does
+	stop    context.CancelFunc // ends its server; nil: closing the listener does that
 	control *admin.Control     // with useControl
 }
 
-// address is what is bound. Of the control socket it is the path: the listener itself
-// knows another name, under which the socket was made.
+// address returns the bound address. For the control socket it returns the path: the listener only
+// knows the temporary name under which the socket was created.
 func (l *openListener) address() string {
 	if l.use == useControl {
 		return l.addr
@@ -72,10 +72,10 @@ func (l *openListener) address() string {
 	return l.Addr().String()
 }
 
-// close closes the listener. Connections that it has accepted go on.
+// close closes the listener. Accepted connections continue.
 func (l *openListener) close() error {
 	if l.stop != nil {
-		l.stop() // what serves it closes it
+		l.stop() // its server closes the listener
 		return nil
 	}
 	if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -84,8 +84,8 @@ func (l *openListener) close() error {
 	return nil
 }
 
-// missing returns the places for which nothing is open, and the listeners that no place
-// asks for any more.
+// missing compares open listeners with the wanted places. It returns the places without a listener
+// and the listeners without a place.
 func missing(open []*openListener, wanted []place) (lacking []place, surplus []*openListener) {
 	surplus = slices.Clone(open)
 	for _, w := range wanted {
@@ -99,8 +99,8 @@ func missing(open []*openListener, wanted []place) (lacking []place, surplus []*
 	return lacking, surplus
 }
 
-// listen opens the listeners for places of a configuration, all or none. Their wrappers ask the current
-// snapshot for what they go by, so that a reload changes that without a gap.
+// listen opens the listeners for places of a configuration, all or none. Their wrappers read the
+// current snapshot, so that a reload changes their settings without a gap.
 func (g *Gateway) listen(cfg *Config, places []place) ([]*openListener, error) {
 	var opened []*openListener
 	for _, p := range places {
@@ -108,7 +108,7 @@ func (g *Gateway) listen(cfg *Config, places []place) ([]*openListener, error) {
 		switch {
 		case err != nil:
 			for _, l := range opened {
-				_ = l.Close() // nothing was accepted
+				_ = l.Close() // no connection was accepted
 			}
 			return nil, fmt.Errorf("listen.%s: %w", p.use, err)
 		case l != nil:
@@ -118,7 +118,7 @@ func (g *Gateway) listen(cfg *Config, places []place) ([]*openListener, error) {
 	return opened, nil
 }
 
-// listenOn opens one listener; nil where it is one that the gateway can do without.
+// listenOn opens one listener; nil for an optional one that cannot be opened.
 func (g *Gateway) listenOn(cfg *Config, p place) (*openListener, error) {
 	if p.use == useControl {
 		return g.listenControl(cfg, p)
@@ -130,8 +130,8 @@ func (g *Gateway) listenOn(cfg *Config, p place) (*openListener, error) {
 	return &openListener{place: p, Listener: g.wrap(p.use, socket.Listen(inner))}, nil
 }
 
-// listenControl opens the control socket. Only one that the configuration names must be
-// there: the default may lie in a folder that the gateway cannot write.
+// listenControl opens the control socket. Failure is an error only if the configuration names the
+// socket: the default may lie in a folder that the gateway cannot write.
 func (g *Gateway) listenControl(cfg *Config, p place) (*openListener, error) {
 	c := admin.NewControl(admin.ControlOptions{Path: p.addr, Reload: g.Reload, Status: g.status, Log: g.memory.Log})
 	l, err := c.Listen()
@@ -145,7 +145,7 @@ func (g *Gateway) listenControl(cfg *Config, p place) (*openListener, error) {
 	return nil, nil
 }
 
-// wrap puts in front of a listener what its use needs.
+// wrap adds the wrappers that a listener's use requires.
 func (g *Gateway) wrap(use listenerUse, l net.Listener) net.Listener {
 	log := g.memory.Log
 	switch use {
@@ -164,7 +164,7 @@ func (g *Gateway) wrap(use listenerUse, l net.Listener) net.Listener {
 	return edge.Plain(l, bounds)
 }
 
-// peers are the addresses that a listener for listed peers takes connections from.
+// peers returns the addresses that may connect to a listener with a list of peers.
 func (s *snapshot) peers(use listenerUse) []netip.Prefix {
 	if use == usePlain {
 		return s.plainFrom
@@ -172,7 +172,7 @@ func (s *snapshot) peers(use listenerUse) []netip.Prefix {
 	return s.forwardAuthFrom
 }
 
-// serve begins to serve listeners.
+// serve starts to serve listeners.
 func (g *Gateway) serve(opened []*openListener) {
 	for _, l := range opened {
 		if l.use == useHealth || l.use == useControl {
@@ -192,7 +192,7 @@ func (g *Gateway) serve(opened []*openListener) {
 	g.noteAddrs()
 }
 
-// noteAddrs publishes the addresses that are open.
+// noteAddrs publishes the addresses of the open listeners.
 func (g *Gateway) noteAddrs() {
 	a := Addrs{}
 	for _, l := range g.open {
@@ -220,7 +220,7 @@ func (g *Gateway) noteAddrs() {
 	g.listening.Store(&open)
 }
 
-// announceListener logs what a listener is for.
+// announceListener logs the purpose of a listener.
 func (g *Gateway) announceListener(l *openListener) {
 	what, from := "", ""
 	switch l.use {

@@ -22,7 +22,7 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// memory is what a process keeps whatever the configuration says: it outlives every
+// memory is the state of a process that does not depend on the configuration; it outlives every
 // snapshot.
 type memory struct {
 	exchange.Memory
@@ -33,16 +33,16 @@ type memory struct {
 	pools   *upstream.Pools
 	conns   *limit.Conns
 	counts  *limit.Counters
-	// Guarded by the one who swaps snapshots.
+	// Guarded by Gateway.reloading.
 	accepts, acceptsPerAddress keptRate
 	reloads                    *admin.Reloads
-	shortOf                    int // limits.connections for which the log has said that descriptors are too few
+	shortOf                    int // the limits.connections for which too few descriptors were logged
 
-	snapshots atomic.Int64 // that are in use
+	snapshots atomic.Int64 // number of snapshots in use
 	since     time.Time    // when the process began
 }
 
-// newMemory makes the memory of a process that begins with a configuration.
+// newMemory makes the memory for a process that starts with cfg.
 func newMemory(cfg *Config, o Options) (*memory, error) {
 	m := &memory{options: o, since: o.Now()}
 	m.Log, m.Clock = o.Log, o.clock
@@ -78,8 +78,8 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	return m, nil
 }
 
-// setBounds bounds the process as a configuration says: connections, descriptors and
-// memory. When a bound is reached, new work is refused at once and the old goes on.
+// setBounds sets the process limits of a configuration: connections, descriptors and memory. At a
+// limit, new work is refused at once and current work continues.
 func (m *memory) setBounds(cfg *Config) {
 	l := cfg.Limits.WithDefaults()
 	m.Pressure.SetBudget(cfg.MemoryBudget())
@@ -87,9 +87,9 @@ func (m *memory) setBounds(cfg *Config) {
 		level := slog.LevelInfo
 		switch {
 		case m.shortOf == l.Connections:
-			level = slog.LevelDebug // as before the reload
+			level = slog.LevelDebug // already logged before the reload
 		case cfg.Limits.Connections != 0:
-			level = slog.LevelWarn // it was asked for
+			level = slog.LevelWarn // the configuration asks for more than is possible
 		}
 		m.shortOf = l.Connections
 		m.Log.Log(context.Background(), level, "the system gives fewer descriptors than limits.connections takes", "connections", most, "cure", "raise the limit of open files, such as LimitNOFILE= in the unit file")
@@ -101,7 +101,7 @@ func (m *memory) setBounds(cfg *Config) {
 	})
 }
 
-// keptRate is a rate that goes on counting while its configuration stays the same.
+// keptRate is a rate limiter that keeps its count while its configuration stays the same.
 type keptRate struct {
 	config limit.RateConfig
 	rate   *limit.Rate
@@ -114,13 +114,13 @@ func (k *keptRate) set(per string, r setting.Rate, now func() time.Time) *limit.
 	return k.rate
 }
 
-// nonceBounds are the bounds of the store of nonces. c has a value for everything.
+// nonceBounds returns the limits of the nonce store. c must have a value for everything.
 func nonceBounds(c *seal.Config) local.Bounds {
 	return local.Bounds{Nonces: c.Nonces, PerKey: c.NoncesPerKey, Window: c.MaxAge.D(), Skew: c.Skew.D()}
 }
 
-// beginReplay takes over the nonces of the process before, once the first configuration
-// comes whose routes take signatures: before, no file is needed.
+// beginReplay takes over the nonces of the previous process. It does so with the first
+// configuration whose routes accept signatures; until then no file is needed.
 func (m *memory) beginReplay(cfg *Config) error {
 	if !slices.ContainsFunc(cfg.Routes, func(r route.Config) bool { return r.TakesSignatures() }) {
 		return nil
@@ -135,9 +135,9 @@ func (m *memory) beginReplay(cfg *Config) error {
 	return nil
 }
 
-// connectionsFor is how many connections of clients there are descriptors for: each may
-// have one to an upstream, and some are kept for listeners, files and issuers. Zero or
-// less descriptors are no bound.
+// connectionsFor returns how many client connections the descriptors suffice for. Each may need
+// another to an upstream, and some are reserved for listeners, files and issuers. descriptors <= 0
+// means no limit.
 func connectionsFor(descriptors int) int {
 	if descriptors <= 0 {
 		return 0

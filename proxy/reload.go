@@ -15,21 +15,21 @@ import (
 	"sallyport/proxy/watch"
 )
 
-// recheckTime bounds how long a reload may wait for keys of new issuers, when it decides
-// again on the exchanges that are under way.
+// recheckTime limits how long a reload waits for keys of new issuers when it rechecks exchanges in
+// progress.
 const recheckTime = 10 * time.Second
 
-// Reload loads the configuration file again, with everything that it names, and swaps
-// the new configuration in: whole, or not at all. Exchanges that begin after it has
-// returned see the new one. Those under way are decided again by it and cut if it refuses
-// them; what they use of the old one stays for at most its grace period (drain).
+// Reload reads the configuration file and all files it names, and replaces the configuration as a
+// whole or not at all. Exchanges that begin after Reload has returned use the new one. Exchanges in
+// progress are decided again by it and aborted if it refuses them. The rest may use the old one for
+// its grace period (drain).
 //
-// A file that cannot be used changes nothing; the report has every fault. ctx ends only
-// the waiting for another reload that is under way. It is safe for concurrent use, and
-// refused while the gateway does not run.
+// An invalid file changes nothing; the report lists every fault. ctx limits only the wait for
+// another reload in progress. Reload is safe for concurrent use. It is refused while the gateway
+// does not run.
 func (g *Gateway) Reload(ctx context.Context) ReloadReport { return g.reloadFor(ctx, slog.LevelInfo) }
 
-// reloadFor is Reload; that nothing changed is logged at a level.
+// reloadFor is Reload; unchanged is the log level if nothing has changed.
 func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadReport {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
@@ -58,10 +58,10 @@ func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadRep
 	return report
 }
 
-// maxLoggedFaults bounds how many faults of a refused configuration are logged.
+// maxLoggedFaults limits how many faults of a refused configuration are logged.
 const maxLoggedFaults = 10
 
-// reload does what Reload says, with reloading held.
+// reload implements Reload; reloading is held.
 func (g *Gateway) reload(ctx context.Context) ReloadReport {
 	old := g.now()
 	from, _ := config.ShortHashes(old.outline.Hash(), old.outline.Hash())
@@ -107,7 +107,7 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 	return report
 }
 
-// checkFixed records what cannot change while the process runs.
+// checkFixed records changes of settings that cannot change while the process runs.
 func checkFixed(c, old *Config, m *memory) error {
 	var f setting.Faults
 	const cure = "restart the gateway to change it, or put back what it was"
@@ -117,8 +117,8 @@ func checkFixed(c, old *Config, m *memory) error {
 	return c.Place(f).Err()
 }
 
-// replace builds the snapshot of a configuration beside the old one, opens what it
-// listens on besides, and swaps. After an error nothing has changed.
+// replace builds the snapshot of a configuration, opens its additional listeners and makes it
+// current. After an error nothing has changed.
 func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 	remembering := g.memory.replay.Begun()
 	s, err := build(cfg, g.memory)
@@ -128,7 +128,7 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 	if !remembering {
 		g.announceIntegrity()
 	}
-	var records *audit.Change // nil: they go where they went
+	var records *audit.Change // nil: the audit file stays the same
 	if cfg.Audit != old.config.Audit {
 		if records, err = g.memory.Audit.Prepare(cfg.Audit); err != nil {
 			s.release()
@@ -161,7 +161,7 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 	return s, nil
 }
 
-// closeListeners closes listeners that the configuration does not name any more.
+// closeListeners closes listeners that the configuration no longer names.
 func (g *Gateway) closeListeners(surplus []*openListener) {
 	for _, l := range surplus {
 		if err := l.close(); err != nil {
@@ -173,9 +173,8 @@ func (g *Gateway) closeListeners(surplus []*openListener) {
 	g.noteAddrs()
 }
 
-// retire decides again on the exchanges that are under way with a snapshot that was
-// replaced, lets those that stay finish within the grace period, cuts the rest, and gives
-// back what the snapshot had.
+// retire rechecks the exchanges that use a replaced snapshot. It lets the permitted ones finish
+// within the grace period, aborts the rest, and releases the snapshot.
 func (g *Gateway) retire(old *snapshot) {
 	defer g.memory.snapshots.Add(-1)
 	ctx, cancel := context.WithTimeout(g.base, recheckTime)
@@ -187,7 +186,7 @@ func (g *Gateway) retire(old *snapshot) {
 	defer grace.Stop()
 	select {
 	case <-old.Drained():
-	case <-g.base.Done(): // the process ends, and has waited for every exchange
+	case <-g.base.Done(): // the process has ended after waiting for every exchange
 	case <-grace.C:
 		if n := g.server.Cut(&old.Snapshot); n > 0 {
 			g.memory.Log.Warn("exchanges of a replaced configuration were cut at the end of its grace period", "exchanges", n)
@@ -197,8 +196,8 @@ func (g *Gateway) retire(old *snapshot) {
 	old.release()
 }
 
-// followFiles reloads whenever files have changed, until ctx ends. Where the running
-// configuration says that it does not watch, changes wait for another way to reload.
+// followFiles reloads whenever files have changed, until ctx ends. If the configuration turns
+// watching off, changes wait for an explicit reload.
 func (g *Gateway) followFiles(ctx context.Context) error {
 	for {
 		select {
@@ -207,24 +206,23 @@ func (g *Gateway) followFiles(ctx context.Context) error {
 		case <-g.watch.Changed():
 		}
 		if g.now().config.Reload.Watches() {
-			// A file may be written twice, or have been reloaded by the operator already.
+			// A file may be written twice, or the operator may have reloaded already.
 			g.reloadFor(ctx, slog.LevelDebug)
 		}
 	}
 }
 
-// newWatch makes the watcher of the files of a configuration.
+// newWatch returns the watcher for the files of a configuration.
 func newWatch(cfg *Config, o *Options) *watch.Watch {
 	w := watch.New(watch.Options{Log: o.Log})
 	w.Set(cfg.Files(), cfg.Globs())
 	return w
 }
 
-// Reopen opens the audit file anew under its name, after whatever rotates it has renamed
-// the old one.
+// Reopen reopens the audit file by its name, after log rotation has renamed the old one.
 func (g *Gateway) Reopen() error { return g.memory.Audit.Reopen() }
 
-// refused is the report of a reload that was refused, and why.
+// refused returns the report of a refused reload with the reason.
 func refused(r ReloadReport, err error) ReloadReport {
 	r.Result, r.Summary = ReloadRefused, err.Error()
 	if errors.As(err, &r.Faults) {

@@ -20,8 +20,8 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// snapshot is what one configuration becomes. It is immutable; nothing that must
-// survive a reload hangs on it.
+// snapshot is a compiled configuration. It is immutable and holds no state that must survive a
+// reload.
 type snapshot struct {
 	exchange.Snapshot
 	config  *Config
@@ -33,15 +33,15 @@ type snapshot struct {
 	upstreams []*upstream.Upstream
 	counts    *limit.Lease
 
-	// What listeners go by, connection by connection.
+	// Listeners read these fields for each connection.
 	plainFrom, forwardAuthFrom []netip.Prefix
 	balancers                  edge.Balancers
 	h2c                        bool
 	handshakeTime              time.Duration
 }
 
-// build makes a snapshot of a checked configuration. It opens the files that the
-// configuration names; it uses no network and starts no goroutine.
+// build compiles a checked configuration. It opens the files that the configuration names. It uses
+// no network and starts no goroutine.
 func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	s := &snapshot{config: cfg, outline: config.OutlineOf(cfg), loaded: m.options.Now(), counts: m.counts.Lease()}
 	defer func() {
@@ -79,7 +79,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	return s, nil
 }
 
-// addListening notes what listeners go by.
+// addListening sets the fields for listeners.
 func (s *snapshot) addListening(c *config.ListenConfig) {
 	s.handshakeTime = s.config.Limits.WithDefaults().HeadTime.D()
 	if p := c.ProxyProtocol; p != nil {
@@ -93,8 +93,8 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 	}
 }
 
-// activate makes the memory of the process go by the snapshot, which is about to become
-// the current one.
+// activate applies the snapshot's settings to the process memory, just before the snapshot becomes
+// current.
 func (s *snapshot) activate(m *memory) {
 	s.auth.Activate()
 	m.edge.Activate(s.tls)
@@ -102,11 +102,11 @@ func (s *snapshot) activate(m *memory) {
 	m.Metrics.SetRoutes(s.config.RouteNames())
 	integrity := s.config.Integrity.WithDefaults()
 	m.Held.Resize(int64(integrity.Memory))
-	_ = m.replay.Adjust(nonceBounds(&integrity)) // which check found sound
+	_ = m.replay.Adjust(nonceBounds(&integrity)) // already validated by the configuration check
 }
 
-// release gives back what the snapshot has of the process' memory. No exchange may use
-// it any more; one that was never current may be released too.
+// release releases the snapshot's share of the process memory. No exchange may use the snapshot any
+// longer. A snapshot that was never current may be released too.
 func (s *snapshot) release() {
 	if s.auth != nil {
 		s.auth.Close()
@@ -117,7 +117,7 @@ func (s *snapshot) release() {
 	s.counts.Release()
 }
 
-// addRoutes builds the routes, and the guard over what they set.
+// addRoutes builds the routes, and the guard for the fields they set.
 func (s *snapshot) addRoutes(m *memory) error {
 	cfg := s.config
 	var own, covered []string
@@ -147,7 +147,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 	return nil
 }
 
-// newRoute builds a route but for its upstream and what depends on the host.
+// newRoute builds a route except for its upstream and the parts that depend on the host.
 func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	cfg := s.config
 	_, up, err := cfg.UpstreamOf(c)
@@ -194,7 +194,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	return r, nil
 }
 
-// demandOf is what a route demands of callers and of their signatures.
+// demandOf returns which credentials and signatures a route requires.
 func (s *snapshot) demandOf(c *route.Config) auth.Demand {
 	return auth.Demand{
 		Callers: c.Callers.Names(), All: len(c.Callers.All) > 0, Independent: c.Callers.Bind == route.BindIndependent,
@@ -208,8 +208,8 @@ func (s *snapshot) demandOf(c *route.Config) auth.Demand {
 	}
 }
 
-// authorities says for which authorities requests may be signed, besides that the host
-// is one of a route: with the port that clients see, or without one.
+// authorities returns a check of the authority that a request was signed for: with the port that
+// clients see, or without one. The caller checks that a route has the host.
 func authorities(cfg *Config) func(string) bool {
 	ports := []string{"443"}
 	if cfg.PublicHTTPS != 0 {
@@ -218,7 +218,7 @@ func authorities(cfg *Config) func(string) bool {
 	any := false
 	for _, addr := range cfg.Listen.HTTPSAddrs() {
 		_, port, _ := net.SplitHostPort(addr)
-		any = any || port == "0" // chosen by the system: it is for tests
+		any = any || port == "0" // port 0, chosen by the system, is for tests
 		ports = append(ports, port)
 	}
 	return func(authority string) bool {
@@ -230,14 +230,14 @@ func authorities(cfg *Config) func(string) bool {
 	}
 }
 
-// upstream returns the upstream of a route, made once for all routes that name it.
+// upstream returns the upstream of a route. Routes that name the same one share it.
 func (s *snapshot) upstream(c *route.Config, byName map[string]*upstream.Upstream, m *memory) (*upstream.Upstream, error) {
 	name, uc, err := s.config.UpstreamOf(c)
 	if err != nil {
 		return nil, err
 	}
 	d := s.config.DialectOf(c)
-	key := name + " " + d.Name() // a URL may stand in several routes, with another dialect
+	key := name + " " + d.Name() // several routes may use a URL, with different dialects
 	if u := byName[key]; u != nil {
 		return u, nil
 	}
