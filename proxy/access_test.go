@@ -41,16 +41,15 @@ func TestAllowAndDenyFrom(t *testing.T) {
 				return
 			}
 			h.refused(h.do("GET", "/", "", header), 403, "address_not_allowed")
-			// Before anybody is asked who they are: a guess at a token learns nothing.
+			// The address is checked before authentication, so a guess at a token reveals nothing.
 			header["Authorization"] = "Bearer x.y.z"
 			h.refused(h.do("GET", "/", "", header), 403, "address_not_allowed")
 		})
 	}
 }
 
-// Without a trusted proxy in between, nobody chooses the address that they are
-// admitted by.
-func TestAllowFromDoesNotBelieveStrangers(t *testing.T) {
+// Only a trusted proxy can set the client's address.
+func TestAllowFromIgnoresForwardedForOfUntrustedPeers(t *testing.T) {
 	h := build(t, plan{routes: `
   - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], allow_from: 10.0.0.0/8}
 `})

@@ -73,8 +73,8 @@ func TestInFlightLimit(t *testing.T) {
 	}
 }
 
-// Who may do nothing here causes no work: the refusal comes before any room is
-// taken, and before the body is asked for.
+// A caller without any right causes no work: it is refused before it takes a place and before its
+// body is requested.
 func TestStrangersAreScreenedBeforeAdmission(t *testing.T) {
 	h := build(t, plan{routes: strings.TrimRight(oneRoute, "\n") + "\n    limits: {body: 1KiB, rate: {per: route, limit: 1/h, burst: 1}}\n"})
 	stranger := map[string]string{"Authorization": "Bearer " + h.token("models.read")}

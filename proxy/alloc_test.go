@@ -6,8 +6,9 @@ package proxy_test
 
 import "testing"
 
-// TestRequestAllocatesLittle: a small request with a token from the cache, forwarded and
-// answered, audited and counted. Two: its id, and the text of the answer's head.
+// TestRequestAllocatesLittle sends a small request with a cached token, which is forwarded,
+// answered, audited and counted. It allocates twice: for the request id and for the text of the
+// answer's head.
 func TestRequestAllocatesLittle(t *testing.T) {
 	g, token := benchGateway(t, benchRoute, usualAnswer)
 	token = "Bearer " + token

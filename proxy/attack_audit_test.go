@@ -17,7 +17,7 @@ import (
 	"sallyport/proxy"
 )
 
-// logHouse is a house with an issuer and a judge, whose logs are kept.
+// logHouse is a house with an issuer and a judge, whose logs are recorded.
 func logHouse(t *testing.T) (h *house, j *judge, log *lines) {
 	t.Helper()
 	iss, at := newIssuer(t)
@@ -37,14 +37,14 @@ func (l *lines) text() string {
 	return l.buf.String()
 }
 
-// oddities are what breaks logs, terminals and those who read either.
+// oddities are strings that break logs or terminals, or mislead their readers.
 var oddities = []string{
 	"\n{\"time\":\"x\",\"reason\":\"\"}", "\r\n", "\x00", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x7f", "\x08\x08\x08", "\t", "\u202ereversed", "\u2028", "\u0085", "\xff\xfe", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\xaf",
 	`"`, `","status":200,"principal":"root`, `\`, `\u000a`, `</script><script>`, "'; drop table x; --", "${jndi:ldap://evil.test}", "%s%n%x", "=cmd|'/c calc'!A1", "\U0001f600", strings.Repeat("x", 9000), strings.Repeat("\x01", 3000), strings.Repeat("\"", 3000),
 }
 
-// sane checks lines of an audit log: JSON, one object a line, each key once, of
-// bounded length, and nothing in it that a terminal takes for a command.
+// sane checks lines of an audit log: each is one JSON object of bounded length with unique keys and
+// without terminal escapes.
 func sane(t *testing.T, log string) (count int) {
 	t.Helper()
 	for line := range strings.Lines(log) {
@@ -85,20 +85,20 @@ func TestAttackLogInjection(t *testing.T) {
 	h, j, log := logHouse(t)
 	sent := 0
 	for _, odd := range oddities {
-		// In the path, host and method, as far as the engine lets them through.
+		// In path, host and method, if the engine accepts them.
 		for _, head := range []string{"GET /" + odd + " HTTP/1.1\r\nHost: models.test", "GET / HTTP/1.1\r\nHost: " + odd, "GET" + odd + " / HTTP/1.1\r\nHost: models.test", "GET http://" + odd + "/ HTTP/1.1\r\nHost: models.test", "GET / HTTP/1.1\r\nHost: models.test\r\nX-Sallyport-" + odd + ": x"} {
 			h.tell(head + "\r\nConnection: close\r\n\r\n")
 			h.tell(head + "\r\nConnection: close\r\nAuthorization: Bearer " + h.token() + "\r\n\r\n")
 			sent += 2
 		}
-		// In the principal, by an issuer that lets its users choose.
+		// In the principal, by an issuer that lets its users choose their names.
 		claims := h.issuer.Claims("al"+odd+"ice", "models.predict", "x"+odd)
 		token, err := h.issuer.Sign(claims)
 		if err != nil {
 			t.Fatal(err)
 		}
 		h.tell("GET /principal HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nAuthorization: Bearer " + token + "\r\n\r\n")
-		// In what a token says before it is believed.
+		// In the unverified parts of a token.
 		part := strings.Split(h.token(), ".")
 		header, _ := json.Marshal(map[string]string{"alg": "ES256", "kid": odd, "typ": "JWT"})
 		iss, _ := json.Marshal(map[string]any{"iss": odd, "sub": odd, "aud": "models"})
@@ -106,7 +106,7 @@ func TestAttackLogInjection(t *testing.T) {
 			h.tell("GET / HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nAuthorization: Bearer " + forged + "\r\n\r\n")
 		}
 		sent += 3
-		// In the name of the handshake.
+		// In the server name of the handshake.
 		if c, err := tls.Dial("tcp", h.addrs.HTTPS[0].String(), &tls.Config{ServerName: odd[:min(len(odd), 200)], InsecureSkipVerify: true}); err == nil {
 			c.Close()
 		}
@@ -122,7 +122,7 @@ func TestAttackLogInjection(t *testing.T) {
 			t.Errorf("the log holds %.300q", line)
 		}
 	}
-	// Principals that differ must differ in what the upstream is told.
+	// Different principals must arrive at the upstream as different names.
 	names := map[string]bool{}
 	for _, r := range up {
 		if r.Target == "/principal" {
@@ -139,7 +139,7 @@ func TestAttackLogInjection(t *testing.T) {
 	}
 }
 
-// No log and no metric holds a credential, wherever a client has put it, or a part of one.
+// No log or metric holds a credential or a part of one, wherever a client has put it.
 func TestAttackSecretsInLogs(t *testing.T) {
 	t.Parallel()
 	h, j, log := logHouse(t)
@@ -183,7 +183,7 @@ func TestAttackSecretsInLogs(t *testing.T) {
 	}
 }
 
-// Nothing that a client chooses becomes a label.
+// Text chosen by a client never becomes a metric label.
 func TestAttackMetricLabels(t *testing.T) {
 	t.Parallel()
 	h, j, _ := logHouse(t)

@@ -99,12 +99,12 @@ func manyLines(n int) []string {
 	return lines
 }
 
-// block1 sends a header block as it is on stream 1.
+// block1 sends a raw header block on stream 1.
 func (f *frames) block1(b []byte) {
 	_ = f.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: b, EndStream: true, EndHeaders: true})
 }
 
-// endless begins a head and goes on with it until the connection is cut.
+// endless begins a head and continues it until the connection is cut.
 func (f *frames) endless(fragment []byte, lines []string) {
 	_ = f.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: f.block(lines...)})
 	for f.fr.WriteContinuation(1, false, fragment) == nil {
@@ -151,7 +151,7 @@ func TestAttackBigBodies(t *testing.T) {
 			f.headers(1, false, h.usual("POST", "/x", lines...)...)
 			go func() {
 				defer close(wrote)
-				for range 15 { // what the windows of a connection allow
+				for range 15 { // as much as the connection's windows allow
 					f.data(1, false, strings.Repeat("x", 16000))
 				}
 			}()
@@ -173,8 +173,8 @@ func TestAttackBigBodies(t *testing.T) {
 	j.sound(t)
 }
 
-// Hundreds of connections from one address do nothing: those beyond the bound
-// are dropped, others are served, and when they are gone their places are free.
+// Hundreds of idle connections come from one address. Those beyond the limit are dropped, other
+// addresses are served, and closed connections free their places.
 func TestAttackFlood(t *testing.T) {
 	leavesNothing(t)
 	h := build(t, plan{more: "limits: {connections: 500, connections_per_address: 150}"})
@@ -224,8 +224,8 @@ func TestAttackFlood(t *testing.T) {
 	})
 }
 
-// Many callers at once: what reaches the upstream is bounded by the route's limit,
-// and what does not is told so.
+// Many callers send at once: the route's limit bounds the requests at the upstream, and the other
+// requests are refused.
 func TestAttackBurst(t *testing.T) {
 	t.Parallel()
 	var now, most atomic.Int64

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// frames is a client of HTTP/2 that sends whatever it is told, frame by frame.
+// frames is an HTTP/2 client that sends arbitrary frames.
 type frames struct {
 	t   testing.TB
 	c   net.Conn
 	fr  *http2.Framer
 	enc *hpack.Encoder
 	buf bytes.Buffer
-	// got are the answers so far, by stream.
+	// got holds the answers so far, by stream.
 	got map[uint32]*framed
 	end string // how the connection ended, "" if it has not
 	// mute keeps the reader from answering, so that another goroutine may write.
@@ -31,7 +31,7 @@ type framed struct {
 	status, body string
 	reset        string // the code of RST_STREAM
 	done         bool
-	heads        int // blocks of fields
+	heads        int // header blocks
 }
 
 // frames opens a connection and sends the preface.
@@ -57,7 +57,7 @@ func (h *house) framesOn(c net.Conn, settings ...http2.Setting) *frames {
 	return f
 }
 
-// block encodes "name: value" lines as they are: nothing is checked.
+// block encodes "name: value" lines without checks.
 func (f *frames) block(lines ...string) []byte {
 	f.buf.Reset()
 	for _, l := range lines {
@@ -67,7 +67,7 @@ func (f *frames) block(lines ...string) []byte {
 	return bytes.Clone(f.buf.Bytes())
 }
 
-// headers sends a header block. Errors of writing are left to the reader.
+// headers sends a header block. Write errors are left to the reader.
 func (f *frames) headers(stream uint32, end bool, lines ...string) {
 	b := f.block(lines...)
 	first := b[:min(len(b), 16<<10)]
@@ -134,8 +134,8 @@ func (f *frames) next() bool {
 	return f.end == ""
 }
 
-// wait reads until the stream or the connection has ended and says how: by a
-// status, by RST and its code, or by what ended the connection.
+// wait reads until the stream or the connection has ended. It returns a status, the code of a
+// reset, or the end of the connection.
 func (f *frames) wait(stream uint32) string {
 	for {
 		if s := f.got[stream]; s != nil && s.done {
@@ -150,7 +150,7 @@ func (f *frames) wait(stream uint32) string {
 	}
 }
 
-// usual is a good request's head, for the path and with more lines at its end.
+// usual is the head of a valid request for the path, with more lines appended.
 func (h *house) usual(method, path string, more ...string) []string {
 	return append([]string{":method: " + method, ":scheme: https", ":authority: models.test", ":path: " + path, "authorization: Bearer " + h.token()}, more...)
 }

@@ -9,17 +9,17 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// framing is a request over HTTP/2 that no one may read in two ways.
+// framing is an HTTP/2 request that two parsers could read differently.
 type framing struct {
 	name  string
-	lines []string // of the head; "{p}" is a path of the row's own
+	lines []string // of the head; "{p}" is a path unique to the row
 	data  []string // DATA frames, after which the stream ends; nil: it ends with the head
-	tail  []string // of trailers, after the data
+	tail  []string // trailers after the data
 }
 
-// TestAttackFramesThatPass sees that the requests from which the others differ by
-// one thing go through.
-func TestAttackFramesThatPass(t *testing.T) {
+// TestAttackFramesBaseRequestsSucceed checks that the base requests, from which each attack differs in one
+// point, succeed.
+func TestAttackFramesBaseRequestsSucceed(t *testing.T) {
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before("")})
 	f := h.frames()
@@ -89,9 +89,9 @@ func TestAttackFrames(t *testing.T) {
 	h.end(j, nil)
 }
 
-// TestAttackUpdatesOfTheTable: two updates of the table of fields may begin a header
-// block (RFC 7541, section 4.2); a third ends the connection, and no request comes of it.
-func TestAttackUpdatesOfTheTable(t *testing.T) {
+// TestAttackTableSizeUpdates: a header block may begin with two table size updates (RFC 7541,
+// section 4.2). A third ends the connection, and no request results.
+func TestAttackTableSizeUpdates(t *testing.T) {
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before("")})
 	send := func(updates string) string {
@@ -111,8 +111,8 @@ func TestAttackUpdatesOfTheTable(t *testing.T) {
 	}
 }
 
-// framings are the rows of TestAttackFrames. "!" before a line of a row takes the
-// usual line of that name away.
+// framings are the rows of TestAttackFrames. "!" before a line removes the usual line with that
+// name.
 func framings(token string) []framing {
 	usual := func(changes ...string) []string {
 		lines := []string{":method: GET", ":scheme: https", ":authority: models.test", ":path: {p}", token}
@@ -218,7 +218,7 @@ func framingsOfPseudo(token string, usual func(...string) []string) []framing {
 	return rows
 }
 
-// framingsOfContent have a content that is not what the head says, and bad trailers.
+// framingsOfContent have content that contradicts the head, or bad trailers.
 func framingsOfContent(usual func(...string) []string) []framing {
 	post := func(more ...string) []string { return usual(append([]string{":method: POST"}, more...)...) }
 	rows := []framing{

@@ -26,7 +26,7 @@ import (
 	"sallyport/proxy"
 )
 
-// TestMain fails the tests if a goroutine of ours is left after them.
+// TestMain fails the tests if they leave a goroutine behind.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if left := leftGoroutines(); code == 0 && left != "" {
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// leftGoroutines waits for goroutines that are about to end.
+// leftGoroutines waits for goroutines that are about to end, and returns the rest.
 func leftGoroutines() (left string) {
 	buf := make([]byte, 4<<20)
 	for range 100 {
@@ -54,23 +54,22 @@ func leftGoroutines() (left string) {
 	return left
 }
 
-// judge is a model server that reads HTTP/1.1 by the letter of RFC 9112. What is
-// not exactly one strictly framed request with the gateway's own fields, each
-// once, is a fault, and so is a byte that comes before the answer to a request
-// and does not belong to it.
+// judge is a model server that parses HTTP/1.1 strictly by RFC 9112. Every request must be framed
+// strictly and have each of the gateway's fields once; anything else is a fault. So is any byte
+// that arrives before the answer to a request and does not belong to that request.
 type judge struct {
 	URL    string
 	answer func(*judged) string // nil: a short 200
 
 	l      net.Listener
 	conns  sync.WaitGroup
-	mu     sync.Mutex // guards what follows
-	whole  []*judged  // requests that came to their end
-	cut    []string   // what came of requests that did not
+	mu     sync.Mutex // guards the fields below
+	whole  []*judged  // complete requests
+	cut    []string   // the received part of incomplete requests
 	faults []string
 }
 
-// judged is a request as the judge read it.
+// judged is a request as parsed by the judge.
 type judged struct {
 	Method, Target string
 	Fields         [][2]string // names in lower case
@@ -79,7 +78,7 @@ type judged struct {
 	Trailers       [][2]string
 }
 
-// get joins the values of a field by "|", so that a second line shows.
+// get joins the values of a field by "|", so that a second line is visible.
 func (r *judged) get(name string) string {
 	var all []string
 	for _, f := range r.Fields {
@@ -110,7 +109,7 @@ func newJudge(t testing.TB, answer func(*judged) string) *judge {
 	return j
 }
 
-// errGrammar is what a request breaks; any other error of reading means that it was cut.
+// errGrammar is a violation of the grammar; any other read error means a truncated request.
 type errGrammar struct{ what string }
 
 func (e errGrammar) Error() string { return e.what }
@@ -186,7 +185,7 @@ func strictFields(br *bufio.Reader) (fields [][2]string, err error) {
 	}
 }
 
-// ownOnce are fields that every request has exactly once.
+// ownOnce lists the fields that every request must have exactly once.
 var ownOnce = []string{"host", "x-sallyport-principal", "x-sallyport-request-id", "x-sallyport-scopes", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"}
 
 func readStrictly(br *bufio.Reader) (*judged, error) {
@@ -277,7 +276,7 @@ func cmpErr(err, other error) error {
 	return other
 }
 
-// taken hands over the whole requests so far and forgets them.
+// taken returns the complete requests so far and forgets them.
 func (j *judge) taken() []*judged {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -286,7 +285,7 @@ func (j *judge) taken() []*judged {
 	return all
 }
 
-// sound fails the test if the judge saw anything but strict requests.
+// sound fails the test if the judge has seen a fault.
 func (j *judge) sound(t testing.TB) {
 	t.Helper()
 	j.mu.Lock()
@@ -297,13 +296,13 @@ func (j *judge) sound(t testing.TB) {
 	j.faults = nil
 }
 
-// before is a route like oneRoute to the judge, with more lines.
+// before is a route to the judge like oneRoute, with more lines.
 func (j *judge) before(more string) string {
 	return strings.ReplaceAll(strings.TrimRight(oneRoute, "\n"), "%s", j.URL) + more + "\n"
 }
 
-// end stops the gateway, waits until the judge has read all, and checks that the
-// records and the judge agree: each request that came up has its own record.
+// end stops the gateway, waits until the judge has read everything, and checks that each upstream
+// request has exactly one record.
 func (h *house) end(j *judge, upstream []*judged) {
 	h.t.Helper()
 	if err := h.stop(); err != nil {
@@ -326,10 +325,10 @@ func (h *house) end(j *judge, upstream []*judged) {
 	}
 }
 
-// statusLine finds the answers in what came back.
+// statusLine finds the answers in raw bytes.
 var statusLine = regexp.MustCompile(`HTTP/1\.[01] (\d\d\d) `)
 
-// statuses are those of the answers in raw bytes, such as "200 400"; "-" for none.
+// statuses returns the statuses in raw bytes, such as "200 400"; "-" for none.
 func statuses(raw string) string {
 	var all []string
 	for _, m := range statusLine.FindAllStringSubmatch(raw, -1) {
@@ -341,8 +340,7 @@ func statuses(raw string) string {
 	return strings.Join(all, " ")
 }
 
-// lodge runs a gateway from a whole configuration, with "%s" in it replaced by a
-// folder of its own.
+// lodge runs a gateway from a whole configuration, in which a new folder replaces "%s".
 func lodge(t *testing.T, text string, o proxy.Options) *house {
 	t.Helper()
 	h := &house{t: t, audit: &lines{}}
@@ -382,7 +380,7 @@ func lodge(t *testing.T, text string, o proxy.Options) *house {
 	return h
 }
 
-// eventually waits until f holds; far longer than it can need.
+// eventually waits until f holds, with a generous limit.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
@@ -392,8 +390,8 @@ func eventually(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// settled waits until no more goroutines run than at the start, but for a few of
-// the test's own clients, and shows those that are left.
+// settled waits until no more goroutines run than at the start, apart from a few of the test's
+// clients, and prints the remaining ones.
 func settled(t testing.TB, start int) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > start+5; time.Sleep(20 * time.Millisecond) {
@@ -404,8 +402,8 @@ func settled(t testing.TB, start int) {
 	}
 }
 
-// tell sends bytes to models.test as they are and returns all that comes back until
-// the gateway closes, which it may do before it has read them all.
+// tell sends raw bytes to models.test and returns everything received until the gateway closes. The
+// gateway may close before it has read all bytes.
 func (h *house) tell(request string) string {
 	h.t.Helper()
 	c := h.dial("models.test")
@@ -415,7 +413,7 @@ func (h *house) tell(request string) string {
 	return string(all)
 }
 
-// get asks the health listener.
+// get sends a request to the health listener.
 func (h *house) get(path string) string {
 	h.t.Helper()
 	res, err := http.Get("http://" + h.addrs.Health.String() + path)
@@ -430,7 +428,7 @@ func (h *house) get(path string) string {
 	return string(all)
 }
 
-// targets are the methods, targets and bodies of requests, for comparison.
+// targets formats methods, targets and bodies for comparison.
 func targets(all []*judged) string {
 	var s []string
 	for _, r := range all {
@@ -440,7 +438,7 @@ func targets(all []*judged) string {
 	return strings.Join(s, ", ")
 }
 
-// newIssuer starts an issuer of its own and returns its URL.
+// newIssuer starts a separate issuer and returns its URL.
 func newIssuer(t *testing.T) (*authtest.Issuer, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -7,15 +7,15 @@ import (
 	"testing"
 )
 
-// gatewaysOwn are names that are the gateway's to write, or that change how the
-// rest of a request is read, with the answer to a client that sends them as they are.
+// gatewaysOwn are names that only the gateway may write, or that change how the request is read.
+// The values are the answers to a client that sends them.
 var gatewaysOwn = map[string]string{
 	"x-sallyport-principal": "400", "x-sallyport-scopes": "400", "x-sallyport-request-id": "400", "x-sallyport-future": "400", "x-auth-request-user": "400",
 	"x-forwarded-for": "200", "x-forwarded-proto": "200", "x-forwarded-user": "200", "x-real-ip": "200", "forwarded": "200", "remote-user": "200", "script-name": "200", "x-original-url": "200",
 }
 
-// spellings are what a name may look like to a careless reader: other separators,
-// case, separators at its ends and several in a row.
+// spellings are variants of a name that a lenient server may accept: other separators, other case,
+// and repeated separators or ones at its ends.
 func spellings(name string) []string {
 	const separators = "!#$%&'*+.^_`|~-"
 	all := []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:]}
@@ -32,8 +32,8 @@ func spellings(name string) []string {
 	return slices.Compact(all)
 }
 
-// spoofHouse has a route for tokens, one for everybody, and one elsewhere that
-// tells its upstream who calls under another name.
+// spoofHouse has a route for tokens, a public one, and one that sends the caller's identity under
+// other names.
 func spoofHouse(t *testing.T) (*house, *judge) {
 	j := newJudge(t, nil)
 	return build(t, plan{routes: j.before("") + strings.ReplaceAll(`
@@ -42,7 +42,7 @@ func spoofHouse(t *testing.T) (*house, *judge) {
 `, "%s", j.URL)}), j
 }
 
-// unspoofed sees that what came up tells who calls in the gateway's words alone.
+// unspoofed checks that the upstream got the caller's identity from the gateway alone.
 func unspoofed(t *testing.T, what string, up []*judged) {
 	t.Helper()
 	for _, r := range up {
@@ -83,7 +83,7 @@ func TestAttackSpoofedIdentity(t *testing.T) {
 					delete(f.got, stream)
 					stream += 2
 				}
-				if i%20 == 0 || want == "200" { // a connection each
+				if i%20 == 0 || want == "200" { // use a new connection
 					got := h.tell("GET " + path + " HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\n" + usual[4] + "\r\n" + name + ": spoofed\r\n\r\n")
 					if statuses(got) != want {
 						t.Errorf("HTTP/1.1, %s with %s: %s; want %s", path, name, statuses(got), want)
@@ -101,7 +101,7 @@ func TestAttackSpoofedIdentity(t *testing.T) {
 	h.end(j, nil)
 }
 
-// In trailers such names vanish: the head, with the gateway's own, is long gone.
+// Such trailers are dropped: the head with the gateway's own fields was sent long before.
 func TestAttackSpoofedTrailers(t *testing.T) {
 	t.Parallel()
 	h, j := spoofHouse(t)
@@ -138,8 +138,7 @@ func TestAttackSpoofedTrailers(t *testing.T) {
 	h.end(j, nil)
 }
 
-// Connection cannot take away what the gateway writes, nor anything else that
-// means something to the upstream.
+// Connection can remove neither the gateway's fields nor others that matter to the upstream.
 func TestAttackConnectionNominations(t *testing.T) {
 	t.Parallel()
 	h, j := spoofHouse(t)

@@ -22,8 +22,7 @@ import (
 	"sallyport/proxy"
 )
 
-// issuerHouse is a house whose issuer is whatever answers at the URL. A second
-// route asks for no token.
+// issuerHouse is a house whose issuer is the server at the URL. A second route requires no token.
 func issuerHouse(t *testing.T, at, more string) (*house, *judge) {
 	t.Helper()
 	j := newJudge(t, nil)
@@ -45,8 +44,8 @@ func (h *house) inquire(path, token string) string {
 	return h.tell("GET " + path + " HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\n" + token + "\r\n")
 }
 
-// An issuer that is down, hangs or talks nonsense when the gateway starts: who
-// needs it is told to come again, everybody else is served.
+// An issuer is down, hangs or sends garbage when the gateway starts. Requests that need it get 503;
+// others are served.
 func TestAttackIssuerAtTheStart(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -133,7 +132,7 @@ func TestAttackIssuerAtTheStart(t *testing.T) {
 	}
 }
 
-// An issuer that comes up late is found, and when it goes, its known keys serve on.
+// An issuer that starts late is found. When it stops, its known keys remain in use.
 func TestAttackIssuerOutage(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -171,7 +170,7 @@ func TestAttackIssuerOutage(t *testing.T) {
 	if n := len(j.taken()); n != 5 {
 		t.Errorf("the upstream saw %d requests; want 5", n)
 	}
-	stranger, err := authtest.NewIssuer(authtest.IssuerConfig{URL: at, Audience: "models"}) // another key
+	stranger, err := authtest.NewIssuer(authtest.IssuerConfig{URL: at, Audience: "models"}) // with another key
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,8 +181,8 @@ func TestAttackIssuerOutage(t *testing.T) {
 	h.end(j, nil)
 }
 
-// Tokens that name places make the gateway go to none of them.
-func TestAttackTokensThatNamePlaces(t *testing.T) {
+// URLs and paths in a token make the gateway contact none of them.
+func TestAttackTokensWithURLs(t *testing.T) {
 	var canary atomic.Int64
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -228,7 +227,7 @@ func TestAttackTokensThatNamePlaces(t *testing.T) {
 		}
 		signed, _ := mallory.Sign(odd)
 		tokens = append(tokens, signed, forge(t, key, map[string]any{"kid": known.Kid}, odd))
-		// Signed by the true issuer: claims that name places are words.
+		// These are signed by the true issuer; claims with URLs are plain text.
 		odd["iss"], odd["_claim_names"] = at, map[string]any{"groups": "src"}
 		odd["_claim_sources"] = map[string]any{"src": map[string]any{"endpoint": place}}
 		distributed, _ := h.issuer.Sign(odd)
@@ -245,14 +244,14 @@ func TestAttackTokensThatNamePlaces(t *testing.T) {
 	if up := j.taken(); len(up) > 0 {
 		t.Errorf("the upstream saw %s", targets(up))
 	}
-	time.Sleep(50 * time.Millisecond) // a fetch that must not be there would begin by now
+	time.Sleep(50 * time.Millisecond) // an unwanted fetch would have begun by now
 	h.end(j, nil)
 	if n := canary.Load(); n > 0 {
 		t.Errorf("the gateway called a place that a token names %d times", n)
 	}
 }
 
-// forge signs claims with a key of the attacker's under any header.
+// forge signs claims with an attacker's key under any header.
 func forge(t *testing.T, key *ecdsa.PrivateKey, header, claims map[string]any) string {
 	t.Helper()
 	h := map[string]any{"alg": "ES256"}

@@ -21,7 +21,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Two places behind stricter routes; everything else is open to every token.
+// Two places have stricter routes; all other paths are open to every token.
 const (
 	keptPrefix = "/v1/models/secret"
 	keptExact  = "/v1/models/top:predict"
@@ -32,9 +32,8 @@ const (
 `
 )
 
-// readings are what servers may take the path of a target for, from those that
-// decode nothing to those that decode twice, fold case, and cut and clean as much
-// as any server is known to.
+// readings lists how servers may interpret the path of a target: without decoding, with double
+// decoding, with case folding, and with the most aggressive known normalisation.
 func readings(target string) []string {
 	raw, _, _ := strings.Cut(target, "?")
 	all := []string{raw}
@@ -53,8 +52,7 @@ func readings(target string) []string {
 	return all
 }
 
-// unquote decodes as Python's urllib.parse.unquote_to_bytes does: what is not an
-// escape stays.
+// unquote decodes as Python's urllib.parse.unquote_to_bytes does; invalid escapes stay.
 func unquote(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -73,7 +71,7 @@ func unquote(s string) string {
 
 func isHex(c byte) bool { return strings.IndexByte("0123456789abcdefABCDEF", c) >= 0 }
 
-// kept says whether some server could take the target for a place that is kept.
+// kept reports whether some server could map the target to a restricted place.
 func kept(target string) bool {
 	for _, p := range readings(target) {
 		if p == keptExact || p == keptPrefix || strings.HasPrefix(p, keptPrefix+"/") || strings.HasPrefix(p, keptPrefix+":") {
@@ -83,7 +81,7 @@ func kept(target string) bool {
 	return false
 }
 
-// disguises are spellings of the places that are kept, and of ways there.
+// disguises are spellings of the restricted places, and of paths to them.
 func disguises() []string {
 	var all []string
 	for _, p := range []string{keptPrefix, keptPrefix + "/x", keptExact} {
@@ -115,8 +113,8 @@ func disguises() []string {
 	return all
 }
 
-// pathClient sends raw targets: most over one connection of HTTP/2, which outlives
-// refusals, and some over HTTP/1.1.
+// pathClient sends raw targets: most over one HTTP/2 connection, which survives refusals, and some
+// over HTTP/1.1.
 type pathClient struct {
 	h     *house
 	c     io.ReadWriteCloser
@@ -177,8 +175,8 @@ func (p *pathClient) get1(target string) int {
 	return res.StatusCode
 }
 
-// No spelling leads a caller without the right past a stricter route: either it is
-// refused, or no server could take what comes up for the place that is kept.
+// No spelling leads an unauthorized caller past a stricter route. It is refused, or no server could
+// map the forwarded path to the restricted place.
 func TestAttackPathsPastAStricterRoute(t *testing.T) {
 	t.Parallel()
 	j := newJudge(t, nil)
@@ -204,8 +202,8 @@ func TestAttackPathsPastAStricterRoute(t *testing.T) {
 	h.end(j, nil)
 }
 
-// Servers that ignore a slash at the end, or add one, and those that take a colon
-// for the end of a name are not led past a route that is written with or without.
+// Some servers ignore or add a slash at the end, or take a colon for the end of a name. Such paths
+// do not bypass a route written with or without them.
 func TestAttackEndsOfPaths(t *testing.T) {
 	j := newJudge(t, nil)
 	routes := `
@@ -229,8 +227,8 @@ func TestAttackEndsOfPaths(t *testing.T) {
 	h.end(j, nil)
 }
 
-// unambiguous is the property of every path that comes up: all readers of it
-// agree, with each other and with what the client wrote.
+// unambiguous checks that all servers agree on a forwarded path, and that it means what the client
+// wrote.
 func unambiguous(t *testing.T, sent, got string) {
 	t.Helper()
 	rawPath, rawQuery, _ := strings.Cut(sent, "?")
@@ -256,7 +254,7 @@ func unambiguous(t *testing.T, sent, got string) {
 	}
 }
 
-// quote writes the one spelling that a path has.
+// quote returns the canonical spelling of a path.
 func quote(decoded string) string {
 	const plain = "-._~!$&'()*+,=:@/0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	var b strings.Builder
@@ -270,7 +268,7 @@ func quote(decoded string) string {
 	return b.String()
 }
 
-// Targets put together at random, over a real connection.
+// Random targets are sent over a real connection.
 func TestAttackRandomPaths(t *testing.T) {
 	t.Parallel()
 	j := newJudge(t, nil)
@@ -301,8 +299,7 @@ func TestAttackRandomPaths(t *testing.T) {
 	h.end(j, nil)
 }
 
-// FuzzForwardedPath gives the pipeline a raw target and looks at what the
-// upstream gets.
+// FuzzForwardedPath passes a raw target to the pipeline and checks what the upstream gets.
 func FuzzForwardedPath(f *testing.F) {
 	for i, d := range disguises() {
 		if i%40 == 0 {

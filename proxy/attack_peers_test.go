@@ -6,9 +6,8 @@ import (
 	"testing"
 )
 
-// The rules that peers' vulnerabilities taught, by their numbers in the list
-// that the house keeps. Each test sees the refusal and the upstream untouched, or
-// what reached it.
+// These tests cover vulnerabilities known from other proxies. Each checks the refusal and that the
+// upstream saw nothing, or checks what the upstream received.
 
 func TestIdentityIsSetAfterHopByHopFieldsAreRemoved(t *testing.T) {
 	for _, name := range []string{"X-Sallyport-Principal", "x-sallyport-scopes", "X-Forwarded-For", "X-Auth-User", "Content-Type"} {
@@ -179,7 +178,7 @@ func TestTheCanonicalFormIsForwarded(t *testing.T) {
 	}
 }
 
-func TestAStricterRouteIsNotDodged(t *testing.T) {
+func TestStricterRouteCannotBeBypassed(t *testing.T) {
 	routes := `
   - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
   - {host: models.test, path: /v1/models/secret, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", who: {scope: admin}}]}
@@ -225,7 +224,7 @@ func TestTokenCacheKeepsRoutesApart(t *testing.T) {
 	h.refused(h.do("GET", "/other", "", token), 401, "bad_credential")
 }
 
-func TestNoFieldExemptsARequest(t *testing.T) {
+func TestNoFieldBypassesAuthentication(t *testing.T) {
 	for name, value := range map[string]string{
 		"User-Agent": "kube-probe/1.31", "X-Forwarded-Uri": "/healthz", "X-Original-Url": "/healthz", "X-Health-Check": "1",
 	} {
@@ -260,7 +259,7 @@ func TestNoCredentialIsDenied(t *testing.T) {
 	h.untouched()
 }
 
-func TestNothingOfTheCauseIsTold(t *testing.T) {
+func TestRefusalsDoNotRevealTheCause(t *testing.T) {
 	h := build(t, plan{})
 	token := h.token()
 	got := h.do("GET", "/", "", map[string]string{"Authorization": "Bearer " + token[:len(token)-6] + "AAAAAA"})

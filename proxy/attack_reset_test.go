@@ -14,8 +14,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// busy is a handler that counts how many requests it has at once. It gives up
-// when the gateway does.
+// busy is a handler that counts its concurrent requests. It returns when the gateway gives up.
 type busy struct{ all, now, most atomic.Int64 }
 
 func (b *busy) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
@@ -34,9 +33,8 @@ func (b *busy) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Streams that are opened and reset at once, by the client (CVE-2023-44487) or by
-// the gateway, which the client makes do it (CVE-2025-8671), cost the upstream no
-// more than streams that stay.
+// Streams are opened and reset at once: by the client (CVE-2023-44487), or by the gateway because
+// the client provokes it (CVE-2025-8671). They cost the upstream no more than regular streams.
 func TestAttackRapidReset(t *testing.T) {
 	for name, reset := range map[string]func(f *frames, id uint32){
 		"by the client":          func(f *frames, id uint32) { _ = f.fr.WriteRSTStream(id, http2.ErrCodeCancel) },
@@ -69,7 +67,7 @@ func TestAttackRapidReset(t *testing.T) {
 					<-over
 				}
 			})
-			// Those that the gateway has given up go on at the upstream until it sees that.
+			// Requests that the gateway has given up continue at the upstream until it notices.
 			if m := b.most.Load(); m > 3*20+60 {
 				t.Errorf("%d requests at once came up, %d in all", m, b.all.Load())
 			}
@@ -78,7 +76,7 @@ func TestAttackRapidReset(t *testing.T) {
 	}
 }
 
-// More streams than are allowed are refused, and wait for nothing.
+// Streams beyond the limit are refused without waiting.
 func TestAttackManyStreams(t *testing.T) {
 	leavesNothing(t)
 	var b busy
@@ -99,7 +97,7 @@ func TestAttackManyStreams(t *testing.T) {
 	eventually(t, "the upstream is idle", func() bool { return b.now.Load() == 0 })
 }
 
-// Frames that answer nothing and ask for answers.
+// Floods of control frames that demand replies end the connection.
 func TestAttackControlFrames(t *testing.T) {
 	leavesNothing(t)
 	h := build(t, plan{})
@@ -113,7 +111,7 @@ func TestAttackControlFrames(t *testing.T) {
 			"unknown":    func(f *frames) error { return f.fr.WriteRawFrame(0xfa, 0, 1, make([]byte, 100)) },
 		} {
 			f := h.frames()
-			_ = f.c.SetDeadline(time.Now().Add(2 * time.Second)) // nothing is read, so writes stop when buffers are full
+			_ = f.c.SetDeadline(time.Now().Add(2 * time.Second)) // nothing is read, so writes block once buffers are full
 			for i := 0; i < 20_000 && send(f) == nil; i++ {
 			}
 			f.c.Close()
@@ -124,8 +122,7 @@ func TestAttackControlFrames(t *testing.T) {
 	h.untouched()
 }
 
-// rawUpstream talks to each connection that the gateway makes, once the head of a
-// request is in.
+// rawUpstream calls talk for each of the gateway's connections, once a request head has arrived.
 func rawUpstream(t *testing.T, talk func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -157,7 +154,7 @@ func rawUpstream(t *testing.T, talk func(net.Conn)) string {
 	return "http://" + l.Addr().String()
 }
 
-// forever writes text until the gateway closes.
+// forever writes text until the gateway closes the connection.
 func forever(before, text string) func(net.Conn) {
 	text = strings.Repeat(text, 1+4096/len(text))
 	return func(c net.Conn) {
@@ -167,8 +164,7 @@ func forever(before, text string) func(net.Conn) {
 	}
 }
 
-// An upstream that is hostile or mad ends in 502 or 504, in bounded memory and
-// time, whatever it sends.
+// Whatever a hostile upstream sends, the result is 502 or 504, in bounded memory and time.
 func TestAttackHostileUpstream(t *testing.T) {
 	t.Parallel()
 	for name, talk := range map[string]func(net.Conn){
@@ -211,7 +207,7 @@ func TestAttackHostileUpstream(t *testing.T) {
 	}
 }
 
-// A body without end to a client that has left, or has stopped reading, ends.
+// An endless body ends when its client has left or has stopped reading.
 func TestAttackEndlessAnswer(t *testing.T) {
 	t.Parallel()
 	var talking atomic.Int64
@@ -244,9 +240,8 @@ func TestAttackEndlessAnswer(t *testing.T) {
 	})
 }
 
-// An upstream that breaks off while the client still uploads is told of to the
-// client, who is there and waits.
-func TestAttackUpstreamThatBreaksOff(t *testing.T) {
+// If the upstream breaks off during an upload, the client gets an answer.
+func TestAttackUpstreamBreaksOffDuringUpload(t *testing.T) {
 	t.Parallel()
 	h := build(t, plan{routes: strings.ReplaceAll(oneRoute, "%s", rawUpstream(t, func(net.Conn) {}))})
 	for _, framing := range []string{"Transfer-Encoding: chunked\r\n\r\n5\r\nhel", "Content-Length: 100000\r\n\r\nhel"} {

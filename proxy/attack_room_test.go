@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Who brings many requests on one connection, or many fields in one, is held to the
-// bounds of the configuration, and others are not.
-func TestAttackRequestsOfAConnection(t *testing.T) {
+// A client with many requests on one connection, or many fields in one request, hits the configured
+// limits. Others are not affected.
+func TestAttackRequestsPerConnection(t *testing.T) {
 	h := build(t, plan{more: "limits: {requests: 2, fields: 16}"})
 	get := "GET /x HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer TOKEN\r\n\r\n"
 	got := h.raw(get + get + get) // ends because the gateway closes
@@ -25,8 +25,7 @@ func TestAttackRequestsOfAConnection(t *testing.T) {
 	}
 }
 
-// Connections that come too fast are dropped before the handshake; those that are
-// there go on.
+// Connections that come too fast are dropped before the handshake; existing ones continue.
 func TestAttackAcceptRate(t *testing.T) {
 	h := build(t, plan{more: "limits: {accepts_per_address: 2/h}"})
 	old := h.dial("models.test")
@@ -41,7 +40,7 @@ func TestAttackAcceptRate(t *testing.T) {
 	}
 }
 
-// With no memory left new work is refused, and what is under way ends well.
+// When memory runs out, new requests are refused and running ones finish.
 func TestAttackMemory(t *testing.T) {
 	var used atomic.Int64
 	entered, leave := make(chan struct{}, 1), make(chan struct{})
@@ -56,7 +55,7 @@ func TestAttackMemory(t *testing.T) {
 	<-entered
 	other := h.dial("models.test")
 	used.Store(65 << 20)
-	// It is looked at a few times a second: until then connections come through.
+	// Memory is measured a few times a second: until then connections are accepted.
 	for range 100 {
 		late, err := tlsDial(h, "models.test")
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// chunked is the request with its body in pieces, and trailers.
+// chunked renders the request with a chunked body and trailers.
 func (e *errand) chunked(pieces []string, trailers ...string) string {
 	head, _, _ := strings.Cut(e.raw(), "\r\n\r\n")
 	head = regexpReplace(head, `Content-Length: \d+\r\n`, "")
@@ -40,8 +40,8 @@ func gzipped(s string) string {
 	return b.String()
 }
 
-// TestChangedContentIsRefused sends other content than what was signed. The
-// refusal is signed: the client learns from it that its message was changed.
+// TestChangedContentIsRefused sends content that differs from the signed one. The refusal is
+// signed, so the client learns that its message was changed.
 func TestChangedContentIsRefused(t *testing.T) {
 	h := signed(t, plan{})
 	right := httpsig.ContentDigest([]byte(usualBody))
@@ -50,7 +50,7 @@ func TestChangedContentIsRefused(t *testing.T) {
 		name   string
 		reason string
 		errand
-		body   string // what is sent in place of it
+		body   string // what is sent instead
 		pieces []string
 	}{
 		{name: "swapped", reason: "digest_mismatch", body: strings.Replace(usualBody, "1", "2", 1)},
@@ -164,9 +164,9 @@ func TestSignedContentArrivesUnchanged(t *testing.T) {
 	})
 }
 
-// TestNobodyUploadsBeforeTheSignatureHolds waits for 100 (Continue), which
-// forgers and replays never get.
-func TestNobodyUploadsBeforeTheSignatureHolds(t *testing.T) {
+// TestNoUploadBeforeTheSignatureIsVerified waits for 100 (Continue), which forged and replayed
+// requests never get.
+func TestNoUploadBeforeTheSignatureIsVerified(t *testing.T) {
 	h := signed(t, plan{})
 	ask := func(e *errand) (*tls.Conn, *bufio.Reader, *http.Response) {
 		t.Helper()
@@ -211,8 +211,8 @@ func TestNobodyUploadsBeforeTheSignatureHolds(t *testing.T) {
 
 const memoryPlan = "integrity: {memory: 1MiB}\n"
 
-// TestMemoryForHeldContentIsBounded has many slow clients upload signed content: together
-// they hold what the budget allows, and it is given back.
+// TestMemoryForHeldContentIsBounded lets many slow clients upload signed content. Together they
+// hold no more than the budget, and it is released.
 func TestMemoryForHeldContentIsBounded(t *testing.T) {
 	h := signed(t, plan{more: memoryPlan, routes: `
   - {host: models.test, upstream: '%s', callers: key/acme, rules: [{allow: "*"}], integrity: {buffer: 1MiB}}
@@ -270,7 +270,7 @@ func TestMemoryForHeldContentIsBounded(t *testing.T) {
 	}
 	eventually(t, "all is given back", func() bool { return h.signatures().MemoryUsed == 0 })
 	n := h.model.hits.Load()
-	h.passed(h.sendErrand(refused), n+1) // a 503 burns no nonce
+	h.passed(h.sendErrand(refused), n+1) // a 503 uses up no nonce
 	eventually(t, "all is given back", func() bool { return h.signatures().MemoryUsed == 0 })
 }
 

@@ -22,13 +22,13 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// secretOf is the secret of a key of the tests.
+// secretOf is the secret of a test key.
 func secretOf(id string) []byte {
 	sum := sha512.Sum512([]byte("secret of " + id))
 	return sum[:]
 }
 
-// keyOf is a key with that secret.
+// keyOf is the test key with that secret.
 func keyOf(id string) *httpsig.Key {
 	k, err := httpsig.HMACKey(id, secretOf(id))
 	if err != nil {
@@ -37,7 +37,7 @@ func keyOf(id string) *httpsig.Key {
 	return k
 }
 
-// edPrivate is the private key of an Ed25519 key of the tests.
+// edPrivate is the private half of an Ed25519 test key.
 func edPrivate(id string) ed25519.PrivateKey {
 	seed := sha256.Sum256([]byte("seed of " + id))
 	return ed25519.NewKeyFromSeed(seed[:])
@@ -65,8 +65,8 @@ func edPEM(id string, private bool) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// testKeys are the signing keys of every house that takes signatures: {id} stands
-// for the file with the secret.
+// testKeys are the signing keys of every house that accepts signatures. {id} stands for the file
+// with the secret.
 const testKeys = `
 signing_keys:
   acme-1: {principal: acme, secret: {file: acme-1.key}}
@@ -83,7 +83,7 @@ signing_keys:
   back-2: {secret: {file: back-2.key}, use: verify_response}
 `
 
-// noNonces is the file that says that no nonce was used before.
+// noNonces is a state file that says that no nonce has been used.
 const noNonces = "sallyport-nonces"
 
 // keyFiles are the files of testKeys, and noNonces.
@@ -100,7 +100,7 @@ const signedRoute = `
   - {host: models.test, upstream: '%s', callers: key/acme, rules: [{allow: "*"}]}
 `
 
-// signed builds a house with testKeys; the zero plan is signedRoute.
+// signed builds a house with testKeys; the zero plan uses signedRoute.
 func signed(t *testing.T, p plan) *house {
 	t.Helper()
 	if p.routes == "" {
@@ -113,38 +113,39 @@ func signed(t *testing.T, p plan) *house {
 	return build(t, p)
 }
 
-// errand is a request that its client signs. The zero errand is a good one: a POST
-// of a few bytes for models.test, signed with acme-1.
+// errand is a request signed by its client. The zero errand is valid: a short POST to models.test,
+// signed with acme-1.
 type errand struct {
 	method, authority, target string
 	body                      string
-	fields                    httpsig.Lines // besides the digest and the signature
+	fields                    httpsig.Lines // in addition to digest and signature
 	digest                    string        // Content-Digest; "-" for none
 
 	key     *httpsig.Key
-	at      time.Duration // of the client's clock before ours
-	nonce   string        // a fresh one
-	cover   []string      // in place of those of the profile
+	at      time.Duration // how far the client's clock is ahead
+	nonce   string        // a fresh one if empty
+	cover   []string      // instead of the profile's components
 	tag     string
 	forever bool // without the parameter expires
 
-	// by hand: the parameters, from "(" on, of a signature with the secret of acme-1.
+	// params, if set, are handwritten parameters, from "(" on, of a signature with the secret of
+	// acme-1.
 	params string
 
-	// What sign makes, for the test to change.
+	// The test may change these results of sign.
 	label, input, signature string
 }
 
 const usualBody = `{"instances": [1.0]}`
 
-// message is the request as it is signed, and all its fields.
+// message is the signed form of the request, with all its fields.
 func (e *errand) message() *httpsig.Message {
 	m := &httpsig.Message{Method: e.method, Scheme: "https", Authority: e.authority, Fields: e.fields}
 	m.Path, m.Query, m.HasQuery = strings.Cut(e.target, "?")
 	return m
 }
 
-// signed fills in what the test left out and signs.
+// signed fills in defaults and signs the request.
 func (e errand) signed(t testing.TB) *errand {
 	t.Helper()
 	def := func(s *string, value string) {
@@ -168,7 +169,7 @@ func (e errand) signed(t testing.TB) *errand {
 	if e.params != "" {
 		base, err := httpsig.Base(e.message(), e.params)
 		if err != nil {
-			base = []byte(err.Error()) // what cannot be signed is refused before anybody looks
+			base = []byte(err.Error()) // a request that cannot be signed is refused before verification
 		}
 		e.input, e.signature = e.label+"="+e.params, e.label+"=:"+base64.StdEncoding.EncodeToString(macOf("acme-1", base))+":"
 		return &e
@@ -210,7 +211,7 @@ func (e *errand) lines() httpsig.Lines {
 	return append(e.fields[:len(e.fields):len(e.fields)], httpsig.Line{Name: "Signature-Input", Value: e.input}, httpsig.Line{Name: "Signature", Value: e.signature})
 }
 
-// raw is the request as HTTP/1.1 has it, the last on its connection.
+// raw renders the request for HTTP/1.1, as the last on its connection.
 func (e *errand) raw() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", e.method, e.target, e.authority)
@@ -223,7 +224,7 @@ func (e *errand) raw() string {
 	return b.String() + "Connection: close\r\n\r\n" + e.body
 }
 
-// request is the request for a client of net/http.
+// request converts the request for net/http's client.
 func (e *errand) request(t testing.TB) *http.Request {
 	t.Helper()
 	r, err := http.NewRequest(e.method, "https://"+e.authority+e.target, strings.NewReader(e.body))
@@ -242,7 +243,7 @@ func (h *house) sendErrand(e *errand) *reply {
 	return h.send(h.client(false), e.request(h.t))
 }
 
-// parse reads the first final answer in what came back.
+// parse reads the first final answer in raw bytes.
 func (h *house) parse(raw, method string) *reply {
 	h.t.Helper()
 	in := bufio.NewReader(strings.NewReader(raw))
@@ -262,8 +263,7 @@ func (h *house) parse(raw, method string) *reply {
 	}
 }
 
-// passed checks that a signed request was answered by the model server, which saw
-// it n times in all.
+// passed checks that the model server answered a signed request, its n-th in all.
 func (h *house) passed(r *reply, n int64) {
 	h.t.Helper()
 	if r.StatusCode != 200 || h.model.hits.Load() != n {
@@ -271,7 +271,7 @@ func (h *house) passed(r *reply, n int64) {
 	}
 }
 
-// stillRefused is refused where the model server has seen n requests before.
+// stillRefused is refused for a model server that has seen n requests before.
 func (h *house) stillRefused(r *reply, status int, reason string, n int64) {
 	h.t.Helper()
 	if r.StatusCode != status || r.reason() != reason {
@@ -282,7 +282,7 @@ func (h *house) stillRefused(r *reply, status int, reason string, n int64) {
 	}
 }
 
-// unsigned checks that an answer bears no signature.
+// unsigned checks that an answer has no signature.
 func (h *house) unsigned(r *reply) {
 	h.t.Helper()
 	for _, name := range []string{"Signature", "Signature-Input", "Content-Digest"} {
@@ -292,14 +292,14 @@ func (h *house) unsigned(r *reply) {
 	}
 }
 
-// answerOf is an answer as it was signed.
+// answerOf is the signed form of an answer.
 func (e *errand) answerOf(r *reply) *httpsig.Message {
 	m := e.message()
 	m.Fields = e.lines()
 	return &httpsig.Message{Status: r.StatusCode, Fields: httpsig.Header(r.Header), Trailers: httpsig.Header(r.Trailer), Request: m}
 }
 
-// verifier verifies answers that these keys have signed.
+// verifier returns a verifier for answers signed with these keys.
 func verifier(t testing.TB, p httpsig.Policy, keys ...*httpsig.Key) *httpsig.Verifier {
 	t.Helper()
 	p.Algorithms = []httpsig.Algorithm{httpsig.HMACSHA256, httpsig.Ed25519}
@@ -318,7 +318,7 @@ func verifier(t testing.TB, p httpsig.Policy, keys ...*httpsig.Key) *httpsig.Ver
 	return v
 }
 
-// vouched checks that an answer is signed as a whole for its request, with a key.
+// vouched checks that the whole answer is signed for its request with key.
 func (h *house) vouched(e *errand, r *reply, key *httpsig.Key) *httpsig.Signature {
 	h.t.Helper()
 	s, err := verifier(h.t, httpsig.ResponsePolicy(), key).VerifyResponse(e.answerOf(r), e.nonce, false)
@@ -346,7 +346,7 @@ func (h *house) signingClient(h2 bool, change func(*httpsig.Transport)) *http.Cl
 	return c
 }
 
-// mustNotHold fails the test if a text holds a part of a secret, in any form.
+// mustNotHold fails the test if a text contains part of a secret in any encoding.
 func mustNotHold(t testing.TB, what, text string, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
@@ -373,7 +373,7 @@ func base64Of512(body string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// withLooseBits sets a bit of the last character of base64 that stands for nothing.
+// withLooseBits sets an unused bit of the last base64 character.
 func withLooseBits(s string) string {
 	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 	i := strings.LastIndex(s, "=:") - 1

@@ -10,12 +10,12 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// TestEveryMutationOfASignedRequestIsRefused changes a signed request in every place in many ways: what
-// comes of it is refused, or is what was signed but for parts that nobody signed.
+// TestEveryMutationOfASignedRequestIsRefused mutates a signed request at every position. Each
+// mutant is refused, or differs from the original only in unsigned parts.
 func TestEveryMutationOfASignedRequestIsRefused(t *testing.T) {
 	j := newJudge(t, nil)
 	h := signed(t, plan{
-		listen: ", insecure_plain: {addr: '127.0.0.1:0', from: 127.0.0.1}", // far faster than TLS, and read alike
+		listen: ", insecure_plain: {addr: '127.0.0.1:0', from: 127.0.0.1}", // far faster than TLS and parsed the same way
 		more:   "trusted_proxies: 127.0.0.1\n",
 		routes: strings.ReplaceAll(signedRoute, "%s", j.URL),
 	})
@@ -70,8 +70,8 @@ func TestEveryMutationOfASignedRequestIsRefused(t *testing.T) {
 	h.arrived(j)
 }
 
-// mutated sends a mutant of a signed request and checks what came of it. It says
-// whether it passed.
+// mutated sends a mutant of a signed request and checks the outcome. It reports whether the mutant
+// was accepted.
 func (h *house) mutated(j *judge, e *errand, mutant string) bool {
 	h.t.Helper()
 	c := h.connect(h.addrs.Plain, mutant)

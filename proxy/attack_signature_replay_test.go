@@ -18,7 +18,7 @@ import (
 	"sallyport/proxy"
 )
 
-// signatures is what /readyz tells of signed requests.
+// signatures is the part of /readyz about signed requests.
 func (h *house) signatures() (s struct {
 	Remembered  int
 	MemoryUsed  int64 `json:"memory_used"`
@@ -105,7 +105,7 @@ func TestReplaysAreRefused(t *testing.T) {
 	})
 }
 
-// TestOneOfManyConcurrentReplaysPasses sends one request many times at once.
+// TestOneOfManyConcurrentReplaysPasses sends one request many times concurrently.
 func TestOneOfManyConcurrentReplaysPasses(t *testing.T) {
 	const times = 24
 	h := signed(t, plan{})
@@ -141,7 +141,7 @@ func TestOneOfManyConcurrentReplaysPasses(t *testing.T) {
 	}
 }
 
-// TestSignatureIsTheReplayKeyWithoutANonce takes equal requests of one second for replays.
+// TestSignatureIsTheReplayKeyWithoutANonce treats equal requests within one second as replays.
 func TestSignatureIsTheReplayKeyWithoutANonce(t *testing.T) {
 	h := signed(t, plan{})
 	bare := params(usualIdentifiers, "")
@@ -156,9 +156,9 @@ func TestSignatureIsTheReplayKeyWithoutANonce(t *testing.T) {
 	h.stillRefused(h.sendErrand(e), 401, "replayed", 1)
 }
 
-// TestRefusedRequestBurnsNoNonce refuses requests for what is no use of them, and sees
-// that they are good afterwards.
-func TestRefusedRequestBurnsNoNonce(t *testing.T) {
+// TestRefusedRequestUsesUpNoNonce refuses requests for reasons that must not use up the nonce, and
+// checks that they are accepted afterwards.
+func TestRefusedRequestUsesUpNoNonce(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{}, 8)
 	h := signed(t, plan{
 		handler: func(w http.ResponseWriter, r *http.Request) {
@@ -278,9 +278,9 @@ func TestRefusedRequestBurnsNoNonce(t *testing.T) {
 	})
 }
 
-// TestFullStoreForgetsNoClaim fills the share of a key: who comes then is refused,
-// and what was used stays used.
-func TestFullStoreForgetsNoClaim(t *testing.T) {
+// TestFullNonceStoreForgetsNoNonce fills the share of a key. Further requests are refused, and used
+// nonces stay used.
+func TestFullNonceStoreForgetsNoNonce(t *testing.T) {
 	h := signed(t, plan{more: "integrity: {nonces: 3000, nonces_per_key: 1000}\n"})
 	c := h.client(false)
 	first := errand{method: "GET"}.signed(t)
@@ -299,13 +299,13 @@ func TestFullStoreForgetsNoClaim(t *testing.T) {
 	h.passed(h.send(c, errand{method: "GET", key: keyOf("acme-2")}.signed(t).request(t)), 1001)
 }
 
-// shiftedClock is the gateway's clock, ahead of the test's.
+// shiftedClock is a gateway clock that is ahead of the test's.
 type shiftedClock struct{ ahead atomic.Int64 }
 
 func (c *shiftedClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
-// TestReplayIsRefusedAfterRestartAndCrash replays over a planned stop, over a crash and over a crash that
-// damages the file.
+// TestReplayIsRefusedAfterRestartAndCrash replays after a planned stop, after a crash, and after a
+// crash that damages the file.
 func TestReplayIsRefusedAfterRestartAndCrash(t *testing.T) {
 	clock := &shiftedClock{}
 	h := signed(t, plan{
@@ -361,7 +361,7 @@ func TestReplayIsRefusedAfterRestartAndCrash(t *testing.T) {
 			t.Errorf("a token in the window: %d %s", r.StatusCode, r.body)
 		}
 		n = h.model.hits.Load()
-		late := errand{at: clockShift(clock)}.signed(t) // signed in the window, sent behind it
+		late := errand{at: clockShift(clock)}.signed(t) // signed within the window, sent after it
 		clock.ahead.Add(int64(32 * time.Second))
 		h.stillRefused(h.sendErrand(late), 503, "replay_window", n)
 		h.passed(h.sendErrand(errand{at: clockShift(clock)}.signed(t)), n+1)
@@ -370,13 +370,13 @@ func TestReplayIsRefusedAfterRestartAndCrash(t *testing.T) {
 
 func clockShift(c *shiftedClock) time.Duration { return time.Duration(c.ahead.Load()) }
 
-// TestStartWithoutAStateFileIsUnclean starts as after a crash each time.
+// TestStartWithoutAStateFileIsUnclean treats each such start as one after a crash.
 func TestStartWithoutAStateFileIsUnclean(t *testing.T) {
 	h := signed(t, plan{more: "integrity: {state: off}\n"})
 	h.refused(h.sendErrand(errand{}.signed(t)), 503, "replay_window")
 }
 
-// TestStateFileThatOthersWriteIsRefused is not believed: whoever can write it can forget.
+// TestStateFileThatOthersWriteIsRefused: whoever can write the file can delete nonces.
 func TestStateFileThatOthersWriteIsRefused(t *testing.T) {
 	h := signed(t, plan{})
 	if err := h.stop(); err != nil {

@@ -10,7 +10,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// streaming is a house whose route compares signed content on its way to a judge.
+// streaming is a house whose route verifies signed content while it streams to a judge.
 func streaming(t *testing.T, integrity string) (*house, *judge) {
 	t.Helper()
 	j := newJudge(t, nil)
@@ -20,8 +20,8 @@ func streaming(t *testing.T, integrity string) (*house, *judge) {
 	return h, j
 }
 
-// arrived ends the house and returns what came to the judge: whole requests, and the
-// parts of others.
+// arrived stops the house and returns what reached the judge: complete requests, and parts of
+// others.
 func (h *house) arrived(j *judge) (whole []*judged, cut []string) {
 	h.t.Helper()
 	if err := h.stop(); err != nil {
@@ -35,8 +35,8 @@ func (h *house) arrived(j *judge) (whole []*judged, cut []string) {
 	return j.whole, j.cut
 }
 
-// TestStreamWithABadDigestNeverEnds sends long content that is not what was signed:
-// the upstream may see some of it, and never an end.
+// TestStreamWithABadDigestNeverEnds sends long content with a wrong digest. The upstream may see
+// part of it but never the end.
 func TestStreamWithABadDigestNeverEnds(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", 20<<10) // 320 KiB
 	swap := func(at int) string { return long[:at] + "x" + long[at+1:] }
@@ -85,8 +85,8 @@ func TestStreamWithABadDigestNeverEnds(t *testing.T) {
 	}
 }
 
-// TestShortStreamIsHeldWhole sends short content that is not what was signed
-// to a route that streams: the upstream learns nothing at all.
+// TestShortStreamIsHeldWhole sends short content with a wrong digest to a streaming route. The
+// upstream sees nothing of it.
 func TestShortStreamIsHeldWhole(t *testing.T) {
 	for _, size := range []int{1, 100, 64 << 10} {
 		for _, way := range []string{"with a length", "in chunks"} {
@@ -111,7 +111,7 @@ func TestShortStreamIsHeldWhole(t *testing.T) {
 	}
 }
 
-// TestStreamWithAGoodDigestArrives sends content of every length around what is held.
+// TestStreamWithAGoodDigestArrives sends content of lengths around the threshold for holding.
 func TestStreamWithAGoodDigestArrives(t *testing.T) {
 	for _, mode := range []string{"stream", "headers_only"} {
 		h, j := streaming(t, mode)
@@ -146,7 +146,7 @@ func TestStreamWithAGoodDigestArrives(t *testing.T) {
 	}
 }
 
-// TestClientThatLeavesAStreamEndsIt cut their content, which must look cut.
+// TestClientThatLeavesAStreamEndsIt aborts content, which the upstream must see as truncated.
 func TestClientThatLeavesAStreamEndsIt(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", 20<<10)
 	h, j := streaming(t, "stream")
@@ -166,10 +166,10 @@ func TestClientThatLeavesAStreamEndsIt(t *testing.T) {
 	}
 }
 
-// TestEarlyAnswerIsNotSigned has an upstream answer before it has the end of
-// the content, which then is not what was signed.
+// TestEarlyAnswerIsNotSigned has an upstream answer before the end of the content, which turns out
+// not to match its digest.
 func TestEarlyAnswerIsNotSigned(t *testing.T) {
-	long := strings.Repeat("0123456789abcdef", 64<<10) // 1 MiB: more than sockets take
+	long := strings.Repeat("0123456789abcdef", 64<<10) // 1 MiB: more than socket buffers hold
 	for _, status := range []int{200, 404} {
 		for _, flush := range []bool{false, true} {
 			t.Run(fmt.Sprint(status, flush), func(t *testing.T) {
@@ -213,8 +213,7 @@ func TestEarlyAnswerIsNotSigned(t *testing.T) {
 	}
 }
 
-// TestHeadersOnlyNeedsNoDigest lets content be unsigned, and compares it where it is signed
-// all the same.
+// TestHeadersOnlyNeedsNoDigest accepts unsigned content, but still verifies signed content.
 func TestHeadersOnlyNeedsNoDigest(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", 20<<10)
 	bare := []string{"@method", "@authority", "@path", "@query", "content-type"}

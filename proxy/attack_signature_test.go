@@ -36,12 +36,12 @@ func TestSignedRequest(t *testing.T) {
 	}
 }
 
-// usualCover is what a signature must cover.
+// usualCover lists what a signature must cover.
 func usualCover() []string {
 	return []string{"@method", "@authority", "@path", "@query", "content-digest", "content-type"}
 }
 
-// params are the parameters of a good signature over these identifiers, with more.
+// params are the parameters of a valid signature over these identifiers, with more appended.
 func params(identifiers, more string) string {
 	return fmt.Sprintf(`(%s);created=%d;keyid="acme-1";tag="sallyport-req"%s`, identifiers, time.Now().Unix(), more)
 }
@@ -196,7 +196,7 @@ func TestMalformedSignaturesAreRefused(t *testing.T) {
 	})
 }
 
-// challenged checks what goes with every 401 about a signature.
+// challenged checks the fields of every 401 about a signature.
 func (h *house) challenged(r *reply) {
 	h.t.Helper()
 	const accept = `sp=("@method" "@authority" "@path" "@query" "content-digest");created;tag="sallyport-req"`
@@ -211,7 +211,7 @@ func (h *house) challenged(r *reply) {
 	}
 }
 
-func TestSignaturesThatDoNotHoldAreRefused(t *testing.T) {
+func TestInvalidSignaturesAreRefused(t *testing.T) {
 	h := signed(t, plan{})
 	without := func(c string) []string {
 		return slices.DeleteFunc(usualCover(), func(s string) bool { return s == c })
@@ -298,7 +298,7 @@ func TestSignaturesThatDoNotHoldAreRefused(t *testing.T) {
 	})
 }
 
-// mustKey is a key by one id with the secret of another.
+// mustKey is a key with one id and the secret of another.
 func mustKey(id, secret string) *httpsig.Key {
 	k, err := httpsig.HMACKey(id, secretOf(secret))
 	if err != nil {
@@ -307,7 +307,7 @@ func mustKey(id, secret string) *httpsig.Key {
 	return k
 }
 
-// TestUnknownKeyLooksLikeABadMAC compares all that a forger sees.
+// TestUnknownKeyLooksLikeABadMAC compares everything that a forger can see.
 func TestUnknownKeyLooksLikeABadMAC(t *testing.T) {
 	h := signed(t, plan{routes: `
   - {host: models.test, path: /hmac, upstream: '%s', callers: key/acme, rules: [{allow: "*"}]}
@@ -358,9 +358,9 @@ func mustEd(id, seed string) *httpsig.Key {
 	return k
 }
 
-// TestSignatureHoldsForItsAuthorityAlone holds that a signature is for the host and port that it
-// names, of those that are served.
-func TestSignatureHoldsForItsAuthorityAlone(t *testing.T) {
+// TestSignatureIsValidOnlyForItsAuthority checks that a signature is valid only for the host and
+// port that it names.
+func TestSignatureIsValidOnlyForItsAuthority(t *testing.T) {
 	h := signed(t, plan{
 		https: "127.0.0.1:8443",
 		more:  "public_https: 9443\n",
@@ -392,9 +392,9 @@ func TestSignatureHoldsForItsAuthorityAlone(t *testing.T) {
 	h.passed(h.parse(h.tell(moved.raw()), "POST"), n+1)
 }
 
-// TestSignatureMustCoverWhatTheRouteDemands holds that further fields must be signed where they are there,
-// under any of the spellings that some server takes for them.
-func TestSignatureMustCoverWhatTheRouteDemands(t *testing.T) {
+// TestSignatureMustCoverFieldsTheRouteRequires checks that further fields must be signed if present,
+// in every spelling that some server accepts.
+func TestSignatureMustCoverFieldsTheRouteRequires(t *testing.T) {
 	h := signed(t, plan{routes: `
   - {host: models.test, upstream: '%s', callers: key/acme, rules: [{allow: "*"}], integrity: {cover: [x-tenant, authorization]}}
 `})
@@ -435,7 +435,7 @@ func TestSignatureMustCoverWhatTheRouteDemands(t *testing.T) {
 	h.passed(h.sendErrand(errand{}.signed(t)), 2)
 }
 
-// TestAnswerSignatureIsNoRequestSignature presents what was signed for one direction in another.
+// TestAnswerSignatureIsNoRequestSignature uses signatures of one direction in another.
 func TestAnswerSignatureIsNoRequestSignature(t *testing.T) {
 	h := signed(t, plan{})
 	asked := errand{}.signed(t)

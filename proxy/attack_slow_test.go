@@ -17,15 +17,15 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// leavesNothing sees at the end of the test, when all that it built is gone, that
-// no more goroutines run than before. It is to be called first.
+// leavesNothing checks at the end of the test, after all other cleanup, that no goroutines are
+// left. Call it first.
 func leavesNothing(t *testing.T) {
 	start := runtime.NumGoroutine()
 	t.Cleanup(func() { settled(t, start) })
 }
 
-// meanwhile runs f while honest requests go on, one after the other on connections of
-// their own, and sees that they are all served.
+// meanwhile runs f while honest requests are sent, each on its own connection, and checks that all
+// of them are served.
 func (h *house) meanwhile(f func()) {
 	h.t.Helper()
 	done := make(chan struct{})
@@ -62,8 +62,8 @@ func (h *house) meanwhile(f func()) {
 	honest.Wait()
 }
 
-// closes reads until the gateway closes the connection, or the deadline of the
-// connection passes, which fails the test.
+// closes reads until the gateway closes the connection. It fails the test at the connection's
+// deadline.
 func closes(t *testing.T, what string, c net.Conn) string {
 	all, err := io.ReadAll(c)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -72,7 +72,7 @@ func closes(t *testing.T, what string, c net.Conn) string {
 	return string(all)
 }
 
-// trickle writes a byte at a time until that fails.
+// trickle writes single bytes until a write fails.
 func trickle(c net.Conn, text string) {
 	for i := 0; ; i++ {
 		if _, err := io.WriteString(c, text[i%len(text):i%len(text)+1]); err != nil {
@@ -125,7 +125,7 @@ func TestAttackSlowClients(t *testing.T) {
 		{"a slow upload after 404", strings.Replace(head("POST /", huge), "models.test", "evil.test", 1), "x", "404 -"},
 		{"slow chunks after 401", strings.Replace(head("POST /", "Transfer-Encoding: chunked\r\n"), token, "x.y.z", 1), "1\r\nx\r\n", "401 -"},
 	}
-	// All at once: most of them wait most of the time.
+	// Run all at once: most of them only wait.
 	var all sync.WaitGroup
 	attack := func(what, before, slowly, want string, c net.Conn) {
 		t.Cleanup(func() { c.Close() })
@@ -137,7 +137,7 @@ func TestAttackSlowClients(t *testing.T) {
 		all.Go(func() {
 			defer c.Close()
 			if want == "*" {
-				time.Sleep(2 * time.Second) // and then find that the answer is cut
+				time.Sleep(2 * time.Second) // then the answer must be truncated
 			}
 			raw := closes(t, what, c)
 			if got := strings.ReplaceAll(statuses(raw), " ", "-"); want != "*" && !strings.Contains(" "+want+" ", " "+got+" ") {

@@ -4,8 +4,8 @@ import (
 	"strings"
 )
 
-// smugglesOfChunks are faults within a chunked body. Its beginning may come up,
-// its end must not.
+// smugglesOfChunks are faults within a chunked body. The upstream may see its beginning but not its
+// end.
 func smugglesOfChunks(post string) []smuggle {
 	var rows []smuggle
 	for name, body := range map[string]string{
@@ -145,8 +145,8 @@ func smugglesOfHosts() []smuggle {
 	return rows
 }
 
-// smugglesOfLenience is what net/http's server lets pass, and others: two framings,
-// framings that are said twice, bare LF, folded lines.
+// smugglesOfLenience are requests that net/http and other lenient servers accept: two framings,
+// repeated framings, bare LF, folded lines.
 func smugglesOfLenience() []smuggle {
 	post := "POST {p} HTTP/1.1\r\n{h}"
 	refused := func(name, raw string) smuggle { return smuggle{name, raw + "{s}", "400", ""} }

@@ -8,14 +8,13 @@ import (
 	"testing"
 )
 
-// smuggle is a request over HTTP/1.1 as raw bytes, and what the contract says of
-// it. In raw, {p} is a path of the row's own, {h} are Host and a good token, {s}
-// is a second request, without a token, that must never be read as one by the
-// upstream, and {c} is "Connection: close".
+// smuggle is a raw HTTP/1.1 request with its expected outcome. In raw, {p} is a path unique to the
+// row, {h} are Host and a valid token, and {c} is "Connection: close". {s} is a second request
+// without a token, which the upstream must never receive.
 type smuggle struct {
 	name, raw string
-	want      string // the statuses of all answers; "-" for none but a closed connection
-	upstream  string // the requests that come up, with their bodies; "" for none
+	want      string // the statuses of all answers; "-" if the connection just closes
+	upstream  string // the requests that reach the upstream, with bodies; "" for none
 }
 
 const (
@@ -27,7 +26,7 @@ func (s *smuggle) bytes(i int) string {
 	return strings.NewReplacer("{p}", fmt.Sprintf("/r%d", i), "{h}", smuggleHead, "{s}", smuggledSecond, "{c}", "Connection: close\r\n").Replace(s.raw)
 }
 
-// play sends each row over a connection of its own and hands what came of it to check.
+// play sends each row over its own connection and passes the outcome to check.
 func play(t *testing.T, rows []smuggle, check func(t *testing.T, s *smuggle, got, upstream string)) {
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before(""), more: "timeouts: {idle: 300ms}\nlimits: {head_time: 5s, keep_alive: 2s}"})
@@ -40,7 +39,7 @@ func play(t *testing.T, rows []smuggle, check func(t *testing.T, s *smuggle, got
 			raw := strings.ReplaceAll(s.bytes(i), "TOKEN", token)
 			got := statuses(h.tell(raw))
 			if got == "-" && len(raw) > 4<<10 {
-				got = "400" // the connection was reset while we spoke, and the answer went with it
+				got = "400" // the connection was reset during the write, and the answer lost
 			}
 			up := j.taken()
 			all = append(all, up...)
@@ -69,7 +68,7 @@ func smuggles() []smuggle {
 	refused := func(name, raw string) smuggle { return smuggle{name, raw, "400", ""} }
 	post := "POST {p} HTTP/1.1\r\n{h}"
 	rows := []smuggle{
-		// What must work, so that the rest means something.
+		// These must succeed, or the refusals prove nothing.
 		{"length", post + "{c}Content-Length: 5\r\n\r\nhello", "200", "POST {p} hello"},
 		{"length with zeros before it", post + "{c}Content-Length: 0005\r\n\r\nhello", "200", "POST {p} hello"},
 		{"chunks", post + "{c}Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", "200", "POST {p} hello"},
@@ -147,8 +146,8 @@ func smuggles() []smuggle {
 	return append(rows, smugglesOfHosts()...)
 }
 
-// unknownCodings are values of Transfer-Encoding that are not "chunked": some
-// reader takes each for it, and net/http for what the length says.
+// TestAttackUnknownTransferCodings sends values of Transfer-Encoding other than "chunked". Some
+// server takes each for chunked, while net/http uses the length.
 func TestAttackUnknownTransferCodings(t *testing.T) {
 	var rows []smuggle
 	for _, v := range []string{
@@ -169,7 +168,7 @@ func TestAttackUnknownTransferCodings(t *testing.T) {
 	})
 }
 
-// A request whose end never comes is no request, and one whose upload rests ends.
+// An incomplete request is not forwarded as complete, and a stalled upload ends.
 func TestAttackUnfinishedRequests(t *testing.T) {
 	t.Parallel()
 	j := newJudge(t, nil)

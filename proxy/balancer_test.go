@@ -30,7 +30,7 @@ func (h *house) connect(to net.Addr, preamble string) net.Conn {
 	return c
 }
 
-// overTLS shakes hands on a connection and sends a request with a good token.
+// overTLS completes a handshake on a connection and sends a request with a valid token.
 func (h *house) overTLS(c net.Conn) (*http.Response, error) {
 	h.t.Helper()
 	s := tls.Client(c, &tls.Config{RootCAs: h.roots, ServerName: "models.test"})
@@ -142,7 +142,7 @@ func TestInsecurePlain(t *testing.T) {
 	})
 	t.Run("HTTP/2 where it is said", func(t *testing.T) {
 		h := build(t, plan{listen: strings.Replace(listen, "}", ", h2c: true}", 1), more: "trusted_proxies: 127.0.0.1"})
-		for _, scheme := range []string{"http", "https"} { // the balancer's way here, or its clients' way to it
+		for _, scheme := range []string{"http", "https"} { // as the balancer connects here, or as clients connect to it
 			f := h.framesOn(h.connect(h.addrs.Plain, ""))
 			lines := h.usual("GET", "/p", "x-forwarded-for: 192.0.2.7")
 			lines[1] = ":scheme: " + scheme
@@ -185,7 +185,7 @@ func TestInsecurePlain(t *testing.T) {
 	})
 }
 
-// Where a balancer ends TLS for everybody, no certificate is needed.
+// If a balancer ends TLS for all clients, no certificate is needed.
 func TestHTTPSOff(t *testing.T) {
 	cfg, err := proxy.ParseConfig("gateway.yaml", []byte(`
 listen: {https: off, http: off, health: off, insecure_plain: {addr: '127.0.0.1:0', from: 127.0.0.1}}

@@ -21,10 +21,10 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// benchStream is a request that is there already and an answer that goes nowhere:
-// what the pipeline costs without an engine.
+// benchStream is a request in memory whose answer is discarded. It measures the pipeline without an
+// engine.
 type benchStream struct {
-	wire.Stream // what the benchmark does not need
+	wire.Stream // methods that the benchmark does not need
 	head        message.Head
 	conn        wire.Conn
 	body        benchBody
@@ -50,8 +50,8 @@ func (s *benchStream) CloseAfter()                               {}
 
 const benchRoute = `{host: models.test, upstream: "http://%s", callers: issuer/corp, rules: [{allow: "*", who: {scope: models.predict}}]}`
 
-// benchGateway is a gateway with one route, with %s for a server that answers every
-// request with the same bytes and allocates nothing.
+// benchGateway is a gateway with one route; %s in it is a server that answers every request with
+// the same bytes and allocates nothing.
 func benchGateway(tb testing.TB, route, answer string) (g *proxy.Gateway, token string) {
 	tb.Helper()
 	model, err := net.Listen("tcp", "127.0.0.1:0")
@@ -113,10 +113,10 @@ routes: [%s]
 	return g, token
 }
 
-// usualAnswer is what the server of benchmarks says.
+// usualAnswer is the content of the benchmark server's answers.
 const usualAnswer = `{"predictions": [2.5]}`
 
-// answerAll answers requests of one write each.
+// answerAll answers requests that arrive in one write each.
 func answerAll(l net.Listener, content string) {
 	for {
 		c, err := l.Accept()
@@ -141,12 +141,12 @@ func answerAll(l net.Listener, content string) {
 
 var benchContent = []byte(`{"instances": [1.0]}`)
 
-// request makes s the usual request, as an engine would.
+// request sets s to the usual request, as an engine would.
 func (s *benchStream) request(token string) {
 	s.requestOf(benchContent, message.Field{Name: "authorization", Value: token})
 }
 
-// requestOf makes s a request with this content and more fields.
+// requestOf sets s to a request with this content and more fields.
 func (s *benchStream) requestOf(content []byte, more ...message.Field) {
 	*s = benchStream{}
 	s.conn = wire.NewConn(netip.MustParseAddrPort("127.0.0.1:40000"))
@@ -163,8 +163,8 @@ func (s *benchStream) requestOf(content []byte, more ...message.Field) {
 	s.head.Fields = append(s.head.Fields, more...)
 }
 
-// BenchmarkExchange is the whole way of a small request with a token from the
-// cache, upstream on loopback, without TLS and the client's side of the wire.
+// BenchmarkExchange measures a small request with a cached token and a loopback upstream, without
+// TLS and the client's side of the wire.
 func BenchmarkExchange(b *testing.B) {
 	g, token := benchGateway(b, benchRoute, usualAnswer)
 	token = "Bearer " + token
@@ -179,7 +179,7 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
-// BenchmarkRefusal is the way of a request without a token.
+// BenchmarkRefusal measures a request without a token.
 func BenchmarkRefusal(b *testing.B) {
 	g, _ := benchGateway(b, benchRoute, usualAnswer)
 	b.ReportAllocs()
@@ -193,9 +193,9 @@ func BenchmarkRefusal(b *testing.B) {
 	}
 }
 
-// BenchmarkSigned is BenchmarkExchange with 1 KiB there and back: by a token, and by a
-// signature whose answer is signed too. Signatures are made as it goes, since none
-// counts twice; what that costs, which is the client's to pay, stands beside.
+// BenchmarkSigned is BenchmarkExchange with 1 KiB in each direction, with a token and with a
+// signature whose answer is signed too. Each request needs a new signature; the client's cost of
+// making it is reported separately.
 func BenchmarkSigned(b *testing.B) {
 	content := bytes.Repeat([]byte("a"), 1<<10)
 	signer, err := httpsig.NewSigner(httpsig.RequestProfile(), nil)

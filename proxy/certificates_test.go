@@ -26,7 +26,7 @@ import (
 	"sallyport/proxy"
 )
 
-// acmeAuthority is an ACME server that finds localhost by the system's resolver.
+// acmeAuthority is an ACME server that resolves localhost by the system's resolver.
 type acmeAuthority struct {
 	directory, bundle string
 	roots             *x509.CertPool
@@ -51,7 +51,7 @@ func newACMEAuthority(t *testing.T, httpPort, httpsPort int) *acmeAuthority {
 	return a
 }
 
-// freePort is a port that nobody listens on.
+// freePort returns an unused port.
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -62,7 +62,7 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// acmeConfig loads a configuration that has localhost certified by an authority.
+// acmeConfig loads a configuration in which an authority certifies localhost.
 func acmeConfig(t *testing.T, challenge string) (*proxy.Config, *acmeAuthority) {
 	t.Helper()
 	https, plain := freePort(t), freePort(t)
@@ -84,8 +84,8 @@ routes:
 	return cfg, a
 }
 
-// A gateway obtains its certificate by its own listeners, plain HTTP included, and
-// is ready before it has it.
+// A gateway obtains its certificate through its own listeners, plain HTTP included, and is ready
+// before that.
 func TestGatewayObtainsCertificates(t *testing.T) {
 	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
 		t.Run(challenge, func(t *testing.T) {
@@ -127,8 +127,7 @@ func TestGatewayObtainsCertificates(t *testing.T) {
 	}
 }
 
-// Commands obtain certificates while no gateway runs, try out without keeping
-// anything, and export.
+// Commands obtain certificates while no gateway runs, try out without storing anything, and export.
 func TestCertificates(t *testing.T) {
 	cfg, a := acmeConfig(t, "http-01")
 	certs, err := proxy.OpenCertificates(cfg, proxy.Options{})

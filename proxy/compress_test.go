@@ -96,7 +96,7 @@ func unzip(t *testing.T, s string) string {
 	return string(all)
 }
 
-// An event must not wait in the compressor for the next.
+// The compressor must not delay an event until the next.
 func TestCompressFlushesEvents(t *testing.T) {
 	next := make(chan struct{})
 	h := build(t, plan{routes: compressedRoute, handler: func(w http.ResponseWriter, _ *http.Request) {
@@ -134,7 +134,7 @@ func TestCompressFlushesEvents(t *testing.T) {
 	}
 }
 
-// An answer that was cut must not end like one that is whole.
+// A truncated answer must not end like a complete one.
 func TestCompressedAnswerThatIsCutLooksCut(t *testing.T) {
 	h := build(t, plan{routes: compressedRoute, handler: func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain")
@@ -160,10 +160,10 @@ func TestCompressedAnswerThatIsCutLooksCut(t *testing.T) {
 	}
 }
 
-// More answers than there are places for go out all the same.
+// If all compressors are in use, answers are sent uncompressed.
 func TestCompressorsAreBounded(t *testing.T) {
 	const many = 80
-	var under sync.WaitGroup // ends when every client has a head, and so every place is given out
+	var under sync.WaitGroup // done once every client has a head, so that every place is taken
 	under.Add(many)
 	h := build(t, plan{routes: compressedRoute, handler: func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain")

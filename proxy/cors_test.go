@@ -79,8 +79,8 @@ func TestCORSPreflightIsRefused(t *testing.T) {
 	}
 }
 
-// What has not the form of a preflight takes the whole way: its form is no key.
-func TestCORSPreflightExemptsNothingElse(t *testing.T) {
+// A request that is not exactly a preflight passes all steps.
+func TestOnlyExactPreflightsSkipAuthentication(t *testing.T) {
 	for name, change := range map[string]func(map[string]string) string{
 		"another method": func(map[string]string) string { return "POST" },
 		"no origin":      func(m map[string]string) string { delete(m, "Origin"); return "OPTIONS" },

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestGatewayServesOnForTheDrainDelayAndSaysThatItIsNotReady(t *testing.T) {
+func TestDrainDelayServesRequestsWhileNotReady(t *testing.T) {
 	h := build(t, plan{more: unwatched + "drain_delay: 2s\n"})
 	ready := func() int {
 		res, err := http.Get("http://" + h.addrs.Health.String() + "/readyz")
@@ -37,8 +37,8 @@ func TestGatewayServesOnForTheDrainDelayAndSaysThatItIsNotReady(t *testing.T) {
 	}
 }
 
-// A second signal ends at once what the grace period would let go on.
-func TestKillCutsWhatIsInFlight(t *testing.T) {
+// A second signal cuts the grace period short.
+func TestKillAbortsRequestsInFlight(t *testing.T) {
 	h := build(t, plan{more: unwatched + "drain: 1h\ndrain_delay: 1h\n", handler: ticking})
 	kept := h.stream(h.client(true), "/", h.token())
 	stopped := make(chan error, 1)

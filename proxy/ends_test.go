@@ -15,20 +15,19 @@ import (
 	"testing"
 )
 
-// These are the ways in which an exchange over HTTP/1.1 ends on one side before it
-// has on the other. Whatever one does, the other is told what is true, and its
-// connection is either sound or closed.
+// These tests end an HTTP/1.1 exchange on one side before the other. The other side must get a
+// correct answer or error, and its connection must be usable or closed.
 
-// backend is an upstream whose first connection is scripted; all others answer
-// what they are asked with "next".
+// backend is an upstream whose first connection is scripted; all others answer every request with
+// "next".
 type backend struct {
 	url   string
 	conns atomic.Int64
-	ended chan string // what came on the first connection behind the script, and how it ended
+	ended chan string // what the first connection received after the script, and how it ended
 }
 
-// newBackend runs script once the head of the first request is in, and reads on to
-// the end if it returns true.
+// newBackend runs script once the head of the first request has arrived. If script returns true, it
+// reads on to the end.
 func newBackend(t *testing.T, script func(c *net.TCPConn, in *bufio.Reader) bool) *backend {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -82,7 +81,7 @@ func errorKind(err error) string {
 	return "reset"
 }
 
-// client is a connection to a house before a backend.
+// client is a connection to a house in front of a backend.
 type client struct {
 	t  *testing.T
 	h  *house
@@ -97,7 +96,7 @@ func (b *backend) client(t *testing.T) *client {
 	return &client{t, h, c, bufio.NewReader(c)}
 }
 
-// send sends a request line and what is behind the usual fields.
+// send sends a request line, the usual fields and rest.
 func (c *client) send(line, rest string) {
 	c.t.Helper()
 	if _, err := fmt.Fprintf(c.c, "%s HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer %s\r\n%s", line, c.h.token(), rest); err != nil {
@@ -125,8 +124,8 @@ func (c *client) hears(status int, body string) {
 	}
 }
 
-// goesOn says that the connection is sound: another request is served, by another
-// connection to the upstream.
+// goesOn checks that the connection is usable: another request is served, over another connection
+// to the upstream.
 func (c *client) goesOn(b *backend) {
 	c.t.Helper()
 	c.send("GET /next", "\r\n")
@@ -143,17 +142,17 @@ func (c *client) ends() {
 	}
 }
 
-// uploads are requests of which a part is sent, and the rest. Content of a known
-// length goes up before it is whole only if it is large.
+// uploads are partially sent requests. Content of known length is forwarded before it is complete
+// only if it is large.
 var uploads = []struct{ name, half, rest string }{
 	{"length", "Content-Length: 100000\r\n\r\nhello", strings.Repeat("world", 19999)},
 	{"chunks", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "5\r\nworld\r\n0\r\n\r\n"},
 }
 
-// An upstream that answers while the client still sends is heard at once. The
-// client's rest is read past, and its connection goes on; the upstream never has the
-// request whole, and its connection is not used again.
-func TestEarlyAnswerLeavesTheClientSound(t *testing.T) {
+// An upstream answers while the client still sends. The answer is forwarded at once. The gateway
+// skips the rest of the request and keeps the client's connection. The upstream never gets the
+// whole request, and its connection is not reused.
+func TestEarlyAnswerKeepsTheClientConnection(t *testing.T) {
 	for _, u := range uploads {
 		for _, status := range []int{200, 413} {
 			for name, framing := range map[string]string{"length": "Content-Length: 5\r\n\r\nearly", "chunks": "Transfer-Encoding: chunked\r\n\r\n5\r\nearly\r\n0\r\n\r\n"} {
@@ -199,8 +198,8 @@ func TestEarlyAnswerToAHugeUpload(t *testing.T) {
 	}
 }
 
-// A client that says that it sends no more still gets a prompt answer, whole; the
-// upstream's connection is kept for others.
+// A client that half-closes still gets a prompt, complete answer; the upstream's connection is
+// reused.
 func TestHalfClosedClientIsAnswered(t *testing.T) {
 	for _, rest := range []string{"\r\n", "Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"} {
 		h := build(t, plan{})
@@ -217,7 +216,7 @@ func TestHalfClosedClientIsAnswered(t *testing.T) {
 	}
 }
 
-// leaves are the ways in which a client goes.
+// leaves are the ways in which a client disconnects.
 var leaves = map[string]func(*tls.Conn){
 	"half-closed": func(c *tls.Conn) { _ = c.CloseWrite() },
 	"closed":      func(c *tls.Conn) { _ = c.Close() },
@@ -228,9 +227,9 @@ var leaves = map[string]func(*tls.Conn){
 	},
 }
 
-// A client that vanishes in the middle of its content, or while it waits, ends the
-// exchange at the upstream: that never has the request whole, learns it by a reset,
-// and its connection is not used again.
+// A client that disconnects during its upload, or while it waits, ends the exchange at the
+// upstream. The upstream never gets the whole request and sees a reset; its connection is not
+// reused.
 func TestClientThatVanishesResetsTheUpstream(t *testing.T) {
 	points := append(uploads, struct{ name, half, rest string }{"waiting", "\r\n", ""})
 	for how, leave := range leaves {
@@ -268,7 +267,7 @@ func TestClientThatVanishesResetsTheUpstream(t *testing.T) {
 	}
 }
 
-// An upstream that resets its connection behind a whole answer has answered.
+// An upstream that resets its connection after a complete answer has answered.
 func TestUpstreamThatResetsBehindTheAnswer(t *testing.T) {
 	for name, answer := range map[string]string{
 		"length": "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole", "chunks": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n",
@@ -291,8 +290,8 @@ func TestUpstreamThatResetsBehindTheAnswer(t *testing.T) {
 	}
 }
 
-// An upstream that says that it sends no more, before, in or behind an answer: a
-// request without content leaves the client's connection sound whatever came of it.
+// An upstream half-closes before, during or after an answer. After a request without content, the
+// client's connection stays usable in every case.
 func TestHalfClosedUpstream(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer string
@@ -314,7 +313,7 @@ func TestHalfClosedUpstream(t *testing.T) {
 			cl := b.client(t)
 			cl.send("POST /", "\r\n")
 			cl.hears(c.status, c.body)
-			cl.goesOn(b) // GET: should the end come later than the request, it is sent once more
+			cl.goesOn(b) // a GET is retried if the upstream's end arrives after the request
 		})
 	}
 }

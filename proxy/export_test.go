@@ -2,5 +2,5 @@ package proxy
 
 import "sallyport/proxy/wire"
 
-// Serve is the handler of the listeners for HTTPS, for benchmarks without one.
+// Serve handles a stream like the HTTPS listeners, for benchmarks without an engine.
 func (g *Gateway) Serve(s wire.Stream) { g.server.Serve(s) }

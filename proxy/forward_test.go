@@ -176,7 +176,7 @@ func TestEventsArriveOneByOne(t *testing.T) {
 		}
 		buf := make([]byte, 100)
 		for i := range 3 {
-			n, err := res.Body.Read(buf) // the server waits: nothing but this event can be here
+			n, err := res.Body.Read(buf) // the server waits, so only this event can have arrived
 			if want := fmt.Sprintf("data: %d\n\n", i); string(buf[:n]) != want || err != nil {
 				t.Errorf("h2 %v: read %q, %v; want %q", h2, buf[:n], err, want)
 			}
@@ -261,7 +261,7 @@ func TestUpstreamFaults(t *testing.T) {
 		{"both framings", cut("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 502, "upstream_garbage"},
 		{"switch nobody asked for", cut("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"), 502, "upstream_garbage"},
 		{"too slow", func(_ http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // net/http looks for the end of the connection only after the body
+			_, _ = io.Copy(io.Discard, r.Body) // net/http detects the connection's end only after the body
 			<-r.Context().Done()
 		}, 504, "upstream_timeout"},
 	} {
@@ -353,7 +353,7 @@ func TestLargeBodiesBothWays(t *testing.T) {
 	}
 }
 
-// Long streams do not keep rights for ever: one ends when the token does.
+// A stream ends when its token expires.
 func TestStreamEndsWithTheCredential(t *testing.T) {
 	ended := make(chan struct{})
 	h := build(t, plan{handler: func(w http.ResponseWriter, r *http.Request) {
@@ -364,7 +364,7 @@ func TestStreamEndsWithTheCredential(t *testing.T) {
 		close(ended)
 	}})
 	claims := h.issuer.Claims("alice", "models.predict")
-	claims["exp"] = time.Now().Unix() - 58 // taken for 60 s more: clocks differ
+	claims["exp"] = time.Now().Unix() - 58 // accepted for 60 s more because clocks differ
 	token, err := h.issuer.Sign(claims)
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// asked is a house on which another proxy may ask.
+// asked is a house that answers another proxy.
 func asked(t *testing.T, dialect, routes string) *house {
 	t.Helper()
 	return build(t, plan{
@@ -19,7 +19,7 @@ func asked(t *testing.T, dialect, routes string) *house {
 	})
 }
 
-// askAs asks with these field lines, "TOKEN" replaced by a good token.
+// askAs asks with these field lines; a valid token replaces "TOKEN".
 func (h *house) askAs(fields ...string) *reply {
 	h.t.Helper()
 	text := "GET /whatever HTTP/1.0\r\nHost: gateway.internal\r\n" + strings.Join(fields, "\r\n") + "\r\n\r\n"
@@ -36,7 +36,7 @@ func (h *house) askAs(fields ...string) *reply {
 	return &reply{res, string(body)}
 }
 
-// told is how each product tells a request.
+// told returns the fields by which each product describes a request.
 func told(dialect, method, host, uri string) []string {
 	if dialect == "nginx" {
 		return []string{"X-Original-Method: " + method, "X-Original-URL: https://" + host + uri}
@@ -83,9 +83,8 @@ func TestForwardAuthPermits(t *testing.T) {
 	}
 }
 
-// The identity fields are always there, so that the other proxy has something to
-// put in the place of what a client sent under their names.
-func TestForwardAuthAlwaysSaysWho(t *testing.T) {
+// All identity fields are always sent, so that the other proxy replaces those of the client.
+func TestForwardAuthAlwaysSendsEveryIdentityField(t *testing.T) {
 	h := asked(t, "caddy", authRoutes)
 	got := h.askAs(told("caddy", "GET", "models.test", "/office")...)
 	if got.StatusCode != 403 || got.reason() != "address_not_allowed" {
@@ -102,8 +101,8 @@ func TestForwardAuthAlwaysSaysWho(t *testing.T) {
 	}
 }
 
-// Each refusal is the one that the gateway itself would give; nginx is told those
-// of 400 to 499 as 403, because it takes nothing else for a refusal.
+// Each refusal equals the gateway's own, except that nginx gets 403 for every 4xx: it takes no
+// other status for a refusal.
 func TestForwardAuthRefuses(t *testing.T) {
 	const token = "Authorization: Bearer TOKEN"
 	for _, c := range []struct {
@@ -166,9 +165,9 @@ func TestForwardAuthRefuses(t *testing.T) {
 	}
 }
 
-// Only the one family that is configured tells the request, and each field of it
-// once: clients may send the others, and a second line.
-func TestForwardAuthBelievesOneFamily(t *testing.T) {
+// Only the configured family of fields describes the request, and each field once: a client may
+// send the others, or a second line.
+func TestForwardAuthTrustsOnlyTheConfiguredFields(t *testing.T) {
 	for _, c := range []struct {
 		name, dialect string
 		fields        []string
@@ -196,8 +195,8 @@ func TestForwardAuthBelievesOneFamily(t *testing.T) {
 	}
 }
 
-// Rates count here as they do for requests.
-func TestForwardAuthCounts(t *testing.T) {
+// Rate limits apply to decisions as they do to requests.
+func TestForwardAuthDecisionsCountTowardsRates(t *testing.T) {
 	h := asked(t, "traefik", authRoutes)
 	ask := func() *reply { return h.askAs(told("traefik", "GET", "models.test", "/open")...) }
 	if got := ask(); got.StatusCode != 200 {
@@ -208,7 +207,7 @@ func TestForwardAuthCounts(t *testing.T) {
 	}
 }
 
-// Nobody but the listed proxies may ask, and the way of requests does not lead here.
+// Only listed proxies may ask, and request listeners do not offer it.
 func TestForwardAuthIsForListedPeersOnly(t *testing.T) {
 	h := build(t, plan{listen: ", forward_auth: {addr: '127.0.0.1:0', from: 10.0.0.1, dialect: nginx}", more: "trusted_proxies: 10.0.0.1"})
 	if all, _ := io.ReadAll(h.connect(h.addrs.ForwardAuth, "")); len(all) > 0 {
@@ -220,7 +219,7 @@ func TestForwardAuthIsForListedPeersOnly(t *testing.T) {
 	}
 }
 
-// A question with content is answered, and the content not read.
+// A question with content is answered without reading the content.
 func TestForwardAuthReadsNoContent(t *testing.T) {
 	h := asked(t, "traefik", authRoutes)
 	got := h.askAs(append(told("traefik", "POST", "models.test", "/v1"), "Authorization: Bearer TOKEN", "Content-Length: 1000000")...)

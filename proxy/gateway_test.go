@@ -72,7 +72,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-func TestDrainCutsWhatOutlivesTheGrace(t *testing.T) {
+func TestDrainAbortsRequestsAfterTheGracePeriod(t *testing.T) {
 	entered := make(chan struct{}, 2)
 	h := build(t, plan{more: "drain: 200ms", routes: strings.TrimRight(oneRoute, "\n") + "\n    websocket: true\n", handler: func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "" {
@@ -104,8 +104,8 @@ func TestDrainCutsWhatOutlivesTheGrace(t *testing.T) {
 	ends.Wait()
 }
 
-// One record a request, on every way out, and what it must not hold.
-func TestOneRecordARequest(t *testing.T) {
+// Every exit writes one record, without secrets.
+func TestEveryRequestWritesOneRecord(t *testing.T) {
 	h := build(t, plan{})
 	ok := h.do("POST", "/v1/x?secret=1", `{"a":1}`, nil)
 	h.do("GET", "/", "", map[string]string{"Authorization": ""})

@@ -19,14 +19,13 @@ import (
 	"sallyport/proxy"
 )
 
-// golden is an exchange that the end-to-end tests of examples/ recorded with a
-// real server: what a client sent (but for its token), what the gateway made of
-// it, and what the server answered.
+// golden is an exchange with a real server, recorded by the end-to-end tests of examples/. It holds
+// the client's request without its token, the forwarded request, and the server's answer.
 type golden struct {
 	client, request, response []byte
 }
 
-// readGolden reads a file as examples/story/golden.go writes it.
+// readGolden reads a file in the format of examples/story/golden.go.
 func readGolden(t *testing.T, name string) golden {
 	t.Helper()
 	b, err := os.ReadFile(name)
@@ -54,12 +53,12 @@ var replayed = map[string]*regexp.Regexp{
 	"${1}ID\r": regexp.MustCompile(`(?im)^(x-sallyport-request-id: ).*\r$`),
 }
 
-// replay plays the server of golden exchanges: it reads one request a time,
-// hands out its bytes and answers what was recorded.
+// replay plays the server of golden exchanges: it reads one request at a time, passes on its bytes
+// and sends the recorded answer.
 type replay struct {
 	net.Listener
 	response chan []byte // to answer the next request
-	got      chan []byte // what it was
+	got      chan []byte // the request's bytes
 }
 
 func newReplay(t *testing.T) *replay {
@@ -79,12 +78,12 @@ func newReplay(t *testing.T) *replay {
 			all.Go(func() { r.serve(c) })
 		}
 	})
-	t.Cleanup(func() { l.Close(); all.Wait() }) // the gateway has ended by then, and closed its own
+	t.Cleanup(func() { l.Close(); all.Wait() }) // the gateway has ended by then and closed its connections
 	return r
 }
 
-// serve answers the requests of a connection until the gateway closes it: a server
-// that closed would meet a POST on its way now and then, which nobody repeats.
+// serve answers the requests of a connection until the gateway closes it. If the server closed it,
+// an arriving POST could be lost, which nobody retries.
 func (r *replay) serve(c net.Conn) {
 	defer c.Close()
 	var raw bytes.Buffer
@@ -109,8 +108,8 @@ func (r *replay) serve(c net.Conn) {
 	}
 }
 
-// story runs the gateway.yaml of a story, with an issuer of the test's own and
-// the replay in the places of the provider and the server.
+// story runs the gateway.yaml of a story. A test issuer replaces the provider, and the replay
+// replaces the server.
 func story(t *testing.T, dir string, server *replay) (h *house, token string) {
 	t.Helper()
 	h = &house{t: t, audit: &lines{}}
@@ -149,7 +148,7 @@ func story(t *testing.T, dir string, server *replay) (h *house, token string) {
 	return h, token
 }
 
-// scopesOf are the scopes that the story's golden exchanges were recorded with.
+// scopesOf returns the scopes with which the story's golden exchanges were recorded.
 func scopesOf(dir string) []string {
 	if filepath.Base(dir) == "flask" {
 		return []string{"models.predict", "models.read"}
@@ -157,8 +156,8 @@ func scopesOf(dir string) []string {
 	return []string{"models.predict"}
 }
 
-// TestGolden replays what real servers answered: the gateway must send them what
-// it sent when that was recorded, and tell the client what they said.
+// TestGolden replays the answers of real servers. The gateway must forward the recorded requests
+// and return the recorded answers.
 func TestGolden(t *testing.T) {
 	for _, dir := range []string{"../examples/flask", "../examples/tensorflow"} {
 		t.Run(filepath.Base(dir), func(t *testing.T) {

@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// grpcServer serves calls without TLS. The method of a call says what happens:
-// Echo answers each message with itself at once, others are told below.
+// grpcServer serves calls without TLS. The method selects the behaviour: Echo returns each message
+// at once; the others are described below.
 type grpcServer struct {
 	addr    string
 	calls   atomic.Int64
 	timeout atomic.Value  // the last grpc-timeout
-	gone    chan struct{} // one for each call of Hang that was cancelled
+	gone    chan struct{} // one value for each cancelled call of Hang
 }
 
 func newGRPCServer(t *testing.T) *grpcServer {
@@ -90,7 +90,7 @@ const grpcRoute = `
     rules: [{allow: "*", who: {scope: models.predict}}]
 `
 
-// buildGRPC is a house before a server of gRPC.
+// buildGRPC is a house in front of a gRPC server.
 func buildGRPC(t *testing.T, routes string) (*house, *grpcServer) {
 	t.Helper()
 	s := newGRPCServer(t)
@@ -102,7 +102,7 @@ func buildGRPC(t *testing.T, routes string) (*house, *grpcServer) {
 `}), s
 }
 
-// call begins a call with a good token, unless more says otherwise.
+// call begins a call with a valid token, unless more overrides it.
 func (h *house) call(ctx context.Context, method string, body io.Reader, more ...string) (*http.Response, error) {
 	h.t.Helper()
 	req, err := http.NewRequestWithContext(ctx, "POST", "https://models.test"+method, body)
@@ -118,7 +118,7 @@ func (h *house) call(ctx context.Context, method string, body io.Reader, more ..
 	return h.client(true).Do(req)
 }
 
-// finish reads the answer to its end and returns its content and status.
+// finish reads the whole answer and returns its content and status.
 func finish(t *testing.T, res *http.Response) (body, status string) {
 	t.Helper()
 	defer res.Body.Close()

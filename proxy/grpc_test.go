@@ -60,7 +60,7 @@ func TestCallThatFailsAtOnce(t *testing.T) {
 	}
 }
 
-// Messages go to and fro one by one: none waits for the next, nor for the end.
+// Messages pass in both directions one by one, without waiting for the next or the end.
 func TestCallBothWays(t *testing.T) {
 	h, _ := buildGRPC(t, grpcRoute)
 	pr, pw := io.Pipe()
@@ -128,7 +128,7 @@ func TestCallCutByServer(t *testing.T) {
 	}
 }
 
-// The code of a server's reset is that of the client's.
+// The server's reset code is forwarded to the client.
 func TestCallResetWithCode(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -281,7 +281,7 @@ func TestCallRefused(t *testing.T) {
 	})
 }
 
-// zeros is so many zero bytes.
+// zeros is a reader of n zero bytes.
 type zeros struct{ n int }
 
 func (z *zeros) Read(p []byte) (int, error) {
@@ -294,7 +294,7 @@ func (z *zeros) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// A large message passes as it comes: nobody holds it.
+// A large message is forwarded as it arrives, not held.
 func TestCallLarge(t *testing.T) {
 	const size = 64 << 20
 	h, _ := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "limits: {body: 128MiB}\n    callers:", 1))
@@ -333,7 +333,7 @@ func TestCallLarge(t *testing.T) {
 	}
 }
 
-// Calls that are cancelled at random leave nothing behind, and disturb no other.
+// Calls cancelled at random leave nothing behind and disturb no other call.
 func TestCallsCancelledAtRandom(t *testing.T) {
 	h, s := buildGRPC(t, grpcRoute)
 	client := h.client(true)
@@ -369,7 +369,7 @@ func TestCallsCancelledAtRandom(t *testing.T) {
 	}
 }
 
-// Who only listens is not idle, as long as the other side says something.
+// A side that only listens is not idle while the other sends.
 func TestCallWithOneSideSilent(t *testing.T) {
 	h, _ := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "timeouts: {idle: 1s}\n    callers:", 1))
 	pr, pw := io.Pipe()
@@ -384,7 +384,7 @@ func TestCallWithOneSideSilent(t *testing.T) {
 	}
 }
 
-// Who waits for both sides to speak does not wait for ever.
+// A call with both sides silent ends.
 func TestCallWithBothSidesSilent(t *testing.T) {
 	h, s := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "timeouts: {idle: 1s}\n    callers:", 1))
 	pr, pw := io.Pipe()

@@ -40,8 +40,8 @@ func TestHeadersOfRequests(t *testing.T) {
 	}
 }
 
-// Two routes share an upstream, and it cannot know by which of them a request
-// came: what one sets, nobody may send by the other.
+// Two routes share an upstream, which cannot know by which of them a request came. So a field set
+// by one route cannot be sent through the other.
 func TestHeadersThatAreSetCannotBeSentByAnotherRoute(t *testing.T) {
 	h := build(t, plan{routes: editedRoutes})
 	if got := h.do("GET", "/open", "", map[string]string{"X-Tenant": "admin", "X_tenant": "admin", "X-Other": "kept", "Authorization": ""}); got.StatusCode != 200 {
@@ -63,7 +63,7 @@ func TestHeadersOfAnswers(t *testing.T) {
 	got := h.do("GET", "/", "", nil)
 	for name, want := range map[string]string{
 		"Cache-Control": "no-store", "Link": "</a>; rel=next,</docs>; rel=help", "X-Frame-Options": "DENY", "X-Runtime": "",
-		"Referrer-Policy": "strict-origin-when-cross-origin", // the upstream's is removed, and so the gateway's own stands
+		"Referrer-Policy": "strict-origin-when-cross-origin", // the upstream's is removed, so the gateway's own applies
 	} {
 		if v := strings.Join(got.Header.Values(name), ","); v != want {
 			t.Errorf("%s: %q; want %q", name, v, want)

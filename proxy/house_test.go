@@ -25,8 +25,7 @@ import (
 	"sallyport/proxy"
 )
 
-// house is a gateway that runs in the test, an issuer before it and a model
-// server behind it.
+// house is a running gateway with an issuer and a model server.
 type house struct {
 	t       *testing.T
 	gateway *proxy.Gateway
@@ -38,11 +37,11 @@ type house struct {
 	memory  func() int64 // see plan
 	stop    func() error // ends Run and returns its error; may be called twice
 	file    string       // gateway.yaml
-	// options are those that the gateway starts with, but for Stdout and MemoryUsed.
+	// options are the gateway's options, except for Stdout and MemoryUsed.
 	options proxy.Options
 }
 
-// modelServer records what reaches it.
+// modelServer records the requests that reach it.
 type modelServer struct {
 	*httptest.Server
 	hits    atomic.Int64
@@ -76,14 +75,14 @@ func (m *modelServer) record(r *http.Request, body []byte) {
 	m.last, m.body = r.Clone(context.Background()), body
 }
 
-// seen is the last request that arrived, with its body where the server itself read that.
+// seen returns the last request, and its body if the server itself has read it.
 func (m *modelServer) seen() (*http.Request, []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.last, m.body
 }
 
-// lines collects what is written, line by line.
+// lines collects written lines.
 type lines struct {
 	mu  sync.Mutex // guards buf
 	buf bytes.Buffer
@@ -95,14 +94,14 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
-// forget drops what was written so far, and the memory that it takes.
+// forget drops the lines so far and their memory.
 func (l *lines) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.buf = bytes.Buffer{}
 }
 
-// records are the audit records so far.
+// records returns the audit records so far.
 func (l *lines) records(t *testing.T) []map[string]any {
 	t.Helper()
 	l.mu.Lock()
@@ -118,18 +117,18 @@ func (l *lines) records(t *testing.T) []map[string]any {
 	return all
 }
 
-// plan is what a house is built from. The zero plan is one route for
-// models.test, open to tokens with the scope models.predict.
+// plan configures a house. The zero plan is one route for models.test, open to tokens with the
+// scope models.predict.
 type plan struct {
 	handler http.HandlerFunc
-	// routes is the YAML of `routes:`, with %s for the model server's URL.
+	// routes is the YAML of `routes:`, in which the model server's URL replaces %s.
 	routes   string
 	audience string // of the issuer, "models" if empty
-	issuers  string // YAML for more of them
-	more     string // YAML for the top level
-	// listen is YAML for more of the section of that name, and https the address in it.
+	issuers  string // YAML for more issuers
+	more     string // YAML for more top-level sections
+	// listen is YAML to append to the section of that name; https is its address.
 	listen, https string
-	// memory tells how much the process uses; nil: what it does.
+	// memory returns how much memory the process uses; nil: the real number.
 	memory func() int64
 	// files are written beside gateway.yaml.
 	files   map[string]string
@@ -194,7 +193,7 @@ func (h *house) restart() {
 	h.run(cfg)
 }
 
-// in is the house for a part of its test.
+// in returns the house for a subtest.
 func (h *house) in(t *testing.T) *house {
 	part := *h
 	part.t = t
@@ -238,7 +237,7 @@ func (h *house) start(cfg *proxy.Config) *proxy.Gateway {
 	return g
 }
 
-// token is a good one of alice, with these scopes; models.predict if there are none.
+// token returns a valid token of alice with these scopes; models.predict if there are none.
 func (h *house) token(scopes ...string) string {
 	h.t.Helper()
 	if len(scopes) == 0 {
@@ -251,7 +250,7 @@ func (h *house) token(scopes ...string) string {
 	return token
 }
 
-// client speaks HTTP/1.1 or, with h2, HTTP/2, whatever host is asked for.
+// client speaks HTTP/1.1 or, with h2, HTTP/2. It connects to the house for every host.
 func (h *house) client(h2 bool) *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!h2)
@@ -268,7 +267,7 @@ func (h *house) client(h2 bool) *http.Client {
 	return &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// reply is an answer, read whole.
+// reply is a complete answer.
 type reply struct {
 	*http.Response
 	body string
@@ -281,8 +280,8 @@ func (r *reply) reason() string {
 	return m.Reason
 }
 
-// do sends one request to https://models.test with a good token, unless the
-// header says otherwise ("Authorization": "" for none).
+// do sends one request to https://models.test with a valid token, unless header overrides it
+// ("Authorization": "" for none).
 func (h *house) do(method, target, body string, header map[string]string) *reply {
 	h.t.Helper()
 	req, err := http.NewRequest(method, "https://models.test"+target, strings.NewReader(body))
@@ -318,7 +317,7 @@ func tlsDial(h *house, host string, alpn ...string) (*tls.Conn, error) {
 	return tls.Dial("tcp", h.addrs.HTTPS[0].String(), &tls.Config{RootCAs: h.roots, ServerName: host, NextProtos: alpn})
 }
 
-// dial is tlsDial where that must succeed.
+// dial is tlsDial that must succeed.
 func (h *house) dial(host string, alpn ...string) *tls.Conn {
 	h.t.Helper()
 	c, err := tlsDial(h, host, alpn...)
@@ -330,8 +329,8 @@ func (h *house) dial(host string, alpn ...string) *tls.Conn {
 	return c
 }
 
-// raw sends bytes to models.test as they are, "TOKEN" replaced by a good token,
-// and returns all that comes back until the gateway closes.
+// raw sends raw bytes to models.test, with a valid token for "TOKEN". It returns everything
+// received until the gateway closes.
 func (h *house) raw(request string) string {
 	h.t.Helper()
 	c := h.dial("models.test")
@@ -352,7 +351,7 @@ func (h *house) untouched() {
 	}
 }
 
-// refused checks a refusal by its status and reason, and that nothing came through.
+// refused checks the status and reason of a refusal, and that the model server saw nothing.
 func (h *house) refused(r *reply, status int, reason string) {
 	h.t.Helper()
 	if r.StatusCode != status || r.reason() != reason {

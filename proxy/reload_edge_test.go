@@ -9,7 +9,7 @@ import (
 	"sallyport/proxy"
 )
 
-// reloaded rewrites the house's configuration and has the gateway load it again.
+// reloaded rewrites the house's configuration and reloads it.
 func (h *house) reloaded(g *proxy.Gateway, text string) {
 	h.t.Helper()
 	if err := os.WriteFile(h.file, []byte(text), 0o600); err != nil {
@@ -20,8 +20,8 @@ func (h *house) reloaded(g *proxy.Gateway, text string) {
 	}
 }
 
-// Hosts and the bound of connections change with a reload, for handshakes that begin
-// after it. A connection from before lives on, and counts under the new bound.
+// A reload changes hosts and connection limits for new handshakes. An existing connection continues
+// and counts towards the new limit.
 func TestReloadChangesHostsAndConnectionBound(t *testing.T) {
 	h := build(t, plan{more: unwatched})
 	if err := h.stop(); err != nil {

@@ -19,15 +19,15 @@ import (
 	"sallyport/proxy"
 )
 
-// reloads is how many there are while clients go on; half of them are of broken files.
+// reloads is the number of reloads under traffic; half of them are of broken files.
 const reloads = 1000
 
-// stressed is the configuration with a number, which requests and answers are marked with.
+// stressed is the configuration with a number that marks requests and answers.
 func stressed(base string, n int) string {
 	return strings.ReplaceAll(base, "MARK", fmt.Sprint(n))
 }
 
-// traffic are clients that go on until they are told to stop.
+// traffic runs clients until they are stopped.
 type traffic struct {
 	h       *house
 	stop    context.Context
@@ -35,7 +35,7 @@ type traffic struct {
 	served  atomic.Int64
 }
 
-// repeat runs a client. What it returns says what failed, "" for nothing.
+// repeat runs a client repeatedly. once returns what failed, "" if nothing.
 func (x *traffic) repeat(name string, once func() string) {
 	x.clients.Go(func() {
 		n := 0
@@ -53,7 +53,7 @@ func (x *traffic) repeat(name string, once func() string) {
 	})
 }
 
-// sameMark says what is wrong with an answer that was not made by one configuration.
+// sameMark checks that one configuration made the whole answer, and returns the fault.
 func sameMark(res *http.Response, err error) string {
 	if err != nil {
 		return err.Error()
@@ -145,7 +145,7 @@ func TestThousandReloadsUnderTraffic(t *testing.T) {
 		return ""
 	})
 	patient := h.client(false)
-	patient.Timeout = 0 // one answer goes on for all the reloads
+	patient.Timeout = 0 // one answer lasts through all reloads
 	events := h.stream(patient, "/events", token)
 	x.repeat("event stream", func() string {
 		if _, err := events.ReadString('\n'); err != nil {
@@ -189,7 +189,7 @@ func TestThousandReloadsUnderTraffic(t *testing.T) {
 	var settled runtime.MemStats
 	goroutines := 0
 	for n := range reloads {
-		if n == reloads/10 { // pools and caches have their size
+		if n == reloads/10 { // pools and caches have reached their size
 			h.audit.forget()
 			runtime.GC()
 			runtime.ReadMemStats(&settled)

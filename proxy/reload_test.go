@@ -15,7 +15,7 @@ import (
 	"sallyport/proxy"
 )
 
-// edit replaces texts of gateway.yaml, in pairs of old and new.
+// edit replaces texts of gateway.yaml, given as pairs of old and new.
 func (h *house) edit(pairs ...string) {
 	h.t.Helper()
 	text, err := os.ReadFile(h.file)
@@ -32,7 +32,7 @@ func (h *house) edit(pairs ...string) {
 	}
 }
 
-// reload reloads and wants a result.
+// reload reloads and checks the result.
 func (h *house) reload(want string) proxy.ReloadReport {
 	h.t.Helper()
 	r := h.gateway.Reload(h.t.Context())
@@ -43,10 +43,10 @@ func (h *house) reload(want string) proxy.ReloadReport {
 	return r
 }
 
-// unwatched is the section of a configuration that is reloaded by the test alone.
+// unwatched turns off watching, so that only the test reloads.
 const unwatched = "reload: {watch: false}\n"
 
-// get asks on a connection that is kept alive.
+// get sends a request on a keep-alive connection.
 func get(t *testing.T, c *http.Client, token string) (status int) {
 	t.Helper()
 	req, _ := http.NewRequest("GET", "https://models.test/", nil)
@@ -132,7 +132,7 @@ func TestReloadOfABrokenFileChangesNothing(t *testing.T) {
 	}
 }
 
-func TestReloadKeepsWhatDidNotChange(t *testing.T) {
+func TestReloadKeepsUnchangedState(t *testing.T) {
 	h := build(t, plan{more: unwatched, routes: `
   - host: models.test
     upstream: %s
@@ -147,7 +147,7 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 			t.Fatalf("request %d: %d", i, status)
 		}
 	}
-	// The issuer is away now: what is known of it must do.
+	// The issuer is down now: its cached keys must suffice.
 	h.edit("path: /other", "path: /another")
 	h.reload("changed")
 	if status := get(t, c, token); status != 200 {
@@ -184,7 +184,7 @@ func TestReloadRefusesTokensOfAnIssuerThatChanged(t *testing.T) {
 	}
 }
 
-// ticking is a model server that streams until its client has gone.
+// ticking is a model server that streams until its client leaves.
 func ticking(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	for r.Context().Err() == nil {
@@ -197,7 +197,7 @@ func ticking(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// stream opens a stream of events and reads the first of them.
+// stream opens an event stream and reads its first event.
 func (h *house) stream(c *http.Client, path, token string) *bufio.Reader {
 	h.t.Helper()
 	req, _ := http.NewRequest("GET", "https://models.test"+path, nil)
@@ -325,7 +325,7 @@ func TestReloadOpensAndClosesListeners(t *testing.T) {
 	if status := get(t, h.client(true), token); status != 200 {
 		t.Errorf("on the new listener: %d", status)
 	}
-	// An address that is taken: nothing changes.
+	// The address is in use: nothing changes.
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -340,7 +340,7 @@ func TestReloadOpensAndClosesListeners(t *testing.T) {
 	}
 }
 
-func TestReloadRefusesWhatCannotChangeWhileRunning(t *testing.T) {
+func TestReloadRefusesSettingsFixedWhileRunning(t *testing.T) {
 	h := signed(t, plan{more: unwatched})
 	h.edit("reload: {watch: false}", "reload: {watch: false}\nintegrity: {state: other-nonces}")
 	if r := h.reload("refused"); len(r.Faults) != 1 || !strings.Contains(r.Faults[0].Cure, "restart") {
@@ -363,7 +363,7 @@ func TestReplayIsRefusedAcrossAReload(t *testing.T) {
 	}
 }
 
-// A key that is withdrawn is refused from the swap on, and so is one whose secret changed.
+// A withdrawn key is refused from the swap on, and so is one whose secret has changed.
 func TestReloadReadsKeysAgain(t *testing.T) {
 	h := signed(t, plan{more: unwatched})
 	if got := h.sendErrand(errand{}.signed(t)); got.StatusCode != 200 {
@@ -385,7 +385,7 @@ func TestChangedFilesReload(t *testing.T) {
 	token := h.token()
 	h.edit("models.predict", "models.admin")
 	h.until("the changed rule holds", func() bool { return get(t, h.client(false), token) == 403 })
-	// As editors do, and deployments: another file takes its place.
+	// Replace the file by another, as editors and deployments do.
 	text, _ := os.ReadFile(h.file)
 	next := filepath.Join(filepath.Dir(h.file), "next.yaml")
 	if err := os.WriteFile(next, []byte(strings.ReplaceAll(string(text), "models.admin", "models.predict")), 0o600); err != nil {
@@ -397,7 +397,7 @@ func TestChangedFilesReload(t *testing.T) {
 	h.until("the renamed file holds", func() bool { return get(t, h.client(false), token) == 200 })
 }
 
-// until waits for something to become true.
+// until waits until f holds.
 func (h *house) until(what string, f func() bool) {
 	h.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {

@@ -53,7 +53,7 @@ func TestRespond(t *testing.T) {
 	h.untouched()
 }
 
-// Unlike nginx's return, a fixed answer is for those whom callers and rules admit.
+// Unlike nginx's return, a fixed answer is only for callers admitted by callers and rules.
 func TestRespondIsForCallersOnly(t *testing.T) {
 	h := build(t, plan{routes: fixedRoutes})
 	h.refused(h.do("GET", "/members", "", map[string]string{"Authorization": ""}), 401, "no_credential")

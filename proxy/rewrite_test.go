@@ -57,8 +57,8 @@ func TestStripAndReplace(t *testing.T) {
 	}
 }
 
-// What an upstream says about where to go leads the client there, through the gateway.
-func TestLocationIsTheClientsOwn(t *testing.T) {
+// A Location of the upstream leads the client back through the gateway.
+func TestLocationLeadsThroughTheGateway(t *testing.T) {
 	for _, c := range []struct{ how, location, want string }{
 		{"strip: /a", "http://HOST/login?next=%2Fx#top", "https://models.test/a/login?next=%2Fx#top"},
 		{"strip: /a", "https://HOST/", "https://models.test/a/"},
@@ -87,9 +87,9 @@ func TestLocationIsTheClientsOwn(t *testing.T) {
 	}
 }
 
-// A prefix that is cut before the path has its one reading, or not at the end of
-// a segment, lets a request out of its route (Traefik's and Caddy's CVEs).
-func TestStripIsNoWayAroundRoutes(t *testing.T) {
+// Stripping a prefix before the path is canonical, or within a segment, lets a request escape its
+// route (CVEs of Traefik and Caddy).
+func TestStripDoesNotBypassRoutes(t *testing.T) {
 	for _, c := range []struct {
 		target string
 		status int

@@ -12,7 +12,7 @@ import (
 
 const publishing = "integrity: {publish: gateway-ed}\n"
 
-// openRoutes are one for tokens, one for all and one for keys.
+// openRoutes are a route for tokens, a public one and one for keys.
 const openRoutes = `
   - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], integrity: {response_buffer: 4KiB}}
   - {host: models.test, path: /open, upstream: '%s', callers: anonymous, rules: [{allow: "*"}]}
@@ -20,7 +20,7 @@ const openRoutes = `
   - {host: models.test, path: /silent, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], integrity: {response: off}}
 `
 
-// wanting is an errand that nobody signs, of a caller who asks for a signature.
+// wanting sends an unsigned errand whose caller asks for a signature.
 func wanting(h *house, target, accept string) (*errand, *reply) {
 	h.t.Helper()
 	e := &errand{method: "GET", authority: "models.test", target: target}
@@ -31,14 +31,14 @@ func wanting(h *house, target, accept string) (*errand, *reply) {
 	return e, h.do("GET", target, "", header)
 }
 
-// verifyWanted verifies an answer to an errand that nobody signed.
+// verifyWanted verifies the answer to an unsigned errand.
 func verifyWanted(t *testing.T, p httpsig.Policy, e *errand, r *reply, nonce string, key *httpsig.Key) (*httpsig.Signature, error) {
 	t.Helper()
 	m := &httpsig.Message{Status: r.StatusCode, Fields: httpsig.Header(r.Header), Request: e.message()}
 	return verifier(t, p, key).VerifyResponse(m, nonce, false)
 }
 
-// publishedKey reads the key of the gateway as anybody would.
+// publishedKey reads the gateway's published key.
 func (h *house) publishedKey() *httpsig.Key {
 	h.t.Helper()
 	r := h.do("GET", "/.well-known/sallyport/keys", "", map[string]string{"Authorization": ""})
@@ -88,7 +88,7 @@ func TestPublishedKeys(t *testing.T) {
 	})
 }
 
-// TestAcceptSignature signs for callers without a key who ask.
+// TestAcceptSignature signs answers for callers without a key who ask for it.
 func TestAcceptSignature(t *testing.T) {
 	h := signed(t, plan{routes: openRoutes, more: publishing, handler: answering})
 	key := h.publishedKey()
@@ -110,7 +110,7 @@ func TestAcceptSignature(t *testing.T) {
 		} {
 			e, r := wanting(h, c.target, c.accept)
 			if c.target == "/open/short" {
-				c.policy = httpsig.ResponsePolicy() // an empty answer of the test's server
+				c.policy = httpsig.ResponsePolicy() // the test server's empty answer
 			}
 			if _, err := verifyWanted(t, c.policy, e, r, nonce, key); err != nil {
 				t.Errorf("%s: %v with %d %v", c.target, err, r.StatusCode, r.Header)
@@ -174,12 +174,12 @@ func TestAcceptSignature(t *testing.T) {
 		h.vouched(e, h.sendErrand(e), key)
 		e = errand{target: "/keys/short", fields: fields(`sp=();nonce="other";tag="sallyport-resp"`)}.signed(t)
 		h.vouched(e, h.sendErrand(e), keyOf("acme-1"))
-		e = errand{target: "/keys/short", key: edKey("orbit-ed")}.signed(t) // its holder alone can sign with it
+		e = errand{target: "/keys/short", key: edKey("orbit-ed")}.signed(t) // only its holder can sign with it
 		h.vouched(e, h.sendErrand(e), key)
 	})
 }
 
-// TestWantContentDigest gives a digest to callers who want no more.
+// TestWantContentDigest sends a digest to callers who ask only for that.
 func TestWantContentDigest(t *testing.T) {
 	h := signed(t, plan{routes: openRoutes, handler: answering})
 	for _, c := range []struct {

@@ -15,7 +15,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// answering is a model server that answers by the path.
+// answering is a model server whose answer depends on the path.
 func answering(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	h := w.Header()
@@ -98,7 +98,7 @@ func answering(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answers is a house whose model server answers so; integrity is that of its route.
+// answers is a house with that model server; integrity is that of its route.
 func answers(t *testing.T, integrity, more string) *house {
 	t.Helper()
 	return signed(t, plan{handler: answering, more: more, routes: fmt.Sprintf(`
@@ -106,7 +106,7 @@ func answers(t *testing.T, integrity, more string) *house {
 `, integrity)})
 }
 
-// TestAnswersAreVerifiedByClients goes with the client that we ship.
+// TestAnswersAreVerifiedByClients uses the client of package httpsig.
 func TestAnswersAreVerifiedByClients(t *testing.T) {
 	h := answers(t, "", "")
 	for _, h2 := range []bool{false, true} {
@@ -138,7 +138,7 @@ func TestAnswersAreVerifiedByClients(t *testing.T) {
 	}
 }
 
-// changed is a way to the gateway on which answers are changed.
+// changed is a connection to the gateway on which answers are changed.
 type changed struct {
 	http.RoundTripper
 	change func(*http.Response)
@@ -152,8 +152,8 @@ func (c changed) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// TestAnswersThatWereChanged fail at the client that we ship.
-func TestAnswersThatWereChanged(t *testing.T) {
+// TestChangedAnswersFailVerification checks that the client of package httpsig refuses them.
+func TestChangedAnswersFailVerification(t *testing.T) {
 	h := answers(t, "", "")
 	body := func(s string) func(*http.Response) {
 		return func(r *http.Response) {
@@ -251,8 +251,7 @@ func (h *house) parseDump(dump []byte) *http.Response {
 	return res
 }
 
-// TestFormsOfAnswers looks at the wire: which form is chosen, and that it verifies by
-// hand.
+// TestFormsOfAnswers checks on the wire which form is chosen, and verifies it without the client.
 func TestFormsOfAnswers(t *testing.T) {
 	for _, c := range []struct {
 		name, method, path, version, more string
@@ -297,7 +296,7 @@ func TestFormsOfAnswers(t *testing.T) {
 	}
 }
 
-// verifyForm verifies an answer, as it came, by hand.
+// verifyForm verifies a raw answer without the client.
 func (h *house) verifyForm(e *errand, r *reply, tag, raw string) {
 	h.t.Helper()
 	key := keyOf("acme-1")
@@ -341,8 +340,9 @@ func (h *house) verifyForm(e *errand, r *reply, tag, raw string) {
 	}
 }
 
-// TestAnswersThatBreak have no tail and look cut, or are refused whole.
-func TestAnswersThatBreak(t *testing.T) {
+// TestBrokenAnswersAreNeitherSignedNorComplete checks that such answers have no signature at the end and look truncated, or
+// are refused whole.
+func TestBrokenAnswersAreNeitherSignedNorComplete(t *testing.T) {
 	t.Run("within what is held", func(t *testing.T) {
 		h := answers(t, "", "")
 		e := errand{target: "/dies"}.signed(t)
@@ -369,7 +369,7 @@ func TestAnswersThatBreak(t *testing.T) {
 				t.Errorf("a broken answer ends well: %s", raw)
 			}
 			if raw == "" {
-				return // it broke before any of it was sent on
+				return // it broke off before any of it was forwarded
 			}
 			res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(raw)), nil)
 			if err != nil {
@@ -387,7 +387,7 @@ func TestAnswersThatBreak(t *testing.T) {
 			}
 			res, err := h.client(true).Do(req)
 			if err != nil {
-				return // it broke before any of it was sent on
+				return // it broke off before any of it was forwarded
 			}
 			defer res.Body.Close()
 			if body, err := io.ReadAll(res.Body); err == nil || len(res.Trailer.Values("Signature")) != 0 {
@@ -397,7 +397,7 @@ func TestAnswersThatBreak(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreSigned for callers whose signature held, and for nobody else.
+// TestRefusalsAreSigned: refusals are signed only for callers whose signature was valid.
 func TestRefusalsAreSigned(t *testing.T) {
 	h := signed(t, plan{handler: answering, routes: `
   - {host: models.test, path: /forbidden, upstream: '%s', callers: key/acme, rules: [{allow: "*", who: {principal: "key:orbit"}}]}
@@ -424,7 +424,7 @@ func TestRefusalsAreSigned(t *testing.T) {
 		{"/serves", 502, "upstream_refused", true},
 		{"/off", 502, "upstream_refused", false},
 		{"/fixed", 503, "", true},
-		{"/get", 405, "method_not_allowed", false}, // nobody has looked at the signature
+		{"/get", 405, "method_not_allowed", false}, // the signature is not yet verified
 		{"/nowhere", 404, "no_route", false},
 		{"/a//b", 400, "ambiguous_path", false},
 	} {

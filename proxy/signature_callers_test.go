@@ -23,7 +23,7 @@ const callerRoutes = `
 
 const twoProofs = "principals: {batch: ['issuer/corp:alice', 'key:acme']}\n"
 
-// TestCallersWithSeveralProofs gives each route each pair of proofs.
+// TestCallersWithSeveralProofs sends each pair of proofs to each route.
 func TestCallersWithSeveralProofs(t *testing.T) {
 	h := signed(t, plan{routes: callerRoutes, more: twoProofs})
 	tokens := map[string]string{"": "", "alice": "Bearer " + h.token(), "forged": "Bearer x.y.z"}
@@ -95,8 +95,8 @@ func TestCallersWithSeveralProofs(t *testing.T) {
 	}
 }
 
-// TestRecordsOfSignedRequests say who signed with which key, and hold nothing that
-// another could sign with.
+// TestRecordsOfSignedRequests checks that records name the caller and key, and contain nothing that
+// could be used to sign.
 func TestRecordsOfSignedRequests(t *testing.T) {
 	logged := &lines{}
 	h := signed(t, plan{routes: callerRoutes, more: twoProofs + publishing,
@@ -154,8 +154,8 @@ func TestRecordsOfSignedRequests(t *testing.T) {
 	}
 }
 
-// TestForwardAuthDoesNotVouchForContent of signed requests, which it does not see.
-func TestForwardAuthDoesNotVouchForContent(t *testing.T) {
+// TestForwardAuthDoesNotVerifyContent: the gateway does not see the content of such requests.
+func TestForwardAuthDoesNotVerifyContent(t *testing.T) {
 	for _, dialect := range dialects() {
 		t.Run(dialect, func(t *testing.T) {
 			h := signed(t, plan{

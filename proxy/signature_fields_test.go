@@ -12,7 +12,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// TestSignedAnswersAreNotCompressed after their digest was made.
+// TestSignedAnswersAreNotCompressed: compression after signing would invalidate the digest.
 func TestSignedAnswersAreNotCompressed(t *testing.T) {
 	h := signed(t, plan{handler: answering, routes: `
   - {host: models.test, upstream: '%s', callers: [key/acme, issuer/corp], rules: [{allow: "*"}], compress: {types: [application/json, text/event-stream], min_size: 1}, integrity: {response_buffer: 4KiB}}
@@ -32,14 +32,15 @@ func TestSignedAnswersAreNotCompressed(t *testing.T) {
 	}
 }
 
-// TestFieldsOfTheGatewayInAnswers come from nobody else, wherever in the answer.
-func TestFieldsOfTheGatewayInAnswers(t *testing.T) {
+// TestUpstreamCannotSetTheGatewaysAnswerFields: the gateway's fields come only from the gateway, in every part
+// of an answer.
+func TestUpstreamCannotSetTheGatewaysAnswerFields(t *testing.T) {
 	h := answers(t, "", "")
 	own := func(t *testing.T, what string, all http.Header, signed bool) {
 		t.Helper()
 		for name, values := range all {
 			switch {
-			case name == "Content-Digest" && !signed: // it may well be the upstream's
+			case name == "Content-Digest" && !signed: // may be the upstream's own
 			case strings.HasPrefix(name, "X-Sallyport-"), strings.Contains(strings.Join(values, " "), ":AA==:"), strings.Contains(strings.Join(values, " "), "=();"):
 				t.Errorf("%s: %s: %q came through", what, name, values)
 			case !signed && (name == "Signature" || name == "Signature-Input"):
@@ -78,7 +79,7 @@ func TestFieldsOfTheGatewayInAnswers(t *testing.T) {
 	}
 }
 
-// TestReceipts tells which model answered, and signs that.
+// TestReceipts checks that the answer names the model and the signature covers it.
 func TestReceipts(t *testing.T) {
 	h := signed(t, plan{handler: func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Sallyport-Model", "forged")

@@ -13,7 +13,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// TestRequestsToUpstreams looks at what is signed on the way to them.
+// TestRequestsToUpstreams checks the signatures on forwarded requests.
 func TestRequestsToUpstreams(t *testing.T) {
 	policy := httpsig.ForwardPolicy(identityFields()...)
 	seen := func(t *testing.T, h *house) (*httpsig.Signature, *http.Request, error) {
@@ -115,8 +115,8 @@ upstreams: {m: {rest: '%s', integrity: {sign: out-1}}}
 	})
 }
 
-// closer is an upstream that closes its first connection at the second request, and
-// remembers the heads of all.
+// closer is an upstream that closes its first connection at the second request, and records all
+// heads.
 type closer struct {
 	net.Listener
 	heads chan *http.Request
@@ -161,8 +161,8 @@ func (c *closer) serve(conn net.Conn, first bool) {
 	}
 }
 
-// TestEachAttemptIsSignedAnew has an upstream close the connection on which the
-// second request comes: it is sent again, and must not look like a replay.
+// TestEachAttemptIsSignedAnew: an upstream closes the connection when the second request arrives.
+// The retry must not look like a replay.
 func TestEachAttemptIsSignedAnew(t *testing.T) {
 	up := newCloser(t)
 	h := signed(t, plan{routes: strings.ReplaceAll(`

@@ -15,8 +15,8 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// signedUpstream is the section of an upstream between which and the gateway all is
-// signed, behind routes that name it m.
+// signedUpstream is an upstream section with signatures in both directions, for routes that name it
+// m.
 const signedUpstream = `
 upstreams: {m: {rest: '%s', integrity: {sign: out-1, verify: back-1}}}
 `
@@ -29,14 +29,14 @@ func identityFields() []string {
 	return []string{"x-sallyport-principal", "x-sallyport-scopes", "x-sallyport-request-id"}
 }
 
-// received is a request as an upstream got it.
+// received is the signed form of a request at the upstream.
 func received(r *http.Request) *httpsig.Message {
 	m := &httpsig.Message{Method: r.Method, Scheme: "http", Authority: r.Host, Fields: httpsig.Header(r.Header)}
 	m.Path, m.Query, m.HasQuery = strings.Cut(r.RequestURI, "?")
 	return m
 }
 
-// forwardVerifier is an upstream's verifier of the gateway's requests.
+// forwardVerifier verifies the gateway's requests for an upstream.
 func forwardVerifier(t testing.TB, policy httpsig.Policy) *httpsig.Verifier {
 	t.Helper()
 	v, err := httpsig.NewVerifier(policy, httpsig.VerifierOptions{
@@ -54,12 +54,12 @@ func forwardVerifier(t testing.TB, policy httpsig.Policy) *httpsig.Verifier {
 	return v
 }
 
-// upstreamSigner is a model server that verifies what it is asked, and signs its
-// answers, or does it wrong in the way that the path says.
+// upstreamSigner is a model server that verifies requests and signs its answers. The path selects
+// which mistake it makes.
 type upstreamSigner struct {
 	t        *testing.T
 	verifier *httpsig.Verifier
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	nonces   []string
 	faults   []string
 }
@@ -89,7 +89,7 @@ func (u *upstreamSigner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.answer(w, r, m, s.Nonce)
 }
 
-// sign adds a signature to an answer, or gives its fields.
+// sign adds a signature to an answer, or returns its fields.
 func (u *upstreamSigner) sign(p httpsig.Profile, key *httpsig.Key, m *httpsig.Message, nonce string) (input, signature string) {
 	s, err := httpsig.NewSigner(p, nil)
 	if err != nil {
@@ -111,9 +111,9 @@ func (u *upstreamSigner) answer(w http.ResponseWriter, r *http.Request, request 
 	way, inChunks := strings.CutPrefix(way, "chunked-")
 	switch {
 	case long:
-		text = strings.Repeat("0123456789abcdef", 40<<10) // more than is held
+		text = strings.Repeat("0123456789abcdef", 40<<10) // longer than held answers
 	case way == "pieces":
-		text = strings.Repeat("0123456789abcdef", 40<<10)[:200<<10] // and less
+		text = strings.Repeat("0123456789abcdef", 40<<10)[:200<<10] // shorter
 	}
 	sent = text
 	profile, m := httpsig.ResponseProfile(), &httpsig.Message{Status: status, Fields: httpsig.Header(h), Request: request}
@@ -187,7 +187,7 @@ func (u *upstreamSigner) answer(w http.ResponseWriter, r *http.Request, request 
 	}
 }
 
-// send writes content, in pieces of odd sizes where it is to be flushed.
+// send writes content, in pieces of odd sizes if it must flush.
 func (u *upstreamSigner) send(w http.ResponseWriter, way, text string, flush bool) {
 	if way == "stream-tampered" {
 		text = "X" + text[1:]
@@ -226,8 +226,8 @@ func (u *upstreamSigner) tail(w http.ResponseWriter, way, text string, m *httpsi
 	w.Header().Set("Signature", signature)
 }
 
-// TestUpstreamsThatSign goes through with all that is right on both legs.
-func TestUpstreamsThatSign(t *testing.T) {
+// TestSignedUpstreamAnswersAreAccepted checks valid signatures on both legs.
+func TestSignedUpstreamAnswersAreAccepted(t *testing.T) {
 	u := newUpstreamSigner(t)
 	h := signed(t, plan{handler: u.ServeHTTP, routes: upstreamRoutes})
 	short, long := `{"predictions": [2.5]}`, strings.Repeat("0123456789abcdef", 40<<10)
@@ -273,9 +273,8 @@ func TestUpstreamsThatSign(t *testing.T) {
 	}
 }
 
-// TestUpstreamsThatDoNotSign as they must: what they say never comes to the client
-// as a whole answer.
-func TestUpstreamsThatDoNotSign(t *testing.T) {
+// TestBadlySignedUpstreamAnswersAreNeverComplete: without a valid signature, the client never gets a complete answer.
+func TestBadlySignedUpstreamAnswersAreNeverComplete(t *testing.T) {
 	u := newUpstreamSigner(t)
 	h := signed(t, plan{handler: u.ServeHTTP, routes: upstreamRoutes})
 	for _, way := range []string{
@@ -307,7 +306,7 @@ func TestUpstreamsThatDoNotSign(t *testing.T) {
 						req.Header.Set("Authorization", "Bearer "+h.token())
 						res, err := h.client(true).Do(req)
 						if err != nil {
-							continue // cut before its head
+							continue // aborted before its head
 						}
 						if _, err = io.ReadAll(res.Body); err == nil && res.StatusCode != 502 {
 							t.Errorf("over HTTP/2 a whole answer with status %d", res.StatusCode)
@@ -336,7 +335,7 @@ func TestUpstreamsThatDoNotSign(t *testing.T) {
 	}
 }
 
-// neverWhole checks that what came back is a refusal or looks cut.
+// neverWhole checks that raw bytes are a refusal or look truncated.
 func (h *house) neverWhole(e *errand, raw string, bySignature bool) {
 	h.t.Helper()
 	if raw == "" {

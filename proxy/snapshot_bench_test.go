@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// BenchmarkBuild builds the snapshot of a configuration with 1000 routes, as a reload does
-// beside the one that serves. Loading the file comes before it, in BenchmarkLoad.
+// BenchmarkBuild builds the snapshot of a configuration with 1000 routes, as a reload does.
+// BenchmarkLoad measures reading the file.
 func BenchmarkBuild(b *testing.B) {
 	file := thousandRoutes(b)
 	cfg, err := LoadConfig(file)

@@ -17,7 +17,7 @@ import (
 	"sallyport/proxy"
 )
 
-// TestTreePackageDocs sees that each package says what it is for.
+// TestTreePackageDocs checks that each package has a doc comment.
 func TestTreePackageDocs(t *testing.T) {
 	docs := make(map[string][]string)
 	for _, s := range sources(t) {
@@ -44,9 +44,9 @@ func TestTreePackageDocs(t *testing.T) {
 	}
 }
 
-// TestTreeDocComments sees that every exported name outside of package main has
-// a comment, its own, its group's, or its type's where it is one of a list of
-// constants. Methods that everyone knows from the standard library need none.
+// TestTreeDocComments checks that every exported name outside package main has a comment: its own,
+// its group's, or its type's for a list of constants. Well-known methods of the standard library
+// need none.
 func TestTreeDocComments(t *testing.T) {
 	known := strings.Fields(`Error Unwrap Is String GoString LogValue Read Write Close
 		UnmarshalYAML MarshalYAML UnmarshalText MarshalText JSONSchema Describe Collect`)
@@ -70,7 +70,7 @@ func TestTreeDocComments(t *testing.T) {
 	}
 }
 
-// exportedReceiver says whether callers of other packages can name the function.
+// exportedReceiver reports whether other packages can name the function.
 func exportedReceiver(d *ast.FuncDecl) bool {
 	if d.Recv == nil {
 		return true
@@ -113,9 +113,9 @@ func undocumented(d *ast.GenDecl) (names []*ast.Ident) {
 	return names
 }
 
-// TestTreeForbidden holds what product code does not do.
+// TestTreeForbidden checks that product code avoids certain calls.
 func TestTreeForbidden(t *testing.T) {
-	// What a file may do all the same, and why.
+	// These files are exempt, for the reason given.
 	allowed := map[string]string{
 		"proxy/wire/socket/direct_linux.go unsafe": "system calls take addresses; there is no other way past package net",
 		"proxy/wire/stdhttp/server.go panic":       "net/http cuts a connection so",
@@ -178,10 +178,9 @@ func TestTreeForbidden(t *testing.T) {
 	}
 }
 
-// TestTreeState sees that packages keep no state: variables of packages are
-// values that cannot change, or named here.
+// TestTreeState checks that packages keep no state: package variables are immutable or listed here.
 func TestTreeState(t *testing.T) {
-	tables := map[string]string{ // "dir.name" -> why it may
+	tables := map[string]string{ // "dir.name" -> why it is allowed
 		"auth.tokenPool":                 "a pool: what it holds means nothing",
 		"cmd/sallyport.pythonClient":     "a file that is embedded, which needs a variable",
 		"proxy/seal.Blocks":              "a pool: what it holds means nothing",
@@ -218,8 +217,8 @@ func TestTreeState(t *testing.T) {
 	}
 }
 
-// fixed says whether an initial value is one that nobody can change later: a
-// sentinel error, a compiled pattern, an address, a time, an array.
+// fixed reports whether an initial value cannot change later: a sentinel error, a compiled pattern,
+// an address, a time, an array.
 func fixed(value ast.Expr) bool {
 	makers := strings.Fields("errors.New regexp.MustCompile netip.MustParseAddr netip.MustParsePrefix time.Unix time.Date")
 	switch v := value.(type) {
@@ -243,10 +242,10 @@ func isArray(e ast.Expr) bool {
 	return ok && array.Len != nil
 }
 
-// TestTreeSize sees that a file stays one idea.
+// TestTreeSize limits the length of files, so that each holds one idea.
 func TestTreeSize(t *testing.T) {
 	const most = 500
-	const copied = "cmd/sallyport/handover/sallyport_client.py" // one file for all of Python: partners copy it
+	const copied = "cmd/sallyport/handover/sallyport_client.py" // one file, because partners copy it
 	code := []string{".go", ".py", ".sh", ".js", ".cc", ".cpp", ".h"}
 	walk(t, func(name string) {
 		if !slices.Contains(code, path.Ext(name)) || strings.HasSuffix(name, "_test.go") || name == copied {
@@ -262,10 +261,10 @@ func TestTreeSize(t *testing.T) {
 	})
 }
 
-// TestTreeTop sees that the top of the tree holds what it should and no more.
+// TestTreeTop checks that the top folder holds only the expected files.
 func TestTreeTop(t *testing.T) {
 	fixed := strings.Fields("cmd proxy auth policy examples deploy gateway.yaml go.mod go.sum README.md")
-	ignored := []string{"sallyport", "dist", "*.test", "*.prof"} // what builds leave, as in .gitignore
+	ignored := []string{"sallyport", "dist", "*.test", "*.prof"} // build outputs, as in .gitignore
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		t.Fatal(err)
@@ -286,10 +285,10 @@ func TestTreeTop(t *testing.T) {
 	}
 }
 
-// TestTreeWords sees that the tree speaks of itself: no unfinished work without
-// the number of its issue, and no path of the machine that it was written on.
+// TestTreeWords checks that unfinished work names its issue, and that no file holds a path of the
+// machine it was written on.
 func TestTreeWords(t *testing.T) {
-	// Written in two parts, because this file is read too.
+	// The words are split, because this file is checked too.
 	unfinished := regexp.MustCompile(`\b(?:TO` + `DO|FIX` + `ME|X` + `XX)\b`)
 	numbered := regexp.MustCompile(`\b(?:TO` + `DO|FIX` + `ME)\(#\d+\)`)
 	machine := regexp.MustCompile(`(?:^|[^\w.])/(?:wo` + `rk|ro` + `ot|ho` + `me/\w+)/`)
@@ -319,8 +318,8 @@ func TestTreeWords(t *testing.T) {
 	})
 }
 
-// TestTreeConfigs loads every configuration that the tree holds, those that the
-// documentation shows included: what readers copy works.
+// TestTreeConfigs loads every configuration in the tree, including those in documentation, so that
+// copied examples work.
 func TestTreeConfigs(t *testing.T) {
 	loaded := 0
 	walk(t, func(name string) {
@@ -354,7 +353,7 @@ func TestTreeConfigs(t *testing.T) {
 	}
 }
 
-// yamlBlocks gives the fenced blocks of YAML in a Markdown text by their lines.
+// yamlBlocks returns the fenced YAML blocks of a Markdown text by line.
 func yamlBlocks(text string) map[int]string {
 	blocks := make(map[int]string)
 	begin, n := 0, 0

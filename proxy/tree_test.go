@@ -18,26 +18,26 @@ import (
 	"testing"
 )
 
-// root is the top of the tree, seen from this package.
+// root is the top of the tree, relative to this package.
 const root = ".."
 
-// module is the path of the module, and so the prefix of our packages.
+// module is the path of the module, the prefix of its packages.
 const module = "sallyport"
 
-// source is one product file of Go: no test, and no part of another module.
+// source is one product file of Go: no test and no file of another module.
 type source struct {
-	name string // from the top of the tree, such as "proxy/route.go"
+	name string // relative to the top, such as "proxy/route.go"
 	dir  string // the package, such as "proxy"
 	set  *token.FileSet
 	file *ast.File
 }
 
-// at writes a position as compilers do.
+// at formats a position as compilers do.
 func (s source) at(p token.Pos) string {
 	return fmt.Sprintf("%s:%d", s.name, s.set.Position(p).Line)
 }
 
-// imports gives the import paths of the file with their positions.
+// imports returns the import paths of the file with their positions.
 func (s source) imports() map[string]string {
 	all := make(map[string]string)
 	for _, spec := range s.file.Imports {
@@ -48,7 +48,7 @@ func (s source) imports() map[string]string {
 	return all
 }
 
-// walk calls visit with every file of the tree, named from its top.
+// walk calls visit with every file of the tree, relative to its top.
 func walk(t *testing.T, visit func(name string)) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
@@ -71,9 +71,9 @@ func walk(t *testing.T, visit func(name string)) {
 	}
 }
 
-// sources parses the product's files. Tests and examples are exempt from rules
-// about code: tests may look inside, and examples are a module of their own.
-// auth/authtest belongs to the tests, and no product package may import it.
+// sources parses the product's files. Tests and examples are exempt from rules about code: tests
+// may use internals, and examples are a module of their own. auth/authtest belongs to the tests,
+// and no product package may import it.
 func sources(t *testing.T) []source {
 	t.Helper()
 	var all []source
@@ -95,7 +95,7 @@ func sources(t *testing.T) []source {
 	return all
 }
 
-// covers says whether a package matches a pattern: "a/..." is a and all below.
+// covers reports whether a package matches a pattern: "a/..." is a and everything below.
 func covers(pattern, dir string) bool {
 	if tree, ok := strings.CutSuffix(pattern, "/..."); ok {
 		return dir == tree || strings.HasPrefix(dir, tree+"/")
@@ -103,8 +103,8 @@ func covers(pattern, dir string) bool {
 	return pattern == dir
 }
 
-// TestTreeArrows holds who may import whom. The first row that covers a package
-// is the one that counts; a package that no row covers is not allowed.
+// TestTreeArrows checks the permitted imports. The first row that covers a package applies; a
+// package without a row may import nothing.
 func TestTreeArrows(t *testing.T) {
 	arrows := []struct {
 		from, to, why string
@@ -160,9 +160,8 @@ func TestTreeArrows(t *testing.T) {
 	}
 }
 
-// TestTreeNetHTTP holds the border to net/http: its server types stay in the
-// adaptor, so that another engine can take its place and no second reading of a
-// request comes into being. Its words for methods and statuses are no types.
+// TestTreeNetHTTP keeps net/http's server types in the adaptor, so that the engine can be replaced
+// and no second parser of requests is used. Its constants for methods and statuses are allowed.
 func TestTreeNetHTTP(t *testing.T) {
 	servers := map[string]string{
 		"proxy/wire/stdhttp": "the adaptor, for tests that compare",
@@ -195,8 +194,8 @@ func TestTreeNetHTTP(t *testing.T) {
 	}
 }
 
-// eachUse calls visit with every name that a file uses of another package, by
-// that package's import path.
+// eachUse calls visit with every name of another package that a file uses, with that package's
+// import path.
 func eachUse(s source, visit func(pkg, name string, at token.Pos)) {
 	names := make(map[string]string) // local name -> import path
 	for _, spec := range s.file.Imports {
@@ -220,7 +219,7 @@ func eachUse(s source, visit func(pkg, name string, at token.Pos)) {
 	})
 }
 
-// linkedModules are those that are linked into the binary, with the reason why.
+// linkedModules lists the modules linked into the binary, with the reasons.
 func linkedModules() map[string]string {
 	return map[string]string{
 		"github.com/coreos/go-oidc/v3":        "discovery of issuers; in tests the oracle for signatures of tokens",
@@ -276,14 +275,13 @@ func linkedModules() map[string]string {
 	}
 }
 
-// TestTreeModules holds what is linked into the binary. A module leaves the list
-// with its last use.
+// TestTreeModules checks the modules linked into the binary. An unused module must leave the list.
 func TestTreeModules(t *testing.T) {
 	allowed := linkedModules()
 	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f",
 		`{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}`, "./cmd/...")
 	list.Dir = root
-	list.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64") // what is linked differs between systems
+	list.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64") // linked modules differ between systems
 	var faults bytes.Buffer
 	list.Stderr = &faults
 	out, err := list.Output()
@@ -308,7 +306,7 @@ func TestTreeModules(t *testing.T) {
 	}
 }
 
-// TestTreeTestModules holds what tests may use besides the modules of the binary.
+// TestTreeTestModules checks the modules used only by tests.
 func TestTreeTestModules(t *testing.T) {
 	allowed := map[string]string{
 		"golang.org/x/net":                 "frames of HTTP/2 by hand",
@@ -329,7 +327,7 @@ func TestTreeTestModules(t *testing.T) {
 		for _, spec := range file.Imports {
 			full, err := strconv.Unquote(spec.Path.Value)
 			first, _, _ := strings.Cut(full, "/")
-			if err != nil || !strings.Contains(first, ".") { // ours, or of the standard library
+			if err != nil || !strings.Contains(first, ".") { // of this module or the standard library
 				continue
 			}
 			if !slices.ContainsFunc(modules, func(m string) bool { return covers(m+"/...", full) }) {
@@ -339,7 +337,7 @@ func TestTreeTestModules(t *testing.T) {
 	})
 }
 
-// TestTreeGoMod sees that the module builds from published modules alone.
+// TestTreeGoMod checks that the module builds from published modules alone.
 func TestTreeGoMod(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// socket is a server of WebSockets that says hello and then what it hears.
+// socket is a WebSocket server that sends hello and then echoes.
 func socket(w http.ResponseWriter, r *http.Request) {
 	keys := r.Header["Sec-Websocket-Key"]
 	if r.Method != "GET" || len(keys) != 1 || r.Header.Get("Upgrade") != "websocket" || r.Header.Get("Sec-Websocket-Version") != "13" {
@@ -45,7 +45,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 		f := h.frames()
 		f.headers(1, false, h.extended("/", "sec-websocket-key: of-the-client")...)
 		f.data(1, false, "early\n")
-		f.headers(3, true, h.usual("GET", "/elsewhere")...) // the connection is not the tunnel's alone
+		f.headers(3, true, h.usual("GET", "/elsewhere")...) // the connection also serves other streams
 		for f.next() && (f.got[1] == nil || f.got[1].body != "hello\necho early\n") {
 		}
 		if got := f.wait(3); got != "400" {

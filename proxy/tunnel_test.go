@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The pair of RFC 6455, section 1.3.
+// The example pair of RFC 6455, section 1.3.
 const (
 	wsKey    = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 	wsAccept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -52,10 +52,10 @@ func TestWebSocket(t *testing.T) {
 			defer c.Close()
 			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+wsAccept+"\r\n\r\n")
 			for range 10 {
-				time.Sleep(100 * time.Millisecond) // what a server does that speaks now and then
+				time.Sleep(100 * time.Millisecond) // like a server that sends now and then
 				_, _ = io.WriteString(c, "tick\n")
 			}
-			_, _ = io.Copy(io.Discard, c) // until the gateway finds both idle
+			_, _ = io.Copy(io.Discard, c) // until the gateway considers both idle
 		}})
 		if got := h.raw(request); strings.Count(got, "tick\n") != 10 {
 			t.Errorf("got %q", got)
@@ -69,7 +69,7 @@ func TestWebSocket(t *testing.T) {
 			c.Close()
 		}})
 		claims := h.issuer.Claims("alice", "models.predict")
-		claims["exp"] = time.Now().Unix() - 58 // taken for 60 s more: clocks differ
+		claims["exp"] = time.Now().Unix() - 58 // accepted for 60 s more because clocks differ
 		token, _ := h.issuer.Sign(claims)
 		got := h.raw(strings.ReplaceAll(request, "TOKEN", token)) // returns when the gateway closes
 		if !strings.HasPrefix(got, "HTTP/1.1 101 ") {

@@ -28,7 +28,7 @@ func overHTTP2(t *testing.T, h http.HandlerFunc) string {
 	return "h2c://" + l.Addr().String()
 }
 
-// TestModelServerOverHTTP2 asks a model server over HTTP/2, by either version.
+// TestModelServerOverHTTP2 uses an HTTP/2 upstream with clients of either version.
 func TestModelServerOverHTTP2(t *testing.T) {
 	url := overHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -88,8 +88,7 @@ func TestModelServerOverHTTP2(t *testing.T) {
 	})
 }
 
-// Requests to upstreams over HTTP/2 are signed as those to others are, calls of gRPC
-// too.
+// Requests to HTTP/2 upstreams are signed like others, including gRPC calls.
 func TestRequestsOverHTTP2AreSigned(t *testing.T) {
 	var got *http.Request
 	var body []byte
