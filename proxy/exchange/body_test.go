@@ -8,7 +8,7 @@ import (
 	"sallyport/proxy/message"
 )
 
-// slowBody brings some bytes at each read, and takes its time.
+// slowBody returns some bytes per read, slowly.
 type slowBody struct {
 	clock *time.Time
 	each  int
@@ -27,7 +27,7 @@ func (b *slowBody) Read(p []byte) (int, error) {
 
 func (b *slowBody) Trailers() message.Fields { return nil }
 
-// A body that trickles just within the idle time is given up all the same.
+// A body that trickles just within the idle time is refused.
 func TestBodyRate(t *testing.T) {
 	for _, c := range []struct {
 		name string

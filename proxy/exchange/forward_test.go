@@ -15,8 +15,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// decided is an exchange that has a grant for the call that its head asks. Its route has
-// no upstream: whoever tries to reach one panics.
+// decided is an exchange that has a grant for the call in its head. Its route has no upstream: an
+// attempt to reach one panics.
 func decided(t *testing.T, unverified bool) (*exchange, verdict) {
 	t.Helper()
 	d, _ := model.ByName("tensorflow")
@@ -43,7 +43,7 @@ func decided(t *testing.T, unverified bool) (*exchange, verdict) {
 	return x, v
 }
 
-// A fault in the gateway might change what a request asks after it was granted.
+// A bug in the gateway could change a request after it was authorized.
 func TestGrantForwardsItsOwnCallAlone(t *testing.T) {
 	for name, alter := range map[string]func(*message.Head){
 		"another method":  func(h *message.Head) { h.Method = "DELETE" },
@@ -72,7 +72,7 @@ func TestZeroVerdictForwardsNothing(t *testing.T) {
 	}
 }
 
-// A provisional grant is for bodies whose end is held back, and for no others.
+// A provisional grant only permits bodies whose end is withheld.
 func TestProvisionalGrantDoesNotForwardAVerifiedBody(t *testing.T) {
 	x, v := decided(t, true)
 	x.content.verified = nil

@@ -25,8 +25,8 @@ func TestVerifiedContentEndsOnlyIfItIsWhatWasSigned(t *testing.T) {
 	refused := errors.New("no grant for the whole call")
 	for _, c := range []struct {
 		name, sent string
-		then       error // of an inspector behind the digests
-		asked      bool  // that one, at the end
+		then       error // the error of an inspector after the digests
+		asked      bool  // that inspector was asked at the end
 		right      bool
 	}{
 		{"as signed", "what was signed", nil, true, true},
@@ -47,7 +47,7 @@ func TestVerifiedContentEndsOnlyIfItIsWhatWasSigned(t *testing.T) {
 	}
 }
 
-// finder refuses content with a word in one piece of it.
+// finder refuses content if one piece contains a word.
 type finder struct{ word string }
 
 func (f finder) Write(p []byte) (int, error) {
@@ -70,7 +70,7 @@ func TestInspectorEndsContentInItsMiddle(t *testing.T) {
 	}
 }
 
-// pieces brings one piece at each read.
+// pieces returns one piece per read.
 type pieces struct {
 	left []string
 	err  error

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// silent is a connection on which nothing happens.
+// silent is a connection without activity.
 type silent struct{ looks int }
 
 func (s *silent) Look(time.Time) (until time.Time) {
@@ -14,11 +14,11 @@ func (s *silent) Look(time.Time) (until time.Time) {
 	return time.Time{}
 }
 
-// TestClockFollowsTheSweeps: between sweeps it stands still, without them it is exact.
+// TestClockFollowsTheSweeps: between sweeps the clock stands still; without sweeps it is exact.
 func TestClockFollowsTheSweeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c Clock
-		r := NewRegister[*silent](time.Hour, &c, nil) // bounded by Lag
+		r := NewRegister[*silent](time.Hour, &c, nil) // limited to Lag
 		exact := func(when string) {
 			t.Helper()
 			for range 3 {

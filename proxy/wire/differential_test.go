@@ -24,14 +24,14 @@ import (
 	"sallyport/proxy/wire/stdhttp"
 )
 
-// reading is what a handler makes of a request.
+// reading is a request as a handler sees it.
 type reading struct {
 	Method, Scheme, Authority, Target, Path, Query, Body string
 	Fields, Trailers                                     []string
 	Length                                               int64
 }
 
-// tell answers with what was read, or refuses as the pipeline does.
+// tell answers with the request that it read, or refuses it as the pipeline does.
 func tell(s wire.Stream) {
 	h := s.Head()
 	text, status := []byte(nil), 400
@@ -48,7 +48,7 @@ func tell(s wire.Stream) {
 	answer(s, status, string(text))
 }
 
-// lines are fields in the order of their names: one of the engines knows no other.
+// lines returns fields ordered by name, because one engine does not keep their order.
 func lines(fields message.Fields) []string {
 	all := make([]string, len(fields))
 	for i, f := range fields {
@@ -60,14 +60,14 @@ func lines(fields message.Fields) []string {
 	return all
 }
 
-// two asks both engines the same, on connections that are kept while they last.
+// two sends the same request to both engines, on kept connections.
 type two struct {
 	addr  [2]string
 	tls   *tls.Config
 	conns [2]*asking
 }
 
-// asking is a connection of a client.
+// asking is a client connection.
 type asking struct {
 	c    net.Conn
 	fr   *http2.Framer
@@ -104,7 +104,7 @@ func newTwo(t testing.TB) *two {
 	return w
 }
 
-// ask sends a request to one of them and returns what it made of it; nil: it refused.
+// ask sends a request to one engine and returns how the engine read it; nil if it refused.
 func (w *two) ask(t testing.TB, i int, head []hpack.HeaderField, data string, tail []hpack.HeaderField, end bool) *reading {
 	t.Helper()
 	a := w.conns[i]
@@ -214,7 +214,7 @@ func fieldsOf(text string) []hpack.HeaderField {
 
 const usual = ":method: POST\n:scheme: https\n:authority: example.com\n:path: /a?b=c\n"
 
-// both are requests that both engines take.
+// both are requests that both engines accept.
 var both = []struct{ head, data, tail string }{
 	{usual, "", ""},
 	{usual + "content-length: 5\nx-a: 1\nx-b: 2\nx-a: 3\ncookie: a=1\ncookie: b=2\nte: trailers", "hello", ""},
@@ -239,8 +239,8 @@ func TestEnginesForHTTP2ReadTheSame(t *testing.T) {
 	}
 }
 
-// FuzzEnginesForHTTP2 sees that what our engine takes net/http, which is the more
-// lenient, takes too, and reads the same.
+// FuzzEnginesForHTTP2 checks that net/http, the more lenient engine, accepts every request that h2
+// accepts, and reads it the same way.
 func FuzzEnginesForHTTP2(f *testing.F) {
 	for _, x := range both {
 		f.Add(x.head, x.data, x.tail, false)
@@ -262,7 +262,7 @@ func FuzzEnginesForHTTP2(f *testing.F) {
 		if std == nil {
 			t.Fatalf("we take %+v, net/http does not", ours)
 		}
-		for _, line := range std.Trailers { // it knows those that were announced
+		for _, line := range std.Trailers { // net/http knows only announced trailers
 			if !slices.Contains(ours.Trailers, line) {
 				t.Errorf("net/http has the trailer %q, we have %q", line, ours.Trailers)
 			}

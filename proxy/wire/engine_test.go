@@ -18,14 +18,14 @@ import (
 	"sallyport/proxy/wire/stdhttp"
 )
 
-// server is what the engines have in common.
+// server is the common interface of the engines.
 type server interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
 	Close() error
 }
 
-// engines are those that speak HTTP/1.1.
+// engines are the HTTP/1.1 engines.
 var engines = []struct {
 	name string
 	make func(wire.Handler) server
@@ -62,8 +62,7 @@ func (e engine) start(t *testing.T, h wire.Handler) string {
 	return l.Addr().String()
 }
 
-// talk sends raw bytes and returns all that comes back until the server closes
-// or goes quiet.
+// talk sends raw bytes and returns everything received until the server closes or goes quiet.
 func talk(t *testing.T, addr, raw string) string {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -186,8 +185,7 @@ func TestExpectIsAnsweredByTheFirstRead(t *testing.T) {
 	})
 }
 
-// After an early refusal a client that trickles its body is not read for longer
-// than the lingering time.
+// After an early refusal, a client that trickles its body is read only for the lingering time.
 func TestCloseAfterDoesNotReadASlowBody(t *testing.T) {
 	each(t, func(t *testing.T, e engine) {
 		addr := e.start(t, func(s wire.Stream) { s.CloseAfter(); answer(s, 401, "no") })
@@ -198,7 +196,7 @@ func TestCloseAfterDoesNotReadASlowBody(t *testing.T) {
 		defer c.Close()
 		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx")
 		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
-		all, err := io.ReadAll(c) // ends when the server closes, although 99 bytes are missing
+		all, err := io.ReadAll(c) // ends when the server closes, with 99 bytes still missing
 		if err != nil || !strings.Contains(string(all), "HTTP/1.1 401 ") || !strings.Contains(string(all), "Connection: close") {
 			t.Errorf("got %q, %v", all, err)
 		}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// sleeper is a connection that rests between looks, and writes down when they are.
+// sleeper is a connection that rests between looks and records their times.
 type sleeper struct {
 	rest  time.Duration
 	looks []time.Duration
@@ -19,14 +19,14 @@ func (s *sleeper) Look(now time.Time) (until time.Time) {
 	return now.Add(s.rest)
 }
 
-// pass lets time pass, and all that was to happen in it happen.
+// pass advances the time, and waits for all that happens in it.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// TestRestingConnectionsAreLeftAlone: sweeps look at a connection that rests when it said,
-// or after it was woken, and at no other time, and none runs for nothing.
+// TestRestingConnectionsAreLeftAlone: sweeps look at a resting connection only at the time that it
+// gave or after Wake. No sweep runs without need.
 func TestRestingConnectionsAreLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var clock Clock
@@ -42,7 +42,7 @@ func TestRestingConnectionsAreLeftAlone(t *testing.T) {
 			t.Errorf("%d sweeps in half a minute, want one; the clock is %v late", sweeps, time.Since(clock.Now()))
 		}
 		r.Wake(b)
-		r.Wake(b) // is busy already
+		r.Wake(b) // already busy
 		pass(2 * time.Minute)
 		r.Leave(a)
 		r.Wake(a) // has left
@@ -83,8 +83,8 @@ func TestRestingConnectionsAreLeftAlone(t *testing.T) {
 	})
 }
 
-// TestManyRest enters and wakes many connections in an order of no meaning: each is looked
-// at when its rest is over, to a period.
+// TestManyRest enters and wakes many connections in arbitrary order. Each is looked at within a
+// period after its rest.
 func TestManyRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRegister[*sleeper](Lag, nil, nil)
@@ -129,8 +129,8 @@ func (w *worker) Look(now time.Time) (until time.Time) {
 	return time.Time{}
 }
 
-// TestSweepsShareTheirWork: however many connections are busy, each is looked at once a
-// period, and few are at a time.
+// TestSweepsShareTheirWork: each of many busy connections is looked at once a period, and only few
+// at a time.
 func TestSweepsShareTheirWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const conns, periods = 10*share + 1, 40

@@ -15,7 +15,7 @@ import (
 	"sallyport/proxy/wire/h2"
 )
 
-// versions are the servers, for clients that know which version is spoken.
+// versions are the servers, for clients that know the version in advance.
 var versions = []struct {
 	name   string
 	client func() *http.Protocols
@@ -33,7 +33,7 @@ var versions = []struct {
 		}},
 }
 
-// caller asks a server, and counts the connections that it needs for that.
+// caller sends requests to a server and counts the connections it needs.
 type caller struct {
 	http.Client
 	dialed atomic.Int32
@@ -50,7 +50,7 @@ func newCaller(t *testing.T, protocols *http.Protocols) *caller {
 	return c
 }
 
-// ask returns the status of an answer to a request with so many fields.
+// ask returns the status of the answer to a request with this many fields.
 func (c *caller) ask(addr string, fields int) (status int, err error) {
 	req, err := http.NewRequest("GET", "http://"+addr, nil)
 	if err != nil {
@@ -68,7 +68,7 @@ func (c *caller) ask(addr string, fields int) (status int, err error) {
 	return res.StatusCode, err
 }
 
-// serving serves a new listener and returns it with the result of Serve.
+// serving serves a new listener, and returns it with the result of Serve.
 func serving(t *testing.T, s server) (l net.Listener, done <-chan error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -80,7 +80,7 @@ func serving(t *testing.T, s server) (l net.Listener, done <-chan error) {
 	return l, ended
 }
 
-// status answers 200, or 431 where the head has a fault.
+// status answers 200, or 431 if the head has a fault.
 func status(s wire.Stream) {
 	status := 200
 	if s.Head().Fault != nil {
@@ -89,8 +89,8 @@ func status(s wire.Stream) {
 	answer(s, status, "")
 }
 
-// TestConnectionsOutliveTheirListener closes a listener, opens another and changes the
-// bounds while a client goes on with its connection.
+// TestConnectionsOutliveTheirListener closes a listener, opens another and changes the limits while
+// a client uses its connection.
 func TestConnectionsOutliveTheirListener(t *testing.T) {
 	for _, v := range versions {
 		t.Run(v.name, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// One: the text of the head. The list of its fields serves again.
+// One allocation: the text of the head. The list of fields is reused.
 func TestExchangeAllocatesLittle(t *testing.T) {
 	const answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nServer: x\r\nContent-Length: 2\r\n\r\n{}"
 	client, conn := cannedClient(answer, 1<<20)

@@ -15,7 +15,7 @@ type body struct{ io.Reader }
 
 func (body) Trailers() message.Fields { return nil }
 
-// TestRequestsOnTheWire pins every byte.
+// TestRequestsOnTheWire compares every byte.
 func TestRequestsOnTheWire(t *testing.T) {
 	fields := message.Fields{{Name: "accept", Value: "*/*"}, {Name: "x-name", Value: "caf\xc3\xa9"}, {Name: "x-empty", Value: ""}, {Name: "cookie", Value: "a=b"}}
 	const lines = "accept: */*\r\nx-name: caf\xc3\xa9\r\nx-empty: \r\ncookie: a=b\r\n"

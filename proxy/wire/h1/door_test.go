@@ -11,10 +11,10 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// What reaches the wire is checked once more by whoever writes it, whatever the callers
-// have checked: these are the tests of that last door, in both directions.
+// Writers check everything again before it reaches the wire. These tests cover that last check in
+// both directions.
 
-// TestRequestsThatAreNotWritten: nothing of them goes out, and the connection closes.
+// TestRequestsThatAreNotWritten: none of their bytes are sent, and the connection closes.
 func TestRequestsThatAreNotWritten(t *testing.T) {
 	body := func() message.Body { return &inPieces{sizes: []int{3}, err: io.EOF} }
 	field := func(name, value string) message.Fields { return message.Fields{{Name: name, Value: value}} }
@@ -74,13 +74,13 @@ func TestRequestsThatAreNotWritten(t *testing.T) {
 	}
 }
 
-// TestUploadsThatDoNotFit: a body that is not as long as was said never looks whole.
+// TestUploadsThatDoNotFit: a body that does not match its announced length never looks complete.
 func TestUploadsThatDoNotFit(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		body   inPieces
 		length int64
-		most   string // of the content that may be written
+		most   string // the longest content that may be written
 	}{
 		{"shorter than announced", inPieces{sizes: []int{3, 3}, err: io.EOF}, 7, "xxxxxx"},
 		{"longer, in one piece", inPieces{sizes: []int{8}, err: io.EOF}, 7, ""},
@@ -108,8 +108,8 @@ func TestUploadsThatDoNotFit(t *testing.T) {
 	}
 }
 
-// TestAnswersThatAreNotWritten asks for what a handler may not do, and sees that the
-// answer that does go out is as if it had not been asked for.
+// TestAnswersThatAreNotWritten misuses the stream as a handler, and checks that the misuse does not
+// change the answer sent.
 func TestAnswersThatAreNotWritten(t *testing.T) {
 	head := func(status int, length int64, fields ...message.Field) *message.Response {
 		return &message.Response{Status: status, ContentLength: length, Fields: fields}
@@ -118,7 +118,7 @@ func TestAnswersThatAreNotWritten(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		do   func(s wire.Stream) error
-		want error // of what is asked for
+		want error // the error of the misuse
 		get  string
 	}{
 		{"content before the head", func(s wire.Stream) error { _, err := s.Write(x); return err }, wire.ErrNotBegun, ""},

@@ -12,8 +12,8 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// FuzzForwardRequest: what is admitted can be written for the upstream, whole or
-// streamed, and is read there as one request, with the same meaning.
+// FuzzForwardRequest: every accepted request can be written for the upstream, whole or streamed.
+// The upstream reads it as one request with the same meaning.
 func FuzzForwardRequest(f *testing.F) {
 	for _, c := range requests() {
 		if len(c.raw) < 2000 {
@@ -46,7 +46,7 @@ func FuzzForwardRequest(f *testing.F) {
 	})
 }
 
-// rendered is the request as it is written for the upstream.
+// rendered is the request as written for the upstream.
 func rendered(t *testing.T, head *message.Head, h heard, streamed bool) string {
 	t.Helper()
 	r := &wire.Request{Method: head.Method, Target: head.PathAndQuery(), Host: head.Authority, Fields: head.Fields}
@@ -96,7 +96,7 @@ func compareForwarded(t *testing.T, want *message.Head, h, got heard) {
 	}
 }
 
-// readByStandard reads what goes up with net/http, which must find one request.
+// readByStandard parses the written bytes with net/http, which must find one request.
 func readByStandard(t *testing.T, text string, got heard) {
 	t.Helper()
 	in := bufio.NewReader(strings.NewReader(text))
@@ -106,8 +106,8 @@ func readByStandard(t *testing.T, text string, got heard) {
 	}
 }
 
-// FuzzForwardAnswer: what is read of an upstream's answer can be written for the
-// client, and is read there as one answer, with the same meaning.
+// FuzzForwardAnswer: every accepted upstream answer can be written for the client. The client reads
+// it as one answer with the same meaning.
 func FuzzForwardAnswer(f *testing.F) {
 	for _, c := range answers() {
 		if len(c.raw) < 2000 {
@@ -121,7 +121,7 @@ func FuzzForwardAnswer(f *testing.F) {
 			method = "HEAD"
 		}
 		want := readAnswer(raw, method, 1<<20)
-		if want.err != nil || len(want.fields) > wire.MaxFields-3 { // we add Date, framing and Connection
+		if want.err != nil || len(want.fields) > wire.MaxFields-3 { // the engine adds Date, framing and Connection
 			return
 		}
 		text := relayed(t, want, method, old)
@@ -145,7 +145,7 @@ func FuzzForwardAnswer(f *testing.F) {
 	})
 }
 
-// relayed is the answer as it is written for a client, of HTTP/1.0 if old.
+// relayed is the answer as written for a client, an HTTP/1.0 one if old.
 func relayed(t *testing.T, a reading, method string, old bool) string {
 	t.Helper()
 	raw := method + " /p HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -18,13 +18,13 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// canned is a connection on which an answer lies ready, in pieces of step bytes.
+// canned is a connection that returns a prepared answer in pieces of step bytes.
 type canned struct {
 	answer []byte
 	step   int
 	closed bool
 
-	until   string // what must have been written before anything is read
+	until   string // must be written before anything can be read
 	mu      sync.Mutex
 	wrote   *sync.Cond
 	written bytes.Buffer
@@ -69,7 +69,7 @@ func cannedClient(answer string, step int) (*Client, *canned) {
 	return NewClient(conn, NewSocket(conn), new(wire.Buffers)), conn
 }
 
-// reading is what our client makes of an answer.
+// reading is an answer as the client of h1 reads it.
 type reading struct {
 	status   int
 	length   int64
@@ -95,7 +95,7 @@ func readAnswer(answer, method string, step int) (got reading) {
 	var body []byte
 	body, got.err = io.ReadAll(&x)
 	got.body, got.trailers = string(body), x.Trailers()
-	got.reusable = x.Close() && len(conn.answer) == 0 // what arrives later Alive sees
+	got.reusable = x.Close() && len(conn.answer) == 0 // Alive detects bytes that arrive later
 	return got
 }
 
@@ -122,8 +122,8 @@ func FuzzResponse(f *testing.F) {
 	})
 }
 
-// checkAgainstStandard compares with what net/http reads: it is the more lenient,
-// so what we accept it must read the same.
+// checkAgainstStandard compares with net/http. It is more lenient, so it must read every accepted
+// answer the same way.
 func checkAgainstStandard(t *testing.T, answer, method string, got reading) {
 	t.Helper()
 	in := bufio.NewReader(strings.NewReader(answer))

@@ -14,12 +14,12 @@ import (
 	"sallyport/proxy/wire/socket"
 )
 
-// inPieces is a body that comes piece by piece: each of the first came of them is there
-// when the one before it has been read.
+// inPieces is a body that arrives in pieces. Each of the first came pieces is available once the
+// one before has been read.
 type inPieces struct {
 	sizes []int
 	came  int
-	err   error // behind the last
+	err   error // after the last piece
 	asked int
 }
 
@@ -77,8 +77,7 @@ func TestUploadGathersWhatComes(t *testing.T) {
 	}
 }
 
-// TestServerBodyTellsWhatComes asks a body on a real socket before and after its parts
-// are sent.
+// TestServerBodyTellsWhatComes checks a body on a real socket before and after its parts are sent.
 func TestServerBodyTellsWhatComes(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -130,11 +129,11 @@ func TestServerBodyTellsWhatComes(t *testing.T) {
 		}
 	}
 	send(t, c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
-	expect("look", "true 3 false") // with the head
+	expect("look", "true 3 false") // arrived with the head
 	expect("read", "3 <nil>")
 	expect("look", "false 0 false")
 	send(t, c, "defghi")
-	expect("await", "true 0 false") // in the socket
+	expect("await", "true 0 false") // unread in the socket
 	expect("read", "6 EOF")
 	expect("look", "false 0 true")
 	close(do)

@@ -10,16 +10,16 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// TestIdleConnectionsGoOn: a connection that has moved to another goroutine serves what
-// comes then, any number of times, and ends when it would have ended.
+// TestIdleConnectionsGoOn: a connection that has moved to another goroutine keeps serving requests,
+// and ends when it would have ended without moving.
 func TestIdleConnectionsGoOn(t *testing.T) {
 	piped(t, ok, func(t *testing.T, c net.Conn, _ *Server) {
 		in := bufio.NewReader(c)
 		for i := range 5 {
 			if i == 0 {
-				pass(9 * time.Second) // of ten for the first head
+				pass(9 * time.Second) // of the ten seconds for the first head
 			} else {
-				pass(50 * time.Second) // of a minute between requests
+				pass(50 * time.Second) // of the minute between requests
 			}
 			send(t, c, get+"\r\n")
 			if got := response(t, in); got != "/p" {

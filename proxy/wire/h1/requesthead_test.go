@@ -10,10 +10,10 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// heard is a request as the handler got it.
+// heard is a request as the handler sees it.
 type heard struct {
 	head     message.Head
-	refused  error // by Settle, which gives the head its meaning; the engine does not ask it
+	refused  error // the error of Settle, which the engine does not call
 	body     string
 	trailers message.Fields
 	err      error // of the body
@@ -39,9 +39,8 @@ func (h heard) String() string {
 	return text
 }
 
-// listen gives a server raw bytes, in pieces of step, and returns the requests
-// that its handler got and the bytes that it answered. The handler closes the
-// connection behind what it refuses, as the house does.
+// listen gives a server raw bytes, in pieces of step, and returns the handler's requests and the
+// bytes written. Like the gateway, the handler closes the connection after a refusal.
 func listen(raw string, step int) (got []heard, written string) {
 	conn := newCanned(raw, step)
 	s := NewServer(func(s wire.Stream) {
@@ -74,7 +73,7 @@ func TestHeadIsReadAsSent(t *testing.T) {
 	}
 }
 
-// What is known of a request that is refused is there for the record.
+// The known parts of a refused request are available for the audit record.
 func TestFaultKeepsTheRequestLine(t *testing.T) {
 	got, _ := listen("PUT /x HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 1<<20)
 	if h := got[0].head; h.Method != "PUT" || h.Target != "/x" || h.Version != message.HTTP11 || h.Fields != nil {

@@ -11,7 +11,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// sweepsRest says whether no sweep has run for a while: the clock is exact then.
+// sweepsRest reports whether no sweep has run for a while: the clock is then exact.
 func sweepsRest(s *Server) bool {
 	for range 3 {
 		time.Sleep(time.Second + time.Millisecond)
@@ -22,8 +22,8 @@ func sweepsRest(s *Server) bool {
 	return true
 }
 
-// TestNothingSweepsIdleConnections: while connections are idle nothing looks at them, and
-// what comes after that is bounded as before.
+// TestNothingSweepsIdleConnections: idle connections are not looked at, and later requests have the
+// same limits as before.
 func TestNothingSweepsIdleConnections(t *testing.T) {
 	var fault error
 	h := func(s wire.Stream) { fault = s.Head().Fault; ok(s) }
@@ -52,8 +52,8 @@ func TestNothingSweepsIdleConnections(t *testing.T) {
 	})
 }
 
-// TestNothingSweepsWatchedRequests: a request that takes long costs no sweeps once its
-// client is watched, and ends when the client leaves.
+// TestNothingSweepsWatchedRequests: a long request costs no sweeps once its client is watched, and
+// ends when the client leaves.
 func TestNothingSweepsWatchedRequests(t *testing.T) {
 	ended := make(chan time.Time, 1)
 	h := func(s wire.Stream) {

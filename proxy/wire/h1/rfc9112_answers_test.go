@@ -6,15 +6,15 @@ import (
 	"testing"
 )
 
-// answer is a row of the client's side: what a server sends in answer to one
-// request, and what the gateway makes of it.
+// answer is a row of the client's table: a server's answer to one request, and how the client reads
+// it.
 type answer struct {
 	section string
 	name    string
 	method  string // of the request; GET if empty
 	raw     string
-	want    string // the answer, as reading has it
-	end     ending // kept: the connection takes another request
+	want    string // the answer, as formatted by reading
+	end     ending // kept: the connection accepts another request
 }
 
 const (
@@ -23,7 +23,7 @@ const (
 	pieces = ok200 + "Transfer-Encoding: chunked\r\n\r\n"
 )
 
-// String is what the rows compare.
+// String is the form that the rows compare.
 func (r reading) String() string {
 	var text string
 	for _, m := range r.interim {
@@ -75,7 +75,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// statusLines are sections 2 and 4, and section 15 of RFC 9110.
+// statusLines cover sections 2 and 4, and section 15 of RFC 9110.
 var statusLines = []answer{
 	{"4", "the least answer", "", "HTTP/1.1 200 OK\r\n" + empty, "200 0", kept},
 	{"4", "no reason", "", "HTTP/1.1 404 \r\n" + empty, "404 0", kept},
@@ -135,16 +135,16 @@ const (
 	bothFramings   = "malformed: both Content-Length and Transfer-Encoding"
 )
 
-// answerFields are sections 5 and 9.
+// answerFields cover sections 5 and 9.
 var answerFields = []answer{
 	{"5.1", "white space around a value", "", ok200 + "A: \t b \t\r\nContent-Length:\t3 \r\n\r\nabc", "200 3 abc", kept},
-	// "A proxy MUST remove" that space: a server that sends it is refused altogether.
+	// "A proxy MUST remove" that space; this client refuses the whole answer.
 	{"5.1", "space before the colon", "", ok200 + "Content-Length : 0\r\n\r\n", badFieldName, closed},
 	{"5.1", "no colon", "", ok200 + "A\r\n" + empty, "malformed: line without a colon", closed},
 	{"5.1", "no name", "", ok200 + ": b\r\n" + empty, badFieldName, closed},
 	{"5.1", "NUL in a name", "", ok200 + "A\x00: b\r\n" + empty, badFieldName, closed},
 	{"5.1", "name above ASCII", "", ok200 + "\xc3\xa9: b\r\n" + empty, badFieldName, closed},
-	{"5.2", "folded", "", ok200 + "A: b\r\n c\r\n" + empty, badFieldName, closed}, // or the fold is replaced: so is the answer, by 502
+	{"5.2", "folded", "", ok200 + "A: b\r\n c\r\n" + empty, badFieldName, closed}, // the RFC also allows replacing the fold; this client refuses (502)
 	{"5.2", "folded by a tab", "", ok200 + "A: b\r\n\tc\r\n" + empty, badFieldName, closed},
 	{"9110 5.5", "bare CR in a value", "", ok200 + "A: b\rC: d\r\n" + empty, badFieldValue, closed},
 	{"9110 5.5", "NUL in a value", "", ok200 + "A: b\x00\r\n" + empty, badFieldValue, closed},
@@ -164,7 +164,7 @@ var answerFields = []answer{
 	{"9110 7.6.1", "Connection with an empty list", "", ok200 + "Connection: ,\r\n" + empty, "200 0", kept},
 }
 
-// answerContents are sections 6 and 7.
+// answerContents cover sections 6 and 7.
 var answerContents = []answer{
 	{"6.2", "length", "", ok200 + "Content-Length: 3\r\n\r\nabc", "200 3 abc", kept},
 	{"6.2", "length with zeros before it", "", ok200 + "Content-Length: 003\r\n\r\nabc", "200 3 abc", kept},

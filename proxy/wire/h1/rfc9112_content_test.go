@@ -2,7 +2,7 @@ package h1
 
 import "strings"
 
-// framings are section 6: what announces the end of the content.
+// framings cover section 6: how the end of the content is announced.
 var framings = []request{
 	{"6.3", "no content", post + "\r\n", "POST /p 0", kept},
 	{"6.2", "length", post + "Content-Length: 5\r\n\r\nhello", "POST /p 5 hello", kept},
@@ -27,7 +27,7 @@ var framings = []request{
 	{"6.2", "length of 19 digits", post + "Content-Length: 0000000000000000005\r\n\r\nhello", framed, closed},
 	{"6.2", "length of 2^63", post + "Content-Length: 9223372036854775808\r\n\r\n", framed, closed},
 	{"6.2", "length of 2^64+5", post + "Content-Length: 18446744073709551621\r\n\r\nhello", framed, closed},
-	// "MAY" take a list of equal lengths for one: other readers take the first, or the last.
+	// A recipient "MAY" accept a list of equal lengths, but servers differ in which value they use.
 	{"6.3", "list of equal lengths", post + "Content-Length: 5, 5\r\n\r\nhello", framed, closed},
 	{"6.3", "list of lengths", post + "Content-Length: 5, 0\r\n\r\nhello", framed, closed},
 	{"6.3", "list of one length", post + "Content-Length: 5,\r\n\r\nhello", framed, closed},
@@ -63,7 +63,7 @@ var framings = []request{
 	{"6.1", "a coding under another spelling", post + "Transfer_Encoding: chunked\r\nContent-Length: 2\r\n\r\nhi", "POST /p 2 hi", kept}, // the house refuses what folds onto a framing field
 }
 
-// chunkedContents are section 7.
+// chunkedContents cover section 7.
 var chunkedContents = []request{
 	{"7.1", "several chunks", chunks + "3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n" + get + "\r\n", "POST /p -1 hello; GET /p 0", kept},
 	{"7.1", "no chunks", chunks + "0\r\n\r\n", "POST /p -1", kept},
@@ -147,7 +147,7 @@ const (
 	badName = "POST /p, then: malformed: bad field name"
 )
 
-// connections are section 9, and sections 7.6.1, 7.8 and 10.1.1 of RFC 9110.
+// connections cover section 9, and sections 7.6.1, 7.8 and 10.1.1 of RFC 9110.
 var connections = []request{
 	{"9.3", "keep-alive", get + "Connection: keep-alive\r\n\r\n", "GET /p 0", kept},
 	{"9.3", "keep-alive of HTTP/1.0", "GET /p HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", "GET /p 0", closed}, // "can" be kept, is not

@@ -2,9 +2,9 @@ package h1
 
 import "strings"
 
-// requestLines are sections 2 and 3, and what RFC 9110 says of methods.
+// requestLines cover sections 2 and 3, and the methods of RFC 9110.
 var requestLines = []request{
-	// 2.1 and 2.2: the message, its lines, and what robust readers let pass.
+	// 2.1 and 2.2: the message, its lines, and what lenient parsers accept.
 	{"2.1", "the least request", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / 0", kept},
 	{"2.2", "nothing", "", "", vanished},
 	{"2.2", "half a head", get, "", vanished},
@@ -22,8 +22,8 @@ var requestLines = []request{
 	{"2.2", "white space before the first field", "GET /p HTTP/1.1\r\n X: y\r\nHost: a\r\n\r\n", syntax, closed},
 	{"2.2", "a tab before the first field", "GET /p HTTP/1.1\r\n\tHost: a\r\n\r\n", syntax, closed},
 	{"2.2", "a line of white space before the first field", "GET /p HTTP/1.1\r\n \r\nHost: a\r\n\r\n", syntax, closed},
-	// "SHOULD ignore at least one empty line": clients that need that are long gone,
-	// and what stands between two messages is where smuggling begins.
+	// "SHOULD ignore at least one empty line": no current client needs that, and smuggling hides
+	// bytes between messages.
 	{"2.2", "empty line first", "\r\n" + get + "\r\n", syntax, closed},
 	{"2.2", "empty line behind a request without content", get + "\r\n\r\n" + get + "\r\n", "GET /p 0; " + syntax, closed},
 	{"2.2", "empty line behind content", post + "Content-Length: 2\r\n\r\nhi\r\n" + get + "\r\n", "POST /p 2 hi; " + syntax, closed},
@@ -81,7 +81,7 @@ var requestLines = []request{
 	{"3.1", "method in quotes", "\"GET\" /p HTTP/1.1\r\nHost: a\r\n\r\n", syntax, closed},
 	{"3.1", "method with NUL", "GE\x00T /p HTTP/1.1\r\nHost: a\r\n\r\n", syntax, closed},
 	{"3.1", "method above ASCII", "G\xc3\x89T /p HTTP/1.1\r\nHost: a\r\n\r\n", syntax, closed},
-	// What else the grammar allows, readers refuse or make capitals.
+	// The grammar allows these too, but some servers refuse them or convert them to upper case.
 	{"3.1", "method in lower case", "get /p HTTP/1.1\r\nHost: a\r\n\r\n", method, closed},
 	{"3.1", "method with a digit", "X1X /p HTTP/1.1\r\nHost: a\r\n\r\n", method, closed},
 	{"3.1", "method with other characters", "X!# /p HTTP/1.1\r\nHost: a\r\n\r\n", method, closed},
@@ -110,8 +110,8 @@ var requestLines = []request{
 	{"3.2.1", "control", "GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", syntax, closed},
 	{"3.2.1", "NUL", "GET /p\x00 HTTP/1.1\r\nHost: a\r\n\r\n", syntax, closed},
 	{"3.2.1", "DEL", "GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", syntax, closed},
-	// "MUST accept the absolute-form": only what speaks to a forward proxy sends it,
-	// and readers do not agree whether it or Host wins.
+	// "MUST accept the absolute-form": only clients of a forward proxy send it, and servers differ
+	// on whether it or Host takes precedence.
 	{"3.2.2", "absolute form", "GET http://a/p HTTP/1.1\r\nHost: a\r\n\r\n", target, closed},
 	{"3.2.2", "absolute form of another host", "GET http://b/p HTTP/1.1\r\nHost: a\r\n\r\n", target, closed},
 	{"3.2.2", "absolute form without a path", "GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", target, closed},
@@ -121,7 +121,7 @@ var requestLines = []request{
 	{"3.2.4", "asterisk form of another method", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", target, closed},
 }
 
-// hosts are section 3.2 on Host, and section 7.2 of RFC 9110.
+// hosts cover Host in section 3.2, and section 7.2 of RFC 9110.
 var hosts = []request{
 	{"3.2", "no Host", "GET /p HTTP/1.1\r\n\r\n", authority, closed},
 	{"3.2", "no Host in HTTP/1.0", "GET /p HTTP/1.0\r\n\r\n", authority, closed},
@@ -142,7 +142,7 @@ var hosts = []request{
 	{"3.2", "half of IPv6", "GET /p HTTP/1.1\r\nHost: [::1\r\n\r\n", authority, closed},
 }
 
-// fieldLines are section 5, and section 5 of RFC 9110.
+// fieldLines cover section 5, and section 5 of RFC 9110.
 var fieldLines = []request{
 	{"5.1", "white space around a value", get + "X: \t y \t\r\n\r\n", "GET /p 0", kept},
 	{"5.1", "no white space", get + "X:y\r\n\r\n", "GET /p 0", kept},

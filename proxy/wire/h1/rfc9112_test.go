@@ -5,17 +5,16 @@ import (
 	"testing"
 )
 
-// The tables of RFC 9112, with what RFC 9110 adds to it, stand in the files
-// rfc9112_*_test.go: each row has its section, the bytes, and the verdict. Where
-// the RFC leaves a choice, or asks for lenience that has let requests be smuggled,
-// the verdict is the strict one, and the row says what is given up.
+// The files rfc9112_*_test.go hold tables for RFC 9112 and its additions in RFC 9110. Each row has
+// the section, the bytes, and the verdict. If the RFC leaves a choice, or asks for leniency that
+// has enabled smuggling, the verdict is the strict one, and the row says what it costs.
 
-// ending is what becomes of a connection behind the last request of a row.
+// ending is the state of a connection after the last request of a row.
 type ending uint8
 
 const (
 	kept     ending = iota // the next request is served
-	closed                 // the answer says so, and nothing behind it is read
+	closed                 // the answer announces the close; nothing after the request is read
 	vanished               // the client left in the middle
 )
 
@@ -26,7 +25,7 @@ const (
 	next   = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 )
 
-// What the rows expect of heads that are refused.
+// These are the results for refused heads.
 const (
 	syntax     = "head breaks the grammar"
 	framed     = "the end of the content is announced badly, or twice"
@@ -44,12 +43,12 @@ const (
 	ambiguous  = "ambiguous path"
 )
 
-// request is a row: the bytes of one client, and what the house makes of them.
+// request is a row: one client's bytes, and how the server reads them.
 type request struct {
 	section string // of RFC 9112, or of RFC 9110 with its number before it
 	name    string
 	raw     string
-	want    string // the requests, as heard has them, apart by "; "
+	want    string // the requests as formatted by heard, separated by "; "
 	end     ending
 }
 
@@ -67,7 +66,7 @@ func TestRequests(t *testing.T) {
 		t.Run(c.section+": "+c.name, func(t *testing.T) {
 			for _, step := range []int{1 << 20, 7, 1} {
 				if len(c.raw) > 1000*step {
-					break // it would take long, and show nothing
+					break // smaller steps take long and find nothing new
 				}
 				c.check(t, step)
 			}
@@ -75,9 +74,8 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// check gives the row to a server in pieces of step bytes, and once more with a
-// request behind it, which must be served if the connection goes on, and must not
-// be seen if it ends.
+// check feeds the row to a server in pieces of step bytes, and again with a second request
+// appended. That one must be served if the connection continues, and ignored if it ends.
 func (c *request) check(t *testing.T, step int) {
 	t.Helper()
 	got, written := listen(c.raw, step)

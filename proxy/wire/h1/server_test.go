@@ -20,7 +20,7 @@ import (
 
 var testOptions = wire.ServerOptions{HeadTime: 10 * time.Second, IdleTime: time.Minute}
 
-// ok answers with the body of the request, or with its target where there is none.
+// ok answers with the request's body, or with its target if there is none.
 func ok(s wire.Stream) {
 	text, err := io.ReadAll(s.Body())
 	if err != nil {
@@ -38,8 +38,8 @@ func ok(s wire.Stream) {
 	_ = s.Finish(nil)
 }
 
-// piped runs f in a bubble with a client of a server. All goroutines of the server
-// must have ended soon after the client has gone.
+// piped runs f in a synctest bubble with a client of a server. All goroutines of the server must
+// end soon after the client has closed.
 func piped(t *testing.T, h wire.Handler, f func(t *testing.T, client net.Conn, s *Server)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -52,7 +52,7 @@ func piped(t *testing.T, h wire.Handler, f func(t *testing.T, client net.Conn, s
 	})
 }
 
-// pass lets time pass, and all that was to happen in it happen.
+// pass advances the time, and waits for all that happens in it.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -167,7 +167,7 @@ func TestSlowBody(t *testing.T) {
 	})
 }
 
-// A deadline that is moved while a read waits holds for that read.
+// A deadline that is moved during a read applies to that read.
 func TestReadIsInterrupted(t *testing.T) {
 	var took time.Duration
 	h := func(s wire.Stream) {
@@ -192,8 +192,8 @@ func TestReadIsInterrupted(t *testing.T) {
 	})
 }
 
-// What the handler leaves of a body is skipped, within bounds, even behind an
-// answer that came before it and a read that was interrupted.
+// Unread content of a request is skipped, within limits, even after an early answer and an
+// interrupted read.
 func TestUnreadBodyIsSkipped(t *testing.T) {
 	h := func(s wire.Stream) {
 		if s.Head().Target == "/early" {
@@ -258,8 +258,7 @@ func TestClientThatNeverReads(t *testing.T) {
 	})
 }
 
-// Wherever a client vanishes, the handler learns no more than what was sent, and
-// nothing is left behind.
+// Wherever a client disconnects, the handler sees only the bytes sent, and no goroutine is left.
 func TestClientVanishesAnywhere(t *testing.T) {
 	const raw = post + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n"
 	for i := range len(raw) + 1 {
@@ -340,7 +339,7 @@ func TestContextEndsWithTheHandler(t *testing.T) {
 	})
 }
 
-// The watch for the client's departure must not lose what the client sends.
+// The watch for the client's departure must not lose bytes.
 func TestWatchKeepsWhatComesEarly(t *testing.T) {
 	h := func(s wire.Stream) { time.Sleep(3 * time.Second); ok(s) }
 	for name, between := range map[string]time.Duration{"while it watches": 2 * time.Second, "after the answer": 4 * time.Second, "at once": 0} {

@@ -13,7 +13,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Two: the stream with the list of the fields, and the text of the head.
+// Two allocations: the stream with the list of fields, and the text of the head.
 func TestRequestAllocatesLittle(t *testing.T) {
 	client, conn := net.Pipe()
 	s := NewServer(answerSmall, wire.ServerOptions{})
@@ -26,8 +26,8 @@ func TestRequestAllocatesLittle(t *testing.T) {
 	}
 }
 
-// TestIdleConnectionsHaveSmallStacks: handshake and request make a stack of 8 KiB at
-// least, and what waits for the next one needs less than half of it.
+// TestIdleConnectionsHaveSmallStacks: handshake and request grow a stack to at least 8 KiB; a
+// waiting connection needs less than half of that.
 func TestIdleConnectionsHaveSmallStacks(t *testing.T) {
 	const conns, most = 200, 6 << 10
 	inUse := func() int64 {

@@ -29,7 +29,7 @@ var (
 	smallBodies = sync.Pool{New: func() any { return new([64]byte) }}
 )
 
-// answerSmall does with a stream what the pipeline does for a small request.
+// answerSmall serves a stream as the pipeline serves a small request.
 func answerSmall(s wire.Stream) {
 	buf := smallBodies.Get().(*[64]byte)
 	defer smallBodies.Put(buf)
@@ -44,7 +44,7 @@ func answerSmall(s wire.Stream) {
 	_ = s.Finish(nil)
 }
 
-// asker asks over a connection, again and again.
+// asker sends requests repeatedly over one connection.
 type asker struct {
 	conn net.Conn
 	buf  [4 << 10]byte
@@ -112,7 +112,7 @@ func BenchmarkServer(b *testing.B) {
 	}
 }
 
-// A read of TLS that was interrupted can be taken up again, and nothing is lost.
+// An interrupted TLS read can be resumed without losing bytes.
 func TestWatchOverTLS(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{})
@@ -129,7 +129,7 @@ func TestWatchOverTLS(t *testing.T) {
 	in := bufio.NewReader(conn)
 	for range 2 {
 		send(t, conn, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-		time.Sleep(700 * time.Millisecond) // the watch is on by then
+		time.Sleep(700 * time.Millisecond) // the watch has started by then
 		send(t, conn, get+"\r\n")
 		if first, second := response(t, in), response(t, in); first != "/slow" || second != "/p" {
 			t.Errorf("answered %q and %q", first, second)

@@ -90,8 +90,8 @@ func TestShutdownAndClose(t *testing.T) {
 	})
 }
 
-// Under load, every request that is answered is answered whole, whatever ends the
-// server, and nothing is left behind.
+// Under load, every answered request has a complete answer, however the server ends, and no
+// goroutine is left.
 func TestEndUnderLoad(t *testing.T) {
 	for _, force := range []bool{false, true} {
 		t.Run(fmt.Sprint("force ", force), func(t *testing.T) {

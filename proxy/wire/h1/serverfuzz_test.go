@@ -11,8 +11,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// What is accepted net/http, which is the more lenient, must read the same, and it
-// must not matter in which pieces it arrives.
+// net/http is more lenient and must read every accepted request the same way. The size of the
+// pieces must not matter.
 func FuzzRequestHead(f *testing.F) {
 	for _, c := range requests() {
 		if len(c.raw) < 2000 {
@@ -27,7 +27,7 @@ func FuzzRequestHead(f *testing.F) {
 		}
 		in := bufio.NewReader(strings.NewReader(raw))
 		for i := range got {
-			failed := got[i].err != nil && other[i].err != nil // at the same place; what is found wrong first may differ
+			failed := got[i].err != nil && other[i].err != nil // at the same place; the fault found first may differ
 			if got[i].String() != other[i].String() && !failed {
 				t.Fatalf("in one piece %s, in many %s", got[i], other[i])
 			}
@@ -41,9 +41,8 @@ func FuzzRequestHead(f *testing.F) {
 	})
 }
 
-// compareWithStandard reads the same request by net/http. It is false where the
-// house refuses the head, which ends the connection: net/http may read that, and
-// what follows, as it likes.
+// compareWithStandard parses the same request with net/http. It returns false if the server refuses
+// the head and so ends the connection; net/http may then read the bytes differently.
 func compareWithStandard(t *testing.T, in *bufio.Reader, got heard) bool {
 	t.Helper()
 	h := got.head

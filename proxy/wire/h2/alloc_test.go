@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Six: the stream, the list of its fields, and four strings that this client writes out
-// each time and that are too short to be remembered; most clients index those.
+// Six allocations: the stream, the list of its fields, and four strings. This client sends those
+// unindexed each time, and they are too short to be cached; most clients index them.
 func TestRequestAllocatesLittle(t *testing.T) {
 	client, conn := net.Pipe()
 	s := NewServer(answerSmall, ServerOptions{})

@@ -28,7 +28,7 @@ var (
 	smallBodies = sync.Pool{New: func() any { return new([64]byte) }}
 )
 
-// answerSmall does with a stream what the pipeline does for a small request.
+// answerSmall serves a stream as the pipeline serves a small request.
 func answerSmall(s wire.Stream) {
 	buf := smallBodies.Get().(*[64]byte)
 	defer smallBodies.Put(buf)
@@ -43,7 +43,7 @@ func answerSmall(s wire.Stream) {
 	_ = s.Finish(nil)
 }
 
-// asker asks over a connection, again and again.
+// asker sends requests repeatedly over one connection.
 type asker struct {
 	conn net.Conn
 	in   reader
@@ -140,7 +140,7 @@ func BenchmarkServer(b *testing.B) {
 	}
 }
 
-// BenchmarkDownload sends a megabyte at a time over a connection with much window.
+// BenchmarkDownload sends a megabyte per request over a connection with a large window.
 func BenchmarkDownload(b *testing.B) {
 	conn := overTLS(b, func(s wire.Stream) {
 		_, _ = io.Copy(io.Discard, s.Body())
@@ -173,7 +173,7 @@ func BenchmarkDownload(b *testing.B) {
 	}
 }
 
-// BenchmarkUpload takes a megabyte at a time.
+// BenchmarkUpload receives a megabyte per request.
 func BenchmarkUpload(b *testing.B) {
 	conn := overTLS(b, func(s wire.Stream) {
 		buf := make([]byte, 64<<10)
@@ -241,5 +241,5 @@ func BenchmarkUpload(b *testing.B) {
 	}
 }
 
-// uploadHead is the block of a request without a length, but for method and scheme.
+// uploadHead is the block of a request without a length, except for method and scheme.
 var uploadHead = appendField(appendField(nil, ":authority", "models.test"), ":path", "/v1/upload")

@@ -18,7 +18,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// What takes too long ends, and what is merely quiet does not.
+// Requests that take too long end; idle but valid connections do not.
 func TestSlowClients(t *testing.T) {
 	for name, x := range map[string]struct {
 		send func(*peer)
@@ -81,14 +81,14 @@ func TestSlowClients(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, ok, testOptions, func(t *testing.T, p *peer, _ *Server) {
 				x.send(p)
-				pass(x.wait + 2*time.Second) // sweeps, and the time for last words
+				pass(x.wait + 2*time.Second) // time for sweeps and the last frames
 				p.want(x.want)
 			})
 		})
 	}
 }
 
-// A client that reads nothing is not waited for, and holds little.
+// The server does not wait for a client that reads nothing, and buffers little for it.
 func TestClientThatDoesNotRead(t *testing.T) {
 	for name, send := range map[string]func(p *peer) error{
 		"pings":    func(p *peer) error { return p.fr.WritePing(false, [8]byte{}) },
@@ -99,7 +99,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 				_, _ = io.WriteString(p.c, http2.ClientPreface)
 				_ = p.fr.WriteSettings()
 				n := 0
-				for n < 1e6 && send(p) == nil { // it goes on reading, so that nobody waits for the other
+				for n < 1e6 && send(p) == nil { // the server goes on reading, so that no side blocks the other
 					n++
 				}
 				if n > 2*s.options.Load().Frames {
@@ -121,7 +121,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	})
 }
 
-// Frames that bring nothing are bounded, more where there is cause for them.
+// Unproductive frames are limited; requests and answers raise the limit.
 func TestFloods(t *testing.T) {
 	zero := []byte{0, 0, 0, 0, 0, 0, 0, 0, 0}
 	for name, send := range map[string]func(p *peer){
@@ -179,8 +179,8 @@ func TestFloodOfContinuations(t *testing.T) {
 	}
 }
 
-// What is done at once is bounded by the number of streams whatever the client
-// resets, and a client that goes on resetting is sent away.
+// The number of streams limits concurrent work, whatever the client resets. A client that keeps
+// resetting is disconnected.
 func TestResets(t *testing.T) {
 	for name, reset := range map[string]func(p *peer, id uint32){
 		"by the client":            func(p *peer, id uint32) { _ = p.fr.WriteRSTStream(id, http2.ErrCodeCancel) },
@@ -193,7 +193,7 @@ func TestResets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var now, most, all atomic.Int64
-			stubborn := func(s wire.Stream) { // does not see that its client has left
+			stubborn := func(s wire.Stream) { // ignores that its client has left
 				all.Add(1)
 				if n := now.Add(1); n > most.Load() {
 					most.Store(n)
@@ -250,7 +250,7 @@ func TestMoreStreamsThanAllowed(t *testing.T) {
 		p.want("5: REFUSED_STREAM")
 		_ = p.fr.WriteRSTStream(1, http2.ErrCodeCancel)
 		p.ask(7, true)
-		p.want("7: REFUSED_STREAM") // the handler of the first is still at it
+		p.want("7: REFUSED_STREAM") // the handler of the first is still running
 		close(release)
 		p.want("3: 200, 3: 2 bytes end")
 		p.ask(9, true, "x-indexed: by the encoder")
@@ -315,10 +315,10 @@ func TestShutdownAndClose(t *testing.T) {
 			go func() { done <- s.Shutdown(context.Background()) }()
 			p.want("away 2147483647 NO_ERROR, ping false")
 			pass(100 * time.Millisecond)
-			p.ask(3, true) // sent before the client knew
+			p.ask(3, true) // sent before the client saw the GOAWAY
 			_ = p.fr.WritePing(true, [8]byte([]byte(drainPing)))
 			p.want("away 3 NO_ERROR")
-			p.ask(5, false, ":method: POST") // the client knows better
+			p.ask(5, false, ":method: POST") // sent after the client saw the GOAWAY
 			p.data(5, true, "hello")
 			pass(7 * time.Second)
 			p.want("1: 200, 1: 2 bytes end, 3: 200, 3: 2 bytes end, closed")

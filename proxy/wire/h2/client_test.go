@@ -19,7 +19,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// serveH2 serves h2c with prior knowledge by another implementation.
+// serveH2 serves h2c with prior knowledge, with the implementation of golang.org/x/net.
 func serveH2(t testing.TB, h http.HandlerFunc) (addr string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -75,7 +75,7 @@ func (c *Client) get(ctx context.Context, r wire.Request) (*wire.Response, strin
 	return x, string(body), err
 }
 
-// reading is a body of a reader, with trailers.
+// reading is a body that wraps a reader, with trailers.
 type reading struct {
 	io.Reader
 	trailers message.Fields
@@ -83,7 +83,7 @@ type reading struct {
 
 func (b reading) Trailers() message.Fields { return b.trailers }
 
-// faultOf is the kind of an exchange's error.
+// faultOf returns the fault of an exchange's error.
 func faultOf(err error) wire.Fault {
 	var e *wire.Error
 	if errors.As(err, &e) {
@@ -238,8 +238,7 @@ type iotestErr struct{ err error }
 
 func (e iotestErr) Read([]byte) (int, error) { return 0, e.err }
 
-// TestClientCrowd has hundreds of exchanges on one connection, many of which are
-// cancelled at random.
+// TestClientCrowd runs hundreds of exchanges on one connection and cancels many at random.
 func TestClientCrowd(t *testing.T) {
 	addr := serveH2(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)

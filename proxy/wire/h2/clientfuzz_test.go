@@ -27,8 +27,8 @@ func answering(do func(*origin)) []byte {
 	return b.Bytes()
 }
 
-// FuzzClient has a server send any bytes behind two requests: whatever they are, both
-// exchanges end, what comes out of them is of one reading, and nothing is kept.
+// FuzzClient sends any bytes as answer to two requests. Both exchanges must end, their results must
+// be unambiguous, and no memory may be kept.
 func FuzzClient(f *testing.F) {
 	const ok = ":status:200"
 	f.Add(answering(func(o *origin) {
@@ -90,16 +90,16 @@ func checkExchange(t *testing.T, c *Client, r *wire.Request) {
 	}
 }
 
-// scripted is a connection to a server that says what it has to say once two requests
-// have come, and closes.
+// scripted is a connection to a server that sends its script once two requests have arrived, and
+// closes.
 type scripted struct {
 	net.Conn
 	sent   []byte
-	asked  chan struct{} // closed once they have
+	asked  chan struct{} // closed once the requests have arrived
 	closed chan struct{}
 
-	mu      sync.Mutex // guards what follows
-	preface int        // how much of it has come
+	mu      sync.Mutex // guards the fields below
+	preface int        // bytes of the preface received
 	heads   int
 	end     bool
 }

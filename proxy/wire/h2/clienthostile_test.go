@@ -18,7 +18,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// origin is a server that does what it is told, frame by frame.
+// origin is a server controlled frame by frame.
 type origin struct {
 	c   net.Conn
 	fr  *http2.Framer
@@ -26,7 +26,7 @@ type origin struct {
 	buf bytes.Buffer
 }
 
-// script has a server do something with each connection, once both sides have greeted.
+// script runs do for each connection of a server, after both prefaces.
 func script(t testing.TB, settings []http2.Setting, do func(*origin)) (addr string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -56,7 +56,7 @@ func script(t testing.TB, settings []http2.Setting, do func(*origin)) (addr stri
 	return l.Addr().String()
 }
 
-// request reads to the head of the next request and returns its stream; 0 at the end.
+// request reads up to the head of the next request and returns its stream; 0 at the end.
 func (o *origin) request() uint32 {
 	for {
 		f, err := o.fr.ReadFrame()
@@ -72,7 +72,7 @@ func (o *origin) request() uint32 {
 // drain reads until the client closes.
 func (o *origin) drain() { _, _ = io.Copy(io.Discard, o.c) }
 
-// until reads frames to one of a type, and returns it; nil at the end.
+// until reads up to a frame of this type and returns it; nil at the end.
 func (o *origin) until(kind http2.FrameType) http2.Frame {
 	for {
 		f, err := o.fr.ReadFrame()
@@ -94,15 +94,15 @@ func (o *origin) headers(stream uint32, end bool, lines ...string) {
 	_ = o.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: o.buf.Bytes(), EndStream: end, EndHeaders: true})
 }
 
-// TestClientAgainstBadAnswers has servers answer the first request badly, and sees
-// whether that ends the exchange alone or the connection.
+// TestClientAgainstBadAnswers answers the first request badly, and checks whether that ends only
+// the exchange or the connection.
 func TestClientAgainstBadAnswers(t *testing.T) {
 	const ok = ":status:200"
 	long := strings.Repeat("x", 1<<10)
 	for _, c := range []struct {
 		name    string
 		fault   wire.Fault // 0: the answer is good
-		lives   bool       // the connection is good for more
+		lives   bool       // the connection accepts more requests
 		answers func(o *origin, id uint32)
 	}{
 		{"good", 0, true, func(o *origin, id uint32) { o.headers(id, true, ok) }},
@@ -288,7 +288,7 @@ func TestClientAgainstBadAnswers(t *testing.T) {
 	}
 }
 
-// Only what the server has not looked at may be sent again.
+// Only requests that the server has not processed may be retried.
 func TestClientSaysWhatWasUnprocessed(t *testing.T) {
 	for _, c := range []struct {
 		name string

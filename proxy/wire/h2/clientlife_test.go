@@ -16,7 +16,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// A server that is no server of HTTP/2 is found out before anything is asked.
+// A server that does not speak HTTP/2 is detected before a request is sent.
 func TestClientGreets(t *testing.T) {
 	for name, c := range map[string]struct {
 		says, want string
@@ -43,7 +43,7 @@ func TestClientGreets(t *testing.T) {
 	}
 }
 
-// A server that opens no window holds up who sends, and nobody else; and that not for ever.
+// A server that opens no window blocks only its own upload, and not for ever.
 func TestClientAndClosedWindows(t *testing.T) {
 	first := make(chan struct{})
 	cl := dialClient(t, script(t, []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 5}}, func(o *origin) {
@@ -69,7 +69,7 @@ func TestClientAndClosedWindows(t *testing.T) {
 	}
 }
 
-// A window that shrinks below nothing, and opens again, loses nothing.
+// A window that becomes negative and opens again loses no bytes.
 func TestClientAndShrinkingWindows(t *testing.T) {
 	got := make(chan int, 1)
 	cl := dialClient(t, script(t, []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 100}}, func(o *origin) {
@@ -105,7 +105,7 @@ func TestClientAndShrinkingWindows(t *testing.T) {
 	}
 }
 
-// A server that falls silent is asked whether it is there, and given up if it is not.
+// A silent server gets a PING, and is given up if it does not answer.
 func TestClientGivesUpTheDeaf(t *testing.T) {
 	cl := dialClient(t, script(t, nil, func(o *origin) { o.drain() }), ClientOptions{PingTime: 30 * time.Millisecond})
 	if _, _, err := cl.get(context.Background(), wire.Request{Head: 20 * time.Millisecond}); faultOf(err) != wire.FaultTimeout {
@@ -146,7 +146,7 @@ func TestClientAsksTheSilent(t *testing.T) {
 	}
 }
 
-// A server that takes nothing of what is written is given up.
+// A server that accepts no bytes is given up.
 func TestClientGivesUpTheFull(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
@@ -157,7 +157,7 @@ func TestClientGivesUpTheFull(t *testing.T) {
 	}
 }
 
-// A server that sends more than it may is told so.
+// A server that exceeds its window gets an error.
 func TestClientHoldsServersToWindows(t *testing.T) {
 	told := make(chan http2.ErrCode, 1)
 	cl := dialClient(t, script(t, nil, func(o *origin) {
@@ -185,7 +185,7 @@ func TestClientHoldsServersToWindows(t *testing.T) {
 	x.Close()
 }
 
-// What a server sends ahead of who reads is bounded, and none waits for another.
+// Unread content of a server is limited, and no stream blocks another.
 func TestClientBoundsWhatItKeeps(t *testing.T) {
 	const streams = 20
 	cl := dialClient(t, script(t, nil, func(o *origin) {
@@ -239,7 +239,7 @@ func TestClientBoundsWhatItKeeps(t *testing.T) {
 	}
 }
 
-// TestClientIsCutAtEachPoint cuts a good answer behind each of its frames, in each way.
+// TestClientIsCutAtEachPoint aborts a valid answer after each of its frames, in each way.
 func TestClientIsCutAtEachPoint(t *testing.T) {
 	answer := []func(o *origin, id uint32){
 		func(o *origin, id uint32) { o.headers(id, false, ":status:103", "link:</a>") },
@@ -250,7 +250,7 @@ func TestClientIsCutAtEachPoint(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		fault wire.Fault // 0: the rest comes all the same
+		fault wire.Fault // 0: the rest still arrives
 		cut   func(o *origin, id uint32)
 	}{
 		{"reset", wire.FaultBroken, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeInternal) }},
@@ -303,8 +303,8 @@ func TestClientIsCutAtEachPoint(t *testing.T) {
 	}
 }
 
-// TestClientCrowdIsResetAtRandom has a server that resets, goes away and closes
-// under many exchanges: each ends with an error or a whole answer.
+// TestClientCrowdIsResetAtRandom has a server that sends resets and GOAWAY and closes during many
+// exchanges. Each ends with an error or a complete answer.
 func TestClientCrowdIsResetAtRandom(t *testing.T) {
 	addr := script(t, nil, func(o *origin) {
 		for n := 0; ; n++ {
@@ -375,7 +375,7 @@ func TestClientCrowdIsResetAtRandom(t *testing.T) {
 	}
 }
 
-// A client that is closed leaves no goroutine behind, whatever was under way.
+// A closed client leaves no goroutine, whatever was in progress.
 func TestClientLeavesNothing(t *testing.T) {
 	addr := script(t, nil, func(o *origin) {
 		o.headers(o.request(), false, ":status:200")

@@ -17,7 +17,7 @@ func (c *countedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// counted makes a client, and the connection for the server.
+// counted returns a client and the connection for the server.
 func counted(t testing.TB) (*peer, *countedConn) {
 	client, conn := net.Pipe()
 	return newPeer(t, client), &countedConn{Conn: conn}

@@ -11,8 +11,8 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Frames that RFC 9113 calls connection errors end the connection, by the code
-// that it names, and bring no request to the handler.
+// Frames that RFC 9113 calls connection errors end the connection with the code that it names. The
+// handler gets no request.
 func TestBrokenFrames(t *testing.T) {
 	raw := func(kind http2.FrameType, flags http2.Flags, id uint32, payload ...byte) func(p *peer) {
 		return func(p *peer) { _ = p.fr.WriteRawFrame(kind, flags, id, payload) }
@@ -71,7 +71,7 @@ func TestBrokenFrames(t *testing.T) {
 			bubble(t, count, testOptions, func(t *testing.T, p *peer, s *Server) {
 				p.greet()
 				tt.send(p)
-				p.ask(5, true) // nothing behind it is read
+				p.ask(5, true) // not read any more
 				pass(2 * time.Second)
 				p.want("away 0 " + tt.want.String() + ", closed")
 				if n := asked.Load(); n != 0 {
@@ -82,7 +82,7 @@ func TestBrokenFrames(t *testing.T) {
 	}
 }
 
-// Frames that RFC 9113 calls stream errors end their stream, and no other.
+// Frames that RFC 9113 calls stream errors end only their stream.
 func TestSpoiltStreams(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -112,7 +112,7 @@ func TestSpoiltStreams(t *testing.T) {
 	}
 }
 
-// A stream that was answered takes no more (RFC 9113, section 5.1).
+// A closed stream accepts no more frames (RFC 9113, section 5.1).
 func TestClosedStream(t *testing.T) {
 	for name, tt := range map[string]struct {
 		send func(p *peer)
@@ -135,9 +135,8 @@ func TestClosedStream(t *testing.T) {
 	}
 }
 
-// SETTINGS that lift the window of an open stream over its bound end the
-// connection (RFC 9113, section 6.9.2), as does a first frame of another type
-// (section 3.4).
+// SETTINGS that raise the window of an open stream above the maximum end the connection (RFC 9113,
+// section 6.9.2). So does a first frame of another type (section 3.4).
 func TestBrokenSettings(t *testing.T) {
 	wait := func(s wire.Stream) { <-s.Life().Done() }
 	bubble(t, wait, testOptions, func(t *testing.T, p *peer, s *Server) {

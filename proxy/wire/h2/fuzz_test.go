@@ -13,9 +13,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// FuzzConn feeds a connection with frames of any kind. Whatever comes, what goes out
-// is frames that a strict reader takes, in an order that may be, and in the end
-// nothing is left that runs.
+// FuzzConn sends arbitrary frames. The output must be frames that a strict parser accepts, in a
+// valid order, and no goroutine may be left.
 func FuzzConn(f *testing.F) {
 	p := &peer{}
 	p.enc = hpack.NewEncoder(&p.buf)
@@ -67,8 +66,8 @@ func FuzzConn(f *testing.F) {
 	})
 }
 
-// framed makes frames of a script: type, flags, stream, length and payload, a byte each
-// but for the last.
+// framed builds frames from a script: type, flags, stream, length and payload, one byte each except
+// the payload.
 func framed(script []byte) (b []byte) {
 	for len(script) >= 4 {
 		n := min(int(script[3]), len(script)-4)
@@ -78,8 +77,7 @@ func framed(script []byte) (b []byte) {
 	return append(b, script...)
 }
 
-// sound fails the test unless the bytes are frames in an order that may be. The last
-// may be cut.
+// sound fails the test unless the bytes are frames in a valid order. The last may be truncated.
 func sound(t *testing.T, out []byte) {
 	t.Helper()
 	fr := http2.NewFramer(nil, bytes.NewReader(out))

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// FuzzBlocks compares our decoder with that of golang.org/x/net, block by block on
-// tables that go on. Both take a block or refuse it, and read the same fields.
+// FuzzBlocks compares the decoder with that of golang.org/x/net, block by block on the same tables.
+// Both must accept or refuse a block, and read the same fields.
 func FuzzBlocks(f *testing.F) {
 	var b bytes.Buffer
 	e := hpack.NewEncoder(&b)
@@ -46,12 +46,13 @@ func FuzzBlocks(f *testing.F) {
 				err = ours.end()
 			}
 			if (err == nil) != (terr == nil) {
-				// Theirs takes an update of the table's size behind fields while the table
-				// is empty, and integers without end while they are zero.
+				// golang.org/x/net accepts a table size update after fields while the table is
+				// empty, and endless integers while they are zero.
 				if terr == nil {
 					return
 				}
-				// They refuse the second of two updates, which RFC 7541, section 4.2, allows.
+				// golang.org/x/net refuses the second of two updates, which RFC 7541, section 4.2,
+				// allows.
 				if err == nil && block[0]&0xe0 == 0x20 && strings.Contains(terr.Error(), "MUST occur at the beginning") {
 					return
 				}
@@ -72,7 +73,7 @@ func FuzzBlocks(f *testing.F) {
 	})
 }
 
-// Every string comes back from its code, whether remembered or not.
+// Every string is decoded from its code, whether cached or not.
 func TestHuffman(t *testing.T) {
 	b := newBlockReader()
 	for n := range 600 {

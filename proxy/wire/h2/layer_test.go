@@ -13,8 +13,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Every name of the static table is found under its index, and what is written is
-// what a decoder reads.
+// Every name of the static table is found under its index, and a decoder reads what was written.
 func TestFieldsAreReadAsWritten(t *testing.T) {
 	var got []string
 	d := hpack.NewDecoder(0, func(f hpack.HeaderField) { got = append(got, f.Name+": "+f.Value) })
@@ -57,7 +56,7 @@ func TestFieldsAreReadAsWritten(t *testing.T) {
 	}
 }
 
-// Blocks of every size leave in frames that a strict reader takes.
+// Blocks of every size are sent in frames that a strict parser accepts.
 func TestSealedBlocksAreWhole(t *testing.T) {
 	for _, n := range []int{0, 1, maxFrame - 50, maxFrame - 1, maxFrame, maxFrame + 1, 2 * maxFrame, 5*maxFrame - 3} {
 		b := append([]byte("before"), make([]byte, frameHead)...)
@@ -96,7 +95,7 @@ func TestBlocksAreBounded(t *testing.T) {
 		if err := b.end(); err != nil || b.excess != x.want {
 			t.Errorf("%s: %v, %v; want %v", name, err, b.excess, x.want)
 		}
-		b.begin(1000, 10) // the next block is read as if nothing had been
+		b.begin(1000, 10) // the next block is not affected
 		if err := b.add(good); err != nil || b.end() != nil || b.excess != nil || len(b.fields) != 1 {
 			t.Errorf("%s: the next block: %v, %v", name, err, b.fields)
 		}
@@ -118,8 +117,8 @@ func TestBlocksAreBounded(t *testing.T) {
 	}
 }
 
-// TestUpdatesOfTheTable: at the beginning of a block, at most two, and none that is
-// larger than we said.
+// TestUpdatesOfTheTable: a block may begin with at most two table size updates, none above the
+// announced size.
 func TestUpdatesOfTheTable(t *testing.T) {
 	good := appendField(nil, "a", "b")
 	for name, x := range map[string]struct {
@@ -134,7 +133,7 @@ func TestUpdatesOfTheTable(t *testing.T) {
 		"an endless one": {"\x3f\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", false},
 	} {
 		b := newBlockReader()
-		for range 2 { // the bound is of each block
+		for range 2 { // the limit applies to each block
 			b.begin(1000, 10)
 			if err := b.add(append([]byte(x.updates), good...)); (err == nil) != x.ok {
 				t.Errorf("%s: %v", name, err)
@@ -174,7 +173,7 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// What is read in pieces of any size is what was sent.
+// The reader returns the bytes sent, whatever the size of the pieces.
 func TestReaderInPieces(t *testing.T) {
 	var sent []byte
 	for i, n := range []int{0, 1, maxFrame, 5, maxFrame - 1, maxFrame} {

@@ -19,7 +19,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// peer is a client that sends what it is told, and writes down what it gets.
+// peer is a scripted client that records the frames it receives.
 type peer struct {
 	t   testing.TB
 	c   net.Conn
@@ -27,8 +27,8 @@ type peer struct {
 	enc *hpack.Encoder
 	buf bytes.Buffer
 
-	mu   sync.Mutex // guards what follows
-	log  []string   // what came, in order, but for SETTINGS and the windows of the connection
+	mu   sync.Mutex // guards the fields below
+	log  []string   // received frames in order, without SETTINGS and connection windows
 	body map[uint32]string
 	quit chan struct{} // closed at the end of reading
 }
@@ -41,7 +41,7 @@ func newPeer(t testing.TB, c net.Conn) *peer {
 	return p
 }
 
-// greet sends the preface and SETTINGS, and begins to read.
+// greet sends the preface and SETTINGS, and starts to read.
 func (p *peer) greet(settings ...http2.Setting) *peer {
 	p.t.Helper()
 	go p.read()
@@ -99,7 +99,7 @@ func (p *peer) read() {
 	}
 }
 
-// got is what has come since it was asked last, separated by commas.
+// got returns the frames since its last call, separated by commas.
 func (p *peer) got() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -108,7 +108,7 @@ func (p *peer) got() string {
 	return all
 }
 
-// want compares what has come by now, in a bubble.
+// want compares the frames received so far, in a synctest bubble.
 func (p *peer) want(want string) {
 	p.t.Helper()
 	synctest.Wait()
@@ -117,7 +117,7 @@ func (p *peer) want(want string) {
 	}
 }
 
-// block encodes "name: value" lines as they are.
+// block encodes "name: value" lines without checks.
 func (p *peer) block(lines ...string) []byte {
 	p.buf.Reset()
 	for _, l := range lines {
@@ -149,8 +149,8 @@ func (p *peer) data(id uint32, end bool, text string) { _ = p.fr.WriteData(id, e
 
 var testOptions = ServerOptions{ServerOptions: wire.ServerOptions{HeadTime: 10 * time.Second, IdleTime: time.Minute}}
 
-// ok answers with the body of the request, or with its target where there is none,
-// and with the trailers that it got.
+// ok answers with the request's body, or with its target if there is none, and repeats its
+// trailers.
 func ok(s wire.Stream) {
 	text, err := io.ReadAll(s.Body())
 	status := 200
@@ -170,8 +170,8 @@ func ok(s wire.Stream) {
 	_ = s.Finish(s.Body().Trailers())
 }
 
-// bubble runs f in a bubble with a client of a server. All goroutines of the server
-// must have ended soon after the client has gone.
+// bubble runs f in a synctest bubble with a client of a server. All goroutines of the server must
+// end soon after the client has closed.
 func bubble(t *testing.T, h wire.Handler, o ServerOptions, f func(t *testing.T, p *peer, s *Server)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -185,7 +185,7 @@ func bubble(t *testing.T, h wire.Handler, o ServerOptions, f func(t *testing.T, 
 	})
 }
 
-// pass lets time pass, and all that was to happen in it happen.
+// pass advances the time, and waits for all that happens in it.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

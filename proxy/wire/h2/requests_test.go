@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A connection takes so many requests, says that it takes no more, and ends once those
-// are answered that the client had sent before it knew.
+// A connection announces its end after this many requests. Requests that the client sent before it
+// saw the GOAWAY are still answered.
 func TestRequestsOfAConnection(t *testing.T) {
 	options := testOptions
 	options.Requests = 2
@@ -19,7 +19,7 @@ func TestRequestsOfAConnection(t *testing.T) {
 			t.Errorf("after the first: %s", got)
 		}
 		p.ask(3, true)
-		p.ask(5, true) // on its way already
+		p.ask(5, true) // already in flight
 		pass(5 * time.Second)
 		got := p.got()
 		if !strings.Contains(got, "away 2147483647 NO_ERROR") || !strings.Contains(got, "3: 200") || !strings.Contains(got, "5: 200") || !strings.HasSuffix(got, "closed") {

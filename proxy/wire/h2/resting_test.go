@@ -11,7 +11,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// sweepsRest says whether no sweep has run for a while: the clock is exact then.
+// sweepsRest reports whether no sweep has run for a while: the clock is then exact.
 func sweepsRest(s *Server) bool {
 	for range 3 {
 		time.Sleep(time.Second + time.Millisecond)
@@ -41,8 +41,8 @@ func rested(t *testing.T, f func(t *testing.T, p *peer, s *Server)) {
 	})
 }
 
-// TestNothingSweepsIdleConnections: while connections are idle nothing looks at them, and
-// what comes after that is bounded as before.
+// TestNothingSweepsIdleConnections: idle connections are not looked at, and later frames have the
+// same limits as before.
 func TestNothingSweepsIdleConnections(t *testing.T) {
 	t.Run("the idle time ends", func(t *testing.T) {
 		rested(t, func(t *testing.T, p *peer, _ *Server) {
@@ -79,7 +79,7 @@ func TestNothingSweepsIdleConnections(t *testing.T) {
 	t.Run("the server drains and the client says nothing", func(t *testing.T) {
 		rested(t, func(t *testing.T, p *peer, s *Server) {
 			start := time.Now()
-			go func() { _ = s.Shutdown(t.Context()) }() // says so, and a PING is not answered
+			go func() { _ = s.Shutdown(t.Context()) }() // sends GOAWAY; the PING gets no answer
 			<-p.quit
 			if took := time.Since(start); took < time.Second || took > 3*time.Second {
 				t.Errorf("closed after %v, want the time to linger, or twice that", took)

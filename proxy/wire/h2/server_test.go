@@ -65,7 +65,7 @@ func TestAnswers(t *testing.T) {
 		{"that refuse, with the end on its way", func(s wire.Stream) { s.CloseAfter(); small(s) }, func(p *peer) {
 			p.ask(1, false, ":method: POST")
 			synctest.Wait()
-			p.data(1, true, "hello") // curl 7.88 would take a reset before this for an error
+			p.data(1, true, "hello") // curl 7.88 would report an earlier reset as an error
 			pass(5 * time.Second)
 		}, "1: 200, 1: 2 bytes end"},
 		{"before the request ends, and the rest follows", small, func(p *peer) {
@@ -115,7 +115,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// What is ready is written at once: head, content and end of a small answer.
+// Output that is ready is written at once: head, content and end of a small answer.
 func TestSmallAnswerIsOneWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, conn := counted(t)
@@ -151,7 +151,7 @@ func TestAnswersKeepToTheWindows(t *testing.T) {
 		_ = p.fr.WriteWindowUpdate(1, 5)
 		p.want("")
 		_ = p.fr.WriteWindowUpdate(1, 99_985)
-		p.want("1: 16369 bytes, 1: 16384 bytes, 1: 16384 bytes, 1: 16383 bytes") // what the connection's window holds
+		p.want("1: 16369 bytes, 1: 16384 bytes, 1: 16384 bytes, 1: 16383 bytes") // the connection's window
 		_ = p.fr.WriteWindowUpdate(0, 30_000)
 		_ = p.fr.WriteWindowUpdate(0, 30_000)
 		synctest.Wait()
@@ -161,7 +161,7 @@ func TestAnswersKeepToTheWindows(t *testing.T) {
 	})
 }
 
-// A client that grants no window holds up its own stream, until the deadline.
+// A client that grants no window blocks only its own stream, until the deadline.
 func TestStalledAnswer(t *testing.T) {
 	stalls := func(s wire.Stream) {
 		if s.Head().Target == "/small" {
@@ -214,7 +214,7 @@ func TestUploadsGetWindow(t *testing.T) {
 			}
 			granted += n
 		}
-		// What was read, less a half that is kept back, and as much as it may widen.
+		// The bytes read, less the half window held back, plus the allowed growth.
 		if granted < 256<<10 || granted > 512<<10+768<<10 {
 			t.Errorf("%d bytes were granted", granted)
 		}
@@ -226,8 +226,7 @@ func TestUploadsGetWindow(t *testing.T) {
 	})
 }
 
-// A client that sends more than it was granted is cut off, and what nobody reads is
-// bounded by the window.
+// A client that exceeds its window is disconnected, and the window limits unread content.
 func TestUploadsKeepToTheWindow(t *testing.T) {
 	wait := func(s wire.Stream) { <-s.Life().Done() }
 	bubble(t, wait, testOptions, func(t *testing.T, p *peer, _ *Server) {

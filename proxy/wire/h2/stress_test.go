@@ -37,7 +37,7 @@ func listen(t testing.TB, h wire.Handler, o ServerOptions) (*Server, string) {
 	return s, l.Addr().String()
 }
 
-// plain is a client of the standard library, by prior knowledge.
+// plain is a client of the standard library with prior knowledge.
 func plain(t testing.TB) *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -57,8 +57,8 @@ func settled(t *testing.T, before int) {
 	}
 }
 
-// Thousands of requests, small and large both ways, cancelled at any time by either
-// side: what is whole is right, what is not looks cut, and nothing is left.
+// Thousands of requests, small and large both ways, are cancelled at any time by either side.
+// Complete messages are correct, others look truncated, and no goroutine is left.
 func TestStress(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() { settled(t, before) })
@@ -116,7 +116,7 @@ func TestStress(t *testing.T) {
 					want := data[:rand.IntN(1+rand.IntN(len(data)))]
 					var body io.Reader = bytes.NewReader(want)
 					if rand.IntN(2) == 0 {
-						body = io.MultiReader(body) // of no known length
+						body = io.MultiReader(body) // of unknown length
 					}
 					req, _ := http.NewRequestWithContext(ctx, "POST", "http://"+addr+"/", body)
 					res, err := client.Do(req)

@@ -55,7 +55,7 @@ func TestTunnel(t *testing.T) {
 	t.Run("outlives its handler", func(t *testing.T) {
 		h := upgrading(func(c net.Conn) {
 			go func() {
-				time.Sleep(3 * time.Minute) // it is not idle
+				time.Sleep(3 * time.Minute) // a tunnel is not idle
 				_, _ = io.WriteString(c, "late")
 				c.Close()
 			}()
