@@ -12,7 +12,7 @@ import (
 var (
 	ErrBegun     = errors.New("the answer has begun")
 	ErrNotBegun  = errors.New("the answer has not begun")
-	ErrNoContent = errors.New("content behind an answer that has none")
+	ErrNoContent = errors.New("content after an answer without content")
 	ErrTooMuch   = errors.New("more content than announced")
 	ErrTooLittle = errors.New("less content than announced")
 	ErrStatus    = errors.New("not a status of this kind of answer")

@@ -47,11 +47,11 @@ type Request struct {
 
 var (
 	// ErrBadHead refuses a method, target or Host that different parsers could read differently.
-	ErrBadHead = errors.New("request line or Host cannot be written")
+	ErrBadHead = errors.New("method, target or Host is ambiguous")
 	// ErrBadLength refuses a Length below -1, or one without a Body.
 	ErrBadLength = errors.New("length without content, or below -1")
 	// ErrHalfBody means that Body was shorter or longer than its Length.
-	ErrHalfBody = errors.New("request body has not the announced length")
+	ErrHalfBody = errors.New("request body is not as long as announced")
 )
 
 // Check refuses a request whose method, target or Host is ambiguous, or whose Length contradicts

@@ -55,7 +55,7 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 
 func (s *stream) CloseAfter() { s.closing = true }
 
-var errUpgrade = errors.New("a request with content, an early request behind it or of HTTP/1.0 cannot upgrade")
+var errUpgrade = errors.New("cannot upgrade: the request has content, is HTTP/1.0, or is followed by early bytes")
 
 func (s *stream) Inform(m *message.Response) error {
 	if err := s.Interim(m.Status); err != nil || s.head.Version == message.HTTP10 {

@@ -80,7 +80,7 @@ func (c *serverConn) takeData(f *frame) error {
 	switch {
 	case s.inEnded:
 		c.giveBack(f.size)
-		return spoilt(s.id, streamClosed, "DATA behind the end")
+		return spoilt(s.id, streamClosed, "DATA after END_STREAM")
 	case !s.receive.arrive(f.size):
 		c.giveBack(f.size)
 		return spoilt(s.id, flowControlError, "more content than the window holds")

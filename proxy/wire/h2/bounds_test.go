@@ -188,7 +188,7 @@ func TestResets(t *testing.T) {
 		"by a window too large":    func(p *peer, id uint32) { _ = p.fr.WriteWindowUpdate(id, 1<<31-1) },
 		"by a priority of its own": func(p *peer, id uint32) { _ = p.fr.WritePriority(id, http2.PriorityParam{StreamDep: id}) },
 		"by an odd priority":       func(p *peer, id uint32) { _ = p.fr.WriteRawFrame(http2.FramePriority, 0, id, []byte{0}) },
-		"by DATA behind the end":   func(p *peer, id uint32) { p.data(id, false, "x") },
+		"by DATA after END_STREAM": func(p *peer, id uint32) { p.data(id, false, "x") },
 		"by HEADERS behind it":     func(p *peer, id uint32) { p.headers(id, true, "x: y") },
 	} {
 		t.Run(name, func(t *testing.T) {

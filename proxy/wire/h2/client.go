@@ -332,11 +332,11 @@ func (c *Client) render(r *wire.Request) (*wire.Buffer, error) {
 }
 
 var (
-	errLeft          = errors.New("the connection takes no more requests")
+	errLeft          = errors.New("the connection accepts no more requests")
 	errClientUpgrade = errors.New("tunnels are not asked for over HTTP/2")
 	errContextEnded  = errors.New("context ended") // the exchange replaces it by the context's cause
 	errDeaf          = errors.New("PING was not answered in time")
-	errStalled       = errors.New("the server takes nothing")
+	errStalled       = errors.New("the server accepts no data")
 )
 
 // blame converts the error of an exchange to a [*wire.Error].

@@ -192,7 +192,7 @@ func (k *call) awaitHead(r *wire.Request) error {
 func (k *call) takeBlock(b *blockReader, end bool) error {
 	switch {
 	case k.inEnded:
-		return spoilt(k.id, streamClosed, "HEADERS behind the end")
+		return spoilt(k.id, streamClosed, "HEADERS after END_STREAM")
 	case b.excess != nil:
 		return spoilt(k.id, enhanceYourCalm, b.excess.Error())
 	case k.headed:
@@ -295,7 +295,7 @@ func (k *call) takeData(f *frame) error {
 	n := len(f.payload)
 	switch {
 	case k.inEnded:
-		return spoilt(k.id, streamClosed, "DATA behind the end")
+		return spoilt(k.id, streamClosed, "DATA after END_STREAM")
 	case !k.headed:
 		return spoilt(k.id, protocolError, "DATA before the head")
 	case !k.receive.arrive(f.size):

@@ -264,7 +264,7 @@ func (c *Client) takeSettings(f *frame) error {
 			c.most = int(min(s.value, maxStream))
 		case settingPush:
 			if s.value != 0 {
-				return broken(protocolError, "the server takes pushes")
+				return broken(protocolError, "the server sent ENABLE_PUSH")
 			}
 		}
 		return nil

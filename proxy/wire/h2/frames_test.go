@@ -91,8 +91,8 @@ func TestSpoiltStreams(t *testing.T) {
 		want  string
 	}{
 		{"window too large", false, func(p *peer) { _ = p.fr.WriteWindowUpdate(1, 1<<31-1) }, "1: FLOW_CONTROL_ERROR"},
-		{"DATA behind the end", true, func(p *peer) { p.data(1, false, "x") }, "1: STREAM_CLOSED"},
-		{"HEADERS behind the end", true, func(p *peer) { p.ask(1, true) }, "1: STREAM_CLOSED"},
+		{"DATA after END_STREAM", true, func(p *peer) { p.data(1, false, "x") }, "1: STREAM_CLOSED"},
+		{"HEADERS after END_STREAM", true, func(p *peer) { p.ask(1, true) }, "1: STREAM_CLOSED"},
 		{"PRIORITY of an odd size", false, func(p *peer) { _ = p.fr.WriteRawFrame(http2.FramePriority, 0, 1, []byte{0}) }, "1: FRAME_SIZE_ERROR"},
 		{"PRIORITY on itself", false, func(p *peer) { _ = p.fr.WritePriority(1, http2.PriorityParam{StreamDep: 1}) }, "1: PROTOCOL_ERROR"},
 	} {

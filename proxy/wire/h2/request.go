@@ -278,7 +278,7 @@ func (s *stream) takeTrailers(end bool) error {
 	b := s.c.blocks
 	switch {
 	case s.inEnded:
-		return spoilt(s.id, streamClosed, "HEADERS behind the end")
+		return spoilt(s.id, streamClosed, "HEADERS after END_STREAM")
 	case !end:
 		return malformed(s.id, "HEADERS within the content")
 	case b.excess != nil:

@@ -23,7 +23,7 @@ type watch struct {
 	resting        bool // sweeps do not look until Wake
 }
 
-var errTooSlow = errors.New("the client takes too long")
+var errTooSlow = errors.New("the client is too slow")
 
 // spend charges an unproductive frame to the budget; mu is held.
 func (c *serverConn) spend() error {
