@@ -205,7 +205,7 @@ func (g *Gateway) drain(ctx context.Context) {
 	defer cancel()
 	cut := sync.OnceFunc(func() {
 		if n := g.server.Cut(nil); n > 0 {
-			g.memory.Log.Warn("requests were cut at the end of the grace period", "requests", n)
+			g.memory.Log.Warn("requests were aborted at the end of the grace period", "requests", n)
 		}
 	})
 	done := make(chan struct{})

@@ -45,7 +45,7 @@ func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadRep
 		log.Log(ctx, unchanged, "configuration not reloaded", "why", report.Summary)
 		g.memory.reloads.Unchanged()
 	default:
-		log.Error("configuration refused; the one before stays in force", "why", report.Summary, "faults", len(report.Faults))
+		log.Error("configuration refused; the previous one stays in use", "why", report.Summary, "faults", len(report.Faults))
 		for i, f := range report.Faults {
 			if i == maxLoggedFaults {
 				log.Error("there are more faults", "cure", "sallyport check shows all")

@@ -89,7 +89,7 @@ cancelled: CANCELLED
 deadline: DEADLINE_EXCEEDED
 fail: NOT_FOUND no such model: m ü
 no such method: UNIMPLEMENTED
-other service: UNIMPLEMENTED Nothing is served here.
+other service: UNIMPLEMENTED No route has this host and path.
 no token: UNAUTHENTICATED a credential is required
 `
 	if err != nil || string(out) != want {
@@ -316,10 +316,10 @@ func (h *house) refused(t *testing.T, read string) {
 		code                codes.Code
 		text                string
 	}{
-		{"scope", read, service + "Predict", codes.PermissionDenied, "The token lacks a scope that this needs."},
+		{"scope", read, service + "Predict", codes.PermissionDenied, "The token lacks a required scope."},
 		{"bad token", "x.y.z", service + "Predict", codes.Unauthenticated, ""},
-		{"other service", read, "/tensorflow.ProfilerService/Profile", codes.Unimplemented, "Nothing is served here."},
-		{"odd path", read, service + "a/b", codes.InvalidArgument, "This is not a gRPC call as it must be."},
+		{"other service", read, "/tensorflow.ProfilerService/Profile", codes.Unimplemented, "No route has this host and path."},
+		{"odd path", read, service + "a/b", codes.InvalidArgument, "The gRPC call is malformed."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var header metadata.MD

@@ -102,14 +102,14 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	}
 	return all
 }(map[string]words{
-	reasonBadVersion:     {505, "This version of HTTP is not served."},
-	reasonBadMethod:      {501, "This method is not served."},
-	reasonBadTarget:      {400, "The request target is not acceptable."},
-	reasonBadAuthority:   {400, "The Host is not acceptable."},
-	reasonBadField:       {400, "A header field is not acceptable."},
+	reasonBadVersion:     {505, "This HTTP version is not supported."},
+	reasonBadMethod:      {501, "This method is not supported."},
+	reasonBadTarget:      {400, "The request target is invalid."},
+	reasonBadAuthority:   {400, "The Host is invalid."},
+	reasonBadField:       {400, "A header field is invalid."},
 	reasonBadSyntax:      {400, "This is not a well-formed HTTP request."},
-	reasonBadFraming:     {400, "The end of the request body is not announced in one clear way."},
-	reasonUnknownCoding:  {501, "The transfer coding is not known here."},
+	reasonBadFraming:     {400, "The request's Content-Length or Transfer-Encoding is invalid or ambiguous."},
+	reasonUnknownCoding:  {501, "The transfer coding is not supported."},
 	reasonTargetTooLong:  {414, "The request target is too long."},
 	reasonHeadTooLarge:   {431, "The request head is too large."},
 	reasonHeadTimeout:    {408, "The request head did not arrive in time."},
@@ -118,46 +118,46 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonProtectedField: {400, "A header field that only the gateway may set was sent."},
 	reasonBadBody:        {400, "The request body is malformed."},
 	reasonBadModel:       {400, "The request body does not name a model in one clear way."},
-	reasonBadCall:        {400, "This is not a gRPC call as it must be."},
-	reasonNoRoute:        {404, "Nothing is served here."},
+	reasonBadCall:        {400, "The gRPC call is malformed."},
+	reasonNoRoute:        {404, "No route has this host and path."},
 	reasonMethod:         {405, "The method is not allowed here."},
 	reasonBodyTimeout:    {408, "The request body did not arrive in time."},
 	reasonBodyTooLarge:   {413, "The request body is too large."},
 	reasonPlainHTTP:      {403, "Credentials were sent without encryption. Use https, and replace the credentials."},
 
-	reasonAddress:   {403, "Requests from this address are not taken here."},
-	reasonUntold:    {400, "The proxy in front did not tell what it was asked."},
-	reasonUndecided: {403, "This can be answered here only, and not for another proxy."},
-	reasonOrigin:    {403, "Pages of this origin may not call."},
+	reasonAddress:   {403, "Requests from this address are not allowed."},
+	reasonUntold:    {400, "The asking proxy left out or repeated a field that describes the request."},
+	reasonUndecided: {403, "The gateway answers this request only itself, not for another proxy."},
+	reasonOrigin:    {403, "Pages of this origin are not allowed."},
 
-	policy.ReasonForbidden:         {403, "This caller may not do this."},
-	policy.ReasonInsufficientScope: {403, "The token lacks a scope that this needs."},
+	policy.ReasonForbidden:         {403, "The caller is not allowed to do this."},
+	policy.ReasonInsufficientScope: {403, "The token lacks a required scope."},
 
 	reasonReplayed:       {401, sentence(httpsig.Replayed.Text())},
-	reasonReplayFull:     {503, "No more signed requests can be remembered now."},
-	reasonReplayWindow:   {503, "The gateway has just started and cannot tell this request from a replay yet. Sign it anew, later."},
-	reasonBodyMemory:     {503, "There is no memory for the content now."},
+	reasonReplayFull:     {503, "The store of used nonces is full. Try again later."},
+	reasonReplayWindow:   {503, "The gateway has just started and cannot tell this request from a replay yet. Sign a new request later."},
+	reasonBodyMemory:     {503, "The gateway has no memory for the request body now."},
 	reasonDigestMissing:  {400, sentence(httpsig.DigestMissing.Text())},
 	reasonDigestMismatch: {400, sentence(httpsig.DigestMismatch.Text())},
 
 	reasonRate:       {429, "Too many requests."},
-	reasonBusy:       {429, "Too many requests are under way."},
+	reasonBusy:       {429, "Too many requests are in flight."},
 	reasonOverloaded: {503, "The gateway has no memory left for more requests now."},
-	reasonAudit:      {503, "The audit log cannot take a record."},
+	reasonAudit:      {503, "The audit log is unavailable."},
 
 	reasonRefused:     {502, "The model server cannot be reached."},
 	reasonReset:       {502, "The model server closed the connection."},
 	reasonGarbage:     {502, "The model server's answer is malformed."},
 	reasonTimeout:     {504, "The model server did not answer in time."},
 	reasonNoneHealthy: {503, "No model server is available."},
-	reasonUnserved:    {503, "No model server for this protocol is here."},
+	reasonUnserved:    {503, "No model server supports this protocol."},
 	reasonInternal:    {500, "The gateway failed."},
 
-	reasonUpstreamSignature: {502, "The model server's answer is not signed as it must be."},
+	reasonUpstreamSignature: {502, "The model server's answer lacks a valid signature."},
 
 	reasonClientGone: {499, ""}, // the client has left
 	reasonExpired:    {401, "The credential expired."},
-	reasonWithdrawn:  {403, "The right to this was withdrawn."},
+	reasonWithdrawn:  {403, "The right to do this was withdrawn."},
 	reasonReplaced:   {503, "The gateway's configuration was replaced."},
 	reasonShutdown:   {503, "The gateway is stopping."},
 }, map[string]grpcCode{
@@ -182,10 +182,10 @@ const checkRetry = 5 * time.Second
 // These errors are causes for the audit record.
 var (
 	errTooLarge    = errors.New("body exceeds the limit")
-	errTooSlow     = errors.New("body comes more slowly than limits.body_rate")
+	errTooSlow     = errors.New("body is slower than limits.body_rate")
 	errCallVersion = errors.New("gRPC over another version than HTTP/2")
 	errCallForm    = errors.New("not POST, with trailers taken, to /package.Service/Method")
-	errUntold      = errors.New("a field that tells the request is missing, or is there twice")
+	errUntold      = errors.New("a field that describes the request is missing or repeated")
 	errNoSwitch    = errors.New("the upstream did not switch protocols, and did not refuse to")
 	errEarly       = errors.New("the server answered before it had the end of the request")
 	errNoGrant     = errors.New("no valid grant")
