@@ -11,19 +11,17 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// ForwardAuthConfig is the section `listen.forward_auth`: another proxy asks
-// whether it may forward a request, and is answered as the gateway would decide.
+// ForwardAuthConfig is the section `listen.forward_auth`: another proxy asks whether it may forward
+// a request, and the gateway answers with its decision.
 type ForwardAuthConfig struct {
 	// Addr is the address HOST:PORT.
 	Addr string `yaml:"addr"`
-	// From are the addresses of the proxies that may ask; all other connections are
-	// closed.
+	// From are the addresses of the proxies that may ask; other connections are closed.
 	From setting.List[setting.CIDR] `yaml:"from"`
-	// Dialect says how they tell what they were asked: nginx (auth_request, with
-	// X-Original-URL and X-Original-Method), traefik (ForwardAuth) or caddy
-	// (forward_auth), both with X-Forwarded-Method, -Proto, -Host and -Uri. They
-	// must set all of these themselves: what a client sent under these names would
-	// be believed otherwise.
+	// Dialect says how the proxies describe requests: nginx (auth_request, with X-Original-URL and
+	// X-Original-Method), traefik (ForwardAuth) or caddy (forward_auth), both with
+	// X-Forwarded-Method, -Proto, -Host and -Uri. They must set all of these themselves; otherwise
+	// the gateway would trust fields sent by the client.
 	Dialect string `yaml:"dialect"`
 }
 

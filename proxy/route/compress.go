@@ -14,7 +14,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// CompressConfig is the section `compress` of a route: true, or which answers.
+// CompressConfig is the section `compress` of a route: true, or the answers to compress.
 type CompressConfig struct {
 	On bool // whether anything is compressed
 	CompressFields
@@ -22,11 +22,10 @@ type CompressConfig struct {
 
 // CompressFields are the fields of the section `compress`.
 type CompressFields struct {
-	// Types are the media types of answers that are compressed; text/* is every
-	// text but event streams, which must be named. Default: JSON, XML, SVG,
-	// JavaScript and text.
+	// Types are the media types of answers to compress; text/* is every text except event streams,
+	// which must be named. Default: JSON, XML, SVG, JavaScript and text.
 	Types setting.List[string] `yaml:"types"`
-	// MinSize is the length from which it is worth it. Default: 1KiB.
+	// MinSize is the smallest length that is compressed. Default: 1KiB.
 	MinSize setting.Size `yaml:"min_size"`
 }
 

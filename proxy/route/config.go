@@ -16,20 +16,19 @@ const off = "off"
 // Anonymous is the entry under callers for routes without authentication.
 const Anonymous = "anonymous"
 
-// TimeoutsConfig is a section `timeouts`. A route's goes before the file's. Where
-// neither says anything, what the upstream serves decides: openai and ollama,
-// which may think for minutes, get more time.
+// TimeoutsConfig is a section `timeouts`. A route's section takes precedence over the file's.
+// Without either, the default depends on what the upstream serves: openai and ollama get more time,
+// because they may compute for minutes.
 type TimeoutsConfig struct {
-	// Connect is how long connecting to an upstream may take, TLS included. Default: 5s.
+	// Connect limits connecting to an upstream, including TLS. Default: 5s.
 	Connect setting.Duration `yaml:"connect"`
-	// Head is how long an upstream may take from the request to the head of its
-	// answer. Default: 60s; 10m where the upstream serves openai or ollama.
+	// Head limits the time from the request to the head of the answer. Default: 60s; 10m where the
+	// upstream serves openai or ollama.
 	Head setting.Timeout `yaml:"head"`
-	// Idle is how long a body may rest, either way, before the exchange is given
-	// up; WebSocket connections too. Default: 60s; 5m where the upstream serves
-	// openai or ollama.
+	// Idle limits how long a body may pause, in either direction, before the exchange is aborted;
+	// also for WebSocket. Default: 60s; 5m where the upstream serves openai or ollama.
 	Idle setting.Timeout `yaml:"idle"`
-	// Total bounds a whole exchange. Default: never, so that streams may go on.
+	// Total limits a whole exchange. Default: never, so that streams may continue.
 	Total setting.Timeout `yaml:"total"`
 }
 
@@ -52,73 +51,68 @@ func (t TimeoutsConfig) Or(rest TimeoutsConfig) TimeoutsConfig {
 
 // Config is one entry of `routes`.
 type Config struct {
-	// Name is how records and metrics call the route. Default: its first host and
-	// its path, after its methods where it lists some.
+	// Name is the route's name in records and metrics. Default: its first host and its path, after
+	// its methods if it lists some.
 	Name string `yaml:"name"`
 	// Host is the name, or several, that clients call: models.example.com, or
 	// "*.example.com" for any one label in the place of the star.
 	Host setting.List[string] `yaml:"host"`
-	// Path is where the route begins, on a segment boundary: /v1 is /v1 and
-	// /v1/models, not /v1beta. The longest path wins. "=/v1" is that path alone.
-	// Default: "/".
+	// Path is the prefix of the paths, on a segment boundary: /v1 matches /v1 and /v1/models, not
+	// /v1beta. The longest path wins. "=/v1" matches that path alone. Default: "/".
 	Path string `yaml:"path"`
-	// Strip is a prefix of the path that the upstream does not see: with /tf it is
-	// asked for /v1 where the client asked for /tf/v1. Everything else, from the
-	// route to the rules and the record, goes by the path as the client sent it.
-	// The upstream learns the prefix from X-Forwarded-Prefix.
+	// Strip is a prefix to remove from the path for the upstream: with /tf, the upstream gets /v1
+	// when the client asked for /tf/v1. Routes, rules and records use the client's path. The
+	// upstream gets the prefix in X-Forwarded-Prefix.
 	Strip string `yaml:"strip"`
-	// Replace puts another prefix in the place of one.
+	// Replace replaces a prefix of the path for the upstream.
 	Replace *ReplaceConfig `yaml:"replace"`
-	// Methods are the HTTP methods that the route takes. Default: all.
+	// Methods are the HTTP methods that the route accepts. Default: all.
 	Methods setting.List[string] `yaml:"methods"`
 	// Upstream is a name under upstreams, or a URL.
 	Upstream string `yaml:"upstream"`
 	// Serves says what kind of server the URL in upstream is: raw, flask,
 	// tensorflow, triton, openai or ollama. Default: raw.
 	Serves string `yaml:"serves"`
-	// Callers are the proofs that the route takes: issuer/NAME for bearer tokens
-	// of that issuer, key/NAME for signatures by keys of that principal, key for those
-	// of all, or anonymous alone for nobody's. One of several will do; {all: [...]}
-	// demands every one.
+	// Callers lists the accepted credentials: issuer/NAME for bearer tokens of that issuer,
+	// key/NAME for signatures by keys of that principal, key for those of all principals, or
+	// anonymous alone for none. One of several is enough; {all: [...]} requires every one.
 	Callers CallersConfig `yaml:"callers"`
-	// Integrity says what signatures must be here, and which answers are signed.
+	// Integrity says which signatures are required, and which answers are signed.
 	Integrity seal.RouteConfig `yaml:"integrity"`
 	// Audience narrows the audiences of the issuers for this route.
 	Audience setting.List[string] `yaml:"audience"`
 	// Rules decide which caller may do what: a list of rules, or the name of one
 	// under policies. A deny goes before any allow; what no rule allows is refused.
 	Rules RulesRef `yaml:"rules"`
-	// AllowFrom are the addresses from which requests are taken, before anybody is
-	// asked who they are. Default: all.
+	// AllowFrom are the addresses from which requests are accepted, checked before authentication.
+	// Default: all.
 	AllowFrom setting.List[setting.CIDR] `yaml:"allow_from"`
-	// DenyFrom are addresses from which none are, whatever allow_from says.
+	// DenyFrom are addresses that are refused, even if allow_from lists them.
 	DenyFrom setting.List[setting.CIDR] `yaml:"deny_from"`
-	// Respond answers in the place of an upstream, such as 503 for maintenance.
-	// callers hold as they do everywhere, anonymous for an answer to all; upstream
-	// and rules may be left out.
+	// Respond answers instead of an upstream, such as 503 for maintenance. callers applies as
+	// everywhere (anonymous for a public answer); upstream and rules may be left out.
 	Respond *RespondConfig `yaml:"respond"`
 	// CORS lets pages of other sites call the route from a browser.
 	CORS *CORSConfig `yaml:"cors"`
-	// Compress sends answers through gzip to clients that take it. Beware of answers
-	// that hold a secret beside what a stranger chose: their length then tells the
-	// secret (BREACH).
+	// Compress compresses answers with gzip for clients that accept it. Do not use it for answers
+	// that hold a secret and text chosen by others: their length reveals the secret (BREACH).
 	Compress CompressConfig `yaml:"compress"`
-	// Limits bound what callers may ask.
+	// Limits are the limits for callers.
 	Limits LimitsConfig `yaml:"limits"`
-	// Timeouts go before those of the whole file.
+	// Timeouts take precedence over those of the whole file.
 	Timeouts TimeoutsConfig `yaml:"timeouts"`
 	// Websocket lets clients upgrade to WebSocket here. The upstream's endpoints must
 	// serve HTTP/1.1.
 	Websocket bool `yaml:"websocket"`
-	// Headers changes header fields, both ways.
+	// Headers changes header fields of requests and answers.
 	Headers HeadersConfig `yaml:"headers"`
-	// Identity names the fields that tell the upstream who calls.
+	// Identity names the fields with the caller's identity for the upstream.
 	Identity IdentityConfig `yaml:"identity"`
-	// ForwardAuthorization sends the caller's own Authorization field, token and
-	// all, to the upstream, which can then act in the caller's name anywhere.
+	// ForwardAuthorization forwards the caller's Authorization field with its token. The upstream
+	// can then act as the caller anywhere.
 	ForwardAuthorization bool `yaml:"insecure_forward_authorization"`
-	// SecurityHeaders changes the security headers of answers: a name, and the
-	// value that it gets where the upstream sets none, or off.
+	// SecurityHeaders changes the security headers of answers: a name, and the value to use if the
+	// upstream sets none, or off.
 	SecurityHeaders map[string]string `yaml:"security_headers"`
 	// KeepServer keeps the Server and X-Powered-By of the upstream in answers.
 	KeepServer bool `yaml:"keep_server_header"`
@@ -146,26 +140,26 @@ func (r *RulesRef) Want() string { return "a list of rules, or the name of one u
 
 // LimitsConfig is the section `limits` of a route.
 type LimitsConfig struct {
-	// Body bounds the body of a request. Default: 64MiB.
+	// Body limits the body of a request. Default: 64MiB.
 	Body setting.Size `yaml:"body"`
-	// Rate bounds how many requests come in a time; each of several must allow one.
+	// Rate limits how many requests are accepted per time; each of several limits must allow one.
 	Rate setting.List[limit.RateConfig] `yaml:"rate"`
-	// InFlight bounds how many requests of the route are under way at once. Default: no bound.
+	// InFlight limits the concurrent requests of the route. Default: no limit.
 	InFlight int `yaml:"in_flight"`
 }
 
 // BodyBytes returns the limit of a request body.
 func (l *LimitsConfig) BodyBytes() int64 { return l.Body.Or(64 << 20) }
 
-// IdentityConfig names the fields in which the upstream learns who calls; off
-// leaves one out. What a client sends under these names is refused.
+// IdentityConfig names the fields with the caller's identity for the upstream; off leaves one out.
+// A client that sends such a field is refused.
 type IdentityConfig struct {
 	// Principal is the caller's qualified name, such as issuer/corp:alice.
 	// Default: X-Sallyport-Principal.
 	Principal string `yaml:"principal"`
 	// Scopes are the caller's scopes, separated by spaces. Default: X-Sallyport-Scopes.
 	Scopes string `yaml:"scopes"`
-	// RequestID is the id of the record. Default: X-Sallyport-Request-Id.
+	// RequestID is the id of the audit record. Default: X-Sallyport-Request-Id.
 	RequestID string `yaml:"request_id"`
 }
 
@@ -183,19 +177,18 @@ func (c *IdentityConfig) Names() IdentityNames {
 	return IdentityNames{name(c.Principal, "x-sallyport-principal"), name(c.Scopes, "x-sallyport-scopes"), name(c.RequestID, "x-sallyport-request-id")}
 }
 
-// CallersConfig is `callers` of a route: a list of proofs, of which one will do, or
-// all of several.
+// CallersConfig is `callers` of a route: a list of credentials, of which one or all are required.
 type CallersConfig struct {
 	List setting.List[string]
 	CallersFields
 }
 
-// CallersFields are those of `callers` where all proofs are demanded.
+// CallersFields are the fields of `callers` if all credentials are required.
 type CallersFields struct {
-	// All lists proofs that are demanded all. The first is the caller.
+	// All lists credentials that are all required. The first one identifies the caller.
 	All setting.List[string] `yaml:"all"`
-	// Bind says how they belong together: alias (they are of one entry under
-	// principals) or independent. Default: alias.
+	// Bind says how they are related: alias (all belong to one entry under principals) or
+	// independent. Default: alias.
 	Bind string `yaml:"bind"`
 }
 

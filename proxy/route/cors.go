@@ -11,23 +11,22 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// CORSConfig is the section `cors` of a route: which pages of other sites a
-// browser lets call it.
+// CORSConfig is the section `cors` of a route: the pages of other sites that may call it from a
+// browser.
 type CORSConfig struct {
-	// Origins are those of the pages, byte for byte as browsers send them, such as
-	// https://demo.example.com; or "*" alone, for every page there is.
+	// Origins are the origins of the pages, byte for byte as browsers send them, such as
+	// https://demo.example.com; or "*" alone for all pages.
 	Origins setting.List[string] `yaml:"origins"`
 	// Methods that pages may use. Default: those of the route, or GET, HEAD and POST.
 	Methods setting.List[string] `yaml:"methods"`
 	// Headers are the request fields that pages may set. Default: Authorization
 	// and Content-Type.
 	Headers setting.List[string] `yaml:"headers"`
-	// Expose are the fields of answers that pages may read, besides X-Request-Id.
+	// Expose are the answer fields that pages may read, in addition to X-Request-Id.
 	Expose setting.List[string] `yaml:"expose"`
 	// MaxAge is how long a browser may remember the permission. Default: 10m.
 	MaxAge setting.Duration `yaml:"max_age"`
-	// Credentials lets pages send cookies and client certificates; bearer tokens
-	// need no such leave.
+	// Credentials lets pages send cookies and client certificates; bearer tokens do not need it.
 	Credentials bool `yaml:"credentials"`
 }
 

@@ -16,12 +16,12 @@ type RespondConfig struct{ RespondFields }
 
 // RespondFields are the fields of the section `respond`.
 type RespondFields struct {
-	// Status is that of the answer, from 200 to 599.
+	// Status is the status of the answer, from 200 to 599.
 	Status int `yaml:"status"`
-	// Body is its text, up to 64 KiB. Default: none.
+	// Body is the text of the answer, up to 64 KiB. Default: none.
 	Body string `yaml:"body"`
-	// ContentType is the type of the body. Default: application/json where it is
-	// JSON, else text/plain; charset=utf-8.
+	// ContentType is the type of the body. Default: application/json if the body is JSON, else
+	// text/plain; charset=utf-8.
 	ContentType string `yaml:"content_type"`
 }
 

@@ -12,22 +12,21 @@ import (
 
 // HeadersConfig is the section `headers` of a route.
 type HeadersConfig struct {
-	// Request changes what the upstream gets.
+	// Request changes the fields of requests to the upstream.
 	Request FieldsConfig `yaml:"request"`
-	// Response changes what the client gets of the upstream's answers.
+	// Response changes the fields of the upstream's answers to the client.
 	Response FieldsConfig `yaml:"response"`
 }
 
-// FieldsConfig says which header fields change, and how. Names are compared as
-// careless servers do, X_Tenant like x-tenant.
+// FieldsConfig says which header fields change, and how. Names are compared as lenient servers do:
+// X_Tenant equals x-tenant.
 type FieldsConfig struct {
-	// Set gives a field this value, whatever was sent. On requests the name is the
-	// gateway's from then on: clients' own are removed on every route to the same
-	// upstream.
+	// Set gives a field this value, whatever was sent. Clients then cannot send a request field of
+	// this name on any route to the same upstream.
 	Set map[string]string `yaml:"set"`
-	// Remove takes fields away.
+	// Remove lists fields to remove.
 	Remove setting.List[string] `yaml:"remove"`
-	// Add sends one more line with this name, or several, beside those that came.
+	// Add appends one or more lines with this name to those received.
 	Add map[string]setting.List[string] `yaml:"add"`
 }
 

@@ -10,10 +10,10 @@ import (
 
 // ReplaceConfig is the section `replace` of a route.
 type ReplaceConfig struct {
-	// Prefix is what the path that the upstream sees loses, on a segment boundary.
+	// Prefix is the prefix to remove from the path for the upstream, on a segment boundary.
 	// Default: the path of the route.
 	Prefix string `yaml:"prefix"`
-	// With is what stands there instead, such as /v2.
+	// With is the prefix to put in its place, such as /v2.
 	With string `yaml:"with"`
 }
 

@@ -8,33 +8,32 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Config is the section `integrity`: what signatures of all routes share.
+// Config is the section `integrity`: signature settings of all routes.
 type Config struct {
 	// MaxAge is how old a request's signature may be. Default: 60s.
 	MaxAge setting.Duration `yaml:"max_age"`
 	// Skew is how far clocks of signers may be ahead. Default: 30s.
 	Skew setting.Duration `yaml:"skew"`
-	// Memory bounds the bodies that are held, of requests until their digests are
-	// checked and of responses until they are signed, all together. Default: 256MiB.
+	// Memory limits the memory of all held bodies: of requests until their digests are verified,
+	// and of responses until they are signed. Default: 256MiB.
 	Memory setting.Size `yaml:"memory"`
-	// Nonces is how many are remembered at once. Signed requests beyond that are
-	// refused. Default: 1000000.
+	// Nonces limits how many nonces are remembered at once. Further signed requests are refused.
+	// Default: 1000000.
 	Nonces int `yaml:"nonces"`
-	// NoncesPerKey bounds those of one key, so that no caller takes all. Default: 250000.
+	// NoncesPerKey limits the nonces of one key, so that no caller uses all. Default: 250000.
 	NoncesPerKey int `yaml:"nonces_per_key"`
-	// State is the file in which a planned stop leaves the nonces for the next start,
-	// or off. A start that does not find it refuses signed requests until those that may
-	// be replays are stale; an empty file says that no nonce was used before. One process
-	// owns it, by a lock on a file beside it: a second one starts as if it had not found
-	// the file. A reload cannot change it. Default: sallyport-nonces beside gateway.yaml.
+	// State is the file that keeps the nonces over a planned restart, or off. A start without the
+	// file refuses signed requests until possible replays are too old; an empty file says that no
+	// nonce was used before. One process owns it, by a lock on a file beside it; a second process
+	// starts as without the file. A reload cannot change it. Default: sallyport-nonces beside
+	// gateway.yaml.
 	State setting.Place `yaml:"state"`
-	// Publish is the signing key, with a private_key, that signs for callers who have
-	// no key of their own and ask by Accept-Signature. Its public half is served at
-	// /.well-known/sallyport/keys.
+	// Publish is the signing key, with a private_key, for answers to callers without a key who ask
+	// by Accept-Signature. Its public half is served at /.well-known/sallyport/keys.
 	Publish string `yaml:"publish"`
 }
 
-// Defaults of the section `integrity`.
+// These are the defaults of the section `integrity`.
 const (
 	defaultSkew         = 30 * time.Second
 	defaultMaxAge       = time.Minute
@@ -43,7 +42,7 @@ const (
 	defaultMemory       = 256 << 20
 )
 
-// WithDefaults is c with a value for everything but State and Publish.
+// WithDefaults returns c with a value for everything except State and Publish.
 func (c Config) WithDefaults() Config {
 	c.MaxAge = setting.Duration(c.MaxAge.Or(defaultMaxAge))
 	c.Skew = setting.Duration(c.Skew.Or(defaultSkew))
@@ -61,22 +60,22 @@ type RouteConfig struct {
 	// Response says whether answers to signed requests, and to callers who ask for
 	// it, are signed: sign or off. Default: sign.
 	Response string `yaml:"response"`
-	// Body says how a signed body is checked: buffer (held until its digest is right),
-	// stream (sent on while it is checked, its end held back, for servers that act on
-	// whole bodies only) or headers_only (its digest need not be signed). Default: buffer.
+	// Body says how a signed body is verified. buffer: it is held until its digest is verified.
+	// stream: it is verified while forwarded and its end withheld, for servers that act only on
+	// whole bodies. headers_only: its digest need not be signed. Default: buffer.
 	Body string `yaml:"body"`
-	// Buffer bounds one body that is held. Default: 32MiB.
+	// Buffer limits the size of one held body. Default: 32MiB.
 	Buffer setting.Size `yaml:"buffer"`
-	// Cover are further fields that a signature must cover where a request has them,
-	// such as authorization.
+	// Cover lists further fields that a signature must cover if the request has them, such as
+	// authorization.
 	Cover setting.List[string] `yaml:"cover"`
-	// ResponseBuffer is up to which length answers are held and signed in the head;
-	// longer ones, and those without a length, are signed in trailers. Default: 1MiB.
+	// ResponseBuffer is the length up to which answers are held and signed in the head. Longer
+	// ones, and those of unknown length, are signed in trailers. Default: 1MiB.
 	ResponseBuffer setting.Size `yaml:"response_buffer"`
-	// Events says where the signature over a text/event-stream stands: trailer, or
-	// inline (a comment after the last event). Default: trailer.
+	// Events says where the signature of a text/event-stream goes: trailer, or inline (a comment
+	// after the last event). Default: trailer.
 	Events string `yaml:"events"`
-	// ForwardClientSignature sends the client's signature on to the upstream.
+	// ForwardClientSignature forwards the client's signature to the upstream.
 	ForwardClientSignature bool `yaml:"forward_client_signature"`
 }
 
