@@ -1,10 +1,10 @@
-// Package auth finds out who sent a request.
+// Package auth authenticates the sender of a request.
 //
-// A route lists whom it admits; [Auth.Route] turns that list into a [Chain], which
-// reads the head of a request and returns the caller, or an [Error] whose reason may
-// be shown to the client and whose cause is for the audit record only.
+// A route lists the callers that it admits. [Auth.Route] turns that list into a [Chain].
+// The chain reads the head of a request and returns the caller or an [Error]. The
+// reason of the error may be shown to the client; its cause is for the audit record only.
 //
-// An [Auth] is what one configuration says. What must survive a reload, such as
+// An [Auth] belongs to one configuration. State that must survive a reload, such as
 // verified tokens and the keys of issuers, is in the [Memory] of the process.
 package auth
 
@@ -26,10 +26,10 @@ import (
 // credential of its kind.
 var ErrNoCredential = errors.New("no credential of this kind")
 
-// Request is what a caller can prove himself with. Nothing in it is modified.
+// Request is the input of an [Authenticator], which must not modify it.
 type Request struct {
 	Head *message.Head
-	// Peer is the client's address, for the budget of failed checks.
+	// Peer is the client's address. Failed checks are counted against it.
 	Peer netip.Addr
 	// Conn is the client's TLS connection; nil without TLS.
 	Conn *tls.ConnectionState
@@ -38,55 +38,55 @@ type Request struct {
 // Authenticator checks one kind of credential. Implementations are safe for
 // concurrent use.
 type Authenticator interface {
-	// Authenticate returns the caller that a credential of this kind proves.
-	// [ErrNoCredential] means that the request has none, so that the next kind is
-	// asked. Any other error is final: the credential is bad, or could not be
-	// checked, and no other kind is asked.
+	// Authenticate returns the caller that a credential of this kind proves. If the
+	// request has no such credential, it returns [ErrNoCredential] and the chain tries
+	// the next kind. Any other error is final: the credential is bad, or could not be
+	// checked.
 	Authenticate(ctx context.Context, r *Request) (Proof, error)
 
-	// Recheck is Authenticate for a request that an older configuration accepted
-	// with the proof earlier, and that is still in flight. Freshness is not checked
-	// again, and no failure is counted against the client's address.
+	// Recheck authenticates a request in flight again, after a reload. earlier is the
+	// proof that the older configuration accepted. Recheck does not check freshness
+	// and counts no failure against the client's address.
 	Recheck(ctx context.Context, r *Request, earlier Proof) (Proof, error)
 
-	// Challenge is what WWW-Authenticate says about this kind in an answer with
-	// status 401; "" for nothing.
+	// Challenge returns the challenge of this kind for the WWW-Authenticate field of
+	// a 401 response; "" for none.
 	Challenge(realm string, e *Error) string
 
-	// Traits are the properties of the kind. They never change.
+	// Traits returns the properties of the kind. They never change.
 	Traits() Traits
 }
 
-// Traits are what a [Chain] must know about a kind of credential.
+// Traits are the properties of a kind of credential that a [Chain] uses.
 type Traits struct {
-	// Missing is the reason for refusing a request that lacks a demanded credential
+	// Missing is the reason for refusing a request that lacks a required credential
 	// of this kind.
 	Missing string
-	// Field is the field, in lower case, that carries the credential. "" means that
-	// nobody between client and gateway could have added it, as with the
-	// certificate of a TLS connection.
+	// Field is the lower-case name of the field that carries the credential. "" means
+	// that nobody between client and gateway can add one, as with the certificate of a
+	// TLS connection.
 	Field string
 	// AcceptSignature is the value of Accept-Signature that asks for such a
-	// credential; "" for kinds that are not signatures of messages.
+	// credential; "" for kinds that are not message signatures.
 	AcceptSignature string
 }
 
-// Config is what the configuration file says. It must not be modified after [New].
+// Config is the configuration of an [Auth]. It must not be modified after [New].
 type Config struct {
 	Issuers map[string]IssuerConfig // by the name that routes use: issuer/NAME
 	Keys    map[string]*SigningKey  // by keyid, as [ReadSigningKeys] returns them
 	Aliases map[string]string       // from qualified names of callers to their common name
 
-	MaxAge time.Duration // of signatures; zero: httpsig.Lifetime
-	Skew   time.Duration // how far signers' clocks may be ahead; zero: not at all
+	MaxAge time.Duration // maximum age of signatures; httpsig.Lifetime if zero
+	Skew   time.Duration // how far a signer's clock may be ahead; zero: not at all
 }
 
 // Auth checks credentials for all routes of one configuration. It is safe for
 // concurrent use.
 //
-// Between [Auth.Activate] and [Auth.Close] it is active. While it is not, it refuses
-// bearer tokens with [IssuerUnavailable], fetches nothing, and leaves nothing in
-// its [Memory]; signatures need no memory and are checked all the same.
+// It is active between [Auth.Activate] and [Auth.Close]. An inactive Auth refuses bearer
+// tokens with [IssuerUnavailable], fetches nothing and stores nothing in its [Memory].
+// It still verifies signatures, which need no memory.
 type Auth struct {
 	memory  *Memory
 	issuers map[string]*issuer
@@ -98,9 +98,9 @@ type Auth struct {
 	activated, closed bool // guarded by memory.mu
 }
 
-// New makes an Auth. It reads the CA files of issuers, uses no network, and starts
-// nothing. The configuration must have passed [IssuerConfig.Check]; m must not be nil.
-// An Auth that is thrown away without [Auth.Activate] leaves nothing behind.
+// New returns an inactive Auth. It reads the CA files of issuers, uses no network and
+// starts no goroutine. The configuration must have passed [IssuerConfig.Check]; m must
+// not be nil. An Auth that was never activated need not be closed.
 func New(c Config, m *Memory) (*Auth, error) {
 	a := &Auth{memory: m, issuers: make(map[string]*issuer, len(c.Issuers)),
 		keys: maps.Clone(c.Keys), aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
@@ -117,9 +117,9 @@ func New(c Config, m *Memory) (*Auth, error) {
 	return a, nil
 }
 
-// Activate begins the use of the Auth: the keys of its issuers are kept fresh from
-// now on. Keys and tokens of an issuer that an active Auth has configured in the
-// same way are shared with it. Only the first call counts, and none after Close.
+// Activate makes the Auth active: from now on the keys of its issuers are refreshed.
+// Active Auths share the keys and tokens of an issuer that they configure identically.
+// Only the first call has an effect, and none has after Close.
 func (a *Auth) Activate() {
 	a.memory.mu.Lock()
 	defer a.memory.mu.Unlock()
@@ -132,10 +132,9 @@ func (a *Auth) Activate() {
 	}
 }
 
-// Close ends the use of the Auth, once no request uses it. Issuers that no other
-// active Auth has configured in the same way are forgotten, with their keys and
-// tokens; Close waits for their fetches, which it cancels. An Auth that was never
-// activated may be closed, and any Auth may be closed again.
+// Close makes the Auth inactive. No request may use it any more. Close drops the keys
+// and tokens of issuers that no other active Auth configures identically; it cancels
+// their fetches and waits for them. Closing twice, or without Activate, is safe.
 func (a *Auth) Close() {
 	var unused []*issuerMemory
 	a.memory.mu.Lock()
@@ -153,8 +152,8 @@ func (a *Auth) Close() {
 	}
 }
 
-// Status is the state of each issuer's keys, ordered by name. While the Auth is not
-// active, none has keys.
+// Status returns the state of each issuer's keys, ordered by name. An inactive Auth
+// reports no keys.
 func (a *Auth) Status() []IssuerStatus {
 	var all []IssuerStatus
 	for _, name := range slices.Sorted(maps.Keys(a.issuers)) {
@@ -169,5 +168,5 @@ func (a *Auth) Status() []IssuerStatus {
 	return all
 }
 
-// Key is the signing key with an id, nil if there is none.
+// Key returns the signing key with this id, nil if there is none.
 func (a *Auth) Key(id string) *SigningKey { return a.keys[id] }

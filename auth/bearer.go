@@ -13,11 +13,11 @@ import (
 	"sallyport/proxy/message"
 )
 
-// bearer checks bearer tokens (RFC 6750) of the issuers that a route lists.
+// bearer verifies bearer tokens (RFC 6750) of the issuers that a route lists.
 //
-// Cheap checks come first: form, algorithm, typ, issuer, key. Then the signature is
-// verified, and only then may the client learn what is wrong with a claim: whoever
-// cannot sign has no right to know.
+// Cheap checks come first: form, algorithm, typ, issuer, key. Then it verifies the
+// signature, and then the claims. The client learns the fault of a claim only if the
+// signature is valid, so that a forger learns nothing.
 type bearer struct {
 	memory     *Memory
 	candidates []candidate
@@ -37,17 +37,16 @@ func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
 		if iss == nil {
 			return nil, fmt.Errorf("unknown caller %q", caller)
 		}
-		kept, err := narrow(iss, d.Audience)
+		audience, err := narrow(iss, d.Audience)
 		if err != nil {
 			return nil, err
 		}
-		b.candidates = append(b.candidates, candidate{iss, kept})
+		b.candidates = append(b.candidates, candidate{iss, audience})
 	}
 	return b, nil
 }
 
-// issuer is the issuer that a caller of the form "issuer/NAME" names, nil if there
-// is none.
+// issuer returns the issuer of a caller written as "issuer/NAME", nil if there is none.
 func (a *Auth) issuer(caller string) *issuer {
 	name, ok := strings.CutPrefix(caller, "issuer/")
 	if !ok {
@@ -61,28 +60,28 @@ func (a *Auth) hasAudience(callers []string, audience string) bool {
 	return slices.ContainsFunc(callers, func(caller string) bool { return slices.Contains(a.issuer(caller).audience, audience) })
 }
 
-// narrow is the audiences of the issuer that the route accepts too: all if it names none.
+// narrow returns the issuer's audiences that the route accepts: all if it names none.
 func narrow(iss *issuer, to []string) ([]string, error) {
 	if len(to) == 0 {
 		return iss.audience, nil
 	}
-	var kept []string
+	var accepted []string
 	for _, aud := range iss.audience {
 		if slices.Contains(to, aud) {
-			kept = append(kept, aud)
+			accepted = append(accepted, aud)
 		}
 	}
-	if len(kept) == 0 {
-		return nil, fmt.Errorf("none of the route's audiences is one of issuer %s: its tokens would never be accepted", iss.name)
+	if len(accepted) == 0 {
+		return nil, fmt.Errorf("issuer %s has none of the route's audiences: its tokens would never be accepted", iss.name)
 	}
-	return kept, nil
+	return accepted, nil
 }
 
 // Traits implements [Authenticator].
 func (b *bearer) Traits() Traits { return Traits{Missing: NoCredential, Field: "authorization"} }
 
-// Challenge implements [Authenticator] (RFC 6750, section 3): there is no error code
-// if no token was sent, and invalid_token if one was refused.
+// Challenge implements [Authenticator] (RFC 6750, section 3). It has no error code if no
+// token was sent, and invalid_token if one was refused.
 func (b *bearer) Challenge(realm string, e *Error) string {
 	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() {
 		return "Bearer realm=" + quoted(realm)
@@ -102,7 +101,8 @@ func (b *bearer) Recheck(ctx context.Context, r *Request, _ Proof) (Proof, error
 	return Proof{Caller: caller}, err
 }
 
-// caller returns whom the token of a request proves. A nil budget counts nothing.
+// caller returns the caller that the token of a request proves. A nil budget counts
+// nothing.
 func (b *bearer) caller(ctx context.Context, r *Request, budget *budget) (identity.Principal, error) {
 	raw, err := bearerToken(r.Head)
 	if err != nil {
@@ -144,8 +144,9 @@ func (b *bearer) alone(c *candidate) bool {
 	return true
 }
 
-// bearerToken returns the token of the one Authorization line. A token in a
-// query, a cookie or a body is none (RFC 9700, section 4.3.2). It does not allocate.
+// bearerToken returns the token of the only Authorization line. It does not accept a
+// token in the query, a cookie or the body (RFC 9700, section 4.3.2). It does not
+// allocate.
 func bearerToken(head *message.Head) (string, error) {
 	value, lines := "", 0
 	for i := range head.Fields {
@@ -176,8 +177,8 @@ func bearerToken(head *message.Head) (string, error) {
 	return raw, nil
 }
 
-// tokenInQuery reports whether a query has the parameter by which RFC 6750,
-// section 2.3, would send a token. Two tokens leave open which of them counts.
+// tokenInQuery reports whether a query has the parameter access_token (RFC 6750, section
+// 2.3). A request with a second token is ambiguous: the upstream might use that one.
 func tokenInQuery(query string) bool {
 	for query != "" {
 		var p string
@@ -189,21 +190,21 @@ func tokenInQuery(query string) bool {
 	return false
 }
 
-// clipped is an identifier of a token as a cause may repeat it.
+// clipped quotes an identifier of a token for an error, at most 100 characters of it.
 func clipped(s string) string { return fmt.Sprintf("%.100q", s) }
 
 func bad(cause error) *Error { return &Error{Reason: BadCredential, Err: cause} }
 
-// verification is the check of one token that is not in the cache.
+// verification verifies one token that is not in the cache.
 type verification struct {
 	*bearer
 	raw    string
 	hash   uint64 // of raw
 	peer   netip.Addr
-	budget *budget // of failed checks; nil: none is counted
+	budget *budget // for failed checks; nil: unlimited
 }
 
-// run checks the token against each issuer of the route that has its iss.
+// run checks the token against each issuer of the route whose URL is the claim iss.
 func (v *verification) run(ctx context.Context) (identity.Principal, error) {
 	t := tokenPool.Get().(*token)
 	defer t.release()
@@ -220,7 +221,7 @@ func (v *verification) run(ctx context.Context) (identity.Principal, error) {
 		if err == nil {
 			return e.principal, nil
 		}
-		refused = clearer(refused, err)
+		refused = moreSpecific(refused, err)
 	}
 	if refused == nil {
 		refused = bad(fmt.Errorf("the route lists no issuer %s", clipped(t.registered.iss)))
@@ -228,9 +229,9 @@ func (v *verification) run(ctx context.Context) (identity.Principal, error) {
 	return identity.Principal{}, refused
 }
 
-// clearer is the more informative of two refusals: neither "could not be checked" nor
-// what is known after a signature was verified must be hidden by a vaguer one.
-func clearer(a, b *Error) *Error {
+// moreSpecific returns the more specific of two refusals. IssuerUnavailable ranks first,
+// then refusals of a token whose signature was verified, then BadCredential.
+func moreSpecific(a, b *Error) *Error {
 	rank := func(e *Error) int {
 		switch {
 		case e == nil:
@@ -248,9 +249,9 @@ func clearer(a, b *Error) *Error {
 	return a
 }
 
-var errNotActive = errors.New("this configuration is not in use")
+var errNotActive = errors.New("this configuration is not active")
 
-// check verifies the token as one of the candidate's issuer: header, key, signature,
+// check verifies the token as a token of the candidate's issuer: header, key, signature,
 // claims, in this order.
 func (v *verification) check(ctx context.Context, c *candidate, t *token) (*verified, *Error) {
 	im := c.iss.memory.Load()
@@ -288,8 +289,8 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	return e, nil
 }
 
-// checkClaims makes the entry for the cache of a token whose signature was verified,
-// if its claims are what the issuer's configuration demands.
+// checkClaims checks the claims of a token whose signature was verified against the
+// issuer's configuration, and returns the cache entry of the token.
 func (iss *issuer) checkClaims(t *token, k *key, now time.Time) (*verified, *Error) {
 	refuse := func(reason string, cause error) (*verified, *Error) {
 		return nil, &Error{Reason: reason, Issuer: iss.name, KeyID: k.name(), Err: cause}
@@ -324,8 +325,8 @@ func (iss *issuer) checkClaims(t *token, k *key, now time.Time) (*verified, *Err
 	return e, nil
 }
 
-// accept checks whether a verified token opens the route now. It is called on every
-// use, whether the token comes from the cache or has just been verified.
+// accept checks that the route accepts a verified token now: its times and audience. It
+// is called on every use, whether or not the token comes from the cache.
 func (c *candidate) accept(e *verified, now int64) *Error {
 	reason := ""
 	switch {

@@ -7,14 +7,13 @@ import (
 	"time"
 )
 
-// Budget is how many tokens an address may have checked in vain: public-key work
-// that a forger makes us do, and nothing else, counts. Once it is spent, tokens
-// that are not in the cache are refused unchecked until some of it is back; those
-// that are in the cache never depend on it, so that a forger cannot lock out
-// callers behind the same address who have proved themselves.
+// Budget limits the failed credential checks per client address. Only checks that cost
+// a public-key operation count. Once the budget is spent, tokens that are not in the
+// cache are refused unchecked until it recovers. Cached tokens never depend on it, so a
+// forger cannot lock out authenticated callers behind the same address.
 type Budget struct {
-	Burst int           // failures at once: 200 if zero
-	Every time.Duration // how often one comes back: 50 ms if zero
+	Burst int           // failures allowed at once; 200 if zero
+	Every time.Duration // time until one failure is forgiven; 50 ms if zero
 }
 
 const (
@@ -22,21 +21,22 @@ const (
 	budgetWays = 4
 )
 
-// budget counts failures by the generic cell rate algorithm: an address has one
-// time, at which its debt will be paid.
+// budget counts failures with the generic cell rate algorithm. It stores one time per
+// address: when all of its failures will be forgiven.
 //
-// The table has a fixed size, and is made at the first failure. An address falls into a set of places by a hash
-// under a key of this process; where the set is full the smallest debt is
-// forgotten, so that a flood from many addresses costs an attacker his own first.
+// The table has a fixed size and is allocated at the first failure. A keyed hash maps
+// an address to a set of entries. If the set is full, the entry with the fewest
+// failures is evicted, so a flood from many addresses evicts the attacker's own first.
 type budget struct {
-	burst time.Duration // the debt that is allowed
+	burst time.Duration // Burst times every
 	every time.Duration
 	seed  maphash.Seed
 
-	mu   sync.Mutex // guards sets
-	sets [][budgetWays]debt // nil until something failed
+	mu   sync.Mutex         // guards sets
+	sets [][budgetWays]debt // nil before the first failure
 }
 
+// debt is the entry of one address.
 type debt struct {
 	owner uint64 // hash of the address
 	paid  int64  // in nanoseconds since 1970
@@ -56,8 +56,8 @@ func newBudget(b Budget) *budget {
 	}
 }
 
-// owner is what an address is counted as: itself, or for IPv6 its /64, of which
-// a client may use every address.
+// owner returns the hash under which an address is counted. IPv6 addresses count by
+// their /64, since a client may use every address of it.
 func (b *budget) owner(a netip.Addr) uint64 {
 	a = a.Unmap().WithZone("")
 	if a.Is6() {
@@ -67,8 +67,8 @@ func (b *budget) owner(a netip.Addr) uint64 {
 	return maphash.Comparable(b.seed, a)
 }
 
-// left reports whether the address may have another token checked. A nil budget is
-// never spent.
+// left reports whether another credential from the address may be checked. A nil budget
+// is never spent.
 func (b *budget) left(a netip.Addr, now time.Time) bool {
 	if b == nil {
 		return true
@@ -100,18 +100,18 @@ func (b *budget) charge(a netip.Addr, now time.Time) {
 		b.sets = make([][budgetWays]debt, budgetSets)
 	}
 	set := &b.sets[owner%budgetSets]
-	place := &set[0]
+	entry := &set[0]
 	for i := range set {
 		if set[i].owner == owner {
-			place = &set[i]
+			entry = &set[i]
 			break
 		}
-		if set[i].paid < place.paid {
-			place = &set[i]
+		if set[i].paid < entry.paid {
+			entry = &set[i]
 		}
 	}
-	if place.owner != owner {
-		*place = debt{owner: owner}
+	if entry.owner != owner {
+		*entry = debt{owner: owner}
 	}
-	place.paid = max(place.paid, now.UnixNano()) + int64(b.every)
+	entry.paid = max(entry.paid, now.UnixNano()) + int64(b.every)
 }

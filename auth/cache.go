@@ -8,11 +8,11 @@ import (
 	"sallyport/auth/identity"
 )
 
-// verified is a token whose signature was verified and whose claims are what the
-// issuer's configuration demands. Whether it opens a route is checked on each use,
-// see candidate.accept. Only the cache's own fields change once it is made.
+// verified is a token whose signature was verified and whose claims satisfy the issuer's
+// configuration. candidate.accept checks the rest on each use. It is immutable, except
+// for the fields that belong to the cache.
 type verified struct {
-	issuer    uint64 // number of the configuration that it was checked against
+	issuer    uint64 // issuerMemory.number of the configuration that verified it
 	hash      uint64
 	raw       string
 	key       *key
@@ -21,18 +21,19 @@ type verified struct {
 	notAfter  int64
 	principal identity.Principal
 
-	// Of the shard that holds it.
-	size       int // bytes, roughly
+	size int // approximate bytes
+
+	// Guarded by the shard's mutex.
 	uses       uint8
-	kept       bool // in the main queue
+	inMain     bool
 	next, prev *verified
 }
 
 const (
 	shards        = 16
-	entryOverhead = 512 // bytes of a verified token beside its text and claims
+	entryOverhead = 512 // bytes of a verified token besides its text and claims
 	maxUses       = 3
-	smallShare    = 10 // the queue of newcomers has a tenth
+	smallShare    = 10 // the small queue gets a tenth of the cache
 
 	defaultTokens     = 20_000
 	defaultTokenBytes = 64 << 20
@@ -44,15 +45,13 @@ type CacheLimits struct {
 	Bytes  int64 // 64 MiB if zero
 }
 
-// tokenCache keeps verified tokens by the configuration of their issuer and
-// their text. Nothing enters that was not signed, so forged tokens cannot flush
-// it; tokens that are shown once only pass through the queue of newcomers
-// (S3-FIFO), so neither can those.
+// tokenCache stores verified tokens by the configuration of their issuer and their text.
+// It admits only verified tokens, so forged tokens cannot flush it. It evicts by S3-FIFO:
+// tokens that are used once stay in the small queue, so they cannot flush it either.
 //
-// The text of the tokens is in memory, in full: a token is looked up by a hash
-// under a key of this process, and then compared in constant time, so no two
-// tokens are ever taken for each other. Whoever reads this memory reads the
-// requests too, and the tokens in them.
+// The cache stores the whole text of a token. It finds a token by a keyed hash and then
+// compares the text in constant time, so it never confuses two tokens. An attacker who
+// can read this memory can read the tokens in requests as well.
 type tokenCache struct {
 	seed   maphash.Seed
 	shards [shards]tokenShard
@@ -64,18 +63,18 @@ type tokenKey struct {
 }
 
 type tokenShard struct {
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	entries  map[tokenKey]*verified
-	small    queue // newcomers
-	main     queue // used more than once
-	past     past  // who left the newcomers lately
-	tokens   int   // bound of entries
-	bytes    int   // bound of bytes
+	small    queue // new tokens
+	main     queue // tokens used more than once
+	ghosts   ghosts
+	tokens   int // maximum number of entries
+	bytes    int // maximum size of entries
 	hits     uint64
 	admitted uint64
 }
 
-// newTokenCache makes a cache; shards share its bounds evenly.
+// newTokenCache returns a cache whose limits are divided evenly between its shards.
 func newTokenCache(l CacheLimits) *tokenCache {
 	if l.Tokens <= 0 {
 		l.Tokens = defaultTokens
@@ -89,7 +88,7 @@ func newTokenCache(l CacheLimits) *tokenCache {
 		s.entries = make(map[tokenKey]*verified)
 		s.tokens = max(l.Tokens/shards, 1)
 		s.bytes = int(max(l.Bytes/shards, 1))
-		s.past = past{order: make([]uint64, s.tokens), set: make(map[uint64]struct{})}
+		s.ghosts = ghosts{order: make([]uint64, s.tokens), set: make(map[uint64]struct{})}
 	}
 	return c
 }
@@ -98,7 +97,7 @@ func (c *tokenCache) hash(raw string) uint64 { return maphash.String(c.seed, raw
 
 func (c *tokenCache) shard(hash uint64) *tokenShard { return &c.shards[hash>>32%shards] }
 
-// get returns the verified token of this text and issuer, nil if there is none.
+// get returns the verified token with this text and issuer, nil if there is none.
 func (c *tokenCache) get(issuer uint64, hash uint64, raw string) *verified {
 	s := c.shard(hash)
 	s.mu.Lock()
@@ -114,7 +113,7 @@ func (c *tokenCache) get(issuer uint64, hash uint64, raw string) *verified {
 	return e
 }
 
-// equal compares in a time that depends on the lengths alone, eight bytes at a time.
+// equal compares eight bytes at a time. Its time depends on the lengths only.
 func equal(a, b string) bool {
 	if len(a) != len(b) {
 		return false
@@ -136,8 +135,8 @@ func word(s string, i int) uint64 {
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
-// put adds a verified token and evicts others to make room. A token whose key was
-// withdrawn meanwhile is not added.
+// put adds a verified token and evicts others to stay within the limits. It does not add
+// a token whose key was withdrawn meanwhile.
 func (c *tokenCache) put(e *verified) {
 	e.size += len(e.raw)
 	s := c.shard(e.hash)
@@ -147,7 +146,7 @@ func (c *tokenCache) put(e *verified) {
 		return
 	}
 	if e.size > s.bytes/smallShare {
-		return // it would push out too many others
+		return // it would evict too many others
 	}
 	id := tokenKey{e.hash, e.issuer}
 	if old := s.entries[id]; old != nil {
@@ -155,7 +154,7 @@ func (c *tokenCache) put(e *verified) {
 	}
 	s.entries[id] = e
 	s.admitted++
-	if e.kept = s.past.has(e.hash); e.kept {
+	if e.inMain = s.ghosts.has(e.hash); e.inMain {
 		s.main.push(e)
 	} else {
 		s.small.push(e)
@@ -165,18 +164,19 @@ func (c *tokenCache) put(e *verified) {
 	}
 }
 
-// evict lets one token go. A newcomer that was used again moves to the main
-// queue instead, and a token there goes round once for each time it was used.
+// evict removes one token. A token of the small queue that was used again moves to the
+// main queue instead. A used token of the main queue returns to its front, with one use
+// fewer.
 func (s *tokenShard) evict() {
 	for {
 		if e := s.small.last; e != nil && (s.main.last == nil || s.small.n > s.tokens/smallShare || s.small.bytes > s.bytes/smallShare) {
 			if e.uses == 0 {
 				s.remove(e)
-				s.past.add(e.hash)
+				s.ghosts.add(e.hash)
 				return
 			}
 			s.small.unlink(e)
-			e.uses, e.kept = 0, true
+			e.uses, e.inMain = 0, true
 			s.main.push(e)
 			continue
 		}
@@ -193,7 +193,7 @@ func (s *tokenShard) evict() {
 
 func (s *tokenShard) remove(e *verified) {
 	delete(s.entries, tokenKey{e.hash, e.issuer})
-	if e.kept {
+	if e.inMain {
 		s.main.unlink(e)
 	} else {
 		s.small.unlink(e)
@@ -210,11 +210,10 @@ func (c *tokenCache) drop(e *verified) {
 	}
 }
 
-// dropWithdrawn removes the tokens of keys that were withdrawn.
+// dropWithdrawn removes the tokens of withdrawn keys.
 func (c *tokenCache) dropWithdrawn() { c.sweep(math.MinInt64) }
 
-// sweep removes tokens that can never be accepted again: those that have expired,
-// and those of withdrawn keys.
+// sweep removes expired tokens and those of withdrawn keys.
 func (c *tokenCache) sweep(now int64) {
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -233,7 +232,7 @@ type CacheStatus struct {
 	Tokens   int
 	Bytes    int64
 	Hits     uint64 // look-ups that found a token, since the start
-	Admitted uint64 // tokens that were verified and kept, since the start
+	Admitted uint64 // tokens that were verified and added, since the start
 }
 
 func (c *tokenCache) status() CacheStatus {
@@ -250,7 +249,7 @@ func (c *tokenCache) status() CacheStatus {
 	return st
 }
 
-// queue is tokens in order of arrival.
+// queue is a linked list of tokens, the newest first.
 type queue struct {
 	first, last *verified
 	n, bytes    int
@@ -284,26 +283,27 @@ func (q *queue) unlink(e *verified) {
 	q.bytes -= e.size
 }
 
-// past remembers, by their hashes, as many tokens as fit into the shard.
-type past struct {
-	order []uint64
-	at    int
+// ghosts stores the hashes of the tokens last evicted from the small queue, as many as
+// the shard may have entries.
+type ghosts struct {
+	order []uint64 // ring
+	at    int      // index of the oldest
 	set   map[uint64]struct{}
 }
 
-func (p *past) has(hash uint64) bool {
-	_, ok := p.set[hash]
+func (g *ghosts) has(hash uint64) bool {
+	_, ok := g.set[hash]
 	return ok
 }
 
-func (p *past) add(hash uint64) {
-	if p.has(hash) {
+func (g *ghosts) add(hash uint64) {
+	if g.has(hash) {
 		return
 	}
-	if len(p.set) >= len(p.order) {
-		delete(p.set, p.order[p.at])
+	if len(g.set) >= len(g.order) {
+		delete(g.set, g.order[g.at])
 	}
-	p.order[p.at] = hash
-	p.set[hash] = struct{}{}
-	p.at = (p.at + 1) % len(p.order)
+	g.order[g.at] = hash
+	g.set[hash] = struct{}{}
+	g.at = (g.at + 1) % len(g.order)
 }

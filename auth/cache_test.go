@@ -49,7 +49,7 @@ func TestCacheIsBounded(t *testing.T) {
 				t.Errorf("after the sweep: %+v", st)
 			}
 			for i := range c.shards {
-				if n := len(c.shards[i].past.set); n > c.shards[i].tokens {
+				if n := len(c.shards[i].ghosts.set); n > c.shards[i].tokens {
 					t.Errorf("%d hashes of the past, bound %d", n, c.shards[i].tokens)
 				}
 			}

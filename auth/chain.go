@@ -11,53 +11,53 @@ import (
 	"sallyport/auth/identity"
 )
 
-// Demand is what a route lists.
+// Demand lists the callers that a route admits and the credentials that it requires.
 type Demand struct {
 	// Callers are "issuer/NAME" for bearer tokens of that issuer, "key/NAME" for
-	// signatures by keys of that principal, "key" for those of all, or "anonymous"
-	// alone. Never empty.
+	// signatures by keys of that principal, "key" for signatures by any key, or
+	// "anonymous" alone. Never empty.
 	Callers []string
-	// All demands a proof of each kind that Callers lists, instead of one. The first
-	// is the caller, and the others must be of the same alias.
+	// All requires a credential of each kind that Callers lists, instead of one. The
+	// first proves the caller; the others must belong to the same alias.
 	All bool
-	// Independent lets several proofs be of different callers.
+	// Independent lets several credentials belong to different callers.
 	Independent bool
 	Audience    []string // narrows the audiences of the issuers; nil leaves them as they are
 	Signatures  SignatureDemand
 }
 
-// Proof is what a request proves. The zero Proof proves nothing.
+// Proof is the outcome of authenticating a request. The zero Proof proves nothing.
 type Proof struct {
 	Caller identity.Principal
-	// Signature is the verified signature of the request, nil if there is none. Its
-	// nonce is not claimed and its digest is not compared yet.
+	// Signature is the verified signature of the request, nil if there is none. The
+	// user of the Proof must still claim its nonce and compare its digest.
 	Signature *httpsig.Signature
 }
 
-// Chain is the kinds of credentials that a route takes. The nil and the zero Chain
-// admit nobody. It is safe for concurrent use.
+// Chain authenticates the requests of a route by the kinds of credentials that it
+// accepts. The nil and the zero Chain admit nobody. It is safe for concurrent use.
 type Chain struct {
-	anonymous bool
-	kinds     []kind // in the order in which they are checked
-	demanding bool   // there are kinds that must be proved
-	bind      bool   // several proofs must be of one alias
-	aliases   map[string]string
+	anonymous   bool
+	kinds       []kind // in the order in which they are checked
+	anyRequired bool   // some kind is required
+	bind        bool   // several credentials must belong to one alias
+	aliases     map[string]string
 }
 
-// kind is a kind of credential as the route takes it.
+// kind is a kind of credential that the route accepts.
 type kind struct {
 	Authenticator
 	traits   Traits
-	place    int  // in the order in which the route lists the kinds
-	caller   bool // the route lists it: it proves a caller by itself
-	demanded bool // it must be proved, whatever else is
+	index    int  // in the order in which the route lists the kinds
+	caller   bool // the route lists the kind, so it proves a caller by itself
+	required bool // the request must have one, whatever other credentials it has
 }
 
-// signs reports whether the kind is signatures of messages.
+// signs reports whether the kind is message signatures.
 func (k *kind) signs() bool { return k.traits.AcceptSignature != "" }
 
-// newKind returns what makes the authenticator for callers that are written as word
-// or word/NAME; nil if there is no such kind. A new kind of credential is added here.
+// newKind returns the constructor of the authenticator for callers written as word or
+// word/NAME; nil if there is no such kind. A new kind of credential is added here.
 func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authenticator, error) {
 	switch word {
 	case "issuer":
@@ -68,7 +68,7 @@ func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authentic
 	return nil
 }
 
-// Route makes the chain of a route. Its error says what is wrong with the demand.
+// Route returns the chain of a route, or an error that names the fault of the demand.
 func (a *Auth) Route(d Demand) (*Chain, error) {
 	if len(d.Callers) == 0 {
 		return nil, errors.New("a route without callers admits nobody")
@@ -76,14 +76,14 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	if slices.Contains(d.Callers, "anonymous") {
 		return anonymousChain(d)
 	}
-	c := &Chain{demanding: d.All || d.Signatures.Always, aliases: a.aliases}
-	c.bind = c.demanding && !d.Independent
+	c := &Chain{anyRequired: d.All || d.Signatures.Always, aliases: a.aliases}
+	c.bind = c.anyRequired && !d.Independent
 	words, callers, err := byKind(d.Callers)
 	if err != nil {
 		return nil, err
 	}
 	for i, word := range words {
-		if err := a.addKind(c, word, callers[word], kind{place: i, caller: true, demanded: d.All}, &d); err != nil {
+		if err := a.addKind(c, word, callers[word], kind{index: i, caller: true, required: d.All}, &d); err != nil {
 			return nil, err
 		}
 	}
@@ -96,12 +96,12 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 		return nil, errors.New("all of one kind of proof is that kind: list two kinds, or no all")
 	}
 	if d.Signatures.Always {
-		if err := a.demandSignature(c, &d); err != nil {
+		if err := a.requireSignature(c, &d); err != nil {
 			return nil, err
 		}
 	}
-	// Signatures first: who signed wants to be refused if the message was changed,
-	// whatever else it proves.
+	// Check signatures first: a signed message that was changed must be refused,
+	// whatever other credentials it has.
 	slices.SortStableFunc(c.kinds, func(x, y kind) int {
 		switch {
 		case x.signs() == y.signs():
@@ -144,16 +144,16 @@ func (a *Auth) addKind(c *Chain, word string, callers []string, k kind, d *Deman
 	return nil
 }
 
-// demandSignature makes the chain demand a signature beside every other proof, by
+// requireSignature makes the chain require a signature besides any other credential: by
 // the keys that the route lists, or by any key if it lists none.
-func (a *Auth) demandSignature(c *Chain, d *Demand) error {
+func (a *Auth) requireSignature(c *Chain, d *Demand) error {
 	for i := range c.kinds {
 		if c.kinds[i].signs() {
-			c.kinds[i].demanded = true
+			c.kinds[i].required = true
 			return nil
 		}
 	}
-	return a.addKind(c, "key", nil, kind{place: len(c.kinds), demanded: true}, d)
+	return a.addKind(c, "key", nil, kind{index: len(c.kinds), required: true}, d)
 }
 
 func anonymousChain(d Demand) (*Chain, error) {
@@ -168,47 +168,46 @@ func anonymousChain(d Demand) (*Chain, error) {
 	return &Chain{anonymous: true}, nil
 }
 
-// Authenticate returns what the request proves. The error is always an [*Error].
-// With it, the Proof may hold a signature, so that the refusal can be signed, and
-// never a caller.
+// Authenticate returns the caller and the signature that the request proves. The error
+// is always an [*Error]. With an error the Proof has no caller, but it may have the
+// signature, so that the gateway can sign the refusal.
 //
-// A signature that the route takes must hold if it is there, whatever else proves
-// the caller.
+// A signature that the route accepts must verify if it is present, even if another
+// credential proves the caller.
 func (c *Chain) Authenticate(ctx context.Context, r *Request) (Proof, error) {
 	return c.prove(ctx, r, nil)
 }
 
-// Recheck is [Chain.Authenticate] for a request in flight that an older chain
-// accepted with the proof earlier: it returns what the request proves under this
-// one. Tokens are checked again, and no failure is counted against the client's
-// address. Of a signature, its key, coverage and authority are checked, and neither
-// its age nor its nonce. A caller other than before is refused as [BadCredential],
-// but a chain that admits everyone admits the request as anonymous.
+// Recheck authenticates a request in flight again, under this chain. earlier is the
+// proof that an older chain accepted. Recheck verifies tokens again, and counts no
+// failure against the client's address. Of a signature it checks the key, coverage and
+// authority, but neither age nor nonce. If the caller is another than before, it refuses
+// with [BadCredential]; an anonymous chain admits the request as anonymous.
 func (c *Chain) Recheck(ctx context.Context, r *Request, earlier Proof) (Proof, error) {
 	proof, err := c.prove(ctx, r, &earlier)
 	if err == nil && !c.anonymous && proof.Caller.String() != earlier.Caller.String() {
-		return Proof{Signature: proof.Signature}, bad(fmt.Errorf("the request of %s would now be one of %s", earlier.Caller.String(), proof.Caller.String()))
+		return Proof{Signature: proof.Signature}, bad(fmt.Errorf("the caller of the request would change from %s to %s", earlier.Caller.String(), proof.Caller.String()))
 	}
 	return proof, err
 }
 
-// given is a kind of credential that the request has, and whom it proves.
-type given struct {
+// proven is a credential that verified, with the caller that it proves.
+type proven struct {
 	kind   *kind
 	caller identity.Principal
 }
 
-// prove checks each kind of credential, against an earlier proof unless that is nil.
+// prove checks each kind of credential; with an earlier proof it rechecks.
 func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, error) {
 	switch {
 	case c == nil || !c.anonymous && len(c.kinds) == 0:
 		return Proof{}, &Error{Reason: NoCredential}
 	case c.anonymous:
-		// It reads nothing: a credential here proves nothing and must not look as if it did.
+		// Ignore credentials: nothing here verifies them, so no record may name their caller.
 		return Proof{Caller: identity.Anonymous()}, nil
 	}
-	var room [2]given
-	all := room[:0]
+	var array [2]proven // saves an allocation
+	all := array[:0]
 	var signature *httpsig.Signature
 	missing := ""
 	for i := range c.kinds {
@@ -225,8 +224,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		case !errors.Is(err, ErrNoCredential):
 			return Proof{Signature: signature}, asError(err)
 		default:
-			if k.demanded {
-				// The last one counts: a signature is asked for once all else is there.
+			if k.required {
+				// Report the last one: signatures are checked first, so a missing signature
+				// is reported only if nothing else is missing.
 				missing = k.traits.Missing
 			}
 			continue
@@ -235,9 +235,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 			signature = proof.Signature
 		}
 		proof.Caller.Alias = c.alias(&proof.Caller)
-		all = append(all, given{k, proof.Caller})
+		all = append(all, proven{k, proof.Caller})
 	}
-	if missing == "" && !slices.ContainsFunc(all, func(g given) bool { return g.kind.caller }) {
+	if missing == "" && !slices.ContainsFunc(all, func(p proven) bool { return p.kind.caller }) {
 		missing = c.kinds[len(c.kinds)-1].traits.Missing
 	}
 	if missing != "" {
@@ -253,7 +253,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	return Proof{Caller: *caller, Signature: signature}, nil
 }
 
-// alias is the one name of a caller who has several; "" for others.
+// alias returns the alias that the configuration gives to a principal; "" for none.
 func (c *Chain) alias(p *identity.Principal) string {
 	if len(c.aliases) == 0 || p.IsZero() {
 		return ""
@@ -261,50 +261,49 @@ func (c *Chain) alias(p *identity.Principal) string {
 	return c.aliases[p.String()]
 }
 
-// choose finds the caller among those who were proved, of whom at least one is of a
-// listed kind. It is the first in the order of the route. But if any kind would do
-// and the request is signed, the caller is who signed it, unless the signature
-// covers the other credential: otherwise whoever can add a credential on the way
-// could change whose request it is.
-func (c *Chain) choose(all []given, signature *httpsig.Signature) (*identity.Principal, *Error) {
-	var first, signer *given
+// choose selects the caller among the proven ones; at least one is of a listed kind. It
+// returns the first in the order of the route. There is one exception: if no kind is
+// required and the signature does not cover the first credential, it returns the
+// signer. Otherwise anyone on the path could add a credential and change the caller.
+func (c *Chain) choose(all []proven, signature *httpsig.Signature) (*identity.Principal, *Error) {
+	var first, signer *proven
 	for i := range all {
-		g := &all[i]
-		if g.kind.caller && (first == nil || g.kind.place < first.kind.place) {
-			first = g
+		p := &all[i]
+		if p.kind.caller && (first == nil || p.kind.index < first.kind.index) {
+			first = p
 		}
-		if g.kind.signs() {
-			signer = g
+		if p.kind.signs() {
+			signer = p
 		}
 	}
 	if c.bind {
 		for i := range all {
-			g := &all[i]
-			if g == first || g.caller.Alias != "" && g.caller.Alias == first.caller.Alias {
+			p := &all[i]
+			if p == first || p.caller.Alias != "" && p.caller.Alias == first.caller.Alias {
 				continue
 			}
 			e := &Error{Reason: ProofsDiffer, KeyID: first.caller.KeyID,
-				Err: fmt.Errorf("%s and %s were both proved, and no entry of principals has both", first.caller.String(), g.caller.String())}
+				Err: fmt.Errorf("the request proves both %s and %s, and no entry of principals has both", first.caller.String(), p.caller.String())}
 			if signer != nil {
 				e.KeyID = signer.caller.KeyID
 			}
 			return nil, e
 		}
 	}
-	if !c.demanding && signer != nil && first.kind.traits.Field != "" && !first.kind.signs() && !signature.Covers(first.kind.traits.Field) {
+	if !c.anyRequired && signer != nil && first.kind.traits.Field != "" && !first.kind.signs() && !signature.Covers(first.kind.traits.Field) {
 		return &signer.caller, nil
 	}
 	return &first.caller, nil
 }
 
-// Anonymous reports whether the chain admits callers without asking who they are.
+// Anonymous reports whether the chain admits every request without a credential.
 func (c *Chain) Anonymous() bool { return c != nil && c.anonymous }
 
-// Signs reports whether the chain takes signatures.
+// Signs reports whether the chain accepts signatures.
 func (c *Chain) Signs() bool { return c.AcceptSignature() != "" }
 
-// AcceptSignature is the value of Accept-Signature that goes with a 401 (RFC 9421,
-// section 5): what a signature must cover; "" if the chain takes none.
+// AcceptSignature returns the value of Accept-Signature for a 401 response (RFC 9421,
+// section 5), which lists what a signature must cover; "" if the chain accepts none.
 func (c *Chain) AcceptSignature() string {
 	if c != nil {
 		for i := range c.kinds {
@@ -316,9 +315,9 @@ func (c *Chain) AcceptSignature() string {
 	return ""
 }
 
-// Challenge is the value of WWW-Authenticate that goes with an error of the chain
-// (RFC 9110, section 11.6.1), "" if none is due. A chain that takes signatures and
-// other credentials names only the others: [Chain.AcceptSignature] says the rest.
+// Challenge returns the value of WWW-Authenticate for an error of the chain (RFC 9110,
+// section 11.6.1); "" if the status is not 401. A chain that accepts signatures and
+// other credentials names only the others; [Chain.AcceptSignature] asks for signatures.
 func (c *Chain) Challenge(realm string, err error) string {
 	e := asError(err)
 	if c == nil || e.Status() != 401 {

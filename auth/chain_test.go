@@ -91,7 +91,7 @@ func TestRoutesThatCannotBe(t *testing.T) {
 		"unknown caller \"keys\"":     {Callers: []string{"keys"}},
 		"unknown caller \"issuer/x\"": {Callers: []string{"issuer/x"}},
 		"is listed twice":             {Callers: []string{"key", "issuer/corp", "key"}},
-		"could prove such a caller":   {Callers: []string{"key/nobody"}},
+		"no signing key verifies requests of these callers":   {Callers: []string{"key/nobody"}},
 		"all of one kind of proof":    {Callers: []string{"key/acme", "key/orbit"}, All: true},
 		"list two kinds":              {Callers: []string{"issuer/corp"}, All: true},
 		"must be the only caller":     {Callers: []string{"anonymous", "key"}},
@@ -114,7 +114,7 @@ func TestRoutesThatCannotBe(t *testing.T) {
 // TestZeroChains admit nobody.
 func TestZeroChains(t *testing.T) {
 	s := newSigning(t)
-	for _, c := range []*Chain{nil, {}, {demanding: true}, {bind: true}} {
+	for _, c := range []*Chain{nil, {}, {anyRequired: true}, {bind: true}} {
 		if got := outcome(t, c, s.signed(t, s.keys["acme-1"], request(), nil), client); got != "no_credential" {
 			t.Errorf("got %s", got)
 		}

@@ -10,12 +10,12 @@ import (
 )
 
 const (
-	maxPath = 256 // bytes of a claim's path; what lies deeper has no name
+	maxPath = 256 // bytes of a claim's path; claims with a longer one are ignored
 	maxName = 256 // bytes of a principal's name
 )
 
-// claim is the value at a path: one for a string, number or boolean, several
-// for an array of those.
+// claim is the claim at a path. It has one value for a string, number or boolean, and
+// several for an array of those.
 type claim struct {
 	path   string
 	values []string
@@ -23,8 +23,7 @@ type claim struct {
 	array  bool
 }
 
-// valueKind is what the values of a claim are in JSON. Those of the empty array are
-// text.
+// valueKind is the JSON type of the values of a claim. It is text for the empty array.
 type valueKind uint8
 
 const (
@@ -43,11 +42,10 @@ func kindOf(t jsontext.Token) valueKind {
 	return mixed
 }
 
-// claimSet is the claims of a token, sorted by path. Nothing in it is proved until the
-// token's signature is verified. It is never modified, and safe for concurrent use.
+// claimSet is the claims of a token, sorted by path, not verified. It is immutable.
 type claimSet []claim
 
-// claimReader flattens claims into memory that is reused for the next token.
+// claimReader flattens claims into buffers that are reused for the next token.
 type claimReader struct {
 	claims claimSet
 	words  []string // the values of claims
@@ -59,10 +57,9 @@ func (r *claimReader) release() {
 	r.claims, r.words = r.claims[:0], r.words[:0]
 }
 
-// set copies what was read into a sorted set. The names on the way to a value are
-// joined by dots, and a name may itself hold dots, as namespaced claims do
-// ("https://example.com/roles"). Where two claims share a path neither has it: which of
-// them was meant is not ours to guess.
+// set copies the claims that were read into a sorted set. A path joins names with dots,
+// and a name may itself contain dots, such as "https://example.com/roles". If two claims
+// have the same path, set drops both, since either could be meant.
 func (r *claimReader) set() claimSet {
 	all := r.claims
 	slices.SortFunc(all, func(a, b claim) int { return strings.Compare(a.path, b.path) })
@@ -103,13 +100,13 @@ func (r *claimReader) read(path string, d *jsontext.Decoder) error {
 	if t.Kind() != jsontext.KindNull {
 		from := len(r.words)
 		r.words = append(r.words, t.String())
-		r.keep(path, from, kindOf(t), false)
+		r.add(path, from, kindOf(t), false)
 	}
 	return nil
 }
 
-// keep makes a claim of the words from an index on.
-func (r *claimReader) keep(path string, from int, kind valueKind, array bool) {
+// add adds a claim whose values are the words from an index on.
+func (r *claimReader) add(path string, from int, kind valueKind, array bool) {
 	r.claims = append(r.claims, claim{path: path, values: r.words[from:len(r.words):len(r.words)], kind: kind, array: array})
 }
 
@@ -154,7 +151,7 @@ func (r *claimReader) readArray(path string, d *jsontext.Decoder) error {
 		r.words = append(r.words, t.String())
 	}
 	if plain {
-		r.keep(path, from, kind, true)
+		r.add(path, from, kind, true)
 	}
 	_, err := d.ReadToken()
 	return err
@@ -168,13 +165,13 @@ func (s claimSet) find(path string) (claim, bool) {
 	return s[i], true
 }
 
-// Claim is the Claim function of a principal, see [identity.Principal].
+// Claim implements the field Claim of [identity.Principal].
 func (s claimSet) Claim(path string) []string {
 	c, _ := s.find(path)
 	return c.values
 }
 
-// size is what the set holds in memory, in bytes, roughly.
+// size returns the approximate size of the set in bytes.
 func (s claimSet) size() int {
 	n := 0
 	for _, c := range s {
@@ -186,28 +183,29 @@ func (s claimSet) size() int {
 	return n
 }
 
-// principalName is the caller's name. It travels in headers and logs, so what
-// would look there like another name, or like nothing, is none.
+// principalName returns the caller's name. The gateway writes it to headers and logs, so
+// names are refused that could look there like another name or like none.
 func (s claimSet) principalName(path string) (string, error) {
 	c, ok := s.find(path)
 	if !ok || c.kind != text || c.array {
 		return "", errors.New("the claim of the principal is absent or not a string")
 	}
 	name := c.values[0]
-	if name == "" || len(name) > maxName || strings.TrimSpace(name) != name || strings.IndexFunc(name, unseen) >= 0 {
-		return "", errors.New("the claim of the principal is empty, too long, or has characters that do not show")
+	if name == "" || len(name) > maxName || strings.TrimSpace(name) != name || strings.IndexFunc(name, invisible) >= 0 {
+		return "", errors.New("the claim of the principal is empty, too long, or has invisible characters")
 	}
 	return name, nil
 }
 
-// unseen holds controls, and what changes the look of its neighbours without
-// showing itself (directions, joiners, line separators).
-func unseen(r rune) bool {
+// invisible reports whether r is a control character, or an invisible character that
+// changes how its neighbours look: a bidirectional mark, joiner or line separator.
+func invisible(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co) || r == unicode.ReplacementChar
 }
 
-// scopes are those of scope, else of scp. Each may be a string with spaces
-// between scopes (RFC 8693, section 4.2) or an array, as products differ.
+// scopes returns the scopes in the claim scope or, without that, scp. Depending on the
+// product, the claim is a string with spaces between scopes (RFC 8693, section 4.2) or
+// an array.
 func (s claimSet) scopes() ([]string, error) {
 	c, ok := s.find("scope")
 	if !ok {
@@ -223,15 +221,15 @@ func (s claimSet) scopes() ([]string, error) {
 		c.values = strings.Fields(c.values[0])
 	}
 	for _, v := range c.values {
-		// One with a space would be two to whoever reads them joined.
-		if v == "" || strings.IndexFunc(v, func(r rune) bool { return unicode.IsSpace(r) || unseen(r) }) >= 0 {
-			return nil, errors.New("a scope with white space or control characters")
+		// Joined with spaces, a scope with a space would read as two.
+		if v == "" || strings.IndexFunc(v, func(r rune) bool { return unicode.IsSpace(r) || invisible(r) }) >= 0 {
+			return nil, errors.New("a scope is empty or has white space or invisible characters")
 		}
 	}
 	return c.values, nil
 }
 
-// groups are the strings at path, none if path is "".
+// groups returns the strings at path, none if path is "".
 func (s claimSet) groups(path string) ([]string, error) {
 	c, ok := s.find(path)
 	if path == "" || !ok {

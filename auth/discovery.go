@@ -10,14 +10,14 @@ import (
 	"sallyport/auth/fetch"
 )
 
-// discoveryDocument is what is used of a discovery document (OpenID Connect Discovery
-// 1.0, section 3).
+// discoveryDocument holds the used members of a discovery document (OpenID Connect
+// Discovery 1.0, section 3).
 type discoveryDocument struct {
 	issuer, jwks string
 }
 
-// UnmarshalJSON reads the document strictly: names are compared exactly, and
-// duplicates are refused. go-oidc's own reading does neither.
+// UnmarshalJSON decodes the document strictly: it compares names exactly and refuses
+// duplicates. go-oidc's own decoder does neither.
 func (d *discoveryDocument) UnmarshalJSON(text []byte) error {
 	var doc struct {
 		Issuer string `json:"issuer"`
@@ -30,12 +30,12 @@ func (d *discoveryDocument) UnmarshalJSON(text []byte) error {
 
 var errAnotherIssuer = errors.New("the document names another issuer")
 
-// discover fetches the discovery document under base, and sees that it is the
-// issuer's. The error is [errAnotherIssuer] or a [*fetch.Error].
+// discover fetches the discovery document under base and checks that it names the
+// issuer. The error is [errAnotherIssuer] or a [*fetch.Error].
 func discover(ctx context.Context, client *fetch.Client, base, issuer string) (discoveryDocument, error) {
 	ctx = oidc.ClientContext(ctx, client.HTTP())
 	if base != issuer {
-		ctx = oidc.InsecureIssuerURLContext(ctx, issuer) // our own comparison follows
+		ctx = oidc.InsecureIssuerURLContext(ctx, issuer) // compared below
 	}
 	var doc discoveryDocument
 	provider, err := oidc.NewProvider(ctx, base)

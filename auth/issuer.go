@@ -22,35 +22,36 @@ const (
 	maxMaxStale     = 7 * 24 * time.Hour
 )
 
-// IssuerConfig is one entry of `issuers`: whose tokens are accepted, and what they
-// must say.
+// IssuerConfig is one entry of `issuers`: an issuer of bearer tokens, and the
+// requirements on its tokens.
 type IssuerConfig struct {
 	// URL is the issuer's name. It is compared byte for byte with the claim iss and
 	// with the discovery document: a trailing slash counts.
 	URL string `yaml:"url"`
-	// Audience is the gateway's name at the issuer, or several: a token must be
-	// meant for one of them. Routes may narrow it.
+	// Audience lists the gateway's names at the issuer. The claim aud of a token must
+	// contain one of them. Routes may narrow the list.
 	Audience setting.List[string] `yaml:"audience"`
 
-	// Discovery is where the discovery document is fetched, if its address inside
-	// is not that of URL: what stands before /.well-known/openid-configuration. The
-	// document must still name URL as its issuer.
+	// Discovery is the URL before /.well-known/openid-configuration, if the gateway
+	// reaches the issuer at another address than URL. The document must still name URL
+	// as its issuer.
 	Discovery setting.URL `yaml:"discovery"`
-	// JWKS is where the keys are fetched. Default: where the discovery document says.
+	// JWKS is the URL of the keys. Default: jwks_uri of the discovery document.
 	JWKS setting.URL `yaml:"jwks"`
-	// CA is a PEM file with the only roots that the issuer's certificate may have.
-	// Default: those of the system.
+	// CA is a PEM file with the root certificates that the gateway trusts for the
+	// issuer. Default: those of the system.
 	CA setting.Path `yaml:"ca"`
-	// InsecureHTTP lets the issuer be asked over http at other addresses than loopback.
+	// InsecureHTTP allows http to the issuer at addresses other than loopback.
 	InsecureHTTP bool `yaml:"insecure_http"`
-	// Refresh is how often the keys are fetched, and so how long a withdrawn key
-	// may still serve (and a tenth longer). Default: 5m.
+	// Refresh is how often the keys are fetched. A withdrawn key stays usable for up to
+	// this time and a tenth. Default: 5m.
 	Refresh setting.Duration `yaml:"refresh"`
-	// MaxStale is how long known keys serve while the issuer is away. Default: 24h.
+	// MaxStale is how long keys stay usable while the issuer is unreachable. Default:
+	// 24h.
 	MaxStale setting.Duration `yaml:"max_stale"`
 
-	// Algorithms are the signature algorithms that are accepted. A key serves only
-	// those that fit it. Default: all of RS*, PS*, ES* and EdDSA.
+	// Algorithms are the accepted signature algorithms; each must also fit the key.
+	// Default: all of RS*, PS*, ES* and EdDSA.
 	Algorithms setting.List[string] `yaml:"algorithms"`
 	// Typ are the accepted values of the header typ, letter case aside; "absent"
 	// accepts tokens without one. Default: JWT, at+jwt and absent.
@@ -64,30 +65,30 @@ type IssuerConfig struct {
 	// least one; "*" is any value. Default: none.
 	Require map[string]setting.List[ClaimValue] `yaml:"require"`
 
-	// Principal is the path of the claim that names the caller. Default: sub.
+	// Principal is the path of the claim with the caller's name. Default: sub.
 	Principal string `yaml:"principal"`
-	// Groups is the path of the claim that lists the caller's groups, such as
+	// Groups is the path of the claim with the caller's groups, such as
 	// realm_access.roles. Default: none.
 	Groups string `yaml:"groups"`
 }
 
-// ClaimValue is the text of a claim's value: strings as they are, numbers and
-// booleans as JSON writes them.
+// ClaimValue is a claim's value as text: strings unchanged, numbers and booleans as in
+// JSON.
 type ClaimValue string
 
-// UnmarshalText takes any scalar, so that `email_verified: true` needs no quotes.
+// UnmarshalText accepts any scalar, so that `email_verified: true` needs no quotes.
 func (v *ClaimValue) UnmarshalText(text []byte) error {
 	*v = ClaimValue(text)
 	return nil
 }
 
-// algorithms are all that may sign a token: the asymmetric ones of RFC 7518,
-// and EdDSA with Ed25519.
+// algorithms are the supported signature algorithms of tokens: the asymmetric ones of
+// RFC 7518, and EdDSA with Ed25519.
 var algorithms = [...]string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
 func known(alg string) bool { return slices.Contains(algorithms[:], alg) }
 
-// Check records every fault of the issuer, which lies at path.
+// Check records every fault of the issuer, whose place in the configuration is path.
 func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 	at := func(field string) string { return setting.Join(path, field) }
 	c.checkAddresses(at, f)
@@ -146,7 +147,7 @@ func (c *IssuerConfig) checkAddresses(at func(string) string, f *setting.Faults)
 		f.Add(at("url"), c.URL, "not the URL of an issuer", "write one such as https://login.example.com/realms/ml")
 		return
 	}
-	// Where both are fetched elsewhere the URL is only a name.
+	// With jwks or discovery the gateway never fetches the URL: it is only a name.
 	if c.JWKS.IsZero() && c.Discovery.IsZero() {
 		c.checkFetched(at("url"), u, f)
 	} else if u.Scheme != "https" && u.Scheme != "http" {
@@ -166,21 +167,21 @@ func (c *IssuerConfig) checkFetched(at string, u *url.URL, f *setting.Faults) {
 	}
 }
 
-// issuer is one entry of the configuration, ready for use.
+// issuer is a configured issuer at run time.
 type issuer struct {
 	name     string
 	source   string // "issuer/" + name
-	digest   string // of all that the configuration says of it, its name included
+	digest   string // of the issuer's name and configuration
 	url      string
 	audience []string
 	rules    tokenRules
 	keys     keySource
 
-	// memory is what is kept for this configuration; nil while the Auth is not active.
+	// memory is the shared state of this configuration; nil while the Auth is inactive.
 	memory atomic.Pointer[issuerMemory]
 }
 
-// newIssuer reads the issuer's CA file and starts nothing.
+// newIssuer returns an issuer. It reads the CA file and starts no goroutine.
 func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 	options := fetch.Options{InsecureHTTP: c.InsecureHTTP}
 	if c.CA != "" {
@@ -193,7 +194,7 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 	iss := &issuer{
 		name:   name,
 		source: "issuer/" + name,
-		// Verified tokens hold the issuer's name: it is part of what they are kept under.
+		// The digest includes the name, since cached tokens contain it in their principal.
 		digest: setting.Digest(struct {
 			Name   string
 			Config IssuerConfig

@@ -23,21 +23,21 @@ import (
 const (
 	maxKeys    = 100  // of a key set
 	minRSABits = 2048 // RFC 7518, section 3.3
-	maxRSABits = 8192 // more makes checking a signature an attack
+	maxRSABits = 8192 // a larger key would make verifying too slow: denial of service
 )
 
 // key is one public key of an issuer.
 type key struct {
 	id         string // its kid, "" if it has none
 	thumbprint [32]byte
-	public     crypto.PublicKey // of crypto's types, but for *rsaKey
-	algorithms []string         // that it may be used with
+	public     crypto.PublicKey // *rsaKey, *ecdsa.PublicKey or ed25519.PublicKey
+	algorithms []string         // that the key may be used with
 
-	// withdrawn is set, for ever, once the issuer does not publish the key any more.
+	// withdrawn is set once the issuer no longer publishes the key, and never cleared.
 	withdrawn atomic.Bool
 }
 
-// name is how the audit record calls the key.
+// name returns the key's name for the audit record: its kid, or its thumbprint.
 func (k *key) name() string {
 	if k.id != "" {
 		return k.id
@@ -45,20 +45,20 @@ func (k *key) name() string {
 	return base64.RawURLEncoding.EncodeToString(k.thumbprint[:])
 }
 
-// same reports whether keys of two fetches are the same key with the same use.
+// same reports whether keys of two fetches are the same key with the same algorithms.
 func (k *key) same(o *key) bool {
 	return k.id == o.id && k.thumbprint == o.thumbprint && slices.Equal(k.algorithms, o.algorithms)
 }
 
-// keys is what an issuer published at one time.
+// keys is the key set that an issuer published at one time.
 type keys struct {
 	list    []*key
 	fetched time.Time // when their fetch began
 }
 
-// find returns the one key for a token: with its kid, or with any kid if the token has
-// none, and fit for its algorithm. named reports whether a key has the kid at all. If
-// several keys fit, it returns none: which of them signed would be a guess.
+// find returns the only key that has the kid and allows the algorithm of a token. A
+// token without kid matches keys with any kid. named reports whether some key has the
+// kid. If several keys match, find fails rather than guess which one signed.
 func (s *keys) find(kid, alg string) (k *key, named bool, err error) {
 	for _, c := range s.list {
 		if kid != "" && c.id != kid {
@@ -80,8 +80,8 @@ func (s *keys) find(kid, alg string) (k *key, named bool, err error) {
 }
 
 var (
-	errUnknownKey   = errors.New("the issuer has no key of this kid and algorithm")
-	errAmbiguousKey = errors.New("several keys of the issuer fit: it must publish them with kid and alg that differ")
+	errUnknownKey   = errors.New("the issuer has no key with this kid and algorithm")
+	errAmbiguousKey = errors.New("several keys of the issuer match: it must publish them with different kid or alg")
 )
 
 // jwkSet is a JSON Web Key Set (RFC 7517, section 5).
@@ -89,7 +89,7 @@ type jwkSet struct {
 	Keys []jsontext.Value `json:"keys"`
 }
 
-// jwk is what is read of a JSON Web Key.
+// jwk holds the used members of a JSON Web Key.
 type jwk struct {
 	Kty    string         `json:"kty"`
 	Kid    string         `json:"kid"`
@@ -104,9 +104,9 @@ type jwk struct {
 	D      jsontext.Value `json:"d"`
 }
 
-// readKeys takes the keys that can check signatures, and skips those that
-// cannot, as RFC 7517, section 5, wants. A set of which none is left is refused:
-// it is a fault of whoever serves it, and no withdrawal of all keys.
+// readKeys reads the keys that can verify signatures and skips the others (RFC 7517,
+// section 5). It refuses a set without a usable key: that is more likely a fault of the
+// server than a withdrawal of all keys.
 func readKeys(set *jwkSet, fetched time.Time) (*keys, error) {
 	if len(set.Keys) > maxKeys {
 		return nil, errors.New("too many keys")
@@ -136,9 +136,9 @@ func readKey(text []byte) (*key, error) {
 	case j.Use != nil && *j.Use != "sig":
 		return nil, errors.New("not for signatures")
 	case j.KeyOps != nil && !slices.Contains(j.KeyOps, "verify"):
-		return nil, errors.New("not for checking signatures")
+		return nil, errors.New("key_ops does not contain verify")
 	case j.D != nil:
-		return nil, errors.New("a private key: anyone may sign with it now")
+		return nil, errors.New("a published private key: anyone can sign with it")
 	case len(j.Kid) > maxKeyID:
 		return nil, errors.New("kid is too long")
 	}
@@ -161,7 +161,7 @@ func readKey(text []byte) (*key, error) {
 	k.thumbprint = sha256.Sum256([]byte(canonical))
 	if j.Alg != "" {
 		alg := j.Alg
-		if alg == "Ed25519" { // its name since RFC 9864
+		if alg == "Ed25519" { // the name since RFC 9864
 			alg = "EdDSA"
 		}
 		if !slices.Contains(k.algorithms, alg) {
@@ -219,7 +219,7 @@ func (k *key) readEC(j *jwk) (string, error) {
 	}
 	p, err := ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{4}, x, y))
 	if err != nil {
-		return "", errors.New("not a point of the curve")
+		return "", errors.New("not a point on the curve")
 	}
 	k.public, k.algorithms = p, []string{alg}
 	enc := base64.RawURLEncoding.EncodeToString

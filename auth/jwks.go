@@ -16,21 +16,21 @@ import (
 )
 
 const (
-	missInterval  = 30 * time.Second // between fetches that unknown kids cause
-	missMemory    = time.Minute      // for which an unknown kid causes no other fetch
+	missInterval  = 30 * time.Second // minimum time between fetches for unknown kids
+	missMemory    = time.Minute      // how long the same unknown kid causes no further fetch
 	maxMisses     = 1024             // unknown kids that are remembered
-	maxWaiting    = 1024             // requests that wait for one fetch
+	maxWaiting    = 1024             // requests that may wait for one fetch
 	fetchTime     = 5 * time.Second  // for discovery and keys together
 	firstRetry    = time.Second
 	lastRetry     = time.Minute
 	rediscoveryIn = time.Hour
 )
 
-// keySource says where the keys of an issuer are, and how long they serve.
+// keySource configures how the keys of an issuer are fetched and how long they are used.
 type keySource struct {
 	issuer    string // its URL, for the log
-	discovery string // what stands before /.well-known/openid-configuration; "": no discovery is needed
-	jwks      string // where the keys are; "": where the discovery document says
+	discovery string // the URL before /.well-known/openid-configuration; "": no discovery
+	jwks      string // the URL of the keys; "": jwks_uri of the discovery document
 	insecure  bool
 
 	refresh  time.Duration
@@ -42,47 +42,47 @@ type keySource struct {
 	discover func(ctx context.Context) (discoveryDocument, error)
 }
 
-// keySet is the keys of one issuer, as they were last fetched.
+// keySet holds the keys of one issuer, as last fetched.
 //
-// Known keys serve at once, whatever the issuer does meanwhile. Keys are fetched in
-// the background every refresh, and for an unknown kid at most once in missInterval;
-// never twice at a time. A bad signature causes no fetch.
+// Known keys are used without waiting for the issuer. Keys are fetched in the background
+// once per refresh, and for an unknown kid at most once per missInterval. Only one fetch
+// runs at a time. A bad signature causes no fetch.
 type keySet struct {
 	keySource
 	now func() time.Time
 	log *slog.Logger
-	// onWithdrawal is called after keys were withdrawn.
+	// onWithdrawal is called after keys were marked as withdrawn.
 	onWithdrawal func()
 
 	current atomic.Pointer[keys] // nil before the first fetch
 
-	// Fetches belong to the key set and not to the request that caused them, since
-	// others wait for them too.
+	// A fetch has the context of the key set and not of the request that caused it,
+	// since other requests wait for it too.
 	life context.Context // of fetches
 	stop context.CancelFunc
-	work sync.WaitGroup // fetches, and the loop that keeps the keys fresh
+	work sync.WaitGroup // fetches and refreshLoop
 
-	mu         sync.Mutex    // guards what follows, and the start of work
-	ended      bool          // no work starts any more
-	fetching   chan struct{} // closed when the fetch that is running is over; nil if none is
-	waiting    int
+	mu         sync.Mutex           // guards the fields below, and starting work
+	ended      bool                 // no work may start
+	fetching   chan struct{}        // closed when the running fetch ends; nil if none runs
+	waiting    int                  // requests that wait for fetching
 	missed     time.Time            // when an unknown kid last caused a fetch
-	misses     map[string]time.Time // unknown kids, and until when
-	failures   int                  // fetches that failed since one succeeded
+	misses     map[string]time.Time // unknown kids, and until when they cause no fetch
+	failures   int                  // failed fetches since the last success
 	failed     *keysError           // of the last fetch; nil if it succeeded
-	retry      time.Time            // after failures: not before
+	retry      time.Time            // earliest time of the next fetch after a failure
 	found      string               // jwks_uri of the discovery document
-	discovered time.Time
+	discovered time.Time            // when found was fetched
 }
 
-// newKeySet makes a key set without keys. It starts nothing.
+// newKeySet returns a key set without keys. It starts no goroutine.
 func newKeySet(source keySource, m *Memory) *keySet {
 	s := &keySet{keySource: source, now: m.now, log: m.log, onWithdrawal: m.tokens.dropWithdrawn, misses: map[string]time.Time{}}
 	s.life, s.stop = context.WithCancel(context.Background())
 	return s
 }
 
-// end cancels the fetches of the key set and waits for them. None starts any more.
+// end cancels the fetches of the key set and waits for them. Later none starts.
 func (s *keySet) end() {
 	s.mu.Lock()
 	s.ended = true
@@ -91,7 +91,7 @@ func (s *keySet) end() {
 	s.work.Wait()
 }
 
-// withdrawAll withdraws all keys, for good. The key set must have ended.
+// withdrawAll marks all keys as withdrawn. The key set must have ended.
 func (s *keySet) withdrawAll() {
 	if set := s.current.Load(); set != nil {
 		for _, k := range set.list {
@@ -100,11 +100,11 @@ func (s *keySet) withdrawAll() {
 	}
 }
 
-// keysError says in fixed words why keys could not be fetched.
+// keysError reports a failed fetch of keys. Its step and its what are fixed texts.
 type keysError struct {
 	step string // "discovery" or "keys"
-	what string
-	err  error
+	what string // what failed
+	err  error  // the cause; may be nil
 }
 
 func (e *keysError) Error() string {
@@ -118,18 +118,18 @@ func (e *keysError) Unwrap() error { return e.err }
 
 func (e *keysError) words() string { return e.step + ": " + e.what }
 
-// errNotChecked says that the issuer may have the key, but could not be asked. That is
-// "could not be checked", which is not "checked and bad".
+// errNotChecked means that the keys are unavailable, so that a token could not be
+// checked. The gateway answers 503 and not 401.
 var errNotChecked = errors.New("the issuer's keys could not be fetched")
 
-// resolve returns the key of a token: errUnknownKey or errAmbiguousKey where the
-// issuer is known to have none, an error wrapping errNotChecked if that is not known.
+// resolve returns the key of a token. The error is errUnknownKey or errAmbiguousKey if
+// the issuer's keys are known, and wraps errNotChecked if they are not.
 func (s *keySet) resolve(ctx context.Context, kid, alg string) (*key, error) {
 	set := s.current.Load()
 	if s.usable(set, s.now()) {
 		k, named, err := set.find(kid, alg)
-		// A known kid with another algorithm is an attack on the key, and for a token
-		// without kid the set has no key or several: another fetch would not help.
+		// Another fetch would not help for a known kid with another algorithm, which
+		// is an attack on the key, nor for a token without kid.
 		if err == nil || named || kid == "" {
 			return k, err
 		}
@@ -147,24 +147,24 @@ func (s *keySet) resolve(ctx context.Context, kid, alg string) (*key, error) {
 			return nil, s.notChecked()
 		}
 		if started {
-			s.remember(kid)
+			s.rememberMiss(kid)
 		}
 	}
 	return k, err
 }
 
-// usable reports whether keys may still serve.
+// usable reports whether keys exist and are not stale.
 func (s *keySet) usable(set *keys, now time.Time) bool {
 	return set != nil && now.Sub(set.fetched) < s.maxStale
 }
 
-// await waits for a fetch: for the one that is running, or for one that it starts if
-// one is due. started reports that this call started it. haveKeys says that there
-// are keys, of which none has the kid.
+// await waits for the running fetch. If none runs and one is due, it starts one.
+// started reports whether this call started it. haveKeys means that usable keys exist
+// and none of them has the kid.
 func (s *keySet) await(ctx context.Context, kid string, haveKeys bool) (started bool, err error) {
 	s.mu.Lock()
-	over := s.fetching
-	if over == nil {
+	done := s.fetching
+	if done == nil {
 		if err := s.mayFetch(kid, haveKeys); err != nil {
 			s.mu.Unlock()
 			return false, err
@@ -172,9 +172,9 @@ func (s *keySet) await(ctx context.Context, kid string, haveKeys bool) (started 
 		if haveKeys {
 			s.missed = s.now()
 		}
-		over, started = s.start(), true
+		done, started = s.start(), true
 	}
-	if over == nil || s.waiting >= maxWaiting {
+	if done == nil || s.waiting >= maxWaiting {
 		s.mu.Unlock()
 		return false, errNotChecked
 	}
@@ -185,19 +185,20 @@ func (s *keySet) await(ctx context.Context, kid string, haveKeys bool) (started 
 		s.waiting--
 		s.mu.Unlock()
 	}()
-	patience := time.NewTimer(fetchTime)
-	defer patience.Stop()
+	timeout := time.NewTimer(fetchTime)
+	defer timeout.Stop()
 	select {
-	case <-over:
+	case <-done:
 		return started, nil
-	case <-patience.C:
+	case <-timeout.C:
 		return false, errNotChecked
 	case <-ctx.Done():
 		return false, fmt.Errorf("%w: %w", errNotChecked, ctx.Err())
 	}
 }
 
-// mayFetch returns why no fetch is due, nil if one is. s.mu is locked.
+// mayFetch returns nil if a fetch is due, and otherwise the error for the request. The
+// caller must hold s.mu.
 func (s *keySet) mayFetch(kid string, haveKeys bool) error {
 	now := s.now()
 	if !haveKeys {
@@ -215,26 +216,26 @@ func (s *keySet) mayFetch(kid string, haveKeys bool) error {
 	return errUnknownKey
 }
 
-// start starts a fetch, and returns what is closed when it is over; nil if the key
-// set has ended. s.mu is locked.
+// start starts a fetch and returns a channel that is closed when it ends; nil if the key
+// set has ended. The caller must hold s.mu.
 func (s *keySet) start() chan struct{} {
 	if s.ended {
 		return nil
 	}
-	over := make(chan struct{})
-	s.fetching = over
+	done := make(chan struct{})
+	s.fetching = done
 	s.work.Go(func() {
 		ctx, cancel := context.WithTimeout(s.life, fetchTime)
 		defer cancel()
 		set, err := s.download(ctx)
 		s.finish(set, err)
-		close(over)
+		close(done)
 	})
-	return over
+	return done
 }
 
-// remember notes that a fetch has just shown a kid to be unknown.
-func (s *keySet) remember(kid string) {
+// rememberMiss records that the keys just fetched lack a kid.
+func (s *keySet) rememberMiss(kid string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -269,8 +270,7 @@ func (s *keySet) notCheckedLocked() error {
 	return fmt.Errorf("%w: %w", errNotChecked, s.failed)
 }
 
-// download fetches the keys, and the discovery document before them where that
-// is due.
+// download fetches the keys, and before them the discovery document if that is due.
 func (s *keySet) download(ctx context.Context) (*keys, *keysError) {
 	began := s.now()
 	address, e := s.address(ctx, began)
@@ -288,8 +288,8 @@ func (s *keySet) download(ctx context.Context) (*keys, *keysError) {
 	return out, nil
 }
 
-// address is where the keys are. A discovery document is used for rediscoveryIn, or
-// until a fetch fails.
+// address returns the URL of the keys. A discovery document is used for rediscoveryIn,
+// or until a fetch fails.
 func (s *keySet) address(ctx context.Context, now time.Time) (string, *keysError) {
 	if s.discovery == "" {
 		return s.jwks, nil
@@ -324,7 +324,7 @@ func (s *keySet) address(ctx context.Context, now time.Time) (string, *keysError
 	return found, nil
 }
 
-// downgrade reports whether a document that came over TLS names an address without it.
+// downgrade reports whether a discovery document fetched over TLS names a URL without TLS.
 func (s *keySet) downgrade(u *url.URL) bool {
 	return !s.insecure && u.Scheme != "https" && strings.HasPrefix(s.discovery, "https:")
 }
@@ -341,9 +341,9 @@ func fetchError(step string, err error) *keysError {
 	return &keysError{step: step, what: what, err: e.Err}
 }
 
-// finish takes the outcome of a fetch. Keys that are still published stay the same
-// values, so that tokens that were verified with them stay valid; the others are
-// withdrawn now.
+// finish stores the result of a fetch. It keeps the *key of each key that is still
+// published, so that tokens verified with it stay in the cache, and marks the other old
+// keys as withdrawn.
 func (s *keySet) finish(set *keys, failure *keysError) {
 	s.mu.Lock()
 	before := s.failed
@@ -371,6 +371,7 @@ func (s *keySet) finish(set *keys, failure *keysError) {
 	}
 }
 
+// replace makes set current and counts the differences. The caller must hold s.mu.
 func (s *keySet) replace(set *keys) (added, withdrawn int) {
 	old := s.current.Load()
 	if old == nil {
@@ -378,14 +379,14 @@ func (s *keySet) replace(set *keys) (added, withdrawn int) {
 	}
 	added = len(set.list)
 	for _, k := range old.list {
-		kept := false
+		published := false
 		for i := range set.list {
 			if set.list[i].same(k) {
 				set.list[i] = k
-				kept = true
+				published = true
 			}
 		}
-		if kept {
+		if published {
 			added--
 		} else {
 			withdrawn++
@@ -396,8 +397,8 @@ func (s *keySet) replace(set *keys) (added, withdrawn int) {
 	return added, withdrawn
 }
 
-// backoff is the time after the nth failure in a row: doubling, and spread so
-// that gateways do not return all at once.
+// backoff returns the pause after the nth failure in a row. It doubles, with jitter so
+// that gateways do not retry all at once.
 func backoff(n int) time.Duration {
 	d := lastRetry
 	if n < 7 {
@@ -406,8 +407,8 @@ func backoff(n int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-// keepFresh fetches the keys now and whenever they are due, in the background, until
-// the key set ends.
+// keepFresh starts refreshLoop, which fetches the keys now and whenever they are due,
+// until the key set ends.
 func (s *keySet) keepFresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -419,15 +420,15 @@ func (s *keySet) keepFresh() {
 func (s *keySet) refreshLoop() {
 	for {
 		s.mu.Lock()
-		over := s.fetching
-		if over == nil {
-			over = s.start()
+		done := s.fetching
+		if done == nil {
+			done = s.start()
 		}
 		s.mu.Unlock()
-		if over == nil {
+		if done == nil {
 			return
 		}
-		<-over
+		<-done
 		pause := time.NewTimer(s.pause())
 		select {
 		case <-pause.C:
@@ -438,7 +439,7 @@ func (s *keySet) refreshLoop() {
 	}
 }
 
-// pause is the time until keys are to be fetched again.
+// pause returns the time until the next fetch.
 func (s *keySet) pause() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -448,16 +449,16 @@ func (s *keySet) pause() time.Duration {
 	return s.refresh - s.refresh/10 + rand.N(s.refresh/5)
 }
 
-// IssuerStatus is the state of an issuer's keys, for people and metrics.
+// IssuerStatus is the state of an issuer's keys, for the status page and metrics.
 type IssuerStatus struct {
 	Name    string
 	URL     string
-	Keys    int       // that serve now: 0 if none were fetched, or all are stale
+	Keys    int       // usable keys: 0 if none were fetched, or if they are stale
 	Fetched time.Time // when the fetch of those keys began; zero if never
-	// LastError is why the last fetch failed, in fixed words such as "discovery:
-	// unreachable"; "" if it did not.
+	// LastError is a fixed text that says why the last fetch failed, such as
+	// "discovery: unreachable"; "" if it succeeded.
 	LastError string
-	Failures  int // fetches that failed since one succeeded
+	Failures  int // failed fetches since the last success
 }
 
 func (s *keySet) status() IssuerStatus {

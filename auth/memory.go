@@ -7,45 +7,45 @@ import (
 	"time"
 )
 
-// MemoryOptions are what a [Memory] takes from the process. The zero value is usable.
+// MemoryOptions configure a [Memory]. The zero value is usable.
 type MemoryOptions struct {
-	Now    func() time.Time // nil: time.Now
-	Log    *slog.Logger     // nil: nothing is logged
-	Budget Budget           // of failed checks per client address
-	Cache  CacheLimits      // of verified tokens
+	Now    func() time.Time // time.Now if nil
+	Log    *slog.Logger     // nil disables logging
+	Budget Budget           // for failed checks per client address
+	Cache  CacheLimits      // for verified tokens
 }
 
-// Memory is what a process keeps about credentials across configurations: verified
-// tokens, the keys of issuers, and failed checks per client address. A process has
-// one, and every [Auth] is a view of it. It is safe for concurrent use.
+// Memory is the state of authentication that survives a reload: verified tokens, the
+// keys of issuers, and failed checks per client address. A process has one Memory,
+// which every [Auth] uses. It is safe for concurrent use.
 //
-// Tokens and keys are kept under the digest of their issuer's configuration, name
-// included. A configuration that changes anything about an issuer starts with
-// neither; one that changes nothing finds both. Failed checks are counted for the
-// whole process, so that a reload gives a forger no new budget.
+// Tokens and keys are stored by the digest of their issuer's configuration, which
+// includes its name. If a reload changes anything about an issuer, its tokens and keys
+// are dropped; otherwise they stay. Failed checks are counted for the whole process, so
+// that a reload does not reset the budget of a forger.
 type Memory struct {
 	now    func() time.Time
 	log    *slog.Logger
 	tokens *tokenCache
 	budget *budget
 
-	mu      sync.Mutex               // guards what follows, and the state of each Auth
-	issuers map[string]*issuerMemory // those that an active Auth uses, by digest
-	last    uint64                   // the number that was given last
+	mu      sync.Mutex               // guards the fields below, and activated and closed of each Auth
+	issuers map[string]*issuerMemory // used by an active Auth; by digest
+	last    uint64                   // the last number assigned
 	running bool                     // Run is running
-	ended   bool                     // Run has ended: nothing is fetched any more
+	ended   bool                     // Run has returned: no fetch may start
 }
 
-// issuerMemory is what is kept for one configuration of an issuer.
+// issuerMemory is the state of one configuration of an issuer.
 type issuerMemory struct {
-	// number stands for the configuration in keys of the token cache. Numbers are
-	// never used again, so a token that outlives its configuration is found by nobody.
+	// number identifies the configuration in keys of the token cache. Numbers are
+	// never reused, so no look-up finds a token of a configuration that is gone.
 	number uint64
 	keys   *keySet
 	users  int // active Auths; guarded by Memory.mu
 }
 
-// NewMemory makes an empty memory. It starts nothing.
+// NewMemory returns an empty Memory. It starts no goroutine.
 func NewMemory(o MemoryOptions) *Memory {
 	m := &Memory{now: o.Now, log: o.Log, tokens: newTokenCache(o.Cache), budget: newBudget(o.Budget), issuers: map[string]*issuerMemory{}}
 	if m.now == nil {
@@ -57,10 +57,10 @@ func NewMemory(o MemoryOptions) *Memory {
 	return m
 }
 
-// Run keeps the keys of all active Auths fresh, and removes expired tokens, until
-// ctx ends. It returns once every fetch is over, and from then on nothing is
-// fetched: known keys serve until they are stale. It may be called once; its error
-// is nil. Without Run, keys are fetched only when a token needs them.
+// Run refreshes the keys of all active Auths and removes expired tokens until ctx ends.
+// It returns once every fetch has ended; later none starts, and known keys remain
+// usable until they are stale. Run may be called once; its error is nil. Without Run,
+// keys are fetched only when a token needs them.
 func (m *Memory) Run(ctx context.Context) error {
 	m.mu.Lock()
 	m.running = true
@@ -93,11 +93,11 @@ func (m *Memory) Run(ctx context.Context) error {
 	return nil
 }
 
-// CacheStatus is the state of the cache of verified tokens.
+// CacheStatus returns the state of the cache of verified tokens.
 func (m *Memory) CacheStatus() CacheStatus { return m.tokens.status() }
 
-// acquire returns the memory of an issuer's configuration for an Auth that becomes
-// active. m.mu is locked.
+// acquire returns the state of an issuer's configuration for an Auth that becomes
+// active. The caller must hold m.mu.
 func (m *Memory) acquire(iss *issuer) *issuerMemory {
 	im := m.issuers[iss.digest]
 	if im == nil {
@@ -115,8 +115,8 @@ func (m *Memory) acquire(iss *issuer) *issuerMemory {
 	return im
 }
 
-// release gives up what acquire returned, and reports whether that was its last
-// user: then the caller must retire it, with m.mu unlocked. m.mu is locked.
+// release undoes acquire and reports whether no active Auth uses im any more. If so,
+// the caller must unlock m.mu and call retire. The caller must hold m.mu.
 func (m *Memory) release(iss *issuer, im *issuerMemory) (last bool) {
 	im.users--
 	if im.users > 0 {
@@ -126,9 +126,9 @@ func (m *Memory) release(iss *issuer, im *issuerMemory) (last bool) {
 	return true
 }
 
-// retire ends the fetches of a configuration that nobody uses any more, waits for
-// them, and drops its tokens. A request that is still being checked adds none
-// later: its key is withdrawn.
+// retire cancels the fetches of an unused configuration, waits for them and drops its
+// tokens. A check that is still running cannot add a token later, since retire marks
+// all keys as withdrawn.
 func (m *Memory) retire(im *issuerMemory) {
 	im.keys.end()
 	im.keys.withdrawAll()

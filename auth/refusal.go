@@ -8,34 +8,33 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// The reasons of an [Error], a closed set. Until the signature of a token was verified,
-// every fault in it is bad_credential: whoever sent it has proved nothing and learns
-// nothing.
+// The reasons of an [Error] are a closed set. A token without a valid signature is always
+// refused with bad_credential, so that a forger learns nothing about its other faults.
 const (
-	NoCredential       = "no_credential"       // 401: none was sent
-	UnlistedCredential = "unlisted_credential" // 401: of a kind that the route does not list
+	NoCredential       = "no_credential"       // 401: the request has no credential
+	UnlistedCredential = "unlisted_credential" // 401: the route does not list this kind of credential
 	BadCredential      = "bad_credential"      // 401: malformed, forged, or of an unknown issuer or key
 	TokenExpired       = "token_expired"       // 401
 	TokenNotYetValid   = "token_not_yet_valid" // 401
 	WrongAudience      = "wrong_audience"      // 401
-	MissingClaim       = "missing_claim"       // 401: a claim that is required is absent or has another value
-	TokenTooLong       = "token_lifetime"      // 401: it was issued for longer than max_lifetime
-	TokenBound         = "token_bound"         // 401: bound to a key, of which a bearer proves nothing
-	IssuerUnavailable  = "issuer_unavailable"  // 503: could not be checked
-	TooManyFailures    = "too_many_failures"   // 429: of this client address
-	ProofsDiffer       = "proofs_differ"       // 401: two proofs of different callers, where they must be of one
+	MissingClaim       = "missing_claim"       // 401: a required claim is absent or has another value
+	TokenTooLong       = "token_lifetime"      // 401: the lifetime of the token exceeds max_lifetime
+	TokenBound         = "token_bound"         // 401: the token is bound to a key, which a bearer does not prove
+	IssuerUnavailable  = "issuer_unavailable"  // 503: the issuer's keys are unavailable
+	TooManyFailures    = "too_many_failures"   // 429: too many failed checks from this client address
+	ProofsDiffer       = "proofs_differ"       // 401: two credentials of different callers must be of one
 	SignatureMissing   = string(httpsig.Missing)
 )
 
-// signatureCodes are the reasons of package httpsig that a chain may give. An unknown
-// key is not one of them: the client sees a bad signature.
+// signatureCodes are the codes of package httpsig that may be reasons. UnknownKey is
+// not among them: the client sees BadSignature.
 func signatureCodes() []httpsig.Code {
 	return []httpsig.Code{
 		httpsig.Missing, httpsig.Malformed, httpsig.Stale, httpsig.Future, httpsig.Coverage, httpsig.WrongAuthority, httpsig.BadSignature,
 	}
 }
 
-// Reasons lists all of them.
+// Reasons returns all reasons of an [Error].
 func Reasons() []string {
 	all := []string{
 		NoCredential, UnlistedCredential, BadCredential, TokenExpired, TokenNotYetValid, WrongAudience,
@@ -47,7 +46,7 @@ func Reasons() []string {
 	return all
 }
 
-// Error says why a request proves no caller.
+// Error is a refusal to authenticate a request.
 type Error struct {
 	Reason string // one of the constants above
 	// Issuer is the configured name of the issuer of a token whose signature was
@@ -58,7 +57,7 @@ type Error struct {
 	Err   error // the cause, for the audit record only; may be nil
 }
 
-// Error is the reason and its cause. It never holds a token, and is not for clients.
+// Error returns the reason and its cause, for logs only. It never contains a token.
 func (e *Error) Error() string {
 	if e.Err == nil {
 		return e.Reason
@@ -69,7 +68,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Status is the HTTP status that fits the reason.
+// Status returns the HTTP status for the reason.
 func (e *Error) Status() int {
 	switch e.Reason {
 	case IssuerUnavailable:
@@ -82,8 +81,7 @@ func (e *Error) Status() int {
 	return 401
 }
 
-// Text is the reason in words for the client: fixed, and as specific as the
-// caller's proof allows.
+// Text returns the fixed text of the reason, for the client.
 func (e *Error) Text() string {
 	switch e.Reason {
 	case NoCredential:
@@ -115,7 +113,7 @@ func (e *Error) Text() string {
 	return "the token is not valid"
 }
 
-// asError makes an Error of whatever an authenticator returned.
+// asError returns the [*Error] in err, or wraps err in one with [BadCredential].
 func asError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -124,14 +122,13 @@ func asError(err error) *Error {
 	return &Error{Reason: BadCredential, Err: err}
 }
 
-// aboutSignature reports whether the error is about a signature, and not about a token.
+// aboutSignature reports whether the error concerns a signature rather than a token.
 func (e *Error) aboutSignature() bool {
 	return e.Reason == ProofsDiffer || slices.Contains(signatureCodes(), httpsig.Code(e.Reason))
 }
 
-// InsufficientScope is the value of WWW-Authenticate for a caller who is known
-// and may not do this (RFC 6750, section 3.1): with the scopes that would do,
-// where the policy knows them.
+// InsufficientScope returns the value of WWW-Authenticate for an authenticated caller
+// who lacks a scope (RFC 6750, section 3.1). scopes are sufficient ones, if known.
 func InsufficientScope(realm string, scopes []string) string {
 	v := "Bearer realm=" + quoted(realm) + `, error="insufficient_scope"`
 	if len(scopes) > 0 {
@@ -140,7 +137,7 @@ func InsufficientScope(realm string, scopes []string) string {
 	return v
 }
 
-// quoted writes s as a quoted string of visible ASCII; other bytes are dropped.
+// quoted returns s as a quoted string and drops all bytes but printable ASCII.
 func quoted(s string) string {
 	b := []byte{'"'}
 	for i := 0; i < len(s); i++ {

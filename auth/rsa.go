@@ -9,14 +9,15 @@ import (
 	"filippo.io/bigmod"
 )
 
-// rsaKey is an RSA public key whose modulus is prepared once. crypto/rsa prepares it
-// for each signature anew, which is a third of what checking one costs.
+// rsaKey is an RSA public key whose Montgomery constants are computed once. crypto/rsa
+// computes them for each signature, which is a third of the time to verify one.
 type rsaKey struct {
 	*rsa.PublicKey
-	modulus *bigmod.Modulus // nil: crypto/rsa checks, since Go's FIPS 140 module is switched on
+	modulus *bigmod.Modulus // nil in FIPS 140 mode, where crypto/rsa must verify
 }
 
-// newRSAKey prepares a key whose modulus is odd and whose exponent is from 3 to 1<<31-1.
+// newRSAKey returns a key that is ready to verify. The modulus must be odd and the
+// exponent from 3 to 1<<31-1.
 func newRSAKey(public *rsa.PublicKey) (*rsaKey, error) {
 	k := &rsaKey{PublicKey: public}
 	if fips140.Enabled() {
@@ -30,9 +31,10 @@ func newRSAKey(public *rsa.PublicKey) (*rsaKey, error) {
 	return k, nil
 }
 
-// verifyPKCS1 reports whether signature is one over a digest by RSASSA-PKCS1-v1_5. As
-// RFC 8017, section 8.2.2, has it, the one right encoding of the digest is made and compared
-// whole with what the signature holds: nothing that the signer wrote is parsed.
+// verifyPKCS1 reports whether signature is a valid RSASSA-PKCS1-v1_5 signature of a
+// digest. It encodes the digest and compares the result with the whole decrypted
+// signature (RFC 8017, section 8.2.2). It parses nothing that the signer wrote, which
+// excludes Bleichenbacher's signature forgery.
 func (k *rsaKey) verifyPKCS1(hash crypto.Hash, digest, signature []byte) bool {
 	if k.modulus == nil {
 		return rsa.VerifyPKCS1v15(k.PublicKey, hash, digest, signature) == nil
@@ -40,18 +42,18 @@ func (k *rsaKey) verifyPKCS1(hash crypto.Hash, digest, signature []byte) bool {
 	if len(signature) != k.Size() || digestInfo(hash) == "" {
 		return false
 	}
-	s, err := bigmod.NewNat().SetBytes(signature, k.modulus) // an error for s >= n
+	s, err := bigmod.NewNat().SetBytes(signature, k.modulus) // fails if s >= n
 	if err != nil {
 		return false
 	}
 	encoded := bigmod.NewNat().ExpShortVarTime(s, uint(k.E), k.modulus).Bytes(k.modulus)
-	var room [maxRSABits / 8]byte
-	want := appendPKCS1(room[:0], k.Size(), hash, digest)
+	var buf [maxRSABits / 8]byte
+	want := appendPKCS1(buf[:0], k.Size(), hash, digest)
 	return subtle.ConstantTimeCompare(encoded, want) == 1
 }
 
-// digestInfo is the DER of a DigestInfo up to the digest (RFC 8017, section 9.2, note 1),
-// "" for a hash of none of our algorithms.
+// digestInfo returns the DER encoding of a DigestInfo up to the digest (RFC 8017, section
+// 9.2, note 1), "" for an unsupported hash.
 func digestInfo(hash crypto.Hash) string {
 	switch hash {
 	case crypto.SHA256:
@@ -64,9 +66,9 @@ func digestInfo(hash crypto.Hash) string {
 	return ""
 }
 
-// appendPKCS1 appends the encoding of a digest for a key of size bytes, EMSA-PKCS1-v1_5
-// of RFC 8017, section 9.2: 00 01 ff ... ff 00 DigestInfo. A key of 2048 bits has room
-// for each of our hashes.
+// appendPKCS1 appends the EMSA-PKCS1-v1_5 encoding of a digest for a key of size bytes
+// (RFC 8017, section 9.2): 00 01 ff ... ff 00 DigestInfo. The smallest key, of 2048 bits,
+// is long enough for every supported hash.
 func appendPKCS1(b []byte, size int, hash crypto.Hash, digest []byte) []byte {
 	info := digestInfo(hash)
 	b = append(b, 0, 1)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// tokenRules are what an issuer's tokens must say.
+// tokenRules are the requirements on an issuer's tokens.
 type tokenRules struct {
 	algorithms  []string
 	typ         []string // lower case, without "application/"; "absent" for none
@@ -23,7 +23,7 @@ type tokenRules struct {
 type requirement struct {
 	path   string
 	values []string
-	any    bool // whatever its value
+	any    bool // any value will do
 }
 
 func rulesOf(c *IssuerConfig) tokenRules {
@@ -58,34 +58,34 @@ func rulesOf(c *IssuerConfig) tokenRules {
 	return r
 }
 
-// absent is the typ of a token that has none.
+// absent stands for a missing typ.
 const absent = "absent"
 
-// mediaType is the one form of a typ: letter case does not count, and
-// "application/" may be left out (RFC 7515, section 4.1.9).
+// mediaType normalizes a typ: letter case does not count, and "application/" may be
+// left out (RFC 7515, section 4.1.9).
 func mediaType(typ string) string {
 	return strings.TrimPrefix(strings.ToLower(typ), "application/")
 }
 
-// header checks the algorithm and the type that the header names.
+// header checks alg and typ.
 func (r *tokenRules) header(t *token) error {
 	if !slices.Contains(r.algorithms, t.alg) {
-		return errors.New("alg is not accepted of this issuer")
+		return errors.New("alg is not accepted from this issuer")
 	}
 	typ := absent
 	if t.hasTyp {
 		if typ = mediaType(t.typ); typ == absent || typ == "" {
-			return errors.New("typ is not accepted of this issuer")
+			return errors.New("typ is not accepted from this issuer")
 		}
 	}
 	if !slices.Contains(r.typ, typ) {
-		return errors.New("typ is not accepted of this issuer")
+		return errors.New("typ is not accepted from this issuer")
 	}
 	return nil
 }
 
-// claims checks the claims of a token whose signature was verified, but for the
-// audience and the principal. The reason is "" if nothing is wrong.
+// claims checks the claims of a token whose signature was verified, except audience and
+// principal. The reason is "" if they satisfy the rules.
 func (r *tokenRules) claims(c *registered, all claimSet, at time.Time) (reason string, cause error) {
 	now, skew := at.Unix(), int64(r.skew/time.Second)
 	switch {

@@ -13,12 +13,12 @@ import (
 
 var errSignature = errors.New("the signature does not match")
 
-// verify reports whether the signature is one over signed, by this key and with this
-// algorithm (RFC 7518, sections 3.3 to 3.5, and RFC 8037, section 3.1). A key of
-// another kind than the algorithm wants verifies nothing. room is for the hash.
-func (k *key) verify(alg string, signed, signature []byte, room *[64]byte) bool {
+// verify reports whether signature is a valid signature of signed by this key with this
+// algorithm (RFC 7518, sections 3.3 to 3.5, and RFC 8037, section 3.1). It is false if
+// the algorithm needs another type of key. buf receives the hash.
+func (k *key) verify(alg string, signed, signature []byte, buf *[64]byte) bool {
 	hash, curve := parts(alg)
-	digest := room[:0]
+	digest := buf[:0]
 	switch hash {
 	case crypto.SHA256:
 		sum := sha256.Sum256(signed)
@@ -51,8 +51,8 @@ func (k *key) verify(alg string, signed, signature []byte, room *[64]byte) bool 
 	return false
 }
 
-// parts are the hash of an algorithm, 0 for EdDSA, and the one curve of those that
-// have one (RFC 7518, section 3.4).
+// parts returns the hash of an algorithm, 0 for EdDSA, and the curve of an ECDSA
+// algorithm (RFC 7518, section 3.4).
 func parts(alg string) (hash crypto.Hash, curve string) {
 	switch alg {
 	case "RS256", "PS256":

@@ -11,32 +11,32 @@ import (
 	"sallyport/proxy/message"
 )
 
-// SignatureDemand is what a route demands of the signatures of requests.
+// SignatureDemand is a route's requirements on the signatures of requests.
 type SignatureDemand struct {
-	// Always demands a signature beside every other proof.
+	// Always requires a signature besides any other credential.
 	Always bool
-	// Cover are further fields, in lower case, that must be covered where the
+	// Cover are further fields, in lower case, that a signature must cover if the
 	// request has them.
 	Cover []string
-	// HeadersOnly lets the content be unsigned: the digest need not be covered.
+	// HeadersOnly accepts signatures that do not cover the digest of the content.
 	HeadersOnly bool
-	// Authority reports whether requests may be for this authority, as it is signed;
-	// nil: for none.
+	// Authority reports whether requests for this signed authority are accepted. Nil
+	// accepts none.
 	Authority func(authority string) bool
 }
 
-// signed checks signatures of requests (RFC 9421) by the keys that a route takes. It
-// reads heads alone: its user claims the nonce and compares the content.
+// signed verifies signatures of requests (RFC 9421) by the keys that a route accepts.
+// It reads only heads: the user of the [Proof] claims the nonce and compares the content.
 type signed struct {
 	auth       *Auth
-	macs       *httpsig.Verifier // by secrets; nil: there are none
-	publicKeys *httpsig.Verifier // by public keys, at a cost that is budgeted; nil: there are none
-	principals []string          // whose keys count; nil: those of all
-	accept     string            // Accept-Signature
+	macs       *httpsig.Verifier // for secrets; nil if the route accepts none
+	publicKeys *httpsig.Verifier // for public keys, limited by the budget; nil if the route accepts none
+	principals []string          // whose keys are accepted; nil: any
+	accept     string            // the value of Accept-Signature
 }
 
-// newSigned makes the authenticator for callers that are all "key/PRINCIPAL" or
-// "key"; none stands for "key".
+// newSigned makes the authenticator for callers that are all "key/PRINCIPAL" or "key".
+// No callers means "key".
 func (a *Auth) newSigned(callers []string, d *Demand) (Authenticator, error) {
 	s := &signed{auth: a}
 	if !slices.Contains(callers, "key") {
@@ -46,7 +46,7 @@ func (a *Auth) newSigned(callers []string, d *Demand) (Authenticator, error) {
 	}
 	policy := httpsig.RequestPolicy()
 	policy.MaxAge, policy.Skew = a.maxAge, a.skew
-	policy.RequireNonce = false // that depends on the key, so it is checked once that is known
+	policy.RequireNonce = false // depends on the key: Authenticate checks it
 	policy.IfPresent = append(policy.IfPresent, d.Signatures.Cover...)
 	if d.Signatures.HeadersOnly {
 		policy.Require = nil
@@ -56,7 +56,7 @@ func (a *Auth) newSigned(callers []string, d *Demand) (Authenticator, error) {
 		to        **httpsig.Verifier
 		algorithm httpsig.Algorithm
 	}{{&s.macs, httpsig.HMACSHA256}, {&s.publicKeys, httpsig.Ed25519}} {
-		if !s.has(v.algorithm) {
+		if !s.acceptsAlgorithm(v.algorithm) {
 			continue
 		}
 		policy.Algorithms = []httpsig.Algorithm{v.algorithm}
@@ -65,7 +65,7 @@ func (a *Auth) newSigned(callers []string, d *Demand) (Authenticator, error) {
 		}
 	}
 	if s.macs == nil && s.publicKeys == nil {
-		return nil, errors.New("no signing key could prove such a caller")
+		return nil, errors.New("no signing key verifies requests of these callers")
 	}
 	wanted := httpsig.Wanted{Label: "sp", Created: true, Tag: httpsig.TagRequest, Components: []string{"@method", "@authority", "@path", "@query"}}
 	if !d.Signatures.HeadersOnly {
@@ -77,26 +77,25 @@ func (a *Auth) newSigned(callers []string, d *Demand) (Authenticator, error) {
 	return s, nil
 }
 
-// has reports whether a key of this algorithm verifies requests of the route.
-func (s *signed) has(a httpsig.Algorithm) bool {
+// acceptsAlgorithm reports whether a key of this algorithm verifies requests of the route.
+func (s *signed) acceptsAlgorithm(a httpsig.Algorithm) bool {
 	for _, k := range s.auth.keys {
-		if slices.Contains(k.uses, VerifyRequest) && s.takes(k) && k.key.Algorithm() == a {
+		if slices.Contains(k.uses, VerifyRequest) && s.accepts(k) && k.key.Algorithm() == a {
 			return true
 		}
 	}
 	return false
 }
 
-// takes reports whether the route takes the key's principal.
-func (s *signed) takes(k *SigningKey) bool {
+// accepts reports whether the route accepts the key's principal.
+func (s *signed) accepts(k *SigningKey) bool {
 	return s.principals == nil || slices.Contains(s.principals, k.principal.Name)
 }
 
-// key finds a key that verifies requests of this route now. The verifier treats any
-// other key as unknown.
+// key returns the key with this id if it verifies requests of the route now, or nil.
 func (s *signed) key(id string) *httpsig.Key {
 	k := s.auth.keys[id]
-	if k == nil || !s.takes(k) {
+	if k == nil || !s.accepts(k) {
 		return nil
 	}
 	return k.For(VerifyRequest, s.auth.memory.now())
@@ -107,8 +106,8 @@ func (s *signed) Traits() Traits {
 	return Traits{Missing: SignatureMissing, Field: "signature", AcceptSignature: s.accept}
 }
 
-// Challenge implements [Authenticator]. The scheme has this name only here; what a
-// signature must cover is in Accept-Signature.
+// Challenge implements [Authenticator]. The scheme "Signature" is not registered; the
+// client reads Accept-Signature to learn what to sign.
 func (s *signed) Challenge(realm string, _ *Error) string { return "Signature realm=" + quoted(realm) }
 
 // Authenticate implements [Authenticator].
@@ -128,8 +127,8 @@ func (s *signed) Authenticate(_ context.Context, r *Request) (Proof, error) {
 	return Proof{Caller: k.principal, Signature: signature}, nil
 }
 
-// Recheck implements [Authenticator]. A signature that the earlier chain did not
-// verify proves nothing.
+// Recheck implements [Authenticator]. It accepts only the signature that the earlier
+// chain verified.
 func (s *signed) Recheck(_ context.Context, r *Request, earlier Proof) (Proof, error) {
 	if earlier.Signature == nil {
 		return Proof{}, ErrNoCredential
@@ -145,7 +144,8 @@ func (s *signed) Recheck(_ context.Context, r *Request, earlier Proof) (Proof, e
 	return Proof{Caller: s.auth.keys[earlier.Signature.Key.ID()].principal, Signature: earlier.Signature}, nil
 }
 
-// refusalOf is an error of package httpsig as an [*Error]; others are returned as they are.
+// refusalOf converts an error of package httpsig to an [*Error] and returns any other
+// error unchanged.
 func refusalOf(err error) error {
 	var fault *httpsig.Error
 	if !errors.As(err, &fault) {
@@ -154,9 +154,9 @@ func refusalOf(err error) error {
 	return &Error{Reason: string(fault.Code.Public()), Err: fault}
 }
 
-// check verifies the signature by a secret or, if its length is not that of a MAC, by
-// a public key. Only failures of public keys are counted against the peer: a MAC
-// costs next to nothing, and honest signers may share an address with a forger.
+// check verifies the signature with a secret or, if it does not have the length of a
+// MAC, with a public key. Only failures with public keys count against the peer: a MAC
+// is cheap, and honest signers may share an address with a forger.
 func (s *signed) check(m *httpsig.Message, peer netip.Addr) (*httpsig.Signature, error) {
 	if s.macs != nil {
 		signature, err := s.macs.Verify(m)
@@ -165,7 +165,7 @@ func (s *signed) check(m *httpsig.Message, peer netip.Addr) (*httpsig.Signature,
 		}
 	}
 	now := s.auth.memory.now()
-	if _, there := m.Fields.Line("signature", 0); there && !s.auth.memory.budget.left(peer, now) {
+	if _, present := m.Fields.Line("signature", 0); present && !s.auth.memory.budget.left(peer, now) {
 		return nil, &Error{Reason: TooManyFailures}
 	}
 	signature, err := s.publicKeys.Verify(m)
@@ -175,7 +175,7 @@ func (s *signed) check(m *httpsig.Message, peer netip.Addr) (*httpsig.Signature,
 	return signature, err
 }
 
-// codeOf is the code of an error of package httpsig, "" of others.
+// codeOf returns the code of an error of package httpsig, "" for any other error.
 func codeOf(err error) httpsig.Code {
 	var fault *httpsig.Error
 	if errors.As(err, &fault) {
@@ -184,9 +184,9 @@ func codeOf(err error) httpsig.Code {
 	return ""
 }
 
-var errNoNonce = errors.New("the signature has no nonce, which this key demands")
+var errNoNonce = errors.New("the signature has no nonce, and the key has require_nonce")
 
-// Message is a request in the form in which its client signed it: byte for byte as sent.
+// Message returns a request as its client signed it: byte for byte as sent.
 func Message(head *message.Head) httpsig.Message {
 	m := httpsig.Message{Method: head.Method, Scheme: head.Scheme, Authority: head.Authority, Fields: &head.Fields}
 	m.Path, m.Query, m.HasQuery = strings.Cut(head.Target, "?")

@@ -22,29 +22,29 @@ import (
 
 // SigningKeyConfig is one entry of `signing_keys`, by its keyid.
 type SigningKeyConfig struct {
-	// Principal is whom signatures of the key prove: routes list key/NAME, and rules
-	// and records say key:NAME. Several keys may have the same.
+	// Principal is the caller that signatures by the key prove. Routes list it as
+	// key/NAME; rules and audit records write key:NAME. Several keys may share one.
 	Principal string `yaml:"principal"`
-	// Alg is the key's one algorithm: hmac-sha256 for a secret, ed25519 for the
-	// others. It may be left out.
+	// Alg is the key's algorithm: hmac-sha256 for a secret, ed25519 for the others.
+	// Default: the one that fits the key.
 	Alg string `yaml:"alg"`
 	// Secret is shared by both sides: standard base64 of at least 32 bytes.
 	Secret setting.Secret `yaml:"secret"`
-	// PublicKey is a PEM file with the other side's Ed25519 public key, which
-	// verifies and cannot sign.
+	// PublicKey is a PEM file with the other side's Ed25519 public key. It can verify
+	// and cannot sign.
 	PublicKey setting.Path `yaml:"public_key"`
 	// PrivateKey is the gateway's own Ed25519 key, PKCS #8 in PEM.
 	PrivateKey setting.Secret `yaml:"private_key"`
-	// Use says what the key is for: verify_request and sign_response with clients,
-	// sign_request and verify_response with upstreams. Default: verify_request and,
-	// of a secret, sign_response where there is a principal.
+	// Use lists the uses of the key: verify_request and sign_response with clients,
+	// sign_request and verify_response with upstreams. Default for a key with a
+	// principal: verify_request, and sign_response unless it is a public key.
 	Use setting.List[string] `yaml:"use"`
-	// NotBefore is when the key begins to count. Default: at once.
+	// NotBefore is when the key becomes valid. Default: at once.
 	NotBefore setting.Time `yaml:"not_before"`
-	// NotAfter is when it ends. Default: never.
+	// NotAfter is when the key stops being valid. Default: never.
 	NotAfter setting.Time `yaml:"not_after"`
-	// RequireNonce refuses signatures without a nonce; without one, equal requests of
-	// one second are taken for replays. Default: true.
+	// RequireNonce refuses signatures without a nonce. Without nonces, the gateway
+	// refuses identical requests of one second as replays. Default: true.
 	RequireNonce *bool `yaml:"require_nonce"`
 }
 
@@ -58,7 +58,7 @@ const (
 
 func keyUses() []string { return []string{VerifyRequest, SignResponse, SignRequest, VerifyResponse} }
 
-// Uses are what the key is for, with the default filled in.
+// Uses returns Use, or its default.
 func (c *SigningKeyConfig) Uses() []string {
 	switch {
 	case len(c.Use) > 0:
@@ -71,7 +71,8 @@ func (c *SigningKeyConfig) Uses() []string {
 	return []string{VerifyRequest, SignResponse}
 }
 
-// Check records every fault of the key with this id, which stands at path.
+// Check records every fault of the key with this id, whose place in the configuration is
+// path.
 func (c *SigningKeyConfig) Check(path, id string, f *setting.Faults) {
 	at := func(field string) string { return setting.Join(path, field) }
 	if !validKeyID(id) {
@@ -154,18 +155,18 @@ func plainName(s, more string) bool {
 	return true
 }
 
-// SigningKey is a key with what it is for. It is immutable.
+// SigningKey is a key with its uses and its validity. It is immutable.
 type SigningKey struct {
 	key                 *httpsig.Key
-	principal           identity.Principal // whom it proves; nobody if it is for upstreams
+	principal           identity.Principal // zero for keys of upstreams
 	uses                []string
 	notBefore, notAfter time.Time // zero: no bound
 	requireNonce        bool
-	public              ed25519.PublicKey // of a key that the gateway can publish; else nil
+	public              ed25519.PublicKey // of a key with a private half; else nil
 }
 
-// For returns the key for a use at a time, nil if it is not for that, or not then.
-// A nil SigningKey is for nothing.
+// For returns the key if it is valid now and has this use, and nil otherwise. A nil
+// SigningKey has no use.
 func (k *SigningKey) For(use string, now time.Time) *httpsig.Key {
 	if k == nil || !slices.Contains(k.uses, use) ||
 		!k.notBefore.IsZero() && now.Before(k.notBefore) || !k.notAfter.IsZero() && !now.Before(k.notAfter) {
@@ -174,25 +175,25 @@ func (k *SigningKey) For(use string, now time.Time) *httpsig.Key {
 	return k.key
 }
 
-// Public is the public half of an Ed25519 key that signs, nil of other keys.
+// Public returns the public half of an Ed25519 private key, nil for other keys.
 func (k *SigningKey) Public() ed25519.PublicKey { return k.public }
 
-// ReadSigningKeys reads the keys of a configuration that passed Check. Each error
-// is of one key, by its keyid: [KeyError].
+// ReadSigningKeys reads the keys of a configuration that passed Check. It returns one
+// [KeyError] for each key that fails, joined.
 func ReadSigningKeys(all map[string]SigningKeyConfig) (map[string]*SigningKey, error) {
 	keys := make(map[string]*SigningKey, len(all))
-	owners := map[[sha256.Size]byte]string{} // of the secrets, by their digests
+	owners := map[[sha256.Size]byte]string{} // keyids by the digest of their key material
 	var errs []error
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		c := all[id]
 		k, material, err := c.read(id)
 		if err == nil {
 			sum := sha256.Sum256(material)
-			other, taken := owners[sum]
-			if !taken {
+			other, found := owners[sum]
+			if !found {
 				owners[sum] = id
 			} else if all[other].Principal != c.Principal || !slices.Equal(keys[other].uses, k.uses) {
-				err = fmt.Errorf("is the same as that of %s: whoever holds it could sign for the other", other)
+				err = fmt.Errorf("is the same key as %s, with another principal or use: its owner could sign for both", other)
 			}
 		}
 		if err != nil {
@@ -204,7 +205,7 @@ func ReadSigningKeys(all map[string]SigningKeyConfig) (map[string]*SigningKey, e
 	return keys, errors.Join(errs...)
 }
 
-// KeyError is why a signing key cannot be used. It never holds a part of one.
+// KeyError reports a signing key that cannot be used. It never contains key material.
 type KeyError struct {
 	ID  string
 	Err error
@@ -215,7 +216,7 @@ func (e *KeyError) Error() string { return "signing key " + e.ID + ": " + e.Err.
 // Unwrap returns the cause.
 func (e *KeyError) Unwrap() error { return e.Err }
 
-// read reads the key and returns besides what makes it the same as another.
+// read reads the key. material is the secret or the public key, for comparing keys.
 func (c *SigningKeyConfig) read(id string) (k *SigningKey, material []byte, err error) {
 	k = &SigningKey{
 		uses: slices.Clone(c.Uses()), notBefore: c.NotBefore.Time, notAfter: c.NotAfter.Time,
@@ -262,7 +263,7 @@ func readSecret(s setting.Secret) ([]byte, error) {
 	return secret, nil
 }
 
-var errNotEd25519 = errors.New("no Ed25519 key in PEM form in it")
+var errNotEd25519 = errors.New("it contains no Ed25519 key in PEM form")
 
 func readPublicKey(file string) (ed25519.PublicKey, error) {
 	text, err := os.ReadFile(file)

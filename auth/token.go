@@ -19,33 +19,32 @@ const (
 	maxToken  = 16 << 10 // bytes of a token
 	maxHeader = 4 << 10  // bytes of its first segment
 	maxKeyID  = 512      // bytes of a kid
-	maxShared = 1 << 10  // bytes of a first segment that is kept for the next token
+	maxShared = 1 << 10  // bytes of a first segment that is cached for the next token
 	maxDepth  = 16       // of nesting in header and claims
 )
 
-// token is a JSON Web Token in its strict compact form. Nothing in it is proved. Its
-// byte slices are reused for another token after release; registered and claims hold
-// memory of their own.
+// token is a parsed JSON Web Token in compact form, not verified. Its byte slices are
+// reused for another token after release; registered and claims own their memory.
 type token struct {
 	joseHeader
 	payload    []byte // the claims as they were signed
 	signature  []byte
-	signed     []byte // what the signature is over: the first two segments as they were read
+	signed     []byte // the signed text: the first two segments as they were read
 	registered registered
 	claims     claimSet
 
-	segment string // from which joseHeader was read, since an issuer's tokens share it; "": none
+	segment string // the first segment that joseHeader was read from; an issuer's tokens share it
 	header  []byte
 
-	digest  [64]byte // room for the hash of signed
+	digest  [64]byte // buffer for the hash of signed
 	decoder jsontext.Decoder
-	text    bytes.Buffer // what decoder reads
+	text    bytes.Buffer // input of decoder
 	reading claimReader
 }
 
 var tokenPool = sync.Pool{New: func() any { return new(token) }}
 
-// release gives the memory of the token back, for another one.
+// release returns the token to the pool.
 func (t *token) release() {
 	t.decode(nil)
 	t.registered, t.claims = registered{}, nil
@@ -53,15 +52,15 @@ func (t *token) release() {
 	tokenPool.Put(t)
 }
 
-// joseHeader is what the first segment says (RFC 7515, section 4.1).
+// joseHeader holds the used parameters of the first segment (RFC 7515, section 4.1).
 type joseHeader struct {
 	alg, kid, typ string
 	hasKid        bool
 	hasTyp        bool
 }
 
-// registered are the claims that have a meaning of their own (RFC 7519, section 4.1).
-// Times are in seconds since 1970.
+// registered are the registered claims (RFC 7519, section 4.1). Times are in seconds
+// since 1970.
 type registered struct {
 	iss, sub      string
 	aud           []string
@@ -70,13 +69,12 @@ type registered struct {
 	hasExp        bool
 	hasNbf        bool
 	hasIat        bool
-	bound         bool // there is a cnf: bound to a key (RFC 7800)
+	bound         bool // the token has the claim cnf: it is bound to a key (RFC 7800)
 }
 
-// parse reads the compact form of RFC 7515, section 7.1, so strictly that
-// encoding what was read gives the same text: three segments of unpadded
-// base64url without spare bits, two of them JSON objects without duplicate
-// names at any level.
+// parse reads the compact form of RFC 7515, section 7.1, strictly: encoding the result
+// gives the same text. A token is three segments of canonical unpadded base64url. Two of
+// them are JSON objects without duplicate names at any level.
 func (t *token) parse(s string) (err error) {
 	if len(s) > maxToken {
 		return errors.New("token is too long")
@@ -84,7 +82,7 @@ func (t *token) parse(s string) (err error) {
 	first, rest, _ := strings.Cut(s, ".")
 	second, third, two := strings.Cut(rest, ".")
 	if !two || strings.IndexByte(third, '.') >= 0 {
-		return errors.New("token has not three segments")
+		return errors.New("the token does not have three segments")
 	}
 	if len(first) > maxHeader {
 		return errors.New("token header is too long")
@@ -123,28 +121,27 @@ func (t *token) head(first string) (err error) {
 	return nil
 }
 
-// segment decodes s into room, which may hold an older segment.
-func segment(room []byte, s string) ([]byte, error) {
+// segment decodes s into buf, whose old content is overwritten.
+func segment(buf []byte, s string) ([]byte, error) {
 	if s == "" {
-		return room, errors.New("empty segment")
+		return buf, errors.New("empty segment")
 	}
-	// The decoder skips line breaks, which no token has.
+	// The decoder would skip line breaks.
 	if strings.IndexByte(s, '\r') >= 0 || strings.IndexByte(s, '\n') >= 0 {
-		return room, errors.New("not base64url")
+		return buf, errors.New("not base64url")
 	}
 	n := base64.RawURLEncoding.DecodedLen(len(s))
-	room = slices.Grow(room[:0], n)[:n]
-	n, err := base64.RawURLEncoding.Strict().Decode(room, []byte(s))
+	buf = slices.Grow(buf[:0], n)[:n]
+	n, err := base64.RawURLEncoding.Strict().Decode(buf, []byte(s))
 	if err != nil {
-		return room, errors.New("not canonical base64url")
+		return buf, errors.New("not canonical base64url")
 	}
-	return room[:n], nil
+	return buf[:n], nil
 }
 
-// readHeader reads alg, kid and typ. Parameters that bring or name a key (jwk,
-// jku, x5c, x5u, x5t) are not looked at: keys come from the configured issuer
-// alone (RFC 8725, section 3.10). Those that change what is signed, or demand
-// to be understood, are refused.
+// readHeader reads alg, kid and typ. It ignores parameters that contain or name a key
+// (jwk, jku, x5c, x5u, x5t): keys come from the configured issuer only (RFC 8725,
+// section 3.10). It refuses parameters that change the signed text, and crit.
 func (t *token) readHeader() error {
 	var hasAlg bool
 	err := t.object(t.header, func(name string, d *jsontext.Decoder) (err error) {
@@ -178,7 +175,7 @@ func (t *token) readHeader() error {
 	return nil
 }
 
-// readClaims reads all claims, and those registered from among them.
+// readClaims reads all claims and fills in the registered ones.
 func (t *token) readClaims() error {
 	r := &t.reading
 	err := t.object(t.payload, func(name string, d *jsontext.Decoder) error {
@@ -201,9 +198,9 @@ func (t *token) readClaims() error {
 	return nil
 }
 
-// note stores a registered claim, which must have the right type. read is the claim as
-// flattened: one entry for a plain value or an array of those, none for null, and
-// others for an object.
+// note stores a registered claim, which must have the right type. read is the flattened
+// claim: one entry for a plain value or an array of them, none for null, and entries
+// with longer paths for an object.
 func (c *registered) note(name string, read claimSet) (err error) {
 	one := claim{}
 	if len(read) == 1 && read[0].path == name {
@@ -217,7 +214,7 @@ func (c *registered) note(name string, read claimSet) (err error) {
 		c.sub, err = one.string()
 	case "aud":
 		c.aud, err = one.strings()
-		c.aud = slices.Clone(c.aud) // one is overwritten
+		c.aud = slices.Clone(c.aud) // the next token overwrites the values
 	case "exp":
 		c.hasExp = true
 		c.exp, err = one.date(math.Floor)
@@ -233,8 +230,8 @@ func (c *registered) note(name string, read claimSet) (err error) {
 	return err
 }
 
-// lookalike refuses a name that a careless reader, such as encoding/json, takes
-// for another. No issuer has a use for "EXP" beside "exp".
+// lookalike refuses a name that differs from a known one in letter case only. Lax
+// decoders such as encoding/json would confuse "EXP" with "exp".
 func lookalike(name string, names ...string) error {
 	for _, n := range names {
 		if name != n && strings.EqualFold(name, n) {
@@ -244,8 +241,8 @@ func lookalike(name string, names ...string) error {
 	return nil
 }
 
-// object reads text as one JSON object and nothing else. For each name it calls
-// f, which must read exactly the value. Duplicate names are refused at every level.
+// object reads text as one JSON object and nothing else. For each name it calls f, which
+// must consume exactly the value. It refuses duplicate names at every level.
 func (t *token) object(text []byte, f func(name string, d *jsontext.Decoder) error) error {
 	d := t.decode(text)
 	if t, err := d.ReadToken(); err != nil || t.Kind() != jsontext.KindBeginObject {
@@ -264,20 +261,20 @@ func (t *token) object(text []byte, f func(name string, d *jsontext.Decoder) err
 		return badJSON(err)
 	}
 	if _, err := d.ReadToken(); err != io.EOF {
-		return errors.New("something follows the JSON object")
+		return errors.New("unexpected data after the JSON object")
 	}
 	return nil
 }
 
-// decode begins to read text.
+// decode resets the decoder to read text.
 func (t *token) decode(text []byte) *jsontext.Decoder {
 	t.text = *bytes.NewBuffer(text)
 	t.decoder.Reset(&t.text)
 	return &t.decoder
 }
 
-// badJSON drops the position and the name from what the decoder says: parts of a
-// token have no place in logs.
+// badJSON replaces an error of the decoder, which may quote the token: no part of a
+// token may reach the logs.
 func badJSON(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		return errors.New("duplicate name")
@@ -321,7 +318,7 @@ func (c *claim) string() (string, error) {
 	return c.values[0], nil
 }
 
-// strings is a string or an array of strings, as aud may be.
+// strings returns the value of a string or an array of strings; aud may be either.
 func (c *claim) strings() ([]string, error) {
 	if c.kind != text {
 		return nil, errors.New("not a string or an array of strings")
@@ -329,8 +326,8 @@ func (c *claim) strings() ([]string, error) {
 	return c.values, nil
 }
 
-// date is a NumericDate, which may have a fraction; round takes it in the direction
-// that favours refusal.
+// date returns a NumericDate, which may have a fraction. round must round towards
+// refusal.
 func (c *claim) date(round func(float64) float64) (int64, error) {
 	if c.kind != number || c.array {
 		return 0, errors.New("not a number")

@@ -1,5 +1,5 @@
-// Package authtest is an OpenID issuer for tests: discovery, a key set, tokens with
-// any claims and signatures, and the ways in which an issuer fails.
+// Package authtest is an OpenID issuer for tests. It serves discovery and a key set,
+// makes tokens with any claims and signatures, and can fail in various ways.
 package authtest
 
 import (
@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// IssuerConfig says for whom an [Issuer] speaks.
+// IssuerConfig configures an [Issuer].
 type IssuerConfig struct {
-	URL      string           // the issuer's identifier, and where it is reached
+	URL      string           // the issuer's identifier, at which it is served
 	Audience string           // aud of [Issuer.Claims]
-	Lifetime time.Duration    // of [Issuer.Claims]; zero: five minutes
-	Now      func() time.Time // nil: time.Now
+	Lifetime time.Duration    // of [Issuer.Claims]; five minutes if zero
+	Now      func() time.Time // time.Now if nil
 }
 
 // Issuer is an issuer that counts its requests and fails on demand. It is an
@@ -30,7 +30,7 @@ type Issuer struct {
 	URL string // as in its configuration
 
 	config   IssuerConfig
-	key      Key // which [Issuer.Sign] uses
+	key      Key // used by [Issuer.Sign]
 	document atomic.Pointer[string]
 	keySet   atomic.Pointer[string]
 	instead  atomic.Pointer[http.Handler]
@@ -38,8 +38,8 @@ type Issuer struct {
 	discoveries, fetches atomic.Int64
 }
 
-// NewIssuer makes an issuer that publishes one ES256 key of its own. It opens no
-// connection.
+// NewIssuer returns an issuer that publishes one ES256 key of its own. It opens no
+// listener.
 func NewIssuer(c IssuerConfig) (*Issuer, error) {
 	if _, err := url.Parse(c.URL); err != nil {
 		return nil, fmt.Errorf("reading the issuer's URL: %w", err)
@@ -56,8 +56,8 @@ func NewIssuer(c IssuerConfig) (*Issuer, error) {
 	return i, nil
 }
 
-// Start serves an issuer on loopback until the test ends, with the audience "models".
-// It publishes these keys, as [Key.JWK] writes them, in place of its own.
+// Start serves an issuer on loopback until the test ends. Its audience is "models". It
+// publishes the given keys, as [Key.JWK] writes them, instead of its own.
 func Start(t testing.TB, keys ...string) *Issuer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -70,23 +70,23 @@ func Start(t testing.TB, keys ...string) *Issuer {
 	}
 	i.Publish(keys...)
 	s := &http.Server{Handler: i}
-	over := make(chan struct{})
-	go func() { _ = s.Serve(l); close(over) }()
-	t.Cleanup(func() { _ = s.Close(); <-over })
+	done := make(chan struct{})
+	go func() { _ = s.Serve(l); close(done) }()
+	t.Cleanup(func() { _ = s.Close(); <-done })
 	return i
 }
 
-// Publish makes these the keys of the set, as [Key.JWK] writes them.
+// Publish replaces the key set by these keys, as [Key.JWK] writes them.
 func (i *Issuer) Publish(keys ...string) { s := KeySet(keys...); i.keySet.Store(&s) }
 
-// Identify makes the discovery document name another issuer than the URL.
+// Identify sets the issuer that the discovery document names.
 func (i *Issuer) Identify(issuer string) {
 	s := string(must(json.Marshal(map[string]string{"issuer": issuer, "jwks_uri": i.URL + "/jwks"})))
 	i.document.Store(&s)
 }
 
-// Answer makes h answer in place of the issuer; nil ends that. [Hang], [Text] and
-// [Status] are usual ones.
+// Answer makes h answer all requests instead of the issuer, such as [Hang], [Text] or
+// [Status]. Nil undoes that.
 func (i *Issuer) Answer(h http.Handler) {
 	if h == nil {
 		i.instead.Store(nil)
@@ -95,31 +95,31 @@ func (i *Issuer) Answer(h http.Handler) {
 	i.instead.Store(&h)
 }
 
-// Hang answers nothing until its client gives up.
+// Hang returns a handler that does not answer until the client gives up.
 func Hang() http.Handler {
 	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 }
 
-// Text answers with a text as if it were the document.
+// Text returns a handler that answers with a text instead of the document.
 func Text(text string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) })
 }
 
-// Status answers with a status and no document.
+// Status returns a handler that answers with a status and no document.
 func Status(code int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
 }
 
-// Discoveries is how often the discovery document was asked for.
+// Discoveries returns the number of requests for the discovery document.
 func (i *Issuer) Discoveries() int64 { return i.discoveries.Load() }
 
-// Fetches is how often anything else was asked for: the key set, if nothing is wrong.
+// Fetches returns the number of other requests; normally those for the key set.
 func (i *Issuer) Fetches() int64 { return i.fetches.Load() }
 
-// Requests is how often anything was asked for.
+// Requests returns the number of all requests.
 func (i *Issuer) Requests() int64 { return i.Discoveries() + i.Fetches() }
 
-// ServeHTTP answers one request.
+// ServeHTTP implements [http.Handler].
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	text := &i.keySet
 	if strings.HasSuffix(r.URL.Path, "/.well-known/openid-configuration") {
@@ -139,7 +139,7 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Claims are those of a token for a client now. The caller owns the map.
+// Claims returns the claims of a token for a client, issued now. The caller owns the map.
 func (i *Issuer) Claims(client string, scopes ...string) map[string]any {
 	now := i.config.Now()
 	return map[string]any{
@@ -148,7 +148,8 @@ func (i *Issuer) Claims(client string, scopes ...string) map[string]any {
 	}
 }
 
-// Sign makes an access token (RFC 9068) of any claims with the issuer's own key.
+// Sign returns an access token (RFC 9068) with these claims, signed by the issuer's own
+// key.
 func (i *Issuer) Sign(claims map[string]any) (string, error) {
 	text, err := json.Marshal(claims)
 	if err != nil {

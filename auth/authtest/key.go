@@ -19,29 +19,29 @@ import (
 	"time"
 )
 
-// Key is a key pair of an issuer. Nothing keeps its algorithm from being one that the
-// key cannot have: [Key.Sign] writes it into the header as it is.
+// Key is a key pair of an issuer. The algorithm need not fit the key: [Key.Sign] writes
+// it into the header unchecked.
 type Key struct {
-	ID        string // kid; "": none
+	ID        string // kid; "" for none
 	Algorithm string // alg, such as RS256
 	Private   crypto.Signer
 }
 
-// NewKey makes a Key of a private one.
+// NewKey returns a Key.
 func NewKey(id, algorithm string, private crypto.Signer) Key { return Key{id, algorithm, private} }
 
-// RSA, OtherRSA and SmallRSA are keys that all tests of a process share, since making
-// them is slow. The small one has 1024 bits, the others 2048.
+// RSA, OtherRSA and SmallRSA return keys that all tests of a process share, since
+// generating one is slow. The small one has 1024 bits, the others 2048.
 var (
 	RSA      = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
 	OtherRSA = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
 	SmallRSA = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 1024)) })
 )
 
-// EC makes a key of a curve.
+// EC generates a key on a curve.
 func EC(curve elliptic.Curve) *ecdsa.PrivateKey { return must(ecdsa.GenerateKey(curve, rand.Reader)) }
 
-// Ed25519 makes an Ed25519 key.
+// Ed25519 generates an Ed25519 key.
 func Ed25519() ed25519.PrivateKey {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	return must(private, err)
@@ -54,10 +54,10 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// Base64 is b in unpadded base64url, as tokens are written.
+// Base64 returns b in unpadded base64url, the encoding of tokens.
 func Base64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// JWK is the public half as a JSON Web Key, with more members after it, such as
+// JWK returns the public half as a JSON Web Key. more are further members, such as
 // `"use":"sig"`.
 func (k Key) JWK(more ...string) string {
 	var m []string
@@ -77,24 +77,24 @@ func (k Key) JWK(more ...string) string {
 	return "{" + strings.Join(append(m, more...), ",") + "}"
 }
 
-// KeySet is a JSON Web Key Set of keys as [Key.JWK] writes them.
+// KeySet returns a JSON Web Key Set of keys, as [Key.JWK] writes them.
 func KeySet(keys ...string) string { return `{"keys":[` + strings.Join(keys, ",") + `]}` }
 
-// Header is the usual header of the key's tokens.
+// Header returns the usual header of the key's tokens.
 func (k Key) Header() string {
 	return fmt.Sprintf(`{"alg":"%s","kid":"%s","typ":"JWT"}`, k.Algorithm, k.ID)
 }
 
-// Token signs claims, which are JSON, with the usual header.
+// Token signs claims, in JSON, with the usual header.
 func (k Key) Token(claims string) string { return k.Sign(k.Header(), claims) }
 
-// Sign signs header and claims as they are written, whatever they say.
+// Sign signs header and claims as given, without checking them.
 func (k Key) Sign(header, claims string) string {
 	text := Base64([]byte(header)) + "." + Base64([]byte(claims))
 	return text + "." + Base64(Signature(k.Algorithm, k.Private, text))
 }
 
-// HS256 is a token with a MAC under the given secret.
+// HS256 returns a token with a MAC under the given secret.
 func HS256(header, claims string, secret []byte) string {
 	text := Base64([]byte(header)) + "." + Base64([]byte(claims))
 	m := hmac.New(sha256.New, secret)
@@ -104,7 +104,7 @@ func HS256(header, claims string, secret []byte) string {
 
 var hashes = map[string]crypto.Hash{"256": crypto.SHA256, "384": crypto.SHA384, "512": crypto.SHA512}
 
-// Signature is the signature of a text that the algorithm makes with a key of its kind.
+// Signature returns the signature of a text. The key must fit the algorithm.
 func Signature(algorithm string, key crypto.Signer, text string) []byte {
 	h := hashes[algorithm[2:]]
 	var sum []byte
@@ -127,12 +127,11 @@ func Signature(algorithm string, key crypto.Signer, text string) []byte {
 	case ed25519.PrivateKey:
 		return ed25519.Sign(private, []byte(text))
 	}
-	panic("a key of an unknown kind")
+	panic("unsupported type of key")
 }
 
-// Claims are those of a good token of an issuer, for alice and the audience "models",
-// valid for an hour. changes stand in the place of the usual ones or beside them; nil
-// leaves one out.
+// Claims returns the claims of a valid token of an issuer, for alice and the audience
+// "models", that expires in an hour. changes replace or add claims; nil removes one.
 func Claims(issuer string, now time.Time, changes map[string]any) string {
 	all := map[string]any{
 		"iss": issuer, "sub": "alice", "aud": "models", "scope": "models.predict models.read",

@@ -2,8 +2,8 @@ package fetch
 
 import "net/netip"
 
-// metadata are the addresses at which clouds tell a machine its secrets and
-// which no rule for a whole range covers.
+// metadata are the addresses of cloud metadata services, which hand out credentials.
+// Those in link-local ranges need no entry.
 var metadata = [...]netip.Addr{
 	netip.MustParseAddr("100.100.100.200"), // Alibaba Cloud
 	netip.MustParseAddr("168.63.129.16"),   // Azure
@@ -22,8 +22,8 @@ var (
 	compatible  = netip.MustParsePrefix("::/96")           // IPv4-compatible, RFC 4291
 )
 
-// allowed reports whether an address may be dialed. IPv4 addresses in the IPv6
-// dress of a translator are judged as what they lead to.
+// allowed reports whether an address may be dialed. For an IPv6 address that embeds an
+// IPv4 address, such as NAT64, the embedded address decides.
 func allowed(a netip.Addr) bool {
 	switch {
 	case !a.IsValid(), a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast(), a.Zone() != "":

@@ -1,11 +1,10 @@
-// Package fetch is the one HTTP client for everything that the gateway fetches from
+// Package fetch is the HTTP client for all documents that the gateway fetches from
 // issuers.
 //
-// Whatever the other side does, a fetch is bounded in time and memory, follows
-// nothing, and cannot be steered to places that only this machine may reach:
-// link-local addresses and the metadata services of clouds are refused when they
-// are dialed, after names have been resolved. Private and loopback addresses are
-// allowed, since issuers live inside.
+// A fetch is bounded in time and memory and follows no redirect. To prevent server-side
+// request forgery, the client never dials link-local addresses or cloud metadata
+// services; it checks each address after resolving the name. Private and loopback
+// addresses are allowed, since issuers often run inside the network.
 package fetch
 
 import (
@@ -29,36 +28,36 @@ import (
 )
 
 const (
-	// MaxBytes is how long a document may be.
+	// MaxBytes is the maximum length of a document.
 	MaxBytes = 1 << 20
-	// DefaultTimeout is how long a fetch may take, from dial to last byte.
+	// DefaultTimeout is the maximum duration of a fetch, from dial to last byte.
 	DefaultTimeout = 5 * time.Second
 
 	maxHead = 64 << 10
 )
 
-// Kind says in fixed words why a fetch brought nothing.
+// Kind is the fixed text that says why a fetch failed.
 type Kind string
 
 const (
 	BadURL         Kind = "bad url"          // neither https nor an allowed http
-	AddressRefused Kind = "address refused"  // the name leads to an address that is never dialed
+	AddressRefused Kind = "address refused"  // the name resolves to an address that is never dialed
 	Unreachable    Kind = "unreachable"      // name not resolved, connection refused or lost
-	Untrusted      Kind = "untrusted server" // TLS failed, or its certificate is of another name or root
+	Untrusted      Kind = "untrusted server" // TLS failed, or the certificate has another name or root
 	TimedOut       Kind = "timed out"
-	BadStatus      Kind = "bad status" // anything but 200, redirects too
+	BadStatus      Kind = "bad status" // any status but 200, redirects included
 	TooLarge       Kind = "too large"
-	Garbage        Kind = "garbage" // not the JSON that was asked for
+	Garbage        Kind = "garbage" // not the expected JSON
 )
 
-// Error is a fetch that brought nothing.
+// Error reports a failed fetch.
 type Error struct {
 	Kind   Kind
 	Status int   // of a BadStatus
 	Err    error // for logs, never for clients; may be nil
 }
 
-// Error is the kind and its cause.
+// Error returns the kind and its cause.
 func (e *Error) Error() string {
 	s := string(e.Kind)
 	if e.Status != 0 {
@@ -73,21 +72,21 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Options are how a [Client] reaches the other side.
+// Options configure a [Client].
 type Options struct {
-	// Roots are the only roots that certificates may have; the system's if nil.
+	// Roots are the trusted root certificates; the system's if nil.
 	Roots *x509.CertPool
-	// InsecureHTTP allows http to other addresses than loopback.
+	// InsecureHTTP allows http to addresses other than loopback.
 	InsecureHTTP bool
 	// Timeout bounds a fetch; DefaultTimeout if zero.
 	Timeout time.Duration
 }
 
-// Client fetches documents. It keeps no connection open and starts no goroutine
-// that outlives a fetch. It is safe for concurrent use.
+// Client fetches documents. It does not reuse connections and starts no goroutine that
+// outlives a fetch. It is safe for concurrent use.
 type Client struct{ http *http.Client }
 
-// New makes a client.
+// New returns a client.
 func New(o Options) *Client {
 	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout}
 	if t.timeout == 0 {
@@ -119,14 +118,14 @@ func newTransport(roots *x509.CertPool, allow func(netip.Addr) bool) *http.Trans
 	}
 }
 
-// HTTP is the client for libraries that make their requests themselves, with all
-// bounds of this package: whatever goes wrong in a fetch is an error of its Do, in
-// which errors.As finds an [*Error]. Answers with any status but 200 are errors too.
+// HTTP returns an http.Client with all bounds of this package, for libraries that make
+// their own requests. Every failure, including a status other than 200, is an error of
+// Do, in which errors.As finds an [*Error].
 func (c *Client) HTTP() *http.Client { return c.http }
 
-// JSON fetches a document and decodes it into v: names are compared exactly, and
-// duplicate names, invalid UTF-8 and anything after the value are refused.
-// Unknown names are ignored. The error is always an [*Error].
+// JSON fetches a document and decodes it into v. It compares names exactly, ignores
+// unknown ones, and refuses duplicate names, invalid UTF-8 and data after the value. The
+// error is always an [*Error].
 func (c *Client) JSON(ctx context.Context, address string, v any) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -146,9 +145,9 @@ func (c *Client) JSON(ctx context.Context, address string, v any) error {
 	return nil
 }
 
-// transport makes one request and reads the whole answer, within all bounds. Its
-// errors are of type [*Error]: none is left for the reader of the body, to whom
-// libraries do not leave the cause.
+// transport makes one request and reads the whole response within the bounds. Its errors
+// are of type [*Error]. It reads the body itself, since libraries such as go-oidc drop
+// the cause of errors while reading.
 type transport struct {
 	insecure bool
 	timeout  time.Duration
@@ -189,7 +188,7 @@ func read(answer *http.Response) ([]byte, error) {
 		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode}
 	}
 	if e := answer.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return nil, &Error{Kind: Garbage, Err: errors.New("content coding that was not asked for")}
+		return nil, &Error{Kind: Garbage, Err: errors.New("unexpected content coding")}
 	}
 	if answer.ContentLength > MaxBytes {
 		return nil, &Error{Kind: TooLarge}
@@ -204,7 +203,7 @@ func read(answer *http.Response) ([]byte, error) {
 	return text, nil
 }
 
-// wrap finds the kind of what net/http returned.
+// wrap returns an error of net/http as an [*Error].
 func wrap(err error) *Error {
 	var refused *Error
 	var timeout net.Error
@@ -222,8 +221,8 @@ func wrap(err error) *Error {
 	return &Error{Kind: Unreachable, Err: err}
 }
 
-// CheckURL says what is wrong with an address before it is dialed: it must be
-// https, or http to this machine, or any http where insecure.
+// CheckURL returns an error if a URL may not be fetched. It must be https or, unless
+// insecure is set, http to this machine.
 func CheckURL(u *url.URL, insecure bool) error {
 	switch {
 	case u.Hostname() == "" || u.User != nil || u.Opaque != "":
@@ -242,8 +241,8 @@ func CheckURL(u *url.URL, insecure bool) error {
 	return errors.New("http to another machine: whoever is in between could send keys of their own")
 }
 
-// local reports whether a name is of this machine by RFC 6761, section 6.3. What it
-// resolves to is checked when it is dialed.
+// local reports whether a name is reserved for this machine (RFC 6761, section 6.3). The
+// dialer checks the address that it resolves to.
 func local(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")

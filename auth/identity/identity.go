@@ -1,4 +1,4 @@
-// Package identity says who a caller is, once that has been proved.
+// Package identity defines the authenticated caller of a request.
 package identity
 
 import (
@@ -6,43 +6,43 @@ import (
 	"time"
 )
 
-// Principal is a caller as one proof names it. The zero Principal is nobody.
+// Principal is a caller that one credential proves. The zero Principal is nobody.
 //
-// Scopes, groups and claims come from that proof alone and are shared between
-// requests: they must not be modified.
+// Scopes, groups and claims come from that credential only. Requests share them, so they
+// must not be modified.
 type Principal struct {
-	// Source is the kind of proof and, where there are several of a kind, its
-	// name in the configuration: "issuer/corp", "cert", "key", "anonymous".
+	// Source is the kind of credential, with its name in the configuration if there may
+	// be several of the kind: "issuer/corp", "cert", "key", "anonymous".
 	Source string
 	// Name is the caller's name at that source, such as a subject.
 	Name string
-	// Alias is the one name that the configuration gives to several proofs of the
-	// same caller, "" if it gives none.
+	// Alias is the common name that the configuration gives to several principals of
+	// the same caller, "" if it gives none.
 	Alias string
 
 	Scopes []string
 	Groups []string
 	// Claim returns the values of a claim by its path ("realm_access.roles"): one
 	// for a string, number or boolean, several for an array of those, none if it
-	// is absent or an object. Nil means that the proof carries no claims.
+	// is absent or an object. Nil means that the credential has no claims.
 	Claim func(path string) []string
 
-	full string // what String returns, if Qualify computed it
+	full string // result of String, once Qualify has computed it
 
-	// KeyID names the key that the proof was checked with, for the audit record.
+	// KeyID names the key that verified the credential, for the audit record.
 	KeyID string
-	// Expires is when the proof ends; zero means never.
+	// Expires is when the credential expires; zero means never.
 	Expires time.Time
 }
 
-// Anonymous is the principal of routes that say `callers: anonymous`.
+// Anonymous returns the principal of requests to routes with `callers: anonymous`.
 func Anonymous() Principal { return Principal{Source: "anonymous", Name: "anonymous"} }
 
 // IsZero reports whether the principal is nobody.
 func (p *Principal) IsZero() bool { return p.Source == "" }
 
-// String is the qualified name, such as "issuer/corp:alice": names of different
-// sources never collide. Nobody is "".
+// String returns the qualified name, such as "issuer/corp:alice". Names of different
+// sources never collide. The zero Principal is "".
 func (p *Principal) String() string {
 	if p.IsZero() {
 		return ""
@@ -56,12 +56,12 @@ func (p *Principal) String() string {
 	return p.Source + ":" + p.Name
 }
 
-// Qualify computes the qualified name once, for a principal of many requests. Source
+// Qualify caches the result of String, for a principal that many requests share. Source
 // and Name must not change afterwards.
 func (p *Principal) Qualify() { p.full = p.String() }
 
-// Kind is the kind of proof: "bearer" for the token of an issuer, otherwise the
-// source without its name, such as "cert".
+// Kind returns the kind of credential: "bearer" for the token of an issuer, otherwise the
+// source, such as "cert".
 func (p *Principal) Kind() string {
 	kind, _, _ := strings.Cut(p.Source, "/")
 	if kind == "issuer" {
