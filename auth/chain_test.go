@@ -87,18 +87,18 @@ func TestChainAliases(t *testing.T) {
 func TestRoutesThatCannotBe(t *testing.T) {
 	s := newSigning(t)
 	for want, d := range map[string]Demand{
-		"admits nobody":               {},
-		"unknown caller \"keys\"":     {Callers: []string{"keys"}},
-		"unknown caller \"issuer/x\"": {Callers: []string{"issuer/x"}},
-		"is listed twice":             {Callers: []string{"key", "issuer/corp", "key"}},
-		"no signing key verifies requests of these callers":   {Callers: []string{"key/nobody"}},
-		"all of one kind of proof":    {Callers: []string{"key/acme", "key/orbit"}, All: true},
-		"list two kinds":              {Callers: []string{"issuer/corp"}, All: true},
-		"must be the only caller":     {Callers: []string{"anonymous", "key"}},
-		"checks no signature":         {Callers: []string{"anonymous"}, Signatures: SignatureDemand{Always: true}},
-		"so it has no audience":       {Callers: []string{"anonymous"}, Audience: []string{"models"}},
-		"of none of the route":        {Callers: []string{"key"}, Audience: []string{"models"}},
-		"checks no signature ":        {Callers: []string{"anonymous"}, All: true},
+		"admits nobody":                                     {},
+		"unknown caller \"keys\"":                           {Callers: []string{"keys"}},
+		"unknown caller \"issuer/x\"":                       {Callers: []string{"issuer/x"}},
+		"is listed twice":                                   {Callers: []string{"key", "issuer/corp", "key"}},
+		"no signing key verifies requests of these callers": {Callers: []string{"key/nobody"}},
+		"all of one kind of proof":                          {Callers: []string{"key/acme", "key/orbit"}, All: true},
+		"list two kinds":                                    {Callers: []string{"issuer/corp"}, All: true},
+		"must be the only caller":                           {Callers: []string{"anonymous", "key"}},
+		"checks no signature":                               {Callers: []string{"anonymous"}, Signatures: SignatureDemand{Always: true}},
+		"so it has no audience":                             {Callers: []string{"anonymous"}, Audience: []string{"models"}},
+		"of none of the route":                              {Callers: []string{"key"}, Audience: []string{"models"}},
+		"checks no signature ":                              {Callers: []string{"anonymous"}, All: true},
 	} {
 		c, err := s.auth.Route(d)
 		if err == nil || !strings.Contains(err.Error(), strings.TrimSpace(want)) || c != nil {

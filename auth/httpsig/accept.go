@@ -13,12 +13,12 @@ type Wanted struct {
 	Created    bool     // with the parameter created
 	Expires    bool     // with the parameter expires
 
-	// Values to be used as they are; "" where the signer chooses.
+	// Values that the signer must use; "" lets it choose.
 	Nonce, KeyID, Alg, Tag string
 }
 
-// ParseAcceptSignature reads the field Accept-Signature. No field is no wish and no
-// fault. The error is nil or an *[Error] with [Malformed].
+// ParseAcceptSignature parses the field Accept-Signature. Without the field it returns
+// nil and no error. The error is nil or an *[Error] with [Malformed].
 func ParseAcceptSignature(fields Fields) ([]Wanted, error) {
 	value, err := oneLine(fields, "accept-signature")
 	if err != nil {
@@ -27,7 +27,7 @@ func ParseAcceptSignature(fields Fields) ([]Wanted, error) {
 	if value == "" {
 		return nil, nil
 	}
-	bad := fault(Malformed, "Accept-Signature is no dictionary of inner lists of components")
+	bad := fault(Malformed, "Accept-Signature is not a dictionary of inner lists of components")
 	if len(value) > maxInput {
 		return nil, bad
 	}
@@ -56,8 +56,8 @@ func ParseAcceptSignature(fields Fields) ([]Wanted, error) {
 	return nil, bad
 }
 
-// wanted reads one wish. It is like an input but for created and expires, which
-// have no value.
+// wanted parses one member. It is like a member of Signature-Input, except that created
+// and expires have no value.
 func (p *parser) wanted() (w Wanted, ok bool) {
 	var in input
 	if !p.take('(') {
@@ -107,13 +107,13 @@ func (p *parser) wanted() (w Wanted, ok bool) {
 	}
 }
 
-// plainID reports whether a value is a string that could name a key, or is absent as
-// the empty one: what could not be written again is not read either.
+// plainID reports whether a value is a valid id or the empty string, so that
+// [FormatAcceptSignature] can write whatever was parsed.
 func plainID(b bare) bool {
 	return b.kind == bareString && (b.raw == "" || validID(b.raw) == nil)
 }
 
-// FormatAcceptSignature writes the value of Accept-Signature.
+// FormatAcceptSignature returns the value of Accept-Signature.
 func FormatAcceptSignature(wanted ...Wanted) (string, error) {
 	var all []string
 	for _, w := range wanted {

@@ -9,44 +9,42 @@ import (
 
 // Fields are the field lines of a head or of trailers.
 type Fields interface {
-	// Line returns the value of the n-th line, from 0, with this lower-case name,
-	// and whether there is one. Letter case of the names that it holds must not
-	// count.
+	// Line returns the value of the n-th line, from 0, with this lower-case name, and
+	// whether there is one. It must ignore the letter case of the stored names.
 	Line(name string, n int) (value string, ok bool)
 }
 
-// Message is what can be signed: a request, or a response together with the
-// request that it answers. Its values must be those of the message as sent. A
-// Message is only read, and belongs to the caller.
+// Message is a request, or a response with the request that it answers. Its values must
+// be those of the message as sent. This package does not modify or keep a Message.
 type Message struct {
 	Method    string
 	Scheme    string // "https" or "http", as the client saw it
-	Authority string // host and port as the client named them; case and default port do not count
+	Authority string // host and port as the client sent them; normalized when signed
 	Path      string // byte for byte as sent, nothing decoded
 	Query     string // byte for byte as sent, without "?"
-	HasQuery  bool   // tells "/p?" from "/p"
+	HasQuery  bool   // distinguishes "/p?" from "/p"
 	Status    int    // 0: a request
 	Fields    Fields // nil: none
 	Trailers  Fields // nil: none, or not arrived yet
 
-	// Request is the request that a response answers, for components with ;req.
-	// It is nil if it is not known, and must be nil for requests.
+	// Request is the request that a response answers, for components with ;req. Nil
+	// means unknown. It must be nil for requests.
 	Request *Message
 
-	// Structured are the types of fields that may be signed with ;sf, by their
-	// lower-case names, besides those of RFC 9421, RFC 9530 and RFC 9218.
+	// Structured maps lower-case names of fields to their types, for components with
+	// ;sf. The fields of RFC 9421, RFC 9530 and RFC 9218 are known without it.
 	Structured map[string]Kind
 }
 
-// Base returns the signature base of a message (RFC 9421, section 2.5) for
-// parameters as Signature-Input has them after the label:
-// `("@method" "@path");created=1618884473;keyid="k1"`. It is for tools that
-// explain; [Verifier] and [Signer] make their own.
+// Base returns the signature base of a message (RFC 9421, section 2.5). parameters is
+// the member of Signature-Input without its label, such as
+// `("@method" "@path");created=1618884473;keyid="k1"`. It is for diagnostic tools;
+// [Verifier] and [Signer] compute the base themselves.
 func Base(m *Message, parameters string) ([]byte, error) {
 	var in input
 	p := parser{s: parameters}
 	if !in.parse(&p) || !p.end() {
-		return nil, fault(Malformed, "the parameters are no inner list")
+		return nil, fault(Malformed, "the parameters are not an inner list")
 	}
 	if in.fault != "" {
 		return nil, fault(Malformed, in.fault)
@@ -58,7 +56,7 @@ func Base(m *Message, parameters string) ([]byte, error) {
 	return dst, nil
 }
 
-// appendBase writes the signature base for the parameters that were read.
+// appendBase appends the signature base for parsed parameters.
 func appendBase(dst []byte, m *Message, in *input) ([]byte, *Error) {
 	var err *Error
 	for i, c := range in.components[:in.n] {
@@ -71,7 +69,7 @@ func appendBase(dst []byte, m *Message, in *input) ([]byte, *Error) {
 	return append(dst, in.text...), nil
 }
 
-// appendLine writes what follows the identifier on its line.
+// appendLine appends the value of a component and ends its line.
 func appendLine(dst []byte, m *Message, c component) ([]byte, *Error) {
 	dst = append(dst, ": "...)
 	from := len(dst)
@@ -79,8 +77,8 @@ func appendLine(dst []byte, m *Message, c component) ([]byte, *Error) {
 	if !ok {
 		return dst, fault(BadSignature, "no value for "+c.String())
 	}
-	// A line break within a value would let one component speak for another, and
-	// the base is ASCII (section 2.5).
+	// A line break in a value could forge the line of another component. The base is
+	// ASCII (section 2.5).
 	for _, b := range dst[from:] {
 		if (b < ' ' && b != '\t') || b > '~' {
 			return dst, fault(BadSignature, "a byte that cannot be signed in "+c.String())
@@ -89,8 +87,8 @@ func appendLine(dst []byte, m *Message, c component) ([]byte, *Error) {
 	return append(dst, '\n'), nil
 }
 
-// appendComponent writes the value of a component. It is not ok if the message has
-// none, or if that component cannot be part of such a message.
+// appendComponent appends the value of a component. ok is false if the message has no
+// value for it, or if such a message cannot have the component.
 func (m *Message) appendComponent(dst []byte, c component) (_ []byte, ok bool) {
 	if c.flags&flagReq != 0 {
 		if m.Status == 0 || m.Request == nil || m.Request.Status != 0 {
@@ -185,8 +183,8 @@ func appendLower(dst []byte, s string) []byte {
 	return dst
 }
 
-// appendLines writes all lines of a field in order, each without white space
-// around it, joined as one value would be (RFC 9421, section 2.1).
+// appendLines appends all lines of a field in order, trimmed and joined with ", " (RFC
+// 9421, section 2.1).
 func appendLines(dst []byte, fields Fields, name string, write func([]byte, string) []byte) ([]byte, bool) {
 	for n := 0; ; n++ {
 		value, ok := fields.Line(name, n)
@@ -203,8 +201,8 @@ func appendLines(dst []byte, fields Fields, name string, write func([]byte, stri
 	}
 }
 
-// unfold replaces each line break that white space follows by one space. Other
-// breaks stay, and are refused as bytes that cannot be signed.
+// unfold replaces each obsolete line folding by one space. Other line breaks stay, and
+// appendLine refuses them.
 func unfold(value string) string {
 	lines := strings.Split(strings.ReplaceAll(value, "\r\n", "\n"), "\n")
 	out := strings.TrimRight(lines[0], " \t")
@@ -217,7 +215,7 @@ func unfold(value string) string {
 	return out
 }
 
-// appendStructuredField writes a field, or one member of it, canonically.
+// appendStructuredField appends a field or one member of it in canonical form.
 func (m *Message) appendStructuredField(dst []byte, fields Fields, c component) ([]byte, bool) {
 	whole, ok := appendLines(nil, fields, c.name, func(dst []byte, value string) []byte { return append(dst, value...) })
 	if !ok {
@@ -238,8 +236,9 @@ func (m *Message) appendStructuredField(dst []byte, fields Fields, c component) 
 	return appendStructured(dst, string(whole), kind)
 }
 
-// appendQueryParam writes the one parameter of the query with this encoded name
-// (section 2.2.8). Given twice, it has no value: readers differ about which counts.
+// appendQueryParam appends the value of the query parameter with this encoded name
+// (section 2.2.8). It refuses a repeated parameter, since servers differ in which one
+// they use.
 func (m *Message) appendQueryParam(dst []byte, name string) ([]byte, bool) {
 	from, found := len(dst), false
 	for pair := range strings.SplitSeq(m.Query, "&") {
@@ -262,8 +261,8 @@ func (m *Message) appendQueryParam(dst []byte, name string) ([]byte, bool) {
 	return dst, found
 }
 
-// appendForm decodes a part of a query as forms do and encodes it again in one
-// way, with a space as "%20". Bytes that are no UTF-8 have no form.
+// appendForm decodes a part of a query by the rules for forms and encodes it again in
+// canonical form, with a space as "%20". It refuses invalid UTF-8.
 func appendForm(dst []byte, s string) ([]byte, bool) {
 	const hex = "0123456789ABCDEF"
 	decoded := make([]byte, 0, len(s))

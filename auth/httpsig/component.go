@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// flags are the parameters of a component that have no value.
+// flags are the parameters of a component without their values.
 type flags uint8
 
 const (
@@ -16,21 +16,20 @@ const (
 	flagTr                    // from the trailers
 )
 
-// component identifies one thing that a signature covers. Two identifiers are the
-// same if they are equal as values: the order of parameters does not count (RFC
-// 9421, section 2).
+// component is the identifier of a covered component. Identifiers are compared with ==,
+// since the order of their parameters does not count (RFC 9421, section 2).
 type component struct {
 	name  string
 	arg   string // of the parameter key or name
 	flags flags
 }
 
-// derived reports whether it is derived from the control data of a message. No field
-// has a name that begins so, and none is ever looked up by one (section 7.5.1).
+// derived reports whether the component is derived from the control data of a message
+// and not a field. It is never looked up among the fields (section 7.5.1).
 func (c component) derived() bool { return strings.HasPrefix(c.name, "@") }
 
-// set takes one parameter. A parameter that is unknown, given twice or of a wrong
-// type makes the identifier invalid: it would mean something else to others.
+// set stores one parameter. It returns false for a parameter that is unknown, repeated
+// or of a wrong type, since other implementations could interpret it differently.
 func (c *component) set(key string, value bare) bool {
 	var f flags
 	switch key {
@@ -63,13 +62,13 @@ func (c *component) set(key string, value bare) bool {
 	return true
 }
 
-// plainString reports whether an item is a string without escapes: no name of a
-// member or of a query parameter, which is percent-encoded, holds a quote.
+// plainString reports whether an item is a string without escapes. Names of members and
+// percent-encoded names of query parameters need none.
 func plainString(b bare) bool {
 	return b.kind == bareString && strings.IndexByte(b.raw, '\\') < 0
 }
 
-// valid reports whether name and parameters go together, whatever the message.
+// valid reports whether the name may have these parameters, in any message.
 func (c component) valid() bool {
 	switch c.name {
 	case "@method", "@target-uri", "@authority", "@scheme", "@request-target", "@path", "@query":
@@ -83,8 +82,8 @@ func (c component) valid() bool {
 		return false
 	}
 	for i := 0; i < len(c.name); i++ {
-		// "@" is no byte of a token: unknown derived names end here, and
-		// @signature-params does too.
+		// "@" is not a token byte, so this refuses unknown derived components and
+		// @signature-params.
 		if b := c.name[i]; !tokenByte(b) || 'A' <= b && b <= 'Z' {
 			return false
 		}
@@ -92,7 +91,7 @@ func (c component) valid() bool {
 	return true
 }
 
-// parseComponent reads an identifier as people write it: `@method`,
+// parseComponent parses an identifier as written in a [Policy]: `@method`,
 // `content-digest;req`, `@query-param;name="x"`.
 func parseComponent(text string) (component, error) {
 	name, _, _ := strings.Cut(text, ";")
@@ -110,7 +109,7 @@ func parseComponent(text string) (component, error) {
 	}
 }
 
-// parseComponents reads several identifiers, of which no two may be the same.
+// parseComponents parses several identifiers, which must differ.
 func parseComponents(texts []string) ([]component, error) {
 	all := make([]component, 0, len(texts))
 	for _, text := range texts {
@@ -138,7 +137,7 @@ func has(all []component, c component) bool {
 	return false
 }
 
-// appendTo writes the identifier as a structured field has it: `"@method";req`.
+// appendTo appends the identifier as in Signature-Input: `"@method";req`.
 func (c component) appendTo(dst []byte) []byte {
 	dst = append(append(append(dst, '"'), c.name...), '"')
 	if c.arg != "" || c.flags&flagKey != 0 {
@@ -159,7 +158,7 @@ func (c component) appendTo(dst []byte) []byte {
 	return dst
 }
 
-// String gives the identifier as parseComponent reads it.
+// String returns the identifier as parseComponent reads it.
 func (c component) String() string {
 	return strings.Replace(string(c.appendTo(nil)), `"`+c.name+`"`, c.name, 1)
 }

@@ -9,9 +9,9 @@ import (
 	"io"
 )
 
-// ContentDigest returns the value of Content-Digest for content: its SHA-256, of
-// the bytes as sent, with content coding and without transfer coding. That of no
-// content pins that there is none.
+// ContentDigest returns the value of Content-Digest for content: the SHA-256 of the bytes
+// as sent, with content coding and without transfer coding. The digest of empty content
+// proves that there is none.
 func ContentDigest(content []byte) string {
 	sum := sha256.Sum256(content)
 	return formatDigest(sum[:])
@@ -24,34 +24,34 @@ func formatDigest(sum []byte) string {
 	return string(append(dst, ':'))
 }
 
-// Digester computes the value of Content-Digest of content that is written to it.
-// It is not safe for concurrent use.
+// Digester computes the value of Content-Digest for the content written to it. It is not
+// safe for concurrent use.
 type Digester struct{ hash hash.Hash }
 
-// NewDigester makes a Digester.
+// NewDigester returns a Digester.
 func NewDigester() *Digester { return &Digester{sha256.New()} }
 
 // Write never fails.
 func (d *Digester) Write(p []byte) (int, error) { return d.hash.Write(p) }
 
-// Value is the value of Content-Digest of all that was written so far.
+// Value returns the value of Content-Digest for the content written so far.
 func (d *Digester) Value() string {
 	var sum [sha256.Size]byte
 	return formatDigest(d.hash.Sum(sum[:0]))
 }
 
-// Digests are the digests of one Content-Digest field that count: sha-256 and
-// sha-512. Others are weak or unknown and never count (RFC 9530, section 6.6).
-// The zero value matches no content.
+// Digests are the sha-256 and sha-512 digests of one Content-Digest field. Other
+// digests are weak or unknown and are ignored (RFC 9530, section 6.6). The zero value
+// matches no content.
 type Digests struct {
 	has256, has512 bool
 	sha256         [sha256.Size]byte
 	sha512         [sha512.Size]byte
 }
 
-// ParseContentDigest reads the field Content-Digest of a head, or of trailers. The
-// error is nil or of type *[Error]: [DigestMissing] where no digest is given that
-// counts, [Malformed] where there is more than one line or it is not well formed.
+// ParseContentDigest parses the field Content-Digest of a head or of trailers. The error
+// is nil or of type *[Error]: [DigestMissing] if there is no sha-256 or sha-512 digest,
+// [Malformed] if there is more than one line or the line is malformed.
 func ParseContentDigest(fields Fields) (Digests, error) {
 	value, fault1 := oneLine(fields, "content-digest")
 	if fault1 != nil {
@@ -61,7 +61,7 @@ func ParseContentDigest(fields Fields) (Digests, error) {
 		return Digests{}, fault(DigestMissing, "")
 	}
 	bad := func() (Digests, error) {
-		return Digests{}, fault(Malformed, "Content-Digest is no dictionary of byte sequences")
+		return Digests{}, fault(Malformed, "Content-Digest is not a dictionary of byte sequences")
 	}
 	if len(value) > maxInput {
 		return bad()
@@ -79,7 +79,7 @@ func ParseContentDigest(fields Fields) (Digests, error) {
 		if !ok || b.kind != bareBytes {
 			return bad()
 		}
-		if !d.take(key, b.raw) {
+		if !d.add(key, b.raw) {
 			return bad()
 		}
 		done, ok := p.comma()
@@ -95,30 +95,31 @@ func ParseContentDigest(fields Fields) (Digests, error) {
 	return bad()
 }
 
-// take keeps a digest that counts. It says false of one that has not its length.
-func (d *Digests) take(key, raw string) bool {
-	var room [sha512.Size]byte
+// add stores a sha-256 or sha-512 digest and ignores others. It returns false if the
+// digest has a wrong length or is not canonical base64.
+func (d *Digests) add(key, raw string) bool {
+	var buf [sha512.Size]byte
 	switch key {
 	case "sha-256":
-		sum, ok := decode(room[:0], raw)
+		sum, ok := decode(buf[:0], raw)
 		d.has256 = true
 		return copy(d.sha256[:], sum) == len(sum) && len(sum) == len(d.sha256) && ok
 	case "sha-512":
-		sum, ok := decode(room[:0], raw)
+		sum, ok := decode(buf[:0], raw)
 		d.has512 = true
 		return copy(d.sha512[:], sum) == len(sum) && len(sum) == len(d.sha512) && ok
 	}
 	return true
 }
 
-// Checker compares content with digests as it is written to it. It is not safe
-// for concurrent use.
+// Checker compares the content written to it with digests. It is not safe for concurrent
+// use.
 type Checker struct {
 	want           Digests
 	sha256, sha512 hash.Hash
 }
 
-// NewChecker makes a Checker.
+// NewChecker returns a Checker.
 func (d Digests) NewChecker() *Checker {
 	c := &Checker{want: d}
 	if d.has256 {
@@ -141,8 +142,8 @@ func (c *Checker) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Check reports whether all that was written is the content of every digest that
-// counts. The error is nil or an *[Error] with [DigestMismatch].
+// Check compares the content written so far with every digest. The error is nil or an
+// *[Error] with [DigestMismatch].
 func (c *Checker) Check() error {
 	var sum [sha512.Size]byte
 	ok := c.sha256 != nil || c.sha512 != nil
@@ -160,7 +161,7 @@ func (c *Checker) Check() error {
 
 func equal(sum, want []byte) bool { return subtle.ConstantTimeCompare(sum, want) == 1 }
 
-// Match reports whether content is that of the digests; see [Checker.Check].
+// Match compares content with every digest; see [Checker.Check].
 func (d Digests) Match(content []byte) error {
 	if d.has256 && !d.has512 {
 		if sum := sha256.Sum256(content); !equal(sum[:], d.sha256[:]) {
@@ -173,21 +174,21 @@ func (d Digests) Match(content []byte) error {
 	return c.Check()
 }
 
-// DigestReader reads content and compares it with digests. Its end is io.EOF only
-// if they match, and else an *[Error]: by then the reader has handed out all of
-// the content, so that whoever acts before the end acts on unverified content.
+// DigestReader reads content and compares it with digests. It ends with io.EOF if they
+// match, and otherwise with an *[Error]. Callers must not act on the content before the
+// end, since it is unverified until then.
 type DigestReader struct {
 	from    io.Reader
 	checker *Checker
 	end     error
 }
 
-// NewReader makes a DigestReader.
+// NewReader returns a DigestReader.
 func (d Digests) NewReader(from io.Reader) *DigestReader {
 	return &DigestReader{from: from, checker: d.NewChecker()}
 }
 
-// Read hands on the content; see [DigestReader].
+// Read implements [io.Reader].
 func (r *DigestReader) Read(p []byte) (int, error) {
 	if r.end != nil {
 		return 0, r.end
@@ -203,9 +204,8 @@ func (r *DigestReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// WantsContentDigest reports whether the field Want-Content-Digest asks for a digest
-// that is made here: sha-256, with a preference above 0. It is only a hint: what
-// cannot be read asks for nothing.
+// WantsContentDigest reports whether the field Want-Content-Digest asks for sha-256, with
+// a preference above 0. The field is only a hint, so a malformed one is ignored.
 func WantsContentDigest(fields Fields) bool {
 	value, err := oneLine(fields, "want-content-digest")
 	if err != nil || len(value) > maxInput {

@@ -1,9 +1,9 @@
 package httpsig
 
-// Code says which case a refused signature or digest is. The zero Code is none.
+// Code is the reason for refusing a signature or digest. The zero Code is no reason.
 type Code string
 
-// The codes. The other side may see all of them, by their Text, but [UnknownKey].
+// The codes. All of them except [UnknownKey] may be shown to the other side.
 const (
 	Missing        Code = "signature_missing"
 	Malformed      Code = "malformed"
@@ -11,7 +11,7 @@ const (
 	Future         Code = "future"
 	Coverage       Code = "coverage"
 	WrongAuthority Code = "authority"
-	UnknownKey     Code = "unknown_key" // for logs alone, see Code.Public
+	UnknownKey     Code = "unknown_key" // for logs only, see Code.Public
 	BadSignature   Code = "bad_signature"
 	Unbound        Code = "unbound"
 	Replayed       Code = "replayed"
@@ -19,8 +19,8 @@ const (
 	DigestMismatch Code = "digest_mismatch"
 )
 
-// Public is the code that the other side may learn: that of an unknown key is
-// that of a bad signature, so that no answer tells which keys exist.
+// Public returns the code for the other side. It maps [UnknownKey] to [BadSignature], so
+// that no response reveals which keys exist.
 func (c Code) Public() Code {
 	if c == UnknownKey {
 		return BadSignature
@@ -28,8 +28,8 @@ func (c Code) Public() Code {
 	return c
 }
 
-// Text is the one fixed text of a code, fit for the other side once the code is
-// Public. It is empty for the zero Code.
+// Text returns the fixed text of a code. The text of a Public code may be shown to the
+// other side. It is empty for the zero Code.
 func (c Code) Text() string {
 	switch c {
 	case Missing:
@@ -60,8 +60,8 @@ func (c Code) Text() string {
 	return ""
 }
 
-// Error is a refused signature or digest. Detail is for logs: it may quote the
-// message, never a secret or a computed signature.
+// Error reports a refused signature or digest. Detail is for logs: it may quote the
+// message, but never a secret or a computed signature.
 type Error struct {
 	Code   Code
 	Detail string

@@ -4,14 +4,14 @@ import (
 	"crypto/sha256"
 )
 
-// Explanation is what a verifier sees of one signature: for tools that say why it
-// does not match. Nothing of it has been verified.
+// Explanation is a verifier's view of one signature, not verified. It is for tools that
+// explain why a signature does not match.
 type Explanation struct {
 	Label      string
 	KeyID      string
 	Parameters string // of Signature-Input, in their canonical form
-	Base       string // what the verifier computes
-	Signature  []byte // what was sent
+	Base       string // signature base as the verifier computes it
+	Signature  []byte // as sent
 }
 
 // Explain finds the one signature with a tag and computes its base. The error is
@@ -29,8 +29,8 @@ func Explain(m *Message, tag string) (Explanation, error) {
 	return Explanation{Label: in.label, KeyID: in.keyID, Parameters: string(in.text), Base: string(base), Signature: s.mac}, nil
 }
 
-// Signed reports whether a signature is that of a base under this key. It is for
-// tools; a [Verifier] does more.
+// Signed reports whether a signature of a base by this key is valid. It is for tools; a
+// [Verifier] checks more.
 func (k *Key) Signed(base string, signature []byte) bool {
 	if len(signature) != k.algorithm.size() || len(signature) == 0 {
 		return false

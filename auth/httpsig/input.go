@@ -2,7 +2,7 @@ package httpsig
 
 import "strings"
 
-// Bounds of what is read of Signature-Input and Signature, which anyone may send.
+// Bounds for Signature-Input and Signature, which come from unauthenticated senders.
 const (
 	maxInput      = 4 << 10
 	maxLabels     = 4
@@ -11,22 +11,22 @@ const (
 	maxKeyID      = 128
 )
 
-// input is one member of Signature-Input, as read. Its strings are parts of the
+// input is one parsed member of Signature-Input. Its strings are substrings of the
 // field's value.
 type input struct {
 	label      string
 	components [maxComponents]component
 	from, to   [maxComponents]int // of each identifier within text
 	n          int
-	text       []byte // the value in its canonical form: what is signed
+	text       []byte // the value in canonical form, as the signature covers it
 
 	created, expires       int64
 	hasCreated, hasExpires bool
 	nonce, keyID, alg, tag string
 	hasNonce, hasAlg       bool
 
-	// fault is why these parameters mean nothing to us although they are well
-	// formed. It does not count for signatures that are not ours.
+	// fault says why a well-formed member is not acceptable; "" if it is. Faults of
+	// members without our tag are ignored.
 	fault string
 }
 
@@ -40,8 +40,8 @@ func (in *input) reset() {
 	in.hasNonce, in.hasAlg = false, false
 }
 
-// parse reads an inner list with its parameters. It reports whether that was well
-// formed; see fault for the rest.
+// parse parses an inner list with its parameters and reports whether it is well formed.
+// Other faults are recorded in fault.
 func (in *input) parse(p *parser) bool {
 	if !p.take('(') {
 		return false
@@ -66,7 +66,7 @@ func (in *input) parse(p *parser) bool {
 	return in.params(p)
 }
 
-// component reads one identifier.
+// component parses one component identifier.
 func (in *input) component(p *parser) bool {
 	name, ok := p.bare()
 	if !ok || name.kind != bareString {
@@ -88,12 +88,12 @@ func (in *input) component(p *parser) bool {
 		seen[n] = key
 		in.appendParam(key, value)
 		if !c.set(key, value) {
-			in.fail("a component has a parameter that is not known or not of its type")
+			in.fail("a component has a parameter that is unknown or of the wrong type")
 		}
 	}
 	switch {
 	case !c.valid():
-		in.fail("a component is unknown, or has parameters that do not go together")
+		in.fail("a component is unknown, or its parameters exclude each other")
 	case has(in.components[:i], c):
 		in.fail("a component is listed twice")
 	}
@@ -102,7 +102,7 @@ func (in *input) component(p *parser) bool {
 	return true
 }
 
-// params reads the parameters of the signature.
+// params parses the parameters of the signature.
 func (in *input) params(p *parser) bool {
 	var seen [maxParameters]string
 	for n := 0; ; n++ {
@@ -119,7 +119,7 @@ func (in *input) params(p *parser) bool {
 	}
 }
 
-// appendParam writes a parameter canonically.
+// appendParam appends a parameter to text in canonical form.
 func (in *input) appendParam(key string, value bare) {
 	in.text = append(append(in.text, ';'), key...)
 	if value.isTrue() {
@@ -131,8 +131,8 @@ func (in *input) appendParam(key string, value bare) {
 	}
 }
 
-// param takes one parameter of the signature. Those that are not known are
-// covered like the others, and mean nothing.
+// param stores one parameter of the signature. The signature covers unknown parameters
+// too, but they have no meaning.
 func (in *input) param(key string, value bare) {
 	ok := true
 	switch key {
@@ -157,7 +157,7 @@ func (in *input) param(key string, value bare) {
 		}
 	}
 	if !ok {
-		in.fail("the parameter " + key + " is not as it must be")
+		in.fail("the parameter " + key + " has the wrong type or an invalid value")
 	}
 }
 
@@ -167,7 +167,7 @@ func (in *input) fail(why string) {
 	}
 }
 
-// validNonce reports whether a nonce is of 1 to 64 characters A-Za-z0-9_.~-.
+// validNonce reports whether a nonce has 1 to 64 characters of A-Za-z0-9_.~-.
 func validNonce(s string) bool {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
@@ -178,9 +178,9 @@ func validNonce(s string) bool {
 	return s != "" && len(s) <= maxNonce
 }
 
-// oneLine returns the only line of a field. A second one is refused although RFC
-// 9421 has them joined: readers that take the first alone would see another
-// message.
+// oneLine returns the only line of a field, "" if there is none. It refuses a second
+// line although RFC 9421 joins them: a receiver that reads only the first would see
+// another message.
 func oneLine(fields Fields, name string) (string, *Error) {
 	if fields == nil {
 		return "", nil
@@ -192,16 +192,16 @@ func oneLine(fields Fields, name string) (string, *Error) {
 	return value, nil
 }
 
-// selection is the signature that bears our tag.
+// selection is the signature with our tag.
 type selection struct {
-	inputs [2]input // the one that is ours, and the one that is being read
-	ours   int      // index of inputs, -1 for none
-	mac    []byte
+	inputs [2]input // the selected one and the one being parsed
+	ours   int      // index of the selected one, -1 for none
+	mac    []byte   // the signature
 }
 
-// find reads both fields and selects the one signature with our tag; labels mean
-// nothing (section 7.2.5). Others are ignored however they are made, as long as
-// they are well formed: what they mean is between other parties (section 7.2.6).
+// find parses both fields and selects the only signature with our tag, whatever its
+// label (section 7.2.5). Other signatures must be well formed; otherwise it ignores
+// them, since they are meant for other parties (section 7.2.6).
 func (s *selection) find(fields Fields, tag string) *Error {
 	s.ours, s.mac = -1, s.mac[:0]
 	in, err := oneLine(fields, "signature-input")
@@ -269,7 +269,7 @@ func (s *selection) readInputs(value, tag string, labels *[maxLabels]string) (in
 	return 0, fault(Malformed, "too many signatures")
 }
 
-// readSignatures reads the values; their labels must be those of the inputs.
+// readSignatures parses the field Signature; its labels must be those of the inputs.
 func (s *selection) readSignatures(value string, labels []string) *Error {
 	p := parser{s: value}
 	var seen [maxLabels]string
@@ -296,8 +296,7 @@ func (s *selection) readSignatures(value string, labels []string) *Error {
 	return nil
 }
 
-// hasLabel reports whether a head has a signature with this label, or signatures that
-// cannot be read.
+// hasLabel reports whether a head has a signature with this label, or malformed ones.
 func hasLabel(fields Fields, label string) bool {
 	value, err := oneLine(fields, "signature-input")
 	if value == "" || err != nil || len(value) > maxInput {
@@ -305,7 +304,7 @@ func hasLabel(fields Fields, label string) bool {
 	}
 	s := selection{ours: -1}
 	var labels [maxLabels]string
-	const none = "\x00" // no tag can be that
+	const none = "\x00" // not a valid tag
 	n, err := s.readInputs(value, none, &labels)
 	return err != nil || contains(labels[:n], label)
 }

@@ -10,7 +10,7 @@ import (
 	"sync"
 )
 
-// Algorithm is an algorithm of signatures, by its registered name.
+// Algorithm is the registered name of a signature algorithm.
 type Algorithm string
 
 // The algorithms.
@@ -19,8 +19,8 @@ const (
 	Ed25519    Algorithm = "ed25519"
 )
 
-// size is the length of a signature in bytes. No two algorithms have the same:
-// the length alone says which of them can have made it.
+// size returns the length of a signature in bytes, 0 for an unknown algorithm. Each
+// algorithm has another size, so the length identifies the algorithm.
 func (a Algorithm) size() int {
 	switch a {
 	case HMACSHA256:
@@ -31,22 +31,22 @@ func (a Algorithm) size() int {
 	return 0
 }
 
-// MinSecret is the least length of a secret in bytes.
+// MinSecret is the minimum length of a secret in bytes.
 const MinSecret = 32
 
-// Key is a key with its id and its one algorithm. It never shows what it holds.
-// It is safe for concurrent use. The zero Key signs and verifies nothing.
+// Key is a key with its id and its algorithm. Printing it never shows key material. It
+// is safe for concurrent use. The zero Key signs and verifies nothing.
 type Key struct {
 	id        string
 	algorithm Algorithm
-	macs      *sync.Pool // of hash.Hash, which remember the secret's inner and outer state
+	macs      *sync.Pool // of hash.Hash, each an HMAC with its precomputed inner and outer state
 	private   ed25519.PrivateKey
 	public    ed25519.PublicKey
 }
 
-// HMACKey makes a key of a secret that both sides hold, of at least [MinSecret]
-// bytes; 64 random bytes are best. The id must be of printable ASCII without
-// quotes and backslashes, and at most 128 bytes long.
+// HMACKey returns a key for a shared secret of at least [MinSecret] bytes; 64 random
+// bytes are best. The id must have 1 to 128 bytes of printable ASCII without quotes and
+// backslashes.
 func HMACKey(id string, secret []byte) (*Key, error) {
 	if err := validID(id); err != nil {
 		return nil, err
@@ -57,13 +57,13 @@ func HMACKey(id string, secret []byte) (*Key, error) {
 	own := append([]byte(nil), secret...)
 	macs := &sync.Pool{New: func() any {
 		h := hmac.New(sha256.New, own)
-		h.Reset() // from now on the secret's state is kept instead of computed anew
+		h.Reset() // makes hmac save the state after the key, for later Resets
 		return h
 	}}
 	return &Key{id: id, algorithm: HMACSHA256, macs: macs}, nil
 }
 
-// Ed25519Key makes a key that signs and verifies. For the id see [HMACKey].
+// Ed25519Key returns a key that signs and verifies. For the id see [HMACKey].
 func Ed25519Key(id string, private ed25519.PrivateKey) (*Key, error) {
 	if err := validID(id); err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func Ed25519Key(id string, private ed25519.PrivateKey) (*Key, error) {
 	return &Key{id: id, algorithm: Ed25519, private: own, public: own.Public().(ed25519.PublicKey)}, nil
 }
 
-// Ed25519PublicKey makes a key that verifies and cannot sign. For the id see
+// Ed25519PublicKey returns a key that verifies and cannot sign. For the id see
 // [HMACKey].
 func Ed25519PublicKey(id string, public ed25519.PublicKey) (*Key, error) {
 	if err := validID(id); err != nil {
@@ -99,14 +99,14 @@ func validID(id string) error {
 	return nil
 }
 
-// ID is the key's id.
+// ID returns the key's id.
 func (k *Key) ID() string { return k.id }
 
-// Algorithm is the key's one algorithm.
+// Algorithm returns the key's algorithm.
 func (k *Key) Algorithm() Algorithm { return k.algorithm }
 
-// Equal reports whether both keys have the same id and algorithm, and verify the same
-// signatures. It takes the same time whatever their secrets are.
+// Equal reports whether both keys have the same id and algorithm and verify the same
+// signatures. It compares secrets in constant time.
 func (k *Key) Equal(o *Key) bool {
 	switch {
 	case k.id != o.id || k.algorithm != o.algorithm:
@@ -118,10 +118,10 @@ func (k *Key) Equal(o *Key) bool {
 	return k.public.Equal(o.public)
 }
 
-// String names the key and never what it holds.
+// String returns the algorithm and id, never key material.
 func (k *Key) String() string { return fmt.Sprintf("%s key %q", k.algorithm, k.id) }
 
-// Format writes String for every verb: none prints what a key holds.
+// Format prints String for every verb, so that none prints key material.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
 
 // sign appends the signature of a base.
@@ -145,8 +145,8 @@ func (k *Key) mac(dst, base []byte) []byte {
 	return dst
 }
 
-// verify reports whether a signature of the right length is this key's. scratch is
-// room for the right MAC.
+// verify reports whether a signature of the right length is valid. scratch is a buffer
+// for the expected MAC.
 func (k *Key) verify(base, signature, scratch []byte) bool {
 	switch {
 	case k.macs != nil:

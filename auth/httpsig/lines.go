@@ -5,7 +5,7 @@ import "strings"
 // Line is one field line.
 type Line struct{ Name, Value string }
 
-// Lines are field lines in order, for callers that have no type of their own.
+// Lines implements [Fields] for callers without a type of their own.
 type Lines []Line
 
 // Line returns the value of the n-th line with this name; letter case does not count.

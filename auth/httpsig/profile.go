@@ -2,29 +2,29 @@ package httpsig
 
 import "time"
 
-// Tags of sallyport's signatures. Each is for one direction and one purpose; a
-// signature with one never passes for another.
+// Tags of sallyport's signatures. Each is for one direction and one purpose, and a
+// verifier ignores signatures with another tag than its own.
 const (
-	TagRequest  = "sallyport-req"  // a client to the gateway
-	TagForward  = "sallyport-fwd"  // the gateway to an upstream
-	TagResponse = "sallyport-resp" // over head and content: in the head, or in the trailers of a stream
+	TagRequest  = "sallyport-req"  // of a client, for the gateway
+	TagForward  = "sallyport-fwd"  // of the gateway, for an upstream
+	TagResponse = "sallyport-resp" // of a response, head and content; in the head, or in the trailers of a stream
 
-	// TagResponseHead is over the head of a stream, and promises a TagResponse in
-	// the trailers: without that the response was cut or tampered with.
+	// TagResponseHead is for the head of a stream. A signature with TagResponse must
+	// follow in the trailers; without it the response was cut or tampered with.
 	TagResponseHead = "sallyport-resp-head"
-	// TagResponseHeadOnly is over a head and promises nothing about the content.
+	// TagResponseHeadOnly is for a head whose content is not signed.
 	TagResponseHeadOnly = "sallyport-resp-head-only"
 )
 
-// Lifetime is how long a request's signature lives, and the greatest age that
-// gateways accept by default; Skew is how far clocks may differ.
+// Lifetime is how long the signature of a request is valid, and the default maximum age
+// for gateways. Skew is how far clocks may differ.
 const (
 	Lifetime = time.Minute
 	Skew     = 30 * time.Second
 )
 
-// RequestProfile is how clients sign requests. Content-Digest must be set before,
-// that of no content included.
+// RequestProfile returns the profile with which clients sign requests. The request must
+// have Content-Digest, even without content.
 func RequestProfile() Profile {
 	return Profile{
 		Tag:       TagRequest,
@@ -35,8 +35,8 @@ func RequestProfile() Profile {
 	}
 }
 
-// RequestPolicy is what a gateway demands of the signatures of requests: a
-// [RequestProfile] or more.
+// RequestPolicy returns the policy of a gateway for signatures of requests. It accepts
+// those of a [RequestProfile].
 func RequestPolicy() Policy {
 	return Policy{
 		Tag:          TagRequest,
@@ -49,9 +49,9 @@ func RequestPolicy() Policy {
 	}
 }
 
-// ForwardProfile is how a gateway signs what it sends to upstreams. identity are
-// the lower-case names of the fields that tell the upstream who calls; a message
-// that lacks one cannot be signed.
+// ForwardProfile returns the profile with which a gateway signs requests to upstreams.
+// identity are the lower-case names of the fields that identify the caller to the
+// upstream. Signing fails if a request lacks one.
 func ForwardProfile(identity ...string) Profile {
 	p := RequestProfile()
 	p.Tag = TagForward
@@ -59,8 +59,8 @@ func ForwardProfile(identity ...string) Profile {
 	return p
 }
 
-// ForwardPolicy is what an upstream demands of a gateway's signatures: a
-// [ForwardProfile] or more.
+// ForwardPolicy returns the policy of an upstream for a gateway's signatures. It accepts
+// those of a [ForwardProfile].
 func ForwardPolicy(identity ...string) Policy {
 	p := RequestPolicy()
 	p.Tag = TagForward
@@ -68,11 +68,11 @@ func ForwardPolicy(identity ...string) Policy {
 	return p
 }
 
-// binding are the components of a request that bind a response to it.
+// binding returns the components that bind a response to its request.
 func binding() []string { return []string{"@method;req", "@authority;req", "@path;req", "@query;req"} }
 
-// ResponseProfile is how a gateway signs a response whose content it knows:
-// content digest and all in the head.
+// ResponseProfile returns the profile with which a gateway signs a response whose whole
+// content it has: digest and signature are in the head.
 func ResponseProfile() Profile {
 	return Profile{
 		Tag:       TagResponse,
@@ -82,7 +82,7 @@ func ResponseProfile() Profile {
 	}
 }
 
-// ResponsePolicy is what a client demands of a [ResponseProfile].
+// ResponsePolicy returns the policy of a client for a [ResponseProfile].
 func ResponsePolicy() Policy {
 	return Policy{
 		Tag:          TagResponse,
@@ -94,9 +94,9 @@ func ResponsePolicy() Policy {
 	}
 }
 
-// HeadProfile is how a gateway signs the head of a response, with
-// [TagResponseHead] where a signature over the content follows in the trailers and
-// [TagResponseHeadOnly] where none does.
+// HeadProfile returns the profile with which a gateway signs the head of a response. The
+// tag is [TagResponseHead] if a signature follows in the trailers, and otherwise
+// [TagResponseHeadOnly].
 func HeadProfile(tag string) Profile {
 	p := ResponseProfile()
 	p.Tag = tag
@@ -104,7 +104,7 @@ func HeadProfile(tag string) Profile {
 	return p
 }
 
-// HeadPolicy is what a client demands of a [HeadProfile].
+// HeadPolicy returns the policy of a client for a [HeadProfile].
 func HeadPolicy(tag string) Policy {
 	p := ResponsePolicy()
 	p.Tag = tag
@@ -112,9 +112,9 @@ func HeadPolicy(tag string) Policy {
 	return p
 }
 
-// TailProfile is how a gateway signs a response in its trailers, once its content
-// has ended well. Its label differs from that of the head: labels are of the whole
-// message (RFC 9421, section 4).
+// TailProfile returns the profile with which a gateway signs a response in its trailers,
+// after the content has ended without an error. Its label differs from that of the head,
+// since labels are unique in the whole message (RFC 9421, section 4).
 func TailProfile() Profile {
 	p := ResponseProfile()
 	p.Label = "sp-tail"
@@ -123,7 +123,7 @@ func TailProfile() Profile {
 	return p
 }
 
-// TailPolicy is what a client demands of a [TailProfile].
+// TailPolicy returns the policy of a client for a [TailProfile].
 func TailPolicy() Policy {
 	p := ResponsePolicy()
 	p.Require = append([]string{"@status", "content-digest;tr"}, binding()...)

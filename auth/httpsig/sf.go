@@ -9,15 +9,15 @@ import (
 // parameter sf.
 type Kind uint8
 
-// The types of structured fields. The zero Kind is none of them.
+// The types of structured fields. The zero Kind is not a type.
 const (
 	Item Kind = iota + 1
 	List
 	Dictionary
 )
 
-// bareKind is a type of a bare item. Dates and display strings are not among
-// them: no field that is signed here has any.
+// bareKind is the type of a bare item. Dates and display strings are not supported, since
+// none of our fields uses them.
 type bareKind uint8
 
 const (
@@ -29,25 +29,24 @@ const (
 	bareBoolean
 )
 
-// bare is a bare item as it stands in the text: raw is what is between quotes or
-// colons, and the whole item otherwise.
+// bare is a bare item. raw is its text, without enclosing quotes or colons.
 type bare struct {
 	kind bareKind
 	raw  string
 }
 
-// isTrue reports whether the item is the boolean true, which a key without a value is.
+// isTrue reports whether the item is the boolean true, the value of a key without "=".
 func (b bare) isTrue() bool { return b.kind == bareBoolean && b.raw == "?1" }
 
-// Bounds of what is read where the field is the application's own (sf and key).
+// Bounds for application fields (parameters sf and key).
 const (
 	maxMembers    = 64
 	maxParameters = 16
 )
 
-// parser reads the text of structured fields, strictly: what RFC 9651 lets pass
-// for the sake of careless senders (a key given twice, of which the last counts)
-// is refused, since two readers could differ.
+// parser parses structured fields more strictly than RFC 9651: it refuses duplicate
+// keys, of which RFC 9651 uses the last, since two receivers could interpret them
+// differently.
 type parser struct {
 	s string
 	i int
@@ -55,7 +54,7 @@ type parser struct {
 
 func (p *parser) end() bool { return p.i == len(p.s) }
 
-// take skips a byte if it is the next.
+// take skips the next byte if it is c, and reports whether it was.
 func (p *parser) take(c byte) bool {
 	if p.i < len(p.s) && p.s[p.i] == c {
 		p.i++
@@ -71,7 +70,7 @@ func (p *parser) peek() byte {
 	return 0
 }
 
-// spaces skips SP and says how many there were.
+// spaces skips spaces and returns their number.
 func (p *parser) spaces() int {
 	from := p.i
 	for p.take(' ') {
@@ -79,8 +78,8 @@ func (p *parser) spaces() int {
 	return p.i - from
 }
 
-// comma skips OWS "," OWS between members. done says that the text has ended; ok
-// is false where there is neither an end nor a further member.
+// comma skips OWS "," OWS between members. done reports the end of the text; ok is false
+// if neither the end nor another member follows.
 func (p *parser) comma() (done, ok bool) {
 	p.blanks()
 	if p.end() {
@@ -99,7 +98,7 @@ func (p *parser) blanks() {
 	}
 }
 
-// key reads the key of a member or parameter.
+// key parses the key of a member or parameter.
 func (p *parser) key() (string, bool) {
 	from := p.i
 	for p.i < len(p.s) {
@@ -113,7 +112,7 @@ func (p *parser) key() (string, bool) {
 	return p.s[from:p.i], p.i > from
 }
 
-// param reads the next parameter. more is false where there is none.
+// param parses the next parameter. more is false if there is none.
 func (p *parser) param() (key string, value bare, more, ok bool) {
 	if !p.take(';') {
 		return "", bare{}, false, true
@@ -129,7 +128,7 @@ func (p *parser) param() (key string, value bare, more, ok bool) {
 	return key, value, true, ok
 }
 
-// bare reads a bare item.
+// bare parses a bare item.
 func (p *parser) bare() (bare, bool) {
 	switch c := p.peek(); {
 	case c == '"':
@@ -191,7 +190,7 @@ func (p *parser) bytes() (bare, bool) {
 	return bare{}, false
 }
 
-// number reads an integer of at most 15 digits, or a decimal of at most 12 and 3.
+// number parses an integer of at most 15 digits, or a decimal of at most 12 and 3.
 func (p *parser) number() (bare, bool) {
 	from := p.i
 	p.take('-')
@@ -212,7 +211,7 @@ func (p *parser) digits() int {
 	return p.i - from
 }
 
-// integer gives the value of an integer.
+// integer returns the value of an integer.
 func (b bare) integer() (int64, bool) {
 	if b.kind != bareInteger {
 		return 0, false
@@ -221,11 +220,11 @@ func (b bare) integer() (int64, bool) {
 	return n, err == nil
 }
 
-// appendBare writes an item in its one canonical form (RFC 9651, section 4.1).
+// appendBare appends an item in canonical form (RFC 9651, section 4.1).
 func appendBare(dst []byte, b bare) []byte {
 	switch b.kind {
 	case bareString:
-		return append(append(append(dst, '"'), b.raw...), '"') // the escapes are canonical: there are only two
+		return append(append(append(dst, '"'), b.raw...), '"') // the two escapes have one form
 	case bareBytes:
 		return append(append(append(dst, ':'), b.raw...), ':')
 	case bareInteger:
@@ -241,7 +240,7 @@ func appendBare(dst []byte, b bare) []byte {
 func appendDecimal(dst []byte, raw string) []byte {
 	f, _ := strconv.ParseFloat(raw, 64) // 15 digits are exact
 	if f == 0 {
-		f = 0 // -0.0 is written without its sign
+		f = 0 // drop the sign of -0.0
 	}
 	from := len(dst)
 	dst = strconv.AppendFloat(dst, f, 'f', -1, 64)
@@ -253,7 +252,7 @@ func appendDecimal(dst []byte, raw string) []byte {
 	return append(dst, ".0"...)
 }
 
-// appendParams reads parameters and writes them canonically.
+// appendParams parses parameters and appends them in canonical form.
 func (p *parser) appendParams(dst []byte) ([]byte, bool) {
 	var seen [maxParameters]string
 	for n := 0; ; n++ {
@@ -274,7 +273,7 @@ func (p *parser) appendParams(dst []byte) ([]byte, bool) {
 	}
 }
 
-// appendChecked writes an item; its base64 must be the canonical one.
+// appendChecked appends an item and refuses base64 that is not canonical.
 func appendChecked(dst []byte, b bare) ([]byte, bool) {
 	if b.kind == bareBytes {
 		if _, ok := decode(nil, b.raw); !ok {
@@ -284,8 +283,8 @@ func appendChecked(dst []byte, b bare) ([]byte, bool) {
 	return appendBare(dst, b), true
 }
 
-// appendValue reads an item or an inner list with its parameters and writes it
-// canonically.
+// appendValue parses an item or an inner list with its parameters and appends it in
+// canonical form.
 func (p *parser) appendValue(dst []byte) (_ []byte, ok bool) {
 	if !p.take('(') {
 		return p.appendItem(dst)
@@ -319,7 +318,7 @@ func (p *parser) appendItem(dst []byte) ([]byte, bool) {
 	return p.appendParams(dst)
 }
 
-// appendStructured writes a whole field canonically.
+// appendStructured appends a whole field in canonical form.
 func appendStructured(dst []byte, s string, kind Kind) (_ []byte, ok bool) {
 	p := parser{s: s}
 	p.spaces()
@@ -346,8 +345,8 @@ func appendStructured(dst []byte, s string, kind Kind) (_ []byte, ok bool) {
 	return dst, false
 }
 
-// appendMembers writes a dictionary canonically: all of it, or where only is not
-// empty the value of that one member. It is not ok if that member is missing.
+// appendMembers appends a dictionary in canonical form or, if only is not empty, the
+// value of that member. ok is false if that member is missing.
 func appendMembers(dst []byte, p *parser, only string) (_ []byte, ok bool) {
 	var seen [maxMembers]string
 	from, value := len(dst), []byte(nil)
@@ -375,7 +374,7 @@ func appendMembers(dst []byte, p *parser, only string) (_ []byte, ok bool) {
 			if dst, ok = p.appendValue(dst); !ok {
 				return dst, false
 			}
-			// A true member is written by its key alone.
+			// In canonical form a true member is its key alone.
 			if only == "" && len(dst) >= begin+2 && string(dst[begin:begin+2]) == "?1" {
 				dst = append(dst[:begin-1], dst[begin+2:]...)
 			}
@@ -412,7 +411,7 @@ func contains(all []string, s string) bool {
 	return false
 }
 
-// tokenByte reports whether c may stand in a token (RFC 9110, section 5.6.2).
+// tokenByte reports whether a token may contain c (RFC 9110, section 5.6.2).
 func tokenByte(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
@@ -425,8 +424,8 @@ func tokenByte(c byte) bool {
 	return false
 }
 
-// decode appends the bytes of base64 in its one canonical form: padded, and with
-// no bits that mean nothing. Two texts for one value would be two signatures.
+// decode decodes base64 and appends the bytes. It refuses text that is not canonical,
+// that is, padded and without stray bits: one value must have only one text.
 func decode(dst []byte, s string) ([]byte, bool) {
 	var text, again [128]byte
 	if len(s) > len(text) {

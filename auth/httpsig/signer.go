@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// Profile is the shape of signatures: what they cover, and with which parameters.
-// Components are written as in a [Policy].
+// Profile lists the components and parameters of signatures. Components are written as
+// in a [Policy].
 type Profile struct {
 	Tag       string
-	Label     string   // within the message; "sp" if empty
-	Cover     []string // in this order; a message that lacks one cannot be signed
-	IfPresent []string // fields covered after those where the message has them
+	Label     string   // in the message; "sp" if empty
+	Cover     []string // covered in this order; signing fails if the message lacks one
+	IfPresent []string // fields covered after Cover if the message has them
 
 	Lifetime time.Duration // whole seconds from created to expires; 0: no expires
-	Nonce    bool          // sign with a fresh nonce where the caller gives none
-	Alg      bool          // name the algorithm, which peers may want; the key has but one
+	Nonce    bool          // make a nonce if the caller gives none
+	Alg      bool          // add the parameter alg, which some peers require
 }
 
-// Signed is a signature to be sent: the values of two fields.
+// Signed is a signature to send: the values of two fields.
 type Signed struct {
 	Input     string // of Signature-Input
 	Signature string // of Signature
@@ -31,7 +31,7 @@ type Signed struct {
 	Created   time.Time
 }
 
-// Signer makes signatures of one shape. It is safe for concurrent use.
+// Signer makes signatures with one profile. It is safe for concurrent use.
 type Signer struct {
 	profile   Profile
 	cover     []component
@@ -49,7 +49,7 @@ type signing struct {
 	nonceAt   [2]int // begin and end within the parameters; 0, 0: none
 }
 
-// NewSigner makes a Signer; now is time.Now if nil.
+// NewSigner returns a Signer; now is time.Now if nil.
 func NewSigner(p Profile, now func() time.Time) (*Signer, error) {
 	s := &Signer{profile: p, now: now}
 	if now == nil {
@@ -77,7 +77,7 @@ func NewSigner(p Profile, now func() time.Time) (*Signer, error) {
 	}
 	for _, c := range s.ifPresent {
 		if has(s.cover, c) {
-			return nil, fmt.Errorf("component %q: covered in any case", c)
+			return nil, fmt.Errorf("component %q is in both Cover and IfPresent", c)
 		}
 	}
 	if len(s.cover)+len(s.ifPresent) > maxComponents {
@@ -87,12 +87,12 @@ func NewSigner(p Profile, now func() time.Time) (*Signer, error) {
 	return s, nil
 }
 
-// Sign signs a message as it is. nonce is one to be echoed; if it is empty and
-// the profile says so, a fresh one is made. The fields Content-Digest and, of
-// responses, Request must be there before.
+// Sign signs a message. A nonce that is not empty is used as it is; otherwise Sign makes
+// one if the profile says so. The caller must set Content-Digest before, and Request for
+// a response.
 func (s *Signer) Sign(key *Key, m *Message, nonce string) (Signed, error) {
 	if nonce != "" && !validNonce(nonce) {
-		return Signed{}, errors.New("signing: the nonce to be echoed is not valid")
+		return Signed{}, errors.New("signing: the given nonce is not valid")
 	}
 	w := s.scratch.Get().(*signing)
 	defer s.scratch.Put(w)
@@ -116,7 +116,7 @@ func (s *Signer) Sign(key *Key, m *Message, nonce string) (Signed, error) {
 	w.out = append(append(w.out, s.profile.Label...), "=:"...)
 	w.out = base64.StdEncoding.AppendEncode(w.out, mac)
 	w.out = append(w.out, ':')
-	all := string(w.out) // one allocation for all that is sent
+	all := string(w.out) // one allocation for both values
 	signed := Signed{Input: all[:end], Signature: all[end:], Created: time.Unix(now.Unix(), 0)}
 	if at := w.nonceAt; at[1] > 0 {
 		signed.Nonce = all[from+at[0] : from+at[1]]
@@ -124,7 +124,7 @@ func (s *Signer) Sign(key *Key, m *Message, nonce string) (Signed, error) {
 	return signed, nil
 }
 
-// describe writes the components and parameters.
+// describe appends the components and parameters to w.out.
 func (s *Signer) describe(w *signing, key *Key, m *Message, now time.Time, nonce string) error {
 	w.n, w.nonceAt = 0, [2]int{}
 	from := len(w.out)

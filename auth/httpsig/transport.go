@@ -12,35 +12,36 @@ import (
 	"time"
 )
 
-// maxBody is how much of a request's content Transport keeps in memory at most.
+// maxBody bounds the content of a request that Transport buffers.
 const maxBody = 32 << 20
 
-// Transport signs requests and verifies responses. Each attempt is signed anew,
-// so that retries and redirects above it work. It is safe for concurrent use; its
-// fields must not change after the first request. The zero Transport sends nothing.
+// Transport signs requests and verifies responses. It signs each attempt anew, so that
+// retries and redirects by its user work. It is safe for concurrent use; its fields must
+// not change after the first request. The zero Transport refuses every request.
 //
-// Content is read twice: once for its digest, once to be sent. Requests with
-// GetBody (which net/http sets for readers of memory) are not copied; the content
-// of others is read into memory.
+// Transport reads the content of a request twice, for the digest and to send it. It calls
+// GetBody if the request has one, as net/http sets it for in-memory readers; otherwise it
+// buffers the content.
 //
-// The content of a response is verified as it is read: its reader ends with io.EOF
-// only if it is what was signed, and else with an [*Error]. Do not act on it before.
+// It verifies the content of a response as the caller reads it. The body ends with
+// io.EOF only if it matches the signature, and otherwise with an [*Error]. Do not act on
+// the content before.
 type Transport struct {
 	Base http.RoundTripper // http.DefaultTransport if nil
 	Key  *Key              // signs requests; required
 
-	// Cover are further fields that are signed where a request has them, by their
-	// lower-case names: those that a route demands, such as authorization.
+	// Cover are the lower-case names of further fields to sign if a request has them,
+	// such as authorization if the route requires it.
 	Cover []string
 
-	// ResponseKey finds the keys of those who sign responses. If nil, that is Key.
+	// ResponseKey looks up the keys that sign responses. If nil, only Key is accepted.
 	ResponseKey func(id string) *Key
 
-	// AcceptUnsigned lets responses pass that bear no signature of ours, such as
-	// refusals by who does not know the key. What bears one must verify all the same.
+	// AcceptUnsigned accepts responses without a sallyport signature, such as refusals
+	// by a gateway that does not know the key. A signature that is present must verify.
 	AcceptUnsigned bool
-	// AcceptHeadOnly lets streams pass of which only the head is signed. Responses
-	// without content always may be such.
+	// AcceptHeadOnly accepts responses with content of which only the head is signed.
+	// For responses without content that is always enough.
 	AcceptHeadOnly bool
 
 	Now func() time.Time // time.Now if nil
@@ -54,8 +55,8 @@ type Transport struct {
 	tail   *Verifier
 }
 
-// RoundTrip sends a request with a signature. The error wraps an [*Error] where
-// the response is not what was signed, or not signed.
+// RoundTrip signs and sends a request. The error wraps an [*Error] if the response is not
+// signed or its signature does not verify.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if t.once.Do(t.prepare); t.fault != nil {
 		closeBody(r)
@@ -122,8 +123,8 @@ func (t *Transport) prepare() {
 	}
 }
 
-// sign returns a copy of the request with its digest and signature, and what was
-// signed.
+// sign returns a copy of the request with digest and signature, the signed message and
+// the nonce.
 func (t *Transport) sign(r *http.Request) (*http.Request, *Message, string, error) {
 	signed := r.Clone(r.Context())
 	if signed.Header == nil {
@@ -135,12 +136,12 @@ func (t *Transport) sign(r *http.Request) (*http.Request, *Message, string, erro
 	}
 	signed.Header.Set("Content-Digest", digest)
 	if signed.Header.Get("Accept-Encoding") == "" {
-		// Otherwise net/http would ask for gzip and undo it, and nobody could compare
-		// the content with its digest.
+		// Otherwise net/http would ask for gzip and decompress the response, and the
+		// content would not match its digest.
 		signed.Header.Set("Accept-Encoding", "identity")
 	}
 	if signed.Header.Get("Te") == "" {
-		signed.Header.Set("Te", "trailers") // the signature over a stream comes there
+		signed.Header.Set("Te", "trailers") // they carry the signature of a stream
 	}
 	m, err := messageOf(signed)
 	if err != nil {
@@ -155,7 +156,7 @@ func (t *Transport) sign(r *http.Request) (*http.Request, *Message, string, erro
 	return signed, m, s.Nonce, nil
 }
 
-// digestBody computes the digest and leaves the content as it was.
+// digestBody returns the digest of the content, which can still be read afterwards.
 func digestBody(r *http.Request) (string, error) {
 	if r.Body == nil {
 		return ContentDigest(nil), nil
@@ -184,7 +185,7 @@ func digestBody(r *http.Request) (string, error) {
 	return ContentDigest(content), nil
 }
 
-// messageOf is a request of a client as net/http will send it.
+// messageOf returns a client's request as net/http will send it.
 func messageOf(r *http.Request) (*Message, error) {
 	m := &Message{Method: r.Method, Scheme: r.URL.Scheme, Authority: r.Host, Fields: Header(r.Header)}
 	if m.Method == "" {
@@ -200,7 +201,7 @@ func messageOf(r *http.Request) (*Message, error) {
 	return m, nil
 }
 
-// Header gives the fields of net/http to a [Message].
+// Header adapts a net/http header to [Fields].
 func Header(h http.Header) Fields { return header(h) }
 
 type header http.Header
@@ -213,7 +214,8 @@ func (h header) Line(name string, n int) (string, bool) {
 	return lines[n], true
 }
 
-// verify checks the head of a response and has its content checked as it is read.
+// verify verifies the head of a response and replaces its body by one that verifies the
+// content.
 func (t *Transport) verify(r *http.Response, request *Message, nonce string) error {
 	m := &Message{Status: r.StatusCode, Fields: Header(r.Header), Request: request}
 	body := &verifiedBody{ReadCloser: r.Body, digester: NewDigester()}
@@ -255,9 +257,9 @@ func missing(err error) bool {
 	return errors.As(err, &e) && e.Code == Missing
 }
 
-// verifyTail checks what the head promised: a signature in the trailers, over the
-// digest of all that came between. Its digest must be sha-256 alone, the only one
-// that was computed on the way.
+// verifyTail verifies the signature in the trailers that the head announced, and compares
+// its digest with that of the content. The trailers must have only sha-256, the one
+// digest that the body has computed.
 func (t *Transport) verifyTail(m *Message, r *http.Response, nonce, digest string) error {
 	m.Trailers = Header(r.Trailer)
 	if _, err := t.tail.VerifyResponse(m, nonce, true); err != nil {
@@ -274,7 +276,7 @@ func (t *Transport) verifyTail(m *Message, r *http.Response, nonce, digest strin
 	return err
 }
 
-// verifiedBody is content that ends in io.EOF only if it is what was signed.
+// verifiedBody is a body that ends with io.EOF only if its content verifies.
 type verifiedBody struct {
 	io.ReadCloser
 	checker  *Checker     // nil for a stream
@@ -283,7 +285,7 @@ type verifiedBody struct {
 	end      error
 }
 
-// Read hands on the content.
+// Read implements [io.Reader].
 func (b *verifiedBody) Read(p []byte) (int, error) {
 	if b.end != nil {
 		return 0, b.end

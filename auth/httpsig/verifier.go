@@ -11,39 +11,38 @@ import (
 	"time"
 )
 
-// Policy is what a signature must be to count. The zero Policy is no policy:
-// [NewVerifier] refuses it.
+// Policy lists the requirements on a signature. [NewVerifier] refuses the zero Policy.
 //
-// Components are written as such: `@method`, `content-digest;req`,
+// Components are written like `@method`, `content-digest;req` or
 // `@query-param;name="x"`.
 type Policy struct {
-	Tag string // signatures with another tag are not looked at; required
+	Tag string // signatures with another tag are ignored; required
 
 	Require   []string // components that must be covered, by exact identifier
 	IfPresent []string // fields that must be covered if the message has them
 
-	// Target demands that a request's target is covered: @method and either
-	// @authority, @path and @query, or @target-uri.
+	// Target requires that the signature covers a request's target: @method, and
+	// either @target-uri or all of @authority, @path and @query.
 	Target bool
 
-	MaxAge time.Duration // how old a signature may be; required
+	MaxAge time.Duration // maximum age of a signature; required
 	Skew   time.Duration // how far the signer's clock may be ahead
 
-	RequireNonce bool        // demand a nonce
-	Algorithms   []Algorithm // those that keys may have; hmac-sha256 if empty
+	RequireNonce bool        // refuse signatures without a nonce
+	Algorithms   []Algorithm // accepted algorithms; hmac-sha256 if empty
 }
 
-// Signature is a signature that was verified.
+// Signature is a verified signature.
 type Signature struct {
 	Key     *Key
-	Label   string // means nothing: any party on the way may choose another
-	Nonce   string // "" if there was none
+	Label   string // not significant: an intermediary may change it
+	Nonce   string // "" if there is none
 	Created time.Time
-	Expires time.Time // zero if the signer gave none
+	Expires time.Time // zero if there is none
 
-	// Claim identifies this signature among those of all keys: the beginning of
-	// the signature itself, which covers key, nonce and time. Whoever stops replays
-	// keeps it until [Signature.Until].
+	// Claim identifies the signature for replay protection, among those of all keys. It
+	// is the first bytes of the signature, which covers key, nonce and time. A replay
+	// cache must remember it until [Signature.Until].
 	Claim [16]byte
 
 	until      int64
@@ -51,7 +50,7 @@ type Signature struct {
 	n          int
 }
 
-// Until is the time after which the verifier would refuse the signature as stale.
+// Until returns the time after which the verifier refuses the signature as stale.
 func (s *Signature) Until() time.Time { return time.Unix(s.until, 0) }
 
 // Covers reports whether the signature covers exactly this component, written as in
@@ -61,7 +60,7 @@ func (s *Signature) Covers(text string) bool {
 	return err == nil && has(s.components[:s.n], c)
 }
 
-// Components are the covered components in the signer's order, written as in a
+// Components returns the covered components in the signer's order, written as in a
 // [Policy].
 func (s *Signature) Components() []string {
 	all := make([]string, s.n)
@@ -93,25 +92,25 @@ type scratch struct {
 	host []byte
 }
 
-// VerifierOptions are what a Verifier needs besides its policy.
+// VerifierOptions configure a Verifier besides its policy.
 type VerifierOptions struct {
-	// Key returns the key with an id, or nil if there is none that is valid now for
-	// this purpose. It must take no longer for one than for the other. Required.
+	// Key returns the key with an id, or nil if none is valid now for this purpose. It
+	// must take the same time in both cases. Required.
 	Key func(id string) *Key
 
-	// Authority reports whether a request may be for this authority, given in lower
-	// case and without the default port. A signature for another host that is
-	// served at the same place would count here too. If nil, no request is
-	// accepted; responses are not asked about.
+	// Authority reports whether a request for this authority is accepted. The argument
+	// is in lower case and has no default port. Without this check a signature for
+	// another host of the same server would be accepted here. Nil accepts no request;
+	// responses are not checked.
 	Authority func(authority string) bool
 
 	Now func() time.Time // time.Now if nil
 }
 
-// NewVerifier makes a Verifier. It starts nothing.
+// NewVerifier returns a Verifier. It starts no goroutine.
 func NewVerifier(p Policy, o VerifierOptions) (*Verifier, error) {
 	if p.Tag == "" || p.MaxAge <= 0 || o.Key == nil || p.Skew < 0 {
-		return nil, errors.New("a verifier needs a tag, a greatest age and keys")
+		return nil, errors.New("a verifier needs a tag, a maximum age and keys")
 	}
 	v := &Verifier{policy: p, key: o.Key, authority: o.Authority, now: o.Now}
 	if v.now == nil {
@@ -134,7 +133,7 @@ func NewVerifier(p Policy, o VerifierOptions) (*Verifier, error) {
 	}
 	secret := make([]byte, 64)
 	if _, err := rand.Read(secret); err != nil {
-		return nil, fmt.Errorf("making the key for unknown ones: %w", err)
+		return nil, fmt.Errorf("making the dummy key: %w", err)
 	}
 	if v.dummyHMAC, err = HMACKey("unknown", secret); err != nil {
 		return nil, err
@@ -146,12 +145,11 @@ func NewVerifier(p Policy, o VerifierOptions) (*Verifier, error) {
 	return v, nil
 }
 
-// Verify finds the one signature that the policy is about and verifies it. The
-// error is nil or of type *[Error]. Neither nonce nor content is looked at
-// further: the caller claims the one and compares the other.
+// Verify finds the only signature with the policy's tag and verifies it. The error is
+// nil or of type *[Error]. The caller must still claim the nonce and verify the content.
 //
-// For a response, m.Request is the request that it answers. The caller must also
-// see that the nonce is that of the request: see [Verifier.VerifyResponse].
+// For a response, m.Request is the request that it answers, and the caller must also
+// compare the nonce with that of the request: see [Verifier.VerifyResponse].
 func (v *Verifier) Verify(m *Message) (*Signature, error) {
 	s := v.scratch.Get().(*scratch)
 	defer v.scratch.Put(s)
@@ -161,8 +159,8 @@ func (v *Verifier) Verify(m *Message) (*Signature, error) {
 	return v.finish(m, s)
 }
 
-// VerifyTrailer is Verify for a signature that stands in the trailers. Its label
-// must be of the whole message, and so not be one of the head.
+// VerifyTrailer is Verify for a signature in the trailers. Its label must be unique in
+// the whole message, so it must differ from the labels in the head.
 func (v *Verifier) VerifyTrailer(m *Message) (*Signature, error) {
 	s := v.scratch.Get().(*scratch)
 	defer v.scratch.Put(s)
@@ -175,8 +173,8 @@ func (v *Verifier) VerifyTrailer(m *Message) (*Signature, error) {
 	return v.finish(m, s)
 }
 
-// VerifyResponse is Verify, or VerifyTrailer, for a response that must echo the
-// nonce of the request that it answers, which must not be empty.
+// VerifyResponse is Verify or VerifyTrailer for a response. The signature must have the
+// nonce of the request, which must not be empty.
 func (v *Verifier) VerifyResponse(m *Message, nonce string, trailer bool) (*Signature, error) {
 	verify := v.Verify
 	if trailer {
@@ -192,10 +190,10 @@ func (v *Verifier) VerifyResponse(m *Message, nonce string, trailer bool) (*Sign
 	return s, nil
 }
 
-// Recheck reports whether a signature that was verified on m before, by this or another
-// Verifier, would count for this one: the key with its id must be the same key,
-// and coverage and authority must be as the policy demands. Times, nonce and the
-// signature itself are not checked again. The error is nil or of type *[Error].
+// Recheck checks a signature of m that this or another Verifier has verified before
+// against this policy. The key with its id must still be the same key, and coverage and
+// authority must satisfy the policy. It does not check times, nonce and the signature
+// itself again. The error is nil or of type *[Error].
 func (v *Verifier) Recheck(m *Message, signature *Signature) error {
 	s := v.scratch.Get().(*scratch)
 	defer v.scratch.Put(s)
@@ -215,7 +213,7 @@ func (v *Verifier) Recheck(m *Message, signature *Signature) error {
 	return nil
 }
 
-// finish checks what find has selected.
+// finish verifies the signature that find has selected.
 func (v *Verifier) finish(m *Message, s *scratch) (*Signature, error) {
 	in := &s.inputs[s.ours]
 	until, err := v.timely(in)
@@ -249,7 +247,8 @@ func (v *Verifier) finish(m *Message, s *scratch) (*Signature, error) {
 	return out, nil
 }
 
-// timely checks the times and returns the last second at which they hold.
+// timely checks the parameters and times and returns the last second at which the
+// signature is valid.
 func (v *Verifier) timely(in *input) (until int64, err *Error) {
 	switch {
 	case !in.hasCreated:
@@ -273,7 +272,7 @@ func (v *Verifier) timely(in *input) (until int64, err *Error) {
 	return until, nil
 }
 
-// covers checks that all is covered that must be.
+// covers checks that the signature covers all components that the policy requires.
 func (v *Verifier) covers(m *Message, covered []component) *Error {
 	for _, c := range v.require {
 		if !has(covered, c) {
@@ -282,7 +281,7 @@ func (v *Verifier) covers(m *Message, covered []component) *Error {
 	}
 	for _, c := range v.ifPresent {
 		if !has(covered, c) && m.present(c) {
-			return fault(Coverage, c.String()+" is there and not covered")
+			return fault(Coverage, c.String()+" is present and not covered")
 		}
 	}
 	if !v.policy.Target {
@@ -302,11 +301,11 @@ func (v *Verifier) covers(m *Message, covered []component) *Error {
 	return nil
 }
 
-// present reports whether the message has the field that a component is about.
+// present reports whether the message has the field of a component.
 func (m *Message) present(c component) bool {
 	if c.flags&flagReq != 0 {
 		if m = m.Request; m == nil {
-			return true // not known to be absent
+			return true // fail closed: the request is not known
 		}
 	}
 	fields := m.Fields
@@ -323,7 +322,7 @@ func (m *Message) present(c component) bool {
 	return ok
 }
 
-// forUs checks that a request is for an authority that is served here.
+// forUs checks that a request is for an accepted authority.
 func (v *Verifier) forUs(m *Message, s *scratch) *Error {
 	if m.Status != 0 {
 		return nil
@@ -339,8 +338,8 @@ func (v *Verifier) forUs(m *Message, s *scratch) *Error {
 	return nil
 }
 
-// algorithm says which algorithm a signature of this length is of. It needs no
-// key: what is refused here says nothing about any.
+// algorithm returns the algorithm of a signature by its length. It needs no key, so a
+// refusal here reveals nothing about keys.
 func (v *Verifier) algorithm(in *input, size int) (Algorithm, *Error) {
 	a := Algorithm("")
 	switch {
@@ -349,7 +348,7 @@ func (v *Verifier) algorithm(in *input, size int) (Algorithm, *Error) {
 	case v.edsa && size == Ed25519.size():
 		a = Ed25519
 	default:
-		return "", fault(Malformed, "the signature has a length of no algorithm that is accepted")
+		return "", fault(Malformed, "the signature does not have the length of an accepted algorithm")
 	}
 	if in.hasAlg && in.alg != string(a) {
 		return "", fault(Malformed, "the parameter alg is not the signature's algorithm")
@@ -357,8 +356,8 @@ func (v *Verifier) algorithm(in *input, size int) (Algorithm, *Error) {
 	return a, nil
 }
 
-// signedBy looks the key up and verifies. With a key that is unknown, or of
-// another algorithm, the same work is done with one that nobody has.
+// signedBy looks up the key and verifies the signature. If the key is unknown or has
+// another algorithm, it verifies with a random dummy key to take the same time.
 func (v *Verifier) signedBy(id string, a Algorithm, s *scratch) (*Key, *Error) {
 	key := v.key(id)
 	used := key
