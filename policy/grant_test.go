@@ -155,9 +155,9 @@ func TestCompleteAddsButNeverChanges(t *testing.T) {
 		whole   model.Call
 		granted bool
 	}{
-		{"nothing more is told", begun, begun, true},
-		{"the version is told", begun, model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}, true},
-		{"the model is told", model.Call{Dialect: d, Verb: "post"}, model.Call{Dialect: d, Verb: "post", Model: "half"}, true},
+		{"the body names nothing", begun, begun, true},
+		{"the body names the version", begun, model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}, true},
+		{"the body names the model", model.Call{Dialect: d, Verb: "post"}, model.Call{Dialect: d, Verb: "post", Model: "half"}, true},
 		{"another model", begun, model.Call{Dialect: d, Verb: "post", Model: "secret"}, false},
 		{"the model is gone", begun, model.Call{Dialect: d, Verb: "post"}, false},
 		{"another version", model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}, model.Call{Dialect: d, Verb: "post", Model: "half", Version: "4"}, false},

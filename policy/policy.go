@@ -14,17 +14,17 @@ import (
 	"sallyport/policy/model"
 )
 
-// Reasons of a refusal, as the audit record and the caller see them.
+// Reasons of a refusal. The audit record and the response to the caller contain them.
 const (
 	ReasonForbidden         = "forbidden"          // no rule allows the call, or one denies it
-	ReasonInsufficientScope = "insufficient_scope" // with another scope a rule would allow it (RFC 6750, section 3.1)
+	ReasonInsufficientScope = "insufficient_scope" // a rule would allow the call with another scope (RFC 6750, section 3.1)
 )
 
-// Refusal is the error with which a call is refused.
+// Refusal is the error for a refused call.
 type Refusal struct {
 	Reason string // one of the constants of this package
-	// Scopes, with [ReasonInsufficientScope], are the scopes of which the caller lacks
-	// all and needs one. They belong to the policy and must not be modified.
+	// Scopes are set with [ReasonInsufficientScope]: any one of them suffices, and the
+	// caller has none. They belong to the policy and must not be modified.
 	Scopes []string
 }
 
@@ -38,7 +38,7 @@ type Policy struct {
 	models      bool // a rule is about models
 }
 
-// AboutModels says whether a rule is about models, so that the model must be read from
+// AboutModels reports whether a rule is about models, so that the model must be read from
 // the body where the head does not name it.
 func (p *Policy) AboutModels() bool { return p.models }
 
@@ -69,8 +69,8 @@ func New(d *model.Dialect, rules []Rule) (*Policy, error) {
 }
 
 // Screen decides from the caller alone whether any call could be allowed. It returns nil
-// or a [*Refusal]. The gateway asks before it reads the body, so that a caller without
-// any rights here costs it no more work.
+// or a [*Refusal]. The gateway calls it before it reads the body, to save that work for
+// callers without any rights.
 func (p *Policy) Screen(caller *identity.Principal) error {
 	for i := range p.deny {
 		if d := &p.deny[i]; d.every() && d.who.match(caller) {
@@ -104,7 +104,7 @@ func (p *Policy) Decide(caller *identity.Principal, call model.Call) (Grant, err
 	return Grant{}, p.refusal(caller, &call)
 }
 
-// Provide decides as [Policy.Decide] does, on a call whose body has not been verified. It
+// Provide decides like [Policy.Decide] on a call whose body is not verified yet. It
 // refuses every call to servers that may act on a part of the body
 // ([model.Dialect.ActsOnWhole]). The result keeps the pointer to the caller, which must
 // not change until [Provisional.Complete] has returned.
@@ -118,9 +118,9 @@ func (p *Policy) Provide(caller *identity.Principal, call model.Call) (Provision
 	return Provisional{policy: p, caller: caller, call: call}, nil
 }
 
-// refusal returns the refusal of a call that no rule allows; a nil call stands for any.
-// If a rule would allow it but for the caller's scopes, it names the scopes of the first
-// such rule.
+// refusal returns the refusal of a call that no rule allows; a nil call means any. If only
+// the caller's scopes prevent a rule from allowing it, the refusal names the scopes of
+// the first such rule.
 func (p *Policy) refusal(caller *identity.Principal, call *model.Call) *Refusal {
 	if !caller.IsZero() {
 		for i := range p.allow {
@@ -140,10 +140,10 @@ type rule struct {
 	who    Who
 }
 
-// every says whether the rule covers all calls.
+// every reports whether the rule covers all calls.
 func (r *rule) every() bool { return len(r.models) == 0 && slices.Contains(r.verbs, "*") }
 
-// covers says whether the rule is about the call. unknown is the answer for a call that
+// covers reports whether the rule is about the call. unknown is the answer for a call that
 // names no model, if the rule names some.
 func (r *rule) covers(call model.Call, unknown bool) bool {
 	return (slices.Contains(r.verbs, "*") || slices.Contains(r.verbs, call.Verb)) && r.coversModel(call.Model, unknown)

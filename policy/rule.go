@@ -42,7 +42,7 @@ var (
 	errBothVerbs = errors.New("a rule has either allow or deny, not both")
 )
 
-// shape checks that the rule either allows or denies.
+// shape checks that the rule has either allow or deny.
 func (r *Rule) shape() error {
 	switch {
 	case len(r.Allow) == 0 && len(r.Deny) == 0:
@@ -151,7 +151,7 @@ func checkValues(path string, values []string, f *setting.Faults) {
 	}
 }
 
-// match says whether the caller is selected. Nobody, the zero Principal, never is.
+// match reports whether Who selects the caller. It never selects the zero Principal.
 func (w *Who) match(p *identity.Principal) bool {
 	return (len(w.Scope) == 0 || overlap(w.Scope, p.Scopes)) && w.matchButScope(p)
 }
@@ -183,7 +183,7 @@ func (w *Who) clone() Who {
 	return c
 }
 
-// overlap says whether the lists share a value.
+// overlap reports whether the lists share a value.
 func overlap(want, have []string) bool {
 	for _, h := range have {
 		if slices.Contains(want, h) {

@@ -6,10 +6,9 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Dialect is one family of model servers: what distinguishes it from the others on
-// the way of a request. [ByName] and [Raw] are the only sources of dialects. There is
-// one value of each, so that two dialects are the same if their pointers are. A
-// Dialect is immutable and safe for concurrent use.
+// Dialect describes one family of model servers. Only [ByName] and [Raw] return dialects.
+// They return the same pointer for the same dialect, so dialects can be compared with ==.
+// A Dialect is immutable and safe for concurrent use.
 //
 // A dialect reads the model from the head, or from the body by its [Scanner]. The
 // exchange feeds a scanner before it decides, with the content that it holds.
@@ -26,12 +25,11 @@ type Dialect struct {
 	head, idle  time.Duration
 }
 
-// dialects are all that there are, raw first, in the order in which they are listed
-// to users.
+// dialects lists all dialects, raw first, in the order in which they are shown to users.
 var dialects = [...]*Dialect{raw(), flask(), tensorFlow(), triton(), openAI(), ollama()}
 
-// ByName returns the dialect with a name of the configuration (the key `serves`), and
-// whether there is one. "" stands for raw; letter case counts.
+// ByName returns the dialect with this name, a value of the key `serves`, and whether
+// there is one. "" means raw; letter case counts.
 func ByName(name string) (*Dialect, bool) {
 	if name == "" {
 		return Raw(), true
@@ -53,27 +51,25 @@ func Names() []string {
 	return all
 }
 
-// Raw returns the dialect of servers about which nothing is known.
+// Raw returns the dialect of unknown servers.
 func Raw() *Dialect { return dialects[0] }
 
 // Name is the dialect's name in the configuration and in the audit log.
 func (d *Dialect) Name() string { return d.name }
 
-// Read reads the call from the head of a request, which must have been settled
-// ([message.Head.Settle]): only the canonical path is read. It does not allocate for
-// the common HTTP methods.
+// Read reads the call from the head of a request. The head must have its canonical path
+// ([message.Head.Settle]). Read does not allocate for the common HTTP methods.
 func (d *Dialect) Read(h *message.Head) Call {
 	c := d.read(h)
 	c.Dialect = d
 	return c
 }
 
-// CheckVerb checks a verb that a rule names, other than "*". If no request to these
-// servers can have it, it returns the problem and what to write instead; if some can,
-// both are "".
+// CheckVerb checks a verb of a rule, other than "*". If no request to these servers can
+// have it, it returns the problem and what to write instead; otherwise both are "".
 func (d *Dialect) CheckVerb(verb string) (problem, cure string) { return d.checkVerb(verb) }
 
-// NamesModels says whether requests to these servers name a model, so that rules may be
+// NamesModels reports whether requests to these servers name a model, so that rules may be
 // about models.
 func (d *Dialect) NamesModels() bool { return d.namesModels }
 
@@ -87,7 +83,7 @@ func (d *Dialect) CanonicalModel(name string) (string, error) {
 	return d.canonical(name)
 }
 
-// ModelInBody says whether the body of a request can name the model.
+// ModelInBody reports whether the body of a request can name the model.
 func (d *Dialect) ModelInBody() bool { return d.scanner != nil }
 
 // Scanner returns a scanner for the body of a request of which [Dialect.Read] made the
@@ -99,7 +95,7 @@ func (d *Dialect) Scanner(h *message.Head, c Call) Scanner {
 	return d.scanner(h)
 }
 
-// ActsOnWhole says whether these servers act on a request only once its whole body
+// ActsOnWhole reports whether these servers act on a request only once its whole body
 // has arrived, so that a request cut short has no effect. Other servers may act on the
 // head alone or read the body piece by piece, as WSGI and ASGI applications do.
 func (d *Dialect) ActsOnWhole() bool { return d.actsOnWhole }
@@ -116,6 +112,6 @@ func (d *Dialect) Refusal(status int, text, reason, requestID string) (contentTy
 // the dialect has no need of its own, and the gateway's default applies.
 func (d *Dialect) Timeouts() (head, idle time.Duration) { return d.head, d.idle }
 
-// NeedsLocalhost says whether these servers, while bound to a loopback address, refuse
+// NeedsLocalhost reports whether these servers, while bound to a loopback address, refuse
 // requests whose Host is not localhost.
 func (d *Dialect) NeedsLocalhost() bool { return d.localhost }

@@ -1,15 +1,14 @@
-// Package model reads what a request asks of which model.
+// Package model reads the verb and the model from requests to model servers.
 //
-// Model servers differ in how a request names the model and in what their clients
-// can read. Each family of servers is a [Dialect], described in a file of its own.
+// Families of servers differ in how a request names the model and in the format of error
+// responses. Each family is a [Dialect] in a file of its own.
 package model
 
-// Call is what one request asks of one model server. Calls are comparable: two are
-// the same if they ask the same thing. The zero Call asks nothing, and no policy
-// allows it.
+// Call is the verb and the model of one request. Calls can be compared with ==. No policy
+// allows the zero Call.
 type Call struct {
 	Dialect *Dialect // the family of the server; nil only in the zero Call
-	Verb    string   // what is asked; for every dialect today the HTTP method in lower case
-	Model   string   // the name of the model, or "" if the request has not told it
-	Version string   // the version of the model, in digits, or "" if the request has not told it
+	Verb    string   // the HTTP method in lower case, for every dialect today
+	Model   string   // the name of the model, or "" if the request does not name it
+	Version string   // the version of the model, in digits, or "" if the request does not name it
 }

@@ -6,8 +6,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// raw is the dialect of servers about which nothing is known. It promises nothing: such
-// a server may act on the head of a request alone.
+// raw is the dialect of unknown servers. Such a server may act on the head of a request
+// alone, so actsOnWhole is false.
 func raw() *Dialect {
 	return &Dialect{name: "raw", read: readMethod, checkVerb: checkMethod, refusal: problem}
 }
@@ -35,8 +35,8 @@ func methodVerb(method string) string {
 	return strings.ToLower(method)
 }
 
-// checkMethod checks a verb that is an HTTP method in lower case. Only registered
-// methods pass: a misspelt one in a deny rule would deny nothing.
+// checkMethod checks a verb that is an HTTP method in lower case. It accepts only
+// registered methods, since a misspelt one in a deny rule would deny nothing.
 func checkMethod(verb string) (problem, cure string) {
 	switch verb {
 	case "get", "head", "post", "put", "patch", "delete", "options", "trace",

@@ -14,8 +14,8 @@ func errorText(_ int, text, reason, requestID string) (contentType string, body 
 	return "application/json", []byte(`{"error":` + strconv.Quote(text) + tail(reason, requestID))
 }
 
-// tail ends the object of every shape with the reason and the request id, which are in
-// the same place whatever the dialect.
+// tail ends the object in every format: the reason and the request id have the same
+// place for all dialects.
 func tail(reason, requestID string) string {
 	return `,"reason":` + strconv.Quote(reason) + `,"request_id":` + strconv.Quote(requestID) + "}\n"
 }
