@@ -21,10 +21,10 @@ func newCert() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cert",
 		Short: "List, obtain, renew and export certificates",
-		Long: `Work with the certificates of the configuration. "serve" obtains and renews by
-itself what tls.acme is for; these commands are for looking, for a first try, and
-for handing certificates on. They may run beside it: what they obtain, it takes
-into use within a minute.`,
+		Long: `Manage the certificates of the configuration. "serve" obtains and renews
+certificates for tls.acme by itself. These commands list them, try the setup, and
+export them to other programs. They can run while the gateway runs: it uses a new
+certificate within a minute.`,
 		Example: `  sallyport cert list
   sallyport cert obtain --dry-run
   sallyport cert renew models.example.com
@@ -78,7 +78,7 @@ func newCertList(config *string) *cobra.Command {
 	return c
 }
 
-// listedCert is what `cert list` prints as JSON.
+// listedCert is an item of the JSON output of `cert list`.
 type listedCert struct {
 	Hosts       []string  `json:"hosts"`
 	Source      string    `json:"source"`
@@ -145,17 +145,17 @@ func newCertObtain(config *string) *cobra.Command {
 	var directory string
 	c := &cobra.Command{
 		Use:   "obtain [NAME...]",
-		Short: "Obtain what is missing by ACME",
-		Long: `Obtain the certificates by ACME that are missing, of the names given or of all.
-Where the gateway is running it answers the authority; where it is not, its
-addresses are listened on meanwhile.
+		Short: "Obtain missing certificates by ACME",
+		Long: `Obtain missing certificates by ACME, for the given names or for all. If the gateway
+is running, it answers the authority's challenges; otherwise this command listens on
+its addresses meanwhile.
 
-With --dry-run a certificate is obtained for each name all the same, from Let's
-Encrypt's staging directory (or --directory), and thrown away: it shows whether
-names, DNS and ports are right without using up what the authority allows.`,
+With --dry-run the command obtains a certificate for each name from Let's Encrypt's
+staging directory (or --directory) and discards it. This shows whether names, DNS and
+ports are right without using up the authority's rate limits.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if directory != "" && !dry {
-				return usageError{fmt.Errorf("--directory is for --dry-run; the usual one is tls.acme.directory")}
+				return usageError{fmt.Errorf("--directory works only with --dry-run; without it, tls.acme.directory is used")}
 			}
 			certs, err := openCerts(*config)
 			if err != nil {
@@ -176,7 +176,7 @@ names, DNS and ports are right without using up what the authority allows.`,
 	return c
 }
 
-// obtain obtains certificates and says what there is then.
+// obtain obtains certificates and prints those that are valid afterwards.
 func obtain(c *cobra.Command, certs *proxy.Certificates, names []string, force bool) error {
 	failed := certs.Obtain(c.Context(), names, force)
 	for _, cert := range certs.List() {
@@ -196,11 +196,11 @@ func newCertRenew(config *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "renew NAME...",
 		Short: "Renew certificates by ACME now",
-		Long: `Renew certificates by ACME now, whether or not they are due: as after a key has
-leaked. A running gateway takes them into use within a minute.`,
+		Long: `Renew certificates by ACME now, even if they are not due, for example after a key has
+leaked. A running gateway uses them within a minute.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if (len(args) == 0) != all {
-				return usageError{fmt.Errorf("name the certificates to renew, or say --all")}
+				return usageError{fmt.Errorf("name the certificates to renew, or give --all")}
 			}
 			certs, err := openCerts(*config)
 			if err != nil {
@@ -217,10 +217,10 @@ func newCertExport(config *string) *cobra.Command {
 	var cert, key string
 	c := &cobra.Command{
 		Use:   "export HOST [--cert FILE] [--key FILE]",
-		Short: "Write a certificate by ACME, and its key, to files",
-		Long: `Write the certificate that a host has by ACME to a file or standard output, with
-the intermediate ones after it. The private key is written to a file only, which
-nobody else can read.`,
+		Short: "Write a certificate from ACME, and its key, to files",
+		Long: `Write the ACME certificate of a host, followed by the intermediate certificates, to a
+file or standard output. The private key is written only to a file, which other users
+cannot read.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("want one host, found %d", len(args))}
@@ -252,7 +252,7 @@ nobody else can read.`,
 	return c
 }
 
-// replaceFile writes a file so that others see the old one or the new one whole.
+// replaceFile replaces a file atomically.
 func replaceFile(name string, text []byte, mode os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // made with mode 0600
 	if err != nil {

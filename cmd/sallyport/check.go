@@ -10,7 +10,7 @@ import (
 	"sallyport/proxy"
 )
 
-// checked is what `check` prints as JSON.
+// checked is the JSON output of `check`.
 type checked struct {
 	OK     bool              `json:"ok"`
 	File   string            `json:"file"`
@@ -24,13 +24,14 @@ func newCheck() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Report every fault of the configuration, or show its routes",
-		Long: `Report every fault of the configuration on standard error, one a line with file,
-line, setting, value and what would do; the exit status is then 1. Without any,
-show the routes with everything that was understood, defaults included: as a
-table on a terminal, as JSON on a pipe.
+		Long: `Report every fault of the configuration on standard error, one per line with file,
+line, setting, value and a correction; the exit status is then 1. If there is no
+fault, show the routes with all settings, defaults included: as a table on a
+terminal, as JSON on a pipe.
 
-The files that the configuration names (certificates, keys, authorities) are
-opened and checked too, unless --offline is given. Nothing is asked of the network.`,
+The command also opens and checks the files that the configuration names
+(certificates, keys, authorities), unless --offline is given. It does not use the
+network.`,
 		Example: `  sallyport check
   sallyport check --offline -c deploy/gateway.yaml
   sallyport check | jq '.routes[].callers'`,
@@ -44,7 +45,7 @@ opened and checked too, unless --offline is given. Nothing is asked of the netwo
 		},
 	}
 	configFlag(c, &config)
-	c.Flags().BoolVar(&offline, "offline", false, "look at no file but the configuration")
+	c.Flags().BoolVar(&offline, "offline", false, "read only the configuration and no file that it names")
 	c.Flags().StringVarP(&output, "output", "o", "", "table or json (default: table on a terminal, else json)")
 	return c
 }

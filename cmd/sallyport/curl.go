@@ -15,7 +15,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// curl is one signed call, as the command line has it.
+// curl holds the flags of `curl`.
 type curl struct {
 	toSign
 	output, ca, responseKey                      string
@@ -29,17 +29,17 @@ func newCurl() *cobra.Command {
 	var c curl
 	command := &cobra.Command{
 		Use:   "curl --key-id ID --secret FILE URL",
-		Short: "Call with a signed request, and verify the answer",
-		Long: `Sign a request, send it, and verify that the answer is what the gateway signed for
-it. Flags are those of curl, as far as there are any.
+		Short: "Send a signed request, and verify the answer",
+		Long: `Sign a request, send it, and verify the gateway's signature of the answer. The flags
+have the same names as those of curl.
 
-An answer that has the digest of its content in the head is printed once it is
-verified, and not at all if it is not. A stream is printed as it comes; whether it
-was what the gateway signed is known at its end, and told on standard error: do not
-act on it before. A file named with --output appears only when all is verified.
+An answer with the digest of its content in the head is printed only if it verifies.
+A stream is printed as it arrives. It can be verified only at its end; the result is
+printed on standard error, so do not act on the content before. A file named with
+--output is written only if the whole answer verifies.
 
-The exit status is 1 if the answer is not verified and, with --fail, if its status
-is 400 or more. Why a gateway refuses is told on standard error, in words.`,
+The exit status is 1 if the answer does not verify and, with --fail, if its status is
+400 or more. If the gateway refuses the request, standard error explains the reason.`,
 		Example: `  sallyport curl --key-id acme-2026-11 --secret acme-2026-11.secret \
       -d @body.json https://models.example.com/v1/models/half:predict
   sallyport curl --key-id acme-2026-11 --secret acme-2026-11.private.pem \
@@ -56,8 +56,8 @@ is 400 or more. Why a gateway refuses is told on standard error, in words.`,
 		},
 	}
 	f := command.Flags()
-	f.StringVar(&c.keyID, "key-id", "", "the id of the key (needed)")
-	f.StringVar(&c.secret, "secret", "", "the file that holds the key, or env:NAME (needed)")
+	f.StringVar(&c.keyID, "key-id", "", "the id of the key (required)")
+	f.StringVar(&c.secret, "secret", "", "the file that holds the key, or env:NAME (required)")
 	f.StringVar(&c.responseKey, "response-key", "", "the file with the gateway's public key, in PEM or as the gateway publishes it")
 	f.BoolVar(&c.unsignedOK, "unsigned-ok", false, "take answers that are not signed, or whose head alone is")
 	f.StringVarP(&c.method, "request", "X", "", "the method; POST with data, else GET")
@@ -69,8 +69,8 @@ is 400 or more. Why a gateway refuses is told on standard error, in words.`,
 	f.BoolVarP(&c.fail, "fail", "f", false, "exit with 1, and print no content, if the status is 400 or more")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "show on standard error what is sent and what comes back, for sallyport verify")
 	f.StringVar(&c.ca, "cacert", "", "the file with the authorities to trust (default: the system's)")
-	f.BoolVar(&c.insecure, "insecure", false, "take any certificate; the signature of the answer is verified all the same")
-	f.Float64Var(&c.maxTime, "max-time", 0, "seconds that the whole may take (default: no bound)")
+	f.BoolVar(&c.insecure, "insecure", false, "accept any certificate; the signature of the answer is still verified")
+	f.Float64Var(&c.maxTime, "max-time", 0, "maximum seconds for the whole operation (default: no limit)")
 	return command
 }
 
@@ -101,22 +101,22 @@ func (c *curl) run(ctx context.Context, stdin io.Reader) error {
 		if transport.ResponseKey, err = responseKeys(key, c.responseKey); err != nil {
 			return err
 		}
-		if err := ask(request, key); err != nil {
+		if err := acceptSignature(request, key); err != nil {
 			return err
 		}
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		return w.inWords(err)
+		return w.explainError(err)
 	}
 	defer response.Body.Close()
-	return c.take(response, w)
+	return c.printResponse(response, w)
 }
 
 func (c *curl) check() error {
 	for _, flag := range []struct{ name, value string }{{"key-id", c.keyID}, {"secret", c.secret}} {
 		if flag.value == "" {
-			return usageError{fmt.Errorf("--%s is needed", flag.name)}
+			return usageError{fmt.Errorf("--%s is required", flag.name)}
 		}
 	}
 	if c.maxTime < 0 || c.maxTime > 1e6 || math.IsNaN(c.maxTime) {
@@ -125,8 +125,8 @@ func (c *curl) check() error {
 	return nil
 }
 
-// request is what is to be signed, with the names of the fields that are to be
-// signed besides those that always are.
+// request returns the request to sign, and the names of the fields to sign besides those
+// that are always signed.
 func (c *curl) request(ctx context.Context, stdin io.Reader) (*http.Request, []string, error) {
 	m, content, err := c.message(stdin)
 	if err != nil {
@@ -143,9 +143,9 @@ func (c *curl) request(ctx context.Context, stdin io.Reader) (*http.Request, []s
 	var cover []string
 	for _, line := range m.Fields.(httpsig.Lines) {
 		switch name := strings.ToLower(line.Name); name {
-		case "content-digest": // made anew
+		case "content-digest": // the transport sets it
 			continue
-		case "content-type", "content-encoding": // signed anyway
+		case "content-type", "content-encoding": // always signed
 		default:
 			cover = append(cover, name)
 		}
@@ -154,13 +154,13 @@ func (c *curl) request(ctx context.Context, stdin io.Reader) (*http.Request, []s
 	return r, cover, nil
 }
 
-// ask asks for a signature by the gateway's own key, where the usual one would be
-// by the caller's.
-func ask(r *http.Request, own *httpsig.Key) error {
+// acceptSignature adds Accept-Signature to ask for a signature with the gateway's own key.
+// For callers with a secret, the gateway would otherwise sign with that.
+func acceptSignature(r *http.Request, own *httpsig.Key) error {
 	if own.Algorithm() != httpsig.HMACSHA256 || r.Header.Get("Accept-Signature") != "" {
 		return nil
 	}
-	// Without components: what the gateway always covers depends on what it answers.
+	// List no components: those that the gateway covers depend on its response.
 	value, err := httpsig.FormatAcceptSignature(httpsig.Wanted{Label: "sp", Created: true, Alg: string(httpsig.Ed25519), Tag: httpsig.TagResponse})
 	if err != nil {
 		return err
@@ -169,7 +169,8 @@ func ask(r *http.Request, own *httpsig.Key) error {
 	return nil
 }
 
-// responseKeys finds the keys of answers: our own secret, and those of a file.
+// responseKeys returns a look-up of keys for responses: our own secret, and the public
+// keys of a file.
 func responseKeys(own *httpsig.Key, name string) (func(id string) *httpsig.Key, error) {
 	published, err := readPublic(name)
 	if err != nil {

@@ -13,27 +13,27 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// mostHeld is how much of an answer is held in memory until it is verified.
-const mostHeld = 256 << 20
+// maxBuffered bounds the content of an answer that is buffered until it is verified.
+const maxBuffered = 256 << 20
 
-var errLong = errors.New("the answer is too long to be held in memory until it is verified; name a file with --output")
+var errTooLong = fmt.Errorf("the answer is longer than %d bytes, too long to verify in memory; name a file with --output", maxBuffered)
 
-// take prints an answer as far as it is verified.
-func (c *curl) take(r *http.Response, w *wire) error {
+// printResponse prints an answer. Unless it is a stream, it verifies the answer first.
+func (c *curl) printResponse(r *http.Response, w *wire) error {
 	refused := w.refusal() // nil below 400
 	streamed, err := false, error(nil)
 	switch {
 	case c.fail && refused != nil:
 		_, err = io.Copy(io.Discard, r.Body)
 	case c.output != "":
-		err = c.takeFile(r)
+		err = c.writeFile(r)
 	case r.Header.Get("Content-Digest") != "":
-		err = c.takeHeld(r)
+		err = c.printVerified(r)
 	default:
 		streamed, err = true, c.print(c.stdout, r, r.Body)
 	}
 	if err != nil {
-		return w.inWords(err)
+		return w.explainError(err)
 	}
 	if note := verdict(r, streamed); note != "" {
 		fmt.Fprintln(c.stderr, "sallyport: "+note)
@@ -45,20 +45,21 @@ func (c *curl) take(r *http.Response, w *wire) error {
 	return nil
 }
 
-// takeHeld prints nothing before all is verified.
-func (c *curl) takeHeld(r *http.Response) error {
-	content, err := io.ReadAll(io.LimitReader(r.Body, mostHeld+1))
+// printVerified buffers the content and prints it once it is verified.
+func (c *curl) printVerified(r *http.Response) error {
+	content, err := io.ReadAll(io.LimitReader(r.Body, maxBuffered+1))
 	if err != nil {
 		return err
 	}
-	if len(content) > mostHeld {
-		return errLong
+	if len(content) > maxBuffered {
+		return errTooLong
 	}
 	return c.print(c.stdout, r, bytes.NewReader(content))
 }
 
-// takeFile leaves the file as it is before all is verified.
-func (c *curl) takeFile(r *http.Response) error {
+// writeFile writes the answer to the file of --output, and replaces an existing file only
+// once the answer is verified.
+func (c *curl) writeFile(r *http.Response) error {
 	if info, err := os.Stat(c.output); err == nil && !info.Mode().IsRegular() {
 		// A device or pipe cannot be replaced.
 		f, err := os.OpenFile(c.output, os.O_WRONLY, 0)
@@ -78,7 +79,7 @@ func (c *curl) takeFile(r *http.Response) error {
 	return os.Rename(f.Name(), c.output)
 }
 
-// print writes content, and before it the head if that was asked for.
+// print writes content and, with --include, the head before it.
 func (c *curl) print(w io.Writer, r *http.Response, content io.Reader) error {
 	if c.include {
 		var head bytes.Buffer
@@ -95,8 +96,8 @@ func (c *curl) print(w io.Writer, r *http.Response, content io.Reader) error {
 	return err
 }
 
-// verdict is what is said of an answer that was taken; "" if there is nothing to
-// say, because what is printed at once is verified.
+// verdict returns the note on how far an answer is verified. It is "" for an answer that
+// was verified before it was printed.
 func verdict(r *http.Response, streamed bool) string {
 	input := r.Header.Get("Signature-Input")
 	signed := func(tag string) bool { return strings.Contains(input, `;tag="`+tag+`"`) }
@@ -104,7 +105,7 @@ func verdict(r *http.Response, streamed bool) string {
 	case signed(httpsig.TagResponse) && !streamed:
 		return ""
 	case signed(httpsig.TagResponse), signed(httpsig.TagResponseHead):
-		return "verified: to its end, the answer is what " + r.Request.URL.Host + " signed"
+		return "verified: " + r.Request.URL.Host + " signed the whole answer"
 	case signed(httpsig.TagResponseHeadOnly):
 		return "only the head of the answer is signed"
 	}

@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// mostRefusal is how much of a refusal is looked at for its reason.
-const mostRefusal = 64 << 10
+// maxRefusal bounds the part of a refusal that is searched for its reason.
+const maxRefusal = 64 << 10
 
-// wire is what a call goes over. It remembers what came back, because why an
-// answer is not verified is told by that.
+// wire is the transport under httpsig.Transport. It records request and answer, from
+// which errors are explained.
 type wire struct {
 	base    *http.Transport
-	verbose io.Writer // nil: say nothing
+	verbose io.Writer // nil: print nothing
 	secret  string    // the name of the key's file, for advice
 
 	sent   *http.Request  // as signed
-	answer *http.Response // its head; nil before
-	at     time.Time      // when that arrived, by the local clock
+	answer *http.Response // nil until the head arrives
+	at     time.Time      // when the head arrived, by the local clock
 	reason string         // of a refusal by a gateway
 }
 
@@ -50,7 +50,7 @@ func (c *curl) newWire() (*wire, error) {
 	return w, nil
 }
 
-// RoundTrip sends a request that is signed already.
+// RoundTrip sends a signed request.
 func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.sent = r
 	w.show(">", fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s", r.Method, r.URL.RequestURI(), r.URL.Host), r.Header)
@@ -61,12 +61,12 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.answer, w.at = answer, time.Now()
 	w.show("<", answer.Proto+" "+answer.Status, answer.Header)
 	if answer.StatusCode >= 400 {
-		w.look(answer)
+		w.readReason(answer)
 	}
 	return answer, nil
 }
 
-// show writes a head as curl -v does.
+// show writes a head in the format of curl -v.
 func (w *wire) show(mark, first string, h http.Header) {
 	if w.verbose == nil {
 		return
@@ -80,9 +80,9 @@ func (w *wire) show(mark, first string, h http.Header) {
 	}
 }
 
-// look reads the reason of a refusal and leaves the content as it was.
-func (w *wire) look(answer *http.Response) {
-	begin, err := io.ReadAll(io.LimitReader(answer.Body, mostRefusal))
+// readReason reads the reason of a refusal. The body can still be read from its start.
+func (w *wire) readReason(answer *http.Response) {
+	begin, err := io.ReadAll(io.LimitReader(answer.Body, maxRefusal))
 	rest := io.Reader(answer.Body)
 	if err != nil {
 		rest = failed{err}
@@ -99,8 +99,8 @@ func (w *wire) look(answer *http.Response) {
 	}
 }
 
-// failed is a reader that ends with an error.
+// failed is a reader that returns an error.
 type failed struct{ err error }
 
-// Read gives the error.
+// Read implements [io.Reader].
 func (f failed) Read([]byte) (int, error) { return 0, f.err }

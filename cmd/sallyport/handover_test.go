@@ -154,9 +154,9 @@ func TestHandover(t *testing.T) {
 		{name: "secret, its stream", caller: acme, more: []string{"--response-key", keys}, path: "/stream", stdout: "key:acme hello", stderr: verified},
 		{name: "private key", caller: orbit, more: []string{"--response-key", keys}, path: "/p", stdout: "key:orbit hello"},
 		{name: "private key, stream", caller: orbit, more: []string{"--response-key", keys}, path: "/stream", stdout: "key:orbit hello", stderr: verified},
-		{name: "private key, no response key", caller: orbit, path: "/p", status: exitFailed, stderr: "give it with --response-key"},
+		{name: "private key, no response key", caller: orbit, path: "/p", status: exitFailed, stderr: "name it with --response-key"},
 		{name: "no content", caller: acme, more: []string{"-X", "HEAD"}, path: "/p"},
-		{name: "another's secret", caller: orbit, more: []string{"--secret", h.path("acme/acme-1.secret")}, path: "/p", status: exitFailed, stderr: "bad_signature: the signature is not that"},
+		{name: "another's secret", caller: orbit, more: []string{"--secret", h.path("acme/acme-1.secret")}, path: "/p", status: exitFailed, stderr: "could not verify the signature with its key"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h.t = t

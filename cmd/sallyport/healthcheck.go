@@ -15,18 +15,18 @@ import (
 	"sallyport/proxy"
 )
 
-// healthTime bounds the whole of a healthcheck. It is shorter than the five
-// seconds that probes commonly give, so that the reason is still told.
+// healthTime bounds a healthcheck. It is shorter than the usual five seconds of probes, so
+// that the command can still print the reason.
 const healthTime = 4 * time.Second
 
 func newHealthcheck() *cobra.Command {
 	var config string
 	c := &cobra.Command{
 		Use:   "healthcheck",
-		Short: "Ask whether the gateway on this machine is ready",
-		Long: `Ask /readyz of the gateway that serves this configuration on this machine, at its
-listen.health. The exit status is 0 if it is ready and 1 if not: for HEALTHCHECK in
-a container that has neither a shell nor curl.`,
+		Short: "Check whether the gateway on this machine is ready",
+		Long: `Request /readyz from the gateway that serves this configuration on this machine, at
+its listen.health. The exit status is 0 if it is ready and 1 if not. It is meant for
+HEALTHCHECK in a container that has neither a shell nor curl.`,
 		Example: `  sallyport healthcheck
   sallyport healthcheck -c /etc/sallyport/gateway.yaml`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -51,11 +51,10 @@ a container that has neither a shell nor curl.`,
 	return c
 }
 
-// healthy asks /readyz at an address to listen on, where no host, or the one that
-// stands for all, means this machine. The error is nil only after a whole status
-// line that says 200.
+// healthy requests /readyz at a listen address. It returns nil only after a whole status
+// line with status 200.
 func healthy(ctx context.Context, address string) error {
-	// Dial takes an empty and an unspecified host for this machine.
+	// Dial connects to this machine if the host is empty or unspecified.
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("asking the gateway: %w", err)

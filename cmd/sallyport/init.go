@@ -12,7 +12,7 @@ import (
 	"sallyport/proxy"
 )
 
-// first is the first gateway.yaml of a user: ten lines that serve.
+// first holds the flags of `init`, from which it makes a first gateway.yaml.
 type first struct{ host, issuer, audience, upstream, email string }
 
 func newInit() *cobra.Command {
@@ -20,28 +20,28 @@ func newInit() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init --host HOST --issuer URL --upstream URL",
 		Short: "Print a first gateway.yaml for your own server",
-		Long: `Print a first gateway.yaml: one route to one server for everyone who brings a
-token of one issuer. With --email its certificate comes from Let's Encrypt, which
-calls this machine to see that the host is yours; without, from a local authority
-for development. Its comments say what to change for more.`,
+		Long: `Print a first gateway.yaml: one route to one server, for all callers with a token of
+one issuer. With --email its certificate comes from Let's Encrypt, which connects to
+this machine to verify that the host is yours; otherwise from a local authority for
+development. Its comments explain how to extend it.`,
 		Example: `  sallyport init --host models.example.com \
       --issuer https://login.example.com/realms/ml \
       --upstream http://127.0.0.1:8000 > gateway.yaml`,
 		RunE: func(c *cobra.Command, _ []string) error { return f.print(c.OutOrStdout()) },
 	}
-	c.Flags().StringVar(&f.host, "host", "", "the name that clients call (needed)")
-	c.Flags().StringVar(&f.issuer, "issuer", "", "the issuer of the tokens: what they have as iss (needed)")
-	c.Flags().StringVar(&f.upstream, "upstream", "", "the URL of the server to stand in front of (needed)")
+	c.Flags().StringVar(&f.host, "host", "", "the name that clients call (required)")
+	c.Flags().StringVar(&f.issuer, "issuer", "", "the issuer of the tokens: what they have as iss (required)")
+	c.Flags().StringVar(&f.upstream, "upstream", "", "the URL of the server to stand in front of (required)")
 	c.Flags().StringVar(&f.audience, "audience", "models", "what tokens for this gateway have as aud")
 	c.Flags().StringVar(&f.email, "email", "", "where Let's Encrypt writes to; obtains a certificate from there")
 	return c
 }
 
-// print writes the file, if what it was given makes a sound one.
+// print writes the file if it is valid.
 func (f *first) print(w io.Writer) error {
 	for _, flag := range []struct{ name, value string }{{"host", f.host}, {"issuer", f.issuer}, {"upstream", f.upstream}, {"audience", f.audience}} {
 		if flag.value == "" {
-			return usageError{fmt.Errorf("--%s is needed", flag.name)}
+			return usageError{fmt.Errorf("--%s is required", flag.name)}
 		}
 	}
 	text := f.text()
@@ -61,7 +61,7 @@ func (f *first) print(w io.Writer) error {
 	return nil
 }
 
-// flagOf is the flag that a setting came from.
+// flagOf returns the flag that a setting comes from.
 func (f *first) flagOf(path string) string {
 	switch {
 	case strings.HasPrefix(path, "routes[0].host"):
@@ -101,7 +101,7 @@ routes:
 `, tls, plainYAML(f.issuer), plainYAML(f.audience), plainYAML(f.host), plainYAML(f.upstream))
 }
 
-// plainYAML writes text so that YAML reads it as that text.
+// plainYAML returns a YAML scalar with this text, quoted if necessary.
 func plainYAML(s string) string {
 	safe := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("./:-_", r)
@@ -113,7 +113,7 @@ func plainYAML(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// reservedYAML knows the words that YAML takes for something else than text.
+// reservedYAML reports whether YAML reads a word as something else than text.
 func reservedYAML(s string) bool {
 	switch strings.ToLower(s) {
 	case "true", "false", "null", "yes", "no", "on", "off", "y", "n":

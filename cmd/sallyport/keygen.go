@@ -19,30 +19,30 @@ import (
 	"sallyport/proxy"
 )
 
-// keygen is one run of the command: a key for one partner on one route.
+// keygen holds the flags of `keygen`: a key for one partner on one route.
 type keygen struct {
 	partner, route, out, url, config, alg, id, output string
 	days                                              int
 
-	callers []string // of the route, as the configuration has them; nil: not known
-	target  string   // what the partner calls
+	callers []string // of the route in the configuration; nil: not known
+	target  string   // the URL that the partner calls
 }
 
 func newKeygen() *cobra.Command {
 	var k keygen
 	c := &cobra.Command{
 		Use:   "keygen --partner NAME --route NAME --out DIR",
-		Short: "Make a partner's key, and all that is handed over with it",
-		Long: `Make a key with which a partner signs its requests, and write to a new folder all
-that is handed over: the key, the lines for gateway.yaml, a client for Python in one
-file, a test vector, and a README for the partner with lines that can be pasted.
-Rules and records see the partner as key:NAME.
+		Short: "Make a signing key for a partner, with instructions",
+		Long: `Make a key with which a partner signs its requests. The command writes to a new
+folder: the key, the lines for gateway.yaml, a Python client in one file, a test
+vector, and a README for the partner with commands to paste. Rules and audit records
+call the partner key:NAME.
 
-By default it is a secret that both sides hold (hmac-sha256). With --alg ed25519 the
-gateway gets a public key alone, and cannot sign in the partner's name.
+By default the key is a shared secret (hmac-sha256). With --alg ed25519 the gateway
+gets only a public key and cannot sign in the partner's name.
 
-The key itself is not shown and nothing that exists is overwritten. A terminal
-gets a summary, a pipe JSON.`,
+The command does not print the key and overwrites nothing. It prints a summary on a
+terminal and JSON on a pipe.`,
 		Example: `  sallyport keygen --partner acme --route models --out acme
   sallyport keygen --partner acme --route models --out acme \
       --url https://models.example.com/v1/models/half:predict --alg ed25519 --days 30`,
@@ -55,9 +55,9 @@ gets a summary, a pipe JSON.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&k.partner, "partner", "", "who gets the key (needed)")
-	f.StringVar(&k.route, "route", "", "the route that they may call, by its name (needed)")
-	f.StringVar(&k.out, "out", "", "the folder to write to; it is made (needed)")
+	f.StringVar(&k.partner, "partner", "", "who gets the key (required)")
+	f.StringVar(&k.route, "route", "", "the route that they may call, by its name (required)")
+	f.StringVar(&k.out, "out", "", "the folder to write to; it is made (required)")
 	f.StringVar(&k.url, "url", "", "what they call (default: looked up in the configuration)")
 	configFlag(c, &k.config)
 	f.StringVar(&k.alg, "alg", string(httpsig.HMACSHA256), "hmac-sha256 or ed25519")
@@ -67,11 +67,11 @@ gets a summary, a pipe JSON.`,
 	return c
 }
 
-// check refuses what cannot be done, before anything is made.
+// check refuses invalid flags before anything is written.
 func (k *keygen) check(configGiven bool, now time.Time) error {
 	for _, flag := range []struct{ name, value string }{{"partner", k.partner}, {"route", k.route}, {"out", k.out}} {
 		if flag.value == "" {
-			return usageError{fmt.Errorf("--%s is needed", flag.name)}
+			return usageError{fmt.Errorf("--%s is required", flag.name)}
 		}
 	}
 	for _, flag := range []struct{ name, value string }{{"partner", k.partner}, {"id", cmp.Or(k.id, "x")}} {
@@ -105,14 +105,13 @@ func (k *keygen) check(configGiven bool, now time.Time) error {
 	return nil
 }
 
-// plainName says whether a text can be part of a file name, of an id and of a
-// principal alike.
+// plainName reports whether a text is valid in a file name, an id and a principal.
 func plainName(s string) bool {
 	return regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`).MatchString(s)
 }
 
-// lookUp finds the route in the configuration: who may call it already, and where
-// unless that was said.
+// lookUp finds the route in the configuration and reads its callers and, without --url,
+// its URL.
 func (k *keygen) lookUp() error {
 	if _, err := os.Stat(k.config); k.url == "" && errors.Is(err, fs.ErrNotExist) {
 		return usageError{fmt.Errorf("there is no %s to find the route's host in; say with --url what the partner calls", k.config)}
@@ -147,8 +146,7 @@ func (k *keygen) lookUp() error {
 	return nil
 }
 
-// publicPort is ":" and the port of HTTPS as clients see it, "" if it is the
-// default one.
+// publicPort returns ":" and the HTTPS port that clients use, "" for the default port.
 func publicPort(c *proxy.Config) string {
 	port := strconv.Itoa(c.PublicHTTPS)
 	if c.PublicHTTPS == 0 {

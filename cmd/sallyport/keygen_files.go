@@ -18,12 +18,12 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// pythonClient is what partners get, as the examples use it.
+// pythonClient is the client for partners. The examples use it too.
 //
 //go:embed handover/sallyport_client.py
 var pythonClient string
 
-// handedFile is one file of what is handed over.
+// handedFile is one file that keygen writes.
 type handedFile struct {
 	Name string `json:"name"`
 	Mode string `json:"mode"`
@@ -37,10 +37,10 @@ func newFile(name string, mode fs.FileMode, whom string, text []byte) handedFile
 	return handedFile{Name: name, Mode: fmt.Sprintf("%04o", mode), For: whom, mode: mode, text: text}
 }
 
-// secretBytes is how long secrets are: a block of SHA-256, which HMAC takes as it is.
+// secretBytes is the length of secrets: one block of SHA-256, which HMAC uses unhashed.
 const secretBytes = 64
 
-// newKey makes a key and the files that hold it. The first is the partner's.
+// newKey makes a key and its files. The first file is for the partner.
 func newKey(id string, alg httpsig.Algorithm) (*httpsig.Key, []handedFile, error) {
 	if alg == httpsig.Ed25519 {
 		return newKeyPair(id)
@@ -80,7 +80,7 @@ func newKeyPair(id string) (*httpsig.Key, []handedFile, error) {
 	}, nil
 }
 
-// vectorFile holds a test vector.
+// vectorFile returns the file with a test vector.
 func vectorFile(v *vector) (handedFile, error) {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
@@ -92,9 +92,9 @@ func vectorFile(v *vector) (handedFile, error) {
 	return newFile("test-vector.json", 0o644, "partner", text.Bytes()), nil
 }
 
-// writeNew writes files to a folder that only its owner can look into, which is
-// made unless it is there. Either all are written or, if one exists already or
-// cannot be written, none.
+// writeNew writes files to a folder that only its owner can read, and makes the folder if
+// necessary. If a file exists already or cannot be written, it removes those that it has
+// written.
 func writeNew(dir string, files []handedFile) (err error) {
 	var made []string
 	defer func() {
@@ -116,7 +116,7 @@ func writeNew(dir string, files []handedFile) (err error) {
 		name := filepath.Join(dir, file.Name)
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, file.mode)
 		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("%s is there already; nothing was written", name)
+			return fmt.Errorf("%s already exists; nothing was written", name)
 		}
 		if err != nil {
 			return err
@@ -130,16 +130,16 @@ func writeNew(dir string, files []handedFile) (err error) {
 	return nil
 }
 
-// ownFolder refuses a folder that others can look into.
+// ownFolder refuses a folder that other users can read.
 func ownFolder(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
 	case err != nil:
 		return err
 	case !info.IsDir():
-		return fmt.Errorf("%s is there already, and is no folder", dir)
+		return fmt.Errorf("%s already exists and is not a folder", dir)
 	case info.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("%s is there already, and others can look into it; chmod 700 it, or name a new one", dir)
+		return fmt.Errorf("%s already exists, and other users can read it; chmod 700 it, or name a new one", dir)
 	}
 	return nil
 }

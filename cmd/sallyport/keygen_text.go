@@ -13,8 +13,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// handedOver is what a run of keygen made, and what it prints as JSON. It holds
-// no secret.
+// handedOver is the result of keygen and its JSON output. The output has no secret.
 type handedOver struct {
 	KeyID     string       `json:"key_id"`
 	Algorithm string       `json:"algorithm"`
@@ -66,7 +65,7 @@ func (k *keygen) run(out io.Writer, now time.Time) error {
 	return nil
 }
 
-// gatewayLines is what gateway.yaml needs.
+// gatewayLines returns the lines for gateway.yaml.
 func (k *keygen) gatewayLines(h *handedOver, files []handedFile) string {
 	holds := fmt.Sprintf("secret: {file: /run/secrets/%s}   # where you put it", files[0].Name)
 	if len(files) > 1 {
@@ -93,7 +92,7 @@ func (k *keygen) gatewayLines(h *handedOver, files []handedFile) string {
 		h.Route, strings.Join(callers, ", "), others)
 }
 
-// readme tells the partner how to call. secret is the name of their file.
+// readme returns the instructions for the partner. secret is the name of their key file.
 func (h *handedOver) readme(secret string) string {
 	python, needs, response := "", "nothing but Python", ""
 	if h.Algorithm == string(httpsig.Ed25519) {
@@ -159,7 +158,7 @@ parts from what you signed:
 	return text
 }
 
-// keysURL is where the gateway at a URL publishes its keys.
+// keysURL returns the URL at which the gateway of a target publishes its keys.
 func keysURL(target string) string {
 	u, err := parseTarget("", target)
 	if err != nil {
@@ -168,12 +167,12 @@ func keysURL(target string) string {
 	return u.Scheme + "://" + u.Host + "/.well-known/sallyport/keys"
 }
 
-// shellQuote writes a text so that a shell reads it as that text.
+// shellQuote quotes a word for a shell.
 func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// summarize tells people what was made and what comes next.
+// summarize prints the files and the next step.
 func (h *handedOver) summarize(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "Key %s (%s) of %s, good until %s UTC, to call %s\n\n", h.KeyID, h.Algorithm, h.Principal, day(h.NotAfter), h.URL)

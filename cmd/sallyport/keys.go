@@ -15,8 +15,8 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// readKey reads a key from a file, or from a variable of the environment: env:NAME.
-// No error shows what was read.
+// readKey reads a key from a file or, written env:NAME, from an environment variable. No
+// error contains key material.
 func readKey(id, from string) (*httpsig.Key, error) {
 	var text []byte
 	if name, ok := strings.CutPrefix(from, "env:"); ok {
@@ -57,8 +57,8 @@ func pemKey(id string, block *pem.Block) (*httpsig.Key, error) {
 	return nil, errors.New("reading the key: the PEM holds no Ed25519 key")
 }
 
-// readPublic reads public keys for Ed25519: one in PEM, which then has any id, or
-// a JWK set as gateways publish it.
+// readPublic reads Ed25519 public keys: one key in PEM, which matches any id, or a JWK set
+// as gateways publish it.
 func readPublic(name string) (func(id string) *httpsig.Key, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command sallyport is the guarded passage in front of model servers: TLS, proof
-// of who calls, and rules about who may ask what, from one YAML file.
+// Command sallyport is a security gateway in front of model servers. It terminates TLS,
+// authenticates callers and applies rules, all from one YAML file.
 package main
 
 import (
@@ -23,19 +23,19 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // Exit statuses.
 const (
 	exitOK     = 0
-	exitFailed = 1 // a refused configuration, or a failure at run time
-	exitUsage  = 2 // a command line that cannot be understood
+	exitFailed = 1 // an invalid configuration, or a failure at run time
+	exitUsage  = 2 // an invalid command line
 )
 
-// usageError is a command line that cannot be understood.
+// usageError reports an invalid command line.
 type usageError struct{ error }
 
-// run is the whole program but for the process around it.
+// run executes a command line and returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	// A second signal ends the process at once; a gateway that serves takes it as the wish
-	// to cut what is in flight.
+	// After the first signal, restore the default: a second one ends the process. serve
+	// handles it itself and cuts the requests in flight.
 	context.AfterFunc(ctx, stop)
 
 	root := newRoot()
@@ -54,7 +54,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
-// explain writes an error, one line for each thing that is wrong.
+// explain writes an error, one line for each fault.
 func explain(w io.Writer, err error) {
 	if err == nil {
 		return
@@ -78,13 +78,13 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sallyport",
 		Short: "A security gateway in front of model servers",
-		Long: `sallyport stands in front of model servers that know nothing of TLS or
-authentication. It proves who is calling, decides whether they may ask this of
-that model, and hands the request on. One YAML file says all: gateway.yaml.`,
-		Example: `  sallyport demo                       try it, on a machine that has nothing else
+		Long: `sallyport protects model servers that have no TLS and no authentication of their
+own. It authenticates the caller, decides whether they may make the request, and
+forwards it. It is configured by one YAML file, gateway.yaml.`,
+		Example: `  sallyport demo                       try it, without installing anything else
   sallyport init --host models.example.com --issuer https://login.example.com \
       --upstream http://127.0.0.1:8000 > gateway.yaml
-  sallyport check                      what does gateway.yaml mean, and is it right?
+  sallyport check                      report faults of gateway.yaml, or show its routes
   sallyport serve`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -103,7 +103,7 @@ that model, and hands the request on. One YAML file says all: gateway.yaml.`,
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	// The root runs only to refuse what is no command; its usage shows commands alone.
+	// The root command runs only to refuse unknown commands, so its usage must not list it.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newServe(), newInit(), newCheck(), newCert(), demo.Command(), newHealthcheck(), newKeygen(), newReload(), newSign(), newStatus(), newVerify(), newVersion())
@@ -112,11 +112,11 @@ that model, and hands the request on. One YAML file says all: gateway.yaml.`,
 			c.Args = noArgs
 		}
 	}
-	root.AddCommand(newCurl()) // which takes an argument
+	root.AddCommand(newCurl()) // takes an argument
 	return root
 }
 
-// noArgs refuses arguments: nearly all of our commands take flags alone.
+// noArgs refuses arguments, for commands that take only flags.
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usageError{fmt.Errorf("%s takes no argument, found %q", c.Name(), args[0])}
@@ -129,8 +129,7 @@ func configFlag(c *cobra.Command, path *string) {
 	c.Flags().StringVarP(path, "config", "c", "gateway.yaml", "the configuration")
 }
 
-// terminal says whether a writer is a terminal, for people, rather than a pipe or
-// file, for programs.
+// terminal reports whether a writer is a terminal, and not a pipe or file.
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// limitMemory has the heap collected more often near the budget, in bytes, unless
-// GOMEMLIMIT says otherwise; 0: there is no budget.
+// limitMemory sets the soft memory limit of the Go runtime to nine tenths of the budget,
+// in bytes, unless GOMEMLIMIT is set. 0 means no budget.
 //
-// How far the heap may otherwise grow before it is collected is Go's own setting, twice
-// what is live. A request leaves some 1.6 KB behind, so that collecting takes 1.5 % of the
-// CPU time at full load. Five times what is live would take 0.4 %, but twice the memory.
+// GOGC stays at its default: the heap may grow to twice the live bytes before it is
+// collected. A request leaves some 1.6 KB of garbage, so at full load collection takes
+// 1.5 % of the CPU time. GOGC=400 would take 0.4 %, but twice the memory.
 func limitMemory(budget int64) {
 	if budget > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(budget / 10 * 9)
@@ -21,24 +21,24 @@ func limitMemory(budget int64) {
 }
 
 const (
-	// lookEvery is how often collectWhenQuiet looks at the heap while there is much to
-	// collect; a quiet moment lasts for two looks.
-	lookEvery = 250 * time.Millisecond
-	// lookIdle is how often it looks otherwise.
-	lookIdle = time.Second
-	// quietBytes are allocated between two looks by some hundred requests; a gateway
-	// that allocates no more has time to collect.
+	// sampleBusy is how often collectWhenQuiet samples the heap while there is much
+	// garbage. The gateway is quiet if two intervals in a row are quiet.
+	sampleBusy = 250 * time.Millisecond
+	// sampleIdle is how often it samples the heap otherwise.
+	sampleIdle = time.Second
+	// quietBytes is the most that a quiet gateway allocates in an interval; about a
+	// hundred requests allocate that much.
 	quietBytes = 256 << 10
-	// spareBytes, and a quarter of what is live, are allocated before another
-	// collection can be worth its time.
-	spareBytes = 8 << 20
+	// minGarbage is how many bytes must be allocated before another collection is
+	// worth its time; with a large heap, a quarter of the live bytes.
+	minGarbage = 8 << 20
 )
 
-// collectWhenQuiet gives memory back once the gateway has little to do, until ctx ends.
-// What requests leave behind would otherwise stay for two minutes: with many idle
-// connections that is several times what they hold.
+// collectWhenQuiet collects garbage and returns memory to the operating system when the
+// gateway is quiet, until ctx ends. Otherwise garbage would stay for two minutes: with
+// many idle connections that is several times the memory that they use.
 func collectWhenQuiet(ctx context.Context) {
-	timer := time.NewTimer(lookIdle)
+	timer := time.NewTimer(sampleIdle)
 	defer timer.Stop()
 	var collected, before, last heap
 	for {
@@ -48,13 +48,13 @@ func collectWhenQuiet(ctx context.Context) {
 		case <-timer.C:
 		}
 		now := readHeap()
-		next := lookIdle
-		if now.leftBehind(collected) {
-			next = lookEvery
+		next := sampleIdle
+		if now.worthCollecting(collected) {
+			next = sampleBusy
 			if now.quiet(before, last) {
 				debug.FreeOSMemory()
 				now = readHeap()
-				collected, next = now, lookIdle
+				collected, next = now, sampleIdle
 			}
 		}
 		before, last = last, now
@@ -62,7 +62,7 @@ func collectWhenQuiet(ctx context.Context) {
 	}
 }
 
-// heap is how the memory of the process stands, in bytes.
+// heap is a sample of the heap statistics, in bytes.
 type heap struct {
 	allocated uint64 // since the start
 	live      uint64 // at the last collection
@@ -74,13 +74,14 @@ func readHeap() heap {
 	return heap{s[0].Value.Uint64(), s[1].Value.Uint64()}
 }
 
-// leftBehind says whether so much was allocated since the last collection of a quiet
-// moment that another can be worth its time.
-func (h heap) leftBehind(collected heap) bool {
-	return h.allocated-collected.allocated > max(spareBytes, h.live/4)
+// worthCollecting reports whether enough was allocated since collected, the sample after
+// the last FreeOSMemory.
+func (h heap) worthCollecting(collected heap) bool {
+	return h.allocated-collected.allocated > max(minGarbage, h.live/4)
 }
 
-// quiet says whether little was allocated between the last two looks and until now.
+// quiet reports whether little was allocated in the last two intervals. before and last
+// are the previous samples.
 func (h heap) quiet(before, last heap) bool {
 	return last.allocated-before.allocated < quietBytes && h.allocated-last.allocated < quietBytes
 }

@@ -23,7 +23,7 @@ func TestWorthCollecting(t *testing.T) {
 		{"enough since", heap{909 * mib, 30 * mib}, heap{909 * mib, 30 * mib}, heap{900 * mib, 30 * mib}, heap{909*mib + 1000, 30 * mib}, true},
 		{"little for so large a heap", heap{909 * mib, 100 * mib}, heap{909 * mib, 100 * mib}, heap{900 * mib, 100 * mib}, heap{909*mib + 1000, 100 * mib}, false},
 	} {
-		if got := tt.now.leftBehind(tt.collected) && tt.now.quiet(tt.before, tt.last); got != tt.want {
+		if got := tt.now.worthCollecting(tt.collected) && tt.now.quiet(tt.before, tt.last); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
 		}
 	}

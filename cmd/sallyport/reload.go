@@ -14,14 +14,14 @@ func newReload() *cobra.Command {
 	var config, socket string
 	c := &cobra.Command{
 		Use:   "reload",
-		Short: "Make the running gateway load its configuration again",
-		Long: `Ask the gateway that serves this configuration to load it again, wait until it has,
-and print what changed. No request is lost: those under way finish, and new ones see
-the new rules. If the files have a fault, nothing changes; the faults are
-printed as by check, and the exit status is 1.
+		Short: "Make the running gateway reload its configuration",
+		Long: `Make the gateway that serves this configuration reload it, wait for the result, and
+print what changed. No request is lost: requests in flight finish, and new ones use
+the new configuration. If the files have a fault, nothing changes; the command
+prints the faults like check, and the exit status is 1.
 
-The gateway is found by its control socket, listen.control: by default the path of
-the configuration with .sock in place of its ending.`,
+The command finds the gateway by its control socket, listen.control. Its default is
+the path of the configuration with the extension .sock.`,
 		Example: `  sallyport reload
   sallyport reload -c /etc/sallyport/gateway.yaml
   sallyport reload --socket /run/sallyport/control.sock`,
@@ -47,7 +47,7 @@ func socketFlag(c *cobra.Command, socket *string) {
 	c.Flags().StringVar(socket, "socket", "", "the control socket (default: that of the configuration)")
 }
 
-// controlSocket is the socket that was named, or that of the configuration.
+// controlSocket returns the given socket or, without one, that of the configuration.
 func controlSocket(c *cobra.Command, config, socket string) (string, error) {
 	switch {
 	case socket == "":
@@ -58,7 +58,8 @@ func controlSocket(c *cobra.Command, config, socket string) (string, error) {
 	return socket, nil
 }
 
-// printReload prints what a reload did. The error is why it was refused.
+// printReload prints the result of a reload. It returns an error if the reload was
+// refused.
 func printReload(stdout, stderr io.Writer, r *proxy.ReloadReport) error {
 	if r.Result == proxy.ReloadRefused {
 		if len(r.Faults) == 0 {
@@ -77,8 +78,8 @@ func printReload(stdout, stderr io.Writer, r *proxy.ReloadReport) error {
 	return nil
 }
 
-// unanswered is the error when no gateway answers. If the configuration that names the socket
-// has faults, it returns those instead: they may be the reason.
+// unanswered returns the error to report when no gateway answers. If the configuration
+// that names the socket has faults, it returns those instead, as the probable cause.
 func unanswered(err error, config, socket string) error {
 	var nobody *proxy.ControlError
 	if socket == "" && errors.As(err, &nobody) {

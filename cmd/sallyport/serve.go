@@ -21,12 +21,11 @@ func newServe() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the gateway",
 		Long: `Run the gateway until SIGTERM or Ctrl-C, then let requests in flight finish; a second
-signal cuts them. SIGHUP loads the configuration again, as does a change of the file
-unless it says reload: {watch: false}. SIGUSR1 opens the audit file anew, for logrotate.
+signal cuts them. SIGHUP reloads the configuration, as does a change of the file unless
+it has reload: {watch: false}. SIGUSR1 reopens the audit file, for logrotate.
 
-Records of requests go to standard output unless the configuration names a file;
-everything else that is to be said goes to standard error: as JSON, or as text if
-that is a terminal.`,
+Audit records go to standard output unless the configuration names a file. The log
+goes to standard error: as text on a terminal, otherwise as JSON.`,
 		Example: `  sallyport serve
   sallyport serve -c /etc/sallyport/gateway.yaml`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -44,24 +43,24 @@ func serve(ctx context.Context, path string, records io.Writer, log *slog.Logger
 	}
 	g, err := proxy.New(config, proxy.Options{Log: log, Stdout: records, Version: version()})
 	if err != nil {
-		// The check reports the same faults of files with their lines.
+		// CheckFiles reports faults of files with their lines in the configuration.
 		return errors.Join(config.CheckFiles(), err)
 	}
 	limitMemory(config.MemoryBudget())
-	helping, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var helpers sync.WaitGroup
-	helpers.Go(func() { collectWhenQuiet(helping) })
-	helpers.Go(func() { obeySignals(helping, ctx, g, log) })
-	defer helpers.Wait()
+	// The background work must continue while the gateway drains after ctx has ended.
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var work sync.WaitGroup
+	work.Go(func() { collectWhenQuiet(background) })
+	work.Go(func() { handleSignals(background, ctx, g, log) })
+	defer work.Wait()
 	defer cancel()
 	return g.Run(ctx)
 }
 
-// obeySignals does what signals ask of a gateway, until ctx ends: SIGHUP loads the
-// configuration again, SIGUSR1 opens the audit file anew. After stopping has ended, by
-// the first SIGTERM or SIGINT, a second cuts what is in flight, and a third ends the
-// process where it stands.
-func obeySignals(ctx, stopping context.Context, g *proxy.Gateway, log *slog.Logger) {
+// handleSignals handles signals until ctx ends. SIGHUP reloads the configuration, and
+// SIGUSR1 reopens the audit file. The first SIGTERM or SIGINT ends the context stopping.
+// After that, a second one cuts the requests in flight, and a third ends the process.
+func handleSignals(ctx, stopping context.Context, g *proxy.Gateway, log *slog.Logger) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, reopenSignal)
 	defer signal.Stop(signals)
@@ -75,20 +74,20 @@ func obeySignals(ctx, stopping context.Context, g *proxy.Gateway, log *slog.Logg
 			stopped = nil
 			signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
 		case <-again:
-			log.Warn("a second signal: what is in flight is cut")
+			log.Warn("second signal: cutting the requests in flight")
 			signal.Stop(again)
 			g.Kill()
 		case s := <-signals:
 			if s == syscall.SIGHUP {
 				g.Reload(ctx)
 			} else if err := g.Reopen(); err != nil {
-				log.Error("the audit file was not opened anew", "error", err)
+				log.Error("the audit file was not reopened", "error", err)
 			}
 		}
 	}
 }
 
-// newLog writes text for people and JSON for programs.
+// newLog returns a logger that writes text to a terminal and JSON to other writers.
 func newLog(w io.Writer) *slog.Logger {
 	if terminal(w) {
 		return slog.New(slog.NewTextHandler(w, nil))

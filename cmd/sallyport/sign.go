@@ -13,7 +13,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// toSign is one request to be signed, as the command line has it.
+// toSign holds the flags of `sign`: the request to sign.
 type toSign struct {
 	keyID, secret, url, method, data, tag string
 	headers                               []string
@@ -25,9 +25,9 @@ func newSign() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sign --key-id ID --secret FILE --url URL",
 		Short: "Sign a request and print its headers for curl",
-		Long: `Sign a request by RFC 9421 and print the headers that it must be sent with. The
-signature is good for one minute and for one request. Headers given with --header
-are printed and signed too.
+		Long: `Sign a request (RFC 9421) and print the headers to send with it. The signature is
+valid for one minute and for one request. Headers given with --header are printed
+and signed too.
 
 The secret is base64, in a file or in a variable of the environment: env:NAME. A
 file that holds an Ed25519 private key in PEM makes an ed25519 signature.`,
@@ -39,9 +39,9 @@ file that holds an Ed25519 private key in PEM makes an ed25519 signature.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&s.keyID, "key-id", "", "the id of the key (needed)")
-	f.StringVar(&s.secret, "secret", "", "the file that holds the key, or env:NAME (needed)")
-	f.StringVar(&s.url, "url", "", "what is asked for, as curl gets it (needed)")
+	f.StringVar(&s.keyID, "key-id", "", "the id of the key (required)")
+	f.StringVar(&s.secret, "secret", "", "the file that holds the key, or env:NAME (required)")
+	f.StringVar(&s.url, "url", "", "what is asked for, as curl gets it (required)")
 	f.StringVarP(&s.method, "method", "X", "", "the method; POST with data, else GET")
 	f.StringVarP(&s.data, "data", "d", "", "the content, @FILE, or @- for standard input")
 	f.StringArrayVarP(&s.headers, "header", "H", nil, `a further header, such as "Content-Type: application/json"`)
@@ -53,7 +53,7 @@ file that holds an Ed25519 private key in PEM makes an ed25519 signature.`,
 func (s *toSign) print(stdin io.Reader, stdout, stderr io.Writer) error {
 	for _, flag := range []struct{ name, value string }{{"key-id", s.keyID}, {"secret", s.secret}, {"url", s.url}} {
 		if flag.value == "" {
-			return usageError{fmt.Errorf("--%s is needed", flag.name)}
+			return usageError{fmt.Errorf("--%s is required", flag.name)}
 		}
 	}
 	key, err := readKey(s.keyID, s.secret)
@@ -98,7 +98,7 @@ func (s *toSign) print(stdin io.Reader, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// message is the request without its signature, and its content.
+// message returns the request without its signature, and its content.
 func (s *toSign) message(stdin io.Reader) (*httpsig.Message, []byte, error) {
 	u, err := parseTarget("URL", s.url)
 	if err != nil {
@@ -121,7 +121,7 @@ func (s *toSign) message(stdin io.Reader) (*httpsig.Message, []byte, error) {
 		return nil, nil, err
 	}
 	if _, ok := lines.Line("content-type", 0); !ok && s.data != "" {
-		// Otherwise curl would send one that was not signed.
+		// Otherwise curl would add one that is not signed.
 		kind := "application/octet-stream"
 		if json.Valid(content) {
 			kind = "application/json"
@@ -132,14 +132,14 @@ func (s *toSign) message(stdin io.Reader) (*httpsig.Message, []byte, error) {
 	return m, content, nil
 }
 
-// parseTarget reads the URL of a request, as it will be sent.
+// parseTarget parses the URL of a request. It refuses URLs that clients change.
 func parseTarget(flag, text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, fmt.Errorf("%s %q: want such as https://models.example.com/v1/models", flag, text)
 	}
 	if u.User != nil {
-		// The text is not repeated: it holds a password.
+		// Do not quote the text: it may contain a password.
 		return nil, fmt.Errorf("%s: a user in it would be sent as another credential, and not be signed", flag)
 	}
 	for part := range strings.SplitSeq(u.EscapedPath(), "/") {
@@ -150,8 +150,8 @@ func parseTarget(flag, text string) (*url.URL, error) {
 	return u, nil
 }
 
-// lines are the headers given. Those that are made here, or that parties on the
-// way change, cannot be signed.
+// lines returns the given headers. It refuses those that this command makes or that
+// intermediaries change, since they cannot be signed.
 func (s *toSign) lines() (httpsig.Lines, error) {
 	var lines httpsig.Lines
 	for _, h := range s.headers {
@@ -161,7 +161,7 @@ func (s *toSign) lines() (httpsig.Lines, error) {
 		}
 		switch strings.ToLower(name) {
 		case "content-digest", "signature", "signature-input", "host", "connection", "te", "transfer-encoding", "via", "forwarded", "date":
-			return nil, usageError{fmt.Errorf("--header %q: made by us, or changed on the way: it cannot be signed", name)}
+			return nil, usageError{fmt.Errorf("--header %q: sallyport sets it or intermediaries change it, so it cannot be signed", name)}
 		}
 		if _, twice := lines.Line(name, 0); twice {
 			return nil, usageError{fmt.Errorf("--header %q: given twice", name)}
@@ -171,7 +171,7 @@ func (s *toSign) lines() (httpsig.Lines, error) {
 	return lines, nil
 }
 
-// readData reads content as curl's --data-binary names it.
+// readData reads content, written as for curl's --data-binary.
 func readData(data string, stdin io.Reader) ([]byte, error) {
 	name, file := strings.CutPrefix(data, "@")
 	switch {

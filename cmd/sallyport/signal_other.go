@@ -4,6 +4,6 @@ package main
 
 import "syscall"
 
-// reopenSignal asks for the audit file to be opened anew. There is no SIGUSR1 here, so
-// nothing asks.
+// reopenSignal stands for SIGUSR1, which does not exist here. SIGHUP reloads the
+// configuration, so no signal reopens the audit file.
 const reopenSignal = syscall.SIGHUP

@@ -4,5 +4,5 @@ package main
 
 import "syscall"
 
-// reopenSignal asks for the audit file to be opened anew.
+// reopenSignal makes the gateway reopen the audit file.
 const reopenSignal = syscall.SIGUSR1

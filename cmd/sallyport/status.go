@@ -19,11 +19,11 @@ func newStatus() *cobra.Command {
 	var config, socket, output string
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Show how the running gateway is doing",
-		Long: `Ask the gateway that serves this configuration how it is doing: which configuration is
-in force and why the last reload was refused, listeners, requests in flight,
-certificates, keys of issuers, and endpoints of upstreams. As a table on a
-terminal, as JSON on a pipe. The exit status is 1 if no gateway answers.`,
+		Short: "Show the state of the running gateway",
+		Long: `Show the state of the gateway that serves this configuration: the active
+configuration, the reason if the last reload was refused, listeners, requests in
+flight, certificates, keys of issuers, and endpoints of upstreams. The output is a
+table on a terminal and JSON on a pipe. The exit status is 1 if no gateway answers.`,
 		Example: `  sallyport status
   sallyport status -c /etc/sallyport/gateway.yaml
   sallyport status | jq .configuration.hash`,
@@ -57,7 +57,7 @@ terminal, as JSON on a pipe. The exit status is 1 if no gateway answers.`,
 	return c
 }
 
-// outputForm is the form that was asked for, or the one that suits the writer.
+// outputForm returns the requested output format; the default depends on the writer.
 func outputForm(w io.Writer, asked string) (string, error) {
 	switch asked {
 	case "table", "json":
@@ -71,7 +71,7 @@ func outputForm(w io.Writer, asked string) (string, error) {
 	return "", usageError{fmt.Errorf("--output %q: want table or json", asked)}
 }
 
-// writeJSON writes a value for programs.
+// writeJSON writes a value as indented JSON.
 func writeJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
@@ -82,8 +82,8 @@ func writeJSON(w io.Writer, v any) error {
 	return nil
 }
 
-// statusText shows a status to people: a few lines on the whole, then a table for each kind of
-// part. now is what ages count to.
+// statusText formats a status: a summary, then one table each for listeners,
+// certificates, issuers and upstreams. Ages are relative to now.
 func statusText(s *proxy.StatusReport, p painter, now time.Time) string {
 	var b strings.Builder
 	state := "ready"
@@ -163,7 +163,7 @@ func upstreamRows(s *proxy.StatusReport) [][]string {
 	return rows
 }
 
-// aligned writes rows in columns, the first row as their heads.
+// aligned formats rows in columns. The first row has the headings.
 func aligned(rows [][]string, p painter) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -178,7 +178,8 @@ func aligned(rows [][]string, p painter) string {
 	return p.paint(bold, head) + "\n" + rest
 }
 
-// clean keeps a text of others from moving the cursor or opening a new line.
+// clean replaces control characters in text from elsewhere, so that it cannot move the
+// cursor or begin a new line.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 {
@@ -188,7 +189,8 @@ func clean(s string) string {
 	}, s)
 }
 
-// age is the time from one moment to another in its two largest units, such as 3d4h or 12m5s.
+// age formats the time between two moments in its two largest units, such as 3d4h or
+// 12m5s.
 func age(from, to time.Time) string {
 	d := max(0, to.Sub(from).Truncate(time.Second))
 	days, hours, minutes := int(d.Hours())/24, int(d.Hours())%24, int(d.Minutes())%60

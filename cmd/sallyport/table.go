@@ -10,8 +10,8 @@ import (
 	"sallyport/proxy"
 )
 
-// writeTable shows the routes to people. A cell with several things has a line
-// for each.
+// writeTable writes the routes as a table. A cell with several values has a line for
+// each.
 func writeTable(w io.Writer, routes []proxy.RouteInfo) error {
 	p := painter(terminal(w) && os.Getenv("NO_COLOR") == "")
 	rows := [][][]string{{{"HOST"}, {"PATH"}, {"METHODS"}, {"UPSTREAM"}, {"CALLERS"}, {"RULES"}, {"LIMITS"}}}
@@ -57,7 +57,7 @@ func writeTable(w io.Writer, routes []proxy.RouteInfo) error {
 	return nil
 }
 
-// rowOf is the cells of a route.
+// rowOf returns the cells of a route.
 func rowOf(r *proxy.RouteInfo) [][]string {
 	upstream := []string{r.Upstream + " (" + r.Serves + ")"}
 	for _, e := range r.Endpoints {
@@ -75,7 +75,7 @@ func rowOf(r *proxy.RouteInfo) [][]string {
 	return [][]string{r.Host, {r.Path}, {strings.Join(r.Methods, " ")}, upstream, r.Callers, r.Rules, limits}
 }
 
-// height is how many lines a row takes.
+// height returns the number of lines of a row.
 func height(row [][]string) int {
 	n := 0
 	for _, cell := range row {
@@ -84,10 +84,10 @@ func height(row [][]string) int {
 	return n
 }
 
-// painter writes colors to terminals that show them.
+// painter adds colors to text if it is true.
 type painter bool
 
-// Colors as terminals know them (ECMA-48, section 8.3.117).
+// SGR parameters (ECMA-48, section 8.3.117).
 const (
 	bold   = "1"
 	red    = "31"

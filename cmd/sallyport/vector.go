@@ -12,8 +12,8 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// vector is a request with its signature under a key: who signs it again, with
-// the same time and nonce, must come to the same.
+// vector is a test vector: a request with its signature by a key. Signing the request
+// again with the same time and nonce must give the same signature.
 type vector struct {
 	KeyID     string `json:"key_id"`
 	Algorithm string `json:"algorithm"`
@@ -29,14 +29,14 @@ type vector struct {
 	SignedHeaders map[string]string `json:"signed_headers"`
 }
 
-// The signature of a vector is good for nothing else: its time has long passed.
+// A vector's signature cannot be used for a real request: it expired long ago.
 const (
 	vectorCreated = 1618884473
 	vectorNonce   = "test-vector-of-the-key"
 	vectorContent = `{"instances": [1.0, 2.0, 5.0]}`
 )
 
-// newVector signs the fixed request, at a URL, with a key.
+// newVector signs a fixed request to a URL with a key.
 func newVector(key *httpsig.Key, target string) (*vector, error) {
 	v := &vector{KeyID: key.ID(), Algorithm: string(key.Algorithm()), Created: vectorCreated, Nonce: vectorNonce}
 	v.Request.Method, v.Request.URL, v.Request.Content = http.MethodPost, target, vectorContent
@@ -79,7 +79,7 @@ func readVector(name string) (*vector, error) {
 	return v, nil
 }
 
-// message is the vector's request as it would be sent.
+// message returns the vector's request as a client would send it.
 func (v *vector) message() (*httpsig.Message, error) {
 	u, err := parseTarget("the URL of the test vector", v.Request.URL)
 	if err != nil {

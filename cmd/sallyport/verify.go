@@ -13,8 +13,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// toVerify is one captured request, or the answer to it, and what that is to be
-// compared with.
+// toVerify holds the flags of `verify`.
 type toVerify struct {
 	secret, public, head, response, vector, scheme, tag, at, base string
 	explain                                                       bool
@@ -25,17 +24,17 @@ func newVerify() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify --secret FILE < REQUEST",
 		Short: "Verify a captured request or answer, and explain why its signature does not match",
-		Long: `Verify the signature of a request as it was sent: request line, headers, and after
-an empty line the content, if it is to be compared with its digest. Output of
-curl -v, and of sallyport curl -v, is understood too.
+		Long: `Verify the signature of a request as it was sent: request line, headers, and
+optionally an empty line and the content, to compare it with its digest. The command
+also reads the output of curl -v and of sallyport curl -v.
 
-With --response it is the answer in that file that is verified, as curl -i or -v
-shows it; the request is the one that it answers. With --vector it is a test vector
-as sallyport keygen makes it.
+With --response it verifies the answer in that file, in the format of curl -i or -v;
+the request is the one that it answers. With --vector it verifies a test vector of
+sallyport keygen.
 
-With --explain it shows the signature base as the gateway computes it. If that is
-not what was signed, it shows what was, and where the two part: taken from --base,
-which many libraries can print, or found among common mistakes.`,
+With --explain it prints the signature base as the gateway computes it. If the client
+signed another base, it prints that one too and where they differ. It reads the
+client's base from --base, which many libraries can print, or tries common mistakes.`,
 		Example: `  sallyport verify --secret alice.key --explain < request.txt
   curl -v -H @headers https://models.example.com/ 2>&1 | sallyport verify --secret alice.key --explain
   sallyport verify --public-key gateway.pem --response answer.txt --at 2026-11-24T12:00:00Z < request.txt
@@ -43,7 +42,7 @@ which many libraries can print, or found among common mistakes.`,
 		RunE: func(c *cobra.Command, _ []string) error { return v.run(c.InOrStdin(), c.OutOrStdout()) },
 	}
 	f := c.Flags()
-	f.StringVar(&v.secret, "secret", "", "the file that holds the key, or env:NAME (needed, or --public-key)")
+	f.StringVar(&v.secret, "secret", "", "the file that holds the key, or env:NAME (required, or --public-key)")
 	f.StringVar(&v.public, "public-key", "", "the file with the signer's public key, in PEM or as a gateway publishes it")
 	f.StringVar(&v.head, "head", "", "the file that holds the request; standard input if empty")
 	f.StringVar(&v.response, "response", "", "the file that holds the answer to be verified; may be the same")
@@ -52,7 +51,7 @@ which many libraries can print, or found among common mistakes.`,
 	f.StringVar(&v.tag, "tag", httpsig.TagRequest, "what the signature is for")
 	f.StringVar(&v.at, "at", "", "when it arrived, such as 2026-11-24T12:00:00Z; now if empty")
 	f.StringVar(&v.base, "base", "", "the file that holds what the client signed")
-	f.BoolVar(&v.explain, "explain", false, "show both signature bases and where they part")
+	f.BoolVar(&v.explain, "explain", false, "show both signature bases and where they differ")
 	return c
 }
 
@@ -81,14 +80,14 @@ func (v *toVerify) run(stdin io.Reader, out io.Writer) error {
 	return failed
 }
 
-// check refuses a command line that asks for nothing, or for two things.
+// check refuses missing and contradictory flags, and returns the time of verification.
 func (v *toVerify) check() (now time.Time, err error) {
 	now = time.Now()
 	switch {
 	case v.secret == "" && v.public == "":
-		return now, usageError{errors.New("--secret or --public-key is needed")}
+		return now, usageError{errors.New("--secret or --public-key is required")}
 	case v.secret != "" && v.public != "":
-		return now, usageError{errors.New("--secret and --public-key: one key signed, so give one")}
+		return now, usageError{errors.New("--secret and --public-key exclude each other")}
 	case v.vector != "" && (v.response != "" || v.head != "" || v.at != "" || v.base != ""):
 		return now, usageError{errors.New("--vector holds request, time and base; leave the others out")}
 	case v.scheme != "https" && v.scheme != "http":
@@ -102,18 +101,18 @@ func (v *toVerify) check() (now time.Time, err error) {
 	return now, nil
 }
 
-// captured is what is to be verified.
+// captured is a message to verify.
 type captured struct {
 	*httpsig.Message
 	content *string // nil: not given
 	tag     string
 	policy  httpsig.Policy
-	nonce   string // that an answer must echo
-	base    string // what the signer says that it signed; "" if it does not
-	note    string // to be said when all is well
+	nonce   string // that a response must echo
+	base    string // the signer's base, if the input has it
+	note    string // printed if the signature is valid
 }
 
-// keys finds the key that was given. fault is set once it cannot be read.
+// keys returns a look-up of the given key. It sets fault if the key cannot be read.
 func (v *toVerify) keys(fault *error) func(id string) *httpsig.Key {
 	return func(id string) *httpsig.Key {
 		if *fault != nil {
@@ -132,7 +131,7 @@ func (v *toVerify) keys(fault *error) func(id string) *httpsig.Key {
 	}
 }
 
-// verify says what the receiver would, and more.
+// verify verifies a message as its receiver would and writes the result.
 func (v *toVerify) verify(out *strings.Builder, c *captured, now time.Time) error {
 	var fault error
 	lookup := v.keys(&fault)
@@ -180,10 +179,10 @@ func (v *toVerify) verify(out *strings.Builder, c *captured, now time.Time) erro
 	return fmt.Errorf("refused: %w", refused)
 }
 
-// digested says whether the signature is over a digest of the content.
+// digested reports whether the signature must cover a digest of the content.
 func (c *captured) digested() bool { return slices.Contains(c.policy.Require, "content-digest") }
 
-// matches compares the content, if it was given, with its digest.
+// matches compares the content with its digest, if the content is given.
 func matches(m *httpsig.Message, content *string) error {
 	digests, err := httpsig.ParseContentDigest(m.Fields)
 	if err != nil || content == nil {

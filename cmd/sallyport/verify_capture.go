@@ -13,7 +13,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// read reads a request. The content is nil if none was given.
+// read reads a request. The content is nil if it is not given.
 func (v *toVerify) read(stdin io.Reader) (*httpsig.Message, *string, error) {
 	var text []byte
 	var err error
@@ -42,8 +42,8 @@ func (v *toVerify) read(stdin io.Reader) (*httpsig.Message, *string, error) {
 	return m, content, nil
 }
 
-// readVector adds a test vector to what is to be verified. It is good at its own
-// time alone.
+// readVector reads a test vector into c. It also returns the vector's time, the only one
+// at which it verifies.
 func (v *toVerify) readVector(c *captured) (*captured, time.Time, error) {
 	test, err := readVector(v.vector)
 	if err != nil {
@@ -65,7 +65,7 @@ func (v *toVerify) readResponse(request *httpsig.Message) (*captured, error) {
 	c := &captured{Message: &httpsig.Message{Request: request}, tag: httpsig.TagResponse, policy: httpsig.ResponsePolicy()}
 	heads, isMarked := marked(string(text), "<")
 	rest := strings.Join(heads, "\n\n")
-	for c.Status < 200 { // interim answers come before
+	for c.Status < 200 { // skip interim responses
 		first, lines, content, err := parseCapture(rest)
 		if err != nil {
 			return nil, fmt.Errorf("reading the answer: %w", err)
@@ -75,7 +75,7 @@ func (v *toVerify) readResponse(request *httpsig.Message) (*captured, error) {
 			return nil, errors.New(`reading the answer: want it to begin such as "HTTP/1.1 200 OK"`)
 		}
 		if c.Status, err = strconv.Atoi(words[1]); err != nil || c.Status < 100 || c.Status > 599 {
-			return nil, fmt.Errorf("reading the answer: %q is no status", words[1])
+			return nil, fmt.Errorf("reading the answer: %q is not a status", words[1])
 		}
 		c.Fields, c.content = lines, content
 		if rest = ""; content != nil {
@@ -83,27 +83,27 @@ func (v *toVerify) readResponse(request *httpsig.Message) (*captured, error) {
 		}
 	}
 	if isMarked {
-		c.content = nil // curl -v marks heads alone
+		c.content = nil // curl -v marks only heads
 	}
 	for _, tag := range []string{httpsig.TagResponseHead, httpsig.TagResponseHeadOnly} {
 		if lacks(c.Message, c.tag) && !lacks(c.Message, tag) {
 			c.tag, c.policy = tag, httpsig.HeadPolicy(tag)
-			c.note = "this signature is over the head alone, and says nothing of the content\n"
+			c.note = "this signature covers only the head, not the content\n"
 		}
 	}
 	c.nonce, err = v.nonceOf(request)
 	return c, err
 }
 
-// lacks says whether a message has no signature with a tag.
+// lacks reports whether a message has no signature with a tag.
 func lacks(m *httpsig.Message, tag string) bool {
 	var refused *httpsig.Error
 	_, err := httpsig.Explain(m, tag)
 	return errors.As(err, &refused) && refused.Code == httpsig.Missing
 }
 
-// nonceOf is the nonce of a request's signature, whoever made that, or else the
-// one that it asks for.
+// nonceOf returns the nonce of a request's signature or, if it has none, the nonce in
+// its Accept-Signature. It does not verify the signature.
 func (v *toVerify) nonceOf(request *httpsig.Message) (string, error) {
 	e, err := httpsig.Explain(request, v.tag)
 	if err == nil {
@@ -118,8 +118,8 @@ func (v *toVerify) nonceOf(request *httpsig.Message) (string, error) {
 	return "", fmt.Errorf("reading the request: %w", err)
 }
 
-// parseCapture reads a head, and what follows it. The content is nil if there is
-// no empty line before it.
+// parseCapture parses a head and the content after it. The content is nil if no empty
+// line follows the head.
 func parseCapture(text string) (first string, lines httpsig.Lines, content *string, err error) {
 	text = strings.TrimLeft(text, "\r\n")
 	for n := 0; ; n++ {
@@ -133,7 +133,7 @@ func parseCapture(text string) (first string, lines httpsig.Lines, content *stri
 		case line == "":
 			return first, lines, nil, nil
 		case !ok:
-			return "", nil, nil, fmt.Errorf("%q is no header", strings.TrimSpace(line))
+			return "", nil, nil, fmt.Errorf("%q is not a header", strings.TrimSpace(line))
 		default:
 			lines = append(lines, httpsig.Line{Name: name, Value: strings.Trim(value, " \t")})
 		}
@@ -143,7 +143,8 @@ func parseCapture(text string) (first string, lines httpsig.Lines, content *stri
 	}
 }
 
-// marked gives the heads that curl -v marks so, or else the text.
+// marked returns the heads that curl -v marks with this character. Without any it returns
+// the whole text.
 func marked(text, mark string) (heads []string, ok bool) {
 	var lines []string
 	for line := range strings.Lines(text) {

@@ -9,8 +9,8 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// explainBase shows the signature base that the verifying side computes, and where
-// it parts from what was signed.
+// explainBase writes the signature base as the verifying side computes it, the one that
+// was signed, and where they differ.
 func (v *toVerify) explainBase(out *strings.Builder, c *captured, key func(id string) *httpsig.Key) error {
 	e, err := httpsig.Explain(c.Message, c.tag)
 	if err != nil {
@@ -51,11 +51,11 @@ func (v *toVerify) explainBase(out *strings.Builder, c *captured, key func(id st
 	}
 	fmt.Fprintln(out, why)
 	number(out, theirs)
-	part(out, [2]string{verifier, signer}, e.Base, theirs)
+	diff(out, [2]string{verifier, signer}, e.Base, theirs)
 	return nil
 }
 
-// signersBase is what the signer says that it signed.
+// signersBase returns the signer's base, from a file or from the input.
 func (c *captured) signersBase(file string) (string, error) {
 	if file == "" {
 		return c.base, nil
@@ -67,7 +67,7 @@ func (c *captured) signersBase(file string) (string, error) {
 	return string(text), nil
 }
 
-// number writes lines with their numbers, quoted where they hold what cannot be seen.
+// number writes lines with their numbers. It quotes lines with invisible characters.
 func number(out *strings.Builder, base string) {
 	for i, line := range strings.Split(base, "\n") {
 		fmt.Fprintf(out, "%4d  %s\n", i+1, visible(line))
@@ -82,8 +82,8 @@ func visible(line string) string {
 	return quoted
 }
 
-// part says where two bases differ, line by line. sides are who computed which.
-func part(out *strings.Builder, sides [2]string, ours, theirs string) {
+// diff writes where two bases differ, line by line. sides name who computed each.
+func diff(out *strings.Builder, sides [2]string, ours, theirs string) {
 	if ours == theirs {
 		fmt.Fprintln(out, "they are the same")
 	}
@@ -103,14 +103,14 @@ func part(out *strings.Builder, sides [2]string, ours, theirs string) {
 		for n < len(mine) && n < len(other) && mine[n] == other[n] {
 			n++
 		}
-		fmt.Fprintf(out, "they part at line %d, byte %d:\n  %-7s  %s\n  %-7s  %s\n", i+1, n+1, sides[0], visible(mine), sides[1], visible(other))
+		fmt.Fprintf(out, "the bases differ at line %d, byte %d:\n  %-7s  %s\n  %-7s  %s\n", i+1, n+1, sides[0], visible(mine), sides[1], visible(other))
 	}
 }
 
-// mostGuesses bounds how many bases are tried.
-const mostGuesses = 50_000
+// maxGuesses bounds how many bases are tried.
+const maxGuesses = 50_000
 
-// guesser looks for the base that was signed among those that common mistakes make.
+// guesser searches for the signed base among those that result from common mistakes.
 type guesser struct {
 	message   *httpsig.Message
 	key       *httpsig.Key
@@ -119,7 +119,7 @@ type guesser struct {
 	tried     int
 }
 
-// find returns the base that was signed, "" if it is none of those.
+// find returns the base that was signed, "" if it is not found.
 func (g *guesser) find() string {
 	for changes := 1; changes <= 3; changes++ {
 		if found := g.try(append([]string(nil), g.lines...), 0, changes); found != "" {
@@ -129,7 +129,7 @@ func (g *guesser) find() string {
 	return ""
 }
 
-// try changes so many lines, from one on.
+// try changes the given number of lines, beginning at index from.
 func (g *guesser) try(lines []string, from, changes int) string {
 	if changes == 0 {
 		for _, end := range []string{"", "\n"} {
@@ -140,7 +140,7 @@ func (g *guesser) try(lines []string, from, changes int) string {
 		}
 		return ""
 	}
-	for i := from; i < len(lines)-1 && g.tried < mostGuesses; i++ {
+	for i := from; i < len(lines)-1 && g.tried < maxGuesses; i++ {
 		name, value, _ := strings.Cut(lines[i], ": ")
 		kept := lines[i]
 		for _, other := range g.others(strings.Trim(name, `"`), value) {
@@ -151,13 +151,13 @@ func (g *guesser) try(lines []string, from, changes int) string {
 		}
 		lines[i] = kept
 	}
-	if from == 0 && changes == 1 { // nothing but the line break at the end
+	if from == 0 && changes == 1 { // try a line break at the end as the only change
 		return g.try(lines, 0, 0)
 	}
 	return ""
 }
 
-// others are values that careless signers give to a component.
+// others returns wrong values that signers commonly use for a component.
 func (g *guesser) others(name, value string) []string {
 	m := g.message
 	if of, ok := strings.CutSuffix(name, `";req`); ok && m.Request != nil {

@@ -19,7 +19,7 @@ func newVersion() *cobra.Command {
 	}
 }
 
-// version is the module's version, or the commit that was built.
+// version returns the module's version or, without one, the commit of the build.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

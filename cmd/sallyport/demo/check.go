@@ -19,18 +19,18 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// call is one call of `demo --check`, and what must come back.
+// call is one call of `demo --check`, and the expected response.
 type call struct {
 	name   string
 	token  string // "" for none
 	query  string
 	field  [2]string // one more field of the request
 	status int
-	why    string // what the challenge must hold; "" for predictions in a 200
+	why    string // what the challenge must contain; "" for predictions in a 200
 }
 
-// callAll makes every call, prints a table of what came back, and returns an
-// error if anything is not as it should be.
+// callAll makes every call, prints a table of the results, and returns an error if one
+// differs from the expectation.
 func (d *demo) callAll(ctx context.Context) error {
 	calls, err := d.calls(ctx)
 	if err != nil {
@@ -76,8 +76,8 @@ func (d *demo) callAll(ctx context.Context) error {
 	return nil
 }
 
-// calls are what a gateway must admit and what it must refuse. The first token
-// is asked for as clients do; the wrong ones are made here.
+// calls returns calls that the gateway must admit and calls that it must refuse. It
+// requests the first token like a client, and makes the wrong ones itself.
 func (d *demo) calls(ctx context.Context) ([]call, error) {
 	client := clientcredentials.Config{
 		ClientID: clientID, ClientSecret: d.secret, TokenURL: d.issuer.TokenURL(), Scopes: []string{scopePredict},
@@ -117,8 +117,8 @@ func (d *demo) calls(ctx context.Context) ([]call, error) {
 	return calls, err
 }
 
-// client trusts the local authority alone, and finds the gateway wherever the
-// name leads.
+// client returns a client that trusts only the local authority and connects to the
+// gateway whatever the host name resolves to.
 func (d *demo) client() (*http.Client, error) {
 	root, err := os.ReadFile(d.root)
 	if err != nil {
@@ -126,7 +126,7 @@ func (d *demo) client() (*http.Client, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(root) {
-		return nil, errors.New("the authority's root is no certificate")
+		return nil, errors.New("the authority's root is not a certificate")
 	}
 	var dialer net.Dialer
 	return &http.Client{
@@ -141,8 +141,7 @@ func (d *demo) client() (*http.Client, error) {
 	}, nil
 }
 
-// call makes one call and says what came back: the status, and what proves its
-// reason.
+// call makes one call and returns the status and the evidence of its reason.
 func (d *demo) call(ctx context.Context, client *http.Client, c call) string {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url()+predictPath+c.query, strings.NewReader(predictBody))
 	if err != nil {
@@ -176,7 +175,7 @@ func (d *demo) call(ctx context.Context, client *http.Client, c call) string {
 	return got
 }
 
-// predicts says whether a body holds what the model makes of predictBody.
+// predicts reports whether a body contains the predictions for predictBody.
 func predicts(body []byte) bool {
 	var result struct{ Predictions []float64 }
 	return json.Unmarshal(body, &result) == nil && slices.Equal(result.Predictions, []float64{2.5, 3, 4.5})

@@ -22,8 +22,8 @@ import (
 	"sallyport/proxy"
 )
 
-// What the demonstration is made of: one client that may ask for predictions,
-// and one that may only look.
+// The demonstration has two clients: one may request predictions, and one only the
+// model's status.
 const (
 	defaultListen = "127.0.0.1:8443"
 	host          = "localhost" // clients resolve it themselves, and send it as SNI
@@ -42,10 +42,10 @@ func Command() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Run the gateway on loopback with an issuer and a model server to try it on",
-		Long: `Run, in one process and on loopback only, a small OpenID issuer, a model server
-that speaks TensorFlow Serving's REST API, and the gateway in front of it, with a
-certificate of a local authority. Lines that can be pasted are printed: a call with
-a token, one without, and one that is signed. Ctrl-C ends it.`,
+		Long: `Run a small OpenID issuer, a model server with TensorFlow Serving's REST API, and the
+gateway in front of it, with a certificate of a local authority. All run in one
+process and listen only on loopback. The command prints lines to paste: a call with a
+token, one without, and a signed one. Ctrl-C ends it.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d.listenGiven = c.Flags().Changed("listen")
@@ -53,8 +53,8 @@ a token, one without, and one that is signed. Ctrl-C ends it.`,
 			return d.run(c.Context())
 		},
 	}
-	c.Flags().BoolVar(&d.check, "check", false, "make the calls, good and bad ones, print what came back, and end")
-	c.Flags().StringVar(&d.listen, "listen", defaultListen, "address of the gateway; another port is taken if the default one is in use")
+	c.Flags().BoolVar(&d.check, "check", false, "make good and bad calls, print the results, and exit")
+	c.Flags().StringVar(&d.listen, "listen", defaultListen, "address of the gateway; if the default port is in use, the command chooses another")
 	c.Flags().StringVar(&d.dir, "dir", "", "folder that keeps the local authority and the configuration (default: a temporary one, removed at the end)")
 	return c
 }
@@ -77,7 +77,7 @@ type demo struct {
 	root                      string // path of the local authority's certificate
 }
 
-// run is the whole demonstration. All that it starts is gone when it returns.
+// run runs the demonstration. Everything that it starts has ended when it returns.
 func (d *demo) run(ctx context.Context) (err error) {
 	remove, err := d.openDir()
 	if err != nil {
@@ -96,7 +96,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	front, stopFront := context.WithCancel(ctx)
 	var behind sync.WaitGroup
 	defer behind.Wait()
-	defer stopBase() // after the gateway, which may still need both
+	defer stopBase() // after the gateway, which uses both
 	defer stopFront()
 	behind.Go(func() { serve(base, d.issuerAt, d.issuer) })
 	behind.Go(func() { serve(base, d.modelsAt, d.models) })
@@ -119,8 +119,8 @@ func (d *demo) run(ctx context.Context) (err error) {
 	return <-ended
 }
 
-// openDir makes the folder for the authority and the configuration; remove
-// takes it away again if it was not chosen by the user.
+// openDir makes the folder for the authority and the configuration. remove deletes it,
+// unless the user chose it.
 func (d *demo) openDir() (remove func() error, err error) {
 	if d.dir == "" {
 		if d.dir, err = os.MkdirTemp("", "sallyport-demo-"); err != nil {
@@ -137,8 +137,8 @@ func (d *demo) openDir() (remove func() error, err error) {
 	return func() error { return nil }, nil
 }
 
-// openListeners opens all three before anything is built, because the
-// configuration names their ports.
+// openListeners opens the three listeners first, since the configuration contains their
+// ports.
 func (d *demo) openListeners() (err error) {
 	d.front, err = net.Listen("tcp", d.listen)
 	if errors.Is(err, syscall.EADDRINUSE) && !d.listenGiven {
@@ -157,7 +157,7 @@ func (d *demo) openListeners() (err error) {
 	return nil
 }
 
-// closeListeners closes those that no server came to own.
+// closeListeners closes the listeners; those of a server are closed already.
 func (d *demo) closeListeners() {
 	for _, l := range []net.Listener{d.front, d.issuerAt, d.modelsAt} {
 		if l != nil {
@@ -166,8 +166,8 @@ func (d *demo) closeListeners() {
 	}
 }
 
-// build makes the issuer, the model server and the gateway, the latter from a
-// file as `sallyport serve` does.
+// build makes the issuer, the model server and the gateway. It writes the gateway's
+// configuration to a file and loads it, like `sallyport serve`.
 func (d *demo) build() (err error) {
 	d.secret = rand.Text()
 	d.models = NewModelServer()
@@ -201,7 +201,7 @@ func (d *demo) build() (err error) {
 	return nil
 }
 
-// newIssuer makes the issuer that is reached at issuerAt.
+// newIssuer makes the issuer, whose address is issuerAt.
 func (d *demo) newIssuer() (err error) {
 	d.issuer, err = NewIssuer(IssuerConfig{
 		URL:      "http://" + d.issuerAt.Addr().String(),
@@ -212,7 +212,7 @@ func (d *demo) newIssuer() (err error) {
 	return err
 }
 
-// gatewayYAML is the configuration: what a user would write, with ports.
+// gatewayYAML returns the configuration of the gateway.
 func (d *demo) gatewayYAML() []byte {
 	return fmt.Appendf(nil, `# Written by sallyport demo.
 listen: {https: %q, http: off, health: "127.0.0.1:0"}
@@ -240,7 +240,7 @@ routes:
 		"http://"+d.modelsAt.Addr().String(), host, partner, scopePredict, partner)
 }
 
-// listenAs hands the gateway the port that is open already.
+// listenAs gives the gateway the open listener instead of a new one.
 func (d *demo) listenAs(network, addr string) (net.Listener, error) {
 	if addr == d.front.Addr().String() {
 		return d.front, nil
@@ -266,7 +266,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) {
 	closing.Wait()
 }
 
-// url is where clients reach the gateway.
+// url returns the URL of the gateway.
 func (d *demo) url() string {
 	_, port, err := net.SplitHostPort(d.front.Addr().String())
 	if err != nil {
@@ -275,7 +275,7 @@ func (d *demo) url() string {
 	return "https://" + net.JoinHostPort(host, port)
 }
 
-// explain prints what runs where, and the lines to paste.
+// explain prints the addresses and the lines to paste.
 func (d *demo) explain() error {
 	token, err := d.issuer.Sign(d.issuer.Claims(clientID, scopePredict))
 	if err != nil {

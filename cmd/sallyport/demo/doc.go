@@ -1,8 +1,7 @@
-// Package demo shows the gateway at work on a machine that has only Go: can a
-// model server without TLS and without authentication be protected by one file?
+// Package demo demonstrates the gateway without any other software.
 //
-// It runs, in one process and on loopback only, an OpenID issuer, a model server
-// that speaks TensorFlow Serving's REST API, and the gateway in front of it, which
-// it starts from a written gateway.yaml as `sallyport serve` would. [Issuer] and
-// [ModelServer] also serve tests as counterparts.
+// It runs an OpenID issuer, a model server with TensorFlow Serving's REST API, and the
+// gateway in front of it, all in one process and only on loopback. It writes a
+// gateway.yaml and starts the gateway from it, like `sallyport serve`. Tests use
+// [Issuer] and [ModelServer] too.
 package demo

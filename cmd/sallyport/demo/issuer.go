@@ -17,18 +17,18 @@ import (
 	"time"
 )
 
-// tokenRequestSize bounds the body of a token request in bytes: a grant type, a
-// scope and a client's credentials fit many times.
+// tokenRequestSize bounds the body of a token request in bytes. A usual request is far
+// smaller.
 const tokenRequestSize = 16 << 10
 
-// IssuerConfig says whom an [Issuer] speaks for and whom it knows.
+// IssuerConfig configures an [Issuer].
 type IssuerConfig struct {
-	// URL is the issuer's identifier, and where its handler is reached. It has
-	// no trailing slash.
+	// URL is the issuer's identifier and the address of its handler. It has no trailing
+	// slash.
 	URL string
 	// Audience is the aud claim of every token.
 	Audience string
-	// Clients are those that may ask for tokens, by client id.
+	// Clients are the clients that may request tokens, by client id.
 	Clients map[string]Client
 	// Lifetime of a token; five minutes if zero.
 	Lifetime time.Duration
@@ -36,18 +36,18 @@ type IssuerConfig struct {
 	Now func() time.Time
 }
 
-// Client is one that an [Issuer] gives tokens to.
+// Client is a client of an [Issuer].
 type Client struct {
 	Secret string
-	// Scopes are all that the client may ask for, and what it gets if it asks
-	// for none by name.
+	// Scopes are the scopes that the client may request. It gets all of them if it
+	// requests none.
 	Scopes []string
 }
 
 // Issuer is a small OpenID issuer for demonstrations and tests: discovery, a key
 // set, and a token endpoint for the client credentials grant (RFC 6749, section
 // 4.4) that issues JWT access tokens (RFC 9068), signed with an ES256 key of its
-// own. It keeps nothing: a token cannot be revoked.
+// own. It stores no tokens, so they cannot be revoked.
 //
 // It is an [http.Handler], safe for concurrent use.
 type Issuer struct {
@@ -58,7 +58,7 @@ type Issuer struct {
 	handler http.Handler
 }
 
-// NewIssuer makes an issuer with a fresh key. It opens no connection.
+// NewIssuer returns an issuer with a new key. It opens no listener.
 func NewIssuer(c IssuerConfig) (*Issuer, error) {
 	base, err := url.Parse(c.URL)
 	if err != nil {
@@ -102,11 +102,11 @@ func (i *Issuer) publish() error {
 	return err
 }
 
-// TokenURL is where clients ask for tokens.
+// TokenURL returns the URL of the token endpoint.
 func (i *Issuer) TokenURL() string { return i.config.URL + "/token" }
 
-// Claims are what the token endpoint would put into a token for a client now.
-// The caller owns the map.
+// Claims returns the claims of a token that the endpoint would issue to a client now. The
+// caller owns the map.
 func (i *Issuer) Claims(client string, scopes ...string) map[string]any {
 	now := i.config.Now()
 	return map[string]any{
@@ -121,8 +121,8 @@ func (i *Issuer) Claims(client string, scopes ...string) map[string]any {
 	}
 }
 
-// Sign makes an access token of any claims, also of such as the token endpoint
-// would never issue: the wrong tokens of a test are made so.
+// Sign returns an access token with these claims. Tests use it for tokens that the
+// endpoint would never issue.
 func (i *Issuer) Sign(claims map[string]any) (string, error) {
 	header, err := json.Marshal(map[string]string{"typ": "at+jwt", "alg": "ES256", "kid": i.kid})
 	if err != nil {
@@ -144,7 +144,7 @@ func (i *Issuer) Sign(claims map[string]any) (string, error) {
 	return token + "." + encode(signature), nil
 }
 
-// ServeHTTP answers one request.
+// ServeHTTP implements [http.Handler].
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) { i.handler.ServeHTTP(w, r) }
 
 func (i *Issuer) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
@@ -197,7 +197,7 @@ func (i *Issuer) serveToken(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// readTokenRequest says which client asks for a token, and with which scopes.
+// readTokenRequest authenticates the client and returns the requested scopes.
 func (i *Issuer) readTokenRequest(w http.ResponseWriter, r *http.Request) (id string, scopes []string, fault *oauthError) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/x-www-form-urlencoded" {

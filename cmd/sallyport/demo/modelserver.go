@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 )
 
-// What the model server serves: one model in one version, which has a label.
+// The model server serves one model in one version, which has a label.
 const (
 	ModelName    = "half_plus_two"
 	ModelVersion = 123
@@ -23,11 +23,11 @@ const (
 // bodySize bounds the body of a request to the model server in bytes.
 const bodySize = 64 << 20
 
-// ModelServer answers as TensorFlow Serving's REST API does, with the model that
-// its documentation uses: y = x/2 + 2. It reads paths as the real server does,
-// quirks included (letter case, authorities inside of targets, queries), and
-// answers with the same bytes, so that what a gateway in front of it misjudges
-// shows. Clients need no TLS, and no credential: it is what a gateway protects.
+// ModelServer implements TensorFlow Serving's REST API with the model of its
+// documentation, y = x/2 + 2. It parses paths like the real server, with its quirks
+// (letter case, authorities in targets, queries), and answers with the same bytes. So
+// tests show where a gateway interprets a request differently. Like the real server, it
+// has no TLS and no authentication.
 //
 // It is an [http.Handler], safe for concurrent use.
 type ModelServer struct {
@@ -38,7 +38,7 @@ type ModelServer struct {
 	served     atomic.Int64
 }
 
-// NewModelServer makes a model server.
+// NewModelServer returns a model server.
 func NewModelServer() *ModelServer {
 	return &ModelServer{
 		target:   regexp.MustCompile(`^(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#]*`),
@@ -50,10 +50,10 @@ func NewModelServer() *ModelServer {
 	}
 }
 
-// Served counts the requests that have reached the server, whatever came of them.
+// Served returns the number of requests that have reached the server.
 func (m *ModelServer) Served() int64 { return m.served.Load() }
 
-// ServeHTTP answers one request.
+// ServeHTTP implements [http.Handler].
 func (m *ModelServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.served.Add(1)
 	target := m.target.ReplaceAllString(r.RequestURI, "")
@@ -85,7 +85,7 @@ func (m *ModelServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Write(answer)
 }
 
-// failure is an answer other than 200, with a text of the real server.
+// failure is a response other than 200, with the text of the real server.
 type failure struct {
 	status int
 	text   string
@@ -99,8 +99,8 @@ func notFound(format string, args ...any) *failure {
 	return &failure{http.StatusNotFound, fmt.Sprintf(format, args...)}
 }
 
-// answer is the body that answers a request. The patterns see the target as it
-// came, query included and still encoded: name and label are decoded afterwards.
+// answer returns the body of the response. The patterns match the raw target with its
+// query; name and label are decoded afterwards.
 func (m *ModelServer) answer(method, target string, body []byte) ([]byte, *failure) {
 	var pattern *regexp.Regexp
 	switch method {
@@ -161,7 +161,7 @@ func readSpec(name, version, label string) (spec, *failure) {
 	return s, nil
 }
 
-// unescape decodes as curl_easy_unescape does: what is no escape stays.
+// unescape decodes like curl_easy_unescape: invalid escapes stay unchanged.
 func unescape(s string) string {
 	if decoded, err := url.PathUnescape(s); err == nil {
 		return decoded
@@ -169,7 +169,7 @@ func unescape(s string) string {
 	return s
 }
 
-// find refuses a model that is not served, in the words of a lookup for use.
+// find refuses a model that is not served, with the real server's text for predictions.
 func (s spec) find() *failure {
 	switch {
 	case s.label != "" && (s.name != ModelName || s.label != ModelLabel):
@@ -182,7 +182,7 @@ func (s spec) find() *failure {
 	return nil
 }
 
-// status is the answer about the model's state.
+// status returns the model's state.
 func (s spec) status() ([]byte, *failure) {
 	switch {
 	case s.label != "":
@@ -209,7 +209,7 @@ func (s spec) status() ([]byte, *failure) {
 `, ModelVersion), nil
 }
 
-// metadata is the answer about the model's signatures.
+// metadata returns the model's signatures.
 func (s spec) metadata() ([]byte, *failure) {
 	if refused := s.find(); refused != nil {
 		return nil, refused
@@ -252,7 +252,7 @@ func (s spec) metadata() ([]byte, *failure) {
 `, ModelName, ModelVersion, fmt.Sprintf(tensor, "x"), fmt.Sprintf(tensor, "y")), nil
 }
 
-// wrongMethod answers a verb that the model's only signature does not serve.
+// wrongMethod returns the failure for a verb that the model's signature does not support.
 func (s spec) wrongMethod(kind, verb string, body []byte) ([]byte, *failure) {
 	if _, refused := s.open(body); refused != nil {
 		return nil, refused
@@ -260,7 +260,7 @@ func (s spec) wrongMethod(kind, verb string, body []byte) ([]byte, *failure) {
 	return nil, invalid("Expected %s signature method_name to be tensorflow/serving/%s. Was: tensorflow/serving/predict", kind, verb)
 }
 
-// quote writes a JSON string, with no more escapes than the real server's.
+// quote returns a JSON string with the same escapes as the real server.
 func quote(s string) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

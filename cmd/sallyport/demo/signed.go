@@ -17,14 +17,14 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// The partner signs instead of bringing a token.
+// The partner signs its requests instead of sending a token.
 const (
 	partner   = "partner"
 	partnerID = "partner-demo"
 )
 
-// newKey makes the partner's key, as `sallyport keygen` would, and says that no
-// nonce was used with it before.
+// newKey makes the partner's key, like `sallyport keygen`. It also writes an empty nonce
+// file, so that the gateway accepts signatures at once.
 func (d *demo) newKey() error {
 	secret := make([]byte, 64)
 	if _, err := rand.Read(secret); err != nil {
@@ -46,20 +46,20 @@ func (d *demo) newKey() error {
 func (d *demo) keyFile() string   { return filepath.Join(d.dir, partnerID+".key") }
 func (d *demo) nonceFile() string { return filepath.Join(d.dir, "demo-nonces") }
 
-// row is what a call is called, what must come of it, and what came.
+// row is the name of a call, the expected result and the actual one.
 type row struct{ name, want, got string }
 
-// signedRows makes a signed call, sends it a second time, and sends one that was
-// changed on the way.
+// signedRows makes a signed call, repeats it, and makes one whose body was changed after
+// signing.
 func (d *demo) signedRows(ctx context.Context, client *http.Client) []row {
-	seen := &onTheWay{base: client.Transport}
+	seen := &interceptor{base: client.Transport}
 	signing := &http.Client{Timeout: client.Timeout, Transport: &httpsig.Transport{Base: seen, Key: d.key}}
 	rows := []row{{name: "a signed request", want: "200 predictions, signed", got: d.signedCall(ctx, signing)}}
 	again := seen.copy(ctx)
 	rows = append(rows, row{"the same signed request again", "401 replayed", reasonOf(client, again)})
 
-	// Signed, and held up on the way.
-	seen.hold = true
+	// Sign a request without sending it, to change its body.
+	seen.block = true
 	_ = d.signedCall(ctx, signing)
 	changed := seen.copy(ctx)
 	if changed != nil {
@@ -68,7 +68,7 @@ func (d *demo) signedRows(ctx context.Context, client *http.Client) []row {
 	return append(rows, row{"a signed request with another body", "400 digest_mismatch", reasonOf(client, changed)})
 }
 
-// signedCall makes one call and says what came back, verified.
+// signedCall makes one signed call, verifies the response and describes it.
 func (d *demo) signedCall(ctx context.Context, signing *http.Client) string {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url()+predictPath, strings.NewReader(predictBody))
 	if err != nil {
@@ -84,7 +84,7 @@ func (d *demo) signedCall(ctx context.Context, signing *http.Client) string {
 		return err.Error()
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20)) // fails if the content is not what was signed
+	body, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20)) // fails if the content does not verify
 	if err != nil {
 		return err.Error()
 	}
@@ -94,31 +94,31 @@ func (d *demo) signedCall(ctx context.Context, signing *http.Client) string {
 	return fmt.Sprint(answer.StatusCode, " ", reasonIn(body))
 }
 
-// onTheWay keeps the last request as it went out, as somebody between client and
-// gateway might.
-type onTheWay struct {
-	base http.RoundTripper
-	last *http.Request
-	body []byte
-	hold bool // keep requests, and send none
+// interceptor records the last signed request, like an attacker between client and
+// gateway.
+type interceptor struct {
+	base  http.RoundTripper
+	last  *http.Request
+	body  []byte
+	block bool // record requests without sending them
 }
 
-func (w *onTheWay) RoundTrip(r *http.Request) (*http.Response, error) {
+func (w *interceptor) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
 	}
 	w.last, w.body = r.Clone(r.Context()), body
-	if w.hold {
-		return nil, errors.New("held up on the way")
+	if w.block {
+		return nil, errors.New("blocked by the interceptor")
 	}
 	r = r.Clone(r.Context())
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	return w.base.RoundTrip(r)
 }
 
-// copy is the last request once more; nil if there was none.
-func (w *onTheWay) copy(ctx context.Context) *http.Request {
+// copy returns a copy of the last request; nil if there was none.
+func (w *interceptor) copy(ctx context.Context) *http.Request {
 	if w.last == nil {
 		return nil
 	}
@@ -127,7 +127,7 @@ func (w *onTheWay) copy(ctx context.Context) *http.Request {
 	return r
 }
 
-// reasonOf sends a request as it is and says with which reason it was refused.
+// reasonOf sends a request unchanged and returns the status and the reason of the refusal.
 func reasonOf(client *http.Client, r *http.Request) string {
 	if r == nil {
 		return "nothing was sent"
@@ -144,11 +144,11 @@ func reasonOf(client *http.Client, r *http.Request) string {
 	return fmt.Sprint(answer.StatusCode, " ", reasonIn(body))
 }
 
-// reasonIn is the reason in the body of a refusal; "" for none.
+// reasonIn returns the reason in the body of a refusal; "" for none.
 func reasonIn(body []byte) string {
 	var refusal struct {
 		Reason string `json:"reason"`
 	}
-	_ = json.Unmarshal(body, &refusal) // what is none has no reason
+	_ = json.Unmarshal(body, &refusal) // a body that is not a refusal has no reason
 	return refusal.Reason
 }
