@@ -16,7 +16,7 @@ import (
 // maxBuffered bounds the content of an answer that is buffered until it is verified.
 const maxBuffered = 256 << 20
 
-var errTooLong = fmt.Errorf("the answer is longer than %d bytes, too long to verify in memory; name a file with --output", maxBuffered)
+var errTooLong = errors.New("the answer is longer than 256 MiB, too long to verify in memory; name a file with --output")
 
 // printResponse prints an answer. Unless it is a stream, it verifies the answer first.
 func (c *curl) printResponse(r *http.Response, w *wire) error {
