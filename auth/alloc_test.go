@@ -8,7 +8,7 @@ import (
 	"sallyport/auth/authtest"
 )
 
-// TestNewTokenAllocatesLittle: nothing reads a token twice on its way into the cache.
+// TestNewTokenAllocatesLittle bounds the allocations for verifying and caching a token.
 func TestNewTokenAllocatesLittle(t *testing.T) {
 	for _, k := range []authtest.Key{
 		authtest.NewKey("ed", "EdDSA", authtest.Ed25519()),

@@ -19,8 +19,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// forge is the stage of the attacks: an issuer with an RSA and an EC key, a
-// route that lists it, and a server that must never hear from us.
+// forge is the fixture of the attacks: an issuer with an RSA and an EC key, a route that
+// lists it, and a server that the gateway must never contact.
 type forge struct {
 	*provider
 	clock   *clock
@@ -48,10 +48,10 @@ func newForge(t *testing.T) *forge {
 
 func (f *forge) good() string { return f.provider.claims(f.clock.now(), nil) }
 
-// TestForgedTokens are the attacks on header and signature of RFC 8725 and of
-// the playbooks. Each must end in the one generic reason, ask no host that a
-// token names, and cause no fetch beyond the first.
-func TestForgedTokens(t *testing.T) {
+// TestForgedTokensAreRefused tries the attacks on header and signature of RFC 8725 and of
+// published playbooks. Each must get the generic reason, contact no host that the token
+// names, and cause no further fetch.
+func TestForgedTokensAreRefused(t *testing.T) {
 	f := newForge(t)
 	want(t, f.chain, f.rsa.Token(f.good()), "")
 	want(t, f.chain, f.ec.Token(f.good()), "")
@@ -186,16 +186,16 @@ func TestForgedTokens(t *testing.T) {
 	want(t, f.chain, f.rsa.Token(f.good()), "")
 }
 
-// spareBits sets a bit that unpadded base64url does not use, where there is one.
+// spareBits sets an unused bit of unpadded base64url, if there is one.
 func spareBits(seg string) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	i := strings.IndexByte(alphabet, seg[len(seg)-1])
 	return seg[:len(seg)-1] + string(alphabet[i|1])
 }
 
-// TestClaims are the claims that must not open a route although the issuer
-// signed them. The reasons may be specific, since the signature was verified.
-func TestClaims(t *testing.T) {
+// TestUnacceptableClaimsAreRefused checks claims that the issuer signed and the route
+// must refuse. The reasons may be specific, since the signature is valid.
+func TestUnacceptableClaimsAreRefused(t *testing.T) {
 	f := newForge(t)
 	now := f.clock.now()
 	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
@@ -293,9 +293,9 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestReasonsStayGenericBeforeTheSignature: whoever cannot sign does not learn
-// what a claim would have to be.
-func TestReasonsStayGenericBeforeTheSignature(t *testing.T) {
+// TestForgerGetsGenericReason checks that a token without a valid signature does not
+// reveal which claims would be accepted.
+func TestForgerGetsGenericReason(t *testing.T) {
 	f := newForge(t)
 	evil := authtest.NewKey("one", "RS256", authtest.OtherRSA())
 	for name, changes := range map[string]map[string]any{
@@ -311,9 +311,9 @@ func TestReasonsStayGenericBeforeTheSignature(t *testing.T) {
 	}
 }
 
-// TestCredentialsInOtherPlaces: only one Authorization line with the Bearer
-// scheme carries a token.
-func TestCredentialsInOtherPlaces(t *testing.T) {
+// TestTokenOutsideAuthorizationIsIgnored checks that only a single Authorization line with
+// the scheme Bearer provides a token.
+func TestTokenOutsideAuthorizationIsIgnored(t *testing.T) {
 	f := newForge(t)
 	good := f.rsa.Token(f.good())
 	with := func(h *message.Head, name, value string) *message.Head { h.Fields.Add(name, value); return h }
@@ -363,7 +363,8 @@ func TestCredentialsInOtherPlaces(t *testing.T) {
 	}
 }
 
-// TestManyDotsCostNothing: a token of dots is refused without a place for each.
+// TestManyDotsCostNothing checks that a token of dots is refused without a slice element
+// for each.
 func TestManyDotsCostNothing(t *testing.T) {
 	dots := strings.Repeat(".", maxToken)
 	n := testing.AllocsPerRun(10, func() {
@@ -376,9 +377,9 @@ func TestManyDotsCostNothing(t *testing.T) {
 	}
 }
 
-// TestFloodOfUnknownKids: it costs the issuer one fetch, and callers with good
-// tokens nothing, those of the same address too.
-func TestFloodOfUnknownKids(t *testing.T) {
+// TestUnknownKidFloodHarmsNobody checks that a flood of unknown kids causes one fetch and
+// does not affect callers with valid tokens, even from the same address.
+func TestUnknownKidFloodHarmsNobody(t *testing.T) {
 	f := newForge(t)
 	want(t, f.chain, f.rsa.Token(f.good()), "")
 	claims := f.good()
@@ -392,8 +393,8 @@ func TestFloodOfUnknownKids(t *testing.T) {
 	want(t, f.chain, f.ec.Token(f.good()), "")
 }
 
-// TestRotationUnderLoad: while keys come and go, tokens of a key that stays are
-// always accepted, and those of one that was withdrawn last are not.
+// TestRotationUnderLoad rotates keys under load. Tokens of a key that stays are always
+// accepted, and tokens of a withdrawn key never.
 func TestRotationUnderLoad(t *testing.T) {
 	f := newForge(t)
 	stays, goes := f.ec.Token(f.good()), f.rsa.Token(f.good())

@@ -18,7 +18,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// TestCachedTokenExpires: the cache serves a token until it expires and no longer.
+// TestCachedTokenExpires checks that a cached token is refused once it has expired.
 func TestCachedTokenExpires(t *testing.T) {
 	f := newForge(t)
 	token := f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"exp": f.clock.now().Add(time.Minute).Unix()}))
@@ -29,8 +29,8 @@ func TestCachedTokenExpires(t *testing.T) {
 	want(t, f.chain, token, TokenExpired)
 }
 
-// TestPrincipalEndsWithItsToken, so that streams can end then too.
-func TestPrincipalEndsWithItsToken(t *testing.T) {
+// TestPrincipalExpiresWithItsToken: streams end when their principal expires.
+func TestPrincipalExpiresWithItsToken(t *testing.T) {
 	f := newForge(t)
 	p, err := ask(f.chain, f.rsa.Token(f.good()))
 	if want := f.clock.now().Add(time.Hour + defaultSkew); err != nil || !p.Expires.Equal(want) {
@@ -38,9 +38,9 @@ func TestPrincipalEndsWithItsToken(t *testing.T) {
 	}
 }
 
-// TestWithdrawnKeyTakesItsTokens: once a key has left the set, tokens that it verified
-// are refused at once; those of other keys stay cached.
-func TestWithdrawnKeyTakesItsTokens(t *testing.T) {
+// TestWithdrawnKeyInvalidatesItsTokens checks that cached tokens of a withdrawn key are
+// refused at once, and that those of other keys stay cached.
+func TestWithdrawnKeyInvalidatesItsTokens(t *testing.T) {
 	f := newForge(t)
 	one, two := f.rsa.Token(f.good()), f.ec.Token(f.good())
 	want(t, f.chain, one, "")
@@ -59,9 +59,9 @@ func TestWithdrawnKeyTakesItsTokens(t *testing.T) {
 	}
 }
 
-// TestSameKidNewKey: tokens of a key that was replaced under its kid are refused, and
-// a bad signature causes no fetch.
-func TestSameKidNewKey(t *testing.T) {
+// TestReplacedKeyWithSameKidIsRefused checks that tokens of the old key are refused, and
+// that a bad signature causes no fetch.
+func TestReplacedKeyWithSameKidIsRefused(t *testing.T) {
 	f := newForge(t)
 	old, replacement := f.rsa.Token(f.good()), authtest.NewKey("one", "RS256", authtest.OtherRSA())
 	want(t, f.chain, old, "")
@@ -79,7 +79,7 @@ func TestSameKidNewKey(t *testing.T) {
 	want(t, f.chain, old, BadCredential)
 }
 
-// refresh fetches the keys of every issuer as the background does.
+// refresh fetches the keys of every issuer, like the background refresh.
 func refresh(t *testing.T, a *Auth) {
 	t.Helper()
 	for _, iss := range a.issuers {
@@ -96,9 +96,9 @@ func refresh(t *testing.T, a *Auth) {
 	}
 }
 
-// TestIssuerTrouble: whatever an issuer does at the start or later, nobody gets in
-// on doubt, and nobody who is known is put out.
-func TestIssuerTrouble(t *testing.T) {
+// TestIssuerFailureAdmitsNobody checks failures of an issuer, at the start and later. A
+// token that cannot be checked is refused, and known keys stay usable.
+func TestIssuerFailureAdmitsNobody(t *testing.T) {
 	answers := map[string]http.HandlerFunc{
 		"refuses":      func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) },
 		"fails":        func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
@@ -136,10 +136,9 @@ func TestIssuerTrouble(t *testing.T) {
 	}
 }
 
-// TestBudgetOfFailures: a forger's address may have only so many signatures
-// checked; whoever has proved himself behind it passes all the same, and other
-// addresses know nothing of it.
-func TestBudgetOfFailures(t *testing.T) {
+// TestBudgetLimitsForgers checks that failed signatures of an address are limited. Cached
+// tokens from that address are still accepted, and other addresses are not affected.
+func TestBudgetLimitsForgers(t *testing.T) {
 	f := newForge(t)
 	f.auth.memory.budget = newBudget(Budget{Burst: 10, Every: time.Second})
 	known := f.rsa.Token(f.good())
@@ -162,7 +161,7 @@ func TestBudgetOfFailures(t *testing.T) {
 	want(t, f.chain, f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"sub": "carol"})), "")
 }
 
-// TestMalformedTokensCostNoBudget: only public-key work made in vain counts.
+// TestMalformedTokensCostNoBudget checks that only failed public-key operations count.
 func TestMalformedTokensCostNoBudget(t *testing.T) {
 	f := newForge(t)
 	f.auth.memory.budget = newBudget(Budget{Burst: 1})
@@ -173,8 +172,8 @@ func TestMalformedTokensCostNoBudget(t *testing.T) {
 	want(t, f.chain, f.rsa.Token(f.good()), "")
 }
 
-// TestBudgetCountsNetworks: an IPv6 client has 2^64 addresses, and one budget.
-func TestBudgetCountsNetworks(t *testing.T) {
+// TestBudgetCountsIPv6ByNetwork: an IPv6 client has 2^64 addresses and one budget.
+func TestBudgetCountsIPv6ByNetwork(t *testing.T) {
 	b, now := newBudget(Budget{Burst: 2, Every: time.Second}), time.Unix(1_800_000_000, 0)
 	spend := func(address string) bool {
 		a := netip.MustParseAddr(address)
@@ -193,8 +192,8 @@ func TestBudgetCountsNetworks(t *testing.T) {
 	}
 }
 
-// TestRequirements are the settings of an issuer that tokens must meet.
-func TestRequirements(t *testing.T) {
+// TestIssuerSettingsRestrictTokens checks the settings of an issuer for its tokens.
+func TestIssuerSettingsRestrictTokens(t *testing.T) {
 	type m = map[string]any
 	cases := map[string]struct {
 		config func(*IssuerConfig)
@@ -246,8 +245,8 @@ func require(claim string, values ...ClaimValue) func(*IssuerConfig) {
 	return func(c *IssuerConfig) { c.Require = map[string]setting.List[ClaimValue]{claim: values} }
 }
 
-// TestSeveralIssuers: candidates are the route's issuers of the token's iss.
-func TestSeveralIssuers(t *testing.T) {
+// TestTokenIsCheckedByIssuersWithItsURL: several issuers of a route may have one URL.
+func TestTokenIsCheckedByIssuersWithItsURL(t *testing.T) {
 	one, two := ecPair("k"), ecPair("k")
 	pa, pb, clock := newProvider(t, one.JWK()), newProvider(t, two.JWK()), newClock()
 	again := pa.config() // the same issuer, configured for another audience
@@ -282,8 +281,8 @@ func TestSeveralIssuers(t *testing.T) {
 	}
 }
 
-// TestAudienceOfARoute: it narrows, for cached tokens too.
-func TestAudienceOfARoute(t *testing.T) {
+// TestRouteNarrowsAudience checks the audience of a route, also for cached tokens.
+func TestRouteNarrowsAudience(t *testing.T) {
 	one := ecPair("one")
 	p, clock := newProvider(t, one.JWK()), newClock()
 	ic := p.config()
@@ -371,8 +370,8 @@ func TestChallenge(t *testing.T) {
 	}
 }
 
-// TestTokensAreCachedPerIssuerConfiguration: a token that one configuration accepts is
-// checked again by another, though issuer, keys and token are the same.
+// TestTokensAreCachedPerIssuerConfiguration checks that another configuration of the same
+// issuer verifies a cached token again.
 func TestTokensAreCachedPerIssuerConfiguration(t *testing.T) {
 	one := ecPair("one")
 	p, clock := newProvider(t, one.JWK()), newClock()
@@ -432,9 +431,9 @@ func TestNoCredentialIsRefused(t *testing.T) {
 	}
 }
 
-// TestErrorsAndLogsRepeatNothingOfAToken: identifiers are compared literally,
-// and neither errors nor logs hold a token, a claim or a library's text for the client.
-func TestErrorsAndLogsRepeatNothingOfAToken(t *testing.T) {
+// TestErrorsAndLogsContainNoToken checks that neither errors nor logs contain a token or a
+// claim, and that the client does not see the text of a library.
+func TestErrorsAndLogsContainNoToken(t *testing.T) {
 	one := ecPair("one")
 	p, clock := newProvider(t, one.JWK()), newClock()
 	ic := p.config()
@@ -472,7 +471,7 @@ func TestErrorsAndLogsRepeatNothingOfAToken(t *testing.T) {
 	}
 }
 
-// ExampleAuth_Route shows the way from a configuration to a caller's name.
+// ExampleAuth_Route authenticates a caller from a configuration.
 func ExampleAuth_Route() {
 	memory := NewMemory(MemoryOptions{}) // one a process; memory.Run keeps keys fresh
 	a, err := New(Config{Issuers: map[string]IssuerConfig{

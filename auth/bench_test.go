@@ -59,7 +59,7 @@ func BenchmarkCachedToken(b *testing.B) {
 	}
 }
 
-// BenchmarkRefusedToken is what a token of an unknown kid costs.
+// BenchmarkRefusedToken measures refusing a token with an unknown kid.
 func BenchmarkRefusedToken(b *testing.B) {
 	k := ecPair("k")
 	clock, p := newClock(), newProvider(b, k.JWK())

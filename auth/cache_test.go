@@ -19,7 +19,7 @@ func entry(c *tokenCache, name string, length int) *verified {
 
 func (c *tokenCache) holds(e *verified) bool { return c.get(e.issuer, e.hash, e.raw) == e }
 
-// TestCacheIsBounded in tokens and in bytes, whatever comes.
+// TestCacheIsBounded checks the limits of tokens and bytes with random operations.
 func TestCacheIsBounded(t *testing.T) {
 	for name, limits := range map[string]CacheLimits{
 		"tokens": {Tokens: 1600},
@@ -50,16 +50,15 @@ func TestCacheIsBounded(t *testing.T) {
 			}
 			for i := range c.shards {
 				if n := len(c.shards[i].ghosts.set); n > c.shards[i].tokens {
-					t.Errorf("%d hashes of the past, bound %d", n, c.shards[i].tokens)
+					t.Errorf("%d ghosts, want at most %d", n, c.shards[i].tokens)
 				}
 			}
 		})
 	}
 }
 
-// TestManyTokensFit: ten thousand callers, each with a token of 1.2 KiB and the
-// usual claims, are all served from the cache with its default bounds.
-func TestManyTokensFit(t *testing.T) {
+// TestDefaultCacheHoldsTenThousandTokens uses tokens of 1.2 KiB with the usual claims.
+func TestDefaultCacheHoldsTenThousandTokens(t *testing.T) {
 	c := newTokenCache(CacheLimits{})
 	all := make([]*verified, 10_000)
 	for i := range all {
@@ -78,8 +77,8 @@ func TestManyTokensFit(t *testing.T) {
 	}
 }
 
-// TestOneOffTokensDoNotFlushTheCache: tokens that are used keep their place
-// while a million others are shown once.
+// TestOneOffTokensDoNotFlushTheCache checks that tokens in use stay cached while a million
+// others are used once.
 func TestOneOffTokensDoNotFlushTheCache(t *testing.T) {
 	c := newTokenCache(CacheLimits{Tokens: 8000})
 	regulars := make([]*verified, 4000)
@@ -104,7 +103,7 @@ func TestOneOffTokensDoNotFlushTheCache(t *testing.T) {
 	}
 }
 
-// TestCacheComparesTheWholeToken: a hash is not a proof.
+// TestCacheComparesTheWholeToken: an equal hash must not be enough.
 func TestCacheComparesTheWholeToken(t *testing.T) {
 	c := newTokenCache(CacheLimits{})
 	e := entry(c, "token", 100)
@@ -147,7 +146,7 @@ func TestCacheUnderRace(t *testing.T) {
 	all.Wait()
 }
 
-// TestCachedTokenAllocatesNothing is the promise of the data path.
+// TestCachedTokenAllocatesNothing covers the path of nearly every request.
 func TestCachedTokenAllocatesNothing(t *testing.T) {
 	f := newForge(t)
 	h := head("Bearer " + f.rsa.Token(f.good()))
@@ -164,9 +163,9 @@ func TestCachedTokenAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestManyTokensOneAuth: verified tokens of many callers come from the cache the
-// second time, each with its own name.
-func TestManyTokensOneAuth(t *testing.T) {
+// TestCachedTokensKeepTheirCallers checks that the second use of each of many tokens comes
+// from the cache and names the right caller.
+func TestCachedTokensKeepTheirCallers(t *testing.T) {
 	clock := newClock()
 	ed := authtest.NewKey("ed", "EdDSA", authtest.Ed25519())
 	p := newProvider(t, ed.JWK())

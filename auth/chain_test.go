@@ -12,8 +12,8 @@ import (
 
 func p256() elliptic.Curve { return elliptic.P256() }
 
-// TestChainChooses gives routes that list both kinds each pair of proofs.
-func TestChainChooses(t *testing.T) {
+// TestChainChoosesCaller tries each pair of credentials on routes that list both kinds.
+func TestChainChoosesCaller(t *testing.T) {
 	s := newSigning(t)
 	token := func(sub string) string {
 		return "authorization: Bearer " + s.issuer.Token(s.claims(s.clock.now(), map[string]any{"sub": sub}))
@@ -64,9 +64,8 @@ func TestChainChooses(t *testing.T) {
 	}
 }
 
-// TestChainAliases go by the qualified name, so that equal names of two sources are
-// not taken for each other.
-func TestChainAliases(t *testing.T) {
+// TestAliasesUseQualifiedNames: equal names of two sources must not be confused.
+func TestAliasesUseQualifiedNames(t *testing.T) {
 	s := newSigning(t)
 	c := s.route(t, Demand{Callers: []string{"issuer/corp", "key"}})
 	for _, x := range []struct{ sub, key, alias string }{{"alice", "", "batch"}, {"", "acme-1", "batch"}, {"acme", "", ""}, {"", "orbit-1", ""}, {"key:acme", "", ""}} {
@@ -84,7 +83,7 @@ func TestChainAliases(t *testing.T) {
 	}
 }
 
-func TestRoutesThatCannotBe(t *testing.T) {
+func TestInvalidDemandsAreRefused(t *testing.T) {
 	s := newSigning(t)
 	for want, d := range map[string]Demand{
 		"admits nobody":                                     {},
@@ -111,15 +110,14 @@ func TestRoutesThatCannotBe(t *testing.T) {
 	}
 }
 
-// TestZeroChains admit nobody.
-func TestZeroChains(t *testing.T) {
+func TestZeroChainsAdmitNobody(t *testing.T) {
 	s := newSigning(t)
 	for _, c := range []*Chain{nil, {}, {anyRequired: true}, {bind: true}} {
 		if got := outcome(t, c, s.signed(t, s.keys["acme-1"], request(), nil), client); got != "no_credential" {
 			t.Errorf("got %s", got)
 		}
 		if c.Signs() || c.Anonymous() || c.AcceptSignature() != "" {
-			t.Error("a zero chain takes something")
+			t.Error("a zero chain accepts something")
 		}
 	}
 	var nobody identity.Principal

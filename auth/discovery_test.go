@@ -15,7 +15,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// TestDiscovery: where the keys are, and who must say so.
+// TestDiscovery checks where the keys are fetched, and which discovery documents are
+// refused.
 func TestDiscovery(t *testing.T) {
 	one := ecPair("one")
 	cases := map[string]struct {
@@ -119,9 +120,9 @@ func mustURL(s string) setting.URL {
 	return u
 }
 
-// TestIssuerOverTLS: an issuer of a private CA is accepted with that CA, and
-// with no other.
-func TestIssuerOverTLS(t *testing.T) {
+// TestIssuerNeedsItsConfiguredCA checks that an issuer with a private CA is trusted only
+// with that CA.
+func TestIssuerNeedsItsConfiguredCA(t *testing.T) {
 	one, clock := ecPair("one"), newClock()
 	server := httptest.NewUnstartedServer(nil)
 	iss, err := authtest.NewIssuer(authtest.IssuerConfig{URL: "https://" + server.Listener.Addr().String()})
@@ -153,9 +154,9 @@ func TestIssuerOverTLS(t *testing.T) {
 	}
 }
 
-// TestDiscoveryDoesNotLeaveTLS: a document that came over TLS names no keys
-// without it, on this machine neither.
-func TestDiscoveryDoesNotLeaveTLS(t *testing.T) {
+// TestDiscoveryCannotDowngradeTLS checks that a document fetched over TLS cannot name keys
+// over http, not even on this machine.
+func TestDiscoveryCannotDowngradeTLS(t *testing.T) {
 	for address, want := range map[string]bool{"http://127.0.0.1/jwks": true, "https://127.0.0.1/jwks": false} {
 		u := mustURL(address).URL
 		if got := (&keySet{keySource: keySource{discovery: "https://login.example.com/x"}}).downgrade(u); got != want {

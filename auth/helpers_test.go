@@ -18,7 +18,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// client is where test requests come from.
+// client is the address of test requests.
 var client = netip.MustParseAddr("192.0.2.7")
 
 // provider is an issuer on loopback.
@@ -34,12 +34,12 @@ func (p *provider) config() IssuerConfig {
 	return IssuerConfig{URL: p.URL, Audience: setting.List[string]{"models"}}
 }
 
-// claims are those of a good token of the provider, see [authtest.Claims].
+// claims returns those of a valid token of the provider, see [authtest.Claims].
 func (p *provider) claims(now time.Time, changes map[string]any) string {
 	return authtest.Claims(p.URL, now, changes)
 }
 
-// clock is a time that tests move.
+// clock is a fake clock.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time

@@ -7,9 +7,9 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// TestCheck: each fault of an issuer by where it lies and what it is; settings
-// that are sound have none.
-func TestCheck(t *testing.T) {
+// TestIssuerCheckReportsFaults checks the place and the text of each fault, and that valid
+// settings have none.
+func TestIssuerCheckReportsFaults(t *testing.T) {
 	const sound = "url: https://login.example.com/realms/ml\naudience: models\n"
 	for name, c := range map[string]struct{ text, path, problem string }{
 		"smallest":                       {text: sound},

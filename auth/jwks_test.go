@@ -61,7 +61,7 @@ func (f *fakeKeys) count() int {
 	return f.fetches
 }
 
-// asks resolves a kid for ES256 and says how long that took.
+// asks resolves a kid for ES256 and returns how long that took.
 func (f *fakeKeys) asks(kid string) (*key, time.Duration, error) {
 	began := time.Now()
 	k, err := f.resolve(context.Background(), kid, "ES256")
@@ -74,8 +74,8 @@ func ecPair(kid string) authtest.Key {
 
 var errDown = &fetch.Error{Kind: fetch.Unreachable}
 
-// TestUnknownKidsCauseFewFetches: ten thousand unknown kids in five minutes may
-// cause one fetch in 30 seconds, and a new key still works within those.
+// TestUnknownKidsCauseFewFetches checks that ten thousand unknown kids in five minutes
+// cause one fetch per 30 seconds, and that a new key works within that time.
 func TestUnknownKidsCauseFewFetches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := ecPair("one"), ecPair("two")
@@ -113,8 +113,7 @@ func TestUnknownKidsCauseFewFetches(t *testing.T) {
 	})
 }
 
-// TestNewKeyWorksAtOnce: without an attack the first token of a new key causes
-// the fetch that finds it.
+// TestNewKeyWorksAtOnce checks that the first token of a new key causes a fetch.
 func TestNewKeyWorksAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := ecPair("one"), ecPair("two")
@@ -127,8 +126,7 @@ func TestNewKeyWorksAtOnce(t *testing.T) {
 	})
 }
 
-// TestUnknownKidIsRemembered: one kid that stays unknown does not use up every
-// chance to fetch.
+// TestUnknownKidIsRemembered checks that one unknown kid cannot cause every fetch.
 func TestUnknownKidIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeKeys(func() (string, error) { return authtest.KeySet(ecPair("one").JWK()), nil })
@@ -148,8 +146,7 @@ func TestUnknownKidIsRemembered(t *testing.T) {
 	})
 }
 
-// TestOneFetchForMany: requests that need a key at the same time share one fetch.
-func TestOneFetchForMany(t *testing.T) {
+func TestConcurrentRequestsShareOneFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := ecPair("one")
 		f := newFakeKeys(func() (string, error) { time.Sleep(time.Second); return authtest.KeySet(one.JWK()), nil })
@@ -168,9 +165,9 @@ func TestOneFetchForMany(t *testing.T) {
 	})
 }
 
-// TestHangingIssuer: a request waits for a fetch as long as its own context and
-// five seconds at most, a known key not at all, and no goroutine is left.
-func TestHangingIssuer(t *testing.T) {
+// TestHangingIssuerDelaysBriefly checks that a request waits until its context ends and at
+// most five seconds, that known keys need no wait, and that no goroutine leaks.
+func TestHangingIssuerDelaysBriefly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := ecPair("one")
 		f := newFakeKeys(func() (string, error) { return authtest.KeySet(one.JWK()), nil })
@@ -196,7 +193,7 @@ func TestHangingIssuer(t *testing.T) {
 	})
 }
 
-// TestWaitingIsBounded: so many requests may wait for one fetch, and no more.
+// TestWaitingIsBounded checks the maximum number of requests that wait for one fetch.
 func TestWaitingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeKeys(func() (string, error) { return "hang", nil })
@@ -212,10 +209,10 @@ func TestWaitingIsBounded(t *testing.T) {
 	})
 }
 
-// TestIssuerAway: an issuer that is down at the start costs a request no time
-// between the tries, which back off; it is found again once it is back, and
-// known keys serve until they are stale.
-func TestIssuerAway(t *testing.T) {
+// TestUnreachableIssuerIsRetried checks that retries back off, that requests do not wait
+// between them, that a recovered issuer is used, and that known keys stay usable until
+// they are stale.
+func TestUnreachableIssuerIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := ecPair("one")
 		f := newFakeKeys(func() (string, error) { return "", errDown })
@@ -254,8 +251,8 @@ func TestIssuerAway(t *testing.T) {
 	})
 }
 
-// TestWithdrawnKeyDiesAtTheNextRefresh, and not before, since nothing tells us.
-func TestWithdrawnKeyDiesAtTheNextRefresh(t *testing.T) {
+// TestWithdrawnKeyIsRefusedAfterRefresh: the gateway learns of it only by a fetch.
+func TestWithdrawnKeyIsRefusedAfterRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := ecPair("one"), ecPair("two")
 		f := newFakeKeys(func() (string, error) { return authtest.KeySet(one.JWK(), two.JWK()), nil })
@@ -278,8 +275,8 @@ func TestWithdrawnKeyDiesAtTheNextRefresh(t *testing.T) {
 	})
 }
 
-// TestUnusableSetIsAFailedFetch: a 200 with nothing usable in it withdraws no key.
-func TestUnusableSetIsAFailedFetch(t *testing.T) {
+// TestUnusableKeySetWithdrawsNoKey: a 200 without a usable key is a failed fetch.
+func TestUnusableKeySetWithdrawsNoKey(t *testing.T) {
 	many := make([]string, maxKeys+1)
 	for i := range many {
 		many[i] = `{"kty":"oct"}`
@@ -323,8 +320,8 @@ func TestUnusableSetIsAFailedFetch(t *testing.T) {
 	}
 }
 
-// TestKeysOfASet: which keys serve which algorithm.
-func TestKeysOfASet(t *testing.T) {
+// TestKeySetSelectsKeysByAlgorithm checks which keys may be used with which algorithm.
+func TestKeySetSelectsKeysByAlgorithm(t *testing.T) {
 	r, small := authtest.NewKey("r", "RS256", authtest.RSA()), authtest.NewKey("s", "RS256", authtest.SmallRSA())
 	e := ecPair("e")
 	e384, ed := authtest.NewKey("e384", "ES384", authtest.EC(elliptic.P384())), authtest.NewKey("ed", "EdDSA", authtest.Ed25519())
@@ -379,7 +376,7 @@ func TestKeysOfASet(t *testing.T) {
 	}
 }
 
-// TestKeyConfusionCausesNoFetch: a kid that is there, with another algorithm.
+// TestKeyConfusionCausesNoFetch uses a known kid with another algorithm.
 func TestKeyConfusionCausesNoFetch(t *testing.T) {
 	f := newFakeKeys(func() (string, error) { return authtest.KeySet(ecPair("one").JWK()), nil })
 	f.asks("one")
@@ -402,8 +399,8 @@ func TestThumbprint(t *testing.T) {
 	}
 }
 
-// TestRunLeavesNoGoroutine: Run returns when its context ends, also while the issuer
-// hangs. Then nothing is fetched any more, not even by an Auth that is made later.
+// TestRunLeavesNoGoroutine checks that Run returns when its context ends, even while the
+// issuer hangs. Later nothing is fetched, not even for a new Auth.
 func TestRunLeavesNoGoroutine(t *testing.T) {
 	p := newProvider(t)
 	p.Answer(authtest.Hang())

@@ -52,8 +52,8 @@ func (r *reloads) token(changes map[string]any) string {
 	return r.key.Token(r.claims(r.clock.now(), changes))
 }
 
-// TestChangedIssuerRefusesCachedTokens: a token that one configuration accepted and
-// cached is refused by the next as if it were new.
+// TestChangedIssuerRefusesCachedTokens checks that a changed configuration refuses a token
+// that the old one cached.
 func TestChangedIssuerRefusesCachedTokens(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*IssuerConfig)
@@ -85,9 +85,9 @@ func TestChangedIssuerRefusesCachedTokens(t *testing.T) {
 	}
 }
 
-// TestPrincipalOfTheNewConfiguration: a cached token does not keep the name, or the
-// groups, that an older configuration gave its caller.
-func TestPrincipalOfTheNewConfiguration(t *testing.T) {
+// TestReloadUpdatesCachedPrincipals checks that a cached token gets the name and groups of
+// the new configuration.
+func TestReloadUpdatesCachedPrincipals(t *testing.T) {
 	r := newReloads(t)
 	before, old := r.load(t, nil)
 	before.Activate()
@@ -104,9 +104,8 @@ func TestPrincipalOfTheNewConfiguration(t *testing.T) {
 	}
 }
 
-// TestRenamedIssuerStartsAnew: the name is part of who a token proves, so it is part
-// of what the token is cached under.
-func TestRenamedIssuerStartsAnew(t *testing.T) {
+// TestRenamedIssuerDropsCachedTokens: the issuer's name is part of the principal.
+func TestRenamedIssuerDropsCachedTokens(t *testing.T) {
 	r := newReloads(t)
 	before, old := r.load(t, nil)
 	before.Activate()
@@ -126,8 +125,8 @@ func TestRenamedIssuerStartsAnew(t *testing.T) {
 	}
 }
 
-// TestUnchangedIssuerKeepsTokensAndKeys: a reload that does not touch an issuer asks
-// it nothing and verifies nothing again, whatever order Activate and Close have.
+// TestUnchangedIssuerKeepsTokensAndKeys checks that a reload without a change of an issuer
+// fetches and verifies nothing again, in either order of Activate and Close.
 func TestUnchangedIssuerKeepsTokensAndKeys(t *testing.T) {
 	r := newReloads(t)
 	current, chain := r.load(t, nil)
@@ -160,9 +159,8 @@ func TestUnchangedIssuerKeepsTokensAndKeys(t *testing.T) {
 	current.Close()
 }
 
-// TestChangedCAFileStartsAnew: a file with other content is another configuration,
-// though its path is the same.
-func TestChangedCAFileStartsAnew(t *testing.T) {
+// TestChangedCAFileDropsTokensAndKeys changes the content of the file at the same path.
+func TestChangedCAFileDropsTokensAndKeys(t *testing.T) {
 	r := newReloads(t)
 	server := httptest.NewTLSServer(nil)
 	defer server.Close()
@@ -186,8 +184,9 @@ func TestChangedCAFileStartsAnew(t *testing.T) {
 	}
 }
 
-// TestAuthThatWasNeverActivated leaves nothing behind and fetches nothing, closed or not.
-func TestAuthThatWasNeverActivated(t *testing.T) {
+// TestInactiveAuthLeavesNothing checks that an Auth without Activate stores and fetches
+// nothing, whether or not it is closed.
+func TestInactiveAuthLeavesNothing(t *testing.T) {
 	r := newReloads(t)
 	before := runtime.NumGoroutine()
 	for i := range 10 {
@@ -208,8 +207,8 @@ func TestAuthThatWasNeverActivated(t *testing.T) {
 	awaitGoroutines(t, before)
 }
 
-// TestCloseLeavesNothing: no goroutine, no token and no key set is left of an issuer
-// that nobody uses any more, even if it hangs while it is removed.
+// TestCloseLeavesNothing checks that no goroutine, token or key set remains of an unused
+// issuer, even if it hangs during Close.
 func TestCloseLeavesNothing(t *testing.T) {
 	r := newReloads(t)
 	hanging := newProvider(t)
@@ -249,8 +248,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestTokenOfARetiredIssuerIsNotCached: a check that ends after its configuration was
-// closed leaves no token behind.
+// TestTokenOfARetiredIssuerIsNotCached ends a check after Close.
 func TestTokenOfARetiredIssuerIsNotCached(t *testing.T) {
 	r := newReloads(t)
 	a, c := r.load(t, nil)
@@ -269,8 +267,8 @@ func TestTokenOfARetiredIssuerIsNotCached(t *testing.T) {
 	}
 }
 
-// TestAlternatingConfigurationsLeaveMemoryFlat: numbers of configurations are never
-// used again, and nothing else grows with the number of reloads.
+// TestAlternatingConfigurationsLeaveMemoryFlat checks that nothing grows with the number of
+// reloads, although numbers of configurations are never reused.
 func TestAlternatingConfigurationsLeaveMemoryFlat(t *testing.T) {
 	r := newReloads(t)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -310,8 +308,7 @@ func TestAlternatingConfigurationsLeaveMemoryFlat(t *testing.T) {
 	awaitGoroutines(t, before)
 }
 
-// TestReloadGivesNoNewBudget: a forger cannot gain by a reload.
-func TestReloadGivesNoNewBudget(t *testing.T) {
+func TestReloadDoesNotResetBudget(t *testing.T) {
 	r := newReloads(t)
 	r.memory.budget = newBudget(Budget{Burst: 3, Every: time.Hour})
 	evil := authtest.NewKey("one", "EdDSA", authtest.Ed25519())

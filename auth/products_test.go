@@ -11,9 +11,9 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// TestProducts: access tokens in the form in which products issue them, by their
-// documentation, with the configuration that each wants.
-func TestProducts(t *testing.T) {
+// TestTokensOfProductsAreAccepted checks access tokens as identity products document them,
+// each with a suitable configuration.
+func TestTokensOfProductsAreAccepted(t *testing.T) {
 	clock := newClock()
 	now := clock.now().Unix()
 	r, e := authtest.NewKey("key-1", "RS256", authtest.RSA()), authtest.NewKey("key-2", "ES256", authtest.EC(elliptic.P256()))
@@ -129,8 +129,7 @@ func TestProducts(t *testing.T) {
 	}
 }
 
-// TestAlgorithms: every algorithm that may be configured is one that works.
-func TestAlgorithms(t *testing.T) {
+func TestEveryConfigurableAlgorithmWorks(t *testing.T) {
 	for _, alg := range algorithms {
 		t.Run(alg, func(t *testing.T) {
 			k := authtest.NewKey("k", alg, authtest.RSA())

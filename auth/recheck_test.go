@@ -10,8 +10,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// recheck is the caller that a chain finds for a request that another accepted, or
-// the reason of its refusal.
+// recheck returns the caller of a request that another chain accepted, or the reason of
+// the refusal.
 func recheck(t *testing.T, c *Chain, h *message.Head, earlier Proof) string {
 	t.Helper()
 	proof, err := c.Recheck(context.Background(), from(client, h), earlier)
@@ -24,7 +24,7 @@ func recheck(t *testing.T, c *Chain, h *message.Head, earlier Proof) string {
 	return proof.Caller.String()
 }
 
-// accepted is the proof that a chain finds.
+// accepted returns the proof of a request that the chain must accept.
 func accepted(t *testing.T, c *Chain, h *message.Head) Proof {
 	t.Helper()
 	proof, err := c.Authenticate(context.Background(), from(client, h))
@@ -34,8 +34,8 @@ func accepted(t *testing.T, c *Chain, h *message.Head) Proof {
 	return proof
 }
 
-// TestRecheckOfTokens: a live request keeps its rights under a new configuration if
-// its token would be accepted there, and the same caller.
+// TestRecheckOfTokens checks that a request in flight is accepted if the new configuration
+// accepts its token for the same caller.
 func TestRecheckOfTokens(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*IssuerConfig)
@@ -70,8 +70,8 @@ func TestRecheckOfTokens(t *testing.T) {
 	}
 }
 
-// TestRecheckOfWithdrawnKeysAndExpiry: what ends a token ends its streams too.
-func TestRecheckOfWithdrawnKeysAndExpiry(t *testing.T) {
+// TestRecheckRefusesWithdrawnKeysAndExpiredTokens, so that their streams end.
+func TestRecheckRefusesWithdrawnKeysAndExpiredTokens(t *testing.T) {
 	r := newReloads(t)
 	a, c := r.load(t, nil)
 	a.Activate()
@@ -91,8 +91,8 @@ func TestRecheckOfWithdrawnKeysAndExpiry(t *testing.T) {
 	}
 }
 
-// TestRecheckCountsNoFailure: a reload with many live streams must not spend the
-// budget of their address, nor fail because a forger has spent it.
+// TestRecheckCountsNoFailure checks that a reload with many streams does not spend the
+// budget of their address, and works if a forger has spent it.
 func TestRecheckCountsNoFailure(t *testing.T) {
 	r := newReloads(t)
 	r.memory.budget = newBudget(Budget{Burst: 2, Every: time.Hour})
@@ -121,8 +121,8 @@ func TestRecheckCountsNoFailure(t *testing.T) {
 	}
 }
 
-// TestRecheckOfSignatures: the key must still be there with the same secret, for this
-// use and this route. Its age and nonce were fresh when the request began.
+// TestRecheckOfSignatures checks that the key must still exist with the same secret, use
+// and route. Age and nonce were checked when the request began.
 func TestRecheckOfSignatures(t *testing.T) {
 	s := newSigning(t)
 	usual := Demand{Callers: []string{"key"}}
@@ -201,8 +201,8 @@ func TestRecheckOfSignatures(t *testing.T) {
 	}
 }
 
-// TestRecheckOfSeveralProofs: a route that demands both wants both again.
-func TestRecheckOfSeveralProofs(t *testing.T) {
+// TestRecheckRequiresEveryProof uses a route that requires a token and a signature.
+func TestRecheckRequiresEveryProof(t *testing.T) {
 	s := newSigning(t)
 	token := func(sub string) string {
 		return "authorization: Bearer " + s.issuer.Token(s.claims(s.clock.now(), map[string]any{"sub": sub}))

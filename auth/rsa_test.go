@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// rsaKeys are keys of sizes whose first byte is full and is not, and of the least exponent.
+// rsaKeys are keys whose bit length is and is not a multiple of 8, and one with the
+// smallest exponent.
 func rsaKeys(t *testing.T) []*rsa.PrivateKey {
 	t.Helper()
 	var keys []*rsa.PrivateKey
@@ -49,15 +50,15 @@ func leastExponent(t *testing.T) *rsa.PrivateKey {
 	}
 }
 
-// raw is what a signer makes of an encoding, right or wrong: encoded^d mod n.
+// raw returns the signature of any encoding, valid or not: encoded^d mod n.
 func raw(k *rsa.PrivateKey, encoded []byte) []byte {
 	s := new(big.Int).Exp(new(big.Int).SetBytes(encoded), k.D, k.N)
 	return s.FillBytes(make([]byte, k.Size()))
 }
 
-// TestPKCS1AsCryptoRSA: of true signatures and of those over encodings that a lax parser
-// would take, the prepared key accepts what crypto/rsa accepts: the true ones.
-func TestPKCS1AsCryptoRSA(t *testing.T) {
+// TestPKCS1AgreesWithCryptoRSA checks valid signatures and signatures of encodings that a
+// lax parser would accept. The prepared key, like crypto/rsa, accepts only the valid ones.
+func TestPKCS1AgreesWithCryptoRSA(t *testing.T) {
 	for _, private := range rsaKeys(t) {
 		prepared, err := newRSAKey(&private.PublicKey)
 		if err != nil || prepared.modulus == nil {
@@ -109,7 +110,7 @@ func TestPKCS1AsCryptoRSA(t *testing.T) {
 	}
 }
 
-// padded is 00 01, n bytes of padding, 00, then what is said, then rubbish up to size.
+// padded returns 00 01, n bytes of padding, 00, the given bytes, and garbage up to size.
 func padded(size, n int, said string) []byte {
 	b := append([]byte{0, 1}, bytes.Repeat([]byte{0xff}, n)...)
 	b = append(append(b, 0), said...)
@@ -122,7 +123,7 @@ func replaced(b []byte, at int, by byte) []byte {
 	return b
 }
 
-// shorter is a DigestInfo without the NULL of the algorithm's parameters.
+// shorter returns a DigestInfo without the NULL of the algorithm's parameters.
 func shorter(info string) string {
 	b := []byte(info[:len(info)-4] + info[len(info)-2:])
 	b[1] -= 2

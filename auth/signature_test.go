@@ -14,9 +14,9 @@ import (
 	"sallyport/auth/authtest"
 )
 
-// TestSignaturesAsGoOIDC: every algorithm with every kind of key, true signatures and
-// spoilt ones: we accept what go-oidc accepts, and nothing else.
-func TestSignaturesAsGoOIDC(t *testing.T) {
+// TestSignaturesAgreeWithGoOIDC tries every algorithm with every type of key, with valid and
+// spoilt signatures: verify accepts exactly those that go-oidc accepts.
+func TestSignaturesAgreeWithGoOIDC(t *testing.T) {
 	signers := []struct {
 		key  crypto.Signer
 		algs []string
@@ -68,7 +68,7 @@ func TestSignaturesAsGoOIDC(t *testing.T) {
 	}
 }
 
-// publicKey is a key as readKey would make it, but for its names and algorithms.
+// publicKey returns a key like readKey, but without id, thumbprint and algorithms.
 func publicKey(t *testing.T, public crypto.PublicKey) *key {
 	t.Helper()
 	if r, ok := public.(*rsa.PublicKey); ok {
@@ -81,7 +81,7 @@ func publicKey(t *testing.T, public crypto.PublicKey) *key {
 	return &key{public: public}
 }
 
-// spoilt is a signature and what is none: changed, cut short, longer, of zeros.
+// spoilt returns a signature and invalid variants: changed, truncated, longer, zeros.
 func spoilt(signature []byte) [][]byte {
 	first, last := slices.Clone(signature), slices.Clone(signature)
 	first[0] ^= 1
@@ -113,8 +113,8 @@ func TestSaltIsAsLongAsTheHash(t *testing.T) {
 	}
 }
 
-// TestSignatureCoversTheTextThatWasRead: what is verified is the header and the claims
-// of this token, also in memory that held another token before.
+// TestSignatureCoversTheTextThatWasRead checks that the header and claims of this token
+// are verified, even in buffers that contained another token before.
 func TestSignatureCoversTheTextThatWasRead(t *testing.T) {
 	k := ecPair("k")
 	public := publicKey(t, k.Private.Public())
@@ -141,9 +141,9 @@ func TestSignatureCoversTheTextThatWasRead(t *testing.T) {
 	}
 }
 
-// TestTokensOutliveTheirMemory: what was learned of a token stays when the memory that
-// it was read in serves another.
-func TestTokensOutliveTheirMemory(t *testing.T) {
+// TestResultsSurviveReuseOfBuffers checks that the claims of a token do not change when
+// its buffers are reused for another.
+func TestResultsSurviveReuseOfBuffers(t *testing.T) {
 	k := ecPair("k")
 	one, two := new(token), k.Token(`{"iss":"other","sub":"mallory","aud":["x","y","z"],"exp":9,"scope":"all of it","realm":{"roles":["admin","root","wheel"]}}`)
 	if err := one.parse(k.Token(`{"iss":"a","sub":"alice","aud":["m","n"],"exp":7,"scope":"p q","realm":{"roles":["user"]}}`)); err != nil {
@@ -168,9 +168,9 @@ func TestTokensOutliveTheirMemory(t *testing.T) {
 	}
 }
 
-// TestHeadersAreReadAnew: a header is taken for the last one only if it is that to the
-// byte, and one that was refused is refused again.
-func TestHeadersAreReadAnew(t *testing.T) {
+// TestCachedHeaderNeedsEqualBytes checks that a parsed header is reused only for the same
+// bytes, and that a refused header is refused again.
+func TestCachedHeaderNeedsEqualBytes(t *testing.T) {
 	tok := new(token)
 	parse := func(header string) string {
 		if err := tok.parse(authtest.Base64([]byte(header)) + "." + authtest.Base64([]byte(`{"exp":1}`)) + ".AA"); err != nil {

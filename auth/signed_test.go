@@ -15,7 +15,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// signing is the stage of tests of signatures: keys of acme, of orbit and of an
+// signing is the fixture of tests of signatures: keys of acme, of orbit and of an
 // upstream, and an issuer.
 type signing struct {
 	*provider
@@ -114,7 +114,7 @@ func (s *signing) signed(t testing.TB, key *httpsig.Key, h *message.Head, change
 	return h
 }
 
-// outcome is the caller, or the reason; with "+" where there is a signature beside.
+// outcome returns the caller or the reason, with "+" if the proof has a signature.
 func outcome(t testing.TB, c *Chain, h *message.Head, peer netip.Addr) string {
 	t.Helper()
 	proof, err := c.Authenticate(context.Background(), from(peer, h))
@@ -131,9 +131,8 @@ func outcome(t testing.TB, c *Chain, h *message.Head, peer netip.Addr) string {
 	return got
 }
 
-// TestSignedKeys: only keys that verify requests, and that the route takes, count. All
-// others look unknown.
-func TestSignedKeys(t *testing.T) {
+// TestOnlyRequestKeysOfTheRouteVerify checks that all other keys are treated as unknown.
+func TestOnlyRequestKeysOfTheRouteVerify(t *testing.T) {
 	s := newSigning(t)
 	acme, all := s.route(t, Demand{Callers: []string{"key/acme"}}), s.route(t, Demand{Callers: []string{"key"}})
 	two := s.route(t, Demand{Callers: []string{"key/acme", "key/orbit"}})
@@ -166,8 +165,8 @@ func TestSignedKeys(t *testing.T) {
 	}
 }
 
-// TestSignedErrors say what the operator needs, and hold no more than the client knows.
-func TestSignedErrors(t *testing.T) {
+// TestSignatureErrorsNameCauseWithoutSecrets checks the causes for the audit record.
+func TestSignatureErrorsNameCauseWithoutSecrets(t *testing.T) {
 	s := newSigning(t)
 	c := s.route(t, Demand{Callers: []string{"key/acme"}})
 	for _, x := range []struct {
@@ -196,8 +195,7 @@ func TestSignedErrors(t *testing.T) {
 	}
 }
 
-// TestSignedDemands are those of routes.
-func TestSignedDemands(t *testing.T) {
+func TestRoutesRestrictSignatures(t *testing.T) {
 	s := newSigning(t)
 	key := s.keys["acme-1"]
 	bare := func(p *httpsig.Profile) { p.Cover, p.IfPresent = p.Cover[:4], nil }
@@ -249,8 +247,8 @@ func TestSignedDemands(t *testing.T) {
 	}
 }
 
-// TestSignedBudget bounds the public-key work that a forger can order.
-func TestSignedBudget(t *testing.T) {
+// TestBudgetLimitsForgedSignatures bounds the public-key work that a forger can cause.
+func TestBudgetLimitsForgedSignatures(t *testing.T) {
 	s := newSigning(t)
 	forged, err := httpsig.Ed25519Key("orbit-ed", authtest.Ed25519())
 	if err != nil {
@@ -294,8 +292,7 @@ func TestSignedBudget(t *testing.T) {
 	}
 }
 
-// TestMessage is what was sent, byte for byte.
-func TestMessage(t *testing.T) {
+func TestMessageEqualsTheSentBytes(t *testing.T) {
 	for target, want := range map[string]string{
 		"/": "/ false ", "/?": "/ true ", "/a?b=c?d": "/a true b=c?d", "/%61/b%2Fc?%20": "/%61/b%2Fc true %20",
 	} {

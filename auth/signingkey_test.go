@@ -108,8 +108,8 @@ func TestReadSigningKeys(t *testing.T) {
 	}
 }
 
-// TestSigningKeyTimes counts the beginning in, and the end out.
-func TestSigningKeyTimes(t *testing.T) {
+// TestSigningKeyValidityExcludesItsEnd: not_before is inclusive, not_after exclusive.
+func TestSigningKeyValidityExcludesItsEnd(t *testing.T) {
 	from, to := time.Unix(1_800_000_000, 0), time.Unix(1_800_000_100, 0)
 	at := func(s int64) time.Time { return time.Unix(1_800_000_000+s, 0) }
 	for _, c := range []struct {
@@ -137,7 +137,7 @@ func TestSigningKeyTimes(t *testing.T) {
 	}
 }
 
-func TestSigningKeysThatCannotBeRead(t *testing.T) {
+func TestUnreadableSigningKeysAreReported(t *testing.T) {
 	good := base64.StdEncoding.EncodeToString(secretOf("a"))
 	secret := func(text string) SigningKeyConfig {
 		return SigningKeyConfig{Principal: "acme", Secret: setting.Literal([]byte(text))}
@@ -185,9 +185,9 @@ func TestSigningKeysThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestOneSecretOfTwoPrincipals would let each sign for the other, and on one leg for
-// the other leg.
-func TestOneSecretOfTwoPrincipals(t *testing.T) {
+// TestSharedSecretIsRefused checks that two principals, or a client and an upstream,
+// cannot have the same secret: each could sign for the other.
+func TestSharedSecretIsRefused(t *testing.T) {
 	same, file := literal(secretOf("a")), writeFile(t, pemOf(t, "PUBLIC KEY", authtest.Ed25519().Public()))
 	key := func(principal string, use ...string) SigningKeyConfig {
 		return SigningKeyConfig{Principal: principal, Secret: same, Use: use}
