@@ -157,8 +157,8 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-// TestHTTPKeepsTheKindOfAnError: a library that uses our client gets all bounds, and
-// every failure comes from Do.
+// TestHTTPKeepsTheKindOfAnError checks that a library with our client gets all bounds, and
+// that every failure is an error of Do.
 func TestHTTPKeepsTheKindOfAnError(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -203,8 +203,8 @@ func TestHTTPKeepsTheKindOfAnError(t *testing.T) {
 
 func transportOf(c *Client) *transport { return c.http.Transport.(*transport) }
 
-// TestNoProxyFromTheEnvironment: whoever sets our environment does not read or
-// forge what we fetch.
+// TestNoProxyFromTheEnvironment: the environment must not redirect fetches to a proxy that
+// could read or forge them.
 func TestNoProxyFromTheEnvironment(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
@@ -252,8 +252,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestAddressesAreCheckedWhenDialed: what a name leads to counts, and not what
-// it looks like, so the check stands behind the resolver.
+// TestAddressesAreCheckedWhenDialed checks that the resolved address decides and not the
+// name.
 func TestAddressesAreCheckedWhenDialed(t *testing.T) {
 	dial := func(h *http.Transport, address string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -17,7 +17,7 @@ func TestAcceptSignature(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	// What a gateway answers with 401.
+	// The value in a gateway's 401 response.
 	text, err := httpsig.FormatAcceptSignature(httpsig.Wanted{Label: "sp", Created: true, Tag: httpsig.TagRequest,
 		Components: []string{"@method", "@authority", "@path", "@query", "content-digest"}})
 	if err != nil || text != `sp=("@method" "@authority" "@path" "@query" "content-digest");created;tag="sallyport-req"` {
@@ -65,14 +65,14 @@ func TestWantsContentDigest(t *testing.T) {
 	}
 }
 
-func TestSignerRefusals(t *testing.T) {
+func TestNewSignerRefusesInvalidProfiles(t *testing.T) {
 	for name, p := range map[string]httpsig.Profile{
 		"no tag":                 {},
 		"a tag with a quote":     {Tag: `"`},
 		"a label with a capital": {Tag: "t", Label: "Sp"},
 		"a negative lifetime":    {Tag: "t", Lifetime: -1},
 		"a component twice":      {Tag: "t", Cover: []string{"date", "date"}},
-		"covered in any case":    {Tag: "t", Cover: []string{"date"}, IfPresent: []string{"date"}},
+		"covered twice":          {Tag: "t", Cover: []string{"date"}, IfPresent: []string{"date"}},
 		"bs with sf":             {Tag: "t", Cover: []string{"date;bs;sf"}},
 		"@signature-params":      {Tag: "t", Cover: []string{"@signature-params"}},
 	} {
@@ -96,8 +96,7 @@ func TestSignerRefusals(t *testing.T) {
 	}
 }
 
-// Head and trailers must have labels of their own.
-func TestVerifyTrailerLabel(t *testing.T) {
+func TestHeadAndTrailersNeedDifferentLabels(t *testing.T) {
 	key := secretKey(t, "k1")
 	req := sign(t, httpsig.RequestProfile(), key, request(), "n1")
 	for label, want := range map[string]httpsig.Code{"": "", "sp": httpsig.Malformed} {

@@ -8,9 +8,9 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// Allocations are gates: two for a verification, two for a signature, none for a
-// digest that is read and compared, and one for a digest that is made. The race
-// detector makes pools forget at random, and is left out.
+// TestAllocations bounds allocations: two for a verification, two for a signature, none
+// for parsing and comparing a digest, and one for making a digest. It does not run with
+// the race detector, which drops items of pools at random.
 func TestAllocations(t *testing.T) {
 	key := secretKey(t, "k1")
 	m := sign(t, httpsig.RequestProfile(), key, request(), "")

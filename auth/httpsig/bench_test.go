@@ -21,8 +21,8 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
-// What someone without a key costs us, and that it is the same whether the keyid
-// is one of ours.
+// The cost of refusing a forged signature. It must be the same for known and unknown key
+// ids.
 func BenchmarkVerifyRefused(b *testing.B) {
 	key := secretKey(b, "k1")
 	m := sign(b, httpsig.RequestProfile(), key, request(), "")
@@ -57,7 +57,7 @@ func BenchmarkContent(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	// Plain SHA-256 over the same reads is what the others are measured by.
+	// Plain SHA-256 over the same reads, for comparison.
 	b.Run("plain", func(b *testing.B) {
 		b.SetBytes(int64(len(content)))
 		buf := make([]byte, 32<<10)
@@ -93,7 +93,7 @@ func BenchmarkContent(b *testing.B) {
 	})
 }
 
-// What the digest of a small content costs beside hashing it.
+// The cost of the digest of a small content, besides hashing it.
 func BenchmarkDigest(b *testing.B) {
 	content := make([]byte, 1<<10)
 	fields := httpsig.Lines{{Name: "content-digest", Value: httpsig.ContentDigest(content)}}

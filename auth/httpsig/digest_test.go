@@ -48,8 +48,7 @@ func TestParseContentDigest(t *testing.T) {
 	}
 }
 
-// Every digest that counts must match, not one of them.
-func TestDigestsAll(t *testing.T) {
+func TestEverySupportedDigestMustMatch(t *testing.T) {
 	const wrong512 = "sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:"
 	d, err := httpsig.ParseContentDigest(httpsig.Lines{{Name: "content-digest", Value: httpsig.ContentDigest([]byte("x")) + ", " + wrong512}})
 	if err != nil || code(d.Match([]byte("x"))) != httpsig.DigestMismatch {

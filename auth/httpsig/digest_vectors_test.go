@@ -44,7 +44,7 @@ func readDigestVector(t *testing.T, file string) digestVector {
 	return v
 }
 
-// The examples of RFC 9530, read, compared, and computed anew.
+// TestDigestVectors parses, compares and recomputes the examples of RFC 9530.
 func TestDigestVectors(t *testing.T) {
 	files, err := filepath.Glob("testdata/rfc9530/*.txt")
 	if err != nil || len(files) < 20 {

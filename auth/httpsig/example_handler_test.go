@@ -15,8 +15,8 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// signedOnly hands on requests that are signed, new, and of the content that was
-// signed. It reads no content before the signature holds.
+// signedOnly forwards requests whose signature verifies, is not a replay and matches the
+// content. It reads no content before it has verified the signature.
 type signedOnly struct {
 	verifier *httpsig.Verifier
 	claims   claims
@@ -52,7 +52,7 @@ func (h *signedOnly) verified(r *http.Request) (caller string, content []byte, e
 	if err != nil {
 		return "", nil, err
 	}
-	// Whoever may not call at all is refused here, before the claim.
+	// Refuse callers without permission here, before the claim.
 	if !h.claims.claim(s.Claim, s.Until()) {
 		return "", nil, &httpsig.Error{Code: httpsig.Replayed}
 	}
@@ -60,14 +60,14 @@ func (h *signedOnly) verified(r *http.Request) (caller string, content []byte, e
 	return s.Key.ID(), content, err
 }
 
-// claims are the signatures that were used, until they would be too old anyway.
+// claims stores the used signatures until they are stale.
 type claims struct {
 	mu   sync.Mutex // guards used
 	used map[[16]byte]time.Time
 }
 
-// claim reports whether a signature is used for the first time. When there are too
-// many it refuses: forgetting one would let it pass again.
+// claim reports whether a signature is used for the first time. If the table is full it
+// refuses, since evicting an entry would allow its replay.
 func (c *claims) claim(id [16]byte, until time.Time) bool {
 	const most = 100_000
 	c.mu.Lock()
@@ -89,8 +89,7 @@ func (c *claims) claim(id [16]byte, until time.Time) bool {
 	return true
 }
 
-// A handler that lets signed requests through, once, with the content that was
-// signed.
+// A handler that accepts signed requests, each once, with the signed content.
 func ExampleVerifier() {
 	key, err := httpsig.HMACKey("alice-2026-11", bytes.Repeat([]byte("64 random bytes "), 4))
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// A request is signed by a client, and verified by a server that has the same
-// secret. What is left to the server are the nonce and the content.
+// A client signs a request, and a server with the same secret verifies it. The server
+// must still claim the nonce and verify the content.
 func Example() {
 	secret := bytes.Repeat([]byte("64 random bytes "), 4) // from crypto/rand, once
 	key, err := httpsig.HMACKey("alice-2026-11", secret)
@@ -72,8 +72,8 @@ func Example() {
 	// another path: true
 }
 
-// A server signs its answer to a request and echoes the nonce; the client sees
-// that it is the answer to its own request and to no other.
+// A server signs its response to a request with the nonce of the request. The client
+// verifies that the response belongs to its request.
 func ExampleVerifier_VerifyResponse() {
 	key, err := httpsig.HMACKey("alice-2026-11", bytes.Repeat([]byte("64 random bytes "), 4))
 	if err != nil {
@@ -126,7 +126,7 @@ func ExampleVerifier_VerifyResponse() {
 	// the signature does not match: keyid "alice-2026-11"
 }
 
-// With Ed25519 the verifier holds no secret: whoever signs keeps the private key.
+// With Ed25519 the verifier needs no secret; only the signer has the private key.
 func ExampleEd25519Key() {
 	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize)) // from ed25519.GenerateKey
 	mine, err := httpsig.Ed25519Key("partner-2026", private)
@@ -172,7 +172,7 @@ func ExampleEd25519Key() {
 	// signing with ed25519 key "partner-2026": the key cannot sign
 }
 
-// A server that refuses an unsigned request says what it wants to be signed.
+// A server that refuses an unsigned request lists the components to sign.
 func ExampleFormatAcceptSignature() {
 	value, err := httpsig.FormatAcceptSignature(httpsig.Wanted{
 		Label: "sp", Tag: httpsig.TagRequest, Created: true,
@@ -201,7 +201,7 @@ func ExampleParseAcceptSignature() {
 	// k1 app-123 [@method @target-uri content-digest]
 }
 
-// Content is compared as it arrives. It is verified only once its end has been read.
+// The reader compares content as it arrives. The content is verified only at its end.
 func ExampleDigests_NewReader() {
 	fields := httpsig.Lines{{Name: "Content-Digest", Value: httpsig.ContentDigest([]byte("what was sent"))}}
 	digests, err := httpsig.ParseContentDigest(fields)
@@ -217,8 +217,8 @@ func ExampleDigests_NewReader() {
 	// the content does not match its digest
 }
 
-// A tool shows what a verifier computes, so that it can be compared with what the
-// signer did. Nothing of it has been verified.
+// A tool shows the signature base as a verifier computes it, to compare it with the
+// signer's. It verifies nothing.
 func ExampleExplain() {
 	m := &httpsig.Message{Method: "GET", Scheme: "https", Authority: "Models.Example.com:443", Path: "/v1/models", Fields: httpsig.Lines{
 		{Name: "Signature-Input", Value: `sig1=("@method" "@authority" "@path");created=1800000000;keyid="k1";tag="app-123"`},

@@ -12,8 +12,8 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// signing answers as a gateway does: it verifies requests and signs its answers
-// with the key that the request was signed with.
+// signing is a handler like a gateway: it verifies requests and signs the responses with
+// the key of the request.
 type signing struct {
 	verifier *httpsig.Verifier
 	signer   *httpsig.Signer
@@ -44,8 +44,8 @@ func (h *signing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(answer)
 }
 
-// A client whose requests are signed and whose answers are verified. An answer
-// that is not what was signed ends in an error, not in io.EOF.
+// A client signs its requests and verifies the responses. A response that does not match
+// its signature ends with an error and not with io.EOF.
 func ExampleTransport() {
 	key, err := httpsig.HMACKey("alice-2026-11", bytes.Repeat([]byte("64 random bytes "), 4))
 	if err != nil {

@@ -1,9 +1,9 @@
 package httpsig
 
-// SignBase signs a base as it is, for vectors whose parameters no Signer makes.
+// SignBase signs a given base, for vectors with parameters that no Signer makes.
 func SignBase(k *Key, base []byte) ([]byte, error) { return k.sign(nil, base) }
 
-// Canonical writes a structured field canonically.
+// Canonical returns a structured field in canonical form.
 func Canonical(text string, kind Kind) (string, bool) {
 	b, ok := appendStructured(nil, text, kind)
 	return string(b), ok

@@ -12,8 +12,8 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// FuzzBase compares our base with one that is made as naively as the RFC reads,
-// by regular expressions and without any care for speed.
+// FuzzBase compares our base with that of a simple implementation, which follows the RFC
+// literally with regular expressions.
 func FuzzBase(f *testing.F) {
 	f.Add(`("@method" "@authority" "@path" "@query" "content-digest");created=1;keyid="k"`, "POST", "h", "/p", "q=1", "a, b")
 	f.Add(`("@target-uri" "x";bs "@scheme" "@request-target");expires=5;alg="x\"\\";created=007;tag="t"`, "GET", "H:443", "", "", " v ")
@@ -43,7 +43,7 @@ func FuzzBase(f *testing.F) {
 	})
 }
 
-// Compiled patterns of what a naive reader takes structured fields for.
+// Patterns for structured fields of the simple implementation.
 var (
 	naiveList  = regexp.MustCompile(`^\(([^()]*)\)(.*)$`)
 	naiveItem  = regexp.MustCompile(`^"([^"\\]*)"((?:; *[a-z*][a-z0-9_.*-]*)*)`)
@@ -143,7 +143,7 @@ func naiveValue(m *httpsig.Message, name string, bytes bool) (string, bool) {
 	return strings.Join(values, ", "), values != nil
 }
 
-// naiveLower makes ASCII letters small, and leaves others alone.
+// naiveLower converts ASCII letters to lower case.
 func naiveLower(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {

@@ -32,7 +32,7 @@ func ed25519Of(t *testing.T, id string, fill byte) (private, public *httpsig.Key
 	return private, public
 }
 
-// TestKeysAreEqualIfTheyVerifyTheSame: id, algorithm and material, whether or not a
+// TestKeysAreEqualIfTheyVerifyTheSame compares id, algorithm and material, whether or not a
 // key can sign.
 func TestKeysAreEqualIfTheyVerifyTheSame(t *testing.T) {
 	private, public := ed25519Of(t, "a", 1)

@@ -19,8 +19,8 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// testGateway verifies requests and signs answers as a gateway does. The path says
-// how it answers.
+// testGateway verifies requests and signs answers like a gateway. The path selects how it
+// answers.
 type testGateway struct {
 	ts      *testscript.TestScript
 	secret  *httpsig.Key // of alice
@@ -32,8 +32,9 @@ type testGateway struct {
 	seen map[[16]byte]bool
 }
 
-// startGateway is `gateway [h2] [OFFSET]`: it starts one whose clock is off by that
-// much. GATEWAY is then its URL, ca.pem its authority, gateway.json its public key.
+// startGateway implements `gateway [h2] [OFFSET]`: it starts a gateway whose clock is off
+// by OFFSET. It sets GATEWAY to its URL, and writes its authority to ca.pem and its
+// public key to gateway.json.
 func startGateway(ts *testscript.TestScript, _ bool, args []string) {
 	key := func(k *httpsig.Key, err error) *httpsig.Key { ts.Check(err); return k }
 	secret := []byte("0123456789012345678901234567890123456789012345678901234567890123")
@@ -122,7 +123,7 @@ func (g *testGateway) refuse(w http.ResponseWriter, status int, reason string) {
 	fmt.Fprintf(w, `{"title":"Refused.","status":%d,"reason":"%s"}`+"\n", status, reason)
 }
 
-// answer signs by the path: for how it is signed, and what is done to it then.
+// answer signs an answer, and changes it afterwards, as the path says.
 func (g *testGateway) answer(w http.ResponseWriter, request *httpsig.Message, s *httpsig.Signature, content string) {
 	h, status := w.Header(), 200
 	h.Set("Content-Type", "text/plain")

@@ -15,8 +15,8 @@ import (
 	"testing"
 )
 
-// handover is a gateway that was given what keygen wrote for two partners, and
-// those partners.
+// handover is a gateway configured with the output of keygen for two partners, and the
+// partners.
 type handover struct {
 	t      *testing.T
 	dir    string
@@ -24,7 +24,7 @@ type handover struct {
 	status chan int
 }
 
-// sallyport runs a command that must end well, and returns what it wrote.
+// sallyport runs a command that must succeed, and returns its output.
 func (h *handover) sallyport(want int, args ...string) (stdout, stderr string) {
 	h.t.Helper()
 	var out, faults bytes.Buffer
@@ -34,7 +34,7 @@ func (h *handover) sallyport(want int, args ...string) (stdout, stderr string) {
 	return out.String(), faults.String()
 }
 
-// path is that of a file in the folder.
+// path returns the path of a file in the folder.
 func (h *handover) path(name string) string { return filepath.Join(h.dir, name) }
 
 // write writes a file.
@@ -118,7 +118,7 @@ func (h *handover) start() {
 	})
 }
 
-// What keygen hands over works as it is, with the gateway as it is.
+// TestHandover uses the output of keygen unchanged with a gateway.
 func TestHandover(t *testing.T) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		content, err := io.ReadAll(r.Body)

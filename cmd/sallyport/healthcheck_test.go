@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// answering listens on loopback and says text to whoever asks, once the request
-// is there; "" is silence.
+// answering listens on loopback and answers each request with text; "" means no answer.
 func answering(t *testing.T, text string) (address string, request <-chan string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -70,7 +69,7 @@ func TestHealthy(t *testing.T) {
 	}
 }
 
-func TestHealthyNobodyThere(t *testing.T) {
+func TestHealthyFailsWithoutListener(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -81,8 +80,7 @@ func TestHealthyNobodyThere(t *testing.T) {
 	}
 }
 
-// TestHealthyUnspecified sees that the address for all interfaces is asked on
-// this machine.
+// TestHealthyUnspecified checks that the unspecified address means this machine.
 func TestHealthyUnspecified(t *testing.T) {
 	address, _ := answering(t, "HTTP/1.1 200 OK\r\n\r\n")
 	_, port, _ := net.SplitHostPort(address)

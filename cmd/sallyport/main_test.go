@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestScripts runs the command lines of testdata as a user types them.
+// TestScripts runs the scripts of testdata.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// exits runs a program that must end with a status: `exits 2 sallyport chekc`.
+// exits runs a program and checks its exit status: `exits 2 sallyport chekc`.
 func exits(ts *testscript.TestScript, _ bool, args []string) {
 	got := 0
 	err := ts.Exec(args[1], args[2:]...)
@@ -46,7 +46,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// modes sees that files have a mode: `modes 0400 acme/*.secret`.
+// modes checks the mode of files: `modes 0400 acme/*.secret`.
 func modes(ts *testscript.TestScript, _ bool, args []string) {
 	for _, pattern := range args[1:] {
 		names, err := filepath.Glob(ts.MkAbs(pattern))

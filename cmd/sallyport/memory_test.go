@@ -29,7 +29,7 @@ func TestWorthCollecting(t *testing.T) {
 	}
 }
 
-// TestQuietGatewayCollects leaves garbage behind and does nothing until it is gone.
+// TestQuietGatewayCollects makes garbage and then stays quiet until it is collected.
 func TestQuietGatewayCollects(t *testing.T) {
 	before := debug.SetGCPercent(-1) // nothing else collects
 	defer debug.SetGCPercent(before)
@@ -56,5 +56,5 @@ func TestQuietGatewayCollects(t *testing.T) {
 	<-done
 }
 
-// garbage keeps the compiler from leaving out what is allocated for nothing.
+// garbage prevents the compiler from optimizing the allocations away.
 var garbage []byte

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestServeDrainsAtSIGTERM sees serve come up and end well.
+// TestServeDrainsAtSIGTERM checks that serve starts, and ends without an error.
 func TestServeDrainsAtSIGTERM(t *testing.T) {
 	dir := t.TempDir()
 	config := filepath.Join(dir, "gateway.yaml")
@@ -40,7 +40,7 @@ routes:
 	if got := <-status; got != exitOK {
 		t.Errorf("status %d, want %d", got, exitOK)
 	}
-	// The folder of the authority counts from that of the configuration.
+	// The folder of the authority is relative to that of the configuration.
 	for _, want := range []string{`"routes":1`, `"msg":"draining"`, filepath.Join(dir, "sallyport-ca")} {
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("the log lacks %s:\n%s", want, said.String())

@@ -20,9 +20,8 @@ import (
 	"time"
 )
 
-// TestCheckSeesSurprises puts gateways in the place of ours that do what none
-// should, and wants the check to fail.
-func TestCheckSeesSurprises(t *testing.T) {
+// TestCheckDetectsFaultyGateways replaces the gateway by faulty ones; the check must fail.
+func TestCheckDetectsFaultyGateways(t *testing.T) {
 	const predictions = `{"predictions": [2.5, 3.0, 4.5]}`
 	for _, c := range []struct {
 		name  string
@@ -85,8 +84,7 @@ func TestCheckSeesSurprises(t *testing.T) {
 	}
 }
 
-// newCertificate makes a certificate for the host of the demonstration, which is
-// its own root.
+// newCertificate makes a self-signed certificate for the host of the demonstration.
 func newCertificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -104,7 +102,7 @@ func newCertificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-func TestShell(t *testing.T) {
+func TestShellQuotesWords(t *testing.T) {
 	for word, want := range map[string]string{
 		"/tmp/a-b_c.pem": "/tmp/a-b_c.pem",
 		"":               "''",

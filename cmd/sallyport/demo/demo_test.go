@@ -20,7 +20,7 @@ import (
 	"sallyport/cmd/sallyport/demo"
 )
 
-// output is what a command has printed so far. Safe for concurrent use.
+// output collects the output of a command. It is safe for concurrent use.
 type output struct {
 	mu   sync.Mutex // guards text
 	text bytes.Buffer
@@ -45,7 +45,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// await waits until the output matches, and gives the submatches.
+// await waits until the output matches, and returns the submatches.
 func (o *output) await(t *testing.T, pattern string) []string {
 	t.Helper()
 	want := regexp.MustCompile(pattern)
@@ -61,7 +61,7 @@ func (o *output) await(t *testing.T, pattern string) []string {
 	}
 }
 
-// start runs `sallyport demo` and gives what it prints; stop is Ctrl-C.
+// start runs `sallyport demo` and returns its output; stop acts like Ctrl-C.
 func start(t *testing.T, args ...string) (out *output, stop func() error) {
 	t.Helper()
 	out = newOutput()
@@ -111,8 +111,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestPrintedLines pastes what the demo prints, without a shell.
-func TestPrintedLines(t *testing.T) {
+// TestPrintedLinesWork runs the commands that the demo prints, without a shell.
+func TestPrintedLinesWork(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "with a space")
 	out, stop := start(t, "--listen", "127.0.0.1:0", "--dir", dir)
 	defer stop()
@@ -149,7 +149,7 @@ func TestPrintedLines(t *testing.T) {
 	}
 }
 
-// post does what the printed curl line says.
+// post makes the request of the printed curl command.
 func post(t *testing.T, root, authorization, port, path, body string) (int, string) {
 	t.Helper()
 	pem, err := os.ReadFile(root)
@@ -187,7 +187,7 @@ func post(t *testing.T, root, authorization, port, path, body string) (int, stri
 }
 
 func TestListen(t *testing.T) {
-	// Whoever has the default port, it is in use.
+	// Make sure that the default port is in use, by this test or another process.
 	if l, err := net.Listen("tcp", "127.0.0.1:8443"); err == nil {
 		defer l.Close()
 	}

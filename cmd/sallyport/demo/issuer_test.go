@@ -18,7 +18,7 @@ import (
 	"sallyport/cmd/sallyport/demo"
 )
 
-// startIssuer runs an issuer under a path, as large providers run theirs.
+// startIssuer runs an issuer whose URL has a path, as with large providers.
 func startIssuer(t *testing.T) *demo.Issuer {
 	t.Helper()
 	server := httptest.NewUnstartedServer(nil)
@@ -40,8 +40,8 @@ func startIssuer(t *testing.T) *demo.Issuer {
 	return issuer
 }
 
-// TestIssuerTokens asks for tokens as OAuth2 clients do, and verifies them as a
-// resource server does: by discovery.
+// TestIssuerTokens requests tokens like an OAuth2 client, and verifies them like a
+// resource server, with discovery.
 func TestIssuerTokens(t *testing.T) {
 	issuer := startIssuer(t)
 	base := strings.TrimSuffix(issuer.TokenURL(), "/token")
@@ -92,9 +92,9 @@ func TestIssuerTokens(t *testing.T) {
 	}
 }
 
-// TestIssuerForgery sees that tokens of one issuer are no tokens of another one
-// with the same name.
-func TestIssuerForgery(t *testing.T) {
+// TestIssuersHaveDifferentKeys checks that tokens of one issuer are not valid for another
+// one with the same URL.
+func TestIssuersHaveDifferentKeys(t *testing.T) {
 	issuer := startIssuer(t)
 	base := strings.TrimSuffix(issuer.TokenURL(), "/token")
 	provider, err := oidc.NewProvider(t.Context(), base)
@@ -189,7 +189,7 @@ func TestIssuerRefuses(t *testing.T) {
 	}
 }
 
-// TestIssuerClock sees that tokens follow the issuer's clock and lifetime.
+// TestIssuerClock checks that tokens use the issuer's clock and lifetime.
 func TestIssuerClock(t *testing.T) {
 	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	issuer, err := demo.NewIssuer(demo.IssuerConfig{

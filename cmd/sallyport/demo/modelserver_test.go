@@ -13,7 +13,7 @@ import (
 	"sallyport/cmd/sallyport/demo"
 )
 
-// exchange sends a request line and a body as they are, as no client library would.
+// exchange sends a raw request line and body, which client libraries would change.
 func exchange(t *testing.T, addr, method, target, fields, body string) (int, http.Header, string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
