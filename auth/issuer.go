@@ -93,7 +93,7 @@ func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 	at := func(field string) string { return setting.Join(path, field) }
 	c.checkAddresses(at, f)
 	if len(c.Audience) == 0 {
-		f.Add(at("audience"), "", "an issuer without an audience would accept tokens that were meant for others", "name the audience that this gateway has at the issuer")
+		f.Add(at("audience"), "", "an issuer without an audience would accept tokens for other services", "name the audience that this gateway has at the issuer")
 	}
 	for _, a := range c.Audience {
 		if a == "" || a == "*" {
@@ -163,7 +163,7 @@ func (c *IssuerConfig) checkAddresses(at func(string) string, f *setting.Faults)
 
 func (c *IssuerConfig) checkFetched(at string, u *url.URL, f *setting.Faults) {
 	if err := fetch.CheckURL(u, c.InsecureHTTP); err != nil {
-		f.Add(at, u.String(), err.Error(), "use https, or say insecure_http: true of the issuer if its network is trusted")
+		f.Add(at, u.String(), err.Error(), "use https, or set insecure_http: true if the network of the issuer is trusted")
 	}
 }
 

@@ -89,7 +89,7 @@ func (c *SigningKeyConfig) Check(path, id string, f *setting.Faults) {
 	}
 	switch {
 	case kinds == 0:
-		f.Add(path, "", "a key without anything to verify or sign with", "write secret: {file: ...}; sallyport keygen makes one")
+		f.Add(path, "", "the key has no secret, public_key or private_key", "write secret: {file: ...}; sallyport keygen makes one")
 	case kinds > 1:
 		f.Add(path, "", "secret, public_key and private_key exclude each other", "keep one of them")
 	case c.Alg != "" && c.Alg != fits:
@@ -97,7 +97,7 @@ func (c *SigningKeyConfig) Check(path, id string, f *setting.Faults) {
 	}
 	c.checkUse(at, f)
 	if !c.NotBefore.IsZero() && !c.NotAfter.IsZero() && !c.NotBefore.Before(c.NotAfter.Time) {
-		f.Add(at("not_after"), c.NotAfter.Format(time.RFC3339), "not after not_before: the key would never count", "write a later time")
+		f.Add(at("not_after"), c.NotAfter.Format(time.RFC3339), "not after not_before: the key would never be valid", "write a later time")
 	}
 	if c.RequireNonce != nil && !slices.Contains(c.Uses(), VerifyRequest) {
 		f.Add(at("require_nonce"), fmt.Sprint(*c.RequireNonce), "the key verifies no requests", "remove the line")
@@ -107,7 +107,7 @@ func (c *SigningKeyConfig) Check(path, id string, f *setting.Faults) {
 func (c *SigningKeyConfig) checkUse(at func(string) string, f *setting.Faults) {
 	uses := c.Uses()
 	if len(uses) == 0 {
-		f.Add(at("use"), "", "a key that is for nothing", "name its principal, or write use: sign_request for a key between gateway and upstream")
+		f.Add(at("use"), "", "the key has no use", "name its principal, or write use: sign_request for a key between gateway and upstream")
 	}
 	client, upstream := false, false
 	for i, use := range c.Use {
@@ -128,9 +128,9 @@ func (c *SigningKeyConfig) checkUse(at func(string) string, f *setting.Faults) {
 	switch {
 	case client && upstream:
 		// Whoever holds the key could play one side to the other (RFC 9421, section 7.3.3).
-		f.Add(at("use"), strings.Join(c.Use, ", "), "one key for clients and for upstreams", "make a key for each")
+		f.Add(at("use"), strings.Join(c.Use, ", "), "a key must not serve both clients and upstreams", "make a key for each")
 	case slices.Contains(uses, VerifyRequest) && c.Principal == "":
-		f.Add(at("principal"), "", "a key that proves nobody", "name the caller whom its signatures prove")
+		f.Add(at("principal"), "", "a key that verifies requests needs a principal", "name the caller that its signatures prove")
 	case upstream && c.Principal != "":
 		f.Add(at("principal"), c.Principal, "a key between gateway and upstream proves no caller", "remove the line")
 	}

@@ -233,12 +233,12 @@ func CheckURL(u *url.URL, insecure bool) error {
 	a, err := netip.ParseAddr(u.Hostname())
 	literal := err == nil
 	if literal && !allowed(a.Unmap()) {
-		return errors.New("an address that is never asked: link-local, or a cloud's metadata service")
+		return errors.New("an address that is never dialed: link-local, or a cloud's metadata service")
 	}
 	if u.Scheme == "https" || insecure || literal && a.Unmap().IsLoopback() || local(u.Hostname()) {
 		return nil
 	}
-	return errors.New("http to another machine: whoever is in between could send keys of their own")
+	return errors.New("http to another machine: anyone on the path could replace the keys")
 }
 
 // local reports whether a name is reserved for this machine (RFC 6761, section 6.3). The

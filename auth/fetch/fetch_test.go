@@ -345,5 +345,5 @@ func ExampleClient_JSON() {
 	fmt.Println(New(Options{}).JSON(context.Background(), "http://169.254.169.254/latest", &d))
 	// Output:
 	// <nil> https://login.example.com
-	// bad url: an address that is never asked: link-local, or a cloud's metadata service
+	// bad url: an address that is never dialed: link-local, or a cloud's metadata service
 }
