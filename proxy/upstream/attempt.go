@@ -58,6 +58,9 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 	if x.ask.Host = e.host; e.host == "" {
 		x.ask.Host = r.Host
 	}
+	if x.ask.Trailers = nil; e.trailers && !r.grpc() {
+		x.ask.Trailers = r.Trailers
+	}
 	for attempt := 1; ; attempt++ {
 		c, used, err := e.conns.take(ctx, connectTime(&r.Timeouts, x.ask.Limit), attempt > 1)
 		if err != nil {

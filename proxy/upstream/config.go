@@ -55,6 +55,11 @@ type Config struct {
 	// IdleTime is how long a connection is kept idle; the default is 60s. A
 	// server that announces less (Keep-Alive: timeout=5) is believed.
 	IdleTime setting.Duration `yaml:"idle_time"`
+	// RequestTrailers has the trailers of requests sent on over HTTP/2. Over HTTP/1.1 they
+	// are sent in any case, and those of gRPC never, because its requests have none. The
+	// default is false, because some servers end the connection when trailers reach them,
+	// and with it the requests of everybody else.
+	RequestTrailers bool `yaml:"request_trailers"`
 	// Integrity says what is signed on the way to the servers and back.
 	Integrity IntegrityConfig `yaml:"integrity"`
 }
@@ -111,6 +116,9 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	secure = checkEndpoints(setting.Join(path, "grpc"), c.GRPC, f, "h2c", "h2") || secure
 	c.checkTLS(path, secure, f)
 	c.Integrity.check(setting.Join(path, "integrity"), f)
+	if c.RequestTrailers && !c.sharesREST() {
+		f.Add(setting.Join(path, "request_trailers"), "true", "no endpoint under rest is reached by h2c or h2", "remove the line: over HTTP/1.1 trailers are sent in any case, and gRPC has none in requests")
+	}
 	if h := c.Host; h != "" && h != "upstream" && h != "client" && !validHost(h) {
 		f.Add(setting.Join(path, "host"), h, "not a host", `write "upstream", "client", or a host such as app.internal:8000`)
 	}
@@ -127,8 +135,12 @@ func (c *Config) Check(path string, f *setting.Faults) {
 // Upgrades says whether requests can be sent to the upstream that ask for another
 // protocol: its endpoints serve HTTP/1.1.
 func (c *Config) Upgrades() bool {
-	return !slices.ContainsFunc(c.Rest, func(u setting.URL) bool { return u.URL != nil && shares(u.Scheme) }) &&
-		(len(c.Rest) > 0 || len(c.GRPC) == 0)
+	return !c.sharesREST() && (len(c.Rest) > 0 || len(c.GRPC) == 0)
+}
+
+// sharesREST says whether requests other than those of gRPC go out over HTTP/2.
+func (c *Config) sharesREST() bool {
+	return slices.ContainsFunc(c.Rest, func(u setting.URL) bool { return u.URL != nil && shares(u.Scheme) })
 }
 
 // checkEndpoints says whether one of the endpoints uses TLS.

@@ -45,7 +45,11 @@ type Request struct {
 	// until Read has returned. Where it is nil, Send and Close wait for Read.
 	Interrupt func()
 	// Trailers chooses which of the trailers of Body go upstream; nil means none.
-	// It is called once Body has ended, in the goroutine that reads it.
+	// It is called once Body has ended, in the goroutine that reads it. It is not called
+	// for a server that may not get any: grpc-go and others end a connection, and with it
+	// the requests of everybody else, when a second HEADERS comes. Such trailers are
+	// dropped and not refused: RFC 9110, section 6.5.1, lets intermediaries discard them,
+	// and no client of gRPC sends any.
 	Trailers func(message.Fields) message.Fields
 
 	Upgrade string // "websocket", or "" for none

@@ -140,7 +140,7 @@ func (u *Upstream) prepare(r *Request, ask *wire.Request) (*wire.Buffer, error) 
 		return nil, nil
 	case length < 0 || length > maxWhole:
 		ask.Body, ask.Length = r.Body, r.Length
-		ask.Interrupt, ask.Trailers = r.Interrupt, r.Trailers
+		ask.Interrupt = r.Interrupt
 		return nil, nil
 	}
 	lent := u.pools.bufs.Get(int(length) + 1)
