@@ -46,6 +46,10 @@ func reapEvery(idleTime time.Duration) time.Duration {
 // may say each time that it has not processed the request.
 const maxAttempts = 3
 
+// maxEnds is how many connections may end under a request, of all endpoints together,
+// before it is not sent again: it may be why, and others share the next one.
+const maxEnds = 2
+
 // try sends the request to one endpoint. sent says that the server may have seen it.
 func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool, err error) {
 	if err := e.admit(ctx, r.Timeouts.Connect); err != nil {
@@ -82,10 +86,13 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 			return true, nil
 		}
 		c.leave(false, 0)
+		if endsConnection(&x.answer, err) {
+			x.ends++
+		}
 		again := x.answer.Unprocessed || used && !x.answer.Answered && repeatable(&x.ask, err)
-		if !again || attempt == maxAttempts || ctx.Err() != nil {
+		if !again || attempt == maxAttempts || x.ends == maxEnds || ctx.Err() != nil {
 			e.leave()
-			return !x.answer.Unprocessed, e.blame(err)
+			return !x.answer.Unprocessed || x.ends == maxEnds, e.blame(err)
 		}
 	}
 }
@@ -99,12 +106,23 @@ func (e *endpoint) sign(r *Request, x *Response) (err error) {
 	return err
 }
 
+// endsConnection says whether an exchange failed because its connection ended, other than
+// by a GOAWAY without an error.
+func endsConnection(x *wire.Response, err error) bool {
+	var reset *wire.Reset
+	if errors.As(err, &reset) {
+		return reset.Connection && reset.Code != 0
+	}
+	var fault *wire.Error
+	return !x.Unprocessed && errors.As(err, &fault) && fault.Fault == wire.FaultBroken
+}
+
 // repeatable says whether a request that failed without a byte of an answer may be sent
-// again: its connection broke, its content is at hand in full, and its method is
-// idempotent.
+// again: its connection broke, though not because too much was asked of the server, its
+// content is at hand in full, and its method is idempotent.
 func repeatable(ask *wire.Request, err error) bool {
 	var fault *wire.Error
-	return errors.As(err, &fault) && fault.Fault == wire.FaultBroken && ask.Body == nil && message.Idempotent(ask.Method)
+	return errors.As(err, &fault) && fault.Fault == wire.FaultBroken && !errors.Is(err, wire.ErrCalm) && ask.Body == nil && message.Idempotent(ask.Method)
 }
 
 // connectTime is how long a connect may take; 0 is no bound.

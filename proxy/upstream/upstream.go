@@ -1,11 +1,14 @@
 // Package upstream answers which server gets a request, and brings back its
 // answer: endpoints, their pools of connections, and what is done when one fails.
 //
-// A request is sent a second time in two cases only. Its method is idempotent, its
+// A request is sent again in two cases only. Its method is idempotent, its
 // content is at hand in full, and it went out on a connection that had served
 // before and broke without a byte of an answer; most likely the server had closed
 // it. Or the server says itself, over HTTP/2, that it has not looked at the request
-// and will not (REFUSED_STREAM, or GOAWAY with an earlier stream). Else a POST is
+// and will not (REFUSED_STREAM, or GOAWAY with an earlier stream). In neither case is it
+// sent again where the server ended the connection because it was asked for too much
+// (ENHANCE_YOUR_CALM), or where two connections have ended under it: the request may be
+// why, and many callers share the next connection. Else a POST is
 // never sent twice; that connections are looked at before they are used again makes
 // it rare that this matters. A connect that fails has sent nothing, so the next
 // endpoint is tried with any request.

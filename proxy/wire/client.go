@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"time"
@@ -42,6 +43,10 @@ const (
 	FaultTimeout                    // the server took too long
 	FaultBroken                     // the connection broke
 )
+
+// ErrCalm is the cause of failures on a connection that the server ended because it was
+// asked for too much (ENHANCE_YOUR_CALM). Such requests are not sent again.
+var ErrCalm = errors.New("the server was asked for too much (ENHANCE_YOUR_CALM)")
 
 // Error is a failed exchange.
 type Error struct {

@@ -101,6 +101,8 @@ type Conn struct {
 type Reset struct {
 	Code uint32
 	Name string // as the standard has it
+	// Connection says that it ended the connection (GOAWAY) and not one exchange alone.
+	Connection bool
 }
 
 // Error names the reason.

@@ -29,6 +29,10 @@ type ClientOptions struct {
 	// Frames is how many frames may come that bring no answer further, more than
 	// requests and answers give cause for: 1000. A tenth comes back each second.
 	Frames int
+	// Resets is what resets of streams may cost before the connection takes no more
+	// requests: five where one follows its request at once, else one. One comes back each
+	// second. 100, and at most four times the requests in flight that the server allows.
+	Resets int
 	// StreamWindow is up to how many bytes of an answer that nobody has read yet may
 	// wait, and Memory for how much more than 64 KiB each all answers of the
 	// connection may have together: 4 MiB and 16 MiB. Windows begin at 64 KiB, and
@@ -87,6 +91,7 @@ type Client struct {
 	gone     *wire.Error // why nothing is read or written any more
 
 	most    int     // exchanges at a time, as the server has it
+	takes   int64   // how large a head the server takes; -1: it has not said
 	send    sending // what may be sent on the connection
 	grant   int64   // of SETTINGS: the window of new streams
 	receive receiving
@@ -100,6 +105,14 @@ type Client struct {
 	changed    *sync.Cond // something was written, SETTINGS have come, or the connection is gone
 	frames     int        // how many more may come that bring nothing
 	regained   time.Time
+
+	calm      bool // GOAWAY has come because the server was asked for too much
+	resets    int  // what resets have cost, less what came back
+	resetsAt  time.Time
+	lingers   int     // of calls: streams whose reset waits
+	lingering []*call // those streams, and some that have ended since
+	pings     int     // sent since HEADERS or DATA last came
+	pingAt    time.Time
 
 	heard   time.Time // when something last came
 	pinged  bool      // PING is to be answered until pingBy
@@ -124,6 +137,7 @@ func NewClient(conn net.Conn, o ClientOptions) *Client {
 		calls:   map[uint32]*call{},
 		next:    1,
 		most:    o.Streams,
+		takes:   -1,
 		send:    startWindow,
 		grant:   startWindow,
 		receive: receiving{left: connWindow, size: connWindow, most: connWindow},
@@ -244,7 +258,9 @@ func (c *Client) Exchange(ctx context.Context, r *wire.Request, x *wire.Response
 		err = e.blame(err)
 		e.err = err
 		e.Close()
+		c.mu.Lock() // the stream may linger
 		x.Answered, x.Unprocessed = k.answered, k.unprocessed && (k.up == nil || !k.up.touched)
+		c.mu.Unlock()
 		return err
 	}
 	x.Answered, x.Head = true, k.head
@@ -265,7 +281,13 @@ func (c *Client) ask(k *call, r *wire.Request, b *wire.Buffer) {
 		k.fail(&wire.Error{Fault: wire.FaultBroken, Err: errLeft})
 		return
 	}
-	if !c.heard.IsZero() && time.Since(c.heard) > c.options.PingTime {
+	if why := c.checkSize(r); why != nil {
+		c.bufs.Put(b)
+		k.fail(why)
+		return
+	}
+	k.begun = time.Now()
+	if !c.heard.IsZero() && k.begun.Sub(c.heard) > c.options.PingTime {
 		c.ping()
 	}
 	k.id = c.next

@@ -168,8 +168,11 @@ func (c *Client) takeBlock(f *frame) error {
 		return c.spend() // sent before the server knew
 	}
 	c.earn(2)
+	c.pings = 0
 	k.mark()
-	return k.takeBlock(c.blocks, c.ends)
+	err := k.takeBlock(c.blocks, c.ends)
+	c.settle(k)
+	return err
 }
 
 // takeData reads DATA.
@@ -192,10 +195,12 @@ func (c *Client) takeData(f *frame) error {
 		return err
 	}
 	k.mark()
+	c.settle(k)
 	if len(f.payload) == 0 && !k.inEnded {
 		return c.spend()
 	}
 	c.earn(1)
+	c.pings = 0
 	return nil
 }
 
@@ -214,6 +219,7 @@ func (c *Client) takeReset(f *frame) error {
 	if k.inEnded {
 		k.outEnded = true
 		k.writable.Broadcast()
+		c.settle(k)
 		return c.spend()
 	}
 	k.answered = true
@@ -222,6 +228,7 @@ func (c *Client) takeReset(f *frame) error {
 	}
 	k.fail(&wire.Error{Fault: wire.FaultBroken, Err: &wire.Reset{Code: uint32(f.code()), Name: f.code().String()}})
 	c.forget(k)
+	c.rest()
 	return c.spend()
 }
 
@@ -260,6 +267,8 @@ func (c *Client) takeSettings(f *frame) error {
 		switch s.id {
 		case settingWindow:
 			c.grant = int64(s.value)
+		case settingHeadSize:
+			c.takes = int64(s.value)
 		case settingStreams:
 			c.most = int(min(s.value, maxStream))
 		case settingPush:
@@ -295,17 +304,19 @@ func (c *Client) takePing(f *frame) error {
 }
 
 // takeGoAway notes that the server takes no more requests. What it says it has not
-// looked at can be sent elsewhere.
+// looked at can be sent elsewhere, unless the server was asked for too much: a request
+// of those may be why, and would end the next connection too.
 func (c *Client) takeGoAway(f *frame) {
 	last, why := f.goAway()
 	c.leaving = true
+	c.calm = c.calm || why == enhanceYourCalm
 	for id, k := range c.calls {
 		if id <= last {
 			continue
 		}
 		k.mark()
-		k.reset, k.unprocessed = true, true
-		k.fail(&wire.Error{Fault: wire.FaultBroken, Err: &wire.Reset{Code: uint32(why), Name: "GOAWAY, " + why.String()}})
+		k.reset, k.unprocessed = true, !c.calm
+		k.fail(c.calmed(&wire.Error{Fault: wire.FaultBroken, Err: &wire.Reset{Code: uint32(why), Name: "GOAWAY, " + why.String(), Connection: true}}))
 		c.forget(k)
 	}
 	c.rest()

@@ -187,12 +187,13 @@ func (u *upload) put(p []byte, end, followed bool) error {
 }
 
 // trailers are those of the body that may be sent, behind room for a frame's head; nil
-// for none. mu is held, and let go meanwhile: they are the caller's to choose.
+// for none, or for more than the server takes. mu is held, and let go meanwhile: they are the caller's to choose.
 func (u *upload) trailers() *wire.Buffer {
 	if u.r.Trailers == nil || u.r.Body == nil {
 		return nil
 	}
 	c := u.k.c
+	takes := c.takes
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	all := u.r.Trailers(u.r.Body.Trailers())
@@ -200,6 +201,9 @@ func (u *upload) trailers() *wire.Buffer {
 		return nil
 	}
 	kept := message.KeptTrailers(append(message.Fields(nil), all...), u.r.Fields)
+	if takes >= 0 && fieldsSize(kept) > takes {
+		return nil
+	}
 	lent := c.bufs.Get(0)
 	b := append(lent.B, make([]byte, frameHead)...)
 	for i := range kept {
