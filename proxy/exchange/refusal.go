@@ -62,6 +62,7 @@ const (
 	reasonNoneHealthy    = "no_healthy_upstream"
 	reasonUnserved       = "protocol_not_served"
 	reasonBadCall        = "bad_grpc_call"
+	reasonUpgradeBody    = "upgrade_with_body"
 
 	reasonUpstreamSignature = "upstream_signature"
 
@@ -119,6 +120,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonProtectedField: {400, "A header field that only the gateway may set was sent."},
 	reasonBadBody:        {400, "The request body is malformed."},
 	reasonBadCall:        {400, "This is not a gRPC call as it must be."},
+	reasonUpgradeBody:    {400, "A request for a WebSocket has no body."},
 	reasonNoRoute:        {404, "Nothing is served here."},
 	reasonMethod:         {405, "The method is not allowed here."},
 	reasonBodyTimeout:    {408, "The request body did not arrive in time."},

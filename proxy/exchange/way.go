@@ -128,6 +128,9 @@ func (x *exchange) match() error {
 	if x.wantsTunnel() && !r.WebSocket {
 		return message.ErrBadMethod // over HTTP/1.1 the wish is left out; here it is the request
 	}
+	if r.WebSocket && x.head.Upgrade == "websocket" && x.head.ContentLength != 0 {
+		return &refusal{reason: reasonUpgradeBody} // readers differ on where the tunnel begins
+	}
 	return nil
 }
 

@@ -85,7 +85,7 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 			x.begin(e, c)
 			return true, nil
 		}
-		c.leave(false, 0)
+		c.leave(faultOf(err) == wire.FaultRequest, 0)
 		if endsConnection(&x.answer, err) {
 			x.ends++
 		}
@@ -113,16 +113,23 @@ func endsConnection(x *wire.Response, err error) bool {
 	if errors.As(err, &reset) {
 		return reset.Connection && reset.Code != 0
 	}
+	return !x.Unprocessed && faultOf(err) == wire.FaultBroken
+}
+
+// faultOf says whose fault a failed exchange is; 0 where the error does not tell.
+func faultOf(err error) wire.Fault {
 	var fault *wire.Error
-	return !x.Unprocessed && errors.As(err, &fault) && fault.Fault == wire.FaultBroken
+	if errors.As(err, &fault) {
+		return fault.Fault
+	}
+	return 0
 }
 
 // repeatable says whether a request that failed without a byte of an answer may be sent
 // again: its connection broke, though not because too much was asked of the server, its
 // content is at hand in full, and its method is idempotent.
 func repeatable(ask *wire.Request, err error) bool {
-	var fault *wire.Error
-	return errors.As(err, &fault) && fault.Fault == wire.FaultBroken && !errors.Is(err, wire.ErrCalm) && ask.Body == nil && message.Idempotent(ask.Method)
+	return faultOf(err) == wire.FaultBroken && !errors.Is(err, wire.ErrCalm) && ask.Body == nil && message.Idempotent(ask.Method)
 }
 
 // connectTime is how long a connect may take; 0 is no bound.

@@ -173,6 +173,10 @@ func TestUnsafeRequestsAreNotSent(t *testing.T) {
 			if statusOf(u)[0].Dials == 0 {
 				return
 			}
+			if n := statusOf(u)[0].Idle; n != 1 {
+				t.Errorf("%d connections are kept; want the one on which nothing was sent", n)
+			}
+			u.Close()
 			if b := <-seen; len(b) > 0 {
 				t.Errorf("the server saw %q", b)
 			}

@@ -28,7 +28,8 @@ type exclusive struct {
 type exclusiveConn struct {
 	*h1.Client
 	pool      *exclusive
-	goodUntil time.Time // while it is idle
+	goodUntil time.Time     // while it is idle
+	announced time.Duration // how long the server said that it waits; 0: it did not
 }
 
 // take returns an idle connection on which nothing has arrived, or else a new one. A
@@ -98,11 +99,14 @@ func (p *exclusive) pop() *exclusiveConn {
 }
 
 // put keeps a connection that is fit for another request. announced is how long the
-// server said that it waits for one, 0 if it did not say.
+// server said that it waits for one, 0 if it did not say just now: it is believed still.
 func (p *exclusive) put(c *exclusiveConn, announced time.Duration) {
 	keep := p.idleTime
 	if announced > 0 {
-		keep = min(keep, announced-min(announced/2, time.Second))
+		c.announced = announced
+	}
+	if said := c.announced; said > 0 {
+		keep = min(keep, said-min(said/2, time.Second))
 	}
 	c.goodUntil = p.now().Add(keep)
 	if surplus := p.push(c); surplus != nil {

@@ -23,7 +23,8 @@ const (
 type Client interface {
 	// Exchange sends r and fills x with the head of the final response. The caller then
 	// reads the content from x and must close x. An error is an [*Error], and x is closed
-	// already then; Answered and Unprocessed of x are valid.
+	// already then; Answered and Unprocessed of x are valid. After [FaultRequest] the
+	// connection is as it was.
 	//
 	// The end of ctx aborts the exchange at once, until x is closed.
 	Exchange(ctx context.Context, r *Request, x *Response) error
