@@ -40,6 +40,10 @@ func (x *exchange) takeBody() error {
 	if x.grpc {
 		c.counted.rate = 0 // a stream may rest between messages
 	}
+	if e := x.caller.Expires; !e.IsZero() && x.head.ContentLength != 0 {
+		// Deadlines go by one clock, and credentials by another.
+		c.counted.wait.until = x.server.Clock.Now().Add(e.Sub(x.server.now()))
+	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
 	var digests httpsig.Digests
 	signed := x.bodySigned()
@@ -162,8 +166,8 @@ func (x *exchange) checkEarly(h *message.Response) error {
 }
 
 // countedBody is the client's body on its way to the upstream: counted against
-// the route's limit while it streams, with a bound on how long it may pause and on
-// how slow it may be. What is wrong with it is the client's fault and comes out as a
+// the route's limit while it streams, with a bound on how long it may pause, on how slow
+// it may be, and by the end of the caller's credential. What is wrong with it is the client's fault and comes out as a
 // [refusal].
 type countedBody struct {
 	src   message.Body
@@ -187,6 +191,9 @@ func (b *countedBody) tooSlow(from time.Time, total int64) bool {
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	if err := b.wait.extend(); err != nil {
+		if err == errExpired {
+			return 0, &refusal{reason: reasonExpired, cause: err}
+		}
 		return 0, errClientGone(err)
 	}
 	var from time.Time
@@ -206,6 +213,8 @@ func (b *countedBody) Read(p []byte) (int, error) {
 		return n, err
 	case err == nil:
 		return n, nil
+	case timedOut(err) && b.wait.passed(time.Now()):
+		return n, &refusal{reason: reasonExpired, cause: errExpired}
 	case timedOut(err):
 		return n, &refusal{reason: reasonBodyTimeout, cause: err}
 	case errors.Is(err, io.ErrUnexpectedEOF):
