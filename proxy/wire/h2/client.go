@@ -111,6 +111,7 @@ type Client struct {
 	resetsAt  time.Time
 	lingers   int     // of calls: streams whose reset waits
 	lingering []*call // those streams, and some that have ended since
+	stale     int     // bytes that the server may have sent on streams before it knew of their reset
 	pings     int     // sent since HEADERS or DATA last came
 	pingAt    time.Time
 

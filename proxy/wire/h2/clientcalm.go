@@ -80,9 +80,11 @@ func (c *Client) resetLingering(now time.Time) {
 	c.kick()
 }
 
-// reset resets a stream and forgets it; mu is held.
+// reset resets a stream and forgets it; mu is held. What its window holds may be under
+// way, in frames of any size: that is no fault of the server.
 func (c *Client) reset(k *call, why code) {
 	k.reset = true
+	c.stale = min(c.stale+k.receive.left, connWindow)
 	b := c.control()
 	b.B = appendReset(b.B, k.id, why)
 	c.forget(k)

@@ -117,3 +117,26 @@ func TestClientTellsWhatAsksForCalm(t *testing.T) {
 		t.Errorf("%v, unprocessed: %v", err, x.Unprocessed)
 	}
 }
+
+// What a server has sent on a stream before it learns of the reset ends no connection,
+// however small the frames are.
+func TestClientTakesWhatWasUnderWayAtAReset(t *testing.T) {
+	cl := dialClient(t, script(t, nil, func(o *origin) {
+		victim := o.request()
+		o.headers(victim, false, ":status:200")
+		id := o.request()
+		o.headers(id, false, ":status:200")
+		o.until(http2.FrameRSTStream)
+		for range 4000 {
+			_ = o.fr.WriteData(id, false, []byte("0123456789"))
+		}
+		_ = o.fr.WriteData(victim, true, []byte("done"))
+		o.drain()
+	}), ClientOptions{})
+	victim := cl.begun(t, context.Background())
+	cl.begun(t, context.Background()).Close()
+	if body, err := io.ReadAll(victim); string(body) != "done" || err != nil {
+		t.Errorf("the victim got %q, %v", body, err)
+	}
+	victim.Close()
+}

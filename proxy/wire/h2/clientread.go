@@ -188,8 +188,12 @@ func (c *Client) takeData(f *frame) error {
 		b.B = appendWindow(b.B, 0, more)
 	}
 	k := c.calls[f.stream]
-	if k == nil {
-		return c.spend() // sent before the server knew
+	switch {
+	case k == nil && 0 < f.size && f.size <= c.stale:
+		c.stale -= f.size // sent before the server knew
+		return nil
+	case k == nil:
+		return c.spend()
 	}
 	if err := k.takeData(f); err != nil {
 		return err
