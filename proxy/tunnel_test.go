@@ -83,3 +83,26 @@ func TestWebSocket(t *testing.T) {
 		}
 	})
 }
+
+// A request for a WebSocket that has content is refused before the model server hears
+// of it, and costs no connection there.
+func TestWebSocketWithABody(t *testing.T) {
+	h := build(t, plan{routes: strings.TrimRight(oneRoute, "\n") + "\n    websocket: true\n"})
+	head := "POST / HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer TOKEN\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + wsKey + "\r\n"
+	for name, rest := range map[string]string{
+		"of a length":           "Content-Length: 5\r\n\r\nhello",
+		"in chunks":             "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+		"in chunks, but empty":  "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"that does not come":    "Content-Length: 5\r\n\r\n",
+		"larger than is held":   "Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000),
+		"in chunks, and no end": "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := h.in(t).raw(head + rest)
+			if !strings.HasPrefix(got, "HTTP/1.1 400 ") || !strings.Contains(got, "upgrade_with_body") {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+	h.untouched()
+}

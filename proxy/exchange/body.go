@@ -39,6 +39,10 @@ func (x *exchange) takeBody() error {
 	if x.grpc {
 		c.counted.rate = 0 // a stream may pause between messages
 	}
+	if e := x.caller.Expires; !e.IsZero() && x.head.ContentLength != 0 {
+		// Deadlines go by one clock, and credentials by another.
+		c.counted.wait.until = x.server.Clock.Now().Add(e.Sub(x.server.now()))
+	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
 	x.scanned.scanner = x.modelScanner()
 	var digests httpsig.Digests
@@ -168,7 +172,8 @@ func (x *exchange) checkEarly(h *message.Response) error {
 }
 
 // countedBody is the client's body on its way to the upstream. It enforces the route's size limit,
-// the idle time and the minimum rate. A violation is the client's fault and returned as a
+// the idle time, the minimum rate and the end of the caller's credential. A violation is the
+// client's fault and returned as a
 // [refusal].
 type countedBody struct {
 	src   message.Body
@@ -192,6 +197,9 @@ func (b *countedBody) tooSlow(from time.Time, total int64) bool {
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	if err := b.wait.extend(); err != nil {
+		if err == errExpired {
+			return 0, &refusal{reason: reasonExpired, cause: err}
+		}
 		return 0, errClientGone(err)
 	}
 	var from time.Time
@@ -211,6 +219,8 @@ func (b *countedBody) Read(p []byte) (int, error) {
 		return n, err
 	case err == nil:
 		return n, nil
+	case timedOut(err) && b.wait.passed(time.Now()):
+		return n, &refusal{reason: reasonExpired, cause: errExpired}
 	case timedOut(err):
 		return n, &refusal{reason: reasonBodyTimeout, cause: err}
 	case errors.Is(err, io.ErrUnexpectedEOF):

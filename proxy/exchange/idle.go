@@ -13,6 +13,7 @@ import (
 // It is safe for concurrent use.
 type idleDeadline struct {
 	idle   time.Duration // zero: no bound
+	until  time.Time     // the deadline is never behind it; zero: no bound
 	stream wire.Stream
 	clock  *wire.Clock
 	writes bool // a write deadline, else a read deadline
@@ -29,20 +30,34 @@ func (u *idleDeadline) set(t time.Time) error {
 	return u.stream.SetReadDeadline(t)
 }
 
-// extend moves the deadline to at least idle from now.
+// extend moves the deadline to at least idle from now, as far as until allows. Its error
+// is errExpired where that has passed.
 func (u *idleDeadline) extend() error {
-	if u.idle <= 0 {
+	if u.idle <= 0 && u.until.IsZero() {
 		return nil
 	}
 	now := u.clock.Now()
+	if u.passed(now) {
+		return errExpired
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.lifted || now.Sub(u.last) < time.Second {
 		return nil
 	}
 	u.last = now
-	return u.set(now.Add(u.idle + time.Second + wire.Lag))
+	by := u.until
+	if u.idle > 0 {
+		by = now.Add(u.idle + time.Second + wire.Lag)
+	}
+	if !u.until.IsZero() && u.until.Before(by) {
+		by = u.until
+	}
+	return u.set(by)
 }
+
+// passed reports whether until has passed.
+func (u *idleDeadline) passed(now time.Time) bool { return !u.until.IsZero() && !now.Before(u.until) }
 
 // lift removes the deadline for good. On some engines a read deadline that passes after the body's
 // end would look as if the client had left.

@@ -63,6 +63,7 @@ const (
 	reasonNoneHealthy    = "no_healthy_upstream"
 	reasonUnserved       = "protocol_not_served"
 	reasonBadCall        = "bad_grpc_call"
+	reasonUpgradeBody    = "upgrade_with_body"
 
 	reasonUpstreamSignature = "upstream_signature"
 
@@ -119,6 +120,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadBody:        {400, "The request body is malformed."},
 	reasonBadModel:       {400, "The request body does not name a model in one clear way."},
 	reasonBadCall:        {400, "The gRPC call is malformed."},
+	reasonUpgradeBody:    {400, "A WebSocket request must have no body."},
 	reasonNoRoute:        {404, "No route has this host and path."},
 	reasonMethod:         {405, "The method is not allowed here."},
 	reasonBodyTimeout:    {408, "The request body did not arrive in time."},

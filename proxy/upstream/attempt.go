@@ -45,6 +45,10 @@ func reapEvery(idleTime time.Duration) time.Duration {
 // because the second connection is new. Over HTTP/2 a server may refuse each stream unprocessed.
 const maxAttempts = 3
 
+// maxEnds is how many connections may end under one request, over all endpoints, before it is not
+// sent again. The request may be the cause, and other callers share the next connection.
+const maxEnds = 2
+
 // try sends the request to one endpoint. sent reports that the server may have seen it.
 func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool, err error) {
 	if err := e.admit(ctx, r.Timeouts.Connect); err != nil {
@@ -56,6 +60,9 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 	e.inFlight.Add(1)
 	if x.out.Host = e.host; e.host == "" {
 		x.out.Host = r.Host
+	}
+	if x.out.Trailers = nil; e.trailers && !r.grpc() {
+		x.out.Trailers = r.Trailers
 	}
 	for attempt := 1; ; attempt++ {
 		c, used, err := e.conns.take(ctx, connectTime(&r.Timeouts, x.out.Limit), attempt > 1)
@@ -77,11 +84,14 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 			x.begin(e, c)
 			return true, nil
 		}
-		c.leave(false, 0)
+		c.leave(faultOf(err) == wire.FaultRequest, 0)
+		if endsConnection(&x.answer, err) {
+			x.ends++
+		}
 		again := x.answer.Unprocessed || used && !x.answer.Answered && repeatable(&x.out, err)
-		if !again || attempt == maxAttempts || ctx.Err() != nil {
+		if !again || attempt == maxAttempts || x.ends == maxEnds || ctx.Err() != nil {
 			e.leave()
-			return !x.answer.Unprocessed, e.blame(err)
+			return !x.answer.Unprocessed || x.ends == maxEnds, e.blame(err)
 		}
 	}
 }
@@ -95,11 +105,30 @@ func (e *endpoint) sign(r *Request, x *Response) (err error) {
 	return err
 }
 
-// repeatable reports whether a request that failed before any byte of the answer may be sent
-// again: the connection broke, all content is in memory, and the method is idempotent.
-func repeatable(out *wire.Request, err error) bool {
+// endsConnection reports whether an exchange failed because its connection ended, other than by a
+// GOAWAY without an error.
+func endsConnection(x *wire.Response, err error) bool {
+	var reset *wire.Reset
+	if errors.As(err, &reset) {
+		return reset.Connection && reset.Code != 0
+	}
+	return !x.Unprocessed && faultOf(err) == wire.FaultBroken
+}
+
+// faultOf returns the fault of a failed exchange; 0 if the error does not say.
+func faultOf(err error) wire.Fault {
 	var fault *wire.Error
-	return errors.As(err, &fault) && fault.Fault == wire.FaultBroken && out.Body == nil && message.Idempotent(out.Method)
+	if errors.As(err, &fault) {
+		return fault.Fault
+	}
+	return 0
+}
+
+// repeatable reports whether a request that failed before any byte of the answer may be sent
+// again: the connection broke, but not because too much was asked of the server, all content is in
+// memory, and the method is idempotent.
+func repeatable(out *wire.Request, err error) bool {
+	return faultOf(err) == wire.FaultBroken && !errors.Is(err, wire.ErrCalm) && out.Body == nil && message.Idempotent(out.Method)
 }
 
 // connectTime is the timeout for a connect; 0 means no limit.

@@ -51,6 +51,10 @@ type Config struct {
 	// IdleTime is how long an idle connection is kept. Default: 60s. A shorter time announced by
 	// the server (Keep-Alive: timeout=5) applies instead.
 	IdleTime setting.Duration `yaml:"idle_time"`
+	// RequestTrailers sends the trailers of requests on over HTTP/2. Over HTTP/1.1 they are always
+	// sent. Those of gRPC never are, because its requests have none. The default is false: some
+	// servers end the connection when trailers arrive, and with it the requests of other callers.
+	RequestTrailers bool `yaml:"request_trailers"`
 	// Integrity configures message signatures between the gateway and the servers.
 	Integrity IntegrityConfig `yaml:"integrity"`
 }
@@ -107,6 +111,9 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	secure = checkEndpoints(setting.Join(path, "grpc"), c.GRPC, f, "h2c", "h2") || secure
 	c.checkTLS(path, secure, f)
 	c.Integrity.check(setting.Join(path, "integrity"), f)
+	if c.RequestTrailers && !c.sharesREST() {
+		f.Add(setting.Join(path, "request_trailers"), "true", "no endpoint under rest is reached by h2c or h2", "remove the line: over HTTP/1.1 trailers are sent in any case, and gRPC has none in requests")
+	}
 	if h := c.Host; h != "" && h != "upstream" && h != "client" && !validHost(h) {
 		f.Add(setting.Join(path, "host"), h, "not a host", `write "upstream", "client", or a host such as app.internal:8000`)
 	}
@@ -123,8 +130,12 @@ func (c *Config) Check(path string, f *setting.Faults) {
 // Upgrades reports whether the upstream accepts protocol upgrades, which needs HTTP/1.1
 // endpoints.
 func (c *Config) Upgrades() bool {
-	return !slices.ContainsFunc(c.Rest, func(u setting.URL) bool { return u.URL != nil && shares(u.Scheme) }) &&
-		(len(c.Rest) > 0 || len(c.GRPC) == 0)
+	return !c.sharesREST() && (len(c.Rest) > 0 || len(c.GRPC) == 0)
+}
+
+// sharesREST says whether requests other than those of gRPC go out over HTTP/2.
+func (c *Config) sharesREST() bool {
+	return slices.ContainsFunc(c.Rest, func(u setting.URL) bool { return u.URL != nil && shares(u.Scheme) })
 }
 
 // checkEndpoints reports whether one of the endpoints uses TLS.

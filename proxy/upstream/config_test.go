@@ -40,6 +40,7 @@ func TestConfigFaults(t *testing.T) {
 		"TLS without https":   {Config{Rest: rest("http://a"), CA: "x", ServerName: "y", InsecureSkipVerify: true}, []string{"u.ca: ", "u.server_name: ", "u.insecure_skip_verify: "}},
 		"CA and verification": {Config{Rest: rest("https://a"), CA: "x", InsecureSkipVerify: true}, []string{"contradicts ca"}},
 		"negative":            {Config{Rest: rest("http://a"), MaxConnections: -1, MaxIdle: -1}, []string{"u.max_connections", "u.max_idle"}},
+		"trailers for nobody": {Config{Rest: rest("http://a"), GRPC: rest("h2c://a"), RequestTrailers: true}, []string{"u.request_trailers: "}},
 		"several":             {Config{Host: "?", MaxIdle: -1}, []string{"u.rest", "u.host", "u.max_idle"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -172,6 +173,10 @@ func TestUnsafeRequestsAreNotSent(t *testing.T) {
 			if statusOf(u)[0].Dials == 0 {
 				return
 			}
+			if n := statusOf(u)[0].Idle; n != 1 {
+				t.Errorf("%d connections are kept; want the one on which nothing was sent", n)
+			}
+			u.Close()
 			if b := <-seen; len(b) > 0 {
 				t.Errorf("the server saw %q", b)
 			}

@@ -27,6 +27,7 @@ type endpoint struct {
 	addr      string
 	host      string      // the Host field; "" for the client's
 	tls       *tls.Config // nil without TLS
+	trailers  bool        // requests other than gRPC may have trailers
 
 	conns   connections
 	bufs    *wire.Buffers
@@ -71,12 +72,14 @@ func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool, localh
 	protocol, idleTime := "http/1.1", c.IdleTime.Or(defaultIdleTime)
 	if shares(at.Scheme) {
 		protocol = "h2"
+		e.trailers = c.RequestTrailers
 		e.conns = &shared{e: e, most: c.MaxConnections, idleTime: idleTime, now: idleNow}
 	} else {
 		maxIdle := c.MaxIdle
 		if maxIdle == 0 {
 			maxIdle = defaultMaxIdle
 		}
+		e.trailers = true
 		e.conns = &exclusive{e: e, maxIdle: maxIdle, idleTime: idleTime, now: idleNow}
 		if c.MaxConnections > 0 {
 			e.slots = make(chan struct{}, c.MaxConnections)

@@ -28,7 +28,8 @@ type exclusive struct {
 type exclusiveConn struct {
 	*h1.Client
 	pool      *exclusive
-	goodUntil time.Time // set while idle
+	goodUntil time.Time     // set while idle
+	announced time.Duration // the server's last Keep-Alive timeout; 0 if it never sent one
 }
 
 // take returns an idle connection without unexpected input, or else a new one. A retried
@@ -96,12 +97,15 @@ func (p *exclusive) pop() *exclusiveConn {
 	return c
 }
 
-// put adds a reusable connection to the pool. announced is the server's Keep-Alive timeout, 0
-// if it sent none.
+// put adds a reusable connection to the pool. announced is the server's Keep-Alive timeout, 0 if
+// this answer had none: then the last one still applies.
 func (p *exclusive) put(c *exclusiveConn, announced time.Duration) {
 	idleFor := p.idleTime
 	if announced > 0 {
-		idleFor = min(idleFor, announced-min(announced/2, time.Second))
+		c.announced = announced
+	}
+	if said := c.announced; said > 0 {
+		idleFor = min(idleFor, said-min(said/2, time.Second))
 	}
 	c.goodUntil = p.now().Add(idleFor)
 	if surplus := p.push(c); surplus != nil {

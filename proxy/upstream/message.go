@@ -41,7 +41,10 @@ type Request struct {
 	// is repeated every 100 ms until Read returns. If nil, Send and Close wait for Read.
 	Interrupt func()
 	// Trailers filters the trailers of Body that go upstream; nil sends none. It is called after
-	// the end of Body, in the goroutine that reads it.
+	// the end of Body, in the goroutine that reads it. It is not called for a server that may get
+	// none: grpc-go and others end a connection, and with it the requests of other callers, when a
+	// second HEADERS frame arrives. Such trailers are dropped and not refused: RFC 9110, section
+	// 6.5.1, lets intermediaries discard them, and no gRPC client sends any.
 	Trailers func(message.Fields) message.Fields
 
 	Upgrade string // "websocket", or "" for none

@@ -23,6 +23,7 @@ type Response struct {
 
 	out    wire.Request
 	answer wire.Response
+	ends   int // how many connections ended under the request
 	e      *endpoint
 	c      connection // nil once closed
 }

@@ -8,6 +8,10 @@
 //   - An HTTP/2 server says that it has not processed the request (REFUSED_STREAM, or GOAWAY with
 //     an earlier stream).
 //
+// In neither case is it sent again if the server ended the connection because too much was asked of
+// it (ENHANCE_YOUR_CALM), or if two connections have ended under the request. It may be the cause,
+// and many callers share the next connection.
+//
 // A POST is never sent twice otherwise. Connections are checked before reuse, so this rarely
 // fails a request. A failed connect has sent nothing, so any request tries the next endpoint.
 package upstream
@@ -139,7 +143,7 @@ func (u *Upstream) prepare(r *Request, out *wire.Request) (*wire.Buffer, error) 
 		return nil, nil
 	case length < 0 || length > maxWhole:
 		out.Body, out.Length = r.Body, r.Length
-		out.Interrupt, out.Trailers = r.Interrupt, r.Trailers
+		out.Interrupt = r.Interrupt
 		return nil, nil
 	}
 	lent := u.pools.bufs.Get(int(length) + 1)

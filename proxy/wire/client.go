@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"time"
@@ -21,7 +22,7 @@ const (
 type Client interface {
 	// Exchange sends r and fills x with the head of the final response. The caller then reads the
 	// content from x and must close x. Every error is an [*Error]; x is then closed already, and
-	// its Answered and Unprocessed are valid.
+	// its Answered and Unprocessed are valid. After [FaultRequest] the connection is unchanged.
 	//
 	// When ctx ends before x is closed, the exchange is aborted at once.
 	Exchange(ctx context.Context, r *Request, x *Response) error
@@ -41,6 +42,10 @@ const (
 	FaultTimeout                    // the server took too long
 	FaultBroken                     // the connection broke
 )
+
+// ErrCalm is the cause of failures on a connection that the server ended because it was
+// asked for too much (ENHANCE_YOUR_CALM). Such requests are not sent again.
+var ErrCalm = errors.New("the server was asked for too much (ENHANCE_YOUR_CALM)")
 
 // Error is a failed exchange.
 type Error struct {

@@ -97,6 +97,8 @@ type Conn struct {
 type Reset struct {
 	Code uint32
 	Name string // the code's name in the RFC
+	// Connection says that the code ended the connection (GOAWAY), not one exchange alone.
+	Connection bool
 }
 
 func (r *Reset) Error() string { return "reset: " + r.Name }

@@ -58,14 +58,14 @@ func NewClient(conn net.Conn, sock *Socket, bufs *wire.Buffers) *Client {
 // Close closes the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Exchange implements [wire.Client]. After an error the connection is closed.
+// Exchange implements [wire.Client]. After an error other than [wire.FaultRequest] the
+// connection is closed.
 func (c *Client) Exchange(ctx context.Context, r *wire.Request, x *wire.Response) error {
 	x.Reset()
 	buf := c.bufs.Get(sizeHint(r))
 	defer c.bufs.Put(buf)
 	out, err := c.render(buf.B, r)
 	if err != nil {
-		_ = c.Close() // nothing was sent; the error says why
 		return err
 	}
 	buf.B = out[:0]
@@ -86,6 +86,7 @@ func (c *Client) Exchange(ctx context.Context, r *wire.Request, x *wire.Response
 // render writes the request to b, unless an exchange is under way or has failed.
 func (c *Client) render(b []byte, r *wire.Request) ([]byte, error) {
 	if c.busy {
+		_ = c.Close() // what comes on it could be the answer to either
 		return nil, &wire.Error{Fault: wire.FaultBroken, Err: errAgain}
 	}
 	out, err := appendRequest(b, r)

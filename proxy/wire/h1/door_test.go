@@ -67,8 +67,11 @@ func TestRequestsThatAreNotWritten(t *testing.T) {
 			if !errors.As(err, &fault) || fault.Fault != wire.FaultRequest || !errors.Is(err, tt.want) {
 				t.Errorf("%v, want %v", err, tt.want)
 			}
-			if conn.written.Len() > 0 || !conn.closed {
+			if conn.written.Len() > 0 || conn.closed {
 				t.Errorf("wrote %q, closed %v", conn.written.String(), conn.closed)
+			}
+			if err := client.Exchange(t.Context(), &wire.Request{Method: "GET", Target: "/", Host: "a"}, &x); err != nil || x.Head.Status != 200 {
+				t.Errorf("the next request: %v", err)
 			}
 		})
 	}

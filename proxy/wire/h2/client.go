@@ -27,6 +27,10 @@ type ClientOptions struct {
 	// Frames limits unproductive frames: those beyond what requests and answers account for. 1000;
 	// a tenth is restored each second.
 	Frames int
+	// Resets limits what resets of streams may cost before the connection accepts no more
+	// requests: five for a reset soon after its request, else one. One is restored each second.
+	// 100, and at most four times the requests in flight that the server allows.
+	Resets int
 	// StreamWindow limits the unread bytes of one answer: 4 MiB. Memory limits how far the windows
 	// of all answers may grow beyond 64 KiB each: 16 MiB. Windows begin at 64 KiB and grow while
 	// content is read as fast as it arrives.
@@ -83,6 +87,7 @@ type Client struct {
 	gone     *wire.Error // why the connection ended; nil while it is open
 
 	most    int     // concurrent exchanges that the server allows
+	takes   int64   // the largest head that the server accepts; -1: it has not said
 	send    sending // the send window of the connection
 	grant   int64   // from SETTINGS: the send window of new streams
 	receive receiving
@@ -96,6 +101,15 @@ type Client struct {
 	changed    *sync.Cond // signals a write, SETTINGS, or the end of the connection
 	frames     int        // budget for unproductive frames
 	regained   time.Time
+
+	calm      bool // GOAWAY has arrived because too much was asked of the server
+	resets    int  // the cost of resets, less what was restored
+	resetsAt  time.Time
+	lingers   int     // calls whose reset is delayed
+	lingering []*call // those calls, and some that have ended since
+	stale     int     // bytes that the server may have sent on streams before it saw their reset
+	pings     int     // sent since the last HEADERS or DATA arrived
+	pingAt    time.Time
 
 	heard   time.Time // time of the last read
 	pinged  bool      // a PING is unanswered; due by pingBy
@@ -120,6 +134,7 @@ func NewClient(conn net.Conn, o ClientOptions) *Client {
 		calls:   map[uint32]*call{},
 		next:    1,
 		most:    o.Streams,
+		takes:   -1,
 		send:    startWindow,
 		grant:   startWindow,
 		receive: receiving{left: connWindow, size: connWindow, most: connWindow},
@@ -239,7 +254,9 @@ func (c *Client) Exchange(ctx context.Context, r *wire.Request, x *wire.Response
 		err = e.blame(err)
 		e.err = err
 		e.Close()
+		c.mu.Lock() // the stream may linger
 		x.Answered, x.Unprocessed = k.answered, k.unprocessed && (k.up == nil || !k.up.touched)
+		c.mu.Unlock()
 		return err
 	}
 	x.Answered, x.Head = true, k.head
@@ -260,7 +277,13 @@ func (c *Client) ask(k *call, r *wire.Request, b *wire.Buffer) {
 		k.fail(&wire.Error{Fault: wire.FaultBroken, Err: errLeft})
 		return
 	}
-	if !c.heard.IsZero() && time.Since(c.heard) > c.options.PingTime {
+	if why := c.checkSize(r); why != nil {
+		c.bufs.Put(b)
+		k.fail(why)
+		return
+	}
+	k.begun = time.Now()
+	if !c.heard.IsZero() && k.begun.Sub(c.heard) > c.options.PingTime {
 		c.ping()
 	}
 	k.id = c.next

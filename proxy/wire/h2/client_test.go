@@ -243,7 +243,7 @@ func TestClientCrowd(t *testing.T) {
 	addr := serveH2(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)
 	})
-	c := dialClient(t, addr, ClientOptions{})
+	c := dialClient(t, addr, ClientOptions{Resets: 1 << 20})
 	var all sync.WaitGroup
 	for i := range 300 {
 		all.Go(func() {

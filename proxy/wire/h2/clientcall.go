@@ -34,8 +34,12 @@ type call struct {
 	method string
 	inform bool
 
-	err         *wire.Error // why the call failed
-	reset       bool        // RST_STREAM was sent or received
+	begun   time.Time   // when the head was queued
+	err     *wire.Error // why the call failed
+	reset   bool        // RST_STREAM was sent or received
+	lingers bool        // the caller has left, and the reset is delayed
+	resetBy code        // the code of the delayed reset
+
 	unprocessed bool
 	answered    bool
 	marked      bool // in c.ready
@@ -174,6 +178,8 @@ func (k *call) awaitHead(r *wire.Request) error {
 			}
 		}
 		switch {
+		case k.lingers:
+			return k.err
 		case k.headed:
 			if k.up != nil {
 				k.up.answered(k.head.Status)
@@ -307,7 +313,9 @@ func (k *call) takeData(f *frame) error {
 		k.lacking -= int64(n)
 	}
 	k.receive.owed += f.size - n
-	k.inbox.put(k.c.bufs, f.payload)
+	if !k.lingers {
+		k.inbox.put(k.c.bufs, f.payload)
+	}
 	if f.has(flagEndStream) {
 		return k.endInput()
 	}
@@ -355,6 +363,8 @@ func (k *call) read(p []byte) (int, error) {
 	k.arm(k.idle)
 	for {
 		switch {
+		case k.lingers:
+			return 0, k.err
 		case k.inbox.size > 0:
 			n := k.inbox.take(k.c.bufs, p)
 			if k.inEnded && k.inbox.size == 0 {

@@ -297,7 +297,8 @@ func TestClientSaysWhatWasUnprocessed(t *testing.T) {
 	}{
 		{"refused", true, func(o *origin, id uint32) { _ = o.fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) }},
 		{"GOAWAY before it", true, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }},
-		{"GOAWAY with an error before it", true, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, nil) }},
+		{"GOAWAY with an error before it", true, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeInternal, nil) }},
+		{"GOAWAY that asks for calm", false, func(o *origin, id uint32) { _ = o.fr.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, nil) }},
 		{"GOAWAY behind it, and closed", false, func(o *origin, id uint32) {
 			_ = o.fr.WriteGoAway(id, http2.ErrCodeNo, nil)
 			o.c.Close()

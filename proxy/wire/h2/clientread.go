@@ -168,8 +168,11 @@ func (c *Client) takeBlock(f *frame) error {
 		return c.spend() // the server had not yet seen the reset
 	}
 	c.earn(2)
+	c.pings = 0
 	k.mark()
-	return k.takeBlock(c.blocks, c.ends)
+	err := k.takeBlock(c.blocks, c.ends)
+	c.settle(k)
+	return err
 }
 
 // takeData reads DATA.
@@ -185,17 +188,23 @@ func (c *Client) takeData(f *frame) error {
 		b.B = appendWindow(b.B, 0, more)
 	}
 	k := c.calls[f.stream]
-	if k == nil {
-		return c.spend() // the server had not yet seen the reset
+	switch {
+	case k == nil && 0 < f.size && f.size <= c.stale:
+		c.stale -= f.size // the server had not yet seen the reset
+		return nil
+	case k == nil:
+		return c.spend()
 	}
 	if err := k.takeData(f); err != nil {
 		return err
 	}
 	k.mark()
+	c.settle(k)
 	if len(f.payload) == 0 && !k.inEnded {
 		return c.spend()
 	}
 	c.earn(1)
+	c.pings = 0
 	return nil
 }
 
@@ -214,6 +223,7 @@ func (c *Client) takeReset(f *frame) error {
 	if k.inEnded {
 		k.outEnded = true
 		k.writable.Broadcast()
+		c.settle(k)
 		return c.spend()
 	}
 	k.answered = true
@@ -222,6 +232,7 @@ func (c *Client) takeReset(f *frame) error {
 	}
 	k.fail(&wire.Error{Fault: wire.FaultBroken, Err: &wire.Reset{Code: uint32(f.code()), Name: f.code().String()}})
 	c.forget(k)
+	c.rest()
 	return c.spend()
 }
 
@@ -260,6 +271,8 @@ func (c *Client) takeSettings(f *frame) error {
 		switch s.id {
 		case settingWindow:
 			c.grant = int64(s.value)
+		case settingHeadSize:
+			c.takes = int64(s.value)
 		case settingStreams:
 			c.most = int(min(s.value, maxStream))
 		case settingPush:
@@ -295,17 +308,19 @@ func (c *Client) takePing(f *frame) error {
 }
 
 // takeGoAway records that the server accepts no more requests. Those above its last stream were not
-// processed and can be sent elsewhere.
+// processed and can be sent elsewhere, unless too much was asked of the server: one of them may be
+// the cause, and would end the next connection too.
 func (c *Client) takeGoAway(f *frame) {
 	last, why := f.goAway()
 	c.leaving = true
+	c.calm = c.calm || why == enhanceYourCalm
 	for id, k := range c.calls {
 		if id <= last {
 			continue
 		}
 		k.mark()
-		k.reset, k.unprocessed = true, true
-		k.fail(&wire.Error{Fault: wire.FaultBroken, Err: &wire.Reset{Code: uint32(why), Name: "GOAWAY, " + why.String()}})
+		k.reset, k.unprocessed = true, !c.calm
+		k.fail(c.calmed(&wire.Error{Fault: wire.FaultBroken, Err: &wire.Reset{Code: uint32(why), Name: "GOAWAY, " + why.String(), Connection: true}}))
 		c.forget(k)
 	}
 	c.rest()

@@ -183,13 +183,14 @@ func (u *upload) put(p []byte, end, followed bool) error {
 	return nil
 }
 
-// trailers returns the permitted trailers after space for a frame head; nil if there are none. It
-// releases mu while the caller's function chooses them.
+// trailers returns the permitted trailers after space for a frame head; nil if there are none, or
+// more than the server accepts. It releases mu while the caller's function chooses them.
 func (u *upload) trailers() *wire.Buffer {
 	if u.r.Trailers == nil || u.r.Body == nil {
 		return nil
 	}
 	c := u.k.c
+	takes := c.takes
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	all := u.r.Trailers(u.r.Body.Trailers())
@@ -197,6 +198,9 @@ func (u *upload) trailers() *wire.Buffer {
 		return nil
 	}
 	kept := message.KeptTrailers(append(message.Fields(nil), all...), u.r.Fields)
+	if takes >= 0 && fieldsSize(kept) > takes {
+		return nil
+	}
 	lent := c.bufs.Get(0)
 	b := append(lent.B, make([]byte, frameHead)...)
 	for i := range kept {

@@ -111,7 +111,7 @@ func (c *Client) abandon(why error) {
 
 // rest closes the connection when nothing is left to do on it; mu is held.
 func (c *Client) rest() {
-	if (c.leaving || c.draining) && len(c.calls) == 0 && c.taken == 0 {
+	if (c.leaving || c.draining) && len(c.calls) == c.lingers && c.taken == 0 {
 		c.die(&wire.Error{Fault: wire.FaultBroken, Err: errLeft})
 	}
 }
@@ -121,6 +121,7 @@ func (c *Client) die(why *wire.Error) {
 	if c.gone != nil {
 		return
 	}
+	why = c.calmed(why)
 	c.gone, c.leaving = why, true
 	for _, k := range c.calls {
 		k.fail(why)
@@ -139,10 +140,11 @@ func (c *Client) die(why *wire.Error) {
 
 // ping sends a PING to test whether the server is alive; mu is held.
 func (c *Client) ping() {
-	if c.pinged || c.gone != nil {
+	now := time.Now()
+	if c.pinged || c.gone != nil || !c.spendPing(now) {
 		return
 	}
-	c.pinged, c.pingBy = true, time.Now().Add(c.options.PingTime)
+	c.pinged, c.pingBy = true, now.Add(c.options.PingTime)
 	b := c.control()
 	b.B = appendPing(b.B, 0, []byte("are you?"))
 	c.remind(c.pingBy)
@@ -188,19 +190,24 @@ func (c *Client) look() {
 	for _, k := range c.calls {
 		k.look(now)
 	}
+	c.resetLingering(now)
 }
 
-// end ends a call and resets its stream, unless the server has ended it already; mu is held.
+// end ends a call and resets its stream, unless the server has ended it already; mu is held. The
+// reset is delayed, or left out, once resets have cost too much on the connection.
 func (c *Client) end(k *call, why code) {
-	if c.calls[k.id] != k {
+	if c.calls[k.id] != k || k.lingers {
 		return
 	}
-	if !k.reset && !(k.inEnded && k.outEnded) {
-		k.reset = true
-		b := c.control()
-		b.B = appendReset(b.B, k.id, why)
+	if k.reset || k.inEnded && k.outEnded {
+		c.forget(k)
+		return
 	}
-	c.forget(k)
+	if now := time.Now(); c.spendReset(k, now) {
+		c.reset(k, why)
+	} else {
+		c.linger(k, why, now)
+	}
 }
 
 // forget removes a call from the connection; mu is held.
@@ -209,6 +216,9 @@ func (c *Client) forget(k *call) {
 		return
 	}
 	delete(c.calls, k.id)
+	if k.lingers {
+		c.lingers--
+	}
 	c.spare += k.receive.size - startWindow
 	k.receive.size = startWindow
 }
