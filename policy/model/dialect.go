@@ -1,6 +1,7 @@
 package model
 
 import (
+	"strings"
 	"time"
 
 	"sallyport/proxy/message"
@@ -21,6 +22,7 @@ type Dialect struct {
 	checkVerb   func(verb string) (problem, cure string)
 	refusal     func(status int, text, reason, requestID string) (contentType string, body []byte)
 	actsOnWhole bool
+	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
 	head, idle  time.Duration
 }
@@ -92,3 +94,10 @@ func (d *Dialect) Timeouts() (head, idle time.Duration) { return d.head, d.idle 
 // NeedsLocalhost says whether these servers, while bound to a loopback address, refuse
 // requests whose Host is not localhost.
 func (d *Dialect) NeedsLocalhost() bool { return d.localhost }
+
+// KeepsSlashes says whether these servers take every encoded slash (%2F) of a canonical
+// path, as they are asked for it, for a slash in the id of a model: each of them stands
+// behind /v1/models/.
+func (d *Dialect) KeepsSlashes(path string) bool {
+	return d.slashedIDs && strings.HasPrefix(path, modelsPrefix)
+}

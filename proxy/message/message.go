@@ -29,8 +29,9 @@ func (v Version) String() string {
 	return "HTTP/?"
 }
 
-// Head is the head of a request. The wire fills it once; no later step changes
-// a field of it, so all steps see the same request.
+// Head is the head of a request. The wire fills it once, and whoever finds the route
+// may merge slashes of Path; no later step changes a field of it, so all steps see the
+// same request.
 type Head struct {
 	Version   Version
 	Method    string // case-sensitive, as sent
@@ -39,7 +40,8 @@ type Head struct {
 	Host      string // Authority without its port
 	Target    string // the request target in origin form, byte for byte as sent
 	Path      string // canonical, see [CanonicalPath]
-	Query     string // without "?", as sent
+	Forms     Forms  // what of Path only the route's options can admit
+	Query     string // without "?", canonical, see [CanonicalQuery]
 	HasQuery  bool   // tells "/p?" from "/p"
 	Fields    Fields // without Host, framing and hop-by-hop fields; "cookie" lines joined
 	Upgrade   string // the protocol asked for by Upgrade or :protocol, lower case; "" for none
@@ -55,7 +57,7 @@ type Head struct {
 	Fault error
 }
 
-// PathAndQuery is the canonical path with the query as sent: what is forwarded.
+// PathAndQuery is the canonical path and query: what is forwarded.
 func (h *Head) PathAndQuery() string {
 	if !h.HasQuery {
 		return h.Path

@@ -20,7 +20,7 @@ var (
 
 	ErrBadVersion   = errors.New("version is neither 1.0, 1.1 nor 2")
 	ErrBadMethod    = errors.New("method is not served")
-	ErrBadTarget    = errors.New("request target is not in origin form")
+	ErrBadTarget    = errors.New("bad request target")
 	ErrBadField     = errors.New("bad field")
 	ErrDuplicate    = errors.New("duplicate of a field that may occur once")
 	ErrLength       = errors.New("Content-Length is not the length of the content")
@@ -36,7 +36,7 @@ const MaxFields = 128
 const mostFields = 1000
 
 // Settle gives a head that an engine has filled its one reading: it checks the
-// method, target and fields, computes Path, Query, Authority and Host, and
+// method, target and fields, computes Path, Forms, Query, Authority and Host, and
 // removes the fields that speak of the connection. The engine sets Version,
 // Method, Scheme, Authority (as sent), Target, Fields (as sent, names in lower
 // case, without Host, but for HTTP/2 with whatever stands beside :authority) and
@@ -97,18 +97,60 @@ func ServedMethod(method string) bool {
 
 func (h *Head) settleTarget() error {
 	if h.Target == "" || h.Target[0] != '/' {
-		return ErrBadTarget
-	}
-	path := h.Target
-	if i := strings.IndexByte(path, '?'); i >= 0 {
-		path, h.Query, h.HasQuery = path[:i], path[i+1:], true
-		if !ValidQuery(h.Query) {
-			return ErrBadTarget
+		if err := h.settleAbsolute(); err != nil {
+			return err
 		}
 	}
+	path := h.Target
 	var err error
-	h.Path, err = CanonicalPath(path)
+	if i := strings.IndexByte(path, '?'); i >= 0 {
+		h.HasQuery = true
+		if h.Query, err = CanonicalQuery(path[i+1:]); err != nil {
+			var fault *TargetError
+			if errors.As(err, &fault) {
+				fault.At += i + 1
+			}
+			return err
+		}
+		path = path[:i]
+	}
+	h.Path, h.Forms, err = CanonicalPath(path)
 	return err
+}
+
+// settleAbsolute brings a target in absolute form into origin form (RFC 9112, section
+// 3.2.2). It must name the scheme of the connection and the authority of Host: one that
+// names another asks for a proxy. HTTP/1.0 may leave Host out, HTTP/2 has no such form.
+func (h *Head) settleAbsolute() error {
+	scheme, rest, absolute := strings.Cut(h.Target, "://")
+	if !absolute || h.Version == HTTP2 || !EqualFold(scheme, h.Scheme) {
+		return ErrBadTarget
+	}
+	end := strings.IndexAny(rest, "/?")
+	if end < 0 {
+		end = len(rest)
+	}
+	named, _, err := CanonicalAuthority(rest[:end], h.Scheme)
+	if err != nil {
+		return ErrBadTarget
+	}
+	if h.Authority == "" && h.Version == HTTP10 {
+		h.Authority = named
+	}
+	if host, _, err := CanonicalAuthority(h.Authority, h.Scheme); err != nil {
+		return err
+	} else if host != named {
+		return ErrBadTarget
+	}
+	switch target := rest[end:]; {
+	case target != "" && target[0] == '/':
+		h.Target = target
+	case h.Method == "OPTIONS":
+		return ErrBadTarget // is "*", of the server as a whole (section 3.2.4)
+	default:
+		h.Target = "/" + target
+	}
+	return nil
 }
 
 func (h *Head) settleFields() error {

@@ -69,6 +69,8 @@ type Config struct {
 	Strip string `yaml:"strip"`
 	// Replace puts another prefix in the place of one.
 	Replace *ReplaceConfig `yaml:"replace"`
+	// Paths says what the route takes in paths that servers read in different ways.
+	Paths PathsConfig `yaml:"paths"`
 	// Methods are the HTTP methods that the route takes. Default: all.
 	Methods setting.List[string] `yaml:"methods"`
 	// Upstream is a name under upstreams, or a URL.

@@ -57,7 +57,7 @@ func (r *Config) replaced() string {
 }
 
 // Target is what the upstream is asked for: the path less the prefix, never
-// empty, and the query as it came.
+// empty, and the query.
 func (w *Rewriting) Target(h *message.Head) (string, error) {
 	if !w.on {
 		return h.PathAndQuery(), nil
@@ -65,14 +65,22 @@ func (w *Rewriting) Target(h *message.Head) (string, error) {
 	if !under(h.Path, w.cut) && w.cut != "" {
 		return "", errNotUnder
 	}
-	path := w.with + h.Path[len(w.cut):]
-	if path == "" {
-		path = "/"
-	}
+	path := w.path(h.Path)
 	if h.HasQuery {
 		path += "?" + h.Query
 	}
 	return path, nil
+}
+
+// path is what the upstream is asked for in the place of a path of the route.
+func (w *Rewriting) path(path string) string {
+	if !w.on || !under(path, w.cut) && w.cut != "" {
+		return path
+	}
+	if path = w.with + path[len(w.cut):]; path == "" {
+		return "/"
+	}
+	return path
 }
 
 // Location is the path and query of the client's for one of the upstream's; what does
@@ -118,11 +126,11 @@ func (r *Config) checkRewriting(at string, f *setting.Faults) {
 
 // checkPrefix says whether a prefix is one that a canonical path can have.
 func checkPrefix(at, prefix string, f *setting.Faults) bool {
-	canonical, err := message.CanonicalPath(prefix)
+	canonical, forms, err := message.CanonicalPath(prefix)
 	switch {
 	case prefix[0] != '/':
 		f.Add(at, prefix, "not a path", "write one that begins with a slash, such as /tf")
-	case err != nil || strings.Contains(prefix, "*"):
+	case err != nil || forms != 0 || strings.Contains(prefix, "*"):
 		f.Add(at, prefix, "a path that no request can have", "write one without //, dots alone, escapes, ; ? # or *")
 	case canonical != prefix:
 		f.Add(at, prefix, "not in its canonical form, in which paths are compared", "write "+canonical)

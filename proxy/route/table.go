@@ -40,6 +40,7 @@ type hostRoutes struct {
 	foldedExact    map[string]string
 	foldedPrefixes map[string]string
 	slashed        bool // some path, but "/", ends in a slash
+	longest        int  // bytes of the longest prefix
 }
 
 // Add enters a route under a host pattern and a path, "=/path" for an exact one.
@@ -66,6 +67,7 @@ func (h *hostRoutes) add(path string, r *Route) {
 		h.foldedExact[strings.ToLower(exact)] = exact
 		return
 	}
+	h.longest = max(h.longest, len(path))
 	h.prefixes[path] = append(h.prefixes[path], r)
 	h.foldedPrefixes[strings.ToLower(path)] = path
 }
@@ -78,36 +80,72 @@ func (h *hostRoutes) add(path string, r *Route) {
 //
 // For the same reason a path that would lead elsewhere if letter case were
 // ignored is refused, and one that would lead to a longer path if its end were
-// read otherwise: some model servers do read so.
+// read otherwise: some model servers do read so. A path with [message.Forms] is looked
+// up with them as data; the route found says whether it takes them, and no reading of
+// them may lead to another. Where it merges slashes, Match merges those of head.Path.
 func (t *Table) Match(head *message.Head) (*Route, error) {
 	h := t.host(head.Host)
 	if h == nil {
 		return nil, ErrNotFound
 	}
-	path, routes := h.find(head.Path)
-	folded := strings.ToLower(head.Path)
-	if h.findFolded(folded) != path {
-		return nil, ErrCase
+	if head.Forms != 0 {
+		return h.matchForms(head)
+	}
+	r, _, err := h.match(head, head.Path)
+	return r, err
+}
+
+// matchForms finds the route of a path that not every server reads in the same way.
+func (h *hostRoutes) matchForms(head *message.Head) (*Route, error) {
+	r, found, err := h.match(head, head.Path)
+	if head.Forms&message.DoubleSlash != 0 {
+		merged := message.MergeSlashes(head.Path)
+		if m, path, mergedErr := h.match(head, merged); mergedErr == nil && m.Paths.merge {
+			r, found, err = m, path, nil
+			head.Path, head.Forms = merged, head.Forms&^message.DoubleSlash
+		}
+	}
+	if errors.Is(err, ErrNotFound) {
+		err = refusedForm(head, head.Forms)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := r.check(head); err != nil {
+		return nil, err
+	}
+	if err := h.checkForms(head, found); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// match finds the route for a path, and the configured path that led there.
+func (h *hostRoutes) match(head *message.Head, path string) (*Route, string, error) {
+	found, routes := h.find(path)
+	folded := strings.ToLower(path)
+	if h.findFolded(folded) != found {
+		return nil, "", ErrCase
 	}
 	if len(routes) == 0 {
-		return nil, ErrNotFound
+		return nil, "", ErrNotFound
 	}
-	if h.dodges(folded, path) {
-		return nil, ErrEnd
+	if h.dodges(folded, found) {
+		return nil, "", ErrEnd
 	}
 	if wanted := PreflightMethod(head); wanted != "" {
 		for _, r := range routes {
 			if r.CORS != nil && r.takes(wanted) {
-				return r, nil // it answers for the request that is to come
+				return r, found, nil // it answers for the request that is to come
 			}
 		}
 	}
 	for _, r := range routes {
 		if r.takes(head.Method) {
-			return r, nil
+			return r, found, nil
 		}
 	}
-	return nil, &MethodError{Allow: allowed(routes)}
+	return nil, "", &MethodError{Allow: allowed(routes)}
 }
 
 // find returns the routes for a path and the configured path that led there.
@@ -115,7 +153,7 @@ func (h *hostRoutes) find(path string) (string, []*Route) {
 	if r := h.exact[path]; r != nil {
 		return path, r
 	}
-	prefix, routes, _ := longestPrefix(h.prefixes, path)
+	prefix, routes, _ := longestPrefix(h.prefixes, h.clip(path))
 	return prefix, routes
 }
 
@@ -125,9 +163,13 @@ func (h *hostRoutes) findFolded(folded string) string {
 	if p, ok := h.foldedExact[folded]; ok {
 		return p
 	}
-	_, configured, _ := longestPrefix(h.foldedPrefixes, folded)
+	_, configured, _ := longestPrefix(h.foldedPrefixes, h.clip(folded))
 	return configured
 }
+
+// clip cuts what can be no part of a prefix, nor end one: the cost of a lookup must not
+// grow with the square of what a client sends.
+func (h *hostRoutes) clip(path string) string { return path[:min(len(path), h.longest+1)] }
 
 // longestPrefix finds the longest key that path lies under, see under.
 func longestPrefix[V any](all map[string]V, path string) (prefix string, v V, ok bool) {
@@ -159,7 +201,7 @@ func (h *hostRoutes) dodges(folded, found string) bool {
 	} else if h.slashed && len(h.findFolded(folded+"/")) > len(found) {
 		return true
 	}
-	for i := len(found) + 1; i < len(folded); i++ {
+	for i := len(found) + 1; i < min(len(folded), h.longest+1); i++ {
 		if folded[i] != ':' {
 			continue
 		}
@@ -186,6 +228,16 @@ func allowed(routes []*Route) string {
 	}
 	slices.Sort(all)
 	return strings.Join(slices.Compact(all), ", ")
+}
+
+// OnlyHost is the one host that routes name; "" where they name several, or patterns.
+func (t *Table) OnlyHost() string {
+	if len(t.exact) == 1 && len(t.wildcard) == 0 {
+		for host := range t.exact {
+			return host
+		}
+	}
+	return ""
 }
 
 // Serves says whether some route names the host.

@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -25,6 +26,9 @@ func (h heard) String() string {
 	case h.head.Fault != nil:
 		return h.head.Fault.Error()
 	case h.refused != nil:
+		if fault := (*message.TargetError)(nil); errors.As(h.refused, &fault) {
+			return fault.Err.Error() // the place is for the record
+		}
 		return h.refused.Error()
 	case h.err != nil:
 		return fmt.Sprintf("%s %s, then: %v", h.head.Method, h.head.Target, h.err)
