@@ -21,6 +21,9 @@ func (x *exchange) refuse(err error) {
 		r = &refusal{reason: reasonInternal, cause: err}
 		o = outcomes[reasonInternal]
 	}
+	if r.text != "" {
+		o.text = r.text
+	}
 	x.record.Reason = r.reason
 	if r.cause != nil {
 		x.record.Cause = r.cause.Error()
@@ -53,7 +56,7 @@ func unsettled(status int) bool {
 
 // sendRefusal sends a refusal.
 func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
-	dialect, security := model.Raw(), message.Fields(nil)
+	dialect, security := x.dialectBefore(), message.Fields(nil)
 	if x.route != nil {
 		dialect, security = x.route.Dialect, x.route.Security
 	}
@@ -90,6 +93,16 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	}
 	_ = x.respondHere(&h, text) // who has left learns nothing
 	x.record.Status = status    // of gRPC the one that others get
+}
+
+// dialectBefore is the dialect in which a refusal is written before there is a route: the
+// one of all routes of the host or, where the head names none, of all there are.
+func (x *exchange) dialectBefore() *model.Dialect {
+	host := x.head.Host
+	if host == "" {
+		_, host, _ = message.CanonicalAuthority(x.head.Authority, x.head.Scheme) // "" for one that cannot be read
+	}
+	return x.snapshot.Routes.Dialect(host)
 }
 
 // challenge is the WWW-Authenticate that belongs to a refusal; "" for none.

@@ -63,10 +63,11 @@ func (h *Head) Settle() error {
 	if err := h.settleTarget(); err != nil {
 		return err
 	}
-	var err error
-	if h.Authority, h.Host, err = CanonicalAuthority(h.Authority, h.Scheme); err != nil {
-		return err
+	authority, host, err := CanonicalAuthority(h.Authority, h.Scheme)
+	if err != nil {
+		return badAuthority(h.Authority)
 	}
+	h.Authority, h.Host = authority, host
 	return h.settleFields()
 }
 
@@ -157,21 +158,23 @@ func (h *Head) settleFields() error {
 	if len(h.Fields) > mostFields {
 		return ErrTooManyLines
 	}
-	cookies, seen, twice := 0, uint32(0), false
+	cookies, seen, twice := 0, uint32(0), ""
 	te, connection := false, false
 	for i := range h.Fields {
 		f := &h.Fields[i]
 		if !ValidName(f.Name) || !ValidValue(f.Value) {
-			return ErrBadField
+			return badField(f)
 		}
 		if bit := single(f.Name); bit != 0 {
-			twice = twice || seen&bit != 0
+			if seen&bit != 0 {
+				twice = f.Name
+			}
 			seen |= bit
 		}
 		switch f.Name {
 		case "content-length":
 			if !isLength(f.Value, h.ContentLength) {
-				return ErrLength
+				return &FieldError{Err: ErrLength, Name: f.Name, Why: "it says " + strconv.Quote(f.Value[:min(len(f.Value), 30)]) + ", and the content has another length"}
 			}
 		case "host": // beside :authority, of which it may only be a copy
 			if a, _, err := CanonicalAuthority(f.Value, h.Scheme); err != nil || a != h.Authority {
@@ -183,24 +186,24 @@ func (h *Head) settleFields() error {
 			te = true
 		case "connection":
 			connection = true
-			if !plainConnection(f.Value) {
-				return ErrConnection
+			if option := endToEnd(f.Value); option != "" {
+				return &FieldError{Err: ErrConnection, Name: f.Name, Why: "it names " + strconv.Quote(option[:min(len(option), 100)]) + ", which the next proxy would have to remove", Cure: "the client must leave that out of Connection"}
 			}
 		case "expect":
 			if h.Expect = EqualFold(f.Value, "100-continue"); !h.Expect {
-				return ErrExpectation
+				return &FieldError{Err: ErrExpectation, Name: f.Name, Why: "it is " + strconv.Quote(f.Value[:min(len(f.Value), 100)])}
 			}
 		}
 	}
-	if twice {
-		return ErrDuplicate
+	if twice != "" {
+		return &FieldError{Err: ErrDuplicate, Name: twice, Why: "two readers would pick different lines", Cure: "the client must send one"}
 	}
 	if connection && h.Version == HTTP11 && h.Fields.HasToken("connection", "upgrade") {
 		h.Upgrade = lower(h.Fields.Get("upgrade"))
 	}
 	h.Trailers = te && h.Fields.HasToken("te", "trailers")
 	if cookies > 1 && !h.joinCookies() {
-		return ErrBadField
+		return &FieldError{Err: ErrBadField, Name: "cookie", Why: "one of several lines is empty"}
 	}
 	h.Fields.DelFunc(func(f Field) bool { return OfConnection(f.Name) })
 	return nil
@@ -270,19 +273,78 @@ func OfConnection(name string) bool {
 	return false
 }
 
-// plainConnection says whether a Connection value names only options that mean
-// nothing end to end. "Connection: X-Auth-User" is how identity fields are made
-// to vanish behind a gateway.
-func plainConnection(v string) bool {
+// endToEnd is the first option of a Connection value that means something end to end;
+// "" for none. "Connection: X-Auth-User" is how identity fields are made to vanish
+// behind a gateway.
+func endToEnd(v string) string {
 	for rest := v; rest != ""; {
 		var t string
 		t, rest, _ = strings.Cut(rest, ",")
 		t = lower(strings.Trim(t, " \t"))
 		if t != "" && t != "close" && !OfConnection(t) {
-			return false
+			return t
 		}
 	}
-	return true
+	return ""
+}
+
+// FieldError says which field of a head is refused, and why.
+type FieldError struct {
+	Err  error // what kind of fault it is
+	Name string
+	Why  string // what is wrong with it; "" where Err says all
+	Cure string // what would do; "" for nothing
+}
+
+// Error names the field, what is wrong with it and what would do.
+func (e *FieldError) Error() string {
+	s := e.Err.Error() + ": " + e.Name
+	if e.Why != "" {
+		s += ": " + e.Why
+	}
+	if e.Cure != "" {
+		s += "; " + e.Cure
+	}
+	return s
+}
+
+// Unwrap returns Err.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// badField names the first byte of a field that no field may hold, and its place.
+func badField(f *Field) error {
+	for i := 0; i < len(f.Name); i++ {
+		if !tokenByte[f.Name[i]] {
+			return &FieldError{Err: ErrBadField, Name: strconv.Quote(f.Name[:min(len(f.Name), 100)]), Why: "byte " + byteName(f.Name[i]) + " at " + strconv.Itoa(i) + " of its name"}
+		}
+	}
+	for i := 0; i < len(f.Value); i++ {
+		if holdsControl(f.Value[i : i+1]) {
+			return &FieldError{Err: ErrBadField, Name: f.Name, Why: "byte " + byteName(f.Value[i]) + " at " + strconv.Itoa(i) + " of its value"}
+		}
+	}
+	return &FieldError{Err: ErrBadField, Name: strconv.Quote(f.Name), Why: "no name, or blanks around its value"}
+}
+
+// badAuthority names the first byte of a Host that none may hold, and its place.
+func badAuthority(raw string) error {
+	e := &FieldError{Err: ErrBadAuthority, Name: "host", Why: "not a name or address with an optional port"}
+	if raw == "" {
+		e.Why = "there is none"
+	}
+	for i := 0; i < len(raw); i++ {
+		if c := raw[i]; !segmentByte[c] && c != '[' && c != ']' || c == '@' {
+			e.Why = "byte " + byteName(c) + " at " + strconv.Itoa(i) + " of its value"
+			break
+		}
+	}
+	return e
+}
+
+// byteName is a byte in hexadecimal, such as 0x0a.
+func byteName(c byte) string {
+	const hex = "0123456789abcdef"
+	return "0x" + string([]byte{hex[c>>4], hex[c&15]})
 }
 
 // joinCookies makes one line of several, as RFC 9113, section 8.2.3, wants it

@@ -12,7 +12,7 @@ var ErrAmbiguousPath = errors.New("ambiguous path")
 
 // TargetError says what in a request target is refused, and where.
 type TargetError struct {
-	Err  error  // ErrAmbiguousPath or ErrBadTarget
+	Err  error  // ErrAmbiguousPath, ErrBadTarget or ErrSyntax
 	What string // the bytes, as sent
 	At   int    // where they are in the target, from 0
 	Why  string // what is wrong with them
@@ -28,12 +28,12 @@ func (e *TargetError) Error() string {
 	return s
 }
 
-// Place names the bytes and where they are. It holds printable ASCII without quotes
-// and backslashes.
+// Place names the bytes and where they are. It holds printable ASCII that means nothing
+// in JSON, HTML or a log.
 func (e *TargetError) Place() string {
 	var b strings.Builder
 	for i := 0; i < len(e.What) && i < 12; i++ {
-		if c := e.What[i]; c > ' ' && c < 0x7f && c != '"' && c != '\\' {
+		if c := e.What[i]; c > ' ' && c < 0x7f && strings.IndexByte("\"\\<>&'", c) < 0 {
 			b.WriteByte(c)
 		} else {
 			writeByte(&b, c, false)

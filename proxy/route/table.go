@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/policy/model"
 	"sallyport/proxy/message"
 )
 
@@ -28,6 +29,7 @@ func (e *MethodError) Error() string { return "the routes for this path take " +
 type Table struct {
 	exact    map[string]*hostRoutes // by host
 	wildcard map[string]*hostRoutes // by what follows the first label, "example.com" for "*.example.com"
+	dialects shared
 }
 
 // hostRoutes are the routes of one host. Paths are looked up by their segments, so that
@@ -39,8 +41,40 @@ type hostRoutes struct {
 	// The same, from the lower-case path to the configured one; see Match.
 	foldedExact    map[string]string
 	foldedPrefixes map[string]string
+	dialects       shared
 	slashed        bool // some path, but "/", ends in a slash
 	longest        int  // bytes of the longest prefix
+}
+
+// shared is the one dialect of several routes.
+type shared struct {
+	dialect *model.Dialect
+	mixed   bool
+}
+
+func (s *shared) add(d *model.Dialect) {
+	s.mixed = s.mixed || s.dialect != nil && s.dialect != d
+	s.dialect = d
+}
+
+// get is raw where there is none, or more than one.
+func (s *shared) get() *model.Dialect {
+	if s.mixed || s.dialect == nil {
+		return model.Raw()
+	}
+	return s.dialect
+}
+
+// Dialect is the one that all routes of a host have, or raw where they have several;
+// for "" the one of all routes.
+func (t *Table) Dialect(host string) *model.Dialect {
+	if host == "" {
+		return t.dialects.get()
+	}
+	if h := t.host(host); h != nil {
+		return h.dialects.get()
+	}
+	return model.Raw()
 }
 
 // Add enters a route under a host pattern and a path, "=/path" for an exact one.
@@ -57,6 +91,8 @@ func (t *Table) Add(host, path string, r *Route) {
 		h = &hostRoutes{exact: map[string][]*Route{}, prefixes: map[string][]*Route{}, foldedExact: map[string]string{}, foldedPrefixes: map[string]string{}}
 		(*table)[key] = h
 	}
+	h.dialects.add(r.Dialect)
+	t.dialects.add(r.Dialect)
 	h.add(path, r)
 }
 
