@@ -56,7 +56,7 @@ func TestMergedSlashesAreOneForMatchAndUpstream(t *testing.T) {
 			t.Errorf("%s: %d, came up as %s; want %s", target, got, up, want)
 		}
 	}
-	for target, want := range map[string]int{"//admin": 403, "/admin//x": 403, "///ADMIN": 400, "/strict//x": 400, "//strict": 400, "/x//..//admin": 400, "/admin%2F/x": 400} {
+	for target, want := range map[string]int{"//.well-known/sallyport/keys": 400, "/.Well-known//sallyport": 400, "//admin": 403, "/admin//x": 403, "///ADMIN": 400, "/strict//x": 400, "//strict": 400, "/x//..//admin": 400, "/admin%2F/x": 400} {
 		if got, up := c.get(target), targets(j.taken()); got != want || up != "" {
 			t.Errorf("%s: %d, came up as %s; want %d", target, got, up, want)
 		}

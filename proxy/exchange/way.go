@@ -128,14 +128,15 @@ func (x *exchange) read() error {
 
 // match finds the route.
 func (x *exchange) match() error {
-	if x.head.Forms != 0 {
-		if all, _ := message.Readings(x.head.Path); slices.ContainsFunc(all, isPublic) {
-			return x.head.Refuse(x.head.Forms, "some servers read the path as one of the gateway's own", "")
-		}
-	}
+	forms := x.head.Forms
 	r, err := x.snapshot.Routes.Match(x.head)
 	if err != nil {
 		return err
+	}
+	if forms != 0 {
+		if all, _ := message.Readings(x.head.Path); slices.ContainsFunc(all, isPublic) {
+			return x.head.Refuse(forms, "some servers read the path as one of the gateway's own", "")
+		}
 	}
 	x.route = r
 	x.record.Route = r.Name

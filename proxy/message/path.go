@@ -58,6 +58,7 @@ func CanonicalPath(raw string) (path string, forms Forms, err error) {
 	high := false
 	for i := 1; i < len(raw); i++ {
 		switch c := raw[i]; {
+		case segmentByte[c]:
 		case c == '/':
 			if i == segment {
 				forms |= DoubleSlash
@@ -86,7 +87,7 @@ func CanonicalPath(raw string) (path string, forms Forms, err error) {
 			forms |= Semicolon
 		case rawByte[c]:
 			plain = false
-		case !segmentByte[c]:
+		default:
 			return "", 0, ambiguous(raw, i, 1, "a byte that no path may hold")
 		}
 	}

@@ -174,7 +174,7 @@ func (h *Head) settleFields() error {
 		switch f.Name {
 		case "content-length":
 			if !isLength(f.Value, h.ContentLength) {
-				return &FieldError{Err: ErrLength, Name: f.Name, Why: "it says " + strconv.Quote(f.Value[:min(len(f.Value), 30)]) + ", and the content has another length"}
+				return &FieldError{Err: ErrLength, Name: f.Name}
 			}
 		case "host": // beside :authority, of which it may only be a copy
 			if a, _, err := CanonicalAuthority(f.Value, h.Scheme); err != nil || a != h.Authority {
@@ -186,12 +186,12 @@ func (h *Head) settleFields() error {
 			te = true
 		case "connection":
 			connection = true
-			if option := endToEnd(f.Value); option != "" {
-				return &FieldError{Err: ErrConnection, Name: f.Name, Why: "it names " + strconv.Quote(option[:min(len(option), 100)]) + ", which the next proxy would have to remove", Cure: "the client must leave that out of Connection"}
+			if at := endToEnd(f.Value); at >= 0 {
+				return &FieldError{Err: ErrConnection, Name: f.Name, Why: "the option at byte " + strconv.Itoa(at) + " of its value names a field that the next proxy would have to remove", Cure: "the client must leave it out"}
 			}
 		case "expect":
 			if h.Expect = EqualFold(f.Value, "100-continue"); !h.Expect {
-				return &FieldError{Err: ErrExpectation, Name: f.Name, Why: "it is " + strconv.Quote(f.Value[:min(len(f.Value), 100)])}
+				return &FieldError{Err: ErrExpectation, Name: f.Name, Cure: "the client must leave it out"}
 			}
 		}
 	}
@@ -273,22 +273,24 @@ func OfConnection(name string) bool {
 	return false
 }
 
-// endToEnd is the first option of a Connection value that means something end to end;
-// "" for none. "Connection: X-Auth-User" is how identity fields are made to vanish
-// behind a gateway.
-func endToEnd(v string) string {
-	for rest := v; rest != ""; {
-		var t string
-		t, rest, _ = strings.Cut(rest, ",")
-		t = lower(strings.Trim(t, " \t"))
+// endToEnd is where the first option of a Connection value is that means something end
+// to end; -1 for none. "Connection: X-Auth-User" is how identity fields are made to
+// vanish behind a gateway.
+func endToEnd(v string) int {
+	for at := 0; at < len(v); {
+		option, _, _ := strings.Cut(v[at:], ",")
+		blanks := len(option) - len(strings.TrimLeft(option, " \t"))
+		t := lower(strings.Trim(option, " \t"))
 		if t != "" && t != "close" && !OfConnection(t) {
-			return t
+			return at + blanks
 		}
+		at += len(option) + 1
 	}
-	return ""
+	return -1
 }
 
-// FieldError says which field of a head is refused, and why.
+// FieldError says which field of a head is refused, and why. It repeats no value: those
+// of any field may be secrets.
 type FieldError struct {
 	Err  error // what kind of fault it is
 	Name string
@@ -315,7 +317,7 @@ func (e *FieldError) Unwrap() error { return e.Err }
 func badField(f *Field) error {
 	for i := 0; i < len(f.Name); i++ {
 		if !tokenByte[f.Name[i]] {
-			return &FieldError{Err: ErrBadField, Name: strconv.Quote(f.Name[:min(len(f.Name), 100)]), Why: "byte " + byteName(f.Name[i]) + " at " + strconv.Itoa(i) + " of its name"}
+			return &FieldError{Err: ErrBadField, Name: "a field", Why: "byte " + byteName(f.Name[i]) + " at " + strconv.Itoa(i) + " of its name"}
 		}
 	}
 	for i := 0; i < len(f.Value); i++ {
@@ -323,7 +325,7 @@ func badField(f *Field) error {
 			return &FieldError{Err: ErrBadField, Name: f.Name, Why: "byte " + byteName(f.Value[i]) + " at " + strconv.Itoa(i) + " of its value"}
 		}
 	}
-	return &FieldError{Err: ErrBadField, Name: strconv.Quote(f.Name), Why: "no name, or blanks around its value"}
+	return &FieldError{Err: ErrBadField, Name: "a field", Why: "no name, or blanks around its value"}
 }
 
 // badAuthority names the first byte of a Host that none may hold, and its place.

@@ -88,6 +88,10 @@ func MergeSlashes(path string) string {
 	return b.String()
 }
 
+// longestRead bounds the paths of which readings are made: they cost more than all else
+// that is done for a request before its caller is known.
+const longestRead = 4 << 10
+
 // decodings bounds how often a path is decoded to see what it could be read as.
 const decodings = 3
 
@@ -95,10 +99,16 @@ const decodings = 3
 // holds [Forms]: one that decodes up to three times, ends a path at "?", "#" or ";",
 // leaves out parameters and empty segments, or takes what stands behind "//" for an
 // authority. It is false if one of them holds a dot segment or a control, or could be
-// decoded further: then no server's reading is known.
+// decoded further, and for paths of more than 4 KiB: then no server's reading is known.
 func Readings(path string) (all []string, ok bool) {
+	if len(path) > longestRead {
+		return nil, false
+	}
 	for range decodings {
-		for _, base := range [...]string{path, strings.ReplaceAll(path, `\`, "/"), before(path, "?"), before(path, "#"), before(path, "?#;"), withoutParameters(path)} {
+		for i, base := range [...]string{path, strings.ReplaceAll(path, `\`, "/"), before(path, "?"), before(path, "#"), before(path, "?#;"), withoutParameters(path)} {
+			if i > 0 && base == path {
+				continue
+			}
 			if hasDots(base) {
 				return nil, false
 			}
@@ -154,12 +164,16 @@ func withoutParameters(path string) string {
 
 // hasDots says whether a path has a dot segment, "\" being a slash to some.
 func hasDots(path string) bool {
-	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
-		if dotted(segment) {
-			return true
+	start := 0
+	for i := 0; i < len(path); i++ {
+		if path[i] == '/' || path[i] == '\\' {
+			if dotted(path[start:i]) {
+				return true
+			}
+			start = i + 1
 		}
 	}
-	return false
+	return dotted(path[start:])
 }
 
 // decode decodes a path once. What a canonical path writes as an escape besides

@@ -144,7 +144,7 @@ func (r *Config) CheckSibling(at string, other *Config, where string, f *setting
 func (h *hostRoutes) checkForms(head *message.Head, found string) error {
 	all, known := message.Readings(head.Path)
 	if !known {
-		return head.Refuse(head.Forms, "decoded, it makes a dot segment or a control, or is an escape still", "")
+		return head.Refuse(head.Forms, "decoded, it makes a dot segment or a control, or is an escape still; or the path is longer than 4 KiB", "")
 	}
 	for _, reading := range all {
 		folded := strings.ToLower(reading)

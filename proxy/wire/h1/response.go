@@ -274,6 +274,8 @@ func (x *exchange) switched(r *wire.Request, h head) error {
 	switch {
 	case r.Upgrade == "", h.http10, !h.upgrade, h.protocols != 1, !message.EqualFold(h.protocol, r.Upgrade):
 		return malformed("switch to a protocol that was not asked for")
+	case h.announces(): // it could be the answer of a server that did not switch
+		return malformed("switch of protocols with content")
 	}
 	if key := r.Fields.Get("sec-websocket-key"); r.Upgrade == "websocket" && key != "" {
 		if f := x.Head.Fields; f.Count("sec-websocket-accept") != 1 || f.Get("sec-websocket-accept") != acceptOf(key) {
