@@ -143,3 +143,35 @@ func TestOldRequestWithoutHostIsForTheOneHost(t *testing.T) {
 	}
 	j.taken()
 }
+
+// A signature is over the target as its client wrote it: another spelling of a kept
+// form, which is another target to the server, has no signature.
+func TestSignatureHoldsForKeptFormsAsSent(t *testing.T) {
+	h := signed(t, plan{routes: `
+  - {host: models.test, upstream: '%s', serves: openai, callers: key/acme, rules: [{allow: "*"}], paths: {double_slash: merge}}
+`})
+	for target, want := range map[string]string{
+		"/v1/models/a%2fb?q=[1]": "/v1/models/a%2fb?q=%5B1%5D",
+		"//v1/models/a%2Fb":      "/v1/models/a%2Fb",
+		"/v1/{m}":                "/v1/%7Bm%7D",
+	} {
+		e := errand{target: target}.signed(t)
+		if r := h.parse(h.tell(e.raw()), "POST"); r.StatusCode != 200 {
+			t.Errorf("%s: %d %s", target, r.StatusCode, r.body)
+		}
+		if r, _ := h.model.seen(); r.RequestURI != want {
+			t.Errorf("%s came up as %s; want %s", target, r.RequestURI, want)
+		}
+	}
+	hits := h.model.hits.Load()
+	for sent, changed := range map[string]string{"/v1/models/a%2fb": "/v1/models/a%2Fb", "/v1/models/a%2Fb": "/v1/models/a/b", "//v1/models": "/v1/models", "/v1?q=[": "/v1?q=%5B"} {
+		e := errand{target: sent}.signed(t)
+		e.target = changed
+		if r := h.parse(h.tell(e.raw()), "POST"); r.StatusCode != 401 {
+			t.Errorf("%s, changed to %s: %d %s", sent, changed, r.StatusCode, r.body)
+		}
+	}
+	if n := h.model.hits.Load(); n != hits {
+		t.Errorf("%d changed requests came up", n-hits)
+	}
+}
