@@ -249,10 +249,13 @@ func unambiguous(t *testing.T, sent, got string) {
 		t.Errorf("%q came up as %q, which is not clean", sent, got)
 	case strings.ContainsAny(decoded, "\\;#?%\x00\r\n\t\x7f"), strings.ContainsAny(gotQuery, " #\r\n\t\x00\\"):
 		t.Errorf("%q came up as %q: some server cuts or decodes that again", sent, got)
-	case rawQuery != gotQuery || strings.Contains(sent, "?") != strings.Contains(got, "?"):
+	case escaped.Replace(rawQuery) != gotQuery || strings.Contains(sent, "?") != strings.Contains(got, "?"):
 		t.Errorf("%q came up as %q, with another query", sent, got)
 	}
 }
+
+// escaped replaces what clients send raw in queries by its escape.
+var escaped = strings.NewReplacer("[", "%5B", "]", "%5D", "|", "%7C", "^", "%5E", "{", "%7B", "}", "%7D", `"`, "%22", "`", "%60", "<", "%3C", ">", "%3E", `\`, "%5C")
 
 // quote returns the canonical spelling of a path.
 func quote(decoded string) string {

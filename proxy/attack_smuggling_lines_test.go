@@ -87,7 +87,9 @@ func smugglesOfLines() []smuggle {
 		{"an empty target", "GET  HTTP/1.1\r\n{h}\r\n{s}", "400", ""},
 		{"absolute form", "GET http://models.test{p} HTTP/1.1\r\n{h}\r\n{s}", "400", ""},
 		{"absolute form of another host", "GET http://evil.test{p} HTTP/1.1\r\n{h}\r\n{s}", "400", ""},
-		{"absolute form with https", "GET https://models.test{p} HTTP/1.1\r\n{h}\r\n{s}", "400", ""},
+		{"absolute form with https", "GET https://models.test{p} HTTP/1.1\r\n{h}{c}\r\n", "200", "GET {p}"},
+		{"absolute form with another port", "GET https://models.test:8443{p} HTTP/1.1\r\n{h}\r\n{s}", "400", ""},
+		{"absolute form with a user", "GET https://models.test@evil.test{p} HTTP/1.1\r\n{h}\r\n{s}", "400", ""},
 		{"absolute form without a host", "GET http:{p} HTTP/1.1\r\n{h}\r\n{s}", "400", ""},
 		{"a scheme without a meaning", "GET x:{p} HTTP/1.1\r\n{h}\r\n{s}", "400", ""},
 		{"a target with a host", "GET //evil.test{p} HTTP/1.1\r\n{h}\r\n{s}", "400", ""},
@@ -117,7 +119,7 @@ func smugglesOfLines() []smuggle {
 		{"an expectation of HTTP/1.0", "POST {p} HTTP/1.0\r\n{h}Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", "200", "POST {p} hello"},
 
 		{"h2c upgrade with a body", "POST {p} HTTP/1.1\r\n{h}Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 5\r\n\r\nhello", "200", "POST {p} hello"},
-		{"websocket upgrade where none is", "GET {p} HTTP/1.1\r\n{h}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n{s}GET / HTTP/1.0\r\n\r\n", "200 401 400", "GET {p}"},
+		{"websocket upgrade where none is", "GET {p} HTTP/1.1\r\n{h}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n{s}GET / HTTP/1.1\r\n\r\n", "200 401 400", "GET {p}"},
 		{"an empty cookie line beside another", "GET {p} HTTP/1.1\r\n{h}{c}Cookie: a=1\r\nCookie: \r\n\r\n", "400", ""},
 		{"two upgrades", "GET {p} HTTP/1.1\r\n{h}Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n\r\n{s}", "400", ""},
 	}
@@ -129,14 +131,15 @@ func smugglesOfHosts() []smuggle {
 	auth := "Authorization: Bearer TOKEN\r\n"
 	rows := []smuggle{
 		{"host: missing", "GET {p} HTTP/1.1\r\n" + auth + "\r\n{s}", "400", ""},
-		{"host: missing in HTTP/1.0", "GET {p} HTTP/1.0\r\n" + auth + "\r\n{s}", "400", ""},
+		{"host: missing in HTTP/1.0", "GET {p} HTTP/1.0\r\n" + auth + "\r\n{s}", "200", "GET {p}"},
+		{"host: with an empty port", "GET {p} HTTP/1.1\r\nHost: models.test:\r\n" + auth + "{c}\r\n", "200", "GET {p}"},
 		{"host: twice", "GET {p} HTTP/1.1\r\nHost: models.test\r\n{h}\r\n{s}", "400", ""},
 		{"host: twice in two cases", "GET {p} HTTP/1.1\r\nHOST: evil.test\r\n{h}\r\n{s}", "400", ""},
 		{"host: another by absolute form", "GET http://models.test{p} HTTP/1.1\r\nHost: evil.test\r\n" + auth + "\r\n{s}", "400", ""},
 		{"host: in other letters", "GET {p} HTTP/1.1\r\nHost: MODELS.test.:443\r\n" + auth + "{c}\r\n", "200", "GET {p}"},
 	}
 	for _, host := range []string{
-		"", " ", "user@models.test", "user:pw@models.test", "models.test/x", "models.test/../x", "models.test?x", "models.test#x", "models.test:", "models.test:0", "models.test:x", "models.test:443x",
+		"", " ", "user@models.test", "user:pw@models.test", "models.test/x", "models.test/../x", "models.test?x", "models.test#x", ":", "models.test::", "models.test:0", "models.test:x", "models.test:443x",
 		"models.test:+443", "models.test:-1", "models.test:99999", "models.test:0443", "models.test:443:443", "models.test, evil.test", "models.test evil.test", "models.test\tevil.test", "models.test,", "models..test", ".models.test", "models.test..",
 		"http://models.test", "[models.test]", "[::1", "::1", "models.test%00", "models%2etest", "models.test\\x", "mod\xc3\xa9ls.test", "models.test\x00", "models.test\x00.evil.test", "*.test", "(models.test)", "'models.test'", "models.test;x", "models.test&x", "{models.test}",
 	} {

@@ -91,6 +91,9 @@ func TestModelThatIsNotAllowedIsRefused(t *testing.T) {
 		{"/v1/completions", `{"prompt":"x"}`, 400, "bad_model"},
 		{"/v1/completions", ``, 403, "insufficient_scope"},
 		{"/v1/models/secret", ``, 403, "insufficient_scope"},
+		{"GET /v1/models/secret", ``, 403, "insufficient_scope"},
+		{"GET /v1/models/meta%2Fa%2Fb", ``, 403, "insufficient_scope"},
+		{"GET /v1/models/other%2Fa", ``, 403, "insufficient_scope"},
 		{"/tf/v1/models/secret:predict", `{}`, 403, "forbidden"},
 		{"/api/chat", `{"model":"secret"}`, 403, "forbidden"},
 		{"/api/chat", `{"model":"library/SECRET:latest"}`, 403, "forbidden"},
@@ -98,9 +101,24 @@ func TestModelThatIsNotAllowedIsRefused(t *testing.T) {
 		{"/api/chat", `{"model":"public","x":"` + strings.Repeat("y", 64<<10) + `"}`, 413, "body_too_large"},
 		{"/api/pull", `{"model":"public"}`, 403, "forbidden"}, // the deny rule may be about it
 	} {
-		h.refused(h.do("POST", c.path, c.body, nil), c.status, c.reason)
+		method, path, named := strings.Cut(c.path, " ")
+		if !named {
+			method, path = "POST", c.path
+		}
+		h.refused(h.do(method, path, c.body, nil), c.status, c.reason)
 	}
 	h.refused(h.do("POST", "/v1/completions", `{"model":"public"}`, map[string]string{"Content-Encoding": "gzip"}), 400, "bad_model")
+}
+
+// TestDescriptionOfAnAllowedModelIsServed: SDKs escape the slash of an id.
+func TestDescriptionOfAnAllowedModelIsServed(t *testing.T) {
+	h := build(t, plan{routes: modelRoutes})
+	for _, path := range []string{"/v1/models/public", "/v1/models/meta%2Fllama"} {
+		got := h.do("GET", path, "", nil)
+		if r, _ := h.model.seen(); got.StatusCode != 200 || r.RequestURI != path {
+			t.Errorf("%s: %d, the upstream was asked for %s", path, got.StatusCode, r.RequestURI)
+		}
+	}
 }
 
 // TestRuleAboutNoModelTakesAnyBody: a caller whom a rule allows everything may send what

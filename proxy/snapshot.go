@@ -160,6 +160,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		Dialect:     cfg.DialectOf(c),
 		Timeouts:    route.NewTimeouts(cfg.TimeoutsOf(c)),
 		Access:      route.NewAccess(c),
+		Paths:       route.NewPaths(&c.Paths, cfg.DialectOf(c)),
 		ToClient:    route.NewEdits(&c.Headers.Response, nil),
 		Fixed:       route.NewFixed(c.Respond),
 		CORS:        route.NewCORS(c),

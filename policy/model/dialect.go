@@ -1,6 +1,7 @@
 package model
 
 import (
+	"strings"
 	"time"
 
 	"sallyport/proxy/message"
@@ -21,6 +22,7 @@ type Dialect struct {
 	scanner     func(h *message.Head) Scanner     // nil: no body names a model
 	canonical   func(name string) (string, error) // nil: names are compared as they are
 	actsOnWhole bool
+	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
 	head, idle  time.Duration
 }
@@ -115,3 +117,10 @@ func (d *Dialect) Timeouts() (head, idle time.Duration) { return d.head, d.idle 
 // NeedsLocalhost reports whether these servers, while bound to a loopback address, refuse
 // requests whose Host is not localhost.
 func (d *Dialect) NeedsLocalhost() bool { return d.localhost }
+
+// KeepsSlashes says whether these servers take every encoded slash (%2F) of a canonical
+// path, as they are asked for it, for a slash in the id of a model: each of them stands
+// behind /v1/models/.
+func (d *Dialect) KeepsSlashes(path string) bool {
+	return d.slashedIDs && strings.HasPrefix(path, modelsPrefix)
+}

@@ -113,3 +113,34 @@ func ExampleDialect_Read() {
 	fmt.Println(call.Dialect.Name(), call.Verb, call.Model, call.Version)
 	// Output: tensorflow post half_plus_two 3
 }
+
+// Policies see the model that the server sees, however its path was written.
+func TestModelIsReadAsTheServerDecodesIt(t *testing.T) {
+	for _, c := range []struct{ dialect, path, model string }{
+		{"openai", "/v1/models/a%2Fb", "a/b"},
+		{"openai", "/v1/models/a%2fb", "a/b"},
+		{"openai", "/v1/models/a/b", "a/b"},
+		{"openai", "/v1/models/a%2Fb/", "a/b"},
+		{"openai", "/v1/models/a%252Fb", "a%2Fb"},
+		{"openai", "/v1/models", ""},
+		{"openai", "/v1/chat/completions", ""},
+		{"ollama", "/v1/models/a%2Fb", "a/b"},
+		{"tensorflow", "/v1/models/a%2Fb:predict", "a/b"},
+		{"tensorflow", "/v1/models/a%20b/metadata", "a b"},
+		{"raw", "/v1/models/a%2Fb", ""},
+	} {
+		d, _ := model.ByName(c.dialect)
+		if got := d.Read(&message.Head{Method: "GET", Path: c.path}).Model; got != c.model {
+			t.Errorf("%s, %s: model %q; want %q", c.dialect, c.path, got, c.model)
+		}
+	}
+}
+
+func TestSlashesAreKeptInModelIDsAlone(t *testing.T) {
+	for dialect, ids := range map[string]bool{"openai": true, "ollama": true, "raw": false, "flask": false, "tensorflow": false, "triton": false} {
+		d, _ := model.ByName(dialect)
+		if d.KeepsSlashes("/v1/models/a%2Fb") != ids || d.KeepsSlashes("/v1/chat%2Fcompletions") || d.KeepsSlashes("/v1%2Fmodels/a") {
+			t.Errorf("%s keeps slashes in ids: %v; want %v, and nowhere else", dialect, !ids, ids)
+		}
+	}
+}

@@ -11,7 +11,7 @@ import (
 // model in the member "model" of its JSON body, or in "name", the older spelling.
 func ollama() *Dialect {
 	return &Dialect{
-		name: "ollama", read: readOllama, checkVerb: checkMethod, refusal: errorText, namesModels: true, localhost: true,
+		name: "ollama", read: readOllama, slashedIDs: true, checkVerb: checkMethod, refusal: errorText, namesModels: true, localhost: true,
 		scanner: scanOllama, canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle,
 	}
 }

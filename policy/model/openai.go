@@ -19,7 +19,7 @@ const (
 // name it in the path.
 func openAI() *Dialect {
 	return &Dialect{
-		name: "openai", read: readOpenAI, checkVerb: checkMethod, refusal: errorObject, namesModels: true,
+		name: "openai", read: readOpenAI, slashedIDs: true, checkVerb: checkMethod, refusal: errorObject, namesModels: true,
 		scanner:   func(*message.Head) Scanner { return &objectScanner{keys: []string{"model"}, canon: canonicalID} },
 		canonical: canonicalID, head: thinkingHead, idle: thinkingIdle,
 	}
@@ -27,13 +27,11 @@ func openAI() *Dialect {
 
 // readOpenAI reads the model from GET /v1/models/ID.
 func readOpenAI(h *message.Head) Call {
-	c := readMethod(h)
+	c := readModels(h)
 	if c.Verb != "get" && c.Verb != "head" {
-		return c
+		c.Model = "" // only the body names it
 	}
-	if _, id, ok := strings.Cut(h.Path, "/v1/models/"); ok && !strings.ContainsAny(id, "/%") {
-		c.Model = id
-	}
+	c.Model, _ = canonicalID(c.Model)
 	return c
 }
 
@@ -41,4 +39,19 @@ func readOpenAI(h *message.Head) Call {
 // libraries take message, type, param and code.
 func errorObject(_ int, text, reason, requestID string) (contentType string, body []byte) {
 	return "application/json", []byte(`{"error":{"message":` + strconv.Quote(text) + `,"type":"gateway_error","param":null,"code":` + strconv.Quote(reason) + "}" + tail(reason, requestID))
+}
+
+// modelsPrefix is where OpenAI's API has its models, each under its id.
+const modelsPrefix = "/v1/models/"
+
+// readModels reads the id of the model behind /v1/models/. Its servers decode the path
+// once and take all that follows for the id, slashes too: "meta-llama%2FLlama-3" and
+// "meta-llama/Llama-3" are one model. A slash at the end, which some of them redirect
+// away, is no part of it.
+func readModels(h *message.Head) Call {
+	c := readMethod(h)
+	if id, ok := strings.CutPrefix(h.Path, modelsPrefix); ok {
+		c.Model = strings.Trim(message.Unescape(id), "/")
+	}
+	return c
 }

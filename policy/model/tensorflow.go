@@ -15,6 +15,7 @@ func tensorFlow() *Dialect {
 func readTensorFlow(h *message.Head) Call {
 	c := readMethod(h)
 	c.Model, c.Version = tensorFlowModel(h.Path)
+	c.Model = message.Unescape(c.Model) // the server decodes a name after it has matched the path
 	return c
 }
 

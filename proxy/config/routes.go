@@ -33,7 +33,29 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		c.checkRouteIntegrity(r, at, f)
 		c.checkRouteRules(r, at, f)
 		paths.add(c, i, f)
+		c.checkSiblings(i, f)
 	}
+}
+
+// checkSiblings records what route i keeps in paths that is another's on the same host.
+func (c *Config) checkSiblings(i int, f *setting.Faults) {
+	r := &c.Routes[i]
+	if r.Paths == (route.PathsConfig{}) {
+		return
+	}
+	for j := range c.Routes {
+		other := &c.Routes[j]
+		if j != i && slices.ContainsFunc(r.Host, func(h string) bool {
+			return slices.ContainsFunc(other.Host, func(o string) bool { return sameHost(h, o) })
+		}) {
+			r.CheckSibling(setting.Index("routes", i), other, c.where(j), f)
+		}
+	}
+}
+
+// sameHost says whether two hosts of routes are one.
+func sameHost(a, b string) bool {
+	return strings.EqualFold(strings.TrimSuffix(a, "."), strings.TrimSuffix(b, "."))
 }
 
 // identityFields are the folded names of the identity fields of all routes.

@@ -98,7 +98,13 @@ func (x *exchange) rebuild() error {
 	}
 	path, _, _ := strings.Cut(h.Target, "?")
 	x.record.Path = path
-	if canonical, err := message.CanonicalPath(path); err != nil || canonical != path {
+	canonical, forms, err := message.CanonicalPath(path)
+	switch {
+	case err != nil:
+		return err
+	case forms != 0: // whatever the route says: the other proxy may decode or merge before it forwards
+		return h.Refuse(forms, "the proxy in front could forward another form of it", "")
+	case canonical != path:
 		return message.ErrAmbiguousPath
 	}
 	return nil

@@ -3,6 +3,7 @@ package exchange
 import (
 	"net/http"
 	"strconv"
+	"strings"
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
@@ -15,6 +16,9 @@ func (s *Server) Redirect(stream wire.Stream) { s.handle(stream, (*exchange).red
 func (x *exchange) redirect() error {
 	if err := x.read(); err != nil {
 		return err
+	}
+	if strings.HasPrefix(x.head.Path, "//") {
+		return x.head.Refuse(message.DoubleSlash, "an empty segment at the start of a path, behind which some clients read an authority", "")
 	}
 	if text, ok := x.server.Challenge(x.head.Host, x.head.Path); ok && x.head.Method == http.MethodGet {
 		return x.answerChallenge(text)

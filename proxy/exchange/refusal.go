@@ -169,6 +169,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 // refusal is the error by which a step ends an exchange.
 type refusal struct {
 	reason     string
+	text       string        // in the place of the reason's; "" for that
 	cause      error         // for the audit record only
 	allow      string        // with reasonMethod: the allowed methods
 	retryAfter time.Duration // with 429 and 503; zero: not sent
@@ -231,10 +232,20 @@ func asRefusal(err error) *refusal {
 	}
 	for _, m := range errorReasons {
 		if errors.Is(err, m.err) {
-			return &refusal{reason: m.reason, cause: err}
+			return &refusal{reason: m.reason, text: cmp.Or(m.text, placed(m.reason, err)), cause: err}
 		}
 	}
 	return &refusal{reason: reasonInternal, cause: err}
+}
+
+// placed is the text of a reason with the bytes of the target that are meant, and where
+// they are; "" for errors that are of none.
+func placed(reason string, err error) string {
+	var target *message.TargetError
+	if !errors.As(err, &target) {
+		return ""
+	}
+	return strings.TrimSuffix(outcomes[reason].text, ".") + ": " + target.Place() + "."
 }
 
 var upstreamReasons = map[upstream.Kind]string{
@@ -250,31 +261,32 @@ var upstreamReasons = map[upstream.Kind]string{
 var errorReasons = []struct {
 	err    error
 	reason string
+	text   string // where the reason's does not say what is wrong; "" for that
 }{
-	{message.ErrBadVersion, reasonBadVersion},
-	{message.ErrBadMethod, reasonBadMethod},
-	{message.ErrBadTarget, reasonBadTarget},
-	{message.ErrAmbiguousPath, reasonAmbiguousPath},
-	{message.ErrBadAuthority, reasonBadAuthority},
-	{message.ErrBadField, reasonBadField},
-	{message.ErrDuplicate, reasonBadField},
-	{message.ErrLength, reasonBadField},
-	{message.ErrConnection, reasonBadField},
-	{message.ErrTooManyLines, reasonHeadTooLarge},
-	{message.ErrSyntax, reasonBadSyntax},
-	{message.ErrFraming, reasonBadFraming},
-	{message.ErrUnknownCoding, reasonUnknownCoding},
-	{message.ErrTargetTooLong, reasonTargetTooLong},
-	{message.ErrHeadTooLarge, reasonHeadTooLarge},
-	{message.ErrHeadTimeout, reasonHeadTimeout},
-	{message.ErrExpectation, reasonExpectation},
-	{route.ErrCase, reasonAmbiguousPath},
-	{route.ErrEnd, reasonAmbiguousPath},
-	{route.ErrOwnField, reasonProtectedField},
-	{route.ErrMethodOverride, reasonProtectedField},
-	{route.ErrFoldedField, reasonProtectedField},
-	{seal.ErrTooLong, reasonBodyTooLarge},
-	{context.Canceled, reasonClientGone},
+	{message.ErrBadVersion, reasonBadVersion, ""},
+	{message.ErrBadMethod, reasonBadMethod, ""},
+	{message.ErrBadTarget, reasonBadTarget, ""},
+	{message.ErrAmbiguousPath, reasonAmbiguousPath, ""},
+	{message.ErrBadAuthority, reasonBadAuthority, ""},
+	{message.ErrBadField, reasonBadField, ""},
+	{message.ErrDuplicate, reasonBadField, "A header field that may occur once was sent twice."},
+	{message.ErrLength, reasonBadField, "Content-Length is not the length of the content."},
+	{message.ErrConnection, reasonBadField, "Connection names a field that is not of the connection. Leave it out of Connection."},
+	{message.ErrTooManyLines, reasonHeadTooLarge, ""},
+	{message.ErrSyntax, reasonBadSyntax, ""},
+	{message.ErrFraming, reasonBadFraming, ""},
+	{message.ErrUnknownCoding, reasonUnknownCoding, ""},
+	{message.ErrTargetTooLong, reasonTargetTooLong, ""},
+	{message.ErrHeadTooLarge, reasonHeadTooLarge, ""},
+	{message.ErrHeadTimeout, reasonHeadTimeout, ""},
+	{message.ErrExpectation, reasonExpectation, ""},
+	{route.ErrCase, reasonAmbiguousPath, ""},
+	{route.ErrEnd, reasonAmbiguousPath, ""},
+	{route.ErrOwnField, reasonProtectedField, ""},
+	{route.ErrMethodOverride, reasonProtectedField, "A header field that overrides the method was sent. Send the request with the method that is meant."},
+	{route.ErrFoldedField, reasonProtectedField, "The name of a header field can be read as that of another field."},
+	{seal.ErrTooLong, reasonBodyTooLarge, ""},
+	{context.Canceled, reasonClientGone, ""},
 }
 
 // Reasons returns the closed set of refusal reasons, sorted.

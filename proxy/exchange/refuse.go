@@ -21,6 +21,9 @@ func (x *exchange) refuse(err error) {
 		r = &refusal{reason: reasonInternal, cause: err}
 		o = outcomes[reasonInternal]
 	}
+	if r.text != "" {
+		o.text = r.text
+	}
 	x.record.Reason = r.reason
 	if r.cause != nil {
 		x.record.Cause = r.cause.Error()
@@ -53,7 +56,7 @@ func unsettled(status int) bool {
 
 // sendRefusal sends a refusal.
 func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
-	dialect, security := model.Raw(), message.Fields(nil)
+	dialect, security := x.dialectBefore(), message.Fields(nil)
 	if x.route != nil {
 		dialect, security = x.route.Dialect, x.route.Security
 	}
@@ -90,6 +93,16 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	}
 	_ = x.respondHere(&h, text) // the error only means that the client has left
 	x.record.Status = status    // for gRPC too, the HTTP status
+}
+
+// dialectBefore returns the dialect for a refusal before there is a route: the one that all routes
+// of the host share or, if the head names no host, all routes.
+func (x *exchange) dialectBefore() *model.Dialect {
+	host := x.head.Host
+	if host == "" {
+		_, host, _ = message.CanonicalAuthority(x.head.Authority, x.head.Scheme) // "" if it cannot be read
+	}
+	return x.snapshot.Routes.Dialect(host)
 }
 
 // challenge returns the WWW-Authenticate for a refusal; "" for none.

@@ -218,7 +218,7 @@ func (x *exchange) nameModel(h *message.Response) {
 		return
 	}
 	if x.call.Model != "" {
-		h.Fields.Add(seal.ModelField, x.call.Model)
+		h.Fields.Add(seal.ModelField, printable(x.call.Model))
 	}
 	if x.call.Version != "" {
 		h.Fields.Add(seal.VersionField, x.call.Version)

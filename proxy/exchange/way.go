@@ -1,6 +1,9 @@
 package exchange
 
 import (
+	"slices"
+	"strings"
+
 	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/proxy/message"
@@ -98,11 +101,17 @@ func (x *exchange) decide() (verdict, error) {
 // read parses the head into the form that every later step uses. It refuses a head that two parsers
 // could take for different requests.
 func (x *exchange) read() error {
+	if x.head.Version == message.HTTP10 && x.head.Authority == "" && strings.HasPrefix(x.head.Target, "/") {
+		x.head.Authority = x.snapshot.Routes.OnlyHost() // HTTP/1.0 may leave Host out
+	}
 	if err := x.head.Settle(); err != nil {
 		x.record.Host, x.record.Path = withoutSecrets(x.head.Authority), withoutSecrets(x.head.Target)
 		return err
 	}
 	x.record.Host, x.record.Path = x.head.Host, x.head.Path
+	if x.head.Forms != 0 {
+		x.record.Path = withoutSecrets(x.head.Path) // "//user:secret@host" is among them
+	}
 	if message.IsGRPC(x.head.Fields.Get("content-type")) && x.asker == "" {
 		x.grpc = x.head.Version == message.HTTP2
 		if err := x.checkCallForm(); err != nil {
@@ -119,9 +128,15 @@ func (x *exchange) read() error {
 
 // match finds the route.
 func (x *exchange) match() error {
+	forms := x.head.Forms
 	r, err := x.snapshot.Routes.Match(x.head)
 	if err != nil {
 		return err
+	}
+	if forms != 0 {
+		if all, _ := message.Readings(x.head.Path); slices.ContainsFunc(all, isPublic) {
+			return x.head.Refuse(forms, "some servers read the path as one of the gateway's own", "")
+		}
 	}
 	x.route = r
 	x.record.Route = r.Name

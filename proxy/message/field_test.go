@@ -1,6 +1,7 @@
 package message_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -46,7 +47,7 @@ func TestEqualFoldIgnoresTheCaseOfASCIIOnly(t *testing.T) {
 		t.Errorf("Upgrade is %q, %v", h.Upgrade, err)
 	}
 	h.Fields = message.Fields{{Name: "connection", Value: "\u212aeep-alive"}}
-	if err := h.Settle(); err != message.ErrConnection {
+	if err := h.Settle(); !errors.Is(err, message.ErrConnection) {
 		t.Errorf("Connection names another field than keep-alive: %v", err)
 	}
 }

@@ -29,8 +29,8 @@ func (v Version) String() string {
 	return "HTTP/?"
 }
 
-// Head is the head of a request. The wire fills it once and no later step changes it, so all
-// steps see the same request.
+// Head is the head of a request. The wire fills it once. Only the search for the route may merge
+// slashes of Path; no later step changes a field, so all steps see the same request.
 type Head struct {
 	Version   Version
 	Method    string // case-sensitive, as sent
@@ -39,7 +39,8 @@ type Head struct {
 	Host      string // Authority without its port
 	Target    string // the request target in origin form, byte for byte as sent
 	Path      string // canonical, see [CanonicalPath]
-	Query     string // without "?", as sent
+	Forms     Forms  // parts of Path that only the route's options can permit
+	Query     string // without "?", canonical, see [CanonicalQuery]
 	HasQuery  bool   // distinguishes "/p?" from "/p"
 	Fields    Fields // without Host, framing and hop-by-hop fields; "cookie" lines joined
 	Upgrade   string // the requested protocol of Upgrade or :protocol, lower case; "" for none
@@ -54,7 +55,7 @@ type Head struct {
 	Fault error
 }
 
-// PathAndQuery returns the canonical path with the query as sent. This is forwarded.
+// PathAndQuery returns the canonical path and query. This is forwarded.
 func (h *Head) PathAndQuery() string {
 	if !h.HasQuery {
 		return h.Path

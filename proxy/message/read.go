@@ -20,7 +20,7 @@ var (
 
 	ErrBadVersion   = errors.New("version is neither 1.0, 1.1 nor 2")
 	ErrBadMethod    = errors.New("method is not served")
-	ErrBadTarget    = errors.New("request target is not in origin form")
+	ErrBadTarget    = errors.New("bad request target")
 	ErrBadField     = errors.New("bad field")
 	ErrDuplicate    = errors.New("duplicate of a field that may occur once")
 	ErrLength       = errors.New("Content-Length is not the length of the content")
@@ -36,7 +36,7 @@ const MaxFields = 128
 const mostFields = 1000
 
 // Settle computes the canonical reading of a head filled by an engine. It checks the method,
-// target and fields, computes Path, Query, Authority and Host, and removes hop-by-hop fields.
+// target and fields, computes Path, Forms, Query, Authority and Host, and removes hop-by-hop fields.
 //
 // The engine sets Version, Method, Scheme, Authority (as sent), Target, ContentLength, and Fields
 // (as sent, with names in lower case). Fields has no Host, except for an HTTP/2 host field beside
@@ -63,10 +63,11 @@ func (h *Head) Settle() error {
 	if err := h.settleTarget(); err != nil {
 		return err
 	}
-	var err error
-	if h.Authority, h.Host, err = CanonicalAuthority(h.Authority, h.Scheme); err != nil {
-		return err
+	authority, host, err := CanonicalAuthority(h.Authority, h.Scheme)
+	if err != nil {
+		return badAuthority(h.Authority)
 	}
+	h.Authority, h.Host = authority, host
 	return h.settleFields()
 }
 
@@ -95,39 +96,83 @@ func ServedMethod(method string) bool {
 
 func (h *Head) settleTarget() error {
 	if h.Target == "" || h.Target[0] != '/' {
-		return ErrBadTarget
-	}
-	path := h.Target
-	if i := strings.IndexByte(path, '?'); i >= 0 {
-		path, h.Query, h.HasQuery = path[:i], path[i+1:], true
-		if !ValidQuery(h.Query) {
-			return ErrBadTarget
+		if err := h.settleAbsolute(); err != nil {
+			return err
 		}
 	}
+	path := h.Target
 	var err error
-	h.Path, err = CanonicalPath(path)
+	if i := strings.IndexByte(path, '?'); i >= 0 {
+		h.HasQuery = true
+		if h.Query, err = CanonicalQuery(path[i+1:]); err != nil {
+			var fault *TargetError
+			if errors.As(err, &fault) {
+				fault.At += i + 1
+			}
+			return err
+		}
+		path = path[:i]
+	}
+	h.Path, h.Forms, err = CanonicalPath(path)
 	return err
+}
+
+// settleAbsolute brings a target in absolute form into origin form (RFC 9112, section
+// 3.2.2). It must name the scheme of the connection and the authority of Host: one that
+// names another asks for a proxy. HTTP/1.0 may leave Host out, HTTP/2 has no such form.
+func (h *Head) settleAbsolute() error {
+	scheme, rest, absolute := strings.Cut(h.Target, "://")
+	if !absolute || h.Version == HTTP2 || !EqualFold(scheme, h.Scheme) {
+		return ErrBadTarget
+	}
+	end := strings.IndexAny(rest, "/?")
+	if end < 0 {
+		end = len(rest)
+	}
+	named, _, err := CanonicalAuthority(rest[:end], h.Scheme)
+	if err != nil {
+		return ErrBadTarget
+	}
+	if h.Authority == "" && h.Version == HTTP10 {
+		h.Authority = named
+	}
+	if host, _, err := CanonicalAuthority(h.Authority, h.Scheme); err != nil {
+		return err
+	} else if host != named {
+		return ErrBadTarget
+	}
+	switch target := rest[end:]; {
+	case target != "" && target[0] == '/':
+		h.Target = target
+	case h.Method == "OPTIONS":
+		return ErrBadTarget // is "*", of the server as a whole (section 3.2.4)
+	default:
+		h.Target = "/" + target
+	}
+	return nil
 }
 
 func (h *Head) settleFields() error {
 	if len(h.Fields) > mostFields {
 		return ErrTooManyLines
 	}
-	cookies, seen, twice := 0, uint32(0), false
+	cookies, seen, twice := 0, uint32(0), ""
 	te, connection := false, false
 	for i := range h.Fields {
 		f := &h.Fields[i]
 		if !ValidName(f.Name) || !ValidValue(f.Value) {
-			return ErrBadField
+			return badField(f)
 		}
 		if bit := single(f.Name); bit != 0 {
-			twice = twice || seen&bit != 0
+			if seen&bit != 0 {
+				twice = f.Name
+			}
 			seen |= bit
 		}
 		switch f.Name {
 		case "content-length":
 			if !isLength(f.Value, h.ContentLength) {
-				return ErrLength
+				return &FieldError{Err: ErrLength, Name: f.Name}
 			}
 		case "host": // beside :authority, of which it must be a copy
 			if a, _, err := CanonicalAuthority(f.Value, h.Scheme); err != nil || a != h.Authority {
@@ -139,24 +184,24 @@ func (h *Head) settleFields() error {
 			te = true
 		case "connection":
 			connection = true
-			if !plainConnection(f.Value) {
-				return ErrConnection
+			if at := endToEnd(f.Value); at >= 0 {
+				return &FieldError{Err: ErrConnection, Name: f.Name, Why: "the option at byte " + strconv.Itoa(at) + " of its value names a field that the next proxy would have to remove", Cure: "the client must leave it out"}
 			}
 		case "expect":
 			if h.Expect = EqualFold(f.Value, "100-continue"); !h.Expect {
-				return ErrExpectation
+				return &FieldError{Err: ErrExpectation, Name: f.Name, Cure: "the client must leave it out"}
 			}
 		}
 	}
-	if twice {
-		return ErrDuplicate
+	if twice != "" {
+		return &FieldError{Err: ErrDuplicate, Name: twice, Why: "two readers would pick different lines", Cure: "the client must send one"}
 	}
 	if connection && h.Version == HTTP11 && h.Fields.HasToken("connection", "upgrade") {
 		h.Upgrade = lower(h.Fields.Get("upgrade"))
 	}
 	h.Trailers = te && h.Fields.HasToken("te", "trailers")
 	if cookies > 1 && !h.joinCookies() {
-		return ErrBadField
+		return &FieldError{Err: ErrBadField, Name: "cookie", Why: "one of several lines is empty"}
 	}
 	h.Fields.DelFunc(func(f Field) bool { return OfConnection(f.Name) })
 	return nil
@@ -225,18 +270,79 @@ func OfConnection(name string) bool {
 	return false
 }
 
-// plainConnection reports whether a Connection value names no end-to-end field. Attackers send
-// "Connection: X-Auth-User" to make a proxy remove identity fields.
-func plainConnection(v string) bool {
-	for rest := v; rest != ""; {
-		var t string
-		t, rest, _ = strings.Cut(rest, ",")
-		t = lower(strings.Trim(t, " \t"))
+// endToEnd returns where the first option of a Connection value is that names an end-to-end field;
+// -1 for none. Attackers send "Connection: X-Auth-User" to make a proxy remove identity fields.
+func endToEnd(v string) int {
+	for at := 0; at < len(v); {
+		option, _, _ := strings.Cut(v[at:], ",")
+		blanks := len(option) - len(strings.TrimLeft(option, " \t"))
+		t := lower(strings.Trim(option, " \t"))
 		if t != "" && t != "close" && !OfConnection(t) {
-			return false
+			return at + blanks
+		}
+		at += len(option) + 1
+	}
+	return -1
+}
+
+// FieldError says which field of a head is refused, and why. It repeats no value: those
+// of any field may be secrets.
+type FieldError struct {
+	Err  error // what kind of fault it is
+	Name string
+	Why  string // what is wrong with it; "" where Err says all
+	Cure string // what would do; "" for nothing
+}
+
+// Error names the field, what is wrong with it and what would do.
+func (e *FieldError) Error() string {
+	s := e.Err.Error() + ": " + e.Name
+	if e.Why != "" {
+		s += ": " + e.Why
+	}
+	if e.Cure != "" {
+		s += "; " + e.Cure
+	}
+	return s
+}
+
+// Unwrap returns Err.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// badField names the first byte of a field that no field may hold, and its place.
+func badField(f *Field) error {
+	for i := 0; i < len(f.Name); i++ {
+		if !tokenByte[f.Name[i]] {
+			return &FieldError{Err: ErrBadField, Name: "a field", Why: "byte " + byteName(f.Name[i]) + " at " + strconv.Itoa(i) + " of its name"}
 		}
 	}
-	return true
+	for i := 0; i < len(f.Value); i++ {
+		if holdsControl(f.Value[i : i+1]) {
+			return &FieldError{Err: ErrBadField, Name: f.Name, Why: "byte " + byteName(f.Value[i]) + " at " + strconv.Itoa(i) + " of its value"}
+		}
+	}
+	return &FieldError{Err: ErrBadField, Name: "a field", Why: "no name, or blanks around its value"}
+}
+
+// badAuthority names the first byte of a Host that none may hold, and its place.
+func badAuthority(raw string) error {
+	e := &FieldError{Err: ErrBadAuthority, Name: "host", Why: "not a name or address with an optional port"}
+	if raw == "" {
+		e.Why = "there is none"
+	}
+	for i := 0; i < len(raw); i++ {
+		if c := raw[i]; !segmentByte[c] && c != '[' && c != ']' || c == '@' {
+			e.Why = "byte " + byteName(c) + " at " + strconv.Itoa(i) + " of its value"
+			break
+		}
+	}
+	return e
+}
+
+// byteName is a byte in hexadecimal, such as 0x0a.
+func byteName(c byte) string {
+	const hex = "0123456789abcdef"
+	return "0x" + string([]byte{hex[c>>4], hex[c&15]})
 }
 
 // joinCookies joins the cookie lines, as RFC 9113, section 8.2.3 requires before a request

@@ -53,7 +53,7 @@ func TestSettleRefusesDuplicates(t *testing.T) {
 		if err := head(f).Settle(); err != nil {
 			t.Errorf("one %s: %v", name, err)
 		}
-		if err := head(f, message.Field{Name: "accept", Value: "*/*"}, f).Settle(); err != message.ErrDuplicate {
+		if err := head(f, message.Field{Name: "accept", Value: "*/*"}, f).Settle(); !errors.Is(err, message.ErrDuplicate) {
 			t.Errorf("two of %s: %v", name, err)
 		}
 	}

@@ -26,6 +26,7 @@ func (r *Config) Check(at string, identity map[string]bool, f *setting.Faults) {
 		r.CORS.check(at+".cors", f)
 	}
 	r.checkPath(at, f)
+	r.Paths.check(at+".paths", f)
 	r.checkMethods(at, f)
 	r.checkLimits(at, f)
 	r.Identity.check(at+".identity", f)
@@ -111,7 +112,7 @@ func ascii(s string) bool {
 func (r *Config) checkPath(at string, f *setting.Faults) {
 	at += ".path"
 	path := strings.TrimPrefix(r.Path, "=")
-	canonical, err := message.CanonicalPath(path)
+	canonical, forms, err := message.CanonicalPath(path)
 	switch {
 	case r.Path == "":
 	case strings.HasPrefix(r.Path, "~") || strings.HasPrefix(r.Path, "^"):
@@ -120,7 +121,7 @@ func (r *Config) checkPath(at string, f *setting.Faults) {
 		f.Add(at, r.Path, "not a path", "write one that begins with a slash, such as /v1; =/v1 for that path alone")
 	case strings.Contains(path, "*"):
 		f.Add(at, r.Path, "a path with a star", "write the path before it: /v1 holds all of /v1/...")
-	case err != nil:
+	case err != nil || forms != 0:
 		f.Add(at, r.Path, "a path that no request can have: it would be refused as ambiguous", "write one without //, dots alone, escapes, ; ? or #")
 	case canonical != path:
 		f.Add(at, r.Path, "not in its canonical form, in which paths are compared", "write "+canonical)

@@ -66,6 +66,8 @@ type Config struct {
 	Strip string `yaml:"strip"`
 	// Replace replaces a prefix of the path for the upstream.
 	Replace *ReplaceConfig `yaml:"replace"`
+	// Paths permits forms of paths that servers read in different ways. Default: none.
+	Paths PathsConfig `yaml:"paths"`
 	// Methods are the HTTP methods that the route accepts. Default: all.
 	Methods setting.List[string] `yaml:"methods"`
 	// Upstream is a name under upstreams, or a URL.

@@ -53,11 +53,11 @@ func (g *Guard) Check(fields message.Fields) error {
 		folded := bare(name)
 		switch {
 		case strings.HasPrefix(folded, "x-sallyport-"), g.own[folded]:
-			return ErrOwnField
+			return &message.FieldError{Err: ErrOwnField, Name: name[:min(len(name), 64)], Cure: "the client must not send it"}
 		case overridesMethod(folded):
-			return ErrMethodOverride
+			return &message.FieldError{Err: ErrMethodOverride, Name: name, Cure: "the client must send the request with the method that is meant"}
 		case folded != name && (weighty(folded) || Replaced(folded) || g.signed[folded]):
-			return ErrFoldedField
+			return foldedField(name, folded)
 		}
 	}
 	return nil
@@ -69,10 +69,14 @@ func CheckSpelling(fields message.Fields, covers func(name string) bool) error {
 	for i := range fields {
 		name := fields[i].Name
 		if folded := bare(name); folded != name && covers(folded) {
-			return ErrFoldedField
+			return foldedField(name, folded)
 		}
 	}
 	return nil
+}
+
+func foldedField(name, folded string) error {
+	return &message.FieldError{Err: ErrFoldedField, Name: name, Why: "some servers take it for " + folded, Cure: "the client must write it so, or leave it out"}
 }
 
 // Trailers returns the client trailers that may be forwarded. It drops those that a head check

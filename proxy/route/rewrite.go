@@ -55,8 +55,7 @@ func (r *Config) replaced() string {
 	return strings.TrimPrefix(r.Path, "=")
 }
 
-// Target returns the target for the upstream: the rewritten path, never empty, and the unchanged
-// query.
+// Target returns the target for the upstream: the rewritten path, never empty, and the query.
 func (w *Rewriting) Target(h *message.Head) (string, error) {
 	if !w.on {
 		return h.PathAndQuery(), nil
@@ -64,14 +63,22 @@ func (w *Rewriting) Target(h *message.Head) (string, error) {
 	if !under(h.Path, w.cut) && w.cut != "" {
 		return "", errNotUnder
 	}
-	path := w.with + h.Path[len(w.cut):]
-	if path == "" {
-		path = "/"
-	}
+	path := w.path(h.Path)
 	if h.HasQuery {
 		path += "?" + h.Query
 	}
 	return path, nil
+}
+
+// path returns the upstream's path for a path of the route.
+func (w *Rewriting) path(path string) string {
+	if !w.on || !under(path, w.cut) && w.cut != "" {
+		return path
+	}
+	if path = w.with + path[len(w.cut):]; path == "" {
+		return "/"
+	}
+	return path
 }
 
 // Location maps a path and query of the upstream to the client's. A path outside the inserted
@@ -117,11 +124,11 @@ func (r *Config) checkRewriting(at string, f *setting.Faults) {
 
 // checkPrefix reports whether a canonical path can have the prefix.
 func checkPrefix(at, prefix string, f *setting.Faults) bool {
-	canonical, err := message.CanonicalPath(prefix)
+	canonical, forms, err := message.CanonicalPath(prefix)
 	switch {
 	case prefix[0] != '/':
 		f.Add(at, prefix, "not a path", "write one that begins with a slash, such as /tf")
-	case err != nil || strings.Contains(prefix, "*"):
+	case err != nil || forms != 0 || strings.Contains(prefix, "*"):
 		f.Add(at, prefix, "a path that no request can have", "write one without //, dots alone, escapes, ; ? # or *")
 	case canonical != prefix:
 		f.Add(at, prefix, "not in its canonical form, in which paths are compared", "write "+canonical)

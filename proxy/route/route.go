@@ -37,6 +37,7 @@ type Route struct {
 
 	Access      Access
 	Rewriting   Rewriting
+	Paths       Paths
 	ToUpstream  Edits
 	ToClient    Edits
 	Fixed       *Fixed       // nil: requests are forwarded

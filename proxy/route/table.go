@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/policy/model"
 	"sallyport/proxy/message"
 )
 
@@ -28,6 +29,7 @@ func (e *MethodError) Error() string { return "the routes for this path take " +
 type Table struct {
 	exact    map[string]*hostRoutes // by host
 	wildcard map[string]*hostRoutes // by the part after the first label, "example.com" for "*.example.com"
+	dialects shared
 }
 
 // hostRoutes are the routes of one host. Paths are looked up by their segments, so that the cost
@@ -39,7 +41,40 @@ type hostRoutes struct {
 	// The same, from the lower-case path to the configured one; see Match.
 	foldedExact    map[string]string
 	foldedPrefixes map[string]string
+	dialects       shared
 	slashed        bool // some path other than "/" ends in a slash
+	longest        int  // bytes of the longest prefix
+}
+
+// shared is the one dialect of several routes.
+type shared struct {
+	dialect *model.Dialect
+	mixed   bool
+}
+
+func (s *shared) add(d *model.Dialect) {
+	s.mixed = s.mixed || s.dialect != nil && s.dialect != d
+	s.dialect = d
+}
+
+// get returns raw if there is none, or more than one.
+func (s *shared) get() *model.Dialect {
+	if s.mixed || s.dialect == nil {
+		return model.Raw()
+	}
+	return s.dialect
+}
+
+// Dialect returns the dialect that all routes of a host share, or raw if they have several; for
+// "", the one of all routes.
+func (t *Table) Dialect(host string) *model.Dialect {
+	if host == "" {
+		return t.dialects.get()
+	}
+	if h := t.host(host); h != nil {
+		return h.dialects.get()
+	}
+	return model.Raw()
 }
 
 // Add adds a route under a host pattern and a path, "=/path" for an exact one.
@@ -56,6 +91,8 @@ func (t *Table) Add(host, path string, r *Route) {
 		h = &hostRoutes{exact: map[string][]*Route{}, prefixes: map[string][]*Route{}, foldedExact: map[string]string{}, foldedPrefixes: map[string]string{}}
 		(*table)[key] = h
 	}
+	h.dialects.add(r.Dialect)
+	t.dialects.add(r.Dialect)
 	h.add(path, r)
 }
 
@@ -66,6 +103,7 @@ func (h *hostRoutes) add(path string, r *Route) {
 		h.foldedExact[strings.ToLower(exact)] = exact
 		return
 	}
+	h.longest = max(h.longest, len(path))
 	h.prefixes[path] = append(h.prefixes[path], r)
 	h.foldedPrefixes[strings.ToLower(path)] = path
 }
@@ -76,36 +114,72 @@ func (h *hostRoutes) add(path string, r *Route) {
 // meant for a stricter one.
 //
 // For the same reason Match refuses paths that some model servers would map to another route: by
-// ignoring case, or by reading the end of the path differently.
+// ignoring case, or by reading the end of the path differently. A path with [message.Forms] is
+// looked up with these as data. The route found says whether it accepts them, and no reading of them
+// may lead to another route. If it merges slashes, Match merges those of head.Path.
 func (t *Table) Match(head *message.Head) (*Route, error) {
 	h := t.host(head.Host)
 	if h == nil {
 		return nil, ErrNotFound
 	}
-	path, routes := h.find(head.Path)
-	folded := strings.ToLower(head.Path)
-	if h.findFolded(folded) != path {
-		return nil, ErrCase
+	if head.Forms != 0 {
+		return h.matchForms(head)
+	}
+	r, _, err := h.match(head, head.Path)
+	return r, err
+}
+
+// matchForms finds the route of a path that not every server reads in the same way.
+func (h *hostRoutes) matchForms(head *message.Head) (*Route, error) {
+	r, found, err := h.match(head, head.Path)
+	if head.Forms&message.DoubleSlash != 0 {
+		merged := message.MergeSlashes(head.Path)
+		if m, path, mergedErr := h.match(head, merged); mergedErr == nil && m.Paths.merge {
+			r, found, err = m, path, nil
+			head.Path, head.Forms = merged, head.Forms&^message.DoubleSlash
+		}
+	}
+	if errors.Is(err, ErrNotFound) {
+		err = refusedForm(head, head.Forms)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := r.check(head); err != nil {
+		return nil, err
+	}
+	if err := h.checkForms(head, found); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// match finds the route for a path, and the configured path that led there.
+func (h *hostRoutes) match(head *message.Head, path string) (*Route, string, error) {
+	found, routes := h.find(path)
+	folded := strings.ToLower(path)
+	if h.findFolded(folded) != found {
+		return nil, "", ErrCase
 	}
 	if len(routes) == 0 {
-		return nil, ErrNotFound
+		return nil, "", ErrNotFound
 	}
-	if h.dodges(folded, path) {
-		return nil, ErrEnd
+	if h.dodges(folded, found) {
+		return nil, "", ErrEnd
 	}
 	if wanted := PreflightMethod(head); wanted != "" {
 		for _, r := range routes {
 			if r.CORS != nil && r.takes(wanted) {
-				return r, nil // a preflight stands for the request that follows
+				return r, found, nil // a preflight stands for the request that follows
 			}
 		}
 	}
 	for _, r := range routes {
 		if r.takes(head.Method) {
-			return r, nil
+			return r, found, nil
 		}
 	}
-	return nil, &MethodError{Allow: allowed(routes)}
+	return nil, "", &MethodError{Allow: allowed(routes)}
 }
 
 // find returns the routes for a path and the configured path that matched.
@@ -113,7 +187,7 @@ func (h *hostRoutes) find(path string) (string, []*Route) {
 	if r := h.exact[path]; r != nil {
 		return path, r
 	}
-	prefix, routes, _ := longestPrefix(h.prefixes, path)
+	prefix, routes, _ := longestPrefix(h.prefixes, h.clip(path))
 	return prefix, routes
 }
 
@@ -122,9 +196,13 @@ func (h *hostRoutes) findFolded(folded string) string {
 	if p, ok := h.foldedExact[folded]; ok {
 		return p
 	}
-	_, configured, _ := longestPrefix(h.foldedPrefixes, folded)
+	_, configured, _ := longestPrefix(h.foldedPrefixes, h.clip(folded))
 	return configured
 }
+
+// clip cuts what can be no part of a prefix, nor end one: the cost of a lookup must not
+// grow with the square of what a client sends.
+func (h *hostRoutes) clip(path string) string { return path[:min(len(path), h.longest+1)] }
 
 // longestPrefix finds the longest key that path lies under, see under.
 func longestPrefix[V any](all map[string]V, path string) (prefix string, v V, ok bool) {
@@ -155,7 +233,7 @@ func (h *hostRoutes) dodges(folded, found string) bool {
 	} else if h.slashed && len(h.findFolded(folded+"/")) > len(found) {
 		return true
 	}
-	for i := len(found) + 1; i < len(folded); i++ {
+	for i := len(found) + 1; i < min(len(folded), h.longest+1); i++ {
 		if folded[i] != ':' {
 			continue
 		}
@@ -182,6 +260,16 @@ func allowed(routes []*Route) string {
 	}
 	slices.Sort(all)
 	return strings.Join(slices.Compact(all), ", ")
+}
+
+// OnlyHost returns the one host that routes name; "" if they name several, or patterns.
+func (t *Table) OnlyHost() string {
+	if len(t.exact) == 1 && len(t.wildcard) == 0 {
+		for host := range t.exact {
+			return host
+		}
+	}
+	return ""
 }
 
 // Serves reports whether any route names the host.

@@ -8,9 +8,11 @@ import (
 	"sallyport/proxy/message"
 )
 
-// chunked reads chunked content (RFC 9112, section 7.1). It skips extensions within the line limit
-// and refuses white space around the size.
+// chunked reads chunked content (RFC 9112, section 7.1). It skips extensions within the line limit.
+// Those of requests must follow the grammar, without white space after the size: a reader that
+// stops elsewhere finds another chunk.
 type chunked struct {
+	lenient  bool  // of a server: white space after a size, and any extensions
 	left     int64 // bytes left in the current chunk
 	state    chunkState
 	trailers message.Fields // valid in state chunksOver; unfiltered
@@ -84,7 +86,7 @@ func (k *chunked) next(in *reader) error {
 		if err != nil {
 			return err
 		}
-		if k.left, err = parseChunkLine(line); err != nil {
+		if k.left, err = parseChunkLine(line, k.lenient); err != nil {
 			return err
 		}
 		if k.left == 0 {
@@ -104,13 +106,13 @@ func (k *chunked) next(in *reader) error {
 	return nil
 }
 
-// parseChunkLine reads the size of a chunk.
-func parseChunkLine(line []byte) (int64, error) {
+// parseChunkLine reads the size of a chunk, and checks what follows it.
+func parseChunkLine(line []byte, lenient bool) (int64, error) {
 	size, digits := int64(0), 0
 	for i, c := range line {
 		d, ok := hexDigit(c)
 		if !ok {
-			if c == ';' && digits > 0 && validValue(line[i:]) == nil {
+			if digits > 0 && soundExtensions(line[i:], lenient) {
 				return size, nil
 			}
 			return 0, malformed("bad chunk size")
@@ -124,6 +126,64 @@ func parseChunkLine(line []byte) (int64, error) {
 		return 0, malformed("chunk without a size")
 	}
 	return size, nil
+}
+
+// soundExtensions checks what stands behind the size of a chunk, down to the letter
+// (RFC 9112, section 7.1.1) but where a server sent it.
+func soundExtensions(b []byte, lenient bool) bool {
+	if validValue(b) != nil {
+		return false
+	}
+	if lenient {
+		b = bytes.TrimLeft(b, " \t")
+		return len(b) == 0 || b[0] == ';'
+	}
+	for len(b) > 0 {
+		if b[0] != ';' {
+			return false
+		}
+		var ok bool
+		if b, ok = token(bytes.TrimLeft(b[1:], " \t")); !ok {
+			return false
+		}
+		rest := bytes.TrimLeft(b, " \t")
+		if len(rest) > 0 && rest[0] == '=' {
+			if b, ok = extensionValue(bytes.TrimLeft(rest[1:], " \t")); !ok {
+				return false
+			}
+			rest = bytes.TrimLeft(b, " \t")
+		}
+		if len(rest) == 0 && len(b) > 0 {
+			return false // blanks at the end
+		}
+		b = rest
+	}
+	return true
+}
+
+// token cuts a token off b, which must begin with one.
+func token(b []byte) (rest []byte, ok bool) {
+	i := 0
+	for i < len(b) && nameByte[b[i]] != 0 {
+		i++
+	}
+	return b[i:], i > 0
+}
+
+// extensionValue cuts a token or a quoted string off b, which must begin with one.
+func extensionValue(b []byte) (rest []byte, ok bool) {
+	if len(b) == 0 || b[0] != '"' {
+		return token(b)
+	}
+	for i := 1; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return b[i+1:], true
+		}
+	}
+	return nil, false
 }
 
 func hexDigit(c byte) (byte, bool) {

@@ -32,6 +32,9 @@ func FuzzForwardRequest(f *testing.F) {
 			if err := want.Settle(); err != nil {
 				t.Fatal(err)
 			}
+			if want.Forms&message.DoubleSlash != 0 {
+				return // no route sends "//" at the start of a path
+			}
 			if !streamed {
 				want.ContentLength, h.trailers = int64(len(h.body)), nil
 			}

@@ -3,8 +3,10 @@ package h1
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"sallyport/proxy/message"
@@ -40,7 +42,7 @@ func (c *serverConn) readHead() *stream {
 	case err == tooMany:
 		err = message.ErrTooManyLines
 	case errors.As(err, &bad):
-		err = message.ErrSyntax
+		err = faultyLine(c.in.bytes())
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = message.ErrHeadTimeout
 	case !knownFault(err):
@@ -50,6 +52,25 @@ func (c *serverConn) readHead() *stream {
 	return s
 }
 
+// faultyLine names the first byte of a head that no field line may have, and its place.
+func faultyLine(head []byte) error {
+	_, rest, more := bytes.Cut(head, []byte("\r\n"))
+	for number := 2; more; number++ {
+		var line []byte
+		line, rest, more = bytes.Cut(rest, []byte("\r\n"))
+		named := false
+		for i, c := range line {
+			switch {
+			case c == ':' && i > 0 && !named:
+				named = true
+			case !named && nameByte[c] == 0, c < ' ' && c != '\t', c == 0x7f:
+				return &message.FieldError{Err: message.ErrSyntax, Name: "line " + strconv.Itoa(number), Why: fmt.Sprintf("byte 0x%02x at %d", c, i)}
+			}
+		}
+	}
+	return message.ErrSyntax
+}
+
 // hasLine reports whether the request line is complete within the head limit.
 func (c *serverConn) hasLine() bool {
 	b := c.in.bytes()
@@ -57,6 +78,9 @@ func (c *serverConn) hasLine() bool {
 }
 
 func knownFault(err error) bool {
+	if errors.As(err, new(*message.TargetError)) {
+		return true
+	}
 	switch err {
 	case message.ErrSyntax, message.ErrFraming, message.ErrUnknownCoding, message.ErrBadVersion, message.ErrTargetTooLong, message.ErrDuplicate:
 		return true
@@ -119,7 +143,7 @@ func (s *stream) parseRequestLine(line string) error {
 	}
 	for i := 0; i < len(target); i++ {
 		if target[i] <= ' ' || target[i] >= 0x7f {
-			return message.ErrSyntax
+			return &message.TargetError{Err: message.ErrSyntax, What: target[i : i+1], At: i, Why: "a byte that no target may hold", Cure: "the client must send its escape"}
 		}
 	}
 	h := &s.head

@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -23,9 +24,9 @@ type heard struct {
 func (h heard) String() string {
 	switch {
 	case h.head.Fault != nil:
-		return h.head.Fault.Error()
+		return kindOf(h.head.Fault)
 	case h.refused != nil:
-		return h.refused.Error()
+		return kindOf(h.refused)
 	case h.err != nil:
 		return fmt.Sprintf("%s %s, then: %v", h.head.Method, h.head.Target, h.err)
 	}
@@ -37,6 +38,14 @@ func (h heard) String() string {
 		text += fmt.Sprintf(" +%s=%s", f.Name, f.Value)
 	}
 	return text
+}
+
+// kindOf returns an error without the place, which is for the record.
+func kindOf(err error) string {
+	if inner := errors.Unwrap(err); inner != nil {
+		return inner.Error()
+	}
+	return err.Error()
 }
 
 // listen gives a server raw bytes, in pieces of step, and returns the handler's requests and the

@@ -30,6 +30,7 @@ type exchange struct {
 	err      error // of every later Read; io.EOF at the clean end
 
 	reusable bool // the server accepts another request
+	doubtful bool // an interim response announced content, which may still arrive
 }
 
 type bodyMode uint8
@@ -47,10 +48,12 @@ type head struct {
 	http10    bool
 	length    int64 // -1: absent
 	chunked   bool
+	framing   error // what is wrong with the fields that announce content
 	close     bool
 	named     bool // Connection lists fields to remove
 	upgrade   bool // Connection lists "upgrade"
 	protocol  string
+	protocols int // lines of Upgrade
 	keepAlive time.Duration
 }
 
@@ -71,9 +74,7 @@ func (x *exchange) readHead(r *wire.Request) error {
 		if status := x.Head.Status; status >= 200 || status == 101 {
 			return x.frame(r, h)
 		}
-		if h.length >= 0 || h.chunked {
-			return malformed("interim response with content")
-		}
+		x.doubtful = x.doubtful || h.announces()
 		if x.Head.Status == 100 || r.Inform == nil {
 			continue
 		}
@@ -111,21 +112,27 @@ func (x *exchange) parseHead(in *reader) (head, error) {
 			return h, err
 		}
 	}
-	if h.chunked && h.length >= 0 {
+	switch {
+	case x.Head.Status < 200 || x.Head.Status == 204: // ends at the empty line, whatever the fields say
+	case h.framing != nil:
+		return h, h.framing
+	case h.chunked && h.length >= 0:
 		return h, malformed("both Content-Length and Transfer-Encoding")
-	}
-	if h.chunked && h.http10 {
+	case h.chunked && h.http10:
 		return h, malformed("Transfer-Encoding on HTTP/1.0")
 	}
 	x.dropOfConnection(&h)
 	return h, nil
 }
 
-// parseStatusLine reads `HTTP/1.1 200 reason`. The grammar requires the space before the reason.
-// The reason is discarded.
+// announces reports whether the fields announce content, rightly or not.
+func (h *head) announces() bool { return h.length > 0 || h.chunked || h.framing != nil }
+
+// parseStatusLine reads `HTTP/1.1 200 reason`. The reason is discarded. Servers leave out the space
+// before an empty reason; no reader takes that for anything else.
 func parseStatusLine(s string) (status int, http10 bool, err error) {
-	const form = "HTTP/1.x 000 "
-	if len(s) < len(form) || s[:7] != form[:7] || s[7] != '0' && s[7] != '1' || s[8] != ' ' || s[12] != ' ' {
+	const form = "HTTP/1.x 000"
+	if len(s) < len(form) || s[:7] != form[:7] || s[7] != '0' && s[7] != '1' || s[8] != ' ' || len(s) > len(form) && s[len(form)] != ' ' {
 		return 0, false, malformed("bad status line")
 	}
 	for i := 9; i < 12; i++ {
@@ -151,21 +158,19 @@ func (h *head) read(f *message.Field) error {
 	case "content-length":
 		n, ok := parseLength(f.Value)
 		if !ok || h.length >= 0 {
-			return malformed("bad or repeated Content-Length")
+			h.framing = malformed("bad or repeated Content-Length")
 		}
 		h.length = n
 	case "transfer-encoding":
 		if h.chunked || !message.EqualFold(f.Value, "chunked") {
-			return malformed("Transfer-Encoding is not chunked alone")
+			h.framing = malformed("Transfer-Encoding is not chunked alone")
 		}
 		h.chunked = true
 	case "connection":
 		return h.readConnection(f.Value)
 	case "upgrade":
-		if h.protocol != "" {
-			return malformed("repeated Upgrade")
-		}
 		h.protocol = f.Value
+		h.protocols++
 	case "keep-alive":
 		h.keepAlive = keepAliveTimeout(f.Value)
 	}
@@ -242,19 +247,18 @@ func (x *exchange) frame(r *wire.Request, h head) error {
 	status := x.Head.Status
 	x.KeepAlive = h.keepAlive
 	x.Head.ContentLength = h.length
-	x.reusable = !h.close && !h.http10
+	x.reusable = !h.close && !h.http10 && !x.doubtful
 	switch {
 	case status == 101:
 		return x.switched(r, h)
-	case status == 204 && (h.chunked || h.length > 0):
-		return malformed("content with status 204")
 	case status == 204:
 		x.Head.ContentLength = 0
 		x.err = io.EOF
+		x.reusable = x.reusable && !h.announces() // what was announced may still come
 	case !message.MayHaveBody(r.Method, status), h.length == 0:
 		x.err = io.EOF
 	case h.chunked:
-		x.mode = bodyChunked
+		x.mode, x.chunks.lenient = bodyChunked, true
 	case h.length > 0:
 		x.mode, x.left = bodyLength, h.length
 	default:
@@ -267,10 +271,10 @@ func (x *exchange) frame(r *wire.Request, h head) error {
 // a tunnel that bypasses every check.
 func (x *exchange) switched(r *wire.Request, h head) error {
 	switch {
-	case r.Upgrade == "", h.http10, !h.upgrade, !message.EqualFold(h.protocol, r.Upgrade):
+	case r.Upgrade == "", h.http10, !h.upgrade, h.protocols != 1, !message.EqualFold(h.protocol, r.Upgrade):
 		return malformed("switch to a protocol that was not asked for")
-	case h.chunked, h.length >= 0:
-		return malformed("interim response with content")
+	case h.announces(): // it could be the answer of a server that did not switch
+		return malformed("switch of protocols with content")
 	}
 	if key := r.Fields.Get("sec-websocket-key"); r.Upgrade == "websocket" && key != "" {
 		if f := x.Head.Fields; f.Count("sec-websocket-accept") != 1 || f.Get("sec-websocket-accept") != acceptOf(key) {

@@ -31,7 +31,7 @@ const (
 	framed     = "the end of the content is announced badly, or twice"
 	coding     = "transfer coding is not chunked alone"
 	version    = "version is neither 1.0, 1.1 nor 2"
-	target     = "request target is not in origin form"
+	target     = "bad request target"
 	authority  = "bad authority"
 	duplicate  = "duplicate of a field that may occur once"
 	field      = "bad field"

@@ -222,8 +222,8 @@ func (k *call) takeHead(fields message.Fields, end bool) error {
 	if status < 200 {
 		k.interims++
 		switch {
-		case end, length >= 0, status == 101:
-			return spoilt(k.id, protocolError, "interim response that ends, has content or switches protocols")
+		case end, status == 101:
+			return spoilt(k.id, protocolError, "interim response that ends or switches protocols")
 		case k.interims > maxInterim:
 			return spoilt(k.id, enhanceYourCalm, "too many interim responses")
 		case status != 100 && k.inform:
@@ -232,9 +232,7 @@ func (k *call) takeHead(fields message.Fields, end bool) error {
 		return nil
 	}
 	switch hasBody := message.MayHaveBody(k.method, status); {
-	case status == 204 && length > 0:
-		return spoilt(k.id, protocolError, "content with status 204")
-	case status == 204:
+	case status == 204: // a length says nothing here (RFC 9113, section 8.1.1)
 		k.lacking, length = 0, 0
 	case !hasBody:
 		k.lacking = 0

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -112,7 +113,7 @@ func (s *stream) readHead(end bool) {
 		return
 	}
 	h := &s.head
-	if err == message.ErrSyntax || err == message.ErrFraming {
+	if errors.Is(err, message.ErrSyntax) || err == message.ErrFraming {
 		s.ruin = protocolError // malformed (RFC 9113, section 8.1.1)
 	}
 	if !message.ValidName(h.Method) {
@@ -180,7 +181,7 @@ func (s *stream) parsePseudo(had *[pseudos]bool, protocol string) error {
 	}
 	for i := 0; i < len(h.Target); i++ {
 		if h.Target[i] <= ' ' || h.Target[i] >= 0x7f {
-			return message.ErrSyntax
+			return &message.TargetError{Err: message.ErrSyntax, What: h.Target[i : i+1], At: i, Why: "a byte that no target may hold", Cure: "the client must send its escape"}
 		}
 	}
 	if secure := s.c.about.TLS != nil; secure && h.Scheme != "https" || !secure && h.Scheme != "http" && h.Scheme != s.c.options.Scheme {

@@ -1,0 +1,156 @@
+package route
+
+import (
+	"strings"
+
+	"sallyport/policy/model"
+	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
+)
+
+// PathsConfig is the section `paths` of a route: which forms in paths its server is
+// known to read in one way. What is kept is forwarded byte for byte, separates nothing
+// for routes and rules, and is refused still where some server's reading of it would
+// be the path of another route. Default: refuse, but for encoded_slash.
+type PathsConfig struct {
+	// EncodedSlash is %2F. Default: refuse; where the upstream serves openai or ollama,
+	// keep in the id of a model behind /v1/models/, which those servers decode once.
+	EncodedSlash string `yaml:"encoded_slash"`
+	// EncodedPercent is %25, as in 100%25.ipynb.
+	EncodedPercent string `yaml:"encoded_percent"`
+	// EncodedQuestion is %3F.
+	EncodedQuestion string `yaml:"encoded_question"`
+	// EncodedHash is %23.
+	EncodedHash string `yaml:"encoded_hash"`
+	// Semicolon is ";" and %3B.
+	Semicolon string `yaml:"semicolon"`
+	// DoubleSlash is an empty segment, as in //v1 or file=https://h/a.png: keep, or merge
+	// for one slash in the place of several, for the match and the upstream alike. At the
+	// start of a path it can be merged only.
+	DoubleSlash string `yaml:"double_slash"`
+}
+
+// Words of PathsConfig.
+const (
+	keep   = "keep"
+	merge  = "merge"
+	refuse = "refuse"
+)
+
+// pathForm is one form, and the key that admits it.
+type pathForm struct {
+	form message.Forms
+	key  string
+	what string
+	set  func(*PathsConfig) string
+}
+
+var pathForms = [...]pathForm{
+	{message.EncodedSlash, "encoded_slash", "an encoded slash, which some servers take for a slash", func(c *PathsConfig) string { return c.EncodedSlash }},
+	{message.EncodedPercent, "encoded_percent", "an encoded percent sign, which some servers decode twice", func(c *PathsConfig) string { return c.EncodedPercent }},
+	{message.EncodedQuestion, "encoded_question", "an encoded question mark, at which some servers begin the query", func(c *PathsConfig) string { return c.EncodedQuestion }},
+	{message.EncodedHash, "encoded_hash", "an encoded hash, at which some servers end the path", func(c *PathsConfig) string { return c.EncodedHash }},
+	{message.Semicolon, "semicolon", "a semicolon, behind which some servers read parameters", func(c *PathsConfig) string { return c.Semicolon }},
+	{message.DoubleSlash, "double_slash", "an empty segment, which some servers drop", func(c *PathsConfig) string { return c.DoubleSlash }},
+}
+
+// Paths says which forms a route takes in paths. The zero Paths takes none. It is
+// immutable.
+type Paths struct {
+	kept  message.Forms
+	merge bool
+	ids   *model.Dialect // keeps slashes in ids as this dialect does; nil: does not
+}
+
+// NewPaths compiles the section.
+func NewPaths(c *PathsConfig, dialect *model.Dialect) Paths {
+	p := Paths{merge: c.DoubleSlash == merge}
+	for i := range pathForms {
+		if pathForms[i].set(c) == keep {
+			p.kept |= pathForms[i].form
+		}
+	}
+	if c.EncodedSlash == "" {
+		p.ids = dialect
+	}
+	return p
+}
+
+// check refuses what the route does not take in the path of a head.
+func (r *Route) check(head *message.Head) error {
+	path := r.Rewriting.path(head.Path)
+	refused := head.Forms &^ r.Paths.kept
+	if refused&message.EncodedSlash != 0 && r.Paths.ids != nil && r.Paths.ids.KeepsSlashes(path) {
+		refused &^= message.EncodedSlash
+	}
+	if refused == 0 && strings.HasPrefix(path, "//") {
+		return head.Refuse(message.DoubleSlash, "an empty segment at the start of what the upstream is asked for, behind which some servers read an authority", "paths: {double_slash: merge} in the route makes one slash of it")
+	}
+	return refusedForm(head, refused)
+}
+
+// refusedForm is the error for the first of some forms; nil for none.
+func refusedForm(head *message.Head, refused message.Forms) error {
+	for i := range pathForms {
+		if f := &pathForms[i]; refused&f.form != 0 {
+			cure := "paths: {" + f.key + ": keep} in the route takes it"
+			if f.form == message.DoubleSlash {
+				cure = "paths: {double_slash: merge} in the route makes one slash of it, and keep takes it"
+			}
+			return head.Refuse(f.form, f.what, cure)
+		}
+	}
+	return nil
+}
+
+// check records the faults of the section of a route.
+func (c *PathsConfig) check(at string, f *setting.Faults) {
+	for i := range pathForms {
+		form := &pathForms[i]
+		switch value := form.set(c); {
+		case value == "" || value == keep || value == refuse:
+		case form.form == message.DoubleSlash && value == merge:
+		case form.form == message.DoubleSlash:
+			f.Add(at+"."+form.key, value, "not a word for what is done with empty segments", "write keep, merge or refuse")
+		default:
+			f.Add(at+"."+form.key, value, "not a word for what is done with this form", "write keep or refuse")
+		}
+	}
+}
+
+// CheckSibling records the options of r that make one of its paths readable as one of
+// another route on the same host: what that route refuses, r would let through.
+// where names the place of the other route.
+func (r *Config) CheckSibling(at string, other *Config, where string, f *setting.Faults) {
+	path, longer := r.Path, strings.TrimPrefix(other.Path, "=")
+	if strings.HasPrefix(path, "=") || longer == "" {
+		return
+	}
+	if path == "" {
+		path = "/"
+	}
+	if longer == path && !strings.HasPrefix(other.Path, "=") || !under(longer, path) {
+		return
+	}
+	for i := range pathForms {
+		if form := &pathForms[i]; form.set(&r.Paths) == keep {
+			f.Add(at+".paths."+form.key, keep, "could be read as "+longer+" of the route on "+where, "give the route a path or a host of its own, or remove the line")
+		}
+	}
+}
+
+// checkForms refuses a head whose path some server could take for the path of a route
+// other than found, which is the configured path that its canonical reading led to.
+func (h *hostRoutes) checkForms(head *message.Head, found string) error {
+	all, known := message.Readings(head.Path)
+	if !known {
+		return head.Refuse(head.Forms, "decoded, it makes a dot segment or a control, or is an escape still; or the path is longer than 4 KiB", "")
+	}
+	for _, reading := range all {
+		folded := strings.ToLower(reading)
+		if h.findFolded(folded) != found || h.dodges(folded, found) {
+			return head.Refuse(head.Forms, "some servers read the path as one of another route", "give that route a host of its own")
+		}
+	}
+	return nil
+}
