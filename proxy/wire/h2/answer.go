@@ -268,7 +268,8 @@ func (s *stream) pushBox(x *outbox) error {
 	}
 	if err == nil {
 		c.told.Store(true)
-		c.earn(causes(x.data))
+		c.earn(2)
+		c.updates.sent(x.data)
 		s.outEnded = s.outEnded || x.ends
 	}
 	*x = outbox{last: -1}

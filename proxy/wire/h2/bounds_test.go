@@ -389,3 +389,38 @@ func TestShutdownAndClose(t *testing.T) {
 		})
 	})
 }
+
+// TestWindowUpdatesForContentInFlight: a client with a large window may take all of an answer before
+// it opens the windows again, for every 4 KiB. Updates beyond those are a flood.
+func TestWindowUpdatesForContentInFlight(t *testing.T) {
+	const size = 16 << 20
+	big := func(s wire.Stream) {
+		_ = s.Respond(&message.Response{Status: 200, ContentLength: size}, false)
+		_, _ = s.Write(make([]byte, size))
+		_ = s.Finish(nil)
+	}
+	bubble(t, big, testOptions, func(t *testing.T, p *peer, s *Server) {
+		p.greet(http2.Setting{ID: http2.SettingInitialWindowSize, Val: size})
+		_ = p.fr.WriteWindowUpdate(0, size)
+		p.ask(1, true)
+		synctest.Wait()
+		if got := p.got(); !strings.HasSuffix(got, " end") || len(p.body[1]) != size {
+			t.Fatalf("%d bytes, ends %.40q", len(p.body[1]), got[max(0, len(got)-40):])
+		}
+		for range size / (4 << 10) {
+			_ = p.fr.WriteWindowUpdate(0, 4<<10)
+			_ = p.fr.WriteWindowUpdate(1, 4<<10)
+		}
+		synctest.Wait()
+		if got := p.got(); got != "" {
+			t.Fatalf("the updates for the answer end it: %s", got)
+		}
+		for range s.options.Load().Frames + 1000 {
+			_ = p.fr.WriteWindowUpdate(0, 1)
+		}
+		pass(2 * time.Second)
+		if got := p.got(); !strings.HasSuffix(got, "away 1 ENHANCE_YOUR_CALM, closed") {
+			t.Errorf("got %.200s; want the end of a flood", got)
+		}
+	})
+}

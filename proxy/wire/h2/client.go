@@ -100,6 +100,7 @@ type Client struct {
 	kicked     bool       // a goroutine is about to write
 	changed    *sync.Cond // signals a write, SETTINGS, or the end of the connection
 	frames     int        // budget for unproductive frames
+	updates    updates
 	regained   time.Time
 
 	calm      bool // GOAWAY has arrived because too much was asked of the server

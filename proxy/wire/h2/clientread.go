@@ -237,6 +237,14 @@ func (c *Client) takeReset(f *frame) error {
 }
 
 func (c *Client) takeWindow(f *frame) error {
+	if err := c.openWindow(f); err != nil || c.updates.take() {
+		return err
+	}
+	return c.spend()
+}
+
+// openWindow adds to the window of a stream or the connection; mu is held.
+func (c *Client) openWindow(f *frame) error {
 	if f.stream == 0 {
 		if !c.send.grant(f.increment()) {
 			return broken(flowControlError, "window is too large")
@@ -246,20 +254,20 @@ func (c *Client) takeWindow(f *frame) error {
 				k.writable.Signal()
 			}
 		}
-		return c.spend()
+		return nil
 	}
 	if c.idle(f.stream) {
 		return broken(protocolError, "window update for an idle stream")
 	}
 	k := c.calls[f.stream]
 	if k == nil {
-		return c.spend()
+		return nil
 	}
 	if !k.send.grant(f.increment()) {
 		return spoilt(k.id, flowControlError, "window is too large")
 	}
 	k.writable.Signal()
-	return c.spend()
+	return nil
 }
 
 func (c *Client) takeSettings(f *frame) error {

@@ -162,7 +162,8 @@ func (u *upload) put(p []byte, end, followed bool) error {
 			flags = flagEndStream
 		}
 		c.append(appendFrameHead(head[:0], n, frameData, flags, k.id), p[:n])
-		c.earn(causes(n))
+		c.earn(2)
+		c.updates.sent(n)
 		k.outEnded = flags != 0
 		p = p[n:]
 	}

@@ -86,6 +86,14 @@ func (c *serverConn) takePing(f *frame) error {
 }
 
 func (c *serverConn) takeWindow(f *frame) error {
+	if err := c.openWindow(f); err != nil || c.updates.take() {
+		return err
+	}
+	return c.spend()
+}
+
+// openWindow adds to the window of a stream or the connection; mu is held.
+func (c *serverConn) openWindow(f *frame) error {
 	if f.stream == 0 {
 		if !c.send.grant(f.increment()) {
 			return broken(flowControlError, "window is too large")
@@ -95,20 +103,20 @@ func (c *serverConn) takeWindow(f *frame) error {
 				s.writable.Signal()
 			}
 		}
-		return c.spend()
+		return nil
 	}
 	s := c.streams[f.stream]
 	if s == nil {
 		if f.stream > c.last {
 			return broken(protocolError, "window update for an idle stream")
 		}
-		return c.spend()
+		return nil
 	}
 	if !s.send.grant(f.increment()) {
 		return spoilt(s.id, flowControlError, "window is too large")
 	}
 	s.writable.Signal()
-	return c.spend()
+	return nil
 }
 
 func (c *serverConn) takeReset(f *frame) error {

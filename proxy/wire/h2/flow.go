@@ -46,6 +46,23 @@ func (w *receiving) read(n int, starving bool) uint32 {
 	return uint32(n)
 }
 
-// causes returns how many frames n bytes of content justify from their receiver: some grant windows
-// again, of stream and connection, for every 4 KiB.
-func causes(n int) int { return 2 + n/(2<<10) }
+// updates counts the WINDOW_UPDATE frames that content justifies from its receiver, and that have
+// not come yet. They have a budget of their own: a receiver with large windows may send those for
+// all content in flight at once, long after it was sent.
+type updates int
+
+// maxUpdates is what 128 MiB in flight justify.
+const maxUpdates = 1 << 16
+
+// sent counts n bytes of content: some receivers open the windows of stream and connection again
+// for every 4 KiB.
+func (u *updates) sent(n int) { *u = min(*u+updates(n/(2<<10)), maxUpdates) }
+
+// take reports whether a WINDOW_UPDATE is justified, and counts it.
+func (u *updates) take() bool {
+	if *u == 0 {
+		return false
+	}
+	*u--
+	return true
+}

@@ -18,6 +18,7 @@ type watch struct {
 	writingSince            time.Time
 
 	frames, resets int // remaining budgets
+	updates        updates
 	regained       time.Time
 	kicked         bool // a goroutine is about to write
 	resting        bool // sweeps do not look until Wake
