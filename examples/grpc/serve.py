@@ -46,9 +46,11 @@ def hang(request, context):
     gone = threading.Event()
     context.add_callback(gone.set)
     print("hangs", request.decode(), flush=True)
-    yield b"hanging"
-    gone.wait(60)
-    print("gave up", request.decode(), flush=True)
+    try:
+        yield b"hanging"
+        gone.wait(60)
+    finally:  # grpcio closes the generator if the call ends before it asks for more
+        print("gave up", request.decode(), flush=True)
 
 
 def fail(request, context):
