@@ -227,3 +227,32 @@ func TestForwardAuthReadsNoContent(t *testing.T) {
 		t.Errorf("got %d %s", got.StatusCode, got.body)
 	}
 }
+
+// TestForwardAuthNeverReadsTheModelFromTheBody: the proxy keeps the body, and one that it shows need
+// not be what it forwards. The path of a description names a model all the same.
+func TestForwardAuthNeverReadsTheModelFromTheBody(t *testing.T) {
+	const routes = `
+  - host: models.test
+    upstream: '%s'
+    serves: openai
+    callers: issuer/corp
+    rules: [{allow: "*", models: public}, {allow: "*", who: {scope: admin}}]
+`
+	for _, dialect := range dialects() {
+		t.Run(dialect, func(t *testing.T) {
+			h := asked(t, dialect, routes)
+			ask := func(method, path string, more ...string) *reply {
+				return h.askAs(append(told(dialect, method, "models.test", path), append([]string{"Authorization: Bearer TOKEN"}, more...)...)...)
+			}
+			h.refused(ask("POST", "/v1/completions"), 403, "not_for_another_proxy")
+			h.refused(ask("POST", "/v1/completions", "Content-Type: application/json", "Content-Length: 18", "", `{"model":"public"}`), 403, "not_for_another_proxy")
+			h.refused(ask("GET", "/v1/models/secret"), 403, "insufficient_scope")
+			if got := ask("GET", "/v1/models/public"); got.StatusCode != 200 {
+				t.Errorf("the description of an allowed model: %d %s", got.StatusCode, got.body)
+			}
+			if got := h.askAs(append(told(dialect, "POST", "models.test", "/v1/files"), "Authorization: Bearer "+h.token("admin"))...); got.StatusCode != 200 {
+				t.Errorf("a rule about no model: %d %s", got.StatusCode, got.body)
+			}
+		})
+	}
+}

@@ -1,7 +1,10 @@
 package proxy_test
 
 import (
+	"bufio"
+	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -108,6 +111,7 @@ func TestModelThatIsNotAllowedIsRefused(t *testing.T) {
 		h.refused(h.do(method, path, c.body, nil), c.status, c.reason)
 	}
 	h.refused(h.do("POST", "/v1/completions", `{"model":"public"}`, map[string]string{"Content-Encoding": "gzip"}), 400, "bad_model")
+	h.refused(h.do("POST", "/v1/completions", `{"model":"public","x":"&model=secret&"}`, map[string]string{"Content-Type": "application/x-www-form-urlencoded"}), 400, "bad_model")
 }
 
 // TestDescriptionOfAnAllowedModelIsServed: SDKs escape the slash of an id.
@@ -121,6 +125,26 @@ func TestDescriptionOfAnAllowedModelIsServed(t *testing.T) {
 	}
 }
 
+// TestDenyRuleAboutModelReadsThePath: a deny rule refuses the description of its model,
+// whatever way the slash of the id is written. Other models are served.
+func TestDenyRuleAboutModelReadsThePath(t *testing.T) {
+	h := build(t, plan{routes: `
+  - host: models.test
+    upstream: '%s'
+    serves: openai
+    callers: issuer/corp
+    rules:
+      - {deny: "*", models: "a/b"}
+      - {allow: "*", who: {scope: models.predict}}
+`})
+	for _, path := range []string{"/v1/models/a%2Fb", "/v1/models/a%2fb", "/v1/models/a/b", "/v1/models/%61%2Fb", "/v1/models/a%2Fb/", "/v1/models/a%2F%2Fb", "/v1/models/%2Fa%2Fb"} {
+		h.refused(h.do("GET", path, "", nil), 403, "forbidden")
+	}
+	if got := h.do("GET", "/v1/models/a%2Fc", "", nil); got.StatusCode != 200 {
+		t.Errorf("another model: %d %s; want 200", got.StatusCode, got.body)
+	}
+}
+
 // TestRuleAboutNoModelTakesAnyBody: a caller whom a rule allows everything may send what
 // names no model, such as a file.
 func TestRuleAboutNoModelTakesAnyBody(t *testing.T) {
@@ -128,5 +152,50 @@ func TestRuleAboutNoModelTakesAnyBody(t *testing.T) {
 	got := h.do("POST", "/v1/files", "a file", map[string]string{"Authorization": "Bearer " + h.token("admin")})
 	if _, sent := h.model.seen(); got.StatusCode != 200 || string(sent) != "a file" {
 		t.Errorf("%d, the upstream got %q", got.StatusCode, sent)
+	}
+}
+
+// TestReloadDecidesAgainOnTheModel: a stream goes on if the new rules allow the model that its body
+// named, and ends if they deny it, or are about models while nobody has read one.
+func TestReloadDecidesAgainOnTheModel(t *testing.T) {
+	const rules = `{allow: "*", models: [a, b]}, {allow: "*", models: "*"}`
+	for name, c := range map[string]struct {
+		before, after string
+		kept          []string // of the models a and b
+	}{
+		"still allowed": {rules, `{allow: "*", models: "*"}`, []string{"a", "b"}},
+		"one is denied": {rules, `{deny: "*", models: b}, {allow: "*", models: "*"}`, []string{"a"}},
+		"not read":      {`{allow: "*"}`, `{allow: "*", models: "*"}`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := build(t, plan{more: unwatched, handler: ticking, routes: `
+  - {host: models.test, upstream: '%s', serves: openai, callers: issuer/corp, rules: [` + c.before + `]}
+`})
+			client := h.client(true)
+			streams := map[string]*bufio.Reader{}
+			for _, m := range []string{"a", "b"} {
+				req, err := http.NewRequest("POST", "https://models.test/v1/completions", strings.NewReader(`{"model":"`+m+`"}`))
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Authorization", "Bearer "+h.token())
+				streams[m] = h.streamOf(client, req)
+			}
+			h.edit("rules: ["+c.before, "rules: ["+c.after)
+			h.reload("changed")
+			for m, r := range streams {
+				if !slices.Contains(c.kept, m) {
+					if _, err := io.Copy(io.Discard, r); err == nil {
+						t.Errorf("the stream of %s ended cleanly; want it cut", m)
+					}
+					continue
+				}
+				for range 10 {
+					if _, err := r.ReadString('\n'); err != nil {
+						t.Fatalf("the stream of %s: %v", m, err)
+					}
+				}
+			}
+		})
 	}
 }

@@ -202,6 +202,12 @@ func (h *house) stream(c *http.Client, path, token string) *bufio.Reader {
 	h.t.Helper()
 	req, _ := http.NewRequest("GET", "https://models.test"+path, nil)
 	req.Header.Set("Authorization", "Bearer "+token)
+	return h.streamOf(c, req)
+}
+
+// streamOf is stream for a request that the caller makes.
+func (h *house) streamOf(c *http.Client, req *http.Request) *bufio.Reader {
+	h.t.Helper()
 	res, err := c.Do(req)
 	if err != nil {
 		h.t.Fatal(err)

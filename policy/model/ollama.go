@@ -26,9 +26,13 @@ func readOllama(h *message.Head) Call {
 
 // scanOllama scans the bodies of requests that use or describe one model. Requests that
 // create, copy, load or delete models ask for more than the one name in them, so rules
-// about models do not allow them.
+// about models do not allow them. Ollama reads the bodies of its own API as JSON whatever their
+// Content-Type: its documents call it by curl, which sends that of a form.
 func scanOllama(h *message.Head) Scanner {
-	if !strings.Contains(h.Path, "/v1/") && !slices.ContainsFunc(ollamaUses(), func(end string) bool { return strings.HasSuffix(h.Path, end) }) {
+	if strings.Contains(h.Path, "/v1/") {
+		return jsonScanner(h, canonicalOllama, "model", "name")
+	}
+	if !slices.ContainsFunc(ollamaUses(), func(end string) bool { return strings.HasSuffix(h.Path, end) }) {
 		return nil
 	}
 	return &objectScanner{keys: []string{"model", "name"}, canon: canonicalOllama}

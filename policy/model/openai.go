@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sallyport/proxy/message"
 )
@@ -20,38 +21,53 @@ const (
 func openAI() *Dialect {
 	return &Dialect{
 		name: "openai", read: readOpenAI, slashedIDs: true, checkVerb: checkMethod, refusal: errorObject, namesModels: true,
-		scanner:   func(*message.Head) Scanner { return &objectScanner{keys: []string{"model"}, canon: canonicalID} },
+		scanner:   func(h *message.Head) Scanner { return jsonScanner(h, canonicalID, "model") },
 		canonical: canonicalID, head: thinkingHead, idle: thinkingIdle,
 	}
 }
 
-// readOpenAI reads the model from GET /v1/models/ID.
+// modelsPrefix is the path of the list of models. Below it is one model's description.
+const modelsPrefix = "/v1/models/"
+
+// readOpenAI reads the model from GET or HEAD /v1/models/ID. Servers decode the path once and take
+// the rest for the ID, slashes included: "meta-llama%2FLlama-3" and "meta-llama/Llama-3" are one
+// model. They redirect away a slash after the ID. An ID that starts with a slash stays unread,
+// because servers that merge slashes read another one.
 func readOpenAI(h *message.Head) Call {
-	c := readModels(h)
+	c := readMethod(h)
 	if c.Verb != "get" && c.Verb != "head" {
-		c.Model = "" // only the body names it
+		return c
 	}
-	c.Model, _ = canonicalID(c.Model)
+	if id, ok := strings.CutPrefix(h.Path, modelsPrefix); ok {
+		if id = message.Unescape(strings.TrimSuffix(id, "/")); !strings.HasPrefix(id, "/") {
+			c.Model, _ = canonicalID(id)
+		}
+	}
 	return c
+}
+
+// canonicalID accepts the name of a model as it is written. Servers that load models by path or
+// from a hub take "a//b", "a/", "./a/b" and "x/../a/b" for "a/b", so such names are refused. An
+// absolute path such as "/models/a" is a name: vLLM makes it from the path it was started with.
+func canonicalID(name string) (string, error) {
+	if name == "" || len(name) > maxModelName || !utf8.ValidString(name) {
+		return "", errModelName
+	}
+	for _, r := range name {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError {
+			return "", errModelName
+		}
+	}
+	for segment := range strings.SplitSeq(strings.TrimPrefix(name, "/"), "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return "", errModelPath
+		}
+	}
+	return name, nil
 }
 
 // errorObject writes a refusal as OpenAI's error object, from which its client
 // libraries take message, type, param and code.
 func errorObject(_ int, text, reason, requestID string) (contentType string, body []byte) {
 	return "application/json", []byte(`{"error":{"message":` + strconv.Quote(text) + `,"type":"gateway_error","param":null,"code":` + strconv.Quote(reason) + "}" + tail(reason, requestID))
-}
-
-// modelsPrefix is where OpenAI's API has its models, each under its id.
-const modelsPrefix = "/v1/models/"
-
-// readModels reads the id of the model behind /v1/models/. Its servers decode the path
-// once and take all that follows for the id, slashes too: "meta-llama%2FLlama-3" and
-// "meta-llama/Llama-3" are one model. A slash at the end, which some of them redirect
-// away, is no part of it.
-func readModels(h *message.Head) Call {
-	c := readMethod(h)
-	if id, ok := strings.CutPrefix(h.Path, modelsPrefix); ok {
-		c.Model = strings.Trim(message.Unescape(id), "/")
-	}
-	return c
 }

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"sallyport/proxy/message"
 )
 
 // Scanner reads from the body of a request which model it asks for. Write takes the body
@@ -28,15 +29,17 @@ const (
 )
 
 var (
-	errNoModel    = errors.New("the body does not name a model")
-	errTwoModels  = errors.New("the body names the model more than once")
-	errModelKind  = errors.New("the model in the body is not a string")
-	errModelName  = errors.New("the model in the body is not a valid name")
-	errNotObject  = errors.New("the body is not a JSON object")
-	errTooDeep    = errors.New("the body is nested too deeply")
-	errTruncated  = errors.New("the body is not complete JSON")
-	errSpelling   = errors.New("a key differs from the model's key only in letter case")
-	errJSONSyntax = errors.New("the body is not JSON")
+	errNoModel     = errors.New("the body does not name a model")
+	errTwoModels   = errors.New("the body names the model more than once")
+	errModelKind   = errors.New("the model in the body is not a string")
+	errModelName   = errors.New("the model in the body is not a valid name")
+	errModelPath   = errors.New("the model in the body has an empty segment, or one that is . or .., so that servers could read another name")
+	errNotJSONType = errors.New("the Content-Type of the body is not application/json")
+	errNotObject   = errors.New("the body is not a JSON object")
+	errTooDeep     = errors.New("the body is nested too deeply")
+	errTruncated   = errors.New("the body is not complete JSON")
+	errSpelling    = errors.New("a key differs from the model's key only in letter case")
+	errJSONSyntax  = errors.New("the body is not JSON")
 )
 
 // objectScanner is a [Scanner] of a JSON object that names the model in a member at its
@@ -422,15 +425,20 @@ func (s *objectScanner) readKey() error {
 	return nil
 }
 
-// canonicalID takes a model's name as it is written, if it is printable.
-func canonicalID(name string) (string, error) {
-	if name == "" || len(name) > maxModelName || !utf8.ValidString(name) {
-		return "", errModelName
+// jsonScanner returns a scanner for a body whose Content-Type, if there is one, is JSON. A form
+// ("&model=secret&" within a string of the object) could name another model to a server that goes
+// by the type.
+func jsonScanner(h *message.Head, canon func(string) (string, error), keys ...string) Scanner {
+	s := &objectScanner{keys: keys, canon: canon}
+	if t := h.Fields.Get("content-type"); h.Fields.Count("content-type") > 1 || t != "" && !isJSON(t) {
+		s.err = errNotJSONType
 	}
-	for _, r := range name {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError {
-			return "", errModelName
-		}
-	}
-	return name, nil
+	return s
+}
+
+// isJSON reports whether a media type is application/json or has the suffix +json (RFC 6839).
+func isJSON(contentType string) bool {
+	t, _, _ := strings.Cut(contentType, ";")
+	t = strings.ToLower(strings.TrimSpace(t))
+	return t == "application/json" || strings.HasPrefix(t, "application/") && strings.HasSuffix(t, "+json")
 }

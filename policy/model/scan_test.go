@@ -68,6 +68,16 @@ func TestModelIsReadFromBody(t *testing.T) {
 		{"openai", "{\"model\":\"\xff\"}", "", errModelName},
 		{"openai", `{"model":"` + long + `x"}`, "", errModelName},
 		{"openai", `{"model":"` + strings.Repeat("x", maxRawString+1) + `"}`, "", errModelName},
+		{"openai", `{"model":"/models/llama"}`, "/models/llama", nil},
+		{"openai", `{"model":"a//b"}`, "", errModelPath},
+		{"openai", `{"model":"//a"}`, "", errModelPath},
+		{"openai", `{"model":"/"}`, "", errModelPath},
+		{"openai", `{"model":"a/"}`, "", errModelPath},
+		{"openai", `{"model":"./a"}`, "", errModelPath},
+		{"openai", `{"model":"a/./b"}`, "", errModelPath},
+		{"openai", `{"model":"x/../a"}`, "", errModelPath},
+		{"openai", `{"model":"a\u002f/b"}`, "", errModelPath},
+		{"openai", `{"model":"..."}`, "...", nil},
 		{"openai", `{}`, "", errNoModel},
 		{"openai", `{"messages":[]}`, "", errNoModel},
 		{"openai", `[{"model":"x"}]`, "", errNotObject},
@@ -106,6 +116,39 @@ func TestModelIsReadFromBody(t *testing.T) {
 	}
 }
 
+// TestBodyOfAnotherTypeNamesNoModel: a form can hold an object that names one model within a field,
+// and name another one in the next.
+func TestBodyOfAnotherTypeNamesNoModel(t *testing.T) {
+	const body = `{"model":"public","x":"&model=secret&"}`
+	const form = "application/x-www-form-urlencoded"
+	for _, c := range []struct {
+		dialect, path string
+		types         []string
+		read          bool
+	}{
+		{"openai", "/v1/completions", nil, true},
+		{"openai", "/v1/completions", []string{"application/json"}, true},
+		{"openai", "/v1/completions", []string{"Application/JSON; charset=utf-8"}, true},
+		{"openai", "/v1/completions", []string{"application/vnd.api+json"}, true},
+		{"openai", "/v1/completions", []string{form}, false},
+		{"openai", "/v1/audio/transcriptions", []string{"multipart/form-data; boundary=application/json"}, false},
+		{"openai", "/v1/completions", []string{"text/plain"}, false},
+		{"openai", "/v1/completions", []string{"application/json", form}, false},
+		{"ollama", "/v1/completions", []string{form}, false},
+		{"ollama", "/api/generate", []string{form}, true}, // what curl -d sends, as in its documents
+	} {
+		d, _ := ByName(c.dialect)
+		h := &message.Head{Method: "POST", Path: c.path}
+		for _, v := range c.types {
+			h.Fields.Add("content-type", v)
+		}
+		got, err := scan(d.Scanner(h, d.Read(h)), body, len(body))
+		if c.read && (got != "public" || err != nil) || !c.read && !errors.Is(err, errNotJSONType) {
+			t.Errorf("%s %s %q: %q, %v; want read %v", c.dialect, c.path, c.types, got, err, c.read)
+		}
+	}
+}
+
 // TestManagementNamesNoModel: a request that makes, copies, loads or deletes models is
 // about more than the one name in its body.
 func TestManagementNamesNoModel(t *testing.T) {
@@ -130,6 +173,11 @@ func TestModelIsReadFromPathOfItsDescription(t *testing.T) {
 		{"openai", "GET", "/v1/models/a%2Fb", "a/b"},
 		{"ollama", "GET", "/v1/models/Library%2FLlama3", "llama3"},
 		{"openai", "GET", "/v1/models", ""},
+		{"openai", "GET", "/v1/models/", ""},
+		{"openai", "GET", "/v1/models/a%2F%2Fb", ""},
+		{"openai", "GET", "/v1/models/%2Fa", ""},
+		{"openai", "GET", "/v1/models/a%2F", ""},
+		{"openai", "GET", "/v1/models/a/", "a"},
 		{"ollama", "GET", "/v1/models/Llama3:latest", "llama3"},
 		{"ollama", "GET", "/v1/models/x@y", ""},
 	} {

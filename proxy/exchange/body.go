@@ -44,7 +44,7 @@ func (x *exchange) takeBody() error {
 		c.counted.wait.until = x.server.Clock.Now().Add(e.Sub(x.server.now()))
 	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
-	x.scanned.scanner = x.modelScanner()
+	x.scanned.prepare(x)
 	var digests httpsig.Digests
 	signed := x.bodySigned()
 	if signed {

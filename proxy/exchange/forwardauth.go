@@ -126,7 +126,7 @@ func (x *exchange) permit(v verdict) error {
 		// A 2xx would make the other proxy forward a request that the gateway answers itself.
 		return &refusal{reason: reasonUndecided}
 	}
-	if !v.grant.Permits(x.route.Dialect.Read(x.head)) {
+	if !v.grant.Permits(x.readCall()) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	h := message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "cache-control", Value: "no-store"}}}

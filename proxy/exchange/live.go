@@ -133,12 +133,13 @@ type underWay struct {
 	conn   *wire.Conn
 	client netip.Addr
 	proof  auth.Proof
+	named  named
 	tunnel bool
 }
 
 // underWay is called with the lock of the exchange's shard held, or by the exchange's goroutine.
 func (x *exchange) underWay() underWay {
-	return underWay{x.life, x.head, x.stream.Conn(), x.client, x.proof, x.listed.tunnel}
+	return underWay{x.life, x.head, x.stream.Conn(), x.client, x.proof, x.scanned.named, x.listed.tunnel}
 }
 
 // Recheck applies the current snapshot to exchanges that run with older ones, and ends those that
@@ -179,7 +180,7 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) bool {
 	if u.tunnel && !r.WebSocket {
 		return false
 	}
-	_, err = r.Policy.Decide(&proof.Caller, r.Dialect.Read(u.head))
+	_, err = r.Policy.Decide(&proof.Caller, u.named.call(r.Dialect, u.head))
 	return err == nil
 }
 

@@ -212,7 +212,7 @@ func (x *exchange) authorize() (v verdict, err error) {
 	if err == nil {
 		err = x.list()
 	} else if fault := x.scanned.fault; fault != nil {
-		err = &refusal{reason: reasonBadModel, cause: fault}
+		err = fault
 	}
 	if err != nil {
 		return verdict{}, err
