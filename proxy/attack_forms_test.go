@@ -29,14 +29,10 @@ func TestKeptFormsGoUpByteForByte(t *testing.T) {
 	for target, want := range map[string]string{
 		"/[a]|^{b}`": "GET /%5Ba%5D%7C%5E%7Bb%7D%60", "/a?q=[1]\\": "GET /a?q=%5B1%5D%5C", `/a?q="x"`: "GET /a?q=%22x%22",
 	} {
-		if got, up := c.get(target), targets(j.taken()); got != 200 || up != want {
-			t.Errorf("%s: %d, came up as %s; want %s", target, got, up, want)
-		}
+		c.expect(t, j, target, 200, want)
 	}
 	for _, target := range []string{"//v1/models", "/a%2F..%2Fb", "/..%2Fb", "/a%2F%2e%2e", "/a/%252e%252e%252fb", "/a%255c..%255cb", "/a%2500", "/..;/b", "/a%2F.", "/%25252525", `/a\b`, "/a%5Cb", "/.well-known%2Fsallyport/keys", "/.well-known//sallyport", "/.WELL-known%252Fsallyport"} {
-		if got, up := c.get(target), targets(j.taken()); got != 400 || up != "" {
-			t.Errorf("%s: %d, came up as %s; want 400", target, got, up)
-		}
+		c.expect(t, j, target, 400, "")
 	}
 	c.close()
 	h.end(j, nil)
@@ -52,17 +48,21 @@ func TestMergedSlashesAreOneForMatchAndUpstream(t *testing.T) {
 `, "%s", j.URL)})
 	c := pathClient{h: h, token: h.token()}
 	for target, want := range map[string]string{"//v1/models": "GET /v1/models", "/v1//models//": "GET /v1/models/", "///": "GET /"} {
-		if got, up := c.get(target), targets(j.taken()); got != 200 || up != want {
-			t.Errorf("%s: %d, came up as %s; want %s", target, got, up, want)
-		}
+		c.expect(t, j, target, 200, want)
 	}
 	for target, want := range map[string]int{"//.well-known/sallyport/keys": 400, "/.Well-known//sallyport": 400, "//admin": 403, "/admin//x": 403, "///ADMIN": 400, "/strict//x": 400, "//strict": 400, "/x//..//admin": 400, "/admin%2F/x": 400} {
-		if got, up := c.get(target), targets(j.taken()); got != want || up != "" {
-			t.Errorf("%s: %d, came up as %s; want %d", target, got, up, want)
-		}
+		c.expect(t, j, target, want, "")
 	}
 	c.close()
 	h.end(j, nil)
+}
+
+// expect sends a request and checks its status and what of it came up at the upstream; "" for nothing.
+func (c *pathClient) expect(t *testing.T, j *judge, target string, status int, up string) {
+	t.Helper()
+	if got, came := c.get(target), targets(j.taken()); got != status || came != up {
+		t.Errorf("%s: %d, came up as %q; want %d and %q", target, got, came, status, up)
+	}
 }
 
 // Servers with OpenAI's API take %2F in the id of a model, and nowhere else.
@@ -78,17 +78,13 @@ func TestOpenAIKeepsSlashesInModelIDs(t *testing.T) {
 	for target, want := range map[string]string{
 		"/v1/models/meta-llama%2FLlama-3": "GET /v1/models/meta-llama%2FLlama-3", "/llm/v1/models/a%2fb": "GET /v1/models/a%2fb",
 	} {
-		if got, up := c.get(target), targets(j.taken()); got != 200 || up != want {
-			t.Errorf("%s: %d, came up as %s; want %s", target, got, up, want)
-		}
+		c.expect(t, j, target, 200, want)
 	}
 	for target, want := range map[string]int{
 		"/v1/models/secret%2Fx": 400, "/v1/models/SECRET%2fx": 400, "/v1/models/x%2F..%2Fsecret": 400, "/v1/models/%2Fsecret": 400,
 		"/v1%2Fmodels/secret": 400, "/v1/chat%2Fcompletions": 400, "/v1/models/a%252Fb": 400, "/off/v1/models/a%2Fb": 400, "/llm%2Fv1/models/a": 400,
 	} {
-		if got, up := c.get(target), targets(j.taken()); got != want || up != "" {
-			t.Errorf("%s: %d, came up as %s; want %d", target, got, up, want)
-		}
+		c.expect(t, j, target, want, "")
 	}
 	c.close()
 	h.end(j, nil)

@@ -57,7 +57,11 @@ func uploadThenRead(t *testing.T, c *tls.Conn, head string, chunked bool) (*http
 // reads nothing before it has sent all: a refusal, and an answer of the upstream that did not
 // wait for the body either.
 func TestEarlyAnswerReachesAClientThatStillSends(t *testing.T) {
-	early := earlyServer(t, "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlong")
+	early := rawUpstream(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlong")
+		_ = c.(*net.TCPConn).CloseWrite()
+		_, _ = io.Copy(io.Discard, c)
+	})
 	h := build(t, plan{routes: `
   - {host: models.test, upstream: %s, callers: issuer/corp, rules: [{allow: "*"}], limits: {body: 1MiB}}
   - {host: models.test, path: /early, upstream: '` + early + `', callers: issuer/corp, rules: [{allow: "*"}]}
@@ -108,75 +112,22 @@ func TestSmallRefusedRequestKeepsItsConnection(t *testing.T) {
 	}
 }
 
-// earlyServer is a model server that answers as soon as it has the head of a request, then
-// discards what comes until the client closes.
-func earlyServer(t *testing.T, answer string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(time.Minute))
-				r := bufio.NewReader(c)
-				for {
-					line, err := r.ReadString('\n')
-					if err != nil {
-						return
-					} else if line == "\r\n" {
-						break
-					}
-				}
-				_, _ = io.WriteString(c, answer)
-				_ = c.(*net.TCPConn).CloseWrite()
-				_, _ = io.Copy(io.Discard, r)
-			}()
-		}
-	}()
-	return "http://" + l.Addr().String()
-}
-
 // TestHeadOfAStreamLeavesAtOnce: the head of an answer of unknown length arrives before any content,
 // whatever form the content has, as it does from a model that thinks for minutes first.
 func TestHeadOfAStreamLeavesAtOnce(t *testing.T) {
 	think := make(chan struct{})
 	for _, form := range []string{"Transfer-Encoding: chunked\r\n", "Connection: close\r\n"} {
 		t.Run(form, func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { l.Close() })
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					go func() {
-						defer c.Close()
-						if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
-							return
-						}
-						_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"+form+"\r\n")
-						<-think
-						if strings.HasPrefix(form, "Transfer") {
-							_, _ = io.WriteString(c, "3\r\nyes\r\n0\r\n\r\n")
-						} else {
-							_, _ = io.WriteString(c, "yes")
-						}
-					}()
+			thinking := rawUpstream(t, func(c net.Conn) {
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"+form+"\r\n")
+				<-think
+				if strings.HasPrefix(form, "Transfer") {
+					_, _ = io.WriteString(c, "3\r\nyes\r\n0\r\n\r\n")
+				} else {
+					_, _ = io.WriteString(c, "yes")
 				}
-			}()
-			h := build(t, plan{routes: "\n  - {host: models.test, upstream: 'http://" + l.Addr().String() + "', callers: issuer/corp, rules: [{allow: \"*\"}]}\n"})
+			})
+			h := build(t, plan{routes: strings.ReplaceAll(oneRoute, "%s", thinking)})
 			for _, h2 := range []bool{false, true} {
 				req, err := http.NewRequest("GET", "https://models.test/", nil)
 				if err != nil {

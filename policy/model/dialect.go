@@ -118,7 +118,7 @@ func (d *Dialect) Timeouts() (head, idle time.Duration) { return d.head, d.idle 
 // requests whose Host is not localhost.
 func (d *Dialect) NeedsLocalhost() bool { return d.localhost }
 
-// KeepsSlashes says whether these servers take every encoded slash (%2F) of a canonical
+// KeepsSlashes reports whether these servers take every encoded slash (%2F) of a canonical
 // path, as they are asked for it, for a slash in the id of a model: each of them stands
 // behind /v1/models/.
 func (d *Dialect) KeepsSlashes(path string) bool {

@@ -5,20 +5,20 @@ import (
 	"unicode/utf8"
 )
 
-// Forms is a set of forms in a path that servers read in different ways. They are
-// data in a canonical path: none of them separates segments there.
+// Forms is a set of spellings in a path that servers interpret differently. In a canonical path they
+// are data: none of them separates segments.
 type Forms uint8
 
 const (
 	EncodedSlash    Forms = 1 << iota // %2F, which some servers take for a slash
-	EncodedPercent                    // %25, behind which a second decoding finds another escape
-	EncodedQuestion                   // %3F, at which some servers begin the query
-	EncodedHash                       // %23, at which some servers end the path
-	Semicolon                         // ";" or %3B, behind which some servers read parameters
+	EncodedPercent                    // %25, which a second decoding turns into the start of another escape
+	EncodedQuestion                   // %3F, where some servers begin the query
+	EncodedHash                       // %23, where some servers end the path
+	Semicolon                         // ";" or %3B, after which some servers read parameters
 	DoubleSlash                       // an empty segment, which some servers drop
 )
 
-// formOf is the form that the escape of a byte is; 0 for escapes with one reading.
+// formOf returns the form of an escaped byte; 0 if all servers read the escape alike.
 func formOf(c byte) Forms {
 	switch c {
 	case '/':
@@ -35,21 +35,23 @@ func formOf(c byte) Forms {
 	return 0
 }
 
-// CanonicalPath returns the one form of an absolute path that is matched,
-// decided on and forwarded: escapes of characters that may stand for themselves
-// in a segment are decoded, all others are written with upper-case digits
-// (RFC 3986, section 6.2.2). Decoding ":" and its like matters: "m%3Apredict" is
-// a model's name to one server and a call of "predict" to another. Characters that
-// clients send raw though they may not, such as "[" or "|", have one reading and are
-// written as their escapes.
+// CanonicalPath returns the canonical form of an absolute path, which is matched, authorized and
+// forwarded. Escapes of characters that are allowed in a segment are decoded. All other escapes get
+// upper-case digits (RFC 3986, section 6.2.2). Decoding ":" matters: "m%3Apredict" is a model's name
+// to one server and the action "predict" to another. Characters such as "[" or "|", which clients
+// send raw although they must not, are escaped, because all servers read them alike.
 //
-// What only some servers read in one way stays byte for byte and is named in forms:
-// whoever takes such a path must know that the server does.
+// Spellings that servers interpret differently stay byte for byte and are reported in forms. The
+// caller may accept such a path only if it knows how the server reads them.
 //
-// A path is refused with a [*TargetError] that wraps [ErrAmbiguousPath] if it is not
-// absolute, holds a dot segment, a raw or escaped backslash, a raw "#" or "?", an
-// escaped dot, a control, a broken escape, bytes that are not UTF-8, or a byte that
-// no client may send. It allocates only where the form changes.
+// It refuses a path with a [*TargetError] that wraps [ErrAmbiguousPath] if the path is not absolute
+// or contains one of these:
+//
+//   - a dot segment or an escaped dot;
+//   - a raw or escaped backslash, or a raw "#" or "?";
+//   - a control, an invalid escape, invalid UTF-8, or a byte that no client may send.
+//
+// It allocates only if the form changes.
 func CanonicalPath(raw string) (path string, forms Forms, err error) {
 	if raw == "" || raw[0] != '/' {
 		return "", 0, ambiguous(raw, 0, 1, "a path begins with a slash")
@@ -88,7 +90,7 @@ func CanonicalPath(raw string) (path string, forms Forms, err error) {
 		case rawByte[c]:
 			plain = false
 		default:
-			return "", 0, ambiguous(raw, i, 1, "a byte that no path may hold")
+			return "", 0, ambiguous(raw, i, 1, "a byte that is not allowed in a path")
 		}
 	}
 	if dotted(raw[segment:]) {
@@ -100,12 +102,11 @@ func CanonicalPath(raw string) (path string, forms Forms, err error) {
 	if plain {
 		return raw, forms, nil
 	}
-	return normalise(raw), forms, nil
+	return normalize(raw), forms, nil
 }
 
-// normalise rewrites the escapes of a path that CanonicalPath found sound, but for
-// those that are kept byte for byte.
-func normalise(raw string) string {
+// normalize rewrites the escapes of a path that CanonicalPath accepts, except those of [Forms].
+func normalize(raw string) string {
 	var b strings.Builder
 	b.Grow(len(raw) + 16)
 	for i := 0; i < len(raw); i++ {
@@ -123,7 +124,7 @@ func normalise(raw string) string {
 	return b.String()
 }
 
-// writeByte writes c as it is, or as its escape.
+// writeByte writes c itself if plain, or else its escape.
 func writeByte(b *strings.Builder, c byte, plain bool) {
 	const hex = "0123456789ABCDEF"
 	if plain {
@@ -149,8 +150,8 @@ func unescapeAll(raw string) string {
 	return string(b)
 }
 
-// Unescape decodes the escapes of a canonical path, or of a part of one, once: as a
-// server does that takes what it decodes for data.
+// Unescape decodes the escapes of a canonical path, or a part of one, once, as a server does that
+// takes the result for data.
 func Unescape(part string) string {
 	if strings.IndexByte(part, '%') < 0 {
 		return part
@@ -183,11 +184,11 @@ func lowerHex(c byte) bool { return 'a' <= c && c <= 'f' }
 
 func dotted(segment string) bool { return segment == "." || segment == ".." }
 
-// escapable says whether the escape of a byte, which is no [Forms], has one reading.
+// escapable reports whether all servers read the escape of a byte outside [Forms] alike.
 func escapable(c byte) bool { return c >= ' ' && c != 0x7f && c != '.' && c != '\\' }
 
-// segmentByte holds what may stand for itself in a segment: pchar of RFC 3986,
-// section 3.3, without ";", which some servers cut paths at.
+// segmentByte holds the bytes allowed in a segment: pchar of RFC 3986, section 3.3, without ";",
+// where some servers cut paths.
 var segmentByte = func() (t [256]bool) {
 	for _, c := range "-._~!$&'()*+,=:@0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" {
 		t[c] = true
@@ -195,8 +196,8 @@ var segmentByte = func() (t [256]bool) {
 	return t
 }()
 
-// rawByte holds what clients send raw though RFC 3986 wants it escaped, and what no
-// server takes for anything but itself.
+// rawByte holds the bytes that clients send raw although RFC 3986 requires an escape, and that all
+// servers read alike.
 var rawByte = func() (t [256]bool) {
 	for _, c := range "[]|^{}\"`<>" {
 		t[c] = true
@@ -204,17 +205,16 @@ var rawByte = func() (t [256]bool) {
 	return t
 }()
 
-// CanonicalQuery returns the one form of a query, without its "?", that is forwarded:
-// what clients send raw and may not is written as escapes, all else stays as sent.
-// A "\" is among it: no server takes one for an end of the query. What RFC 3986,
-// section 3.4, forbids besides is refused with a [*TargetError] that wraps
-// [ErrBadTarget], with offsets in q. It allocates only where the form changes.
+// CanonicalQuery returns the form of a query, without its "?", that is forwarded. Bytes that clients
+// send raw although they must not, such as "[" and "\", are escaped; all others stay as sent. It
+// refuses controls, space, "#" and non-ASCII bytes with a [*TargetError] that wraps [ErrBadTarget],
+// with offsets in q. It allocates only if the form changes.
 func CanonicalQuery(q string) (string, error) {
 	raw := 0
 	for i := 0; i < len(q); i++ {
 		c := q[i]
 		if c <= ' ' || c >= 0x7f || c == '#' {
-			return "", &TargetError{Err: ErrBadTarget, What: q[i : i+1], At: i, Why: "a byte that no query may hold"}
+			return "", &TargetError{Err: ErrBadTarget, What: q[i : i+1], At: i, Why: "a byte that is not allowed in a query"}
 		}
 		if rawByte[c] || c == '\\' {
 			raw++

@@ -37,7 +37,7 @@ func TestCanonicalPath(t *testing.T) {
 	}
 }
 
-func TestCanonicalPathRefusesWhatCanBeReadTwice(t *testing.T) {
+func TestCanonicalPathRefusesAmbiguousPaths(t *testing.T) {
 	for _, raw := range []string{
 		"", "*", "v1", "http://x/v1", "/a/./b", "/a/../b", "/..", "/.", "/a/..", "//..", "/a//../b",
 		"/%2e%2e/admin", "/%2E/x", "/a%2e", "/..%2f%2e", "/a%5cb", `/a\b`, "/a%00", "/a%0d%0a", "/a%7f",
@@ -164,7 +164,7 @@ func TestAbsoluteTargetIsServedWhereItNamesTheHost(t *testing.T) {
 	}
 }
 
-func TestCanonicalPathAllocatesOnlyWhereTheFormChanges(t *testing.T) {
+func TestCanonicalPathAllocatesOnlyIfTheFormChanges(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { _, _, _ = message.CanonicalPath("/v1/models/half_plus_two:predict") }); n != 0 {
 		t.Errorf("%v allocations; want 0", n)
 	}

@@ -6,20 +6,19 @@ import (
 	"strings"
 )
 
-// ErrAmbiguousPath is returned for a path that two readers could resolve to
-// different places.
+// ErrAmbiguousPath is returned for a path that two readers may interpret differently.
 var ErrAmbiguousPath = errors.New("ambiguous path")
 
-// TargetError says what in a request target is refused, and where.
+// TargetError describes the part of a request target that is refused.
 type TargetError struct {
 	Err  error  // ErrAmbiguousPath, ErrBadTarget or ErrSyntax
-	What string // the bytes, as sent
-	At   int    // where they are in the target, from 0
-	Why  string // what is wrong with them
+	What string // the refused bytes, as sent
+	At   int    // their offset in the target, from 0
+	Why  string // the reason
 	Cure string // what the operator can do; "" for nothing
 }
 
-// Error names the bytes, their place, what is wrong with them and what would do.
+// Error returns the kind of fault, the bytes and their place, the reason and the cure.
 func (e *TargetError) Error() string {
 	s := e.Err.Error() + ": " + e.Place() + ": " + e.Why
 	if e.Cure != "" {
@@ -28,8 +27,8 @@ func (e *TargetError) Error() string {
 	return s
 }
 
-// Place names the bytes and where they are. It holds printable ASCII that means nothing
-// in JSON, HTML or a log.
+// Place returns the bytes and their offset, in printable ASCII without special characters of JSON,
+// HTML or logs.
 func (e *TargetError) Place() string {
 	var b strings.Builder
 	for i := 0; i < len(e.What) && i < 12; i++ {
@@ -48,13 +47,12 @@ func (e *TargetError) Place() string {
 // Unwrap returns Err.
 func (e *TargetError) Unwrap() error { return e.Err }
 
-// ambiguous refuses n bytes of a path; fewer if it ends before.
+// ambiguous returns the error for n bytes of a path, or fewer at its end.
 func ambiguous(path string, at, n int, why string) error {
 	return &TargetError{Err: ErrAmbiguousPath, What: path[at:min(at+n, len(path))], At: at, Why: why}
 }
 
-// Refuse makes the error that refuses the first of some forms in the path of a
-// settled head.
+// Refuse returns the error for the first of some forms in the path of a settled head.
 func (h *Head) Refuse(forms Forms, why, cure string) error {
 	path, _, _ := strings.Cut(h.Target, "?")
 	for i := 0; i < len(path); i++ {
@@ -76,7 +74,7 @@ func (h *Head) Refuse(forms Forms, why, cure string) error {
 	return &TargetError{Err: ErrAmbiguousPath, Why: why, Cure: cure}
 }
 
-// MergeSlashes drops the empty segments of a canonical path but for one at its end.
+// MergeSlashes removes the empty segments of a canonical path, except one at its end.
 func MergeSlashes(path string) string {
 	var b strings.Builder
 	b.Grow(len(path))
@@ -88,18 +86,19 @@ func MergeSlashes(path string) string {
 	return b.String()
 }
 
-// longestRead bounds the paths of which readings are made: they cost more than all else
-// that is done for a request before its caller is known.
+// longestRead limits the paths for which Readings works. It costs more than everything else that
+// happens to a request before the caller is authenticated.
 const longestRead = 4 << 10
 
-// decodings bounds how often a path is decoded to see what it could be read as.
+// decodings limits how often Readings decodes a path.
 const decodings = 3
 
-// Readings returns the paths that some server could take a canonical path for that
-// holds [Forms]: one that decodes up to three times, ends a path at "?", "#" or ";",
-// leaves out parameters and empty segments, or takes what stands behind "//" for an
-// authority. It is false if one of them holds a dot segment or a control, or could be
-// decoded further, and for paths of more than 4 KiB: then no server's reading is known.
+// Readings returns the paths as which servers could read a canonical path with [Forms]. Such a
+// server decodes up to three times, ends a path at "?", "#" or ";", drops parameters or empty
+// segments, or reads an authority after "//".
+//
+// It returns false if the readings cannot all be known: one contains a dot segment or a control, or
+// could be decoded further, or the path is longer than 4 KiB.
 func Readings(path string) (all []string, ok bool) {
 	if len(path) > longestRead {
 		return nil, false
@@ -131,7 +130,7 @@ func Readings(path string) (all []string, ok bool) {
 	return nil, false
 }
 
-// appendReading leaves out what the last reading was too.
+// appendReading appends path unless it equals the last reading.
 func appendReading(all []string, path string) []string {
 	if n := len(all); n > 0 && all[n-1] == path {
 		return all
@@ -139,7 +138,7 @@ func appendReading(all []string, path string) []string {
 	return append(all, path)
 }
 
-// before is what stands before the first of some bytes.
+// before returns the part of path before the first of some bytes.
 func before(path, bytes string) string {
 	if i := strings.IndexAny(path, bytes); i >= 0 {
 		return path[:i]
@@ -147,7 +146,7 @@ func before(path, bytes string) string {
 	return path
 }
 
-// withoutParameters leaves out what stands behind ";" in each segment.
+// withoutParameters cuts each segment at its first ";".
 func withoutParameters(path string) string {
 	if strings.IndexByte(path, ';') < 0 {
 		return path
@@ -162,7 +161,7 @@ func withoutParameters(path string) string {
 	return b.String()
 }
 
-// hasDots says whether a path has a dot segment, "\" being a slash to some.
+// hasDots reports whether a path has a dot segment; "\" counts as a slash, as it does on Windows.
 func hasDots(path string) bool {
 	start := 0
 	for i := 0; i < len(path); i++ {
@@ -176,8 +175,8 @@ func hasDots(path string) bool {
 	return dotted(path[start:])
 }
 
-// decode decodes a path once. What a canonical path writes as an escape besides
-// [Forms] stays one, so that results compare with canonical paths; controls are not sound.
+// decode decodes a path once. Bytes that a canonical path escapes, other than [Forms], stay escaped,
+// so that the result can be compared with canonical paths. It fails for controls.
 func decode(path string) (decoded string, sound bool) {
 	if strings.IndexByte(path, '%') < 0 {
 		return path, true

@@ -67,7 +67,7 @@ func CanonicalHost(raw string) (string, error) {
 	return strings.ToLower(host), nil
 }
 
-// validPort says whether s, which is not empty, is a port in decimal.
+// validPort reports whether s, which is not empty, is a port in decimal.
 func validPort(s string) bool {
 	n := 0
 	for i := 0; i < len(s); i++ {

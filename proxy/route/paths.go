@@ -8,13 +8,13 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// PathsConfig is the section `paths` of a route: which forms in paths its server is
-// known to read in one way. What is kept is forwarded byte for byte, separates nothing
-// for routes and rules, and is refused still where some server's reading of it would
-// be the path of another route. Default: refuse, but for encoded_slash.
+// PathsConfig is the section `paths` of a route. It permits spellings in paths that servers interpret
+// differently. A kept spelling is forwarded byte for byte and does not separate segments for routes
+// and rules. It is still refused if some server could read the path as one of another route. Default:
+// refuse, except for encoded_slash.
 type PathsConfig struct {
-	// EncodedSlash is %2F. Default: refuse; where the upstream serves openai or ollama,
-	// keep in the id of a model behind /v1/models/, which those servers decode once.
+	// EncodedSlash is %2F. Default: refuse; for upstreams that serve openai or ollama, keep in the ID
+	// of a model after /v1/models/, which those servers decode once.
 	EncodedSlash string `yaml:"encoded_slash"`
 	// EncodedPercent is %25, as in 100%25.ipynb.
 	EncodedPercent string `yaml:"encoded_percent"`
@@ -24,20 +24,19 @@ type PathsConfig struct {
 	EncodedHash string `yaml:"encoded_hash"`
 	// Semicolon is ";" and %3B.
 	Semicolon string `yaml:"semicolon"`
-	// DoubleSlash is an empty segment, as in //v1 or file=https://h/a.png: keep, or merge
-	// for one slash in the place of several, for the match and the upstream alike. At the
-	// start of a path it can be merged only.
+	// DoubleSlash is an empty segment, as in //v1 or file=https://h/a.png: keep it, or merge several
+	// slashes into one, for the match and the upstream. At the start of a path it can only be merged.
 	DoubleSlash string `yaml:"double_slash"`
 }
 
-// Words of PathsConfig.
+// Values of PathsConfig.
 const (
 	keep   = "keep"
 	merge  = "merge"
 	refuse = "refuse"
 )
 
-// pathForm is one form, and the key that admits it.
+// pathForm is one form with its key in PathsConfig.
 type pathForm struct {
 	form message.Forms
 	key  string
@@ -48,14 +47,13 @@ type pathForm struct {
 var pathForms = [...]pathForm{
 	{message.EncodedSlash, "encoded_slash", "an encoded slash, which some servers take for a slash", func(c *PathsConfig) string { return c.EncodedSlash }},
 	{message.EncodedPercent, "encoded_percent", "an encoded percent sign, which some servers decode twice", func(c *PathsConfig) string { return c.EncodedPercent }},
-	{message.EncodedQuestion, "encoded_question", "an encoded question mark, at which some servers begin the query", func(c *PathsConfig) string { return c.EncodedQuestion }},
-	{message.EncodedHash, "encoded_hash", "an encoded hash, at which some servers end the path", func(c *PathsConfig) string { return c.EncodedHash }},
-	{message.Semicolon, "semicolon", "a semicolon, behind which some servers read parameters", func(c *PathsConfig) string { return c.Semicolon }},
+	{message.EncodedQuestion, "encoded_question", "an encoded question mark, where some servers begin the query", func(c *PathsConfig) string { return c.EncodedQuestion }},
+	{message.EncodedHash, "encoded_hash", "an encoded hash, where some servers end the path", func(c *PathsConfig) string { return c.EncodedHash }},
+	{message.Semicolon, "semicolon", "a semicolon, after which some servers read parameters", func(c *PathsConfig) string { return c.Semicolon }},
 	{message.DoubleSlash, "double_slash", "an empty segment, which some servers drop", func(c *PathsConfig) string { return c.DoubleSlash }},
 }
 
-// Paths says which forms a route takes in paths. The zero Paths takes none. It is
-// immutable.
+// Paths holds the forms that a route accepts in paths. The zero Paths accepts none. It is immutable.
 type Paths struct {
 	kept  message.Forms
 	merge bool
@@ -76,7 +74,7 @@ func NewPaths(c *PathsConfig, dialect *model.Dialect) Paths {
 	return p
 }
 
-// check refuses what the route does not take in the path of a head.
+// check returns an error for a form in the path that the route does not accept.
 func (r *Route) check(head *message.Head) error {
 	path := r.Rewriting.path(head.Path)
 	refused := head.Forms &^ r.Paths.kept
@@ -84,18 +82,18 @@ func (r *Route) check(head *message.Head) error {
 		refused &^= message.EncodedSlash
 	}
 	if refused == 0 && strings.HasPrefix(path, "//") {
-		return head.Refuse(message.DoubleSlash, "an empty segment at the start of what the upstream is asked for, behind which some servers read an authority", "paths: {double_slash: merge} in the route makes one slash of it")
+		return head.Refuse(message.DoubleSlash, "an empty segment at the start of the upstream's path, after which some servers read an authority", "paths: {double_slash: merge} in the route makes one slash of it")
 	}
 	return refusedForm(head, refused)
 }
 
-// refusedForm is the error for the first of some forms; nil for none.
+// refusedForm returns the error for the first of some forms; nil for none.
 func refusedForm(head *message.Head, refused message.Forms) error {
 	for i := range pathForms {
 		if f := &pathForms[i]; refused&f.form != 0 {
-			cure := "paths: {" + f.key + ": keep} in the route takes it"
+			cure := "paths: {" + f.key + ": keep} in the route accepts it"
 			if f.form == message.DoubleSlash {
-				cure = "paths: {double_slash: merge} in the route makes one slash of it, and keep takes it"
+				cure = "paths: {double_slash: merge} in the route makes one slash of it, and keep accepts it"
 			}
 			return head.Refuse(f.form, f.what, cure)
 		}
@@ -111,16 +109,16 @@ func (c *PathsConfig) check(at string, f *setting.Faults) {
 		case value == "" || value == keep || value == refuse:
 		case form.form == message.DoubleSlash && value == merge:
 		case form.form == message.DoubleSlash:
-			f.Add(at+"."+form.key, value, "not a word for what is done with empty segments", "write keep, merge or refuse")
+			f.Add(at+"."+form.key, value, "not a way to treat empty segments", "write keep, merge or refuse")
 		default:
-			f.Add(at+"."+form.key, value, "not a word for what is done with this form", "write keep or refuse")
+			f.Add(at+"."+form.key, value, "not a way to treat this form", "write keep or refuse")
 		}
 	}
 }
 
-// CheckSibling records the options of r that make one of its paths readable as one of
-// another route on the same host: what that route refuses, r would let through.
-// where names the place of the other route.
+// CheckSibling records the options of r with which a server could read one of its paths as one of
+// another route on the same host: r would let through what that route refuses. where is the place of
+// the other route.
 func (r *Config) CheckSibling(at string, other *Config, where string, f *setting.Faults) {
 	path, longer := r.Path, strings.TrimPrefix(other.Path, "=")
 	if strings.HasPrefix(path, "=") || longer == "" {
@@ -139,12 +137,12 @@ func (r *Config) CheckSibling(at string, other *Config, where string, f *setting
 	}
 }
 
-// checkForms refuses a head whose path some server could take for the path of a route
-// other than found, which is the configured path that its canonical reading led to.
+// checkForms returns an error if some server could read the path as one of another route. found is
+// the configured path that matches the canonical path.
 func (h *hostRoutes) checkForms(head *message.Head, found string) error {
 	all, known := message.Readings(head.Path)
 	if !known {
-		return head.Refuse(head.Forms, "decoded, it makes a dot segment or a control, or is an escape still; or the path is longer than 4 KiB", "")
+		return head.Refuse(head.Forms, "decoding it yields a dot segment, a control or another escape, or the path is longer than 4 KiB", "")
 	}
 	for _, reading := range all {
 		folded := strings.ToLower(reading)

@@ -244,7 +244,7 @@ func (h *hostRoutes) dodges(folded, found string) bool {
 	return false
 }
 
-// under says whether path is prefix or lies below it, on a segment boundary.
+// under reports whether path is prefix or below it, on a segment boundary.
 func under(path, prefix string) bool {
 	if !strings.HasPrefix(path, prefix) {
 		return false

@@ -133,7 +133,7 @@ func (c *Config) Upgrades() bool {
 	return !c.sharesREST() && (len(c.Rest) > 0 || len(c.GRPC) == 0)
 }
 
-// sharesREST says whether requests other than those of gRPC go out over HTTP/2.
+// sharesREST reports whether requests other than gRPC use HTTP/2.
 func (c *Config) sharesREST() bool {
 	return slices.ContainsFunc(c.Rest, func(u setting.URL) bool { return u.URL != nil && shares(u.Scheme) })
 }

@@ -10,32 +10,32 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// Servers end a connection, and every request on it, over what a client does too often.
-// The requests of many callers share a connection here, so that the bounds of this file
-// keep each of them from reaching such a limit for all.
+// Servers end a connection, with every request on it, when a client does certain things too often.
+// Requests of many callers share a connection here. The limits in this file keep one caller from
+// causing that for all.
 
 const (
-	// maxResets is what resets may cost before the connection takes no more requests; one
-	// comes back each second. Netty ends a connection at 200 resets in 30 s, Envoy at 500
-	// early ones, nghttp2 and Node at 1000.
+	// maxResets limits the cost of resets before the connection accepts no more requests; one is
+	// restored each second. Netty ends a connection at 200 resets in 30 s, Envoy at 500 early ones,
+	// nghttp2 and Node at 1000.
 	maxResets = 100
-	// earlyReset is the cost of a reset that follows the request at once, before any
-	// answer. The h2 of Rust ends a connection at 21 that come together.
+	// earlyReset is the cost of a reset soon after the request and before any answer. Rust's h2
+	// ends a connection at 21 of those at once.
 	earlyReset = 5
-	// early is for how long after the request a reset follows it at once.
+	// early is how long after the request a reset counts as early.
 	early = time.Second
-	// resetsPerStream bounds resets for servers that take few requests at a time: that of
-	// Go ends a connection when four times as many wait for handlers as it runs.
+	// resetsPerStream limits resets for servers that allow few concurrent requests. Go's server
+	// ends a connection when four times as many wait for handlers as may run.
 	resetsPerStream = 4
 
-	// maxPings is how many PINGs may be sent without HEADERS or DATA between them. C-core
-	// and grpc-go end a connection at the fourth that comes within pingRest.
+	// maxPings is how many PINGs may be sent without HEADERS or DATA between them. C-core and
+	// grpc-go end a connection at the fourth within pingRest.
 	maxPings = 2
 	pingRest = 5*time.Minute + 10*time.Second
 )
 
-// spendReset says whether a stream may be reset now, and counts it. A connection on
-// which callers cancel much takes no more requests: they go to a fresh one. mu is held.
+// spendReset reports whether a stream may be reset now, and counts the reset. Once callers have
+// cancelled too much, the connection accepts no more requests: they go to a fresh one. mu is held.
 func (c *Client) spendReset(k *call, now time.Time) bool {
 	if n := now.Sub(c.resetsAt) / time.Second; n > 0 {
 		c.resets = max(0, c.resets-int(n))
@@ -52,9 +52,9 @@ func (c *Client) spendReset(k *call, now time.Time) bool {
 	return true
 }
 
-// linger keeps a stream that may not be reset yet. What the server still sends is thrown
-// away, and its windows are not widened. The stream ends with the answer, with a reset
-// once one may be sent, or with the connection when no exchange is left on it. mu is held.
+// linger keeps a stream whose reset must wait. Data that the server still sends is discarded, and the
+// windows do not grow. The stream ends with the answer, with a later reset, or with the connection
+// once it has no other exchange. mu is held.
 func (c *Client) linger(k *call, why code, now time.Time) {
 	k.fail(&wire.Error{Fault: wire.FaultBroken, Err: net.ErrClosed}) // if it has no other error
 	k.lingers, k.resetBy = true, why
@@ -63,7 +63,7 @@ func (c *Client) linger(k *call, why code, now time.Time) {
 	c.remind(now.Add(time.Second))
 }
 
-// resetLingering resets the streams that linger, as far as it may; mu is held.
+// resetLingering resets the lingering streams that the budget allows; mu is held.
 func (c *Client) resetLingering(now time.Time) {
 	for len(c.lingering) > 0 {
 		k := c.lingering[0]
@@ -80,8 +80,8 @@ func (c *Client) resetLingering(now time.Time) {
 	c.kick()
 }
 
-// reset resets a stream and forgets it; mu is held. What its window holds may be under
-// way, in frames of any size: that is no fault of the server.
+// reset resets a stream and forgets it; mu is held. Data up to the stream's window may still arrive,
+// in frames of any size. That is no fault of the server.
 func (c *Client) reset(k *call, why code) {
 	k.reset = true
 	c.stale = min(c.stale+k.receive.left, connWindow)
@@ -90,7 +90,7 @@ func (c *Client) reset(k *call, why code) {
 	c.forget(k)
 }
 
-// settle forgets a stream that lingered and has ended on both sides; mu is held.
+// settle forgets a lingering stream that has ended on both sides; mu is held.
 func (c *Client) settle(k *call) {
 	if k.lingers && k.inEnded && k.outEnded {
 		c.forget(k)
@@ -98,8 +98,8 @@ func (c *Client) settle(k *call) {
 	}
 }
 
-// spendPing says whether a PING may be sent now, and counts it. A connection that may
-// not be asked whether it lives takes no more requests. mu is held.
+// spendPing reports whether a PING may be sent now, and counts it. A connection whose liveness
+// cannot be tested accepts no more requests. mu is held.
 func (c *Client) spendPing(now time.Time) bool {
 	if c.pings >= maxPings && now.Sub(c.pingAt) < pingRest {
 		c.draining = true
@@ -110,7 +110,7 @@ func (c *Client) spendPing(now time.Time) bool {
 	return true
 }
 
-// calmed is why calls fail with the connection; mu is held.
+// calmed returns the error of calls that fail with the connection; mu is held.
 func (c *Client) calmed(why *wire.Error) *wire.Error {
 	if !c.calm || errors.Is(why, wire.ErrCalm) {
 		return why
@@ -118,7 +118,7 @@ func (c *Client) calmed(why *wire.Error) *wire.Error {
 	return &wire.Error{Fault: why.Fault, Err: fmt.Errorf("%w: %w", wire.ErrCalm, why.Err)}
 }
 
-// fieldsSize is what fields count for SETTINGS_MAX_HEADER_LIST_SIZE (RFC 9113, section
+// fieldsSize returns the size of fields as SETTINGS_MAX_HEADER_LIST_SIZE counts it (RFC 9113, section
 // 6.5.2).
 func fieldsSize(fields message.Fields) (n int64) {
 	for i := range fields {
@@ -127,12 +127,11 @@ func fieldsSize(fields message.Fields) (n int64) {
 	return n
 }
 
-// ownFields is the most that the fields of the client's own count, but for the values of
-// the pseudo fields.
+// ownFields is the largest size of the client's own fields, without the values of the pseudo fields.
 const ownFields = int64(len(":method:scheme:authority:path"+"content-length"+"te"+"trailers") + 18 + 6*perField)
 
-// checkSize refuses a head that is larger than the server takes: some servers end the
-// connection at one. mu is held.
+// checkSize refuses a head that is larger than the server accepts, because some servers then end the
+// connection. mu is held.
 func (c *Client) checkSize(r *wire.Request) *wire.Error {
 	if c.takes < 0 {
 		return nil
@@ -141,5 +140,5 @@ func (c *Client) checkSize(r *wire.Request) *wire.Error {
 	if n <= c.takes {
 		return nil
 	}
-	return &wire.Error{Fault: wire.FaultRequest, Err: fmt.Errorf("writing request: %w: it counts %d bytes, and the server takes %d", message.ErrHeadTooLarge, n, c.takes)}
+	return &wire.Error{Fault: wire.FaultRequest, Err: fmt.Errorf("writing request: %w: it has %d bytes, and the server accepts %d", message.ErrHeadTooLarge, n, c.takes)}
 }
