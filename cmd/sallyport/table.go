@@ -68,11 +68,15 @@ func rowOf(r *proxy.RouteInfo) [][]string {
 	if r.Websocket {
 		upstream = append(upstream, "  websocket")
 	}
+	path := []string{r.Path}
+	for _, p := range r.Paths {
+		path = append(path, "  "+p)
+	}
 	limits := append([]string{"body " + r.Body}, r.Rate...)
 	if r.InFlight > 0 {
 		limits = append(limits, fmt.Sprintf("%d in flight", r.InFlight))
 	}
-	return [][]string{r.Host, {r.Path}, {strings.Join(r.Methods, " ")}, upstream, r.Callers, r.Rules, limits}
+	return [][]string{r.Host, path, {strings.Join(r.Methods, " ")}, upstream, r.Callers, r.Rules, limits}
 }
 
 // height returns the number of lines of a row.

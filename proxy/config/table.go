@@ -25,6 +25,7 @@ type RouteInfo struct {
 	Name      string   `json:"name"`
 	Host      []string `json:"host"`
 	Path      string   `json:"path"`
+	Paths     []string `json:"paths"`   // what the route sets for ambiguous paths, as in "encoded_slash keep"
 	Methods   []string `json:"methods"` // ["*"] for all
 	Upstream  string   `json:"upstream"`
 	Serves    string   `json:"serves"`
@@ -51,7 +52,7 @@ func (c *Config) Table() []RouteInfo {
 		name, u, _ := c.UpstreamOf(r)
 		t := c.TimeoutsOf(r)
 		info := RouteInfo{
-			Name: r.Name, Host: r.Host, Path: r.Path, Methods: r.Methods,
+			Name: r.Name, Host: r.Host, Path: r.Path, Paths: r.Paths.InWords(), Methods: r.Methods,
 			Upstream: name, Serves: c.DialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r),
 			Body:     setting.Size(r.Limits.BodyBytes()).String(),
 			InFlight: r.Limits.InFlight, Websocket: r.Websocket,

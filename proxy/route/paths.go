@@ -53,6 +53,17 @@ var pathForms = [...]pathForm{
 	{message.DoubleSlash, "double_slash", "an empty segment, which some servers drop", func(c *PathsConfig) string { return c.DoubleSlash }},
 }
 
+// InWords lists the keys that the section sets, as in "encoded_slash keep".
+func (c *PathsConfig) InWords() []string {
+	words := []string{}
+	for i := range pathForms {
+		if value := pathForms[i].set(c); value != "" {
+			words = append(words, pathForms[i].key+" "+value)
+		}
+	}
+	return words
+}
+
 // Paths holds the forms that a route accepts in paths. The zero Paths accepts none. It is immutable.
 type Paths struct {
 	kept  message.Forms
