@@ -136,7 +136,7 @@ func (r *rule) every() bool { return slices.Contains(r.verbs, "*") }
 // covers says whether the rule speaks of the call.
 func (r *rule) covers(call model.Call) bool {
 	for _, v := range r.verbs {
-		if v == "*" || v == call.Verb {
+		if v == "*" || call.Runs(v) {
 			return true
 		}
 	}

@@ -15,8 +15,8 @@ import (
 // Rule is one entry of `rules:`. It names the verbs that it allows or denies, and the
 // callers to which it applies.
 type Rule struct {
-	Allow setting.List[string] `yaml:"allow" jsonschema:"description=Verbs to allow: HTTP methods in lower case (get or post and so on) or \"*\" for all"`
-	Deny  setting.List[string] `yaml:"deny" jsonschema:"description=Verbs to deny; a deny rule wins over every allow rule"`
+	Allow setting.List[string] `yaml:"allow" jsonschema:"description=Verbs to allow: HTTP methods in lower case (get or post and so on) or \"*\" for all; get covers head too"`
+	Deny  setting.List[string] `yaml:"deny" jsonschema:"description=Verbs to deny; a deny rule wins over every allow rule; get covers head too since servers run the same for both"`
 	Who   Who                  `yaml:"who" jsonschema:"description=Whom the rule speaks of; omitted: everyone whom callers admits"`
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
@@ -221,7 +222,9 @@ func checkRuleOnRoute(r *route.Config, at string, rule *policy.Rule, f *setting.
 		return
 	}
 	verbs := slices.Concat(rule.Allow, rule.Deny)
-	reached := slices.ContainsFunc(verbs, func(v string) bool { return v == "*" || slices.Contains(r.Methods, strings.ToUpper(v)) })
+	reached := slices.ContainsFunc(verbs, func(v string) bool {
+		return v == "*" || slices.ContainsFunc(r.Methods, func(m string) bool { return model.Call{Verb: strings.ToLower(m)}.Runs(v) })
+	})
 	if len(verbs) > 0 && !reached {
 		f.Add(at, strings.Join(verbs, ", "), "the route takes none of these methods", "add them to methods, or remove the rule")
 	}
