@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -130,6 +133,45 @@ func (c *Config) Upgrades() bool {
 	return !slices.ContainsFunc(c.Rest, func(u setting.URL) bool { return u.URL != nil && shares(u.Scheme) }) &&
 		(len(c.Rest) > 0 || len(c.GRPC) == 0)
 }
+
+// Servers names the endpoints so that the same server has the same name in every entry,
+// however its URL is spelled there: neither the scheme, nor letter case, nor the form of an
+// address counts, and all addresses of this machine's loopback are one. It asks no DNS, so a
+// server with two names there has two.
+func (c *Config) Servers() []string {
+	var names []string
+	for _, u := range slices.Concat(c.Rest, c.GRPC) {
+		if !u.IsZero() {
+			names = append(names, serverName(u))
+		}
+	}
+	return names
+}
+
+func serverName(u setting.URL) string {
+	if u.Scheme == "unix" {
+		return "unix:" + path.Clean(u.Path)
+	}
+	port := u.Port()
+	switch {
+	case port == "" && overTLS(u.Scheme):
+		port = "443"
+	case port == "":
+		port = "80"
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if a, err := netip.ParseAddr(host); err == nil {
+		a = a.Unmap().WithZone("")
+		host = a.String()
+		if a.IsLoopback() || a.IsUnspecified() { // dialing the latter reaches the former
+			host = loopback
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// loopback stands for every address of this machine's loopback.
+const loopback = "localhost"
 
 // checkEndpoints says whether one of the endpoints uses TLS.
 func checkEndpoints(path string, all []setting.URL, f *setting.Faults, schemes ...string) (secure bool) {
