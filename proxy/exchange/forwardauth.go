@@ -124,12 +124,33 @@ func (x *exchange) permit(v verdict) error {
 		// 2xx would make the other proxy forward what the gateway answers itself.
 		return &refusal{reason: reasonUndecided}
 	}
+	if f := x.stream.Head().Fields; asksForUpgrade(f) && !(x.route.WebSocket && asksForWebSocketAlone(f)) {
+		return &refusal{reason: reasonUpgrade}
+	}
 	if !v.grant.Permits(x.route.Dialect.Read(x.head)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	h := message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "cache-control", Value: "no-store"}}}
 	x.addIdentity(&h.Fields)
 	return x.respondHere(&h, nil)
+}
+
+// asksForUpgrade says whether a request that another proxy tells of may become another
+// protocol there. That proxy may have left Upgrade out of the question and forward it all
+// the same; the fields of WebSocket are not of the connection, and so it asks with them.
+func asksForUpgrade(f message.Fields) bool {
+	return slices.ContainsFunc(f, func(line message.Field) bool {
+		folded := message.Fold(line.Name)
+		return folded == "upgrade" || folded == "http2-settings" || strings.HasPrefix(folded, "sec-websocket-")
+	})
+}
+
+// asksForWebSocketAlone says whether no other protocol is asked for.
+func asksForWebSocketAlone(f message.Fields) bool {
+	return !slices.ContainsFunc(f, func(line message.Field) bool {
+		folded := message.Fold(line.Name)
+		return folded == "http2-settings" || folded == "upgrade" && !message.EqualFold(line.Value, "websocket")
+	})
 }
 
 // tellProxy turns the outcome of a refusal into what the proxy that asked understands,

@@ -41,6 +41,7 @@ const (
 	reasonOrigin         = "origin_not_allowed"
 	reasonUntold         = "request_not_told"
 	reasonUndecided      = "not_for_another_proxy"
+	reasonUpgrade        = "upgrade_not_allowed"
 	reasonMethod         = "method_not_allowed"
 	reasonBodyTooLarge   = "body_too_large"
 	reasonBadBody        = "bad_body"
@@ -128,6 +129,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonAddress:   {403, "Requests from this address are not taken here."},
 	reasonUntold:    {400, "The proxy in front did not tell what it was asked."},
 	reasonUndecided: {403, "This can be answered here only, and not for another proxy."},
+	reasonUpgrade:   {403, "No change of protocol is allowed here."},
 	reasonOrigin:    {403, "Pages of this origin may not call."},
 
 	policy.ReasonForbidden:         {403, "This caller may not do this."},
