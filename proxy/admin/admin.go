@@ -8,9 +8,11 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -115,8 +117,9 @@ type Options struct {
 	Now        func() time.Time // time.Now if nil
 }
 
-// Server serves /healthz, /readyz and /metrics. Errors of components are shown
-// in the detail: keep it off public addresses.
+// Server serves /healthz, /readyz and /metrics. Callers on this machine get the detail:
+// URLs of upstreams, errors of components. Others learn from /readyz whether the gateway is
+// ready, and endpoints go by their position in /metrics.
 type Server struct {
 	http *http.Server
 	log  *slog.Logger
@@ -146,29 +149,19 @@ func New(o Options) (*Server, error) {
 	if o.State == nil {
 		o.State = func() State { return State{} }
 	}
-	registry := prometheus.NewRegistry()
-	own := []prometheus.Collector{
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		newStateCollector(o),
-	}
-	for _, c := range append(own, o.Collectors...) {
-		if err := registry.Register(c); err != nil {
-			return nil, err
-		}
-	}
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)
-	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorLog:            errorLog,
-		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: 4,
-		Timeout:             totalTime,
-		DisableCompression:  true,
-	})
+	here, err := metricsHandler(o, true, errorLog)
+	if err != nil {
+		return nil, err
+	}
+	elsewhere, err := metricsHandler(o, false, errorLog)
+	if err != nil {
+		return nil, err
+	}
 	return &Server{
 		log: o.Log,
 		http: &http.Server{
-			Handler:           handler(o.State, metrics),
+			Handler:           handler(o.State, here, elsewhere),
 			ReadHeaderTimeout: headTime,
 			ReadTimeout:       headTime,
 			WriteTimeout:      totalTime,
@@ -179,10 +172,39 @@ func New(o Options) (*Server, error) {
 	}, nil
 }
 
-// handler answers the three paths, exactly as written: a mux would redirect
-// others to them.
-func handler(state func() State, metrics http.Handler) http.Handler {
+// metricsHandler answers /metrics, with the URLs of endpoints if detail is set.
+func metricsHandler(o Options, detail bool, errorLog *log.Logger) (http.Handler, error) {
+	registry := prometheus.NewRegistry()
+	own := []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		newStateCollector(o, detail),
+	}
+	for _, c := range append(own, o.Collectors...) {
+		if err := registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorLog:            errorLog,
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: 4,
+		Timeout:             totalTime,
+		DisableCompression:  true,
+	}), nil
+}
+
+// onThisMachine says whether a caller's connection comes from the loopback.
+func onThisMachine(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && from.Addr().Unmap().IsLoopback()
+}
+
+// handler answers the three paths, exactly as written: a mux would redirect others to
+// them. Metrics come from here for callers on this machine, from elsewhere for others.
+func handler(state func() State, here, elsewhere http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		detail := onThisMachine(r)
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -203,9 +225,17 @@ func handler(state func() State, metrics http.Handler) http.Handler {
 			h.Set("Content-Type", "text/plain; charset=utf-8")
 			_, _ = w.Write([]byte("ok\n"))
 		case "/readyz":
-			ready(w, state())
+			s := state()
+			if !detail {
+				s = State{Ready: s.Ready, Draining: s.Draining}
+			}
+			ready(w, s)
 		case "/metrics":
-			metrics.ServeHTTP(w, r)
+			if detail {
+				here.ServeHTTP(w, r)
+			} else {
+				elsewhere.ServeHTTP(w, r)
+			}
 		}
 	})
 }
