@@ -282,7 +282,7 @@ func TestNewRefuses(t *testing.T) {
 	a := ca.write(t, dir, "a", forHosts("a.example.com"))
 	b := ca.write(t, dir, "b", forHosts("b.example.com"))
 	open := ca.write(t, dir, "open", forHosts("a.example.com"))
-	if err := os.Chmod(string(open.Key), 0o666); err != nil {
+	if err := os.Chmod(string(open.Key), 0o660); err != nil {
 		t.Fatal(err)
 	}
 	garbage := filepath.Join(dir, "garbage.pem")
@@ -298,7 +298,7 @@ func TestNewRefuses(t *testing.T) {
 		{"another's key", Config{Files: setting.List[FileConfig]{{Cert: a.Cert, Key: b.Key}}}, "a.example.com", "private key does not match"},
 		{"garbage", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(garbage), Key: a.Key}}}, "a.example.com", "garbage.pem"},
 		{"folder", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(dir), Key: a.Key}}}, "a.example.com", "not a regular file"},
-		{"key that others write", Config{Files: setting.List[FileConfig]{open}}, "a.example.com", "can be written by every user"},
+		{"key that others write", Config{Files: setting.List[FileConfig]{open}}, "a.example.com", "can be written by others than its owner; chmod go-w"},
 		{"authority's certificate", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "sub", &x509.Certificate{DNSNames: []string{"a.example.com"}, IsCA: true})}}, "a.example.com", "is an authority's"},
 		{"no names", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "cn", &x509.Certificate{Subject: pkix.Name{CommonName: "a.example.com"}})}}, "a.example.com", "names no host"},
 		{"host without certificate", Config{Files: setting.List[FileConfig]{a}}, "b.example.com", "no certificate for host b.example.com"},

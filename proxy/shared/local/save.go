@@ -208,11 +208,17 @@ func create(name string) (*os.File, error) {
 	return os.CreateTemp(filepath.Dir(name), ".new-*") // made with mode 0600
 }
 
-// othersMayWrite says whether users other than the owner and the group may make files in
-// a folder, in which anybody could then have left a state file.
-func othersMayWrite(dir string) bool {
+// othersMayWrite says whether users other than the owner may make files in a folder, in
+// which they could then have left a state file. The group counts for a file that is empty:
+// one with claims is this program's, and volumes of Kubernetes give a pod's folder to a
+// group of its own.
+func othersMayWrite(dir string, empty bool) bool {
+	mask := fs.FileMode(0o002)
+	if empty {
+		mask = 0o022
+	}
 	info, err := os.Stat(dir)
-	return err != nil || info.Mode().Perm()&0o002 != 0
+	return err != nil || info.Mode().Perm()&mask != 0
 }
 
 // tryFolder sees at the start that a file can be left at the end.
