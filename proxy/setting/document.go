@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -76,8 +74,6 @@ func (d *Document) Bad(path string) bool {
 // parent cuts the last step off a path.
 func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
-
 // parse returns the root node of the one document in text.
 func (d *decoder) parse(text []byte) (root *yaml.Node) {
 	if len(text) > MaxFile {
@@ -102,7 +98,7 @@ func (d *decoder) parse(text []byte) (root *yaml.Node) {
 		d.fault("", 1, "", "the file is empty", "sallyport init prints a first one")
 		return nil
 	} else if err != nil {
-		d.syntax(err)
+		d.syntax(text, err)
 		return nil
 	}
 	var second yaml.Node
@@ -110,7 +106,7 @@ func (d *decoder) parse(text []byte) (root *yaml.Node) {
 		d.fault("", second.Line, "", "a second document begins here", `remove the line "---" and what belongs to the other document`)
 		return nil
 	} else if !errors.Is(err, io.EOF) {
-		d.syntax(err)
+		d.syntax(text, err)
 		return nil
 	}
 	if n.Kind != yaml.DocumentNode || len(n.Content) != 1 {
@@ -139,13 +135,6 @@ func plainText(text []byte) (line int, ok bool) {
 		i += size
 	}
 	return line, true
-}
-
-// syntax records what the YAML parser says.
-func (d *decoder) syntax(err error) {
-	m := yamlLine.FindStringSubmatch(oneLine(err.Error()))
-	line, _ := strconv.Atoi(m[1])
-	d.fault("", line, "", "not YAML: "+shown(m[2]), "check indentation, quotes and colons on this line and the one before")
 }
 
 // Nearest is the known name that a mistyped one probably means, "" if none is near.

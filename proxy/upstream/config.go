@@ -214,7 +214,7 @@ func checkEndpoint(at string, u setting.URL, schemes []string, f *setting.Faults
 		return
 	}
 	if u.Scheme != "unix" && u.Path != "" && u.Path != "/" {
-		f.Add(at, u.String(), "an endpoint with a path; paths are forwarded as they are", "remove the path")
+		f.Add(at, u.String(), "an endpoint with a path", "remove the path; on a route replace: {prefix: /, with: "+u.Path+"} adds it")
 	}
 	if u.RawQuery != "" || u.ForceQuery {
 		f.Add(at, u.String(), "an endpoint with a query", "remove ? and what follows it")
