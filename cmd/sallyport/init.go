@@ -51,6 +51,9 @@ func (f *first) print(w io.Writer) error {
 		var all []error
 		for _, fault := range faults {
 			fault.File, fault.Path = "", f.flagOf(fault.Path)
+			if fault.Path == "--upstream" && !strings.Contains(f.upstream, "://") {
+				fault.Problem, fault.Cure = "not a URL", "write "+urlOf(f.upstream)
+			}
 			all = append(all, fault)
 		}
 		return usageError{errors.Join(all...)}
@@ -59,6 +62,14 @@ func (f *first) print(w io.Writer) error {
 		return fmt.Errorf("writing: %w", err)
 	}
 	return nil
+}
+
+// urlOf is the URL that a server's name was probably meant for.
+func urlOf(server string) string {
+	if !strings.Contains(server, ":") {
+		server += ":PORT"
+	}
+	return "http://" + server
 }
 
 // flagOf is the flag that a setting came from.

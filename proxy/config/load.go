@@ -39,7 +39,7 @@ type include struct {
 func Load(path string) (*Config, error) {
 	text, err := readFile(path)
 	if err != nil {
-		return nil, setting.Faults{{File: path, Problem: err.Error(), Cure: "-c names another file; sallyport init prints a first one"}}
+		return nil, setting.Faults{{File: path, Problem: err.Error(), Cure: setting.CureUnreadable(err, "-c names another file; sallyport init prints a first one")}}
 	}
 	return parse(path, text, disk{filepath.Glob, readFile})
 }
@@ -61,8 +61,6 @@ func readFile(name string) ([]byte, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, errors.New("no such file")
-	case errors.Is(err, os.ErrPermission):
-		return nil, errors.New("permission denied")
 	case err != nil:
 		return nil, fmt.Errorf("cannot be read: %w", errors.Unwrap(err))
 	case !info.Mode().IsRegular():
@@ -209,7 +207,7 @@ func (c *Config) includeFile(name string, disk disk) setting.Faults {
 	c.source.files = append(c.source.files, name)
 	text, err := disk.read(name)
 	if err != nil {
-		return setting.Faults{{File: name, Problem: err.Error(), Cure: "remove it, or let the gateway's user read it"}}
+		return setting.Faults{{File: name, Problem: err.Error(), Cure: setting.CureUnreadable(err, "remove it, or let the gateway's user read it")}}
 	}
 	c.source.read(name, text)
 	var part include

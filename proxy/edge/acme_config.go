@@ -282,6 +282,8 @@ func (c *Config) checkACMEFiles(path string, f *setting.Faults) {
 	a := c.ACME
 	if _, err := newCertStorage(a.storage()); err != nil {
 		f.Add(path+".storage", a.storage(), err.Error(), "")
+	} else if problem, cure := setting.FolderFault(a.storage(), true); problem != "" {
+		f.Add(path+".storage", a.storage(), problem, cure)
 	}
 	for n, i := range a.issuers() {
 		at := path
@@ -290,18 +292,18 @@ func (c *Config) checkACMEFiles(path string, f *setting.Faults) {
 		}
 		if i.CA != "" {
 			if _, err := readRoots(i.CA); err != nil {
-				f.Add(at+".ca", string(i.CA), err.Error(), "")
+				f.Add(at+".ca", string(i.CA), err.Error(), setting.CureUnreadable(err, ""))
 			}
 		}
 		if i.EAB != nil {
 			if _, err := i.EAB.Key.Read(); err != nil {
-				f.Add(at+".eab.key", setting.Redacted, err.Error(), "")
+				f.Add(at+".eab.key", setting.Redacted, err.Error(), setting.CureUnreadable(err, ""))
 			}
 		}
 	}
 	if a.DNS != nil {
 		if _, err := newDNSSolver(a.DNS, time.Now); err != nil {
-			f.Add(path+".dns", "", err.Error(), "")
+			f.Add(path+".dns", "", err.Error(), setting.CureUnreadable(err, ""))
 		}
 	}
 }

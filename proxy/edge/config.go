@@ -96,7 +96,7 @@ func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
 	for i, p := range c.Files {
 		pair, err := loadPair(p)
 		if err != nil {
-			f.Add(setting.Index(path+".files", i)+".cert", string(p.Cert), err.Error(), "")
+			f.Add(setting.Index(path+".files", i)+".cert", string(p.Cert), err.Error(), setting.CureUnreadable(err, ""))
 			continue
 		}
 		pairs = append(pairs, pair)
@@ -105,9 +105,7 @@ func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
 		c.checkACMEFiles(path+".acme", f)
 	}
 	if c.Local != nil {
-		if _, err := readAuthority(c.Local.dir()); err != nil {
-			f.Add(path+".local.dir", c.Local.dir(), err.Error(), "")
-		}
+		c.Local.checkFolder(path+".local.dir", f)
 		return
 	}
 	if len(pairs) < len(c.Files) || c.ACME != nil {

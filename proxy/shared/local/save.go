@@ -142,17 +142,10 @@ func (r *Replay) restore(s *state) {
 
 // take reads and removes a state file. It leaves alone what is not one.
 func take(name string) (b []byte, found bool, err error) {
-	// Opening a named pipe would wait for its writer.
-	info, err := os.Lstat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if b, err = read(name); errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
-	case err != nil:
-		return nil, false, err
-	case !info.Mode().IsRegular():
-		return nil, false, fmt.Errorf("%s is not a regular file", name)
 	}
-	if b, err = read(name); err != nil {
+	if err != nil {
 		return nil, false, err
 	}
 	if err := os.Remove(name); err != nil {
@@ -162,13 +155,20 @@ func take(name string) (b []byte, found bool, err error) {
 }
 
 func read(name string) ([]byte, error) {
+	// Opening a named pipe would wait for its writer.
+	info, err := os.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	if info, err = f.Stat(); err != nil {
 		return nil, err
 	}
 	if info.Mode().Perm()&0o002 != 0 {
@@ -182,6 +182,16 @@ func read(name string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is not a state file; name another, or empty it if no signature was used before", name)
 	}
 	return b, nil
+}
+
+// CheckFile returns an error if a state file is one that [Replay.Begin] refuses. It changes
+// nothing; a file that is missing is none.
+func CheckFile(name string) error {
+	_, err := read(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // leave writes a state file so that it is there whole or not at all.
