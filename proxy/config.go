@@ -13,6 +13,9 @@ type Faults = config.Faults
 // RouteInfo is one route as it was understood, with every default filled in.
 type RouteInfo = config.RouteInfo
 
+// StatePlace is where the gateway keeps something that must outlive a restart.
+type StatePlace = config.StatePlace
+
 // LoadConfig reads and checks a gateway.yaml and what it includes; see [config.Load].
 func LoadConfig(path string) (*Config, error) { return config.Load(path) }
 

@@ -12,10 +12,12 @@ import (
 
 // checked is what `check` prints as JSON.
 type checked struct {
-	OK     bool              `json:"ok"`
-	File   string            `json:"file"`
-	Faults proxy.Faults      `json:"faults,omitempty"`
-	Routes []proxy.RouteInfo `json:"routes,omitempty"`
+	OK     bool         `json:"ok"`
+	File   string       `json:"file"`
+	Faults proxy.Faults `json:"faults,omitempty"`
+	// State is where the gateway keeps what must outlive a restart.
+	State  []proxy.StatePlace `json:"state,omitempty"`
+	Routes []proxy.RouteInfo  `json:"routes,omitempty"`
 }
 
 func newCheck() *cobra.Command {
@@ -27,7 +29,8 @@ func newCheck() *cobra.Command {
 		Long: `Report every fault of the configuration on standard error, one a line with file,
 line, setting, value and what would do; the exit status is then 1. Without any,
 show the routes with everything that was understood, defaults included: as a
-table on a terminal, as JSON on a pipe.
+table on a terminal, as JSON on a pipe. Below them stands where the gateway keeps
+what must outlive a restart.
 
 The files that the configuration names (certificates, keys, authorities) are
 opened and checked too, unless --offline is given. Nothing is asked of the network.`,
@@ -56,7 +59,7 @@ func check(w io.Writer, path, output string, offline bool) error {
 	}
 	result := checked{OK: err == nil, File: path}
 	if err == nil {
-		result.Routes = config.Table()
+		result.State, result.Routes = config.StatePlaces(), config.Table()
 	} else if !errors.As(err, &result.Faults) {
 		return err
 	}
@@ -66,5 +69,5 @@ func check(w io.Writer, path, output string, offline bool) error {
 	if err != nil {
 		return err
 	}
-	return writeTable(w, result.Routes)
+	return writeTable(w, &result)
 }

@@ -92,13 +92,13 @@ func (f *first) flagOf(path string) string {
 }
 
 func (f *first) text() string {
-	tls := `# Certificates: a development authority, kept in ./sallyport-ca. For the world:
+	tls := `# Certificates: a development authority, kept where "sallyport check" says. For the world:
 #   tls: {acme: {email: you@example.com}}       from Let's Encrypt, or
 #   tls: {files: {cert: fullchain.pem, key: privkey.pem}}
 tls: {local: {}}`
 	if f.email != "" {
-		tls = fmt.Sprintf(`# Certificates: from Let's Encrypt, kept in ./sallyport-acme. It calls ports 443 and 80
-# of the host. Try first with "sallyport cert obtain --dry-run".
+		tls = fmt.Sprintf(`# Certificates: from Let's Encrypt, kept where "sallyport check" says. It calls ports 443
+# and 80 of the host. Try first with "sallyport cert obtain --dry-run".
 tls: {acme: {email: %s}}`, plainYAML(f.email))
 	}
 	return fmt.Sprintf(`%s

@@ -250,23 +250,6 @@ func (c *Config) includeFile(name string, disk disk) setting.Faults {
 	return faults
 }
 
-// fillPlaces gives what the gateway writes its place beside the main file, where none
-// was named.
-func (c *Config) fillPlaces() {
-	beside := func(p *setting.Place, name string) {
-		if *p == "" {
-			*p = setting.Place(c.source.main.Beside(name))
-		}
-	}
-	if c.TLS.Local != nil {
-		beside(&c.TLS.Local.Dir, "sallyport-ca")
-	}
-	if c.TLS.ACME != nil {
-		beside(&c.TLS.ACME.Storage, "sallyport-acme")
-	}
-	beside(&c.Integrity.State, "sallyport-nonces")
-}
-
 // Place gives faults of values of the configuration their files and lines.
 func (c *Config) Place(found setting.Faults) setting.Faults {
 	if c.source == nil {
@@ -308,7 +291,7 @@ func (c *Config) Files() []string {
 // depend on other fields or on the place of the file. It comes after the checks, so
 // that faults show what was written.
 func (c *Config) normalize() {
-	c.fillPlaces()
+	c.fillPlaces(systemState)
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		r.Host = slices.Clone(r.Host)

@@ -31,7 +31,9 @@ type ACMEConfig struct {
 	Issuers setting.List[ACMEIssuer] `yaml:"issuers"`
 
 	// Storage is the folder for certificates, keys and accounts, which must
-	// outlive restarts: "sallyport-acme" if "".
+	// outlive restarts. Default: sallyport-acme in the folder for state, which is
+	// $STATE_DIRECTORY or /var/lib/sallyport where there is one, else that of
+	// gateway.yaml; sallyport check says where.
 	Storage setting.Place `yaml:"storage"`
 	// Challenges are the ways in which names are proved: tls-alpn-01 (on
 	// listen.https), http-01 (on listen.http) and dns-01. Default: dns-01 alone
@@ -135,7 +137,7 @@ func (c *ACMEConfig) check(path string, f *setting.Faults) {
 	if c.Email != "" && (!strings.Contains(c.Email, "@") || strings.ContainsAny(c.Email, " ,<>:")) {
 		f.Add(path+".email", c.Email, "not an email address", "write one alone, such as ops@example.com")
 	}
-	c.Storage.Check(path+".storage", "name a folder, or remove the line for sallyport-acme beside this file", f)
+	c.Storage.Check(path+".storage", "name a folder, or remove the line for the default", f)
 	if len(c.Issuers) > 0 {
 		for _, x := range []struct {
 			name string

@@ -39,7 +39,9 @@ type FileConfig struct {
 // LocalConfig is a certificate authority kept on disk, which signs certificates
 // for the configured hosts. Clients must be told to trust its root.
 type LocalConfig struct {
-	// Dir is the authority's folder, made if it is missing: "sallyport-ca" if "".
+	// Dir is the authority's folder, made if it is missing. Default: sallyport-ca in the
+	// folder for state, which is $STATE_DIRECTORY or /var/lib/sallyport where there is one,
+	// else that of gateway.yaml; sallyport check says where.
 	Dir setting.Place `yaml:"dir"`
 	// Hosts are those to take although ACME could; without ACME it takes all.
 	Hosts setting.List[string] `yaml:"hosts"`
@@ -69,7 +71,7 @@ func (c *Config) Check(path string, f *setting.Faults) {
 		c.ACME.check(path+".acme", f)
 	}
 	if c.Local != nil {
-		c.Local.Dir.Check(path+".local.dir", "name a folder, or remove the line for sallyport-ca beside this file", f)
+		c.Local.Dir.Check(path+".local.dir", "name a folder, or remove the line for the default", f)
 	}
 	if len(c.Files) == 0 && c.Local == nil && c.ACME == nil {
 		f.Add(path, "", "no source of certificates", "write tls: {acme: {email: ...}}, tls: {files: {cert: ..., key: ...}}, or for development tls: {local: {}}")

@@ -26,7 +26,9 @@ type Config struct {
 	// or off. A start that does not find it refuses signed requests until those that may
 	// be replays are stale; an empty file says that no nonce was used before. One process
 	// owns it, by a lock on a file beside it: a second one starts as if it had not found
-	// the file. A reload cannot change it. Default: sallyport-nonces beside gateway.yaml.
+	// the file. A reload cannot change it. Default: sallyport-nonces in the folder
+	// for state, which is $STATE_DIRECTORY or /var/lib/sallyport where there is one, else
+	// that of gateway.yaml; sallyport check says where.
 	State setting.Place `yaml:"state"`
 	// Publish is the signing key, with a private_key, that signs for callers who have
 	// no key of their own and ask by Accept-Signature. Its public half is served at
