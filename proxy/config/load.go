@@ -136,6 +136,7 @@ func parse(name string, text []byte, disk disk) (*Config, error) {
 	c.source.enter(doc, c.Upstreams, c.Policies, c.Routes)
 	var found setting.Faults
 	faults = append(faults, c.include(disk, &found)...)
+	c.raiseMethods()
 	c.check(&found)
 	faults = append(faults, c.source.place(found)...)
 	if len(faults) > 0 {
@@ -285,6 +286,23 @@ func (c *Config) Files() []string {
 	names := slices.Concat(c.source.files, setting.Files(c))
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// raiseMethods writes the methods of routes in upper case, as requests have them: no request
+// has another, so [get] can mean nothing else. It comes before the checks, which compare
+// methods with one another.
+func (c *Config) raiseMethods() {
+	raise := func(methods []string) {
+		for i, m := range methods {
+			methods[i] = strings.ToUpper(m)
+		}
+	}
+	for i := range c.Routes {
+		raise(c.Routes[i].Methods)
+		if c.Routes[i].CORS != nil {
+			raise(c.Routes[i].CORS.Methods)
+		}
+	}
 }
 
 // normalize writes names in the one form that is used, and fills in the defaults that

@@ -69,7 +69,7 @@ type Config struct {
 	Strip string `yaml:"strip"`
 	// Replace puts another prefix in the place of one.
 	Replace *ReplaceConfig `yaml:"replace"`
-	// Methods are the HTTP methods that the route takes. Default: all.
+	// Methods are the HTTP methods that the route takes, in upper or lower case. Default: all.
 	Methods setting.List[string] `yaml:"methods"`
 	// Upstream is a name under upstreams, or a URL.
 	Upstream string `yaml:"upstream"`
