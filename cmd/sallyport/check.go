@@ -33,7 +33,9 @@ table on a terminal, as JSON on a pipe. Below them stands where the gateway keep
 what must outlive a restart.
 
 The files that the configuration names (certificates, keys, authorities) are
-opened and checked too, unless --offline is given. Nothing is asked of the network.`,
+opened and checked too; so is whether this user may write where the gateway keeps
+state and records, and listen on its addresses: run it as the user of the gateway.
+With --offline all that is left out. Nothing is asked of the network.`,
 		Example: `  sallyport check
   sallyport check --offline -c deploy/gateway.yaml
   sallyport check | jq '.routes[].callers'`,
@@ -47,7 +49,7 @@ opened and checked too, unless --offline is given. Nothing is asked of the netwo
 		},
 	}
 	configFlag(c, &config)
-	c.Flags().BoolVar(&offline, "offline", false, "look at no file but the configuration")
+	c.Flags().BoolVar(&offline, "offline", false, "look at nothing of this machine but the configuration")
 	c.Flags().StringVarP(&output, "output", "o", "", "table or json (default: table on a terminal, else json)")
 	return c
 }
@@ -55,7 +57,7 @@ opened and checked too, unless --offline is given. Nothing is asked of the netwo
 func check(w io.Writer, path, output string, offline bool) error {
 	config, err := proxy.LoadConfig(path)
 	if err == nil && !offline {
-		err = config.CheckFiles()
+		err = checkMachine(config)
 	}
 	result := checked{OK: err == nil, File: path}
 	if err == nil {
@@ -70,4 +72,17 @@ func check(w io.Writer, path, output string, offline bool) error {
 		return err
 	}
 	return writeTable(w, &result)
+}
+
+// checkMachine reports what of this machine would keep the gateway from starting.
+func checkMachine(config *proxy.Config) error {
+	var all proxy.Faults
+	for _, err := range []error{config.CheckFiles(), config.CheckListeners()} {
+		var faults proxy.Faults
+		if errors.As(err, &faults) {
+			all = append(all, faults...)
+		}
+	}
+	all.Sort()
+	return all.Err()
 }
