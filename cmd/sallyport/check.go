@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,8 @@ type checked struct {
 	OK     bool         `json:"ok"`
 	File   string       `json:"file"`
 	Faults proxy.Faults `json:"faults,omitempty"`
+	// Warnings are what the gateway would serve with all the same.
+	Warnings proxy.Faults `json:"warnings,omitempty"`
 	// State is where the gateway keeps what must outlive a restart.
 	State  []proxy.StatePlace `json:"state,omitempty"`
 	Routes []proxy.RouteInfo  `json:"routes,omitempty"`
@@ -27,7 +30,9 @@ func newCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Report every fault of the configuration, or show its routes",
 		Long: `Report every fault of the configuration on standard error, one a line with file,
-line, setting, value and what would do; the exit status is then 1. Without any,
+line, setting, value and what would do; the exit status is then 1. Warnings stand
+there too, and do not change it: what no route uses, callers whom no rule can ever
+allow, allow_from that a balancer makes void. Without faults,
 show the routes with everything that was understood, defaults included: as a
 table on a terminal, as JSON on a pipe. Below them stands where the gateway keeps
 what must outlive a restart.
@@ -45,7 +50,7 @@ With --offline all that is left out. Nothing is asked of the network.`,
 			if err != nil {
 				return err
 			}
-			return check(w, config, output, offline)
+			return check(w, c.ErrOrStderr(), config, output, offline)
 		},
 	}
 	configFlag(c, &config)
@@ -54,16 +59,21 @@ With --offline all that is left out. Nothing is asked of the network.`,
 	return c
 }
 
-func check(w io.Writer, path, output string, offline bool) error {
+func check(w, warnings io.Writer, path, output string, offline bool) error {
 	config, err := proxy.LoadConfig(path)
 	if err == nil && !offline {
 		err = checkMachine(config)
 	}
 	result := checked{OK: err == nil, File: path}
 	if err == nil {
-		result.State, result.Routes = config.StatePlaces(), config.Table()
+		result.Warnings, result.State, result.Routes = config.Warnings(), config.StatePlaces(), config.Table()
 	} else if !errors.As(err, &result.Faults) {
 		return err
+	}
+	for i := range result.Warnings {
+		if _, err := fmt.Fprintf(warnings, "warning: %v\n", result.Warnings[i]); err != nil {
+			return fmt.Errorf("writing: %w", err)
+		}
 	}
 	if output == "json" {
 		return cmp.Or(writeJSON(w, result), err)

@@ -91,7 +91,7 @@ func (c *Config) checkState(f *setting.Faults) {
 		return
 	}
 	if err := local.CheckFile(file); err != nil {
-		f.Add("integrity.state", file, err.Error(), setting.CureUnreadable(err, "name another file, or remove it"))
+		f.Add("integrity.state", file, err.Error(), setting.CureUnreadable(err, ""))
 	}
 }
 

@@ -151,3 +151,24 @@ func TestCheckSaysWhoMustReadASecret(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// An empty file says that no nonce was used before, so it must be nobody else's word.
+func TestCheckFindsNoncesThatOthersCouldHaveWritten(t *testing.T) {
+	for mode, refused := range map[os.FileMode]bool{0o755: false, 0o777: true, 0o777 | os.ModeSticky: true, 0o775: true} {
+		name, dir := writeWritable(t, "local: {dir: DIR/ca}", mode)
+		c, err := Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.CheckFiles(); err != nil {
+			t.Errorf("%v: without a file: %v", mode, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "nonces"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err = c.CheckFiles()
+		if want := "others may write in its folder, so they could have made it; chmod go-w " + dir; refused != (err != nil) || refused && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: got %v", mode, err)
+		}
+	}
+}

@@ -184,12 +184,15 @@ func read(name string) ([]byte, error) {
 	return b, nil
 }
 
-// CheckFile returns an error if a state file is one that [Replay.Begin] refuses. It changes
-// nothing; a file that is missing is none.
+// CheckFile returns an error if a state file is one that [Replay.Begin] refuses or does not
+// believe. It changes nothing; a file that is missing is no error.
 func CheckFile(name string) error {
-	_, err := read(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	b, err := read(name)
+	switch dir := filepath.Dir(name); {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
+	case err == nil && othersMayWrite(dir, len(b) == 0):
+		return fmt.Errorf("others may write in its folder, so they could have made it; chmod go-w %s", dir)
 	}
 	return err
 }
