@@ -8,7 +8,6 @@ package admin
 import (
 	"context"
 	"encoding/json"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -173,7 +172,7 @@ func New(o Options) (*Server, error) {
 }
 
 // metricsHandler answers /metrics, with the URLs of endpoints if detail is set.
-func metricsHandler(o Options, detail bool, errorLog *log.Logger) (http.Handler, error) {
+func metricsHandler(o Options, detail bool, errorLog promhttp.Logger) (http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	own := []prometheus.Collector{
 		collectors.NewGoCollector(),
