@@ -20,7 +20,7 @@ import (
 // asks nothing of the network. The error, if any, is [Faults].
 func (c *Config) CheckFiles() error {
 	var f setting.Faults
-	c.TLS.CheckFiles("tls", c.TLSHosts(), &f)
+	c.TLS.CheckFiles("tls", c.TLSHosts(), len(c.Listen.HTTPAddrs()) > 0, &f)
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
 	}

@@ -275,7 +275,7 @@ func TestACMEStorageRefused(t *testing.T) {
 			t.Errorf("New: got %v, want %q", err, want)
 		}
 		var f setting.Faults
-		c.CheckFiles("tls", []string{"a.example.com"}, &f)
+		c.CheckFiles("tls", []string{"a.example.com"}, true, &f)
 		if !strings.Contains(f.Error(), want) {
 			t.Errorf("CheckFiles: got %v, want %q", f, want)
 		}

@@ -92,8 +92,9 @@ func (c *Config) Check(path string, f *setting.Faults) {
 
 // CheckFiles records what is wrong outside the section at path: files that
 // cannot be read or do not fit together, hosts that no source covers. It changes
-// nothing on disk. Call it after Check found nothing.
-func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
+// nothing on disk. plain says whether there is a listener for plain HTTP. Call it after
+// Check found nothing.
+func (c *Config) CheckFiles(path string, hosts []string, plain bool, f *setting.Faults) {
 	var pairs []*pair
 	for i, p := range c.Files {
 		pair, err := loadPair(p)
@@ -108,16 +109,28 @@ func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
 	}
 	if c.Local != nil {
 		c.Local.checkFolder(path+".local.dir", f)
-		return
 	}
-	if len(pairs) < len(c.Files) || c.ACME != nil {
+	if len(pairs) < len(c.Files) {
 		return // what the broken ones would cover is not known
 	}
 	index := newFileIndex(pairs)
 	for _, host := range hosts {
 		if !index.covers(host) {
-			f.Add(path+".files", "", "no certificate for host "+host, cureUncovered)
+			c.checkUncovered(path, host, plain, f)
 		}
+	}
+}
+
+// checkUncovered records a host that neither files nor another source can have a certificate
+// for.
+func (c *Config) checkUncovered(path, host string, plain bool, f *setting.Faults) {
+	switch {
+	case c.ACME != nil && len(c.Files) > 0: // without files, CheckHosts has found it
+		if problem, cure := c.cannotProve(host, plain); problem != "" {
+			f.Add(path+".acme", host, problem, cure)
+		}
+	case c.ACME == nil && c.Local == nil:
+		f.Add(path+".files", "", "no certificate for host "+host, cureUncovered)
 	}
 }
 

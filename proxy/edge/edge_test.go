@@ -303,6 +303,7 @@ func TestNewRefuses(t *testing.T) {
 		{"no names", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "cn", &x509.Certificate{Subject: pkix.Name{CommonName: "a.example.com"}})}}, "a.example.com", "names no host"},
 		{"host without certificate", Config{Files: setting.List[FileConfig]{a}}, "b.example.com", "no certificate for host b.example.com"},
 		{"wildcard host, one name", Config{Files: setting.List[FileConfig]{a}}, "*.example.com", "no certificate for host *.example.com"},
+		{"host that ACME cannot prove", Config{Files: setting.List[FileConfig]{a}, ACME: &ACMEConfig{Email: "ops@example.com", Storage: setting.Place(filepath.Join(dir, "acme"))}}, "*.b.example.com", noWildcard},
 		{"no source", Config{}, "a.example.com", "no certificate for host a.example.com"},
 		{"TLS 1.1", Config{Files: setting.List[FileConfig]{a}, MinVersion: "1.1"}, "a.example.com", "is not served"},
 	} {
@@ -315,7 +316,7 @@ func TestNewRefuses(t *testing.T) {
 				return // what Check finds
 			}
 			var f setting.Faults
-			tt.config.CheckFiles("tls", []string{tt.host}, &f)
+			tt.config.CheckFiles("tls", []string{tt.host}, true, &f)
 			if len(f) != 1 || !strings.Contains(f.Error(), tt.want) {
 				t.Errorf("CheckFiles: got %q, want %q", f.Error(), tt.want)
 			}
