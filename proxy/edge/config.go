@@ -97,9 +97,21 @@ func (c *Config) Check(path string, f *setting.Faults) {
 func (c *Config) CheckFiles(path string, hosts []string, plain bool, f *setting.Faults) {
 	var pairs []*pair
 	for i, p := range c.Files {
+		at := setting.Index(path+".files", i)
+		_, certErr := readPEM(string(p.Cert), false)
+		if certErr != nil {
+			f.Add(at+".cert", string(p.Cert), certErr.Error(), setting.CureUnreadable(certErr, ""))
+		}
+		_, keyErr := readPEM(string(p.Key), true)
+		if keyErr != nil {
+			f.Add(at+".key", string(p.Key), keyErr.Error(), setting.CureUnreadable(keyErr, ""))
+		}
+		if certErr != nil || keyErr != nil {
+			continue
+		}
 		pair, err := loadPair(p)
 		if err != nil {
-			f.Add(setting.Index(path+".files", i)+".cert", string(p.Cert), err.Error(), setting.CureUnreadable(err, ""))
+			f.Add(at+".cert", string(p.Cert), err.Error(), "name a certificate of the routes' hosts, and the key that belongs to it")
 			continue
 		}
 		pairs = append(pairs, pair)

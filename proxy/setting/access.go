@@ -10,10 +10,14 @@ import (
 )
 
 // CureUnreadable is the cure for err, with which a file could not be read: who must be let
-// read it, where that is all, and otherwise what else would do.
+// read it, where that is all, and otherwise what else would do. Where otherwise is "", err
+// says itself what that is, but for a file that is missing.
 func CureUnreadable(err error, otherwise string) string {
-	if errors.Is(err, fs.ErrPermission) {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
 		return "let user " + Myself() + " read it"
+	case otherwise == "" && errors.Is(err, fs.ErrNotExist):
+		return "name a file that is there"
 	}
 	return otherwise
 }
