@@ -90,6 +90,9 @@ func (c *Config) checkState(f *setting.Faults) {
 		f.Add("integrity.state", file, problem, cure)
 		return
 	}
+	if problem, cure := setting.FileFault(file + ".lock"); problem != "" {
+		f.Add("integrity.state", file, "its lock, "+file+".lock: "+problem, cure)
+	}
 	if err := local.CheckFile(file); err != nil {
 		f.Add("integrity.state", file, err.Error(), setting.CureUnreadable(err, ""))
 	}

@@ -172,3 +172,22 @@ func TestCheckFindsNoncesThatOthersCouldHaveWritten(t *testing.T) {
 		}
 	}
 }
+
+// A gateway that once ran as root leaves a lock that another user cannot take.
+func TestCheckFindsALockOfAnotherUser(t *testing.T) {
+	name, dir := writeWritable(t, "local: {dir: DIR/ca}", 0o777)
+	lock := filepath.Join(dir, "nonces.lock")
+	if err := os.WriteFile(lock, nil, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asNobody(t, func() {
+		want := "its lock, " + lock + ": user " + setting.Myself() + " may not write to it: permission denied; "
+		if err := c.CheckFiles(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
