@@ -18,6 +18,8 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
+
+	"sallyport/proxy/limit"
 )
 
 // acmeSource obtains and renews certificates by ACME, only for the names of the
@@ -33,7 +35,8 @@ type acmeSource struct {
 	challenges *challenges
 	keyType    certmagic.KeyType
 	log        *slog.Logger
-	lines      pace
+	pace       pace
+	lines      *limit.Lines
 	now        func() time.Time
 	rhythm     rhythm
 
@@ -98,7 +101,7 @@ func newACMESource(c *ACMEConfig, names []string, o Options) (*acmeSource, error
 		return nil, err
 	}
 	s := &acmeSource{
-		names: names, storage: storage, keyType: c.keyType(), log: o.Log, lines: pace{now: o.Now}, now: o.Now,
+		names: names, storage: storage, keyType: c.keyType(), log: o.Log, pace: pace{now: o.Now}, lines: limit.NewLines(o.Log, o.Now), now: o.Now,
 		rhythm: usualRhythm(), state: map[string]*acmeState{}, poke: make(chan struct{}, 1),
 	}
 	folder := storage

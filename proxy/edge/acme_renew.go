@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"net/url"
 	"time"
@@ -17,7 +18,7 @@ import (
 // renew obtains or renews the certificate of a name and publishes it. It records and logs
 // failures.
 func (s *acmeSource) renew(ctx context.Context, st *acmeState, force bool) error {
-	if err := s.lines.wait(ctx, s.rhythm); err != nil {
+	if err := s.pace.wait(ctx, s.rhythm); err != nil {
 		return err
 	}
 	b := &bounds{now: s.now}
@@ -65,13 +66,7 @@ func (s *acmeSource) fail(st *acmeState, err error, b *bounds) {
 	st.failures++
 	st.retry = latest(now.Add(jitter(wait)), b.until())
 	st.lastError = explainACME(st.name, err, s.storage.Path)
-	suppress, missed := s.lines.line()
-	if missed > 0 {
-		s.log.Warn("failed orders were not logged", "orders", missed)
-	}
-	if !suppress {
-		s.log.Error("no certificate was obtained", "name", st.name, "error", st.lastError, "attempt", st.failures, "next_attempt", st.retry)
-	}
+	s.lines.Log(slog.LevelError, "failed order", "no certificate was obtained", "name", st.name, "error", st.lastError, "attempt", st.failures, "next_attempt", st.retry)
 }
 
 // jitter returns a random time between three and five quarters of d, so that names that

@@ -258,7 +258,7 @@ func BenchmarkSNI(b *testing.B) {
 		if c, err := e.configFor(hello); c != v.config || err != nil {
 			b.Fatal(c, err)
 		}
-		if c, err := v.certificateFor(hello, e.log); c == nil || err != nil {
+		if c, err := v.certificateFor(hello, e.failures); c == nil || err != nil {
 			b.Fatal("no certificate", err)
 		}
 	}

@@ -19,11 +19,9 @@ package edge
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,7 +67,8 @@ type Edge struct {
 	view    atomic.Pointer[View]
 	config  *tls.Config            // used at the start of every handshake; owns the ticket keys
 	configs map[uint16]*tls.Config // for hosts of routes, by minimum version; immutable after New
-	log     *refusalLog
+	// failures are the handshakes that failed on all listeners.
+	failures *failures
 
 	mu      sync.Mutex      // guards the fields below
 	running context.Context // the context of Run; nil before Run
@@ -100,7 +99,8 @@ func New(c Config, o Options) (*Edge, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Edge{options: o, log: &refusalLog{log: o.Log, lines: pace{now: o.Now}}, stop: func() {}}
+	e := &Edge{options: o, stop: func() {}}
+	e.failures = newFailures(o, e.rootOf)
 	e.config = &tls.Config{Time: o.Now, GetConfigForClient: e.configFor}
 	e.configs = map[uint16]*tls.Config{}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -128,18 +128,19 @@ func cipherSuites() []uint16 {
 // reason if the handshake is going to fail.
 func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	v, name := e.view.Load(), askedFor(hello)
+	toldOf(hello).name = name
 	if v.acme != nil && isValidation(hello) {
 		if cert := v.acme.challenges.certificate(name); cert != nil {
 			return validationConfig(cert), nil
 		}
-		e.log.noOrder(hello, name)
+		e.failures.noOrder(hello, name)
 		return v.unknown, nil
 	}
 	if !v.hosts.has(name) {
-		e.log.noRoute(hello, canonicalName(hello.ServerName), v.hosts.all)
+		e.failures.noRoute(hello, canonicalName(hello.ServerName), v.hosts.all)
 		return v.unknown, nil
 	}
-	e.log.unserved(hello, name, v.config)
+	e.failures.unserved(hello, name, v.config)
 	return v.config, nil
 }
 
@@ -160,6 +161,16 @@ func (e *Edge) RootPath() string {
 		return ""
 	}
 	return l.rootPath
+}
+
+// rootOf returns the file with the local authority's root certificate; "" if the certificate of the
+// host is not of the local authority.
+func (e *Edge) rootOf(host string) string {
+	v := e.view.Load()
+	if v.local == nil || v.sourceOf(host) != source(v.local) {
+		return ""
+	}
+	return v.local.rootPath
 }
 
 // lookEvery is the polling interval for certificate files. Polling works on every file
@@ -240,66 +251,6 @@ func addressHost(a netip.Addr) string {
 // hostAddress parses a host as an address; nil if it is a name.
 func hostAddress(host string) net.IP {
 	return net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
-}
-
-// refusalLog logs why handshakes fail, rate-limited so that a scanner cannot fill the disk.
-type refusalLog struct {
-	log   *slog.Logger
-	lines pace
-}
-
-// noRoute logs a handshake for a name without a route, or without a name.
-func (l *refusalLog) noRoute(hello *tls.ClientHelloInfo, name string, hosts []string) {
-	wanted, hint := name, "add a route for it, or use one of these hosts; try curl --resolve"
-	if name == "" {
-		// A client that dials an address sends no name; report the address instead.
-		wanted, hint = addressOf(hello.Conn.LocalAddr()), "the client sent no name (SNI), as when the URL has an address; try curl --resolve"
-		if hello.ServerName != "" {
-			wanted = hello.ServerName
-		}
-	}
-	l.warn(fmt.Sprintf("no route for %q; hosts: %s; %s", short(wanted, 253), short(strings.Join(hosts, ", "), 400), hint), hello)
-}
-
-// missing logs a handshake for a host whose certificate has not been obtained yet.
-func (l *refusalLog) missing(hello *tls.ClientHelloInfo, name, why string) {
-	if why != "" {
-		l.warn(fmt.Sprintf("no certificate for %q yet: %s", name, why), hello)
-	}
-}
-
-// noOrder logs a TLS-ALPN-01 validation for which no order is pending.
-func (l *refusalLog) noOrder(hello *tls.ClientHelloInfo, name string) {
-	l.warn(fmt.Sprintf("TLS refused for %q: it asks for acme-tls/1, and no order is pending", short(name, 253)), hello)
-}
-
-// unserved logs a client that supports no accepted version or cipher suite.
-func (l *refusalLog) unserved(hello *tls.ClientHelloInfo, name string, c *tls.Config) {
-	newest := uint16(0)
-	for _, v := range hello.SupportedVersions {
-		// Clients offer invalid versions on purpose (GREASE, RFC 8701).
-		if v <= tls.VersionTLS13 {
-			newest = max(newest, v)
-		}
-	}
-	switch {
-	case newest == tls.VersionTLS12 && newest < c.MinVersion:
-		l.warn(fmt.Sprintf("TLS refused for %q: the client offers at most TLS 1.2; update it, or set tls.min_version: \"1.2\"", name), hello)
-	case newest < c.MinVersion:
-		l.warn(fmt.Sprintf("TLS refused for %q: the client offers at most %s, which is not safe; update it", name, tls.VersionName(newest)), hello)
-	case newest == tls.VersionTLS12 && !slices.ContainsFunc(hello.CipherSuites, func(id uint16) bool { return slices.Contains(c.CipherSuites, id) }):
-		l.warn(fmt.Sprintf("TLS refused for %q: the client offers TLS 1.2 without any ECDHE suite with AES-GCM or ChaCha20; update it", name), hello)
-	}
-}
-
-func (l *refusalLog) warn(words string, hello *tls.ClientHelloInfo) {
-	suppress, missed := l.lines.line()
-	if missed > 0 {
-		l.log.Warn("TLS refusals were not logged", "refusals", missed)
-	}
-	if !suppress {
-		l.log.Warn(words, "client", addressOf(hello.Conn.RemoteAddr()))
-	}
 }
 
 // addressOf returns the address without its port.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/proxy/limit"
 	"sallyport/proxy/setting"
 )
 
@@ -264,15 +265,15 @@ func TestRefusalLogIsBounded(t *testing.T) {
 			}
 		}
 	}
-	scan(linesPerMinute + 15)
-	if got := strings.Count(j.String(), "no route for"); got != linesPerMinute {
-		t.Errorf("%d lines, want %d", got, linesPerMinute)
+	scan(limit.LinesPerMinute + 15)
+	if got := strings.Count(j.String(), "no route for"); got != limit.LinesPerMinute {
+		t.Errorf("%d lines, want %d", got, limit.LinesPerMinute)
 	}
 	mu.Lock()
 	now = now.Add(time.Minute)
 	mu.Unlock()
 	scan(1)
-	if got := j.String(); !strings.Contains(got, "refusals=15") || strings.Count(got, "no route for") != linesPerMinute+1 {
+	if got := j.String(); !strings.Contains(got, "suppressed=15") || strings.Count(got, "no route for") != limit.LinesPerMinute+1 {
 		t.Errorf("after a minute, want one more line and the number of suppressed lines:\n%s", got)
 	}
 }

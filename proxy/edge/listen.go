@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3"
+
+	"sallyport/proxy/limit"
 )
 
 // Conns limits connections by client address. It must be safe for concurrent use.
@@ -61,17 +63,19 @@ func (l *Limits) handshakeTime() time.Duration {
 // connections above the limit. It retries when the system is out of resources, and returns an
 // error only after Close.
 func Plain(inner net.Listener, l Limits) net.Listener {
-	return &plainListener{Listener: inner, limits: l.withDefaults(), done: make(chan struct{})}
+	return newPlain(inner, l.withDefaults())
 }
 
 type plainListener struct {
 	net.Listener
 	limits Limits
+	lines  *limit.Lines
 	once   sync.Once
 	done   chan struct{} // closed by Close
+}
 
-	mu    sync.Mutex // guards quiet
-	quiet time.Time  // next time a dropped connection may be logged
+func newPlain(inner net.Listener, l Limits) *plainListener {
+	return &plainListener{Listener: inner, limits: l, lines: limit.NewLines(l.Log, nil), done: make(chan struct{})}
 }
 
 // Accept returns the next connection, or [net.ErrClosed].
@@ -86,7 +90,7 @@ func (p *plainListener) Accept() (net.Conn, error) {
 			// The system is out of descriptors or memory, or the client has gone. Retry here,
 			// because http.Server stops on an Accept error.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			p.warn("accepting connections failed; retrying", "error", err)
+			p.lines.Warn("accept", "accepting connections failed; retrying", "error", err)
 			if !p.wait(pause) {
 				return nil, net.ErrClosed
 			}
@@ -96,7 +100,7 @@ func (p *plainListener) Accept() (net.Conn, error) {
 		addr := peer(c)
 		if p.limits.Conns == nil || !p.limits.Conns.Enter(addr) {
 			c.Close()
-			p.warn("connection dropped: too many connections", "client", addr)
+			p.lines.Warn("connections", "connection dropped: too many connections", "client", addr)
 			continue
 		}
 		return &countedConn{Conn: c, leave: func() { p.limits.Conns.Leave(addr) }}, nil
@@ -134,20 +138,6 @@ func (p *plainListener) wait(d time.Duration) bool {
 	}
 }
 
-// warn logs at most once in ten seconds: a flood of connections would flood the log.
-func (p *plainListener) warn(msg string, args ...any) {
-	p.mu.Lock()
-	now := time.Now()
-	due := now.After(p.quiet)
-	if due {
-		p.quiet = now.Add(10 * time.Second)
-	}
-	p.mu.Unlock()
-	if due {
-		p.limits.Log.Warn(msg, args...)
-	}
-}
-
 // peer returns the client's address; the zero Addr if it has none, as on a unix socket.
 func peer(c net.Conn) netip.Addr {
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
@@ -181,12 +171,13 @@ func (c *countedConn) Close() error {
 func (e *Edge) Listen(inner net.Listener, l Limits) net.Listener {
 	l = l.withDefaults()
 	t := &tlsListener{
-		plain:   &plainListener{Listener: inner, limits: l, done: make(chan struct{})},
-		config:  e.config,
-		limits:  l,
-		ready:   make(chan *tls.Conn),
-		pending: map[netip.Addr]*list.List{},
-		done:    make(chan struct{}),
+		plain:    newPlain(inner, l),
+		config:   e.config,
+		limits:   l,
+		failures: e.failures,
+		ready:    make(chan *tls.Conn),
+		pending:  map[netip.Addr]*list.List{},
+		done:     make(chan struct{}),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.wg.Go(t.accept)
@@ -194,9 +185,10 @@ func (e *Edge) Listen(inner net.Listener, l Limits) net.Listener {
 }
 
 type tlsListener struct {
-	plain  *plainListener
-	config *tls.Config
-	limits Limits
+	plain    *plainListener
+	config   *tls.Config
+	limits   Limits
+	failures *failures
 
 	ready  chan *tls.Conn
 	done   chan struct{} // closed when accept returns
@@ -299,14 +291,18 @@ func (t *tlsListener) leave(from netip.Addr, entry *list.Element) {
 
 // handshake completes the handshake and passes the connection to Accept.
 func (t *tlsListener) handshake(ctx context.Context, c net.Conn, from netip.Addr, entry *list.Element) {
+	defer t.leave(from, entry)
+	ctx, told := withReason(ctx)
 	conn := tls.Server(c, t.config)
-	err := conn.HandshakeContext(ctx)
-	t.leave(from, entry)
-	if err != nil {
+	if err := conn.HandshakeContext(ctx); err != nil {
+		if t.ctx.Err() == nil {
+			t.failures.failed(ctx, c, *told, err)
+		}
 		// Close c, not conn: tls.Conn.Close may wait five seconds to send an alert.
 		c.Close()
 		return
 	}
+	t.leave(from, entry)
 	if conn.ConnectionState().NegotiatedProtocol == acmez.ACMETLS1Protocol {
 		c.Close() // the validator has seen the certificate; no request may follow
 		return

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/pires/go-proxyproto"
+
+	"sallyport/proxy/limit"
 )
 
 // Balancers configures which peers may send PROXY headers.
@@ -38,7 +40,7 @@ const maxHeaderless = 1024
 // It starts goroutines. Close ends them, waits for them, and closes connections that Accept has
 // not returned.
 func ReadProxyHeaders(inner net.Listener, balancers func() Balancers, log *slog.Logger) net.Listener {
-	t := &proxiedListener{Listener: inner, balancers: balancers, ready: make(chan accepted), waiting: make(chan struct{}, maxHeaderless), warn: newRarely(log)}
+	t := &proxiedListener{Listener: inner, balancers: balancers, ready: make(chan accepted), waiting: make(chan struct{}, maxHeaderless), lines: limit.NewLines(log, nil)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.wg.Go(t.accept)
 	return t
@@ -47,7 +49,7 @@ func ReadProxyHeaders(inner net.Listener, balancers func() Balancers, log *slog.
 type proxiedListener struct {
 	net.Listener
 	balancers func() Balancers
-	warn      *rarely
+	lines     *limit.Lines
 
 	ready   chan accepted
 	waiting chan struct{} // semaphore: one token for each connection that waits for its header
@@ -83,7 +85,7 @@ func (t *proxiedListener) accept() {
 				})
 			default:
 				c.Close()
-				t.warn.line("connection dropped: too many connections wait for their PROXY headers", "balancer", peer(c))
+				t.lines.Warn("headerless", "connection dropped: too many connections wait for their PROXY headers", "balancer", peer(c))
 			}
 		}
 	}
@@ -98,7 +100,7 @@ func (t *proxiedListener) read(c net.Conn, b Balancers) {
 	}
 	if err != nil {
 		c.Close()
-		t.warn.line("connection dropped: no valid PROXY header", "balancer", peer(c), "error", err)
+		t.lines.Warn("header", "connection dropped: no valid PROXY header", "balancer", peer(c), "error", err)
 		return
 	}
 	t.deliver(accepted{conn: conn})
@@ -193,13 +195,13 @@ func (c *proxiedConn) Read(p []byte) (int, error) {
 // AcceptFrom accepts connections from these addresses only. It closes all others before it
 // reads a byte. from is called for each connection. It takes ownership of inner.
 func AcceptFrom(inner net.Listener, from func() []netip.Prefix, log *slog.Logger) net.Listener {
-	return &listedListener{Listener: inner, from: from, warn: newRarely(log)}
+	return &listedListener{Listener: inner, from: from, lines: limit.NewLines(log, nil)}
 }
 
 type listedListener struct {
 	net.Listener
-	from func() []netip.Prefix
-	warn *rarely
+	from  func() []netip.Prefix
+	lines *limit.Lines
 }
 
 // Accept returns the next connection of a listed peer.
@@ -210,7 +212,7 @@ func (l *listedListener) Accept() (net.Conn, error) {
 			return c, err
 		}
 		c.Close()
-		l.warn.line("connection dropped: the peer is not listed", "peer", peer(c), "listener", l.Addr().String())
+		l.lines.Warn("peer", "connection dropped: the peer is not listed", "peer", peer(c), "listener", l.Addr().String())
 	}
 }
 
@@ -221,32 +223,4 @@ func contains(all []netip.Prefix, a netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-// rarely logs at most once in ten seconds: a flood of events would flood the log. It is safe
-// for concurrent use.
-type rarely struct {
-	log   *slog.Logger
-	mu    sync.Mutex // guards quiet
-	quiet time.Time  // next time a line may be logged
-}
-
-func newRarely(log *slog.Logger) *rarely {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	return &rarely{log: log}
-}
-
-func (r *rarely) line(msg string, args ...any) {
-	r.mu.Lock()
-	now := time.Now()
-	due := now.After(r.quiet)
-	if due {
-		r.quiet = now.Add(10 * time.Second)
-	}
-	r.mu.Unlock()
-	if due {
-		r.log.Warn(msg, args...)
-	}
 }

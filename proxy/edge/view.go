@@ -159,7 +159,7 @@ func (e *Edge) newTLSConfig(version uint16) *tls.Config {
 		// Full-size records from the start, for large bodies.
 		DynamicRecordSizingDisabled: true,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return e.view.Load().certificateFor(hello, e.log)
+			return e.view.Load().certificateFor(hello, e.failures)
 		},
 	}
 	bindTickets(c, e.config, e.options.Now)
@@ -167,7 +167,7 @@ func (e *Edge) newTLSConfig(version uint16) *tls.Config {
 }
 
 // certificateFor returns the certificate for a host that a route has, or nil.
-func (v *View) certificateFor(hello *tls.ClientHelloInfo, log *refusalLog) (*tls.Certificate, error) {
+func (v *View) certificateFor(hello *tls.ClientHelloInfo, f *failures) (*tls.Certificate, error) {
 	name := askedFor(hello)
 	for _, s := range v.sources {
 		if c := s.certificate(name, hello); c != nil {
@@ -175,7 +175,7 @@ func (v *View) certificateFor(hello *tls.ClientHelloInfo, log *refusalLog) (*tls
 		}
 	}
 	if v.acme != nil {
-		log.missing(hello, name, v.acme.missing(name))
+		f.missing(hello, name, v.acme.missing(name))
 	}
 	return nil, nil
 }

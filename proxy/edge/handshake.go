@@ -1,0 +1,241 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"sallyport/proxy/limit"
+	"sallyport/proxy/wire/socket"
+)
+
+// failure is why a handshake failed. It is a label of metrics and a kind of log lines.
+type failure string
+
+const (
+	failedName        failure = "no_route"            // no route for the name
+	failedCertificate failure = "no_certificate"      // not obtained yet
+	failedOrder       failure = "no_order"            // a TLS-ALPN-01 validation without a pending order
+	failedVersion     failure = "version"             // the client offers no accepted version
+	failedCiphers     failure = "cipher_suites"       // the client offers no accepted cipher suite
+	failedPlain       failure = "plain_http"          // the client does not speak TLS
+	failedTrust       failure = "untrusted"           // the client does not accept the certificate
+	failedTime        failure = "timeout"             // the client was too slow
+	failedGone        failure = "client_gone"         // the client closed the connection, as port checks do
+	failedRoom        failure = "too_many_handshakes" // ended to make room, because its client had the most
+	failedProtocol    failure = "protocol"            // anything else
+)
+
+// HandshakeFailures lists the reasons that [Edge.FailedHandshakes] counts.
+func HandshakeFailures() []string {
+	var all []string
+	for _, f := range failureOrder() {
+		all = append(all, string(f))
+	}
+	return all
+}
+
+func failureOrder() []failure {
+	return []failure{failedName, failedCertificate, failedOrder, failedVersion, failedCiphers, failedPlain, failedTrust, failedTime, failedGone, failedRoom, failedProtocol}
+}
+
+// failures counts failed handshakes and logs those that an operator or a client can mend. It is
+// safe for concurrent use.
+type failures struct {
+	lines *limit.Lines
+	count map[failure]*atomic.Uint64 // the map is immutable
+	// rootOf returns the file with the root certificate that a client of the host must trust; "" if
+	// the certificate is not of the local authority.
+	rootOf func(host string) string
+}
+
+func newFailures(o Options, rootOf func(host string) string) *failures {
+	f := &failures{lines: limit.NewLines(o.Log, o.Now), count: map[failure]*atomic.Uint64{}, rootOf: rootOf}
+	for _, reason := range failureOrder() {
+		f.count[reason] = new(atomic.Uint64)
+	}
+	return f
+}
+
+// FailedHandshakes returns how many handshakes failed so far, by reason; see [HandshakeFailures].
+func (e *Edge) FailedHandshakes() map[string]uint64 {
+	all := map[string]uint64{}
+	for reason, n := range e.failures.count {
+		all[string(reason)] = n.Load()
+	}
+	return all
+}
+
+// reasonKey finds what the callbacks of crypto/tls told about a handshake in its context.
+type reasonKey struct{}
+
+// told is what is known about a handshake before it ends.
+type told struct {
+	reason failure // "" if nothing speaks against it
+	name   string  // the host that the client asks for
+}
+
+func withReason(ctx context.Context) (context.Context, *told) {
+	t := new(told)
+	return context.WithValue(ctx, reasonKey{}, t), t
+}
+
+// toldOf returns what is known about a handshake, for a callback of crypto/tls.
+func toldOf(hello *tls.ClientHelloInfo) *told {
+	if ctx := hello.Context(); ctx != nil {
+		if t, ok := ctx.Value(reasonKey{}).(*told); ok {
+			return t
+		}
+	}
+	return new(told) // not a handshake of a listener of ours
+}
+
+// failed counts a handshake that ended with err. It answers a client that does not speak TLS.
+func (f *failures) failed(ctx context.Context, c net.Conn, t told, err error) {
+	reason := t.reason
+	var record tls.RecordHeaderError
+	var alert *net.OpError
+	switch {
+	case errors.As(err, &record) && record.Conn != nil && looksLikeHTTP(record.RecordHeader):
+		reason = failedPlain
+		f.lines.Warn(string(reason), "a client speaks HTTP without TLS to a port with TLS: write https:// in its URL", "client", addressOf(c.RemoteAddr()), "listener", c.LocalAddr().String())
+		answerPlain(ctx, c, string(record.RecordHeader[:3]) == "PRI")
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		reason = failedTime
+	case ctx.Err() != nil:
+		reason = failedRoom
+	case reason != "":
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		reason = failedProtocol
+		if aboutCertificate(alert.Err) {
+			reason = failedTrust
+			f.untrusted(c, t.name, alert.Err)
+		}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		reason = failedGone
+	default:
+		reason = failedProtocol
+	}
+	f.count[reason].Add(1)
+}
+
+// looksLikeHTTP reports whether the first five bytes of a connection begin a request of HTTP/1, or
+// the preface of HTTP/2.
+func looksLikeHTTP(header [5]byte) bool {
+	return slices.Contains([]string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "PATCH", "DELET", "CONNE", "TRACE", "PRI *"}, string(header[:]))
+}
+
+const plainWords = "This port speaks TLS: write https:// in the URL.\n"
+
+// plainAnswer is sent to a client of HTTP/1.
+func plainAnswer() string {
+	return fmt.Sprintf("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(plainWords), plainWords)
+}
+
+// plainGoAway is sent to a client of HTTP/2: empty SETTINGS, and GOAWAY with INADEQUATE_SECURITY
+// (RFC 9113, section 7) and the words as debug data, which clients of gRPC show.
+func plainGoAway() string {
+	const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	return settings + "\x00\x00" + string(rune(8+len(plainWords))) + "\x07\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x0c" + plainWords
+}
+
+// plainTime is how long a client that does not speak TLS may take to read why it is refused.
+const plainTime = 2 * time.Second
+
+// answerPlain answers a client that does not speak TLS. Then it discards what the client still
+// sends, until the client closes: an early close could reach it before the answer. The end of ctx
+// ends the wait.
+func answerPlain(ctx context.Context, c net.Conn, preface bool) {
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if c.SetDeadline(time.Now().Add(plainTime)) != nil {
+		return
+	}
+	answer := plainAnswer()
+	if preface {
+		answer = plainGoAway()
+	}
+	if _, err := io.WriteString(c, answer); err != nil {
+		return
+	}
+	if half, ok := socket.Beneath(c).(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // without it the client waits for the close
+	}
+	_, _ = io.Copy(io.Discard, c) // the answer has been sent either way
+}
+
+// aboutCertificate reports whether the client's alert rejects the certificate (RFC 8446, section
+// 6.2). The type of alerts in crypto/tls is not exported for TCP; their texts are.
+func aboutCertificate(alert error) bool {
+	const badCertificate, unsupported, revoked, expired, unknown, unknownCA = 42, 43, 44, 45, 46, 48
+	return slices.ContainsFunc([]tls.AlertError{badCertificate, unsupported, revoked, expired, unknown, unknownCA}, func(a tls.AlertError) bool {
+		return a.Error() == alert.Error()
+	})
+}
+
+// untrusted logs a client that does not accept the certificate.
+func (f *failures) untrusted(c net.Conn, name string, alert error) {
+	cure := "see what the client trusts"
+	if root := f.rootOf(name); root != "" {
+		cure = "give the client the root certificate in " + root + ", as with curl --cacert"
+	}
+	f.lines.Warn(string(failedTrust), fmt.Sprintf("a client does not accept the certificate of %q: %s; %s", short(name, 253), strings.TrimPrefix(alert.Error(), "tls: "), cure), "client", addressOf(c.RemoteAddr()))
+}
+
+// noRoute notes a handshake for a name without a route, or without a name.
+func (f *failures) noRoute(hello *tls.ClientHelloInfo, name string, hosts []string) {
+	wanted, hint := name, "add a route for it, or use one of these hosts; try curl --resolve"
+	if name == "" {
+		// A client that dials an address sends no name; report the address instead.
+		wanted, hint = addressOf(hello.Conn.LocalAddr()), "the client sent no name (SNI), as when the URL has an address; try curl --resolve"
+		if hello.ServerName != "" {
+			wanted = hello.ServerName
+		}
+	}
+	f.refuse(hello, failedName, fmt.Sprintf("no route for %q; hosts: %s; %s", short(wanted, 253), short(strings.Join(hosts, ", "), 400), hint))
+}
+
+// missing notes a handshake for a host whose certificate has not been obtained yet. why is "" if
+// another handshake may use the certificate.
+func (f *failures) missing(hello *tls.ClientHelloInfo, name, why string) {
+	if why != "" {
+		f.refuse(hello, failedCertificate, fmt.Sprintf("no certificate for %q yet: %s", name, why))
+	}
+}
+
+// noOrder notes a TLS-ALPN-01 validation for which no order is pending.
+func (f *failures) noOrder(hello *tls.ClientHelloInfo, name string) {
+	f.refuse(hello, failedOrder, fmt.Sprintf("TLS refused for %q: it asks for acme-tls/1, and no order is pending", short(name, 253)))
+}
+
+// unserved notes a client that supports no accepted version or cipher suite.
+func (f *failures) unserved(hello *tls.ClientHelloInfo, name string, c *tls.Config) {
+	newest := uint16(0)
+	for _, v := range hello.SupportedVersions {
+		// Clients offer invalid versions on purpose (GREASE, RFC 8701).
+		if v <= tls.VersionTLS13 {
+			newest = max(newest, v)
+		}
+	}
+	switch {
+	case newest == tls.VersionTLS12 && newest < c.MinVersion:
+		f.refuse(hello, failedVersion, fmt.Sprintf("TLS refused for %q: the client offers at most TLS 1.2; update it, or set tls.min_version: \"1.2\"", name))
+	case newest < c.MinVersion:
+		f.refuse(hello, failedVersion, fmt.Sprintf("TLS refused for %q: the client offers at most %s, which is not safe; update it", name, tls.VersionName(newest)))
+	case newest == tls.VersionTLS12 && !slices.ContainsFunc(hello.CipherSuites, func(id uint16) bool { return slices.Contains(c.CipherSuites, id) }):
+		f.refuse(hello, failedCiphers, fmt.Sprintf("TLS refused for %q: the client offers TLS 1.2 without any ECDHE suite with AES-GCM or ChaCha20; update it", name))
+	}
+}
+
+// refuse notes and logs why a handshake is going to fail.
+func (f *failures) refuse(hello *tls.ClientHelloInfo, reason failure, words string) {
+	toldOf(hello).reason = reason
+	f.lines.Warn(string(reason), words, "client", addressOf(hello.Conn.RemoteAddr()))
+}
