@@ -19,7 +19,7 @@ import (
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
 
-	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 )
 
 // acmeSource obtains and renews certificates by ACME, only for the names of the
@@ -36,7 +36,7 @@ type acmeSource struct {
 	keyType    certmagic.KeyType
 	log        *slog.Logger
 	pace       pace
-	lines      *limit.Lines
+	lines      *ratelog.Log
 	now        func() time.Time
 	rhythm     rhythm
 
@@ -101,7 +101,7 @@ func newACMESource(c *ACMEConfig, names []string, o Options) (*acmeSource, error
 		return nil, err
 	}
 	s := &acmeSource{
-		names: names, storage: storage, keyType: c.keyType(), log: o.Log, pace: pace{now: o.Now}, lines: limit.NewLines(o.Log, o.Now), now: o.Now,
+		names: names, storage: storage, keyType: c.keyType(), log: o.Log, pace: pace{now: o.Now}, lines: ratelog.New(o.Log, o.Now), now: o.Now,
 		rhythm: usualRhythm(), state: map[string]*acmeState{}, poke: make(chan struct{}, 1),
 	}
 	folder := storage

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 	"sallyport/proxy/setting"
 )
 
@@ -265,15 +265,15 @@ func TestRefusalLogIsBounded(t *testing.T) {
 			}
 		}
 	}
-	scan(limit.LinesPerMinute + 15)
-	if got := strings.Count(j.String(), "no route for"); got != limit.LinesPerMinute {
-		t.Errorf("%d lines, want %d", got, limit.LinesPerMinute)
+	scan(ratelog.PerMinute + 15)
+	if got := strings.Count(j.String(), "no route for"); got != ratelog.PerMinute {
+		t.Errorf("%d lines, want %d", got, ratelog.PerMinute)
 	}
 	mu.Lock()
 	now = now.Add(time.Minute)
 	mu.Unlock()
 	scan(1)
-	if got := j.String(); !strings.Contains(got, "suppressed=15") || strings.Count(got, "no route for") != limit.LinesPerMinute+1 {
+	if got := j.String(); !strings.Contains(got, "suppressed=15") || strings.Count(got, "no route for") != ratelog.PerMinute+1 {
 		t.Errorf("after a minute, want one more line and the number of suppressed lines:\n%s", got)
 	}
 }

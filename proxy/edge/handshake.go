@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 	"sallyport/proxy/wire/socket"
 )
 
@@ -50,7 +50,7 @@ func failureOrder() []failure {
 // failures counts failed handshakes and logs those that an operator or a client can mend. It is
 // safe for concurrent use.
 type failures struct {
-	lines *limit.Lines
+	lines *ratelog.Log
 	count map[failure]*atomic.Uint64 // the map is immutable
 	// rootOf returns the file with the root certificate that a client of the host must trust; "" if
 	// the certificate is not of the local authority.
@@ -58,7 +58,7 @@ type failures struct {
 }
 
 func newFailures(o Options, rootOf func(host string) string) *failures {
-	f := &failures{lines: limit.NewLines(o.Log, o.Now), count: map[failure]*atomic.Uint64{}, rootOf: rootOf}
+	f := &failures{lines: ratelog.New(o.Log, o.Now), count: map[failure]*atomic.Uint64{}, rootOf: rootOf}
 	for _, reason := range failureOrder() {
 		f.count[reason] = new(atomic.Uint64)
 	}
@@ -74,33 +74,23 @@ func (e *Edge) FailedHandshakes() map[string]uint64 {
 	return all
 }
 
-// reasonKey finds what the callbacks of crypto/tls told about a handshake in its context.
-type reasonKey struct{}
-
-// told is what is known about a handshake before it ends.
+// told is what the callbacks of crypto/tls tell about a handshake before it ends.
 type told struct {
 	reason failure // "" if nothing speaks against it
 	name   string  // the host that the client asks for
 }
 
-func withReason(ctx context.Context) (context.Context, *told) {
-	t := new(told)
-	return context.WithValue(ctx, reasonKey{}, t), t
-}
-
-// toldOf returns what is known about a handshake, for a callback of crypto/tls.
+// toldOf returns where to tell about a handshake, for a callback of crypto/tls.
 func toldOf(hello *tls.ClientHelloInfo) *told {
-	if ctx := hello.Context(); ctx != nil {
-		if t, ok := ctx.Value(reasonKey{}).(*told); ok {
-			return t
-		}
+	if c, ok := hello.Conn.(*countedConn); ok {
+		return &c.told
 	}
-	return new(told) // not a handshake of a listener of ours
+	return new(told) // not a connection of a listener
 }
 
 // failed counts a handshake that ended with err. It answers a client that does not speak TLS.
-func (f *failures) failed(ctx context.Context, c net.Conn, t told, err error) {
-	reason := t.reason
+func (f *failures) failed(ctx context.Context, c *countedConn, err error) {
+	reason := c.told.reason
 	var record tls.RecordHeaderError
 	var alert *net.OpError
 	switch {
@@ -117,7 +107,7 @@ func (f *failures) failed(ctx context.Context, c net.Conn, t told, err error) {
 		reason = failedProtocol
 		if aboutCertificate(alert.Err) {
 			reason = failedTrust
-			f.untrusted(c, t.name, alert.Err)
+			f.untrusted(c, alert.Err)
 		}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		reason = failedGone
@@ -181,12 +171,12 @@ func aboutCertificate(alert error) bool {
 }
 
 // untrusted logs a client that does not accept the certificate.
-func (f *failures) untrusted(c net.Conn, name string, alert error) {
+func (f *failures) untrusted(c *countedConn, alert error) {
 	cure := "see what the client trusts"
-	if root := f.rootOf(name); root != "" {
+	if root := f.rootOf(c.told.name); root != "" {
 		cure = "give the client the root certificate in " + root + ", as with curl --cacert"
 	}
-	f.lines.Warn(string(failedTrust), fmt.Sprintf("a client does not accept the certificate of %q: %s; %s", short(name, 253), strings.TrimPrefix(alert.Error(), "tls: "), cure), "client", addressOf(c.RemoteAddr()))
+	f.lines.Warn(string(failedTrust), fmt.Sprintf("a client does not accept the certificate of %q: %s; %s", short(c.told.name, 253), strings.TrimPrefix(alert.Error(), "tls: "), cure), "client", addressOf(c.RemoteAddr()))
 }
 
 // noRoute notes a handshake for a name without a route, or without a name.

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 	"sallyport/proxy/setting"
 )
 
@@ -154,7 +154,7 @@ func TestFailuresOfOneKindHideNoOthers(t *testing.T) {
 	var j journal
 	e := newEdge(t, Config{Local: &LocalConfig{Dir: setting.Place(t.TempDir() + "/ca")}}, Options{Hosts: []string{"localhost"}, Log: j.log()})
 	addr := listen(t, e, Limits{})
-	for range limit.LinesPerMinute + 5 {
+	for range ratelog.PerMinute + 5 {
 		if _, err := connect(addr, &tls.Config{ServerName: "scanned.example"}); err == nil {
 			t.Fatal("an unknown name was accepted")
 		}
@@ -162,7 +162,7 @@ func TestFailuresOfOneKindHideNoOthers(t *testing.T) {
 	if _, err := connect(addr, &tls.Config{ServerName: "localhost", RootCAs: x509.NewCertPool()}); err == nil {
 		t.Fatal("the handshake succeeded")
 	}
-	failuresBecome(t, e, map[string]uint64{"no_route": limit.LinesPerMinute + 5, "untrusted": 1})
+	failuresBecome(t, e, map[string]uint64{"no_route": ratelog.PerMinute + 5, "untrusted": 1})
 	if got := j.String(); !strings.Contains(got, "does not accept the certificate") {
 		t.Errorf("a scanner hid another line:\n%s", got)
 	}

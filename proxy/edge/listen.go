@@ -13,7 +13,7 @@ import (
 
 	"github.com/mholt/acmez/v3"
 
-	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 )
 
 // Conns limits connections by client address. It must be safe for concurrent use.
@@ -69,17 +69,25 @@ func Plain(inner net.Listener, l Limits) net.Listener {
 type plainListener struct {
 	net.Listener
 	limits Limits
-	lines  *limit.Lines
+	lines  *ratelog.Log
 	once   sync.Once
 	done   chan struct{} // closed by Close
 }
 
 func newPlain(inner net.Listener, l Limits) *plainListener {
-	return &plainListener{Listener: inner, limits: l, lines: limit.NewLines(l.Log, nil), done: make(chan struct{})}
+	return &plainListener{Listener: inner, limits: l, lines: ratelog.New(l.Log, nil), done: make(chan struct{})}
 }
 
 // Accept returns the next connection, or [net.ErrClosed].
 func (p *plainListener) Accept() (net.Conn, error) {
+	c, err := p.accept()
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (p *plainListener) accept() (*countedConn, error) {
 	var pause time.Duration
 	for {
 		c, err := p.Listener.Accept()
@@ -151,6 +159,7 @@ type countedConn struct {
 	net.Conn
 	once  sync.Once
 	leave func()
+	told  told // about its TLS handshake; only the handshake uses it
 }
 
 // NetConn returns the underlying connection, for operations that net.Conn lacks.
@@ -206,7 +215,7 @@ type tlsListener struct {
 func (t *tlsListener) accept() {
 	defer close(t.done)
 	for {
-		c, err := t.plain.Accept()
+		c, err := t.plain.accept()
 		if err != nil {
 			return
 		}
@@ -290,13 +299,12 @@ func (t *tlsListener) leave(from netip.Addr, entry *list.Element) {
 }
 
 // handshake completes the handshake and passes the connection to Accept.
-func (t *tlsListener) handshake(ctx context.Context, c net.Conn, from netip.Addr, entry *list.Element) {
+func (t *tlsListener) handshake(ctx context.Context, c *countedConn, from netip.Addr, entry *list.Element) {
 	defer t.leave(from, entry)
-	ctx, told := withReason(ctx)
 	conn := tls.Server(c, t.config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		if t.ctx.Err() == nil {
-			t.failures.failed(ctx, c, *told, err)
+			t.failures.failed(ctx, c, err)
 		}
 		// Close c, not conn: tls.Conn.Close may wait five seconds to send an alert.
 		c.Close()

@@ -12,7 +12,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
-	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 )
 
 // Balancers configures which peers may send PROXY headers.
@@ -40,7 +40,7 @@ const maxHeaderless = 1024
 // It starts goroutines. Close ends them, waits for them, and closes connections that Accept has
 // not returned.
 func ReadProxyHeaders(inner net.Listener, balancers func() Balancers, log *slog.Logger) net.Listener {
-	t := &proxiedListener{Listener: inner, balancers: balancers, ready: make(chan accepted), waiting: make(chan struct{}, maxHeaderless), lines: limit.NewLines(log, nil)}
+	t := &proxiedListener{Listener: inner, balancers: balancers, ready: make(chan accepted), waiting: make(chan struct{}, maxHeaderless), lines: ratelog.New(log, nil)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.wg.Go(t.accept)
 	return t
@@ -49,7 +49,7 @@ func ReadProxyHeaders(inner net.Listener, balancers func() Balancers, log *slog.
 type proxiedListener struct {
 	net.Listener
 	balancers func() Balancers
-	lines     *limit.Lines
+	lines     *ratelog.Log
 
 	ready   chan accepted
 	waiting chan struct{} // semaphore: one token for each connection that waits for its header
@@ -195,13 +195,13 @@ func (c *proxiedConn) Read(p []byte) (int, error) {
 // AcceptFrom accepts connections from these addresses only. It closes all others before it
 // reads a byte. from is called for each connection. It takes ownership of inner.
 func AcceptFrom(inner net.Listener, from func() []netip.Prefix, log *slog.Logger) net.Listener {
-	return &listedListener{Listener: inner, from: from, lines: limit.NewLines(log, nil)}
+	return &listedListener{Listener: inner, from: from, lines: ratelog.New(log, nil)}
 }
 
 type listedListener struct {
 	net.Listener
 	from  func() []netip.Prefix
-	lines *limit.Lines
+	lines *ratelog.Log
 }
 
 // Accept returns the next connection of a listed peer.

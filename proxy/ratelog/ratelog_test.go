@@ -1,4 +1,4 @@
-package limit_test
+package ratelog_test
 
 import (
 	"bytes"
@@ -8,19 +8,19 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 )
 
 func TestLinesOfOneKindHideNoOtherKind(t *testing.T) {
 	var out bytes.Buffer
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	l := limit.NewLines(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return at })
+	l := ratelog.New(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return at })
 	for range 1000 {
 		l.Warn("flood", "flooded")
 	}
 	l.Warn("other", "seen all the same")
-	if got := strings.Count(out.String(), "flooded"); got != limit.LinesPerMinute {
-		t.Errorf("%d lines of the flood, want %d", got, limit.LinesPerMinute)
+	if got := strings.Count(out.String(), "flooded"); got != ratelog.PerMinute {
+		t.Errorf("%d lines of the flood, want %d", got, ratelog.PerMinute)
 	}
 	if !strings.Contains(out.String(), "seen all the same") {
 		t.Error("the flood hid a line of another kind")
@@ -36,14 +36,14 @@ func TestLinesOfOneKindHideNoOtherKind(t *testing.T) {
 
 func TestLinesOfManyCallersAreCountedOnce(t *testing.T) {
 	var out bytes.Buffer
-	l := limit.NewLines(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return time.Time{}.Add(time.Hour) })
+	l := ratelog.New(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return time.Time{}.Add(time.Hour) })
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() { l.Warn("flood", "flooded") })
 	}
 	wg.Wait()
-	if got := strings.Count(out.String(), "flooded"); got != limit.LinesPerMinute {
-		t.Errorf("%d lines, want %d", got, limit.LinesPerMinute)
+	if got := strings.Count(out.String(), "flooded"); got != ratelog.PerMinute {
+		t.Errorf("%d lines, want %d", got, ratelog.PerMinute)
 	}
-	limit.NewLines(nil, nil).Warn("kind", "goes nowhere")
+	ratelog.New(nil, nil).Warn("kind", "goes nowhere")
 }
