@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -156,6 +157,14 @@ func TestHealthIsOnItsOwnListener(t *testing.T) {
 	if code, body := get("/metrics"); code != 200 || !strings.Contains(body, `sallyport_requests_total{code="200",method="GET",reason="",route="models.test/"} 1`) {
 		t.Errorf("/metrics: %d %s", code, body)
 	}
+	if c, err := tls.Dial("tcp", h.addrs.HTTPS[0].String(), &tls.Config{ServerName: "models.test", RootCAs: x509.NewCertPool()}); err == nil {
+		c.Close()
+		t.Error("a client without the root certificate trusts the gateway")
+	}
+	eventually(t, "the failed handshake is counted", func() bool {
+		_, body := get("/metrics")
+		return strings.Contains(body, `sallyport_tls_handshake_failures_total{reason="untrusted"} 1`)
+	})
 	if code, _ := get("/"); code != 404 {
 		t.Errorf("/: %d; the health listener proxies nothing", code)
 	}

@@ -47,7 +47,11 @@ func (g *Gateway) state() admin.State {
 	for _, u := range g.memory.pools.Status() {
 		up := admin.Upstream{Name: u.Name}
 		for _, e := range u.Endpoints {
-			up.Endpoints = append(up.Endpoints, admin.Endpoint{URL: e.URL, Healthy: !e.Ejected, Idle: e.Idle, Active: e.InFlight})
+			at := admin.Endpoint{URL: e.URL, Healthy: e.Fault == nil, Idle: e.Idle, Active: e.InFlight}
+			if e.Fault != nil {
+				at.LastError = e.Fault.Error()
+			}
+			up.Endpoints = append(up.Endpoints, at)
 		}
 		s.Upstreams = append(s.Upstreams, up)
 	}
@@ -77,6 +81,8 @@ func (g *Gateway) counts() admin.Counts {
 		AuditDropped: a.Dropped,
 		AuditFailed:  a.Failures,
 		AuditPending: a.Pending,
+
+		HandshakesFailed: g.memory.edge.FailedHandshakes(),
 	}
 }
 

@@ -49,7 +49,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 		m.Now = o.Now
 	}
 	m.Compressors = route.NewCompressors()
-	m.pools = upstream.NewPools(upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial})
+	m.pools = upstream.NewPools(upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial, Log: m.Log})
 	m.auth = auth.NewMemory(auth.MemoryOptions{Now: o.Now, Log: m.Log})
 	m.counts = limit.NewCounters(o.Now)
 	hash := config.OutlineOf(cfg).Hash()

@@ -57,7 +57,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 			t.Errorf("got %s %q", got, f.got[1].body)
 		}
 		f.c.Close()
-		if rec := h.ended(); rec["status"] != 101. || rec["method"] != "GET" {
+		if rec := h.ended(); rec["status"] != 101. || rec["method"] != "GET" || rec["bytes_in"] != 15. || rec["bytes_out"] != 27. {
 			t.Errorf("record %v", rec)
 		}
 	})

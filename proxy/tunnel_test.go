@@ -35,7 +35,7 @@ func TestWebSocket(t *testing.T) {
 		if err := h.stop(); err != nil {
 			t.Fatal(err)
 		}
-		if rec := h.audit.records(t); len(rec) != 1 || rec[0]["status"] != 101. {
+		if rec := h.audit.records(t); len(rec) != 1 || rec[0]["status"] != 101. || rec[0]["bytes_in"] != 6. || rec[0]["bytes_out"] != 17. {
 			t.Errorf("records %v", rec)
 		}
 	})

@@ -81,9 +81,9 @@ type Upstream struct {
 // Endpoint describes an endpoint.
 type Endpoint struct {
 	URL       string `json:"url"`
-	Healthy   bool   `json:"healthy"`
-	Idle      int    `json:"idle"`   // connections kept open for reuse
-	Active    int    `json:"active"` // requests in flight
+	Healthy   bool   `json:"healthy"` // the last connect succeeded, or there was none
+	Idle      int    `json:"idle"`    // connections kept open for reuse
+	Active    int    `json:"active"`  // requests in flight
 	LastError string `json:"last_error,omitempty"`
 }
 
@@ -95,6 +95,8 @@ type Counts struct {
 	AuditDropped uint64 // audit records dropped
 	AuditFailed  uint64 // failed writes of the audit log
 	AuditPending int    // bytes of audit records waiting
+	// HandshakesFailed counts failed TLS handshakes of clients by reason.
+	HandshakesFailed map[string]uint64
 }
 
 // Replay describes the replay store.

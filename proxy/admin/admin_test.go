@@ -165,7 +165,7 @@ func TestMetricsShowTheState(t *testing.T) {
 			return s
 		},
 		Counts: func() Counts {
-			return Counts{InFlight: 5, Connections: 6, AuditWritten: 8, AuditDropped: 9, AuditFailed: 10, AuditPending: 11}
+			return Counts{InFlight: 5, Connections: 6, AuditWritten: 8, AuditDropped: 9, AuditFailed: 10, AuditPending: 11, HandshakesFailed: map[string]uint64{"untrusted": 18}}
 		},
 		Replay: func() Replay {
 			return Replay{Live: 12, Capacity: 13, Replayed: 14, Full: 15, KeyFull: 16, Window: 17}
@@ -208,6 +208,7 @@ func TestMetricsShowTheState(t *testing.T) {
 		"sallyport_replay_live 12",
 		"sallyport_replay_capacity 13",
 		`sallyport_replay_refused_total{cause="replayed"} 14`,
+		`sallyport_tls_handshake_failures_total{reason="untrusted"} 18`,
 		`sallyport_replay_refused_total{cause="full"} 15`,
 		`sallyport_replay_refused_total{cause="key_full"} 16`,
 		`sallyport_replay_refused_total{cause="window"} 17`,

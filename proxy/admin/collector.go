@@ -28,6 +28,7 @@ type stateCollector struct {
 	inFlight, connections    *prometheus.Desc
 	written, dropped, failed *prometheus.Desc
 	pending                  *prometheus.Desc
+	handshakes               *prometheus.Desc
 	claims, claimsMax        *prometheus.Desc
 	claimsRefused            *prometheus.Desc
 }
@@ -58,7 +59,7 @@ func newStateCollector(o Options, detail bool) *stateCollector {
 		keys:        desc("issuer_keys", "Known keys of a token issuer.", "issuer"),
 		keysAge:     desc("issuer_keys_age_seconds", "Time since the keys of an issuer were last fetched.", "issuer"),
 		keysFault:   desc("issuer_fault", "1 while the keys of an issuer cannot be fetched.", "issuer"),
-		healthy:     desc("upstream_healthy", "1 while an endpoint is used, 0 while it is ejected.", "upstream", "endpoint"),
+		healthy:     desc("upstream_healthy", "1 if the last connect to an endpoint succeeded or there was none, 0 if it failed.", "upstream", "endpoint"),
 		active:      desc("upstream_requests_in_flight", "Requests in flight at an endpoint.", "upstream", "endpoint"),
 		idle:        desc("upstream_connections_idle", "Connections to an endpoint kept open for reuse.", "upstream", "endpoint"),
 		inFlight:    desc("requests_in_flight", "Requests in flight."),
@@ -67,6 +68,7 @@ func newStateCollector(o Options, detail bool) *stateCollector {
 		dropped:     desc("audit_records_dropped_total", "Audit records of refused requests dropped because the log's buffer was full."),
 		failed:      desc("audit_write_failures_total", "Failed writes to the audit log."),
 		pending:     desc("audit_pending_bytes", "Bytes of audit records waiting to be written."),
+		handshakes:  desc("tls_handshake_failures_total", "TLS handshakes of clients that failed, by reason.", "reason"),
 
 		claims:        desc("replay_live", "Signatures remembered to detect replays."),
 		claimsMax:     desc("replay_capacity", "Signatures that can be remembered at once."),
@@ -119,6 +121,9 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 		count(s.dropped, n.AuditDropped)
 		count(s.failed, n.AuditFailed)
 		gauge(s.pending, float64(n.AuditPending))
+		for reason, failed := range n.HandshakesFailed {
+			count(s.handshakes, failed, reason)
+		}
 	}
 	if s.replay != nil {
 		n := s.replay()

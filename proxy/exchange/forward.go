@@ -42,7 +42,7 @@ func (x *exchange) forward(v verdict) error {
 	}
 	defer func() {
 		answer.Close()
-		x.record.BytesIn = x.content.counted.n.Load()
+		x.record.BytesIn = max(x.record.BytesIn, x.content.counted.n.Load()) // a tunnel has counted its own
 		x.record.UpstreamDuration = x.elapsed() - start
 	}()
 	x.record.Upstream = answer.Endpoint

@@ -1,9 +1,11 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -124,6 +126,41 @@ func TestDeadEndpointsAreEjected(t *testing.T) {
 	}
 	if s := statusOf(u)[1]; s.Ejected || s.Idle == 0 {
 		t.Errorf("status is %+v, want it back in service", s)
+	}
+}
+
+// TestEndpointThatRefusesIsFaultyUntilAConnectSucceeds: the end of an ejection, or being the only
+// endpoint, does not make it healthy. Each change is logged once.
+func TestEndpointThatRefusesIsFaultyUntilAConnectSucceeds(t *testing.T) {
+	var clock atomic.Int64
+	clock.Store(1_000_000)
+	var log bytes.Buffer
+	f := &fakeNet{to: map[string]string{}}
+	u := configured(t, Config{Rest: setting.List[setting.URL]{endpointURL(t, "a")}}, Options{Dial: f.dial, Now: func() time.Time { return time.Unix(clock.Load(), 0) }, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if s := statusOf(u)[0]; s.Fault != nil {
+		t.Errorf("before the first connect: %v", s.Fault)
+	}
+	for range 3 {
+		if _, _, err := outcome(u, post("x")); err == nil {
+			t.Fatal("a dead endpoint answered")
+		}
+		clock.Add(60)
+		if s := statusOf(u)[0]; s.Fault == nil || s.Ejected {
+			t.Errorf("status is %+v, want a fault and no ejection", s)
+		}
+	}
+	f.set("a:80", answerServer(t, ok200+"Content-Length: 1\r\n\r\na"))
+	for range 3 {
+		if _, body, err := outcome(u, post("x")); err != nil || body != "a" {
+			t.Fatalf("got %q, %v", body, err)
+		}
+	}
+	if s := statusOf(u)[0]; s.Fault != nil {
+		t.Errorf("after a connect: %v", s.Fault)
+	}
+	got := log.String()
+	if strings.Count(got, "\n") != 2 || !strings.Contains(got, "connecting to an endpoint failed") || !strings.Contains(got, "an endpoint accepts connections again") || !strings.Contains(got, "failures=3") {
+		t.Errorf("logged:\n%s", got)
 	}
 }
 

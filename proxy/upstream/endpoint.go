@@ -211,7 +211,7 @@ func (e *endpoint) dialFault(ctx, bound context.Context, err error) error {
 		return fmt.Errorf("connecting to upstream: %w", wire.Cause(ctx))
 	}
 	e.failures.Add(1)
-	e.health.failed(e.now())
+	e.health.failed(e.now(), err)
 	kind := Refused
 	var timeout net.Error
 	if bound.Err() != nil || errors.As(err, &timeout) && timeout.Timeout() {

@@ -1,8 +1,13 @@
 package upstream
 
 import (
+	"log/slog"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"sallyport/proxy/ratelog"
 )
 
 const (
@@ -19,25 +24,57 @@ type counters struct {
 	dials, reuses, failures atomic.Uint64
 }
 
-// health tracks failed connects. A failed connect ejects the endpoint for a while. The zero
-// health is good. It is safe for concurrent use.
+// health tracks failed connects. A failed connect ejects the endpoint for a while. It logs when
+// connects begin to fail and when they succeed again. It is safe for concurrent use.
 type health struct {
-	row       atomic.Int64 // consecutive failed connects
-	ejectedTo atomic.Int64 // Unix nanoseconds; 0 if not ejected
+	lines *ratelog.Log
+	names []any // of the upstream and the endpoint, for the log
+
+	ejectedTo atomic.Int64 // Unix nanoseconds; 0 if the last connect succeeded
+
+	mu       sync.Mutex // guards the fields below, and writes of ejectedTo but by fit
+	failures int        // consecutive failed connects
+	cause    error      // of the last one; nil if there are none
 }
 
-// recovered ends an ejection.
+func newHealth(log *slog.Logger, upstream, endpoint string) *health {
+	return &health{lines: ratelog.New(log, nil), names: []any{"upstream", upstream, "endpoint", endpoint}}
+}
+
+// recovered ends an ejection after a successful connect.
 func (h *health) recovered() {
-	if h.ejectedTo.Load() != 0 {
-		h.row.Store(0)
-		h.ejectedTo.Store(0)
+	if h.ejectedTo.Load() == 0 {
+		return
+	}
+	h.mu.Lock()
+	failures := h.failures
+	h.failures, h.cause = 0, nil
+	h.ejectedTo.Store(0)
+	h.mu.Unlock()
+	if failures > 0 {
+		h.lines.Log(slog.LevelInfo, "recovered", "an endpoint accepts connections again", append(slices.Clip(h.names), "failures", failures)...)
 	}
 }
 
 // failed ejects the endpoint, for longer after each consecutive failure.
-func (h *health) failed(now time.Time) {
-	away := min(ejectFirst<<min(h.row.Add(1)-1, 10), ejectMost)
+func (h *health) failed(now time.Time, cause error) {
+	h.mu.Lock()
+	away := min(ejectFirst<<min(h.failures, 10), ejectMost)
+	h.failures++
+	first := h.failures == 1
+	h.cause = cause
 	h.ejectedTo.Store(now.Add(away).UnixNano())
+	h.mu.Unlock()
+	if first {
+		h.lines.Warn("failed", "connecting to an endpoint failed", append(slices.Clip(h.names), "error", cause)...)
+	}
+}
+
+// fault returns why the last connect failed; nil if it succeeded or there was none.
+func (h *health) fault() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.cause
 }
 
 // fit reports whether the endpoint may be tried: it is not ejected, or its ejection has

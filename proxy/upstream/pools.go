@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -22,6 +23,9 @@ type Options struct {
 	Clock *wire.Clock
 	// Dial connects; a net.Dialer's DialContext if nil.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Log is told when connects to an endpoint begin to fail, and when they succeed again; discarded
+	// if nil.
+	Log *slog.Logger
 }
 
 // Pools holds the open upstreams and their connections. A process has one, so that
@@ -123,7 +127,7 @@ func (u *Upstream) inherit(e *endpoint) {
 		e.counters = new(counters)
 	}
 	if e.health == nil {
-		e.health = new(health)
+		e.health = newHealth(u.pools.options.Log, u.name, e.label)
 	}
 }
 
@@ -173,6 +177,7 @@ type EndpointStatus struct {
 	Failures  uint64    // failed connects
 	Ejected   bool      // skipped now, because connects failed
 	EjectedTo time.Time // end of the ejection; zero if not ejected
+	Fault     error     // why the last connect failed; nil if it succeeded or there was none
 }
 
 // Status returns the state of the open upstreams, one entry a name, sorted. If a name is open
@@ -207,6 +212,7 @@ func (e *endpoint) status() EndpointStatus {
 		Dials:    e.dials.Load(),
 		Reuses:   e.reuses.Load(),
 		Failures: e.failures.Load(),
+		Fault:    e.health.fault(),
 	}
 	if e.skippable {
 		s.EjectedTo = e.health.ejected(e.now())
