@@ -130,7 +130,7 @@ func TestTreeArrows(t *testing.T) {
 		{"proxy/edge/...", "proxy/edge/... proxy/message proxy/ratelog proxy/setting proxy/wire/socket auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/limit/...", "proxy/limit/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/audit/...", "proxy/audit/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
-		{"proxy/admin/...", "proxy/admin/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
+		{"proxy/admin/...", "proxy/admin/... proxy/ratelog proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/watch", "", "a leaf: files, whatever they mean"},
 		{"proxy/shared/...", "proxy/shared/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/seal", "auth auth/httpsig proxy/limit proxy/message proxy/setting proxy/upstream", "what is vouched for knows messages and keys, not routes"},

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"sallyport/proxy/ratelog"
 )
 
 // Control is the server of the control socket (listen.control) for `sallyport reload` and
@@ -71,7 +73,7 @@ func (c *Control) Listen() (net.Listener, error) { return listenSocket(c.o.Path)
 // Run serves on l, from [Control.Listen], until ctx ends. It then gives pending answers at most
 // five seconds and closes l. Call it once.
 func (c *Control) Run(ctx context.Context, l net.Listener) error {
-	own := &ownListener{Listener: l, peer: c.peer, log: c.o.Log}
+	own := &ownListener{Listener: l, peer: c.peer, log: ratelog.New(c.o.Log, nil)}
 	return run(ctx, c.http, &boundedListener{Listener: own, slots: make(chan struct{}, controlConnections), done: make(chan struct{})})
 }
 
@@ -118,7 +120,7 @@ func (c *Control) answer(w http.ResponseWriter, report any) {
 type ownListener struct {
 	net.Listener
 	peer func(net.Conn) (uid int, known bool)
-	log  *slog.Logger
+	log  *ratelog.Log
 }
 
 func (l *ownListener) Accept() (net.Conn, error) {
@@ -131,7 +133,7 @@ func (l *ownListener) Accept() (net.Conn, error) {
 		if !known || uid == 0 || uid == os.Geteuid() {
 			return c, nil
 		}
-		l.log.Warn("refused a connection to the control socket", "uid", uid, "allowed", "root and the gateway's own user")
+		l.log.Warn("refused", "refused a connection to the control socket", "uid", uid, "allowed", "root and the gateway's own user")
 		_ = c.Close()
 	}
 }
