@@ -251,3 +251,31 @@ func TestAttackUpstreamBreaksOffDuringUpload(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackClientThatLeavesAmidAnswers: a client asks for more than its windows take, and breaks off. What its
+// streams still want to send must stop no other connection.
+func TestAttackClientThatLeavesAmidAnswers(t *testing.T) {
+	leavesNothing(t)
+	answer := make([]byte, 20<<10)
+	h := build(t, plan{handler: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(answer) }})
+	h.meanwhile(func() {
+		var clients sync.WaitGroup
+		for range 4 {
+			clients.Go(func() {
+				for round := range 60 {
+					f := h.frames()
+					f.mute = true
+					usual := h.usual("GET", "/")
+					for id := uint32(1); id < 80; id += 2 {
+						f.headers(id, true, usual...)
+						if int(id)/2 == round%40 {
+							f.c.Close()
+						}
+					}
+					f.c.Close()
+				}
+			})
+		}
+		clients.Wait()
+	})
+}

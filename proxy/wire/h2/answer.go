@@ -281,6 +281,9 @@ func (s *stream) pushBox(x *outbox) error {
 func (s *stream) waitForOthers() error {
 	c := s.c
 	for s.err == nil && c.out != nil && len(c.out.B) >= maxHeld {
+		if c.stage == over {
+			return c.why // nothing is written any more
+		}
 		if !c.writing {
 			c.flush(s)
 			continue
@@ -333,6 +336,9 @@ func (s *stream) waitForWindow(n int) (int, error) {
 			s.send -= m
 			c.send -= m
 			return int(m), nil
+		}
+		if c.stage == over {
+			return 0, c.why
 		}
 		if c.out != nil && !c.writing {
 			c.flush(s) // so that the client can open the window

@@ -424,3 +424,44 @@ func TestWindowUpdatesForContentInFlight(t *testing.T) {
 		}
 	})
 }
+
+// TestOutputWaitsForNoDeadConnection: a stream may begin while the connection dies, and then add output. Its
+// waits must end. A wait that never ends holds the connection's mutex, for which the watch of all
+// connections waits, and then the whole server.
+func TestOutputWaitsForNoDeadConnection(t *testing.T) {
+	for name, wait := range map[string]func(*stream) error{
+		"for the window": func(s *stream) error {
+			_, err := s.waitForWindow(1)
+			return err
+		},
+		"for the output of others": func(s *stream) error {
+			s.c.control().B = make([]byte, maxHeld)
+			return s.waitForOthers()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			defer ours.Close()
+			defer theirs.Close()
+			c := newServerConn(NewServer(func(wire.Stream) {}, ServerOptions{}), ours)
+			ended := make(chan error, 1)
+			go func() {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.die(io.ErrUnexpectedEOF)
+				s := newStream(c, 1)
+				c.streams[1] = s
+				c.control() // output that nobody will write
+				ended <- wait(s)
+			}()
+			select {
+			case err := <-ended:
+				if err != io.ErrUnexpectedEOF {
+					t.Errorf("got %v", err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("the wait does not end")
+			}
+		})
+	}
+}

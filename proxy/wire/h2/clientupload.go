@@ -226,8 +226,8 @@ func (u *upload) window(n int) (int, error) {
 		full := c.out != nil && len(c.out.B) >= maxHeld
 		m := min(sending(n), k.send, c.send)
 		switch {
-		case k.err != nil || u.stop || k.outEnded:
-			return 0, errStopped
+		case k.err != nil || u.stop || k.outEnded || c.gone != nil || c.unwritable != nil:
+			return 0, errStopped // nothing is written any more
 		case full && !c.writing:
 			c.flush()
 			continue

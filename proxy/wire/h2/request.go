@@ -54,14 +54,11 @@ const pseudos = 5
 // open begins a stream with the decoded block.
 func (c *serverConn) open(id uint32, end bool) error {
 	c.mu.Lock()
-	if c.stage >= closing { // GOAWAY already covers this stream
-		c.last = id
-		c.noteReset(id)
-		c.mu.Unlock()
+	late, refused := c.late(id), c.counted >= c.options.Streams
+	c.mu.Unlock()
+	if late {
 		return nil
 	}
-	refused := c.counted >= c.options.Streams
-	c.mu.Unlock()
 
 	s := newStream(c, id)
 	if !refused {
@@ -70,6 +67,9 @@ func (c *serverConn) open(id uint32, end bool) error {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.late(id) { // since the head was read
+		return nil
+	}
 	c.last, c.taken, c.used = id, id, true
 	if refused {
 		c.reset(s, refusedStream)
@@ -93,6 +93,17 @@ func (c *serverConn) open(id uint32, end bool) error {
 	}
 	c.start(s)
 	return nil
+}
+
+// late reports whether the connection accepts no more streams: it is over, or GOAWAY covers this one;
+// mu is held.
+func (c *serverConn) late(id uint32) bool {
+	if c.stage < closing {
+		return false
+	}
+	c.last = id
+	c.noteReset(id)
+	return true
 }
 
 // start runs the handler; mu is held.
