@@ -96,6 +96,12 @@ pebble() { GOBIN=$1 CGO_ENABLED=0 twice go install "github.com/letsencrypt/pebbl
 
 h2spec() { GOBIN=$1 CGO_ENABLED=0 twice go install "$(cat h2spec/h2spec.version)"; }
 
+# The two programs of the examples module's go.mod, and the certificate that grpc-go tests with.
+interop() {
+  CGO_ENABLED=0 twice go build -o "$1/" google.golang.org/grpc/interop/client google.golang.org/grpc/interop/server
+  cp "$(go list -f '{{.Dir}}' google.golang.org/grpc/testdata)"/{ca.pem,server1.pem,server1.key} "$1"
+}
+
 # For the Python of that Debian, which is not the one that runs here.
 wheels() { twice python3 -m pip download -q --disable-pip-version-check --only-binary=:all: --python-version 3.11 -d "$1" -r ../deploy/compose/flask/requirements.txt; }
 
@@ -116,6 +122,7 @@ case " $stories " in *" clients "*)
   ;;
 esac
 made "$cache/h2spec-$(key h2spec/h2spec.version)" h2spec
+made "$cache/interop-$(key go.mod go.sum)" interop
 case " $stories " in *" grpc "*)
   made "$cache/grpc-$(key grpc/requirements.txt)" venv_grpc
   ;;
