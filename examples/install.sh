@@ -65,6 +65,18 @@ node_clients() {
   (cd "$2" && twice npm ci --silent --no-audit --no-fund </dev/null)
 }
 
+# For a Python 2.7, which has no module venv: pip takes the folder for the user's own.
+autobahn() {
+  local python
+  python=$(autobahn/python2.sh)
+  PYTHONUSERBASE=$1 twice "$python" -m pip install -q --user --disable-pip-version-check -r autobahn/requirements.txt
+}
+
+node_autobahn() {
+  cp autobahn/{package.json,package-lock.json,.npmrc} "$1"
+  (cd "$1" && twice npm ci --silent --no-audit --no-fund </dev/null)
+}
+
 venv_tensorflow() {
   python3 -m venv "$1"
   twice "$1/bin/pip" install -q --disable-pip-version-check -r tensorflow/requirements.txt
@@ -123,6 +135,12 @@ case " $stories " in *" clients "*)
 esac
 made "$cache/h2spec-$(key h2spec/h2spec.version)" h2spec
 made "$cache/interop-$(key go.mod go.sum)" interop
+if autobahn/python2.sh >/dev/null; then
+  made "$cache/autobahn-$(key autobahn/requirements.txt)" autobahn
+  made "$cache/autobahn-node-$(key autobahn/package-lock.json)" node_autobahn
+else
+  echo "no Python 2.7 with pip: the story of autobahn is skipped here" >&2
+fi
 case " $stories " in *" grpc "*)
   made "$cache/grpc-$(key grpc/requirements.txt)" venv_grpc
   ;;
