@@ -69,7 +69,7 @@ node_clients() {
 autobahn() {
   local python
   python=$(autobahn/python2.sh)
-  PYTHONUSERBASE=$1 twice "$python" -m pip install -q --user --disable-pip-version-check -r autobahn/requirements.txt
+  PYTHONUSERBASE=$1 twice "$python" -m pip install -q --user --no-warn-script-location --disable-pip-version-check -r autobahn/requirements.txt
 }
 
 node_autobahn() {

@@ -4,6 +4,7 @@ package autobahn
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -125,19 +126,39 @@ func (s suite) run(t *testing.T, url string, cases []string) map[string]verdict 
 	return index["ws"]
 }
 
+// secondTries is how many cases may be run again. The suite gives a server one second for some
+// answers, which a busy machine may need; a fault is there the second time too.
+const secondTries = 5
+
 func TestAutobahn(t *testing.T) {
 	s := install(t)
 	g := story.StartGateway(t, "127.0.0.1:9001", echo(t))
 	got := s.run(t, "wss://"+g.Address, cases)
-	counts := map[string]int{}
-	for id, v := range got {
-		counts[v.Behavior]++
-		if !v.as(id) {
-			t.Errorf("case %s: %s, at the close %s", id, v.Behavior, v.BehaviorClose)
-		}
+	if again := differing(got); 0 < len(again) && len(again) <= secondTries {
+		t.Logf("again: %v", again)
+		maps.Copy(got, s.run(t, "wss://"+g.Address, again))
+	}
+	for _, id := range differing(got) {
+		t.Errorf("case %s: %s, at the close %s", id, got[id].Behavior, got[id].BehaviorClose)
 	}
 	if len(got) != numberOfCases {
 		t.Errorf("%d cases, want %d", len(got), numberOfCases)
 	}
+	counts := map[string]int{}
+	for _, v := range got {
+		counts[v.Behavior]++
+	}
 	t.Logf("%d cases: %v", len(got), counts)
+}
+
+// differing returns the cases whose verdict is not that on ws.
+func differing(got map[string]verdict) []string {
+	var ids []string
+	for id, v := range got {
+		if !v.as(id) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }

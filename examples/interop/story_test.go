@@ -87,11 +87,7 @@ func TestInterop(t *testing.T) {
 		passed := 0
 		for _, c := range cases {
 			t.Run(host+" "+c[0], func(t *testing.T) {
-				var args []string
-				if strings.HasPrefix(c[0], "orca") { // the policy that keeps the servers' reports
-					args = []string{"-service_config_json", `{"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}`}
-				}
-				out, ok := s.run(t, host, c[0], token, args...)
+				out, ok := s.run(t, host, c[0], token, options(c[0])...)
 				if !ok || !strings.Contains(out, c[1]) {
 					t.Fatal(out)
 				}
@@ -100,6 +96,18 @@ func TestInterop(t *testing.T) {
 		}
 		t.Logf("%s: %d of %d cases passed", host, passed, len(cases))
 	}
+}
+
+// options returns what a case needs beside its name.
+func options(name string) []string {
+	switch {
+	case strings.HasPrefix(name, "orca"): // the policy that keeps the servers' reports
+		return []string{"-service_config_json", `{"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}`}
+	case strings.HasSuffix(name, "soak"): // a busy machine may be slow
+		return []string{"-soak_iterations", "100", "-soak_num_threads", "4",
+			"-soak_overall_timeout_seconds", "50", "-soak_per_iteration_max_acceptable_latency_ms", "30000"}
+	}
+	return nil
 }
 
 // TestCaseFails shows that a case which fails is seen.
