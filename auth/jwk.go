@@ -186,6 +186,9 @@ func (k *key) readRSA(j *jwk) (string, error) {
 	if n.BitLen() < minRSABits || n.BitLen() > maxRSABits || n.Bit(0) == 0 {
 		return "", errors.New("n is too short, too long or even")
 	}
+	if weakInfineon(n) {
+		return "", errors.New("n can be factored: CVE-2017-15361")
+	}
 	if len(eb) > 4 || e.Int64() < 3 || e.Int64() > 1<<31-1 || e.Bit(0) == 0 {
 		return "", errors.New("e out of bounds")
 	}

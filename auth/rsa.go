@@ -5,6 +5,7 @@ import (
 	"crypto/fips140"
 	"crypto/rsa"
 	"crypto/subtle"
+	"math/big"
 
 	"filippo.io/bigmod"
 )
@@ -29,6 +30,27 @@ func newRSAKey(public *rsa.PublicKey) (*rsaKey, error) {
 	}
 	k.modulus = modulus
 	return k, nil
+}
+
+// rocaPrimes are the odd primes up to 167: enough that one honest modulus in 2^27 looks weak.
+var rocaPrimes = [...]uint64{3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89,
+	97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167}
+
+// weakInfineon reports whether a modulus has the form that Infineon's library gave to its
+// keys until 2017 (ROCA, CVE-2017-15361): modulo each small prime it is a power of 65537.
+// Whoever pays for the computation can factor such a modulus.
+func weakInfineon(n *big.Int) bool {
+	rest := new(big.Int)
+	for _, p := range rocaPrimes {
+		want := rest.Mod(n, new(big.Int).SetUint64(p)).Uint64()
+		power := uint64(1)
+		for power != want {
+			if power = power * 65537 % p; power == 1 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // verifyPKCS1 reports whether signature is a valid RSASSA-PKCS1-v1_5 signature of a

@@ -72,10 +72,22 @@ type registered struct {
 	bound         bool // the token has the claim cnf: it is bound to a key (RFC 7800)
 }
 
-// parse reads the compact form of RFC 7515, section 7.1, strictly: encoding the result
-// gives the same text. A token is three segments of canonical unpadded base64url. Two of
-// them are JSON objects without duplicate names at any level.
-func (t *token) parse(s string) (err error) {
+// parse reads a token: a JWS whose payload is a JSON object of claims without duplicate
+// names at any level.
+func (t *token) parse(s string) error {
+	if err := t.parseJWS(s); err != nil {
+		return err
+	}
+	if err := t.readClaims(); err != nil {
+		return fmt.Errorf("token claims: %w", err)
+	}
+	return nil
+}
+
+// parseJWS reads the compact form of RFC 7515, section 7.1, strictly: encoding the result
+// gives the same text. A JWS is three segments of canonical unpadded base64url. The first
+// is a JSON object without duplicate names at any level; parseJWS does not read the payload.
+func (t *token) parseJWS(s string) (err error) {
 	if len(s) > maxToken {
 		return errors.New("token is too long")
 	}
@@ -96,9 +108,6 @@ func (t *token) parse(s string) (err error) {
 	}
 	if t.signature, err = segment(t.signature, third); err != nil {
 		return fmt.Errorf("token signature: %w", err)
-	}
-	if err := t.readClaims(); err != nil {
-		return fmt.Errorf("token claims: %w", err)
 	}
 	return nil
 }

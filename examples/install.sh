@@ -65,6 +65,18 @@ node_clients() {
   (cd "$2" && twice npm ci --silent --no-audit --no-fund </dev/null)
 }
 
+# For a Python 2.7, which has no module venv: pip takes the folder for the user's own.
+autobahn() {
+  local python
+  python=$(autobahn/python2.sh)
+  PYTHONUSERBASE=$1 twice "$python" -m pip install -q --user --no-warn-script-location --disable-pip-version-check -r autobahn/requirements.txt
+}
+
+node_autobahn() {
+  cp autobahn/{package.json,package-lock.json,.npmrc} "$1"
+  (cd "$1" && twice npm ci --silent --no-audit --no-fund </dev/null)
+}
+
 venv_tensorflow() {
   python3 -m venv "$1"
   twice "$1/bin/pip" install -q --disable-pip-version-check -r tensorflow/requirements.txt
@@ -96,6 +108,12 @@ pebble() { GOBIN=$1 CGO_ENABLED=0 twice go install "github.com/letsencrypt/pebbl
 
 h2spec() { GOBIN=$1 CGO_ENABLED=0 twice go install "$(cat h2spec/h2spec.version)"; }
 
+# The two programs of the examples module's go.mod, and the certificate that grpc-go tests with.
+interop() {
+  CGO_ENABLED=0 twice go build -o "$1/" google.golang.org/grpc/interop/client google.golang.org/grpc/interop/server
+  cp "$(go list -f '{{.Dir}}' google.golang.org/grpc/testdata)"/{ca.pem,server1.pem,server1.key} "$1"
+}
+
 # For the Python of that Debian, which is not the one that runs here.
 wheels() { twice python3 -m pip download -q --disable-pip-version-check --only-binary=:all: --python-version 3.11 -d "$1" -r ../deploy/compose/flask/requirements.txt; }
 
@@ -116,6 +134,13 @@ case " $stories " in *" clients "*)
   ;;
 esac
 made "$cache/h2spec-$(key h2spec/h2spec.version)" h2spec
+made "$cache/interop-$(key go.mod go.sum)" interop
+if autobahn/python2.sh >/dev/null; then
+  made "$cache/autobahn-$(key autobahn/requirements.txt)" autobahn
+  made "$cache/autobahn-node-$(key autobahn/package-lock.json)" node_autobahn
+else
+  echo "no Python 2.7 with pip: the story of autobahn is skipped here" >&2
+fi
 case " $stories " in *" grpc "*)
   made "$cache/grpc-$(key grpc/requirements.txt)" venv_grpc
   ;;

@@ -315,6 +315,7 @@ func TestTreeTestModules(t *testing.T) {
 		"github.com/rogpeppe/go-internal":  "scripts that run the binary",
 		"github.com/invopop/jsonschema":    "the JSON Schema of gateway.yaml",
 		"github.com/letsencrypt/pebble/v2": "an ACME server, in the test's process",
+		"github.com/c2sp/wycheproof":       "signatures and keys that must be refused",
 
 		"github.com/santhosh-tekuri/jsonschema/v6": "what editors make of that schema: a validator of another hand",
 	}
