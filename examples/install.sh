@@ -114,6 +114,11 @@ interop() {
   cp "$(go list -f '{{.Dir}}' google.golang.org/grpc/testdata)"/{ca.pem,server1.pem,server1.key} "$1"
 }
 
+venv_tenants() {
+  python3 -m venv "$1"
+  twice "$1/bin/pip" install -q --disable-pip-version-check -r tenants/requirements.txt
+}
+
 # For the Python of that Debian, which is not the one that runs here.
 wheels() { twice python3 -m pip download -q --disable-pip-version-check --only-binary=:all: --python-version 3.11 -d "$1" -r ../deploy/compose/flask/requirements.txt; }
 
@@ -124,7 +129,7 @@ npm_cache() {
   (cd "$scratch" && twice npm ci --silent --omit=dev --no-audit --no-fund --cache "$1" </dev/null) && rm -rf "$scratch"
 }
 
-apt python3-venv='python3 -m ensurepip --version' curl='curl --version' openssl='openssl version' nginx='nginx -v' haproxy='haproxy -v' testssl.sh='command -v testssl' ca-certificates='test -d /etc/ssl/certs'
+apt python3-venv='python3 -m ensurepip --version' curl='curl --version' openssl='openssl version' nginx='nginx -v' haproxy='haproxy -v' testssl.sh='command -v testssl' nghttp2-server='nghttpd --version' ca-certificates='test -d /etc/ssl/certs'
 made "$cache/openid-provider-$(key openid-provider/package-lock.json)" node_provider
 made "$cache/flask-$(key flask/requirements.txt)" venv_flask
 case " $stories " in *" clients "*)
@@ -133,6 +138,7 @@ case " $stories " in *" clients "*)
   made "$cache/clients-interop-$(key clients/interop/package-lock.json)" node_clients interop
   ;;
 esac
+made "$cache/tenants-$(key tenants/requirements.txt)" venv_tenants
 made "$cache/h2spec-$(key h2spec/h2spec.version)" h2spec
 made "$cache/interop-$(key go.mod go.sum)" interop
 if autobahn/python2.sh >/dev/null; then
