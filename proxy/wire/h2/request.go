@@ -41,7 +41,7 @@ func (c *serverConn) takeBlock(f *frame) error {
 	s := c.streams[id]
 	if s == nil {
 		if c.wasReset(id) {
-			return nil // the client had not yet seen the reset or GOAWAY
+			return c.spend() // the client had not yet seen the reset or GOAWAY
 		}
 		return broken(streamClosed, "HEADERS on a closed stream")
 	}
@@ -55,10 +55,10 @@ const pseudos = 5
 func (c *serverConn) open(id uint32, end bool) error {
 	c.mu.Lock()
 	if c.stage >= closing { // GOAWAY already covers this stream
+		defer c.mu.Unlock()
 		c.last = id
 		c.noteReset(id)
-		c.mu.Unlock()
-		return nil
+		return c.spend()
 	}
 	refused := c.counted >= c.options.Streams
 	c.mu.Unlock()
