@@ -104,6 +104,7 @@ func probesOfChunks() []probe {
 		bad("a blank before an extension", "7.1.1", "5 ;a=b\r\nhello\r\n0\r\n\r\n"),
 		bad("a size beyond 64 bits", "7.1", "FFFFFFFFFFFFFFFF0\r\nhello\r\n0\r\n\r\n"),
 		bad("a size that is no number", "7.1", "zz\r\nhello\r\n0\r\n\r\n"),
+		bad("a size of 17 digits", "7.1", "00000000000000005\r\nhello\r\n0\r\n\r\n"),
 		bad("no size", "7.1", "\r\nhello\r\n0\r\n\r\n"),
 		bad("no line end behind the content", "7.1", "5\r\nhello0\r\n\r\n"),
 		bad("more content than the size", "7.1", "5\r\nhello!!\r\n0\r\n\r\n"),

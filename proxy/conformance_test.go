@@ -59,6 +59,18 @@ const probeRoutes = `
     upstream: %s
     callers: issuer/corp
     rules: [{allow: "*", who: {scope: models.predict}}]
+  - host: models.test
+    path: /kept
+    upstream: %s
+    callers: issuer/corp
+    rules: [{allow: "*", who: {scope: models.predict}}]
+    paths: {encoded_slash: keep, encoded_percent: keep, encoded_question: keep, encoded_hash: keep, semicolon: keep, double_slash: keep}
+  - host: models.test
+    path: /merged
+    upstream: %s
+    callers: issuer/corp
+    rules: [{allow: "*", who: {scope: models.predict}}]
+    paths: {double_slash: merge}
 `
 
 // probeOwn are the lines that the gateway adds to every request.
@@ -199,5 +211,5 @@ func probeAnswer(r *judged) string {
 
 // probes are all rows.
 func probes() []probe {
-	return slices.Concat(probesOfLines(), probesOfHosts, probesOfFields(), probesOfLengths, probesOfCodings, probesOfChunks(), probesOfTrailers, probesOfSequences(), probesOfConnections, probesOfMethods, probesOfContent())
+	return slices.Concat(probesOfLines(), probesOfPaths(), probesOfHosts, probesOfFields(), probesOfTrust(), probesOfLengths, probesOfCodings, probesOfChunks(), probesOfTrailers, probesOfSequences(), probesOfConnections, probesOfMethods, probesOfContent())
 }
