@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,7 +132,7 @@ func TestConformancePageNamesWhatExists(t *testing.T) {
 		}
 	})
 	option := regexp.MustCompile("`([a-z0-9_.]+)(: [^`]*)?`")
-	for _, row := range append(pageRows(t, "request"), pageRows(t, "refused")...) {
+	for _, row := range slices.Concat(pageRows(t, "request"), pageRows(t, "frames"), pageRows(t, "refused")) {
 		for _, m := range option.FindAllStringSubmatch(row["option"], -1) {
 			key := m[1][strings.LastIndexByte(m[1], '.')+1:]
 			if !regexp.MustCompile(`\b` + key + `:`).Match(reference) {
