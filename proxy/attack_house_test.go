@@ -76,6 +76,7 @@ type judged struct {
 	Body           string
 	Chunked        bool
 	Trailers       [][2]string
+	raw            string // all its bytes
 }
 
 // get joins the values of a field by "|", so that a second line is visible.
@@ -130,6 +131,7 @@ func (j *judge) serve(c net.Conn) {
 		var broken errGrammar
 		switch {
 		case err == nil:
+			r.raw = seen.String()
 			j.whole = append(j.whole, r)
 		case errors.As(err, &broken):
 			j.faults = append(j.faults, fmt.Sprintf("%v in %.500q", err, seen.Bytes()))

@@ -65,6 +65,7 @@ const (
 	reasonUnserved       = "protocol_not_served"
 	reasonBadCall        = "bad_grpc_call"
 	reasonUpgradeBody    = "upgrade_with_body"
+	reasonUpgradeMethod  = "upgrade_not_get"
 
 	reasonUpstreamSignature = "upstream_signature"
 
@@ -122,6 +123,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadModel:       {400, "The request body does not name a model in one clear way."},
 	reasonBadCall:        {400, "The gRPC call is malformed."},
 	reasonUpgradeBody:    {400, "A WebSocket request must have no body."},
+	reasonUpgradeMethod:  {400, "A WebSocket request must be a GET."},
 	reasonNoRoute:        {404, "No route has this host and path."},
 	reasonMethod:         {405, "The method is not allowed here."},
 	reasonBodyTimeout:    {408, "The request body did not arrive in time."},

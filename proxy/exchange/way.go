@@ -143,8 +143,19 @@ func (x *exchange) match() error {
 	if x.wantsTunnel() && !r.WebSocket {
 		return message.ErrBadMethod // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
 	}
-	if r.WebSocket && x.head.Upgrade == "websocket" && x.head.ContentLength != 0 {
+	if r.WebSocket && x.head.Upgrade == "websocket" {
+		return checkHandshake(x.head)
+	}
+	return nil
+}
+
+// checkHandshake refuses requests for a WebSocket that none may be (RFC 6455, section 4.2.1).
+func checkHandshake(head *message.Head) error {
+	switch {
+	case head.ContentLength != 0:
 		return &refusal{reason: reasonUpgradeBody} // readers differ on where the tunnel begins
+	case head.Method != "GET":
+		return &refusal{reason: reasonUpgradeMethod} // a server may read it as that method, or as a handshake
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 type chunked struct {
 	lenient  bool  // of a server: white space after a size, and any extensions
 	left     int64 // bytes left in the current chunk
+	excess   int64 // by how much the extensions so far exceed twice the content
 	state    chunkState
 	trailers message.Fields // valid in state chunksOver; unfiltered
 }
@@ -86,8 +87,13 @@ func (k *chunked) next(in *reader) error {
 		if err != nil {
 			return err
 		}
-		if k.left, err = parseChunkLine(line, k.lenient); err != nil {
+		var extensions int
+		if k.left, extensions, err = parseChunkLine(line, k.lenient); err != nil {
 			return err
+		}
+		// Limits on content do not count extensions: chunks of one byte would carry 250 times as much.
+		if k.excess = max(k.excess+int64(extensions)-2*k.left, 0); k.excess > maxExtensions {
+			return malformed("chunk extensions outweigh the content")
 		}
 		if k.left == 0 {
 			k.state = chunkLast
@@ -106,26 +112,27 @@ func (k *chunked) next(in *reader) error {
 	return nil
 }
 
-// parseChunkLine reads the size of a chunk, and checks what follows it.
-func parseChunkLine(line []byte, lenient bool) (int64, error) {
-	size, digits := int64(0), 0
+// parseChunkLine reads the size of a chunk, and checks the extensions after it, whose length it
+// returns.
+func parseChunkLine(line []byte, lenient bool) (size int64, extensions int, err error) {
+	digits := 0
 	for i, c := range line {
 		d, ok := hexDigit(c)
 		if !ok {
 			if digits > 0 && soundExtensions(line[i:], lenient) {
-				return size, nil
+				return size, len(line) - i, nil
 			}
-			return 0, malformed("bad chunk size")
+			return 0, 0, malformed("bad chunk size")
 		}
 		if digits++; digits > 15 {
-			return 0, malformed("chunk size is too long")
+			return 0, 0, malformed("chunk size is too long")
 		}
 		size = size<<4 | int64(d)
 	}
 	if digits == 0 {
-		return 0, malformed("chunk without a size")
+		return 0, 0, malformed("chunk without a size")
 	}
-	return size, nil
+	return size, 0, nil
 }
 
 // soundExtensions checks what stands behind the size of a chunk, down to the letter

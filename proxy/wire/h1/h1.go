@@ -15,8 +15,9 @@ package h1
 import "errors"
 
 const (
-	maxInterim     = 8   // interim responses before the final one
-	maxChunkLine   = 256 // bytes in the line of a chunk's size and extensions
+	maxInterim     = 8        // interim responses before the final one
+	maxChunkLine   = 256      // bytes in the line of a chunk's size and extensions
+	maxExtensions  = 16 << 10 // bytes in the chunk extensions of a message, besides twice its content
 	maxTrailers    = 8 << 10
 	maxTrailerRows = 64
 )

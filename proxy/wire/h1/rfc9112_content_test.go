@@ -126,6 +126,9 @@ var chunkedContents = []request{
 	{"7.1.1", "CRLF in a quoted extension", chunks + "5;a=\"\r\nhello\r\n0\r\n\r\n\"", badSize, closed},
 	{"7.1.1", "NUL in an extension", chunks + "5;a\x00\r\nhello\r\n0\r\n\r\n", badSize, closed},
 	{"7.1.1", "line of 256 bytes", chunks + "5;" + strings.Repeat("x", 252) + "\r\nhello\r\n0\r\n\r\n", "POST /p -1 hello", kept},
+	{"7.1.1", "extensions of twice the content", chunks + strings.Repeat("a;"+strings.Repeat("x", 19)+"\r\n0123456789\r\n", 1000) + "0\r\n\r\n", "POST /p -1 " + strings.Repeat("0123456789", 1000), kept},
+	{"7.1.1", "extensions of 16 KiB more", chunks + strings.Repeat("1;"+strings.Repeat("x", 200)+"\r\nx\r\n", 82) + "0\r\n\r\n", "POST /p -1 " + strings.Repeat("x", 82), kept},
+	{"7.1.1", "extensions of 16 KiB more, and another", chunks + strings.Repeat("1;"+strings.Repeat("x", 200)+"\r\nx\r\n", 83) + "0\r\n\r\n", "POST /p, then: malformed: chunk extensions outweigh the content", closed},
 	{"7.1.1", "line of one byte more", chunks + "5;" + strings.Repeat("x", 253) + "\r\nhello\r\n0\r\n\r\n", tooMuch, closed},
 
 	// 7.1.2: trailers.

@@ -136,6 +136,8 @@ func TestFloods(t *testing.T) {
 		"padding":                   func(p *peer) { _ = p.fr.WriteDataPadded(1, false, nil, zero) },
 		"unknown frames":            func(p *peer) { _ = p.fr.WriteRawFrame(0xfa, 0, 1, zero) },
 		"resets of nothing":         func(p *peer) { _ = p.fr.WriteRSTStream(3, http2.ErrCodeCancel) },
+		"HEADERS on a reset stream": func(p *peer) { p.headers(5, true, "x: y") },
+		"DATA on a reset stream":    func(p *peer) { p.data(5, false, "x") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			wait := func(s wire.Stream) { <-s.Life().Done() }
@@ -144,6 +146,8 @@ func TestFloods(t *testing.T) {
 				p.ask(1, false, ":method: POST")
 				p.ask(3, true)
 				_ = p.fr.WriteRSTStream(3, http2.ErrCodeCancel)
+				p.ask(5, true)
+				_ = p.fr.WriteWindowUpdate(5, 0) // the server resets it
 				for range s.options.Load().Frames / 2 {
 					send(p)
 				}
@@ -155,7 +159,7 @@ func TestFloods(t *testing.T) {
 					send(p)
 				}
 				pass(2 * time.Second)
-				if got := p.got(); !strings.HasSuffix(got, "away 3 ENHANCE_YOUR_CALM, closed") {
+				if got := p.got(); !strings.HasSuffix(got, "away 5 ENHANCE_YOUR_CALM, closed") {
 					t.Errorf("got %.200s", got)
 				}
 			})
@@ -339,6 +343,21 @@ func TestShutdownAndClose(t *testing.T) {
 			_ = p.fr.WriteRawFrame(http2.FrameSettings, 0, 0, []byte("odd"))
 			pass(2 * time.Second)
 			p.want("away 1 FRAME_SIZE_ERROR, closed")
+		})
+	})
+	t.Run("takes no flood of what comes too late", func(t *testing.T) {
+		bubble(t, slow, testOptions, func(t *testing.T, p *peer, s *Server) {
+			p.greet().ask(1, true)
+			synctest.Wait()
+			go func() { _ = s.Shutdown(context.Background()) }()
+			synctest.Wait()
+			_ = p.fr.WritePing(true, [8]byte([]byte(drainPing)))
+			p.want("away 2147483647 NO_ERROR, ping false, away 1 NO_ERROR")
+			for id := range uint32(s.options.Load().Frames) {
+				p.ask(3+2*id, true)
+			}
+			pass(2 * time.Second)
+			p.want("away 1 ENHANCE_YOUR_CALM, closed")
 		})
 	})
 	t.Run("of a client that does not answer", func(t *testing.T) {

@@ -41,7 +41,7 @@ func (c *serverConn) takeBlock(f *frame) error {
 	s := c.streams[id]
 	if s == nil {
 		if c.wasReset(id) {
-			return nil // the client had not yet seen the reset or GOAWAY
+			return c.spend() // the client had not yet seen the reset or GOAWAY
 		}
 		return broken(streamClosed, "HEADERS on a closed stream")
 	}
@@ -54,11 +54,12 @@ const pseudos = 5
 // open begins a stream with the decoded block.
 func (c *serverConn) open(id uint32, end bool) error {
 	c.mu.Lock()
-	late, refused := c.late(id), c.counted >= c.options.Streams
-	c.mu.Unlock()
-	if late {
-		return nil
+	if c.stage >= closing {
+		defer c.mu.Unlock()
+		return c.ignore(id)
 	}
+	refused := c.counted >= c.options.Streams
+	c.mu.Unlock()
 
 	s := newStream(c, id)
 	if !refused {
@@ -67,8 +68,8 @@ func (c *serverConn) open(id uint32, end bool) error {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.late(id) { // since the head was read
-		return nil
+	if c.stage >= closing { // since the head was read
+		return c.ignore(id)
 	}
 	c.last, c.taken, c.used = id, id, true
 	if refused {
@@ -95,15 +96,11 @@ func (c *serverConn) open(id uint32, end bool) error {
 	return nil
 }
 
-// late reports whether the connection accepts no more streams: it is over, or GOAWAY covers this one;
-// mu is held.
-func (c *serverConn) late(id uint32) bool {
-	if c.stage < closing {
-		return false
-	}
+// ignore skips a stream that GOAWAY covers, or that comes after the end of the connection; mu is held.
+func (c *serverConn) ignore(id uint32) error {
 	c.last = id
 	c.noteReset(id)
-	return true
+	return c.spend()
 }
 
 // start runs the handler; mu is held.
