@@ -142,7 +142,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 		covered = append(covered, rc.Integrity.Cover...)
 		for _, h := range rc.Host {
 			onHost := *r
-			onHost.Security = route.SecurityFields(rc.SecurityHeaders, s.tls.Local(h))
+			onHost.Security = route.NewSecurity(&rc.SecurityHeaders, h, s.tls.Local(h))
 			s.Routes.Add(h, rc.Path, &onHost)
 		}
 	}
