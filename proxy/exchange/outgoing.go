@@ -15,7 +15,13 @@ func (x *exchange) outgoing() message.Fields {
 	in := x.head.Fields
 	out := slices.Grow(x.out[:0], len(in)+16)
 	for _, f := range in {
-		if route.Replaced(f.Name) || f.Name == websocketKey && x.wantsTunnel() || f.Name == "authorization" && !x.route.ForwardAuthorization ||
+		if route.Replaced(f.Name) {
+			if !x.trusted {
+				x.dropped |= droppedForwarded
+			}
+			continue
+		}
+		if f.Name == websocketKey && x.wantsTunnel() || f.Name == "authorization" && !x.route.ForwardAuthorization ||
 			x.route.ToUpstream.Drops(f.Name) || x.isHopField(f.Name) {
 			continue
 		}

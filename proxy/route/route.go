@@ -42,6 +42,8 @@ type Route struct {
 	CORS        *CORS        // nil: none
 	Compression *Compression // nil: none
 	WebSocket   bool         // upgrades are allowed
+	// UpgradeWarned limits the warning that clients ask for upgrades in vain. All hosts share it.
+	UpgradeWarned *limit.Rarely
 
 	ForwardAuthorization bool          // insecure_forward_authorization
 	Identity             IdentityNames // fields for the caller's identity
