@@ -98,6 +98,8 @@ func TestContentSecurityPolicyLeavesPagesAlone(t *testing.T) {
 		{"SVG", "", "GET", "type=image/svg%2Bxml", policyOfTalisman},
 		{"XML", "", "GET", "type=application/xml", policyOfTalisman},
 		{"a type that begins alike", "", "GET", "type=text/html5", policyOfTalisman},
+		{"two types, of which a browser takes the last", "", "GET", "type=text/html&type=text/plain", policyOfTalisman},
+		{"two types in one line", "", "GET", "type=text/html,text/plain", policyOfTalisman},
 		{"no type", "", "GET", "type=", policyOfTalisman},
 		{"the upstream's own, on a page", "", "GET", "type=text/html&" + own, "script-src 'none'"},
 		{"the upstream's own, on JSON", "", "GET", "type=application/json&" + own, "script-src 'none'"},
