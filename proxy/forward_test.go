@@ -14,50 +14,6 @@ import (
 	"time"
 )
 
-func TestAnswersCarrySecurityHeaders(t *testing.T) {
-	talisman := map[string]string{
-		"X-Frame-Options":         "SAMEORIGIN",
-		"X-Content-Type-Options":  "nosniff",
-		"Content-Security-Policy": "default-src 'self'; object-src 'none'",
-		"Referrer-Policy":         "strict-origin-when-cross-origin",
-	}
-	t.Run("by default", func(t *testing.T) {
-		h := build(t, plan{handler: func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Server", "gunicorn")
-			w.Header().Set("X-Powered-By", "Flask")
-		}})
-		got := h.do("GET", "/", "", nil)
-		for name, want := range talisman {
-			if v := got.Header.Values(name); len(v) != 1 || v[0] != want {
-				t.Errorf("%s: %q; want %q", name, v, want)
-			}
-		}
-		for _, name := range []string{"Server", "X-Powered-By", "X-Xss-Protection", "Strict-Transport-Security"} {
-			if v := got.Header.Get(name); v != "" {
-				t.Errorf("%s: %s; want none", name, v)
-			}
-		}
-	})
-	t.Run("the upstream's own win", func(t *testing.T) {
-		h := build(t, plan{handler: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Frame-Options", "DENY") }})
-		if v := h.do("GET", "/", "", nil).Header.Values("X-Frame-Options"); len(v) != 1 || v[0] != "DENY" {
-			t.Errorf("X-Frame-Options: %q; want DENY", v)
-		}
-	})
-	t.Run("changed by the route", func(t *testing.T) {
-		h := build(t, plan{
-			handler: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Server", "gunicorn") },
-			routes: strings.TrimRight(oneRoute, "\n") + `
-    security_headers: {x-frame-options: off, Content-Security-Policy: "default-src 'self' 'unsafe-inline'"}
-    keep_server_header: true
-`})
-		got := h.do("GET", "/", "", nil)
-		if got.Header.Get("X-Frame-Options") != "" || got.Header.Get("Content-Security-Policy") != "default-src 'self' 'unsafe-inline'" || got.Header.Get("Server") != "gunicorn" {
-			t.Errorf("header %v", got.Header)
-		}
-	})
-}
-
 func TestIdentityNamesOfARoute(t *testing.T) {
 	h := build(t, plan{routes: strings.TrimRight(oneRoute, "\n") + `
     identity: {principal: X-Remote-User, scopes: off}

@@ -30,6 +30,8 @@ func TestRefusalBeforeTheMatchSaysWhatIsWrong(t *testing.T) {
 		{"two credentials", get + "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n", 400, "may occur once was sent twice", "authorization"},
 		{"a field in Connection", get + "Connection: keep-alive, x-foo\r\n\r\n", 400, "Connection names a field that is not of the connection", "connection: the option at byte 12 of its value names a field"},
 		{"another method", get + "X-HTTP-Method-Override: DELETE\r\n\r\n", 400, "overrides the method", "x-http-method-override"},
+		{"another method, by a name that reads as such", get + "X_Method.Override: PUT\r\n\r\n", 400, "Send the request with the method that is meant", "x_method.override"},
+		{"an identity field in Connection", get + "Connection: X-Sallyport-Principal\r\n\r\n", 400, "Leave it out of Connection", "connection: the option at byte 0 of its value names a field"},
 		{"another spelling", get + "X_Api_Key: a\r\n\r\n", 400, "can be read as that of another field", "x_api_key: some servers take it for x-api-key"},
 		{"our own field", get + "X-Sallyport-Principal: root\r\n\r\n", 400, "only the gateway may set", "x-sallyport-principal"},
 		{"no TLS server's name", "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n", 404, `"title":"No route has this host and path."`, ""},

@@ -142,7 +142,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 		covered = append(covered, rc.Integrity.Cover...)
 		for _, h := range rc.Host {
 			onHost := *r
-			onHost.Security = route.SecurityFields(rc.SecurityHeaders, s.tls.Local(h))
+			onHost.Security = route.NewSecurity(&rc.SecurityHeaders, h, s.tls.Local(h))
 			s.Routes.Add(h, rc.Path, &onHost)
 		}
 	}
@@ -158,20 +158,21 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		return nil, err
 	}
 	r := &route.Route{
-		Name:        c.Name,
-		Methods:     slices.Clone(c.Methods),
-		Dialect:     cfg.DialectOf(c),
-		Timeouts:    route.NewTimeouts(cfg.TimeoutsOf(c)),
-		Access:      route.NewAccess(c),
-		Paths:       route.NewPaths(&c.Paths, cfg.DialectOf(c)),
-		ToClient:    route.NewEdits(&c.Headers.Response, nil),
-		Fixed:       route.NewFixed(c.Respond),
-		CORS:        route.NewCORS(c),
-		Compression: route.NewCompression(&c.Compress),
-		WebSocket:   c.Websocket,
-		Identity:    c.Identity.Names(),
-		KeepServer:  c.KeepServer,
-		Integrity:   seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.DialectOf(c).ActsOnWhole()),
+		Name:          c.Name,
+		Methods:       slices.Clone(c.Methods),
+		Dialect:       cfg.DialectOf(c),
+		Timeouts:      route.NewTimeouts(cfg.TimeoutsOf(c)),
+		Access:        route.NewAccess(c),
+		Paths:         route.NewPaths(&c.Paths, cfg.DialectOf(c)),
+		ToClient:      route.NewEdits(&c.Headers.Response, nil),
+		Fixed:         route.NewFixed(c.Respond),
+		CORS:          route.NewCORS(c),
+		Compression:   route.NewCompression(&c.Compress),
+		WebSocket:     c.Websocket,
+		UpgradeWarned: new(limit.Rarely),
+		Identity:      c.Identity.Names(),
+		KeepServer:    c.KeepServer,
+		Integrity:     seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.DialectOf(c).ActsOnWhole()),
 		Limits: route.Limits{
 			Body:     c.Limits.BodyBytes(),
 			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),

@@ -28,6 +28,8 @@ type Record struct {
 
 	Model string // the model asked for, if the dialect reads it
 
+	Dropped string // what of the request was not sent on, such as "upgrade trailers"; "" for nothing
+
 	Signed string // where the answer's signature is, such as "header"; "" for none
 
 	Reason string // why it was refused; "" if it was forwarded and answered
@@ -52,8 +54,8 @@ type Record struct {
 const (
 	maxPath   = 1024
 	maxString = 256
-	// maxLine allows for two long strings, thirteen others, and 430 bytes of our own.
-	maxLine = 2*maxPath + 13*maxString + 430
+	// maxLine allows for two long strings, fourteen others, and 430 bytes of our own.
+	maxLine = 2*maxPath + 14*maxString + 430
 )
 
 const hexDigits = "0123456789abcdef"
@@ -80,6 +82,7 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"credential":"`, r.Credential, maxString)
 	b = appendField(b, `,"key_id":"`, r.KeyID, maxString)
 	b = appendField(b, `,"model":"`, r.Model, maxString)
+	b = appendField(b, `,"dropped":"`, r.Dropped, maxString)
 	b = appendField(b, `,"signed":"`, r.Signed, maxString)
 	b = appendField(b, `,"reason":"`, r.Reason, maxString)
 	b = appendField(b, `,"cause":"`, r.Cause, maxPath)

@@ -126,6 +126,10 @@ func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "boolean"}, inner(reflect.TypeFor[route.CompressFields]())}}
 	case reflect.TypeFor[route.RespondConfig]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "integer"}, inner(reflect.TypeFor[route.RespondFields]())}}
+	case reflect.TypeFor[route.SecurityConfig]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+			{Type: "string", Enum: []any{route.SecurityDefault, route.SecurityTalisman, route.SecurityOff}}, inner(reflect.TypeFor[map[string]string]()),
+		}}
 	case reflect.TypeFor[route.CallersConfig]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{inner(reflect.TypeFor[setting.List[string]]()), inner(reflect.TypeFor[route.CallersFields]())}}
 	case reflect.TypeFor[setting.Time]():

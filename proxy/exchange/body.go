@@ -18,6 +18,7 @@ type content struct {
 	digest       string         // its Content-Digest; "" if unknown
 	counted      countedBody    // the client's body
 	held         seal.Buffer    // content read completely before it is used
+	trailers     atomic.Int32   // lines of the trailers that were sent on
 	verified     *seal.Verified // content verified while it is forwarded; nil if none
 }
 

@@ -55,6 +55,7 @@ type facts struct {
 	answer  seal.Answer
 	sending idleDeadline // of the answer
 
+	dropped   dropped
 	grpc      bool   // the request is a gRPC call: refusals are gRPC statuses
 	asker     string // the dialect of a proxy that asks for a decision; "" for other requests
 	responded bool   // the final head has been sent: refuse can only abort the answer
@@ -125,6 +126,7 @@ func (x *exchange) finish() {
 	s.inFlight.Add(-1)
 	x.record.Duration = x.elapsed()
 	x.record.Own = x.record.Duration - x.record.UpstreamDuration
+	x.record.Dropped = x.dropped.words()
 	s.Audit.Write(&x.record)
 	s.Metrics.Observe(&x.record)
 	x.forget()

@@ -29,6 +29,7 @@ func (x *exchange) forward(v verdict) error {
 	if ask.Length < 0 || ask.Length > seal.BlockBytes {
 		defer x.endWithCredential()() // an upload may take long
 	}
+	defer x.noteTrailers()
 	start := x.elapsed()
 	answer, err := x.route.Upstream.Send(x.life, ask)
 	x.record.UpstreamDuration = x.elapsed() - start
@@ -94,8 +95,11 @@ func (x *exchange) request(target string) *upstream.Request {
 	if r.Length < 0 || r.Length > seal.BlockBytes {
 		r.Trailers, r.Interrupt = x.callbacks.trailers, x.callbacks.interrupt
 	}
-	if x.route.WebSocket && x.head.Upgrade == "websocket" {
+	switch {
+	case x.route.WebSocket && x.head.Upgrade == "websocket":
 		r.Upgrade = "websocket"
+	case x.head.Upgrade != "" || x.head.VainUpgrade:
+		x.dropUpgrade()
 	}
 	x.route.Leg.SignRequest(r, x.content.digest, &x.sent)
 	return r
@@ -149,6 +153,7 @@ func (x *exchange) dropOwnFields(fields *message.Fields) {
 func (x *exchange) trailers(fields message.Fields) message.Fields {
 	kept := x.snapshot.Guard.Trailers(fields)
 	kept.DelFunc(func(f message.Field) bool { return x.route.ToUpstream.Drops(f.Name) })
+	x.content.trailers.Store(int32(len(kept)))
 	return kept
 }
 

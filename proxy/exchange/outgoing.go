@@ -15,7 +15,13 @@ func (x *exchange) outgoing() message.Fields {
 	in := x.head.Fields
 	out := slices.Grow(x.out[:0], len(in)+16)
 	for _, f := range in {
-		if route.Replaced(f.Name) || f.Name == websocketKey && x.wantsTunnel() || f.Name == "authorization" && !x.route.ForwardAuthorization ||
+		if route.Replaced(f.Name) {
+			if !x.trusted {
+				x.dropped |= droppedForwarded
+			}
+			continue
+		}
+		if f.Name == websocketKey && x.wantsTunnel() || f.Name == "authorization" && !x.route.ForwardAuthorization ||
 			x.route.ToUpstream.Drops(f.Name) || x.isHopField(f.Name) {
 			continue
 		}
@@ -23,11 +29,8 @@ func (x *exchange) outgoing() message.Fields {
 	}
 	out = append(out, x.route.ToUpstream.Put...)
 	peer := x.stream.Conn().Address
-	proto, host, chain := x.head.Scheme, x.head.Authority, peer
+	proto, host, chain := x.scheme(), x.head.Authority, peer
 	if x.trusted {
-		if p := in.Get("x-forwarded-proto"); p == "https" || p == "http" {
-			proto = p
-		}
 		if h, _, err := message.CanonicalAuthority(in.Get("x-forwarded-host"), proto); err == nil {
 			host = h
 		}
@@ -52,6 +55,16 @@ func (x *exchange) outgoing() message.Fields {
 	x.addIdentity(&out)
 	x.out = out
 	return out
+}
+
+// scheme returns the scheme by which the client called, seen through trusted proxies.
+func (x *exchange) scheme() string {
+	if x.trusted {
+		if p := x.head.Fields.Get("x-forwarded-proto"); p == "https" || p == "http" {
+			return p
+		}
+	}
+	return x.head.Scheme
 }
 
 // addIdentity writes the caller's identity, in the fields that the route names.

@@ -56,9 +56,9 @@ func unsettled(status int) bool {
 
 // sendRefusal sends a refusal.
 func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
-	dialect, security := x.dialectBefore(), message.Fields(nil)
+	dialect := x.dialectBefore()
 	if x.route != nil {
-		dialect, security = x.route.Dialect, x.route.Security
+		dialect = x.route.Dialect
 	}
 	contentType, text := dialect.Refusal(o.status, o.text, r.reason, x.record.RequestID)
 	if x.grpc {
@@ -68,7 +68,9 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 		{Name: "content-type", Value: contentType},
 		{Name: "cache-control", Value: "no-store"},
 	}}
-	h.Fields = append(h.Fields, security...)
+	if x.route != nil {
+		x.route.Security.Dress(&h, x.scheme() == "https")
+	}
 	if r.allow != "" {
 		h.Fields.Add("allow", r.allow)
 	}

@@ -197,15 +197,12 @@ func (x *exchange) end(h *message.Response, form seal.Form, tail *seal.Tail, tra
 
 // dress adds the gateway's own fields to an answer.
 func (x *exchange) dress(h *message.Response) {
-	r := x.route
+	r, https := x.route, x.scheme() == "https"
 	x.dropOwnFields(&h.Fields)
+	r.Security.Screen(h, https)
 	x.nameModel(h)
 	r.ToClient.Apply(&h.Fields)
-	for _, f := range r.Security {
-		if !h.Fields.Has(f.Name) {
-			h.Fields = append(h.Fields, f)
-		}
-	}
+	r.Security.Dress(h, https)
 	h.Fields.Set(route.RequestIDField, x.record.RequestID)
 	if r.CORS != nil {
 		r.CORS.Mark(&h.Fields, x.head.Fields)

@@ -141,7 +141,8 @@ func (x *exchange) match() error {
 	x.route = r
 	x.record.Route = r.Name
 	if x.wantsTunnel() && !r.WebSocket {
-		return message.ErrBadMethod // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
+		x.warnUpgrade()
+		return &refusal{reason: reasonBadMethod, cause: errNoWebSocket} // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
 	}
 	if r.WebSocket && x.head.Upgrade == "websocket" {
 		return checkHandshake(x.head)

@@ -44,8 +44,11 @@ type Head struct {
 	HasQuery  bool   // distinguishes "/p?" from "/p"
 	Fields    Fields // without Host, framing and hop-by-hop fields; "cookie" lines joined
 	Upgrade   string // the requested protocol of Upgrade or :protocol, lower case; "" for none
-	Trailers  bool   // the client accepts trailers (TE: trailers)
-	Expect    bool   // the client waits for 100 (Continue) before it sends the body
+	// VainUpgrade says that a field Upgrade came without the option in Connection that it needs, or over
+	// HTTP/1.0. It asks for nothing; a proxy on the way may have lost the rest.
+	VainUpgrade bool
+	Trailers    bool // the client accepts trailers (TE: trailers)
+	Expect      bool // the client waits for 100 (Continue) before it sends the body
 
 	// ContentLength is the length of the body in bytes: 0 for none, -1 if unknown.
 	ContentLength int64
@@ -95,6 +98,13 @@ type Coming interface {
 	// Coming reports whether content bytes have arrived. It is true even if only part of a TLS
 	// record has arrived: Read may then block for the rest.
 	Coming() bool
+}
+
+// Trailed is the Body of a request that counts its trailers.
+type Trailed interface {
+	// Trailed returns how many trailer lines have come, with those that Trailers leaves out. It is
+	// safe for concurrent use.
+	Trailed() int
 }
 
 // MayHaveBody reports whether a response with this status to a request with this method has

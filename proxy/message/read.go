@@ -199,6 +199,7 @@ func (h *Head) settleFields() error {
 	if connection && h.Version == HTTP11 && h.Fields.HasToken("connection", "upgrade") {
 		h.Upgrade = lower(h.Fields.Get("upgrade"))
 	}
+	h.VainUpgrade = seen&upgradeBit != 0 && h.Upgrade == ""
 	h.Trailers = te && h.Fields.HasToken("te", "trailers")
 	if cookies > 1 && !h.joinCookies() {
 		return &FieldError{Err: ErrBadField, Name: "cookie", Why: "one of several lines is empty"}
@@ -206,6 +207,9 @@ func (h *Head) settleFields() error {
 	h.Fields.DelFunc(func(f Field) bool { return OfConnection(f.Name) })
 	return nil
 }
+
+// upgradeBit is the bit of [single] for Upgrade.
+const upgradeBit = 1 << 12
 
 // single returns a bit for each field that must not occur twice, because readers would pick
 // different lines; 0 for all others.
@@ -236,7 +240,7 @@ func single(name string) (bit uint32) {
 	case "expect":
 		return 1 << 11
 	case "upgrade":
-		return 1 << 12
+		return upgradeBit
 	case "from":
 		return 1 << 13
 	case "user-agent":

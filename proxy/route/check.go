@@ -3,7 +3,6 @@ package route
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -30,7 +29,7 @@ func (r *Config) Check(at string, identity map[string]bool, f *setting.Faults) {
 	r.checkMethods(at, f)
 	r.checkLimits(at, f)
 	r.Identity.check(at+".identity", f)
-	r.checkSecurityHeaders(at+".security_headers", f)
+	r.SecurityHeaders.check(at+".security_headers", f)
 }
 
 func (r *Config) checkHosts(at string, f *setting.Faults) {
@@ -200,25 +199,4 @@ func reservedField(folded string) bool {
 	}
 	return message.OfConnection(folded) || strings.HasPrefix(folded, "content-") || strings.HasPrefix(folded, "sec-") ||
 		strings.HasPrefix(folded, "x-original-") || overridesMethod(folded)
-}
-
-func (r *Config) checkSecurityHeaders(at string, f *setting.Faults) {
-	seen := map[string]bool{}
-	for _, name := range slices.Sorted(maps.Keys(r.SecurityHeaders)) {
-		value, folded := r.SecurityHeaders[name], message.Fold(name)
-		path := at + "." + name
-		switch {
-		case !message.ValidName(name):
-			f.Add(path, "", "not a field name", "write one such as Content-Security-Policy")
-		case seen[folded]:
-			f.Add(path, "", "is written twice, in different letters", "keep one of the two")
-		case reservedField(folded) && folded != "content-security-policy" && folded != "content-security-policy-report-only":
-			f.Add(path, "", "is not a security header", "let the upstream set it")
-		case value == "":
-			f.Add(path, "", "no value", "write the value, or off")
-		case !message.ValidValue(value):
-			f.Add(path, value, "not a field value", "write printable characters in one line")
-		}
-		seen[folded] = true
-	}
 }

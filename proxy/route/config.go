@@ -113,9 +113,11 @@ type Config struct {
 	// ForwardAuthorization forwards the caller's Authorization field with its token. The upstream
 	// can then act as the caller anywhere.
 	ForwardAuthorization bool `yaml:"insecure_forward_authorization"`
-	// SecurityHeaders changes the security headers of answers: a name, and the value to use if the
-	// upstream sets none, or off.
-	SecurityHeaders map[string]string `yaml:"security_headers"`
+	// SecurityHeaders are the security headers that answers get where the upstream sets none: default,
+	// which leaves the scripts of pages alone; talisman, as Flask-Talisman sends them, also to pages;
+	// off; or changes to the default: a name, and the value or off. A Content-Security-Policy written
+	// here goes to pages too.
+	SecurityHeaders SecurityConfig `yaml:"security_headers"`
 	// KeepServer keeps the Server and X-Powered-By of the upstream in answers.
 	KeepServer bool `yaml:"keep_server_header"`
 }

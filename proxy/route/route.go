@@ -8,14 +8,12 @@ package route
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/limit"
-	"sallyport/proxy/message"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
@@ -44,10 +42,12 @@ type Route struct {
 	CORS        *CORS        // nil: none
 	Compression *Compression // nil: none
 	WebSocket   bool         // upgrades are allowed
+	// UpgradeWarned limits the warning that clients ask for upgrades in vain. All hosts share it.
+	UpgradeWarned *limit.Rarely
 
 	ForwardAuthorization bool          // insecure_forward_authorization
 	Identity             IdentityNames // fields for the caller's identity
-	Security             message.Fields
+	Security             Security
 	KeepServer           bool
 	Integrity            seal.Policy
 	Leg                  seal.Leg
@@ -82,31 +82,4 @@ func NewTimeouts(c TimeoutsConfig) upstream.Timeouts {
 // takes reports whether the route accepts a method.
 func (r *Route) takes(method string) bool {
 	return len(r.Methods) == 0 || slices.Contains(r.Methods, method)
-}
-
-// SecurityFields returns the fields that every answer carries unless the upstream set its own:
-// those of Flask-Talisman without the obsolete X-XSS-Protection. With a certificate of the local
-// development authority there is no HSTS: it would lock browsers out of the host when the next
-// certificate is unknown to them.
-func SecurityFields(set map[string]string, local bool) message.Fields {
-	all := message.Fields{
-		{Name: "x-frame-options", Value: "SAMEORIGIN"},
-		{Name: "x-content-type-options", Value: "nosniff"},
-		{Name: "content-security-policy", Value: "default-src 'self'; object-src 'none'"},
-		{Name: "strict-transport-security", Value: "max-age=31556926; includeSubDomains"},
-		{Name: "referrer-policy", Value: "strict-origin-when-cross-origin"},
-	}
-	for name, value := range set {
-		name = strings.ToLower(name)
-		if value == off {
-			all.Del(name)
-		} else {
-			all.Set(name, value)
-		}
-	}
-	if local {
-		all.Del("strict-transport-security")
-	}
-	slices.SortFunc(all, func(a, b message.Field) int { return strings.Compare(a.Name, b.Name) })
-	return all
 }

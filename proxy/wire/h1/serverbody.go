@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire/socket"
@@ -17,11 +18,15 @@ type serverBody struct {
 	left     int64
 	chunks   chunked
 	trailers message.Fields
+	trailed  atomic.Int32
 	started  bool
 	err      error // sticky; io.EOF at the clean end
 }
 
 func (b *serverBody) Trailers() message.Fields { return b.trailers }
+
+// Trailed implements [message.Trailed].
+func (b *serverBody) Trailed() int { return int(b.trailed.Load()) }
 
 func (b *serverBody) Read(p []byte) (int, error) {
 	if b.err != nil || len(p) == 0 {
@@ -41,6 +46,7 @@ func (b *serverBody) Read(p []byte) (int, error) {
 	case err == nil:
 		return n, nil
 	case err == io.EOF:
+		b.trailed.Store(int32(len(b.chunks.trailers)))
 		b.trailers = message.KeptTrailers(b.chunks.trailers, b.s.head.Fields)
 		b.err = err
 		b.s.c.bodyEnded()

@@ -220,6 +220,13 @@ func (b *serverBody) Arrived() (n int, whole bool) {
 	return s.inbox.size, s.inEnded && len(s.trailers) == 0
 }
 
+// Trailed implements [message.Trailed].
+func (b *serverBody) Trailed() int {
+	b.s.c.mu.Lock()
+	defer b.s.c.mu.Unlock()
+	return b.s.trailed
+}
+
 func (b *serverBody) Read(p []byte) (int, error) {
 	s := b.s
 	if b.ended || s.head.ContentLength == 0 { // also for a faulty request or one that became a tunnel

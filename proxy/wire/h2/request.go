@@ -301,6 +301,7 @@ func (s *stream) takeTrailers(end bool) error {
 		}
 	}
 	if !s.discards {
+		s.trailed = len(b.fields)
 		s.trailers = append(message.Fields(nil), b.fields...) // the block reader reuses its fields
 	}
 	return s.endInput()

@@ -39,6 +39,7 @@ type stream struct {
 	inbox    inbox
 	receive  receiving
 	trailers message.Fields
+	trailed  int // lines of the trailers as they came
 	readable sync.Cond
 	reading  bool
 	readBy   time.Time

@@ -1,0 +1,174 @@
+package proxy_test
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"sallyport/proxy"
+)
+
+const socketRoutes = `
+  - {name: closed, host: [models.test, other.test], upstream: %s, callers: issuer/corp, rules: [{allow: "*"}]}
+  - {name: second, host: models.test, path: /second, upstream: %s, callers: issuer/corp, rules: [{allow: "*"}]}
+  - {name: open, host: models.test, path: /open, upstream: %s, callers: issuer/corp, rules: [{allow: "*"}], websocket: true}
+`
+
+// warnings are the lines of a log about upgrades.
+func warnings(log *lines) []string {
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	var all []string
+	for line := range strings.Lines(log.buf.String()) {
+		if strings.Contains(line, "clients ask for a WebSocket") {
+			all = append(all, line)
+		}
+	}
+	return all
+}
+
+func withLog(p plan) (plan, *lines) {
+	log := &lines{}
+	p.options = proxy.Options{Log: slog.New(slog.NewTextHandler(log, nil))}
+	return p, log
+}
+
+// An Upgrade that the route does not allow is not sent on. The record says so, and the log says once
+// for each route what would allow it.
+func TestUpgradeThatIsNotAllowedLeavesAWord(t *testing.T) {
+	p, log := withLog(plan{routes: socketRoutes})
+	h := build(t, p)
+	upgrade := func(host, path, version, fields string) string {
+		return "GET " + path + " HTTP/" + version + "\r\nHost: " + host + "\r\nAuthorization: Bearer TOKEN\r\n" + fields + "\r\n"
+	}
+	const socket, bye = "Connection: Upgrade, close\r\nUpgrade: WebSocket\r\n" + wsKey + "\r\n", "Connection: close\r\n"
+	var want []string
+	for _, c := range []struct {
+		request, word string
+		warned        int // so far
+	}{
+		{upgrade("models.test", "/", "1.1", bye), "", 0},
+		{upgrade("models.test", "/", "1.1", "Connection: Upgrade, close\r\nUpgrade: h2c\r\n"), "upgrade", 0},
+		{upgrade("models.test", "/", "1.1", bye+"Upgrade: websocket\r\n"), "upgrade", 0},
+		{upgrade("models.test", "/", "1.0", "Connection: Upgrade\r\nUpgrade: websocket\r\n"), "upgrade", 0},
+		{upgrade("models.test", "/", "1.1", socket), "upgrade", 1},
+		{upgrade("models.test", "/", "1.1", socket), "upgrade", 1},
+		{upgrade("models.test", "/second", "1.1", socket), "upgrade", 2},
+		{upgrade("models.test", "/open", "1.1", "Connection: Upgrade, close\r\nUpgrade: websocket, h2c\r\n"), "upgrade", 2},
+	} {
+		if got := h.raw(c.request); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+			t.Errorf("%q: got %s", c.request, got)
+		}
+		if r, _ := h.model.seen(); r.Header.Get("Upgrade") != "" {
+			t.Errorf("%q: the upstream got Upgrade: %s", c.request, r.Header.Get("Upgrade"))
+		}
+		if got := warnings(log); len(got) != c.warned {
+			t.Errorf("%q: %d warnings; want %d: %q", c.request, len(got), c.warned, got)
+		}
+		want = append(want, c.word)
+	}
+	for i, line := range warnings(log) {
+		if route := []string{"route=closed", "route=second"}[i]; !strings.Contains(line, route) || !strings.Contains(line, "websocket: true") || !strings.Contains(line, "level=WARN") {
+			t.Errorf("the warning does not say where, or the cure: %s", line)
+		}
+	}
+	h.ended()
+	for i, rec := range h.audit.records(t) {
+		if word, _ := rec["dropped"].(string); word != want[i] || rec["reason"] != nil {
+			t.Errorf("record %d: dropped %q; want %q; %v", i, word, want[i], rec)
+		}
+	}
+}
+
+// Who may not call the route at all cannot fill the log.
+func TestUpgradeOfAStrangerWarnsNobody(t *testing.T) {
+	p, log := withLog(plan{routes: socketRoutes})
+	h := build(t, p)
+	h.refused(h.do("GET", "/", "", map[string]string{"Authorization": "", "Connection": "Upgrade", "Upgrade": "websocket"}), 401, "no_credential")
+	if got := warnings(log); got != nil {
+		t.Errorf("warned: %q", got)
+	}
+}
+
+func TestWebSocketOverHTTP2ThatIsNotAllowedSaysTheCure(t *testing.T) {
+	p, log := withLog(plan{routes: socketRoutes})
+	h := build(t, p)
+	f := h.frames()
+	for id := uint32(1); id < 8; id += 2 {
+		f.headers(id, true, h.extended("/")...)
+		if got := f.wait(id); got != "501" {
+			t.Fatalf("got %s", got)
+		}
+	}
+	if got := warnings(log); len(got) != 1 || !strings.Contains(got[0], "websocket: true") {
+		t.Errorf("warned: %q", got)
+	}
+	if rec := h.ended(); !strings.Contains(fmt.Sprint(rec["cause"]), "websocket: true") || rec["reason"] != "bad_method" {
+		t.Errorf("record %v", rec)
+	}
+	h.untouched()
+}
+
+// Trailers that are not sent on leave a word in the record, for whatever reason that is.
+func TestTrailersThatAreNotSentOnLeaveAWord(t *testing.T) {
+	two := blocks(t)
+	const routes = `
+  - {host: models.test, upstream: %s, callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: models.test, path: /one, upstream: one, callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: models.test, path: /both, upstream: both, callers: issuer/corp, rules: [{allow: "*"}]}
+`
+	for _, c := range []struct {
+		name, path, kind string
+		length           int64
+		trailers         []string
+		want             string
+	}{
+		{"no trailers", "/", "text/plain", -1, nil, ""},
+		{"sent on over HTTP/1.1", "/", "text/plain", -1, []string{"X-Sum"}, ""},
+		{"one that is banned", "/", "text/plain", -1, []string{"X-Sum", "X-Forwarded-For"}, "trailers"},
+		{"one that is the gateway's", "/", "text/plain", -1, []string{"X-Sallyport-Principal"}, "trailers"},
+		{"over HTTP/2 that was not told", "/one", "text/plain", -1, []string{"X-Sum"}, "trailers"},
+		{"over HTTP/2 that was told", "/both", "text/plain", -1, []string{"X-Sum"}, ""},
+		{"of a gRPC call", "/both/C", "application/grpc", -1, []string{"X-Sum"}, "trailers"},
+	} {
+		for _, h2 := range []bool{false, true} {
+			if c.kind == "application/grpc" && !h2 {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s, HTTP/2 %t", c.name, h2), func(t *testing.T) {
+				h := build(t, plan{routes: routes, more: fmt.Sprintf("upstreams: {one: {rest: %q, grpc: %q}, both: {rest: %q, grpc: %q, request_trailers: true}}", two, two, two, two)})
+				req, _ := http.NewRequest("POST", "https://models.test"+c.path, struct{ io.Reader }{strings.NewReader("x")})
+				req.Header = http.Header{"Authorization": {"Bearer " + h.token()}, "Content-Type": {c.kind}, "Te": {"trailers"}}
+				for _, name := range c.trailers {
+					if req.Trailer == nil {
+						req.Trailer = http.Header{}
+					}
+					req.Trailer[name] = []string{"7"}
+				}
+				if got := h.send(h.client(h2), req); got.StatusCode != 200 {
+					t.Fatalf("got %d %s", got.StatusCode, got.body)
+				}
+				if rec := h.ended(); fmt.Sprint(rec["dropped"]) != fmt.Sprint(any(c.want)) && !(c.want == "" && rec["dropped"] == nil) {
+					t.Errorf("dropped %v; want %q", rec["dropped"], c.want)
+				}
+			})
+		}
+	}
+}
+
+// A peer that is no trusted proxy does not say who the client is. If it is the operator's balancer,
+// the word tells that it is missing from trusted_proxies.
+func TestForwardedFieldsOfAPeerThatIsNotTrustedLeaveAWord(t *testing.T) {
+	for more, want := range map[string]any{"": "forwarded", "trusted_proxies: 127.0.0.1": nil} {
+		h := build(t, plan{more: more})
+		if got := h.do("GET", "/", "", map[string]string{"X-Forwarded-For": "192.0.2.7"}); got.StatusCode != 200 {
+			t.Fatalf("got %d %s", got.StatusCode, got.body)
+		}
+		if rec := h.ended(); rec["dropped"] != want {
+			t.Errorf("%q: dropped %v; want %v", more, rec["dropped"], want)
+		}
+	}
+}
