@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"strconv"
+
+	"sallyport/proxy/config"
 )
 
 // Socket is a listening TCP socket that a service manager has opened, as systemd does for a socket
@@ -51,9 +53,9 @@ func checkSockets(all []Socket) ([]*handedSocket, error) {
 
 // placeOf returns the place that a socket serves among those of a configuration.
 func (s *handedSocket) placeOf(places []place) (place, bool) {
-	named := slices.Contains(socketUses, listenerUse(s.Name))
+	named := listenerUse(s.Name).takesSockets()
 	mine := slices.DeleteFunc(slices.Clone(places), func(p place) bool {
-		return !slices.Contains(socketUses, p.use) || named && p.use != listenerUse(s.Name)
+		return !p.use.takesSockets() || named && p.use != listenerUse(s.Name)
 	})
 	i := slices.IndexFunc(mine, func(p place) bool { return s.boundTo(p.addr) })
 	switch {
@@ -65,8 +67,15 @@ func (s *handedSocket) placeOf(places []place) (place, bool) {
 	return place{}, false
 }
 
-// socketUses are the uses that a handed socket may have.
-var socketUses = []listenerUse{useHTTPS, useHTTP, usePlain, useForwardAuth, useHealth}
+// takesSockets reports whether a handed socket may serve a use: any key under `listen` but that of
+// the control socket.
+func (u listenerUse) takesSockets() bool {
+	switch u {
+	case useHTTPS, useHTTP, usePlain, useForwardAuth, useHealth:
+		return true
+	}
+	return false
+}
 
 // boundTo reports whether package net would bind a configured address to the address of s. Without
 // a host, and for both unspecified addresses, it takes all addresses of both families.
@@ -107,22 +116,12 @@ func (g *Gateway) bind(p place, places []place) (all []net.Listener, handed bool
 	}
 	l, err := g.memory.options.Listen("tcp", p.addr)
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, false, fmt.Errorf("%w\n%s", err, cureForbidden(p.addr))
+		return nil, false, fmt.Errorf("%w: ports below 1024 take a right; %s", err, config.CureForbidden(p.addr))
 	}
 	if err != nil {
 		return nil, false, err
 	}
 	return []net.Listener{l}, false, nil
-}
-
-// cureForbidden says what gives a process the right to listen on a port below 1024.
-func cureForbidden(addr string) string {
-	_, port, _ := net.SplitHostPort(addr)
-	return "ports below 1024 need a right, in one of these ways:\n" +
-		"  the capability: AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit, or setcap cap_net_bind_service=+ep on the binary\n" +
-		"  a socket that systemd opens: deploy/systemd/sallyport.socket with ListenStream=" + port + "\n" +
-		"  the kernel's setting: sysctl net.ipv4.ip_unprivileged_port_start=" + port + "\n" +
-		"or listen on a port above 1023"
 }
 
 // announceUnused warns of handed sockets that no address of the configuration takes. Clients can

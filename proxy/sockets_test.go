@@ -157,7 +157,7 @@ func TestForbiddenPortNamesTheCures(t *testing.T) {
 	if !errors.Is(err, fs.ErrPermission) {
 		t.Fatalf("got %v, want permission denied", err)
 	}
-	for _, want := range []string{"listen.https", "AmbientCapabilities=CAP_NET_BIND_SERVICE", "setcap cap_net_bind_service=+ep", "sallyport.socket", "ListenStream=443", "ip_unprivileged_port_start=443", "above 1023"} {
+	for _, want := range []string{"listen.https", "AmbientCapabilities=CAP_NET_BIND_SERVICE", "setcap cap_net_bind_service=+ep", "sallyport.socket", "ListenStream=443", "ip_unprivileged_port_start=443", "from 1024 on"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error lacks %q:\n%v", want, err)
 		}

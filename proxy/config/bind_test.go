@@ -37,8 +37,8 @@ routes: [{host: a.example, upstream: "http://a:1", callers: anonymous, rules: [{
 }
 
 func TestPortsThatTakeARightSayHowToGetIt(t *testing.T) {
-	problem, cure := listenFault(&net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)})
-	for _, want := range []string{"AmbientCapabilities=CAP_NET_BIND_SERVICE", "setcap cap_net_bind_service=+ep", "public_https: 443"} {
+	problem, cure := listenFault(":443", &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)})
+	for _, want := range []string{"AmbientCapabilities=CAP_NET_BIND_SERVICE", "setcap cap_net_bind_service=+ep", "ListenStream=443", "ip_unprivileged_port_start=443", "public_https: 443"} {
 		if !strings.Contains(cure, want) {
 			t.Errorf("the cure lacks %s: %s", want, cure)
 		}
@@ -47,11 +47,11 @@ func TestPortsThatTakeARightSayHowToGetIt(t *testing.T) {
 		t.Errorf("got %s", problem)
 	}
 	for _, err := range []error{nil, syscall.EADDRINUSE} {
-		if problem, _ := listenFault(err); problem != "" {
+		if problem, _ := listenFault(":443", err); problem != "" {
 			t.Errorf("%v: %s", err, problem)
 		}
 	}
-	if problem, _ := listenFault(errors.New("out of descriptors")); !strings.Contains(problem, "out of descriptors") {
+	if problem, _ := listenFault(":443", errors.New("out of descriptors")); !strings.Contains(problem, "out of descriptors") {
 		t.Errorf("got %s", problem)
 	}
 }
