@@ -253,6 +253,10 @@ func TestSocketUnitUnderSystemd(t *testing.T) {
 	if got := m.property("StatusText"); !strings.HasPrefix(got, "serving on https [::]:443, http [::]:80") {
 		t.Errorf("the status is %q", got)
 	}
+	// The operator is not told that the gateway lacks a right that it does not need.
+	if out, _ := m.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sallyport", "check", "-c", "/etc/sallyport/gateway.yaml"); strings.Contains(out, "may not listen") {
+		t.Errorf("check misses a right: %s", out)
+	}
 	if status := m.main(); !regexp.MustCompile(`CapBnd:\s+0+\n`).MatchString(status) {
 		t.Errorf("the process has capabilities:\n%s", status)
 	}

@@ -3,7 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"strings"
 	"syscall"
 
 	"sallyport/proxy/setting"
@@ -31,6 +34,9 @@ func (c *Config) CheckListeners() error {
 			to, err := net.ResolveTCPAddr("tcp", addr)
 			if err == nil {
 				err = bind(to)
+			}
+			if errors.Is(err, fs.ErrPermission) && listening(to.Port) {
+				continue // by a gateway with the right, or by systemd in its place
 			}
 			if problem, cure := listenFault(addr, err); problem != "" {
 				f.Add(l.path, addr, problem, cure)
@@ -62,4 +68,25 @@ func CureForbidden(addr string) string {
 		"or let systemd open the port, by ListenStream=" + port + " in deploy/systemd/sallyport.socket; " +
 		"or free it for all, by sysctl net.ipv4.ip_unprivileged_port_start=" + port + "; " +
 		"or write a port from 1024 on, and public_https: 443 if that leads to it"
+}
+
+// listening reports whether a process of this machine listens on a TCP port. It asks the
+// kernel and not the port: a connection would start a service that waits for one. Systems
+// without Linux's /proc do not say.
+func listening(port int) bool {
+	const state, listen = 3, "0A"
+	suffix := fmt.Sprintf(":%04X", port)
+	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			f := strings.Fields(line)
+			if len(f) > state && f[state] == listen && strings.HasSuffix(f[1], suffix) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,5 +54,27 @@ func TestPortsThatTakeARightSayHowToGetIt(t *testing.T) {
 	}
 	if problem, _ := listenFault(":443", errors.New("out of descriptors")); !strings.Contains(problem, "out of descriptors") {
 		t.Errorf("got %s", problem)
+	}
+}
+
+// A socket unit opens ports that the gateway's own user may not: that they are open is seen.
+func TestOpenPortsAreSeen(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems do not say")
+	}
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Logf("no address %s here: %v", addr, err)
+			continue
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		if !listening(port) {
+			t.Errorf("nobody is said to listen at %s", l.Addr())
+		}
+		l.Close()
+	}
+	if listening(0) {
+		t.Error("somebody is said to listen on port 0")
 	}
 }
