@@ -110,7 +110,7 @@ func flow(n *yaml.Node) string {
 }
 
 // paste returns what goes into gateway.yaml for a key with these files.
-func (k *keygen) paste(h *handedOver, files []handedFile) (*paste, error) {
+func (k *keygen) paste(h *handedOver, files []handedFile) *paste {
 	p := &paste{}
 	header := "signing_keys:\n"
 	if k.known != nil && member(k.known.top, "signing_keys") != nil {
@@ -126,7 +126,7 @@ func (k *keygen) paste(h *handedOver, files []handedFile) (*paste, error) {
 	rule := fmt.Sprintf(`{allow: "*", who: {principal: "key:%s"}}`, k.partner)
 	if k.known == nil {
 		p.Route = fmt.Sprintf("    callers: [key/%s]   # beside those that it has\n    rules: [%s]   # beside those that it has\n", k.partner, rule)
-		return p, nil
+		return p
 	}
 	p.Route = fmt.Sprintf("    callers: [%s]\n", strings.Join(k.callers(), ", "))
 	switch all := ""; {
@@ -145,7 +145,7 @@ func (k *keygen) paste(h *handedOver, files []handedFile) (*paste, error) {
 		p.Root = filepath.Join(string(c.Local.Dir), "root.pem")
 		p.rooted = exists(p.Root)
 	}
-	return p, nil
+	return p
 }
 
 // callers returns the callers of the route and the partner. A route that is open to all is no

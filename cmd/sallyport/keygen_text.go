@@ -48,10 +48,7 @@ func (k *keygen) run(out io.Writer, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	p, err := k.paste(h, files)
-	if err != nil {
-		return err
-	}
+	p := k.paste(h, files)
 	h.Gateway, h.InRoute, h.Nonces, h.Authority = p.Top, p.Route, p.Nonce, p.Root
 	needs := "requests>=2.31\n"
 	if h.Algorithm == string(httpsig.Ed25519) {
