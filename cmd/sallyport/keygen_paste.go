@@ -18,6 +18,7 @@ import (
 type paste struct {
 	Top    string // at the top level
 	Route  string // in the route, in place of the lines of the same names
+	Policy string // at the end of the rules that the route shares with others; "" if it has its own
 	Nonce  string // the file that says that no signature was used before; "" if it is there
 	Root   string // the root of the local authority, which the partner needs; "" for none
 	rooted bool   // Root exists
@@ -129,14 +130,13 @@ func (k *keygen) paste(h *handedOver, files []handedFile) *paste {
 		return p
 	}
 	p.Route = fmt.Sprintf("    callers: [%s]\n", strings.Join(k.callers(), ", "))
-	switch all := ""; {
+	switch {
 	case k.known.policy != "":
-		p.Route += fmt.Sprintf("# and in the policy %s, besides:\n    - %s\n", k.known.policy, rule)
+		p.Policy = "    - " + rule + "\n"
+	case k.known.list != nil && len(k.known.list.Content) > 0:
+		p.Route += fmt.Sprintf("    rules: [%s, %s]\n", strings.TrimSuffix(strings.TrimPrefix(flow(k.known.list), "["), "]"), rule)
 	default:
-		if k.known.list != nil && len(k.known.list.Content) > 0 {
-			all = strings.TrimSuffix(strings.TrimPrefix(flow(k.known.list), "["), "]") + ", "
-		}
-		p.Route += fmt.Sprintf("    rules: [%s%s]\n", all, rule)
+		p.Route += fmt.Sprintf("    rules: [%s]\n", rule)
 	}
 	if state := k.known.config.Integrity.State; state.Word() == "" && !k.known.config.TakesSignatures() && !exists(string(state)) {
 		p.Nonce = string(state)
@@ -187,6 +187,9 @@ func (p *paste) file(route string) string {
 	for line := range strings.Lines(p.Route) {
 		text += "#" + line
 	}
+	if p.Policy != "" {
+		text += "# and at the end of the policy that the route names under rules:\n#" + p.Policy
+	}
 	return text
 }
 
@@ -197,6 +200,9 @@ func (p *paste) instructions(h *handedOver, ownKey bool) string {
 		where = "Add to gateway.yaml, under the signing_keys that it has:"
 	}
 	text := where + "\n\n" + p.Top + "\nand in the route " + h.Route + ", in place of the lines of the same names:\n\n" + p.Route
+	if p.Policy != "" {
+		text += "\nand at the end of the policy that it names under rules:\n\n" + p.Policy
+	}
 	if h.Algorithm == string(httpsig.Ed25519) && !ownKey {
 		id := h.NotBefore.Format("gateway-2006-01")
 		text += fmt.Sprintf("\nAnswers to a private key are signed with a key of the gateway's own. Where integrity.publish names none yet, make one:\n\n"+

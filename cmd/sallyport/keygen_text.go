@@ -25,10 +25,11 @@ type handedOver struct {
 	NotAfter  time.Time    `json:"not_after"`
 	Dir       string       `json:"dir"`
 	Files     []handedFile `json:"files"`
-	Gateway   string       `json:"gateway_yaml"`        // the lines to add there
-	InRoute   string       `json:"route_yaml"`          // the lines of the route
-	Nonces    string       `json:"nonces,omitempty"`    // the file to make before the first start
-	Authority string       `json:"authority,omitempty"` // its root, which the partner needs
+	Gateway   string       `json:"gateway_yaml"`          // the lines to add there
+	InRoute   string       `json:"route_yaml"`            // the lines of the route
+	InPolicy  string       `json:"policy_yaml,omitempty"` // the rule for the policy that the route names
+	Nonces    string       `json:"nonces,omitempty"`      // the file to make before the first start
+	Authority string       `json:"authority,omitempty"`   // its root, which the partner needs
 }
 
 // run makes the key and writes everything.
@@ -49,7 +50,7 @@ func (k *keygen) run(out io.Writer, now time.Time) error {
 		return err
 	}
 	p := k.paste(h, files)
-	h.Gateway, h.InRoute, h.Nonces, h.Authority = p.Top, p.Route, p.Nonce, p.Root
+	h.Gateway, h.InRoute, h.InPolicy, h.Nonces, h.Authority = p.Top, p.Route, p.Policy, p.Nonce, p.Root
 	needs := "requests>=2.31\n"
 	if h.Algorithm == string(httpsig.Ed25519) {
 		needs += "cryptography>=42\n"
