@@ -43,8 +43,16 @@ func TestClientsCannotMakeAGatewayLookDead(t *testing.T) {
 // stuck is a listener whose loop of Accept hangs, as it would behind a lock that nobody releases.
 type stuck struct {
 	*net.TCPListener
+	asked   chan struct{} // gets a value for each question
 	release chan struct{}
 	once    sync.Once
+}
+
+func (s *stuck) SetDeadline(at time.Time) error {
+	if !at.IsZero() {
+		s.asked <- struct{}{}
+	}
+	return s.TCPListener.SetDeadline(at)
 }
 
 func (s *stuck) Accept() (net.Conn, error) {
@@ -60,19 +68,23 @@ func (s *stuck) Close() error {
 // A loop that accepts no more is found, and named, although the others work.
 func TestStuckAcceptIsNotAlive(t *testing.T) {
 	var addr string
+	asked := make(chan struct{})
 	listen := func(network, want string) (net.Listener, error) {
 		l, err := net.Listen(network, want)
 		if err != nil || addr != "" {
 			return l, err
 		}
 		addr = l.Addr().String() // https is opened first
-		return &stuck{TCPListener: l.(*net.TCPListener), release: make(chan struct{})}, nil
+		return &stuck{TCPListener: l.(*net.TCPListener), asked: asked, release: make(chan struct{})}, nil
 	}
 	h := build(t, plan{options: proxy.Options{Listen: listen}})
 	for range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			<-asked
+			cancel()
+		}()
 		err := h.gateway.Alive(ctx)
-		cancel()
 		if err == nil || !strings.Contains(err.Error(), addr) {
 			t.Errorf("got %v, want an error that names %s", err, addr)
 		}

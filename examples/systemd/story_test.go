@@ -229,12 +229,12 @@ func TestServiceUnderSystemd(t *testing.T) {
 // A gateway that no longer goes on is replaced.
 func TestWatchdogRestartsAStoppedProcess(t *testing.T) {
 	m := boot(t)
-	m.dropIn("watchdog", "[Service]\nWatchdogSec=3\n")
+	m.dropIn("watchdog", "[Service]\nWatchdogSec=5\n")
 	m.do("systemctl", "daemon-reload")
 	m.do("systemctl", "start", "sallyport.service")
 	m.do("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "sallyport.service")
 	m.until("the watchdog has restarted the service", func() bool {
-		return m.property("NRestarts") == "1" && m.property("SubState") == "running"
+		return m.property("NRestarts") != "0" && m.property("SubState") == "running"
 	})
 	m.refused()
 }

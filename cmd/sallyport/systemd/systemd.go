@@ -70,7 +70,7 @@ func (s *Service) Watch(ctx context.Context, alive func(context.Context) error) 
 	}
 	tick := time.NewTicker(s.watchdog / 2)
 	defer tick.Stop()
-	for {
+	for ctx.Err() == nil {
 		if s.look(ctx, alive) {
 			s.send(daemon.SdNotifyWatchdog)
 		}
