@@ -17,7 +17,7 @@ import (
 // Reasons of a refusal. The audit record and the response to the caller contain them.
 const (
 	ReasonForbidden         = "forbidden"          // no rule allows the call, or one denies it
-	ReasonInsufficientScope = "insufficient_scope" // a rule would allow the call with another scope (RFC 6750, section 3.1)
+	ReasonInsufficientScope = "insufficient_scope" // a rule would allow the call to a token with another scope (RFC 6750, section 3.1)
 )
 
 // Refusal is the error for a refused call.
@@ -119,10 +119,11 @@ func (p *Policy) Provide(caller *identity.Principal, call model.Call) (Provision
 }
 
 // refusal returns the refusal of a call that no rule allows; a nil call means any. If only
-// the caller's scopes prevent a rule from allowing it, the refusal names the scopes of
-// the first such rule.
+// the scopes of the caller's token prevent a rule from allowing it, the refusal names the
+// scopes of the first such rule. A caller without a token, such as one with a key, could
+// not get a scope.
 func (p *Policy) refusal(caller *identity.Principal, call *model.Call) *Refusal {
-	if !caller.IsZero() {
+	if caller.Claim != nil {
 		for i := range p.allow {
 			a := &p.allow[i]
 			if (call == nil || a.covers(*call, false)) && len(a.who.Scope) > 0 && a.who.matchButScope(caller) {

@@ -84,13 +84,19 @@ func TestScreenRefusesCallersWhomNoRuleAllows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	member, stranger := alice(), identity.Principal{Source: "issuer/corp", Name: "eve"}
+	member, stranger := alice(), identity.Principal{Source: "issuer/corp", Name: "eve", Claim: func(string) []string { return nil }}
 	if err := p.Screen(&member); err != nil {
 		t.Errorf("a member is refused: %v", err)
 	}
 	var refused *policy.Refusal
 	if err := p.Screen(&stranger); !errors.As(err, &refused) || refused.Reason != policy.ReasonInsufficientScope || refused.Scopes[0] != "models.read" {
 		t.Errorf("got %v; want insufficient_scope models.read", err)
+	}
+	// Only a token can have scopes: nobody else is told to get one.
+	for _, caller := range []identity.Principal{{Source: "key", Name: "acme"}, identity.Anonymous()} {
+		if err := p.Screen(&caller); !errors.As(err, &refused) || refused.Reason != policy.ReasonForbidden {
+			t.Errorf("%s: got %v; want forbidden", caller.Name, err)
+		}
 	}
 	banned := alice()
 	banned.Claim = func(string) []string { return []string{"banned"} }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -25,6 +26,10 @@ type Options struct {
 	Stdout io.Writer        // receives audit records for stdout; nil: os.Stdout
 	// Listen opens a listener; nil: net.Listen.
 	Listen func(network, addr string) (net.Listener, error)
+	// Sockets are listening sockets that the gateway need not open itself.
+	Sockets []Socket
+	// Manager is told of the start, of reloads and of the end; nil: nobody.
+	Manager Manager
 	// Dial connects to upstreams; nil: a plain dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// MemoryUsed returns how many bytes the process uses; nil asks the Go runtime.
@@ -47,6 +52,9 @@ func (o *Options) withDefaults() Options {
 	}
 	if d.Listen == nil {
 		d.Listen = net.Listen
+	}
+	if d.Manager == nil {
+		d.Manager = noManager{}
 	}
 	return d
 }
@@ -75,6 +83,8 @@ type Gateway struct {
 
 	watch *watch.Watch
 
+	probing chan struct{} // a semaphore of one, for Alive
+
 	reloading sync.Mutex // guards the fields below; held while a configuration is replaced
 	open      []*openListener
 }
@@ -90,7 +100,8 @@ type Addrs struct {
 // New builds a gateway from a configuration that [LoadConfig] has checked. It opens files, but does
 // not listen or use the network.
 func New(cfg *Config, o Options) (*Gateway, error) {
-	g := &Gateway{ready: make(chan struct{}), killed: make(chan struct{}), failed: make(chan error, 1)}
+	g := &Gateway{ready: make(chan struct{}), killed: make(chan struct{}), failed: make(chan error, 1), probing: make(chan struct{}, 1)}
+	g.listening.Store(new([]*openListener))
 	g.addrs.Store(&Addrs{})
 	var err error
 	if g.memory, err = newMemory(cfg, o.withDefaults()); err != nil {
@@ -148,6 +159,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.announceListener(l)
 	}
 	g.announce()
+	g.memory.options.Manager.Ready(g.describe())
 	g.reloading.Unlock()
 	close(g.ready)
 
@@ -194,9 +206,10 @@ func (g *Gateway) drain(ctx context.Context) {
 	g.reloading.Lock() // no further reload
 	g.draining.Store(true)
 	cfg := g.now().config
+	grace := cfg.Drain.Or(defaultDrain)
+	g.memory.options.Manager.Stopping(fmt.Sprintf("draining %d requests", g.server.InFlight()), cfg.DrainDelay.D()+grace)
 	g.reloading.Unlock()
 
-	grace := cfg.Drain.Or(defaultDrain)
 	g.memory.Log.Info("draining", "in_flight", g.server.InFlight(), "delay", cfg.DrainDelay.D().String(), "grace", grace.String())
 	if delay := cfg.DrainDelay.D(); delay > 0 {
 		g.wait(delay)
@@ -243,6 +256,7 @@ func (g *Gateway) wait(d time.Duration) {
 
 // announce logs a summary for operators at the start.
 func (g *Gateway) announce() {
+	g.announceUnused(g.now().config)
 	g.announceCertificates()
 	g.announceIntegrity()
 	if root := g.RootPath(); root != "" {

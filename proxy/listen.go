@@ -59,6 +59,8 @@ func placesOf(cfg *Config) []place {
 type openListener struct {
 	place
 	net.Listener
+	handed  bool               // a service manager has opened its socket
+	pulse   *pulse             // nil: it cannot be asked whether it accepts
 	stop    context.CancelFunc // ends its server; nil: closing the listener does that
 	control *admin.Control     // with useControl
 }
@@ -85,7 +87,8 @@ func (l *openListener) close() error {
 }
 
 // missing compares open listeners with the wanted places. It returns the places without a listener
-// and the listeners without a place.
+// and the listeners without a place. A place may have several listeners, if a service manager has
+// opened several sockets for it.
 func missing(open []*openListener, wanted []place) (lacking []place, surplus []*openListener) {
 	surplus = slices.Clone(open)
 	for _, w := range wanted {
@@ -96,6 +99,7 @@ func missing(open []*openListener, wanted []place) (lacking []place, surplus []*
 		}
 		surplus = slices.Delete(surplus, i, i+1)
 	}
+	surplus = slices.DeleteFunc(surplus, func(l *openListener) bool { return l.handed && slices.Contains(wanted, l.place) })
 	return lacking, surplus
 }
 
@@ -104,39 +108,49 @@ func missing(open []*openListener, wanted []place) (lacking []place, surplus []*
 func (g *Gateway) listen(cfg *Config, places []place) ([]*openListener, error) {
 	var opened []*openListener
 	for _, p := range places {
-		l, err := g.listenOn(cfg, p)
-		switch {
-		case err != nil:
+		more, err := g.listenOn(cfg, p)
+		if err != nil {
 			for _, l := range opened {
 				_ = l.Close() // no connection was accepted
 			}
 			return nil, fmt.Errorf("listen.%s: %w", p.use, err)
-		case l != nil:
-			opened = append(opened, l)
 		}
+		opened = append(opened, more...)
 	}
 	return opened, nil
 }
 
-// listenOn opens one listener; nil for an optional one that cannot be opened.
-func (g *Gateway) listenOn(cfg *Config, p place) (*openListener, error) {
+// listenOn opens the listeners of one place; none for an optional one that cannot be opened.
+func (g *Gateway) listenOn(cfg *Config, p place) ([]*openListener, error) {
 	if p.use == useControl {
 		return g.listenControl(cfg, p)
 	}
-	inner, err := g.memory.options.Listen("tcp", p.addr)
+	bound, handed, err := g.bind(p, placesOf(cfg))
 	if err != nil {
 		return nil, err
 	}
-	return &openListener{place: p, Listener: g.wrap(p.use, socket.Listen(inner))}, nil
+	var opened []*openListener
+	for _, inner := range bound {
+		l := &openListener{place: p, handed: handed}
+		// Clients of listen.health can use up its connections, and its Accept then waits.
+		if p.use != useHealth {
+			if l.pulse = newPulse(inner); l.pulse != nil {
+				inner = l.pulse
+			}
+		}
+		l.Listener = g.wrap(p.use, socket.Listen(inner))
+		opened = append(opened, l)
+	}
+	return opened, nil
 }
 
 // listenControl opens the control socket. Failure is an error only if the configuration names the
 // socket: the default may lie in a folder that the gateway cannot write.
-func (g *Gateway) listenControl(cfg *Config, p place) (*openListener, error) {
+func (g *Gateway) listenControl(cfg *Config, p place) ([]*openListener, error) {
 	c := admin.NewControl(admin.ControlOptions{Path: p.addr, Reload: g.Reload, Status: g.status, Log: g.memory.Log})
 	l, err := c.Listen()
 	if err == nil {
-		return &openListener{place: p, Listener: l, control: c}, nil
+		return []*openListener{{place: p, Listener: l, control: c}}, nil
 	}
 	if cfg.Listen.Control != "" {
 		return nil, err

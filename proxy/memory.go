@@ -26,6 +26,7 @@ import (
 type memory struct {
 	exchange.Memory
 	options Options
+	sockets []*handedSocket
 	auth    *auth.Memory
 	edge    *edge.Edge
 	replay  *local.Replay
@@ -58,6 +59,9 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	m.reloads.SetWatching(cfg.Reload.Watches())
 	m.snapshots.Store(1)
 	var err error
+	if m.sockets, err = checkSockets(o.Sockets); err != nil {
+		return nil, err
+	}
 	if m.edge, err = edge.New(cfg.TLS, edge.Options{Hosts: cfg.TLSHosts(), PlainHTTP: len(cfg.Listen.HTTPAddrs()) > 0, Log: m.Log, Now: o.Now}); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}

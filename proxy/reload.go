@@ -33,9 +33,14 @@ func (g *Gateway) Reload(ctx context.Context) ReloadReport { return g.reloadFor(
 func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadReport {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
+	manager, runs := g.memory.options.Manager, g.base != nil && !g.draining.Load()
+	if runs {
+		manager.Reloading()
+	}
 	report := g.reload(ctx)
 	report.LoadedAt = g.now().loaded
 	log := g.memory.Log
+	status := g.describe()
 	switch report.Result {
 	case ReloadChanged:
 		log.Info("configuration reloaded", "summary", report.Summary, "changes", report.Changes)
@@ -54,6 +59,10 @@ func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadRep
 			log.Error("configuration fault", "fault", f.Error())
 		}
 		g.memory.reloads.Failed(cmp.Or[error](report.Faults.Err(), errors.New(report.Summary)))
+		status += "; the last reload was refused: " + report.Summary
+	}
+	if runs {
+		manager.Ready(status)
 	}
 	return report
 }
@@ -156,6 +165,7 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 		g.announceListener(l)
 	}
 	g.closeListeners(surplus)
+	g.announceUnused(cfg)
 	g.memory.snapshots.Add(1)
 	g.foundation.start(g.failed, func() error { g.retire(old); return nil })
 	return s, nil

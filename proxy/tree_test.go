@@ -232,6 +232,7 @@ func linkedModules() map[string]string {
 		"github.com/pires/go-proxyproto":      "the PROXY protocol of balancers in front",
 		"github.com/spf13/cobra":              "the command line",
 		"github.com/spf13/pflag":              "cobra's flags",
+		"github.com/coreos/go-systemd/v22":    "sockets and messages of systemd",
 		"github.com/fsnotify/fsnotify":        "the kernel's reports of changed files, on every system; it needs golang.org/x/sys alone",
 		"github.com/prometheus/client_golang": "metrics",
 		"github.com/prometheus/client_model":  "client_golang's data model",

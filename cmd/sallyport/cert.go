@@ -109,7 +109,7 @@ func listCerts(w io.Writer, certs []proxy.Certificate, output string, now time.T
 		err = e.Encode(listed)
 	} else {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "HOSTS\tSOURCE\tSTATE\tISSUER\tENDS\tNEXT RENEWAL")
+		fmt.Fprintln(t, "HOSTS\tSOURCE\tSTATE\tISSUER\tENDS (UTC)\tNEXT RENEWAL (UTC)")
 		for _, c := range listed {
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", strings.Join(c.Hosts, " "), c.Source, c.State, dash(c.Issuer), day(c.NotAfter), day(c.NextRenewal))
 		}
@@ -184,7 +184,7 @@ func obtain(c *cobra.Command, certs *proxy.Certificates, names []string, force b
 		if cert.Source != "acme" || cert.NotAfter.IsZero() || cert.LastError != "" || len(names) > 0 && !slices.Contains(names, host) {
 			continue
 		}
-		if _, err := fmt.Fprintf(c.OutOrStdout(), "%s: valid until %s, from %s\n", host, day(cert.NotAfter), cert.Issuer); err != nil {
+		if _, err := fmt.Fprintf(c.OutOrStdout(), "%s: valid until %s UTC, from %s\n", host, day(cert.NotAfter), cert.Issuer); err != nil {
 			return fmt.Errorf("writing: %w", err)
 		}
 	}

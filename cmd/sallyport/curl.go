@@ -21,6 +21,7 @@ type curl struct {
 	output, ca, responseKey                      string
 	include, insecure, verbose, fail, unsignedOK bool
 	maxTime                                      float64 // seconds; 0: no bound
+	resolve                                      []string
 
 	stdout, stderr io.Writer
 }
@@ -43,7 +44,10 @@ The exit status is 1 if the answer does not verify and, with --fail, if its stat
 		Example: `  sallyport curl --key-id acme-2026-11 --secret acme-2026-11.secret \
       -d @body.json https://models.example.com/v1/models/half:predict
   sallyport curl --key-id acme-2026-11 --secret acme-2026-11.private.pem \
-      --response-key gateway-keys.json https://models.example.com/v1/models/half`,
+      --response-key gateway-keys.json https://models.example.com/v1/models/half
+  sallyport curl --key-id acme-2026-11 --secret acme-2026-11.secret \
+      --cacert sallyport-ca/root.pem --resolve models.example.com:443:127.0.0.1 \
+      https://models.example.com/v1/models/half`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("curl takes one URL, found %d", len(args))}
@@ -69,6 +73,7 @@ The exit status is 1 if the answer does not verify and, with --fail, if its stat
 	f.BoolVarP(&c.fail, "fail", "f", false, "exit with 1, and print no content, if the status is 400 or more")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "show on standard error what is sent and what comes back, for sallyport verify")
 	f.StringVar(&c.ca, "cacert", "", "the file with the authorities to trust (default: the system's)")
+	f.StringArrayVar(&c.resolve, "resolve", nil, "the address of a host, such as models.example.com:443:127.0.0.1")
 	f.BoolVar(&c.insecure, "insecure", false, "accept any certificate; the signature of the answer is still verified")
 	f.Float64Var(&c.maxTime, "max-time", 0, "maximum seconds for the whole operation (default: no limit)")
 	return command

@@ -58,6 +58,7 @@ func startGateway(ts *testscript.TestScript, _ bool, args []string) {
 	server.StartTLS()
 	ts.Defer(server.Close)
 	ts.Setenv("GATEWAY", server.URL)
+	ts.Setenv("PORT", server.URL[strings.LastIndex(server.URL, ":")+1:])
 	ts.Setenv("HOST", strings.TrimPrefix(server.URL, "https://"))
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), ca, 0o600))

@@ -41,8 +41,12 @@ func (c *curl) newWire() (*wire, error) {
 			return nil, fmt.Errorf("reading the authorities: %s holds no certificate", c.ca)
 		}
 	}
+	pinned, err := parseResolve(c.resolve)
+	if err != nil {
+		return nil, err
+	}
 	w := &wire{secret: c.secret, base: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, ForceAttemptHTTP2: true, DisableCompression: true,
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, ForceAttemptHTTP2: true, DisableCompression: true, DialContext: pinned.dial,
 	}}
 	if c.verbose {
 		w.verbose = c.stderr

@@ -52,6 +52,10 @@ func (w *wire) advice() string {
 		return host + " has seen this signature before: an intermediary sends requests twice; each run of sallyport curl signs anew"
 	case "digest_missing", "digest_mismatch":
 		return "the content that arrived does not match its digest: an intermediary changed it"
+	case "forbidden":
+		return host + " knows your key, and no rule of the route lets it do this; ask the operator for one, by who: {principal: \"key:YOU\"}"
+	case "unlisted_credential":
+		return "the route takes no requests signed with this key; ask the operator to list it in callers"
 	case "authority":
 		return host + " does not serve this name; use the host name of the route"
 	case "upstream_signature":

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -68,7 +69,6 @@ routes:
 			entries += strings.TrimPrefix(made.Gateway, "signing_keys:\n")
 		}
 	}
-	entries = strings.NewReplacer("/run/secrets/acme-1.secret", h.path("acme/acme-1.secret"), " orbit-1.public.pem", " "+h.path("orbit/orbit-1.public.pem")).Replace(entries)
 	route, err := os.ReadFile(h.path("route.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -171,4 +171,102 @@ func TestHandover(t *testing.T) {
 		})
 	}
 	h.t = t
+}
+
+// TestKeygenIsPasted does what keygen prints, as it is printed: the lines go into gateway.yaml, the
+// commands into a shell. Then the partner calls with what is in the folder.
+func TestKeygenIsPasted(t *testing.T) {
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Header.Get("X-Sallyport-Principal"))
+	}))
+	defer upstream.Close()
+	h := &handover{t: t, dir: t.TempDir(), status: make(chan int, 1)}
+	t.Chdir(h.dir)
+	before := fmt.Sprintf(`listen: {https: "127.0.0.1:0", http: off, health: off}
+tls: {local: {}}
+issuers:
+  corp: {url: "http://127.0.0.1:1", audience: models}
+routes:
+  - name: models
+    host: localhost
+    upstream: %s
+`, upstream.URL)
+	h.write("gateway.yaml", before+`    callers: issuer/corp    # people
+    rules:
+      - {deny: delete}
+      - allow: post         # with a scope
+        who: {scope: models.predict}
+`)
+	said, _ := h.sallyport(exitOK, "keygen", "--partner", "acme", "--id", "acme-1", "--route", "models", "--out", "acme", "-o", "table")
+	top, rest := between(t, said, "Add to gateway.yaml:\n\n", "\nand in the route models, in place of the lines of the same names:\n\n")
+	route, rest := between(t, rest, "", "\nBefore the first start")
+	touch, rest := between(t, rest, ":\n\n", "\nAfter the first start")
+	_, root := between(t, rest, "", ":\n\n")
+	h.write("gateway.yaml", before+route+top)
+	shell := func(command string) {
+		t.Helper()
+		if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+	shell(touch)
+	if _, warnings := h.sallyport(exitOK, "check"); warnings != "" {
+		t.Errorf("check warns: %s", warnings)
+	}
+	h.start()
+	shell(root)
+
+	// A second key goes under the section that there is now.
+	said, _ = h.sallyport(exitOK, "keygen", "--partner", "acme", "--id", "acme-2", "--route", "models", "--out", "next", "-o", "table")
+	second, _ := between(t, said, "under the signing_keys that it has:\n\n", "\nand in the route")
+	h.write("both.yaml", before+route+top+second)
+	h.sallyport(exitOK, "check", "-c", "both.yaml")
+	if !exists("next/root.pem") || strings.Contains(said, "After the first start") || strings.Contains(said, "touch") {
+		t.Errorf("the second time there is nothing left to do but to paste:\n%s", said)
+	}
+
+	t.Chdir(h.path("acme"))
+	call := []string{"curl", "--key-id", "acme-1", "--secret", "acme-1.secret", "--cacert", "root.pem"}
+	if out, _ := h.sallyport(exitOK, append(call, "-d", "x", h.url)...); out != "key:acme" {
+		t.Errorf("the server was asked by %q, want key:acme", out)
+	}
+	// What speaks of a token helps nobody who has a key.
+	if out, stderr := h.sallyport(exitOK, append(call, "-X", "DELETE", h.url)...); strings.Contains(out+stderr, "token") || !strings.Contains(stderr, "forbidden: ") {
+		t.Errorf("got %q and %q, want words about the key", out, stderr)
+	}
+	if exec.Command("python3", "-c", "import requests").Run() != nil {
+		t.Log("python3 has no requests here: call.py was not run")
+		return
+	}
+	out, err := exec.Command("python3", "call.py", h.url).CombinedOutput()
+	if err != nil || string(out) != "200\nkey:acme\n" {
+		t.Errorf("call.py: %v\n%s", err, out)
+	}
+	late := strings.Replace(read(t, "call.py"), "answer = requests", "import time; real = time.time; time.time = lambda: real() - 100\n    answer = requests", 1)
+	if err := os.WriteFile("call_late.py", []byte(late+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("python3", "call_late.py", h.url).CombinedOutput(); err == nil || !strings.Contains(string(out), "refused: stale: ") {
+		t.Errorf("with a clock that is late: %v\n%s", err, out)
+	}
+}
+
+// between returns what stands between two texts, and what follows.
+func between(t *testing.T, text, from, to string) (part, rest string) {
+	t.Helper()
+	_, text, ok := strings.Cut(text, from)
+	part, rest, found := strings.Cut(text, to)
+	if !ok || !found {
+		t.Fatalf("no %q and %q in:\n%s", from, to, text)
+	}
+	return part, rest
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

@@ -24,8 +24,8 @@ type keygen struct {
 	partner, route, out, url, config, alg, id, output string
 	days                                              int
 
-	callers []string // of the route in the configuration; nil: not known
-	target  string   // the URL that the partner calls
+	known  *known // what the configuration says; nil: it was not read
+	target string // the URL that the partner calls
 }
 
 func newKeygen() *cobra.Command {
@@ -34,9 +34,9 @@ func newKeygen() *cobra.Command {
 		Use:   "keygen --partner NAME --route NAME --out DIR",
 		Short: "Make a signing key for a partner, with instructions",
 		Long: `Make a key with which a partner signs its requests. The command writes to a new
-folder: the key, the lines for gateway.yaml, a Python client in one file, a test
-vector, and a README for the partner with commands to paste. Rules and audit records
-call the partner key:NAME.
+folder: the key, the lines for gateway.yaml, a Python client in one file with a program
+that calls, a test vector, and a README for the partner with commands to paste. Rules
+and audit records call the partner key:NAME.
 
 By default the key is a shared secret (hmac-sha256). With --alg ed25519 the gateway
 gets only a public key and cannot sign in the partner's name.
@@ -133,7 +133,10 @@ func (k *keygen) lookUp() error {
 		return usageError{fmt.Errorf("%s has a key with the id %q; name another with --id, and keep both until the partner uses the new one", k.config, k.id)}
 	}
 	r := routes[i]
-	k.callers = r.Callers
+	k.known = &known{config: config, route: r}
+	if err := k.known.read(k.config); err != nil {
+		return err
+	}
 	if k.url != "" {
 		return nil
 	}

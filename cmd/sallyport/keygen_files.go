@@ -23,6 +23,11 @@ import (
 //go:embed handover/sallyport_client.py
 var pythonClient string
 
+// callProgram is the partner's first program; @URL@, @KEY_ID@ and @SECRET@ stand for theirs.
+//
+//go:embed handover/call.py
+var callProgram string
+
 // handedFile is one file that keygen writes.
 type handedFile struct {
 	Name string `json:"name"`

@@ -4,8 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -24,7 +25,11 @@ type handedOver struct {
 	NotAfter  time.Time    `json:"not_after"`
 	Dir       string       `json:"dir"`
 	Files     []handedFile `json:"files"`
-	Gateway   string       `json:"gateway_yaml"` // the lines to add there
+	Gateway   string       `json:"gateway_yaml"`          // the lines to add there
+	InRoute   string       `json:"route_yaml"`            // the lines of the route
+	InPolicy  string       `json:"policy_yaml,omitempty"` // the rule for the policy that the route names
+	Nonces    string       `json:"nonces,omitempty"`      // the file to make before the first start
+	Authority string       `json:"authority,omitempty"`   // its root, which the partner needs
 }
 
 // run makes the key and writes everything.
@@ -44,17 +49,31 @@ func (k *keygen) run(out io.Writer, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	h.Gateway = k.gatewayLines(h, files)
+	p := k.paste(h, files)
+	h.Gateway, h.InRoute, h.InPolicy, h.Nonces, h.Authority = p.Top, p.Route, p.Policy, p.Nonce, p.Root
+	needs := "requests>=2.31\n"
+	if h.Algorithm == string(httpsig.Ed25519) {
+		needs += "cryptography>=42\n"
+	}
 	h.Files = append(files,
-		newFile("signing-key.yaml", 0o644, "gateway: lines for gateway.yaml", []byte(h.Gateway)),
-		newFile("README.txt", 0o644, "partner", []byte(h.readme(files[0].Name))),
+		newFile("signing-key.yaml", 0o644, "gateway: lines for gateway.yaml", []byte(p.file(h.Route))),
+		newFile("README.txt", 0o644, "partner", []byte(h.readme(files[0].Name, p.Root != ""))),
+		newFile("call.py", 0o644, "partner: a program that calls", []byte(h.program(files[0].Name))),
+		newFile("requirements.txt", 0o644, "partner: what that needs", []byte(needs)),
 		newFile("sallyport_client.py", 0o644, "partner", []byte(pythonClient)),
 		vectors)
+	if p.rooted {
+		root, err := os.ReadFile(p.Root)
+		if err != nil {
+			return err
+		}
+		h.Files = append(h.Files, newFile("root.pem", 0o644, "partner: the authority of the gateway's certificate, for development", root))
+	}
 	if err := writeNew(k.out, h.Files); err != nil {
 		return err
 	}
 	if k.output == "table" || k.output == "" && terminal(out) {
-		return h.summarize(out)
+		return h.summarize(out, p.instructions(h, k.known != nil && k.known.config.Integrity.Publish != ""))
 	}
 	e := json.NewEncoder(out)
 	e.SetIndent("", "  ")
@@ -65,40 +84,16 @@ func (k *keygen) run(out io.Writer, now time.Time) error {
 	return nil
 }
 
-// gatewayLines returns the lines for gateway.yaml.
-func (k *keygen) gatewayLines(h *handedOver, files []handedFile) string {
-	holds := fmt.Sprintf("secret: {file: /run/secrets/%s}   # where you put it", files[0].Name)
-	if len(files) > 1 {
-		holds = fmt.Sprintf("public_key: %s   # where you put it; answers are signed with the key of integrity.publish", files[1].Name)
-	}
-	caller := "key/" + k.partner
-	callers := slices.DeleteFunc(slices.Clone(k.callers), func(c string) bool { return c == "anonymous" })
-	if !slices.Contains(callers, caller) && !slices.Contains(callers, "key") {
-		callers = append(callers, caller)
-	}
-	others := "   # beside those that it has"
-	if k.callers != nil {
-		others = ""
-	}
-	return fmt.Sprintf(`signing_keys:
-  %s:
-    principal: %s
-    %s
-    not_before: %s
-    not_after: %s
-# and in the route %s:
-#   callers: [%s]%s
-`, plainYAML(h.KeyID), plainYAML(k.partner), holds, h.NotBefore.Format(time.RFC3339), h.NotAfter.Format(time.RFC3339),
-		h.Route, strings.Join(callers, ", "), others)
-}
-
-// readme returns the instructions for the partner. secret is the name of their key file.
-func (h *handedOver) readme(secret string) string {
-	python, needs, response := "", "nothing but Python", ""
+// readme returns the instructions for the partner. secret is the name of their key file. rooted
+// means that the gateway's certificate comes from an authority that only root.pem shows.
+func (h *handedOver) readme(secret string, rooted bool) string {
+	needs, response, trust := "nothing but Python", "", ""
 	if h.Algorithm == string(httpsig.Ed25519) {
 		needs = `Python and its package "cryptography"`
 		response = " --response-key gateway-keys.json"
-		python = `, response_key=open("gateway-keys.json").read()`
+	}
+	if rooted {
+		trust = " --cacert root.pem"
 	}
 	flags := fmt.Sprintf("--key-id %s --secret %s", h.KeyID, secret)
 	target := shellQuote(h.URL)
@@ -114,17 +109,29 @@ they are sent. A signature is good once, for one minute: the clock must be right
 and each attempt must be signed anew.
 
 `, h.URL, h.KeyID, h.Algorithm, day(h.NotBefore), day(h.NotAfter)+" UTC", secret)
+	if rooted {
+		text += "The gateway's certificate comes from an authority of its own: root.pem, which you got with this.\n\n"
+	}
 	if response != "" {
-		text += fmt.Sprintf("Answers are signed with the gateway's own key. Get it once, and keep it:\n\n    curl -o gateway-keys.json %s\n\n",
-			shellQuote(keysURL(h.URL)))
+		text += fmt.Sprintf("Answers are signed with the gateway's own key. Get it once, and keep it:\n\n    curl -o gateway-keys.json%s %s\n\n",
+			trust, shellQuote(keysURL(h.URL)))
 	}
 	text += fmt.Sprintf(`Does your side sign right? This needs %s, and no network:
 
     python3 sallyport_client.py check test-vector.json %s
 
+A call from Python, with requests. call.py is short: begin your own program with it.
+
+    python3 -m venv venv
+    venv/bin/pip install -r requirements.txt
+    venv/bin/python call.py
+
+Its errors have the gateway's reason in e.code: stale (your clock is wrong),
+bad_signature (key or id differ), replayed, forbidden.
+
 A call, where the program sallyport is installed; it verifies the answer too:
 
-    sallyport curl %s%s \
+    sallyport curl %s%s%s \
         -H 'Content-Type: application/json' -d %s \
         %s
 
@@ -133,18 +140,8 @@ The same with curl, which does not verify the answer:
     sallyport sign %s \
         -H 'Content-Type: application/json' -d %s \
         --url %s > headers
-    curl -H @headers --data-binary %s \
+    curl -H @headers%s --data-binary %s \
         %s
-
-From Python, with requests:
-
-    import requests
-    from sallyport_client import SallyportAuth
-
-    auth = SallyportAuth.from_file("%s", "%s"%s)
-    url = "%s"
-    answer = requests.post(url, json={"instances": [1.0, 2.0, 5.0]}, auth=auth)
-    auth.verify_response(answer)  # raises NotVerified unless the gateway signed this
 
 If the gateway answers bad_signature, this shows what it computes, and where that
 parts from what you signed:
@@ -152,10 +149,15 @@ parts from what you signed:
     sallyport verify --secret %s --explain < request-as-sent.txt
     sallyport verify --secret %s --vector test-vector.json --explain
 `, needs, secret,
-		flags, response, shellQuote(vectorContent), target,
-		flags, shellQuote(vectorContent), target, shellQuote(vectorContent), target,
-		h.KeyID, secret, python, strings.ReplaceAll(h.URL, `"`, "%22"), secret, secret)
+		flags, response, trust, shellQuote(vectorContent), target,
+		flags, shellQuote(vectorContent), target, trust, shellQuote(vectorContent), target,
+		secret, secret)
 	return text
+}
+
+// program returns the partner's first program.
+func (h *handedOver) program(secret string) string {
+	return strings.NewReplacer(`"@URL@"`, strconv.QuoteToASCII(h.URL), `"@KEY_ID@"`, strconv.QuoteToASCII(h.KeyID), `"@SECRET@"`, strconv.QuoteToASCII(secret)).Replace(callProgram)
 }
 
 // keysURL returns the URL at which the gateway of a target publishes its keys.
@@ -172,16 +174,18 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// summarize prints the files and the next step.
-func (h *handedOver) summarize(w io.Writer) error {
+// summarize prints the files and the next steps.
+func (h *handedOver) summarize(w io.Writer, instructions string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "Key %s (%s) of %s, good until %s UTC, to call %s\n\n", h.KeyID, h.Algorithm, h.Principal, day(h.NotAfter), h.URL)
 	fmt.Fprintln(t, "FILE\tMODE\tFOR")
 	for _, f := range h.Files {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", filepath.Join(h.Dir, f.Name), f.Mode, f.For)
 	}
-	fmt.Fprintf(t, "\nAdd to gateway.yaml:\n\n%s", h.Gateway)
 	if err := t.Flush(); err != nil {
+		return fmt.Errorf("writing: %w", err)
+	}
+	if _, err := io.WriteString(w, "\n"+instructions); err != nil {
 		return fmt.Errorf("writing: %w", err)
 	}
 	return nil

@@ -42,9 +42,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	explain(stderr, err)
+	command, err := root.ExecuteContextC(ctx)
 	var usage usageError
+	if errors.As(err, &usage) && !strings.Contains(err.Error(), "\n") {
+		err = fmt.Errorf("%w; see \"%s --help\"", err, command.CommandPath())
+	}
+	explain(stderr, err)
 	switch {
 	case err == nil:
 		return exitOK
@@ -64,12 +67,7 @@ func explain(w io.Writer, err error) {
 	if errors.As(err, &faults) {
 		prefix, err = "", faults // each names file and line
 	}
-	text := err.Error()
-	var usage usageError
-	if errors.As(err, &usage) && !strings.Contains(text, "\n") {
-		text += `; see "sallyport --help"`
-	}
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(w, prefix+strings.TrimRight(line, "\n"))
 	}
 }
@@ -102,7 +100,8 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 			return usageError{err}
 		},
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.Version = version()
+	root.SetVersionTemplate(versionLine() + "\n")
 	// The root command runs only to refuse unknown commands, so its usage must not list it.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
@@ -113,6 +112,7 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 		}
 	}
 	root.AddCommand(newCurl()) // takes an argument
+	addCompletions(root)
 	return root
 }
 

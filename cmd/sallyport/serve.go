@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/cmd/sallyport/systemd"
 	"sallyport/proxy"
 )
 
@@ -23,6 +24,9 @@ func newServe() *cobra.Command {
 		Long: `Run the gateway until SIGTERM or Ctrl-C, then let requests in flight finish; a second
 signal cuts them. SIGHUP reloads the configuration, as does a change of the file unless
 it has reload: {watch: false}. SIGUSR1 reopens the audit file, for logrotate.
+
+Under systemd it takes the sockets of a socket unit, reports its state (Type=notify)
+and feeds the watchdog while it is alive; deploy/systemd has both units.
 
 Audit records go to standard output unless the configuration names a file. The log
 goes to standard error: as text on a terminal, otherwise as JSON.`,
@@ -41,7 +45,11 @@ func serve(ctx context.Context, path string, records io.Writer, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	g, err := proxy.New(config, proxy.Options{Log: log, Stdout: records, Version: version()})
+	service, err := systemd.Take(log)
+	if err != nil {
+		return err
+	}
+	g, err := proxy.New(config, proxy.Options{Log: log, Stdout: records, Version: version(), Sockets: service.Sockets, Manager: service})
 	if err != nil {
 		// CheckFiles reports faults of files with their lines in the configuration.
 		return errors.Join(config.CheckFiles(), err)
@@ -51,6 +59,7 @@ func serve(ctx context.Context, path string, records io.Writer, log *slog.Logger
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup
 	work.Go(func() { collectWhenQuiet(background) })
+	work.Go(func() { service.Watch(background, g.Alive) })
 	work.Go(func() { handleSignals(background, ctx, g, log) })
 	defer work.Wait()
 	defer cancel()

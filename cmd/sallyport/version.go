@@ -8,38 +8,81 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newVersion() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version of sallyport, and of the Go that built it",
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(c.OutOrStdout(), "sallyport %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
-		},
-	}
+// built describes the build: the JSON output of `version`.
+type built struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"` // the whole commit
+	Time     string `json:"time,omitempty"`     // of the commit
+	Modified bool   `json:"modified"`           // the tree had changes that no commit has
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
 }
 
-// version returns the module's version or, without one, the commit of the build.
-func version() string {
+func newVersion() *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of sallyport, and of the Go that built it",
+		Long: `Print the version of sallyport, and of the Go that built it. The version is that of
+the commit: its tag or, without one, its date and hash, with +dirty if the tree had
+other changes. A build without the repository, or with -buildvcs=false, is (devel).`,
+		Example: `  sallyport version
+  sallyport version -o json`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			switch output {
+			case "json":
+				return writeJSON(c.OutOrStdout(), thisBuild())
+			case "text":
+				_, err := fmt.Fprintln(c.OutOrStdout(), versionLine())
+				return err
+			}
+			return usageError{fmt.Errorf("--output %q: want text or json", output)}
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return c
+}
+
+// versionLine is the output of `version` and --version.
+func versionLine() string {
+	b := thisBuild()
+	return fmt.Sprintf("sallyport %s %s %s", b.Version, b.Go, b.Platform)
+}
+
+// version returns the version of this build.
+func version() string { return thisBuild().Version }
+
+func thisBuild() built {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "(unknown)"
+		info = &debug.BuildInfo{}
 	}
-	v := info.Main.Version
-	if v == "" {
-		v = "(devel)"
-	}
-	var revision, modified string
+	return describeBuild(info)
+}
+
+// describeBuild reads what Go has noted in the binary. Go derives the module's version from the
+// repository; one that it does not give is that of the commit.
+func describeBuild(info *debug.BuildInfo) built {
+	b := built{Version: info.Main.Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			modified = "+modified"
+		switch s.Key {
+		case "vcs.revision":
+			b.Revision = s.Value
+		case "vcs.time":
+			b.Time = s.Value
+		case "vcs.modified":
+			b.Modified = s.Value == "true"
 		}
 	}
-	if v == "(devel)" && revision != "" {
-		v = revision + modified
+	if b.Version != "" && b.Version != "(devel)" {
+		return b
 	}
-	return v
+	b.Version = "(devel)"
+	if b.Revision != "" {
+		b.Version = b.Revision[:min(12, len(b.Revision))]
+		if b.Modified {
+			b.Version += "+dirty"
+		}
+	}
+	return b
 }

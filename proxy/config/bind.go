@@ -3,7 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"strings"
 	"syscall"
 
 	"sallyport/proxy/setting"
@@ -32,7 +35,10 @@ func (c *Config) CheckListeners() error {
 			if err == nil {
 				err = bind(to)
 			}
-			if problem, cure := listenFault(err); problem != "" {
+			if errors.Is(err, fs.ErrPermission) && listening(to.Port) {
+				continue // by a gateway with the right, or by systemd in its place
+			}
+			if problem, cure := listenFault(addr, err); problem != "" {
 				f.Add(l.path, addr, problem, cure)
 			}
 		}
@@ -42,15 +48,45 @@ func (c *Config) CheckListeners() error {
 
 // listenFault says what an error of binding an address means, and what would do; "" if it
 // is none that will be there when the gateway starts.
-func listenFault(err error) (problem, cure string) {
+func listenFault(addr string, err error) (problem, cure string) {
 	switch {
 	case err == nil, errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EAFNOSUPPORT):
 		return "", ""
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return "user " + setting.Myself() + " may not listen there: ports below 1024 take a right",
-			"give the service AmbientCapabilities=CAP_NET_BIND_SERVICE, or the program setcap cap_net_bind_service=+ep, or write a port from 1024 on and public_https: 443"
+			CureForbidden(addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "this machine has no such address", "write one of its own, or nothing before the colon for all of them"
 	}
 	return fmt.Sprintf("cannot be listened on: %v", err), ""
+}
+
+// CureForbidden says what lets a process listen on an address whose port takes a right.
+func CureForbidden(addr string) string {
+	_, port, _ := net.SplitHostPort(addr)
+	return "give the right, by AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit or setcap cap_net_bind_service=+ep on the program; " +
+		"or let systemd open the port, by ListenStream=" + port + " in deploy/systemd/sallyport.socket; " +
+		"or free it for all, by sysctl net.ipv4.ip_unprivileged_port_start=" + port + "; " +
+		"or write a port from 1024 on, and public_https: 443 if that leads to it"
+}
+
+// listening reports whether a process of this machine listens on a TCP port. It asks the
+// kernel and not the port: a connection would start a service that waits for one. Systems
+// without Linux's /proc do not say.
+func listening(port int) bool {
+	const state, listen = 3, "0A"
+	suffix := fmt.Sprintf(":%04X", port)
+	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			f := strings.Fields(line)
+			if len(f) > state && f[state] == listen && strings.HasSuffix(f[1], suffix) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,8 +38,8 @@ routes: [{host: a.example, upstream: "http://a:1", callers: anonymous, rules: [{
 }
 
 func TestPortsThatTakeARightSayHowToGetIt(t *testing.T) {
-	problem, cure := listenFault(&net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)})
-	for _, want := range []string{"AmbientCapabilities=CAP_NET_BIND_SERVICE", "setcap cap_net_bind_service=+ep", "public_https: 443"} {
+	problem, cure := listenFault(":443", &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)})
+	for _, want := range []string{"AmbientCapabilities=CAP_NET_BIND_SERVICE", "setcap cap_net_bind_service=+ep", "ListenStream=443", "ip_unprivileged_port_start=443", "public_https: 443"} {
 		if !strings.Contains(cure, want) {
 			t.Errorf("the cure lacks %s: %s", want, cure)
 		}
@@ -47,11 +48,33 @@ func TestPortsThatTakeARightSayHowToGetIt(t *testing.T) {
 		t.Errorf("got %s", problem)
 	}
 	for _, err := range []error{nil, syscall.EADDRINUSE} {
-		if problem, _ := listenFault(err); problem != "" {
+		if problem, _ := listenFault(":443", err); problem != "" {
 			t.Errorf("%v: %s", err, problem)
 		}
 	}
-	if problem, _ := listenFault(errors.New("out of descriptors")); !strings.Contains(problem, "out of descriptors") {
+	if problem, _ := listenFault(":443", errors.New("out of descriptors")); !strings.Contains(problem, "out of descriptors") {
 		t.Errorf("got %s", problem)
+	}
+}
+
+// A socket unit opens ports that the gateway's own user may not: that they are open is seen.
+func TestOpenPortsAreSeen(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems do not say")
+	}
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Logf("no address %s here: %v", addr, err)
+			continue
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		if !listening(port) {
+			t.Errorf("nobody is said to listen at %s", l.Addr())
+		}
+		l.Close()
+	}
+	if listening(0) {
+		t.Error("somebody is said to listen on port 0")
 	}
 }

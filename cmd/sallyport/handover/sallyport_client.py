@@ -75,7 +75,15 @@ class NotVerified(SallyportError):
 
 
 class SignatureMissing(NotVerified):
-    """No signature of ours: most often a refusal by a gateway that does not know the key."""
+    """No signature of ours."""
+
+
+class Refused(SignatureMissing):
+    """The gateway refused the request: code is its reason, such as stale, bad_signature (which an
+    unknown key is too) or replayed, and status that of the answer. A gateway does not sign for
+    whom it does not know: anybody on the way could have said this, so act on it as on an error."""
+
+    status = None
 
 
 class HeadOnly(NotVerified):
@@ -763,14 +771,27 @@ class SallyportReader(SallyportAuth):
 
 
 def _explained(e, response):
-    """An unsigned refusal, told with its reason: nobody vouches for that, but it helps."""
-    try:
-        said = json.loads(response.content[:4096]).get("reason") if response.status_code >= 400 else None
-    except (ValueError, AttributeError):
-        said = None
-    e = SignatureMissing(e.code, e.detail + (" and says: %s" % said if isinstance(said, str) else ""))
+    """What to raise for an unsigned answer: Refused with the gateway's reason where it says one."""
+    reason, text = _reason(response.content) if response.status_code >= 400 else ("", "")
+    if reason:
+        e = Refused(reason, "%s (status %d; this refusal is not signed)" % (text or "refused", response.status_code))
+        e.status = response.status_code
     e.response = response
     return e
+
+
+def _reason(content):
+    """The reason of a refusal and its text. The reason has the same place in every shape of one."""
+    try:
+        said = json.loads(content[:65536])
+        reason, text = said.get("reason"), said.get("title") or said.get("error")
+    except (ValueError, AttributeError):
+        return "", ""
+    if isinstance(text, dict):  # as OpenAI's servers say it
+        text = text.get("message")
+    if not isinstance(reason, str) or not re.fullmatch("[a-z][a-z0-9_]{0,63}", reason):
+        return "", ""
+    return reason, re.sub(r"[^ -~]", " ", text)[:200] if isinstance(text, str) else ""
 
 
 def _httpx_message(request):

@@ -245,6 +245,27 @@ class Responses(unittest.TestCase):
         r = answer(headers=lambda f: [(n, {"Signature": v + ", x=:AAAA:", "Signature-Input": v + ', x=("a";sf);v=1.5;t=tok'}.get(n, v)) for n, v in f])
         self.assertEqual(sp.verify_response(r, KEY).label, "sp")
 
+    def test_refusals_have_the_gateways_reason(self):
+        auth = sp.SallyportAuth("alice", SECRET)
+        for content, code in (
+            (b'{"title":"the signature is too old","status":401,"reason":"stale","request_id":"1"}', "stale"),
+            (b'{"error":"text","reason":"unknown_key","request_id":"1"}', "unknown_key"),
+            (b'{"error":{"message":"text","type":"t"},"reason":"forbidden","request_id":"1"}', "forbidden"),
+            (b'{"reason":"Stale\\n"}', None),
+            (b'{"reason":7}', None),
+            (b'["reason"]', None),
+            (b"<html>", None),
+            (b"", None),
+        ):
+            with self.assertRaises(sp.SignatureMissing) as caught:
+                auth._answered(answer(headers=[], status_code=401, content=content))
+            self.assertEqual(type(caught.exception), sp.Refused if code else sp.SignatureMissing, content)
+            self.assertEqual(caught.exception.code, code or "signature_missing")
+        # An answer that is no refusal keeps its fault, whatever it says.
+        with self.assertRaises(sp.SignatureMissing) as caught:
+            auth._answered(answer(headers=[], content=b'{"reason":"stale"}'))
+        self.assertEqual(caught.exception.code, "signature_missing")
+
     def test_accept_unsigned(self):
         """What was never signed passes, and nothing else."""
         auth = sp.SallyportAuth("alice", SECRET, accept_unsigned=True)

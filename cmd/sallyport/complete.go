@@ -1,0 +1,141 @@
+package main
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/auth/httpsig"
+	"sallyport/proxy"
+)
+
+// addCompletions gives every flag that takes a value, and every argument, what a shell offers for
+// it. Without that a shell offers files.
+func addCompletions(root *cobra.Command) {
+	byFlag := flagCompletions()
+	var visit func(*cobra.Command)
+	visit = func(c *cobra.Command) {
+		for name, complete := range byFlag {
+			command, flag, ok := strings.Cut(name, " ")
+			if !ok {
+				flag = command
+			} else if command != c.Name() {
+				continue
+			}
+			if c.LocalFlags().Lookup(flag) == nil {
+				continue
+			}
+			if _, exists := c.GetFlagCompletionFunc(flag); !exists {
+				_ = c.RegisterFlagCompletionFunc(flag, complete) // fails for a flag that is not there or has one
+			}
+		}
+		switch c.Name() {
+		case "curl":
+			c.ValidArgsFunction = fromConfig(routeURLs)
+		case "obtain", "renew", "export":
+			c.ValidArgsFunction = fromConfig(hosts)
+		default:
+			c.ValidArgsFunction = cobra.NoFileCompletions
+		}
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit(root)
+}
+
+// flagCompletions returns the completions by flag, or by command and flag for names that mean
+// different things.
+func flagCompletions() map[string]cobra.CompletionFunc {
+	files := func(extensions ...string) cobra.CompletionFunc {
+		if len(extensions) == 0 {
+			return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+		}
+		return cobra.FixedCompletions(extensions, cobra.ShellCompDirectiveFilterFileExt)
+	}
+	oneOf := func(values ...string) cobra.CompletionFunc {
+		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+	}
+	folder := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
+	methods := oneOf("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+	all := map[string]cobra.CompletionFunc{
+		"config": files("yaml", "yml"),
+		"socket": files("sock"),
+		"secret": files(), "public-key": files(), "response-key": files(), "cacert": files(),
+		"head": files(), "response": files(), "vector": files("json"), "cert": files(), "verify base": files(),
+		"export key": files(), "curl output": files(),
+		"out": folder, "dir": folder,
+		"check output": oneOf("table", "json"), "status output": oneOf("table", "json"),
+		"list output": oneOf("table", "json"), "keygen output": oneOf("table", "json"), "version output": oneOf("text", "json"),
+		"alg":     oneOf(string(httpsig.HMACSHA256), string(httpsig.Ed25519)),
+		"scheme":  oneOf("https", "http"),
+		"tag":     oneOf(httpsig.TagRequest, httpsig.TagResponse),
+		"request": methods, "method": methods,
+		"directory": oneOf("letsencrypt-staging", "letsencrypt", "zerossl"),
+		"route":     fromConfig(routeNames),
+		"url":       fromConfig(routeURLs),
+		"upstream":  fromConfig(upstreams),
+	}
+	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner id days at host issuer audience email listen") {
+		all[name] = cobra.NoFileCompletions
+	}
+	return all
+}
+
+// fromConfig completes values of the configuration: that of --config, else gateway.yaml. A
+// configuration with faults has none.
+func fromConfig(values func(*proxy.Config) []string) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		path := "gateway.yaml"
+		if f := c.Flag("config"); f != nil {
+			path = f.Value.String()
+		}
+		config, err := proxy.LoadConfig(path)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		all := slices.DeleteFunc(values(config), func(v string) bool { return slices.Contains(args, v) })
+		slices.Sort(all)
+		return slices.Compact(all), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func routeNames(c *proxy.Config) []string {
+	var all []string
+	for _, r := range c.Table() {
+		all = append(all, r.Name)
+	}
+	return all
+}
+
+// hosts returns the names that clients call; a pattern is none.
+func hosts(c *proxy.Config) []string {
+	var all []string
+	for _, r := range c.Table() {
+		all = append(all, slices.DeleteFunc(slices.Clone(r.Host), func(h string) bool { return strings.Contains(h, "*") })...)
+	}
+	return all
+}
+
+func routeURLs(c *proxy.Config) []string {
+	var all []string
+	for _, h := range hosts(c) {
+		all = append(all, "https://"+h+"/")
+	}
+	return all
+}
+
+// upstreams returns the URLs of the servers that the configuration stands in front of.
+func upstreams(c *proxy.Config) []string {
+	all := map[string]bool{}
+	for _, r := range c.Table() {
+		for _, e := range r.Endpoints {
+			all[e] = true
+		}
+	}
+	return slices.Collect(maps.Keys(all))
+}
