@@ -88,7 +88,7 @@ func (x *exchange) request(target string) *upstream.Request {
 		Body:     x.content.Body,
 		Length:   x.content.length,
 		Expect:   x.head.Expect,
-		Timeouts: x.route.Timeouts,
+		Timeouts: x.timeouts,
 		Inform:   x.callbacks.inform,
 	}
 	if r.Length < 0 || r.Length > seal.BlockBytes {

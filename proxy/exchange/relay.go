@@ -139,7 +139,7 @@ func (x *exchange) send(p []byte) error {
 // x.sending limits the rest.
 func (x *exchange) sendHead(h *message.Response, trailers bool) error {
 	x.responded = true
-	x.sending.idle, x.sending.stream, x.sending.clock, x.sending.writes = x.route.Timeouts.Idle, x.stream, x.server.Clock, true
+	x.sending.idle, x.sending.stream, x.sending.clock, x.sending.writes = x.timeouts.Idle, x.stream, x.server.Clock, true
 	if err := x.sending.extend(); err != nil {
 		return errClientGone(err)
 	}

@@ -51,7 +51,7 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	defer stop()
 	x.noteTunnel()
 
-	heard := &activity{idle: x.route.Timeouts.Idle}
+	heard := &activity{idle: x.timeouts.Idle}
 	up := make(chan int64, 1)
 	go func() { up <- splice(server, client, heard) }()
 	x.record.BytesOut = splice(client, server, heard)
