@@ -2,6 +2,8 @@ package proxy_test
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -70,4 +72,46 @@ func TestCallsMayBeSilentForLong(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Silent calls count as requests in flight, so that a flood of them is refused, and those that their
+// clients leave make room.
+func TestFloodOfSilentCallsIsBounded(t *testing.T) {
+	const most = 4
+	h, s := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "limits: {in_flight: 4}\n    callers:", 1))
+	hang := func() (close func(), status string) {
+		pr, pw := io.Pipe()
+		ctx, cancel := context.WithCancel(t.Context())
+		res, err := h.call(ctx, "/a.B/Hang", pr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() { cancel(); pw.Close(); res.Body.Close() }, res.Header.Get("grpc-status")
+	}
+	var open []func()
+	for range most {
+		leave, status := hang()
+		if status != "" {
+			t.Fatalf("status %s", status)
+		}
+		open = append(open, leave)
+	}
+	for range 3 * most {
+		leave, status := hang()
+		if leave(); status != "8" && status != "14" {
+			t.Errorf("a call above the limit has status %q", status)
+		}
+	}
+	if n := s.calls.Load(); n != most {
+		t.Errorf("%d calls reached the server", n)
+	}
+	for _, leave := range open {
+		leave()
+		s.cancelled(t)
+	}
+	eventually(t, "there is room again", func() bool {
+		leave, status := hang()
+		defer leave()
+		return status == ""
+	})
 }

@@ -127,6 +127,9 @@ func (x *exchange) signaturesEndHere() bool {
 // inform forwards an interim response.
 func (x *exchange) inform(m *message.Response) error {
 	x.dropOwnFields(&m.Fields)
+	if err := x.boundSending(); err != nil {
+		return err
+	}
 	return x.stream.Inform(m)
 }
 

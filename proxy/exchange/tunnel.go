@@ -36,6 +36,9 @@ func (x *exchange) wantsTunnel() bool {
 func (x *exchange) tunnel(answer *upstream.Response) error {
 	x.dress(&answer.Head)
 	x.responded = true
+	if err := x.boundSending(); err != nil {
+		return err
+	}
 	client, err := x.stream.Upgrade(&answer.Head)
 	if err != nil {
 		return errClientGone(err)

@@ -344,8 +344,9 @@ func (x *exchange) Trailers() message.Fields { return x.trailers }
 func (x *exchange) Close() (reusable bool) {
 	c := x.c
 	whole := c.up == nil || c.up.join()
+	atEnd := x.err == io.EOF && x.mode != bodyTunnel
 	ended := !x.watching.Stop()
-	reusable = x.err == io.EOF && x.reusable && whole && !ended && c.in.buffered() == 0
+	reusable = atEnd && x.reusable && whole && !ended && c.in.buffered() == 0
 	if x.mode != bodyTunnel {
 		c.in.release()
 	}
@@ -355,8 +356,10 @@ func (x *exchange) Close() (reusable bool) {
 		c.busy = false
 	case !whole:
 		c.sock.reset()
-	default:
+	case atEnd:
 		_ = c.Close() // nobody waits for it
+	default:
+		_ = c.sock.Close() // beneath TLS: close_notify could block
 	}
 	return reusable
 }
