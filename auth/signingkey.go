@@ -266,6 +266,13 @@ func readSecret(s setting.Secret) ([]byte, error) {
 var errNotEd25519 = errors.New("it contains no Ed25519 key in PEM form")
 
 func readPublicKey(file string) (ed25519.PublicKey, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading public_key: %w", err)
+	}
+	if err := setting.WrittenByOwner(file, info); err != nil {
+		return nil, fmt.Errorf("reading public_key: %w", err)
+	}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("reading public_key: %w", err)

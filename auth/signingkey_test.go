@@ -108,6 +108,21 @@ func TestReadSigningKeys(t *testing.T) {
 	}
 }
 
+// TestSigningKeysThatOthersWriteAreRefused: whoever can replace a key, even a public one, decides
+// whose requests are believed.
+func TestSigningKeysThatOthersWriteAreRefused(t *testing.T) {
+	public := writeFile(t, pemOf(t, "PUBLIC KEY", authtest.Ed25519().Public()))
+	for mode, refused := range map[os.FileMode]bool{0o644: false, 0o600: false, 0o660: true, 0o602: true, 0o664: true} {
+		if err := os.Chmod(string(public), mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := ReadSigningKeys(map[string]SigningKeyConfig{"orbit": {Principal: "orbit", PublicKey: public}})
+		if refused && (err == nil || !strings.Contains(err.Error(), "chmod go-w "+string(public))) || !refused && err != nil {
+			t.Errorf("%v: got %v", mode, err)
+		}
+	}
+}
+
 // TestSigningKeyValidityExcludesItsEnd: not_before is inclusive, not_after exclusive.
 func TestSigningKeyValidityExcludesItsEnd(t *testing.T) {
 	from, to := time.Unix(1_800_000_000, 0), time.Unix(1_800_000_100, 0)

@@ -146,7 +146,11 @@ func (r *rule) every() bool { return len(r.models) == 0 && slices.Contains(r.ver
 // covers reports whether the rule is about the call. unknown is the answer for a call that
 // names no model, if the rule names some.
 func (r *rule) covers(call model.Call, unknown bool) bool {
-	return (slices.Contains(r.verbs, "*") || slices.Contains(r.verbs, call.Verb)) && r.coversModel(call.Model, unknown)
+	return r.coversVerb(call) && r.coversModel(call.Model, unknown)
+}
+
+func (r *rule) coversVerb(call model.Call) bool {
+	return slices.ContainsFunc(r.verbs, func(v string) bool { return v == "*" || call.Runs(v) })
 }
 
 func (r *rule) coversModel(name string, unknown bool) bool {

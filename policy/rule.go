@@ -19,8 +19,8 @@ import (
 // that is not clear, is covered by no allow rule with models and by every deny rule with
 // models.
 type Rule struct {
-	Allow  setting.List[string] `yaml:"allow" jsonschema:"description=Verbs to allow: HTTP methods in lower case (get or post and so on) or \"*\" for all"`
-	Deny   setting.List[string] `yaml:"deny" jsonschema:"description=Verbs to deny; a deny rule wins over every allow rule"`
+	Allow  setting.List[string] `yaml:"allow" jsonschema:"description=Verbs to allow: HTTP methods in lower case (get or post and so on) or \"*\" for all; get covers head too"`
+	Deny   setting.List[string] `yaml:"deny" jsonschema:"description=Verbs to deny; a deny rule wins over every allow rule; get covers head too since servers run the same for both"`
 	Models setting.List[string] `yaml:"models" jsonschema:"description=Patterns of the models that the rule is about: * stands for any characters but / and ** for any characters; omitted: all"`
 	Who    Who                  `yaml:"who" jsonschema:"description=Whom the rule speaks of; omitted: everyone whom callers admits"`
 }

@@ -57,3 +57,23 @@ func TestAllowFromIgnoresForwardedForOfUntrustedPeers(t *testing.T) {
 		h.refused(h.do("GET", "/", "", map[string]string{name: "10.1.2.3"}), 403, "address_not_allowed")
 	}
 }
+
+// Flask runs the handler of GET for HEAD, so a rule that denies get must deny both.
+func TestDenyOfGetRefusesHead(t *testing.T) {
+	for _, serves := range []string{"raw", "flask", "openai"} {
+		t.Run(serves, func(t *testing.T) {
+			h := build(t, plan{routes: `
+  - {host: models.test, upstream: '%s', serves: ` + serves + `, callers: issuer/corp, rules: [{allow: "*"}, {deny: get}]}
+`})
+			for _, method := range []string{"GET", "HEAD"} {
+				if got := h.do(method, "/admin/reset", "", nil); got.StatusCode != 403 {
+					t.Errorf("%s: got %d", method, got.StatusCode)
+				}
+			}
+			h.untouched()
+			if got := h.do("POST", "/admin/reset", "", nil); got.StatusCode != 200 {
+				t.Errorf("POST: got %d %s", got.StatusCode, got.body)
+			}
+		})
+	}
+}

@@ -12,6 +12,9 @@ type Faults = config.Faults
 // RouteInfo describes one route with all defaults filled in.
 type RouteInfo = config.RouteInfo
 
+// StatePlace is where the gateway keeps something that must outlive a restart.
+type StatePlace = config.StatePlace
+
 // LoadConfig reads and checks a gateway.yaml and the files it includes; see [config.Load].
 func LoadConfig(path string) (*Config, error) { return config.Load(path) }
 

@@ -256,3 +256,39 @@ func TestForwardAuthNeverReadsTheModelFromTheBody(t *testing.T) {
 		})
 	}
 }
+
+// TestForwardAuthPermitsNoUpgradeThatTheRouteDoesNot: the other proxy forwards its client's Upgrade
+// by itself. Permission for a plain request must not become permission for a tunnel.
+func TestForwardAuthPermitsNoUpgradeThatTheRouteDoesNot(t *testing.T) {
+	const routes = `
+  - {host: models.test, path: /plain, upstream: '%s', callers: anonymous, rules: [{allow: "*"}]}
+  - {host: models.test, path: /socket, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], websocket: true}
+`
+	for _, c := range []struct {
+		name   string
+		fields []string
+		socket bool // the route with websocket: true permits it
+	}{
+		{"WebSocket", []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="}, true},
+		{"WebSocket without the fields of the connection", []string{"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="}, true},
+		{"Upgrade alone", []string{"Upgrade: WebSocket"}, true},
+		{"HTTP/2", []string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"}, false},
+		{"several", []string{"Connection: Upgrade", "Upgrade: websocket, h2c"}, false},
+		{"another", []string{"Connection: Upgrade", "Upgrade: connect-udp"}, false},
+	} {
+		for _, dialect := range dialects() {
+			t.Run(c.name+" "+dialect, func(t *testing.T) {
+				h := asked(t, dialect, routes)
+				for path, permitted := range map[string]bool{"/plain": false, "/socket": c.socket} {
+					got := h.askAs(append(told(dialect, "GET", "models.test", path), c.fields...)...)
+					if permitted && got.StatusCode != 200 || !permitted && (got.StatusCode != 403 || got.Header.Get("X-Sallyport-Reason") != "upgrade_not_allowed") {
+						t.Errorf("%s: got %d %s", path, got.StatusCode, got.body)
+					}
+				}
+				if got := h.askAs(told(dialect, "GET", "models.test", "/plain")...); got.StatusCode != 200 {
+					t.Errorf("without an upgrade: got %d %s", got.StatusCode, got.body)
+				}
+			})
+		}
+	}
+}

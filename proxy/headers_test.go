@@ -53,6 +53,39 @@ func TestHeadersThatAreSetCannotBeSentByAnotherRoute(t *testing.T) {
 	}
 }
 
+// The same server may stand in the file several times, each time spelled differently.
+func TestHeadersThatAreSetAreProtectedHoweverTheServerIsSpelled(t *testing.T) {
+	model := newModelServer(t, nil)
+	port := model.URL[strings.LastIndexByte(model.URL, ':')+1:]
+	h := build(t, plan{
+		more: "upstreams: {named: {rest: 'http://localhost:" + port + "'}, both: {rest: ['http://127.0.0.1:" + port + "', 'http://127.0.0.1:1']}}",
+		routes: `
+  - {host: models.test, upstream: 'http://127.0.0.1:` + port + `', callers: issuer/corp, rules: [{allow: "*"}], headers: {request: {set: {X-Tenant: research}}}}
+  - {host: models.test, path: /name, upstream: named, callers: anonymous, rules: [{allow: "*"}]}
+  - {host: models.test, path: /case, upstream: 'HTTP://LocalHost:` + port + `/', callers: anonymous, rules: [{allow: "*"}]}
+  - {host: models.test, path: /dialect, upstream: 'http://127.0.0.1:` + port + `', serves: flask, callers: anonymous, rules: [{allow: "*"}]}
+  - {host: models.test, path: /several, upstream: both, callers: anonymous, rules: [{allow: "*"}]}
+  - {host: models.test, path: /mapped, upstream: 'http://[::ffff:127.0.0.1]:` + port + `', callers: anonymous, rules: [{allow: "*"}]}
+  - {host: models.test, path: /other, upstream: %s, callers: anonymous, rules: [{allow: "*"}]}
+`})
+	attempt := map[string]string{"X-Tenant": "admin", "X_tenant": "admin", "Authorization": ""}
+	for _, path := range []string{"/name", "/case", "/dialect", "/several", "/mapped"} {
+		if got := h.do("GET", path, "", attempt); got.StatusCode != 200 {
+			t.Errorf("%s: got %d %s", path, got.StatusCode, got.body)
+			continue
+		}
+		if r, _ := model.seen(); r.URL.Path != path || r.Header.Get("X-Tenant") != "" || r.Header["X_tenant"] != nil {
+			t.Errorf("%s: the upstream got %s %v", path, r.URL.Path, r.Header)
+		}
+	}
+	if got := h.do("GET", "/other", "", attempt); got.StatusCode != 200 {
+		t.Fatalf("got %d %s", got.StatusCode, got.body)
+	}
+	if r, _ := h.model.seen(); r.Header.Get("X-Tenant") != "admin" {
+		t.Errorf("another server lost the field of its client: %v", r.Header)
+	}
+}
+
 func TestHeadersOfAnswers(t *testing.T) {
 	h := build(t, plan{routes: editedRoutes, handler: func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "public")

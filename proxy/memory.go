@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -122,7 +121,7 @@ func nonceBounds(c *seal.Config) local.Bounds {
 // beginReplay takes over the nonces of the previous process. It does so with the first
 // configuration whose routes accept signatures; until then no file is needed.
 func (m *memory) beginReplay(cfg *Config) error {
-	if !slices.ContainsFunc(cfg.Routes, func(r route.Config) bool { return r.TakesSignatures() }) {
+	if !cfg.TakesSignatures() {
 		return nil
 	}
 	state := string(cfg.Integrity.State)

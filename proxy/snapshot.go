@@ -121,7 +121,10 @@ func (s *snapshot) release() {
 func (s *snapshot) addRoutes(m *memory) error {
 	cfg := s.config
 	var own, covered []string
-	owned := route.OwnedFields(cfg.Routes)
+	owned := route.OwnedFields(cfg.Routes, func(rc *route.Config) []string {
+		_, u, _ := cfg.UpstreamOf(rc) // one that cannot be read is an error below
+		return u.Servers()
+	})
 	byName := map[string]*upstream.Upstream{}
 	for i := range cfg.Routes {
 		rc := &cfg.Routes[i]
@@ -129,7 +132,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 		if err != nil {
 			return fmt.Errorf("route %s: %w", rc.Name, err)
 		}
-		r.ToUpstream = route.NewEdits(&rc.Headers.Request, owned[rc.Upstream])
+		r.ToUpstream = route.NewEdits(&rc.Headers.Request, owned[i])
 		if rc.Upstream != "" {
 			if r.Upstream, err = s.upstream(rc, byName, m); err != nil {
 				return fmt.Errorf("route %s: %w", r.Name, err)

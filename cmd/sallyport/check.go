@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -12,10 +13,14 @@ import (
 
 // checked is the JSON output of `check`.
 type checked struct {
-	OK     bool              `json:"ok"`
-	File   string            `json:"file"`
-	Faults proxy.Faults      `json:"faults,omitempty"`
-	Routes []proxy.RouteInfo `json:"routes,omitempty"`
+	OK     bool         `json:"ok"`
+	File   string       `json:"file"`
+	Faults proxy.Faults `json:"faults,omitempty"`
+	// Warnings are what the gateway would serve with all the same.
+	Warnings proxy.Faults `json:"warnings,omitempty"`
+	// State is where the gateway keeps what must outlive a restart.
+	State  []proxy.StatePlace `json:"state,omitempty"`
+	Routes []proxy.RouteInfo  `json:"routes,omitempty"`
 }
 
 func newCheck() *cobra.Command {
@@ -25,13 +30,16 @@ func newCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Report every fault of the configuration, or show its routes",
 		Long: `Report every fault of the configuration on standard error, one per line with file,
-line, setting, value and a correction; the exit status is then 1. If there is no
-fault, show the routes with all settings, defaults included: as a table on a
+line, setting, value and a correction; the exit status is then 1. Warnings are written
+there too and do not change the exit status: unused parts, callers whom no rule can
+allow, allow_from that a balancer makes void. If there is no fault, show the routes with
+all settings, defaults included, and where the gateway keeps its state: as a table on a
 terminal, as JSON on a pipe.
 
 The command also opens and checks the files that the configuration names
-(certificates, keys, authorities), unless --offline is given. It does not use the
-network.`,
+(certificates, keys, authorities). It checks whether this user may write where the
+gateway keeps state and records, and may listen on its addresses: run it as the
+gateway's user. --offline leaves all this out. The command does not use the network.`,
 		Example: `  sallyport check
   sallyport check --offline -c deploy/gateway.yaml
   sallyport check | jq '.routes[].callers'`,
@@ -41,25 +49,30 @@ network.`,
 			if err != nil {
 				return err
 			}
-			return check(w, config, output, offline)
+			return check(w, c.ErrOrStderr(), config, output, offline)
 		},
 	}
 	configFlag(c, &config)
-	c.Flags().BoolVar(&offline, "offline", false, "read only the configuration and no file that it names")
+	c.Flags().BoolVar(&offline, "offline", false, "read only the configuration, and nothing else of this machine")
 	c.Flags().StringVarP(&output, "output", "o", "", "table or json (default: table on a terminal, else json)")
 	return c
 }
 
-func check(w io.Writer, path, output string, offline bool) error {
+func check(w, warnings io.Writer, path, output string, offline bool) error {
 	config, err := proxy.LoadConfig(path)
 	if err == nil && !offline {
-		err = config.CheckFiles()
+		err = checkMachine(config)
 	}
 	result := checked{OK: err == nil, File: path}
 	if err == nil {
-		result.Routes = config.Table()
+		result.Warnings, result.State, result.Routes = config.Warnings(), config.StatePlaces(), config.Table()
 	} else if !errors.As(err, &result.Faults) {
 		return err
+	}
+	for i := range result.Warnings {
+		if _, err := fmt.Fprintf(warnings, "warning: %v\n", result.Warnings[i]); err != nil {
+			return fmt.Errorf("writing: %w", err)
+		}
 	}
 	if output == "json" {
 		return cmp.Or(writeJSON(w, result), err)
@@ -67,5 +80,18 @@ func check(w io.Writer, path, output string, offline bool) error {
 	if err != nil {
 		return err
 	}
-	return writeTable(w, result.Routes)
+	return writeTable(w, &result)
+}
+
+// checkMachine reports what of this machine would keep the gateway from starting.
+func checkMachine(config *proxy.Config) error {
+	var all proxy.Faults
+	for _, err := range []error{config.CheckFiles(), config.CheckListeners()} {
+		var faults proxy.Faults
+		if errors.As(err, &faults) {
+			all = append(all, faults...)
+		}
+	}
+	all.Sort()
+	return all.Err()
 }

@@ -51,6 +51,9 @@ func (f *first) print(w io.Writer) error {
 		var all []error
 		for _, fault := range faults {
 			fault.File, fault.Path = "", f.flagOf(fault.Path)
+			if fault.Path == "--upstream" && !strings.Contains(f.upstream, "://") {
+				fault.Problem, fault.Cure = "not a URL", "write "+urlOf(f.upstream)
+			}
 			all = append(all, fault)
 		}
 		return usageError{errors.Join(all...)}
@@ -59,6 +62,14 @@ func (f *first) print(w io.Writer) error {
 		return fmt.Errorf("writing: %w", err)
 	}
 	return nil
+}
+
+// urlOf returns the URL that a bare server name probably means.
+func urlOf(server string) string {
+	if !strings.Contains(server, ":") {
+		server += ":PORT"
+	}
+	return "http://" + server
 }
 
 // flagOf returns the flag that a setting comes from.
@@ -81,13 +92,13 @@ func (f *first) flagOf(path string) string {
 }
 
 func (f *first) text() string {
-	tls := `# Certificates: a development authority, kept in ./sallyport-ca. For the world:
+	tls := `# Certificates: a development authority, kept where "sallyport check" says. For the world:
 #   tls: {acme: {email: you@example.com}}       from Let's Encrypt, or
 #   tls: {files: {cert: fullchain.pem, key: privkey.pem}}
 tls: {local: {}}`
 	if f.email != "" {
-		tls = fmt.Sprintf(`# Certificates: from Let's Encrypt, kept in ./sallyport-acme. It calls ports 443 and 80
-# of the host. Try first with "sallyport cert obtain --dry-run".
+		tls = fmt.Sprintf(`# Certificates: from Let's Encrypt, kept where "sallyport check" says. It calls ports 443
+# and 80 of the host. Try first with "sallyport cert obtain --dry-run".
 tls: {acme: {email: %s}}`, plainYAML(f.email))
 	}
 	return fmt.Sprintf(`%s

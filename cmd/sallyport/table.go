@@ -10,17 +10,20 @@ import (
 	"sallyport/proxy"
 )
 
-// writeTable writes the routes as a table. A cell with several values has a line for
-// each.
-func writeTable(w io.Writer, routes []proxy.RouteInfo) error {
+// writeTable writes the routes and the places of state as a table. A cell with several values
+// has a line for each.
+func writeTable(w io.Writer, c *checked) error {
 	p := painter(terminal(w) && os.Getenv("NO_COLOR") == "")
 	rows := [][][]string{{{"HOST"}, {"PATH"}, {"METHODS"}, {"UPSTREAM"}, {"CALLERS"}, {"RULES"}, {"LIMITS"}}}
 	var notes strings.Builder
-	for _, r := range routes {
+	for _, r := range c.Routes {
 		rows = append(rows, rowOf(&r))
 		for _, s := range r.Insecure {
 			fmt.Fprintf(&notes, "%s%s:%d: route %s: %s\n", p.paint(red, "insecure: "), r.File, r.Line, r.Name, s)
 		}
+	}
+	for _, s := range c.State {
+		fmt.Fprintf(&notes, "state: %s: %s (%s)\n", s.What, s.Path, s.Setting)
 	}
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {

@@ -12,3 +12,11 @@ type Call struct {
 	Model   string   // the name of the model, or "" if the request does not name it
 	Version string   // the version of the model, in digits, or "" if the request does not name it
 }
+
+// Runs says whether answering the call runs what the server has for verb. It is so for the
+// verb of the call, and for get where that is head: servers answer HEAD by what they do for
+// GET, and leave the content out (RFC 9110, section 9.3.2). So a rule about get that did not
+// cover head would let a caller run what it denies.
+func (c Call) Runs(verb string) bool {
+	return c.Verb == verb || c.Verb == "head" && verb == "get"
+}

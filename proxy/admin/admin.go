@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -115,8 +116,9 @@ type Options struct {
 	Now        func() time.Time // time.Now if nil
 }
 
-// Server serves /healthz, /readyz and /metrics. The readiness details contain errors of
-// components, so do not expose it publicly.
+// Server serves /healthz, /readyz and /metrics. Callers on this machine get the details: URLs of
+// upstreams and errors of components. Others learn from /readyz only whether the gateway is ready,
+// and /metrics names endpoints by position.
 type Server struct {
 	http *http.Server
 	log  *slog.Logger
@@ -145,29 +147,19 @@ func New(o Options) (*Server, error) {
 	if o.State == nil {
 		o.State = func() State { return State{} }
 	}
-	registry := prometheus.NewRegistry()
-	own := []prometheus.Collector{
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		newStateCollector(o),
-	}
-	for _, c := range append(own, o.Collectors...) {
-		if err := registry.Register(c); err != nil {
-			return nil, err
-		}
-	}
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)
-	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorLog:            errorLog,
-		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: 4,
-		Timeout:             totalTime,
-		DisableCompression:  true,
-	})
+	here, err := metricsHandler(o, true, errorLog)
+	if err != nil {
+		return nil, err
+	}
+	elsewhere, err := metricsHandler(o, false, errorLog)
+	if err != nil {
+		return nil, err
+	}
 	return &Server{
 		log: o.Log,
 		http: &http.Server{
-			Handler:           handler(o.State, metrics),
+			Handler:           handler(o.State, here, elsewhere),
 			ReadHeaderTimeout: headTime,
 			ReadTimeout:       headTime,
 			WriteTimeout:      totalTime,
@@ -178,9 +170,39 @@ func New(o Options) (*Server, error) {
 	}, nil
 }
 
+// metricsHandler answers /metrics, with the URLs of endpoints if detail is set.
+func metricsHandler(o Options, detail bool, errorLog promhttp.Logger) (http.Handler, error) {
+	registry := prometheus.NewRegistry()
+	own := []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		newStateCollector(o, detail),
+	}
+	for _, c := range append(own, o.Collectors...) {
+		if err := registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorLog:            errorLog,
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: 4,
+		Timeout:             totalTime,
+		DisableCompression:  true,
+	}), nil
+}
+
+// onThisMachine says whether a caller's connection comes from the loopback.
+func onThisMachine(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && from.Addr().Unmap().IsLoopback()
+}
+
 // handler serves exactly these three paths. A ServeMux would redirect other spellings to them.
-func handler(state func() State, metrics http.Handler) http.Handler {
+// here serves metrics to callers on this machine, elsewhere to others.
+func handler(state func() State, here, elsewhere http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		detail := onThisMachine(r)
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -201,9 +223,17 @@ func handler(state func() State, metrics http.Handler) http.Handler {
 			h.Set("Content-Type", "text/plain; charset=utf-8")
 			_, _ = w.Write([]byte("ok\n"))
 		case "/readyz":
-			ready(w, state())
+			s := state()
+			if !detail {
+				s = State{Ready: s.Ready, Draining: s.Draining}
+			}
+			ready(w, s)
 		case "/metrics":
-			metrics.ServeHTTP(w, r)
+			if detail {
+				here.ServeHTTP(w, r)
+			} else {
+				elsewhere.ServeHTTP(w, r)
+			}
 		}
 	})
 }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -310,5 +312,46 @@ func TestRunReturnsTheListenersError(t *testing.T) {
 	l.Close()
 	if err := s.Run(t.Context(), l); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v, want net.ErrClosed", err)
+	}
+}
+
+func TestDetailIsForThisMachineAlone(t *testing.T) {
+	o := Options{Log: slog.New(slog.DiscardHandler), Now: time.Now, State: func() State {
+		s := goodState()
+		s.Upstreams = []Upstream{
+			{Name: "churn", Endpoints: []Endpoint{{URL: "http://churn.internal:8000", Healthy: true, LastError: "dial tcp 10.0.0.7:8000"}}},
+			{Name: "https://direct.internal", Endpoints: []Endpoint{{URL: "https://direct.internal"}}},
+		}
+		return s
+	}}
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(from, path string) string {
+		r := httptest.NewRequest("GET", path, nil)
+		r.RemoteAddr = from
+		w := httptest.NewRecorder()
+		s.http.Handler.ServeHTTP(w, r)
+		if w.Code != 200 {
+			t.Errorf("%s from %s: %d", path, from, w.Code)
+		}
+		return w.Body.String()
+	}
+	for _, from := range []string{"127.0.0.1:4096", "[::1]:4096", "[::ffff:127.0.0.1]:4096"} {
+		for path, want := range map[string]string{"/readyz": "http://churn.internal:8000", "/metrics": `endpoint="http://churn.internal:8000",upstream="churn"`} {
+			if got := ask(from, path); !strings.Contains(got, want) {
+				t.Errorf("%s from %s lacks %s:\n%s", path, from, want, got)
+			}
+		}
+	}
+	for _, from := range []string{"192.0.2.7:4096", "[2001:db8::1]:4096", "10.0.0.7:4096", "@", ""} {
+		if got := ask(from, "/readyz"); got != "{\n  \"ready\": true,\n  \"draining\": false\n}\n" {
+			t.Errorf("/readyz from %q: %s", from, got)
+		}
+		got := ask(from, "/metrics")
+		if strings.Contains(got, "internal") || !strings.Contains(got, `sallyport_upstream_healthy{endpoint="1",upstream="churn"} 1`) {
+			t.Errorf("/metrics from %q: %s", from, got)
+		}
 	}
 }

@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,6 +11,7 @@ import (
 // stateCollector computes metrics from the state at each scrape. Its labels are names from the
 // configuration.
 type stateCollector struct {
+	detail bool // URLs are told
 	state  func() State
 	counts func() Counts
 	replay func() Replay
@@ -29,11 +32,12 @@ type stateCollector struct {
 	claimsRefused            *prometheus.Desc
 }
 
-func newStateCollector(o Options) *stateCollector {
+func newStateCollector(o Options, detail bool) *stateCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("sallyport_"+name, help, labels, nil)
 	}
 	return &stateCollector{
+		detail: detail,
 		state:  o.State,
 		counts: o.Counts,
 		replay: o.Replay,
@@ -106,13 +110,7 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 		}
 		gauge(s.keysFault, number(i.LastError != ""), i.Name)
 	}
-	for _, u := range st.Upstreams {
-		for _, e := range u.Endpoints {
-			gauge(s.healthy, number(e.Healthy), u.Name, e.URL)
-			gauge(s.active, float64(e.Active), u.Name, e.URL)
-			gauge(s.idle, float64(e.Idle), u.Name, e.URL)
-		}
-	}
+	s.upstreams(st.Upstreams, gauge)
 	if s.counts != nil {
 		n := s.counts()
 		gauge(s.inFlight, float64(n.InFlight))
@@ -130,6 +128,26 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 		count(s.claimsRefused, n.Full, "full")
 		count(s.claimsRefused, n.KeyFull, "key_full")
 		count(s.claimsRefused, n.Window, "window")
+	}
+}
+
+// upstreams sends the metrics of endpoints. Without details it names endpoints by
+// position, and so too upstreams whose name is a URL.
+func (s *stateCollector) upstreams(all []Upstream, gauge func(*prometheus.Desc, float64, ...string)) {
+	for i, u := range all {
+		name := u.Name
+		if !s.detail && strings.Contains(name, "://") {
+			name = "unnamed-" + strconv.Itoa(i+1)
+		}
+		for j, e := range u.Endpoints {
+			endpoint := e.URL
+			if !s.detail {
+				endpoint = strconv.Itoa(j + 1)
+			}
+			gauge(s.healthy, number(e.Healthy), name, endpoint)
+			gauge(s.active, float64(e.Active), name, endpoint)
+			gauge(s.idle, float64(e.Idle), name, endpoint)
+		}
 	}
 }
 

@@ -46,9 +46,7 @@ func (c *Config) checkBehind(f *setting.Faults) {
 	}
 	if p := l.InsecurePlain; p != nil {
 		checkPeers("listen.insecure_plain", p.From, f)
-		if l.ProxyProtocol == nil {
-			c.checkTrusted("listen.insecure_plain", p.From, f)
-		}
+		c.checkTrusted("listen.insecure_plain", p.From, f)
 	}
 	if p := l.ForwardAuth; p != nil {
 		checkPeers("listen.forward_auth", p.From, f)
@@ -70,15 +68,23 @@ func checkPeers(at string, from []setting.CIDR, f *setting.Faults) {
 	}
 }
 
-// checkTrusted records peers whose X-Forwarded-For is not believed: the gateway
-// would take them for the client, in limits, in allow_from and in the records.
+// checkTrusted records peers that are not believed when they tell who the client is: the
+// gateway would take them for the client, in limits, in allow_from and in the records.
+// The PROXY protocol is not read where proxies ask for decisions.
 func (c *Config) checkTrusted(at string, from []setting.CIDR, f *setting.Faults) {
+	believed, cure := slices.Clone(c.TrustedProxies), "add it to trusted_proxies"
+	problem := "is not among trusted_proxies, so its clients would all have its address"
+	if p := c.Listen.ProxyProtocol; p != nil && at != "listen.forward_auth" {
+		believed = append(believed, p.From...)
+		problem = "is neither among trusted_proxies nor in listen.proxy_protocol.from, so its clients would all have its address"
+		cure += ", or to listen.proxy_protocol.from if it sends that header"
+	}
 	for i, p := range from {
 		if !p.IsValid() || tooWide(p.Prefix) {
 			continue
 		}
-		if !coveredBy(p.Prefix, c.TrustedProxies) {
-			f.Add(setting.Index(at+".from", i), p.String(), "is not among trusted_proxies, so its clients would all have its address", "add it to trusted_proxies")
+		if !coveredBy(p.Prefix, believed) {
+			f.Add(setting.Index(at+".from", i), p.String(), problem, cure)
 		}
 	}
 }

@@ -91,7 +91,10 @@ type ListenConfig struct {
 	InsecurePlain *PlainConfig `yaml:"insecure_plain"`
 	// ForwardAuth decides for other proxies, which forward themselves.
 	ForwardAuth *exchange.ForwardAuthConfig `yaml:"forward_auth"`
-	// Health is the address of /healthz, /readyz and /metrics, or "off". Default: ":9902".
+	// Health is the address of /healthz, /readyz and /metrics, or "off". Whoever reaches it
+	// learns whether the gateway is ready, and its numbers; URLs of upstreams and other
+	// detail go to this machine alone. Write ":9902" for probes and monitoring of other
+	// machines. Default: "127.0.0.1:9902".
 	Health string `yaml:"health"`
 	// Control is the path of the unix socket for sallyport reload and sallyport status, or "off".
 	// Only root and the gateway's own user may use it. Default: the path of the configuration
@@ -106,7 +109,7 @@ const off = "off"
 const (
 	defaultHTTPS  = ":443"
 	defaultHTTP   = ":80"
-	defaultHealth = ":9902"
+	defaultHealth = "127.0.0.1:9902"
 )
 
 // HTTPSAddrs are the addresses for requests, none if they are off.

@@ -106,3 +106,26 @@ func rewriteExpected(t *testing.T, name string) {
 		}
 	}
 }
+
+func TestMethodsAreTakenInEitherCase(t *testing.T) {
+	const text = `
+tls: {local: {}}
+routes:
+  - {host: a.example, path: /one, methods: METHODS, upstream: "http://a:1", callers: anonymous, websocket: true,
+     rules: [{allow: "*"}, {deny: get}], cors: {origins: "*", methods: METHODS}}
+`
+	for _, methods := range []string{"[get, post]", "[GET, POST]", "[Get, post]"} {
+		c, err := Parse("gateway.yaml", []byte(strings.ReplaceAll(text, "METHODS", methods)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &c.Routes[0]
+		if want := []string{"GET", "POST"}; !slices.Equal(r.Methods, want) || !slices.Equal(r.CORS.Methods, want) || r.Name != "GET,POST a.example/one" {
+			t.Errorf("%s: got %v, %v, %s", methods, r.Methods, r.CORS.Methods, r.Name)
+		}
+	}
+	_, err := Parse("gateway.yaml", []byte(strings.ReplaceAll(text, "METHODS", "[get, GET]")))
+	if err == nil || !strings.Contains(err.Error(), "is listed twice") {
+		t.Errorf("one method in two cases: %v", err)
+	}
+}

@@ -39,6 +39,7 @@ routes: [{host: churn.example.com, upstream: churn, callers: [issuer/corp, key/a
 
 func TestConfigFilesAreAllThatItWasReadFrom(t *testing.T) {
 	dir := t.TempDir()
+	t.Setenv("STATE_DIRECTORY", dir)
 	c, err := Load(includedConfig(t, dir))
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +60,7 @@ func TestConfigFilesAreAllThatItWasReadFrom(t *testing.T) {
 		"sallyport-acme": string(c.TLS.ACME.Storage), "sallyport-nonces": string(c.Integrity.State), "audit.log": string(c.Audit.File),
 	} {
 		if got != filepath.Join(dir, name) {
-			t.Errorf("got %s, want %s beside the main file", got, name)
+			t.Errorf("got %s, want %s in the folder for state", got, name)
 		}
 	}
 }

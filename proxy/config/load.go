@@ -39,7 +39,7 @@ type include struct {
 func Load(path string) (*Config, error) {
 	text, err := readFile(path)
 	if err != nil {
-		return nil, setting.Faults{{File: path, Problem: err.Error(), Cure: "-c names another file; sallyport init prints a first one"}}
+		return nil, setting.Faults{{File: path, Problem: err.Error(), Cure: setting.CureUnreadable(err, "-c names another file; sallyport init prints a first one")}}
 	}
 	return parse(path, text, disk{filepath.Glob, readFile})
 }
@@ -61,8 +61,6 @@ func readFile(name string) ([]byte, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, errors.New("no such file")
-	case errors.Is(err, os.ErrPermission):
-		return nil, errors.New("permission denied")
 	case err != nil:
 		return nil, fmt.Errorf("cannot be read: %w", errors.Unwrap(err))
 	case !info.Mode().IsRegular():
@@ -138,6 +136,7 @@ func parse(name string, text []byte, disk disk) (*Config, error) {
 	c.source.enter(doc, c.Upstreams, c.Policies, c.Routes)
 	var found setting.Faults
 	faults = append(faults, c.include(disk, &found)...)
+	c.raiseMethods()
 	c.check(&found)
 	faults = append(faults, c.source.place(found)...)
 	if len(faults) > 0 {
@@ -209,7 +208,7 @@ func (c *Config) includeFile(name string, disk disk) setting.Faults {
 	c.source.files = append(c.source.files, name)
 	text, err := disk.read(name)
 	if err != nil {
-		return setting.Faults{{File: name, Problem: err.Error(), Cure: "remove it, or let the gateway's user read it"}}
+		return setting.Faults{{File: name, Problem: err.Error(), Cure: setting.CureUnreadable(err, "remove it, or let the gateway's user read it")}}
 	}
 	c.source.read(name, text)
 	var part include
@@ -252,23 +251,6 @@ func (c *Config) includeFile(name string, disk disk) setting.Faults {
 	return faults
 }
 
-// fillPlaces gives what the gateway writes its place beside the main file, where none
-// was named.
-func (c *Config) fillPlaces() {
-	beside := func(p *setting.Place, name string) {
-		if *p == "" {
-			*p = setting.Place(c.source.main.Beside(name))
-		}
-	}
-	if c.TLS.Local != nil {
-		beside(&c.TLS.Local.Dir, "sallyport-ca")
-	}
-	if c.TLS.ACME != nil {
-		beside(&c.TLS.ACME.Storage, "sallyport-acme")
-	}
-	beside(&c.Integrity.State, "sallyport-nonces")
-}
-
 // Place gives faults of values of the configuration their files and lines.
 func (c *Config) Place(found setting.Faults) setting.Faults {
 	if c.source == nil {
@@ -306,11 +288,28 @@ func (c *Config) Files() []string {
 	return slices.Compact(names)
 }
 
+// raiseMethods writes the methods of routes in upper case, as requests have them: no request
+// has another, so [get] can mean nothing else. It comes before the checks, which compare
+// methods with one another.
+func (c *Config) raiseMethods() {
+	raise := func(methods []string) {
+		for i, m := range methods {
+			methods[i] = strings.ToUpper(m)
+		}
+	}
+	for i := range c.Routes {
+		raise(c.Routes[i].Methods)
+		if c.Routes[i].CORS != nil {
+			raise(c.Routes[i].CORS.Methods)
+		}
+	}
+}
+
 // normalize writes names in the one form that is used, and fills in the defaults that
 // depend on other fields or on the place of the file. It comes after the checks, so
 // that faults show what was written.
 func (c *Config) normalize() {
-	c.fillPlaces()
+	c.fillPlaces(systemState)
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		r.Host = slices.Clone(r.Host)

@@ -242,12 +242,7 @@ func checkRuleOnRoute(r *route.Config, at string, rule *policy.Rule, f *setting.
 	if slices.Contains(r.Callers.Names(), route.Anonymous) && len(w.Scope)+len(w.Group)+len(w.Claim) > 0 {
 		f.Add(at+".who", "", "anonymous callers have no scopes, groups or claims", "remove it, or name an issuer in callers")
 	}
-	if len(r.Methods) == 0 {
-		return
-	}
-	verbs := slices.Concat(rule.Allow, rule.Deny)
-	reached := slices.ContainsFunc(verbs, func(v string) bool { return v == "*" || slices.Contains(r.Methods, strings.ToUpper(v)) })
-	if len(verbs) > 0 && !reached {
+	if verbs := slices.Concat(rule.Allow, rule.Deny); len(verbs) > 0 && !reaches(r, verbs) {
 		f.Add(at, strings.Join(verbs, ", "), "the route takes none of these methods", "add them to methods, or remove the rule")
 	}
 }

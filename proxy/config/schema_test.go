@@ -13,6 +13,7 @@ import (
 	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/policy/model"
+	"sallyport/proxy/exchange"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
@@ -70,6 +71,7 @@ func configSchema(t *testing.T) []byte {
 	s := r.Reflect(&Config{})
 	s.Title = "gateway.yaml of sallyport"
 	walkSchema("", s, refine)
+	s.AnyOf = wholes()
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		t.Fatal(err)
@@ -128,8 +130,12 @@ func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{inner(reflect.TypeFor[setting.List[string]]()), inner(reflect.TypeFor[route.CallersFields]())}}
 	case reflect.TypeFor[setting.Time]():
 		return text(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T.+)?$`, "2027-02-01T00:00:00Z", "2027-02-01")
+	case reflect.TypeFor[setting.Secret]():
+		return secretSchema()
 	case reflect.TypeFor[route.RulesRef]():
-		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, inner(reflect.TypeFor[[]policy.Rule]())}}
+		list, one := inner(reflect.TypeFor[[]policy.Rule]()), uint64(1)
+		list.MinItems = &one
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, list}}
 	}
 	if t.PkgPath() == reflect.TypeFor[setting.Size]().PkgPath() && strings.HasPrefix(t.Name(), "List[") {
 		one, item := uint64(1), inner(t.Elem())
@@ -138,35 +144,73 @@ func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 	return nil
 }
 
+// secretSchema is where a secret lies, in one place.
+func secretSchema() *jsonschema.Schema {
+	one, places := uint64(1), jsonschema.NewProperties()
+	places.Set("file", &jsonschema.Schema{Type: "string", Description: "The file that holds the secret."})
+	places.Set("env", &jsonschema.Schema{Type: "string", Description: "The environment variable that holds the secret."})
+	return &jsonschema.Schema{Type: "object", Properties: places, AdditionalProperties: jsonschema.FalseSchema, MinProperties: &one, MaxProperties: &one}
+}
+
+// wholes are the kinds of files: one with TLS, one without a listener that needs it, and
+// one that another includes.
+func wholes() []*jsonschema.Schema {
+	https, listen := jsonschema.NewProperties(), jsonschema.NewProperties()
+	https.Set("https", &jsonschema.Schema{Const: off, Description: "No listener has TLS."})
+	listen.Set("listen", &jsonschema.Schema{Type: "object", Properties: https, Required: []string{"https"}, Description: "Listeners without TLS alone."})
+	return []*jsonschema.Schema{
+		{Required: []string{"tls"}},
+		{Properties: listen, Required: []string{"listen"}},
+		{PropertyNames: &jsonschema.Schema{Enum: []any{"upstreams", "policies", "routes"}}},
+	}
+}
+
+// restrict names the values that a property may have: of a list, those of its items.
+func restrict(s *jsonschema.Schema, name string, values ...string) {
+	p, ok := s.Properties.Get(name)
+	if !ok {
+		return
+	}
+	walkSchema("", p, func(_ string, s *jsonschema.Schema) {
+		if s.Type != "string" {
+			return
+		}
+		s.Enum = nil
+		for _, v := range values {
+			s.Enum = append(s.Enum, v)
+		}
+	})
+}
+
 // refine adds what the types of the fields do not say.
 func refine(path string, s *jsonschema.Schema) {
 	if s.Properties == nil {
 		return
 	}
-	enum := func(name string, values ...string) {
-		if p, ok := s.Properties.Get(name); ok {
-			for _, v := range values {
-				p.Enum = append(p.Enum, v)
-			}
-		}
-	}
-	enum("serves", model.Names()...)
-	enum("per", "principal", "address", "route")
-	enum("min_version", "1.2", "1.3")
-	enum("use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse)
-	enum("request", seal.WhenKey, seal.Always)
-	enum("response", seal.Sign, off)
-	enum("events", seal.Trailer, seal.Inline)
-	enum("bind", route.BindAlias, route.BindIndependent)
 	switch path {
+	case "tls":
+		restrict(s, "min_version", "1.2", "1.3")
+	case "listen.forward_auth":
+		restrict(s, "dialect", exchange.DialectNginx, exchange.DialectTraefik, exchange.DialectCaddy)
+	case "signing_keys":
+		restrict(s, "use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse)
+	case "routes.callers":
+		restrict(s, "bind", route.BindAlias, route.BindIndependent)
+	case "routes.integrity":
+		restrict(s, "request", seal.WhenKey, seal.Always)
+		restrict(s, "response", seal.Sign, off)
+		restrict(s, "body", seal.HoldBody, seal.StreamBody, seal.HeadersOnly)
+		restrict(s, "events", seal.Trailer, seal.Inline)
+	case "routes.limits.rate":
+		restrict(s, "per", "principal", "address", "route")
 	case "routes":
+		restrict(s, "serves", model.Names()...)
 		s.Required = []string{"host", "callers"}
 	case "issuers":
 		s.Required = []string{"url", "audience"}
 	case "upstreams":
+		restrict(s, "serves", model.Names()...)
 		s.AnyOf = []*jsonschema.Schema{{Required: []string{"rest"}}, {Required: []string{"grpc"}}}
-	case "":
-		s.Required = []string{"tls"} // routes may all stand in included files
 	}
 }
 

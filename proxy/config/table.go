@@ -1,16 +1,11 @@
 package config
 
 import (
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
@@ -141,54 +136,4 @@ func ruleInWords(r *policy.Rule) string {
 		words += " if " + strings.Join(who, " and ")
 	}
 	return words
-}
-
-// CheckFiles opens the files that the configuration names, as `serve` will, and
-// reports every fault of them. It changes nothing on disk and asks nothing of the
-// network. The error, if any, is [Faults].
-func (c *Config) CheckFiles() error {
-	var f setting.Faults
-	c.TLS.CheckFiles("tls", c.TLSHosts(), &f)
-	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
-		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
-		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
-	}
-	var broken interface{ Unwrap() []error }
-	if _, err := auth.ReadSigningKeys(c.SigningKeys); errors.As(err, &broken) {
-		for _, err := range broken.Unwrap() {
-			var key *auth.KeyError
-			if errors.As(err, &key) {
-				f.Add("signing_keys."+key.ID, "", key.Err.Error(), "sallyport keygen makes a new one")
-			}
-		}
-	}
-	if file := string(c.Audit.File); file != "" && c.Audit.File.Word() == "" {
-		if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
-			f.Add("audit.file", file, "there is no such folder", "make it, and let the gateway's user write there")
-		} else if info, err := os.Stat(file); err == nil && info.IsDir() {
-			f.Add("audit.file", file, "is a folder", "name a file in it")
-		}
-	}
-	if c.source != nil {
-		f = c.source.place(f)
-	}
-	f.Sort()
-	return f.Err()
-}
-
-// checkCAFile records why a file holds no roots; "" is none.
-func checkCAFile(path string, name setting.Path, f *setting.Faults) {
-	if name == "" {
-		return
-	}
-	text, err := os.ReadFile(string(name))
-	if err != nil {
-		f.Add(path, string(name), "cannot be read", "name a PEM file that the gateway's user may read")
-		return
-	}
-	if !x509.NewCertPool().AppendCertsFromPEM(text) {
-		f.Add(path, string(name), "holds no certificate", "name a file with certificates in PEM")
-	}
 }

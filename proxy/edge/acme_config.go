@@ -31,7 +31,9 @@ type ACMEConfig struct {
 	Issuers setting.List[ACMEIssuer] `yaml:"issuers"`
 
 	// Storage is the folder for certificates, keys and accounts. It must survive restarts.
-	// Default: sallyport-acme.
+	// Default: sallyport-acme in the folder for state, which is $STATE_DIRECTORY or
+	// /var/lib/sallyport if one exists, else the folder of gateway.yaml. sallyport check
+	// shows it.
 	Storage setting.Place `yaml:"storage"`
 	// Challenges are the accepted ways to prove control of a name: tls-alpn-01 (on listen.https),
 	// http-01 (on listen.http) and dns-01. Default: dns-01 if dns is given, else the other two.
@@ -134,7 +136,7 @@ func (c *ACMEConfig) check(path string, f *setting.Faults) {
 	if c.Email != "" && (!strings.Contains(c.Email, "@") || strings.ContainsAny(c.Email, " ,<>:")) {
 		f.Add(path+".email", c.Email, "not an email address", "write one address only, such as ops@example.com")
 	}
-	c.Storage.Check(path+".storage", "name a folder, or remove the line for sallyport-acme beside this file", f)
+	c.Storage.Check(path+".storage", "name a folder, or remove the line for the default", f)
 	if len(c.Issuers) > 0 {
 		for _, x := range []struct {
 			name string
@@ -281,6 +283,8 @@ func (c *Config) checkACMEFiles(path string, f *setting.Faults) {
 	a := c.ACME
 	if _, err := newCertStorage(a.storage()); err != nil {
 		f.Add(path+".storage", a.storage(), err.Error(), "")
+	} else if problem, cure := setting.FolderFault(a.storage(), true); problem != "" {
+		f.Add(path+".storage", a.storage(), problem, cure)
 	}
 	for n, i := range a.issuers() {
 		at := path
@@ -289,18 +293,18 @@ func (c *Config) checkACMEFiles(path string, f *setting.Faults) {
 		}
 		if i.CA != "" {
 			if _, err := readRoots(i.CA); err != nil {
-				f.Add(at+".ca", string(i.CA), err.Error(), "")
+				f.Add(at+".ca", string(i.CA), err.Error(), setting.CureUnreadable(err, ""))
 			}
 		}
 		if i.EAB != nil {
 			if _, err := i.EAB.Key.Read(); err != nil {
-				f.Add(at+".eab.key", setting.Redacted, err.Error(), "")
+				f.Add(at+".eab.key", setting.Redacted, err.Error(), setting.CureUnreadable(err, ""))
 			}
 		}
 	}
 	if a.DNS != nil {
 		if _, err := newDNSSolver(a.DNS, time.Now); err != nil {
-			f.Add(path+".dns", "", err.Error(), "")
+			f.Add(path+".dns", "", err.Error(), setting.CureUnreadable(err, ""))
 		}
 	}
 }

@@ -274,7 +274,7 @@ func TestACMERefusesUnsafeStorage(t *testing.T) {
 			t.Errorf("New: got %v, want %q", err, want)
 		}
 		var f setting.Faults
-		c.CheckFiles("tls", []string{"a.example.com"}, &f)
+		c.CheckFiles("tls", []string{"a.example.com"}, true, &f)
 		if !strings.Contains(f.Error(), want) {
 			t.Errorf("CheckFiles: got %v, want %q", f, want)
 		}

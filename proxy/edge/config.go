@@ -38,7 +38,9 @@ type FileConfig struct {
 // LocalConfig is a certificate authority on disk. It signs certificates for the configured
 // hosts. Clients must trust its root.
 type LocalConfig struct {
-	// Dir is the authority's folder, created if missing. Default: sallyport-ca.
+	// Dir is the authority's folder, created if missing. Default: sallyport-ca in the folder for
+	// state, which is $STATE_DIRECTORY or /var/lib/sallyport if one exists, else the folder of
+	// gateway.yaml. sallyport check shows it.
 	Dir setting.Place `yaml:"dir"`
 	// Hosts use the local authority even if ACME is configured. Without ACME, all hosts use it.
 	Hosts setting.List[string] `yaml:"hosts"`
@@ -68,7 +70,7 @@ func (c *Config) Check(path string, f *setting.Faults) {
 		c.ACME.check(path+".acme", f)
 	}
 	if c.Local != nil {
-		c.Local.Dir.Check(path+".local.dir", "name a folder, or remove the line for sallyport-ca beside this file", f)
+		c.Local.Dir.Check(path+".local.dir", "name a folder, or remove the line for the default", f)
 	}
 	if len(c.Files) == 0 && c.Local == nil && c.ACME == nil {
 		f.Add(path, "", "no source of certificates", "write tls: {acme: {email: ...}}, tls: {files: {cert: ..., key: ...}}, or for development tls: {local: {}}")
@@ -88,13 +90,26 @@ func (c *Config) Check(path string, f *setting.Faults) {
 }
 
 // CheckFiles records faults that only the files show: unreadable files, keys that do not
-// match, hosts without a certificate. It writes nothing. Call it after Check found no faults.
-func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
+// match, hosts without a certificate. It writes nothing. plain reports whether there is a listener
+// for plain HTTP. Call it after Check found no faults.
+func (c *Config) CheckFiles(path string, hosts []string, plain bool, f *setting.Faults) {
 	var pairs []*pair
 	for i, p := range c.Files {
+		at := setting.Index(path+".files", i)
+		_, certErr := readPEM(string(p.Cert), false)
+		if certErr != nil {
+			f.Add(at+".cert", string(p.Cert), certErr.Error(), setting.CureUnreadable(certErr, ""))
+		}
+		_, keyErr := readPEM(string(p.Key), true)
+		if keyErr != nil {
+			f.Add(at+".key", string(p.Key), keyErr.Error(), setting.CureUnreadable(keyErr, ""))
+		}
+		if certErr != nil || keyErr != nil {
+			continue
+		}
 		pair, err := loadPair(p)
 		if err != nil {
-			f.Add(setting.Index(path+".files", i)+".cert", string(p.Cert), err.Error(), "")
+			f.Add(at+".cert", string(p.Cert), err.Error(), "name a certificate of the routes' hosts, and the key that belongs to it")
 			continue
 		}
 		pairs = append(pairs, pair)
@@ -103,19 +118,29 @@ func (c *Config) CheckFiles(path string, hosts []string, f *setting.Faults) {
 		c.checkACMEFiles(path+".acme", f)
 	}
 	if c.Local != nil {
-		if _, err := readAuthority(c.Local.dir()); err != nil {
-			f.Add(path+".local.dir", c.Local.dir(), err.Error(), "")
-		}
-		return
+		c.Local.checkFolder(path+".local.dir", f)
 	}
-	if len(pairs) < len(c.Files) || c.ACME != nil {
-		return // it is unknown which hosts the broken files, or ACME, would cover
+	if len(pairs) < len(c.Files) {
+		return // it is unknown which hosts the broken files would cover
 	}
 	index := newFileIndex(pairs)
 	for _, host := range hosts {
 		if !index.covers(host) {
-			f.Add(path+".files", "", "no certificate for host "+host, cureUncovered)
+			c.checkUncovered(path, host, plain, f)
 		}
+	}
+}
+
+// checkUncovered records a host that neither files nor another source can have a certificate
+// for.
+func (c *Config) checkUncovered(path, host string, plain bool, f *setting.Faults) {
+	switch {
+	case c.ACME != nil && len(c.Files) > 0: // without files, CheckHosts has found it
+		if problem, cure := c.cannotProve(host, plain); problem != "" {
+			f.Add(path+".acme", host, problem, cure)
+		}
+	case c.ACME == nil && c.Local == nil:
+		f.Add(path+".files", "", "no certificate for host "+host, cureUncovered)
 	}
 }
 

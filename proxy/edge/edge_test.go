@@ -282,7 +282,7 @@ func TestNewRefuses(t *testing.T) {
 	a := ca.write(t, dir, "a", forHosts("a.example.com"))
 	b := ca.write(t, dir, "b", forHosts("b.example.com"))
 	open := ca.write(t, dir, "open", forHosts("a.example.com"))
-	if err := os.Chmod(string(open.Key), 0o666); err != nil {
+	if err := os.Chmod(string(open.Key), 0o660); err != nil {
 		t.Fatal(err)
 	}
 	garbage := filepath.Join(dir, "garbage.pem")
@@ -298,11 +298,12 @@ func TestNewRefuses(t *testing.T) {
 		{"another's key", Config{Files: setting.List[FileConfig]{{Cert: a.Cert, Key: b.Key}}}, "a.example.com", "private key does not match"},
 		{"garbage", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(garbage), Key: a.Key}}}, "a.example.com", "garbage.pem"},
 		{"folder", Config{Files: setting.List[FileConfig]{{Cert: setting.Path(dir), Key: a.Key}}}, "a.example.com", "not a regular file"},
-		{"key writable by others", Config{Files: setting.List[FileConfig]{open}}, "a.example.com", "can be written by every user"},
+		{"key writable by others", Config{Files: setting.List[FileConfig]{open}}, "a.example.com", "can be written by others than its owner; chmod go-w"},
 		{"CA certificate", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "sub", &x509.Certificate{DNSNames: []string{"a.example.com"}, IsCA: true})}}, "a.example.com", "belongs to a certificate authority"},
 		{"no names", Config{Files: setting.List[FileConfig]{ca.write(t, dir, "cn", &x509.Certificate{Subject: pkix.Name{CommonName: "a.example.com"}})}}, "a.example.com", "names no host"},
 		{"host without certificate", Config{Files: setting.List[FileConfig]{a}}, "b.example.com", "no certificate for host b.example.com"},
 		{"wildcard host, one name", Config{Files: setting.List[FileConfig]{a}}, "*.example.com", "no certificate for host *.example.com"},
+		{"host that ACME cannot prove", Config{Files: setting.List[FileConfig]{a}, ACME: &ACMEConfig{Email: "ops@example.com", Storage: setting.Place(filepath.Join(dir, "acme"))}}, "*.b.example.com", noWildcard},
 		{"no source", Config{}, "a.example.com", "no certificate for host a.example.com"},
 		{"TLS 1.1", Config{Files: setting.List[FileConfig]{a}, MinVersion: "1.1"}, "a.example.com", "is not served"},
 	} {
@@ -315,7 +316,7 @@ func TestNewRefuses(t *testing.T) {
 				return // found by Check
 			}
 			var f setting.Faults
-			tt.config.CheckFiles("tls", []string{tt.host}, &f)
+			tt.config.CheckFiles("tls", []string{tt.host}, true, &f)
 			if len(f) != 1 || !strings.Contains(f.Error(), tt.want) {
 				t.Errorf("CheckFiles: got %q, want %q", f.Error(), tt.want)
 			}

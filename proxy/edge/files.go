@@ -17,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sallyport/proxy/setting"
 )
 
 // fileSource serves certificates from files and reloads them when they change.
@@ -147,8 +149,10 @@ func readPEM(name string, private bool) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", name)
 	}
-	if private && info.Mode().Perm()&0o002 != 0 {
-		return nil, fmt.Errorf("%s can be written by every user of this machine; chmod o-w %[1]s", name)
+	if private {
+		if err := setting.WrittenByOwner(name, info); err != nil {
+			return nil, err
+		}
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
 	if err == nil && len(b) > maxPEM {

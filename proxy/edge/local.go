@@ -21,6 +21,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sallyport/proxy/setting"
 )
 
 // localSource signs certificates for the configured hosts only, with an authority on disk.
@@ -86,8 +88,8 @@ func openAuthority(dir string, now time.Time) (*authority, error) {
 			return nil, fmt.Errorf("making the local certificate authority: %w", err)
 		}
 	}
-	if rest := a.root.NotAfter.Sub(now); rest < leafLife {
-		return nil, fmt.Errorf("the local certificate authority in %s expires at %s; remove the folder to create a new one", dir, a.root.NotAfter.Format(time.RFC3339))
+	if err := a.lives(dir, now); err != nil {
+		return nil, err
 	}
 	root := pemBlock("CERTIFICATE", a.root.Raw)
 	name := filepath.Join(dir, rootFile)
@@ -98,6 +100,35 @@ func openAuthority(dir string, now time.Time) (*authority, error) {
 		return nil, fmt.Errorf("writing the local certificate authority's root: %w", err)
 	}
 	return a, nil
+}
+
+// lives is an error if the authority in dir ends before a certificate that it would sign.
+func (a *authority) lives(dir string, now time.Time) error {
+	if a.root.NotAfter.Sub(now) < leafLife {
+		return fmt.Errorf("the local certificate authority in %s expires at %s; remove the folder to create a new one", dir, a.root.NotAfter.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// checkFolder records why no authority could be read from the folder, or made there.
+func (c *LocalConfig) checkFolder(path string, f *setting.Faults) {
+	dir := c.dir()
+	a, err := readAuthority(dir)
+	if err == nil && a != nil {
+		err = a.lives(dir, time.Now())
+	}
+	if err != nil {
+		f.Add(path, dir, err.Error(), setting.CureUnreadable(err, ""))
+		return
+	}
+	if a != nil {
+		if root, err := os.ReadFile(filepath.Join(dir, rootFile)); err == nil && bytes.Equal(root, pemBlock("CERTIFICATE", a.root.Raw)) {
+			return // nothing is written
+		}
+	}
+	if problem, cure := setting.FolderFault(dir, true); problem != "" {
+		f.Add(path, dir, problem, cure)
+	}
 }
 
 // readAuthority reads the authority in dir; nil if there is none.

@@ -121,15 +121,14 @@ func TestLocalRefusesBadAuthority(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(t *testing.T, dir string)
-		later  time.Duration
 		want   string
 	}{
 		{"key readable by others", func(t *testing.T, dir string) {
 			if err := os.Chmod(filepath.Join(dir, authorityFile), 0o644); err != nil {
 				t.Fatal(err)
 			}
-		}, 0, "chmod 600"},
-		{"garbage", func(t *testing.T, dir string) { writeTest(t, filepath.Join(dir, authorityFile), []byte("garbage")) }, 0, "remove the folder"},
+		}, "chmod 600"},
+		{"garbage", func(t *testing.T, dir string) { writeTest(t, filepath.Join(dir, authorityFile), []byte("garbage")) }, "remove the folder"},
 		{"no authority", func(t *testing.T, dir string) {
 			c := newTestCA(t).write(t, t.TempDir(), "leaf", forHosts("a.test"))
 			cert, err := os.ReadFile(string(c.Cert))
@@ -141,21 +140,28 @@ func TestLocalRefusesBadAuthority(t *testing.T) {
 				t.Fatal(err)
 			}
 			writeTest(t, filepath.Join(dir, authorityFile), append(cert, key...))
-		}, 0, "is not a certificate authority"},
-		{"expired", func(*testing.T, string) {}, rootLife, "to create a new one"},
+		}, "is not a certificate authority"},
+		{"expired", func(t *testing.T, dir string) {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := makeAuthority(dir, time.Now().Add(-rootLife)); err != nil {
+				t.Fatal(err)
+			}
+		}, "to create a new one"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "ca")
 			localEdge(t, dir, nil, "localhost")
 			tt.change(t, dir)
 			c := Config{Local: &LocalConfig{Dir: setting.Place(dir)}}
-			_, err := New(c, Options{Hosts: []string{"localhost"}, Now: func() time.Time { return time.Now().Add(tt.later) }})
+			_, err := New(c, Options{Hosts: []string{"localhost"}})
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("New: got %v, want %q", err, tt.want)
 			}
 			var f setting.Faults
-			c.CheckFiles("tls", []string{"localhost"}, &f)
-			if tt.later == 0 && !strings.Contains(f.Error(), tt.want) {
+			c.CheckFiles("tls", []string{"localhost"}, true, &f)
+			if !strings.Contains(f.Error(), tt.want) {
 				t.Errorf("CheckFiles: got %q, want %q", f.Error(), tt.want)
 			}
 		})
@@ -166,7 +172,7 @@ func TestLocalRefusesBadAuthority(t *testing.T) {
 func TestLocalCheckFilesWritesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	var f setting.Faults
-	(&Config{Local: &LocalConfig{Dir: setting.Place(dir)}}).CheckFiles("tls", []string{"localhost"}, &f)
+	(&Config{Local: &LocalConfig{Dir: setting.Place(dir)}}).CheckFiles("tls", []string{"localhost"}, true, &f)
 	if len(f) != 0 {
 		t.Errorf("got %v, want no faults", f)
 	}

@@ -126,12 +126,33 @@ func (x *exchange) permit(v verdict) error {
 		// A 2xx would make the other proxy forward a request that the gateway answers itself.
 		return &refusal{reason: reasonUndecided}
 	}
+	if f := x.stream.Head().Fields; asksForUpgrade(f) && !(x.route.WebSocket && asksForWebSocketAlone(f)) {
+		return &refusal{reason: reasonUpgrade}
+	}
 	if !v.grant.Permits(x.readCall()) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	h := message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "cache-control", Value: "no-store"}}}
 	x.addIdentity(&h.Fields)
 	return x.respondHere(&h, nil)
+}
+
+// asksForUpgrade reports whether the other proxy may switch this request to another protocol. It may
+// have left Upgrade out of its question and forward it all the same. The fields of WebSocket are
+// end-to-end, so the question has them.
+func asksForUpgrade(f message.Fields) bool {
+	return slices.ContainsFunc(f, func(line message.Field) bool {
+		folded := message.Fold(line.Name)
+		return folded == "upgrade" || folded == "http2-settings" || strings.HasPrefix(folded, "sec-websocket-")
+	})
+}
+
+// asksForWebSocketAlone reports whether the request asks for no protocol but WebSocket.
+func asksForWebSocketAlone(f message.Fields) bool {
+	return !slices.ContainsFunc(f, func(line message.Field) bool {
+		folded := message.Fold(line.Name)
+		return folded == "http2-settings" || folded == "upgrade" && !message.EqualFold(line.Value, "websocket")
+	})
 }
 
 // tellProxy maps a refusal to a status that the asking proxy understands, and adds the reason.

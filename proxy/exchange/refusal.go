@@ -41,6 +41,7 @@ const (
 	reasonOrigin         = "origin_not_allowed"
 	reasonUntold         = "request_not_told"
 	reasonUndecided      = "not_for_another_proxy"
+	reasonUpgrade        = "upgrade_not_allowed"
 	reasonMethod         = "method_not_allowed"
 	reasonBodyTooLarge   = "body_too_large"
 	reasonBadBody        = "bad_body"
@@ -130,6 +131,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonAddress:   {403, "Requests from this address are not allowed."},
 	reasonUntold:    {400, "The asking proxy left out or repeated a field that describes the request."},
 	reasonUndecided: {403, "The gateway answers this request only itself, not for another proxy."},
+	reasonUpgrade:   {403, "No change of protocol is allowed here."},
 	reasonOrigin:    {403, "Pages of this origin are not allowed."},
 
 	policy.ReasonForbidden:         {403, "The caller is not allowed to do this."},

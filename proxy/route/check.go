@@ -134,8 +134,6 @@ func (r *Config) checkMethods(at string, f *setting.Faults) {
 		switch {
 		case m == "*":
 			f.Add(at, m, "stands for all methods", "remove the line")
-		case m != strings.ToUpper(m) && message.ServedMethod(strings.ToUpper(m)):
-			f.Add(at, m, "methods are compared letter by letter", "write "+strings.ToUpper(m))
 		case !message.ServedMethod(m):
 			f.Add(at, m, "not a method that can be forwarded", "write some such as [GET, POST]")
 		case slices.Index(r.Methods, m) < i:

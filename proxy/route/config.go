@@ -75,7 +75,7 @@ type Config struct {
 	Replace *ReplaceConfig `yaml:"replace"`
 	// Paths permits forms of paths that servers read in different ways. Default: none.
 	Paths PathsConfig `yaml:"paths"`
-	// Methods are the HTTP methods that the route accepts. Default: all.
+	// Methods are the HTTP methods that the route accepts, in upper or lower case. Default: all.
 	Methods setting.List[string] `yaml:"methods"`
 	// Upstream is a name under upstreams, or a URL.
 	Upstream string `yaml:"upstream"`

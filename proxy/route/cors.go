@@ -93,9 +93,7 @@ func (c *CORS) Mark(h *message.Fields, request message.Fields) {
 	if request.Count("origin") == 1 {
 		origin = request.Get("origin")
 	}
-	if !c.any {
-		h.AddVary("Origin")
-	}
+	h.AddVary("Origin") // with "*" too: the field depends on whether there was an origin
 	if !c.Admits(origin) {
 		return
 	}

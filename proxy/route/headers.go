@@ -22,7 +22,7 @@ type HeadersConfig struct {
 // X_Tenant equals x-tenant.
 type FieldsConfig struct {
 	// Set gives a field this value, whatever was sent. Clients then cannot send a request field of
-	// this name on any route to the same upstream.
+	// this name on any route to the same servers, under any upstream name or spelling.
 	Set map[string]string `yaml:"set"`
 	// Remove lists fields to remove.
 	Remove setting.List[string] `yaml:"remove"`
@@ -68,17 +68,35 @@ func (e *Edits) Apply(f *message.Fields) {
 	*f = append(*f, e.Put...)
 }
 
-// OwnedFields returns, for each upstream, the folded names that its routes set. Two routes may
-// share an upstream, which cannot know by which of them a request came.
-func OwnedFields(routes []Config) map[string]map[string]bool {
-	owned := map[string]map[string]bool{}
+// OwnedFields returns, for each route, the folded names that routes to the same servers set. A
+// server cannot know by which route a request came. servers names the servers of a route, by
+// [upstream.Config.Servers]. Routes that share one server count as routes to all servers of both,
+// because two endpoints may be ports of one server.
+func OwnedFields(routes []Config, servers func(*Config) []string) []map[string]bool {
+	byServer := map[string]map[string]bool{}
+	owned := make([]map[string]bool, len(routes))
 	for i := range routes {
-		r := &routes[i]
-		for name := range r.Headers.Request.Set {
-			if owned[r.Upstream] == nil {
-				owned[r.Upstream] = map[string]bool{}
+		owned[i] = map[string]bool{}
+		for name := range routes[i].Headers.Request.Set {
+			owned[i][message.Fold(name)] = true
+		}
+		for _, name := range servers(&routes[i]) {
+			byServer[name] = map[string]bool{}
+		}
+	}
+	for spread := true; spread; {
+		spread = false
+		for i := range routes {
+			before := len(owned[i])
+			for _, name := range servers(&routes[i]) {
+				maps.Copy(owned[i], byServer[name])
 			}
-			owned[r.Upstream][message.Fold(name)] = true
+			spread = spread || len(owned[i]) > before
+			for _, name := range servers(&routes[i]) {
+				before := len(byServer[name])
+				maps.Copy(byServer[name], owned[i])
+				spread = spread || len(byServer[name]) > before
+			}
 		}
 	}
 	return owned

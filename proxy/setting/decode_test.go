@@ -93,7 +93,7 @@ func TestDecodeRefusesWithLineAndCure(t *testing.T) {
 	}{
 		{"all at once", "nmae: a\non: 1\nn: x\nwait: 5\nhosts: {a: b}\nitems: [{size: big}, 3]\nnamed: [a]\neither: {}\nmaybe: no", []string{
 			"f.yaml:1: nmae: unknown field; did you mean name?",
-			`f.yaml:2: on: "1": want true or false, found a number; write it without quotes`,
+			`f.yaml:2: on: "1": want true or false, found a number; write true`,
 			`f.yaml:3: n: "x": want a whole number, found text; write it in digits, without quotes`,
 			`f.yaml:4: wait: "5": not a duration; write a number and ms, s, m or h, such as 30s or 1h30m`,
 			"f.yaml:5: hosts[0]: want text, found fields; write the value itself",

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -74,8 +72,6 @@ func (d *Document) Bad(path string) bool {
 // parent returns the path without its last element.
 func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
-
 // parse returns the root node of the only document in text.
 func (d *decoder) parse(text []byte) (root *yaml.Node) {
 	if len(text) > MaxFile {
@@ -100,7 +96,7 @@ func (d *decoder) parse(text []byte) (root *yaml.Node) {
 		d.fault("", 1, "", "the file is empty", "sallyport init prints a first one")
 		return nil
 	} else if err != nil {
-		d.syntax(err)
+		d.syntax(text, err)
 		return nil
 	}
 	var second yaml.Node
@@ -108,7 +104,7 @@ func (d *decoder) parse(text []byte) (root *yaml.Node) {
 		d.fault("", second.Line, "", "a second document begins here", `remove the line "---" and what belongs to the other document`)
 		return nil
 	} else if !errors.Is(err, io.EOF) {
-		d.syntax(err)
+		d.syntax(text, err)
 		return nil
 	}
 	if n.Kind != yaml.DocumentNode || len(n.Content) != 1 {
@@ -136,13 +132,6 @@ func plainText(text []byte) (line int, ok bool) {
 		i += size
 	}
 	return line, true
-}
-
-// syntax records an error of the YAML parser.
-func (d *decoder) syntax(err error) {
-	m := yamlLine.FindStringSubmatch(oneLine(err.Error()))
-	line, _ := strconv.Atoi(m[1])
-	d.fault("", line, "", "not YAML: "+shown(m[2]), "check indentation, quotes and colons on this line and the one before")
 }
 
 // Nearest returns the known name that a mistyped name probably means; "" if none is similar.

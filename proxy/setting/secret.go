@@ -113,6 +113,15 @@ func mountedSecret(file string) bool {
 	return err == nil
 }
 
+// WrittenByOwner returns an error if others than its owner may write a file that holds a
+// key: whoever can replace a key, private or public, decides who is believed.
+func WrittenByOwner(name string, info os.FileInfo) error {
+	if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("file %s can be written by others than its owner; chmod go-w %s", name, name)
+	}
+	return nil
+}
+
 func readSecretFile(name string) ([]byte, error) {
 	// Opening a named pipe would block until somebody writes.
 	info, err := os.Stat(name)
@@ -127,8 +136,8 @@ func readSecretFile(name string) ([]byte, error) {
 	if info, err = f.Stat(); err != nil {
 		return nil, fmt.Errorf("reading a secret: %w", err)
 	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("file %s can be written by others than its owner; chmod go-w %s", name, name)
+	if err := WrittenByOwner(name, info); err != nil {
+		return nil, err
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {

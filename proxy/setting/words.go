@@ -141,7 +141,7 @@ func cureFor(n *yaml.Node, t reflect.Type) string {
 	case t.Kind() == reflect.Slice && n.Kind == yaml.MappingNode, isForms(t) && n.Kind == yaml.MappingNode:
 		return "for a list of one, put it in brackets or after a dash"
 	case t.Kind() == reflect.Bool && scalar:
-		return "write it without quotes"
+		return cureForBool(n)
 	case isForms(t) || isText(t):
 		return "write the value itself"
 	case t.Kind() == reflect.Struct && n.Kind == yaml.SequenceNode:
@@ -154,6 +154,24 @@ func cureFor(n *yaml.Node, t reflect.Type) string {
 		return "write the value itself"
 	}
 	return "write it in digits, without quotes"
+}
+
+// cureForBool is the one way to write what n means.
+func cureForBool(n *yaml.Node) string {
+	switch strings.ToLower(n.Value) {
+	case "true", "yes", "y", "on", "1":
+		return unquoted("true", n)
+	case "false", "no", "n", "off", "0":
+		return unquoted("false", n)
+	}
+	return "write true or false"
+}
+
+func unquoted(word string, n *yaml.Node) string {
+	if n.Value == word {
+		return "write " + word + " without quotes"
+	}
+	return "write " + word
 }
 
 func isForms(t reflect.Type) bool {

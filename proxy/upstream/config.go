@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -141,6 +144,44 @@ func (c *Config) sharesREST() bool {
 	return slices.ContainsFunc(c.Rest, func(u setting.URL) bool { return u.URL != nil && shares(u.Scheme) })
 }
 
+// Servers names the endpoints so that one server has one name in every entry, however its URL is
+// spelled. Scheme, letter case and the form of an address do not count, and all loopback addresses
+// are one. It does not use DNS: a server with two DNS names has two names here.
+func (c *Config) Servers() []string {
+	var names []string
+	for _, u := range slices.Concat(c.Rest, c.GRPC) {
+		if !u.IsZero() {
+			names = append(names, serverName(u))
+		}
+	}
+	return names
+}
+
+func serverName(u setting.URL) string {
+	if u.Scheme == "unix" {
+		return "unix:" + path.Clean(u.Path)
+	}
+	port := u.Port()
+	switch {
+	case port == "" && overTLS(u.Scheme):
+		port = "443"
+	case port == "":
+		port = "80"
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if a, err := netip.ParseAddr(host); err == nil {
+		a = a.Unmap().WithZone("")
+		host = a.String()
+		if a.IsLoopback() || a.IsUnspecified() { // dialing the latter reaches the former
+			host = loopback
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// loopback stands for every address of this machine's loopback.
+const loopback = "localhost"
+
 // checkEndpoints reports whether one of the endpoints uses TLS.
 func checkEndpoints(path string, all []setting.URL, f *setting.Faults, schemes ...string) (secure bool) {
 	if len(all) > maxEndpoints {
@@ -182,7 +223,7 @@ func checkEndpoint(at string, u setting.URL, schemes []string, f *setting.Faults
 		return
 	}
 	if u.Scheme != "unix" && u.Path != "" && u.Path != "/" {
-		f.Add(at, u.String(), "an endpoint with a path; paths are forwarded as they are", "remove the path")
+		f.Add(at, u.String(), "an endpoint with a path", "remove the path; on a route replace: {prefix: /, with: "+u.Path+"} adds it")
 	}
 	if u.RawQuery != "" || u.ForceQuery {
 		f.Add(at, u.String(), "an endpoint with a query", "remove ? and what follows it")

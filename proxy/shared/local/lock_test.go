@@ -111,22 +111,24 @@ func TestLockFileOfADeadProcessDoesNotBlock(t *testing.T) {
 	}
 }
 
-func TestFileInAWorldWritableFolderIsNotTrusted(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "open")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
-		t.Fatal(err)
-	}
-	file := touch(t, filepath.Join(dir, "nonces"), nil)
-	r := next(t, &clock{at: noon}, file, nil)
-	var window *shared.WindowError
-	if err := sign(r, 1, noon); !errors.As(err, &window) {
-		t.Errorf("an empty file in a world-writable folder: got %v", err)
-	}
-	if note := r.Status().Note; !strings.Contains(note, "others may write") {
-		t.Errorf("the note is %q", note)
+func TestFileInAFolderThatOthersWriteIsNotTrusted(t *testing.T) {
+	for _, mode := range []os.FileMode{0o777 | os.ModeSticky, 0o702, 0o770} {
+		dir := filepath.Join(t.TempDir(), "open")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		file := touch(t, filepath.Join(dir, "nonces"), nil)
+		r := next(t, &clock{at: noon}, file, nil)
+		var window *shared.WindowError
+		if err := sign(r, 1, noon); !errors.As(err, &window) {
+			t.Errorf("%v: an empty file that somebody else could have made: got %v", mode, err)
+		}
+		if note := r.Status().Note; !strings.Contains(note, "others may write") {
+			t.Errorf("%v: the note is %q", mode, note)
+		}
 	}
 }
 

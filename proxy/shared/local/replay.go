@@ -214,8 +214,8 @@ func (r *Replay) load(name string) (clean bool, err error) {
 	case !found:
 		r.note = "the start was unclean: there was no state file"
 		return false, nil
-	case othersMayWrite(filepath.Dir(name)):
-		r.note = "the start was unclean: others may write in the folder of the state file, so anybody could have written it: chmod o-w " + filepath.Dir(name)
+	case othersMayWrite(filepath.Dir(name), len(b) == 0):
+		r.note = "the start was unclean: others may write in the folder of the state file, so they could have written it: chmod go-w " + filepath.Dir(name)
 		return false, nil
 	case len(b) == 0:
 		return true, nil

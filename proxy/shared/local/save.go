@@ -141,17 +141,10 @@ func (r *Replay) restore(s *state) {
 
 // readAndRemove reads a state file and removes it. It does not touch other files.
 func readAndRemove(name string) (b []byte, found bool, err error) {
-	// Opening a named pipe would block until somebody writes.
-	info, err := os.Lstat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if b, err = read(name); errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
-	case err != nil:
-		return nil, false, err
-	case !info.Mode().IsRegular():
-		return nil, false, fmt.Errorf("%s is not a regular file", name)
 	}
-	if b, err = read(name); err != nil {
+	if err != nil {
 		return nil, false, err
 	}
 	if err := os.Remove(name); err != nil {
@@ -161,13 +154,20 @@ func readAndRemove(name string) (b []byte, found bool, err error) {
 }
 
 func read(name string) ([]byte, error) {
+	// Opening a named pipe would wait for its writer.
+	info, err := os.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	if info, err = f.Stat(); err != nil {
 		return nil, err
 	}
 	if info.Mode().Perm()&0o002 != 0 {
@@ -181,6 +181,19 @@ func read(name string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is not a state file; name another file, or empty it if no signature was used before", name)
 	}
 	return b, nil
+}
+
+// CheckFile returns an error if a state file is one that [Replay.Begin] refuses or does not
+// trust. It changes nothing. A missing file is no error.
+func CheckFile(name string) error {
+	b, err := read(name)
+	switch dir := filepath.Dir(name); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil && othersMayWrite(dir, len(b) == 0):
+		return fmt.Errorf("others may write in its folder, so they could have written it; chmod go-w %s", dir)
+	}
+	return err
 }
 
 // writeAtomic writes a state file atomically.
@@ -207,11 +220,16 @@ func create(name string) (*os.File, error) {
 	return os.CreateTemp(filepath.Dir(name), ".new-*") // made with mode 0600
 }
 
-// othersMayWrite reports whether every user may create files in a folder, so that anybody could
-// have written the state file.
-func othersMayWrite(dir string) bool {
+// othersMayWrite reports whether users other than the owner may create files in a folder, so that
+// they could have written the state file. The group counts for an empty file only: a file with
+// claims is this program's, and Kubernetes gives a pod's volume to a group of its own.
+func othersMayWrite(dir string, empty bool) bool {
+	mask := fs.FileMode(0o002)
+	if empty {
+		mask = 0o022
+	}
 	info, err := os.Stat(dir)
-	return err != nil || info.Mode().Perm()&0o002 != 0
+	return err != nil || info.Mode().Perm()&mask != 0
 }
 
 // tryFolder checks at the start that a state file can be written at the stop.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -347,5 +349,23 @@ func TestClientTellsTheCodeOfAReset(t *testing.T) {
 	var reset *wire.Reset
 	if !errors.As(err, &reset) || reset.Code != uint32(http2.ErrCodeEnhanceYourCalm) || reset.Name != "ENHANCE_YOUR_CALM" {
 		t.Error(err)
+	}
+}
+
+func TestClientSaysThatTheServerSpeaksHTTP1(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewClient(conn, ClientOptions{})
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.Greet(ctx); err == nil || !strings.Contains(err.Error(), "the server speaks HTTP/1: write http://") {
+		t.Errorf("got %v", err)
+	} else if faultOf(err) != wire.FaultMalformed {
+		t.Errorf("the fault is %v", faultOf(err))
 	}
 }

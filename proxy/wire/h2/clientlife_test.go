@@ -21,7 +21,7 @@ func TestClientGreets(t *testing.T) {
 	for name, c := range map[string]struct {
 		says, want string
 	}{
-		"HTTP/1.1":      {"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "frame is too large"},
+		"HTTP/1.1":      {"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "the server speaks HTTP/1: write http://"},
 		"another frame": {"\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678", "not SETTINGS"},
 		"nothing":       {"", "deadline"},
 	} {

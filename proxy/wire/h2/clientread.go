@@ -41,6 +41,9 @@ func (c *Client) read() error {
 			c.pause()
 		}
 		f, err := c.in.next()
+		if err != nil && !c.greeted && c.in.begins("HTTP/1.") {
+			return &fault{code: protocolError, why: "HTTP/1", err: &wire.Error{Fault: wire.FaultMalformed, Err: errSpeaksHTTP1}}
+		}
 		if err == nil {
 			err = c.take(&f)
 		}
@@ -52,6 +55,9 @@ func (c *Client) read() error {
 		}
 	}
 }
+
+// errSpeaksHTTP1 replaces the framing error that the bytes "HTT" would cause as a frame size.
+var errSpeaksHTTP1 = errors.New("the server speaks HTTP/1: write http:// for h2c://, https:// for h2://")
 
 // spoilt handles an error of one stream and returns nil; other errors are returned.
 func (c *Client) spoilt(err error) error {

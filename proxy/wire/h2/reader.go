@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"bytes"
 	"io"
 
 	"sallyport/proxy/wire"
@@ -88,6 +89,11 @@ func (in *reader) fill(n int) error {
 func (in *reader) whole() bool {
 	n := in.buffered()
 	return n >= frameHead && n-frameHead >= parseFrameHead(in.buf.B[in.r:]).size
+}
+
+// begins reports whether the unread bytes begin with text.
+func (in *reader) begins(text string) bool {
+	return bytes.HasPrefix(in.buf.B[in.r:in.w], []byte(text))
 }
 
 // next returns the next frame unchecked. The caller checks that the frame is allowed here, then

@@ -1,0 +1,57 @@
+package config
+
+import (
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestListenersThatCannotBeOpenedAreFaults(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	const text = `
+listen: {https: ["192.0.2.1:8443", ":0", "[::]:0", "0.0.0.0:0", "localhost:0", "127.0.0.1:0"], http: "BUSY", health: "127.0.0.1:0"}
+tls: {local: {}}
+routes: [{host: a.example, upstream: "http://a:1", callers: anonymous, rules: [{allow: "*"}]}]
+`
+	c, err := Parse("gateway.yaml", []byte(strings.ReplaceAll(text, "BUSY", busy.Addr().String())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `gateway.yaml:2: listen.https: "192.0.2.1:8443": this machine has no such address; write one of its own, or nothing before the colon for all of them`
+	if err := c.CheckListeners(); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	// What listens goes on.
+	conn, err := net.Dial("tcp", busy.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
+func TestPortsThatTakeARightSayHowToGetIt(t *testing.T) {
+	problem, cure := listenFault(&net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)})
+	for _, want := range []string{"AmbientCapabilities=CAP_NET_BIND_SERVICE", "setcap cap_net_bind_service=+ep", "public_https: 443"} {
+		if !strings.Contains(cure, want) {
+			t.Errorf("the cure lacks %s: %s", want, cure)
+		}
+	}
+	if !strings.Contains(problem, "may not listen there") {
+		t.Errorf("got %s", problem)
+	}
+	for _, err := range []error{nil, syscall.EADDRINUSE} {
+		if problem, _ := listenFault(err); problem != "" {
+			t.Errorf("%v: %s", err, problem)
+		}
+	}
+	if problem, _ := listenFault(errors.New("out of descriptors")); !strings.Contains(problem, "out of descriptors") {
+		t.Errorf("got %s", problem)
+	}
+}

@@ -1,0 +1,113 @@
+package config
+
+import (
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"sallyport/auth"
+	"sallyport/proxy/route"
+	"sallyport/proxy/setting"
+	"sallyport/proxy/shared/local"
+)
+
+// CheckFiles opens the files that the configuration names, as `serve` will, sees that what
+// the gateway writes can be written, and reports every fault. It changes nothing on disk and
+// asks nothing of the network. The error, if any, is [Faults].
+func (c *Config) CheckFiles() error {
+	var f setting.Faults
+	c.TLS.CheckFiles("tls", c.TLSHosts(), len(c.Listen.HTTPAddrs()) > 0, &f)
+	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
+		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
+		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
+	}
+	c.checkKeyFiles(&f)
+	c.checkState(&f)
+	if file := string(c.Audit.File); file != "" && c.Audit.File.Word() == "" {
+		if problem, cure := setting.FileFault(file); problem != "" {
+			f.Add("audit.file", file, problem, cure)
+		}
+	}
+	c.checkSocketPlace(&f)
+	if c.source != nil {
+		f = c.source.place(f)
+	}
+	f.Sort()
+	return f.Err()
+}
+
+// checkCAFile records why a file holds no roots; "" is none.
+func checkCAFile(path string, name setting.Path, f *setting.Faults) {
+	if name == "" {
+		return
+	}
+	text, err := os.ReadFile(string(name))
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		f.Add(path, string(name), "cannot be read", setting.CureUnreadable(err, ""))
+	case err != nil:
+		f.Add(path, string(name), "cannot be read", "name a PEM file that the gateway's user may read")
+	case len(text) > setting.MaxFile:
+		f.Add(path, string(name), "is larger than 1MiB", "leave in it the roots that the servers' certificates have")
+	case !x509.NewCertPool().AppendCertsFromPEM(text):
+		f.Add(path, string(name), "holds no certificate", "name a file with certificates in PEM")
+	}
+}
+
+// checkKeyFiles records why signing keys cannot be read.
+func (c *Config) checkKeyFiles(f *setting.Faults) {
+	_, err := auth.ReadSigningKeys(c.SigningKeys)
+	var broken interface{ Unwrap() []error }
+	if !errors.As(err, &broken) {
+		return
+	}
+	for _, err := range broken.Unwrap() {
+		var key *auth.KeyError
+		if errors.As(err, &key) {
+			f.Add("signing_keys."+key.ID, "", key.Err.Error(), setting.CureUnreadable(err, "name the place of a sound one; sallyport keygen makes new keys"))
+		}
+	}
+}
+
+// TakesSignatures says whether a route verifies signatures, and so needs the file of nonces.
+func (c *Config) TakesSignatures() bool {
+	return slices.ContainsFunc(c.Routes, func(r route.Config) bool { return r.TakesSignatures() })
+}
+
+// checkState records why the file of nonces could not be taken, or left.
+func (c *Config) checkState(f *setting.Faults) {
+	file := string(c.Integrity.State)
+	if !c.TakesSignatures() || c.Integrity.State.Word() != "" {
+		return
+	}
+	if problem, cure := setting.FolderFault(filepath.Dir(file), false); problem != "" {
+		f.Add("integrity.state", file, problem, cure)
+		return
+	}
+	if problem, cure := setting.FileFault(file + ".lock"); problem != "" {
+		f.Add("integrity.state", file, "its lock, "+file+".lock: "+problem, cure)
+	}
+	if err := local.CheckFile(file); err != nil {
+		f.Add("integrity.state", file, err.Error(), setting.CureUnreadable(err, ""))
+	}
+}
+
+// checkSocketPlace records why the control socket could not be made where the
+// configuration names it. Without the one that is default the gateway serves all the same.
+func (c *Config) checkSocketPlace(f *setting.Faults) {
+	path, written := c.ControlSocket()
+	if path == "" || !written {
+		return
+	}
+	if problem, cure := setting.FolderFault(filepath.Dir(path), false); problem != "" {
+		f.Add("listen.control", path, problem, cure)
+	} else if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket == 0 {
+		f.Add("listen.control", path, "there is a file that is no socket", "remove it, or name another path")
+	}
+}

@@ -1,0 +1,170 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"sallyport/policy"
+	"sallyport/policy/model"
+	"sallyport/proxy/route"
+	"sallyport/proxy/setting"
+)
+
+// Warnings are what the gateway serves with and nobody is likely to have meant: things that
+// no route uses, callers whom no rule can allow, addresses that a balancer has too.
+func (c *Config) Warnings() Faults {
+	var f setting.Faults
+	c.warnUnused(&f)
+	for i := range c.Routes {
+		r, at := &c.Routes[i], setting.Index("routes", i)
+		c.warnCallers(r, at, &f)
+		c.warnAllowFrom(r, at, &f)
+	}
+	f = c.Place(f)
+	f.Sort()
+	return f
+}
+
+// warnUnused records upstreams, policies and issuers that no route names.
+func (c *Config) warnUnused(f *setting.Faults) {
+	used := map[string]bool{}
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		used["upstreams."+r.Upstream] = true
+		used["policies."+r.Rules.Policy] = true
+		for _, caller := range r.Callers.Names() {
+			if issuer, ok := strings.CutPrefix(caller, "issuer/"); ok {
+				used["issuers."+issuer] = true
+			}
+		}
+	}
+	for _, section := range []struct {
+		name  string
+		names []string
+		cure  string
+	}{
+		{"issuers", slices.Sorted(maps.Keys(c.Issuers)), "list it under callers of a route as issuer/NAME, or remove it"},
+		{"upstreams", slices.Sorted(maps.Keys(c.Upstreams)), "name it under upstream of a route, or remove it"},
+		{"policies", slices.Sorted(maps.Keys(c.Policies)), "name it under rules of a route, or remove it"},
+	} {
+		for _, name := range section.names {
+			if at := section.name + "." + name; !used[at] {
+				f.Add(at, "", "no route uses it", strings.Replace(section.cure, "NAME", name, 1))
+			}
+		}
+	}
+}
+
+// warnCallers records callers of a route whom none of its rules can allow.
+func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
+	rules := c.RulesOf(r)
+	if len(rules) == 0 {
+		return // a fixed answer, for everyone
+	}
+	names, list := r.Callers.Names(), at+".callers"
+	if len(r.Callers.All) > 0 {
+		names, list = names[:1], list+".all" // the first is the caller
+	}
+	for i, caller := range names {
+		if c.mayBeAllowed(r, caller, rules) {
+			continue
+		}
+		problem, who := "no rule can ever allow this caller", "principal: ["+caller+":SUBJECT]"
+		if caller == "key" || strings.HasPrefix(caller, "key/") {
+			problem += ": signatures bring no scopes, groups or claims"
+			_, principal, _ := strings.Cut(caller, "/")
+			if principal == "" {
+				principal = "NAME"
+			}
+			who = `principal: "key:` + principal + `"`
+		}
+		if caller == route.Anonymous {
+			who = "principal: anonymous"
+		}
+		f.Add(setting.Index(list, i), caller, problem, `add a rule for it, such as {allow: "*", who: {`+who+`}}, or remove it`)
+	}
+}
+
+// mayBeAllowed reports whether a rule could allow something to a caller.
+func (c *Config) mayBeAllowed(r *route.Config, caller string, rules []policy.Rule) bool {
+	var denied []string // the patterns of models that are denied to the caller, whoever it is
+	for i := range rules {
+		if rule := &rules[i]; slices.Contains(rule.Deny, "*") && c.mayBe(caller, &rule.Who, true) {
+			if len(rule.Models) == 0 {
+				return false
+			}
+			denied = append(denied, rule.Models...)
+		}
+	}
+	return slices.ContainsFunc(rules, func(rule policy.Rule) bool {
+		return reaches(r, rule.Allow) && c.mayBe(caller, &rule.Who, false) && leaves(denied, rule.Models)
+	})
+}
+
+// leaves reports whether a rule that allows these models allows some that are not denied. It compares
+// patterns as text, so it may miss that one pattern contains another.
+func leaves(denied, models []string) bool {
+	if slices.Contains(denied, "**") {
+		return false
+	}
+	return len(models) == 0 || slices.ContainsFunc(models, func(m string) bool { return !slices.Contains(denied, m) })
+}
+
+// mayBe says whether a rule about who could speak of somebody whom a caller of the route
+// stands for, or, with all set, speaks of everybody whom it stands for.
+func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
+	narrow := len(who.Scope)+len(who.Group)+len(who.Claim) > 0
+	if all {
+		return !narrow && len(who.Principal) == 0
+	}
+	if narrow && !strings.HasPrefix(caller, "issuer/") {
+		return false
+	}
+	return len(who.Principal) == 0 || slices.ContainsFunc(who.Principal, func(p string) bool {
+		return c.provenBy(caller, p) || slices.ContainsFunc(c.Principals[p], func(p string) bool { return c.provenBy(caller, p) })
+	})
+}
+
+// provenBy says whether a proof that the caller of a route stands for can make a qualified
+// name.
+func (c *Config) provenBy(caller, qualified string) bool {
+	source, name, _ := strings.Cut(qualified, ":")
+	if principal, ok := strings.CutPrefix(caller, "key/"); ok {
+		return source == "key" && name == principal
+	}
+	return source == caller
+}
+
+// reaches says whether a route takes a method for which servers run one of the verbs.
+func reaches(r *route.Config, verbs []string) bool {
+	return slices.ContainsFunc(verbs, func(v string) bool {
+		return v == "*" || len(r.Methods) == 0 ||
+			slices.ContainsFunc(r.Methods, func(m string) bool { return model.Call{Verb: strings.ToLower(m)}.Runs(v) })
+	})
+}
+
+// warnAllowFrom records ranges of allow_from in which a balancer lies, too: whatever comes
+// through it without the address of its client is then let in.
+func (c *Config) warnAllowFrom(r *route.Config, at string, f *setting.Faults) {
+	for i, allowed := range r.AllowFrom {
+		for _, proxy := range c.TrustedProxies {
+			if proxy.Overlaps(allowed.Prefix) && !coveredBy(proxy.Prefix, r.DenyFrom) {
+				f.Add(setting.Index(at+".allow_from", i), allowed.String(), "overlaps with "+proxy.String()+" of trusted_proxies: what comes through it without X-Forwarded-For counts as allowed",
+					"list the clients alone, or add the balancer to deny_from")
+				break
+			}
+		}
+		p := c.Listen.ProxyProtocol
+		if p == nil || !p.Optional {
+			continue
+		}
+		for _, proxy := range p.From {
+			if proxy.Overlaps(allowed.Prefix) && !coveredBy(proxy.Prefix, r.DenyFrom) {
+				f.Add(setting.Index(at+".allow_from", i), allowed.String(), "overlaps with "+proxy.String()+" of listen.proxy_protocol.from, for which the header is optional: what comes without it counts as allowed",
+					"list the clients alone, or remove optional")
+				break
+			}
+		}
+	}
+}

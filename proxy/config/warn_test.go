@@ -1,0 +1,112 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// warned are the warnings of a configuration with these routes and top-level lines.
+func warned(t *testing.T, more, routes string) []string {
+	t.Helper()
+	c, err := Parse("gateway.yaml", []byte(more+`
+issuers: {corp: {url: https://login.example.com, audience: models}}
+signing_keys:
+  acme-1: {principal: acme, secret: {env: A}}
+  orbit-1: {principal: orbit, secret: {env: B}}
+principals: {batch: ["issuer/corp:svc-batch", "key:acme"]}
+routes:
+`+routes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, f := range c.Warnings() {
+		all = append(all, f.Path+": "+f.Problem)
+	}
+	return all
+}
+
+func TestWhatNoRouteUsesIsWarnedOf(t *testing.T) {
+	got := warned(t, `
+tls: {local: {}}
+upstreams: {used: {rest: "http://a:1"}, unused: {rest: "http://b:1"}}
+policies: {used: [{allow: "*"}], unused: [{allow: get}]}`,
+		`  - {host: a.example, upstream: used, callers: key, rules: used}`)
+	want := []string{"upstreams.unused: no route uses it", "policies.unused: no route uses it", "issuers.corp: no route uses it"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q; want %q", got, want)
+	}
+}
+
+func TestCallersWhomNoRuleCanAllowAreWarnedOf(t *testing.T) {
+	for _, c := range []struct {
+		callers, rules string
+		never          []string // paths of the callers
+	}{
+		{"[issuer/corp, key/acme]", `[{allow: "*", who: {scope: models.predict}}]`, []string{"[1]"}},
+		{"[issuer/corp, key]", `[{allow: "*", who: {group: ml}}]`, []string{"[1]"}},
+		{"[issuer/corp, key]", `[{allow: "*", who: {claim: {team: ml}}}]`, []string{"[1]"}},
+		{"[issuer/corp, key/acme]", `[{allow: "*", who: {scope: models.predict}}, {allow: post, who: {principal: "key:acme"}}]`, nil},
+		{"[issuer/corp, key/acme]", `[{allow: "*", who: {scope: models.predict}}, {allow: post, who: {principal: batch}}]`, nil},
+		{"[issuer/corp, key/orbit]", `[{allow: "*", who: {principal: batch}}]`, []string{"[1]"}},
+		{"[key/acme, key/orbit]", `[{allow: "*", who: {principal: "key:acme"}}]`, []string{"[1]"}},
+		{"[issuer/corp, key/acme]", `[{allow: "*", who: {principal: "key:acme"}}]`, []string{"[0]"}},
+		{"[issuer/corp, key/acme]", `[{allow: "*", who: {principal: "key:acme", scope: models.predict}}]`, []string{"[0]", "[1]"}},
+		{"[issuer/corp, key/acme]", `[{allow: "*"}]`, nil},
+		{"[issuer/corp, key/acme]", `[{allow: "*"}, {deny: "*"}]`, []string{"[0]", "[1]"}},
+		{"[issuer/corp, key/acme]", `[{allow: "*"}, {deny: "*", who: {scope: banned}}]`, nil},
+		{"issuer/corp, serves: openai", `[{allow: "*"}, {deny: "*", models: "secret-*"}]`, nil},
+		{"issuer/corp, serves: openai", `[{allow: "*", models: [a, b]}, {deny: "*", models: a}]`, nil},
+		{"issuer/corp, serves: openai", `[{allow: "*", models: [a, b]}, {deny: "*", models: a}, {deny: "*", models: b}]`, []string{""}},
+		{"issuer/corp, serves: openai", `[{allow: "*", models: [a, b]}, {deny: "*", models: "**"}]`, []string{""}},
+		{"issuer/corp, serves: openai", `[{allow: "*", models: a}, {deny: "*", models: a, who: {scope: banned}}]`, nil},
+		{"{all: [issuer/corp, key/acme]}", `[{allow: "*", who: {scope: models.predict}}]`, nil},
+		{"{all: [key/acme, issuer/corp]}", `[{allow: "*", who: {scope: models.predict}}]`, []string{".all[0]"}},
+		{"anonymous", `[{allow: "*", who: {principal: "issuer/corp:alice"}}]`, []string{""}},
+		{"anonymous", `[{allow: "*", who: {principal: anonymous}}]`, nil},
+	} {
+		got := warned(t, "tls: {local: {}}", "  - {host: a.example, upstream: 'http://a:1', callers: "+c.callers+", rules: "+c.rules+"}\n  - {host: b.example, respond: 503, callers: issuer/corp}")
+		var want []string
+		for _, at := range c.never {
+			want = append(want, "routes[0].callers"+at+": no rule can ever allow this caller")
+		}
+		if len(got) != len(want) {
+			t.Errorf("%s %s\ngot  %q\nwant %q", c.callers, c.rules, got, want)
+			continue
+		}
+		for i := range want {
+			if !strings.HasPrefix(strings.Replace(got[i], "callers[0]: no", "callers"+c.never[i]+": no", 1), want[i]) {
+				t.Errorf("%s %s\ngot  %q\nwant %q", c.callers, c.rules, got, want)
+			}
+		}
+	}
+}
+
+func TestAllowFromThatABalancerMakesVoidIsWarnedOf(t *testing.T) {
+	const route = "  - {host: a.example, upstream: 'http://a:1', callers: issuer/corp, rules: [{allow: '*'}], allow_from: FROM}"
+	for _, c := range []struct{ more, from, want string }{
+		{"tls: {local: {}}\ntrusted_proxies: 10.0.0.5", "10.0.0.0/8", "overlaps with 10.0.0.5/32 of trusted_proxies"},
+		{"tls: {local: {}}\ntrusted_proxies: 10.0.0.0/16", "10.0.0.7", "overlaps with 10.0.0.0/16 of trusted_proxies"},
+		{"tls: {local: {}}\ntrusted_proxies: 10.0.0.5", "192.0.2.0/24", ""},
+		{"tls: {local: {}}\ntrusted_proxies: 10.0.0.5", "10.0.0.0/8, deny_from: 10.0.0.4/31", ""},
+		{"tls: {local: {}}\nlisten: {proxy_protocol: {from: 10.0.0.5}}", "10.0.0.0/8", ""},
+		{"tls: {local: {}}\nlisten: {proxy_protocol: {from: 10.0.0.5, optional: true}}", "10.0.0.0/8", "overlaps with 10.0.0.5/32 of listen.proxy_protocol.from"},
+	} {
+		got := strings.Join(warned(t, c.more, strings.ReplaceAll(route, "FROM", c.from)), "\n")
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) || strings.Contains(got, "\n") {
+			t.Errorf("%s, allow_from %s\ngot  %s\nwant %s", c.more, c.from, got, c.want)
+		}
+	}
+}
+
+// TestReferenceWarnsOfNothing keeps those who copy it from what nobody means.
+func TestReferenceWarnsOfNothing(t *testing.T) {
+	c, err := Load("../../gateway.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := c.Warnings(); len(w) > 0 {
+		t.Error(w)
+	}
+}
