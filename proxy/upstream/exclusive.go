@@ -149,8 +149,9 @@ func (p *exclusive) push(c *exclusiveConn) (surplus *exclusiveConn) {
 		return c
 	}
 	if len(p.unused) >= p.maxIdle {
-		surplus = p.unused[0]
-		copy(p.unused, p.unused[1:])
+		i := min(1, len(p.unused)-1) // the oldest is watched
+		surplus = p.unused[i]
+		copy(p.unused[i:], p.unused[i+1:])
 		p.unused[len(p.unused)-1] = c
 		return surplus
 	}

@@ -193,6 +193,19 @@ func TestPostsDoNotMeetTheServersClose(t *testing.T) {
 	}
 }
 
+// Bursts that leave more connections than are kept do not push out the one that is watched.
+func TestBurstsDoNotEndTheWatch(t *testing.T) {
+	fading := &fadingServer{keep: 5 * time.Second, late: 100 * time.Millisecond}
+	u := configured(t, Config{Rest: setting.List[setting.URL]{endpointURL(t, rawServer(t, fading.serve))}, MaxIdle: 2}, Options{Now: fading.now})
+	fading.posts(t, u, 30, 6, func() time.Duration { return 1500 * time.Millisecond })
+	p := u.rest[0].conns.(*exclusive)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if got := p.kept; !got.known || got.limit < 4*time.Second || got.limit > fading.keep+fading.late {
+		t.Errorf("learned %+v; want about 5 s", got)
+	}
+}
+
 // A server whose time becomes shorter is followed at once, and one whose time becomes longer in a
 // few of its idle connections.
 func TestChangedKeepAliveIsFollowed(t *testing.T) {
