@@ -162,6 +162,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		Methods:       slices.Clone(c.Methods),
 		Dialect:       cfg.DialectOf(c),
 		Timeouts:      route.NewTimeouts(cfg.TimeoutsOf(c)),
+		Calls:         route.NewCallTimeouts(cfg.OwnTimeouts(c)),
 		Access:        route.NewAccess(c),
 		Paths:         route.NewPaths(&c.Paths, cfg.DialectOf(c)),
 		ToClient:      route.NewEdits(&c.Headers.Response, nil),

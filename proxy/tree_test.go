@@ -145,8 +145,8 @@ func TestTreeArrows(t *testing.T) {
 			if !ours {
 				continue
 			}
-			if to == "auth/authtest" {
-				t.Errorf("%s: the fake issuer is for tests", at)
+			if to == "auth/authtest" || to == "proxy/wire/socket/sockettest" {
+				t.Errorf("%s: %s is for tests", at, to)
 			}
 			i := slices.IndexFunc(arrows, func(a struct{ from, to, why string }) bool { return covers(a.from, s.dir) })
 			if i < 0 {

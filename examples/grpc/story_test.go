@@ -69,6 +69,7 @@ func TestGRPC(t *testing.T) {
 	t.Run("a client that vanishes", func(t *testing.T) { h.vanishes(t, token) })
 	t.Run("refused", func(t *testing.T) { h.refused(t, h.provider.Token(t, "models.read", "")) })
 	t.Run("memory", func(t *testing.T) { h.memory(t, token) })
+	t.Run("silence", func(t *testing.T) { h.silence(t, token) })
 	t.Run("server away", func(t *testing.T) { h.away(t, token) })
 }
 
@@ -246,6 +247,31 @@ func serveGo(t *testing.T) (at string) {
 	go func() { defer close(served); _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Stop(); <-served })
 	return l.Addr().String()
+}
+
+// silence leaves calls silent for longer than a request may be, with a server of either kind.
+func (h *house) silence(t *testing.T, token string) {
+	var calls []grpc.ClientStream
+	for _, g := range []*story.Gateway{h.gateway, h.before(t, serveGo(t))} {
+		c, err := h.dial(t, g, token).NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, service+"Chat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls = append(calls, c)
+	}
+	chat := func(text string) {
+		for i, c := range calls {
+			in, out := []byte(nil), []byte(text)
+			if err := c.SendMsg(&out); err != nil {
+				t.Errorf("server %d: %v", i, err)
+			} else if err := c.RecvMsg(&in); err != nil || string(in) != "re: "+text {
+				t.Errorf("server %d: %q, %v", i, in, err)
+			}
+		}
+	}
+	chat("before")
+	time.Sleep(70 * time.Second) // the bound of requests is 60 s, and that of the sweeps a second
+	chat("after")
 }
 
 func serveCall(method string, s grpc.ServerStream) error {

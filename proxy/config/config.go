@@ -268,6 +268,10 @@ func (c *Config) RulesOf(r *route.Config) []policy.Rule {
 	return r.Rules.Rules
 }
 
+// OwnTimeouts returns the timeouts that the configuration sets for a route: its own before the file's.
+// The rest is unset.
+func (c *Config) OwnTimeouts(r *route.Config) route.TimeoutsConfig { return r.Timeouts.Or(c.Timeouts) }
+
 // TimeoutsOf returns the timeouts of a route, with a value for everything: its
 // own before the file's, before those that suit what its upstream serves.
 func (c *Config) TimeoutsOf(r *route.Config) route.TimeoutsConfig {
@@ -280,7 +284,7 @@ func (c *Config) TimeoutsOf(r *route.Config) route.TimeoutsConfig {
 		}
 		return setting.Timeout(d)
 	}
-	return r.Timeouts.Or(c.Timeouts).Or(route.TimeoutsConfig{
+	return c.OwnTimeouts(r).Or(route.TimeoutsConfig{
 		Connect: setting.Duration(def.Connect),
 		Head:    bound(def.Head),
 		Idle:    bound(def.Idle),

@@ -54,6 +54,9 @@ func (c *Config) Table() []RouteInfo {
 			Endpoints: []string{}, Rules: []string{}, Rate: []string{}, Insecure: []string{},
 			Timeouts: fmt.Sprintf("connect %s, head %s, idle %s, total %s", t.Connect, t.Head, t.Idle, t.Total),
 		}
+		if own := c.OwnTimeouts(r); len(u.GRPC) > 0 && own.Head == 0 && own.Idle == 0 {
+			info.Timeouts += "; for gRPC head and idle are the caller's deadline, else 1h"
+		}
 		if r.Respond != nil {
 			info.Upstream = fmt.Sprintf("answered here: %d", r.Respond.Status)
 		}

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"sync/atomic"
@@ -35,7 +36,7 @@ func (x *exchange) takeBody() error {
 		limit: x.route.Limits.Body,
 		rate:  x.snapshot.BodyRate,
 		now:   x.server.now,
-		wait:  idleDeadline{idle: x.route.Timeouts.Idle, stream: x.stream, clock: x.server.Clock},
+		wait:  idleDeadline{idle: cmp.Or(x.timeouts.Pause, x.timeouts.Idle), stream: x.stream, clock: x.server.Clock},
 	}
 	if x.grpc {
 		c.counted.rate = 0 // a stream may pause between messages

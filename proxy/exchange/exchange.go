@@ -40,15 +40,16 @@ type facts struct {
 	head   *message.Head
 	record audit.Record
 
-	client  netip.Addr // the client's address, seen through trusted proxies
-	trusted bool       // the peer is a trusted proxy
-	route   *route.Route
-	asked   auth.Request // the input of authentication
-	proof   auth.Proof
-	caller  identity.Principal
-	call    model.Call
-	content content
-	scanned scanned
+	client   netip.Addr // the client's address, seen through trusted proxies
+	trusted  bool       // the peer is a trusted proxy
+	route    *route.Route
+	timeouts upstream.Timeouts // the route's, or the caller's where the route leaves them to it
+	asked    auth.Request      // the input of authentication
+	proof    auth.Proof
+	caller   identity.Principal
+	call     model.Call
+	content  content
+	scanned  scanned
 	// provisional permits sending an unverified body except for its end.
 	provisional policy.Provisional
 	admitted

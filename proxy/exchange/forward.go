@@ -89,7 +89,7 @@ func (x *exchange) request(target string) *upstream.Request {
 		Body:     x.content.Body,
 		Length:   x.content.length,
 		Expect:   x.head.Expect,
-		Timeouts: x.route.Timeouts,
+		Timeouts: x.timeouts,
 		Inform:   x.callbacks.inform,
 	}
 	if r.Length < 0 || r.Length > seal.BlockBytes {
@@ -131,6 +131,9 @@ func (x *exchange) signaturesEndHere() bool {
 // inform forwards an interim response.
 func (x *exchange) inform(m *message.Response) error {
 	x.dropOwnFields(&m.Fields)
+	if err := x.boundSending(); err != nil {
+		return err
+	}
 	return x.stream.Inform(m)
 }
 

@@ -139,11 +139,20 @@ func (x *exchange) send(p []byte) error {
 // x.sending limits the rest.
 func (x *exchange) sendHead(h *message.Response, trailers bool) error {
 	x.responded = true
-	x.sending.idle, x.sending.stream, x.sending.clock, x.sending.writes = x.route.Timeouts.Idle, x.stream, x.server.Clock, true
-	if err := x.sending.extend(); err != nil {
-		return errClientGone(err)
+	if err := x.boundSending(); err != nil {
+		return err
 	}
 	if err := x.stream.Respond(h, trailers); err != nil {
+		return errClientGone(err)
+	}
+	return nil
+}
+
+// boundSending limits the next writes to the client. It comes before the first of them, which may be
+// an interim response, and before any that may follow a long silence.
+func (x *exchange) boundSending() error {
+	x.sending.idle, x.sending.stream, x.sending.clock, x.sending.writes = x.timeouts.Idle, x.stream, x.server.Clock, true
+	if err := x.sending.extend(); err != nil {
 		return errClientGone(err)
 	}
 	return nil
@@ -177,6 +186,9 @@ func (x *exchange) trailersOf(answer *upstream.Response) message.Fields {
 // end completes the answer, with the signature over a stream.
 func (x *exchange) end(h *message.Response, form seal.Form, tail *seal.Tail, trailers message.Fields) error {
 	x.noteCall(h.Fields, trailers)
+	if err := x.boundSending(); err != nil {
+		return err
+	}
 	if tail != nil {
 		signed, behind, err := x.answer.SignTail(tail, form, h, trailers)
 		if err != nil {

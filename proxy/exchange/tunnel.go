@@ -36,6 +36,9 @@ func (x *exchange) wantsTunnel() bool {
 func (x *exchange) tunnel(answer *upstream.Response) error {
 	x.dress(&answer.Head)
 	x.responded = true
+	if err := x.boundSending(); err != nil {
+		return err
+	}
 	client, err := x.stream.Upgrade(&answer.Head)
 	if err != nil {
 		return errClientGone(err)
@@ -51,7 +54,7 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	defer stop()
 	x.noteTunnel()
 
-	heard := &activity{idle: x.route.Timeouts.Idle}
+	heard := &activity{idle: x.timeouts.Idle}
 	up := make(chan int64, 1)
 	go func() { up <- splice(server, client, heard) }()
 	x.record.BytesOut = splice(client, server, heard)

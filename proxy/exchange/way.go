@@ -140,6 +140,10 @@ func (x *exchange) match() error {
 	}
 	x.route = r
 	x.record.Route = r.Name
+	x.timeouts = r.Timeouts
+	if x.grpc {
+		x.timeouts = r.Calls.Timeouts(r.Timeouts, x.head.Fields.Get("grpc-timeout"))
+	}
 	if x.wantsTunnel() && !r.WebSocket {
 		x.warnUpgrade()
 		return &refusal{reason: reasonBadMethod, cause: errNoWebSocket} // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else

@@ -18,15 +18,22 @@ const Anonymous = "anonymous"
 
 // TimeoutsConfig is a section `timeouts`. A route's section takes precedence over the file's.
 // Without either, the default depends on what the upstream serves: openai and ollama get more time,
-// because they may compute for minutes.
+// because they may compute for minutes. gRPC calls without either may take and pause for as long as
+// their deadline (grpc-timeout), at most 24h, or for 1h if they have none. A call that waits for an
+// event is silent; a dead peer is found by PING: from the gateway to a client after 30s of silence,
+// with 60s for the answer, and to an upstream after 5m10s, with 10s. Upstreams are asked less often
+// because gRPC servers end connections that ask more than once in five minutes (grpc-go's default
+// keepalive.EnforcementPolicy, C-core's http2.min_recv_ping_interval_without_data). A host that is
+// gone is found earlier, by TCP keep-alive.
 type TimeoutsConfig struct {
 	// Connect limits connecting to an upstream, including TLS. Default: 5s.
 	Connect setting.Duration `yaml:"connect"`
 	// Head limits the time from the request to the head of the answer. Default: 60s; 10m where the
-	// upstream serves openai or ollama.
+	// upstream serves openai or ollama; for gRPC the caller's deadline, else 1h.
 	Head setting.Timeout `yaml:"head"`
 	// Idle limits how long a body may pause, in either direction, before the exchange is aborted;
-	// also for WebSocket. Default: 60s; 5m where the upstream serves openai or ollama.
+	// also for WebSocket. Default: 60s; 5m where the upstream serves openai or ollama; for gRPC the
+	// caller's deadline, else 1h, while each write stays limited as elsewhere.
 	Idle setting.Timeout `yaml:"idle"`
 	// Total limits a whole exchange. Default: never, so that streams may continue.
 	Total setting.Timeout `yaml:"total"`

@@ -8,14 +8,12 @@ package route
 
 import (
 	"slices"
-	"time"
 
 	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/seal"
-	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
 
@@ -32,6 +30,7 @@ type Route struct {
 	Upstream *upstream.Upstream // nil with a fixed answer
 	Limits   Limits
 	Timeouts upstream.Timeouts // zero values mean no limit
+	Calls    CallTimeouts
 
 	Access      Access
 	Rewriting   Rewriting
@@ -66,17 +65,6 @@ type IdentityNames struct{ Principal, Scopes, RequestID string }
 // All returns the names that are not left out.
 func (n *IdentityNames) All() []string {
 	return slices.DeleteFunc([]string{n.Principal, n.Scopes, n.RequestID}, func(s string) bool { return s == "" })
-}
-
-// NewTimeouts compiles a section that has a value for every key.
-func NewTimeouts(c TimeoutsConfig) upstream.Timeouts {
-	bound := func(t setting.Timeout) time.Duration {
-		if t == setting.Never {
-			return 0
-		}
-		return t.D()
-	}
-	return upstream.Timeouts{Connect: c.Connect.D(), Head: bound(c.Head), Idle: bound(c.Idle), Total: bound(c.Total)}
 }
 
 // takes reports whether the route accepts a method.

@@ -51,8 +51,11 @@ type Config struct {
 	MaxConnections int `yaml:"max_connections"`
 	// MaxIdle is the maximum number of idle HTTP/1.1 connections to an endpoint. Default: 64.
 	MaxIdle int `yaml:"max_idle"`
-	// IdleTime is how long an idle connection is kept. Default: 60s. A shorter time announced by
-	// the server (Keep-Alive: timeout=5) applies instead.
+	// IdleTime is how long an idle connection may be used again. Default: 60s. A shorter time
+	// announced by the server (Keep-Alive: timeout=5) applies instead, less a second. Without that
+	// the gateway learns after what time the server closes idle connections, and uses none that has
+	// been idle for more than three quarters of it, because a request that meets the close fails.
+	// To learn, it leaves one idle connection open to each server for up to a third longer.
 	IdleTime setting.Duration `yaml:"idle_time"`
 	// RequestTrailers sends the trailers of requests on over HTTP/2. Over HTTP/1.1 they are always
 	// sent. Those of gRPC never are, because its requests have none. The default is false: some

@@ -65,9 +65,9 @@ func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool, localh
 		}
 		e.network, e.addr = "tcp", net.JoinHostPort(at.Hostname(), port)
 	}
-	idleNow := o.Now
+	idleNow, lag := o.Now, time.Duration(0)
 	if o.Clock != nil {
-		idleNow = o.Clock.Now
+		idleNow, lag = o.Clock.Now, wire.Lag
 	}
 	protocol, idleTime := "http/1.1", c.IdleTime.Or(defaultIdleTime)
 	if shares(at.Scheme) {
@@ -80,7 +80,7 @@ func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool, localh
 			maxIdle = defaultMaxIdle
 		}
 		e.trailers = true
-		e.conns = &exclusive{e: e, maxIdle: maxIdle, idleTime: idleTime, now: idleNow}
+		e.conns = &exclusive{e: e, maxIdle: maxIdle, idleTime: idleTime, now: idleNow, lag: lag}
 		if c.MaxConnections > 0 {
 			e.slots = make(chan struct{}, c.MaxConnections)
 		}

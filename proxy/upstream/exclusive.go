@@ -6,30 +6,46 @@ import (
 	"sync"
 	"time"
 
+	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 )
 
 // exclusive is a pool of HTTP/1.1 connections, each for one request at a time. It hands out
 // the idle connection that was used last: the server is least likely to have closed it, and the
-// surplus ones expire.
+// surplus ones expire. The oldest one outlives that, to teach when the server closes it.
 type exclusive struct {
 	e        *endpoint
 	maxIdle  int
 	idleTime time.Duration
 	now      func() time.Time
+	lag      time.Duration // how far now may be behind
 
-	mu     sync.Mutex       // guards the fields below
-	unused []*exclusiveConn // idle; the most recently used at the end
-	reaper *time.Timer
-	closed bool
+	mu      sync.Mutex       // guards the fields below
+	unused  []*exclusiveConn // idle; the most recently used at the end
+	kept    keptOpen
+	sweptAt time.Time // when all idle connections were last looked at
+	reaper  *time.Timer
+	closed  bool
 }
 
 // exclusiveConn is an HTTP/1.1 connection of the pool.
 type exclusiveConn struct {
 	*h1.Client
 	pool      *exclusive
-	goodUntil time.Time     // set while idle
+	idleSince time.Time     // set while idle
+	seenOpen  time.Duration // idle time at which the watch last found it open; 0: never
+	rested    time.Duration // idle time before the current request
 	announced time.Duration // the server's last Keep-Alive timeout; 0 if it never sent one
+}
+
+// Exchange implements [wire.Client]. A server that ends a reused connection before it answers had
+// most likely closed it already.
+func (c *exclusiveConn) Exchange(ctx context.Context, r *wire.Request, x *wire.Response) error {
+	err := c.Client.Exchange(ctx, r, x)
+	if err != nil && !x.Answered && c.rested >= leastUse && faultOf(err) == wire.FaultBroken {
+		c.pool.learnEnd(c.rested)
+	}
+	return err
 }
 
 // take returns an idle connection without unexpected input, or else a new one. A retried
@@ -54,12 +70,10 @@ func (p *exclusive) take(ctx context.Context, wait time.Duration, again bool) (c
 func (p *exclusive) usable() *exclusiveConn {
 	for {
 		c := p.pop()
-		if c == nil {
-			return nil
-		}
-		if p.now().Before(c.goodUntil) && c.Alive() {
+		if c == nil || c.Alive() {
 			return c
 		}
+		p.learnEnd(c.rested)
 		_ = c.Close() // idle, so the close error does not matter
 	}
 }
@@ -84,6 +98,7 @@ func (c *exclusiveConn) leave(reusable bool, keepAlive time.Duration) {
 // giveUp closes the connection.
 func (c *exclusiveConn) giveUp() { _ = c.Close() }
 
+// pop takes out the idle connection that was used last; nil if even that was idle for too long.
 func (p *exclusive) pop() *exclusiveConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -92,22 +107,35 @@ func (p *exclusive) pop() *exclusiveConn {
 		return nil
 	}
 	c := p.unused[n-1]
+	if c.rested = p.now().Sub(c.idleSince); !p.mayUse(c, c.rested) {
+		return nil
+	}
 	p.unused[n-1] = nil
 	p.unused = p.unused[:n-1]
 	return c
 }
 
+// mayUse reports whether a connection may be used after an idle time; mu is held.
+func (p *exclusive) mayUse(c *exclusiveConn, idle time.Duration) bool {
+	return idle+p.lag < p.kept.usable(p.idleTime, c.announced)
+}
+
+// learnEnd records that the server closed a connection which was idle for at most this time.
+func (p *exclusive) learnEnd(idle time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.kept.known || idle < p.kept.limit {
+		p.kept.ended(idle)
+	}
+}
+
 // put adds a reusable connection to the pool. announced is the server's Keep-Alive timeout, 0 if
 // this answer had none: then the last one still applies.
 func (p *exclusive) put(c *exclusiveConn, announced time.Duration) {
-	idleFor := p.idleTime
 	if announced > 0 {
 		c.announced = announced
 	}
-	if said := c.announced; said > 0 {
-		idleFor = min(idleFor, said-min(said/2, time.Second))
-	}
-	c.goodUntil = p.now().Add(idleFor)
+	c.idleSince, c.seenOpen = p.now(), 0
 	if surplus := p.push(c); surplus != nil {
 		_ = surplus.Close()
 	}
@@ -121,15 +149,14 @@ func (p *exclusive) push(c *exclusiveConn) (surplus *exclusiveConn) {
 		return c
 	}
 	if len(p.unused) >= p.maxIdle {
-		surplus = p.unused[0]
-		copy(p.unused, p.unused[1:])
+		i := min(1, len(p.unused)-1) // the oldest is watched
+		surplus = p.unused[i]
+		copy(p.unused[i:], p.unused[i+1:])
 		p.unused[len(p.unused)-1] = c
 		return surplus
 	}
 	p.unused = append(p.unused, c)
-	if p.reaper == nil {
-		p.reaper = time.AfterFunc(reapEvery(p.idleTime), p.reap)
-	}
+	p.arm(c.idleSince)
 	return nil
 }
 
@@ -145,8 +172,17 @@ func (p *exclusive) expired() (old []*exclusiveConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, kept := p.now(), p.unused[:0]
+	all := now.Sub(p.sweptAt) >= reapEvery(p.idleTime)
+	if all {
+		p.sweptAt = now
+	}
 	for _, c := range p.unused {
-		if now.Before(c.goodUntil) && c.Alive() {
+		idle := now.Sub(c.idleSince)
+		good := p.mayUse(c, idle) && (!all || c.Alive())
+		if len(kept) == 0 {
+			good = p.watch(c, idle)
+		}
+		if good {
 			kept = append(kept, c)
 		} else {
 			old = append(old, c)
@@ -155,10 +191,34 @@ func (p *exclusive) expired() (old []*exclusiveConn) {
 	clear(p.unused[len(kept):])
 	p.unused = kept
 	p.reaper = nil
-	if len(kept) > 0 && !p.closed {
-		p.reaper = time.AfterFunc(reapEvery(p.idleTime), p.reap)
-	}
+	p.arm(now)
 	return old
+}
+
+// watch looks whether the oldest connection is still open, and reports whether it is kept. mu is
+// held.
+func (p *exclusive) watch(c *exclusiveConn, idle time.Duration) bool {
+	switch {
+	case !c.Alive():
+		if c.seenOpen > 0 {
+			idle = c.seenOpen
+		}
+		p.kept.ended(idle)
+		return false
+	case idle >= watched(p.idleTime):
+		p.kept.ended(idle)
+		return false
+	}
+	c.seenOpen = idle
+	p.kept.seen(idle)
+	return true
+}
+
+// arm sets the timer of reap if there are idle connections; mu is held.
+func (p *exclusive) arm(now time.Time) {
+	if len(p.unused) > 0 && p.reaper == nil && !p.closed {
+		p.reaper = time.AfterFunc(nextLook(now.Sub(p.unused[0].idleSince), p.idleTime), p.reap)
+	}
 }
 
 func (p *exclusive) idle() int {

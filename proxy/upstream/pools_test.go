@@ -69,7 +69,7 @@ func bothVersions(t *testing.T, test func(t *testing.T, c Config, conns *atomic.
 
 func TestReopenedUpstreamKeepsItsConnections(t *testing.T) {
 	bothVersions(t, func(t *testing.T, c Config, conns *atomic.Int64) {
-		p := NewPools(Options{})
+		p := NewPools(still)
 		before := opened(t, p, c)
 		mustAnswer(t, before)
 		after := opened(t, p, c)
@@ -90,7 +90,7 @@ func TestReopenedUpstreamKeepsItsConnections(t *testing.T) {
 
 func TestChangedConfigurationOpensFreshConnections(t *testing.T) {
 	bothVersions(t, func(t *testing.T, c Config, conns *atomic.Int64) {
-		p := NewPools(Options{})
+		p := NewPools(still)
 		before := opened(t, p, c)
 		mustAnswer(t, before)
 		c.Host = "other.example"
@@ -123,7 +123,7 @@ func TestChangedCAFileOpensFreshConnections(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	c := restConfig(t, "https://localhost")
 	c.CA = setting.Path(file)
-	p := NewPools(Options{})
+	p := NewPools(still)
 	var all []*Upstream
 	for _, content := range [][]byte{text, append(text, '\n'), text} {
 		if err := os.WriteFile(file, content, 0o600); err != nil {
@@ -140,7 +140,7 @@ func TestChangedCAFileOpensFreshConnections(t *testing.T) {
 
 func TestNamesDoNotShareConnections(t *testing.T) {
 	addr, conns := countedServer(t)
-	p := NewPools(Options{})
+	p := NewPools(still)
 	c := restConfig(t, addr)
 	for _, name := range []string{"b", "a"} {
 		u, err := p.Open(name, c, false)

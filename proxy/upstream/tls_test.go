@@ -43,7 +43,7 @@ func secureOrNot(tb testing.TB, secure bool, handle func(net.Conn)) *Upstream {
 		defer t.Close()
 		handle(t)
 	})
-	return configured(tb, Config{Rest: setting.List[setting.URL]{endpointURL(tb, "https://"+addr)}, CA: setting.Path(ca)}, Options{})
+	return configured(tb, Config{Rest: setting.List[setting.URL]{endpointURL(tb, "https://"+addr)}, CA: setting.Path(ca)}, still)
 }
 
 func TestTLSVerification(t *testing.T) {
@@ -76,7 +76,7 @@ func TestTLSVerification(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.config.Rest = setting.List[setting.URL]{endpointURL(t, srv.URL)}
-			u := configured(t, c.config, Options{})
+			u := configured(t, c.config, still)
 			for range 2 {
 				_, body, err := outcome(u, get())
 				if c.ok && (body != "HTTP/1.1" || err != nil) {

@@ -131,7 +131,7 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 func (u *Upstream) prepare(r *Request, out *wire.Request) (*wire.Buffer, error) {
 	out.Method, out.Target, out.Host, out.Fields = r.Method, r.Target, r.Host, r.Fields
 	out.Upgrade, out.Inform = r.Upgrade, r.Inform
-	out.Head, out.Idle = r.Timeouts.Head, r.Timeouts.Idle
+	out.Head, out.Idle, out.Pause = r.Timeouts.Head, r.Timeouts.Idle, r.Timeouts.Pause
 	length := r.Length
 	if came, ok := r.Body.(message.Arrived); ok && length < 0 {
 		if n, whole := came.Arrived(); whole && n <= maxWhole {

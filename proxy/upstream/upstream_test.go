@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sallyport/proxy/setting"
 )
@@ -74,6 +75,9 @@ func endpointURL(tb testing.TB, s string) setting.URL {
 	return u
 }
 
+// still are options under which no time passes, so that idle connections stay usable on a slow machine.
+var still = Options{Now: func() time.Time { return time.Unix(1e9, 0) }}
+
 // newUpstream returns an upstream of these addresses or URLs.
 func newUpstream(tb testing.TB, addrs ...string) *Upstream {
 	tb.Helper()
@@ -81,7 +85,7 @@ func newUpstream(tb testing.TB, addrs ...string) *Upstream {
 	for _, a := range addrs {
 		c.Rest = append(c.Rest, endpointURL(tb, a))
 	}
-	return configured(tb, c, Options{})
+	return configured(tb, c, still)
 }
 
 func configured(tb testing.TB, c Config, o Options) *Upstream {

@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -78,7 +79,7 @@ func (c *Client) Exchange(ctx context.Context, r *wire.Request, x *wire.Response
 		c.x.Close()
 		return err
 	}
-	c.patience = r.Idle
+	c.patience = cmp.Or(r.Pause, r.Idle)
 	x.Open(&c.x)
 	return nil
 }

@@ -55,6 +55,7 @@ type head struct {
 	protocol  string
 	protocols int // lines of Upgrade
 	keepAlive time.Duration
+	last      bool // the server will take no further request
 }
 
 // readHead reads heads up to and including that of the final response.
@@ -172,7 +173,7 @@ func (h *head) read(f *message.Field) error {
 		h.protocol = f.Value
 		h.protocols++
 	case "keep-alive":
-		h.keepAlive = keepAliveTimeout(f.Value)
+		h.readKeepAlive(f.Value)
 	}
 	return nil
 }
@@ -213,18 +214,25 @@ func parseLength(s string) (int64, bool) {
 	return n, true
 }
 
-// keepAliveTimeout reads "timeout=5, max=100". It is a hint, so unknown parts are ignored.
-func keepAliveTimeout(s string) time.Duration {
+// readKeepAlive reads "timeout=5, max=100". It is a hint, so unknown parts are ignored. No time, or
+// no further request, means that the server is about to close.
+func (h *head) readKeepAlive(s string) {
 	for s != "" {
 		var p string
 		p, s, _ = strings.Cut(s, ",")
-		if v, ok := strings.CutPrefix(strings.Trim(p, " \t"), "timeout="); ok {
-			if n, err := strconv.ParseUint(v, 10, 16); err == nil {
-				return time.Duration(n) * time.Second
-			}
+		name, v, _ := strings.Cut(strings.Trim(p, " \t"), "=")
+		n, err := strconv.ParseUint(v, 10, 16)
+		if err != nil {
+			continue
+		}
+		switch {
+		case message.EqualFold(name, "timeout"):
+			h.keepAlive = time.Duration(n) * time.Second
+			h.last = h.last || n == 0
+		case message.EqualFold(name, "max"):
+			h.last = h.last || n == 0
 		}
 	}
-	return 0
 }
 
 // dropOfConnection removes hop-by-hop fields, including those that Connection lists.
@@ -247,7 +255,7 @@ func (x *exchange) frame(r *wire.Request, h head) error {
 	status := x.Head.Status
 	x.KeepAlive = h.keepAlive
 	x.Head.ContentLength = h.length
-	x.reusable = !h.close && !h.http10 && !x.doubtful
+	x.reusable = !h.close && !h.http10 && !h.last && !x.doubtful
 	switch {
 	case status == 101:
 		return x.switched(r, h)
@@ -336,8 +344,9 @@ func (x *exchange) Trailers() message.Fields { return x.trailers }
 func (x *exchange) Close() (reusable bool) {
 	c := x.c
 	whole := c.up == nil || c.up.join()
+	atEnd := x.err == io.EOF && x.mode != bodyTunnel
 	ended := !x.watching.Stop()
-	reusable = x.err == io.EOF && x.reusable && whole && !ended && c.in.buffered() == 0
+	reusable = atEnd && x.reusable && whole && !ended && c.in.buffered() == 0
 	if x.mode != bodyTunnel {
 		c.in.release()
 	}
@@ -347,8 +356,10 @@ func (x *exchange) Close() (reusable bool) {
 		c.busy = false
 	case !whole:
 		c.sock.reset()
-	default:
+	case atEnd:
 		_ = c.Close() // nobody waits for it
+	default:
+		_ = c.sock.Close() // beneath TLS: close_notify could block
 	}
 	return reusable
 }

@@ -258,6 +258,21 @@ func TestClientThatNeverReads(t *testing.T) {
 	})
 }
 
+func TestInterimResponseThatIsNotRead(t *testing.T) {
+	var got error
+	h := func(s wire.Stream) {
+		_ = s.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		got = s.Inform(&message.Response{Status: 103, Fields: message.Fields{{Name: "link", Value: "</x>"}}})
+	}
+	piped(t, h, func(t *testing.T, c net.Conn, _ *Server) {
+		send(t, c, get+"\r\n")
+		pass(10 * time.Second)
+		if !errors.Is(got, os.ErrDeadlineExceeded) {
+			t.Errorf("write: %v, want a deadline", got)
+		}
+	})
+}
+
 // Wherever a client disconnects, the handler sees only the bytes sent, and no goroutine is left.
 func TestClientVanishesAnywhere(t *testing.T) {
 	const raw = post + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n"

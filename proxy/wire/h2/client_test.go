@@ -254,7 +254,7 @@ func TestClientCrowd(t *testing.T) {
 				if rnd.IntN(2) == 0 {
 					time.AfterFunc(time.Duration(rnd.IntN(5000))*time.Microsecond, cancel)
 				}
-				r := wire.Request{Method: "POST", Length: -1, Body: reading{Reader: bytes.NewReader(content)}, Idle: 20 * time.Second}
+				r := wire.Request{Method: "POST", Length: -1, Body: reading{Reader: bytes.NewReader(content)}, Idle: 2 * time.Minute}
 				if rnd.IntN(2) == 0 {
 					r.Body, r.Length, r.Content = nil, 0, content
 				}

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -70,7 +71,7 @@ type call struct {
 
 func (k *call) begin(c *Client, r *wire.Request) {
 	k.c, k.method, k.inform = c, r.Method, r.Inform != nil
-	k.idle, k.limit = r.Idle, r.Limit
+	k.idle, k.limit = cmp.Or(r.Pause, r.Idle), r.Limit
 	k.lacking = -1
 	k.readable.L, k.writable.L = &c.mu, &c.mu
 }

@@ -28,10 +28,9 @@ const (
 	// ends a connection when four times as many wait for handlers as may run.
 	resetsPerStream = 4
 
-	// maxPings is how many PINGs may be sent without HEADERS or DATA between them. C-core and
-	// grpc-go end a connection at the fourth within pingRest.
+	// maxPings is how many PINGs may be sent without HEADERS or DATA between them, but for one in
+	// each [ClientOptions.PingRest].
 	maxPings = 2
-	pingRest = 5*time.Minute + 10*time.Second
 )
 
 // spendReset reports whether a stream may be reset now, and counts the reset. Once callers have
@@ -101,13 +100,31 @@ func (c *Client) settle(k *call) {
 // spendPing reports whether a PING may be sent now, and counts it. A connection whose liveness
 // cannot be tested accepts no more requests. mu is held.
 func (c *Client) spendPing(now time.Time) bool {
-	if c.pings >= maxPings && now.Sub(c.pingAt) < pingRest {
+	if c.pings >= maxPings && now.Sub(c.pingAt) < c.options.PingRest {
 		c.draining = true
 		return false
 	}
 	c.pings++
 	c.pingAt = now
 	return true
+}
+
+// askSilent sends a PING if requests are in flight and the server has been silent for long: a stream
+// may wait for an event, and must not wait for a dead server. mu is held.
+func (c *Client) askSilent(now time.Time) {
+	if len(c.calls) == c.lingers || c.pinged {
+		return
+	}
+	at := c.heard
+	if c.pingAt.After(at) {
+		at = c.pingAt
+	}
+	if at = at.Add(c.options.PingRest); now.Before(at) {
+		c.remind(at)
+		return
+	}
+	c.ping()
+	c.kick()
 }
 
 // calmed returns the error of calls that fail with the connection; mu is held.

@@ -146,7 +146,7 @@ func (c *Client) ping() {
 	}
 	c.pinged, c.pingBy = true, now.Add(c.options.PingTime)
 	b := c.control()
-	b.B = appendPing(b.B, 0, []byte("are you?"))
+	b.B = appendPing(b.B, 0, []byte(alivePing))
 	c.remind(c.pingBy)
 }
 
@@ -157,7 +157,7 @@ func (c *Client) remind(at time.Time) {
 		return
 	}
 	c.alarmAt = at
-	if wait := time.Until(at); c.alarm == nil {
+	if wait := max(time.Until(at), 1); c.alarm == nil { // a deadline has passed only after its time
 		c.alarm = time.AfterFunc(wait, c.look)
 	} else {
 		c.alarm.Reset(wait)
@@ -191,6 +191,7 @@ func (c *Client) look() {
 		k.look(now)
 	}
 	c.resetLingering(now)
+	c.askSilent(now)
 }
 
 // end ends a call and resets its stream, unless the server has ended it already; mu is held. The

@@ -253,9 +253,10 @@ func (c *serverConn) beforeRead() {
 	}
 }
 
-// notePart records for the sweeps which frame is incomplete; mu is held. DATA does not count: the
+// notePart records for the sweeps that bytes have arrived and which frame is incomplete; mu is held. DATA does not count: the
 // reader of the content sets the limit for it.
 func (c *serverConn) notePart() {
+	c.came = true
 	n := c.in.buffered()
 	switch {
 	case c.block != 0:

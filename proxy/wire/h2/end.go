@@ -113,7 +113,11 @@ func (c *serverConn) warn() {
 	c.kick()
 }
 
-const drainPing = "draining"
+// The contents of PINGs.
+const (
+	drainPing = "draining"
+	alivePing = "are you?"
+)
 
 // close refuses new requests, and ends the connection once all are answered; mu is held.
 func (c *serverConn) close() {

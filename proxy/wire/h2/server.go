@@ -15,7 +15,11 @@ type ServerOptions struct {
 	wire.ServerOptions
 
 	WriteTime time.Duration // for a blocked write; 30 s
-	Streams   int           // requests in flight on a connection; 100
+	// PingTime is the silence of a client with open streams after which it is asked by PING whether
+	// it is alive. It has twice as long to answer: a PING may wait behind content that a slow line
+	// has yet to carry. 30 s.
+	PingTime time.Duration
+	Streams  int // requests in flight on a connection; 100
 
 	// Resets limits streams that end in RST_STREAM, from either side, before their answer: 200 more
 	// than are answered. A tenth is restored each second.
@@ -38,6 +42,7 @@ type ServerOptions struct {
 func (o ServerOptions) withDefaults() ServerOptions {
 	o.ServerOptions = o.ServerOptions.WithDefaults()
 	o.WriteTime = or(o.WriteTime, 30*time.Second)
+	o.PingTime = or(o.PingTime, 30*time.Second)
 	o.Streams = or(o.Streams, 100)
 	o.Resets = or(o.Resets, 200)
 	o.Frames = or(o.Frames, 1000)
@@ -92,7 +97,7 @@ func (s *Server) SetOptions(o ServerOptions) {
 }
 
 func period(o *ServerOptions) time.Duration {
-	return wire.Period(min(o.HeadTime, o.IdleTime, o.WriteTime))
+	return wire.Period(min(o.HeadTime, o.IdleTime, o.WriteTime, o.PingTime))
 }
 
 // maxWidened limits how far the windows of all connections together may exceed their initial size.

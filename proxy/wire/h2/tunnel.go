@@ -22,12 +22,12 @@ func (s *stream) Upgrade(m *message.Response) (net.Conn, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.tunnel = &tunnel{s: s}
-	s.readBy, s.writeBy = time.Time{}, time.Time{}
 	if err := s.push(); err != nil {
 		s.tunnel = nil
 		return nil, err
 	}
 	s.c.flush(s)
+	s.readBy, s.writeBy = time.Time{}, time.Time{}
 	return s.tunnel, s.err
 }
 

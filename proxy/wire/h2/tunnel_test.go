@@ -61,6 +61,7 @@ func TestTunnel(t *testing.T) {
 			}()
 		})
 		bubble(t, h, testOptions, func(t *testing.T, p *peer, s *Server) {
+			p.alive = true
 			p.greet().headers(1, false, extended...)
 			pass(5 * time.Minute)
 			p.want("1: 200, 1: 4 bytes, 1: 0 bytes end, 1: NO_ERROR, away 1 NO_ERROR, closed")

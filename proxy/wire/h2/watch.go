@@ -15,6 +15,9 @@ type watch struct {
 
 	seenPartial, seenWrites uint64 // values at the last sweep
 	partialSince            time.Time
+	came                    bool      // something has arrived since the last sweep
+	heard                   time.Time // the sweep that last found that
+	pinged                  bool      // a PING has been sent since
 	writingSince            time.Time
 
 	frames, resets int // remaining budgets
@@ -24,7 +27,10 @@ type watch struct {
 	resting        bool // sweeps do not look until Wake
 }
 
-var errTooSlow = errors.New("the client is too slow")
+var (
+	errTooSlow = errors.New("the client is too slow")
+	errAbsent  = errors.New("the client did not answer PING in time")
+)
 
 // spend charges an unproductive frame to the budget; mu is held.
 func (c *serverConn) spend() error {
@@ -64,6 +70,11 @@ func (c *serverConn) Look(now time.Time) (until time.Time) {
 		c.Cut()
 		return time.Time{}
 	}
+	if !c.present(now) {
+		c.die(errAbsent)
+		c.Cut()
+		return time.Time{}
+	}
 	switch {
 	case c.counted > 0 || c.used || c.idle.IsZero():
 		c.idle, c.used = now, false
@@ -80,6 +91,25 @@ func (c *serverConn) Look(now time.Time) (until time.Time) {
 	}
 	c.resting = !until.IsZero()
 	return until
+}
+
+// present reports whether the client is alive, as far as is known. It asks a client with open
+// streams that has been silent, because a stream may wait for an event for long. Any frame is an
+// answer. mu is held.
+func (c *serverConn) present(now time.Time) bool {
+	t := c.options.PingTime
+	switch {
+	case c.came || len(c.streams) == 0 || c.heard.IsZero():
+		c.came, c.heard, c.pinged = false, now, false
+	case c.pinged:
+		return now.Sub(c.heard) < 3*t
+	case now.Sub(c.heard) >= t:
+		c.pinged = true
+		b := c.control()
+		b.B = appendPing(b.B, 0, []byte(alivePing))
+		c.kick()
+	}
+	return true
 }
 
 // rests reports whether only the end of the idle time needs watching; mu is held.

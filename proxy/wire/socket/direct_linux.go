@@ -46,8 +46,7 @@ func (h *half) write(fd uintptr) (done bool) {
 }
 
 func (h *half) writeSome(fd uintptr) (done bool) {
-	left := len(h.p)
-	return h.write(fd) || len(h.p) < left
+	return h.write(fd) || len(h.p) <= h.goal
 }
 
 func (h *half) writeOnce(fd uintptr) (done bool) {

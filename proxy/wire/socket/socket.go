@@ -20,14 +20,15 @@ import (
 
 // Conn is a TCP or Unix connection. It behaves like the connection it wraps, deadlines and Close
 // included, and is equally safe for concurrent use. One thing differs: a write without a deadline
-// fails with [os.ErrDeadlineExceeded] once the peer has taken no byte for a minute, and then the
-// connection is closed. crypto/tls writes on its own, within Read too: it answers each KeyUpdate
+// fails with [os.ErrDeadlineExceeded] once the peer has taken less than 1 KiB in a minute, and then
+// the connection is closed. crypto/tls writes on its own, within Read too: it answers each KeyUpdate
 // that asks for an answer, and tries again at the next after a failed write. A peer that sends these
 // and reads nothing would otherwise stop that Read for ever.
 type Conn struct {
 	net.Conn
 	raw   syscall.RawConn
-	stall time.Duration // how long a write without a deadline waits for the next byte
+	stall time.Duration // how long a write without a deadline waits for the peer to take least bytes
+	least int
 
 	reads, writes half
 
@@ -44,7 +45,8 @@ type half struct {
 	n     int        // bytes read
 	errno syscall.Errno
 	try   func(fd uintptr) (done bool) // reads or writes as much as it can without waiting
-	some  func(fd uintptr) (done bool) // of writes: as try, but done after the first bytes
+	goal  int                          // some is done when at most goal bytes are left
+	some  func(fd uintptr) (done bool)
 	once  func(fd uintptr) (done bool) // of writes: as try, but always done
 }
 
@@ -64,7 +66,7 @@ func New(c net.Conn) net.Conn {
 	if err != nil {
 		return c
 	}
-	k := &Conn{Conn: c, raw: raw, stall: time.Minute}
+	k := &Conn{Conn: c, raw: raw, stall: time.Minute, least: 1 << 10}
 	k.reads.try = k.reads.read
 	k.writes.try, k.writes.some, k.writes.once = k.writes.write, k.writes.writeSome, k.writes.writeOnce
 	k.look = func(fd uintptr) { k.still = nothingToRead(fd) }
@@ -153,6 +155,7 @@ func (k *Conn) Write(p []byte) (int, error) {
 			err = k.raw.Write(h.try)
 			break
 		}
+		h.goal = max(0, len(h.p)-k.least)
 		err = k.raw.Write(h.some)
 		k.endStall(true, err)
 	}

@@ -2,21 +2,16 @@ package socket
 
 import (
 	"bytes"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"io"
 	"net"
 	"net/http/httptest"
 	"os"
-	"strings"
 	"testing"
 	"time"
+
+	"sallyport/proxy/wire/socket/sockettest"
 )
 
 // stalls sets how long a write without a deadline waits for a peer that takes nothing.
@@ -67,6 +62,28 @@ func TestWriteGoesOnWhileThePeerTakesSome(t *testing.T) {
 	}
 }
 
+// TestWriteEndsIfThePeerTakesTooLittle: a byte now and then does not hold a write for ever.
+func TestWriteEndsIfThePeerTakesTooLittle(t *testing.T) {
+	a, b := pair(t, "unix")
+	stalls(t, a, 100*time.Millisecond)
+	a.(*Conn).least = 16 << 20
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if _, err := a.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%v; want the deadline", err)
+		}
+	}()
+	for buf := make([]byte, 32<<10); ; {
+		select {
+		case <-ended:
+			return
+		case <-time.After(10 * time.Millisecond):
+			_, _ = b.Read(buf) // once the write has ended, so does this
+		}
+	}
+}
+
 // TestKeyUpdatesDoNotStopARead: crypto/tls answers a KeyUpdate within Read. Reads end although the
 // client, which sends more and more of them, reads no answer.
 func TestKeyUpdatesDoNotStopARead(t *testing.T) {
@@ -85,11 +102,13 @@ func TestKeyUpdatesDoNotStopARead(t *testing.T) {
 	if s := client.ConnectionState().CipherSuite; s != tls.TLS_AES_128_GCM_SHA256 {
 		t.Skipf("the server chose %s", tls.CipherSuiteName(s))
 	}
-	secret := clientSecret(t, secrets.String())
+	updates := sockettest.NewUpdates(t, &secrets, "CLIENT_TRAFFIC_SECRET_0")
 	_ = a.SetWriteDeadline(time.Now().Add(30 * time.Second))
 	for {
-		var records []byte
-		records, secret = keyUpdate(t, secret)
+		records, err := updates.Next('x')
+		if err != nil {
+			t.Fatal(err)
+		}
 		if _, err := a.Write(records); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal("the server neither reads nor ends")
 		} else if err != nil {
@@ -106,57 +125,4 @@ func certificate(t *testing.T) tls.Certificate {
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s.TLS.Certificates[0]
-}
-
-// clientSecret finds CLIENT_TRAFFIC_SECRET_0 in a key log.
-func clientSecret(t *testing.T, log string) []byte {
-	t.Helper()
-	for line := range strings.Lines(log) {
-		if f := strings.Fields(line); f[0] == "CLIENT_TRAFFIC_SECRET_0" {
-			secret, err := hex.DecodeString(f[2])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return secret
-		}
-	}
-	t.Fatal("no secret")
-	return nil
-}
-
-// expand is HKDF-Expand-Label of RFC 8446, section 7.1, without a context.
-func expand(t *testing.T, secret []byte, label string, length int) []byte {
-	t.Helper()
-	label = "tls13 " + label
-	info := append(binary.BigEndian.AppendUint16(nil, uint16(length)), byte(len(label)))
-	key, err := hkdf.Expand(sha256.New, secret, string(append(append(info, label...), 0)), length)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-// keyUpdate returns two records under a secret, and the secret that follows: a byte of content,
-// without which crypto/tls takes few updates, and a KeyUpdate that asks for an answer (RFC 8446,
-// section 4.6.3).
-func keyUpdate(t *testing.T, secret []byte) (records, next []byte) {
-	t.Helper()
-	block, err := aes.NewCipher(expand(t, secret, "key", 16))
-	if err != nil {
-		t.Fatal(err)
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nonce := expand(t, secret, "iv", 12)
-	for _, message := range [][]byte{
-		{'x', 23},            // application_data
-		{24, 0, 0, 1, 1, 22}, // key_update, update_requested; handshake
-	} {
-		head := []byte{23, 3, 3, 0, byte(len(message) + aead.Overhead())}
-		records = append(records, aead.Seal(head, nonce, message, head)...)
-		nonce[11] ^= 1 // the sequence number goes from 0 to 1
-	}
-	return records, expand(t, secret, "traffic upd", 32)
 }
