@@ -51,9 +51,10 @@ type Record struct {
 // with an ellipsis, so that clients cannot choose how much disk a request costs.
 const (
 	maxPath   = 1024
+	maxCause  = 300
 	maxString = 256
 	// maxLine allows for two long strings, thirteen others, and 430 bytes of our own.
-	maxLine = 2*maxPath + 13*maxString + 430
+	maxLine = maxPath + maxCause + 13*maxString + 430
 )
 
 const hexDigits = "0123456789abcdef"
@@ -82,7 +83,7 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"model":"`, r.Model, maxString)
 	b = appendField(b, `,"signed":"`, r.Signed, maxString)
 	b = appendField(b, `,"reason":"`, r.Reason, maxString)
-	b = appendField(b, `,"cause":"`, r.Cause, maxPath)
+	b = appendField(b, `,"cause":"`, r.Cause, maxCause)
 	b = appendNumber(b, `,"status":`, int64(r.Status))
 	b = appendField(b, `,"grpc_status":"`, r.GRPC, maxString)
 	b = appendNumber(b, `,"bytes_in":`, r.BytesIn)

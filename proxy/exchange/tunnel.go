@@ -11,6 +11,7 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
 
@@ -44,7 +45,7 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	// An expired credential, lost rights and the end of the grace period close the connections.
 	life := x.life
 	stop := context.AfterFunc(life, func() {
-		if endingOf(life.Cause()) != "" {
+		if endingOf(life.Cause()) != nil {
 			client.Close()
 		}
 	})
@@ -56,8 +57,11 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	go func() { up <- splice(server, client, heard) }()
 	x.record.BytesOut = splice(client, server, heard)
 	x.record.BytesIn = <-up
-	if cause := life.Cause(); endingOf(cause) != "" {
-		return &refusal{reason: endingOf(cause), cause: cause}
+	if e := endingOf(life.Cause()); e != nil {
+		return e.refusal()
+	}
+	if heard.silent.Load() {
+		x.record.Cause = "both sides were silent for " + setting.Duration(heard.idle).String() + " (timeouts.idle)"
 	}
 	return nil
 }
@@ -65,8 +69,9 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 // activity records when either side of a tunnel last sent data. A side that only listens is not
 // idle.
 type activity struct {
-	idle time.Duration // zero: no limit
-	last atomic.Int64  // Unix nanoseconds
+	idle   time.Duration // zero: no limit
+	last   atomic.Int64  // Unix nanoseconds
+	silent atomic.Bool   // that ended the tunnel
 }
 
 // deadline returns when the next byte must arrive from either side; zero means no limit.
@@ -105,6 +110,9 @@ func splice(dst, src net.Conn, heard *activity) (total int64) {
 			continue // the other side has sent data meanwhile
 		}
 		if err != nil {
+			if timedOut(err) {
+				heard.silent.Store(true)
+			}
 			return total
 		}
 	}

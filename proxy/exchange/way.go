@@ -1,13 +1,16 @@
 package exchange
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
 )
 
@@ -141,10 +144,14 @@ func (x *exchange) match() error {
 	x.route = r
 	x.record.Route = r.Name
 	if x.wantsTunnel() && !r.WebSocket {
-		return message.ErrBadMethod // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
+		return fmt.Errorf("%w: CONNECT for %s, and %w", message.ErrBadMethod, setting.Quoted(x.head.Upgrade, 24), errNoWebSocket) // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
 	}
 	if r.WebSocket && x.head.Upgrade == "websocket" && x.head.ContentLength != 0 {
-		return &refusal{reason: reasonUpgradeBody} // readers differ on where the tunnel begins
+		length := "unknown length"
+		if n := x.head.ContentLength; n > 0 {
+			length = strconv.FormatInt(n, 10) + " bytes"
+		}
+		return because(reasonUpgradeBody, "a request for websocket has a body of "+length) // readers differ on where the tunnel begins
 	}
 	return nil
 }
@@ -153,7 +160,7 @@ func (x *exchange) match() error {
 // cannot even guess one.
 func (x *exchange) checkAddress() error {
 	if !x.route.Access.Admits(x.client) {
-		return &refusal{reason: reasonAddress}
+		return because(reasonAddress, x.route.Access.Refusal(x.client))
 	}
 	return nil
 }
