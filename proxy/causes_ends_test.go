@@ -1,7 +1,6 @@
 package proxy_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -9,8 +8,11 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"sallyport/proxy"
 )
@@ -18,8 +20,8 @@ import (
 // refusedByLimits are requests that exceed a limit of the route or of the process.
 func refusedByLimits(t *testing.T) *refusals {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	var used int64
-	r := &refusals{house: build(t, plan{memory: func() int64 { return used }, handler: func(_ http.ResponseWriter, q *http.Request) {
+	var used atomic.Int64
+	r := &refusals{house: build(t, plan{memory: used.Load, handler: func(_ http.ResponseWriter, q *http.Request) {
 		if q.URL.Path == "/flight" {
 			entered <- struct{}{}
 			<-leave
@@ -41,34 +43,21 @@ func refusedByLimits(t *testing.T) *refusals {
 
 	// The log takes no more lines while its sink hangs.
 	r.audit.mu.Lock()
-	deaf := "GET /" + strings.Repeat("a", 1020) + " HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer " + r.bearer(nil) + "\r\n"
-	c := r.dial("models.test")
-	in := bufio.NewReader(c)
-	for full := false; !full; {
-		const batch = 50
-		_, _ = io.WriteString(c, strings.Repeat(deaf+"\r\n", batch))
-		for range batch {
-			res, err := http.ReadResponse(in, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			discard(res.Body)
-			full = full || res.StatusCode == 503
+	statuses := r.pipeline("GET /"+strings.Repeat("a", 1020)+" HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\n\r\n", 100_000, 503)
+	r.audit.mu.Unlock()
+	for _, status := range statuses {
+		if status == 503 {
+			r.expect("audit_unavailable", 503, "no room for an audit record: the log's sink is slow or failing", "")
 		}
 	}
-	r.audit.mu.Unlock()
-	r.until("the records are there", func() bool { return strings.Contains(r.audit.text(), "audit_unavailable") })
-	for range strings.Count(r.audit.text(), "audit_unavailable") {
-		r.expect("audit_unavailable", 503, "no room for an audit record: the log's sink is slow or failing", "")
-	}
-	used = 2 << 30
+	used.Store(2 << 30)
 	other := r.dial("models.test")
 	r.edit("memory: 1GiB", "memory: 1025MiB") // which measures at once
 	r.reload("changed")
 	_, _ = io.WriteString(other, "GET / HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\n\r\n")
 	all, _ := io.ReadAll(other)
 	r.expect("overloaded", 503, "the process uses 2GiB, over 1025MiB (limits.memory)", string(all))
-	used = 0
+	used.Store(0)
 	return r
 }
 
@@ -78,7 +67,8 @@ func refusedByUpstreams(t *testing.T) *refusals {
 		return rawUpstream(t, func(c net.Conn) { _, _ = io.WriteString(c, text) })
 	}
 	held := make(chan struct{})
-	busy := rawUpstream(t, func(c net.Conn) { <-held })
+	entered := make(chan struct{})
+	busy := rawUpstream(t, func(c net.Conn) { close(entered); <-held })
 	r := &refusals{}
 	r.house = signed(t, plan{options: proxy.Options{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if addr == "fails.test:80" {
@@ -94,7 +84,7 @@ func refusedByUpstreams(t *testing.T) *refusals {
   - {host: models.test, path: /reset, upstream: 'RESET', callers: issuer/corp, rules: [{allow: "*"}]}
   - {host: models.test, path: /half, upstream: 'HALF', callers: issuer/corp, rules: [{allow: "*"}]}
   - {host: models.test, path: /garbage, upstream: 'GARBAGE', callers: issuer/corp, rules: [{allow: "*"}]}
-  - {host: models.test, path: /full, upstream: full, callers: issuer/corp, rules: [{allow: "*"}], timeouts: {connect: 50ms}}
+  - {host: models.test, path: /full, upstream: full, callers: issuer/corp, rules: [{allow: "*"}], timeouts: {connect: 500ms}}
   - {host: models.test, path: /signs, upstream: 'signs', callers: issuer/corp, rules: [{allow: "*"}]}
   - {host: models.test, path: /fails, upstream: 'http://fails.test', callers: issuer/corp, rules: [{allow: "*"}]}
 `)})
@@ -107,7 +97,8 @@ func refusedByUpstreams(t *testing.T) *refusals {
 	r.expect("upstream_signature", 502, "no signature for this service was found", ask("/signs"))
 	first := r.dial("models.test")
 	_, _ = io.WriteString(first, "GET /full HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\n\r\n")
-	r.expect("no_healthy_upstream", 503, "all of max_connections (1) are in use, and none was free within 50ms (timeouts.connect)", ask("/full"))
+	<-entered
+	r.expect("no_healthy_upstream", 503, "all of max_connections (1) are in use, and none was free within 500ms (timeouts.connect)", ask("/full"))
 	r.expect("internal", 500, "panic: what no input may cause", ask("/fails"))
 	close(held)
 	discard(first)
@@ -115,15 +106,21 @@ func refusedByUpstreams(t *testing.T) *refusals {
 	return r
 }
 
-// refusedForTimeouts are waits for an upstream that took too long.
+// refusedForTimeouts are waits for an upstream or a client that took too long, over both versions
+// of HTTP.
 func refusedForTimeouts(t *testing.T) *refusals {
 	held := make(chan struct{})
-	slow := newModelServer(t, func(w http.ResponseWriter, q *http.Request) {
-		if strings.HasSuffix(q.URL.Path, "half") {
+	answers := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch {
+		case strings.HasSuffix(q.URL.Path, "half"):
 			_ = http.NewResponseController(w).Flush()
+		case strings.HasSuffix(q.URL.Path, "much"):
+			_, _ = io.CopyN(w, zeroBytes{}, 64<<20)
+			return
 		}
 		<-held
 	})
+	slow, slow2 := newModelServer(t, answers), newH2CServer(t, answers)
 	r := &refusals{}
 	r.house = build(t, plan{options: proxy.Options{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if addr == "far.test:80" {
@@ -131,22 +128,73 @@ func refusedForTimeouts(t *testing.T) *refusals {
 			return nil, ctx.Err()
 		}
 		return new(net.Dialer).DialContext(ctx, network, addr)
-	}}, routes: strings.ReplaceAll(`
+	}}, routes: strings.ReplaceAll(strings.ReplaceAll(`
   - {host: models.test, path: /connect, upstream: 'http://far.test', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {connect: 50ms}}
   - {host: models.test, path: /head, upstream: 'SLOW', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {head: 100ms}}
   - {host: models.test, path: /idle, upstream: 'SLOW', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {idle: 100ms}}
   - {host: models.test, path: /total, upstream: 'SLOW', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {total: 100ms}}
+  - {host: models.test, path: /h2/head, upstream: 'H2C', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {head: 100ms}}
+  - {host: models.test, path: /h2/idle, upstream: 'H2C', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {idle: 100ms}}
+  - {host: models.test, path: /h2/total, upstream: 'H2C', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {total: 100ms}}
   - {host: models.test, path: /dead, upstream: 'http://far.test', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {total: 50ms}}
-`, "SLOW", slow.URL)})
+`, "SLOW", slow.URL), "H2C", slow2)})
 	ask := func(path string) string { return r.ask("GET "+path+" HTTP/1.1", "Authorization: Bearer TOKEN") }
 	r.expect("upstream_timeout", 504, "no connection within 50ms (timeouts.connect), while connecting", ask("/connect"))
 	r.expect("upstream_timeout", 504, "no answer within 100ms (timeouts.head)", ask("/head"))
 	r.expect("upstream_timeout", 200, "no content within 100ms (timeouts.idle)", ask("/idle/half"))
-	r.expect("upstream_timeout", 504, "not done within 100ms (timeouts.total)", ask("/total"))
-	r.expect("upstream_timeout", 200, "not done within 100ms (timeouts.total)", ask("/total/half"))
+	// The total time may end before there is a connection or a head, on a slow machine.
+	r.expect("upstream_timeout", 504, "not done within 100ms (timeouts.total)…", ask("/total"))
+	r.expect("upstream_timeout", 0, "not done within 100ms (timeouts.total)…", ask("/total/half"))
 	r.expect("upstream_timeout", 504, "not done within 50ms (timeouts.total), while connecting", ask("/dead"))
+	r.expect("upstream_timeout", 504, "no answer within 100ms (timeouts.head)", ask("/h2/head"))
+	r.expect("upstream_timeout", 200, "no content within 100ms (timeouts.idle)", ask("/h2/idle/half"))
+	r.expect("upstream_timeout", 504, "not done within 100ms (timeouts.total)…", ask("/h2/total"))
+	r.expect("upstream_timeout", 0, "not done within 100ms (timeouts.total)…", ask("/h2/total/half"))
+
+	upload := func(path string) string {
+		return r.tell("POST " + path + " HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nAuthorization: Bearer " + r.bearer(nil) + "\r\nContent-Length: 33554432\r\n\r\n" + strings.Repeat("x", 32<<20))
+	}
+	r.expect("upstream_timeout", 504, "content not taken within 100ms (timeouts.idle)", upload("/idle"))
+	r.expect("upstream_timeout", 504, "content not taken within 100ms (timeouts.idle)", upload("/h2/idle"))
+
+	gone := func() int { return strings.Count(r.audit.text(), `"client_gone"`) }
+	unread := r.dial("models.test")
+	_, _ = io.WriteString(unread, "GET /idle/much HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\n\r\n")
+	r.until("it is given up", func() bool { return gone() == 1 })
+	r.expect("client_gone", 200, "the client took no content for 100ms (timeouts.idle)", "")
+	f := r.frames()
+	f.headers(1, true, r.usual("GET", "/h2/idle/much")...)
+	r.until("it is given up", func() bool { return gone() == 2 })
+	r.expect("client_gone", 200, "the client took no content for 100ms (timeouts.idle)", "")
+	f.headers(3, false, r.usual("POST", "/h2/idle")...)
+	r.expect("body_timeout", 408, "no content within 100ms (timeouts.idle)", f.wait(3))
+	f.headers(5, true, r.usual("GET", "/total")...)
+	_ = f.fr.WriteRSTStream(5, http2.ErrCodeCancel)
+	r.until("it is given up", func() bool { return gone() == 3 })
+	r.expect("client_gone", 499, "the client left before the answer: CANCEL: reset by the client", "")
 	close(held)
 	return r
+}
+
+// zeroBytes is content without an end.
+type zeroBytes struct{}
+
+func (zeroBytes) Read(p []byte) (int, error) { return len(p), nil }
+
+// newH2CServer serves HTTP/2 without TLS, and returns its URL for an upstream.
+func newH2CServer(t *testing.T, h http.Handler) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: h, Protocols: protocols}
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(l) }()
+	t.Cleanup(func() { server.Close(); <-served })
+	return "h2c://" + l.Addr().String()
 }
 
 // cutStreams are answers that end because of the caller.

@@ -3,13 +3,14 @@ package proxy_test
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // refusedHeads are heads that are refused before there is a route.
 func refusedHeads(t *testing.T) *refusals {
-	r := &refusals{house: build(t, plan{more: "limits: {head_time: 200ms, head_bytes: 20KiB, fields: 16}\n", routes: `
+	r := &refusals{house: build(t, plan{more: "limits: {head_bytes: 20KiB, fields: 16}\n", routes: `
   - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
   - {host: models.test, path: /Admin, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
   - {host: models.test, path: /files/, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
@@ -38,7 +39,6 @@ func refusedHeads(t *testing.T) *refusals {
 	r.expect("target_too_long", 414, "request target is too long: over 16KiB", r.ask("GET /"+strings.Repeat("a", 17<<10)+" HTTP/1.1"))
 	r.expect("head_too_large", 431, "head is too large: over 20KiB (limits.head_bytes)", r.ask("GET / HTTP/1.1", "A: "+strings.Repeat("a", 21<<10)))
 	r.expect("head_too_large", 431, "too many fields: over 16 (limits.fields)", r.ask("GET / HTTP/1.1", strings.TrimSuffix(strings.Repeat("A: a\r\n", 20), "\r\n")))
-	r.expect("head_timeout", 408, "head did not arrive in time: not within 200ms (limits.head_time)", r.tell("GET / HTTP/1.1\r\nHost: mo"))
 	r.expect("bad_expectation", 417, "expectation is not 100-continue: expect; the client must leave it out", r.ask("GET / HTTP/1.1", "Expect: "+r.secret("miracles")))
 	r.expect("ambiguous_path", 400, "ambiguous path: .. at byte 3 of the request target: a dot segment", r.ask("GET /a/../b HTTP/1.1"))
 	r.expect("ambiguous_path", 400, "ambiguous path: %2f at byte 2 of the request target: …; paths: {encoded_slash: keep} in the route accepts it", r.ask("GET /a%2fb HTTP/1.1"))
@@ -48,7 +48,26 @@ func refusedHeads(t *testing.T) *refusals {
 	r.expect("protected_field", 400, "field overrides the method: x-http-method-override; the client must send the request with the method that is meant", r.ask("GET / HTTP/1.1", "X-HTTP-Method-Override: DELETE"))
 	r.expect("protected_field", 400, "field folds onto a name that decides how a message is read, or that is signed: x"+strings.Repeat("_", 63)+"…: some servers take it for x-api-key; the client must write it so, or leave it out",
 		r.ask("GET / HTTP/1.1", "x"+strings.Repeat("_", 900)+"api_key: "+r.secret("folded-secret")))
+	h2 := func(lines ...string) string {
+		f := r.frames()
+		f.headers(1, true, lines...)
+		return f.wait(1)
+	}
+	usual := []string{":method: GET", ":scheme: https", ":authority: models.test", ":path: /"}
+	r.expect("bad_syntax", 400, "head breaks the grammar: connection: HTTP/2 has no such field; the client must leave it out", h2(append(usual, "connection: "+r.secret("h2-option"))...))
+	r.expect("bad_syntax", 400, "head breaks the grammar: there is no :scheme or no :path", h2(":method: GET", ":authority: models.test", ":scheme: https"))
+	r.expect("bad_target", 400, "bad request target: :scheme is not that of the connection", h2(":method: GET", ":authority: models.test", ":scheme: http", ":path: /"))
+	r.expect("bad_framing", 400, "the end of the content is announced badly, or twice: content-length: the request ends without content", h2(append(usual, "content-length: 5")...))
+	r.expect("head_too_large", 431, "too many fields: over 16 (limits.fields)", h2(append(usual, manyLines(20)...)...))
+	r.expect("head_too_large", 431, "head is too large: over 20KiB (limits.head_bytes)", h2(append(usual, slices.Repeat([]string{"a: " + strings.Repeat("a", 3000)}, 8)...)...))
 	r.expect("no_route", 404, "no route names this host", r.tell(strings.ReplaceAll(get+host+"Connection: close\r\n\r\n", "models.test", "other.test")))
+	return r
+}
+
+// refusedSlowHeads are heads that take too long.
+func refusedSlowHeads(t *testing.T) *refusals {
+	r := &refusals{house: build(t, plan{more: "limits: {head_time: 1s}\n"})}
+	r.expect("head_timeout", 408, "head did not arrive in time: not within 1s (limits.head_time)", r.tell("GET / HTTP/1.1\r\nHost: mo"))
 	return r
 }
 
@@ -120,7 +139,7 @@ func refusedBodies(t *testing.T) *refusals {
 func refusedCalls(t *testing.T) *refusals {
 	s := newGRPCServer(t)
 	r := &refusals{house: build(t, plan{more: "upstreams:\n  tf: {grpc: 'h2c://" + s.addr + "'}\n", routes: `
-  - {host: models.test, upstream: tf, callers: issuer/corp, rules: [{allow: "*"}], timeouts: {head: 250ms, idle: 300ms}}
+  - {host: models.test, upstream: tf, callers: issuer/corp, rules: [{allow: "*"}], timeouts: {idle: 300ms}}
 `})}
 	r.expect("bad_grpc_call", 400, "gRPC over another version than HTTP/2: HTTP/1.1", r.ask("POST /a.B/C HTTP/1.1", "Content-Type: application/grpc", "Authorization: Bearer TOKEN"))
 	call := func(path string, more ...string) any {

@@ -1,8 +1,11 @@
 package proxy_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,7 +19,7 @@ import (
 // reaches the client, and no record holds a secret that was sent.
 func TestEveryRefusalRecordsItsCause(t *testing.T) {
 	groups := map[string]func(*testing.T) *refusals{
-		"heads": refusedHeads, "routes": refusedByRoutes, "plain": refusedOnPlainHTTP, "forward auth": refusedForProxies,
+		"heads": refusedHeads, "slow heads": refusedSlowHeads, "routes": refusedByRoutes, "plain": refusedOnPlainHTTP, "forward auth": refusedForProxies,
 		"tokens": refusedTokens, "issuers": refusedForIssuers, "signatures": refusedSignatures, "nonces": refusedNonces,
 		"rules": refusedByRules, "models": refusedModels, "bodies": refusedBodies, "limits": refusedByLimits, "calls": refusedCalls,
 		"upstreams": refusedByUpstreams, "timeouts": refusedForTimeouts, "streams": cutStreams, "reloads": cutByReloads, "stops": cutAtTheEnd,
@@ -136,6 +139,30 @@ func (r *refusals) compare(t *testing.T) (reasons []string) {
 	}
 	return reasons
 }
+
+// pipeline sends a request again and again, at most so often, until an answer has the last status.
+// It returns the statuses of all answers.
+func (r *refusals) pipeline(request string, most, last int) (statuses []int) {
+	r.t.Helper()
+	const batch = 50
+	c := r.dial("models.test")
+	in := bufio.NewReader(c)
+	for len(statuses) < most && !slices.Contains(statuses, last) {
+		_, _ = io.WriteString(c, strings.Repeat(request, batch))
+		for range batch {
+			res, err := http.ReadResponse(in, nil)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			discard(res.Body)
+			statuses = append(statuses, res.StatusCode)
+		}
+	}
+	return statuses
+}
+
+// discard reads to the end, however that comes.
+func discard(in io.Reader) { _, _ = io.Copy(io.Discard, in) }
 
 // ask sends a request with these field lines on a connection of its own, and returns the answer.
 // A valid token stands for TOKEN.

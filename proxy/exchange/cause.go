@@ -1,12 +1,12 @@
 package exchange
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 
 	"sallyport/proxy/setting"
-	"sallyport/proxy/wire"
 )
 
 // Causes are for the audit record: which value was wrong, and which setting it exceeds. They are
@@ -43,17 +43,14 @@ func (x *exchange) departure(err error) string {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		when = "within the request"
 	}
-	var reset *wire.Reset
 	switch plain := setting.PlainError(err); {
 	case timedOut(err) && x.route != nil && x.sending.stream != nil:
 		return "the client took no content for " + setting.Duration(x.route.Timeouts.Idle).String() + " (timeouts.idle)"
 	case timedOut(err):
 		return fmt.Sprintf("the client did not take the answer within %s", answerTime)
-	case errors.As(err, &reset):
-		return "the client ended the request " + when + ": " + reset.Error()
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled):
 		return "the client closed the connection " + when
 	default:
-		return "the client closed the connection " + when + ": " + plain.Error()
+		return "the client left " + when + ": " + plain.Error()
 	}
 }

@@ -64,6 +64,14 @@ func ended(err error, answering bool) error {
 	if answering {
 		when = " within its answer"
 	}
+	var reset *wire.Reset
+	if errors.As(err, &reset) {
+		what := "the server reset the request"
+		if reset.Connection {
+			what = "the server ended the connection"
+		}
+		return &said{what + when + ": " + reset.Name, err}
+	}
 	if plain := setting.PlainError(err); plain != io.ErrUnexpectedEOF {
 		return &said{"the connection broke" + when + ": " + plain.Error(), err}
 	}
