@@ -33,14 +33,27 @@ func (d *discoveryDocument) UnmarshalJSON(text []byte) error {
 // anotherIssuer means that a discovery document names another issuer than the configuration.
 type anotherIssuer struct{ found, wanted string }
 
-// Error names both, and the line to write where they differ in form only. Any other issuer may be
-// somebody else's.
+// similar reports whether the two differ in form only. Any other issuer may be somebody else's.
+func (e *anotherIssuer) similar() bool {
+	return e.found != "" && difference(e.found, e.wanted) != ""
+}
+
+// Error names both, and the line to write.
 func (e *anotherIssuer) Error() string {
 	s := "it says " + setting.Quoted(e.found, 2*shownName) + ", the configuration " + setting.Quoted(e.wanted, 2*shownName)
-	if how := difference(e.found, e.wanted); how != "" && e.found != "" {
+	if e.similar() {
 		return s + ": write url: " + e.found
 	}
 	return s + ": correct url if the document is right, else discovery"
+}
+
+// from is Error with the URL of the document. The line to write comes first, because long causes are
+// cut.
+func (e *anotherIssuer) from(url string) string {
+	if e.similar() {
+		return "write url: " + setting.Shortened(e.found, 2*shownName) + ", as " + url + " says; the configuration has " + setting.Quoted(e.wanted, 2*shownName)
+	}
+	return url + ": the document names another issuer: " + e.Error()
 }
 
 // discoveryURL returns the URL of the discovery document under base.

@@ -110,6 +110,10 @@ type keysError struct {
 }
 
 func (e *keysError) Error() string {
+	var other *anotherIssuer
+	if errors.As(e.err, &other) {
+		return other.from(e.url)
+	}
 	s := e.url + ": " + e.what
 	if e.err != nil {
 		s += ": " + e.err.Error()
@@ -460,8 +464,8 @@ type IssuerStatus struct {
 	URL     string
 	Keys    int       // usable keys: 0 if none were fetched, or if they are stale
 	Fetched time.Time // when the fetch of those keys began; zero if never
-	// LastError is a fixed text that says why the last fetch failed, such as
-	// "discovery: unreachable"; "" if it succeeded.
+	// LastError says why the last fetch failed, such as "discovery: unreachable"; "" if it
+	// succeeded. It names the issuers if the document has another than the configuration.
 	LastError string
 	Failures  int // failed fetches since the last success
 }
@@ -479,6 +483,10 @@ func (s *keySet) status() IssuerStatus {
 	st.Failures = s.failures
 	if s.failed != nil {
 		st.LastError = s.failed.words()
+		var other *anotherIssuer
+		if errors.As(s.failed, &other) {
+			st.LastError += ": " + other.Error()
+		}
 	}
 	return st
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/elliptic"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"sallyport/auth/authtest"
 	"sallyport/auth/httpsig"
+	"sallyport/proxy"
 )
 
 // refusedTokens are requests whose token is missing or at fault. What a token claims is told only
@@ -88,7 +90,8 @@ func refusedForIssuers(t *testing.T) *refusals {
 	broken["down"].Answer(authtest.Status(503))
 	broken["keyless"].Publish()
 	broken["hidden"].Answer(authtest.Text("<html>"))
-	r := &refusals{house: build(t, plan{issuers: issuers + "  gone: {url: 'http://127.0.0.1:1', audience: models}\n", routes: `
+	logged := &lines{}
+	r := &refusals{house: build(t, plan{options: proxy.Options{Log: slog.New(slog.NewTextHandler(logged, nil))}, issuers: issuers + "  gone: {url: 'http://127.0.0.1:1', audience: models}\n", routes: `
   - {host: models.test, upstream: '%s', callers: [issuer/gone` + callers + `], rules: [{allow: "*"}]}
 `})}
 	ask := func(url string) string {
@@ -96,12 +99,17 @@ func refusedForIssuers(t *testing.T) *refusals {
 		return r.ask("GET / HTTP/1.1", "Authorization: Bearer "+r.secret(token))
 	}
 	where := "http://127.0.0.1:PORT/.well-known/openid-configuration"
-	r.expect("issuer_unavailable", 503, `issuer slash: keys not fetched: `+where+`: the document names another issuer: it says "http://127.0.0.1:PORT/", the configuration "http://127.0.0.1:PORT": write url: http://127.0.0.1:PORT/`, ask(broken["slash"].URL))
+	r.expect("issuer_unavailable", 503, `issuer slash: keys not fetched: write url: http://127.0.0.1:PORT/, as `+where+` says; the configuration has "http://127.0.0.1:PORT"`, ask(broken["slash"].URL))
 	r.expect("issuer_unavailable", 503, `issuer other: keys not fetched: `+where+`: the document names another issuer: it says "https://login.test/realms/ml", the configuration "http://127.0.0.1:PORT": correct url if the document is right, else discovery`, ask(broken["other"].URL))
 	r.expect("issuer_unavailable", 503, `issuer down: keys not fetched: `+where+`: bad status 503`, ask(broken["down"].URL))
 	r.expect("issuer_unavailable", 503, `issuer keyless: keys not fetched: http://127.0.0.1:PORT/jwks: no usable key`, ask(broken["keyless"].URL))
 	r.expect("issuer_unavailable", 503, `issuer hidden: keys not fetched: `+where+`: garbage: …`, ask(broken["hidden"].URL))
 	r.expect("issuer_unavailable", 503, `issuer gone: keys not fetched: `+where+`: unreachable: connection refused`, ask("http://127.0.0.1:1"))
+	for _, want := range []string{"asked=http://127.0.0.1:1/.well-known/openid-configuration", "write url: " + broken["slash"].URL + "/"} {
+		if !strings.Contains(logged.text(), want) {
+			t.Errorf("the log lacks %q: %s", want, logged.text())
+		}
+	}
 	return r
 }
 

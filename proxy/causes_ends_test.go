@@ -29,6 +29,7 @@ func refusedByLimits(t *testing.T) *refusals {
 	}, more: unwatched + "limits: {memory: 1GiB}\n", routes: `
   - {host: models.test, path: /rate, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], limits: {rate: [{per: route, limit: 100/s}, {per: principal, limit: 1/h}]}}
   - {host: models.test, path: /flight, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], limits: {in_flight: 1}}
+  - {host: models.test, path: /here, respond: {status: 200, body: here}, callers: issuer/corp}
   - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
 `})}
 	ask := func(path string) string { return r.ask("GET "+path+" HTTP/1.1", "Authorization: Bearer TOKEN") }
@@ -43,7 +44,7 @@ func refusedByLimits(t *testing.T) *refusals {
 
 	// The log takes no more lines while its sink hangs.
 	r.audit.mu.Lock()
-	statuses := r.pipeline("GET /"+strings.Repeat("a", 1020)+" HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\n\r\n", 100_000, 503)
+	statuses := r.pipeline("GET /here/"+strings.Repeat("a", 1020)+" HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\n\r\n", 100_000, 503)
 	r.audit.mu.Unlock()
 	for _, status := range statuses {
 		if status == 503 {

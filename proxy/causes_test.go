@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/proxy/exchange"
 )
@@ -148,6 +149,7 @@ func (r *refusals) pipeline(request string, most, last int) (statuses []int) {
 	c := r.dial("models.test")
 	in := bufio.NewReader(c)
 	for len(statuses) < most && !slices.Contains(statuses, last) {
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 		_, _ = io.WriteString(c, strings.Repeat(request, batch))
 		for range batch {
 			res, err := http.ReadResponse(in, nil)

@@ -31,7 +31,7 @@ type Record struct {
 	Signed string // where the answer's signature is, such as "header"; "" for none
 
 	Reason string // why it was refused; "" if it was forwarded and answered
-	Cause  string // details of the reason, for the operator only
+	Cause  string // which values differ, or what was waited for; for the operator only; it is cut after 300 bytes
 	Status int    // of the final answer, 0 for none; for a refused gRPC call, the status that other clients get
 	GRPC   string // the gRPC status as a number; "" for none
 
