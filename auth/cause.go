@@ -34,10 +34,7 @@ func ofToken(what string, claims claimSet) error {
 		}
 	}
 	if len(whose) > 0 {
-		what += "; its " + whose[0]
-		for _, w := range whose[1:] {
-			what += ", " + w
-		}
+		what += "; its " + strings.Join(whose, ", ")
 	}
 	return errors.New(what)
 }
@@ -82,7 +79,11 @@ func (b *bearer) unknownIssuer(iss string) error {
 		}
 		urls = append(urls, c.url)
 	}
-	return errors.New("iss is that of no issuer of the route, which takes " + setting.QuotedList(urls, 2*shownName))
+	what := "iss is that of no issuer of the route"
+	if iss == "" {
+		what = "iss is absent"
+	}
+	return errors.New(what + "; the route takes " + setting.QuotedList(urls, 2*shownName))
 }
 
 // difference says how two names of one issuer may differ in form; "" if they differ in more.
@@ -111,11 +112,14 @@ func headerWord(s string) string {
 
 // unknownKey returns the cause for a token whose key the issuer does not have.
 func (iss *issuer) unknownKey(im *issuerMemory, t *token, err error) error {
-	what := fmt.Sprintf("issuer %s: kid %s, alg %s: %v", iss.name, setting.Quoted(t.kid, shownID), headerWord(t.alg), err)
-	if set := im.keys.current.Load(); set != nil && errors.Is(err, errUnknownKey) {
-		what += ", of " + strconv.Itoa(len(set.list))
+	kid := "no kid"
+	if t.hasKid {
+		kid = "kid " + setting.Quoted(t.kid, shownID)
 	}
-	return errors.New(what)
+	if set := im.keys.current.Load(); set != nil && errors.Is(err, errUnknownKey) {
+		return fmt.Errorf("issuer %s: the token has %s and alg %s, as none of its %d keys has", iss.name, kid, headerWord(t.alg), len(set.list))
+	}
+	return fmt.Errorf("issuer %s: the token has %s and alg %s: %w", iss.name, kid, headerWord(t.alg), err)
 }
 
 // tooManyFailures refuses a credential unchecked, because the client's address has spent its budget.

@@ -80,7 +80,7 @@ func (s *keys) find(kid, alg string) (k *key, named bool, err error) {
 }
 
 var (
-	errUnknownKey   = errors.New("none of its keys")
+	errUnknownKey   = errors.New("the issuer has no key with this kid and algorithm")
 	errAmbiguousKey = errors.New("several keys of the issuer match: it must publish them with different kid or alg")
 )
 
