@@ -18,17 +18,17 @@ import (
 const (
 	shownID     = 48 // of a kid, an algorithm or a client
 	shownName   = 64 // of an issuer or a subject
-	shownValues = 72 // of the values of a claim
+	shownValues = 56 // of the values of a claim
 )
 
-// ofToken returns a cause that also says who issued the token, to whom and for which client. The
-// token's signature must have been verified.
+// ofToken returns a cause that also says whom the token is for, by which client, and who issued it.
+// The issuer comes last, because long causes are cut. The token's signature must have been verified.
 func ofToken(what string, claims claimSet) error {
 	var whose []string
 	for _, c := range [...]struct {
 		name string
 		most int
-	}{{"iss", shownName}, {"sub", shownName}, {"azp", shownID}} {
+	}{{"sub", shownName}, {"azp", shownID}, {"iss", shownName}} {
 		if values := claims.Claim(c.name); len(values) > 0 {
 			whose = append(whose, c.name+" "+setting.Quoted(values[0], c.most))
 		}

@@ -12,9 +12,9 @@ import (
 
 // Bounds in bytes of what a cause repeats.
 const (
-	shownRule  = 64 // of the values of a rule
-	shownHeld  = 72 // of the scopes, groups or claims of a caller
-	shownModel = 64
+	shownRule  = 32 // of the values of a rule
+	shownHeld  = 56 // of the scopes, groups or claims of a caller
+	shownModel = 56
 )
 
 // denial is the cause of a call that a deny rule refuses; a nil call means any.

@@ -31,7 +31,7 @@ func refusedTokens(t *testing.T) *refusals {
 		return r.ask("GET / HTTP/1.1", "Authorization: Bearer "+r.bearer(all))
 	}
 	bare := func(value string) string { return r.ask("GET / HTTP/1.1", "Authorization: "+value) }
-	who := `; its iss "http://127.0.0.1:PORT", sub "alice", azp "web"`
+	who := `; its sub "alice", azp "web", iss "http://127.0.0.1:PORT"`
 	ago := func(s int) int64 { return time.Now().Unix() - int64(s) }
 
 	r.expect("no_credential", 401, "there is no Authorization field; the route takes issuer/corp", r.ask("GET / HTTP/1.1"))
@@ -59,7 +59,7 @@ func refusedTokens(t *testing.T) *refusals {
 	r.expect("missing_claim", 401, "iat is absent, and max_lifetime is set"+who, with(map[string]any{"iat": nil}))
 	r.expect("missing_claim", 401, `tier is "bronze", require wants "gold", "silver"`+who, with(map[string]any{"tier": "bronze"}))
 	r.expect("missing_claim", 401, `tier is absent, require wants "gold", "silver"`+who, with(map[string]any{"tier": nil}))
-	r.expect("missing_claim", 401, `the claim of the principal is absent or not a string: sub; its iss "http://127.0.0.1:PORT", azp "web"`, with(map[string]any{"sub": nil}))
+	r.expect("missing_claim", 401, `the claim of the principal is absent or not a string: sub; its azp "web", iss "http://127.0.0.1:PORT"`, with(map[string]any{"sub": nil}))
 	r.expect("token_lifetime", 401, "exp is 7200 s after iat, max_lifetime is 1h"+who, with(map[string]any{"iat": ago(0), "exp": ago(-7200)}))
 	r.expect("token_bound", 401, "cnf binds the token to a key, and a bearer token proves none"+who, with(map[string]any{"cnf": map[string]any{"jkt": r.secret("thumbprint-of-key")}}))
 	long := strings.Repeat("ö\x01\"", 60)
