@@ -218,8 +218,8 @@ func (b *countedBody) tooSlow(from time.Time, total int64) bool {
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	if err := b.wait.extend(); err != nil {
-		if e := endingOf(err); e != nil {
-			return 0, e.refusal()
+		if endingOf(err) != "" {
+			return 0, &refusal{reason: endingOf(err), cause: err}
 		}
 		return 0, errClientGone(err)
 	}

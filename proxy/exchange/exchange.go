@@ -125,9 +125,6 @@ func (x *exchange) finish() {
 	s.inFlight.Add(-1)
 	x.record.Duration = x.elapsed()
 	x.record.Own = x.record.Duration - x.record.UpstreamDuration
-	if x.record.Reason == reasonShutdown {
-		s.stopped.Add(1)
-	}
 	s.Audit.Write(&x.record)
 	s.Metrics.Observe(&x.record)
 	x.forget()

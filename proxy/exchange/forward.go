@@ -175,8 +175,8 @@ func (x *exchange) blameFor(err error) error {
 		return err
 	case errors.Is(cause, message.ErrFraming): // over HTTP/2 that ends the request at once
 		return &refusal{reason: reasonBadBody, cause: cause}
-	case endingOf(cause) != nil:
-		return endingOf(cause).refusal()
+	case endingOf(cause) != "":
+		return &refusal{reason: endingOf(cause), cause: cause}
 	case own != nil:
 		return err
 	}

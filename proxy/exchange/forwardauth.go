@@ -131,7 +131,7 @@ func (x *exchange) permit(v verdict) error {
 	switch name := asksForUpgrade(f); {
 	case name == "":
 	case !x.route.WebSocket:
-		return because(reasonUpgrade, "the request may ask for another protocol ("+setting.Shortened(name, 32)+"), and "+errNoWebSocket.Error())
+		return because(reasonUpgrade, "the request may ask for another protocol ("+setting.Shortened(name, 32)+"), and "+errNoTunnels.Error())
 	case !asksForWebSocketAlone(f):
 		return because(reasonUpgrade, "the request may ask for another protocol than websocket")
 	}

@@ -21,10 +21,13 @@ func (e *ending) Error() string { return e.cause }
 
 func (e *ending) refusal() *refusal { return &refusal{reason: e.reason, cause: e} }
 
-// endingOf returns the ending that is the cause; nil for other causes.
-func endingOf(cause error) *ending {
-	e, _ := cause.(*ending)
-	return e
+// endingOf returns the refusal reason if the gateway itself ended the exchange, "" for other
+// causes.
+func endingOf(cause error) string {
+	if e, ok := cause.(*ending); ok {
+		return e.reason
+	}
+	return ""
 }
 
 // expired is the ending of an exchange that lasts longer than its credential.
@@ -209,13 +212,13 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
 		return err
 	}
 	if u.tunnel && !r.WebSocket {
-		return errNoWebSocket
+		return errNoTunnels
 	}
 	_, err = r.Policy.Decide(&proof.Caller, u.named.call(r.Dialect, u.head))
 	return err
 }
 
-var errNoWebSocket = errors.New("the route has no websocket: true")
+var errNoTunnels = errors.New("the route has no websocket: true")
 
 // Cut ends the exchanges that still use a snapshot whose grace period is over. A nil snapshot, at
 // the end of the process, means all exchanges. grace is that period; zero if it was cut short.

@@ -27,6 +27,9 @@ func (x *exchange) refuse(err error) {
 	}
 	x.record.Reason = r.reason
 	x.record.Cause = x.causeOf(r)
+	if r.reason == reasonShutdown {
+		x.server.stopped.Add(1)
+	}
 	if r.keyID != "" {
 		x.record.KeyID = r.keyID
 	}
@@ -53,8 +56,8 @@ func (x *exchange) ownCut(r *refusal, err error) *refusal {
 	if r.reason != reasonClientGone && !errors.Is(err, context.Canceled) {
 		return r
 	}
-	if e := endingOf(x.life.Cause()); e != nil {
-		return e.refusal()
+	if cause := x.life.Cause(); endingOf(cause) != "" {
+		return &refusal{reason: endingOf(cause), cause: cause}
 	}
 	if e := x.server.cut.Load(); e != nil {
 		return e.refusal()

@@ -45,7 +45,7 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	// An expired credential, lost rights and the end of the grace period close the connections.
 	life := x.life
 	stop := context.AfterFunc(life, func() {
-		if endingOf(life.Cause()) != nil {
+		if endingOf(life.Cause()) != "" {
 			client.Close()
 		}
 	})
@@ -57,11 +57,11 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	go func() { up <- splice(server, client, heard) }()
 	x.record.BytesOut = splice(client, server, heard)
 	x.record.BytesIn = <-up
-	if e := endingOf(life.Cause()); e != nil {
-		return e.refusal()
-	}
 	if heard.silent.Load() {
 		x.record.Cause = "both sides were silent for " + setting.Duration(heard.idle).String() + " (timeouts.idle)"
+	}
+	if cause := life.Cause(); endingOf(cause) != "" {
+		return &refusal{reason: endingOf(cause), cause: cause}
 	}
 	return nil
 }

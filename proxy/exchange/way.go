@@ -144,7 +144,7 @@ func (x *exchange) match() error {
 	x.route = r
 	x.record.Route = r.Name
 	if x.wantsTunnel() && !r.WebSocket {
-		return fmt.Errorf("%w: CONNECT for %s, and %w", message.ErrBadMethod, setting.Quoted(x.head.Upgrade, 24), errNoWebSocket) // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
+		return fmt.Errorf("%w: CONNECT for %s, and %w", message.ErrBadMethod, setting.Quoted(x.head.Upgrade, 24), errNoTunnels) // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
 	}
 	if r.WebSocket && x.head.Upgrade == "websocket" && x.head.ContentLength != 0 {
 		length := "unknown length"
