@@ -50,6 +50,9 @@ func (r *rule) rank(caller *identity.Principal, call *model.Call) int {
 // cause says of a call that no rule allows which rules are nearest to it, at most two, and what the
 // caller has of what they want. A nil call means any.
 func (p *Policy) cause(caller *identity.Principal, call *model.Call) string {
+	if caller.IsZero() {
+		return "the caller is not known"
+	}
 	best := -1
 	var nearest []*rule
 	for i := range p.allow {

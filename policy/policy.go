@@ -127,18 +127,15 @@ func (p *Policy) Provide(caller *identity.Principal, call model.Call) (Provision
 // the caller's scopes prevent a rule from allowing it, the refusal names the scopes of
 // the first such rule.
 func (p *Policy) refusal(caller *identity.Principal, call *model.Call) *Refusal {
-	if caller.IsZero() {
-		return &Refusal{Reason: ReasonForbidden, Cause: "the caller is not known"}
-	}
-	r := &Refusal{Reason: ReasonForbidden, Cause: p.cause(caller, call)}
-	for i := range p.allow {
-		a := &p.allow[i]
-		if (call == nil || a.covers(*call, false)) && len(a.who.Scope) > 0 && a.who.matchButScope(caller) {
-			r.Reason, r.Scopes = ReasonInsufficientScope, a.who.Scope
-			break
+	if !caller.IsZero() {
+		for i := range p.allow {
+			a := &p.allow[i]
+			if (call == nil || a.covers(*call, false)) && len(a.who.Scope) > 0 && a.who.matchButScope(caller) {
+				return &Refusal{Reason: ReasonInsufficientScope, Scopes: a.who.Scope, Cause: p.cause(caller, call)}
+			}
 		}
 	}
-	return r
+	return &Refusal{Reason: ReasonForbidden, Cause: p.cause(caller, call)}
 }
 
 // rule is a compiled [Rule]; whether it allows or denies follows from the list it is in.
