@@ -166,7 +166,7 @@ func (s *signed) check(m *httpsig.Message, peer netip.Addr) (*httpsig.Signature,
 	}
 	now := s.auth.memory.now()
 	if _, present := m.Fields.Line("signature", 0); present && !s.auth.memory.budget.left(peer, now) {
-		return nil, &Error{Reason: TooManyFailures}
+		return nil, tooManyFailures(s.auth.memory.budget, peer)
 	}
 	signature, err := s.publicKeys.Verify(m)
 	if codeOf(err).Public() == httpsig.BadSignature {

@@ -216,11 +216,13 @@ func (g *Gateway) drain(ctx context.Context) {
 	}
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	cut := sync.OnceFunc(func() {
-		if n := g.server.Cut(nil); n > 0 {
-			g.memory.Log.Warn("requests were aborted at the end of the grace period", "requests", n)
+	cut := sync.OnceFunc(func() { g.server.Cut(nil, g.waited(grace)) })
+	// The records say which they were, by the reason shutdown.
+	defer func() {
+		if n := g.server.Stopped(); n > 0 {
+			g.memory.Log.Warn("requests were aborted at the end of the grace period", "requests", n, "drain", grace.String())
 		}
-	})
+	}()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -242,6 +244,16 @@ func (g *Gateway) drain(ctx context.Context) {
 	}
 	cut()
 	<-done
+}
+
+// waited returns a grace period that is over, or zero if Kill has cut it short.
+func (g *Gateway) waited(grace time.Duration) time.Duration {
+	select {
+	case <-g.killed:
+		return 0
+	default:
+		return grace
+	}
 }
 
 // wait waits for d, or until Kill.

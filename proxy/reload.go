@@ -192,13 +192,14 @@ func (g *Gateway) retire(old *snapshot) {
 		g.memory.Log.Info("the new configuration refused exchanges under way; they were cut", "exchanges", n)
 	}
 	cancel()
-	grace := time.NewTimer(old.config.Drain.Or(defaultDrain))
+	drain := old.config.Drain.Or(defaultDrain)
+	grace := time.NewTimer(drain)
 	defer grace.Stop()
 	select {
 	case <-old.Drained():
 	case <-g.base.Done(): // the process has ended after waiting for every exchange
 	case <-grace.C:
-		if n := g.server.Cut(&old.Snapshot); n > 0 {
+		if n := g.server.Cut(&old.Snapshot, drain); n > 0 {
 			g.memory.Log.Warn("exchanges of a replaced configuration were cut at the end of its grace period", "exchanges", n)
 		}
 	}

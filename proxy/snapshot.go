@@ -194,7 +194,11 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	if r.Fixed != nil && len(rules) == 0 {
 		rules = route.EveryoneAllowed()
 	}
-	if r.Policy, err = policy.New(r.Dialect, rules); err != nil {
+	at := "rules"
+	if name := c.Rules.Policy; name != "" {
+		at = "policies." + name
+	}
+	if r.Policy, err = policy.New(r.Dialect, at, rules); err != nil {
 		return nil, err
 	}
 	return r, nil

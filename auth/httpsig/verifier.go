@@ -206,9 +206,9 @@ func (v *Verifier) Recheck(m *Message, signature *Signature) error {
 	id := signature.Key.ID()
 	switch key := v.key(id); {
 	case key == nil:
-		return fault(UnknownKey, "keyid "+strconv.Quote(id))
+		return fault(UnknownKey, "keyid "+quoted(id))
 	case !key.Equal(signature.Key):
-		return fault(BadSignature, "keyid "+strconv.Quote(id)+" is another key now")
+		return fault(BadSignature, "keyid "+quoted(id)+" is another key now")
 	}
 	return nil
 }
@@ -265,9 +265,11 @@ func (v *Verifier) timely(in *input) (until int64, err *Error) {
 	}
 	switch {
 	case in.created > now.Add(v.policy.Skew).Unix():
-		return 0, fault(Future, strconv.FormatInt(in.created-now.Unix(), 10)+" s ahead")
+		return 0, fault(Future, strconv.FormatInt(in.created-now.Unix(), 10)+" s ahead, accepted are "+strconv.FormatInt(int64(v.policy.Skew/time.Second), 10)+" s")
+	case now.Unix() > until && in.hasExpires && until == in.expires:
+		return 0, fault(Stale, strconv.FormatInt(now.Unix()-in.created, 10)+" s old, expired "+strconv.FormatInt(now.Unix()-until, 10)+" s ago")
 	case now.Unix() > until:
-		return 0, fault(Stale, strconv.FormatInt(now.Unix()-in.created, 10)+" s old")
+		return 0, fault(Stale, strconv.FormatInt(now.Unix()-in.created, 10)+" s old, accepted are "+strconv.FormatInt(int64(v.policy.MaxAge/time.Second), 10)+" s")
 	}
 	return until, nil
 }
@@ -333,7 +335,7 @@ func (v *Verifier) forUs(m *Message, s *scratch) *Error {
 		authority = string(s.host)
 	}
 	if v.authority == nil || !v.authority(authority) {
-		return fault(WrongAuthority, "")
+		return fault(WrongAuthority, quoted(authority))
 	}
 	return nil
 }
@@ -356,6 +358,9 @@ func (v *Verifier) algorithm(in *input, size int) (Algorithm, *Error) {
 	return a, nil
 }
 
+// quoted returns what a message says, in quotes and shortened, for the detail of an [Error].
+func quoted(s string) string { return fmt.Sprintf("%.64q", s) }
+
 // signedBy looks up the key and verifies the signature. If the key is unknown or has
 // another algorithm, it verifies with a random dummy key to take the same time.
 func (v *Verifier) signedBy(id string, a Algorithm, s *scratch) (*Key, *Error) {
@@ -375,5 +380,5 @@ func (v *Verifier) signedBy(id string, a Algorithm, s *scratch) (*Key, *Error) {
 	if key == nil {
 		code = UnknownKey
 	}
-	return nil, fault(code, "keyid "+strconv.Quote(id))
+	return nil, fault(code, "keyid "+quoted(id))
 }

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
 
@@ -59,6 +60,9 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	go func() { up <- splice(server, client, heard) }()
 	x.record.BytesOut = splice(client, server, heard)
 	x.record.BytesIn = <-up
+	if heard.silent.Load() {
+		x.record.Cause = "both sides were silent for " + setting.Duration(heard.idle).String() + " (timeouts.idle)"
+	}
 	if cause := life.Cause(); endingOf(cause) != "" {
 		return &refusal{reason: endingOf(cause), cause: cause}
 	}
@@ -68,8 +72,9 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 // activity records when either side of a tunnel last sent data. A side that only listens is not
 // idle.
 type activity struct {
-	idle time.Duration // zero: no limit
-	last atomic.Int64  // Unix nanoseconds
+	idle   time.Duration // zero: no limit
+	last   atomic.Int64  // Unix nanoseconds
+	silent atomic.Bool   // that ended the tunnel
 }
 
 // deadline returns when the next byte must arrive from either side; zero means no limit.
@@ -108,6 +113,9 @@ func splice(dst, src net.Conn, heard *activity) (total int64) {
 			continue // the other side has sent data meanwhile
 		}
 		if err != nil {
+			if timedOut(err) {
+				heard.silent.Store(true)
+			}
 			return total
 		}
 	}
