@@ -25,7 +25,8 @@ import (
 // Config is the section `audit` of gateway.yaml.
 type Config struct {
 	// File is the destination of records, appended as lines of JSON: a path, or "stdout", the
-	// default. A missing file is created with mode 0600.
+	// default. A missing file is created with mode 0600. It is opened again at SIGUSR1, and when
+	// its name leads to another file, or to none.
 	File setting.Place `yaml:"file"`
 }
 
@@ -63,6 +64,8 @@ const (
 	// pause is how long a line waits for others, because a write for each line would cost
 	// more than formatting it.
 	pause = 50 * time.Millisecond
+	// looking is how often an idle writer looks whether its file was moved away.
+	looking = time.Second
 	// retry is the wait of the writer after a failed write.
 	retry = time.Second
 	// farewell is how long Run waits, once its context has ended, for a write that hangs.
@@ -96,7 +99,9 @@ type Log struct {
 	stamp   stamp
 	lost    uint64 // records dropped since the last line that reported such
 
-	begun []byte // the part of a line that the target took before it failed; used by the writer only
+	// Used by the writer only.
+	begun  []byte // the part of a line that the target took before it failed
+	astray string // the fault logged of a file that was moved away; "" for none
 }
 
 // buffered is a number of bytes in lines.

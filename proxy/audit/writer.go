@@ -35,11 +35,14 @@ func (l *Log) Run(ctx context.Context) error {
 func (l *Log) write(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, l.target.close()) }()
 	healthy := true
+	look := time.NewTicker(looking)
+	defer look.Stop()
 	for ctx.Err() == nil {
 		select {
 		case <-l.wake:
 			sleep(ctx, pause, l.full)
 		case <-l.changed:
+		case <-look.C:
 		case <-ctx.Done():
 		}
 		for ctx.Err() == nil {
@@ -72,6 +75,9 @@ func (l *Log) noteLost() {
 // for the next attempt, from the byte where it stopped.
 func (l *Log) flush() error {
 	for {
+		if err := l.follow(); err != nil {
+			return err
+		}
 		b, changing := l.take()
 		n, err := 0, error(nil)
 		if len(b) > 0 {
@@ -81,11 +87,17 @@ func (l *Log) flush() error {
 		if err == nil && n < len(b) {
 			err = io.ErrShortWrite
 		}
+		if len(b) > 0 && l.target.lost() {
+			n, err = 0, errDeleted
+		}
 		if changing {
 			l.change(b, n, err)
 			continue // the rest goes to the new target
 		}
 		l.put(b, n, err)
+		if err == errDeleted {
+			continue // follow opens a new file, or says why it cannot
+		}
 		return err
 	}
 }
