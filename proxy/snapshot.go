@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -53,6 +54,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	s.Proxies = config.Prefixes(cfg.TrustedProxies)
 	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
 	s.PublicHTTPS = cfg.PublicHTTPS
+	s.Durable = cfg.Audit.Durable
 	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
 	if err != nil {
 		return nil, err
@@ -171,6 +173,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		WebSocket:   c.Websocket,
 		Identity:    c.Identity.Names(),
 		KeepServer:  c.KeepServer,
+		Durable:     cmp.Or(c.Audit.Durable, cfg.Audit.Durable),
 		Integrity:   seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.DialectOf(c).ActsOnWhole()),
 		Limits: route.Limits{
 			Body:     c.Limits.BodyBytes(),

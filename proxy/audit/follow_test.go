@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"os"
@@ -20,7 +19,7 @@ type rotation struct {
 	t      *testing.T
 	dir    string
 	name   string
-	logged bytes.Buffer
+	logged sink
 	stop   func() error
 }
 

@@ -41,6 +41,11 @@ func (x *exchange) admit() error {
 		return &refusal{reason: reasonBusy, retryAfter: busyRetry}
 	}
 	x.inFlight = l.InFlight
+	if x.durability().Waits() {
+		if err := x.server.Audit.Timely(); err != nil {
+			return &refusal{reason: reasonAudit, cause: err, retryAfter: busyRetry}
+		}
+	}
 	if err := x.server.Audit.Reserve(); err != nil {
 		return &refusal{reason: reasonAudit, cause: err, retryAfter: busyRetry}
 	}

@@ -117,10 +117,7 @@ func (x *exchange) relayHeld(answer *upstream.Response, form seal.Form) error {
 		return err
 	}
 	x.noteCall(h.Fields, nil)
-	if err := x.stream.Finish(nil); err != nil {
-		return errClientGone(err)
-	}
-	return nil
+	return x.finishAnswer(nil)
 }
 
 // send sends one piece of held content.
@@ -143,6 +140,7 @@ func (x *exchange) sendHead(h *message.Response, trailers bool) error {
 	if err := x.sending.extend(); err != nil {
 		return errClientGone(err)
 	}
+	x.keepEnd()
 	if err := x.stream.Respond(h, trailers); err != nil {
 		return errClientGone(err)
 	}
@@ -189,9 +187,15 @@ func (x *exchange) end(h *message.Response, form seal.Form, tail *seal.Tail, tra
 			}
 		}
 	}
+	return x.finishAnswer(trailers)
+}
+
+// finishAnswer completes the upstream's answer.
+func (x *exchange) finishAnswer(trailers message.Fields) error {
 	if err := x.stream.Finish(trailers); err != nil {
 		return errClientGone(err)
 	}
+	x.whole = true
 	return nil
 }
 
