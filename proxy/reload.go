@@ -149,6 +149,7 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 		records.Apply()
 	}
 	g.current.Store(s)
+	g.endings.Wake()
 	g.engines.setOptions(engineOptions(cfg, g.memory.Clock))
 	g.server.Swap(&s.Snapshot)
 	g.serve(opened)

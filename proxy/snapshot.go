@@ -15,6 +15,7 @@ import (
 	"sallyport/proxy/config"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
+	"sallyport/proxy/expiry"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -29,6 +30,7 @@ type snapshot struct {
 	outline config.Outline
 	loaded  time.Time // when it was built
 
+	ends      []expiry.End // of what the configuration names, except the gateway's own certificates
 	tls       *edge.View
 	auth      *auth.Auth
 	upstreams []*upstream.Upstream
@@ -51,6 +53,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 		}
 	}()
 	s.addListening(&cfg.Listen)
+	s.ends = cfg.Ends(true, m.options.Now())
 	s.Proxies = config.Prefixes(cfg.TrustedProxies)
 	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
 	s.PublicHTTPS = cfg.PublicHTTPS
