@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -176,7 +175,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		WebSocket:   c.Websocket,
 		Identity:    c.Identity.Names(),
 		KeepServer:  c.KeepServer,
-		Durable:     cmp.Or(c.Audit.Durable, cfg.Audit.Durable),
+		Durable:     cfg.DurabilityOf(c),
 		Integrity:   seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.DialectOf(c).ActsOnWhole()),
 		Limits: route.Limits{
 			Body:     c.Limits.BodyBytes(),

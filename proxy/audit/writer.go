@@ -76,13 +76,13 @@ func (l *Log) noteLost() {
 // flush writes all lines and changes the target if requested. The rest of a failed write stays
 // for the next attempt, from the byte where it stopped.
 func (l *Log) flush() error {
-	for {
+	for again := 0; ; {
 		l.begin()
 		if err := l.follow(); err != nil {
 			return err
 		}
 		b, changing, sync := l.take()
-		b, n, err := l.writeOut(b, sync)
+		b, n, err := l.writeOut(b, sync, again < maxAgain)
 		if changing {
 			l.change(b, n, err)
 			continue // the rest goes to the new target
@@ -90,15 +90,21 @@ func (l *Log) flush() error {
 		l.put(b, n, err)
 		l.settle(sync, err)
 		if err == errDeleted {
+			again++
 			continue // follow opens a new file, or says why it cannot
 		}
 		return err
 	}
 }
 
-// writeOut writes lines to the target. It returns them, with what must be written again in front of
-// them after a failed fsync, and how many bytes of them were written.
-func (l *Log) writeOut(b []byte, sync bool) (lines []byte, n int, err error) {
+// maxAgain is how often one flush writes lines again because their file was deleted. On some network
+// file systems every file seems to be.
+const maxAgain = 10
+
+// writeOut writes lines to the target. It returns them, and how many bytes of them were written.
+// After a failed fsync, a line that was begun earlier stands in front of them. mayBeLost says
+// whether to look if the file was deleted.
+func (l *Log) writeOut(b []byte, sync, mayBeLost bool) (lines []byte, n int, err error) {
 	if len(b) > 0 {
 		n, err = l.target.w.Write(b)
 		n = min(n, len(b))
@@ -112,7 +118,7 @@ func (l *Log) writeOut(b []byte, sync bool) (lines []byte, n int, err error) {
 			b, n, l.begun = slices.Concat(l.begun, b), 0, nil
 		}
 	}
-	if len(b) > 0 && l.target.lost() {
+	if len(b) > 0 && mayBeLost && l.target.lost() {
 		n, err = 0, errDeleted
 	}
 	return b, n, err
