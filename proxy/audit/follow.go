@@ -36,7 +36,7 @@ func (l *Log) follow() error {
 		}
 	}
 	if deleted(t.file) {
-		return errors.Join(errDeleted, err)
+		return fmt.Errorf("%w: %w", errDeleted, err)
 	}
 	if text := err.Error(); text != l.astray {
 		l.astray = text

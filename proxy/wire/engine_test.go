@@ -287,10 +287,10 @@ func TestShutdownWaitsForTheAnswer(t *testing.T) {
 
 func TestAbortedAnswerIsNeverWhole(t *testing.T) {
 	each(t, func(t *testing.T, e engine) {
-		abort := false
 		addr := e.start(t, func(s wire.Stream) {
 			s.KeepEnd()
-			n, _ := strconv.Atoi(s.Head().Target[1:])
+			length, end, _ := strings.Cut(s.Head().Target[1:], "/")
+			n, _ := strconv.Atoi(length)
 			if n < 0 {
 				_ = s.Respond(&message.Response{Status: 200, ContentLength: -1}, false)
 				_, _ = s.Write([]byte("text"))
@@ -298,22 +298,22 @@ func TestAbortedAnswerIsNeverWhole(t *testing.T) {
 			} else {
 				answer(s, 200, strings.Repeat("x", n))
 			}
-			if abort {
+			if end == "abort" {
 				s.Abort()
 			}
 		})
 		for _, n := range []int{-1, 0, 1, 2, 4095, 4096, 64 << 10, 1 << 20} {
 			for _, method := range []string{"GET", "HEAD"} {
-				for _, abort = range []bool{false, true} {
-					req, _ := http.NewRequest(method, fmt.Sprintf("http://%s/%d", addr, n), nil)
+				for _, end := range []string{"finish", "abort"} {
+					req, _ := http.NewRequest(method, fmt.Sprintf("http://%s/%d/%s", addr, n, end), nil)
 					c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 					res, err := c.Do(req)
 					if err == nil {
 						_, err = io.ReadAll(res.Body)
 						res.Body.Close()
 					}
-					if (err != nil) != abort {
-						t.Errorf("%s of %d bytes, aborted %t: error %v", method, n, abort, err)
+					if (err != nil) != (end == "abort") {
+						t.Errorf("%s of %d bytes, %s: error %v", method, n, end, err)
 					}
 				}
 			}
