@@ -14,6 +14,7 @@ import (
 
 	"sallyport/proxy/admin"
 	"sallyport/proxy/exchange"
+	"sallyport/proxy/expiry"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/watch"
 	"sallyport/proxy/wire"
@@ -81,7 +82,8 @@ type Gateway struct {
 	failed              chan error      // the first error of either
 	base                context.Context // context of the foundation; nil before Run
 
-	watch *watch.Watch
+	watch   *watch.Watch
+	endings *expiry.Watch
 
 	probing chan struct{} // a semaphore of one, for Alive
 
@@ -114,6 +116,7 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 	}
 	first.activate(g.memory)
 	g.watch = newWatch(cfg, &g.memory.options)
+	g.endings = expiry.NewWatch(expiry.Options{List: g.ends, Log: g.memory.Log, Now: g.memory.options.Now})
 	g.current.Store(first)
 	g.server = exchange.New(&g.memory.Memory, &first.Snapshot)
 	one, two := engineOptions(cfg, g.memory.Clock)
@@ -151,7 +154,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer stopBase()
 	g.reloading.Lock()
 	g.base = base
-	for _, run := range []func(context.Context) error{g.memory.auth.Run, g.memory.edge.Run, g.memory.Audit.Run, g.memory.Pressure.Run, g.watch.Run, g.followFiles} {
+	for _, run := range []func(context.Context) error{g.memory.auth.Run, g.memory.edge.Run, g.memory.Audit.Run, g.memory.Pressure.Run, g.watch.Run, g.followFiles, g.endings.Run} {
 		g.foundation.start(g.failed, func() error { return run(base) })
 	}
 	g.serve(opened)

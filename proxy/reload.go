@@ -138,7 +138,7 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 		g.announceIntegrity()
 	}
 	var records *audit.Change // nil: the audit file stays the same
-	if cfg.Audit != old.config.Audit {
+	if cfg.Audit.File != old.config.Audit.File {
 		if records, err = g.memory.Audit.Prepare(cfg.Audit); err != nil {
 			s.release()
 			return nil, fmt.Errorf("audit.file: %w", err)
@@ -158,6 +158,7 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 		records.Apply()
 	}
 	g.current.Store(s)
+	g.endings.Wake()
 	g.engines.setOptions(engineOptions(cfg, g.memory.Clock))
 	g.server.Swap(&s.Snapshot)
 	g.serve(opened)

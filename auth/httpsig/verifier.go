@@ -76,6 +76,7 @@ type Verifier struct {
 	require    []component
 	ifPresent  []component
 	key        func(id string) *Key
+	usable     func(id string) *Error
 	authority  func(authority string) bool
 	now        func() time.Time
 	hmac, edsa bool
@@ -94,9 +95,14 @@ type scratch struct {
 
 // VerifierOptions configure a Verifier besides its policy.
 type VerifierOptions struct {
-	// Key returns the key with an id, or nil if none is valid now for this purpose. It
-	// must take the same time in both cases. Required.
+	// Key returns the key with an id, or nil if there is none for this purpose. It must
+	// take the same time in both cases. Required.
 	Key func(id string) *Key
+
+	// Usable returns nil, or why the key with this id may not be used now. It is asked only
+	// once a signature by the key has been verified, so nobody but its owner learns that the
+	// key exists. Nil means that every key is usable.
+	Usable func(id string) *Error
 
 	// Authority reports whether a request for this authority is accepted. The argument
 	// is in lower case and has no default port. Without this check a signature for
@@ -112,9 +118,12 @@ func NewVerifier(p Policy, o VerifierOptions) (*Verifier, error) {
 	if p.Tag == "" || p.MaxAge <= 0 || o.Key == nil || p.Skew < 0 {
 		return nil, errors.New("a verifier needs a tag, a maximum age and keys")
 	}
-	v := &Verifier{policy: p, key: o.Key, authority: o.Authority, now: o.Now}
+	v := &Verifier{policy: p, key: o.Key, usable: o.Usable, authority: o.Authority, now: o.Now}
 	if v.now == nil {
 		v.now = time.Now
+	}
+	if v.usable == nil {
+		v.usable = func(string) *Error { return nil }
 	}
 	var err error
 	if v.require, err = parseComponents(p.Require); err != nil {
@@ -191,9 +200,9 @@ func (v *Verifier) VerifyResponse(m *Message, nonce string, trailer bool) (*Sign
 }
 
 // Recheck checks a signature of m that this or another Verifier has verified before
-// against this policy. The key with its id must still be the same key, and coverage and
-// authority must satisfy the policy. It does not check times, nonce and the signature
-// itself again. The error is nil or of type *[Error].
+// against this policy. The key with its id must still be the same key and usable, and
+// coverage and authority must satisfy the policy. It does not check the signature's times, its
+// nonce and the signature itself again. The error is nil or of type *[Error].
 func (v *Verifier) Recheck(m *Message, signature *Signature) error {
 	s := v.scratch.Get().(*scratch)
 	defer v.scratch.Put(s)
@@ -209,6 +218,9 @@ func (v *Verifier) Recheck(m *Message, signature *Signature) error {
 		return fault(UnknownKey, "keyid "+quoted(id))
 	case !key.Equal(signature.Key):
 		return fault(BadSignature, "keyid "+quoted(id)+" is another key now")
+	}
+	if err := v.usable(id); err != nil {
+		return err
 	}
 	return nil
 }
@@ -374,7 +386,7 @@ func (v *Verifier) signedBy(id string, a Algorithm, s *scratch) (*Key, *Error) {
 	}
 	ok := used.verify(s.base, s.selection.mac, s.mac[:])
 	if ok && used == key {
-		return key, nil
+		return key, v.usable(id)
 	}
 	code := BadSignature
 	if key == nil {

@@ -45,6 +45,11 @@ func (x *exchange) admit() error {
 		return &refusal{reason: reasonBusy, retryAfter: busyRetry, cause: fmt.Errorf("%d in flight already (limits.in_flight)", l.InFlight.Max())}
 	}
 	x.inFlight = l.InFlight
+	if x.durability().Waits() {
+		if err := x.server.Audit.Timely(); err != nil {
+			return &refusal{reason: reasonAudit, cause: err, retryAfter: busyRetry}
+		}
+	}
 	if err := x.server.Audit.Reserve(); err != nil {
 		return &refusal{reason: reasonAudit, cause: err, retryAfter: busyRetry}
 	}

@@ -35,11 +35,13 @@ func (x *exchange) respondHere(h *message.Response, body []byte) error {
 	if n := x.stream.Head().ContentLength; n < 0 || n > skippedBytes {
 		x.stream.CloseAfter()
 	}
+	x.keepEnd()
 	n, err := WriteAnswer(x.stream, h, body)
 	x.record.BytesOut = int64(n)
 	if err != nil {
 		return errClientGone(err)
 	}
+	x.whole = true
 	return nil
 }
 

@@ -40,16 +40,19 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	if err := x.boundSending(); err != nil {
 		return err
 	}
-	client, err := x.stream.Upgrade(&answer.Head)
+	conn, err := x.stream.Upgrade(&answer.Head)
 	if err != nil {
 		return errClientGone(err)
 	}
-	server := answer.Upgraded()
+	client, server := conn, answer.Upgraded()
+	if x.durability().Waits() {
+		x.kept, client = conn, &keptOpen{Conn: conn}
+	}
 	// An expired credential, lost rights and the end of the grace period close the connections.
 	life := x.life
 	stop := context.AfterFunc(life, func() {
 		if endingOf(life.Cause()) != "" {
-			client.Close()
+			conn.Close()
 		}
 	})
 	defer stop()
@@ -66,6 +69,7 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	if cause := life.Cause(); endingOf(cause) != "" {
 		return &refusal{reason: endingOf(cause), cause: cause}
 	}
+	x.whole = true
 	return nil
 }
 

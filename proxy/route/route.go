@@ -50,6 +50,7 @@ type Route struct {
 	KeepServer           bool
 	Integrity            seal.Policy
 	Leg                  seal.Leg
+	Durable              setting.Durability // when records must be in the log
 }
 
 // Limits are the limits of one route. The counters outlive the exchanges.

@@ -102,6 +102,19 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 // stream is reset.
 func (s *stream) CloseAfter() {}
 
+// KeepEnd does nothing: the end of a stream is always sent after the handler has returned.
+func (s *stream) KeepEnd() {}
+
+// Abort implements [wire.Stream].
+func (s *stream) Abort() {
+	s.Finished = false
+	s.c.srv.bufs.Put(s.out.buf)
+	s.out = outbox{last: -1}
+	if s.tunnel != nil {
+		s.tunnel.abort()
+	}
+}
+
 // CutAs implements [wire.Cutter]. NO_ERROR is replaced, because it could pass for a regular end.
 func (s *stream) CutAs(why uint32) {
 	if code(why) != noError {
