@@ -14,6 +14,7 @@ import (
 	"sallyport/policy/model"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
 
