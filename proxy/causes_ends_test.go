@@ -261,7 +261,7 @@ func cutAtTheEnd(t *testing.T) *refusals {
 	for range 4 {
 		r.expect("shutdown", 0, "the gateway stops, and it was not done within 50ms (drain)", "") // in any order
 	}
-	if text := logged.text(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "requests=4") {
+	if text := logged.text(); strings.Count(text, "requests were aborted at the end of the grace period") != 1 || !strings.Contains(text, "requests=4") {
 		t.Errorf("want one warning that counts 4: %s", text)
 	}
 	return r
