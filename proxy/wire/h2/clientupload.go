@@ -178,7 +178,7 @@ func (u *upload) put(p []byte, end, followed bool) error {
 			c.append(appendFrameHead(head[:0], 0, frameData, flagEndStream, k.id), nil)
 		}
 	}
-	if !followed || c.out != nil && len(c.out.B) >= maxHeld/2 {
+	if !followed { // else the next piece flushes once the output is full
 		c.flush()
 	}
 	return nil
