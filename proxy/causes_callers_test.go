@@ -136,6 +136,8 @@ func refusedSignatures(t *testing.T) *refusals {
 	r.expect("coverage", 401, "the signature does not cover all that it must: content-type is present and not covered", send(errand{cover: []string{"@authority", "@path", "@query", "content-digest"}}, nil))
 	r.expect("bad_signature", 401, `the signature does not match: keyid "acme-1"`, send(errand{key: mustKey("acme-1", "wrong")}, nil))
 	r.expect("bad_signature", 401, `the key is unknown: keyid "nobody-1"`, send(errand{key: keyOf("nobody-1")}, nil))
+	r.expect("key_expired", 401, "the signing key has expired; use the new one: ended-1 ended … ago, at 2020-01-01T00:00:00Z (not_after)", send(errand{key: keyOf("ended-1")}, nil))
+	r.expect("key_not_yet_valid", 401, "the signing key is not valid yet: early-1 begins in …, at 2100-01-01T00:00:00Z (not_before)", send(errand{key: keyOf("early-1")}, nil))
 	r.expect("authority", 421, `the signature is for another host: "models.test:444"`, send(errand{authority: "models.test:444"}, nil))
 	r.expect("digest_missing", 400, "the digest of the content is missing: no sha-256 or sha-512", send(errand{digest: "md5=:1B2M2Y8AsgTpgAmY7PhCfg==:"}, nil))
 	r.expect("digest_mismatch", 400, "the content does not match its digest", send(errand{}, func(e *errand) { e.body = strings.ToUpper(e.body) }))
@@ -203,7 +205,7 @@ policies:
 	scopes := map[string]any{"scope": "openid profile"}
 	r.expect("insufficient_scope", 403, `rules[0] would allow get with scope models.read; rules[1] would allow post with scope models.predict or admin; the token has "openid profile"`, ask("POST /scope HTTP/1.1", scopes))
 	r.expect("insufficient_scope", 403, `rules[0] would allow get with scope models.read; rules[1] would allow post with scope models.predict or admin; the token has no scopes`, ask("POST /scope HTTP/1.1", map[string]any{"scope": nil}))
-	r.expect("insufficient_scope", 403, `rules[0] would allow get with scope models.read; rules[1] would allow post with scope models.predict or admin; the caller has no scopes`, r.tell(errand{target: "/scope"}.signed(t).raw()))
+	r.expect("forbidden", 403, `rules[0] would allow get with scope models.read; rules[1] would allow post with scope models.predict or admin; the caller has no scopes`, r.tell(errand{target: "/scope"}.signed(t).raw()))
 	r.expect("insufficient_scope", 403, `rules[1] would allow it with scope admin; the token has "openid profile"`, ask("POST /some HTTP/1.1", scopes))
 	r.expect("forbidden", 403, `no rule allows delete: rules[0] allows get; rules[1] allows post`, ask("DELETE /some HTTP/1.1", scopes))
 	r.expect("forbidden", 403, `rules[0] would allow it with scope admin and group ml-admins or ops; the token has "openid profile" and the groups "dev"`, ask("GET /group HTTP/1.1", map[string]any{"scope": "openid profile", "roles": []string{"dev"}}))

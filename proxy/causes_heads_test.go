@@ -85,6 +85,7 @@ func refusedByRoutes(t *testing.T) *refusals {
 	r.expect("address_not_allowed", 403, "allow_from has no range with 127.0.0.1", r.ask("GET /office HTTP/1.1", "Authorization: Bearer TOKEN"))
 	r.expect("address_not_allowed", 403, "deny_from has 127.0.0.1 in 127.0.0.0/8", r.ask("GET /banned HTTP/1.1", "Authorization: Bearer TOKEN"))
 	r.expect("origin_not_allowed", 403, `cors.origins does not have "https://evil.test"`, r.ask("OPTIONS /pages HTTP/1.1", "Origin: https://evil.test", "Access-Control-Request-Method: POST"))
+	r.expect("upgrade_not_get", 400, `the method is "POST"`, r.ask("POST /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", wsKey, "Authorization: Bearer TOKEN"))
 	r.expect("upgrade_with_body", 400, "a request for websocket has a body of 5 bytes", r.ask("GET /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", wsKey, "Content-Length: 5", "Authorization: Bearer TOKEN")+"hello")
 	r.expect("upgrade_with_body", 400, "a request for websocket has a body of unknown length", r.ask("GET /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", wsKey, "Transfer-Encoding: chunked", "Authorization: Bearer TOKEN"))
 	return r
