@@ -64,7 +64,13 @@ func start(t *testing.T) *story.Gateway {
 	}
 	_, port, _ := net.SplitHostPort(nghttpd)
 	story.Start(t, "nghttpd", exec.Command("nghttpd", "--no-tls", "--address", "127.0.0.1", "-d", folder, port)).Listens(t, nghttpd)
-	return story.StartGateway(t, "127.0.0.1:7001", calls.Addr().String(), "127.0.0.1:7002", plain.Addr().String(), "127.0.0.1:7003", hypercorn, "127.0.0.1:7004", nghttpd)
+	triton := story.FreeAddress(t)
+	if binary := os.Getenv("TRITON"); binary != "" {
+		_, port, _ := net.SplitHostPort(triton)
+		server := exec.Command(binary, "--model-repository", t.TempDir(), "--allow-http=false", "--allow-metrics=false", "--grpc-address=127.0.0.1", "--grpc-port="+port)
+		story.Start(t, "triton", server).Listens(t, triton)
+	}
+	return story.StartGateway(t, "127.0.0.1:7005", triton, "127.0.0.1:7001", calls.Addr().String(), "127.0.0.1:7002", plain.Addr().String(), "127.0.0.1:7003", hypercorn, "127.0.0.1:7004", nghttpd)
 }
 
 func listen(t *testing.T) net.Listener {
@@ -129,7 +135,7 @@ func attackerOf(t *testing.T, g *story.Gateway, path string) *attacker {
 	}
 	t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
-	a := &attacker{c: c, fr: http2.NewFramer(c, c), path: path, grpc: strings.HasPrefix(path, "/grpc."), id: 1, gone: make(chan struct{})}
+	a := &attacker{c: c, fr: http2.NewFramer(c, c), path: path, grpc: strings.HasPrefix(path, "/grpc.") || strings.HasPrefix(path, "/inference."), id: 1, gone: make(chan struct{})}
 	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
 		t.Fatal(err)
 	}
@@ -254,6 +260,9 @@ func attacks() []attack {
 	}
 }
 
+// serverLive is a call of Triton that needs no model.
+const serverLive = "/inference.GRPCInferenceService/ServerLive"
+
 // TestOneCallerEndsNoOthersCalls sends each attack for a second at each server. The victim calls over
 // the one connection that both share.
 func TestOneCallerEndsNoOthersCalls(t *testing.T) {
@@ -295,7 +304,15 @@ func TestOneCallerEndsNoOthersCalls(t *testing.T) {
 		{"net-http", "/net-http/x", get("/net-http/x")},
 		{"hypercorn", "/hypercorn/x", get("/hypercorn/x")},
 		{"nghttpd", "/nghttpd/x", get("/nghttpd/x")},
+		{"triton", serverLive, func(ctx context.Context) error {
+			// Both answers have one number in field 1.
+			return channel.Invoke(ctx, serverLive, &grpc_health_v1.HealthCheckRequest{}, &grpc_health_v1.HealthCheckResponse{})
+		}},
 	} {
+		if server.name == "triton" && os.Getenv("TRITON") == "" {
+			t.Log("triton is left out: TRITON names no binary")
+			continue
+		}
 		for _, attack := range attacks() {
 			t.Run(server.name+", "+attack.name, func(t *testing.T) {
 				var v victim
