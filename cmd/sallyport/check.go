@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +34,7 @@ func newCheck() *cobra.Command {
 		Long: `Report every fault of the configuration on standard error, one per line with file,
 line, setting, value and a correction; the exit status is then 1. Warnings are written
 there too and do not change the exit status: unused parts, callers whom no rule can
-allow, allow_from that a balancer makes void. If there is no fault, show the routes with
+allow, allow_from that a balancer makes void, ports on which a program listens already. If there is no fault, show the routes with
 all settings, defaults included, and where the gateway keeps its state: as a table on a
 terminal, as JSON on a pipe.
 
@@ -66,6 +68,10 @@ func check(w, warnings io.Writer, path, output string, offline bool) error {
 	result := checked{OK: err == nil, File: path}
 	if err == nil {
 		result.Warnings, result.State, result.Routes = config.Warnings(), config.StatePlaces(), config.Table()
+		if !offline && !running(path) {
+			result.Warnings = append(result.Warnings, config.BusyListeners()...)
+			result.Warnings.Sort()
+		}
 	} else if !errors.As(err, &result.Faults) {
 		return err
 	}
@@ -81,6 +87,20 @@ func check(w, warnings io.Writer, path, output string, offline bool) error {
 		return err
 	}
 	return writeTable(w, &result)
+}
+
+// running reports whether a gateway with this configuration answers at its control socket.
+func running(path string) bool {
+	socket, err := proxy.ControlSocket(path)
+	if err != nil {
+		return false
+	}
+	conn, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // nothing was asked
+	return true
 }
 
 // checkMachine reports what of this machine would keep the gateway from starting.
