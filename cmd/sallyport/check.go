@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -34,14 +32,15 @@ func newCheck() *cobra.Command {
 		Long: `Report every fault of the configuration on standard error, one per line with file,
 line, setting, value and a correction; the exit status is then 1. Warnings are written
 there too and do not change the exit status: unused parts, callers whom no rule can
-allow, allow_from that a balancer makes void, ports on which a program listens already. If there is no fault, show the routes with
+allow, allow_from that a balancer makes void. If there is no fault, show the routes with
 all settings, defaults included, and where the gateway keeps its state: as a table on a
 terminal, as JSON on a pipe.
 
 The command also opens and checks the files that the configuration names
 (certificates, keys, authorities). It checks whether this user may write where the
 gateway keeps state and records, and may listen on its addresses: run it as the
-gateway's user. --offline leaves all this out. The command does not use the network.`,
+gateway's user. A port in use is a warning, unless this gateway runs. --offline leaves
+all this out. The command does not use the network.`,
 		Example: `  sallyport check
   sallyport check --offline -c deploy/gateway.yaml
   sallyport check | jq '.routes[].callers'`,
@@ -68,12 +67,11 @@ func check(w, warnings io.Writer, path, output string, offline bool) error {
 	result := checked{OK: err == nil, File: path}
 	if err == nil {
 		result.Warnings, result.State, result.Routes = config.Warnings(), config.StatePlaces(), config.Table()
-		if !offline && !running(path) {
-			result.Warnings = append(result.Warnings, config.BusyListeners()...)
-			result.Warnings.Sort()
-		}
 	} else if !errors.As(err, &result.Faults) {
 		return err
+	}
+	if err == nil && !offline && !running(path) {
+		result.Warnings = append(result.Warnings, config.BusyListeners()...)
 	}
 	for i := range result.Warnings {
 		if _, err := fmt.Fprintf(warnings, "warning: %v\n", result.Warnings[i]); err != nil {
@@ -87,20 +85,6 @@ func check(w, warnings io.Writer, path, output string, offline bool) error {
 		return err
 	}
 	return writeTable(w, &result)
-}
-
-// running reports whether a gateway with this configuration answers at its control socket.
-func running(path string) bool {
-	socket, err := proxy.ControlSocket(path)
-	if err != nil {
-		return false
-	}
-	conn, err := net.DialTimeout("unix", socket, time.Second)
-	if err != nil {
-		return false
-	}
-	_ = conn.Close() // nothing was asked
-	return true
 }
 
 // checkMachine reports what of this machine would keep the gateway from starting.

@@ -189,11 +189,22 @@ func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error)
 		return nc, sock, nil
 	}
 	t := tls.Client(sock, e.tls)
-	if err := t.HandshakeContext(ctx); err != nil {
+	if err := plainer(t.HandshakeContext(ctx)); err != nil {
 		_ = nc.Close() // after a failed handshake the close error does not matter
 		return nil, nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return t, sock, nil
+}
+
+// errSpeaksNoTLS replaces the error of a server that answers a TLS handshake with something else.
+var errSpeaksNoTLS = errors.New("the server speaks no TLS: write http:// for https://, h2c:// for h2://")
+
+// plainer returns the error of a TLS handshake, or errSpeaksNoTLS if that is the cause.
+func plainer(err error) error {
+	if errors.As(err, new(tls.RecordHeaderError)) {
+		return errSpeaksNoTLS
+	}
+	return err
 }
 
 // scheme returns the scheme of requests to the endpoint.

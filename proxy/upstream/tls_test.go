@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sallyport/proxy/setting"
@@ -158,5 +159,18 @@ func TestUnixSocket(t *testing.T) {
 	}
 	if s := statusOf(u)[0]; s.Dials != 1 {
 		t.Errorf("%d dials, want one", s.Dials)
+	}
+}
+
+// Somebody wrote https:// for a server that speaks HTTP alone: the error says what to write.
+func TestServerWithoutTLSIsNamed(t *testing.T) {
+	srv := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(srv.Close)
+	for _, scheme := range []string{"https", "h2"} {
+		u := newUpstream(t, scheme+strings.TrimPrefix(srv.URL, "http"))
+		_, _, err := outcome(u, get())
+		if fault := (*Error)(nil); !errors.As(err, &fault) || fault.Kind != Refused || !strings.Contains(err.Error(), "the server speaks no TLS: write http://") {
+			t.Errorf("%s: got %v", scheme, err)
+		}
 	}
 }
