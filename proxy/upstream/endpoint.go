@@ -199,10 +199,16 @@ func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error)
 // errSpeaksNoTLS replaces the error of a server that answers a TLS handshake with something else.
 var errSpeaksNoTLS = errors.New("the server speaks no TLS: write http:// for https://, h2c:// for h2://")
 
-// plainer returns the error of a TLS handshake, or errSpeaksNoTLS if that is the cause.
+// plainer returns the error of a TLS handshake with the setting that helps; errSpeaksNoTLS if the
+// server speaks no TLS.
 func plainer(err error) error {
-	if errors.As(err, new(tls.RecordHeaderError)) {
+	switch {
+	case errors.As(err, new(tls.RecordHeaderError)):
 		return errSpeaksNoTLS
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return fmt.Errorf("%w; ca: of the upstream names the authority to trust", err)
+	case errors.As(err, new(x509.HostnameError)):
+		return fmt.Errorf("%w; server_name: of the upstream is the name to expect", err)
 	}
 	return err
 }

@@ -174,3 +174,21 @@ func TestServerWithoutTLSIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// A server that cannot be trusted is refused with the setting that says whom to trust.
+func TestUntrustedServerNamesTheSetting(t *testing.T) {
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(srv.Close)
+	srv.Config.ErrorLog = quiet()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600)
+	for want, c := range map[string]Config{
+		"; ca: of the upstream names the authority to trust":   {},
+		"; server_name: of the upstream is the name to expect": {CA: setting.Path(ca), ServerName: "other.example"},
+	} {
+		c.Rest = setting.List[setting.URL]{endpointURL(t, srv.URL)}
+		if _, _, err := outcome(configured(t, c, still), get()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
