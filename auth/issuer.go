@@ -12,6 +12,9 @@ import (
 	"sallyport/proxy/setting"
 )
 
+// wellKnown is the path of the discovery document below the URL of an issuer.
+const wellKnown = "/.well-known/openid-configuration"
+
 const (
 	defaultSkew     = time.Minute
 	maxSkew         = 5 * time.Minute
@@ -145,6 +148,9 @@ func (c *IssuerConfig) checkAddresses(at func(string) string, f *setting.Faults)
 		return
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		f.Add(at("url"), c.URL, "not the URL of an issuer", "write one such as https://login.example.com/realms/ml")
+		return
+	case strings.HasSuffix(u.Path, wellKnown):
+		f.Add(at("url"), c.URL, "the URL of the discovery document, and not that of the issuer", "remove "+wellKnown)
 		return
 	}
 	// With jwks or discovery the gateway never fetches the URL: it is only a name.

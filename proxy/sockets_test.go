@@ -163,3 +163,34 @@ func TestForbiddenPortNamesTheCures(t *testing.T) {
 		}
 	}
 }
+
+// A port on which another program listens is refused with what the operator can do.
+func TestBusyPortNamesTheCures(t *testing.T) {
+	h := build(t, plan{})
+	if err := h.stop(); err != nil {
+		t.Fatal(err)
+	}
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	h.edit("https: '127.0.0.1:0'", "https: '"+other.Addr().String()+"'")
+	cfg, err := proxy.LoadConfig(h.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := proxy.New(cfg, proxy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = g.Run(t.Context())
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		t.Fatalf("got %v, want address already in use", err)
+	}
+	for _, want := range []string{"listen.https", "write another port", "ss -ltnp"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error lacks %q:\n%v", want, err)
+		}
+	}
+}

@@ -41,7 +41,8 @@ terminal, as JSON on a pipe.
 The command also opens and checks the files that the configuration names
 (certificates, keys, authorities). It checks whether this user may write where the
 gateway keeps state and records, and may listen on its addresses: run it as the
-gateway's user. --offline leaves all this out. The command does not use the network.`,
+gateway's user. A port in use is a warning, unless this gateway runs. --offline leaves
+all this out. The command does not use the network.`,
 		Example: `  sallyport check
   sallyport check --offline -c deploy/gateway.yaml
   sallyport check | jq '.routes[].callers'`,
@@ -71,6 +72,9 @@ func check(w, warnings io.Writer, path, output string, offline bool) error {
 		result.Warnings = append(result.Warnings, proxy.EndWarnings(config, offline, time.Now())...)
 	} else if !errors.As(err, &result.Faults) {
 		return err
+	}
+	if err == nil && !offline && !running(path) {
+		result.Warnings = append(result.Warnings, config.BusyListeners()...)
 	}
 	for i := range result.Warnings {
 		if _, err := fmt.Fprintf(warnings, "warning: %v\n", result.Warnings[i]); err != nil {

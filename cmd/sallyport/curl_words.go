@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -115,6 +117,18 @@ func (w *wire) clocks() string {
 	return "your clock and that of " + w.host() + " agree: the request took too long to arrive, or it repeats an old signature"
 }
 
+// cureUnreached says which flag helps where err kept the request from the gateway; "" if none does.
+func cureUnreached(err error) string {
+	var name *net.DNSError
+	switch {
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return "; --cacert names the root certificate to trust, such as root.pem of a local authority"
+	case errors.As(err, &name) && name.IsNotFound:
+		return "; --resolve HOST:PORT:ADDRESS gives the address of a name that DNS does not know"
+	}
+	return ""
+}
+
 // explainError explains why there is no answer, or none that is verified.
 func (w *wire) explainError(err error) error {
 	var bad *httpsig.Error
@@ -124,7 +138,7 @@ func (w *wire) explainError(err error) error {
 	case w.sent == nil: // nothing was sent
 		return err
 	case w.answer == nil:
-		return fmt.Errorf("asking %s: %w", w.host(), err)
+		return fmt.Errorf("asking %s: %w%s", w.host(), err, cureUnreached(err))
 	case errors.As(err, new(*fs.PathError)), errors.As(err, new(*os.LinkError)), errors.Is(err, errTooLong):
 		return fmt.Errorf("writing: %w", err)
 	case !errors.As(err, &bad):

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -64,12 +65,16 @@ func (f *first) print(w io.Writer) error {
 	return nil
 }
 
-// urlOf returns the URL that a bare server name probably means.
+// urlOf returns the URL that a bare server name or port probably means.
 func urlOf(server string) string {
-	if !strings.Contains(server, ":") {
-		server += ":PORT"
+	host, port, found := strings.Cut(server, ":")
+	if _, err := strconv.ParseUint(server, 10, 16); err == nil {
+		host, port, found = "", server, true
 	}
-	return "http://" + server
+	if !found {
+		port = "PORT"
+	}
+	return "http://" + cmp.Or(host, "127.0.0.1") + ":" + port
 }
 
 // flagOf returns the flag that a setting comes from.

@@ -210,8 +210,8 @@ func (p *paste) instructions(h *handedOver, ownKey bool) string {
 			"  %[1]s: {private_key: {file: %[1]s.pem}, use: sign_response}\nintegrity: {publish: %[1]s}\n", id)
 	}
 	if p.Nonce != "" {
-		text += "\nBefore the first start, as the gateway's user. It says that no signature was used before; without it signed\n" +
-			"requests are refused for a minute and a half:\n\n    touch " + shellQuote(p.Nonce) + "\n"
+		text += "\nBefore the first start, or before a running gateway has these lines, as the gateway's user. It says that no\n" +
+			"signature was used before; without it signed requests are refused for a minute and a half:\n\n    touch " + shellQuote(p.Nonce) + "\n"
 	}
 	if p.Root != "" && !p.rooted {
 		text += "\nAfter the first start, since the partner must trust the local authority:\n\n    cp " + shellQuote(p.Root) + " " + shellQuote(h.Dir) + "\n"

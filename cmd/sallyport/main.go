@@ -118,10 +118,13 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 
 // noArgs refuses arguments, for commands that take only flags.
 func noArgs(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no argument, found %q", c.Name(), args[0])}
+	switch {
+	case len(args) == 0:
+		return nil
+	case c.Flags().Lookup("config") != nil && (strings.HasSuffix(args[0], ".yaml") || strings.HasSuffix(args[0], ".yml")):
+		return usageError{fmt.Errorf("%s takes no argument, found %q; the configuration is named by -c FILE", c.Name(), args[0])}
 	}
-	return nil
+	return usageError{fmt.Errorf("%s takes no argument, found %q", c.Name(), args[0])}
 }
 
 // configFlag adds the flag that names the configuration.

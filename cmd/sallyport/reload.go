@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -88,4 +91,19 @@ func unanswered(err error, config, socket string) error {
 		}
 	}
 	return err
+}
+
+// running reports whether a gateway with this configuration has its control socket open. One that
+// only another user may ask counts as running.
+func running(path string) bool {
+	socket, err := proxy.ControlSocket(path)
+	if err != nil {
+		return false
+	}
+	conn, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return errors.Is(err, fs.ErrPermission)
+	}
+	_ = conn.Close() // nothing was asked
+	return true
 }

@@ -16,6 +16,28 @@ import (
 // that this machine has them. Nothing can connect meanwhile. That an address is in use is no
 // fault: the gateway itself may run. The error, if any, is [Faults].
 func (c *Config) CheckListeners() error {
+	return c.tryListeners(func(addr string, to *net.TCPAddr, err error) (problem, cure string) {
+		if errors.Is(err, fs.ErrPermission) && listening(to.Port) {
+			return "", "" // by a gateway with the right, or by systemd in its place
+		}
+		return listenFault(addr, err)
+	}).Err()
+}
+
+// BusyListeners returns a warning for each address of the configuration on which a process
+// listens already. The caller knows whether that is this gateway.
+func (c *Config) BusyListeners() Faults {
+	return c.tryListeners(func(_ string, to *net.TCPAddr, err error) (problem, cure string) {
+		if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, fs.ErrPermission) && listening(to.Port) {
+			return "a program listens there already, and no gateway with this file answers", CureBusy + "; systemd may hold it for the gateway"
+		}
+		return "", ""
+	})
+}
+
+// tryListeners binds each address of the configuration for a moment. describe says what is wrong
+// with one; "" if nothing is.
+func (c *Config) tryListeners(describe func(addr string, to *net.TCPAddr, err error) (problem, cure string)) Faults {
 	var f setting.Faults
 	for _, l := range []struct {
 		path  string
@@ -35,16 +57,16 @@ func (c *Config) CheckListeners() error {
 			if err == nil {
 				err = bind(to)
 			}
-			if errors.Is(err, fs.ErrPermission) && listening(to.Port) {
-				continue // by a gateway with the right, or by systemd in its place
-			}
-			if problem, cure := listenFault(addr, err); problem != "" {
+			if problem, cure := describe(addr, to, err); problem != "" {
 				f.Add(l.path, addr, problem, cure)
 			}
 		}
 	}
-	return c.Place(f).Err()
+	return c.Place(f)
 }
+
+// CureBusy says what to do about an address on which another program listens.
+const CureBusy = "stop that program or write another port; ss -ltnp names the program"
 
 // listenFault says what an error of binding an address means, and what would do; "" if it
 // is none that will be there when the gateway starts.

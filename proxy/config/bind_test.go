@@ -78,3 +78,25 @@ func TestOpenPortsAreSeen(t *testing.T) {
 		t.Error("somebody is said to listen on port 0")
 	}
 }
+
+// A port in use is no fault, but whoever runs check before the first start wants to know of it.
+func TestPortsInUseAreNamedInWarnings(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	text := `
+listen: {https: "` + busy.Addr().String() + `", http: "127.0.0.1:0", health: off}
+tls: {local: {}}
+routes: [{host: a.example, upstream: "http://a:1", callers: anonymous, rules: [{allow: "*"}]}]
+`
+	c, err := Parse("gateway.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `gateway.yaml:2: listen.https: "` + busy.Addr().String() + `": a program listens there already, and no gateway with this file answers; ` + CureBusy + "; systemd may hold it for the gateway"
+	if got := c.BusyListeners(); runtime.GOOS == "linux" && got.Error() != want {
+		t.Errorf("got  %v\nwant %s", got, want)
+	}
+}

@@ -203,9 +203,9 @@ func UnchangedSummary(c *Config, at, now time.Time) string {
 	if now.Sub(at) >= 24*time.Hour {
 		layout = "2006-01-02 15:04"
 	}
-	same := "same bytes as loaded at " + at.Local().Format(layout)
+	same := "nothing changed: the files hold the same bytes as loaded at " + at.Local().Format(layout)
 	if file := c.source.main.File; watch.MountedAlone(file) {
 		return fmt.Sprintf("%s; %s is a single-file mount, which shows no file that an editor put in its place: mount the folder", same, file)
 	}
-	return same + "; is it a single-file mount?"
+	return same + "; if you have edited one since, is it a single-file mount?"
 }

@@ -70,7 +70,7 @@ func (c *Config) checkKeyFiles(f *setting.Faults) {
 	for _, err := range broken.Unwrap() {
 		var key *auth.KeyError
 		if errors.As(err, &key) {
-			f.Add("signing_keys."+key.ID, "", key.Err.Error(), setting.CureUnreadable(err, "name the place of a sound one; sallyport keygen makes new keys"))
+			f.Add("signing_keys."+key.ID, "", key.Err.Error(), setting.CureUnreadable(err, "correct the path or the content; sallyport keygen makes a new key"))
 		}
 	}
 }

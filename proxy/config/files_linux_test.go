@@ -147,7 +147,7 @@ func TestCheckSaysWhoMustReadASecret(t *testing.T) {
 	if err := os.Remove(filepath.Join(filepath.Dir(name), "acme.secret")); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.CheckFiles(); err == nil || !strings.Contains(err.Error(), "no such file or directory; name the place of a sound one; sallyport keygen makes new keys") {
+	if err := c.CheckFiles(); err == nil || !strings.Contains(err.Error(), "no such file or directory; correct the path or the content; sallyport keygen makes a new key") {
 		t.Errorf("got %v", err)
 	}
 }

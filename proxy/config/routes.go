@@ -141,6 +141,8 @@ func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {
 		cure := cureName("upstreams", name, slices.Sorted(maps.Keys(c.Upstreams)))
 		if strings.ContainsAny(name, ":.") {
 			cure = "write http:// before it, if a server is meant"
+		} else if setting.Nearest(name, slices.Collect(maps.Keys(c.Upstreams))) == "" {
+			cure += "; for a machine of that name write http://" + name + ":PORT"
 		}
 		f.Add(at+".upstream", name, "there is no such upstream", cure)
 	}

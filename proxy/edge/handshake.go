@@ -78,6 +78,7 @@ func (e *Edge) FailedHandshakes() map[string]uint64 {
 type told struct {
 	reason failure // "" if nothing speaks against it
 	name   string  // the host that the client asks for
+	plain  uint8   // the alert that the client sent without encryption; 0 if it sent none
 }
 
 // toldOf returns where to tell about a handshake, for a callback of crypto/tls.
@@ -92,7 +93,7 @@ func toldOf(hello *tls.ClientHelloInfo) *told {
 func (f *failures) failed(ctx context.Context, c *countedConn, err error) {
 	reason := c.told.reason
 	var record tls.RecordHeaderError
-	var alert *net.OpError
+	alert := alertOf(c, err)
 	switch {
 	case errors.As(err, &record) && record.Conn != nil && looksLikeHTTP(record.RecordHeader):
 		reason = failedPlain
@@ -103,11 +104,11 @@ func (f *failures) failed(ctx context.Context, c *countedConn, err error) {
 	case ctx.Err() != nil:
 		reason = failedRoom
 	case reason != "":
-	case errors.As(err, &alert) && alert.Op == "remote error":
+	case alert != nil:
 		reason = failedProtocol
-		if aboutCertificate(alert.Err) {
+		if aboutCertificate(alert) {
 			reason = failedTrust
-			f.untrusted(c, alert.Err)
+			f.untrusted(c, alert)
 		}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		reason = failedGone
@@ -159,6 +160,35 @@ func answerPlain(ctx context.Context, c net.Conn, preface bool) {
 		_ = half.CloseWrite() // without it the client waits for the close
 	}
 	_, _ = io.Copy(io.Discard, c) // the answer has been sent either way
+}
+
+// alertOf returns the alert by which the client ended a handshake that ended with err; nil if the
+// client sent none. OpenSSL, and so curl and Python, does not encrypt its alert where TLS 1.3 wants
+// that. crypto/tls then reports a bad record MAC of its own.
+func alertOf(c *countedConn, err error) error {
+	var op *net.OpError
+	switch {
+	case !errors.As(err, &op):
+		return nil
+	case op.Op == "remote error":
+		return op.Err
+	case op.Op == "local error" && c.told.plain != 0:
+		return tls.AlertError(c.told.plain)
+	}
+	return nil
+}
+
+// plainAlert returns the fatal alert in an unencrypted TLS record at the end of b; 0 if there is
+// none.
+func plainAlert(b []byte) uint8 {
+	const alert, fatal = 21, 2 // RFC 8446, sections 5.1 and 6
+	if len(b) < 7 {
+		return 0
+	}
+	if r := b[len(b)-7:]; r[0] == alert && r[1] == 3 && r[3] == 0 && r[4] == 2 && r[5] == fatal {
+		return r[6]
+	}
+	return 0
 }
 
 // aboutCertificate reports whether the client's alert rejects the certificate (RFC 8446, section

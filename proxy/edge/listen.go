@@ -162,6 +162,15 @@ type countedConn struct {
 	told  told // about its TLS handshake; only the handshake uses it
 }
 
+// Read notes an alert that is not encrypted; see alertOf.
+func (c *countedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if a := plainAlert(b[:n]); a != 0 {
+		c.told.plain = a
+	}
+	return n, err
+}
+
 // NetConn returns the underlying connection, for operations that net.Conn lacks.
 func (c *countedConn) NetConn() net.Conn { return c.Conn }
 

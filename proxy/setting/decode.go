@@ -238,8 +238,34 @@ func (d *decoder) unknown(key *yaml.Node, path, at string, t reflect.Type, field
 	} else if inner := deeper(key.Value, t); inner != "" {
 		cure = "did you mean " + inner + "?"
 		d.doc.bad[Join(path, inner)] = true
+	} else if outer := holders(key.Value, t); len(outer) > 0 {
+		cure = "it belongs in an entry of " + strings.Join(outer, " or ") + ": indent it as that"
 	}
 	d.fault(at, key.Line, "", "unknown field", cure)
+}
+
+// holders returns the fields of t whose entries have a field of this name, such as routes for
+// `callers`.
+func holders(name string, t reflect.Type) []string {
+	var all []string
+	fields := fieldsOf(t)
+	for _, outer := range slices.Sorted(maps.Keys(fields)) {
+		ft := t.FieldByIndex(fields[outer]).Type
+		if ft.Kind() != reflect.Slice && ft.Kind() != reflect.Map {
+			continue
+		}
+		entry := ft.Elem()
+		for entry.Kind() == reflect.Pointer {
+			entry = entry.Elem()
+		}
+		if entry.Kind() != reflect.Struct || isText(entry) {
+			continue
+		}
+		if _, ok := fieldsOf(entry)[name]; ok {
+			all = append(all, outer)
+		}
+	}
+	return all
 }
 
 // deeper finds a field of this name one level down, such as limits.rate for `rate`.

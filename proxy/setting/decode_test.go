@@ -164,3 +164,17 @@ func TestDocumentKnowsTheLineOfEachPath(t *testing.T) {
 		}
 	}
 }
+
+// A line with too little indentation is a field of the wrong thing: the cure says of which it is.
+func TestFieldOfAnEntryIsPutWhereItBelongs(t *testing.T) {
+	var v struct {
+		Items []sampleItem           `yaml:"items"`
+		Named map[string]*sampleItem `yaml:"named"`
+		Hosts List[string]           `yaml:"hosts"`
+	}
+	_, faults := Decode("f.yaml", []byte("items:\n  - size: 1\ntags: a"), &v)
+	want := "f.yaml:3: tags: unknown field; it belongs in an entry of items or named: indent it as that"
+	if faults.Error() != want {
+		t.Errorf("got  %v\nwant %s", faults, want)
+	}
+}

@@ -191,11 +191,28 @@ func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error)
 		return nc, sock, nil
 	}
 	t := tls.Client(sock, e.tls)
-	if err := t.HandshakeContext(ctx); err != nil {
+	if err := plainer(t.HandshakeContext(ctx)); err != nil {
 		_ = nc.Close() // after a failed handshake the close error does not matter
 		return nil, nil, fmt.Errorf("shaking hands by TLS: %w", err)
 	}
 	return t, sock, nil
+}
+
+// errSpeaksNoTLS replaces the error of a server that answers a TLS handshake with something else.
+var errSpeaksNoTLS = errors.New("the server speaks no TLS: write http:// for https://, h2c:// for h2://")
+
+// plainer returns the error of a TLS handshake with the setting that helps; errSpeaksNoTLS if the
+// server speaks no TLS.
+func plainer(err error) error {
+	switch {
+	case errors.As(err, new(tls.RecordHeaderError)):
+		return errSpeaksNoTLS
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return fmt.Errorf("%w; ca: of the upstream names the authority to trust", err)
+	case errors.As(err, new(x509.HostnameError)):
+		return fmt.Errorf("%w; server_name: of the upstream is the name to expect", err)
+	}
+	return err
 }
 
 // scheme returns the scheme of requests to the endpoint.

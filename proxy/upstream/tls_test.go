@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sallyport/proxy/setting"
@@ -158,5 +159,36 @@ func TestUnixSocket(t *testing.T) {
 	}
 	if s := statusOf(u)[0]; s.Dials != 1 {
 		t.Errorf("%d dials, want one", s.Dials)
+	}
+}
+
+// Somebody wrote https:// for a server that speaks HTTP alone: the error says what to write.
+func TestServerWithoutTLSIsNamed(t *testing.T) {
+	srv := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(srv.Close)
+	for _, scheme := range []string{"https", "h2"} {
+		u := newUpstream(t, scheme+strings.TrimPrefix(srv.URL, "http"))
+		_, _, err := outcome(u, get())
+		if fault := (*Error)(nil); !errors.As(err, &fault) || fault.Kind != Refused || !strings.Contains(err.Error(), "the server speaks no TLS: write http://") {
+			t.Errorf("%s: got %v", scheme, err)
+		}
+	}
+}
+
+// A server that cannot be trusted is refused with the setting that says whom to trust.
+func TestUntrustedServerNamesTheSetting(t *testing.T) {
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(srv.Close)
+	srv.Config.ErrorLog = quiet()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600)
+	for want, c := range map[string]Config{
+		"; ca: of the upstream names the authority to trust":   {},
+		"; server_name: of the upstream is the name to expect": {CA: setting.Path(ca), ServerName: "other.example"},
+	} {
+		c.Rest = setting.List[setting.URL]{endpointURL(t, srv.URL)}
+		if _, _, err := outcome(configured(t, c, still), get()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
 	}
 }

@@ -25,5 +25,11 @@ except Refused as e:  # the gateway's reason: e.code is stale where the clock is
     sys.exit("refused: %s" % e)
 except NotVerified as e:
     sys.exit("do not act on this answer: %s" % e)
+except requests.exceptions.SSLError as e:
+    sys.exit("the gateway's certificate is not trusted; root.pem beside this program says whom to trust: %s" % e)
+except requests.exceptions.ConnectionError as e:
+    sys.exit("could not reach the gateway: %s" % e)
+except requests.exceptions.Timeout as e:
+    sys.exit("no answer in time: %s" % e)
 print(answer.status_code)
 print(answer.text)
