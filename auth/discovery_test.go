@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"sallyport/auth/authtest"
+	"sallyport/auth/fetch"
 	"sallyport/proxy/setting"
 )
 
@@ -166,5 +167,16 @@ func TestDiscoveryCannotDowngradeTLS(t *testing.T) {
 		if (&keySet{keySource: keySource{discovery: "https://login.example.com/x", insecure: true}}).downgrade(u) || (&keySet{keySource: keySource{discovery: "http://127.0.0.1/x"}}).downgrade(u) {
 			t.Errorf("%s: refused though http was allowed", address)
 		}
+	}
+}
+
+// A wrong path in the issuer's URL is the usual cause of a 404.
+func TestMissingDiscoveryDocumentSaysWhatToWrite(t *testing.T) {
+	missing := &fetch.Error{Kind: fetch.BadStatus, Status: http.StatusNotFound}
+	if got := fetchError("discovery", "https://login.example.com/x", missing).Error(); !strings.HasSuffix(got, "bad status 404: no discovery document there: write as url what the tokens have as iss") {
+		t.Errorf("got %s", got)
+	}
+	if got := fetchError("keys", "https://login.example.com/jwks", missing).Error(); !strings.HasSuffix(got, "bad status 404") {
+		t.Errorf("got %s", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -347,8 +348,15 @@ func fetchError(step, url string, err error) *keysError {
 	if e.Status != 0 {
 		what = fmt.Sprintf("%s %d", what, e.Status)
 	}
-	return &keysError{step: step, url: url, what: what, err: e.Err}
+	cause := e.Err
+	if cause == nil && step == "discovery" && e.Status == http.StatusNotFound {
+		cause = errNoDocument
+	}
+	return &keysError{step: step, url: url, what: what, err: cause}
 }
+
+// errNoDocument is the usual cause of a status 404: the path of the issuer's URL is wrong.
+var errNoDocument = errors.New("no discovery document there: write as url what the tokens have as iss")
 
 // finish stores the result of a fetch. It keeps the *key of each key that is still
 // published, so that tokens verified with it stay in the cache, and marks the other old
