@@ -119,7 +119,7 @@ func (c *Config) hostFor(at *url.URL, localhost bool) string {
 }
 
 // admit waits until one more request is allowed.
-func (e *endpoint) admit(ctx context.Context, wait time.Duration) error {
+func (e *endpoint) admit(ctx context.Context, wait time.Duration, limit time.Time) error {
 	if e.slots == nil {
 		return nil
 	}
@@ -128,7 +128,7 @@ func (e *endpoint) admit(ctx context.Context, wait time.Duration) error {
 		return nil
 	default:
 	}
-	ctx, cancel := bounded(ctx, wait)
+	ctx, cancel := bounded(ctx, wait, limit)
 	defer cancel()
 	select {
 	case e.slots <- struct{}{}:
@@ -146,24 +146,41 @@ func (e *endpoint) leave() {
 	}
 }
 
-// bounded returns ctx with a timeout if d is positive.
-func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	if d <= 0 {
+// bounded returns ctx with a timeout if d is positive, and with a deadline unless limit is zero.
+func bounded(ctx context.Context, d time.Duration, limit time.Time) (context.Context, context.CancelFunc) {
+	if d > 0 {
+		if by := time.Now().Add(d); limit.IsZero() || by.Before(limit) {
+			limit = by
+		}
+	}
+	if limit.IsZero() {
 		return ctx, func() {}
 	}
-	return context.WithTimeout(ctx, d)
+	return context.WithDeadline(ctx, limit)
 }
 
-// dial connects and calls open to make a client of the connection, all within the timeout and
-// the connect limit of the endpoint. open must close the connection if it fails.
-func (e *endpoint) dial(ctx context.Context, timeout time.Duration, open func(context.Context, net.Conn, *h1.Socket) error) error {
-	bound, cancel := bounded(ctx, timeout)
+// expired reports whether the exchange's limit, if any, has passed.
+func expired(limit time.Time) bool { return !limit.IsZero() && !time.Now().Before(limit) }
+
+// errBusy means that a request was not served in time because very many connects were under way.
+var errBusy = errors.New("too many connects are under way")
+
+// dial connects and calls open to make a client of the connection, all within the timeout, the
+// exchange's limit and the connect limit of the endpoint. open must close the connection if it fails.
+func (e *endpoint) dial(ctx context.Context, timeout time.Duration, limit time.Time, open func(context.Context, net.Conn, *h1.Socket) error) error {
+	bound, cancel := bounded(ctx, timeout, limit)
 	defer cancel()
+	if bound.Err() != nil {
+		return e.dialFault(ctx, bound, limit, bound.Err())
+	}
 	select {
 	case e.dialing <- struct{}{}:
 		defer func() { <-e.dialing }()
 	case <-bound.Done():
-		return e.dialFault(ctx, bound, bound.Err())
+		if ctx.Err() == nil {
+			return &Error{Timeout, e.label, errBusy}
+		}
+		return e.dialFault(ctx, bound, limit, bound.Err())
 	}
 	e.dials.Add(1)
 	conn, sock, err := e.connectTLS(bound)
@@ -171,7 +188,7 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration, open func(co
 		err = open(bound, conn, sock)
 	}
 	if err != nil {
-		return e.dialFault(ctx, bound, err)
+		return e.dialFault(ctx, bound, limit, err)
 	}
 	e.health.recovered()
 	return nil
@@ -204,11 +221,14 @@ func (e *endpoint) scheme() string {
 	return "http"
 }
 
-// dialFault distinguishes the end of the caller's context from a failure of the endpoint,
-// which ejects the endpoint for a while.
-func (e *endpoint) dialFault(ctx, bound context.Context, err error) error {
-	if ctx.Err() != nil {
+// dialFault distinguishes the end of the caller's context, and of its exchange's time, from a failure of
+// the endpoint, which ejects the endpoint for a while.
+func (e *endpoint) dialFault(ctx, bound context.Context, limit time.Time, err error) error {
+	switch {
+	case ctx.Err() != nil:
 		return fmt.Errorf("connecting to upstream: %w", wire.Cause(ctx))
+	case expired(limit):
+		return &Error{Timeout, e.label, err}
 	}
 	e.failures.Add(1)
 	e.health.failed(e.now(), err)
