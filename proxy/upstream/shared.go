@@ -56,7 +56,12 @@ func (p *shared) take(ctx context.Context, connect time.Duration, limit time.Tim
 	bound, cancel := ctx, context.CancelFunc(nil)
 	for {
 		p.mu.Lock()
-		if c := p.reserve(); c != nil {
+		room := p.most == 0 || len(p.conns) < p.most
+		c := p.reserve(false)
+		if c == nil && !room {
+			c = p.reserve(true)
+		}
+		if c != nil {
 			p.mu.Unlock()
 			return c, true, nil
 		}
@@ -64,7 +69,7 @@ func (p *shared) take(ctx context.Context, connect time.Duration, limit time.Tim
 			bound, cancel = bounded(ctx, connect, limit)
 			defer cancel()
 		}
-		if p.dialing == nil && (p.most == 0 || len(p.conns) < p.most) && bound.Err() == nil {
+		if p.dialing == nil && room && bound.Err() == nil {
 			p.begin(connect)
 		}
 		d, freed := p.dialing, p.await()
@@ -88,12 +93,12 @@ func (p *shared) take(ctx context.Context, connect time.Duration, limit time.Tim
 	}
 }
 
-// reserve reserves a stream on an open connection; the caller holds mu. It drops connections
-// that accept no more requests, which close by themselves.
-func (p *shared) reserve() *sharedConn {
+// reserve reserves a stream on an open connection; with dry also on one whose uploads nobody reads. The
+// caller holds mu. It drops connections that accept no more requests, which close by themselves.
+func (p *shared) reserve(dry bool) *sharedConn {
 	dead := false
 	for _, c := range p.conns {
-		if c.Reserve() {
+		if (dry || !c.Dry()) && c.Reserve() {
 			c.usedAt = p.now()
 			return c
 		}
