@@ -9,6 +9,7 @@ import (
 
 	"sallyport/auth/httpsig"
 	"sallyport/auth/identity"
+	"sallyport/proxy/setting"
 )
 
 // Demand lists the callers that a route admits and the credentials that it requires.
@@ -42,6 +43,7 @@ type Chain struct {
 	anyRequired bool   // some kind is required
 	bind        bool   // several credentials must belong to one alias
 	aliases     map[string]string
+	takes       string // the callers, for the audit record
 }
 
 // kind is a kind of credential that the route accepts.
@@ -78,6 +80,7 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	}
 	c := &Chain{anyRequired: d.All || d.Signatures.Always, aliases: a.aliases}
 	c.bind = c.anyRequired && !d.Independent
+	c.takes = setting.Shortened(strings.Join(d.Callers, ", "), 2*shownName)
 	words, callers, err := byKind(d.Callers)
 	if err != nil {
 		return nil, err
@@ -191,6 +194,8 @@ func (c *Chain) Recheck(ctx context.Context, r *Request, earlier Proof) (Proof, 
 	return proof, err
 }
 
+var errNobody = errors.New("the route admits nobody")
+
 // proven is a credential that verified, with the caller that it proves.
 type proven struct {
 	kind   *kind
@@ -201,7 +206,7 @@ type proven struct {
 func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, error) {
 	switch {
 	case c == nil || !c.anonymous && len(c.kinds) == 0:
-		return Proof{}, &Error{Reason: NoCredential}
+		return Proof{}, &Error{Reason: NoCredential, Err: errNobody}
 	case c.anonymous:
 		// Ignore credentials: nothing here verifies them, so no record may name their caller.
 		return Proof{Caller: identity.Anonymous()}, nil
@@ -241,10 +246,11 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		missing = c.kinds[len(c.kinds)-1].traits.Missing
 	}
 	if missing != "" {
+		authorization := r.Head.Fields.Get("authorization")
 		if missing == NoCredential && r.Head.Fields.Has("authorization") {
 			missing = UnlistedCredential
 		}
-		return Proof{Signature: signature}, &Error{Reason: missing}
+		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization)}
 	}
 	caller, err := c.choose(all, signature)
 	if err != nil {

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 	"sallyport/proxy/wire/socket"
@@ -134,7 +136,7 @@ func (e *endpoint) admit(ctx context.Context, wait time.Duration, limit time.Tim
 	case e.slots <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return errFull
+		return full(cap(e.slots), wait)
 	}
 }
 
@@ -162,23 +164,20 @@ func bounded(ctx context.Context, d time.Duration, limit time.Time) (context.Con
 // expired reports whether the exchange's limit, if any, has passed.
 func expired(limit time.Time) bool { return !limit.IsZero() && !time.Now().Before(limit) }
 
-// errBusy means that a request was not served in time because very many connects were under way.
-var errBusy = errors.New("too many connects are under way")
-
 // dial connects and calls open to make a client of the connection, all within the timeout, the
 // exchange's limit and the connect limit of the endpoint. open must close the connection if it fails.
 func (e *endpoint) dial(ctx context.Context, timeout time.Duration, limit time.Time, open func(context.Context, net.Conn, *h1.Socket) error) error {
 	bound, cancel := bounded(ctx, timeout, limit)
 	defer cancel()
 	if bound.Err() != nil {
-		return e.dialFault(ctx, bound, limit, bound.Err())
+		return e.dialFault(ctx, bound, limit, fmt.Errorf("connecting: %w", bound.Err()))
 	}
 	select {
 	case e.dialing <- struct{}{}:
 		defer func() { <-e.dialing }()
 	case <-bound.Done():
 		if ctx.Err() == nil {
-			return &Error{Timeout, e.label, errBusy}
+			return &Error{Timeout, e.label, &noConnection{"waiting for other connects", bound.Err()}}
 		}
 		return e.dialFault(ctx, bound, limit, bound.Err())
 	}
@@ -198,7 +197,7 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration, limit time.T
 func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error) {
 	nc, err := e.connect(ctx, e.network, e.addr)
 	if err != nil {
-		return nil, nil, fmt.Errorf("connecting: %w", err)
+		return nil, nil, &said{"connecting: " + setting.PlainError(err).Error(), err}
 	}
 	nc = socket.New(nc)
 	sock := h1.NewSocket(nc)
@@ -208,7 +207,7 @@ func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error)
 	t := tls.Client(sock, e.tls)
 	if err := t.HandshakeContext(ctx); err != nil {
 		_ = nc.Close() // after a failed handshake the close error does not matter
-		return nil, nil, fmt.Errorf("TLS handshake: %w", err)
+		return nil, nil, fmt.Errorf("shaking hands by TLS: %w", err)
 	}
 	return t, sock, nil
 }
@@ -224,18 +223,21 @@ func (e *endpoint) scheme() string {
 // dialFault distinguishes the end of the caller's context, and of its exchange's time, from a failure of
 // the endpoint, which ejects the endpoint for a while.
 func (e *endpoint) dialFault(ctx, bound context.Context, limit time.Time, err error) error {
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		return fmt.Errorf("connecting to upstream: %w", wire.Cause(ctx))
-	case expired(limit):
+	}
+	late := bound.Err() != nil
+	if !late || !expired(limit) {
+		e.failures.Add(1)
+		e.health.failed(e.now(), err)
+	}
+	var timeout net.Error
+	switch {
+	case late:
+		doing, _, _ := strings.Cut(err.Error(), ":")
+		return &Error{Timeout, e.label, &noConnection{doing, err}}
+	case errors.As(err, &timeout) && timeout.Timeout(): // the system gave up
 		return &Error{Timeout, e.label, err}
 	}
-	e.failures.Add(1)
-	e.health.failed(e.now(), err)
-	kind := Refused
-	var timeout net.Error
-	if bound.Err() != nil || errors.As(err, &timeout) && timeout.Timeout() {
-		kind = Timeout
-	}
-	return &Error{kind, e.label, err}
+	return &Error{Refused, e.label, err}
 }

@@ -85,10 +85,12 @@ func (p *shared) take(ctx context.Context, connect time.Duration, limit time.Tim
 			return nil, false, fmt.Errorf("waiting for upstream: %w", wire.Cause(ctx))
 		case err != nil:
 			return nil, false, err
-		case bound.Err() != nil && (d != nil || expired(limit)):
-			return nil, false, &Error{Timeout, p.e.label, fmt.Errorf("waiting for a connection: %w", bound.Err())}
+		case bound.Err() != nil && d != nil:
+			return nil, false, &Error{Timeout, p.e.label, &noConnection{"connecting", bound.Err()}}
+		case expired(limit):
+			return nil, false, &Error{Timeout, p.e.label, &noConnection{"waiting for one that is free", bound.Err()}}
 		case bound.Err() != nil:
-			return nil, false, &Error{NoneHealthy, p.e.label, errFull}
+			return nil, false, &Error{NoneHealthy, p.e.label, full(p.most, connect)}
 		}
 	}
 }
@@ -138,7 +140,7 @@ func (p *shared) begin(timeout time.Duration) {
 func (p *shared) add(c *sharedConn, d *dialing) error {
 	if !c.Reserve() {
 		c.Drain()
-		return &Error{NoneHealthy, p.e.label, errFull}
+		return &Error{NoneHealthy, p.e.label, errNoStream}
 	}
 	c.usedAt = p.now()
 	if !p.closed {
