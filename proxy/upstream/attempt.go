@@ -14,11 +14,12 @@ import (
 // HTTP/2. It is safe for concurrent use.
 type connections interface {
 	// take returns a connection with capacity for one exchange. If none is free, it connects or
-	// waits for at most wait; 0 means no limit. used reports that the connection served earlier
-	// requests. again says that a used connection has just failed this request.
+	// waits for at most connect, where 0 means no limit, and until limit, unless that is zero. limit
+	// is the exchange's: if it passes, the endpoint has not failed. used reports that the connection
+	// served earlier requests. again says that a used connection has just failed this request.
 	//
 	// Its error is an [*Error], or the cause of ctx's end.
-	take(ctx context.Context, wait time.Duration, again bool) (c connection, used bool, err error)
+	take(ctx context.Context, connect time.Duration, limit time.Time, again bool) (c connection, used bool, err error)
 	// idle returns the number of connections without requests.
 	idle() int
 	// close closes idle connections now, and the others when their last request ends. take still
@@ -51,9 +52,12 @@ const maxEnds = 2
 
 // try sends the request to one endpoint. sent reports that the server may have seen it.
 func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool, err error) {
-	if err := e.admit(ctx, r.Timeouts.Connect); err != nil {
+	if err := e.admit(ctx, r.Timeouts.Connect, x.out.Limit); err != nil {
 		if ctx.Err() != nil {
 			return false, fmt.Errorf("waiting for upstream: %w", wire.Cause(ctx))
+		}
+		if expired(x.out.Limit) {
+			return false, e.unconnected(&Error{Timeout, e.label, &noConnection{"waiting for one that is free", err}}, r, x)
 		}
 		return false, &Error{NoneHealthy, e.label, err}
 	}
@@ -66,7 +70,7 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 		x.out.Trailers = r.Trailers
 	}
 	for attempt := 1; ; attempt++ {
-		c, used, err := e.conns.take(ctx, connectTime(&r.Timeouts, x.out.Limit), attempt > 1)
+		c, used, err := e.conns.take(ctx, r.Timeouts.Connect, x.out.Limit, attempt > 1)
 		if err != nil {
 			e.leave()
 			return false, e.unconnected(err, r, x)
@@ -140,18 +144,6 @@ func faultOf(err error) wire.Fault {
 // memory, and the method is idempotent.
 func repeatable(out *wire.Request, err error) bool {
 	return faultOf(err) == wire.FaultBroken && !errors.Is(err, wire.ErrCalm) && out.Body == nil && message.Idempotent(out.Method)
-}
-
-// connectTime is the timeout for a connect; 0 means no limit.
-func connectTime(t *Timeouts, limit time.Time) time.Duration {
-	if limit.IsZero() {
-		return t.Connect
-	}
-	left := max(time.Until(limit), time.Nanosecond)
-	if t.Connect > 0 {
-		left = min(left, t.Connect)
-	}
-	return left
 }
 
 // blame turns faults of the upstream into an [*Error] and returns other errors unchanged. answering

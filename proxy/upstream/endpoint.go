@@ -121,7 +121,7 @@ func (c *Config) hostFor(at *url.URL, localhost bool) string {
 }
 
 // admit waits until one more request is allowed.
-func (e *endpoint) admit(ctx context.Context, wait time.Duration) error {
+func (e *endpoint) admit(ctx context.Context, wait time.Duration, limit time.Time) error {
 	if e.slots == nil {
 		return nil
 	}
@@ -130,7 +130,7 @@ func (e *endpoint) admit(ctx context.Context, wait time.Duration) error {
 		return nil
 	default:
 	}
-	ctx, cancel := bounded(ctx, wait)
+	ctx, cancel := bounded(ctx, wait, limit)
 	defer cancel()
 	select {
 	case e.slots <- struct{}{}:
@@ -148,24 +148,38 @@ func (e *endpoint) leave() {
 	}
 }
 
-// bounded returns ctx with a timeout if d is positive.
-func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	if d <= 0 {
+// bounded returns ctx with a timeout if d is positive, and with a deadline unless limit is zero.
+func bounded(ctx context.Context, d time.Duration, limit time.Time) (context.Context, context.CancelFunc) {
+	if d > 0 {
+		if by := time.Now().Add(d); limit.IsZero() || by.Before(limit) {
+			limit = by
+		}
+	}
+	if limit.IsZero() {
 		return ctx, func() {}
 	}
-	return context.WithTimeout(ctx, d)
+	return context.WithDeadline(ctx, limit)
 }
 
-// dial connects and calls open to make a client of the connection, all within the timeout and
-// the connect limit of the endpoint. open must close the connection if it fails.
-func (e *endpoint) dial(ctx context.Context, timeout time.Duration, open func(context.Context, net.Conn, *h1.Socket) error) error {
-	bound, cancel := bounded(ctx, timeout)
+// expired reports whether the exchange's limit, if any, has passed.
+func expired(limit time.Time) bool { return !limit.IsZero() && !time.Now().Before(limit) }
+
+// dial connects and calls open to make a client of the connection, all within the timeout, the
+// exchange's limit and the connect limit of the endpoint. open must close the connection if it fails.
+func (e *endpoint) dial(ctx context.Context, timeout time.Duration, limit time.Time, open func(context.Context, net.Conn, *h1.Socket) error) error {
+	bound, cancel := bounded(ctx, timeout, limit)
 	defer cancel()
+	if bound.Err() != nil {
+		return e.dialFault(ctx, bound, limit, fmt.Errorf("connecting: %w", bound.Err()))
+	}
 	select {
 	case e.dialing <- struct{}{}:
 		defer func() { <-e.dialing }()
 	case <-bound.Done():
-		return e.dialFault(ctx, bound, fmt.Errorf("waiting for other connects: %w", bound.Err()))
+		if ctx.Err() == nil {
+			return &Error{Timeout, e.label, &noConnection{"waiting for other connects", bound.Err()}}
+		}
+		return e.dialFault(ctx, bound, limit, bound.Err())
 	}
 	e.dials.Add(1)
 	conn, sock, err := e.connectTLS(bound)
@@ -173,7 +187,7 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration, open func(co
 		err = open(bound, conn, sock)
 	}
 	if err != nil {
-		return e.dialFault(ctx, bound, err)
+		return e.dialFault(ctx, bound, limit, err)
 	}
 	e.health.recovered()
 	return nil
@@ -223,17 +237,20 @@ func (e *endpoint) scheme() string {
 	return "http"
 }
 
-// dialFault distinguishes the end of the caller's context from a failure of the endpoint,
-// which ejects the endpoint for a while.
-func (e *endpoint) dialFault(ctx, bound context.Context, err error) error {
+// dialFault distinguishes the end of the caller's context, and of its exchange's time, from a failure of
+// the endpoint, which ejects the endpoint for a while.
+func (e *endpoint) dialFault(ctx, bound context.Context, limit time.Time, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("connecting to upstream: %w", wire.Cause(ctx))
 	}
-	e.failures.Add(1)
-	e.health.failed(e.now(), err)
+	late := bound.Err() != nil
+	if !late || !expired(limit) {
+		e.failures.Add(1)
+		e.health.failed(e.now(), err)
+	}
 	var timeout net.Error
 	switch {
-	case bound.Err() != nil:
+	case late:
 		doing, _, _ := strings.Cut(err.Error(), ":")
 		return &Error{Timeout, e.label, &noConnection{doing, err}}
 	case errors.As(err, &timeout) && timeout.Timeout(): // the system gave up

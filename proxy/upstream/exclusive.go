@@ -53,13 +53,13 @@ func (c *exclusiveConn) Exchange(ctx context.Context, r *wire.Request, x *wire.R
 //
 // The check makes it unlikely, but not impossible, that the server closes the connection while
 // the request is on its way.
-func (p *exclusive) take(ctx context.Context, wait time.Duration, again bool) (connection, bool, error) {
+func (p *exclusive) take(ctx context.Context, connect time.Duration, limit time.Time, again bool) (connection, bool, error) {
 	if !again {
 		if c := p.usable(); c != nil {
 			return c, true, nil
 		}
 	}
-	c, err := p.dial(ctx, wait)
+	c, err := p.dial(ctx, connect, limit)
 	if err != nil {
 		return nil, false, err
 	}
@@ -78,8 +78,8 @@ func (p *exclusive) usable() *exclusiveConn {
 	}
 }
 
-func (p *exclusive) dial(ctx context.Context, wait time.Duration) (c *exclusiveConn, err error) {
-	err = p.e.dial(ctx, wait, func(_ context.Context, conn net.Conn, sock *h1.Socket) error {
+func (p *exclusive) dial(ctx context.Context, connect time.Duration, limit time.Time) (c *exclusiveConn, err error) {
+	err = p.e.dial(ctx, connect, limit, func(_ context.Context, conn net.Conn, sock *h1.Socket) error {
 		client := h1.NewClient(conn, sock, p.e.bufs)
 		client.Clock = p.e.clock
 		c = &exclusiveConn{Client: client, pool: p}

@@ -39,59 +39,68 @@ type sharedConn struct {
 	usedAt time.Time // when a request last started or ended; guarded by the pool's mu
 }
 
-// dialing is a connect that several requests wait for.
+// dialing is a connect that several requests wait for. It belongs to none of them: it goes on when the
+// one that began it leaves, and ends with the last. The pool's mu guards all fields but done and cancel.
 type dialing struct {
-	done chan struct{}
-	err  error // valid once done
-	left bool  // the request that started it was canceled: the others must retry
+	done    chan struct{}
+	cancel  context.CancelFunc
+	waiting int         // requests
+	err     error       // valid once done
+	left    bool        // it was canceled because nobody waited: those who came later must retry
+	place   *sharedConn // a stream of the new connection, for the first request that takes it
 }
 
 // take reserves a stream for one request. If none is free, it waits for one or opens a
 // connection. It opens one connection at a time, and concurrent requests share it.
-func (p *shared) take(ctx context.Context, wait time.Duration, _ bool) (c connection, used bool, err error) {
+func (p *shared) take(ctx context.Context, connect time.Duration, limit time.Time, _ bool) (c connection, used bool, err error) {
 	bound, cancel := ctx, context.CancelFunc(nil)
 	for {
 		p.mu.Lock()
-		if c := p.reserve(); c != nil {
+		room := p.most == 0 || len(p.conns) < p.most
+		c := p.reserve(false)
+		if c == nil && !room {
+			c = p.reserve(true)
+		}
+		if c != nil {
 			p.mu.Unlock()
 			return c, true, nil
 		}
 		if cancel == nil {
-			bound, cancel = bounded(ctx, wait)
+			bound, cancel = bounded(ctx, connect, limit)
 			defer cancel()
 		}
-		if p.dialing == nil && (p.most == 0 || len(p.conns) < p.most) {
-			d := &dialing{done: make(chan struct{})}
-			p.dialing = d
-			p.mu.Unlock()
-			c, err := p.open(ctx, untilDeadline(bound), d)
-			if err != nil {
-				return nil, false, err
-			}
-			return c, false, nil
+		if p.dialing == nil && room && bound.Err() == nil {
+			p.begin(connect)
 		}
 		d, freed := p.dialing, p.await()
+		if d != nil {
+			d.waiting++
+		}
 		p.mu.Unlock()
-		err := p.wait(bound, d, freed)
+		place, err := p.wait(ctx, bound, limit, d, freed)
 		switch {
+		case place != nil:
+			return place, false, nil
 		case ctx.Err() != nil:
 			return nil, false, fmt.Errorf("waiting for upstream: %w", wire.Cause(ctx))
-		case bound.Err() != nil && d != nil:
-			return nil, false, &Error{Timeout, p.e.label, &noConnection{"connecting", bound.Err()}}
-		case bound.Err() != nil:
-			return nil, false, &Error{NoneHealthy, p.e.label, full(p.most, wait)}
 		case err != nil:
 			return nil, false, err
+		case bound.Err() != nil && d != nil:
+			return nil, false, &Error{Timeout, p.e.label, &noConnection{"connecting", bound.Err()}}
+		case expired(limit):
+			return nil, false, &Error{Timeout, p.e.label, &noConnection{"waiting for one that is free", bound.Err()}}
+		case bound.Err() != nil:
+			return nil, false, &Error{NoneHealthy, p.e.label, full(p.most, connect)}
 		}
 	}
 }
 
-// reserve reserves a stream on an open connection; the caller holds mu. It drops connections
-// that accept no more requests, which close by themselves.
-func (p *shared) reserve() *sharedConn {
+// reserve reserves a stream on an open connection; with dry also on one whose uploads nobody reads. The
+// caller holds mu. It drops connections that accept no more requests, which close by themselves.
+func (p *shared) reserve(dry bool) *sharedConn {
 	dead := false
 	for _, c := range p.conns {
-		if c.Reserve() {
+		if (dry || !c.Dry()) && c.Reserve() {
 			c.usedAt = p.now()
 			return c
 		}
@@ -107,37 +116,59 @@ func (p *shared) reserve() *sharedConn {
 	return nil
 }
 
-// open opens a connection for the requests that wait for d, and reserves a stream on it.
-func (p *shared) open(ctx context.Context, wait time.Duration, d *dialing) (*sharedConn, error) {
-	c, err := p.dial(ctx, wait)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.dialing = nil
-	d.err, d.left = err, ctx.Err() != nil
-	close(d.done)
-	if err != nil {
-		return nil, err
-	}
+// begin starts a connect; the caller holds mu.
+func (p *shared) begin(timeout time.Duration) {
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &dialing{done: make(chan struct{}), cancel: cancel}
+	p.dialing = d
+	go func() {
+		defer cancel()
+		c, err := p.dial(ctx, timeout)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.dialing = nil
+		if err == nil {
+			err = p.add(c, d)
+		}
+		d.err, d.left = err, ctx.Err() != nil
+		close(d.done)
+	}()
+}
+
+// add adds a new connection to the pool, with a place for one of the requests that wait for it; the
+// caller holds mu. In a closed pool the connection serves only that request.
+func (p *shared) add(c *sharedConn, d *dialing) error {
 	if !c.Reserve() {
 		c.Drain()
-		return nil, &Error{NoneHealthy, p.e.label, errNoStream}
+		return &Error{NoneHealthy, p.e.label, errNoStream}
 	}
 	c.usedAt = p.now()
-	if p.closed {
-		return c, nil // not pooled: it closes after this request
+	if !p.closed {
+		p.conns = append(p.conns, c)
+		if p.reaper == nil {
+			p.reaper = time.AfterFunc(reapEvery(p.idleTime), p.reap)
+		}
 	}
-	p.conns = append(p.conns, c)
-	if p.reaper == nil {
-		p.reaper = time.AfterFunc(reapEvery(p.idleTime), p.reap)
+	if d.place = c; d.waiting == 0 {
+		p.dropPlace(d)
 	}
-	return c, nil
+	return nil
+}
+
+// dropPlace gives back the place that no request has taken; the caller holds mu.
+func (p *shared) dropPlace(d *dialing) {
+	if c := d.place; c != nil {
+		d.place = nil
+		c.Release()
+		p.left(c)
+	}
 }
 
 // errNoHTTP2 means that an h2:// server did not negotiate HTTP/2.
 var errNoHTTP2 = errors.New("the server did not negotiate h2 by ALPN")
 
 func (p *shared) dial(ctx context.Context, wait time.Duration) (c *sharedConn, err error) {
-	err = p.e.dial(ctx, wait, func(ctx context.Context, conn net.Conn, _ *h1.Socket) error {
+	err = p.e.dial(ctx, wait, time.Time{}, func(ctx context.Context, conn net.Conn, _ *h1.Socket) error {
 		if t, ok := conn.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol != "h2" {
 			_ = conn.Close() // unused, so the close error does not matter
 			return errNoHTTP2
@@ -153,15 +184,6 @@ func (p *shared) dial(ctx context.Context, wait time.Duration) (c *sharedConn, e
 	return c, err
 }
 
-// untilDeadline returns the time until the deadline of ctx; 0 if it has none.
-func untilDeadline(ctx context.Context) time.Duration {
-	by, ok := ctx.Deadline()
-	if !ok {
-		return 0
-	}
-	return max(time.Until(by), time.Nanosecond)
-}
-
 // await returns a channel that closes when a stream becomes free; the caller holds mu.
 func (p *shared) await() <-chan struct{} {
 	if p.freed == nil {
@@ -170,8 +192,9 @@ func (p *shared) await() <-chan struct{} {
 	return p.freed
 }
 
-// wait waits for a free stream, or for the connect in progress.
-func (p *shared) wait(bound context.Context, d *dialing, freed <-chan struct{}) error {
+// wait waits for a free stream, or for the connect in progress, which may have a place for this request.
+// A request that leaves by itself, because of ctx or its limit, ends a connect that no other waits for.
+func (p *shared) wait(ctx, bound context.Context, limit time.Time, d *dialing, freed <-chan struct{}) (place *sharedConn, err error) {
 	var opened chan struct{}
 	if d != nil {
 		opened = d.done
@@ -179,12 +202,29 @@ func (p *shared) wait(bound context.Context, d *dialing, freed <-chan struct{}) 
 	select {
 	case <-freed:
 	case <-opened:
-		if d.err != nil && !d.left {
-			return d.err
-		}
 	case <-bound.Done():
 	}
-	return nil
+	if d == nil {
+		return nil, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d.waiting--
+	leaves := ctx.Err() != nil || expired(limit)
+	if !leaves && d.place != nil {
+		place, d.place = d.place, nil
+		return place, nil
+	}
+	if d.waiting == 0 && leaves {
+		d.cancel()
+	}
+	if d.waiting == 0 {
+		p.dropPlace(d)
+	}
+	if d.left {
+		return nil, nil
+	}
+	return nil, d.err
 }
 
 // leave records the end of a request. A connection that is no longer pooled closes.
@@ -192,6 +232,11 @@ func (c *sharedConn) leave(bool, time.Duration) {
 	p := c.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.left(c)
+}
+
+// left implements leave; the caller holds mu.
+func (p *shared) left(c *sharedConn) {
 	c.usedAt = p.now()
 	if !slices.Contains(p.conns, c) {
 		c.Drain()

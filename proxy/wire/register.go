@@ -13,7 +13,8 @@ type Looked interface {
 	comparable
 	// Look is called by a sweep to end whatever takes too long. No sweep looks at the connection
 	// again before until, unless [Register.Wake] is called. If until has passed, the next sweep
-	// looks again. Look must not call the register.
+	// looks again. Look must not call the register, and must not wait, not even for a mutex of the
+	// connection: a connection that held it would stop the register, and with it every other one.
 	Look(now time.Time) (until time.Time)
 }
 

@@ -204,9 +204,11 @@ func (c *serverConn) enter(p phase, d time.Duration) bool {
 // end it.
 const longest = time.Hour
 
-// Look implements [wire.Looked].
+// Look implements [wire.Looked]. It skips a connection whose mutex is held.
 func (c *serverConn) Look(now time.Time) (until time.Time) {
-	c.mu.Lock()
+	if !c.mu.TryLock() {
+		return time.Time{}
+	}
 	defer c.mu.Unlock()
 	switch c.phase {
 	case waiting, heading:

@@ -92,10 +92,11 @@ type Client struct {
 	draining bool        // reserve no more places
 	gone     *wire.Error // why the connection ended; nil while it is open
 
-	most    int     // concurrent exchanges that the server allows
-	takes   int64   // the largest head that the server accepts; -1: it has not said
-	send    sending // the send window of the connection
-	grant   int64   // from SETTINGS: the send window of new streams
+	most    int       // concurrent exchanges that the server allows
+	takes   int64     // the largest head that the server accepts; -1: it has not said
+	send    sending   // the send window of the connection
+	dryAt   time.Time // when that was used up; zero: it is not
+	grant   int64     // from SETTINGS: the send window of new streams
 	receive receiving
 	spare   int // unused part of options.Memory
 
@@ -315,7 +316,7 @@ func (c *Client) ask(k *call, r *wire.Request, b *wire.Buffer) {
 		k.outEnded = true
 	case sending(n) <= min(k.send, c.send) && (c.out == nil || len(c.out.B) < maxHeld):
 		k.send -= sending(n)
-		c.send -= sending(n)
+		c.spendWindow(sending(n))
 		b.B = appendData(b.B, k.id, r.Content)
 		k.outEnded = true
 	default:

@@ -51,6 +51,24 @@ func (c *Client) spendReset(k *call, now time.Time) bool {
 	return true
 }
 
+// dryTime is how long the connection's send window may be used up before other exchanges go elsewhere.
+const dryTime = 250 * time.Millisecond
+
+// spendWindow takes n bytes from the connection's send window; mu is held.
+func (c *Client) spendWindow(n sending) {
+	if c.send -= n; c.send <= 0 {
+		c.dryAt = time.Now()
+	}
+}
+
+// Dry reports whether the server has left the connection's send window used up for a while. Some servers
+// widen it only when a handler reads, so uploads that nobody reads hold those of all callers.
+func (c *Client) Dry() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.dryAt.IsZero() && time.Since(c.dryAt) > dryTime
+}
+
 // linger keeps a stream whose reset must wait. Data that the server still sends is discarded, and the
 // windows do not grow. The stream ends with the answer, with a later reset, or with the connection
 // once it has no other exchange. mu is held.

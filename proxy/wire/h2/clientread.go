@@ -255,6 +255,7 @@ func (c *Client) openWindow(f *frame) error {
 		if !c.send.grant(f.increment()) {
 			return broken(flowControlError, "window is too large")
 		}
+		c.dryAt = time.Time{}
 		for _, k := range c.calls {
 			if k.stuck {
 				k.writable.Signal()

@@ -232,7 +232,7 @@ func (u *upload) window(n int) (int, error) {
 			continue
 		case !full && m > 0:
 			k.send -= m
-			c.send -= m
+			c.spendWindow(m)
 			return int(m), nil
 		case !full && c.out != nil && !c.writing:
 			c.flush() // so that the server can open the window

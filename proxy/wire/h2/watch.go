@@ -57,9 +57,11 @@ func (c *serverConn) earn(frames int) {
 	c.frames = min(c.frames+frames, c.options.Frames)
 }
 
-// Look implements [wire.Looked].
+// Look implements [wire.Looked]. It skips a connection whose mutex is held.
 func (c *serverConn) Look(now time.Time) (until time.Time) {
-	c.mu.Lock()
+	if !c.mu.TryLock() {
+		return time.Time{}
+	}
 	defer c.mu.Unlock()
 	if c.stage == over {
 		return time.Time{}
