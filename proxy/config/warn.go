@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -79,6 +80,11 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 			}
 			who = `principal: "key:` + principal + `"`
 		}
+		if kindOfCaller(caller) == "apikey" {
+			problem += ": API keys bring groups, and no scopes or claims"
+			_, principal, _ := strings.Cut(caller, "/")
+			who = `principal: "apikey:` + cmp.Or(principal, "NAME") + `"`
+		}
 		if caller == route.Anonymous {
 			who = "principal: anonymous"
 		}
@@ -118,7 +124,9 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	if all {
 		return !narrow && len(who.Principal) == 0
 	}
-	if narrow && !strings.HasPrefix(caller, "issuer/") {
+	switch kind := kindOfCaller(caller); {
+	case !narrow || kind == "issuer":
+	case kind != "apikey" || len(who.Scope)+len(who.Claim) > 0 || !c.hasGroup(caller, who.Group):
 		return false
 	}
 	return len(who.Principal) == 0 || slices.ContainsFunc(who.Principal, func(p string) bool {
@@ -126,12 +134,22 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	})
 }
 
+// hasGroup says whether an API key of a caller could have one of the groups.
+func (c *Config) hasGroup(caller string, groups []string) bool {
+	for name, k := range c.APIKeys {
+		if c.provenBy(caller, "apikey:"+k.PrincipalOr(name)) && slices.ContainsFunc(k.Groups, func(g string) bool { return slices.Contains(groups, g) }) {
+			return true
+		}
+	}
+	return c.APIKeyFile != ""
+}
+
 // provenBy says whether a proof that the caller of a route stands for can make a qualified
 // name.
 func (c *Config) provenBy(caller, qualified string) bool {
 	source, name, _ := strings.Cut(qualified, ":")
-	if principal, ok := strings.CutPrefix(caller, "key/"); ok {
-		return source == "key" && name == principal
+	if kind, principal, ok := strings.Cut(caller, "/"); ok && kind != "issuer" {
+		return source == kind && name == principal
 	}
 	return source == caller
 }

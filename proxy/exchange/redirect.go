@@ -68,7 +68,7 @@ func (x *exchange) publicPort() int {
 // carriesCredential reports whether a head holds a credential. Session cookies do not count:
 // browsers send those marked Secure over HTTPS only.
 func carriesCredential(f message.Fields) bool {
-	for _, name := range []string{"authorization", "x-api-key", "signature", "dpop"} {
+	for _, name := range []string{"authorization", "x-api-key", "api-key", "signature", "dpop"} {
 		if f.Has(name) {
 			return true
 		}
