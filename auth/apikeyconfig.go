@@ -49,7 +49,11 @@ func (c *APIKeyConfig) PrincipalOr(name string) string {
 // is path. No fault shows what may be a key.
 func (c *APIKeyConfig) Check(path, name string, f *setting.Faults) {
 	at := func(field string) string { return setting.Join(path, field) }
-	if !validPrincipal(name) {
+	switch {
+	case strings.HasPrefix(name, APIKeyPrefix) && len(name) == apiKeyLen:
+		f.Add(path, "", "an API key in the clear as a name; this key must be replaced", "run sallyport keygen --api-key NAME")
+		return
+	case !validPrincipal(name):
 		f.Add(path, "", "not a name", "use letters, digits and . _ ~ @ -, up to 64 of them")
 	}
 	if c.Principal != "" && !validPrincipal(c.Principal) {
@@ -168,7 +172,40 @@ const maxAPIKeyFile = setting.MaxDigested
 
 // addFile adds the keys of a file. names has the names that are taken.
 func (t *APIKeys) addFile(file string, names map[string]bool) (errs []error) {
-	fault := func(line int, err error) { errs = append(errs, &APIKeyError{Line: line, Err: err}) }
+	eachKeyLine(file, func(line int, name string, c *APIKeyConfig, err error) bool {
+		switch {
+		case err != nil:
+		case names[name]:
+			err = fmt.Errorf("key %s stands there twice; put its two hashes in one line", name)
+		default:
+			names[name] = true
+			err = t.add(name, c)
+		}
+		if err != nil {
+			errs = append(errs, &APIKeyError{Line: line, Err: err})
+		}
+		return len(errs) < maxKeyErrors
+	})
+	return errs
+}
+
+// FindAPIKey returns the key of this name in a file of keys.
+func FindAPIKey(file, name string) (key APIKeyConfig, found bool, err error) {
+	eachKeyLine(file, func(line int, n string, c *APIKeyConfig, fault error) bool {
+		switch {
+		case fault != nil:
+			err = &APIKeyError{Line: line, Err: fault}
+		case n == name:
+			key, found = *c, true
+		}
+		return err == nil && !found
+	})
+	return key, found, err
+}
+
+// eachKeyLine calls f for each key of a file, or with a fault of its line; line 0 is the whole
+// file. It stops if f returns false.
+func eachKeyLine(file string, f func(line int, name string, c *APIKeyConfig, err error) bool) {
 	info, err := os.Stat(file)
 	switch {
 	case err != nil:
@@ -179,41 +216,31 @@ func (t *APIKeys) addFile(file string, names map[string]bool) (errs []error) {
 	default:
 		err = setting.WrittenByOwner(file, info)
 	}
-	if err != nil {
-		fault(0, err)
-		return errs
+	var opened *os.File
+	if err == nil {
+		opened, err = os.Open(file)
 	}
-	f, err := os.Open(file)
 	if err != nil {
-		fault(0, err)
-		return errs
+		f(0, "", nil, err)
+		return
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxAPIKeyFile))
+	defer opened.Close()
+	lines := bufio.NewScanner(io.LimitReader(opened, maxAPIKeyFile))
 	n := 0
-	for lines.Scan() && len(errs) < maxKeyErrors {
+	for lines.Scan() {
 		n++
 		text := strings.TrimSpace(lines.Text())
 		if text == "" || text[0] == '#' {
 			continue
 		}
 		name, c, err := parseKeyLine(text)
-		switch {
-		case err != nil:
-		case names[name]:
-			err = fmt.Errorf("key %s stands there twice; put its two hashes in one line", name)
-		default:
-			names[name] = true
-			err = t.add(name, &c)
-		}
-		if err != nil {
-			fault(n, err)
+		if !f(n, name, &c, err) {
+			return
 		}
 	}
 	if err := lines.Err(); err != nil {
-		fault(n+1, err)
+		f(n+1, "", nil, err)
 	}
-	return errs
 }
 
 // parseKeyLine reads a line of a file of keys. Its errors repeat no word that may be a key.
