@@ -2,87 +2,17 @@ package auth
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"slices"
 	"strings"
 
+	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
 	"sallyport/proxy/message"
 )
-
-// An API key is [APIKeyPrefix], 43 random base62 digits (256 bits) and a checksum of six:
-// the CRC-32 (IEEE) of all before it. Secret scanners match sp_[0-9A-Za-z]{49}, and the
-// checksum tells a key from a text that looks like one.
-const (
-	APIKeyPrefix = "sp_"
-	randomDigits = 43
-	sumDigits    = 6
-	apiKeyLen    = len(APIKeyPrefix) + randomDigits + sumDigits
-)
-
-const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-// NewAPIKey returns a new random API key.
-func NewAPIKey() string {
-	key := append(make([]byte, 0, apiKeyLen), APIKeyPrefix...)
-	var random [64]byte
-	for len(key) < apiKeyLen-sumDigits {
-		_, _ = rand.Read(random[:]) // never fails
-		for _, b := range random {
-			// 248 is a multiple of 62, so that each digit is equally likely.
-			if b < 248 && len(key) < apiKeyLen-sumDigits {
-				key = append(key, base62[b%62])
-			}
-		}
-	}
-	sum := checksum(key)
-	return string(append(key, sum[:]...))
-}
-
-// checksum returns the checksum of a key without one. It goes through the table by itself,
-// since [crc32.ChecksumIEEE] moves its input to the heap.
-func checksum(key []byte) (sum [sumDigits]byte) {
-	n := ^uint32(0)
-	for _, b := range key {
-		n = crc32.IEEETable[byte(n)^b] ^ n>>8
-	}
-	n = ^n
-	for i := len(sum) - 1; i >= 0; i-- {
-		sum[i] = base62[n%62]
-		n /= 62
-	}
-	return sum
-}
-
-// apiKeyHash returns the SHA-256 of a key. ok is false, and nothing is hashed, if the
-// text has not the form of a key or its checksum differs. It does not allocate.
-func apiKeyHash(key string) (hash [sha256.Size]byte, ok bool) {
-	if len(key) != apiKeyLen || !strings.HasPrefix(key, APIKeyPrefix) {
-		return hash, false
-	}
-	var b [apiKeyLen]byte
-	copy(b[:], key)
-	if checksum(b[:apiKeyLen-sumDigits]) != [sumDigits]byte(b[apiKeyLen-sumDigits:]) {
-		return hash, false
-	}
-	return sha256.Sum256(b[:]), true
-}
-
-// HashAPIKey returns the hash of an API key as the configuration has it, "" if the text is
-// not an API key.
-func HashAPIKey(key string) string {
-	hash, ok := apiKeyHash(key)
-	if !ok {
-		return ""
-	}
-	return hashWord + hex.EncodeToString(hash[:])
-}
 
 // IsAPIKeyField reports whether a field, named in lower case, is only for API keys. Routes
 // that list such callers never forward it.
@@ -93,7 +23,7 @@ func IsAPIKeyField(name string) bool { return name == "x-api-key" || name == "ap
 func HoldsAPIKey(name, value string) bool {
 	switch {
 	case IsAPIKeyField(name):
-		_, ok := apiKeyHash(value)
+		_, ok := apikey.Hash(value)
 		return ok
 	case name == "authorization":
 		key, _ := keyInAuthorization(value)
@@ -111,16 +41,16 @@ func keyInAuthorization(value string) (key string, err error) {
 	raw = strings.TrimLeft(raw, " ")
 	switch {
 	case strings.EqualFold(scheme, "Bearer"):
-		if strings.HasPrefix(raw, APIKeyPrefix) {
+		if strings.HasPrefix(raw, apikey.Prefix) {
 			return raw, nil
 		}
 	case strings.EqualFold(scheme, "Basic"):
 		text, _ := base64.StdEncoding.DecodeString(raw)
 		user, password, _ := strings.Cut(string(text), ":")
 		switch {
-		case strings.HasPrefix(password, APIKeyPrefix):
+		case strings.HasPrefix(password, apikey.Prefix):
 			return password, nil
-		case strings.HasPrefix(user, APIKeyPrefix):
+		case strings.HasPrefix(user, apikey.Prefix):
 			return user, errKeyIsUser
 		}
 	}
@@ -213,7 +143,7 @@ func (k *apiKeys) prove(r *Request, budget *budget) (Proof, error) {
 		return Proof{}, err
 	}
 	var found *apiKey
-	hash, ok := apiKeyHash(raw)
+	hash, ok := apikey.Hash(raw)
 	// A look-up in a map takes a time that depends on the hash. That tells a guesser
 	// nothing, since a key has 256 random bits, and the hash shows none of them.
 	if ok {
@@ -236,7 +166,7 @@ func (k *apiKeys) prove(r *Request, budget *budget) (Proof, error) {
 		// The client must not learn that another route accepts the key.
 		e.Err = fmt.Errorf("the route does not list %s, whose key %s is", found.principal.String(), found.principal.KeyID)
 	case ok:
-		e.Err = fmt.Errorf("no API key has the hash %s%s...", hashWord, hex.EncodeToString(hash[:hashShown]))
+		e.Err = fmt.Errorf("no API key has the hash %s%s...", apikey.HashPrefix, hex.EncodeToString(hash[:hashShown]))
 	default:
 		e.Err = errNotAKey
 	}

@@ -2,19 +2,16 @@ package auth
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
-	"hash/crc32"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"sallyport/auth/apikey"
 	"sallyport/auth/authtest"
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
@@ -32,7 +29,7 @@ type keyring struct {
 }
 
 func newKeyring(t *testing.T) *keyring {
-	k := &keyring{t: t, clock: newClock(), signer: authtest.NewKey("ed", "EdDSA", authtest.Ed25519()), old: NewAPIKey(), acme: NewAPIKey(), orbit: NewAPIKey()}
+	k := &keyring{t: t, clock: newClock(), signer: authtest.NewKey("ed", "EdDSA", authtest.Ed25519()), old: apikey.New(), acme: apikey.New(), orbit: apikey.New()}
 	k.provider = newProvider(t, k.signer.JWK())
 	k.auth = k.load(k.config())
 	return k
@@ -40,8 +37,8 @@ func newKeyring(t *testing.T) *keyring {
 
 func (k *keyring) config() map[string]APIKeyConfig {
 	return map[string]APIKeyConfig{
-		"acme":  {Hash: setting.List[string]{HashAPIKey(k.old), HashAPIKey(k.acme)}, Groups: setting.List[string]{"partners"}},
-		"orbit": {Hash: setting.List[string]{HashAPIKey(k.orbit)}, Principal: "probe", NotAfter: setting.Time{Time: k.clock.now().Add(time.Hour)}},
+		"acme":  {Hash: setting.List[string]{apikey.HashText(k.old), apikey.HashText(k.acme)}, Groups: setting.List[string]{"partners"}},
+		"orbit": {Hash: setting.List[string]{apikey.HashText(k.orbit)}, Principal: "probe", NotAfter: setting.Time{Time: k.clock.now().Add(time.Hour)}},
 	}
 }
 
@@ -91,7 +88,7 @@ func (k *keyring) outcome(c *Chain, peer netip.Addr, h *message.Head) string {
 		return proof.Caller.String()
 	}
 	for _, text := range []string{err.Error(), c.Challenge("models.test", err)} {
-		if strings.Contains(text, APIKeyPrefix) {
+		if strings.Contains(text, apikey.Prefix) {
 			k.t.Errorf("%q repeats a key", text)
 		}
 	}
@@ -105,37 +102,6 @@ func changed(key string, at int) string {
 		digit = "b"
 	}
 	return key[:at] + digit + key[at+1:]
-}
-
-// forged is a key that nobody has, with a right checksum.
-func forged(key string) string {
-	b := []byte(changed(key[:len(key)-sumDigits], 10))
-	sum := checksum(b)
-	return string(append(b, sum[:]...))
-}
-
-func TestAPIKeyHasScannableForm(t *testing.T) {
-	form, seen := regexp.MustCompile(`^sp_[0-9A-Za-z]{49}$`), map[string]bool{}
-	for range 200 {
-		key := NewAPIKey()
-		sum := sha256.Sum256([]byte(key))
-		if !form.MatchString(key) || seen[key] || HashAPIKey(key) != "sha256:"+hex.EncodeToString(sum[:]) {
-			t.Fatalf("a bad key, or one made twice, hash %s", HashAPIKey(key))
-		}
-		seen[key] = true
-		n, crc := uint32(0), crc32.ChecksumIEEE([]byte(key[:len(key)-sumDigits]))
-		for _, digit := range key[len(key)-sumDigits:] {
-			n = n*62 + uint32(strings.IndexRune(base62, digit))
-		}
-		if n != crc {
-			t.Fatalf("checksum %d, want the CRC-32 %d", n, crc)
-		}
-		for at := range key {
-			if HashAPIKey(changed(key, at)) != "" {
-				t.Fatalf("the checksum misses a change at %d", at)
-			}
-		}
-	}
 }
 
 func TestAPIKeyProvesItsPrincipal(t *testing.T) {
@@ -159,14 +125,14 @@ func TestAPIKeyProvesItsPrincipal(t *testing.T) {
 		t.Errorf("got %+v, %v", proof, err)
 	}
 	proof, _ = c.Authenticate(t.Context(), from(client, fields("api-key", k.acme)))
-	if want := "acme:" + HashAPIKey(k.acme)[7:15]; proof.Caller.KeyID != want || len(proof.Caller.Groups) != 1 {
+	if want := "acme:" + apikey.HashText(k.acme)[7:15]; proof.Caller.KeyID != want || len(proof.Caller.Groups) != 1 {
 		t.Errorf("key id %s, groups %v; want %s and partners", proof.Caller.KeyID, proof.Caller.Groups, want)
 	}
 }
 
 func TestBadAPIKeysAreRefused(t *testing.T) {
 	k := newKeyring(t)
-	long := APIKeyPrefix + strings.Repeat("x", 60<<10)
+	long := apikey.Prefix + strings.Repeat("x", 60<<10)
 	query := fields()
 	query.Query = "api_key=" + k.acme + "&x-api-key=" + k.acme
 	beside := fields("authorization", "Bearer "+k.acme)
@@ -178,7 +144,7 @@ func TestBadAPIKeysAreRefused(t *testing.T) {
 		{"nothing", NoCredential, fields()},
 		{"a changed digit", APIKeyUnknown, fields("authorization", "Bearer "+changed(k.acme, 20))},
 		{"a changed checksum", APIKeyUnknown, fields("x-api-key", changed(k.acme, len(k.acme)-1))},
-		{"a right checksum", APIKeyUnknown, fields("authorization", "Bearer "+forged(k.acme))},
+		{"a right checksum", APIKeyUnknown, fields("authorization", "Bearer "+apikey.New())},
 		{"cut off", APIKeyUnknown, fields("authorization", "Bearer "+k.acme[:30])},
 		{"longer", APIKeyUnknown, fields("authorization", "Bearer "+k.acme+"A")},
 		{"a space after it", APIKeyUnknown, fields("authorization", "Bearer "+k.acme+" ")},
@@ -186,7 +152,7 @@ func TestBadAPIKeysAreRefused(t *testing.T) {
 		{"very long", APIKeyUnknown, fields("authorization", "Bearer "+long)},
 		{"very long, X-Api-Key", APIKeyUnknown, fields("x-api-key", long)},
 		{"very long, Basic", APIKeyUnknown, fields("authorization", basic("u", long))},
-		{"its hash", APIKeyUnknown, fields("x-api-key", HashAPIKey(k.acme))},
+		{"its hash", APIKeyUnknown, fields("x-api-key", apikey.HashText(k.acme))},
 		{"empty", APIKeyUnknown, fields("x-api-key", "")},
 		{"another form", APIKeyUnknown, fields("api-key", "hunter2")},
 		{"of another caller", APIKeyUnknown, fields("x-api-key", k.orbit)},
@@ -203,7 +169,7 @@ func TestBadAPIKeysAreRefused(t *testing.T) {
 		{"in a cookie", NoCredential, fields("cookie", "api_key="+k.acme+"; x-api-key="+k.acme)},
 		{"beside a token in the query", BadCredential, beside},
 		{"the same in two fields", BadCredential, fields("authorization", "Bearer "+k.acme, "x-api-key", k.acme)},
-		{"a bad one behind a good one", BadCredential, fields("x-api-key", k.acme, "api-key", forged(k.acme))},
+		{"a bad one behind a good one", BadCredential, fields("x-api-key", k.acme, "api-key", apikey.New())},
 		{"X-Api-Key twice", BadCredential, fields("x-api-key", k.acme, "x-api-key", k.acme)},
 		{"Authorization twice", BadCredential, fields("authorization", "Bearer "+k.acme, "authorization", "Bearer "+k.acme)},
 	} {
@@ -233,7 +199,7 @@ func TestHashOfZeroesIsNoMasterKey(t *testing.T) {
 func TestAPIKeyNeverReachesAnIssuer(t *testing.T) {
 	k := newKeyring(t)
 	only, both := k.chain("issuer/corp"), k.chain("issuer/corp", "apikey")
-	for _, key := range []string{k.acme, forged(k.acme), changed(k.acme, 20), "sp_a.b.c"} {
+	for _, key := range []string{k.acme, apikey.New(), changed(k.acme, 20), "sp_a.b.c"} {
 		if got := k.outcome(only, client, head("Bearer "+key)); got != UnlistedCredential {
 			t.Errorf("issuer alone: got %s", got)
 		}
@@ -244,7 +210,7 @@ func TestAPIKeyNeverReachesAnIssuer(t *testing.T) {
 	for want, h := range map[string]*message.Head{
 		"apikey:acme":       head("Bearer " + k.acme),
 		"issuer/corp:alice": head("Bearer " + k.token()),
-		APIKeyUnknown:       fields("authorization", "Bearer "+k.token(), "x-api-key", forged(k.acme)), // a good token excuses no bad key
+		APIKeyUnknown:       fields("authorization", "Bearer "+k.token(), "x-api-key", apikey.New()), // a good token excuses no bad key
 		BadCredential:       fields("authorization", "Bearer x.y.z", "x-api-key", k.acme),
 	} {
 		if got := k.outcome(both, client, h); got != want {
@@ -267,7 +233,7 @@ func TestUnknownAPIKeysLockNobodyOut(t *testing.T) {
 	}
 	last := ""
 	for range 300 {
-		last = k.outcome(c, client, fields("x-api-key", forged(k.acme)))
+		last = k.outcome(c, client, fields("x-api-key", apikey.New()))
 		if got := k.outcome(c, client, fields("x-api-key", k.acme)); got != "apikey:acme" {
 			t.Fatalf("the victim got %s", got)
 		}
@@ -278,7 +244,7 @@ func TestUnknownAPIKeysLockNobodyOut(t *testing.T) {
 	if got := k.outcome(c, client, token); got != "issuer/corp:alice" {
 		t.Errorf("the cached token got %s", got)
 	}
-	if got := k.outcome(c, netip.MustParseAddr("198.51.100.1"), fields("x-api-key", forged(k.acme))); got != APIKeyUnknown {
+	if got := k.outcome(c, netip.MustParseAddr("198.51.100.1"), fields("x-api-key", apikey.New())); got != APIKeyUnknown {
 		t.Errorf("another address got %s", got)
 	}
 }
@@ -332,36 +298,36 @@ func TestAPIKeyFile(t *testing.T) {
 		}
 		return ReadAPIKeys(map[string]APIKeyConfig{"orbit": k.config()["orbit"]}, setting.Path(file))
 	}
-	table, err := read("# users\n\nacme " + HashAPIKey(k.old) + " " + HashAPIKey(k.acme) + " groups=a,b principal=corp not_after=2030-01-01\n")
+	table, err := read("# users\n\nacme " + apikey.HashText(k.old) + " " + apikey.HashText(k.acme) + " groups=a,b principal=corp not_after=2030-01-01\n")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := strings.Join(table.Principals(), " "); got != "corp probe" {
 		t.Errorf("got %s", got)
 	}
-	hash, _ := apiKeyHash(k.acme)
+	hash, _ := apikey.Hash(k.acme)
 	if e := table.byHash[hash]; len(e.principal.Groups) != 2 || e.notAfter.Year() != 2030 {
 		t.Errorf("got %+v", e)
 	}
 	for line, want := range map[string]string{
-		"acme " + k.acme:                  "in the clear",
-		k.acme + " " + HashAPIKey(k.acme): "in the clear",
-		"acme":                            "no hash",
-		"acme md5:0123":                   "want NAME",
-		"acme sha256:0123":                "64 hexadecimal",
-		"acme " + strings.ToUpper(HashAPIKey(k.acme)):       "want NAME",
-		"acme " + HashAPIKey(k.orbit):                       "same hash",
-		"orbit " + HashAPIKey(k.acme):                       "twice",
-		"acme " + HashAPIKey(k.acme) + " not_after=ever":    "not a time",
-		"a:b " + HashAPIKey(k.acme):                         "not a name",
-		"acme " + HashAPIKey(k.acme) + " scopes=everything": "want NAME",
+		"acme " + k.acme:                       "in the clear",
+		k.acme + " " + apikey.HashText(k.acme): "in the clear",
+		"acme":                                 "no hash",
+		"acme md5:0123":                        "want NAME",
+		"acme sha256:0123":                     "64 hexadecimal",
+		"acme " + strings.ToUpper(apikey.HashText(k.acme)):       "want NAME",
+		"acme " + apikey.HashText(k.orbit):                       "same hash",
+		"orbit " + apikey.HashText(k.acme):                       "twice",
+		"acme " + apikey.HashText(k.acme) + " not_after=ever":    "not a time",
+		"a:b " + apikey.HashText(k.acme):                         "not a name",
+		"acme " + apikey.HashText(k.acme) + " scopes=everything": "want NAME",
 	} {
 		_, err := read("#\n" + line + "\n")
 		var fault *APIKeyError
 		if !errors.As(err, &fault) || fault.Line != 2 || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
-		if err != nil && (strings.Contains(err.Error(), k.acme) || strings.Contains(err.Error(), HashAPIKey(k.acme)[7:])) {
+		if err != nil && (strings.Contains(err.Error(), k.acme) || strings.Contains(err.Error(), apikey.HashText(k.acme)[7:])) {
 			t.Errorf("%v repeats a key or its hash", err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
 	"sallyport/proxy/setting"
 )
@@ -32,10 +33,8 @@ type APIKeyConfig struct {
 	NotAfter setting.Time `yaml:"not_after"`
 }
 
-const (
-	hashWord  = "sha256:"
-	hashShown = 4 // bytes of a hash in records, which tell the two secrets of a key apart
-)
+// hashShown is how many bytes of a hash are in records, to tell the two secrets of a key apart.
+const hashShown = 4
 
 // PrincipalOr returns the caller that a key of this name proves.
 func (c *APIKeyConfig) PrincipalOr(name string) string {
@@ -50,7 +49,7 @@ func (c *APIKeyConfig) PrincipalOr(name string) string {
 func (c *APIKeyConfig) Check(path, name string, f *setting.Faults) {
 	at := func(field string) string { return setting.Join(path, field) }
 	switch {
-	case strings.HasPrefix(name, APIKeyPrefix) && len(name) == apiKeyLen:
+	case strings.HasPrefix(name, apikey.Prefix) && len(name) == apikey.Len:
 		f.Add(path, "", "an API key in the clear as a name; this key must be replaced", "run sallyport keygen --api-key NAME")
 		return
 	case !validPrincipal(name):
@@ -83,10 +82,10 @@ func (c *APIKeyConfig) Check(path, name string, f *setting.Faults) {
 
 // parseHash reads a hash. Its errors do not repeat the text, which may be a secret.
 func parseHash(text string) (hash [sha256.Size]byte, err error) {
-	digits, ok := strings.CutPrefix(text, hashWord)
+	digits, ok := strings.CutPrefix(text, apikey.HashPrefix)
 	raw, fault := hex.DecodeString(digits)
 	switch {
-	case strings.HasPrefix(text, APIKeyPrefix):
+	case strings.HasPrefix(text, apikey.Prefix):
 		return hash, errors.New("an API key in the clear; only its hash may stand here, and this key must be replaced")
 	case !ok || fault != nil || len(raw) != len(hash) || digits != strings.ToLower(digits):
 		return hash, errors.New("not sha256: and 64 hexadecimal digits in lower case")
@@ -250,7 +249,7 @@ func parseKeyLine(line string) (name string, c APIKeyConfig, err error) {
 	for _, word := range words[1:] {
 		option, value, isOption := strings.Cut(word, "=")
 		switch {
-		case strings.HasPrefix(word, hashWord):
+		case strings.HasPrefix(word, apikey.HashPrefix):
 			c.Hash = append(c.Hash, word)
 		case isOption && option == "principal":
 			c.Principal = value
@@ -258,7 +257,7 @@ func parseKeyLine(line string) (name string, c APIKeyConfig, err error) {
 			c.Groups = strings.Split(value, ",")
 		case isOption && option == "not_after":
 			err = c.NotAfter.UnmarshalText([]byte(value))
-		case strings.HasPrefix(word, APIKeyPrefix):
+		case strings.HasPrefix(word, apikey.Prefix):
 			_, err = parseHash(word)
 		default:
 			err = errors.New("want NAME sha256:HASH, and principal=, groups= or not_after=; sallyport keygen --api-key NAME prints a line")
@@ -267,7 +266,7 @@ func parseKeyLine(line string) (name string, c APIKeyConfig, err error) {
 			return "", c, err
 		}
 	}
-	if strings.HasPrefix(name, APIKeyPrefix) && len(name) == apiKeyLen {
+	if strings.HasPrefix(name, apikey.Prefix) && len(name) == apikey.Len {
 		_, err = parseHash(name)
 		return "", c, err
 	}

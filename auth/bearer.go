@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
 	"sallyport/proxy/message"
 )
@@ -170,7 +171,7 @@ func bearerToken(head *message.Head) (string, error) {
 	}
 	raw = strings.TrimLeft(raw, " ")
 	switch {
-	case strings.HasPrefix(raw, APIKeyPrefix):
+	case strings.HasPrefix(raw, apikey.Prefix):
 		return "", ErrNoCredential // an API key, which must reach neither parser nor issuer
 	case raw == "":
 		return "", bad(errors.New("no token after Bearer"))

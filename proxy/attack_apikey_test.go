@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"sallyport/auth"
+	"sallyport/auth/apikey"
 )
 
 const keyRoutes = `
@@ -30,12 +30,12 @@ type keyHouse struct {
 }
 
 func newKeyHouse(t *testing.T, p plan) *keyHouse {
-	k := &keyHouse{acme: auth.NewAPIKey(), orbit: auth.NewAPIKey(), log: &lines{}}
+	k := &keyHouse{acme: apikey.New(), orbit: apikey.New(), log: &lines{}}
 	if p.routes == "" {
 		p.routes = keyRoutes
 	}
-	p.more += fmt.Sprintf("principals: {batch: ['issuer/corp:alice', 'apikey:acme']}\napi_keys:\n  acme: {hash: '%s', groups: partners}\napi_key_file: keys\n", auth.HashAPIKey(k.acme))
-	p.files = map[string]string{"keys": "orbit " + auth.HashAPIKey(k.orbit) + "\n"}
+	p.more += fmt.Sprintf("principals: {batch: ['issuer/corp:alice', 'apikey:acme']}\napi_keys:\n  acme: {hash: '%s', groups: partners}\napi_key_file: keys\n", apikey.HashText(k.acme))
+	p.files = map[string]string{"keys": "orbit " + apikey.HashText(k.orbit) + "\n"}
 	p.options.Log = slog.New(slog.NewTextHandler(k.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	k.house = build(t, p)
 	return k
@@ -52,7 +52,7 @@ func TestAPIKeysNeverLeaveTheGateway(t *testing.T) {
 	h := newKeyHouse(t, plan{})
 	hits, answers := int64(0), ""
 	token := "Bearer " + h.token()
-	unknown := auth.NewAPIKey()
+	unknown := apikey.New()
 	for _, c := range []struct {
 		path    string
 		fields  []string
@@ -129,7 +129,7 @@ func TestAPIKeysNeverLeaveTheGateway(t *testing.T) {
 			}
 		}
 	}
-	if text := h.audit.text(); !strings.Contains(text, `"credential":"apikey","key_id":"acme:`+auth.HashAPIKey(h.acme)[7:15]) {
+	if text := h.audit.text(); !strings.Contains(text, `"credential":"apikey","key_id":"acme:`+apikey.HashText(h.acme)[7:15]) {
 		t.Error("no record names the key")
 	}
 }
@@ -196,7 +196,7 @@ func TestLargeAPIKeyFileIsReadAgain(t *testing.T) {
 	for i := range 20_000 {
 		fmt.Fprintf(&text, "user-%d sha256:%064x\n", i, i)
 	}
-	for want, last := range map[int]string{200: "last " + auth.HashAPIKey(h.orbit) + "\n", 401: "last " + auth.HashAPIKey(auth.NewAPIKey()) + "\n"} {
+	for want, last := range map[int]string{200: "last " + apikey.HashText(h.orbit) + "\n", 401: "last " + apikey.HashText(apikey.New()) + "\n"} {
 		if err := os.WriteFile(file, []byte(text.String()+last), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -213,11 +213,11 @@ func TestRefusedAPIKeyIsInTheCallersShape(t *testing.T) {
   - {host: models.test, path: /v1, upstream: llm, callers: apikey, rules: [{allow: "*"}]}
   - {host: models.test, path: /a.B, upstream: tf, callers: apikey, rules: [{allow: "*"}]}
 `, more: "upstreams: {llm: {serves: openai, rest: 'http://127.0.0.1:1'}, tf: {grpc: 'h2c://127.0.0.1:1'}}\n"})
-	r := h.do("POST", "/v1/chat/completions", "{}", map[string]string{"Authorization": "Bearer " + auth.NewAPIKey()})
+	r := h.do("POST", "/v1/chat/completions", "{}", map[string]string{"Authorization": "Bearer " + apikey.New()})
 	if r.StatusCode != 401 || !strings.Contains(r.body, `"code":"api_key_unknown"`) || !strings.Contains(r.body, `"error":{`) {
 		t.Errorf("OpenAI: %d %s", r.StatusCode, r.body)
 	}
-	for key, want := range map[string]string{auth.NewAPIKey(): "16", h.acme: "14"} {
+	for key, want := range map[string]string{apikey.New(): "16", h.acme: "14"} {
 		res, err := h.call(t.Context(), "/a.B/C", strings.NewReader(string(framedText("hello"))), "Authorization", "Bearer "+key)
 		if err != nil {
 			t.Fatal(err)

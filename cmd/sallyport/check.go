@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -65,7 +66,7 @@ func check(w, warnings io.Writer, path, output string, offline bool) error {
 	}
 	result := checked{OK: err == nil, File: path}
 	if err == nil {
-		result.Warnings, result.State, result.Routes = config.Warnings(), config.StatePlaces(), config.Table()
+		result.Warnings, result.State, result.Routes = config.Warnings(time.Now()), config.StatePlaces(), config.Table()
 	} else if !errors.As(err, &result.Faults) {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sallyport/auth"
+	"sallyport/auth/apikey"
 	"sallyport/proxy"
 )
 
@@ -60,21 +60,15 @@ func (k *keygen) newAPIKeygen(c *cobra.Command, now time.Time) (*apiKeygen, erro
 // run makes the key and prints it. It writes no file. needConfig means that the configuration must
 // be readable.
 func (a *apiKeygen) run(out io.Writer, needConfig bool) error {
-	key := auth.NewAPIKey()
-	m := &madeAPIKey{Name: a.name, Key: key, Hash: auth.HashAPIKey(key), Caller: "apikey/" + a.name}
-	var old auth.APIKeyConfig
+	key := apikey.New()
+	m := &madeAPIKey{Name: a.name, Key: key, Hash: apikey.HashText(key), Caller: "apikey/" + a.name}
+	var old proxy.APIKeyConfig
 	config, err := proxy.LoadConfig(a.config)
 	switch {
 	case err == nil:
 		m.known = len(config.APIKeys) > 0
-		found := false
-		if old, found = config.APIKeys[a.name]; !found && config.APIKeyFile != "" {
-			if old, found, err = auth.FindAPIKey(string(config.APIKeyFile), a.name); err != nil {
-				return err
-			}
-			if found {
-				m.inFile = string(config.APIKeyFile)
-			}
+		if old, m.inFile, err = config.APIKey(a.name); err != nil {
+			return err
 		}
 	case needConfig:
 		return err
@@ -99,7 +93,7 @@ func (a *apiKeygen) run(out io.Writer, needConfig bool) error {
 
 // lines writes the lines for gateway.yaml and for a file of keys. The newest secret of the key so
 // far counts on beside the new one.
-func (a *apiKeygen) lines(m *madeAPIKey, old auth.APIKeyConfig) {
+func (a *apiKeygen) lines(m *madeAPIKey, old proxy.APIKeyConfig) {
 	hashes := []string{m.Hash}
 	if n := len(old.Hash); n > 0 {
 		m.Replaces = old.Hash[n-1]
@@ -153,7 +147,7 @@ func (m *madeAPIKey) text() string {
 		text += "Put this in place of " + m.Name + " under api_keys:\n\n" + m.Gateway
 	}
 	if m.Replaces != "" {
-		text += "\nBoth secrets count now. Records say in key_id which one was used: " + m.Name + ":" + m.Replaces[len("sha256:"):][:8] +
+		text += "\nBoth secrets count now. Records say in key_id which one was used: " + m.Name + ":" + strings.TrimPrefix(m.Replaces, apikey.HashPrefix)[:8] +
 			" is the old one. Remove its hash,\n" + m.Replaces + ", once no record names it.\n"
 	}
 	if m.Note != "" {

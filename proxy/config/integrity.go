@@ -138,6 +138,19 @@ func (c *Config) apiKeyPrincipals() []string {
 	return slices.Compact(all)
 }
 
+// APIKey returns the API key of this name, and the file of keys that has it; "" for the
+// configuration itself. A name that neither has gives the zero key.
+func (c *Config) APIKey(name string) (key auth.APIKeyConfig, file string, err error) {
+	key, found := c.APIKeys[name]
+	if found || c.APIKeyFile == "" {
+		return key, "", nil
+	}
+	if key, found, err = auth.FindAPIKey(string(c.APIKeyFile), name); found {
+		file = string(c.APIKeyFile)
+	}
+	return key, file, err
+}
+
 // mayHaveAPIKey reports whether an API key may prove this caller: one of the configuration
 // does, or there is a file of keys, which may change at any time.
 func (c *Config) mayHaveAPIKey(principal string) bool {
