@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
@@ -153,11 +154,12 @@ func (k *apiKeys) prove(r *Request, budget *budget) (Proof, error) {
 	switch {
 	case found != nil && k.accepts(found):
 		if !found.notAfter.IsZero() && !now.Before(found.notAfter) {
-			return Proof{}, &Error{Reason: APIKeyExpired, KeyID: found.principal.KeyID}
+			return Proof{}, &Error{Reason: APIKeyExpired, KeyID: found.principal.KeyID,
+				Err: fmt.Errorf("API key %s ended at %s", found.principal.KeyID, found.notAfter.UTC().Format(time.RFC3339))}
 		}
 		return Proof{Caller: found.principal, Field: field}, nil
 	case !budget.left(r.Peer, now):
-		return Proof{}, &Error{Reason: TooManyFailures}
+		return Proof{}, tooManyFailures(budget, r.Peer)
 	}
 	budget.charge(r.Peer, now)
 	e := &Error{Reason: APIKeyUnknown}

@@ -12,6 +12,7 @@ import (
 	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
 	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
 )
 
 // bearer verifies bearer tokens (RFC 6750) of the issuers that a route lists.
@@ -196,9 +197,6 @@ func tokenInQuery(query string) bool {
 	return false
 }
 
-// clipped quotes an identifier of a token for an error, at most 100 characters of it.
-func clipped(s string) string { return fmt.Sprintf("%.100q", s) }
-
 func bad(cause error) *Error { return &Error{Reason: BadCredential, Err: cause} }
 
 // verification verifies one token that is not in the cache.
@@ -230,7 +228,7 @@ func (v *verification) run(ctx context.Context) (identity.Principal, error) {
 		refused = moreSpecific(refused, err)
 	}
 	if refused == nil {
-		refused = bad(fmt.Errorf("the route lists no issuer %s", clipped(t.registered.iss)))
+		refused = bad(v.unknownIssuer(t.registered.iss))
 	}
 	return identity.Principal{}, refused
 }
@@ -265,24 +263,24 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 		return nil, &Error{Reason: IssuerUnavailable, Err: errNotActive}
 	}
 	if err := c.iss.rules.header(t); err != nil {
-		return nil, bad(err)
+		return nil, bad(fmt.Errorf("issuer %s: %w", c.iss.name, err))
 	}
 	k, err := im.keys.resolve(ctx, t.kid, t.alg)
 	switch {
 	case errors.Is(err, errNotChecked):
-		return nil, &Error{Reason: IssuerUnavailable, Err: err}
+		return nil, &Error{Reason: IssuerUnavailable, Err: fmt.Errorf("issuer %s: %w", c.iss.name, err)}
 	case err != nil:
-		return nil, bad(fmt.Errorf("kid %s of issuer %s: %w", clipped(t.kid), c.iss.name, err))
+		return nil, bad(c.iss.unknownKey(im, t, err))
 	}
 	now := v.memory.now()
 	if !v.budget.left(v.peer, now) {
-		return nil, &Error{Reason: TooManyFailures}
+		return nil, tooManyFailures(v.budget, v.peer)
 	}
 	if !k.verify(t.alg, t.signed, t.signature, &t.digest) {
 		v.budget.charge(v.peer, now)
-		return nil, bad(errSignature)
+		return nil, bad(fmt.Errorf("issuer %s: the signature does not match key %s", c.iss.name, setting.Quoted(k.name(), shownID)))
 	}
-	e, refused := c.iss.checkClaims(t, k, now)
+	e, refused := c.checkClaims(t, k, now)
 	if refused != nil {
 		v.budget.charge(v.peer, now)
 		return nil, refused
@@ -297,30 +295,30 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 
 // checkClaims checks the claims of a token whose signature was verified against the
 // issuer's configuration, and returns the cache entry of the token.
-func (iss *issuer) checkClaims(t *token, k *key, now time.Time) (*verified, *Error) {
-	refuse := func(reason string, cause error) (*verified, *Error) {
-		return nil, &Error{Reason: reason, Issuer: iss.name, KeyID: k.name(), Err: cause}
+func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Error) {
+	claims, iss := t.claims, c.iss
+	refuse := func(reason, cause string) (*verified, *Error) {
+		return nil, &Error{Reason: reason, Issuer: iss.name, KeyID: k.name(), Err: ofToken(cause, claims)}
 	}
-	claims := t.claims
-	if reason, err := iss.rules.claims(&t.registered, claims, now); reason != "" {
-		return refuse(reason, err)
+	if reason, cause := iss.rules.claims(&t.registered, claims, now); reason != "" {
+		return refuse(reason, cause)
 	}
 	if !overlap(t.registered.aud, iss.audience) {
-		return refuse(WrongAudience, nil)
+		return refuse(WrongAudience, wrongAudience(t.registered.aud, c.audience))
 	}
 	p := identity.Principal{Source: iss.source, KeyID: k.name(), Claim: claims.Claim}
 	var err error
 	if p.Name, err = claims.principalName(iss.rules.principal); err != nil {
-		return refuse(MissingClaim, err)
+		return refuse(MissingClaim, err.Error())
 	}
 	if p.Scopes, err = claims.scopes(); err != nil {
-		return refuse(BadCredential, err)
+		return refuse(BadCredential, err.Error())
 	}
 	if p.Groups, err = claims.groups(iss.rules.groups); err != nil {
-		return refuse(BadCredential, err)
+		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, audience: t.registered.aud, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, claims: claims, audience: t.registered.aud, notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}
@@ -334,18 +332,20 @@ func (iss *issuer) checkClaims(t *token, k *key, now time.Time) (*verified, *Err
 // accept checks that the route accepts a verified token now: its times and audience. It
 // is called on every use, whether or not the token comes from the cache.
 func (c *candidate) accept(e *verified, now int64) *Error {
-	reason := ""
+	skew := c.iss.rules.skew
+	rounded := int64(skew / time.Second)
+	reason, cause := "", ""
 	switch {
 	case now >= e.notAfter:
-		reason = TokenExpired
+		reason, cause = TokenExpired, expired(e.notAfter-rounded, now, skew)
 	case now < e.notBefore:
-		reason = TokenNotYetValid
+		reason, cause = TokenNotYetValid, notYetValid(e.notBefore+rounded, now, skew)
 	case !overlap(e.audience, c.audience):
-		reason = WrongAudience
+		reason, cause = WrongAudience, wrongAudience(e.audience, c.audience)
 	default:
 		return nil
 	}
-	return &Error{Reason: reason, Issuer: c.iss.name, KeyID: e.principal.KeyID}
+	return &Error{Reason: reason, Issuer: c.iss.name, KeyID: e.principal.KeyID, Err: ofToken(cause, e.claims)}
 }
 
 func overlap(a, b []string) bool {

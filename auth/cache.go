@@ -16,6 +16,7 @@ type verified struct {
 	hash      uint64
 	raw       string
 	key       *key
+	claims    claimSet
 	audience  []string
 	notBefore int64 // in seconds since 1970, skew included
 	notAfter  int64

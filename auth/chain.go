@@ -9,6 +9,7 @@ import (
 
 	"sallyport/auth/httpsig"
 	"sallyport/auth/identity"
+	"sallyport/proxy/setting"
 )
 
 // Demand lists the callers that a route admits and the credentials that it requires.
@@ -45,6 +46,7 @@ type Chain struct {
 	anyRequired bool   // some kind is required
 	bind        bool   // several credentials must belong to one alias
 	aliases     map[string]string
+	takes       string // the callers, for the audit record
 }
 
 // kind is a kind of credential that the route accepts.
@@ -83,6 +85,7 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	}
 	c := &Chain{anyRequired: d.All || d.Signatures.Always, aliases: a.aliases}
 	c.bind = c.anyRequired && !d.Independent
+	c.takes = setting.Shortened(strings.Join(d.Callers, ", "), 2*shownName)
 	words, callers, err := byKind(d.Callers)
 	if err != nil {
 		return nil, err
@@ -196,6 +199,8 @@ func (c *Chain) Recheck(ctx context.Context, r *Request, earlier Proof) (Proof, 
 	return proof, err
 }
 
+var errNobody = errors.New("the route admits nobody")
+
 // proven is a credential that verified, with the caller that it proves.
 type proven struct {
 	kind   *kind
@@ -207,7 +212,7 @@ type proven struct {
 func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, error) {
 	switch {
 	case c == nil || !c.anonymous && len(c.kinds) == 0:
-		return Proof{}, &Error{Reason: NoCredential}
+		return Proof{}, &Error{Reason: NoCredential, Err: errNobody}
 	case c.anonymous:
 		// Ignore credentials: nothing here verifies them, so no record may name their caller.
 		return Proof{Caller: identity.Anonymous()}, nil
@@ -248,10 +253,11 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	}
 	if missing != "" {
 		used := slices.ContainsFunc(all, func(p proven) bool { return p.field == "authorization" })
+		authorization := r.Head.Fields.Get("authorization")
 		if missing == NoCredential && !used && r.Head.Fields.Has("authorization") {
 			missing = UnlistedCredential
 		}
-		return Proof{Signature: signature}, &Error{Reason: missing}
+		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization)}
 	}
 	caller, err := c.choose(all, signature)
 	if err != nil {

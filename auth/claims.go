@@ -2,6 +2,7 @@ package auth
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"unicode"
@@ -188,11 +189,11 @@ func (s claimSet) size() int {
 func (s claimSet) principalName(path string) (string, error) {
 	c, ok := s.find(path)
 	if !ok || c.kind != text || c.array {
-		return "", errors.New("the claim of the principal is absent or not a string")
+		return "", fmt.Errorf("the claim of the principal is absent or not a string: %s", path)
 	}
 	name := c.values[0]
 	if name == "" || len(name) > maxName || strings.TrimSpace(name) != name || strings.IndexFunc(name, invisible) >= 0 {
-		return "", errors.New("the claim of the principal is empty, too long, or has invisible characters")
+		return "", fmt.Errorf("the claim of the principal is empty, too long, or has invisible characters: %s", path)
 	}
 	return name, nil
 }

@@ -3,11 +3,13 @@ package auth
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-json-experiment/json"
 
 	"sallyport/auth/fetch"
+	"sallyport/proxy/setting"
 )
 
 // discoveryDocument holds the used members of a discovery document (OpenID Connect
@@ -28,10 +30,39 @@ func (d *discoveryDocument) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-var errAnotherIssuer = errors.New("the document names another issuer")
+// anotherIssuer means that a discovery document names another issuer than the configuration.
+type anotherIssuer struct{ found, wanted string }
+
+// similar reports whether the two differ in form only. Any other issuer may be somebody else's.
+func (e *anotherIssuer) similar() bool {
+	return e.found != "" && difference(e.found, e.wanted) != ""
+}
+
+// Error names both, and the line to write.
+func (e *anotherIssuer) Error() string {
+	s := "it says " + setting.Quoted(e.found, 2*shownName) + ", the configuration " + setting.Quoted(e.wanted, 2*shownName)
+	if e.similar() {
+		return s + ": write url: " + e.found
+	}
+	return s + ": correct url if the document is right, else discovery"
+}
+
+// from is Error with the URL of the document. The line to write comes first, because long causes are
+// cut.
+func (e *anotherIssuer) from(url string) string {
+	if e.similar() {
+		return "write url: " + setting.Shortened(e.found, 2*shownName) + ", as " + url + " says; the configuration has " + setting.Quoted(e.wanted, 2*shownName)
+	}
+	return url + ": the document names another issuer: " + e.Error()
+}
+
+// discoveryURL returns the URL of the discovery document under base.
+func discoveryURL(base string) string {
+	return strings.TrimSuffix(base, "/") + "/.well-known/openid-configuration"
+}
 
 // discover fetches the discovery document under base and checks that it names the
-// issuer. The error is [errAnotherIssuer] or a [*fetch.Error].
+// issuer. The error is an [*anotherIssuer] or a [*fetch.Error].
 func discover(ctx context.Context, client *fetch.Client, base, issuer string) (discoveryDocument, error) {
 	ctx = oidc.ClientContext(ctx, client.HTTP())
 	if base != issuer {
@@ -48,11 +79,11 @@ func discover(ctx context.Context, client *fetch.Client, base, issuer string) (d
 	case errors.As(err, &failed):
 		return doc, failed
 	case errors.As(err, &mismatch):
-		return doc, errAnotherIssuer
+		return doc, &anotherIssuer{mismatch.Discovered, issuer}
 	case err != nil:
 		return doc, &fetch.Error{Kind: fetch.Garbage, Err: err}
 	case doc.issuer != issuer:
-		return doc, errAnotherIssuer
+		return doc, &anotherIssuer{doc.issuer, issuer}
 	}
 	return doc, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sallyport/auth/authtest"
@@ -28,7 +29,7 @@ func TestDiscovery(t *testing.T) {
 		"of the issuer": {},
 		"another issuer": {
 			change: func(p *provider, _ *IssuerConfig) { p.Identify(p.URL + "/") },
-			want:   IssuerUnavailable, status: "discovery: the document names another issuer",
+			want:   IssuerUnavailable, status: `discovery: the document names another issuer: it says "URL/", the configuration "URL": write url: URL/`,
 		},
 		"inside, the issuer's name outside": {
 			change: func(p *provider, c *IssuerConfig) {
@@ -43,7 +44,7 @@ func TestDiscovery(t *testing.T) {
 				c.URL, c.Discovery = "https://login.example.com/realms/ml", mustURL(p.URL)
 			},
 			iss:  "https://login.example.com/realms/ml",
-			want: IssuerUnavailable, status: "discovery: the document names another issuer",
+			want: IssuerUnavailable, status: `discovery: the document names another issuer: it says "https://evil.example.com", the configuration "https://login.example.com/realms/ml": correct url if the document is right, else discovery`,
 		},
 		"keys by their own URL, no discovery": {
 			change: func(p *provider, c *IssuerConfig) {
@@ -80,7 +81,7 @@ func TestDiscovery(t *testing.T) {
 			change: func(p *provider, _ *IssuerConfig) {
 				p.Answer(authtest.Text(`{"Issuer":"` + p.URL + `","JWKS_URI":"` + p.URL + `/jwks"}`))
 			},
-			want: IssuerUnavailable, status: "discovery: the document names another issuer",
+			want: IssuerUnavailable, status: `discovery: the document names another issuer: it says "", the configuration "URL": correct url if the document is right, else discovery`,
 		},
 		"a name twice": {
 			change: func(p *provider, _ *IssuerConfig) {
@@ -105,7 +106,7 @@ func TestDiscovery(t *testing.T) {
 				t.Fatal("the issuer was asked before there was a token")
 			}
 			want(t, chain, one.Token(authtest.Claims(cmp.Or(c.iss, p.URL), clock.now(), nil)), c.want)
-			if got := a.Status()[0]; got.LastError != c.status {
+			if got := a.Status()[0]; got.LastError != strings.ReplaceAll(c.status, "URL", p.URL) {
 				t.Errorf("status %q, want %q", got.LastError, c.status)
 			}
 		})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/auth/fetch"
+	"sallyport/proxy/setting"
 )
 
 const (
@@ -103,15 +104,21 @@ func (s *keySet) withdrawAll() {
 // keysError reports a failed fetch of keys. Its step and its what are fixed texts.
 type keysError struct {
 	step string // "discovery" or "keys"
+	url  string // that was asked
 	what string // what failed
 	err  error  // the cause; may be nil
 }
 
 func (e *keysError) Error() string {
-	if e.err == nil {
-		return e.words()
+	var other *anotherIssuer
+	if errors.As(e.err, &other) {
+		return other.from(e.url)
 	}
-	return e.words() + ": " + e.err.Error()
+	s := e.url + ": " + e.what
+	if e.err != nil {
+		s += ": " + e.err.Error()
+	}
+	return s
 }
 
 func (e *keysError) Unwrap() error { return e.err }
@@ -120,7 +127,7 @@ func (e *keysError) words() string { return e.step + ": " + e.what }
 
 // errNotChecked means that the keys are unavailable, so that a token could not be
 // checked. The gateway answers 503 and not 401.
-var errNotChecked = errors.New("the issuer's keys could not be fetched")
+var errNotChecked = errors.New("keys not fetched")
 
 // resolve returns the key of a token. The error is errUnknownKey or errAmbiguousKey if
 // the issuer's keys are known, and wraps errNotChecked if they are not.
@@ -279,11 +286,11 @@ func (s *keySet) download(ctx context.Context) (*keys, *keysError) {
 	}
 	var set jwkSet
 	if err := s.get(ctx, address, &set); err != nil {
-		return nil, fetchError("keys", err)
+		return nil, fetchError("keys", address, err)
 	}
 	out, err := readKeys(&set, began)
 	if err != nil {
-		return nil, &keysError{step: "keys", what: err.Error()}
+		return nil, &keysError{step: "keys", url: address, what: err.Error()}
 	}
 	return out, nil
 }
@@ -304,17 +311,19 @@ func (s *keySet) address(ctx context.Context, now time.Time) (string, *keysError
 		return found, nil
 	}
 	doc, err := s.discover(ctx)
-	if errors.Is(err, errAnotherIssuer) {
-		return "", &keysError{step: "discovery", what: err.Error()}
+	asked := discoveryURL(s.discovery)
+	var other *anotherIssuer
+	if errors.As(err, &other) {
+		return "", &keysError{step: "discovery", url: asked, what: "the document names another issuer", err: other}
 	}
 	if err != nil {
-		return "", fetchError("discovery", err)
+		return "", fetchError("discovery", asked, err)
 	}
 	found = s.jwks
 	if found == "" {
 		u, err := url.Parse(doc.jwks)
 		if err != nil || fetch.CheckURL(u, s.insecure) != nil || s.downgrade(u) {
-			return "", &keysError{step: "discovery", what: "the document has no acceptable jwks_uri"}
+			return "", &keysError{step: "discovery", url: asked, what: "the document has no acceptable jwks_uri", err: errors.New(setting.Quoted(doc.jwks, 2*shownName))}
 		}
 		found = doc.jwks
 	}
@@ -329,16 +338,16 @@ func (s *keySet) downgrade(u *url.URL) bool {
 	return !s.insecure && u.Scheme != "https" && strings.HasPrefix(s.discovery, "https:")
 }
 
-func fetchError(step string, err error) *keysError {
+func fetchError(step, url string, err error) *keysError {
 	var e *fetch.Error
 	if !errors.As(err, &e) {
-		return &keysError{step: step, what: "not fetched", err: err}
+		return &keysError{step: step, url: url, what: "not fetched", err: err}
 	}
 	what := string(e.Kind)
 	if e.Status != 0 {
 		what = fmt.Sprintf("%s %d", what, e.Status)
 	}
-	return &keysError{step: step, what: what, err: e.Err}
+	return &keysError{step: step, url: url, what: what, err: e.Err}
 }
 
 // finish stores the result of a fetch. It keeps the *key of each key that is still
@@ -353,7 +362,7 @@ func (s *keySet) finish(set *keys, failure *keysError) {
 		s.retry = s.now().Add(backoff(s.failures))
 		s.mu.Unlock()
 		if before == nil || before.words() != failure.words() {
-			s.log.Warn("keys of issuer not fetched", "issuer", s.issuer, "why", failure.words(), "cause", failure.err)
+			s.log.Warn("keys of issuer not fetched", "issuer", s.issuer, "asked", failure.url, "why", failure.words(), "cause", failure.err)
 		}
 		return
 	}
@@ -455,8 +464,8 @@ type IssuerStatus struct {
 	URL     string
 	Keys    int       // usable keys: 0 if none were fetched, or if they are stale
 	Fetched time.Time // when the fetch of those keys began; zero if never
-	// LastError is a fixed text that says why the last fetch failed, such as
-	// "discovery: unreachable"; "" if it succeeded.
+	// LastError says why the last fetch failed, such as "discovery: unreachable"; "" if it
+	// succeeded. It names the issuers if the document has another than the configuration.
 	LastError string
 	Failures  int // failed fetches since the last success
 }
@@ -474,6 +483,10 @@ func (s *keySet) status() IssuerStatus {
 	st.Failures = s.failures
 	if s.failed != nil {
 		st.LastError = s.failed.words()
+		var other *anotherIssuer
+		if errors.As(s.failed, &other) {
+			st.LastError += ": " + other.Error()
+		}
 	}
 	return st
 }

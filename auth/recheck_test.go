@@ -167,7 +167,7 @@ func TestRecheckOfSignatures(t *testing.T) {
 		}, usual, "bad_signature", "key:planet"},
 		"ended": {func(m map[string]SigningKeyConfig) {
 			m["acme-1"] = SigningKeyConfig{Principal: "acme", Secret: literal(secretOf("acme-1")), NotAfter: setting.Time{Time: s.clock.now()}}
-		}, usual, "bad_signature", "key:planet"},
+		}, usual, "key_expired", "key:planet"},
 		"of another caller": {func(m map[string]SigningKeyConfig) {
 			m["acme-1"] = SigningKeyConfig{Principal: "other", Secret: literal(secretOf("acme-1"))}
 		}, usual, "bad_credential", "key:planet"},

@@ -33,6 +33,7 @@ const (
 func signatureCodes() []httpsig.Code {
 	return []httpsig.Code{
 		httpsig.Missing, httpsig.Malformed, httpsig.Stale, httpsig.Future, httpsig.Coverage, httpsig.WrongAuthority, httpsig.BadSignature,
+		httpsig.KeyExpired, httpsig.KeyNotYetValid,
 	}
 }
 

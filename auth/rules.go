@@ -1,11 +1,12 @@
 package auth
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"sallyport/proxy/setting"
 )
 
 // tokenRules are the requirements on an issuer's tokens.
@@ -70,45 +71,43 @@ func mediaType(typ string) string {
 // header checks alg and typ.
 func (r *tokenRules) header(t *token) error {
 	if !slices.Contains(r.algorithms, t.alg) {
-		return errors.New("alg is not accepted from this issuer")
+		return fmt.Errorf("alg is %s, accepted are %s", headerWord(t.alg), strings.Join(r.algorithms, ", "))
 	}
 	typ := absent
 	if t.hasTyp {
-		if typ = mediaType(t.typ); typ == absent || typ == "" {
-			return errors.New("typ is not accepted from this issuer")
-		}
+		typ = mediaType(t.typ)
 	}
-	if !slices.Contains(r.typ, typ) {
-		return errors.New("typ is not accepted from this issuer")
+	if t.hasTyp && (typ == absent || typ == "") || !slices.Contains(r.typ, typ) {
+		return fmt.Errorf("typ is %s, accepted are %s", headerWord(t.typ), strings.Join(r.typ, ", "))
 	}
 	return nil
 }
 
 // claims checks the claims of a token whose signature was verified, except audience and
 // principal. The reason is "" if they satisfy the rules.
-func (r *tokenRules) claims(c *registered, all claimSet, at time.Time) (reason string, cause error) {
+func (r *tokenRules) claims(c *registered, all claimSet, at time.Time) (reason, cause string) {
 	now, skew := at.Unix(), int64(r.skew/time.Second)
 	switch {
 	case !c.hasExp:
-		return MissingClaim, errors.New("no exp")
+		return MissingClaim, "exp is absent"
 	case now >= c.exp+skew:
-		return TokenExpired, nil
+		return TokenExpired, expired(c.exp, now, r.skew)
 	case c.hasNbf && now < c.nbf-skew:
-		return TokenNotYetValid, errors.New("nbf is in the future")
+		return TokenNotYetValid, notYetValid(c.nbf, now, r.skew)
 	case c.hasIat && now < c.iat-skew:
-		return TokenNotYetValid, errors.New("iat is in the future")
+		return TokenNotYetValid, "issued " + seconds(c.iat-now) + " in the future (iat), skew is " + short(r.skew)
 	case c.bound:
-		return TokenBound, nil
+		return TokenBound, "cnf binds the token to a key, and a bearer token proves none"
 	case r.maxLifetime > 0 && !c.hasIat:
-		return MissingClaim, errors.New("no iat, and max_lifetime is set")
+		return MissingClaim, "iat is absent, and max_lifetime is set"
 	case r.maxLifetime > 0 && c.exp-c.iat > int64(r.maxLifetime/time.Second):
-		return TokenTooLong, nil
+		return TokenTooLong, "exp is " + seconds(c.exp-c.iat) + " after iat, max_lifetime is " + short(r.maxLifetime)
 	}
 	for _, q := range r.require {
 		found, ok := all.find(q.path)
 		if !ok || len(found.values) == 0 || !q.any && !overlap(found.values, q.values) {
-			return MissingClaim, fmt.Errorf("%s is absent or has none of the required values", q.path)
+			return MissingClaim, setting.Shortened(q.path, shownID) + " is " + values(found.values) + ", require wants " + values(q.values)
 		}
 	}
-	return "", nil
+	return "", ""
 }

@@ -7,11 +7,8 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/sha512"
-	"errors"
 	"math/big"
 )
-
-var errSignature = errors.New("the signature does not match")
 
 // verify reports whether signature is a valid signature of signed by this key with this
 // algorithm (RFC 7518, sections 3.3 to 3.5, and RFC 8037, section 3.1). It is false if

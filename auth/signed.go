@@ -60,7 +60,7 @@ func (a *Auth) newSigned(callers []string, d *Demand) (Authenticator, error) {
 			continue
 		}
 		policy.Algorithms = []httpsig.Algorithm{v.algorithm}
-		if *v.to, err = httpsig.NewVerifier(policy, httpsig.VerifierOptions{Key: s.key, Authority: d.Signatures.Authority, Now: a.memory.now}); err != nil {
+		if *v.to, err = httpsig.NewVerifier(policy, httpsig.VerifierOptions{Key: s.key, Usable: a.usable, Authority: d.Signatures.Authority, Now: a.memory.now}); err != nil {
 			return nil, err
 		}
 	}
@@ -92,14 +92,17 @@ func (s *signed) accepts(k *SigningKey) bool {
 	return s.principals == nil || slices.Contains(s.principals, k.principal.Name)
 }
 
-// key returns the key with this id if it verifies requests of the route now, or nil.
+// key returns the key with this id if it verifies requests of the route, or nil.
 func (s *signed) key(id string) *httpsig.Key {
 	k := s.auth.keys[id]
 	if k == nil || !s.accepts(k) {
 		return nil
 	}
-	return k.For(VerifyRequest, s.auth.memory.now())
+	return k.Whenever(VerifyRequest)
 }
+
+// usable returns why the key with this id is not valid now, or nil.
+func (a *Auth) usable(id string) *httpsig.Error { return a.keys[id].Usable(a.memory.now()) }
 
 // Traits implements [Authenticator].
 func (s *signed) Traits() Traits {
@@ -151,7 +154,7 @@ func refusalOf(err error) error {
 	if !errors.As(err, &fault) {
 		return err
 	}
-	return &Error{Reason: string(fault.Code.Public()), Err: fault}
+	return &Error{Reason: string(fault.Code.Public()), KeyID: fault.KeyID, Err: fault}
 }
 
 // check verifies the signature with a secret or, if it does not have the length of a
@@ -166,7 +169,7 @@ func (s *signed) check(m *httpsig.Message, peer netip.Addr) (*httpsig.Signature,
 	}
 	now := s.auth.memory.now()
 	if _, present := m.Fields.Line("signature", 0); present && !s.auth.memory.budget.left(peer, now) {
-		return nil, &Error{Reason: TooManyFailures}
+		return nil, tooManyFailures(s.auth.memory.budget, peer)
 	}
 	signature, err := s.publicKeys.Verify(m)
 	if codeOf(err).Public() == httpsig.BadSignature {

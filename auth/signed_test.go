@@ -148,19 +148,42 @@ func TestOnlyRequestKeysOfTheRouteVerify(t *testing.T) {
 			}
 		}
 	}
-	s.clock.add(time.Hour)
-	if got := outcome(t, acme, s.signed(t, s.keys["acme-2"], request(), nil), client); got != "bad_signature" {
-		t.Errorf("a key that has just ended: got %s", got)
-	}
-	if got := outcome(t, acme, s.signed(t, s.keys["acme-1"], request(), nil), client); got != "key:acme+" {
-		t.Errorf("the other key: got %s", got)
-	}
 	for _, id := range []string{"", "acme-3", "ACME-1", "acme-1 "} {
 		if id == "" {
 			continue
 		}
 		if got := outcome(t, acme, s.signed(t, hmacKey(t, id, "acme-1"), request(), nil), client); got != "bad_signature" {
 			t.Errorf("keyid %q: got %s", id, got)
+		}
+	}
+}
+
+// Only whoever has the key learns that it has ended, and only on routes that take it.
+func TestEndOfAKeyIsToldToItsOwner(t *testing.T) {
+	s := newSigning(t)
+	acme, orbit := s.route(t, Demand{Callers: []string{"key/acme"}}), s.route(t, Demand{Callers: []string{"key/orbit"}})
+	for _, c := range []struct {
+		name   string
+		after  time.Duration
+		key    *httpsig.Key
+		chain  *Chain
+		reason string
+		cause  string
+	}{
+		{"ended", time.Hour, s.keys["acme-2"], acme, "key_expired", "acme-2 ended 0s ago, at 2"},
+		{"ended a while ago", 74 * time.Second, s.keys["acme-2"], acme, "key_expired", "acme-2 ended 1m14s ago, at 2"},
+		{"a forger", 0, hmacKey(t, "acme-2", "x"), acme, "bad_signature", "the signature does not match"},
+		{"another route", 0, s.keys["acme-2"], orbit, "bad_signature", "the key is unknown"},
+		{"not begun", -3*time.Hour - 74*time.Second, s.keys["acme-2"], acme, "key_not_yet_valid", "acme-2 begins in 1h0m0s, at 2"},
+		{"a forger before", 0, hmacKey(t, "acme-2", "x"), acme, "bad_signature", "the signature does not match"},
+	} {
+		s.clock.add(c.after)
+		proof, err := c.chain.Authenticate(context.Background(), from(client, s.signed(t, c.key, request(), nil)))
+		var e *Error
+		if !errors.As(err, &e) || e.Reason != c.reason || e.Status() != 401 || !strings.Contains(e.Error(), c.cause) || proof.Signature != nil {
+			t.Errorf("%s: got %v, want %s with %q", c.name, err, c.reason, c.cause)
+		} else if told := strings.HasPrefix(c.reason, "key_"); (e.KeyID == "acme-2") != told {
+			t.Errorf("%s: the key is %q", c.name, e.KeyID)
 		}
 	}
 }

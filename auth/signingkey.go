@@ -168,11 +168,32 @@ type SigningKey struct {
 // For returns the key if it is valid now and has this use, and nil otherwise. A nil
 // SigningKey has no use.
 func (k *SigningKey) For(use string, now time.Time) *httpsig.Key {
-	if k == nil || !slices.Contains(k.uses, use) ||
-		!k.notBefore.IsZero() && now.Before(k.notBefore) || !k.notAfter.IsZero() && !now.Before(k.notAfter) {
+	if k.Usable(now) != nil {
+		return nil
+	}
+	return k.Whenever(use)
+}
+
+// Whenever returns the key if it has this use, valid now or not, and nil otherwise. Who
+// verifies with it must ask Usable, too.
+func (k *SigningKey) Whenever(use string) *httpsig.Key {
+	if k == nil || !slices.Contains(k.uses, use) {
 		return nil
 	}
 	return k.key
+}
+
+// Usable returns nil if the key is valid now, else the error for whoever signed by it. A nil
+// SigningKey is usable: it has no use.
+func (k *SigningKey) Usable(now time.Time) *httpsig.Error {
+	switch {
+	case k == nil:
+	case !k.notBefore.IsZero() && now.Before(k.notBefore):
+		return &httpsig.Error{Code: httpsig.KeyNotYetValid, KeyID: k.key.ID(), Detail: fmt.Sprintf("%s begins in %s, at %s (not_before)", k.key.ID(), k.notBefore.Sub(now).Round(time.Second), k.notBefore.UTC().Format(time.RFC3339))}
+	case !k.notAfter.IsZero() && !now.Before(k.notAfter):
+		return &httpsig.Error{Code: httpsig.KeyExpired, KeyID: k.key.ID(), Detail: fmt.Sprintf("%s ended %s ago, at %s (not_after)", k.key.ID(), now.Sub(k.notAfter).Round(time.Second), k.notAfter.UTC().Format(time.RFC3339))}
+	}
+	return nil
 }
 
 // Public returns the public half of an Ed25519 private key, nil for other keys.

@@ -17,12 +17,12 @@ const validVector = "valid"
 
 // Why this package refuses signatures that Wycheproof calls valid.
 const (
-	symmetric = "alg is not accepted from this issuer"              // HMAC: whoever verifies could sign
-	noClaims  = "token claims: empty segment"                       // an access token has claims
-	otherAlg  = "the issuer has no key with this kid and algorithm" // its key names another alg
-	badAlg    = "keys: no usable key"                               // its key names ES521, which is not registered
-	notBase64 = "not canonical base64url"                           // characters that some decoders skip
-	encrypted = "the token does not have three segments"            // JWE
+	symmetric = ", accepted are RS256, RS384,"           // HMAC: whoever verifies could sign
+	noClaims  = "token claims: empty segment"            // an access token has claims
+	otherAlg  = ", as none of its 1 keys has"            // its key names another alg
+	badAlg    = ": no usable key"                        // its key names ES521, which is not registered
+	notBase64 = "not canonical base64url"                // characters that some decoders skip
+	encrypted = "the token does not have three segments" // JWE
 )
 
 // refusedVectors are the valid vectors that are refused, by the cause and tcId.

@@ -23,7 +23,7 @@ func dialect(t testing.TB, name string) *model.Dialect {
 // rulesOf compiles rules for servers of a dialect.
 func rulesOf(t testing.TB, d *model.Dialect, rules ...policy.Rule) *policy.Policy {
 	t.Helper()
-	p, err := policy.New(d, rules)
+	p, err := policy.New(d, "rules", rules)
 	if err != nil {
 		t.Fatal(err)
 	}

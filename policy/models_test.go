@@ -29,7 +29,7 @@ func TestRulesAboutModels(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d, _ := model.ByName("openai")
-			p, err := policy.New(d, c.rules)
+			p, err := policy.New(d, "rules", c.rules)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -62,7 +62,7 @@ func TestRulesAboutModelsNeedADialectThatNamesThem(t *testing.T) {
 		r := policy.Rule{Allow: setting.List[string]{"*"}, Models: setting.List[string]{c.pattern}}
 		var f setting.Faults
 		r.CheckModels("rules[0]", d, &f)
-		_, err := policy.New(d, []policy.Rule{r})
+		_, err := policy.New(d, "rules", []policy.Rule{r})
 		if got := err != nil; got != (c.problem != "") {
 			t.Errorf("%s %q: New says %v", c.dialect, c.pattern, err)
 		}

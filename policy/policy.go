@@ -12,6 +12,7 @@ import (
 
 	"sallyport/auth/identity"
 	"sallyport/policy/model"
+	"sallyport/proxy/setting"
 )
 
 // Reasons of a refusal. The audit record and the response to the caller contain them.
@@ -26,10 +27,13 @@ type Refusal struct {
 	// Scopes are set with [ReasonInsufficientScope]: any one of them suffices, and the
 	// caller has none. They belong to the policy and must not be modified.
 	Scopes []string
+	// Cause says which rule denies the call, or which rules are nearest to allowing it and what the
+	// caller lacks. It is for the audit record only.
+	Cause string
 }
 
-// Error returns the reason.
-func (r *Refusal) Error() string { return r.Reason }
+// Error returns the reason and its cause, for logs only.
+func (r *Refusal) Error() string { return r.Reason + ": " + r.Cause }
 
 // Policy holds the compiled rules of one route. It is immutable and safe for concurrent
 // use. The zero Policy refuses everything.
@@ -43,8 +47,9 @@ type Policy struct {
 func (p *Policy) AboutModels() bool { return p.models }
 
 // New compiles rules for servers of a dialect. It returns an error for rules in which
-// [Rule.Check] finds a fault that concerns verbs or models. It copies the rules.
-func New(d *model.Dialect, rules []Rule) (*Policy, error) {
+// [Rule.Check] finds a fault that concerns verbs or models. It copies the rules. Causes of refusals
+// call them at[0], at[1] and so on.
+func New(d *model.Dialect, at string, rules []Rule) (*Policy, error) {
 	if len(rules) == 0 {
 		return nil, errors.New("a policy needs rules")
 	}
@@ -54,7 +59,7 @@ func New(d *model.Dialect, rules []Rule) (*Policy, error) {
 		if err := r.sound(d); err != nil {
 			return nil, fmt.Errorf("rule %d: %w", i+1, err)
 		}
-		c := rule{verbs: slices.Concat(r.Allow, r.Deny), who: r.Who.clone()}
+		c := rule{at: setting.Index(at, i), verbs: slices.Concat(r.Allow, r.Deny), named: slices.Clone(r.Models), who: r.Who.clone()}
 		for _, m := range r.Models {
 			c.models = append(c.models, newGlob(m))
 			p.models = true
@@ -74,7 +79,7 @@ func New(d *model.Dialect, rules []Rule) (*Policy, error) {
 func (p *Policy) Screen(caller *identity.Principal) error {
 	for i := range p.deny {
 		if d := &p.deny[i]; d.every() && d.who.match(caller) {
-			return &Refusal{Reason: ReasonForbidden}
+			return &Refusal{Reason: ReasonForbidden, Cause: d.denial(nil)}
 		}
 	}
 	for i := range p.allow {
@@ -89,11 +94,11 @@ func (p *Policy) Screen(caller *identity.Principal) error {
 // The zero Principal and a call without a dialect or a verb are refused.
 func (p *Policy) Decide(caller *identity.Principal, call model.Call) (Grant, error) {
 	if caller.IsZero() || call.Dialect == nil || call.Verb == "" {
-		return Grant{}, &Refusal{Reason: ReasonForbidden}
+		return Grant{}, &Refusal{Reason: ReasonForbidden, Cause: "the caller or the call is not known"}
 	}
 	for i := range p.deny {
 		if d := &p.deny[i]; d.covers(call, true) && d.who.match(caller) {
-			return Grant{}, &Refusal{Reason: ReasonForbidden}
+			return Grant{}, &Refusal{Reason: ReasonForbidden, Cause: d.denial(&call)}
 		}
 	}
 	for i := range p.allow {
@@ -113,7 +118,7 @@ func (p *Policy) Provide(caller *identity.Principal, call model.Call) (Provision
 		return Provisional{}, err
 	}
 	if !call.Dialect.ActsOnWhole() {
-		return Provisional{}, &Refusal{Reason: ReasonForbidden}
+		return Provisional{}, &Refusal{Reason: ReasonForbidden, Cause: "the server may act on a part of the body, which is not verified yet"}
 	}
 	return Provisional{policy: p, caller: caller, call: call}, nil
 }
@@ -127,17 +132,19 @@ func (p *Policy) refusal(caller *identity.Principal, call *model.Call) *Refusal 
 		for i := range p.allow {
 			a := &p.allow[i]
 			if (call == nil || a.covers(*call, false)) && len(a.who.Scope) > 0 && a.who.matchButScope(caller) {
-				return &Refusal{Reason: ReasonInsufficientScope, Scopes: a.who.Scope}
+				return &Refusal{Reason: ReasonInsufficientScope, Scopes: a.who.Scope, Cause: p.cause(caller, call)}
 			}
 		}
 	}
-	return &Refusal{Reason: ReasonForbidden}
+	return &Refusal{Reason: ReasonForbidden, Cause: p.cause(caller, call)}
 }
 
 // rule is a compiled [Rule]; whether it allows or denies follows from the list it is in.
 type rule struct {
+	at     string // its place in the configuration
 	verbs  []string
-	models []glob // empty: all
+	models []glob   // empty: all
+	named  []string // the patterns of models
 	who    Who
 }
 

@@ -58,7 +58,7 @@ func TestDenyWinsThenAnyAllow(t *testing.T) {
 		{"same name at another source", []policy.Rule{{Allow: list{"*"}, Who: policy.Who{Principal: list{"issuer/corp:alice"}}}}, bob, "post", policy.ReasonForbidden},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := policy.New(model.Raw(), c.rules)
+			p, err := policy.New(model.Raw(), "rules", c.rules)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -76,7 +76,7 @@ func TestDenyWinsThenAnyAllow(t *testing.T) {
 
 func TestScreenRefusesCallersWhomNoRuleAllows(t *testing.T) {
 	type list = setting.List[string]
-	p, err := policy.New(model.Raw(), []policy.Rule{
+	p, err := policy.New(model.Raw(), "rules", []policy.Rule{
 		{Allow: list{"get"}, Who: policy.Who{Scope: list{"models.read"}}},
 		{Allow: list{"post"}, Who: policy.Who{Group: list{"ml"}}},
 		{Deny: list{"*"}, Who: policy.Who{Claim: map[string]list{"realm_access.roles": {"banned"}}}},
@@ -129,7 +129,7 @@ func TestUnsoundRulesAreNotCompiled(t *testing.T) {
 		"no method":     {{Deny: setting.List[string]{"predict"}}},
 		"an empty verb": {{Allow: setting.List[string]{""}}},
 	} {
-		if _, err := policy.New(model.Raw(), rules); err == nil {
+		if _, err := policy.New(model.Raw(), "rules", rules); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -213,7 +213,7 @@ func BenchmarkDecide(b *testing.B) {
 
 func ExamplePolicy_Decide() {
 	raw := model.Raw()
-	p, err := policy.New(raw, []policy.Rule{{Allow: setting.List[string]{"post"}, Who: policy.Who{Scope: setting.List[string]{"models.predict"}}}})
+	p, err := policy.New(raw, "rules", []policy.Rule{{Allow: setting.List[string]{"post"}, Who: policy.Who{Scope: setting.List[string]{"models.predict"}}}})
 	if err != nil {
 		panic(err)
 	}
@@ -225,5 +225,5 @@ func ExamplePolicy_Decide() {
 	fmt.Println(err)
 	// Output:
 	// true false <nil>
-	// forbidden
+	// forbidden: no rule allows delete: rules[0] allows post
 }

@@ -160,7 +160,7 @@ func (w *Who) match(p *identity.Principal) bool {
 func (w *Who) matchButScope(p *identity.Principal) bool {
 	if p.IsZero() ||
 		len(w.Group) > 0 && !overlap(w.Group, p.Groups) ||
-		len(w.Principal) > 0 && !slices.Contains(w.Principal, p.String()) && (p.Alias == "" || !slices.Contains(w.Principal, p.Alias)) {
+		len(w.Principal) > 0 && !w.names(p) {
 		return false
 	}
 	for name, values := range w.Claim {
@@ -169,6 +169,11 @@ func (w *Who) matchButScope(p *identity.Principal) bool {
 		}
 	}
 	return true
+}
+
+// names reports whether the key principal lists the caller.
+func (w *Who) names(p *identity.Principal) bool {
+	return slices.Contains(w.Principal, p.String()) || p.Alias != "" && slices.Contains(w.Principal, p.Alias)
 }
 
 // clone copies all lists, so that a compiled rule shares no memory with the configuration.

@@ -227,3 +227,24 @@ func TestRefusedAPIKeyIsInTheCallersShape(t *testing.T) {
 		}
 	}
 }
+
+// refusedAPIKeys are requests whose API key is missing or at fault.
+func refusedAPIKeys(t *testing.T) *refusals {
+	ended, probe := apikey.New(), apikey.New()
+	r := &refusals{house: build(t, plan{routes: `
+  - {host: models.test, path: /both, upstream: '%s', callers: {all: [issuer/corp, apikey], bind: independent}, rules: [{allow: "*"}]}
+  - {host: models.test, path: /tokens, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: models.test, upstream: '%s', callers: apikey/old, rules: [{allow: "*"}]}
+`, more: fmt.Sprintf("api_keys: {old: {hash: '%s', not_after: 2020-01-01}, probe: {hash: '%s'}}\n", apikey.HashText(ended), apikey.HashText(probe))})}
+	key := func(s string) string { return r.ask("GET / HTTP/1.1", "X-Api-Key: "+r.secret(s)) }
+	id := func(name, key string) string { return name + ":" + apikey.HashText(key)[7:15] }
+	r.expect("api_key_expired", 401, "API key "+id("old", ended)+" ended at 2020-01-01T00:00:00Z", key(ended))
+	r.expect("api_key_unknown", 401, "the route does not list apikey:probe, whose key "+id("probe", probe)+" is", key(probe))
+	r.expect("api_key_unknown", 401, "no API key has the hash sha256:…...", key(apikey.New()))
+	r.expect("api_key_unknown", 401, "not an API key: its form or checksum is wrong, as if it were cut off or mistyped", key(ended[:40]))
+	r.expect("api_key_unknown", 401, "the API key is Basic's user name; it must be the password", r.ask("GET / HTTP/1.1", "Authorization: "+r.secret(basicAuth(ended, ""))))
+	r.expect("bad_credential", 401, "more than one field with an API key", r.ask("GET / HTTP/1.1", "X-Api-Key: "+ended, "Api-Key: "+ended))
+	r.expect("unlisted_credential", 401, "Authorization has an API key; the route takes issuer/corp", r.ask("GET /tokens HTTP/1.1", "Authorization: Bearer "+probe))
+	r.expect("no_credential", 401, "another credential than that of Authorization is missing; the route takes issuer/corp, apikey", r.ask("GET /both HTTP/1.1", "Authorization: Bearer TOKEN"))
+	return r
+}

@@ -267,8 +267,9 @@ func TestInvalidSignaturesAreRefused(t *testing.T) {
 		{"created at the beginning of time", "stale", errand{params: regexpReplace(params(usualIdentifiers, `;nonce="n"`), `created=\d+`, "created=-999999999999999")}},
 
 		{"a key that does not exist", "bad_signature", errand{key: keyOf("nobody-1")}},
-		{"a key that begins in 2100", "bad_signature", errand{key: keyOf("early-1")}},
-		{"a key that has ended", "bad_signature", errand{key: keyOf("ended-1")}},
+		{"a key that begins in 2100", "key_not_yet_valid", errand{key: keyOf("early-1")}},
+		{"a key that has ended", "key_expired", errand{key: keyOf("ended-1")}},
+		{"a key that has ended, and a stale signature", "stale", errand{key: keyOf("ended-1"), at: -time.Hour}},
 		{"a key for answers", "bad_signature", errand{key: keyOf("answers-1")}},
 		{"a key for requests to upstreams", "bad_signature", errand{key: keyOf("out-1")}},
 		{"a key of upstreams", "bad_signature", errand{key: keyOf("back-1")}},
@@ -323,8 +324,11 @@ func TestUnknownKeyLooksLikeABadMAC(t *testing.T) {
 	}
 	for _, path := range []string{"/hmac", "/both"} {
 		want := seen(errand{target: path, key: mustKey("acme-1", "wrong")}.signed(t))
-		for _, id := range []string{"nobody-1", "early-1", "ended-1", "answers-1", "out-1", "gateway-ed"} {
-			if got := seen(errand{target: path, key: mustKey(id, id)}.signed(t)); got != want {
+		for id, secret := range map[string]string{
+			"nobody-1": "nobody-1", "answers-1": "answers-1", "out-1": "out-1", "gateway-ed": "gateway-ed",
+			"early-1": "wrong", "ended-1": "wrong", // who has the right secret may know that it has ended
+		} {
+			if got := seen(errand{target: path, key: mustKey(id, secret)}.signed(t)); got != want {
 				t.Errorf("%s with key %s: a forger sees\n%s\nand with a wrong secret\n%s", path, id, got, want)
 			}
 		}

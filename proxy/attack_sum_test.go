@@ -15,6 +15,7 @@ func TestAttackHeadersOnAResetStream(t *testing.T) {
 	h := build(t, plan{more: "limits: {frames: 1000}"})
 	h.meanwhile(func() {
 		f := h.frames()
+		f.mute = true
 		f.headers(1, true, h.usual("GET", "/")...)
 		_ = f.fr.WriteWindowUpdate(1, 0) // a fault of the stream: the gateway resets it
 		over := make(chan struct{})

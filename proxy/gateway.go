@@ -14,6 +14,7 @@ import (
 
 	"sallyport/proxy/admin"
 	"sallyport/proxy/exchange"
+	"sallyport/proxy/expiry"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/watch"
 	"sallyport/proxy/wire"
@@ -81,7 +82,8 @@ type Gateway struct {
 	failed              chan error      // the first error of either
 	base                context.Context // context of the foundation; nil before Run
 
-	watch *watch.Watch
+	watch   *watch.Watch
+	endings *expiry.Watch
 
 	probing chan struct{} // a semaphore of one, for Alive
 
@@ -114,6 +116,7 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 	}
 	first.activate(g.memory)
 	g.watch = newWatch(cfg, &g.memory.options)
+	g.endings = expiry.NewWatch(expiry.Options{List: g.ends, Log: g.memory.Log, Now: g.memory.options.Now})
 	g.current.Store(first)
 	g.server = exchange.New(&g.memory.Memory, &first.Snapshot)
 	one, two := engineOptions(cfg, g.memory.Clock)
@@ -151,7 +154,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer stopBase()
 	g.reloading.Lock()
 	g.base = base
-	for _, run := range []func(context.Context) error{g.memory.auth.Run, g.memory.edge.Run, g.memory.Audit.Run, g.memory.Pressure.Run, g.watch.Run, g.followFiles} {
+	for _, run := range []func(context.Context) error{g.memory.auth.Run, g.memory.edge.Run, g.memory.Audit.Run, g.memory.Pressure.Run, g.watch.Run, g.followFiles, g.endings.Run} {
 		g.foundation.start(g.failed, func() error { return run(base) })
 	}
 	g.serve(opened)
@@ -216,11 +219,13 @@ func (g *Gateway) drain(ctx context.Context) {
 	}
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	cut := sync.OnceFunc(func() {
-		if n := g.server.Cut(nil); n > 0 {
-			g.memory.Log.Warn("requests were aborted at the end of the grace period", "requests", n)
+	cut := sync.OnceFunc(func() { g.server.Cut(nil, g.waited(grace)) })
+	// The records say which they were, by the reason shutdown.
+	defer func() {
+		if n := g.server.Stopped(); n > 0 {
+			g.memory.Log.Warn("requests were aborted at the end of the grace period", "requests", n, "drain", grace.String())
 		}
-	})
+	}()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -242,6 +247,16 @@ func (g *Gateway) drain(ctx context.Context) {
 	}
 	cut()
 	<-done
+}
+
+// waited returns a grace period that is over, or zero if Kill has cut it short.
+func (g *Gateway) waited(grace time.Duration) time.Duration {
+	select {
+	case <-g.killed:
+		return 0
+	default:
+		return grace
+	}
 }
 
 // wait waits for d, or until Kill.

@@ -31,6 +31,7 @@ func (g *Gateway) state() admin.State {
 		s.Ready = !s.Draining
 	default:
 	}
+	s.Ends = endsOf(g.ends(), g.memory.options.Now())
 	for _, c := range g.memory.edge.Certificates() {
 		s.Certificates = append(s.Certificates, admin.Certificate(c))
 	}

@@ -138,7 +138,7 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 		g.announceIntegrity()
 	}
 	var records *audit.Change // nil: the audit file stays the same
-	if cfg.Audit != old.config.Audit {
+	if cfg.Audit.File != old.config.Audit.File {
 		if records, err = g.memory.Audit.Prepare(cfg.Audit); err != nil {
 			s.release()
 			return nil, fmt.Errorf("audit.file: %w", err)
@@ -158,6 +158,7 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 		records.Apply()
 	}
 	g.current.Store(s)
+	g.endings.Wake()
 	g.engines.setOptions(engineOptions(cfg, g.memory.Clock))
 	g.server.Swap(&s.Snapshot)
 	g.serve(opened)
@@ -192,13 +193,14 @@ func (g *Gateway) retire(old *snapshot) {
 		g.memory.Log.Info("the new configuration refused exchanges under way; they were cut", "exchanges", n)
 	}
 	cancel()
-	grace := time.NewTimer(old.config.Drain.Or(defaultDrain))
+	drain := old.config.Drain.Or(defaultDrain)
+	grace := time.NewTimer(drain)
 	defer grace.Stop()
 	select {
 	case <-old.Drained():
 	case <-g.base.Done(): // the process has ended after waiting for every exchange
 	case <-grace.C:
-		if n := g.server.Cut(&old.Snapshot); n > 0 {
+		if n := g.server.Cut(&old.Snapshot, drain); n > 0 {
 			g.memory.Log.Warn("exchanges of a replaced configuration were cut at the end of its grace period", "exchanges", n)
 		}
 	}

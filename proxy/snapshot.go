@@ -14,6 +14,7 @@ import (
 	"sallyport/proxy/config"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
+	"sallyport/proxy/expiry"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -28,6 +29,7 @@ type snapshot struct {
 	outline config.Outline
 	loaded  time.Time // when it was built
 
+	ends      []expiry.End // of what the configuration names, except the gateway's own certificates
 	tls       *edge.View
 	auth      *auth.Auth
 	upstreams []*upstream.Upstream
@@ -50,9 +52,11 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 		}
 	}()
 	s.addListening(&cfg.Listen)
+	s.ends = cfg.Ends(true, m.options.Now())
 	s.Proxies = config.Prefixes(cfg.TrustedProxies)
 	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
 	s.PublicHTTPS = cfg.PublicHTTPS
+	s.Durable = cfg.Audit.Durable
 	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
 	if err != nil {
 		return nil, err
@@ -177,6 +181,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		UpgradeWarned: new(limit.Rarely),
 		Identity:      c.Identity.Names(),
 		KeepServer:    c.KeepServer,
+		Durable:       cfg.DurabilityOf(c),
 		Integrity:     seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.DialectOf(c).ActsOnWhole()),
 		Limits: route.Limits{
 			Body:     c.Limits.BodyBytes(),
@@ -199,7 +204,11 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	if r.Fixed != nil && len(rules) == 0 {
 		rules = route.EveryoneAllowed()
 	}
-	if r.Policy, err = policy.New(r.Dialect, rules); err != nil {
+	at := "rules"
+	if name := c.Rules.Policy; name != "" {
+		at = "policies." + name
+	}
+	if r.Policy, err = policy.New(r.Dialect, at, rules); err != nil {
 		return nil, err
 	}
 	return r, nil

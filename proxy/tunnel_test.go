@@ -60,6 +60,9 @@ func TestWebSocket(t *testing.T) {
 		if got := h.raw(request); strings.Count(got, "tick\n") != 10 {
 			t.Errorf("got %q", got)
 		}
+		if r := h.ended(); r["reason"] != nil || r["cause"] != "both sides were silent for 400ms (timeouts.idle)" {
+			t.Errorf("record %v", r)
+		}
 	})
 	t.Run("ends with the credential", func(t *testing.T) {
 		h := build(t, plan{routes: strings.TrimRight(oneRoute, "\n") + "\n    websocket: true\n", handler: func(w http.ResponseWriter, _ *http.Request) {

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"sallyport/proxy/setting"
 )
 
 const (
@@ -214,11 +216,20 @@ func wrap(err error) *Error {
 	case errors.As(err, &refused):
 		return refused
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return &Error{Kind: TimedOut, Err: err}
+		return &Error{Kind: TimedOut}
 	case errors.As(err, &unverified), errors.As(err, &alert), errors.As(err, &record), strings.Contains(err.Error(), "tls: "):
-		return &Error{Kind: Untrusted, Err: err}
+		return &Error{Kind: Untrusted, Err: plain(err)}
 	}
-	return &Error{Kind: Unreachable, Err: err}
+	return &Error{Kind: Unreachable, Err: plain(err)}
+}
+
+// plain returns what happened, without what net/http and net put before it.
+func plain(err error) error {
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err
+	}
+	return setting.PlainError(err)
 }
 
 // CheckURL returns an error if a URL may not be fetched. It must be https or, unless

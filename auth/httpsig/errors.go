@@ -13,6 +13,8 @@ const (
 	WrongAuthority Code = "authority"
 	UnknownKey     Code = "unknown_key" // for logs only, see Code.Public
 	BadSignature   Code = "bad_signature"
+	KeyExpired     Code = "key_expired"       // told only if the signature is right
+	KeyNotYetValid Code = "key_not_yet_valid" // told only if the signature is right
 	Unbound        Code = "unbound"
 	Replayed       Code = "replayed"
 	DigestMissing  Code = "digest_missing"
@@ -48,6 +50,10 @@ func (c Code) Text() string {
 		return "the key is unknown"
 	case BadSignature:
 		return "the signature does not match"
+	case KeyExpired:
+		return "the signing key has expired; use the new one"
+	case KeyNotYetValid:
+		return "the signing key is not valid yet"
 	case Unbound:
 		return "the signature does not belong to this request"
 	case Replayed:
@@ -65,6 +71,7 @@ func (c Code) Text() string {
 type Error struct {
 	Code   Code
 	Detail string
+	KeyID  string // of a verified signature whose key may not be used now; else ""
 }
 
 func (e *Error) Error() string {

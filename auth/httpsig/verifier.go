@@ -76,6 +76,7 @@ type Verifier struct {
 	require    []component
 	ifPresent  []component
 	key        func(id string) *Key
+	usable     func(id string) *Error
 	authority  func(authority string) bool
 	now        func() time.Time
 	hmac, edsa bool
@@ -94,9 +95,14 @@ type scratch struct {
 
 // VerifierOptions configure a Verifier besides its policy.
 type VerifierOptions struct {
-	// Key returns the key with an id, or nil if none is valid now for this purpose. It
-	// must take the same time in both cases. Required.
+	// Key returns the key with an id, or nil if there is none for this purpose. It must
+	// take the same time in both cases. Required.
 	Key func(id string) *Key
+
+	// Usable returns nil, or why the key with this id may not be used now. It is asked only
+	// once a signature by the key has been verified, so nobody but its owner learns that the
+	// key exists. Nil means that every key is usable.
+	Usable func(id string) *Error
 
 	// Authority reports whether a request for this authority is accepted. The argument
 	// is in lower case and has no default port. Without this check a signature for
@@ -112,9 +118,12 @@ func NewVerifier(p Policy, o VerifierOptions) (*Verifier, error) {
 	if p.Tag == "" || p.MaxAge <= 0 || o.Key == nil || p.Skew < 0 {
 		return nil, errors.New("a verifier needs a tag, a maximum age and keys")
 	}
-	v := &Verifier{policy: p, key: o.Key, authority: o.Authority, now: o.Now}
+	v := &Verifier{policy: p, key: o.Key, usable: o.Usable, authority: o.Authority, now: o.Now}
 	if v.now == nil {
 		v.now = time.Now
+	}
+	if v.usable == nil {
+		v.usable = func(string) *Error { return nil }
 	}
 	var err error
 	if v.require, err = parseComponents(p.Require); err != nil {
@@ -191,9 +200,9 @@ func (v *Verifier) VerifyResponse(m *Message, nonce string, trailer bool) (*Sign
 }
 
 // Recheck checks a signature of m that this or another Verifier has verified before
-// against this policy. The key with its id must still be the same key, and coverage and
-// authority must satisfy the policy. It does not check times, nonce and the signature
-// itself again. The error is nil or of type *[Error].
+// against this policy. The key with its id must still be the same key and usable, and
+// coverage and authority must satisfy the policy. It does not check the signature's times, its
+// nonce and the signature itself again. The error is nil or of type *[Error].
 func (v *Verifier) Recheck(m *Message, signature *Signature) error {
 	s := v.scratch.Get().(*scratch)
 	defer v.scratch.Put(s)
@@ -206,9 +215,12 @@ func (v *Verifier) Recheck(m *Message, signature *Signature) error {
 	id := signature.Key.ID()
 	switch key := v.key(id); {
 	case key == nil:
-		return fault(UnknownKey, "keyid "+strconv.Quote(id))
+		return fault(UnknownKey, "keyid "+quoted(id))
 	case !key.Equal(signature.Key):
-		return fault(BadSignature, "keyid "+strconv.Quote(id)+" is another key now")
+		return fault(BadSignature, "keyid "+quoted(id)+" is another key now")
+	}
+	if err := v.usable(id); err != nil {
+		return err
 	}
 	return nil
 }
@@ -265,9 +277,11 @@ func (v *Verifier) timely(in *input) (until int64, err *Error) {
 	}
 	switch {
 	case in.created > now.Add(v.policy.Skew).Unix():
-		return 0, fault(Future, strconv.FormatInt(in.created-now.Unix(), 10)+" s ahead")
+		return 0, fault(Future, strconv.FormatInt(in.created-now.Unix(), 10)+" s ahead, accepted are "+strconv.FormatInt(int64(v.policy.Skew/time.Second), 10)+" s")
+	case now.Unix() > until && in.hasExpires && until == in.expires:
+		return 0, fault(Stale, strconv.FormatInt(now.Unix()-in.created, 10)+" s old, expired "+strconv.FormatInt(now.Unix()-until, 10)+" s ago")
 	case now.Unix() > until:
-		return 0, fault(Stale, strconv.FormatInt(now.Unix()-in.created, 10)+" s old")
+		return 0, fault(Stale, strconv.FormatInt(now.Unix()-in.created, 10)+" s old, accepted are "+strconv.FormatInt(int64(v.policy.MaxAge/time.Second), 10)+" s")
 	}
 	return until, nil
 }
@@ -333,7 +347,7 @@ func (v *Verifier) forUs(m *Message, s *scratch) *Error {
 		authority = string(s.host)
 	}
 	if v.authority == nil || !v.authority(authority) {
-		return fault(WrongAuthority, "")
+		return fault(WrongAuthority, quoted(authority))
 	}
 	return nil
 }
@@ -356,6 +370,9 @@ func (v *Verifier) algorithm(in *input, size int) (Algorithm, *Error) {
 	return a, nil
 }
 
+// quoted returns what a message says, in quotes and shortened, for the detail of an [Error].
+func quoted(s string) string { return fmt.Sprintf("%.64q", s) }
+
 // signedBy looks up the key and verifies the signature. If the key is unknown or has
 // another algorithm, it verifies with a random dummy key to take the same time.
 func (v *Verifier) signedBy(id string, a Algorithm, s *scratch) (*Key, *Error) {
@@ -369,11 +386,11 @@ func (v *Verifier) signedBy(id string, a Algorithm, s *scratch) (*Key, *Error) {
 	}
 	ok := used.verify(s.base, s.selection.mac, s.mac[:])
 	if ok && used == key {
-		return key, nil
+		return key, v.usable(id)
 	}
 	code := BadSignature
 	if key == nil {
 		code = UnknownKey
 	}
-	return nil, fault(code, "keyid "+strconv.Quote(id))
+	return nil, fault(code, "keyid "+quoted(id))
 }

@@ -33,7 +33,8 @@ func newCheck() *cobra.Command {
 		Long: `Report every fault of the configuration on standard error, one per line with file,
 line, setting, value and a correction; the exit status is then 1. Warnings are written
 there too and do not change the exit status: unused parts, callers whom no rule can
-allow, allow_from that a balancer makes void. If there is no fault, show the routes with
+allow, allow_from that a balancer makes void, keys and certificates that have ended or
+will within a tenth of their lifetime. If there is no fault, show the routes with
 all settings, defaults included, and where the gateway keeps its state: as a table on a
 terminal, as JSON on a pipe.
 
@@ -66,7 +67,8 @@ func check(w, warnings io.Writer, path, output string, offline bool) error {
 	}
 	result := checked{OK: err == nil, File: path}
 	if err == nil {
-		result.Warnings, result.State, result.Routes = config.Warnings(time.Now()), config.StatePlaces(), config.Table()
+		result.Warnings, result.State, result.Routes = config.Warnings(), config.StatePlaces(), config.Table()
+		result.Warnings = append(result.Warnings, proxy.EndWarnings(config, offline, time.Now())...)
 	} else if !errors.As(err, &result.Faults) {
 		return err
 	}

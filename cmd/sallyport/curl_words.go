@@ -46,8 +46,12 @@ func (w *wire) advice() string {
 		return w.clocks()
 	case "bad_signature":
 		return host + " could not verify the signature with its key of this id:\n" +
-			"id or secret differ, the key is not valid now, or an intermediary changed the request. Print the sent request with -v, and\n" +
+			"id or secret differ, or an intermediary changed the request. Print the sent request with -v, and\n" +
 			fmt.Sprintf("run sallyport verify --explain --secret %s on it, and on the request as it arrived, to see where they differ", w.secret)
+	case "key_expired":
+		return "the key has ended at " + host + ": sign with the new one, or ask the operator for it"
+	case "key_not_yet_valid":
+		return "the key has not begun at " + host + ": sign with the earlier one until then"
 	case "replayed":
 		return host + " has seen this signature before: an intermediary sends requests twice; each run of sallyport curl signs anew"
 	case "digest_missing", "digest_mismatch":

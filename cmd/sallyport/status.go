@@ -22,8 +22,8 @@ func newStatus() *cobra.Command {
 		Short: "Show the state of the running gateway",
 		Long: `Show the state of the gateway that serves this configuration: the active
 configuration, the reason if the last reload was refused, listeners, requests in
-flight, certificates, keys of issuers, and endpoints of upstreams. The output is a
-table on a terminal and JSON on a pipe. The exit status is 1 if no gateway answers.`,
+flight, the ends of keys and certificates, certificates, keys of issuers, and
+endpoints of upstreams. Times are in UTC. The output is a table on a terminal and JSON on a pipe. The exit status is 1 if no gateway answers.`,
 		Example: `  sallyport status
   sallyport status -c /etc/sallyport/gateway.yaml
   sallyport status | jq .configuration.hash`,
@@ -105,7 +105,7 @@ func statusText(s *proxy.StatusReport, p painter, now time.Time) string {
 	}
 	fmt.Fprintf(&b, "routes: %d, requests in flight: %d, connections: %d, configurations in use: %d\n", s.Routes, s.InFlight, s.Connections, c.Snapshots)
 
-	for _, rows := range [][][]string{listenerRows(s), certificateRows(s, now), issuerRows(s, now), upstreamRows(s)} {
+	for _, rows := range [][][]string{listenerRows(s), endRows(s, now), certificateRows(s), issuerRows(s, now), upstreamRows(s)} {
 		if len(rows) > 1 {
 			b.WriteString("\n" + aligned(rows, p))
 		}
@@ -121,18 +121,34 @@ func listenerRows(s *proxy.StatusReport) [][]string {
 	return rows
 }
 
-func certificateRows(s *proxy.StatusReport, now time.Time) [][]string {
-	rows := [][]string{{"CERTIFICATE", "SOURCE", "EXPIRES", "PROBLEM"}}
-	for _, c := range s.Certificates {
-		expires := "none yet"
-		switch {
-		case c.NotAfter.IsZero():
-		case c.NotAfter.Before(now):
-			expires = "expired " + age(c.NotAfter, now) + " ago"
-		default:
-			expires = "in " + age(now, c.NotAfter)
+// endRows lists the ends of keys and certificates, the earliest first.
+func endRows(s *proxy.StatusReport, now time.Time) [][]string {
+	rows := [][]string{{"ENDS", "KIND", "NAME", "NOT AFTER", "LEFT"}}
+	for _, e := range s.Ends {
+		when, at := "none yet", "-"
+		if !e.NotAfter.IsZero() {
+			at = e.NotAfter.UTC().Format("2006-01-02 15:04:05Z")
+			if when = "in " + age(now, e.NotAfter); !e.NotAfter.After(now) {
+				when = age(e.NotAfter, now) + " ago"
+			}
 		}
-		rows = append(rows, []string{strings.Join(c.Hosts, " "), c.Source, expires, c.LastError})
+		left := e.Left
+		if left == "third" || left == "tenth" {
+			left = "less than a " + left
+		}
+		rows = append(rows, []string{when, e.Kind, e.Name, at, left})
+	}
+	return rows
+}
+
+func certificateRows(s *proxy.StatusReport) [][]string {
+	rows := [][]string{{"CERTIFICATE", "SOURCE", "RENEWAL", "PROBLEM"}}
+	for _, c := range s.Certificates {
+		renewal := "by hand"
+		if !c.NextRenewal.IsZero() {
+			renewal = c.NextRenewal.UTC().Format("2006-01-02 15:04:05Z")
+		}
+		rows = append(rows, []string{strings.Join(c.Hosts, " "), c.Source, renewal, c.LastError})
 	}
 	return rows
 }

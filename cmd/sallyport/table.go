@@ -79,6 +79,9 @@ func rowOf(r *proxy.RouteInfo) [][]string {
 	if r.InFlight > 0 {
 		limits = append(limits, fmt.Sprintf("%d in flight", r.InFlight))
 	}
+	if r.Durable != "off" {
+		limits = append(limits, "audit "+r.Durable)
+	}
 	return [][]string{r.Host, path, {strings.Join(r.Methods, " ")}, upstream, r.Callers, r.Rules, limits}
 }
 

@@ -30,10 +30,12 @@ type State struct {
 	Draining      bool          `json:"draining"`
 	Version       string        `json:"version,omitempty"`
 	Configuration Configuration `json:"configuration,omitzero"` // omitted if zero
-	Certificates  []Certificate `json:"certificates,omitempty"`
-	Issuers       []Issuer      `json:"issuers,omitempty"`
-	Upstreams     []Upstream    `json:"upstreams,omitempty"`
-	Signatures    *Signatures   `json:"signatures,omitempty"` // nil if signatures are not used
+	// Ends are the ends of all keys and certificates, the earliest first.
+	Ends         []End         `json:"ends,omitempty"`
+	Certificates []Certificate `json:"certificates,omitempty"`
+	Issuers      []Issuer      `json:"issuers,omitempty"`
+	Upstreams    []Upstream    `json:"upstreams,omitempty"`
+	Signatures   *Signatures   `json:"signatures,omitempty"` // nil if signatures are not used
 }
 
 // Signatures describes the resources of signed requests: remembered nonces, and memory for
@@ -53,12 +55,23 @@ type Signatures struct {
 	MemoryTotal  int64     `json:"memory_total"`
 }
 
+// End describes when a key or certificate ends.
+type End struct {
+	Kind     string    `json:"kind"` // signing_key, api_key, certificate or ca
+	Name     string    `json:"name"`
+	NotAfter time.Time `json:"not_after,omitzero"` // in UTC; zero if it does not exist yet
+	// Left is how little of its lifetime is left: third, tenth, ended, or "" for more.
+	Left string `json:"left,omitempty"`
+}
+
 // Certificate describes a certificate of the gateway.
 type Certificate struct {
-	Hosts    []string  `json:"hosts"`
-	Source   string    `json:"source"`
-	Issuer   string    `json:"issuer"`
-	NotAfter time.Time `json:"not_after,omitzero"` // zero if there is none yet
+	Hosts  []string `json:"hosts"`
+	Source string   `json:"source"`
+	Issuer string   `json:"issuer"`
+	// NotBefore and NotAfter are its validity; zero if there is none yet.
+	NotBefore time.Time `json:"not_before,omitzero"`
+	NotAfter  time.Time `json:"not_after,omitzero"`
 	// NextRenewal is the time of the next renewal; zero if the operator renews it.
 	NextRenewal time.Time `json:"next_renewal,omitzero"`
 	LastError   string    `json:"last_error,omitempty"`

@@ -21,7 +21,7 @@ type stateCollector struct {
 	config, configSuccessful *prometheus.Desc
 	configSuccess, snapshots *prometheus.Desc
 	reloads                  *prometheus.Desc
-	certificate, certRenewal *prometheus.Desc
+	notAfter, certRenewal    *prometheus.Desc
 	certFault                *prometheus.Desc
 	keys, keysAge, keysFault *prometheus.Desc
 	healthy, active, idle    *prometheus.Desc
@@ -53,7 +53,7 @@ func newStateCollector(o Options, detail bool) *stateCollector {
 		snapshots:        desc("config_snapshots", "Configurations in memory: the active one, and earlier ones with requests in flight."),
 		reloads:          desc("config_reloads_total", "Attempts to load another configuration, by result: changed, unchanged or failed.", "result"),
 
-		certificate: desc("certificate_not_after_timestamp_seconds", "When the certificate for a host expires, in Unix time; 0 if there is none.", "host", "source"),
+		notAfter:    desc("not_after_timestamp_seconds", "When a key or certificate ends, in Unix time; 0 if it does not exist yet.", "kind", "name"),
 		certRenewal: desc("certificate_next_renewal_timestamp_seconds", "When the certificate for a host is due for renewal, in Unix time.", "host", "source"),
 		certFault:   desc("certificate_fault", "1 while a newer certificate for a host cannot be loaded.", "host", "source"),
 		keys:        desc("issuer_keys", "Known keys of a token issuer.", "issuer"),
@@ -103,6 +103,13 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 		count(s.reloads, c.Reloads.Changed, "changed")
 		count(s.reloads, c.Reloads.Unchanged, "unchanged")
 		count(s.reloads, c.Reloads.Failed, "failed")
+	}
+	for _, e := range st.Ends {
+		end := float64(0) // it does not exist, which is as bad as its end
+		if !e.NotAfter.IsZero() {
+			end = float64(e.NotAfter.Unix())
+		}
+		gauge(s.notAfter, end, e.Kind, e.Name)
 	}
 	s.certificates(st.Certificates, gauge)
 	for _, i := range st.Issuers {
@@ -156,12 +163,11 @@ func (s *stateCollector) upstreams(all []Upstream, gauge func(*prometheus.Desc, 
 	}
 }
 
-// certificates sends one metric for each host and source. Of several certificates, it reports
-// the earliest expiry.
+// certificates sends the metrics of renewal, one for each host and source. Of several certificates,
+// it reports the earliest renewal.
 func (s *stateCollector) certificates(all []Certificate, gauge func(*prometheus.Desc, float64, ...string)) {
 	type place struct{ host, source string }
 	type worst struct {
-		end     time.Time
 		renewal time.Time // the earliest
 		fault   bool
 	}
@@ -169,10 +175,7 @@ func (s *stateCollector) certificates(all []Certificate, gauge func(*prometheus.
 	for _, cert := range all {
 		for _, host := range cert.Hosts {
 			at := place{host, cert.Source}
-			w, ok := found[at]
-			if !ok || cert.NotAfter.Before(w.end) {
-				w.end = cert.NotAfter
-			}
+			w := found[at]
 			if r := cert.NextRenewal; w.renewal.IsZero() || r.Before(w.renewal) && !r.IsZero() {
 				w.renewal = r
 			}
@@ -181,11 +184,6 @@ func (s *stateCollector) certificates(all []Certificate, gauge func(*prometheus.
 		}
 	}
 	for at, w := range found {
-		end := float64(0) // there is none, which is as bad as an expired one
-		if !w.end.IsZero() {
-			end = float64(w.end.Unix())
-		}
-		gauge(s.certificate, end, at.host, at.source)
 		if !w.renewal.IsZero() {
 			gauge(s.certRenewal, float64(w.renewal.Unix()), at.host, at.source)
 		}

@@ -25,8 +25,18 @@ import (
 // Config is the section `audit` of gateway.yaml.
 type Config struct {
 	// File is the destination of records, appended as lines of JSON: a path, or "stdout", the
-	// default. A missing file is created with mode 0600.
+	// default. A missing file is created with mode 0600. It is opened again at SIGUSR1, and when
+	// its name leads to another file, or to none.
 	File setting.Place `yaml:"file"`
+	// Durable says what must have happened to a record before the last byte of its answer is sent.
+	// Default: off. Then a record is written at most 50 ms after its request, later only if the file
+	// is slower than the records come; a crash loses those of that time.
+	//
+	// With answer, the file has it: a crash of the gateway loses no record of an answered request.
+	// With synced, its disk has it too (fsync), so that neither does a crash of the machine. An
+	// answer whose record cannot be written within 5 s is cut: the client never sees its end. This
+	// holds for refusals too, for the trailers of gRPC and for the close of a WebSocket.
+	Durable setting.Durability `yaml:"durable"`
 }
 
 // Check records the faults of the section at path. It reads no file.
@@ -37,7 +47,11 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	default:
 		c.File.Check(path+".file", "leave it out for stdout, or name a file", f, stdout)
 	}
+	c.Durable.Check(path+".durable", c.OnStdout(), f)
 }
+
+// OnStdout reports whether records go to standard output.
+func (c *Config) OnStdout() bool { return c.File == "" || c.File == stdout }
 
 // Options configure a [Log]. The zero value works.
 type Options struct {
@@ -63,8 +77,12 @@ const (
 	// pause is how long a line waits for others, because a write for each line would cost
 	// more than formatting it.
 	pause = 50 * time.Millisecond
+	// looking is how often an idle writer looks whether its file was moved away.
+	looking = time.Second
 	// retry is the wait of the writer after a failed write.
 	retry = time.Second
+	// CommitTime is how long an answer waits for its record.
+	CommitTime = 5 * time.Second
 	// farewell is how long Run waits, once its context has ended, for a write that hangs.
 	farewell = 5 * time.Second
 )
@@ -93,10 +111,13 @@ type Log struct {
 	spare   []byte     // empty buffer for reuse
 	out     buffered   // taken by the writer but not yet written
 	stats   Stats
+	commits commits
 	stamp   stamp
 	lost    uint64 // records dropped since the last line that reported such
 
-	begun []byte // the part of a line that the target took before it failed; used by the writer only
+	// Used by the writer only.
+	begun  []byte // the part of a line that the target took before it failed
+	astray string // the fault logged of a file that was moved away; "" for none
 }
 
 // buffered is a number of bytes in lines.
@@ -139,7 +160,7 @@ func New(c Config, o Options) (*Log, error) {
 }
 
 // Reserve reserves space for one record, or returns [ErrFull]. After success the caller must
-// [Log.Write] one record with Reserved set.
+// [Log.Write] or [Log.Commit] one record with Reserved set.
 func (l *Log) Reserve() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -160,14 +181,27 @@ func (l *Log) waitingRefused() int { return l.refused + l.out.refused }
 // without a reservation is dropped, and counted, if its buffer is full.
 func (l *Log) Write(r *Record) {
 	l.mu.Lock()
+	n := l.accept(r)
+	l.mu.Unlock()
+	if n == 0 {
+		return
+	}
+	post(l.wake)
+	if n >= batch {
+		post(l.full)
+	}
+}
+
+// accept appends a record to the waiting lines and returns their length; 0 if it was dropped. The
+// caller holds mu.
+func (l *Log) accept(r *Record) int {
 	reserved := r.Reserved && l.stats.Reserved > 0
 	if reserved {
 		l.stats.Reserved--
 	} else if l.waitingRefused()+reservation > refusedBudget {
 		l.stats.Dropped++
 		l.lost++
-		l.mu.Unlock()
-		return
+		return 0
 	}
 	before := len(l.lines)
 	if l.lost > 0 {
@@ -180,14 +214,9 @@ func (l *Log) Write(r *Record) {
 	if !reserved {
 		l.refused += len(l.lines) - before
 	}
+	l.commits.accepted += uint64(len(l.lines) - before)
 	l.stats.Written++
-	n := len(l.lines)
-	l.mu.Unlock()
-
-	post(l.wake)
-	if n >= batch {
-		post(l.full)
-	}
+	return len(l.lines)
 }
 
 // appendDropped appends the line that reports dropped records.

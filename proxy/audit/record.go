@@ -33,7 +33,7 @@ type Record struct {
 	Signed string // where the answer's signature is, such as "header"; "" for none
 
 	Reason string // why it was refused; "" if it was forwarded and answered
-	Cause  string // details of the reason, for the operator only
+	Cause  string // which values differ, or what was waited for; for the operator only; it is cut after 300 bytes
 	Status int    // of the final answer, 0 for none; for a refused gRPC call, the status that other clients get
 	GRPC   string // the gRPC status as a number; "" for none
 
@@ -53,9 +53,10 @@ type Record struct {
 // with an ellipsis, so that clients cannot choose how much disk a request costs.
 const (
 	maxPath   = 1024
+	maxCause  = 300
 	maxString = 256
 	// maxLine allows for two long strings, fourteen others, and 430 bytes of our own.
-	maxLine = 2*maxPath + 14*maxString + 430
+	maxLine = maxPath + maxCause + 14*maxString + 430
 )
 
 const hexDigits = "0123456789abcdef"
@@ -85,7 +86,7 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"dropped":"`, r.Dropped, maxString)
 	b = appendField(b, `,"signed":"`, r.Signed, maxString)
 	b = appendField(b, `,"reason":"`, r.Reason, maxString)
-	b = appendField(b, `,"cause":"`, r.Cause, maxPath)
+	b = appendField(b, `,"cause":"`, r.Cause, maxCause)
 	b = appendNumber(b, `,"status":`, int64(r.Status))
 	b = appendField(b, `,"grpc_status":"`, r.GRPC, maxString)
 	b = appendNumber(b, `,"bytes_in":`, r.BytesIn)

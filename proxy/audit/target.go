@@ -14,7 +14,8 @@ type target struct {
 	place setting.Place
 	name  string // for messages
 	w     io.Writer
-	file  *os.File // to be closed; nil for stdout
+	file  *os.File    // to be closed; nil for stdout
+	info  os.FileInfo // of file, if it is a regular one; nil for what cannot be rotated
 }
 
 // open opens a destination; "" means stdout.
@@ -26,7 +27,11 @@ func (l *Log) open(place setting.Place) (target, error) {
 	if err != nil {
 		return target{}, fmt.Errorf("opening the audit log: %w", err)
 	}
-	return target{place: place, name: string(place), w: f, file: f}, nil
+	t := target{place: place, name: string(place), w: f, file: f}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		t.info = info
+	}
+	return t, nil
 }
 
 // close closes the target, except standard output.

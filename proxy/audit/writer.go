@@ -35,11 +35,14 @@ func (l *Log) Run(ctx context.Context) error {
 func (l *Log) write(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, l.target.close()) }()
 	healthy := true
+	look := time.NewTicker(looking)
+	defer look.Stop()
 	for ctx.Err() == nil {
 		select {
 		case <-l.wake:
 			sleep(ctx, pause, l.full)
 		case <-l.changed:
+		case <-look.C:
 		case <-ctx.Done():
 		}
 		for ctx.Err() == nil {
@@ -63,7 +66,9 @@ func (l *Log) noteLost() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.lost > 0 {
+		before := len(l.lines)
 		l.lines = appendDropped(l.lines, &l.stamp, l.now(), l.lost)
+		l.commits.accepted += uint64(len(l.lines) - before)
 		l.lost = 0
 	}
 }
@@ -71,27 +76,67 @@ func (l *Log) noteLost() {
 // flush writes all lines and changes the target if requested. The rest of a failed write stays
 // for the next attempt, from the byte where it stopped.
 func (l *Log) flush() error {
-	for {
-		b, changing := l.take()
-		n, err := 0, error(nil)
-		if len(b) > 0 {
-			n, err = l.target.w.Write(b)
-			n = min(n, len(b))
+	for again := 0; ; {
+		l.begin()
+		if err := l.follow(); err != nil {
+			return err
 		}
-		if err == nil && n < len(b) {
-			err = io.ErrShortWrite
-		}
+		b, changing, sync := l.take()
+		b, n, err := l.writeOut(b, sync, again < maxAgain)
 		if changing {
 			l.change(b, n, err)
 			continue // the rest goes to the new target
 		}
 		l.put(b, n, err)
+		l.settle(sync, err)
+		if err == errDeleted {
+			again++
+			continue // follow opens a new file, or says why it cannot
+		}
 		return err
 	}
 }
 
-// take takes the lines for the current target. changing reports that they are its last ones.
-func (l *Log) take() (b []byte, changing bool) {
+// maxAgain is how often one flush writes lines again because their file was deleted. On some network
+// file systems every file seems to be.
+const maxAgain = 10
+
+// writeOut writes lines to the target. It returns them, and how many bytes of them were written.
+// After a failed fsync, a line that was begun earlier stands in front of them. mayBeLost says
+// whether to look if the file was deleted.
+func (l *Log) writeOut(b []byte, sync, mayBeLost bool) (lines []byte, n int, err error) {
+	if len(b) > 0 {
+		n, err = l.target.w.Write(b)
+		n = min(n, len(b))
+	}
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	if err == nil && sync {
+		if err = l.target.sync(); err != nil {
+			// Nobody knows which bytes the disk has, so all are written again, in whole lines.
+			b, n, l.begun = slices.Concat(l.begun, b), 0, nil
+		}
+	}
+	if len(b) > 0 && mayBeLost && l.target.lost() {
+		n, err = 0, errDeleted
+	}
+	return b, n, err
+}
+
+// settle ends begin, and tells those who wait for their records about the progress.
+func (l *Log) settle(synced bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil {
+		l.commits.since = time.Time{}
+	}
+	l.progress(synced && err == nil)
+}
+
+// take takes the lines for the current target. changing reports that they are its last ones, and
+// sync that somebody waits until the disk has them.
+func (l *Log) take() (b []byte, changing, sync bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b, rest := l.lines, l.lines[:0:0]
@@ -103,7 +148,7 @@ func (l *Log) take() (b []byte, changing bool) {
 	}
 	l.lines, l.spare = append(l.spare[:0], rest...), nil
 	l.refused -= l.out.refused
-	return b, changing
+	return b, changing, l.commits.wanted > l.commits.synced
 }
 
 // put ends take, after n bytes of b were written.

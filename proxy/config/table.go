@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,6 +34,7 @@ type RouteInfo struct {
 	InFlight  int      `json:"limit_in_flight"` // 0: no bound
 	Timeouts  string   `json:"timeouts"`
 	Websocket bool     `json:"websocket"`
+	Durable   string   `json:"audit_durable"`
 	// Insecure are the insecure settings that bear on the route.
 	Insecure []string `json:"insecure"`
 	File     string   `json:"file"`
@@ -50,7 +52,7 @@ func (c *Config) Table() []RouteInfo {
 			Name: r.Name, Host: r.Host, Path: r.Path, Paths: r.Paths.InWords(), Methods: r.Methods,
 			Upstream: name, Serves: c.DialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r),
 			Body:     setting.Size(r.Limits.BodyBytes()).String(),
-			InFlight: r.Limits.InFlight, Websocket: r.Websocket,
+			InFlight: r.Limits.InFlight, Websocket: r.Websocket, Durable: string(c.DurabilityOf(r)),
 			Endpoints: []string{}, Rules: []string{}, Rate: []string{}, Insecure: []string{},
 			Timeouts: fmt.Sprintf("connect %s, head %s, idle %s, total %s", t.Connect, t.Head, t.Idle, t.Total),
 		}
@@ -94,6 +96,11 @@ func (c *Config) Table() []RouteInfo {
 		table = append(table, info)
 	}
 	return table
+}
+
+// DurabilityOf returns when records of a route must be in the audit log.
+func (c *Config) DurabilityOf(r *route.Config) setting.Durability {
+	return cmp.Or(r.Audit.Durable, c.Audit.Durable, setting.NotDurable)
 }
 
 // audienceOf lists the audiences that a token for the route may have.

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"sallyport/policy"
 	"sallyport/policy/model"
@@ -14,12 +13,11 @@ import (
 )
 
 // Warnings are what the gateway serves with and nobody is likely to have meant: things that
-// no route uses, callers whom no rule can allow, addresses that a balancer has too, API keys that
-// have expired at the time now, or will soon.
-func (c *Config) Warnings(now time.Time) Faults {
+// no route uses, callers whom no rule can allow, addresses that a balancer has too.
+func (c *Config) Warnings() Faults {
 	var f setting.Faults
 	c.warnUnused(&f)
-	c.warnAPIKeys(now, &f)
+	c.warnAPIKeys(&f)
 	for i := range c.Routes {
 		r, at := &c.Routes[i], setting.Index("routes", i)
 		c.warnCallers(r, at, &f)
@@ -60,11 +58,8 @@ func (c *Config) warnUnused(f *setting.Faults) {
 	}
 }
 
-// soon is how long before its end an API key is warned of.
-const soon = 14 * 24 * time.Hour
-
-// warnAPIKeys records API keys that no route lists, that have expired, or will soon.
-func (c *Config) warnAPIKeys(now time.Time, f *setting.Faults) {
+// warnAPIKeys records API keys that no route lists.
+func (c *Config) warnAPIKeys(f *setting.Faults) {
 	listed := map[string]bool{}
 	for i := range c.Routes {
 		for _, caller := range c.Routes[i].Callers.Names() {
@@ -75,14 +70,6 @@ func (c *Config) warnAPIKeys(now time.Time, f *setting.Faults) {
 		k, at := c.APIKeys[name], "api_keys."+name
 		if caller := "apikey/" + k.PrincipalOr(name); !listed["apikey"] && !listed[caller] {
 			f.Add(at, "", "no route uses it", "list it under callers of a route as "+caller+", or remove it")
-		}
-		end := k.NotAfter.Format(time.RFC3339)
-		switch left := k.NotAfter.Sub(now); {
-		case k.NotAfter.IsZero() || left > soon:
-		case left > 0:
-			f.Add(at+".not_after", end, "the key expires soon", "give its user a new one: sallyport keygen --api-key "+name)
-		default:
-			f.Add(at+".not_after", end, "the key has expired", "remove it, or make a new one: sallyport keygen --api-key "+name)
 		}
 	}
 	if c.APIKeyFile != "" && !slices.ContainsFunc(slices.Collect(maps.Keys(listed)), func(caller string) bool { return kindOfCaller(caller) == "apikey" }) {

@@ -217,7 +217,7 @@ func (s *acmeSource) status() []CertificateStatus {
 		c := CertificateStatus{Hosts: []string{name}, Source: "acme", LastError: st.lastError}
 		if st.stored != nil {
 			leaf := st.stored.cert.Leaf
-			c.Issuer, c.NotAfter, c.NextRenewal = leaf.Issuer.CommonName, leaf.NotAfter, latest(st.renewal, st.retry)
+			c.Issuer, c.NotBefore, c.NotAfter, c.NextRenewal = leaf.Issuer.CommonName, leaf.NotBefore, leaf.NotAfter, latest(st.renewal, st.retry)
 		} else {
 			c.NextRenewal = st.retry
 		}

@@ -78,10 +78,11 @@ type Edge struct {
 
 // CertificateStatus describes one certificate.
 type CertificateStatus struct {
-	Hosts    []string  // names in the certificate
-	Source   string    // "files", "acme" or "local"
-	Issuer   string    // common name of the issuer; "" if there is no certificate yet
-	NotAfter time.Time // zero if there is no certificate yet
+	Hosts  []string // names in the certificate
+	Source string   // "files", "acme" or "local"
+	Issuer string   // common name of the issuer; "" if there is no certificate yet
+	// NotBefore and NotAfter are the certificate's validity; zero if there is none yet.
+	NotBefore, NotAfter time.Time
 	// NextRenewal is the time of the next renewal attempt. It is zero for files, which the
 	// operator renews.
 	NextRenewal time.Time

@@ -65,9 +65,6 @@ func newFileSource(configs []FileConfig, o Options, serving *fileSource) (*fileS
 			return nil, err
 		}
 		s.pairs = append(s.pairs, p)
-		if o.Now().After(p.cert.Leaf.NotAfter) {
-			o.Log.Warn("the certificate has expired; clients will refuse it", "cert", c.Cert, "not_after", p.cert.Leaf.NotAfter)
-		}
 		if exposed(string(c.Key)) {
 			o.Log.Warn("the private key can be read by every user of this machine; chmod o-r", "key", c.Key)
 		}
@@ -242,6 +239,7 @@ func (s *fileSource) status() []CertificateStatus {
 			Hosts:     hostsIn(p.cert.Leaf),
 			Source:    "files",
 			Issuer:    p.cert.Leaf.Issuer.CommonName,
+			NotBefore: p.cert.Leaf.NotBefore,
 			NotAfter:  p.cert.Leaf.NotAfter,
 			LastError: p.lastError,
 		})

@@ -58,7 +58,8 @@ const (
 	backdated = 24 * time.Hour
 
 	authorityFile = "authority.pem" // certificate and key, 0600
-	rootFile      = "root.pem"      // certificate only, for clients
+	// RootFile is the name of the file with the root certificate alone, for clients.
+	RootFile = "root.pem"
 )
 
 func newLocalSource(dir string, hosts []string, o Options) (*localSource, error) {
@@ -70,7 +71,7 @@ func newLocalSource(dir string, hosts []string, o Options) (*localSource, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &localSource{authority: a, rootPath: filepath.Join(dir, rootFile), hosts: hosts, log: o.Log, now: o.Now}
+	s := &localSource{authority: a, rootPath: filepath.Join(dir, RootFile), hosts: hosts, log: o.Log, now: o.Now}
 	if err := s.renew(); err != nil {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func openAuthority(dir string, now time.Time) (*authority, error) {
 		return nil, err
 	}
 	root := pemBlock("CERTIFICATE", a.root.Raw)
-	name := filepath.Join(dir, rootFile)
+	name := filepath.Join(dir, RootFile)
 	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, root) {
 		return a, nil
 	}
@@ -122,7 +123,7 @@ func (c *LocalConfig) checkFolder(path string, f *setting.Faults) {
 		return
 	}
 	if a != nil {
-		if root, err := os.ReadFile(filepath.Join(dir, rootFile)); err == nil && bytes.Equal(root, pemBlock("CERTIFICATE", a.root.Raw)) {
+		if root, err := os.ReadFile(filepath.Join(dir, RootFile)); err == nil && bytes.Equal(root, pemBlock("CERTIFICATE", a.root.Raw)) {
 			return // nothing is written
 		}
 	}
@@ -329,6 +330,7 @@ func (s *localSource) status() []CertificateStatus {
 			Hosts:       []string{host},
 			Source:      "local",
 			Issuer:      s.authority.root.Subject.CommonName,
+			NotBefore:   certs[host].Leaf.NotBefore,
 			NotAfter:    certs[host].Leaf.NotAfter,
 			NextRenewal: certs[host].Leaf.NotAfter.Add(-leafRest),
 			LastError:   s.lastError,

@@ -31,7 +31,7 @@ func localPool(t *testing.T, e *Edge) *x509.CertPool {
 func TestLocalAuthorityFilesAndModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "deep", "ca")
 	e := localEdge(t, dir, nil, "localhost", "*.models.test")
-	for name, want := range map[string]os.FileMode{"": 0o700 | os.ModeDir, authorityFile: 0o600, rootFile: 0o644} {
+	for name, want := range map[string]os.FileMode{"": 0o700 | os.ModeDir, authorityFile: 0o600, RootFile: 0o644} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil || info.Mode() != want {
 			t.Errorf("%q: mode %v, error %v, want mode %v", name, info.Mode(), err, want)
@@ -40,7 +40,7 @@ func TestLocalAuthorityFilesAndModes(t *testing.T) {
 	if files, err := os.ReadDir(dir); err != nil || len(files) != 2 {
 		t.Errorf("the folder has %d files, want 2 (%v)", len(files), err)
 	}
-	if want := filepath.Join(dir, rootFile); e.RootPath() != want {
+	if want := filepath.Join(dir, RootFile); e.RootPath() != want {
 		t.Errorf("RootPath = %s, want %s", e.RootPath(), want)
 	}
 	if got := localEdge(t, dir, nil).RootPath(); got != "" {

@@ -1,6 +1,8 @@
 package exchange
 
 import (
+	"fmt"
+	"strconv"
 	"time"
 
 	"sallyport/proxy/limit"
@@ -25,22 +27,29 @@ const busyRetry = time.Second
 func (x *exchange) admit() error {
 	l := &x.route.Limits
 	if x.server.Pressure.Spent() {
-		return &refusal{reason: reasonOverloaded, retryAfter: busyRetry}
+		r := because(reasonOverloaded, x.server.Pressure.String())
+		r.retryAfter = busyRetry
+		return r
 	}
-	if most := x.longestBody(); most > 0 && x.head.ContentLength > most {
-		return &refusal{reason: reasonBodyTooLarge, cause: errTooLarge}
+	if most, name := x.longestBody(); most > 0 && x.head.ContentLength > most {
+		return because(reasonBodyTooLarge, "Content-Length is "+strconv.FormatInt(x.head.ContentLength, 10)+", "+over(most, name))
 	}
 	who := x.record.Principal
 	if x.caller.Source == "anonymous" {
 		who += "@" + limit.Key(x.client).String() // anonymous callers share one name, so add the address
 	}
 	if retry, ok := l.Rates.Allow(who, x.client); !ok {
-		return &refusal{reason: reasonRate, retryAfter: retry}
+		return &refusal{reason: reasonRate, retryAfter: retry, cause: fmt.Errorf("over %s (limits.rate)", l.Rates.Tightest(who, x.client))}
 	}
 	if !l.InFlight.Enter() {
-		return &refusal{reason: reasonBusy, retryAfter: busyRetry}
+		return &refusal{reason: reasonBusy, retryAfter: busyRetry, cause: fmt.Errorf("%d in flight already (limits.in_flight)", l.InFlight.Max())}
 	}
 	x.inFlight = l.InFlight
+	if x.durability().Waits() {
+		if err := x.server.Audit.Timely(); err != nil {
+			return &refusal{reason: reasonAudit, cause: err, retryAfter: busyRetry}
+		}
+	}
 	if err := x.server.Audit.Reserve(); err != nil {
 		return &refusal{reason: reasonAudit, cause: err, retryAfter: busyRetry}
 	}
@@ -48,16 +57,16 @@ func (x *exchange) admit() error {
 	// Check here, because a refusal after the claim costs the caller a nonce. No memory is reserved:
 	// otherwise a caller could announce much, send little and block all others.
 	if x.head.ContentLength != 0 && x.holdsBody() && x.server.Held.Left() < seal.BlocksOf(x.head.ContentLength) {
-		return &refusal{reason: reasonBodyMemory, cause: seal.ErrMemory, retryAfter: busyRetry}
+		return x.noMemory(x.head.ContentLength)
 	}
 	return nil
 }
 
-// longestBody returns the limit of the request's content in bytes; zero means none.
-func (x *exchange) longestBody() int64 {
+// longestBody returns the limit of the request's content in bytes and its name; zero means none.
+func (x *exchange) longestBody() (most int64, name string) {
 	most, i := x.route.Limits.Body, &x.route.Integrity
 	if x.holdsBody() && (most == 0 || i.Buffer < most) {
-		most = i.Buffer
+		return i.Buffer, "integrity.buffer"
 	}
-	return most
+	return most, "limits.body"
 }

@@ -12,6 +12,7 @@ import (
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
 )
 
@@ -34,11 +35,13 @@ func (x *exchange) respondHere(h *message.Response, body []byte) error {
 	if n := x.stream.Head().ContentLength; n < 0 || n > skippedBytes {
 		x.stream.CloseAfter()
 	}
+	x.keepEnd()
 	n, err := WriteAnswer(x.stream, h, body)
 	x.record.BytesOut = int64(n)
 	if err != nil {
 		return errClientGone(err)
 	}
+	x.whole = true
 	return nil
 }
 
@@ -99,7 +102,7 @@ func (x *exchange) respond(grant policy.Grant) error {
 func (x *exchange) answerPreflight() error {
 	c := x.route.CORS
 	if !c.Admits(x.head.Fields.Get("origin")) {
-		return &refusal{reason: reasonOrigin}
+		return because(reasonOrigin, "cors.origins does not have "+setting.Quoted(x.head.Fields.Get("origin"), 100))
 	}
 	h := message.Response{Status: http.StatusNoContent, ContentLength: -1}
 	c.Mark(&h.Fields, x.head.Fields)
@@ -128,11 +131,13 @@ func (x *exchange) sendPublicDocument() error {
 	key, public := x.snapshot.Signers.Published()
 	switch {
 	case x.asker != "":
-		return &refusal{reason: reasonUndecided}
-	case !x.snapshot.Routes.Serves(x.head.Host) || x.head.Path != keysPath || key == nil:
-		return &refusal{reason: reasonNoRoute}
+		return because(reasonUndecided, "the path is one of the gateway's own")
+	case !x.snapshot.Routes.Serves(x.head.Host):
+		return route.ErrNoHost
+	case x.head.Path != keysPath || key == nil:
+		return because(reasonNoRoute, "the gateway publishes nothing under this path")
 	case x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
-		return &refusal{reason: reasonMethod, allow: "GET, HEAD"}
+		return &route.MethodError{Allow: "GET, HEAD"}
 	}
 	// A JWK set (RFC 7517) with an OKP key (RFC 8037).
 	text := fmt.Appendf(nil, `{"keys":[{"kty":"OKP","crv":"Ed25519","use":"sig","alg":"EdDSA","kid":%q,"x":%q}]}`+"\n",

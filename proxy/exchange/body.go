@@ -3,6 +3,7 @@ package exchange
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"sallyport/auth/httpsig"
 	"sallyport/proxy/message"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
 )
 
 // content is the request's content as sent to the upstream.
@@ -101,10 +103,28 @@ func (x *exchange) hold(most int64) error {
 		return nil
 	}
 	if err := c.held.Fill(x.server.Held, &c.counted, most); err != nil {
-		return err
+		return x.unheld(err, most)
 	}
 	x.useHeld()
 	return nil
+}
+
+// unheld says what content exceeds that could not be held.
+func (x *exchange) unheld(err error, most int64) error {
+	switch {
+	case errors.Is(err, seal.ErrTooLong):
+		return because(reasonBodyTooLarge, over(most, "integrity.buffer"))
+	case errors.Is(err, seal.ErrMemory):
+		return x.noMemory(x.content.held.Size() + seal.BlockBytes)
+	}
+	return err
+}
+
+// noMemory refuses content of this length, which does not fit the memory that is left.
+func (x *exchange) noMemory(length int64) *refusal {
+	r := because(reasonBodyMemory, fmt.Sprintf("the body needs %s, and %s of %s are left (integrity.memory)", setting.Size(seal.BlocksOf(length)), cmp.Or(setting.Size(x.server.Held.Left()).String(), "0B"), setting.Size(x.server.Held.Total())))
+	r.retryAfter = busyRetry
+	return r
 }
 
 // useHeld makes the held bytes the content, with a known length.
@@ -199,8 +219,8 @@ func (b *countedBody) tooSlow(from time.Time, total int64) bool {
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	if err := b.wait.extend(); err != nil {
-		if err == errExpired {
-			return 0, &refusal{reason: reasonExpired, cause: err}
+		if endingOf(err) != "" {
+			return 0, &refusal{reason: endingOf(err), cause: err}
 		}
 		return 0, errClientGone(err)
 	}
@@ -213,18 +233,18 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	total := b.n.Add(int64(n))
 	switch {
 	case err == nil && timed && b.tooSlow(from, total):
-		return 0, &refusal{reason: reasonBodyTimeout, cause: errTooSlow}
+		return 0, because(reasonBodyTimeout, "slower than "+setting.Size(b.rate).String()+"/s (limits.body_rate)")
 	case b.limit > 0 && total > b.limit:
-		return 0, &refusal{reason: reasonBodyTooLarge, cause: errTooLarge}
+		return 0, because(reasonBodyTooLarge, over(b.limit, "limits.body"))
 	case err == io.EOF:
 		b.wait.lift()
 		return n, err
 	case err == nil:
 		return n, nil
 	case timedOut(err) && b.wait.passed(time.Now()):
-		return n, &refusal{reason: reasonExpired, cause: errExpired}
+		return n, expired().refusal()
 	case timedOut(err):
-		return n, &refusal{reason: reasonBodyTimeout, cause: err}
+		return n, because(reasonBodyTimeout, "no content within "+setting.Duration(b.wait.idle).String()+" (timeouts.idle)")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return n, errClientGone(err)
 	}

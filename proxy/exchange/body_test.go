@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"errors"
 	"io"
 	"testing"
 	"time"
@@ -49,6 +50,9 @@ func TestBodyRate(t *testing.T) {
 			_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{&b}, make([]byte, 64<<10))
 			if got := err != nil && asRefusal(err).reason == reasonBodyTimeout; got != c.want {
 				t.Errorf("%v; refused: want %v", err, c.want)
+			}
+			if c.want && errors.Unwrap(err).Error() != "slower than 256B/s (limits.body_rate)" {
+				t.Errorf("the cause is %v", errors.Unwrap(err))
 			}
 		})
 	}

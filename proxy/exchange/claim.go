@@ -2,7 +2,9 @@ package exchange
 
 import (
 	"errors"
+	"fmt"
 
+	"sallyport/proxy/setting"
 	"sallyport/proxy/shared"
 )
 
@@ -14,7 +16,7 @@ func (x *exchange) claim() error {
 		return nil
 	}
 	if x.asker != "" && s.Covers("content-digest") {
-		return &refusal{reason: reasonUndecided} // the asking proxy has the content, and would not check its digest
+		return because(reasonUndecided, "the signature covers content-digest, and the content stays with the proxy that asks") // the asking proxy has the content, and would not check its digest
 	}
 	err := x.server.Replay.Claim(x.life, s.Key.ID(), s.Claim, s.Created, s.Until())
 	var window *shared.WindowError
@@ -22,9 +24,16 @@ func (x *exchange) claim() error {
 	case err == nil:
 		return nil
 	case errors.Is(err, shared.ErrReplayed):
-		return &refusal{reason: reasonReplayed, cause: err}
+		return &refusal{reason: reasonReplayed, cause: fmt.Errorf("%w: keyid %s", err, setting.Quoted(s.Key.ID(), 64)), keyID: s.Key.ID()}
 	case errors.As(err, &window):
 		return &refusal{reason: reasonReplayWindow, cause: err, retryAfter: window.Until.Sub(x.server.now())}
+	}
+	var share *shared.KeyFullError
+	switch {
+	case errors.As(err, &share):
+		err = fmt.Errorf("%w (integrity.nonces_per_key)", err)
+	case errors.Is(err, shared.ErrFull):
+		err = fmt.Errorf("%w (integrity.nonces)", err)
 	}
 	return &refusal{reason: reasonReplayFull, cause: err, retryAfter: busyRetry}
 }

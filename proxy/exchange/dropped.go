@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"errors"
 	"time"
 
 	"sallyport/proxy/message"
@@ -30,9 +29,6 @@ func (d dropped) words() string {
 
 // upgradePause is how often a route warns that it allows no WebSocket.
 const upgradePause = 10 * time.Minute
-
-// errNoWebSocket is the cause for a WebSocket over HTTP/2 on a route without.
-var errNoWebSocket = errors.New("a WebSocket was asked for, which the route does not allow; websocket: true does")
 
 // dropUpgrade notes an Upgrade that is not sent on.
 func (x *exchange) dropUpgrade() {

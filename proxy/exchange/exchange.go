@@ -8,6 +8,7 @@ package exchange
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"runtime/debug"
 	"time"
@@ -57,9 +58,11 @@ type facts struct {
 	sending idleDeadline // of the answer
 
 	dropped   dropped
-	grpc      bool   // the request is a gRPC call: refusals are gRPC statuses
-	asker     string // the dialect of a proxy that asks for a decision; "" for other requests
-	responded bool   // the final head has been sent: refuse can only abort the answer
+	grpc      bool     // the request is a gRPC call: refusals are gRPC statuses
+	asker     string   // the dialect of a proxy that asks for a decision; "" for other requests
+	responded bool     // the final head has been sent: refuse can only abort the answer
+	whole     bool     // the answer is complete, except that its end may still be kept back
+	kept      net.Conn // a tunnel's connection to the client, to be closed once there is a record; nil: none
 	listed    listed
 }
 
@@ -121,14 +124,14 @@ func (x *exchange) finish() {
 		x.refuse(&refusal{reason: reasonInternal, cause: fmt.Errorf("panic: %v", p)})
 	}
 	s, snapshot := x.server, x.snapshot
+	x.record.Duration = x.elapsed()
+	x.record.Own = x.record.Duration - x.record.UpstreamDuration
+	x.record.Dropped = x.dropped.words()
+	x.writeRecord()
 	s.live.leave(x)
 	x.admitted.release()
 	x.content.held.Release()
 	s.inFlight.Add(-1)
-	x.record.Duration = x.elapsed()
-	x.record.Own = x.record.Duration - x.record.UpstreamDuration
-	x.record.Dropped = x.dropped.words()
-	s.Audit.Write(&x.record)
 	s.Metrics.Observe(&x.record)
 	x.forget()
 	snapshot.leave()

@@ -73,7 +73,7 @@ func (x *exchange) endWithCredential() (stop func()) {
 		return func() {}
 	}
 	life := x.life // it outlives the exchange
-	t := time.AfterFunc(x.caller.Expires.Sub(x.server.now()), func() { life.End(errExpired) })
+	t := time.AfterFunc(x.caller.Expires.Sub(x.server.now()), func() { life.End(expired()) })
 	return func() { t.Stop() }
 }
 
@@ -188,23 +188,7 @@ func (x *exchange) blameFor(err error) error {
 	case own != nil:
 		return err
 	}
-	return &refusal{reason: reasonClientGone, cause: err}
-}
-
-// endingOf returns the refusal reason if the gateway itself ended the exchange, "" for other
-// causes.
-func endingOf(cause error) string {
-	switch cause {
-	case errExpired:
-		return reasonExpired
-	case errWithdrawn:
-		return reasonWithdrawn
-	case errReplaced:
-		return reasonReplaced
-	case errShutdown:
-		return reasonShutdown
-	}
-	return ""
+	return &refusal{reason: reasonClientGone, cause: cause}
 }
 
 // timedOut reports whether a read or write exceeded its deadline.

@@ -20,7 +20,7 @@ import (
 func decided(t *testing.T, unverified bool) (*exchange, verdict) {
 	t.Helper()
 	d, _ := model.ByName("tensorflow")
-	p, err := policy.New(d, []policy.Rule{{Allow: setting.List[string]{"*"}}})
+	p, err := policy.New(d, "rules", []policy.Rule{{Allow: setting.List[string]{"*"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -71,10 +72,10 @@ func (x *exchange) rebuild() error {
 		return ask.Fault
 	}
 	h := &message.Head{Version: ask.Version, Fields: slices.Clone(ask.Fields), ContentLength: ask.ContentLength}
-	var lost bool
+	lost := ""
 	take := func(name string) string {
 		if h.Fields.Count(name) != 1 {
-			lost = true
+			lost = name
 			return ""
 		}
 		value := h.Fields.Get(name)
@@ -90,11 +91,11 @@ func (x *exchange) rebuild() error {
 	}
 	x.head = h
 	x.record.Method, x.record.Host, x.record.Path = h.Method, withoutSecrets(h.Authority), ""
-	if lost {
-		return &refusal{reason: reasonUntold, cause: errUntold}
+	if lost != "" {
+		return because(reasonUntold, "a field that describes the request is missing or repeated: "+lost)
 	}
 	if h.Scheme != "https" && h.Scheme != "http" {
-		return message.ErrBadTarget
+		return fmt.Errorf("%w: the scheme is neither https nor http", message.ErrBadTarget)
 	}
 	path, _, _ := strings.Cut(h.Target, "?")
 	x.record.Path = path
@@ -105,7 +106,7 @@ func (x *exchange) rebuild() error {
 	case forms != 0: // whatever the route says: the other proxy may decode or merge before it forwards
 		return h.Refuse(forms, "the proxy in front could forward another form of it", "")
 	case canonical != path:
-		return message.ErrAmbiguousPath
+		return fmt.Errorf("%w: the proxy in front would forward another form than the canonical one", message.ErrAmbiguousPath)
 	}
 	return nil
 }
@@ -124,10 +125,15 @@ func splitURL(s string) (scheme, authority, target string) {
 func (x *exchange) permit(v verdict) error {
 	if v.kind != granted {
 		// A 2xx would make the other proxy forward a request that the gateway answers itself.
-		return &refusal{reason: reasonUndecided}
+		return because(reasonUndecided, "the gateway answers this request itself, and a permission would make the proxy forward it")
 	}
-	if f := x.stream.Head().Fields; asksForUpgrade(f) && !(x.route.WebSocket && asksForWebSocketAlone(f)) {
-		return &refusal{reason: reasonUpgrade}
+	f := x.stream.Head().Fields
+	switch name := asksForUpgrade(f); {
+	case name == "":
+	case !x.route.WebSocket:
+		return because(reasonUpgrade, "the request may ask for another protocol ("+setting.Shortened(name, 32)+"), and "+errNoTunnels.Error())
+	case !asksForWebSocketAlone(f):
+		return because(reasonUpgrade, "the request may ask for another protocol than websocket")
 	}
 	if !v.grant.Permits(x.readCall()) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
@@ -137,14 +143,16 @@ func (x *exchange) permit(v verdict) error {
 	return x.respondHere(&h, nil)
 }
 
-// asksForUpgrade reports whether the other proxy may switch this request to another protocol. It may
-// have left Upgrade out of its question and forward it all the same. The fields of WebSocket are
-// end-to-end, so the question has them.
-func asksForUpgrade(f message.Fields) bool {
-	return slices.ContainsFunc(f, func(line message.Field) bool {
-		folded := message.Fold(line.Name)
-		return folded == "upgrade" || folded == "http2-settings" || strings.HasPrefix(folded, "sec-websocket-")
-	})
+// asksForUpgrade returns the field by which the other proxy may switch this request to another
+// protocol; "" for none. It may have left Upgrade out of its question and forward it all the same.
+// The fields of WebSocket are end-to-end, so the question has them.
+func asksForUpgrade(f message.Fields) string {
+	for _, line := range f {
+		if folded := message.Fold(line.Name); folded == "upgrade" || folded == "http2-settings" || strings.HasPrefix(folded, "sec-websocket-") {
+			return folded
+		}
+	}
+	return ""
 }
 
 // asksForWebSocketAlone reports whether the request asks for no protocol but WebSocket.

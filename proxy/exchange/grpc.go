@@ -54,9 +54,15 @@ func (x *exchange) checkCallForm() error {
 	h := x.head
 	switch {
 	case h.Version != message.HTTP2:
-		return &refusal{reason: reasonBadCall, cause: errCallVersion}
-	case h.Method != "POST", !h.Trailers, h.HasQuery, !callPath(h.Path):
-		return &refusal{reason: reasonBadCall, cause: errCallForm}
+		return because(reasonBadCall, "gRPC over another version than HTTP/2: "+h.Version.String())
+	case h.Method != "POST":
+		return because(reasonBadCall, "gRPC calls are POST")
+	case !h.Trailers:
+		return because(reasonBadCall, "the client does not take trailers (te: trailers)")
+	case h.HasQuery:
+		return because(reasonBadCall, "gRPC calls have no query")
+	case !callPath(h.Path):
+		return because(reasonBadCall, "the path is not /package.Service/Method")
 	}
 	return nil
 }

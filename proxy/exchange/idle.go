@@ -31,14 +31,14 @@ func (u *idleDeadline) set(t time.Time) error {
 }
 
 // extend moves the deadline to at least idle from now, as far as until allows. Its error
-// is errExpired where that has passed.
+// is an [*ending] where that has passed.
 func (u *idleDeadline) extend() error {
 	if u.idle <= 0 && u.until.IsZero() {
 		return nil
 	}
 	now := u.clock.Now()
 	if u.passed(now) {
-		return errExpired
+		return expired()
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()

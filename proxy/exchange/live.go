@@ -6,19 +6,44 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sallyport/auth"
 	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
 )
 
-// These errors say why the gateway ends an exchange in progress.
-var (
-	errExpired   = errors.New("the credential expired while the stream went on")
-	errWithdrawn = errors.New("the new configuration refuses the stream")
-	errReplaced  = errors.New("the configuration was replaced, and its grace period (drain) is over")
-	errShutdown  = errors.New("the gateway stops, and its grace period (drain) is over")
-)
+// ending is the error by which the gateway itself ends an exchange in progress.
+type ending struct{ reason, cause string }
+
+func (e *ending) Error() string { return e.cause }
+
+func (e *ending) refusal() *refusal { return &refusal{reason: e.reason, cause: e} }
+
+// endingOf returns the refusal reason if the gateway itself ended the exchange, "" for other
+// causes.
+func endingOf(cause error) string {
+	if e, ok := cause.(*ending); ok {
+		return e.reason
+	}
+	return ""
+}
+
+// expired is the ending of an exchange that lasts longer than its credential.
+func expired() *ending {
+	return &ending{reasonExpired, "the credential expired while the stream went on"}
+}
+
+// withdrawn is the ending of an exchange that a new configuration refuses.
+func withdrawn(why error) *ending {
+	r := asRefusal(why)
+	cause := r.reason
+	if r.cause != nil {
+		cause = r.cause.Error()
+	}
+	return &ending{reasonWithdrawn, "the new configuration refuses the stream: " + cause}
+}
 
 // shards is the number of registry shards, so that exchanges rarely share a lock.
 const shards = 16
@@ -90,25 +115,26 @@ func (x *exchange) list() error {
 	x.listed.decided = true
 	s.mu.Unlock()
 	if cause := x.stillPermitted(); cause != nil {
-		return &refusal{reason: endingOf(cause), cause: cause}
+		return cause.refusal()
 	}
 	return nil
 }
 
 // stillPermitted decides again on the exchange if a reload has happened since it began. It returns
-// the cause that ends the exchange, or nil. It is called after each change of the exchange's
+// what ends the exchange, or nil. It is called after each change of the exchange's
 // registry entry. A reload that missed the change is thus noticed here.
-func (x *exchange) stillPermitted() error {
+func (x *exchange) stillPermitted() *ending {
 	if x.server.current.Load() == x.snapshot {
 		return nil
 	}
 	now := x.server.take()
 	if now == nil {
-		return errShutdown
+		return &ending{reasonShutdown, "the gateway has stopped"}
 	}
 	defer now.leave()
-	if u := x.underWay(); !now.permits(x.life, &u) {
-		return errWithdrawn
+	u := x.underWay()
+	if err := now.permits(x.life, &u); err != nil {
+		return withdrawn(err)
 	}
 	return nil
 }
@@ -159,37 +185,53 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 		}
 	})
 	for i := range all {
-		if u := &all[i]; u.life.Err() == nil && !now.permits(ctx, u) {
-			u.life.End(errWithdrawn)
+		u := &all[i]
+		if u.life.Err() != nil {
+			continue
+		}
+		if err := now.permits(ctx, u); err != nil {
+			u.life.End(withdrawn(err))
 			ended++
 		}
 	}
 	return ended
 }
 
-// permits reports whether the snapshot permits an exchange that an older one has permitted.
-func (s *Snapshot) permits(ctx context.Context, u *underWay) bool {
+// permits returns nil if the snapshot permits an exchange that an older one has permitted, and else
+// the reason why it does not.
+func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
 	r, err := s.Routes.Match(u.head)
-	if err != nil || !r.Access.Admits(u.client) {
-		return false
+	if err != nil {
+		return err
+	}
+	if !r.Access.Admits(u.client) {
+		return errors.New(r.Access.Refusal(u.client))
 	}
 	proof, err := r.Chain.Recheck(ctx, &auth.Request{Head: u.head, Peer: u.client, Conn: u.conn.TLS}, u.proof)
 	if err != nil {
-		return false
+		return err
 	}
 	if u.tunnel && !r.WebSocket {
-		return false
+		return errNoTunnels
 	}
 	_, err = r.Policy.Decide(&proof.Caller, u.named.call(r.Dialect, u.head))
-	return err == nil
+	return err
 }
 
+// errNoTunnels is the cause where a WebSocket is asked for and the route has none.
+var errNoTunnels = errors.New("the route has no websocket: true")
+
 // Cut ends the exchanges that still use a snapshot whose grace period is over. A nil snapshot, at
-// the end of the process, means all exchanges.
-func (s *Server) Cut(of *Snapshot) (ended int) {
-	cause := errReplaced
+// the end of the process, means all exchanges. grace is that period; zero if it was cut short.
+func (s *Server) Cut(of *Snapshot, grace time.Duration) (ended int) {
+	within := "its grace period was cut short"
+	if grace > 0 {
+		within = "it was not done within " + setting.Duration(grace).String() + " (drain)"
+	}
+	cause := &ending{reasonReplaced, "the configuration was replaced, and " + within}
 	if of == nil {
-		cause = errShutdown
+		cause = &ending{reasonShutdown, "the gateway stops, and " + within}
+		s.cut.Store(cause)
 	}
 	var lives []*wire.Life
 	s.live.each(func(x *exchange) {

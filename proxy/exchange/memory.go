@@ -40,6 +40,8 @@ type Server struct {
 	httpsPort atomic.Int32
 
 	inFlight atomic.Int64
+	cut      atomic.Pointer[ending] // why the process has ended all exchanges; nil before
+	stopped  atomic.Int64           // exchanges that ended with reasonShutdown
 	live     registry
 	ended    sync.Pool // finished exchanges, for reuse
 }
@@ -60,6 +62,9 @@ func (s *Server) SetHTTPSPort(port int) { s.httpsPort.Store(int32(port)) }
 
 // InFlight returns the number of exchanges in progress.
 func (s *Server) InFlight() int { return int(s.inFlight.Load()) }
+
+// Stopped returns how many exchanges the end of the process has cut or refused so far.
+func (s *Server) Stopped() int { return int(s.stopped.Load()) }
 
 // Swap makes next the current snapshot, for exchanges that begin from now on. It returns the
 // previous one, which drains (see [Snapshot.Drained]), or nil. Exchanges in progress keep theirs;

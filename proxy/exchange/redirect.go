@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/route"
 	"sallyport/proxy/wire"
 )
 
@@ -23,11 +24,11 @@ func (x *exchange) redirect() error {
 	if text, ok := x.server.Challenge(x.head.Host, x.head.Path); ok && x.head.Method == http.MethodGet {
 		return x.answerChallenge(text)
 	}
-	if carriesCredential(x.head.Fields) {
-		return &refusal{reason: reasonPlainHTTP}
+	if name := credentialIn(x.head.Fields); name != "" {
+		return because(reasonPlainHTTP, name+" was sent without TLS")
 	}
 	if !x.snapshot.Routes.Serves(x.head.Host) {
-		return &refusal{reason: reasonNoRoute}
+		return route.ErrNoHost
 	}
 	to := "https://" + x.head.Host
 	if p := x.publicPort(); p != 443 {
@@ -65,13 +66,13 @@ func (x *exchange) publicPort() int {
 	return 443
 }
 
-// carriesCredential reports whether a head holds a credential. Session cookies do not count:
-// browsers send those marked Secure over HTTPS only.
-func carriesCredential(f message.Fields) bool {
+// credentialIn returns the name of a field that holds a credential; "" for none. Session cookies do
+// not count: browsers send those marked Secure over HTTPS only.
+func credentialIn(f message.Fields) string {
 	for _, name := range []string{"authorization", "x-api-key", "api-key", "signature", "dpop"} {
 		if f.Has(name) {
-			return true
+			return name
 		}
 	}
-	return false
+	return ""
 }

@@ -177,6 +177,7 @@ type refusal struct {
 	cause      error         // for the audit record only
 	allow      string        // with reasonMethod: the allowed methods
 	retryAfter time.Duration // with 429 and 503; zero: not sent
+	keyID      string        // the key of a verified credential that was refused; "" for none
 }
 
 func (r *refusal) Error() string { return r.reason }
@@ -188,14 +189,9 @@ const checkRetry = 5 * time.Second
 
 // These errors are causes for the audit record.
 var (
-	errTooLarge    = errors.New("body exceeds the limit")
-	errTooSlow     = errors.New("body is slower than limits.body_rate")
-	errCallVersion = errors.New("gRPC over another version than HTTP/2")
-	errCallForm    = errors.New("not POST, with trailers taken, to /package.Service/Method")
-	errUntold      = errors.New("a field that describes the request is missing or repeated")
-	errNoSwitch    = errors.New("the upstream did not switch protocols, and did not refuse to")
-	errEarly       = errors.New("the server answered before it had the end of the request")
-	errNoGrant     = errors.New("no valid grant")
+	errNoSwitch = errors.New("the upstream did not switch protocols, and did not refuse to")
+	errEarly    = errors.New("the server answered before it had the end of the request")
+	errNoGrant  = errors.New("no valid grant")
 )
 
 // asRefusal finds the reason for an error of any step. An unknown error is an internal fault: the
@@ -214,13 +210,13 @@ func asRefusal(err error) *refusal {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &authErr):
-		r := &refusal{reason: authErr.Reason, cause: authErr.Err}
+		r := &refusal{reason: authErr.Reason, cause: authErr.Err, keyID: authErr.KeyID}
 		if authErr.Status() != http.StatusUnauthorized {
 			r.retryAfter = checkRetry
 		}
 		return r
 	case errors.As(err, &denied):
-		return &refusal{reason: denied.Reason}
+		return &refusal{reason: denied.Reason, cause: errors.New(denied.Cause)}
 	case errors.As(err, &leg): // first, because it wraps the signature's fault
 		return &refusal{reason: reasonUpstreamSignature, cause: leg.Err}
 	case errors.As(err, &signed):
@@ -228,9 +224,9 @@ func asRefusal(err error) *refusal {
 	case errors.As(err, &upErr):
 		return &refusal{reason: upstreamReasons[upErr.Kind], cause: upErr.Err}
 	case errors.As(err, &method):
-		return &refusal{reason: reasonMethod, allow: method.Allow}
+		return &refusal{reason: reasonMethod, allow: method.Allow, cause: method}
 	case errors.Is(err, route.ErrNotFound):
-		return &refusal{reason: reasonNoRoute}
+		return &refusal{reason: reasonNoRoute, cause: err}
 	case errors.Is(err, seal.ErrMemory):
 		return &refusal{reason: reasonBodyMemory, cause: err, retryAfter: busyRetry}
 	}

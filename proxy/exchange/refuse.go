@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -15,7 +16,7 @@ import (
 // refuse turns an error of any step into an answer in the caller's protocol and the dialect's
 // shape. An answer that has begun can only be aborted.
 func (x *exchange) refuse(err error) {
-	r := asRefusal(err)
+	r := x.ownCut(asRefusal(err), err)
 	o, ok := outcomes[r.reason]
 	if !ok {
 		r = &refusal{reason: reasonInternal, cause: err}
@@ -25,8 +26,12 @@ func (x *exchange) refuse(err error) {
 		o.text = r.text
 	}
 	x.record.Reason = r.reason
-	if r.cause != nil {
-		x.record.Cause = r.cause.Error()
+	x.record.Cause = x.causeOf(r)
+	if r.reason == reasonShutdown {
+		x.server.stopped.Add(1)
+	}
+	if r.keyID != "" {
+		x.record.KeyID = r.keyID
 	}
 	if x.responded {
 		x.cutAs(err)
@@ -43,6 +48,21 @@ func (x *exchange) refuse(err error) {
 		x.stream.CloseAfter()
 	}
 	x.sendRefusal(o, r, err)
+}
+
+// ownCut returns the refusal for the gateway's own end of the exchange, if that is what a step has
+// met: to the step it looks as if the client had left.
+func (x *exchange) ownCut(r *refusal, err error) *refusal {
+	if r.reason != reasonClientGone && !errors.Is(err, context.Canceled) {
+		return r
+	}
+	if cause := x.life.Cause(); endingOf(cause) != "" {
+		return &refusal{reason: endingOf(cause), cause: cause}
+	}
+	if e := x.server.cut.Load(); e != nil {
+		return e.refusal()
+	}
+	return r
 }
 
 // unsettled reports whether a status is that of an unparsable head.

@@ -117,10 +117,7 @@ func (x *exchange) relayHeld(answer *upstream.Response, form seal.Form) error {
 		return err
 	}
 	x.noteCall(h.Fields, nil)
-	if err := x.stream.Finish(nil); err != nil {
-		return errClientGone(err)
-	}
-	return nil
+	return x.finishAnswer(nil)
 }
 
 // send sends one piece of held content.
@@ -142,6 +139,7 @@ func (x *exchange) sendHead(h *message.Response, trailers bool) error {
 	if err := x.boundSending(); err != nil {
 		return err
 	}
+	x.keepEnd()
 	if err := x.stream.Respond(h, trailers); err != nil {
 		return errClientGone(err)
 	}
@@ -201,9 +199,15 @@ func (x *exchange) end(h *message.Response, form seal.Form, tail *seal.Tail, tra
 			}
 		}
 	}
+	return x.finishAnswer(trailers)
+}
+
+// finishAnswer completes the upstream's answer.
+func (x *exchange) finishAnswer(trailers message.Fields) error {
 	if err := x.stream.Finish(trailers); err != nil {
 		return errClientGone(err)
 	}
+	x.whole = true
 	return nil
 }
 

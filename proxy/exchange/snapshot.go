@@ -8,6 +8,7 @@ import (
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
 )
 
 // Snapshot holds one configuration in the form that exchanges use. It is immutable once in use,
@@ -25,6 +26,8 @@ type Snapshot struct {
 	PublicHTTPS int
 	// ForwardAuth is the dialect of proxies that ask for decisions; "" refuses all of them.
 	ForwardAuth string
+	// Durable is when records of requests without a route must be in the log.
+	Durable setting.Durability
 
 	users   atomic.Int64  // number of exchanges, plus one while it is current
 	drained chan struct{} // closed when it is no longer in use

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
 
@@ -39,16 +40,19 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	if err := x.boundSending(); err != nil {
 		return err
 	}
-	client, err := x.stream.Upgrade(&answer.Head)
+	conn, err := x.stream.Upgrade(&answer.Head)
 	if err != nil {
 		return errClientGone(err)
 	}
-	server := answer.Upgraded()
+	client, server := conn, answer.Upgraded()
+	if x.durability().Waits() {
+		x.kept, client = conn, &keptOpen{Conn: conn}
+	}
 	// An expired credential, lost rights and the end of the grace period close the connections.
 	life := x.life
 	stop := context.AfterFunc(life, func() {
 		if endingOf(life.Cause()) != "" {
-			client.Close()
+			conn.Close()
 		}
 	})
 	defer stop()
@@ -59,17 +63,22 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	go func() { up <- splice(server, client, heard) }()
 	x.record.BytesOut = splice(client, server, heard)
 	x.record.BytesIn = <-up
+	if heard.silent.Load() {
+		x.record.Cause = "both sides were silent for " + setting.Duration(heard.idle).String() + " (timeouts.idle)"
+	}
 	if cause := life.Cause(); endingOf(cause) != "" {
 		return &refusal{reason: endingOf(cause), cause: cause}
 	}
+	x.whole = true
 	return nil
 }
 
 // activity records when either side of a tunnel last sent data. A side that only listens is not
 // idle.
 type activity struct {
-	idle time.Duration // zero: no limit
-	last atomic.Int64  // Unix nanoseconds
+	idle   time.Duration // zero: no limit
+	last   atomic.Int64  // Unix nanoseconds
+	silent atomic.Bool   // that ended the tunnel
 }
 
 // deadline returns when the next byte must arrive from either side; zero means no limit.
@@ -108,6 +117,9 @@ func splice(dst, src net.Conn, heard *activity) (total int64) {
 			continue // the other side has sent data meanwhile
 		}
 		if err != nil {
+			if timedOut(err) {
+				heard.silent.Store(true)
+			}
 			return total
 		}
 	}

@@ -1,13 +1,16 @@
 package exchange
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
 )
 
@@ -146,7 +149,7 @@ func (x *exchange) match() error {
 	}
 	if x.wantsTunnel() && !r.WebSocket {
 		x.warnUpgrade()
-		return &refusal{reason: reasonBadMethod, cause: errNoWebSocket} // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
+		return fmt.Errorf("%w: CONNECT for %s, and %w", message.ErrBadMethod, setting.Quoted(x.head.Upgrade, 24), errNoTunnels) // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
 	}
 	if r.WebSocket && x.head.Upgrade == "websocket" {
 		return checkHandshake(x.head)
@@ -158,9 +161,13 @@ func (x *exchange) match() error {
 func checkHandshake(head *message.Head) error {
 	switch {
 	case head.ContentLength != 0:
-		return &refusal{reason: reasonUpgradeBody} // readers differ on where the tunnel begins
+		length := "unknown length"
+		if n := head.ContentLength; n > 0 {
+			length = strconv.FormatInt(n, 10) + " bytes"
+		}
+		return because(reasonUpgradeBody, "a request for websocket has a body of "+length) // readers differ on where the tunnel begins
 	case head.Method != "GET":
-		return &refusal{reason: reasonUpgradeMethod} // a server may read it as that method, or as a handshake
+		return because(reasonUpgradeMethod, "the method is "+setting.Quoted(head.Method, 24)) // a server may read it as that method, or as a handshake
 	}
 	return nil
 }
@@ -169,7 +176,7 @@ func checkHandshake(head *message.Head) error {
 // cannot even guess one.
 func (x *exchange) checkAddress() error {
 	if !x.route.Access.Admits(x.client) {
-		return &refusal{reason: reasonAddress}
+		return because(reasonAddress, x.route.Access.Refusal(x.client))
 	}
 	return nil
 }

@@ -25,5 +25,8 @@ func (l *InFlight) Enter() bool {
 // Leave ends a request.
 func (l *InFlight) Leave() { l.count.Add(-1) }
 
+// Max returns the limit; zero or less means none.
+func (l *InFlight) Max() int { return int(l.max) }
+
 // Len returns the number of requests in flight under the shared count.
 func (l *InFlight) Len() int { return int(l.count.Load()) }

@@ -5,6 +5,8 @@ import (
 	"runtime/metrics"
 	"sync/atomic"
 	"time"
+
+	"sallyport/proxy/setting"
 )
 
 // Pressure reports whether the process exceeds its memory budget. New work is then refused
@@ -69,6 +71,12 @@ func (p *Pressure) look() {
 
 // Spent reports whether the last measurement exceeded the budget.
 func (p *Pressure) Spent() bool { return p.spent.Load() }
+
+// String says how much the process uses now, and what it may.
+func (p *Pressure) String() string {
+	used, budget := setting.Size(p.used()>>20<<20), setting.Size(p.budget.Load())
+	return "the process uses " + used.String() + ", over " + budget.String() + " (limits.memory)"
+}
 
 // heapInUse returns the memory that the runtime holds, without free and released heap.
 func heapInUse() int64 {

@@ -66,6 +66,7 @@ func (c *RateConfig) burst() int {
 // Keys are identified by a 64-bit hash with a secret seed.
 type Rate struct {
 	per      string
+	limit    setting.Rate
 	interval int64 // nanoseconds for one request
 	slack    int64 // how far a key's time may run ahead of now
 	now      func() time.Time
@@ -88,7 +89,7 @@ func NewRate(c RateConfig, now func() time.Time) *Rate {
 	} else {
 		burst = 1
 	}
-	r := &Rate{per: c.Per, interval: interval, now: now, start: now(), seed: maphash.MakeSeed()}
+	r := &Rate{per: c.Per, limit: c.Limit, interval: interval, now: now, start: now(), seed: maphash.MakeSeed()}
 	r.slack = min(int64(burst-1), int64(maxRefill)/interval) * interval
 	for i := range r.shards {
 		r.shards[i].sets = make([]set, 1)
@@ -171,6 +172,21 @@ func (s Rates) Allow(principal string, client netip.Addr) (retry time.Duration, 
 	}
 	retry = s.take(principal, client)
 	return retry, retry == 0
+}
+
+// Tightest describes the rate under which a caller must wait longest, such as "200/s per principal".
+func (s Rates) Tightest(principal string, client netip.Addr) string {
+	var longest time.Duration
+	var tightest *Rate
+	for _, r := range s {
+		if wait := r.wait(r.hash(principal, client)); tightest == nil || wait > longest {
+			longest, tightest = wait, r
+		}
+	}
+	if tightest == nil {
+		return ""
+	}
+	return tightest.limit.String() + " per " + tightest.per
 }
 
 // take takes from each rate. If a concurrent request was faster and one refuses, it returns

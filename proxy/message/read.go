@@ -2,6 +2,7 @@ package message
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,10 +56,10 @@ func (h *Head) Settle() error {
 		return ErrBadVersion
 	}
 	if !ValidName(h.Method) {
-		return ErrBadTarget
+		return fmt.Errorf("%w: there is no method", ErrBadTarget)
 	}
 	if !ServedMethod(h.Method) {
-		return ErrBadMethod
+		return fmt.Errorf("%w: %q", ErrBadMethod, h.Method[:min(len(h.Method), 24)])
 	}
 	if err := h.settleTarget(); err != nil {
 		return err
@@ -123,7 +124,7 @@ func (h *Head) settleTarget() error {
 func (h *Head) settleAbsolute() error {
 	scheme, rest, absolute := strings.Cut(h.Target, "://")
 	if !absolute || h.Version == HTTP2 || !EqualFold(scheme, h.Scheme) {
-		return ErrBadTarget
+		return fmt.Errorf("%w: neither a path nor an absolute URL of this connection's scheme", ErrBadTarget)
 	}
 	end := strings.IndexAny(rest, "/?")
 	if end < 0 {
@@ -131,21 +132,21 @@ func (h *Head) settleAbsolute() error {
 	}
 	named, _, err := CanonicalAuthority(rest[:end], h.Scheme)
 	if err != nil {
-		return ErrBadTarget
+		return fmt.Errorf("%w: an absolute URL without a valid host", ErrBadTarget)
 	}
 	if h.Authority == "" && h.Version == HTTP10 {
 		h.Authority = named
 	}
 	if host, _, err := CanonicalAuthority(h.Authority, h.Scheme); err != nil {
-		return err
+		return badAuthority(h.Authority)
 	} else if host != named {
-		return ErrBadTarget
+		return fmt.Errorf("%w: it names another host than Host, as only a request to a proxy does", ErrBadTarget)
 	}
 	switch target := rest[end:]; {
 	case target != "" && target[0] == '/':
 		h.Target = target
 	case h.Method == "OPTIONS":
-		return ErrBadTarget // is "*", of the server as a whole (section 3.2.4)
+		return fmt.Errorf("%w: OPTIONS of the whole server", ErrBadTarget) // is "*", of the server as a whole (section 3.2.4)
 	default:
 		h.Target = "/" + target
 	}
@@ -154,7 +155,7 @@ func (h *Head) settleAbsolute() error {
 
 func (h *Head) settleFields() error {
 	if len(h.Fields) > mostFields {
-		return ErrTooManyLines
+		return fmt.Errorf("%w: over %d", ErrTooManyLines, mostFields)
 	}
 	cookies, seen, twice := 0, uint32(0), ""
 	te, connection := false, false
@@ -176,7 +177,7 @@ func (h *Head) settleFields() error {
 			}
 		case "host": // beside :authority, of which it must be a copy
 			if a, _, err := CanonicalAuthority(f.Value, h.Scheme); err != nil || a != h.Authority {
-				return ErrBadAuthority
+				return &FieldError{Err: ErrBadAuthority, Name: f.Name, Why: "it differs from :authority"}
 			}
 		case "cookie":
 			cookies++
@@ -300,9 +301,15 @@ type FieldError struct {
 	Cure string // what would do; "" for nothing
 }
 
+// shownField is the longest name of a field in an error: names are as long as a client likes.
+const shownField = 64
+
 // Error names the field, what is wrong with it and what would do.
 func (e *FieldError) Error() string {
-	s := e.Err.Error() + ": " + e.Name
+	s := e.Err.Error() + ": " + e.Name[:min(len(e.Name), shownField)]
+	if len(e.Name) > shownField {
+		s += "…"
+	}
 	if e.Why != "" {
 		s += ": " + e.Why
 	}

@@ -35,6 +35,20 @@ func (a *Access) Admits(client netip.Addr) bool {
 	return len(a.allow) == 0 || within(client, a.allow)
 }
 
+// Refusal says why [Access.Admits] is false for an address.
+func (a *Access) Refusal(client netip.Addr) string {
+	client = client.Unmap().WithZone("")
+	for _, p := range a.deny {
+		if p.Contains(client) {
+			return "deny_from has " + client.String() + " in " + p.String()
+		}
+	}
+	if !client.IsValid() {
+		return "the client has no address"
+	}
+	return "allow_from has no range with " + client.String()
+}
+
 func within(a netip.Addr, all []netip.Prefix) bool {
 	for _, p := range all {
 		if p.Contains(a) {

@@ -108,6 +108,8 @@ type Config struct {
 	Compress CompressConfig `yaml:"compress"`
 	// Limits are the limits for callers.
 	Limits LimitsConfig `yaml:"limits"`
+	// Audit says what the route's records must survive.
+	Audit AuditConfig `yaml:"audit"`
 	// Timeouts take precedence over those of the whole file.
 	Timeouts TimeoutsConfig `yaml:"timeouts"`
 	// Websocket lets clients upgrade to WebSocket here. The upstream's endpoints must
@@ -127,6 +129,12 @@ type Config struct {
 	SecurityHeaders SecurityConfig `yaml:"security_headers"`
 	// KeepServer keeps the Server and X-Powered-By of the upstream in answers.
 	KeepServer bool `yaml:"keep_server_header"`
+}
+
+// AuditConfig is the section `audit` of a route.
+type AuditConfig struct {
+	// Durable takes precedence over that of the whole file: off, answer or synced.
+	Durable setting.Durability `yaml:"durable"`
 }
 
 // RulesRef is a list of rules, or the name of one under `policies`.

@@ -53,7 +53,7 @@ func (g *Guard) Check(fields message.Fields) error {
 		folded := bare(name)
 		switch {
 		case strings.HasPrefix(folded, "x-sallyport-"), g.own[folded]:
-			return &message.FieldError{Err: ErrOwnField, Name: name[:min(len(name), 64)], Cure: "the client must not send it"}
+			return &message.FieldError{Err: ErrOwnField, Name: name, Cure: "the client must not send it"}
 		case overridesMethod(folded):
 			return &message.FieldError{Err: ErrMethodOverride, Name: name, Cure: "the client must send the request with the method that is meant"}
 		case folded != name && (weighty(folded) || Replaced(folded) || g.signed[folded]):

@@ -157,7 +157,7 @@ func (h *hostRoutes) checkForms(head *message.Head, found string) error {
 	}
 	for _, reading := range all {
 		folded := strings.ToLower(reading)
-		if h.findFolded(folded) != found || h.dodges(folded, found) {
+		if h.findFolded(folded) != found || h.dodge(folded, found) != "" {
 			return head.Refuse(head.Forms, "some servers read the path as one of another route", "give that route a host of its own")
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"sallyport/policy/model"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
 
@@ -51,6 +52,7 @@ type Route struct {
 	KeepServer           bool
 	Integrity            seal.Policy
 	Leg                  seal.Leg
+	Durable              setting.Durability // when records must be in the log
 }
 
 // Limits are the limits of one route. The counters outlive the exchanges.

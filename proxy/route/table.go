@@ -7,6 +7,7 @@ import (
 
 	"sallyport/policy/model"
 	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
 )
 
 // These errors of [Table.Match] say why no route was found.
@@ -17,6 +18,31 @@ var (
 	ErrCase = errors.New("path leads to another route if letter case is ignored")
 	ErrEnd  = errors.New("path leads to a longer route if a slash at its end is ignored or added, or if a colon ends it")
 )
+
+// notFound is an [ErrNotFound] that says what no route has.
+type notFound string
+
+func (e notFound) Error() string { return string(e) }
+
+// Is reports whether target is [ErrNotFound].
+func (e notFound) Is(target error) bool { return target == ErrNotFound }
+
+// ErrNoHost is the [ErrNotFound] of a host that no route names.
+const ErrNoHost = notFound("no route names this host")
+
+const errNoPath = notFound("the host has routes, and none for this path")
+
+// Reading is the error for a path that another server could map to another route. It wraps
+// [ErrCase] or [ErrEnd].
+type Reading struct {
+	Err  error
+	Path string // that of the other route
+}
+
+func (e *Reading) Error() string { return e.Err.Error() + ": " + setting.Quoted(e.Path, 64) }
+
+// Unwrap returns Err.
+func (e *Reading) Unwrap() error { return e.Err }
 
 // MethodError means that the path has routes, but none for the method.
 type MethodError struct {
@@ -120,7 +146,7 @@ func (h *hostRoutes) add(path string, r *Route) {
 func (t *Table) Match(head *message.Head) (*Route, error) {
 	h := t.host(head.Host)
 	if h == nil {
-		return nil, ErrNotFound
+		return nil, ErrNoHost
 	}
 	if head.Forms != 0 {
 		return h.matchForms(head)
@@ -158,14 +184,14 @@ func (h *hostRoutes) matchForms(head *message.Head) (*Route, error) {
 func (h *hostRoutes) match(head *message.Head, path string) (*Route, string, error) {
 	found, routes := h.find(path)
 	folded := strings.ToLower(path)
-	if h.findFolded(folded) != found {
-		return nil, "", ErrCase
+	if other := h.findFolded(folded); other != found {
+		return nil, "", &Reading{ErrCase, other}
 	}
 	if len(routes) == 0 {
-		return nil, "", ErrNotFound
+		return nil, "", errNoPath
 	}
-	if h.dodges(folded, found) {
-		return nil, "", ErrEnd
+	if other := h.dodge(folded, found); other != "" {
+		return nil, "", &Reading{ErrEnd, other}
 	}
 	if wanted := PreflightMethod(head); wanted != "" {
 		for _, r := range routes {
@@ -223,25 +249,30 @@ func longestPrefix[V any](all map[string]V, path string) (prefix string, v V, ok
 	return "", v, false
 }
 
-// dodges reports whether a path would match a longer one as some servers read it: with or without a
-// slash at its end, or with a colon that ends a resource name, as in /v1/models/m:predict.
-func (h *hostRoutes) dodges(folded, found string) bool {
+// dodge returns the longer path that a path would match as some servers read it: with or without a
+// slash at its end, or with a colon that ends a resource name, as in /v1/models/m:predict. It is ""
+// if there is none.
+func (h *hostRoutes) dodge(folded, found string) string {
 	if cut, slash := strings.CutSuffix(folded, "/"); slash {
-		if cut != "" && len(h.findFolded(cut)) > len(found) {
-			return true
+		if cut != "" {
+			if other := h.findFolded(cut); len(other) > len(found) {
+				return other
+			}
 		}
-	} else if h.slashed && len(h.findFolded(folded+"/")) > len(found) {
-		return true
+	} else if h.slashed {
+		if other := h.findFolded(folded + "/"); len(other) > len(found) {
+			return other
+		}
 	}
 	for i := len(found) + 1; i < min(len(folded), h.longest+1); i++ {
 		if folded[i] != ':' {
 			continue
 		}
-		if _, ok := h.foldedPrefixes[folded[:i]]; ok {
-			return true
+		if other, ok := h.foldedPrefixes[folded[:i]]; ok {
+			return other
 		}
 	}
-	return false
+	return ""
 }
 
 // under reports whether path is prefix or below it, on a segment boundary.

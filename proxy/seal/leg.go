@@ -53,8 +53,8 @@ func NewLeg(c *upstream.IntegrityConfig, identity []string, a *auth.Auth, now fu
 		if !slices.Contains(ids, id) {
 			return nil
 		}
-		return a.Key(id).For(auth.VerifyResponse, now())
-	}}
+		return a.Key(id).Whenever(auth.VerifyResponse)
+	}, Usable: func(id string) *httpsig.Error { return a.Key(id).Usable(now()) }}
 	for _, v := range []struct {
 		to     **httpsig.Verifier
 		policy httpsig.Policy

@@ -57,6 +57,7 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 		}
 		return false, &Error{NoneHealthy, e.label, err}
 	}
+	x.timeouts = r.Timeouts
 	e.inFlight.Add(1)
 	if x.out.Host = e.host; e.host == "" {
 		x.out.Host = r.Host
@@ -68,7 +69,7 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 		c, used, err := e.conns.take(ctx, connectTime(&r.Timeouts, x.out.Limit), attempt > 1)
 		if err != nil {
 			e.leave()
-			return false, err
+			return false, e.unconnected(err, r, x)
 		}
 		if used {
 			e.reuses.Add(1)
@@ -91,9 +92,19 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 		again := x.answer.Unprocessed || used && !x.answer.Answered && repeatable(&x.out, err)
 		if !again || attempt == maxAttempts || x.ends == maxEnds || ctx.Err() != nil {
 			e.leave()
-			return !x.answer.Unprocessed || x.ends == maxEnds, e.blame(err)
+			return !x.answer.Unprocessed || x.ends == maxEnds, e.blame(err, &r.Timeouts, false)
 		}
 	}
+}
+
+// unconnected says how long the request has waited for a connection, if that took too long.
+func (e *endpoint) unconnected(err error, r *Request, x *Response) error {
+	var unconnected *noConnection
+	if !errors.As(err, &unconnected) {
+		return err
+	}
+	late := r.Timeouts.waited(wire.LateConnect.Or(x.out.Limit))
+	return &Error{Timeout, e.label, &said{late.Error() + ", while " + unconnected.doing, err}}
 }
 
 // sign sets the fields of the next attempt, signed for this endpoint.
@@ -143,19 +154,20 @@ func connectTime(t *Timeouts, limit time.Time) time.Duration {
 	return left
 }
 
-// blame turns faults of the upstream into an [*Error] and returns other errors unchanged.
-func (e *endpoint) blame(err error) error {
+// blame turns faults of the upstream into an [*Error] and returns other errors unchanged. answering
+// says that the head of the answer has arrived.
+func (e *endpoint) blame(err error, t *Timeouts, answering bool) error {
 	var fault *wire.Error
 	if !errors.As(err, &fault) {
-		return &Error{Reset, e.label, err}
+		return &Error{Reset, e.label, ended(err, answering)}
 	}
 	switch fault.Fault {
 	case wire.FaultMalformed:
 		return &Error{Garbage, e.label, fault.Err}
 	case wire.FaultTimeout:
-		return &Error{Timeout, e.label, fault.Err}
+		return &Error{Timeout, e.label, t.waited(fault.Err)}
 	case wire.FaultBroken:
-		return &Error{Reset, e.label, fault.Err}
+		return &Error{Reset, e.label, ended(fault.Err, answering)}
 	}
 	return fault.Err
 }

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
 	"sallyport/proxy/wire/h1"
 	"sallyport/proxy/wire/socket"
@@ -134,7 +136,7 @@ func (e *endpoint) admit(ctx context.Context, wait time.Duration) error {
 	case e.slots <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return errFull
+		return full(cap(e.slots), wait)
 	}
 }
 
@@ -163,7 +165,7 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration, open func(co
 	case e.dialing <- struct{}{}:
 		defer func() { <-e.dialing }()
 	case <-bound.Done():
-		return e.dialFault(ctx, bound, bound.Err())
+		return e.dialFault(ctx, bound, fmt.Errorf("waiting for other connects: %w", bound.Err()))
 	}
 	e.dials.Add(1)
 	conn, sock, err := e.connectTLS(bound)
@@ -181,7 +183,7 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration, open func(co
 func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error) {
 	nc, err := e.connect(ctx, e.network, e.addr)
 	if err != nil {
-		return nil, nil, fmt.Errorf("connecting: %w", err)
+		return nil, nil, &said{"connecting: " + setting.PlainError(err).Error(), err}
 	}
 	nc = socket.New(nc)
 	sock := h1.NewSocket(nc)
@@ -191,7 +193,7 @@ func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error)
 	t := tls.Client(sock, e.tls)
 	if err := t.HandshakeContext(ctx); err != nil {
 		_ = nc.Close() // after a failed handshake the close error does not matter
-		return nil, nil, fmt.Errorf("TLS handshake: %w", err)
+		return nil, nil, fmt.Errorf("shaking hands by TLS: %w", err)
 	}
 	return t, sock, nil
 }
@@ -212,10 +214,13 @@ func (e *endpoint) dialFault(ctx, bound context.Context, err error) error {
 	}
 	e.failures.Add(1)
 	e.health.failed(e.now(), err)
-	kind := Refused
 	var timeout net.Error
-	if bound.Err() != nil || errors.As(err, &timeout) && timeout.Timeout() {
-		kind = Timeout
+	switch {
+	case bound.Err() != nil:
+		doing, _, _ := strings.Cut(err.Error(), ":")
+		return &Error{Timeout, e.label, &noConnection{doing, err}}
+	case errors.As(err, &timeout) && timeout.Timeout(): // the system gave up
+		return &Error{Timeout, e.label, err}
 	}
-	return &Error{kind, e.label, err}
+	return &Error{Refused, e.label, err}
 }

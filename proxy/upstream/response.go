@@ -23,9 +23,11 @@ type Response struct {
 
 	out    wire.Request
 	answer wire.Response
-	ends   int // how many connections ended under the request
-	e      *endpoint
-	c      connection // nil once closed
+	// timeouts are those of the request.
+	timeouts Timeouts
+	ends     int // how many connections ended under the request
+	e        *endpoint
+	c        connection // nil once closed
 }
 
 // Forget resets r to the zero Response but keeps its memory for reuse. Head.Fields must not
@@ -51,7 +53,7 @@ type content Response
 func (b *content) Read(p []byte) (int, error) {
 	n, err := b.answer.Read(p)
 	if err != nil && err != io.EOF {
-		err = b.e.blame(err)
+		err = b.e.blame(err, &b.timeouts, true)
 	}
 	return n, err
 }

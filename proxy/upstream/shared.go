@@ -76,8 +76,10 @@ func (p *shared) take(ctx context.Context, wait time.Duration, _ bool) (c connec
 		switch {
 		case ctx.Err() != nil:
 			return nil, false, fmt.Errorf("waiting for upstream: %w", wire.Cause(ctx))
+		case bound.Err() != nil && d != nil:
+			return nil, false, &Error{Timeout, p.e.label, &noConnection{"connecting", bound.Err()}}
 		case bound.Err() != nil:
-			return nil, false, &Error{NoneHealthy, p.e.label, errFull}
+			return nil, false, &Error{NoneHealthy, p.e.label, full(p.most, wait)}
 		case err != nil:
 			return nil, false, err
 		}
@@ -118,7 +120,7 @@ func (p *shared) open(ctx context.Context, wait time.Duration, d *dialing) (*sha
 	}
 	if !c.Reserve() {
 		c.Drain()
-		return nil, &Error{NoneHealthy, p.e.label, errFull}
+		return nil, &Error{NoneHealthy, p.e.label, errNoStream}
 	}
 	c.usedAt = p.now()
 	if p.closed {

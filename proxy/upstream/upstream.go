@@ -49,7 +49,7 @@ type Upstream struct {
 
 var (
 	errAllEjected = errors.New("every endpoint is ejected after failed connects")
-	errFull       = errors.New("all of max_connections are in use")
+	errNoStream   = errors.New("the server allows no request on a new connection")
 	errNoREST     = errors.New("the upstream has endpoints for gRPC only")
 	errNoGRPC     = errors.New("the upstream has no endpoints for gRPC")
 	errNoBody     = errors.New("the request has a length but no body")

@@ -85,6 +85,9 @@ func (a *Answer) Take(n int) (send bool, err error) {
 	return true, nil
 }
 
+// Whole reports whether all announced content was taken.
+func (a *Answer) Whole() bool { return a.Content == Announced && a.left == 0 }
+
 // End records the end of the content. first is false on every call but the first.
 func (a *Answer) End() (first bool, err error) {
 	switch {

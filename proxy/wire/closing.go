@@ -23,11 +23,23 @@ func Cut(conn net.Conn) {
 const (
 	// Brief is the time for what a client does at once, such as taking a line of text.
 	Brief = time.Second
-	// maxSilence is how long a client may send nothing behind an answer that came early.
-	maxSilence = 5 * time.Second
-	// maxLingering is how many connections of a server may linger for longer than Brief.
+	// MaxSilence is how long a client may send nothing behind an answer that came early.
+	MaxSilence = 5 * time.Second
+	// maxLingering is how many connections or streams of a server may linger for longer than Brief.
 	maxLingering = 1024
 )
+
+// BeginLinger counts a connection or a stream that lingers, and returns when it must have ended:
+// after most, or [Brief] if very many linger. EndLinger must follow.
+func (s *Server[C]) BeginLinger(begun time.Time, most time.Duration) (by time.Time) {
+	if s.lingering.Add(1) > maxLingering {
+		most = min(most, Brief)
+	}
+	return begun.Add(most)
+}
+
+// EndLinger ends what BeginLinger has begun.
+func (s *Server[C]) EndLinger() { s.lingering.Add(-1) }
 
 // Linger closes the sending side of conn. Then it reads into buf and discards until the client
 // closes, is silent for 5 seconds, or the time most is over. Closing at once would send a reset, and
@@ -45,13 +57,10 @@ func (s *Server[C]) Linger(conn net.Conn, most time.Duration, buf []byte) {
 	if t, ok := below.(interface{ CloseWrite() error }); ok {
 		_ = t.CloseWrite()
 	}
-	by := begun.Add(most)
-	if s.lingering.Add(1) > maxLingering {
-		by = earlier(by, begun.Add(Brief))
-	}
-	defer s.lingering.Add(-1)
+	by := s.BeginLinger(begun, most)
+	defer s.EndLinger()
 	// Read below TLS: nothing needs to be decrypted.
-	for silent := begun.Add(maxSilence); ; {
+	for silent := begun.Add(MaxSilence); ; {
 		now := time.Now()
 		if s.Conns.Draining() {
 			by = earlier(by, now.Add(Brief))
@@ -63,7 +72,7 @@ func (s *Server[C]) Linger(conn net.Conn, most time.Duration, buf []byte) {
 		n, err := below.Read(buf)
 		switch {
 		case n > 0:
-			silent = time.Now().Add(maxSilence)
+			silent = time.Now().Add(MaxSilence)
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -280,6 +281,42 @@ func TestShutdownWaitsForTheAnswer(t *testing.T) {
 		}
 		if a := <-got; !strings.HasSuffix(a, "late") {
 			t.Errorf("got %q; want the answer", a)
+		}
+	})
+}
+
+func TestAbortedAnswerIsNeverWhole(t *testing.T) {
+	each(t, func(t *testing.T, e engine) {
+		addr := e.start(t, func(s wire.Stream) {
+			s.KeepEnd()
+			length, end, _ := strings.Cut(s.Head().Target[1:], "/")
+			n, _ := strconv.Atoi(length)
+			if n < 0 {
+				_ = s.Respond(&message.Response{Status: 200, ContentLength: -1}, false)
+				_, _ = s.Write([]byte("text"))
+				_ = s.Finish(nil)
+			} else {
+				answer(s, 200, strings.Repeat("x", n))
+			}
+			if end == "abort" {
+				s.Abort()
+			}
+		})
+		for _, n := range []int{-1, 0, 1, 2, 4095, 4096, 64 << 10, 1 << 20} {
+			for _, method := range []string{"GET", "HEAD"} {
+				for _, end := range []string{"finish", "abort"} {
+					req, _ := http.NewRequest(method, fmt.Sprintf("http://%s/%d/%s", addr, n, end), nil)
+					c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+					res, err := c.Do(req)
+					if err == nil {
+						_, err = io.ReadAll(res.Body)
+						res.Body.Close()
+					}
+					if (err != nil) != (end == "abort") {
+						t.Errorf("%s of %d bytes, %s: error %v", method, n, end, err)
+					}
+				}
+			}
 		}
 	})
 }

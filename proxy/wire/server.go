@@ -18,7 +18,7 @@ type ServerOptions struct {
 	HeadTime  time.Duration // for a whole request head, and for a TLS handshake that is still to be done; 10 s
 	IdleTime  time.Duration // between requests of a connection; 2 min
 	Requests  int           // on one connection, which takes no more after the last; 0: no bound
-	Linger    time.Duration // for the rest of a request that was answered early; 30 s, 5 s of silence end it; over HTTP/2 1 s, then the stream is reset
+	Linger    time.Duration // for the rest of a request that was answered early; 30 s, 5 s of silence end it
 
 	// Scheme is the scheme clients used to reach the proxy in front; it applies to connections
 	// without TLS. "http" if empty.
@@ -63,7 +63,7 @@ type Server[C Served] struct {
 
 	listeners Listeners
 	begin     func(net.Conn) C
-	lingering atomic.Int32 // connections in Linger
+	lingering atomic.Int32 // connections and streams whose rest is discarded
 }
 
 // NewServer returns a server. It calls begin once for each connection to make the object that

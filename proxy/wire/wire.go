@@ -49,6 +49,13 @@ type Stream interface {
 	// before the end; HTTP/2: RST_STREAM).
 	Finish(trailers message.Fields) error
 
+	// KeepEnd keeps the last byte of the answer until the handler has returned, so that Abort can
+	// cut it. It is called before Respond.
+	KeepEnd()
+	// Abort cuts an answer after Finish, or a connection after Upgrade. It must be the last call, and
+	// needs KeepEnd before an answer of known length.
+	Abort()
+
 	// Upgrade answers 101 and hands over the connection, which the caller must close. Reads return
 	// bytes that the client sent early first. Over HTTP/2 it answers 200 and hands over the stream
 	// (RFC 8441); after an extended CONNECT no other answer may have a 2xx status.

@@ -145,6 +145,9 @@ func (c *Client) write(p []byte, idle time.Duration) error {
 		return err
 	}
 	_, err := c.conn.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return wire.LateWrite
+	}
 	return err
 }
 
@@ -219,6 +222,16 @@ func (c *Client) interrupted() error {
 	return nil
 }
 
+// late says which wait an error has ended whose deadline has passed.
+func (c *Client) late(err error) error {
+	what := wire.LateContent
+	if c.patience < 0 {
+		what = wire.LateHead
+	}
+	errors.As(err, &what)
+	return what.Or(c.limit)
+}
+
 // blame converts the error of a read or write to a [*wire.Error].
 func (x *exchange) blame(err error) error {
 	if why := x.c.cause.Load(); why != nil {
@@ -235,7 +248,7 @@ func (x *exchange) blame(err error) error {
 	case errors.As(err, &bad):
 		return &wire.Error{Fault: wire.FaultMalformed, Err: bad}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &wire.Error{Fault: wire.FaultTimeout, Err: err}
+		return &wire.Error{Fault: wire.FaultTimeout, Err: x.c.late(err)}
 	case errors.Is(err, io.EOF):
 		return &wire.Error{Fault: wire.FaultBroken, Err: io.ErrUnexpectedEOF}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
 )
 
 // maxRequestLine limits the request line, in bytes.
@@ -21,7 +22,7 @@ func (c *serverConn) readHead() *stream {
 	s := &stream{c: c}
 	s.body.s = s
 	if nameByte[c.in.bytes()[0]] == 0 { // TLS on a plain port, or an empty line
-		s.fault(message.ErrSyntax)
+		s.fault(fmt.Errorf("%w: byte 0x%02x begins no request", message.ErrSyntax, c.in.bytes()[0]))
 		return s
 	}
 	block, err := c.in.block(c.options.HeadBytes, c.options.Fields, true)
@@ -36,15 +37,15 @@ func (c *serverConn) readHead() *stream {
 	var bad malformed
 	switch {
 	case err == tooLong && !c.hasLine():
-		err = message.ErrTargetTooLong // most likely the target, the longest part of the line
+		err = lineTooLong() // most likely the target, the longest part of the line
 	case err == tooLong:
-		err = message.ErrHeadTooLarge
+		err = fmt.Errorf("%w: over %s (limits.head_bytes)", message.ErrHeadTooLarge, setting.Size(c.options.HeadBytes))
 	case err == tooMany:
-		err = message.ErrTooManyLines
+		err = fmt.Errorf("%w: over %d (limits.fields)", message.ErrTooManyLines, c.options.Fields)
 	case errors.As(err, &bad):
 		err = faultyLine(c.in.bytes())
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = message.ErrHeadTimeout
+		err = fmt.Errorf("%w: not within %s (limits.head_time)", message.ErrHeadTimeout, setting.Duration(c.options.HeadTime))
 	case !knownFault(err):
 		return nil
 	}
@@ -68,7 +69,7 @@ func faultyLine(head []byte) error {
 			}
 		}
 	}
-	return message.ErrSyntax
+	return fmt.Errorf("%w: a line is too long, or does not end in CRLF", message.ErrSyntax)
 }
 
 // hasLine reports whether the request line is complete within the head limit.
@@ -77,13 +78,17 @@ func (c *serverConn) hasLine() bool {
 	return bytes.IndexByte(b[:min(len(b), c.options.HeadBytes)], '\n') >= 0
 }
 
+// lineTooLong is the fault of a request line above maxRequestLine.
+func lineTooLong() error {
+	return fmt.Errorf("%w: over %s", message.ErrTargetTooLong, setting.Size(maxRequestLine))
+}
+
+// knownFault reports whether an error is one that parse returns.
 func knownFault(err error) bool {
-	if errors.As(err, new(*message.TargetError)) {
-		return true
-	}
-	switch err {
-	case message.ErrSyntax, message.ErrFraming, message.ErrUnknownCoding, message.ErrBadVersion, message.ErrTargetTooLong, message.ErrDuplicate:
-		return true
+	for _, known := range [...]error{message.ErrSyntax, message.ErrFraming, message.ErrUnknownCoding, message.ErrBadVersion, message.ErrTargetTooLong, message.ErrDuplicate} {
+		if errors.Is(err, known) {
+			return true
+		}
 	}
 	return false
 }
@@ -101,7 +106,7 @@ func (s *stream) fault(err error) {
 // parse reads a head whose field lines were checked by settleLine.
 func (s *stream) parse(block *block) error {
 	if block.lines == 0 {
-		return message.ErrSyntax
+		return noRequestLine()
 	}
 	text := string(block.bytes) // the one allocation for all text
 	if err := s.parseRequestLine(text[:block.start]); err != nil {
@@ -114,7 +119,7 @@ func (s *stream) parse(block *block) error {
 		f := &h.Fields[i]
 		if f.Name == "host" {
 			if said.host {
-				return message.ErrDuplicate
+				return &message.FieldError{Err: message.ErrDuplicate, Name: f.Name, Why: "two readers would pick different lines", Cure: "the client must send one"}
 			}
 			said.host, h.Authority = true, f.Value
 			continue
@@ -134,12 +139,12 @@ func (s *stream) parse(block *block) error {
 // but not their meaning.
 func (s *stream) parseRequestLine(line string) error {
 	if len(line) > maxRequestLine {
-		return message.ErrTargetTooLong
+		return lineTooLong()
 	}
 	method, rest, _ := strings.Cut(line, " ")
 	target, version, ok := strings.Cut(rest, " ")
 	if !ok || !message.ValidName(method) || target == "" {
-		return message.ErrSyntax
+		return noRequestLine()
 	}
 	for i := 0; i < len(target); i++ {
 		if target[i] <= ' ' || target[i] >= 0x7f {
@@ -157,11 +162,21 @@ func (s *stream) parseRequestLine(line string) error {
 	case version == "HTTP/1.0":
 		h.Version = message.HTTP10
 	case len(version) == 8 && version[:5] == "HTTP/" && digit(version[5]) && version[6] == '.' && digit(version[7]):
-		return message.ErrBadVersion
+		return fmt.Errorf("%w: %s", message.ErrBadVersion, version)
 	default:
-		return message.ErrSyntax
+		return noRequestLine()
 	}
 	return nil
+}
+
+// noRequestLine is the fault of a line that is no request line.
+func noRequestLine() error {
+	return fmt.Errorf("%w: the request line is not METHOD target HTTP/1.1", message.ErrSyntax)
+}
+
+// badFraming says why the end of the content is not known for sure.
+func badFraming(f *message.Field, why, cure string) error {
+	return &message.FieldError{Err: message.ErrFraming, Name: f.Name, Why: why, Cure: cure}
 }
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }
@@ -179,21 +194,24 @@ func (w *framing) read(f *message.Field) error {
 	switch f.Name {
 	case "content-length":
 		n, ok := parseLength(f.Value)
-		if !ok || w.length >= 0 || w.chunked {
-			return message.ErrFraming
+		switch {
+		case w.chunked:
+			return badFraming(f, "there is Transfer-Encoding too", "the client must send one of the two")
+		case !ok || w.length >= 0:
+			return badFraming(f, "it is not a number, or there are two", "the client must send one")
 		}
 		w.length = n
 	case "transfer-encoding":
 		if w.length >= 0 {
-			return message.ErrFraming
+			return badFraming(f, "there is Content-Length too", "the client must send one of the two")
 		}
 		if w.chunked || !message.EqualFold(f.Value, "chunked") {
-			return message.ErrUnknownCoding
+			return &message.FieldError{Err: message.ErrUnknownCoding, Name: f.Name, Cure: "the client must send chunked, or Content-Length"}
 		}
 		w.chunked = true
 	case "trailer":
 		if inList(f.Value, "content-length") || inList(f.Value, "transfer-encoding") || inList(f.Value, "trailer") {
-			return message.ErrFraming
+			return badFraming(f, "it names a field of framing", "")
 		}
 	case "connection":
 		w.close = w.close || inList(f.Value, "close")
@@ -219,7 +237,7 @@ func inList(list, token string) bool {
 func (s *stream) frame(w *framing) error {
 	old := s.head.Version == message.HTTP10
 	if w.chunked && old {
-		return message.ErrFraming
+		return fmt.Errorf("%w: transfer-encoding in HTTP/1.0", message.ErrFraming)
 	}
 	b := &s.body
 	switch {

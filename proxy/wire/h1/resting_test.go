@@ -2,6 +2,7 @@ package h1
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -46,7 +47,7 @@ func TestNothingSweepsIdleConnections(t *testing.T) {
 		if took := time.Since(start); took < 10*time.Second || took > 11*time.Second {
 			t.Errorf("the head was waited for for %v, want 10 s", took)
 		}
-		if fault != message.ErrHeadTimeout || err != nil || string(answer) != "HTTP/1.1 400" {
+		if !errors.Is(fault, message.ErrHeadTimeout) || err != nil || string(answer) != "HTTP/1.1 400" {
 			t.Errorf("got %q, %v; the fault is %v", answer, err, fault)
 		}
 	})

@@ -85,7 +85,7 @@ func TestSlowHead(t *testing.T) {
 			}
 		}()
 		answer := make([]byte, 12)
-		if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "HTTP/1.1 400" || fault != message.ErrHeadTimeout {
+		if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "HTTP/1.1 400" || !errors.Is(fault, message.ErrHeadTimeout) {
 			t.Errorf("got %q, %v; the fault is %v", answer, err, fault)
 		}
 		if took := time.Since(start); took < 10*time.Second || took > 11*time.Second {

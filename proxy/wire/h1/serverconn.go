@@ -455,11 +455,16 @@ func (c *serverConn) cutAnswer(s *stream) {
 	c.in.release()
 	if s.Content == wire.Open && !s.chunked && c.about.TLS == nil {
 		// Without TLS a close looks like a regular end; only a reset signals truncation.
-		if l, ok := socket.Beneath(c.conn).(interface{ SetLinger(int) error }); ok {
-			_ = l.SetLinger(0)
-		}
+		c.resetNext()
 	}
 	c.Cut()
+}
+
+// resetNext makes the connection end with a reset when it is closed.
+func (c *serverConn) resetNext() {
+	if l, ok := socket.Beneath(c.conn).(interface{ SetLinger(int) error }); ok {
+		_ = l.SetLinger(0)
+	}
 }
 
 // Cut implements [wire.Served].

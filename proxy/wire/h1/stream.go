@@ -29,6 +29,7 @@ type stream struct {
 	wire.Answer
 	chunked  bool // the answer is chunked; other open content ends with the connection
 	upgraded bool
+	keepsEnd bool // the last byte is not sent before the handler has returned
 
 	out     *wire.Buffer // buffered output; nil if none
 	writeBy time.Time
@@ -54,6 +55,16 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 }
 
 func (s *stream) CloseAfter() { s.closing = true }
+
+func (s *stream) KeepEnd() { s.keepsEnd = true }
+
+func (s *stream) Abort() {
+	s.Finished = false
+	if s.upgraded {
+		s.c.resetNext()
+		s.c.Cut()
+	}
+}
 
 var errUpgrade = errors.New("cannot upgrade: the request has content, is HTTP/1.0, or is followed by early bytes")
 
@@ -147,10 +158,30 @@ func (s *stream) Write(p []byte) (int, error) {
 	} else if !send {
 		return len(p), nil
 	}
-	if err := s.put(p); err != nil {
+	put := s.put
+	if s.keepsEnd && s.Whole() {
+		put = s.putLast
+	}
+	if err := put(p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// putLast is put, but keeps the last byte, which would tell the client that the answer is whole.
+func (s *stream) putLast(p []byte) error {
+	last := len(p) - 1
+	if last > 0 {
+		if err := s.put(p[:last]); err != nil {
+			return err
+		}
+	}
+	if s.out != nil && len(s.out.B) == wire.LargeBuffer {
+		if err := s.Flush(); err != nil {
+			return err
+		}
+	}
+	return s.put(p[last:])
 }
 
 // chunkRoom is the maximum size of a chunk's framing.

@@ -2,7 +2,6 @@ package h1
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strconv"
@@ -85,7 +84,7 @@ func (u *upload) run() {
 	case errors.As(err, &own):
 		u.c.abort(own)
 	case errors.Is(err, os.ErrDeadlineExceeded) && !u.heard:
-		u.c.abort(&wire.Error{Fault: wire.FaultTimeout, Err: fmt.Errorf("sending request body: %w", err)})
+		u.c.abort(&wire.Error{Fault: wire.FaultTimeout, Err: wire.LateWrite.Or(u.c.limit)})
 	}
 	// Any other write error is left to the reader: the server may have responded before it closed.
 }

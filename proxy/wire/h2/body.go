@@ -92,7 +92,7 @@ func (c *serverConn) takeData(f *frame) error {
 		s.lacking -= int64(n)
 	}
 	if s.discards {
-		c.giveBack(f.size) // only the connection's window is replenished: the stream is to end
+		s.discard(f.size)
 	} else {
 		c.giveBack(f.size - n)
 		s.receive.owed += f.size - n
@@ -143,12 +143,6 @@ func (s *stream) endInput() error {
 		s.c.retireEnded(s)
 	}
 	return nil
-}
-
-// discard drops received content and all that follows; mu is held.
-func (s *stream) discard() {
-	s.discards = true
-	s.c.giveBack(s.inbox.drop(&s.c.srv.bufs))
 }
 
 // read reads content, or waits for it; it releases mu while it waits. It returns io.EOF at the

@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -146,7 +145,10 @@ func (k *call) wait() error {
 	if passed(k.readBy, time.Now()) {
 		k.c.ping() // tell a slow request from a dead server
 		k.c.kick()
-		return os.ErrDeadlineExceeded
+		if !k.headed {
+			return wire.LateHead.Or(k.limit)
+		}
+		return wire.LateContent.Or(k.limit)
 	}
 	k.c.remind(k.readBy)
 	k.reading = true

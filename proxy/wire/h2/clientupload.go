@@ -2,7 +2,6 @@ package h2
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"time"
@@ -62,7 +61,7 @@ func (u *upload) run() {
 		k.abort(own)
 	case errors.Is(err, os.ErrDeadlineExceeded) && !u.heard:
 		k.c.ping()
-		k.abort(&wire.Error{Fault: wire.FaultTimeout, Err: fmt.Errorf("sending request body: %w", err)})
+		k.abort(&wire.Error{Fault: wire.FaultTimeout, Err: err})
 	}
 	// Any other error is left to the reader: the server may have answered first.
 	if k.readBy = k.due(u.patience); k.reading {
@@ -178,7 +177,7 @@ func (u *upload) put(p []byte, end, followed bool) error {
 			c.append(appendFrameHead(head[:0], 0, frameData, flagEndStream, k.id), nil)
 		}
 	}
-	if !followed || c.out != nil && len(c.out.B) >= maxHeld/2 {
+	if !followed { // else the next piece flushes once the output is full
 		c.flush()
 	}
 	return nil
@@ -239,7 +238,7 @@ func (u *upload) window(n int) (int, error) {
 			c.flush() // so that the server can open the window
 			continue
 		case passed(k.stuckBy, time.Now()):
-			return 0, os.ErrDeadlineExceeded
+			return 0, wire.LateWrite.Or(k.limit)
 		}
 		c.remind(k.stuckBy)
 		k.stuck = true

@@ -15,6 +15,9 @@ type reader struct {
 
 	buf  *wire.Buffer
 	r, w int // buf.B[r:w] is unread
+	// last is the size of the last frame. The next one is likely to need as much room: a small
+	// buffer would cost another read and a copy.
+	last int
 }
 
 func (in *reader) buffered() int { return in.w - in.r }
@@ -54,8 +57,7 @@ func (in *reader) need(n int) error {
 func (in *reader) fill(n int) error {
 	switch {
 	case in.buf == nil:
-		in.buf = in.bufs.Get(n)
-		in.buf.B = in.buf.B[:cap(in.buf.B)]
+		in.lend(n)
 	case in.r == in.w:
 		in.r, in.w = 0, 0
 	}
@@ -85,6 +87,12 @@ func (in *reader) fill(n int) error {
 	return err
 }
 
+// lend gets a buffer of at least n bytes.
+func (in *reader) lend(n int) {
+	in.buf = in.bufs.Get(max(n, in.last))
+	in.buf.B = in.buf.B[:cap(in.buf.B)]
+}
+
 // whole reports whether the next frame can be read without waiting.
 func (in *reader) whole() bool {
 	n := in.buffered()
@@ -111,14 +119,14 @@ func (in *reader) next() (frame, error) {
 	}
 	f.payload = in.buf.B[in.r+frameHead : in.r+frameHead+f.size]
 	in.r += frameHead + f.size
+	in.last = frameHead + f.size
 	return f, nil
 }
 
 // unread puts a byte back in front of the input; the buffer must be empty.
 func (in *reader) unread(b byte) {
 	if in.buf == nil {
-		in.buf = in.bufs.Get(0)
-		in.buf.B = in.buf.B[:cap(in.buf.B)]
+		in.lend(0)
 	}
 	in.buf.B[0] = b
 	in.r, in.w = 0, 1

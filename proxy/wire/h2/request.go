@@ -2,11 +2,13 @@ package h2
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"sallyport/proxy/message"
+	units "sallyport/proxy/setting"
 )
 
 // takeBlock reads a frame of a header block.
@@ -115,13 +117,13 @@ func (s *stream) readHead(end bool) {
 	b := s.c.blocks
 	err := s.parse(b.fields, end)
 	if b.excess != nil {
-		err = b.excess
+		err = s.c.overLimit(b.excess)
 	}
 	if err == nil {
 		return
 	}
 	h := &s.head
-	if errors.Is(err, message.ErrSyntax) || err == message.ErrFraming {
+	if errors.Is(err, message.ErrSyntax) || errors.Is(err, message.ErrFraming) {
 		s.ruin = protocolError // malformed (RFC 9113, section 8.1.1)
 	}
 	if !message.ValidName(h.Method) {
@@ -129,6 +131,14 @@ func (s *stream) readHead(end bool) {
 	}
 	h.Fault, h.Fields, h.ContentLength, h.Upgrade = err, nil, 0, ""
 	s.lacking, s.expects, s.discards = -1, false, true
+}
+
+// overLimit says which limit a head exceeds.
+func (c *serverConn) overLimit(excess error) error {
+	if excess == message.ErrHeadTooLarge {
+		return fmt.Errorf("%w: over %s (limits.head_bytes)", excess, units.Size(c.options.HeadBytes))
+	}
+	return fmt.Errorf("%w: over %d (limits.fields)", excess, c.options.Fields)
 }
 
 // parse reads a head (RFC 9113, sections 8.2 and 8.3).
@@ -151,10 +161,10 @@ func (s *stream) parse(fields message.Fields, end bool) error {
 		case ":protocol":
 			at, to = pseudoProtocol, &protocol
 		default:
-			return message.ErrSyntax
+			return &message.FieldError{Err: message.ErrSyntax, Name: fields[i].Name, Why: "no pseudo field of a request"}
 		}
 		if had[at] || !message.ValidValue(fields[i].Value) {
-			return message.ErrSyntax
+			return &message.FieldError{Err: message.ErrSyntax, Name: fields[i].Name, Why: "it occurs twice, or holds a byte that no field may"}
 		}
 		had[at], *to = true, fields[i].Value
 	}
@@ -176,16 +186,16 @@ const (
 func (s *stream) parsePseudo(had *[pseudos]bool, protocol string) error {
 	h := &s.head
 	if !message.ValidName(h.Method) {
-		return message.ErrSyntax
+		return fmt.Errorf("%w: :method is no method", message.ErrSyntax)
 	}
 	if h.Method == "CONNECT" && !had[pseudoProtocol] {
 		if had[pseudoScheme] || had[pseudoPath] {
-			return message.ErrSyntax
+			return fmt.Errorf("%w: CONNECT with :scheme or :path, and without :protocol", message.ErrSyntax)
 		}
-		return message.ErrBadMethod // CONNECT would open a tunnel to any address
+		return fmt.Errorf("%w: CONNECT", message.ErrBadMethod) // it would open a tunnel to any address
 	}
 	if !had[pseudoScheme] || h.Target == "" {
-		return message.ErrSyntax
+		return fmt.Errorf("%w: there is no :scheme or no :path", message.ErrSyntax)
 	}
 	for i := 0; i < len(h.Target); i++ {
 		if h.Target[i] <= ' ' || h.Target[i] >= 0x7f {
@@ -193,7 +203,7 @@ func (s *stream) parsePseudo(had *[pseudos]bool, protocol string) error {
 		}
 	}
 	if secure := s.c.about.TLS != nil; secure && h.Scheme != "https" || !secure && h.Scheme != "http" && h.Scheme != s.c.options.Scheme {
-		return message.ErrBadTarget
+		return fmt.Errorf("%w: :scheme is not that of the connection", message.ErrBadTarget)
 	} else if !secure {
 		h.Scheme = s.c.options.Scheme
 	}
@@ -202,11 +212,11 @@ func (s *stream) parsePseudo(had *[pseudos]bool, protocol string) error {
 	}
 	switch {
 	case h.Method != "CONNECT", !had[pseudoAuthority]:
-		return message.ErrSyntax
+		return fmt.Errorf("%w: :protocol without CONNECT or :authority", message.ErrSyntax)
 	case s.said:
-		return message.ErrFraming
+		return fmt.Errorf("%w: content-length in a request for a tunnel", message.ErrFraming)
 	case protocol != "websocket":
-		return message.ErrBadMethod
+		return fmt.Errorf("%w: CONNECT for another protocol than websocket", message.ErrBadMethod)
 	}
 	// The pipeline sees a WebSocket request as HTTP/1.1 sends it: its method is GET (RFC 8441,
 	// section 5).
@@ -227,7 +237,7 @@ func (s *stream) parseFields(fields message.Fields, end, authority bool) error {
 		case "content-length":
 			n, ok := parseLength(f.Value)
 			if !ok || s.said {
-				return message.ErrFraming
+				return &message.FieldError{Err: message.ErrFraming, Name: f.Name, Why: "it is not a number, or there are two", Cure: "the client must send one"}
 			}
 			s.said, length = true, n
 		case "host":
@@ -240,7 +250,7 @@ func (s *stream) parseFields(fields message.Fields, end, authority bool) error {
 	}
 	switch {
 	case end && length > 0:
-		return message.ErrFraming
+		return &message.FieldError{Err: message.ErrFraming, Name: "content-length", Why: "the request ends without content"}
 	case end:
 		length = 0
 	case length == 0:
@@ -254,15 +264,18 @@ func (s *stream) parseFields(fields message.Fields, end, authority bool) error {
 
 // checkField refuses fields that HTTP/2 forbids (RFC 9113, section 8.2).
 func checkField(f *message.Field) error {
-	if !validName(f.Name) || !message.ValidValue(f.Value) {
-		return message.ErrSyntax
+	if !validName(f.Name) {
+		return fmt.Errorf("%w: the name of a field holds a byte that none may", message.ErrSyntax)
+	}
+	if !message.ValidValue(f.Value) {
+		return &message.FieldError{Err: message.ErrSyntax, Name: f.Name, Why: "its value holds a byte that none may, or begins or ends with a blank"}
 	}
 	switch f.Name {
 	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
-		return message.ErrSyntax
+		return &message.FieldError{Err: message.ErrSyntax, Name: f.Name, Why: "HTTP/2 has no such field", Cure: "the client must leave it out"}
 	case "te":
 		if f.Value != "trailers" {
-			return message.ErrSyntax
+			return &message.FieldError{Err: message.ErrSyntax, Name: f.Name, Why: "HTTP/2 allows trailers alone"}
 		}
 	}
 	return nil

@@ -60,7 +60,7 @@ func TestAnswers(t *testing.T) {
 		{"before the request ends", func(s wire.Stream) { s.CloseAfter(); small(s) }, func(p *peer) {
 			p.ask(1, false, ":method: POST")
 			p.data(1, false, "hello")
-			pass(5 * time.Second)
+			pass(wire.MaxSilence + time.Second)
 		}, "1: 200, 1: 2 bytes end, 1: NO_ERROR"},
 		{"that refuse, with the end on its way", func(s wire.Stream) { s.CloseAfter(); small(s) }, func(p *peer) {
 			p.ask(1, false, ":method: POST")
@@ -77,7 +77,7 @@ func TestAnswers(t *testing.T) {
 		}, "1: 200, 1: 2 bytes end"},
 		{"before the request ends, and no rest follows", small, func(p *peer) {
 			p.ask(1, false, ":method: POST")
-			pass(5 * time.Second)
+			pass(wire.MaxSilence + time.Second)
 		}, "1: 200, 1: 2 bytes end, 1: NO_ERROR"},
 		{"that are not whole", func(s wire.Stream) {
 			_ = s.Respond(&message.Response{Status: 200, ContentLength: 5}, false)

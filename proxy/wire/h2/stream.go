@@ -27,11 +27,12 @@ type stream struct {
 
 	// The connection's mu guards the fields below.
 
-	err     error     // why the stream failed: a reset from either side, or the connection's end
-	running bool      // the handler has not returned
-	counted bool      // counted among the connection's streams
-	held    bool      // the handler must not run before the content is known to be empty
-	due     time.Time // deadline of a held stream, or of discarding the rest
+	err      error     // why the stream failed: a reset from either side, or the connection's end
+	running  bool      // the handler has not returned
+	counted  bool      // counted among the connection's streams
+	held     bool      // the handler must not run before the content is known to be empty
+	due      time.Time // deadline of a held stream, or of a lingering client's next content
+	lingerBy time.Time // when a stream that lingers is reset; zero: it does not linger
 
 	inEnded  bool  // END_STREAM was received
 	discards bool  // arriving content is discarded
@@ -101,6 +102,19 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 // stream is reset.
 func (s *stream) CloseAfter() {}
 
+// KeepEnd does nothing: the end of a stream is always sent after the handler has returned.
+func (s *stream) KeepEnd() {}
+
+// Abort implements [wire.Stream].
+func (s *stream) Abort() {
+	s.Finished = false
+	s.c.srv.bufs.Put(s.out.buf)
+	s.out = outbox{last: -1}
+	if s.tunnel != nil {
+		s.tunnel.abort()
+	}
+}
+
 // CutAs implements [wire.Cutter]. NO_ERROR is replaced, because it could pass for a regular end.
 func (s *stream) CutAs(why uint32) {
 	if code(why) != noError {
@@ -140,10 +154,7 @@ func (s *stream) endAnswer(whole bool) {
 	case s.tunnel != nil:
 		c.reset(s, noError)
 	default:
-		// Do not reset at once, even if no more content is wanted: most streams end with content
-		// already in flight, and some clients discard the answer after a reset.
-		s.discard()
-		s.due = time.Now().Add(wire.Brief)
+		s.linger()
 	}
 }
 
@@ -171,6 +182,7 @@ func (c *serverConn) retireEnded(s *stream) {
 func (c *serverConn) forget(s *stream) {
 	if c.streams[s.id] == s {
 		delete(c.streams, s.id)
+		s.endLinger()
 		c.giveBack(s.inbox.drop(&c.srv.bufs))
 		if len(c.streams) == 0 && c.stage == closing {
 			c.stop()
@@ -251,7 +263,7 @@ func (s *stream) fail(why error) {
 // look is called for the stream by a sweep; mu is held.
 func (s *stream) look(now time.Time) {
 	switch {
-	case !s.running && passed(s.due, now):
+	case !s.running && (passed(s.due, now) || s.lingeredOut(now)):
 		why := noError
 		if s.held {
 			why = cancel

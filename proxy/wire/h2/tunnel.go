@@ -106,6 +106,20 @@ func (t *tunnel) Close() error {
 	return nil
 }
 
+// abort resets the stream unless it was closed.
+func (t *tunnel) abort() {
+	s, c := t.s, t.s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.closed || s.err != nil {
+		return
+	}
+	t.closed = true
+	c.reset(s, cancel)
+	s.readable.Broadcast()
+	c.kick()
+}
+
 func (t *tunnel) LocalAddr() net.Addr  { return t.s.c.conn.LocalAddr() }
 func (t *tunnel) RemoteAddr() net.Addr { return t.s.c.conn.RemoteAddr() }
 

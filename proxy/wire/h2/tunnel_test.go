@@ -119,7 +119,7 @@ func TestTunnel(t *testing.T) {
 		}
 		bubble(t, h, testOptions, func(t *testing.T, p *peer, _ *Server) {
 			p.greet().headers(1, false, extended...)
-			pass(5 * time.Second)
+			pass(wire.MaxSilence + time.Second)
 			p.want("1: 403 end, 1: NO_ERROR")
 		})
 	})

@@ -39,6 +39,10 @@ type stream struct {
 
 	closing            bool // CloseAfter was called
 	finished, upgraded bool
+
+	keepsEnd bool
+	left     int64  // announced content still to come
+	kept     []byte // the last byte, kept until Finish, after which net/http buffers it
 }
 
 func (s *stream) Head() *message.Head { return &s.head }
@@ -129,7 +133,7 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 	if !m.Fields.Has("content-type") {
 		h["Content-Type"] = nil // or net/http guesses one from the content
 	}
-	if m.ContentLength >= 0 {
+	if s.left = m.ContentLength; m.ContentLength >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(m.ContentLength, 10)}
 	}
 	if s.closing && s.head.Version != message.HTTP2 {
@@ -142,10 +146,32 @@ func (s *stream) Respond(m *message.Response, trailers bool) error {
 	return nil
 }
 
-func (s *stream) Write(p []byte) (int, error) { return s.w.Write(p) }
-func (s *stream) Flush() error                { return s.rc.Flush() }
+func (s *stream) Write(p []byte) (int, error) {
+	if s.keepsEnd && s.head.Method == http.MethodHead {
+		return len(p), nil // net/http would send the head
+	}
+	if s.left -= int64(len(p)); s.left != 0 || !s.keepsEnd || len(p) == 0 {
+		return s.w.Write(p)
+	}
+	last := len(p) - 1
+	s.kept = []byte{p[last]}
+	if n, err := s.w.Write(p[:last]); err != nil {
+		return n, err
+	}
+	return len(p), nil
+}
+
+func (s *stream) Flush() error { return s.rc.Flush() }
+
+func (s *stream) KeepEnd() { s.keepsEnd = true }
+func (s *stream) Abort()   { s.finished = false }
 
 func (s *stream) Finish(trailers message.Fields) error {
+	if len(s.kept) > 0 {
+		if _, err := s.w.Write(s.kept); err != nil {
+			return err
+		}
+	}
 	h := s.w.Header()
 	for _, f := range trailers {
 		key := http.TrailerPrefix + http.CanonicalHeaderKey(f.Name)

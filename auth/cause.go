@@ -1,0 +1,152 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/proxy/setting"
+)
+
+// Causes are for the audit record, so they are short. They repeat what a token claims only if its
+// signature was verified: otherwise a stranger could have a record name somebody else.
+
+// Bounds in bytes of what a cause repeats, see [setting.Quoted].
+const (
+	shownID     = 48 // of a kid, an algorithm or a client
+	shownName   = 64 // of an issuer or a subject
+	shownValues = 56 // of the values of a claim
+)
+
+// ofToken returns a cause that also says whom the token is for, by which client, and who issued it.
+// The issuer comes last, because long causes are cut. The token's signature must have been verified.
+func ofToken(what string, claims claimSet) error {
+	var whose []string
+	for _, c := range [...]struct {
+		name string
+		most int
+	}{{"sub", shownName}, {"azp", shownID}, {"iss", shownName}} {
+		if values := claims.Claim(c.name); len(values) > 0 {
+			whose = append(whose, c.name+" "+setting.Quoted(values[0], c.most))
+		}
+	}
+	if len(whose) > 0 {
+		what += "; its " + strings.Join(whose, ", ")
+	}
+	return errors.New(what)
+}
+
+// values returns the values of a claim in quotes.
+func values(all []string) string {
+	if len(all) == 0 {
+		return "absent"
+	}
+	return setting.QuotedList(all, shownValues)
+}
+
+// seconds returns a number of seconds between two times of a token.
+func seconds(n int64) string { return strconv.FormatInt(n, 10) + " s" }
+
+// short returns a duration of the configuration.
+func short(d time.Duration) string { return setting.Duration(d).String() }
+
+// expired returns the cause for a token that has expired.
+func expired(exp, now int64, skew time.Duration) string {
+	return "expired " + seconds(now-exp) + " ago, skew is " + short(skew)
+}
+
+// notYetValid returns the cause for a token whose time has not come.
+func notYetValid(nbf, now int64, skew time.Duration) string {
+	return "valid in " + seconds(nbf-now) + " (nbf), skew is " + short(skew)
+}
+
+// wrongAudience returns the cause for a token with another audience than the accepted ones.
+func wrongAudience(aud, accepted []string) string {
+	return "aud is " + values(aud) + ", the route takes " + values(accepted)
+}
+
+// unknownIssuer returns the cause for a token whose claim iss belongs to no issuer of the route. It
+// does not repeat the claim, because no signature was verified.
+func (b *bearer) unknownIssuer(iss string) error {
+	var urls []string
+	for i := range b.candidates {
+		c := b.candidates[i].iss
+		if how := difference(iss, c.url); how != "" {
+			return fmt.Errorf("iss differs from that of issuer %s, %s, by %s", c.name, setting.Quoted(c.url, 2*shownName), how)
+		}
+		urls = append(urls, c.url)
+	}
+	what := "iss is that of no issuer of the route"
+	if iss == "" {
+		what = "iss is absent"
+	}
+	return errors.New(what + "; the route takes " + setting.QuotedList(urls, 2*shownName))
+}
+
+// difference says how two names of one issuer may differ in form; "" if they differ in more.
+func difference(a, b string) string {
+	switch {
+	case strings.TrimSuffix(a, "/") == strings.TrimSuffix(b, "/"):
+		return "a slash at its end"
+	case strings.EqualFold(a, b):
+		return "letter case"
+	case "https"+strings.TrimPrefix(a, "http") == b, "https"+strings.TrimPrefix(b, "http") == a:
+		return "http and https"
+	}
+	return ""
+}
+
+// headerWord returns alg or typ in quotes, if it is as short and plain as all that are in use.
+func headerWord(s string) string {
+	plain := strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("+-./", r)
+	}) < 0
+	if !plain || len(s) > 16 {
+		return "no name of one"
+	}
+	return setting.Quoted(s, 16)
+}
+
+// unknownKey returns the cause for a token whose key the issuer does not have.
+func (iss *issuer) unknownKey(im *issuerMemory, t *token, err error) error {
+	kid := "no kid"
+	if t.hasKid {
+		kid = "kid " + setting.Quoted(t.kid, shownID)
+	}
+	if set := im.keys.current.Load(); set != nil && errors.Is(err, errUnknownKey) {
+		return fmt.Errorf("issuer %s: the token has %s and alg %s, as none of its %d keys has", iss.name, kid, headerWord(t.alg), len(set.list))
+	}
+	return fmt.Errorf("issuer %s: the token has %s and alg %s: %w", iss.name, kid, headerWord(t.alg), err)
+}
+
+// tooManyFailures refuses a credential unchecked, because the client's address has spent its budget.
+func tooManyFailures(b *budget, peer netip.Addr) *Error {
+	return &Error{Reason: TooManyFailures, Err: fmt.Errorf("more than %d failed checks from %s; one is forgiven every %s", b.burst/b.every, peer.WithZone(""), b.every)}
+}
+
+// missingCause says that a request lacks a credential that the route requires.
+func (c *Chain) missingCause(reason string, authorization string) error {
+	what := "there is no Authorization field"
+	if authorization != "" {
+		what = "another credential than that of Authorization is missing"
+	}
+	switch reason {
+	case SignatureMissing:
+		what = "there is no signature for this gateway"
+	case UnlistedCredential:
+		what = "Authorization has another scheme than Bearer"
+		// Only known schemes are repeated: the first word may be the secret itself.
+		for _, scheme := range [...]string{"Basic", "Bearer", "Digest", "DPoP", "Negotiate", "NTLM", "AWS4-HMAC-SHA256"} {
+			if word, _, more := strings.Cut(authorization, " "); more && strings.EqualFold(word, scheme) {
+				what = "Authorization has the scheme " + scheme
+			}
+		}
+		if key, _ := keyInAuthorization(authorization); key != "" {
+			what = "Authorization has an API key"
+		}
+	}
+	return errors.New(what + "; the route takes " + c.takes)
+}

@@ -1,0 +1,55 @@
+package policy_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"sallyport/auth/identity"
+	"sallyport/policy"
+	"sallyport/policy/model"
+)
+
+// A caller chooses its scopes, groups and claims, and may be refused as often as it likes.
+func TestCauseIsBoundedWhateverTheCallerHas(t *testing.T) {
+	odd := slices.Repeat([]string{strings.Repeat("\x00ö\"", 100)}, 1000)
+	caller := identity.Principal{Source: "issuer/corp", Name: "alice", Scopes: odd, Groups: odd, Claim: func(string) []string { return odd }}
+	long := slices.Repeat([]string{"a-value-of-the-operator"}, 100)
+	wants := policy.Rule{Allow: []string{"get", "post", "put", "delete", "patch", "options"}, Who: policy.Who{Scope: long}}
+	p, err := policy.New(model.Raw(), "rules", []policy.Rule{wants, wants, wants})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *policy.Refusal
+	if !errors.As(p.Screen(&caller), &refused) {
+		t.Fatal("not refused")
+	}
+	if n := len(refused.Cause); n > 300 || !strings.Contains(refused.Cause, `; the token has "\x00ö`) {
+		t.Errorf("%d bytes: %s", n, refused.Cause)
+	}
+}
+
+// The nearest rules are those that lack least: one that covers the call before one that does not, and
+// among those the one with fewer conditions.
+func TestCauseNamesTheNearestRules(t *testing.T) {
+	p, err := policy.New(model.Raw(), "policies.readers", []policy.Rule{
+		{Allow: []string{"get"}},
+		{Allow: []string{"post"}, Who: policy.Who{Scope: []string{"predict"}, Group: []string{"ml"}}},
+		{Allow: []string{"*"}, Who: policy.Who{Group: []string{"admins"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller := identity.Principal{Source: "issuer/corp", Name: "alice", Scopes: []string{"openid"}, Groups: []string{"dev"}}
+	for verb, want := range map[string]string{
+		"post": `policies.readers[2] would allow it with group admins; the token has the groups "dev"`,
+		"put":  `policies.readers[2] would allow it with group admins; the token has the groups "dev"`,
+	} {
+		_, err := p.Decide(&caller, model.Call{Dialect: model.Raw(), Verb: verb})
+		var refused *policy.Refusal
+		if !errors.As(err, &refused) || refused.Cause != want {
+			t.Errorf("%s: %v; want %s", verb, err, want)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package config
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"sallyport/proxy/edge"
+	"sallyport/proxy/expiry"
+	"sallyport/proxy/setting"
+)
+
+// Ends are the ends of the signing keys, of the API keys of the configuration itself and, with files, of the authorities in files. Files that
+// cannot be read are left out: CheckFiles reports them. Those of the gateway's own certificates are
+// in package edge.
+func (c *Config) Ends(files bool, now time.Time) []expiry.End {
+	var all []expiry.End
+	for _, id := range slices.Sorted(maps.Keys(c.SigningKeys)) {
+		k := c.SigningKeys[id]
+		if k.NotAfter.IsZero() {
+			continue
+		}
+		all = append(all, expiry.End{
+			Kind: expiry.SigningKey, Name: id, NotBefore: k.NotBefore.Time, NotAfter: k.NotAfter.Time, At: "signing_keys." + id + ".not_after",
+			Cure: "make a new key with sallyport keygen, list it beside this one, and let the other side change over before the end",
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.APIKeys)) {
+		if k := c.APIKeys[name]; !k.NotAfter.IsZero() {
+			all = append(all, expiry.End{
+				Kind: expiry.APIKey, Name: name, NotAfter: k.NotAfter.Time, At: "api_keys." + name + ".not_after",
+				Cure: "make the next key with sallyport keygen --api-key " + name + ", or remove this one",
+			})
+		}
+	}
+	if !files {
+		return all
+	}
+	bundle := func(at string, file setting.Path, cure string) {
+		if file == "" {
+			return
+		}
+		info, err := os.Stat(string(file))
+		if err != nil || info.Size() > setting.MaxFile || !info.Mode().IsRegular() {
+			return
+		}
+		text, err := os.ReadFile(string(file))
+		if err != nil {
+			return
+		}
+		if from, to, ok := expiry.Bundle(text, now); ok {
+			all = append(all, expiry.End{Kind: expiry.CA, Name: at, NotBefore: from, NotAfter: to, At: at, Cure: cure})
+		}
+	}
+	const cure = "ask for the authority's next certificate, and add it to the file beside this one"
+	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
+		bundle("issuers."+name+".ca", c.Issuers[name].CA, cure)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
+		bundle("upstreams."+name+".ca", c.Upstreams[name].CA, cure)
+	}
+	if acme := c.TLS.ACME; acme != nil {
+		bundle("tls.acme.ca", acme.CA, cure)
+		for i := range acme.Issuers {
+			bundle(setting.Index("tls.acme.issuers", i)+".ca", acme.Issuers[i].CA, cure)
+		}
+	}
+	if local := c.TLS.Local; local != nil && local.Dir != "" {
+		bundle("tls.local", setting.Path(filepath.Join(string(local.Dir), edge.RootFile)), "remove the folder while the gateway is stopped: it makes a new root, which every client must then be given")
+	}
+	return all
+}
+
+// EndWarnings are the ends that have come, or will within a tenth of the thing's lifetime.
+func (c *Config) EndWarnings(ends []expiry.End, now time.Time) Faults {
+	var f setting.Faults
+	for _, e := range ends {
+		when := e.NotAfter.UTC().Format(time.RFC3339)
+		switch e.Left(now) {
+		case expiry.None:
+			f.Add(e.At, when, e.Kind+" "+e.Name+" has ended", e.Cure)
+		case expiry.Tenth:
+			f.Add(e.At, when, e.Kind+" "+e.Name+" ends in "+e.NotAfter.Sub(now).Truncate(time.Second).String()+", less than a tenth of its lifetime", e.Cure)
+		}
+	}
+	f = c.Place(f)
+	f.Sort()
+	return f
+}

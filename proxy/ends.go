@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"strings"
+	"time"
+
+	"sallyport/proxy/admin"
+	"sallyport/proxy/expiry"
+)
+
+// EndWarnings returns which keys and certificates of a configuration have ended, or will within a
+// tenth of their lifetime. offline leaves out those that are in files.
+func EndWarnings(cfg *Config, offline bool, now time.Time) Faults {
+	ends := cfg.Ends(!offline, now)
+	if !offline {
+		// A fault of the files is reported by [Config.CheckFiles].
+		if certs, err := OpenCertificates(cfg, Options{}); err == nil {
+			ends = append(ends, certificateEnds(certs.List())...)
+		}
+	}
+	return cfg.EndWarnings(expiry.Sort(ends), now)
+}
+
+// ends returns the ends of all that the gateway uses now, the earliest first.
+func (g *Gateway) ends() []expiry.End {
+	return expiry.Sort(append(certificateEnds(g.memory.edge.Certificates()), g.now().ends...))
+}
+
+// certificateEnds returns the ends of the gateway's own certificates.
+func certificateEnds(all []Certificate) []expiry.End {
+	ends := make([]expiry.End, 0, len(all))
+	for _, c := range all {
+		e := expiry.End{
+			Kind: expiry.Certificate, Name: strings.Join(c.Hosts, ","), NotBefore: c.NotBefore, NotAfter: c.NotAfter, At: "tls." + c.Source,
+			Renewing: c.Source != "files" && c.LastError == "",
+		}
+		switch c.Source {
+		case "files":
+			e.Cure = "put the renewed certificate and its key in the place of the files; the gateway loads them within seconds"
+		default:
+			e.Cure = "the gateway renews it itself; sallyport status and sallyport cert list say what hinders it"
+		}
+		ends = append(ends, e)
+	}
+	return ends
+}
+
+// endsOf returns the ends for a report.
+func endsOf(all []expiry.End, now time.Time) []admin.End {
+	var ends []admin.End
+	for i := range all {
+		e := &all[i]
+		ends = append(ends, admin.End{Kind: e.Kind, Name: e.Name, NotAfter: e.NotAfter.UTC(), Left: string(e.Left(now))})
+	}
+	return ends
+}

@@ -1,0 +1,140 @@
+// Package expiry announces the ends of keys and certificates before they come.
+//
+// An [End] says when a thing ends, and what to do. [Watch] warns when a third, a tenth and nothing
+// of its lifetime is left. Fractions serve things that last years and things that last weeks.
+package expiry
+
+import (
+	"cmp"
+	"crypto/x509"
+	"encoding/pem"
+	"slices"
+	"time"
+)
+
+// Kinds of things that end.
+const (
+	SigningKey  = "signing_key"
+	APIKey      = "api_key"
+	Certificate = "certificate"
+	CA          = "ca" // the certificates that others are verified with
+)
+
+// End is when a thing ends.
+type End struct {
+	Kind string
+	Name string // unique among its kind, such as a keyid, or the hosts of a certificate
+	// NotBefore is when the thing's life began; zero if that is unknown. Its lifetime then counts
+	// as 90 days.
+	NotBefore time.Time
+	NotAfter  time.Time // zero if the thing does not exist yet
+	Cure      string    // what to do before the end
+	// At is the place in the configuration that names the thing.
+	At string
+	// Renewing says that the gateway itself renews the thing in the last third of its lifetime,
+	// and that nothing is known to hinder that.
+	Renewing bool
+}
+
+// Left says how little of a lifetime is left.
+type Left string
+
+// Values of Left, from much to nothing.
+const (
+	Enough Left = ""
+	Third  Left = "third" // a third of the lifetime or less
+	Tenth  Left = "tenth" // a tenth or less
+	None   Left = "ended"
+)
+
+// assumed is the lifetime of things whose beginning is unknown.
+const assumed = 90 * 24 * time.Hour
+
+// lifetime returns how long the thing lasts in all.
+func (e *End) lifetime() time.Duration {
+	if e.NotBefore.IsZero() || !e.NotBefore.Before(e.NotAfter) {
+		return assumed
+	}
+	return e.NotAfter.Sub(e.NotBefore)
+}
+
+// Left returns how little of the thing's lifetime is left.
+func (e *End) Left(now time.Time) Left {
+	switch left := e.NotAfter.Sub(now); {
+	case e.NotAfter.IsZero():
+		return Enough
+	case left <= 0:
+		return None
+	case left <= e.lifetime()/10:
+		return Tenth
+	case left <= e.lifetime()/3:
+		return Third
+	}
+	return Enough
+}
+
+// next returns when Left changes next; zero if it does not.
+func (e *End) next(now time.Time) time.Time {
+	switch life := e.lifetime(); e.Left(now) {
+	case Enough:
+		if e.NotAfter.IsZero() {
+			return time.Time{}
+		}
+		return e.NotAfter.Add(-life / 3)
+	case Third:
+		return e.NotAfter.Add(-life / 10)
+	case Tenth:
+		return e.NotAfter
+	}
+	return time.Time{}
+}
+
+// Sort sorts ends, the earliest first, and keeps the earliest of those with the same kind and name.
+// Things that do not exist yet come first.
+func Sort(all []End) []End {
+	slices.SortStableFunc(all, func(a, b End) int {
+		return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	seen := make(map[[2]string]bool, len(all))
+	return slices.DeleteFunc(all, func(e End) bool {
+		id := [2]string{e.Kind, e.Name}
+		before := seen[id]
+		seen[id] = true
+		return before
+	})
+}
+
+// Bundle returns the life of the certificates in PEM that ends first. Those that have ended do not
+// count while others last: bundles keep them after their successors came. ok is false if there is
+// no certificate.
+func Bundle(text []byte, now time.Time) (notBefore, notAfter time.Time, ok bool) {
+	var best *x509.Certificate
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			break
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			continue // crypto/x509 skips it in pools, too
+		}
+		if best == nil || better(c.NotAfter, best.NotAfter, now) {
+			best = c
+		}
+	}
+	if best == nil {
+		return time.Time{}, time.Time{}, false
+	}
+	return best.NotBefore, best.NotAfter, true
+}
+
+// better reports whether end a counts rather than b: the earliest to come, else the latest.
+func better(a, b, now time.Time) bool {
+	switch lasts := a.After(now); {
+	case lasts != b.After(now):
+		return lasts
+	case lasts:
+		return a.Before(b)
+	}
+	return a.After(b)
+}
