@@ -29,3 +29,20 @@ func TestNewTokenAllocatesLittle(t *testing.T) {
 		}
 	}
 }
+
+// TestAPIKeyAllocatesNothing bounds the allocations for a known API key, in each field but
+// Basic's.
+func TestAPIKeyAllocatesNothing(t *testing.T) {
+	k := newKeyring(t)
+	c := k.chain("issuer/corp", "apikey")
+	for _, pair := range [][]string{{"authorization", "Bearer " + k.acme}, {"x-api-key", k.acme}, {"api-key", k.acme}} {
+		r := from(client, fields(pair...))
+		if n := testing.AllocsPerRun(200, func() {
+			if _, err := c.Authenticate(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations, want none", pair[0], n)
+		}
+	}
+}

@@ -62,10 +62,6 @@ type Traits struct {
 	// Missing is the reason for refusing a request that lacks a required credential
 	// of this kind.
 	Missing string
-	// Field is the lower-case name of the field that carries the credential. "" means
-	// that nobody between client and gateway can add one, as with the certificate of a
-	// TLS connection.
-	Field string
 	// AcceptSignature is the value of Accept-Signature that asks for such a
 	// credential; "" for kinds that are not message signatures.
 	AcceptSignature string
@@ -75,6 +71,7 @@ type Traits struct {
 type Config struct {
 	Issuers map[string]IssuerConfig // by the name that routes use: issuer/NAME
 	Keys    map[string]*SigningKey  // by keyid, as [ReadSigningKeys] returns them
+	APIKeys *APIKeys                // as [ReadAPIKeys] returns them; nil: none
 	Aliases map[string]string       // from qualified names of callers to their common name
 
 	MaxAge time.Duration // maximum age of signatures; httpsig.Lifetime if zero
@@ -86,11 +83,12 @@ type Config struct {
 //
 // It is active between [Auth.Activate] and [Auth.Close]. An inactive Auth refuses bearer
 // tokens with [IssuerUnavailable], fetches nothing and stores nothing in its [Memory].
-// It still verifies signatures, which need no memory.
+// It still checks signatures and API keys, which need no memory.
 type Auth struct {
 	memory  *Memory
 	issuers map[string]*issuer
 	keys    map[string]*SigningKey
+	apiKeys *APIKeys
 	aliases map[string]string
 	maxAge  time.Duration
 	skew    time.Duration
@@ -103,7 +101,10 @@ type Auth struct {
 // not be nil. An Auth that was never activated need not be closed.
 func New(c Config, m *Memory) (*Auth, error) {
 	a := &Auth{memory: m, issuers: make(map[string]*issuer, len(c.Issuers)),
-		keys: maps.Clone(c.Keys), aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+	if a.apiKeys == nil {
+		a.apiKeys = &APIKeys{}
+	}
 	if a.maxAge == 0 {
 		a.maxAge = httpsig.Lifetime
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
@@ -79,11 +80,14 @@ func narrow(iss *issuer, to []string) ([]string, error) {
 }
 
 // Traits implements [Authenticator].
-func (b *bearer) Traits() Traits { return Traits{Missing: NoCredential, Field: "authorization"} }
+func (b *bearer) Traits() Traits { return Traits{Missing: NoCredential} }
 
-// Challenge implements [Authenticator] (RFC 6750, section 3). It has no error code if no
+// Challenge implements [Authenticator].
+func (b *bearer) Challenge(realm string, e *Error) string { return bearerChallenge(realm, e) }
+
+// bearerChallenge returns a challenge of RFC 6750, section 3. It has no error code if no
 // token was sent, and invalid_token if one was refused.
-func (b *bearer) Challenge(realm string, e *Error) string {
+func bearerChallenge(realm string, e *Error) string {
 	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() {
 		return "Bearer realm=" + quoted(realm)
 	}
@@ -93,13 +97,13 @@ func (b *bearer) Challenge(realm string, e *Error) string {
 // Authenticate implements [Authenticator].
 func (b *bearer) Authenticate(ctx context.Context, r *Request) (Proof, error) {
 	caller, err := b.caller(ctx, r, b.memory.budget)
-	return Proof{Caller: caller}, err
+	return Proof{Caller: caller, Field: "authorization"}, err
 }
 
 // Recheck implements [Authenticator]: the token is checked as if it were new.
 func (b *bearer) Recheck(ctx context.Context, r *Request, _ Proof) (Proof, error) {
 	caller, err := b.caller(ctx, r, nil)
-	return Proof{Caller: caller}, err
+	return Proof{Caller: caller, Field: "authorization"}, err
 }
 
 // caller returns the caller that the token of a request proves. A nil budget counts
@@ -168,6 +172,8 @@ func bearerToken(head *message.Head) (string, error) {
 	}
 	raw = strings.TrimLeft(raw, " ")
 	switch {
+	case strings.HasPrefix(raw, apikey.Prefix):
+		return "", ErrNoCredential // an API key, which must reach neither parser nor issuer
 	case raw == "":
 		return "", bad(errors.New("no token after Bearer"))
 	case len(raw) > maxToken:

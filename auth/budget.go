@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// Budget limits the failed credential checks per client address. Only checks that cost
-// a public-key operation count. Once the budget is spent, tokens that are not in the
-// cache are refused unchecked until it recovers. Cached tokens never depend on it, so a
-// forger cannot lock out authenticated callers behind the same address.
+// Budget limits the failed credential checks per client address. Checks that
+// cost a public-key operation count, and unknown API keys. Once the budget is spent, tokens
+// that are not in the cache are refused unchecked until it recovers. Cached tokens and
+// known API keys never depend on it, so a forger cannot lock out authenticated callers
+// behind the same address.
 type Budget struct {
 	Burst int           // failures allowed at once; 200 if zero
 	Every time.Duration // time until one failure is forgiven; 50 ms if zero

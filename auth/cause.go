@@ -130,6 +130,9 @@ func tooManyFailures(b *budget, peer netip.Addr) *Error {
 // missingCause says that a request lacks a credential that the route requires.
 func (c *Chain) missingCause(reason string, authorization string) error {
 	what := "there is no Authorization field"
+	if authorization != "" {
+		what = "another credential than that of Authorization is missing"
+	}
 	switch reason {
 	case SignatureMissing:
 		what = "there is no signature for this gateway"
@@ -140,6 +143,9 @@ func (c *Chain) missingCause(reason string, authorization string) error {
 			if word, _, more := strings.Cut(authorization, " "); more && strings.EqualFold(word, scheme) {
 				what = "Authorization has the scheme " + scheme
 			}
+		}
+		if key, _ := keyInAuthorization(authorization); key != "" {
+			what = "Authorization has an API key"
 		}
 	}
 	return errors.New(what + "; the route takes " + c.takes)

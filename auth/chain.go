@@ -15,8 +15,8 @@ import (
 // Demand lists the callers that a route admits and the credentials that it requires.
 type Demand struct {
 	// Callers are "issuer/NAME" for bearer tokens of that issuer, "key/NAME" for
-	// signatures by keys of that principal, "key" for signatures by any key, or
-	// "anonymous" alone. Never empty.
+	// signatures by keys of that principal, "key" for signatures by any key, "apikey/NAME"
+	// and "apikey" likewise for API keys, or "anonymous" alone. Never empty.
 	Callers []string
 	// All requires a credential of each kind that Callers lists, instead of one. The
 	// first proves the caller; the others must belong to the same alias.
@@ -33,6 +33,9 @@ type Proof struct {
 	// Signature is the verified signature of the request, nil if there is none. The
 	// user of the Proof must still claim its nonce and compare its digest.
 	Signature *httpsig.Signature
+	// Field is the lower-case name of the field that carried the credential; "" means that
+	// nobody between client and gateway can add one, as with the certificate of a connection.
+	Field string
 }
 
 // Chain authenticates the requests of a route by the kinds of credentials that it
@@ -66,6 +69,8 @@ func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authentic
 		return a.newBearer
 	case "key":
 		return a.newSigned
+	case "apikey":
+		return a.newAPIKeys
 	}
 	return nil
 }
@@ -200,6 +205,7 @@ var errNobody = errors.New("the route admits nobody")
 type proven struct {
 	kind   *kind
 	caller identity.Principal
+	field  string // that carried it
 }
 
 // prove checks each kind of credential; with an earlier proof it rechecks.
@@ -211,7 +217,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		// Ignore credentials: nothing here verifies them, so no record may name their caller.
 		return Proof{Caller: identity.Anonymous()}, nil
 	}
-	var array [2]proven // saves an allocation
+	var array [3]proven // saves an allocation
 	all := array[:0]
 	var signature *httpsig.Signature
 	missing := ""
@@ -240,14 +246,15 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 			signature = proof.Signature
 		}
 		proof.Caller.Alias = c.alias(&proof.Caller)
-		all = append(all, proven{k, proof.Caller})
+		all = append(all, proven{k, proof.Caller, proof.Field})
 	}
 	if missing == "" && !slices.ContainsFunc(all, func(p proven) bool { return p.kind.caller }) {
 		missing = c.kinds[len(c.kinds)-1].traits.Missing
 	}
 	if missing != "" {
+		used := slices.ContainsFunc(all, func(p proven) bool { return p.field == "authorization" })
 		authorization := r.Head.Fields.Get("authorization")
-		if missing == NoCredential && r.Head.Fields.Has("authorization") {
+		if missing == NoCredential && !used && r.Head.Fields.Has("authorization") {
 			missing = UnlistedCredential
 		}
 		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization)}
@@ -296,7 +303,7 @@ func (c *Chain) choose(all []proven, signature *httpsig.Signature) (*identity.Pr
 			return nil, e
 		}
 	}
-	if !c.anyRequired && signer != nil && first.kind.traits.Field != "" && !first.kind.signs() && !signature.Covers(first.kind.traits.Field) {
+	if !c.anyRequired && signer != nil && first.field != "" && !first.kind.signs() && !signature.Covers(first.field) {
 		return &signer.caller, nil
 	}
 	return &first.caller, nil
@@ -335,7 +342,7 @@ func (c *Chain) Challenge(realm string, err error) string {
 		if k.signs() && len(c.kinds) > 1 {
 			continue
 		}
-		if one := k.Challenge(realm, e); one != "" {
+		if one := k.Challenge(realm, e); one != "" && !slices.Contains(all, one) {
 			all = append(all, one)
 		}
 	}

@@ -23,6 +23,8 @@ const (
 	IssuerUnavailable  = "issuer_unavailable"  // 503: the issuer's keys are unavailable
 	TooManyFailures    = "too_many_failures"   // 429: too many failed checks from this client address
 	ProofsDiffer       = "proofs_differ"       // 401: two credentials of different callers must be of one
+	APIKeyUnknown      = "api_key_unknown"     // 401: no key of a caller that the route lists
+	APIKeyExpired      = "api_key_expired"     // 401
 	SignatureMissing   = string(httpsig.Missing)
 )
 
@@ -40,6 +42,7 @@ func Reasons() []string {
 	all := []string{
 		NoCredential, UnlistedCredential, BadCredential, TokenExpired, TokenNotYetValid, WrongAudience,
 		MissingClaim, TokenTooLong, TokenBound, IssuerUnavailable, TooManyFailures, ProofsDiffer,
+		APIKeyUnknown, APIKeyExpired,
 	}
 	for _, c := range signatureCodes() {
 		all = append(all, string(c))
@@ -106,7 +109,11 @@ func (e *Error) Text() string {
 	case TooManyFailures:
 		return "too many failed attempts from this address; try again later"
 	case ProofsDiffer:
-		return "the token and the signature are not of the same caller"
+		return "the credentials are not of the same caller"
+	case APIKeyUnknown:
+		return "the API key is not valid"
+	case APIKeyExpired:
+		return "the API key has expired"
 	}
 	if text := httpsig.Code(e.Reason).Text(); text != "" {
 		return text

@@ -106,7 +106,7 @@ func (a *Auth) usable(id string) *httpsig.Error { return a.keys[id].Usable(a.mem
 
 // Traits implements [Authenticator].
 func (s *signed) Traits() Traits {
-	return Traits{Missing: SignatureMissing, Field: "signature", AcceptSignature: s.accept}
+	return Traits{Missing: SignatureMissing, AcceptSignature: s.accept}
 }
 
 // Challenge implements [Authenticator]. The scheme "Signature" is not registered; the
@@ -127,7 +127,7 @@ func (s *signed) Authenticate(_ context.Context, r *Request) (Proof, error) {
 	if k.requireNonce && signature.Nonce == "" {
 		return Proof{}, &Error{Reason: string(httpsig.Malformed), KeyID: k.key.ID(), Err: errNoNonce}
 	}
-	return Proof{Caller: k.principal, Signature: signature}, nil
+	return Proof{Caller: k.principal, Signature: signature, Field: "signature"}, nil
 }
 
 // Recheck implements [Authenticator]. It accepts only the signature that the earlier
@@ -144,7 +144,7 @@ func (s *signed) Recheck(_ context.Context, r *Request, earlier Proof) (Proof, e
 	if err := v.Recheck(&m, earlier.Signature); err != nil {
 		return Proof{}, refusalOf(err)
 	}
-	return Proof{Caller: s.auth.keys[earlier.Signature.Key.ID()].principal, Signature: earlier.Signature}, nil
+	return Proof{Caller: s.auth.keys[earlier.Signature.Key.ID()].principal, Signature: earlier.Signature, Field: "signature"}, nil
 }
 
 // refusalOf converts an error of package httpsig to an [*Error] and returns any other

@@ -4,14 +4,28 @@ package proxy_test
 
 // The race detector makes pools forget.
 
-import "testing"
+import (
+	"testing"
 
-// TestRequestAllocatesLittle sends a small request with a cached token, which is forwarded,
-// answered, audited and counted. It allocates twice: for the request id and for the text of the
-// answer's head.
+	"sallyport/proxy"
+)
+
+// TestRequestAllocatesLittle sends a small request with a cached token, and one with an API key,
+// which are forwarded, answered, audited and counted. Each allocates twice: for the request id and
+// for the text of the answer's head.
 func TestRequestAllocatesLittle(t *testing.T) {
-	g, token := benchGateway(t, benchRoute, usualAnswer)
-	token = "Bearer " + token
+	t.Run("token", func(t *testing.T) {
+		g, token := benchGateway(t, benchRoute, usualAnswer)
+		allocatesLittle(t, g, "Bearer "+token)
+	})
+	t.Run("API key", func(t *testing.T) {
+		g, _ := benchGateway(t, `{host: models.test, upstream: "http://%s", callers: apikey/bench, rules: [{allow: "*", who: {principal: "apikey:bench"}}]}`, usualAnswer)
+		allocatesLittle(t, g, "Bearer "+benchAPIKey)
+	})
+}
+
+func allocatesLittle(t *testing.T, g *proxy.Gateway, token string) {
+	t.Helper()
 	var s benchStream
 	prepare := testing.AllocsPerRun(200, func() { s.request(token) })
 	whole := testing.AllocsPerRun(1000, func() {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/auth/apikey"
 	"sallyport/auth/authtest"
 	"sallyport/auth/httpsig"
 	"sallyport/proxy"
@@ -82,9 +83,10 @@ tls: {local: {}}
 audit: {file: /dev/null}
 issuers: {corp: {url: "http://%s", audience: models}}
 integrity: {nonces: 10000000, nonces_per_key: 10000000}
+api_keys: {bench: {hash: "%s"}}
 %s
 routes: [%s]
-`, l.Addr(), testKeys, fmt.Sprintf(route, model.Addr()))
+`, l.Addr(), apikey.HashText(benchAPIKey), testKeys, fmt.Sprintf(route, model.Addr()))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		tb.Fatal(err)
 	}
@@ -112,6 +114,9 @@ routes: [%s]
 	}
 	return g, token
 }
+
+// benchAPIKey is a key of every benchmark gateway.
+var benchAPIKey = apikey.New()
 
 // usualAnswer is the content of the benchmark server's answers.
 const usualAnswer = `{"predictions": [2.5]}`

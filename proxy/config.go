@@ -1,6 +1,9 @@
 package proxy
 
-import "sallyport/proxy/config"
+import (
+	"sallyport/auth"
+	"sallyport/proxy/config"
+)
 
 // Config is the whole gateway.yaml. [LoadConfig] returns a checked one, which must not be modified.
 type Config = config.Config
@@ -11,6 +14,9 @@ type Faults = config.Faults
 
 // RouteInfo describes one route with all defaults filled in.
 type RouteInfo = config.RouteInfo
+
+// APIKeyConfig is an API key of a configuration.
+type APIKeyConfig = auth.APIKeyConfig
 
 // StatePlace is where the gateway keeps something that must outlive a restart.
 type StatePlace = config.StatePlace

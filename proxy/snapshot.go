@@ -61,9 +61,13 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
+	apiKeys, err := auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile)
+	if err != nil {
+		return nil, err
+	}
 	integrity := cfg.Integrity.WithDefaults()
 	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, Aliases: cfg.Aliases(),
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m.auth); err != nil {
 		return nil, err
@@ -184,6 +188,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
 			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight),
 		},
+		TakesAPIKeys:         c.Callers.TakesAPIKeys(),
 		ForwardAuthorization: c.ForwardAuthorization,
 	}
 	if r.Leg, err = seal.NewLeg(&up.Integrity, r.Identity.All(), s.auth, m.options.Now); err != nil {

@@ -109,12 +109,13 @@ func TestTreeArrows(t *testing.T) {
 	arrows := []struct {
 		from, to, why string
 	}{
-		{"cmd/...", "cmd/... proxy auth/httpsig", "commands know the house, not its rooms; signing is a tool of its own"},
+		{"cmd/...", "cmd/... proxy auth/httpsig auth/apikey", "commands know the house, not its rooms; signing and making keys are tools of their own"},
 
 		{"auth/identity", "", "a leaf: who a caller is depends on nothing"},
 		{"auth/httpsig", "", "a leaf: signatures know nothing of gateways"},
+		{"auth/apikey", "", "a leaf: the form of keys, for who makes and who reads them"},
 		{"auth/fetch", "proxy/setting", "fetching knows no protocol above HTTP"},
-		{"auth", "auth/identity auth/httpsig auth/fetch proxy/message proxy/setting", "credentials are read from heads, not from servers; auth/authtest is for tests"},
+		{"auth", "auth/apikey auth/identity auth/httpsig auth/fetch proxy/message proxy/setting", "credentials are read from heads, not from servers; auth/authtest is for tests"},
 
 		{"policy/model", "proxy/message", "what a request asks is read from the request alone"},
 		{"policy", "policy/model auth/identity proxy/message proxy/setting", "decisions are pure: no transport, no proof"},

@@ -12,7 +12,7 @@ import (
 // must not be modified.
 type Principal struct {
 	// Source is the kind of credential, with its name in the configuration if there may
-	// be several of the kind: "issuer/corp", "cert", "key", "anonymous".
+	// be several of the kind: "issuer/corp", "cert", "key", "apikey", "anonymous".
 	Source string
 	// Name is the caller's name at that source, such as a subject.
 	Name string

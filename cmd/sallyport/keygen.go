@@ -22,6 +22,7 @@ import (
 // keygen holds the flags of `keygen`: a key for one partner on one route.
 type keygen struct {
 	partner, route, out, url, config, alg, id, output string
+	apiKey                                            string // the name of an API key, to make one instead
 	days                                              int
 
 	known  *known // what the configuration says; nil: it was not read
@@ -31,8 +32,8 @@ type keygen struct {
 func newKeygen() *cobra.Command {
 	var k keygen
 	c := &cobra.Command{
-		Use:   "keygen --partner NAME --route NAME --out DIR",
-		Short: "Make a signing key for a partner, with instructions",
+		Use:   "keygen {--partner NAME --route NAME --out DIR | --api-key NAME}",
+		Short: "Make a signing key for a partner, with instructions, or an API key",
 		Long: `Make a key with which a partner signs its requests. The command writes to a new
 folder: the key, the lines for gateway.yaml, a Python client in one file with a program
 that calls, a test vector, and a README for the partner with commands to paste. Rules
@@ -42,12 +43,25 @@ By default the key is a shared secret (hmac-sha256). With --alg ed25519 the gate
 gets only a public key and cannot sign in the partner's name.
 
 The command does not print the key and overwrites nothing. It prints a summary on a
-terminal and JSON on a pipe.`,
+terminal and JSON on a pipe.
+
+With --api-key it makes an API key instead and writes no file: it prints the key, once,
+and the lines for gateway.yaml, which have only its hash. For a name that the
+configuration has, the lines keep the newest secret beside the new one, so that both
+count until all callers have the new one. --days sets not_after; default: never.`,
 		Example: `  sallyport keygen --partner acme --route models --out acme
   sallyport keygen --partner acme --route models --out acme \
-      --url https://models.example.com/v1/models/half:predict --alg ed25519 --days 30`,
+      --url https://models.example.com/v1/models/half:predict --alg ed25519 --days 30
+  sallyport keygen --api-key notebook`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			now := time.Now()
+			if c.Flags().Changed("api-key") {
+				a, err := k.newAPIKeygen(c, now)
+				if err != nil {
+					return err
+				}
+				return a.run(c.OutOrStdout(), c.Flags().Changed("config"))
+			}
 			if err := k.check(c.Flags().Changed("config"), now); err != nil {
 				return err
 			}
@@ -55,6 +69,7 @@ terminal and JSON on a pipe.`,
 		},
 	}
 	f := c.Flags()
+	f.StringVar(&k.apiKey, "api-key", "", "make an API key of this name instead of a signing key")
 	f.StringVar(&k.partner, "partner", "", "who gets the key (required)")
 	f.StringVar(&k.route, "route", "", "the route that they may call, by its name (required)")
 	f.StringVar(&k.out, "out", "", "the folder to write to; it is made (required)")

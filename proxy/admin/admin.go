@@ -57,7 +57,7 @@ type Signatures struct {
 
 // End describes when a key or certificate ends.
 type End struct {
-	Kind     string    `json:"kind"` // signing_key, certificate or ca
+	Kind     string    `json:"kind"` // signing_key, api_key, certificate or ca
 	Name     string    `json:"name"`
 	NotAfter time.Time `json:"not_after,omitzero"` // in UTC; zero if it does not exist yet
 	// Left is how little of its lifetime is left: third, tenth, ended, or "" for more.

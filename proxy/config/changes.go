@@ -86,6 +86,8 @@ func kindOf(section string) string {
 		return "issuer"
 	case "signing_keys":
 		return "signing key"
+	case "api_keys":
+		return "API key"
 	case "principals":
 		return "principal"
 	case "upstreams":

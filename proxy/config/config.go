@@ -41,6 +41,12 @@ type Config struct {
 	// SigningKeys are the keys of message signatures (RFC 9421), by their keyids:
 	// clients' own, and those between the gateway and upstreams.
 	SigningKeys map[string]auth.SigningKeyConfig `yaml:"signing_keys"`
+	// APIKeys are the API keys by which callers prove who they are, by a name of your
+	// choice. Only their hashes stand here.
+	APIKeys map[string]auth.APIKeyConfig `yaml:"api_keys"`
+	// APIKeyFile is a file with more API keys, such as those of thousands of users: a
+	// line each, as sallyport keygen --api-key prints it. It is read again when it changes.
+	APIKeyFile setting.Path `yaml:"api_key_file"`
 	// Principals give one name to several proofs of the same caller, such as a
 	// subject of an issuer and a signing key.
 	Principals map[string]setting.List[string] `yaml:"principals"`

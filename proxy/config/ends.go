@@ -12,7 +12,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Ends are the ends of the signing keys and, with files, of the authorities in files. Files that
+// Ends are the ends of the signing keys, of the API keys of the configuration itself and, with files, of the authorities in files. Files that
 // cannot be read are left out: CheckFiles reports them. Those of the gateway's own certificates are
 // in package edge.
 func (c *Config) Ends(files bool, now time.Time) []expiry.End {
@@ -26,6 +26,14 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 			Kind: expiry.SigningKey, Name: id, NotBefore: k.NotBefore.Time, NotAfter: k.NotAfter.Time, At: "signing_keys." + id + ".not_after",
 			Cure: "make a new key with sallyport keygen, list it beside this one, and let the other side change over before the end",
 		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.APIKeys)) {
+		if k := c.APIKeys[name]; !k.NotAfter.IsZero() {
+			all = append(all, expiry.End{
+				Kind: expiry.APIKey, Name: name, NotAfter: k.NotAfter.Time, At: "api_keys." + name + ".not_after",
+				Cure: "make the next key with sallyport keygen --api-key " + name + ", or remove this one",
+			})
+		}
 	}
 	if !files {
 		return all

@@ -3,6 +3,7 @@ package config
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -28,6 +29,7 @@ func (c *Config) CheckFiles() error {
 		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
 	}
 	c.checkKeyFiles(&f)
+	c.checkAPIKeyFile(&f)
 	c.checkState(&f)
 	if file := string(c.Audit.File); file != "" && c.Audit.File.Word() == "" {
 		if problem, cure := setting.FileFault(file); problem != "" {
@@ -71,6 +73,27 @@ func (c *Config) checkKeyFiles(f *setting.Faults) {
 		var key *auth.KeyError
 		if errors.As(err, &key) {
 			f.Add("signing_keys."+key.ID, "", key.Err.Error(), setting.CureUnreadable(err, "correct the path or the content; sallyport keygen makes a new key"))
+		}
+	}
+}
+
+// checkAPIKeyFile records why API keys cannot be used.
+func (c *Config) checkAPIKeyFile(f *setting.Faults) {
+	_, err := auth.ReadAPIKeys(c.APIKeys, c.APIKeyFile)
+	var broken interface{ Unwrap() []error }
+	if !errors.As(err, &broken) {
+		return
+	}
+	for _, err := range broken.Unwrap() {
+		var key *auth.APIKeyError
+		switch {
+		case !errors.As(err, &key):
+		case key.Name != "":
+			f.Add("api_keys."+key.Name+".hash", "", key.Err.Error(), "")
+		case key.Line > 0:
+			f.Add("api_key_file", fmt.Sprintf("%s:%d", c.APIKeyFile, key.Line), key.Err.Error(), "")
+		default:
+			f.Add("api_key_file", string(c.APIKeyFile), key.Err.Error(), setting.CureUnreadable(key.Err, ""))
 		}
 	}
 }

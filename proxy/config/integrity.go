@@ -24,6 +24,10 @@ func (c *Config) checkIntegrity(f *setting.Faults) {
 		k := c.SigningKeys[id]
 		k.Check("signing_keys."+id, id, f)
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.APIKeys)) {
+		k := c.APIKeys[name]
+		k.Check("api_keys."+name, name, f)
+	}
 	i := &c.Integrity
 	for _, d := range []struct {
 		name  string
@@ -105,19 +109,52 @@ func (c *Config) badQualified(p string) (problem, cure string) {
 	issuer, isIssuer := strings.CutPrefix(source, "issuer/")
 	switch {
 	case !qualified || name == "":
-		return "not a qualified name", "write issuer/NAME:SUBJECT or key:NAME, as the records do"
+		return "not a qualified name", "write issuer/NAME:SUBJECT, key:NAME or apikey:NAME, as the records do"
 	case source == "key":
 		if !slices.Contains(c.keyPrincipals(), name) {
 			return "no signing key has the principal " + strconv.Quote(name), cureName("signing_keys", name, c.keyPrincipals())
 		}
+	case source == "apikey":
+		if !c.mayHaveAPIKey(name) {
+			return "no API key has the principal " + strconv.Quote(name), cureName("api_keys", name, c.apiKeyPrincipals())
+		}
 	case !isIssuer:
-		return "no such kind of caller", "write issuer/NAME:SUBJECT or key:NAME"
+		return "no such kind of caller", "write issuer/NAME:SUBJECT, key:NAME or apikey:NAME"
 	default:
 		if _, known := c.Issuers[issuer]; !known {
 			return "there is no issuer " + strconv.Quote(issuer), c.cureIssuer(issuer)
 		}
 	}
 	return "", ""
+}
+
+// apiKeyPrincipals are whom the API keys of the configuration prove, sorted.
+func (c *Config) apiKeyPrincipals() []string {
+	var all []string
+	for name, k := range c.APIKeys {
+		all = append(all, k.PrincipalOr(name))
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// APIKey returns the API key of this name, and the file of keys that has it; "" for the
+// configuration itself. A name that neither has gives the zero key.
+func (c *Config) APIKey(name string) (key auth.APIKeyConfig, file string, err error) {
+	key, found := c.APIKeys[name]
+	if found || c.APIKeyFile == "" {
+		return key, "", nil
+	}
+	if key, found, err = auth.FindAPIKey(string(c.APIKeyFile), name); found {
+		file = string(c.APIKeyFile)
+	}
+	return key, file, err
+}
+
+// mayHaveAPIKey reports whether an API key may prove this caller: one of the configuration
+// does, or there is a file of keys, which may change at any time.
+func (c *Config) mayHaveAPIKey(principal string) bool {
+	return c.APIKeyFile != "" || slices.Contains(c.apiKeyPrincipals(), principal)
 }
 
 // keyPrincipals are whom the signing keys prove, sorted.
@@ -249,26 +286,21 @@ func (c *Config) checkBinding(r *route.Config, at string, f *setting.Faults) {
 	case !all && r.Integrity.Request != seal.Always:
 		return
 	}
-	names := r.Callers.Names()
-	var issuers []string
-	for _, name := range names {
-		if strings.HasPrefix(name, "issuer/") {
-			issuers = append(issuers, name)
-		}
+	kinds := callersByKind(r.Callers.Names())
+	if r.Integrity.Request == seal.Always && kinds["key"] == nil {
+		kinds["key"] = []string{"key"}
 	}
-	if len(issuers) == 0 || len(c.keyPrincipals()) == 0 {
+	if len(kinds) < 2 || kinds["key"] != nil && len(c.keyPrincipals()) == 0 {
 		return // one kind of proof, or a fault that is reported elsewhere
 	}
 	for _, proofs := range c.Principals {
-		token := slices.ContainsFunc(proofs, func(p string) bool {
-			source, _, _ := strings.Cut(p, ":")
-			return slices.Contains(issuers, source)
-		})
-		key := slices.ContainsFunc(proofs, func(p string) bool {
-			name, ok := strings.CutPrefix(p, "key:")
-			return ok && (!r.Callers.TakesKeys() || slices.Contains(names, "key") || slices.Contains(names, "key/"+name))
-		})
-		if token && key {
+		missing := false
+		for _, callers := range kinds {
+			missing = missing || !slices.ContainsFunc(proofs, func(p string) bool {
+				return slices.ContainsFunc(callers, func(caller string) bool { return c.provenBy(caller, p) })
+			})
+		}
+		if !missing {
 			return
 		}
 	}
@@ -276,12 +308,26 @@ func (c *Config) checkBinding(r *route.Config, at string, f *setting.Faults) {
 	if !all {
 		where = at + ".integrity.request"
 	}
-	signer := c.keyPrincipals()[0]
-	for _, name := range names {
-		if p, ok := strings.CutPrefix(name, "key/"); ok {
-			signer = p
+	var words, pair []string
+	for _, kind := range []struct{ kind, word string }{
+		{"issuer", "token"}, {"apikey", "API key"}, {"key", "signature"},
+	} {
+		callers := kinds[kind.kind]
+		if callers == nil {
+			continue
+		}
+		words = append(words, kind.word)
+		switch last := callers[len(callers)-1]; {
+		case kind.kind == "issuer":
+			pair = append(pair, callers[0]+":SUBJECT")
+		case last != kind.kind:
+			pair = append(pair, strings.Replace(last, "/", ":", 1))
+		case kind.kind == "key":
+			pair = append(pair, "key:"+c.keyPrincipals()[0])
+		default:
+			pair = append(pair, kind.kind+":NAME")
 		}
 	}
-	f.Add(where, strings.Join(names, ", "), "no caller could have both: token and signature must be of one entry under principals, and none has such a pair",
-		fmt.Sprintf("write principals: {NAME: [%s:SUBJECT, key:%s]}, or callers: {all: [...], bind: independent}", issuers[0], signer))
+	f.Add(where, strings.Join(r.Callers.Names(), ", "), "no caller could have both: "+strings.Join(words, " and ")+" must be of one entry under principals, and none has such a pair",
+		fmt.Sprintf("write principals: {NAME: [%s]}, or callers: {all: [...], bind: independent}", strings.Join(pair, ", ")))
 }

@@ -151,7 +151,7 @@ func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {
 func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 	names, list := r.Callers.Names(), at+".callers"
 	if len(names) == 0 {
-		f.Add(list, "", "a route without callers", "write issuer/NAME or key/NAME, or anonymous for a route that is open to all")
+		f.Add(list, "", "a route without callers", "write issuer/NAME, key/NAME or apikey/NAME, or anonymous for a route that is open to all")
 		return
 	}
 	all := len(r.Callers.All) > 0
@@ -168,8 +168,8 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 			audiences = append(audiences, c.Issuers[issuer].Audience...)
 		}
 	}
-	if all && (!r.Callers.TakesKeys() || !slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "issuer/") })) {
-		f.Add(list, strings.Join(names, ", "), "all of one kind of proof, of which a request has one", "list an issuer and a key, or write callers as a list")
+	if all && len(callersByKind(names)) < 2 {
+		f.Add(list, strings.Join(names, ", "), "all of one kind of proof, of which a request has one", "list two kinds, such as an issuer and a key, or write callers as a list")
 	}
 	for i, a := range r.Audience {
 		at := setting.Index(at+".audience", i)
@@ -182,10 +182,28 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 	}
 }
 
+// kindOfCaller returns the kind of proof of a listed caller, such as "issuer".
+func kindOfCaller(caller string) string {
+	kind, _, _ := strings.Cut(caller, "/")
+	return kind
+}
+
+// callersByKind groups listed callers by their kind of proof; anonymous is none.
+func callersByKind(names []string) map[string][]string {
+	kinds := map[string][]string{}
+	for _, name := range names {
+		if kind := kindOfCaller(name); kind != route.Anonymous {
+			kinds[kind] = append(kinds[kind], name)
+		}
+	}
+	return kinds
+}
+
 // badCaller says what is wrong with one of count callers, of which some come before.
 func (c *Config) badCaller(caller string, before []string, count int) (problem, cure string) {
 	issuer, isIssuer := strings.CutPrefix(caller, "issuer/")
 	principal, isKey := strings.CutPrefix(caller, "key/")
+	apiPrincipal, isAPIKey := strings.CutPrefix(caller, "apikey/")
 	_, known := c.Issuers[issuer]
 	switch {
 	case slices.Contains(before, caller):
@@ -200,18 +218,26 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "no signing key has this principal", cureName("signing_keys", principal, c.keyPrincipals())
 	case caller == "key" && len(c.keyPrincipals()) == 0:
 		return "there is no signing key", "add one under signing_keys; sallyport keygen makes one"
-	case isKey, caller == "key":
+	case isAPIKey && !c.mayHaveAPIKey(apiPrincipal):
+		return "no API key has this principal", cureName("api_keys", apiPrincipal, c.apiKeyPrincipals())
+	case caller == "apikey" && len(c.APIKeys) == 0 && c.APIKeyFile == "":
+		return "there is no API key", "run sallyport keygen --api-key NAME"
+	case isKey, caller == "key", isAPIKey, caller == "apikey":
 		return "", ""
 	case known:
 		return "not a kind of proof", "did you mean issuer/" + caller + "?"
 	case slices.Contains(c.keyPrincipals(), caller):
 		return "not a kind of proof", "did you mean key/" + caller + "?"
+	case slices.Contains(c.apiKeyPrincipals(), caller):
+		return "not a kind of proof", "did you mean apikey/" + caller + "?"
+	case strings.HasPrefix(caller, "api_key") || strings.HasPrefix(caller, "api-key"):
+		return "not a kind of proof", "write apikey/NAME, or apikey for all API keys"
 	case caller == "*":
 		return "not a kind of proof", "list the proofs, or write anonymous for a route that is open to all"
-	case caller == "cert" || strings.HasPrefix(caller, "api_key") || strings.HasPrefix(caller, "basic"):
-		return "this kind of proof is not in this version", "use issuer/NAME, for bearer tokens, or key/NAME, for signatures"
+	case caller == "cert" || strings.HasPrefix(caller, "basic"):
+		return "this kind of proof is not in this version", "use issuer/NAME, for bearer tokens, key/NAME, for signatures, or apikey/NAME"
 	}
-	return "not a kind of proof", "write issuer/NAME, key/NAME or anonymous"
+	return "not a kind of proof", "write issuer/NAME, key/NAME, apikey/NAME or anonymous"
 }
 
 func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 func (c *Config) Warnings() Faults {
 	var f setting.Faults
 	c.warnUnused(&f)
+	c.warnAPIKeys(&f)
 	for i := range c.Routes {
 		r, at := &c.Routes[i], setting.Index("routes", i)
 		c.warnCallers(r, at, &f)
@@ -56,6 +58,25 @@ func (c *Config) warnUnused(f *setting.Faults) {
 	}
 }
 
+// warnAPIKeys records API keys that no route lists.
+func (c *Config) warnAPIKeys(f *setting.Faults) {
+	listed := map[string]bool{}
+	for i := range c.Routes {
+		for _, caller := range c.Routes[i].Callers.Names() {
+			listed[caller] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.APIKeys)) {
+		k, at := c.APIKeys[name], "api_keys."+name
+		if caller := "apikey/" + k.PrincipalOr(name); !listed["apikey"] && !listed[caller] {
+			f.Add(at, "", "no route uses it", "list it under callers of a route as "+caller+", or remove it")
+		}
+	}
+	if c.APIKeyFile != "" && !slices.ContainsFunc(slices.Collect(maps.Keys(listed)), func(caller string) bool { return kindOfCaller(caller) == "apikey" }) {
+		f.Add("api_key_file", "", "no route uses its keys", "list apikey, or apikey/NAME, under callers of a route, or remove it")
+	}
+}
+
 // warnCallers records callers of a route whom none of its rules can allow.
 func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 	rules := c.RulesOf(r)
@@ -78,6 +99,11 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 				principal = "NAME"
 			}
 			who = `principal: "key:` + principal + `"`
+		}
+		if kindOfCaller(caller) == "apikey" {
+			problem += ": API keys bring groups, and no scopes or claims"
+			_, principal, _ := strings.Cut(caller, "/")
+			who = `principal: "apikey:` + cmp.Or(principal, "NAME") + `"`
 		}
 		if caller == route.Anonymous {
 			who = "principal: anonymous"
@@ -118,7 +144,9 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	if all {
 		return !narrow && len(who.Principal) == 0
 	}
-	if narrow && !strings.HasPrefix(caller, "issuer/") {
+	switch kind := kindOfCaller(caller); {
+	case !narrow || kind == "issuer":
+	case kind != "apikey" || len(who.Scope)+len(who.Claim) > 0 || !c.hasGroup(caller, who.Group):
 		return false
 	}
 	return len(who.Principal) == 0 || slices.ContainsFunc(who.Principal, func(p string) bool {
@@ -126,12 +154,22 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	})
 }
 
+// hasGroup says whether an API key of a caller could have one of the groups.
+func (c *Config) hasGroup(caller string, groups []string) bool {
+	for name, k := range c.APIKeys {
+		if c.provenBy(caller, "apikey:"+k.PrincipalOr(name)) && slices.ContainsFunc(k.Groups, func(g string) bool { return slices.Contains(groups, g) }) {
+			return true
+		}
+	}
+	return c.APIKeyFile != ""
+}
+
 // provenBy says whether a proof that the caller of a route stands for can make a qualified
 // name.
 func (c *Config) provenBy(caller, qualified string) bool {
 	source, name, _ := strings.Cut(qualified, ":")
-	if principal, ok := strings.CutPrefix(caller, "key/"); ok {
-		return source == "key" && name == principal
+	if kind, principal, ok := strings.Cut(caller, "/"); ok && kind != "issuer" {
+		return source == kind && name == principal
 	}
 	return source == caller
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // warned are the warnings of a configuration with these routes and top-level lines.
@@ -35,6 +36,47 @@ policies: {used: [{allow: "*"}], unused: [{allow: get}]}`,
 		`  - {host: a.example, upstream: used, callers: key, rules: used}`)
 	want := []string{"upstreams.unused: no route uses it", "policies.unused: no route uses it", "issuers.corp: no route uses it"}
 	if !slices.Equal(got, want) {
+		t.Errorf("got %q; want %q", got, want)
+	}
+}
+
+func TestUnusedAPIKeysAreWarnedOf(t *testing.T) {
+	hash := func(digit string) string { return "hash: 'sha256:" + strings.Repeat(digit, 64) + "'" }
+	got := warned(t, `
+tls: {local: {}}
+api_keys:
+  fine: {`+hash("1")+`}
+  shared: {`+hash("2")+`, principal: fine}
+  unused: {`+hash("4")+`}`,
+		`  - {host: a.example, upstream: 'http://a:1', callers: [issuer/corp, apikey/fine], rules: [{allow: '*'}]}`)
+	want := []string{"api_keys.unused: no route uses it"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q; want %q", got, want)
+	}
+	got = warned(t, "tls: {local: {}}\napi_key_file: keys", `  - {host: a.example, upstream: 'http://a:1', callers: issuer/corp, rules: [{allow: '*'}]}`)
+	if want := []string{"api_key_file: no route uses its keys"}; !slices.Equal(got, want) {
+		t.Errorf("got %q; want %q", got, want)
+	}
+}
+
+func TestEndsOfAPIKeysAreWarnedOf(t *testing.T) {
+	c, err := Parse("gateway.yaml", []byte(`
+tls: {local: {}}
+api_keys:
+  far: {hash: "sha256:`+strings.Repeat("1", 64)+`", not_after: 2027-12-30}
+  past: {hash: "sha256:`+strings.Repeat("2", 64)+`", not_after: 2026-11-29}
+  near: {hash: "sha256:`+strings.Repeat("3", 64)+`", not_after: 2026-12-05}
+routes: [{host: a.example, upstream: "http://a:1", callers: apikey, rules: [{allow: "*"}]}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	var got []string
+	for _, f := range c.EndWarnings(c.Ends(false, now), now) {
+		got = append(got, f.Path)
+	}
+	if want := []string{"api_keys.past.not_after", "api_keys.near.not_after"}; !slices.Equal(got, want) {
 		t.Errorf("got %q; want %q", got, want)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/auth"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 )
@@ -21,7 +22,7 @@ func (x *exchange) outgoing() message.Fields {
 			}
 			continue
 		}
-		if f.Name == websocketKey && x.wantsTunnel() || f.Name == "authorization" && !x.route.ForwardAuthorization ||
+		if f.Name == websocketKey && x.wantsTunnel() || x.isCredential(&f) ||
 			x.route.ToUpstream.Drops(f.Name) || x.isHopField(f.Name) {
 			continue
 		}
@@ -55,6 +56,19 @@ func (x *exchange) outgoing() message.Fields {
 	x.addIdentity(&out)
 	x.out = out
 	return out
+}
+
+// isCredential reports whether a field is a credential for the gateway, which no upstream may get.
+// Elsewhere X-Api-Key and Api-Key belong to the upstream, unless they hold a key of the gateway's
+// form: a client that sends one there has mistaken the route.
+func (x *exchange) isCredential(f *message.Field) bool {
+	switch {
+	case f.Name == "authorization":
+		return !x.route.ForwardAuthorization || auth.HoldsAPIKey(f.Name, f.Value)
+	case auth.IsAPIKeyField(f.Name):
+		return x.route.TakesAPIKeys || auth.HoldsAPIKey(f.Name, f.Value)
+	}
+	return false
 }
 
 // scheme returns the scheme by which the client called, seen through trusted proxies.

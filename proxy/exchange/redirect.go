@@ -69,7 +69,7 @@ func (x *exchange) publicPort() int {
 // credentialIn returns the name of a field that holds a credential; "" for none. Session cookies do
 // not count: browsers send those marked Secure over HTTPS only.
 func credentialIn(f message.Fields) string {
-	for _, name := range []string{"authorization", "x-api-key", "signature", "dpop"} {
+	for _, name := range []string{"authorization", "x-api-key", "api-key", "signature", "dpop"} {
 		if f.Has(name) {
 			return name
 		}

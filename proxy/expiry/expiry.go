@@ -15,6 +15,7 @@ import (
 // Kinds of things that end.
 const (
 	SigningKey  = "signing_key"
+	APIKey      = "api_key"
 	Certificate = "certificate"
 	CA          = "ca" // the certificates that others are verified with
 )

@@ -236,6 +236,8 @@ func single(name string) (bit uint32) {
 		return 1 << 8
 	case "x-api-key":
 		return 1 << 9
+	case "api-key":
+		return 1 << 17
 	case "range":
 		return 1 << 10
 	case "expect":

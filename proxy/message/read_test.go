@@ -48,7 +48,7 @@ func TestSettleComputesTheCanonicalReading(t *testing.T) {
 func TestSettleRefusesDuplicates(t *testing.T) {
 	values := map[string]string{"host": "a.example", "content-length": "0", "expect": "100-continue"}
 	for _, name := range []string{"authorization", "host", "content-length", "content-type", "content-encoding", "content-digest", "signature", "signature-input",
-		"dpop", "x-api-key", "range", "expect", "upgrade", "from", "user-agent", "if-modified-since", "if-unmodified-since"} {
+		"dpop", "x-api-key", "api-key", "range", "expect", "upgrade", "from", "user-agent", "if-modified-since", "if-unmodified-since"} {
 		f := message.Field{Name: name, Value: values[name]}
 		if err := head(f).Settle(); err != nil {
 			t.Errorf("one %s: %v", name, err)

@@ -25,7 +25,7 @@ func KeptTrailers(trailers, head Fields) Fields {
 // authentication or content processing (RFC 9110, section 6.5.1), cookies, and our own fields.
 func BannedTrailer(name string) bool {
 	switch name {
-	case "authorization", "www-authenticate", "authentication-info", "cookie", "set-cookie", "x-api-key", "dpop",
+	case "authorization", "www-authenticate", "authentication-info", "cookie", "set-cookie", "x-api-key", "api-key", "dpop",
 		"content-encoding", "content-type", "content-range", "content-location", "content-disposition", "content-security-policy",
 		"range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range",
 		"cache-control", "age", "expires", "vary", "pragma", "location", "retry-after", "date", "strict-transport-security",

@@ -192,7 +192,7 @@ func (c *IdentityConfig) check(at string, f *setting.Faults) {
 func reservedField(folded string) bool {
 	switch folded {
 	case "authorization", "cookie", "set-cookie", "www-authenticate", "date", "range", "via", "accept-encoding",
-		"signature", "signature-input", "dpop", "x-api-key", "script-name", "proxy", "x-real-ip", "forwarded",
+		"signature", "signature-input", "dpop", "x-api-key", "api-key", "script-name", "proxy", "x-real-ip", "forwarded",
 		"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-server",
 		"x-forwarded-prefix", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-by", "x-forwarded-scheme", "x-forwarded-ssl":
 		return true

@@ -241,6 +241,11 @@ func (c *CallersConfig) TakesKeys() bool {
 	return slices.ContainsFunc(c.Names(), func(name string) bool { return name == "key" || strings.HasPrefix(name, "key/") })
 }
 
+// TakesAPIKeys reports whether a route lists API keys.
+func (c *CallersConfig) TakesAPIKeys() bool {
+	return slices.ContainsFunc(c.Names(), func(name string) bool { return name == "apikey" || strings.HasPrefix(name, "apikey/") })
+}
+
 // TakesSignatures reports whether the route verifies signatures of requests.
 func (r *Config) TakesSignatures() bool {
 	return r.Callers.TakesKeys() || r.Integrity.Request == seal.Always

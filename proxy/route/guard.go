@@ -104,7 +104,7 @@ func overridesMethod(folded string) bool {
 // of it is an attempt to have the message parsed in two ways.
 func weighty(folded string) bool {
 	switch folded {
-	case "authorization", "cookie", "content-type", "content-encoding", "content-digest", "signature", "signature-input", "dpop", "x-api-key":
+	case "authorization", "cookie", "content-type", "content-encoding", "content-digest", "signature", "signature-input", "dpop", "x-api-key", "api-key":
 		return true
 	}
 	return message.OfConnection(folded)

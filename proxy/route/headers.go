@@ -175,7 +175,7 @@ func protectedRequestField(folded string, remove bool) (problem, cure string) {
 	switch folded {
 	case "host":
 		return "is not for routes to write", "write host: under the upstream"
-	case "authorization", "cookie", "x-api-key", "dpop", "signature", "signature-input", "content-digest":
+	case "authorization", "cookie", "x-api-key", "api-key", "dpop", "signature", "signature-input", "content-digest":
 		if remove {
 			return "", ""
 		}

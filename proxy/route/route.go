@@ -45,6 +45,7 @@ type Route struct {
 	// UpgradeWarned limits the warning that clients ask for upgrades in vain. All hosts share it.
 	UpgradeWarned *limit.Rarely
 
+	TakesAPIKeys         bool          // X-Api-Key and Api-Key are the gateway's
 	ForwardAuthorization bool          // insecure_forward_authorization
 	Identity             IdentityNames // fields for the caller's identity
 	Security             Security

@@ -12,6 +12,9 @@ import (
 	"slices"
 )
 
+// MaxDigested is the maximum size, in bytes, of a file that [Digest] covers.
+const MaxDigested = 32 << 20
+
 // Digest identifies a section of the configuration by its content. Two values have the same
 // digest only if they are equal and the files and secrets that they name have the same content
 // now. State that outlives a configuration is stored under the digest of its section, so that
@@ -50,7 +53,7 @@ func digest(h hash.Hash, v reflect.Value) {
 		return
 	case Path:
 		writeText(h, []byte(x))
-		if info, err := os.Stat(string(x)); err == nil && info.Mode().IsRegular() && info.Size() <= MaxFile {
+		if info, err := os.Stat(string(x)); err == nil && info.Mode().IsRegular() && info.Size() <= MaxDigested {
 			text, _ := os.ReadFile(string(x))
 			writeText(h, text)
 		}

@@ -2,6 +2,7 @@ package setting
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,9 @@ const Redacted = "redacted"
 
 // MaxFaults is the maximum number of reported faults.
 const MaxFaults = 200
+
+// apiKey matches API keys of the gateway, wherever somebody wrote one by mistake.
+var apiKey = regexp.MustCompile(`sp_[0-9A-Za-z]{40,}`)
 
 // maxShown is the maximum length, in bytes, of a value in a fault.
 const maxShown = 80
@@ -98,6 +102,9 @@ func (f *Faults) Add(path, value, problem, cure string) {
 
 func (f *Faults) add(n Fault) {
 	if len(*f) < MaxFaults {
+		for _, text := range []*string{&n.Path, &n.Value, &n.Problem, &n.Cure} {
+			*text = apiKey.ReplaceAllString(*text, Redacted)
+		}
 		*f = append(*f, n)
 	}
 }
