@@ -68,9 +68,9 @@ func checkPeers(at string, from []setting.CIDR, f *setting.Faults) {
 	}
 }
 
-// checkTrusted records peers that are not believed when they tell who the client is: the
-// gateway would take them for the client, in limits, in allow_from and in the records.
-// The PROXY protocol is not read where proxies ask for decisions.
+// checkTrusted records peers whose statement of the client's address is not believed. The
+// gateway would take such a peer for the client in limits, allow_from and the records.
+// listen.forward_auth does not read the PROXY protocol.
 func (c *Config) checkTrusted(at string, from []setting.CIDR, f *setting.Faults) {
 	believed, cure := slices.Clone(c.TrustedProxies), "add it to trusted_proxies"
 	problem := "is not among trusted_proxies, so its clients would all have its address"

@@ -91,10 +91,10 @@ type ListenConfig struct {
 	InsecurePlain *PlainConfig `yaml:"insecure_plain"`
 	// ForwardAuth decides for other proxies, which forward themselves.
 	ForwardAuth *exchange.ForwardAuthConfig `yaml:"forward_auth"`
-	// Health is the address of /healthz, /readyz and /metrics, or "off". Whoever reaches it
-	// learns whether the gateway is ready, and its numbers; URLs of upstreams and other
-	// detail go to this machine alone. Write ":9902" for probes and monitoring of other
-	// machines. Default: "127.0.0.1:9902".
+	// Health is the address of /healthz, /readyz and /metrics, or "off". Every caller
+	// learns whether the gateway is ready, and its metrics. Only callers on this machine get
+	// URLs of upstreams and other detail. Write ":9902" to let other machines probe and
+	// monitor the gateway. Default: "127.0.0.1:9902".
 	Health string `yaml:"health"`
 	// Control is the path of the unix socket for sallyport reload and sallyport status, or "off".
 	// Only root and the gateway's own user may use it. Default: the path of the configuration
@@ -268,8 +268,8 @@ func (c *Config) RulesOf(r *route.Config) []policy.Rule {
 	return r.Rules.Rules
 }
 
-// OwnTimeouts returns the timeouts that the configuration sets for a route: its own before the file's.
-// The rest is unset.
+// OwnTimeouts returns the timeouts that the configuration sets for a route. Those of the route take
+// precedence over those of the whole file; 0 means that neither sets one.
 func (c *Config) OwnTimeouts(r *route.Config) route.TimeoutsConfig { return r.Timeouts.Or(c.Timeouts) }
 
 // TimeoutsOf returns the timeouts of a route, with a value for everything: its

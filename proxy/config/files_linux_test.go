@@ -11,8 +11,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// asNobody runs f with the rights of another user where the test is root's, whom no mode
-// of a file stops.
+// asNobody runs f. If the test runs as root, whom no file mode stops, f runs as another user.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -32,7 +31,7 @@ func asNobody(t *testing.T, f func()) {
 	<-done
 }
 
-// writable is a configuration of which each line after the first needs something on disk.
+// writable is a configuration in which each line after the first makes the gateway write a file.
 const writable = `
 issuers: {corp: {url: https://login.example.com, audience: models}}
 routes: [{host: a.example.com, upstream: 'http://a:1', callers: [issuer/corp, key], rules: [{allow: "*"}]}]
@@ -43,8 +42,8 @@ integrity: {state: DIR/nonces}
 audit: {file: DIR/audit.log}
 `
 
-// writeWritable writes the configuration with everything that is written in a folder of
-// the given mode, and returns its name and that of the folder.
+// writeWritable writes the configuration. All files that the gateway writes are in a folder of the
+// given mode. It returns the names of the configuration and of the folder.
 func writeWritable(t *testing.T, tls string, mode os.FileMode) (name, dir string) {
 	t.Helper()
 	top := t.TempDir()
@@ -121,7 +120,7 @@ func TestCheckFindsFilesThatServeRefuses(t *testing.T) {
 	}
 	err = c.CheckFiles()
 	for _, want := range []string{
-		"integrity.state: ", "is not a state file; ", "listen.control: ", "there is a file that is no socket; remove it", "tls.local.dir: ",
+		"integrity.state: ", "is not a state file; ", "listen.control: ", "the file exists and is not a socket; remove it", "tls.local.dir: ",
 		"audit.file: ", "is a folder; name a file in it", "signing_keys.acme-1: ", "chmod go-w ",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -147,12 +146,12 @@ func TestCheckSaysWhoMustReadASecret(t *testing.T) {
 	if err := os.Remove(filepath.Join(filepath.Dir(name), "acme.secret")); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.CheckFiles(); err == nil || !strings.Contains(err.Error(), "no such file or directory; name the place of a sound one; sallyport keygen makes new keys") {
+	if err := c.CheckFiles(); err == nil || !strings.Contains(err.Error(), "no such file or directory; name a valid key file; sallyport keygen makes new keys") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// An empty file says that no nonce was used before, so it must be nobody else's word.
+// An empty file says that no nonce was used before, so nobody else may have made it.
 func TestCheckFindsNoncesThatOthersCouldHaveWritten(t *testing.T) {
 	for mode, refused := range map[os.FileMode]bool{0o755: false, 0o777: true, 0o777 | os.ModeSticky: true, 0o775: true} {
 		name, dir := writeWritable(t, "local: {dir: DIR/ca}", mode)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// warned are the warnings of a configuration with these routes and top-level lines.
+// warned returns the warnings of a configuration with these routes and top-level lines.
 func warned(t *testing.T, more, routes string) []string {
 	t.Helper()
 	c, err := Parse("gateway.yaml", []byte(more+`
@@ -100,7 +100,7 @@ func TestAllowFromThatABalancerMakesVoidIsWarnedOf(t *testing.T) {
 	}
 }
 
-// TestReferenceWarnsOfNothing keeps those who copy it from what nobody means.
+// TestReferenceWarnsOfNothing checks gateway.yaml, which people copy.
 func TestReferenceWarnsOfNothing(t *testing.T) {
 	c, err := Load("../../gateway.yaml")
 	if err != nil {

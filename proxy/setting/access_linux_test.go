@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// asNobody runs f with the rights of another user where the test is root's, whom no mode
-// of a file stops.
+// asNobody runs f. If the test runs as root, whom no file mode stops, f runs as another user.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -22,7 +21,7 @@ func asNobody(t *testing.T, f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // which ends with the goroutine, as it is never unlocked
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		if _, _, e := syscall.RawSyscall(syscall.SYS_SETFSUID, 65534, 0, 0); e != 0 {
 			t.Error(e)
 			return
@@ -50,7 +49,7 @@ func TestFoldersThatCannotBeWrittenAreFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, own := range []string{dir, filepath.Dir(dir)} { // which are made for their owner alone
+	for _, own := range []string{dir, filepath.Dir(dir)} { // t.TempDir makes them for their owner only
 		if err := os.Chmod(own, 0o755); err != nil {
 			t.Fatal(err)
 		}
