@@ -26,8 +26,8 @@ type Config struct {
 	// file refuses signed requests until possible replays are too old; an empty file says that no
 	// nonce was used before. One process owns it, by a lock on a file beside it; a second process
 	// starts as without the file. A reload cannot change it. Default: sallyport-nonces in the
-	// folder for state, which is $STATE_DIRECTORY or /var/lib/sallyport if one exists, else the
-	// folder of gateway.yaml. sallyport check shows it.
+	// folder for state. That is $STATE_DIRECTORY or /var/lib/sallyport if one exists, and otherwise
+	// the folder of gateway.yaml; sallyport check shows it.
 	State setting.Place `yaml:"state"`
 	// Publish is the signing key, with a private_key, for answers to callers without a key who ask
 	// by Accept-Signature. Its public half is served at /.well-known/sallyport/keys.
