@@ -98,7 +98,7 @@ func coveredBy(p netip.Prefix, all []setting.CIDR) bool {
 	return false
 }
 
-// tooWide says whether a range holds more than is anybody's own: 10.0.0.0/8 and
+// tooWide reports whether a range holds more than is anybody's own: 10.0.0.0/8 and
 // fc00::/7 are the widest that are.
 func tooWide(p netip.Prefix) bool {
 	return p.IsValid() && (p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 7)
@@ -120,7 +120,7 @@ func (c *ListenConfig) ForwardAuthAddr() []string {
 	return []string{c.ForwardAuth.Addr}
 }
 
-// tlsGiven says whether anything stands in the section tls.
+// tlsGiven reports whether anything stands in the section tls.
 func tlsGiven(c *edge.Config) bool {
 	return len(c.Files) > 0 || c.Local != nil || c.ACME != nil || c.MinVersion != ""
 }

@@ -123,7 +123,7 @@ func (c *ListenConfig) HTTPSAddrs() []string {
 	return c.HTTPS
 }
 
-// servesPlain says whether there is a listener besides those with TLS.
+// servesPlain reports whether there is a listener besides those with TLS.
 func (c *ListenConfig) servesPlain() bool { return c.InsecurePlain != nil || c.ForwardAuth != nil }
 
 // HTTPAddrs are the addresses for redirects, none if they are off.
@@ -294,12 +294,12 @@ func (c *Config) TimeoutsOf(r *route.Config) route.TimeoutsConfig {
 
 // ReloadConfig is the section `reload`.
 type ReloadConfig struct {
-	// Watch says whether the configuration is loaded again when the file, or a file that
+	// Watch sets whether the configuration is loaded again when the file, or a file that
 	// it names, changes. SIGHUP and sallyport reload work either way. Default: true.
 	Watch *bool `yaml:"watch"`
 }
 
-// Watches says whether changes of files cause a reload.
+// Watches reports whether changes of files cause a reload.
 func (c *ReloadConfig) Watches() bool { return c.Watch == nil || *c.Watch }
 
 // MemoryBudget is limits.memory with its default; zero is no bound.

@@ -141,7 +141,7 @@ func (h *hostRoutes) add(path string, r *Route) {
 //
 // For the same reason Match refuses paths that some model servers would map to another route: by
 // ignoring case, or by reading the end of the path differently. A path with [message.Forms] is
-// looked up with these as data. The route found says whether it accepts them, and no reading of them
+// looked up with these as data. The route found reports whether it accepts them, and no reading of them
 // may lead to another route. If it merges slashes, Match merges those of head.Path.
 func (t *Table) Match(head *message.Head) (*Route, error) {
 	h := t.host(head.Host)

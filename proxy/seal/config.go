@@ -58,7 +58,7 @@ type RouteConfig struct {
 	// Request says who signs: when_key (who calls with a signing key) or always
 	// (everyone, those with a token too). Default: when_key.
 	Request string `yaml:"request"`
-	// Response says whether answers to signed requests, and to callers who ask for
+	// Response sets whether answers to signed requests, and to callers who ask for
 	// it, are signed: sign or off. Default: sign.
 	Response string `yaml:"response"`
 	// Body says how a signed body is verified. buffer: it is held until its digest is verified.
@@ -109,7 +109,7 @@ type Policy struct {
 	inline           bool  // event streams are signed by a comment at their end
 }
 
-// NewPolicy compiles the section of a route. actsOnWhole says whether the upstream's servers wait
+// NewPolicy compiles the section of a route. actsOnWhole reports whether the upstream's servers wait
 // for the whole content before they act on a request.
 func NewPolicy(shared *Config, c *RouteConfig, actsOnWhole bool) Policy {
 	// A body larger than the whole budget gets 413, not 503: retrying cannot help. The end of the
