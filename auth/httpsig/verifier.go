@@ -100,8 +100,8 @@ type VerifierOptions struct {
 	Key func(id string) *Key
 
 	// Usable returns nil, or why the key with this id may not be used now. The Verifier calls
-	// it only after it has verified a signature by the key, so that only the owner of the key
-	// learns that it exists. Nil means that every key is usable.
+	// it only for signatures by the key that are right, so only its owner learns that the key
+	// exists. Nil means that every key is usable.
 	Usable func(id string) *Error
 
 	// Authority reports whether a request for this authority is accepted. The argument

@@ -164,9 +164,9 @@ type ServerLimits struct {
 	// Requests is how many one connection may bring before it is closed, after the
 	// answer to the last. Default: 100000.
 	Requests int `yaml:"requests"`
-	// Linger is how long a client may go on to send a request that was answered early, so
-	// that it can end its upload and read the answer. Five seconds of silence end it
-	// before. Default: 30s.
+	// Linger is how long a client may continue to send a request that was answered early.
+	// Many clients read the answer only after the upload. Five seconds of silence end the
+	// wait earlier. Default: 30s.
 	Linger setting.Duration `yaml:"linger"`
 	// Resets is how many more requests of one HTTP/2 connection may be called off than
 	// are answered; a tenth comes back each second. Default: 200.

@@ -3,33 +3,12 @@ package config
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 
 	"sallyport/proxy/setting"
+	"sallyport/proxy/setting/settingtest"
 )
-
-// asNobody runs f. If the test runs as root, whom no file mode stops, f runs as another user.
-func asNobody(t *testing.T, f func()) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		f()
-		return
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if _, _, e := syscall.RawSyscall(syscall.SYS_SETFSUID, 65534, 0, 0); e != 0 {
-			t.Error(e)
-			return
-		}
-		f()
-	}()
-	<-done
-}
 
 // writable is a configuration in which each line after the first makes the gateway write a file.
 const writable = `
@@ -78,7 +57,7 @@ func TestCheckFindsWhatServeCouldNotWrite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		asNobody(t, func() {
+		settingtest.AsNobody(t, func() {
 			err := c.CheckFiles()
 			for _, want := range []string{path, "integrity.state", "audit.file", "listen.control"} {
 				if err == nil || !strings.Contains(err.Error(), name+":") || !strings.Contains(err.Error(), ": "+want+": ") {
@@ -93,7 +72,7 @@ func TestCheckFindsWhatServeCouldNotWrite(t *testing.T) {
 		if c, err = Load(name); err != nil {
 			t.Fatal(err)
 		}
-		asNobody(t, func() {
+		settingtest.AsNobody(t, func() {
 			if err := c.CheckFiles(); err != nil {
 				t.Errorf("in a folder that can be written: %v", err)
 			}
@@ -138,7 +117,7 @@ func TestCheckSaysWhoMustReadASecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asNobody(t, func() {
+	settingtest.AsNobody(t, func() {
 		if err := c.CheckFiles(); err == nil || !strings.HasSuffix(err.Error(), "permission denied; let user "+setting.Myself()+" read it") {
 			t.Errorf("got %v", err)
 		}
@@ -183,7 +162,7 @@ func TestCheckFindsALockOfAnotherUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asNobody(t, func() {
+	settingtest.AsNobody(t, func() {
 		want := "its lock, " + lock + ": user " + setting.Myself() + " may not write to it: permission denied; "
 		if err := c.CheckFiles(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v", err)

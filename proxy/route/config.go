@@ -19,10 +19,10 @@ const Anonymous = "anonymous"
 // TimeoutsConfig is a section `timeouts`. A route's section takes precedence over the file's.
 // Without either, the default depends on what the upstream serves: openai and ollama get more time,
 // because they may compute for minutes. gRPC calls without either may take and pause for as long as
-// their deadline (grpc-timeout), at most 24h, or for 1h if they have none, because a call that waits
-// for an event is silent.
+// their deadline (grpc-timeout), at most 24h, or for 1h if they have none: a call that waits for an
+// event is silent.
 //
-// The gateway finds dead peers of gRPC calls by PING. It sends one to a client after 30s of silence
+// The gateway finds dead HTTP/2 peers by PING. It sends one to a client after 30s of silence
 // and waits 60s for the answer; to an upstream after 5m10s, and waits 10s. gRPC servers end
 // connections that send more than one PING in five minutes (grpc-go's default
 // keepalive.EnforcementPolicy, C-core's http2.min_recv_ping_interval_without_data). TCP keep-alive

@@ -5,31 +5,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
-)
 
-// asNobody runs f. If the test runs as root, whom no file mode stops, f runs as another user.
-func asNobody(t *testing.T, f func()) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		f()
-		return
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if _, _, e := syscall.RawSyscall(syscall.SYS_SETFSUID, 65534, 0, 0); e != 0 {
-			t.Error(e)
-			return
-		}
-		f()
-	}()
-	<-done
-}
+	"sallyport/proxy/setting/settingtest"
+)
 
 func TestFoldersThatCannotBeWrittenAreFaults(t *testing.T) {
 	dir := t.TempDir()
@@ -54,7 +34,7 @@ func TestFoldersThatCannotBeWrittenAreFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	asNobody(t, func() {
+	settingtest.AsNobody(t, func() {
 		for _, c := range []struct {
 			name   string
 			toMake bool
@@ -89,7 +69,7 @@ func TestUnreadableFilesNameTheUser(t *testing.T) {
 	if err := os.WriteFile(name, []byte("x"), 0); err != nil {
 		t.Fatal(err)
 	}
-	asNobody(t, func() {
+	settingtest.AsNobody(t, func() {
 		_, err := Secret{}.Read()
 		if got := CureUnreadable(err, "name one"); got != "name one" {
 			t.Errorf("got %q", got)
