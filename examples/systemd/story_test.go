@@ -302,7 +302,7 @@ func TestUnitsAreSound(t *testing.T) {
 }
 
 // If the process may not listen on a port, the error names the cures, such as the kernel's setting.
-func TestForbiddenPort(t *testing.T) {
+func TestRefusedPortNamesTheCures(t *testing.T) {
 	m := boot(t)
 	m.dropIn("unprivileged", "[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=\nRestart=no\n")
 	m.do("systemctl", "daemon-reload")

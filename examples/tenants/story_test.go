@@ -187,8 +187,8 @@ func (a *attacker) message() []byte {
 	return []byte("xx")
 }
 
-// attack is what one caller sends, as often as it can within the time of a test. Each call of step is on a
-// connection that lives as long as the gateway lets it.
+// attack is what one caller sends, as often as it can during a test. Each call of step uses a connection
+// that stays open until the gateway ends it.
 type attack struct {
 	name string
 	step func(a *attacker)

@@ -39,7 +39,7 @@ type client struct {
 	grpc bool // speaks only gRPC
 }
 
-// clients are those that every machine of the stories has, and those that UPLOADS_ names.
+// clients returns the clients that the tests always use, and those that UPLOADS_ variables name.
 func clients(t *testing.T) []client {
 	t.Helper()
 	story.Need(t, "curl", "node")

@@ -38,9 +38,9 @@ func asJSON(text []byte) (any, error) {
 	return jsonschema.UnmarshalJSON(bytes.NewReader(b))
 }
 
-// TestSchemaAcceptsWhatTheGatewayTakes checks that an editor marks nothing in the reference, in
+// TestSchemaAcceptsAllFilesThatTheGatewayLoads checks that an editor marks nothing in the reference, in
 // the examples, and in all other files of this tree that the gateway loads.
-func TestSchemaAcceptsWhatTheGatewayTakes(t *testing.T) {
+func TestSchemaAcceptsAllFilesThatTheGatewayLoads(t *testing.T) {
 	s := editorSchema(t)
 	found := 0
 	err := filepath.WalkDir("../..", func(name string, d fs.DirEntry, err error) error {

@@ -27,7 +27,7 @@ routes:
 	return all
 }
 
-func TestWhatNoRouteUsesIsWarnedOf(t *testing.T) {
+func TestUnusedSectionsAreWarnedOf(t *testing.T) {
 	got := warned(t, `
 tls: {local: {}}
 upstreams: {used: {rest: "http://a:1"}, unused: {rest: "http://b:1"}}
@@ -83,7 +83,7 @@ func TestCallersWhomNoRuleCanAllowAreWarnedOf(t *testing.T) {
 	}
 }
 
-func TestAllowFromThatABalancerMakesVoidIsWarnedOf(t *testing.T) {
+func TestAllowFromThatIncludesABalancerIsWarnedOf(t *testing.T) {
 	const route = "  - {host: a.example, upstream: 'http://a:1', callers: issuer/corp, rules: [{allow: '*'}], allow_from: FROM}"
 	for _, c := range []struct{ more, from, want string }{
 		{"tls: {local: {}}\ntrusted_proxies: 10.0.0.5", "10.0.0.0/8", "overlaps with 10.0.0.5/32 of trusted_proxies"},

@@ -134,7 +134,7 @@ func TestWatchdogIsFedOnlyWhileAlive(t *testing.T) {
 }
 
 // Without a service manager nothing is sent or watched.
-func TestWithoutManager(t *testing.T) {
+func TestNothingIsSentWithoutAServiceManager(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	log := &bytes.Buffer{}
 	s := take(t, log)
@@ -146,7 +146,7 @@ func TestWithoutManager(t *testing.T) {
 }
 
 // If the service manager cannot be reached, that is logged, and the gateway goes on.
-func TestManagerIsGone(t *testing.T) {
+func TestMessageThatCannotBeSentIsLogged(t *testing.T) {
 	m, log := newManager(t), &bytes.Buffer{}
 	m.conn.Close()
 	take(t, log).Ready("serving")
