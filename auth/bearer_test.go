@@ -431,8 +431,8 @@ func TestNoCredentialIsRefused(t *testing.T) {
 	}
 }
 
-// TestErrorsAndLogsContainNoToken checks that neither errors nor logs contain a token, or a
-// claim that nobody has signed, and that the client does not see the text of a library.
+// TestErrorsAndLogsContainNoToken checks that errors and logs contain no token and no unverified
+// claim, and that the client does not see the text of a library.
 func TestErrorsAndLogsContainNoToken(t *testing.T) {
 	one := ecPair("one")
 	p, clock := newProvider(t, one.JWK()), newClock()

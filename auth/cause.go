@@ -11,18 +11,18 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Causes are for the audit record, so they are short. They repeat what a token claims only if its
-// signature was verified: otherwise a stranger could have a record name somebody else.
+// Causes are for the audit record, so they are short. They repeat a token's claims only if its
+// signature was verified: otherwise a stranger could make a record name somebody else.
 
-// Bounds in bytes of what a cause repeats, see [setting.Quoted].
+// The longest texts that a cause repeats, in bytes. See [setting.Quoted].
 const (
-	shownID     = 48 // of a kid, an algorithm or a client
-	shownName   = 64 // of an issuer or a subject
-	shownValues = 56 // of the values of a claim
+	shownID     = 48 // a key id, an algorithm or a client
+	shownName   = 64 // an issuer or a subject
+	shownValues = 56 // the values of a claim
 )
 
-// ofToken returns a cause that also says whom the token is for, by which client, and who issued it.
-// The issuer comes last, because long causes are cut. The token's signature must have been verified.
+// ofToken returns a cause that also names the token's subject, client and issuer. The issuer comes
+// last, because long causes are cut. The token's signature must have been verified.
 func ofToken(what string, claims claimSet) error {
 	var whose []string
 	for _, c := range [...]struct {
@@ -39,7 +39,7 @@ func ofToken(what string, claims claimSet) error {
 	return errors.New(what)
 }
 
-// values returns the values of a claim in quotes.
+// values returns the values of a claim in quotes, or "absent" if there are none.
 func values(all []string) string {
 	if len(all) == 0 {
 		return "absent"
@@ -47,10 +47,10 @@ func values(all []string) string {
 	return setting.QuotedList(all, shownValues)
 }
 
-// seconds returns a number of seconds between two times of a token.
+// seconds formats a number of seconds with its unit.
 func seconds(n int64) string { return strconv.FormatInt(n, 10) + " s" }
 
-// short returns a duration of the configuration.
+// short formats a duration as the configuration writes it, such as 1m.
 func short(d time.Duration) string { return setting.Duration(d).String() }
 
 // expired returns the cause for a token that has expired.
@@ -63,30 +63,30 @@ func notYetValid(nbf, now int64, skew time.Duration) string {
 	return "valid in " + seconds(nbf-now) + " (nbf), skew is " + short(skew)
 }
 
-// wrongAudience returns the cause for a token with another audience than the accepted ones.
+// wrongAudience returns the cause for a token whose audience is not accepted.
 func wrongAudience(aud, accepted []string) string {
 	return "aud is " + values(aud) + ", the route takes " + values(accepted)
 }
 
-// unknownIssuer returns the cause for a token whose claim iss belongs to no issuer of the route. It
+// unknownIssuer returns the cause for a token whose claim iss matches no issuer of the route. It
 // does not repeat the claim, because no signature was verified.
 func (b *bearer) unknownIssuer(iss string) error {
 	var urls []string
 	for i := range b.candidates {
 		c := b.candidates[i].iss
 		if how := difference(iss, c.url); how != "" {
-			return fmt.Errorf("iss differs from that of issuer %s, %s, by %s", c.name, setting.Quoted(c.url, 2*shownName), how)
+			return fmt.Errorf("iss differs from the url of issuer %s, %s, only by %s", c.name, setting.Quoted(c.url, 2*shownName), how)
 		}
 		urls = append(urls, c.url)
 	}
-	what := "iss is that of no issuer of the route"
+	what := "iss matches no issuer of the route"
 	if iss == "" {
 		what = "iss is absent"
 	}
 	return errors.New(what + "; the route takes " + setting.QuotedList(urls, 2*shownName))
 }
 
-// difference says how two names of one issuer may differ in form; "" if they differ in more.
+// difference returns how two spellings of one issuer differ, or "" if they differ in more than one way.
 func difference(a, b string) string {
 	switch {
 	case strings.TrimSuffix(a, "/") == strings.TrimSuffix(b, "/"):
@@ -99,13 +99,14 @@ func difference(a, b string) string {
 	return ""
 }
 
-// headerWord returns alg or typ in quotes, if it is as short and plain as all that are in use.
+// headerWord returns alg or typ in quotes. It does not repeat a long value or unusual characters,
+// because no signature was verified.
 func headerWord(s string) string {
 	plain := strings.IndexFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("+-./", r)
 	}) < 0
 	if !plain || len(s) > 16 {
-		return "no name of one"
+		return "of unusual form"
 	}
 	return setting.Quoted(s, 16)
 }
@@ -117,17 +118,18 @@ func (iss *issuer) unknownKey(im *issuerMemory, t *token, err error) error {
 		kid = "kid " + setting.Quoted(t.kid, shownID)
 	}
 	if set := im.keys.current.Load(); set != nil && errors.Is(err, errUnknownKey) {
-		return fmt.Errorf("issuer %s: the token has %s and alg %s, as none of its %d keys has", iss.name, kid, headerWord(t.alg), len(set.list))
+		return fmt.Errorf("issuer %s: the token has %s and alg %s; none of the issuer's %d keys matches", iss.name, kid, headerWord(t.alg), len(set.list))
 	}
 	return fmt.Errorf("issuer %s: the token has %s and alg %s: %w", iss.name, kid, headerWord(t.alg), err)
 }
 
-// tooManyFailures refuses a credential unchecked, because the client's address has spent its budget.
+// tooManyFailures returns the error for a credential that is refused unchecked, because the client's
+// address has used up its budget of failed checks.
 func tooManyFailures(b *budget, peer netip.Addr) *Error {
 	return &Error{Reason: TooManyFailures, Err: fmt.Errorf("more than %d failed checks from %s; one is forgiven every %s", b.burst/b.every, peer.WithZone(""), b.every)}
 }
 
-// missingCause says that a request lacks a credential that the route requires.
+// missingCause returns the cause for a request without a credential that the route requires.
 func (c *Chain) missingCause(reason string, authorization string) error {
 	what := "there is no Authorization field"
 	if authorization != "" {

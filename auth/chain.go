@@ -46,7 +46,7 @@ type Chain struct {
 	anyRequired bool   // some kind is required
 	bind        bool   // several credentials must belong to one alias
 	aliases     map[string]string
-	takes       string // the callers, for the audit record
+	takes       string // the list of callers, shortened, for causes in the audit record
 }
 
 // kind is a kind of credential that the route accepts.

@@ -33,22 +33,23 @@ func (d *discoveryDocument) UnmarshalJSON(text []byte) error {
 // anotherIssuer means that a discovery document names another issuer than the configuration.
 type anotherIssuer struct{ found, wanted string }
 
-// similar reports whether the two differ in form only. Any other issuer may be somebody else's.
+// similar reports whether the two issuers differ only in spelling. Otherwise the document may be
+// somebody else's.
 func (e *anotherIssuer) similar() bool {
 	return e.found != "" && difference(e.found, e.wanted) != ""
 }
 
-// Error names both, and the line to write.
+// Error names both issuers and how to correct the configuration.
 func (e *anotherIssuer) Error() string {
-	s := "it says " + setting.Quoted(e.found, 2*shownName) + ", the configuration " + setting.Quoted(e.wanted, 2*shownName)
+	s := "it says " + setting.Quoted(e.found, 2*shownName) + ", the configuration says " + setting.Quoted(e.wanted, 2*shownName)
 	if e.similar() {
 		return s + ": write url: " + e.found
 	}
-	return s + ": correct url if the document is right, else discovery"
+	return s + ": if the document is right, correct url, else discovery"
 }
 
-// from is Error with the URL of the document. The line to write comes first, because long causes are
-// cut.
+// from returns the text of Error with the URL of the document. The correction comes first, because
+// long causes are cut.
 func (e *anotherIssuer) from(url string) string {
 	if e.similar() {
 		return "write url: " + setting.Shortened(e.found, 2*shownName) + ", as " + url + " says; the configuration has " + setting.Quoted(e.wanted, 2*shownName)

@@ -30,7 +30,7 @@ func TestDiscovery(t *testing.T) {
 		"of the issuer": {},
 		"another issuer": {
 			change: func(p *provider, _ *IssuerConfig) { p.Identify(p.URL + "/") },
-			want:   IssuerUnavailable, status: `discovery: the document names another issuer: it says "URL/", the configuration "URL": write url: URL/`,
+			want:   IssuerUnavailable, status: `discovery: the document names another issuer: it says "URL/", the configuration says "URL": write url: URL/`,
 		},
 		"inside, the issuer's name outside": {
 			change: func(p *provider, c *IssuerConfig) {
@@ -45,7 +45,7 @@ func TestDiscovery(t *testing.T) {
 				c.URL, c.Discovery = "https://login.example.com/realms/ml", mustURL(p.URL)
 			},
 			iss:  "https://login.example.com/realms/ml",
-			want: IssuerUnavailable, status: `discovery: the document names another issuer: it says "https://evil.example.com", the configuration "https://login.example.com/realms/ml": correct url if the document is right, else discovery`,
+			want: IssuerUnavailable, status: `discovery: the document names another issuer: it says "https://evil.example.com", the configuration says "https://login.example.com/realms/ml": if the document is right, correct url, else discovery`,
 		},
 		"keys by their own URL, no discovery": {
 			change: func(p *provider, c *IssuerConfig) {
@@ -82,7 +82,7 @@ func TestDiscovery(t *testing.T) {
 			change: func(p *provider, _ *IssuerConfig) {
 				p.Answer(authtest.Text(`{"Issuer":"` + p.URL + `","JWKS_URI":"` + p.URL + `/jwks"}`))
 			},
-			want: IssuerUnavailable, status: `discovery: the document names another issuer: it says "", the configuration "URL": correct url if the document is right, else discovery`,
+			want: IssuerUnavailable, status: `discovery: the document names another issuer: it says "", the configuration says "URL": if the document is right, correct url, else discovery`,
 		},
 		"a name twice": {
 			change: func(p *provider, _ *IssuerConfig) {

@@ -105,7 +105,7 @@ func (s *keySet) withdrawAll() {
 // keysError reports a failed fetch of keys. Its step and its what are fixed texts.
 type keysError struct {
 	step string // "discovery" or "keys"
-	url  string // that was asked
+	url  string // the URL that was fetched
 	what string // what failed
 	err  error  // the cause; may be nil
 }
@@ -370,7 +370,7 @@ func (s *keySet) finish(set *keys, failure *keysError) {
 		s.retry = s.now().Add(backoff(s.failures))
 		s.mu.Unlock()
 		if before == nil || before.words() != failure.words() {
-			s.log.Warn("keys of issuer not fetched", "issuer", s.issuer, "asked", failure.url, "why", failure.words(), "cause", failure.err)
+			s.log.Warn("keys of issuer not fetched", "issuer", s.issuer, "url", failure.url, "why", failure.words(), "cause", failure.err)
 		}
 		return
 	}
@@ -473,7 +473,7 @@ type IssuerStatus struct {
 	Keys    int       // usable keys: 0 if none were fetched, or if they are stale
 	Fetched time.Time // when the fetch of those keys began; zero if never
 	// LastError says why the last fetch failed, such as "discovery: unreachable"; "" if it
-	// succeeded. It names the issuers if the document has another than the configuration.
+	// succeeded. If the document names another issuer than the configuration, it has both.
 	LastError string
 	Failures  int // failed fetches since the last success
 }

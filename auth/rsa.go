@@ -32,13 +32,13 @@ func newRSAKey(public *rsa.PublicKey) (*rsaKey, error) {
 	return k, nil
 }
 
-// rocaPrimes are the odd primes up to 167: enough that one honest modulus in 2^27 looks weak.
+// rocaPrimes are the odd primes up to 167. With these, one sound modulus in 2^27 looks weak.
 var rocaPrimes = [...]uint64{3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89,
 	97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167}
 
 // weakInfineon reports whether a modulus has the form that Infineon's library gave to its
 // keys until 2017 (ROCA, CVE-2017-15361): modulo each small prime it is a power of 65537.
-// Whoever pays for the computation can factor such a modulus.
+// Such a modulus can be factored.
 func weakInfineon(n *big.Int) bool {
 	rest := new(big.Int)
 	for _, p := range rocaPrimes {

@@ -97,7 +97,7 @@ func (r *tokenRules) claims(c *registered, all claimSet, at time.Time) (reason, 
 	case c.hasIat && now < c.iat-skew:
 		return TokenNotYetValid, "issued " + seconds(c.iat-now) + " in the future (iat), skew is " + short(r.skew)
 	case c.bound:
-		return TokenBound, "cnf binds the token to a key, and a bearer token proves none"
+		return TokenBound, "cnf binds the token to a key, and a bearer token does not prove its possession"
 	case r.maxLifetime > 0 && !c.hasIat:
 		return MissingClaim, "iat is absent, and max_lifetime is set"
 	case r.maxLifetime > 0 && c.exp-c.iat > int64(r.maxLifetime/time.Second):

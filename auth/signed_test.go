@@ -158,8 +158,8 @@ func TestOnlyRequestKeysOfTheRouteVerify(t *testing.T) {
 	}
 }
 
-// Only whoever has the key learns that it has ended, and only on routes that take it.
-func TestEndOfAKeyIsToldToItsOwner(t *testing.T) {
+// Only the owner of a key learns that it has ended, and only on routes that accept it.
+func TestOnlyTheOwnerLearnsThatAKeyHasEnded(t *testing.T) {
 	s := newSigning(t)
 	acme, orbit := s.route(t, Demand{Callers: []string{"key/acme"}}), s.route(t, Demand{Callers: []string{"key/orbit"}})
 	for _, c := range []struct {

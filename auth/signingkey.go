@@ -174,8 +174,8 @@ func (k *SigningKey) For(use string, now time.Time) *httpsig.Key {
 	return k.Whenever(use)
 }
 
-// Whenever returns the key if it has this use, valid now or not, and nil otherwise. Who
-// verifies with it must ask Usable, too.
+// Whenever returns the key if it has this use, whether or not it is valid now, and nil
+// otherwise. Callers that verify with it must also check [SigningKey.Usable].
 func (k *SigningKey) Whenever(use string) *httpsig.Key {
 	if k == nil || !slices.Contains(k.uses, use) {
 		return nil
@@ -183,8 +183,8 @@ func (k *SigningKey) Whenever(use string) *httpsig.Key {
 	return k.key
 }
 
-// Usable returns nil if the key is valid now, else the error for whoever signed by it. A nil
-// SigningKey is usable: it has no use.
+// Usable returns nil if the key is valid now, and otherwise the error for a request that was
+// signed by it. It returns nil for a nil SigningKey, which has no use.
 func (k *SigningKey) Usable(now time.Time) *httpsig.Error {
 	switch {
 	case k == nil:

@@ -109,7 +109,7 @@ func TestReadSigningKeys(t *testing.T) {
 }
 
 // TestSigningKeysThatOthersWriteAreRefused: whoever can replace a key, even a public one, decides
-// whose requests are believed.
+// whose signatures verify.
 func TestSigningKeysThatOthersWriteAreRefused(t *testing.T) {
 	public := writeFile(t, pemOf(t, "PUBLIC KEY", authtest.Ed25519().Public()))
 	for mode, refused := range map[os.FileMode]bool{0o644: false, 0o600: false, 0o660: true, 0o602: true, 0o664: true} {

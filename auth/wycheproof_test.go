@@ -19,13 +19,13 @@ const validVector = "valid"
 const (
 	symmetric = ", accepted are RS256, RS384,"           // HMAC: whoever verifies could sign
 	noClaims  = "token claims: empty segment"            // an access token has claims
-	otherAlg  = ", as none of its 1 keys has"            // its key names another alg
+	otherAlg  = "; none of the issuer's 1 keys matches"  // its key names another alg
 	badAlg    = ": no usable key"                        // its key names ES521, which is not registered
 	notBase64 = "not canonical base64url"                // characters that some decoders skip
 	encrypted = "the token does not have three segments" // JWE
 )
 
-// refusedVectors are the valid vectors that are refused, by the cause and tcId.
+// refusedVectors lists the valid vectors that are refused: file, cause, tcIds.
 var refusedVectors = map[string]map[string][]int{
 	"json_web_signature_test.json": {
 		symmetric: {1, 348, 352, 357, 358, 359, 376, 377},
@@ -38,8 +38,8 @@ var refusedVectors = map[string]map[string][]int{
 	"json_web_crypto_test.json": {symmetric: {1, 48}, encrypted: {50, 67}},
 }
 
-// TestWycheproofTokens presents Project Wycheproof's JSON Web Signatures. The issuer's key set
-// and each signature take the way of a token up to its claims, which the vectors lack.
+// TestWycheproofTokens verifies Project Wycheproof's JSON Web Signatures as tokens of an issuer. It
+// stops before the claims, which the vectors lack.
 func TestWycheproofTokens(t *testing.T) {
 	type file struct {
 		Groups []struct {
@@ -92,7 +92,7 @@ func TestWycheproofTokens(t *testing.T) {
 	}
 }
 
-// vectorVerification verifies tokens of an issuer that publishes this key or key set.
+// vectorVerification returns a verification for an issuer that publishes this key or key set.
 func vectorVerification(t *testing.T, set json.RawMessage) *verification {
 	t.Helper()
 	var several struct{ Keys []json.RawMessage }
@@ -115,7 +115,7 @@ func vectorVerification(t *testing.T, set json.RawMessage) *verification {
 	return &verification{bearer: b.(*bearer)}
 }
 
-// vector returns the cause for which the signature of a vector is refused, "" if it holds.
+// vector returns why the signature of a vector is refused, or "" if it is valid.
 func (v *verification) vector(t *testing.T, text json.RawMessage) string {
 	t.Helper()
 	var compact string
@@ -127,7 +127,7 @@ func (v *verification) vector(t *testing.T, text json.RawMessage) string {
 		return err.Error()
 	}
 	_, err := v.check(t.Context(), &v.candidates[0], tok)
-	if err == nil || err.KeyID != "" { // only the claims, of which there are none, were refused
+	if err == nil || err.KeyID != "" { // the signature is valid, and only the missing claims were refused
 		return ""
 	}
 	return err.Error()
@@ -147,7 +147,7 @@ func readVectors[T any](t *testing.T, name string) (file T) {
 }
 
 // TestWycheproofSignatures tries the vectors of each algorithm: verify accepts all valid
-// signatures and no other. A DigestInfo without NULL, "acceptable" there, is refused.
+// signatures and no other. It refuses a DigestInfo without NULL, which the vectors call acceptable.
 func TestWycheproofSignatures(t *testing.T) {
 	type file struct {
 		Groups []struct {

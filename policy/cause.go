@@ -10,14 +10,14 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Bounds in bytes of what a cause repeats.
+// The longest texts that a cause repeats, in bytes.
 const (
-	shownRule  = 32 // of the values of a rule
-	shownHeld  = 56 // of the scopes, groups or claims of a caller
-	shownModel = 56
+	shownRule  = 32 // the values of a rule
+	shownHeld  = 56 // the scopes, groups or claims of a caller
+	shownModel = 56 // the name of a model
 )
 
-// denial is the cause of a call that a deny rule refuses; a nil call means any.
+// denial returns the cause for a call that a deny rule refuses. A nil call stands for any call.
 func (r *rule) denial(call *model.Call) string {
 	switch {
 	case call == nil || len(r.models) == 0:
@@ -28,14 +28,14 @@ func (r *rule) denial(call *model.Call) string {
 	return r.at + " denies model " + setting.Quoted(call.Model, shownModel)
 }
 
-// Ranks of an allow rule that does not cover a call. One that covers the call ranks by how many keys
-// of its who the caller does not satisfy, which are fewer.
+// Ranks of allow rules that do not cover a call. A rule that covers the call has a lower rank: the
+// number of keys under who that the caller does not satisfy.
 const (
 	anotherModel = 100
 	anotherVerb  = 200
 )
 
-// rank says how far a rule is from allowing the call; a nil call means any.
+// rank returns how far a rule is from allowing the call; less is nearer. A nil call stands for any.
 func (r *rule) rank(caller *identity.Principal, call *model.Call) int {
 	switch {
 	case call == nil:
@@ -47,8 +47,8 @@ func (r *rule) rank(caller *identity.Principal, call *model.Call) int {
 	return len(r.who.lacks(caller))
 }
 
-// cause says of a call that no rule allows which rules are nearest to it, at most two, and what the
-// caller has of what they want. A nil call means any.
+// cause returns the cause for a call that no rule allows. It names the one or two rules nearest to
+// allowing it, what they require, and what the caller has. A nil call stands for any.
 func (p *Policy) cause(caller *identity.Principal, call *model.Call) string {
 	if caller.IsZero() {
 		return "the caller is not known"
@@ -100,7 +100,8 @@ func (p *Policy) cause(caller *identity.Principal, call *model.Call) string {
 	return b.String()
 }
 
-// conditions says with what a rule would allow a call; any means whatever it covers.
+// conditions returns what a caller must have for a rule to allow the call. any means that no call is
+// known yet, so the text names the verbs of the rule.
 func (r *rule) conditions(lacks []lack, any bool) string {
 	s := " would allow it with "
 	if any && !slices.Contains(r.verbs, "*") {
@@ -115,7 +116,7 @@ func (r *rule) conditions(lacks []lack, any bool) string {
 	return s
 }
 
-// patterns are the models that a rule is about.
+// patterns returns the model patterns of a rule, shortened.
 func (r *rule) patterns() string {
 	return setting.Shortened(strings.Join(r.named, ", "), shownRule)
 }
@@ -124,10 +125,10 @@ func (r *rule) patterns() string {
 type lack struct {
 	kind   string   // scope, group, claim or principal
 	claim  string   // the path of a claim
-	values []string // one of which is wanted
+	values []string // the caller must have one of them
 }
 
-// key names the key as a rule does.
+// key returns the key as a rule writes it.
 func (l *lack) key() string {
 	if l.kind == "claim" {
 		return "claim " + setting.Shortened(l.claim, shownRule)
@@ -154,7 +155,8 @@ func (w *Who) lacks(p *identity.Principal) (all []lack) {
 	return all
 }
 
-// holdings says what the caller has of each kind that is lacked. The record names the caller itself.
+// holdings returns what the caller has of each kind that it lacks a value of. It leaves out the
+// principal, because the record has it already.
 func holdings(p *identity.Principal, lacks []lack) string {
 	var said, parts []string
 	for i := range lacks {

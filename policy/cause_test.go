@@ -30,8 +30,8 @@ func TestCauseIsBoundedWhateverTheCallerHas(t *testing.T) {
 	}
 }
 
-// The nearest rules are those that lack least: one that covers the call before one that does not, and
-// among those the one with fewer conditions.
+// A rule that covers the call is nearer than one that does not. Among those, the one with fewer
+// conditions that the caller does not meet is nearer.
 func TestCauseNamesTheNearestRules(t *testing.T) {
 	p, err := policy.New(model.Raw(), "policies.readers", []policy.Rule{
 		{Allow: []string{"get"}},

@@ -41,7 +41,7 @@ func (p Provisional) Permits(call model.Call) bool { return p.Valid() && p.call 
 // has.
 func (p Provisional) Complete(call model.Call) (Grant, error) {
 	if !p.Valid() || !extends(call, p.call) {
-		return Grant{}, &Refusal{Reason: ReasonForbidden, Cause: "the body makes another call than the head"}
+		return Grant{}, &Refusal{Reason: ReasonForbidden, Cause: "the call in the body differs from the call in the head"}
 	}
 	return p.policy.Decide(p.caller, call)
 }

@@ -27,7 +27,7 @@ type Refusal struct {
 	// Scopes are set with [ReasonInsufficientScope]: any one of them suffices, and the
 	// caller has none. They belong to the policy and must not be modified.
 	Scopes []string
-	// Cause says which rule denies the call, or which rules are nearest to allowing it and what the
+	// Cause names the rule that denies the call, or the rules nearest to allowing it and what the
 	// caller lacks. It is for the audit record only.
 	Cause string
 }
@@ -47,8 +47,8 @@ type Policy struct {
 func (p *Policy) AboutModels() bool { return p.models }
 
 // New compiles rules for servers of a dialect. It returns an error for rules in which
-// [Rule.Check] finds a fault that concerns verbs or models. It copies the rules. Causes of refusals
-// call them at[0], at[1] and so on.
+// [Rule.Check] finds a fault that concerns verbs or models. It copies the rules. at is the place of
+// the rules in the configuration: causes of refusals call them at[0], at[1] and so on.
 func New(d *model.Dialect, at string, rules []Rule) (*Policy, error) {
 	if len(rules) == 0 {
 		return nil, errors.New("a policy needs rules")
@@ -125,8 +125,8 @@ func (p *Policy) Provide(caller *identity.Principal, call model.Call) (Provision
 
 // refusal returns the refusal of a call that no rule allows; a nil call means any. If only
 // the scopes of the caller's token prevent a rule from allowing it, the refusal names the
-// scopes of the first such rule. A caller without a token, such as one with a key, could
-// not get a scope.
+// scopes of the first such rule. A caller without a token, such as one that signs with a key,
+// cannot get a scope, so it is forbidden.
 func (p *Policy) refusal(caller *identity.Principal, call *model.Call) *Refusal {
 	if caller.Claim != nil {
 		for i := range p.allow {
@@ -144,7 +144,7 @@ type rule struct {
 	at     string // its place in the configuration
 	verbs  []string
 	models []glob   // empty: all
-	named  []string // the patterns of models
+	named  []string // the patterns of models as written, for causes
 	who    Who
 }
 

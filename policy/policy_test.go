@@ -92,7 +92,7 @@ func TestScreenRefusesCallersWhomNoRuleAllows(t *testing.T) {
 	if err := p.Screen(&stranger); !errors.As(err, &refused) || refused.Reason != policy.ReasonInsufficientScope || refused.Scopes[0] != "models.read" {
 		t.Errorf("got %v; want insufficient_scope models.read", err)
 	}
-	// Only a token can have scopes: nobody else is told to get one.
+	// Only a token can have scopes, so only callers with a token get insufficient_scope.
 	for _, caller := range []identity.Principal{{Source: "key", Name: "acme"}, identity.Anonymous()} {
 		if err := p.Screen(&caller); !errors.As(err, &refused) || refused.Reason != policy.ReasonForbidden {
 			t.Errorf("%s: got %v; want forbidden", caller.Name, err)

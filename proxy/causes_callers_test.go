@@ -41,13 +41,13 @@ func refusedTokens(t *testing.T) *refusals {
 	r.expect("bad_credential", 401, "token header: not a JSON object", bare("Bearer "+r.secret("c2VjcmV0")+".e30.AA"))
 	claims := authtest.Claims(r.issuer.URL, time.Now(), map[string]any{"sub": r.secret("unproven-subject"), "azp": r.secret("unproven-client")})
 	forged := authtest.NewKey("kid-of-nobody", "ES256", authtest.EC(elliptic.P256()))
-	r.expect("bad_credential", 401, `issuer corp: the token has kid "kid-of-nobody" and alg "ES256", as none of its 1 keys has`, bare("Bearer "+forged.Token(claims)))
-	r.expect("bad_credential", 401, `issuer corp: the token has kid "`+strings.Repeat("k", 48)+`…" and alg "ES256", as none of its 1 keys has`, bare("Bearer "+authtest.NewKey(strings.Repeat("k", 500), "ES256", authtest.EC(elliptic.P256())).Token(claims)))
+	r.expect("bad_credential", 401, `issuer corp: the token has kid "kid-of-nobody" and alg "ES256"; none of the issuer's 1 keys matches`, bare("Bearer "+forged.Token(claims)))
+	r.expect("bad_credential", 401, `issuer corp: the token has kid "`+strings.Repeat("k", 48)+`…" and alg "ES256"; none of the issuer's 1 keys matches`, bare("Bearer "+authtest.NewKey(strings.Repeat("k", 500), "ES256", authtest.EC(elliptic.P256())).Token(claims)))
 	r.expect("bad_credential", 401, `issuer corp: alg is "HS256", accepted are ES256, RS256`, bare("Bearer "+authtest.HS256(`{"alg":"HS256","kid":"a"}`, claims, []byte(r.secret("mac-secret")))))
-	r.expect("bad_credential", 401, `issuer corp: typ is no name of one, accepted are jwt, at+jwt, absent`, bare("Bearer "+authtest.HS256(`{"alg":"ES256","kid":"a","typ":"x\u0000y"}`, claims, nil)))
+	r.expect("bad_credential", 401, `issuer corp: typ is of unusual form, accepted are jwt, at+jwt, absent`, bare("Bearer "+authtest.HS256(`{"alg":"ES256","kid":"a","typ":"x\u0000y"}`, claims, nil)))
 	r.expect("bad_credential", 401, "issuer corp: the signature does not match key \"…\"", bare("Bearer "+unsigned(r.bearer(map[string]any{"sub": r.secret("carol-unproven")}))+signature(r.bearer(nil))))
-	r.expect("bad_credential", 401, `iss differs from that of issuer corp, "http://127.0.0.1:PORT", by a slash at its end`, with(map[string]any{"iss": r.issuer.URL + "/"}))
-	r.expect("bad_credential", 401, `iss is that of no issuer of the route; the route takes "http://127.0.0.1:PORT"`, with(map[string]any{"iss": r.secret("https://unproven.test")}))
+	r.expect("bad_credential", 401, `iss differs from the url of issuer corp, "http://127.0.0.1:PORT", only by a slash at its end`, with(map[string]any{"iss": r.issuer.URL + "/"}))
+	r.expect("bad_credential", 401, `iss matches no issuer of the route; the route takes "http://127.0.0.1:PORT"`, with(map[string]any{"iss": r.secret("https://unproven.test")}))
 	r.expect("bad_credential", 401, `iss is absent; the route takes "http://127.0.0.1:PORT"`, with(map[string]any{"iss": nil}))
 	r.expect("token_expired", 401, "expired … s ago, skew is 1m"+who, with(map[string]any{"exp": ago(90), "iat": ago(300)}))
 	r.expect("token_not_yet_valid", 401, "valid in … s (nbf), skew is 1m"+who, with(map[string]any{"nbf": ago(-1000)}))
@@ -61,7 +61,7 @@ func refusedTokens(t *testing.T) *refusals {
 	r.expect("missing_claim", 401, `tier is absent, require wants "gold", "silver"`+who, with(map[string]any{"tier": nil}))
 	r.expect("missing_claim", 401, `the claim of the principal is absent or not a string: sub; its azp "web", iss "http://127.0.0.1:PORT"`, with(map[string]any{"sub": nil}))
 	r.expect("token_lifetime", 401, "exp is 7200 s after iat, max_lifetime is 1h"+who, with(map[string]any{"iat": ago(0), "exp": ago(-7200)}))
-	r.expect("token_bound", 401, "cnf binds the token to a key, and a bearer token proves none"+who, with(map[string]any{"cnf": map[string]any{"jkt": r.secret("thumbprint-of-key")}}))
+	r.expect("token_bound", 401, "cnf binds the token to a key, and a bearer token does not prove its possession"+who, with(map[string]any{"cnf": map[string]any{"jkt": r.secret("thumbprint-of-key")}}))
 	long := strings.Repeat("ö\x01\"", 60)
 	r.expect("wrong_audience", 401, "…", with(map[string]any{"aud": []string{long, long, long}, "azp": long}))
 
@@ -101,12 +101,12 @@ func refusedForIssuers(t *testing.T) *refusals {
 	}
 	where := "http://127.0.0.1:PORT/.well-known/openid-configuration"
 	r.expect("issuer_unavailable", 503, `issuer slash: keys not fetched: write url: http://127.0.0.1:PORT/, as `+where+` says; the configuration has "http://127.0.0.1:PORT"`, ask(broken["slash"].URL))
-	r.expect("issuer_unavailable", 503, `issuer other: keys not fetched: `+where+`: the document names another issuer: it says "https://login.test/realms/ml", the configuration "http://127.0.0.1:PORT": correct url if the document is right, else discovery`, ask(broken["other"].URL))
+	r.expect("issuer_unavailable", 503, `issuer other: keys not fetched: `+where+`: the document names another issuer: it says "https://login.test/realms/ml", the configuration says "http://127.0.0.1:PORT": if the document is right, correct url, else discovery`, ask(broken["other"].URL))
 	r.expect("issuer_unavailable", 503, `issuer down: keys not fetched: `+where+`: bad status 503`, ask(broken["down"].URL))
 	r.expect("issuer_unavailable", 503, `issuer keyless: keys not fetched: http://127.0.0.1:PORT/jwks: no usable key`, ask(broken["keyless"].URL))
 	r.expect("issuer_unavailable", 503, `issuer hidden: keys not fetched: `+where+`: garbage: …`, ask(broken["hidden"].URL))
 	r.expect("issuer_unavailable", 503, `issuer gone: keys not fetched: `+where+`: unreachable: connection refused`, ask("http://127.0.0.1:1"))
-	for _, want := range []string{"asked=http://127.0.0.1:1/.well-known/openid-configuration", "write url: " + broken["slash"].URL + "/"} {
+	for _, want := range []string{"url=http://127.0.0.1:1/.well-known/openid-configuration", "write url: " + broken["slash"].URL + "/"} {
 		if !strings.Contains(logged.text(), want) {
 			t.Errorf("the log lacks %q: %s", want, logged.text())
 		}

@@ -20,7 +20,7 @@ func refusedHeads(t *testing.T) *refusals {
 	r.expect("bad_method", 501, `method is not served: "TRACE"`, r.ask("TRACE / HTTP/1.1"))
 	r.expect("bad_method", 501, `method is not served: "get"`, r.ask("get / HTTP/1.1"))
 	r.expect("bad_target", 400, "bad request target: # at byte 4 of the request target: a byte that is not allowed in a query", r.ask("GET /a?b#c HTTP/1.1"))
-	r.expect("bad_target", 400, "bad request target: it names another host than Host, as only a request to a proxy does", r.ask("GET https://other.test/ HTTP/1.1"))
+	r.expect("bad_target", 400, "bad request target: it names another host than the field Host", r.ask("GET https://other.test/ HTTP/1.1"))
 	r.expect("bad_target", 400, "bad request target: neither a path nor an absolute URL of this connection's scheme", r.ask("GET http://models.test/ HTTP/1.1"))
 	r.expect("bad_authority", 400, "bad authority: host: byte 0x40 at 3 of its value", r.tell(get+"Host: mod@els.test\r\n\r\n"))
 	r.expect("bad_authority", 400, "bad authority: host: there is none", r.tell(get+"\r\n"))
@@ -80,10 +80,10 @@ func refusedByRoutes(t *testing.T) *refusals {
   - {host: models.test, path: /pages, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], cors: {origins: https://demo.test}}
   - {host: models.test, path: /live, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], websocket: true}
 `})}
-	r.expect("no_route", 404, "the host has routes, and none for this path", r.ask("GET /other HTTP/1.1"))
+	r.expect("no_route", 404, "the host has no route for this path", r.ask("GET /other HTTP/1.1"))
 	r.expect("method_not_allowed", 405, "the routes for this path take GET, POST", r.ask("DELETE /v1/x HTTP/1.1"))
-	r.expect("address_not_allowed", 403, "allow_from has no range with 127.0.0.1", r.ask("GET /office HTTP/1.1", "Authorization: Bearer TOKEN"))
-	r.expect("address_not_allowed", 403, "deny_from has 127.0.0.1 in 127.0.0.0/8", r.ask("GET /banned HTTP/1.1", "Authorization: Bearer TOKEN"))
+	r.expect("address_not_allowed", 403, "127.0.0.1 is in no range of allow_from", r.ask("GET /office HTTP/1.1", "Authorization: Bearer TOKEN"))
+	r.expect("address_not_allowed", 403, "127.0.0.1 is in 127.0.0.0/8 of deny_from", r.ask("GET /banned HTTP/1.1", "Authorization: Bearer TOKEN"))
 	r.expect("origin_not_allowed", 403, `cors.origins does not have "https://evil.test"`, r.ask("OPTIONS /pages HTTP/1.1", "Origin: https://evil.test", "Access-Control-Request-Method: POST"))
 	r.expect("upgrade_not_get", 400, `the method is "POST"`, r.ask("POST /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", wsKey, "Authorization: Bearer TOKEN"))
 	r.expect("upgrade_with_body", 400, "a request for websocket has a body of 5 bytes", r.ask("GET /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", wsKey, "Content-Length: 5", "Authorization: Bearer TOKEN")+"hello")

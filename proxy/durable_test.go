@@ -211,7 +211,7 @@ func TestDurabilityIsChecked(t *testing.T) {
 	for _, tt := range []struct{ top, route, want string }{
 		{"audit: {durable: answer}", "", ""},
 		{"audit: {durable: off}", "answer", ""},
-		{"audit: {durable: yes}", "", `audit.durable: "yes": not a durability that is known; write off, answer or synced`},
+		{"audit: {durable: yes}", "", `audit.durable: "yes": not a known durability; write off, answer or synced`},
 		{"audit: {durable: synced}", "", `audit.durable: "synced": standard output has no disk to wait for`},
 		{"", "synced", `routes[0].audit.durable: "synced": standard output has no disk to wait for`},
 		{"audit: {file: /dev/null}", "synced", ""},

@@ -117,7 +117,7 @@ func (g *Gateway) bind(p place, places []place) (all []net.Listener, handed bool
 	}
 	l, err := g.memory.options.Listen("tcp", p.addr)
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, false, fmt.Errorf("%w: ports below 1024 take a right; %s", err, config.CureForbidden(p.addr))
+		return nil, false, fmt.Errorf("%w: ports below 1024 need a privilege; %s", err, config.CureForbidden(p.addr))
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, false, fmt.Errorf("%w: a program listens there already; %s", err, config.CureBusy)

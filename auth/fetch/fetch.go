@@ -223,7 +223,7 @@ func wrap(err error) *Error {
 	return &Error{Kind: Unreachable, Err: plain(err)}
 }
 
-// plain returns what happened, without what net/http and net put before it.
+// plain returns the error without the method, URL and addresses that net/http and net put before it.
 func plain(err error) error {
 	var request *url.Error
 	if errors.As(err, &request) {

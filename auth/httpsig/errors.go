@@ -13,8 +13,8 @@ const (
 	WrongAuthority Code = "authority"
 	UnknownKey     Code = "unknown_key" // for logs only, see Code.Public
 	BadSignature   Code = "bad_signature"
-	KeyExpired     Code = "key_expired"       // told only if the signature is right
-	KeyNotYetValid Code = "key_not_yet_valid" // told only if the signature is right
+	KeyExpired     Code = "key_expired"       // only if the signature is right
+	KeyNotYetValid Code = "key_not_yet_valid" // only if the signature is right
 	Unbound        Code = "unbound"
 	Replayed       Code = "replayed"
 	DigestMissing  Code = "digest_missing"
@@ -71,7 +71,7 @@ func (c Code) Text() string {
 type Error struct {
 	Code   Code
 	Detail string
-	KeyID  string // of a verified signature whose key may not be used now; else ""
+	KeyID  string // the key of a verified signature, if it may not be used now; otherwise ""
 }
 
 func (e *Error) Error() string {

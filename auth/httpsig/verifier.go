@@ -99,9 +99,9 @@ type VerifierOptions struct {
 	// take the same time in both cases. Required.
 	Key func(id string) *Key
 
-	// Usable returns nil, or why the key with this id may not be used now. It is asked only
-	// once a signature by the key has been verified, so nobody but its owner learns that the
-	// key exists. Nil means that every key is usable.
+	// Usable returns nil, or why the key with this id may not be used now. The Verifier calls
+	// it only for signatures by the key that are right, so only its owner learns that the key
+	// exists. Nil means that every key is usable.
 	Usable func(id string) *Error
 
 	// Authority reports whether a request for this authority is accepted. The argument
@@ -201,8 +201,8 @@ func (v *Verifier) VerifyResponse(m *Message, nonce string, trailer bool) (*Sign
 
 // Recheck checks a signature of m that this or another Verifier has verified before
 // against this policy. The key with its id must still be the same key and usable, and
-// coverage and authority must satisfy the policy. It does not check the signature's times, its
-// nonce and the signature itself again. The error is nil or of type *[Error].
+// coverage and authority must satisfy the policy. It does not check times, nonce or the
+// signature itself again. The error is nil or of type *[Error].
 func (v *Verifier) Recheck(m *Message, signature *Signature) error {
 	s := v.scratch.Get().(*scratch)
 	defer v.scratch.Put(s)
@@ -370,7 +370,7 @@ func (v *Verifier) algorithm(in *input, size int) (Algorithm, *Error) {
 	return a, nil
 }
 
-// quoted returns what a message says, in quotes and shortened, for the detail of an [Error].
+// quoted returns text from a message in quotes, cut to 64 characters, for the detail of an [Error].
 func quoted(s string) string { return fmt.Sprintf("%.64q", s) }
 
 // signedBy looks up the key and verifies the signature. If the key is unknown or has

@@ -17,9 +17,9 @@ type checked struct {
 	OK     bool         `json:"ok"`
 	File   string       `json:"file"`
 	Faults proxy.Faults `json:"faults,omitempty"`
-	// Warnings are what the gateway would serve with all the same.
+	// Warnings do not keep the gateway from serving.
 	Warnings proxy.Faults `json:"warnings,omitempty"`
-	// State is where the gateway keeps what must outlive a restart.
+	// State lists where the gateway keeps what must survive a restart.
 	State  []proxy.StatePlace `json:"state,omitempty"`
 	Routes []proxy.RouteInfo  `json:"routes,omitempty"`
 }
@@ -31,18 +31,18 @@ func newCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Report every fault of the configuration, or show its routes",
 		Long: `Report every fault of the configuration on standard error, one per line with file,
-line, setting, value and a correction; the exit status is then 1. Warnings are written
-there too and do not change the exit status: unused parts, callers whom no rule can
-allow, allow_from that a balancer makes void, keys and certificates that have ended or
-will within a tenth of their lifetime. If there is no fault, show the routes with
-all settings, defaults included, and where the gateway keeps its state: as a table on a
-terminal, as JSON on a pipe.
+line, setting, value and a correction; the exit status is then 1. Warnings also go
+there, but do not change the exit status: unused sections, callers whom no rule can
+allow, an allow_from that includes a balancer, and keys and certificates that have
+ended or are in the last tenth of their lifetime. If there is no fault, show the routes
+with all settings, defaults included, and where the gateway keeps its state: as a table
+on a terminal, as JSON on a pipe.
 
 The command also opens and checks the files that the configuration names
 (certificates, keys, authorities). It checks whether this user may write where the
 gateway keeps state and records, and may listen on its addresses: run it as the
-gateway's user. A port in use is a warning, unless this gateway runs. --offline leaves
-all this out. The command does not use the network.`,
+gateway's user. A port in use is a warning, unless this gateway runs. --offline omits
+all these checks. The command does not use the network.`,
 		Example: `  sallyport check
   sallyport check --offline -c deploy/gateway.yaml
   sallyport check | jq '.routes[].callers'`,
@@ -90,7 +90,8 @@ func check(w, warnings io.Writer, path, output string, offline bool) error {
 	return writeTable(w, &result)
 }
 
-// checkMachine reports what of this machine would keep the gateway from starting.
+// checkMachine returns the faults of files and addresses on this machine that would keep the gateway
+// from starting.
 func checkMachine(config *proxy.Config) error {
 	var all proxy.Faults
 	for _, err := range []error{config.CheckFiles(), config.CheckListeners()} {

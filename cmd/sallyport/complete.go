@@ -11,8 +11,8 @@ import (
 	"sallyport/proxy"
 )
 
-// addCompletions gives every flag that takes a value, and every argument, what a shell offers for
-// it. Without that a shell offers files.
+// addCompletions sets what a shell offers for every argument and every flag with a value. Without a
+// completion it would offer files.
 func addCompletions(root *cobra.Command) {
 	byFlag := flagCompletions()
 	var visit func(*cobra.Command)
@@ -46,8 +46,8 @@ func addCompletions(root *cobra.Command) {
 	visit(root)
 }
 
-// flagCompletions returns the completions by flag, or by command and flag for names that mean
-// different things.
+// flagCompletions returns the completions by flag, or by "COMMAND FLAG" if a flag means different
+// things in different commands.
 func flagCompletions() map[string]cobra.CompletionFunc {
 	files := func(extensions ...string) cobra.CompletionFunc {
 		if len(extensions) == 0 {
@@ -86,8 +86,8 @@ func flagCompletions() map[string]cobra.CompletionFunc {
 	return all
 }
 
-// fromConfig completes values of the configuration: that of --config, else gateway.yaml. A
-// configuration with faults has none.
+// fromConfig completes with values from the configuration that --config names, or from gateway.yaml.
+// It offers nothing if the configuration has faults.
 func fromConfig(values func(*proxy.Config) []string) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		path := "gateway.yaml"
@@ -112,7 +112,7 @@ func routeNames(c *proxy.Config) []string {
 	return all
 }
 
-// hosts returns the names that clients call; a pattern is none.
+// hosts returns the hosts of all routes without patterns.
 func hosts(c *proxy.Config) []string {
 	var all []string
 	for _, r := range c.Table() {
@@ -129,7 +129,7 @@ func routeURLs(c *proxy.Config) []string {
 	return all
 }
 
-// upstreams returns the URLs of the servers that the configuration stands in front of.
+// upstreams returns the URLs of all endpoints.
 func upstreams(c *proxy.Config) []string {
 	all := map[string]bool{}
 	for _, r := range c.Table() {

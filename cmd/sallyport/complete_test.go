@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// completed returns what a shell is offered for the last of args, and the directive.
+// completed returns the completions of the last of args, and the directive for the shell.
 func completed(t *testing.T, args ...string) (offers []string, directive string) {
 	t.Helper()
 	var out bytes.Buffer
@@ -75,7 +75,7 @@ routes:
 	}
 }
 
-// Every flag with a value says what a shell offers; otherwise it offers files for any.
+// A shell offers files for a flag without a completion.
 func TestEveryFlagHasACompletion(t *testing.T) {
 	var visit func(*cobra.Command)
 	visit = func(c *cobra.Command) {

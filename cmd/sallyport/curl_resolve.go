@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// pinned holds the addresses of --resolve by host:port. The host may be *.
+// pinned maps host:port to the addresses given by --resolve. The host may be *.
 type pinned map[string][]string
 
 // parseResolve reads --resolve as curl does: HOST:PORT:ADDRESS[,ADDRESS...].
@@ -34,7 +34,7 @@ func parseResolve(all []string) (pinned, error) {
 	return p, nil
 }
 
-// dial connects to the first pinned address that answers; to any other host as usual.
+// dial connects to the first pinned address that accepts. It connects to hosts without one as usual.
 func (p pinned) dial(ctx context.Context, network, at string) (conn net.Conn, err error) {
 	d := new(net.Dialer)
 	host, port, _ := net.SplitHostPort(at)

@@ -51,17 +51,17 @@ func (w *wire) advice() string {
 			"id or secret differ, or an intermediary changed the request. Print the sent request with -v, and\n" +
 			fmt.Sprintf("run sallyport verify --explain --secret %s on it, and on the request as it arrived, to see where they differ", w.secret)
 	case "key_expired":
-		return "the key has ended at " + host + ": sign with the new one, or ask the operator for it"
+		return "this key is no longer valid at " + host + ": sign with the new one, or ask the operator for it"
 	case "key_not_yet_valid":
-		return "the key has not begun at " + host + ": sign with the earlier one until then"
+		return "this key is not valid yet at " + host + ": sign with the earlier one until then"
 	case "replayed":
 		return host + " has seen this signature before: an intermediary sends requests twice; each run of sallyport curl signs anew"
 	case "digest_missing", "digest_mismatch":
 		return "the content that arrived does not match its digest: an intermediary changed it"
 	case "forbidden":
-		return host + " knows your key, and no rule of the route lets it do this; ask the operator for one, by who: {principal: \"key:YOU\"}"
+		return host + " knows your key, but no rule of the route allows this request; ask the operator for a rule with who: {principal: \"key:YOU\"}"
 	case "unlisted_credential":
-		return "the route takes no requests signed with this key; ask the operator to list it in callers"
+		return "the route does not accept requests signed with this key; ask the operator to list your key under callers"
 	case "authority":
 		return host + " does not serve this name; use the host name of the route"
 	case "upstream_signature":

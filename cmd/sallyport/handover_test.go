@@ -173,9 +173,9 @@ func TestHandover(t *testing.T) {
 	h.t = t
 }
 
-// TestKeygenIsPasted does what keygen prints, as it is printed: the lines go into gateway.yaml, the
-// commands into a shell. Then the partner calls with what is in the folder.
-func TestKeygenIsPasted(t *testing.T) {
+// TestInstructionsOfKeygenWorkAsPrinted pastes the lines that keygen prints into gateway.yaml, and
+// the commands into a shell. Then the partner calls with the files of the folder.
+func TestInstructionsOfKeygenWorkAsPrinted(t *testing.T) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Header.Get("X-Sallyport-Principal"))
 	}))
@@ -222,7 +222,7 @@ routes:
 	h.write("both.yaml", before+route+top+second)
 	h.sallyport(exitOK, "check", "-c", "both.yaml")
 	if !exists("next/root.pem") || strings.Contains(said, "After the first start") || strings.Contains(said, "touch") {
-		t.Errorf("the second time there is nothing left to do but to paste:\n%s", said)
+		t.Errorf("the second time want only lines to paste, got:\n%s", said)
 	}
 
 	t.Chdir(h.path("acme"))
@@ -230,7 +230,7 @@ routes:
 	if out, _ := h.sallyport(exitOK, append(call, "-d", "x", h.url)...); out != "key:acme" {
 		t.Errorf("the server was asked by %q, want key:acme", out)
 	}
-	// What speaks of a token helps nobody who has a key.
+	// Advice about tokens does not help a caller with a key.
 	if out, stderr := h.sallyport(exitOK, append(call, "-X", "DELETE", h.url)...); strings.Contains(out+stderr, "token") || !strings.Contains(stderr, "forbidden: ") {
 		t.Errorf("got %q and %q, want words about the key", out, stderr)
 	}

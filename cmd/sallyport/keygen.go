@@ -25,7 +25,7 @@ type keygen struct {
 	apiKey                                            string // the name of an API key, to make one instead
 	days                                              int
 
-	known  *known // what the configuration says; nil: it was not read
+	known  *known // facts from the configuration; nil if it was not read
 	target string // the URL that the partner calls
 }
 
@@ -35,8 +35,8 @@ func newKeygen() *cobra.Command {
 		Use:   "keygen {--partner NAME --route NAME --out DIR | --api-key NAME}",
 		Short: "Make a signing key for a partner, with instructions, or an API key",
 		Long: `Make a key with which a partner signs its requests. The command writes to a new
-folder: the key, the lines for gateway.yaml, a Python client in one file with a program
-that calls, a test vector, and a README for the partner with commands to paste. Rules
+folder: the key, the lines for gateway.yaml, a Python client in one file, a program
+that uses it, a test vector, and a README for the partner with commands to paste. Rules
 and audit records call the partner key:NAME.
 
 By default the key is a shared secret (hmac-sha256). With --alg ed25519 the gateway

@@ -23,7 +23,7 @@ import (
 //go:embed handover/sallyport_client.py
 var pythonClient string
 
-// callProgram is the partner's first program; @URL@, @KEY_ID@ and @SECRET@ stand for theirs.
+// callProgram is the partner's first program; @URL@, @KEY_ID@ and @SECRET@ are placeholders.
 //
 //go:embed handover/call.py
 var callProgram string

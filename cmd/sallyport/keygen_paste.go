@@ -14,26 +14,26 @@ import (
 	"sallyport/proxy"
 )
 
-// paste is what goes into gateway.yaml for a key. Every part can be pasted as it is.
+// paste holds the lines to add to gateway.yaml for a key, and the files to make or copy.
 type paste struct {
 	Top    string // at the top level
-	Route  string // in the route, in place of the lines of the same names
-	Policy string // at the end of the rules that the route shares with others; "" if it has its own
-	Nonce  string // the file that says that no signature was used before; "" if it is there
-	Root   string // the root of the local authority, which the partner needs; "" for none
+	Route  string // in the route, replacing the lines of the same keys
+	Policy string // at the end of the policy that the route names; "" if the route has its own rules
+	Nonce  string // the state file to make before the first start; "" if none is needed
+	Root   string // the root certificate of the local authority, for the partner; "" for none
 	rooted bool   // Root exists
 }
 
-// known is what keygen reads in the configuration.
+// known holds what keygen reads in the configuration.
 type known struct {
 	config *proxy.Config
 	route  proxy.RouteInfo
 	top    *yaml.Node // of the main file
 	list   *yaml.Node // the rules of the route; nil if they are a policy
-	policy string     // the name of that
+	policy string     // the name of the policy; "" if the route has its own rules
 }
 
-// read notes what the configuration has for a route.
+// read fills in top, and the rules of the route.
 func (k *known) read(path string) error {
 	var err error
 	if k.top, err = mapping(path); err != nil {
@@ -62,7 +62,7 @@ func (k *known) read(path string) error {
 	return nil
 }
 
-// mapping reads the mapping that a file of YAML is.
+// mapping reads a YAML file and returns its root node. An empty file is an empty mapping.
 func mapping(path string) (*yaml.Node, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -88,7 +88,7 @@ func member(m *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// flow writes a value in one line, without its comments.
+// flow returns a value as one line of YAML, without its comments; "" if it cannot be written.
 func flow(n *yaml.Node) string {
 	var plain func(*yaml.Node) *yaml.Node
 	plain = func(n *yaml.Node) *yaml.Node {
@@ -110,7 +110,7 @@ func flow(n *yaml.Node) string {
 	return strings.TrimSpace(string(text))
 }
 
-// paste returns what goes into gateway.yaml for a key with these files.
+// paste returns the lines to add to gateway.yaml for a key with these files.
 func (k *keygen) paste(h *handedOver, files []handedFile) *paste {
 	p := &paste{}
 	header := "signing_keys:\n"
@@ -148,8 +148,8 @@ func (k *keygen) paste(h *handedOver, files []handedFile) *paste {
 	return p
 }
 
-// callers returns the callers of the route and the partner. A route that is open to all is no
-// longer: who signs would not be told from others.
+// callers returns the callers of the route, and the partner. It removes anonymous, because a route
+// with that caller verifies no signature.
 func (k *keygen) callers() []string {
 	caller := "key/" + k.partner
 	all := slices.DeleteFunc(slices.Clone(k.known.route.Callers), func(c string) bool { return c == "anonymous" })
@@ -159,8 +159,8 @@ func (k *keygen) callers() []string {
 	return all
 }
 
-// place returns how gateway.yaml names a file of the folder: relative to its own, if that is
-// known and not above.
+// place returns the path of a file of the folder for gateway.yaml: relative if the file is below the
+// folder of gateway.yaml, and otherwise absolute.
 func (k *keygen) place(name string) string {
 	out, err := filepath.Abs(filepath.Join(k.out, name))
 	if err != nil {
@@ -181,7 +181,7 @@ func exists(name string) bool {
 	return err == nil
 }
 
-// file returns the text for the folder: the key as it is pasted, and the rest in comments.
+// file returns the content of signing-key.yaml: the lines for signing_keys, and the rest as comments.
 func (p *paste) file(route string) string {
 	text := p.Top + "# and in the route " + route + ", in place of the lines of the same names:\n"
 	for line := range strings.Lines(p.Route) {
@@ -193,7 +193,8 @@ func (p *paste) file(route string) string {
 	return text
 }
 
-// instructions returns what the operator does with the lines.
+// instructions returns the steps for the operator. ownKey means that the gateway already publishes a
+// key of its own.
 func (p *paste) instructions(h *handedOver, ownKey bool) string {
 	where := "Add to gateway.yaml:"
 	if !strings.HasPrefix(p.Top, "signing_keys:") {
@@ -205,16 +206,16 @@ func (p *paste) instructions(h *handedOver, ownKey bool) string {
 	}
 	if h.Algorithm == string(httpsig.Ed25519) && !ownKey {
 		id := h.NotBefore.Format("gateway-2006-01")
-		text += fmt.Sprintf("\nAnswers to a private key are signed with a key of the gateway's own. Where integrity.publish names none yet, make one:\n\n"+
+		text += fmt.Sprintf("\nThe gateway signs answers to this partner with its own key. If integrity.publish names none yet, make one:\n\n"+
 			"    openssl genpkey -algorithm ed25519 -out %s.pem && chmod 600 %[1]s.pem\n\nand name it under signing_keys and at the top level:\n\n"+
 			"  %[1]s: {private_key: {file: %[1]s.pem}, use: sign_response}\nintegrity: {publish: %[1]s}\n", id)
 	}
 	if p.Nonce != "" {
-		text += "\nBefore the first start, or before a running gateway has these lines, as the gateway's user. It says that no\n" +
-			"signature was used before; without it signed requests are refused for a minute and a half:\n\n    touch " + shellQuote(p.Nonce) + "\n"
+		text += "\nBefore the first start, or before a running gateway has these lines, make this file as the gateway's user. It\n" +
+			"says that no signature was used before; without it signed requests are refused for a minute and a half:\n\n    touch " + shellQuote(p.Nonce) + "\n"
 	}
 	if p.Root != "" && !p.rooted {
-		text += "\nAfter the first start, since the partner must trust the local authority:\n\n    cp " + shellQuote(p.Root) + " " + shellQuote(h.Dir) + "\n"
+		text += "\nAfter the first start, give the partner the root of the local authority:\n\n    cp " + shellQuote(p.Root) + " " + shellQuote(h.Dir) + "\n"
 	}
 	return text
 }

@@ -29,7 +29,7 @@ type handedOver struct {
 	InRoute   string       `json:"route_yaml"`            // the lines of the route
 	InPolicy  string       `json:"policy_yaml,omitempty"` // the rule for the policy that the route names
 	Nonces    string       `json:"nonces,omitempty"`      // the file to make before the first start
-	Authority string       `json:"authority,omitempty"`   // its root, which the partner needs
+	Authority string       `json:"authority,omitempty"`   // the root certificate that the partner must trust
 }
 
 // run makes the key and writes everything.
@@ -85,7 +85,7 @@ func (k *keygen) run(out io.Writer, now time.Time) error {
 }
 
 // readme returns the instructions for the partner. secret is the name of their key file. rooted
-// means that the gateway's certificate comes from an authority that only root.pem shows.
+// means that the partner needs root.pem to verify the gateway's certificate.
 func (h *handedOver) readme(secret string, rooted bool) string {
 	needs, response, trust := "nothing but Python", "", ""
 	if h.Algorithm == string(httpsig.Ed25519) {
@@ -144,7 +144,7 @@ The same with curl, which does not verify the answer:
         %s
 
 If the gateway answers bad_signature, this shows what it computes, and where that
-parts from what you signed:
+differs from what you signed:
 
     sallyport verify --secret %s --explain < request-as-sent.txt
     sallyport verify --secret %s --vector test-vector.json --explain

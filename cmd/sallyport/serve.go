@@ -25,8 +25,8 @@ func newServe() *cobra.Command {
 signal cuts them. SIGHUP reloads the configuration, as does a change of the file unless
 it has reload: {watch: false}. SIGUSR1 reopens the audit file, for logrotate.
 
-Under systemd it takes the sockets of a socket unit, reports its state (Type=notify)
-and feeds the watchdog while it is alive; deploy/systemd has both units.
+Under systemd it uses the sockets of a socket unit, reports its state (Type=notify)
+and notifies the watchdog while it works; deploy/systemd has both units.
 
 Audit records go to standard output unless the configuration names a file. The log
 goes to standard error: as text on a terminal, otherwise as JSON.`,

@@ -12,8 +12,8 @@ import (
 type built struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"` // the whole commit
-	Time     string `json:"time,omitempty"`     // of the commit
-	Modified bool   `json:"modified"`           // the tree had changes that no commit has
+	Time     string `json:"time,omitempty"`     // the time of the commit
+	Modified bool   `json:"modified"`           // the tree had uncommitted changes
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 }
@@ -25,7 +25,7 @@ func newVersion() *cobra.Command {
 		Short: "Print the version of sallyport, and of the Go that built it",
 		Long: `Print the version of sallyport, and of the Go that built it. The version is that of
 the commit: its tag or, without one, its date and hash, with +dirty if the tree had
-other changes. A build without the repository, or with -buildvcs=false, is (devel).`,
+uncommitted changes. A build outside the repository, or with -buildvcs=false, is (devel).`,
 		Example: `  sallyport version
   sallyport version -o json`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -60,8 +60,8 @@ func thisBuild() built {
 	return describeBuild(info)
 }
 
-// describeBuild reads what Go has noted in the binary. Go derives the module's version from the
-// repository; one that it does not give is that of the commit.
+// describeBuild reads the build information in the binary. Go derives the module's version from the
+// repository; if there is none, the version is the start of the commit's hash.
 func describeBuild(info *debug.BuildInfo) built {
 	b := built{Version: info.Main.Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	for _, s := range info.Settings {

@@ -18,15 +18,16 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(story.Run(m)) }
 
-// cases are all cases but those of compression, which take most of an hour: of them the first
-// of each group and two with other parameters, since the gateway only forwards the frames.
+// cases are all cases, except most of those about compression, which take most of an hour. Of these,
+// it has the first of each group and two with other parameters, because the gateway only forwards
+// the frames.
 var cases = []string{"1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*",
 	"12.1.1", "12.2.1", "12.3.1", "12.4.1", "12.5.1", "13.1.1", "13.3.1", "13.7.1"}
 
-// numberOfCases is how many those are.
+// numberOfCases is the number of cases that the patterns in cases match.
 const numberOfCases = 309
 
-// Verdicts on ws, which the gateway must leave as they are. All others are OK.
+// verdicts lists the cases in which the server ws itself is not OK. The gateway must not change that.
 var verdicts = map[string][]string{
 	"NON-STRICT":    {"6.4.1", "6.4.2", "6.4.3", "6.4.4"}, // it checks UTF-8 at the end of a message
 	"INFORMATIONAL": {"7.1.6", "7.13.1", "7.13.2"},        // no behaviour is right or wrong
@@ -39,7 +40,7 @@ type verdict struct {
 	Report        string `json:"reportfile"`
 }
 
-// as reports whether the verdict on a case is that on ws.
+// as reports whether the verdict on a case is that on ws without a gateway.
 func (v verdict) as(id string) bool {
 	for behavior, ids := range verdicts {
 		if slices.Contains(ids, id) {
@@ -127,7 +128,7 @@ func (s suite) run(t *testing.T, url string, cases []string) map[string]verdict 
 }
 
 // secondTries is how many cases may be run again. The suite gives a server one second for some
-// answers, which a busy machine may need; a fault is there the second time too.
+// answers, and a busy machine may need longer; a real fault shows the second time too.
 const secondTries = 5
 
 func TestAutobahn(t *testing.T) {

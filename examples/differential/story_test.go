@@ -219,7 +219,7 @@ func compare(readers []*reader, views [][]seen, n int) string {
 			return fmt.Sprintf("%s answers %d requests and has read %d: %+v", r.name, v.echoes, len(v.records), v.records)
 		}
 		if !slices.Equal(v.statuses, first.statuses) {
-			return fmt.Sprintf("the client is told %v of %s, and %v of %s", v.statuses, r.name, first.statuses, readers[0].name)
+			return fmt.Sprintf("the client gets %v from %s, and %v from %s", v.statuses, r.name, first.statuses, readers[0].name)
 		}
 		for k, one := range v.records {
 			if host, _, _ := strings.Cut(one.Host, ":"); host != r.host {

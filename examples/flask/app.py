@@ -43,7 +43,7 @@ def weights():
 
 @app.route("/echo", methods=["GET", "POST", "PUT", "DELETE"])
 def echo():
-    """What arrived here, so that one can see what the app is told about its caller."""
+    """Returns the request as it arrived, with what the gateway says about the caller."""
     size = 0
     while chunk := request.stream.read(1 << 16):
         size += len(chunk)

@@ -118,7 +118,7 @@ func (h *house) admitted(t *testing.T) {
 	h.request = got["x-sallyport-request-id"]
 }
 
-// recorded says whether there is a record as told.
+// recorded reports whether there is a record as told.
 func (h *house) recorded(id, path, reason string, status int) bool {
 	for line := range strings.Lines(h.gateway.Output()) {
 		var r struct {

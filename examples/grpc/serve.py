@@ -13,7 +13,7 @@ import grpc
 
 
 def echo(request, context):
-    """What was sent, and in the trailers who is told to have sent it."""
+    """Returns what was sent, and in the trailers who sent it according to the gateway."""
     told = dict(context.invocation_metadata())
     context.set_trailing_metadata((
         ("x-caller", told.get("x-sallyport-principal", "nobody")),

@@ -249,7 +249,7 @@ func serveGo(t *testing.T) (at string) {
 	return l.Addr().String()
 }
 
-// silence leaves calls silent for longer than a request may be, with a server of either kind.
+// silence leaves calls silent for longer than the limit of other requests, with each kind of server.
 func (h *house) silence(t *testing.T, token string) {
 	var calls []grpc.ClientStream
 	for _, g := range []*story.Gateway{h.gateway, h.before(t, serveGo(t))} {
@@ -270,7 +270,7 @@ func (h *house) silence(t *testing.T, token string) {
 		}
 	}
 	chat("before")
-	time.Sleep(70 * time.Second) // the bound of requests is 60 s, and that of the sweeps a second
+	time.Sleep(70 * time.Second) // other requests may pause for 60 s, checked every second
 	chat("after")
 }
 
@@ -321,7 +321,7 @@ func serveCall(method string, s grpc.ServerStream) error {
 	return status.Error(codes.NotFound, "no such model: "+string(in)+" ü")
 }
 
-// vanishes has a client die within a call: the server is told.
+// vanishes kills a client during a call, and checks that the call ends at the server.
 func (h *house) vanishes(t *testing.T, token string) {
 	_, port, _ := net.SplitHostPort(h.gateway.Address)
 	client := story.Start(t, "client", exec.Command(h.python, "-c", `import grpc, os, sys

@@ -52,7 +52,7 @@ func defaultPort(s *sample) bool {
 	return s.scheme == "https" && strings.HasSuffix(s.host, ":443") || s.scheme == "http" && strings.HasSuffix(s.host, ":80")
 }
 
-// unnormalized says whether the host, or an empty path, must change to be signed.
+// unnormalized reports whether the host, or an empty path, must change to be signed.
 func unnormalized(s *sample) bool {
 	return strings.ToLower(s.host) != s.host || defaultPort(s) || s.path == ""
 }

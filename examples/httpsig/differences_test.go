@@ -17,7 +17,7 @@ func plain() *sample {
 		fields: http.Header{"X-Plain": {"v"}, "X-Dict": {"a=1, b=2"}, "X-List": {"1, 2"}}}
 }
 
-// agree says whether each takes what the other signs, or neither signs it.
+// agree reports whether each takes what the other signs, or neither signs it.
 func agree(t *testing.T, p peer, s *sample) bool {
 	ours := signed(t, s)
 	theirs, err := p.sign(t, s)

@@ -48,7 +48,7 @@ func signed(t testing.TB, s *sample) *sample {
 	return s.attach(made.Input, made.Signature)
 }
 
-// verified says whether ours takes a signature, with all covered that should be.
+// verified reports whether ours takes a signature, with all covered that should be.
 func verified(t testing.TB, s *sample) error {
 	t.Helper()
 	k := key(t, s)

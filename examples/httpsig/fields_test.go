@@ -132,7 +132,7 @@ func whyNot(text string, v values) string {
 	return ""
 }
 
-// readable says whether a text could be the value of a field at all.
+// readable reports whether a text could be the value of a field at all.
 func readable(text string) bool {
 	return !strings.ContainsAny(text, "\r\n") && strings.Trim(text, " \t") == text
 }
@@ -343,7 +343,7 @@ func meaningless(list httpsfv.InnerList) string {
 	return ""
 }
 
-// components says whether a list is one of components at all, known or not.
+// components reports whether a list is one of components at all, known or not.
 func components(list httpsfv.InnerList) bool {
 	for _, item := range list.Items {
 		if _, ok := item.Value.(string); !ok {

@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(story.Run(m)) }
 
-// cases are those of grpc-go's client, with the last line that it prints. The others need an
-// account at a cloud, or several servers that name themselves, as grpc-go's does not.
+// cases are the cases of grpc-go's client, with the last line that it prints. The cases left out need
+// a cloud account, or several servers that name themselves, which grpc-go's server does not.
 var cases = [][2]string{
 	{"empty_unary", "EmptyUnaryCall done"},
 	{"large_unary", "LargeUnaryCall done"},
@@ -98,7 +98,7 @@ func TestInterop(t *testing.T) {
 	}
 }
 
-// options returns what a case needs beside its name.
+// options returns the flags that a case needs besides its name.
 func options(name string) []string {
 	switch {
 	case strings.HasPrefix(name, "orca"): // the policy that keeps the servers' reports
@@ -110,7 +110,7 @@ func options(name string) []string {
 	return nil
 }
 
-// TestCaseFails shows that a case which fails is seen.
+// TestCaseFails checks that the test sees a failing case.
 func TestCaseFails(t *testing.T) {
 	provider := story.StartProvider(t)
 	s := start(t, provider)

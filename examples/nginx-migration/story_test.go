@@ -168,7 +168,7 @@ func (h *house) same(t *testing.T) {
 	}
 }
 
-// seen compares what the Flask app is told.
+// seen compares what the Flask app receives.
 func (h *house) seen(t *testing.T) {
 	nginx, gateway := h.ask(t, "/churn/echo?q=1", true, "--json", "{}", "-H", "X-Tenant: admin", "-H", "X-Forwarded-For: 10.9.9.9")
 	for who, c := range map[string]struct {

@@ -156,7 +156,7 @@ func (p *Process) Listens(t testing.TB, address string) {
 	})
 }
 
-// up says whether the program accepts connections at an address within a time.
+// up reports whether the program accepts connections at an address within a time.
 func (p *Process) up(address string, limit time.Duration) bool {
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {

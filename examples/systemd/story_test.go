@@ -1,5 +1,4 @@
-// Package systemd holds the story of an operator who runs the gateway by the units of
-// deploy/systemd, under a systemd of its own.
+// Package systemd tests the gateway with the units of deploy/systemd, under a systemd that it boots.
 package systemd
 
 import (
@@ -51,7 +50,7 @@ func read(t *testing.T, name string) string {
 type machine struct {
 	t   *testing.T
 	dir string
-	pid int // of its process 1, as this system sees it
+	pid int // the process id of its process 1 on this system
 }
 
 // boot boots systemd, or skips the test where that is not possible.
@@ -142,7 +141,7 @@ func (m *machine) run(args ...string) (string, error) {
 	return string(out), err
 }
 
-// do is run that must succeed.
+// do runs a command that must succeed.
 func (m *machine) do(args ...string) string {
 	m.t.Helper()
 	out, err := m.run(args...)
@@ -226,7 +225,7 @@ func TestServiceUnderSystemd(t *testing.T) {
 	}
 }
 
-// A gateway that no longer goes on is replaced.
+// The watchdog restarts a gateway that is stopped.
 func TestWatchdogRestartsAStoppedProcess(t *testing.T) {
 	m := boot(t)
 	m.dropIn("watchdog", "[Service]\nWatchdogSec=5\n")
@@ -253,7 +252,7 @@ func TestSocketUnitUnderSystemd(t *testing.T) {
 	if got := m.property("StatusText"); !strings.HasPrefix(got, "serving on https [::]:443, http [::]:80") {
 		t.Errorf("the status is %q", got)
 	}
-	// The operator is not told that the gateway lacks a right that it does not need.
+	// check does not complain of a privilege that the gateway does not need.
 	if out, _ := m.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sallyport", "check", "-c", "/etc/sallyport/gateway.yaml"); strings.Contains(out, "may not listen") {
 		t.Errorf("check misses a right: %s", out)
 	}
@@ -283,7 +282,7 @@ func TestSocketUnitUnderSystemd(t *testing.T) {
 	clients.Wait()
 }
 
-// systemd takes the units without a complaint, and finds little that they expose.
+// systemd accepts the units without a warning, and rates their exposure low.
 func TestUnitsAreSound(t *testing.T) {
 	story.Need(t, "systemd-analyze")
 	dir := t.TempDir()
@@ -302,9 +301,8 @@ func TestUnitsAreSound(t *testing.T) {
 	}
 }
 
-// A port that the process has no right to is refused with the cures. The kernel's own setting is
-// one of them.
-func TestForbiddenPort(t *testing.T) {
+// If the process may not listen on a port, the error names the cures, such as the kernel's setting.
+func TestRefusedPortNamesTheCures(t *testing.T) {
 	m := boot(t)
 	m.dropIn("unprivileged", "[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=\nRestart=no\n")
 	m.do("systemctl", "daemon-reload")

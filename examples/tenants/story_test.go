@@ -1,5 +1,5 @@
-// Package tenants holds the story of two callers of one model server, of whom one does harm: whatever
-// it sends, the other's calls over the same connection to the server go on.
+// Package tenants tests two callers of one model server, one of which attacks. Whatever it sends, the
+// other's calls over the same connection to the server go on.
 package tenants
 
 import (
@@ -38,7 +38,7 @@ func start(t *testing.T) *story.Gateway {
 	python := filepath.Join(story.Installed(t, "tenants", "tenants/requirements.txt"), "bin", "python")
 
 	calls := listen(t)
-	server := grpc.NewServer() // with its guards as they are: two PINGs too many end a connection
+	server := grpc.NewServer() // with its default limits: two PINGs too many end a connection
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	go server.Serve(calls)
 	t.Cleanup(server.Stop)
@@ -187,8 +187,8 @@ func (a *attacker) message() []byte {
 	return []byte("xx")
 }
 
-// attack is what one caller sends, as often as it can within the time of a test. Each call of step is on a
-// connection that lives as long as the gateway lets it.
+// attack is what one caller sends, as often as it can during a test. Each call of step uses a connection
+// that stays open until the gateway ends it.
 type attack struct {
 	name string
 	step func(a *attacker)

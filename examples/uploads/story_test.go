@@ -1,5 +1,5 @@
-// Package uploads holds the story of uploads that are refused early: clients that send all of a
-// body before they read must see the refusal.
+// Package uploads tests uploads that are refused early: clients that send a whole body before they
+// read must see the refusal.
 package uploads
 
 import (
@@ -36,10 +36,10 @@ func setting(name, otherwise string) string {
 type client struct {
 	name string
 	args []string
-	grpc bool // speaks gRPC alone
+	grpc bool // speaks only gRPC
 }
 
-// clients are those that every machine of the stories has, and those that UPLOADS_ names.
+// clients returns the clients that the tests always use, and those that UPLOADS_ variables name.
 func clients(t *testing.T) []client {
 	t.Helper()
 	story.Need(t, "curl", "node")

@@ -13,10 +13,10 @@ type Call struct {
 	Version string   // the version of the model, in digits, or "" if the request does not name it
 }
 
-// Runs says whether answering the call runs what the server has for verb. It is so for the
-// verb of the call, and for get where that is head: servers answer HEAD by what they do for
-// GET, and leave the content out (RFC 9110, section 9.3.2). So a rule about get that did not
-// cover head would let a caller run what it denies.
+// Runs reports whether a server that answers the call runs its code for verb. That is true for
+// the call's own verb, and for get if the call is head: servers answer HEAD as they answer GET,
+// without the content (RFC 9110, section 9.3.2). If a rule that denies get did not cover head,
+// a caller could run by HEAD what the rule denies.
 func (c Call) Runs(verb string) bool {
 	return c.Verb == verb || c.Verb == "head" && verb == "get"
 }

@@ -55,12 +55,12 @@ type Signatures struct {
 	MemoryTotal  int64     `json:"memory_total"`
 }
 
-// End describes when a key or certificate ends.
+// End describes the end of a key or certificate.
 type End struct {
 	Kind     string    `json:"kind"` // signing_key, api_key, certificate or ca
 	Name     string    `json:"name"`
 	NotAfter time.Time `json:"not_after,omitzero"` // in UTC; zero if it does not exist yet
-	// Left is how little of its lifetime is left: third, tenth, ended, or "" for more.
+	// Left says how much of its lifetime is left: third or tenth, for at most that, ended, or "" for more.
 	Left string `json:"left,omitempty"`
 }
 
@@ -94,7 +94,7 @@ type Upstream struct {
 // Endpoint describes an endpoint.
 type Endpoint struct {
 	URL       string `json:"url"`
-	Healthy   bool   `json:"healthy"` // the last connect succeeded, or there was none
+	Healthy   bool   `json:"healthy"` // the last attempt to connect succeeded, or there was none
 	Idle      int    `json:"idle"`    // connections kept open for reuse
 	Active    int    `json:"active"`  // requests in flight
 	LastError string `json:"last_error,omitempty"`
@@ -131,9 +131,9 @@ type Options struct {
 	Now        func() time.Time // time.Now if nil
 }
 
-// Server serves /healthz, /readyz and /metrics. Callers on this machine get the details: URLs of
-// upstreams and errors of components. Others learn from /readyz only whether the gateway is ready,
-// and /metrics names endpoints by position.
+// Server serves /healthz, /readyz and /metrics. Only callers on this machine get details: URLs of
+// upstreams and errors of components. For others, /readyz says only whether the gateway is ready,
+// and /metrics names endpoints by their position.
 type Server struct {
 	http *http.Server
 	log  *slog.Logger
@@ -185,7 +185,8 @@ func New(o Options) (*Server, error) {
 	}, nil
 }
 
-// metricsHandler answers /metrics, with the URLs of endpoints if detail is set.
+// metricsHandler returns the handler of /metrics. It names endpoints by URL if detail is set, and
+// otherwise by position.
 func metricsHandler(o Options, detail bool, errorLog promhttp.Logger) (http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	own := []prometheus.Collector{
@@ -207,7 +208,7 @@ func metricsHandler(o Options, detail bool, errorLog promhttp.Logger) (http.Hand
 	}), nil
 }
 
-// onThisMachine says whether a caller's connection comes from the loopback.
+// onThisMachine reports whether the request came from a loopback address.
 func onThisMachine(r *http.Request) bool {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	return err == nil && from.Addr().Unmap().IsLoopback()

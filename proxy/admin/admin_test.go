@@ -318,7 +318,7 @@ func TestRunReturnsTheListenersError(t *testing.T) {
 	}
 }
 
-func TestDetailIsForThisMachineAlone(t *testing.T) {
+func TestOnlyCallersOnThisMachineGetDetail(t *testing.T) {
 	o := Options{Log: slog.New(slog.DiscardHandler), Now: time.Now, State: func() State {
 		s := goodState()
 		s.Upstreams = []Upstream{

@@ -11,7 +11,7 @@ import (
 // stateCollector computes metrics from the state at each scrape. Its labels are names from the
 // configuration.
 type stateCollector struct {
-	detail bool // URLs are told
+	detail bool // endpoints are named by URL, not by position
 	state  func() State
 	counts func() Counts
 	replay func() Replay
@@ -105,7 +105,7 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 		count(s.reloads, c.Reloads.Failed, "failed")
 	}
 	for _, e := range st.Ends {
-		end := float64(0) // it does not exist, which is as bad as its end
+		end := float64(0) // a missing key or certificate is as bad as an ended one
 		if !e.NotAfter.IsZero() {
 			end = float64(e.NotAfter.Unix())
 		}
@@ -143,8 +143,8 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 	}
 }
 
-// upstreams sends the metrics of endpoints. Without details it names endpoints by
-// position, and so too upstreams whose name is a URL.
+// upstreams sends the metrics of endpoints. Without detail it replaces the URLs of endpoints, and
+// the names of upstreams that are URLs, by their position.
 func (s *stateCollector) upstreams(all []Upstream, gauge func(*prometheus.Desc, float64, ...string)) {
 	for i, u := range all {
 		name := u.Name

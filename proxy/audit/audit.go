@@ -25,17 +25,17 @@ import (
 // Config is the section `audit` of gateway.yaml.
 type Config struct {
 	// File is the destination of records, appended as lines of JSON: a path, or "stdout", the
-	// default. A missing file is created with mode 0600. It is opened again at SIGUSR1, and when
-	// its name leads to another file, or to none.
+	// default. A missing file is created with mode 0600. The gateway opens the file again at
+	// SIGUSR1, and when the path leads to another file or to none, as after a log rotation.
 	File setting.Place `yaml:"file"`
 	// Durable says what must have happened to a record before the last byte of its answer is sent.
-	// Default: off. Then a record is written at most 50 ms after its request, later only if the file
-	// is slower than the records come; a crash loses those of that time.
+	// Default: off. Then a record is written at most 50 ms after its request, or later if the file
+	// is slower than the records; a crash loses the records that were not written yet.
 	//
-	// With answer, the file has it: a crash of the gateway loses no record of an answered request.
-	// With synced, its disk has it too (fsync), so that neither does a crash of the machine. An
-	// answer whose record cannot be written within 5 s is cut: the client never sees its end. This
-	// holds for refusals too, for the trailers of gRPC and for the close of a WebSocket.
+	// With answer, the file has the record: a crash of the gateway loses no record of an answered
+	// request. With synced, the disk has it too (fsync), so a crash of the machine loses none either.
+	// If a record cannot be written within 5 s, its answer is cut: the client never gets the end.
+	// This also holds for refusals, for the trailers of gRPC and for the close of a WebSocket.
 	Durable setting.Durability `yaml:"durable"`
 }
 
@@ -77,11 +77,11 @@ const (
 	// pause is how long a line waits for others, because a write for each line would cost
 	// more than formatting it.
 	pause = 50 * time.Millisecond
-	// looking is how often an idle writer looks whether its file was moved away.
+	// looking is how often an idle writer checks whether its file was moved away.
 	looking = time.Second
 	// retry is the wait of the writer after a failed write.
 	retry = time.Second
-	// CommitTime is how long an answer waits for its record.
+	// CommitTime is how long an answer waits at most until its record is written.
 	CommitTime = 5 * time.Second
 	// farewell is how long Run waits, once its context has ended, for a write that hangs.
 	farewell = 5 * time.Second
@@ -117,7 +117,7 @@ type Log struct {
 
 	// Used by the writer only.
 	begun  []byte // the part of a line that the target took before it failed
-	astray string // the fault logged of a file that was moved away; "" for none
+	astray string // the last logged fault of opening a moved file again; "" for none
 }
 
 // buffered is a number of bytes in lines.

@@ -7,27 +7,27 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// ErrLate is the error of [Log.Commit] and [Log.Timely] when records are not written in time.
+// ErrLate means that records were not written within [CommitTime].
 var ErrLate = errors.New("the audit log did not take the record in time: its file is slow or failing")
 
 // commits is the state of answers that wait for their records. One write, and one fsync, serves all
-// that wait by then. Log.mu guards it.
+// answers that wait when it begins. Log.mu guards the fields.
 //
-// Positions count bytes of lines since the start. Lines are written in order, so a line is written
-// once the bytes that wait are fewer than those accepted behind it.
+// A position is a number of bytes of all lines since the start. Lines are written in order, so a line
+// is written once at most as many bytes wait as were accepted after it.
 type commits struct {
-	accepted uint64        // position behind the last line
+	accepted uint64        // position after the last accepted line
 	synced   uint64        // position up to which the disk has all lines
-	wanted   uint64        // position that somebody waits for to be synced
-	changed  chan struct{} // closed at the next progress; nil: nobody waits
-	since    time.Time     // when the write began that has not succeeded yet; zero: none
+	wanted   uint64        // position up to which answers wait for the disk
+	changed  chan struct{} // closed when lines were written; nil if nobody waits
+	since    time.Time     // when the first write began that has not succeeded yet; zero for none
 }
 
-// stalled reports whether nobody could be told in time that a record is written.
+// stalled reports whether a pending write has already taken longer than [CommitTime].
 func (c *commits) stalled() bool { return !c.since.IsZero() && time.Since(c.since) > CommitTime }
 
-// Timely returns [ErrLate] if [Log.Commit] would, because records have waited too long already. A
-// request is then better refused before anything is done for it.
+// Timely returns [ErrLate] if a pending write has already taken longer than [CommitTime], so that
+// [Log.Commit] would fail. The caller can then refuse a request before it forwards it.
 func (l *Log) Timely() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -37,9 +37,9 @@ func (l *Log) Timely() error {
 	return nil
 }
 
-// Commit is [Log.Write] that waits until the record is as durable as d demands, for at most
-// [CommitTime]. If it returns an error the record may still be written later, or was dropped. It
-// delays no other caller of [Log.Write].
+// Commit writes a record like [Log.Write], and waits until it is as durable as d demands, for at
+// most [CommitTime]. It returns [ErrFull] if the record was dropped, and [ErrLate] if the time is
+// over; the record may then still be written later. It delays no caller of [Log.Write].
 func (l *Log) Commit(r *Record, d setting.Durability) error {
 	l.mu.Lock()
 	if l.accept(r) == 0 {
@@ -60,7 +60,7 @@ func (l *Log) Commit(r *Record, d setting.Durability) error {
 	return l.await(at, d)
 }
 
-// await waits until all lines up to a position are durable.
+// await waits until all lines up to a position are durable, or returns [ErrLate] after [CommitTime].
 func (l *Log) await(at uint64, d setting.Durability) error {
 	limit := time.NewTimer(CommitTime)
 	defer limit.Stop()
@@ -77,8 +77,8 @@ func (l *Log) await(at uint64, d setting.Durability) error {
 	}
 }
 
-// reached returns nil if all lines up to a position are durable, else a channel that is closed at
-// the next progress.
+// reached returns nil if all lines up to a position are durable, and otherwise a channel that is
+// closed when more lines were written.
 func (l *Log) reached(at uint64, d setting.Durability) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -100,8 +100,8 @@ func (l *Log) written() uint64 {
 	return l.commits.accepted - min(l.commits.accepted, uint64(l.waiting()))
 }
 
-// progress tells those who wait that lines were written, and synced if synced is set. The caller
-// holds mu.
+// progress wakes all waiting answers after a write. synced means that the disk has what was written.
+// The caller holds mu.
 func (l *Log) progress(synced bool) {
 	c := &l.commits
 	if synced {
@@ -113,7 +113,7 @@ func (l *Log) progress(synced bool) {
 	}
 }
 
-// begin notes that a write is due.
+// begin notes the time of the first attempt to write the waiting lines.
 func (l *Log) begin() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,7 +122,7 @@ func (l *Log) begin() {
 	}
 }
 
-// sync makes the disk take what was written. Only regular files have one.
+// sync waits until the disk has what was written. It does nothing for what is no regular file.
 func (t *target) sync() error {
 	if t.info == nil {
 		return nil

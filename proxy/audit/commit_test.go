@@ -49,7 +49,7 @@ func (c *counted) Write(p []byte) (int, error) {
 	return c.sink.Write(p)
 }
 
-func TestOneWriteServesAllThatWait(t *testing.T) {
+func TestOneWriteServesAllWaitingCommits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s counted
 		l := newLog(t, Config{}, Options{Stdout: &s})
@@ -142,9 +142,9 @@ func TestCommitOutlivesAShortFailure(t *testing.T) {
 	})
 }
 
-// Commits hold while files are changed, renamed and deleted: each record is then in a file that
-// still has a name, or had one when it was written.
-func TestCommitsHoldOverRotations(t *testing.T) {
+// While files are changed, renamed and deleted, each committed record is in a file that had a name
+// when it was written.
+func TestNoCommittedRecordIsLostInRotations(t *testing.T) {
 	const workers, each = 4, 100
 	dir := t.TempDir()
 	name := filepath.Join(dir, "audit.log")
@@ -184,7 +184,7 @@ func TestCommitsHoldOverRotations(t *testing.T) {
 	}
 }
 
-// After a failed fsync nobody knows what the disk has.
+// After a failed fsync nobody knows which lines the disk has.
 func TestRecordsAreWrittenAgainAfterAFailedSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		name := filepath.Join(t.TempDir(), "audit.log")

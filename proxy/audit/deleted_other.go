@@ -4,5 +4,5 @@ package audit
 
 import "os"
 
-// deleted returns false: an open file cannot be deleted here.
+// deleted returns false: on this system an open file cannot be deleted.
 func deleted(*os.File) bool { return false }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// deleted reports whether no folder lists an open file.
+// deleted reports whether an open file has no name in any folder.
 func deleted(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 	"slices"
 )
 
-// errDeleted is the error of writing to a file that no folder lists. Nobody could ever read it.
+// errDeleted means that the file has no name in any folder, so nobody could read what is written.
 var errDeleted = errors.New("the file was deleted, and no new one can be made")
 
 // follow opens the file again if its name now leads to another file, or to none: a log rotation
-// renamed it, or a link was changed. Waiting lines go to the new file. If no new one can be opened,
-// the log continues in the open file, because a renamed file keeps its lines. Only if that one was
-// deleted does follow return an error, and the lines stay in memory.
+// renamed it, or a link was changed. Waiting lines go to the new file. If no new file can be opened,
+// the log continues in the open file, because a renamed file keeps its lines. If the open file was
+// deleted as well, follow returns an error, and the lines stay in memory.
 //
 // It costs one stat for each write, and one a second while there is nothing to write.
 func (l *Log) follow() error {
@@ -27,7 +27,7 @@ func (l *Log) follow() error {
 		return nil
 	}
 	if err == nil && !now.Mode().IsRegular() {
-		err = fmt.Errorf("opening the audit log: %s is no regular file", t.name)
+		err = fmt.Errorf("opening the audit log: %s is not a regular file", t.name)
 	} else {
 		var next target
 		if next, err = l.open(t.place); err == nil {
@@ -45,17 +45,18 @@ func (l *Log) follow() error {
 	return nil
 }
 
-// changing reports whether a change is pending. It decides where lines go, so follow stays out.
+// changing reports whether a change of the target is pending. The change then decides which lines go
+// to which file, so follow does nothing.
 func (l *Log) changing() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.next != nil
 }
 
-// moveTo continues in the new file. A line that the old one has in part is written again in whole.
+// moveTo continues in the new file. It writes a line that the old file has only in part again.
 func (l *Log) moveTo(next target) {
 	l.mu.Lock()
-	if l.next != nil { // a change came meanwhile
+	if l.next != nil { // a change of the target came meanwhile
 		l.mu.Unlock()
 		_ = next.close() // nothing was written to it
 		return
@@ -72,12 +73,12 @@ func (l *Log) moveTo(next target) {
 	l.log.Info("the audit log was opened again, because its name leads to another file", "file", next.name)
 }
 
-// lost reports whether what was just written can no longer be read, because the file was deleted.
+// lost reports whether nobody can read what was just written, because the file was deleted.
 func (t *target) lost() bool {
 	if t.info == nil || !deleted(t.file) {
 		return false
 	}
-	// Some file systems count no names at all.
+	// Some file systems always say that a file has no name, so check the name itself.
 	now, err := os.Stat(t.name)
 	return err != nil || !os.SameFile(now, t.info)
 }

@@ -13,7 +13,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// rotation is a log that writes to a file of a folder of its own.
+// rotation is a log that writes to a file in its own folder.
 type rotation struct {
 	*Log
 	t      *testing.T
@@ -202,7 +202,7 @@ func TestRecordsGoToTheMovedFileWhileNoNewOneCanBeOpened(t *testing.T) {
 	}
 }
 
-// The file is deleted behind the check that precedes a write.
+// The file is deleted after the check that precedes a write.
 func TestLinesWrittenToADeletedFileAreWrittenAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRotation(t)

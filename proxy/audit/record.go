@@ -28,12 +28,12 @@ type Record struct {
 
 	Model string // the model asked for, if the dialect reads it
 
-	Dropped string // what of the request was not sent on, such as "upgrade trailers"; "" for nothing
+	Dropped string // parts of the request that were not forwarded, such as "upgrade trailers"; "" for none
 
 	Signed string // where the answer's signature is, such as "header"; "" for none
 
 	Reason string // why it was refused; "" if it was forwarded and answered
-	Cause  string // which values differ, or what was waited for; for the operator only; it is cut after 300 bytes
+	Cause  string // details of the reason, cut after 300 bytes; for the operator only
 	Status int    // of the final answer, 0 for none; for a refused gRPC call, the status that other clients get
 	GRPC   string // the gRPC status as a number; "" for none
 

@@ -15,7 +15,7 @@ type target struct {
 	name  string // for messages
 	w     io.Writer
 	file  *os.File    // to be closed; nil for stdout
-	info  os.FileInfo // of file, if it is a regular one; nil for what cannot be rotated
+	info  os.FileInfo // of file, if it is regular; nil if it cannot be rotated or synced
 }
 
 // open opens a destination; "" means stdout.

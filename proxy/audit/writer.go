@@ -91,19 +91,19 @@ func (l *Log) flush() error {
 		l.settle(sync, err)
 		if err == errDeleted {
 			again++
-			continue // follow opens a new file, or says why it cannot
+			continue // follow opens a new file or returns an error
 		}
 		return err
 	}
 }
 
 // maxAgain is how often one flush writes lines again because their file was deleted. On some network
-// file systems every file seems to be.
+// file systems every file looks deleted.
 const maxAgain = 10
 
-// writeOut writes lines to the target. It returns them, and how many bytes of them were written.
-// After a failed fsync, a line that was begun earlier stands in front of them. mayBeLost says
-// whether to look if the file was deleted.
+// writeOut writes lines to the target, and syncs them if sync is set. It returns the lines, and how
+// many bytes of them were written. After a failed fsync it puts a line that was begun earlier in
+// front of them. If mayBeLost is set, it also checks whether the file was deleted.
 func (l *Log) writeOut(b []byte, sync, mayBeLost bool) (lines []byte, n int, err error) {
 	if len(b) > 0 {
 		n, err = l.target.w.Write(b)
@@ -124,7 +124,7 @@ func (l *Log) writeOut(b []byte, sync, mayBeLost bool) (lines []byte, n int, err
 	return b, n, err
 }
 
-// settle ends begin, and tells those who wait for their records about the progress.
+// settle ends what begin began if the write succeeded, and wakes all waiting answers.
 func (l *Log) settle(synced bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -134,8 +134,8 @@ func (l *Log) settle(synced bool, err error) {
 	l.progress(synced && err == nil)
 }
 
-// take takes the lines for the current target. changing reports that they are its last ones, and
-// sync that somebody waits until the disk has them.
+// take takes the lines for the current target. changing means that they are its last ones. sync
+// means that answers wait until the disk has them.
 func (l *Log) take() (b []byte, changing, sync bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -68,9 +68,9 @@ func checkPeers(at string, from []setting.CIDR, f *setting.Faults) {
 	}
 }
 
-// checkTrusted records peers that are not believed when they tell who the client is: the
-// gateway would take them for the client, in limits, in allow_from and in the records.
-// The PROXY protocol is not read where proxies ask for decisions.
+// checkTrusted records peers whose statement of the client's address is not believed. The
+// gateway would take such a peer for the client in limits, allow_from and the records.
+// listen.forward_auth does not read the PROXY protocol.
 func (c *Config) checkTrusted(at string, from []setting.CIDR, f *setting.Faults) {
 	believed, cure := slices.Clone(c.TrustedProxies), "add it to trusted_proxies"
 	problem := "is not among trusted_proxies, so its clients would all have its address"
@@ -98,7 +98,7 @@ func coveredBy(p netip.Prefix, all []setting.CIDR) bool {
 	return false
 }
 
-// tooWide says whether a range holds more than is anybody's own: 10.0.0.0/8 and
+// tooWide reports whether a range holds more than is anybody's own: 10.0.0.0/8 and
 // fc00::/7 are the widest that are.
 func tooWide(p netip.Prefix) bool {
 	return p.IsValid() && (p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 7)
@@ -120,7 +120,7 @@ func (c *ListenConfig) ForwardAuthAddr() []string {
 	return []string{c.ForwardAuth.Addr}
 }
 
-// tlsGiven says whether anything stands in the section tls.
+// tlsGiven reports whether anything stands in the section tls.
 func tlsGiven(c *edge.Config) bool {
 	return len(c.Files) > 0 || c.Local != nil || c.ACME != nil || c.MinVersion != ""
 }

@@ -12,9 +12,9 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// CheckListeners sees that this user may listen on the addresses of the configuration, and
-// that this machine has them. Nothing can connect meanwhile. That an address is in use is no
-// fault: the gateway itself may run. The error, if any, is [Faults].
+// CheckListeners checks that this user may listen on the addresses of the configuration, and
+// that this machine has them. It accepts no connections. An address in use is no fault,
+// because the gateway itself may be running. The error, if any, is [Faults].
 func (c *Config) CheckListeners() error {
 	return c.tryListeners(func(addr string, to *net.TCPAddr, err error) (problem, cure string) {
 		if errors.Is(err, fs.ErrPermission) && listening(to.Port) {
@@ -68,33 +68,33 @@ func (c *Config) tryListeners(describe func(addr string, to *net.TCPAddr, err er
 // CureBusy says what to do about an address on which another program listens.
 const CureBusy = "stop that program or write another port; ss -ltnp names the program"
 
-// listenFault says what an error of binding an address means, and what would do; "" if it
-// is none that will be there when the gateway starts.
+// listenFault returns what an error from binding an address means, and how to correct it. It
+// returns "" if the gateway could start all the same.
 func listenFault(addr string, err error) (problem, cure string) {
 	switch {
 	case err == nil, errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EAFNOSUPPORT):
 		return "", ""
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return "user " + setting.Myself() + " may not listen there: ports below 1024 take a right",
+		return "user " + setting.Myself() + " may not listen there: ports below 1024 need a privilege",
 			CureForbidden(addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return "this machine has no such address", "write one of its own, or nothing before the colon for all of them"
+		return "this machine has no such address", "write one of its own, or only :PORT for all of them"
 	}
 	return fmt.Sprintf("cannot be listened on: %v", err), ""
 }
 
-// CureForbidden says what lets a process listen on an address whose port takes a right.
+// CureForbidden returns what lets a process listen on an address whose port needs a privilege.
 func CureForbidden(addr string) string {
 	_, port, _ := net.SplitHostPort(addr)
-	return "give the right, by AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit or setcap cap_net_bind_service=+ep on the program; " +
-		"or let systemd open the port, by ListenStream=" + port + " in deploy/systemd/sallyport.socket; " +
-		"or free it for all, by sysctl net.ipv4.ip_unprivileged_port_start=" + port + "; " +
-		"or write a port from 1024 on, and public_https: 443 if that leads to it"
+	return "grant it by AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit or setcap cap_net_bind_service=+ep on the program; " +
+		"or let systemd open the port by ListenStream=" + port + " in deploy/systemd/sallyport.socket; " +
+		"or allow the port to all users by sysctl net.ipv4.ip_unprivileged_port_start=" + port + "; " +
+		"or use a port from 1024 on, and set public_https: 443 if port 443 is forwarded to it"
 }
 
-// listening reports whether a process of this machine listens on a TCP port. It asks the
-// kernel and not the port: a connection would start a service that waits for one. Systems
-// without Linux's /proc do not say.
+// listening reports whether a process of this machine listens on a TCP port. It reads Linux's
+// /proc, because a connection would start a service that waits for one. It is false on other
+// systems.
 func listening(port int) bool {
 	const state, listen = 3, "0A"
 	suffix := fmt.Sprintf(":%04X", port)

@@ -25,11 +25,11 @@ routes: [{host: a.example, upstream: "http://a:1", callers: anonymous, rules: [{
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `gateway.yaml:2: listen.https: "192.0.2.1:8443": this machine has no such address; write one of its own, or nothing before the colon for all of them`
+	want := `gateway.yaml:2: listen.https: "192.0.2.1:8443": this machine has no such address; write one of its own, or only :PORT for all of them`
 	if err := c.CheckListeners(); err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
-	// What listens goes on.
+	// The listeners that exist are not disturbed.
 	conn, err := net.Dial("tcp", busy.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +37,7 @@ routes: [{host: a.example, upstream: "http://a:1", callers: anonymous, rules: [{
 	conn.Close()
 }
 
-func TestPortsThatTakeARightSayHowToGetIt(t *testing.T) {
+func TestFaultOfAPrivilegedPortNamesTheCures(t *testing.T) {
 	problem, cure := listenFault(":443", &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)})
 	for _, want := range []string{"AmbientCapabilities=CAP_NET_BIND_SERVICE", "setcap cap_net_bind_service=+ep", "ListenStream=443", "ip_unprivileged_port_start=443", "public_https: 443"} {
 		if !strings.Contains(cure, want) {
@@ -57,7 +57,7 @@ func TestPortsThatTakeARightSayHowToGetIt(t *testing.T) {
 	}
 }
 
-// A socket unit opens ports that the gateway's own user may not: that they are open is seen.
+// A socket unit opens ports that the gateway's own user may not open, and check sees that they are open.
 func TestOpenPortsAreSeen(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("other systems do not say")

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bind takes an address and gives it back. It does not listen, so nothing can connect.
+// bind binds an address and releases it. It does not listen, so nothing can connect.
 func bind(to *net.TCPAddr) error {
 	all := to.IP == nil || to.IP.IsUnspecified()
 	family, address := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: to.Port}) // every system has it
@@ -17,7 +17,7 @@ func bind(to *net.TCPAddr) error {
 	case v4 != nil:
 		address = &unix.SockaddrInet4{Port: to.Port, Addr: [4]byte(v4)}
 	case to.Zone != "":
-		return nil // of an interface that may come later
+		return nil // the interface of the zone may come up later
 	default:
 		family, address = unix.AF_INET6, &unix.SockaddrInet6{Port: to.Port, Addr: [16]byte(to.IP.To16())}
 	}

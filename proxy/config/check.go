@@ -142,7 +142,7 @@ func badListenAddr(addr string) string {
 	return ""
 }
 
-// sameListener says whether two sound addresses cannot both be listened on. Port
+// sameListener reports whether two sound addresses cannot both be listened on. Port
 // 0 is any free one.
 func sameListener(a, b string) bool {
 	aHost, aPort, _ := net.SplitHostPort(a)

@@ -97,10 +97,10 @@ type ListenConfig struct {
 	InsecurePlain *PlainConfig `yaml:"insecure_plain"`
 	// ForwardAuth decides for other proxies, which forward themselves.
 	ForwardAuth *exchange.ForwardAuthConfig `yaml:"forward_auth"`
-	// Health is the address of /healthz, /readyz and /metrics, or "off". Whoever reaches it
-	// learns whether the gateway is ready, and its numbers; URLs of upstreams and other
-	// detail go to this machine alone. Write ":9902" for probes and monitoring of other
-	// machines. Default: "127.0.0.1:9902".
+	// Health is the address of /healthz, /readyz and /metrics, or "off". Every caller
+	// learns whether the gateway is ready, and its metrics. Only callers on this machine get
+	// URLs of upstreams and other detail. Write ":9902" to let other machines probe and
+	// monitor the gateway. Default: "127.0.0.1:9902".
 	Health string `yaml:"health"`
 	// Control is the path of the unix socket for sallyport reload and sallyport status, or "off".
 	// Only root and the gateway's own user may use it. Default: the path of the configuration
@@ -129,7 +129,7 @@ func (c *ListenConfig) HTTPSAddrs() []string {
 	return c.HTTPS
 }
 
-// servesPlain says whether there is a listener besides those with TLS.
+// servesPlain reports whether there is a listener besides those with TLS.
 func (c *ListenConfig) servesPlain() bool { return c.InsecurePlain != nil || c.ForwardAuth != nil }
 
 // HTTPAddrs are the addresses for redirects, none if they are off.
@@ -170,9 +170,9 @@ type ServerLimits struct {
 	// Requests is how many one connection may bring before it is closed, after the
 	// answer to the last. Default: 100000.
 	Requests int `yaml:"requests"`
-	// Linger is how long a client may go on to send a request that was answered early, so
-	// that it can end its upload and read the answer. Five seconds of silence end it
-	// before. Default: 30s.
+	// Linger is how long a client may continue to send a request that was answered early.
+	// Many clients read the answer only after the upload. Five seconds of silence end the
+	// wait earlier. Default: 30s.
 	Linger setting.Duration `yaml:"linger"`
 	// Resets is how many more requests of one HTTP/2 connection may be called off than
 	// are answered; a tenth comes back each second. Default: 200.
@@ -274,8 +274,8 @@ func (c *Config) RulesOf(r *route.Config) []policy.Rule {
 	return r.Rules.Rules
 }
 
-// OwnTimeouts returns the timeouts that the configuration sets for a route: its own before the file's.
-// The rest is unset.
+// OwnTimeouts returns the timeouts that the configuration sets for a route. Those of the route take
+// precedence over those of the whole file; 0 means that neither sets one.
 func (c *Config) OwnTimeouts(r *route.Config) route.TimeoutsConfig { return r.Timeouts.Or(c.Timeouts) }
 
 // TimeoutsOf returns the timeouts of a route, with a value for everything: its
@@ -300,12 +300,12 @@ func (c *Config) TimeoutsOf(r *route.Config) route.TimeoutsConfig {
 
 // ReloadConfig is the section `reload`.
 type ReloadConfig struct {
-	// Watch says whether the configuration is loaded again when the file, or a file that
+	// Watch sets whether the configuration is loaded again when the file, or a file that
 	// it names, changes. SIGHUP and sallyport reload work either way. Default: true.
 	Watch *bool `yaml:"watch"`
 }
 
-// Watches says whether changes of files cause a reload.
+// Watches reports whether changes of files cause a reload.
 func (c *ReloadConfig) Watches() bool { return c.Watch == nil || *c.Watch }
 
 // MemoryBudget is limits.memory with its default; zero is no bound.

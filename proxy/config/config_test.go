@@ -107,7 +107,7 @@ func rewriteExpected(t *testing.T, name string) {
 	}
 }
 
-func TestMethodsAreTakenInEitherCase(t *testing.T) {
+func TestMethodsAreAcceptedInEitherCase(t *testing.T) {
 	const text = `
 tls: {local: {}}
 routes:

@@ -38,7 +38,7 @@ func FindControlSocket(path string) (string, error) {
 	return socket, nil
 }
 
-// ControlSocket is the path of the control socket, "" if it is off. written says whether the
+// ControlSocket is the path of the control socket, "" if it is off. written reports whether the
 // configuration names it; otherwise it is the default, the path of the configuration file with
 // .sock in place of its ending. So two configurations in one folder have two sockets, and the
 // commands find the right one by the configuration alone.

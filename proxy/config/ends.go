@@ -12,9 +12,9 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Ends are the ends of the signing keys, of the API keys of the configuration itself and, with files, of the authorities in files. Files that
-// cannot be read are left out: CheckFiles reports them. Those of the gateway's own certificates are
-// in package edge.
+// Ends returns when the signing keys and the API keys of the configuration itself end and, if files
+// is set, when the authorities in ca files end. It leaves out files that cannot be read, which
+// CheckFiles reports, and the gateway's own certificates, which package edge knows.
 func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	var all []expiry.End
 	for _, id := range slices.Sorted(maps.Keys(c.SigningKeys)) {
@@ -24,7 +24,7 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 		}
 		all = append(all, expiry.End{
 			Kind: expiry.SigningKey, Name: id, NotBefore: k.NotBefore.Time, NotAfter: k.NotAfter.Time, At: "signing_keys." + id + ".not_after",
-			Cure: "make a new key with sallyport keygen, list it beside this one, and let the other side change over before the end",
+			Cure: "make a new key with sallyport keygen, list it beside this one, and let the partner switch to it before the end",
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.APIKeys)) {
@@ -68,12 +68,13 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 		}
 	}
 	if local := c.TLS.Local; local != nil && local.Dir != "" {
-		bundle("tls.local", setting.Path(filepath.Join(string(local.Dir), edge.RootFile)), "remove the folder while the gateway is stopped: it makes a new root, which every client must then be given")
+		bundle("tls.local", setting.Path(filepath.Join(string(local.Dir), edge.RootFile)), "remove the folder while the gateway is stopped: the next start makes a new root, which every client must then trust")
 	}
 	return all
 }
 
-// EndWarnings are the ends that have come, or will within a tenth of the thing's lifetime.
+// EndWarnings returns a warning for each key or certificate that has ended, or of whose lifetime
+// less than a tenth is left.
 func (c *Config) EndWarnings(ends []expiry.End, now time.Time) Faults {
 	var f setting.Faults
 	for _, e := range ends {

@@ -16,9 +16,9 @@ import (
 	"sallyport/proxy/shared/local"
 )
 
-// CheckFiles opens the files that the configuration names, as `serve` will, sees that what
-// the gateway writes can be written, and reports every fault. It changes nothing on disk and
-// asks nothing of the network. The error, if any, is [Faults].
+// CheckFiles opens the files that the configuration names, as `serve` will, checks that the
+// gateway may write its own files, and reports every fault. It changes nothing on disk and
+// does not use the network. The error, if any, is [Faults].
 func (c *Config) CheckFiles() error {
 	var f setting.Faults
 	c.TLS.CheckFiles("tls", c.TLSHosts(), len(c.Listen.HTTPAddrs()) > 0, &f)
@@ -37,14 +37,12 @@ func (c *Config) CheckFiles() error {
 		}
 	}
 	c.checkSocketPlace(&f)
-	if c.source != nil {
-		f = c.source.place(f)
-	}
+	f = c.Place(f)
 	f.Sort()
 	return f.Err()
 }
 
-// checkCAFile records why a file holds no roots; "" is none.
+// checkCAFile records why a file holds no roots. An empty name means that none is configured.
 func checkCAFile(path string, name setting.Path, f *setting.Faults) {
 	if name == "" {
 		return
@@ -56,7 +54,7 @@ func checkCAFile(path string, name setting.Path, f *setting.Faults) {
 	case err != nil:
 		f.Add(path, string(name), "cannot be read", "name a PEM file that the gateway's user may read")
 	case len(text) > setting.MaxFile:
-		f.Add(path, string(name), "is larger than 1MiB", "leave in it the roots that the servers' certificates have")
+		f.Add(path, string(name), "is larger than 1MiB", "keep in it only the roots of the servers' certificates")
 	case !x509.NewCertPool().AppendCertsFromPEM(text):
 		f.Add(path, string(name), "holds no certificate", "name a file with certificates in PEM")
 	}
@@ -98,12 +96,13 @@ func (c *Config) checkAPIKeyFile(f *setting.Faults) {
 	}
 }
 
-// TakesSignatures says whether a route verifies signatures, and so needs the file of nonces.
+// TakesSignatures reports whether any route verifies signatures, so that the gateway needs the
+// file of nonces.
 func (c *Config) TakesSignatures() bool {
 	return slices.ContainsFunc(c.Routes, func(r route.Config) bool { return r.TakesSignatures() })
 }
 
-// checkState records why the file of nonces could not be taken, or left.
+// checkState records why the file of nonces could not be read at the start or written at the end.
 func (c *Config) checkState(f *setting.Faults) {
 	file := string(c.Integrity.State)
 	if !c.TakesSignatures() || c.Integrity.State.Word() != "" {
@@ -121,8 +120,8 @@ func (c *Config) checkState(f *setting.Faults) {
 	}
 }
 
-// checkSocketPlace records why the control socket could not be made where the
-// configuration names it. Without the one that is default the gateway serves all the same.
+// checkSocketPlace records why the control socket could not be made where the configuration
+// names it. It does not check the default place: the gateway also serves without that socket.
 func (c *Config) checkSocketPlace(f *setting.Faults) {
 	path, written := c.ControlSocket()
 	if path == "" || !written {
@@ -131,6 +130,6 @@ func (c *Config) checkSocketPlace(f *setting.Faults) {
 	if problem, cure := setting.FolderFault(filepath.Dir(path), false); problem != "" {
 		f.Add("listen.control", path, problem, cure)
 	} else if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket == 0 {
-		f.Add("listen.control", path, "there is a file that is no socket", "remove it, or name another path")
+		f.Add("listen.control", path, "the file exists and is not a socket", "remove it, or name another path")
 	}
 }

@@ -3,36 +3,14 @@ package config
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 
 	"sallyport/proxy/setting"
+	"sallyport/proxy/setting/settingtest"
 )
 
-// asNobody runs f with the rights of another user where the test is root's, whom no mode
-// of a file stops.
-func asNobody(t *testing.T, f func()) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		f()
-		return
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if _, _, e := syscall.RawSyscall(syscall.SYS_SETFSUID, 65534, 0, 0); e != 0 {
-			t.Error(e)
-			return
-		}
-		f()
-	}()
-	<-done
-}
-
-// writable is a configuration of which each line after the first needs something on disk.
+// writable is a configuration in which each line after the first makes the gateway write a file.
 const writable = `
 issuers: {corp: {url: https://login.example.com, audience: models}}
 routes: [{host: a.example.com, upstream: 'http://a:1', callers: [issuer/corp, key], rules: [{allow: "*"}]}]
@@ -43,8 +21,8 @@ integrity: {state: DIR/nonces}
 audit: {file: DIR/audit.log}
 `
 
-// writeWritable writes the configuration with everything that is written in a folder of
-// the given mode, and returns its name and that of the folder.
+// writeWritable writes the configuration. All files that the gateway writes are in a folder of the
+// given mode. It returns the names of the configuration and of the folder.
 func writeWritable(t *testing.T, tls string, mode os.FileMode) (name, dir string) {
 	t.Helper()
 	top := t.TempDir()
@@ -79,7 +57,7 @@ func TestCheckFindsWhatServeCouldNotWrite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		asNobody(t, func() {
+		settingtest.AsNobody(t, func() {
 			err := c.CheckFiles()
 			for _, want := range []string{path, "integrity.state", "audit.file", "listen.control"} {
 				if err == nil || !strings.Contains(err.Error(), name+":") || !strings.Contains(err.Error(), ": "+want+": ") {
@@ -94,7 +72,7 @@ func TestCheckFindsWhatServeCouldNotWrite(t *testing.T) {
 		if c, err = Load(name); err != nil {
 			t.Fatal(err)
 		}
-		asNobody(t, func() {
+		settingtest.AsNobody(t, func() {
 			if err := c.CheckFiles(); err != nil {
 				t.Errorf("in a folder that can be written: %v", err)
 			}
@@ -121,7 +99,7 @@ func TestCheckFindsFilesThatServeRefuses(t *testing.T) {
 	}
 	err = c.CheckFiles()
 	for _, want := range []string{
-		"integrity.state: ", "is not a state file; ", "listen.control: ", "there is a file that is no socket; remove it", "tls.local.dir: ",
+		"integrity.state: ", "is not a state file; ", "listen.control: ", "the file exists and is not a socket; remove it", "tls.local.dir: ",
 		"audit.file: ", "is a folder; name a file in it", "signing_keys.acme-1: ", "chmod go-w ",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -139,7 +117,7 @@ func TestCheckSaysWhoMustReadASecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asNobody(t, func() {
+	settingtest.AsNobody(t, func() {
 		if err := c.CheckFiles(); err == nil || !strings.HasSuffix(err.Error(), "permission denied; let user "+setting.Myself()+" read it") {
 			t.Errorf("got %v", err)
 		}
@@ -152,7 +130,7 @@ func TestCheckSaysWhoMustReadASecret(t *testing.T) {
 	}
 }
 
-// An empty file says that no nonce was used before, so it must be nobody else's word.
+// An empty file says that no nonce was used before, so nobody else may have made it.
 func TestCheckFindsNoncesThatOthersCouldHaveWritten(t *testing.T) {
 	for mode, refused := range map[os.FileMode]bool{0o755: false, 0o777: true, 0o777 | os.ModeSticky: true, 0o775: true} {
 		name, dir := writeWritable(t, "local: {dir: DIR/ca}", mode)
@@ -184,7 +162,7 @@ func TestCheckFindsALockOfAnotherUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asNobody(t, func() {
+	settingtest.AsNobody(t, func() {
 		want := "its lock, " + lock + ": user " + setting.Myself() + " may not write to it: permission denied; "
 		if err := c.CheckFiles(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v", err)

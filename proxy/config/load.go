@@ -288,9 +288,8 @@ func (c *Config) Files() []string {
 	return slices.Compact(names)
 }
 
-// raiseMethods writes the methods of routes in upper case, as requests have them: no request
-// has another, so [get] can mean nothing else. It comes before the checks, which compare
-// methods with one another.
+// raiseMethods converts the methods of routes to upper case, the only form that requests may
+// have. It comes before the checks, which compare methods with one another.
 func (c *Config) raiseMethods() {
 	raise := func(methods []string) {
 		for i, m := range methods {

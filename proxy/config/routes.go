@@ -54,7 +54,7 @@ func (c *Config) checkSiblings(i int, f *setting.Faults) {
 	}
 }
 
-// sameHost says whether two hosts of routes are one.
+// sameHost reports whether two hosts of routes are one.
 func sameHost(a, b string) bool {
 	return strings.EqualFold(strings.TrimSuffix(a, "."), strings.TrimSuffix(b, "."))
 }

@@ -148,7 +148,7 @@ func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 	return nil
 }
 
-// secretSchema is where a secret lies, in one place.
+// secretSchema describes a secret: exactly one of file and env.
 func secretSchema() *jsonschema.Schema {
 	one, places := uint64(1), jsonschema.NewProperties()
 	places.Set("file", &jsonschema.Schema{Type: "string", Description: "The file that holds the secret."})
@@ -156,8 +156,8 @@ func secretSchema() *jsonschema.Schema {
 	return &jsonschema.Schema{Type: "object", Properties: places, AdditionalProperties: jsonschema.FalseSchema, MinProperties: &one, MaxProperties: &one}
 }
 
-// wholes are the kinds of files: one with TLS, one without a listener that needs it, and
-// one that another includes.
+// wholes returns what a file must have, by its kind: one with TLS, one without a listener that
+// needs TLS, and one that another file includes.
 func wholes() []*jsonschema.Schema {
 	https, listen := jsonschema.NewProperties(), jsonschema.NewProperties()
 	https.Set("https", &jsonschema.Schema{Const: off, Description: "No listener has TLS."})
@@ -169,7 +169,7 @@ func wholes() []*jsonschema.Schema {
 	}
 }
 
-// restrict names the values that a property may have: of a list, those of its items.
+// restrict limits a property, or the items of a list, to these values.
 func restrict(s *jsonschema.Schema, name string, values ...string) {
 	p, ok := s.Properties.Get(name)
 	if !ok {

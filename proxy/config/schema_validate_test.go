@@ -15,7 +15,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// editorSchema is deploy/gateway.schema.json as editors use it.
+// editorSchema returns deploy/gateway.schema.json, compiled as editors do.
 func editorSchema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
 	s, err := jsonschema.NewCompiler().Compile("../../deploy/gateway.schema.json")
@@ -25,7 +25,7 @@ func editorSchema(t *testing.T) *jsonschema.Schema {
 	return s
 }
 
-// asJSON reads YAML as JSON's kinds of values, as a validator does.
+// asJSON decodes YAML into the types of JSON values, which a validator wants.
 func asJSON(text []byte) (any, error) {
 	var v any
 	if err := yaml.Unmarshal(text, &v); err != nil {
@@ -38,9 +38,9 @@ func asJSON(text []byte) (any, error) {
 	return jsonschema.UnmarshalJSON(bytes.NewReader(b))
 }
 
-// TestSchemaAcceptsWhatTheGatewayTakes sees that an editor marks nothing in the reference,
-// in the examples, and in whatever else of this tree the gateway loads.
-func TestSchemaAcceptsWhatTheGatewayTakes(t *testing.T) {
+// TestSchemaAcceptsAllFilesThatTheGatewayLoads checks that an editor marks nothing in the reference, in
+// the examples, and in all other files of this tree that the gateway loads.
+func TestSchemaAcceptsAllFilesThatTheGatewayLoads(t *testing.T) {
 	s := editorSchema(t)
 	found := 0
 	err := filepath.WalkDir("../..", func(name string, d fs.DirEntry, err error) error {
@@ -71,8 +71,8 @@ func TestSchemaAcceptsWhatTheGatewayTakes(t *testing.T) {
 	}
 }
 
-// TestSchemaRefusesWhatCannotBeDecoded sees that an editor marks what has no field or
-// another type. What only the checks see, such as names that fit together, it cannot.
+// TestSchemaRefusesWhatCannotBeDecoded checks that an editor marks unknown keys and values of a
+// wrong type. It cannot mark faults that only the checks find, such as unknown names.
 func TestSchemaRefusesWhatCannotBeDecoded(t *testing.T) {
 	s := editorSchema(t)
 	unseen := map[string]string{
@@ -95,7 +95,7 @@ func TestSchemaRefusesWhatCannotBeDecoded(t *testing.T) {
 		_, faults := setting.Decode(name, text, &Config{})
 		v, err := asJSON(text)
 		if err != nil || len(faults) == 0 {
-			continue // no validator gets to see it, or the checks must find the fault
+			continue // it is not YAML, or only the checks can find the fault
 		}
 		undecodable++
 		refused, reason := s.Validate(v) != nil, unseen[filepath.Base(name)]
@@ -108,8 +108,8 @@ func TestSchemaRefusesWhatCannotBeDecoded(t *testing.T) {
 	}
 }
 
-// TestSchemaRefusesValuesOutsideItsLists holds those values to their own places: a section
-// called request exists under headers, too.
+// TestSchemaRefusesValuesOutsideItsLists also checks that a list applies only where it belongs: a
+// section called request exists under headers too.
 func TestSchemaRefusesValuesOutsideItsLists(t *testing.T) {
 	s := editorSchema(t)
 	const route = "{host: a.example, callers: anonymous, rules: [{allow: '*'}], upstream: 'http://a:1', "

@@ -8,10 +8,10 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// systemState is where the packages of a system have the gateway keep its state.
+// systemState is the folder for state in installations from a system's package.
 const systemState = "/var/lib/sallyport"
 
-// Names of what the gateway keeps, in the folder for state.
+// Names of files and folders in the folder for state.
 const (
 	localName  = "sallyport-ca"
 	acmeName   = "sallyport-acme"
@@ -20,12 +20,13 @@ const (
 
 // StatePlace is where the gateway keeps something that must outlive a restart.
 type StatePlace struct {
-	Setting string `json:"setting"` // by which another place is named, such as "integrity.state"
+	Setting string `json:"setting"` // the setting that names another place, such as "integrity.state"
 	What    string `json:"what"`
 	Path    string `json:"path"`
 }
 
-// StatePlaces are the places of all that the gateway keeps under this configuration.
+// StatePlaces returns the places of all state that the gateway keeps under this configuration. It
+// is not nil.
 func (c *Config) StatePlaces() []StatePlace {
 	all := []StatePlace{}
 	if c.TLS.Local != nil {
@@ -40,7 +41,7 @@ func (c *Config) StatePlaces() []StatePlace {
 	return all
 }
 
-// fillPlaces gives what the gateway writes its place, where none was named.
+// fillPlaces sets the places of state that the configuration does not name.
 func (c *Config) fillPlaces(system string) {
 	fill := func(p *setting.Place, name string) {
 		if *p == "" {
@@ -56,9 +57,11 @@ func (c *Config) fillPlaces(system string) {
 	fill(&c.Integrity.State, noncesName)
 }
 
-// statePlace is the place for what would lie beside the main file: the folder that systemd
-// has made for the service (StateDirectory=), else the one of the system, if there is one
-// and nothing lies beside the file from before, else beside the file.
+// statePlace returns the default place of a file or folder of state. In this order, that is
+//   - the folder that systemd made for the service (StateDirectory=);
+//   - beside the main file, if it exists there already;
+//   - the system's folder for state, if that exists;
+//   - beside the main file.
 func statePlace(beside, system string) string {
 	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" {
 		return filepath.Join(dir, filepath.Base(beside))

@@ -39,7 +39,7 @@ func TestStateLiesWhereTheSystemKeepsIt(t *testing.T) {
 	}
 }
 
-func TestStatePlacesAreThoseThatAreUsed(t *testing.T) {
+func TestStatePlacesListOnlyUsedState(t *testing.T) {
 	t.Setenv("STATE_DIRECTORY", "/var/lib/private/sallyport")
 	for text, want := range map[string][]StatePlace{
 		"tls: {local: {}}": {{"tls.local.dir", "the local certificate authority", "/var/lib/private/sallyport/sallyport-ca"}},

@@ -35,7 +35,7 @@ type RouteInfo struct {
 	Timeouts  string   `json:"timeouts"`
 	Websocket bool     `json:"websocket"`
 	Durable   string   `json:"audit_durable"`
-	// Insecure are the insecure settings that bear on the route.
+	// Insecure lists the insecure settings that affect the route.
 	Insecure []string `json:"insecure"`
 	File     string   `json:"file"`
 	Line     int      `json:"line"`
@@ -98,7 +98,8 @@ func (c *Config) Table() []RouteInfo {
 	return table
 }
 
-// DurabilityOf returns when records of a route must be in the audit log.
+// DurabilityOf returns how durable the records of a route are. The route's setting takes precedence
+// over that of the whole file; the default is [setting.NotDurable].
 func (c *Config) DurabilityOf(r *route.Config) setting.Durability {
 	return cmp.Or(r.Audit.Durable, c.Audit.Durable, setting.NotDurable)
 }

@@ -12,8 +12,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Warnings are what the gateway serves with and nobody is likely to have meant: things that
-// no route uses, callers whom no rule can allow, addresses that a balancer has too.
+// Warnings returns what is no fault but probably a mistake: sections that no route uses, callers
+// whom no rule can allow, and ranges of allow_from that include a balancer.
 func (c *Config) Warnings() Faults {
 	var f setting.Faults
 	c.warnUnused(&f)
@@ -114,7 +114,7 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 
 // mayBeAllowed reports whether a rule could allow something to a caller.
 func (c *Config) mayBeAllowed(r *route.Config, caller string, rules []policy.Rule) bool {
-	var denied []string // the patterns of models that are denied to the caller, whoever it is
+	var denied []string // model patterns that are denied to everyone whom the caller stands for
 	for i := range rules {
 		if rule := &rules[i]; slices.Contains(rule.Deny, "*") && c.mayBe(caller, &rule.Who, true) {
 			if len(rule.Models) == 0 {
@@ -128,8 +128,8 @@ func (c *Config) mayBeAllowed(r *route.Config, caller string, rules []policy.Rul
 	})
 }
 
-// leaves reports whether a rule that allows these models allows some that are not denied. It compares
-// patterns as text, so it may miss that one pattern contains another.
+// leaves reports whether a rule that allows these models still allows some if those in denied are
+// denied. It compares patterns as text, so it does not see that one pattern contains another.
 func leaves(denied, models []string) bool {
 	if slices.Contains(denied, "**") {
 		return false
@@ -137,8 +137,8 @@ func leaves(denied, models []string) bool {
 	return len(models) == 0 || slices.ContainsFunc(models, func(m string) bool { return !slices.Contains(denied, m) })
 }
 
-// mayBe says whether a rule about who could speak of somebody whom a caller of the route
-// stands for, or, with all set, speaks of everybody whom it stands for.
+// mayBe reports whether who could match somebody whom a caller of the route stands for. If all is
+// set, it reports whether who matches everybody whom the caller stands for.
 func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	narrow := len(who.Scope)+len(who.Group)+len(who.Claim) > 0
 	if all {
@@ -154,7 +154,7 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	})
 }
 
-// hasGroup says whether an API key of a caller could have one of the groups.
+// hasGroup reports whether an API key of a caller could have one of the groups.
 func (c *Config) hasGroup(caller string, groups []string) bool {
 	for name, k := range c.APIKeys {
 		if c.provenBy(caller, "apikey:"+k.PrincipalOr(name)) && slices.ContainsFunc(k.Groups, func(g string) bool { return slices.Contains(groups, g) }) {
@@ -164,8 +164,8 @@ func (c *Config) hasGroup(caller string, groups []string) bool {
 	return c.APIKeyFile != ""
 }
 
-// provenBy says whether a proof that the caller of a route stands for can make a qualified
-// name.
+// provenBy reports whether a credential that the caller of a route stands for can prove a
+// qualified name such as key:acme.
 func (c *Config) provenBy(caller, qualified string) bool {
 	source, name, _ := strings.Cut(qualified, ":")
 	if kind, principal, ok := strings.Cut(caller, "/"); ok && kind != "issuer" {
@@ -174,7 +174,7 @@ func (c *Config) provenBy(caller, qualified string) bool {
 	return source == caller
 }
 
-// reaches says whether a route takes a method for which servers run one of the verbs.
+// reaches reports whether a route accepts a method for which servers run one of the verbs.
 func reaches(r *route.Config, verbs []string) bool {
 	return slices.ContainsFunc(verbs, func(v string) bool {
 		return v == "*" || len(r.Methods) == 0 ||
@@ -182,8 +182,8 @@ func reaches(r *route.Config, verbs []string) bool {
 	})
 }
 
-// warnAllowFrom records ranges of allow_from in which a balancer lies, too: whatever comes
-// through it without the address of its client is then let in.
+// warnAllowFrom records ranges of allow_from that include a balancer. Every request through the
+// balancer that does not say its client's address is then allowed.
 func (c *Config) warnAllowFrom(r *route.Config, at string, f *setting.Faults) {
 	for i, allowed := range r.AllowFrom {
 		for _, proxy := range c.TrustedProxies {

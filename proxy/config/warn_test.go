@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// warned are the warnings of a configuration with these routes and top-level lines.
+// warned returns the warnings of a configuration with these routes and top-level lines.
 func warned(t *testing.T, more, routes string) []string {
 	t.Helper()
 	c, err := Parse("gateway.yaml", []byte(more+`
@@ -28,7 +28,7 @@ routes:
 	return all
 }
 
-func TestWhatNoRouteUsesIsWarnedOf(t *testing.T) {
+func TestUnusedSectionsAreWarnedOf(t *testing.T) {
 	got := warned(t, `
 tls: {local: {}}
 upstreams: {used: {rest: "http://a:1"}, unused: {rest: "http://b:1"}}
@@ -125,7 +125,7 @@ func TestCallersWhomNoRuleCanAllowAreWarnedOf(t *testing.T) {
 	}
 }
 
-func TestAllowFromThatABalancerMakesVoidIsWarnedOf(t *testing.T) {
+func TestAllowFromThatIncludesABalancerIsWarnedOf(t *testing.T) {
 	const route = "  - {host: a.example, upstream: 'http://a:1', callers: issuer/corp, rules: [{allow: '*'}], allow_from: FROM}"
 	for _, c := range []struct{ more, from, want string }{
 		{"tls: {local: {}}\ntrusted_proxies: 10.0.0.5", "10.0.0.0/8", "overlaps with 10.0.0.5/32 of trusted_proxies"},
@@ -142,7 +142,7 @@ func TestAllowFromThatABalancerMakesVoidIsWarnedOf(t *testing.T) {
 	}
 }
 
-// TestReferenceWarnsOfNothing keeps those who copy it from what nobody means.
+// TestReferenceWarnsOfNothing checks gateway.yaml, which people copy.
 func TestReferenceWarnsOfNothing(t *testing.T) {
 	c, err := Load("../../gateway.yaml")
 	if err != nil {

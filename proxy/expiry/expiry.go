@@ -1,7 +1,7 @@
 // Package expiry announces the ends of keys and certificates before they come.
 //
-// An [End] says when a thing ends, and what to do. [Watch] warns when a third, a tenth and nothing
-// of its lifetime is left. Fractions serve things that last years and things that last weeks.
+// An [End] says when a key or certificate ends, and what to do. [Watch] warns when a third, a tenth
+// and nothing of its lifetime is left. Fractions suit both certificates of years and of weeks.
 package expiry
 
 import (
@@ -17,10 +17,10 @@ const (
 	SigningKey  = "signing_key"
 	APIKey      = "api_key"
 	Certificate = "certificate"
-	CA          = "ca" // the certificates that others are verified with
+	CA          = "ca" // certificates of authorities, by which the gateway verifies others
 )
 
-// End is when a thing ends.
+// End describes when a thing, a key or certificate, ends.
 type End struct {
 	Kind string
 	Name string // unique among its kind, such as a keyid, or the hosts of a certificate
@@ -31,12 +31,12 @@ type End struct {
 	Cure      string    // what to do before the end
 	// At is the place in the configuration that names the thing.
 	At string
-	// Renewing says that the gateway itself renews the thing in the last third of its lifetime,
-	// and that nothing is known to hinder that.
+	// Renewing means that the gateway itself renews the thing in the last third of its lifetime,
+	// and that no fault of that renewal is known.
 	Renewing bool
 }
 
-// Left says how little of a lifetime is left.
+// Left is how much of a lifetime is left, in steps.
 type Left string
 
 // Values of Left, from much to nothing.
@@ -89,8 +89,8 @@ func (e *End) next(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// Sort sorts ends, the earliest first, and keeps the earliest of those with the same kind and name.
-// Things that do not exist yet come first.
+// Sort sorts all in place, the earliest first, and keeps only the earliest of those with the same
+// kind and name. Things that do not exist yet come first. It returns the shortened slice.
 func Sort(all []End) []End {
 	slices.SortStableFunc(all, func(a, b End) int {
 		return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
@@ -104,9 +104,9 @@ func Sort(all []End) []End {
 	})
 }
 
-// Bundle returns the life of the certificates in PEM that ends first. Those that have ended do not
-// count while others last: bundles keep them after their successors came. ok is false if there is
-// no certificate.
+// Bundle returns the validity of the certificate in a PEM bundle that ends first. It ignores ended
+// ones while any other is valid, because bundles keep old certificates beside their successors. ok
+// is false if there is no certificate.
 func Bundle(text []byte, now time.Time) (notBefore, notAfter time.Time, ok bool) {
 	var best *x509.Certificate
 	for {
@@ -116,7 +116,7 @@ func Bundle(text []byte, now time.Time) (notBefore, notAfter time.Time, ok bool)
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			continue // crypto/x509 skips it in pools, too
+			continue // certificate pools of crypto/x509 skip it too
 		}
 		if best == nil || better(c.NotAfter, best.NotAfter, now) {
 			best = c
@@ -128,7 +128,8 @@ func Bundle(text []byte, now time.Time) (notBefore, notAfter time.Time, ok bool)
 	return best.NotBefore, best.NotAfter, true
 }
 
-// better reports whether end a counts rather than b: the earliest to come, else the latest.
+// better reports whether end a counts rather than end b: the earliest end after now, and if all are
+// past, the latest.
 func better(a, b, now time.Time) bool {
 	switch lasts := a.After(now); {
 	case lasts != b.After(now):

@@ -110,7 +110,7 @@ func TestBundleEndsWithItsFirstRootToCome(t *testing.T) {
 	}
 }
 
-// ward is a running watch in a bubble.
+// ward is a running watch in a synctest bubble, and its log.
 type ward struct {
 	mu   sync.Mutex // guards the fields below
 	log  bytes.Buffer
@@ -210,7 +210,7 @@ func TestReloadNeitherRepeatsNorHidesWarnings(t *testing.T) {
 	})
 }
 
-func TestWhatRenewsItselfIsWarnedOfLate(t *testing.T) {
+func TestRenewedCertificatesAreWarnedOfOnlyAfterAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
 		e := End{Kind: Certificate, Name: "a.test", NotBefore: now.Add(-70 * day), NotAfter: now.Add(20 * day), Renewing: true}

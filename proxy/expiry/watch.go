@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	// longest is how often the ends are looked at: they change with reloads and renewals.
+	// longest is the longest time between two looks. Reloads and renewals change the ends.
 	longest = time.Minute
-	// shortest keeps things that end one after another from keeping the watch busy.
+	// shortest is the shortest time between two looks, so that many ends in a row cost little.
 	shortest = time.Second
-	// maxLines limits how many things one look warns of.
+	// maxLines limits the warnings of one look.
 	maxLines = 100
 )
 
@@ -23,14 +23,15 @@ type Options struct {
 	Now  func() time.Time // time.Now if nil
 }
 
-// Watch warns of ends. It warns once of each third, tenth and end of each thing.
+// Watch logs warnings of ends: one for each thing when a third, a tenth and nothing of its lifetime
+// is left.
 type Watch struct {
 	o      Options
 	wake   chan struct{}  // holds one token: the ends changed
-	warned map[thing]Left // of the things of the last look
+	warned map[thing]Left // what was warned of, for the things of the last look
 }
 
-// thing identifies what was warned of. A renewed thing is another one.
+// thing identifies a key or certificate. A renewed one counts as another thing.
 type thing struct {
 	kind, name string
 	end        int64

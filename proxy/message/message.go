@@ -44,8 +44,8 @@ type Head struct {
 	HasQuery  bool   // distinguishes "/p?" from "/p"
 	Fields    Fields // without Host, framing and hop-by-hop fields; "cookie" lines joined
 	Upgrade   string // the requested protocol of Upgrade or :protocol, lower case; "" for none
-	// VainUpgrade says that a field Upgrade came without the option in Connection that it needs, or over
-	// HTTP/1.0. It asks for nothing; a proxy on the way may have lost the rest.
+	// VainUpgrade means that a field Upgrade has no effect: it came without the option upgrade in
+	// Connection, which a proxy on the way may have removed, or over HTTP/1.0.
 	VainUpgrade bool
 	Trailers    bool // the client accepts trailers (TE: trailers)
 	Expect      bool // the client waits for 100 (Continue) before it sends the body
@@ -102,8 +102,8 @@ type Coming interface {
 
 // Trailed is the Body of a request that counts its trailers.
 type Trailed interface {
-	// Trailed returns how many trailer lines have come, with those that Trailers leaves out. It is
-	// safe for concurrent use.
+	// Trailed returns how many trailer lines have arrived, including those that Trailers omits. It
+	// is safe for concurrent use.
 	Trailed() int
 }
 

@@ -140,13 +140,13 @@ func (h *Head) settleAbsolute() error {
 	if host, _, err := CanonicalAuthority(h.Authority, h.Scheme); err != nil {
 		return badAuthority(h.Authority)
 	} else if host != named {
-		return fmt.Errorf("%w: it names another host than Host, as only a request to a proxy does", ErrBadTarget)
+		return fmt.Errorf("%w: it names another host than the field Host", ErrBadTarget)
 	}
 	switch target := rest[end:]; {
 	case target != "" && target[0] == '/':
 		h.Target = target
 	case h.Method == "OPTIONS":
-		return fmt.Errorf("%w: OPTIONS of the whole server", ErrBadTarget) // is "*", of the server as a whole (section 3.2.4)
+		return fmt.Errorf("%w: OPTIONS of the whole server", ErrBadTarget) // it means "*" (section 3.2.4)
 	default:
 		h.Target = "/" + target
 	}
@@ -301,7 +301,7 @@ type FieldError struct {
 	Cure string // what would do; "" for nothing
 }
 
-// shownField is the longest name of a field in an error: names are as long as a client likes.
+// shownField is the longest name of a field in an error, in bytes. Clients choose the names.
 const shownField = 64
 
 // Error names the field, what is wrong with it and what would do.

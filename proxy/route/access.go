@@ -35,18 +35,18 @@ func (a *Access) Admits(client netip.Addr) bool {
 	return len(a.allow) == 0 || within(client, a.allow)
 }
 
-// Refusal says why [Access.Admits] is false for an address.
+// Refusal returns why [Access.Admits] is false for an address, for the audit record.
 func (a *Access) Refusal(client netip.Addr) string {
 	client = client.Unmap().WithZone("")
 	for _, p := range a.deny {
 		if p.Contains(client) {
-			return "deny_from has " + client.String() + " in " + p.String()
+			return client.String() + " is in " + p.String() + " of deny_from"
 		}
 	}
 	if !client.IsValid() {
 		return "the client has no address"
 	}
-	return "allow_from has no range with " + client.String()
+	return client.String() + " is in no range of allow_from"
 }
 
 func within(a netip.Addr, all []netip.Prefix) bool {

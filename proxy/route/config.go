@@ -19,21 +19,23 @@ const Anonymous = "anonymous"
 // TimeoutsConfig is a section `timeouts`. A route's section takes precedence over the file's.
 // Without either, the default depends on what the upstream serves: openai and ollama get more time,
 // because they may compute for minutes. gRPC calls without either may take and pause for as long as
-// their deadline (grpc-timeout), at most 24h, or for 1h if they have none. A call that waits for an
-// event is silent; a dead peer is found by PING: from the gateway to a client after 30s of silence,
-// with 60s for the answer, and to an upstream after 5m10s, with 10s. Upstreams are asked less often
-// because gRPC servers end connections that ask more than once in five minutes (grpc-go's default
-// keepalive.EnforcementPolicy, C-core's http2.min_recv_ping_interval_without_data). A host that is
-// gone is found earlier, by TCP keep-alive.
+// their deadline (grpc-timeout), at most 24h, or for 1h if they have none: a call that waits for an
+// event is silent.
+//
+// The gateway finds dead HTTP/2 peers by PING. It sends one to a client after 30s of silence
+// and waits 60s for the answer; to an upstream after 5m10s, and waits 10s. gRPC servers end
+// connections that send more than one PING in five minutes (grpc-go's default
+// keepalive.EnforcementPolicy, C-core's http2.min_recv_ping_interval_without_data). TCP keep-alive
+// finds a dead host earlier.
 type TimeoutsConfig struct {
 	// Connect limits connecting to an upstream, including TLS. Default: 5s.
 	Connect setting.Duration `yaml:"connect"`
 	// Head limits the time from the request to the head of the answer. Default: 60s; 10m where the
-	// upstream serves openai or ollama; for gRPC the caller's deadline, else 1h.
+	// upstream serves openai or ollama; for gRPC the caller's deadline, or 1h without one.
 	Head setting.Timeout `yaml:"head"`
 	// Idle limits how long a body may pause, in either direction, before the exchange is aborted;
 	// also for WebSocket. Default: 60s; 5m where the upstream serves openai or ollama; for gRPC the
-	// caller's deadline, else 1h, while each write stays limited as elsewhere.
+	// caller's deadline, or 1h without one. The limit of each write is then that of other requests.
 	Idle setting.Timeout `yaml:"idle"`
 	// Total limits a whole exchange. Default: never, so that streams may continue.
 	Total setting.Timeout `yaml:"total"`
@@ -108,7 +110,7 @@ type Config struct {
 	Compress CompressConfig `yaml:"compress"`
 	// Limits are the limits for callers.
 	Limits LimitsConfig `yaml:"limits"`
-	// Audit says what the route's records must survive.
+	// Audit says how durable the route's audit records are.
 	Audit AuditConfig `yaml:"audit"`
 	// Timeouts take precedence over those of the whole file.
 	Timeouts TimeoutsConfig `yaml:"timeouts"`
@@ -122,10 +124,10 @@ type Config struct {
 	// ForwardAuthorization forwards the caller's Authorization field with its token. The upstream
 	// can then act as the caller anywhere.
 	ForwardAuthorization bool `yaml:"insecure_forward_authorization"`
-	// SecurityHeaders are the security headers that answers get where the upstream sets none: default,
-	// which leaves the scripts of pages alone; talisman, as Flask-Talisman sends them, also to pages;
-	// off; or changes to the default: a name, and the value or off. A Content-Security-Policy written
-	// here goes to pages too.
+	// SecurityHeaders are the security headers that answers get where the upstream sets none. It is
+	// the name of a set: default, which gives pages no Content-Security-Policy; talisman, which is
+	// that of Flask-Talisman, also for pages; or off. Or it changes the default set: a name, and the
+	// value or off. A Content-Security-Policy written here goes to pages too.
 	SecurityHeaders SecurityConfig `yaml:"security_headers"`
 	// KeepServer keeps the Server and X-Powered-By of the upstream in answers.
 	KeepServer bool `yaml:"keep_server_header"`

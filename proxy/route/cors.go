@@ -93,7 +93,7 @@ func (c *CORS) Mark(h *message.Fields, request message.Fields) {
 	if request.Count("origin") == 1 {
 		origin = request.Get("origin")
 	}
-	h.AddVary("Origin") // with "*" too: the field depends on whether there was an origin
+	h.AddVary("Origin") // with "*" too: the answer depends on whether the request has an Origin
 	if !c.Admits(origin) {
 		return
 	}

@@ -22,7 +22,7 @@ type HeadersConfig struct {
 // X_Tenant equals x-tenant.
 type FieldsConfig struct {
 	// Set gives a field this value, whatever was sent. Clients then cannot send a request field of
-	// this name on any route to the same servers, under any upstream name or spelling.
+	// this name, in any spelling, on any route to the same servers, whatever their upstream is called.
 	Set map[string]string `yaml:"set"`
 	// Remove lists fields to remove.
 	Remove setting.List[string] `yaml:"remove"`
@@ -68,10 +68,10 @@ func (e *Edits) Apply(f *message.Fields) {
 	*f = append(*f, e.Put...)
 }
 
-// OwnedFields returns, for each route, the folded names that routes to the same servers set. A
-// server cannot know by which route a request came. servers names the servers of a route, by
-// [upstream.Config.Servers]. Routes that share one server count as routes to all servers of both,
-// because two endpoints may be ports of one server.
+// OwnedFields returns, for each route, the folded names of fields that routes to the same servers
+// set. A server cannot know by which route a request came. servers returns the servers of a route,
+// see [upstream.Config.Servers]. Two routes that share a server count as routes to all servers of
+// both, because two endpoints may be ports of one server.
 func OwnedFields(routes []Config, servers func(*Config) []string) []map[string]bool {
 	byServer := map[string]map[string]bool{}
 	owned := make([]map[string]bool, len(routes))

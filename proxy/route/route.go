@@ -42,7 +42,7 @@ type Route struct {
 	CORS        *CORS        // nil: none
 	Compression *Compression // nil: none
 	WebSocket   bool         // upgrades are allowed
-	// UpgradeWarned limits the warning that clients ask for upgrades in vain. All hosts share it.
+	// UpgradeWarned limits the warnings about upgrades that the route ignores. All its hosts share it.
 	UpgradeWarned *limit.Rarely
 
 	TakesAPIKeys         bool          // X-Api-Key and Api-Key are the gateway's
@@ -52,7 +52,7 @@ type Route struct {
 	KeepServer           bool
 	Integrity            seal.Policy
 	Leg                  seal.Leg
-	Durable              setting.Durability // when records must be in the log
+	Durable              setting.Durability // of the route's audit records
 }
 
 // Limits are the limits of one route. The counters outlive the exchanges.

@@ -10,7 +10,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// These sets of security headers have names under security_headers.
+// These are the names of sets of security headers.
 const (
 	SecurityDefault  = "default"
 	SecurityTalisman = "talisman"
@@ -66,15 +66,15 @@ func (c *SecurityConfig) check(at string, f *setting.Faults) {
 
 const hstsField = "strict-transport-security"
 
-// Security knows the fields that answers carry unless the upstream sets its own. The zero Security
-// adds nothing and lets no Strict-Transport-Security pass. It is immutable.
+// Security holds the fields that answers get unless the upstream sets its own. The zero Security
+// adds no field and removes every Strict-Transport-Security. It is immutable.
 type Security struct {
 	fields []securityField
-	// hsts reports whether browsers may be told to call the host only over TLS.
+	// hsts means that answers of the host may have Strict-Transport-Security.
 	hsts bool
 }
 
-// securityField is a field, and the answers that do not get it.
+// securityField is a field, and the kinds of answers that do not get it.
 type securityField struct {
 	message.Field
 	not answerKind
@@ -84,17 +84,17 @@ type securityField struct {
 type answerKind uint8
 
 const (
-	ofPage answerKind = 1 << iota // a browser runs or displays it with scripts of its own, or it renews one
+	ofPage answerKind = 1 << iota // a page or script, or the 304 for one
 	ofCall                        // it answers a gRPC call
 )
 
-// NewSecurity compiles a checked section for a host. local says that the host's certificate is of
+// NewSecurity compiles a checked section for a host. local means that the host's certificate is from
 // the local development authority. The default set differs from Flask-Talisman's in two fields:
-// pages keep their own scripts, and other hosts of the domain stay as they are. Neither has the
+// pages get no Content-Security-Policy, and HSTS does not include subdomains. Neither set has the
 // obsolete X-XSS-Protection.
 //
-// No host gets Strict-Transport-Security with a certificate of the local authority: browsers would
-// be locked out when they do not know the next certificate. Addresses get none either, since
+// A host with a certificate of the local authority gets no Strict-Transport-Security: browsers that
+// do not trust the next certificate could no longer reach it. IP addresses get none either, because
 // browsers ignore it there (RFC 6797, section 8.1.1).
 func NewSecurity(c *SecurityConfig, host string, local bool) Security {
 	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
@@ -138,7 +138,7 @@ func NewSecurity(c *SecurityConfig, host string, local bool) Security {
 	return s
 }
 
-// concernsDocuments reports whether a field means something only for what a browser displays.
+// concernsDocuments reports whether a field has a meaning only for documents in a browser.
 func concernsDocuments(name string) bool {
 	switch name {
 	case "content-security-policy", "content-security-policy-report-only", "x-frame-options", "referrer-policy",
@@ -148,15 +148,16 @@ func concernsDocuments(name string) bool {
 	return false
 }
 
-// Screen removes the upstream's Strict-Transport-Security where browsers must not be told it: see
-// [NewSecurity], and over plain HTTP (RFC 6797, section 7.2). https says how the client called.
+// Screen removes the upstream's Strict-Transport-Security from answers over plain HTTP (RFC 6797,
+// section 7.2) and for hosts that must not have it: see [NewSecurity]. https means that the client
+// called over TLS.
 func (s *Security) Screen(h *message.Response, https bool) {
 	if !(s.hsts && https) {
 		h.Fields.Del(hstsField)
 	}
 }
 
-// Dress adds the fields that the answer lacks. https says that the client called over TLS.
+// Dress adds the fields that the answer lacks. https means that the client called over TLS.
 func (s *Security) Dress(h *message.Response, https bool) {
 	kind := kindOf(h)
 	for i := range s.fields {
@@ -168,11 +169,11 @@ func (s *Security) Dress(h *message.Response, https bool) {
 	}
 }
 
-// kindOf reads what an answer is from its Content-Type. An answer with several is no page: the
-// stricter reading is safe in every browser.
+// kindOf returns the kind of an answer by its Content-Type. An answer with several is no page, so it
+// gets all fields, which is safe in every browser.
 func kindOf(h *message.Response) answerKind {
 	if h.Status == 304 {
-		return ofPage // browsers copy the fields to the page that they have
+		return ofPage // browsers copy the fields to the page in their cache
 	}
 	contentType := h.Fields.Get("content-type")
 	switch {
@@ -184,10 +185,10 @@ func kindOf(h *message.Response) answerKind {
 	return 0
 }
 
-// isPage reports whether a media type is one whose content a policy for others could break: pages,
-// scripts, which workers run under the policy of their own answer, and PDF, which browsers display
-// by a page of theirs. SVG and XML can run scripts too, but servers have no pages in them: a script
-// there is most likely an attacker's.
+// isPage reports whether content of a media type can break under a Content-Security-Policy that was
+// not written for it. That is so for HTML; for scripts, because workers run under the policy of their
+// own answer; and for PDF, which browsers display in a page of their own. SVG and XML can run scripts
+// too, but servers have no pages in these formats: such a script is most likely an attacker's.
 func isPage(contentType string) bool {
 	media, _, _ := strings.Cut(contentType, ";")
 	media = strings.Trim(media, " \t")

@@ -19,7 +19,7 @@ var (
 	ErrEnd  = errors.New("path leads to a longer route if a slash at its end is ignored or added, or if a colon ends it")
 )
 
-// notFound is an [ErrNotFound] that says what no route has.
+// notFound is an [ErrNotFound] whose text says what was not found, a host or a path.
 type notFound string
 
 func (e notFound) Error() string { return string(e) }
@@ -27,16 +27,16 @@ func (e notFound) Error() string { return string(e) }
 // Is reports whether target is [ErrNotFound].
 func (e notFound) Is(target error) bool { return target == ErrNotFound }
 
-// ErrNoHost is the [ErrNotFound] of a host that no route names.
+// ErrNoHost is the [ErrNotFound] for a host that no route names.
 const ErrNoHost = notFound("no route names this host")
 
-const errNoPath = notFound("the host has routes, and none for this path")
+const errNoPath = notFound("the host has no route for this path")
 
 // Reading is the error for a path that another server could map to another route. It wraps
 // [ErrCase] or [ErrEnd].
 type Reading struct {
 	Err  error
-	Path string // that of the other route
+	Path string // the path of the other route
 }
 
 func (e *Reading) Error() string { return e.Err.Error() + ": " + setting.Quoted(e.Path, 64) }
@@ -141,7 +141,7 @@ func (h *hostRoutes) add(path string, r *Route) {
 //
 // For the same reason Match refuses paths that some model servers would map to another route: by
 // ignoring case, or by reading the end of the path differently. A path with [message.Forms] is
-// looked up with these as data. The route found says whether it accepts them, and no reading of them
+// looked up with these as data. The route found reports whether it accepts them, and no reading of them
 // may lead to another route. If it merges slashes, Match merges those of head.Path.
 func (t *Table) Match(head *message.Head) (*Route, error) {
 	h := t.host(head.Host)
@@ -249,9 +249,9 @@ func longestPrefix[V any](all map[string]V, path string) (prefix string, v V, ok
 	return "", v, false
 }
 
-// dodge returns the longer path that a path would match as some servers read it: with or without a
-// slash at its end, or with a colon that ends a resource name, as in /v1/models/m:predict. It is ""
-// if there is none.
+// dodge returns the longer path that a path would match in the reading of some servers, or "" if
+// there is none. They add or remove a slash at the end, or end a resource name at a colon, as in
+// /v1/models/m:predict.
 func (h *hostRoutes) dodge(folded, found string) string {
 	if cut, slash := strings.CutSuffix(folded, "/"); slash {
 		if cut != "" {

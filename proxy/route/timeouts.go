@@ -20,27 +20,28 @@ func NewTimeouts(c TimeoutsConfig) upstream.Timeouts {
 	return upstream.Timeouts{Connect: c.Connect.D(), Head: bound(c.Head), Idle: bound(c.Idle), Total: bound(c.Total)}
 }
 
-// CallTimeouts says which timeouts of gRPC calls the configuration leaves to the caller. A call that
-// waits for an event is silent for long, and gRPC has deadlines of its own.
+// CallTimeouts says which timeouts of gRPC calls the configuration does not set, so that the caller's
+// deadline applies. A call that waits for an event may be silent for long.
 type CallTimeouts struct{ Head, Idle bool }
 
-// NewCallTimeouts compiles the timeouts that the configuration sets. The others are the caller's.
+// NewCallTimeouts returns which timeouts c does not set. c has no defaults.
 func NewCallTimeouts(c TimeoutsConfig) CallTimeouts {
 	return CallTimeouts{Head: c.Head == 0, Idle: c.Idle == 0}
 }
 
 const (
-	callTime = time.Hour // of a call without a deadline
-	// maxCallTime limits what a caller may ask for.
+	callTime = time.Hour // for a call without a deadline
+	// maxCallTime limits the deadline of a call.
 	maxCallTime = 24 * time.Hour
 	// callGrace lets the server end a call at its deadline, with its own status, before the gateway
 	// does.
 	callGrace = 5 * time.Second
 )
 
-// Timeouts returns the timeouts of a gRPC call: those of the route, but for the caller's. deadline
-// is the call's grpc-timeout; if it is missing or malformed, an hour applies. Idle stays as it is
-// and limits each write: a peer that takes nothing is not waiting for an event.
+// Timeouts returns the timeouts of a gRPC call: t is those of the route, and the caller's deadline
+// replaces the ones that c names. deadline is the call's grpc-timeout; if it is missing or malformed,
+// an hour applies. Idle stays as it is, to limit each write: a peer that does not read is not waiting
+// for an event.
 func (c CallTimeouts) Timeouts(t upstream.Timeouts, deadline string) upstream.Timeouts {
 	d, ok := callDeadline(deadline)
 	if ok {

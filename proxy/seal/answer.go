@@ -155,7 +155,7 @@ func (a *Answer) WantsDigest() bool { return a.digest }
 // Forget leaves the answer unsigned.
 func (a *Answer) Forget() { *a = Answer{} }
 
-// FormOf chooses where the signature of an answer goes. held says whether all of its content is
+// FormOf chooses where the signature of an answer goes. held reports whether all of its content is
 // read before its head is sent.
 func (a *Answer) FormOf(request *message.Head, h *message.Response, held bool) Form {
 	hasBody := message.MayHaveBody(request.Method, h.Status)

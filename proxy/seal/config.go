@@ -26,8 +26,8 @@ type Config struct {
 	// file refuses signed requests until possible replays are too old; an empty file says that no
 	// nonce was used before. One process owns it, by a lock on a file beside it; a second process
 	// starts as without the file. A reload cannot change it. Default: sallyport-nonces in the
-	// folder for state, which is $STATE_DIRECTORY or /var/lib/sallyport if one exists, else the
-	// folder of gateway.yaml. sallyport check shows it.
+	// folder for state. That is $STATE_DIRECTORY or /var/lib/sallyport if one exists, and otherwise
+	// the folder of gateway.yaml; sallyport check shows it.
 	State setting.Place `yaml:"state"`
 	// Publish is the signing key, with a private_key, for answers to callers without a key who ask
 	// by Accept-Signature. Its public half is served at /.well-known/sallyport/keys.
@@ -58,7 +58,7 @@ type RouteConfig struct {
 	// Request says who signs: when_key (who calls with a signing key) or always
 	// (everyone, those with a token too). Default: when_key.
 	Request string `yaml:"request"`
-	// Response says whether answers to signed requests, and to callers who ask for
+	// Response sets whether answers to signed requests, and to callers who ask for
 	// it, are signed: sign or off. Default: sign.
 	Response string `yaml:"response"`
 	// Body says how a signed body is verified. buffer: it is held until its digest is verified.
@@ -109,7 +109,7 @@ type Policy struct {
 	inline           bool  // event streams are signed by a comment at their end
 }
 
-// NewPolicy compiles the section of a route. actsOnWhole says whether the upstream's servers wait
+// NewPolicy compiles the section of a route. actsOnWhole reports whether the upstream's servers wait
 // for the whole content before they act on a request.
 func NewPolicy(shared *Config, c *RouteConfig, actsOnWhole bool) Policy {
 	// A body larger than the whole budget gets 413, not 503: retrying cannot help. The end of the

@@ -9,20 +9,20 @@ import (
 	"strconv"
 )
 
-// CureUnreadable is the cure for err, with which a file could not be read: who must be let
-// read it, where that is all, and otherwise what else would do. Where otherwise is "", err
-// says itself what that is, but for a file that is missing.
+// CureUnreadable returns the correction for a file whose reading failed with err. If permission
+// was denied, it names the user who must be able to read the file. For all other errors it returns
+// otherwise; if that is "", it still has a correction for a missing file.
 func CureUnreadable(err error, otherwise string) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return "let user " + Myself() + " read it"
 	case otherwise == "" && errors.Is(err, fs.ErrNotExist):
-		return "name a file that is there"
+		return "name an existing file"
 	}
 	return otherwise
 }
 
-// Myself is the user that the program runs as, by name where that has one.
+// Myself returns the name of the user that runs the program, or the number if there is no name.
 func Myself() string {
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		return u.Username
@@ -30,9 +30,9 @@ func Myself() string {
 	return strconv.Itoa(os.Geteuid())
 }
 
-// FolderFault says why no file could be made in a folder, and what would do; "" if one
-// could. A folder that is missing counts as one that will be made where toMake is set. It
-// changes nothing.
+// FolderFault returns why no file could be made in a folder, and how to correct that; "" if one
+// could be. If toMake is set, the program will make a missing folder, so FolderFault checks that it
+// can. It changes nothing.
 func FolderFault(dir string, toMake bool) (problem, cure string) {
 	info, err := os.Stat(dir)
 	switch {
@@ -54,7 +54,8 @@ func FolderFault(dir string, toMake bool) (problem, cure string) {
 	return "", ""
 }
 
-// FileFault is FolderFault for a file that is written: one that is there, or a new one.
+// FileFault returns why a file could not be written, and how to correct that; "" if it could be. The
+// file may be missing. It changes nothing.
 func FileFault(name string) (problem, cure string) {
 	info, err := os.Stat(name)
 	switch {

@@ -5,32 +5,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
-)
 
-// asNobody runs f with the rights of another user where the test is root's, whom no mode
-// of a file stops.
-func asNobody(t *testing.T, f func()) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		f()
-		return
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // which ends with the goroutine, as it is never unlocked
-		if _, _, e := syscall.RawSyscall(syscall.SYS_SETFSUID, 65534, 0, 0); e != 0 {
-			t.Error(e)
-			return
-		}
-		f()
-	}()
-	<-done
-}
+	"sallyport/proxy/setting/settingtest"
+)
 
 func TestFoldersThatCannotBeWrittenAreFaults(t *testing.T) {
 	dir := t.TempDir()
@@ -50,12 +29,12 @@ func TestFoldersThatCannotBeWrittenAreFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, own := range []string{dir, filepath.Dir(dir)} { // which are made for their owner alone
+	for _, own := range []string{dir, filepath.Dir(dir)} { // t.TempDir makes them for their owner only
 		if err := os.Chmod(own, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	asNobody(t, func() {
+	settingtest.AsNobody(t, func() {
 		for _, c := range []struct {
 			name   string
 			toMake bool
@@ -90,7 +69,7 @@ func TestUnreadableFilesNameTheUser(t *testing.T) {
 	if err := os.WriteFile(name, []byte("x"), 0); err != nil {
 		t.Fatal(err)
 	}
-	asNobody(t, func() {
+	settingtest.AsNobody(t, func() {
 		_, err := Secret{}.Read()
 		if got := CureUnreadable(err, "name one"); got != "name one" {
 			t.Errorf("got %q", got)

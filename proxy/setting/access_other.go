@@ -2,6 +2,5 @@
 
 package setting
 
-// mayWrite would be an error if the program could not write; here that is known only when
-// it tries.
+// mayWrite returns nil: on this system only an attempt shows whether the program can write.
 func mayWrite(string, bool) error { return nil }

@@ -4,7 +4,7 @@ package setting
 
 import "golang.org/x/sys/unix"
 
-// mayWrite is an error unless the program may write a file, or make files in a folder.
+// mayWrite returns an error unless the program may write a file, or make files in a folder.
 func mayWrite(name string, folder bool) error {
 	mode := uint32(unix.W_OK)
 	if folder {

@@ -1,14 +1,15 @@
 package setting
 
-// Durability is when a record must be in the audit log, seen from the last byte of its answer.
+// Durability says what must have happened to an audit record before the last byte of its answer
+// is sent.
 type Durability string
 
-// These are the values of Durability. The zero value means that of the section above, or
-// NotDurable.
+// These are the values of Durability. The zero value of a route means that of the whole file, and
+// the zero value of the file means NotDurable.
 const (
-	NotDurable Durability = "off"    // afterwards
-	Written    Durability = "answer" // before, in its file
-	Synced     Durability = "synced" // before, on the file's disk
+	NotDurable Durability = "off"    // nothing: it is written later
+	Written    Durability = "answer" // the file has it
+	Synced     Durability = "synced" // the file's disk has it
 )
 
 // Waits reports whether an answer waits for its record.
@@ -20,6 +21,6 @@ func (d Durability) Check(path string, stdout bool, f *Faults) {
 	case d == Synced && stdout:
 		f.Add(path, string(d), "standard output has no disk to wait for", "write answer, or name a file under audit.file")
 	case d != "" && d != NotDurable && !d.Waits():
-		f.Add(path, string(d), "not a durability that is known", "write off, answer or synced")
+		f.Add(path, string(d), "not a known durability", "write off, answer or synced")
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// Quoted returns s in quotes for a message to the operator. The text within the quotes is at most
-// most bytes long: a longer one is cut and ends with an ellipsis. Bytes that do not print are
-// escaped, because s may come from a stranger.
+// Quoted returns s in quotes for a message to the operator. The text within the quotes has at most
+// most bytes: longer text is cut, and an ellipsis follows. Bytes that do not print are escaped,
+// because s may come from a stranger.
 func Quoted(s string, most int) string {
 	return string(appendQuoted(nil, s, most))
 }
@@ -47,7 +47,8 @@ func appendQuoted(b []byte, s string, most int) []byte {
 	return append(b, '"')
 }
 
-// Shortened returns s, cut to at most most bytes and an ellipsis. It must be fit to print.
+// Shortened returns s, cut to at most most bytes; an ellipsis follows if it was cut. It escapes
+// nothing, so s must not come from a stranger.
 func Shortened(s string, most int) string {
 	if len(s) <= most {
 		return s
@@ -58,7 +59,7 @@ func Shortened(s string, most int) string {
 	return s[:most] + "…"
 }
 
-// PlainError returns what happened, without the names of calls and the addresses that package net
+// PlainError returns the cause in err, without the names of calls and the addresses that package net
 // puts before it.
 func PlainError(err error) error {
 	var operation *net.OpError

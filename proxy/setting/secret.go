@@ -113,8 +113,8 @@ func mountedSecret(file string) bool {
 	return err == nil
 }
 
-// WrittenByOwner returns an error if others than its owner may write a file that holds a
-// key: whoever can replace a key, private or public, decides who is believed.
+// WrittenByOwner returns an error if users other than the owner may write a file with a key:
+// whoever can replace a key, private or public, decides whose signatures verify.
 func WrittenByOwner(name string, info os.FileInfo) error {
 	if info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("file %s can be written by others than its owner; chmod go-w %s", name, name)

@@ -12,8 +12,8 @@ import (
 
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
 
-// syntax records what the YAML parser says, on the line where the fault is: the parser
-// tells the line on which the mapping or list around it began, and sometimes one before.
+// syntax records an error of the YAML parser on the line of the fault. The parser reports the line
+// on which the mapping or list around the fault began, and sometimes the line before.
 func (d *decoder) syntax(text []byte, err error) {
 	m := yamlLine.FindStringSubmatch(oneLine(err.Error()))
 	said, _ := strconv.Atoi(m[1])
@@ -32,14 +32,15 @@ func (d *decoder) syntax(text []byte, err error) {
 			line, problem, cure = at, "a star begins an alias in YAML", `quote the star: "`+shown(word)+`"`
 		}
 	case strings.HasSuffix(what, "expected key"), strings.HasSuffix(what, "'-' indicator"), strings.HasSuffix(what, "<document start>"):
-		line, cure = firstFailing(text, lastRead(text), err), "indent this line as those that it belongs to"
+		line, cure = firstFailing(text, lastRead(text), err), "indent this line like the others of its list or mapping"
 	case strings.HasSuffix(what, "expected ',' or ']'"), strings.HasSuffix(what, "expected ',' or '}'"):
-		line, cure = said+1, "close each bracket that opens here, and part its items by commas" // the parser counts from 0 here
+		line, cure = said+1, "close each bracket that opens here, and separate its items by commas" // the parser counts lines from 0 here
 	}
 	d.fault("", line, "", problem, cure)
 }
 
-// oneByOne gives the parser a text byte by byte, so that it reads no further than it needs.
+// oneByOne gives the parser one byte at a time, so that it reads no further than it needs. read
+// counts the bytes.
 type oneByOne struct {
 	text []byte
 	read int
@@ -54,8 +55,8 @@ func (r *oneByOne) Read(p []byte) (int, error) {
 	return 1, nil
 }
 
-// lastRead is the line that the parser has reached when it gives up: that of the fault, or
-// one soon after.
+// lastRead returns the line that the parser has reached when it fails: the line of the fault, or
+// one soon after it.
 func lastRead(text []byte) int {
 	r := &oneByOne{text: text}
 	dec := yaml.NewDecoder(r)
@@ -67,11 +68,11 @@ func lastRead(text []byte) int {
 	}
 }
 
-// maxLookahead bounds, in lines, how far back the fault is looked for.
+// maxLookahead is how many lines before the last one that the parser read the fault may be.
 const maxLookahead = 32
 
-// firstFailing is the first line up to which the text fails as the whole does, going back
-// from line.
+// firstFailing goes back from line and returns the first line such that the text up to it fails with
+// the error of the whole.
 func firstFailing(text []byte, line int, whole error) int {
 	for range maxLookahead {
 		if line <= 1 {
@@ -91,7 +92,7 @@ func firstFailing(text []byte, line int, whole error) int {
 	return line
 }
 
-// firstLines are the first n lines of a text.
+// firstLines returns the first n lines of a text.
 func firstLines(text []byte, n int) []byte {
 	end := 0
 	for ; n > 0; n-- {
@@ -104,8 +105,7 @@ func firstLines(text []byte, n int) []byte {
 	return text[:end]
 }
 
-// tabbed is the first line of those from first to last whose indentation has a tab; 0 if
-// there is none.
+// tabbed returns the first line from first to last whose indentation has a tab; 0 if there is none.
 func tabbed(text []byte, first, last int) int {
 	n := 0
 	for line := range bytes.Lines(text) {
@@ -120,8 +120,8 @@ func tabbed(text []byte, first, last int) int {
 
 var star = regexp.MustCompile(`\*[^\s,\]}"']*`)
 
-// starred is the first line from first on with a star, and the word that begins with it; 0
-// if there is none.
+// starred returns the first line with a star, from first on, and the word that begins with the star.
+// The line is 0 if there is none.
 func starred(text []byte, first int) (line int, word string) {
 	for l := range bytes.Lines(text) {
 		line++

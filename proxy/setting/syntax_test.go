@@ -2,13 +2,12 @@ package setting
 
 import "testing"
 
-// The YAML parser tells the line on which the mapping or list around a fault began, or one
-// before. People look where they are sent.
+// The YAML parser reports the line on which the mapping or list around a fault began, or one before.
 func TestSyntaxFaultsNameTheLine(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"a key further left than its mapping": {
 			"a: 1\nb: 2\nroutes:\n  - host: a\n    callers: anonymous\n   upstream: b\nx: 1\n",
-			"f.yaml:6: not YAML: did not find expected '-' indicator; indent this line as those that it belongs to",
+			"f.yaml:6: not YAML: did not find expected '-' indicator; indent this line like the others of its list or mapping",
 		},
 		"a key further right than its mapping": {
 			"a: 1\nroutes:\n  - host: a\n     callers: x\n",
@@ -16,27 +15,27 @@ func TestSyntaxFaultsNameTheLine(t *testing.T) {
 		},
 		"a key between two mappings": {
 			"a:\n  b: 1\n foo: 2\nd: 2\n",
-			"f.yaml:3: not YAML: did not find expected key; indent this line as those that it belongs to",
+			"f.yaml:3: not YAML: did not find expected key; indent this line like the others of its list or mapping",
 		},
 		"a key behind many sound lines": {
 			"a:\n  b: 1\n  c: 2\n  d: 3\n  e:\n    f: 1\n # a comment\n\n g: 2\nh: 1\n",
-			"f.yaml:9: not YAML: did not find expected key; indent this line as those that it belongs to",
+			"f.yaml:9: not YAML: did not find expected key; indent this line like the others of its list or mapping",
 		},
 		"an item between two mappings": {
 			"a:\n  b: 1\n - foo\nd: 2\n",
-			"f.yaml:3: not YAML: did not find expected key; indent this line as those that it belongs to",
+			"f.yaml:3: not YAML: did not find expected key; indent this line like the others of its list or mapping",
 		},
 		"a key among items": {
 			"a:\n  - b\n  c: 1\nd: 2\n",
-			"f.yaml:3: not YAML: did not find expected '-' indicator; indent this line as those that it belongs to",
+			"f.yaml:3: not YAML: did not find expected '-' indicator; indent this line like the others of its list or mapping",
 		},
 		"a word between two mappings": {
 			"a:\n  b: 1\n foo\nd: 2\n",
-			"f.yaml:3: not YAML: did not find expected key; indent this line as those that it belongs to",
+			"f.yaml:3: not YAML: did not find expected key; indent this line like the others of its list or mapping",
 		},
 		"a bracket that nothing opened": {
 			"a: 1\n}\nb: 2\n",
-			"f.yaml:2: not YAML: did not find expected key; indent this line as those that it belongs to",
+			"f.yaml:2: not YAML: did not find expected key; indent this line like the others of its list or mapping",
 		},
 		"a tab":                       {"a: 1\nroutes:\n\t- host: a\n", "f.yaml:3: a tab in the indentation; indent with spaces"},
 		"a tab behind a value":        {"a: 1\nroutes:\n  - host: a\n\tpath: /\n", "f.yaml:4: a tab in the indentation; indent with spaces"},
@@ -51,7 +50,7 @@ func TestSyntaxFaultsNameTheLine(t *testing.T) {
 		"a star before a word":        {"a: 1\nhost: *foo\n", `f.yaml:2: a star begins an alias in YAML; quote the star: "*foo"`},
 		"a bracket that is not closed": {
 			"a: 1\nd: [a, b\nc: 2\ne: 3\n",
-			"f.yaml:2: not YAML: did not find expected ',' or ']'; close each bracket that opens here, and part its items by commas",
+			"f.yaml:2: not YAML: did not find expected ',' or ']'; close each bracket that opens here, and separate its items by commas",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -63,7 +62,7 @@ func TestSyntaxFaultsNameTheLine(t *testing.T) {
 	}
 }
 
-func TestTruthIsWrittenInOneWay(t *testing.T) {
+func TestWrongTruthValuesAreCorrected(t *testing.T) {
 	for text, want := range map[string]string{
 		"on: yes":    `"yes": want true or false, found text; write true`,
 		"on: On":     `"On": want true or false, found text; write true`,

@@ -156,7 +156,7 @@ func cureFor(n *yaml.Node, t reflect.Type) string {
 	return "write it in digits, without quotes"
 }
 
-// cureForBool is the one way to write what n means.
+// cureForBool returns how to write the truth value that n probably means.
 func cureForBool(n *yaml.Node) string {
 	switch strings.ToLower(n.Value) {
 	case "true", "yes", "y", "on", "1":

@@ -21,7 +21,7 @@ auth = SallyportAuth.from_file(KEY_ID, os.path.join(here, SECRET), open(publishe
 try:
     answer = requests.post(sys.argv[1] if len(sys.argv) > 1 else URL, json={"instances": [1.0, 2.0, 5.0]}, auth=auth,
                            verify=root if os.path.exists(root) else True, allow_redirects=False, timeout=60)
-except Refused as e:  # the gateway's reason: e.code is stale where the clock is wrong
+except Refused as e:  # e.code is the gateway's reason, such as stale if your clock is wrong
     sys.exit("refused: %s" % e)
 except NotVerified as e:
     sys.exit("do not act on this answer: %s" % e)

@@ -75,13 +75,13 @@ class NotVerified(SallyportError):
 
 
 class SignatureMissing(NotVerified):
-    """No signature of ours."""
+    """The answer has no signature of the gateway."""
 
 
 class Refused(SignatureMissing):
-    """The gateway refused the request: code is its reason, such as stale, bad_signature (which an
-    unknown key is too) or replayed, and status that of the answer. A gateway does not sign for
-    whom it does not know: anybody on the way could have said this, so act on it as on an error."""
+    """The gateway refused the request. code is its reason, such as stale, replayed or bad_signature
+    (also for an unknown key), and status is that of the answer. The refusal is not signed, because
+    the gateway does not know the caller: anybody on the way could have sent it, so only report it."""
 
     status = None
 
@@ -771,7 +771,7 @@ class SallyportReader(SallyportAuth):
 
 
 def _explained(e, response):
-    """What to raise for an unsigned answer: Refused with the gateway's reason where it says one."""
+    """Returns the error for an unsigned answer: Refused if the answer has the gateway's reason."""
     reason, text = _reason(response.content) if response.status_code >= 400 else ("", "")
     if reason:
         e = Refused(reason, "%s (status %d; this refusal is not signed)" % (text or "refused", response.status_code))
@@ -781,13 +781,13 @@ def _explained(e, response):
 
 
 def _reason(content):
-    """The reason of a refusal and its text. The reason has the same place in every shape of one."""
+    """Returns the reason and the text of a refusal. The reason is the same member in all formats."""
     try:
         said = json.loads(content[:65536])
         reason, text = said.get("reason"), said.get("title") or said.get("error")
     except (ValueError, AttributeError):
         return "", ""
-    if isinstance(text, dict):  # as OpenAI's servers say it
+    if isinstance(text, dict):  # the format of OpenAI's servers
         text = text.get("message")
     if not isinstance(reason, str) or not re.fullmatch("[a-z][a-z0-9_]{0,63}", reason):
         return "", ""

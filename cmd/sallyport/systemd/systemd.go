@@ -1,5 +1,5 @@
-// Package systemd speaks with the service manager that has started the process: it takes the
-// sockets of a socket unit, reports what state the service is in, and feeds the watchdog.
+// Package systemd talks to the service manager that started the process: it takes over the sockets
+// of a socket unit, reports the state of the service, and notifies the watchdog.
 package systemd
 
 import (
@@ -20,16 +20,16 @@ import (
 // Service is this process as a service of systemd. Without a service manager its methods do
 // nothing. It implements [proxy.Manager], and is safe for concurrent use.
 type Service struct {
-	// Sockets are the sockets of the socket units; none without one.
+	// Sockets are the sockets of the socket units; nil if there is no such unit.
 	Sockets []proxy.Socket
 
-	notify   string        // where messages go; "" for nowhere
-	watchdog time.Duration // the longest pause between two signs of life; 0 for no watchdog
+	notify   string        // the address of systemd's socket for messages; "" for none
+	watchdog time.Duration // the longest time between two messages to the watchdog; 0 for no watchdog
 	log      *slog.Logger
 }
 
-// Take reads what systemd says in the environment, and removes it from there: a child must not
-// report in the name of this process, nor take its sockets.
+// Take reads systemd's environment variables and removes them, so that no child process can report
+// in the name of this process or take its sockets. log is used for failed messages.
 func Take(log *slog.Logger) (*Service, error) {
 	s := &Service{notify: os.Getenv("NOTIFY_SOCKET"), log: log}
 	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil {
@@ -48,22 +48,23 @@ func Take(log *slog.Logger) (*Service, error) {
 // Ready implements [proxy.Manager].
 func (s *Service) Ready(status string) { s.send(daemon.SdNotifyReady, statusLine(status)) }
 
-// Reloading implements [proxy.Manager]. systemd compares the time with that of its own signal.
+// Reloading implements [proxy.Manager]. It sends the time, which systemd compares with that of its
+// own signal.
 func (s *Service) Reloading() {
 	s.send(daemon.SdNotifyReloading, strings.TrimSpace(daemon.SdNotifyMonotonicUsec()), "STATUS=reloading the configuration")
 }
 
-// slack is how long the process may take to end beyond the time that requests are given.
+// slack is how long the process may take to end after the time that requests get.
 const slack = 15 * time.Second
 
-// Stopping implements [proxy.Manager]. It asks systemd not to kill the process within that time,
-// whatever TimeoutStopSec= says.
+// Stopping implements [proxy.Manager]. It asks systemd not to kill the process within that time and
+// slack, even if TimeoutStopSec= is shorter.
 func (s *Service) Stopping(status string, within time.Duration) {
 	s.send(daemon.SdNotifyStopping, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (within+slack).Microseconds()), statusLine(status))
 }
 
-// Watch feeds the watchdog until ctx ends, while alive says that the process can work: twice in
-// the time that the watchdog waits. systemd restarts a service that has missed it.
+// Watch blocks until ctx ends. Twice in the time that the watchdog waits, it calls alive and notifies
+// the watchdog if alive returns nil. systemd restarts a service whose message does not come in time.
 func (s *Service) Watch(ctx context.Context, alive func(context.Context) error) {
 	if s.notify == "" || s.watchdog <= 0 {
 		return
@@ -82,28 +83,28 @@ func (s *Service) Watch(ctx context.Context, alive func(context.Context) error) 
 	}
 }
 
-// look reports whether alive says so within the time until the next look.
+// look reports whether alive returns nil within half the watchdog's time. It logs the error.
 func (s *Service) look(ctx context.Context, alive func(context.Context) error) bool {
 	limited, cancel := context.WithTimeout(ctx, s.watchdog/2)
 	defer cancel()
 	err := alive(limited)
 	if err != nil && ctx.Err() == nil {
-		s.log.Error("the gateway does not answer its watchdog; systemd will restart it", "error", err)
+		s.log.Error("the gateway failed the check for its watchdog; systemd will restart it", "error", err)
 	}
 	return err == nil
 }
 
-// send sends one message. A manager that cannot be reached is logged, and the service goes on.
+// send sends one message. If systemd cannot be reached, it logs that, and the service goes on.
 func (s *Service) send(lines ...string) {
 	if s.notify == "" {
 		return
 	}
 	if err := write(s.notify, strings.Join(lines, "\n")); err != nil {
-		s.log.Warn("systemd could not be told the state of the gateway", "state", lines[0], "error", err)
+		s.log.Warn("reporting the state of the gateway to systemd failed", "state", lines[0], "error", err)
 	}
 }
 
-// sendTime limits one message: the kernel's queue of the socket may be full.
+// sendTime limits the sending of one message, because the socket's queue in the kernel may be full.
 const sendTime = 2 * time.Second
 
 func write(socket, message string) error {
@@ -119,7 +120,8 @@ func write(socket, message string) error {
 	return err
 }
 
-// statusLine returns a status for systemctl. A line break would begin another assignment.
+// statusLine returns a status for systemctl. It replaces line breaks, which would begin another
+// assignment.
 func statusLine(status string) string {
 	return "STATUS=" + strings.Join(strings.FieldsFunc(status, func(r rune) bool { return r < ' ' || r == 0x7f }), "; ")
 }

@@ -84,7 +84,7 @@ func TestStatusIsOneLine(t *testing.T) {
 	}
 }
 
-// A child must not inherit what lets it speak for this process.
+// A child process must not inherit variables that let it report for this process.
 func TestTakeLeavesNothingInTheEnvironment(t *testing.T) {
 	newManager(t)
 	all := []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
@@ -102,7 +102,7 @@ func TestTakeLeavesNothingInTheEnvironment(t *testing.T) {
 	}
 }
 
-// The watchdog hears of the looks at which the gateway was alive, and of no other.
+// The watchdog gets a message for each check at which the gateway was alive, and no other.
 func TestWatchdogIsFedOnlyWhileAlive(t *testing.T) {
 	m, log := newManager(t), &bytes.Buffer{}
 	t.Setenv("WATCHDOG_USEC", "2000")
@@ -134,7 +134,7 @@ func TestWatchdogIsFedOnlyWhileAlive(t *testing.T) {
 }
 
 // Without a service manager nothing is sent or watched.
-func TestWithoutManager(t *testing.T) {
+func TestNothingIsSentWithoutAServiceManager(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	log := &bytes.Buffer{}
 	s := take(t, log)
@@ -145,8 +145,8 @@ func TestWithoutManager(t *testing.T) {
 	}
 }
 
-// A manager that has gone is logged, and the gateway goes on.
-func TestManagerIsGone(t *testing.T) {
+// If the service manager cannot be reached, that is logged, and the gateway goes on.
+func TestMessageThatCannotBeSentIsLogged(t *testing.T) {
 	m, log := newManager(t), &bytes.Buffer{}
 	m.conn.Close()
 	take(t, log).Ready("serving")

@@ -28,7 +28,7 @@ type Options struct {
 	// must be signed, such as "x-sallyport-principal".
 	Identity []string
 
-	// Seen claims a signature until a time and says whether it was claimed before.
+	// Seen claims a signature until a time and reports whether it was claimed before.
 	// It must be atomic. If nil, replays within a minute pass: the gateway has
 	// stopped those of clients, but not those of who can reach this server.
 	Seen func(claim [16]byte, until time.Time) bool

@@ -183,8 +183,8 @@ func read(name string) ([]byte, error) {
 	return b, nil
 }
 
-// CheckFile returns an error if a state file is one that [Replay.Begin] refuses or does not
-// trust. It changes nothing. A missing file is no error.
+// CheckFile returns an error if [Replay.Begin] would refuse a state file or not trust it. It changes
+// nothing. A missing file is no error.
 func CheckFile(name string) error {
 	b, err := read(name)
 	switch dir := filepath.Dir(name); {
@@ -221,8 +221,8 @@ func create(name string) (*os.File, error) {
 }
 
 // othersMayWrite reports whether users other than the owner may create files in a folder, so that
-// they could have written the state file. The group counts for an empty file only: a file with
-// claims is this program's, and Kubernetes gives a pod's volume to a group of its own.
+// they could have written the state file. The group counts only if the file is empty: a file with
+// claims comes from this program, and Kubernetes lets a group write in a pod's volume.
 func othersMayWrite(dir string, empty bool) bool {
 	mask := fs.FileMode(0o002)
 	if empty {
