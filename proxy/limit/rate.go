@@ -174,7 +174,8 @@ func (s Rates) Allow(principal string, client netip.Addr) (retry time.Duration, 
 	return retry, retry == 0
 }
 
-// Tightest describes the rate under which a caller must wait longest, such as "200/s per principal".
+// Tightest describes the rate under which a caller must wait longest, such as "200/s per principal";
+// "" if there is no rate. It takes nothing.
 func (s Rates) Tightest(principal string, client netip.Addr) string {
 	var longest time.Duration
 	var tightest *Rate
