@@ -30,7 +30,7 @@ const (
 	failedTrust       failure = "untrusted"           // the client does not accept the certificate
 	failedTime        failure = "timeout"             // the client was too slow
 	failedGone        failure = "client_gone"         // the client closed the connection, as port checks do
-	failedRoom        failure = "too_many_handshakes" // ended to make room, because its client had the most
+	failedExcess      failure = "too_many_handshakes" // ended at the limit, because its client had the most
 	failedProtocol    failure = "protocol"            // anything else
 )
 
@@ -44,16 +44,16 @@ func HandshakeFailures() []string {
 }
 
 func failureOrder() []failure {
-	return []failure{failedName, failedCertificate, failedOrder, failedVersion, failedCiphers, failedPlain, failedTrust, failedTime, failedGone, failedRoom, failedProtocol}
+	return []failure{failedName, failedCertificate, failedOrder, failedVersion, failedCiphers, failedPlain, failedTrust, failedTime, failedGone, failedExcess, failedProtocol}
 }
 
-// failures counts failed handshakes and logs those that an operator or a client can mend. It is
+// failures counts failed handshakes and logs those that an operator or a client can fix. It is
 // safe for concurrent use.
 type failures struct {
 	lines *ratelog.Log
 	count map[failure]*atomic.Uint64 // the map is immutable
 	// rootOf returns the file with the root certificate that a client of the host must trust; "" if
-	// the certificate is not of the local authority.
+	// the local authority did not sign the host's certificate.
 	rootOf func(host string) string
 }
 
@@ -74,23 +74,23 @@ func (e *Edge) FailedHandshakes() map[string]uint64 {
 	return all
 }
 
-// told is what the callbacks of crypto/tls tell about a handshake before it ends.
-type told struct {
-	reason failure // "" if nothing speaks against it
+// findings are what the callbacks of crypto/tls find out about a handshake before it ends.
+type findings struct {
+	reason failure // why it is going to fail; "" if no reason was found
 	name   string  // the host that the client asks for
 }
 
-// toldOf returns where to tell about a handshake, for a callback of crypto/tls.
-func toldOf(hello *tls.ClientHelloInfo) *told {
+// findingsOf returns the findings about a handshake, which callbacks of crypto/tls may change.
+func findingsOf(hello *tls.ClientHelloInfo) *findings {
 	if c, ok := hello.Conn.(*countedConn); ok {
-		return &c.told
+		return &c.findings
 	}
-	return new(told) // not a connection of a listener
+	return new(findings) // not a connection of a listener
 }
 
 // failed counts a handshake that ended with err. It answers a client that does not speak TLS.
 func (f *failures) failed(ctx context.Context, c *countedConn, err error) {
-	reason := c.told.reason
+	reason := c.findings.reason
 	var record tls.RecordHeaderError
 	var alert *net.OpError
 	switch {
@@ -101,7 +101,7 @@ func (f *failures) failed(ctx context.Context, c *countedConn, err error) {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		reason = failedTime
 	case ctx.Err() != nil:
-		reason = failedRoom
+		reason = failedExcess
 	case reason != "":
 	case errors.As(err, &alert) && alert.Op == "remote error":
 		reason = failedProtocol
@@ -141,8 +141,8 @@ func plainGoAway() string {
 const plainTime = 2 * time.Second
 
 // answerPlain answers a client that does not speak TLS. Then it discards what the client still
-// sends, until the client closes: an early close could reach it before the answer. The end of ctx
-// ends the wait.
+// sends until the client closes, because a reset could reach the client before the answer. It
+// returns after plainTime, or when ctx ends.
 func answerPlain(ctx context.Context, c net.Conn, preface bool) {
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	if c.SetDeadline(time.Now().Add(plainTime)) != nil {
@@ -162,7 +162,7 @@ func answerPlain(ctx context.Context, c net.Conn, preface bool) {
 }
 
 // aboutCertificate reports whether the client's alert rejects the certificate (RFC 8446, section
-// 6.2). The type of alerts in crypto/tls is not exported for TCP; their texts are.
+// 6.2). It compares texts: crypto/tls does not export the type of alerts over TCP.
 func aboutCertificate(alert error) bool {
 	const badCertificate, unsupported, revoked, expired, unknown, unknownCA = 42, 43, 44, 45, 46, 48
 	return slices.ContainsFunc([]tls.AlertError{badCertificate, unsupported, revoked, expired, unknown, unknownCA}, func(a tls.AlertError) bool {
@@ -172,11 +172,11 @@ func aboutCertificate(alert error) bool {
 
 // untrusted logs a client that does not accept the certificate.
 func (f *failures) untrusted(c *countedConn, alert error) {
-	cure := "see what the client trusts"
-	if root := f.rootOf(c.told.name); root != "" {
+	cure := "check which authorities the client trusts"
+	if root := f.rootOf(c.findings.name); root != "" {
 		cure = "give the client the root certificate in " + root + ", as with curl --cacert"
 	}
-	f.lines.Warn(string(failedTrust), fmt.Sprintf("a client does not accept the certificate of %q: %s; %s", short(c.told.name, 253), strings.TrimPrefix(alert.Error(), "tls: "), cure), "client", addressOf(c.RemoteAddr()))
+	f.lines.Warn(string(failedTrust), fmt.Sprintf("a client does not accept the certificate of %q: %s; %s", short(c.findings.name, 253), strings.TrimPrefix(alert.Error(), "tls: "), cure), "client", addressOf(c.RemoteAddr()))
 }
 
 // noRoute notes a handshake for a name without a route, or without a name.
@@ -226,6 +226,6 @@ func (f *failures) unserved(hello *tls.ClientHelloInfo, name string, c *tls.Conf
 
 // refuse notes and logs why a handshake is going to fail.
 func (f *failures) refuse(hello *tls.ClientHelloInfo, reason failure, words string) {
-	toldOf(hello).reason = reason
+	findingsOf(hello).reason = reason
 	f.lines.Warn(string(reason), words, "client", addressOf(hello.Conn.RemoteAddr()))
 }

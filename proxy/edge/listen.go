@@ -157,9 +157,9 @@ func peer(c net.Conn) netip.Addr {
 // countedConn calls leave once when it is closed.
 type countedConn struct {
 	net.Conn
-	once  sync.Once
-	leave func()
-	told  told // about its TLS handshake; only the handshake uses it
+	once     sync.Once
+	leave    func()
+	findings findings // about its TLS handshake; only the handshake uses them
 }
 
 // NetConn returns the underlying connection, for operations that net.Conn lacks.
