@@ -34,16 +34,8 @@ const (
 	failedProtocol    failure = "protocol"            // anything else
 )
 
-// HandshakeFailures lists the reasons that [Edge.FailedHandshakes] counts.
-func HandshakeFailures() []string {
-	var all []string
-	for _, f := range failureOrder() {
-		all = append(all, string(f))
-	}
-	return all
-}
-
-func failureOrder() []failure {
+// failureReasons returns every reason.
+func failureReasons() []failure {
 	return []failure{failedName, failedCertificate, failedOrder, failedVersion, failedCiphers, failedPlain, failedTrust, failedTime, failedGone, failedExcess, failedProtocol}
 }
 
@@ -59,13 +51,14 @@ type failures struct {
 
 func newFailures(o Options, rootOf func(host string) string) *failures {
 	f := &failures{lines: ratelog.New(o.Log, o.Now), count: map[failure]*atomic.Uint64{}, rootOf: rootOf}
-	for _, reason := range failureOrder() {
+	for _, reason := range failureReasons() {
 		f.count[reason] = new(atomic.Uint64)
 	}
 	return f
 }
 
-// FailedHandshakes returns how many handshakes failed so far, by reason; see [HandshakeFailures].
+// FailedHandshakes returns how many handshakes failed so far, by reason. Every reason has an entry. It
+// is safe for concurrent use.
 func (e *Edge) FailedHandshakes() map[string]uint64 {
 	all := map[string]uint64{}
 	for reason, n := range e.failures.count {

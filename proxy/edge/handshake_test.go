@@ -23,8 +23,8 @@ func failuresBecome(t *testing.T, e *Edge, want map[string]uint64) {
 	for range 500 {
 		got := e.FailedHandshakes()
 		same := true
-		for _, reason := range HandshakeFailures() {
-			same = same && got[reason] == want[reason]
+		for _, reason := range failureReasons() {
+			same = same && got[string(reason)] == want[string(reason)]
 		}
 		if same {
 			return
