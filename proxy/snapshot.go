@@ -29,7 +29,7 @@ type snapshot struct {
 	outline config.Outline
 	loaded  time.Time // when it was built
 
-	ends      []expiry.End // of what the configuration names, except the gateway's own certificates
+	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
 	tls       *edge.View
 	auth      *auth.Auth
 	upstreams []*upstream.Upstream

@@ -114,7 +114,7 @@ func TestSilentClientsArePinged(t *testing.T) {
 	})
 }
 
-// silentServer is a client of a server that reads all frames and notes its PINGs.
+// silentServer is a server that reads all frames and records when its client sends PINGs.
 type silentServer struct {
 	*origin
 	pings  []time.Duration
