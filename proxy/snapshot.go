@@ -16,6 +16,7 @@ import (
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/expiry"
 	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/upstream"
@@ -174,7 +175,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		CORS:          route.NewCORS(c),
 		Compression:   route.NewCompression(&c.Compress),
 		WebSocket:     c.Websocket,
-		UpgradeWarned: new(limit.Rarely),
+		UpgradeWarned: new(ratelog.Rarely),
 		Identity:      c.Identity.Names(),
 		KeepServer:    c.KeepServer,
 		Durable:       cfg.DurabilityOf(c),

@@ -13,6 +13,7 @@ import (
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
@@ -42,8 +43,8 @@ type Route struct {
 	CORS        *CORS        // nil: none
 	Compression *Compression // nil: none
 	WebSocket   bool         // upgrades are allowed
-	// UpgradeWarned limits the warning that clients ask for upgrades in vain. All hosts share it.
-	UpgradeWarned *limit.Rarely
+	// UpgradeWarned limits the warning that clients ask for WebSockets. All hosts share it.
+	UpgradeWarned *ratelog.Rarely
 
 	ForwardAuthorization bool          // insecure_forward_authorization
 	Identity             IdentityNames // fields for the caller's identity
