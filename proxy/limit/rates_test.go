@@ -12,7 +12,9 @@ import (
 var client = netip.MustParseAddr("192.0.2.1")
 
 // newRates returns a rate for each config, each with its own counts.
-func newRates(c []RateConfig, now func() time.Time) Rates { return NewCounters(now).Lease().Rates("", c) }
+func newRates(c []RateConfig, now func() time.Time) Rates {
+	return NewCounters(now).Lease().Rates("", c)
+}
 
 // left uses up the allowance of key and returns how much was left.
 func left(r *Rate, key string) int {
