@@ -1,9 +1,7 @@
 package proxy_test
 
 import (
-	"crypto/sha1"
 	"crypto/tls"
-	"encoding/base64"
 	"io"
 	"net"
 	"net/http"
@@ -27,11 +25,8 @@ func stalling(t *testing.T, do func(net.Conn)) (h *house, ended chan struct{}) {
 			if r.URL.Path == "/honest" {
 				return
 			}
-			c, _, _ := w.(http.Hijacker).Hijack()
+			c, _ := openSocket(w, r, "")
 			defer c.Close()
-			sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-			accept := base64.StdEncoding.EncodeToString(sum[:])
-			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+accept+"\r\n\r\n")
 			do(c)
 			ended <- struct{}{}
 		},
