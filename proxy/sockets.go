@@ -14,7 +14,7 @@ import (
 )
 
 // Socket is a listening TCP socket that a service manager has opened, as systemd does for a socket
-// unit. Whoever opens it needs the right to its port; the gateway does not.
+// unit. The process that opens it needs the right to use its port; the gateway does not.
 type Socket struct {
 	// Name may be a key under `listen`, such as "https". The socket then serves that key, whatever
 	// its address. With any other name it serves the configured address that equals its own.
