@@ -58,7 +58,7 @@ func TestAllowFromIgnoresForwardedForOfUntrustedPeers(t *testing.T) {
 	}
 }
 
-// Flask runs the handler of GET for HEAD, so a rule that denies get must deny both.
+// Flask runs the GET handler for HEAD, so a rule that denies get must deny both.
 func TestDenyOfGetRefusesHead(t *testing.T) {
 	for _, serves := range []string{"raw", "flask", "openai"} {
 		t.Run(serves, func(t *testing.T) {

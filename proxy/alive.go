@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// Alive returns nil if the gateway can do its work: every loop that accepts connections has gone
-// round once more, and each part answered for the report of `sallyport status`. So no lock that
-// requests need is held for ever. ctx limits the wait for that.
+// Alive returns nil if the gateway can do its work: every loop that accepts connections has run once
+// more, and each part has given its state for the report of `sallyport status`. Both show that no
+// lock which requests need is held for ever. When ctx ends first, the error names what did not answer.
 //
-// Nothing that clients can bring about makes a live gateway look dead: limits that are reached,
-// descriptors that are used up, upstreams or issuers that do not answer. A reload that waits for a
-// slow disk does not either, because requests go on meanwhile. Alive is safe for concurrent use.
+// Clients cannot make a live gateway look dead: not by reaching limits, by using up file descriptors,
+// or by upstreams and issuers that do not answer. Neither can a reload that waits for a slow disk,
+// because requests are served meanwhile. Alive is safe for concurrent use.
 func (g *Gateway) Alive(ctx context.Context) error {
 	select {
-	case g.probing <- struct{}{}: // so that a dead gateway collects one goroutine and not many
+	case g.probing <- struct{}{}: // one at a time, so that a dead gateway collects one goroutine and not many
 	case <-ctx.Done():
-		return errors.New("an earlier look has not come back")
+		return errors.New("an earlier check has not ended")
 	}
 	var at atomic.Pointer[string]
 	note := func(what string) { at.Store(&what) }
@@ -52,14 +52,14 @@ func (g *Gateway) Alive(ctx context.Context) error {
 	}
 }
 
-// pulse is a listener whose loop of Accept can be asked whether it still goes round. It stands
-// beneath every wrapper, so that the answer speaks for all of them.
+// pulse is a listener that can test whether somebody still calls Accept in a loop. It is the innermost
+// listener, so that the test covers all wrappers around it.
 type pulse struct {
 	net.Listener
 	deadline interface{ SetDeadline(time.Time) error }
 
 	mu    sync.Mutex    // guards asked
-	asked chan struct{} // closed by the next call of Accept that sees the question; nil: none
+	asked chan struct{} // closed by the call of Accept that beat interrupts; nil if no beat waits
 }
 
 // newPulse wraps a listener; nil if its Accept cannot be interrupted.
@@ -82,7 +82,7 @@ func (p *pulse) Accept() (net.Conn, error) {
 	}
 }
 
-// answer closes the question and lets Accept wait for connections again.
+// answer ends the waits of beat and lets Accept wait for connections again.
 func (p *pulse) answer() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,8 +93,8 @@ func (p *pulse) answer() {
 	_ = p.deadline.SetDeadline(time.Time{}) // fails only after Close, which Accept reports
 }
 
-// beat interrupts Accept and waits until its loop has called it again. A closed listener is not
-// accepting, and need not.
+// beat interrupts Accept and waits until a call of Accept has noticed. It returns the cause of ctx if
+// that ends first, and nil for a closed listener.
 func (p *pulse) beat(ctx context.Context) error {
 	p.mu.Lock()
 	if p.asked == nil {
@@ -114,7 +114,7 @@ func (p *pulse) beat(ctx context.Context) error {
 	}
 }
 
-// Close closes the listener and answers a question that Accept can no longer answer.
+// Close closes the listener and ends the waits of beat, since Accept may not be called again.
 func (p *pulse) Close() error {
 	err := p.Listener.Close()
 	p.answer()

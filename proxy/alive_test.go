@@ -12,7 +12,7 @@ import (
 	"sallyport/proxy"
 )
 
-// A gateway is alive whatever its clients do: at its limit of connections, and while it drains.
+// A gateway stays alive whatever its clients do: at its limit of connections, and while it drains.
 func TestClientsCannotMakeAGatewayLookDead(t *testing.T) {
 	h := build(t, plan{more: unwatched + "limits: {connections: 1, connections_per_address: 1}\ndrain_delay: 1h\n"})
 	alive := func(when string) {
@@ -40,10 +40,10 @@ func TestClientsCannotMakeAGatewayLookDead(t *testing.T) {
 	}
 }
 
-// stuck is a listener whose loop of Accept hangs, as it would behind a lock that nobody releases.
+// stuck is a listener whose Accept hangs, as it would behind a lock that nobody releases.
 type stuck struct {
 	*net.TCPListener
-	asked   chan struct{} // gets a value for each question
+	asked   chan struct{} // gets a value each time a deadline is set, by which Alive asks
 	release chan struct{}
 	once    sync.Once
 }
@@ -65,8 +65,8 @@ func (s *stuck) Close() error {
 	return s.TCPListener.Close()
 }
 
-// A loop that accepts no more is found, and named, although the others work.
-func TestStuckAcceptIsNotAlive(t *testing.T) {
+// One listener no longer accepts, and the others work. The error must name it.
+func TestGatewayWithAStuckListenerIsNotAlive(t *testing.T) {
 	var addr string
 	asked := make(chan struct{})
 	listen := func(network, want string) (net.Listener, error) {
@@ -91,17 +91,17 @@ func TestStuckAcceptIsNotAlive(t *testing.T) {
 	}
 }
 
-// manager notes what a gateway tells its service manager.
-type manager struct{ told lines }
+// manager records the calls of a gateway to its service manager.
+type manager struct{ calls lines }
 
-func (m *manager) Ready(status string) { fmt.Fprintln(&m.told, "ready:", status) }
-func (m *manager) Reloading()          { fmt.Fprintln(&m.told, "reloading") }
+func (m *manager) Ready(status string) { fmt.Fprintln(&m.calls, "ready:", status) }
+func (m *manager) Reloading()          { fmt.Fprintln(&m.calls, "reloading") }
 func (m *manager) Stopping(status string, within time.Duration) {
-	fmt.Fprintln(&m.told, "stopping:", status, within)
+	fmt.Fprintln(&m.calls, "stopping:", status, within)
 }
 
-// The service manager hears of the start, of each reload and its result, and of the end.
-func TestManagerIsToldTheState(t *testing.T) {
+// The service manager learns of the start, of each reload and its result, and of the end.
+func TestManagerGetsTheState(t *testing.T) {
 	m := &manager{}
 	h := build(t, plan{more: unwatched + "drain: 7s\ndrain_delay: 1ms\n", options: proxy.Options{Manager: m}})
 	h.reload("unchanged")
@@ -112,7 +112,7 @@ func TestManagerIsToldTheState(t *testing.T) {
 	if err := h.stop(); err != nil {
 		t.Fatal(err)
 	}
-	h.gateway.Reload(t.Context()) // after the end it says nothing
+	h.gateway.Reload(t.Context()) // after the end, nothing is reported
 	serving := fmt.Sprintf("serving on https %s, http %s, health %s", h.addrs.HTTPS[0], h.addrs.HTTP[0], h.addrs.Health)
 	want := []string{
 		"ready: " + serving,
@@ -121,7 +121,7 @@ func TestManagerIsToldTheState(t *testing.T) {
 		"reloading", "ready: " + serving,
 		"stopping: draining 0 requests 8.001s",
 	}
-	if got := strings.TrimSpace(m.told.buf.String()); got != strings.Join(want, "\n") {
+	if got := strings.TrimSpace(m.calls.buf.String()); got != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", got, strings.Join(want, "\n"))
 	}
 }

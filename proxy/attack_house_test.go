@@ -76,7 +76,7 @@ type judged struct {
 	Body           string
 	Chunked        bool
 	Trailers       [][2]string
-	raw            string // all its bytes
+	raw            string // all bytes of the request
 }
 
 // get joins the values of a field by "|", so that a second line is visible.

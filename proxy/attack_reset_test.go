@@ -252,9 +252,9 @@ func TestAttackUpstreamBreaksOffDuringUpload(t *testing.T) {
 	}
 }
 
-// TestAttackClientThatLeavesAmidAnswers: a client asks for more than its windows take, and breaks off. What its
-// streams still want to send must stop no other connection.
-func TestAttackClientThatLeavesAmidAnswers(t *testing.T) {
+// A client requests more than its windows take, and closes the connection. The unsent answers must not
+// block any other connection.
+func TestAttackClientThatLeavesDuringAnswers(t *testing.T) {
 	leavesNothing(t)
 	answer := make([]byte, 20<<10)
 	h := build(t, plan{handler: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(answer) }})

@@ -326,7 +326,7 @@ func TestUnknownKeyLooksLikeABadMAC(t *testing.T) {
 		want := seen(errand{target: path, key: mustKey("acme-1", "wrong")}.signed(t))
 		for id, secret := range map[string]string{
 			"nobody-1": "nobody-1", "answers-1": "answers-1", "out-1": "out-1", "gateway-ed": "gateway-ed",
-			"early-1": "wrong", "ended-1": "wrong", // who has the right secret may know that it has ended
+			"early-1": "wrong", "ended-1": "wrong", // a caller with the right secret may learn that the key has expired
 		} {
 			if got := seen(errand{target: path, key: mustKey(id, secret)}.signed(t)); got != want {
 				t.Errorf("%s with key %s: a forger sees\n%s\nand with a wrong secret\n%s", path, id, got, want)

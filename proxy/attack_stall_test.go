@@ -1,9 +1,7 @@
 package proxy_test
 
 import (
-	"crypto/sha1"
 	"crypto/tls"
-	"encoding/base64"
 	"io"
 	"net"
 	"net/http"
@@ -16,8 +14,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// stalling is a house whose model server opens a tunnel for each request but /honest, and tells when
-// do, which has it, returns.
+// stalling builds a gateway whose model server opens a tunnel for each request but /honest and passes
+// it to do. ended gets a value when do returns.
 func stalling(t *testing.T, do func(net.Conn)) (h *house, ended chan struct{}) {
 	t.Helper()
 	ended = make(chan struct{}, 8)
@@ -27,11 +25,8 @@ func stalling(t *testing.T, do func(net.Conn)) (h *house, ended chan struct{}) {
 			if r.URL.Path == "/honest" {
 				return
 			}
-			c, _, _ := w.(http.Hijacker).Hijack()
+			c, _ := openSocket(w, r, "")
 			defer c.Close()
-			sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-			accept := base64.StdEncoding.EncodeToString(sum[:])
-			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+accept+"\r\n\r\n")
 			do(c)
 			ended <- struct{}{}
 		},
@@ -39,7 +34,8 @@ func stalling(t *testing.T, do func(net.Conn)) (h *house, ended chan struct{}) {
 	return h, ended
 }
 
-// over waits for the end of the exchange on the model server's side, with a victim beside it.
+// over waits until the exchange has ended on the model server's side. A victim's request must be
+// answered meanwhile.
 func (h *house) over(ended chan struct{}) {
 	h.t.Helper()
 	if got := h.raw("GET /honest HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer TOKEN\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
@@ -47,7 +43,7 @@ func (h *house) over(ended chan struct{}) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(15 * time.Second): // sockets alone end a write after a minute
+	case <-time.After(15 * time.Second): // without the idle time, a socket ends the write after a minute
 		h.t.Error("the exchange goes on")
 	}
 }
@@ -61,8 +57,8 @@ func flood(c io.Writer) {
 
 const upgrade = "GET /x HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer TOKEN\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + wsKey + "\r\n\r\n"
 
-// Whoever takes no bytes is given up by the idle time, whatever else it sends.
-func TestAttackPeersThatTakeNothing(t *testing.T) {
+// A peer that reads nothing is cut off after the idle time, whatever it sends meanwhile.
+func TestAttackPeersThatReadNothing(t *testing.T) {
 	begin := func(t *testing.T, h *house, text string) *tls.Conn {
 		t.Helper()
 		c := h.dial("models.test")
@@ -74,7 +70,7 @@ func TestAttackPeersThatTakeNothing(t *testing.T) {
 	t.Run("a client in a tunnel", func(t *testing.T) {
 		h, ended := stalling(t, func(c net.Conn) { flood(c) })
 		c := begin(t, h, upgrade)
-		go func() { // it sends now and then, and is not idle
+		go func() { // it sends now and then, so it is not silent
 			for err := error(nil); err == nil; time.Sleep(100 * time.Millisecond) {
 				_, err = io.WriteString(c, "x")
 			}
@@ -100,7 +96,7 @@ func TestAttackPeersThatTakeNothing(t *testing.T) {
 	})
 }
 
-// informed is a request that records which deadline its first interim response has.
+// informed is a request that records the write deadline of its interim response.
 type informed struct {
 	deadlineStream
 	bound time.Duration

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// What is small by itself is bounded in sum: HEADERS on a stream that the gateway has reset end the
-// connection, and others are served meanwhile.
+// Frames that cost little by themselves are limited in number: a flood of HEADERS on a stream that the
+// gateway has reset ends the connection. Other clients are served meanwhile.
 func TestAttackHeadersOnAResetStream(t *testing.T) {
 	leavesNothing(t)
 	h := build(t, plan{more: "limits: {frames: 1000}"})
@@ -31,13 +31,13 @@ func TestAttackHeadersOnAResetStream(t *testing.T) {
 		f.c.Close()
 		<-over
 		if !ended {
-			t.Error("a million of them came through")
+			t.Error("a million HEADERS did not end the connection")
 		}
 	})
 }
 
-// Extensions of chunks are bounded in sum, though each is short: the bound on content does not count
-// them.
+// The total length of chunk extensions is limited, though each is short: the limit on content does not
+// count them.
 func TestAttackExtensionsOfChunks(t *testing.T) {
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before("")})

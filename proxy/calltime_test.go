@@ -11,7 +11,8 @@ import (
 	"sallyport/proxy/message"
 )
 
-// deadlineStream is a request whose first deadlines are kept, as times from when they were set.
+// deadlineStream is a request that keeps its first read and write deadline, each as the time left when
+// it was set.
 type deadlineStream struct {
 	benchStream
 	read, write time.Duration
@@ -27,10 +28,10 @@ func keepDeadline(d *time.Duration, t time.Time) error {
 	return nil
 }
 
-// A gRPC call may be silent for as long as its deadline, or for an hour. Other requests on the same
-// route, writes, and routes with times of their own are bounded as ever.
+// A gRPC call may be silent until its own deadline, or for an hour if it has none. The usual limits
+// hold for other requests on the same route, for writes, and for routes with timeouts of their own.
 func TestCallsMayBeSilentForLong(t *testing.T) {
-	// Without a caller no credential's end comes first.
+	// Without a credential, no expiry ends the call earlier.
 	const open = "\n  - {host: models.test, upstream: tf, callers: anonymous, rules: [{allow: \"*\"}]}\n"
 	timed := strings.Replace(open, "callers:", "timeouts: {idle: 20s}, callers:", 1)
 	for name, c := range map[string]struct {
@@ -74,8 +75,8 @@ func TestCallsMayBeSilentForLong(t *testing.T) {
 	}
 }
 
-// Silent calls count as requests in flight, so that a flood of them is refused, and those that their
-// clients leave make room.
+// Silent calls count as requests in flight, so a flood of them is refused. Calls that their clients
+// cancel no longer count.
 func TestFloodOfSilentCallsIsBounded(t *testing.T) {
 	const most = 4
 	h, s := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "limits: {in_flight: 4}\n    callers:", 1))
@@ -109,7 +110,7 @@ func TestFloodOfSilentCallsIsBounded(t *testing.T) {
 		leave()
 		s.cancelled(t)
 	}
-	eventually(t, "there is room again", func() bool {
+	eventually(t, "a call is admitted again", func() bool {
 		leave, status := hang()
 		defer leave()
 		return status == ""

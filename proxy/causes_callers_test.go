@@ -16,8 +16,8 @@ import (
 	"sallyport/proxy"
 )
 
-// refusedTokens are requests whose token is missing or at fault. What a token claims is told only
-// where its signature held.
+// refusedTokens are requests whose token is missing or invalid. A cause contains claims only if the
+// token's signature is valid.
 func refusedTokens(t *testing.T) *refusals {
 	r := &refusals{house: build(t, plan{audience: "[models, spare], require: {tier: [gold, silver]}, max_lifetime: 1h, algorithms: [ES256, RS256]", routes: `
   - {host: models.test, path: /narrow, upstream: '%s', callers: issuer/corp, audience: spare, rules: [{allow: "*"}]}
@@ -114,7 +114,7 @@ func refusedForIssuers(t *testing.T) *refusals {
 	return r
 }
 
-// refusedSignatures are signed requests whose signature or content is at fault.
+// refusedSignatures are signed requests with an invalid signature or content.
 func refusedSignatures(t *testing.T) *refusals {
 	r := &refusals{house: signed(t, plan{https: fmt.Sprintf("127.0.0.1:%d", freePort(t)), more: twoProofs + "integrity: {memory: 1MiB}\n", routes: `
   - {host: models.test, path: /all, upstream: '%s', callers: {all: [issuer/corp, key]}, rules: [{allow: "*"}]}
@@ -223,10 +223,10 @@ policies:
 	return r
 }
 
-// unsigned is a token up to its signature, with the last dot.
+// unsigned returns a token without its signature, but with the last dot.
 func unsigned(token string) string { return token[:strings.LastIndexByte(token, '.')+1] }
 
-// signature is the last part of a token.
+// signature returns the last part of a token.
 func signature(token string) string { return token[strings.LastIndexByte(token, '.')+1:] }
 
 // chat asks for a model of an OpenAI server.

@@ -53,7 +53,7 @@ func refusedByLimits(t *testing.T) *refusals {
 	}
 	used.Store(2 << 30)
 	other := r.dial("models.test")
-	r.edit("memory: 1GiB", "memory: 1025MiB") // which measures at once
+	r.edit("memory: 1GiB", "memory: 1025MiB") // a reload measures the memory at once
 	r.reload("changed")
 	_, _ = io.WriteString(other, "GET / HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\n\r\n")
 	all, _ := io.ReadAll(other)
@@ -62,7 +62,7 @@ func refusedByLimits(t *testing.T) *refusals {
 	return r
 }
 
-// refusedByUpstreams are requests that an upstream did not answer as it must.
+// refusedByUpstreams are requests that an upstream did not answer correctly.
 func refusedByUpstreams(t *testing.T) *refusals {
 	talks := func(text string) string {
 		return rawUpstream(t, func(c net.Conn) { _, _ = io.WriteString(c, text) })

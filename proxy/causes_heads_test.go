@@ -71,7 +71,7 @@ func refusedSlowHeads(t *testing.T) *refusals {
 	return r
 }
 
-// refusedByRoutes are requests that a route refuses before it asks who calls.
+// refusedByRoutes are requests that a route refuses before it authenticates the caller.
 func refusedByRoutes(t *testing.T) *refusals {
 	r := &refusals{house: build(t, plan{routes: `
   - {host: models.test, path: /v1, methods: [GET, POST], upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
@@ -114,7 +114,7 @@ func refusedForProxies(t *testing.T) *refusals {
 	return r
 }
 
-// refusedBodies are requests whose content is at fault.
+// refusedBodies are requests with invalid content.
 func refusedBodies(t *testing.T) *refusals {
 	r := &refusals{house: build(t, plan{more: testKeys, files: keyFiles(), routes: `
   - {host: models.test, upstream: '%s', callers: [issuer/corp, key], rules: [{allow: "*"}], limits: {body: 1KiB}, timeouts: {idle: 200ms}, integrity: {buffer: 100B}}

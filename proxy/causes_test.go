@@ -36,7 +36,7 @@ func TestEveryRefusalRecordsItsCause(t *testing.T) {
 		})
 	}
 	if ran < len(groups) {
-		return // -run has selected some
+		return // -run has selected some groups only
 	}
 	for _, reason := range exchange.Reasons() {
 		if !seen[reason] {
@@ -45,7 +45,7 @@ func TestEveryRefusalRecordsItsCause(t *testing.T) {
 	}
 }
 
-// refusals are what one gateway has refused, in this order.
+// refusals is a gateway with the requests that it has refused, in their order.
 type refusals struct {
 	*house
 	rows    []refusalRow
@@ -56,13 +56,13 @@ type refusalRow struct {
 	reason string
 	status int    // 0: any
 	cause  string // … stands for any text
-	answer string // what the client got
+	answer string // what the client received
 }
 
 // mostCause is the longest cause in a record, in bytes as written.
 const mostCause = 300
 
-// expect notes a refusal that has just happened. answer is what the client got of it.
+// expect adds a refusal that has just happened. answer is what the client received.
 func (r *refusals) expect(reason string, status int, cause string, answer any) {
 	text, ok := answer.(string)
 	if !ok {
@@ -71,13 +71,13 @@ func (r *refusals) expect(reason string, status int, cause string, answer any) {
 	r.rows = append(r.rows, refusalRow{reason, status, cause, text})
 }
 
-// secret returns s and notes that no record may hold it.
+// secret returns s. No record may contain it.
 func (r *refusals) secret(s string) string {
 	r.secrets = append(r.secrets, s)
 	return s
 }
 
-// bearer is a token with these changes of its claims, which no record may hold.
+// bearer returns a token with these changes of its claims. No record may contain it.
 func (r *refusals) bearer(changes map[string]any) string {
 	r.t.Helper()
 	claims := r.issuer.Claims("alice", "models.predict")
@@ -141,8 +141,8 @@ func (r *refusals) compare(t *testing.T) (reasons []string) {
 	return reasons
 }
 
-// pipeline sends a request again and again, at most so often, until an answer has the last status.
-// It returns the statuses of all answers.
+// pipeline sends a request up to most times, until an answer has the status last. It returns the
+// statuses of all answers.
 func (r *refusals) pipeline(request string, most, last int) (statuses []int) {
 	r.t.Helper()
 	const batch = 50
@@ -163,11 +163,11 @@ func (r *refusals) pipeline(request string, most, last int) (statuses []int) {
 	return statuses
 }
 
-// discard reads to the end, however that comes.
+// discard reads to the end and ignores errors.
 func discard(in io.Reader) { _, _ = io.Copy(io.Discard, in) }
 
-// ask sends a request with these field lines on a connection of its own, and returns the answer.
-// A valid token stands for TOKEN.
+// ask sends a request with these field lines on a connection of its own, and returns the answer. It
+// replaces TOKEN by a valid token.
 func (r *refusals) ask(line string, fields ...string) string {
 	r.t.Helper()
 	text := line + "\r\nHost: models.test\r\nConnection: close\r\n"

@@ -1,11 +1,11 @@
 package proxy_test
 
-// probeHidden is a request in the content of another, with a credential. Who reads the content's
-// end in another place than the gateway would serve it.
+// probeHidden is a request with a credential, within the content of another request. A server that sees
+// the content's end elsewhere than the gateway does would serve it.
 const probeHidden = "GET /hidden HTTP/1.1\r\n{h}\r\n"
 
-// probesOfSequences hold a second request where one reader sees content and another the next
-// request. What is refused ends the connection, and what is served is content to the last byte.
+// probesOfSequences contain bytes that one server reads as content and another as the next request. A
+// refused probe ends the connection. In an accepted one, all these bytes are content.
 func probesOfSequences() []probe {
 	both := func(id, section, fields, content, want string) probe {
 		return probe{id: id, section: section, raw: probePost + fields + "\r\n" + content, want: want}
@@ -82,7 +82,7 @@ var probesOfMethods = []probe{
 	{id: "OPTIONS that is answered by 204", section: "9110 8.6", raw: "OPTIONS /none HTTP/1.1\r\n{h}\r\n", want: "204", end: stays, sees: "OPTIONS /none HTTP/1.1\r\n{h}\r\n", answer: "!Content-Length"},
 }
 
-// probesOfContent are about fields that the gateway passes on and answers that it completes.
+// probesOfContent are about fields that the gateway forwards and answers that it completes.
 func probesOfContent() []probe {
 	same := func(id, section, fields, want, answer string) probe {
 		head := "GET /p HTTP/1.1\r\n{h}" + fields + "\r\n"

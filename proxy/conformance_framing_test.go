@@ -122,8 +122,8 @@ func probesOfChunks() []probe {
 	}
 }
 
-// probesOfTrailers are about the fields behind chunked content. What they must not say is not sent
-// on, and neither is anything else where the upstream takes no trailers.
+// probesOfTrailers are about the fields after chunked content. Forbidden trailers are not forwarded. No
+// trailers are forwarded to an upstream that takes none.
 var probesOfTrailers = []probe{
 	{id: "a trailer", section: "7.1.2", raw: probeChunks + "5\r\nhello\r\n0\r\nX-Checksum: abc\r\n\r\n", want: "200", end: stays, sees: probeChunks + "5\r\nhello\r\n0\r\nx-checksum: abc\r\n\r\n"},
 	{id: "a length in the trailers", section: "9110 6.5.1", raw: probeChunks + "5\r\nhello\r\n0\r\nContent-Length: 50\r\n\r\n", want: "200", end: stays, sees: probeHello},

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// send sends the frames of a row on stream 1 and returns how it was answered.
+// send sends the frames of a row on stream 1 and returns the answer.
 func (x *framing) send(f *frames) string {
 	lines := make([]string, len(x.lines))
 	for i := range lines {
@@ -27,8 +27,8 @@ func (x *framing) send(f *frames) string {
 	return f.wait(1)
 }
 
-// The page on conformance says which requests of HTTP/2 Go's server takes that are refused here, and
-// leaves none out.
+// The page on conformance lists all HTTP/2 requests that the gateway refuses although Go's server
+// accepts them.
 func TestConformancePageOfHTTP2(t *testing.T) {
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before("")})

@@ -67,7 +67,7 @@ func probesOfLines() []probe {
 	}
 }
 
-// probeToken is the credential beside a Host that is the row's own.
+// probeToken is the credential of rows that have their own Host.
 const probeToken = "Authorization: Bearer TOKEN\r\n"
 
 // probesOfHosts are about Host.

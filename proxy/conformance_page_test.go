@@ -55,7 +55,7 @@ func pageRows(t *testing.T, first string) []pageRow {
 	return all
 }
 
-// probesByID returns all probes by what they are about, which must differ.
+// probesByID returns all probes by their id, which must be unique.
 func probesByID(t *testing.T) map[string]*probe {
 	t.Helper()
 	rows, byID := probes(), map[string]*probe{}
@@ -68,8 +68,8 @@ func probesByID(t *testing.T) map[string]*probe {
 	return byID
 }
 
-// The page on conformance says what the gateway and Go's own server answer, and leaves out no request
-// that the one refuses and the other serves.
+// The page on conformance gives the answers of the gateway and of Go's own server. It contains every
+// request that one of them refuses and the other serves.
 func TestConformancePage(t *testing.T) {
 	s := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
@@ -112,7 +112,7 @@ func localListener(t *testing.T) net.Listener {
 	return l
 }
 
-// Options on the page are keys of the reference, and tests that it names exist.
+// Every option that the page names is a key of the reference, and every test that it names exists.
 func TestConformancePageNamesWhatExists(t *testing.T) {
 	reference, err := os.ReadFile(filepath.Join(root, "gateway.yaml"))
 	if err != nil {
@@ -147,8 +147,8 @@ func TestConformancePageNamesWhatExists(t *testing.T) {
 	}
 }
 
-// TestConformanceOfOthers compares columns of the page with the servers that -peers names. Those that
-// are no origin servers need one behind them that answers 200.
+// TestConformanceOfOthers compares columns of the page with the servers that -peers names. A proxy
+// among them needs an origin server behind it that answers 200.
 func TestConformanceOfOthers(t *testing.T) {
 	if *peers == "" {
 		t.Skip("-peers names no servers")
@@ -165,7 +165,7 @@ func TestConformanceOfOthers(t *testing.T) {
 	}
 }
 
-// strict reports whether a probe is refused for its form: not for the lack of a route or a right.
+// strict reports whether a probe is refused for its form, not for a missing route or permission.
 func (p *probe) strict() bool {
 	switch p.want[strings.LastIndexByte(p.want, ' ')+1:] {
 	case "no_route", "method_not_allowed", "no_credential":
@@ -175,7 +175,7 @@ func (p *probe) strict() bool {
 }
 
 // statusFrom sends a probe to a server without TLS and returns the status of its last answer; "-" for
-// none. The client waits so long for bytes, or for the connection's end after the end of its own.
+// none. wait limits each wait for bytes, and for the server's close after the client's own.
 func (p *probe) statusFrom(t *testing.T, address string, wait time.Duration) string {
 	t.Helper()
 	c, err := net.Dial("tcp", address)

@@ -1,7 +1,7 @@
 package proxy_test
 
-// probesOfPaths are about forms that servers read in different ways. The route /kept keeps them, and
-// /merged makes one slash of several.
+// probesOfPaths are about path forms that servers read in different ways. The route /kept keeps them,
+// and /merged replaces several slashes by one.
 func probesOfPaths() []probe {
 	refused := func(id, path string) probe {
 		return probe{id: id, section: "3986 3.3", raw: "GET " + path + " HTTP/1.1\r\n{h}\r\n", want: "400 ambiguous_path"}
@@ -38,7 +38,7 @@ func probesOfPaths() []probe {
 	}
 }
 
-// probesOfTrust are about fields by which a client would speak for the gateway.
+// probesOfTrust are about fields that only the gateway may set.
 func probesOfTrust() []probe {
 	refused := func(id, line string) probe {
 		return probe{id: id, section: "9110 7.6", raw: "GET /p HTTP/1.1\r\n{h}" + line + "\r\n\r\n", want: "400 protected_field"}

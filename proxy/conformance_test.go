@@ -11,34 +11,34 @@ import (
 	"testing"
 )
 
-// probe is one client's bytes with the gateway's answer to them, and with what the upstream sees.
-// The bytes are those that public suites send to find servers that leave RFC 9112.
+// probe is a test case: bytes that a client sends, the gateway's answer, and what the upstream sees.
+// Public test suites send such bytes to find servers that violate RFC 9112.
 //
 // In raw, {h} are Host and a valid token. In sees, {h} is Host.
 type probe struct {
 	id      string // what it is about
 	section string // of RFC 9112, or of another RFC with its number before it
 	raw     string
-	want    string // statuses, the refusal's reason behind them
+	want    string // statuses, then the refusal's reason
 	end     ending
 	sees    string // the bytes that the upstream gets, without the gateway's own fields; "" for none
-	answer  string // a line of the answer's head; with "!" before it, none begins so; "" for any
+	answer  string // the head has a line that begins with this, or none with "!" before it; "" for any
 }
 
-// ending is what becomes of a connection after a probe.
+// ending says what happens to a connection after a probe.
 type ending uint8
 
 const (
 	ends  ending = iota // the next request is not read
 	stays               // the next request is served
-	cut                 // the client's bytes end in the middle, and it says so
+	cut                 // the client's bytes are incomplete, and it closes its side
 )
 
 // probeHost is what {h} is in bytes that the upstream sees.
 const probeHost = "Host: models.test\r\n"
 
-// probeVictim is the request behind every probe. Its caller may call: only the end of the
-// connection keeps it from the upstream.
+// probeVictim is the request sent after every probe. Its caller is allowed, so only the end of the
+// connection can keep it from the upstream.
 const probeVictim = "GET /victim HTTP/1.1\r\n" + probeHost + "Authorization: Bearer TOKEN\r\nConnection: close\r\n\r\n"
 
 // probeRoutes are the routes that probes are for.
@@ -76,8 +76,8 @@ const probeRoutes = `
 // probeOwn are the lines that the gateway adds to every request.
 var probeOwn = regexp.MustCompile(`(?m)^(x-sallyport-[a-z-]+|x-forwarded-[a-z]+|forwarded): [^\r\n]*\r\n`)
 
-// Every probe gets its answer, and no refused one reaches the upstream, nor does a request behind
-// it on its connection.
+// Every probe gets its expected answer. No refused probe reaches the upstream, and neither does a later
+// request on its connection.
 func TestConformance(t *testing.T) {
 	j := newJudge(t, probeAnswer)
 	h := build(t, plan{routes: strings.ReplaceAll(probeRoutes, "%s", j.URL)})
@@ -117,8 +117,8 @@ func (h *house) probe(p *probe, token string) string {
 	return string(all)
 }
 
-// check compares what a probe brought about with its row. It returns the requests that the upstream
-// got.
+// check compares the result of a probe with its row. It returns the requests that the upstream
+// received.
 func (p *probe) check(t *testing.T, received string, j *judge) []*judged {
 	t.Helper()
 	got := readAnswers(t, p.raw, received)
@@ -130,7 +130,7 @@ func (p *probe) check(t *testing.T, received string, j *judge) []*judged {
 	}
 	j.sound(t)
 	if victim != (p.end == stays) {
-		t.Errorf("the request behind it was served: %t; want %t", victim, p.end == stays)
+		t.Errorf("the next request was served: %t; want %t", victim, p.end == stays)
 	}
 	if victim && len(got.statuses) > 0 {
 		got.statuses = got.statuses[:len(got.statuses)-1]
@@ -201,7 +201,7 @@ func probeAnswer(r *judged) string {
 		return "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n"
 	case r.Target == "/none": // a 204 has no length (RFC 9110, section 8.6)
 		return "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
-	case r.get("upgrade") != "": // the version is the upstream's affair
+	case r.get("upgrade") != "": // only the upstream knows the version
 		return "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n"
 	case r.get("if-none-match") == tag, r.get("if-none-match") == "" && r.get("if-modified-since") == date:
 		return "HTTP/1.1 304 Not Modified\r\nETag: " + tag + "\r\nLast-Modified: " + date + "\r\n\r\n"

@@ -30,8 +30,8 @@
 //     does respond, which sends a route's fixed answer. Each attempt is signed anew if the
 //     upstream has a key. The answer to the client is signed as it is sent.
 //   - finish, deferred, writes one record on every exit. Audit log and metrics both read
-//     that record, so they cannot disagree. Where audit.durable says so, the end of the answer
-//     waits for the record, or is cut; a second record then says that.
+//     that record, so they cannot disagree. With audit.durable, the end of the answer waits for
+//     the record. If the record is late, the answer is cut, and a second record reports that.
 //
 // Other proxies may ask only for the decision and forward the request themselves. They are answered
 // after authorize, by the same steps.

@@ -17,7 +17,7 @@ const socketRoutes = `
   - {name: open, host: models.test, path: /open, upstream: %s, callers: issuer/corp, rules: [{allow: "*"}], websocket: true}
 `
 
-// warnings are the lines of a log about upgrades.
+// warnings returns the log's lines about WebSockets that are not allowed.
 func warnings(log *lines) []string {
 	log.mu.Lock()
 	defer log.mu.Unlock()
@@ -30,15 +30,16 @@ func warnings(log *lines) []string {
 	return all
 }
 
+// withLog returns the plan with a log, and that log.
 func withLog(p plan) (plan, *lines) {
 	log := &lines{}
 	p.options = proxy.Options{Log: slog.New(slog.NewTextHandler(log, nil))}
 	return p, log
 }
 
-// An Upgrade that the route does not allow is not sent on. The record says so, and the log says once
-// for each route what would allow it.
-func TestUpgradeThatIsNotAllowedLeavesAWord(t *testing.T) {
+// An Upgrade that the route does not allow is not forwarded. The record says so. The log says once for
+// each route which setting would allow it.
+func TestDroppedUpgradeIsRecordedAndWarnedOf(t *testing.T) {
 	p, log := withLog(plan{routes: socketRoutes})
 	h := build(t, p)
 	upgrade := func(host, path, version, fields string) string {
@@ -83,8 +84,8 @@ func TestUpgradeThatIsNotAllowedLeavesAWord(t *testing.T) {
 	}
 }
 
-// Who may not call the route at all cannot fill the log.
-func TestUpgradeOfAStrangerWarnsNobody(t *testing.T) {
+// A client without a credential must not cause lines in the log.
+func TestUpgradeWithoutCredentialIsNotWarnedOf(t *testing.T) {
 	p, log := withLog(plan{routes: socketRoutes})
 	h := build(t, p)
 	h.refused(h.do("GET", "/", "", map[string]string{"Authorization": "", "Connection": "Upgrade", "Upgrade": "websocket"}), 401, "no_credential")
@@ -93,7 +94,7 @@ func TestUpgradeOfAStrangerWarnsNobody(t *testing.T) {
 	}
 }
 
-func TestWebSocketOverHTTP2ThatIsNotAllowedSaysTheCure(t *testing.T) {
+func TestWarningOfRefusedWebSocketOverHTTP2NamesTheSetting(t *testing.T) {
 	p, log := withLog(plan{routes: socketRoutes})
 	h := build(t, p)
 	f := h.frames()
@@ -112,8 +113,8 @@ func TestWebSocketOverHTTP2ThatIsNotAllowedSaysTheCure(t *testing.T) {
 	h.untouched()
 }
 
-// Trailers that are not sent on leave a word in the record, for whatever reason that is.
-func TestTrailersThatAreNotSentOnLeaveAWord(t *testing.T) {
+// The record says that trailers were not forwarded, whatever the reason.
+func TestDroppedTrailersAreRecorded(t *testing.T) {
 	two := blocks(t)
 	const routes = `
   - {host: models.test, upstream: %s, callers: issuer/corp, rules: [{allow: "*"}]}
@@ -127,11 +128,11 @@ func TestTrailersThatAreNotSentOnLeaveAWord(t *testing.T) {
 		want             string
 	}{
 		{"no trailers", "/", "text/plain", -1, nil, ""},
-		{"sent on over HTTP/1.1", "/", "text/plain", -1, []string{"X-Sum"}, ""},
+		{"forwarded over HTTP/1.1", "/", "text/plain", -1, []string{"X-Sum"}, ""},
 		{"one that is banned", "/", "text/plain", -1, []string{"X-Sum", "X-Forwarded-For"}, "trailers"},
 		{"one that is the gateway's", "/", "text/plain", -1, []string{"X-Sallyport-Principal"}, "trailers"},
-		{"over HTTP/2 that was not told", "/one", "text/plain", -1, []string{"X-Sum"}, "trailers"},
-		{"over HTTP/2 that was told", "/both", "text/plain", -1, []string{"X-Sum"}, ""},
+		{"over HTTP/2 without request_trailers", "/one", "text/plain", -1, []string{"X-Sum"}, "trailers"},
+		{"over HTTP/2 with request_trailers", "/both", "text/plain", -1, []string{"X-Sum"}, ""},
 		{"of a gRPC call", "/both/C", "application/grpc", -1, []string{"X-Sum"}, "trailers"},
 	} {
 		for _, h2 := range []bool{false, true} {
@@ -159,9 +160,9 @@ func TestTrailersThatAreNotSentOnLeaveAWord(t *testing.T) {
 	}
 }
 
-// A peer that is no trusted proxy does not say who the client is. If it is the operator's balancer,
-// the word tells that it is missing from trusted_proxies.
-func TestForwardedFieldsOfAPeerThatIsNotTrustedLeaveAWord(t *testing.T) {
+// X-Forwarded-For from a peer that is not a trusted proxy is dropped. If the peer is the operator's
+// balancer, the record shows that trusted_proxies lacks it.
+func TestDroppedForwardedFieldsAreRecorded(t *testing.T) {
 	for more, want := range map[string]any{"": "forwarded", "trusted_proxies: 127.0.0.1": nil} {
 		h := build(t, plan{more: more})
 		if got := h.do("GET", "/", "", map[string]string{"X-Forwarded-For": "192.0.2.7"}); got.StatusCode != 200 {

@@ -17,7 +17,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// anyForm is a model server with an answer of each form.
+// anyForm is the handler of a model server that has an answer of each form.
 func anyForm(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/small":
@@ -37,7 +37,8 @@ func anyForm(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// durableHouse has durable records for models.test and grpc.test, and others for fast.test.
+// durableHouse builds a gateway with durable records for models.test and grpc.test, but not for
+// fast.test.
 func durableHouse(t *testing.T) *house {
 	s := newGRPCServer(t)
 	return build(t, plan{
@@ -78,8 +79,8 @@ func (h *house) whole(h2 bool, method, url string, status int, token string) err
 	return nil
 }
 
-// chat opens a WebSocket, says bye and waits for the end of the connection. An error other than
-// the end is that of a cut.
+// chat opens a WebSocket, says bye and waits for the end of the connection. It returns an error if the
+// connection was reset.
 func (h *house) chat() error {
 	c := h.dial("models.test")
 	_, _ = io.WriteString(c, strings.ReplaceAll("GET /chat HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer TOKEN\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+wsKey+"\r\n\r\nbye\n", "TOKEN", h.token()))
@@ -91,7 +92,7 @@ func (h *house) chat() error {
 	return err
 }
 
-// chatOverHTTP2 is chat over HTTP/2, where the stream's end must be no reset.
+// chatOverHTTP2 is chat over HTTP/2. It returns an error if the stream was reset.
 func (h *house) chatOverHTTP2() error {
 	f := h.frames()
 	defer f.c.Close()
@@ -105,7 +106,7 @@ func (h *house) chatOverHTTP2() error {
 	return nil
 }
 
-// endings are answers of each form, over each protocol.
+// endings returns a request for each form of answer, over each protocol.
 func endings(h *house) map[string]func() error {
 	ask := func(h2 bool, method, path string, status int) func() error {
 		return func() error {
@@ -146,7 +147,8 @@ func TestRecordIsWrittenBeforeTheAnswersEnd(t *testing.T) {
 	}
 }
 
-// The disk blocks. Whoever is promised a record sees no whole answer; others are served as always.
+// The audit log blocks. Answers that wait for their record must be cut, and other routes are served as
+// always.
 func TestAnswerWithoutADurableRecordIsCut(t *testing.T) {
 	t.Parallel()
 	h := durableHouse(t)
@@ -166,7 +168,7 @@ func TestAnswerWithoutADurableRecordIsCut(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	// By now it is known that the disk is late, so nothing is forwarded in vain.
+	// The gateway knows by now that the audit log is late, so it forwards no request.
 	hits := h.model.hits.Load()
 	if err := h.whole(false, "GET", "https://models.test/small", 200, token); err == nil || h.model.hits.Load() != hits {
 		t.Errorf("error %v, and %d requests reached the model server; want a cut and none", err, h.model.hits.Load()-hits)

@@ -46,7 +46,7 @@ func certificateFor(t *testing.T, host string, from, to time.Time) (cert, key st
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
 }
 
-// endingHouse has things of each kind that have ended, or will soon.
+// endingHouse builds a gateway with keys and certificates that have expired, or will soon.
 func endingHouse(t *testing.T, log io.Writer) (h *house, dir string, key func(id string, from, to time.Time) string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -85,7 +85,7 @@ signing_keys:
 	return h, dir, key
 }
 
-// announced are the warnings of ends in a log: name and what is left.
+// announced returns the expiry warnings of a log, sorted: kind, name, and the part of the lifetime left.
 func announced(log string) []string {
 	var all []string
 	for line := range strings.Lines(log) {
@@ -104,7 +104,7 @@ func announced(log string) []string {
 	return all
 }
 
-func TestEndsAreAnnounced(t *testing.T) {
+func TestExpiryIsWarnedOfOnce(t *testing.T) {
 	var log lines
 	h, _, key := endingHouse(t, &log)
 	want := []string{"ca upstreams.tf.ca tenth", "certificate models.test third", "signing_key ended-1 ended"}
@@ -137,7 +137,7 @@ func TestEndsAreAnnounced(t *testing.T) {
 		t.Errorf("/readyz lists %s, want %s", got, want)
 	}
 
-	// A reload warns of what is new, and repeats nothing.
+	// A reload warns of new keys only.
 	text, err := os.ReadFile(h.file)
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestEndsAreAnnounced(t *testing.T) {
 	}
 }
 
-func TestCheckWarnsOfEnds(t *testing.T) {
+func TestCheckWarnsOfExpiry(t *testing.T) {
 	h, _, _ := endingHouse(t, io.Discard)
 	cfg, err := proxy.LoadConfig(h.file)
 	if err != nil {

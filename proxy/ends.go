@@ -8,8 +8,8 @@ import (
 	"sallyport/proxy/expiry"
 )
 
-// EndWarnings returns which keys and certificates of a configuration have ended, or will within a
-// tenth of their lifetime. offline leaves out those that are in files.
+// EndWarnings returns a warning for each key and certificate of a configuration that has expired, or
+// expires within the last tenth of its lifetime. offline leaves out those that are in files.
 func EndWarnings(cfg *Config, offline bool, now time.Time) Faults {
 	ends := cfg.Ends(!offline, now)
 	if !offline {
@@ -21,12 +21,12 @@ func EndWarnings(cfg *Config, offline bool, now time.Time) Faults {
 	return cfg.EndWarnings(expiry.Sort(ends), now)
 }
 
-// ends returns the ends of all that the gateway uses now, the earliest first.
+// ends returns when the keys and certificates in use expire, the earliest first.
 func (g *Gateway) ends() []expiry.End {
 	return expiry.Sort(append(certificateEnds(g.memory.edge.Certificates()), g.now().ends...))
 }
 
-// certificateEnds returns the ends of the gateway's own certificates.
+// certificateEnds returns when the gateway's own certificates expire.
 func certificateEnds(all []Certificate) []expiry.End {
 	ends := make([]expiry.End, 0, len(all))
 	for _, c := range all {
@@ -45,7 +45,7 @@ func certificateEnds(all []Certificate) []expiry.End {
 	return ends
 }
 
-// endsOf returns the ends for a report.
+// endsOf converts ends for a report.
 func endsOf(all []expiry.End, now time.Time) []admin.End {
 	var ends []admin.End
 	for i := range all {

@@ -29,7 +29,7 @@ type Options struct {
 	Listen func(network, addr string) (net.Listener, error)
 	// Sockets are listening sockets that the gateway need not open itself.
 	Sockets []Socket
-	// Manager is told of the start, of reloads and of the end; nil: nobody.
+	// Manager learns of the start, of reloads and of the end; nil if there is none.
 	Manager Manager
 	// Dial connects to upstreams; nil: a plain dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -220,7 +220,7 @@ func (g *Gateway) drain(ctx context.Context) {
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	cut := sync.OnceFunc(func() { g.server.Cut(nil, g.waited(grace)) })
-	// The records say which they were, by the reason shutdown.
+	// Their audit records have the reason shutdown.
 	defer func() {
 		if n := g.server.Stopped(); n > 0 {
 			g.memory.Log.Warn("requests were aborted at the end of the grace period", "requests", n, "drain", grace.String())

@@ -53,8 +53,8 @@ func TestHeadersThatAreSetCannotBeSentByAnotherRoute(t *testing.T) {
 	}
 }
 
-// The same server may stand in the file several times, each time spelled differently.
-func TestHeadersThatAreSetAreProtectedHoweverTheServerIsSpelled(t *testing.T) {
+// The configuration may name one server several times, with its URL spelled differently each time.
+func TestHeadersThatAreSetAreProtectedForEverySpellingOfAServer(t *testing.T) {
 	model := newModelServer(t, nil)
 	port := model.URL[strings.LastIndexByte(model.URL, ':')+1:]
 	h := build(t, plan{

@@ -59,8 +59,8 @@ func placesOf(cfg *Config) []place {
 type openListener struct {
 	place
 	net.Listener
-	handed  bool               // a service manager has opened its socket
-	pulse   *pulse             // nil: it cannot be asked whether it accepts
+	handed  bool               // a service manager opened its socket
+	pulse   *pulse             // nil if Alive does not test it
 	stop    context.CancelFunc // ends its server; nil: closing the listener does that
 	control *admin.Control     // with useControl
 }

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Manager is told what state a gateway is in, as systemd wants to know. Its methods are called one
-// at a time and must return soon. Each status is one line for people.
+// Manager receives the state of a gateway, for a service manager such as systemd. Its methods are
+// called one at a time and must return soon. Each status is one line for people.
 type Manager interface {
 	// Ready means that the gateway serves: after the start, and after each reload, successful or
 	// not.
 	Ready(status string)
 	// Reloading means that a reload has begun. Ready follows.
 	Reloading()
-	// Stopping means that the gateway takes no new connections soon, and ends within that time.
+	// Stopping means that the gateway will soon take no new connections, and ends within that time.
 	Stopping(status string, within time.Duration)
 }
 

@@ -78,9 +78,9 @@ func TestAnswersCarrySecurityHeaders(t *testing.T) {
 	})
 }
 
-// A page with scripts of its own stays blank under a policy that its server did not write. So by
-// default the policy goes on everything but pages.
-func TestContentSecurityPolicyLeavesPagesAlone(t *testing.T) {
+// A page with its own scripts does not work under a policy that its server did not write. So by default
+// all answers but pages get the policy.
+func TestPagesGetNoContentSecurityPolicyByDefault(t *testing.T) {
 	const own = "field=Content-Security-Policy%3Dscript-src+'none'"
 	for _, c := range []struct{ name, set, method, query, want string }{
 		{"HTML", "", "GET", "type=text/html", ""},
@@ -174,8 +174,8 @@ func TestCallsGetNoFieldsForDocuments(t *testing.T) {
 	}
 }
 
-// Strict-Transport-Security binds browsers for long. Only a client that came over TLS to a name may
-// get it, and never for hosts that are not the route's.
+// Browsers obey Strict-Transport-Security for a long time. Only a client that uses TLS and a host name
+// may get it, and only for the route's own host.
 func TestStrictTransportSecurity(t *testing.T) {
 	const byDefault = "max-age=15552000"
 	for _, c := range []struct{ name, set, own, proto, host, want string }{

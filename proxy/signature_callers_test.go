@@ -207,7 +207,7 @@ func TestForwardAuthDoesNotVerifyContent(t *testing.T) {
 	}
 }
 
-func TestGRPCCallByAnEndedKey(t *testing.T) {
+func TestGRPCCallWithAnExpiredKeyIsRefused(t *testing.T) {
 	server := newGRPCServer(t)
 	h := signed(t, plan{
 		routes: strings.NewReplacer("issuer/corp", "key/acme", ", who: {scope: models.predict}", "").Replace(grpcRoute) + "    integrity: {body: headers_only}\n",

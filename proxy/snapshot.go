@@ -16,6 +16,7 @@ import (
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/expiry"
 	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/upstream"
@@ -29,7 +30,7 @@ type snapshot struct {
 	outline config.Outline
 	loaded  time.Time // when it was built
 
-	ends      []expiry.End // of what the configuration names, except the gateway's own certificates
+	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
 	tls       *edge.View
 	auth      *auth.Auth
 	upstreams []*upstream.Upstream
@@ -178,7 +179,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		CORS:          route.NewCORS(c),
 		Compression:   route.NewCompression(&c.Compress),
 		WebSocket:     c.Websocket,
-		UpgradeWarned: new(limit.Rarely),
+		UpgradeWarned: new(ratelog.Rarely),
 		Identity:      c.Identity.Names(),
 		KeepServer:    c.KeepServer,
 		Durable:       cfg.DurabilityOf(c),

@@ -15,13 +15,13 @@ import (
 )
 
 // Socket is a listening TCP socket that a service manager has opened, as systemd does for a socket
-// unit. Whoever opens it needs the right to its port; the gateway does not.
+// unit. The process that opens it needs the right to use its port; the gateway does not.
 type Socket struct {
 	// Name may be a key under `listen`, such as "https". The socket then serves that key, whatever
 	// its address. With any other name it serves the configured address that equals its own.
 	Name string
-	// File is the socket. The gateway keeps it open, so that an address that a reload removes can
-	// return with a later one.
+	// File is the socket. The gateway keeps it open: if a reload removes its address, a later reload
+	// can bring the address back.
 	File *os.File
 }
 
@@ -41,7 +41,7 @@ func checkSockets(all []Socket) ([]*handedSocket, error) {
 			return nil, fmt.Errorf("the socket %q from the service manager: %w", s.Name, err)
 		}
 		addr, ok := l.Addr().(*net.TCPAddr)
-		if err := l.Close(); err != nil { // of a copy
+		if err := l.Close(); err != nil { // closes a copy; the socket stays open
 			return nil, fmt.Errorf("the socket %q from the service manager: %w", s.Name, err)
 		}
 		if !ok {
@@ -78,8 +78,8 @@ func (u listenerUse) takesSockets() bool {
 	return false
 }
 
-// boundTo reports whether package net would bind a configured address to the address of s. Without
-// a host, and for both unspecified addresses, it takes all addresses of both families.
+// boundTo reports whether package net would bind a configured address to the address of s. An address
+// without a host, or with an unspecified one, stands for all addresses of both families.
 func (s *handedSocket) boundTo(configured string) bool {
 	host, port, err := net.SplitHostPort(configured)
 	if err != nil || port != strconv.Itoa(int(s.addr.Port())) {
@@ -96,8 +96,9 @@ func (s *handedSocket) boundTo(configured string) bool {
 	return err == nil && addr.Unmap() == own
 }
 
-// bind returns the sockets that serve a place among those of a configuration: the ones that the
-// service manager has opened for it or, without any, one that it opens.
+// bind returns the listeners of a place, where places are all those of the configuration. It takes the
+// sockets that the service manager opened for the place, or opens one if there are none. handed
+// reports that they came from the service manager.
 func (g *Gateway) bind(p place, places []place) (all []net.Listener, handed bool, err error) {
 	for _, s := range g.memory.sockets {
 		if served, ok := s.placeOf(places); !ok || served != p {
@@ -128,12 +129,12 @@ func (g *Gateway) bind(p place, places []place) (all []net.Listener, handed bool
 	return []net.Listener{l}, false, nil
 }
 
-// announceUnused warns of handed sockets that no address of the configuration takes. Clients can
-// connect to them, since the kernel accepts for any open socket, and then wait for nothing.
+// announceUnused logs a warning for each handed socket that no address of the configuration uses. The
+// kernel accepts connections for any open socket, so clients could connect but get no answer.
 func (g *Gateway) announceUnused(cfg *Config) {
 	for _, s := range g.memory.sockets {
 		if _, ok := s.placeOf(placesOf(cfg)); !ok {
-			g.memory.Log.Warn("a socket from the service manager is not used: its clients would wait in vain", "name", s.Name, "addr", s.addr.String(),
+			g.memory.Log.Warn("a socket from the service manager is not used: its clients get no answer", "name", s.Name, "addr", s.addr.String(),
 				"cure", "write this address under listen, name the socket by a key of listen (FileDescriptorName=https), or remove it from the socket unit")
 		}
 	}

@@ -1,9 +1,11 @@
 package proxy_test
 
 import (
+	"bufio"
 	"crypto/sha1"
 	"encoding/base64"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,10 +21,9 @@ func socket(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	sum := sha1.Sum([]byte(keys[0] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	c, rw, _ := w.(http.Hijacker).Hijack()
+	c, rw := openSocket(w, r, "Sec-WebSocket-Protocol: chat\r\n")
 	defer c.Close()
-	_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+base64.StdEncoding.EncodeToString(sum[:])+"\r\nSec-WebSocket-Protocol: chat\r\n\r\nhello\n")
+	_, _ = io.WriteString(c, "hello\n")
 	for {
 		line, err := rw.ReadString('\n')
 		if err != nil || line == "bye\n" {
@@ -30,6 +31,18 @@ func socket(w http.ResponseWriter, r *http.Request) {
 		}
 		_, _ = io.WriteString(c, "echo "+line)
 	}
+}
+
+// openSocket accepts a WebSocket, with these field lines in the answer. The caller closes the
+// connection.
+func openSocket(w http.ResponseWriter, r *http.Request, fields string) (net.Conn, *bufio.ReadWriter) {
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	c, rw, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+base64.StdEncoding.EncodeToString(sum[:])+"\r\n"+fields+"\r\n")
+	return c, rw
 }
 
 // extended is the head of an extended CONNECT (RFC 8441).

@@ -90,8 +90,8 @@ func (c *Config) Check(path string, f *setting.Faults) {
 }
 
 // CheckFiles records faults that only the files show: unreadable files, keys that do not
-// match, hosts without a certificate. It writes nothing. plain reports whether there is a listener
-// for plain HTTP. Call it after Check found no faults.
+// match, hosts without a certificate. It writes nothing. plain says that there is a listener for
+// plain HTTP. Call it after Check found no faults.
 func (c *Config) CheckFiles(path string, hosts []string, plain bool, f *setting.Faults) {
 	var pairs []*pair
 	for i, p := range c.Files {
@@ -131,11 +131,11 @@ func (c *Config) CheckFiles(path string, hosts []string, plain bool, f *setting.
 	}
 }
 
-// checkUncovered records a host that neither files nor another source can have a certificate
-// for.
+// checkUncovered records a host, not covered by the files, for which no other source can provide a
+// certificate.
 func (c *Config) checkUncovered(path, host string, plain bool, f *setting.Faults) {
 	switch {
-	case c.ACME != nil && len(c.Files) > 0: // without files, CheckHosts has found it
+	case c.ACME != nil && len(c.Files) > 0: // without files, CheckHosts reports it
 		if problem, cure := c.cannotProve(host, plain); problem != "" {
 			f.Add(path+".acme", host, problem, cure)
 		}

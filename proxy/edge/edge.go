@@ -129,7 +129,7 @@ func cipherSuites() []uint16 {
 // reason if the handshake is going to fail.
 func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	v, name := e.view.Load(), askedFor(hello)
-	toldOf(hello).name = name
+	findingsOf(hello).name = name
 	if v.acme != nil && isValidation(hello) {
 		if cert := v.acme.challenges.certificate(name); cert != nil {
 			return validationConfig(cert), nil
@@ -164,8 +164,8 @@ func (e *Edge) RootPath() string {
 	return l.rootPath
 }
 
-// rootOf returns the file with the local authority's root certificate; "" if the certificate of the
-// host is not of the local authority.
+// rootOf returns the file with the local authority's root certificate; "" if the host's certificate
+// comes from another source.
 func (e *Edge) rootOf(host string) string {
 	v := e.view.Load()
 	if v.local == nil || v.sourceOf(host) != source(v.local) {

@@ -30,42 +30,35 @@ const (
 	failedTrust       failure = "untrusted"           // the client does not accept the certificate
 	failedTime        failure = "timeout"             // the client was too slow
 	failedGone        failure = "client_gone"         // the client closed the connection, as port checks do
-	failedRoom        failure = "too_many_handshakes" // ended to make room, because its client had the most
+	failedExcess      failure = "too_many_handshakes" // ended at the limit, because its client had the most
 	failedProtocol    failure = "protocol"            // anything else
 )
 
-// HandshakeFailures lists the reasons that [Edge.FailedHandshakes] counts.
-func HandshakeFailures() []string {
-	var all []string
-	for _, f := range failureOrder() {
-		all = append(all, string(f))
-	}
-	return all
+// failureReasons returns every reason.
+func failureReasons() []failure {
+	return []failure{failedName, failedCertificate, failedOrder, failedVersion, failedCiphers, failedPlain, failedTrust, failedTime, failedGone, failedExcess, failedProtocol}
 }
 
-func failureOrder() []failure {
-	return []failure{failedName, failedCertificate, failedOrder, failedVersion, failedCiphers, failedPlain, failedTrust, failedTime, failedGone, failedRoom, failedProtocol}
-}
-
-// failures counts failed handshakes and logs those that an operator or a client can mend. It is
+// failures counts failed handshakes and logs those that an operator or a client can fix. It is
 // safe for concurrent use.
 type failures struct {
 	lines *ratelog.Log
 	count map[failure]*atomic.Uint64 // the map is immutable
 	// rootOf returns the file with the root certificate that a client of the host must trust; "" if
-	// the certificate is not of the local authority.
+	// the local authority did not sign the host's certificate.
 	rootOf func(host string) string
 }
 
 func newFailures(o Options, rootOf func(host string) string) *failures {
 	f := &failures{lines: ratelog.New(o.Log, o.Now), count: map[failure]*atomic.Uint64{}, rootOf: rootOf}
-	for _, reason := range failureOrder() {
+	for _, reason := range failureReasons() {
 		f.count[reason] = new(atomic.Uint64)
 	}
 	return f
 }
 
-// FailedHandshakes returns how many handshakes failed so far, by reason; see [HandshakeFailures].
+// FailedHandshakes returns how many handshakes failed so far, by reason. Every reason has an entry. It
+// is safe for concurrent use.
 func (e *Edge) FailedHandshakes() map[string]uint64 {
 	all := map[string]uint64{}
 	for reason, n := range e.failures.count {
@@ -74,24 +67,24 @@ func (e *Edge) FailedHandshakes() map[string]uint64 {
 	return all
 }
 
-// told is what the callbacks of crypto/tls tell about a handshake before it ends.
-type told struct {
-	reason failure // "" if nothing speaks against it
+// findings are what the callbacks of crypto/tls find out about a handshake before it ends.
+type findings struct {
+	reason failure // why it is going to fail; "" if no reason was found
 	name   string  // the host that the client asks for
 	plain  uint8   // the alert that the client sent without encryption; 0 if it sent none
 }
 
-// toldOf returns where to tell about a handshake, for a callback of crypto/tls.
-func toldOf(hello *tls.ClientHelloInfo) *told {
+// findingsOf returns the findings about a handshake, which callbacks of crypto/tls may change.
+func findingsOf(hello *tls.ClientHelloInfo) *findings {
 	if c, ok := hello.Conn.(*countedConn); ok {
-		return &c.told
+		return &c.findings
 	}
-	return new(told) // not a connection of a listener
+	return new(findings) // not a connection of a listener
 }
 
 // failed counts a handshake that ended with err. It answers a client that does not speak TLS.
 func (f *failures) failed(ctx context.Context, c *countedConn, err error) {
-	reason := c.told.reason
+	reason := c.findings.reason
 	var record tls.RecordHeaderError
 	alert := alertOf(c, err)
 	switch {
@@ -102,7 +95,7 @@ func (f *failures) failed(ctx context.Context, c *countedConn, err error) {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		reason = failedTime
 	case ctx.Err() != nil:
-		reason = failedRoom
+		reason = failedExcess
 	case reason != "":
 	case alert != nil:
 		reason = failedProtocol
@@ -142,8 +135,8 @@ func plainGoAway() string {
 const plainTime = 2 * time.Second
 
 // answerPlain answers a client that does not speak TLS. Then it discards what the client still
-// sends, until the client closes: an early close could reach it before the answer. The end of ctx
-// ends the wait.
+// sends until the client closes, because a reset could reach the client before the answer. It
+// returns after plainTime, or when ctx ends.
 func answerPlain(ctx context.Context, c net.Conn, preface bool) {
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	if c.SetDeadline(time.Now().Add(plainTime)) != nil {
@@ -172,8 +165,8 @@ func alertOf(c *countedConn, err error) error {
 		return nil
 	case op.Op == "remote error":
 		return op.Err
-	case op.Op == "local error" && c.told.plain != 0:
-		return tls.AlertError(c.told.plain)
+	case op.Op == "local error" && c.findings.plain != 0:
+		return tls.AlertError(c.findings.plain)
 	}
 	return nil
 }
@@ -192,7 +185,7 @@ func plainAlert(b []byte) uint8 {
 }
 
 // aboutCertificate reports whether the client's alert rejects the certificate (RFC 8446, section
-// 6.2). The type of alerts in crypto/tls is not exported for TCP; their texts are.
+// 6.2). It compares texts: crypto/tls does not export the type of alerts over TCP.
 func aboutCertificate(alert error) bool {
 	const badCertificate, unsupported, revoked, expired, unknown, unknownCA = 42, 43, 44, 45, 46, 48
 	return slices.ContainsFunc([]tls.AlertError{badCertificate, unsupported, revoked, expired, unknown, unknownCA}, func(a tls.AlertError) bool {
@@ -202,11 +195,11 @@ func aboutCertificate(alert error) bool {
 
 // untrusted logs a client that does not accept the certificate.
 func (f *failures) untrusted(c *countedConn, alert error) {
-	cure := "see what the client trusts"
-	if root := f.rootOf(c.told.name); root != "" {
+	cure := "check which authorities the client trusts"
+	if root := f.rootOf(c.findings.name); root != "" {
 		cure = "give the client the root certificate in " + root + ", as with curl --cacert"
 	}
-	f.lines.Warn(string(failedTrust), fmt.Sprintf("a client does not accept the certificate of %q: %s; %s", short(c.told.name, 253), strings.TrimPrefix(alert.Error(), "tls: "), cure), "client", addressOf(c.RemoteAddr()))
+	f.lines.Warn(string(failedTrust), fmt.Sprintf("a client does not accept the certificate of %q: %s; %s", short(c.findings.name, 253), strings.TrimPrefix(alert.Error(), "tls: "), cure), "client", addressOf(c.RemoteAddr()))
 }
 
 // noRoute notes a handshake for a name without a route, or without a name.
@@ -256,6 +249,6 @@ func (f *failures) unserved(hello *tls.ClientHelloInfo, name string, c *tls.Conf
 
 // refuse notes and logs why a handshake is going to fail.
 func (f *failures) refuse(hello *tls.ClientHelloInfo, reason failure, words string) {
-	toldOf(hello).reason = reason
+	findingsOf(hello).reason = reason
 	f.lines.Warn(string(reason), words, "client", addressOf(hello.Conn.RemoteAddr()))
 }

@@ -23,8 +23,8 @@ func failuresBecome(t *testing.T, e *Edge, want map[string]uint64) {
 	for range 500 {
 		got := e.FailedHandshakes()
 		same := true
-		for _, reason := range HandshakeFailures() {
-			same = same && got[reason] == want[reason]
+		for _, reason := range failureReasons() {
+			same = same && got[string(reason)] == want[string(reason)]
 		}
 		if same {
 			return
@@ -106,7 +106,7 @@ func distrust(t *testing.T, addr string, c *tls.Config) {
 	}
 }
 
-func TestClientThatDistrustsTheLocalAuthorityIsToldOfItsRoot(t *testing.T) {
+func TestLogNamesTheRootThatADistrustingClientNeeds(t *testing.T) {
 	var j journal
 	e := newEdge(t, Config{Local: &LocalConfig{Dir: setting.Place(t.TempDir() + "/ca")}}, Options{Hosts: []string{"localhost"}, Log: j.log()})
 	if _, err := connect(listen(t, e, Limits{}), &tls.Config{ServerName: "localhost", RootCAs: x509.NewCertPool()}); err == nil {
@@ -118,9 +118,8 @@ func TestClientThatDistrustsTheLocalAuthorityIsToldOfItsRoot(t *testing.T) {
 	}
 }
 
-// TestPlainHTTPOnThePortOfTLSIsAnswered: the client has sent a body that nobody reads, and gets words all
-// the same.
-func TestPlainHTTPOnThePortOfTLSIsAnswered(t *testing.T) {
+// The client gets the whole answer although the gateway does not read its body.
+func TestPlainHTTPToATLSPortIsAnswered(t *testing.T) {
 	e, _ := anyEdge(t)
 	addr := listen(t, e, Limits{})
 	c := dial(t, addr)
@@ -129,11 +128,11 @@ func TestPlainHTTPOnThePortOfTLSIsAnswered(t *testing.T) {
 	}
 	got, err := io.ReadAll(c)
 	if want := "HTTP/1.1 400 Bad Request\r\n"; err != nil || !strings.HasPrefix(string(got), want) || !strings.HasSuffix(string(got), "\r\n\r\n"+plainWords) {
-		t.Errorf("got %q, %v, want %q and words", got, err, want)
+		t.Errorf("got %q, %v, want %q and the reason", got, err, want)
 	}
 }
 
-func TestHTTP2WithoutTLSOnThePortOfTLSIsToldWhy(t *testing.T) {
+func TestHTTP2WithoutTLSToATLSPortGetsGoAwayWithTheReason(t *testing.T) {
 	e, _ := anyEdge(t)
 	c := dial(t, listen(t, e, Limits{}))
 	io.WriteString(c, http2.ClientPreface)
@@ -151,19 +150,19 @@ func TestHTTP2WithoutTLSOnThePortOfTLSIsToldWhy(t *testing.T) {
 		t.Errorf("got %v, %v", frame, err)
 	}
 	if _, err := f.ReadFrame(); !errors.Is(err, io.EOF) {
-		t.Errorf("behind GOAWAY: %v", err)
+		t.Errorf("after GOAWAY: %v", err)
 	}
 }
 
-// TestClientsOfPlainHTTPHoldNoHandshakes: they read nothing and close nothing; an honest client still comes in.
-func TestClientsOfPlainHTTPHoldNoHandshakes(t *testing.T) {
+// The clients read nothing and never close. An honest client must still complete its handshake.
+func TestPlainHTTPClientsBlockNoHandshakes(t *testing.T) {
 	e, client := anyEdge(t)
 	addr := listen(t, e, Limits{Handshakes: 8, HandshakeTime: time.Minute})
 	for range 32 {
 		io.WriteString(dial(t, addr), "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	}
 	if _, err := connect(addr, client); err != nil {
-		t.Errorf("behind 32 clients of plain HTTP: %v", err)
+		t.Errorf("after 32 clients of plain HTTP: %v", err)
 	}
 }
 

@@ -157,16 +157,16 @@ func peer(c net.Conn) netip.Addr {
 // countedConn calls leave once when it is closed.
 type countedConn struct {
 	net.Conn
-	once  sync.Once
-	leave func()
-	told  told // about its TLS handshake; only the handshake uses it
+	once     sync.Once
+	leave    func()
+	findings findings // about its TLS handshake; only the handshake uses them
 }
 
 // Read notes an alert that is not encrypted; see alertOf.
 func (c *countedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if a := plainAlert(b[:n]); a != 0 {
-		c.told.plain = a
+		c.findings.plain = a
 	}
 	return n, err
 }

@@ -89,7 +89,7 @@ func openAuthority(dir string, now time.Time) (*authority, error) {
 			return nil, fmt.Errorf("making the local certificate authority: %w", err)
 		}
 	}
-	if err := a.lives(dir, now); err != nil {
+	if err := a.checkLife(dir, now); err != nil {
 		return nil, err
 	}
 	root := pemBlock("CERTIFICATE", a.root.Raw)
@@ -103,20 +103,20 @@ func openAuthority(dir string, now time.Time) (*authority, error) {
 	return a, nil
 }
 
-// lives is an error if the authority in dir ends before a certificate that it would sign.
-func (a *authority) lives(dir string, now time.Time) error {
+// checkLife returns an error if the authority in dir expires before a certificate that it signs now.
+func (a *authority) checkLife(dir string, now time.Time) error {
 	if a.root.NotAfter.Sub(now) < leafLife {
 		return fmt.Errorf("the local certificate authority in %s expires at %s; remove the folder to create a new one", dir, a.root.NotAfter.Format(time.RFC3339))
 	}
 	return nil
 }
 
-// checkFolder records why no authority could be read from the folder, or made there.
+// checkFolder records why no authority can be read from the folder, or created there.
 func (c *LocalConfig) checkFolder(path string, f *setting.Faults) {
 	dir := c.dir()
 	a, err := readAuthority(dir)
 	if err == nil && a != nil {
-		err = a.lives(dir, time.Now())
+		err = a.checkLife(dir, time.Now())
 	}
 	if err != nil {
 		f.Add(path, dir, err.Error(), setting.CureUnreadable(err, ""))

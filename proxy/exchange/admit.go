@@ -62,7 +62,8 @@ func (x *exchange) admit() error {
 	return nil
 }
 
-// longestBody returns the limit of the request's content in bytes and its name; zero means none.
+// longestBody returns the limit of the request's content in bytes and the name of its setting. Zero
+// means no limit.
 func (x *exchange) longestBody() (most int64, name string) {
 	most, i := x.route.Limits.Body, &x.route.Integrity
 	if x.holdsBody() && (most == 0 || i.Buffer < most) {

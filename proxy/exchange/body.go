@@ -21,7 +21,7 @@ type content struct {
 	digest       string         // its Content-Digest; "" if unknown
 	counted      countedBody    // the client's body
 	held         seal.Buffer    // content read completely before it is used
-	trailers     atomic.Int32   // lines of the trailers that were sent on
+	trailers     atomic.Int32   // number of trailer lines sent upstream
 	verified     *seal.Verified // content verified while it is forwarded; nil if none
 }
 
@@ -109,7 +109,8 @@ func (x *exchange) hold(most int64) error {
 	return nil
 }
 
-// unheld says what content exceeds that could not be held.
+// unheld turns the error of content that could not be held into a refusal that names the exceeded
+// setting. It returns other errors unchanged.
 func (x *exchange) unheld(err error, most int64) error {
 	switch {
 	case errors.Is(err, seal.ErrTooLong):
@@ -120,9 +121,11 @@ func (x *exchange) unheld(err error, most int64) error {
 	return err
 }
 
-// noMemory refuses content of this length, which does not fit the memory that is left.
+// noMemory returns the refusal of content of this many bytes, which does not fit the memory left.
 func (x *exchange) noMemory(length int64) *refusal {
-	r := because(reasonBodyMemory, fmt.Sprintf("the body needs %s, and %s of %s are left (integrity.memory)", setting.Size(seal.BlocksOf(length)), cmp.Or(setting.Size(x.server.Held.Left()).String(), "0B"), setting.Size(x.server.Held.Total())))
+	left := cmp.Or(setting.Size(x.server.Held.Left()).String(), "0B")
+	r := because(reasonBodyMemory, fmt.Sprintf("the body needs %s, and %s of %s are left (integrity.memory)",
+		setting.Size(seal.BlocksOf(length)), left, setting.Size(x.server.Held.Total())))
 	r.retryAfter = busyRetry
 	return r
 }

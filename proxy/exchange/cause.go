@@ -9,16 +9,15 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Causes are for the audit record: which value was wrong, and which setting it exceeds. They are
-// made for refusals only. None repeats a credential or the value of a field, and [audit.Record]
-// bounds them.
+// A cause goes to the audit record, never to the client. It says which value was wrong, and which
+// setting it exceeds. No cause contains a credential. [audit.Record] limits the length of causes.
 
-// because returns a refusal with its cause.
+// because returns a refusal with this reason and cause.
 func because(reason, cause string) *refusal {
 	return &refusal{reason: reason, cause: errors.New(cause)}
 }
 
-// over says which setting a size exceeds.
+// over describes an exceeded size limit by its value and its setting: over 1MiB (limits.body).
 func over(most int64, name string) string {
 	return "over " + setting.Size(most).String() + " (" + name + ")"
 }
@@ -34,7 +33,7 @@ func (x *exchange) causeOf(r *refusal) string {
 	return r.cause.Error()
 }
 
-// departure says how a client has left, or what it did not take in time.
+// departure describes how a client left, or what it did not read in time.
 func (x *exchange) departure(err error) string {
 	when := "before the answer"
 	switch {

@@ -16,7 +16,8 @@ func (x *exchange) claim() error {
 		return nil
 	}
 	if x.asker != "" && s.Covers("content-digest") {
-		return because(reasonUndecided, "the signature covers content-digest, and the content stays with the proxy that asks") // the asking proxy has the content, and would not check its digest
+		// The asking proxy has the content, and would not check its digest.
+		return because(reasonUndecided, "the signature covers content-digest, and the content stays with the proxy that asks")
 	}
 	err := x.server.Replay.Claim(x.life, s.Key.ID(), s.Claim, s.Created, s.Until())
 	var window *shared.WindowError

@@ -6,20 +6,20 @@ import (
 	"sallyport/proxy/message"
 )
 
-// dropped is a set of parts of a request that were not sent on although the client may count on
-// them. Each has a word in the record.
+// dropped is the set of request parts that were not forwarded although the client may rely on them.
+// The audit record has a word for each part.
 type dropped uint8
 
 const (
-	// droppedUpgrade is an Upgrade that the route does not allow, or that asks for nothing.
+	// droppedUpgrade is an Upgrade that the route does not allow, or that would have no effect.
 	droppedUpgrade dropped = 1 << iota
 	// droppedTrailers are one or more trailers of the request.
 	droppedTrailers
-	// droppedForwarded are X-Forwarded-For and its kin from a peer that is no trusted proxy.
+	// droppedForwarded are X-Forwarded-For and related fields from a peer that is not a trusted proxy.
 	droppedForwarded
 )
 
-// words are the words of each set for the record.
+// words returns the words of the set for the record, separated by blanks; "" for the empty set.
 func (d dropped) words() string {
 	return [...]string{
 		"", "upgrade", "trailers", "upgrade trailers",
@@ -27,10 +27,10 @@ func (d dropped) words() string {
 	}[d]
 }
 
-// upgradePause is how often a route warns that it allows no WebSocket.
+// upgradePause is the shortest time between two warnings of a route that it allows no WebSocket.
 const upgradePause = 10 * time.Minute
 
-// dropUpgrade notes an Upgrade that is not sent on.
+// dropUpgrade records an Upgrade that is not forwarded.
 func (x *exchange) dropUpgrade() {
 	x.dropped |= droppedUpgrade
 	if x.head.Upgrade == "websocket" {
@@ -38,7 +38,7 @@ func (x *exchange) dropUpgrade() {
 	}
 }
 
-// warnUpgrade tells the operator that clients ask for WebSockets which the route does not allow.
+// warnUpgrade logs that clients ask for WebSockets although the route does not allow them.
 func (x *exchange) warnUpgrade() {
 	if x.route.UpgradeWarned.Allow(x.server.now(), upgradePause) {
 		x.server.Log.Warn("clients ask for a WebSocket, which the route does not allow", "route", x.route.Name,
@@ -46,7 +46,7 @@ func (x *exchange) warnUpgrade() {
 	}
 }
 
-// noteTrailers notes trailers of the request that were not sent on. Call it when the upload is over.
+// noteTrailers records that trailers of the request were not forwarded. Call it after the upload.
 func (x *exchange) noteTrailers() {
 	if x.head.ContentLength == 0 {
 		return

@@ -9,8 +9,8 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// durability is when the record must be in the log: as the route says or, before there is one, the
-// file.
+// durability returns when the record must be in the audit log: the route's setting or, before a
+// route is found, that of the whole configuration.
 func (x *exchange) durability() setting.Durability {
 	if x.route != nil {
 		return x.route.Durable
@@ -18,17 +18,17 @@ func (x *exchange) durability() setting.Durability {
 	return x.snapshot.Durable
 }
 
-// keepEnd makes the engine keep the end of the answer, so that writeRecord can cut it. It is called
-// before the head is sent.
+// keepEnd makes the engine hold back the end of an answer that waits for its record, so that
+// writeRecord can abort the answer. Call it before the head is sent.
 func (x *exchange) keepEnd() {
 	if x.durability().Waits() {
 		x.stream.KeepEnd()
 	}
 }
 
-// writeRecord writes the record. If the route demands it, a whole answer waits for its record, and
-// is cut if that cannot be written in time. A second record of the same request then says so. A
-// tunnel's connection to the client is closed afterwards.
+// writeRecord writes the record. With audit.durable, the end of a complete answer waits for the
+// record. If the record cannot be written in time, the answer is aborted, and a second record of the
+// request reports this. A tunnel's connection to the client is closed after the record.
 func (x *exchange) writeRecord() {
 	log := x.server.Audit
 	if d := x.durability(); !d.Waits() || !x.whole {
@@ -41,13 +41,14 @@ func (x *exchange) writeRecord() {
 		}
 	}
 	if x.kept != nil {
-		_ = x.kept.Close() // the error has no receiver
+		_ = x.kept.Close() // nobody could act on the error
 	}
 }
 
-// keptOpen is a tunnel's connection to the client that stays open when it is closed, until there is
-// a record. Reads and later writes fail. A write in progress gets a little time.
-type keptOpen struct {
+// closedLater is a tunnel's connection to the client, which is closed only after the record is
+// written. Close makes reads and later writes fail but leaves the connection open. A write in
+// progress may take answerTime.
+type closedLater struct {
 	net.Conn
 
 	mu     sync.Mutex // guards closed
@@ -55,7 +56,7 @@ type keptOpen struct {
 }
 
 // Close ends reads and writes, but not the connection.
-func (c *keptOpen) Close() error {
+func (c *closedLater) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -69,16 +70,16 @@ func (c *keptOpen) Close() error {
 }
 
 // SetReadDeadline fails once the connection is to be closed.
-func (c *keptOpen) SetReadDeadline(by time.Time) error {
+func (c *closedLater) SetReadDeadline(by time.Time) error {
 	return c.set(c.Conn.SetReadDeadline, by)
 }
 
 // SetWriteDeadline fails once the connection is to be closed.
-func (c *keptOpen) SetWriteDeadline(by time.Time) error {
+func (c *closedLater) SetWriteDeadline(by time.Time) error {
 	return c.set(c.Conn.SetWriteDeadline, by)
 }
 
-func (c *keptOpen) set(deadline func(time.Time) error, by time.Time) error {
+func (c *closedLater) set(deadline func(time.Time) error, by time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {

@@ -44,7 +44,7 @@ type facts struct {
 	client   netip.Addr // the client's address, seen through trusted proxies
 	trusted  bool       // the peer is a trusted proxy
 	route    *route.Route
-	timeouts upstream.Timeouts // the route's, or the caller's where the route leaves them to it
+	timeouts upstream.Timeouts // the route's; with gRPC, the caller may set those that the route does not
 	asked    auth.Request      // the input of authentication
 	proof    auth.Proof
 	caller   identity.Principal
@@ -61,8 +61,8 @@ type facts struct {
 	grpc      bool     // the request is a gRPC call: refusals are gRPC statuses
 	asker     string   // the dialect of a proxy that asks for a decision; "" for other requests
 	responded bool     // the final head has been sent: refuse can only abort the answer
-	whole     bool     // the answer is complete, except that its end may still be kept back
-	kept      net.Conn // a tunnel's connection to the client, to be closed once there is a record; nil: none
+	whole     bool     // the answer is complete, though its end may still be held back
+	kept      net.Conn // a tunnel's connection to the client, closed after the record is written; nil if none
 	listed    listed
 }
 

@@ -43,7 +43,7 @@ func (x *exchange) forward(v verdict) error {
 	}
 	defer func() {
 		answer.Close()
-		x.record.BytesIn = max(x.record.BytesIn, x.content.counted.n.Load()) // a tunnel has counted its own
+		x.record.BytesIn = max(x.record.BytesIn, x.content.counted.n.Load()) // a tunnel has set its own count
 		x.record.UpstreamDuration = x.elapsed() - start
 	}()
 	x.record.Upstream = answer.Endpoint

@@ -143,9 +143,9 @@ func (x *exchange) permit(v verdict) error {
 	return x.respondHere(&h, nil)
 }
 
-// asksForUpgrade returns the field by which the other proxy may switch this request to another
-// protocol; "" for none. It may have left Upgrade out of its question and forward it all the same.
-// The fields of WebSocket are end-to-end, so the question has them.
+// asksForUpgrade returns the name of a field that may make the other proxy switch this request to
+// another protocol; "" if there is none. That proxy may omit Upgrade from its question and still
+// forward it. WebSocket's own fields are end-to-end, so the question contains them.
 func asksForUpgrade(f message.Fields) string {
 	for _, line := range f {
 		if folded := message.Fold(line.Name); folded == "upgrade" || folded == "http2-settings" || strings.HasPrefix(folded, "sec-websocket-") {

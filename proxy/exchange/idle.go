@@ -30,8 +30,8 @@ func (u *idleDeadline) set(t time.Time) error {
 	return u.stream.SetReadDeadline(t)
 }
 
-// extend moves the deadline to at least idle from now, as far as until allows. Its error
-// is an [*ending] where that has passed.
+// extend moves the deadline to at least idle from now, but not beyond until. It returns an
+// [*ending] if until has passed.
 func (u *idleDeadline) extend() error {
 	if u.idle <= 0 && u.until.IsZero() {
 		return nil

@@ -121,8 +121,8 @@ func (x *exchange) list() error {
 }
 
 // stillPermitted decides again on the exchange if a reload has happened since it began. It returns
-// what ends the exchange, or nil. It is called after each change of the exchange's
-// registry entry. A reload that missed the change is thus noticed here.
+// what ends the exchange, or nil. Call it after each change of the exchange's registry entry, because
+// a concurrent reload may have missed the change.
 func (x *exchange) stillPermitted() *ending {
 	if x.server.current.Load() == x.snapshot {
 		return nil
@@ -197,8 +197,8 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 	return ended
 }
 
-// permits returns nil if the snapshot permits an exchange that an older one has permitted, and else
-// the reason why it does not.
+// permits returns nil if the snapshot permits an exchange that an older one has permitted. Otherwise
+// it returns the reason.
 func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
 	r, err := s.Routes.Match(u.head)
 	if err != nil {
@@ -218,7 +218,7 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
 	return err
 }
 
-// errNoTunnels is the cause where a WebSocket is asked for and the route has none.
+// errNoTunnels is the cause if a client asks for a WebSocket that the route does not allow.
 var errNoTunnels = errors.New("the route has no websocket: true")
 
 // Cut ends the exchanges that still use a snapshot whose grace period is over. A nil snapshot, at

@@ -173,7 +173,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 // refusal is the error by which a step ends an exchange.
 type refusal struct {
 	reason     string
-	text       string        // in the place of the reason's; "" for that
+	text       string        // replaces the text of the reason; "" keeps that
 	cause      error         // for the audit record only
 	allow      string        // with reasonMethod: the allowed methods
 	retryAfter time.Duration // with 429 and 503; zero: not sent

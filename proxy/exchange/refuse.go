@@ -50,8 +50,8 @@ func (x *exchange) refuse(err error) {
 	x.sendRefusal(o, r, err)
 }
 
-// ownCut returns the refusal for the gateway's own end of the exchange, if that is what a step has
-// met: to the step it looks as if the client had left.
+// ownCut returns the refusal for an exchange that the gateway itself has ended, and r otherwise. To
+// the failed step, such an end looks as if the client had left.
 func (x *exchange) ownCut(r *refusal, err error) *refusal {
 	if r.reason != reasonClientGone && !errors.Is(err, context.Canceled) {
 		return r

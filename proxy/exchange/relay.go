@@ -146,8 +146,8 @@ func (x *exchange) sendHead(h *message.Response, trailers bool) error {
 	return nil
 }
 
-// boundSending limits the next writes to the client. It comes before the first of them, which may be
-// an interim response, and before any that may follow a long silence.
+// boundSending sets the time limit of the next writes to the client. Call it before the first write,
+// which may be an interim response, and before each write that may follow a long silence.
 func (x *exchange) boundSending() error {
 	x.sending.idle, x.sending.stream, x.sending.clock, x.sending.writes = x.timeouts.Idle, x.stream, x.server.Clock, true
 	if err := x.sending.extend(); err != nil {

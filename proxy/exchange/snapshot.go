@@ -26,7 +26,7 @@ type Snapshot struct {
 	PublicHTTPS int
 	// ForwardAuth is the dialect of proxies that ask for decisions; "" refuses all of them.
 	ForwardAuth string
-	// Durable is when records of requests without a route must be in the log.
+	// Durable says when the records of requests without a route must be in the audit log.
 	Durable setting.Durability
 
 	users   atomic.Int64  // number of exchanges, plus one while it is current

@@ -46,7 +46,7 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	}
 	client, server := conn, answer.Upgraded()
 	if x.durability().Waits() {
-		x.kept, client = conn, &keptOpen{Conn: conn}
+		x.kept, client = conn, &closedLater{Conn: conn}
 	}
 	// An expired credential, lost rights and the end of the grace period close the connections.
 	life := x.life
@@ -78,7 +78,7 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 type activity struct {
 	idle   time.Duration // zero: no limit
 	last   atomic.Int64  // Unix nanoseconds
-	silent atomic.Bool   // that ended the tunnel
+	silent atomic.Bool   // reports whether the idle time ended the tunnel
 }
 
 // deadline returns when the next byte must arrive from either side; zero means no limit.

@@ -14,7 +14,8 @@ import (
 	"sallyport/proxy/wire/socket/sockettest"
 )
 
-// A client that makes crypto/tls write within Read, and reads nothing, does not hold its tunnel.
+// The client makes crypto/tls write within Read, and reads nothing. The idle time must still end its
+// tunnel.
 func TestTunnelEndsThoughTLSWritesWithinRead(t *testing.T) {
 	t.Parallel()
 	certs := httptest.NewUnstartedServer(nil)

@@ -149,7 +149,8 @@ func (x *exchange) match() error {
 	}
 	if x.wantsTunnel() && !r.WebSocket {
 		x.warnUpgrade()
-		return fmt.Errorf("%w: CONNECT for %s, and %w", message.ErrBadMethod, setting.Quoted(x.head.Upgrade, 24), errNoTunnels) // HTTP/1.1 would ignore the upgrade; an extended CONNECT is nothing else
+		// Over HTTP/1.1 the upgrade is ignored, but an extended CONNECT asks for nothing else.
+		return fmt.Errorf("%w: CONNECT for %s, and %w", message.ErrBadMethod, setting.Quoted(x.head.Upgrade, 24), errNoTunnels)
 	}
 	if r.WebSocket && x.head.Upgrade == "websocket" {
 		return checkHandshake(x.head)
@@ -157,7 +158,8 @@ func (x *exchange) match() error {
 	return nil
 }
 
-// checkHandshake refuses requests for a WebSocket that none may be (RFC 6455, section 4.2.1).
+// checkHandshake refuses WebSocket requests with a body or another method than GET (RFC 6455,
+// section 4.2.1).
 func checkHandshake(head *message.Head) error {
 	switch {
 	case head.ContentLength != 0:
@@ -165,9 +167,11 @@ func checkHandshake(head *message.Head) error {
 		if n := head.ContentLength; n > 0 {
 			length = strconv.FormatInt(n, 10) + " bytes"
 		}
-		return because(reasonUpgradeBody, "a request for websocket has a body of "+length) // readers differ on where the tunnel begins
+		// Servers differ on where the tunnel begins.
+		return because(reasonUpgradeBody, "a request for websocket has a body of "+length)
 	case head.Method != "GET":
-		return because(reasonUpgradeMethod, "the method is "+setting.Quoted(head.Method, 24)) // a server may read it as that method, or as a handshake
+		// A server may take it for a handshake or for a plain request of that method.
+		return because(reasonUpgradeMethod, "the method is "+setting.Quoted(head.Method, 24))
 	}
 	return nil
 }

@@ -2,16 +2,12 @@ package limit
 
 import "sync/atomic"
 
-// InFlight limits concurrent requests. Several may share one count with different limits, see
-// [Lease.InFlight]. It is safe for concurrent use.
+// InFlight limits concurrent requests; [Lease.InFlight] returns one. Several may share one count with
+// different limits. It is safe for concurrent use.
 type InFlight struct {
 	max   int64
 	count *atomic.Int64
 }
-
-// NewInFlight limits to max with its own count. With zero or less it counts but does not
-// limit.
-func NewInFlight(max int) *InFlight { return &InFlight{max: int64(max), count: new(atomic.Int64)} }
 
 // Enter admits a request if there are fewer than max. Each success needs one [InFlight.Leave].
 func (l *InFlight) Enter() bool {

@@ -24,7 +24,7 @@ func TestKey(t *testing.T) {
 }
 
 func TestInFlight(t *testing.T) {
-	l := NewInFlight(2)
+	l := NewCounters(nil).Lease().InFlight("", 2)
 	for i, want := range []bool{true, true, false, false} {
 		if got := l.Enter(); got != want {
 			t.Fatalf("entry %d: got %t, want %t", i, got, want)
@@ -37,7 +37,7 @@ func TestInFlight(t *testing.T) {
 	if l.Len() != 2 {
 		t.Errorf("Len = %d, want 2", l.Len())
 	}
-	free := NewInFlight(0)
+	free := NewCounters(nil).Lease().InFlight("", 0)
 	for range 1000 {
 		if !free.Enter() {
 			t.Fatal("refused without a limit")

@@ -72,7 +72,7 @@ func (p *Pressure) look() {
 // Spent reports whether the last measurement exceeded the budget.
 func (p *Pressure) Spent() bool { return p.spent.Load() }
 
-// String says how much the process uses now, and what it may.
+// String describes the memory that the process uses now and its budget, for the cause of a refusal.
 func (p *Pressure) String() string {
 	used, budget := setting.Size(p.used()>>20<<20), setting.Size(p.budget.Load())
 	return "the process uses " + used.String() + ", over " + budget.String() + " (limits.memory)"

@@ -149,13 +149,8 @@ func (r *Rate) give(hash uint64, overflow bool) {
 	r.shards[hash%shards].give(hash, r.interval, overflow)
 }
 
-// Rates are the rates of a route. The zero Rates limit nothing.
+// Rates are the rates of a route, see [Lease.Rates]. The zero Rates limit nothing.
 type Rates []*Rate
-
-// NewRates makes a [Rate] of each config, each with its own counts.
-func NewRates(c []RateConfig, now func() time.Time) Rates {
-	return NewCounters(now).Lease().Rates("", c)
-}
 
 // Allow takes one request from each rate: by principal, client address or route. If one of
 // them refuses, nothing is taken, and retry is the time until all allow it.
@@ -174,7 +169,8 @@ func (s Rates) Allow(principal string, client netip.Addr) (retry time.Duration, 
 	return retry, retry == 0
 }
 
-// Tightest describes the rate under which a caller must wait longest, such as "200/s per principal".
+// Tightest describes the rate under which a caller must wait longest, such as "200/s per principal";
+// "" if there is no rate. It takes nothing.
 func (s Rates) Tightest(principal string, client netip.Addr) string {
 	var longest time.Duration
 	var tightest *Rate

@@ -176,7 +176,7 @@ func TestRateIsExactUnderConcurrency(t *testing.T) {
 func TestEachLimitOfARouteRefuses(t *testing.T) {
 	c := newClock()
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-	s := NewRates([]RateConfig{
+	s := newRates([]RateConfig{
 		{Per: "principal", Limit: rate(2, time.Hour)},
 		{Per: "address", Limit: rate(3, time.Hour)},
 		{Per: "route", Limit: rate(4, time.Hour)},
@@ -228,9 +228,9 @@ func TestRateConfigFaults(t *testing.T) {
 }
 
 func TestLimitsDoNotAllocate(t *testing.T) {
-	s := NewRates([]RateConfig{{Per: "principal", Limit: rate(1000, time.Second)}, {Per: "address", Limit: rate(1000, time.Second)}}, nil)
+	s := newRates([]RateConfig{{Per: "principal", Limit: rate(1000, time.Second)}, {Per: "address", Limit: rate(1000, time.Second)}}, nil)
 	a := netip.MustParseAddr("2001:db8::1")
-	flight, conns := NewInFlight(10), NewConns(ConnsConfig{Total: 10, PerAddress: 10})
+	flight, conns := NewCounters(nil).Lease().InFlight("", 10), NewConns(ConnsConfig{Total: 10, PerAddress: 10})
 	for name, f := range map[string]func(){
 		"Rates":    func() { s.Allow("issuer/corp:alice", a) },
 		"InFlight": func() { flight.Enter(); flight.Leave() },

@@ -11,6 +11,11 @@ import (
 
 var client = netip.MustParseAddr("192.0.2.1")
 
+// newRates returns a rate for each config, each with its own counts.
+func newRates(c []RateConfig, now func() time.Time) Rates {
+	return NewCounters(now).Lease().Rates("", c)
+}
+
 // left uses up the allowance of key and returns how much was left.
 func left(r *Rate, key string) int {
 	n := 0
@@ -24,7 +29,7 @@ func left(r *Rate, key string) int {
 
 func TestRefusalByOneLimitTakesFromNone(t *testing.T) {
 	c := newClock()
-	s := NewRates([]RateConfig{
+	s := newRates([]RateConfig{
 		{Per: "route", Limit: rate(100, time.Hour)},
 		{Per: "principal", Limit: rate(2, time.Hour)},
 		{Per: "address", Limit: rate(50, time.Hour)},
@@ -44,7 +49,7 @@ func TestRefusalByOneLimitTakesFromNone(t *testing.T) {
 
 func TestRefusalReturnsTheLongestWait(t *testing.T) {
 	c := newClock()
-	s := NewRates([]RateConfig{
+	s := newRates([]RateConfig{
 		{Per: "route", Limit: rate(1, time.Second)},
 		{Per: "principal", Limit: rate(1, time.Minute)},
 	}, c.now)
@@ -57,7 +62,7 @@ func TestRefusalReturnsTheLongestWait(t *testing.T) {
 func TestRefusedRequestsTakeNothingUnderConcurrency(t *testing.T) {
 	const routeBurst, workers, each = 100, 8, 400
 	c := newClock()
-	s := NewRates([]RateConfig{
+	s := newRates([]RateConfig{
 		{Per: "route", Limit: rate(1, time.Hour), Burst: routeBurst},
 		{Per: "principal", Limit: rate(1, time.Hour), Burst: 5},
 	}, c.now)

@@ -13,6 +13,7 @@ import (
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/limit"
+	"sallyport/proxy/ratelog"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
@@ -43,7 +44,7 @@ type Route struct {
 	Compression *Compression // nil: none
 	WebSocket   bool         // upgrades are allowed
 	// UpgradeWarned limits the warnings about upgrades that the route ignores. All its hosts share it.
-	UpgradeWarned *limit.Rarely
+	UpgradeWarned *ratelog.Rarely
 
 	TakesAPIKeys         bool          // X-Api-Key and Api-Key are the gateway's
 	ForwardAuthorization bool          // insecure_forward_authorization

@@ -101,14 +101,15 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 	}
 }
 
-// unconnected says how long the request has waited for a connection, if that took too long.
+// unconnected adds to a [*noConnection] how long the request could wait, and the setting that limits
+// the wait. It returns other errors unchanged.
 func (e *endpoint) unconnected(err error, r *Request, x *Response) error {
 	var unconnected *noConnection
 	if !errors.As(err, &unconnected) {
 		return err
 	}
 	late := r.Timeouts.waited(wire.LateConnect.Or(x.out.Limit))
-	return &Error{Timeout, e.label, &said{late.Error() + ", while " + unconnected.doing, err}}
+	return &Error{Timeout, e.label, &described{late.Error() + ", while " + unconnected.doing, err}}
 }
 
 // sign sets the fields of the next attempt, signed for this endpoint.
@@ -147,7 +148,7 @@ func repeatable(out *wire.Request, err error) bool {
 }
 
 // blame turns faults of the upstream into an [*Error] and returns other errors unchanged. answering
-// says that the head of the answer has arrived.
+// is true once the head of the answer has arrived.
 func (e *endpoint) blame(err error, t *Timeouts, answering bool) error {
 	var fault *wire.Error
 	if !errors.As(err, &fault) {

@@ -129,8 +129,8 @@ func TestDeadEndpointsAreEjected(t *testing.T) {
 	}
 }
 
-// TestEndpointThatRefusesIsFaultyUntilAConnectSucceeds: the end of an ejection, or being the only
-// endpoint, does not make it healthy. Each change is logged once.
+// Neither the end of an ejection nor being the only endpoint makes it healthy. Each change is logged
+// once.
 func TestEndpointThatRefusesIsFaultyUntilAConnectSucceeds(t *testing.T) {
 	var clock atomic.Int64
 	clock.Store(1_000_000)

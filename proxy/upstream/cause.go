@@ -10,19 +10,19 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// said is an error in words for the audit record.
-type said struct {
-	words string
-	err   error
+// described is an error whose text is written for the audit record.
+type described struct {
+	text string
+	err  error
 }
 
-func (e *said) Error() string { return e.words }
+func (e *described) Error() string { return e.text }
 
-func (e *said) Unwrap() error { return e.err }
+func (e *described) Unwrap() error { return e.err }
 
-// noConnection means that there was no connection in time.
+// noConnection is the error of a request that got no connection in time.
 type noConnection struct {
-	doing string // what took too long
+	doing string // the step that took too long, such as "connecting"
 	err   error
 }
 
@@ -30,7 +30,8 @@ func (e *noConnection) Error() string { return "no connection in time, while " +
 
 func (e *noConnection) Unwrap() error { return e.err }
 
-// waited names the wait that took too long, and the setting that bounds it.
+// waited adds to a [wire.Late] the value and the name of the setting that limits the wait. It returns
+// other errors unchanged.
 func (t *Timeouts) waited(err error) error {
 	var late wire.Late
 	if !errors.As(err, &late) {
@@ -45,20 +46,20 @@ func (t *Timeouts) waited(err error) error {
 	case wire.LateEnd:
 		bound, name = t.Total, "timeouts.total"
 	}
-	return &said{string(late) + within(bound, name), err}
+	return &described{string(late) + within(bound, name), err}
 }
 
-// within says which setting bounds a wait, and its value.
+// within describes the limit of a wait by its value and its setting.
 func within(d time.Duration, name string) string {
 	return " within " + setting.Duration(d).String() + " (" + name + ")"
 }
 
-// full says that no connection became free in time.
+// full returns the error of a request for which no connection became free in time.
 func full(most int, wait time.Duration) error {
-	return &said{words: "all of max_connections (" + strconv.Itoa(most) + ") are in use, and none was free" + within(wait, "timeouts.connect")}
+	return &described{text: "all of max_connections (" + strconv.Itoa(most) + ") are in use, and none was free" + within(wait, "timeouts.connect")}
 }
 
-// ended says when a connection ended, or what else broke it.
+// ended describes how a connection ended, and whether that was before or within the answer.
 func ended(err error, answering bool) error {
 	when := " before its answer"
 	if answering {
@@ -70,10 +71,10 @@ func ended(err error, answering bool) error {
 		if reset.Connection {
 			what = "the server ended the connection"
 		}
-		return &said{what + when + ": " + reset.Name, err}
+		return &described{what + when + ": " + reset.Name, err}
 	}
 	if plain := setting.PlainError(err); plain != io.ErrUnexpectedEOF {
-		return &said{"the connection broke" + when + ": " + plain.Error(), err}
+		return &described{"the connection broke" + when + ": " + plain.Error(), err}
 	}
-	return &said{"the server closed the connection" + when, err}
+	return &described{"the server closed the connection" + when, err}
 }

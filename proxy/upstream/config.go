@@ -52,10 +52,10 @@ type Config struct {
 	// MaxIdle is the maximum number of idle HTTP/1.1 connections to an endpoint. Default: 64.
 	MaxIdle int `yaml:"max_idle"`
 	// IdleTime is how long an idle connection may be used again. Default: 60s. A shorter time
-	// announced by the server (Keep-Alive: timeout=5) applies instead, less a second. Without that
-	// the gateway learns after what time the server closes idle connections, and uses none that has
-	// been idle for more than three quarters of it, because a request that meets the close fails.
-	// To learn, it leaves one idle connection open to each server for up to a third longer.
+	// announced by the server (Keep-Alive: timeout=5) applies instead, less a second. If the server
+	// announces none, the gateway measures how long the server keeps idle connections open. It uses
+	// none again that was idle for over three quarters of that time: a request that meets the close
+	// fails. To measure, it leaves one idle connection to each server open for up to a third longer.
 	IdleTime setting.Duration `yaml:"idle_time"`
 	// RequestTrailers sends the trailers of requests on over HTTP/2. Over HTTP/1.1 they are always
 	// sent. Those of gRPC never are, because its requests have none. The default is false: some
@@ -144,9 +144,9 @@ func (c *Config) sharesREST() bool {
 	return slices.ContainsFunc(c.Rest, func(u setting.URL) bool { return u.URL != nil && shares(u.Scheme) })
 }
 
-// Servers names the endpoints so that one server has one name in every entry, however its URL is
-// spelled. Scheme, letter case and the form of an address do not count, and all loopback addresses
-// are one. It does not use DNS: a server with two DNS names has two names here.
+// Servers returns a name for each endpoint. Two URLs of one server get the same name, whatever their
+// scheme, letter case and form of address. All loopback addresses count as one. It does not use DNS:
+// a server with two DNS names has two names here.
 func (c *Config) Servers() []string {
 	var names []string
 	for _, u := range slices.Concat(c.Rest, c.GRPC) {

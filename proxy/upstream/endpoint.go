@@ -197,7 +197,7 @@ func (e *endpoint) dial(ctx context.Context, timeout time.Duration, limit time.T
 func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error) {
 	nc, err := e.connect(ctx, e.network, e.addr)
 	if err != nil {
-		return nil, nil, &said{"connecting: " + setting.PlainError(err).Error(), err}
+		return nil, nil, &described{"connecting: " + setting.PlainError(err).Error(), err}
 	}
 	nc = socket.New(nc)
 	sock := h1.NewSocket(nc)
@@ -207,7 +207,7 @@ func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error)
 	t := tls.Client(sock, e.tls)
 	if err := plainer(t.HandshakeContext(ctx)); err != nil {
 		_ = nc.Close() // after a failed handshake the close error does not matter
-		return nil, nil, fmt.Errorf("shaking hands by TLS: %w", err)
+		return nil, nil, fmt.Errorf("completing the TLS handshake: %w", err)
 	}
 	return t, sock, nil
 }

@@ -12,13 +12,13 @@ import (
 
 // exclusive is a pool of HTTP/1.1 connections, each for one request at a time. It hands out
 // the idle connection that was used last: the server is least likely to have closed it, and the
-// surplus ones expire. The oldest one outlives that, to teach when the server closes it.
+// surplus ones expire. The oldest one is left open for longer, to learn when the server closes it.
 type exclusive struct {
 	e        *endpoint
 	maxIdle  int
 	idleTime time.Duration
 	now      func() time.Time
-	lag      time.Duration // how far now may be behind
+	lag      time.Duration // how far now may be behind the real time
 
 	mu      sync.Mutex       // guards the fields below
 	unused  []*exclusiveConn // idle; the most recently used at the end
@@ -195,7 +195,7 @@ func (p *exclusive) expired() (old []*exclusiveConn) {
 	return old
 }
 
-// watch looks whether the oldest connection is still open, and reports whether it is kept. mu is
+// watch checks whether the oldest connection is still open, and reports whether to keep it. mu is
 // held.
 func (p *exclusive) watch(c *exclusiveConn, idle time.Duration) bool {
 	switch {

@@ -32,7 +32,7 @@ type health struct {
 
 	ejectedTo atomic.Int64 // Unix nanoseconds; 0 if the last connect succeeded
 
-	mu       sync.Mutex // guards the fields below, and writes of ejectedTo but by fit
+	mu       sync.Mutex // guards the fields below, and writes of ejectedTo except in fit
 	failures int        // consecutive failed connects
 	cause    error      // of the last one; nil if there are none
 }

@@ -12,11 +12,12 @@ const (
 	// firstKept is how long a server is taken to keep an idle connection until more is known.
 	firstKept = 2 * time.Second
 	// leastUse is the idle time within which connections are always used again. It limits the harm
-	// of a lesson that was wrong: a server that restarts closes connections of any age.
+	// of a wrong conclusion: a server that restarts closes connections of any age.
 	leastUse = 500 * time.Millisecond
 )
 
-// keptOpen is what is known about how long one server keeps idle connections. The pool guards it.
+// keptOpen holds what is known about how long one server keeps idle connections open. The pool's mu
+// guards it.
 type keptOpen struct {
 	// limit is for how long a connection may be idle before the server closes it.
 	limit time.Duration
@@ -39,8 +40,8 @@ func (k *keptOpen) usable(most, announced time.Duration) time.Duration {
 	return min(most, max(learned, leastUse))
 }
 
-// watched returns for how long an idle connection is watched, so that one that outlives it may be
-// used for all the configured time.
+// watched returns how long an idle connection is watched. If one is still open then, connections may
+// be used for the whole configured time.
 func watched(most time.Duration) time.Duration { return most / 3 * 4 }
 
 // seen records that an idle connection is still open.
@@ -59,8 +60,8 @@ func (k *keptOpen) ended(idle time.Duration) {
 	k.limit, k.known = idle, true
 }
 
-// nextLook returns the time until the oldest connection is looked at again, which limits the error
-// of what is learned to an eighth.
+// nextLook returns the time until the oldest connection is checked again. It limits the error of the
+// measured time to an eighth.
 func nextLook(idle, idleTime time.Duration) time.Duration {
 	return min(max(idle/8, 250*time.Millisecond), reapEvery(idleTime))
 }

@@ -44,8 +44,9 @@ func TestUsableIdleTimeIsLearned(t *testing.T) {
 	}
 }
 
-// A server that restarted closes connections of any age. What that taught is soon forgotten.
-func TestWrongLessonIsForgotten(t *testing.T) {
+// A server that restarts closes connections of any age. The wrong limit measured from that is soon
+// corrected.
+func TestLimitMeasuredAtARestartIsCorrected(t *testing.T) {
 	var k keptOpen
 	k.ended(80 * time.Second)
 	k.ended(10 * time.Millisecond)
@@ -58,8 +59,8 @@ func TestWrongLessonIsForgotten(t *testing.T) {
 	}
 }
 
-// fadingServer closes connections that were idle for keep, in a time that the test advances. As on a
-// real line, its client learns that a moment late: a request in that moment is lost.
+// fadingServer closes connections that were idle for keep. The test advances its time. As on a real
+// line, the client sees the close a moment late, and a request sent in that moment fails.
 type fadingServer struct {
 	keep, late time.Duration
 	fields     string
@@ -122,8 +123,8 @@ func (s *fadingServer) serve(c net.Conn) {
 	}
 }
 
-// posts sends rounds of concurrent POSTs, with a pause before each, while sweeps come when their
-// timers would. It returns how many failed.
+// posts sends rounds of concurrent POSTs, with a pause before each, and runs the pool's sweeps when
+// their timers would. It returns how many POSTs failed.
 func (s *fadingServer) posts(t *testing.T, u *Upstream, rounds, wide int, pause func() time.Duration) (failed int) {
 	t.Helper()
 	pool := u.rest[0].conns.(*exclusive)
@@ -193,7 +194,7 @@ func TestPostsDoNotMeetTheServersClose(t *testing.T) {
 	}
 }
 
-// Bursts that leave more connections than are kept do not push out the one that is watched.
+// A burst may leave more idle connections than the pool keeps. The watched one must stay.
 func TestBurstsDoNotEndTheWatch(t *testing.T) {
 	fading := &fadingServer{keep: 5 * time.Second, late: 100 * time.Millisecond}
 	u := configured(t, Config{Rest: setting.List[setting.URL]{endpointURL(t, rawServer(t, fading.serve))}, MaxIdle: 2}, Options{Now: fading.now})
@@ -206,8 +207,8 @@ func TestBurstsDoNotEndTheWatch(t *testing.T) {
 	}
 }
 
-// A server whose time becomes shorter is followed at once, and one whose time becomes longer in a
-// few of its idle connections.
+// If the server's time becomes shorter, the pool follows at once. If it becomes longer, the pool
+// follows after a few closed connections.
 func TestChangedKeepAliveIsFollowed(t *testing.T) {
 	fading := &fadingServer{keep: 30 * time.Second, late: 100 * time.Millisecond}
 	u := configured(t, Config{Rest: setting.List[setting.URL]{endpointURL(t, rawServer(t, fading.serve))}}, Options{Now: fading.now})

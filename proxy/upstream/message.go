@@ -16,7 +16,7 @@ type Timeouts struct {
 	Head time.Duration
 	// Idle limits each write of the request and each read of the response's content.
 	Idle time.Duration
-	// Pause limits each read of the response's content in place of Idle; 0: Idle does.
+	// Pause limits each read of the response's content in place of Idle. If it is 0, Idle applies.
 	Pause time.Duration
 	// Total limits the whole request, from Send to the end of the content.
 	Total time.Duration

@@ -23,8 +23,8 @@ type Options struct {
 	Clock *wire.Clock
 	// Dial connects; a net.Dialer's DialContext if nil.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Log is told when connects to an endpoint begin to fail, and when they succeed again; discarded
-	// if nil.
+	// Log gets a line when connects to an endpoint begin to fail, and when they succeed again. If it
+	// is nil, the lines are discarded.
 	Log *slog.Logger
 }
 

@@ -14,9 +14,9 @@ import (
 	"sallyport/proxy/wire/socket/sockettest"
 )
 
-// updating returns an upstream whose server sends content and KeyUpdates without end and reads nothing
-// after the request, over a Unix socket: TCP loses window updates to an end whose receive buffer is
-// full.
+// updating returns an upstream whose server sends content and KeyUpdates without end, and reads nothing
+// after the request. It uses a Unix socket, because TCP loses window updates to a host whose receive
+// buffer is full.
 func updating(t *testing.T, content []byte) *Upstream {
 	t.Helper()
 	cert, ca := testCertificate(t)
@@ -41,9 +41,9 @@ func updating(t *testing.T, content []byte) *Upstream {
 	}})
 }
 
-// A server that makes crypto/tls write within Read, and reads nothing, does not hold an exchange
-// beyond its bounds.
-func TestKeyUpdatesOfServersDoNotHoldExchanges(t *testing.T) {
+// The server makes crypto/tls write within Read, and reads nothing. The exchange must still end within
+// its time limits.
+func TestKeyUpdateFloodDoesNotBlockExchanges(t *testing.T) {
 	bounds := Timeouts{Connect: 5 * time.Second, Head: 300 * time.Millisecond, Idle: 300 * time.Millisecond, Total: 2 * time.Second}
 	for name, c := range map[string]struct{ content, upgrade string }{
 		"before the head's end": {ok200 + "x: y", ""},

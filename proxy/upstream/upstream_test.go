@@ -75,7 +75,7 @@ func endpointURL(tb testing.TB, s string) setting.URL {
 	return u
 }
 
-// still are options under which no time passes, so that idle connections stay usable on a slow machine.
+// still has a clock that stands still, so that idle connections stay usable on a slow machine.
 var still = Options{Now: func() time.Time { return time.Unix(1e9, 0) }}
 
 // newUpstream returns an upstream of these addresses or URLs.

@@ -29,8 +29,9 @@ const (
 	maxLingering = 1024
 )
 
-// BeginLinger counts a connection or a stream that lingers, and returns when it must have ended:
-// after most, or [Brief] if very many linger. EndLinger must follow.
+// BeginLinger counts a connection or a stream that lingers, and returns the time by which it must
+// end. That is most after begun, or [Brief] after it while more than 1024 linger. The caller must call
+// EndLinger once. It is safe for concurrent use.
 func (s *Server[C]) BeginLinger(begun time.Time, most time.Duration) (by time.Time) {
 	if s.lingering.Add(1) > maxLingering {
 		most = min(most, Brief)
@@ -38,7 +39,7 @@ func (s *Server[C]) BeginLinger(begun time.Time, most time.Duration) (by time.Ti
 	return begun.Add(most)
 }
 
-// EndLinger ends what BeginLinger has begun.
+// EndLinger undoes one BeginLinger.
 func (s *Server[C]) EndLinger() { s.lingering.Add(-1) }
 
 // Linger closes the sending side of conn. Then it reads into buf and discards until the client
@@ -63,10 +64,10 @@ func (s *Server[C]) Linger(conn net.Conn, most time.Duration, buf []byte) {
 	for silent := begun.Add(MaxSilence); ; {
 		now := time.Now()
 		if s.Conns.Draining() {
-			by = earlier(by, now.Add(Brief))
+			by = Earlier(by, now.Add(Brief))
 		}
-		until := earlier(by, silent)
-		if !now.Before(until) || below.SetReadDeadline(earlier(until, now.Add(Brief))) != nil {
+		until := Earlier(by, silent)
+		if !now.Before(until) || below.SetReadDeadline(Earlier(until, now.Add(Brief))) != nil {
 			return
 		}
 		n, err := below.Read(buf)
@@ -79,7 +80,8 @@ func (s *Server[C]) Linger(conn net.Conn, most time.Duration, buf []byte) {
 	}
 }
 
-func earlier(a, b time.Time) time.Time {
+// Earlier returns the earlier of two times.
+func Earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}

@@ -19,8 +19,18 @@ func (lingerer) Drain()                   {}
 func (lingerer) Abandon()                 {}
 func (lingerer) Cut()                     {}
 
-// TestLinger: a client that goes on to send is read for as long as it may linger, whatever the bytes.
-// Silence, a drain and a crowd end that before.
+func TestEarlierOfTwoTimes(t *testing.T) {
+	first := time.Unix(1, 0)
+	second := first.Add(time.Nanosecond)
+	for _, pair := range [][2]time.Time{{first, second}, {second, first}, {first, first}} {
+		if got := Earlier(pair[0], pair[1]); !got.Equal(first) {
+			t.Errorf("of %v: %v", pair, got)
+		}
+	}
+}
+
+// A client that continues to send is read for as long as it may linger, whatever the bytes. Silence, a
+// drain, or too many lingering connections end that earlier.
 func TestLinger(t *testing.T) {
 	const most = 30 * time.Second
 	for name, c := range map[string]struct {

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Late is the error of a wait for the server that took too long. It says what did not happen in
-// time, and wraps [os.ErrDeadlineExceeded].
+// Late is the error of a wait for the server that took too long. It names what did not happen in
+// time. errors.Is reports that it is [os.ErrDeadlineExceeded].
 type Late string
 
 const (
 	LateConnect Late = "no connection"     // the wait for a connection
 	LateHead    Late = "no answer"         // [Request.Head] has passed
-	LateContent Late = "no content"        // [Request.Idle] has passed
-	LateWrite   Late = "content not taken" // Idle has passed while sending
+	LateContent Late = "no content"        // [Request.Idle], or [Request.Pause], has passed
+	LateWrite   Late = "content not taken" // [Request.Idle] has passed while sending
 	LateEnd     Late = "not done"          // [Request.Limit] has passed
 )
 

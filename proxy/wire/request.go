@@ -42,7 +42,7 @@ type Request struct {
 
 	Head  time.Duration // bounds the wait for the final head once the request is sent; 0: no bound
 	Idle  time.Duration // bounds each write, and each wait for content; 0: no bound
-	Pause time.Duration // bounds each wait for content in place of Idle; 0: Idle does
+	Pause time.Duration // bounds each wait for content in place of Idle; 0: Idle applies
 	Limit time.Time     // bounds the whole exchange; zero: no bound
 }
 

@@ -63,7 +63,7 @@ type Server[C Served] struct {
 
 	listeners Listeners
 	begin     func(net.Conn) C
-	lingering atomic.Int32 // connections and streams whose rest is discarded
+	lingering atomic.Int32 // connections and streams between BeginLinger and EndLinger
 }
 
 // NewServer returns a server. It calls begin once for each connection to make the object that

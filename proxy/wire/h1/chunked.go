@@ -91,7 +91,7 @@ func (k *chunked) next(in *reader) error {
 		if k.left, extensions, err = parseChunkLine(line, k.lenient); err != nil {
 			return err
 		}
-		// Limits on content do not count extensions: chunks of one byte would carry 250 times as much.
+		// Limits on content do not count extensions: chunks of one byte could carry 250 times as much.
 		if k.excess = max(k.excess+int64(extensions)-2*k.left, 0); k.excess > maxExtensions {
 			return malformed("chunk extensions outweigh the content")
 		}
@@ -112,8 +112,8 @@ func (k *chunked) next(in *reader) error {
 	return nil
 }
 
-// parseChunkLine reads the size of a chunk, and checks the extensions after it, whose length it
-// returns.
+// parseChunkLine reads the size of a chunk. It checks the extensions after the size and returns their
+// length in bytes.
 func parseChunkLine(line []byte, lenient bool) (size int64, extensions int, err error) {
 	digits := 0
 	for i, c := range line {

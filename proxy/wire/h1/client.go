@@ -222,7 +222,7 @@ func (c *Client) interrupted() error {
 	return nil
 }
 
-// late says which wait an error has ended whose deadline has passed.
+// late returns the [wire.Late] of the wait that a passed deadline ended with err.
 func (c *Client) late(err error) error {
 	what := wire.LateContent
 	if c.patience < 0 {

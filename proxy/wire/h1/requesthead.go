@@ -22,7 +22,7 @@ func (c *serverConn) readHead() *stream {
 	s := &stream{c: c}
 	s.body.s = s
 	if nameByte[c.in.bytes()[0]] == 0 { // TLS on a plain port, or an empty line
-		s.fault(fmt.Errorf("%w: byte 0x%02x begins no request", message.ErrSyntax, c.in.bytes()[0]))
+		s.fault(fmt.Errorf("%w: a request cannot begin with byte 0x%02x", message.ErrSyntax, c.in.bytes()[0]))
 		return s
 	}
 	block, err := c.in.block(c.options.HeadBytes, c.options.Fields, true)
@@ -78,7 +78,7 @@ func (c *serverConn) hasLine() bool {
 	return bytes.IndexByte(b[:min(len(b), c.options.HeadBytes)], '\n') >= 0
 }
 
-// lineTooLong is the fault of a request line above maxRequestLine.
+// lineTooLong returns the fault of a request line above maxRequestLine.
 func lineTooLong() error {
 	return fmt.Errorf("%w: over %s", message.ErrTargetTooLong, setting.Size(maxRequestLine))
 }
@@ -169,12 +169,12 @@ func (s *stream) parseRequestLine(line string) error {
 	return nil
 }
 
-// noRequestLine is the fault of a line that is no request line.
+// noRequestLine returns the fault of a head without a valid request line.
 func noRequestLine() error {
 	return fmt.Errorf("%w: the request line is not METHOD target HTTP/1.1", message.ErrSyntax)
 }
 
-// badFraming says why the end of the content is not known for sure.
+// badFraming returns the fault of a field that leaves the end of the content in doubt.
 func badFraming(f *message.Field, why, cure string) error {
 	return &message.FieldError{Err: message.ErrFraming, Name: f.Name, Why: why, Cure: cure}
 }

@@ -214,8 +214,8 @@ func parseLength(s string) (int64, bool) {
 	return n, true
 }
 
-// readKeepAlive reads "timeout=5, max=100". It is a hint, so unknown parts are ignored. No time, or
-// no further request, means that the server is about to close.
+// readKeepAlive reads "timeout=5, max=100". It is a hint, so unknown parts are ignored. With timeout=0
+// or max=0 the server is about to close.
 func (h *head) readKeepAlive(s string) {
 	for s != "" {
 		var p string
@@ -359,7 +359,7 @@ func (x *exchange) Close() (reusable bool) {
 	case atEnd:
 		_ = c.Close() // nobody waits for it
 	default:
-		_ = c.sock.Close() // beneath TLS: close_notify could block
+		_ = c.sock.Close() // closed beneath TLS, because sending close_notify could block
 	}
 	return reusable
 }

@@ -258,7 +258,7 @@ func TestClientThatNeverReads(t *testing.T) {
 	})
 }
 
-func TestInterimResponseThatIsNotRead(t *testing.T) {
+func TestInterimResponseHasAWriteDeadline(t *testing.T) {
 	var got error
 	h := func(s wire.Stream) {
 		_ = s.SetWriteDeadline(time.Now().Add(2 * time.Second))

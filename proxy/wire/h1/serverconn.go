@@ -462,7 +462,7 @@ func (c *serverConn) cutAnswer(s *stream) {
 	c.Cut()
 }
 
-// resetNext makes the connection end with a reset when it is closed.
+// resetNext makes the next close of the connection send a reset.
 func (c *serverConn) resetNext() {
 	if l, ok := socket.Beneath(c.conn).(interface{ SetLinger(int) error }); ok {
 		_ = l.SetLinger(0)

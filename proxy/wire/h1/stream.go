@@ -168,7 +168,8 @@ func (s *stream) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// putLast is put, but keeps the last byte, which would tell the client that the answer is whole.
+// putLast puts p but keeps its last byte in the buffer. With that byte, the client would have the
+// complete answer.
 func (s *stream) putLast(p []byte) error {
 	last := len(p) - 1
 	if last > 0 {

@@ -345,7 +345,7 @@ func TestShutdownAndClose(t *testing.T) {
 			p.want("away 1 FRAME_SIZE_ERROR, closed")
 		})
 	})
-	t.Run("takes no flood of what comes too late", func(t *testing.T) {
+	t.Run("ends a connection that floods it with streams after GOAWAY", func(t *testing.T) {
 		bubble(t, slow, testOptions, func(t *testing.T, p *peer, s *Server) {
 			p.greet().ask(1, true)
 			synctest.Wait()
@@ -444,10 +444,10 @@ func TestWindowUpdatesForContentInFlight(t *testing.T) {
 	})
 }
 
-// TestOutputWaitsForNoDeadConnection: a stream may begin while the connection dies, and then add output. Its
-// waits must end. A wait that never ends holds the connection's mutex, for which the watch of all
-// connections waits, and then the whole server.
-func TestOutputWaitsForNoDeadConnection(t *testing.T) {
+// A stream may begin while the connection dies, and then add output. Its waits must end. An endless
+// wait would hold the connection's mutex. The watch of all connections would wait for that mutex, and
+// in the end the whole server.
+func TestWaitsForOutputEndWithTheConnection(t *testing.T) {
 	for name, wait := range map[string]func(*stream) error{
 		"for the window": func(s *stream) error {
 			_, err := s.waitForWindow(1)

@@ -24,10 +24,10 @@ type ClientOptions struct {
 	// PingTime is how long a server may take to answer PING. A PING is sent after as long a
 	// silence, when a request is about to be sent or an answer is late; 10 s.
 	PingTime time.Duration
-	// PingRest is the silence of a server with requests in flight after which it is asked by PING
-	// whether it is alive, whatever the requests wait for. It is also the shortest time between PINGs
-	// that no HEADERS or DATA separate, beyond the first two. 5 min 10 s: by default grpc-go and
-	// C-core count PINGs within 5 minutes of another as strikes, and end the connection at the third.
+	// PingRest is how long a server with requests in flight may be silent before the client sends
+	// PING, whatever the requests wait for. After two PINGs without HEADERS or DATA between them, it
+	// is also the shortest time to the next. 5 min 10 s: by default grpc-go and C-core count PINGs
+	// within 5 minutes of another as strikes, and end the connection at the third.
 	PingRest time.Duration
 	// Frames limits unproductive frames: those beyond what requests and answers account for. 1000;
 	// a tenth is restored each second.

@@ -28,8 +28,8 @@ const (
 	// ends a connection when four times as many wait for handlers as may run.
 	resetsPerStream = 4
 
-	// maxPings is how many PINGs may be sent without HEADERS or DATA between them, but for one in
-	// each [ClientOptions.PingRest].
+	// maxPings is how many PINGs may be sent without HEADERS or DATA between them. Beyond it, one may
+	// be sent in each [ClientOptions.PingRest].
 	maxPings = 2
 )
 
@@ -127,8 +127,8 @@ func (c *Client) spendPing(now time.Time) bool {
 	return true
 }
 
-// askSilent sends a PING if requests are in flight and the server has been silent for long: a stream
-// may wait for an event, and must not wait for a dead server. mu is held.
+// askSilent sends a PING if requests are in flight and the server has been silent for PingRest. A
+// request may wait long for an event, but must not wait for a dead server. mu is held.
 func (c *Client) askSilent(now time.Time) {
 	if len(c.calls) == c.lingers || c.pinged {
 		return

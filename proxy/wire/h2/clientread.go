@@ -56,7 +56,7 @@ func (c *Client) read() error {
 	}
 }
 
-// errSpeaksHTTP1 replaces the framing error that the bytes "HTT" would cause as a frame size.
+// errSpeaksHTTP1 replaces the error about a frame size, as which the bytes "HTT" would be read.
 var errSpeaksHTTP1 = errors.New("the server speaks HTTP/1: write http:// for h2c://, https:// for h2://")
 
 // spoilt handles an error of one stream and returns nil; other errors are returned.

@@ -14,9 +14,9 @@ import (
 	"sallyport/proxy/wire/socket/sockettest"
 )
 
-// A server that makes crypto/tls write within Read, and reads nothing, loses its connection: the next
-// write waits for that one, and has a bound.
-func TestKeyUpdatesOfServersDoNotHoldExchanges(t *testing.T) {
+// The server makes crypto/tls write within Read, and reads nothing. The client's next write waits for
+// that one. It has a time limit, which ends the connection.
+func TestKeyUpdateFloodDoesNotBlockExchanges(t *testing.T) {
 	certs := httptest.NewUnstartedServer(nil)
 	certs.StartTLS()
 	defer certs.Close()

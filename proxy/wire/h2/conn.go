@@ -253,8 +253,8 @@ func (c *serverConn) beforeRead() {
 	}
 }
 
-// notePart records for the sweeps that bytes have arrived and which frame is incomplete; mu is held. DATA does not count: the
-// reader of the content sets the limit for it.
+// notePart records for the sweeps that bytes have arrived, and which frame is incomplete. DATA does
+// not count as incomplete: the reader of the content sets the limit for it. mu is held.
 func (c *serverConn) notePart() {
 	c.came = true
 	n := c.in.buffered()

@@ -6,10 +6,10 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// linger discards the rest of a request whose answer is complete; mu is held. The client may go on
-// to send, with windows that open, for the time that connections over HTTP/1.1 linger. Then the
-// stream is reset. An earlier reset, or a window that stays closed, costs some clients the answer:
-// java.net.http and httpx read it only once they have sent the body.
+// linger discards the rest of a request whose answer is complete; mu is held. The client may send on,
+// and its windows are still enlarged, for as long as connections over HTTP/1.1 linger. Then the stream
+// is reset. With an earlier reset or a closed window, some clients lose the answer: java.net.http and
+// httpx read it only after they have sent the body.
 func (s *stream) linger() {
 	c := s.c
 	now := time.Now()
@@ -18,7 +18,7 @@ func (s *stream) linger() {
 	s.discard(s.inbox.drop(&c.srv.bufs))
 }
 
-// discard grants the client n bytes of content that nobody reads; mu is held.
+// discard lets the client send n more bytes in the place of n discarded ones; mu is held.
 func (s *stream) discard(n int) {
 	s.due = time.Now().Add(wire.MaxSilence)
 	s.c.giveBack(n)
@@ -28,23 +28,16 @@ func (s *stream) discard(n int) {
 	}
 }
 
-// lingeredOut reports whether the client had all the time that it may linger, which is short once
-// the connection drains; mu is held.
+// lingeredOut reports whether the time to linger is over. Once the connection drains, at most
+// [wire.Brief] is left of it. mu is held.
 func (s *stream) lingeredOut(now time.Time) bool {
 	if s.lingerBy.IsZero() {
 		return false
 	}
 	if s.c.stage != open {
-		s.lingerBy = earlier(s.lingerBy, now.Add(wire.Brief))
+		s.lingerBy = wire.Earlier(s.lingerBy, now.Add(wire.Brief))
 	}
 	return passed(s.lingerBy, now)
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // endLinger is called when the stream is forgotten; mu is held.

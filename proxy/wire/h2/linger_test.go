@@ -15,7 +15,7 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// refuse answers before the request's content has come.
+// refuse answers before the request's content has arrived.
 func refuse(s wire.Stream) {
 	s.CloseAfter()
 	_ = s.Respond(&message.Response{Status: 401, ContentLength: 2}, false)
@@ -23,8 +23,8 @@ func refuse(s wire.Stream) {
 	_ = s.Finish(nil)
 }
 
-// sendThenRead sends size bytes as the windows allow, as java.net.http and httpx do. It keeps what
-// comes meanwhile except windows, and returns it in order.
+// sendThenRead sends all size bytes, as the windows allow, before it looks at the answer, as
+// java.net.http and httpx do. It returns all frames received except windows, in order.
 func (p *peer) sendThenRead(size int) (got []string) {
 	p.t.Helper()
 	p.ask(1, false, ":method: POST", fmt.Sprintf("content-length: %d", size))
@@ -74,8 +74,8 @@ func (p *peer) sendThenRead(size int) (got []string) {
 	return got
 }
 
-// TestEarlyAnswerReachesAClientThatSendsAllFirst: the windows of an answered request stay open, so
-// that a client comes to the end of a body of any length, and to the answer.
+// The windows of an answered request are still enlarged. So a client can send the rest of a body of
+// any length, and then read the answer.
 func TestEarlyAnswerReachesAClientThatSendsAllFirst(t *testing.T) {
 	for name, h := range map[string]wire.Handler{
 		"answered at once": refuse,
@@ -106,8 +106,7 @@ func TestEarlyAnswerReachesAClientThatSendsAllFirst(t *testing.T) {
 	}
 }
 
-// TestRestOfAnAnsweredStreamIsBounded: a client that goes on to send is reset in the end, and its
-// other requests are answered all the while.
+// A client that never stops sending is reset in the end. Its other requests are answered meanwhile.
 func TestRestOfAnAnsweredStreamIsBounded(t *testing.T) {
 	for _, x := range []struct {
 		name  string

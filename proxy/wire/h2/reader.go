@@ -15,7 +15,7 @@ type reader struct {
 
 	buf  *wire.Buffer
 	r, w int // buf.B[r:w] is unread
-	// last is the size of the last frame. The next one is likely to need as much room: a small
+	// last is the size of the last frame in bytes. The next frame is likely as large, and a smaller
 	// buffer would cost another read and a copy.
 	last int
 }

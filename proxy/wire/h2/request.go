@@ -98,7 +98,8 @@ func (c *serverConn) open(id uint32, end bool) error {
 	return nil
 }
 
-// ignore skips a stream that GOAWAY covers, or that comes after the end of the connection; mu is held.
+// ignore skips a new stream that GOAWAY refuses, or that begins after the connection's end. mu is
+// held.
 func (c *serverConn) ignore(id uint32) error {
 	c.last = id
 	c.noteReset(id)
@@ -133,7 +134,7 @@ func (s *stream) readHead(end bool) {
 	s.lacking, s.expects, s.discards = -1, false, true
 }
 
-// overLimit says which limit a head exceeds.
+// overLimit adds to excess the limit that the head exceeds, and its setting.
 func (c *serverConn) overLimit(excess error) error {
 	if excess == message.ErrHeadTooLarge {
 		return fmt.Errorf("%w: over %s (limits.head_bytes)", excess, units.Size(c.options.HeadBytes))
@@ -161,10 +162,10 @@ func (s *stream) parse(fields message.Fields, end bool) error {
 		case ":protocol":
 			at, to = pseudoProtocol, &protocol
 		default:
-			return &message.FieldError{Err: message.ErrSyntax, Name: fields[i].Name, Why: "no pseudo field of a request"}
+			return &message.FieldError{Err: message.ErrSyntax, Name: fields[i].Name, Why: "requests have no such pseudo field"}
 		}
 		if had[at] || !message.ValidValue(fields[i].Value) {
-			return &message.FieldError{Err: message.ErrSyntax, Name: fields[i].Name, Why: "it occurs twice, or holds a byte that no field may"}
+			return &message.FieldError{Err: message.ErrSyntax, Name: fields[i].Name, Why: "it occurs twice, or holds a byte that no field may hold"}
 		}
 		had[at], *to = true, fields[i].Value
 	}
@@ -265,17 +266,17 @@ func (s *stream) parseFields(fields message.Fields, end, authority bool) error {
 // checkField refuses fields that HTTP/2 forbids (RFC 9113, section 8.2).
 func checkField(f *message.Field) error {
 	if !validName(f.Name) {
-		return fmt.Errorf("%w: the name of a field holds a byte that none may", message.ErrSyntax)
+		return fmt.Errorf("%w: the name of a field holds a byte that no name may hold", message.ErrSyntax)
 	}
 	if !message.ValidValue(f.Value) {
-		return &message.FieldError{Err: message.ErrSyntax, Name: f.Name, Why: "its value holds a byte that none may, or begins or ends with a blank"}
+		return &message.FieldError{Err: message.ErrSyntax, Name: f.Name, Why: "its value holds a byte that no value may hold, or begins or ends with a blank"}
 	}
 	switch f.Name {
 	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
 		return &message.FieldError{Err: message.ErrSyntax, Name: f.Name, Why: "HTTP/2 has no such field", Cure: "the client must leave it out"}
 	case "te":
 		if f.Value != "trailers" {
-			return &message.FieldError{Err: message.ErrSyntax, Name: f.Name, Why: "HTTP/2 allows trailers alone"}
+			return &message.FieldError{Err: message.ErrSyntax, Name: f.Name, Why: "HTTP/2 allows only the value trailers"}
 		}
 	}
 	return nil

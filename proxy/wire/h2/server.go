@@ -15,9 +15,9 @@ type ServerOptions struct {
 	wire.ServerOptions
 
 	WriteTime time.Duration // for a blocked write; 30 s
-	// PingTime is the silence of a client with open streams after which it is asked by PING whether
-	// it is alive. It has twice as long to answer: a PING may wait behind content that a slow line
-	// has yet to carry. 30 s.
+	// PingTime is how long a client with open streams may be silent before the server sends PING. The
+	// client has twice as long to answer, because a slow line may have to carry content before the
+	// PING. 30 s.
 	PingTime time.Duration
 	Streams  int // requests in flight on a connection; 100
 

@@ -18,9 +18,9 @@ import (
 	"sallyport/proxy/wire"
 )
 
-// A stream may be silent for as long as its client answers PINGs, and ends soon after it no longer
-// does.
-func TestSilentClientsAreAskedWhetherTheyLive(t *testing.T) {
+// A stream may be silent as long as its client answers PINGs. It ends soon after the client stops
+// answering.
+func TestSilentClientsArePinged(t *testing.T) {
 	waits := func(until time.Duration, why *error) wire.Handler {
 		return func(s wire.Stream) {
 			select {
@@ -55,7 +55,7 @@ func TestSilentClientsAreAskedWhetherTheyLive(t *testing.T) {
 			pass(2 * time.Second)
 			p.want("ping false")
 			pass(58 * time.Second)
-			p.want("") // a slow line may hold the PING back
+			p.want("") // a slow line may delay the PING
 			pass(3 * time.Second)
 			if p.want("closed"); why == nil {
 				t.Error("the request outlived its client")
@@ -114,7 +114,7 @@ func TestSilentClientsAreAskedWhetherTheyLive(t *testing.T) {
 	})
 }
 
-// silentServer is a client of a server that reads all frames and notes its PINGs.
+// silentServer is a server that reads all frames and records when its client sends PINGs.
 type silentServer struct {
 	*origin
 	pings  []time.Duration
@@ -166,9 +166,9 @@ func (s *silentServer) run() {
 	}
 }
 
-// An exchange may wait for an event for as long as its server answers PINGs. They come so rarely
-// that a server with the default enforcement of grpc-go counts none as a strike.
-func TestSilentServersAreAskedWhetherTheyLive(t *testing.T) {
+// An exchange may wait for an event as long as its server answers PINGs. The PINGs are so rare that a
+// server with the defaults of grpc-go counts none as a strike.
+func TestSilentServersArePinged(t *testing.T) {
 	quiet := wire.Request{Method: "POST", Head: 2 * time.Hour}
 	t.Run("alive", func(t *testing.T) {
 		silent(t, func(*silentServer) {}, func(t *testing.T, cl *Client, s *silentServer) {
@@ -229,8 +229,8 @@ type endlessText struct{}
 
 func (endlessText) Read(p []byte) (int, error) { return len(p), nil }
 
-// Pause bounds the waits for content, and Idle those of writes.
-func TestPauseOfContentIsNotThatOfWrites(t *testing.T) {
+// Pause bounds each wait for content, and Idle still bounds each write.
+func TestPauseBoundsWaitsForContentOnly(t *testing.T) {
 	for name, c := range map[string]struct {
 		r    wire.Request
 		want time.Duration

@@ -32,7 +32,7 @@ type stream struct {
 	counted  bool      // counted among the connection's streams
 	held     bool      // the handler must not run before the content is known to be empty
 	due      time.Time // deadline of a held stream, or of a lingering client's next content
-	lingerBy time.Time // when a stream that lingers is reset; zero: it does not linger
+	lingerBy time.Time // when a lingering stream is reset at the latest; zero if it does not linger
 
 	inEnded  bool  // END_STREAM was received
 	discards bool  // arriving content is discarded
@@ -40,7 +40,7 @@ type stream struct {
 	inbox    inbox
 	receive  receiving
 	trailers message.Fields
-	trailed  int // lines of the trailers as they came
+	trailed  int // number of trailer lines received, before any is dropped
 	readable sync.Cond
 	reading  bool
 	readBy   time.Time

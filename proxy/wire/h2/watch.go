@@ -15,9 +15,9 @@ type watch struct {
 
 	seenPartial, seenWrites uint64 // values at the last sweep
 	partialSince            time.Time
-	came                    bool      // something has arrived since the last sweep
-	heard                   time.Time // the sweep that last found that
-	pinged                  bool      // a PING has been sent since
+	came                    bool      // bytes have arrived since the last sweep
+	heard                   time.Time // time of the last sweep that found came set
+	pinged                  bool      // a PING has been sent since heard
 	writingSince            time.Time
 
 	frames, resets int // remaining budgets
@@ -95,9 +95,9 @@ func (c *serverConn) Look(now time.Time) (until time.Time) {
 	return until
 }
 
-// present reports whether the client is alive, as far as is known. It asks a client with open
-// streams that has been silent, because a stream may wait for an event for long. Any frame is an
-// answer. mu is held.
+// present reports whether the client counts as alive. A stream may wait long for an event, so it
+// sends PING to a silent client with open streams. Any bytes from the client count as an answer. mu
+// is held.
 func (c *serverConn) present(now time.Time) bool {
 	t := c.options.PingTime
 	switch {

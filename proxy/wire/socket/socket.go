@@ -28,7 +28,7 @@ type Conn struct {
 	net.Conn
 	raw   syscall.RawConn
 	stall time.Duration // how long a write without a deadline waits for the peer to take least bytes
-	least int
+	least int           // bytes
 
 	reads, writes half
 
@@ -45,8 +45,8 @@ type half struct {
 	n     int        // bytes read
 	errno syscall.Errno
 	try   func(fd uintptr) (done bool) // reads or writes as much as it can without waiting
-	goal  int                          // some is done when at most goal bytes are left
-	some  func(fd uintptr) (done bool)
+	some  func(fd uintptr) (done bool) // of writes: as try, but done once at most goal bytes are left
+	goal  int
 	once  func(fd uintptr) (done bool) // of writes: as try, but always done
 }
 

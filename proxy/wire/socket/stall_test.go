@@ -62,7 +62,7 @@ func TestWriteGoesOnWhileThePeerTakesSome(t *testing.T) {
 	}
 }
 
-// TestWriteEndsIfThePeerTakesTooLittle: a byte now and then does not hold a write for ever.
+// A peer that takes a few bytes now and then must not block a write for ever.
 func TestWriteEndsIfThePeerTakesTooLittle(t *testing.T) {
 	a, b := pair(t, "unix")
 	stalls(t, a, 100*time.Millisecond)
@@ -79,7 +79,7 @@ func TestWriteEndsIfThePeerTakesTooLittle(t *testing.T) {
 		case <-ended:
 			return
 		case <-time.After(10 * time.Millisecond):
-			_, _ = b.Read(buf) // once the write has ended, so does this
+			_, _ = b.Read(buf) // returns once the write has ended
 		}
 	}
 }

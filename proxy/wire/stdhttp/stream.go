@@ -42,7 +42,7 @@ type stream struct {
 
 	keepsEnd bool
 	left     int64  // announced content still to come
-	kept     []byte // the last byte, kept until Finish, after which net/http buffers it
+	kept     []byte // the last byte until Finish, which leaves it in the buffer of net/http
 }
 
 func (s *stream) Head() *message.Head { return &s.head }

@@ -16,8 +16,9 @@ import (
 	"testing"
 )
 
-// ServeUpdates is a TLS server that takes one read's worth of a request and then only writes: content,
-// whose last byte it repeats, with KeyUpdates between. It ends when the client closes.
+// ServeUpdates runs a TLS server on c. It reads from the request once, and then only writes: first
+// content, then its last byte again and again, each followed by a KeyUpdate. It returns when the
+// client closes.
 func ServeUpdates(tb testing.TB, c net.Conn, cert tls.Certificate, content []byte) {
 	defer c.Close()
 	var secrets bytes.Buffer
@@ -48,8 +49,8 @@ func ServeUpdates(tb testing.TB, c net.Conn, cert tls.Certificate, content []byt
 // data.
 type Updates struct{ secret []byte }
 
-// NewUpdates begins with the secret of this label in a key log: CLIENT_TRAFFIC_SECRET_0 for what a
-// client sends, SERVER_TRAFFIC_SECRET_0 for a server.
+// NewUpdates takes the first secret from the line of a key log with this label:
+// CLIENT_TRAFFIC_SECRET_0 for updates from the client, SERVER_TRAFFIC_SECRET_0 for the server's.
 func NewUpdates(tb testing.TB, keyLog *bytes.Buffer, label string) *Updates {
 	tb.Helper()
 	for line := range strings.Lines(keyLog.String()) {
