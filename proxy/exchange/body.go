@@ -12,6 +12,7 @@ import (
 	"sallyport/proxy/message"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/upstream"
 )
 
 // content is the request's content as sent to the upstream.
@@ -38,10 +39,13 @@ func (x *exchange) takeBody() error {
 		limit: x.route.Limits.Body,
 		rate:  x.snapshot.BodyRate,
 		now:   x.server.now,
-		wait:  idleDeadline{idle: cmp.Or(x.timeouts.Pause, x.timeouts.Idle), stream: x.stream, clock: x.server.Clock},
+		wait:  idleDeadline{idle: x.timeouts.Idle, name: "timeouts.idle", stream: x.stream, clock: x.server.Clock},
 	}
 	if x.grpc {
 		c.counted.rate = 0 // a stream may pause between messages
+	}
+	if d := x.timeouts.Pause; d > 0 {
+		c.counted.wait.idle, c.counted.wait.name = d, upstream.PauseName
 	}
 	if e := x.caller.Expires; !e.IsZero() && x.head.ContentLength != 0 {
 		// Deadlines go by one clock, and credentials by another.
@@ -247,7 +251,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	case timedOut(err) && b.wait.passed(time.Now()):
 		return n, expired().refusal()
 	case timedOut(err):
-		return n, because(reasonBodyTimeout, "no content within "+setting.Duration(b.wait.idle).String()+" (timeouts.idle)")
+		return n, because(reasonBodyTimeout, "no content within "+setting.Duration(b.wait.idle).String()+" ("+b.wait.name+")")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return n, errClientGone(err)
 	}

@@ -13,6 +13,7 @@ import (
 // It is safe for concurrent use.
 type idleDeadline struct {
 	idle   time.Duration // zero: no bound
+	name   string        // of the setting, for causes
 	until  time.Time     // the deadline is never behind it; zero: no bound
 	stream wire.Stream
 	clock  *wire.Clock

@@ -38,6 +38,9 @@ func (t *Timeouts) waited(err error) error {
 		return err
 	}
 	bound, name := t.Idle, "timeouts.idle"
+	if t.Pause > 0 {
+		bound, name = t.Pause, PauseName
+	}
 	switch late {
 	case wire.LateConnect:
 		bound, name = t.Connect, "timeouts.connect"
@@ -48,6 +51,9 @@ func (t *Timeouts) waited(err error) error {
 	}
 	return &described{string(late) + within(bound, name), err}
 }
+
+// PauseName names the limit [Timeouts.Pause] in the causes of refusals.
+const PauseName = "the call's deadline; timeouts.idle sets another"
 
 // within describes the limit of a wait by its value and its setting.
 func within(d time.Duration, name string) string {

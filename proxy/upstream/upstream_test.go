@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/proxy/setting"
+	"sallyport/proxy/wire"
 )
 
 // rawServer serves each connection with handle and returns its address. The end of the test
@@ -108,3 +109,15 @@ func statusOf(u *Upstream) (all []EndpointStatus) {
 
 // quiet returns a logger that discards expected server errors.
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
+// TestCauseNamesTheLimitOfACall: a gRPC call waits for content as long as its deadline says.
+func TestCauseNamesTheLimitOfACall(t *testing.T) {
+	limits := Timeouts{Idle: time.Minute, Pause: 90 * time.Second}
+	if got, want := limits.waited(wire.LateContent).Error(), string(wire.LateContent)+" within 1m30s (the call's deadline; timeouts.idle sets another)"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	limits.Pause = 0
+	if got, want := limits.waited(wire.LateContent).Error(), string(wire.LateContent)+" within 1m (timeouts.idle)"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
