@@ -168,7 +168,7 @@ func (k *apiKeys) prove(r *Request, budget *budget) (Proof, error) {
 		// The client must not learn that another route accepts the key.
 		e.Err = fmt.Errorf("the route does not list %s, whose key %s is", found.principal.String(), found.principal.KeyID)
 	case ok:
-		e.Err = fmt.Errorf("no API key has the hash %s%s...", apikey.HashPrefix, hex.EncodeToString(hash[:hashShown]))
+		e.Err = fmt.Errorf("no API key has a hash that begins with %s%s", apikey.HashPrefix, hex.EncodeToString(hash[:hashShown]))
 	default:
 		e.Err = errNotAKey
 	}

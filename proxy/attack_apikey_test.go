@@ -240,7 +240,7 @@ func refusedAPIKeys(t *testing.T) *refusals {
 	id := func(name, key string) string { return name + ":" + apikey.HashText(key)[7:15] }
 	r.expect("api_key_expired", 401, "API key "+id("old", ended)+" ended at 2020-01-01T00:00:00Z", key(ended))
 	r.expect("api_key_unknown", 401, "the route does not list apikey:probe, whose key "+id("probe", probe)+" is", key(probe))
-	r.expect("api_key_unknown", 401, "no API key has the hash sha256:…...", key(apikey.New()))
+	r.expect("api_key_unknown", 401, "no API key has a hash that begins with sha256:…", key(apikey.New()))
 	r.expect("api_key_unknown", 401, "not an API key: its form or checksum is wrong, as if it were cut off or mistyped", key(ended[:40]))
 	r.expect("api_key_unknown", 401, "the API key is Basic's user name; it must be the password", r.ask("GET / HTTP/1.1", "Authorization: "+r.secret(basicAuth(ended, ""))))
 	r.expect("bad_credential", 401, "more than one field with an API key", r.ask("GET / HTTP/1.1", "X-Api-Key: "+ended, "Api-Key: "+ended))
