@@ -56,9 +56,8 @@ func (p *shared) take(ctx context.Context, connect time.Duration, limit time.Tim
 	bound, cancel := ctx, context.CancelFunc(nil)
 	for {
 		p.mu.Lock()
-		room := p.most == 0 || len(p.conns) < p.most
 		c := p.reserve(false)
-		if c == nil && !room {
+		if c == nil && !p.room() {
 			c = p.reserve(true)
 		}
 		if c != nil {
@@ -69,7 +68,7 @@ func (p *shared) take(ctx context.Context, connect time.Duration, limit time.Tim
 			bound, cancel = bounded(ctx, connect, limit)
 			defer cancel()
 		}
-		if p.dialing == nil && room && bound.Err() == nil {
+		if p.dialing == nil && p.room() && bound.Err() == nil {
 			p.begin(connect)
 		}
 		d, freed := p.dialing, p.await()
@@ -94,6 +93,10 @@ func (p *shared) take(ctx context.Context, connect time.Duration, limit time.Tim
 		}
 	}
 }
+
+// room reports whether one more connection may be opened; the caller holds mu. [shared.reserve] makes room
+// when it drops connections, so ask afterwards.
+func (p *shared) room() bool { return p.most == 0 || len(p.conns) < p.most }
 
 // reserve reserves a stream on an open connection; with dry also on one whose uploads nobody reads. The
 // caller holds mu. It drops connections that accept no more requests, which close by themselves.

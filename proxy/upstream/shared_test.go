@@ -488,3 +488,27 @@ func TestEndpointInBothListsSharesConnections(t *testing.T) {
 		t.Errorf("%d endpoints, %d connections", n, conns.Load())
 	}
 }
+
+// TestOnlyConnectionIsReplacedOnceItHasEnded: max_connections counts no connection that is over. The next
+// request must not wait for a place on one that nobody can free.
+func TestOnlyConnectionIsReplacedOnceItHasEnded(t *testing.T) {
+	url, conns := sharedServer(t, 10, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "ok") })
+	var last net.Conn
+	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, url)}, MaxConnections: 1}, Options{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, addr)
+		last = c
+		return c, err
+	}})
+	for i := range 3 {
+		if got, err := answered(u, call("x")); got != "ok" {
+			t.Fatalf("request %d: %q, %v", i, got, err)
+		}
+		_ = last.Close()
+		for u.grpc[0].conns.idle() > 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if n := conns.Load(); n != 3 {
+		t.Errorf("%d connections, want 3", n)
+	}
+}
