@@ -34,6 +34,7 @@ type keySource struct {
 	discovery string // the URL before /.well-known/openid-configuration; "": no discovery
 	jwks      string // the URL of the keys; "": jwks_uri of the discovery document
 	insecure  bool
+	onDemand  bool // keys are fetched only when a token needs them
 
 	refresh  time.Duration
 	maxStale time.Duration
@@ -429,7 +430,7 @@ func backoff(n int) time.Duration {
 func (s *keySet) keepFresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ended {
+	if !s.ended && !s.onDemand {
 		s.work.Go(s.refreshLoop)
 	}
 }
@@ -476,6 +477,8 @@ type IssuerStatus struct {
 	// succeeded. If the document names another issuer than the configuration, it has both.
 	LastError string
 	Failures  int // failed fetches since the last success
+	// Introspection is nil if the issuer is not asked about tokens.
+	Introspection *IntrospectionStatus
 }
 
 func (s *keySet) status() IssuerStatus {
