@@ -108,11 +108,7 @@ func (in *introspector) cached(d *digest, now int64) *verified {
 	return e
 }
 
-var (
-	errNotLookedUp = errors.New("token not looked up")
-	errTooManyWait = fmt.Errorf("%w: too many others wait", errNotLookedUp)
-	errPauses      = fmt.Errorf("%w: the issuer failed just before", errNotLookedUp)
-)
+var errNotLookedUp = errors.New("token not looked up")
 
 // lookUp returns the verdict about a token that is not in the cache of verified tokens. A
 // refusal may come from memory. A nil budget counts nothing.
@@ -183,10 +179,11 @@ func (in *introspector) answered() uint64 {
 // pausing returns the cause for a token that is not looked up after a failure. The caller must
 // hold in.mu.
 func (in *introspector) pausing() error {
+	const why = "the issuer failed just before"
 	if in.failed == nil {
-		return errPauses
+		return fmt.Errorf("%w: %s", errNotLookedUp, why)
 	}
-	return fmt.Errorf("%w: %w", errPauses, in.failed)
+	return fmt.Errorf("%w: %s: %w", errNotLookedUp, why, in.failed)
 }
 
 func (in *introspector) unavailable(why error) *Error {
@@ -206,7 +203,7 @@ func (in *introspector) run(k *look) {
 	switch {
 	case in.queue.remove(k) || k.lost: // no place
 		in.counts.Skipped++
-		in.finish(k, nil, in.unavailable(errTooManyWait))
+		in.finish(k, nil, in.unavailable(fmt.Errorf("%w: too many others wait", errNotLookedUp)))
 		in.mu.Unlock()
 		return
 	case !in.outage.try(k.owner, in.memory.now()):
@@ -293,13 +290,12 @@ func (in *introspector) ask(k *look) (*verified, *Error, *keysError) {
 	if failure != nil {
 		return nil, nil, failure
 	}
-	header, form := http.Header{}, url.Values{"token": {k.raw}, "token_type_hint": {"access_token"}}
-	header.Set("Accept", "application/json")
+	form := fetch.Form{Values: url.Values{"token": {k.raw}, "token_type_hint": {"access_token"}}, Accept: plainAnswer}
 	if in.signed {
-		header.Set("Accept", signedAnswer)
+		form.Accept = signedAnswer
 	}
-	in.authorize(header, form)
-	answer, err := in.client.Post(ctx, address, header, form)
+	in.authorize(&form)
+	answer, err := in.client.Post(ctx, address, &form)
 	if err != nil {
 		failure := fetchError("introspection", address, err)
 		var e *fetch.Error

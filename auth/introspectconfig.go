@@ -3,7 +3,6 @@ package auth
 import (
 	"crypto/tls"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 	"strconv"
@@ -161,7 +160,7 @@ type introspectSource struct {
 	mutual    bool   // the client has a certificate
 	insecure  bool
 	client    *fetch.Client
-	authorize func(http.Header, url.Values) // adds the proof of the client
+	authorize func(*fetch.Form) // adds the proof of the client
 	clientID  string
 	jwt       bool
 	signed    bool
@@ -191,7 +190,7 @@ func newIntrospectSource(iss *issuer, c *IntrospectionConfig, o fetch.Options) (
 	}
 	o.Timeout, o.MaxBytes, o.Idle = s.timeout, maxAnswer, s.concurrency
 	s.client = fetch.New(o)
-	s.authorize = func(_ http.Header, form url.Values) { form.Set("client_id", c.ClientID) }
+	s.authorize = func(f *fetch.Form) { f.Values.Set("client_id", c.ClientID) }
 	if c.ClientSecret.IsZero() {
 		return s, nil
 	}
@@ -200,15 +199,13 @@ func newIntrospectSource(iss *issuer, c *IntrospectionConfig, o fetch.Options) (
 		return nil, fmt.Errorf("introspection.client_secret: %w", err)
 	}
 	if c.ClientAuth == clientAuthPost {
-		s.authorize = func(_ http.Header, form url.Values) {
-			form.Set("client_id", c.ClientID)
-			form.Set("client_secret", string(secret))
+		s.authorize = func(f *fetch.Form) {
+			f.Values.Set("client_id", c.ClientID)
+			f.Values.Set("client_secret", string(secret))
 		}
 		return s, nil
 	}
 	// RFC 6749, section 2.3.1, encodes both as in a form before they become user and password.
-	basic := http.Request{Header: http.Header{}}
-	basic.SetBasicAuth(url.QueryEscape(c.ClientID), url.QueryEscape(string(secret)))
-	s.authorize = func(h http.Header, _ url.Values) { h.Set("Authorization", basic.Header.Get("Authorization")) }
+	s.authorize = func(f *fetch.Form) { f.User, f.Password = url.QueryEscape(c.ClientID), url.QueryEscape(string(secret)) }
 	return s, nil
 }

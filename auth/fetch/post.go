@@ -15,16 +15,26 @@ type Answer struct {
 	Text []byte
 }
 
-// Post sends a form and returns the answer. The caller must not use the header afterwards.
-// The request must be safe to repeat: it is sent again if a kept connection was closed
-// meanwhile. The error is always an [*Error].
-func (c *Client) Post(ctx context.Context, address string, header http.Header, form url.Values) (Answer, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
+// Form is a request for [Client.Post].
+type Form struct {
+	Values url.Values
+	Accept string // the media type of the answer
+	// User and Password are sent by Basic (RFC 7617) unless User is "".
+	User, Password string
+}
+
+// Post sends a form and returns the answer. The request must be safe to repeat: it is sent
+// again if a kept connection was closed meanwhile. The error is always an [*Error].
+func (c *Client) Post(ctx context.Context, address string, form *Form) (Answer, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(form.Values.Encode()))
 	if err != nil {
 		return Answer{}, &Error{Kind: BadURL}
 	}
-	r.Header = header
+	r.Header.Set("Accept", form.Accept)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if form.User != "" {
+		r.SetBasicAuth(form.User, form.Password)
+	}
 	r.Header["Idempotency-Key"] = nil // net/http then repeats the request, and sends no such field
 	answer, err := c.http.Do(r)
 	if err != nil {
