@@ -73,6 +73,7 @@ type look struct {
 
 	turn chan struct{} // closed when the look-up gets a place, or loses it in the queue
 	lost bool          // it lost; written before turn is closed
+	odd  bool          // the issuer refused the request, probably because of the token
 	done chan struct{} // closed at the end; the fields below are constant then
 
 	verified *verified
@@ -242,11 +243,15 @@ func (in *introspector) note(k *look, v *verified, why *Error, failure *keysErro
 	case failure != nil:
 		in.counts.Failed++
 		in.warn(failure, now)
-		// If the issuer answered about others meanwhile, the token may be to blame.
-		if k.before == in.answered() {
+		why := in.unavailable(fmt.Errorf("%w: %w", errNotLookedUp, failure))
+		switch {
+		case k.odd:
+			k.budget.charge(k.peer, now)
+			in.refused.add(k.digest, why, now.Add(in.negativeMaxAge))
+		case k.before == in.answered(): // else the token may be to blame
 			in.outage.fail(k.owner, now)
 		}
-		in.finish(k, nil, in.unavailable(fmt.Errorf("%w: %w", errNotLookedUp, failure)))
+		in.finish(k, nil, why)
 		return
 	case v != nil:
 		in.counts.Active++
@@ -299,8 +304,12 @@ func (in *introspector) ask(k *look) (*verified, *Error, *keysError) {
 	if err != nil {
 		failure := fetchError("introspection", address, err)
 		var e *fetch.Error
-		if errors.As(err, &e) && e.Err == nil && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) {
+		_ = errors.As(err, &e)
+		switch e.Status {
+		case http.StatusUnauthorized, http.StatusForbidden:
 			failure.err = errClientRefused
+		case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+			k.odd = true
 		}
 		return nil, nil, failure
 	}

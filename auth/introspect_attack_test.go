@@ -331,6 +331,36 @@ func TestTokenThatTheIssuerFailsAtStopsOneAddressOnly(t *testing.T) {
 	}
 }
 
+// TestTokensThatTheIssuerRefusesStopNobody: an issuer answers 400 to a token of a form that it
+// does not introspect. Attackers at many addresses send such tokens.
+func TestTokensThatTheIssuerRefusesStopNobody(t *testing.T) {
+	o := newOpaque(t, nil)
+	o.memory.budget = newBudget(Budget{Burst: 20, Every: time.Hour})
+	o.AnswerLookUps(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if token := r.PostForm.Get("token"); !strings.HasPrefix(token, "eyJ") {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, o.About(token))
+			return
+		}
+		w.WriteHeader(400)
+	}))
+	for address := range 10 {
+		peer := netip.AddrFrom4([4]byte{198, 51, 100, byte(address)})
+		for i := range 20 {
+			for range 3 { // it is remembered
+				if got := reason(t, askFrom(o.chain, peer, fmt.Sprintf("eyJ.a.b.c.%d-%d", address, i))); got != IssuerUnavailable {
+					t.Fatalf("got %s", got)
+				}
+			}
+		}
+		if got := reason(t, askFrom(o.chain, peer, "eyJ.a.b.c.last")); got != TooManyFailures {
+			t.Fatalf("got %s", got)
+		}
+		want(t, o.chain, o.know(fmt.Sprint("victim-", address), nil), "")
+	}
+	o.asked(t, 10*20+10)
+}
+
 // TestSecretsAreInNoErrorOrLog greps what the gateway says about look-ups.
 func TestSecretsAreInNoErrorOrLog(t *testing.T) {
 	o := newOpaque(t, nil)
