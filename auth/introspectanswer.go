@@ -137,7 +137,7 @@ func (in *introspector) judge(ctx context.Context, k *look, a *fetch.Answer) (*v
 		return nil, nil, errors.New("active is absent, or not true or false")
 	}
 	if active.values[0] != "true" {
-		return nil, in.refuse(TokenInactive, "the issuer says that the token is not active: it has ended, was revoked, or is not of this issuer"), nil
+		return nil, in.refuse(TokenInactive, "the issuer says that the token is not active: it has ended, was revoked, is unknown there, or client "+setting.Quoted(in.clientID, shownID)+" may not see it"), nil
 	}
 	v, why := in.verdict(k, t)
 	return v, why, nil
