@@ -166,7 +166,8 @@ func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
 			return nil, in.refuse(BadCredential, "token_type is "+setting.Quoted(what, shownID)+", not that of an access token")
 		}
 	}
-	t.claims = t.claims.packed("active", "token_type")
+	claims, kept := t.claims.compacted("active", "token_type")
+	t.claims = claims
 	aud, _ := t.claims.find("aud")
 	r.aud = aud.values
 	endless := !r.hasExp && in.issuer.rules.maxLifetime == 0
@@ -178,6 +179,7 @@ func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
 	if why != nil {
 		return nil, why
 	}
+	v.principal.Claim = kept.Claim
 	if endless {
 		v.principal.Expires = time.Time{}
 	}
