@@ -100,11 +100,11 @@ func (v *verification) lookUp(ctx context.Context, c *candidate) (*verified, *Er
 	if im == nil {
 		return nil, &Error{Reason: IssuerUnavailable, Err: errNotActive}
 	}
-	e, refused := im.introspector.lookUp(ctx, v.digest, v.raw, v.peer, v.budget)
+	e, refused := im.introspector.lookUp(ctx, v.digest, v.raw, v.request.Peer, v.budget)
 	if refused != nil {
 		return nil, refused
 	}
-	if refused := c.accept(e, v.memory.now().Unix()); refused != nil {
+	if refused := v.accept(c, e); refused != nil {
 		return nil, refused
 	}
 	return e, nil
