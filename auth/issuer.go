@@ -73,6 +73,10 @@ type IssuerConfig struct {
 	// Groups is the path of the claim with the caller's groups, such as
 	// realm_access.roles. Default: none.
 	Groups string `yaml:"groups"`
+
+	// Introspection is how the gateway asks the issuer about tokens that are not JWTs.
+	// Default: it takes none of those.
+	Introspection *IntrospectionConfig `yaml:"introspection"`
 }
 
 // ClaimValue is a claim's value as text: strings unchanged, numbers and booleans as in
@@ -123,7 +127,13 @@ func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 		}
 	}
 	c.checkTimes(at, f)
+	if c.Introspection != nil {
+		c.Introspection.check(at("introspection"), c.discovers(), c.InsecureHTTP, f)
+	}
 }
+
+// discovers reports whether the issuer's discovery document is read.
+func (c *IssuerConfig) discovers() bool { return c.JWKS.IsZero() || !c.Discovery.IsZero() }
 
 func (c *IssuerConfig) checkTimes(at func(string) string, f *setting.Faults) {
 	bound := func(field string, d setting.Duration, low, high time.Duration) {
@@ -183,6 +193,8 @@ type issuer struct {
 	rules    tokenRules
 	keys     keySource
 
+	introspect *introspectSource // nil if the issuer is not asked about tokens
+
 	// memory is the shared state of this configuration; nil while the Auth is inactive.
 	memory atomic.Pointer[issuerMemory]
 }
@@ -209,6 +221,12 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 		audience: slices.Clone(c.Audience),
 		rules:    rulesOf(&c),
 	}
+	if c.Introspection != nil {
+		var err error
+		if iss.introspect, err = newIntrospectSource(iss, c.Introspection, options); err != nil {
+			return nil, err
+		}
+	}
 	client := fetch.New(options)
 	iss.keys = keySource{
 		issuer:   c.URL,
@@ -217,6 +235,7 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 		refresh:  c.Refresh.Or(defaultRefresh),
 		maxStale: c.MaxStale.Or(defaultMaxStale),
 		get:      client.JSON,
+		onDemand: iss.introspect != nil && iss.introspect.jwt && !iss.introspect.signed,
 	}
 	switch {
 	case !c.Discovery.IsZero():

@@ -34,6 +34,7 @@ type keySource struct {
 	discovery string // the URL before /.well-known/openid-configuration; "": no discovery
 	jwks      string // the URL of the keys; "": jwks_uri of the discovery document
 	insecure  bool
+	onDemand  bool // keys are fetched only when a token needs them
 
 	refresh  time.Duration
 	maxStale time.Duration
@@ -429,7 +430,7 @@ func backoff(n int) time.Duration {
 func (s *keySet) keepFresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ended {
+	if !s.ended && !s.onDemand {
 		s.work.Go(s.refreshLoop)
 	}
 }
@@ -464,37 +465,4 @@ func (s *keySet) pause() time.Duration {
 		return max(s.retry.Sub(s.now()), time.Millisecond)
 	}
 	return s.refresh - s.refresh/10 + rand.N(s.refresh/5)
-}
-
-// IssuerStatus is the state of an issuer's keys, for the status page and metrics.
-type IssuerStatus struct {
-	Name    string
-	URL     string
-	Keys    int       // usable keys: 0 if none were fetched, or if they are stale
-	Fetched time.Time // when the fetch of those keys began; zero if never
-	// LastError says why the last fetch failed, such as "discovery: unreachable"; "" if it
-	// succeeded. If the document names another issuer than the configuration, it has both.
-	LastError string
-	Failures  int // failed fetches since the last success
-}
-
-func (s *keySet) status() IssuerStatus {
-	st := IssuerStatus{}
-	if set := s.current.Load(); set != nil {
-		st.Fetched = set.fetched
-		if s.usable(set, s.now()) {
-			st.Keys = len(set.list)
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st.Failures = s.failures
-	if s.failed != nil {
-		st.LastError = s.failed.words()
-		var other *anotherIssuer
-		if errors.As(s.failed, &other) {
-			st.LastError += ": " + other.Error()
-		}
-	}
-	return st
 }

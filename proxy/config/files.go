@@ -24,6 +24,9 @@ func (c *Config) CheckFiles() error {
 	c.TLS.CheckFiles("tls", c.TLSHosts(), len(c.Listen.HTTPAddrs()) > 0, &f)
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
+		if i := c.Issuers[name].Introspection; i != nil {
+			i.CheckFiles("issuers."+name+".introspection", &f)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
