@@ -141,7 +141,7 @@ func (b *bearer) caller(ctx context.Context, r *Request, budget *budget) (identi
 // alone reports whether no other issuer of the route has the candidate's URL.
 func (b *bearer) alone(c *candidate) bool {
 	for i := range b.candidates {
-		if o := &b.candidates[i]; o != c && o.iss.url == c.iss.url {
+		if o := &b.candidates[i]; o != c && overlap(o.iss.urls, c.iss.urls) {
 			return false
 		}
 	}
@@ -217,7 +217,7 @@ func (v *verification) run(ctx context.Context) (identity.Principal, error) {
 	var refused *Error
 	for i := range v.candidates {
 		c := &v.candidates[i]
-		if !t.registered.hasIss || c.iss.url != t.registered.iss {
+		if !t.registered.hasIss || !c.iss.issues(t.registered.iss) {
 			continue
 		}
 		e, err := v.check(ctx, c, t)
@@ -271,6 +271,9 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	case err != nil:
 		return nil, bad(c.iss.unknownKey(im, t, err))
 	}
+	if other := found.keepOwn(c.iss, t.registered.iss); found.n == 0 {
+		return nil, bad(c.iss.foreignKey(other))
+	}
 	now := v.memory.now()
 	if !v.budget.left(v.peer, now) {
 		return nil, tooManyFailures(v.budget, v.peer)
@@ -303,12 +306,16 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 	if reason, cause := iss.rules.claims(&t.registered, claims, now); reason != "" {
 		return refuse(reason, cause)
 	}
-	if !overlap(t.registered.aud, iss.audience) {
-		return refuse(WrongAudience, wrongAudience(t.registered.aud, c.audience))
+	audience := audienceOf(t, iss.rules.audience)
+	if !audience.within(iss.audience) {
+		return refuse(WrongAudience, audience.wrong(c.audience))
 	}
 	p := identity.Principal{Source: iss.source, KeyID: k.name(), Claim: claims.Claim}
 	var err error
 	if p.Name, err = claims.principalName(iss.rules.principal); err != nil {
+		return refuse(MissingClaim, err.Error())
+	}
+	if p.Name, err = iss.qualify(p.Name, t.registered.iss, claims); err != nil {
 		return refuse(MissingClaim, err.Error())
 	}
 	if p.Scopes, err = claims.scopes(); err != nil {
@@ -318,7 +325,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, claims: claims, audience: t.registered.aud, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, claims: claims, audience: audience, notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}
@@ -340,8 +347,8 @@ func (c *candidate) accept(e *verified, now int64) *Error {
 		reason, cause = TokenExpired, expired(e.notAfter-rounded, now, skew)
 	case now < e.notBefore:
 		reason, cause = TokenNotYetValid, notYetValid(e.notBefore+rounded, now, skew)
-	case !overlap(e.audience, c.audience):
-		reason, cause = WrongAudience, wrongAudience(e.audience, c.audience)
+	case !e.audience.within(c.audience):
+		reason, cause = WrongAudience, e.audience.wrong(c.audience)
 	default:
 		return nil
 	}

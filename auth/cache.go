@@ -17,7 +17,7 @@ type verified struct {
 	raw       string
 	key       *key
 	claims    claimSet
-	audience  []string
+	audience  audience
 	notBefore int64 // in seconds since 1970, skew included
 	notAfter  int64
 	principal identity.Principal
