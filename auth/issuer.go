@@ -51,6 +51,13 @@ type IssuerConfig struct {
 	// CA is a PEM file with the root certificates that the gateway trusts for the
 	// issuer. Default: those of the system.
 	CA setting.Path `yaml:"ca"`
+	// TokenFile is a file with a bearer token to fetch discovery and keys with, as the API
+	// server of Kubernetes demands. It is read again for each fetch, and sent over https to
+	// the hosts that url, discovery and jwks name, never to one that a document names.
+	TokenFile setting.Place `yaml:"token_file"`
+	// Proxy is the HTTP proxy through which the gateway reaches the issuer. The proxy must
+	// allow CONNECT. Default: none, also if the environment names one.
+	Proxy ProxyConfig `yaml:"proxy"`
 	// InsecureHTTP allows http to the issuer at addresses other than loopback.
 	InsecureHTTP bool `yaml:"insecure_http"`
 	// Refresh is how often the keys are fetched. A withdrawn key stays usable for up to
@@ -192,6 +199,9 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 		fixed, err := readKeyFile(string(c.JWKSFile))
 		iss.keys = keySource{issuer: c.URL, fixed: fixed}
 		return iss, err
+	}
+	if err := c.access(&options); err != nil {
+		return nil, err
 	}
 	client := fetch.New(options)
 	iss.keys = keySource{

@@ -33,6 +33,7 @@ func (c *IssuerConfig) checkAddresses(at func(string) string, f *setting.Faults)
 	if c.JWKSFile != "" {
 		c.checkNothingFetched(at, f)
 	}
+	c.checkAccess(at, f)
 	fetched := c.fetched()
 	if _, named := fetched["url"]; !named && u.Scheme != "https" && u.Scheme != "http" {
 		f.Add(at("url"), c.URL, "not the URL of an issuer", "write one such as https://login.example.com/realms/ml")
@@ -78,7 +79,8 @@ func (c *IssuerConfig) checkNothingFetched(at func(string) string, f *setting.Fa
 		field string
 		set   bool
 	}{
-		{"jwks", !c.JWKS.IsZero()}, {"discovery", !c.Discovery.IsZero()}, {"ca", c.CA != ""}, {"insecure_http", c.InsecureHTTP},
+		{"jwks", !c.JWKS.IsZero()}, {"discovery", !c.Discovery.IsZero()}, {"ca", c.CA != ""}, {"token_file", c.TokenFile != ""},
+		{"proxy", !c.Proxy.URL.IsZero()}, {"insecure_http", c.InsecureHTTP},
 		{"refresh", c.Refresh != 0}, {"max_stale", c.MaxStale != 0},
 	} {
 		if other.set {

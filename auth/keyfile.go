@@ -13,8 +13,9 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// CheckFiles records why the file of the keys cannot be used.
+// CheckFiles records why a file of the issuer cannot be used, except for its ca.
 func (c *IssuerConfig) CheckFiles(path string, f *setting.Faults) {
+	c.checkAccessFiles(path, f)
 	if c.JWKSFile == "" {
 		return
 	}
