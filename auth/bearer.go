@@ -19,9 +19,13 @@ import (
 // Cheap checks come first: form, algorithm, typ, issuer, key. Then it verifies the
 // signature, and then the claims. The client learns the fault of a claim only if the
 // signature is valid, so that a forger learns nothing.
+//
+// It asks the issuer about a token that is not a JWT, or whose issuer wants to be asked,
+// see [introspector].
 type bearer struct {
-	memory     *Memory
-	candidates []candidate
+	memory      *Memory
+	candidates  []candidate
+	introspects bool // some candidate is asked about tokens
 }
 
 // candidate is an issuer of the route, with the audiences that the route accepts.
@@ -42,7 +46,13 @@ func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
 		if err != nil {
 			return nil, err
 		}
+		for i := range b.candidates {
+			if s := iss.introspect; s != nil && s.sameTokens(b.candidates[i].iss.introspect) {
+				return nil, fmt.Errorf("issuers %s and %s are asked about the same tokens: their introspection needs different prefixes", b.candidates[i].iss.name, iss.name)
+			}
+		}
 		b.candidates = append(b.candidates, candidate{iss, audience})
+		b.introspects = b.introspects || iss.introspect != nil
 	}
 	return b, nil
 }
@@ -95,24 +105,52 @@ func bearerChallenge(realm string, e *Error) string {
 
 // Authenticate implements [Authenticator].
 func (b *bearer) Authenticate(ctx context.Context, r *Request) (Proof, error) {
-	caller, err := b.caller(ctx, r, b.memory.budget)
-	return Proof{Caller: caller, Field: "authorization"}, err
+	return b.prove(ctx, r, b.memory.budget)
 }
 
 // Recheck implements [Authenticator]: the token is checked as if it were new.
 func (b *bearer) Recheck(ctx context.Context, r *Request, _ Proof) (Proof, error) {
-	caller, err := b.caller(ctx, r, nil)
-	return Proof{Caller: caller, Field: "authorization"}, err
+	return b.prove(ctx, r, nil)
 }
 
-// caller returns the caller that the token of a request proves. A nil budget counts
-// nothing.
-func (b *bearer) caller(ctx context.Context, r *Request, budget *budget) (identity.Principal, error) {
+// prove returns the proof that the token of a request is. A nil budget counts nothing.
+func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, error) {
+	e, err := b.verify(ctx, r, budget)
+	if err != nil {
+		return Proof{}, err
+	}
+	return Proof{Caller: e.principal, Field: "authorization", Revocable: e.lookAgain != 0}, nil
+}
+
+// verify returns the token of a request, verified.
+func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verified, error) {
 	raw, err := bearerToken(r.Head)
 	if err != nil {
-		return identity.Principal{}, err
+		return nil, err
 	}
-	hash := b.memory.tokens.hash(raw)
+	v := verification{bearer: b, raw: raw, peer: r.Peer, budget: budget}
+	if !b.introspects || isJWT(raw) {
+		v.hash = b.memory.tokens.hash(raw)
+		if e, err := v.cached(); e != nil || err != nil {
+			return e, err
+		}
+	}
+	if b.introspects {
+		v.digest = b.memory.digest(raw)
+		if c, e := v.cachedAnswer(); e != nil {
+			if err := c.accept(e, b.memory.now().Unix()); err != nil {
+				return nil, err
+			}
+			return e, nil
+		}
+	}
+	return v.run(ctx)
+}
+
+// cached returns a token that was verified before, nil if it was not. The error is a
+// refusal that is final.
+func (v *verification) cached() (*verified, error) {
+	b := v.bearer
 	now := b.memory.now()
 	for i := range b.candidates {
 		c := &b.candidates[i]
@@ -120,7 +158,7 @@ func (b *bearer) caller(ctx context.Context, r *Request, budget *budget) (identi
 		if im == nil {
 			continue
 		}
-		e := b.memory.tokens.get(im.number, hash, raw)
+		e := b.memory.tokens.get(im.number, v.hash, v.raw)
 		if e == nil {
 			continue
 		}
@@ -129,13 +167,12 @@ func (b *bearer) caller(ctx context.Context, r *Request, budget *budget) (identi
 			continue
 		}
 		if err := c.accept(e, now.Unix()); err == nil {
-			return e.principal, nil
+			return e, nil
 		} else if b.alone(c) {
-			return identity.Principal{}, err
+			return nil, err
 		}
 	}
-	v := verification{bearer: b, raw: raw, hash: hash, peer: r.Peer, budget: budget}
-	return v.run(ctx)
+	return nil, nil
 }
 
 // alone reports whether no other issuer of the route has the candidate's URL.
@@ -202,17 +239,26 @@ func bad(cause error) *Error { return &Error{Reason: BadCredential, Err: cause} 
 type verification struct {
 	*bearer
 	raw    string
-	hash   uint64 // of raw
+	hash   uint64 // of raw; 0 if the route takes it for an opaque token
+	digest digest // of raw, if the route introspects
 	peer   netip.Addr
 	budget *budget // for failed checks; nil: unlimited
 }
 
-// run checks the token against each issuer of the route whose URL is the claim iss.
-func (v *verification) run(ctx context.Context) (identity.Principal, error) {
+// run checks the token against each issuer of the route whose URL is the claim iss. About a
+// token that is not a JWT it asks the issuer whose prefix the token has.
+func (v *verification) run(ctx context.Context) (*verified, error) {
+	if v.introspects && !isJWT(v.raw) {
+		e, err := v.ask(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return e, nil
+	}
 	t := tokenPool.Get().(*token)
 	defer t.release()
 	if err := t.parse(v.raw); err != nil {
-		return identity.Principal{}, bad(err)
+		return nil, bad(err)
 	}
 	var refused *Error
 	for i := range v.candidates {
@@ -220,16 +266,20 @@ func (v *verification) run(ctx context.Context) (identity.Principal, error) {
 		if !t.registered.hasIss || !c.iss.issues(t.registered.iss) {
 			continue
 		}
-		e, err := v.check(ctx, c, t)
+		check := v.check
+		if c.iss.introspect != nil && c.iss.introspect.jwt {
+			check = func(ctx context.Context, c *candidate, _ *token) (*verified, *Error) { return v.lookUp(ctx, c) }
+		}
+		e, err := check(ctx, c, t)
 		if err == nil {
-			return e.principal, nil
+			return e, nil
 		}
 		refused = moreSpecific(refused, err)
 	}
 	if refused == nil {
 		refused = bad(v.unknownIssuer(t.registered.iss))
 	}
-	return identity.Principal{}, refused
+	return nil, refused
 }
 
 // moreSpecific returns the more specific of two refusals. IssuerUnavailable ranks first,
@@ -301,7 +351,7 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Error) {
 	claims, iss := t.claims, c.iss
 	refuse := func(reason, cause string) (*verified, *Error) {
-		return nil, &Error{Reason: reason, Issuer: iss.name, KeyID: k.name(), Err: ofToken(cause, claims)}
+		return nil, &Error{Reason: reason, Issuer: iss.name, KeyID: k.name(), Err: ofToken(cause, claims.Claim)}
 	}
 	if reason, cause := iss.rules.claims(&t.registered, claims, now); reason != "" {
 		return refuse(reason, cause)
@@ -325,7 +375,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, claims: claims, audience: audience, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, audience: audience, notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}
@@ -352,7 +402,7 @@ func (c *candidate) accept(e *verified, now int64) *Error {
 	default:
 		return nil
 	}
-	return &Error{Reason: reason, Issuer: c.iss.name, KeyID: e.principal.KeyID, Err: ofToken(cause, e.claims)}
+	return &Error{Reason: reason, Issuer: c.iss.name, KeyID: e.principal.KeyID, Err: ofToken(cause, e.principal.Claim)}
 }
 
 func overlap(a, b []string) bool {

@@ -21,15 +21,15 @@ const (
 	shownValues = 56 // the values of a claim
 )
 
-// ofToken returns a cause that also names the token's subject, client and issuer. The issuer comes
-// last, because long causes are cut. The token's signature must have been verified.
-func ofToken(what string, claims claimSet) error {
+// ofToken returns a cause that also names the token's subject, client and issuer, by its claims. The
+// issuer comes last, because long causes are cut. The token's signature must have been verified.
+func ofToken(what string, claim func(name string) []string) error {
 	var whose []string
 	for _, c := range [...]struct {
 		name string
 		most int
 	}{{"sub", shownName}, {"azp", shownID}, {"iss", shownName}} {
-		if values := claims.Claim(c.name); len(values) > 0 {
+		if values := claim(c.name); len(values) > 0 {
 			whose = append(whose, c.name+" "+setting.Quoted(values[0], c.most))
 		}
 	}

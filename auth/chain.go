@@ -36,6 +36,9 @@ type Proof struct {
 	// Field is the lower-case name of the field that carried the credential; "" means that
 	// nobody between client and gateway can add one, as with the certificate of a connection.
 	Field string
+	// Revocable means that the issuer may withdraw the credential before it expires, so that
+	// the user of the Proof should recheck a long exchange now and then.
+	Revocable bool
 }
 
 // Chain authenticates the requests of a route by the kinds of credentials that it
@@ -220,6 +223,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var array [3]proven // saves an allocation
 	all := array[:0]
 	var signature *httpsig.Signature
+	revocable := false
 	missing := ""
 	for i := range c.kinds {
 		k := &c.kinds[i]
@@ -245,6 +249,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if proof.Signature != nil {
 			signature = proof.Signature
 		}
+		revocable = revocable || proof.Revocable
 		proof.Caller.Alias = c.alias(&proof.Caller)
 		all = append(all, proven{k, proof.Caller, proof.Field})
 	}
@@ -263,7 +268,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if err != nil {
 		return Proof{Signature: signature}, err
 	}
-	return Proof{Caller: *caller, Signature: signature}, nil
+	return Proof{Caller: *caller, Signature: signature, Revocable: revocable}, nil
 }
 
 // alias returns the alias that the configuration gives to a principal; "" for none.

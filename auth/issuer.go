@@ -87,6 +87,10 @@ type IssuerConfig struct {
 	// Groups is the path of the claim with the caller's groups, such as
 	// realm_access.roles. Default: none.
 	Groups string `yaml:"groups"`
+
+	// Introspection is how the gateway asks the issuer about tokens that are not JWTs.
+	// Default: it takes none of those.
+	Introspection *IntrospectionConfig `yaml:"introspection"`
 }
 
 // ClaimValue is a claim's value as text: strings unchanged, numbers and booleans as in
@@ -138,6 +142,14 @@ func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 		}
 	}
 	c.checkTimes(at, f)
+	if c.Introspection != nil {
+		c.Introspection.check(at("introspection"), c.discovers(), c.InsecureHTTP, f)
+	}
+}
+
+// discovers reports whether the issuer's discovery document is read.
+func (c *IssuerConfig) discovers() bool {
+	return c.JWKSFile == "" && c.JWKS.IsZero() || !c.Discovery.IsZero()
 }
 
 func (c *IssuerConfig) checkTimes(at func(string) string, f *setting.Faults) {
@@ -167,6 +179,8 @@ type issuer struct {
 	rules    tokenRules
 	keys     keySource
 
+	introspect *introspectSource // nil if the issuer is not asked about tokens
+
 	// memory is the shared state of this configuration; nil while the Auth is inactive.
 	memory atomic.Pointer[issuerMemory]
 }
@@ -195,14 +209,21 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 		audience: slices.Clone(c.Audience),
 		rules:    rulesOf(&c),
 	}
+	if err := c.addProxy(&options); err != nil {
+		return nil, err
+	}
+	if c.Introspection != nil {
+		var err error
+		if iss.introspect, err = newIntrospectSource(iss, c.Introspection, options); err != nil {
+			return nil, err
+		}
+	}
 	if c.JWKSFile != "" {
 		fixed, err := readKeyFile(string(c.JWKSFile))
 		iss.keys = keySource{issuer: c.URL, fixed: fixed}
 		return iss, err
 	}
-	if err := c.access(&options); err != nil {
-		return nil, err
-	}
+	c.addToken(&options)
 	client := fetch.New(options)
 	iss.keys = keySource{
 		issuer:    c.URL,
@@ -212,6 +233,7 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 		refresh:   c.Refresh.Or(defaultRefresh),
 		maxStale:  c.MaxStale.Or(defaultMaxStale),
 		get:       client.JSON,
+		onDemand:  iss.introspect != nil && iss.introspect.jwt && !iss.introspect.signed,
 	}
 	iss.keys.discover = func(ctx context.Context) (discoveryDocument, error) {
 		return discover(ctx, client, iss.keys.discovery, c.URL)

@@ -51,6 +51,9 @@ func (c *IssuerConfig) checkAccess(at func(string) string, f *setting.Faults) {
 		f.Add(at("proxy"), p.URL.String(), "not the URL of an HTTP proxy", "write http://PROXY:PORT; what goes through it is encrypted up to the issuer")
 	}
 	fetched := c.fetched()
+	if i := c.Introspection; i != nil && !i.URL.IsZero() && !p.URL.IsZero() && i.URL.Scheme != "https" {
+		f.Add(at("proxy"), p.URL.String(), "carries https only, and introspection.url is http", "write https in introspection.url, or remove proxy")
+	}
 	for _, field := range [...]string{"url", "discovery", "jwks"} {
 		u := fetched[field]
 		switch {
@@ -63,11 +66,15 @@ func (c *IssuerConfig) checkAccess(at func(string) string, f *setting.Faults) {
 	}
 }
 
-// access adds token and proxy to the options of a client.
-func (c *IssuerConfig) access(o *fetch.Options) error {
+// addToken adds token_file to the options of the client for discovery and keys.
+func (c *IssuerConfig) addToken(o *fetch.Options) {
 	if c.TokenFile != "" {
 		o.Token, o.Origins = c.TokenFile.Secret().Read, slices.Collect(maps.Values(c.fetched()))
 	}
+}
+
+// addProxy adds proxy to the options of each client for the issuer.
+func (c *IssuerConfig) addProxy(o *fetch.Options) error {
 	if c.Proxy.URL.IsZero() {
 		return nil
 	}

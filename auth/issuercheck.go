@@ -75,12 +75,13 @@ func (c *IssuerConfig) fetched() map[string]*url.URL {
 
 // checkNothingFetched records settings that have no meaning beside jwks_file.
 func (c *IssuerConfig) checkNothingFetched(at func(string) string, f *setting.Faults) {
+	asked := c.Introspection != nil // and so reached, though not for keys
 	for _, other := range []struct {
 		field string
 		set   bool
 	}{
-		{"jwks", !c.JWKS.IsZero()}, {"discovery", !c.Discovery.IsZero()}, {"ca", c.CA != ""}, {"token_file", c.TokenFile != ""},
-		{"proxy", !c.Proxy.URL.IsZero()}, {"insecure_http", c.InsecureHTTP},
+		{"jwks", !c.JWKS.IsZero()}, {"discovery", !c.Discovery.IsZero()}, {"ca", c.CA != "" && !asked}, {"token_file", c.TokenFile != ""},
+		{"proxy", !c.Proxy.URL.IsZero() && !asked}, {"insecure_http", c.InsecureHTTP && !asked},
 		{"refresh", c.Refresh != 0}, {"max_stale", c.MaxStale != 0},
 	} {
 		if other.set {
@@ -114,6 +115,9 @@ func (c *IssuerConfig) checkTenants(at func(string) string, f *setting.Faults) {
 	}
 	if rest := strings.Replace(c.URL, tenantPlace, "", 1); rest == c.URL || strings.ContainsAny(rest, "{}") {
 		f.Add(at("url"), c.URL, "with tenants, the url has {tenantid} once, and no other braces", "write https://login.microsoftonline.com/{tenantid}/v2.0, or remove tenants")
+	}
+	if c.Introspection != nil {
+		f.Add(at("introspection"), "", "no answer about a token would say of which tenant it is", "remove one of tenants and introspection")
 	}
 	if len(c.Tenants) > mostTenants {
 		f.Add(at("tenants"), strconv.Itoa(len(c.Tenants)), "too many tenants", "list "+strconv.Itoa(mostTenants)+" at most")

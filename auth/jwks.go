@@ -33,6 +33,7 @@ type keySource struct {
 	discovery string // the URL before /.well-known/openid-configuration; "": no discovery
 	jwks      string // the URL of the keys; "": jwks_uri of the discovery document
 	insecure  bool
+	onDemand  bool // keys are fetched only when a token needs them
 
 	fixed *keys // keys from a file, which are in use for ever; nil: keys are fetched
 
@@ -409,7 +410,7 @@ func backoff(n int) time.Duration {
 func (s *keySet) keepFresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ended && s.fixed == nil {
+	if !s.ended && s.fixed == nil && !s.onDemand {
 		s.work.Go(s.refreshLoop)
 	}
 }

@@ -35,7 +35,8 @@ const (
 	// DefaultTimeout is the maximum duration of a fetch, from dial to last byte.
 	DefaultTimeout = 5 * time.Second
 
-	maxHead = 64 << 10
+	maxHead  = 64 << 10
+	idleTime = 30 * time.Second // of a connection that is kept
 )
 
 // Kind is the fixed text that says why a fetch failed.
@@ -84,6 +85,13 @@ type Options struct {
 	InsecureHTTP bool
 	// Timeout bounds a fetch; DefaultTimeout if zero.
 	Timeout time.Duration
+	// MaxBytes is the maximum length of a document; the constant MaxBytes if zero.
+	MaxBytes int64
+	// Certificate proves the gateway to servers that ask for a certificate; nil for none.
+	Certificate *tls.Certificate
+	// Idle is how many connections are kept for later fetches. If it is not zero, the user
+	// must call CloseIdle at the end.
+	Idle int
 	// Token returns a bearer token to send, and is called for each fetch; nil for none. The
 	// token is sent over https to Origins only.
 	Token func() ([]byte, error)
@@ -97,28 +105,31 @@ type Options struct {
 	ProxyUser *url.Userinfo
 }
 
-// Client fetches documents. It does not reuse connections and starts no goroutine that
-// outlives a fetch. It is safe for concurrent use.
+// Client fetches documents. Without [Options.Idle] it does not reuse connections and starts
+// no goroutine that outlives a fetch. It is safe for concurrent use.
 type Client struct{ http *http.Client }
 
 // New returns a client.
 func New(o Options) *Client {
-	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, token: o.Token, origins: o.Origins, proxied: o.Proxy != nil}
+	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, most: o.MaxBytes, token: o.Token, origins: o.Origins, proxied: o.Proxy != nil}
 	if t.timeout == 0 {
 		t.timeout = DefaultTimeout
 	}
-	t.secure = newTransport(o.Roots, allowed)
+	if t.most == 0 {
+		t.most = MaxBytes
+	}
+	t.secure = newTransport(&o, allowed)
 	if o.Proxy != nil {
 		throughProxy(t.secure, o.Proxy, o.ProxyUser)
 	}
-	t.plain = newTransport(nil, func(a netip.Addr) bool { return allowed(a) && (o.InsecureHTTP || a.IsLoopback()) })
+	t.plain = newTransport(&o, func(a netip.Addr) bool { return allowed(a) && (o.InsecureHTTP || a.IsLoopback()) })
 	return &Client{&http.Client{
 		Transport:     t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
 
-func newTransport(roots *x509.CertPool, allow func(netip.Addr) bool) *http.Transport {
+func newTransport(o *Options, allow func(netip.Addr) bool) *http.Transport {
 	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
 		if err != nil || !allow(a.Addr().Unmap()) {
@@ -126,15 +137,24 @@ func newTransport(roots *x509.CertPool, allow func(netip.Addr) bool) *http.Trans
 		}
 		return nil
 	}}
+	config := &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
+	if o.Certificate != nil {
+		config.Certificates = []tls.Certificate{*o.Certificate}
+	}
 	return &http.Transport{
 		Proxy:                  nil, // never from the environment
 		DialContext:            dialer.DialContext,
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:        config,
 		DisableCompression:     true,
-		DisableKeepAlives:      true,
+		DisableKeepAlives:      o.Idle == 0,
+		MaxIdleConnsPerHost:    o.Idle,
+		IdleConnTimeout:        idleTime,
 		MaxResponseHeaderBytes: maxHead,
 	}
 }
+
+// CloseIdle closes the connections that are kept for later fetches.
+func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
 
 // HTTP returns an http.Client with all bounds of this package, for libraries that make
 // their own requests. Every failure, including a status other than 200, is an error of
@@ -169,6 +189,7 @@ func (c *Client) JSON(ctx context.Context, address string, v any) error {
 type transport struct {
 	insecure bool
 	timeout  time.Duration
+	most     int64           // bytes of a document
 	secure   *http.Transport // for https
 	plain    *http.Transport // for http
 	token    func() ([]byte, error)
@@ -176,7 +197,13 @@ type transport struct {
 	proxied  bool
 }
 
-// RoundTrip implements [http.RoundTripper] for requests without a body.
+// CloseIdleConnections implements the interface that [http.Client] looks for.
+func (t *transport) CloseIdleConnections() {
+	t.secure.CloseIdleConnections()
+	t.plain.CloseIdleConnections()
+}
+
+// RoundTrip implements [http.RoundTripper] for requests whose body needs no closing.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := CheckURL(r.URL, t.insecure); err != nil {
 		return nil, &Error{Kind: BadURL, Err: err}
@@ -191,7 +218,9 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), t.timeout)
 	defer cancel()
 	r = r.Clone(ctx)
-	r.Header.Set("Accept", "application/json")
+	if r.Header.Get("Accept") == "" {
+		r.Header.Set("Accept", "application/json")
+	}
 	r.Header.Set("Accept-Encoding", "identity")
 	r.Header.Set("User-Agent", "sallyport")
 	if err := t.authorize(r); err != nil {
@@ -202,7 +231,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, wrap(err)
 	}
 	defer answer.Body.Close()
-	text, refused := read(answer)
+	text, refused := read(answer, t.most)
 	if refused != nil {
 		return nil, t.explain(r, refused)
 	}
@@ -210,21 +239,21 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-func read(answer *http.Response) ([]byte, *Error) {
+func read(answer *http.Response, most int64) ([]byte, *Error) {
 	if answer.StatusCode != http.StatusOK {
 		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode}
 	}
 	if e := answer.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return nil, &Error{Kind: Garbage, Err: errors.New("unexpected content coding")}
 	}
-	if answer.ContentLength > MaxBytes {
+	if answer.ContentLength > most {
 		return nil, &Error{Kind: TooLarge}
 	}
-	text, err := io.ReadAll(io.LimitReader(answer.Body, MaxBytes+1))
+	text, err := io.ReadAll(io.LimitReader(answer.Body, most+1))
 	if err != nil {
 		return nil, wrap(err)
 	}
-	if len(text) > MaxBytes {
+	if int64(len(text)) > most {
 		return nil, &Error{Kind: TooLarge}
 	}
 	return text, nil

@@ -26,6 +26,9 @@ func (c *Config) CheckFiles() error {
 		iss := c.Issuers[name]
 		checkCAFile("issuers."+name+".ca", iss.CA, &f)
 		iss.CheckFiles("issuers."+name, &f)
+		if i := iss.Introspection; i != nil {
+			i.CheckFiles("issuers."+name+".introspection", &f)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
