@@ -123,6 +123,11 @@ func (in *introspector) lookUp(ctx context.Context, d digest, raw string, peer n
 	}
 	k := in.looks[d]
 	if k == nil {
+		// The look-up of another request may have ended just now.
+		if v := in.cached(&d, now.Unix()); v != nil {
+			in.mu.Unlock()
+			return v, nil
+		}
 		var why *Error
 		if k, why = in.begin(d, raw, peer, budget, now); why != nil {
 			in.mu.Unlock()
@@ -310,7 +315,11 @@ func (in *introspector) ask(k *look) (*verified, *Error, *keysError) {
 			failure.err = errClientRefused
 		case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
 			k.odd = true
+			return nil, nil, failure
 		}
+		in.discovering.Lock()
+		in.found = "" // the endpoint may have moved
+		in.discovering.Unlock()
 		return nil, nil, failure
 	}
 	v, why, err := in.judge(ctx, k, &answer)
@@ -323,7 +332,7 @@ func (in *introspector) ask(k *look) (*verified, *Error, *keysError) {
 var errClientRefused = errors.New("the issuer refuses the gateway itself: correct client_id, client_secret, client_auth or certificate, or let this client introspect there")
 
 // endpoint returns the URL of the introspection endpoint. A discovery document is used for
-// rediscoveryIn; after a failure the next look-up tries again.
+// rediscoveryIn, or until a look-up fails.
 func (in *introspector) endpoint(ctx context.Context) (string, *keysError) {
 	if in.url != "" {
 		return in.url, nil

@@ -366,6 +366,13 @@ func TestDiscoveryNamesTheEndpoint(t *testing.T) {
 	if n := o.Discoveries(); n != 1 {
 		t.Errorf("%d discoveries, want 1", n)
 	}
+	moved := newProvider(t)
+	moved.Know("three", map[string]any{"sub": "alice", "aud": "models"})
+	o.AnswerLookUps(authtest.Status(404))
+	o.Answer(authtest.Text(fmt.Sprintf(`{"issuer":%q,"jwks_uri":"%s/jwks","introspection_endpoint":"%s/introspect"}`, o.URL, o.URL, moved.URL)))
+	want(t, o.chain, "f0ur", IssuerUnavailable)
+	o.clock.add(time.Second)
+	want(t, o.chain, "three", "")
 	set := newOpaque(t, nil)
 	_, chain := set.load(t, func(c *IssuerConfig) { c.Introspection.URL = mustURL(set.URL + "/introspect") })
 	want(t, chain, set.know("one", nil), "")
