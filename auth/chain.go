@@ -36,6 +36,8 @@ type Proof struct {
 	// Field is the lower-case name of the field that carried the credential; "" means that
 	// nobody between client and gateway can add one, as with the certificate of a connection.
 	Field string
+	// Limited is the name of the API key whose own limits the request counts against; "" for none.
+	Limited string
 }
 
 // Chain authenticates the requests of a route by the kinds of credentials that it
@@ -220,7 +222,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var array [3]proven // saves an allocation
 	all := array[:0]
 	var signature *httpsig.Signature
-	missing := ""
+	missing, limited := "", ""
 	for i := range c.kinds {
 		k := &c.kinds[i]
 		var proof Proof
@@ -245,6 +247,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if proof.Signature != nil {
 			signature = proof.Signature
 		}
+		if proof.Limited != "" {
+			limited = proof.Limited
+		}
 		proof.Caller.Alias = c.alias(&proof.Caller)
 		all = append(all, proven{k, proof.Caller, proof.Field})
 	}
@@ -263,7 +268,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if err != nil {
 		return Proof{Signature: signature}, err
 	}
-	return Proof{Caller: *caller, Signature: signature}, nil
+	return Proof{Caller: *caller, Signature: signature, Limited: limited}, nil
 }
 
 // alias returns the alias that the configuration gives to a principal; "" for none.

@@ -33,6 +33,7 @@ type snapshot struct {
 	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
 	tls       *edge.View
 	auth      *auth.Auth
+	apiKeys   *auth.APIKeys
 	upstreams []*upstream.Upstream
 	counts    *limit.Lease
 
@@ -62,13 +63,16 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
-	apiKeys, err := auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile)
-	if err != nil {
+	if s.apiKeys, err = auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile); err != nil {
 		return nil, err
+	}
+	s.Own = make(map[string]*limit.Own, len(s.apiKeys.Limits()))
+	for name, l := range s.apiKeys.Limits() {
+		s.Own[name] = s.counts.Own(name, limit.OwnConfig{Rate: l.Rate.Limit, Burst: l.Rate.Burst, InFlight: l.InFlight})
 	}
 	integrity := cfg.Integrity.WithDefaults()
 	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Aliases: cfg.Aliases(),
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: s.apiKeys, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m.auth); err != nil {
 		return nil, err

@@ -118,6 +118,17 @@ func (a *apiKeygen) lines(m *madeAPIKey, old proxy.APIKeyConfig) {
 		}
 		yaml, line = append(yaml, "groups: ["+strings.Join(quoted, ", ")+"]"), append(line, "groups="+strings.Join(old.Groups, ","))
 	}
+	if limit := old.Rate.Limit; !limit.IsZero() {
+		rate := "limit: " + limit.String()
+		line = append(line, "rate="+limit.String())
+		if burst := old.Rate.Burst; burst > 0 {
+			rate, line = rate+fmt.Sprintf(", burst: %d", burst), append(line, fmt.Sprintf("burst=%d", burst))
+		}
+		yaml = append(yaml, "rate: {"+rate+"}")
+	}
+	if n := old.InFlight; n > 0 {
+		yaml, line = append(yaml, fmt.Sprintf("in_flight: %d", n)), append(line, fmt.Sprintf("in_flight=%d", n))
+	}
 	if !until.IsZero() {
 		at := until.Format(time.RFC3339)
 		yaml, line = append(yaml, "not_after: "+at), append(line, "not_after="+at)

@@ -1,12 +1,14 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"sallyport/auth"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/expiry"
 	"sallyport/proxy/setting"
@@ -28,11 +30,16 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.APIKeys)) {
-		if k := c.APIKeys[name]; !k.NotAfter.IsZero() {
-			all = append(all, expiry.End{
-				Kind: expiry.APIKey, Name: name, NotAfter: k.NotAfter.Time, At: "api_keys." + name + ".not_after",
-				Cure: "make the next key with sallyport keygen --api-key " + name + ", or remove this one",
-			})
+		k := c.APIKeys[name]
+		cure := "make the next key with sallyport keygen --api-key " + name + ", or remove this one"
+		if !k.NotAfter.IsZero() {
+			all = append(all, expiry.End{Kind: expiry.APIKey, Name: name, NotAfter: k.NotAfter.Time, At: "api_keys." + name + ".not_after", Cure: cure})
+		}
+		for i, at := range k.Ends() {
+			if at.IsZero() || at.Equal(k.NotAfter.Time) {
+				continue
+			}
+			all = append(all, expiry.End{Kind: expiry.APIKey, Name: k.SecretID(name, i), NotAfter: at, At: setting.Index("api_keys."+name+".hash", i), Cure: cure})
 		}
 	}
 	if !files {
@@ -71,6 +78,24 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 		bundle("tls.local", setting.Path(filepath.Join(string(local.Dir), edge.RootFile)), "remove the folder while the gateway is stopped: the next start makes a new root, which every client must then trust")
 	}
 	return all
+}
+
+// keysTogether is the time within which ends of API keys in a file are announced together.
+const keysTogether = 30 * 24 * time.Hour
+
+// APIKeyFileEnd returns when the next key of the file of keys ends; ok is false if none does. One end
+// stands for all, since the file may have thousands.
+func (c *Config) APIKeyFileEnd(keys *auth.APIKeys, now time.Time) (end expiry.End, ok bool) {
+	name, at, count, ok := keys.FileEnd(now, keysTogether)
+	if !ok {
+		return end, false
+	}
+	cure := "the first is " + name
+	if count > 1 {
+		cure += fmt.Sprintf(", and %d more secrets of the file end within 30 days of it", count-1)
+	}
+	return expiry.End{Kind: expiry.APIKey, Name: "api_key_file", NotAfter: at, At: "api_key_file",
+		Cure: cure + ": make the next key with sallyport keygen --api-key " + name}, true
 }
 
 // EndWarnings returns a warning for each key or certificate that has ended, or of whose lifetime
