@@ -16,7 +16,8 @@ import (
 type Demand struct {
 	// Callers are "issuer/NAME" for bearer tokens of that issuer, "key/NAME" for
 	// signatures by keys of that principal, "key" for signatures by any key, "apikey/NAME"
-	// and "apikey" likewise for API keys, or "anonymous" alone. Never empty.
+	// and "apikey" likewise for API keys, "basic/NAME" for passwords of that entry, or
+	// "anonymous" alone. Never empty.
 	Callers []string
 	// All requires a credential of each kind that Callers lists, instead of one. The
 	// first proves the caller; the others must belong to the same alias.
@@ -47,6 +48,7 @@ type Chain struct {
 	kinds       []kind // in the order in which they are checked
 	anyRequired bool   // some kind is required
 	bind        bool   // several credentials must belong to one alias
+	revoked     *Revocations
 	aliases     map[string]string
 	takes       string // the list of callers, shortened, for causes in the audit record
 }
@@ -73,6 +75,8 @@ func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authentic
 		return a.newSigned
 	case "apikey":
 		return a.newAPIKeys
+	case "basic":
+		return a.newBasic
 	}
 	return nil
 }
@@ -85,7 +89,7 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	if slices.Contains(d.Callers, "anonymous") {
 		return anonymousChain(d)
 	}
-	c := &Chain{anyRequired: d.All || d.Signatures.Always, aliases: a.aliases}
+	c := &Chain{anyRequired: d.All || d.Signatures.Always, revoked: a.revoked, aliases: a.aliases}
 	c.bind = c.anyRequired && !d.Independent
 	c.takes = setting.Shortened(strings.Join(d.Callers, ", "), 2*shownName)
 	words, callers, err := byKind(d.Callers)
@@ -243,6 +247,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 				missing = k.traits.Missing
 			}
 			continue
+		}
+		if e := c.revoked.refusal(&proof.Caller); e != nil {
+			return Proof{Signature: signature}, e
 		}
 		if proof.Signature != nil {
 			signature = proof.Signature

@@ -29,6 +29,8 @@ type Memory struct {
 	tokens *tokenCache
 	budget *budget
 
+	passwords *passwordMemory
+
 	mu      sync.Mutex               // guards the fields below, and activated and closed of each Auth
 	issuers map[string]*issuerMemory // used by an active Auth; by digest
 	last    uint64                   // the last number assigned
@@ -47,7 +49,7 @@ type issuerMemory struct {
 
 // NewMemory returns an empty Memory. It starts no goroutine.
 func NewMemory(o MemoryOptions) *Memory {
-	m := &Memory{now: o.Now, log: o.Log, tokens: newTokenCache(o.Cache), budget: newBudget(o.Budget), issuers: map[string]*issuerMemory{}}
+	m := &Memory{now: o.Now, log: o.Log, tokens: newTokenCache(o.Cache), budget: newBudget(o.Budget), passwords: newPasswordMemory(), issuers: map[string]*issuerMemory{}}
 	if m.now == nil {
 		m.now = time.Now
 	}

@@ -70,9 +70,17 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	for name, l := range s.apiKeys.Limits() {
 		s.Own[name] = s.counts.Own(name, limit.OwnConfig{Rate: l.Rate.Limit, Burst: l.Rate.Burst, InFlight: l.InFlight})
 	}
+	revoked, err := auth.ReadRevocations(cfg.Revoked)
+	if err != nil {
+		return nil, fmt.Errorf("revoked: %w", err)
+	}
+	passwords, err := auth.ReadAllPasswords(cfg.Basic)
+	if err != nil {
+		return nil, err
+	}
 	integrity := cfg.Integrity.WithDefaults()
 	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: s.apiKeys, Aliases: cfg.Aliases(),
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: s.apiKeys, Passwords: passwords, Revoked: revoked, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m.auth); err != nil {
 		return nil, err
@@ -193,6 +201,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
 			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight),
 		},
+		TakesPasswords:       c.Callers.TakesPasswords(),
 		TakesAPIKeys:         c.Callers.TakesAPIKeys(),
 		ForwardAuthorization: c.ForwardAuthorization,
 	}

@@ -14,7 +14,7 @@ import (
 	"sallyport/proxy/setting"
 )
 
-// Ends returns when the signing keys and the API keys of the configuration itself end and, if files
+// Ends returns when the signing keys, API keys and passwords of the configuration itself end and, if files
 // is set, when the authorities in ca files end. It leaves out files that cannot be read, which
 // CheckFiles reports, and the gateway's own certificates, which package edge knows.
 func (c *Config) Ends(files bool, now time.Time) []expiry.End {
@@ -41,6 +41,12 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 			}
 			all = append(all, expiry.End{Kind: expiry.APIKey, Name: k.SecretID(name, i), NotAfter: at, At: setting.Index("api_keys."+name+".hash", i), Cure: cure})
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Basic)) {
+		all = append(all, expiry.End{
+			Kind: expiry.Passwords, Name: name, NotAfter: c.Basic[name].Until.Time, At: "basic." + name + ".until",
+			Cure: "move the callers that sallyport_basic_requests_total names to tokens or API keys, and remove the entry",
+		})
 	}
 	if !files {
 		return all
