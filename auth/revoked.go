@@ -118,6 +118,9 @@ func (r *Revocation) check() error {
 			return errors.New("want sha256: and the fingerprint, or the serial number in hexadecimal and the issuer, such as 1f2a CN=Lab CA")
 		}
 	case r.Kind != RevokedKey && r.Kind != RevokedAPIKey:
+		if near := setting.Nearest(r.Kind, []string{RevokedPrincipal, RevokedToken, RevokedKey, RevokedAPIKey, RevokedCertificate}); near != "" {
+			return fmt.Errorf("unknown word; did you mean %s?", near)
+		}
 		return errRevocation
 	}
 	return nil

@@ -97,6 +97,7 @@ func TestFaultsOfRevocationsNameTheirLine(t *testing.T) {
 	for line, want := range map[string]string{
 		"principal":                                           "want principal",
 		"user issuer/corp:alice":                              "want principal",
+		"principle issuer/corp:alice":                         "did you mean principal?",
 		"principal alice":                                     "qualified name",
 		"principal issuer:alice":                              "qualified name",
 		"principal issuer/corp:":                              "qualified name",
