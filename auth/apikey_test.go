@@ -461,3 +461,24 @@ func TestManyAPIKeysAreBounded(t *testing.T) {
 		runtime.KeepAlive(keys)
 	}
 }
+
+// TestOwnLimitsCountBesideAnotherCredential names the key whose limits count, also where another
+// credential names the caller.
+func TestOwnLimitsCountBesideAnotherCredential(t *testing.T) {
+	k := newKeyring(t)
+	all := k.config()
+	acme := all["acme"]
+	acme.InFlight = 1
+	all["acme"] = acme
+	k.auth = k.load(all)
+	c, err := k.auth.Route(Demand{Callers: []string{"issuer/corp", "apikey"}, All: true, Independent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{k.acme: "acme", k.old: "acme", k.orbit: ""} {
+		proof := accepted(t, c, fields("authorization", "Bearer "+k.token(), "x-api-key", key))
+		if proof.Caller.String() != "issuer/corp:alice" || proof.Limited != want {
+			t.Errorf("got %s limited as %q, want %q", proof.Caller.String(), proof.Limited, want)
+		}
+	}
+}

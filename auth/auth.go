@@ -85,7 +85,7 @@ type Config struct {
 //
 // It is active between [Auth.Activate] and [Auth.Close]. An inactive Auth refuses bearer
 // tokens with [IssuerUnavailable], fetches nothing and stores nothing in its [Memory].
-// It still checks signatures and API keys, which need no memory.
+// It still checks signatures, API keys and passwords, which need no issuer.
 type Auth struct {
 	memory    *Memory
 	issuers   map[string]*issuer

@@ -157,6 +157,14 @@ func TestFaultsOfPasswordFilesNameTheirLine(t *testing.T) {
 			t.Errorf("%v repeats a hash", err)
 		}
 	}
+	// The example of Apache's documentation of htpasswd -nbB.
+	apache, err := passwordsOf(t, c, "myName:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := (&passwordAuth{NewMemory(MemoryOptions{}), apache}); !b.matches(apache.users["myName"], "myName", "myPassword") || b.matches(apache.users["myName"], "myName", "myPasswort") {
+		t.Error("a hash of Apache's htpasswd does not verify")
+	}
 	for _, kind := range []string{"$2a$", "$2b$", "$2y$"} {
 		if _, err := passwordsOf(t, c, "bob:"+strings.Replace(good, "$2a$", kind, 1)+"\n"); err != nil {
 			t.Error(err)

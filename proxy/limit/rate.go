@@ -11,8 +11,8 @@ import (
 
 // RateConfig is one entry of `limits.rate` of a route.
 type RateConfig struct {
-	// Per selects who shares an allowance: each "principal", each client "address" (IPv6: each
-	// /64), or the whole "route".
+	// Per selects who shares an allowance: each "principal" (all proofs of one name under
+	// principals together), each client "address" (IPv6: each /64), or the whole "route".
 	Per string `yaml:"per"`
 	// Limit is the request rate, such as 200/s.
 	Limit setting.Rate `yaml:"limit"`
