@@ -11,7 +11,6 @@ import (
 	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
 	"sallyport/proxy/message"
-	"sallyport/proxy/setting"
 )
 
 // bearer verifies bearer tokens (RFC 6750) of the issuers that a route lists.
@@ -97,7 +96,7 @@ func (b *bearer) Challenge(realm string, e *Error) string { return bearerChallen
 // bearerChallenge returns a challenge of RFC 6750, section 3. It has no error code if no
 // token was sent, and invalid_token if one was refused.
 func bearerChallenge(realm string, e *Error) string {
-	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() {
+	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() || e.aboutPassword() {
 		return "Bearer realm=" + quoted(realm)
 	}
 	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())
@@ -178,7 +177,7 @@ func (v *verification) cached() (*verified, error) {
 // alone reports whether no other issuer of the route has the candidate's URL.
 func (b *bearer) alone(c *candidate) bool {
 	for i := range b.candidates {
-		if o := &b.candidates[i]; o != c && o.iss.url == c.iss.url {
+		if o := &b.candidates[i]; o != c && overlap(o.iss.urls, c.iss.urls) {
 			return false
 		}
 	}
@@ -269,7 +268,7 @@ func (v *verification) run(ctx context.Context) (*verified, error) {
 	var refused *Error
 	for i := range v.candidates {
 		c := &v.candidates[i]
-		if !t.registered.hasIss || c.iss.url != t.registered.iss {
+		if !t.registered.hasIss || !c.iss.issues(t.registered.iss) {
 			continue
 		}
 		check := v.check
@@ -320,20 +319,24 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	if err := c.iss.rules.header(t); err != nil {
 		return nil, bad(fmt.Errorf("issuer %s: %w", c.iss.name, err))
 	}
-	k, err := im.keys.resolve(ctx, t.kid, t.alg)
+	found, err := im.keys.resolve(ctx, t.kid, t.alg)
 	switch {
 	case errors.Is(err, errNotChecked):
 		return nil, &Error{Reason: IssuerUnavailable, Err: fmt.Errorf("issuer %s: %w", c.iss.name, err)}
 	case err != nil:
 		return nil, bad(c.iss.unknownKey(im, t, err))
 	}
+	if other := found.keepOwn(c.iss, t.registered.iss); found.n == 0 {
+		return nil, bad(c.iss.foreignKey(other))
+	}
 	now := v.memory.now()
 	if !v.budget.left(v.request.Peer, now) {
 		return nil, tooManyFailures(v.budget, v.request.Peer)
 	}
-	if !k.verify(t.alg, t.signed, t.signature, &t.digest) {
-		v.budget.charge(v.request.Peer, now)
-		return nil, bad(fmt.Errorf("issuer %s: the signature does not match key %s", c.iss.name, setting.Quoted(k.name(), shownID)))
+	k := found.signer(t)
+	if k == nil {
+		v.budget.charge(v.request.Peer, now) // once, however many keys were tried
+		return nil, bad(fmt.Errorf("issuer %s: the signature does not match %s", c.iss.name, found.inWords()))
 	}
 	e, refused := c.checkClaims(t, k, now)
 	if refused != nil {
@@ -358,13 +361,21 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 	if reason, cause := iss.rules.claims(&t.registered, claims, now); reason != "" {
 		return refuse(reason, cause)
 	}
-	if !overlap(t.registered.aud, iss.audience) {
-		return refuse(WrongAudience, wrongAudience(t.registered.aud, c.audience))
+	audience := audienceOf(t, iss.rules.audience)
+	if !audience.within(iss.audience) {
+		return refuse(WrongAudience, audience.wrong(c.audience))
 	}
 	p := identity.Principal{Source: iss.source, KeyID: k.name(), Claim: claims.Claim}
 	var err error
 	if p.Name, err = claims.principalName(iss.rules.principal); err != nil {
 		return refuse(MissingClaim, err.Error())
+	}
+	if p.Name, err = iss.qualify(p.Name, t.registered.iss, claims); err != nil {
+		return refuse(MissingClaim, err.Error())
+	}
+	p.ID = claims.id()
+	if t.registered.hasIat {
+		p.IssuedAt = time.Unix(t.registered.iat, 0)
 	}
 	if p.Scopes, err = claims.scopes(); err != nil {
 		return refuse(BadCredential, err.Error())
@@ -373,7 +384,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, audience: t.registered.aud, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, audience: audience, notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}
@@ -395,8 +406,8 @@ func (c *candidate) accept(e *verified, now int64) *Error {
 		reason, cause = TokenExpired, expired(e.notAfter-rounded, now, skew)
 	case now < e.notBefore:
 		reason, cause = TokenNotYetValid, notYetValid(e.notBefore+rounded, now, skew)
-	case !overlap(e.audience, c.audience):
-		reason, cause = WrongAudience, wrongAudience(e.audience, c.audience)
+	case !e.audience.within(c.audience):
+		reason, cause = WrongAudience, e.audience.wrong(c.audience)
 	default:
 		return nil
 	}

@@ -16,7 +16,7 @@ type verified struct {
 	hash      uint64
 	raw       string
 	key       *key
-	audience  []string
+	audience  audience
 	notBefore int64 // in seconds since 1970, skew included
 	notAfter  int64
 	lookAgain int64 // when the issuer must be asked again, in seconds since 1970; 0: never

@@ -63,11 +63,6 @@ func notYetValid(nbf, now int64, skew time.Duration) string {
 	return "valid in " + seconds(nbf-now) + " (nbf), skew is " + short(skew)
 }
 
-// wrongAudience returns the cause for a token whose audience is not accepted.
-func wrongAudience(aud, accepted []string) string {
-	return "aud is " + values(aud) + ", the route takes " + values(accepted)
-}
-
 // unknownIssuer returns the cause for a token whose claim iss matches no issuer of the route. It
 // does not repeat the claim, because no signature was verified.
 func (b *bearer) unknownIssuer(iss string) error {

@@ -154,7 +154,7 @@ func (in *introspector) refuse(reason, cause string) *Error {
 // verdict checks the claims of an active token against the issuer's configuration.
 func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
 	c, r := candidate{in.issuer, in.issuer.audience}, &t.registered
-	if r.hasIss && r.iss != in.issuer.url {
+	if r.hasIss && !in.issuer.issues(r.iss) {
 		return nil, in.refuse(BadCredential, "it says that iss of the token is "+setting.Quoted(r.iss, 2*shownName))
 	}
 	if kind, ok := t.claims.find("token_type"); ok {
@@ -201,17 +201,20 @@ func (in *introspector) open(ctx context.Context, text string, t *token) error {
 	if err := rules.header(outer); err != nil {
 		return err
 	}
-	signer, err := in.keys.resolve(ctx, outer.kid, outer.alg)
+	found, err := in.keys.resolve(ctx, outer.kid, outer.alg)
 	if err != nil {
 		return err
 	}
-	if !signer.verify(outer.alg, outer.signed, outer.signature, &outer.digest) {
-		return errors.New("the signature does not match key " + setting.Quoted(signer.name(), shownID))
+	if other := found.keepOwn(in.issuer, outer.registered.iss); found.n == 0 {
+		return in.issuer.foreignKey(other)
+	}
+	if found.signer(outer) == nil {
+		return errors.New("the signature does not match " + found.inWords())
 	}
 	c, now := &outer.registered, in.memory.now()
 	oldest := now.Add(-rules.skew - in.timeout).Unix()
 	switch {
-	case c.iss != in.issuer.url:
+	case !in.issuer.issues(c.iss):
 		return errors.New("iss is " + setting.Quoted(c.iss, 2*shownName) + ", not that of the issuer")
 	case !slices.Contains(c.aud, in.clientID):
 		return errors.New("aud is " + values(c.aud) + ", not the client_id")
@@ -220,19 +223,19 @@ func (in *introspector) open(ctx context.Context, text string, t *token) error {
 	case c.hasExp && now.Unix() >= c.exp+int64(rules.skew/time.Second):
 		return errors.New("it has expired")
 	}
-	found := false
+	whole := false
 	err = outer.object(outer.payload, func(name string, d *jsontext.Decoder) error {
 		value, err := d.ReadValue()
 		if err != nil {
 			return badJSON(err)
 		}
 		if name == "token_introspection" {
-			found = true
+			whole = true
 			t.payload = append(t.payload[:0], value...)
 		}
 		return nil
 	})
-	if err == nil && !found {
+	if err == nil && !whole {
 		err = errors.New("it has no token_introspection")
 	}
 	return err

@@ -15,7 +15,8 @@ type IssuerStatus struct {
 	// succeeded. If the document names another issuer than the configuration, it has both.
 	LastError string
 	Failures  int // failed fetches since the last success
-	// Introspection is nil if the issuer is not asked about tokens.
+	// Skipped lists the keys of the last fetch that cannot be used, each with the reason.
+	Skipped []string
 	// Introspection is nil if the issuer is not asked about tokens.
 	Introspection *IntrospectionStatus
 }
@@ -23,7 +24,7 @@ type IssuerStatus struct {
 func (s *keySet) status() IssuerStatus {
 	st := IssuerStatus{}
 	if set := s.current.Load(); set != nil {
-		st.Fetched = set.fetched
+		st.Fetched, st.Skipped = set.fetched, set.skipped
 		if s.usable(set, s.now()) {
 			st.Keys = len(set.list)
 		}
@@ -33,6 +34,9 @@ func (s *keySet) status() IssuerStatus {
 	st.Failures = s.failures
 	if s.failed != nil {
 		st.LastError = s.failed.words()
+		if unusable := (noKeyError)(nil); errors.As(s.failed, &unusable) {
+			st.Skipped = unusable
+		}
 		var other *anotherIssuer
 		if errors.As(s.failed, &other) {
 			st.LastError += ": " + other.Error()

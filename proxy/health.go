@@ -36,7 +36,7 @@ func (g *Gateway) state() admin.State {
 		s.Certificates = append(s.Certificates, admin.Certificate(c))
 	}
 	for _, i := range g.now().auth.Status() {
-		issuer := admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError}
+		issuer := admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError, Skipped: i.Skipped}
 		if in := i.Introspection; in != nil {
 			n := &in.LookUps
 			issuer.Introspection = &admin.Introspection{

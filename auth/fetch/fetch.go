@@ -51,12 +51,14 @@ const (
 	BadStatus      Kind = "bad status" // any status but 200, redirects included
 	TooLarge       Kind = "too large"
 	Garbage        Kind = "garbage" // not the expected JSON
+	ProxyRefused   Kind = "refused by the proxy"
+	NoToken        Kind = "token not read" // the file of the token to send
 )
 
 // Error reports a failed fetch.
 type Error struct {
 	Kind   Kind
-	Status int   // of a BadStatus
+	Status int   // of a BadStatus or ProxyRefused
 	Err    error // for logs, never for clients; may be nil
 }
 
@@ -90,6 +92,17 @@ type Options struct {
 	// Idle is how many connections are kept for later fetches. If it is not zero, the user
 	// must call CloseIdle at the end.
 	Idle int
+	// Token returns a bearer token to send, and is called for each fetch; nil for none. The
+	// token is sent over https to Origins only.
+	Token func() ([]byte, error)
+	// Origins are the URLs whose scheme, host and port get the token.
+	Origins []*url.URL
+	// Proxy is the http URL of the proxy through which https is fetched, by CONNECT; nil for
+	// none. Plain http is refused then. The proxy resolves names, so the addresses behind it
+	// are not checked.
+	Proxy *url.URL
+	// ProxyUser holds the user name and password for the proxy; nil for none.
+	ProxyUser *url.Userinfo
 }
 
 // Client fetches documents. Without [Options.Idle] it does not reuse connections and starts
@@ -98,7 +111,7 @@ type Client struct{ http *http.Client }
 
 // New returns a client.
 func New(o Options) *Client {
-	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, most: o.MaxBytes}
+	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, most: o.MaxBytes, token: o.Token, origins: o.Origins, proxied: o.Proxy != nil}
 	if t.timeout == 0 {
 		t.timeout = DefaultTimeout
 	}
@@ -106,6 +119,9 @@ func New(o Options) *Client {
 		t.most = MaxBytes
 	}
 	t.secure = newTransport(&o, allowed)
+	if o.Proxy != nil {
+		throughProxy(t.secure, o.Proxy, o.ProxyUser)
+	}
 	t.plain = newTransport(&o, func(a netip.Addr) bool { return allowed(a) && (o.InsecureHTTP || a.IsLoopback()) })
 	return &Client{&http.Client{
 		Transport:     t,
@@ -176,6 +192,9 @@ type transport struct {
 	most     int64           // bytes of a document
 	secure   *http.Transport // for https
 	plain    *http.Transport // for http
+	token    func() ([]byte, error)
+	origins  []*url.URL
+	proxied  bool
 }
 
 // CloseIdleConnections implements the interface that [http.Client] looks for.
@@ -191,6 +210,9 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	via := t.secure
 	if r.URL.Scheme == "http" {
+		if t.proxied {
+			return nil, &Error{Kind: BadURL, Err: errors.New("http through a proxy, which could replace the keys")}
+		}
 		via = t.plain
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), t.timeout)
@@ -201,20 +223,23 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	r.Header.Set("Accept-Encoding", "identity")
 	r.Header.Set("User-Agent", "sallyport")
+	if err := t.authorize(r); err != nil {
+		return nil, err
+	}
 	answer, err := via.RoundTrip(r)
 	if err != nil {
 		return nil, wrap(err)
 	}
 	defer answer.Body.Close()
-	text, err := read(answer, t.most)
-	if err != nil {
-		return nil, err
+	text, refused := read(answer, t.most)
+	if refused != nil {
+		return nil, t.explain(r, refused)
 	}
 	answer.Body = io.NopCloser(bytes.NewReader(text))
 	return answer, nil
 }
 
-func read(answer *http.Response, most int64) ([]byte, error) {
+func read(answer *http.Response, most int64) ([]byte, *Error) {
 	if answer.StatusCode != http.StatusOK {
 		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode}
 	}
