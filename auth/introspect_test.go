@@ -131,6 +131,9 @@ func TestLookUpProvesTheClient(t *testing.T) {
 // TestClaimsOfOpaqueTokensAreChecked as those of JWTs are, on the first use and from memory.
 func TestClaimsOfOpaqueTokensAreChecked(t *testing.T) {
 	type m = map[string]any
+	byClient := func(id string) func(*IssuerConfig) {
+		return func(c *IssuerConfig) { c.AudienceClaim, c.Audience = "client_id", setting.List[string]{id} }
+	}
 	for name, c := range map[string]struct {
 		claims m
 		change func(*IssuerConfig)
@@ -142,6 +145,9 @@ func TestClaimsOfOpaqueTokensAreChecked(t *testing.T) {
 		"several audiences":          {claims: m{"aud": []string{"x", "models"}}},
 		"another audience":           {claims: m{"aud": "billing"}, want: WrongAudience},
 		"no audience":                {claims: m{"aud": nil}, want: WrongAudience},
+		"client_id instead of aud":   {claims: m{"aud": nil}, change: byClient("notebook")},
+		"another client_id":          {claims: m{"aud": nil}, change: byClient("other"), want: WrongAudience},
+		"client_id, but another aud": {claims: m{"aud": "billing"}, change: byClient("notebook"), want: WrongAudience},
 		"no exp":                     {claims: m{"exp": nil}},
 		"no exp, but a longest life": {claims: m{"exp": nil}, change: func(c *IssuerConfig) { c.MaxLifetime = setting.Duration(time.Hour) }, want: MissingClaim},
 		"too long a life":            {change: func(c *IssuerConfig) { c.MaxLifetime = setting.Duration(time.Minute) }, want: TokenTooLong},
