@@ -147,6 +147,8 @@ func TestClaimsOfOpaqueTokensAreChecked(t *testing.T) {
 		"no audience":                {claims: m{"aud": nil}, want: WrongAudience},
 		"client_id instead of aud":   {claims: m{"aud": nil}, change: byClient("notebook")},
 		"another client_id":          {claims: m{"aud": nil}, change: byClient("other"), want: WrongAudience},
+		"neither aud nor token_type": {claims: m{"aud": nil, "token_type": nil}, change: byClient("notebook"), want: WrongAudience},
+		"token_type is required":     {change: require("token_type", "Bearer")},
 		"client_id, but another aud": {claims: m{"aud": "billing"}, change: byClient("notebook"), want: WrongAudience},
 		"no exp":                     {claims: m{"exp": nil}},
 		"no exp, but a longest life": {claims: m{"exp": nil}, change: func(c *IssuerConfig) { c.MaxLifetime = setting.Duration(time.Hour) }, want: MissingClaim},

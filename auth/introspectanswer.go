@@ -165,8 +165,11 @@ func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
 		default:
 			return nil, in.refuse(BadCredential, "token_type is "+setting.Quoted(what, shownID)+", not that of an access token")
 		}
+	} else if len(r.aud) == 0 {
+		// Issuers introspect refresh tokens too. With audience_claim nothing else tells them apart.
+		return nil, in.refuse(WrongAudience, "aud and token_type are both absent: the token could be a refresh token")
 	}
-	claims, kept := t.claims.compacted("active", "token_type")
+	claims, kept := t.claims.compacted("active")
 	t.claims = claims
 	aud, _ := t.claims.find("aud")
 	r.aud = aud.values
