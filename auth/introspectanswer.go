@@ -165,7 +165,7 @@ func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
 		default:
 			return nil, in.refuse(BadCredential, "token_type is "+setting.Quoted(what, shownID)+", not that of an access token")
 		}
-	} else if len(r.aud) == 0 {
+	} else if len(r.aud) == 0 && in.issuer.rules.audience != "" {
 		// Issuers introspect refresh tokens too. With audience_claim nothing else tells them apart.
 		return nil, in.refuse(WrongAudience, "aud and token_type are both absent: the token could be a refresh token")
 	}
