@@ -76,7 +76,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err := m.beginReplay(cfg); err != nil {
 		return nil, err
 	}
-	if s.tls, err = m.edge.Prepare(cfg.TLS, cfg.TLSHosts(), len(cfg.Listen.HTTPAddrs()) > 0); err != nil {
+	if s.tls, err = m.edge.Prepare(cfg.TLS, cfg.TLSHosts(), len(cfg.Listen.HTTPAddrs()) > 0, nil); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {
