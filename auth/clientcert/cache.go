@@ -38,8 +38,9 @@ type pointed struct {
 }
 
 type failure struct {
-	err   *Error
-	until time.Time
+	err        *Error
+	generation uint64
+	until      time.Time
 }
 
 func newCache() *cache {
@@ -79,7 +80,7 @@ func (r *recent[K, V]) drop(k K) {
 
 // byPointer returns the current verdict on a chain whose certificates are the same in memory, nil
 // if there is none.
-func (c *cache) byPointer(chain []*x509.Certificate, now time.Time) *verdict {
+func (c *cache) byPointer(chain []*x509.Certificate, generation uint64, now time.Time) *verdict {
 	leaf := weak.Make(chain[0])
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,7 +93,7 @@ func (c *cache) byPointer(chain []*x509.Certificate, now time.Time) *verdict {
 			return nil
 		}
 	}
-	if !p.verdict.current(now) {
+	if !p.verdict.current(generation, now) {
 		c.pointers.drop(leaf)
 		return nil
 	}
@@ -101,17 +102,17 @@ func (c *cache) byPointer(chain []*x509.Certificate, now time.Time) *verdict {
 
 // byID returns the current verdict on a chain with this id, or why it was refused; nil if neither
 // is known.
-func (c *cache) byID(id [32]byte, now time.Time) (*verdict, *Error) {
+func (c *cache) byID(id [32]byte, generation uint64, now time.Time) (*verdict, *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if v, ok := c.verified.get(id); ok {
-		if v.current(now) {
+		if v.current(generation, now) {
 			return v, nil
 		}
 		c.verified.drop(id)
 	}
 	if f, ok := c.failed.get(id); ok {
-		if now.Before(f.until) {
+		if f.generation == generation && now.Before(f.until) {
 			return nil, f.err
 		}
 		c.failed.drop(id)
@@ -131,10 +132,10 @@ func (c *cache) put(id [32]byte, chain []*x509.Certificate, v *verdict) {
 }
 
 // putFailure remembers a refusal.
-func (c *cache) putFailure(id [32]byte, err *Error, now time.Time) {
+func (c *cache) putFailure(id [32]byte, f failure) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.failed.put(id, failure{err, now.Add(failedTime)})
+	c.failed.put(id, f)
 }
 
 // chainID identifies a chain by all of its bytes.

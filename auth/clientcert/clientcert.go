@@ -29,8 +29,12 @@ const (
 	Expired     = "certificate_expired"
 	NotYetValid = "certificate_not_yet_valid"
 	WrongUsage  = "certificate_wrong_usage"
+	Revoked     = "certificate_revoked"
 	Name        = "certificate_name"  // no usable name, one that is not accepted, or name constraints
 	Chain       = "certificate_chain" // malformed, or too many certificates
+
+	// RevocationUnknown means that there is no current revocation list of a CA that needs one.
+	RevocationUnknown = "certificate_revocation_unknown"
 )
 
 // Error says why a certificate proves no caller.
@@ -49,25 +53,34 @@ func refuse(reason, format string, args ...any) *Error {
 	return &Error{Reason: reason, Err: fmt.Errorf(format, args...)}
 }
 
-// Hosts are the entries of one configuration. They are immutable and safe for concurrent use.
+// Hosts are the entries of one configuration. They are safe for concurrent use.
+//
+// They are active between [Hosts.Activate] and [Hosts.Close]. Inactive ones have no revocation lists
+// from URLs, and so refuse certificates that need them.
 type Hosts struct {
+	all    []*Trust
 	byHost map[string]*Trust // in lower case; "*.example.com" stands for any one label
 	others *Trust            // for the hosts that no entry names; nil: none
+	memory *Memory
+
+	activated, closed bool // guarded by memory.mu
 }
 
 // New returns the entries of a configuration, which must have passed [Config.Check]. It reads the
 // files that they name, uses no network and starts no goroutine. m is the
-// process's Memory. now is the clock; nil is time.Now.
+// process's Memory. now is the clock; nil is time.Now. Hosts that were never activated need not be
+// closed.
 func New(all []Config, m *Memory, now func() time.Time) (*Hosts, error) {
 	if now == nil {
 		now = time.Now
 	}
-	h := &Hosts{byHost: map[string]*Trust{}}
+	h := &Hosts{byHost: map[string]*Trust{}, memory: m}
 	for i := range all {
-		t, err := newTrust(&all[i], now)
+		t, err := newTrust(&all[i], m, now)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", setting.Index("client_certificates", i), err)
 		}
+		h.all = append(h.all, t)
 		if len(all[i].Hosts) == 0 {
 			h.others = t
 		}
@@ -108,6 +121,8 @@ type Trust struct {
 	id       string
 	required bool
 	bundle   *bundle
+	revoked  *revocation // nil: the entry has no lists
+	memory   *Memory
 	now      func() time.Time
 
 	maxDepth     int
@@ -122,13 +137,17 @@ type Trust struct {
 	cache *cache
 }
 
-func newTrust(c *Config, now func() time.Time) (*Trust, error) {
+func newTrust(c *Config, m *Memory, now func() time.Time) (*Trust, error) {
 	b, err := readBundle(c.CA)
 	if err != nil {
 		return nil, err
 	}
+	revoked, err := newRevocation(c, b)
+	if err != nil {
+		return nil, err
+	}
 	t := &Trust{
-		id: setting.Digest(*c), required: c.Mode == Required, bundle: b, now: now,
+		id: setting.Digest(*c), required: c.Mode == Required, bundle: b, revoked: revoked, memory: m, now: now,
 		maxDepth: defaultDepth, kinds: c.kinds(), trustDomains: slices.Clone(c.TrustDomains), groups: cmp.Or(c.Groups, noGroups),
 		cache: newCache(),
 	}
@@ -177,7 +196,8 @@ func (t *Trust) HeaderFrom(peer netip.Addr) string {
 // Verify checks the chain that a client sent, its own certificate first, and returns the caller,
 // who must not be modified. The error is always an [*Error].
 //
-// A verified chain is cached until any of its certificates ends.
+// A verified chain is cached until any of its certificates or the revocation lists behind it end, or
+// any list that is fetched changes.
 func (t *Trust) Verify(chain []*x509.Certificate) (*identity.Principal, error) {
 	v, err := t.check(chain)
 	switch {
@@ -206,10 +226,13 @@ type verdict struct {
 	unnamed     *Error // why the certificate names no caller; nil if it does
 
 	notBefore, notAfter time.Time // of the whole chain
+	listsUntil          time.Time // when the lists behind it end; zero if there are none
+	generation          uint64    // of the lists behind it
 }
 
-func (v *verdict) current(now time.Time) bool {
-	return !now.Before(v.notBefore) && !now.After(v.notAfter)
+func (v *verdict) current(generation uint64, now time.Time) bool {
+	return v.generation == generation && !now.Before(v.notBefore) && !now.After(v.notAfter) &&
+		(v.listsUntil.IsZero() || !now.After(v.listsUntil))
 }
 
 // check returns the verdict on a chain, from the cache if it is there. A nil error is a nil
@@ -221,20 +244,22 @@ func (t *Trust) check(chain []*x509.Certificate) (*verdict, error) {
 	if err := t.checkSize(chain); err != nil {
 		return nil, err
 	}
-	now := t.now()
-	if v := t.cache.byPointer(chain, now); v != nil {
+	// A list that changes while the chain is verified makes the verdict one of the past.
+	generation, now := t.memory.generation.Load(), t.now()
+	if v := t.cache.byPointer(chain, generation, now); v != nil {
 		return v, nil
 	}
 	id := chainID(chain)
-	v, failed := t.cache.byID(id, now)
+	v, failed := t.cache.byID(id, generation, now)
 	if failed != nil {
 		return nil, failed
 	}
 	if v == nil {
 		if v, failed = t.verify(chain, now); failed != nil {
-			t.cache.putFailure(id, failed, now)
+			t.cache.putFailure(id, failure{failed, generation, now.Add(failedTime)})
 			return nil, failed
 		}
+		v.generation = generation
 	}
 	t.cache.put(id, chain, v)
 	return v, nil

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/auth/fetch"
 	"sallyport/proxy/setting"
 )
 
@@ -24,6 +25,13 @@ type Config struct {
 	// Mode is optional, where requests without a certificate are refused by the routes that
 	// need one, or required, where the handshake fails without one. Default: optional.
 	Mode string `yaml:"mode"`
+	// CRL are the revocation lists of the CAs: files, or URLs from which they are fetched in the
+	// background. A CA whose list has ended, or has never come, is distrusted. With an http URL
+	// each CA needs a list. Default: none.
+	CRL setting.List[setting.Source] `yaml:"crl"`
+	// CRLGrace is how long a list still counts after the time at which it names its successor
+	// (nextUpdate), for CAs that are late. Default: not at all.
+	CRLGrace setting.Duration `yaml:"crl_grace"`
 	// Principal lists the kinds of names that may be the caller: spiffe, dns, email and
 	// subject. The first kind that the certificate has counts, and it may have one name of that
 	// kind. Default: spiffe, dns, email, subject.
@@ -87,6 +95,7 @@ const (
 const (
 	defaultDepth = 3
 	mostDepth    = 10
+	mostGrace    = 30 * 24 * time.Hour
 )
 
 // Kinds returns all kinds of names.
@@ -111,6 +120,22 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	at := func(field string) string { return setting.Join(path, field) }
 	if len(c.CA) == 0 {
 		f.Add(path, "", "no ca, so no certificate could be verified", "name a PEM file with the certificates of the clients' CA")
+	}
+	for i, source := range c.CRL {
+		at := setting.Index(at("crl"), i)
+		if source.File != "" || source.URL.IsZero() {
+			continue
+		}
+		// Lists are signed, so http serves as well.
+		if err := fetch.CheckURL(source.URL.URL, true); err != nil {
+			f.Add(at, source.String(), err.Error(), "write an http or https URL, or the path of a file")
+		}
+	}
+	if c.CRLGrace.D() > mostGrace {
+		f.Add(at("crl_grace"), c.CRLGrace.String(), "longer than anyone should trust a CA that is silent", "write "+setting.Duration(mostGrace).String()+" or less")
+	}
+	if c.CRLGrace != 0 && len(c.CRL) == 0 {
+		f.Add(at("crl_grace"), c.CRLGrace.String(), "there is no crl", "add it, or remove the line")
 	}
 	oneOf(at("mode"), c.Mode, Modes(), f)
 	oneOf(at("groups"), c.Groups, GroupFields(), f)
@@ -174,14 +199,33 @@ func (h *HeaderConfig) check(path string, f *setting.Faults) {
 
 // CheckFiles records every fault of the files that the entry names. path is its place in the
 // configuration.
-func (c *Config) CheckFiles(path string, now time.Time, f *setting.Faults) {
-	for i, name := range c.CA {
-		at := setting.Join(path, "ca")
-		if len(c.CA) > 1 {
-			at = setting.Index(at, i)
+func (c *Config) CheckFiles(path string, f *setting.Faults) {
+	item := func(list string, i, count int) string {
+		if count > 1 {
+			return setting.Index(setting.Join(path, list), i)
 		}
+		return setting.Join(path, list)
+	}
+	sound := true
+	for i, name := range c.CA {
 		if _, err := readCAs(string(name)); err != nil {
-			f.Add(at, string(name), err.Error(), setting.CureUnreadable(err, "name a PEM file with the certificates of the clients' CA"))
+			sound = false
+			f.Add(item("ca", i, len(c.CA)), string(name), err.Error(), setting.CureUnreadable(err, "name a PEM file with the certificates of the clients' CA"))
+		}
+	}
+	if !sound {
+		return // the signatures of lists cannot be verified
+	}
+	b, err := readBundle(c.CA)
+	if err != nil {
+		return // the file has just changed; serve reports it
+	}
+	for i, source := range c.CRL {
+		if source.File == "" {
+			continue
+		}
+		if _, err := readListFile(string(source.File), b.all); err != nil {
+			f.Add(item("crl", i, len(c.CRL)), string(source.File), err.Error(), setting.CureUnreadable(err, "name the complete revocation list of a CA in ca"))
 		}
 	}
 }

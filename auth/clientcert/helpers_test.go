@@ -57,7 +57,7 @@ func trusting(t testing.TB, c *clock, change func(*Config), cas ...authtest.Cert
 	if config.Check("", &f); len(f) > 0 {
 		t.Fatal(f)
 	}
-	hosts, err := New([]Config{config}, NewMemory(), c.now)
+	hosts, err := New([]Config{config}, NewMemory(MemoryOptions{}), c.now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,14 +19,15 @@ const maxName = 256
 // again because crypto/x509 keeps URIs only as it has parsed them.
 type altNames struct{ emails, dns, uris []string }
 
-var (
-	oidAltNames    = asn1.ObjectIdentifier{2, 5, 29, 17}
-	oidConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
+// Extensions of certificates (RFC 5280, section 4.2.1).
+const (
+	oidAltNames    = "2.5.29.17"
+	oidConstraints = "2.5.29.30"
 )
 
-func extension(c *x509.Certificate, id asn1.ObjectIdentifier) ([]byte, bool) {
+func extension(c *x509.Certificate, id string) ([]byte, bool) {
 	for i := range c.Extensions {
-		if c.Extensions[i].Id.Equal(id) {
+		if c.Extensions[i].Id.String() == id {
 			return c.Extensions[i].Value, true
 		}
 	}

@@ -23,7 +23,7 @@ func rawNames(all ...string) func(*x509.Certificate) {
 		if err != nil {
 			panic(err)
 		}
-		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: oidAltNames, Value: value})
+		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value})
 	}
 }
 

@@ -101,6 +101,11 @@ func (t *Trust) judge(chain []*x509.Certificate, now time.Time) (*verdict, *Erro
 			return nil, refuse(Name, "deny_fingerprints lists %s", showName(c))
 		}
 	}
+	until, failed := t.revoked.check(chain, now)
+	if failed != nil {
+		return nil, failed
+	}
+	v.listsUntil = until
 	if t.allowed != nil && !t.allowed[v.fingerprint] {
 		return nil, refuse(Name, "allow_fingerprints does not list %s, which is %s%s", showName(leaf), fingerprintPrefix, hex.EncodeToString(v.fingerprint[:]))
 	}

@@ -177,12 +177,12 @@ func TestRefusedChainsDisplaceNoVerifiedOne(t *testing.T) {
 	victim := authtest.ChainOf(root.Client("victim", nil))
 	want(t, "victim", outcomeOf(t, trust, victim), "cert:CN=victim")
 	for i := range 3 * maxFailed {
-		trust.cache.putFailure([32]byte{byte(i), byte(i >> 8)}, &Error{Reason: UnknownCA}, clock.now())
+		trust.cache.putFailure([32]byte{byte(i), byte(i >> 8)}, failure{err: &Error{Reason: UnknownCA}})
 	}
 	if n := len(trust.cache.failed.young) + len(trust.cache.failed.old); n > 2*maxFailed {
 		t.Errorf("%d refusals are remembered, want at most %d", n, 2*maxFailed)
 	}
-	if trust.cache.byPointer(victim, clock.now()) == nil {
+	if trust.cache.byPointer(victim, 0, clock.now()) == nil {
 		t.Error("the victim's chain is no longer cached")
 	}
 }
@@ -194,7 +194,7 @@ func TestHostsChooseTheirEntry(t *testing.T) {
 	hosts, err := New([]Config{
 		{Hosts: setting.List[string]{"A.example", "*.b.example"}, CA: ca, Mode: Required},
 		{Hosts: setting.List[string]{"x.b.example"}, CA: ca},
-	}, NewMemory(), nil)
+	}, NewMemory(MemoryOptions{}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

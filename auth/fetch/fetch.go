@@ -82,6 +82,8 @@ type Options struct {
 	InsecureHTTP bool
 	// Timeout bounds a fetch; DefaultTimeout if zero.
 	Timeout time.Duration
+	// MaxBytes bounds the length of a document; [MaxBytes] if zero.
+	MaxBytes int64
 }
 
 // Client fetches documents. It does not reuse connections and starts no goroutine that
@@ -90,9 +92,12 @@ type Client struct{ http *http.Client }
 
 // New returns a client.
 func New(o Options) *Client {
-	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout}
+	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, most: o.MaxBytes}
 	if t.timeout == 0 {
 		t.timeout = DefaultTimeout
+	}
+	if t.most == 0 {
+		t.most = MaxBytes
 	}
 	t.secure = newTransport(o.Roots, allowed)
 	t.plain = newTransport(nil, func(a netip.Addr) bool { return allowed(a) && (o.InsecureHTTP || a.IsLoopback()) })
@@ -129,22 +134,32 @@ func (c *Client) HTTP() *http.Client { return c.http }
 // unknown ones, and refuses duplicate names, invalid UTF-8 and data after the value. The
 // error is always an [*Error].
 func (c *Client) JSON(ctx context.Context, address string, v any) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	text, err := c.Bytes(ctx, address, "application/json")
 	if err != nil {
-		return &Error{Kind: BadURL}
-	}
-	answer, err := c.http.Do(r)
-	if err != nil {
-		return wrap(err)
-	}
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		return wrap(err)
+		return err
 	}
 	if err := json.Unmarshal(text, v); err != nil {
 		return &Error{Kind: Garbage, Err: err}
 	}
 	return nil
+}
+
+// Bytes fetches a document of a media type. The error is always an [*Error].
+func (c *Client) Bytes(ctx context.Context, address, accept string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, &Error{Kind: BadURL}
+	}
+	r.Header.Set("Accept", accept)
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	return text, nil
 }
 
 // transport makes one request and reads the whole response within the bounds. Its errors
@@ -153,6 +168,7 @@ func (c *Client) JSON(ctx context.Context, address string, v any) error {
 type transport struct {
 	insecure bool
 	timeout  time.Duration
+	most     int64           // bytes of a document
 	secure   *http.Transport // for https
 	plain    *http.Transport // for http
 }
@@ -169,7 +185,9 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), t.timeout)
 	defer cancel()
 	r = r.Clone(ctx)
-	r.Header.Set("Accept", "application/json")
+	if r.Header.Get("Accept") == "" {
+		r.Header.Set("Accept", "application/json")
+	}
 	r.Header.Set("Accept-Encoding", "identity")
 	r.Header.Set("User-Agent", "sallyport")
 	answer, err := via.RoundTrip(r)
@@ -177,7 +195,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, wrap(err)
 	}
 	defer answer.Body.Close()
-	text, err := read(answer)
+	text, err := read(answer, t.most)
 	if err != nil {
 		return nil, err
 	}
@@ -185,21 +203,21 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-func read(answer *http.Response) ([]byte, error) {
+func read(answer *http.Response, most int64) ([]byte, error) {
 	if answer.StatusCode != http.StatusOK {
 		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode}
 	}
 	if e := answer.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return nil, &Error{Kind: Garbage, Err: errors.New("unexpected content coding")}
 	}
-	if answer.ContentLength > MaxBytes {
+	if answer.ContentLength > most {
 		return nil, &Error{Kind: TooLarge}
 	}
-	text, err := io.ReadAll(io.LimitReader(answer.Body, MaxBytes+1))
+	text, err := io.ReadAll(io.LimitReader(answer.Body, most+1))
 	if err != nil {
 		return nil, wrap(err)
 	}
-	if len(text) > MaxBytes {
+	if int64(len(text)) > most {
 		return nil, &Error{Kind: TooLarge}
 	}
 	return text, nil
