@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/auth/apikey"
+	"sallyport/auth/clientcert"
 	"sallyport/auth/identity"
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
@@ -21,8 +22,9 @@ import (
 // signature, and then the claims. The client learns the fault of a claim only if the
 // signature is valid, so that a forger learns nothing.
 type bearer struct {
-	memory     *Memory
-	candidates []candidate
+	memory       *Memory
+	candidates   []candidate
+	certificates *clientcert.Hosts // for tokens that are bound to one
 }
 
 // candidate is an issuer of the route, with the audiences that the route accepts.
@@ -33,7 +35,7 @@ type candidate struct {
 
 // newBearer makes the authenticator for callers that are all "issuer/NAME".
 func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
-	b := &bearer{memory: a.memory}
+	b := &bearer{memory: a.memory, certificates: a.certificates}
 	for _, caller := range callers {
 		iss := a.issuer(caller)
 		if iss == nil {
@@ -88,7 +90,7 @@ func (b *bearer) Challenge(realm string, e *Error) string { return bearerChallen
 // bearerChallenge returns a challenge of RFC 6750, section 3. It has no error code if no
 // token was sent, and invalid_token if one was refused.
 func bearerChallenge(realm string, e *Error) string {
-	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() {
+	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() || e.aboutCertificate() {
 		return "Bearer realm=" + quoted(realm)
 	}
 	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())
@@ -129,13 +131,18 @@ func (b *bearer) caller(ctx context.Context, r *Request, budget *budget) (identi
 			b.memory.tokens.drop(e)
 			continue
 		}
-		if err := c.accept(e, now.Unix()); err == nil {
+		refused := c.accept(e, now.Unix())
+		if refused == nil {
+			refused = b.holds(r, e)
+		}
+		switch {
+		case refused == nil:
 			return e.principal, nil
-		} else if b.alone(c) {
-			return identity.Principal{}, err
+		case b.alone(c):
+			return identity.Principal{}, refused
 		}
 	}
-	v := verification{bearer: b, raw: raw, hash: hash, peer: r.Peer, budget: budget}
+	v := verification{bearer: b, raw: raw, hash: hash, request: r, peer: r.Peer, budget: budget}
 	return v.run(ctx)
 }
 
@@ -202,10 +209,11 @@ func bad(cause error) *Error { return &Error{Reason: BadCredential, Err: cause} 
 // verification verifies one token that is not in the cache.
 type verification struct {
 	*bearer
-	raw    string
-	hash   uint64 // of raw
-	peer   netip.Addr
-	budget *budget // for failed checks; nil: unlimited
+	raw     string
+	hash    uint64 // of raw
+	request *Request
+	peer    netip.Addr
+	budget  *budget // for failed checks; nil: unlimited
 }
 
 // run checks the token against each issuer of the route whose URL is the claim iss.
@@ -290,6 +298,9 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	if refused := c.accept(e, now.Unix()); refused != nil {
 		return nil, refused
 	}
+	if refused := v.holds(v.request, e); refused != nil {
+		return nil, refused
+	}
 	return e, nil
 }
 
@@ -318,7 +329,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, claims: claims, audience: t.registered.aud, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, claims: claims, bound: t.registered.bound, audience: t.registered.aud, notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}

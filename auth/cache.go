@@ -21,6 +21,7 @@ type verified struct {
 	notBefore int64 // in seconds since 1970, skew included
 	notAfter  int64
 	principal identity.Principal
+	bound     binding
 
 	size int // approximate bytes
 

@@ -73,6 +73,12 @@ type IssuerConfig struct {
 	// Groups is the path of the claim with the caller's groups, such as
 	// realm_access.roles. Default: none.
 	Groups string `yaml:"groups"`
+
+	// BoundTokens says whether tokens that are bound to a client certificate (RFC 8705) are
+	// taken: off refuses them, accept takes them from the client with that certificate, and
+	// require takes no others. Hosts of routes that list such an issuer ask for certificates, by
+	// client_certificates. Default: off.
+	BoundTokens string `yaml:"bound_tokens"`
 }
 
 // ClaimValue is a claim's value as text: strings unchanged, numbers and booleans as in
@@ -122,7 +128,17 @@ func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 			f.Add(setting.Join(at("require"), claim), "", "a required claim needs a name and a value", `write claim: value, or claim: "*" for any value`)
 		}
 	}
+	switch c.BoundTokens {
+	case "", BoundOff, BoundAccept, BoundRequire:
+	default:
+		f.Add(at("bound_tokens"), c.BoundTokens, "unknown value", "write off, accept or require")
+	}
 	c.checkTimes(at, f)
+}
+
+// TakesBoundTokens reports whether the issuer's tokens may be bound to client certificates.
+func (c *IssuerConfig) TakesBoundTokens() bool {
+	return c.BoundTokens == BoundAccept || c.BoundTokens == BoundRequire
 }
 
 func (c *IssuerConfig) checkTimes(at func(string) string, f *setting.Faults) {

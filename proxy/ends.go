@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/auth/clientcert"
 	"sallyport/proxy/admin"
 	"sallyport/proxy/expiry"
 )
@@ -23,7 +24,21 @@ func EndWarnings(cfg *Config, offline bool, now time.Time) Faults {
 
 // ends returns when the keys and certificates in use expire, the earliest first.
 func (g *Gateway) ends() []expiry.End {
-	return expiry.Sort(append(certificateEnds(g.memory.edge.Certificates()), g.now().ends...))
+	all := append(certificateEnds(g.memory.edge.Certificates()), g.now().ends...)
+	return expiry.Sort(append(all, listEnds(g.memory.certificates.Status())...))
+}
+
+// listEnds returns when the revocation lists that were fetched end.
+func listEnds(all []clientcert.ListStatus) []expiry.End {
+	ends := make([]expiry.End, 0, len(all))
+	for _, l := range all {
+		ends = append(ends, expiry.End{
+			Kind: expiry.CRL, Name: l.URL, NotBefore: l.ThisUpdate, NotAfter: l.NextUpdate, At: "client_certificates.crl",
+			Renewing: l.LastError == "",
+			Cure:     "the gateway fetches the next one itself, and logs what hinders it; crl_grace lets an ended one count for longer",
+		})
+	}
+	return ends
 }
 
 // certificateEnds returns when the gateway's own certificates expire.

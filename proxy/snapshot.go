@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/auth"
+	"sallyport/auth/clientcert"
 	"sallyport/policy"
 	"sallyport/proxy/config"
 	"sallyport/proxy/edge"
@@ -30,11 +31,12 @@ type snapshot struct {
 	outline config.Outline
 	loaded  time.Time // when it was built
 
-	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
-	tls       *edge.View
-	auth      *auth.Auth
-	upstreams []*upstream.Upstream
-	counts    *limit.Lease
+	ends         []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
+	tls          *edge.View
+	auth         *auth.Auth
+	certificates *clientcert.Hosts
+	upstreams    []*upstream.Upstream
+	counts       *limit.Lease
 
 	// Listeners read these fields for each connection.
 	plainFrom, forwardAuthFrom []netip.Prefix
@@ -66,9 +68,12 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.certificates, err = clientcert.New(cfg.ClientCertificates, m.certificates, m.options.Now); err != nil {
+		return nil, err
+	}
 	integrity := cfg.Integrity.WithDefaults()
 	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Aliases: cfg.Aliases(),
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Certificates: s.certificates, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m.auth); err != nil {
 		return nil, err
@@ -105,6 +110,7 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 // activate applies the snapshot's settings to the process memory, just before the snapshot becomes
 // current.
 func (s *snapshot) activate(m *memory) {
+	s.certificates.Activate()
 	s.auth.Activate()
 	m.edge.Activate(s.tls)
 	m.setBounds(s.config)
@@ -119,6 +125,9 @@ func (s *snapshot) activate(m *memory) {
 func (s *snapshot) release() {
 	if s.auth != nil {
 		s.auth.Close()
+	}
+	if s.certificates != nil {
+		s.certificates.Close()
 	}
 	for _, u := range s.upstreams {
 		u.Close()

@@ -134,7 +134,8 @@ type Trust struct {
 	header       string // in lower case; "" for none
 	from         []netip.Prefix
 
-	cache *cache
+	cache   *cache
+	headers headers
 }
 
 func newTrust(c *Config, m *Memory, now func() time.Time) (*Trust, error) {
@@ -160,6 +161,7 @@ func newTrust(c *Config, m *Memory, now func() time.Time) (*Trust, error) {
 	if t.denied, err = fingerprints(c.DenyFingerprints); err != nil {
 		return nil, err
 	}
+	t.headers.known.most = maxHeaders
 	if c.Header != nil {
 		t.header = strings.ToLower(c.Header.Name)
 		for _, p := range c.Header.From {

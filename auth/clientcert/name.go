@@ -231,6 +231,16 @@ func canonicalEmail(s string) (string, bool) {
 	return local + "@" + domain, ok
 }
 
+// ValidName reports whether a certificate could name this caller, in its canonical form.
+func ValidName(s string) bool {
+	if s == "" || len(s) > maxName {
+		return false
+	}
+	_, spiffe := trustDomainOf(s)
+	email, isEmail := canonicalEmail(s)
+	return spiffe || isEmail && email == s || validDNS(s) && s == strings.ToLower(s) || validSubject(s)
+}
+
 // subjectOf returns the subject in the form of RFC 4514, such as CN=batch,O=lab; none if it is empty.
 func subjectOf(c *x509.Certificate) []string {
 	var rdns pkix.RDNSequence

@@ -125,7 +125,7 @@ func (r *revocation) checkOne(all []*list, missing string, c, issuer *x509.Certi
 	case has:
 		return until, refuse(RevocationUnknown, "no revocation list of %s is for certificates such as %s", showName(issuer), showName(c))
 	case missing != "":
-		return until, refuse(RevocationUnknown, "there is no revocation list of %s, and none has come from %s yet", showName(issuer), missing)
+		return until, refuse(RevocationUnknown, "there is no revocation list of %s, and none has come from %s yet", showName(issuer), setting.Quoted(missing, 100))
 	case r.strict:
 		return until, refuse(RevocationUnknown, "there is no revocation list of %s, and with an http URL in crl every CA needs one", showName(issuer))
 	}

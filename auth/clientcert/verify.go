@@ -7,9 +7,11 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"time"
 
 	"sallyport/auth/identity"
+	"sallyport/proxy/setting"
 )
 
 // verify builds a chain from the client's certificate to a root and checks it.
@@ -17,11 +19,11 @@ func (t *Trust) verify(sent []*x509.Certificate, now time.Time) (*verdict, *Erro
 	leaf := sent[0]
 	for _, c := range sent {
 		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSA {
-			return nil, refuse(Chain, "the RSA key of %s has %d bits, at most %d are used", showName(c), key.N.BitLen(), maxRSA)
+			return nil, refuse(Chain, "the RSA key of %s has %d bits, at most %d are used", unproven(c), key.N.BitLen(), maxRSA)
 		}
 	}
 	if leaf.IsCA {
-		return nil, refuse(WrongUsage, "%s is the certificate of a CA, which is no caller", showName(leaf))
+		return nil, refuse(WrongUsage, "%s is that of a CA, which is no caller", unproven(leaf))
 	}
 	intermediates := x509.NewCertPool()
 	for _, c := range t.bundle.intermediates {
@@ -64,23 +66,33 @@ func reasonOf(leaf *x509.Certificate, err error, now time.Time) *Error {
 		switch invalid.Reason {
 		case x509.Expired:
 			if now.Before(subject.NotBefore) {
-				return refuse(NotYetValid, "%s is not valid before %s", showName(subject), subject.NotBefore.UTC().Format(time.RFC3339))
+				return refuse(NotYetValid, "%s is not valid before %s", unproven(subject), stamp(subject.NotBefore))
 			}
-			return refuse(Expired, "%s ended at %s", showName(subject), subject.NotAfter.UTC().Format(time.RFC3339))
+			return refuse(Expired, "%s ended at %s", unproven(subject), stamp(subject.NotAfter))
 		case x509.IncompatibleUsage, x509.CANotAuthorizedForExtKeyUsage:
-			return refuse(WrongUsage, "%s, or a CA above it, is not for clients: its extended key usage lacks clientAuth", showName(leaf))
+			return refuse(WrongUsage, "%s, or a CA above it, is not for clients: its extended key usage lacks clientAuth", unproven(leaf))
 		case x509.CANotAuthorizedForThisName, x509.UnconstrainedName, x509.TooManyConstraints, x509.NameConstraintsWithoutSANs:
-			return refuse(Name, "a CA may not issue for the names of %s: %s", showName(leaf), invalid.Detail)
+			return refuse(Name, "a CA may not issue for the names of %s: %s", unproven(leaf), setting.Quoted(invalid.Detail, maxDetail))
 		}
-		return refuse(Chain, "%s: %w", showName(leaf), invalid)
+		return refuse(Chain, "%s: %s", unproven(leaf), setting.Quoted(invalid.Error(), maxDetail))
 	case errors.As(err, &critical):
-		return refuse(Chain, "%s, or a CA above it, has a critical extension that the gateway does not know", showName(leaf))
+		return refuse(Chain, "%s, or a CA above it, has a critical extension that the gateway does not know", unproven(leaf))
 	case errors.As(err, &unknown) && bytes.Equal(leaf.RawIssuer, leaf.RawSubject):
-		return refuse(UnknownCA, "%s is self-signed", showName(leaf))
+		return refuse(UnknownCA, "%s is self-signed", unproven(leaf))
 	case errors.As(err, &unknown):
-		return refuse(UnknownCA, "no CA of the configuration, and none that the client sent with it, has issued %s; its issuer is %s", showName(leaf), quotedName(leaf.Issuer.String()))
+		return refuse(UnknownCA, "no CA in ca, and none that the client sent, has issued %s; its issuer is %s", unproven(leaf), quotedName(leaf.Issuer.String()))
 	}
-	return refuse(Chain, "%s: %w", showName(leaf), err)
+	return refuse(Chain, "%s: %s", unproven(leaf), setting.Quoted(err.Error(), maxDetail))
+}
+
+// maxDetail is the longest text of crypto/x509 that a cause repeats, in bytes.
+const maxDetail = 120
+
+// unproven returns what a cause calls a certificate whose chain is not verified. It does not repeat
+// the subject: a stranger could make a record name somebody else.
+func unproven(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return fmt.Sprintf("the certificate with the fingerprint sha256:%x…", sum[:8])
 }
 
 // judge checks a chain that crypto/x509 has verified: the client's certificate first, the root last.

@@ -13,7 +13,7 @@ import (
 )
 
 // Ends returns when the signing keys and the API keys of the configuration itself end and, if files
-// is set, when the authorities in ca files end. It leaves out files that cannot be read, which
+// is set, when the authorities in ca files and the lists in crl files end. It leaves out files that cannot be read, which
 // CheckFiles reports, and the gateway's own certificates, which package edge knows.
 func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	var all []expiry.End
@@ -38,6 +38,7 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	if !files {
 		return all
 	}
+	all = append(all, c.certificateEnds(now)...)
 	bundle := func(at string, file setting.Path, cure string) {
 		if file == "" {
 			return

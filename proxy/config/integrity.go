@@ -109,7 +109,9 @@ func (c *Config) badQualified(p string) (problem, cure string) {
 	issuer, isIssuer := strings.CutPrefix(source, "issuer/")
 	switch {
 	case !qualified || name == "":
-		return "not a qualified name", "write issuer/NAME:SUBJECT, key:NAME or apikey:NAME, as the records do"
+		return "not a qualified name", "write issuer/NAME:SUBJECT, key:NAME, apikey:NAME or cert:NAME, as the records do"
+	case source == "cert":
+		return c.badCertificateName(name)
 	case source == "key":
 		if !slices.Contains(c.keyPrincipals(), name) {
 			return "no signing key has the principal " + strconv.Quote(name), cureName("signing_keys", name, c.keyPrincipals())
@@ -119,7 +121,7 @@ func (c *Config) badQualified(p string) (problem, cure string) {
 			return "no API key has the principal " + strconv.Quote(name), cureName("api_keys", name, c.apiKeyPrincipals())
 		}
 	case !isIssuer:
-		return "no such kind of caller", "write issuer/NAME:SUBJECT, key:NAME or apikey:NAME"
+		return "no such kind of caller", "write issuer/NAME:SUBJECT, key:NAME, apikey:NAME or cert:NAME"
 	default:
 		if _, known := c.Issuers[issuer]; !known {
 			return "there is no issuer " + strconv.Quote(issuer), c.cureIssuer(issuer)
@@ -310,7 +312,7 @@ func (c *Config) checkBinding(r *route.Config, at string, f *setting.Faults) {
 	}
 	var words, pair []string
 	for _, kind := range []struct{ kind, word string }{
-		{"issuer", "token"}, {"apikey", "API key"}, {"key", "signature"},
+		{"issuer", "token"}, {"apikey", "API key"}, {"cert", "certificate"}, {"key", "signature"},
 	} {
 		callers := kinds[kind.kind]
 		if callers == nil {

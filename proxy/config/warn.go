@@ -18,6 +18,7 @@ func (c *Config) Warnings() Faults {
 	var f setting.Faults
 	c.warnUnused(&f)
 	c.warnAPIKeys(&f)
+	c.warnClientCertificates(&f)
 	for i := range c.Routes {
 		r, at := &c.Routes[i], setting.Index("routes", i)
 		c.warnCallers(r, at, &f)
@@ -99,6 +100,11 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 				principal = "NAME"
 			}
 			who = `principal: "key:` + principal + `"`
+		}
+		if kindOfCaller(caller) == "cert" {
+			problem += ": certificates bring groups where groups says so, and no scopes or claims"
+			_, principal, _ := strings.Cut(caller, "/")
+			who = `principal: "cert:` + cmp.Or(principal, "NAME") + `"`
 		}
 		if kindOfCaller(caller) == "apikey" {
 			problem += ": API keys bring groups, and no scopes or claims"

@@ -17,7 +17,8 @@ const (
 	SigningKey  = "signing_key"
 	APIKey      = "api_key"
 	Certificate = "certificate"
-	CA          = "ca" // certificates of authorities, by which the gateway verifies others
+	CA          = "ca"  // certificates of authorities, by which the gateway verifies others
+	CRL         = "crl" // lists of revoked certificates, each until it names its successor
 )
 
 // End describes when a thing, a key or certificate, ends.
