@@ -12,11 +12,14 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"sallyport/proxy/setting"
 )
@@ -404,4 +407,59 @@ func TestClientPolicyOfAnAddress(t *testing.T) {
 // pkixName returns the encoded name of an authority.
 func pkixName(organization string, i int) ([]byte, error) {
 	return asn1.Marshal(pkix.Name{Organization: []string{organization}, CommonName: strconv.Itoa(i)}.ToRDNSequence())
+}
+
+// A connection keeps its TLS config for its whole life. That must not retain what reloads replaced.
+func TestConnectionsRetainNoReplacedPolicies(t *testing.T) {
+	h := newCertHouse(t, Limits{})
+	cert := h.certificate(nil, 1)
+	c, err := tls.Dial("tcp", h.addr, &tls.Config{ServerName: "required.test", RootCAs: h.ca.pool, Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	view, policy := weak.Make(h.view.Load()), weak.Make(h.policies["required.test"])
+	h.policies = map[string]*ClientPolicy{"required.test": h.policy("next", true)}
+	h.activate()
+	for range 100 {
+		runtime.GC()
+		if view.Value() == nil && policy.Value() == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("retained: view %t, policy %t", view.Value() != nil, policy.Value() != nil)
+}
+
+// While policies change, clients with a certificate connect all the same.
+func TestHandshakesSucceedWhilePoliciesChange(t *testing.T) {
+	h := newCertHouse(t, Limits{})
+	cert := h.certificate(nil, 1)
+	var clients sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		clients.Go(func() {
+			cache := tls.NewLRUClientSessionCache(4)
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, _, err := h.connect("required.test", tls.VersionTLS13, &cert, cache); err != nil {
+					t.Errorf("a handshake: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		h.policies["required.test"] = h.policy(strconv.Itoa(i%3), i%2 == 0)
+		h.activate()
+	}
+	close(done)
+	clients.Wait()
 }

@@ -252,6 +252,10 @@ func addressHost(a netip.Addr) string {
 
 // hostAddress parses a host as an address; nil if it is a name.
 func hostAddress(host string) net.IP {
+	// ParseIP allocates an error for a name.
+	if n := len(host); n == 0 || !strings.Contains(host, ":") && (host[n-1] < '0' || host[n-1] > '9') {
+		return nil
+	}
 	return net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 }
 
