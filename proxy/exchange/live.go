@@ -35,14 +35,20 @@ func expired() *ending {
 	return &ending{reasonExpired, "the credential expired while the stream went on"}
 }
 
-// withdrawn is the ending of an exchange that a new configuration refuses.
-func withdrawn(why error) *ending {
+// Who refuses an exchange in progress, for causes.
+const (
+	byConfiguration = "the new configuration refuses the stream: "
+	byCertificate   = "the client certificate of the stream does not hold any more: "
+)
+
+// withdrawn is the ending of an exchange that would be refused now.
+func withdrawn(by string, why error) *ending {
 	r := asRefusal(why)
 	cause := r.reason
 	if r.cause != nil {
 		cause = r.cause.Error()
 	}
-	return &ending{reasonWithdrawn, "the new configuration refuses the stream: " + cause}
+	return &ending{reasonWithdrawn, by + cause}
 }
 
 // shards is the number of registry shards, so that exchanges rarely share a lock.
@@ -134,7 +140,7 @@ func (x *exchange) stillPermitted() *ending {
 	defer now.leave()
 	u := x.underWay()
 	if err := now.permits(x.life, &u); err != nil {
-		return withdrawn(err)
+		return withdrawn(byConfiguration, err)
 	}
 	return nil
 }
@@ -173,6 +179,21 @@ func (x *exchange) underWay() underWay {
 // flight and nonces again. It returns how many exchanges it ended. ctx limits the wait for keys of
 // new issuers; an exchange whose credential cannot be checked in time ends.
 func (s *Server) Recheck(ctx context.Context) (ended int) {
+	return s.recheck(ctx, byConfiguration, func(x *exchange, now *Snapshot) bool { return x.snapshot != now })
+}
+
+// RecheckCertificates applies the current snapshot to exchanges whose callers have sent a client
+// certificate, and ends those that it refuses: revocation lists change and end while a configuration
+// stays. It returns how many exchanges it ended. ctx is as for Recheck.
+func (s *Server) RecheckCertificates(ctx context.Context) (ended int) {
+	return s.recheck(ctx, byCertificate, func(x *exchange, _ *Snapshot) bool {
+		t := x.stream.Conn().TLS
+		return t != nil && len(t.PeerCertificates) > 0 || x.caller.Source == "cert"
+	})
+}
+
+// recheck implements Recheck for the exchanges that concerned selects.
+func (s *Server) recheck(ctx context.Context, by string, concerned func(x *exchange, now *Snapshot) bool) (ended int) {
 	now := s.take()
 	if now == nil {
 		return 0
@@ -180,7 +201,7 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 	defer now.leave()
 	var all []underWay
 	s.live.each(func(x *exchange) {
-		if x.snapshot != now && x.listed.decided {
+		if x.listed.decided && concerned(x, now) {
 			all = append(all, x.underWay())
 		}
 	})
@@ -190,7 +211,7 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 			continue
 		}
 		if err := now.permits(ctx, u); err != nil {
-			u.life.End(withdrawn(err))
+			u.life.End(withdrawn(by, err))
 			ended++
 		}
 	}
@@ -200,6 +221,9 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 // permits returns nil if the snapshot permits an exchange that an older one has permitted. Otherwise
 // it returns the reason.
 func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
+	if err := s.checkConn(u.head.Host, u.conn); err != nil {
+		return err
+	}
 	r, err := s.Routes.Match(u.head)
 	if err != nil {
 		return err

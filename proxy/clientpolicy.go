@@ -1,0 +1,114 @@
+package proxy
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"sallyport/auth"
+	"sallyport/auth/clientcert"
+	"sallyport/proxy/edge"
+	"sallyport/proxy/exchange"
+	"sallyport/proxy/wire"
+)
+
+// clientPolicies are the hosts of a configuration that ask for client certificates. They are
+// immutable.
+type clientPolicies struct {
+	trusts   *clientcert.Hosts
+	asks     func(host string) bool
+	policies map[*clientcert.Trust]*edge.ClientPolicy
+}
+
+// newClientPolicies returns the policies of a configuration; nil if none of its hosts asks for
+// certificates.
+func newClientPolicies(cfg *Config, trusts *clientcert.Hosts) *clientPolicies {
+	p := &clientPolicies{trusts: trusts, asks: cfg.AsksForCertificates(), policies: map[*clientcert.Trust]*edge.ClientPolicy{}}
+	for _, host := range cfg.TLSHosts() {
+		if t := trusts.For(host); p.asks(host) && t != nil {
+			p.policies[t] = policyOf(t)
+		}
+	}
+	if len(p.policies) == 0 {
+		return nil
+	}
+	return p
+}
+
+func policyOf(t *clientcert.Trust) *edge.ClientPolicy {
+	return &edge.ClientPolicy{
+		ID: t.ID(), Required: t.Required(), Subjects: t.Subjects(),
+		Verify: func(chain []*x509.Certificate) error {
+			_, err := t.Verify(chain)
+			return err
+		},
+		Reason: func(err error) string { return auth.CertificateError(err).Reason },
+	}
+}
+
+// certificatesEvery is how often exchanges in progress are rechecked because of their client
+// certificates. Revocation lists are fetched less often.
+const certificatesEvery = 5 * time.Second
+
+// recheckCertificates ends exchanges whose client certificates do not hold any more, until ctx ends.
+func (g *Gateway) recheckCertificates(ctx context.Context) error {
+	t := time.NewTicker(certificatesEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		if len(g.now().config.ClientCertificates) == 0 {
+			continue
+		}
+		within, cancel := context.WithTimeout(ctx, recheckTime)
+		if n := g.server.RecheckCertificates(within); n > 0 {
+			g.memory.Log.Info("exchanges under way were cut: their client certificates do not hold any more", "exchanges", n)
+		}
+		cancel()
+	}
+}
+
+// of returns the policy of a host; nil if it asks for no certificate.
+func (p *clientPolicies) of(host string) *edge.ClientPolicy {
+	_, policy := p.trustOf(host)
+	return policy
+}
+
+func (p *clientPolicies) trustOf(host string) (*clientcert.Trust, *edge.ClientPolicy) {
+	if !p.asks(host) {
+		return nil, nil
+	}
+	t := p.trusts.For(host)
+	if policy := p.policies[t]; policy != nil || t == nil {
+		return t, policy
+	}
+	return t, policyOf(t) // one name of a wildcard host has an entry of its own
+}
+
+// checkConn implements [exchange.Snapshot.CheckConn].
+func (p *clientPolicies) checkConn(host string, c *wire.Conn) error {
+	trust, policy := p.trustOf(host)
+	if policy == nil || c.TLS == nil { // without TLS, a balancer has ended it
+		return nil
+	}
+	// A balancer may use one connection for all hosts: it sends each client's certificate in a field.
+	if named := edge.HostOf(c.TLS.ServerName, c.Local); named != host && trust.HeaderFrom(c.Peer.Addr()) == "" {
+		if other := p.of(named); other == nil || other.ID != policy.ID {
+			return &exchange.Misdirected{Cause: fmt.Sprintf("the connection was opened for %q, which does not ask for client certificates as this host does", named)}
+		}
+	}
+	switch {
+	case !policy.Required:
+	case len(c.TLS.PeerCertificates) == 0:
+		return &exchange.Misdirected{Cause: "the connection was opened before the host required client certificates", Outdated: true}
+	default:
+		if err := policy.Verify(c.TLS.PeerCertificates); err != nil {
+			return auth.CertificateError(err)
+		}
+	}
+	return nil
+}
