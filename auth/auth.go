@@ -76,10 +76,10 @@ type Config struct {
 	Issuers map[string]IssuerConfig // by the name that routes use: issuer/NAME
 	Keys    map[string]*SigningKey  // by keyid, as [ReadSigningKeys] returns them
 	APIKeys *APIKeys                // as [ReadAPIKeys] returns them; nil: none
-	// Certificates are the entries of client_certificates; nil: none. They are not closed with
+	// ClientCerts are the entries of client_certificates; nil: none. They are not closed with
 	// the Auth.
-	Certificates *clientcert.Hosts
-	Aliases      map[string]string // from qualified names of callers to their common name
+	ClientCerts *clientcert.Hosts
+	Aliases     map[string]string // from qualified names of callers to their common name
 
 	MaxAge time.Duration // maximum age of signatures; httpsig.Lifetime if zero
 	Skew   time.Duration // how far a signer's clock may be ahead; zero: not at all
@@ -92,14 +92,14 @@ type Config struct {
 // tokens with [IssuerUnavailable], fetches nothing and stores nothing in its [Memory].
 // It still checks signatures and API keys, which need no memory.
 type Auth struct {
-	memory       *Memory
-	issuers      map[string]*issuer
-	keys         map[string]*SigningKey
-	apiKeys      *APIKeys
-	certificates *clientcert.Hosts
-	aliases      map[string]string
-	maxAge       time.Duration
-	skew         time.Duration
+	memory      *Memory
+	issuers     map[string]*issuer
+	keys        map[string]*SigningKey
+	apiKeys     *APIKeys
+	clientCerts *clientcert.Hosts
+	aliases     map[string]string
+	maxAge      time.Duration
+	skew        time.Duration
 
 	activated, closed bool // guarded by memory.mu
 }
@@ -109,7 +109,7 @@ type Auth struct {
 // not be nil. An Auth that was never activated need not be closed.
 func New(c Config, m *Memory) (*Auth, error) {
 	a := &Auth{memory: m, issuers: make(map[string]*issuer, len(c.Issuers)),
-		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, certificates: c.Certificates, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, clientCerts: c.ClientCerts, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
 	if a.apiKeys == nil {
 		a.apiKeys = &APIKeys{}
 	}

@@ -35,7 +35,7 @@ type candidate struct {
 
 // newBearer makes the authenticator for callers that are all "issuer/NAME".
 func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
-	b := &bearer{memory: a.memory, certificates: a.certificates}
+	b := &bearer{memory: a.memory, certificates: a.clientCerts}
 	for _, caller := range callers {
 		iss := a.issuer(caller)
 		if iss == nil {

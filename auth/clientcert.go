@@ -84,7 +84,7 @@ type certificates struct {
 
 // newCertificates makes the authenticator for callers that are all "cert/NAME" or "cert".
 func (a *Auth) newCertificates(callers []string, _ *Demand) (Authenticator, error) {
-	c := &certificates{memory: a.memory, hosts: a.certificates}
+	c := &certificates{memory: a.memory, hosts: a.clientCerts}
 	if !slices.Contains(callers, "cert") {
 		for _, caller := range callers {
 			c.names = append(c.names, strings.TrimPrefix(caller, "cert/"))

@@ -68,7 +68,7 @@ func (r *register) chain(bound string, change func(*clientcert.Config), callers 
 	}
 	ic := r.provider.config()
 	ic.BoundTokens = bound
-	a := activeAuth(r.t, r.memory, Config{Issuers: map[string]IssuerConfig{"corp": ic}, Certificates: hosts})
+	a := activeAuth(r.t, r.memory, Config{Issuers: map[string]IssuerConfig{"corp": ic}, ClientCerts: hosts})
 	c, err := a.Route(Demand{Callers: callers})
 	if err != nil {
 		r.t.Fatal(err)

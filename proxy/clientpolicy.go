@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"strings"
 	"time"
 
 	"sallyport/auth"
@@ -17,16 +18,31 @@ import (
 // immutable.
 type clientPolicies struct {
 	trusts   *clientcert.Hosts
-	asks     func(host string) bool
+	exact    map[string]bool // whether a host asks for certificates
+	wildcard map[string]bool // the same for "example.com" of "*.example.com"
 	policies map[*clientcert.Trust]*edge.ClientPolicy
 }
 
 // newClientPolicies returns the policies of a configuration; nil if none of its hosts asks for
 // certificates.
 func newClientPolicies(cfg *Config, trusts *clientcert.Hosts) *clientPolicies {
-	p := &clientPolicies{trusts: trusts, asks: cfg.AsksForCertificates(), policies: map[*clientcert.Trust]*edge.ClientPolicy{}}
-	for _, host := range cfg.TLSHosts() {
-		if t := trusts.For(host); p.asks(host) && t != nil {
+	if len(cfg.ClientCertificates) == 0 {
+		return nil
+	}
+	p := &clientPolicies{trusts: trusts, exact: map[string]bool{}, wildcard: map[string]bool{}, policies: map[*clientcert.Trust]*edge.ClientPolicy{}}
+	hosts := cfg.TLSHosts()
+	for i := range cfg.ClientCertificates {
+		hosts = append(hosts, cfg.ClientCertificates[i].Hosts...) // may be one name of a wildcard host
+	}
+	for _, host := range hosts {
+		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		asks := cfg.AsksForCertificates(host)
+		if rest, ok := strings.CutPrefix(host, "*."); ok {
+			p.wildcard[rest] = asks
+		} else {
+			p.exact[host] = asks
+		}
+		if t := trusts.For(host); asks && t != nil && p.policies[t] == nil {
 			p.policies[t] = policyOf(t)
 		}
 	}
@@ -79,14 +95,16 @@ func (p *clientPolicies) of(host string) *edge.ClientPolicy {
 }
 
 func (p *clientPolicies) trustOf(host string) (*clientcert.Trust, *edge.ClientPolicy) {
-	if !p.asks(host) {
+	asks, known := p.exact[host]
+	if !known {
+		_, rest, _ := strings.Cut(host, ".")
+		asks = p.wildcard[rest]
+	}
+	if !asks {
 		return nil, nil
 	}
 	t := p.trusts.For(host)
-	if policy := p.policies[t]; policy != nil || t == nil {
-		return t, policy
-	}
-	return t, policyOf(t) // one name of a wildcard host has an entry of its own
+	return t, p.policies[t]
 }
 
 // checkConn implements [exchange.Snapshot.CheckConn].

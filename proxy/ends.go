@@ -25,7 +25,7 @@ func EndWarnings(cfg *Config, offline bool, now time.Time) Faults {
 // ends returns when the keys and certificates in use expire, the earliest first.
 func (g *Gateway) ends() []expiry.End {
 	all := append(certificateEnds(g.memory.edge.Certificates()), g.now().ends...)
-	return expiry.Sort(append(all, listEnds(g.memory.certificates.Status())...))
+	return expiry.Sort(append(all, listEnds(g.memory.certs.Status())...))
 }
 
 // listEnds returns when the revocation lists that were fetched end.

@@ -26,15 +26,15 @@ import (
 // snapshot.
 type memory struct {
 	exchange.Memory
-	options      Options
-	sockets      []*handedSocket
-	auth         *auth.Memory
-	certificates *clientcert.Memory
-	edge         *edge.Edge
-	replay       *local.Replay
-	pools        *upstream.Pools
-	conns        *limit.Conns
-	counts       *limit.Counters
+	options Options
+	sockets []*handedSocket
+	auth    *auth.Memory
+	certs   *clientcert.Memory
+	edge    *edge.Edge
+	replay  *local.Replay
+	pools   *upstream.Pools
+	conns   *limit.Conns
+	counts  *limit.Counters
 	// Guarded by Gateway.reloading.
 	accepts, acceptsPerAddress keptRate
 	reloads                    *admin.Reloads
@@ -54,7 +54,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	m.Compressors = route.NewCompressors()
 	m.pools = upstream.NewPools(upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial, Log: m.Log})
 	m.auth = auth.NewMemory(auth.MemoryOptions{Now: o.Now, Log: m.Log})
-	m.certificates = clientcert.NewMemory(clientcert.MemoryOptions{Now: o.Now, Log: m.Log})
+	m.certs = clientcert.NewMemory(clientcert.MemoryOptions{Now: o.Now, Log: m.Log})
 	m.counts = limit.NewCounters(o.Now)
 	hash := config.OutlineOf(cfg).Hash()
 	short, _ := config.ShortHashes(hash, hash)

@@ -31,12 +31,12 @@ type snapshot struct {
 	outline config.Outline
 	loaded  time.Time // when it was built
 
-	ends         []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
-	tls          *edge.View
-	auth         *auth.Auth
-	certificates *clientcert.Hosts
-	upstreams    []*upstream.Upstream
-	counts       *limit.Lease
+	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
+	tls       *edge.View
+	auth      *auth.Auth
+	certs     *clientcert.Hosts
+	upstreams []*upstream.Upstream
+	counts    *limit.Lease
 
 	// Listeners read these fields for each connection.
 	plainFrom, forwardAuthFrom []netip.Prefix
@@ -68,12 +68,12 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.certificates, err = clientcert.New(cfg.ClientCertificates, m.certificates, m.options.Now); err != nil {
+	if s.certs, err = clientcert.New(cfg.ClientCertificates, m.certs, m.options.Now); err != nil {
 		return nil, err
 	}
 	integrity := cfg.Integrity.WithDefaults()
 	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Certificates: s.certificates, Aliases: cfg.Aliases(),
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, ClientCerts: s.certs, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m.auth); err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 		return nil, err
 	}
 	var clients edge.ClientPolicies
-	if p := newClientPolicies(cfg, s.certificates); p != nil {
+	if p := newClientPolicies(cfg, s.certs); p != nil {
 		clients, s.CheckConn = p.of, p.checkConn
 	}
 	if s.tls, err = m.edge.Prepare(cfg.TLS, cfg.TLSHosts(), len(cfg.Listen.HTTPAddrs()) > 0, clients); err != nil {
@@ -114,7 +114,7 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 // activate applies the snapshot's settings to the process memory, just before the snapshot becomes
 // current.
 func (s *snapshot) activate(m *memory) {
-	s.certificates.Activate()
+	s.certs.Activate()
 	s.auth.Activate()
 	m.edge.Activate(s.tls)
 	m.setBounds(s.config)
@@ -130,8 +130,8 @@ func (s *snapshot) release() {
 	if s.auth != nil {
 		s.auth.Close()
 	}
-	if s.certificates != nil {
-		s.certificates.Close()
+	if s.certs != nil {
+		s.certs.Close()
 	}
 	for _, u := range s.upstreams {
 		u.Close()

@@ -89,34 +89,35 @@ func (c *Config) usesCertificates(r *route.Config) bool {
 	})
 }
 
-// AsksForCertificates returns whether a host, in lower case and without a port, should ask clients
-// for certificates: one of its routes uses them. As with routes, an exact host precedes a wildcard.
-func (c *Config) AsksForCertificates() func(host string) bool {
-	asks := map[string]bool{}
+// AsksForCertificates reports whether a host should ask clients for certificates: one of its routes
+// uses them. The host may be that of a route, wildcards included, or one that a wildcard contains. As
+// with routes, an exact host precedes a wildcard.
+func (c *Config) AsksForCertificates(host string) bool {
+	host = canonicalHost(host)
+	uses, known := c.hostUsesCertificates(host)
+	if !known {
+		_, rest, _ := strings.Cut(host, ".")
+		uses, _ = c.hostUsesCertificates("*." + rest)
+	}
+	return uses
+}
+
+func (c *Config) hostUsesCertificates(host string) (uses, known bool) {
 	for i := range c.Routes {
-		uses := c.usesCertificates(&c.Routes[i])
-		for _, h := range c.Routes[i].Host {
-			h = canonicalHost(h)
-			asks[h] = asks[h] || uses
+		if slices.ContainsFunc(c.Routes[i].Host, func(h string) bool { return canonicalHost(h) == host }) {
+			known = true
+			uses = uses || c.usesCertificates(&c.Routes[i])
 		}
 	}
-	return func(host string) bool {
-		uses, known := asks[host]
-		if !known {
-			_, rest, _ := strings.Cut(host, ".")
-			uses = asks["*."+rest]
-		}
-		return uses
-	}
+	return uses, known
 }
 
 // warnClientCertificates records entries that no route uses.
 func (c *Config) warnClientCertificates(f *setting.Faults) {
-	asks := c.AsksForCertificates()
 	for i := range c.ClientCertificates {
 		e, at := &c.ClientCertificates[i], setting.Index("client_certificates", i)
 		for j, h := range e.Hosts {
-			if !asks(canonicalHost(h)) {
+			if !c.AsksForCertificates(h) {
 				f.Add(setting.Index(setting.Join(at, "hosts"), j), h, "no route of this host uses certificates", "list cert, or cert/NAME, under callers of one, or remove the host")
 			}
 		}
