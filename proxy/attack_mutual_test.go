@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sallyport/auth/authtest"
+	"sallyport/proxy/exchange"
 )
 
 // mallories are certificates that prove nobody, with the reason.
@@ -446,4 +447,32 @@ func refusedConnections(t *testing.T) *refusals {
 	h.reload("changed")
 	r.expect("misdirected", 421, "the connection was opened before the host required client certificates", h.certGet(c, "models.test/tokens").body)
 	return r
+}
+
+// TestEveryReasonOfACertificateIsCounted compares the reasons of requests with those of handshakes.
+func TestEveryReasonOfACertificateIsCounted(t *testing.T) {
+	h := newMutualHouse(t, plan{})
+	metrics := h.get("/metrics")
+	for _, reason := range exchange.Reasons() {
+		if strings.HasPrefix(reason, "certificate_") && !strings.Contains(metrics, `sallyport_tls_handshake_failures_total{reason="client_`+reason+`"} 0`) {
+			t.Errorf("no handshake can fail for %s", reason)
+		}
+	}
+}
+
+// TestBalancersFieldNeedsNoConnectionOfItsHost sends a certificate in a field, over a connection that
+// a balancer opened for another host.
+func TestBalancersFieldNeedsNoConnectionOfItsHost(t *testing.T) {
+	h := newMutualHouse(t, plan{})
+	for from, want := range map[string]int{"127.0.0.1": 200, "10.0.0.7": 421} {
+		h.edit("{hosts: models.test, ca: lab.pem, crl: lab.crl", "{hosts: models.test, header: {name: Client-Cert, from: "+from+"}, ca: lab.pem, crl: lab.crl")
+		h.reload("changed")
+		c := h.client(true)
+		h.namedDial(c, "plain.test", true)
+		alice, _ := x509.ParseCertificate(h.alice.Certificate[0])
+		if r := h.certGet(c, "models.test/cert", "Client-Cert", sfBytes(authtest.Cert{Certificate: alice})); r.StatusCode != want {
+			t.Errorf("from %s: %d %s, want %d", from, r.StatusCode, r.body, want)
+		}
+		h.edit("header: {name: Client-Cert, from: "+from+"}, ", "")
+	}
 }

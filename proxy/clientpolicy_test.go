@@ -21,9 +21,10 @@ func strictPolicies(t testing.TB) (*clientPolicies, *wire.Conn) {
 	file := filepath.Join(dir, "gateway.yaml")
 	text := `listen: {https: '127.0.0.1:0', http: 'off', health: 'off'}
 tls: {local: {}}
-client_certificates: [{hosts: [models.test, '*.wild.test'], ca: ca.pem, mode: required}]
+client_certificates: [{hosts: [models.test, tokens.test], ca: ca.pem, mode: required}, {hosts: ['*.wild.test'], ca: ca.pem}]
 routes:
   - {host: [models.test, '*.wild.test'], callers: cert, rules: [{allow: "*"}], respond: {status: 200}}
+  - {host: tokens.test, callers: anonymous, rules: [{allow: "*"}], respond: {status: 200}}
   - {host: [free.wild.test, plain.test], callers: anonymous, rules: [{allow: "*"}], respond: {status: 200}}
 `
 	for name, text := range map[string]string{file: text, filepath.Join(dir, "ca.pem"): string(authtest.PEM(ca))} {
@@ -47,7 +48,7 @@ func TestHostsAskForCertificatesAsTheirRoutesDo(t *testing.T) {
 	p, _ := strictPolicies(t)
 	for host, asks := range map[string]bool{
 		"models.test": true, "a.wild.test": true, "b.wild.test": true, "free.wild.test": false, "plain.test": false,
-		"wild.test": false, "a.b.wild.test": false, "": false, "unknown.test": false,
+		"tokens.test": true, "wild.test": false, "a.b.wild.test": false, "": false, "unknown.test": false,
 	} {
 		if got := p.of(host) != nil; got != asks {
 			t.Errorf("%q asks: %t, want %t", host, got, asks)
