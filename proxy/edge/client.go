@@ -41,12 +41,19 @@ type ClientPolicies func(host string) *ClientPolicy
 // is sent, and clients choose a certificate themselves (RFC 8446, section 4.2.4).
 const maxSubjects = 16 << 10
 
-// maxClientChain bounds what a client may send after its hello in a handshake that asks for a
-// certificate, in bytes. crypto/tls alone would parse chains of 256 KiB, and a parsed chain
-// takes several times its length in memory.
-const maxClientChain = 64 << 10
+const (
+	// maxClientChain bounds what a client may send after its hello in a handshake that asks for a
+	// certificate, in bytes. crypto/tls alone would parse chains of 256 KiB. The chain stays in
+	// memory as long as the connection, where it takes ten times as much.
+	maxClientChain = 32 << 10
+	// maxClientNames bounds the names in a chain. A short URI takes forty times as much.
+	maxClientNames = 256
+)
 
-var errClientChain = errors.New("the client sent more than 64 KiB after its hello")
+var (
+	errClientChain = errors.New("the client sent more than 32 KiB after its hello")
+	errClientNames = errors.New("the certificates have more than 256 names")
+)
 
 // clientConfig identifies a TLS config for hosts that ask for client certificates.
 type clientConfig struct {
@@ -70,8 +77,8 @@ func (e *Edge) clientConfigFor(v *View, hello *tls.ClientHelloInfo, name string,
 		c.ClientCAs, c.ClientAuth = poolOf(p.Subjects), tls.RequestClientCert
 		if p.Required {
 			c.ClientAuth = tls.RequireAnyClientCert
-			c.VerifyConnection = func(s tls.ConnectionState) error { return e.verifyClient(key.address, &s) }
 		}
+		c.VerifyConnection = func(s tls.ConnectionState) error { return e.verifyClient(key.address, &s) }
 		if v.clientConfigs == nil {
 			v.clientConfigs = map[clientConfig]*tls.Config{}
 		}
@@ -97,13 +104,20 @@ func poolOf(subjects [][]byte) *x509.CertPool {
 // verifyClient verifies the client's certificate of a full or resumed handshake by the active
 // view, which may have replaced the one that began the handshake.
 func (e *Edge) verifyClient(address string, s *tls.ConnectionState) error {
+	names := 0
+	for _, c := range s.PeerCertificates {
+		names += len(c.DNSNames) + len(c.EmailAddresses) + len(c.IPAddresses) + len(c.URIs)
+	}
+	if names > maxClientNames {
+		return &clientError{reason: string(failedClientChain), err: errClientNames}
+	}
 	name := canonicalName(s.ServerName)
 	if name == "" {
 		name = address
 	}
 	p := e.view.Load().clientPolicy(name)
-	if p == nil || !p.Required {
-		return nil
+	if p == nil || !p.Required || len(s.PeerCertificates) == 0 {
+		return nil // without a certificate, the policy has become required meanwhile: requests are refused
 	}
 	if err := p.Verify(s.PeerCertificates); err != nil {
 		return &clientError{reason: failedClient(p.Reason(err)), err: err}
