@@ -73,9 +73,11 @@ type Traits struct {
 
 // Config is the configuration of an [Auth]. It must not be modified after [New].
 type Config struct {
-	Issuers map[string]IssuerConfig // by the name that routes use: issuer/NAME
-	Keys    map[string]*SigningKey  // by keyid, as [ReadSigningKeys] returns them
-	APIKeys *APIKeys                // as [ReadAPIKeys] returns them; nil: none
+	Issuers   map[string]IssuerConfig // by the name that routes use: issuer/NAME
+	Keys      map[string]*SigningKey  // by keyid, as [ReadSigningKeys] returns them
+	APIKeys   *APIKeys                // as [ReadAPIKeys] returns them; nil: none
+	Passwords map[string]*Passwords   // by the name that routes use: basic/NAME
+	Revoked   *Revocations            // as [ReadRevocations] returns them; nil: none
 	// ClientCerts are the entries of client_certificates; nil: none. They are not closed with
 	// the Auth.
 	ClientCerts *clientcert.Hosts
@@ -90,12 +92,14 @@ type Config struct {
 //
 // It is active between [Auth.Activate] and [Auth.Close]. An inactive Auth refuses bearer
 // tokens with [IssuerUnavailable], fetches nothing and stores nothing in its [Memory].
-// It still checks signatures and API keys, which need no memory.
+// It still checks signatures, API keys and passwords, which need no issuer.
 type Auth struct {
 	memory      *Memory
 	issuers     map[string]*issuer
 	keys        map[string]*SigningKey
 	apiKeys     *APIKeys
+	passwords   map[string]*Passwords
+	revoked     *Revocations
 	clientCerts *clientcert.Hosts
 	aliases     map[string]string
 	maxAge      time.Duration
@@ -109,7 +113,7 @@ type Auth struct {
 // not be nil. An Auth that was never activated need not be closed.
 func New(c Config, m *Memory) (*Auth, error) {
 	a := &Auth{memory: m, issuers: make(map[string]*issuer, len(c.Issuers)),
-		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, clientCerts: c.ClientCerts, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), revoked: c.Revoked, clientCerts: c.ClientCerts, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
 	if a.apiKeys == nil {
 		a.apiKeys = &APIKeys{}
 	}
@@ -136,6 +140,7 @@ func (a *Auth) Activate() {
 		return
 	}
 	a.activated = true
+	a.memory.passwords.activate(a.passwords)
 	for _, iss := range a.issuers {
 		iss.memory.Store(a.memory.acquire(iss))
 	}
@@ -170,6 +175,9 @@ func (a *Auth) Status() []IssuerStatus {
 		st := IssuerStatus{}
 		if im := iss.memory.Load(); im != nil {
 			st = im.keys.status()
+			if im.introspector != nil {
+				st.Introspection = im.introspector.status()
+			}
 		}
 		st.Name, st.URL = name, iss.url
 		all = append(all, st)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"sallyport/auth/identity"
 )
 
 // Values of bound_tokens.
@@ -47,6 +49,21 @@ func bindingOf(read claimSet) binding {
 	return b
 }
 
+// to returns the thumbprint of the certificate that a token with an accepted binding is bound to;
+// nil if it is bound to none.
+func (b *binding) to() *[32]byte {
+	if !b.present {
+		return nil
+	}
+	sum := b.thumbprint
+	return &sum
+}
+
+// TakesBoundTokens reports whether the issuer's tokens may be bound to client certificates.
+func (c *IssuerConfig) TakesBoundTokens() bool {
+	return c.BoundTokens == BoundAccept || c.BoundTokens == BoundRequire
+}
+
 // refusal returns why an issuer with this value of bound_tokens takes no token with the binding; ""
 // if it may.
 func (b *binding) refusal(bound string) (reason, cause string) {
@@ -64,14 +81,18 @@ func (b *binding) refusal(bound string) (reason, cause string) {
 // holds checks that the sender of a request has proved the certificate that the token is bound to.
 // The chain must verify, whether or not the route lists cert. It is called for each request, also
 // for tokens from the cache.
-func (b *bearer) holds(r *Request, e *verified) *Error {
-	if !e.bound.present {
+func (b *bearer) holds(r *Request, e *verified) error {
+	if e.bound == nil {
 		return nil
 	}
 	trust, chain, _, err := certificateOf(b.certificates, r)
 	if err == nil {
+		var holder *identity.Principal
 		var sum *[32]byte
-		if sum, err = trust.Fingerprint(chain); err == nil && subtle.ConstantTimeCompare(sum[:], e.bound.thumbprint[:]) == 1 {
+		if holder, sum, err = trust.Holder(chain); err == nil && subtle.ConstantTimeCompare(sum[:], e.bound[:]) == 1 {
+			if refused := b.revoked.refusal(holder); refused != nil {
+				return refused
+			}
 			return nil
 		}
 	}
@@ -84,5 +105,5 @@ func (b *bearer) holds(r *Request, e *verified) *Error {
 	default:
 		cause = "cnf binds the token to another certificate than that of the client"
 	}
-	return &Error{Reason: TokenBound, Issuer: e.principal.Source[len("issuer/"):], KeyID: e.principal.KeyID, Err: ofToken(cause, e.claims)}
+	return &Error{Reason: TokenBound, Issuer: e.principal.Source[len("issuer/"):], KeyID: e.principal.KeyID, Err: ofToken(cause, e.principal.Claim)}
 }

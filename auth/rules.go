@@ -18,6 +18,7 @@ type tokenRules struct {
 	require     []requirement
 	principal   string // claim path
 	groups      string // claim path, "" for none
+	audience    string // claim path, "" for aud
 	bound       string // bound_tokens; "" for off
 }
 
@@ -35,6 +36,7 @@ func rulesOf(c *IssuerConfig) tokenRules {
 		maxLifetime: c.MaxLifetime.D(),
 		principal:   c.Principal,
 		groups:      c.Groups,
+		audience:    c.AudienceClaim,
 		bound:       c.BoundTokens,
 	}
 	if len(r.algorithms) == 0 {

@@ -1,11 +1,9 @@
 package proxy
 
 import (
-	"context"
 	"crypto/x509"
 	"fmt"
 	"strings"
-	"time"
 
 	"sallyport/auth"
 	"sallyport/auth/clientcert"
@@ -60,31 +58,6 @@ func policyOf(t *clientcert.Trust) *edge.ClientPolicy {
 			return err
 		},
 		Reason: func(err error) string { return auth.CertificateError(err).Reason },
-	}
-}
-
-// certificatesEvery is how often exchanges in progress are rechecked because of their client
-// certificates. Revocation lists are fetched less often.
-const certificatesEvery = 5 * time.Second
-
-// recheckCertificates ends exchanges whose client certificates do not hold any more, until ctx ends.
-func (g *Gateway) recheckCertificates(ctx context.Context) error {
-	t := time.NewTicker(certificatesEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
-		if len(g.now().config.ClientCertificates) == 0 {
-			continue
-		}
-		within, cancel := context.WithTimeout(ctx, recheckTime)
-		if n := g.server.RecheckCertificates(within); n > 0 {
-			g.memory.Log.Info("exchanges under way were cut: their client certificates do not hold any more", "exchanges", n)
-		}
-		cancel()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/auth"
 	"sallyport/auth/clientcert"
 	"sallyport/proxy/admin"
 	"sallyport/proxy/expiry"
@@ -18,14 +19,28 @@ func EndWarnings(cfg *Config, offline bool, now time.Time) Faults {
 		if certs, err := OpenCertificates(cfg, Options{}); err == nil {
 			ends = append(ends, certificateEnds(certs.List())...)
 		}
+		if keys, err := auth.ReadAPIKeys(nil, cfg.APIKeyFile); err == nil {
+			ends = appendFileEnd(ends, cfg, keys, now)
+		}
 	}
 	return cfg.EndWarnings(expiry.Sort(ends), now)
 }
 
 // ends returns when the keys and certificates in use expire, the earliest first.
 func (g *Gateway) ends() []expiry.End {
-	all := append(certificateEnds(g.memory.edge.Certificates()), g.now().ends...)
-	return expiry.Sort(append(all, listEnds(g.memory.certs.Status())...))
+	s := g.now()
+	all := append(certificateEnds(g.memory.edge.Certificates()), s.ends...)
+	all = append(all, listEnds(g.memory.certs.Status())...)
+	return expiry.Sort(appendFileEnd(all, s.config, s.apiKeys, g.memory.options.Now()))
+}
+
+// appendFileEnd appends the next end of a key in the file of API keys. It is another one once that
+// has passed.
+func appendFileEnd(all []expiry.End, cfg *Config, keys *auth.APIKeys, now time.Time) []expiry.End {
+	if e, ok := cfg.APIKeyFileEnd(keys, now); ok {
+		all = append(all, e)
+	}
+	return all
 }
 
 // listEnds returns when the revocation lists that were fetched end.

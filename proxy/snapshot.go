@@ -35,6 +35,7 @@ type snapshot struct {
 	tls       *edge.View
 	auth      *auth.Auth
 	certs     *clientcert.Hosts
+	apiKeys   *auth.APIKeys
 	upstreams []*upstream.Upstream
 	counts    *limit.Lease
 
@@ -64,7 +65,18 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
-	apiKeys, err := auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile)
+	if s.apiKeys, err = auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile); err != nil {
+		return nil, err
+	}
+	s.Own = make(map[string]*limit.Own, len(s.apiKeys.Limits()))
+	for name, l := range s.apiKeys.Limits() {
+		s.Own[name] = s.counts.Own(name, limit.OwnConfig{Rate: l.Rate.Limit, Burst: l.Rate.Burst, InFlight: l.InFlight})
+	}
+	revoked, err := auth.ReadRevocations(cfg.Revoked)
+	if err != nil {
+		return nil, fmt.Errorf("revoked: %w", err)
+	}
+	passwords, err := auth.ReadAllPasswords(cfg.Basic)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +85,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	}
 	integrity := cfg.Integrity.WithDefaults()
 	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, ClientCerts: s.certs, Aliases: cfg.Aliases(),
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: s.apiKeys, Passwords: passwords, Revoked: revoked, ClientCerts: s.certs, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m.auth); err != nil {
 		return nil, err
@@ -202,6 +214,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
 			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight),
 		},
+		TakesPasswords:       c.Callers.TakesPasswords(),
 		TakesAPIKeys:         c.Callers.TakesAPIKeys(),
 		ForwardAuthorization: c.ForwardAuthorization,
 	}

@@ -211,14 +211,14 @@ func (t *Trust) Verify(chain []*x509.Certificate) (*identity.Principal, error) {
 	return &v.principal, nil
 }
 
-// Fingerprint checks the chain as Verify does, but for the names in it, and returns the SHA-256 of
-// the client's own certificate. The error is always an [*Error].
-func (t *Trust) Fingerprint(chain []*x509.Certificate) (*[32]byte, error) {
+// Holder checks the chain as Verify does, but for the names in it. It returns the SHA-256 of the
+// client's own certificate, and its holder, who may have no name. The error is always an [*Error].
+func (t *Trust) Holder(chain []*x509.Certificate) (*identity.Principal, *[32]byte, error) {
 	v, err := t.check(chain)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &v.fingerprint, nil
+	return &v.principal, &v.fingerprint, nil
 }
 
 // verdict is the outcome for a chain that leads to a CA of the Trust. It is immutable.

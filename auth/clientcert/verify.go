@@ -121,7 +121,10 @@ func (t *Trust) judge(chain []*x509.Certificate, now time.Time) (*verdict, *Erro
 	if t.allowed != nil && !t.allowed[v.fingerprint] {
 		return nil, refuse(Name, "allow_fingerprints does not list %s, which is %s%s", showName(leaf), fingerprintPrefix, hex.EncodeToString(v.fingerprint[:]))
 	}
-	v.principal = identity.Principal{Source: "cert", KeyID: leaf.SerialNumber.Text(16), Expires: v.notAfter}
+	v.principal = identity.Principal{
+		Source: "cert", KeyID: fingerprintPrefix + hex.EncodeToString(v.fingerprint[:]), ID: leaf.SerialNumber.Text(16) + " " + leaf.Issuer.String(),
+		IssuedAt: leaf.NotBefore, Expires: v.notAfter,
+	}
 	if v.principal.Name, v.unnamed = t.nameOf(chain); v.unnamed == nil {
 		v.principal.Groups, v.unnamed = t.groupsOf(chain)
 	}

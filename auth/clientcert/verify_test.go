@@ -1,10 +1,13 @@
 package clientcert
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
+	"math/big"
 	"testing"
 	"time"
 
@@ -107,7 +110,7 @@ func TestFingerprintsAllowAndDeny(t *testing.T) {
 	alice, bob := root.Client("alice", nil), sub.Client("bob", nil)
 	print := func(c authtest.Cert) setting.List[string] {
 		id := trusting(t, clock, nil, root)
-		sum, err := id.Fingerprint(authtest.ChainOf(c, sub))
+		_, sum, err := id.Holder(authtest.ChainOf(c, sub))
 		if err != nil {
 			sum = fingerprintOf(c)
 		}
@@ -212,4 +215,43 @@ func TestHostsChooseTheirEntry(t *testing.T) {
 	if len(a.Subjects()) != 1 || string(a.Subjects()[0]) != string(root.RawSubject) {
 		t.Error("the subjects are not those of the CAs")
 	}
+}
+
+// TestHugeKeysAreNotUsed: fields of balancers may have keys that crypto/tls would refuse.
+func TestHugeKeysAreNotUsed(t *testing.T) {
+	clock := newClock()
+	root := authtest.NewCA("root", clock.now(), nil)
+	trust := trusting(t, clock, nil, root)
+	huge := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 64<<10, 1), E: 1<<31 - 1}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "huge"}, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}, root.Certificate, huge, root.Private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alice := root.Client("alice", nil)
+	forged := *alice.Certificate
+	forged.RawIssuer = ca.RawSubject
+	want(t, "huge", outcomeOf(t, trust, []*x509.Certificate{&forged, ca}), Chain)
+	want(t, "victim", outcome(t, trust, alice), "cert:CN=alice")
+}
+
+// TestManyCAsOfOneNameAreTriedWithinBounds: a chain of CAs with one name and many keys, each of which
+// may have signed each other one, costs no more than its length allows.
+func TestManyCAsOfOneNameAreTriedWithinBounds(t *testing.T) {
+	clock := newClock()
+	root := authtest.NewCA("same", clock.now(), nil)
+	trust := trusting(t, clock, nil, root)
+	forger := authtest.NewCA("same", clock.now(), nil)
+	chain := []authtest.Cert{forger.Client("mallory", nil)}
+	for len(chain) < defaultDepth+spareCertificates {
+		chain = append(chain, forger.CA("same", nil))
+	}
+	want(t, "forger", outcome(t, trust, chain...), UnknownCA)
+	want(t, "victim", outcome(t, trust, root.Client("alice", nil)), "cert:CN=alice")
 }

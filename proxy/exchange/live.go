@@ -35,20 +35,18 @@ func expired() *ending {
 	return &ending{reasonExpired, "the credential expired while the stream went on"}
 }
 
-// Who refuses an exchange in progress, for causes.
-const (
-	byConfiguration = "the new configuration refuses the stream: "
-	byCertificate   = "the client certificate of the stream does not hold any more: "
-)
+// withdrawn is the ending of an exchange that a new configuration refuses.
+func withdrawn(why error) *ending {
+	return &ending{reasonWithdrawn, "the new configuration refuses the stream: " + inWords(why)}
+}
 
-// withdrawn is the ending of an exchange that would be refused now.
-func withdrawn(by string, why error) *ending {
+// inWords returns the cause of a refusal, or its reason if it has none.
+func inWords(why error) string {
 	r := asRefusal(why)
-	cause := r.reason
 	if r.cause != nil {
-		cause = r.cause.Error()
+		return r.cause.Error()
 	}
-	return &ending{reasonWithdrawn, by + cause}
+	return r.reason
 }
 
 // shards is the number of registry shards, so that exchanges rarely share a lock.
@@ -140,7 +138,7 @@ func (x *exchange) stillPermitted() *ending {
 	defer now.leave()
 	u := x.underWay()
 	if err := now.permits(x.life, &u); err != nil {
-		return withdrawn(byConfiguration, err)
+		return withdrawn(err)
 	}
 	return nil
 }
@@ -179,21 +177,6 @@ func (x *exchange) underWay() underWay {
 // flight and nonces again. It returns how many exchanges it ended. ctx limits the wait for keys of
 // new issuers; an exchange whose credential cannot be checked in time ends.
 func (s *Server) Recheck(ctx context.Context) (ended int) {
-	return s.recheck(ctx, byConfiguration, func(x *exchange, now *Snapshot) bool { return x.snapshot != now })
-}
-
-// RecheckCertificates applies the current snapshot to exchanges whose callers have sent a client
-// certificate, and ends those that it refuses: revocation lists change and end while a configuration
-// stays. It returns how many exchanges it ended. ctx is as for Recheck.
-func (s *Server) RecheckCertificates(ctx context.Context) (ended int) {
-	return s.recheck(ctx, byCertificate, func(x *exchange, _ *Snapshot) bool {
-		t := x.stream.Conn().TLS
-		return t != nil && len(t.PeerCertificates) > 0 || x.caller.Source == "cert"
-	})
-}
-
-// recheck implements Recheck for the exchanges that concerned selects.
-func (s *Server) recheck(ctx context.Context, by string, concerned func(x *exchange, now *Snapshot) bool) (ended int) {
 	now := s.take()
 	if now == nil {
 		return 0
@@ -201,7 +184,7 @@ func (s *Server) recheck(ctx context.Context, by string, concerned func(x *excha
 	defer now.leave()
 	var all []underWay
 	s.live.each(func(x *exchange) {
-		if x.listed.decided && concerned(x, now) {
+		if x.snapshot != now && x.listed.decided {
 			all = append(all, x.underWay())
 		}
 	})
@@ -211,7 +194,7 @@ func (s *Server) recheck(ctx context.Context, by string, concerned func(x *excha
 			continue
 		}
 		if err := now.permits(ctx, u); err != nil {
-			u.life.End(withdrawn(by, err))
+			u.life.End(withdrawn(err))
 			ended++
 		}
 	}
