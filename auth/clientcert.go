@@ -51,7 +51,7 @@ func certificateOf(hosts *clientcert.Hosts, r *Request) (t *clientcert.Trust, ch
 		return nil, nil, "", ErrNoCredential
 	}
 	if chain, err = t.FromHeader(lines, along); err != nil {
-		return nil, nil, "", certificateError(err)
+		return nil, nil, "", CertificateError(err)
 	}
 	return t, chain, field, nil
 }
@@ -66,8 +66,8 @@ func linesOf(all []string, head *message.Head, name string) []string {
 	return all
 }
 
-// certificateError returns an error of package clientcert as an [*Error].
-func certificateError(err error) *Error {
+// CertificateError returns an error of package clientcert as an [*Error].
+func CertificateError(err error) *Error {
 	var e *clientcert.Error
 	if !errors.As(err, &e) {
 		return &Error{Reason: CertificateChain, Err: err}
@@ -126,7 +126,7 @@ func (c *certificates) prove(r *Request, budget *budget) (Proof, error) {
 	if err != nil {
 		refused = asError(err)
 	} else if caller, err := trust.Verify(chain); err != nil {
-		refused = certificateError(err)
+		refused = CertificateError(err)
 	} else if c.names == nil || slices.Contains(c.names, caller.Name) {
 		return Proof{Caller: *caller, Field: field}, nil
 	} else {

@@ -20,7 +20,7 @@ import (
 // reaches the client, and no record holds a secret that was sent.
 func TestEveryRefusalRecordsItsCause(t *testing.T) {
 	groups := map[string]func(*testing.T) *refusals{
-		"heads": refusedHeads, "slow heads": refusedSlowHeads, "routes": refusedByRoutes, "plain": refusedOnPlainHTTP, "forward auth": refusedForProxies,
+		"heads": refusedHeads, "slow heads": refusedSlowHeads, "routes": refusedByRoutes, "plain": refusedOnPlainHTTP, "connections": refusedConnections, "forward auth": refusedForProxies,
 		"tokens": refusedTokens, "API keys": refusedAPIKeys, "certificates": refusedCertificates, "revocation lists": refusedByEndedLists, "passwords": refusedPasswords, "revocations": refusedRevoked, "issuers": refusedForIssuers, "introspection": refusedByIntrospection,
 		"signatures": refusedSignatures, "nonces": refusedNonces,
 		"rules": refusedByRules, "models": refusedModels, "bodies": refusedBodies, "limits": refusedByLimits, "calls": refusedCalls,

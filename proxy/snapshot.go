@@ -93,7 +93,11 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err := m.beginReplay(cfg); err != nil {
 		return nil, err
 	}
-	if s.tls, err = m.edge.Prepare(cfg.TLS, cfg.TLSHosts(), len(cfg.Listen.HTTPAddrs()) > 0); err != nil {
+	var clients edge.ClientPolicies
+	if p := newClientPolicies(cfg, s.certs); p != nil {
+		clients, s.CheckConn = p.of, p.checkConn
+	}
+	if s.tls, err = m.edge.Prepare(cfg.TLS, cfg.TLSHosts(), len(cfg.Listen.HTTPAddrs()) > 0, clients); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {

@@ -90,7 +90,7 @@ func (c *Config) usesCertificates(r *route.Config) bool {
 }
 
 // AsksForCertificates reports whether a host should ask clients for certificates: one of its routes
-// uses them. The host may be that of a route, wildcards included, or one that a wildcard contains. As
+// uses them, or an entry lists the host and requires them, whatever proves the caller. The host may be that of a route, wildcards included, or one that a wildcard contains. As
 // with routes, an exact host precedes a wildcard.
 func (c *Config) AsksForCertificates(host string) bool {
 	host = canonicalHost(host)
@@ -103,6 +103,11 @@ func (c *Config) AsksForCertificates(host string) bool {
 }
 
 func (c *Config) hostUsesCertificates(host string) (uses, known bool) {
+	if slices.ContainsFunc(c.ClientCertificates, func(e clientcert.Config) bool {
+		return e.Mode == clientcert.Required && slices.ContainsFunc(e.Hosts, func(h string) bool { return canonicalHost(h) == host })
+	}) {
+		return true, true
+	}
 	for i := range c.Routes {
 		if slices.ContainsFunc(c.Routes[i].Host, func(h string) bool { return canonicalHost(h) == host }) {
 			known = true

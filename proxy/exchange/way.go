@@ -129,10 +129,17 @@ func (x *exchange) read() error {
 	return nil
 }
 
-// match finds the route.
+// match finds the route, and refuses connections that must not carry requests for the host.
 func (x *exchange) match() error {
 	forms := x.head.Forms
 	r, err := x.snapshot.Routes.Match(x.head)
+	if bad := x.snapshot.checkConn(x.head.Host, x.stream.Conn()); bad != nil {
+		// This comes first: who may not use the host does not learn which paths it has.
+		if x.route = r; r != nil {
+			x.record.Route = r.Name
+		}
+		return hangingUp(bad)
+	}
 	if err != nil {
 		return err
 	}
