@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -91,6 +92,10 @@ func TestBadCertificatesReachNoUpstream(t *testing.T) {
 						t.Errorf("the upstream was told %v", up.Header)
 					}
 				})
+			}
+			serial := fmt.Sprintf("%x CN=lab", h.alice.Leaf.SerialNumber)
+			if r := h.recordOf("cert:spiffe://lab/alice"); r["credential"] != "cert" || r["credential_id"] != serial || !strings.HasPrefix(fmt.Sprint(r["key_id"]), "sha256:") {
+				t.Errorf("the record does not name the certificate: %v", r)
 			}
 			if text := h.log.text(); !strings.Contains(text, "client=127.0.0.1") || !strings.Contains(text, "certificate_expired") {
 				t.Errorf("the log names no reason and address:\n%s", text)

@@ -212,6 +212,7 @@ func (x *exchange) authenticate() error {
 	x.record.Principal = x.caller.String()
 	x.record.Credential = x.caller.Kind()
 	x.record.KeyID = x.caller.KeyID
+	x.record.CredentialID = x.caller.ID
 	x.chooseAnswerKey(true)
 	if s := x.proof.Signature; s != nil {
 		return route.CheckSpelling(x.head.Fields, s.Covers)
