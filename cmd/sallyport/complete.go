@@ -37,7 +37,9 @@ func addCompletions(root *cobra.Command) {
 		case "obtain", "renew", "export":
 			c.ValidArgsFunction = fromConfig(hosts)
 		default:
-			c.ValidArgsFunction = cobra.NoFileCompletions
+			if c.ValidArgsFunction == nil {
+				c.ValidArgsFunction = cobra.NoFileCompletions
+			}
 		}
 		for _, sub := range c.Commands() {
 			visit(sub)
