@@ -135,12 +135,13 @@ func samePublic(a, b crypto.PublicKey) bool {
 	return ok && k.Equal(b)
 }
 
-// newSerial returns 128 random bits.
+// newSerial returns a random number of 128 bits. It has no leading zeros, which some programs show
+// and others leave out.
 func newSerial() *big.Int {
 	limit := new(big.Int).Lsh(big.NewInt(1), 128)
 	for {
 		n, err := rand.Int(rand.Reader, limit)
-		if err == nil && n.Sign() > 0 {
+		if err == nil && n.BitLen() > 124 {
 			return n
 		}
 	}

@@ -54,7 +54,8 @@ clients and servers, and no other authorities.
 
 With --seal a passphrase encrypts the key (scrypt, AES-256-GCM); each later command that
 signs asks for it. With --permit-... the certificate says for which names the authority
-counts, and that it counts for no other kind of name.
+counts, and that it counts for no other kind of name. The gateway then takes neither
+callers nor groups from subjects, which no constraint binds.
 
 A backup of the folder is the only way back if it is lost.`,
 		Example: `  sallyport ca init

@@ -73,8 +73,8 @@ Existing files are never overwritten.`,
 	}
 	f := c.Flags()
 	f.StringVar(&i.spiffe, "spiffe", "", "SPIFFE ID, such as spiffe://lab/batch")
-	f.StringArrayVar(&i.dns, "dns", nil, "host name; repeatable")
-	f.StringArrayVar(&i.email, "email", nil, "email address; repeatable")
+	f.StringArrayVar(&i.dns, "dns", nil, "host name; repeatable for a server")
+	f.StringArrayVar(&i.email, "email", nil, "email address")
 	f.StringVar(&i.subject, "subject", "", "common name, or CN=...,OU=...,O=...")
 	f.StringArrayVar(&i.ip, "ip", nil, "address of a server; repeatable")
 	f.BoolVar(&i.server, "server", false, "certify a server instead of a client")

@@ -27,11 +27,15 @@ var (
 	trustDomain  = regexp.MustCompile(`^[a-z0-9._-]{1,255}$`)
 	spiffeStep   = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 	hostLabel    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	emailAddress = regexp.MustCompile("^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+$") // before the @
+	emailAddress = regexp.MustCompile("^[A-Za-z0-9.!#$%&'*+/?^_`{|}~-]+$") // before the @
 )
 
-// maxName is the upper bound of a common name and its kin (RFC 5280, appendix A.1).
-const maxName = 64
+const (
+	// maxName is the upper bound of a common name and its kin (RFC 5280, appendix A.1).
+	maxName = 64
+	// maxCaller is the length of the longest name that the gateway takes for a caller.
+	maxCaller = 256
+)
 
 // fill checks the names and sets them in a certificate that is to be signed.
 func (n *names) fill(c *x509.Certificate, server bool) error {
@@ -62,8 +66,11 @@ func (n *names) fill(c *x509.Certificate, server bool) error {
 		}
 		c.IPAddresses = append(c.IPAddresses, net.IP(a.Unmap().AsSlice()))
 	}
-	if server && len(n.email) > 0 {
+	switch {
+	case server && len(n.email) > 0:
 		return fmt.Errorf("--email %q: a server is not known by an address of mail", n.email[0])
+	case !server && max(len(n.dns), len(n.email)) > 1:
+		return errors.New("the gateway knows a client by one --dns and one --email at most; issue a certificate for each name")
 	}
 	c.DNSNames, c.EmailAddresses = n.dns, n.email
 	if n.subject != "" {
@@ -100,7 +107,7 @@ func sans(c *x509.Certificate) []string {
 func parseSPIFFE(text string) (*url.URL, error) {
 	wrong := errors.New("want such as spiffe://lab/batch: a trust domain in lower case, then steps of letters, digits and . _ -")
 	domain, path, slash := strings.Cut(strings.TrimPrefix(text, "spiffe://"), "/")
-	if !strings.HasPrefix(text, "spiffe://") || len(text) > 2048 || !slash || !trustDomain.MatchString(domain) {
+	if !strings.HasPrefix(text, "spiffe://") || len(text) > maxCaller || !slash || !trustDomain.MatchString(domain) {
 		return nil, wrong
 	}
 	for step := range strings.SplitSeq(path, "/") {
@@ -131,7 +138,7 @@ func checkHost(host string) error {
 func checkEmail(address string) error {
 	wrong := errors.New("want an address such as ops@example.com")
 	local, host, _ := strings.Cut(address, "@")
-	if a, err := mail.ParseAddress(address); err != nil || a.Address != address || len(local) > 64 || !emailAddress.MatchString(local) {
+	if a, err := mail.ParseAddress(address); err != nil || a.Address != address || len(address) > maxCaller || !emailAddress.MatchString(local) {
 		return wrong
 	}
 	if checkHost(host) != nil {
