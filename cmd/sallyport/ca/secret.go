@@ -2,6 +2,7 @@ package ca
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -65,12 +66,12 @@ func ask(c *cobra.Command, what string, isNew bool) (string, error) {
 	}
 	read := func(prompt string) (string, error) {
 		fmt.Fprint(c.ErrOrStderr(), prompt+": ")
-		text, err := term.ReadPassword(int(in.Fd()))
-		fmt.Fprintln(c.ErrOrStderr())
+		defer fmt.Fprintln(c.ErrOrStderr())
+		text, err := readHidden(c.Context(), int(in.Fd()))
 		if err != nil {
 			return "", fmt.Errorf("reading %s: %w", what, err)
 		}
-		return string(text), nil
+		return text, nil
 	}
 	first, err := read(what)
 	if err != nil || !isNew {
@@ -84,4 +85,28 @@ func ask(c *cobra.Command, what string, isNew bool) (string, error) {
 		err = fmt.Errorf("%s: the two differ", what)
 	}
 	return first, err
+}
+
+// readHidden reads a line that the terminal does not show. If the context ends, as by Ctrl-C, the
+// terminal shows again what is typed.
+func readHidden(ctx context.Context, fd int) (string, error) {
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", err
+	}
+	type line struct {
+		text []byte
+		err  error
+	}
+	typed := make(chan line, 1)
+	go func() { // the read ends with the process at the latest
+		text, err := term.ReadPassword(fd)
+		typed <- line{text, err}
+	}()
+	select {
+	case l := <-typed:
+		return string(l.text), l.err
+	case <-ctx.Done():
+		return "", errors.Join(errors.New("interrupted"), term.Restore(fd, before))
+	}
 }
