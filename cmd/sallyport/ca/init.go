@@ -168,8 +168,12 @@ func (f *founding) template(now time.Time) (*x509.Certificate, error) {
 	return t, f.constrain(t)
 }
 
-// constrain sets the name constraints. If there are any, kinds of names without a permit are
-// excluded: by RFC 5280 a constraint binds only names of its own kind.
+// nowhere is a domain that nobody has (RFC 2606).
+const nowhere = "invalid"
+
+// constrain sets the name constraints. By RFC 5280 a constraint binds only names of its own kind,
+// so if there are any, the other kinds are permitted nowhere. An excluded subtree of all names
+// would say the same, but Java refuses to read it.
 func (f *founding) constrain(t *x509.Certificate) error {
 	for i, domain := range f.permitURI {
 		f.permitURI[i] = strings.TrimSuffix(strings.TrimPrefix(domain, "spiffe://"), "/")
@@ -189,15 +193,10 @@ func (f *founding) constrain(t *x509.Certificate) error {
 	}
 	t.PermittedDNSDomainsCritical = true // of all name constraints
 	t.PermittedDNSDomains, t.PermittedURIDomains, t.PermittedEmailAddresses = f.permitDNS, f.permitURI, f.permitEmail
-	nothing := []string{""} // contains all names, as excluded subtree
-	if len(f.permitDNS) == 0 {
-		t.ExcludedDNSDomains = nothing
-	}
-	if len(f.permitURI) == 0 {
-		t.ExcludedURIDomains = nothing
-	}
-	if len(f.permitEmail) == 0 {
-		t.ExcludedEmailAddresses = nothing
+	for _, permitted := range []*[]string{&t.PermittedDNSDomains, &t.PermittedURIDomains, &t.PermittedEmailAddresses} {
+		if len(*permitted) == 0 {
+			*permitted = []string{nowhere}
+		}
 	}
 	t.ExcludedIPRanges = []*net.IPNet{
 		{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},

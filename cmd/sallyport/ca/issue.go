@@ -186,6 +186,19 @@ func (a *authority) limits(template *x509.Certificate, life span) error {
 	if constrained(a.cert) && len(sans(template)) == 0 {
 		return errors.New("--subject alone: the authority counts for some names only, and no constraint binds subjects; add --spiffe, --dns or --email")
 	}
+	for _, kind := range []struct {
+		flag      string
+		names     int
+		permitted []string
+	}{
+		{"spiffe", len(template.URIs), a.cert.PermittedURIDomains},
+		{"dns", len(template.DNSNames), a.cert.PermittedDNSDomains},
+		{"email", len(template.EmailAddresses), a.cert.PermittedEmailAddresses},
+	} {
+		if kind.names > 0 && slices.Equal(kind.permitted, []string{nowhere}) {
+			return fmt.Errorf("--%s: the authority in %s may certify other kinds of names only", kind.flag, a.dir)
+		}
+	}
 	for _, id := range template.URIs {
 		// Go's verifier also takes names below a constraint without a dot, against RFC 5280.
 		if permitted := a.cert.PermittedURIDomains; len(permitted) > 0 && !slices.Contains(permitted, id.Host) {

@@ -101,13 +101,13 @@ func TestConstraints(t *testing.T) {
 		{founding: lab, names: names{spiffe: "spiffe://lab/a"}},
 		{founding: lab, names: names{spiffe: "spiffe://other/a"}, want: "trust domain lab only"},
 		{founding: lab, names: names{spiffe: "spiffe://a.lab/a"}, want: "trust domain lab only"},
-		{founding: lab, names: names{dns: []string{"lab"}}, want: "excluded"},
-		{founding: lab, names: names{email: []string{"a@lab"}}, want: "excluded"},
+		{founding: lab, names: names{dns: []string{"lab"}}, want: "other kinds of names only"},
+		{founding: lab, names: names{email: []string{"a@lab"}}, want: "other kinds of names only"},
 		{founding: lab, names: names{subject: "a"}, want: "--subject alone"},
 		{founding: mail, names: names{email: []string{"a@example.com"}, dns: []string{"x.example.com"}}},
 		{founding: mail, names: names{email: []string{"a@example.org"}}, want: "not permitted"},
 		{founding: mail, names: names{dns: []string{"notexample.com"}}, want: "not permitted"},
-		{founding: mail, names: names{spiffe: "spiffe://example.com/a"}, want: "excluded"},
+		{founding: mail, names: names{spiffe: "spiffe://example.com/a"}, want: "other kinds of names only"},
 		{founding: mail, names: names{dns: []string{"example.com"}, ip: []string{"10.0.0.7"}}, server: true, want: "excluded"},
 		{founding: mail, names: names{dns: []string{"example.com"}, ip: []string{"::1"}}, server: true, want: "excluded"},
 	} {
@@ -122,6 +122,25 @@ func TestConstraints(t *testing.T) {
 		}
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%+v by %+v: got %v, want %q", tt.names, tt.founding, err, tt.want)
+		}
+	}
+}
+
+// The certificate itself says so, to verifiers that know nothing of this command.
+func TestConstraintsBindOthersToo(t *testing.T) {
+	now := time.Now()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []names{{dns: []string{"lab"}}, {email: []string{"a@lab"}}, {spiffe: "spiffe://other/a"}} {
+		a := testAuthority(t, now, founding{permitURI: []string{"lab"}})
+		template, err := (&issuing{names: n, life: span{leafLife}, out: "x"}).check(now)
+		if err == nil {
+			_, err = a.sign(template, key.Public(), now)
+		}
+		if err == nil || !strings.Contains(err.Error(), "not permitted") {
+			t.Errorf("%+v: %v", n, err)
 		}
 	}
 }
