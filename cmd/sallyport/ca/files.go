@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // output is a file that a command makes.
@@ -75,20 +76,22 @@ func writeSynced(f *os.File, text []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// replaceFile replaces a file. After a crash the file is the old one or the new one.
+// replaceFile replaces a file of the authority. After a crash the file is the old one or the new
+// one. The caller holds the lock, so what lies beside the file is left from a crash.
 func replaceFile(name string, text []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // made with mode 0600
+	next := name + ".new"
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails once it is renamed
+	defer os.Remove(next) // fails once it is renamed
 	if err := f.Chmod(mode); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	if err := writeSynced(f, text); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), name); err != nil {
+	if err := os.Rename(next, name); err != nil {
 		return err
 	}
 	return syncFolder(filepath.Dir(name))

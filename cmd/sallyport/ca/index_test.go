@@ -206,6 +206,24 @@ func TestFailedChangeLeavesIndexAlone(t *testing.T) {
 	}
 }
 
+func TestWhatAKilledCommandLeftIsReplaced(t *testing.T) {
+	now := time.Now()
+	a := testAuthority(t, now, founding{})
+	left := filepath.Join(a.dir, indexFile+".new")
+	if err := os.WriteFile(left, []byte(strings.Repeat("half of an index", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.record(t.Context(), now, 0, nothing); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readIndex(a.dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", left, err)
+	}
+}
+
 func TestLockExcludesAndGivesUp(t *testing.T) {
 	dir := t.TempDir()
 	unlock, err := lock(t.Context(), dir)
