@@ -219,7 +219,7 @@ func (s *servers) handshakes(t *testing.T, g *story.Gateway) {
 			if err == nil || !strings.Contains(string(out), " alert ") || strings.Contains(string(out), "HTTP/1.1 ") {
 				t.Errorf("openssl s_client: %v, want an alert\n%s", err, out)
 			}
-			g.Process.Prints(t, c.reason)
+			counted(t, g, "client_"+c.reason)
 			if x := s.relay.Take(); len(x) > 0 {
 				t.Errorf("the model server was asked: %q", x[0].Request)
 			}
@@ -228,6 +228,31 @@ func (s *servers) handshakes(t *testing.T, g *story.Gateway) {
 			}
 		})
 	}
+	g.Process.Prints(t, `a client has no certificate for \"localhost\"`)
+	g.Process.Prints(t, `the client certificate for \"localhost\" is refused: `)
+}
+
+// counted waits until the metrics count one handshake that failed for a reason. The log says it in
+// words, with the address.
+func counted(t *testing.T, g *story.Gateway, reason string) {
+	t.Helper()
+	want := `sallyport_tls_handshake_failures_total{reason="` + reason + `"} 1`
+	var metrics string
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		res, err := http.Get("http://" + g.Health + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if metrics = string(text); strings.Contains(metrics, want+"\n") {
+			return
+		}
+	}
+	t.Errorf("no %s in the metrics:\n%s", want, metrics)
 }
 
 // refused are requests over connections that the mode optional has let in.
