@@ -68,6 +68,7 @@ routes:
 		{"ca list --output ", "table json", noFiles},
 		{"ca init --dir ", "", ":16"},
 		{"ca revoke --dir nowhere ", "", ":0"},
+		{"revoke ", "principal jti key apikey certificate", noFiles},
 		{"verify --tag ", "sallyport-req sallyport-resp", noFiles},
 	} {
 		args := strings.Split(tt.args, " ")

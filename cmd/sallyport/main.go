@@ -112,7 +112,7 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 			c.Args = noArgs
 		}
 	}
-	root.AddCommand(newCurl(), newCA()) // take arguments
+	root.AddCommand(newCurl(), newRevoke(), newCA()) // take arguments
 	addCompletions(root)
 	return root
 }
