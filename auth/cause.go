@@ -131,6 +131,8 @@ func (c *Chain) missingCause(reason string, authorization string) error {
 		what = "another credential than that of Authorization is missing"
 	}
 	switch reason {
+	case CertificateMissing:
+		what = "the client has sent no certificate"
 	case SignatureMissing:
 		what = "there is no signature for this gateway"
 	case UnlistedCredential:

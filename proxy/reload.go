@@ -208,10 +208,10 @@ func (g *Gateway) retire(old *snapshot) {
 	old.release()
 }
 
-// revisitEvery is how often streams are checked whose token an issuer may revoke.
+// revisitEvery is how often streams are checked whose token or certificate may be revoked.
 const revisitEvery = 5 * time.Second
 
-// revisit ends streams whose token was revoked, until ctx ends. It asks an issuer about a token only
+// revisit ends streams whose token or certificate was revoked, until ctx ends. It asks an issuer about a token only
 // once the last answer is too old.
 func (g *Gateway) revisit(ctx context.Context) error {
 	tick := time.NewTicker(revisitEvery)

@@ -18,6 +18,7 @@ func (c *Config) Warnings() Faults {
 	var f setting.Faults
 	c.warnUnused(&f)
 	c.warnAPIKeys(&f)
+	c.warnClientCertificates(&f)
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		iss := c.Issuers[name]
 		iss.Warn("issuers."+name, &f)
@@ -107,6 +108,11 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 				principal = "NAME"
 			}
 			who = `principal: "key:` + principal + `"`
+		}
+		if kindOfCaller(caller) == "cert" {
+			problem += ": certificates bring groups where groups says so, and no scopes or claims"
+			_, principal, _ := strings.Cut(caller, "/")
+			who = `principal: "cert:` + cmp.Or(principal, "NAME") + `"`
 		}
 		if kindOfCaller(caller) == "apikey" {
 			problem += ": API keys bring groups, and no scopes or claims"

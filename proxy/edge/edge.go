@@ -105,9 +105,9 @@ func New(c Config, o Options) (*Edge, error) {
 	e.config = &tls.Config{Time: o.Now, GetConfigForClient: e.configFor}
 	e.configs = map[uint16]*tls.Config{}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		e.configs[version] = e.newTLSConfig(version)
+		e.configs[version] = e.newTLSConfig(version, "")
 	}
-	v, err := e.Prepare(c, o.Hosts, o.PlainHTTP)
+	v, err := e.Prepare(c, o.Hosts, o.PlainHTTP, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -142,6 +142,9 @@ func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		return v.unknown, nil
 	}
 	e.failures.unserved(hello, name, v.config)
+	if p := v.clientPolicy(name); p != nil {
+		return e.clientConfigFor(v, hello, name, p), nil
+	}
 	return v.config, nil
 }
 
@@ -228,13 +231,11 @@ func canonicalName(name string) string {
 // no server name, or wrongly sends the address itself. Both mean the local address of the
 // connection; the address in the message is not trusted.
 func askedFor(hello *tls.ClientHelloInfo) string {
-	if name := canonicalName(hello.ServerName); name != "" {
-		return name
-	}
+	var local netip.Addr
 	if a, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok {
-		return addressHost(a.AddrPort().Addr())
+		local = a.AddrPort().Addr()
 	}
-	return ""
+	return HostOf(hello.ServerName, local)
 }
 
 // addressHost formats an address as routes do: IPv6 in brackets, IPv4-mapped addresses as
@@ -251,6 +252,10 @@ func addressHost(a netip.Addr) string {
 
 // hostAddress parses a host as an address; nil if it is a name.
 func hostAddress(host string) net.IP {
+	// ParseIP allocates an error for a name.
+	if n := len(host); n == 0 || !strings.Contains(host, ":") && (host[n-1] < '0' || host[n-1] > '9') {
+		return nil
+	}
 	return net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 }
 

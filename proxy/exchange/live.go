@@ -204,6 +204,9 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 // permits returns nil if the snapshot permits an exchange that an older one has permitted. Otherwise
 // it returns the reason.
 func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
+	if err := s.checkConn(u.head.Host, u.conn); err != nil {
+		return err
+	}
 	r, err := s.Routes.Match(u.head)
 	if err != nil {
 		return err
@@ -211,7 +214,7 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
 	if !r.Access.Admits(u.client) {
 		return errors.New(r.Access.Refusal(u.client))
 	}
-	proof, err := r.Chain.Recheck(ctx, &auth.Request{Head: u.head, Peer: u.client, Conn: u.conn.TLS}, u.proof)
+	proof, err := r.Chain.Recheck(ctx, &auth.Request{Head: u.head, Peer: u.client, Via: u.conn.Peer.Addr().Unmap(), Conn: u.conn.TLS}, u.proof)
 	if err != nil {
 		return err
 	}

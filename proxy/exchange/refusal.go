@@ -66,6 +66,7 @@ const (
 	reasonBadCall        = "bad_grpc_call"
 	reasonUpgradeBody    = "upgrade_with_body"
 	reasonUpgradeMethod  = "upgrade_not_get"
+	reasonMisdirected    = "misdirected"
 
 	reasonUpstreamSignature = "upstream_signature"
 
@@ -124,6 +125,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadCall:        {400, "The gRPC call is malformed."},
 	reasonUpgradeBody:    {400, "A WebSocket request must have no body."},
 	reasonUpgradeMethod:  {400, "A WebSocket request must be a GET."},
+	reasonMisdirected:    {421, "This connection was opened for another host, or before the host asked for client certificates. Open a new one."},
 	reasonNoRoute:        {404, "No route has this host and path."},
 	reasonMethod:         {405, "The method is not allowed here."},
 	reasonBodyTimeout:    {408, "The request body did not arrive in time."},
@@ -167,7 +169,8 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonReplaced:   {503, "The gateway's configuration was replaced."},
 	reasonShutdown:   {503, "The gateway is stopping."},
 }, map[string]grpcCode{
-	reasonUnserved: grpcUnimplemented, // other callers get an "unavailable" status
+	reasonUnserved:    grpcUnimplemented, // other callers get an "unavailable" status
+	reasonMisdirected: grpcUnavailable,   // a retry over a new connection succeeds
 })
 
 // refusal is the error by which a step ends an exchange.
@@ -178,11 +181,21 @@ type refusal struct {
 	allow      string        // with reasonMethod: the allowed methods
 	retryAfter time.Duration // with 429 and 503; zero: not sent
 	keyID      string        // the key of a verified credential that was refused; "" for none
+	hangUp     bool          // only a new connection can succeed
 }
 
 func (r *refusal) Error() string { return r.reason }
 
 func (r *refusal) Unwrap() error { return r.cause }
+
+// hangingUp returns the refusal of a connection whose certificate policy is not that of the
+// request's host. Unless the connection serves another host, it is of no use any more.
+func hangingUp(bad error) *refusal {
+	r := *asRefusal(bad)
+	var misled *Misdirected
+	r.hangUp = !errors.As(bad, &misled) || misled.Outdated
+	return &r
+}
 
 // checkRetry is the Retry-After if a credential cannot be checked now.
 const checkRetry = 5 * time.Second
@@ -200,6 +213,7 @@ func asRefusal(err error) *refusal {
 	var (
 		own     *refusal
 		authErr *auth.Error
+		misled  *Misdirected
 		denied  *policy.Refusal
 		upErr   *upstream.Error
 		method  *route.MethodError
@@ -210,11 +224,15 @@ func asRefusal(err error) *refusal {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &authErr):
-		r := &refusal{reason: authErr.Reason, cause: authErr.Err, keyID: authErr.KeyID}
+		// A connection is older than the client's certificate, or than the demand for one.
+		noCert := authErr.Reason == auth.CertificateMissing
+		r := &refusal{reason: authErr.Reason, cause: authErr.Err, keyID: authErr.KeyID, hangUp: noCert}
 		if authErr.Status() != http.StatusUnauthorized {
 			r.retryAfter = checkRetry
 		}
 		return r
+	case errors.As(err, &misled):
+		return &refusal{reason: reasonMisdirected, cause: misled}
 	case errors.As(err, &denied):
 		return &refusal{reason: denied.Reason, cause: errors.New(denied.Cause)}
 	case errors.As(err, &leg): // first, because it wraps the signature's fault

@@ -11,6 +11,7 @@ import (
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // refuse turns an error of any step into an answer in the caller's protocol and the dialect's
@@ -47,7 +48,18 @@ func (x *exchange) refuse(err error) {
 		// HTTP.
 		x.stream.CloseAfter()
 	}
+	if r.hangUp {
+		x.hangUp()
+	}
 	x.sendRefusal(o, r, err)
+}
+
+// hangUp makes the client use another connection for its next request.
+func (x *exchange) hangUp() {
+	x.stream.CloseAfter()
+	if s, ok := x.stream.(wire.Drainer); ok {
+		s.DrainAfter()
+	}
 }
 
 // ownCut returns the refusal for an exchange that the gateway itself has ended, and r otherwise. To

@@ -10,6 +10,7 @@ import (
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/wire"
 )
 
 // Snapshot holds one configuration in the form that exchanges use. It is immutable once in use,
@@ -29,12 +30,36 @@ type Snapshot struct {
 	PublicHTTPS int
 	// ForwardAuth is the dialect of proxies that ask for decisions; "" refuses all of them.
 	ForwardAuth string
+	// CheckConn returns why a connection may not carry requests for a host that asks for client
+	// certificates: a [*Misdirected], or an [*auth.Error] if the connection's certificate is refused
+	// by now. Nil: no host asks for any.
+	CheckConn func(host string, c *wire.Conn) error
 	// Durable says when the records of requests without a route must be in the audit log.
 	Durable setting.Durability
 
 	users   atomic.Int64  // number of exchanges, plus one while it is current
 	drained chan struct{} // closed when it is no longer in use
 }
+
+// checkConn returns why a connection may not carry a request for this host. A handshake asks for a
+// certificate by the policy of the name in it, as it was then.
+func (s *Snapshot) checkConn(host string, c *wire.Conn) error {
+	if s.CheckConn == nil {
+		return nil
+	}
+	return s.CheckConn(host, c)
+}
+
+// Misdirected is the error for a request on a connection whose handshake did not ask for client
+// certificates as the host of the request does.
+type Misdirected struct {
+	Cause string
+	// Outdated says that the host asked for none at the time of the handshake. A new connection will
+	// do, so this one is closed.
+	Outdated bool
+}
+
+func (e *Misdirected) Error() string { return e.Cause }
 
 // retired is the count of a snapshot that can no longer be taken.
 const retired = -1 << 40

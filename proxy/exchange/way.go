@@ -129,10 +129,17 @@ func (x *exchange) read() error {
 	return nil
 }
 
-// match finds the route.
+// match finds the route, and refuses connections that must not carry requests for the host.
 func (x *exchange) match() error {
 	forms := x.head.Forms
 	r, err := x.snapshot.Routes.Match(x.head)
+	if bad := x.snapshot.checkConn(x.head.Host, x.stream.Conn()); bad != nil {
+		// This comes first: who may not use the host does not learn which paths it has.
+		if x.route = r; r != nil {
+			x.record.Route = r.Name
+		}
+		return hangingUp(bad)
+	}
 	if err != nil {
 		return err
 	}
@@ -193,7 +200,7 @@ func (x *exchange) isPreflight() bool {
 // authenticate identifies the caller from the credentials in the head.
 func (x *exchange) authenticate() error {
 	var err error
-	x.asked = auth.Request{Head: x.head, Peer: x.client, Conn: x.stream.Conn().TLS}
+	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS}
 	x.proof, err = x.route.Chain.Authenticate(x.life, &x.asked)
 	if x.proof.Signature != nil {
 		x.chooseAnswerKey(false)
