@@ -4,10 +4,10 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"strings"
 
 	"sallyport/auth/identity"
+	"sallyport/proxy/setting"
 )
 
 // Values of bound_tokens.
@@ -101,7 +101,7 @@ func (b *bearer) holds(r *Request, e *verified) error {
 	case errors.Is(err, ErrNoCredential):
 		cause = "cnf binds the token to a certificate, and the client has none"
 	case err != nil:
-		cause = fmt.Sprintf("cnf binds the token to a certificate, and that of the client does not verify: %v", err)
+		cause = "cnf binds the token to a certificate, and that of the client does not verify: " + setting.Shortened(err.Error(), 2*shownName)
 	default:
 		cause = "cnf binds the token to another certificate than that of the client"
 	}

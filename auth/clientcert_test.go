@@ -35,6 +35,7 @@ type register struct {
 	provider *provider
 	signer   authtest.Key
 	memory   *Memory
+	revoked  *Revocations // nil: none
 }
 
 func newRegister(t testing.TB) *register {
@@ -68,7 +69,7 @@ func (r *register) chain(bound string, change func(*clientcert.Config), callers 
 	}
 	ic := r.provider.config()
 	ic.BoundTokens = bound
-	a := activeAuth(r.t, r.memory, Config{Issuers: map[string]IssuerConfig{"corp": ic}, ClientCerts: hosts})
+	a := activeAuth(r.t, r.memory, Config{Issuers: map[string]IssuerConfig{"corp": ic}, ClientCerts: hosts, Revoked: r.revoked})
 	c, err := a.Route(Demand{Callers: callers})
 	if err != nil {
 		r.t.Fatal(err)
@@ -326,4 +327,30 @@ func TestCertificateFromTheFieldOfEnvoy(t *testing.T) {
 		}
 	}
 	r.want("of a stranger", c, overTLS(xfcc("Cert="+encoded(batch))), CertificateMissing)
+}
+
+// TestRevokedFileNamesCertificates: the file of revocations holds for certificates too, and for the
+// tokens that are bound to them.
+func TestRevokedFileNamesCertificates(t *testing.T) {
+	r := newRegister(t)
+	mine, victim := r.ca.Client("mine", nil), r.ca.Client("victim", nil)
+	token, other := r.token(boundTo(mine)), r.token(boundTo(victim))
+	for name, line := range map[string]string{
+		"fingerprint": "certificate sha256:" + strings.ToUpper(fingerprint(mine)),
+		"serial":      "certificate " + strings.ToUpper(mine.SerialNumber.Text(16)) + " CN=lab",
+		"principal":   "principal cert:CN=mine",
+		"issued":      "principal cert:CN=mine before " + mine.NotBefore.Add(time.Second).UTC().Format(time.RFC3339),
+	} {
+		var err error
+		if r.revoked, err = ReadRevocations(r.file("revoked", []byte(line+"\n"))); err != nil {
+			t.Fatal(err)
+		}
+		r.memory.budget = newBudget(Budget{})
+		c := r.chain(BoundAccept, nil, "cert")
+		r.want(name, c, overTLS(head(), mine), CredentialRevoked)
+		r.want(name+", victim", c, overTLS(head(), victim), "cert:CN=victim")
+		tokens := r.chain(BoundAccept, nil, "issuer/corp")
+		r.want(name+", bound token", tokens, overTLS(head(token), mine), CredentialRevoked)
+		r.want(name+", victim's token", tokens, overTLS(head(other), victim), "issuer/corp:alice")
+	}
 }

@@ -10,7 +10,8 @@
 //     decision on any other form would be a decision on another request. A request that
 //     claims to be a gRPC call must be one.
 //   - match finds the route for that form. It precedes authentication, because the route
-//     says which credentials count.
+//     says which credentials count. It refuses connections whose handshake did not ask for
+//     client certificates as the request's host does.
 //   - checkAddress refuses addresses that the route does not admit, before it looks at a
 //     credential: other addresses cannot even guess one. A CORS preflight is answered
 //     here; it carries no credential and is never forwarded.

@@ -107,6 +107,9 @@ func Modes() []string { return []string{Optional, Required} }
 // GroupFields returns all values of groups.
 func GroupFields() []string { return []string{groupsOU, groupsO, noGroups} }
 
+// TakesGroups reports whether callers may have groups.
+func (c *Config) TakesGroups() bool { return c.Groups != "" && c.Groups != noGroups }
+
 func (c *Config) kinds() []string {
 	if len(c.Principal) == 0 {
 		return Kinds()

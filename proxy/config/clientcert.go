@@ -117,10 +117,14 @@ func (c *Config) hostUsesCertificates(host string) (uses, known bool) {
 	return uses, known
 }
 
-// warnClientCertificates records entries that no route uses.
+// warnClientCertificates records entries that no route uses, and balancers whose clients all count as
+// one.
 func (c *Config) warnClientCertificates(f *setting.Faults) {
 	for i := range c.ClientCertificates {
 		e, at := &c.ClientCertificates[i], setting.Index("client_certificates", i)
+		if e.Header != nil {
+			c.checkTrusted(at+".header", e.Header.From, f)
+		}
 		for j, h := range e.Hosts {
 			if !c.AsksForCertificates(h) {
 				f.Add(setting.Index(setting.Join(at, "hosts"), j), h, "no route of this host uses certificates", "list cert, or cert/NAME, under callers of one, or remove the host")

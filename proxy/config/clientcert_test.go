@@ -86,10 +86,11 @@ func TestUnusedCertificatesAreWarnedOf(t *testing.T) {
 	if err := os.WriteFile(name, []byte(`
 tls: {local: {}}
 issuers: {corp: {url: https://login.example.com, audience: models}}
-client_certificates: [{ca: ca.pem, hosts: [a.example, b.example]}, {ca: ca.pem}]
+client_certificates: [{ca: ca.pem, hosts: [a.example, b.example], header: {name: Client-Cert, from: 10.0.0.7}}, {ca: ca.pem}]
 routes:
   - {host: a.example, upstream: "http://a:1", callers: [cert, cert/b.lab], rules: [{allow: "*", who: {scope: x}}]}
   - {host: b.example, upstream: "http://a:1", callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: b.example, path: /x, upstream: "http://a:1", callers: issuer/corp, rules: [{allow: "*"}]}
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -97,9 +98,17 @@ routes:
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.ClientCertificates[1].Groups, c.Routes[1].Callers = "ou", c.Routes[0].Callers
+	c.Routes[1].Rules.Rules[0].Who.Group = []string{"ml"}
 	text := c.Warnings().Error()
+	if strings.Contains(text, "routes[1]") {
+		t.Errorf("certificates may have groups:\n%s", text)
+	}
+	c.ClientCertificates[1].Groups, c.Routes[1].Callers = "", c.Routes[2].Callers
+	text = c.Warnings().Error()
 	for _, want := range []string{
 		`client_certificates[0].hosts[1]: "b.example": no route of this host uses certificates`,
+		`client_certificates[0].header.from[0]: "10.0.0.7/32": is not among trusted_proxies, so its clients would all have its address`,
 		`routes[0].callers[0]: "cert": no rule can ever allow this caller: certificates bring groups where groups says so`, `principal: "cert:b.lab"`,
 	} {
 		if !strings.Contains(text, want) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/auth/clientcert"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/route"
@@ -163,7 +164,9 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	}
 	switch kind := kindOfCaller(caller); {
 	case !narrow || kind == "issuer":
-	case kind != "apikey" || len(who.Scope)+len(who.Claim) > 0 || !c.hasGroup(caller, who.Group):
+	case len(who.Scope)+len(who.Claim) > 0,
+		kind != "cert" && (kind != "apikey" || !c.hasGroup(caller, who.Group)),
+		kind == "cert" && !slices.ContainsFunc(c.ClientCertificates, func(e clientcert.Config) bool { return e.TakesGroups() }):
 		return false
 	}
 	return len(who.Principal) == 0 || slices.ContainsFunc(who.Principal, func(p string) bool {

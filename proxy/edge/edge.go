@@ -2,6 +2,9 @@
 // asks for. It refuses unknown names, outdated TLS versions and connections above the limit,
 // all before a byte of HTTP is read.
 //
+// A host may ask its clients for certificates ([ClientPolicy]). A required one is verified in the
+// handshake; all others are up to whoever serves the request.
+//
 // Certificates come from sources: files, ACME authorities, and a local authority for
 // development. If a source fails after startup, it goes on serving its last good certificate.
 // ACME certificates are obtained in the background; handshakes for their names fail until then.
