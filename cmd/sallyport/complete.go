@@ -31,15 +31,17 @@ func addCompletions(root *cobra.Command) {
 				_ = c.RegisterFlagCompletionFunc(flag, complete) // fails for a flag that is not there or has one
 			}
 		}
-		switch c.Name() {
-		case "curl":
-			c.ValidArgsFunction = fromConfig(routeURLs)
-		case "revoke":
-			c.ValidArgs = []string{"principal", "jti", "key", "apikey", "certificate"}
-		case "obtain", "renew", "export":
-			c.ValidArgsFunction = fromConfig(hosts)
-		default:
-			c.ValidArgsFunction = cobra.NoFileCompletions
+		if c.ValidArgsFunction == nil {
+			switch c.Name() {
+			case "curl":
+				c.ValidArgsFunction = fromConfig(routeURLs)
+			case "revoke":
+				c.ValidArgs = []string{"principal", "jti", "key", "apikey", "certificate"}
+			case "obtain", "renew", "export":
+				c.ValidArgsFunction = fromConfig(hosts)
+			default:
+				c.ValidArgsFunction = cobra.NoFileCompletions
+			}
 		}
 		for _, sub := range c.Commands() {
 			visit(sub)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/cmd/sallyport/ca"
 	"sallyport/cmd/sallyport/demo"
 	"sallyport/proxy"
 )
@@ -111,9 +112,21 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 			c.Args = noArgs
 		}
 	}
-	root.AddCommand(newCurl(), newRevoke()) // take arguments
+	root.AddCommand(newCurl(), newRevoke(), newCA()) // take arguments
 	addCompletions(root)
 	return root
+}
+
+func newCA() *cobra.Command {
+	return ca.Command(ca.Shell{
+		Usage:  func(err error) error { return usageError{err} },
+		NoArgs: noArgs,
+		Output: outputForm,
+		JSON:   writeJSON,
+		Table: func(w io.Writer, rows [][]string) string {
+			return aligned(rows, painter(terminal(w) && os.Getenv("NO_COLOR") == ""))
+		},
+	})
 }
 
 // noArgs refuses arguments, for commands that take only flags.
