@@ -175,6 +175,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		Access:        route.NewAccess(c),
 		Paths:         route.NewPaths(&c.Paths, cfg.DialectOf(c)),
 		ToClient:      route.NewEdits(&c.Headers.Response, nil),
+		Passed:        route.NewPassed(c.PassIdentityFields),
 		Fixed:         route.NewFixed(c.Respond),
 		CORS:          route.NewCORS(c),
 		Compression:   route.NewCompression(&c.Compress),

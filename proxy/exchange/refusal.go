@@ -284,6 +284,7 @@ var errorReasons = []struct {
 	{route.ErrEnd, reasonAmbiguousPath, ""},
 	{route.ErrOwnField, reasonProtectedField, ""},
 	{route.ErrMethodOverride, reasonProtectedField, "A header field that overrides the method was sent. Send the request with the method that is meant."},
+	{route.ErrSpoofed, reasonProtectedField, ""},
 	{route.ErrFoldedField, reasonProtectedField, "The name of a header field can be read as that of another field."},
 	{seal.ErrTooLong, reasonBodyTooLarge, ""},
 	{context.Canceled, reasonClientGone, ""},

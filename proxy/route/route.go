@@ -38,6 +38,7 @@ type Route struct {
 	Rewriting   Rewriting
 	Paths       Paths
 	ToUpstream  Edits
+	Passed      Passed
 	ToClient    Edits
 	Fixed       *Fixed       // nil: requests are forwarded
 	CORS        *CORS        // nil: none
