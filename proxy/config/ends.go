@@ -13,7 +13,7 @@ import (
 )
 
 // Ends returns when the signing keys and the API keys of the configuration itself end and, if files
-// is set, when the authorities in ca files end. It leaves out files that cannot be read, which
+// is set, when the authorities in ca files and the certificates for upstreams end. It leaves out files that cannot be read, which
 // CheckFiles reports, and the gateway's own certificates, which package edge knows.
 func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	var all []expiry.End
@@ -60,6 +60,15 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		bundle("upstreams."+name+".ca", c.Upstreams[name].CA, cure)
+		at := "upstreams." + name + ".client_certificate"
+		if own := c.Upstreams[name].ClientCertificate; own != nil {
+			if from, to, ok := own.Validity(); ok {
+				all = append(all, expiry.End{
+					Kind: expiry.Certificate, Name: at, NotBefore: from, NotAfter: to, At: at,
+					Cure: "put the renewed certificate and its key in the place of the files; the gateway loads them within seconds",
+				})
+			}
+		}
 	}
 	if acme := c.TLS.ACME; acme != nil {
 		bundle("tls.acme.ca", acme.CA, cure)

@@ -26,7 +26,11 @@ func (c *Config) CheckFiles() error {
 		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
-		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
+		u := c.Upstreams[name]
+		checkCAFile("upstreams."+name+".ca", u.CA, &f)
+		if u.ClientCertificate != nil {
+			u.ClientCertificate.CheckFiles("upstreams."+name+".client_certificate", &f)
+		}
 	}
 	c.checkKeyFiles(&f)
 	c.checkAPIKeyFile(&f)

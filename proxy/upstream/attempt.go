@@ -86,6 +86,9 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 		err = c.Exchange(ctx, &x.out, &x.answer)
 		if err == nil {
 			e.health.recovered()
+			if !e.answered.Load() {
+				e.answered.Store(true)
+			}
 			x.begin(e, c)
 			return true, nil
 		}
@@ -152,7 +155,7 @@ func repeatable(out *wire.Request, err error) bool {
 func (e *endpoint) blame(err error, t *Timeouts, answering bool) error {
 	var fault *wire.Error
 	if !errors.As(err, &fault) {
-		return &Error{Reset, e.label, ended(err, answering)}
+		return &Error{Reset, e.label, e.ended(err, answering)}
 	}
 	switch fault.Fault {
 	case wire.FaultMalformed:
@@ -160,7 +163,7 @@ func (e *endpoint) blame(err error, t *Timeouts, answering bool) error {
 	case wire.FaultTimeout:
 		return &Error{Timeout, e.label, t.waited(fault.Err)}
 	case wire.FaultBroken:
-		return &Error{Reset, e.label, ended(fault.Err, answering)}
+		return &Error{Reset, e.label, e.ended(fault.Err, answering)}
 	}
 	return fault.Err
 }
