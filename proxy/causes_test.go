@@ -23,7 +23,7 @@ func TestEveryRefusalRecordsItsCause(t *testing.T) {
 		"heads": refusedHeads, "slow heads": refusedSlowHeads, "routes": refusedByRoutes, "plain": refusedOnPlainHTTP, "forward auth": refusedForProxies,
 		"tokens": refusedTokens, "API keys": refusedAPIKeys, "issuers": refusedForIssuers, "signatures": refusedSignatures, "nonces": refusedNonces,
 		"rules": refusedByRules, "models": refusedModels, "bodies": refusedBodies, "limits": refusedByLimits, "calls": refusedCalls,
-		"upstreams": refusedByUpstreams, "timeouts": refusedForTimeouts, "streams": cutStreams, "reloads": cutByReloads, "stops": cutAtTheEnd,
+		"upstreams": refusedByUpstreams, "credentials": refusedCredentials, "timeouts": refusedForTimeouts, "streams": cutStreams, "reloads": cutByReloads, "stops": cutAtTheEnd,
 	}
 	seen, ran := map[string]bool{}, 0
 	for _, name := range slices.Sorted(maps.Keys(groups)) {

@@ -12,10 +12,12 @@ import (
 	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/proxy/config"
+	"sallyport/proxy/credential"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/expiry"
 	"sallyport/proxy/limit"
+	"sallyport/proxy/message"
 	"sallyport/proxy/ratelog"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -141,9 +143,15 @@ func (s *snapshot) addRoutes(m *memory) error {
 		if err != nil {
 			return fmt.Errorf("route %s: %w", rc.Name, err)
 		}
+		if field := cfg.CredentialField(rc); field != "" {
+			owned[i][message.Fold(field)] = true
+		}
 		r.ToUpstream = route.NewEdits(&rc.Headers.Request, owned[i])
 		if rc.Upstream != "" {
 			if r.Upstream, err = s.upstream(rc, byName, m); err != nil {
+				return fmt.Errorf("route %s: %w", r.Name, err)
+			}
+			if r.Credential, err = s.credential(rc); err != nil {
 				return fmt.Errorf("route %s: %w", r.Name, err)
 			}
 		}
@@ -270,4 +278,13 @@ func (s *snapshot) upstream(c *route.Config, byName map[string]*upstream.Upstrea
 	byName[key] = u
 	s.upstreams = append(s.upstreams, u)
 	return u, nil
+}
+
+// credential returns what the gateway shows to the upstream of a route; nil for nothing.
+func (s *snapshot) credential(c *route.Config) (*credential.Credential, error) {
+	name, uc, err := s.config.UpstreamOf(c)
+	if err != nil {
+		return nil, err
+	}
+	return credential.New(name, &uc.Credentials)
 }

@@ -31,6 +31,7 @@ func (c *Config) CheckFiles() error {
 		if u.ClientCertificate != nil {
 			u.ClientCertificate.CheckFiles("upstreams."+name+".client_certificate", &f)
 		}
+		u.Credentials.CheckFiles("upstreams."+name+".credentials", &f)
 	}
 	c.checkKeyFiles(&f)
 	c.checkAPIKeyFile(&f)

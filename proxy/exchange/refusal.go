@@ -13,6 +13,7 @@ import (
 	"sallyport/auth"
 	"sallyport/auth/httpsig"
 	"sallyport/policy"
+	"sallyport/proxy/credential"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -68,6 +69,8 @@ const (
 	reasonUpgradeMethod  = "upgrade_not_get"
 
 	reasonUpstreamSignature = "upstream_signature"
+
+	reasonUpstreamCredentialRefused = "upstream_credential_refused"
 
 	reasonPlainHTTP = "plain_http"
 	reasonInternal  = "internal"
@@ -161,6 +164,8 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 
 	reasonUpstreamSignature: {502, "The model server's answer lacks a valid signature."},
 
+	reasonUpstreamCredentialRefused: {502, "The model server refused the gateway's own credential."},
+
 	reasonClientGone: {499, ""}, // the client has left
 	reasonExpired:    {401, "The credential expired."},
 	reasonWithdrawn:  {403, "The right to do this was withdrawn."},
@@ -205,6 +210,7 @@ func asRefusal(err error) *refusal {
 		method  *route.MethodError
 		leg     *seal.UnsignedAnswerError
 		signed  *httpsig.Error
+		shown   *credential.Error
 	)
 	switch {
 	case errors.As(err, &own):
@@ -221,6 +227,8 @@ func asRefusal(err error) *refusal {
 		return &refusal{reason: reasonUpstreamSignature, cause: leg.Err}
 	case errors.As(err, &signed):
 		return &refusal{reason: string(signed.Code.Public()), cause: signed}
+	case errors.As(err, &shown):
+		return &refusal{reason: reasonUpstreamCredentialRefused, cause: shown}
 	case errors.As(err, &upErr):
 		return &refusal{reason: upstreamReasons[upErr.Kind], cause: upErr.Err}
 	case errors.As(err, &method):

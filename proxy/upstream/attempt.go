@@ -115,12 +115,18 @@ func (e *endpoint) unconnected(err error, r *Request, x *Response) error {
 	return &Error{Timeout, e.label, &described{late.Error() + ", while " + unconnected.doing, err}}
 }
 
-// sign sets the fields of the next attempt, signed for this endpoint.
+// sign sets the fields of the next attempt: signed for this endpoint, and with the credential of the
+// moment.
 func (e *endpoint) sign(r *Request, x *Response) (err error) {
-	if r.Sign == nil {
-		return nil
+	x.out.Fields = r.Fields
+	if r.Sign != nil {
+		if x.out.Fields, err = r.Sign(e.scheme(), x.out.Host); err != nil {
+			return err
+		}
 	}
-	x.out.Fields, err = r.Sign(e.scheme(), x.out.Host)
+	if r.Credential != nil {
+		x.out.Fields, err = r.Credential(x.out.Fields)
+	}
 	return err
 }
 

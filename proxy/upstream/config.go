@@ -62,6 +62,8 @@ type Config struct {
 	// sent. Those of gRPC never are, because its requests have none. The default is false: some
 	// servers end the connection when trailers arrive, and with it the requests of other callers.
 	RequestTrailers bool `yaml:"request_trailers"`
+	// Credentials are what the gateway itself shows to the servers. Default: nothing.
+	Credentials CredentialsConfig `yaml:"credentials"`
 	// Integrity configures message signatures between the gateway and the servers.
 	Integrity IntegrityConfig `yaml:"integrity"`
 }
@@ -117,6 +119,7 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	secure := checkEndpoints(setting.Join(path, "rest"), c.Rest, f, "http", "https", "unix", "h2c", "h2")
 	secure = checkEndpoints(setting.Join(path, "grpc"), c.GRPC, f, "h2c", "h2") || secure
 	c.checkTLS(path, secure, f)
+	c.Credentials.check(setting.Join(path, "credentials"), slices.Concat(c.Rest, c.GRPC), f)
 	c.Integrity.check(setting.Join(path, "integrity"), f)
 	if c.RequestTrailers && !c.sharesREST() {
 		f.Add(setting.Join(path, "request_trailers"), "true", "no endpoint under rest is reached by h2c or h2", "remove the line: over HTTP/1.1 trailers are sent in any case, and gRPC has none in requests")

@@ -53,7 +53,7 @@ func NewPools(o Options) *Pools {
 // no network and starts no goroutine. Each Open needs one [Upstream.Close].
 //
 // If the name is already open with an equal configuration and equal files, Open returns the same
-// upstream with its idle connections. If the configuration differs, the new upstream has no
+// upstream with its idle connections. Credentials do not count: requests bring their own. If the configuration differs, the new upstream has no
 // connections, but endpoints with the same URL share:
 //
 //   - the counters and the number of requests in flight;
@@ -72,7 +72,7 @@ func (p *Pools) Open(name string, c Config, localhost bool) (*Upstream, error) {
 	}
 	// Compute the digest first. If a file changes in between, the digest is of the old file, and
 	// the next reload opens the upstream anew.
-	digest := setting.Digest(c)
+	digest := c.digest()
 	files, err := c.readTLS()
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", name, err)
@@ -90,6 +90,12 @@ func (p *Pools) Open(name string, c Config, localhost bool) (*Upstream, error) {
 	u.grpc = u.newEndpoints(c.GRPC, &c, files, localhost)
 	p.open[name] = append(open, u)
 	return u, nil
+}
+
+// digest identifies what decides on connections: everything but the credentials, which rotate.
+func (c Config) digest() string {
+	c.Credentials = CredentialsConfig{}
+	return setting.Digest(c)
 }
 
 // newEndpoints makes the endpoints of a list. An endpoint in both lists is made once. The
