@@ -7,11 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"sallyport/proxy"
@@ -253,6 +255,51 @@ func TestRepeatedRequestHasTheCredentialOnce(t *testing.T) {
 	}
 }
 
+// tokenServer is an authorization server that gives out tokens t1, t2 and so on, or fails.
+func tokenServer(t *testing.T, fails *atomic.Bool) *httptest.Server {
+	var n atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != credentialFiles || fails.Load() {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"error": "invalid_client"}`)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"access_token": "fetched-token-%d", "expires_in": 3600}`, n.Add(1))
+	}))
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+// The gateway fetches a token for itself once, and sends it with every request. A reload that leaves
+// the section as it is keeps the token.
+func TestUpstreamsGetTokensOfTheGatewaysOwn(t *testing.T) {
+	var fails atomic.Bool
+	srv := tokenServer(t, &fails)
+	h, s, log := credentialHouse(t, "{oauth2: {token_url: '"+srv.URL+"/token', client_id: gateway, client_secret: {file: secret}}}")
+	ask := func() {
+		t.Helper()
+		for _, path := range []string{"/one/x", "/two/x"} {
+			if got := h.do("GET", path, "", nil); got.StatusCode != 200 {
+				t.Fatalf("%s: got %d %s", path, got.StatusCode, got.body)
+			}
+			if got := s.values("authorization"); !slices.Equal(got, []string{"Bearer fetched-token-1"}) {
+				t.Errorf("%s: the server got %q", path, got)
+			}
+		}
+		if got := h.rpc("/a.B/C"); got != "0" {
+			t.Errorf("gRPC: got %s", got)
+		}
+	}
+	ask()
+	h.edit("path: /victim", "path: /moved")
+	h.reload("changed")
+	fails.Store(true)
+	ask()
+	h.secretIn(log, credentialFiles, "fetched-token")
+}
+
 // refusedCredentials are requests for which the gateway's own credential did not do.
 func refusedCredentials(t *testing.T) *refusals {
 	h, s, _ := credentialHouse(t, "{bearer: {file: secret}}")
@@ -260,5 +307,10 @@ func refusedCredentials(t *testing.T) *refusals {
 	r.secret(credentialFiles)
 	s.answer(401)
 	r.expect("upstream_credential_refused", 502, "credentials of upstream one: the server answered 401 to the gateway's own bearer", r.ask("GET /one/x HTTP/1.1", "Authorization: Bearer TOKEN"))
+	var fails atomic.Bool
+	fails.Store(true)
+	h.edit("one: {rest: ", "three: {rest: 'http://127.0.0.1:1', credentials: {oauth2: {token_url: '"+tokenServer(t, &fails).URL+"', client_id: gateway, client_secret: {file: secret}}}}\n  one: {rest: ", "path: /victim, upstream: ", "path: /three, upstream: three, callers: issuer/corp, rules: [{allow: '*'}]}\n  - {host: models.test, path: /victim, upstream: ")
+	h.reload("changed")
+	r.expect("upstream_credential_unavailable", 503, "credentials of upstream three: fetching a token: the token endpoint answered 401 invalid_client", r.ask("GET /three HTTP/1.1", "Authorization: Bearer TOKEN"))
 	return r
 }

@@ -36,7 +36,9 @@ type snapshot struct {
 	tls       *edge.View
 	auth      *auth.Auth
 	upstreams []*upstream.Upstream
-	counts    *limit.Lease
+	// credentials are what the gateway itself shows to upstreams.
+	credentials []*credential.Credential
+	counts      *limit.Lease
 
 	// Listeners read these fields for each connection.
 	plainFrom, forwardAuthFrom []netip.Prefix
@@ -108,6 +110,9 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 // current.
 func (s *snapshot) activate(m *memory) {
 	s.auth.Activate()
+	for _, c := range s.credentials {
+		c.Activate()
+	}
 	m.edge.Activate(s.tls)
 	m.setBounds(s.config)
 	m.Metrics.SetRoutes(s.config.RouteNames())
@@ -125,6 +130,9 @@ func (s *snapshot) release() {
 	for _, u := range s.upstreams {
 		u.Close()
 	}
+	for _, c := range s.credentials {
+		c.Close()
+	}
 	s.counts.Release()
 }
 
@@ -136,7 +144,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 		_, u, _ := cfg.UpstreamOf(rc) // one that cannot be read is an error below
 		return u.Servers()
 	})
-	byName := map[string]*upstream.Upstream{}
+	byName, credentials := map[string]*upstream.Upstream{}, map[string]*credential.Credential{}
 	for i := range cfg.Routes {
 		rc := &cfg.Routes[i]
 		r, err := s.newRoute(rc, m)
@@ -151,7 +159,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 			if r.Upstream, err = s.upstream(rc, byName, m); err != nil {
 				return fmt.Errorf("route %s: %w", r.Name, err)
 			}
-			if r.Credential, err = s.credential(rc); err != nil {
+			if r.Credential, err = s.credential(rc, credentials, m); err != nil {
 				return fmt.Errorf("route %s: %w", r.Name, err)
 			}
 		}
@@ -281,10 +289,21 @@ func (s *snapshot) upstream(c *route.Config, byName map[string]*upstream.Upstrea
 }
 
 // credential returns what the gateway shows to the upstream of a route; nil for nothing.
-func (s *snapshot) credential(c *route.Config) (*credential.Credential, error) {
+func (s *snapshot) credential(c *route.Config, byName map[string]*credential.Credential, m *memory) (*credential.Credential, error) {
 	name, uc, err := s.config.UpstreamOf(c)
 	if err != nil {
 		return nil, err
 	}
-	return credential.New(name, &uc.Credentials)
+	known, found := byName[name]
+	if found {
+		return known, nil
+	}
+	shown, err := credential.Open(name, &uc.Credentials, m.credentials)
+	if err != nil {
+		return nil, err
+	}
+	if byName[name] = shown; shown != nil {
+		s.credentials = append(s.credentials, shown)
+	}
+	return shown, nil
 }

@@ -82,6 +82,9 @@ type Options struct {
 	InsecureHTTP bool
 	// Timeout bounds a fetch; DefaultTimeout if zero.
 	Timeout time.Duration
+	// AnyStatus lets [Client.HTTP] return answers with any status, for protocols in which errors have
+	// content.
+	AnyStatus bool
 }
 
 // Client fetches documents. It does not reuse connections and starts no goroutine that
@@ -90,7 +93,7 @@ type Client struct{ http *http.Client }
 
 // New returns a client.
 func New(o Options) *Client {
-	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout}
+	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, anyStatus: o.AnyStatus}
 	if t.timeout == 0 {
 		t.timeout = DefaultTimeout
 	}
@@ -121,8 +124,8 @@ func newTransport(roots *x509.CertPool, allow func(netip.Addr) bool) *http.Trans
 }
 
 // HTTP returns an http.Client with all bounds of this package, for libraries that make
-// their own requests. Every failure, including a status other than 200, is an error of
-// Do, in which errors.As finds an [*Error].
+// their own requests. Every failure, including a status other than 200 unless
+// [Options] allow any, is an error of Do, in which errors.As finds an [*Error].
 func (c *Client) HTTP() *http.Client { return c.http }
 
 // JSON fetches a document and decodes it into v. It compares names exactly, ignores
@@ -153,11 +156,13 @@ func (c *Client) JSON(ctx context.Context, address string, v any) error {
 type transport struct {
 	insecure bool
 	timeout  time.Duration
-	secure   *http.Transport // for https
-	plain    *http.Transport // for http
+	// anyStatus is as in [Options].
+	anyStatus bool
+	secure    *http.Transport // for https
+	plain     *http.Transport // for http
 }
 
-// RoundTrip implements [http.RoundTripper] for requests without a body.
+// RoundTrip implements [http.RoundTripper].
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := CheckURL(r.URL, t.insecure); err != nil {
 		return nil, &Error{Kind: BadURL, Err: err}
@@ -177,7 +182,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, wrap(err)
 	}
 	defer answer.Body.Close()
-	text, err := read(answer)
+	text, err := read(answer, t.anyStatus)
 	if err != nil {
 		return nil, err
 	}
@@ -185,8 +190,8 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-func read(answer *http.Response) ([]byte, error) {
-	if answer.StatusCode != http.StatusOK {
+func read(answer *http.Response, anyStatus bool) ([]byte, error) {
+	if answer.StatusCode != http.StatusOK && !anyStatus {
 		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode}
 	}
 	if e := answer.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {

@@ -60,6 +60,9 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		bundle("upstreams."+name+".ca", c.Upstreams[name].CA, cure)
+		if o := c.Upstreams[name].Credentials.OAuth2; o != nil {
+			bundle("upstreams."+name+".credentials.oauth2.ca", o.CA, cure)
+		}
 		at := "upstreams." + name + ".client_certificate"
 		if own := c.Upstreams[name].ClientCertificate; own != nil {
 			if from, to, ok := own.Validity(); ok {

@@ -31,6 +31,9 @@ func (c *Config) CheckFiles() error {
 		if u.ClientCertificate != nil {
 			u.ClientCertificate.CheckFiles("upstreams."+name+".client_certificate", &f)
 		}
+		if o := u.Credentials.OAuth2; o != nil {
+			checkCAFile("upstreams."+name+".credentials.oauth2.ca", o.CA, &f)
+		}
 		u.Credentials.CheckFiles("upstreams."+name+".credentials", &f)
 	}
 	c.checkKeyFiles(&f)

@@ -5,6 +5,7 @@
 package credential
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,29 +19,51 @@ import (
 type Credential struct {
 	upstream string
 	kind     string
-	field    string // in lower case
-	value    string
+	field    string  // in lower case
+	value    string  // if it stands in a file
+	source   *source // if it is fetched; else nil
+	memory   *Memory
 	attempt  func(message.Fields) (message.Fields, error)
 }
 
-// New returns the credential of the named upstream, and nil if it has none. It reads the files that
-// a checked configuration names.
-func New(name string, config *upstream.CredentialsConfig) (*Credential, error) {
+// Open returns the credential of the named upstream, and nil if it has none. It reads the files that
+// a checked configuration names, and uses no network. Each Open needs one [Credential.Close].
+func Open(name string, config *upstream.CredentialsConfig, m *Memory) (*Credential, error) {
 	if config.Kind() == "" {
 		return nil, nil
 	}
-	c := &Credential{upstream: name, kind: config.Kind(), field: config.Field()}
+	c := &Credential{upstream: name, kind: config.Kind(), field: config.Field(), memory: m}
 	c.attempt = c.add
 	var err error
-	if c.value, err = config.Value(); err != nil {
+	if config.OAuth2 != nil {
+		c.source, err = m.acquire(name, config.OAuth2)
+	} else {
+		c.value, err = config.Value()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("credentials: %w", err)
 	}
 	return c, nil
 }
 
-// Error means that the server refused the gateway's own credential.
+// Activate lets the credential use the network: its configuration is in use.
+func (c *Credential) Activate() {
+	if c.source != nil {
+		c.memory.activate(c.source)
+	}
+}
+
+// Close undoes one Open.
+func (c *Credential) Close() {
+	if c.source != nil {
+		c.memory.release(c.source)
+	}
+}
+
+// Error means that a request cannot use the gateway's own credential.
 type Error struct {
 	Upstream string
+	Refused  bool  // the server has refused it; otherwise there is none now
 	Err      error // for the audit log only; it holds no secret
 }
 
@@ -48,6 +71,19 @@ func (e *Error) Error() string { return "credentials of upstream " + e.Upstream 
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Ready returns nil once there is a credential for a request. It waits for a first token only. The
+// error is an [*Error], or the cause of ctx's end.
+func (c *Credential) Ready(ctx context.Context) error {
+	if c == nil || c.source == nil {
+		return nil
+	}
+	err := c.source.ready(ctx)
+	if err != nil && ctx.Err() == nil {
+		err = &Error{Upstream: c.upstream, Err: err}
+	}
+	return err
+}
 
 // Attempt returns the function that adds the credential to the fields of one attempt; nil if there
 // is none to add.
@@ -59,8 +95,16 @@ func (c *Credential) Attempt() func(message.Fields) (message.Fields, error) {
 }
 
 func (c *Credential) add(fields message.Fields) (message.Fields, error) {
-	return append(fields, message.Field{Name: c.field, Value: c.value}), nil
+	value := c.value
+	if c.source != nil {
+		if value = c.source.value(); value == "" {
+			return nil, &Error{Upstream: c.upstream, Err: errEnded}
+		}
+	}
+	return append(fields, message.Field{Name: c.field, Value: value}), nil
 }
+
+var errEnded = errors.New("the token ended while the request waited")
 
 // Accepted returns an [*Error] if an answer refuses the credential: with 401, or the gRPC status
 // UNAUTHENTICATED. 403 does not: the server knows the gateway then.
@@ -77,5 +121,8 @@ func (c *Credential) Accepted(h *message.Response) error {
 	default:
 		return nil
 	}
-	return &Error{Upstream: c.upstream, Err: errors.New("the server answered " + answer + " to the gateway's own " + c.kind)}
+	if c.source != nil {
+		c.source.refuse()
+	}
+	return &Error{Upstream: c.upstream, Refused: true, Err: errors.New("the server answered " + answer + " to the gateway's own " + c.kind)}
 }

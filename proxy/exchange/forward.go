@@ -25,6 +25,9 @@ func (x *exchange) forward(v verdict) error {
 	if err != nil {
 		return err
 	}
+	if err := x.route.Credential.Ready(x.life); err != nil {
+		return x.blame(err)
+	}
 	ask := x.request(target)
 	if ask.Length < 0 || ask.Length > seal.BlockBytes {
 		defer x.endWithCredential()() // an upload may take long

@@ -70,6 +70,7 @@ const (
 
 	reasonUpstreamSignature = "upstream_signature"
 
+	reasonNoUpstreamCredential      = "upstream_credential_unavailable"
 	reasonUpstreamCredentialRefused = "upstream_credential_refused"
 
 	reasonPlainHTTP = "plain_http"
@@ -164,6 +165,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 
 	reasonUpstreamSignature: {502, "The model server's answer lacks a valid signature."},
 
+	reasonNoUpstreamCredential:      {503, "The gateway has no credential for the model server now."},
 	reasonUpstreamCredentialRefused: {502, "The model server refused the gateway's own credential."},
 
 	reasonClientGone: {499, ""}, // the client has left
@@ -227,8 +229,10 @@ func asRefusal(err error) *refusal {
 		return &refusal{reason: reasonUpstreamSignature, cause: leg.Err}
 	case errors.As(err, &signed):
 		return &refusal{reason: string(signed.Code.Public()), cause: signed}
-	case errors.As(err, &shown):
+	case errors.As(err, &shown) && shown.Refused:
 		return &refusal{reason: reasonUpstreamCredentialRefused, cause: shown}
+	case errors.As(err, &shown):
+		return &refusal{reason: reasonNoUpstreamCredential, cause: shown, retryAfter: checkRetry}
 	case errors.As(err, &upErr):
 		return &refusal{reason: upstreamReasons[upErr.Kind], cause: upErr.Err}
 	case errors.As(err, &method):

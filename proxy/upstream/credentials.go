@@ -19,6 +19,8 @@ type CredentialsConfig struct {
 	Basic *BasicConfig `yaml:"basic"`
 	// Header is a field of another name, for servers that read one such as X-Api-Key.
 	Header *HeaderConfig `yaml:"header"`
+	// OAuth2 gets bearer tokens from an authorization server.
+	OAuth2 *OAuth2Config `yaml:"oauth2"`
 	// InsecureHTTP sends the credentials without TLS to other machines. Anyone on the path can
 	// then use them.
 	InsecureHTTP bool `yaml:"insecure_http"`
@@ -52,6 +54,7 @@ func (c *CredentialsConfig) kinds() (kinds []string) {
 		{"bearer", !c.Bearer.IsZero()},
 		{"basic", c.Basic != nil},
 		{"header", c.Header != nil},
+		{"oauth2", c.OAuth2 != nil},
 	} {
 		if k.given {
 			kinds = append(kinds, k.name)
@@ -104,6 +107,9 @@ func (c *CredentialsConfig) check(path string, all []setting.URL, f *setting.Fau
 			f.Add(setting.Join(path, "header.value"), "", "a field without a value", "write value: {file: ...}")
 		}
 	}
+	if c.OAuth2 != nil {
+		c.OAuth2.check(setting.Join(path, "oauth2"), f)
+	}
 	if len(kinds) == 0 {
 		return
 	}
@@ -153,6 +159,11 @@ func badCredentialField(name string) string {
 func (c *CredentialsConfig) CheckFiles(path string, f *setting.Faults) {
 	if _, err := c.Value(); err != nil {
 		f.Add(setting.Join(path, c.Kind()), "", err.Error(), setting.CureUnreadable(err, ""))
+	}
+	if c.OAuth2 != nil {
+		if _, err := c.OAuth2.ClientSecret.Read(); err != nil {
+			f.Add(setting.Join(path, "oauth2.client_secret"), "", err.Error(), setting.CureUnreadable(err, ""))
+		}
 	}
 }
 
