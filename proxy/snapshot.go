@@ -86,6 +86,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {
 		return nil, err
 	}
+	s.Assertions = credential.NewKeySet(keys, m.options.Now)
 	if err := s.addRoutes(m); err != nil {
 		return nil, err
 	}
@@ -298,7 +299,7 @@ func (s *snapshot) credential(c *route.Config, byName map[string]*credential.Cre
 	if found {
 		return known, nil
 	}
-	shown, err := credential.Open(name, &uc.Credentials, m.credentials)
+	shown, err := credential.Open(name, &uc.Credentials, s.auth.Key, m.credentials)
 	if err != nil {
 		return nil, err
 	}

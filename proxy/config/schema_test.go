@@ -17,6 +17,7 @@ import (
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/upstream"
 )
 
 // TestSchemaIsCurrent sees that deploy/gateway.schema.json says what the structs
@@ -197,7 +198,7 @@ func refine(path string, s *jsonschema.Schema) {
 	case "listen.forward_auth":
 		restrict(s, "dialect", exchange.DialectNginx, exchange.DialectTraefik, exchange.DialectCaddy)
 	case "signing_keys":
-		restrict(s, "use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse)
+		restrict(s, "use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse, auth.SignAssertion)
 	case "routes.callers":
 		restrict(s, "bind", route.BindAlias, route.BindIndependent)
 	case "routes.integrity":
@@ -215,6 +216,18 @@ func refine(path string, s *jsonschema.Schema) {
 	case "upstreams":
 		restrict(s, "serves", model.Names()...)
 		s.AnyOf = []*jsonschema.Schema{{Required: []string{"rest"}}, {Required: []string{"grpc"}}}
+	case "upstreams.client_certificate":
+		s.Required = []string{"cert", "key"}
+	case "upstreams.credentials.basic":
+		s.Required = []string{"user", "password"}
+	case "upstreams.credentials.header":
+		s.Required = []string{"name", "value"}
+	case "upstreams.credentials.oauth2":
+		restrict(s, "auth_style", upstream.SecretBasic, upstream.SecretPost)
+		s.Required = []string{"client_id", "client_secret"}
+	case "upstreams.credentials.assertion":
+		restrict(s, "claims", upstream.ClaimGroups, upstream.ClaimScopes)
+		s.Required = []string{"key", "audience"}
 	}
 }
 

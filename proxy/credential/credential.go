@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"net/http"
 
+	"sallyport/auth"
+	"sallyport/auth/identity"
 	"sallyport/proxy/message"
 	"sallyport/proxy/upstream"
 )
@@ -23,21 +25,26 @@ type Credential struct {
 	value    string  // if it stands in a file
 	source   *source // if it is fetched; else nil
 	memory   *Memory
+	asserter *asserter // if it is signed for each attempt; else nil
 	attempt  func(message.Fields) (message.Fields, error)
 }
 
 // Open returns the credential of the named upstream, and nil if it has none. It reads the files that
-// a checked configuration names, and uses no network. Each Open needs one [Credential.Close].
-func Open(name string, config *upstream.CredentialsConfig, m *Memory) (*Credential, error) {
+// a checked configuration names, and uses no network. keys returns the signing keys of the
+// configuration by their ids. Each Open needs one [Credential.Close].
+func Open(name string, config *upstream.CredentialsConfig, keys func(id string) *auth.SigningKey, m *Memory) (*Credential, error) {
 	if config.Kind() == "" {
 		return nil, nil
 	}
 	c := &Credential{upstream: name, kind: config.Kind(), field: config.Field(), memory: m}
 	c.attempt = c.add
 	var err error
-	if config.OAuth2 != nil {
+	switch {
+	case config.OAuth2 != nil:
 		c.source, err = m.acquire(name, config.OAuth2)
-	} else {
+	case config.Assertion != nil:
+		c.asserter, err = newAsserter(config.Assertion, keys, m.now)
+	default:
 		c.value, err = config.Value()
 	}
 	if err != nil {
@@ -85,13 +92,22 @@ func (c *Credential) Ready(ctx context.Context) error {
 	return err
 }
 
-// Attempt returns the function that adds the credential to the fields of one attempt; nil if there
-// is none to add.
-func (c *Credential) Attempt() func(message.Fields) (message.Fields, error) {
-	if c == nil {
+// Attempt returns the function that adds the credential to the fields of one attempt of a caller's
+// request; nil if there is none to add.
+func (c *Credential) Attempt(caller *identity.Principal) func(message.Fields) (message.Fields, error) {
+	switch {
+	case c == nil:
 		return nil
+	case c.asserter == nil:
+		return c.attempt
 	}
-	return c.attempt
+	return func(fields message.Fields) (message.Fields, error) {
+		value, err := c.asserter.value(caller)
+		if err != nil {
+			return nil, &Error{Upstream: c.upstream, Err: err}
+		}
+		return append(fields, message.Field{Name: c.field, Value: value}), nil
+	}
 }
 
 func (c *Credential) add(fields message.Fields) (message.Fields, error) {

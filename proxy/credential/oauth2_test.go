@@ -165,7 +165,7 @@ func TestMemorySharesTokens(t *testing.T) {
 	go func() { done <- m.Run(ctx) }()
 	open := func(c *upstream.OAuth2Config) *Credential {
 		t.Helper()
-		x, err := Open("tf", &upstream.CredentialsConfig{OAuth2: c}, m)
+		x, err := Open("tf", &upstream.CredentialsConfig{OAuth2: c}, nil, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestMemorySharesTokens(t *testing.T) {
 		if err := x.Ready(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := x.Attempt()(nil); err != nil || len(got) != 1 || !strings.HasPrefix(got[0].Value, "Bearer t-") {
+		if got, err := x.Attempt(nil)(nil); err != nil || len(got) != 1 || !strings.HasPrefix(got[0].Value, "Bearer t-") {
 			t.Errorf("got %v, %v", got, err)
 		}
 	}

@@ -117,7 +117,7 @@ func (x *exchange) request(target string) *upstream.Request {
 		x.dropUpgrade()
 	}
 	x.route.Leg.SignRequest(r, x.content.digest, &x.sent)
-	r.Credential = x.route.Credential.Attempt()
+	r.Credential = x.route.Credential.Attempt(&x.caller)
 	return r
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"sallyport/proxy/credential"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -17,11 +18,13 @@ import (
 //
 // The [Server] holds the current snapshot; [Server.Swap] replaces it.
 type Snapshot struct {
-	Routes   route.Table
-	Guard    route.Guard
-	Proxies  []netip.Prefix // proxies whose X-Forwarded-For is trusted
-	Signers  *seal.Signers
-	BodyRate int64 // minimum average rate of bodies in bytes per second; zero: none
+	Routes  route.Table
+	Guard   route.Guard
+	Proxies []netip.Prefix // proxies whose X-Forwarded-For is trusted
+	Signers *seal.Signers
+	// Assertions are the keys by which upstreams verify what the gateway asserts of callers.
+	Assertions *credential.KeySet
+	BodyRate   int64 // minimum average rate of bodies in bytes per second; zero: none
 	// PublicHTTPS is the HTTPS port as clients see it; 0 means that of the listener.
 	PublicHTTPS int
 	// ForwardAuth is the dialect of proxies that ask for decisions; "" refuses all of them.

@@ -21,6 +21,8 @@ type CredentialsConfig struct {
 	Header *HeaderConfig `yaml:"header"`
 	// OAuth2 gets bearer tokens from an authorization server.
 	OAuth2 *OAuth2Config `yaml:"oauth2"`
+	// Assertion tells the servers who calls by a token that the gateway signs.
+	Assertion *AssertionConfig `yaml:"assertion"`
 	// InsecureHTTP sends the credentials without TLS to other machines. Anyone on the path can
 	// then use them.
 	InsecureHTTP bool `yaml:"insecure_http"`
@@ -55,6 +57,7 @@ func (c *CredentialsConfig) kinds() (kinds []string) {
 		{"basic", c.Basic != nil},
 		{"header", c.Header != nil},
 		{"oauth2", c.OAuth2 != nil},
+		{"assertion", c.Assertion != nil},
 	} {
 		if k.given {
 			kinds = append(kinds, k.name)
@@ -78,6 +81,8 @@ func (c *CredentialsConfig) Field() string {
 		return ""
 	case "header":
 		return strings.ToLower(c.Header.Name)
+	case "assertion":
+		return c.Assertion.Field()
 	}
 	return authorization
 }
@@ -109,6 +114,9 @@ func (c *CredentialsConfig) check(path string, all []setting.URL, f *setting.Fau
 	}
 	if c.OAuth2 != nil {
 		c.OAuth2.check(setting.Join(path, "oauth2"), f)
+	}
+	if c.Assertion != nil {
+		c.Assertion.check(setting.Join(path, "assertion"), f)
 	}
 	if len(kinds) == 0 {
 		return
