@@ -8,7 +8,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// The reasons of an [Error] are a closed set. A token without a valid signature is always
+// The reasons of an [Error] are a closed set. A JWT without a valid signature is always
 // refused with bad_credential, so that a forger learns nothing about its other faults.
 const (
 	NoCredential       = "no_credential"       // 401: the request has no credential
@@ -19,12 +19,17 @@ const (
 	WrongAudience      = "wrong_audience"      // 401
 	MissingClaim       = "missing_claim"       // 401: a required claim is absent or has another value
 	TokenTooLong       = "token_lifetime"      // 401: the lifetime of the token exceeds max_lifetime
+	TokenInactive      = "token_inactive"      // 401: the issuer says that the token is not active
 	TokenBound         = "token_bound"         // 401: the token is bound to a key, which a bearer does not prove
-	IssuerUnavailable  = "issuer_unavailable"  // 503: the issuer's keys are unavailable
+	IssuerUnavailable  = "issuer_unavailable"  // 503: the issuer's keys, or its answer about the token, are unavailable
 	TooManyFailures    = "too_many_failures"   // 429: too many failed checks from this client address
 	ProofsDiffer       = "proofs_differ"       // 401: two credentials of different callers must be of one
 	APIKeyUnknown      = "api_key_unknown"     // 401: no key of a caller that the route lists
 	APIKeyExpired      = "api_key_expired"     // 401
+	BasicUnknown       = "basic_unknown"       // 401: no user has this name and password
+	BasicEnded         = "basic_ended"         // 401: passwords count no longer
+	BasicBusy          = "basic_busy"          // 503: too many passwords are being checked
+	CredentialRevoked  = "revoked"             // 401: listed in the file of revocations
 	SignatureMissing   = string(httpsig.Missing)
 )
 
@@ -41,8 +46,8 @@ func signatureCodes() []httpsig.Code {
 func Reasons() []string {
 	all := []string{
 		NoCredential, UnlistedCredential, BadCredential, TokenExpired, TokenNotYetValid, WrongAudience,
-		MissingClaim, TokenTooLong, TokenBound, IssuerUnavailable, TooManyFailures, ProofsDiffer,
-		APIKeyUnknown, APIKeyExpired,
+		MissingClaim, TokenTooLong, TokenInactive, TokenBound, IssuerUnavailable, TooManyFailures, ProofsDiffer,
+		APIKeyUnknown, APIKeyExpired, BasicUnknown, BasicEnded, BasicBusy, CredentialRevoked,
 	}
 	for _, c := range signatureCodes() {
 		all = append(all, string(c))
@@ -75,7 +80,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Status returns the HTTP status for the reason.
 func (e *Error) Status() int {
 	switch e.Reason {
-	case IssuerUnavailable:
+	case IssuerUnavailable, BasicBusy:
 		return 503
 	case TooManyFailures:
 		return 429
@@ -102,6 +107,8 @@ func (e *Error) Text() string {
 		return "the token lacks a required claim"
 	case TokenTooLong:
 		return "the token was issued for too long a time"
+	case TokenInactive:
+		return "the token has ended, was revoked, or is unknown"
 	case TokenBound:
 		return "the token is bound to a key and cannot be used as a bearer token"
 	case IssuerUnavailable:
@@ -114,6 +121,14 @@ func (e *Error) Text() string {
 		return "the API key is not valid"
 	case APIKeyExpired:
 		return "the API key has expired"
+	case BasicUnknown:
+		return "the user name or password is not valid"
+	case BasicEnded:
+		return "passwords are no longer accepted here; use a token or a key"
+	case BasicBusy:
+		return "the password could not be checked; try again"
+	case CredentialRevoked:
+		return "the credential has been revoked"
 	}
 	if text := httpsig.Code(e.Reason).Text(); text != "" {
 		return text
@@ -128,6 +143,11 @@ func asError(err error) *Error {
 		return e
 	}
 	return &Error{Reason: BadCredential, Err: err}
+}
+
+// aboutPassword reports whether the error concerns a password rather than a token.
+func (e *Error) aboutPassword() bool {
+	return e.Reason == BasicUnknown || e.Reason == BasicEnded || e.Reason == BasicBusy
 }
 
 // aboutSignature reports whether the error concerns a signature rather than a token.

@@ -167,6 +167,9 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 		}
 		if issuer, isIssuer := strings.CutPrefix(caller, "issuer/"); isIssuer {
 			audiences = append(audiences, c.Issuers[issuer].Audience...)
+			if other := c.samePrefix(issuer, names[:i]); other != "" {
+				f.Add(setting.Index(list, i), caller, "its introspection has the same prefix as that of "+other+", so that nobody knows which of the two to ask about a token", "write introspection.prefix at issuers."+issuer+", with which its tokens begin")
+			}
 		}
 	}
 	if all && len(callersByKind(names)) < 2 {
@@ -181,6 +184,19 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 			f.Add(at, a, "none of the route's issuers has this audience, so no token could have it", "choose from: "+strings.Join(audiences, ", "))
 		}
 	}
+}
+
+// samePrefix returns which of the callers before is an issuer that is asked about the same
+// opaque tokens as this one; "" for none.
+func (c *Config) samePrefix(issuer string, before []string) string {
+	mine := c.Issuers[issuer].Introspection
+	for _, caller := range before {
+		name, isIssuer := strings.CutPrefix(caller, "issuer/")
+		if other := c.Issuers[name].Introspection; isIssuer && mine != nil && other != nil && mine.Prefix == other.Prefix {
+			return caller
+		}
+	}
+	return ""
 }
 
 // kindOfCaller returns the kind of proof of a listed caller, such as "issuer".
@@ -205,7 +221,9 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 	issuer, isIssuer := strings.CutPrefix(caller, "issuer/")
 	principal, isKey := strings.CutPrefix(caller, "key/")
 	apiPrincipal, isAPIKey := strings.CutPrefix(caller, "apikey/")
+	basic, isBasic := strings.CutPrefix(caller, "basic/")
 	_, known := c.Issuers[issuer]
+	_, knownBasic := c.Basic[basic]
 	switch {
 	case slices.Contains(before, caller):
 		return "is listed twice", "remove one of the two"
@@ -223,7 +241,11 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "no API key has this principal", cureName("api_keys", apiPrincipal, c.apiKeyPrincipals())
 	case caller == "apikey" && len(c.APIKeys) == 0 && c.APIKeyFile == "":
 		return "there is no API key", "run sallyport keygen --api-key NAME"
-	case isKey, caller == "key", isAPIKey, caller == "apikey":
+	case isBasic && !knownBasic:
+		return "there is no such entry", cureName("basic", basic, slices.Sorted(maps.Keys(c.Basic)))
+	case isBasic && slices.ContainsFunc(before, func(other string) bool { return kindOfCaller(other) == "basic" }):
+		return "stands beside another entry of basic, and a password is checked against one", "remove one of the two"
+	case isKey, caller == "key", isAPIKey, caller == "apikey", isBasic:
 		return "", ""
 	case known:
 		return "not a kind of proof", "did you mean issuer/" + caller + "?"
@@ -235,7 +257,9 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "not a kind of proof", "write apikey/NAME, or apikey for all API keys"
 	case caller == "*":
 		return "not a kind of proof", "list the proofs, or write anonymous for a route that is open to all"
-	case caller == "cert" || strings.HasPrefix(caller, "basic"):
+	case strings.HasPrefix(caller, "basic"):
+		return "not a kind of proof", "write basic/NAME, with a name under basic"
+	case caller == "cert":
 		return "this kind of proof is not in this version", "use issuer/NAME, for bearer tokens, key/NAME, for signatures, or apikey/NAME"
 	}
 	return "not a kind of proof", "write issuer/NAME, key/NAME, apikey/NAME or anonymous"

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"sallyport/proxy/credential"
+	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -24,7 +25,9 @@ type Snapshot struct {
 	Signers *seal.Signers
 	// Assertions are the keys by which upstreams verify what the gateway asserts of callers.
 	Assertions *credential.KeySet
-	BodyRate   int64 // minimum average rate of bodies in bytes per second; zero: none
+	// Own are the limits that some API keys have besides those of routes, by the key's name.
+	Own      map[string]*limit.Own
+	BodyRate int64 // minimum average rate of bodies in bytes per second; zero: none
 	// PublicHTTPS is the HTTPS port as clients see it; 0 means that of the listener.
 	PublicHTTPS int
 	// ForwardAuth is the dialect of proxies that ask for decisions; "" refuses all of them.
