@@ -197,6 +197,23 @@ func TestRefusalOfTheGatewaysCredentialIsNotTheCallers(t *testing.T) {
 	h.secretIn(log, credentialFiles)
 }
 
+// Where the server gets the caller's own token too, its 401 may be about that.
+func TestRefusalOfAForwardedTokenIsTheCallers(t *testing.T) {
+	s := &shown{status: 401}
+	server := newModelServer(t, s.ServeHTTP)
+	h := build(t, plan{
+		more: fmt.Sprintf("upstreams: {one: {rest: %q, credentials: {header: {name: X-Api-Key, value: {file: secret}}}}}\n", server.URL), files: map[string]string{"secret": credentialFiles},
+		routes: "\n  - {host: models.test, upstream: one, callers: issuer/corp, rules: [{allow: '*'}], insecure_forward_authorization: true}\n",
+	})
+	got := h.do("GET", "/", "", nil)
+	if got.StatusCode != 401 || got.Header.Get("Www-Authenticate") == "" {
+		t.Errorf("got %d %s", got.StatusCode, got.body)
+	}
+	if token := s.values("authorization"); len(token) != 1 || !slices.Equal(s.values("x-api-key"), []string{credentialFiles}) {
+		t.Errorf("the server got %q and %q", token, s.values("x-api-key"))
+	}
+}
+
 // A token that rotates takes effect with a reload, on the connections that are open. A broken file
 // changes nothing.
 func TestRotatedCredentialKeepsConnections(t *testing.T) {
