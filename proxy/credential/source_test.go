@@ -109,6 +109,7 @@ func TestDeadEndpointHurtsWhenTheTokenHasEnded(t *testing.T) {
 		if err := s.ready(t.Context()); err != nil || s.value() == "" {
 			t.Errorf("once it is back: %v", err)
 		}
+		synctest.Wait()
 		if text := log.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "error=\"fetching a token: gone\"") || !strings.Contains(text, "failures=7") {
 			t.Errorf("log:\n%s", text)
 		}
