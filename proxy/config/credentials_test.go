@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -45,11 +46,15 @@ func TestCertificatesAndSecretsForUpstreamsAreWatched(t *testing.T) {
 	write("gw.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))
 	write("gw.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 	write("secret", []byte("secret"))
+	soon := time.Now().Add(time.Minute).Truncate(time.Second)
+	write("token", fmt.Appendf(nil, "e30.%s.c2ln\n", base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"iat":%d,"exp":%d}`, soon.Add(-time.Hour).Unix(), soon.Unix()))))
 	write("gateway.yaml", []byte(`tls: {local: {}}
 upstreams:
   a: {rest: "https://a:1", client_certificate: {cert: gw.pem, key: gw.key}}
   b: {rest: "http://b:1", credentials: {insecure_http: true, oauth2: {token_url: "http://login:1", client_id: a, client_secret: {file: secret}, insecure_http: true}}}
+  c: {rest: "https://c:1", credentials: {bearer: {file: token}}}
 routes:
+  - {host: c.example, upstream: c, callers: anonymous, rules: [{allow: "*"}]}
   - {host: a.example, upstream: a, callers: anonymous, rules: [{allow: "*"}]}
   - {host: b.example, upstream: b, callers: anonymous, rules: [{allow: "*"}]}
 `))
@@ -60,16 +65,16 @@ routes:
 	if err := c.CheckFiles(); err != nil {
 		t.Error(err)
 	}
-	for _, name := range []string{"gw.pem", "gw.key", "secret"} {
+	for _, name := range []string{"gw.pem", "gw.key", "secret", "token"} {
 		if !slices.Contains(c.Files(), filepath.Join(dir, name)) {
 			t.Errorf("%s is not watched: %q", name, c.Files())
 		}
 	}
 	ends := c.Ends(true, time.Now())
-	if len(ends) != 1 || ends[0].Kind != expiry.Certificate || ends[0].Name != "upstreams.a.client_certificate" || !ends[0].NotAfter.Equal(end) || ends[0].Left(time.Now()) != expiry.Tenth {
+	if len(ends) != 2 || ends[1].Kind != expiry.Token || !ends[1].NotAfter.Equal(soon) || ends[1].Left(time.Now()) != expiry.Tenth || ends[0].Kind != expiry.Certificate || ends[0].Name != "upstreams.a.client_certificate" || !ends[0].NotAfter.Equal(end) || ends[0].Left(time.Now()) != expiry.Tenth {
 		t.Errorf("ends: %+v", ends)
 	}
-	if got := fmt.Sprint(c.Table()[1].Insecure); got != "[credentials.insecure_http of upstream b credentials.oauth2.insecure_http of upstream b]" {
+	if got := fmt.Sprint(c.Table()[2].Insecure); got != "[credentials.insecure_http of upstream b credentials.oauth2.insecure_http of upstream b]" {
 		t.Errorf("insecure: %s", got)
 	}
 	before := OutlineOf(c).Hash()

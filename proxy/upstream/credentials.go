@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
@@ -218,4 +221,32 @@ func ValidToken(token string) bool {
 	return bare != "" && len(token) <= maxCredential && !strings.ContainsFunc(bare, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~+/", r))
 	})
+}
+
+// Validity returns when a bearer token from a file begins and ends, if it is a JWT that says so. It
+// does not verify the token, which is for the servers.
+func (c *CredentialsConfig) Validity() (notBefore, notAfter time.Time, ok bool) {
+	if c.Kind() != "bearer" {
+		return time.Time{}, time.Time{}, false
+	}
+	token, err := readCredential(c.Bearer)
+	parts := strings.Split(token, ".")
+	if err != nil || len(parts) != 3 {
+		return time.Time{}, time.Time{}, false
+	}
+	text, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return time.Time{}, time.Time{}, false
+	}
+	var claims struct {
+		Issued  float64 `json:"iat"`
+		Expires float64 `json:"exp"`
+	}
+	if json.Unmarshal(text, &claims) != nil || claims.Expires <= 0 || claims.Expires > 1<<40 {
+		return time.Time{}, time.Time{}, false
+	}
+	if claims.Issued > 0 && claims.Issued < claims.Expires {
+		notBefore = time.Unix(int64(claims.Issued), 0)
+	}
+	return notBefore, time.Unix(int64(claims.Expires), 0), true
 }
