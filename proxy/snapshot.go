@@ -13,10 +13,12 @@ import (
 	"sallyport/auth/clientcert"
 	"sallyport/policy"
 	"sallyport/proxy/config"
+	"sallyport/proxy/credential"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/expiry"
 	"sallyport/proxy/limit"
+	"sallyport/proxy/message"
 	"sallyport/proxy/ratelog"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -37,7 +39,9 @@ type snapshot struct {
 	certs     *clientcert.Hosts
 	apiKeys   *auth.APIKeys
 	upstreams []*upstream.Upstream
-	counts    *limit.Lease
+	// credentials are what the gateway itself shows to upstreams.
+	credentials []*credential.Credential
+	counts      *limit.Lease
 
 	// Listeners read these fields for each connection.
 	plainFrom, forwardAuthFrom []netip.Prefix
@@ -103,6 +107,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {
 		return nil, err
 	}
+	s.Assertions = credential.NewKeySet(keys, m.options.Now)
 	if err := s.addRoutes(m); err != nil {
 		return nil, err
 	}
@@ -128,6 +133,9 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 func (s *snapshot) activate(m *memory) {
 	s.certs.Activate()
 	s.auth.Activate()
+	for _, c := range s.credentials {
+		c.Activate()
+	}
 	m.edge.Activate(s.tls)
 	m.setBounds(s.config)
 	m.Metrics.SetRoutes(s.config.RouteNames())
@@ -148,6 +156,9 @@ func (s *snapshot) release() {
 	for _, u := range s.upstreams {
 		u.Close()
 	}
+	for _, c := range s.credentials {
+		c.Close()
+	}
 	s.counts.Release()
 }
 
@@ -159,16 +170,22 @@ func (s *snapshot) addRoutes(m *memory) error {
 		_, u, _ := cfg.UpstreamOf(rc) // one that cannot be read is an error below
 		return u.Servers()
 	})
-	byName := map[string]*upstream.Upstream{}
+	byName, credentials := map[string]*upstream.Upstream{}, map[string]*credential.Credential{}
 	for i := range cfg.Routes {
 		rc := &cfg.Routes[i]
 		r, err := s.newRoute(rc, m)
 		if err != nil {
 			return fmt.Errorf("route %s: %w", rc.Name, err)
 		}
+		if field := cfg.CredentialField(rc); field != "" {
+			owned[i][message.Fold(field)] = true
+		}
 		r.ToUpstream = route.NewEdits(&rc.Headers.Request, owned[i])
 		if rc.Upstream != "" {
 			if r.Upstream, err = s.upstream(rc, byName, m); err != nil {
+				return fmt.Errorf("route %s: %w", r.Name, err)
+			}
+			if r.Credential, err = s.credential(rc, credentials, m); err != nil {
 				return fmt.Errorf("route %s: %w", r.Name, err)
 			}
 		}
@@ -200,6 +217,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		Access:        route.NewAccess(c),
 		Paths:         route.NewPaths(&c.Paths, cfg.DialectOf(c)),
 		ToClient:      route.NewEdits(&c.Headers.Response, nil),
+		Passed:        route.NewPassed(c.PassIdentityFields),
 		Fixed:         route.NewFixed(c.Respond),
 		CORS:          route.NewCORS(c),
 		Compression:   route.NewCompression(&c.Compress),
@@ -295,4 +313,24 @@ func (s *snapshot) upstream(c *route.Config, byName map[string]*upstream.Upstrea
 	byName[key] = u
 	s.upstreams = append(s.upstreams, u)
 	return u, nil
+}
+
+// credential returns what the gateway shows to the upstream of a route; nil for nothing.
+func (s *snapshot) credential(c *route.Config, byName map[string]*credential.Credential, m *memory) (*credential.Credential, error) {
+	name, uc, err := s.config.UpstreamOf(c)
+	if err != nil {
+		return nil, err
+	}
+	known, found := byName[name]
+	if found {
+		return known, nil
+	}
+	shown, err := credential.Open(name, &uc.Credentials, s.auth.Key, m.credentials)
+	if err != nil {
+		return nil, err
+	}
+	if byName[name] = shown; shown != nil {
+		s.credentials = append(s.credentials, shown)
+	}
+	return shown, nil
 }

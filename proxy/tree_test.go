@@ -136,8 +136,9 @@ func TestTreeArrows(t *testing.T) {
 		{"proxy/watch", "", "a leaf: files, whatever they mean"},
 		{"proxy/shared/...", "proxy/shared/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/seal", "auth auth/httpsig proxy/limit proxy/message proxy/setting proxy/upstream", "what is vouched for knows messages and keys, not routes"},
-		{"proxy/route", "auth policy/... proxy/limit proxy/message proxy/ratelog proxy/seal proxy/setting proxy/upstream proxy/wire", "a route gathers what is done to its messages, and does not know the order"},
-		{"proxy/exchange", "auth auth/httpsig auth/identity policy/... proxy/route proxy/seal proxy/audit proxy/limit proxy/message proxy/setting proxy/shared proxy/upstream proxy/wire", "the way knows what it passes, and neither files nor engines"},
+		{"proxy/credential", "auth auth/fetch auth/identity proxy/message proxy/ratelog proxy/setting proxy/upstream", "what proves the gateway to upstreams knows neither routes nor callers' proofs"},
+		{"proxy/route", "auth policy/... proxy/credential proxy/limit proxy/message proxy/ratelog proxy/seal proxy/setting proxy/upstream proxy/wire", "a route gathers what is done to its messages, and does not know the order"},
+		{"proxy/exchange", "auth auth/httpsig auth/identity policy/... proxy/credential proxy/route proxy/seal proxy/audit proxy/limit proxy/message proxy/setting proxy/shared proxy/upstream proxy/wire", "the way knows what it passes, and neither files nor engines"},
 		{"proxy/config", "auth auth/clientcert policy/... proxy/...", "the whole file has sections of all rooms"},
 		{"proxy", "auth auth/clientcert auth/httpsig auth/identity policy/... proxy/...", "the gateway joins all packages"},
 	}

@@ -22,6 +22,10 @@ func (x *exchange) outgoing() message.Fields {
 			}
 			continue
 		}
+		if x.route.Passed.Drops(f.Name) {
+			x.dropped |= droppedIdentity
+			continue
+		}
 		if f.Name == websocketKey && x.wantsTunnel() || x.isCredential(&f) ||
 			x.route.ToUpstream.Drops(f.Name) || x.isHopField(f.Name) {
 			continue

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"sallyport/proxy/credential"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -23,6 +24,8 @@ type Snapshot struct {
 	Guard   route.Guard
 	Proxies []netip.Prefix // proxies whose X-Forwarded-For is trusted
 	Signers *seal.Signers
+	// Assertions are the keys by which upstreams verify what the gateway asserts of callers.
+	Assertions *credential.KeySet
 	// Own are the limits that some API keys have besides those of routes, by the key's name.
 	Own      map[string]*limit.Own
 	BodyRate int64 // minimum average rate of bodies in bytes per second; zero: none

@@ -11,6 +11,7 @@ import (
 var (
 	ErrOwnField       = errors.New("field folds onto a name that is the gateway's")
 	ErrMethodOverride = errors.New("field overrides the method")
+	ErrSpoofed        = errors.New("field tells servers behind other proxies who calls")
 	ErrFoldedField    = errors.New("field folds onto a name that decides how a message is read, or that is signed")
 )
 
@@ -85,7 +86,7 @@ func (g *Guard) Trailers(fields message.Fields) message.Fields {
 	var kept message.Fields
 	for i := range fields {
 		folded := bare(fields[i].Name)
-		if g.Check(fields[i:i+1]) == nil && !Replaced(folded) && !weighty(folded) {
+		if g.Check(fields[i:i+1]) == nil && !Replaced(folded) && !weighty(folded) && !Spoofable(folded) {
 			kept = append(kept, fields[i])
 		}
 	}
@@ -112,16 +113,16 @@ func weighty(folded string) bool {
 
 // Replaced reports whether the gateway removes a client's field of this name. That holds for client
 // addresses, server variables and fields that redirect a request. If upstreams need the field, the
-// gateway writes its own.
+// gateway writes its own. [Spoofable] fields are not among them, since a route may send those on.
 func Replaced(folded string) bool {
 	switch folded {
 	case "forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
 		"client-cert", "client-cert-chain",
-		"script-name", "remote-user", "remote-addr", "proxy",
+		"script-name", "remote-addr", "proxy",
 		"x-original-url", "x-original-uri", "x-original-host", "x-original-method", "x-rewrite-url", "x-host",
 		"x-envoy-original-path", "x-envoy-original-host",
 		"x-vertex-ai-triton-redirect", "x-amzn-sagemaker-target-model", "x-amzn-sagemaker-custom-attributes":
 		return true
 	}
-	return strings.HasPrefix(folded, "x-forwarded-")
+	return strings.HasPrefix(folded, "x-forwarded-") && !Spoofable(folded)
 }

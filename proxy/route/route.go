@@ -12,6 +12,7 @@ import (
 	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/policy/model"
+	"sallyport/proxy/credential"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/ratelog"
 	"sallyport/proxy/seal"
@@ -38,6 +39,7 @@ type Route struct {
 	Rewriting   Rewriting
 	Paths       Paths
 	ToUpstream  Edits
+	Passed      Passed
 	ToClient    Edits
 	Fixed       *Fixed       // nil: requests are forwarded
 	CORS        *CORS        // nil: none
@@ -54,7 +56,8 @@ type Route struct {
 	KeepServer           bool
 	Integrity            seal.Policy
 	Leg                  seal.Leg
-	Durable              setting.Durability // of the route's audit records
+	Credential           *credential.Credential // the gateway's own for the upstream; nil: none
+	Durable              setting.Durability     // of the route's audit records
 }
 
 // Limits are the limits of one route. The counters outlive the exchanges.
