@@ -31,6 +31,8 @@ type Request struct {
 	Head *message.Head
 	// Peer is the client's address. Failed checks are counted against it.
 	Peer netip.Addr
+	// Via is the address of the immediate peer: the client, or the proxy that sent the request.
+	Via netip.Addr
 	// Conn is the client's TLS connection; nil without TLS.
 	Conn *tls.ConnectionState
 }

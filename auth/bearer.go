@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,9 @@ import (
 type bearer struct {
 	memory      *Memory
 	candidates  []candidate
-	introspects bool // some candidate is asked about tokens
+	introspects bool           // some candidate is asked about tokens
+	field       string         // with the token; "" for authorization
+	from        []netip.Prefix // the peers whose field counts
 }
 
 // candidate is an issuer of the route, with the audiences that the route accepts.
@@ -34,7 +37,8 @@ type candidate struct {
 	audience []string
 }
 
-// newBearer makes the authenticator for callers that are all "issuer/NAME".
+// newBearer makes the authenticator for callers that are all "issuer/NAME", and whose tokens
+// are all in the same field.
 func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
 	b := &bearer{memory: a.memory}
 	for _, caller := range callers {
@@ -42,6 +46,7 @@ func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
 		if iss == nil {
 			return nil, fmt.Errorf("unknown caller %q", caller)
 		}
+		b.field, b.from = iss.field, iss.from
 		audience, err := narrow(iss, d.Audience)
 		if err != nil {
 			return nil, err
@@ -119,12 +124,12 @@ func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, 
 	if err != nil {
 		return Proof{}, err
 	}
-	return Proof{Caller: e.principal, Field: "authorization", Revocable: e.lookAgain != 0}, nil
+	return Proof{Caller: e.principal, Field: cmp.Or(b.field, "authorization"), Revocable: e.lookAgain != 0}, nil
 }
 
 // verify returns the token of a request, verified.
 func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verified, error) {
-	raw, err := bearerToken(r.Head)
+	raw, err := b.token(r)
 	if err != nil {
 		return nil, err
 	}
