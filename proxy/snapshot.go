@@ -202,6 +202,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		return nil, err
 	}
 	rules := cfg.RulesOf(c)
+	r.Resource = route.NewResource(c.Path, s.auth.AuthorizationServers(c.Callers.Names()), scopesOf(rules), false)
 	if r.Fixed != nil && len(rules) == 0 {
 		rules = route.EveryoneAllowed()
 	}
@@ -213,6 +214,17 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// scopesOf returns the scopes that rules mention to allow something.
+func scopesOf(rules []policy.Rule) []string {
+	var all []string
+	for i := range rules {
+		if len(rules[i].Deny) == 0 {
+			all = append(all, rules[i].Who.Scope...)
+		}
+	}
+	return all
 }
 
 // demandOf returns which credentials and signatures a route requires.
