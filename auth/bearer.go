@@ -102,7 +102,7 @@ func (b *bearer) Challenge(realm string, e *Error) string { return bearerChallen
 // bearerChallenge returns a challenge of RFC 6750, section 3. It has no error code if no
 // token was sent, and invalid_token if one was refused.
 func bearerChallenge(realm string, e *Error) string {
-	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() {
+	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() || e.aboutPassword() {
 		return "Bearer realm=" + quoted(realm)
 	}
 	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())
@@ -373,6 +373,10 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 	if p.Name, err = iss.qualify(p.Name, t.registered.iss, claims); err != nil {
 		return refuse(MissingClaim, err.Error())
 	}
+	p.ID = claims.id()
+	if t.registered.hasIat {
+		p.IssuedAt = time.Unix(t.registered.iat, 0)
+	}
 	if p.Scopes, err = claims.scopes(); err != nil {
 		return refuse(BadCredential, err.Error())
 	}
@@ -380,14 +384,14 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, audience: audience, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}
 	p.Expires = time.Unix(e.notAfter, 0)
 	p.Qualify()
 	e.principal = p
-	e.size = entryOverhead + claims.size()
+	e.size = int32(entryOverhead + claims.size())
 	return e, nil
 }
 
@@ -396,14 +400,15 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 func (c *candidate) accept(e *verified, now int64) *Error {
 	skew := c.iss.rules.skew
 	rounded := int64(skew / time.Second)
+	audience := e.audience(c.iss.rules.audience)
 	reason, cause := "", ""
 	switch {
 	case now >= e.notAfter:
 		reason, cause = TokenExpired, expired(e.notAfter-rounded, now, skew)
 	case now < e.notBefore:
 		reason, cause = TokenNotYetValid, notYetValid(e.notBefore+rounded, now, skew)
-	case !e.audience.within(c.audience):
-		reason, cause = WrongAudience, e.audience.wrong(c.audience)
+	case !audience.within(c.audience):
+		reason, cause = WrongAudience, audience.wrong(c.audience)
 	default:
 		return nil
 	}

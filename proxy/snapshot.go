@@ -33,6 +33,7 @@ type snapshot struct {
 	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
 	tls       *edge.View
 	auth      *auth.Auth
+	apiKeys   *auth.APIKeys
 	upstreams []*upstream.Upstream
 	counts    *limit.Lease
 
@@ -62,13 +63,24 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
-	apiKeys, err := auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile)
+	if s.apiKeys, err = auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile); err != nil {
+		return nil, err
+	}
+	s.Own = make(map[string]*limit.Own, len(s.apiKeys.Limits()))
+	for name, l := range s.apiKeys.Limits() {
+		s.Own[name] = s.counts.Own(name, limit.OwnConfig{Rate: l.Rate.Limit, Burst: l.Rate.Burst, InFlight: l.InFlight})
+	}
+	revoked, err := auth.ReadRevocations(cfg.Revoked)
+	if err != nil {
+		return nil, fmt.Errorf("revoked: %w", err)
+	}
+	passwords, err := auth.ReadAllPasswords(cfg.Basic)
 	if err != nil {
 		return nil, err
 	}
 	integrity := cfg.Integrity.WithDefaults()
 	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Aliases: cfg.Aliases(),
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: s.apiKeys, Passwords: passwords, Revoked: revoked, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m.auth); err != nil {
 		return nil, err
@@ -189,6 +201,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
 			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight),
 		},
+		TakesPasswords:       c.Callers.TakesPasswords(),
 		TakesAPIKeys:         c.Callers.TakesAPIKeys(),
 		ForwardAuthorization: c.ForwardAuthorization,
 	}

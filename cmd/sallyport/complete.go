@@ -34,6 +34,8 @@ func addCompletions(root *cobra.Command) {
 		switch c.Name() {
 		case "curl":
 			c.ValidArgsFunction = fromConfig(routeURLs)
+		case "revoke":
+			c.ValidArgs = []string{"principal", "jti", "key", "apikey", "certificate"}
 		case "obtain", "renew", "export":
 			c.ValidArgsFunction = fromConfig(hosts)
 		default:
@@ -80,7 +82,7 @@ func flagCompletions() map[string]cobra.CompletionFunc {
 		"url":       fromConfig(routeURLs),
 		"upstream":  fromConfig(upstreams),
 	}
-	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner api-key id days at host issuer audience email listen") {
+	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner api-key id days overlap at before until host issuer audience email listen") {
 		all[name] = cobra.NoFileCompletions
 	}
 	return all

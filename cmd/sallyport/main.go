@@ -111,7 +111,7 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 			c.Args = noArgs
 		}
 	}
-	root.AddCommand(newCurl()) // takes an argument
+	root.AddCommand(newCurl(), newRevoke()) // take arguments
 	addCompletions(root)
 	return root
 }
