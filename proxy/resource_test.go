@@ -182,3 +182,18 @@ func TestChallengesNameTheMetadata(t *testing.T) {
 		t.Errorf("port 443, path /: %s", got)
 	}
 }
+
+// TestOtherProxiesNameNoMetadata checks that a decision for another proxy names no document, since
+// that proxy serves the path itself, and that the document is no secret way past it.
+func TestOtherProxiesNameNoMetadata(t *testing.T) {
+	for _, dialect := range dialects() {
+		h := asked(t, dialect, authRoutes)
+		got := h.askAs(told(dialect, "GET", "models.test", "/v1/models")...)
+		if c := got.Header.Get("Www-Authenticate"); got.StatusCode != 401 || c != `Bearer realm="models.test"` {
+			t.Errorf("%s: got %d, challenge %q", dialect, got.StatusCode, c)
+		}
+		if got := h.askAs(told(dialect, "GET", "models.test", metadataPath+"/v1")...); got.StatusCode == 200 || strings.Contains(got.body, "authorization_servers") {
+			t.Errorf("%s: got %d %s", dialect, got.StatusCode, got.body)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/auth"
+	"sallyport/auth/clientcert"
 	"sallyport/policy"
 	"sallyport/proxy/config"
 	"sallyport/proxy/edge"
@@ -33,6 +34,7 @@ type snapshot struct {
 	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
 	tls       *edge.View
 	auth      *auth.Auth
+	certs     *clientcert.Hosts
 	apiKeys   *auth.APIKeys
 	upstreams []*upstream.Upstream
 	counts    *limit.Lease
@@ -78,9 +80,12 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.certs, err = clientcert.New(cfg.ClientCertificates, m.certs, m.options.Now); err != nil {
+		return nil, err
+	}
 	integrity := cfg.Integrity.WithDefaults()
 	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: s.apiKeys, Passwords: passwords, Revoked: revoked, Aliases: cfg.Aliases(),
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: s.apiKeys, Passwords: passwords, Revoked: revoked, ClientCerts: s.certs, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m.auth); err != nil {
 		return nil, err
@@ -117,6 +122,7 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 // activate applies the snapshot's settings to the process memory, just before the snapshot becomes
 // current.
 func (s *snapshot) activate(m *memory) {
+	s.certs.Activate()
 	s.auth.Activate()
 	m.edge.Activate(s.tls)
 	m.setBounds(s.config)
@@ -131,6 +137,9 @@ func (s *snapshot) activate(m *memory) {
 func (s *snapshot) release() {
 	if s.auth != nil {
 		s.auth.Close()
+	}
+	if s.certs != nil {
+		s.certs.Close()
 	}
 	for _, u := range s.upstreams {
 		u.Close()
@@ -215,7 +224,8 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		return nil, err
 	}
 	rules := cfg.RulesOf(c)
-	r.Resource = route.NewResource(c.Path, s.auth.AuthorizationServers(c.Callers.Names()), scopesOf(rules), false)
+	servers, bound := s.auth.AuthorizationServers(c.Callers.Names())
+	r.Resource = route.NewResource(c.Path, servers, scopesOf(rules), bound)
 	if r.Fixed != nil && len(rules) == 0 {
 		rules = route.EveryoneAllowed()
 	}
