@@ -125,7 +125,8 @@ func tooManyFailures(b *budget, peer netip.Addr) *Error {
 }
 
 // missingCause returns the cause for a request without a credential that the route requires.
-func (c *Chain) missingCause(reason string, authorization string) error {
+// stray says where one is that does not count; nil for nowhere.
+func (c *Chain) missingCause(reason string, authorization string, stray error) error {
 	what := "there is no Authorization field"
 	if authorization != "" {
 		what = "another credential than that of Authorization is missing"
@@ -146,6 +147,9 @@ func (c *Chain) missingCause(reason string, authorization string) error {
 		if key, _ := keyInAuthorization(authorization); key != "" {
 			what = "Authorization has an API key"
 		}
+	}
+	if stray != nil && reason != SignatureMissing {
+		what = stray.Error()
 	}
 	return errors.New(what + "; the route takes " + c.takes)
 }

@@ -197,7 +197,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 			s.Routes.Add(h, rc.Path, &onHost)
 		}
 	}
-	s.Guard = route.NewGuard(own, covered)
+	s.Guard = route.NewGuard(own, covered, cfg.TokenFields())
 	return nil
 }
 
@@ -246,6 +246,8 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		return nil, err
 	}
 	rules := cfg.RulesOf(c)
+	servers, bound := s.auth.AuthorizationServers(c.Callers.Names())
+	r.Resource = route.NewResource(c.Path, servers, scopesOf(rules), bound)
 	if r.Fixed != nil && len(rules) == 0 {
 		rules = route.EveryoneAllowed()
 	}
@@ -257,6 +259,17 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// scopesOf returns the scopes that rules mention to allow something.
+func scopesOf(rules []policy.Rule) []string {
+	var all []string
+	for i := range rules {
+		if len(rules[i].Deny) == 0 {
+			all = append(all, rules[i].Who.Scope...)
+		}
+	}
+	return all
 }
 
 // demandOf returns which credentials and signatures a route requires.
