@@ -250,7 +250,7 @@ func (all *Revocations) add(line int, r *Revocation) {
 	case RevokedAPIKey:
 		all.items[item{true, "apikey", r.ID}] = line
 	case RevokedCertificate:
-		all.items[item{strings.HasPrefix(r.ID, apikey.HashPrefix), "cert", r.ID}] = line
+		all.items[item{false, "cert", r.ID}] = line
 	case RevokedKey:
 		source := r.Source
 		if source == "" {
@@ -281,13 +281,19 @@ func (all *Revocations) refusal(p *identity.Principal) *Error {
 	if len(all.items) == 0 {
 		return nil
 	}
-	if line, listed := all.items[item{false, p.Source, p.ID}]; listed && p.ID != "" {
+	line, listed := all.items[item{false, p.Source, p.ID}]
+	if fingerprint, serial, two := strings.Cut(p.ID, " "); two && p.Source == "cert" {
+		if line, listed = all.items[item{false, "cert", fingerprint}]; !listed {
+			line, listed = all.items[item{false, "cert", serial}]
+		}
+	}
+	if listed && p.ID != "" {
 		return all.refuse(p, line, "the credential of "+p.String()+" with the id "+setting.Quoted(p.ID, shownName)+" is revoked")
 	}
 	if p.KeyID == "" {
 		return nil
 	}
-	line, listed := all.items[item{true, p.Source, p.KeyID}]
+	line, listed = all.items[item{true, p.Source, p.KeyID}]
 	if name, _, secret := strings.Cut(p.KeyID, ":"); !listed && secret && p.Source == "apikey" {
 		line, listed = all.items[item{true, p.Source, name}]
 	}
