@@ -162,7 +162,7 @@ func TestFaultsOfPasswordFilesNameTheirLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b := (&passwordAuth{NewMemory(MemoryOptions{}), apache}); !b.matches(apache.users["myName"], "myName", "myPassword") || b.matches(apache.users["myName"], "myName", "myPasswort") {
+	if b := (&passwordAuth{NewMemory(MemoryOptions{}), apache}); !b.matches(apache.users["myName"], []byte("myName"), []byte("myPassword")) || b.matches(apache.users["myName"], []byte("myName"), []byte("myPasswort")) {
 		t.Error("a hash of Apache's htpasswd does not verify")
 	}
 	for _, kind := range []string{"$2a$", "$2b$", "$2y$"} {
@@ -192,7 +192,7 @@ func TestVerifiedPasswordsGoWithTheirLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.adopt(old)
-		mark := k.auth.memory.passwords.mark("sesame")
+		mark := k.auth.memory.passwords.mark([]byte("sesame"))
 		if got := p.users["bob"].remembers(&mark); got != c.want {
 			t.Errorf("%s: remembered is %v, want %v", name, got, c.want)
 		}
@@ -200,7 +200,7 @@ func TestVerifiedPasswordsGoWithTheirLine(t *testing.T) {
 			t.Errorf("%s: the password counts for another user", name)
 		}
 	}
-	before, after := k.auth.memory.passwords.mark("sesame"), newPasswordMemory().mark("sesame")
+	before, after := k.auth.memory.passwords.mark([]byte("sesame")), newPasswordMemory().mark([]byte("sesame"))
 	if before == after {
 		t.Error("the mark of a password depends on no key")
 	}
@@ -215,7 +215,7 @@ func TestUnknownUsersAreComparedToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := &passwordAuth{k.auth.memory, p}
-	if b.matches(nil, "mallory", "sesame") || !b.matches(p.users["bob"], "bob", "sesame") {
+	if b.matches(nil, []byte("mallory"), []byte("sesame")) || !b.matches(p.users["bob"], []byte("bob"), []byte("sesame")) {
 		t.Error("the password of the compared user proves an unknown one")
 	}
 }
