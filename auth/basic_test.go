@@ -352,3 +352,44 @@ func TestRecheckOfPasswords(t *testing.T) {
 		}
 	}
 }
+
+// TestPasswordsBesideOtherCredentials combines a password with an API key: a bad one is never excused
+// by a good one, and both must be of one alias unless the route says otherwise.
+func TestPasswordsBesideOtherCredentials(t *testing.T) {
+	k := legacy(t)
+	k.auth.aliases = map[string]string{"basic/legacy:bob": "batch", "apikey:acme": "batch"}
+	route := func(d Demand) *Chain {
+		d.Callers = []string{"basic/legacy", "apikey"}
+		c, err := k.auth.Route(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	chains := []*Chain{route(Demand{}), route(Demand{All: true}), route(Demand{All: true, Independent: true})}
+	for _, c := range []struct {
+		password, key string
+		want          [3]string // any, all of one alias, all
+	}{
+		{"sesame", k.acme, [3]string{"basic/legacy:bob", "basic/legacy:bob", "basic/legacy:bob"}},
+		{"sesame", k.orbit, [3]string{"basic/legacy:bob", ProofsDiffer, "basic/legacy:bob"}},
+		{"sesame", "", [3]string{"basic/legacy:bob", NoCredential, NoCredential}},
+		{"", k.acme, [3]string{"apikey:acme", NoCredential, NoCredential}},
+		{"wrong", k.acme, [3]string{BasicUnknown, BasicUnknown, BasicUnknown}},
+		{"sesame", apikey.New(), [3]string{APIKeyUnknown, APIKeyUnknown, APIKeyUnknown}},
+		{"", "", [3]string{NoCredential, NoCredential, NoCredential}},
+	} {
+		h := fields()
+		if c.password != "" {
+			h.Fields.Add("authorization", basic("bob", c.password))
+		}
+		if c.key != "" {
+			h.Fields.Add("x-api-key", c.key)
+		}
+		for i, chain := range chains {
+			if got := k.outcome(chain, client, h); got != c.want[i] {
+				t.Errorf("password %q, key %.6q, chain %d: got %s, want %s", c.password, c.key, i, got, c.want[i])
+			}
+		}
+	}
+}
