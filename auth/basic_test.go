@@ -393,3 +393,30 @@ func TestPasswordsBesideOtherCredentials(t *testing.T) {
 		}
 	}
 }
+
+// FuzzBasic checks that a value of Authorization proves bob only if it is his name and password.
+func FuzzBasic(f *testing.F) {
+	c := newClock()
+	p, err := passwordsOf(f, c, "bob:"+hashOf(f, "sesame")+"\n")
+	if err != nil {
+		f.Fatal(err)
+	}
+	a := activeAuth(f, NewMemory(MemoryOptions{Now: c.now}), Config{Passwords: map[string]*Passwords{"legacy": p}})
+	chain, err := a.Route(Demand{Callers: []string{"basic/legacy"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, value := range []string{basic("bob", "sesame"), "basic  " + basic("bob", "sesame")[6:], basic("bob", "sesame\x00"), basic("bob", ""), "Basic", "Basic =", basic("bob:sesame", "x")} {
+		f.Add(value)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		a.memory.passwords.budget = newBudget(passwordBudget())
+		proof, err := chain.Authenticate(t.Context(), from(client, fields("authorization", value)))
+		scheme, raw, _ := strings.Cut(value, " ")
+		text, _ := base64.StdEncoding.DecodeString(strings.TrimLeft(raw, " "))
+		right := strings.EqualFold(scheme, "Basic") && string(text) == "bob:sesame"
+		if err == nil && (!right || proof.Caller.String() != "basic/legacy:bob") {
+			t.Errorf("%q proves %s", value, proof.Caller.String())
+		}
+	})
+}

@@ -45,7 +45,7 @@ func basicHouse(t *testing.T, p plan) (*house, *lines) {
 	if !strings.Contains(p.more, "api_keys") {
 		p.more += "api_keys: {lab: {hash: '" + apikey.HashText(apikey.New()) + "'}}\n"
 	}
-	slow, err := bcrypt.GenerateFromPassword([]byte("sesame-of-slow"), 10)
+	slow, err := bcrypt.GenerateFromPassword([]byte("sesame-of-slow"), 12)
 	if err != nil {
 		t.Fatal(err)
 	}
