@@ -167,6 +167,9 @@ func (a *Auth) Status() []IssuerStatus {
 		st := IssuerStatus{}
 		if im := iss.memory.Load(); im != nil {
 			st = im.keys.status()
+			if im.introspector != nil {
+				st.Introspection = im.introspector.status()
+			}
 		}
 		st.Name, st.URL = name, iss.url
 		all = append(all, st)

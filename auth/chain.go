@@ -37,6 +37,9 @@ type Proof struct {
 	// Field is the lower-case name of the field that carried the credential; "" means that
 	// nobody between client and gateway can add one, as with the certificate of a connection.
 	Field string
+	// Revocable means that the issuer may withdraw the credential before it expires, so that
+	// the user of the Proof should recheck a long exchange now and then.
+	Revocable bool
 	// Limited is the name of the API key whose own limits the request counts against; "" for none.
 	Limited string
 }
@@ -226,7 +229,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var array [3]proven // saves an allocation
 	all := array[:0]
 	var signature *httpsig.Signature
-	missing, limited := "", ""
+	revocable, missing, limited := false, "", ""
 	for i := range c.kinds {
 		k := &c.kinds[i]
 		var proof Proof
@@ -254,6 +257,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if proof.Signature != nil {
 			signature = proof.Signature
 		}
+		revocable = revocable || proof.Revocable
 		if proof.Limited != "" {
 			limited = proof.Limited
 		}
@@ -275,7 +279,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if err != nil {
 		return Proof{Signature: signature}, err
 	}
-	return Proof{Caller: *caller, Signature: signature, Limited: limited}, nil
+	return Proof{Caller: *caller, Signature: signature, Revocable: revocable, Limited: limited}, nil
 }
 
 // alias returns the alias that the configuration gives to a principal; "" for none.
