@@ -219,9 +219,9 @@ func TestRevocationCountsForOpaqueTokens(t *testing.T) {
 	want(t, o.chain, token, "")
 	want(t, o.chain, other, "")
 	for line, why := range map[string]string{
-		"jti issuer/corp j-1":         CredentialRevoked,
-		"jti issuer/corp j-3":         "",
-		"principal issuer/corp:alice": CredentialRevoked,
+		"jti issuer/corp j-1":                           CredentialRevoked,
+		"jti issuer/corp j-3":                           "",
+		"principal issuer/corp:alice":                   CredentialRevoked,
 		"principal issuer/corp:alice before 2020-01-01": "",
 	} {
 		var err error
