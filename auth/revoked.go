@@ -247,7 +247,11 @@ func (all *Revocations) add(line int, r *Revocation) {
 	case RevokedAPIKey:
 		all.keys[item{"apikey", r.ID}] = line
 	case RevokedCertificate:
-		all.ids[item{"cert", r.ID}] = line
+		items := all.ids
+		if strings.HasPrefix(r.ID, apikey.HashPrefix) {
+			items = all.keys
+		}
+		items[item{"cert", r.ID}] = line
 	case RevokedKey:
 		all.keys[item{cmp.Or(r.Source, "key"), r.ID}] = line
 	}
@@ -294,18 +298,11 @@ func (all *Revocations) id(p *identity.Principal) (line int, listed bool) {
 	if len(all.ids) == 0 || p.ID == "" {
 		return 0, false
 	}
-	if p.Source != "cert" {
-		line, listed = all.ids[item{p.Source, p.ID}]
-		return line, listed
-	}
-	fingerprint, serial, _ := strings.Cut(p.ID, " ")
-	if line, listed = all.ids[item{p.Source, fingerprint}]; !listed {
-		line, listed = all.ids[item{p.Source, serial}]
-	}
+	line, listed = all.ids[item{p.Source, p.ID}]
 	return line, listed
 }
 
-// key returns the line that revokes the key of a credential. An API key is revoked by its name, or one
+// key returns the line that revokes the key of a credential, or a certificate by its fingerprint. An API key is revoked by its name, or one
 // of its secrets is by its id.
 func (all *Revocations) key(p *identity.Principal) (line int, listed bool) {
 	if len(all.keys) == 0 || p.KeyID == "" {

@@ -33,7 +33,7 @@ func TestRevocationsMatchWhatTheyName(t *testing.T) {
 	bare := identity.Principal{Source: "issuer/corp", Name: "alice"}
 	key := identity.Principal{Source: "apikey", Name: "lab", KeyID: "notebook:9f86d081"}
 	signer := identity.Principal{Source: "key", Name: "acme", KeyID: "acme-1"}
-	cert := identity.Principal{Source: "cert", Name: "spiffe://lab/batch", KeyID: "1f2a", ID: "sha256:" + strings.Repeat("ab", 32) + " 1f2a CN=Lab CA,O=Lab"}
+	cert := identity.Principal{Source: "cert", Name: "spiffe://lab/batch", KeyID: "sha256:" + strings.Repeat("ab", 32), ID: "1f2a CN=Lab CA,O=Lab"}
 	basic := identity.Principal{Source: "basic/legacy", Name: "bob"}
 	for _, c := range []struct {
 		line string
