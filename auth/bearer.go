@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -128,7 +127,7 @@ func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verif
 	if err != nil {
 		return nil, err
 	}
-	v := verification{bearer: b, raw: raw, peer: r.Peer, budget: budget}
+	v := verification{bearer: b, raw: raw, request: r, budget: budget}
 	if !b.introspects || isJWT(raw) {
 		v.hash = b.memory.tokens.hash(raw)
 		if e, err := v.cached(); e != nil || err != nil {
@@ -138,7 +137,7 @@ func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verif
 	if b.introspects {
 		v.digest = b.memory.digest(raw)
 		if c, e := v.cachedAnswer(); e != nil {
-			if err := c.accept(e, b.memory.now().Unix()); err != nil {
+			if err := v.accept(c, e); err != nil {
 				return nil, err
 			}
 			return e, nil
@@ -166,7 +165,7 @@ func (v *verification) cached() (*verified, error) {
 			b.memory.tokens.drop(e)
 			continue
 		}
-		if err := c.accept(e, now.Unix()); err == nil {
+		if err := v.accept(c, e); err == nil {
 			return e, nil
 		} else if b.alone(c) {
 			return nil, err
@@ -238,11 +237,17 @@ func bad(cause error) *Error { return &Error{Reason: BadCredential, Err: cause} 
 // verification verifies one token that is not in the cache.
 type verification struct {
 	*bearer
-	raw    string
-	hash   uint64 // of raw; 0 if the route takes it for an opaque token
-	digest digest // of raw, if the route introspects
-	peer   netip.Addr
-	budget *budget // for failed checks; nil: unlimited
+	raw     string
+	hash    uint64 // of raw; 0 if the route takes it for an opaque token
+	digest  digest // of raw, if the route introspects
+	request *Request
+	budget  *budget // for failed checks; nil: unlimited
+}
+
+// accept checks that the route and this request may use a token of the candidate now. Each use of
+// a token must pass it, whether the token is new or cached, verified here or by its issuer.
+func (v *verification) accept(c *candidate, e *verified) *Error {
+	return c.accept(e, v.memory.now().Unix())
 }
 
 // run checks the token against each issuer of the route whose URL is the claim iss. About a
@@ -325,22 +330,22 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 		return nil, bad(c.iss.foreignKey(other))
 	}
 	now := v.memory.now()
-	if !v.budget.left(v.peer, now) {
-		return nil, tooManyFailures(v.budget, v.peer)
+	if !v.budget.left(v.request.Peer, now) {
+		return nil, tooManyFailures(v.budget, v.request.Peer)
 	}
 	k := found.signer(t)
 	if k == nil {
-		v.budget.charge(v.peer, now) // once, however many keys were tried
+		v.budget.charge(v.request.Peer, now) // once, however many keys were tried
 		return nil, bad(fmt.Errorf("issuer %s: the signature does not match %s", c.iss.name, found.inWords()))
 	}
 	e, refused := c.checkClaims(t, k, now)
 	if refused != nil {
-		v.budget.charge(v.peer, now)
+		v.budget.charge(v.request.Peer, now)
 		return nil, refused
 	}
 	e.issuer, e.raw, e.hash = im.number, strings.Clone(v.raw), v.hash
 	v.memory.tokens.put(e)
-	if refused := c.accept(e, now.Unix()); refused != nil {
+	if refused := v.accept(c, e); refused != nil {
 		return nil, refused
 	}
 	return e, nil
