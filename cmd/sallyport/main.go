@@ -47,6 +47,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if errors.As(err, &usage) && !strings.Contains(err.Error(), "\n") {
 		err = fmt.Errorf("%w; see \"%s --help\"", err, command.CommandPath())
 	}
+	var child childStatus
+	if errors.As(err, &child) {
+		return int(child) // it has said itself what is wrong
+	}
 	explain(stderr, err)
 	switch {
 	case err == nil:
@@ -111,7 +115,7 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 			c.Args = noArgs
 		}
 	}
-	root.AddCommand(newCurl()) // takes an argument
+	root.AddCommand(newCurl(), newToken()) // take arguments
 	addCompletions(root)
 	return root
 }
