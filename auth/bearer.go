@@ -12,7 +12,6 @@ import (
 	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
 	"sallyport/proxy/message"
-	"sallyport/proxy/setting"
 )
 
 // bearer verifies bearer tokens (RFC 6750) of the issuers that a route lists.
@@ -265,7 +264,7 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	if err := c.iss.rules.header(t); err != nil {
 		return nil, bad(fmt.Errorf("issuer %s: %w", c.iss.name, err))
 	}
-	k, err := im.keys.resolve(ctx, t.kid, t.alg)
+	found, err := im.keys.resolve(ctx, t.kid, t.alg)
 	switch {
 	case errors.Is(err, errNotChecked):
 		return nil, &Error{Reason: IssuerUnavailable, Err: fmt.Errorf("issuer %s: %w", c.iss.name, err)}
@@ -276,9 +275,10 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	if !v.budget.left(v.peer, now) {
 		return nil, tooManyFailures(v.budget, v.peer)
 	}
-	if !k.verify(t.alg, t.signed, t.signature, &t.digest) {
-		v.budget.charge(v.peer, now)
-		return nil, bad(fmt.Errorf("issuer %s: the signature does not match key %s", c.iss.name, setting.Quoted(k.name(), shownID)))
+	k := found.signer(t)
+	if k == nil {
+		v.budget.charge(v.peer, now) // once, however many keys were tried
+		return nil, bad(fmt.Errorf("issuer %s: the signature does not match %s", c.iss.name, found.inWords()))
 	}
 	e, refused := c.checkClaims(t, k, now)
 	if refused != nil {

@@ -13,11 +13,14 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"sallyport/proxy/setting"
 )
 
 const (
@@ -53,13 +56,50 @@ func (k *key) same(o *key) bool {
 // keys is the key set that an issuer published at one time.
 type keys struct {
 	list    []*key
+	skipped []string  // the keys that cannot be used, each with the reason
 	fetched time.Time // when their fetch began
 }
 
-// find returns the only key that has the kid and allows the algorithm of a token. A
-// token without kid matches keys with any kid. named reports whether some key has the
-// kid. If several keys match, find fails rather than guess which one signed.
-func (s *keys) find(kid, alg string) (k *key, named bool, err error) {
+// maxTries is how many keys are tried for a token that names none. An issuer that changes its
+// key publishes two for a while.
+const maxTries = 4
+
+// tries are the keys of which one may have signed a token.
+type tries struct {
+	keys [maxTries]*key
+	n    int
+}
+
+// signer returns the key that has signed a token, nil if none has.
+func (t *tries) signer(token *token) *key {
+	for _, k := range t.keys[:t.n] {
+		if k.verify(token.alg, token.signed, token.signature, &token.digest) {
+			return k
+		}
+	}
+	return nil
+}
+
+// inWords names the keys.
+func (t *tries) inWords() string {
+	var names []string
+	for _, k := range t.keys[:t.n] {
+		names = append(names, setting.Quoted(k.name(), shownID))
+	}
+	if t.n == 1 {
+		return "key " + names[0]
+	}
+	return "any of the keys " + strings.Join(names, ", ")
+}
+
+// find returns the only key that has the kid and allows the algorithm of a token. For a token
+// without kid it returns all keys that allow the algorithm, up to maxTries. named reports
+// whether some key has the kid. If more keys match, find fails rather than guess.
+func (s *keys) find(kid, alg string) (found tries, named bool, err error) {
+	most := 1
+	if kid == "" {
+		most = maxTries
+	}
 	for _, c := range s.list {
 		if kid != "" && c.id != kid {
 			continue
@@ -68,20 +108,21 @@ func (s *keys) find(kid, alg string) (k *key, named bool, err error) {
 		if !slices.Contains(c.algorithms, alg) {
 			continue
 		}
-		if k != nil {
-			return nil, true, errAmbiguousKey
+		if found.n == most {
+			return tries{}, true, errAmbiguousKey
 		}
-		k = c
+		found.keys[found.n] = c
+		found.n++
 	}
-	if k == nil {
-		return nil, named, errUnknownKey
+	if found.n == 0 {
+		return found, named, errUnknownKey
 	}
-	return k, true, nil
+	return found, true, nil
 }
 
 var (
 	errUnknownKey   = errors.New("the issuer has no key with this kid and algorithm")
-	errAmbiguousKey = errors.New("several keys of the issuer match: it must publish them with different kid or alg")
+	errAmbiguousKey = errors.New("too many keys of the issuer match: it must publish them with different kid or alg")
 )
 
 // jwkSet is a JSON Web Key Set (RFC 7517, section 5).
@@ -106,15 +147,16 @@ type jwk struct {
 
 // readKeys reads the keys that can verify signatures and skips the others (RFC 7517,
 // section 5). It refuses a set without a usable key: that is more likely a fault of the
-// server than a withdrawal of all keys.
+// server than a withdrawal of all keys. The error is a fixed text or a [noKeyError].
 func readKeys(set *jwkSet, fetched time.Time) (*keys, error) {
 	if len(set.Keys) > maxKeys {
 		return nil, errors.New("too many keys")
 	}
 	out := &keys{fetched: fetched}
-	for _, text := range set.Keys {
-		k, err := readKey(text)
+	for i, text := range set.Keys {
+		k, kid, err := readKey(text)
 		if err != nil {
+			out.skip(i, kid, err)
 			continue
 		}
 		if !slices.ContainsFunc(out.list, k.same) {
@@ -122,19 +164,52 @@ func readKeys(set *jwkSet, fetched time.Time) (*keys, error) {
 		}
 	}
 	if len(out.list) == 0 {
-		return nil, errors.New("no usable key")
+		return nil, noKeyError(out.skipped)
 	}
 	return out, nil
 }
 
-func readKey(text []byte) (*key, error) {
-	var j jwk
-	if err := json.Unmarshal(text, &j); err != nil {
-		return nil, err
+// noKeyError means that none of the keys of a set can be used. It says why, key by key.
+type noKeyError []string
+
+func (e noKeyError) Error() string { return strings.Join(e, "; ") }
+
+// mostSkipped is how many skipped keys of a set are named.
+const mostSkipped = 8
+
+// skip records why a key cannot be used. It names the key by its kid or, without one, by its
+// place in the set.
+func (s *keys) skip(i int, kid string, why error) {
+	name := "kid " + kid
+	switch {
+	case kid == "":
+		name = fmt.Sprintf("key %d, without kid,", i+1)
+	case len(kid) > shownID || strings.ContainsFunc(kid, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' }):
+		name = "kid " + setting.Quoted(kid, shownID)
 	}
 	switch {
+	case len(s.skipped) < mostSkipped:
+		s.skipped = append(s.skipped, name+" skipped: "+why.Error())
+	case len(s.skipped) == mostSkipped:
+		s.skipped = append(s.skipped, "and more")
+	}
+}
+
+// readKey reads one key. kid is its id as written, also with an error.
+func readKey(text []byte) (k *key, kid string, err error) {
+	var j jwk
+	if json.Unmarshal(text, &j) != nil {
+		return nil, j.Kid, errors.New("not a JSON Web Key: a member has the wrong type, or stands there twice")
+	}
+	k, err = j.key()
+	return k, j.Kid, err
+}
+
+// key returns the key that can verify signatures.
+func (j *jwk) key() (*key, error) {
+	switch {
 	case j.Use != nil && *j.Use != "sig":
-		return nil, errors.New("not for signatures")
+		return nil, errors.New("its use is not sig")
 	case j.KeyOps != nil && !slices.Contains(j.KeyOps, "verify"):
 		return nil, errors.New("key_ops does not contain verify")
 	case j.D != nil:
@@ -147,13 +222,13 @@ func readKey(text []byte) (*key, error) {
 	var err error
 	switch j.Kty {
 	case "RSA":
-		canonical, err = k.readRSA(&j)
+		canonical, err = k.readRSA(j)
 	case "EC":
-		canonical, err = k.readEC(&j)
+		canonical, err = k.readEC(j)
 	case "OKP":
-		canonical, err = k.readOKP(&j)
+		canonical, err = k.readOKP(j)
 	default:
-		err = errors.New("unknown kty")
+		err = errors.New("its kty is unknown")
 	}
 	if err != nil {
 		return nil, err
@@ -165,7 +240,7 @@ func readKey(text []byte) (*key, error) {
 			alg = "EdDSA"
 		}
 		if !slices.Contains(k.algorithms, alg) {
-			return nil, errors.New("alg does not fit the key")
+			return nil, errors.New("its alg is not one of a signature, or does not fit the key")
 		}
 		k.algorithms = []string{alg}
 	}
@@ -175,16 +250,16 @@ func readKey(text []byte) (*key, error) {
 func (k *key) readRSA(j *jwk) (string, error) {
 	nb, err := base64.RawURLEncoding.DecodeString(j.N)
 	if err != nil || len(nb) > maxRSABits/8+1 {
-		return "", errors.New("bad n")
+		return "", errors.New("n is not an RSA modulus")
 	}
 	eb, err := base64.RawURLEncoding.DecodeString(j.E)
 	if err != nil {
-		return "", errors.New("bad e")
+		return "", errors.New("e is not an RSA exponent")
 	}
 	eb = bytes.TrimLeft(eb, "\x00")
 	n, e := new(big.Int).SetBytes(nb), new(big.Int).SetBytes(eb)
 	if n.BitLen() < minRSABits || n.BitLen() > maxRSABits || n.Bit(0) == 0 {
-		return "", errors.New("n is too short, too long or even")
+		return "", fmt.Errorf("n has %d bits or is even; taken are odd ones of %d to %d", n.BitLen(), minRSABits, maxRSABits)
 	}
 	if weakInfineon(n) {
 		return "", errors.New("n can be factored: CVE-2017-15361")
@@ -194,7 +269,7 @@ func (k *key) readRSA(j *jwk) (string, error) {
 	}
 	k.public, err = newRSAKey(&rsa.PublicKey{N: n, E: int(e.Int64())})
 	if err != nil {
-		return "", errors.New("bad n")
+		return "", errors.New("n is not an RSA modulus")
 	}
 	k.algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
 	enc := base64.RawURLEncoding.EncodeToString
@@ -212,17 +287,17 @@ func (k *key) readEC(j *jwk) (string, error) {
 	case "P-521":
 		curve, alg = elliptic.P521(), "ES512"
 	default:
-		return "", errors.New("unknown crv")
+		return "", errors.New("its crv is unknown")
 	}
 	size := (curve.Params().BitSize + 7) / 8
 	x, errX := base64.RawURLEncoding.DecodeString(j.X)
 	y, errY := base64.RawURLEncoding.DecodeString(j.Y)
 	if errX != nil || errY != nil || len(x) != size || len(y) != size {
-		return "", errors.New("bad coordinates")
+		return "", errors.New("EC coordinates of the wrong length")
 	}
 	p, err := ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{4}, x, y))
 	if err != nil {
-		return "", errors.New("not a point on the curve")
+		return "", errors.New("EC point not on the curve")
 	}
 	k.public, k.algorithms = p, []string{alg}
 	enc := base64.RawURLEncoding.EncodeToString
@@ -232,7 +307,7 @@ func (k *key) readEC(j *jwk) (string, error) {
 func (k *key) readOKP(j *jwk) (string, error) {
 	x, err := base64.RawURLEncoding.DecodeString(j.X)
 	if j.Crv != "Ed25519" || err != nil || len(x) != ed25519.PublicKeySize {
-		return "", errors.New("not an Ed25519 key")
+		return "", errors.New("not an Ed25519 key, the only kind of OKP that is taken")
 	}
 	k.public, k.algorithms = ed25519.PublicKey(x), []string{"EdDSA"}
 	return fmt.Sprintf(`{"crv":"Ed25519","kty":"OKP","x":"%s"}`, base64.RawURLEncoding.EncodeToString(x)), nil

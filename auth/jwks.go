@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,35 +131,36 @@ func (e *keysError) words() string { return e.step + ": " + e.what }
 // checked. The gateway answers 503 and not 401.
 var errNotChecked = errors.New("keys not fetched")
 
-// resolve returns the key of a token. The error is errUnknownKey or errAmbiguousKey if
-// the issuer's keys are known, and wraps errNotChecked if they are not.
-func (s *keySet) resolve(ctx context.Context, kid, alg string) (*key, error) {
+// resolve returns the keys that may have signed a token, see [keys.find]. The error is
+// errUnknownKey or errAmbiguousKey if the issuer's keys are known, and wraps errNotChecked
+// if they are not.
+func (s *keySet) resolve(ctx context.Context, kid, alg string) (tries, error) {
 	set := s.current.Load()
 	if s.usable(set, s.now()) {
-		k, named, err := set.find(kid, alg)
+		found, named, err := set.find(kid, alg)
 		// Another fetch would not help for a known kid with another algorithm, which
 		// is an attack on the key, nor for a token without kid.
 		if err == nil || named || kid == "" {
-			return k, err
+			return found, err
 		}
 	}
 	started, err := s.await(ctx, kid, s.usable(set, s.now()))
 	if err != nil {
-		return nil, err
+		return tries{}, err
 	}
 	if set = s.current.Load(); !s.usable(set, s.now()) {
-		return nil, s.notChecked()
+		return tries{}, s.notChecked()
 	}
-	k, _, err := set.find(kid, alg)
+	found, _, err := set.find(kid, alg)
 	if errors.Is(err, errUnknownKey) {
 		if s.failing() {
-			return nil, s.notChecked()
+			return tries{}, s.notChecked()
 		}
 		if started {
 			s.rememberMiss(kid)
 		}
 	}
-	return k, err
+	return found, err
 }
 
 // usable reports whether keys exist and are not stale.
@@ -291,7 +293,14 @@ func (s *keySet) download(ctx context.Context) (*keys, *keysError) {
 	}
 	out, err := readKeys(&set, began)
 	if err != nil {
-		return nil, &keysError{step: "keys", url: address, what: err.Error()}
+		e := &keysError{step: "keys", url: address, what: err.Error()}
+		if unusable := (noKeyError)(nil); errors.As(err, &unusable) {
+			e.what = "no usable key"
+			if len(unusable) > 0 {
+				e.err = unusable
+			}
+		}
+		return nil, e
 	}
 	return out, nil
 }
@@ -375,6 +384,10 @@ func (s *keySet) finish(set *keys, failure *keysError) {
 		return
 	}
 	s.failures, s.retry = 0, time.Time{}
+	var skipped []string
+	if old := s.current.Load(); old != nil {
+		skipped = old.skipped
+	}
 	added, withdrawn := s.replace(set)
 	if added > 0 {
 		clear(s.misses)
@@ -382,6 +395,9 @@ func (s *keySet) finish(set *keys, failure *keysError) {
 	s.mu.Unlock()
 	if before != nil || added+withdrawn > 0 {
 		s.log.Info("keys of issuer fetched", "issuer", s.issuer, "keys", len(set.list), "added", added, "withdrawn", withdrawn)
+	}
+	if len(set.skipped) > 0 && !slices.Equal(set.skipped, skipped) {
+		s.log.Info("keys of issuer skipped", "issuer", s.issuer, "why", strings.Join(set.skipped, "; "))
 	}
 	if withdrawn > 0 {
 		s.onWithdrawal()
@@ -464,37 +480,4 @@ func (s *keySet) pause() time.Duration {
 		return max(s.retry.Sub(s.now()), time.Millisecond)
 	}
 	return s.refresh - s.refresh/10 + rand.N(s.refresh/5)
-}
-
-// IssuerStatus is the state of an issuer's keys, for the status page and metrics.
-type IssuerStatus struct {
-	Name    string
-	URL     string
-	Keys    int       // usable keys: 0 if none were fetched, or if they are stale
-	Fetched time.Time // when the fetch of those keys began; zero if never
-	// LastError says why the last fetch failed, such as "discovery: unreachable"; "" if it
-	// succeeded. If the document names another issuer than the configuration, it has both.
-	LastError string
-	Failures  int // failed fetches since the last success
-}
-
-func (s *keySet) status() IssuerStatus {
-	st := IssuerStatus{}
-	if set := s.current.Load(); set != nil {
-		st.Fetched = set.fetched
-		if s.usable(set, s.now()) {
-			st.Keys = len(set.list)
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st.Failures = s.failures
-	if s.failed != nil {
-		st.LastError = s.failed.words()
-		var other *anotherIssuer
-		if errors.As(s.failed, &other) {
-			st.LastError += ": " + other.Error()
-		}
-	}
-	return st
 }

@@ -64,8 +64,8 @@ func (f *fakeKeys) count() int {
 // asks resolves a kid for ES256 and returns how long that took.
 func (f *fakeKeys) asks(kid string) (*key, time.Duration, error) {
 	began := time.Now()
-	k, err := f.resolve(context.Background(), kid, "ES256")
-	return k, time.Since(began), err
+	found, err := f.resolve(context.Background(), kid, "ES256")
+	return found.keys[0], time.Since(began), err
 }
 
 func ecPair(kid string) authtest.Key {
@@ -359,7 +359,8 @@ func TestKeySetSelectsKeysByAlgorithm(t *testing.T) {
 		"kid in another letter case":       {authtest.KeySet(r.JWK()), "R", "RS256", errUnknownKey},
 		"no kid, one key fits":             {authtest.KeySet(r.JWK(), e.JWK()), "", "ES256", nil},
 		"no kid, none fits":                {authtest.KeySet(r.JWK()), "", "ES256", errUnknownKey},
-		"no kid, two fit":                  {authtest.KeySet(e.JWK(), anonymous.JWK()), "", "ES256", errAmbiguousKey},
+		"no kid, two fit":                  {authtest.KeySet(e.JWK(), anonymous.JWK()), "", "ES256", nil},
+		"no kid, five fit":                 {authtest.KeySet(e.JWK(), ecPair("1").JWK(), ecPair("2").JWK(), ecPair("3").JWK(), ecPair("4").JWK()), "", "ES256", errAmbiguousKey},
 		"kid, only a key without one":      {authtest.KeySet(anonymous.JWK()), "e", "ES256", errUnknownKey},
 		"the same key twice":               {authtest.KeySet(e.JWK(), e.JWK()), "e", "ES256", nil},
 		"two keys with one kid":            {authtest.KeySet(e.JWK(), ecPair("e").JWK()), "e", "ES256", errAmbiguousKey},
@@ -368,9 +369,9 @@ func TestKeySetSelectsKeysByAlgorithm(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFakeKeys(func() (string, error) { return c.set, nil })
-			k, err := f.resolve(context.Background(), c.kid, c.alg)
-			if !errors.Is(err, c.want) || (k == nil) != (c.want != nil) {
-				t.Errorf("got key %v and %v, want %v", k != nil, err, c.want)
+			found, err := f.resolve(context.Background(), c.kid, c.alg)
+			if !errors.Is(err, c.want) || (found.n == 0) != (c.want != nil) {
+				t.Errorf("got %d keys and %v, want %v", found.n, err, c.want)
 			}
 		})
 	}
@@ -390,7 +391,7 @@ func TestKeyConfusionCausesNoFetch(t *testing.T) {
 
 // TestThumbprint is the example of RFC 7638, section 3.1.
 func TestThumbprint(t *testing.T) {
-	k, err := readKey([]byte(`{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256"}`))
+	k, _, err := readKey([]byte(`{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

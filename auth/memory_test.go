@@ -254,13 +254,13 @@ func TestTokenOfARetiredIssuerIsNotCached(t *testing.T) {
 	a, c := r.load(t, nil)
 	a.Activate()
 	want(t, c, r.token(nil), "")
-	k, err := a.issuers["corp"].memory.Load().keys.resolve(t.Context(), "one", "EdDSA")
+	found, err := a.issuers["corp"].memory.Load().keys.resolve(t.Context(), "one", "EdDSA")
 	if err != nil {
 		t.Fatal(err)
 	}
 	a.Close()
 	e := entry(r.memory.tokens, "late", 100)
-	e.key = k
+	e.key = found.keys[0]
 	r.memory.tokens.put(e)
 	if n := r.memory.CacheStatus().Tokens; n != 0 {
 		t.Errorf("%d tokens are cached", n)

@@ -220,7 +220,7 @@ func (c *registered) note(name string, read claimSet) (err error) {
 		c.hasIss = true
 		c.iss, err = one.string()
 	case "sub":
-		c.sub, err = one.string()
+		c.sub, _ = one.string() // whoever needs it as the principal requires a string
 	case "aud":
 		c.aud, err = one.strings()
 		c.aud = slices.Clone(c.aud) // the next token overwrites the values

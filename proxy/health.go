@@ -36,7 +36,7 @@ func (g *Gateway) state() admin.State {
 		s.Certificates = append(s.Certificates, admin.Certificate(c))
 	}
 	for _, i := range g.now().auth.Status() {
-		s.Issuers = append(s.Issuers, admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError})
+		s.Issuers = append(s.Issuers, admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError, Skipped: i.Skipped})
 	}
 	if g.memory.replay.Begun() {
 		r := g.memory.replay.Status()

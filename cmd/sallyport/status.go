@@ -161,7 +161,11 @@ func issuerRows(s *proxy.StatusReport, now time.Time) [][]string {
 		if !i.Fetched.IsZero() {
 			fetched = age(i.Fetched, now) + " ago"
 		}
-		rows = append(rows, []string{i.Name, fmt.Sprint(i.Keys), fetched, i.LastError})
+		problem := strings.Join(i.Skipped, "; ")
+		if i.LastError != "" {
+			problem = i.LastError
+		}
+		rows = append(rows, []string{i.Name, fmt.Sprint(i.Keys), fetched, problem})
 	}
 	return rows
 }

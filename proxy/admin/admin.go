@@ -83,6 +83,7 @@ type Issuer struct {
 	Keys      int       `json:"keys"`
 	Fetched   time.Time `json:"fetched,omitzero"` // when the keys were last fetched; zero if never
 	LastError string    `json:"last_error,omitempty"`
+	Skipped   []string  `json:"skipped,omitempty"` // keys that cannot be used, each with the reason
 }
 
 // Upstream describes the endpoints of an upstream.

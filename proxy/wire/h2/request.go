@@ -231,6 +231,11 @@ func (s *stream) parseFields(fields message.Fields, end, authority bool) error {
 	length := int64(-1)
 	for i := range fields {
 		f := &fields[i]
+		if f.Name == "authorization" {
+			// Clients without a token send "Bearer ". The answer should say that it is missing, as
+			// over HTTP/1.1; RFC 9113, section 8.2.1, allows a more suitable status than 400.
+			f.Value = strings.Trim(f.Value, " \t")
+		}
 		if err := checkField(f); err != nil {
 			return err
 		}
