@@ -252,7 +252,10 @@ func moreSpecific(a, b *Error) *Error {
 	return a
 }
 
-var errNotActive = errors.New("this configuration is not active")
+var (
+	errNotActive = errors.New("this configuration is not active")
+	errSignature = errors.New("the signature does not match")
+)
 
 // check verifies the token as a token of the candidate's issuer: header, key, signature,
 // claims, in this order.
@@ -278,7 +281,7 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	k := found.signer(t)
 	if k == nil {
 		v.budget.charge(v.peer, now) // once, however many keys were tried
-		return nil, bad(fmt.Errorf("issuer %s: the signature does not match %s", c.iss.name, found.inWords()))
+		return nil, bad(fmt.Errorf("issuer %s: %w %s", c.iss.name, errSignature, found.inWords()))
 	}
 	e, refused := c.checkClaims(t, k, now)
 	if refused != nil {
