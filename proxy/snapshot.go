@@ -58,19 +58,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
 	s.PublicHTTPS = cfg.PublicHTTPS
 	s.Durable = cfg.Audit.Durable
-	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
-	if err != nil {
-		return nil, err
-	}
-	apiKeys, err := auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile)
-	if err != nil {
-		return nil, err
-	}
-	integrity := cfg.Integrity.WithDefaults()
-	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Aliases: cfg.Aliases(),
-		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
-	}, m.auth); err != nil {
+	if s.auth, err = newAuth(cfg, m.auth); err != nil {
 		return nil, err
 	}
 	if err := m.beginReplay(cfg); err != nil {
@@ -86,6 +74,23 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// newAuth returns the part of a configuration that proves callers. It reads the files with keys.
+func newAuth(cfg *Config, m *auth.Memory) (*auth.Auth, error) {
+	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
+	if err != nil {
+		return nil, err
+	}
+	apiKeys, err := auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	integrity := cfg.Integrity.WithDefaults()
+	return auth.New(auth.Config{
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Aliases: cfg.Aliases(),
+		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
+	}, m)
 }
 
 // addListening sets the fields for listeners.
@@ -198,25 +203,30 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	if r.Rewriting, err = route.NewRewriting(c); err != nil {
 		return nil, err
 	}
-	if r.Chain, err = s.auth.Route(s.demandOf(c)); err != nil {
+	if r.Chain, err = s.auth.Route(demandOf(cfg, c)); err != nil {
 		return nil, err
 	}
+	if r.Policy, err = newPolicy(cfg, c); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// newPolicy returns the rules of a route.
+func newPolicy(cfg *Config, c *route.Config) (*policy.Policy, error) {
 	rules := cfg.RulesOf(c)
-	if r.Fixed != nil && len(rules) == 0 {
+	if c.Respond != nil && len(rules) == 0 {
 		rules = route.EveryoneAllowed()
 	}
 	at := "rules"
 	if name := c.Rules.Policy; name != "" {
 		at = "policies." + name
 	}
-	if r.Policy, err = policy.New(r.Dialect, at, rules); err != nil {
-		return nil, err
-	}
-	return r, nil
+	return policy.New(cfg.DialectOf(c), at, rules)
 }
 
 // demandOf returns which credentials and signatures a route requires.
-func (s *snapshot) demandOf(c *route.Config) auth.Demand {
+func demandOf(cfg *Config, c *route.Config) auth.Demand {
 	return auth.Demand{
 		Callers: c.Callers.Names(), All: len(c.Callers.All) > 0, Independent: c.Callers.Bind == route.BindIndependent,
 		Audience: c.Audience,
@@ -224,7 +234,7 @@ func (s *snapshot) demandOf(c *route.Config) auth.Demand {
 			Always:      c.Integrity.Request == seal.Always,
 			Cover:       slices.Clone(c.Integrity.Cover),
 			HeadersOnly: c.Integrity.Body == seal.HeadersOnly,
-			Authority:   authorities(s.config),
+			Authority:   authorities(cfg),
 		},
 	}
 }

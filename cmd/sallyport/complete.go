@@ -70,7 +70,7 @@ func flagCompletions() map[string]cobra.CompletionFunc {
 		"secret-file": files(), "ca": files(), "token key": files(), "token auth": oneOf("basic", "post"), "token issuer": fromConfig(issuerNames), "token url": cobra.NoFileCompletions,
 		"export key": files(), "curl output": files(),
 		"out": folder, "dir": folder,
-		"check output": oneOf("table", "json"), "status output": oneOf("table", "json"),
+		"check output": oneOf("table", "json"), "doctor output": oneOf("table", "json"), "token-file": files(), "status output": oneOf("table", "json"),
 		"list output": oneOf("table", "json"), "keygen output": oneOf("table", "json"), "version output": oneOf("text", "json"),
 		"alg":     oneOf(string(httpsig.HMACSHA256), string(httpsig.Ed25519)),
 		"scheme":  oneOf("https", "http"),

@@ -109,7 +109,7 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 	// The root command runs only to refuse unknown commands, so its usage must not list it.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newServe(), newInit(), newCheck(), newCert(), demo.Command(), newHealthcheck(), newKeygen(), newReload(), newSign(), newStatus(), newVerify(), newVersion())
+	root.AddCommand(newServe(), newInit(), newCheck(), newCert(), demo.Command(), newDoctor(), newHealthcheck(), newKeygen(), newReload(), newSign(), newStatus(), newVerify(), newVersion())
 	for _, c := range root.Commands() {
 		if !c.HasSubCommands() {
 			c.Args = noArgs

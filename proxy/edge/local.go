@@ -67,7 +67,15 @@ func newLocalSource(dir string, hosts []string, o Options) (*localSource, error)
 	if err != nil {
 		return nil, fmt.Errorf("local certificate authority: %w", err)
 	}
-	a, err := openAuthority(dir, o.Now())
+	var a *authority
+	if o.Inspect {
+		a, err = readAuthority(dir) // addLocal has seen that there is one
+	} else {
+		a, err = openAuthority(dir, o.Now())
+	}
+	if err == nil && a == nil {
+		err = fmt.Errorf("the local certificate authority in %s has been removed", dir)
+	}
 	if err != nil {
 		return nil, err
 	}
