@@ -31,7 +31,7 @@ func explainForm(raw string, err error) Finding {
 	case "encrypted JWT":
 		return Finding{"it is an encrypted token (JWE, five segments), which only its audience can read", "turn encryption of access tokens off at the issuer; the connection is encrypted"}
 	case "opaque token":
-		return Finding{"it is an opaque token, no JWT: only its issuer can tell what it means", "have the issuer issue JWTs as access tokens; Auth0 does where an audience is asked for, Okta at a custom authorization server"}
+		return Finding{"it is an opaque token, no JWT: only its issuer can tell what it means", "have the issuer issue JWTs as access tokens: many do where an audience or a resource is asked for (sallyport token --audience or --resource), Okta at a custom authorization server"}
 	}
 	return Finding{"it cannot be read: " + err.Error(), "copy it whole, and unchanged, from the answer of the issuer"}
 }
