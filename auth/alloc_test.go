@@ -3,9 +3,13 @@
 package auth
 
 import (
+	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 
 	"sallyport/auth/authtest"
+	"sallyport/auth/fetch"
 )
 
 // TestNewTokenAllocatesLittle bounds the allocations for verifying and caching a token.
@@ -44,5 +48,57 @@ func TestAPIKeyAllocatesNothing(t *testing.T) {
 		}); n > 0 {
 			t.Errorf("%s: %v allocations, want none", pair[0], n)
 		}
+	}
+}
+
+// TestCachedOpaqueTokenAllocatesNothing bounds the allocations for a token whose answer is in
+// memory.
+func TestCachedOpaqueTokenAllocatesNothing(t *testing.T) {
+	o := newOpaque(t, nil)
+	for _, token := range []string{"opaque", strings.Repeat("long", 200)} {
+		r := from(client, head("Bearer "+o.know(token, nil)))
+		if n := testing.AllocsPerRun(200, func() {
+			if _, err := o.chain.Authenticate(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 0 {
+			t.Errorf("%d bytes: %v allocations, want none", len(token), n)
+		}
+	}
+}
+
+// TestOpaqueTokensTakeLittleMemory bounds what a thousand tokens keep allocated.
+func TestOpaqueTokensTakeLittleMemory(t *testing.T) {
+	o := newOpaque(t, nil)
+	in := o.auth.issuers["corp"].memory.Load().introspector
+	put := func(i int) {
+		token := fmt.Sprint("opaque-", i)
+		answer := fmt.Sprintf(`{"active":true,"client_id":"notebook","sub":"user-%d","aud":"models","iss":%q,"scope":"models.predict models.read","token_type":"Bearer","iat":1800000000,"exp":1800003600}`, i, o.URL)
+		d := o.memory.digest(token)
+		v, why, err := in.judge(t.Context(), &look{digest: d}, &fetch.Answer{Type: plainAnswer, Text: []byte(answer)})
+		if why != nil || err != nil {
+			t.Fatal(why, err)
+		}
+		o.memory.tokens.put(v)
+	}
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	put(0)
+	before := heap()
+	for i := range 1000 {
+		put(i + 1)
+	}
+	if n := heap() - before; n > 1<<20 {
+		t.Errorf("1000 tokens take %d bytes, want at most 1 MiB", n)
+	} else {
+		t.Logf("1000 tokens take %d bytes", n)
+	}
+	if n := o.memory.CacheStatus().Tokens; n != 1001 {
+		t.Errorf("%d tokens are cached", n)
 	}
 }

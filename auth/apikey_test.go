@@ -198,7 +198,15 @@ func TestHashOfZeroesIsNoMasterKey(t *testing.T) {
 // token there, whatever form it has.
 func TestAPIKeyNeverReachesAnIssuer(t *testing.T) {
 	k := newKeyring(t)
+	asked := k.provider.config()
+	asked.Introspection = &IntrospectionConfig{ClientID: "gateway", ClientSecret: setting.Literal([]byte("secret"))}
+	k.auth = activeAuth(t, k.auth.memory, Config{Issuers: map[string]IssuerConfig{"corp": asked}, APIKeys: k.auth.apiKeys})
 	only, both := k.chain("issuer/corp"), k.chain("issuer/corp", "apikey")
+	defer func() {
+		if n := k.provider.LookUps(); n != 0 {
+			t.Errorf("the issuer was asked about %d tokens, the last %q", n, k.provider.LastLookUp().Form)
+		}
+	}()
 	for _, key := range []string{k.acme, apikey.New(), changed(k.acme, 20), "sp_a.b.c"} {
 		if got := k.outcome(only, client, head("Bearer "+key)); got != UnlistedCredential {
 			t.Errorf("issuer alone: got %s", got)
@@ -211,7 +219,7 @@ func TestAPIKeyNeverReachesAnIssuer(t *testing.T) {
 		"apikey:acme":       head("Bearer " + k.acme),
 		"issuer/corp:alice": head("Bearer " + k.token()),
 		APIKeyUnknown:       fields("authorization", "Bearer "+k.token(), "x-api-key", apikey.New()), // a good token excuses no bad key
-		BadCredential:       fields("authorization", "Bearer x.y.z", "x-api-key", k.acme),
+		BadCredential:       fields("authorization", "Bearer x.y.z|", "x-api-key", k.acme),
 	} {
 		if got := k.outcome(both, client, h); got != want {
 			t.Errorf("got %s, want %s", got, want)

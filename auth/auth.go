@@ -31,6 +31,8 @@ type Request struct {
 	Head *message.Head
 	// Peer is the client's address. Failed checks are counted against it.
 	Peer netip.Addr
+	// Via is the address of the immediate peer: the client, or the proxy that sent the request.
+	Via netip.Addr
 	// Conn is the client's TLS connection; nil without TLS.
 	Conn *tls.ConnectionState
 }
@@ -162,6 +164,9 @@ func (a *Auth) Status() []IssuerStatus {
 		st := IssuerStatus{}
 		if im := iss.memory.Load(); im != nil {
 			st = im.keys.status()
+			if im.introspector != nil {
+				st.Introspection = im.introspector.status()
+			}
 		}
 		st.Name, st.URL = name, iss.url
 		all = append(all, st)

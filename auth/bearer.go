@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,15 @@ import (
 // Cheap checks come first: form, algorithm, typ, issuer, key. Then it verifies the
 // signature, and then the claims. The client learns the fault of a claim only if the
 // signature is valid, so that a forger learns nothing.
+//
+// It asks the issuer about a token that is not a JWT, or whose issuer wants to be asked,
+// see [introspector].
 type bearer struct {
-	memory     *Memory
-	candidates []candidate
+	memory      *Memory
+	candidates  []candidate
+	introspects bool           // some candidate is asked about tokens
+	field       string         // with the token; "" for authorization
+	from        []netip.Prefix // the peers whose field counts
 }
 
 // candidate is an issuer of the route, with the audiences that the route accepts.
@@ -30,7 +37,8 @@ type candidate struct {
 	audience []string
 }
 
-// newBearer makes the authenticator for callers that are all "issuer/NAME".
+// newBearer makes the authenticator for callers that are all "issuer/NAME", and whose tokens
+// are all in the same field.
 func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
 	b := &bearer{memory: a.memory}
 	for _, caller := range callers {
@@ -38,11 +46,18 @@ func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
 		if iss == nil {
 			return nil, fmt.Errorf("unknown caller %q", caller)
 		}
+		b.field, b.from = iss.field, iss.from
 		audience, err := narrow(iss, d.Audience)
 		if err != nil {
 			return nil, err
 		}
+		for i := range b.candidates {
+			if s := iss.introspect; s != nil && s.sameTokens(b.candidates[i].iss.introspect) {
+				return nil, fmt.Errorf("issuers %s and %s are asked about the same tokens: their introspection needs different prefixes", b.candidates[i].iss.name, iss.name)
+			}
+		}
 		b.candidates = append(b.candidates, candidate{iss, audience})
+		b.introspects = b.introspects || iss.introspect != nil
 	}
 	return b, nil
 }
@@ -95,24 +110,52 @@ func bearerChallenge(realm string, e *Error) string {
 
 // Authenticate implements [Authenticator].
 func (b *bearer) Authenticate(ctx context.Context, r *Request) (Proof, error) {
-	caller, err := b.caller(ctx, r, b.memory.budget)
-	return Proof{Caller: caller, Field: "authorization"}, err
+	return b.prove(ctx, r, b.memory.budget)
 }
 
 // Recheck implements [Authenticator]: the token is checked as if it were new.
 func (b *bearer) Recheck(ctx context.Context, r *Request, _ Proof) (Proof, error) {
-	caller, err := b.caller(ctx, r, nil)
-	return Proof{Caller: caller, Field: "authorization"}, err
+	return b.prove(ctx, r, nil)
 }
 
-// caller returns the caller that the token of a request proves. A nil budget counts
-// nothing.
-func (b *bearer) caller(ctx context.Context, r *Request, budget *budget) (identity.Principal, error) {
-	raw, err := bearerToken(r.Head)
+// prove returns the proof that the token of a request is. A nil budget counts nothing.
+func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, error) {
+	e, err := b.verify(ctx, r, budget)
 	if err != nil {
-		return identity.Principal{}, err
+		return Proof{}, err
 	}
-	hash := b.memory.tokens.hash(raw)
+	return Proof{Caller: e.principal, Field: cmp.Or(b.field, "authorization"), Revocable: e.lookAgain != 0}, nil
+}
+
+// verify returns the token of a request, verified.
+func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verified, error) {
+	raw, err := b.token(r)
+	if err != nil {
+		return nil, err
+	}
+	v := verification{bearer: b, raw: raw, peer: r.Peer, budget: budget}
+	if !b.introspects || isJWT(raw) {
+		v.hash = b.memory.tokens.hash(raw)
+		if e, err := v.cached(); e != nil || err != nil {
+			return e, err
+		}
+	}
+	if b.introspects {
+		v.digest = b.memory.digest(raw)
+		if c, e := v.cachedAnswer(); e != nil {
+			if err := c.accept(e, b.memory.now().Unix()); err != nil {
+				return nil, err
+			}
+			return e, nil
+		}
+	}
+	return v.run(ctx)
+}
+
+// cached returns a token that was verified before, nil if it was not. The error is a
+// refusal that is final.
+func (v *verification) cached() (*verified, error) {
+	b := v.bearer
 	now := b.memory.now()
 	for i := range b.candidates {
 		c := &b.candidates[i]
@@ -120,7 +163,7 @@ func (b *bearer) caller(ctx context.Context, r *Request, budget *budget) (identi
 		if im == nil {
 			continue
 		}
-		e := b.memory.tokens.get(im.number, hash, raw)
+		e := b.memory.tokens.get(im.number, v.hash, v.raw)
 		if e == nil {
 			continue
 		}
@@ -129,19 +172,18 @@ func (b *bearer) caller(ctx context.Context, r *Request, budget *budget) (identi
 			continue
 		}
 		if err := c.accept(e, now.Unix()); err == nil {
-			return e.principal, nil
+			return e, nil
 		} else if b.alone(c) {
-			return identity.Principal{}, err
+			return nil, err
 		}
 	}
-	v := verification{bearer: b, raw: raw, hash: hash, peer: r.Peer, budget: budget}
-	return v.run(ctx)
+	return nil, nil
 }
 
 // alone reports whether no other issuer of the route has the candidate's URL.
 func (b *bearer) alone(c *candidate) bool {
 	for i := range b.candidates {
-		if o := &b.candidates[i]; o != c && o.iss.url == c.iss.url {
+		if o := &b.candidates[i]; o != c && overlap(o.iss.urls, c.iss.urls) {
 			return false
 		}
 	}
@@ -202,34 +244,47 @@ func bad(cause error) *Error { return &Error{Reason: BadCredential, Err: cause} 
 type verification struct {
 	*bearer
 	raw    string
-	hash   uint64 // of raw
+	hash   uint64 // of raw; 0 if the route takes it for an opaque token
+	digest digest // of raw, if the route introspects
 	peer   netip.Addr
 	budget *budget // for failed checks; nil: unlimited
 }
 
-// run checks the token against each issuer of the route whose URL is the claim iss.
-func (v *verification) run(ctx context.Context) (identity.Principal, error) {
+// run checks the token against each issuer of the route whose URL is the claim iss. About a
+// token that is not a JWT it asks the issuer whose prefix the token has.
+func (v *verification) run(ctx context.Context) (*verified, error) {
+	if v.introspects && !isJWT(v.raw) {
+		e, err := v.ask(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return e, nil
+	}
 	t := tokenPool.Get().(*token)
 	defer t.release()
 	if err := t.parse(v.raw); err != nil {
-		return identity.Principal{}, bad(err)
+		return nil, bad(err)
 	}
 	var refused *Error
 	for i := range v.candidates {
 		c := &v.candidates[i]
-		if !t.registered.hasIss || c.iss.url != t.registered.iss {
+		if !t.registered.hasIss || !c.iss.issues(t.registered.iss) {
 			continue
 		}
-		e, err := v.check(ctx, c, t)
+		check := v.check
+		if c.iss.introspect != nil && c.iss.introspect.jwt {
+			check = func(ctx context.Context, c *candidate, _ *token) (*verified, *Error) { return v.lookUp(ctx, c) }
+		}
+		e, err := check(ctx, c, t)
 		if err == nil {
-			return e.principal, nil
+			return e, nil
 		}
 		refused = moreSpecific(refused, err)
 	}
 	if refused == nil {
 		refused = bad(v.unknownIssuer(t.registered.iss))
 	}
-	return identity.Principal{}, refused
+	return nil, refused
 }
 
 // moreSpecific returns the more specific of two refusals. IssuerUnavailable ranks first,
@@ -274,6 +329,9 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	case err != nil:
 		return nil, bad(c.iss.unknownKey(im, t, err))
 	}
+	if other := found.keepOwn(c.iss, t.registered.iss); found.n == 0 {
+		return nil, bad(c.iss.foreignKey(other))
+	}
 	now := v.memory.now()
 	if !v.budget.left(v.peer, now) {
 		return nil, tooManyFailures(v.budget, v.peer)
@@ -301,17 +359,21 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Error) {
 	claims, iss := t.claims, c.iss
 	refuse := func(reason, cause string) (*verified, *Error) {
-		return nil, &Error{Reason: reason, Issuer: iss.name, KeyID: k.name(), Err: ofToken(cause, claims)}
+		return nil, &Error{Reason: reason, Issuer: iss.name, KeyID: k.name(), Err: ofToken(cause, claims.Claim)}
 	}
 	if reason, cause := iss.rules.claims(&t.registered, claims, now); reason != "" {
 		return refuse(reason, cause)
 	}
-	if !overlap(t.registered.aud, iss.audience) {
-		return refuse(WrongAudience, wrongAudience(t.registered.aud, c.audience))
+	audience := audienceOf(t, iss.rules.audience)
+	if !audience.within(iss.audience) {
+		return refuse(WrongAudience, audience.wrong(c.audience))
 	}
 	p := identity.Principal{Source: iss.source, KeyID: k.name(), Claim: claims.Claim}
 	var err error
 	if p.Name, err = claims.principalName(iss.rules.principal); err != nil {
+		return refuse(MissingClaim, err.Error())
+	}
+	if p.Name, err = iss.qualify(p.Name, t.registered.iss, claims); err != nil {
 		return refuse(MissingClaim, err.Error())
 	}
 	if p.Scopes, err = claims.scopes(); err != nil {
@@ -321,7 +383,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, claims: claims, audience: t.registered.aud, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, audience: audience, notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}
@@ -343,12 +405,12 @@ func (c *candidate) accept(e *verified, now int64) *Error {
 		reason, cause = TokenExpired, expired(e.notAfter-rounded, now, skew)
 	case now < e.notBefore:
 		reason, cause = TokenNotYetValid, notYetValid(e.notBefore+rounded, now, skew)
-	case !overlap(e.audience, c.audience):
-		reason, cause = WrongAudience, wrongAudience(e.audience, c.audience)
+	case !e.audience.within(c.audience):
+		reason, cause = WrongAudience, e.audience.wrong(c.audience)
 	default:
 		return nil
 	}
-	return &Error{Reason: reason, Issuer: c.iss.name, KeyID: e.principal.KeyID, Err: ofToken(cause, e.claims)}
+	return &Error{Reason: reason, Issuer: c.iss.name, KeyID: e.principal.KeyID, Err: ofToken(cause, e.principal.Claim)}
 }
 
 func overlap(a, b []string) bool {

@@ -16,10 +16,10 @@ type verified struct {
 	hash      uint64
 	raw       string
 	key       *key
-	claims    claimSet
-	audience  []string
+	audience  audience
 	notBefore int64 // in seconds since 1970, skew included
 	notAfter  int64
+	lookAgain int64 // when the issuer must be asked again, in seconds since 1970; 0: never
 	principal identity.Principal
 
 	size int // approximate bytes
@@ -50,9 +50,10 @@ type CacheLimits struct {
 // It admits only verified tokens, so forged tokens cannot flush it. It evicts by S3-FIFO:
 // tokens that are used once stay in the small queue, so they cannot flush it either.
 //
-// The cache stores the whole text of a token. It finds a token by a keyed hash and then
+// The cache stores the whole text of a JWT. It finds a token by a keyed hash and then
 // compares the text in constant time, so it never confuses two tokens. An attacker who
-// can read this memory can read the tokens in requests as well.
+// can read this memory can read the tokens in requests as well. Of a token that an issuer
+// was asked about it stores a digest instead, see [digest].
 type tokenCache struct {
 	seed   maphash.Seed
 	shards [shards]tokenShard
@@ -211,6 +212,16 @@ func (c *tokenCache) drop(e *verified) {
 	}
 }
 
+// dropToken removes the token with this issuer and hash, if there is one.
+func (c *tokenCache) dropToken(issuer, hash uint64) {
+	s := c.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[tokenKey{hash, issuer}]; e != nil {
+		s.remove(e)
+	}
+}
+
 // dropWithdrawn removes the tokens of withdrawn keys.
 func (c *tokenCache) dropWithdrawn() { c.sweep(math.MinInt64) }
 
@@ -220,7 +231,7 @@ func (c *tokenCache) sweep(now int64) {
 		s := &c.shards[i]
 		s.mu.Lock()
 		for _, e := range s.entries {
-			if now >= e.notAfter || e.key.withdrawn.Load() {
+			if now >= e.notAfter || e.lookAgain != 0 && now >= e.lookAgain || e.key.withdrawn.Load() {
 				s.remove(e)
 			}
 		}

@@ -21,15 +21,15 @@ const (
 	shownValues = 56 // the values of a claim
 )
 
-// ofToken returns a cause that also names the token's subject, client and issuer. The issuer comes
-// last, because long causes are cut. The token's signature must have been verified.
-func ofToken(what string, claims claimSet) error {
+// ofToken returns a cause that also names the token's subject, client and issuer, by its claims. The
+// issuer comes last, because long causes are cut. The token's signature must have been verified.
+func ofToken(what string, claim func(name string) []string) error {
 	var whose []string
 	for _, c := range [...]struct {
 		name string
 		most int
 	}{{"sub", shownName}, {"azp", shownID}, {"iss", shownName}} {
-		if values := claims.Claim(c.name); len(values) > 0 {
+		if values := claim(c.name); len(values) > 0 {
 			whose = append(whose, c.name+" "+setting.Quoted(values[0], c.most))
 		}
 	}
@@ -68,11 +68,6 @@ func expired(exp, now int64, skew time.Duration) string {
 // notYetValid returns the cause for a token whose time has not come.
 func notYetValid(nbf, now int64, skew time.Duration) string {
 	return "valid in " + seconds(nbf-now) + " (nbf), skew is " + short(skew)
-}
-
-// wrongAudience returns the cause for a token whose audience is not accepted.
-func wrongAudience(aud, accepted []string) string {
-	return "aud is " + values(aud) + ", the route takes " + values(accepted)
 }
 
 // unknownIssuer returns the cause for a token whose claim iss matches no issuer of the route. It
@@ -137,7 +132,8 @@ func tooManyFailures(b *budget, peer netip.Addr) *Error {
 }
 
 // missingCause returns the cause for a request without a credential that the route requires.
-func (c *Chain) missingCause(reason string, authorization string) error {
+// stray says where one is that does not count; nil for nowhere.
+func (c *Chain) missingCause(reason string, authorization string, stray error) error {
 	what := "there is no Authorization field"
 	if authorization != "" {
 		what = "another credential than that of Authorization is missing"
@@ -156,6 +152,9 @@ func (c *Chain) missingCause(reason string, authorization string) error {
 		if key, _ := keyInAuthorization(authorization); key != "" {
 			what = "Authorization has an API key"
 		}
+	}
+	if stray != nil && reason != SignatureMissing {
+		what = stray.Error()
 	}
 	return errors.New(what + "; the route takes " + c.takes)
 }

@@ -36,6 +36,9 @@ type Proof struct {
 	// Field is the lower-case name of the field that carried the credential; "" means that
 	// nobody between client and gateway can add one, as with the certificate of a connection.
 	Field string
+	// Revocable means that the issuer may withdraw the credential before it expires, so that
+	// the user of the Proof should recheck a long exchange now and then.
+	Revocable bool
 }
 
 // Chain authenticates the requests of a route by the kinds of credentials that it
@@ -91,8 +94,10 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 		return nil, err
 	}
 	for i, word := range words {
-		if err := a.addKind(c, word, callers[word], kind{index: i, caller: true, required: d.All}, &d); err != nil {
-			return nil, err
+		for _, group := range a.byField(callers[word]) {
+			if err := a.addKind(c, word, group, kind{index: i, caller: true, required: d.All}, &d); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, aud := range d.Audience {
@@ -220,7 +225,8 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var array [3]proven // saves an allocation
 	all := array[:0]
 	var signature *httpsig.Signature
-	missing := ""
+	revocable := false
+	missing, stray := "", error(nil)
 	for i := range c.kinds {
 		k := &c.kinds[i]
 		var proof Proof
@@ -235,6 +241,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		case !errors.Is(err, ErrNoCredential):
 			return Proof{Signature: signature}, asError(err)
 		default:
+			if err != ErrNoCredential {
+				stray = err
+			}
 			if k.required {
 				// Report the last one: signatures are checked first, so a missing signature
 				// is reported only if nothing else is missing.
@@ -245,6 +254,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if proof.Signature != nil {
 			signature = proof.Signature
 		}
+		revocable = revocable || proof.Revocable
 		proof.Caller.Alias = c.alias(&proof.Caller)
 		all = append(all, proven{k, proof.Caller, proof.Field})
 	}
@@ -257,13 +267,13 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if missing == NoCredential && !used && r.Head.Fields.Has("authorization") {
 			missing = UnlistedCredential
 		}
-		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization)}
+		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization, stray)}
 	}
 	caller, err := c.choose(all, signature)
 	if err != nil {
 		return Proof{Signature: signature}, err
 	}
-	return Proof{Caller: *caller, Signature: signature}, nil
+	return Proof{Caller: *caller, Signature: signature, Revocable: revocable}, nil
 }
 
 // alias returns the alias that the configuration gives to a principal; "" for none.

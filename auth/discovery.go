@@ -15,7 +15,9 @@ import (
 // discoveryDocument holds the used members of a discovery document (OpenID Connect
 // Discovery 1.0, section 3).
 type discoveryDocument struct {
-	issuer, jwks string
+	issuer, jwks        string
+	introspection       string
+	mutualIntrospection string // for clients with a certificate (RFC 8705, section 5)
 }
 
 // UnmarshalJSON decodes the document strictly: it compares names exactly and refuses
@@ -24,9 +26,15 @@ func (d *discoveryDocument) UnmarshalJSON(text []byte) error {
 	var doc struct {
 		Issuer string `json:"issuer"`
 		JWKS   string `json:"jwks_uri"`
+
+		Introspection string `json:"introspection_endpoint"`
+		Mutual        struct {
+			Introspection string `json:"introspection_endpoint"`
+		} `json:"mtls_endpoint_aliases"`
 	}
 	err := json.Unmarshal(text, &doc)
 	d.issuer, d.jwks = doc.Issuer, doc.JWKS
+	d.introspection, d.mutualIntrospection = doc.Introspection, doc.Mutual.Introspection
 	return err
 }
 

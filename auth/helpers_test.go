@@ -3,6 +3,8 @@ package auth
 import (
 	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
@@ -135,3 +137,6 @@ func decodeSet(text string, into *jwkSet) error {
 	}
 	return nil
 }
+
+// textLog returns a logger that writes text to w, for tests of one goroutine.
+func textLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

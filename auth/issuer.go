@@ -2,7 +2,7 @@ package auth
 
 import (
 	"context"
-	"net/url"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,9 +11,6 @@ import (
 	"sallyport/auth/fetch"
 	"sallyport/proxy/setting"
 )
-
-// wellKnown is the path of the discovery document below the URL of an issuer.
-const wellKnown = "/.well-known/openid-configuration"
 
 const (
 	defaultSkew     = time.Minute
@@ -29,11 +26,19 @@ const (
 // requirements on its tokens.
 type IssuerConfig struct {
 	// URL is the issuer's name. It is compared byte for byte with the claim iss and
-	// with the discovery document: a trailing slash counts.
+	// with the discovery document: a trailing slash counts. {tenantid} in it stands for
+	// one of tenants.
 	URL string `yaml:"url"`
+	// Tenants are the ids of the tenants of Entra whose tokens are taken. The caller's
+	// name begins with its tenant, as in TENANT/NAME: each tenant chooses its own names.
+	Tenants setting.List[string] `yaml:"tenants"`
 	// Audience lists the gateway's names at the issuer. The claim aud of a token must
 	// contain one of them. Routes may narrow the list.
 	Audience setting.List[string] `yaml:"audience"`
+	// AudienceClaim is the path of the claim that must contain one of audience instead of
+	// aud, such as client_id for Amazon Cognito, whose access tokens have no aud. If a
+	// token has aud too, both must. Default: aud.
+	AudienceClaim string `yaml:"audience_claim"`
 
 	// Discovery is the URL before /.well-known/openid-configuration, if the gateway
 	// reaches the issuer at another address than URL. The document must still name URL
@@ -41,9 +46,22 @@ type IssuerConfig struct {
 	Discovery setting.URL `yaml:"discovery"`
 	// JWKS is the URL of the keys. Default: jwks_uri of the discovery document.
 	JWKS setting.URL `yaml:"jwks"`
+	// JWKSFile is a file with the keys, as a JSON Web Key Set, for gateways that cannot
+	// reach the issuer. Nothing is fetched then. It is read again when it changes.
+	JWKSFile setting.Path `yaml:"jwks_file"`
 	// CA is a PEM file with the root certificates that the gateway trusts for the
 	// issuer. Default: those of the system.
 	CA setting.Path `yaml:"ca"`
+	// TokenFile is a file with a bearer token to fetch discovery and keys with, as the API
+	// server of Kubernetes demands. It is read again for each fetch, and sent over https to
+	// the hosts that url, discovery and jwks name, never to one that a document names.
+	TokenFile setting.Place `yaml:"token_file"`
+	// Proxy is the HTTP proxy through which the gateway reaches the issuer. The proxy must
+	// allow CONNECT. Default: none, also if the environment names one.
+	Proxy ProxyConfig `yaml:"proxy"`
+	// TokenFrom says which field has the tokens of this issuer, if a proxy in front of the
+	// gateway adds them. Default: Authorization, from anybody.
+	TokenFrom *TokenFromConfig `yaml:"token_from"`
 	// InsecureHTTP allows http to the issuer at addresses other than loopback.
 	InsecureHTTP bool `yaml:"insecure_http"`
 	// Refresh is how often the keys are fetched. A withdrawn key stays usable for up to
@@ -73,6 +91,10 @@ type IssuerConfig struct {
 	// Groups is the path of the claim with the caller's groups, such as
 	// realm_access.roles. Default: none.
 	Groups string `yaml:"groups"`
+
+	// Introspection is how the gateway asks the issuer about tokens that are not JWTs.
+	// Default: it takes none of those.
+	Introspection *IntrospectionConfig `yaml:"introspection"`
 }
 
 // ClaimValue is a claim's value as text: strings unchanged, numbers and booleans as in
@@ -95,6 +117,7 @@ func known(alg string) bool { return slices.Contains(algorithms[:], alg) }
 func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 	at := func(field string) string { return setting.Join(path, field) }
 	c.checkAddresses(at, f)
+	c.checkTenants(at, f)
 	if len(c.Audience) == 0 {
 		f.Add(at("audience"), "", "an issuer without an audience would accept tokens for other services", "name the audience that this gateway has at the issuer")
 	}
@@ -123,6 +146,17 @@ func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 		}
 	}
 	c.checkTimes(at, f)
+	if c.TokenFrom != nil {
+		c.TokenFrom.check(at("token_from"), f)
+	}
+	if c.Introspection != nil {
+		c.Introspection.check(at("introspection"), c.discovers(), c.InsecureHTTP, f)
+	}
+}
+
+// discovers reports whether the issuer's discovery document is read.
+func (c *IssuerConfig) discovers() bool {
+	return c.JWKSFile == "" && c.JWKS.IsZero() || !c.Discovery.IsZero()
 }
 
 func (c *IssuerConfig) checkTimes(at func(string) string, f *setting.Faults) {
@@ -140,54 +174,27 @@ func (c *IssuerConfig) checkTimes(at func(string) string, f *setting.Faults) {
 	}
 }
 
-func (c *IssuerConfig) checkAddresses(at func(string) string, f *setting.Faults) {
-	u, err := url.Parse(c.URL)
-	switch {
-	case c.URL == "":
-		f.Add(at("url"), "", "an issuer needs its URL", "write the value that its tokens have as iss")
-		return
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		f.Add(at("url"), c.URL, "not the URL of an issuer", "write one such as https://login.example.com/realms/ml")
-		return
-	case strings.HasSuffix(u.Path, wellKnown):
-		f.Add(at("url"), c.URL, "the URL of the discovery document, and not that of the issuer", "remove "+wellKnown)
-		return
-	}
-	// With jwks or discovery the gateway never fetches the URL: it is only a name.
-	if c.JWKS.IsZero() && c.Discovery.IsZero() {
-		c.checkFetched(at("url"), u, f)
-	} else if u.Scheme != "https" && u.Scheme != "http" {
-		f.Add(at("url"), c.URL, "not the URL of an issuer", "write one such as https://login.example.com/realms/ml")
-	}
-	if !c.Discovery.IsZero() {
-		c.checkFetched(at("discovery"), c.Discovery.URL, f)
-	}
-	if !c.JWKS.IsZero() {
-		c.checkFetched(at("jwks"), c.JWKS.URL, f)
-	}
-}
-
-func (c *IssuerConfig) checkFetched(at string, u *url.URL, f *setting.Faults) {
-	if err := fetch.CheckURL(u, c.InsecureHTTP); err != nil {
-		f.Add(at, u.String(), err.Error(), "use https, or set insecure_http: true if the network of the issuer is trusted")
-	}
-}
-
 // issuer is a configured issuer at run time.
 type issuer struct {
 	name     string
 	source   string // "issuer/" + name
 	digest   string // of the issuer's name and configuration
 	url      string
+	tenants  []string // of an url with {tenantid}
+	urls     []string // url, or that of each tenant, in the same order
 	audience []string
+	field    string         // with its tokens; "" for authorization
+	from     []netip.Prefix // the peers whose field counts
 	rules    tokenRules
 	keys     keySource
+
+	introspect *introspectSource // nil if the issuer is not asked about tokens
 
 	// memory is the shared state of this configuration; nil while the Auth is inactive.
 	memory atomic.Pointer[issuerMemory]
 }
 
-// newIssuer returns an issuer. It reads the CA file and starts no goroutine.
+// newIssuer returns an issuer. It reads the files of the configuration and starts no goroutine.
 func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 	options := fetch.Options{InsecureHTTP: c.InsecureHTTP}
 	if c.CA != "" {
@@ -206,23 +213,38 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 			Config IssuerConfig
 		}{name, c}),
 		url:      c.URL,
+		tenants:  slices.Clone(c.Tenants),
+		urls:     c.urls(),
 		audience: slices.Clone(c.Audience),
+		field:    c.TokenFrom.Field(),
+		from:     c.TokenFrom.prefixes(),
 		rules:    rulesOf(&c),
 	}
+	if err := c.addProxy(&options); err != nil {
+		return nil, err
+	}
+	if c.Introspection != nil {
+		var err error
+		if iss.introspect, err = newIntrospectSource(iss, c.Introspection, options); err != nil {
+			return nil, err
+		}
+	}
+	if c.JWKSFile != "" {
+		fixed, err := readKeyFile(string(c.JWKSFile))
+		iss.keys = keySource{issuer: c.URL, fixed: fixed}
+		return iss, err
+	}
+	c.addToken(&options)
 	client := fetch.New(options)
 	iss.keys = keySource{
-		issuer:   c.URL,
-		jwks:     c.JWKS.String(),
-		insecure: c.InsecureHTTP,
-		refresh:  c.Refresh.Or(defaultRefresh),
-		maxStale: c.MaxStale.Or(defaultMaxStale),
-		get:      client.JSON,
-	}
-	switch {
-	case !c.Discovery.IsZero():
-		iss.keys.discovery = c.Discovery.String()
-	case c.JWKS.IsZero():
-		iss.keys.discovery = c.URL
+		issuer:    c.URL,
+		discovery: c.discovery(),
+		jwks:      c.JWKS.String(),
+		insecure:  c.InsecureHTTP,
+		refresh:   c.Refresh.Or(defaultRefresh),
+		maxStale:  c.MaxStale.Or(defaultMaxStale),
+		get:       client.JSON,
+		onDemand:  iss.introspect != nil && iss.introspect.jwt && !iss.introspect.signed,
 	}
 	iss.keys.discover = func(ctx context.Context) (discoveryDocument, error) {
 		return discover(ctx, client, iss.keys.discovery, c.URL)

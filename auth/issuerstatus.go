@@ -17,6 +17,8 @@ type IssuerStatus struct {
 	Failures  int // failed fetches since the last success
 	// Skipped lists the keys of the last fetch that cannot be used, each with the reason.
 	Skipped []string
+	// Introspection is nil if the issuer is not asked about tokens.
+	Introspection *IntrospectionStatus
 }
 
 func (s *keySet) status() IssuerStatus {

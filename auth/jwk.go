@@ -35,6 +35,7 @@ type key struct {
 	thumbprint [32]byte
 	public     crypto.PublicKey // *rsaKey, *ecdsa.PublicKey or ed25519.PublicKey
 	algorithms []string         // that the key may be used with
+	issuer     string           // whose tokens it signs, if the set says so; see keepOwn
 
 	// withdrawn is set once the issuer no longer publishes the key, and never cleared.
 	withdrawn atomic.Bool
@@ -50,7 +51,7 @@ func (k *key) name() string {
 
 // same reports whether keys of two fetches are the same key with the same algorithms.
 func (k *key) same(o *key) bool {
-	return k.id == o.id && k.thumbprint == o.thumbprint && slices.Equal(k.algorithms, o.algorithms)
+	return k.id == o.id && k.thumbprint == o.thumbprint && k.issuer == o.issuer && slices.Equal(k.algorithms, o.algorithms)
 }
 
 // keys is the key set that an issuer published at one time.
@@ -143,6 +144,7 @@ type jwk struct {
 	X      string         `json:"x"`
 	Y      string         `json:"y"`
 	D      jsontext.Value `json:"d"`
+	Issuer jsontext.Value `json:"issuer"` // of Entra; a string
 }
 
 // readKeys reads the keys that can verify signatures and skips the others (RFC 7517,
@@ -218,6 +220,9 @@ func (j *jwk) key() (*key, error) {
 		return nil, errors.New("kid is too long")
 	}
 	k := &key{id: j.Kid}
+	if j.Issuer != nil && json.Unmarshal(j.Issuer, &k.issuer) != nil {
+		return nil, errors.New("its issuer is not a string")
+	}
 	var canonical string // RFC 7638, section 3.2
 	var err error
 	switch j.Kty {

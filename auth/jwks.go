@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"sallyport/auth/fetch"
-	"sallyport/proxy/setting"
 )
 
 const (
@@ -35,6 +33,9 @@ type keySource struct {
 	discovery string // the URL before /.well-known/openid-configuration; "": no discovery
 	jwks      string // the URL of the keys; "": jwks_uri of the discovery document
 	insecure  bool
+	onDemand  bool // keys are fetched only when a token needs them
+
+	fixed *keys // keys from a file, which are in use for ever; nil: keys are fetched
 
 	refresh  time.Duration
 	maxStale time.Duration
@@ -82,6 +83,11 @@ type keySet struct {
 func newKeySet(source keySource, m *Memory) *keySet {
 	s := &keySet{keySource: source, now: m.now, log: m.log, onWithdrawal: m.tokens.dropWithdrawn, misses: map[string]time.Time{}}
 	s.life, s.stop = context.WithCancel(context.Background())
+	if source.fixed != nil {
+		source.fixed.fetched = s.now()
+		s.current.Store(source.fixed)
+		s.noteSkipped(source.fixed, nil)
+	}
 	return s
 }
 
@@ -103,30 +109,6 @@ func (s *keySet) withdrawAll() {
 	}
 }
 
-// keysError reports a failed fetch of keys. Its step and its what are fixed texts.
-type keysError struct {
-	step string // "discovery" or "keys"
-	url  string // the URL that was fetched
-	what string // what failed
-	err  error  // the cause; may be nil
-}
-
-func (e *keysError) Error() string {
-	var other *anotherIssuer
-	if errors.As(e.err, &other) {
-		return other.from(e.url)
-	}
-	s := e.url + ": " + e.what
-	if e.err != nil {
-		s += ": " + e.err.Error()
-	}
-	return s
-}
-
-func (e *keysError) Unwrap() error { return e.err }
-
-func (e *keysError) words() string { return e.step + ": " + e.what }
-
 // errNotChecked means that the keys are unavailable, so that a token could not be
 // checked. The gateway answers 503 and not 401.
 var errNotChecked = errors.New("keys not fetched")
@@ -140,7 +122,7 @@ func (s *keySet) resolve(ctx context.Context, kid, alg string) (tries, error) {
 		found, named, err := set.find(kid, alg)
 		// Another fetch would not help for a known kid with another algorithm, which
 		// is an attack on the key, nor for a token without kid.
-		if err == nil || named || kid == "" {
+		if err == nil || named || kid == "" || s.fixed != nil {
 			return found, err
 		}
 	}
@@ -165,7 +147,7 @@ func (s *keySet) resolve(ctx context.Context, kid, alg string) (tries, error) {
 
 // usable reports whether keys exist and are not stale.
 func (s *keySet) usable(set *keys, now time.Time) bool {
-	return set != nil && now.Sub(set.fetched) < s.maxStale
+	return set != nil && (s.fixed != nil || now.Sub(set.fetched) < s.maxStale)
 }
 
 // await waits for the running fetch. If none runs and one is due, it starts one.
@@ -333,7 +315,7 @@ func (s *keySet) address(ctx context.Context, now time.Time) (string, *keysError
 	if found == "" {
 		u, err := url.Parse(doc.jwks)
 		if err != nil || fetch.CheckURL(u, s.insecure) != nil || s.downgrade(u) {
-			return "", &keysError{step: "discovery", url: asked, what: "the document has no acceptable jwks_uri", err: errors.New(setting.Quoted(doc.jwks, 2*shownName))}
+			return "", &keysError{step: "discovery", url: asked, what: "the document has no acceptable jwks_uri", err: unacceptable(doc.jwks, u, s.insecure)}
 		}
 		found = doc.jwks
 	}
@@ -347,25 +329,6 @@ func (s *keySet) address(ctx context.Context, now time.Time) (string, *keysError
 func (s *keySet) downgrade(u *url.URL) bool {
 	return !s.insecure && u.Scheme != "https" && strings.HasPrefix(s.discovery, "https:")
 }
-
-func fetchError(step, url string, err error) *keysError {
-	var e *fetch.Error
-	if !errors.As(err, &e) {
-		return &keysError{step: step, url: url, what: "not fetched", err: err}
-	}
-	what := string(e.Kind)
-	if e.Status != 0 {
-		what = fmt.Sprintf("%s %d", what, e.Status)
-	}
-	cause := e.Err
-	if cause == nil && step == "discovery" && e.Status == http.StatusNotFound {
-		cause = errNoDocument
-	}
-	return &keysError{step: step, url: url, what: what, err: cause}
-}
-
-// errNoDocument is the usual cause of a status 404: the path of the issuer's URL is wrong.
-var errNoDocument = errors.New("no discovery document there: write as url what the tokens have as iss")
 
 // finish stores the result of a fetch. It keeps the *key of each key that is still
 // published, so that tokens verified with it stay in the cache, and marks the other old
@@ -384,10 +347,7 @@ func (s *keySet) finish(set *keys, failure *keysError) {
 		return
 	}
 	s.failures, s.retry = 0, time.Time{}
-	var skipped []string
-	if old := s.current.Load(); old != nil {
-		skipped = old.skipped
-	}
+	old := s.current.Load()
 	added, withdrawn := s.replace(set)
 	if added > 0 {
 		clear(s.misses)
@@ -396,11 +356,16 @@ func (s *keySet) finish(set *keys, failure *keysError) {
 	if before != nil || added+withdrawn > 0 {
 		s.log.Info("keys of issuer fetched", "issuer", s.issuer, "keys", len(set.list), "added", added, "withdrawn", withdrawn)
 	}
-	if len(set.skipped) > 0 && !slices.Equal(set.skipped, skipped) {
-		s.log.Info("keys of issuer skipped", "issuer", s.issuer, "why", strings.Join(set.skipped, "; "))
-	}
+	s.noteSkipped(set, old)
 	if withdrawn > 0 {
 		s.onWithdrawal()
+	}
+}
+
+// noteSkipped logs the keys of set that cannot be used, unless the set before had the same.
+func (s *keySet) noteSkipped(set, before *keys) {
+	if len(set.skipped) > 0 && (before == nil || !slices.Equal(set.skipped, before.skipped)) {
+		s.log.Info("keys of issuer skipped", "issuer", s.issuer, "why", strings.Join(set.skipped, "; "))
 	}
 }
 
@@ -445,7 +410,7 @@ func backoff(n int) time.Duration {
 func (s *keySet) keepFresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ended {
+	if !s.ended && s.fixed == nil && !s.onDemand {
 		s.work.Go(s.refreshLoop)
 	}
 }

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"sync"
 	"time"
@@ -16,7 +17,7 @@ type MemoryOptions struct {
 }
 
 // Memory is the state of authentication that survives a reload: verified tokens, the
-// keys of issuers, and failed checks per client address. A process has one Memory,
+// keys of issuers, what issuers said about tokens, and failed checks per client address. A process has one Memory,
 // which every [Auth] uses. It is safe for concurrent use.
 //
 // Tokens and keys are stored by the digest of their issuer's configuration, which
@@ -28,6 +29,7 @@ type Memory struct {
 	log    *slog.Logger
 	tokens *tokenCache
 	budget *budget
+	secret [32]byte // of digests
 
 	mu      sync.Mutex               // guards the fields below, and activated and closed of each Auth
 	issuers map[string]*issuerMemory // used by an active Auth; by digest
@@ -40,9 +42,10 @@ type Memory struct {
 type issuerMemory struct {
 	// number identifies the configuration in keys of the token cache. Numbers are
 	// never reused, so no look-up finds a token of a configuration that is gone.
-	number uint64
-	keys   *keySet
-	users  int // active Auths; guarded by Memory.mu
+	number       uint64
+	keys         *keySet
+	introspector *introspector // nil if the issuer is not asked about tokens
+	users        int           // active Auths; guarded by Memory.mu
 }
 
 // NewMemory returns an empty Memory. It starts no goroutine.
@@ -51,6 +54,7 @@ func NewMemory(o MemoryOptions) *Memory {
 	if m.now == nil {
 		m.now = time.Now
 	}
+	_, _ = rand.Read(m.secret[:]) // never fails
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
@@ -88,7 +92,7 @@ func (m *Memory) Run(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 	for _, im := range all {
-		im.keys.end()
+		im.end()
 	}
 	return nil
 }
@@ -103,10 +107,14 @@ func (m *Memory) acquire(iss *issuer) *issuerMemory {
 	if im == nil {
 		m.last++
 		im = &issuerMemory{number: m.last, keys: newKeySet(iss.keys, m)}
+		if iss.introspect != nil {
+			m.last++
+			im.introspector = newIntrospector(iss.introspect, m.last, im.keys, m)
+		}
 		m.issuers[iss.digest] = im
 		switch {
 		case m.ended:
-			im.keys.end()
+			im.end()
 		case m.running:
 			im.keys.keepFresh()
 		}
@@ -126,11 +134,23 @@ func (m *Memory) release(iss *issuer, im *issuerMemory) (last bool) {
 	return true
 }
 
+// end cancels the fetches and look-ups of a configuration and waits for them. Later none
+// starts.
+func (im *issuerMemory) end() {
+	if im.introspector != nil {
+		im.introspector.end()
+	}
+	im.keys.end()
+}
+
 // retire cancels the fetches of an unused configuration, waits for them and drops its
 // tokens. A check that is still running cannot add a token later, since retire marks
 // all keys as withdrawn.
 func (m *Memory) retire(im *issuerMemory) {
-	im.keys.end()
+	im.end()
 	im.keys.withdrawAll()
+	if im.introspector != nil {
+		im.introspector.key.withdrawn.Store(true)
+	}
 	m.tokens.dropWithdrawn()
 }

@@ -8,7 +8,7 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-// The reasons of an [Error] are a closed set. A token without a valid signature is always
+// The reasons of an [Error] are a closed set. A JWT without a valid signature is always
 // refused with bad_credential, so that a forger learns nothing about its other faults.
 const (
 	NoCredential       = "no_credential"       // 401: the request has no credential
@@ -19,8 +19,9 @@ const (
 	WrongAudience      = "wrong_audience"      // 401
 	MissingClaim       = "missing_claim"       // 401: a required claim is absent or has another value
 	TokenTooLong       = "token_lifetime"      // 401: the lifetime of the token exceeds max_lifetime
+	TokenInactive      = "token_inactive"      // 401: the issuer says that the token is not active
 	TokenBound         = "token_bound"         // 401: the token is bound to a key, which a bearer does not prove
-	IssuerUnavailable  = "issuer_unavailable"  // 503: the issuer's keys are unavailable
+	IssuerUnavailable  = "issuer_unavailable"  // 503: the issuer's keys, or its answer about the token, are unavailable
 	TooManyFailures    = "too_many_failures"   // 429: too many failed checks from this client address
 	ProofsDiffer       = "proofs_differ"       // 401: two credentials of different callers must be of one
 	APIKeyUnknown      = "api_key_unknown"     // 401: no key of a caller that the route lists
@@ -41,7 +42,7 @@ func signatureCodes() []httpsig.Code {
 func Reasons() []string {
 	all := []string{
 		NoCredential, UnlistedCredential, BadCredential, TokenExpired, TokenNotYetValid, WrongAudience,
-		MissingClaim, TokenTooLong, TokenBound, IssuerUnavailable, TooManyFailures, ProofsDiffer,
+		MissingClaim, TokenTooLong, TokenInactive, TokenBound, IssuerUnavailable, TooManyFailures, ProofsDiffer,
 		APIKeyUnknown, APIKeyExpired,
 	}
 	for _, c := range signatureCodes() {
@@ -102,6 +103,8 @@ func (e *Error) Text() string {
 		return "the token lacks a required claim"
 	case TokenTooLong:
 		return "the token was issued for too long a time"
+	case TokenInactive:
+		return "the token has ended, was revoked, or is unknown"
 	case TokenBound:
 		return "the token is bound to a key and cannot be used as a bearer token"
 	case IssuerUnavailable:

@@ -19,6 +19,7 @@ type tokenRules struct {
 	require     []requirement
 	principal   string // claim path
 	groups      string // claim path, "" for none
+	audience    string // claim path, "" for aud
 }
 
 // requirement is a claim that must have one of the values.
@@ -35,6 +36,7 @@ func rulesOf(c *IssuerConfig) tokenRules {
 		maxLifetime: c.MaxLifetime.D(),
 		principal:   c.Principal,
 		groups:      c.Groups,
+		audience:    c.AudienceClaim,
 	}
 	if len(r.algorithms) == 0 {
 		r.algorithms = algorithms[:]

@@ -1,6 +1,13 @@
 package proxy
 
-import "sallyport/proxy/wire"
+import (
+	"context"
+
+	"sallyport/proxy/wire"
+)
+
+// Revisit does at once what Run does every few seconds.
+func (g *Gateway) Revisit(ctx context.Context) int { return g.server.Revisit(ctx) }
 
 // Serve handles a stream like the HTTPS listeners, for benchmarks without an engine.
 func (g *Gateway) Serve(s wire.Stream) { g.server.Serve(s) }

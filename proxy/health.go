@@ -36,7 +36,15 @@ func (g *Gateway) state() admin.State {
 		s.Certificates = append(s.Certificates, admin.Certificate(c))
 	}
 	for _, i := range g.now().auth.Status() {
-		s.Issuers = append(s.Issuers, admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError, Skipped: i.Skipped})
+		issuer := admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError, Skipped: i.Skipped}
+		if in := i.Introspection; in != nil {
+			n := &in.LookUps
+			issuer.Introspection = &admin.Introspection{
+				LastError: in.LastError, Active: n.Active, Inactive: n.Inactive, Refused: n.Refused, Failed: n.Failed, Skipped: n.Skipped,
+				CachedActive: n.CachedActive, CachedRefused: n.CachedRefused,
+			}
+		}
+		s.Issuers = append(s.Issuers, issuer)
 	}
 	if g.memory.replay.Begun() {
 		r := g.memory.replay.Status()

@@ -208,6 +208,26 @@ func (g *Gateway) retire(old *snapshot) {
 	old.release()
 }
 
+// revisitEvery is how often streams are checked whose token an issuer may revoke.
+const revisitEvery = 5 * time.Second
+
+// revisit ends streams whose token was revoked, until ctx ends. It asks an issuer about a token only
+// once the last answer is too old.
+func (g *Gateway) revisit(ctx context.Context) error {
+	tick := time.NewTicker(revisitEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if n := g.server.Revisit(ctx); n > 0 {
+				g.memory.Log.Info("the issuer no longer vouches for the callers of streams; they were cut", "exchanges", n)
+			}
+		}
+	}
+}
+
 // followFiles reloads whenever files have changed, until ctx ends. If the configuration turns
 // watching off, changes wait for an explicit reload.
 func (g *Gateway) followFiles(ctx context.Context) error {

@@ -160,7 +160,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 			s.Routes.Add(h, rc.Path, &onHost)
 		}
 	}
-	s.Guard = route.NewGuard(own, covered)
+	s.Guard = route.NewGuard(own, covered, cfg.TokenFields())
 	return nil
 }
 

@@ -1,5 +1,6 @@
 // Package authtest is an OpenID issuer for tests. It serves discovery and a key set,
-// makes tokens with any claims and signatures, and can fail in various ways.
+// makes tokens with any claims and signatures, answers about opaque tokens, and can fail in
+// various ways.
 package authtest
 
 import (
@@ -36,6 +37,7 @@ type Issuer struct {
 	instead  atomic.Pointer[http.Handler]
 
 	discoveries, fetches atomic.Int64
+	introspection        introspection
 }
 
 // NewIssuer returns an issuer that publishes one ES256 key of its own. It opens no
@@ -81,7 +83,7 @@ func (i *Issuer) Publish(keys ...string) { s := KeySet(keys...); i.keySet.Store(
 
 // Identify sets the issuer that the discovery document names.
 func (i *Issuer) Identify(issuer string) {
-	s := string(must(json.Marshal(map[string]string{"issuer": issuer, "jwks_uri": i.URL + "/jwks"})))
+	s := string(must(json.Marshal(map[string]string{"issuer": issuer, "jwks_uri": i.URL + "/jwks", "introspection_endpoint": i.URL + "/introspect"})))
 	i.document.Store(&s)
 }
 
@@ -121,6 +123,10 @@ func (i *Issuer) Requests() int64 { return i.Discoveries() + i.Fetches() }
 
 // ServeHTTP implements [http.Handler].
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasSuffix(r.URL.Path, "/introspect") {
+		i.introspect(w, r)
+		return
+	}
 	text := &i.keySet
 	if strings.HasSuffix(r.URL.Path, "/.well-known/openid-configuration") {
 		i.discoveries.Add(1)

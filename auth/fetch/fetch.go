@@ -35,7 +35,8 @@ const (
 	// DefaultTimeout is the maximum duration of a fetch, from dial to last byte.
 	DefaultTimeout = 5 * time.Second
 
-	maxHead = 64 << 10
+	maxHead  = 64 << 10
+	idleTime = 30 * time.Second // of a connection that is kept
 )
 
 // Kind is the fixed text that says why a fetch failed.
@@ -50,12 +51,14 @@ const (
 	BadStatus      Kind = "bad status" // any status but 200, redirects included
 	TooLarge       Kind = "too large"
 	Garbage        Kind = "garbage" // not the expected JSON
+	ProxyRefused   Kind = "refused by the proxy"
+	NoToken        Kind = "token not read" // the file of the token to send
 )
 
 // Error reports a failed fetch.
 type Error struct {
 	Kind   Kind
-	Status int   // of a BadStatus
+	Status int   // of a BadStatus or ProxyRefused
 	Err    error // for logs, never for clients; may be nil
 }
 
@@ -82,27 +85,51 @@ type Options struct {
 	InsecureHTTP bool
 	// Timeout bounds a fetch; DefaultTimeout if zero.
 	Timeout time.Duration
+	// MaxBytes is the maximum length of a document; the constant MaxBytes if zero.
+	MaxBytes int64
+	// Certificate proves the gateway to servers that ask for a certificate; nil for none.
+	Certificate *tls.Certificate
+	// Idle is how many connections are kept for later fetches. If it is not zero, the user
+	// must call CloseIdle at the end.
+	Idle int
+	// Token returns a bearer token to send, and is called for each fetch; nil for none. The
+	// token is sent over https to Origins only.
+	Token func() ([]byte, error)
+	// Origins are the URLs whose scheme, host and port get the token.
+	Origins []*url.URL
+	// Proxy is the http URL of the proxy through which https is fetched, by CONNECT; nil for
+	// none. Plain http is refused then. The proxy resolves names, so the addresses behind it
+	// are not checked.
+	Proxy *url.URL
+	// ProxyUser holds the user name and password for the proxy; nil for none.
+	ProxyUser *url.Userinfo
 }
 
-// Client fetches documents. It does not reuse connections and starts no goroutine that
-// outlives a fetch. It is safe for concurrent use.
+// Client fetches documents. Without [Options.Idle] it does not reuse connections and starts
+// no goroutine that outlives a fetch. It is safe for concurrent use.
 type Client struct{ http *http.Client }
 
 // New returns a client.
 func New(o Options) *Client {
-	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout}
+	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, most: o.MaxBytes, token: o.Token, origins: o.Origins, proxied: o.Proxy != nil}
 	if t.timeout == 0 {
 		t.timeout = DefaultTimeout
 	}
-	t.secure = newTransport(o.Roots, allowed)
-	t.plain = newTransport(nil, func(a netip.Addr) bool { return allowed(a) && (o.InsecureHTTP || a.IsLoopback()) })
+	if t.most == 0 {
+		t.most = MaxBytes
+	}
+	t.secure = newTransport(&o, allowed)
+	if o.Proxy != nil {
+		throughProxy(t.secure, o.Proxy, o.ProxyUser)
+	}
+	t.plain = newTransport(&o, func(a netip.Addr) bool { return allowed(a) && (o.InsecureHTTP || a.IsLoopback()) })
 	return &Client{&http.Client{
 		Transport:     t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
 
-func newTransport(roots *x509.CertPool, allow func(netip.Addr) bool) *http.Transport {
+func newTransport(o *Options, allow func(netip.Addr) bool) *http.Transport {
 	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
 		if err != nil || !allow(a.Addr().Unmap()) {
@@ -110,15 +137,24 @@ func newTransport(roots *x509.CertPool, allow func(netip.Addr) bool) *http.Trans
 		}
 		return nil
 	}}
+	config := &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
+	if o.Certificate != nil {
+		config.Certificates = []tls.Certificate{*o.Certificate}
+	}
 	return &http.Transport{
 		Proxy:                  nil, // never from the environment
 		DialContext:            dialer.DialContext,
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:        config,
 		DisableCompression:     true,
-		DisableKeepAlives:      true,
+		DisableKeepAlives:      o.Idle == 0,
+		MaxIdleConnsPerHost:    o.Idle,
+		IdleConnTimeout:        idleTime,
 		MaxResponseHeaderBytes: maxHead,
 	}
 }
+
+// CloseIdle closes the connections that are kept for later fetches.
+func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
 
 // HTTP returns an http.Client with all bounds of this package, for libraries that make
 // their own requests. Every failure, including a status other than 200, is an error of
@@ -153,53 +189,71 @@ func (c *Client) JSON(ctx context.Context, address string, v any) error {
 type transport struct {
 	insecure bool
 	timeout  time.Duration
+	most     int64           // bytes of a document
 	secure   *http.Transport // for https
 	plain    *http.Transport // for http
+	token    func() ([]byte, error)
+	origins  []*url.URL
+	proxied  bool
 }
 
-// RoundTrip implements [http.RoundTripper] for requests without a body.
+// CloseIdleConnections implements the interface that [http.Client] looks for.
+func (t *transport) CloseIdleConnections() {
+	t.secure.CloseIdleConnections()
+	t.plain.CloseIdleConnections()
+}
+
+// RoundTrip implements [http.RoundTripper] for requests whose body needs no closing.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := CheckURL(r.URL, t.insecure); err != nil {
 		return nil, &Error{Kind: BadURL, Err: err}
 	}
 	via := t.secure
 	if r.URL.Scheme == "http" {
+		if t.proxied {
+			return nil, &Error{Kind: BadURL, Err: errors.New("http through a proxy, which could replace the keys")}
+		}
 		via = t.plain
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), t.timeout)
 	defer cancel()
 	r = r.Clone(ctx)
-	r.Header.Set("Accept", "application/json")
+	if r.Header.Get("Accept") == "" {
+		r.Header.Set("Accept", "application/json")
+	}
 	r.Header.Set("Accept-Encoding", "identity")
 	r.Header.Set("User-Agent", "sallyport")
+	if err := t.authorize(r); err != nil {
+		return nil, err
+	}
 	answer, err := via.RoundTrip(r)
 	if err != nil {
 		return nil, wrap(err)
 	}
 	defer answer.Body.Close()
-	text, err := read(answer)
-	if err != nil {
-		return nil, err
+	text, refused := read(answer, t.most)
+	if refused != nil {
+		return nil, t.explain(r, refused)
 	}
 	answer.Body = io.NopCloser(bytes.NewReader(text))
 	return answer, nil
 }
 
-func read(answer *http.Response) ([]byte, error) {
+func read(answer *http.Response, most int64) ([]byte, *Error) {
 	if answer.StatusCode != http.StatusOK {
 		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode}
 	}
 	if e := answer.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return nil, &Error{Kind: Garbage, Err: errors.New("unexpected content coding")}
 	}
-	if answer.ContentLength > MaxBytes {
+	if answer.ContentLength > most {
 		return nil, &Error{Kind: TooLarge}
 	}
-	text, err := io.ReadAll(io.LimitReader(answer.Body, MaxBytes+1))
+	text, err := io.ReadAll(io.LimitReader(answer.Body, most+1))
 	if err != nil {
 		return nil, wrap(err)
 	}
-	if len(text) > MaxBytes {
+	if int64(len(text)) > most {
 		return nil, &Error{Kind: TooLarge}
 	}
 	return text, nil

@@ -83,8 +83,8 @@ func writeJSON(w io.Writer, v any) error {
 	return nil
 }
 
-// statusText formats a status: a summary, then one table each for listeners,
-// certificates, issuers and upstreams. Ages are relative to now.
+// statusText formats a status: a summary, then one table each for listeners, ends,
+// certificates, issuers, their introspection and upstreams. Ages are relative to now.
 func statusText(s *proxy.StatusReport, p painter, now time.Time) string {
 	var b strings.Builder
 	state := "ready"
@@ -106,7 +106,7 @@ func statusText(s *proxy.StatusReport, p painter, now time.Time) string {
 	}
 	fmt.Fprintf(&b, "routes: %d, requests in flight: %d, connections: %d, configurations in use: %d\n", s.Routes, s.InFlight, s.Connections, c.Snapshots)
 
-	for _, rows := range [][][]string{listenerRows(s), endRows(s, now), certificateRows(s), issuerRows(s, now), upstreamRows(s)} {
+	for _, rows := range [][][]string{listenerRows(s), endRows(s, now), certificateRows(s), issuerRows(s, now), introspectionRows(s), upstreamRows(s)} {
 		if len(rows) > 1 {
 			b.WriteString("\n" + aligned(rows, p))
 		}
@@ -166,6 +166,18 @@ func issuerRows(s *proxy.StatusReport, now time.Time) [][]string {
 			problem = i.LastError
 		}
 		rows = append(rows, []string{i.Name, fmt.Sprint(i.Keys), fetched, problem})
+	}
+	return rows
+}
+
+// introspectionRows counts look-ups of tokens at issuers. Those spared are requests whose token was
+// known.
+func introspectionRows(s *proxy.StatusReport) [][]string {
+	rows := [][]string{{"INTROSPECTION", "ACTIVE", "REFUSED", "FAILED", "SPARED", "PROBLEM"}}
+	for _, i := range s.Issuers {
+		if n := i.Introspection; n != nil {
+			rows = append(rows, []string{i.Name, fmt.Sprint(n.Active), fmt.Sprint(n.Inactive + n.Refused), fmt.Sprint(n.Failed + n.Skipped), fmt.Sprint(n.CachedActive + n.CachedRefused), n.LastError})
+		}
 	}
 	return rows
 }

@@ -1,9 +1,10 @@
-// A certified OpenID provider for the stories: one client that gets JWT access
-// tokens by client credentials. Keys, certificate and cookies are made at
-// start and never kept.
+// A certified OpenID provider for the stories: one client, batch, that gets access
+// tokens by client credentials, and one, gateway, that may introspect them. Keys,
+// certificate and cookies are made at start and never kept.
 //
 //   PORT           default 9000
-//   CLIENT_SECRET  the client's secret; without it one is made and printed
+//   CLIENT_SECRET  the clients' secret; without it one is made and printed
+//   TOKEN_FORMAT   jwt or opaque; default jwt
 //   TLS_DIR        where provider.crt and provider.key lie or are made; default here
 import { execFileSync } from 'node:child_process';
 import { createPrivateKey, generateKeyPairSync, randomBytes } from 'node:crypto';
@@ -43,18 +44,29 @@ const provider = new Provider(issuer, {
     redirect_uris: [],
     response_types: [],
     token_endpoint_auth_method: 'client_secret_basic',
+  }, {
+    client_id: 'gateway',
+    client_secret: secret,
+    grant_types: [],
+    redirect_uris: [],
+    response_types: [],
+    token_endpoint_auth_method: 'client_secret_basic',
+    introspection_signed_response_alg: 'RS256',
   }],
   scopes: ['models.predict', 'models.read'],
   features: {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
+    introspection: { enabled: true, allowedPolicy: (_ctx, client) => client.clientId === 'gateway' },
+    jwtIntrospection: { enabled: true },
+    revocation: { enabled: true, allowedPolicy: (_ctx, client, token) => client.clientId === token.clientId },
     resourceIndicators: {
       enabled: true,
       defaultResource: () => 'https://models.example',
       getResourceServerInfo(_ctx, resource) {
         const r = resources[resource];
         if (!r) throw new errors.InvalidTarget();
-        return { ...r, accessTokenFormat: 'jwt', accessTokenTTL: lifetime, jwt: { sign: { alg: process.env.TOKEN_ALG ?? 'RS256' } } };
+        return { ...r, accessTokenFormat: process.env.TOKEN_FORMAT ?? 'jwt', accessTokenTTL: lifetime, jwt: { sign: { alg: process.env.TOKEN_ALG ?? 'RS256' } } };
       },
     },
   },

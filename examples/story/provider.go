@@ -105,6 +105,25 @@ func (p *Provider) Token(t testing.TB, scope, resource string) string {
 	return answer.Token
 }
 
+// Revoke revokes an access token.
+func (p *Provider) Revoke(t testing.TB, token string) {
+	t.Helper()
+	req, err := http.NewRequest("POST", p.URL+"/token/revocation", strings.NewReader(url.Values{"token": {token}}.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth("batch", p.Secret)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	res, err := p.client.Do(req)
+	if err != nil {
+		t.Fatalf("revoking a token: %v", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("revoking a token: status %d", res.StatusCode)
+	}
+}
+
 // Client is an HTTP client that believes in the certificates of the file, only.
 func Client(t testing.TB, ca string) *http.Client {
 	t.Helper()

@@ -130,14 +130,22 @@ func early(t *testing.T, abrupt bool) string {
 	return l.Addr().String()
 }
 
-// earlyH2 starts a server that does the same over HTTP/2 without TLS.
-func earlyH2(t *testing.T) string {
+// overH2 starts a server over HTTP/2 without TLS. It answers once it has read a head, or the whole.
+func overH2(t *testing.T, whole bool) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if whole {
+			_, _ = io.Copy(io.Discard, r.Body)
+		}
+		if r.Header.Get("Content-Type") == "application/grpc" {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Grpc-Status", "9") // FAILED_PRECONDITION
+			return
+		}
 		w.WriteHeader(http.StatusUnprocessableEntity)
 	})}
 	s.Protocols.SetUnencryptedHTTP2(true)
@@ -151,7 +159,7 @@ func earlyH2(t *testing.T) string {
 func TestRefusalsReachClientsThatStillSend(t *testing.T) {
 	reader := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 	defer reader.Close()
-	g := story.StartGateway(t, "http://127.0.0.1:5003", reader.URL, "127.0.0.1:5000", early(t, false), "127.0.0.1:5001", early(t, true), "127.0.0.1:5002", earlyH2(t))
+	g := story.StartGateway(t, "http://127.0.0.1:5003", reader.URL, "127.0.0.1:5000", early(t, false), "127.0.0.1:5001", early(t, true), "127.0.0.1:5002", overH2(t, false), "127.0.0.1:5004", overH2(t, true))
 	base := setting("UPLOADS_URL", strings.TrimSuffix(g.URL("/"), "/"))
 	ca := setting("UPLOADS_CA", g.CA)
 	mib := setting("UPLOADS_MIB", "32")
@@ -159,17 +167,20 @@ func TestRefusalsReachClientsThatStillSend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cases := []struct{ path, status string }{{"/token", "401"}, {"/large", "413"}, {"/down", "502"}, {"/early", "422"}, {"/abrupt", "422"}, {"/h2c", "422"}}
+	cases := []struct{ path, status, grpc string }{
+		{"/token", "401", "UNAUTHENTICATED"}, {"/large", "413", "RESOURCE_EXHAUSTED"}, {"/down", "502", "UNAVAILABLE"},
+		{"/early", "422", ""}, {"/abrupt", "422", ""}, {"/h2c", "422", "FAILED_PRECONDITION"},
+	}
 	for _, c := range clients(t) {
 		row := c.name
 		for _, x := range cases {
 			status := x.status
 			if c.grpc {
-				if x.path != "/token" {
+				if x.grpc == "" { // servers of gRPC speak HTTP/2
 					row += "\t-"
 					continue
 				}
-				status = "StatusCode.UNAUTHENTICATED"
+				status = "StatusCode." + x.grpc
 			}
 			begun, saw := time.Now(), 0
 			for _, line := range c.run(t, ca, base+x.path, mib, times) {

@@ -84,6 +84,23 @@ type Issuer struct {
 	Fetched   time.Time `json:"fetched,omitzero"` // when the keys were last fetched; zero if never
 	LastError string    `json:"last_error,omitempty"`
 	Skipped   []string  `json:"skipped,omitempty"` // keys that cannot be used, each with the reason
+	// Introspection is nil if the issuer is not asked about tokens.
+	Introspection *Introspection `json:"introspection,omitempty"`
+}
+
+// Introspection describes how an issuer answers about tokens, and counts look-ups.
+type Introspection struct {
+	LastError string `json:"last_error,omitempty"` // of the last look-up; "" if it was answered
+	// Look-ups by outcome: the token was accepted, it is not active, its claims were refused, the
+	// issuer did not answer, or the look-up did not begin.
+	Active   uint64 `json:"active"`
+	Inactive uint64 `json:"inactive"`
+	Refused  uint64 `json:"refused"`
+	Failed   uint64 `json:"failed"`
+	Skipped  uint64 `json:"skipped"`
+	// Requests that needed no look-up, because the token was known as active or as refused.
+	CachedActive  uint64 `json:"cached_active"`
+	CachedRefused uint64 `json:"cached_refused"`
 }
 
 // Upstream describes the endpoints of an upstream.

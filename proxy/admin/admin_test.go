@@ -162,6 +162,7 @@ func TestMetricsShowTheState(t *testing.T) {
 	o := Options{
 		State: func() State {
 			s := goodState()
+			s.Issuers[0].Introspection = &Introspection{Active: 20, Inactive: 21, Refused: 22, Failed: 23, Skipped: 24, CachedActive: 25, CachedRefused: 26, LastError: "timed out"}
 			s.Certificates = append(s.Certificates, Certificate{Hosts: []string{"a.example.com"}, Source: "files", NotAfter: time.Unix(1790000000, 0), LastError: "broken"})
 			return s
 		},
@@ -196,6 +197,14 @@ func TestMetricsShowTheState(t *testing.T) {
 		`sallyport_issuer_keys{issuer="corp"} 2`,
 		`sallyport_issuer_keys_age_seconds{issuer="corp"} 60`,
 		`sallyport_issuer_fault{issuer="corp"} 0`,
+		`sallyport_introspection_fault{issuer="corp"} 1`,
+		`sallyport_introspection_lookups_total{issuer="corp",outcome="active"} 20`,
+		`sallyport_introspection_lookups_total{issuer="corp",outcome="inactive"} 21`,
+		`sallyport_introspection_lookups_total{issuer="corp",outcome="refused"} 22`,
+		`sallyport_introspection_lookups_total{issuer="corp",outcome="failed"} 23`,
+		`sallyport_introspection_lookups_total{issuer="corp",outcome="skipped"} 24`,
+		`sallyport_introspection_cached_total{issuer="corp",outcome="active"} 25`,
+		`sallyport_introspection_cached_total{issuer="corp",outcome="refused"} 26`,
 		`sallyport_issuer_keys{issuer="away"} 0`,
 		`sallyport_issuer_fault{issuer="away"} 1`,
 		`sallyport_upstream_healthy{endpoint="http://tf-1:8501",upstream="tf"} 1`,

@@ -24,6 +24,8 @@ type stateCollector struct {
 	notAfter, certRenewal    *prometheus.Desc
 	certFault                *prometheus.Desc
 	keys, keysAge, keysFault *prometheus.Desc
+	lookUps, lookUpsSpared   *prometheus.Desc
+	lookUpsFault             *prometheus.Desc
 	healthy, active, idle    *prometheus.Desc
 	inFlight, connections    *prometheus.Desc
 	written, dropped, failed *prometheus.Desc
@@ -59,6 +61,11 @@ func newStateCollector(o Options, detail bool) *stateCollector {
 		keys:        desc("issuer_keys", "Known keys of a token issuer.", "issuer"),
 		keysAge:     desc("issuer_keys_age_seconds", "Time since the keys of an issuer were last fetched.", "issuer"),
 		keysFault:   desc("issuer_fault", "1 while the keys of an issuer cannot be fetched.", "issuer"),
+
+		lookUps:       desc("introspection_lookups_total", "Look-ups of tokens at an issuer by outcome: active, inactive, refused for its claims, failed, or skipped because too many waited or the issuer had just failed.", "issuer", "outcome"),
+		lookUpsSpared: desc("introspection_cached_total", "Requests whose token needed no look-up, because it was known as active or as refused.", "issuer", "outcome"),
+		lookUpsFault:  desc("introspection_fault", "1 while an issuer does not answer about tokens.", "issuer"),
+
 		healthy:     desc("upstream_healthy", "1 if the last connect to an endpoint succeeded or there was none, 0 if it failed.", "upstream", "endpoint"),
 		active:      desc("upstream_requests_in_flight", "Requests in flight at an endpoint.", "upstream", "endpoint"),
 		idle:        desc("upstream_connections_idle", "Connections to an endpoint kept open for reuse.", "upstream", "endpoint"),
@@ -118,6 +125,16 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 			gauge(s.keysAge, s.now().Sub(i.Fetched).Seconds(), i.Name)
 		}
 		gauge(s.keysFault, number(i.LastError != ""), i.Name)
+		if n := i.Introspection; n != nil {
+			gauge(s.lookUpsFault, number(n.LastError != ""), i.Name)
+			count(s.lookUps, n.Active, i.Name, "active")
+			count(s.lookUps, n.Inactive, i.Name, "inactive")
+			count(s.lookUps, n.Refused, i.Name, "refused")
+			count(s.lookUps, n.Failed, i.Name, "failed")
+			count(s.lookUps, n.Skipped, i.Name, "skipped")
+			count(s.lookUpsSpared, n.CachedActive, i.Name, "active")
+			count(s.lookUpsSpared, n.CachedRefused, i.Name, "refused")
+		}
 	}
 	s.upstreams(st.Upstreams, gauge)
 	if s.counts != nil {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/pem"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 )
 
 // Ends returns when the signing keys and the API keys of the configuration itself end and, if files
-// is set, when the authorities in ca files end. It leaves out files that cannot be read, which
+// is set, when the authorities in ca files and the certificates for issuers end. It leaves out files that cannot be read, which
 // CheckFiles reports, and the gateway's own certificates, which package edge knows.
 func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	var all []expiry.End
@@ -38,7 +39,7 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	if !files {
 		return all
 	}
-	bundle := func(at string, file setting.Path, cure string) {
+	end := func(kind, at string, file setting.Path, cure string) {
 		if file == "" {
 			return
 		}
@@ -50,13 +51,20 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 		if err != nil {
 			return
 		}
+		if block, _ := pem.Decode(text); block != nil && kind == expiry.Certificate {
+			text = pem.EncodeToMemory(block) // the first is the certificate itself
+		}
 		if from, to, ok := expiry.Bundle(text, now); ok {
-			all = append(all, expiry.End{Kind: expiry.CA, Name: at, NotBefore: from, NotAfter: to, At: at, Cure: cure})
+			all = append(all, expiry.End{Kind: kind, Name: at, NotBefore: from, NotAfter: to, At: at, Cure: cure})
 		}
 	}
+	bundle := func(at string, file setting.Path, cure string) { end(expiry.CA, at, file, cure) }
 	const cure = "ask for the authority's next certificate, and add it to the file beside this one"
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		bundle("issuers."+name+".ca", c.Issuers[name].CA, cure)
+		if i := c.Issuers[name].Introspection; i != nil && i.Certificate != nil {
+			end(expiry.Certificate, "issuers."+name+".introspection.certificate.cert", i.Certificate.Cert, "put the gateway's next certificate and its key into the two files")
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		bundle("upstreams."+name+".ca", c.Upstreams[name].CA, cure)

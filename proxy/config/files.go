@@ -23,7 +23,12 @@ func (c *Config) CheckFiles() error {
 	var f setting.Faults
 	c.TLS.CheckFiles("tls", c.TLSHosts(), len(c.Listen.HTTPAddrs()) > 0, &f)
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
-		checkCAFile("issuers."+name+".ca", c.Issuers[name].CA, &f)
+		iss := c.Issuers[name]
+		checkCAFile("issuers."+name+".ca", iss.CA, &f)
+		iss.CheckFiles("issuers."+name, &f)
+		if i := iss.Introspection; i != nil {
+			i.CheckFiles("issuers."+name+".introspection", &f)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)

@@ -17,7 +17,7 @@ func includedConfig(t *testing.T, dir string) string {
 		"gateway.yaml": `
 include: conf.d/*.yaml
 tls: {acme: {email: ops@example.com, ca: acme-roots.pem}}
-issuers: {corp: {url: https://login.example.com, audience: models, ca: issuer.pem}}
+issuers: {corp: {url: https://login.example.com, audience: models, ca: issuer.pem, introspection: {client_id: a, client_secret: {file: a.secret}, certificate: {cert: client.pem, key: client.key}}}}
 signing_keys: {acme-1: {principal: acme, secret: {file: acme.secret}}}
 audit: {file: audit.log}
 `,
@@ -52,7 +52,7 @@ func TestConfigFilesAreAllThatItWasReadFrom(t *testing.T) {
 		}
 		got = append(got, rel)
 	}
-	want := []string{"acme-roots.pem", "acme.secret", "conf.d/churn.pem", "conf.d/churn.yaml", "gateway.yaml", "issuer.pem"}
+	want := []string{"a.secret", "acme-roots.pem", "acme.secret", "client.key", "client.pem", "conf.d/churn.pem", "conf.d/churn.yaml", "gateway.yaml", "issuer.pem"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -74,7 +74,7 @@ func TestFaultsOfFilesShowPathsAsWritten(t *testing.T) {
 	if err == nil {
 		t.Fatal("missing files are no faults")
 	}
-	for _, want := range []string{`issuers.corp.ca: "issuer.pem": `, `churn.yaml:2: upstreams.churn.ca: "churn.pem": `, `tls.acme.ca: "acme-roots.pem": `} {
+	for _, want := range []string{`issuers.corp.ca: "issuer.pem": `, `issuers.corp.introspection.client_secret: reading a secret`, `issuers.corp.introspection.certificate: `, `churn.yaml:2: upstreams.churn.ca: "churn.pem": `, `tls.acme.ca: "acme-roots.pem": `} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the faults lack %q:\n%v", want, err)
 		}

@@ -166,6 +166,9 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 		}
 		if issuer, isIssuer := strings.CutPrefix(caller, "issuer/"); isIssuer {
 			audiences = append(audiences, c.Issuers[issuer].Audience...)
+			if other := c.samePrefix(issuer, names[:i]); other != "" {
+				f.Add(setting.Index(list, i), caller, "its introspection has the same prefix as that of "+other+", so that nobody knows which of the two to ask about a token", "write introspection.prefix at issuers."+issuer+", with which its tokens begin")
+			}
 		}
 	}
 	if all && len(callersByKind(names)) < 2 {
@@ -180,6 +183,19 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 			f.Add(at, a, "none of the route's issuers has this audience, so no token could have it", "choose from: "+strings.Join(audiences, ", "))
 		}
 	}
+}
+
+// samePrefix returns which of the callers before is an issuer that is asked about the same
+// opaque tokens as this one; "" for none.
+func (c *Config) samePrefix(issuer string, before []string) string {
+	mine := c.Issuers[issuer].Introspection
+	for _, caller := range before {
+		name, isIssuer := strings.CutPrefix(caller, "issuer/")
+		if other := c.Issuers[name].Introspection; isIssuer && mine != nil && other != nil && mine.Prefix == other.Prefix {
+			return caller
+		}
+	}
+	return ""
 }
 
 // kindOfCaller returns the kind of proof of a listed caller, such as "issuer".

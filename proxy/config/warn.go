@@ -18,6 +18,10 @@ func (c *Config) Warnings() Faults {
 	var f setting.Faults
 	c.warnUnused(&f)
 	c.warnAPIKeys(&f)
+	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
+		iss := c.Issuers[name]
+		iss.Warn("issuers."+name, &f)
+	}
 	for i := range c.Routes {
 		r, at := &c.Routes[i], setting.Index("routes", i)
 		c.warnCallers(r, at, &f)

@@ -37,12 +37,16 @@ func expired() *ending {
 
 // withdrawn is the ending of an exchange that a new configuration refuses.
 func withdrawn(why error) *ending {
+	return &ending{reasonWithdrawn, "the new configuration refuses the stream: " + inWords(why)}
+}
+
+// inWords returns the cause of a refusal, or its reason if it has none.
+func inWords(why error) string {
 	r := asRefusal(why)
-	cause := r.reason
 	if r.cause != nil {
-		cause = r.cause.Error()
+		return r.cause.Error()
 	}
-	return &ending{reasonWithdrawn, "the new configuration refuses the stream: " + cause}
+	return r.reason
 }
 
 // shards is the number of registry shards, so that exchanges rarely share a lock.

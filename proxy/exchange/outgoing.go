@@ -68,7 +68,7 @@ func (x *exchange) isCredential(f *message.Field) bool {
 	case auth.IsAPIKeyField(f.Name):
 		return x.route.TakesAPIKeys || auth.HoldsAPIKey(f.Name, f.Value)
 	}
-	return false
+	return x.snapshot.Guard.IsToken(f.Name)
 }
 
 // scheme returns the scheme by which the client called, seen through trusted proxies.

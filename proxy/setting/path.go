@@ -15,7 +15,8 @@ type Path string
 
 // Place is the path of a file or folder that the gateway writes, or a keyword for another
 // destination, such as "off" or "stdout". The content is not part of the configuration: [Digest]
-// and [Files] ignore it. Otherwise each audit record would change the configuration.
+// and [Files] ignore it. Otherwise each audit record would change the configuration. The same
+// holds for a file that others write over and over, such as a token that rotates.
 //
 // The decoder resolves relative paths as for a [Path] and keeps keywords. A file whose name is a
 // keyword needs its folder, as in ./off. "" means none.

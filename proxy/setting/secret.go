@@ -32,6 +32,9 @@ func Literal(b []byte) Secret { return secretAt(secretPlace{literal: bytes.Clone
 
 func secretAt(p secretPlace) Secret { return Secret{func() secretPlace { return p }} }
 
+// Secret returns the secret in the file, for a file that others write over and over.
+func (p Place) Secret() Secret { return secretAt(secretPlace{file: string(p)}) }
+
 // place returns the location of the secret; the zero secretPlace for none.
 func (s Secret) place() secretPlace {
 	if s.at == nil {

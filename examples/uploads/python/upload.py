@@ -49,7 +49,9 @@ def answers(library, url, size, times):
         else:
             import tritonclient.grpc as triton
 
-            make = lambda: triton.InferenceServerClient(where.netloc, ssl=True, root_certificates=ca)
+            # gRPC has no paths of its own, so the last part of the URL names a host.
+            host = where.path.strip("/") + ".localhost"
+            make = lambda: triton.InferenceServerClient(where.netloc, ssl=True, root_certificates=ca, channel_args=[("grpc.ssl_target_name_override", host)])
         tensor = triton.InferInput("x", [size], "UINT8")
         tensor.set_data_from_numpy(numpy.zeros(size, numpy.uint8))
 

@@ -1,0 +1,240 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"sallyport/auth/fetch"
+	"sallyport/proxy/setting"
+)
+
+const (
+	plainAnswer  = "application/json"
+	signedAnswer = "application/token-introspection+jwt" // RFC 9701
+)
+
+// isOpaque reports whether s has the syntax of a bearer token (RFC 6750, section 2.1). A
+// stranger cannot send an issuer any other text.
+func isOpaque(s string) bool {
+	s = strings.TrimRight(s, "=")
+	return s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._~+/", r)
+	}) < 0
+}
+
+// isJWT reports whether a token has the form of a JWT: three segments, of which the first
+// encodes text that begins with a brace. Such a token is never sent to an issuer that its
+// claim iss does not name, even if it is broken.
+func isJWT(s string) bool {
+	if len(s) < 2 || s[0] != 'e' || strings.Count(s, ".") != 2 {
+		return false
+	}
+	// The two characters have the 8 bits of '{' and 4 more.
+	c := s[1]
+	return c >= 'w' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+}
+
+// sameTokens reports whether a token without a claim iss could be of either of two sources
+// of a route.
+func (s *introspectSource) sameTokens(o *introspectSource) bool {
+	return o != nil && s.prefix == o.prefix
+}
+
+// opaqueOf returns the issuer of the route that is asked about an opaque token: the one with
+// the longest prefix that the token has. Nil means none.
+func (b *bearer) opaqueOf(raw string) *candidate {
+	var best *candidate
+	for i := range b.candidates {
+		c := &b.candidates[i]
+		if s := c.iss.introspect; s != nil && strings.HasPrefix(raw, s.prefix) && (best == nil || len(s.prefix) > len(best.iss.introspect.prefix)) {
+			best = c
+		}
+	}
+	return best
+}
+
+// cachedAnswer returns the token if an issuer said that it is active, and that issuer.
+func (v *verification) cachedAnswer() (*candidate, *verified) {
+	now := v.memory.now().Unix()
+	only := v.opaqueOf(v.raw)
+	for i := range v.candidates {
+		c := &v.candidates[i]
+		if s := c.iss.introspect; s == nil || c != only && !s.jwt {
+			continue
+		}
+		if im := c.iss.memory.Load(); im != nil {
+			if e := im.introspector.cached(&v.digest, now); e != nil {
+				return c, e
+			}
+		}
+	}
+	return nil, nil
+}
+
+var (
+	errNoPrefix = errors.New("the token is not a JWT, and has none of the prefixes of the route's issuers")
+	errNoToken  = errors.New("the token has characters that no bearer token has")
+)
+
+// ask asks the issuer about an opaque token.
+func (v *verification) ask(ctx context.Context) (*verified, *Error) {
+	c := v.opaqueOf(v.raw)
+	switch {
+	case !isOpaque(v.raw):
+		return nil, bad(errNoToken)
+	case c == nil:
+		return nil, bad(errNoPrefix)
+	}
+	return v.lookUp(ctx, c)
+}
+
+// lookUp asks the candidate about the token.
+func (v *verification) lookUp(ctx context.Context, c *candidate) (*verified, *Error) {
+	im := c.iss.memory.Load()
+	if im == nil {
+		return nil, &Error{Reason: IssuerUnavailable, Err: errNotActive}
+	}
+	e, refused := im.introspector.lookUp(ctx, v.digest, v.raw, v.peer, v.budget)
+	if refused != nil {
+		return nil, refused
+	}
+	if refused := c.accept(e, v.memory.now().Unix()); refused != nil {
+		return nil, refused
+	}
+	return e, nil
+}
+
+// judge returns the verdict of an answer about a token, or the reason to refuse the token.
+// The error says why the answer does not count. It repeats nothing of a token.
+func (in *introspector) judge(ctx context.Context, k *look, a *fetch.Answer) (*verified, *Error, error) {
+	t := tokenPool.Get().(*token)
+	defer t.release()
+	switch {
+	case a.Type == plainAnswer && !in.signed:
+		t.payload = append(t.payload[:0], a.Text...)
+	case a.Type == signedAnswer:
+		if err := in.open(ctx, string(a.Text), t); err != nil {
+			return nil, nil, fmt.Errorf("signed answer: %w", err)
+		}
+	default:
+		wanted := plainAnswer
+		if in.signed {
+			wanted = signedAnswer
+		}
+		return nil, nil, fmt.Errorf("its type is %s, not %s", setting.Quoted(a.Type, shownID), wanted)
+	}
+	if err := t.readClaims(); err != nil {
+		return nil, nil, err
+	}
+	active, ok := t.claims.find("active")
+	if !ok || active.array || active.kind != mixed {
+		return nil, nil, errors.New("active is absent, or not true or false")
+	}
+	if active.values[0] != "true" {
+		return nil, in.refuse(TokenInactive, "the issuer says that the token is not active: it has ended, was revoked, or is not of this issuer"), nil
+	}
+	v, why := in.verdict(k, t)
+	return v, why, nil
+}
+
+func (in *introspector) refuse(reason, cause string) *Error {
+	e := &Error{Reason: reason, Err: fmt.Errorf("issuer %s: %s", in.issuer.name, cause)}
+	if reason != TokenInactive {
+		e.Issuer, e.KeyID = in.issuer.name, in.key.id
+	}
+	return e
+}
+
+// verdict checks the claims of an active token against the issuer's configuration.
+func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
+	c, r := candidate{in.issuer, in.issuer.audience}, &t.registered
+	if r.hasIss && r.iss != in.issuer.url {
+		return nil, in.refuse(BadCredential, "it says that iss of the token is "+setting.Quoted(r.iss, 2*shownName))
+	}
+	if kind, ok := t.claims.find("token_type"); ok {
+		switch what := strings.ToLower(strings.Join(kind.values, " ")); what {
+		case "bearer", "access_token", "urn:ietf:params:oauth:token-type:access_token":
+		case "dpop":
+			r.bound = true
+		default:
+			return nil, in.refuse(BadCredential, "token_type is "+setting.Quoted(what, shownID)+", not that of an access token")
+		}
+	}
+	t.claims = t.claims.packed("active", "token_type")
+	aud, _ := t.claims.find("aud")
+	r.aud = aud.values
+	endless := !r.hasExp && in.issuer.rules.maxLifetime == 0
+	if endless {
+		r.hasExp, r.exp = true, lastDate
+	}
+	now := in.memory.now()
+	v, why := c.checkClaims(t, in.key, now)
+	if why != nil {
+		return nil, why
+	}
+	if endless {
+		v.principal.Expires = time.Time{}
+	}
+	v.lookAgain = now.Add(in.maxAge).Unix()
+	v.issuer, v.raw, v.hash = in.number, string(k.digest[:]), k.digest.hash()
+	return v, nil
+}
+
+// open verifies a signed answer and stores what it says as the payload of t: the claim
+// token_introspection.
+func (in *introspector) open(ctx context.Context, text string, t *token) error {
+	outer := tokenPool.Get().(*token)
+	defer outer.release()
+	if err := outer.parse(text); err != nil {
+		return err
+	}
+	rules := in.issuer.rules
+	rules.typ = []string{mediaType(signedAnswer)}
+	if err := rules.header(outer); err != nil {
+		return err
+	}
+	found, err := in.keys.resolve(ctx, outer.kid, outer.alg)
+	if err != nil {
+		return err
+	}
+	if other := found.keepOwn(in.issuer, outer.registered.iss); found.n == 0 {
+		return in.issuer.foreignKey(other)
+	}
+	if found.signer(outer) == nil {
+		return errors.New("the signature does not match " + found.inWords())
+	}
+	c, now := &outer.registered, in.memory.now()
+	oldest := now.Add(-rules.skew - in.timeout).Unix()
+	switch {
+	case c.iss != in.issuer.url:
+		return errors.New("iss is " + setting.Quoted(c.iss, 2*shownName) + ", not that of the issuer")
+	case !slices.Contains(c.aud, in.clientID):
+		return errors.New("aud is " + values(c.aud) + ", not the client_id")
+	case !c.hasIat || c.iat < oldest || c.iat > now.Add(rules.skew).Unix():
+		return errors.New("iat is absent, or not of now")
+	case c.hasExp && now.Unix() >= c.exp+int64(rules.skew/time.Second):
+		return errors.New("it has expired")
+	}
+	whole := false
+	err = outer.object(outer.payload, func(name string, d *jsontext.Decoder) error {
+		value, err := d.ReadValue()
+		if err != nil {
+			return badJSON(err)
+		}
+		if name == "token_introspection" {
+			whole = true
+			t.payload = append(t.payload[:0], value...)
+		}
+		return nil
+	})
+	if err == nil && !whole {
+		err = errors.New("it has no token_introspection")
+	}
+	return err
+}

@@ -1,0 +1,60 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"sallyport/auth"
+)
+
+// revisitors is how many credentials Revisit checks at once: a slow issuer must not delay the others.
+const revisitors = 8
+
+// revoked is the ending of an exchange whose credential its issuer has withdrawn.
+func revoked(why error) *ending {
+	return &ending{reasonWithdrawn, "the credential was checked again: " + inWords(why)}
+}
+
+// Revisit checks the credentials again that their issuer may withdraw, see [auth.Proof], of exchanges
+// in progress. It ends those that the current snapshot refuses, and returns how many. While an issuer
+// does not answer, exchanges go on until their credential expires; those whose credential never
+// expires end.
+func (s *Server) Revisit(ctx context.Context) (ended int) {
+	now := s.take()
+	if now == nil {
+		return 0
+	}
+	defer now.leave()
+	var all []underWay
+	s.live.each(func(x *exchange) {
+		if x.listed.decided && x.proof.Revocable {
+			all = append(all, x.underWay())
+		}
+	})
+	var next, n atomic.Int64
+	var work sync.WaitGroup
+	for range min(revisitors, len(all)) {
+		work.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(all)) && ctx.Err() == nil; i = next.Add(1) - 1 {
+				u := &all[i]
+				if u.life.Err() != nil {
+					continue
+				}
+				if err := now.permits(ctx, u); err != nil && ctx.Err() == nil && !u.outlasts(err) {
+					u.life.End(revoked(err))
+					n.Add(1)
+				}
+			}
+		})
+	}
+	work.Wait()
+	return int(n.Load())
+}
+
+// outlasts reports whether an exchange goes on although its credential could not be checked.
+func (u *underWay) outlasts(err error) bool {
+	var e *auth.Error
+	return errors.As(err, &e) && e.Reason == auth.IssuerUnavailable && !u.proof.Caller.Expires.IsZero()
+}
