@@ -271,11 +271,7 @@ func (v *verification) run(ctx context.Context) (*verified, error) {
 		if !t.registered.hasIss || !c.iss.issues(t.registered.iss) {
 			continue
 		}
-		check := v.check
-		if c.iss.introspect != nil && c.iss.introspect.jwt {
-			check = func(ctx context.Context, c *candidate, _ *token) (*verified, *Error) { return v.lookUp(ctx, c) }
-		}
-		e, err := check(ctx, c, t)
+		e, err := v.decide(ctx, c, t)
 		if err == nil {
 			return e, nil
 		}
@@ -286,6 +282,17 @@ func (v *verification) run(ctx context.Context) (*verified, error) {
 	}
 	return nil, refused
 }
+
+// decide verifies a JWT as the candidate's issuer wants it: here, or by asking the issuer.
+func (v *verification) decide(ctx context.Context, c *candidate, t *token) (*verified, *Error) {
+	if c.asked() {
+		return v.lookUp(ctx, c)
+	}
+	return v.check(ctx, c, t)
+}
+
+// asked reports whether the issuer is asked about its JWTs too.
+func (c *candidate) asked() bool { return c.iss.introspect != nil && c.iss.introspect.jwt }
 
 // moreSpecific returns the more specific of two refusals. IssuerUnavailable ranks first,
 // then refusals of a token whose signature was verified, then BadCredential.

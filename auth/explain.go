@@ -1,13 +1,16 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
 	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
+	"sallyport/proxy/message"
 )
 
 // Explanation tells the holder of a credential what a route decides about it. It is for tools that
@@ -31,15 +34,20 @@ func (a *Auth) Explain(ctx context.Context, c *Chain, r *Request) Explanation {
 	proof, err := c.Authenticate(ctx, r)
 	if err == nil {
 		x := Explanation{Caller: proof.Caller}
-		if raw, err := bearerToken(r.Head); err == nil && !c.anonymous {
-			x.Findings = explainAccepted(raw)
+		if b := c.bearer(r.Head); b != nil {
+			if raw, err := b.token(r); err == nil {
+				x.Findings = explainAccepted(raw)
+			}
 		}
 		return x
 	}
 	e := asError(err)
 	x := Explanation{Reason: e.Reason}
 	raw, none := bearerToken(r.Head)
-	b := c.bearer()
+	b := c.bearer(r.Head)
+	if b != nil {
+		raw, none = b.token(r)
+	}
 	switch {
 	case none != nil:
 		x.Findings = []Finding{a.explainOther(c, e)}
@@ -53,17 +61,51 @@ func (a *Auth) Explain(ctx context.Context, c *Chain, r *Request) Explanation {
 	return x
 }
 
-// bearer returns the kind that checks bearer tokens; nil if the route accepts none.
-func (c *Chain) bearer() *bearer {
+// bearers returns the kinds that check bearer tokens: one for each field that may have them.
+func (c *Chain) bearers() (all []*bearer) {
 	if c == nil {
 		return nil
 	}
 	for i := range c.kinds {
 		if b, ok := c.kinds[i].Authenticator.(*bearer); ok {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// bearer returns the kind that checks the token of a request: of several, the one whose field the
+// request has. It returns nil if the route accepts no bearer tokens.
+func (c *Chain) bearer(head *message.Head) *bearer {
+	all := c.bearers()
+	for _, b := range all {
+		if head.Fields.Has(cmp.Or(b.field, "authorization")) {
 			return b
 		}
 	}
-	return nil
+	if len(all) == 0 {
+		return nil
+	}
+	return all[0]
+}
+
+// Present returns a request with a credential in the place where the route takes it: in
+// Authorization or, for tokens of an issuer with token_from, in that field and from such a proxy.
+func (c *Chain) Present(head *message.Head, credential string) *Request {
+	r := &Request{Head: head}
+	t := new(token)
+	if t.parse(credential) == nil {
+		for _, b := range c.bearers() {
+			if b.field == "" || len(b.from) == 0 || !slices.ContainsFunc(b.candidates, func(c candidate) bool { return c.iss.issues(t.registered.iss) }) {
+				continue
+			}
+			head.Fields.Add(b.field, credential)
+			r.Via = b.from[0].Addr()
+			return r
+		}
+	}
+	head.Fields.Add("authorization", "Bearer "+credential)
+	return r
 }
 
 // causeOf returns the cause of a refusal without the name of the token's owner, which the owner knows.
@@ -114,7 +156,7 @@ func (a *Auth) explainUnlisted(c *Chain, e *Error, raw string) Finding {
 func (a *Auth) issuerWithURL(url string) *issuer {
 	var found *issuer
 	for _, iss := range a.issuers {
-		if iss.url == url && (found == nil || iss.name < found.name) {
+		if iss.issues(url) && (found == nil || iss.name < found.name) {
 			found = iss
 		}
 	}
@@ -123,19 +165,25 @@ func (a *Auth) issuerWithURL(url string) *issuer {
 
 // explainToken explains the refusal of a token by a route that takes bearer tokens.
 func (a *Auth) explainToken(ctx context.Context, b *bearer, raw string, e *Error) []Finding {
+	if b.introspects && !isJWT(raw) {
+		return []Finding{b.explainOpaque(raw, e)}
+	}
 	t := new(token)
 	if err := t.parse(raw); err != nil {
 		return []Finding{explainForm(raw, err)}
 	}
 	v := verification{bearer: b, raw: raw, hash: b.memory.tokens.hash(raw)}
+	if b.introspects {
+		v.digest = b.memory.digest(raw)
+	}
 	var first *Error
 	var by *candidate
 	for i := range b.candidates {
 		c := &b.candidates[i]
-		if !t.registered.hasIss || c.iss.url != t.registered.iss {
+		if !t.registered.hasIss || !c.iss.issues(t.registered.iss) {
 			continue
 		}
-		_, refused := v.check(ctx, c, t)
+		_, refused := v.decide(ctx, c, t)
 		if refused == nil { // the first answer of the issuer was an outage
 			return nil
 		}
@@ -171,7 +219,7 @@ func timeOf(t *token, e *Error) time.Time {
 // at decides about the claims of a token at a time. Its signature must have been verified.
 func (c *candidate) at(ctx context.Context, t *token, at time.Time) *Error {
 	im := c.iss.memory.Load()
-	if im == nil {
+	if im == nil || c.asked() {
 		return nil
 	}
 	found, err := im.keys.resolve(ctx, t.kid, t.alg)

@@ -31,9 +31,48 @@ func explainForm(raw string, err error) Finding {
 	case "encrypted JWT":
 		return Finding{"it is an encrypted token (JWE, five segments), which only its audience can read", "turn encryption of access tokens off at the issuer; the connection is encrypted"}
 	case "opaque token":
-		return Finding{"it is an opaque token, no JWT: only its issuer can tell what it means", "have the issuer issue JWTs as access tokens: many do where an audience or a resource is asked for (sallyport token --audience or --resource), Okta at a custom authorization server"}
+		return Finding{"it is an opaque token, no JWT: only its issuer can tell what it means", "have the issuer issue JWTs as access tokens: many do where an audience or a resource is asked for (sallyport token --audience or --resource), Okta at a custom authorization server; or let the gateway ask the issuer: introspection"}
 	}
 	return Finding{"it cannot be read: " + err.Error(), "copy it whole, and unchanged, from the answer of the issuer"}
+}
+
+// explainOpaque explains the refusal of a token that is no JWT by a route that asks an issuer about such
+// tokens.
+func (b *bearer) explainOpaque(raw string, e *Error) Finding {
+	f := Finding{Problem: causeOf(e)}
+	c := b.opaqueOf(raw)
+	switch {
+	case errors.Is(e.Err, errNoPrefix):
+		f.Cure = "is it a token of another issuer? introspection.prefix of an issuer is how its tokens begin"
+	case c == nil || e.Reason == BadCredential && e.Issuer == "":
+		f.Cure = "copy it whole, and unchanged, from the answer of the issuer"
+	default:
+		f.Problem = strings.TrimPrefix(f.Problem, "issuer "+c.iss.name+": ")
+		f.Cure = c.iss.cureReason(e.Reason)
+	}
+	return f
+}
+
+// cureReason says what to do about a reason that the issuer's answer about a token gives.
+func (iss *issuer) cureReason(reason string) string {
+	at := "issuers." + iss.name
+	switch reason {
+	case TokenInactive:
+		return "get a new token from issuer " + iss.name + "; if it is new, is it the access token, and was it issued there?"
+	case TokenExpired:
+		return "get a new one"
+	case WrongAudience:
+		return "ask the issuer for a token with that audience (sallyport token --audience or --resource), or add its own to " + at + ".audience"
+	case MissingClaim:
+		return "have the issuer put the claim into its answers about tokens, or change " + at + ".principal or require"
+	case TokenTooLong:
+		return "shorten the life of access tokens at the issuer, or raise " + at + ".max_lifetime"
+	case TokenBound:
+		return "ask the issuer for a token that is not bound (no DPoP, no client certificate)"
+	case IssuerUnavailable:
+		return "see what is said about the issuer"
+	}
+	return ""
 }
 
 // purposeOf returns the kind of a token that is no access token; "" for others.
@@ -183,12 +222,8 @@ func (c *candidate) explain(t *token, e *Error) Finding {
 		f = c.explainAudience(t)
 	case MissingClaim:
 		f.Cure = c.cureClaim(t, f.Problem)
-	case TokenTooLong:
-		f.Cure = "shorten the life of access tokens at the issuer, or raise " + at + ".max_lifetime"
-	case TokenBound:
-		f.Cure = "ask the issuer for a token that is not bound (no DPoP, no client certificate)"
-	case IssuerUnavailable:
-		f.Cure = "see what is said about the issuer"
+	default:
+		f.Cure = c.iss.cureReason(e.Reason)
 	}
 	if kind != "" && e.Reason != IssuerUnavailable && e.Reason != TokenExpired {
 		f.Problem, f.Cure = f.Problem+"; it looks like "+withArticle(kind), cureKind(kind)
@@ -214,6 +249,8 @@ func (c *candidate) explainBad(t *token, e *Error, f Finding) Finding {
 		f.Cure = "if the issuer marks access tokens so, add it to " + at + ".typ"
 	case errors.Is(e.Err, errSignature):
 		f.Cure = "the token was changed or cut on its way, or the issuer signs with a key that it does not publish: get a new one"
+	case errors.Is(e.Err, errForeignKey):
+		f.Cure = "list the tenant of the token in " + at + ".tenants, or use a token of a tenant that stands there"
 	case errors.Is(e.Err, errAmbiguousKey):
 		f.Cure = "have the issuer name its key in the token (kid)"
 	default:
@@ -245,16 +282,27 @@ func list(values []string) string { return "[" + setting.QuotedList(values, show
 
 // explainAudience explains a token whose audience the route does not accept.
 func (c *candidate) explainAudience(t *token) Finding {
-	name, at, aud := c.iss.name, "issuers."+c.iss.name, t.registered.aud
-	if overlap(aud, c.iss.audience) {
-		return Finding{"aud is " + list(aud) + ", the route wants " + list(c.audience) + " of what " + name + " takes", "ask the issuer for a token with that audience, or change audience of the route"}
+	name, at := c.iss.name, "issuers."+c.iss.name
+	audience := audienceOf(t, c.iss.rules.audience)
+	claim, found := audience.missing(c.audience)
+	if audience.within(c.iss.audience) {
+		return Finding{claim + " is " + list(found) + ", the route wants " + list(c.audience) + " of what " + name + " takes", "ask the issuer for a token with that audience, or change audience of the route"}
 	}
-	f := Finding{Problem: "aud is " + list(aud) + ", " + name + " wants " + list(c.audience)}
-	if len(aud) == 0 {
-		f.Problem = "aud is absent, " + name + " wants " + list(c.audience)
+	f := Finding{Problem: claim + " is " + list(found) + ", " + name + " wants " + list(c.audience)}
+	if len(found) == 0 {
+		f.Problem = claim + " is absent, " + name + " wants " + list(c.audience)
 	}
 	first := setting.Quoted(c.audience[0], shownClaim)
-	switch product(c.iss.url) {
+	of := product(c.iss.url)
+	switch {
+	case claim != "aud":
+		f.Cure = "send a token of that client, or add its own to " + at + ".audience"
+		return f
+	case of == "Cognito" && len(found) == 0:
+		f.Cure = "write " + at + ".audience_claim: client_id, and as audience the ids of the clients: access tokens of Cognito have no aud"
+		return f
+	}
+	switch of {
 	case "Keycloak":
 		f.Cure = "add an audience mapper in Keycloak: Clients > the client > Client scopes > its dedicated scope > Configure a new mapper > Audience, with " + first + " as Included Custom Audience"
 	case "Auth0":
@@ -284,6 +332,8 @@ func (c *candidate) cureClaim(t *token, problem string) string {
 			return "have the issuer add the claim, or name another one in " + at + ".principal"
 		}
 		return "have the issuer add the claim, or write another one in " + at + ".principal; the token has " + strings.Join(named, ", ")
+	case strings.HasPrefix(problem, "tid is"):
+		return "tid and iss must name one tenant: get the token from the tenant's own endpoint"
 	case strings.HasPrefix(problem, "exp is absent"):
 		return "have the issuer issue tokens that end; others are not accepted"
 	case strings.HasPrefix(problem, "iat is absent"):

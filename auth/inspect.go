@@ -1,11 +1,14 @@
 package auth
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +28,17 @@ type IssuerReport struct {
 	// Skipped are the keys that cannot be used, each with the reason.
 	Skipped []string
 	// Problem says why there are no keys, and Cure what to do; "" if there are.
+	Problem, Cure string
+	// Introspection is the outcome of asking the issuer about a random token; nil if the gateway does
+	// not ask this issuer about tokens.
+	Introspection *IntrospectionReport
+}
+
+// IntrospectionReport is the outcome of asking an issuer about a random token.
+type IntrospectionReport struct {
+	URL string // the endpoint; "" if it is not known
+	// Problem says why the answer is of no use, and Cure what to do; "" if the issuer said that the
+	// token is not active.
 	Problem, Cure string
 }
 
@@ -59,7 +73,13 @@ func (iss *issuer) inspect(ctx context.Context) IssuerReport {
 		r.Problem = errNotActive.Error()
 		return r
 	}
-	set, failed := im.keys.fetch(ctx)
+	if im.introspector != nil {
+		r.Introspection = im.introspector.inspect(ctx)
+	}
+	set, failed := im.keys.current.Load(), (*keysError)(nil)
+	if iss.keys.fixed == nil {
+		set, failed = im.keys.fetch(ctx)
+	}
 	r.Skipped = im.keys.status().Skipped
 	im.keys.mu.Lock()
 	if im.keys.found != "" {
@@ -74,6 +94,44 @@ func (iss *issuer) inspect(ctx context.Context) IssuerReport {
 		r.Keys = append(r.Keys, k.name()+" ("+strings.Join(k.algorithms, ", ")+")")
 	}
 	return r
+}
+
+// inspect asks the issuer about a random token.
+func (in *introspector) inspect(ctx context.Context) *IntrospectionReport {
+	random := in.prefix + rand.Text()
+	_, why := in.lookUp(ctx, in.memory.digest(random), random, netip.Addr{}, nil)
+	r := &IntrospectionReport{URL: in.url}
+	in.discovering.Lock()
+	r.URL = cmp.Or(r.URL, in.found)
+	in.discovering.Unlock()
+	in.mu.Lock()
+	failed := in.failed
+	in.mu.Unlock()
+	switch {
+	case why != nil && why.Reason == TokenInactive:
+	case failed != nil:
+		r.URL = cmp.Or(r.URL, failed.url)
+		r.Problem, r.Cure = failed.Error(), in.issuer.cureLookUp(failed)
+	case why != nil && why.Reason == IssuerUnavailable:
+		r.Problem, r.Cure = causeOf(why), "try again"
+	default:
+		r.Problem, r.Cure = "it does not call a random token inactive", "is it an introspection endpoint (RFC 7662)? as it is, every text would be a token"
+	}
+	return r
+}
+
+// cureLookUp says what to do about a failed look-up; "" if the error says it itself.
+func (iss *issuer) cureLookUp(e *keysError) string {
+	at := "issuers." + iss.name + ".introspection"
+	switch {
+	case errors.Is(e, errClientRefused), strings.Contains(e.what, "write introspection.url"):
+		return ""
+	case e.step == "introspection" && strings.HasPrefix(e.what, string(fetch.BadStatus)+" 4"):
+		return "correct " + at + ".url; if it is right, the issuer may want client_auth: post, or a certificate"
+	case e.what == "unusable answer":
+		return "the endpoint must answer as RFC 7662 says, or RFC 9701 with signed: true"
+	}
+	return iss.cureFetch(e)
 }
 
 // fetch waits for the running fetch of the keys, or for one that it starts.
@@ -119,14 +177,14 @@ func (iss *issuer) cureFetch(e *keysError) string {
 		return "is there a firewall between here and the issuer? issuers that only a proxy reaches need that proxy"
 	case strings.HasPrefix(e.what, string(fetch.AddressRefused)):
 		return "the name leads to an address that is never asked, such as that of a cloud's metadata: correct DNS"
+	case strings.HasPrefix(e.what, string(fetch.BadStatus)+" 5"):
+		return "the issuer, or a proxy before it, is in trouble: its log says more"
 	case strings.HasPrefix(e.what, string(fetch.BadStatus)):
 		return "open the URL in a browser: it must answer 200 without a login, and without a redirect"
 	case strings.HasPrefix(e.what, string(fetch.Garbage)), strings.HasPrefix(e.what, string(fetch.TooLarge)):
 		return "open the URL in a browser: it must answer with the JSON document; does a proxy or a login page answer in its place?"
 	case e.what == "no usable key", e.what == "too many keys":
 		return "let the issuer publish the keys of its access tokens: RSA from 2048 bits, P-256, P-384, P-521 or Ed25519"
-	case e.what == "the document has no acceptable jwks_uri":
-		return "let the issuer publish an https jwks_uri, or name the URL of its keys in " + at + ".jwks"
 	}
 	return ""
 }

@@ -22,6 +22,8 @@ import (
 type (
 	// IssuerReport is the outcome of fetching the documents of an issuer once.
 	IssuerReport = auth.IssuerReport
+	// IntrospectionReport is the outcome of asking an issuer about a random token.
+	IntrospectionReport = auth.IntrospectionReport
 	// DirectoryReport describes an ACME authority of the configuration.
 	DirectoryReport = edge.DirectoryReport
 	// TokenFacts are what a token says about itself, not verified.
@@ -114,8 +116,7 @@ func (x *Examination) Judge(ctx context.Context, credential, at string) ([]Verdi
 			return nil, fmt.Errorf("route %s: %w", c.Name, err)
 		}
 		head := &message.Head{Method: http.MethodGet, Scheme: "https", Authority: c.Host[0], Host: c.Host[0], Path: pathOf(c)}
-		head.Fields.Add("authorization", "Bearer "+credential)
-		e := x.auth.Explain(ctx, chain, &auth.Request{Head: head})
+		e := x.auth.Explain(ctx, chain, chain.Present(head, credential))
 		v := Verdict{Route: c.Name, Host: c.Host[0], Path: pathOf(c), Caller: e.Caller.String(), Reason: e.Reason, Findings: e.Findings}
 		var refused *policy.Refusal
 		if v.Caller != "" && errors.As(rules.Screen(&e.Caller), &refused) {

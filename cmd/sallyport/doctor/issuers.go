@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -39,15 +40,27 @@ func (p *patient) issuers() []check {
 func issuerFindings(r *proxy.IssuerReport) []Finding {
 	at := "issuers." + r.Name
 	var found []Finding
+	if r.Introspection != nil {
+		found = append(found, introspectionFinding(at, r.Introspection))
+	}
 	if r.Problem != "" {
-		found = append(found, Finding{"issuer", at, Fail, r.Problem, r.Cure})
+		text, cure := parted(r.Problem, r.Cure)
+		found = append(found, Finding{"issuer", at, Fail, text, cure})
 	} else {
-		found = append(found, Finding{"issuer", at, OK, fmt.Sprintf("%s from %s", counted(len(r.Keys), "key"), r.JWKS) + ": " + strings.Join(r.Keys, ", "), ""})
+		found = append(found, Finding{"issuer", at, OK, fmt.Sprintf("%s from %s", counted(len(r.Keys), "key"), cmp.Or(r.JWKS, "jwks_file")) + ": " + strings.Join(r.Keys, ", "), ""})
 		for _, s := range r.Skipped {
 			found = append(found, Finding{"issuer", at, Warn, s, "no token needs it unless the issuer signs access tokens with it"})
 		}
 	}
 	return found
+}
+
+func introspectionFinding(at string, r *proxy.IntrospectionReport) Finding {
+	if r.Problem != "" {
+		text, cure := parted(r.Problem, r.Cure)
+		return Finding{"introspection", at, Fail, text, cure}
+	}
+	return Finding{"introspection", at, OK, r.URL + " takes the gateway as a client, and calls a random token inactive", ""}
 }
 
 // counted returns a number with its noun.
@@ -67,6 +80,8 @@ func (p *patient) clock(ctx context.Context, name string) []Finding {
 	c := p.config.Issuers[name]
 	asked := c.URL
 	switch {
+	case c.JWKSFile != "" || !c.Proxy.URL.IsZero():
+		return nil // nobody is asked, or not from here
 	case !c.Discovery.IsZero():
 		asked = c.Discovery.String()
 	case !c.JWKS.IsZero():

@@ -45,8 +45,18 @@ func (p *patient) names() []check {
 	var others []named
 	for _, name := range issuerNames(p.config) {
 		c := p.config.Issuers[name]
-		for _, u := range []string{c.URL, c.Discovery.String(), c.JWKS.String()} {
-			if parsed, err := url.Parse(u); err == nil && parsed.Host != "" && (u != c.URL || c.JWKS.IsZero() && c.Discovery.IsZero()) {
+		asked := []string{c.Discovery.String(), c.JWKS.String()}
+		switch {
+		case !c.Proxy.URL.IsZero(): // which resolves the others
+			asked = []string{c.Proxy.URL.String()}
+		case c.JWKSFile == "" && c.JWKS.IsZero() && c.Discovery.IsZero():
+			asked = []string{c.URL}
+		}
+		if c.Introspection != nil && c.Proxy.URL.IsZero() {
+			asked = append(asked, c.Introspection.URL.String())
+		}
+		for _, u := range asked {
+			if parsed, err := url.Parse(u); err == nil && parsed.Host != "" {
 				others = append(others, named{"issuers." + name, parsed.Hostname()})
 			}
 		}

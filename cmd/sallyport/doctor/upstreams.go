@@ -67,15 +67,9 @@ func (p *patient) reach(ctx context.Context, e *endpoint) Finding {
 	if err == nil {
 		return Finding{"upstream", e.text, OK, "accepts connections of the gateway", ""}
 	}
-	text, cure := err.Error(), ""
-	for _, before := range []string{"; ", ": write "} { // the error may have the cure itself
-		if what, rest, ok := strings.Cut(text, before); ok {
-			text, cure = what, strings.TrimPrefix(before, ": ")+rest
-		}
-	}
+	text, cure := parted(err.Error(), "")
 	switch {
 	case cure != "":
-		cure = strings.TrimPrefix(cure, "; ")
 	case errors.As(err, new(*net.DNSError)):
 		cure = "correct the name in the URL, or add it to DNS"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -87,6 +81,19 @@ func (p *patient) reach(ctx context.Context, e *endpoint) Finding {
 		cure = "is the machine up, and does a firewall let this one through?"
 	}
 	return Finding{"upstream", e.text, Fail, text, cure}
+}
+
+// parted returns a text and its cure. An error may have the cure at its end.
+func parted(text, cure string) (string, string) {
+	if cure != "" || strings.HasPrefix(text, "write ") {
+		return text, cure
+	}
+	for _, mark := range []string{"; ", ": write ", ": correct "} {
+		if i := strings.Index(text, mark); i >= 0 {
+			return text[:i], strings.TrimSpace(strings.TrimLeft(text[i:], ":;"))
+		}
+	}
+	return text, ""
 }
 
 func loopback(host string) bool { return reserved(host) || address(host).IsLoopback() }
