@@ -97,7 +97,11 @@ func (t *tokenCommand) cure(code string, m *issuerMetadata, style oauth2.AuthSty
 		}
 		return fmt.Sprintf("client %s may not ask for %s: assign it to the client at the issuer, or leave --scope out", shownText(t.clientID), shownText(strings.Join(t.scopes, " ")))
 	case "unauthorized_client", "unsupported_grant_type":
-		return fmt.Sprintf("client %s may not use client credentials: allow them at the issuer; in Keycloak that is Service account roles, with Client authentication on", shownText(t.clientID))
+		may := fmt.Sprintf("client %s may not use client credentials: allow them at the issuer; in Keycloak that is Service account roles, with Client authentication on", shownText(t.clientID))
+		if code == "unauthorized_client" && t.secretFile != "" { // Keycloak's word for a wrong secret
+			may += fmt.Sprintf("; or its secret is not what %s holds", t.secretFile)
+		}
+		return may
 	case "invalid_target":
 		return "the issuer does not know what --resource or --audience names: register it there, or correct the flag"
 	case "invalid_request":

@@ -228,7 +228,7 @@ func (w *world) serve(t *testing.T, config string) {
 func TestFindings(t *testing.T) {
 	models := server(t, http.NotFoundHandler())
 	_, port, _ := net.SplitHostPort(models)
-	good := authtest.Start(t, authtest.NewKey("k1", "ES256", authtest.EC(elliptic.P256())).JWK(), `{"kty":"oct","kid":"s"}`)
+	good := authtest.Start(t, authtest.NewKey("k1", "ES256", authtest.EC(elliptic.P256())).JWK(), `{"kty":"oct","kid":"s"}`, authtest.NewKey("e", "RS256", authtest.RSA()).JWK(`"use":"enc"`))
 	anonymous := "callers: anonymous"
 	cases := []struct {
 		name string
