@@ -153,11 +153,11 @@ func (k *apiKeys) prove(r *Request, budget *budget) (Proof, error) {
 	now := k.memory.now()
 	switch {
 	case found != nil && k.accepts(found):
-		if !found.notAfter.IsZero() && !now.Before(found.notAfter) {
+		if end := found.principal.Expires; !end.IsZero() && !now.Before(end) {
 			return Proof{}, &Error{Reason: APIKeyExpired, KeyID: found.principal.KeyID,
-				Err: fmt.Errorf("API key %s ended at %s", found.principal.KeyID, found.notAfter.UTC().Format(time.RFC3339))}
+				Err: fmt.Errorf("API key %s ended at %s", found.principal.KeyID, end.UTC().Format(time.RFC3339))}
 		}
-		return Proof{Caller: found.principal, Field: field}, nil
+		return Proof{Caller: found.principal, Field: field, Limited: found.limited}, nil
 	case !budget.left(r.Peer, now):
 		return Proof{}, tooManyFailures(budget, r.Peer)
 	}
@@ -180,10 +180,10 @@ func (k *apiKeys) accepts(key *apiKey) bool {
 	return k.principals == nil || slices.Contains(k.principals, key.principal.Name)
 }
 
-// qualifiedKey returns the principal that a key of this name and hash proves.
-func qualifiedKey(name string, c *APIKeyConfig, hash []byte) identity.Principal {
-	p := identity.Principal{Source: "apikey", Name: c.PrincipalOr(name), Groups: slices.Clone(c.Groups), Expires: c.NotAfter.Time}
-	p.KeyID = name + ":" + hex.EncodeToString(hash[:hashShown])
+// qualifiedKey returns the principal that a key of this name and hash proves until a time.
+func qualifiedKey(name string, c *APIKeyConfig, hash []byte, until time.Time) identity.Principal {
+	p := identity.Principal{Source: "apikey", Name: c.PrincipalOr(name), Groups: slices.Clone(c.Groups), Expires: until}
+	p.KeyID = secretID(name, hash)
 	p.Qualify()
 	return p
 }

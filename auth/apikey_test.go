@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -306,7 +308,7 @@ func TestAPIKeyFile(t *testing.T) {
 		}
 		return ReadAPIKeys(map[string]APIKeyConfig{"orbit": k.config()["orbit"]}, setting.Path(file))
 	}
-	table, err := read("# users\n\nacme " + apikey.HashText(k.old) + " " + apikey.HashText(k.acme) + " groups=a,b principal=corp not_after=2030-01-01\n")
+	table, err := read("# users\n\nacme " + apikey.HashText(k.old) + " " + apikey.HashText(k.acme) + " groups=a,b principal=corp not_after=2030-01-01 rate=10/s burst=20 in_flight=4\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,8 +316,11 @@ func TestAPIKeyFile(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	hash, _ := apikey.Hash(k.acme)
-	if e := table.byHash[hash]; len(e.principal.Groups) != 2 || e.notAfter.Year() != 2030 {
+	if e := table.byHash[hash]; len(e.principal.Groups) != 2 || e.principal.Expires.Year() != 2030 || e.limited != "acme" {
 		t.Errorf("got %+v", e)
+	}
+	if want := (APIKeyLimits{APIKeyRate{setting.Rate{N: 10, Per: time.Second}, 20}, 4}); table.Limits()["acme"] != want || len(table.Limits()) != 1 {
+		t.Errorf("limits %+v", table.Limits())
 	}
 	for line, want := range map[string]string{
 		"acme " + k.acme:                       "in the clear",
@@ -329,6 +334,10 @@ func TestAPIKeyFile(t *testing.T) {
 		"acme " + apikey.HashText(k.acme) + " not_after=ever":    "not a time",
 		"a:b " + apikey.HashText(k.acme):                         "not a name",
 		"acme " + apikey.HashText(k.acme) + " scopes=everything": "want NAME",
+		"acme " + apikey.HashText(k.acme) + "@soon":              "not a time behind the @",
+		"acme " + apikey.HashText(k.acme) + " rate=fast":         "not a rate",
+		"acme " + apikey.HashText(k.acme) + " burst=5":           "rate.limit: missing",
+		"acme " + apikey.HashText(k.acme) + " in_flight=0":       "in_flight= wants a number",
 	} {
 		_, err := read("#\n" + line + "\n")
 		var fault *APIKeyError
@@ -349,6 +358,135 @@ func TestAPIKeyFile(t *testing.T) {
 	for _, name := range []string{file, filepath.Dir(file), file + ".missing"} {
 		if _, err := ReadAPIKeys(nil, setting.Path(name)); err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestSecretsOfAKeyEndByThemselves gives the old secret an end of its own, in either form.
+func TestSecretsOfAKeyEndByThemselves(t *testing.T) {
+	k := newKeyring(t)
+	end := k.clock.now().Add(time.Hour)
+	hashes := setting.List[string]{apikey.HashText(k.old) + "@" + end.UTC().Format(time.RFC3339), apikey.HashText(k.acme)}
+	file := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(file, []byte("acme "+strings.Join(hashes, " ")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inline, err := ReadAPIKeys(map[string]APIKeyConfig{"acme": {Hash: hashes}}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed, err := ReadAPIKeys(nil, setting.Path(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := k.clock.now()
+	for name, table := range map[string]*APIKeys{"inline": inline, "in the file": listed} {
+		k.clock.add(start.Sub(k.clock.now()))
+		k.auth = activeAuth(t, NewMemory(MemoryOptions{Now: k.clock.now}), Config{APIKeys: table})
+		c := k.chain("apikey")
+		if proof := accepted(t, c, fields("x-api-key", k.old)); !proof.Caller.Expires.Equal(end) {
+			t.Errorf("%s: expires at %s, want %s", name, proof.Caller.Expires, end)
+		}
+		k.clock.add(time.Hour)
+		if got := k.outcome(c, client, fields("x-api-key", k.old)); got != APIKeyExpired {
+			t.Errorf("%s: the old secret got %s", name, got)
+		}
+		if got := k.outcome(c, client, fields("x-api-key", k.acme)); got != "apikey:acme" {
+			t.Errorf("%s: the new secret got %s", name, got)
+		}
+	}
+	// The key's own end comes first where it is earlier.
+	both := APIKeyConfig{Hash: hashes, NotAfter: setting.Time{Time: end.Add(-time.Minute)}}
+	for i, at := range both.Ends() {
+		if !at.Equal(end.Add(-time.Minute)) {
+			t.Errorf("secret %d ends at %s", i, at)
+		}
+	}
+}
+
+// TestEndsOfAPIKeyFileAreSummedUp asks for the next end among many.
+func TestEndsOfAPIKeyFileAreSummedUp(t *testing.T) {
+	day := func(d int) time.Time { return time.Date(2027, 1, d, 0, 0, 0, 0, time.UTC) }
+	var text strings.Builder
+	for _, key := range []struct {
+		name string
+		end  string
+	}{{"ended", "2026-01-01"}, {"b", "2027-01-09"}, {"a", "2027-01-05"}, {"c", "2027-03-09"}, {"never", ""}} {
+		hash := apikey.HashText(apikey.New())
+		if text.WriteString(key.name + " " + hash); key.end != "" {
+			text.WriteString(" not_after=" + key.end)
+		}
+		text.WriteString("\n")
+	}
+	file := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := ReadAPIKeys(nil, setting.Path(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		now   time.Time
+		name  string
+		at    time.Time
+		count int
+	}{{day(1), "a", day(5), 2}, {day(5), "b", day(9), 1}, {day(10), "c", time.Date(2027, 3, 9, 0, 0, 0, 0, time.UTC), 1}, {day(100), "", time.Time{}, 0}} {
+		name, at, count, ok := keys.FileEnd(c.now, 30*24*time.Hour)
+		if name != c.name || !at.Equal(c.at) || count != c.count || ok != (c.name != "") {
+			t.Errorf("at %s: got %s %s %d %t", c.now, name, at, count, ok)
+		}
+	}
+}
+
+// TestManyAPIKeysAreBounded loads files of keys. It fails by memory, and logs the time.
+func TestManyAPIKeysAreBounded(t *testing.T) {
+	for _, n := range []int{1000, 100_000} {
+		var text strings.Builder
+		for i := range n {
+			fmt.Fprintf(&text, "user-%d sha256:%064x groups=ml-team not_after=2027-06-30\n", i, i)
+		}
+		file := filepath.Join(t.TempDir(), "keys")
+		if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		begin := time.Now()
+		keys, err := ReadAPIKeys(nil, setting.Path(file))
+		took := time.Since(begin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		used := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+		t.Logf("%d keys: %s, %d bytes each", n, took, used/int64(n))
+		if most := int64(n) << 10; used > most {
+			t.Errorf("%d keys use %d bytes, want at most %d", n, used, most)
+		}
+		runtime.KeepAlive(keys)
+	}
+}
+
+// TestOwnLimitsCountBesideAnotherCredential names the key whose limits count, also where another
+// credential names the caller.
+func TestOwnLimitsCountBesideAnotherCredential(t *testing.T) {
+	k := newKeyring(t)
+	all := k.config()
+	acme := all["acme"]
+	acme.InFlight = 1
+	all["acme"] = acme
+	k.auth = k.load(all)
+	c, err := k.auth.Route(Demand{Callers: []string{"issuer/corp", "apikey"}, All: true, Independent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{k.acme: "acme", k.old: "acme", k.orbit: ""} {
+		proof := accepted(t, c, fields("authorization", "Bearer "+k.token(), "x-api-key", key))
+		if proof.Caller.String() != "issuer/corp:alice" || proof.Limited != want {
+			t.Errorf("got %s limited as %q, want %q", proof.Caller.String(), proof.Limited, want)
 		}
 	}
 }

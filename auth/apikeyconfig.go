@@ -1,15 +1,14 @@
 package auth
 
 import (
-	"bufio"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,7 +20,8 @@ import (
 // APIKeyConfig is one entry of `api_keys`, by its name.
 type APIKeyConfig struct {
 	// Hash is the SHA-256 of the key as sallyport keygen --api-key prints it, such as
-	// sha256:9f86... Two hashes let an old and a new secret count at once.
+	// sha256:9f86... Two hashes let an old and a new secret count at once. With @TIME behind
+	// it, such as sha256:9f86...@2026-12-31, a secret ends before the other.
 	Hash setting.List[string] `yaml:"hash"`
 	// Principal is the caller that the key proves. Routes list it as apikey/NAME; rules
 	// and audit records write apikey:NAME. Several keys may share one. Default: the name
@@ -31,6 +31,26 @@ type APIKeyConfig struct {
 	Groups setting.List[string] `yaml:"groups"`
 	// NotAfter is when the key stops being valid. Default: never.
 	NotAfter setting.Time `yaml:"not_after"`
+	// Rate bounds the requests of this key alone, besides the limits of routes. Both of its
+	// secrets count. Default: no bound.
+	Rate APIKeyRate `yaml:"rate"`
+	// InFlight is how many requests of this key may be in flight at once. Default: no bound.
+	InFlight int `yaml:"in_flight"`
+}
+
+// APIKeyRate is the rate of one API key.
+type APIKeyRate struct {
+	// Limit is the rate, such as 10/s.
+	Limit setting.Rate `yaml:"limit"`
+	// Burst is how many requests may arrive at once after a quiet time. Default: the number in
+	// Limit.
+	Burst int `yaml:"burst"`
+}
+
+// APIKeyLimits are the limits that a key has besides those of routes.
+type APIKeyLimits struct {
+	Rate     APIKeyRate
+	InFlight int // 0: no limit
 }
 
 // hashShown is how many bytes of a hash are in records, to tell the two secrets of a key apart.
@@ -65,7 +85,7 @@ func (c *APIKeyConfig) Check(path, name string, f *setting.Faults) {
 		f.Add(at("hash"), "", fmt.Sprintf("%d secrets of one key", len(c.Hash)), "keep two, the old one and the new one, until all callers have the new one")
 	}
 	for i, text := range c.Hash {
-		if _, err := parseHash(text); err != nil {
+		if _, _, err := parseHash(text); err != nil {
 			at := at("hash")
 			if len(c.Hash) > 1 {
 				at = setting.Index(at, i)
@@ -78,31 +98,84 @@ func (c *APIKeyConfig) Check(path, name string, f *setting.Faults) {
 			f.Add(setting.Index(at("groups"), i), g, "empty, or listed twice", "remove it")
 		}
 	}
+	if c.Rate.Limit.IsZero() && c.Rate.Burst != 0 {
+		f.Add(at("rate.limit"), "", "missing", "write a rate such as 10/s, 100/m or 1000/h")
+	}
+	c.Rate.Limit.CheckBurst(at("rate.burst"), c.Rate.Burst, f)
+	if c.InFlight < 0 {
+		f.Add(at("in_flight"), strconv.Itoa(c.InFlight), "a negative number", "write one above zero, or remove the line for no bound")
+	}
 }
 
-// parseHash reads a hash. Its errors do not repeat the text, which may be a secret.
-func parseHash(text string) (hash [sha256.Size]byte, err error) {
+// parseHash reads a hash and the end of its secret; zero is none. Its errors do not repeat the
+// text, which may be a secret.
+func parseHash(text string) (hash [sha256.Size]byte, notAfter time.Time, err error) {
 	digits, ok := strings.CutPrefix(text, apikey.HashPrefix)
+	digits, end, ends := strings.Cut(digits, "@")
 	raw, fault := hex.DecodeString(digits)
 	switch {
 	case strings.HasPrefix(text, apikey.Prefix):
-		return hash, errors.New("an API key in the clear; only its hash may stand here, and this key must be replaced")
+		return hash, notAfter, errors.New("an API key in the clear; only its hash may stand here, and this key must be replaced")
 	case !ok || fault != nil || len(raw) != len(hash) || digits != strings.ToLower(digits):
-		return hash, errors.New("not sha256: and 64 hexadecimal digits in lower case")
+		return hash, notAfter, errors.New("not sha256: and 64 hexadecimal digits in lower case")
+	}
+	if ends {
+		var at setting.Time
+		if err := at.UnmarshalText([]byte(end)); err != nil {
+			return hash, notAfter, errors.New("not a time behind the @; write one such as sha256:...@2027-02-01")
+		}
+		notAfter = at.Time
 	}
 	copy(hash[:], raw)
-	return hash, nil
+	return hash, notAfter, nil
+}
+
+// Ends returns when the secrets of the key end, in the order of Hash; zero is never.
+func (c *APIKeyConfig) Ends() []time.Time {
+	all := make([]time.Time, len(c.Hash))
+	for i, text := range c.Hash {
+		_, at, _ := parseHash(text)
+		all[i] = c.earlier(at)
+	}
+	return all
+}
+
+// earlier returns the end of a secret, which is that of the key if that comes first; zero is never.
+func (c *APIKeyConfig) earlier(secret time.Time) time.Time {
+	if key := c.NotAfter.Time; secret.IsZero() || !key.IsZero() && key.Before(secret) {
+		return key
+	}
+	return secret
+}
+
+// SecretID returns the id of a secret of the key with this name, as records write it. i is an
+// index in Hash.
+func (c *APIKeyConfig) SecretID(name string, i int) string {
+	hash, _, _ := parseHash(c.Hash[i])
+	return secretID(name, hash[:])
+}
+
+func secretID(name string, hash []byte) string {
+	return name + ":" + hex.EncodeToString(hash[:hashShown])
 }
 
 // APIKeys are the keys of a configuration. The zero APIKeys has none. It is immutable.
 type APIKeys struct {
 	byHash map[[sha256.Size]byte]*apiKey
+	limits map[string]APIKeyLimits // of keys that have some, by name
+	ends   []keyEnd                // of the secrets in the file that end, the earliest first
 }
 
 // apiKey is a key with one of its secrets.
 type apiKey struct {
-	principal identity.Principal
-	notAfter  time.Time // zero: never
+	principal identity.Principal // Expires is when the secret ends
+	limited   string             // the name of the key, if it has limits of its own
+}
+
+// keyEnd is when a secret ends.
+type keyEnd struct {
+	at   int64 // in seconds since 1970
+	name string
 }
 
 // APIKeyError reports a key that cannot be used. It never contains a key or a hash.
@@ -125,9 +198,6 @@ func (e *APIKeyError) Error() string {
 // Unwrap returns the cause.
 func (e *APIKeyError) Unwrap() error { return e.Err }
 
-// maxKeyErrors bounds how many faults of a file are reported.
-const maxKeyErrors = 20
-
 // ReadAPIKeys returns the keys of the configuration, which must have passed Check, and
 // those of a file; "" is none. It returns one [APIKeyError] for each fault, joined.
 //
@@ -141,33 +211,61 @@ func ReadAPIKeys(inline map[string]APIKeyConfig, file setting.Path) (*APIKeys, e
 	for _, name := range slices.Sorted(maps.Keys(inline)) {
 		c := inline[name]
 		owners[name] = true
-		if err := t.add(name, &c); err != nil {
+		if err := t.add(name, &c, false); err != nil {
 			errs = append(errs, &APIKeyError{Name: name, Err: err})
 		}
 	}
 	if file != "" {
 		errs = append(errs, t.addFile(string(file), owners)...)
+		slices.SortStableFunc(t.ends, func(a, b keyEnd) int { return cmp.Compare(a.at, b.at) })
 	}
 	return t, errors.Join(errs...)
 }
 
+// Limits returns the limits of the keys that have some of their own, by their names. The caller
+// must not modify them.
+func (t *APIKeys) Limits() map[string]APIKeyLimits { return t.limits }
+
+// FileEnd returns the key of the file whose secret ends next after now, and how many end within
+// the given time after it, itself included. ok is false if none ends.
+func (t *APIKeys) FileEnd(now time.Time, within time.Duration) (name string, at time.Time, count int, ok bool) {
+	first := func(after int64) int {
+		i, _ := slices.BinarySearchFunc(t.ends, after, func(e keyEnd, at int64) int { return cmp.Compare(e.at, at+1) })
+		return i
+	}
+	i := first(now.Unix())
+	if i == len(t.ends) {
+		return "", time.Time{}, 0, false
+	}
+	next := t.ends[i]
+	return next.name, time.Unix(next.at, 0), first(next.at+int64(within/time.Second)) - i, true
+}
+
 // add enters a key under each of its hashes.
-func (t *APIKeys) add(name string, c *APIKeyConfig) error {
+func (t *APIKeys) add(name string, c *APIKeyConfig, inFile bool) error {
+	limits, limited := APIKeyLimits{c.Rate, c.InFlight}, ""
+	if limits != (APIKeyLimits{}) {
+		if t.limits == nil {
+			t.limits = map[string]APIKeyLimits{}
+		}
+		t.limits[name], limited = limits, name
+	}
 	for _, text := range c.Hash {
-		hash, err := parseHash(text)
+		hash, end, err := parseHash(text)
 		if err != nil {
 			return err
 		}
 		if other := t.byHash[hash]; other != nil {
 			return fmt.Errorf("has the same hash as a secret of key %s; make a key for each", other.principal.KeyID)
 		}
-		t.byHash[hash] = &apiKey{qualifiedKey(name, c, hash[:]), c.NotAfter.Time}
+		end = c.earlier(end)
+		t.byHash[hash] = &apiKey{qualifiedKey(name, c, hash[:], end), limited}
+		if inFile && !end.IsZero() {
+			t.ends = append(t.ends, keyEnd{end.Unix(), name})
+		}
 	}
 	return nil
 }
-
-// maxAPIKeyFile is the maximum size of a file of API keys: what a reload compares.
-const maxAPIKeyFile = setting.MaxDigested
 
 // addFile adds the keys of a file. names has the names that are taken.
 func (t *APIKeys) addFile(file string, names map[string]bool) (errs []error) {
@@ -178,12 +276,12 @@ func (t *APIKeys) addFile(file string, names map[string]bool) (errs []error) {
 			err = fmt.Errorf("key %s stands there twice; put its two hashes in one line", name)
 		default:
 			names[name] = true
-			err = t.add(name, c)
+			err = t.add(name, c, true)
 		}
 		if err != nil {
 			errs = append(errs, &APIKeyError{Line: line, Err: err})
 		}
-		return len(errs) < maxKeyErrors
+		return len(errs) < maxLineErrors
 	})
 	return errs
 }
@@ -205,41 +303,13 @@ func FindAPIKey(file, name string) (key APIKeyConfig, found bool, err error) {
 // eachKeyLine calls f for each key of a file, or with a fault of its line; line 0 is the whole
 // file. It stops if f returns false.
 func eachKeyLine(file string, f func(line int, name string, c *APIKeyConfig, err error) bool) {
-	info, err := os.Stat(file)
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular(): // opening a named pipe would block
-		err = fmt.Errorf("%s is not a regular file", file)
-	case info.Size() > maxAPIKeyFile:
-		err = fmt.Errorf("%s is larger than %d bytes", file, maxAPIKeyFile)
-	default:
-		err = setting.WrittenByOwner(file, info)
-	}
-	var opened *os.File
-	if err == nil {
-		opened, err = os.Open(file)
-	}
-	if err != nil {
-		f(0, "", nil, err)
-		return
-	}
-	defer opened.Close()
-	lines := bufio.NewScanner(io.LimitReader(opened, maxAPIKeyFile))
-	n := 0
-	for lines.Scan() {
-		n++
-		text := strings.TrimSpace(lines.Text())
-		if text == "" || text[0] == '#' {
-			continue
+	eachLine(file, func(line int, text string, err error) bool {
+		if err != nil {
+			return f(line, "", nil, err)
 		}
 		name, c, err := parseKeyLine(text)
-		if !f(n, name, &c, err) {
-			return
-		}
-	}
-	if err := lines.Err(); err != nil {
-		f(n+1, "", nil, err)
-	}
+		return f(line, name, &c, err)
+	})
 }
 
 // parseKeyLine reads a line of a file of keys. Its errors repeat no word that may be a key.
@@ -257,17 +327,23 @@ func parseKeyLine(line string) (name string, c APIKeyConfig, err error) {
 			c.Groups = strings.Split(value, ",")
 		case isOption && option == "not_after":
 			err = c.NotAfter.UnmarshalText([]byte(value))
+		case isOption && option == "rate":
+			err = c.Rate.Limit.UnmarshalText([]byte(value))
+		case isOption && option == "burst":
+			c.Rate.Burst, err = positive(option, value)
+		case isOption && option == "in_flight":
+			c.InFlight, err = positive(option, value)
 		case strings.HasPrefix(word, apikey.Prefix):
-			_, err = parseHash(word)
+			_, _, err = parseHash(word)
 		default:
-			err = errors.New("want NAME sha256:HASH, and principal=, groups= or not_after=; sallyport keygen --api-key NAME prints a line")
+			err = errors.New("want NAME sha256:HASH, and principal=, groups=, not_after=, rate=, burst= or in_flight=; sallyport keygen --api-key NAME prints a line")
 		}
 		if err != nil {
 			return "", c, err
 		}
 	}
 	if strings.HasPrefix(name, apikey.Prefix) && len(name) == apikey.Len {
-		_, err = parseHash(name)
+		_, _, err = parseHash(name)
 		return "", c, err
 	}
 	var f setting.Faults
@@ -276,6 +352,15 @@ func parseKeyLine(line string) (name string, c APIKeyConfig, err error) {
 		return "", c, errors.New(f[0].Error())
 	}
 	return name, c, nil
+}
+
+// positive reads a number above zero. Its error does not repeat the value, which may be a secret.
+func positive(option, value string) (int, error) {
+	n, err := strconv.ParseUint(value, 10, 31)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%s= wants a number above zero", option)
+	}
+	return int(n), nil
 }
 
 // Principals returns the names of the callers that keys prove, sorted.

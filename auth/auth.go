@@ -71,10 +71,12 @@ type Traits struct {
 
 // Config is the configuration of an [Auth]. It must not be modified after [New].
 type Config struct {
-	Issuers map[string]IssuerConfig // by the name that routes use: issuer/NAME
-	Keys    map[string]*SigningKey  // by keyid, as [ReadSigningKeys] returns them
-	APIKeys *APIKeys                // as [ReadAPIKeys] returns them; nil: none
-	Aliases map[string]string       // from qualified names of callers to their common name
+	Issuers   map[string]IssuerConfig // by the name that routes use: issuer/NAME
+	Keys      map[string]*SigningKey  // by keyid, as [ReadSigningKeys] returns them
+	APIKeys   *APIKeys                // as [ReadAPIKeys] returns them; nil: none
+	Passwords map[string]*Passwords   // by the name that routes use: basic/NAME
+	Revoked   *Revocations            // as [ReadRevocations] returns them; nil: none
+	Aliases   map[string]string       // from qualified names of callers to their common name
 
 	MaxAge time.Duration // maximum age of signatures; httpsig.Lifetime if zero
 	Skew   time.Duration // how far a signer's clock may be ahead; zero: not at all
@@ -85,15 +87,17 @@ type Config struct {
 //
 // It is active between [Auth.Activate] and [Auth.Close]. An inactive Auth refuses bearer
 // tokens with [IssuerUnavailable], fetches nothing and stores nothing in its [Memory].
-// It still checks signatures and API keys, which need no memory.
+// It still checks signatures, API keys and passwords, which need no issuer.
 type Auth struct {
-	memory  *Memory
-	issuers map[string]*issuer
-	keys    map[string]*SigningKey
-	apiKeys *APIKeys
-	aliases map[string]string
-	maxAge  time.Duration
-	skew    time.Duration
+	memory    *Memory
+	issuers   map[string]*issuer
+	keys      map[string]*SigningKey
+	apiKeys   *APIKeys
+	passwords map[string]*Passwords
+	revoked   *Revocations
+	aliases   map[string]string
+	maxAge    time.Duration
+	skew      time.Duration
 
 	activated, closed bool // guarded by memory.mu
 }
@@ -103,7 +107,7 @@ type Auth struct {
 // not be nil. An Auth that was never activated need not be closed.
 func New(c Config, m *Memory) (*Auth, error) {
 	a := &Auth{memory: m, issuers: make(map[string]*issuer, len(c.Issuers)),
-		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), revoked: c.Revoked, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
 	if a.apiKeys == nil {
 		a.apiKeys = &APIKeys{}
 	}
@@ -130,6 +134,7 @@ func (a *Auth) Activate() {
 		return
 	}
 	a.activated = true
+	a.memory.passwords.activate(a.passwords)
 	for _, iss := range a.issuers {
 		iss.memory.Store(a.memory.acquire(iss))
 	}

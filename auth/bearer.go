@@ -102,7 +102,7 @@ func (b *bearer) Challenge(realm string, e *Error) string { return bearerChallen
 // bearerChallenge returns a challenge of RFC 6750, section 3. It has no error code if no
 // token was sent, and invalid_token if one was refused.
 func bearerChallenge(realm string, e *Error) string {
-	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() {
+	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() || e.aboutPassword() {
 		return "Bearer realm=" + quoted(realm)
 	}
 	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())
@@ -382,6 +382,10 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 	}
 	if p.Name, err = iss.qualify(p.Name, t.registered.iss, claims); err != nil {
 		return refuse(MissingClaim, err.Error())
+	}
+	p.ID = claims.id()
+	if t.registered.hasIat {
+		p.IssuedAt = time.Unix(t.registered.iat, 0)
 	}
 	if p.Scopes, err = claims.scopes(); err != nil {
 		return refuse(BadCredential, err.Error())

@@ -16,7 +16,8 @@ import (
 type Demand struct {
 	// Callers are "issuer/NAME" for bearer tokens of that issuer, "key/NAME" for
 	// signatures by keys of that principal, "key" for signatures by any key, "apikey/NAME"
-	// and "apikey" likewise for API keys, or "anonymous" alone. Never empty.
+	// and "apikey" likewise for API keys, "basic/NAME" for passwords of that entry, or
+	// "anonymous" alone. Never empty.
 	Callers []string
 	// All requires a credential of each kind that Callers lists, instead of one. The
 	// first proves the caller; the others must belong to the same alias.
@@ -39,6 +40,8 @@ type Proof struct {
 	// Revocable means that the issuer may withdraw the credential before it expires, so that
 	// the user of the Proof should recheck a long exchange now and then.
 	Revocable bool
+	// Limited is the name of the API key whose own limits the request counts against; "" for none.
+	Limited string
 }
 
 // Chain authenticates the requests of a route by the kinds of credentials that it
@@ -48,6 +51,7 @@ type Chain struct {
 	kinds       []kind // in the order in which they are checked
 	anyRequired bool   // some kind is required
 	bind        bool   // several credentials must belong to one alias
+	revoked     *Revocations
 	aliases     map[string]string
 	takes       string // the list of callers, shortened, for causes in the audit record
 }
@@ -74,6 +78,8 @@ func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authentic
 		return a.newSigned
 	case "apikey":
 		return a.newAPIKeys
+	case "basic":
+		return a.newBasic
 	}
 	return nil
 }
@@ -86,7 +92,7 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	if slices.Contains(d.Callers, "anonymous") {
 		return anonymousChain(d)
 	}
-	c := &Chain{anyRequired: d.All || d.Signatures.Always, aliases: a.aliases}
+	c := &Chain{anyRequired: d.All || d.Signatures.Always, revoked: a.revoked, aliases: a.aliases}
 	c.bind = c.anyRequired && !d.Independent
 	c.takes = setting.Shortened(strings.Join(d.Callers, ", "), 2*shownName)
 	words, callers, err := byKind(d.Callers)
@@ -225,8 +231,8 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var array [3]proven // saves an allocation
 	all := array[:0]
 	var signature *httpsig.Signature
-	revocable := false
-	missing, stray := "", error(nil)
+	revocable, missing, limited := false, "", ""
+	var stray error
 	for i := range c.kinds {
 		k := &c.kinds[i]
 		var proof Proof
@@ -251,10 +257,16 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 			}
 			continue
 		}
+		if e := c.revoked.refusal(&proof.Caller); e != nil {
+			return Proof{Signature: signature}, e
+		}
 		if proof.Signature != nil {
 			signature = proof.Signature
 		}
 		revocable = revocable || proof.Revocable
+		if proof.Limited != "" {
+			limited = proof.Limited
+		}
 		proof.Caller.Alias = c.alias(&proof.Caller)
 		all = append(all, proven{k, proof.Caller, proof.Field})
 	}
@@ -273,7 +285,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if err != nil {
 		return Proof{Signature: signature}, err
 	}
-	return Proof{Caller: *caller, Signature: signature, Revocable: revocable}, nil
+	return Proof{Caller: *caller, Signature: signature, Revocable: revocable, Limited: limited}, nil
 }
 
 // alias returns the alias that the configuration gives to a principal; "" for none.

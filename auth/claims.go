@@ -250,6 +250,15 @@ func (s claimSet) principalName(path string) (string, error) {
 	return name, nil
 }
 
+// id returns the claim jti; "" if the token has none that is a string.
+func (s claimSet) id() string {
+	c, ok := s.find("jti")
+	if !ok || c.kind != text || c.array {
+		return ""
+	}
+	return c.values[0]
+}
+
 // invisible reports whether r is a control character, or an invisible character that
 // changes how its neighbours look: a bidirectional mark, joiner or line separator.
 func invisible(r rune) bool {

@@ -49,6 +49,8 @@ func (a *Auth) Explain(ctx context.Context, c *Chain, r *Request) Explanation {
 		raw, none = b.token(r)
 	}
 	switch {
+	case e.Reason == CredentialRevoked:
+		x.Findings = []Finding{{Problem: causeOf(e), Cure: "get a new one; if it was revoked by mistake, remove that line of the file"}}
 	case none != nil:
 		x.Findings = []Finding{a.explainOther(c, e)}
 	case b == nil:

@@ -45,9 +45,12 @@ func newExplained(t *testing.T) *explained {
 	expired := apikey.New()
 	keys := &APIKeys{byHash: map[[32]byte]*apiKey{}}
 	hash, _ := apikey.Hash(expired)
-	keys.byHash[hash] = &apiKey{notAfter: x.now.Add(-time.Hour)}
-	keys.byHash[hash].principal = qualifiedKey("old", &APIKeyConfig{}, []byte{1, 2, 3, 4})
-	x.Auth = activeAuth(t, NewMemory(MemoryOptions{Now: clock.now}), Config{APIKeys: keys, Issuers: map[string]IssuerConfig{
+	keys.byHash[hash] = &apiKey{principal: qualifiedKey("old", &APIKeyConfig{}, []byte{1, 2, 3, 4}, x.now.Add(-time.Hour))}
+	revoked, err := revocations(t, "jti issuer/corp stolen-1\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Auth = activeAuth(t, NewMemory(MemoryOptions{Now: clock.now}), Config{APIKeys: keys, Revoked: revoked, Issuers: map[string]IssuerConfig{
 		"corp":  issuer(keycloak, nil),
 		"auth0": issuer("https://acme.eu.auth0.com/", nil),
 		"okta":  issuer("https://acme.okta.com/oauth2/default", nil),
@@ -103,6 +106,7 @@ func TestExplanations(t *testing.T) {
 		{"audience, another product", sign("https://issuer.example", map[string]any{"aud": "x", "email": "a@b", "department": "research"}), all},
 		{"audience absent", sign(keycloak, map[string]any{"aud": nil}), all},
 		{"audience, narrowed by the route", sign("https://issuer.example", map[string]any{"email": "a@b", "department": "research"}), narrow},
+		{"revoked", sign(keycloak, map[string]any{"jti": "stolen-1"}), all},
 		{"expired", sign(keycloak, map[string]any{"exp": x.now.Unix() - 7200, "iat": x.now.Unix() - 7500}), all},
 		{"expired, and for another audience", sign(keycloak, map[string]any{"exp": x.now.Unix() - 7200, "iat": x.now.Unix() - 7500, "aud": "account"}), all},
 		{"not yet valid", sign(keycloak, map[string]any{"nbf": x.now.Unix() + 600}), all},

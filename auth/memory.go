@@ -31,6 +31,8 @@ type Memory struct {
 	budget *budget
 	secret [32]byte // of digests
 
+	passwords *passwordMemory
+
 	mu      sync.Mutex               // guards the fields below, and activated and closed of each Auth
 	issuers map[string]*issuerMemory // used by an active Auth; by digest
 	last    uint64                   // the last number assigned
@@ -50,7 +52,7 @@ type issuerMemory struct {
 
 // NewMemory returns an empty Memory. It starts no goroutine.
 func NewMemory(o MemoryOptions) *Memory {
-	m := &Memory{now: o.Now, log: o.Log, tokens: newTokenCache(o.Cache), budget: newBudget(o.Budget), issuers: map[string]*issuerMemory{}}
+	m := &Memory{now: o.Now, log: o.Log, tokens: newTokenCache(o.Cache), budget: newBudget(o.Budget), passwords: newPasswordMemory(), issuers: map[string]*issuerMemory{}}
 	if m.now == nil {
 		m.now = time.Now
 	}

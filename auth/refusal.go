@@ -26,6 +26,10 @@ const (
 	ProofsDiffer       = "proofs_differ"       // 401: two credentials of different callers must be of one
 	APIKeyUnknown      = "api_key_unknown"     // 401: no key of a caller that the route lists
 	APIKeyExpired      = "api_key_expired"     // 401
+	BasicUnknown       = "basic_unknown"       // 401: no user has this name and password
+	BasicEnded         = "basic_ended"         // 401: passwords count no longer
+	BasicBusy          = "basic_busy"          // 503: too many passwords are being checked
+	CredentialRevoked  = "revoked"             // 401: listed in the file of revocations
 	SignatureMissing   = string(httpsig.Missing)
 )
 
@@ -43,7 +47,7 @@ func Reasons() []string {
 	all := []string{
 		NoCredential, UnlistedCredential, BadCredential, TokenExpired, TokenNotYetValid, WrongAudience,
 		MissingClaim, TokenTooLong, TokenInactive, TokenBound, IssuerUnavailable, TooManyFailures, ProofsDiffer,
-		APIKeyUnknown, APIKeyExpired,
+		APIKeyUnknown, APIKeyExpired, BasicUnknown, BasicEnded, BasicBusy, CredentialRevoked,
 	}
 	for _, c := range signatureCodes() {
 		all = append(all, string(c))
@@ -76,7 +80,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Status returns the HTTP status for the reason.
 func (e *Error) Status() int {
 	switch e.Reason {
-	case IssuerUnavailable:
+	case IssuerUnavailable, BasicBusy:
 		return 503
 	case TooManyFailures:
 		return 429
@@ -117,6 +121,14 @@ func (e *Error) Text() string {
 		return "the API key is not valid"
 	case APIKeyExpired:
 		return "the API key has expired"
+	case BasicUnknown:
+		return "the user name or password is not valid"
+	case BasicEnded:
+		return "passwords are no longer accepted here; use a token or a key"
+	case BasicBusy:
+		return "the password could not be checked; try again"
+	case CredentialRevoked:
+		return "the credential has been revoked"
 	}
 	if text := httpsig.Code(e.Reason).Text(); text != "" {
 		return text
@@ -131,6 +143,11 @@ func asError(err error) *Error {
 		return e
 	}
 	return &Error{Reason: BadCredential, Err: err}
+}
+
+// aboutPassword reports whether the error concerns a password rather than a token.
+func (e *Error) aboutPassword() bool {
+	return e.Reason == BasicUnknown || e.Reason == BasicEnded || e.Reason == BasicBusy
 }
 
 // aboutSignature reports whether the error concerns a signature rather than a token.

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/auth"
 	"sallyport/proxy/admin"
 	"sallyport/proxy/expiry"
 )
@@ -17,13 +18,27 @@ func EndWarnings(cfg *Config, offline bool, now time.Time) Faults {
 		if certs, err := OpenCertificates(cfg, Options{}); err == nil {
 			ends = append(ends, certificateEnds(certs.List())...)
 		}
+		if keys, err := auth.ReadAPIKeys(nil, cfg.APIKeyFile); err == nil {
+			ends = appendFileEnd(ends, cfg, keys, now)
+		}
 	}
 	return cfg.EndWarnings(expiry.Sort(ends), now)
 }
 
 // ends returns when the keys and certificates in use expire, the earliest first.
 func (g *Gateway) ends() []expiry.End {
-	return expiry.Sort(append(certificateEnds(g.memory.edge.Certificates()), g.now().ends...))
+	s := g.now()
+	all := append(certificateEnds(g.memory.edge.Certificates()), s.ends...)
+	return expiry.Sort(appendFileEnd(all, s.config, s.apiKeys, g.memory.options.Now()))
+}
+
+// appendFileEnd appends the next end of a key in the file of API keys. It is another one once that
+// has passed.
+func appendFileEnd(all []expiry.End, cfg *Config, keys *auth.APIKeys, now time.Time) []expiry.End {
+	if e, ok := cfg.APIKeyFileEnd(keys, now); ok {
+		all = append(all, e)
+	}
+	return all
 }
 
 // certificateEnds returns when the gateway's own certificates expire.

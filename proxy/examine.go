@@ -54,7 +54,7 @@ func Examine(cfg *Config, o Options) (*Examination, error) {
 	}
 	// The same token is checked for many routes; no budget may end that.
 	memory := auth.NewMemory(auth.MemoryOptions{Now: o.Now, Budget: auth.Budget{Burst: math.MaxInt32, Every: time.Nanosecond}})
-	a, err := newAuth(cfg, memory)
+	a, _, err := newAuth(cfg, memory)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ type snapshot struct {
 	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
 	tls       *edge.View
 	auth      *auth.Auth
+	apiKeys   *auth.APIKeys
 	upstreams []*upstream.Upstream
 	counts    *limit.Lease
 
@@ -58,8 +59,12 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
 	s.PublicHTTPS = cfg.PublicHTTPS
 	s.Durable = cfg.Audit.Durable
-	if s.auth, err = newAuth(cfg, m.auth); err != nil {
+	if s.auth, s.apiKeys, err = newAuth(cfg, m.auth); err != nil {
 		return nil, err
+	}
+	s.Own = make(map[string]*limit.Own, len(s.apiKeys.Limits()))
+	for name, l := range s.apiKeys.Limits() {
+		s.Own[name] = s.counts.Own(name, limit.OwnConfig{Rate: l.Rate.Limit, Burst: l.Rate.Burst, InFlight: l.InFlight})
 	}
 	if err := m.beginReplay(cfg); err != nil {
 		return nil, err
@@ -76,21 +81,31 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	return s, nil
 }
 
-// newAuth returns the part of a configuration that proves callers. It reads the files with keys.
-func newAuth(cfg *Config, m *auth.Memory) (*auth.Auth, error) {
+// newAuth returns the part of a configuration that proves callers, and its API keys. It reads the
+// files with credentials.
+func newAuth(cfg *Config, m *auth.Memory) (*auth.Auth, *auth.APIKeys, error) {
 	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	apiKeys, err := auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	revoked, err := auth.ReadRevocations(cfg.Revoked)
+	if err != nil {
+		return nil, nil, fmt.Errorf("revoked: %w", err)
+	}
+	passwords, err := auth.ReadAllPasswords(cfg.Basic)
+	if err != nil {
+		return nil, nil, err
 	}
 	integrity := cfg.Integrity.WithDefaults()
-	return auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Aliases: cfg.Aliases(),
+	a, err := auth.New(auth.Config{
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Passwords: passwords, Revoked: revoked, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m)
+	return a, apiKeys, err
 }
 
 // addListening sets the fields for listeners.
@@ -194,6 +209,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
 			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight),
 		},
+		TakesPasswords:       c.Callers.TakesPasswords(),
 		TakesAPIKeys:         c.Callers.TakesAPIKeys(),
 		ForwardAuthorization: c.ForwardAuthorization,
 	}

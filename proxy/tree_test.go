@@ -255,7 +255,7 @@ func linkedModules() map[string]string {
 		"github.com/miekg/dns":                                          "certmagic's look at records; rfc2136",
 		"go.uber.org/zap":                                               "certmagic's log, which is discarded",
 		"go.uber.org/multierr":                                          "zap",
-		"golang.org/x/crypto":                                           "certmagic's OCSP",
+		"golang.org/x/crypto":                                           "bcrypt, for passwords; certmagic's OCSP",
 		"golang.org/x/net":                                              "HPACK for HTTP/2; certmagic's names (IDNA); miekg/dns",
 		"golang.org/x/text":                                             "golang.org/x/net/idna",
 		"github.com/libdns/libdns":                                      "what providers of DNS have in common",

@@ -29,8 +29,15 @@ type Principal struct {
 
 	full string // result of String, once Qualify has computed it
 
-	// KeyID names the key that verified the credential, for the audit record.
+	// KeyID names the key that verified the credential, for the audit record. For a certificate it
+	// is the fingerprint, as sha256:HEX.
 	KeyID string
+	// ID identifies the credential among those of its source, so that it can be revoked: the jti
+	// of a token; the serial number of a certificate in lower-case hexadecimal without leading
+	// zeros, a space, and its issuer in the form of RFC 2253. "" means that it has none.
+	ID string
+	// IssuedAt is when the credential was issued; zero means that this is unknown.
+	IssuedAt time.Time
 	// Expires is when the credential expires; zero means never.
 	Expires time.Time
 }

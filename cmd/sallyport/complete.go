@@ -32,6 +32,8 @@ func addCompletions(root *cobra.Command) {
 			c.ValidArgsFunction = files() // of the command to run
 		case "curl":
 			c.ValidArgsFunction = fromConfig(routeURLs)
+		case "revoke":
+			c.ValidArgs = []string{"principal", "jti", "key", "apikey", "certificate"}
 		case "obtain", "renew", "export":
 			c.ValidArgsFunction = fromConfig(hosts)
 		default:
@@ -81,7 +83,7 @@ func flagCompletions() map[string]cobra.CompletionFunc {
 		"url":       fromConfig(routeURLs),
 		"upstream":  fromConfig(upstreams),
 	}
-	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner api-key id days at host issuer audience email listen client-id scope resource env") {
+	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner api-key id days overlap at before until host issuer audience email listen client-id scope resource env") {
 		all[name] = cobra.NoFileCompletions
 	}
 	return all

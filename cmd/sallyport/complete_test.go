@@ -62,6 +62,7 @@ routes:
 		{"curl --secret ", "", ":0"},
 		{"curl -o ", "", ":0"},
 		{"init --upstream ", "http://127.0.0.1:8000 http://127.0.0.1:8501", noFiles},
+		{"revoke ", "principal jti key apikey certificate", noFiles},
 		{"verify --tag ", "sallyport-req sallyport-resp", noFiles},
 	} {
 		args := strings.Split(tt.args, " ")

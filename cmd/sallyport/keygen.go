@@ -23,7 +23,7 @@ import (
 type keygen struct {
 	partner, route, out, url, config, alg, id, output string
 	apiKey                                            string // the name of an API key, to make one instead
-	days                                              int
+	days, overlap                                     int
 
 	known  *known // facts from the configuration; nil if it was not read
 	target string // the URL that the partner calls
@@ -48,7 +48,8 @@ terminal and JSON on a pipe.
 With --api-key it makes an API key instead and writes no file: it prints the key, once,
 and the lines for gateway.yaml, which have only its hash. For a name that the
 configuration has, the lines keep the newest secret beside the new one, so that both
-count until all callers have the new one. --days sets not_after; default: never.`,
+count until all callers have the new one, or for --overlap days. --days sets not_after;
+default: never.`,
 		Example: `  sallyport keygen --partner acme --route models --out acme
   sallyport keygen --partner acme --route models --out acme \
       --url https://models.example.com/v1/models/half:predict --alg ed25519 --days 30
@@ -78,6 +79,7 @@ count until all callers have the new one. --days sets not_after; default: never.
 	f.StringVar(&k.alg, "alg", string(httpsig.HMACSHA256), "hmac-sha256 or ed25519")
 	f.StringVar(&k.id, "id", "", "the id of the key (default: PARTNER-YYYY-MM)")
 	f.IntVar(&k.days, "days", 90, "how long the key is good for")
+	f.IntVar(&k.overlap, "overlap", 0, "with --api-key: for how many more days the old secret counts (default: until its hash is removed)")
 	f.StringVarP(&k.output, "output", "o", "", "table or json (default: table on a terminal, else json)")
 	return c
 }
@@ -98,6 +100,8 @@ func (k *keygen) check(configGiven bool, now time.Time) error {
 		k.id = k.partner + now.UTC().Format("-2006-01")
 	}
 	switch {
+	case k.overlap != 0:
+		return usageError{errors.New("--overlap is for --api-key")}
 	case k.alg != string(httpsig.HMACSHA256) && k.alg != string(httpsig.Ed25519):
 		return usageError{fmt.Errorf("--alg %q: want hmac-sha256 or ed25519", k.alg)}
 	case k.days < 1 || k.days > 3650:

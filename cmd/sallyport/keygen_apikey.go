@@ -17,6 +17,7 @@ import (
 type apiKeygen struct {
 	name, config, output string
 	notAfter             time.Time // zero: never
+	oldUntil             time.Time // when the secret so far ends; zero: as it does
 }
 
 // madeAPIKey is the result of keygen --api-key and its JSON output. It is the only place where the
@@ -48,7 +49,13 @@ func (k *keygen) newAPIKeygen(c *cobra.Command, now time.Time) (*apiKeygen, erro
 		return nil, usageError{fmt.Errorf("--api-key: want a name of letters, digits, and between them . _ -, at most 64")}
 	case k.output != "" && k.output != "table" && k.output != "json":
 		return nil, usageError{fmt.Errorf("--output %q: want table or json", k.output)}
-	case c.Flags().Changed("days"):
+	case k.overlap < 0 || k.overlap > 3650:
+		return nil, usageError{fmt.Errorf("--overlap %d: want 1 to 3650", k.overlap)}
+	}
+	if k.overlap > 0 {
+		a.oldUntil = now.UTC().Truncate(time.Hour).AddDate(0, 0, k.overlap)
+	}
+	if c.Flags().Changed("days") {
 		if k.days < 1 || k.days > 3650 {
 			return nil, usageError{fmt.Errorf("--days %d: want 1 to 3650", k.days)}
 		}
@@ -96,7 +103,10 @@ func (a *apiKeygen) run(out io.Writer, needConfig bool) error {
 func (a *apiKeygen) lines(m *madeAPIKey, old proxy.APIKeyConfig) {
 	hashes := []string{m.Hash}
 	if n := len(old.Hash); n > 0 {
-		m.Replaces = old.Hash[n-1]
+		if m.Replaces = old.Hash[n-1]; !a.oldUntil.IsZero() {
+			hash, _, _ := strings.Cut(m.Replaces, "@")
+			m.Replaces = hash + "@" + a.oldUntil.Format(time.RFC3339)
+		}
 		hashes = []string{m.Replaces, m.Hash}
 	}
 	m.Caller = "apikey/" + old.PrincipalOr(a.name)
@@ -117,6 +127,17 @@ func (a *apiKeygen) lines(m *madeAPIKey, old proxy.APIKeyConfig) {
 			quoted = append(quoted, plainYAML(g))
 		}
 		yaml, line = append(yaml, "groups: ["+strings.Join(quoted, ", ")+"]"), append(line, "groups="+strings.Join(old.Groups, ","))
+	}
+	if limit := old.Rate.Limit; !limit.IsZero() {
+		rate := "limit: " + limit.String()
+		line = append(line, "rate="+limit.String())
+		if burst := old.Rate.Burst; burst > 0 {
+			rate, line = rate+fmt.Sprintf(", burst: %d", burst), append(line, fmt.Sprintf("burst=%d", burst))
+		}
+		yaml = append(yaml, "rate: {"+rate+"}")
+	}
+	if n := old.InFlight; n > 0 {
+		yaml, line = append(yaml, fmt.Sprintf("in_flight: %d", n)), append(line, fmt.Sprintf("in_flight=%d", n))
 	}
 	if !until.IsZero() {
 		at := until.Format(time.RFC3339)
@@ -147,8 +168,13 @@ func (m *madeAPIKey) text() string {
 		text += "Put this in place of " + m.Name + " under api_keys:\n\n" + m.Gateway
 	}
 	if m.Replaces != "" {
-		text += "\nBoth secrets count now. Records say in key_id which one was used: " + m.Name + ":" + strings.TrimPrefix(m.Replaces, apikey.HashPrefix)[:8] +
-			" is the old one. Remove its hash,\n" + m.Replaces + ", once no record names it.\n"
+		hash, until, ends := strings.Cut(m.Replaces, "@")
+		text += "\nBoth secrets count now. Records say in key_id which one was used: " + m.Name + ":" + strings.TrimPrefix(hash, apikey.HashPrefix)[:8] + " is the old one. "
+		if ends {
+			text += "It ends at " + until + ".\n"
+		} else {
+			text += "Remove its hash,\n" + hash + ", once no record names it.\n"
+		}
 	}
 	if m.Note != "" {
 		text += "\n" + m.Note + "\n"

@@ -115,7 +115,7 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 			c.Args = noArgs
 		}
 	}
-	root.AddCommand(newCurl(), newToken()) // take arguments
+	root.AddCommand(newCurl(), newRevoke(), newToken()) // take arguments
 	addCompletions(root)
 	return root
 }

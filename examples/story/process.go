@@ -85,6 +85,33 @@ func (p *Process) PeakMemory(t testing.TB) int64 {
 	return kib << 10
 }
 
+// CPU is the time that the program and its children have computed, in steps of ten milliseconds.
+func (p *Process) CPU(t testing.TB) time.Duration {
+	t.Helper()
+	var sum time.Duration
+	for pids := []string{strconv.Itoa(p.pid)}; len(pids) > 0; pids = pids[1:] {
+		stat, err := os.ReadFile("/proc/" + pids[0] + "/stat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The name of the program, in parentheses, may have spaces; state is the first field behind it.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		for _, field := range fields[11:13] { // utime and stime
+			ticks, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += time.Duration(ticks) * 10 * time.Millisecond
+		}
+		children, err := os.ReadFile("/proc/" + pids[0] + "/task/" + pids[0] + "/children")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, strings.Fields(string(children))...)
+	}
+	return sum
+}
+
 // Output is what the program has printed so far.
 func (p *Process) Output() string {
 	b, _ := os.ReadFile(p.log)

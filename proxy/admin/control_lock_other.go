@@ -2,5 +2,5 @@
 
 package admin
 
-// lockFolder does nothing on this system: two gateways must not start at the same moment.
-func lockFolder(string) (unlock func(), err error) { return func() {}, nil }
+// LockFolder does nothing on this system: two callers must not act at the same moment.
+func LockFolder(string) (unlock func(), err error) { return func() {}, nil }

@@ -13,9 +13,9 @@ import (
 // lockTime is how long to wait for a folder that another process has locked.
 const lockTime = 5 * time.Second
 
-// lockFolder locks a folder against other callers. It does nothing on file systems without
-// locks, which matters only if two gateways start at the same moment.
-func lockFolder(dir string) (unlock func(), err error) {
+// LockFolder locks a folder against other callers, in this process and others. It does nothing on
+// file systems without locks, which matters only if two of them act at the same moment.
+func LockFolder(dir string) (unlock func(), err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err

@@ -45,7 +45,7 @@ func listenSocket(path string) (net.Listener, error) {
 	if err := socketPathFits(path); err != nil {
 		return nil, err
 	}
-	unlock, err := lockFolder(filepath.Dir(path))
+	unlock, err := LockFolder(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("the folder of the control socket: %w", err)
 	}
@@ -115,7 +115,7 @@ type namedSocket struct {
 // Close implements [net.Listener].
 func (s *namedSocket) Close() error {
 	s.once.Do(func() {
-		unlock, err := lockFolder(filepath.Dir(s.path))
+		unlock, err := LockFolder(filepath.Dir(s.path))
 		if err != nil {
 			return // the next gateway finds that nobody answers and replaces it
 		}

@@ -32,6 +32,7 @@ type Metrics struct {
 	own      *prometheus.HistogramVec
 	bytesIn  *prometheus.CounterVec
 	bytesOut *prometheus.CounterVec
+	basic    basicMetrics
 
 	none   *routeMetrics                            // for requests without a route
 	routes atomic.Pointer[map[string]*routeMetrics] // immutable; replaced as a whole
@@ -94,6 +95,7 @@ func NewMetrics(o MetricsOptions) *Metrics {
 		bytesIn:  counter("sallyport_request_body_bytes_total", "Content received from clients.", "route"),
 		bytesOut: counter("sallyport_response_body_bytes_total", "Content sent to clients.", "route"),
 	}
+	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers the name is other.", "principal")
 	m.none = m.route(noRoute)
 	m.routes.Store(&map[string]*routeMetrics{})
 	m.SetRoutes(o.Routes)
@@ -195,6 +197,9 @@ func (m *Metrics) Observe(rec *Record) {
 	}
 	r.bytesIn.Add(float64(max(rec.BytesIn, 0)))
 	r.bytesOut.Add(float64(max(rec.BytesOut, 0)))
+	if rec.Credential == "basic" {
+		m.basic.observe(rec.Principal)
+	}
 }
 
 // add makes the counter of an outcome; nil if the route was dropped.
@@ -270,5 +275,5 @@ func (m *Metrics) Collect(c chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.duration, m.upstream, m.own, m.bytesIn, m.bytesOut}
+	return []prometheus.Collector{m.requests, m.duration, m.upstream, m.own, m.bytesIn, m.bytesOut, m.basic.requests}
 }

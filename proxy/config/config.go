@@ -47,6 +47,12 @@ type Config struct {
 	// APIKeyFile is a file with more API keys, such as those of thousands of users: a
 	// line each, as sallyport keygen --api-key prints it. It is read again when it changes.
 	APIKeyFile setting.Path `yaml:"api_key_file"`
+	// Basic are passwords that still count while their users move to tokens or keys, by a name of
+	// your choice: routes list those of "legacy" as basic/legacy.
+	Basic map[string]auth.BasicConfig `yaml:"basic"`
+	// Revoked is a file with credentials that count no longer, although they verify: a line each,
+	// as sallyport revoke adds them. It is read again when it changes, and also ends streams.
+	Revoked setting.Path `yaml:"revoked"`
 	// Principals give one name to several proofs of the same caller, such as a
 	// subject of an issuer and a signing key.
 	Principals map[string]setting.List[string] `yaml:"principals"`

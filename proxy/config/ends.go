@@ -2,18 +2,20 @@ package config
 
 import (
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"sallyport/auth"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/expiry"
 	"sallyport/proxy/setting"
 )
 
-// Ends returns when the signing keys and the API keys of the configuration itself end and, if files
+// Ends returns when the signing keys, API keys and passwords of the configuration itself end and, if files
 // is set, when the authorities in ca files and the certificates for issuers end. It leaves out files that cannot be read, which
 // CheckFiles reports, and the gateway's own certificates, which package edge knows.
 func (c *Config) Ends(files bool, now time.Time) []expiry.End {
@@ -29,12 +31,23 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.APIKeys)) {
-		if k := c.APIKeys[name]; !k.NotAfter.IsZero() {
-			all = append(all, expiry.End{
-				Kind: expiry.APIKey, Name: name, NotAfter: k.NotAfter.Time, At: "api_keys." + name + ".not_after",
-				Cure: "make the next key with sallyport keygen --api-key " + name + ", or remove this one",
-			})
+		k := c.APIKeys[name]
+		cure := "make the next key with sallyport keygen --api-key " + name + ", or remove this one"
+		if !k.NotAfter.IsZero() {
+			all = append(all, expiry.End{Kind: expiry.APIKey, Name: name, NotAfter: k.NotAfter.Time, At: "api_keys." + name + ".not_after", Cure: cure})
 		}
+		for i, at := range k.Ends() {
+			if at.IsZero() || at.Equal(k.NotAfter.Time) {
+				continue
+			}
+			all = append(all, expiry.End{Kind: expiry.APIKey, Name: k.SecretID(name, i), NotAfter: at, At: setting.Index("api_keys."+name+".hash", i), Cure: cure})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Basic)) {
+		all = append(all, expiry.End{
+			Kind: expiry.Passwords, Name: name, NotAfter: c.Basic[name].Until.Time, At: "basic." + name + ".until",
+			Cure: "move the callers that sallyport_basic_requests_total names to tokens or API keys, and remove the entry",
+		})
 	}
 	if !files {
 		return all
@@ -79,6 +92,24 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 		bundle("tls.local", setting.Path(filepath.Join(string(local.Dir), edge.RootFile)), "remove the folder while the gateway is stopped: the next start makes a new root, which every client must then trust")
 	}
 	return all
+}
+
+// keysTogether is the time within which ends of API keys in a file are announced together.
+const keysTogether = 30 * 24 * time.Hour
+
+// APIKeyFileEnd returns when the next key of the file of keys ends; ok is false if none does. One end
+// stands for all, since the file may have thousands.
+func (c *Config) APIKeyFileEnd(keys *auth.APIKeys, now time.Time) (end expiry.End, ok bool) {
+	name, at, count, ok := keys.FileEnd(now, keysTogether)
+	if !ok {
+		return end, false
+	}
+	cure := "the first is " + name
+	if count > 1 {
+		cure += fmt.Sprintf(", and %d more secrets of the file end within 30 days of it", count-1)
+	}
+	return expiry.End{Kind: expiry.APIKey, Name: "api_key_file", NotAfter: at, At: "api_key_file",
+		Cure: cure + ": make the next key with sallyport keygen --api-key " + name}, true
 }
 
 // EndWarnings returns a warning for each key or certificate that has ended, or of whose lifetime

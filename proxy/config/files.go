@@ -35,6 +35,8 @@ func (c *Config) CheckFiles() error {
 	}
 	c.checkKeyFiles(&f)
 	c.checkAPIKeyFile(&f)
+	c.checkRevoked(&f)
+	c.checkPasswordFiles(&f)
 	c.checkState(&f)
 	if file := string(c.Audit.File); file != "" && c.Audit.File.Word() == "" {
 		if problem, cure := setting.FileFault(file); problem != "" {
@@ -97,6 +99,42 @@ func (c *Config) checkAPIKeyFile(f *setting.Faults) {
 			f.Add("api_key_file", fmt.Sprintf("%s:%d", c.APIKeyFile, key.Line), key.Err.Error(), "")
 		default:
 			f.Add("api_key_file", string(c.APIKeyFile), key.Err.Error(), setting.CureUnreadable(key.Err, ""))
+		}
+	}
+}
+
+// checkRevoked records why the file of revocations cannot be used.
+func (c *Config) checkRevoked(f *setting.Faults) {
+	_, err := auth.ReadRevocations(c.Revoked)
+	addLines("revoked", c.Revoked, err, "sallyport revoke makes the file and adds to it", f)
+}
+
+// checkPasswordFiles records why passwords cannot be used.
+func (c *Config) checkPasswordFiles(f *setting.Faults) {
+	for _, name := range slices.Sorted(maps.Keys(c.Basic)) {
+		b := c.Basic[name]
+		_, err := auth.ReadPasswords(name, &b)
+		addLines("basic."+name+".htpasswd.file", b.HTPasswd.File, err, "htpasswd -B -c FILE USER makes one", f)
+	}
+}
+
+// addLines adds the faults of the lines of a file, which are joined in err. cure is for a file that is
+// missing.
+func addLines(at string, file setting.Path, err error, cure string, f *setting.Faults) {
+	var broken interface{ Unwrap() []error }
+	if !errors.As(err, &broken) {
+		return
+	}
+	for _, err := range broken.Unwrap() {
+		var line *auth.LineError
+		switch {
+		case !errors.As(err, &line):
+		case line.Line > 0:
+			f.Add(at, fmt.Sprintf("%s:%d", file, line.Line), line.Err.Error(), "")
+		case errors.Is(err, fs.ErrNotExist):
+			f.Add(at, string(file), "there is no such file", cure)
+		default:
+			f.Add(at, string(file), line.Err.Error(), setting.CureUnreadable(line.Err, ""))
 		}
 	}
 }

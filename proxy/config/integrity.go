@@ -28,6 +28,11 @@ func (c *Config) checkIntegrity(f *setting.Faults) {
 		k := c.APIKeys[name]
 		k.Check("api_keys."+name, name, f)
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Basic)) {
+		checkName("basic", name, f)
+		b := c.Basic[name]
+		b.Check("basic."+name, f)
+	}
 	i := &c.Integrity
 	for _, d := range []struct {
 		name  string
@@ -107,6 +112,7 @@ func (c *Config) checkPrincipals(f *setting.Faults) {
 func (c *Config) badQualified(p string) (problem, cure string) {
 	source, name, qualified := strings.Cut(p, ":")
 	issuer, isIssuer := strings.CutPrefix(source, "issuer/")
+	basic, isBasic := strings.CutPrefix(source, "basic/")
 	switch {
 	case !qualified || name == "":
 		return "not a qualified name", "write issuer/NAME:SUBJECT, key:NAME or apikey:NAME, as the records do"
@@ -117,6 +123,10 @@ func (c *Config) badQualified(p string) (problem, cure string) {
 	case source == "apikey":
 		if !c.mayHaveAPIKey(name) {
 			return "no API key has the principal " + strconv.Quote(name), cureName("api_keys", name, c.apiKeyPrincipals())
+		}
+	case isBasic:
+		if _, known := c.Basic[basic]; !known {
+			return "there is no entry " + strconv.Quote(basic) + " under basic", cureName("basic", basic, slices.Sorted(maps.Keys(c.Basic)))
 		}
 	case !isIssuer:
 		return "no such kind of caller", "write issuer/NAME:SUBJECT, key:NAME or apikey:NAME"
@@ -310,7 +320,7 @@ func (c *Config) checkBinding(r *route.Config, at string, f *setting.Faults) {
 	}
 	var words, pair []string
 	for _, kind := range []struct{ kind, word string }{
-		{"issuer", "token"}, {"apikey", "API key"}, {"key", "signature"},
+		{"issuer", "token"}, {"apikey", "API key"}, {"basic", "password"}, {"key", "signature"},
 	} {
 		callers := kinds[kind.kind]
 		if callers == nil {
@@ -318,7 +328,7 @@ func (c *Config) checkBinding(r *route.Config, at string, f *setting.Faults) {
 		}
 		words = append(words, kind.word)
 		switch last := callers[len(callers)-1]; {
-		case kind.kind == "issuer":
+		case kind.kind == "issuer" || kind.kind == "basic":
 			pair = append(pair, callers[0]+":SUBJECT")
 		case last != kind.kind:
 			pair = append(pair, strings.Replace(last, "/", ":", 1))

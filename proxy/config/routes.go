@@ -220,7 +220,9 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 	issuer, isIssuer := strings.CutPrefix(caller, "issuer/")
 	principal, isKey := strings.CutPrefix(caller, "key/")
 	apiPrincipal, isAPIKey := strings.CutPrefix(caller, "apikey/")
+	basic, isBasic := strings.CutPrefix(caller, "basic/")
 	_, known := c.Issuers[issuer]
+	_, knownBasic := c.Basic[basic]
 	switch {
 	case slices.Contains(before, caller):
 		return "is listed twice", "remove one of the two"
@@ -238,7 +240,11 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "no API key has this principal", cureName("api_keys", apiPrincipal, c.apiKeyPrincipals())
 	case caller == "apikey" && len(c.APIKeys) == 0 && c.APIKeyFile == "":
 		return "there is no API key", "run sallyport keygen --api-key NAME"
-	case isKey, caller == "key", isAPIKey, caller == "apikey":
+	case isBasic && !knownBasic:
+		return "there is no such entry", cureName("basic", basic, slices.Sorted(maps.Keys(c.Basic)))
+	case isBasic && slices.ContainsFunc(before, func(other string) bool { return kindOfCaller(other) == "basic" }):
+		return "stands beside another entry of basic, and a password is checked against one", "remove one of the two"
+	case isKey, caller == "key", isAPIKey, caller == "apikey", isBasic:
 		return "", ""
 	case known:
 		return "not a kind of proof", "did you mean issuer/" + caller + "?"
@@ -250,7 +256,9 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "not a kind of proof", "write apikey/NAME, or apikey for all API keys"
 	case caller == "*":
 		return "not a kind of proof", "list the proofs, or write anonymous for a route that is open to all"
-	case caller == "cert" || strings.HasPrefix(caller, "basic"):
+	case strings.HasPrefix(caller, "basic"):
+		return "not a kind of proof", "write basic/NAME, with a name under basic"
+	case caller == "cert":
 		return "this kind of proof is not in this version", "use issuer/NAME, for bearer tokens, key/NAME, for signatures, or apikey/NAME"
 	}
 	return "not a kind of proof", "write issuer/NAME, key/NAME, apikey/NAME or anonymous"

@@ -43,6 +43,9 @@ func (c *Config) warnUnused(f *setting.Faults) {
 			if issuer, ok := strings.CutPrefix(caller, "issuer/"); ok {
 				used["issuers."+issuer] = true
 			}
+			if basic, ok := strings.CutPrefix(caller, "basic/"); ok {
+				used["basic."+basic] = true
+			}
 		}
 	}
 	for _, section := range []struct {
@@ -51,6 +54,7 @@ func (c *Config) warnUnused(f *setting.Faults) {
 		cure  string
 	}{
 		{"issuers", slices.Sorted(maps.Keys(c.Issuers)), "list it under callers of a route as issuer/NAME, or remove it"},
+		{"basic", slices.Sorted(maps.Keys(c.Basic)), "list it under callers of a route as basic/NAME, or remove it"},
 		{"upstreams", slices.Sorted(maps.Keys(c.Upstreams)), "name it under upstream of a route, or remove it"},
 		{"policies", slices.Sorted(maps.Keys(c.Policies)), "name it under rules of a route, or remove it"},
 	} {
@@ -108,6 +112,9 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 			problem += ": API keys bring groups, and no scopes or claims"
 			_, principal, _ := strings.Cut(caller, "/")
 			who = `principal: "apikey:` + cmp.Or(principal, "NAME") + `"`
+		}
+		if kindOfCaller(caller) == "basic" {
+			problem += ": passwords bring no scopes, groups or claims"
 		}
 		if caller == route.Anonymous {
 			who = "principal: anonymous"
@@ -172,7 +179,7 @@ func (c *Config) hasGroup(caller string, groups []string) bool {
 // qualified name such as key:acme.
 func (c *Config) provenBy(caller, qualified string) bool {
 	source, name, _ := strings.Cut(qualified, ":")
-	if kind, principal, ok := strings.Cut(caller, "/"); ok && kind != "issuer" {
+	if kind, principal, ok := strings.Cut(caller, "/"); ok && kind != "issuer" && kind != "basic" {
 		return source == kind && name == principal
 	}
 	return source == caller

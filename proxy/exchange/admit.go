@@ -9,14 +9,17 @@ import (
 	"sallyport/proxy/seal"
 )
 
-// admitted holds the exchange's place in flight. The zero value holds none.
-type admitted struct{ inFlight *limit.InFlight }
+// admitted holds the exchange's places in flight: of the route, and of a caller with limits of its
+// own. The zero value holds none.
+type admitted struct{ inFlight, own *limit.InFlight }
 
 func (a *admitted) release() {
-	if a.inFlight != nil {
-		a.inFlight.Leave()
-		a.inFlight = nil
+	for _, place := range [...]*limit.InFlight{a.inFlight, a.own} {
+		if place != nil {
+			place.Leave()
+		}
 	}
+	*a = admitted{}
 }
 
 // busyRetry is the Retry-After when all places in flight are taken.
@@ -34,12 +37,8 @@ func (x *exchange) admit() error {
 	if most, name := x.longestBody(); most > 0 && x.head.ContentLength > most {
 		return because(reasonBodyTooLarge, "Content-Length is "+strconv.FormatInt(x.head.ContentLength, 10)+", "+over(most, name))
 	}
-	who := x.record.Principal
-	if x.caller.Source == "anonymous" {
-		who += "@" + limit.Key(x.client).String() // anonymous callers share one name, so add the address
-	}
-	if retry, ok := l.Rates.Allow(who, x.client); !ok {
-		return &refusal{reason: reasonRate, retryAfter: retry, cause: fmt.Errorf("over %s (limits.rate)", l.Rates.Tightest(who, x.client))}
+	if err := x.admitByRate(); err != nil {
+		return err
 	}
 	if !l.InFlight.Enter() {
 		return &refusal{reason: reasonBusy, retryAfter: busyRetry, cause: fmt.Errorf("%d in flight already (limits.in_flight)", l.InFlight.Max())}
@@ -60,6 +59,45 @@ func (x *exchange) admit() error {
 		return x.noMemory(x.head.ContentLength)
 	}
 	return nil
+}
+
+// admitByRate checks the caller's own limits and then the route's rates. A caller over its own limits
+// takes nothing from the route's, which others share.
+func (x *exchange) admitByRate() error {
+	own := x.snapshot.Own[x.proof.Limited]
+	if own != nil {
+		if retry, ok := own.Take(); !ok {
+			return &refusal{reason: reasonRate, retryAfter: retry, cause: fmt.Errorf("over %s (rate of API key %s)", own.Rate(), x.proof.Limited)}
+		}
+	}
+	rates, who := x.route.Limits.Rates, x.limitedAs()
+	if retry, ok := rates.Allow(who, x.client); !ok {
+		if own != nil {
+			own.Give()
+		}
+		return &refusal{reason: reasonRate, retryAfter: retry, cause: fmt.Errorf("over %s (limits.rate)", rates.Tightest(who, x.client))}
+	}
+	if own == nil {
+		return nil
+	}
+	if place := own.InFlight(); place.Enter() {
+		x.own = place
+	} else {
+		return &refusal{reason: reasonBusy, retryAfter: busyRetry, cause: fmt.Errorf("%d in flight already (in_flight of API key %s)", place.Max(), x.proof.Limited)}
+	}
+	return nil
+}
+
+// limitedAs returns the name under which limits per principal count the caller. A caller with an
+// alias counts once, whichever of its credentials it uses.
+func (x *exchange) limitedAs() string {
+	switch {
+	case x.caller.Source == "anonymous":
+		return x.record.Principal + "@" + limit.Key(x.client).String() // they share one name, so add the address
+	case x.caller.Alias != "":
+		return x.caller.Alias
+	}
+	return x.record.Principal
 }
 
 // longestBody returns the limit of the request's content in bytes and the name of its setting. Zero

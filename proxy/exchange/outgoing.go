@@ -64,7 +64,7 @@ func (x *exchange) outgoing() message.Fields {
 func (x *exchange) isCredential(f *message.Field) bool {
 	switch {
 	case f.Name == "authorization":
-		return !x.route.ForwardAuthorization || auth.HoldsAPIKey(f.Name, f.Value)
+		return !x.route.ForwardAuthorization || x.route.TakesPasswords && auth.IsBasic(f.Value) || auth.HoldsAPIKey(f.Name, f.Value)
 	case auth.IsAPIKeyField(f.Name):
 		return x.route.TakesAPIKeys || auth.HoldsAPIKey(f.Name, f.Value)
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -17,10 +18,12 @@ import (
 //
 // The [Server] holds the current snapshot; [Server.Swap] replaces it.
 type Snapshot struct {
-	Routes   route.Table
-	Guard    route.Guard
-	Proxies  []netip.Prefix // proxies whose X-Forwarded-For is trusted
-	Signers  *seal.Signers
+	Routes  route.Table
+	Guard   route.Guard
+	Proxies []netip.Prefix // proxies whose X-Forwarded-For is trusted
+	Signers *seal.Signers
+	// Own are the limits that some API keys have besides those of routes, by the key's name.
+	Own      map[string]*limit.Own
 	BodyRate int64 // minimum average rate of bodies in bytes per second; zero: none
 	// PublicHTTPS is the HTTPS port as clients see it; 0 means that of the listener.
 	PublicHTTPS int

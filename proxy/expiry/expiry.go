@@ -16,6 +16,7 @@ import (
 const (
 	SigningKey  = "signing_key"
 	APIKey      = "api_key"
+	Passwords   = "basic"
 	Certificate = "certificate"
 	CA          = "ca" // certificates of authorities, by which the gateway verifies others
 )

@@ -11,15 +11,17 @@ import (
 // Counters holds the counts of limits over reloads, so that a reload gives nobody a new
 // allowance. It is safe for concurrent use.
 //
-// A counter belongs to a route name, which is unique in a configuration. The counter of a rate
-// also belongs to its limit, so a changed rate starts anew. A counter lives as long as a [Lease]
-// uses it.
+// A counter belongs to the name of a route or of a caller with limits of its own, which is unique in
+// a configuration. The counter of a route's rate also belongs to its limit, so a changed rate starts
+// anew. A counter lives as long as a [Lease] uses it.
 type Counters struct {
-	now func() time.Time
+	now   func() time.Time
+	start time.Time
 
 	mu       sync.Mutex // guards the fields below
 	rates    map[rateKey]*counter[*Rate]
 	inFlight map[string]*counter[*atomic.Int64]
+	own      map[string]*counter[*ownCount]
 }
 
 // counter is a count and the number of leases that use it.
@@ -37,8 +39,14 @@ type rateKey struct {
 
 // NewCounters returns empty Counters. now is the clock; nil means [time.Now].
 func NewCounters(now func() time.Time) *Counters {
-	return &Counters{now: now, rates: map[rateKey]*counter[*Rate]{}, inFlight: map[string]*counter[*atomic.Int64]{}}
+	if now == nil {
+		now = time.Now
+	}
+	return &Counters{now: now, start: now(), rates: map[rateKey]*counter[*Rate]{}, inFlight: map[string]*counter[*atomic.Int64]{}, own: map[string]*counter[*ownCount]{}}
 }
+
+// time returns the time since the counters were made, in nanoseconds.
+func (c *Counters) time() int64 { return max(int64(c.now().Sub(c.start)), 0) }
 
 // Lease is the use of counters by one configuration. Its methods are not safe for concurrent
 // use, but the limits that they return are.
@@ -46,12 +54,13 @@ type Lease struct {
 	counters *Counters
 	rates    map[rateKey]bool
 	inFlight map[string]bool
+	own      map[string]bool
 }
 
 // Lease starts a use of the counters. The caller must [Lease.Release] it, whether or not the
 // configuration becomes active.
 func (c *Counters) Lease() *Lease {
-	return &Lease{counters: c, rates: map[rateKey]bool{}, inFlight: map[string]bool{}}
+	return &Lease{counters: c, rates: map[rateKey]bool{}, inFlight: map[string]bool{}, own: map[string]bool{}}
 }
 
 // Rates returns the rates of a route with their current counts. Equal entries count once.
@@ -92,6 +101,7 @@ func (l *Lease) Release() {
 	defer c.mu.Unlock()
 	release(c.rates, l.rates)
 	release(c.inFlight, l.inFlight)
+	release(c.own, l.own)
 }
 
 // use returns the counter of key, or makes it. It records key in leased, the keys of one

@@ -4,7 +4,6 @@ import (
 	"hash/maphash"
 	"math"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"sallyport/proxy/setting"
@@ -12,8 +11,8 @@ import (
 
 // RateConfig is one entry of `limits.rate` of a route.
 type RateConfig struct {
-	// Per selects who shares an allowance: each "principal", each client "address" (IPv6: each
-	// /64), or the whole "route".
+	// Per selects who shares an allowance: each "principal" (all proofs of one name under
+	// principals together), each client "address" (IPv6: each /64), or the whole "route".
 	Per string `yaml:"per"`
 	// Limit is the request rate, such as 200/s.
 	Limit setting.Rate `yaml:"limit"`
@@ -21,12 +20,6 @@ type RateConfig struct {
 	// Limit.
 	Burst int `yaml:"burst"`
 }
-
-const (
-	maxBurst = 1_000_000
-	// maxRefill limits the refill time of a whole burst. It keeps sums of times within an int64.
-	maxRefill = 366 * 24 * time.Hour
-)
 
 // Check records the faults of the entry at path.
 func (c *RateConfig) Check(path string, f *setting.Faults) {
@@ -40,11 +33,7 @@ func (c *RateConfig) Check(path string, f *setting.Faults) {
 	if c.Limit.IsZero() {
 		f.Add(path+".limit", "", "missing", "write a rate such as 200/s, 10/m or 1000/h")
 	}
-	if c.Burst < 0 || c.Burst > maxBurst {
-		f.Add(path+".burst", strconv.Itoa(c.Burst), "out of range", "write a number from 1 to 1000000, or leave it out")
-	} else if n := int64(c.Limit.N); n > 0 && int64(c.Burst) > int64(maxRefill)/max(int64(c.Limit.Per)/n, 1) {
-		f.Add(path+".burst", strconv.Itoa(c.Burst), "would take more than a year to refill", "write a smaller number")
-	}
+	c.Limit.CheckBurst(path+".burst", c.Burst, f)
 }
 
 // burst returns Burst or its default.
@@ -52,7 +41,17 @@ func (c *RateConfig) burst() int {
 	if c.Burst > 0 {
 		return c.Burst
 	}
-	return min(max(c.Limit.N, 1), maxBurst)
+	return min(max(c.Limit.N, 1), setting.MaxBurst)
+}
+
+// cell returns the algorithm's parameters in nanoseconds: the time for one request, and how far a
+// key's time may run ahead of now. A missing rate allows one request only.
+func (c *RateConfig) cell() (interval, slack int64) {
+	if c.Limit.N <= 0 || c.Limit.Per <= 0 {
+		return math.MaxInt64 / 4, 0
+	}
+	interval = max(int64(c.Limit.Per)/int64(c.Limit.N), 1)
+	return interval, min(int64(c.burst()-1), int64(setting.MaxRefill)/interval) * interval
 }
 
 // Rate limits by the generic cell rate algorithm (GCRA): each key has an allowance that
@@ -81,16 +80,8 @@ func NewRate(c RateConfig, now func() time.Time) *Rate {
 	if now == nil {
 		now = time.Now
 	}
-	burst := c.burst()
-	// A missing rate allows one request only.
-	interval := int64(math.MaxInt64 / 4)
-	if c.Limit.N > 0 && c.Limit.Per > 0 {
-		interval = max(int64(c.Limit.Per)/int64(c.Limit.N), 1)
-	} else {
-		burst = 1
-	}
-	r := &Rate{per: c.Per, limit: c.Limit, interval: interval, now: now, start: now(), seed: maphash.MakeSeed()}
-	r.slack = min(int64(burst-1), int64(maxRefill)/interval) * interval
+	r := &Rate{per: c.Per, limit: c.Limit, now: now, start: now(), seed: maphash.MakeSeed()}
+	r.interval, r.slack = c.cell()
 	for i := range r.shards {
 		r.shards[i].sets = make([]set, 1)
 	}

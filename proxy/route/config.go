@@ -248,6 +248,11 @@ func (c *CallersConfig) TakesAPIKeys() bool {
 	return slices.ContainsFunc(c.Names(), func(name string) bool { return name == "apikey" || strings.HasPrefix(name, "apikey/") })
 }
 
+// TakesPasswords reports whether a route lists passwords.
+func (c *CallersConfig) TakesPasswords() bool {
+	return slices.ContainsFunc(c.Names(), func(name string) bool { return strings.HasPrefix(name, "basic/") })
+}
+
 // TakesSignatures reports whether the route verifies signatures of requests.
 func (r *Config) TakesSignatures() bool {
 	return r.Callers.TakesKeys() || r.Integrity.Request == seal.Always

@@ -46,6 +46,7 @@ type Route struct {
 	// UpgradeWarned limits the warnings about upgrades that the route ignores. All its hosts share it.
 	UpgradeWarned *ratelog.Rarely
 
+	TakesPasswords       bool          // Authorization with Basic is the gateway's
 	TakesAPIKeys         bool          // X-Api-Key and Api-Key are the gateway's
 	ForwardAuthorization bool          // insecure_forward_authorization
 	Identity             IdentityNames // fields for the caller's identity

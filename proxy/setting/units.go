@@ -219,3 +219,20 @@ func (r Rate) String() string {
 
 // IsZero reports whether no rate was given.
 func (r Rate) IsZero() bool { return r == Rate{} }
+
+const (
+	// MaxBurst is the largest burst of a rate.
+	MaxBurst = 1_000_000
+	// MaxRefill limits the refill time of a whole burst. It keeps sums of times within an int64.
+	MaxRefill = 366 * 24 * time.Hour
+)
+
+// CheckBurst records at path why a burst does not fit the rate. The burst is how many events may
+// come at once after a quiet time; 0 is the default.
+func (r Rate) CheckBurst(path string, burst int, f *Faults) {
+	if burst < 0 || burst > MaxBurst {
+		f.Add(path, strconv.Itoa(burst), "out of range", "write a number from 1 to 1000000, or leave it out")
+	} else if n := int64(r.N); n > 0 && int64(burst) > int64(MaxRefill)/max(int64(r.Per)/n, 1) {
+		f.Add(path, strconv.Itoa(burst), "would take more than a year to refill", "write a smaller number")
+	}
+}

@@ -1,0 +1,304 @@
+package auth
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/auth/apikey"
+	"sallyport/auth/identity"
+	"sallyport/proxy/setting"
+)
+
+// Kinds of a [Revocation].
+const (
+	RevokedPrincipal   = "principal"
+	RevokedToken       = "jti"
+	RevokedKey         = "key"
+	RevokedAPIKey      = "apikey"
+	RevokedCertificate = "certificate"
+)
+
+// Revocation is one line of the file of revocations.
+type Revocation struct {
+	Kind string // one of the kinds above
+	// Source is who issued the credential, such as issuer/corp: of tokens, and of keys of an
+	// issuer. Otherwise it is "".
+	Source string
+	// ID is the qualified name of a principal, the jti of a token, the id of a key, the name of
+	// an API key or of one of its secrets, or the fingerprint or serial number and issuer of a
+	// certificate.
+	ID string
+	// Before narrows the revocation of a principal to what was issued before it. Zero means all.
+	Before setting.Time
+	// Until is when the line may be removed, because what it revokes has ended; zero: never.
+	Until setting.Time
+}
+
+var errRevocation = errors.New("want principal SOURCE:NAME before TIME, jti issuer/NAME ID, key ID, key issuer/NAME ID, apikey NAME, certificate sha256:HEX or certificate SERIAL ISSUER, and until TIME behind it")
+
+// ParseRevocation reads a line of the file of revocations. Names with a space at an end, or that
+// end like an option, stand in quotes as in Go.
+func ParseRevocation(line string) (r Revocation, err error) {
+	kind, rest, _ := strings.Cut(line, " ")
+	r.Kind, rest = kind, strings.TrimSpace(rest)
+	if rest, err = r.options(rest); err != nil {
+		return Revocation{}, err
+	}
+	switch first, more, two := strings.Cut(rest, " "); {
+	case kind == RevokedToken && two, kind == RevokedKey && two && strings.HasPrefix(first, "issuer/"):
+		r.Source, rest = first, strings.TrimSpace(more)
+	}
+	if strings.HasPrefix(rest, `"`) {
+		if rest, err = strconv.Unquote(rest); err != nil {
+			return Revocation{}, errors.New("the quoted name does not end, or has text behind it")
+		}
+	}
+	if strings.HasPrefix(rest, apikey.Prefix) && len(rest) == apikey.Len {
+		return Revocation{}, errors.New("an API key in the clear; write the name of the key, and replace it")
+	}
+	r.ID = rest
+	if r.Kind == RevokedCertificate {
+		r.ID = certificateID(rest)
+	}
+	if err := r.check(); err != nil {
+		return Revocation{}, err
+	}
+	return r, nil
+}
+
+// options cuts before TIME and until TIME off the end of a line.
+func (r *Revocation) options(rest string) (string, error) {
+	for {
+		i := strings.LastIndexByte(rest, ' ')
+		head := strings.TrimSpace(rest[:max(i, 0)])
+		j := strings.LastIndexByte(head, ' ')
+		var to *setting.Time
+		switch head[j+1:] {
+		case "before":
+			to = &r.Before
+		case "until":
+			to = &r.Until
+		}
+		if to == nil || j < 0 || strings.HasSuffix(rest, `"`) {
+			return rest, nil
+		}
+		if !to.IsZero() {
+			return "", fmt.Errorf("%s stands there twice", head[j+1:])
+		}
+		if err := to.UnmarshalText([]byte(rest[i+1:])); err != nil {
+			return "", fmt.Errorf("%s: %w", head[j+1:], err)
+		}
+		rest = strings.TrimSpace(head[:j])
+	}
+}
+
+// check returns why nothing could match the revocation, or nil.
+func (r *Revocation) check() error {
+	source, name, qualified := strings.Cut(r.ID, ":")
+	switch {
+	case r.Kind != RevokedPrincipal && !r.Before.IsZero():
+		return errors.New("before belongs to a principal; a single credential is revoked as a whole")
+	case r.ID == "" || strings.ContainsAny(r.ID, "\r\n"):
+		return errRevocation
+	case r.Kind == RevokedPrincipal:
+		if !qualified || name == "" || !knownSource(source) {
+			return errors.New("want the qualified name of the caller as records write it, such as issuer/corp:alice or apikey:notebook")
+		}
+	case r.Kind == RevokedToken:
+		if !strings.HasPrefix(r.Source, "issuer/") {
+			return errors.New("want jti issuer/NAME ID: a jti is unique only at its issuer")
+		}
+	case r.Kind == RevokedCertificate:
+		if !isCertificate(r.ID) {
+			return errors.New("want sha256: and the fingerprint, or the serial number in hexadecimal and the issuer, such as 1f2a CN=Lab CA")
+		}
+	case r.Kind != RevokedKey && r.Kind != RevokedAPIKey:
+		if near := setting.Nearest(r.Kind, []string{RevokedPrincipal, RevokedToken, RevokedKey, RevokedAPIKey, RevokedCertificate}); near != "" {
+			return fmt.Errorf("unknown word; did you mean %s?", near)
+		}
+		return errRevocation
+	}
+	return nil
+}
+
+// knownSource reports whether principals may have this source.
+func knownSource(source string) bool {
+	kind, name, named := strings.Cut(source, "/")
+	switch kind {
+	case "issuer", "basic":
+		return name != ""
+	case "key", "apikey", "cert":
+		return !named
+	}
+	return false
+}
+
+// certificateID returns the id of a certificate in the form of [identity.Principal]. Tools write
+// fingerprints and serial numbers in upper case and with colons.
+func certificateID(s string) string {
+	if digits, ok := strings.CutPrefix(s, apikey.HashPrefix); ok {
+		return apikey.HashPrefix + strings.ToLower(strings.ReplaceAll(digits, ":", ""))
+	}
+	serial, issuer, _ := strings.Cut(s, " ")
+	serial = strings.TrimLeft(strings.ToLower(strings.ReplaceAll(serial, ":", "")), "0")
+	return strings.TrimSpace(serial + " " + strings.TrimSpace(issuer))
+}
+
+// isCertificate reports whether an id in the form of [certificateID] can be one of a certificate.
+func isCertificate(id string) bool {
+	if digits, ok := strings.CutPrefix(id, apikey.HashPrefix); ok {
+		raw, err := hex.DecodeString(digits)
+		return err == nil && len(raw) == sha256.Size
+	}
+	serial, issuer, _ := strings.Cut(id, " ")
+	return issuer != "" && serial != "" && strings.Trim(serial, "0123456789abcdef") == ""
+}
+
+// String returns the line in its one form.
+func (r Revocation) String() string {
+	words := []string{r.Kind}
+	if r.Source != "" {
+		words = append(words, r.Source)
+	}
+	id := r.ID
+	bare, _ := new(Revocation).options(id)
+	if bare != id || id != strings.TrimSpace(id) || strings.Contains(id, `"`) || strings.ContainsFunc(id, invisible) {
+		id = strconv.Quote(id)
+	}
+	words = append(words, id)
+	for _, o := range []struct {
+		word string
+		at   setting.Time
+	}{{"before", r.Before}, {"until", r.Until}} {
+		if !o.at.IsZero() {
+			words = append(words, o.word, o.at.UTC().Format(time.RFC3339))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// Revocations are the credentials that count no longer, although they verify. The nil Revocations
+// has none. It is immutable.
+type Revocations struct {
+	file       string
+	principals map[string]revokedCaller // by qualified name
+	items      map[item]int             // line numbers
+}
+
+// revokedCaller is the revocation of a principal.
+type revokedCaller struct {
+	before time.Time // zero: all that it ever has
+	line   int
+}
+
+// item identifies a credential, or the key that verifies it.
+type item struct {
+	byKey      bool
+	source, id string
+}
+
+// ReadRevocations reads a file of revocations; "" is none. It returns one [LineError] for each
+// fault, joined.
+//
+// A line is a revocation as [ParseRevocation] reads it. Lines that are empty or begin with # are
+// skipped. A line holds until it is removed: until only says when that is safe.
+func ReadRevocations(file setting.Path) (*Revocations, error) {
+	if file == "" {
+		return nil, nil
+	}
+	all := &Revocations{file: string(file), principals: map[string]revokedCaller{}, items: map[item]int{}}
+	err := EachRevocation(string(file), func(line int, r *Revocation) { all.add(line, r) })
+	if len(all.principals)+len(all.items) == 0 {
+		return nil, err // so that requests pay nothing
+	}
+	return all, err
+}
+
+// EachRevocation calls f with each revocation of a file. The error joins one [LineError] for each
+// fault.
+func EachRevocation(file string, f func(line int, r *Revocation)) error {
+	var errs []error
+	eachLine(file, func(line int, text string, err error) bool {
+		var r Revocation
+		if err == nil {
+			r, err = ParseRevocation(text)
+		}
+		if err != nil {
+			errs = append(errs, &LineError{File: file, Line: line, Err: err})
+			return len(errs) < maxLineErrors
+		}
+		f(line, &r)
+		return true
+	})
+	return errors.Join(errs...)
+}
+
+func (all *Revocations) add(line int, r *Revocation) {
+	switch r.Kind {
+	case RevokedPrincipal:
+		old, listed := all.principals[r.ID]
+		if !listed || r.Before.IsZero() || !old.before.IsZero() && old.before.Before(r.Before.Time) {
+			all.principals[r.ID] = revokedCaller{r.Before.Time, line}
+		}
+	case RevokedToken:
+		all.items[item{false, r.Source, r.ID}] = line
+	case RevokedAPIKey:
+		all.items[item{true, "apikey", r.ID}] = line
+	case RevokedCertificate:
+		all.items[item{strings.HasPrefix(r.ID, apikey.HashPrefix), "cert", r.ID}] = line
+	case RevokedKey:
+		source := r.Source
+		if source == "" {
+			source = "key"
+		}
+		all.items[item{true, source, r.ID}] = line
+	}
+}
+
+// refusal returns the refusal of a principal whose credential is revoked, or nil. Without
+// revocations it looks nothing up, and it never allocates for what is not revoked.
+func (all *Revocations) refusal(p *identity.Principal) *Error {
+	if all == nil {
+		return nil
+	}
+	if len(all.principals) > 0 {
+		e, listed := all.principals[p.String()]
+		switch {
+		case !listed:
+		case e.before.IsZero():
+			return all.refuse(p, e.line, p.String()+" is revoked")
+		case p.IssuedAt.IsZero():
+			return all.refuse(p, e.line, p.String()+" is revoked for what was issued before "+utc(e.before)+", and this does not say when it was issued")
+		case p.IssuedAt.Before(e.before):
+			return all.refuse(p, e.line, p.String()+" is revoked for what was issued before "+utc(e.before)+", and this was issued at "+utc(p.IssuedAt))
+		}
+	}
+	if len(all.items) == 0 {
+		return nil
+	}
+	if line, listed := all.items[item{false, p.Source, p.ID}]; listed && p.ID != "" {
+		return all.refuse(p, line, "the credential of "+p.String()+" with the id "+setting.Quoted(p.ID, shownName)+" is revoked")
+	}
+	if p.KeyID == "" {
+		return nil
+	}
+	line, listed := all.items[item{true, p.Source, p.KeyID}]
+	if name, _, secret := strings.Cut(p.KeyID, ":"); !listed && secret && p.Source == "apikey" {
+		line, listed = all.items[item{true, p.Source, name}]
+	}
+	if listed {
+		return all.refuse(p, line, "the key "+setting.Quoted(p.KeyID, shownName)+" of "+p.String()+" is revoked")
+	}
+	return nil
+}
+
+func (all *Revocations) refuse(p *identity.Principal, line int, cause string) *Error {
+	return &Error{Reason: CredentialRevoked, KeyID: p.KeyID, Err: fmt.Errorf("%s (line %d of revoked)", cause, line)}
+}
+
+func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
