@@ -45,7 +45,7 @@ func TestInspection(t *testing.T) {
 		{"a slash", func(p *provider, _ *IssuerConfig) { p.Identify(p.URL + "/") }},
 		{"not found", func(p *provider, _ *IssuerConfig) { p.Answer(authtest.Status(404)) }},
 		{"login page", func(p *provider, _ *IssuerConfig) { p.Answer(authtest.Text("<html>")) }},
-		{"redirect", func(p *provider, _ *IssuerConfig) { p.Answer(http.RedirectHandler("/login", 302)) }},
+		{"redirect", func(p *provider, _ *IssuerConfig) { p.Answer(http.RedirectHandler("/login", http.StatusFound)) }},
 		{"keys over http elsewhere", func(p *provider, _ *IssuerConfig) {
 			p.Answer(authtest.Text(`{"issuer":"` + p.URL + `","jwks_uri":"http://192.0.2.1/jwks"}`))
 		}},

@@ -372,3 +372,25 @@ func TestEndlessAnswerIsBounded(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A server that accepts connections and never answers holds no check longer than its time.
+func TestSilentServerIsBounded(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w := newWorld(t)
+	p := &patient{Options: w.options("")}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if got := p.answer(ctx, l.Addr().String(), true); got != "accepts connections" {
+		t.Errorf("got %q", got)
+	}
+	if _, _, err := p.date(ctx, "https://"+l.Addr().String(), nil); err == nil {
+		t.Error("a silent server has told the time")
+	}
+	if _, err := p.served(ctx, l.Addr().String(), "a.example"); err == nil {
+		t.Error("a silent server has sent certificates")
+	}
+}
