@@ -106,3 +106,25 @@ func TestOpaqueTokensTakeLittleMemory(t *testing.T) {
 		t.Errorf("%d tokens are cached", n)
 	}
 }
+
+// TestCertificateAllocatesNothing bounds the allocations for a verified certificate, alone and as
+// the one of a bound token in the cache.
+func TestCertificateAllocatesNothing(t *testing.T) {
+	r := newRegister(t)
+	mine := r.ca.Client("mine", nil)
+	for name, c := range map[string]struct {
+		chain   *Chain
+		request *Request
+	}{
+		"connection":  {r.chain("", nil, "cert"), overTLS(head(), mine)},
+		"bound token": {r.chain(BoundRequire, nil, "issuer/corp"), overTLS(head(r.token(boundTo(mine))), mine)},
+	} {
+		if n := testing.AllocsPerRun(200, func() {
+			if _, err := c.chain.Authenticate(t.Context(), c.request); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations, want none", name, n)
+		}
+	}
+}

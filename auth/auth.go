@@ -18,6 +18,7 @@ import (
 	"slices"
 	"time"
 
+	"sallyport/auth/clientcert"
 	"sallyport/auth/httpsig"
 	"sallyport/proxy/message"
 )
@@ -31,9 +32,10 @@ type Request struct {
 	Head *message.Head
 	// Peer is the client's address. Failed checks are counted against it.
 	Peer netip.Addr
-	// Via is the address of the immediate peer: the client, or the proxy that sent the request.
+	// Via is the address of the peer that sent the request: the client's, or that of the balancer
+	// next to the gateway.
 	Via netip.Addr
-	// Conn is the client's TLS connection; nil without TLS.
+	// Conn is the TLS connection of that peer; nil without TLS.
 	Conn *tls.ConnectionState
 }
 
@@ -76,7 +78,10 @@ type Config struct {
 	APIKeys   *APIKeys                // as [ReadAPIKeys] returns them; nil: none
 	Passwords map[string]*Passwords   // by the name that routes use: basic/NAME
 	Revoked   *Revocations            // as [ReadRevocations] returns them; nil: none
-	Aliases   map[string]string       // from qualified names of callers to their common name
+	// ClientCerts are the entries of client_certificates; nil: none. They are not closed with
+	// the Auth.
+	ClientCerts *clientcert.Hosts
+	Aliases     map[string]string // from qualified names of callers to their common name
 
 	MaxAge time.Duration // maximum age of signatures; httpsig.Lifetime if zero
 	Skew   time.Duration // how far a signer's clock may be ahead; zero: not at all
@@ -89,15 +94,16 @@ type Config struct {
 // tokens with [IssuerUnavailable], fetches nothing and stores nothing in its [Memory].
 // It still checks signatures, API keys and passwords, which need no issuer.
 type Auth struct {
-	memory    *Memory
-	issuers   map[string]*issuer
-	keys      map[string]*SigningKey
-	apiKeys   *APIKeys
-	passwords map[string]*Passwords
-	revoked   *Revocations
-	aliases   map[string]string
-	maxAge    time.Duration
-	skew      time.Duration
+	memory      *Memory
+	issuers     map[string]*issuer
+	keys        map[string]*SigningKey
+	apiKeys     *APIKeys
+	passwords   map[string]*Passwords
+	revoked     *Revocations
+	clientCerts *clientcert.Hosts
+	aliases     map[string]string
+	maxAge      time.Duration
+	skew        time.Duration
 
 	activated, closed bool // guarded by memory.mu
 }
@@ -107,7 +113,7 @@ type Auth struct {
 // not be nil. An Auth that was never activated need not be closed.
 func New(c Config, m *Memory) (*Auth, error) {
 	a := &Auth{memory: m, issuers: make(map[string]*issuer, len(c.Issuers)),
-		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), revoked: c.Revoked, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), revoked: c.Revoked, clientCerts: c.ClientCerts, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
 	if a.apiKeys == nil {
 		a.apiKeys = &APIKeys{}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/auth/apikey"
+	"sallyport/auth/clientcert"
 	"sallyport/auth/identity"
 	"sallyport/proxy/message"
 )
@@ -29,6 +30,9 @@ type bearer struct {
 	introspects bool           // some candidate is asked about tokens
 	field       string         // with the token; "" for authorization
 	from        []netip.Prefix // the peers whose field counts
+
+	certificates *clientcert.Hosts // for tokens that are bound to one
+	revoked      *Revocations      // of those certificates
 }
 
 // candidate is an issuer of the route, with the audiences that the route accepts.
@@ -40,7 +44,7 @@ type candidate struct {
 // newBearer makes the authenticator for callers that are all "issuer/NAME", and whose tokens
 // are all in the same field.
 func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
-	b := &bearer{memory: a.memory}
+	b := &bearer{memory: a.memory, certificates: a.clientCerts, revoked: a.revoked}
 	for _, caller := range callers {
 		iss := a.issuer(caller)
 		if iss == nil {
@@ -102,7 +106,7 @@ func (b *bearer) Challenge(realm string, e *Error) string { return bearerChallen
 // bearerChallenge returns a challenge of RFC 6750, section 3. It has no error code if no
 // token was sent, and invalid_token if one was refused.
 func bearerChallenge(realm string, e *Error) string {
-	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() || e.aboutPassword() {
+	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() || e.aboutPassword() || e.aboutCertificate() {
 		return "Bearer realm=" + quoted(realm)
 	}
 	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())
@@ -122,6 +126,9 @@ func (b *bearer) Recheck(ctx context.Context, r *Request, _ Proof) (Proof, error
 func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, error) {
 	e, err := b.verify(ctx, r, budget)
 	if err != nil {
+		return Proof{}, err
+	}
+	if err := b.holds(r, e); err != nil {
 		return Proof{}, err
 	}
 	return Proof{Caller: e.principal, Field: cmp.Or(b.field, "authorization"), Revocable: e.lookAgain != 0}, nil
@@ -394,7 +401,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, audience: audience, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, bound: t.registered.bound.to(), audience: audience, notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}

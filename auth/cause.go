@@ -139,6 +139,8 @@ func (c *Chain) missingCause(reason string, authorization string, stray error) e
 		what = "another credential than that of Authorization is missing"
 	}
 	switch reason {
+	case CertificateMissing:
+		what = "the client has sent no certificate"
 	case SignatureMissing:
 		what = "there is no signature for this gateway"
 	case UnlistedCredential:

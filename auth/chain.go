@@ -16,7 +16,8 @@ import (
 type Demand struct {
 	// Callers are "issuer/NAME" for bearer tokens of that issuer, "key/NAME" for
 	// signatures by keys of that principal, "key" for signatures by any key, "apikey/NAME"
-	// and "apikey" likewise for API keys, "basic/NAME" for passwords of that entry, or
+	// and "apikey" likewise for API keys, "cert/NAME" and "cert" likewise for client
+	// certificates, "basic/NAME" for passwords of that entry, or
 	// "anonymous" alone. Never empty.
 	Callers []string
 	// All requires a credential of each kind that Callers lists, instead of one. The
@@ -68,6 +69,9 @@ type kind struct {
 // signs reports whether the kind is message signatures.
 func (k *kind) signs() bool { return k.traits.AcceptSignature != "" }
 
+// general reports whether the kind has a registered scheme of WWW-Authenticate.
+func (k *kind) general() bool { return k.traits.Missing == NoCredential }
+
 // newKind returns the constructor of the authenticator for callers written as word or
 // word/NAME; nil if there is no such kind. A new kind of credential is added here.
 func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authenticator, error) {
@@ -78,6 +82,8 @@ func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authentic
 		return a.newSigned
 	case "apikey":
 		return a.newAPIKeys
+	case "cert":
+		return a.newCertificates
 	case "basic":
 		return a.newBasic
 	}
@@ -120,16 +126,18 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 		}
 	}
 	// Check signatures first: a signed message that was changed must be refused,
-	// whatever other credentials it has.
-	slices.SortStableFunc(c.kinds, func(x, y kind) int {
+	// whatever other credentials it has. Certificates follow, since the last kind names the
+	// reason if there is no credential: where there are several, that is not one of them.
+	rank := func(k kind) int {
 		switch {
-		case x.signs() == y.signs():
+		case k.signs():
 			return 0
-		case x.signs():
-			return -1
+		case !k.general():
+			return 1
 		}
-		return 1
-	})
+		return 2
+	}
+	slices.SortStableFunc(c.kinds, func(x, y kind) int { return rank(x) - rank(y) })
 	return c, nil
 }
 
@@ -351,17 +359,19 @@ func (c *Chain) AcceptSignature() string {
 }
 
 // Challenge returns the value of WWW-Authenticate for an error of the chain (RFC 9110,
-// section 11.6.1); "" if the status is not 401. A chain that accepts signatures and
-// other credentials names only the others; [Chain.AcceptSignature] asks for signatures.
+// section 11.6.1); "" if the status is not 401. Signatures and certificates have no registered
+// scheme, so they are named only if the chain accepts nothing else. [Chain.AcceptSignature] asks
+// for signatures.
 func (c *Chain) Challenge(realm string, err error) string {
 	e := asError(err)
 	if c == nil || e.Status() != 401 {
 		return ""
 	}
 	var all []string
+	general := slices.ContainsFunc(c.kinds, func(k kind) bool { return k.general() })
 	for i := range c.kinds {
 		k := &c.kinds[i]
-		if k.signs() && len(c.kinds) > 1 {
+		if general && !k.general() {
 			continue
 		}
 		if one := k.Challenge(realm, e); one != "" && !slices.Contains(all, one) {

@@ -186,8 +186,8 @@ func (a *Auth) explainToken(ctx context.Context, b *bearer, raw string, e *Error
 			continue
 		}
 		_, refused := v.decide(ctx, c, t)
-		if refused == nil { // the first answer of the issuer was an outage
-			return nil
+		if refused == nil { // the token alone is right
+			return []Finding{c.explain(t, e)}
 		}
 		if worse := moreSpecific(first, refused); worse != first {
 			first, by = worse, c

@@ -62,7 +62,8 @@ func newExplained(t *testing.T) *explained {
 			c.Algorithms = setting.List[string]{"ES256"}
 			c.MaxLifetime = setting.Duration(2 * time.Hour)
 		}),
-		"gone": issuer("https://gone.example", func(c *IssuerConfig) { c.JWKS = mustURL(gone.URL + "/jwks") }),
+		"bound": issuer("https://bound.example", func(c *IssuerConfig) { c.BoundTokens = BoundRequire }),
+		"gone":  issuer("https://gone.example", func(c *IssuerConfig) { c.JWKS = mustURL(gone.URL + "/jwks") }),
 	}})
 	return x
 }
@@ -81,7 +82,7 @@ func (x *explained) route(t *testing.T, d Demand) *Chain {
 // may repeat the credential.
 func TestExplanations(t *testing.T) {
 	x := newExplained(t)
-	all := x.route(t, Demand{Callers: []string{"issuer/corp", "issuer/auth0", "issuer/okta", "issuer/entra", "issuer/plain", "issuer/gone", "apikey/lab"}})
+	all := x.route(t, Demand{Callers: []string{"issuer/corp", "issuer/auth0", "issuer/okta", "issuer/entra", "issuer/plain", "issuer/bound", "issuer/gone", "apikey/lab"}})
 	narrow := x.route(t, Demand{Callers: []string{"issuer/plain"}, Audience: []string{"other"}})
 	keysOnly := x.route(t, Demand{Callers: []string{"apikey"}})
 	corpOnly := x.route(t, Demand{Callers: []string{"issuer/corp"}})
@@ -116,6 +117,8 @@ func TestExplanations(t *testing.T) {
 		{"required claim", sign("https://issuer.example", map[string]any{"department": "sales", "email": "a@b"}), all},
 		{"lifetime", sign("https://issuer.example", map[string]any{"exp": x.now.Unix() + 86400, "department": "research", "email": "a@b"}), all},
 		{"bound", sign(keycloak, map[string]any{"cnf": map[string]any{"jkt": "x"}}), all},
+		{"bound to a certificate that is not there", sign("https://bound.example", map[string]any{"cnf": map[string]any{"x5t#S256": strings.Repeat("A", 43)}}), all},
+		{"not bound, and must be", sign("https://bound.example", nil), all},
 		{"malformed scope", sign(keycloak, map[string]any{"scope": 7}), all},
 		{"alg none", headed(`{"alg":"none","kid":"k1"}`), all},
 		{"alg HS512", headed(`{"alg":"HS512","kid":"k1"}`), all},

@@ -68,7 +68,7 @@ func (iss *issuer) cureReason(reason string) string {
 	case TokenTooLong:
 		return "shorten the life of access tokens at the issuer, or raise " + at + ".max_lifetime"
 	case TokenBound:
-		return "ask the issuer for a token that is not bound (no DPoP, no client certificate)"
+		return "call with the certificate to which the token is bound, and write " + at + ".bound_tokens: accept; else ask for one that is not bound (no DPoP)"
 	case IssuerUnavailable:
 		return "see what is said about the issuer"
 	}
@@ -336,6 +336,8 @@ func (c *candidate) cureClaim(t *token, problem string) string {
 		return "tid and iss must name one tenant: get the token from the tenant's own endpoint"
 	case strings.HasPrefix(problem, "exp is absent"):
 		return "have the issuer issue tokens that end; others are not accepted"
+	case strings.HasPrefix(problem, "cnf is absent"):
+		return "have the issuer bind the tokens of this client to its certificate (RFC 8705), or write " + at + ".bound_tokens: accept"
 	case strings.HasPrefix(problem, "iat is absent"):
 		return "have the issuer add iat, or remove " + at + ".max_lifetime"
 	}

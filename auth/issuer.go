@@ -92,6 +92,12 @@ type IssuerConfig struct {
 	// realm_access.roles. Default: none.
 	Groups string `yaml:"groups"`
 
+	// BoundTokens says whether tokens that are bound to a client certificate (RFC 8705) are
+	// taken: off refuses them, accept takes them from the client with that certificate, and
+	// require takes no others. Hosts of routes that list such an issuer ask for certificates, by
+	// client_certificates. Default: off.
+	BoundTokens string `yaml:"bound_tokens"`
+
 	// Introspection is how the gateway asks the issuer about tokens that are not JWTs.
 	// Default: it takes none of those.
 	Introspection *IntrospectionConfig `yaml:"introspection"`
@@ -144,6 +150,11 @@ func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 		if claim == "" || len(values) == 0 {
 			f.Add(setting.Join(at("require"), claim), "", "a required claim needs a name and a value", `write claim: value, or claim: "*" for any value`)
 		}
+	}
+	switch c.BoundTokens {
+	case "", BoundOff, BoundAccept, BoundRequire:
+	default:
+		f.Add(at("bound_tokens"), c.BoundTokens, "unknown value", "write off, accept or require")
 	}
 	c.checkTimes(at, f)
 	if c.TokenFrom != nil {

@@ -21,7 +21,7 @@ import (
 func TestEveryRefusalRecordsItsCause(t *testing.T) {
 	groups := map[string]func(*testing.T) *refusals{
 		"heads": refusedHeads, "slow heads": refusedSlowHeads, "routes": refusedByRoutes, "plain": refusedOnPlainHTTP, "forward auth": refusedForProxies,
-		"tokens": refusedTokens, "API keys": refusedAPIKeys, "passwords": refusedPasswords, "revocations": refusedRevoked, "issuers": refusedForIssuers, "introspection": refusedByIntrospection,
+		"tokens": refusedTokens, "API keys": refusedAPIKeys, "certificates": refusedCertificates, "revocation lists": refusedByEndedLists, "passwords": refusedPasswords, "revocations": refusedRevoked, "issuers": refusedForIssuers, "introspection": refusedByIntrospection,
 		"signatures": refusedSignatures, "nonces": refusedNonces,
 		"rules": refusedByRules, "models": refusedModels, "bodies": refusedBodies, "limits": refusedByLimits, "calls": refusedCalls,
 		"upstreams": refusedByUpstreams, "timeouts": refusedForTimeouts, "streams": cutStreams, "reloads": cutByReloads, "stops": cutAtTheEnd,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/auth"
+	"sallyport/auth/clientcert"
 	"sallyport/policy"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/message"
@@ -24,6 +25,8 @@ type (
 	IssuerReport = auth.IssuerReport
 	// IntrospectionReport is the outcome of asking an issuer about a random token.
 	IntrospectionReport = auth.IntrospectionReport
+	// ListStatus is the state of a list of revoked client certificates.
+	ListStatus = clientcert.ListStatus
 	// DirectoryReport describes an ACME authority of the configuration.
 	DirectoryReport = edge.DirectoryReport
 	// TokenFacts are what a token says about itself, not verified.
@@ -42,6 +45,9 @@ type Examination struct {
 	auth   *auth.Auth
 	edge   *edge.Edge
 	dial   upstream.Options
+
+	clients *clientcert.Hosts
+	lists   *clientcert.Memory
 }
 
 // Examine begins an examination of a configuration from [LoadConfig]. It reads the files that the
@@ -54,16 +60,29 @@ func Examine(cfg *Config, o Options) (*Examination, error) {
 	}
 	// The same token is checked for many routes; no budget may end that.
 	memory := auth.NewMemory(auth.MemoryOptions{Now: o.Now, Budget: auth.Budget{Burst: math.MaxInt32, Every: time.Nanosecond}})
-	a, _, err := newAuth(cfg, memory)
+	lists := clientcert.NewMemory(clientcert.MemoryOptions{Now: o.Now})
+	clients, err := clientcert.New(cfg.ClientCertificates, lists, o.Now)
+	if err != nil {
+		return nil, err
+	}
+	a, _, err := newAuth(cfg, memory, clients)
 	if err != nil {
 		return nil, err
 	}
 	a.Activate()
-	return &Examination{config: cfg, auth: a, edge: certs.edge, dial: upstream.Options{Dial: o.Dial}}, nil
+	clients.Activate()
+	return &Examination{config: cfg, auth: a, clients: clients, lists: lists, edge: certs.edge, dial: upstream.Options{Dial: o.Dial}}, nil
 }
 
 // Close ends the examination and what it has started.
-func (x *Examination) Close() { x.auth.Close() }
+func (x *Examination) Close() {
+	x.auth.Close()
+	x.clients.Close()
+}
+
+// RevocationLists fetches the lists of revoked client certificates that have a URL, and waits for them
+// until ctx ends.
+func (x *Examination) RevocationLists(ctx context.Context) []ListStatus { return x.lists.Fetch(ctx) }
 
 // Issuers fetches the documents of all issuers, and waits for them until ctx ends.
 func (x *Examination) Issuers(ctx context.Context) []IssuerReport { return x.auth.Inspect(ctx) }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/auth"
+	"sallyport/auth/clientcert"
 	"sallyport/proxy/admin"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/config"
@@ -28,6 +29,7 @@ type memory struct {
 	options Options
 	sockets []*handedSocket
 	auth    *auth.Memory
+	certs   *clientcert.Memory
 	edge    *edge.Edge
 	replay  *local.Replay
 	pools   *upstream.Pools
@@ -52,6 +54,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	m.Compressors = route.NewCompressors()
 	m.pools = upstream.NewPools(upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial, Log: m.Log})
 	m.auth = auth.NewMemory(auth.MemoryOptions{Now: o.Now, Log: m.Log})
+	m.certs = clientcert.NewMemory(clientcert.MemoryOptions{Now: o.Now, Log: m.Log})
 	m.counts = limit.NewCounters(o.Now)
 	hash := config.OutlineOf(cfg).Hash()
 	short, _ := config.ShortHashes(hash, hash)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/auth"
+	"sallyport/auth/clientcert"
 	"sallyport/policy"
 	"sallyport/proxy/config"
 	"sallyport/proxy/edge"
@@ -33,6 +34,7 @@ type snapshot struct {
 	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
 	tls       *edge.View
 	auth      *auth.Auth
+	certs     *clientcert.Hosts
 	apiKeys   *auth.APIKeys
 	upstreams []*upstream.Upstream
 	counts    *limit.Lease
@@ -59,7 +61,10 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
 	s.PublicHTTPS = cfg.PublicHTTPS
 	s.Durable = cfg.Audit.Durable
-	if s.auth, s.apiKeys, err = newAuth(cfg, m.auth); err != nil {
+	if s.certs, err = clientcert.New(cfg.ClientCertificates, m.certs, m.options.Now); err != nil {
+		return nil, err
+	}
+	if s.auth, s.apiKeys, err = newAuth(cfg, m.auth, s.certs); err != nil {
 		return nil, err
 	}
 	s.Own = make(map[string]*limit.Own, len(s.apiKeys.Limits()))
@@ -83,7 +88,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 
 // newAuth returns the part of a configuration that proves callers, and its API keys. It reads the
 // files with credentials.
-func newAuth(cfg *Config, m *auth.Memory) (*auth.Auth, *auth.APIKeys, error) {
+func newAuth(cfg *Config, m *auth.Memory, certs *clientcert.Hosts) (*auth.Auth, *auth.APIKeys, error) {
 	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
 	if err != nil {
 		return nil, nil, err
@@ -102,7 +107,7 @@ func newAuth(cfg *Config, m *auth.Memory) (*auth.Auth, *auth.APIKeys, error) {
 	}
 	integrity := cfg.Integrity.WithDefaults()
 	a, err := auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Passwords: passwords, Revoked: revoked, Aliases: cfg.Aliases(),
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Passwords: passwords, Revoked: revoked, ClientCerts: certs, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m)
 	return a, apiKeys, err
@@ -125,6 +130,7 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 // activate applies the snapshot's settings to the process memory, just before the snapshot becomes
 // current.
 func (s *snapshot) activate(m *memory) {
+	s.certs.Activate()
 	s.auth.Activate()
 	m.edge.Activate(s.tls)
 	m.setBounds(s.config)
@@ -139,6 +145,9 @@ func (s *snapshot) activate(m *memory) {
 func (s *snapshot) release() {
 	if s.auth != nil {
 		s.auth.Close()
+	}
+	if s.certs != nil {
+		s.certs.Close()
 	}
 	for _, u := range s.upstreams {
 		u.Close()

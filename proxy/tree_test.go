@@ -115,7 +115,8 @@ func TestTreeArrows(t *testing.T) {
 		{"auth/httpsig", "", "a leaf: signatures know nothing of gateways"},
 		{"auth/apikey", "", "a leaf: the form of keys, for who makes and who reads them"},
 		{"auth/fetch", "proxy/setting", "fetching knows no protocol above HTTP"},
-		{"auth", "auth/apikey auth/identity auth/httpsig auth/fetch proxy/message proxy/setting", "credentials are read from heads, not from servers; auth/authtest is for tests"},
+		{"auth/clientcert", "auth/fetch auth/identity proxy/setting", "certificates are judged alone, for handshakes and for requests"},
+		{"auth", "auth/apikey auth/clientcert auth/identity auth/httpsig auth/fetch proxy/message proxy/setting", "credentials are read from heads, not from servers; auth/authtest is for tests"},
 
 		{"policy/model", "proxy/message", "what a request asks is read from the request alone"},
 		{"policy", "policy/model auth/identity proxy/message proxy/setting", "decisions are pure: no transport, no proof"},
@@ -137,8 +138,8 @@ func TestTreeArrows(t *testing.T) {
 		{"proxy/seal", "auth auth/httpsig proxy/limit proxy/message proxy/setting proxy/upstream", "what is vouched for knows messages and keys, not routes"},
 		{"proxy/route", "auth policy/... proxy/limit proxy/message proxy/ratelog proxy/seal proxy/setting proxy/upstream proxy/wire", "a route gathers what is done to its messages, and does not know the order"},
 		{"proxy/exchange", "auth auth/httpsig auth/identity policy/... proxy/route proxy/seal proxy/audit proxy/limit proxy/message proxy/setting proxy/shared proxy/upstream proxy/wire", "the way knows what it passes, and neither files nor engines"},
-		{"proxy/config", "auth policy/... proxy/...", "the whole file has sections of all rooms"},
-		{"proxy", "auth auth/httpsig auth/identity policy/... proxy/...", "the gateway joins all packages"},
+		{"proxy/config", "auth auth/clientcert policy/... proxy/...", "the whole file has sections of all rooms"},
+		{"proxy", "auth auth/clientcert auth/httpsig auth/identity policy/... proxy/...", "the gateway joins all packages"},
 	}
 	for _, s := range sources(t) {
 		for name, at := range s.imports() {

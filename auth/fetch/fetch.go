@@ -165,22 +165,32 @@ func (c *Client) HTTP() *http.Client { return c.http }
 // unknown ones, and refuses duplicate names, invalid UTF-8 and data after the value. The
 // error is always an [*Error].
 func (c *Client) JSON(ctx context.Context, address string, v any) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	text, err := c.Bytes(ctx, address, "application/json")
 	if err != nil {
-		return &Error{Kind: BadURL}
-	}
-	answer, err := c.http.Do(r)
-	if err != nil {
-		return wrap(err)
-	}
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		return wrap(err)
+		return err
 	}
 	if err := json.Unmarshal(text, v); err != nil {
 		return &Error{Kind: Garbage, Err: err}
 	}
 	return nil
+}
+
+// Bytes fetches a document of a media type. The error is always an [*Error].
+func (c *Client) Bytes(ctx context.Context, address, accept string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, &Error{Kind: BadURL}
+	}
+	r.Header.Set("Accept", accept)
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	return text, nil
 }
 
 // transport makes one request and reads the whole response within the bounds. Its errors

@@ -41,6 +41,7 @@ func (c *Config) check(f *setting.Faults) {
 		checkRules("policies."+name, model.Raw(), c.Policies[name], f)
 		c.checkWho("policies."+name, c.Policies[name], f)
 	}
+	c.checkClientCertificates(f)
 	c.checkIntegrity(f)
 	c.checkTrustedProxies(f)
 	c.Audit.Check("audit", f)

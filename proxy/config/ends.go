@@ -16,7 +16,8 @@ import (
 )
 
 // Ends returns when the signing keys, API keys and passwords of the configuration itself end and, if files
-// is set, when the authorities in ca files and the certificates for issuers end. It leaves out files that cannot be read, which
+// is set, when the authorities in ca files, the lists in crl
+// files and the certificates for issuers end. It leaves out files that cannot be read, which
 // CheckFiles reports, and the gateway's own certificates, which package edge knows.
 func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	var all []expiry.End
@@ -52,6 +53,7 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	if !files {
 		return all
 	}
+	all = append(all, c.certificateEnds(now)...)
 	end := func(kind, at string, file setting.Path, cure string) {
 		if file == "" {
 			return

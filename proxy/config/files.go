@@ -33,6 +33,9 @@ func (c *Config) CheckFiles() error {
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
 	}
+	for i := range c.ClientCertificates {
+		c.ClientCertificates[i].CheckFiles(setting.Index("client_certificates", i), &f)
+	}
 	c.checkKeyFiles(&f)
 	c.checkAPIKeyFile(&f)
 	c.checkRevoked(&f)

@@ -211,7 +211,7 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
 	if !r.Access.Admits(u.client) {
 		return errors.New(r.Access.Refusal(u.client))
 	}
-	proof, err := r.Chain.Recheck(ctx, &auth.Request{Head: u.head, Peer: u.client, Conn: u.conn.TLS}, u.proof)
+	proof, err := r.Chain.Recheck(ctx, &auth.Request{Head: u.head, Peer: u.client, Via: u.conn.Peer.Addr().Unmap(), Conn: u.conn.TLS}, u.proof)
 	if err != nil {
 		return err
 	}

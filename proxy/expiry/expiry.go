@@ -18,7 +18,8 @@ const (
 	APIKey      = "api_key"
 	Passwords   = "basic"
 	Certificate = "certificate"
-	CA          = "ca" // certificates of authorities, by which the gateway verifies others
+	CA          = "ca"  // certificates of authorities, by which the gateway verifies others
+	CRL         = "crl" // lists of revoked certificates, each until it names its successor
 )
 
 // End describes when a thing, a key or certificate, ends.

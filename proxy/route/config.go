@@ -85,8 +85,9 @@ type Config struct {
 	// tensorflow, triton, openai or ollama. Default: raw.
 	Serves string `yaml:"serves"`
 	// Callers lists the accepted credentials: issuer/NAME for bearer tokens of that issuer,
-	// key/NAME for signatures by keys of that principal, key for those of all principals, or
-	// anonymous alone for none. One of several is enough; {all: [...]} requires every one.
+	// key/NAME for signatures by keys of that principal, key for those of all principals,
+	// apikey/NAME and apikey likewise for API keys, cert/NAME and cert likewise for client
+	// certificates, or anonymous alone for none. One of several is enough; {all: [...]} requires every one.
 	Callers CallersConfig `yaml:"callers"`
 	// Integrity says which signatures are required, and which answers are signed.
 	Integrity seal.RouteConfig `yaml:"integrity"`

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -27,6 +28,24 @@ func (p *patient) authorities() []check {
 		}
 	}
 	return all
+}
+
+// revocationLists checks the lists of revoked client certificates that are fetched.
+func (p *patient) revocationLists() []check {
+	return []check{func(ctx context.Context) (found []Finding) {
+		for _, l := range p.exam.RevocationLists(ctx) {
+			found = append(found, listFinding(&l))
+		}
+		return found
+	}}
+}
+
+func listFinding(l *proxy.ListStatus) Finding {
+	if l.LastError != "" {
+		text, cure := parted(l.LastError, "")
+		return Finding{"crl", l.URL, Fail, text, cmp.Or(cure, "let this machine fetch it: without a list that is in force, certificates of its CA are refused")}
+	}
+	return Finding{"crl", l.URL, OK, fmt.Sprintf("of %q, with %s, until %s", l.Issuer, counted(l.Revoked, "certificate"), l.NextUpdate.UTC().Format("2006-01-02 15:04Z")), ""}
 }
 
 func directoryFinding(r *proxy.DirectoryReport) Finding {
