@@ -34,11 +34,16 @@ func (a *audience) within(accepted []string) bool {
 	return overlap(a.claimed, accepted) && (a.aud == nil || overlap(a.aud, accepted))
 }
 
+// missing returns the claim that has none of the accepted audiences, and its values.
+func (a *audience) missing(accepted []string) (name string, found []string) {
+	if a.claim != "" && !overlap(a.claimed, accepted) {
+		return a.claim, a.claimed
+	}
+	return "aud", a.aud
+}
+
 // wrong returns the cause for a token whose audience is not accepted.
 func (a *audience) wrong(accepted []string) string {
-	name, found := "aud", a.aud
-	if a.claim != "" && !overlap(a.claimed, accepted) {
-		name, found = a.claim, a.claimed
-	}
+	name, found := a.missing(accepted)
 	return name + " is " + values(found) + ", the route takes " + values(accepted)
 }

@@ -284,11 +284,7 @@ func (v *verification) run(ctx context.Context) (*verified, error) {
 		if !t.registered.hasIss || !c.iss.issues(t.registered.iss) {
 			continue
 		}
-		check := v.check
-		if c.iss.introspect != nil && c.iss.introspect.jwt {
-			check = func(ctx context.Context, c *candidate, _ *token) (*verified, *Error) { return v.lookUp(ctx, c) }
-		}
-		e, err := check(ctx, c, t)
+		e, err := v.decide(ctx, c, t)
 		if err == nil {
 			return e, nil
 		}
@@ -299,6 +295,17 @@ func (v *verification) run(ctx context.Context) (*verified, error) {
 	}
 	return nil, refused
 }
+
+// decide verifies a JWT as the candidate's issuer wants it: here, or by asking the issuer.
+func (v *verification) decide(ctx context.Context, c *candidate, t *token) (*verified, *Error) {
+	if c.asked() {
+		return v.lookUp(ctx, c)
+	}
+	return v.check(ctx, c, t)
+}
+
+// asked reports whether the issuer is asked about its JWTs too.
+func (c *candidate) asked() bool { return c.iss.introspect != nil && c.iss.introspect.jwt }
 
 // moreSpecific returns the more specific of two refusals. IssuerUnavailable ranks first,
 // then refusals of a token whose signature was verified, then BadCredential.
@@ -320,7 +327,10 @@ func moreSpecific(a, b *Error) *Error {
 	return a
 }
 
-var errNotActive = errors.New("this configuration is not active")
+var (
+	errNotActive = errors.New("this configuration is not active")
+	errSignature = errors.New("the signature does not match")
+)
 
 // check verifies the token as a token of the candidate's issuer: header, key, signature,
 // claims, in this order.
@@ -349,7 +359,7 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	k := found.signer(t)
 	if k == nil {
 		v.budget.charge(v.request.Peer, now) // once, however many keys were tried
-		return nil, bad(fmt.Errorf("issuer %s: the signature does not match %s", c.iss.name, found.inWords()))
+		return nil, bad(fmt.Errorf("issuer %s: %w %s", c.iss.name, errSignature, found.inWords()))
 	}
 	e, refused := c.checkClaims(t, k, now)
 	if refused != nil {

@@ -33,10 +33,17 @@ func ofToken(what string, claim func(name string) []string) error {
 			whose = append(whose, c.name+" "+setting.Quoted(values[0], c.most))
 		}
 	}
-	if len(whose) > 0 {
-		what += "; its " + strings.Join(whose, ", ")
+	return &tokenCause{what, strings.Join(whose, ", ")}
+}
+
+// tokenCause is a cause with the owner of the token.
+type tokenCause struct{ what, whose string }
+
+func (c *tokenCause) Error() string {
+	if c.whose == "" {
+		return c.what
 	}
-	return errors.New(what)
+	return c.what + "; its " + c.whose
 }
 
 // values returns the values of a claim in quotes, or "absent" if there are none.

@@ -65,34 +65,15 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
 	s.PublicHTTPS = cfg.PublicHTTPS
 	s.Durable = cfg.Audit.Durable
-	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
-	if err != nil {
+	if s.certs, err = clientcert.New(cfg.ClientCertificates, m.certs, m.options.Now); err != nil {
 		return nil, err
 	}
-	if s.apiKeys, err = auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile); err != nil {
+	if s.auth, s.apiKeys, err = newAuth(cfg, m.auth, s.certs); err != nil {
 		return nil, err
 	}
 	s.Own = make(map[string]*limit.Own, len(s.apiKeys.Limits()))
 	for name, l := range s.apiKeys.Limits() {
 		s.Own[name] = s.counts.Own(name, limit.OwnConfig{Rate: l.Rate.Limit, Burst: l.Rate.Burst, InFlight: l.InFlight})
-	}
-	revoked, err := auth.ReadRevocations(cfg.Revoked)
-	if err != nil {
-		return nil, fmt.Errorf("revoked: %w", err)
-	}
-	passwords, err := auth.ReadAllPasswords(cfg.Basic)
-	if err != nil {
-		return nil, err
-	}
-	if s.certs, err = clientcert.New(cfg.ClientCertificates, m.certs, m.options.Now); err != nil {
-		return nil, err
-	}
-	integrity := cfg.Integrity.WithDefaults()
-	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: s.apiKeys, Passwords: passwords, Revoked: revoked, ClientCerts: s.certs, Aliases: cfg.Aliases(),
-		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
-	}, m.auth); err != nil {
-		return nil, err
 	}
 	if err := m.beginReplay(cfg); err != nil {
 		return nil, err
@@ -107,11 +88,38 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {
 		return nil, err
 	}
-	s.Assertions = credential.NewKeySet(keys, m.options.Now)
+	s.Assertions = credential.NewKeySet(s.auth.Keys(), m.options.Now)
 	if err := s.addRoutes(m); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// newAuth returns the part of a configuration that proves callers, and its API keys. It reads the
+// files with credentials.
+func newAuth(cfg *Config, m *auth.Memory, certs *clientcert.Hosts) (*auth.Auth, *auth.APIKeys, error) {
+	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
+	if err != nil {
+		return nil, nil, err
+	}
+	apiKeys, err := auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	revoked, err := auth.ReadRevocations(cfg.Revoked)
+	if err != nil {
+		return nil, nil, fmt.Errorf("revoked: %w", err)
+	}
+	passwords, err := auth.ReadAllPasswords(cfg.Basic)
+	if err != nil {
+		return nil, nil, err
+	}
+	integrity := cfg.Integrity.WithDefaults()
+	a, err := auth.New(auth.Config{
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Passwords: passwords, Revoked: revoked, ClientCerts: certs, Aliases: cfg.Aliases(),
+		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
+	}, m)
+	return a, apiKeys, err
 }
 
 // addListening sets the fields for listeners.
@@ -242,23 +250,28 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	if r.Rewriting, err = route.NewRewriting(c); err != nil {
 		return nil, err
 	}
-	if r.Chain, err = s.auth.Route(s.demandOf(c)); err != nil {
+	if r.Chain, err = s.auth.Route(demandOf(cfg, c)); err != nil {
 		return nil, err
 	}
-	rules := cfg.RulesOf(c)
+	if r.Policy, err = newPolicy(cfg, c); err != nil {
+		return nil, err
+	}
 	servers, bound := s.auth.AuthorizationServers(c.Callers.Names())
-	r.Resource = route.NewResource(c.Path, servers, scopesOf(rules), bound)
-	if r.Fixed != nil && len(rules) == 0 {
+	r.Resource = route.NewResource(c.Path, servers, scopesOf(cfg.RulesOf(c)), bound)
+	return r, nil
+}
+
+// newPolicy returns the rules of a route.
+func newPolicy(cfg *Config, c *route.Config) (*policy.Policy, error) {
+	rules := cfg.RulesOf(c)
+	if c.Respond != nil && len(rules) == 0 {
 		rules = route.EveryoneAllowed()
 	}
 	at := "rules"
 	if name := c.Rules.Policy; name != "" {
 		at = "policies." + name
 	}
-	if r.Policy, err = policy.New(r.Dialect, at, rules); err != nil {
-		return nil, err
-	}
-	return r, nil
+	return policy.New(cfg.DialectOf(c), at, rules)
 }
 
 // scopesOf returns the scopes that rules mention to allow something.
@@ -273,7 +286,7 @@ func scopesOf(rules []policy.Rule) []string {
 }
 
 // demandOf returns which credentials and signatures a route requires.
-func (s *snapshot) demandOf(c *route.Config) auth.Demand {
+func demandOf(cfg *Config, c *route.Config) auth.Demand {
 	return auth.Demand{
 		Callers: c.Callers.Names(), All: len(c.Callers.All) > 0, Independent: c.Callers.Bind == route.BindIndependent,
 		Audience: c.Audience,
@@ -281,7 +294,7 @@ func (s *snapshot) demandOf(c *route.Config) auth.Demand {
 			Always:      c.Integrity.Request == seal.Always,
 			Cover:       slices.Clone(c.Integrity.Cover),
 			HeadersOnly: c.Integrity.Body == seal.HeadersOnly,
-			Authority:   authorities(s.config),
+			Authority:   authorities(cfg),
 		},
 	}
 }

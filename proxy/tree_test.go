@@ -176,7 +176,9 @@ func TestTreeNetHTTP(t *testing.T) {
 		"auth/fetch":    "the one client for what is fetched; go-oidc uses it for discovery",
 		"auth/httpsig":  "the transport that signs requests and verifies responses, for clients in Go",
 		"proxy/edge":    "acmez's client for authorities, bounded; webhooks that make records",
-		"cmd/sallyport": "sallyport curl, a client over httpsig's transport",
+		"cmd/sallyport": "sallyport curl, a client over httpsig's transport; sallyport token, over oauth2's",
+
+		"cmd/sallyport/doctor": "the time of issuers, by which the clock is checked",
 	}
 	clientNames := strings.Fields("Client DefaultTransport ProxyFromEnvironment ParseTime Transport RoundTripper Request Response Header ErrUseLastResponse NewRequestWithContext")
 	for _, s := range sources(t) {
