@@ -103,3 +103,9 @@ func (p *clientPolicies) checkConn(host string, c *wire.Conn) error {
 	}
 	return nil
 }
+
+// outdated implements [exchange.Snapshot.Outdated].
+func (p *clientPolicies) outdated(host string, c *wire.Conn) bool {
+	trust, policy := p.trustOf(host)
+	return policy != nil && c.TLS != nil && c.ClientPolicy != policy.ID && trust.HeaderFrom(c.Peer.Addr()) == ""
+}

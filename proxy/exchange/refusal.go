@@ -232,9 +232,7 @@ func asRefusal(err error) *refusal {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &authErr):
-		// A connection is older than the client's certificate, or than the demand for one.
-		noCert := authErr.Reason == auth.CertificateMissing
-		r := &refusal{reason: authErr.Reason, cause: authErr.Err, keyID: authErr.KeyID, hangUp: noCert}
+		r := &refusal{reason: authErr.Reason, cause: authErr.Err, keyID: authErr.KeyID}
 		if authErr.Status() != http.StatusUnauthorized {
 			r.retryAfter = checkRetry
 		}

@@ -48,7 +48,7 @@ func (x *exchange) refuse(err error) {
 		// HTTP.
 		x.stream.CloseAfter()
 	}
-	if r.hangUp {
+	if r.hangUp || r.reason == auth.CertificateMissing && x.snapshot.Outdated != nil && x.snapshot.Outdated(x.head.Host, x.stream.Conn()) {
 		x.hangUp()
 	}
 	x.sendRefusal(o, r, err)

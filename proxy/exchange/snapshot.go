@@ -37,6 +37,9 @@ type Snapshot struct {
 	// certificates: a [*Misdirected], or an [*auth.Error] if the connection's certificate is refused
 	// by now. Nil: no host asks for any.
 	CheckConn func(host string, c *wire.Conn) error
+	// Outdated reports whether a new connection might have a client certificate where this one has
+	// none: its handshake did not ask by the present policy of the host. Nil like CheckConn.
+	Outdated func(host string, c *wire.Conn) bool
 	// Durable says when the records of requests without a route must be in the audit log.
 	Durable setting.Durability
 
