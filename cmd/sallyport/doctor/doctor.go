@@ -96,6 +96,7 @@ type patient struct {
 // Run makes all checks. The error is not nil only if the token or the route cannot be read.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	o = o.withDefaults()
+	o.Lookup = once(o.Lookup)
 	r := &Report{File: o.Config}
 	p := &patient{Options: o}
 	config, err := proxy.LoadConfig(o.Config)
@@ -171,6 +172,29 @@ func faultsOf(check string, state State, err error) (found []Finding) {
 		found = append(found, one)
 	}
 	return found
+}
+
+// once returns a look-up that remembers its answers: several checks ask for the same names.
+func once(lookup func(context.Context, string) ([]netip.Addr, error)) func(context.Context, string) ([]netip.Addr, error) {
+	type answer struct {
+		found []netip.Addr
+		err   error
+	}
+	var mu sync.Mutex // guards known
+	known := map[string]answer{}
+	return func(ctx context.Context, host string) ([]netip.Addr, error) {
+		mu.Lock()
+		a, ok := known[host]
+		mu.Unlock()
+		if !ok {
+			if a.found, a.err = lookup(ctx, host); ctx.Err() == nil {
+				mu.Lock()
+				known[host] = a
+				mu.Unlock()
+			}
+		}
+		return slices.Clone(a.found), a.err
+	}
 }
 
 // ownAddresses returns the addresses of this machine.

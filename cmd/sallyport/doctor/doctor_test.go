@@ -394,3 +394,36 @@ func TestSilentServerIsBounded(t *testing.T) {
 		t.Error("a silent server has sent certificates")
 	}
 }
+
+// A check whose time ends says so, and not that all is well.
+func TestEndOfTimeIsNoGoodNews(t *testing.T) {
+	w := newWorld(t)
+	config, err := proxy.LoadConfig(w.file(t, "gateway.yaml", start+"routes:\n"+route("a.localhost", "http://127.0.0.1:1", "callers: anonymous")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &patient{Options: w.options(""), config: config, own: addresses(w.own)}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, e := range p.endpoints() {
+		if found := p.exposed(ctx, &e); len(found) != 1 || found[0].State != Skipped {
+			t.Errorf("got %+v", found)
+		}
+	}
+}
+
+func TestNamesAreLookedUpOnce(t *testing.T) {
+	asked := 0
+	lookup := once(func(context.Context, string) ([]netip.Addr, error) {
+		asked++
+		return addresses("192.0.2.1"), nil
+	})
+	for range 3 {
+		if found, err := lookup(t.Context(), "a.example"); err != nil || len(found) != 1 {
+			t.Errorf("got %v, %v", found, err)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("looked up %d times", asked)
+	}
+}

@@ -62,6 +62,9 @@ func (p *patient) exposed(ctx context.Context, e *endpoint) []Finding {
 			open = append(open, text+" "+answer)
 		}
 	}
+	if len(open) == 0 && ctx.Err() != nil {
+		return []Finding{{"exposed", e.text, Skipped, "not all addresses could be asked in time", "run doctor again"}}
+	}
 	if len(open) == 0 {
 		return []Finding{{"exposed", e.text, OK, "answers nobody at the other addresses of this machine", ""}}
 	}
