@@ -16,6 +16,15 @@ func audienceOf(t *token, claim string) audience {
 	return a
 }
 
+// audience returns the audience of a verified token.
+func (e *verified) audience(claim string) audience {
+	a := audience{aud: e.principal.Claim("aud"), claim: claim}
+	if claim != "" {
+		a.claimed = e.principal.Claim(claim)
+	}
+	return a
+}
+
 // within reports whether one of the accepted audiences is among those of the token. A token that
 // has aud is refused if it is not meant, whichever claim stands for aud (RFC 7519, section 4.1.3).
 func (a *audience) within(accepted []string) bool {

@@ -112,6 +112,9 @@ func TestPasswordsProveTheirUser(t *testing.T) {
 	if got := both.Challenge("models.test", &Error{Reason: BasicUnknown}); got != `Bearer realm="models.test", Basic realm="models.test", charset="UTF-8"` {
 		t.Errorf("challenge %s", got)
 	}
+	if got := k.chain("basic/legacy", "issuer/corp").Challenge("models.test", &Error{Reason: NoCredential}); got != `Bearer realm="models.test", Basic realm="models.test", charset="UTF-8"` {
+		t.Errorf("passwords listed first: challenge %s", got)
+	}
 	proof := accepted(t, only, login("bob", "sesame"))
 	if !proof.Caller.Expires.Equal(k.clock.now().Add(time.Hour)) || proof.Caller.Kind() != "basic" {
 		t.Errorf("got %+v", proof)

@@ -140,7 +140,7 @@ func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verif
 	if err != nil {
 		return nil, err
 	}
-	v := verification{bearer: b, raw: raw, peer: r.Peer, budget: budget}
+	v := verification{bearer: b, raw: raw, request: r, budget: budget}
 	if !b.introspects || isJWT(raw) {
 		v.hash = b.memory.tokens.hash(raw)
 		if e, err := v.cached(); e != nil || err != nil {
@@ -150,7 +150,7 @@ func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verif
 	if b.introspects {
 		v.digest = b.memory.digest(raw)
 		if c, e := v.cachedAnswer(); e != nil {
-			if err := c.accept(e, b.memory.now().Unix()); err != nil {
+			if err := v.accept(c, e); err != nil {
 				return nil, err
 			}
 			return e, nil
@@ -178,7 +178,7 @@ func (v *verification) cached() (*verified, error) {
 			b.memory.tokens.drop(e)
 			continue
 		}
-		if err := c.accept(e, now.Unix()); err == nil {
+		if err := v.accept(c, e); err == nil {
 			return e, nil
 		} else if b.alone(c) {
 			return nil, err
@@ -250,11 +250,17 @@ func bad(cause error) *Error { return &Error{Reason: BadCredential, Err: cause} 
 // verification verifies one token that is not in the cache.
 type verification struct {
 	*bearer
-	raw    string
-	hash   uint64 // of raw; 0 if the route takes it for an opaque token
-	digest digest // of raw, if the route introspects
-	peer   netip.Addr
-	budget *budget // for failed checks; nil: unlimited
+	raw     string
+	hash    uint64 // of raw; 0 if the route takes it for an opaque token
+	digest  digest // of raw, if the route introspects
+	request *Request
+	budget  *budget // for failed checks; nil: unlimited
+}
+
+// accept checks that the route and this request may use a token of the candidate now. Each use of
+// a token must pass it, whether the token is new or cached, verified here or by its issuer.
+func (v *verification) accept(c *candidate, e *verified) *Error {
+	return c.accept(e, v.memory.now().Unix())
 }
 
 // run checks the token against each issuer of the route whose URL is the claim iss. About a
@@ -347,22 +353,22 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 		return nil, bad(c.iss.foreignKey(other))
 	}
 	now := v.memory.now()
-	if !v.budget.left(v.peer, now) {
-		return nil, tooManyFailures(v.budget, v.peer)
+	if !v.budget.left(v.request.Peer, now) {
+		return nil, tooManyFailures(v.budget, v.request.Peer)
 	}
 	k := found.signer(t)
 	if k == nil {
-		v.budget.charge(v.peer, now) // once, however many keys were tried
+		v.budget.charge(v.request.Peer, now) // once, however many keys were tried
 		return nil, bad(fmt.Errorf("issuer %s: %w %s", c.iss.name, errSignature, found.inWords()))
 	}
 	e, refused := c.checkClaims(t, k, now)
 	if refused != nil {
-		v.budget.charge(v.peer, now)
+		v.budget.charge(v.request.Peer, now)
 		return nil, refused
 	}
 	e.issuer, e.raw, e.hash = im.number, strings.Clone(v.raw), v.hash
 	v.memory.tokens.put(e)
-	if refused := c.accept(e, now.Unix()); refused != nil {
+	if refused := v.accept(c, e); refused != nil {
 		return nil, refused
 	}
 	return e, nil
@@ -401,14 +407,14 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, bound: t.registered.bound.to(), audience: audience, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, bound: t.registered.bound.to(), notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}
 	p.Expires = time.Unix(e.notAfter, 0)
 	p.Qualify()
 	e.principal = p
-	e.size = entryOverhead + claims.size()
+	e.size = int32(entryOverhead + claims.size())
 	return e, nil
 }
 
@@ -417,14 +423,15 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 func (c *candidate) accept(e *verified, now int64) *Error {
 	skew := c.iss.rules.skew
 	rounded := int64(skew / time.Second)
+	audience := e.audience(c.iss.rules.audience)
 	reason, cause := "", ""
 	switch {
 	case now >= e.notAfter:
 		reason, cause = TokenExpired, expired(e.notAfter-rounded, now, skew)
 	case now < e.notBefore:
 		reason, cause = TokenNotYetValid, notYetValid(e.notBefore+rounded, now, skew)
-	case !e.audience.within(c.audience):
-		reason, cause = WrongAudience, e.audience.wrong(c.audience)
+	case !audience.within(c.audience):
+		reason, cause = WrongAudience, audience.wrong(c.audience)
 	default:
 		return nil
 	}

@@ -72,3 +72,26 @@ func BenchmarkRefusedToken(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkCachedOpaqueToken is as BenchmarkCachedToken, for tokens that an issuer was asked about.
+func BenchmarkCachedOpaqueToken(b *testing.B) {
+	o := newOpaque(b, nil)
+	heads := make([]string, 10_000)
+	for i := range heads {
+		token := o.know(fmt.Sprintf("ory_at_%043d.%043d", i, i), nil)
+		heads[i] = "Bearer " + token
+		if _, err := o.chain.Authenticate(b.Context(), from(client, head(heads[i]))); err != nil {
+			b.Fatal(err)
+		}
+	}
+	h := head("")
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		h.Fields[0].Value = heads[i%len(heads)]
+		i += 7
+		if _, err := o.chain.Authenticate(b.Context(), from(client, h)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

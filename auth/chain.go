@@ -374,7 +374,12 @@ func (c *Chain) Challenge(realm string, err error) string {
 		if general && !k.general() {
 			continue
 		}
-		if one := k.Challenge(realm, e); one != "" && !slices.Contains(all, one) {
+		one := k.Challenge(realm, e)
+		switch {
+		case one == "" || slices.Contains(all, one):
+		case strings.HasPrefix(one, "Bearer "): // clients of MCP read the first challenge only
+			all = slices.Insert(all, 0, one)
+		default:
 			all = append(all, one)
 		}
 	}

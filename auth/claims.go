@@ -158,58 +158,6 @@ func (r *claimReader) readArray(path string, d *jsontext.Decoder) error {
 	return err
 }
 
-// packed returns the claims but those of some names, in as little memory as it can. All its
-// text is one string, which lives as long as any part of it.
-func (s claimSet) packed(without ...string) claimSet {
-	claims, values, n := 0, 0, 0
-	kept := func(c *claim) bool { return !slices.Contains(without, c.path) }
-	for i := range s {
-		if c := &s[i]; kept(c) {
-			claims, values = claims+1, values+len(c.values)
-			if constant(c.path) == "" {
-				n += len(c.path)
-			}
-			for _, v := range c.values {
-				n += len(v)
-			}
-		}
-	}
-	var b strings.Builder
-	b.Grow(n)
-	add := func(text string) string {
-		from := b.Len()
-		b.WriteString(text)
-		return b.String()[from:]
-	}
-	out, words := make(claimSet, 0, claims), make([]string, 0, values)
-	for i := range s {
-		if c := s[i]; kept(&c) {
-			if name := constant(c.path); name != "" {
-				c.path = name
-			} else {
-				c.path = add(c.path)
-			}
-			from := len(words)
-			for _, v := range c.values {
-				words = append(words, add(v))
-			}
-			c.values = words[from:len(words):len(words)]
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
-// constant returns a usual name of a claim as a text that takes no memory; "" for others.
-func constant(path string) string {
-	for _, name := range [...]string{"aud", "client_id", "exp", "iat", "iss", "jti", "nbf", "scope", "sub", "username"} {
-		if path == name {
-			return name
-		}
-	}
-	return ""
-}
-
 func (s claimSet) find(path string) (claim, bool) {
 	i, ok := slices.BinarySearchFunc(s, path, func(c claim, p string) int { return strings.Compare(c.path, p) })
 	if !ok {

@@ -3,11 +3,13 @@ package auth
 import (
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"sallyport/auth/authtest"
+	"sallyport/auth/fetch"
 )
 
 // FuzzToken: no text makes the parser panic, and what it accepts is the one
@@ -85,6 +87,39 @@ func FuzzClaims(f *testing.F) {
 					t.Fatalf("%q is not UTF-8", v)
 				}
 			}
+		}
+	})
+}
+
+// FuzzAnswer: an issuer's answer is accepted only if encoding/json reads active as true in it too,
+// and the audience as ours.
+func FuzzAnswer(f *testing.F) {
+	for _, s := range []string{
+		`{"active":true,"sub":"alice","aud":"models","exp":1800003600}`, `{"active":true,"sub":"alice","aud":["x","models"],"cnf":{}}`,
+		`{"active":false}`, `{"active":"true"}`, `{"Active":true,"sub":"alice","aud":"models"}`, `{"active":true,"active":false}`, `{}`, `null`, `<html>`,
+	} {
+		f.Add([]byte(s))
+	}
+	o := newOpaque(f, nil)
+	in := o.auth.issuers["corp"].memory.Load().introspector
+	f.Fuzz(func(t *testing.T, text []byte) {
+		v, why, err := in.judge(t.Context(), &look{}, &fetch.Answer{Type: plainAnswer, Text: text})
+		if (v != nil) == (why != nil || err != nil) || why != nil && err != nil {
+			t.Fatalf("%v, %v and %v", v, why, err)
+		}
+		if v == nil {
+			return
+		}
+		var loose struct {
+			Active bool
+			Sub    string
+			Aud    any
+		}
+		if err := json.Unmarshal(text, &loose); err != nil || !loose.Active || loose.Sub != v.principal.Name {
+			t.Fatalf("encoding/json reads %+v, %v; we accept %s", loose, err, v.principal.String())
+		}
+		if all, several := loose.Aud.([]any); loose.Aud != "models" && (!several || !slices.Contains(all, any("models"))) {
+			t.Fatalf("accepted for the audience %v", loose.Aud)
 		}
 	})
 }

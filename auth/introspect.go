@@ -46,7 +46,8 @@ type introspector struct {
 	refused refusedTokens
 	counts  LookUps
 	failed  *keysError // of the last look-up; nil if the issuer answered
-	warned  time.Time  // when failed was last logged
+	warned  time.Time  // when a failure was last logged
+	told    bool       // it was, and the end of the failures was not yet
 }
 
 // LookUps counts look-ups of tokens at an issuer by outcome, and requests that needed none.
@@ -272,8 +273,9 @@ func (in *introspector) note(k *look, v *verified, why *Error, failure *keysErro
 		in.memory.tokens.dropToken(in.number, k.digest.hash())
 	}
 	in.outage.end()
-	if in.failed != nil {
-		in.failed = nil
+	in.failed = nil
+	if in.told {
+		in.told = false
 		in.memory.log.Info("issuer answers about tokens again", "issuer", in.issuer.url)
 	}
 	in.finish(k, v, why)
@@ -287,7 +289,7 @@ const warnEvery = time.Minute
 func (in *introspector) warn(failure *keysError, now time.Time) {
 	in.failed = failure
 	if in.warned.IsZero() || now.Sub(in.warned) >= warnEvery {
-		in.warned = now
+		in.warned, in.told = now, true
 		in.memory.log.Warn("issuer not asked about a token", "issuer", in.issuer.url, "url", failure.url, "why", failure.words(), "cause", failure.err)
 	}
 }

@@ -50,7 +50,7 @@ func TestSignedAnswerIsVerified(t *testing.T) {
 		o := newOpaque(t, func(c *IssuerConfig) { c.Introspection.Signed = signed })
 		o.signedBy(o.key, signedHeader(o.key), nil)
 		want(t, o.chain, o.know("0paque", nil), "")
-		want(t, o.chain, "unknown", TokenInactive)
+		want(t, o.chain, "unkn0wn", TokenInactive)
 		accept := "application/json"
 		if signed {
 			accept = signedAnswer

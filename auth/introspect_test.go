@@ -131,6 +131,9 @@ func TestLookUpProvesTheClient(t *testing.T) {
 // TestClaimsOfOpaqueTokensAreChecked as those of JWTs are, on the first use and from memory.
 func TestClaimsOfOpaqueTokensAreChecked(t *testing.T) {
 	type m = map[string]any
+	byClient := func(id string) func(*IssuerConfig) {
+		return func(c *IssuerConfig) { c.AudienceClaim, c.Audience = "client_id", setting.List[string]{id} }
+	}
 	for name, c := range map[string]struct {
 		claims m
 		change func(*IssuerConfig)
@@ -142,6 +145,11 @@ func TestClaimsOfOpaqueTokensAreChecked(t *testing.T) {
 		"several audiences":          {claims: m{"aud": []string{"x", "models"}}},
 		"another audience":           {claims: m{"aud": "billing"}, want: WrongAudience},
 		"no audience":                {claims: m{"aud": nil}, want: WrongAudience},
+		"client_id instead of aud":   {claims: m{"aud": nil}, change: byClient("notebook")},
+		"another client_id":          {claims: m{"aud": nil}, change: byClient("other"), want: WrongAudience},
+		"neither aud nor token_type": {claims: m{"aud": nil, "token_type": nil}, change: byClient("notebook"), want: WrongAudience},
+		"token_type is required":     {change: require("token_type", "Bearer")},
+		"client_id, but another aud": {claims: m{"aud": "billing"}, change: byClient("notebook"), want: WrongAudience},
 		"no exp":                     {claims: m{"exp": nil}},
 		"no exp, but a longest life": {claims: m{"exp": nil}, change: func(c *IssuerConfig) { c.MaxLifetime = setting.Duration(time.Hour) }, want: MissingClaim},
 		"too long a life":            {change: func(c *IssuerConfig) { c.MaxLifetime = setting.Duration(time.Minute) }, want: TokenTooLong},
@@ -174,23 +182,23 @@ func TestClaimsOfOpaqueTokensAreChecked(t *testing.T) {
 
 func TestInactiveTokenIsRefused(t *testing.T) {
 	o := newOpaque(t, nil)
-	_, err := ask(o.chain, "unknown")
+	_, err := ask(o.chain, "unkn0wn")
 	if reason(t, err) != TokenInactive || asError(err).Status() != 401 {
 		t.Errorf("got %v", err)
 	}
 	if got := o.chain.Challenge("models", err); got != `Bearer realm="models", error="invalid_token", error_description="the token has ended, was revoked, or is unknown"` {
 		t.Errorf("challenge %s", got)
 	}
-	want(t, o.chain, "unknown", TokenInactive)
+	want(t, o.chain, "unkn0wn", TokenInactive)
 	o.asked(t, 1)
 	if n := o.lookUps(); n != (LookUps{Inactive: 1, CachedRefused: 1}) {
 		t.Errorf("got %+v", n)
 	}
 	o.clock.add(9 * time.Second)
-	o.know("unknown", nil)
-	want(t, o.chain, "unknown", TokenInactive)
+	o.know("unkn0wn", nil)
+	want(t, o.chain, "unkn0wn", TokenInactive)
 	o.clock.add(time.Second)
-	want(t, o.chain, "unknown", "")
+	want(t, o.chain, "unkn0wn", "")
 	o.asked(t, 2)
 }
 
@@ -320,16 +328,16 @@ func TestAnswersOfOneConfigurationEndWithIt(t *testing.T) {
 	o := newOpaque(t, nil)
 	token := o.know("0paque-t0k3n", nil)
 	want(t, o.chain, token, "")
-	want(t, o.chain, "unknown", TokenInactive)
+	want(t, o.chain, "unkn0wn", TokenInactive)
 	same, chain := o.load(t, nil)
 	o.auth.Close()
 	want(t, o.chain, token, IssuerUnavailable)
 	want(t, chain, token, "")
-	want(t, chain, "unknown", TokenInactive)
+	want(t, chain, "unkn0wn", TokenInactive)
 	o.asked(t, 2)
 	_, other := o.load(t, func(c *IssuerConfig) { c.Introspection.ClientSecret = setting.Literal([]byte("another")) })
 	want(t, other, token, "")
-	want(t, other, "unknown", TokenInactive)
+	want(t, other, "unkn0wn", TokenInactive)
 	o.asked(t, 4)
 	same.Close()
 	if n := o.memory.CacheStatus().Tokens; n != 1 {

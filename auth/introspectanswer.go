@@ -100,11 +100,11 @@ func (v *verification) lookUp(ctx context.Context, c *candidate) (*verified, *Er
 	if im == nil {
 		return nil, &Error{Reason: IssuerUnavailable, Err: errNotActive}
 	}
-	e, refused := im.introspector.lookUp(ctx, v.digest, v.raw, v.peer, v.budget)
+	e, refused := im.introspector.lookUp(ctx, v.digest, v.raw, v.request.Peer, v.budget)
 	if refused != nil {
 		return nil, refused
 	}
-	if refused := c.accept(e, v.memory.now().Unix()); refused != nil {
+	if refused := v.accept(c, e); refused != nil {
 		return nil, refused
 	}
 	return e, nil
@@ -137,7 +137,7 @@ func (in *introspector) judge(ctx context.Context, k *look, a *fetch.Answer) (*v
 		return nil, nil, errors.New("active is absent, or not true or false")
 	}
 	if active.values[0] != "true" {
-		return nil, in.refuse(TokenInactive, "the issuer says that the token is not active: it has ended, was revoked, or is not of this issuer"), nil
+		return nil, in.refuse(TokenInactive, "the issuer says that the token is not active: it has ended, was revoked, is unknown there, or client "+setting.Quoted(in.clientID, shownID)+" may not see it"), nil
 	}
 	v, why := in.verdict(k, t)
 	return v, why, nil
@@ -154,7 +154,7 @@ func (in *introspector) refuse(reason, cause string) *Error {
 // verdict checks the claims of an active token against the issuer's configuration.
 func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
 	c, r := candidate{in.issuer, in.issuer.audience}, &t.registered
-	if r.hasIss && r.iss != in.issuer.url {
+	if r.hasIss && !in.issuer.issues(r.iss) {
 		return nil, in.refuse(BadCredential, "it says that iss of the token is "+setting.Quoted(r.iss, 2*shownName))
 	}
 	if kind, ok := t.claims.find("token_type"); ok {
@@ -165,8 +165,12 @@ func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
 		default:
 			return nil, in.refuse(BadCredential, "token_type is "+setting.Quoted(what, shownID)+", not that of an access token")
 		}
+	} else if len(r.aud) == 0 && in.issuer.rules.audience != "" {
+		// Issuers introspect refresh tokens too. With audience_claim nothing else tells them apart.
+		return nil, in.refuse(WrongAudience, "aud and token_type are both absent: the token could be a refresh token")
 	}
-	t.claims = t.claims.packed("active", "token_type")
+	claims, kept := t.claims.compacted("active")
+	t.claims = claims
 	aud, _ := t.claims.find("aud")
 	r.aud = aud.values
 	endless := !r.hasExp && in.issuer.rules.maxLifetime == 0
@@ -178,6 +182,7 @@ func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
 	if why != nil {
 		return nil, why
 	}
+	v.principal.Claim = kept.Claim
 	if endless {
 		v.principal.Expires = time.Time{}
 	}
@@ -212,7 +217,7 @@ func (in *introspector) open(ctx context.Context, text string, t *token) error {
 	c, now := &outer.registered, in.memory.now()
 	oldest := now.Add(-rules.skew - in.timeout).Unix()
 	switch {
-	case c.iss != in.issuer.url:
+	case !in.issuer.issues(c.iss):
 		return errors.New("iss is " + setting.Quoted(c.iss, 2*shownName) + ", not that of the issuer")
 	case !slices.Contains(c.aud, in.clientID):
 		return errors.New("aud is " + values(c.aud) + ", not the client_id")

@@ -20,7 +20,8 @@ func (m *Memory) digest(raw string) digest {
 // hash returns the hash for the cache of verified tokens. It needs no key of its own.
 func (d *digest) hash() uint64 { return binary.LittleEndian.Uint64(d[:]) }
 
-// maxRefused is how many refused tokens are remembered for an issuer: about 1 MiB.
+// maxRefused is how many refused tokens are remembered for an issuer: about 1 MiB, and the
+// causes.
 const maxRefused = 8 << 10
 
 // refusedTokens remembers why tokens were refused, so that a client that repeats one causes

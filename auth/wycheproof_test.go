@@ -112,7 +112,7 @@ func vectorVerification(t *testing.T, set json.RawMessage) *verification {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &verification{bearer: b.(*bearer)}
+	return &verification{bearer: b.(*bearer), request: &Request{}}
 }
 
 // vector returns why the signature of a vector is refused, or "" if it is valid.

@@ -241,7 +241,7 @@ func TestNoCredentialIsDenied(t *testing.T) {
 	h := build(t, plan{})
 	got := h.do("POST", "/", "{}", map[string]string{"Authorization": ""})
 	h.refused(got, 401, "no_credential")
-	if c := got.Header.Get("Www-Authenticate"); c != `Bearer realm="models.test"` {
+	if c := got.Header.Get("Www-Authenticate"); !strings.HasPrefix(c, `Bearer realm="models.test", resource_metadata="https://models.test:`) || strings.Contains(c, "error") {
 		t.Errorf("challenge %q", c)
 	}
 	for _, header := range []map[string]string{

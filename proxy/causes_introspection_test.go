@@ -47,7 +47,7 @@ func refusedByIntrospection(t *testing.T) *refusals {
 	iss["broken"].AnswerLookUps(authtest.Text("<html>"))
 	iss["stranger"].AnswerLookUps(authtest.Status(401))
 	who := `; its sub "alice", iss "http://127.0.0.1:PORT"`
-	r.expect("token_inactive", 401, "issuer asked: the issuer says that the token is not active: it has ended, was revoked, or is not of this issuer", ask("asked_unknown-t0ken"))
+	r.expect("token_inactive", 401, `issuer asked: the issuer says that the token is not active: it has ended, was revoked, is unknown there, or client "gateway" may not see it`, ask("asked_unknown-t0ken"))
 	r.expect("token_inactive", 401, "issuer asked: the issuer says that the token is not active: …", r.ask("GET / HTTP/1.1", "Authorization: Bearer asked_unknown-t0ken"))
 	r.expect("bad_credential", 401, "the token is not a JWT, and has none of the prefixes of the route's issuers", ask("0paque-of-nobody"))
 	r.expect("bad_credential", 401, "the token has characters that no bearer token has", ask("asked_0paque|x"))

@@ -234,6 +234,8 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	if r.Policy, err = newPolicy(cfg, c); err != nil {
 		return nil, err
 	}
+	servers, bound := s.auth.AuthorizationServers(c.Callers.Names())
+	r.Resource = route.NewResource(c.Path, servers, scopesOf(cfg.RulesOf(c)), bound)
 	return r, nil
 }
 
@@ -248,6 +250,17 @@ func newPolicy(cfg *Config, c *route.Config) (*policy.Policy, error) {
 		at = "policies." + name
 	}
 	return policy.New(cfg.DialectOf(c), at, rules)
+}
+
+// scopesOf returns the scopes that rules mention to allow something.
+func scopesOf(rules []policy.Rule) []string {
+	var all []string
+	for i := range rules {
+		if len(rules[i].Deny) == 0 {
+			all = append(all, rules[i].Who.Scope...)
+		}
+	}
+	return all
 }
 
 // demandOf returns which credentials and signatures a route requires.

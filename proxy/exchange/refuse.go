@@ -134,9 +134,9 @@ func (x *exchange) challenge(status int, err error) string {
 	case x.route.Chain.Anonymous():
 		return ""
 	case errors.As(err, &denied) && denied.Reason == policy.ReasonInsufficientScope:
-		return auth.InsufficientScope(x.head.Host, denied.Scopes)
+		return auth.WithMetadata(auth.InsufficientScope(x.head.Host, denied.Scopes), x.head.Host, x.metadataURL())
 	case status == http.StatusUnauthorized:
-		return x.route.Chain.Challenge(x.head.Host, err)
+		return auth.WithMetadata(x.route.Chain.Challenge(x.head.Host, err), x.head.Host, x.metadataURL())
 	}
 	return ""
 }

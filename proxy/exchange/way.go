@@ -40,6 +40,8 @@ func (x *exchange) way() error {
 	switch v.kind {
 	case publicDocument:
 		return x.sendPublicDocument()
+	case resourceMetadata:
+		return x.sendMetadata(v.resource)
 	case preflight:
 		return x.answerPreflight()
 	case fixedAnswer:
@@ -53,16 +55,18 @@ type verdict struct {
 	kind        verdictKind
 	grant       policy.Grant       // set for granted and fixedAnswer
 	provisional policy.Provisional // set instead of grant while the content is unverified
+	resource    *route.Resource    // set for resourceMetadata
 }
 
 type verdictKind uint8
 
 const (
-	nothing        verdictKind = iota
-	granted                    // may be forwarded
-	fixedAnswer                // may have the route's fixed answer
-	preflight                  // a CORS preflight, answered without a caller
-	publicDocument             // a public document of the gateway
+	nothing          verdictKind = iota
+	granted                      // may be forwarded
+	fixedAnswer                  // may have the route's fixed answer
+	preflight                    // a CORS preflight, answered without a caller
+	publicDocument               // a public document of the gateway
+	resourceMetadata             // the public metadata of a route
 )
 
 // decide makes the one decision on a request, whoever will forward it. The package comment of proxy
@@ -73,6 +77,9 @@ func (x *exchange) decide() (verdict, error) {
 	}
 	if isPublic(x.head.Path) {
 		return verdict{kind: publicDocument}, nil
+	}
+	if r := x.findResource(); r != nil {
+		return verdict{kind: resourceMetadata, resource: r}, nil
 	}
 	if err := x.match(); err != nil {
 		return verdict{}, err

@@ -29,6 +29,7 @@ type Route struct {
 	Dialect  *model.Dialect // the upstream's dialect
 	Chain    *auth.Chain
 	Policy   *policy.Policy
+	Resource *Resource          // what clients without a token may learn; nil: nothing
 	Upstream *upstream.Upstream // nil with a fixed answer
 	Limits   Limits
 	Timeouts upstream.Timeouts // zero values mean no limit
