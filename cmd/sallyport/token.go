@@ -28,7 +28,7 @@ const maxClientSecret = 64 << 10
 func newToken() *cobra.Command {
 	t := &tokenCommand{}
 	command := &cobra.Command{
-		Use:   "token --issuer NAME --client-id ID --secret-file FILE [--exec COMMAND [ARGUMENT...]]",
+		Use:   "token [--issuer NAME | --url URL] --client-id ID {--secret-file FILE | --cert FILE --key FILE} [--exec COMMAND [ARGUMENT...]]",
 		Short: "Get an access token of a program by client credentials",
 		Long: `Get an access token for a program from its issuer (OAuth 2.0 client credentials,
 RFC 6749, section 4.4) and print it, or run a command with it. The issuer is one of the

@@ -15,6 +15,12 @@ import (
 	"sallyport/proxy/setting"
 )
 
+// succeeded reports whether a secret that ends at a time has another of its key beside it that lasts
+// longer. ends are those of all secrets of the key; zero is never.
+func succeeded(at time.Time, ends []time.Time) bool {
+	return slices.ContainsFunc(ends, func(other time.Time) bool { return other.IsZero() || other.After(at) })
+}
+
 // Ends returns when the signing keys, API keys and passwords of the configuration itself end and, if files
 // is set, when the authorities in ca files, the lists in crl files, the certificates for issuers and upstreams
 // and the tokens for upstreams end. It leaves out files that cannot be read, which
@@ -41,7 +47,13 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 			if at.IsZero() || at.Equal(k.NotAfter.Time) {
 				continue
 			}
-			all = append(all, expiry.End{Kind: expiry.APIKey, Name: k.SecretID(name, i), NotAfter: at, At: setting.Index("api_keys."+name+".hash", i), Cure: cure})
+			end := expiry.End{Kind: expiry.APIKey, Name: k.SecretID(name, i), NotAfter: at, At: setting.Index("api_keys."+name+".hash", i), Cure: cure}
+			if succeeded(at, k.Ends()) {
+				// The next secret exists already, so only callers that still use this one are late.
+				end.Renewing = true
+				end.Cure = "move the callers whose records have the key_id " + end.Name + " to the other secret, or remove this one"
+			}
+			all = append(all, end)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Basic)) {

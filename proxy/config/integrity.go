@@ -118,7 +118,7 @@ func (c *Config) badQualified(p string) (problem, cure string) {
 	basic, isBasic := strings.CutPrefix(source, "basic/")
 	switch {
 	case !qualified || name == "":
-		return "not a qualified name", "write issuer/NAME:SUBJECT, key:NAME, apikey:NAME or cert:NAME, as the records do"
+		return "not a qualified name", "write issuer/NAME:SUBJECT, key:NAME, apikey:NAME, basic/NAME:USER or cert:NAME, as the records do"
 	case source == "cert":
 		return c.badCertificateName(name)
 	case source == "key":
@@ -134,7 +134,7 @@ func (c *Config) badQualified(p string) (problem, cure string) {
 			return "there is no entry " + strconv.Quote(basic) + " under basic", cureName("basic", basic, slices.Sorted(maps.Keys(c.Basic)))
 		}
 	case !isIssuer:
-		return "no such kind of caller", "write issuer/NAME:SUBJECT, key:NAME, apikey:NAME or cert:NAME"
+		return "no such kind of caller", "write issuer/NAME:SUBJECT, key:NAME, apikey:NAME, basic/NAME:USER or cert:NAME"
 	default:
 		if _, known := c.Issuers[issuer]; !known {
 			return "there is no issuer " + strconv.Quote(issuer), c.cureIssuer(issuer)

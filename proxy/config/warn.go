@@ -122,6 +122,7 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 		}
 		if kindOfCaller(caller) == "basic" {
 			problem += ": passwords bring no scopes, groups or claims"
+			who = `principal: "` + caller + `:USER"`
 		}
 		if caller == route.Anonymous {
 			who = "principal: anonymous"

@@ -81,6 +81,29 @@ routes: [{host: a.example, upstream: "http://a:1", callers: apikey, rules: [{all
 	}
 }
 
+func TestEndOfAReplacedAPIKeySecretIsNoRenewalThatIsDue(t *testing.T) {
+	c, err := Parse("gateway.yaml", []byte(`
+tls: {local: {}}
+api_keys:
+  moving: {hash: ["sha256:`+strings.Repeat("1", 64)+`@2026-12-13", "sha256:`+strings.Repeat("2", 64)+`"]}
+  ending: {hash: ["sha256:`+strings.Repeat("3", 64)+`@2026-12-13", "sha256:`+strings.Repeat("4", 64)+`@2026-12-13"]}
+routes: [{host: a.example, upstream: "http://a:1", callers: apikey, rules: [{allow: "*"}]}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := c.Ends(false, time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC))
+	if len(ends) != 3 {
+		t.Fatalf("got %d ends, want 3: %+v", len(ends), ends)
+	}
+	for _, e := range ends {
+		replaced := e.Name == "moving:11111111"
+		if e.Renewing != replaced || strings.Contains(e.Cure, "keygen") == replaced {
+			t.Errorf("%s: renewing is %t, and the cure %q", e.Name, e.Renewing, e.Cure)
+		}
+	}
+}
+
 func TestCallersWhomNoRuleCanAllowAreWarnedOf(t *testing.T) {
 	for _, c := range []struct {
 		callers, rules string

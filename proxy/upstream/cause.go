@@ -8,6 +8,7 @@ import (
 
 	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
+	"sallyport/proxy/wire/h2"
 )
 
 // described is an error whose text is written for the audit record.
@@ -91,7 +92,7 @@ func (e *endpoint) ended(err error, answering bool) error {
 // mayWantTLS adds to the error of a connection that the server closed, without having ever answered,
 // that it may speak TLS: such servers close a connection that begins with plain HTTP.
 func (e *endpoint) mayWantTLS(err error) error {
-	if e.tls != nil || e.network != "tcp" || e.answered.Load() {
+	if e.tls != nil || e.network != "tcp" || e.answered.Load() || errors.Is(err, h2.ErrSpeaksHTTP1) {
 		return err
 	}
 	secure := "https://"

@@ -214,6 +214,16 @@ func TestServerWithTLSIsGuessed(t *testing.T) {
 	}
 }
 
+// A server that answers in HTTP/1 does speak plain text, so that nothing is said about TLS.
+func TestServerThatAnswersInHTTP1IsNotSaidToWantTLS(t *testing.T) {
+	srv := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(srv.Close)
+	_, _, err := outcome(newUpstream(t, "h2c://"+srv.Listener.Addr().String()), get())
+	if err == nil || !strings.HasSuffix(err.Error(), "the server speaks HTTP/1: write http:// for h2c://, https:// for h2://") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A server that cannot be trusted is refused with the setting that says whom to trust.
 func TestUntrustedServerNamesTheSetting(t *testing.T) {
 	srv := httptest.NewTLSServer(http.NotFoundHandler())

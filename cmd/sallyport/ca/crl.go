@@ -135,7 +135,7 @@ days.`,
 			if form == "json" {
 				return k.JSON(c.OutOrStdout(), result)
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: list %d of %d revoked certificates, until %s\n", result.File, result.Number, result.Revoked, stamp(result.NextUpdate))
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: list %d, revoked certificates: %d, until %s\n", result.File, result.Number, result.Revoked, stamp(result.NextUpdate))
 			return wrote(err)
 		},
 	}

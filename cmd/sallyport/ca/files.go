@@ -35,7 +35,7 @@ func (all outputs) reserve() error {
 		}
 		switch {
 		case errors.Is(err, fs.ErrExist):
-			err = fmt.Errorf("%s already exists; nothing was written", o.Name)
+			err = fmt.Errorf("%s already exists; nothing was written: move it away, or choose another name", o.Name)
 			fallthrough
 		case err != nil:
 			return errors.Join(err, all[:i].remove())

@@ -121,7 +121,7 @@ func (a *authority) find(x *index, arg string, now time.Time) ([]*entry, error) 
 	case len(valid) > 0:
 		return valid, nil
 	case len(named) > 0:
-		return nil, fmt.Errorf("%s: all %d certificates of this name are revoked or have ended", arg, len(named))
+		return nil, fmt.Errorf("%s: no certificate of this name counts any longer: each is revoked or has ended", arg)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -34,8 +35,11 @@ func (s *span) Set(text string) error {
 	return nil
 }
 
-// String writes whole days as such.
+// String writes whole days as such. A span of zero has no text, so that help shows no default.
 func (s *span) String() string {
+	if s.Duration == 0 {
+		return ""
+	}
 	if s.Duration >= 2*day && s.Duration%day == 0 {
 		return fmt.Sprintf("%dd", s.Duration/day)
 	}
@@ -52,7 +56,7 @@ func (*span) Type() string { return "time" }
 // check refuses a span outside the limits, for the flag of a name.
 func (s *span) check(flag string, least, most time.Duration) error {
 	if s.Duration < least || s.Duration > most {
-		return fmt.Errorf("--%s %s: want %s to %s", flag, s, &span{least}, &span{most})
+		return fmt.Errorf("--%s %s: want %s to %s", flag, cmp.Or(s.String(), "0s"), &span{least}, &span{most})
 	}
 	return nil
 }

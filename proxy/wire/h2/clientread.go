@@ -42,7 +42,7 @@ func (c *Client) read() error {
 		}
 		f, err := c.in.next()
 		if err != nil && !c.greeted && c.in.begins("HTTP/1.") {
-			return &fault{code: protocolError, why: "HTTP/1", err: &wire.Error{Fault: wire.FaultMalformed, Err: errSpeaksHTTP1}}
+			return &fault{code: protocolError, why: "HTTP/1", err: &wire.Error{Fault: wire.FaultMalformed, Err: ErrSpeaksHTTP1}}
 		}
 		if err == nil {
 			err = c.take(&f)
@@ -56,8 +56,9 @@ func (c *Client) read() error {
 	}
 }
 
-// errSpeaksHTTP1 replaces the error about a frame size, as which the bytes "HTT" would be read.
-var errSpeaksHTTP1 = errors.New("the server speaks HTTP/1: write http:// for h2c://, https:// for h2://")
+// ErrSpeaksHTTP1 is the error of a server that answers in HTTP/1. It replaces the one about a frame
+// size, as which the bytes "HTT" would be read.
+var ErrSpeaksHTTP1 = errors.New("the server speaks HTTP/1: write http:// for h2c://, https:// for h2://")
 
 // spoilt handles an error of one stream and returns nil; other errors are returned.
 func (c *Client) spoilt(err error) error {
