@@ -74,7 +74,7 @@ type look struct {
 
 	turn chan struct{} // closed when the look-up gets a place, or loses it in the queue
 	lost bool          // it lost; written before turn is closed
-	odd  bool          // the issuer refused the request, probably because of the token
+	odd  bool          // there is no usable answer, probably because of the token
 	done chan struct{} // closed at the end; the fields below are constant then
 
 	verified *verified
