@@ -282,53 +282,6 @@ func TestUnusableAnswersAreNeverAccepted(t *testing.T) {
 	}
 }
 
-// TestAnswersWithOddClaimsStopOneTokenOnly: attackers at many addresses have tokens of which the
-// issuer says what nobody can use. It does so of inactive tokens too. The victim feels nothing.
-func TestAnswersWithOddClaimsStopOneTokenOnly(t *testing.T) {
-	deep := strings.Repeat("[", 1000) + strings.Repeat("]", 1000)
-	for name, c := range map[string]struct{ answer, why, cause string }{
-		"exp null":              {`{"active":true,"exp":null}`, IssuerUnavailable, "exp: not a number"},
-		"exp a string":          {`{"active":true,"exp":"1800000000"}`, IssuerUnavailable, "exp: not a number"},
-		"exp huge":              {`{"active":true,"exp":1e300}`, IssuerUnavailable, "exp: not a date"},
-		"exp negative":          {`{"active":true,"exp":-1}`, IssuerUnavailable, "exp: not a date"},
-		"EXP":                   {`{"EXP":1,"active":true}`, IssuerUnavailable, "exp in another letter case"},
-		"aud an object":         {`{"active":true,"aud":{"models":"models"}}`, IssuerUnavailable, "aud: not a string"},
-		"deep":                  {`{"active":true,"x":` + deep + "}", IssuerUnavailable, "nested too deep"},
-		"inactive, exp null":    {`{"active":false,"exp":null}`, TokenInactive, "not active"},
-		"inactive, exp 0":       {`{"active":false,"exp":0,"aud":null}`, TokenInactive, "not active"},
-		"inactive, iat a text":  {`{"iat":"","active":false}`, TokenInactive, "not active"},
-		"inactive, EXP":         {`{"EXP":1,"active":false}`, TokenInactive, "not active"},
-		"inactive, deep claims": {`{"active":false,"x":` + deep + "}", TokenInactive, "not active"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			o := newOpaque(t, nil)
-			o.memory.budget = newBudget(Budget{Burst: 2, Every: time.Hour})
-			o.AnswerLookUps(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				w.Header().Set("Content-Type", "application/json")
-				if token := r.PostForm.Get("token"); strings.HasPrefix(token, "victim") {
-					fmt.Fprint(w, o.About(token))
-					return
-				}
-				fmt.Fprint(w, c.answer)
-			}))
-			for i := range 10 {
-				peer := netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})
-				for _, token := range []string{"a", "a", "b"} {
-					err := askFrom(o.chain, peer, fmt.Sprint(token, i))
-					if got := reason(t, err); got != c.why || !strings.Contains(err.Error(), c.cause) {
-						t.Fatalf("got %v, want %s: %s", err, c.why, c.cause)
-					}
-				}
-				if got := reason(t, askFrom(o.chain, peer, "third")); got != TooManyFailures {
-					t.Errorf("got %s, want the budget spent", got)
-				}
-			}
-			o.asked(t, 20) // the verdict is remembered
-			want(t, o.chain, o.know("victim", nil), "")
-		})
-	}
-}
-
 func endlessAnswer(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	for {
