@@ -107,7 +107,8 @@ func (b *bearer) Authenticate(ctx context.Context, r *Request) (Proof, error) {
 	return b.prove(ctx, r, b.memory.budget)
 }
 
-// Recheck implements [Authenticator]: the token is checked as if it were new.
+// Recheck implements [Authenticator]: the token is checked as if it were new. If its issuer does
+// not answer, the last answer counts until the token expires.
 func (b *bearer) Recheck(ctx context.Context, r *Request, _ Proof) (Proof, error) {
 	return b.prove(ctx, r, nil)
 }
@@ -241,7 +242,7 @@ type verification struct {
 	hash    uint64 // of raw; 0 if the route takes it for an opaque token
 	digest  digest // of raw, if the route introspects
 	request *Request
-	budget  *budget // for failed checks; nil: unlimited
+	budget  *budget // for failed checks; nil: unlimited, as the request is in flight
 }
 
 // accept checks that the route and this request may use a token of the candidate now. Each use of

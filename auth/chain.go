@@ -208,6 +208,18 @@ func (c *Chain) Recheck(ctx context.Context, r *Request, earlier Proof) (Proof, 
 	return proof, err
 }
 
+// Revokes returns the refusal of a caller that an older chain accepted, if the caller or the
+// credential is revoked now; otherwise nil. It asks no issuer.
+func (c *Chain) Revokes(caller *identity.Principal) error {
+	if c == nil {
+		return nil
+	}
+	if e := c.revoked.refusal(caller); e != nil {
+		return e
+	}
+	return nil
+}
+
 var errNobody = errors.New("the route admits nobody")
 
 // proven is a credential that verified, with the caller that it proves.

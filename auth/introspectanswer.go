@@ -101,6 +101,12 @@ func (v *verification) lookUp(ctx context.Context, c *candidate) (*verified, *Er
 		return nil, &Error{Reason: IssuerUnavailable, Err: errNotActive}
 	}
 	e, refused := im.introspector.lookUp(ctx, v.digest, v.raw, v.request.Peer, v.budget)
+	if refused != nil && refused.Reason == IssuerUnavailable && v.budget == nil {
+		// A slow issuer must not end what it has admitted, unless nothing else would.
+		if e = im.introspector.known(&v.digest); e != nil && !e.principal.Expires.IsZero() {
+			refused = nil
+		}
+	}
 	if refused != nil {
 		return nil, refused
 	}

@@ -1,9 +1,11 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -174,8 +176,9 @@ func (x *exchange) underWay() underWay {
 
 // Recheck applies the current snapshot to exchanges that run with older ones, and ends those that
 // it refuses: a caller who loses a right loses its streams. It does not check rates, places in
-// flight and nonces again. It returns how many exchanges it ended. ctx limits the wait for keys of
-// new issuers; an exchange whose credential cannot be checked in time ends.
+// flight and nonces again. It returns how many exchanges it ended; those of revoked callers end
+// first. ctx limits the wait for issuers; an exchange whose credential cannot be checked in time
+// ends, unless its issuer is the one that admitted it.
 func (s *Server) Recheck(ctx context.Context) (ended int) {
 	now := s.take()
 	if now == nil {
@@ -188,17 +191,37 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 			all = append(all, x.underWay())
 		}
 	})
-	for i := range all {
-		u := &all[i]
-		if u.life.Err() != nil {
-			continue
+	ended = checkAgain(all, func(u *underWay) *ending {
+		if err := now.revokes(u); err != nil {
+			return withdrawn(err)
 		}
+		return nil
+	})
+	// Those whose issuer may have to be asked come last, so that nobody waits for it in vain.
+	slices.SortStableFunc(all, func(a, b underWay) int { return cmp.Compare(asks(&a), asks(&b)) })
+	return ended + checkAgain(all, func(u *underWay) *ending {
 		if err := now.permits(ctx, u); err != nil {
-			u.life.End(withdrawn(err))
-			ended++
+			return withdrawn(err)
 		}
+		return nil
+	})
+}
+
+// asks returns 1 if the issuer of the credential may have to be asked about it, otherwise 0.
+func asks(u *underWay) int {
+	if u.proof.Revocable {
+		return 1
 	}
-	return ended
+	return 0
+}
+
+// revokes returns why the caller of an exchange is revoked, or nil.
+func (s *Snapshot) revokes(u *underWay) error {
+	r, err := s.Routes.Match(u.head)
+	if err != nil {
+		return err
+	}
+	return r.Chain.Revokes(&u.proof.Caller)
 }
 
 // permits returns nil if the snapshot permits an exchange that an older one has permitted. Otherwise
