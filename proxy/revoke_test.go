@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -132,6 +133,22 @@ func TestRevokersDoNotLoseLines(t *testing.T) {
 	}
 	if added, err := proxy.Revoke(file, listed[5]); added || err == nil {
 		t.Error("added to a file that no gateway reads")
+	}
+}
+
+// TestPruneFollowsALink: the file that the link names loses the line, and the link stays.
+func TestPruneFollowsALink(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "shared.txt"), filepath.Join(t.TempDir(), "revoked.txt")
+	if err := errors.Join(os.WriteFile(file, []byte("key ended until 2020-01-01\nkey open\n"), 0o600), os.Symlink(file, link)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := proxy.PruneRevocations(link, time.Now()); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	text, err := os.ReadFile(file)
+	if to, fault := os.Readlink(link); to != file || fault != nil || err != nil || string(text) != "key open\n" {
+		t.Errorf("the link is to %q, %v; the file has %q, %v", to, fault, text, err)
 	}
 }
 

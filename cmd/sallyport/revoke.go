@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -92,12 +94,24 @@ func (r *revoke) run(c *cobra.Command, args []string, now time.Time) error {
 	if _, err := fmt.Fprintln(out, what); err != nil {
 		return err
 	}
+	if problem, cure := config.MissesAll(&line); problem != "" {
+		if _, err := fmt.Fprintf(c.ErrOrStderr(), "warning: %s revokes nobody: %s; %s\n", line.String(), problem, cure); err != nil {
+			return err
+		}
+	}
 	return r.apply(c)
 }
 
 // line makes the revocation of a command line.
 func (r *revoke) line(args []string, now time.Time) (line proxy.Revocation, err error) {
-	if line, err = proxy.ParseRevocation(strings.Join(args, " ")); err != nil {
+	words := slices.Clone(args)
+	for i, word := range words {
+		// The shell has removed the quotes of a name with spaces.
+		if strings.Contains(word, " ") && words[0] != "certificate" && !strings.HasPrefix(word, `"`) {
+			words[i] = strconv.Quote(word)
+		}
+	}
+	if line, err = proxy.ParseRevocation(strings.Join(words, " ")); err != nil {
 		return line, err
 	}
 	if r.before != "" {
