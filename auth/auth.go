@@ -16,6 +16,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"sallyport/auth/httpsig"
@@ -92,7 +93,7 @@ type Auth struct {
 	keys      map[string]*SigningKey
 	apiKeys   *APIKeys
 	passwords map[string]*Passwords
-	revoked   *Revocations
+	revoked   atomic.Pointer[Revocations]
 	aliases   map[string]string
 	maxAge    time.Duration
 	skew      time.Duration
@@ -105,7 +106,8 @@ type Auth struct {
 // not be nil. An Auth that was never activated need not be closed.
 func New(c Config, m *Memory) (*Auth, error) {
 	a := &Auth{memory: m, issuers: make(map[string]*issuer, len(c.Issuers)),
-		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), revoked: c.Revoked, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+	a.revoked.Store(c.Revoked)
 	if a.apiKeys == nil {
 		a.apiKeys = &APIKeys{}
 	}
@@ -176,6 +178,10 @@ func (a *Auth) Status() []IssuerStatus {
 	}
 	return all
 }
+
+// Revoke replaces the revocations, for all routes at once: they must not wait for the rest of a
+// configuration to be sound. Requests in flight are the caller's concern, see [Chain.Revokes].
+func (a *Auth) Revoke(all *Revocations) { a.revoked.Store(all) }
 
 // Key returns the signing key with this id, nil if there is none.
 func (a *Auth) Key(id string) *SigningKey { return a.keys[id] }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"sallyport/auth/httpsig"
 	"sallyport/auth/identity"
@@ -48,10 +49,10 @@ type Proof struct {
 // accepts. The nil and the zero Chain admit nobody. It is safe for concurrent use.
 type Chain struct {
 	anonymous   bool
-	kinds       []kind // in the order in which they are checked
-	anyRequired bool   // some kind is required
-	bind        bool   // several credentials must belong to one alias
-	revoked     *Revocations
+	kinds       []kind                       // in the order in which they are checked
+	anyRequired bool                         // some kind is required
+	bind        bool                         // several credentials must belong to one alias
+	revoked     *atomic.Pointer[Revocations] // of the Auth; nil: none
 	aliases     map[string]string
 	takes       string // the list of callers, shortened, for causes in the audit record
 }
@@ -92,7 +93,7 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	if slices.Contains(d.Callers, "anonymous") {
 		return anonymousChain(d)
 	}
-	c := &Chain{anyRequired: d.All || d.Signatures.Always, revoked: a.revoked, aliases: a.aliases}
+	c := &Chain{anyRequired: d.All || d.Signatures.Always, revoked: &a.revoked, aliases: a.aliases}
 	c.bind = c.anyRequired && !d.Independent
 	c.takes = setting.Shortened(strings.Join(d.Callers, ", "), 2*shownName)
 	words, callers, err := byKind(d.Callers)
@@ -208,13 +209,13 @@ func (c *Chain) Recheck(ctx context.Context, r *Request, earlier Proof) (Proof, 
 	return proof, err
 }
 
-// Revokes returns the refusal of a caller that an older chain accepted, if the caller or the
-// credential is revoked now; otherwise nil. It asks no issuer.
+// Revokes returns the refusal of a caller that was accepted before, if the caller or the credential
+// is revoked now; otherwise nil. It asks no issuer.
 func (c *Chain) Revokes(caller *identity.Principal) error {
-	if c == nil {
+	if c == nil || c.revoked == nil {
 		return nil
 	}
-	if e := c.revoked.refusal(caller); e != nil {
+	if e := c.revoked.Load().refusal(caller); e != nil {
 		return e
 	}
 	return nil
@@ -242,6 +243,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	all := array[:0]
 	var signature *httpsig.Signature
 	revocable, missing, limited := false, "", ""
+	revoked := c.revoked.Load()
 	for i := range c.kinds {
 		k := &c.kinds[i]
 		var proof Proof
@@ -263,7 +265,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 			}
 			continue
 		}
-		if e := c.revoked.refusal(&proof.Caller); e != nil {
+		if e := revoked.refusal(&proof.Caller); e != nil {
 			return Proof{Signature: signature}, e
 		}
 		if proof.Signature != nil {

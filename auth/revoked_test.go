@@ -220,10 +220,11 @@ func TestRevocationIsCheckedForEachCredential(t *testing.T) {
 		"principal issuer/corp:alice":   {CredentialRevoked, CredentialRevoked},
 		"principal issuer/corp:mallory": {"issuer/corp:alice", "issuer/corp:alice"},
 	} {
-		var err error
-		if k.auth.revoked, err = revocations(t, line+"\n"); err != nil {
+		all, err := revocations(t, line+"\n")
+		if err != nil {
 			t.Fatal(err)
 		}
+		k.auth.Revoke(all)
 		c := k.chain("issuer/corp", "apikey")
 		for i, h := range []*message.Head{token, both} {
 			if got := k.outcome(c, client, h); got != want[i] {

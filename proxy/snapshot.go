@@ -22,8 +22,8 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// snapshot is a compiled configuration. It is immutable and holds no state that must survive a
-// reload.
+// snapshot is a compiled configuration. It is immutable, except for the revocations, and holds no
+// state that must survive a reload.
 type snapshot struct {
 	exchange.Snapshot
 	config  *Config
@@ -36,6 +36,8 @@ type snapshot struct {
 	apiKeys   *auth.APIKeys
 	upstreams []*upstream.Upstream
 	counts    *limit.Lease
+
+	revokedAlone bool // revocations were replaced since; guarded by Gateway.reloading
 
 	// Listeners read these fields for each connection.
 	plainFrom, forwardAuthFrom []netip.Prefix

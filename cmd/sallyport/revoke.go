@@ -99,7 +99,7 @@ func (r *revoke) run(c *cobra.Command, args []string, now time.Time) error {
 			return err
 		}
 	}
-	return r.apply(c)
+	return r.apply(c, config)
 }
 
 // line makes the revocation of a command line.
@@ -131,7 +131,7 @@ func (r *revoke) line(args []string, now time.Time) (line proxy.Revocation, err 
 }
 
 // apply tells the running gateway to read the file again, and says what became of it.
-func (r *revoke) apply(c *cobra.Command) error {
+func (r *revoke) apply(c *cobra.Command, config *proxy.Config) error {
 	out := c.OutOrStdout()
 	at, err := controlSocket(c, r.config, r.socket)
 	if err != nil {
@@ -140,7 +140,11 @@ func (r *revoke) apply(c *cobra.Command) error {
 	report, err := proxy.Reload(c.Context(), at)
 	var nobody *proxy.ControlError
 	if errors.As(err, &nobody) {
-		_, err = io.WriteString(out, "no gateway answers at its control socket: one that runs elsewhere reads the file within seconds\n")
+		when := "reads the file within seconds"
+		if !config.Reload.Watches() {
+			when = "reads the file once it reloads"
+		}
+		_, err = fmt.Fprintln(out, "no gateway answers at its control socket: one that runs elsewhere", when)
 		return err
 	}
 	if err != nil {

@@ -120,6 +120,9 @@ func (x *exchange) list() error {
 	s.mu.Lock()
 	x.listed.decided = true
 	s.mu.Unlock()
+	if err := x.route.Chain.Revokes(&x.caller); err != nil { // CutRevoked may have missed the exchange
+		return err
+	}
 	if cause := x.stillPermitted(); cause != nil {
 		return cause.refusal()
 	}
@@ -191,16 +194,41 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 			all = append(all, x.underWay())
 		}
 	})
-	ended = checkAgain(all, func(u *underWay) *ending {
-		if err := now.revokes(u); err != nil {
-			return withdrawn(err)
-		}
-		return nil
-	})
+	ended = now.cutRevoked(all)
 	// Those whose issuer may have to be asked come last, so that nobody waits for it in vain.
 	slices.SortStableFunc(all, func(a, b underWay) int { return cmp.Compare(asks(&a), asks(&b)) })
 	return ended + checkAgain(all, func(u *underWay) *ending {
 		if err := now.permits(ctx, u); err != nil {
+			return withdrawn(err)
+		}
+		return nil
+	})
+}
+
+// CutRevoked ends the exchanges in progress whose callers the current snapshot has revoked since they
+// began, and returns how many.
+func (s *Server) CutRevoked() (ended int) {
+	now := s.take()
+	if now == nil {
+		return 0
+	}
+	defer now.leave()
+	var all []underWay
+	s.live.each(func(x *exchange) {
+		if x.listed.decided {
+			all = append(all, x.underWay())
+		}
+	})
+	return now.cutRevoked(all)
+}
+
+func (s *Snapshot) cutRevoked(all []underWay) int {
+	return checkAgain(all, func(u *underWay) *ending {
+		r, err := s.Routes.Match(u.head)
+		if err != nil {
+			return nil // another check's concern
+		}
+		if err := r.Chain.Revokes(&u.proof.Caller); err != nil {
 			return withdrawn(err)
 		}
 		return nil
@@ -213,15 +241,6 @@ func asks(u *underWay) int {
 		return 1
 	}
 	return 0
-}
-
-// revokes returns why the caller of an exchange is revoked, or nil.
-func (s *Snapshot) revokes(u *underWay) error {
-	r, err := s.Routes.Match(u.head)
-	if err != nil {
-		return err
-	}
-	return r.Chain.Revokes(&u.proof.Caller)
 }
 
 // permits returns nil if the snapshot permits an exchange that an older one has permitted. Otherwise
