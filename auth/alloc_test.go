@@ -56,6 +56,21 @@ func TestAPIKeyAllocatesNothing(t *testing.T) {
 	}
 }
 
+// TestVerifiedPasswordAllocatesNothing bounds the allocations for a password that was verified, beside
+// other kinds of credentials.
+func TestVerifiedPasswordAllocatesNothing(t *testing.T) {
+	k := legacy(t)
+	c := k.chain("issuer/corp", "apikey", "basic/legacy")
+	r := from(client, login("bob", "sesame"))
+	if n := testing.AllocsPerRun(200, func() {
+		if _, err := c.Authenticate(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
 // TestCachedOpaqueTokenAllocatesNothing bounds the allocations for a token whose answer is in
 // memory.
 func TestCachedOpaqueTokenAllocatesNothing(t *testing.T) {
@@ -105,5 +120,27 @@ func TestOpaqueTokensTakeLittleMemory(t *testing.T) {
 	}
 	if n := o.memory.CacheStatus().Tokens; n != 1001 {
 		t.Errorf("%d tokens are cached", n)
+	}
+}
+
+// TestCertificateAllocatesNothing bounds the allocations for a verified certificate, alone and as
+// the one of a bound token in the cache.
+func TestCertificateAllocatesNothing(t *testing.T) {
+	r := newRegister(t)
+	mine := r.ca.Client("mine", nil)
+	for name, c := range map[string]struct {
+		chain   *Chain
+		request *Request
+	}{
+		"connection":  {r.chain("", nil, "cert"), overTLS(head(), mine)},
+		"bound token": {r.chain(BoundRequire, nil, "issuer/corp"), overTLS(head(r.token(boundTo(mine))), mine)},
+	} {
+		if n := testing.AllocsPerRun(200, func() {
+			if _, err := c.chain.Authenticate(t.Context(), c.request); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations, want none", name, n)
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sallyport/auth/clientcert"
 	"sallyport/auth/httpsig"
 	"sallyport/proxy/message"
 )
@@ -32,7 +33,10 @@ type Request struct {
 	Head *message.Head
 	// Peer is the client's address. Failed checks are counted against it.
 	Peer netip.Addr
-	// Conn is the client's TLS connection; nil without TLS.
+	// Via is the address of the peer that sent the request: the client's, or that of the balancer
+	// next to the gateway.
+	Via netip.Addr
+	// Conn is the TLS connection of that peer; nil without TLS.
 	Conn *tls.ConnectionState
 }
 
@@ -75,7 +79,10 @@ type Config struct {
 	APIKeys   *APIKeys                // as [ReadAPIKeys] returns them; nil: none
 	Passwords map[string]*Passwords   // by the name that routes use: basic/NAME
 	Revoked   *Revocations            // as [ReadRevocations] returns them; nil: none
-	Aliases   map[string]string       // from qualified names of callers to their common name
+	// ClientCerts are the entries of client_certificates; nil: none. They are not closed with
+	// the Auth.
+	ClientCerts *clientcert.Hosts
+	Aliases     map[string]string // from qualified names of callers to their common name
 
 	MaxAge time.Duration // maximum age of signatures; httpsig.Lifetime if zero
 	Skew   time.Duration // how far a signer's clock may be ahead; zero: not at all
@@ -88,15 +95,16 @@ type Config struct {
 // tokens with [IssuerUnavailable], fetches nothing and stores nothing in its [Memory].
 // It still checks signatures, API keys and passwords, which need no issuer.
 type Auth struct {
-	memory    *Memory
-	issuers   map[string]*issuer
-	keys      map[string]*SigningKey
-	apiKeys   *APIKeys
-	passwords map[string]*Passwords
-	revoked   atomic.Pointer[Revocations]
-	aliases   map[string]string
-	maxAge    time.Duration
-	skew      time.Duration
+	memory      *Memory
+	issuers     map[string]*issuer
+	keys        map[string]*SigningKey
+	apiKeys     *APIKeys
+	passwords   map[string]*Passwords
+	revoked     atomic.Pointer[Revocations]
+	clientCerts *clientcert.Hosts
+	aliases     map[string]string
+	maxAge      time.Duration
+	skew        time.Duration
 
 	activated, closed bool // guarded by memory.mu
 }
@@ -106,7 +114,7 @@ type Auth struct {
 // not be nil. An Auth that was never activated need not be closed.
 func New(c Config, m *Memory) (*Auth, error) {
 	a := &Auth{memory: m, issuers: make(map[string]*issuer, len(c.Issuers)),
-		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), clientCerts: c.ClientCerts, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
 	a.revoked.Store(c.Revoked)
 	if a.apiKeys == nil {
 		a.apiKeys = &APIKeys{}
@@ -182,6 +190,9 @@ func (a *Auth) Status() []IssuerStatus {
 // Revoke replaces the revocations, for all routes at once: they must not wait for the rest of a
 // configuration to be sound. Requests in flight are the caller's concern, see [Chain.Revokes].
 func (a *Auth) Revoke(all *Revocations) { a.revoked.Store(all) }
+
+// Keys returns the signing keys by their ids. They must not be modified.
+func (a *Auth) Keys() map[string]*SigningKey { return a.keys }
 
 // Key returns the signing key with this id, nil if there is none.
 func (a *Auth) Key(id string) *SigningKey { return a.keys[id] }

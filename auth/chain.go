@@ -17,7 +17,8 @@ import (
 type Demand struct {
 	// Callers are "issuer/NAME" for bearer tokens of that issuer, "key/NAME" for
 	// signatures by keys of that principal, "key" for signatures by any key, "apikey/NAME"
-	// and "apikey" likewise for API keys, "basic/NAME" for passwords of that entry, or
+	// and "apikey" likewise for API keys, "cert/NAME" and "cert" likewise for client
+	// certificates, "basic/NAME" for passwords of that entry, or
 	// "anonymous" alone. Never empty.
 	Callers []string
 	// All requires a credential of each kind that Callers lists, instead of one. The
@@ -69,6 +70,9 @@ type kind struct {
 // signs reports whether the kind is message signatures.
 func (k *kind) signs() bool { return k.traits.AcceptSignature != "" }
 
+// general reports whether the kind has a registered scheme of WWW-Authenticate.
+func (k *kind) general() bool { return k.traits.Missing == NoCredential }
+
 // newKind returns the constructor of the authenticator for callers written as word or
 // word/NAME; nil if there is no such kind. A new kind of credential is added here.
 func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authenticator, error) {
@@ -79,6 +83,8 @@ func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authentic
 		return a.newSigned
 	case "apikey":
 		return a.newAPIKeys
+	case "cert":
+		return a.newCertificates
 	case "basic":
 		return a.newBasic
 	}
@@ -101,8 +107,10 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 		return nil, err
 	}
 	for i, word := range words {
-		if err := a.addKind(c, word, callers[word], kind{index: i, caller: true, required: d.All}, &d); err != nil {
-			return nil, err
+		for _, group := range a.byField(callers[word]) {
+			if err := a.addKind(c, word, group, kind{index: i, caller: true, required: d.All}, &d); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, aud := range d.Audience {
@@ -119,16 +127,18 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 		}
 	}
 	// Check signatures first: a signed message that was changed must be refused,
-	// whatever other credentials it has.
-	slices.SortStableFunc(c.kinds, func(x, y kind) int {
+	// whatever other credentials it has. Certificates follow, since the last kind names the
+	// reason if there is no credential: where there are several, that is not one of them.
+	rank := func(k kind) int {
 		switch {
-		case x.signs() == y.signs():
+		case k.signs():
 			return 0
-		case x.signs():
-			return -1
+		case !k.general():
+			return 1
 		}
-		return 1
-	})
+		return 2
+	}
+	slices.SortStableFunc(c.kinds, func(x, y kind) int { return rank(x) - rank(y) })
 	return c, nil
 }
 
@@ -244,6 +254,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var signature *httpsig.Signature
 	revocable, missing, limited := false, "", ""
 	revoked := c.revoked.Load()
+	var stray error
 	for i := range c.kinds {
 		k := &c.kinds[i]
 		var proof Proof
@@ -258,6 +269,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		case !errors.Is(err, ErrNoCredential):
 			return Proof{Signature: signature}, asError(err)
 		default:
+			if err != ErrNoCredential {
+				stray = err
+			}
 			if k.required {
 				// Report the last one: signatures are checked first, so a missing signature
 				// is reported only if nothing else is missing.
@@ -287,7 +301,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if missing == NoCredential && !used && r.Head.Fields.Has("authorization") {
 			missing = UnlistedCredential
 		}
-		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization)}
+		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization, stray)}
 	}
 	caller, err := c.choose(all, signature)
 	if err != nil {
@@ -359,20 +373,27 @@ func (c *Chain) AcceptSignature() string {
 }
 
 // Challenge returns the value of WWW-Authenticate for an error of the chain (RFC 9110,
-// section 11.6.1); "" if the status is not 401. A chain that accepts signatures and
-// other credentials names only the others; [Chain.AcceptSignature] asks for signatures.
+// section 11.6.1); "" if the status is not 401. Signatures and certificates have no registered
+// scheme, so they are named only if the chain accepts nothing else. [Chain.AcceptSignature] asks
+// for signatures.
 func (c *Chain) Challenge(realm string, err error) string {
 	e := asError(err)
 	if c == nil || e.Status() != 401 {
 		return ""
 	}
 	var all []string
+	general := slices.ContainsFunc(c.kinds, func(k kind) bool { return k.general() })
 	for i := range c.kinds {
 		k := &c.kinds[i]
-		if k.signs() && len(c.kinds) > 1 {
+		if general && !k.general() {
 			continue
 		}
-		if one := k.Challenge(realm, e); one != "" && !slices.Contains(all, one) {
+		one := k.Challenge(realm, e)
+		switch {
+		case one == "" || slices.Contains(all, one):
+		case strings.HasPrefix(one, "Bearer "): // clients of MCP read the first challenge only
+			all = slices.Insert(all, 0, one)
+		default:
 			all = append(all, one)
 		}
 	}

@@ -200,7 +200,7 @@ func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
 		switch what := strings.ToLower(strings.Join(kind.values, " ")); what {
 		case "bearer", "access_token", "urn:ietf:params:oauth:token-type:access_token":
 		case "dpop":
-			r.bound = true
+			r.bound = binding{present: true}
 		default:
 			return nil, in.refuse(BadCredential, "token_type is "+setting.Quoted(what, shownID)+", not that of an access token")
 		}

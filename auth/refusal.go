@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/auth/clientcert"
 	"sallyport/auth/httpsig"
 )
 
@@ -20,7 +21,7 @@ const (
 	MissingClaim       = "missing_claim"       // 401: a required claim is absent or has another value
 	TokenTooLong       = "token_lifetime"      // 401: the lifetime of the token exceeds max_lifetime
 	TokenInactive      = "token_inactive"      // 401: the issuer says that the token is not active
-	TokenBound         = "token_bound"         // 401: the token is bound to a key, which a bearer does not prove
+	TokenBound         = "token_bound"         // 401: the token is bound to a key, which the request does not prove
 	IssuerUnavailable  = "issuer_unavailable"  // 503: the issuer's keys, or its answer about the token, are unavailable
 	TooManyFailures    = "too_many_failures"   // 429: too many failed checks from this client address
 	ProofsDiffer       = "proofs_differ"       // 401: two credentials of different callers must be of one
@@ -31,6 +32,16 @@ const (
 	BasicBusy          = "basic_busy"          // 503: too many passwords are being checked
 	CredentialRevoked  = "revoked"             // 401: listed in the file of revocations
 	SignatureMissing   = string(httpsig.Missing)
+
+	CertificateMissing           = clientcert.Missing           // 401
+	CertificateUnknownCA         = clientcert.UnknownCA         // 401
+	CertificateExpired           = clientcert.Expired           // 401
+	CertificateNotYetValid       = clientcert.NotYetValid       // 401
+	CertificateWrongUsage        = clientcert.WrongUsage        // 401
+	CertificateRevoked           = clientcert.Revoked           // 401
+	CertificateRevocationUnknown = clientcert.RevocationUnknown // 401
+	CertificateName              = clientcert.Name              // 401
+	CertificateChain             = clientcert.Chain             // 401
 )
 
 // signatureCodes are the codes of package httpsig that may be reasons. UnknownKey is
@@ -49,6 +60,7 @@ func Reasons() []string {
 		MissingClaim, TokenTooLong, TokenInactive, TokenBound, IssuerUnavailable, TooManyFailures, ProofsDiffer,
 		APIKeyUnknown, APIKeyExpired, BasicUnknown, BasicEnded, BasicBusy, CredentialRevoked,
 	}
+	all = append(all, certificateReasons()...)
 	for _, c := range signatureCodes() {
 		all = append(all, string(c))
 	}
@@ -110,7 +122,7 @@ func (e *Error) Text() string {
 	case TokenInactive:
 		return "the token has ended, was revoked, or is unknown"
 	case TokenBound:
-		return "the token is bound to a key and cannot be used as a bearer token"
+		return "the token is bound to a key that the request does not prove"
 	case IssuerUnavailable:
 		return "the token could not be checked; try again"
 	case TooManyFailures:
@@ -121,6 +133,24 @@ func (e *Error) Text() string {
 		return "the API key is not valid"
 	case APIKeyExpired:
 		return "the API key has expired"
+	case CertificateMissing:
+		return "a client certificate is required"
+	case CertificateUnknownCA:
+		return "no accepted authority has issued the client certificate"
+	case CertificateExpired:
+		return "the client certificate has expired"
+	case CertificateNotYetValid:
+		return "the client certificate is not valid yet"
+	case CertificateWrongUsage:
+		return "the certificate is not for clients"
+	case CertificateRevoked:
+		return "the client certificate has been revoked"
+	case CertificateRevocationUnknown:
+		return "the gateway cannot tell whether the client certificate has been revoked"
+	case CertificateName:
+		return "the client certificate names no accepted caller"
+	case CertificateChain:
+		return "the chain of the client certificate is not acceptable"
 	case BasicUnknown:
 		return "the user name or password is not valid"
 	case BasicEnded:

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ type tokenRules struct {
 	principal   string // claim path
 	groups      string // claim path, "" for none
 	audience    string // claim path, "" for aud
+	bound       string // bound_tokens; "" for off
 }
 
 // requirement is a claim that must have one of the values.
@@ -36,6 +38,7 @@ func rulesOf(c *IssuerConfig) tokenRules {
 		principal:   c.Principal,
 		groups:      c.Groups,
 		audience:    c.AudienceClaim,
+		bound:       c.BoundTokens,
 	}
 	if len(r.algorithms) == 0 {
 		r.algorithms = algorithms[:]
@@ -70,17 +73,23 @@ func mediaType(typ string) string {
 	return strings.TrimPrefix(strings.ToLower(typ), "application/")
 }
 
+// These begin the errors of header, so that [Auth.Explain] can tell them apart.
+var (
+	errAlgorithm = errors.New("alg")
+	errType      = errors.New("typ")
+)
+
 // header checks alg and typ.
 func (r *tokenRules) header(t *token) error {
 	if !slices.Contains(r.algorithms, t.alg) {
-		return fmt.Errorf("alg is %s, accepted are %s", headerWord(t.alg), strings.Join(r.algorithms, ", "))
+		return fmt.Errorf("%w is %s, accepted are %s", errAlgorithm, headerWord(t.alg), strings.Join(r.algorithms, ", "))
 	}
 	typ := absent
 	if t.hasTyp {
 		typ = mediaType(t.typ)
 	}
 	if t.hasTyp && (typ == absent || typ == "") || !slices.Contains(r.typ, typ) {
-		return fmt.Errorf("typ is %s, accepted are %s", headerWord(t.typ), strings.Join(r.typ, ", "))
+		return fmt.Errorf("%w is %s, accepted are %s", errType, headerWord(t.typ), strings.Join(r.typ, ", "))
 	}
 	return nil
 }
@@ -98,12 +107,13 @@ func (r *tokenRules) claims(c *registered, all claimSet, at time.Time) (reason, 
 		return TokenNotYetValid, notYetValid(c.nbf, now, r.skew)
 	case c.hasIat && now < c.iat-skew:
 		return TokenNotYetValid, "issued " + seconds(c.iat-now) + " in the future (iat), skew is " + short(r.skew)
-	case c.bound:
-		return TokenBound, "cnf binds the token to a key, and a bearer token does not prove its possession"
 	case r.maxLifetime > 0 && !c.hasIat:
 		return MissingClaim, "iat is absent, and max_lifetime is set"
 	case r.maxLifetime > 0 && c.exp-c.iat > int64(r.maxLifetime/time.Second):
 		return TokenTooLong, "exp is " + seconds(c.exp-c.iat) + " after iat, max_lifetime is " + short(r.maxLifetime)
+	}
+	if reason, cause = c.bound.refusal(r.bound); reason != "" {
+		return reason, cause
 	}
 	for _, q := range r.require {
 		found, ok := all.find(q.path)

@@ -69,7 +69,7 @@ type registered struct {
 	hasExp        bool
 	hasNbf        bool
 	hasIat        bool
-	bound         bool // the token has the claim cnf: it is bound to a key (RFC 7800)
+	bound         binding
 }
 
 // parse reads a token: a JWS whose payload is a JSON object of claims without duplicate
@@ -234,7 +234,7 @@ func (c *registered) note(name string, read claimSet) (err error) {
 		c.hasIat = true
 		c.iat, err = one.date(math.Floor)
 	case "cnf":
-		c.bound = true
+		c.bound = bindingOf(read)
 	}
 	return err
 }

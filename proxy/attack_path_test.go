@@ -316,7 +316,7 @@ func FuzzForwardedPath(f *testing.F) {
 	g := anonymousGateway(f, j.URL)
 	f.Fuzz(func(t *testing.T, target string) {
 		var s benchStream
-		s.conn = wire.NewConn(netip.MustParseAddrPort("127.0.0.1:40000"))
+		s.conn = wire.NewConn(netip.MustParseAddrPort("127.0.0.1:40000"), netip.MustParseAddrPort("127.0.0.1:443"))
 		s.head = message.Head{Version: message.HTTP11, Method: "GET", Scheme: "https", Authority: "models.test", Target: target}
 		g.Serve(&s)
 		up := j.taken()

@@ -154,7 +154,7 @@ func (s *benchStream) request(token string) {
 // requestOf sets s to a request with this content and more fields.
 func (s *benchStream) requestOf(content []byte, more ...message.Field) {
 	*s = benchStream{}
-	s.conn = wire.NewConn(netip.MustParseAddrPort("127.0.0.1:40000"))
+	s.conn = wire.NewConn(netip.MustParseAddrPort("127.0.0.1:40000"), netip.MustParseAddrPort("127.0.0.1:443"))
 	s.body.Reset(content)
 	s.head = message.Head{
 		Version: message.HTTP11, Method: "POST", Scheme: "https", Authority: "models.test", Target: "/v1/models/half_plus_two:predict",

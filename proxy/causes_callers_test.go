@@ -61,7 +61,7 @@ func refusedTokens(t *testing.T) *refusals {
 	r.expect("missing_claim", 401, `tier is absent, require wants "gold", "silver"`+who, with(map[string]any{"tier": nil}))
 	r.expect("missing_claim", 401, `the claim of the principal is absent or not a string: sub; its azp "web", iss "http://127.0.0.1:PORT"`, with(map[string]any{"sub": nil}))
 	r.expect("token_lifetime", 401, "exp is 7200 s after iat, max_lifetime is 1h"+who, with(map[string]any{"iat": ago(0), "exp": ago(-7200)}))
-	r.expect("token_bound", 401, "cnf binds the token to a key, and a bearer token does not prove its possession"+who, with(map[string]any{"cnf": map[string]any{"jkt": r.secret("thumbprint-of-key")}}))
+	r.expect("token_bound", 401, "cnf binds the token to a key, and bound_tokens of its issuer is off"+who, with(map[string]any{"cnf": map[string]any{"jkt": r.secret("thumbprint-of-key")}}))
 	long := strings.Repeat("ö\x01\"", 60)
 	r.expect("wrong_audience", 401, "…", with(map[string]any{"aud": []string{long, long, long}, "azp": long}))
 

@@ -53,7 +53,7 @@ func refusedByIntrospection(t *testing.T) *refusals {
 	r.expect("bad_credential", 401, "the token has characters that no bearer token has", ask("asked_0paque|x"))
 	r.expect("bad_credential", 401, `issuer asked: it says that iss of the token is "https://other.test"`, know(map[string]any{"iss": "https://other.test"}))
 	r.expect("bad_credential", 401, `issuer asked: token_type is "refresh_token", not that of an access token`, know(map[string]any{"token_type": "refresh_token"}))
-	r.expect("token_bound", 401, "cnf binds the token to a key, and a bearer token does not prove its possession"+who, know(map[string]any{"cnf": map[string]any{"jkt": "x"}}))
+	r.expect("token_bound", 401, "cnf binds the token to a key, and bound_tokens of its issuer is off"+who, know(map[string]any{"cnf": map[string]any{"jkt": "x"}}))
 	r.expect("wrong_audience", 401, `aud is "account", the route takes "models"`+who, know(map[string]any{"aud": "account"}))
 	r.expect("wrong_audience", 401, `aud is absent, the route takes "models"`+who, know(map[string]any{"aud": nil}))
 	r.expect("token_expired", 401, "expired … s ago, skew is 1m"+who, know(map[string]any{"exp": time.Now().Unix() - 100}))

@@ -20,11 +20,11 @@ import (
 // reaches the client, and no record holds a secret that was sent.
 func TestEveryRefusalRecordsItsCause(t *testing.T) {
 	groups := map[string]func(*testing.T) *refusals{
-		"heads": refusedHeads, "slow heads": refusedSlowHeads, "routes": refusedByRoutes, "plain": refusedOnPlainHTTP, "forward auth": refusedForProxies,
-		"tokens": refusedTokens, "API keys": refusedAPIKeys, "passwords": refusedPasswords, "revocations": refusedRevoked, "issuers": refusedForIssuers, "introspection": refusedByIntrospection,
+		"heads": refusedHeads, "slow heads": refusedSlowHeads, "routes": refusedByRoutes, "plain": refusedOnPlainHTTP, "connections": refusedConnections, "forward auth": refusedForProxies,
+		"tokens": refusedTokens, "API keys": refusedAPIKeys, "certificates": refusedCertificates, "revocation lists": refusedByEndedLists, "passwords": refusedPasswords, "revocations": refusedRevoked, "issuers": refusedForIssuers, "introspection": refusedByIntrospection,
 		"signatures": refusedSignatures, "nonces": refusedNonces,
 		"rules": refusedByRules, "models": refusedModels, "bodies": refusedBodies, "limits": refusedByLimits, "calls": refusedCalls,
-		"upstreams": refusedByUpstreams, "timeouts": refusedForTimeouts, "streams": cutStreams, "reloads": cutByReloads, "stops": cutAtTheEnd,
+		"upstreams": refusedByUpstreams, "credentials": refusedCredentials, "timeouts": refusedForTimeouts, "streams": cutStreams, "reloads": cutByReloads, "stops": cutAtTheEnd,
 	}
 	seen, ran := map[string]bool{}, 0
 	for _, name := range slices.Sorted(maps.Keys(groups)) {

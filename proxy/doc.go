@@ -10,7 +10,8 @@
 //     decision on any other form would be a decision on another request. A request that
 //     claims to be a gRPC call must be one.
 //   - match finds the route for that form. It precedes authentication, because the route
-//     says which credentials count.
+//     says which credentials count. It refuses connections whose handshake did not ask for
+//     client certificates as the request's host does.
 //   - checkAddress refuses addresses that the route does not admit, before it looks at a
 //     credential: other addresses cannot even guess one. A CORS preflight is answered
 //     here; it carries no credential and is never forwarded.
@@ -28,7 +29,7 @@
 //   - authorize decides on the call and returns the grant ([policy.Grant]).
 //   - forward is the only step that can reach an upstream. It requires the grant, and so
 //     does respond, which sends a route's fixed answer. Each attempt is signed anew if the
-//     upstream has a key. The answer to the client is signed as it is sent.
+//     upstream has a key, and gets the gateway's own credential last of all. The answer to the client is signed as it is sent.
 //   - finish, deferred, writes one record on every exit. Audit log and metrics both read
 //     that record, so they cannot disagree. With audit.durable, the end of the answer waits for
 //     the record. If the record is late, the answer is cut, and a second record reports that.

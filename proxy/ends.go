@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sallyport/auth"
+	"sallyport/auth/clientcert"
 	"sallyport/proxy/admin"
 	"sallyport/proxy/expiry"
 )
@@ -29,6 +30,7 @@ func EndWarnings(cfg *Config, offline bool, now time.Time) Faults {
 func (g *Gateway) ends() []expiry.End {
 	s := g.now()
 	all := append(certificateEnds(g.memory.edge.Certificates()), s.ends...)
+	all = append(all, listEnds(g.memory.certs.Status())...)
 	return expiry.Sort(appendFileEnd(all, s.config, s.apiKeys, g.memory.options.Now()))
 }
 
@@ -39,6 +41,19 @@ func appendFileEnd(all []expiry.End, cfg *Config, keys *auth.APIKeys, now time.T
 		all = append(all, e)
 	}
 	return all
+}
+
+// listEnds returns when the revocation lists that were fetched end.
+func listEnds(all []clientcert.ListStatus) []expiry.End {
+	ends := make([]expiry.End, 0, len(all))
+	for _, l := range all {
+		ends = append(ends, expiry.End{
+			Kind: expiry.CRL, Name: l.URL, NotBefore: l.ThisUpdate, NotAfter: l.NextUpdate, At: "client_certificates.crl",
+			Renewing: l.LastError == "",
+			Cure:     "the gateway fetches the next one itself, and logs what hinders it; crl_grace lets an ended one count for longer",
+		})
+	}
+	return ends
 }
 
 // certificateEnds returns when the gateway's own certificates expire.

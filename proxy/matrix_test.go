@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/auth/apikey"
+	"sallyport/auth/authtest"
 	"sallyport/auth/httpsig"
 )
 
@@ -37,7 +39,7 @@ func field(kind, name, field, value string) proof {
 }
 
 // matrixProofs returns credentials of every kind.
-func matrixProofs(h *house, keys map[string]string) []proof {
+func matrixProofs(h *house, keys map[string]string, ca authtest.Cert) []proof {
 	token := func(sub string, change func(map[string]any)) string {
 		claims := h.issuer.Claims(sub, "models.predict")
 		if change != nil {
@@ -64,6 +66,9 @@ func matrixProofs(h *house, keys map[string]string) []proof {
 		field("apikey", "expired", "X-Api-Key", keys["old"]),
 		field("apikey", "mistyped", "X-Api-Key", keys["acme"][:len(keys["acme"])-1]),
 		field("apikey", "unknown", "X-Api-Key", apikey.New()),
+		field("cert", "good", "Client-Cert", sfBytes(ca.Client("batch", nil))),
+		field("cert", "other", "Client-Cert", sfBytes(ca.Client("orbit", nil))),
+		field("cert", "of another CA", "Client-Cert", sfBytes(authtest.NewCA("lab", time.Now(), nil).Client("batch", nil))),
 	}
 }
 
@@ -84,21 +89,23 @@ func matrixDemands(kinds []string) (all []string) {
 // that a route may demand, and compares who is let in, or why not, with testdata/matrix.txt.
 func TestDecisionMatrix(t *testing.T) {
 	keys := map[string]string{"acme": apikey.New(), "orbit": apikey.New(), "old": apikey.New()}
-	kinds := []string{"issuer/corp", "key", "apikey"}
+	kinds := []string{"issuer/corp", "key", "apikey", "cert"}
+	ca := authtest.NewCA("lab", time.Now(), nil)
 	demands := matrixDemands(kinds)
 	var routes strings.Builder
 	for i, callers := range demands {
 		fmt.Fprintf(&routes, "\n  - {host: models.test, path: /%d, upstream: '%%s', callers: %s, rules: [{allow: \"*\"}]}", i, callers)
 	}
-	h := signed(t, plan{routes: routes.String() + "\n", more: fmt.Sprintf(`
+	h := signed(t, plan{files: map[string]string{"ca.pem": string(authtest.PEM(ca))}, routes: routes.String() + "\n", more: fmt.Sprintf(`
 trusted_proxies: 127.0.0.1
-principals: {batch: ['issuer/corp:alice', 'key:acme', 'apikey:acme']}
+client_certificates: {ca: ca.pem, header: {name: Client-Cert, from: 127.0.0.1}}
+principals: {batch: ['issuer/corp:alice', 'key:acme', 'apikey:acme', 'cert:CN=batch']}
 api_keys:
   acme: {hash: '%s'}
   orbit: {hash: '%s'}
   old: {hash: '%s', not_after: 2020-01-01}
 `, apikey.HashText(keys["acme"]), apikey.HashText(keys["orbit"]), apikey.HashText(keys["old"]))})
-	proofs := matrixProofs(h, keys)
+	proofs := matrixProofs(h, keys, ca)
 	clients := map[*tls.Certificate]*http.Client{}
 	var got strings.Builder
 	n := 0

@@ -135,7 +135,9 @@ func (g *Gateway) revokeAlone(report *ReloadReport) {
 	}
 	now.auth.Revoke(all)
 	now.revokedAlone = report.Result == ReloadRefused
-	if n := g.server.CutRevoked(); n > 0 {
+	ctx, cancel := context.WithTimeout(g.base, recheckTime)
+	defer cancel()
+	if n := g.server.RecheckAll(ctx); n > 0 {
 		g.memory.Log.Info("exchanges of revoked callers were cut", "exchanges", n)
 	}
 	if report.Result == ReloadRefused {
@@ -235,10 +237,10 @@ func (g *Gateway) retire(old *snapshot) {
 	old.release()
 }
 
-// revisitEvery is how often streams are checked whose token an issuer may revoke.
+// revisitEvery is how often streams are checked whose token or certificate may be revoked.
 const revisitEvery = 5 * time.Second
 
-// revisit ends streams whose token was revoked, until ctx ends. It asks an issuer about a token only
+// revisit ends streams whose token or certificate was revoked, until ctx ends. It asks an issuer about a token only
 // once the last answer is too old.
 func (g *Gateway) revisit(ctx context.Context) error {
 	tick := time.NewTicker(revisitEvery)

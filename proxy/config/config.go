@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/auth"
+	"sallyport/auth/clientcert"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/audit"
@@ -47,6 +48,9 @@ type Config struct {
 	// APIKeyFile is a file with more API keys, such as those of thousands of users: a
 	// line each, as sallyport keygen --api-key prints it. It is read again when it changes.
 	APIKeyFile setting.Path `yaml:"api_key_file"`
+	// ClientCertificates are the CAs whose certificates clients may prove themselves with, for
+	// all hosts or by host.
+	ClientCertificates setting.List[clientcert.Config] `yaml:"client_certificates"`
 	// Basic are passwords that still count while their users move to tokens or keys, by a name of
 	// your choice: routes list those of "legacy" as basic/legacy.
 	Basic map[string]auth.BasicConfig `yaml:"basic"`

@@ -67,6 +67,9 @@ func (c *Config) checkIntegrity(f *setting.Faults) {
 		if u.Integrity.Sign != "" {
 			c.checkKeyRef(at+".sign", u.Integrity.Sign, auth.SignRequest, f)
 		}
+		if a := u.Credentials.Assertion; a != nil && a.Key != "" {
+			c.checkKeyRef("upstreams."+name+".credentials.assertion.key", a.Key, auth.SignAssertion, f)
+		}
 		for j, id := range u.Integrity.Verify {
 			c.checkKeyRef(setting.Index(at+".verify", j), id, auth.VerifyResponse, f)
 		}
@@ -115,7 +118,9 @@ func (c *Config) badQualified(p string) (problem, cure string) {
 	basic, isBasic := strings.CutPrefix(source, "basic/")
 	switch {
 	case !qualified || name == "":
-		return "not a qualified name", "write issuer/NAME:SUBJECT, key:NAME or apikey:NAME, as the records do"
+		return "not a qualified name", "write issuer/NAME:SUBJECT, key:NAME, apikey:NAME or cert:NAME, as the records do"
+	case source == "cert":
+		return c.badCertificateName(name)
 	case source == "key":
 		if !slices.Contains(c.keyPrincipals(), name) {
 			return "no signing key has the principal " + strconv.Quote(name), cureName("signing_keys", name, c.keyPrincipals())
@@ -129,7 +134,7 @@ func (c *Config) badQualified(p string) (problem, cure string) {
 			return "there is no entry " + strconv.Quote(basic) + " under basic", cureName("basic", basic, slices.Sorted(maps.Keys(c.Basic)))
 		}
 	case !isIssuer:
-		return "no such kind of caller", "write issuer/NAME:SUBJECT, key:NAME or apikey:NAME"
+		return "no such kind of caller", "write issuer/NAME:SUBJECT, key:NAME, apikey:NAME or cert:NAME"
 	default:
 		if _, known := c.Issuers[issuer]; !known {
 			return "there is no issuer " + strconv.Quote(issuer), c.cureIssuer(issuer)
@@ -320,7 +325,7 @@ func (c *Config) checkBinding(r *route.Config, at string, f *setting.Faults) {
 	}
 	var words, pair []string
 	for _, kind := range []struct{ kind, word string }{
-		{"issuer", "token"}, {"apikey", "API key"}, {"basic", "password"}, {"key", "signature"},
+		{"issuer", "token"}, {"apikey", "API key"}, {"basic", "password"}, {"cert", "certificate"}, {"key", "signature"},
 	} {
 		callers := kinds[kind.kind]
 		if callers == nil {

@@ -28,6 +28,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		}
 		r.Check(at, identity, f)
 		c.checkUpstream(r, at, f)
+		c.checkCredential(r, at, identity, f)
 		r.Audit.Durable.Check(at+".audit.durable", c.Audit.OnStdout(), f)
 		c.checkTunnels(r, at, f)
 		c.checkCallers(r, at, f)
@@ -151,7 +152,7 @@ func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {
 func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 	names, list := r.Callers.Names(), at+".callers"
 	if len(names) == 0 {
-		f.Add(list, "", "a route without callers", "write issuer/NAME, key/NAME or apikey/NAME, or anonymous for a route that is open to all")
+		f.Add(list, "", "a route without callers", "write issuer/NAME, key/NAME, apikey/NAME or cert/NAME, or anonymous for a route that is open to all")
 		return
 	}
 	all := len(r.Callers.All) > 0
@@ -164,6 +165,7 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 			f.Add(setting.Index(list, i), caller, problem, cure)
 			continue
 		}
+		c.checkCertificateHosts(r, setting.Index(list, i), caller, f)
 		if issuer, isIssuer := strings.CutPrefix(caller, "issuer/"); isIssuer {
 			audiences = append(audiences, c.Issuers[issuer].Audience...)
 			if other := c.samePrefix(issuer, names[:i]); other != "" {
@@ -220,6 +222,7 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 	issuer, isIssuer := strings.CutPrefix(caller, "issuer/")
 	principal, isKey := strings.CutPrefix(caller, "key/")
 	apiPrincipal, isAPIKey := strings.CutPrefix(caller, "apikey/")
+	certName, isCert := strings.CutPrefix(caller, "cert/")
 	basic, isBasic := strings.CutPrefix(caller, "basic/")
 	_, known := c.Issuers[issuer]
 	_, knownBasic := c.Basic[basic]
@@ -240,11 +243,15 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "no API key has this principal", cureName("api_keys", apiPrincipal, c.apiKeyPrincipals())
 	case caller == "apikey" && len(c.APIKeys) == 0 && c.APIKeyFile == "":
 		return "there is no API key", "run sallyport keygen --api-key NAME"
+	case isCert:
+		return c.badCertificateName(certName)
+	case caller == "cert" && len(c.ClientCertificates) == 0:
+		return noCertificates()
 	case isBasic && !knownBasic:
 		return "there is no such entry", cureName("basic", basic, slices.Sorted(maps.Keys(c.Basic)))
 	case isBasic && slices.ContainsFunc(before, func(other string) bool { return kindOfCaller(other) == "basic" }):
 		return "stands beside another entry of basic, and a password is checked against one", "remove one of the two"
-	case isKey, caller == "key", isAPIKey, caller == "apikey", isBasic:
+	case isKey, caller == "key", isAPIKey, caller == "apikey", isBasic, caller == "cert":
 		return "", ""
 	case known:
 		return "not a kind of proof", "did you mean issuer/" + caller + "?"
@@ -258,10 +265,8 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "not a kind of proof", "list the proofs, or write anonymous for a route that is open to all"
 	case strings.HasPrefix(caller, "basic"):
 		return "not a kind of proof", "write basic/NAME, with a name under basic"
-	case caller == "cert":
-		return "this kind of proof is not in this version", "use issuer/NAME, for bearer tokens, key/NAME, for signatures, or apikey/NAME"
 	}
-	return "not a kind of proof", "write issuer/NAME, key/NAME, apikey/NAME or anonymous"
+	return "not a kind of proof", "write issuer/NAME, key/NAME, apikey/NAME, cert/NAME or anonymous"
 }
 
 func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) {

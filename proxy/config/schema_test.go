@@ -11,12 +11,14 @@ import (
 	"github.com/invopop/jsonschema"
 
 	"sallyport/auth"
+	"sallyport/auth/clientcert"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/upstream"
 )
 
 // TestSchemaIsCurrent sees that deploy/gateway.schema.json says what the structs
@@ -118,6 +120,8 @@ func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 		return text("^[1-9][0-9]*/[smh]$", "200/s", "10/m")
 	case reflect.TypeFor[setting.URL]():
 		return text("^[a-z][a-z0-9+.-]*://.+$", "http://host:8000")
+	case reflect.TypeFor[setting.Source]():
+		return text("^.+$", "clients.crl", "http://ca.internal/clients.crl")
 	case reflect.TypeFor[setting.CIDR]():
 		return text("^[0-9a-fA-F:.]+(/[0-9]+)?$", "10.0.0.0/8", "fd00::/8")
 	case reflect.TypeFor[auth.ClaimValue]():
@@ -196,8 +200,15 @@ func refine(path string, s *jsonschema.Schema) {
 		restrict(s, "min_version", "1.2", "1.3")
 	case "listen.forward_auth":
 		restrict(s, "dialect", exchange.DialectNginx, exchange.DialectTraefik, exchange.DialectCaddy)
+	case "client_certificates":
+		restrict(s, "mode", clientcert.Modes()...)
+		restrict(s, "principal", clientcert.Kinds()...)
+		restrict(s, "groups", clientcert.GroupFields()...)
+		s.Required = []string{"ca"}
+	case "client_certificates.header":
+		s.Required = []string{"name", "from"}
 	case "signing_keys":
-		restrict(s, "use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse)
+		restrict(s, "use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse, auth.SignAssertion)
 	case "routes.callers":
 		restrict(s, "bind", route.BindAlias, route.BindIndependent)
 	case "routes.integrity":
@@ -211,10 +222,23 @@ func refine(path string, s *jsonschema.Schema) {
 		restrict(s, "serves", model.Names()...)
 		s.Required = []string{"host", "callers"}
 	case "issuers":
+		restrict(s, "bound_tokens", auth.BoundOff, auth.BoundAccept, auth.BoundRequire)
 		s.Required = []string{"url", "audience"}
 	case "upstreams":
 		restrict(s, "serves", model.Names()...)
 		s.AnyOf = []*jsonschema.Schema{{Required: []string{"rest"}}, {Required: []string{"grpc"}}}
+	case "upstreams.client_certificate":
+		s.Required = []string{"cert", "key"}
+	case "upstreams.credentials.basic":
+		s.Required = []string{"user", "password"}
+	case "upstreams.credentials.header":
+		s.Required = []string{"name", "value"}
+	case "upstreams.credentials.oauth2":
+		restrict(s, "auth_style", upstream.SecretBasic, upstream.SecretPost)
+		s.Required = []string{"client_id", "client_secret"}
+	case "upstreams.credentials.assertion":
+		restrict(s, "claims", upstream.ClaimGroups, upstream.ClaimScopes)
+		s.Required = []string{"key", "audience"}
 	}
 }
 

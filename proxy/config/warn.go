@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/auth/clientcert"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/route"
@@ -18,6 +19,7 @@ func (c *Config) Warnings() Faults {
 	var f setting.Faults
 	c.warnUnused(&f)
 	c.warnAPIKeys(&f)
+	c.warnClientCertificates(&f)
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		iss := c.Issuers[name]
 		iss.Warn("issuers."+name, &f)
@@ -108,6 +110,11 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 			}
 			who = `principal: "key:` + principal + `"`
 		}
+		if kindOfCaller(caller) == "cert" {
+			problem += ": certificates bring groups where groups says so, and no scopes or claims"
+			_, principal, _ := strings.Cut(caller, "/")
+			who = `principal: "cert:` + cmp.Or(principal, "NAME") + `"`
+		}
 		if kindOfCaller(caller) == "apikey" {
 			problem += ": API keys bring groups, and no scopes or claims"
 			_, principal, _ := strings.Cut(caller, "/")
@@ -157,7 +164,9 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	}
 	switch kind := kindOfCaller(caller); {
 	case !narrow || kind == "issuer":
-	case kind != "apikey" || len(who.Scope)+len(who.Claim) > 0 || !c.hasGroup(caller, who.Group):
+	case len(who.Scope)+len(who.Claim) > 0,
+		kind != "cert" && (kind != "apikey" || !c.hasGroup(caller, who.Group)),
+		kind == "cert" && !slices.ContainsFunc(c.ClientCertificates, func(e clientcert.Config) bool { return e.TakesGroups() }):
 		return false
 	}
 	return len(who.Principal) == 0 || slices.ContainsFunc(who.Principal, func(p string) bool {

@@ -2,6 +2,9 @@
 // asks for. It refuses unknown names, outdated TLS versions and connections above the limit,
 // all before a byte of HTTP is read.
 //
+// A host may ask its clients for certificates ([ClientPolicy]). A required one is verified in the
+// handshake; all others are up to whoever serves the request.
+//
 // Certificates come from sources: files, ACME authorities, and a local authority for
 // development. If a source fails after startup, it goes on serving its last good certificate.
 // ACME certificates are obtained in the background; handshakes for their names fail until then.
@@ -105,9 +108,9 @@ func New(c Config, o Options) (*Edge, error) {
 	e.config = &tls.Config{Time: o.Now, GetConfigForClient: e.configFor}
 	e.configs = map[uint16]*tls.Config{}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		e.configs[version] = e.newTLSConfig(version)
+		e.configs[version] = e.newTLSConfig(version, "")
 	}
-	v, err := e.Prepare(c, o.Hosts, o.PlainHTTP)
+	v, err := e.Prepare(c, o.Hosts, o.PlainHTTP, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -142,6 +145,9 @@ func (e *Edge) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		return v.unknown, nil
 	}
 	e.failures.unserved(hello, name, v.config)
+	if p := v.clientPolicy(name); p != nil {
+		return e.clientConfigFor(v, hello, name, p), nil
+	}
 	return v.config, nil
 }
 
@@ -153,6 +159,23 @@ func (e *Edge) Certificates() []CertificateStatus {
 	}
 	return all
 }
+
+// Chain returns the certificates that a handshake for a route's host would send, the leaf first; none
+// if there is no certificate. A star in the host stands for any label.
+func (e *Edge) Chain(host string) [][]byte {
+	v := e.view.Load()
+	name := strings.Replace(host, "*", "any", 1)
+	for _, s := range v.sources {
+		if c := s.certificate(name, &tls.ClientHelloInfo{ServerName: name}); c != nil {
+			return c.Certificate
+		}
+	}
+	return nil
+}
+
+// LocalRoot returns the file with the root certificate that signs the certificate of a host; "" if it
+// comes from another source than the local authority.
+func (e *Edge) LocalRoot(host string) string { return e.rootOf(host) }
 
 // RootPath is the file with the local authority's root certificate; "" if no host uses the
 // local authority.
@@ -228,13 +251,11 @@ func canonicalName(name string) string {
 // no server name, or wrongly sends the address itself. Both mean the local address of the
 // connection; the address in the message is not trusted.
 func askedFor(hello *tls.ClientHelloInfo) string {
-	if name := canonicalName(hello.ServerName); name != "" {
-		return name
-	}
+	var local netip.Addr
 	if a, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok {
-		return addressHost(a.AddrPort().Addr())
+		local = a.AddrPort().Addr()
 	}
-	return ""
+	return HostOf(hello.ServerName, local)
 }
 
 // addressHost formats an address as routes do: IPv6 in brackets, IPv4-mapped addresses as
@@ -251,6 +272,10 @@ func addressHost(a netip.Addr) string {
 
 // hostAddress parses a host as an address; nil if it is a name.
 func hostAddress(host string) net.IP {
+	// ParseIP allocates an error for a name.
+	if n := len(host); n == 0 || !strings.Contains(host, ":") && (host[n-1] < '0' || host[n-1] > '9') {
+		return nil
+	}
 	return net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 }
 

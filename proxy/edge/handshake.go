@@ -32,11 +32,23 @@ const (
 	failedGone        failure = "client_gone"         // the client closed the connection, as port checks do
 	failedExcess      failure = "too_many_handshakes" // ended at the limit, because its client had the most
 	failedProtocol    failure = "protocol"            // anything else
+
+	// The client's certificate. But for the last, package auth/clientcert has the same reasons.
+	failedClientMissing failure = "client_certificate_missing"
+	failedClientCA      failure = "client_certificate_unknown_ca"
+	failedClientExpired failure = "client_certificate_expired"
+	failedClientEarly   failure = "client_certificate_not_yet_valid"
+	failedClientUsage   failure = "client_certificate_wrong_usage"
+	failedClientRevoked failure = "client_certificate_revoked"
+	failedClientUnknown failure = "client_certificate_revocation_unknown"
+	failedClientName    failure = "client_certificate_name"
+	failedClientChain   failure = "client_certificate_chain"
+	failedClientKey     failure = "client_certificate_key" // the client does not hold its private key
 )
 
 // failureReasons returns every reason.
 func failureReasons() []failure {
-	return []failure{failedName, failedCertificate, failedOrder, failedVersion, failedCiphers, failedPlain, failedTrust, failedTime, failedGone, failedExcess, failedProtocol}
+	return append(clientFailures(), failedName, failedCertificate, failedOrder, failedVersion, failedCiphers, failedPlain, failedTrust, failedTime, failedGone, failedExcess, failedProtocol)
 }
 
 // failures counts failed handshakes and logs those that an operator or a client can fix. It is
@@ -72,6 +84,8 @@ type findings struct {
 	reason failure // why it is going to fail; "" if no reason was found
 	name   string  // the host that the client asks for
 	plain  uint8   // the alert that the client sent without encryption; 0 if it sent none
+	policy string  // the ID of the policy by which the client was asked for a certificate; "" if it was not
+	left   int     // how many bytes the client may still send; 0: no bound, negative: too many came
 }
 
 // findingsOf returns the findings about a handshake, which callbacks of crypto/tls may change.
@@ -87,6 +101,11 @@ func (f *failures) failed(ctx context.Context, c *countedConn, err error) {
 	reason := c.findings.reason
 	var record tls.RecordHeaderError
 	alert := alertOf(c, err)
+	var client failure // why the client's certificate is refused
+	cause := ""
+	if c.findings.policy != "" {
+		client, cause = aboutClient(err)
+	}
 	switch {
 	case errors.As(err, &record) && record.Conn != nil && looksLikeHTTP(record.RecordHeader):
 		reason = failedPlain
@@ -97,6 +116,9 @@ func (f *failures) failed(ctx context.Context, c *countedConn, err error) {
 	case ctx.Err() != nil:
 		reason = failedExcess
 	case reason != "":
+	case client != "":
+		reason = client
+		f.badClient(ctx, c, reason, cause)
 	case alert != nil:
 		reason = failedProtocol
 		if aboutCertificate(alert) {
@@ -131,28 +153,33 @@ func plainGoAway() string {
 	return settings + "\x00\x00" + string(rune(8+len(plainWords))) + "\x07\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x0c" + plainWords
 }
 
-// plainTime is how long a client that does not speak TLS may take to read why it is refused.
-const plainTime = 2 * time.Second
-
-// answerPlain answers a client that does not speak TLS. Then it discards what the client still
-// sends until the client closes, because a reset could reach the client before the answer. It
-// returns after plainTime, or when ctx ends.
+// answerPlain answers a client that does not speak TLS.
 func answerPlain(ctx context.Context, c net.Conn, preface bool) {
-	defer context.AfterFunc(ctx, func() { c.Close() })()
-	if c.SetDeadline(time.Now().Add(plainTime)) != nil {
-		return
-	}
 	answer := plainAnswer()
 	if preface {
 		answer = plainGoAway()
 	}
-	if _, err := io.WriteString(c, answer); err != nil {
+	sayLast(ctx, c, answer)
+}
+
+// refusedTime is how long a client may take to read why it is refused.
+const refusedTime = 2 * time.Second
+
+// sayLast sends a client its last bytes, if any. Then it discards what the client still sends
+// until the client closes, because a reset could reach the client before what was sent. It
+// returns after refusedTime, or when ctx ends.
+func sayLast(ctx context.Context, c net.Conn, last string) {
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if c.SetDeadline(time.Now().Add(refusedTime)) != nil {
+		return
+	}
+	if _, err := io.WriteString(c, last); last != "" && err != nil {
 		return
 	}
 	if half, ok := socket.Beneath(c).(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite() // without it the client waits for the close
 	}
-	_, _ = io.Copy(io.Discard, c) // the answer has been sent either way
+	_, _ = io.Copy(io.Discard, c) // all has been sent either way
 }
 
 // alertOf returns the alert by which the client ended a handshake that ended with err; nil if the

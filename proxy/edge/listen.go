@@ -159,17 +159,27 @@ type countedConn struct {
 	net.Conn
 	once     sync.Once
 	leave    func()
-	findings findings // about its TLS handshake; only the handshake uses them
+	findings findings // about its TLS handshake, during which alone they change
 }
 
-// Read notes an alert that is not encrypted; see alertOf.
+// Read notes an alert that is not encrypted; see alertOf. It ends a handshake in which the client
+// sends too much.
 func (c *countedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if left := &c.findings.left; *left != 0 {
+		if *left -= n; *left <= 0 {
+			*left = -1
+			return 0, errClientChain
+		}
+	}
 	if a := plainAlert(b[:n]); a != 0 {
 		c.findings.plain = a
 	}
 	return n, err
 }
+
+// ClientPolicy implements the interface of wire.ClientPolicyOf, once the handshake is complete.
+func (c *countedConn) ClientPolicy() string { return c.findings.policy }
 
 // NetConn returns the underlying connection, for operations that net.Conn lacks.
 func (c *countedConn) NetConn() net.Conn { return c.Conn }
@@ -320,6 +330,7 @@ func (t *tlsListener) handshake(ctx context.Context, c *countedConn, from netip.
 		return
 	}
 	t.leave(from, entry)
+	c.findings.left = 0 // requests have bounds of their own
 	if conn.ConnectionState().NegotiatedProtocol == acmez.ACMETLS1Protocol {
 		c.Close() // the validator has seen the certificate; no request may follow
 		return

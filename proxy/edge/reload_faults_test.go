@@ -40,13 +40,13 @@ func TestReloadRefusesExpiredOrFutureCertificates(t *testing.T) {
 	expired := forHosts("a.example.com")
 	expired.NotBefore, expired.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(-time.Minute)
 	ca.write(t, dir, "a", expired)
-	if _, err := e.Prepare(config, []string{"a.example.com"}, true); err == nil {
+	if _, err := e.Prepare(config, []string{"a.example.com"}, true, nil); err == nil {
 		t.Error("expired certificate replaces a valid one")
 	}
 	future := forHosts("a.example.com")
 	future.NotBefore = time.Now().Add(time.Hour)
 	ca.write(t, dir, "a", future)
-	if _, err := e.Prepare(config, []string{"a.example.com"}, true); err == nil {
+	if _, err := e.Prepare(config, []string{"a.example.com"}, true, nil); err == nil {
 		t.Error("certificate not yet valid replaces a valid one")
 	}
 }

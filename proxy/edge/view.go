@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"sallyport/proxy/setting"
 )
@@ -22,16 +23,20 @@ type View struct {
 	unknown *tls.Config // has no certificate, so the handshake ends with unrecognized_name
 
 	digests [3]string // of the configuration of files, acme and local
+
+	clients       ClientPolicies // nil: no host asks for certificates
+	clientMu      sync.Mutex     // guards clientConfigs
+	clientConfigs map[clientConfig]*tls.Config
 }
 
 // Prepare makes a view of a configuration for hosts. plainHTTP is as in
-// [Options.PlainHTTP]. It reads certificate files and creates the local authority if it is
+// [Options.PlainHTTP]; clients may be nil. It reads certificate files and creates the local authority if it is
 // missing. It uses no network, starts nothing and does not affect the active view. Sources of
 // the active view whose configuration did not change are reused.
 //
 // It returns an error if a file is missing or invalid, or if a host has no certificate. So the
 // operator sees the fault before a client does.
-func (e *Edge) Prepare(c Config, hosts []string, plainHTTP bool) (*View, error) {
+func (e *Edge) Prepare(c Config, hosts []string, plainHTTP bool, clients ClientPolicies) (*View, error) {
 	version, ok := c.minVersion()
 	if !ok {
 		return nil, fmt.Errorf("tls.min_version %q is not served", c.MinVersion)
@@ -42,7 +47,7 @@ func (e *Edge) Prepare(c Config, hosts []string, plainHTTP bool) (*View, error) 
 	if before == nil {
 		before = &View{}
 	}
-	v := &View{hosts: newHostSet(o.Hosts)}
+	v := &View{hosts: newHostSet(o.Hosts), clients: clients}
 	for _, add := range []func(*Config, Options, *View) error{v.addFiles, v.addACME, v.addLocal} {
 		if err := add(&c, o, before); err != nil {
 			return nil, err
@@ -145,9 +150,10 @@ func (e *Edge) Activate(v *View) {
 	e.start(v.acme)
 }
 
-// newTLSConfig makes the config for hosts with this minimum version. It must not refer to a
-// view: a connection keeps its config for its whole life, which would retain replaced views.
-func (e *Edge) newTLSConfig(version uint16) *tls.Config {
+// newTLSConfig makes the config for hosts with this minimum version, and this client policy if it
+// is not "". It must not refer to a view or a policy: a connection keeps its config for its whole
+// life, which would retain replaced ones.
+func (e *Edge) newTLSConfig(version uint16, policy string) *tls.Config {
 	c := &tls.Config{
 		MinVersion: version,
 		Time:       e.options.Now,
@@ -162,7 +168,7 @@ func (e *Edge) newTLSConfig(version uint16) *tls.Config {
 			return e.view.Load().certificateFor(hello, e.failures)
 		},
 	}
-	bindTickets(c, e.config, e.options.Now)
+	bindTickets(c, e.config, policy, e.options.Now)
 	return c
 }
 

@@ -17,7 +17,7 @@ import (
 // reload activates another configuration.
 func (e *Edge) reload(t testing.TB, c Config, hosts ...string) {
 	t.Helper()
-	v, err := e.Prepare(c, hosts, true)
+	v, err := e.Prepare(c, hosts, true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestReloadRotatesCertificatesInFiles(t *testing.T) {
 	if err := os.WriteFile(string(next.Files[0].Key), []byte("broken"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.Prepare(next, []string{"one.test"}, false); err == nil {
+	if _, err := e.Prepare(next, []string{"one.test"}, false, nil); err == nil {
 		t.Error("a broken key was accepted")
 	}
 	if got := leaf(); !got.Equal(before) {
@@ -154,7 +154,7 @@ func TestHandshakesSucceedDuringReloads(t *testing.T) {
 	goroutines := runtime.NumGoroutine()
 	for i := range 100 {
 		e.reload(t, c, [][]string{{"one.test"}, {"one.test", "two.test"}}[i%2]...)
-		if _, err := e.Prepare(Config{Files: c.Files, MinVersion: "1.2"}, []string{"one.test"}, false); err != nil {
+		if _, err := e.Prepare(Config{Files: c.Files, MinVersion: "1.2"}, []string{"one.test"}, false, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

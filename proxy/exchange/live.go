@@ -120,20 +120,17 @@ func (x *exchange) list() error {
 	s.mu.Lock()
 	x.listed.decided = true
 	s.mu.Unlock()
-	if err := x.route.Chain.Revokes(&x.caller); err != nil { // CutRevoked may have missed the exchange
-		return err
-	}
 	if cause := x.stillPermitted(); cause != nil {
 		return cause.refusal()
 	}
 	return nil
 }
 
-// stillPermitted decides again on the exchange if a reload has happened since it began. It returns
-// what ends the exchange, or nil. Call it after each change of the exchange's registry entry, because
-// a concurrent reload may have missed the change.
+// stillPermitted decides again on the exchange if a reload or a revocation has happened since it
+// began. It returns what ends the exchange, or nil. Call it after each change of the exchange's
+// registry entry, because a concurrent reload may have missed the change.
 func (x *exchange) stillPermitted() *ending {
-	if x.server.current.Load() == x.snapshot {
+	if x.server.current.Load() == x.snapshot && x.server.revocations.Load() == x.revocations {
 		return nil
 	}
 	now := x.server.take()
@@ -183,6 +180,16 @@ func (x *exchange) underWay() underWay {
 // first. ctx limits the wait for issuers; an exchange whose credential cannot be checked in time
 // ends, unless its issuer is the one that admitted it.
 func (s *Server) Recheck(ctx context.Context) (ended int) {
+	return s.recheck(ctx, func(x *exchange, now *Snapshot) bool { return x.snapshot != now })
+}
+
+// RecheckAll is Recheck for all exchanges, after the revocations of the current snapshot have changed.
+func (s *Server) RecheckAll(ctx context.Context) (ended int) {
+	s.revocations.Add(1) // for those that are being decided
+	return s.recheck(ctx, func(*exchange, *Snapshot) bool { return true })
+}
+
+func (s *Server) recheck(ctx context.Context, concerns func(*exchange, *Snapshot) bool) (ended int) {
 	now := s.take()
 	if now == nil {
 		return 0
@@ -190,45 +197,24 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 	defer now.leave()
 	var all []underWay
 	s.live.each(func(x *exchange) {
-		if x.snapshot != now && x.listed.decided {
+		if x.listed.decided && concerns(x, now) {
 			all = append(all, x.underWay())
 		}
 	})
-	ended = now.cutRevoked(all)
-	// Those whose issuer may have to be asked come last, so that nobody waits for it in vain.
-	slices.SortStableFunc(all, func(a, b underWay) int { return cmp.Compare(asks(&a), asks(&b)) })
-	return ended + checkAgain(all, func(u *underWay) *ending {
-		if err := now.permits(ctx, u); err != nil {
+	ended = checkAgain(all, func(u *underWay) *ending {
+		r, err := now.Routes.Match(u.head)
+		if err == nil {
+			err = r.Chain.Revokes(&u.proof.Caller)
+		}
+		if err != nil {
 			return withdrawn(err)
 		}
 		return nil
 	})
-}
-
-// CutRevoked ends the exchanges in progress whose callers the current snapshot has revoked since they
-// began, and returns how many.
-func (s *Server) CutRevoked() (ended int) {
-	now := s.take()
-	if now == nil {
-		return 0
-	}
-	defer now.leave()
-	var all []underWay
-	s.live.each(func(x *exchange) {
-		if x.listed.decided {
-			all = append(all, x.underWay())
-		}
-	})
-	return now.cutRevoked(all)
-}
-
-func (s *Snapshot) cutRevoked(all []underWay) int {
-	return checkAgain(all, func(u *underWay) *ending {
-		r, err := s.Routes.Match(u.head)
-		if err != nil {
-			return nil // another check's concern
-		}
-		if err := r.Chain.Revokes(&u.proof.Caller); err != nil {
+	// Those whose issuer may have to be asked come last, so that nobody waits for it in vain.
+	slices.SortStableFunc(all, func(a, b underWay) int { return cmp.Compare(asks(&a), asks(&b)) })
+	return ended + checkAgain(all, func(u *underWay) *ending {
+		if err := now.permits(ctx, u); err != nil {
 			return withdrawn(err)
 		}
 		return nil
@@ -246,6 +232,9 @@ func asks(u *underWay) int {
 // permits returns nil if the snapshot permits an exchange that an older one has permitted. Otherwise
 // it returns the reason.
 func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
+	if err := s.checkConn(u.head.Host, u.conn); err != nil {
+		return err
+	}
 	r, err := s.Routes.Match(u.head)
 	if err != nil {
 		return err
@@ -253,7 +242,7 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
 	if !r.Access.Admits(u.client) {
 		return errors.New(r.Access.Refusal(u.client))
 	}
-	proof, err := r.Chain.Recheck(ctx, &auth.Request{Head: u.head, Peer: u.client, Conn: u.conn.TLS}, u.proof)
+	proof, err := r.Chain.Recheck(ctx, &auth.Request{Head: u.head, Peer: u.client, Via: u.conn.Peer.Addr().Unmap(), Conn: u.conn.TLS}, u.proof)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"sallyport/auth"
 	"sallyport/auth/httpsig"
 	"sallyport/policy"
+	"sallyport/proxy/credential"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -66,8 +67,12 @@ const (
 	reasonBadCall        = "bad_grpc_call"
 	reasonUpgradeBody    = "upgrade_with_body"
 	reasonUpgradeMethod  = "upgrade_not_get"
+	reasonMisdirected    = "misdirected"
 
 	reasonUpstreamSignature = "upstream_signature"
+
+	reasonNoUpstreamCredential      = "upstream_credential_unavailable"
+	reasonUpstreamCredentialRefused = "upstream_credential_refused"
 
 	reasonPlainHTTP = "plain_http"
 	reasonInternal  = "internal"
@@ -124,6 +129,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadCall:        {400, "The gRPC call is malformed."},
 	reasonUpgradeBody:    {400, "A WebSocket request must have no body."},
 	reasonUpgradeMethod:  {400, "A WebSocket request must be a GET."},
+	reasonMisdirected:    {421, "This connection was opened for another host, or before the host asked for client certificates. Open a new one."},
 	reasonNoRoute:        {404, "No route has this host and path."},
 	reasonMethod:         {405, "The method is not allowed here."},
 	reasonBodyTimeout:    {408, "The request body did not arrive in time."},
@@ -161,13 +167,17 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 
 	reasonUpstreamSignature: {502, "The model server's answer lacks a valid signature."},
 
+	reasonNoUpstreamCredential:      {503, "The gateway has no credential for the model server now."},
+	reasonUpstreamCredentialRefused: {502, "The model server refused the gateway's own credential."},
+
 	reasonClientGone: {499, ""}, // the client has left
 	reasonExpired:    {401, "The credential expired."},
 	reasonWithdrawn:  {403, "The right to do this was withdrawn."},
 	reasonReplaced:   {503, "The gateway's configuration was replaced."},
 	reasonShutdown:   {503, "The gateway is stopping."},
 }, map[string]grpcCode{
-	reasonUnserved: grpcUnimplemented, // other callers get an "unavailable" status
+	reasonUnserved:    grpcUnimplemented, // other callers get an "unavailable" status
+	reasonMisdirected: grpcUnavailable,   // a retry over a new connection succeeds
 })
 
 // refusal is the error by which a step ends an exchange.
@@ -178,11 +188,21 @@ type refusal struct {
 	allow      string        // with reasonMethod: the allowed methods
 	retryAfter time.Duration // with 429 and 503; zero: not sent
 	keyID      string        // the key of a verified credential that was refused; "" for none
+	hangUp     bool          // only a new connection can succeed
 }
 
 func (r *refusal) Error() string { return r.reason }
 
 func (r *refusal) Unwrap() error { return r.cause }
+
+// hangingUp returns the refusal of a connection whose certificate policy is not that of the
+// request's host. Unless the connection serves another host, it is of no use any more.
+func hangingUp(bad error) *refusal {
+	r := *asRefusal(bad)
+	var misled *Misdirected
+	r.hangUp = !errors.As(bad, &misled) || misled.Outdated
+	return &r
+}
 
 // checkRetry is the Retry-After if a credential cannot be checked now.
 const checkRetry = 5 * time.Second
@@ -200,11 +220,13 @@ func asRefusal(err error) *refusal {
 	var (
 		own     *refusal
 		authErr *auth.Error
+		misled  *Misdirected
 		denied  *policy.Refusal
 		upErr   *upstream.Error
 		method  *route.MethodError
 		leg     *seal.UnsignedAnswerError
 		signed  *httpsig.Error
+		shown   *credential.Error
 	)
 	switch {
 	case errors.As(err, &own):
@@ -215,12 +237,18 @@ func asRefusal(err error) *refusal {
 			r.retryAfter = checkRetry
 		}
 		return r
+	case errors.As(err, &misled):
+		return &refusal{reason: reasonMisdirected, cause: misled}
 	case errors.As(err, &denied):
 		return &refusal{reason: denied.Reason, cause: errors.New(denied.Cause)}
 	case errors.As(err, &leg): // first, because it wraps the signature's fault
 		return &refusal{reason: reasonUpstreamSignature, cause: leg.Err}
 	case errors.As(err, &signed):
 		return &refusal{reason: string(signed.Code.Public()), cause: signed}
+	case errors.As(err, &shown) && shown.Refused:
+		return &refusal{reason: reasonUpstreamCredentialRefused, cause: shown}
+	case errors.As(err, &shown):
+		return &refusal{reason: reasonNoUpstreamCredential, cause: shown, retryAfter: checkRetry}
 	case errors.As(err, &upErr):
 		return &refusal{reason: upstreamReasons[upErr.Kind], cause: upErr.Err}
 	case errors.As(err, &method):
@@ -284,6 +312,7 @@ var errorReasons = []struct {
 	{route.ErrEnd, reasonAmbiguousPath, ""},
 	{route.ErrOwnField, reasonProtectedField, ""},
 	{route.ErrMethodOverride, reasonProtectedField, "A header field that overrides the method was sent. Send the request with the method that is meant."},
+	{route.ErrSpoofed, reasonProtectedField, ""},
 	{route.ErrFoldedField, reasonProtectedField, "The name of a header field can be read as that of another field."},
 	{seal.ErrTooLong, reasonBodyTooLarge, ""},
 	{context.Canceled, reasonClientGone, ""},

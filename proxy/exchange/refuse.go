@@ -11,6 +11,7 @@ import (
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/message"
+	"sallyport/proxy/wire"
 )
 
 // refuse turns an error of any step into an answer in the caller's protocol and the dialect's
@@ -47,7 +48,18 @@ func (x *exchange) refuse(err error) {
 		// HTTP.
 		x.stream.CloseAfter()
 	}
+	if r.hangUp || r.reason == auth.CertificateMissing && x.snapshot.Outdated != nil && x.snapshot.Outdated(x.head.Host, x.stream.Conn()) {
+		x.hangUp()
+	}
 	x.sendRefusal(o, r, err)
+}
+
+// hangUp makes the client use another connection for its next request.
+func (x *exchange) hangUp() {
+	x.stream.CloseAfter()
+	if s, ok := x.stream.(wire.Drainer); ok {
+		s.DrainAfter()
+	}
 }
 
 // ownCut returns the refusal for an exchange that the gateway itself has ended, and r otherwise. To
@@ -134,9 +146,9 @@ func (x *exchange) challenge(status int, err error) string {
 	case x.route.Chain.Anonymous():
 		return ""
 	case errors.As(err, &denied) && denied.Reason == policy.ReasonInsufficientScope:
-		return auth.InsufficientScope(x.head.Host, denied.Scopes)
+		return auth.WithMetadata(auth.InsufficientScope(x.head.Host, denied.Scopes), x.head.Host, x.metadataURL())
 	case status == http.StatusUnauthorized:
-		return x.route.Chain.Challenge(x.head.Host, err)
+		return auth.WithMetadata(x.route.Chain.Challenge(x.head.Host, err), x.head.Host, x.metadataURL())
 	}
 	return ""
 }

@@ -17,8 +17,14 @@ func revoked(why error) *ending {
 	return &ending{reasonWithdrawn, "the credential was checked again: " + inWords(why)}
 }
 
-// Revisit checks the credentials again that their issuer may withdraw, see [auth.Proof], of exchanges
-// in progress. It ends those that the current snapshot refuses, and returns how many. While an issuer
+// revocable reports whether the credential may be withdrawn before it expires: by an issuer, see
+// [auth.Proof], or by a revocation list of client certificates, which may end too.
+func (x *exchange) revocable() bool {
+	t := x.stream.Conn().TLS
+	return x.proof.Revocable || x.caller.Source == "cert" || t != nil && len(t.PeerCertificates) > 0
+}
+
+// Revisit checks the credentials again that may be withdrawn, of exchanges in progress. It ends those that the current snapshot refuses, and returns how many. While an issuer
 // does not answer, exchanges go on until their credential expires; those whose credential never
 // expires end.
 func (s *Server) Revisit(ctx context.Context) (ended int) {
@@ -29,7 +35,7 @@ func (s *Server) Revisit(ctx context.Context) (ended int) {
 	defer now.leave()
 	var all []underWay
 	s.live.each(func(x *exchange) {
-		if x.listed.decided && x.proof.Revocable {
+		if x.listed.decided && x.revocable() {
 			all = append(all, x.underWay())
 		}
 	})

@@ -5,11 +5,13 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"sallyport/proxy/credential"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/wire"
 )
 
 // Snapshot holds one configuration in the form that exchanges use. It is immutable once in use,
@@ -22,6 +24,8 @@ type Snapshot struct {
 	Guard   route.Guard
 	Proxies []netip.Prefix // proxies whose X-Forwarded-For is trusted
 	Signers *seal.Signers
+	// Assertions are the keys by which upstreams verify what the gateway asserts of callers.
+	Assertions *credential.KeySet
 	// Own are the limits that some API keys have besides those of routes, by the key's name.
 	Own      map[string]*limit.Own
 	BodyRate int64 // minimum average rate of bodies in bytes per second; zero: none
@@ -29,12 +33,39 @@ type Snapshot struct {
 	PublicHTTPS int
 	// ForwardAuth is the dialect of proxies that ask for decisions; "" refuses all of them.
 	ForwardAuth string
+	// CheckConn returns why a connection may not carry requests for a host that asks for client
+	// certificates: a [*Misdirected], or an [*auth.Error] if the connection's certificate is refused
+	// by now. Nil: no host asks for any.
+	CheckConn func(host string, c *wire.Conn) error
+	// Outdated reports whether a new connection might have a client certificate where this one has
+	// none: its handshake did not ask by the present policy of the host. Nil like CheckConn.
+	Outdated func(host string, c *wire.Conn) bool
 	// Durable says when the records of requests without a route must be in the audit log.
 	Durable setting.Durability
 
 	users   atomic.Int64  // number of exchanges, plus one while it is current
 	drained chan struct{} // closed when it is no longer in use
 }
+
+// checkConn returns why a connection may not carry a request for this host. A handshake asks for a
+// certificate by the policy of the name in it, as it was then.
+func (s *Snapshot) checkConn(host string, c *wire.Conn) error {
+	if s.CheckConn == nil {
+		return nil
+	}
+	return s.CheckConn(host, c)
+}
+
+// Misdirected is the error for a request on a connection whose handshake did not ask for client
+// certificates as the host of the request does.
+type Misdirected struct {
+	Cause string
+	// Outdated says that the host asked for none at the time of the handshake. A new connection will
+	// do, so this one is closed.
+	Outdated bool
+}
+
+func (e *Misdirected) Error() string { return e.Cause }
 
 // retired is the count of a snapshot that can no longer be taken.
 const retired = -1 << 40

@@ -94,6 +94,9 @@ func (d *decoder) typed(n *yaml.Node, path string, v reflect.Value, depth, line 
 		d.scalar(n, path, v, line)
 		*p = d.doc.resolvePlace(path, *p)
 		return
+	case *Source:
+		d.source(n, path, p, line)
+		return
 	case Forms:
 		d.form(n, path, p, v.Type(), depth, line)
 		return
@@ -178,6 +181,15 @@ func (d *decoder) secret(n *yaml.Node, path string, s *Secret, line int) {
 	default:
 		*s = secretAt(secretPlace{file: string(place.File), env: place.Env})
 	}
+}
+
+func (d *decoder) source(n *yaml.Node, path string, s *Source, line int) {
+	if n.Kind == yaml.ScalarNode && strings.Contains(n.Value, "://") {
+		d.text(n, path, &s.URL, reflect.TypeFor[Source](), line)
+		return
+	}
+	d.scalar(n, path, reflect.ValueOf(&s.File).Elem(), line)
+	s.File = Path(d.doc.resolve(path, string(s.File)))
 }
 
 func (d *decoder) form(n *yaml.Node, path string, p Forms, t reflect.Type, depth, line int) {

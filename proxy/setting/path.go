@@ -13,6 +13,21 @@ import (
 // make a Path must resolve it themselves. "" means none.
 type Path string
 
+// Source is where the gateway reads something from: a file, or a URL that it fetches. Exactly one of
+// them is set. In a document both are plain text, and a URL has "://".
+type Source struct {
+	File Path
+	URL  URL
+}
+
+// String returns the path or the URL.
+func (s Source) String() string {
+	if s.File != "" {
+		return string(s.File)
+	}
+	return s.URL.String()
+}
+
 // Place is the path of a file or folder that the gateway writes, or a keyword for another
 // destination, such as "off" or "stdout". The content is not part of the configuration: [Digest]
 // and [Files] ignore it. Otherwise each audit record would change the configuration. The same

@@ -129,3 +129,30 @@ func TestDigestIgnoresFilesThatTheGatewayWrites(t *testing.T) {
 		t.Error("a record in the audit log changed the digest of the configuration")
 	}
 }
+
+func TestSourcesAreFilesOrURLs(t *testing.T) {
+	type sources struct {
+		CRL List[Source] `yaml:"crl"`
+	}
+	var n sources
+	doc, faults := Decode("/c/gateway.yaml", []byte(`crl: [a.crl, "http://ca.example/a.crl", /b.crl]`), &n)
+	if err := faults.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if len(n.CRL) != 3 || n.CRL[0].String() != "/c/a.crl" || n.CRL[1].String() != "http://ca.example/a.crl" || n.CRL[1].File != "" || !n.CRL[2].URL.IsZero() {
+		t.Errorf("got %q", n.CRL)
+	}
+	if diff := cmp.Diff([]string{"/b.crl", "/c/a.crl"}, Files(&n)); diff != "" {
+		t.Error(diff)
+	}
+	var f Faults
+	if f.Add("crl[0]", n.CRL[0].String(), "p", ""); doc.AsWritten(f[0]).Value != "a.crl" {
+		t.Errorf("the fault shows %q", doc.AsWritten(f[0]).Value)
+	}
+	for _, text := range []string{"crl: 1", `crl: "http://"`, "crl: {a: b}", `crl: "http://u:p@ca.example/"`} {
+		var n sources
+		if _, faults := Decode("gateway.yaml", []byte(text), &n); len(faults) != 1 || len(n.CRL) == 1 && n.CRL[0].String() != "" {
+			t.Errorf("%s: decoded to %+v with the faults %v", text, n, faults)
+		}
+	}
+}

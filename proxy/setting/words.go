@@ -56,6 +56,8 @@ func want(t reflect.Type) string {
 		return `a pattern such as "bert-*"`
 	case reflect.TypeFor[Path](), reflect.TypeFor[Place]():
 		return "the path of a file or folder"
+	case reflect.TypeFor[Source]():
+		return "the path of a file, or a URL"
 	case reflect.TypeFor[Secret]():
 		return "{file: PATH} or {env: NAME}"
 	}

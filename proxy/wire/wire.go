@@ -73,7 +73,14 @@ type Cutter interface {
 	CutAs(code uint32)
 }
 
-// PeerOf returns the remote address of a socket, or the zero AddrPort for other addresses.
+// Drainer is a Stream whose connection carries other streams too, as over HTTP/2.
+type Drainer interface {
+	// DrainAfter makes the client use another connection for its next requests, once this one is
+	// answered (GOAWAY). Those in flight are answered too.
+	DrainAfter()
+}
+
+// PeerOf returns the address of one end of a socket, or the zero AddrPort for other addresses.
 func PeerOf(a net.Addr) netip.AddrPort {
 	switch a := a.(type) {
 	case *net.TCPAddr:
@@ -85,18 +92,30 @@ func PeerOf(a net.Addr) netip.AddrPort {
 	return p
 }
 
-// NewConn returns the Conn of a peer.
-func NewConn(peer netip.AddrPort) Conn {
-	return Conn{Peer: peer, Address: peer.Addr().Unmap().String()}
+// NewConn returns the Conn between a peer and a local address.
+func NewConn(peer, local netip.AddrPort) Conn {
+	return Conn{Peer: peer, Local: local.Addr(), Address: peer.Addr().Unmap().String()}
+}
+
+// ClientPolicyOf returns [Conn.ClientPolicy] of a connection whose listener tells it.
+func ClientPolicyOf(c *tls.Conn) string {
+	if p, ok := c.NetConn().(interface{ ClientPolicy() string }); ok {
+		return p.ClientPolicy()
+	}
+	return ""
 }
 
 // Conn describes the connection of a request. All requests of that connection share it; it must not
 // be modified.
 type Conn struct {
-	Peer netip.AddrPort // the client, or the balancer in front of it
+	Peer  netip.AddrPort // the client, or the balancer in front of it
+	Local netip.Addr     // the gateway's own address; the zero Addr if it has none
 	// Address is the peer's address as text; IPv4-mapped addresses are written as IPv4.
 	Address string
 	TLS     *tls.ConnectionState // nil without TLS
+	// ClientPolicy identifies the policy by which the handshake asked for a client certificate; "" if
+	// it asked for none.
+	ClientPolicy string
 }
 
 // Reset is the error of a message that its sender aborted with an error code, as over HTTP/2 (RFC

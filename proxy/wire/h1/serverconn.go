@@ -79,7 +79,7 @@ type serverConn struct {
 func newServerConn(s *Server, conn net.Conn) *serverConn {
 	o := s.options.Load()
 	c := &serverConn{srv: s, conn: conn, options: o, phase: heading, due: o.Clock.After(o.HeadTime)}
-	c.about = wire.NewConn(wire.PeerOf(conn.RemoteAddr()))
+	c.about = wire.NewConn(wire.PeerOf(conn.RemoteAddr()), wire.PeerOf(conn.LocalAddr()))
 	c.in = reader{conn: (*connReader)(c), bufs: &s.bufs, before: func() error { return nil }}
 	return c
 }
@@ -151,7 +151,7 @@ func (c *serverConn) shakeHands() bool {
 		return false
 	}
 	state := t.ConnectionState()
-	c.about.TLS = &state
+	c.about.TLS, c.about.ClientPolicy = &state, wire.ClientPolicyOf(t)
 	return state.NegotiatedProtocol != "h2"
 }
 

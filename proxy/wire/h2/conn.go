@@ -74,7 +74,7 @@ type serverConn struct {
 func newServerConn(s *Server, conn net.Conn) *serverConn {
 	o := s.options.Load()
 	c := &serverConn{srv: s, conn: conn, options: o, blocks: newBlockReader(), streams: map[uint32]*stream{}}
-	c.about = wire.NewConn(wire.PeerOf(conn.RemoteAddr()))
+	c.about = wire.NewConn(wire.PeerOf(conn.RemoteAddr()), wire.PeerOf(conn.LocalAddr()))
 	c.in = reader{conn: conn, bufs: &s.bufs, before: c.beforeRead}
 	c.changed = sync.NewCond(&c.mu)
 	c.send, c.grant = startWindow, startWindow
@@ -103,7 +103,7 @@ func (c *serverConn) greet() bool {
 			return false
 		}
 		state := t.ConnectionState()
-		c.about.TLS = &state
+		c.about.TLS, c.about.ClientPolicy = &state, wire.ClientPolicyOf(t)
 		if state.NegotiatedProtocol != "h2" {
 			return false
 		}

@@ -312,3 +312,14 @@ func TestContextEnds(t *testing.T) {
 		})
 	}
 }
+
+// java.net.http gives up a request when GOAWAY comes before its answer.
+func TestConnectionDrainsAfterTheAnswer(t *testing.T) {
+	bubble(t, func(s wire.Stream) {
+		s.(wire.Drainer).DrainAfter()
+		ok(s)
+	}, testOptions, func(t *testing.T, p *peer, s *Server) {
+		p.greet().ask(1, true)
+		p.want("1: 200, 1: 2 bytes end, away 2147483647 NO_ERROR, ping false")
+	})
+}

@@ -55,14 +55,16 @@ type stream struct {
 
 	// The answering goroutine owns the fields below.
 	wire.Answer
-	cutAs code  // error code of the reset if the answer is incomplete
-	lost  error // why part of the answer was not sent; nothing more is sent
-	out   outbox
+	drains bool  // DrainAfter was called
+	cutAs  code  // error code of the reset if the answer is incomplete
+	lost   error // why part of the answer was not sent; nothing more is sent
+	out    outbox
 }
 
 var (
-	_ wire.Stream = (*stream)(nil)
-	_ wire.Cutter = (*stream)(nil)
+	_ wire.Stream  = (*stream)(nil)
+	_ wire.Cutter  = (*stream)(nil)
+	_ wire.Drainer = (*stream)(nil)
 )
 
 func newStream(c *serverConn, id uint32) *stream {
@@ -102,6 +104,9 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 // stream is reset.
 func (s *stream) CloseAfter() {}
 
+// DrainAfter implements [wire.Drainer].
+func (s *stream) DrainAfter() { s.drains = true }
+
 // KeepEnd does nothing: the end of a stream is always sent after the handler has returned.
 func (s *stream) KeepEnd() {}
 
@@ -136,6 +141,9 @@ func (s *stream) serve() {
 	c.serving--
 	s.endAnswer(whole)
 	c.retireEnded(s)
+	if s.drains {
+		c.warn()
+	}
 	c.flush(s)
 	c.changed.Broadcast()
 }

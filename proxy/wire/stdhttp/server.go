@@ -83,7 +83,8 @@ func (s *Server) Close() error { return s.http.Close() }
 func serve(h wire.Handler, scheme string, w http.ResponseWriter, r *http.Request) {
 	s := stream{w: w, r: r, rc: http.NewResponseController(w)}
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
-	s.conn = wire.NewConn(peer)
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	s.conn = wire.NewConn(peer, wire.PeerOf(local))
 	s.conn.TLS = r.TLS
 	s.readHead(scheme)
 	s.body = body{s: &s, src: r.Body}

@@ -1,0 +1,111 @@
+package proxy
+
+import (
+	"crypto/x509"
+	"fmt"
+	"strings"
+
+	"sallyport/auth"
+	"sallyport/auth/clientcert"
+	"sallyport/proxy/edge"
+	"sallyport/proxy/exchange"
+	"sallyport/proxy/wire"
+)
+
+// clientPolicies are the hosts of a configuration that ask for client certificates. They are
+// immutable.
+type clientPolicies struct {
+	trusts   *clientcert.Hosts
+	exact    map[string]bool // whether a host asks for certificates
+	wildcard map[string]bool // the same for "example.com" of "*.example.com"
+	policies map[*clientcert.Trust]*edge.ClientPolicy
+}
+
+// newClientPolicies returns the policies of a configuration; nil if none of its hosts asks for
+// certificates.
+func newClientPolicies(cfg *Config, trusts *clientcert.Hosts) *clientPolicies {
+	if len(cfg.ClientCertificates) == 0 {
+		return nil
+	}
+	p := &clientPolicies{trusts: trusts, exact: map[string]bool{}, wildcard: map[string]bool{}, policies: map[*clientcert.Trust]*edge.ClientPolicy{}}
+	hosts := cfg.TLSHosts()
+	for i := range cfg.ClientCertificates {
+		hosts = append(hosts, cfg.ClientCertificates[i].Hosts...) // may be one name of a wildcard host
+	}
+	for _, host := range hosts {
+		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		asks := cfg.AsksForCertificates(host)
+		if rest, ok := strings.CutPrefix(host, "*."); ok {
+			p.wildcard[rest] = asks
+		} else {
+			p.exact[host] = asks
+		}
+		if t := trusts.For(host); asks && t != nil && p.policies[t] == nil {
+			p.policies[t] = policyOf(t)
+		}
+	}
+	if len(p.policies) == 0 {
+		return nil
+	}
+	return p
+}
+
+func policyOf(t *clientcert.Trust) *edge.ClientPolicy {
+	return &edge.ClientPolicy{
+		ID: t.ID(), Required: t.Required(), Subjects: t.Subjects(),
+		Verify: func(chain []*x509.Certificate) error {
+			_, err := t.Verify(chain)
+			return err
+		},
+		Reason: func(err error) string { return auth.CertificateError(err).Reason },
+	}
+}
+
+// of returns the policy of a host; nil if it asks for no certificate.
+func (p *clientPolicies) of(host string) *edge.ClientPolicy {
+	_, policy := p.trustOf(host)
+	return policy
+}
+
+func (p *clientPolicies) trustOf(host string) (*clientcert.Trust, *edge.ClientPolicy) {
+	asks, known := p.exact[host]
+	if !known {
+		_, rest, _ := strings.Cut(host, ".")
+		asks = p.wildcard[rest]
+	}
+	if !asks {
+		return nil, nil
+	}
+	t := p.trusts.For(host)
+	return t, p.policies[t]
+}
+
+// checkConn implements [exchange.Snapshot.CheckConn].
+func (p *clientPolicies) checkConn(host string, c *wire.Conn) error {
+	trust, policy := p.trustOf(host)
+	if policy == nil || c.TLS == nil { // without TLS, a balancer has ended it
+		return nil
+	}
+	// A balancer may use one connection for all hosts: it sends each client's certificate in a field.
+	if named := edge.HostOf(c.TLS.ServerName, c.Local); named != host && trust.HeaderFrom(c.Peer.Addr()) == "" {
+		if other := p.of(named); other == nil || other.ID != policy.ID {
+			return &exchange.Misdirected{Cause: fmt.Sprintf("the connection was opened for %q, which does not ask for client certificates as this host does", named)}
+		}
+	}
+	switch {
+	case !policy.Required:
+	case len(c.TLS.PeerCertificates) == 0:
+		return &exchange.Misdirected{Cause: "the connection was opened before the host required client certificates", Outdated: true}
+	default:
+		if err := policy.Verify(c.TLS.PeerCertificates); err != nil {
+			return auth.CertificateError(err)
+		}
+	}
+	return nil
+}
+
+// outdated implements [exchange.Snapshot.Outdated].
+func (p *clientPolicies) outdated(host string, c *wire.Conn) bool {
+	trust, policy := p.trustOf(host)
+	return policy != nil && c.TLS != nil && c.ClientPolicy != policy.ID && trust.HeaderFrom(c.Peer.Addr()) == ""
+}
