@@ -251,10 +251,11 @@ func TestRevocationCountsForOpaqueTokens(t *testing.T) {
 		"principal issuer/corp:alice":                   CredentialRevoked,
 		"principal issuer/corp:alice before 2020-01-01": "",
 	} {
-		var err error
-		if o.auth.revoked, err = revocations(t, line+"\n"); err != nil {
+		all, err := revocations(t, line+"\n")
+		if err != nil {
 			t.Fatal(err)
 		}
+		o.auth.Revoke(all)
 		chain, err := o.auth.Route(Demand{Callers: []string{"issuer/corp"}})
 		if err != nil {
 			t.Fatal(err)
