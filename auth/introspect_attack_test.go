@@ -234,7 +234,9 @@ func TestUnusableAnswersAreNeverAccepted(t *testing.T) {
 		}, "too large"},
 		"a gigabyte": {func(*opaque) http.HandlerFunc { return endlessAnswer }, "too large"},
 		"a redirect": {func(*opaque) http.HandlerFunc {
-			return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 307) }
+			return func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+			}
 		}, "bad status 307"},
 		"no content": {reply(204, "application/json", func(*opaque) string { return "" }), "bad status 204"},
 		"401":        {reply(401, "application/json", good), "bad status 401: the issuer refuses the gateway itself"},
@@ -380,7 +382,7 @@ func TestSecretsAreInNoErrorOrLog(t *testing.T) {
 			fmt.Fprint(w, r.PostForm.Get("token"), r.Header.Get("Authorization"))
 		}),
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "/"+r.PostForm.Get("token")+"?"+clientSecret, 302)
+			http.Redirect(w, r, "/"+r.PostForm.Get("token")+"?"+clientSecret, http.StatusFound)
 		}),
 	} {
 		o.AnswerLookUps(answer)
