@@ -207,6 +207,7 @@ func (x *exchange) isPreflight() bool {
 // authenticate identifies the caller from the credentials in the head.
 func (x *exchange) authenticate() error {
 	var err error
+	x.revocations = x.server.revocations.Load()
 	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS}
 	x.proof, err = x.route.Chain.Authenticate(x.life, &x.asked)
 	if x.proof.Signature != nil {
