@@ -90,24 +90,37 @@ func (c *Config) usesCertificates(r *route.Config) bool {
 }
 
 // AsksForCertificates reports whether a host should ask clients for certificates: one of its routes
-// uses them, or an entry lists the host and requires them, whatever proves the caller. The host may be that of a route, wildcards included, or one that a wildcard contains. As
-// with routes, an exact host precedes a wildcard.
+// uses them, or the entry that lists it requires them, whatever proves the caller. The host may be
+// that of a route, wildcards included, or one that a wildcard contains. As with routes, an exact host
+// precedes a wildcard.
 func (c *Config) AsksForCertificates(host string) bool {
 	host = canonicalHost(host)
+	_, rest, _ := strings.Cut(host, ".")
 	uses, known := c.hostUsesCertificates(host)
 	if !known {
-		_, rest, _ := strings.Cut(host, ".")
 		uses, _ = c.hostUsesCertificates("*." + rest)
 	}
-	return uses
+	if uses {
+		return true
+	}
+	e := c.entryListing(host)
+	if e == nil {
+		e = c.entryListing("*." + rest)
+	}
+	return e != nil && e.Mode == clientcert.Required
+}
+
+// entryListing returns the entry of client_certificates that lists exactly this host; nil for none.
+func (c *Config) entryListing(host string) *clientcert.Config {
+	for i := range c.ClientCertificates {
+		if slices.ContainsFunc(c.ClientCertificates[i].Hosts, func(h string) bool { return canonicalHost(h) == host }) {
+			return &c.ClientCertificates[i]
+		}
+	}
+	return nil
 }
 
 func (c *Config) hostUsesCertificates(host string) (uses, known bool) {
-	if slices.ContainsFunc(c.ClientCertificates, func(e clientcert.Config) bool {
-		return e.Mode == clientcert.Required && slices.ContainsFunc(e.Hosts, func(h string) bool { return canonicalHost(h) == host })
-	}) {
-		return true, true
-	}
 	for i := range c.Routes {
 		if slices.ContainsFunc(c.Routes[i].Host, func(h string) bool { return canonicalHost(h) == host }) {
 			known = true
