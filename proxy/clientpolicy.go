@@ -9,6 +9,7 @@ import (
 	"sallyport/auth/clientcert"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
+	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
 )
 
@@ -81,13 +82,29 @@ func (p *clientPolicies) trustOf(host string) (*clientcert.Trust, *edge.ClientPo
 }
 
 // checkConn implements [exchange.Snapshot.CheckConn].
-func (p *clientPolicies) checkConn(host string, c *wire.Conn) error {
-	trust, policy := p.trustOf(host)
-	if policy == nil || c.TLS == nil { // without TLS, a balancer has ended it
+//
+// Where a balancer has ended the client's TLS, the required certificate is that in its field. Without
+// such a field nobody can prove one.
+func (p *clientPolicies) checkConn(head *message.Head, c *wire.Conn) error {
+	trust, policy := p.trustOf(head.Host)
+	if policy == nil {
 		return nil
 	}
+	balancer := c.TLS == nil || trust.HeaderFrom(c.Peer.Addr()) != ""
+	if c.TLS != nil {
+		if err := p.checkTLS(head.Host, policy, c, balancer); err != nil {
+			return err
+		}
+	}
+	if balancer && policy.Required {
+		return auth.CheckCertificate(p.trusts, &auth.Request{Head: head, Via: c.Peer.Addr().Unmap(), Conn: c.TLS})
+	}
+	return nil
+}
+
+func (p *clientPolicies) checkTLS(host string, policy *edge.ClientPolicy, c *wire.Conn, balancer bool) error {
 	// A balancer may use one connection for all hosts: it sends each client's certificate in a field.
-	if named := edge.HostOf(c.TLS.ServerName, c.Local); named != host && trust.HeaderFrom(c.Peer.Addr()) == "" {
+	if named := edge.HostOf(c.TLS.ServerName, c.Local); named != host && !balancer {
 		if other := p.of(named); other == nil || other.ID != policy.ID {
 			return &exchange.Misdirected{Cause: fmt.Sprintf("the connection was opened for %q, which does not ask for client certificates as this host does", named)}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"sallyport/auth/authtest"
 	"sallyport/auth/clientcert"
+	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
 )
 
@@ -59,7 +60,7 @@ func TestHostsAskForCertificatesAsTheirRoutesDo(t *testing.T) {
 func TestCheckOfAConnectionDoesNotAllocate(t *testing.T) {
 	p, c := strictPolicies(t)
 	if n := testing.AllocsPerRun(1000, func() {
-		if err := p.checkConn("models.test", c); err != nil {
+		if err := p.checkConn(&message.Head{Host: "models.test"}, c); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 0 {
@@ -72,7 +73,7 @@ func BenchmarkCheckConn(b *testing.B) {
 	p, c := strictPolicies(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := p.checkConn("models.test", c); err != nil {
+		if err := p.checkConn(&message.Head{Host: "models.test"}, c); err != nil {
 			b.Fatal(err)
 		}
 	}

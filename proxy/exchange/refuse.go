@@ -48,7 +48,7 @@ func (x *exchange) refuse(err error) {
 		// HTTP.
 		x.stream.CloseAfter()
 	}
-	if r.hangUp {
+	if r.hangUp && x.stream.Conn().TLS != nil { // a balancer that ended TLS has other clients on it
 		x.hangUp()
 	}
 	x.sendRefusal(o, r, err)

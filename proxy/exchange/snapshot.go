@@ -30,10 +30,10 @@ type Snapshot struct {
 	PublicHTTPS int
 	// ForwardAuth is the dialect of proxies that ask for decisions; "" refuses all of them.
 	ForwardAuth string
-	// CheckConn returns why a connection may not carry requests for a host that asks for client
-	// certificates: a [*Misdirected], or an [*auth.Error] if the connection's certificate is refused
-	// by now. Nil: no host asks for any.
-	CheckConn func(host string, c *wire.Conn) error
+	// CheckConn returns why a connection may not carry a request for a host that asks for client
+	// certificates: a [*Misdirected], or an [*auth.Error] if the required certificate is missing or
+	// refused by now. Nil: no host asks for any.
+	CheckConn func(head *message.Head, c *wire.Conn) error
 	// Durable says when the records of requests without a route must be in the audit log.
 	Durable setting.Durability
 
@@ -41,13 +41,13 @@ type Snapshot struct {
 	drained chan struct{} // closed when it is no longer in use
 }
 
-// checkConn returns why a connection may not carry a request for this host. A handshake asks for a
-// certificate by the policy of the name in it, as it was then.
-func (s *Snapshot) checkConn(host string, c *wire.Conn) error {
+// checkConn returns why a connection may not carry a request. A handshake asks for a certificate by
+// the policy of the name in it, as it was then.
+func (s *Snapshot) checkConn(head *message.Head, c *wire.Conn) error {
 	if s.CheckConn == nil {
 		return nil
 	}
-	return s.CheckConn(host, c)
+	return s.CheckConn(head, c)
 }
 
 // Misdirected is the error for a request on a connection whose handshake did not ask for client

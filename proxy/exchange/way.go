@@ -133,7 +133,7 @@ func (x *exchange) read() error {
 func (x *exchange) match() error {
 	forms := x.head.Forms
 	r, err := x.snapshot.Routes.Match(x.head)
-	if bad := x.snapshot.checkConn(x.head.Host, x.stream.Conn()); bad != nil {
+	if bad := x.snapshot.checkConn(x.head, x.stream.Conn()); bad != nil {
 		// This comes first: who may not use the host does not learn which paths it has.
 		if x.route = r; r != nil {
 			x.record.Route = r.Name
