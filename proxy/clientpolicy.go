@@ -29,12 +29,14 @@ func newClientPolicies(cfg *Config, trusts *clientcert.Hosts) *clientPolicies {
 		return nil
 	}
 	p := &clientPolicies{trusts: trusts, exact: map[string]bool{}, wildcard: map[string]bool{}, policies: map[*clientcert.Trust]*edge.ClientPolicy{}}
-	hosts := cfg.TLSHosts()
+	var hosts []string // also without a listener for TLS: balancers may end it
+	for i := range cfg.Routes {
+		hosts = append(hosts, cfg.Routes[i].Host...)
+	}
 	for i := range cfg.ClientCertificates {
 		hosts = append(hosts, cfg.ClientCertificates[i].Hosts...) // may be one name of a wildcard host
 	}
 	for _, host := range hosts {
-		host = strings.ToLower(strings.TrimSuffix(host, "."))
 		asks := cfg.AsksForCertificates(host)
 		if rest, ok := strings.CutPrefix(host, "*."); ok {
 			p.wildcard[rest] = asks

@@ -26,7 +26,7 @@ func (c *Config) checkClientCertificates(f *setting.Faults) {
 			}
 		}
 		for j, h := range e.Hosts {
-			at, host := setting.Index(setting.Join(at, "hosts"), j), canonicalHost(h)
+			at, host := setting.Index(setting.Join(at, "hosts"), j), canonicalPattern(h)
 			switch first, taken := owner[host]; {
 			case taken:
 				f.Add(at, h, "is served by "+setting.Index("client_certificates", first)+" already", "list it once")
@@ -39,14 +39,12 @@ func (c *Config) checkClientCertificates(f *setting.Faults) {
 	}
 }
 
-func canonicalHost(h string) string { return strings.ToLower(strings.TrimSuffix(h, ".")) }
-
 // routed reports whether a route has the host, or a wildcard that contains it.
 func (c *Config) routed(host string) bool {
 	_, rest, _ := strings.Cut(host, ".")
 	return slices.ContainsFunc(c.Routes, func(r route.Config) bool {
 		return slices.ContainsFunc(r.Host, func(h string) bool {
-			h = canonicalHost(h)
+			h = canonicalPattern(h)
 			return h == host || h == "*."+rest
 		})
 	})
@@ -54,11 +52,11 @@ func (c *Config) routed(host string) bool {
 
 // servesCertificates reports whether an entry of client_certificates serves a host of a route.
 func (c *Config) servesCertificates(host string) bool {
-	host = canonicalHost(host)
+	host = canonicalPattern(host)
 	_, rest, _ := strings.Cut(host, ".")
 	return slices.ContainsFunc(c.ClientCertificates, func(e clientcert.Config) bool {
 		return len(e.Hosts) == 0 || slices.ContainsFunc(e.Hosts, func(h string) bool {
-			h = canonicalHost(h)
+			h = canonicalPattern(h)
 			return h == host || h == "*."+rest
 		})
 	})
@@ -94,7 +92,7 @@ func (c *Config) usesCertificates(r *route.Config) bool {
 // that of a route, wildcards included, or one that a wildcard contains. As with routes, an exact host
 // precedes a wildcard.
 func (c *Config) AsksForCertificates(host string) bool {
-	host = canonicalHost(host)
+	host = canonicalPattern(host)
 	_, rest, _ := strings.Cut(host, ".")
 	uses, known := c.hostUsesCertificates(host)
 	if !known {
@@ -113,7 +111,7 @@ func (c *Config) AsksForCertificates(host string) bool {
 // entryListing returns the entry of client_certificates that lists exactly this host; nil for none.
 func (c *Config) entryListing(host string) *clientcert.Config {
 	for i := range c.ClientCertificates {
-		if slices.ContainsFunc(c.ClientCertificates[i].Hosts, func(h string) bool { return canonicalHost(h) == host }) {
+		if slices.ContainsFunc(c.ClientCertificates[i].Hosts, func(h string) bool { return canonicalPattern(h) == host }) {
 			return &c.ClientCertificates[i]
 		}
 	}
@@ -122,7 +120,7 @@ func (c *Config) entryListing(host string) *clientcert.Config {
 
 func (c *Config) hostUsesCertificates(host string) (uses, known bool) {
 	for i := range c.Routes {
-		if slices.ContainsFunc(c.Routes[i].Host, func(h string) bool { return canonicalHost(h) == host }) {
+		if slices.ContainsFunc(c.Routes[i].Host, func(h string) bool { return canonicalPattern(h) == host }) {
 			known = true
 			uses = uses || c.usesCertificates(&c.Routes[i])
 		}
