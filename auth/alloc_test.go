@@ -55,6 +55,21 @@ func TestAPIKeyAllocatesNothing(t *testing.T) {
 	}
 }
 
+// TestVerifiedPasswordAllocatesNothing bounds the allocations for a password that was verified, beside
+// other kinds of credentials.
+func TestVerifiedPasswordAllocatesNothing(t *testing.T) {
+	k := legacy(t)
+	c := k.chain("issuer/corp", "apikey", "basic/legacy")
+	r := from(client, login("bob", "sesame"))
+	if n := testing.AllocsPerRun(200, func() {
+		if _, err := c.Authenticate(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
 // TestCachedOpaqueTokenAllocatesNothing bounds the allocations for a token whose answer is in
 // memory.
 func TestCachedOpaqueTokenAllocatesNothing(t *testing.T) {

@@ -1,8 +1,8 @@
 package auth
 
 import (
+	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -46,13 +46,14 @@ func keyInAuthorization(value string) (key string, err error) {
 			return raw, nil
 		}
 	case strings.EqualFold(scheme, "Basic"):
-		text, _ := base64.StdEncoding.DecodeString(raw)
-		user, password, _ := strings.Cut(string(text), ":")
+		var buf basicBuffer
+		text, _ := buf.decode(raw)
+		user, password, _ := bytes.Cut(text, []byte(":"))
 		switch {
-		case strings.HasPrefix(password, apikey.Prefix):
-			return password, nil
-		case strings.HasPrefix(user, apikey.Prefix):
-			return user, errKeyIsUser
+		case bytes.HasPrefix(password, []byte(apikey.Prefix)):
+			return string(password), nil
+		case bytes.HasPrefix(user, []byte(apikey.Prefix)):
+			return string(user), errKeyIsUser
 		}
 	}
 	return "", nil

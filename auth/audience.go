@@ -16,6 +16,15 @@ func audienceOf(t *token, claim string) audience {
 	return a
 }
 
+// audience returns the audience of a verified token.
+func (e *verified) audience(claim string) audience {
+	a := audience{aud: e.principal.Claim("aud"), claim: claim}
+	if claim != "" {
+		a.claimed = e.principal.Claim(claim)
+	}
+	return a
+}
+
 // within reports whether one of the accepted audiences is among those of the token. A token that
 // has aud is refused if it is not meant, whichever claim stands for aud (RFC 7519, section 4.1.3).
 func (a *audience) within(accepted []string) bool {
@@ -25,11 +34,16 @@ func (a *audience) within(accepted []string) bool {
 	return overlap(a.claimed, accepted) && (a.aud == nil || overlap(a.aud, accepted))
 }
 
+// missing returns the claim that has none of the accepted audiences, and its values.
+func (a *audience) missing(accepted []string) (name string, found []string) {
+	if a.claim != "" && !overlap(a.claimed, accepted) {
+		return a.claim, a.claimed
+	}
+	return "aud", a.aud
+}
+
 // wrong returns the cause for a token whose audience is not accepted.
 func (a *audience) wrong(accepted []string) string {
-	name, found := "aud", a.aud
-	if a.claim != "" && !overlap(a.claimed, accepted) {
-		name, found = a.claim, a.claimed
-	}
+	name, found := a.missing(accepted)
 	return name + " is " + values(found) + ", the route takes " + values(accepted)
 }

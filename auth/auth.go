@@ -185,5 +185,8 @@ func (a *Auth) Status() []IssuerStatus {
 	return all
 }
 
+// Keys returns the signing keys by their ids. They must not be modified.
+func (a *Auth) Keys() map[string]*SigningKey { return a.keys }
+
 // Key returns the signing key with this id, nil if there is none.
 func (a *Auth) Key(id string) *SigningKey { return a.keys[id] }

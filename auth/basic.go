@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -59,7 +60,7 @@ func (m *passwordMemory) activate(tables map[string]*Passwords) {
 }
 
 // mark returns the keyed hash of a password of at most maxPassword bytes. It does not allocate.
-func (m *passwordMemory) mark(password string) passwordMark {
+func (m *passwordMemory) mark(password []byte) passwordMark {
 	var b [len(m.secret) + maxPassword]byte
 	n := copy(b[:], m.secret[:])
 	n += copy(b[n:], password)
@@ -105,17 +106,18 @@ func (b *passwordAuth) Recheck(ctx context.Context, r *Request, _ Proof) (Proof,
 // prove checks the password of a request. A password that was verified before depends on neither
 // budget nor gate.
 func (b *passwordAuth) prove(ctx context.Context, r *Request, budget *budget) (Proof, error) {
-	name, password, err := basicOf(r.Head)
+	var buf basicBuffer
+	name, password, err := basicOf(r.Head, &buf)
 	if err != nil {
 		return Proof{}, err
 	}
 	m := b.memory.passwords
 	if now := b.memory.now(); !now.Before(b.table.until) {
 		return Proof{}, &Error{Reason: BasicEnded, Err: fmt.Errorf("the passwords of %s ended at %s (until)", b.table.source, utc(b.table.until))}
-	} else if cause := unusable(name, password); cause != nil {
+	} else if cause := unusable(password); cause != nil {
 		return Proof{}, &Error{Reason: BasicUnknown, Err: cause}
 	}
-	u, mark := b.table.users[name], m.mark(password)
+	u, mark := b.table.users[string(name)], m.mark(password)
 	if u.remembers(&mark) {
 		return Proof{Caller: u.principal, Field: "authorization"}, nil
 	}
@@ -141,7 +143,8 @@ func (b *passwordAuth) prove(ctx context.Context, r *Request, budget *budget) (P
 		}
 		return Proof{}, &Error{Reason: BasicUnknown, Err: cause}
 	}
-	u.verified.Store(&mark)
+	verified := mark // so that mark itself does not move to the heap
+	u.verified.Store(&verified)
 	return Proof{Caller: u.principal, Field: "authorization"}, nil
 }
 
@@ -157,23 +160,36 @@ func (u *user) remembers(mark *passwordMark) bool {
 
 // matches compares the password with the hash of a user. For unknown users, who are nil, it compares
 // with the hash of another one, chosen by the name, so that the time tells nobody who is a user.
-func (b *passwordAuth) matches(u *user, name, password string) bool {
+func (b *passwordAuth) matches(u *user, name, password []byte) bool {
 	compared := u
 	if u == nil {
 		if len(b.table.order) == 0 {
 			return false
 		}
-		compared = b.table.order[maphash.String(b.memory.passwords.seed, name)%uint64(len(b.table.order))]
+		compared = b.table.order[maphash.Bytes(b.memory.passwords.seed, name)%uint64(len(b.table.order))]
 	}
-	return bcrypt.CompareHashAndPassword(compared.hash, []byte(password)) == nil && u != nil
+	return bcrypt.CompareHashAndPassword(compared.hash, password) == nil && u != nil
 }
 
 // maxBasic is the maximum length of Basic's encoded part: enough for every user and password.
 const maxBasic = 512
 
-// basicOf returns the user and the password of the only Authorization line. An API key there is no
-// password: its prefix decides.
-func basicOf(head *message.Head) (name, password string, err error) {
+// basicBuffer has room for a decoded user and password.
+type basicBuffer [maxBasic]byte
+
+// decode decodes what stands behind Basic. It allocates only for longer texts than any user has.
+func (b *basicBuffer) decode(raw string) ([]byte, error) {
+	if len(raw) > maxBasic {
+		return base64.StdEncoding.DecodeString(raw)
+	}
+	var encoded basicBuffer
+	n, err := base64.StdEncoding.Decode(b[:], encoded[:copy(encoded[:], raw)])
+	return b[:n], err
+}
+
+// basicOf returns the user and the password of the only Authorization line, in buf. An API key there
+// is no password: its prefix decides.
+func basicOf(head *message.Head, buf *basicBuffer) (name, password []byte, err error) {
 	value, lines := "", 0
 	for i := range head.Fields {
 		if head.Fields[i].Name == "authorization" {
@@ -183,35 +199,33 @@ func basicOf(head *message.Head) (name, password string, err error) {
 	}
 	switch key, _ := keyInAuthorization(value); {
 	case lines > 1:
-		return "", "", bad(errors.New("more than one Authorization field"))
+		return nil, nil, bad(errors.New("more than one Authorization field"))
 	case !IsBasic(value) || key != "":
-		return "", "", ErrNoCredential
+		return nil, nil, ErrNoCredential
 	case tokenInQuery(head.Query):
-		return "", "", bad(errors.New("a second token in the query"))
+		return nil, nil, bad(errors.New("a second token in the query"))
 	}
 	_, raw, _ := strings.Cut(value, " ")
 	raw = strings.TrimLeft(raw, " ")
 	if len(raw) > maxBasic {
-		return "", "", &Error{Reason: BasicUnknown, Err: fmt.Errorf("%d bytes after Basic, more than a user and a password have", len(raw))}
+		return nil, nil, &Error{Reason: BasicUnknown, Err: fmt.Errorf("%d bytes after Basic, more than a user and a password have", len(raw))}
 	}
-	text, fault := base64.StdEncoding.Strict().DecodeString(raw)
-	name, password, two := strings.Cut(string(text), ":")
+	text, fault := buf.decode(raw)
+	name, password, two := bytes.Cut(text, []byte(":"))
 	if fault != nil || !two {
-		return "", "", &Error{Reason: BasicUnknown, Err: errors.New("not base64 of USER:PASSWORD")}
+		return nil, nil, &Error{Reason: BasicUnknown, Err: errors.New("not base64 of USER:PASSWORD")}
 	}
 	return name, password, nil
 }
 
-// unusable returns why no user could have this name and password, or nil. Everything after byte 72
-// would not count, so that such a password is refused rather than cut.
-func unusable(name, password string) error {
+// unusable returns why this cannot be a password, or nil. Everything after byte 72 would not count,
+// so that such a password is refused rather than cut.
+func unusable(password []byte) error {
 	switch {
 	case len(password) > maxPassword:
 		return fmt.Errorf("the password has %d bytes, and bcrypt reads %d of them", len(password), maxPassword)
-	case strings.ContainsFunc(password, func(r rune) bool { return r < ' ' || r == 0x7f }):
+	case bytes.ContainsFunc(password, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return errors.New("the password has control characters (RFC 7617, section 2)")
-	case !validUser(name):
-		return errors.New("no user can have this name: it is empty, too long, not UTF-8 or has invisible characters")
 	}
 	return nil
 }

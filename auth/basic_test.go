@@ -112,6 +112,9 @@ func TestPasswordsProveTheirUser(t *testing.T) {
 	if got := both.Challenge("models.test", &Error{Reason: BasicUnknown}); got != `Bearer realm="models.test", Basic realm="models.test", charset="UTF-8"` {
 		t.Errorf("challenge %s", got)
 	}
+	if got := k.chain("basic/legacy", "issuer/corp").Challenge("models.test", &Error{Reason: NoCredential}); got != `Bearer realm="models.test", Basic realm="models.test", charset="UTF-8"` {
+		t.Errorf("passwords listed first: challenge %s", got)
+	}
 	proof := accepted(t, only, login("bob", "sesame"))
 	if !proof.Caller.Expires.Equal(k.clock.now().Add(time.Hour)) || proof.Caller.Kind() != "basic" {
 		t.Errorf("got %+v", proof)
@@ -162,7 +165,7 @@ func TestFaultsOfPasswordFilesNameTheirLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b := (&passwordAuth{NewMemory(MemoryOptions{}), apache}); !b.matches(apache.users["myName"], "myName", "myPassword") || b.matches(apache.users["myName"], "myName", "myPasswort") {
+	if b := (&passwordAuth{NewMemory(MemoryOptions{}), apache}); !b.matches(apache.users["myName"], []byte("myName"), []byte("myPassword")) || b.matches(apache.users["myName"], []byte("myName"), []byte("myPasswort")) {
 		t.Error("a hash of Apache's htpasswd does not verify")
 	}
 	for _, kind := range []string{"$2a$", "$2b$", "$2y$"} {
@@ -192,7 +195,7 @@ func TestVerifiedPasswordsGoWithTheirLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.adopt(old)
-		mark := k.auth.memory.passwords.mark("sesame")
+		mark := k.auth.memory.passwords.mark([]byte("sesame"))
 		if got := p.users["bob"].remembers(&mark); got != c.want {
 			t.Errorf("%s: remembered is %v, want %v", name, got, c.want)
 		}
@@ -200,7 +203,7 @@ func TestVerifiedPasswordsGoWithTheirLine(t *testing.T) {
 			t.Errorf("%s: the password counts for another user", name)
 		}
 	}
-	before, after := k.auth.memory.passwords.mark("sesame"), newPasswordMemory().mark("sesame")
+	before, after := k.auth.memory.passwords.mark([]byte("sesame")), newPasswordMemory().mark([]byte("sesame"))
 	if before == after {
 		t.Error("the mark of a password depends on no key")
 	}
@@ -215,7 +218,7 @@ func TestUnknownUsersAreComparedToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := &passwordAuth{k.auth.memory, p}
-	if b.matches(nil, "mallory", "sesame") || !b.matches(p.users["bob"], "bob", "sesame") {
+	if b.matches(nil, []byte("mallory"), []byte("sesame")) || !b.matches(p.users["bob"], []byte("bob"), []byte("sesame")) {
 		t.Error("the password of the compared user proves an unknown one")
 	}
 }
@@ -351,4 +354,72 @@ func TestRecheckOfPasswords(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", text[:3], got, want)
 		}
 	}
+}
+
+// TestPasswordsBesideOtherCredentials combines a password with an API key: a bad one is never excused
+// by a good one, and both must be of one alias unless the route says otherwise.
+func TestPasswordsBesideOtherCredentials(t *testing.T) {
+	k := legacy(t)
+	k.auth.aliases = map[string]string{"basic/legacy:bob": "batch", "apikey:acme": "batch"}
+	route := func(d Demand) *Chain {
+		d.Callers = []string{"basic/legacy", "apikey"}
+		c, err := k.auth.Route(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	chains := []*Chain{route(Demand{}), route(Demand{All: true}), route(Demand{All: true, Independent: true})}
+	for _, c := range []struct {
+		password, key string
+		want          [3]string // any, all of one alias, all
+	}{
+		{"sesame", k.acme, [3]string{"basic/legacy:bob", "basic/legacy:bob", "basic/legacy:bob"}},
+		{"sesame", k.orbit, [3]string{"basic/legacy:bob", ProofsDiffer, "basic/legacy:bob"}},
+		{"sesame", "", [3]string{"basic/legacy:bob", NoCredential, NoCredential}},
+		{"", k.acme, [3]string{"apikey:acme", NoCredential, NoCredential}},
+		{"wrong", k.acme, [3]string{BasicUnknown, BasicUnknown, BasicUnknown}},
+		{"sesame", apikey.New(), [3]string{APIKeyUnknown, APIKeyUnknown, APIKeyUnknown}},
+		{"", "", [3]string{NoCredential, NoCredential, NoCredential}},
+	} {
+		h := fields()
+		if c.password != "" {
+			h.Fields.Add("authorization", basic("bob", c.password))
+		}
+		if c.key != "" {
+			h.Fields.Add("x-api-key", c.key)
+		}
+		for i, chain := range chains {
+			if got := k.outcome(chain, client, h); got != c.want[i] {
+				t.Errorf("password %q, key %.6q, chain %d: got %s, want %s", c.password, c.key, i, got, c.want[i])
+			}
+		}
+	}
+}
+
+// FuzzBasic checks that a value of Authorization proves bob only if it is his name and password.
+func FuzzBasic(f *testing.F) {
+	c := newClock()
+	p, err := passwordsOf(f, c, "bob:"+hashOf(f, "sesame")+"\n")
+	if err != nil {
+		f.Fatal(err)
+	}
+	a := activeAuth(f, NewMemory(MemoryOptions{Now: c.now}), Config{Passwords: map[string]*Passwords{"legacy": p}})
+	chain, err := a.Route(Demand{Callers: []string{"basic/legacy"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, value := range []string{basic("bob", "sesame"), "basic  " + basic("bob", "sesame")[6:], basic("bob", "sesame\x00"), basic("bob", ""), "Basic", "Basic =", basic("bob:sesame", "x")} {
+		f.Add(value)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		a.memory.passwords.budget = newBudget(passwordBudget())
+		proof, err := chain.Authenticate(t.Context(), from(client, fields("authorization", value)))
+		scheme, raw, _ := strings.Cut(value, " ")
+		text, _ := base64.StdEncoding.DecodeString(strings.TrimLeft(raw, " "))
+		right := strings.EqualFold(scheme, "Basic") && string(text) == "bob:sesame"
+		if err == nil && (!right || proof.Caller.String() != "basic/legacy:bob") {
+			t.Errorf("%q proves %s", value, proof.Caller.String())
+		}
+	})
 }

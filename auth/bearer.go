@@ -1,9 +1,11 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +27,9 @@ import (
 type bearer struct {
 	memory      *Memory
 	candidates  []candidate
-	introspects bool // some candidate is asked about tokens
+	introspects bool           // some candidate is asked about tokens
+	field       string         // with the token; "" for authorization
+	from        []netip.Prefix // the peers whose field counts
 
 	certificates *clientcert.Hosts // for tokens that are bound to one
 	revoked      *Revocations      // of those certificates
@@ -37,7 +41,8 @@ type candidate struct {
 	audience []string
 }
 
-// newBearer makes the authenticator for callers that are all "issuer/NAME".
+// newBearer makes the authenticator for callers that are all "issuer/NAME", and whose tokens
+// are all in the same field.
 func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
 	b := &bearer{memory: a.memory, certificates: a.clientCerts, revoked: a.revoked}
 	for _, caller := range callers {
@@ -45,6 +50,7 @@ func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
 		if iss == nil {
 			return nil, fmt.Errorf("unknown caller %q", caller)
 		}
+		b.field, b.from = iss.field, iss.from
 		audience, err := narrow(iss, d.Audience)
 		if err != nil {
 			return nil, err
@@ -125,12 +131,12 @@ func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, 
 	if err := b.holds(r, e); err != nil {
 		return Proof{}, err
 	}
-	return Proof{Caller: e.principal, Field: "authorization", Revocable: e.lookAgain != 0}, nil
+	return Proof{Caller: e.principal, Field: cmp.Or(b.field, "authorization"), Revocable: e.lookAgain != 0}, nil
 }
 
 // verify returns the token of a request, verified.
 func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verified, error) {
-	raw, err := bearerToken(r.Head)
+	raw, err := b.token(r)
 	if err != nil {
 		return nil, err
 	}
@@ -278,11 +284,7 @@ func (v *verification) run(ctx context.Context) (*verified, error) {
 		if !t.registered.hasIss || !c.iss.issues(t.registered.iss) {
 			continue
 		}
-		check := v.check
-		if c.iss.introspect != nil && c.iss.introspect.jwt {
-			check = func(ctx context.Context, c *candidate, _ *token) (*verified, *Error) { return v.lookUp(ctx, c) }
-		}
-		e, err := check(ctx, c, t)
+		e, err := v.decide(ctx, c, t)
 		if err == nil {
 			return e, nil
 		}
@@ -293,6 +295,17 @@ func (v *verification) run(ctx context.Context) (*verified, error) {
 	}
 	return nil, refused
 }
+
+// decide verifies a JWT as the candidate's issuer wants it: here, or by asking the issuer.
+func (v *verification) decide(ctx context.Context, c *candidate, t *token) (*verified, *Error) {
+	if c.asked() {
+		return v.lookUp(ctx, c)
+	}
+	return v.check(ctx, c, t)
+}
+
+// asked reports whether the issuer is asked about its JWTs too.
+func (c *candidate) asked() bool { return c.iss.introspect != nil && c.iss.introspect.jwt }
 
 // moreSpecific returns the more specific of two refusals. IssuerUnavailable ranks first,
 // then refusals of a token whose signature was verified, then BadCredential.
@@ -314,7 +327,10 @@ func moreSpecific(a, b *Error) *Error {
 	return a
 }
 
-var errNotActive = errors.New("this configuration is not active")
+var (
+	errNotActive = errors.New("this configuration is not active")
+	errSignature = errors.New("the signature does not match")
+)
 
 // check verifies the token as a token of the candidate's issuer: header, key, signature,
 // claims, in this order.
@@ -343,7 +359,7 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	k := found.signer(t)
 	if k == nil {
 		v.budget.charge(v.request.Peer, now) // once, however many keys were tried
-		return nil, bad(fmt.Errorf("issuer %s: the signature does not match %s", c.iss.name, found.inWords()))
+		return nil, bad(fmt.Errorf("issuer %s: %w %s", c.iss.name, errSignature, found.inWords()))
 	}
 	e, refused := c.checkClaims(t, k, now)
 	if refused != nil {
@@ -391,14 +407,14 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, bound: t.registered.bound.to(), audience: audience, notAfter: t.registered.exp + skew}
+	e := &verified{key: k, bound: t.registered.bound.to(), notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}
 	p.Expires = time.Unix(e.notAfter, 0)
 	p.Qualify()
 	e.principal = p
-	e.size = entryOverhead + claims.size()
+	e.size = int32(entryOverhead + claims.size())
 	return e, nil
 }
 
@@ -407,14 +423,15 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 func (c *candidate) accept(e *verified, now int64) *Error {
 	skew := c.iss.rules.skew
 	rounded := int64(skew / time.Second)
+	audience := e.audience(c.iss.rules.audience)
 	reason, cause := "", ""
 	switch {
 	case now >= e.notAfter:
 		reason, cause = TokenExpired, expired(e.notAfter-rounded, now, skew)
 	case now < e.notBefore:
 		reason, cause = TokenNotYetValid, notYetValid(e.notBefore+rounded, now, skew)
-	case !e.audience.within(c.audience):
-		reason, cause = WrongAudience, e.audience.wrong(c.audience)
+	case !audience.within(c.audience):
+		reason, cause = WrongAudience, audience.wrong(c.audience)
 	default:
 		return nil
 	}

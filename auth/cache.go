@@ -16,14 +16,13 @@ type verified struct {
 	hash      uint64
 	raw       string
 	key       *key
-	audience  audience
 	notBefore int64 // in seconds since 1970, skew included
 	notAfter  int64
 	lookAgain int64 // when the issuer must be asked again, in seconds since 1970; 0: never
 	principal identity.Principal
 	bound     *[32]byte // thumbprint of the certificate that it is bound to; nil if it is not
 
-	size int // approximate bytes
+	size int32 // approximate bytes
 
 	// Guarded by the shard's mutex.
 	uses       uint8
@@ -141,14 +140,14 @@ func word(s string, i int) uint64 {
 // put adds a verified token and evicts others to stay within the limits. It does not add
 // a token whose key was withdrawn meanwhile.
 func (c *tokenCache) put(e *verified) {
-	e.size += len(e.raw)
+	e.size += int32(len(e.raw))
 	s := c.shard(e.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.key.withdrawn.Load() {
 		return
 	}
-	if e.size > s.bytes/smallShare {
+	if int(e.size) > s.bytes/smallShare {
 		return // it would evict too many others
 	}
 	id := tokenKey{e.hash, e.issuer}
@@ -277,7 +276,7 @@ func (q *queue) push(e *verified) {
 	}
 	q.first = e
 	q.n++
-	q.bytes += e.size
+	q.bytes += int(e.size)
 }
 
 func (q *queue) unlink(e *verified) {
@@ -293,7 +292,7 @@ func (q *queue) unlink(e *verified) {
 	}
 	e.next, e.prev = nil, nil
 	q.n--
-	q.bytes -= e.size
+	q.bytes -= int(e.size)
 }
 
 // ghosts stores the hashes of the tokens last evicted from the small queue, as many as

@@ -33,10 +33,17 @@ func ofToken(what string, claim func(name string) []string) error {
 			whose = append(whose, c.name+" "+setting.Quoted(values[0], c.most))
 		}
 	}
-	if len(whose) > 0 {
-		what += "; its " + strings.Join(whose, ", ")
+	return &tokenCause{what, strings.Join(whose, ", ")}
+}
+
+// tokenCause is a cause with the owner of the token.
+type tokenCause struct{ what, whose string }
+
+func (c *tokenCause) Error() string {
+	if c.whose == "" {
+		return c.what
 	}
-	return errors.New(what)
+	return c.what + "; its " + c.whose
 }
 
 // values returns the values of a claim in quotes, or "absent" if there are none.
@@ -125,7 +132,8 @@ func tooManyFailures(b *budget, peer netip.Addr) *Error {
 }
 
 // missingCause returns the cause for a request without a credential that the route requires.
-func (c *Chain) missingCause(reason string, authorization string) error {
+// stray says where one is that does not count; nil for nowhere.
+func (c *Chain) missingCause(reason string, authorization string, stray error) error {
 	what := "there is no Authorization field"
 	if authorization != "" {
 		what = "another credential than that of Authorization is missing"
@@ -146,6 +154,9 @@ func (c *Chain) missingCause(reason string, authorization string) error {
 		if key, _ := keyInAuthorization(authorization); key != "" {
 			what = "Authorization has an API key"
 		}
+	}
+	if stray != nil && reason != SignatureMissing {
+		what = stray.Error()
 	}
 	return errors.New(what + "; the route takes " + c.takes)
 }

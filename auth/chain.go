@@ -106,8 +106,10 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 		return nil, err
 	}
 	for i, word := range words {
-		if err := a.addKind(c, word, callers[word], kind{index: i, caller: true, required: d.All}, &d); err != nil {
-			return nil, err
+		for _, group := range a.byField(callers[word]) {
+			if err := a.addKind(c, word, group, kind{index: i, caller: true, required: d.All}, &d); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, aud := range d.Audience {
@@ -238,6 +240,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	all := array[:0]
 	var signature *httpsig.Signature
 	revocable, missing, limited := false, "", ""
+	var stray error
 	for i := range c.kinds {
 		k := &c.kinds[i]
 		var proof Proof
@@ -252,6 +255,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		case !errors.Is(err, ErrNoCredential):
 			return Proof{Signature: signature}, asError(err)
 		default:
+			if err != ErrNoCredential {
+				stray = err
+			}
 			if k.required {
 				// Report the last one: signatures are checked first, so a missing signature
 				// is reported only if nothing else is missing.
@@ -281,7 +287,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if missing == NoCredential && !used && r.Head.Fields.Has("authorization") {
 			missing = UnlistedCredential
 		}
-		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization)}
+		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization, stray)}
 	}
 	caller, err := c.choose(all, signature)
 	if err != nil {
@@ -368,7 +374,12 @@ func (c *Chain) Challenge(realm string, err error) string {
 		if general && !k.general() {
 			continue
 		}
-		if one := k.Challenge(realm, e); one != "" && !slices.Contains(all, one) {
+		one := k.Challenge(realm, e)
+		switch {
+		case one == "" || slices.Contains(all, one):
+		case strings.HasPrefix(one, "Bearer "): // clients of MCP read the first challenge only
+			all = slices.Insert(all, 0, one)
+		default:
 			all = append(all, one)
 		}
 	}

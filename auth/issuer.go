@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -58,6 +59,9 @@ type IssuerConfig struct {
 	// Proxy is the HTTP proxy through which the gateway reaches the issuer. The proxy must
 	// allow CONNECT. Default: none, also if the environment names one.
 	Proxy ProxyConfig `yaml:"proxy"`
+	// TokenFrom says which field has the tokens of this issuer, if a proxy in front of the
+	// gateway adds them. Default: Authorization, from anybody.
+	TokenFrom *TokenFromConfig `yaml:"token_from"`
 	// InsecureHTTP allows http to the issuer at addresses other than loopback.
 	InsecureHTTP bool `yaml:"insecure_http"`
 	// Refresh is how often the keys are fetched. A withdrawn key stays usable for up to
@@ -153,6 +157,9 @@ func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 		f.Add(at("bound_tokens"), c.BoundTokens, "unknown value", "write off, accept or require")
 	}
 	c.checkTimes(at, f)
+	if c.TokenFrom != nil {
+		c.TokenFrom.check(at("token_from"), f)
+	}
 	if c.Introspection != nil {
 		c.Introspection.check(at("introspection"), c.discovers(), c.InsecureHTTP, f)
 	}
@@ -187,6 +194,8 @@ type issuer struct {
 	tenants  []string // of an url with {tenantid}
 	urls     []string // url, or that of each tenant, in the same order
 	audience []string
+	field    string         // with its tokens; "" for authorization
+	from     []netip.Prefix // the peers whose field counts
 	rules    tokenRules
 	keys     keySource
 
@@ -218,6 +227,8 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 		tenants:  slices.Clone(c.Tenants),
 		urls:     c.urls(),
 		audience: slices.Clone(c.Audience),
+		field:    c.TokenFrom.Field(),
+		from:     c.TokenFrom.prefixes(),
 		rules:    rulesOf(&c),
 	}
 	if err := c.addProxy(&options); err != nil {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -185,9 +186,8 @@ func (r Revocation) String() string {
 // Revocations are the credentials that count no longer, although they verify. The nil Revocations
 // has none. It is immutable.
 type Revocations struct {
-	file       string
 	principals map[string]revokedCaller // by qualified name
-	items      map[item]int             // line numbers
+	ids, keys  map[item]int             // line numbers of credentials, and of keys that verify them
 }
 
 // revokedCaller is the revocation of a principal.
@@ -196,11 +196,8 @@ type revokedCaller struct {
 	line   int
 }
 
-// item identifies a credential, or the key that verifies it.
-type item struct {
-	byKey      bool
-	source, id string
-}
+// item is the id of a credential or key at a source of principals.
+type item struct{ source, id string }
 
 // ReadRevocations reads a file of revocations; "" is none. It returns one [LineError] for each
 // fault, joined.
@@ -211,9 +208,9 @@ func ReadRevocations(file setting.Path) (*Revocations, error) {
 	if file == "" {
 		return nil, nil
 	}
-	all := &Revocations{file: string(file), principals: map[string]revokedCaller{}, items: map[item]int{}}
+	all := &Revocations{principals: map[string]revokedCaller{}, ids: map[item]int{}, keys: map[item]int{}}
 	err := EachRevocation(string(file), func(line int, r *Revocation) { all.add(line, r) })
-	if len(all.principals)+len(all.items) == 0 {
+	if len(all.principals)+len(all.ids)+len(all.keys) == 0 {
 		return nil, err // so that requests pay nothing
 	}
 	return all, err
@@ -246,55 +243,76 @@ func (all *Revocations) add(line int, r *Revocation) {
 			all.principals[r.ID] = revokedCaller{r.Before.Time, line}
 		}
 	case RevokedToken:
-		all.items[item{false, r.Source, r.ID}] = line
+		all.ids[item{r.Source, r.ID}] = line
 	case RevokedAPIKey:
-		all.items[item{true, "apikey", r.ID}] = line
+		all.keys[item{"apikey", r.ID}] = line
 	case RevokedCertificate:
-		all.items[item{strings.HasPrefix(r.ID, apikey.HashPrefix), "cert", r.ID}] = line
-	case RevokedKey:
-		source := r.Source
-		if source == "" {
-			source = "key"
+		items := all.ids
+		if strings.HasPrefix(r.ID, apikey.HashPrefix) {
+			items = all.keys
 		}
-		all.items[item{true, source, r.ID}] = line
+		items[item{"cert", r.ID}] = line
+	case RevokedKey:
+		all.keys[item{cmp.Or(r.Source, "key"), r.ID}] = line
 	}
 }
 
-// refusal returns the refusal of a principal whose credential is revoked, or nil. Without
-// revocations it looks nothing up, and it never allocates for what is not revoked.
+// refusal returns the refusal of a principal whose credential is revoked, or nil. It looks up once for
+// each kind of revocation that the file has, and never allocates for what is not revoked.
 func (all *Revocations) refusal(p *identity.Principal) *Error {
 	if all == nil {
 		return nil
 	}
 	if len(all.principals) > 0 {
-		e, listed := all.principals[p.String()]
-		switch {
-		case !listed:
-		case e.before.IsZero():
-			return all.refuse(p, e.line, p.String()+" is revoked")
-		case p.IssuedAt.IsZero():
-			return all.refuse(p, e.line, p.String()+" is revoked for what was issued before "+utc(e.before)+", and this does not say when it was issued")
-		case p.IssuedAt.Before(e.before):
-			return all.refuse(p, e.line, p.String()+" is revoked for what was issued before "+utc(e.before)+", and this was issued at "+utc(p.IssuedAt))
+		if e, listed := all.principals[p.String()]; listed {
+			if cause := e.cause(p); cause != "" {
+				return all.refuse(p, e.line, cause)
+			}
 		}
 	}
-	if len(all.items) == 0 {
-		return nil
-	}
-	if line, listed := all.items[item{false, p.Source, p.ID}]; listed && p.ID != "" {
+	if line, listed := all.id(p); listed {
 		return all.refuse(p, line, "the credential of "+p.String()+" with the id "+setting.Quoted(p.ID, shownName)+" is revoked")
 	}
-	if p.KeyID == "" {
-		return nil
-	}
-	line, listed := all.items[item{true, p.Source, p.KeyID}]
-	if name, _, secret := strings.Cut(p.KeyID, ":"); !listed && secret && p.Source == "apikey" {
-		line, listed = all.items[item{true, p.Source, name}]
-	}
-	if listed {
+	if line, listed := all.key(p); listed {
 		return all.refuse(p, line, "the key "+setting.Quoted(p.KeyID, shownName)+" of "+p.String()+" is revoked")
 	}
 	return nil
+}
+
+// cause returns why the revocation of a principal is about this credential; "" if it is not.
+func (e *revokedCaller) cause(p *identity.Principal) string {
+	what := p.String() + " is revoked"
+	switch {
+	case e.before.IsZero():
+		return what
+	case p.IssuedAt.IsZero():
+		return what + " for what was issued before " + utc(e.before) + ", and this does not say when it was issued"
+	case p.IssuedAt.Before(e.before):
+		return what + " for what was issued before " + utc(e.before) + ", and this was issued at " + utc(p.IssuedAt)
+	}
+	return ""
+}
+
+// id returns the line that revokes a credential by its id.
+func (all *Revocations) id(p *identity.Principal) (line int, listed bool) {
+	if len(all.ids) == 0 || p.ID == "" {
+		return 0, false
+	}
+	line, listed = all.ids[item{p.Source, p.ID}]
+	return line, listed
+}
+
+// key returns the line that revokes the key of a credential, or a certificate by its fingerprint. An API key is revoked by its name, or one
+// of its secrets is by its id.
+func (all *Revocations) key(p *identity.Principal) (line int, listed bool) {
+	if len(all.keys) == 0 || p.KeyID == "" {
+		return 0, false
+	}
+	line, listed = all.keys[item{p.Source, p.KeyID}]
+	if name, _, secret := strings.Cut(p.KeyID, ":"); !listed && secret && p.Source == "apikey" {
+		line, listed = all.keys[item{p.Source, name}]
+	}
+	return line, listed
 }
 
 func (all *Revocations) refuse(p *identity.Principal, line int, cause string) *Error {

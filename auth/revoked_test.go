@@ -210,3 +210,30 @@ func TestRevocationIsCheckedForEachCredential(t *testing.T) {
 		}
 	}
 }
+
+// TestRevocationCountsForOpaqueTokens revokes tokens whose answers are in memory. The issuer is not
+// asked again.
+func TestRevocationCountsForOpaqueTokens(t *testing.T) {
+	o := newOpaque(t, nil)
+	token, other := o.know("opaque-1", map[string]any{"jti": "j-1"}), o.know("opaque-2", map[string]any{"jti": "j-2", "sub": "bob"})
+	want(t, o.chain, token, "")
+	want(t, o.chain, other, "")
+	for line, why := range map[string]string{
+		"jti issuer/corp j-1":                           CredentialRevoked,
+		"jti issuer/corp j-3":                           "",
+		"principal issuer/corp:alice":                   CredentialRevoked,
+		"principal issuer/corp:alice before 2020-01-01": "",
+	} {
+		var err error
+		if o.auth.revoked, err = revocations(t, line+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		chain, err := o.auth.Route(Demand{Callers: []string{"issuer/corp"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, chain, token, why)
+		want(t, chain, other, "")
+	}
+	o.asked(t, 2)
+}

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -72,17 +73,23 @@ func mediaType(typ string) string {
 	return strings.TrimPrefix(strings.ToLower(typ), "application/")
 }
 
+// These begin the errors of header, so that [Auth.Explain] can tell them apart.
+var (
+	errAlgorithm = errors.New("alg")
+	errType      = errors.New("typ")
+)
+
 // header checks alg and typ.
 func (r *tokenRules) header(t *token) error {
 	if !slices.Contains(r.algorithms, t.alg) {
-		return fmt.Errorf("alg is %s, accepted are %s", headerWord(t.alg), strings.Join(r.algorithms, ", "))
+		return fmt.Errorf("%w is %s, accepted are %s", errAlgorithm, headerWord(t.alg), strings.Join(r.algorithms, ", "))
 	}
 	typ := absent
 	if t.hasTyp {
 		typ = mediaType(t.typ)
 	}
 	if t.hasTyp && (typ == absent || typ == "") || !slices.Contains(r.typ, typ) {
-		return fmt.Errorf("typ is %s, accepted are %s", headerWord(t.typ), strings.Join(r.typ, ", "))
+		return fmt.Errorf("%w is %s, accepted are %s", errType, headerWord(t.typ), strings.Join(r.typ, ", "))
 	}
 	return nil
 }

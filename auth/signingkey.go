@@ -2,7 +2,10 @@ package auth
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -33,10 +36,11 @@ type SigningKeyConfig struct {
 	// PublicKey is a PEM file with the other side's Ed25519 public key. It can verify
 	// and cannot sign.
 	PublicKey setting.Path `yaml:"public_key"`
-	// PrivateKey is the gateway's own Ed25519 key, PKCS #8 in PEM.
+	// PrivateKey is the gateway's own Ed25519 key, PKCS #8 in PEM; for sign_assertion also a P-256 key.
 	PrivateKey setting.Secret `yaml:"private_key"`
 	// Use lists the uses of the key: verify_request and sign_response with clients,
-	// sign_request and verify_response with upstreams. Default for a key with a
+	// sign_request and verify_response with upstreams; or sign_assertion alone, for the
+	// tokens that tell upstreams who calls. Default for a key with a
 	// principal: verify_request, and sign_response unless it is a public key.
 	Use setting.List[string] `yaml:"use"`
 	// NotBefore is when the key becomes valid. Default: at once.
@@ -54,9 +58,12 @@ const (
 	SignResponse   = "sign_response"
 	SignRequest    = "sign_request"
 	VerifyResponse = "verify_response"
+	SignAssertion  = "sign_assertion"
 )
 
-func keyUses() []string { return []string{VerifyRequest, SignResponse, SignRequest, VerifyResponse} }
+func keyUses() []string {
+	return []string{VerifyRequest, SignResponse, SignRequest, VerifyResponse, SignAssertion}
+}
 
 // Uses returns Use, or its default.
 func (c *SigningKeyConfig) Uses() []string {
@@ -121,6 +128,9 @@ func (c *SigningKeyConfig) checkUse(at func(string) string, f *setting.Faults) {
 			f.Add(at, use, "a public key cannot sign", "remove it")
 		}
 	}
+	if slices.Contains(uses, SignAssertion) {
+		c.checkAssertionKey(at, f)
+	}
 	for _, use := range uses {
 		client = client || use == VerifyRequest || use == SignResponse
 		upstream = upstream || use == SignRequest || use == VerifyResponse
@@ -136,6 +146,20 @@ func (c *SigningKeyConfig) checkUse(at func(string) string, f *setting.Faults) {
 	}
 	if c.Principal != "" && !validPrincipal(c.Principal) {
 		f.Add(at("principal"), c.Principal, "not a name", "use letters, digits and . _ ~ @ -, up to 64 of them")
+	}
+}
+
+// checkAssertionKey records the faults of a key that signs assertions.
+func (c *SigningKeyConfig) checkAssertionKey(at func(string) string, f *setting.Faults) {
+	switch {
+	case len(c.Use) > 1:
+		f.Add(at("use"), strings.Join(c.Use, ", "), "a key for assertions signs nothing else", "make a key for each")
+	case c.PrivateKey.IsZero():
+		f.Add(at("use"), SignAssertion, "assertions are signed by a private key", "write private_key: {file: ...}; openssl genpkey -algorithm ed25519 makes one")
+	case c.Principal != "":
+		f.Add(at("principal"), c.Principal, "a key of the gateway's own proves no caller", "remove the line")
+	case c.Alg != "":
+		f.Add(at("alg"), c.Alg, "the key itself says which it is", "remove the line")
 	}
 }
 
@@ -157,7 +181,9 @@ func plainName(s, more string) bool {
 
 // SigningKey is a key with its uses and its validity. It is immutable.
 type SigningKey struct {
-	key                 *httpsig.Key
+	id                  string
+	key                 *httpsig.Key       // nil if it signs assertions
+	assertion           crypto.Signer      // Ed25519 or P-256; nil if it does not
 	principal           identity.Principal // zero for keys of upstreams
 	uses                []string
 	notBefore, notAfter time.Time // zero: no bound
@@ -189,11 +215,26 @@ func (k *SigningKey) Usable(now time.Time) *httpsig.Error {
 	switch {
 	case k == nil:
 	case !k.notBefore.IsZero() && now.Before(k.notBefore):
-		return &httpsig.Error{Code: httpsig.KeyNotYetValid, KeyID: k.key.ID(), Detail: fmt.Sprintf("%s begins in %s, at %s (not_before)", k.key.ID(), k.notBefore.Sub(now).Round(time.Second), k.notBefore.UTC().Format(time.RFC3339))}
+		return &httpsig.Error{Code: httpsig.KeyNotYetValid, KeyID: k.id, Detail: fmt.Sprintf("%s begins in %s, at %s (not_before)", k.id, k.notBefore.Sub(now).Round(time.Second), k.notBefore.UTC().Format(time.RFC3339))}
 	case !k.notAfter.IsZero() && !now.Before(k.notAfter):
-		return &httpsig.Error{Code: httpsig.KeyExpired, KeyID: k.key.ID(), Detail: fmt.Sprintf("%s ended %s ago, at %s (not_after)", k.key.ID(), now.Sub(k.notAfter).Round(time.Second), k.notAfter.UTC().Format(time.RFC3339))}
+		return &httpsig.Error{Code: httpsig.KeyExpired, KeyID: k.id, Detail: fmt.Sprintf("%s ended %s ago, at %s (not_after)", k.id, now.Sub(k.notAfter).Round(time.Second), k.notAfter.UTC().Format(time.RFC3339))}
 	}
 	return nil
+}
+
+// Assertion returns the key, an ed25519.PrivateKey or an [*ecdsa.PrivateKey] on P-256, and its id if
+// it signs assertions. It returns nil for other keys and for a nil SigningKey. Callers that sign with
+// it must also check [SigningKey.Usable].
+func (k *SigningKey) Assertion() (key crypto.Signer, id string) {
+	if k == nil {
+		return nil, ""
+	}
+	return k.assertion, k.id
+}
+
+// Ended reports whether the validity of the key is over.
+func (k *SigningKey) Ended(now time.Time) bool {
+	return !k.notAfter.IsZero() && !now.Before(k.notAfter)
 }
 
 // Public returns the public half of an Ed25519 private key, nil for other keys.
@@ -240,7 +281,7 @@ func (e *KeyError) Unwrap() error { return e.Err }
 // read reads the key. material is the secret or the public key, for comparing keys.
 func (c *SigningKeyConfig) read(id string) (k *SigningKey, material []byte, err error) {
 	k = &SigningKey{
-		uses: slices.Clone(c.Uses()), notBefore: c.NotBefore.Time, notAfter: c.NotAfter.Time,
+		id: id, uses: slices.Clone(c.Uses()), notBefore: c.NotBefore.Time, notAfter: c.NotAfter.Time,
 		requireNonce: c.RequireNonce == nil || *c.RequireNonce,
 	}
 	if c.Principal != "" {
@@ -254,6 +295,15 @@ func (c *SigningKeyConfig) read(id string) (k *SigningKey, material []byte, err 
 			k.key, err = httpsig.Ed25519PublicKey(id, public)
 		}
 		material = public
+	case slices.Contains(k.uses, SignAssertion):
+		if k.assertion, err = readAssertionKey(c.PrivateKey); err != nil {
+			break
+		}
+		if public, ok := k.assertion.Public().(ed25519.PublicKey); ok {
+			material = public // as that of other uses, of which it must have none
+		} else {
+			material, err = x509.MarshalPKIXPublicKey(k.assertion.Public())
+		}
 	case !c.PrivateKey.IsZero():
 		var private ed25519.PrivateKey
 		if private, err = readPrivateKey(c.PrivateKey); err == nil {
@@ -321,4 +371,25 @@ func readPrivateKey(s setting.Secret) (ed25519.PrivateKey, error) {
 		}
 	}
 	return nil, fmt.Errorf("reading private_key from %s: %w", s.Where(), errNotEd25519)
+}
+
+var errNoAssertionKey = errors.New("it contains no Ed25519 or P-256 key in PEM form")
+
+func readAssertionKey(s setting.Secret) (crypto.Signer, error) {
+	text, err := s.Read()
+	if err != nil {
+		return nil, err
+	}
+	if block, _ := pem.Decode(text); block != nil && block.Type == "PRIVATE KEY" {
+		key, _ := x509.ParsePKCS8PrivateKey(block.Bytes)
+		switch key := key.(type) {
+		case ed25519.PrivateKey:
+			return key, nil
+		case *ecdsa.PrivateKey:
+			if key.Curve == elliptic.P256() {
+				return key, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("reading private_key from %s: %w", s.Where(), errNoAssertionKey)
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -49,7 +50,9 @@ func (t *tries) keepOwn(iss *issuer, claimed string) (other string) {
 	return other
 }
 
+var errForeignKey = errors.New("the token's key is for tokens of")
+
 // foreignKey returns the cause for a token whose key is another issuer's.
 func (iss *issuer) foreignKey(other string) error {
-	return fmt.Errorf("issuer %s: the token's key is for tokens of %s", iss.name, setting.Quoted(other, 2*shownName))
+	return fmt.Errorf("issuer %s: %w %s", iss.name, errForeignKey, setting.Quoted(other, 2*shownName))
 }

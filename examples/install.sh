@@ -88,6 +88,11 @@ node_provider() {
   (cd "$1" && twice npm ci --silent --no-audit --no-fund </dev/null)
 }
 
+node_mcp() {
+  cp mcp/{package.json,package-lock.json,.npmrc} "$1"
+  (cd "$1" && twice npm ci --silent --no-audit --no-fund </dev/null)
+}
+
 model() { "$tensorflow/bin/python" tensorflow/make_model.py "$1" 2>"$1/log" || { cat "$1/log" >&2; return 1; } ; rm "$1/log"; }
 
 front() { make -s -C tensorflow/rest_front OUT="$1/rest_front"; }
@@ -138,6 +143,7 @@ case " $stories " in *" clients "*)
   made "$cache/clients-interop-$(key clients/interop/package-lock.json)" node_clients interop
   ;;
 esac
+made "$cache/mcp-$(key mcp/package-lock.json)" node_mcp
 made "$cache/tenants-$(key tenants/requirements.txt)" venv_tenants
 made "$cache/h2spec-$(key h2spec/h2spec.version)" h2spec
 made "$cache/interop-$(key go.mod go.sum)" interop

@@ -92,7 +92,7 @@ func refusedByUpstreams(t *testing.T) *refusals {
 	ask := func(path string) string { return r.ask("GET "+path+" HTTP/1.1", "Authorization: Bearer TOKEN") }
 	r.expect("upstream_refused", 502, "connecting: connection refused", ask("/refused"))
 	r.expect("upstream_refused", 502, "connecting: …no such host…", ask("/unknown"))
-	r.expect("upstream_reset", 502, "the server closed the connection before its answer", ask("/reset"))
+	r.expect("upstream_reset", 502, "the server closed the connection before its answer; if it speaks TLS, write https://", ask("/reset"))
 	r.expect("upstream_reset", 200, "the server closed the connection within its answer", ask("/half"))
 	r.expect("upstream_garbage", 502, "malformed: bad status line", ask("/garbage"))
 	r.expect("upstream_signature", 502, "no signature for this service was found", ask("/signs"))
@@ -103,7 +103,7 @@ func refusedByUpstreams(t *testing.T) *refusals {
 	r.expect("internal", 500, "panic: what no input may cause", ask("/fails"))
 	close(held)
 	discard(first)
-	r.expect("upstream_reset", 502, "the server closed the connection before its answer", "")
+	r.expect("upstream_reset", 502, "the server closed the connection before its answer; if it speaks TLS, write https://", "")
 	return r
 }
 

@@ -24,7 +24,7 @@ func TestEveryRefusalRecordsItsCause(t *testing.T) {
 		"tokens": refusedTokens, "API keys": refusedAPIKeys, "certificates": refusedCertificates, "revocation lists": refusedByEndedLists, "passwords": refusedPasswords, "revocations": refusedRevoked, "issuers": refusedForIssuers, "introspection": refusedByIntrospection,
 		"signatures": refusedSignatures, "nonces": refusedNonces,
 		"rules": refusedByRules, "models": refusedModels, "bodies": refusedBodies, "limits": refusedByLimits, "calls": refusedCalls,
-		"upstreams": refusedByUpstreams, "timeouts": refusedForTimeouts, "streams": cutStreams, "reloads": cutByReloads, "stops": cutAtTheEnd,
+		"upstreams": refusedByUpstreams, "credentials": refusedCredentials, "timeouts": refusedForTimeouts, "streams": cutStreams, "reloads": cutByReloads, "stops": cutAtTheEnd,
 	}
 	seen, ran := map[string]bool{}, 0
 	for _, name := range slices.Sorted(maps.Keys(groups)) {

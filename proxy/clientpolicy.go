@@ -84,29 +84,13 @@ func (p *clientPolicies) trustOf(host string) (*clientcert.Trust, *edge.ClientPo
 }
 
 // checkConn implements [exchange.Snapshot.CheckConn].
-//
-// Where a balancer has ended the client's TLS, the required certificate is that in its field. Without
-// such a field nobody can prove one.
-func (p *clientPolicies) checkConn(head *message.Head, c *wire.Conn) error {
-	trust, policy := p.trustOf(head.Host)
-	if policy == nil {
+func (p *clientPolicies) checkConn(host string, c *wire.Conn) error {
+	trust, policy := p.trustOf(host)
+	if policy == nil || c.TLS == nil { // without TLS, a balancer has ended it
 		return nil
 	}
-	balancer := c.TLS == nil || trust.HeaderFrom(c.Peer.Addr()) != ""
-	if c.TLS != nil {
-		if err := p.checkTLS(head.Host, policy, c, balancer); err != nil {
-			return err
-		}
-	}
-	if balancer && policy.Required {
-		return auth.CheckCertificate(p.trusts, &auth.Request{Head: head, Via: c.Peer.Addr().Unmap(), Conn: c.TLS})
-	}
-	return nil
-}
-
-func (p *clientPolicies) checkTLS(host string, policy *edge.ClientPolicy, c *wire.Conn, balancer bool) error {
 	// A balancer may use one connection for all hosts: it sends each client's certificate in a field.
-	if named := edge.HostOf(c.TLS.ServerName, c.Local); named != host && !balancer {
+	if named := edge.HostOf(c.TLS.ServerName, c.Local); named != host && trust.HeaderFrom(c.Peer.Addr()) == "" {
 		if other := p.of(named); other == nil || other.ID != policy.ID {
 			return &exchange.Misdirected{Cause: fmt.Sprintf("the connection was opened for %q, which does not ask for client certificates as this host does", named)}
 		}
@@ -121,4 +105,20 @@ func (p *clientPolicies) checkTLS(host string, policy *edge.ClientPolicy, c *wir
 		}
 	}
 	return nil
+}
+
+// checkBalanced implements [exchange.Snapshot.CheckBalanced]. Where no field is configured, nobody can
+// prove a certificate.
+func (p *clientPolicies) checkBalanced(head *message.Head, c *wire.Conn) error {
+	trust, policy := p.trustOf(head.Host)
+	if policy == nil || !policy.Required || c.TLS != nil && trust.HeaderFrom(c.Peer.Addr()) == "" {
+		return nil
+	}
+	return auth.CheckCertificate(p.trusts, &auth.Request{Head: head, Via: c.Peer.Addr().Unmap(), Conn: c.TLS})
+}
+
+// outdated implements [exchange.Snapshot.Outdated].
+func (p *clientPolicies) outdated(host string, c *wire.Conn) bool {
+	trust, policy := p.trustOf(host)
+	return policy != nil && c.TLS != nil && c.ClientPolicy != policy.ID && trust.HeaderFrom(c.Peer.Addr()) == ""
 }

@@ -83,7 +83,7 @@ routes:
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = newClientPolicies(cfg, trusts).checkConn(&message.Head{Host: "models.test", Path: "/open"}, &wire.Conn{})
+	err = newClientPolicies(cfg, trusts).checkBalanced(&message.Head{Host: "models.test", Path: "/open"}, &wire.Conn{})
 	if err == nil || !strings.Contains(err.Error(), "mode: required") {
 		t.Errorf("got %v, want a refusal", err)
 	}
@@ -92,7 +92,7 @@ routes:
 func TestCheckOfAConnectionDoesNotAllocate(t *testing.T) {
 	p, c := strictPolicies(t)
 	if n := testing.AllocsPerRun(1000, func() {
-		if err := p.checkConn(&message.Head{Host: "models.test"}, c); err != nil {
+		if err := p.checkConn("models.test", c); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 0 {
@@ -105,7 +105,7 @@ func BenchmarkCheckConn(b *testing.B) {
 	p, c := strictPolicies(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := p.checkConn(&message.Head{Host: "models.test"}, c); err != nil {
+		if err := p.checkConn("models.test", c); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -29,7 +29,7 @@
 //   - authorize decides on the call and returns the grant ([policy.Grant]).
 //   - forward is the only step that can reach an upstream. It requires the grant, and so
 //     does respond, which sends a route's fixed answer. Each attempt is signed anew if the
-//     upstream has a key. The answer to the client is signed as it is sent.
+//     upstream has a key, and gets the gateway's own credential last of all. The answer to the client is signed as it is sent.
 //   - finish, deferred, writes one record on every exit. Audit log and metrics both read
 //     that record, so they cannot disagree. With audit.durable, the end of the answer waits for
 //     the record. If the record is late, the answer is cut, and a second record reports that.

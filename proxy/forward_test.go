@@ -49,7 +49,7 @@ func TestInsufficientScope(t *testing.T) {
 	h := build(t, plan{})
 	got := h.do("POST", "/", "{}", map[string]string{"Authorization": "Bearer " + h.token("models.read")})
 	h.refused(got, 403, "insufficient_scope")
-	if c := got.Header.Get("Www-Authenticate"); c != `Bearer realm="models.test", error="insufficient_scope", scope="models.predict"` {
+	if c := got.Header.Get("Www-Authenticate"); c != fmt.Sprintf(`Bearer realm="models.test", resource_metadata="https://models.test:%d/.well-known/oauth-protected-resource", error="insufficient_scope", scope="models.predict"`, h.addrs.HTTPS[0].(*net.TCPAddr).Port) {
 		t.Errorf("challenge %q", c)
 	}
 }

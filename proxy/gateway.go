@@ -154,7 +154,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer stopBase()
 	g.reloading.Lock()
 	g.base = base
-	for _, run := range []func(context.Context) error{g.memory.auth.Run, g.memory.certs.Run, g.memory.edge.Run, g.memory.Audit.Run, g.memory.Pressure.Run, g.watch.Run, g.followFiles, g.endings.Run, g.revisit} {
+	for _, run := range []func(context.Context) error{
+		g.memory.auth.Run, g.memory.certs.Run, g.memory.credentials.Run, g.memory.edge.Run, g.memory.Audit.Run, g.memory.Pressure.Run,
+		g.watch.Run, g.followFiles, g.endings.Run, g.revisit,
+	} {
 		g.foundation.start(g.failed, func() error { return run(base) })
 	}
 	g.serve(opened)

@@ -12,6 +12,7 @@ import (
 	"sallyport/proxy/admin"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/config"
+	"sallyport/proxy/credential"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/limit"
@@ -33,8 +34,10 @@ type memory struct {
 	edge    *edge.Edge
 	replay  *local.Replay
 	pools   *upstream.Pools
-	conns   *limit.Conns
-	counts  *limit.Counters
+	// credentials holds the tokens that the gateway fetches for upstreams.
+	credentials *credential.Memory
+	conns       *limit.Conns
+	counts      *limit.Counters
 	// Guarded by Gateway.reloading.
 	accepts, acceptsPerAddress keptRate
 	reloads                    *admin.Reloads
@@ -53,6 +56,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	}
 	m.Compressors = route.NewCompressors()
 	m.pools = upstream.NewPools(upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial, Log: m.Log})
+	m.credentials = credential.NewMemory(credential.MemoryOptions{Now: o.Now, Log: m.Log})
 	m.auth = auth.NewMemory(auth.MemoryOptions{Now: o.Now, Log: m.Log})
 	m.certs = clientcert.NewMemory(clientcert.MemoryOptions{Now: o.Now, Log: m.Log})
 	m.counts = limit.NewCounters(o.Now)

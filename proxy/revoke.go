@@ -67,6 +67,9 @@ func Revoke(file string, r Revocation) (added bool, err error) {
 // PruneRevocations removes the lines whose until has passed, and returns how many. Comments and all
 // other lines stay.
 func PruneRevocations(file string, now time.Time) (removed int, err error) {
+	if target, err := filepath.EvalSymlinks(file); err == nil {
+		file = target // the link stays one
+	}
 	unlock, err := admin.LockFolder(filepath.Dir(file))
 	if err != nil {
 		return 0, err

@@ -13,10 +13,12 @@ import (
 	"sallyport/auth/clientcert"
 	"sallyport/policy"
 	"sallyport/proxy/config"
+	"sallyport/proxy/credential"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/expiry"
 	"sallyport/proxy/limit"
+	"sallyport/proxy/message"
 	"sallyport/proxy/ratelog"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -37,7 +39,9 @@ type snapshot struct {
 	certs     *clientcert.Hosts
 	apiKeys   *auth.APIKeys
 	upstreams []*upstream.Upstream
-	counts    *limit.Lease
+	// credentials are what the gateway itself shows to upstreams.
+	credentials []*credential.Credential
+	counts      *limit.Lease
 
 	// Listeners read these fields for each connection.
 	plainFrom, forwardAuthFrom []netip.Prefix
@@ -61,41 +65,22 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	s.BodyRate = int64(cfg.Limits.WithDefaults().BodyRate)
 	s.PublicHTTPS = cfg.PublicHTTPS
 	s.Durable = cfg.Audit.Durable
-	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
-	if err != nil {
+	if s.certs, err = clientcert.New(cfg.ClientCertificates, m.certs, m.options.Now); err != nil {
 		return nil, err
 	}
-	if s.apiKeys, err = auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile); err != nil {
+	if s.auth, s.apiKeys, err = newAuth(cfg, m.auth, s.certs); err != nil {
 		return nil, err
 	}
 	s.Own = make(map[string]*limit.Own, len(s.apiKeys.Limits()))
 	for name, l := range s.apiKeys.Limits() {
 		s.Own[name] = s.counts.Own(name, limit.OwnConfig{Rate: l.Rate.Limit, Burst: l.Rate.Burst, InFlight: l.InFlight})
 	}
-	revoked, err := auth.ReadRevocations(cfg.Revoked)
-	if err != nil {
-		return nil, fmt.Errorf("revoked: %w", err)
-	}
-	passwords, err := auth.ReadAllPasswords(cfg.Basic)
-	if err != nil {
-		return nil, err
-	}
-	if s.certs, err = clientcert.New(cfg.ClientCertificates, m.certs, m.options.Now); err != nil {
-		return nil, err
-	}
-	integrity := cfg.Integrity.WithDefaults()
-	if s.auth, err = auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: s.apiKeys, Passwords: passwords, Revoked: revoked, ClientCerts: s.certs, Aliases: cfg.Aliases(),
-		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
-	}, m.auth); err != nil {
-		return nil, err
-	}
 	if err := m.beginReplay(cfg); err != nil {
 		return nil, err
 	}
 	var clients edge.ClientPolicies
 	if p := newClientPolicies(cfg, s.certs); p != nil {
-		clients, s.CheckConn = p.of, p.checkConn
+		clients, s.CheckConn, s.CheckBalanced, s.Outdated = p.of, p.checkConn, p.checkBalanced, p.outdated
 	}
 	if s.tls, err = m.edge.Prepare(cfg.TLS, cfg.TLSHosts(), len(cfg.Listen.HTTPAddrs()) > 0, clients); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
@@ -103,10 +88,38 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if s.Signers, err = seal.NewSigners(s.auth, cfg.Integrity.Publish, m.options.Now); err != nil {
 		return nil, err
 	}
+	s.Assertions = credential.NewKeySet(s.auth.Keys(), m.options.Now)
 	if err := s.addRoutes(m); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// newAuth returns the part of a configuration that proves callers, and its API keys. It reads the
+// files with credentials.
+func newAuth(cfg *Config, m *auth.Memory, certs *clientcert.Hosts) (*auth.Auth, *auth.APIKeys, error) {
+	keys, err := auth.ReadSigningKeys(cfg.SigningKeys)
+	if err != nil {
+		return nil, nil, err
+	}
+	apiKeys, err := auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	revoked, err := auth.ReadRevocations(cfg.Revoked)
+	if err != nil {
+		return nil, nil, fmt.Errorf("revoked: %w", err)
+	}
+	passwords, err := auth.ReadAllPasswords(cfg.Basic)
+	if err != nil {
+		return nil, nil, err
+	}
+	integrity := cfg.Integrity.WithDefaults()
+	a, err := auth.New(auth.Config{
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Passwords: passwords, Revoked: revoked, ClientCerts: certs, Aliases: cfg.Aliases(),
+		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
+	}, m)
+	return a, apiKeys, err
 }
 
 // addListening sets the fields for listeners.
@@ -128,6 +141,9 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 func (s *snapshot) activate(m *memory) {
 	s.certs.Activate()
 	s.auth.Activate()
+	for _, c := range s.credentials {
+		c.Activate()
+	}
 	m.edge.Activate(s.tls)
 	m.setBounds(s.config)
 	m.Metrics.SetRoutes(s.config.RouteNames())
@@ -148,6 +164,9 @@ func (s *snapshot) release() {
 	for _, u := range s.upstreams {
 		u.Close()
 	}
+	for _, c := range s.credentials {
+		c.Close()
+	}
 	s.counts.Release()
 }
 
@@ -159,16 +178,22 @@ func (s *snapshot) addRoutes(m *memory) error {
 		_, u, _ := cfg.UpstreamOf(rc) // one that cannot be read is an error below
 		return u.Servers()
 	})
-	byName := map[string]*upstream.Upstream{}
+	byName, credentials := map[string]*upstream.Upstream{}, map[string]*credential.Credential{}
 	for i := range cfg.Routes {
 		rc := &cfg.Routes[i]
 		r, err := s.newRoute(rc, m)
 		if err != nil {
 			return fmt.Errorf("route %s: %w", rc.Name, err)
 		}
+		if field := cfg.CredentialField(rc); field != "" {
+			owned[i][message.Fold(field)] = true
+		}
 		r.ToUpstream = route.NewEdits(&rc.Headers.Request, owned[i])
 		if rc.Upstream != "" {
 			if r.Upstream, err = s.upstream(rc, byName, m); err != nil {
+				return fmt.Errorf("route %s: %w", r.Name, err)
+			}
+			if r.Credential, err = s.credential(rc, credentials, m); err != nil {
 				return fmt.Errorf("route %s: %w", r.Name, err)
 			}
 		}
@@ -180,7 +205,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 			s.Routes.Add(h, rc.Path, &onHost)
 		}
 	}
-	s.Guard = route.NewGuard(own, covered)
+	s.Guard = route.NewGuard(own, covered, cfg.TokenFields())
 	return nil
 }
 
@@ -200,6 +225,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		Access:        route.NewAccess(c),
 		Paths:         route.NewPaths(&c.Paths, cfg.DialectOf(c)),
 		ToClient:      route.NewEdits(&c.Headers.Response, nil),
+		Passed:        route.NewPassed(c.PassIdentityFields),
 		Fixed:         route.NewFixed(c.Respond),
 		CORS:          route.NewCORS(c),
 		Compression:   route.NewCompression(&c.Compress),
@@ -224,25 +250,43 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	if r.Rewriting, err = route.NewRewriting(c); err != nil {
 		return nil, err
 	}
-	if r.Chain, err = s.auth.Route(s.demandOf(c)); err != nil {
+	if r.Chain, err = s.auth.Route(demandOf(cfg, c)); err != nil {
 		return nil, err
 	}
+	if r.Policy, err = newPolicy(cfg, c); err != nil {
+		return nil, err
+	}
+	servers, bound := s.auth.AuthorizationServers(c.Callers.Names())
+	r.Resource = route.NewResource(c.Path, servers, scopesOf(cfg.RulesOf(c)), bound)
+	return r, nil
+}
+
+// newPolicy returns the rules of a route.
+func newPolicy(cfg *Config, c *route.Config) (*policy.Policy, error) {
 	rules := cfg.RulesOf(c)
-	if r.Fixed != nil && len(rules) == 0 {
+	if c.Respond != nil && len(rules) == 0 {
 		rules = route.EveryoneAllowed()
 	}
 	at := "rules"
 	if name := c.Rules.Policy; name != "" {
 		at = "policies." + name
 	}
-	if r.Policy, err = policy.New(r.Dialect, at, rules); err != nil {
-		return nil, err
+	return policy.New(cfg.DialectOf(c), at, rules)
+}
+
+// scopesOf returns the scopes that rules mention to allow something.
+func scopesOf(rules []policy.Rule) []string {
+	var all []string
+	for i := range rules {
+		if len(rules[i].Deny) == 0 {
+			all = append(all, rules[i].Who.Scope...)
+		}
 	}
-	return r, nil
+	return all
 }
 
 // demandOf returns which credentials and signatures a route requires.
-func (s *snapshot) demandOf(c *route.Config) auth.Demand {
+func demandOf(cfg *Config, c *route.Config) auth.Demand {
 	return auth.Demand{
 		Callers: c.Callers.Names(), All: len(c.Callers.All) > 0, Independent: c.Callers.Bind == route.BindIndependent,
 		Audience: c.Audience,
@@ -250,7 +294,7 @@ func (s *snapshot) demandOf(c *route.Config) auth.Demand {
 			Always:      c.Integrity.Request == seal.Always,
 			Cover:       slices.Clone(c.Integrity.Cover),
 			HeadersOnly: c.Integrity.Body == seal.HeadersOnly,
-			Authority:   authorities(s.config),
+			Authority:   authorities(cfg),
 		},
 	}
 }
@@ -295,4 +339,24 @@ func (s *snapshot) upstream(c *route.Config, byName map[string]*upstream.Upstrea
 	byName[key] = u
 	s.upstreams = append(s.upstreams, u)
 	return u, nil
+}
+
+// credential returns what the gateway shows to the upstream of a route; nil for nothing.
+func (s *snapshot) credential(c *route.Config, byName map[string]*credential.Credential, m *memory) (*credential.Credential, error) {
+	name, uc, err := s.config.UpstreamOf(c)
+	if err != nil {
+		return nil, err
+	}
+	known, found := byName[name]
+	if found {
+		return known, nil
+	}
+	shown, err := credential.Open(name, &uc.Credentials, s.auth.Key, m.credentials)
+	if err != nil {
+		return nil, err
+	}
+	if byName[name] = shown; shown != nil {
+		s.credentials = append(s.credentials, shown)
+	}
+	return shown, nil
 }

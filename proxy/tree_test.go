@@ -136,8 +136,9 @@ func TestTreeArrows(t *testing.T) {
 		{"proxy/watch", "", "a leaf: files, whatever they mean"},
 		{"proxy/shared/...", "proxy/shared/... proxy/message proxy/setting auth/identity", "a room of the house knows only the leaves"},
 		{"proxy/seal", "auth auth/httpsig proxy/limit proxy/message proxy/setting proxy/upstream", "what is vouched for knows messages and keys, not routes"},
-		{"proxy/route", "auth policy/... proxy/limit proxy/message proxy/ratelog proxy/seal proxy/setting proxy/upstream proxy/wire", "a route gathers what is done to its messages, and does not know the order"},
-		{"proxy/exchange", "auth auth/httpsig auth/identity policy/... proxy/route proxy/seal proxy/audit proxy/limit proxy/message proxy/setting proxy/shared proxy/upstream proxy/wire", "the way knows what it passes, and neither files nor engines"},
+		{"proxy/credential", "auth auth/fetch auth/identity proxy/message proxy/ratelog proxy/setting proxy/upstream", "what proves the gateway to upstreams knows neither routes nor callers' proofs"},
+		{"proxy/route", "auth policy/... proxy/credential proxy/limit proxy/message proxy/ratelog proxy/seal proxy/setting proxy/upstream proxy/wire", "a route gathers what is done to its messages, and does not know the order"},
+		{"proxy/exchange", "auth auth/httpsig auth/identity policy/... proxy/credential proxy/route proxy/seal proxy/audit proxy/limit proxy/message proxy/setting proxy/shared proxy/upstream proxy/wire", "the way knows what it passes, and neither files nor engines"},
 		{"proxy/config", "auth auth/clientcert policy/... proxy/...", "the whole file has sections of all rooms"},
 		{"proxy", "auth auth/clientcert auth/httpsig auth/identity policy/... proxy/...", "the gateway joins all packages"},
 	}
@@ -175,7 +176,9 @@ func TestTreeNetHTTP(t *testing.T) {
 		"auth/fetch":    "the one client for what is fetched; go-oidc uses it for discovery",
 		"auth/httpsig":  "the transport that signs requests and verifies responses, for clients in Go",
 		"proxy/edge":    "acmez's client for authorities, bounded; webhooks that make records",
-		"cmd/sallyport": "sallyport curl, a client over httpsig's transport",
+		"cmd/sallyport": "sallyport curl, a client over httpsig's transport; sallyport token, over oauth2's",
+
+		"cmd/sallyport/doctor": "the time of issuers, by which the clock is checked",
 	}
 	clientNames := strings.Fields("Client DefaultTransport ProxyFromEnvironment ParseTime Transport RoundTripper Request Response Header ErrUseLastResponse NewRequestWithContext")
 	for _, s := range sources(t) {
@@ -235,6 +238,8 @@ func linkedModules() map[string]string {
 		"github.com/spf13/cobra":              "the command line",
 		"github.com/spf13/pflag":              "cobra's flags",
 		"github.com/coreos/go-systemd/v22":    "sockets and messages of systemd",
+		"software.sslmate.com/src/go-pkcs12":  "keys and certificates in one file, as Java and browsers take them",
+		"golang.org/x/term":                   "passphrases that are typed and not shown",
 		"github.com/fsnotify/fsnotify":        "the kernel's reports of changed files, on every system; it needs golang.org/x/sys alone",
 		"github.com/prometheus/client_golang": "metrics",
 		"github.com/prometheus/client_model":  "client_golang's data model",
@@ -254,7 +259,7 @@ func linkedModules() map[string]string {
 		"github.com/miekg/dns":                                          "certmagic's look at records; rfc2136",
 		"go.uber.org/zap":                                               "certmagic's log, which is discarded",
 		"go.uber.org/multierr":                                          "zap",
-		"golang.org/x/crypto":                                           "bcrypt, for passwords; certmagic's OCSP",
+		"golang.org/x/crypto":                                           "bcrypt, for passwords; scrypt, for sealed keys; certmagic's OCSP; go-pkcs12",
 		"golang.org/x/net":                                              "HPACK for HTTP/2; certmagic's names (IDNA); miekg/dns",
 		"golang.org/x/text":                                             "golang.org/x/net/idna",
 		"github.com/libdns/libdns":                                      "what providers of DNS have in common",

@@ -85,6 +85,9 @@ type Options struct {
 	InsecureHTTP bool
 	// Timeout bounds a fetch; DefaultTimeout if zero.
 	Timeout time.Duration
+	// AnyStatus lets [Client.HTTP] return answers with any status, for protocols in which errors have
+	// content.
+	AnyStatus bool
 	// MaxBytes is the maximum length of a document; the constant MaxBytes if zero.
 	MaxBytes int64
 	// Certificate proves the gateway to servers that ask for a certificate; nil for none.
@@ -111,7 +114,7 @@ type Client struct{ http *http.Client }
 
 // New returns a client.
 func New(o Options) *Client {
-	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, most: o.MaxBytes, token: o.Token, origins: o.Origins, proxied: o.Proxy != nil}
+	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, any: o.AnyStatus, most: o.MaxBytes, token: o.Token, origins: o.Origins, proxied: o.Proxy != nil}
 	if t.timeout == 0 {
 		t.timeout = DefaultTimeout
 	}
@@ -157,8 +160,8 @@ func newTransport(o *Options, allow func(netip.Addr) bool) *http.Transport {
 func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
 
 // HTTP returns an http.Client with all bounds of this package, for libraries that make
-// their own requests. Every failure, including a status other than 200, is an error of
-// Do, in which errors.As finds an [*Error].
+// their own requests. Every failure, including a status other than 200 unless
+// [Options] allow any, is an error of Do, in which errors.As finds an [*Error].
 func (c *Client) HTTP() *http.Client { return c.http }
 
 // JSON fetches a document and decodes it into v. It compares names exactly, ignores
@@ -199,6 +202,7 @@ func (c *Client) Bytes(ctx context.Context, address, accept string) ([]byte, err
 type transport struct {
 	insecure bool
 	timeout  time.Duration
+	any      bool            // [Options.AnyStatus]
 	most     int64           // bytes of a document
 	secure   *http.Transport // for https
 	plain    *http.Transport // for http
@@ -241,7 +245,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, wrap(err)
 	}
 	defer answer.Body.Close()
-	text, refused := read(answer, t.most)
+	text, refused := read(answer, t.most, t.any)
 	if refused != nil {
 		return nil, t.explain(r, refused)
 	}
@@ -249,8 +253,8 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-func read(answer *http.Response, most int64) ([]byte, *Error) {
-	if answer.StatusCode != http.StatusOK {
+func read(answer *http.Response, most int64, anyStatus bool) ([]byte, *Error) {
+	if answer.StatusCode != http.StatusOK && !anyStatus {
 		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode}
 	}
 	if e := answer.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {

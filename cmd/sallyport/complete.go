@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"sallyport/auth/httpsig"
 	"sallyport/proxy"
@@ -17,29 +18,28 @@ func addCompletions(root *cobra.Command) {
 	byFlag := flagCompletions()
 	var visit func(*cobra.Command)
 	visit = func(c *cobra.Command) {
-		for name, complete := range byFlag {
-			command, flag, ok := strings.Cut(name, " ")
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			complete, ok := byFlag[c.Name()+" "+f.Name]
 			if !ok {
-				flag = command
-			} else if command != c.Name() {
-				continue
+				complete, ok = byFlag[f.Name]
 			}
-			if c.LocalFlags().Lookup(flag) == nil {
-				continue
+			if ok {
+				_ = c.RegisterFlagCompletionFunc(f.Name, complete) // fails for a flag that has one
 			}
-			if _, exists := c.GetFlagCompletionFunc(flag); !exists {
-				_ = c.RegisterFlagCompletionFunc(flag, complete) // fails for a flag that is not there or has one
+		})
+		if c.ValidArgsFunction == nil {
+			switch c.Name() {
+			case "token":
+				c.ValidArgsFunction = files() // of the command to run
+			case "curl":
+				c.ValidArgsFunction = fromConfig(routeURLs)
+			case "revoke":
+				c.ValidArgs = []string{"principal", "jti", "key", "apikey", "certificate"}
+			case "obtain", "renew", "export":
+				c.ValidArgsFunction = fromConfig(hosts)
+			default:
+				c.ValidArgsFunction = cobra.NoFileCompletions
 			}
-		}
-		switch c.Name() {
-		case "curl":
-			c.ValidArgsFunction = fromConfig(routeURLs)
-		case "revoke":
-			c.ValidArgs = []string{"principal", "jti", "key", "apikey", "certificate"}
-		case "obtain", "renew", "export":
-			c.ValidArgsFunction = fromConfig(hosts)
-		default:
-			c.ValidArgsFunction = cobra.NoFileCompletions
 		}
 		for _, sub := range c.Commands() {
 			visit(sub)
@@ -48,17 +48,19 @@ func addCompletions(root *cobra.Command) {
 	visit(root)
 }
 
+// files completes with files, of any name or with one of the extensions.
+func files(extensions ...string) cobra.CompletionFunc {
+	if len(extensions) == 0 {
+		return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+	}
+	return cobra.FixedCompletions(extensions, cobra.ShellCompDirectiveFilterFileExt)
+}
+
 // flagCompletions returns the completions by flag, or by "COMMAND FLAG" if a flag means different
 // things in different commands.
 func flagCompletions() map[string]cobra.CompletionFunc {
-	files := func(extensions ...string) cobra.CompletionFunc {
-		if len(extensions) == 0 {
-			return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-				return nil, cobra.ShellCompDirectiveDefault
-			}
-		}
-		return cobra.FixedCompletions(extensions, cobra.ShellCompDirectiveFilterFileExt)
-	}
 	oneOf := func(values ...string) cobra.CompletionFunc {
 		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 	}
@@ -69,9 +71,10 @@ func flagCompletions() map[string]cobra.CompletionFunc {
 		"socket": files("sock"),
 		"secret": files(), "public-key": files(), "response-key": files(), "cacert": files(),
 		"head": files(), "response": files(), "vector": files("json"), "cert": files(), "verify base": files(),
+		"secret-file": files(), "ca": files(), "token key": files(), "token auth": oneOf("basic", "post"), "token issuer": fromConfig(issuerNames), "token url": cobra.NoFileCompletions,
 		"export key": files(), "curl output": files(),
 		"out": folder, "dir": folder,
-		"check output": oneOf("table", "json"), "status output": oneOf("table", "json"),
+		"check output": oneOf("table", "json"), "doctor output": oneOf("table", "json"), "token-file": files(), "status output": oneOf("table", "json"),
 		"list output": oneOf("table", "json"), "keygen output": oneOf("table", "json"), "version output": oneOf("text", "json"),
 		"alg":     oneOf(string(httpsig.HMACSHA256), string(httpsig.Ed25519)),
 		"scheme":  oneOf("https", "http"),
@@ -82,7 +85,7 @@ func flagCompletions() map[string]cobra.CompletionFunc {
 		"url":       fromConfig(routeURLs),
 		"upstream":  fromConfig(upstreams),
 	}
-	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner api-key id days overlap at before until host issuer audience email listen") {
+	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner api-key id days overlap at before until host issuer audience email listen client-id scope resource env") {
 		all[name] = cobra.NoFileCompletions
 	}
 	return all

@@ -62,6 +62,12 @@ routes:
 		{"curl --secret ", "", ":0"},
 		{"curl -o ", "", ":0"},
 		{"init --upstream ", "http://127.0.0.1:8000 http://127.0.0.1:8501", noFiles},
+		{"ca issue --for ", "24h", noFiles},
+		{"ca issue --csr ", "csr pem", ":8"},
+		{"ca issue --spiffe ", "", noFiles},
+		{"ca list --output ", "table json", noFiles},
+		{"ca init --dir ", "", ":16"},
+		{"ca revoke --dir nowhere ", "", ":0"},
 		{"revoke ", "principal jti key apikey certificate", noFiles},
 		{"verify --tag ", "sallyport-req sallyport-resp", noFiles},
 	} {

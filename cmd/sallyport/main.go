@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/cmd/sallyport/ca"
 	"sallyport/cmd/sallyport/demo"
 	"sallyport/proxy"
 )
@@ -46,6 +47,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	var usage usageError
 	if errors.As(err, &usage) && !strings.Contains(err.Error(), "\n") {
 		err = fmt.Errorf("%w; see \"%s --help\"", err, command.CommandPath())
+	}
+	var child childStatus
+	if errors.As(err, &child) {
+		return int(child) // it has said itself what is wrong
 	}
 	explain(stderr, err)
 	switch {
@@ -105,15 +110,27 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 	// The root command runs only to refuse unknown commands, so its usage must not list it.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newServe(), newInit(), newCheck(), newCert(), demo.Command(), newHealthcheck(), newKeygen(), newReload(), newSign(), newStatus(), newVerify(), newVersion())
+	root.AddCommand(newServe(), newInit(), newCheck(), newCert(), demo.Command(), newDoctor(), newHealthcheck(), newKeygen(), newReload(), newSign(), newStatus(), newVerify(), newVersion())
 	for _, c := range root.Commands() {
 		if !c.HasSubCommands() {
 			c.Args = noArgs
 		}
 	}
-	root.AddCommand(newCurl(), newRevoke()) // take arguments
+	root.AddCommand(newCurl(), newRevoke(), newToken(), newCA()) // take arguments
 	addCompletions(root)
 	return root
+}
+
+func newCA() *cobra.Command {
+	return ca.Command(ca.Shell{
+		Usage:  func(err error) error { return usageError{err} },
+		NoArgs: noArgs,
+		Output: outputForm,
+		JSON:   writeJSON,
+		Table: func(w io.Writer, rows [][]string) string {
+			return aligned(rows, painter(terminal(w) && os.Getenv("NO_COLOR") == ""))
+		},
+	})
 }
 
 // noArgs refuses arguments, for commands that take only flags.

@@ -27,7 +27,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "modes": modes, "gateway": startGateway},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "modes": modes, "gateway": startGateway, "issuer": startIssuer},
 	})
 }
 

@@ -101,6 +101,7 @@ type painter bool
 const (
 	bold   = "1"
 	red    = "31"
+	green  = "32"
 	yellow = "33"
 )
 

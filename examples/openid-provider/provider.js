@@ -64,7 +64,8 @@ const provider = new Provider(issuer, {
       enabled: true,
       defaultResource: () => 'https://models.example',
       getResourceServerInfo(_ctx, resource) {
-        const r = resources[resource];
+        // For the MCP server of a story, whose port differs from run to run.
+        const r = resources[/^https:\/\/localhost:\d+\/mcp$/.test(resource) ? 'https://models.example' : resource];
         if (!r) throw new errors.InvalidTarget();
         return { ...r, accessTokenFormat: process.env.TOKEN_FORMAT ?? 'jwt', accessTokenTTL: lifetime, jwt: { sign: { alg: process.env.TOKEN_ALG ?? 'RS256' } } };
       },

@@ -57,7 +57,7 @@ type Signatures struct {
 
 // End describes the end of a key or certificate.
 type End struct {
-	Kind     string    `json:"kind"` // signing_key, api_key, certificate, ca or crl
+	Kind     string    `json:"kind"` // signing_key, api_key, basic, certificate, token, ca or crl
 	Name     string    `json:"name"`
 	NotAfter time.Time `json:"not_after,omitzero"` // in UTC; zero if it does not exist yet
 	// Left says how much of its lifetime is left: third or tenth, for at most that, ended, or "" for more.

@@ -25,6 +25,9 @@ type Record struct {
 	Principal  string // qualified, such as "issuer/corp:alice"
 	Credential string // kind of credential, such as "bearer"
 	KeyID      string // the key that verified the credential
+	// CredentialID is what revokes the credential: the jti of a token, or the serial number and the
+	// issuer of a certificate; "" for none.
+	CredentialID string
 
 	Model string // the model asked for, if the dialect reads it
 
@@ -55,8 +58,8 @@ const (
 	maxPath   = 1024
 	maxCause  = 300
 	maxString = 256
-	// maxLine allows for two long strings, fourteen others, and 430 bytes of our own.
-	maxLine = maxPath + maxCause + 14*maxString + 430
+	// maxLine allows for two long strings, fifteen others, and 450 bytes of our own.
+	maxLine = maxPath + maxCause + 15*maxString + 450
 )
 
 const hexDigits = "0123456789abcdef"
@@ -82,6 +85,7 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"principal":"`, r.Principal, maxString)
 	b = appendField(b, `,"credential":"`, r.Credential, maxString)
 	b = appendField(b, `,"key_id":"`, r.KeyID, maxString)
+	b = appendField(b, `,"credential_id":"`, r.CredentialID, maxString)
 	b = appendField(b, `,"model":"`, r.Model, maxString)
 	b = appendField(b, `,"dropped":"`, r.Dropped, maxString)
 	b = appendField(b, `,"signed":"`, r.Signed, maxString)

@@ -24,6 +24,7 @@ func fullRecord() *Record {
 		Principal:        "issuer/corp:alice",
 		Credential:       "bearer",
 		KeyID:            "2026-11",
+		CredentialID:     "8f14e45f",
 		Dropped:          "upgrade trailers",
 		Reason:           "forbidden",
 		Cause:            "no rule allows POST",
@@ -44,7 +45,7 @@ func TestRecordIsOneLineOfJSON(t *testing.T) {
 	}{
 		{"full", fullRecord(), `{"time":"2026-11-24T08:30:00.123456Z","id":"01j8","client":"192.0.2.7","protocol":"HTTP/2",` +
 			`"host":"models.example.com","method":"POST","path":"/v1/models/half_plus_two:predict","route":"models.example.com/",` +
-			`"upstream":"http://tf-1:8501","principal":"issuer/corp:alice","credential":"bearer","key_id":"2026-11",` +
+			`"upstream":"http://tf-1:8501","principal":"issuer/corp:alice","credential":"bearer","key_id":"2026-11","credential_id":"8f14e45f",` +
 			`"dropped":"upgrade trailers","reason":"forbidden","cause":"no rule allows POST","status":403,"bytes_in":27,"bytes_out":64,` +
 			`"duration_us":1500,"upstream_us":1200,"own_us":300}` + "\n"},
 		{"empty", &Record{}, `{"time":"0001-01-01T00:00:00.000000Z","status":0,"bytes_in":0,"bytes_out":0,"duration_us":0,"upstream_us":0,"own_us":0}` + "\n"},
@@ -103,7 +104,7 @@ func FuzzRecordLine(f *testing.F) {
 		r := fullRecord()
 		r.Path, r.Host, r.Principal = path, host, principal
 		r.RequestID, r.Protocol, r.Method, r.Route, r.Upstream = host, host, host, host, host
-		r.Credential, r.KeyID, r.Reason, r.Cause = principal, principal, principal, path
+		r.Credential, r.KeyID, r.CredentialID, r.Reason, r.Cause = principal, principal, principal, principal, path
 		line := string(r.appendLine(nil, new(stamp)))
 		if len(line) > maxLine {
 			t.Fatalf("the line has %d bytes, want at most %d", len(line), maxLine)

@@ -29,11 +29,7 @@ func (c *Config) check(f *setting.Faults) {
 	}
 	c.checkBehind(f)
 	c.TLS.CheckHosts("tls", c.TLSHosts(), len(c.Listen.HTTPAddrs()) > 0, f)
-	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
-		checkName("issuers", name, f)
-		i := c.Issuers[name]
-		i.Check("issuers."+name, f)
-	}
+	c.checkIssuers(f)
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		checkName("upstreams", name, f)
 		u := c.Upstreams[name]

@@ -16,8 +16,8 @@ import (
 )
 
 // Ends returns when the signing keys, API keys and passwords of the configuration itself end and, if files
-// is set, when the authorities in ca files, the lists in crl
-// files and the certificates for issuers end. It leaves out files that cannot be read, which
+// is set, when the authorities in ca files, the lists in crl files, the certificates for issuers and upstreams
+// and the tokens for upstreams end. It leaves out files that cannot be read, which
 // CheckFiles reports, and the gateway's own certificates, which package edge knows.
 func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	var all []expiry.End
@@ -83,6 +83,26 @@ func (c *Config) Ends(files bool, now time.Time) []expiry.End {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		bundle("upstreams."+name+".ca", c.Upstreams[name].CA, cure)
+		if o := c.Upstreams[name].Credentials.OAuth2; o != nil {
+			bundle("upstreams."+name+".credentials.oauth2.ca", o.CA, cure)
+		}
+		shown := c.Upstreams[name].Credentials
+		if from, to, ok := shown.Validity(); ok {
+			token := "upstreams." + name + ".credentials.bearer"
+			all = append(all, expiry.End{
+				Kind: expiry.Token, Name: token, NotBefore: from, NotAfter: to, At: token, Renewing: true, // by whoever writes the file
+				Cure: "see why the file gets no new token: the gateway reads it within seconds",
+			})
+		}
+		at := "upstreams." + name + ".client_certificate"
+		if own := c.Upstreams[name].ClientCertificate; own != nil {
+			if from, to, ok := own.Validity(); ok {
+				all = append(all, expiry.End{
+					Kind: expiry.Certificate, Name: at, NotBefore: from, NotAfter: to, At: at,
+					Cure: "put the renewed certificate and its key in the place of the files; the gateway loads them within seconds",
+				})
+			}
+		}
 	}
 	if acme := c.TLS.ACME; acme != nil {
 		bundle("tls.acme.ca", acme.CA, cure)

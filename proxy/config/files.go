@@ -31,7 +31,15 @@ func (c *Config) CheckFiles() error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
-		checkCAFile("upstreams."+name+".ca", c.Upstreams[name].CA, &f)
+		u := c.Upstreams[name]
+		checkCAFile("upstreams."+name+".ca", u.CA, &f)
+		if u.ClientCertificate != nil {
+			u.ClientCertificate.CheckFiles("upstreams."+name+".client_certificate", &f)
+		}
+		if o := u.Credentials.OAuth2; o != nil {
+			checkCAFile("upstreams."+name+".credentials.oauth2.ca", o.CA, &f)
+		}
+		u.Credentials.CheckFiles("upstreams."+name+".credentials", &f)
 	}
 	for i := range c.ClientCertificates {
 		c.ClientCertificates[i].CheckFiles(setting.Index("client_certificates", i), &f)

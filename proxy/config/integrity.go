@@ -67,6 +67,9 @@ func (c *Config) checkIntegrity(f *setting.Faults) {
 		if u.Integrity.Sign != "" {
 			c.checkKeyRef(at+".sign", u.Integrity.Sign, auth.SignRequest, f)
 		}
+		if a := u.Credentials.Assertion; a != nil && a.Key != "" {
+			c.checkKeyRef("upstreams."+name+".credentials.assertion.key", a.Key, auth.SignAssertion, f)
+		}
 		for j, id := range u.Integrity.Verify {
 			c.checkKeyRef(setting.Index(at+".verify", j), id, auth.VerifyResponse, f)
 		}

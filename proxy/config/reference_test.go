@@ -37,7 +37,7 @@ func TestReferenceIsComplete(t *testing.T) {
 
 	// No file to include, nothing insecure by mistake of those who copy, and of what
 	// is written in one of several ways one way.
-	inComment := regexp.MustCompile(`(^|\.)(include|insecure_\w+)(\.\w+)?$|^tls\.acme\.(directory|ca|eab|profile|dns\.(cloudflare|route53|exec|webhook))\b`)
+	inComment := regexp.MustCompile(`(^|\.)(include|insecure_\w+)(\.\w+)?$|^tls\.acme\.(directory|ca|eab|profile|dns\.(cloudflare|route53|exec|webhook))\b|^upstreams\.credentials\.(basic|header|oauth2|assertion)\b`)
 	for _, path := range settingsOf("", reflect.TypeFor[Config]()) {
 		name := path[strings.LastIndexByte(path, '.')+1:]
 		commented := regexp.MustCompile(`(?m)#.*\b` + name + `:`).Match(text)

@@ -18,6 +18,7 @@ import (
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/upstream"
 )
 
 // TestSchemaIsCurrent sees that deploy/gateway.schema.json says what the structs
@@ -207,7 +208,7 @@ func refine(path string, s *jsonschema.Schema) {
 	case "client_certificates.header":
 		s.Required = []string{"name", "from"}
 	case "signing_keys":
-		restrict(s, "use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse)
+		restrict(s, "use", auth.VerifyRequest, auth.SignResponse, auth.SignRequest, auth.VerifyResponse, auth.SignAssertion)
 	case "routes.callers":
 		restrict(s, "bind", route.BindAlias, route.BindIndependent)
 	case "routes.integrity":
@@ -226,6 +227,18 @@ func refine(path string, s *jsonschema.Schema) {
 	case "upstreams":
 		restrict(s, "serves", model.Names()...)
 		s.AnyOf = []*jsonschema.Schema{{Required: []string{"rest"}}, {Required: []string{"grpc"}}}
+	case "upstreams.client_certificate":
+		s.Required = []string{"cert", "key"}
+	case "upstreams.credentials.basic":
+		s.Required = []string{"user", "password"}
+	case "upstreams.credentials.header":
+		s.Required = []string{"name", "value"}
+	case "upstreams.credentials.oauth2":
+		restrict(s, "auth_style", upstream.SecretBasic, upstream.SecretPost)
+		s.Required = []string{"client_id", "client_secret"}
+	case "upstreams.credentials.assertion":
+		restrict(s, "claims", upstream.ClaimGroups, upstream.ClaimScopes)
+		s.Required = []string{"key", "audience"}
 	}
 }
 

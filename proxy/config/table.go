@@ -84,6 +84,12 @@ func (c *Config) Table() []RouteInfo {
 		if u.InsecureSkipVerify {
 			info.Insecure = append(info.Insecure, "insecure_skip_verify of upstream "+name)
 		}
+		if shown := &u.Credentials; shown.InsecureHTTP {
+			info.Insecure = append(info.Insecure, "credentials.insecure_http of upstream "+name)
+		}
+		if o := u.Credentials.OAuth2; o != nil && o.InsecureHTTP {
+			info.Insecure = append(info.Insecure, "credentials.oauth2.insecure_http of upstream "+name)
+		}
 		for _, caller := range r.Callers.Names() {
 			if issuer, ok := strings.CutPrefix(caller, "issuer/"); ok && c.Issuers[issuer].InsecureHTTP {
 				info.Insecure = append(info.Insecure, "insecure_http of issuer "+issuer)

@@ -35,6 +35,9 @@ func explainACME(name string, err error, storage string) string {
 	return what + "; " + cure
 }
 
+// willRetry is said where the operator can do nothing.
+const willRetry = "it will be retried"
+
 // maxDetail is the maximum length of an error detail, in bytes.
 const maxDetail = 300
 
@@ -67,9 +70,9 @@ func causeACME(name string, err error, storage string) (what, cure string) {
 	case errors.As(err, &syntax), strings.Contains(err.Error(), "decoding"), strings.Contains(err.Error(), "Content-Type"):
 		return "the authority's answer is not valid ACME: " + short(err.Error(), maxDetail), "check that tls.acme.directory is the URL of an ACME directory"
 	case errors.Is(err, context.DeadlineExceeded):
-		return "the order took too long: " + short(err.Error(), maxDetail), "it will be retried"
+		return "the order took too long: " + short(err.Error(), maxDetail), willRetry
 	}
-	return short(err.Error(), maxDetail), "it will be retried"
+	return short(err.Error(), maxDetail), willRetry
 }
 
 // aboutRecords reports whether an error concerns DNS records, and aboutStorage whether it
@@ -121,5 +124,5 @@ func causeOfProblem(name string, p acme.Problem) (what, cure string) {
 	case "badNonce", "serverInternal":
 		return said, "the fault is at the authority; it will be retried"
 	}
-	return said, "it will be retried"
+	return said, willRetry
 }

@@ -64,7 +64,7 @@ type clientConfig struct {
 // clientConfigFor returns the TLS config for a host with a client policy.
 func (e *Edge) clientConfigFor(v *View, hello *tls.ClientHelloInfo, name string, p *ClientPolicy) *tls.Config {
 	f := findingsOf(hello)
-	f.asked, f.left = true, maxClientChain
+	f.policy, f.left = p.ID, maxClientChain
 	key := clientConfig{policy: p.ID}
 	if canonicalName(hello.ServerName) == "" {
 		key.address = name

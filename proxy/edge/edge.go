@@ -160,6 +160,23 @@ func (e *Edge) Certificates() []CertificateStatus {
 	return all
 }
 
+// Chain returns the certificates that a handshake for a route's host would send, the leaf first; none
+// if there is no certificate. A star in the host stands for any label.
+func (e *Edge) Chain(host string) [][]byte {
+	v := e.view.Load()
+	name := strings.Replace(host, "*", "any", 1)
+	for _, s := range v.sources {
+		if c := s.certificate(name, &tls.ClientHelloInfo{ServerName: name}); c != nil {
+			return c.Certificate
+		}
+	}
+	return nil
+}
+
+// LocalRoot returns the file with the root certificate that signs the certificate of a host; "" if it
+// comes from another source than the local authority.
+func (e *Edge) LocalRoot(host string) string { return e.rootOf(host) }
+
 // RootPath is the file with the local authority's root certificate; "" if no host uses the
 // local authority.
 func (e *Edge) RootPath() string {

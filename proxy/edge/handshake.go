@@ -84,7 +84,7 @@ type findings struct {
 	reason failure // why it is going to fail; "" if no reason was found
 	name   string  // the host that the client asks for
 	plain  uint8   // the alert that the client sent without encryption; 0 if it sent none
-	asked  bool    // the client was asked for a certificate
+	policy string  // the ID of the policy by which the client was asked for a certificate; "" if it was not
 	left   int     // how many bytes the client may still send; 0: no bound, negative: too many came
 }
 
@@ -103,7 +103,7 @@ func (f *failures) failed(ctx context.Context, c *countedConn, err error) {
 	alert := alertOf(c, err)
 	var client failure // why the client's certificate is refused
 	cause := ""
-	if c.findings.asked {
+	if c.findings.policy != "" {
 		client, cause = aboutClient(err)
 	}
 	switch {

@@ -178,6 +178,9 @@ func (c *countedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// ClientPolicy implements the interface of wire.ClientPolicyOf, once the handshake is complete.
+func (c *countedConn) ClientPolicy() string { return c.findings.policy }
+
 // NetConn returns the underlying connection, for operations that net.Conn lacks.
 func (c *countedConn) NetConn() net.Conn { return c.Conn }
 

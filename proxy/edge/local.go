@@ -67,7 +67,15 @@ func newLocalSource(dir string, hosts []string, o Options) (*localSource, error)
 	if err != nil {
 		return nil, fmt.Errorf("local certificate authority: %w", err)
 	}
-	a, err := openAuthority(dir, o.Now())
+	var a *authority
+	if o.Inspect {
+		a, err = readAuthority(dir) // addLocal has seen that there is one
+	} else {
+		a, err = openAuthority(dir, o.Now())
+	}
+	if err == nil && a == nil {
+		err = fmt.Errorf("the local certificate authority in %s has been removed", dir)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +199,7 @@ func makeAuthority(dir string, now time.Time) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeReadable(dir); err != nil {
 		return nil, err
 	}
 	text := append(pemBlock("CERTIFICATE", der), pemBlock("PRIVATE KEY", keyDER)...)
@@ -203,6 +211,22 @@ func makeAuthority(dir string, now time.Time) (*authority, error) {
 		err = fmt.Errorf("%s has been removed", filepath.Join(dir, authorityFile))
 	}
 	return a, err
+}
+
+// makeReadable creates a folder that every user may read, whatever the umask: clients read the root
+// there. The key in it has a mode of its own. A folder that exists keeps its mode.
+func makeReadable(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // a file is noticed when the key is written
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 // linkOrRename renames a file unless the target exists already. On file systems without

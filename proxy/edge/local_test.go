@@ -31,7 +31,7 @@ func localPool(t *testing.T, e *Edge) *x509.CertPool {
 func TestLocalAuthorityFilesAndModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "deep", "ca")
 	e := localEdge(t, dir, nil, "localhost", "*.models.test")
-	for name, want := range map[string]os.FileMode{"": 0o700 | os.ModeDir, authorityFile: 0o600, RootFile: 0o644} {
+	for name, want := range map[string]os.FileMode{"": 0o755 | os.ModeDir, authorityFile: 0o600, RootFile: 0o644} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil || info.Mode() != want {
 			t.Errorf("%q: mode %v, error %v, want mode %v", name, info.Mode(), err, want)
@@ -49,6 +49,27 @@ func TestLocalAuthorityFilesAndModes(t *testing.T) {
 	root := e.view.Load().local.authority.root
 	if !root.MaxPathLenZero || root.KeyUsage != x509.KeyUsageCertSign {
 		t.Error("the root could sign other authorities, or more than certificates")
+	}
+}
+
+// Clients of other users read the root, as after a start by sudo. The operator may still close the
+// folder: its mode stays.
+func TestLocalFolderIsReadableUnlessItWasClosed(t *testing.T) {
+	closed := filepath.Join(t.TempDir(), "ca")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	open := filepath.Join(t.TempDir(), "ca")
+	for dir, want := range map[string]os.FileMode{closed: 0o700, open: 0o755} {
+		localEdge(t, dir, nil, "localhost")
+		info, err := os.Stat(dir)
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("the folder has mode %v, want %v (%v)", info.Mode(), want, err)
+		}
+		key, err := os.Stat(filepath.Join(dir, authorityFile))
+		if err != nil || key.Mode().Perm() != 0o600 {
+			t.Errorf("the key has mode %v, want 0600 (%v)", key.Mode(), err)
+		}
 	}
 }
 

@@ -117,7 +117,8 @@ func (x *exchange) answerPreflight() error {
 // forwarded.
 const (
 	publicPath = "/.well-known/sallyport"
-	keysPath   = publicPath + "/keys"
+	keysPath   = publicPath + "/keys" // of signed answers
+	jwksPath   = publicPath + "/jwks" // of assertions
 )
 
 // isPublic reports whether a path belongs to the gateway. It ignores case, because some servers do.
@@ -128,23 +129,34 @@ func isPublic(path string) bool {
 
 // sendPublicDocument sends a public document, without asking for a credential.
 func (x *exchange) sendPublicDocument() error {
-	key, public := x.snapshot.Signers.Published()
+	text := x.publicDocument()
 	switch {
 	case x.asker != "":
 		return because(reasonUndecided, "the path is one of the gateway's own")
 	case !x.snapshot.Routes.Serves(x.head.Host):
 		return route.ErrNoHost
-	case x.head.Path != keysPath || key == nil:
+	case text == nil:
 		return because(reasonNoRoute, "the gateway publishes nothing under this path")
 	case x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		return &route.MethodError{Allow: "GET, HEAD"}
 	}
-	// A JWK set (RFC 7517) with an OKP key (RFC 8037).
-	text := fmt.Appendf(nil, `{"keys":[{"kty":"OKP","crv":"Ed25519","use":"sig","alg":"EdDSA","kid":%q,"x":%q}]}`+"\n",
-		key.ID(), base64.RawURLEncoding.EncodeToString(public))
 	return x.respondHere(&message.Response{Status: http.StatusOK, ContentLength: int64(len(text)), Fields: message.Fields{
 		{Name: "content-type", Value: "application/jwk-set+json"},
 		{Name: "cache-control", Value: "public, max-age=300"},
 		{Name: "access-control-allow-origin", Value: "*"},
 	}}, text)
+}
+
+// publicDocument returns the JWK set (RFC 7517) under the request's path; nil if there is none.
+func (x *exchange) publicDocument() []byte {
+	switch x.head.Path {
+	case keysPath:
+		if key, public := x.snapshot.Signers.Published(); key != nil {
+			return fmt.Appendf(nil, `{"keys":[{"kty":"OKP","crv":"Ed25519","use":"sig","alg":"EdDSA","kid":%q,"x":%q}]}`+"\n",
+				key.ID(), base64.RawURLEncoding.EncodeToString(public))
+		}
+	case jwksPath:
+		return x.snapshot.Assertions.Document()
+	}
+	return nil
 }

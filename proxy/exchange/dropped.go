@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"strings"
 	"time"
 
 	"sallyport/proxy/message"
@@ -17,15 +18,25 @@ const (
 	droppedTrailers
 	// droppedForwarded are X-Forwarded-For and related fields from a peer that is not a trusted proxy.
 	droppedForwarded
+	// droppedIdentity are fields by which servers behind other proxies learn who calls.
+	droppedIdentity
 )
 
 // words returns the words of the set for the record, separated by blanks; "" for the empty set.
-func (d dropped) words() string {
-	return [...]string{
-		"", "upgrade", "trailers", "upgrade trailers",
-		"forwarded", "upgrade forwarded", "trailers forwarded", "upgrade trailers forwarded",
-	}[d]
-}
+func (d dropped) words() string { return droppedWords[d] }
+
+var droppedWords = func() (all [1 << 4]string) {
+	for d := range all {
+		var words []string
+		for i, word := range [...]string{"upgrade", "trailers", "forwarded", "identity"} {
+			if d>>i&1 != 0 {
+				words = append(words, word)
+			}
+		}
+		all[d] = strings.Join(words, " ")
+	}
+	return all
+}()
 
 // upgradePause is the shortest time between two warnings of a route that it allows no WebSocket.
 const upgradePause = 10 * time.Minute

@@ -25,6 +25,9 @@ func (x *exchange) forward(v verdict) error {
 	if err != nil {
 		return err
 	}
+	if err := x.route.Credential.Ready(x.life); err != nil {
+		return x.blame(err)
+	}
 	ask := x.request(target)
 	if ask.Length < 0 || ask.Length > seal.BlockBytes {
 		defer x.endWithCredential()() // an upload may take long
@@ -48,6 +51,9 @@ func (x *exchange) forward(v verdict) error {
 	}()
 	x.record.Upstream = answer.Endpoint
 	x.record.Status = answer.Head.Status
+	if err := x.checkCredential(&answer.Head); err != nil {
+		return err
+	}
 	if err := x.route.Leg.VerifyAnswer(answer, &x.sent, x.head, x.route.Integrity.ResponseBuffer); err != nil {
 		return err
 	}
@@ -64,6 +70,15 @@ func (x *exchange) forward(v verdict) error {
 		return &refusal{reason: reasonGarbage, cause: errNoSwitch} // a 2xx would mean that a tunnel is open
 	}
 	return x.blame(x.relay(answer))
+}
+
+// checkCredential refuses an answer that refuses the gateway's own credential. Passed on, it would
+// tell a caller with a good credential to get another.
+func (x *exchange) checkCredential(h *message.Response) error {
+	if x.route.ForwardAuthorization {
+		return nil // the answer may be about the caller's credential
+	}
+	return x.route.Credential.Accepted(h)
 }
 
 // endWithCredential ends a long exchange when the credential expires, so that a stream does not
@@ -102,6 +117,7 @@ func (x *exchange) request(target string) *upstream.Request {
 		x.dropUpgrade()
 	}
 	x.route.Leg.SignRequest(r, x.content.digest, &x.sent)
+	r.Credential = x.route.Credential.Attempt(&x.caller)
 	return r
 }
 

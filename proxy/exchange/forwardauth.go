@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport/proxy/message"
+	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 	"sallyport/proxy/wire"
 )
@@ -134,6 +135,10 @@ func (x *exchange) permit(v verdict) error {
 		return because(reasonUpgrade, "the request may ask for another protocol ("+setting.Shortened(name, 32)+"), and "+errNoTunnels.Error())
 	case !asksForWebSocketAlone(f):
 		return because(reasonUpgrade, "the request may ask for another protocol than websocket")
+	}
+	if i := slices.IndexFunc(x.head.Fields, func(line message.Field) bool { return x.route.Passed.Drops(line.Name) }); i >= 0 {
+		// The other proxy forwards its client's field, which only the gateway's own way could drop.
+		return &message.FieldError{Err: route.ErrSpoofed, Name: x.head.Fields[i].Name, Cure: "let the proxy in front remove it, or list it under pass_identity_fields"}
 	}
 	if !v.grant.Permits(x.readCall()) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}

@@ -204,7 +204,10 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 // permits returns nil if the snapshot permits an exchange that an older one has permitted. Otherwise
 // it returns the reason.
 func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
-	if err := s.checkConn(u.head, u.conn); err != nil {
+	if err := s.checkConn(u.head.Host, u.conn); err != nil {
+		return err
+	}
+	if err := s.checkBalanced(u.head, u.conn); err != nil {
 		return err
 	}
 	r, err := s.Routes.Match(u.head)

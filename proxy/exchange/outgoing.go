@@ -22,6 +22,10 @@ func (x *exchange) outgoing() message.Fields {
 			}
 			continue
 		}
+		if x.route.Passed.Drops(f.Name) {
+			x.dropped |= droppedIdentity
+			continue
+		}
 		if f.Name == websocketKey && x.wantsTunnel() || x.isCredential(&f) ||
 			x.route.ToUpstream.Drops(f.Name) || x.isHopField(f.Name) {
 			continue
@@ -68,7 +72,7 @@ func (x *exchange) isCredential(f *message.Field) bool {
 	case auth.IsAPIKeyField(f.Name):
 		return x.route.TakesAPIKeys || auth.HoldsAPIKey(f.Name, f.Value)
 	}
-	return false
+	return x.snapshot.Guard.IsToken(f.Name)
 }
 
 // scheme returns the scheme by which the client called, seen through trusted proxies.

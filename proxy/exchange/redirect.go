@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"net/http"
-	"strconv"
 	"strings"
 
 	"sallyport/proxy/message"
@@ -30,12 +29,8 @@ func (x *exchange) redirect() error {
 	if !x.snapshot.Routes.Serves(x.head.Host) {
 		return route.ErrNoHost
 	}
-	to := "https://" + x.head.Host
-	if p := x.publicPort(); p != 443 {
-		to += ":" + strconv.Itoa(p)
-	}
 	return x.respondHere(&message.Response{Status: http.StatusPermanentRedirect, Fields: message.Fields{
-		{Name: "location", Value: to + x.head.PathAndQuery()},
+		{Name: "location", Value: x.origin() + x.head.PathAndQuery()},
 	}}, nil)
 }
 

@@ -13,6 +13,7 @@ import (
 	"sallyport/auth"
 	"sallyport/auth/httpsig"
 	"sallyport/policy"
+	"sallyport/proxy/credential"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -69,6 +70,9 @@ const (
 	reasonMisdirected    = "misdirected"
 
 	reasonUpstreamSignature = "upstream_signature"
+
+	reasonNoUpstreamCredential      = "upstream_credential_unavailable"
+	reasonUpstreamCredentialRefused = "upstream_credential_refused"
 
 	reasonPlainHTTP = "plain_http"
 	reasonInternal  = "internal"
@@ -163,6 +167,9 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 
 	reasonUpstreamSignature: {502, "The model server's answer lacks a valid signature."},
 
+	reasonNoUpstreamCredential:      {503, "The gateway has no credential for the model server now."},
+	reasonUpstreamCredentialRefused: {502, "The model server refused the gateway's own credential."},
+
 	reasonClientGone: {499, ""}, // the client has left
 	reasonExpired:    {401, "The credential expired."},
 	reasonWithdrawn:  {403, "The right to do this was withdrawn."},
@@ -219,14 +226,13 @@ func asRefusal(err error) *refusal {
 		method  *route.MethodError
 		leg     *seal.UnsignedAnswerError
 		signed  *httpsig.Error
+		shown   *credential.Error
 	)
 	switch {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &authErr):
-		// A connection is older than the client's certificate, or than the demand for one.
-		noCert := authErr.Reason == auth.CertificateMissing
-		r := &refusal{reason: authErr.Reason, cause: authErr.Err, keyID: authErr.KeyID, hangUp: noCert}
+		r := &refusal{reason: authErr.Reason, cause: authErr.Err, keyID: authErr.KeyID}
 		if authErr.Status() != http.StatusUnauthorized {
 			r.retryAfter = checkRetry
 		}
@@ -239,6 +245,10 @@ func asRefusal(err error) *refusal {
 		return &refusal{reason: reasonUpstreamSignature, cause: leg.Err}
 	case errors.As(err, &signed):
 		return &refusal{reason: string(signed.Code.Public()), cause: signed}
+	case errors.As(err, &shown) && shown.Refused:
+		return &refusal{reason: reasonUpstreamCredentialRefused, cause: shown}
+	case errors.As(err, &shown):
+		return &refusal{reason: reasonNoUpstreamCredential, cause: shown, retryAfter: checkRetry}
 	case errors.As(err, &upErr):
 		return &refusal{reason: upstreamReasons[upErr.Kind], cause: upErr.Err}
 	case errors.As(err, &method):
@@ -302,6 +312,7 @@ var errorReasons = []struct {
 	{route.ErrEnd, reasonAmbiguousPath, ""},
 	{route.ErrOwnField, reasonProtectedField, ""},
 	{route.ErrMethodOverride, reasonProtectedField, "A header field that overrides the method was sent. Send the request with the method that is meant."},
+	{route.ErrSpoofed, reasonProtectedField, ""},
 	{route.ErrFoldedField, reasonProtectedField, "The name of a header field can be read as that of another field."},
 	{seal.ErrTooLong, reasonBodyTooLarge, ""},
 	{context.Canceled, reasonClientGone, ""},

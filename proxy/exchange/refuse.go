@@ -48,7 +48,7 @@ func (x *exchange) refuse(err error) {
 		// HTTP.
 		x.stream.CloseAfter()
 	}
-	if r.hangUp && x.stream.Conn().TLS != nil { // a balancer that ended TLS has other clients on it
+	if r.hangUp || r.reason == auth.CertificateMissing && x.snapshot.Outdated != nil && x.snapshot.Outdated(x.head.Host, x.stream.Conn()) {
 		x.hangUp()
 	}
 	x.sendRefusal(o, r, err)
@@ -146,9 +146,9 @@ func (x *exchange) challenge(status int, err error) string {
 	case x.route.Chain.Anonymous():
 		return ""
 	case errors.As(err, &denied) && denied.Reason == policy.ReasonInsufficientScope:
-		return auth.InsufficientScope(x.head.Host, denied.Scopes)
+		return auth.WithMetadata(auth.InsufficientScope(x.head.Host, denied.Scopes), x.head.Host, x.metadataURL())
 	case status == http.StatusUnauthorized:
-		return x.route.Chain.Challenge(x.head.Host, err)
+		return auth.WithMetadata(x.route.Chain.Challenge(x.head.Host, err), x.head.Host, x.metadataURL())
 	}
 	return ""
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"sallyport/proxy/credential"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -23,6 +24,8 @@ type Snapshot struct {
 	Guard   route.Guard
 	Proxies []netip.Prefix // proxies whose X-Forwarded-For is trusted
 	Signers *seal.Signers
+	// Assertions are the keys by which upstreams verify what the gateway asserts of callers.
+	Assertions *credential.KeySet
 	// Own are the limits that some API keys have besides those of routes, by the key's name.
 	Own      map[string]*limit.Own
 	BodyRate int64 // minimum average rate of bodies in bytes per second; zero: none
@@ -30,10 +33,16 @@ type Snapshot struct {
 	PublicHTTPS int
 	// ForwardAuth is the dialect of proxies that ask for decisions; "" refuses all of them.
 	ForwardAuth string
-	// CheckConn returns why a connection may not carry a request for a host that asks for client
-	// certificates: a [*Misdirected], or an [*auth.Error] if the required certificate is missing or
-	// refused by now. Nil: no host asks for any.
-	CheckConn func(head *message.Head, c *wire.Conn) error
+	// CheckConn returns why a connection may not carry requests for a host that asks for client
+	// certificates: a [*Misdirected], or an [*auth.Error] if the connection's certificate is refused
+	// by now. Nil: no host asks for any.
+	CheckConn func(host string, c *wire.Conn) error
+	// CheckBalanced returns an [*auth.Error] if the host of a request requires client certificates,
+	// a balancer has ended the client's TLS, and its field proves none. Nil like CheckConn.
+	CheckBalanced func(head *message.Head, c *wire.Conn) error
+	// Outdated reports whether a new connection might have a client certificate where this one has
+	// none: its handshake did not ask by the present policy of the host. Nil like CheckConn.
+	Outdated func(host string, c *wire.Conn) bool
 	// Durable says when the records of requests without a route must be in the audit log.
 	Durable setting.Durability
 
@@ -41,13 +50,21 @@ type Snapshot struct {
 	drained chan struct{} // closed when it is no longer in use
 }
 
-// checkConn returns why a connection may not carry a request. A handshake asks for a certificate by
-// the policy of the name in it, as it was then.
-func (s *Snapshot) checkConn(head *message.Head, c *wire.Conn) error {
+// checkConn returns why a connection may not carry a request for this host. A handshake asks for a
+// certificate by the policy of the name in it, as it was then.
+func (s *Snapshot) checkConn(host string, c *wire.Conn) error {
 	if s.CheckConn == nil {
 		return nil
 	}
-	return s.CheckConn(head, c)
+	return s.CheckConn(host, c)
+}
+
+// checkBalanced returns why a balancer's request may not use its host.
+func (s *Snapshot) checkBalanced(head *message.Head, c *wire.Conn) error {
+	if s.CheckBalanced == nil {
+		return nil
+	}
+	return s.CheckBalanced(head, c)
 }
 
 // Misdirected is the error for a request on a connection whose handshake did not ask for client

@@ -40,6 +40,8 @@ func (x *exchange) way() error {
 	switch v.kind {
 	case publicDocument:
 		return x.sendPublicDocument()
+	case resourceMetadata:
+		return x.sendMetadata(v.resource)
 	case preflight:
 		return x.answerPreflight()
 	case fixedAnswer:
@@ -53,16 +55,18 @@ type verdict struct {
 	kind        verdictKind
 	grant       policy.Grant       // set for granted and fixedAnswer
 	provisional policy.Provisional // set instead of grant while the content is unverified
+	resource    *route.Resource    // set for resourceMetadata
 }
 
 type verdictKind uint8
 
 const (
-	nothing        verdictKind = iota
-	granted                    // may be forwarded
-	fixedAnswer                // may have the route's fixed answer
-	preflight                  // a CORS preflight, answered without a caller
-	publicDocument             // a public document of the gateway
+	nothing          verdictKind = iota
+	granted                      // may be forwarded
+	fixedAnswer                  // may have the route's fixed answer
+	preflight                    // a CORS preflight, answered without a caller
+	publicDocument               // a public document of the gateway
+	resourceMetadata             // the public metadata of a route
 )
 
 // decide makes the one decision on a request, whoever will forward it. The package comment of proxy
@@ -73,6 +77,9 @@ func (x *exchange) decide() (verdict, error) {
 	}
 	if isPublic(x.head.Path) {
 		return verdict{kind: publicDocument}, nil
+	}
+	if r := x.findResource(); r != nil {
+		return verdict{kind: resourceMetadata, resource: r}, nil
 	}
 	if err := x.match(); err != nil {
 		return verdict{}, err
@@ -133,12 +140,18 @@ func (x *exchange) read() error {
 func (x *exchange) match() error {
 	forms := x.head.Forms
 	r, err := x.snapshot.Routes.Match(x.head)
-	if bad := x.snapshot.checkConn(x.head, x.stream.Conn()); bad != nil {
+	bad := x.snapshot.checkConn(x.head.Host, x.stream.Conn())
+	if bad != nil {
+		bad = hangingUp(bad)
+	} else {
+		bad = x.snapshot.checkBalanced(x.head, x.stream.Conn())
+	}
+	if bad != nil {
 		// This comes first: who may not use the host does not learn which paths it has.
 		if x.route = r; r != nil {
 			x.record.Route = r.Name
 		}
-		return hangingUp(bad)
+		return bad
 	}
 	if err != nil {
 		return err
@@ -212,6 +225,7 @@ func (x *exchange) authenticate() error {
 	x.record.Principal = x.caller.String()
 	x.record.Credential = x.caller.Kind()
 	x.record.KeyID = x.caller.KeyID
+	x.record.CredentialID = x.caller.ID
 	x.chooseAnswerKey(true)
 	if s := x.proof.Signature; s != nil {
 		return route.CheckSpelling(x.head.Fields, s.Covers)

@@ -18,8 +18,9 @@ const (
 	APIKey      = "api_key"
 	Passwords   = "basic"
 	Certificate = "certificate"
-	CA          = "ca"  // certificates of authorities, by which the gateway verifies others
-	CRL         = "crl" // lists of revoked certificates, each until it names its successor
+	Token       = "token" // by which the gateway calls others
+	CA          = "ca"    // certificates of authorities, by which the gateway verifies others
+	CRL         = "crl"   // lists of revoked certificates, each until it names its successor
 )
 
 // End describes when a thing, a key or certificate, ends.
@@ -33,8 +34,8 @@ type End struct {
 	Cure      string    // what to do before the end
 	// At is the place in the configuration that names the thing.
 	At string
-	// Renewing means that the gateway itself renews the thing in the last third of its lifetime,
-	// and that no fault of that renewal is known.
+	// Renewing means that the gateway, or whoever writes the file, renews the thing in the last third
+	// of its lifetime, and that no fault of that renewal is known.
 	Renewing bool
 }
 

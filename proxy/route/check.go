@@ -29,6 +29,7 @@ func (r *Config) Check(at string, identity map[string]bool, f *setting.Faults) {
 	r.checkMethods(at, f)
 	r.checkLimits(at, f)
 	r.Identity.check(at+".identity", f)
+	r.checkPassed(at, identity, f)
 	r.SecurityHeaders.check(at+".security_headers", f)
 }
 

@@ -122,6 +122,11 @@ type Config struct {
 	Headers HeadersConfig `yaml:"headers"`
 	// Identity names the fields with the caller's identity for the upstream.
 	Identity IdentityConfig `yaml:"identity"`
+	// PassIdentityFields lists fields that clients may send to the upstream although servers behind
+	// other proxies learn from them who calls, such as Cf-Access-Jwt-Assertion where the upstream
+	// verifies that itself. Default: Remote-User, X-Auth-Request-*, Client-Cert and all others that
+	// the gateway knows are dropped, in any spelling.
+	PassIdentityFields setting.List[string] `yaml:"pass_identity_fields"`
 	// ForwardAuthorization forwards the caller's Authorization field with its token. The upstream
 	// can then act as the caller anywhere.
 	ForwardAuthorization bool `yaml:"insecure_forward_authorization"`

@@ -2,6 +2,7 @@ package route
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"sallyport/proxy/message"
@@ -11,6 +12,7 @@ import (
 var (
 	ErrOwnField       = errors.New("field folds onto a name that is the gateway's")
 	ErrMethodOverride = errors.New("field overrides the method")
+	ErrSpoofed        = errors.New("field tells servers behind other proxies who calls")
 	ErrFoldedField    = errors.New("field folds onto a name that decides how a message is read, or that is signed")
 )
 
@@ -18,14 +20,19 @@ var (
 // other fields. It is immutable.
 type Guard struct {
 	own    map[string]bool // bare names of the identity fields of all routes
+	tokens []string        // lower-case names of the fields in which proxies add tokens
 	signed map[string]bool // bare names of the fields that signatures must cover
 }
 
 // NewGuard protects the identity names of all routes on every route: two routes may share an
 // upstream, and only one of them may set the name. It also protects signed names from other
-// spellings, which no signature would cover.
-func NewGuard(identityNames, signedNames []string) Guard {
-	g := Guard{own: map[string]bool{}, signed: map[string]bool{}}
+// spellings, which no signature would cover. The same holds for the names of fields in which
+// proxies add tokens; no route forwards those.
+func NewGuard(identityNames, signedNames, tokenNames []string) Guard {
+	g := Guard{own: map[string]bool{}, signed: map[string]bool{}, tokens: tokenNames}
+	for _, n := range tokenNames {
+		g.signed[bare(n)] = true
+	}
 	for _, n := range identityNames {
 		g.own[bare(n)] = true
 	}
@@ -79,13 +86,16 @@ func foldedField(name, folded string) error {
 	return &message.FieldError{Err: ErrFoldedField, Name: name, Why: "some servers take it for " + folded, Cure: "the client must write it so, or leave it out"}
 }
 
+// IsToken reports whether a proxy adds tokens in the field of this lower-case name.
+func (g *Guard) IsToken(name string) bool { return slices.Contains(g.tokens, name) }
+
 // Trailers returns the client trailers that may be forwarded. It drops those that a head check
 // would refuse, remove or interpret.
 func (g *Guard) Trailers(fields message.Fields) message.Fields {
 	var kept message.Fields
 	for i := range fields {
 		folded := bare(fields[i].Name)
-		if g.Check(fields[i:i+1]) == nil && !Replaced(folded) && !weighty(folded) {
+		if g.Check(fields[i:i+1]) == nil && !Replaced(folded) && !weighty(folded) && !Spoofable(folded) && !g.IsToken(fields[i].Name) {
 			kept = append(kept, fields[i])
 		}
 	}
@@ -112,16 +122,16 @@ func weighty(folded string) bool {
 
 // Replaced reports whether the gateway removes a client's field of this name. That holds for client
 // addresses, server variables and fields that redirect a request. If upstreams need the field, the
-// gateway writes its own.
+// gateway writes its own. [Spoofable] fields are not among them, since a route may send those on.
 func Replaced(folded string) bool {
 	switch folded {
 	case "forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
 		"client-cert", "client-cert-chain",
-		"script-name", "remote-user", "remote-addr", "proxy",
+		"script-name", "remote-addr", "proxy",
 		"x-original-url", "x-original-uri", "x-original-host", "x-original-method", "x-rewrite-url", "x-host",
 		"x-envoy-original-path", "x-envoy-original-host",
 		"x-vertex-ai-triton-redirect", "x-amzn-sagemaker-target-model", "x-amzn-sagemaker-custom-attributes":
 		return true
 	}
-	return strings.HasPrefix(folded, "x-forwarded-")
+	return strings.HasPrefix(folded, "x-forwarded-") && !Spoofable(folded)
 }

@@ -12,6 +12,7 @@ import (
 	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/policy/model"
+	"sallyport/proxy/credential"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/ratelog"
 	"sallyport/proxy/seal"
@@ -29,6 +30,7 @@ type Route struct {
 	Dialect  *model.Dialect // the upstream's dialect
 	Chain    *auth.Chain
 	Policy   *policy.Policy
+	Resource *Resource          // what clients without a token may learn; nil: nothing
 	Upstream *upstream.Upstream // nil with a fixed answer
 	Limits   Limits
 	Timeouts upstream.Timeouts // zero values mean no limit
@@ -38,6 +40,7 @@ type Route struct {
 	Rewriting   Rewriting
 	Paths       Paths
 	ToUpstream  Edits
+	Passed      Passed
 	ToClient    Edits
 	Fixed       *Fixed       // nil: requests are forwarded
 	CORS        *CORS        // nil: none
@@ -54,7 +57,8 @@ type Route struct {
 	KeepServer           bool
 	Integrity            seal.Policy
 	Leg                  seal.Leg
-	Durable              setting.Durability // of the route's audit records
+	Credential           *credential.Credential // the gateway's own for the upstream; nil: none
+	Durable              setting.Durability     // of the route's audit records
 }
 
 // Limits are the limits of one route. The counters outlive the exchanges.

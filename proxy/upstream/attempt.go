@@ -86,6 +86,9 @@ func (e *endpoint) try(ctx context.Context, r *Request, x *Response) (sent bool,
 		err = c.Exchange(ctx, &x.out, &x.answer)
 		if err == nil {
 			e.health.recovered()
+			if !e.answered.Load() {
+				e.answered.Store(true)
+			}
 			x.begin(e, c)
 			return true, nil
 		}
@@ -112,12 +115,18 @@ func (e *endpoint) unconnected(err error, r *Request, x *Response) error {
 	return &Error{Timeout, e.label, &described{late.Error() + ", while " + unconnected.doing, err}}
 }
 
-// sign sets the fields of the next attempt, signed for this endpoint.
+// sign sets the fields of the next attempt: signed for this endpoint, and with the credential of the
+// moment.
 func (e *endpoint) sign(r *Request, x *Response) (err error) {
-	if r.Sign == nil {
-		return nil
+	x.out.Fields = r.Fields
+	if r.Sign != nil {
+		if x.out.Fields, err = r.Sign(e.scheme(), x.out.Host); err != nil {
+			return err
+		}
 	}
-	x.out.Fields, err = r.Sign(e.scheme(), x.out.Host)
+	if r.Credential != nil {
+		x.out.Fields, err = r.Credential(x.out.Fields)
+	}
 	return err
 }
 
@@ -152,7 +161,7 @@ func repeatable(out *wire.Request, err error) bool {
 func (e *endpoint) blame(err error, t *Timeouts, answering bool) error {
 	var fault *wire.Error
 	if !errors.As(err, &fault) {
-		return &Error{Reset, e.label, ended(err, answering)}
+		return &Error{Reset, e.label, e.ended(err, answering)}
 	}
 	switch fault.Fault {
 	case wire.FaultMalformed:
@@ -160,7 +169,7 @@ func (e *endpoint) blame(err error, t *Timeouts, answering bool) error {
 	case wire.FaultTimeout:
 		return &Error{Timeout, e.label, t.waited(fault.Err)}
 	case wire.FaultBroken:
-		return &Error{Reset, e.label, ended(fault.Err, answering)}
+		return &Error{Reset, e.label, e.ended(fault.Err, answering)}
 	}
 	return fault.Err
 }

@@ -66,7 +66,7 @@ func full(most int, wait time.Duration) error {
 }
 
 // ended describes how a connection ended, and whether that was before or within the answer.
-func ended(err error, answering bool) error {
+func (e *endpoint) ended(err error, answering bool) error {
 	when := " before its answer"
 	if answering {
 		when = " within its answer"
@@ -79,8 +79,24 @@ func ended(err error, answering bool) error {
 		}
 		return &described{what + when + ": " + reset.Name, err}
 	}
+	if aboutCertificate(err) {
+		return plainer(err)
+	}
 	if plain := setting.PlainError(err); plain != io.ErrUnexpectedEOF {
 		return &described{"the connection broke" + when + ": " + plain.Error(), err}
 	}
-	return &described{"the server closed the connection" + when, err}
+	return e.mayWantTLS(&described{"the server closed the connection" + when, err})
+}
+
+// mayWantTLS adds to the error of a connection that the server closed, without having ever answered,
+// that it may speak TLS: such servers close a connection that begins with plain HTTP.
+func (e *endpoint) mayWantTLS(err error) error {
+	if e.tls != nil || e.network != "tcp" || e.answered.Load() {
+		return err
+	}
+	secure := "https://"
+	if e.shares {
+		secure = "h2://"
+	}
+	return &described{err.Error() + "; if it speaks TLS, write " + secure, err}
 }

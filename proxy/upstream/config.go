@@ -1,14 +1,9 @@
 package upstream
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -37,6 +32,12 @@ type Config struct {
 	CA setting.Path `yaml:"ca"`
 	// ServerName is the name for SNI and certificate verification. Default: the endpoint's host.
 	ServerName string `yaml:"server_name"`
+	// ServerID is the identity that the certificates of https and h2 endpoints must have in place of
+	// the endpoint's host: a SPIFFE id such as spiffe://lab/tf, which needs ca, or a DNS name.
+	ServerID string `yaml:"server_id"`
+	// ClientCertificate is the gateway's own certificate, which https and h2 endpoints may ask for
+	// (mTLS). The files are read again when they change: new connections have the new certificate.
+	ClientCertificate *CertificateConfig `yaml:"client_certificate"`
 	// InsecureSkipVerify accepts any certificate from https and h2 endpoints.
 	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
 	// Host is the Host field that the servers see: "upstream" (host and port of the endpoint;
@@ -61,6 +62,8 @@ type Config struct {
 	// sent. Those of gRPC never are, because its requests have none. The default is false: some
 	// servers end the connection when trailers arrive, and with it the requests of other callers.
 	RequestTrailers bool `yaml:"request_trailers"`
+	// Credentials are what the gateway itself shows to the servers. Default: nothing.
+	Credentials CredentialsConfig `yaml:"credentials"`
 	// Integrity configures message signatures between the gateway and the servers.
 	Integrity IntegrityConfig `yaml:"integrity"`
 }
@@ -116,6 +119,7 @@ func (c *Config) Check(path string, f *setting.Faults) {
 	secure := checkEndpoints(setting.Join(path, "rest"), c.Rest, f, "http", "https", "unix", "h2c", "h2")
 	secure = checkEndpoints(setting.Join(path, "grpc"), c.GRPC, f, "h2c", "h2") || secure
 	c.checkTLS(path, secure, f)
+	c.Credentials.check(setting.Join(path, "credentials"), slices.Concat(c.Rest, c.GRPC), f)
 	c.Integrity.check(setting.Join(path, "integrity"), f)
 	if c.RequestTrailers && !c.sharesREST() {
 		f.Add(setting.Join(path, "request_trailers"), "true", "no endpoint under rest is reached by h2c or h2", "remove the line: over HTTP/1.1 trailers are sent in any case, and gRPC has none in requests")
@@ -236,81 +240,8 @@ func checkEndpoint(at string, u setting.URL, schemes []string, f *setting.Faults
 	}
 }
 
-func (c *Config) checkTLS(path string, secure bool, f *setting.Faults) {
-	if c.ServerName != "" {
-		if _, host, err := message.CanonicalAuthority(c.ServerName, "https"); err != nil || !strings.EqualFold(host, c.ServerName) {
-			f.Add(setting.Join(path, "server_name"), c.ServerName, "not a host name", "write the name in the server's certificate, without a port")
-		}
-	}
-	if !secure {
-		const problem, cure = "no endpoint uses TLS", "remove the line, or write https:// or h2:// for the endpoints"
-		if c.CA != "" {
-			f.Add(setting.Join(path, "ca"), string(c.CA), problem, cure)
-		}
-		if c.ServerName != "" {
-			f.Add(setting.Join(path, "server_name"), c.ServerName, problem, cure)
-		}
-		if c.InsecureSkipVerify {
-			f.Add(setting.Join(path, "insecure_skip_verify"), "true", problem, cure)
-		}
-	} else if c.CA != "" && c.InsecureSkipVerify {
-		f.Add(setting.Join(path, "insecure_skip_verify"), "true", "contradicts ca", "remove one of the two")
-	}
-}
-
 // validHost reports whether h is a valid Host field: a host with an optional port.
 func validHost(h string) bool {
 	_, _, err := message.CanonicalAuthority(h, "")
 	return err == nil
 }
-
-// tlsConfig returns the client TLS config for an endpoint at host with one ALPN protocol.
-func (c *Config) tlsConfig(host, protocol string, roots *x509.CertPool) *tls.Config {
-	name := c.ServerName
-	if name == "" {
-		name = strings.TrimSuffix(host, ".")
-	}
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		ServerName:         name,
-		RootCAs:            roots,
-		InsecureSkipVerify: c.InsecureSkipVerify,
-		NextProtos:         []string{protocol},
-		ClientSessionCache: tls.NewLRUClientSessionCache(16),
-	}
-}
-
-// trust returns a digest of the verification settings for server certificates.
-func (c *Config) trust() string {
-	return setting.Digest(struct {
-		CA         setting.Path
-		ServerName string
-		Insecure   bool
-	}{c.CA, c.ServerName, c.InsecureSkipVerify})
-}
-
-// roots reads the CA file; nil means the system's roots.
-func (c *Config) roots() (*x509.CertPool, error) {
-	if c.CA == "" {
-		return nil, nil
-	}
-	file, err := os.Open(string(c.CA))
-	if err != nil {
-		return nil, fmt.Errorf("reading ca: %w", err)
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, setting.MaxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading ca: %w", err)
-	}
-	if len(text) > setting.MaxFile { // setting.Digest reads no more
-		return nil, fmt.Errorf("reading ca %s: the file is larger than %d bytes", c.CA, setting.MaxFile)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("reading ca %s: %w", c.CA, errNoCertificate)
-	}
-	return pool, nil
-}
-
-var errNoCertificate = errors.New("no PEM certificate in the file")

@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -29,6 +28,7 @@ type endpoint struct {
 	addr      string
 	host      string      // the Host field; "" for the client's
 	tls       *tls.Config // nil without TLS
+	shares    bool        // requests share connections: HTTP/2
 	trailers  bool        // requests other than gRPC may have trailers
 
 	conns   connections
@@ -43,8 +43,8 @@ type endpoint struct {
 	health *health
 }
 
-// newEndpoint makes the endpoint at a URL. roots verify TLS servers; nil means the system's.
-func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool, localhost bool) *endpoint {
+// newEndpoint makes the endpoint at a URL.
+func (p *Pools) newEndpoint(at *url.URL, c *Config, files *tlsFiles, localhost bool) *endpoint {
 	o := &p.options
 	e := &endpoint{
 		label:   at.String(),
@@ -72,7 +72,7 @@ func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool, localh
 		idleNow, lag = o.Clock.Now, wire.Lag
 	}
 	protocol, idleTime := "http/1.1", c.IdleTime.Or(defaultIdleTime)
-	if shares(at.Scheme) {
+	if e.shares = shares(at.Scheme); e.shares {
 		protocol = "h2"
 		e.trailers = c.RequestTrailers
 		e.conns = &shared{e: e, most: c.MaxConnections, idleTime: idleTime, now: idleNow}
@@ -88,7 +88,7 @@ func (p *Pools) newEndpoint(at *url.URL, c *Config, roots *x509.CertPool, localh
 		}
 	}
 	if overTLS(at.Scheme) {
-		e.tls = c.tlsConfig(at.Hostname(), protocol, roots)
+		e.tls = c.tlsConfig(at.Hostname(), protocol, files)
 	}
 	return e
 }
@@ -210,23 +210,6 @@ func (e *endpoint) connectTLS(ctx context.Context) (net.Conn, *h1.Socket, error)
 		return nil, nil, fmt.Errorf("completing the TLS handshake: %w", err)
 	}
 	return t, sock, nil
-}
-
-// errSpeaksNoTLS replaces the error of a server that answers a TLS handshake with something else.
-var errSpeaksNoTLS = errors.New("the server speaks no TLS: write http:// for https://, h2c:// for h2://")
-
-// plainer returns the error of a TLS handshake with the setting that helps; errSpeaksNoTLS if the
-// server speaks no TLS.
-func plainer(err error) error {
-	switch {
-	case errors.As(err, new(tls.RecordHeaderError)):
-		return errSpeaksNoTLS
-	case errors.As(err, new(x509.UnknownAuthorityError)):
-		return fmt.Errorf("%w; ca: of the upstream names the authority to trust", err)
-	case errors.As(err, new(x509.HostnameError)):
-		return fmt.Errorf("%w; server_name: of the upstream is the name to expect", err)
-	}
-	return err
 }
 
 // scheme returns the scheme of requests to the endpoint.

@@ -22,6 +22,7 @@ const (
 type counters struct {
 	inFlight                atomic.Int64
 	dials, reuses, failures atomic.Uint64
+	answered                atomic.Bool // the endpoint has once answered
 }
 
 // health tracks failed connects. A failed connect ejects the endpoint for a while. It logs when

@@ -62,6 +62,10 @@ type Request struct {
 	// unchanged. Nil sends Fields as they are.
 	Sign func(scheme, host string) (message.Fields, error)
 
+	// Credential returns the fields of one attempt with the gateway's own credential added. It is
+	// called for each attempt, after Sign. Its error is treated as that of Sign. It may be nil.
+	Credential func(message.Fields) (message.Fields, error)
+
 	// Inform receives interim responses other than 100 and 101. Its error ends the exchange and
 	// is returned unchanged. It may be nil.
 	Inform func(*message.Response) error

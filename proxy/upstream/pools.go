@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -50,11 +49,11 @@ func NewPools(o Options) *Pools {
 	return &Pools{options: o, open: map[string][]*Upstream{}}
 }
 
-// Open returns the upstream for a name and a configuration. It reads the CA file, but uses
+// Open returns the upstream for a name and a configuration. It reads the files for TLS, but uses
 // no network and starts no goroutine. Each Open needs one [Upstream.Close].
 //
-// If the name is already open with an equal configuration and CA file, Open returns the same
-// upstream with its idle connections. If the configuration differs, the new upstream has no
+// If the name is already open with an equal configuration and equal files, Open returns the same
+// upstream with its idle connections. Credentials do not count: requests bring their own. If the configuration differs, the new upstream has no
 // connections, but endpoints with the same URL share:
 //
 //   - the counters and the number of requests in flight;
@@ -71,10 +70,10 @@ func (p *Pools) Open(name string, c Config, localhost bool) (*Upstream, error) {
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
-	// Compute the digest first. If the CA file changes in between, the digest is of the old
-	// file, and the next reload opens the upstream anew.
-	digest := setting.Digest(c)
-	roots, err := c.roots()
+	// Compute the digest first. If a file changes in between, the digest is of the old file, and
+	// the next reload opens the upstream anew.
+	digest := c.digest()
+	files, err := c.readTLS()
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", name, err)
 	}
@@ -87,21 +86,27 @@ func (p *Pools) Open(name string, c Config, localhost bool) (*Upstream, error) {
 		return open[i], nil
 	}
 	u := &Upstream{pools: p, name: name, digest: digest, trust: trust, refs: 1}
-	u.rest = u.newEndpoints(c.Rest, &c, roots, localhost)
-	u.grpc = u.newEndpoints(c.GRPC, &c, roots, localhost)
+	u.rest = u.newEndpoints(c.Rest, &c, files, localhost)
+	u.grpc = u.newEndpoints(c.GRPC, &c, files, localhost)
 	p.open[name] = append(open, u)
 	return u, nil
 }
 
+// digest identifies what decides on connections: everything but the credentials, which rotate.
+func (c Config) digest() string {
+	c.Credentials = CredentialsConfig{}
+	return setting.Digest(c)
+}
+
 // newEndpoints makes the endpoints of a list. An endpoint in both lists is made once. The
 // caller holds the mutex of the pools.
-func (u *Upstream) newEndpoints(urls []setting.URL, c *Config, roots *x509.CertPool, localhost bool) (all []*endpoint) {
+func (u *Upstream) newEndpoints(urls []setting.URL, c *Config, files *tlsFiles, localhost bool) (all []*endpoint) {
 	for _, at := range urls {
 		if i := slices.IndexFunc(u.rest, func(e *endpoint) bool { return e.label == at.String() }); i >= 0 {
 			all = append(all, u.rest[i])
 			continue
 		}
-		e := u.pools.newEndpoint(at.URL, c, roots, localhost)
+		e := u.pools.newEndpoint(at.URL, c, files, localhost)
 		e.skippable = len(urls) > 1
 		u.inherit(e)
 		all = append(all, e)

@@ -179,7 +179,10 @@ func (p *shared) dial(ctx context.Context, wait time.Duration) (c *sharedConn, e
 		client := h2.NewClient(conn, h2.ClientOptions{Scheme: p.e.scheme(), Buffers: p.e.bufs, Clock: p.e.clock})
 		if err := client.Greet(ctx); err != nil {
 			_ = client.Close() // it has no requests
-			return err
+			if ctx.Err() != nil {
+				return err
+			}
+			return p.e.mayWantTLS(plainer(err))
 		}
 		c = &sharedConn{Client: client, pool: p}
 		return nil

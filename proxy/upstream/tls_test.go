@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"sallyport/proxy/setting"
@@ -172,6 +173,44 @@ func TestServerWithoutTLSIsNamed(t *testing.T) {
 		if fault := (*Error)(nil); !errors.As(err, &fault) || fault.Kind != Refused || !strings.Contains(err.Error(), "the server speaks no TLS: write http://") {
 			t.Errorf("%s: got %v", scheme, err)
 		}
+	}
+}
+
+// Somebody wrote http:// for a server that speaks TLS alone, and that says nothing before it closes.
+func TestServerWithTLSIsGuessed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	var answers atomic.Bool
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 4096))
+			if answers.Load() {
+				_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+			}
+			c.Close()
+		}
+	}()
+	for scheme, want := range map[string]string{"http": "; if it speaks TLS, write https://", "h2c": "; if it speaks TLS, write h2://"} {
+		_, _, err := outcome(newUpstream(t, scheme+"://"+l.Addr().String()), get())
+		if err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: got %v", scheme, err)
+		}
+	}
+	u := newUpstream(t, "http://"+l.Addr().String())
+	answers.Store(true)
+	if _, _, err := outcome(u, get()); err != nil {
+		t.Fatal(err)
+	}
+	answers.Store(false)
+	if _, _, err := outcome(u, get()); err == nil || strings.Contains(err.Error(), "TLS") {
+		t.Errorf("a server that has answered before: got %v", err)
 	}
 }
 

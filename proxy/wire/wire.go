@@ -97,6 +97,14 @@ func NewConn(peer, local netip.AddrPort) Conn {
 	return Conn{Peer: peer, Local: local.Addr(), Address: peer.Addr().Unmap().String()}
 }
 
+// ClientPolicyOf returns [Conn.ClientPolicy] of a connection whose listener tells it.
+func ClientPolicyOf(c *tls.Conn) string {
+	if p, ok := c.NetConn().(interface{ ClientPolicy() string }); ok {
+		return p.ClientPolicy()
+	}
+	return ""
+}
+
 // Conn describes the connection of a request. All requests of that connection share it; it must not
 // be modified.
 type Conn struct {
@@ -105,6 +113,9 @@ type Conn struct {
 	// Address is the peer's address as text; IPv4-mapped addresses are written as IPv4.
 	Address string
 	TLS     *tls.ConnectionState // nil without TLS
+	// ClientPolicy identifies the policy by which the handshake asked for a client certificate; "" if
+	// it asked for none.
+	ClientPolicy string
 }
 
 // Reset is the error of a message that its sender aborted with an error code, as over HTTP/2 (RFC

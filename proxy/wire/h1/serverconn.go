@@ -151,7 +151,7 @@ func (c *serverConn) shakeHands() bool {
 		return false
 	}
 	state := t.ConnectionState()
-	c.about.TLS = &state
+	c.about.TLS, c.about.ClientPolicy = &state, wire.ClientPolicyOf(t)
 	return state.NegotiatedProtocol != "h2"
 }
 

@@ -103,7 +103,7 @@ func (c *serverConn) greet() bool {
 			return false
 		}
 		state := t.ConnectionState()
-		c.about.TLS = &state
+		c.about.TLS, c.about.ClientPolicy = &state, wire.ClientPolicyOf(t)
 		if state.NegotiatedProtocol != "h2" {
 			return false
 		}

@@ -1,0 +1,51 @@
+package config
+
+import (
+	"maps"
+	"slices"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/route"
+	"sallyport/proxy/setting"
+)
+
+// CredentialField returns the lower-case name of the field that carries the gateway's own credential
+// to the upstream of a route; "" if there is none.
+func (c *Config) CredentialField(r *route.Config) string {
+	_, u, _ := c.UpstreamOf(r)
+	return u.Credentials.Field()
+}
+
+// checkCredential records what a route writes into the field of the gateway's own credential.
+// identity holds the folded names of the identity fields of all routes.
+func (c *Config) checkCredential(r *route.Config, at string, identity map[string]bool, f *setting.Faults) {
+	field := c.CredentialField(r)
+	if field == "" {
+		return
+	}
+	folded := message.Fold(field)
+	const problem = "is the field of the upstream's credentials, which the gateway alone writes"
+	if r.ForwardAuthorization && folded == "authorization" {
+		f.Add(at+".insecure_forward_authorization", "true", "the upstream gets the gateway's own credentials in this field", "remove the line, or credentials of the upstream")
+	}
+	request := &r.Headers.Request
+	for _, names := range []struct {
+		section string
+		names   []string
+	}{
+		{"set", slices.Sorted(maps.Keys(request.Set))},
+		{"add", slices.Sorted(maps.Keys(request.Add))},
+	} {
+		for _, name := range names.names {
+			if message.Fold(name) == folded {
+				f.Add(at+".headers.request."+names.section+"."+name, name, problem, "remove it")
+			}
+		}
+	}
+	if identity[folded] {
+		f.Add(at+".upstream", r.Upstream, "its credentials go in "+field+", which a route has for the caller's identity", "rename the one or the other")
+	}
+	if slices.ContainsFunc(r.PassIdentityFields, func(name string) bool { return message.Fold(name) == folded }) {
+		f.Add(at+".pass_identity_fields", field, problem, "remove it")
+	}
+}

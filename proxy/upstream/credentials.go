@@ -1,0 +1,252 @@
+package upstream
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"sallyport/proxy/message"
+	"sallyport/proxy/setting"
+)
+
+// CredentialsConfig is the section `credentials` of an upstream: what the gateway itself shows to
+// the servers, by one of the kinds. Files are read again when they change; connections stay open.
+type CredentialsConfig struct {
+	// Bearer is a token, sent as Authorization: Bearer.
+	Bearer setting.Secret `yaml:"bearer"`
+	// Basic is a user name and a password.
+	Basic *BasicConfig `yaml:"basic"`
+	// Header is a field of another name, for servers that read one such as X-Api-Key.
+	Header *HeaderConfig `yaml:"header"`
+	// OAuth2 gets bearer tokens from an authorization server.
+	OAuth2 *OAuth2Config `yaml:"oauth2"`
+	// Assertion tells the servers who calls by a token that the gateway signs.
+	Assertion *AssertionConfig `yaml:"assertion"`
+	// InsecureHTTP sends the credentials without TLS to other machines. Anyone on the path can
+	// then use them.
+	InsecureHTTP bool `yaml:"insecure_http"`
+}
+
+// BasicConfig is a user with a password.
+type BasicConfig struct {
+	// User is the name.
+	User string `yaml:"user"`
+	// Password is the password.
+	Password setting.Secret `yaml:"password"`
+}
+
+// HeaderConfig is a header field with a secret value.
+type HeaderConfig struct {
+	// Name is the name of the field.
+	Name string `yaml:"name"`
+	// Value is its value.
+	Value setting.Secret `yaml:"value"`
+}
+
+// authorization is the field of most credentials.
+const authorization = "authorization"
+
+// kinds returns the kinds that the section has.
+func (c *CredentialsConfig) kinds() (kinds []string) {
+	for _, k := range []struct {
+		name  string
+		given bool
+	}{
+		{"bearer", !c.Bearer.IsZero()},
+		{"basic", c.Basic != nil},
+		{"header", c.Header != nil},
+		{"oauth2", c.OAuth2 != nil},
+		{"assertion", c.Assertion != nil},
+	} {
+		if k.given {
+			kinds = append(kinds, k.name)
+		}
+	}
+	return kinds
+}
+
+// Kind returns the kind of the credentials; "" if there are none.
+func (c *CredentialsConfig) Kind() string {
+	if kinds := c.kinds(); len(kinds) > 0 {
+		return kinds[0]
+	}
+	return ""
+}
+
+// Field returns the lower-case name of the field that carries the credentials; "" if there are none.
+func (c *CredentialsConfig) Field() string {
+	switch c.Kind() {
+	case "":
+		return ""
+	case "header":
+		return strings.ToLower(c.Header.Name)
+	case "assertion":
+		return c.Assertion.Field()
+	}
+	return authorization
+}
+
+// check records the faults of the section. all are the endpoints.
+func (c *CredentialsConfig) check(path string, all []setting.URL, f *setting.Faults) {
+	kinds := c.kinds()
+	switch {
+	case len(kinds) == 0 && c.InsecureHTTP:
+		f.Add(setting.Join(path, "insecure_http"), "true", "there are no credentials", "remove the line")
+	case len(kinds) > 1:
+		f.Add(path, "", strings.Join(kinds, " and ")+" exclude each other", "keep one of them")
+	}
+	if b := c.Basic; b != nil {
+		switch {
+		case b.User == "" || strings.Contains(b.User, ":") || !message.ValidValue(b.User):
+			f.Add(setting.Join(path, "basic.user"), b.User, "not a user name", "write one without a colon")
+		case b.Password.IsZero():
+			f.Add(setting.Join(path, "basic.password"), "", "a user without a password", "write password: {file: ...}")
+		}
+	}
+	if h := c.Header; h != nil {
+		switch problem := badCredentialField(h.Name); {
+		case problem != "":
+			f.Add(setting.Join(path, "header.name"), h.Name, problem, "write one such as X-Api-Key")
+		case h.Value.IsZero():
+			f.Add(setting.Join(path, "header.value"), "", "a field without a value", "write value: {file: ...}")
+		}
+	}
+	if c.OAuth2 != nil {
+		c.OAuth2.check(setting.Join(path, "oauth2"), f)
+	}
+	if c.Assertion != nil {
+		c.Assertion.check(setting.Join(path, "assertion"), f)
+	}
+	if len(kinds) == 0 {
+		return
+	}
+	exposed := false
+	for _, u := range all {
+		if u.URL == nil || !inTheClear(u) {
+			continue
+		}
+		if exposed = true; !c.InsecureHTTP {
+			f.Add(path, u.String(), "the credentials would go to another machine without TLS", "write https:// or h2:// for the endpoint; insecure_http: true sends them all the same")
+			return
+		}
+	}
+	if c.InsecureHTTP && !exposed {
+		f.Add(setting.Join(path, "insecure_http"), "true", "no endpoint is another machine without TLS", "remove the line")
+	}
+}
+
+// inTheClear reports whether requests to an endpoint leave this machine without TLS.
+func inTheClear(u setting.URL) bool {
+	if u.Scheme == "unix" || overTLS(u.Scheme) {
+		return false
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if a, err := netip.ParseAddr(host); err == nil {
+		return !a.Unmap().IsLoopback()
+	}
+	return host != loopback && !strings.HasSuffix(host, "."+loopback) // RFC 6761, section 6.3
+}
+
+// badCredentialField says why a field cannot carry credentials; "" if it can.
+func badCredentialField(name string) string {
+	folded := message.Fold(name)
+	switch {
+	case !message.ValidName(name):
+		return "not a field name"
+	case strings.HasPrefix(folded, "x-sallyport-"):
+		return "is the gateway's own, by which upstreams learn who calls"
+	case message.OfConnection(folded), folded == "cookie", folded == "forwarded", strings.HasPrefix(folded, "content-"), strings.HasPrefix(folded, "sec-"),
+		strings.HasPrefix(folded, "x-forwarded-"), strings.HasPrefix(folded, "signature"), strings.HasPrefix(folded, "accept"):
+		return "has a meaning of its own in HTTP"
+	}
+	return ""
+}
+
+// CheckFiles records why the secrets cannot be used.
+func (c *CredentialsConfig) CheckFiles(path string, f *setting.Faults) {
+	if _, err := c.Value(); err != nil {
+		f.Add(setting.Join(path, c.Kind()), "", err.Error(), setting.CureUnreadable(err, ""))
+	}
+	if c.OAuth2 != nil {
+		if _, err := c.OAuth2.ClientSecret.Read(); err != nil {
+			f.Add(setting.Join(path, "oauth2.client_secret"), "", err.Error(), setting.CureUnreadable(err, ""))
+		}
+	}
+}
+
+// Value returns the value of the field for credentials that stand in files. It is "" for other
+// kinds. Errors never contain a secret.
+func (c *CredentialsConfig) Value() (string, error) {
+	switch c.Kind() {
+	case "bearer":
+		token, err := readCredential(c.Bearer)
+		if err == nil && !ValidToken(token) {
+			err = fmt.Errorf("%s holds no bearer token", c.Bearer.Where())
+		}
+		return "Bearer " + token, err
+	case "basic":
+		password, err := c.Basic.Password.Read()
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.Basic.User+":"+string(password))), err
+	case "header":
+		return readCredential(c.Header.Value)
+	}
+	return "", nil
+}
+
+func readCredential(s setting.Secret) (string, error) {
+	text, err := s.Read()
+	if err != nil {
+		return "", err
+	}
+	value := strings.TrimSpace(string(text))
+	switch {
+	case value == "" || !message.ValidValue(value):
+		return "", fmt.Errorf("%s holds no value of a header field", s.Where())
+	case len(value) > maxCredential:
+		return "", fmt.Errorf("%s holds more than %d bytes, which servers do not take in a field", s.Where(), maxCredential)
+	}
+	return value, nil
+}
+
+// maxCredential is the maximum length of a credential in bytes.
+const maxCredential = 16 << 10
+
+// ValidToken reports whether a text has the form of a bearer token (RFC 6750, section 2.1).
+func ValidToken(token string) bool {
+	bare := strings.TrimRight(token, "=")
+	return bare != "" && len(token) <= maxCredential && !strings.ContainsFunc(bare, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~+/", r))
+	})
+}
+
+// Validity returns when a bearer token from a file begins and ends, if it is a JWT that says so. It
+// does not verify the token, which is for the servers.
+func (c *CredentialsConfig) Validity() (notBefore, notAfter time.Time, ok bool) {
+	if c.Kind() != "bearer" {
+		return time.Time{}, time.Time{}, false
+	}
+	token, err := readCredential(c.Bearer)
+	parts := strings.Split(token, ".")
+	if err != nil || len(parts) != 3 {
+		return time.Time{}, time.Time{}, false
+	}
+	text, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return time.Time{}, time.Time{}, false
+	}
+	var claims struct {
+		Issued  float64 `json:"iat"`
+		Expires float64 `json:"exp"`
+	}
+	if json.Unmarshal(text, &claims) != nil || claims.Expires <= 0 || claims.Expires > 1<<40 {
+		return time.Time{}, time.Time{}, false
+	}
+	if claims.Issued > 0 && claims.Issued < claims.Expires {
+		notBefore = time.Unix(int64(claims.Issued), 0)
+	}
+	return notBefore, time.Unix(int64(claims.Expires), 0), true
+}
