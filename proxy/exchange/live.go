@@ -235,6 +235,9 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
 	if err := s.checkConn(u.head.Host, u.conn); err != nil {
 		return err
 	}
+	if err := s.checkBalanced(u.head, u.conn); err != nil {
+		return err
+	}
 	r, err := s.Routes.Match(u.head)
 	if err != nil {
 		return err

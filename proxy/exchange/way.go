@@ -140,12 +140,18 @@ func (x *exchange) read() error {
 func (x *exchange) match() error {
 	forms := x.head.Forms
 	r, err := x.snapshot.Routes.Match(x.head)
-	if bad := x.snapshot.checkConn(x.head.Host, x.stream.Conn()); bad != nil {
+	bad := x.snapshot.checkConn(x.head.Host, x.stream.Conn())
+	if bad != nil {
+		bad = hangingUp(bad)
+	} else {
+		bad = x.snapshot.checkBalanced(x.head, x.stream.Conn())
+	}
+	if bad != nil {
 		// This comes first: who may not use the host does not learn which paths it has.
 		if x.route = r; r != nil {
 			x.record.Route = r.Name
 		}
-		return hangingUp(bad)
+		return bad
 	}
 	if err != nil {
 		return err
