@@ -58,7 +58,7 @@ func (a *Auth) Explain(ctx context.Context, c *Chain, r *Request) Explanation {
 	case e.Reason == NoCredential || e.aboutSignature() || e.Reason == TooManyFailures:
 		x.Findings = []Finding{{Problem: causeOf(e), Cure: "a token alone is not enough there: send what else the route takes too"}}
 	default:
-		x.Findings = a.explainToken(ctx, b, raw, e)
+		x.Findings = a.explainToken(ctx, b, r, raw, e)
 	}
 	return x
 }
@@ -166,7 +166,7 @@ func (a *Auth) issuerWithURL(url string) *issuer {
 }
 
 // explainToken explains the refusal of a token by a route that takes bearer tokens.
-func (a *Auth) explainToken(ctx context.Context, b *bearer, raw string, e *Error) []Finding {
+func (a *Auth) explainToken(ctx context.Context, b *bearer, r *Request, raw string, e *Error) []Finding {
 	if b.introspects && !isJWT(raw) {
 		return []Finding{b.explainOpaque(raw, e)}
 	}
@@ -174,7 +174,7 @@ func (a *Auth) explainToken(ctx context.Context, b *bearer, raw string, e *Error
 	if err := t.parse(raw); err != nil {
 		return []Finding{explainForm(raw, err)}
 	}
-	v := verification{bearer: b, raw: raw, hash: b.memory.tokens.hash(raw)}
+	v := verification{bearer: b, raw: raw, hash: b.memory.tokens.hash(raw), request: r}
 	if b.introspects {
 		v.digest = b.memory.digest(raw)
 	}
