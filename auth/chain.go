@@ -56,6 +56,7 @@ type Chain struct {
 	revoked     *atomic.Pointer[Revocations] // of the Auth; nil: none
 	aliases     map[string]string
 	takes       string // the list of callers, shortened, for causes in the audit record
+	unlisted    unlisted
 }
 
 // kind is a kind of credential that the route accepts.
@@ -106,6 +107,7 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.unlisted = a.newUnlisted(callers, d.Signatures.Always)
 	for i, word := range words {
 		for _, group := range a.byField(callers[word]) {
 			if err := a.addKind(c, word, group, kind{index: i, caller: true, required: d.All}, &d); err != nil {
@@ -296,12 +298,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		missing = c.kinds[len(c.kinds)-1].traits.Missing
 	}
 	if missing != "" {
-		used := slices.ContainsFunc(all, func(p proven) bool { return p.field == "authorization" })
-		authorization := r.Head.Fields.Get("authorization")
-		if missing == NoCredential && !used && r.Head.Fields.Has("authorization") {
-			missing = UnlistedCredential
-		}
-		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization, stray)}
+		return Proof{Signature: signature}, c.lacks(missing, r, all, stray)
 	}
 	caller, err := c.choose(all, signature)
 	if err != nil {
