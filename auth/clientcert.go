@@ -12,12 +12,6 @@ import (
 	"sallyport/proxy/message"
 )
 
-// IsCertificateField reports whether a field, named in lower case, has the certificate of a client
-// whose TLS a balancer ends. No upstream gets one.
-func IsCertificateField(name string) bool {
-	return name == clientcert.FieldClientCert || name == clientcert.FieldClientCertChain || name == clientcert.FieldXFCC
-}
-
 // certificateReasons are the reasons of package clientcert.
 func certificateReasons() []string {
 	return []string{
