@@ -25,7 +25,7 @@ var believed = strings.Fields(`
 const spoofedRoutes = `
   - {host: models.test, path: /open, upstream: '%s', callers: anonymous, rules: [{allow: "*"}]}
   - {host: models.test, path: /socket, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], websocket: true}
-  - {host: models.test, path: /passed, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], pass_identity_fields: [Cf-Access-Jwt-Assertion, X_Forwarded_Client_Cert, remote-user]}
+  - {host: models.test, path: /passed, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], pass_identity_fields: [Cf-Access-Jwt-Assertion, X_Forwarded_Client_Cert, remote-user, Client-Cert]}
 `
 
 // No spelling of a field that servers believe comes up from a client, on any kind of route and over
@@ -91,12 +91,12 @@ func TestListedIdentityFieldsArePassedInTheirUsualSpelling(t *testing.T) {
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before("") + strings.ReplaceAll(spoofedRoutes, "%s", j.URL)})
 	got := h.tell("GET /passed HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\n" +
-		"Cf-Access-Jwt-Assertion: a\r\nCF_ACCESS_JWT_ASSERTION: spoofed\r\nX-Forwarded-Client-Cert: b\r\nREMOTE-USER: c\r\nRemote_User: spoofed\r\nX-Remote-User: spoofed\r\nCf-Access-Client-Id: spoofed\r\n\r\n")
+		"Cf-Access-Jwt-Assertion: a\r\nCF_ACCESS_JWT_ASSERTION: spoofed\r\nX-Forwarded-Client-Cert: b\r\nClient-Cert: d\r\nClient-Cert-Chain: spoofed\r\nREMOTE-USER: c\r\nRemote_User: spoofed\r\nX-Remote-User: spoofed\r\nCf-Access-Client-Id: spoofed\r\n\r\n")
 	up := j.taken()
 	if statuses(got) != "200" || len(up) != 1 {
 		t.Fatalf("got %s", got)
 	}
-	for name, want := range map[string]string{"cf-access-jwt-assertion": "a", "x-forwarded-client-cert": "b", "remote-user": "c"} {
+	for name, want := range map[string]string{"cf-access-jwt-assertion": "a", "x-forwarded-client-cert": "b", "client-cert": "d", "remote-user": "c"} {
 		if v := up[0].get(name); v != want {
 			t.Errorf("the upstream got %s: %q; want %q", name, v, want)
 		}

@@ -66,7 +66,8 @@ func (s *shown) values(name string) (all []string) {
 		return nil
 	}
 	for field, values := range s.heads[len(s.heads)-1] {
-		if strings.EqualFold(strings.ReplaceAll(field, "_", "-"), name) {
+		words := strings.FieldsFunc(field, func(r rune) bool { return strings.ContainsRune("-_.", r) })
+		if strings.EqualFold(strings.Join(words, "-"), name) {
 			all = append(all, values...)
 		}
 	}
@@ -126,7 +127,7 @@ func TestUpstreamsGetTheGatewaysOwnCredentialAlone(t *testing.T) {
 				t.Errorf("%s, %s: the server got Authorization: %q", credentials, what, s.values("authorization"))
 			}
 		}
-		mine := map[string]string{"X-Inference-Key": "mallory", "X_Inference_Key": "mallory", "X-Api-Key": "mallory"}
+		mine := map[string]string{"X-Inference-Key": "mallory", "X_Inference_Key": "mallory", "X--Inference.Key": "mallory", "_x-inference-key_": "mallory", "X-Api-Key": "mallory"}
 		for _, path := range []string{"/one/x", "/two/x"} {
 			if got := h.do("POST", path, "{}", mine); got.StatusCode != 200 {
 				t.Fatalf("%s: got %d %s", path, got.StatusCode, got.body)

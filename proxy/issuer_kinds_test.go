@@ -87,6 +87,11 @@ func TestTokenFromAFrontProxy(t *testing.T) {
 			}
 		})
 	}
+	for _, rec := range h.audit.records(t) {
+		if rec["principal"] == "issuer/front:carol" && rec["dropped"] != nil {
+			t.Errorf("the token that proves the caller was noted as dropped: %v", rec)
+		}
+	}
 	all := h.tell("POST /open HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nCf-Access-Jwt-Assertion: " + good + "\r\n\r\n")
 	if seen, _ := h.model.seen(); statuses(all) != "200" || len(seen.Trailer) != 0 {
 		t.Errorf("as a trailer: %s; the upstream saw %v", statuses(all), seen.Trailer)

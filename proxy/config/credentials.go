@@ -3,6 +3,7 @@ package config
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -14,6 +15,16 @@ import (
 func (c *Config) CredentialField(r *route.Config) string {
 	_, u, _ := c.UpstreamOf(r)
 	return u.Credentials.Field()
+}
+
+// checkPassed records fields under pass_identity_fields that no upstream gets all the same.
+func (c *Config) checkPassed(r *route.Config, at string, f *setting.Faults) {
+	tokens := c.TokenFields()
+	for i, name := range r.PassIdentityFields {
+		if slices.Contains(tokens, strings.ToLower(name)) {
+			f.Add(setting.Index(at+".pass_identity_fields", i), name, "has tokens for the gateway (token_from of an issuer), which no upstream gets", "remove it; an assertion under credentials tells the upstream who calls")
+		}
+	}
 }
 
 // checkCredential records what a route writes into the field of the gateway's own credential.

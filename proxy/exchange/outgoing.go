@@ -23,7 +23,9 @@ func (x *exchange) outgoing() message.Fields {
 			continue
 		}
 		if x.route.Passed.Drops(f.Name) {
-			x.dropped |= droppedIdentity
+			if x.proof.Field == "" || !strings.HasPrefix(f.Name, x.proof.Field) { // else it is the caller's proof
+				x.dropped |= droppedIdentity
+			}
 			continue
 		}
 		if f.Name == websocketKey && x.wantsTunnel() || x.isCredential(&f) ||

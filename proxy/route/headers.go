@@ -32,21 +32,21 @@ type FieldsConfig struct {
 
 // Edits change the fields of a message. The zero Edits change nothing. They are immutable.
 type Edits struct {
-	drop map[string]bool // folded names to drop
+	drop map[string]bool // bare names to drop
 	Put  message.Fields  // added after fields were dropped
 }
 
-// NewEdits compiles a checked section. also lists further folded names to drop.
+// NewEdits compiles a checked section. also lists further names to drop.
 func NewEdits(c *FieldsConfig, also map[string]bool) Edits {
 	e := Edits{drop: map[string]bool{}}
 	for name := range also {
-		e.drop[name] = true
+		e.drop[bare(name)] = true
 	}
 	for _, name := range c.Remove {
-		e.drop[message.Fold(name)] = true
+		e.drop[bare(name)] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Set)) {
-		e.drop[message.Fold(name)] = true
+		e.drop[bare(name)] = true
 		e.Put.Add(strings.ToLower(name), c.Set[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Add)) {
@@ -57,8 +57,8 @@ func NewEdits(c *FieldsConfig, also map[string]bool) Edits {
 	return e
 }
 
-// Drops reports whether a line with this name is removed.
-func (e *Edits) Drops(name string) bool { return len(e.drop) > 0 && e.drop[message.Fold(name)] }
+// Drops reports whether a line with this name, in any spelling that servers fold, is removed.
+func (e *Edits) Drops(name string) bool { return len(e.drop) > 0 && e.drop[bare(name)] }
 
 // Apply changes fields in place.
 func (e *Edits) Apply(f *message.Fields) {

@@ -144,11 +144,10 @@ func inTheClear(u setting.URL) bool {
 	if u.Scheme == "unix" || overTLS(u.Scheme) {
 		return false
 	}
-	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
-	if a, err := netip.ParseAddr(host); err == nil {
+	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
 		return !a.Unmap().IsLoopback()
 	}
-	return host != loopback && !strings.HasSuffix(host, "."+loopback) // RFC 6761, section 6.3
+	return !ofThisMachine(u.Hostname())
 }
 
 // badCredentialField says why a field cannot carry credentials; "" if it can.

@@ -87,11 +87,38 @@ func (p *Pools) newEndpoint(at *url.URL, c *Config, files *tlsFiles, localhost b
 			e.slots = make(chan struct{}, c.MaxConnections)
 		}
 	}
+	if ofThisMachine(at.Hostname()) && !overTLS(at.Scheme) {
+		e.connect = onlyLoopback(o.Dial)
+	}
 	if overTLS(at.Scheme) {
 		e.tls = c.tlsConfig(at.Hostname(), protocol, files)
 	}
 	return e
 }
+
+// ofThisMachine reports whether a name is reserved for this machine (RFC 6761, section 6.3).
+func ofThisMachine(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == loopback || strings.HasSuffix(host, "."+loopback)
+}
+
+// onlyLoopback refuses connections to other machines. The configuration takes names of this machine
+// for safe without TLS, also with credentials, but a resolver may answer otherwise.
+func onlyLoopback(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+			_ = c.Close()
+			return nil, errElsewhere
+		}
+		return c, nil
+	}
+}
+
+var errElsewhere = errors.New("the name is reserved for this machine, but resolves to another: write the other's own name")
 
 // hostFor returns the Host field for the endpoint; "" means the client's. localhost is as in
 // [Pools.Open].
