@@ -38,10 +38,11 @@ func TestNewTokenAllocatesLittle(t *testing.T) {
 // Basic's.
 func TestAPIKeyAllocatesNothing(t *testing.T) {
 	k := newKeyring(t)
-	var err error
-	if k.auth.revoked, err = revocations(t, "apikey other\njti issuer/corp x\nprincipal apikey:other\n"); err != nil {
+	all, err := revocations(t, "apikey other\njti issuer/corp x\nprincipal apikey:other\n")
+	if err != nil {
 		t.Fatal(err)
 	}
+	k.auth.Revoke(all)
 	c := k.chain("issuer/corp", "apikey")
 	for _, pair := range [][]string{{"authorization", "Bearer " + k.acme}, {"x-api-key", k.acme}, {"api-key", k.acme}} {
 		r := from(client, fields(pair...))

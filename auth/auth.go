@@ -16,6 +16,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"sallyport/auth/clientcert"
@@ -99,7 +100,7 @@ type Auth struct {
 	keys        map[string]*SigningKey
 	apiKeys     *APIKeys
 	passwords   map[string]*Passwords
-	revoked     *Revocations
+	revoked     atomic.Pointer[Revocations]
 	clientCerts *clientcert.Hosts
 	aliases     map[string]string
 	maxAge      time.Duration
@@ -113,7 +114,8 @@ type Auth struct {
 // not be nil. An Auth that was never activated need not be closed.
 func New(c Config, m *Memory) (*Auth, error) {
 	a := &Auth{memory: m, issuers: make(map[string]*issuer, len(c.Issuers)),
-		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), revoked: c.Revoked, clientCerts: c.ClientCerts, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), clientCerts: c.ClientCerts, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+	a.revoked.Store(c.Revoked)
 	if a.apiKeys == nil {
 		a.apiKeys = &APIKeys{}
 	}
@@ -184,6 +186,10 @@ func (a *Auth) Status() []IssuerStatus {
 	}
 	return all
 }
+
+// Revoke replaces the revocations, for all routes at once: they must not wait for the rest of a
+// configuration to be sound. Requests in flight are the caller's concern, see [Chain.Revokes].
+func (a *Auth) Revoke(all *Revocations) { a.revoked.Store(all) }
 
 // Keys returns the signing keys by their ids. They must not be modified.
 func (a *Auth) Keys() map[string]*SigningKey { return a.keys }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sallyport/auth/apikey"
@@ -31,8 +32,8 @@ type bearer struct {
 	field       string         // with the token; "" for authorization
 	from        []netip.Prefix // the peers whose field counts
 
-	certificates *clientcert.Hosts // for tokens that are bound to one
-	revoked      *Revocations      // of those certificates
+	certificates *clientcert.Hosts            // for tokens that are bound to one
+	revoked      *atomic.Pointer[Revocations] // of those certificates
 }
 
 // candidate is an issuer of the route, with the audiences that the route accepts.
@@ -44,7 +45,7 @@ type candidate struct {
 // newBearer makes the authenticator for callers that are all "issuer/NAME", and whose tokens
 // are all in the same field.
 func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
-	b := &bearer{memory: a.memory, certificates: a.clientCerts, revoked: a.revoked}
+	b := &bearer{memory: a.memory, certificates: a.clientCerts, revoked: &a.revoked}
 	for _, caller := range callers {
 		iss := a.issuer(caller)
 		if iss == nil {
@@ -117,7 +118,8 @@ func (b *bearer) Authenticate(ctx context.Context, r *Request) (Proof, error) {
 	return b.prove(ctx, r, b.memory.budget)
 }
 
-// Recheck implements [Authenticator]: the token is checked as if it were new.
+// Recheck implements [Authenticator]: the token is checked as if it were new. If its issuer does
+// not answer, the last answer counts until the token expires.
 func (b *bearer) Recheck(ctx context.Context, r *Request, _ Proof) (Proof, error) {
 	return b.prove(ctx, r, nil)
 }
@@ -254,7 +256,7 @@ type verification struct {
 	hash    uint64 // of raw; 0 if the route takes it for an opaque token
 	digest  digest // of raw, if the route introspects
 	request *Request
-	budget  *budget // for failed checks; nil: unlimited
+	budget  *budget // for failed checks; nil: unlimited, as the request is in flight
 }
 
 // accept checks that the route and this request may use a token of the candidate now. Each use of

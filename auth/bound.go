@@ -90,7 +90,7 @@ func (b *bearer) holds(r *Request, e *verified) error {
 		var holder *identity.Principal
 		var sum *[32]byte
 		if holder, sum, err = trust.Holder(chain); err == nil && subtle.ConstantTimeCompare(sum[:], e.bound[:]) == 1 {
-			if refused := b.revoked.refusal(holder); refused != nil {
+			if refused := b.revoked.Load().refusal(holder); refused != nil {
 				return refused
 			}
 			return nil

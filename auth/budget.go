@@ -9,8 +9,8 @@ import (
 
 // Budget limits the failed credential checks per client address. Checks that
 // cost a public-key operation count, and unknown API keys. Once the budget is spent, tokens
-// that are not in the cache are refused unchecked until it recovers. Cached tokens and
-// known API keys never depend on it, so a forger cannot lock out authenticated callers
+// that are not in the cache are refused unchecked until it recovers. Cached tokens, tokens
+// that an issuer is asked about again, and known API keys never depend on it, so a forger cannot lock out authenticated callers
 // behind the same address.
 type Budget struct {
 	Burst int           // failures allowed at once; 200 if zero
@@ -67,6 +67,9 @@ func (b *budget) owner(a netip.Addr) uint64 {
 	}
 	return maphash.Comparable(b.seed, a)
 }
+
+// ownerOf returns the hash under which a known caller is counted, apart from every address.
+func (b *budget) ownerOf(principal string) uint64 { return maphash.String(b.seed, principal) }
 
 // left reports whether another credential from the address may be checked. A nil budget
 // is never spent.

@@ -225,13 +225,16 @@ func (c *tokenCache) dropToken(issuer, hash uint64) {
 // dropWithdrawn removes the tokens of withdrawn keys.
 func (c *tokenCache) dropWithdrawn() { c.sweep(math.MinInt64) }
 
-// sweep removes expired tokens and those of withdrawn keys.
+// knownFor is for how long a token is known after its issuer should have been asked again.
+const knownFor = 3600 // seconds
+
+// sweep removes tokens that have expired or were not used for long, and those of withdrawn keys.
 func (c *tokenCache) sweep(now int64) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
 		for _, e := range s.entries {
-			if now >= e.notAfter || e.lookAgain != 0 && now >= e.lookAgain || e.key.withdrawn.Load() {
+			if now >= e.notAfter || e.lookAgain != 0 && now >= e.lookAgain+knownFor || e.key.withdrawn.Load() {
 				s.remove(e)
 			}
 		}

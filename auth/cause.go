@@ -130,33 +130,3 @@ func (iss *issuer) unknownKey(im *issuerMemory, t *token, err error) error {
 func tooManyFailures(b *budget, peer netip.Addr) *Error {
 	return &Error{Reason: TooManyFailures, Err: fmt.Errorf("more than %d failed checks from %s; one is forgiven every %s", b.burst/b.every, peer.WithZone(""), b.every)}
 }
-
-// missingCause returns the cause for a request without a credential that the route requires.
-// stray says where one is that does not count; nil for nowhere.
-func (c *Chain) missingCause(reason string, authorization string, stray error) error {
-	what := "there is no Authorization field"
-	if authorization != "" {
-		what = "another credential than that of Authorization is missing"
-	}
-	switch reason {
-	case CertificateMissing:
-		what = "the client has sent no certificate"
-	case SignatureMissing:
-		what = "there is no signature for this gateway"
-	case UnlistedCredential:
-		what = "Authorization has another scheme than Bearer"
-		// Only known schemes are repeated: the first word may be the secret itself.
-		for _, scheme := range [...]string{"Basic", "Bearer", "Digest", "DPoP", "Negotiate", "NTLM", "AWS4-HMAC-SHA256"} {
-			if word, _, more := strings.Cut(authorization, " "); more && strings.EqualFold(word, scheme) {
-				what = "Authorization has the scheme " + scheme
-			}
-		}
-		if key, _ := keyInAuthorization(authorization); key != "" {
-			what = "Authorization has an API key"
-		}
-	}
-	if stray != nil && reason != SignatureMissing {
-		what = stray.Error()
-	}
-	return errors.New(what + "; the route takes " + c.takes)
-}

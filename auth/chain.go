@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"sallyport/auth/httpsig"
 	"sallyport/auth/identity"
@@ -49,12 +50,13 @@ type Proof struct {
 // accepts. The nil and the zero Chain admit nobody. It is safe for concurrent use.
 type Chain struct {
 	anonymous   bool
-	kinds       []kind // in the order in which they are checked
-	anyRequired bool   // some kind is required
-	bind        bool   // several credentials must belong to one alias
-	revoked     *Revocations
+	kinds       []kind                       // in the order in which they are checked
+	anyRequired bool                         // some kind is required
+	bind        bool                         // several credentials must belong to one alias
+	revoked     *atomic.Pointer[Revocations] // of the Auth; nil: none
 	aliases     map[string]string
 	takes       string // the list of callers, shortened, for causes in the audit record
+	unlisted    unlisted
 }
 
 // kind is a kind of credential that the route accepts.
@@ -98,13 +100,14 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	if slices.Contains(d.Callers, "anonymous") {
 		return anonymousChain(d)
 	}
-	c := &Chain{anyRequired: d.All || d.Signatures.Always, revoked: a.revoked, aliases: a.aliases}
+	c := &Chain{anyRequired: d.All || d.Signatures.Always, revoked: &a.revoked, aliases: a.aliases}
 	c.bind = c.anyRequired && !d.Independent
 	c.takes = setting.Shortened(strings.Join(d.Callers, ", "), 2*shownName)
 	words, callers, err := byKind(d.Callers)
 	if err != nil {
 		return nil, err
 	}
+	c.unlisted = a.newUnlisted(callers, d.Signatures.Always)
 	for i, word := range words {
 		for _, group := range a.byField(callers[word]) {
 			if err := a.addKind(c, word, group, kind{index: i, caller: true, required: d.All}, &d); err != nil {
@@ -218,6 +221,18 @@ func (c *Chain) Recheck(ctx context.Context, r *Request, earlier Proof) (Proof, 
 	return proof, err
 }
 
+// Revokes returns the refusal of a caller that was accepted before, if the caller or the credential
+// is revoked now; otherwise nil. It asks no issuer.
+func (c *Chain) Revokes(caller *identity.Principal) error {
+	if c == nil || c.revoked == nil {
+		return nil
+	}
+	if e := c.revoked.Load().refusal(caller); e != nil {
+		return e
+	}
+	return nil
+}
+
 var errNobody = errors.New("the route admits nobody")
 
 // proven is a credential that verified, with the caller that it proves.
@@ -240,6 +255,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	all := array[:0]
 	var signature *httpsig.Signature
 	revocable, missing, limited := false, "", ""
+	revoked := c.revoked.Load()
 	var stray error
 	for i := range c.kinds {
 		k := &c.kinds[i]
@@ -265,7 +281,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 			}
 			continue
 		}
-		if e := c.revoked.refusal(&proof.Caller); e != nil {
+		if e := revoked.refusal(&proof.Caller); e != nil {
 			return Proof{Signature: signature}, e
 		}
 		if proof.Signature != nil {
@@ -282,12 +298,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		missing = c.kinds[len(c.kinds)-1].traits.Missing
 	}
 	if missing != "" {
-		used := slices.ContainsFunc(all, func(p proven) bool { return p.field == "authorization" })
-		authorization := r.Head.Fields.Get("authorization")
-		if missing == NoCredential && !used && r.Head.Fields.Has("authorization") {
-			missing = UnlistedCredential
-		}
-		return Proof{Signature: signature}, &Error{Reason: missing, Err: c.missingCause(missing, authorization, stray)}
+		return Proof{Signature: signature}, c.lacks(missing, r, all, stray)
 	}
 	caller, err := c.choose(all, signature)
 	if err != nil {

@@ -31,7 +31,7 @@ func TestChainChoosesCaller(t *testing.T) {
 		"anonymous":    s.route(t, Demand{Callers: []string{"anonymous"}}),
 	}
 	for _, c := range []struct{ route, token, key, want string }{
-		{"token", "alice", "", "issuer/corp:alice"}, {"token", "", "acme-1", "no_credential"}, {"token or key", "basic", "", "unlisted_credential"}, {"token", "alice", "forged", "issuer/corp:alice"},
+		{"token", "alice", "", "issuer/corp:alice"}, {"token", "", "acme-1", "unlisted_credential"}, {"token or key", "basic", "", "unlisted_credential"}, {"token", "alice", "forged", "issuer/corp:alice"},
 		{"key", "", "acme-1", "key:acme+"}, {"key", "alice", "", "signature_missing"}, {"key", "forged", "acme-1", "key:acme+"},
 		{"token or key", "alice", "", "issuer/corp:alice"}, {"token or key", "", "orbit-1", "key:orbit+"}, {"token or key", "alice", "acme-1", "key:acme+"}, {"token or key", "alice", "acme-1 over the token", "issuer/corp:alice+"}, {"key or token", "alice", "acme-1 over the token", "key:acme+"},
 		{"token or key", "forged", "acme-1", "bad_credential+"}, {"token or key", "alice", "forged", "bad_signature"}, {"token or key", "", "", "no_credential"},

@@ -12,12 +12,6 @@ import (
 	"sallyport/proxy/message"
 )
 
-// IsCertificateField reports whether a field, named in lower case, has the certificate of a client
-// whose TLS a balancer ends. No upstream gets one.
-func IsCertificateField(name string) bool {
-	return name == clientcert.FieldClientCert || name == clientcert.FieldClientCertChain || name == clientcert.FieldXFCC
-}
-
 // certificateReasons are the reasons of package clientcert.
 func certificateReasons() []string {
 	return []string{
@@ -55,6 +49,24 @@ func certificateOf(hosts *clientcert.Hosts, r *Request) (t *clientcert.Trust, ch
 	}
 	return t, chain, field, nil
 }
+
+// CheckCertificate returns an [*Error] unless the request has a client certificate that verifies, from
+// its connection or from the field of a balancer. The certificate may name no caller of any route.
+func CheckCertificate(hosts *clientcert.Hosts, r *Request) error {
+	trust, chain, _, err := certificateOf(hosts, r)
+	switch {
+	case errors.Is(err, ErrNoCredential):
+		return &Error{Reason: CertificateMissing, Err: errRequired}
+	case err != nil:
+		return err
+	}
+	if _, err := trust.Verify(chain); err != nil {
+		return CertificateError(err)
+	}
+	return nil
+}
+
+var errRequired = errors.New("the host requires a client certificate (mode: required), and the balancer has sent none")
 
 // linesOf appends the lines of a field to all.
 func linesOf(all []string, head *message.Head, name string) []string {

@@ -220,7 +220,9 @@ func TestCertificateBesideOtherKinds(t *testing.T) {
 	}
 	r.want("a token where only cert is listed", alone, overTLS(head(token)), CertificateMissing)
 	list := r.chain("", nil, "issuer/corp")
-	r.want("a certificate where it is not listed", list, overTLS(head(), batch), NoCredential)
+	r.want("a certificate where it is not listed", list, overTLS(head(), batch), UnlistedCredential)
+	r.want("neither", list, overTLS(head()), NoCredential)
+	r.want("a certificate without the token that may be bound to it", r.chain(BoundAccept, nil, "issuer/corp"), overTLS(head(), batch), NoCredential)
 }
 
 // sf writes a certificate as RFC 9440 has it.

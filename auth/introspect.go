@@ -67,14 +67,14 @@ type look struct {
 	digest  digest
 	raw     string
 	peer    netip.Addr // that asked first
-	owner   uint64     // peer, hashed
+	owner   uint64     // peer or, of a known token, its caller, hashed
 	budget  *budget    // for a refusal
 	arrival uint64     // in the queue
 	before  uint64     // how many look-ups had succeeded when it began
 
 	turn chan struct{} // closed when the look-up gets a place, or loses it in the queue
 	lost bool          // it lost; written before turn is closed
-	odd  bool          // the issuer refused the request, probably because of the token
+	odd  bool          // there is no usable answer, probably because of the token
 	done chan struct{} // closed at the end; the fields below are constant then
 
 	verified *verified
@@ -102,12 +102,18 @@ func (in *introspector) end() {
 // cached returns the verdict about a token that is known to be active; nil if there is none
 // that may still be used. It does not allocate.
 func (in *introspector) cached(d *digest, now int64) *verified {
-	e := in.memory.tokens.get(in.number, d.hash(), string(d[:]))
+	e := in.known(d)
 	if e == nil || e.lookAgain <= now && now < e.notAfter {
 		return nil
 	}
 	in.hits.Add(1)
 	return e
+}
+
+// known returns the last verdict about a token that was active then, however old; nil if there is
+// none.
+func (in *introspector) known(d *digest) *verified {
+	return in.memory.tokens.get(in.number, d.hash(), string(d[:]))
 }
 
 var errNotLookedUp = errors.New("token not looked up")
@@ -145,8 +151,16 @@ func (in *introspector) lookUp(ctx context.Context, d digest, raw string, peer n
 }
 
 // begin starts the look-up of a token. The caller must hold in.mu.
+//
+// A token that was active before waits among those of its caller, and needs no budget. Otherwise
+// whoever sends random tokens from the same address could refuse it once its verdict is too old.
 func (in *introspector) begin(d digest, raw string, peer netip.Addr, budget *budget, now time.Time) (*look, *Error) {
-	owner := in.memory.budget.owner(peer)
+	owner, whose := in.memory.budget.owner(peer), "from "+peer.WithZone("").String()
+	if v := in.known(&d); v != nil {
+		budget = nil
+		whose = "of " + setting.Quoted(v.principal.String(), shownName)
+		owner = in.memory.budget.ownerOf(v.principal.String())
+	}
 	switch {
 	case in.ended:
 		return nil, in.unavailable(errNotActive)
@@ -157,7 +171,7 @@ func (in *introspector) begin(d digest, raw string, peer netip.Addr, budget *bud
 		return nil, in.unavailable(in.pausing())
 	case in.queue.full(owner):
 		in.counts.Skipped++
-		return nil, in.unavailable(fmt.Errorf("%w: %d others from %s wait or are looked up", errNotLookedUp, maxLooksOf, peer.WithZone("")))
+		return nil, in.unavailable(fmt.Errorf("%w: %d others %s wait or are looked up", errNotLookedUp, maxLooksOf, whose))
 	}
 	k := &look{digest: d, raw: strings.Clone(raw), peer: peer, owner: owner, budget: budget, turn: make(chan struct{}), done: make(chan struct{})}
 	in.looks[d] = k

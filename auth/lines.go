@@ -62,7 +62,11 @@ func eachLine(file string, f func(line int, text string, err error) bool) {
 	n := 0
 	for lines.Scan() {
 		n++
-		text := strings.TrimSpace(lines.Text())
+		text := lines.Text()
+		if n == 1 {
+			text = strings.TrimPrefix(text, "\ufeff") // editors of Windows begin a file with it
+		}
+		text = strings.TrimSpace(text)
 		if text == "" || text[0] == '#' {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
@@ -42,8 +43,9 @@ type Revocation struct {
 
 var errRevocation = errors.New("want principal SOURCE:NAME before TIME, jti issuer/NAME ID, key ID, key issuer/NAME ID, apikey NAME, certificate sha256:HEX or certificate SERIAL ISSUER, and until TIME behind it")
 
-// ParseRevocation reads a line of the file of revocations. Names with a space at an end, or that
-// end like an option, stand in quotes as in Go.
+// ParseRevocation reads a line of the file of revocations. Names with white space or invisible
+// characters stand in quotes as in Go: otherwise a comment or a mistyped option behind a name would
+// be part of it, and the line would revoke nobody.
 func ParseRevocation(line string) (r Revocation, err error) {
 	kind, rest, _ := strings.Cut(line, " ")
 	r.Kind, rest = kind, strings.TrimSpace(rest)
@@ -54,10 +56,13 @@ func ParseRevocation(line string) (r Revocation, err error) {
 	case kind == RevokedToken && two, kind == RevokedKey && two && strings.HasPrefix(first, "issuer/"):
 		r.Source, rest = first, strings.TrimSpace(more)
 	}
-	if strings.HasPrefix(rest, `"`) {
+	switch {
+	case strings.HasPrefix(rest, `"`):
 		if rest, err = strconv.Unquote(rest); err != nil {
 			return Revocation{}, errors.New("the quoted name does not end, or has text behind it")
 		}
+	case !r.bare(rest):
+		return Revocation{}, errors.New("the name has white space or invisible characters: put it in quotes; options are before TIME and until TIME, and a comment has a line of its own")
 	}
 	if strings.HasPrefix(rest, apikey.Prefix) && len(rest) == apikey.Len {
 		return Revocation{}, errors.New("an API key in the clear; write the name of the key, and replace it")
@@ -70,6 +75,17 @@ func ParseRevocation(line string) (r Revocation, err error) {
 		return Revocation{}, err
 	}
 	return r, nil
+}
+
+// bare reports whether a name needs no quotes: nothing in it can be meant as something else.
+func (r *Revocation) bare(name string) bool {
+	if r.Kind == RevokedCertificate { // names of issuers have spaces
+		if strings.Contains(name, " #") {
+			return false
+		}
+		name = strings.ReplaceAll(name, " ", "")
+	}
+	return !strings.ContainsFunc(name, func(c rune) bool { return unicode.IsSpace(c) || invisible(c) })
 }
 
 // options cuts before TIME and until TIME off the end of a line.
@@ -168,7 +184,7 @@ func (r Revocation) String() string {
 	}
 	id := r.ID
 	bare, _ := new(Revocation).options(id)
-	if bare != id || id != strings.TrimSpace(id) || strings.Contains(id, `"`) || strings.ContainsFunc(id, invisible) {
+	if bare != id || id != strings.TrimSpace(id) || strings.Contains(id, `"`) || !r.bare(id) {
 		id = strconv.Quote(id)
 	}
 	words = append(words, id)

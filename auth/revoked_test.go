@@ -35,6 +35,7 @@ func TestRevocationsMatchWhatTheyName(t *testing.T) {
 	signer := identity.Principal{Source: "key", Name: "acme", KeyID: "acme-1"}
 	cert := identity.Principal{Source: "cert", Name: "spiffe://lab/batch", KeyID: "sha256:" + strings.Repeat("ab", 32), ID: "1f2a CN=Lab CA,O=Lab"}
 	basic := identity.Principal{Source: "basic/legacy", Name: "bob"}
+	spaced, numbered := identity.Principal{Source: "issuer/corp", Name: "Alice # Smith"}, identity.Principal{Source: "issuer/corp", Name: "alice#1"}
 	for _, c := range []struct {
 		line string
 		who  identity.Principal
@@ -65,6 +66,8 @@ func TestRevocationsMatchWhatTheyName(t *testing.T) {
 		{"certificate 00:1F:2A CN=Lab CA,O=Lab", cert, true},
 		{"certificate 1f2a CN=Other CA", cert, false},
 		{"principal basic/legacy:bob", basic, true},
+		{`principal "issuer/corp:Alice # Smith" before 2099-01-01`, spaced, true},
+		{"principal issuer/corp:alice#1", numbered, true},
 	} {
 		all, err := revocations(t, "# revoked\n\n"+c.line+"\n")
 		if err != nil {
@@ -78,6 +81,19 @@ func TestRevocationsMatchWhatTheyName(t *testing.T) {
 		if e != nil && (e.Reason != CredentialRevoked || e.Status() != 401 || !strings.Contains(e.Error(), "(line 3 of revoked)")) {
 			t.Errorf("%s: got %v", c.line, e)
 		}
+	}
+}
+
+// TestFilesOfWindowsAreRead: with a byte order mark and carriage returns.
+func TestFilesOfWindowsAreRead(t *testing.T) {
+	for _, text := range []string{"\ufeffkey a\r\nkey b\r\n", "\ufeff# revoked\r\n\r\nkey b", "key b\r\n"} {
+		all, err := revocations(t, text)
+		if err != nil || all.refusal(&identity.Principal{Source: "key", Name: "b", KeyID: "b"}) == nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if _, err := revocations(t, "key a\n\ufeffkey b\n"); err == nil {
+		t.Error("a byte order mark inside the file is taken")
 	}
 }
 
@@ -106,6 +122,16 @@ func TestFaultsOfRevocationsNameTheirLine(t *testing.T) {
 		"jti 8f14e45f":                                        "unique only at its issuer",
 		"jti corp 8f14e45f":                                   "unique only at its issuer",
 		"jti issuer/corp x before 2026-01-01":                 "before belongs to a principal",
+		"principal issuer/corp:alice # gone":                  "a comment has a line of its own",
+		"principal issuer/corp:alice BEFORE 2026-01-01":       "options are before TIME and until TIME",
+		"principal issuer/corp:alice befor 2026-01-01":        "options are before TIME and until TIME",
+		"principal issuer/corp:alice before":                  "options are before TIME and until TIME",
+		"principal issuer/corp:al\u200bice":                   "invisible characters",
+		"principal issuer/corp:alice\tbob":                    "white space",
+		"jti issuer/corp x # stolen":                          "a comment has a line of its own",
+		"key issuer/corp x y":                                 "white space",
+		"apikey notebook lab":                                 "white space",
+		"certificate 1f2a CN=Lab CA # stolen":                 "a comment has a line of its own",
 		`jti issuer/corp "x`:                                  "quoted name does not end",
 		`jti issuer/corp "x" y`:                               "quoted name does not end",
 		"certificate CN=Lab CA":                               "the serial number in hexadecimal",
@@ -194,10 +220,11 @@ func TestRevocationIsCheckedForEachCredential(t *testing.T) {
 		"principal issuer/corp:alice":   {CredentialRevoked, CredentialRevoked},
 		"principal issuer/corp:mallory": {"issuer/corp:alice", "issuer/corp:alice"},
 	} {
-		var err error
-		if k.auth.revoked, err = revocations(t, line+"\n"); err != nil {
+		all, err := revocations(t, line+"\n")
+		if err != nil {
 			t.Fatal(err)
 		}
+		k.auth.Revoke(all)
 		c := k.chain("issuer/corp", "apikey")
 		for i, h := range []*message.Head{token, both} {
 			if got := k.outcome(c, client, h); got != want[i] {
@@ -224,10 +251,11 @@ func TestRevocationCountsForOpaqueTokens(t *testing.T) {
 		"principal issuer/corp:alice":                   CredentialRevoked,
 		"principal issuer/corp:alice before 2020-01-01": "",
 	} {
-		var err error
-		if o.auth.revoked, err = revocations(t, line+"\n"); err != nil {
+		all, err := revocations(t, line+"\n")
+		if err != nil {
 			t.Fatal(err)
 		}
+		o.auth.Revoke(all)
 		chain, err := o.auth.Route(Demand{Callers: []string{"issuer/corp"}})
 		if err != nil {
 			t.Fatal(err)

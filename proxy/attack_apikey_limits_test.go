@@ -71,6 +71,26 @@ func TestAKeysPlacesInFlightAreItsOwn(t *testing.T) {
 	one.CloseIdleConnections()
 }
 
+// TestAKeyWithoutPlacesTakesNoRateOfOthers: the attacker's key has no place left, and it repeats its
+// request. The rate of the route, which the victim shares, feels nothing.
+func TestAKeyWithoutPlacesTakesNoRateOfOthers(t *testing.T) {
+	attacker, victim := apikey.New(), apikey.New()
+	h := build(t, plan{handler: ticking, routes: `
+  - {host: models.test, upstream: '%s', callers: apikey, rules: [{allow: "*"}], limits: {rate: {per: route, limit: 3/h}}}
+`, more: unwatched + fmt.Sprintf("api_keys: {attacker: {hash: '%s', in_flight: 1}, victim: {hash: '%s'}}\n", apikey.HashText(attacker), apikey.HashText(victim))})
+	h.stream(h.client(true), "/", attacker)
+	for range 5 {
+		if r := h.do("GET", "/", "", map[string]string{"Authorization": "Bearer " + attacker}); r.StatusCode != 429 || r.reason() != "too_many_in_flight" {
+			t.Errorf("the attacker: %d %s", r.StatusCode, r.body)
+		}
+	}
+	h.stream(h.client(true), "/", victim)
+	h.stream(h.client(true), "/", victim)
+	if r := h.do("GET", "/", "", map[string]string{"Authorization": "Bearer " + victim}); r.StatusCode != 429 || r.reason() != "rate_limited" {
+		t.Errorf("over the route's rate: %d %s", r.StatusCode, r.body)
+	}
+}
+
 // TestGRPCCallersWithAPIKeysGetStatuses calls over HTTP/2 with the key in the metadata that gRPC
 // clients can set, and checks what their library would show.
 func TestGRPCCallersWithAPIKeysGetStatuses(t *testing.T) {

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -256,6 +257,43 @@ func TestCertificatesNeedTLS(t *testing.T) {
 		}
 	}
 	h.untouched()
+}
+
+// TestRequiredCertificateIsNeededBehindBalancers asks for a route that takes tokens, on a host that
+// requires certificates, where a balancer has ended TLS.
+func TestRequiredCertificateIsNeededBehindBalancers(t *testing.T) {
+	h := newMutualHouse(t, plan{
+		listen: ", insecure_plain: {addr: '127.0.0.1:0', from: 127.0.0.1}, forward_auth: {addr: '127.0.0.1:0', from: 127.0.0.1, dialect: nginx}",
+		more:   unwatched + "trusted_proxies: 127.0.0.1\n" + mutualEntries,
+	})
+	alice, _ := x509.ParseCertificate(h.alice.Certificate[0])
+	good, bad := sfBytes(authtest.Cert{Certificate: alice}), sfBytes(h.revoked)
+	token := "Authorization: Bearer " + h.token() + "\r\n"
+	c := h.connect(h.addrs.Plain, "")
+	answers := bufio.NewReader(c)
+	ask := func(when, host, fields, want string) {
+		t.Helper()
+		if _, err := io.WriteString(c, "GET /tokens HTTP/1.1\r\nHost: "+host+"\r\nX-Forwarded-Proto: https\r\n"+token+fields+"\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(answers, nil) // of one connection: refusals must not end it
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		if !strings.HasPrefix(res.Status, want[:3]) || !strings.Contains(string(body), want[4:]) {
+			t.Errorf("%s: %s %s, want %s", when, res.Status, body, want)
+		}
+	}
+	ask("no field is configured", "strict.test", "Client-Cert: "+good+"\r\n", "401 certificate_missing")
+	h.refused(h.askAs(append(told("nginx", "GET", "strict.test", "/tokens"), "Authorization: Bearer TOKEN")...), 401, "certificate_missing")
+	h.untouched()
+	ask("a host that requires none", "models.test", "", "200 ")
+	h.edit("mode: required", "mode: required, header: {name: Client-Cert, from: 127.0.0.1}")
+	h.reload("changed")
+	ask("no certificate", "strict.test", "", "401 certificate_missing")
+	ask("a revoked one", "strict.test", "Client-Cert: "+bad+"\r\n", "401 certificate_revoked")
+	ask("a good one", "strict.test", "Client-Cert: "+good+"\r\n", "200 ")
 }
 
 // refusedConnections are requests over connections that were opened for another host, or before the

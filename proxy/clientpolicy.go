@@ -9,6 +9,7 @@ import (
 	"sallyport/auth/clientcert"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
+	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
 )
 
@@ -28,12 +29,14 @@ func newClientPolicies(cfg *Config, trusts *clientcert.Hosts) *clientPolicies {
 		return nil
 	}
 	p := &clientPolicies{trusts: trusts, exact: map[string]bool{}, wildcard: map[string]bool{}, policies: map[*clientcert.Trust]*edge.ClientPolicy{}}
-	hosts := cfg.TLSHosts()
+	var hosts []string // also without a listener for TLS: balancers may end it
+	for i := range cfg.Routes {
+		hosts = append(hosts, cfg.Routes[i].Host...)
+	}
 	for i := range cfg.ClientCertificates {
 		hosts = append(hosts, cfg.ClientCertificates[i].Hosts...) // may be one name of a wildcard host
 	}
 	for _, host := range hosts {
-		host = strings.ToLower(strings.TrimSuffix(host, "."))
 		asks := cfg.AsksForCertificates(host)
 		if rest, ok := strings.CutPrefix(host, "*."); ok {
 			p.wildcard[rest] = asks
@@ -102,6 +105,16 @@ func (p *clientPolicies) checkConn(host string, c *wire.Conn) error {
 		}
 	}
 	return nil
+}
+
+// checkBalanced implements [exchange.Snapshot.CheckBalanced]. Where no field is configured, nobody can
+// prove a certificate.
+func (p *clientPolicies) checkBalanced(head *message.Head, c *wire.Conn) error {
+	trust, policy := p.trustOf(head.Host)
+	if policy == nil || !policy.Required || c.TLS != nil && trust.HeaderFrom(c.Peer.Addr()) == "" {
+		return nil
+	}
+	return auth.CheckCertificate(p.trusts, &auth.Request{Head: head, Via: c.Peer.Addr().Unmap(), Conn: c.TLS})
 }
 
 // outdated implements [exchange.Snapshot.Outdated].

@@ -4,11 +4,13 @@ import (
 	"crypto/tls"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"sallyport/auth/authtest"
 	"sallyport/auth/clientcert"
+	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
 )
 
@@ -21,10 +23,10 @@ func strictPolicies(t testing.TB) (*clientPolicies, *wire.Conn) {
 	file := filepath.Join(dir, "gateway.yaml")
 	text := `listen: {https: '127.0.0.1:0', http: 'off', health: 'off'}
 tls: {local: {}}
-client_certificates: [{hosts: [models.test, tokens.test], ca: ca.pem, mode: required}, {hosts: ['*.wild.test'], ca: ca.pem}]
+client_certificates: [{hosts: [models.test, Tokens.test., '[::0:1]'], ca: ca.pem, mode: required}, {hosts: ['*.wild.test'], ca: ca.pem}]
 routes:
   - {host: [models.test, '*.wild.test'], callers: cert, rules: [{allow: "*"}], respond: {status: 200}}
-  - {host: tokens.test, callers: anonymous, rules: [{allow: "*"}], respond: {status: 200}}
+  - {host: [tokens.test, '[::0:1]'], callers: anonymous, rules: [{allow: "*"}], respond: {status: 200}}
   - {host: [free.wild.test, plain.test], callers: anonymous, rules: [{allow: "*"}], respond: {status: 200}}
 `
 	for name, text := range map[string]string{file: text, filepath.Join(dir, "ca.pem"): string(authtest.PEM(ca))} {
@@ -48,11 +50,42 @@ func TestHostsAskForCertificatesAsTheirRoutesDo(t *testing.T) {
 	p, _ := strictPolicies(t)
 	for host, asks := range map[string]bool{
 		"models.test": true, "a.wild.test": true, "b.wild.test": true, "free.wild.test": false, "plain.test": false,
-		"tokens.test": true, "wild.test": false, "a.b.wild.test": false, "": false, "unknown.test": false,
+		"tokens.test": true, "[::1]": true, "wild.test": false, "a.b.wild.test": false, "": false, "unknown.test": false,
 	} {
 		if got := p.of(host) != nil; got != asks {
 			t.Errorf("%q asks: %t, want %t", host, got, asks)
 		}
+	}
+}
+
+// TestRequiredCertificatesNeedNoListenerForTLS is about a gateway all of whose requests come from
+// balancers.
+func TestRequiredCertificatesNeedNoListenerForTLS(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "gateway.yaml")
+	text := `listen: {https: 'off', http: 'off', health: 'off', insecure_plain: {addr: '127.0.0.1:0', from: 127.0.0.1}}
+trusted_proxies: 127.0.0.1
+client_certificates: {ca: ca.pem, mode: required}
+routes:
+  - {host: models.test, callers: cert, rules: [{allow: "*"}], respond: {status: 200}}
+  - {host: models.test, path: /open, callers: anonymous, rules: [{allow: "*"}], respond: {status: 200}}
+`
+	for name, text := range map[string]string{file: text, filepath.Join(dir, "ca.pem"): string(authtest.PEM(authtest.NewCA("lab", time.Now(), nil)))} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := LoadConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusts, err := clientcert.New(cfg.ClientCertificates, clientcert.NewMemory(clientcert.MemoryOptions{}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = newClientPolicies(cfg, trusts).checkBalanced(&message.Head{Host: "models.test", Path: "/open"}, &wire.Conn{})
+	if err == nil || !strings.Contains(err.Error(), "mode: required") {
+		t.Errorf("got %v, want a refusal", err)
 	}
 }
 

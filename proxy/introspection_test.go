@@ -5,6 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -26,7 +30,10 @@ func newIntrospected(t *testing.T, p plan) *introspected {
 	t.Helper()
 	i := &introspected{asked: authtest.Start(t)}
 	p.issuers = fmt.Sprintf("  asked: {url: '%s', audience: models, introspection: {client_id: gateway, client_secret: {file: secret}, max_age: 10s}}\n", i.asked.URL)
-	p.files = map[string]string{"secret": "s3cret\n"}
+	if p.files == nil {
+		p.files = map[string]string{}
+	}
+	p.files["secret"] = "s3cret\n"
 	p.routes = `
   - {host: models.test, upstream: '%s', callers: [issuer/corp, issuer/asked], rules: [{allow: "*", who: {scope: models.predict}}]}
 `
@@ -111,6 +118,48 @@ func TestStreamOutlastsAnIssuerThatIsDown(t *testing.T) {
 		t.Errorf("%d streams are cut, want 1", n)
 	}
 	isCut(t, "bob", bounded)
+}
+
+// TestReloadDoesNotWaitForAnIssuer: many streams have tokens about which an issuer hangs. A reload
+// that revokes one caller cuts that stream at once, and leaves the others to their issuer.
+func TestReloadDoesNotWaitForAnIssuer(t *testing.T) {
+	log := &lines{}
+	h := newIntrospected(t, plan{handler: ticking, more: unwatched + "revoked: revoked.txt\n", files: map[string]string{"revoked.txt": ""},
+		options: proxy.Options{Log: slog.New(slog.NewTextHandler(log, nil))}})
+	c := h.client(true)
+	streams := map[string]*bufio.Reader{}
+	for i := range 12 {
+		who := fmt.Sprint("user-", i)
+		streams[who] = h.stream(c, "/", h.know("t0ken-of-"+who, who, 3600))
+	}
+	revoked := h.stream(c, "/", h.know("t0ken-of-bob", "bob", 3600))
+	release := make(chan struct{})
+	h.asked.AnswerLookUps(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+		w.WriteHeader(500)
+	}))
+	h.forward.Add(int64(11 * time.Second))
+	if err := os.WriteFile(filepath.Join(filepath.Dir(h.file), "revoked.txt"), []byte("principal issuer/asked:bob\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.reload("changed")
+	isCut(t, "bob", revoked)
+	if record := h.recordOf("issuer/asked:bob"); !strings.Contains(fmt.Sprint(record["cause"]), "issuer/asked:bob is revoked (line 1 of revoked)") {
+		t.Errorf("record %v", record)
+	}
+	close(release)
+	for !strings.Contains(log.text(), "exchanges=") { // until the reload has checked all streams
+		time.Sleep(time.Millisecond)
+	}
+	if !strings.Contains(log.text(), "exchanges=1") {
+		t.Errorf("more than one stream is cut: %s", log.text())
+	}
+	for who, stream := range streams {
+		goesOn(t, who, stream)
+	}
 }
 
 // TestReloadKeepsAnswersAboutTokens unless it changes their issuer.

@@ -1,10 +1,8 @@
 package proxy_test
 
 import (
-	"crypto/tls"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,21 +23,21 @@ type proof struct {
 	// name is "good", of a caller whose other good proofs have the same alias; "other", of another caller;
 	// or what is wrong with it.
 	name string
-	set  func(*http.Request) // nil if the credential is none of the head
-	key  *httpsig.Key        // signs the request
-	cert *tls.Certificate    // of the connection
+	// field and value are a field of the request; "" if the credential is none.
+	field, value string
+	key          *httpsig.Key // signs the request
 }
 
 // fits reports whether one request can have both.
-func (p proof) fits(q proof) bool { return p.kind != q.kind && (p.cert == nil || q.cert == nil) }
+func (p proof) fits(q proof) bool { return p.kind != q.kind && (p.field == "" || p.field != q.field) }
 
 // field returns a credential that is a field.
 func field(kind, name, field, value string) proof {
-	return proof{kind: kind, name: name, set: func(r *http.Request) { r.Header.Add(field, value) }}
+	return proof{kind: kind, name: name, field: field, value: value}
 }
 
 // matrixProofs returns credentials of every kind.
-func matrixProofs(h *house, keys map[string]string, ca authtest.Cert) []proof {
+func matrixProofs(h *house, asked *authtest.Issuer, keys map[string]string, ca authtest.Cert) []proof {
 	token := func(sub string, change func(map[string]any)) string {
 		claims := h.issuer.Claims(sub, "models.predict")
 		if change != nil {
@@ -50,6 +48,10 @@ func matrixProofs(h *house, keys map[string]string, ca authtest.Cert) []proof {
 			h.t.Fatal(err)
 		}
 		return "Bearer " + text
+	}
+	opaque := func(sub string) string {
+		asked.Know("opaque-of-"+sub, asked.Claims(sub, "models.predict"))
+		return "Bearer opaque-of-" + sub
 	}
 	return []proof{
 		field("issuer/corp", "good", "Authorization", token("alice", nil)),
@@ -66,6 +68,12 @@ func matrixProofs(h *house, keys map[string]string, ca authtest.Cert) []proof {
 		field("apikey", "expired", "X-Api-Key", keys["old"]),
 		field("apikey", "mistyped", "X-Api-Key", keys["acme"][:len(keys["acme"])-1]),
 		field("apikey", "unknown", "X-Api-Key", apikey.New()),
+		field("issuer/opaque", "good", "Authorization", opaque("alice")),
+		field("issuer/opaque", "other", "Authorization", opaque("bob")),
+		field("issuer/opaque", "unknown", "Authorization", "Bearer opaque-of-nobody"),
+		field("basic/legacy", "good", "Authorization", basicAuth("alice", "sesame-of-alice")),
+		field("basic/legacy", "other", "Authorization", basicAuth("bob", "sesame-of-bob")),
+		field("basic/legacy", "wrong", "Authorization", basicAuth("alice", "sesame-of-bob")),
 		field("cert", "good", "Client-Cert", sfBytes(ca.Client("batch", nil))),
 		field("cert", "other", "Client-Cert", sfBytes(ca.Client("orbit", nil))),
 		field("cert", "of another CA", "Client-Cert", sfBytes(authtest.NewCA("lab", time.Now(), nil).Client("batch", nil))),
@@ -73,55 +81,90 @@ func matrixProofs(h *house, keys map[string]string, ca authtest.Cert) []proof {
 }
 
 // matrixDemands returns the callers of every route: each kind alone, and each pair in each combination.
+// Two of the kinds that stand in Authorization alone are never in one request.
 func matrixDemands(kinds []string) (all []string) {
 	all = append(all, "anonymous")
 	all = append(all, kinds...)
 	for i, a := range kinds {
 		for _, b := range kinds[i+1:] {
 			pair := "[" + a + ", " + b + "]"
-			all = append(all, pair, "{all: "+pair+"}", "{all: "+pair+", bind: independent}")
+			all = append(all, pair)
+			if strings.Contains(a, "/") && strings.Contains(b, "/") {
+				continue
+			}
+			all = append(all, "{all: "+pair+"}", "{all: "+pair+", bind: independent}")
 		}
 	}
 	return all
+}
+
+// lists reports whether callers list a kind: key is not apikey.
+func lists(callers, kind string) bool {
+	return slices.Contains(strings.FieldsFunc(callers, func(r rune) bool { return strings.ContainsRune("{[:, ]}", r) }), kind)
+}
+
+// admitted reports whether a request with these proofs must be let in, whatever testdata/matrix.txt
+// says: every proof of a listed kind is good, and there is one, or one of each kind. A token of
+// another issuer is of a listed kind where the route lists an issuer.
+func admitted(callers string, kinds []string, sent []proof) bool {
+	listed, wanted, bound := 0, 0, strings.Contains(callers, "all:") && !strings.Contains(callers, "independent")
+	for _, kind := range kinds {
+		if lists(callers, kind) {
+			wanted++
+		}
+	}
+	for _, p := range sent {
+		word, _, _ := strings.Cut(p.kind, "/")
+		switch {
+		case lists(callers, p.kind):
+			if listed++; p.name != "good" && (p.name != "other" || bound) {
+				return false
+			}
+		case word == "issuer" && strings.Contains(callers, word):
+			return false
+		}
+	}
+	return callers == "anonymous" || listed > 0 && (listed == wanted || !strings.Contains(callers, "all:"))
 }
 
 // TestDecisionMatrix sends each credential, and each pair of two kinds, to each combination of callers
 // that a route may demand, and compares who is let in, or why not, with testdata/matrix.txt.
 func TestDecisionMatrix(t *testing.T) {
 	keys := map[string]string{"acme": apikey.New(), "orbit": apikey.New(), "old": apikey.New()}
-	kinds := []string{"issuer/corp", "key", "apikey", "cert"}
+	kinds := []string{"issuer/corp", "issuer/opaque", "basic/legacy", "key", "apikey", "cert"}
 	ca := authtest.NewCA("lab", time.Now(), nil)
 	demands := matrixDemands(kinds)
 	var routes strings.Builder
 	for i, callers := range demands {
 		fmt.Fprintf(&routes, "\n  - {host: models.test, path: /%d, upstream: '%%s', callers: %s, rules: [{allow: \"*\"}]}", i, callers)
 	}
-	h := signed(t, plan{files: map[string]string{"ca.pem": string(authtest.PEM(ca))}, routes: routes.String() + "\n", more: fmt.Sprintf(`
+	opaque := authtest.Start(t)
+	h := signed(t, plan{files: map[string]string{
+		"ca.pem": string(authtest.PEM(ca)), "secret": "s3cret\n",
+		"htpasswd": "alice:" + bcryptOf(t, "sesame-of-alice") + "\nbob:" + bcryptOf(t, "sesame-of-bob") + "\n",
+	}, issuers: fmt.Sprintf("  opaque: {url: '%s', audience: models, introspection: {client_id: gateway, client_secret: {file: secret}}}\n", opaque.URL), routes: routes.String() + "\n", more: fmt.Sprintf(`
 trusted_proxies: 127.0.0.1
 client_certificates: {ca: ca.pem, header: {name: Client-Cert, from: 127.0.0.1}}
-principals: {batch: ['issuer/corp:alice', 'key:acme', 'apikey:acme', 'cert:CN=batch']}
+principals: {batch: ['issuer/corp:alice', 'key:acme', 'apikey:acme', 'cert:CN=batch', 'issuer/opaque:alice', 'basic/legacy:alice']}
+basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 api_keys:
   acme: {hash: '%s'}
   orbit: {hash: '%s'}
   old: {hash: '%s', not_after: 2020-01-01}
 `, apikey.HashText(keys["acme"]), apikey.HashText(keys["orbit"]), apikey.HashText(keys["old"]))})
-	proofs := matrixProofs(h, keys, ca)
-	clients := map[*tls.Certificate]*http.Client{}
+	proofs := matrixProofs(h, opaque, keys, ca)
+	client := h.client(false)
 	var got strings.Builder
 	n := 0
 	ask := func(i int, sent ...proof) {
 		n++
 		e := errand{target: fmt.Sprintf("/%d", i), key: keyOf("acme-1")}
-		var cert *tls.Certificate
 		var names []string
 		signs := false
 		for _, p := range sent {
 			names = append(names, p.kind+" "+p.name)
 			if p.key != nil {
 				e.key, signs = p.key, true
-			}
-			if p.cert != nil {
-				cert = p.cert
 			}
 		}
 		req := e.signed(t).request(t)
@@ -130,20 +173,14 @@ api_keys:
 			req.Header.Del("Signature-Input")
 		}
 		for _, p := range sent {
-			if p.set != nil {
-				p.set(req)
+			if p.field != "" {
+				req.Header.Add(p.field, p.value)
 			}
 		}
 		// Failures of one address count against it, so each request has an address of its own.
 		req.Header.Set("X-Forwarded-For", fmt.Sprintf("10.1.%d.%d", n/250, n%250+1))
-		if clients[cert] == nil {
-			clients[cert] = h.client(false)
-			if cert != nil {
-				clients[cert].Transport.(*http.Transport).TLSClientConfig.Certificates = []tls.Certificate{*cert}
-			}
-		}
 		before := h.model.hits.Load()
-		r := h.send(clients[cert], req)
+		r := h.send(client, req)
 		outcome := fmt.Sprintf("%d %s", r.StatusCode, r.reason())
 		seen := h.model.hits.Load() - before
 		switch {
@@ -153,17 +190,20 @@ api_keys:
 		case r.StatusCode == 200 || seen != 0:
 			t.Errorf("%s with %s: status %d, and the upstream saw %d requests", demands[i], names, r.StatusCode, seen)
 		}
+		if want := admitted(demands[i], kinds, sent); want != (r.StatusCode == 200) {
+			t.Errorf("%s with %s: %s; must be let in: %t", demands[i], names, outcome, want)
+		}
 		fmt.Fprintf(&got, "%-50s | %-70s | %s\n", demands[i], strings.Join(names, " + "), outcome)
 	}
 	for i, callers := range demands {
 		ask(i)
 		for j, p := range proofs {
-			listed := strings.Contains(callers, p.kind)
+			listed := lists(callers, p.kind)
 			if listed || p.name == "good" || p.name == "forged" {
 				ask(i, p)
 			}
 			for _, q := range proofs[j+1:] {
-				if p.fits(q) && listed && (strings.Contains(callers, q.kind) || q.name == "good") {
+				if p.fits(q) && listed && (lists(callers, q.kind) || q.name == "good") {
 					ask(i, p, q)
 				}
 			}

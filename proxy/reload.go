@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"sallyport/auth"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/config"
 	"sallyport/proxy/setting"
@@ -24,7 +25,9 @@ const recheckTime = 10 * time.Second
 // progress are decided again by it and aborted if it refuses them. The rest may use the old one for
 // its grace period (drain).
 //
-// An invalid file changes nothing; the report lists every fault. ctx limits only the wait for
+// An invalid file changes nothing; the report lists every fault. There is one exception: the file of
+// revocations counts at once if it is sound itself, since a fault elsewhere must not leave a stolen
+// credential in use. ctx limits only the wait for
 // another reload in progress. Reload is safe for concurrent use. It is refused while the gateway
 // does not run.
 func (g *Gateway) Reload(ctx context.Context) ReloadReport { return g.reloadFor(ctx, slog.LevelInfo) }
@@ -38,6 +41,9 @@ func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadRep
 		manager.Reloading()
 	}
 	report := g.reload(ctx)
+	if report.Result != ReloadChanged && runs {
+		g.revokeAlone(&report)
+	}
 	report.LoadedAt = g.now().loaded
 	log := g.memory.Log
 	status := g.describe()
@@ -114,6 +120,29 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 		report.Changes = append(report.Changes, c.String())
 	}
 	return report
+}
+
+// revokeAlone applies the file of revocations to the configuration in use, after a reload that did not
+// replace that. reloading is held.
+func (g *Gateway) revokeAlone(report *ReloadReport) {
+	now := g.now()
+	if report.Result == ReloadUnchanged && !now.revokedAlone {
+		return
+	}
+	all, err := auth.ReadRevocations(now.config.Revoked)
+	if err != nil || now.config.Revoked == "" {
+		return // the report has the fault
+	}
+	now.auth.Revoke(all)
+	now.revokedAlone = report.Result == ReloadRefused
+	ctx, cancel := context.WithTimeout(g.base, recheckTime)
+	defer cancel()
+	if n := g.server.RecheckAll(ctx); n > 0 {
+		g.memory.Log.Info("exchanges of revoked callers were cut", "exchanges", n)
+	}
+	if report.Result == ReloadRefused {
+		report.Summary += "; its revocations count all the same"
+	}
 }
 
 // checkFixed records changes of settings that cannot change while the process runs.

@@ -91,6 +91,10 @@ func PruneRevocations(file string, now time.Time) (removed int, err error) {
 
 // removeLines replaces a file by one without these lines.
 func removeLines(file string, ended map[int]bool) error {
+	file, err := filepath.EvalSymlinks(file) // else the link would become a file, and its target keep the lines
+	if err != nil {
+		return err
+	}
 	info, err := os.Stat(file)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -88,6 +89,45 @@ func TestRevocationCountsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.reload("refused")
+	if r := h.do("GET", "/", "", map[string]string{"Authorization": "Bearer " + key}); r.StatusCode != 401 {
+		t.Errorf("without the file: %d", r.StatusCode)
+	}
+}
+
+// TestRevocationDoesNotWaitForOtherFaults: the rest of the configuration is refused. The revoked
+// caller's stream ends all the same, and comes back only with the file of before.
+func TestRevocationDoesNotWaitForOtherFaults(t *testing.T) {
+	key, victim := apikey.New(), apikey.New()
+	h := build(t, plan{routes: revokedRoutes, handler: ticking, files: map[string]string{"revoked.txt": "", "keys": ""},
+		more: unwatched + fmt.Sprintf("revoked: revoked.txt\napi_key_file: keys\napi_keys: {bad: {hash: '%s'}, good: {hash: '%s'}}\n", apikey.HashText(key), apikey.HashText(victim))})
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(filepath.Dir(h.file), name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bad, good := h.stream(h.client(true), "/", key), h.stream(h.client(true), "/", victim)
+	write("keys", "broken\n")
+	write("revoked.txt", "apikey bad\n")
+	if r := h.reload("refused"); !strings.Contains(r.Summary, "its revocations count all the same") || len(r.Faults) == 0 {
+		t.Errorf("report %+v", r)
+	}
+	isCut(t, "bad", bad)
+	goesOn(t, "good", good)
+	ask := func(want int) {
+		t.Helper()
+		if r := h.do("HEAD", "/", "", map[string]string{"Authorization": "Bearer " + key}); r.StatusCode != want {
+			t.Errorf("status %d, want %d", r.StatusCode, want)
+		}
+	}
+	ask(401)
+	write("revoked.txt", "what is this\n")
+	h.reload("refused")
+	ask(401)
+	write("revoked.txt", "")
+	write("keys", "")
+	h.reload("unchanged")
+	ask(200)
 }
 
 // TestRevokersDoNotLoseLines adds from many at once, beside one that prunes.
@@ -135,6 +175,22 @@ func TestRevokersDoNotLoseLines(t *testing.T) {
 	}
 	if added, err := proxy.Revoke(file, listed[5]); added || err == nil {
 		t.Error("added to a file that no gateway reads")
+	}
+}
+
+// TestPruneFollowsALink: the file that the link names loses the line, and the link stays.
+func TestPruneFollowsALink(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "shared.txt"), filepath.Join(t.TempDir(), "revoked.txt")
+	if err := errors.Join(os.WriteFile(file, []byte("key ended until 2020-01-01\nkey open\n"), 0o600), os.Symlink(file, link)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := proxy.PruneRevocations(link, time.Now()); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	text, err := os.ReadFile(file)
+	if to, fault := os.Readlink(link); to != file || fault != nil || err != nil || string(text) != "key open\n" {
+		t.Errorf("the link is to %q, %v; the file has %q, %v", to, fault, text, err)
 	}
 }
 

@@ -25,8 +25,8 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// snapshot is a compiled configuration. It is immutable and holds no state that must survive a
-// reload.
+// snapshot is a compiled configuration. It is immutable, except for the revocations, and holds no
+// state that must survive a reload.
 type snapshot struct {
 	exchange.Snapshot
 	config  *Config
@@ -42,6 +42,8 @@ type snapshot struct {
 	// credentials are what the gateway itself shows to upstreams.
 	credentials []*credential.Credential
 	counts      *limit.Lease
+
+	revokedAlone bool // revocations were replaced since; guarded by Gateway.reloading
 
 	// Listeners read these fields for each connection.
 	plainFrom, forwardAuthFrom []netip.Prefix
@@ -80,7 +82,7 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	}
 	var clients edge.ClientPolicies
 	if p := newClientPolicies(cfg, s.certs); p != nil {
-		clients, s.CheckConn, s.Outdated = p.of, p.checkConn, p.outdated
+		clients, s.CheckConn, s.CheckBalanced, s.Outdated = p.of, p.checkConn, p.checkBalanced, p.outdated
 	}
 	if s.tls, err = m.edge.Prepare(cfg.TLS, cfg.TLSHosts(), len(cfg.Listen.HTTPAddrs()) > 0, clients); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)

@@ -23,7 +23,8 @@ type Config struct {
 	// that another one in them has issued only helps to build chains.
 	CA setting.List[setting.Path] `yaml:"ca"`
 	// Mode is optional, where requests without a certificate are refused by the routes that
-	// need one, or required, where the handshake fails without one. Default: optional.
+	// need one, or required, where the handshake fails without one. Where a balancer ends TLS,
+	// required refuses every request without a good one in its field. Default: optional.
 	Mode string `yaml:"mode"`
 	// CRL are the revocation lists of the CAs: files, or URLs from which they are fetched in the
 	// background. A CA whose list has ended, or has never come, is distrusted. With an http URL

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,9 +22,12 @@ const (
 // feed is a revocation list that is fetched from a URL. One goroutine fetches it, so never two at
 // once, and never for a request.
 type feed struct {
-	url     string
-	memory  *Memory
-	current atomic.Pointer[list] // the last good one; nil: none has come yet
+	url    string
+	memory *Memory
+	// lists are the last good one of each CA that has a user, the last fetched first; nil: none has
+	// come yet. The slice is immutable. A list of another CA must not displace one: whoever controls
+	// the server or the path could hide a revocation so, or replay an older list after it.
+	lists atomic.Pointer[[]*list]
 
 	life context.Context // of fetches
 	stop context.CancelFunc
@@ -43,13 +47,31 @@ func newFeed(url string, m *Memory) *feed {
 	return f
 }
 
-// use adds an entry. If the list is of none of its CAs, as after a change of CAs, another fetch is
+// fetched returns the lists, the last fetched first.
+func (f *feed) fetched() []*list {
+	if all := f.lists.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+// of returns the list of a CA; nil if none has come.
+func (f *feed) of(issuer keyID) *list {
+	for _, l := range f.fetched() {
+		if l.issuer == issuer {
+			return l
+		}
+	}
+	return nil
+}
+
+// use adds an entry. If no list is of one of its CAs, as after a change of CAs, another fetch is
 // due.
 func (f *feed) use(r *revocation) {
 	f.mu.Lock()
 	f.users = append(f.users, r)
 	f.mu.Unlock()
-	if l := f.current.Load(); l == nil || !r.known[l.issuer] {
+	if !slices.ContainsFunc(f.fetched(), func(l *list) bool { return r.known[l.issuer] }) {
 		select {
 		case f.wake <- struct{}{}:
 		default:
@@ -118,7 +140,7 @@ func (f *feed) pause() time.Duration {
 		}
 		return d/2 + rand.N(d/2)
 	}
-	d := min(max(f.current.Load().nextUpdate.Sub(f.memory.now())/2, shortestWait), longestPause)
+	d := min(max(f.fetched()[0].nextUpdate.Sub(f.memory.now())/2, shortestWait), longestPause)
 	return d - rand.N(d/10)
 }
 
@@ -144,15 +166,30 @@ func (f *feed) fetch() bool {
 		}
 		return true
 	}
-	old := f.current.Load()
+	old := f.of(l.issuer)
+	f.store(l)
 	if old == nil || old.sum != l.sum {
-		f.current.Store(l)
 		f.memory.generation.Add(1)
 	}
-	if before != nil || old == nil || old.issuer != l.issuer {
+	if before != nil || old == nil {
 		f.memory.log.Info("revocation list fetched", "url", f.url, "issuer", l.name, "revoked", len(l.revoked), "next_update", stamp(l.nextUpdate))
 	}
 	return true
+}
+
+// store puts a list in front, in the place of that of its CA. It drops those of CAs without users.
+func (f *feed) store(l *list) {
+	used := map[keyID]bool{}
+	for _, ca := range f.cas() {
+		used[keyIDOf(ca)] = true
+	}
+	all := []*list{l}
+	for _, o := range f.fetched() {
+		if o.issuer != l.issuer && used[o.issuer] {
+			all = append(all, o)
+		}
+	}
+	f.lists.Store(&all)
 }
 
 var errSeveralLists = errors.New("more than one revocation list")
@@ -174,7 +211,7 @@ func (f *feed) download() (*list, error) {
 		return nil, fmt.Errorf("the document %w", err)
 	}
 	// Anyone on the path could replay a list that lacks the newest certificates.
-	if old := f.current.Load(); old != nil && old.issuer == l.issuer && l.thisUpdate.Before(old.thisUpdate) {
+	if old := f.of(l.issuer); old != nil && l.thisUpdate.Before(old.thisUpdate) {
 		return nil, fmt.Errorf("the document is older than the list in use: it is of %s, that of %s", stamp(l.thisUpdate), stamp(old.thisUpdate))
 	}
 	return l, nil
@@ -193,7 +230,8 @@ func (f *feed) cas() []*x509.Certificate {
 
 func (f *feed) status() ListStatus {
 	st := ListStatus{URL: f.url}
-	if l := f.current.Load(); l != nil {
+	if all := f.fetched(); len(all) > 0 {
+		l := all[0]
 		st.Issuer, st.ThisUpdate, st.NextUpdate, st.Revoked = l.name, l.thisUpdate, l.nextUpdate, len(l.revoked)
 	}
 	f.mu.Lock()

@@ -207,6 +207,42 @@ func TestListCannotBeHiddenBehindThatOfAnotherCA(t *testing.T) {
 	})
 }
 
+// TestListOfAnotherCADisplacesNone: whoever controls the server, or the path to it, cannot make the
+// gateway forget a revocation by the signed list of another CA, nor by an older list after that.
+func TestListOfAnotherCADisplacesNone(t *testing.T) {
+	for name, source := range map[string]string{"http": listURL, "https": safeURL} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPublisher()
+				root, other := authtest.NewCA("root", time.Now(), nil), authtest.NewCA("other", time.Now(), nil)
+				alice, bob, carol := root.Client("alice", nil), root.Client("bob", nil), other.Client("carol", nil)
+				long := func(l *x509.RevocationList) { l.NextUpdate = time.Now().Add(6 * time.Hour) }
+				old := root.Revoke(time.Now(), long)
+				time.Sleep(time.Minute)
+				p.publish(source, root.Revoke(time.Now(), long, alice))
+				m := fetching(t, p)
+				trust := active(t, m, urls(t, source), root, other).For("a.example")
+				synctest.Wait()
+				want(t, "at first", outcome(t, trust, alice), Revoked)
+				for _, step := range []struct {
+					when string
+					text []byte
+				}{{"the list of another CA", other.Revoke(time.Now(), long)}, {"an older list after it", old}} {
+					p.publish(source, step.text)
+					time.Sleep(longestPause)
+					synctest.Wait()
+					want(t, step.when+", revoked", outcome(t, trust, alice), Revoked)
+					want(t, step.when+", victim", outcome(t, trust, bob), "cert:CN=bob")
+					want(t, step.when+", the other CA", outcome(t, trust, carol), "cert:CN=carol")
+				}
+				time.Sleep(6 * time.Hour)
+				synctest.Wait()
+				want(t, "after its end", outcome(t, trust, bob), RevocationUnknown)
+			})
+		})
+	}
+}
+
 func TestReloadKeepsFetchedLists(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPublisher()

@@ -78,7 +78,7 @@ var (
 	errSeveralCerts = errors.New("more than one element, of which a client may have sent one")
 	errNotPairs     = errors.New("not pairs of name and value, as Envoy writes them")
 	errNoCert       = errors.New("neither Cert nor Chain, and the hash alone proves nothing")
-	errCertsDiffer  = errors.New("Hash, Cert and Chain are not of one certificate")
+	errCertsDiffer  = errors.New("the fields Hash, Cert and Chain are not of one certificate")
 	errManyCerts    = errors.New("too many certificates")
 )
 

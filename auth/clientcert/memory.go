@@ -77,7 +77,7 @@ func (m *Memory) Run(ctx context.Context) error {
 // ListStatus is the state of a revocation list that is fetched.
 type ListStatus struct {
 	URL        string
-	Issuer     string    // of the list; "" if none has come yet
+	Issuer     string    // of the list that came last; "" if none has come yet
 	ThisUpdate time.Time // zero if none has come yet
 	NextUpdate time.Time
 	Revoked    int // certificates in it

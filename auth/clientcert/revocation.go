@@ -60,17 +60,17 @@ func (r *revocation) lists() (all []*list, missing string) {
 	all = r.files[:len(r.files):len(r.files)]
 	feeds := r.feeds.Load()
 	for i, url := range r.urls {
-		var l *list
+		before := len(all)
 		if feeds != nil {
-			l = (*feeds)[i].current.Load()
-		}
-		if l == nil || !r.known[l.issuer] {
-			if missing == "" {
-				missing = url
+			for _, l := range (*feeds)[i].fetched() {
+				if r.known[l.issuer] {
+					all = append(all, l)
+				}
 			}
-			continue
 		}
-		all = append(all, l)
+		if len(all) == before && missing == "" {
+			missing = url
+		}
 	}
 	return all, missing
 }

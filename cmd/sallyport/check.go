@@ -73,6 +73,9 @@ func check(w, warnings io.Writer, path, output string, offline bool) error {
 	} else if !errors.As(err, &result.Faults) {
 		return err
 	}
+	if err == nil && !offline {
+		result.Warnings = append(result.Warnings, config.RevokedWarnings()...)
+	}
 	if err == nil && !offline && !running(path) {
 		result.Warnings = append(result.Warnings, config.BusyListeners()...)
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -92,12 +94,24 @@ func (r *revoke) run(c *cobra.Command, args []string, now time.Time) error {
 	if _, err := fmt.Fprintln(out, what); err != nil {
 		return err
 	}
-	return r.apply(c)
+	if problem, cure := config.MissesAll(&line); problem != "" {
+		if _, err := fmt.Fprintf(c.ErrOrStderr(), "warning: %s revokes nobody: %s; %s\n", line.String(), problem, cure); err != nil {
+			return err
+		}
+	}
+	return r.apply(c, config)
 }
 
 // line makes the revocation of a command line.
 func (r *revoke) line(args []string, now time.Time) (line proxy.Revocation, err error) {
-	if line, err = proxy.ParseRevocation(strings.Join(args, " ")); err != nil {
+	words := slices.Clone(args)
+	for i, word := range words {
+		// The shell has removed the quotes of a name with spaces.
+		if strings.Contains(word, " ") && words[0] != "certificate" && !strings.HasPrefix(word, `"`) {
+			words[i] = strconv.Quote(word)
+		}
+	}
+	if line, err = proxy.ParseRevocation(strings.Join(words, " ")); err != nil {
 		return line, err
 	}
 	if r.before != "" {
@@ -117,7 +131,7 @@ func (r *revoke) line(args []string, now time.Time) (line proxy.Revocation, err 
 }
 
 // apply tells the running gateway to read the file again, and says what became of it.
-func (r *revoke) apply(c *cobra.Command) error {
+func (r *revoke) apply(c *cobra.Command, config *proxy.Config) error {
 	out := c.OutOrStdout()
 	at, err := controlSocket(c, r.config, r.socket)
 	if err != nil {
@@ -126,7 +140,11 @@ func (r *revoke) apply(c *cobra.Command) error {
 	report, err := proxy.Reload(c.Context(), at)
 	var nobody *proxy.ControlError
 	if errors.As(err, &nobody) {
-		_, err = io.WriteString(out, "no gateway answers at its control socket: one that runs elsewhere reads the file within seconds\n")
+		when := "reads the file within seconds"
+		if !config.Reload.Watches() {
+			when = "reads the file once it reloads"
+		}
+		_, err = fmt.Fprintln(out, "no gateway answers at its control socket: one that runs elsewhere", when)
 		return err
 	}
 	if err != nil {

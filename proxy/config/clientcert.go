@@ -26,7 +26,7 @@ func (c *Config) checkClientCertificates(f *setting.Faults) {
 			}
 		}
 		for j, h := range e.Hosts {
-			at, host := setting.Index(setting.Join(at, "hosts"), j), canonicalHost(h)
+			at, host := setting.Index(setting.Join(at, "hosts"), j), canonicalPattern(h)
 			switch first, taken := owner[host]; {
 			case taken:
 				f.Add(at, h, "is served by "+setting.Index("client_certificates", first)+" already", "list it once")
@@ -39,14 +39,12 @@ func (c *Config) checkClientCertificates(f *setting.Faults) {
 	}
 }
 
-func canonicalHost(h string) string { return strings.ToLower(strings.TrimSuffix(h, ".")) }
-
 // routed reports whether a route has the host, or a wildcard that contains it.
 func (c *Config) routed(host string) bool {
 	_, rest, _ := strings.Cut(host, ".")
 	return slices.ContainsFunc(c.Routes, func(r route.Config) bool {
 		return slices.ContainsFunc(r.Host, func(h string) bool {
-			h = canonicalHost(h)
+			h = canonicalPattern(h)
 			return h == host || h == "*."+rest
 		})
 	})
@@ -54,11 +52,11 @@ func (c *Config) routed(host string) bool {
 
 // servesCertificates reports whether an entry of client_certificates serves a host of a route.
 func (c *Config) servesCertificates(host string) bool {
-	host = canonicalHost(host)
+	host = canonicalPattern(host)
 	_, rest, _ := strings.Cut(host, ".")
 	return slices.ContainsFunc(c.ClientCertificates, func(e clientcert.Config) bool {
 		return len(e.Hosts) == 0 || slices.ContainsFunc(e.Hosts, func(h string) bool {
-			h = canonicalHost(h)
+			h = canonicalPattern(h)
 			return h == host || h == "*."+rest
 		})
 	})
@@ -90,26 +88,39 @@ func (c *Config) usesCertificates(r *route.Config) bool {
 }
 
 // AsksForCertificates reports whether a host should ask clients for certificates: one of its routes
-// uses them, or an entry lists the host and requires them, whatever proves the caller. The host may be that of a route, wildcards included, or one that a wildcard contains. As
-// with routes, an exact host precedes a wildcard.
+// uses them, or the entry that lists it requires them, whatever proves the caller. The host may be
+// that of a route, wildcards included, or one that a wildcard contains. As with routes, an exact host
+// precedes a wildcard.
 func (c *Config) AsksForCertificates(host string) bool {
-	host = canonicalHost(host)
+	host = canonicalPattern(host)
+	_, rest, _ := strings.Cut(host, ".")
 	uses, known := c.hostUsesCertificates(host)
 	if !known {
-		_, rest, _ := strings.Cut(host, ".")
 		uses, _ = c.hostUsesCertificates("*." + rest)
 	}
-	return uses
+	if uses {
+		return true
+	}
+	e := c.entryListing(host)
+	if e == nil {
+		e = c.entryListing("*." + rest)
+	}
+	return e != nil && e.Mode == clientcert.Required
+}
+
+// entryListing returns the entry of client_certificates that lists exactly this host; nil for none.
+func (c *Config) entryListing(host string) *clientcert.Config {
+	for i := range c.ClientCertificates {
+		if slices.ContainsFunc(c.ClientCertificates[i].Hosts, func(h string) bool { return canonicalPattern(h) == host }) {
+			return &c.ClientCertificates[i]
+		}
+	}
+	return nil
 }
 
 func (c *Config) hostUsesCertificates(host string) (uses, known bool) {
-	if slices.ContainsFunc(c.ClientCertificates, func(e clientcert.Config) bool {
-		return e.Mode == clientcert.Required && slices.ContainsFunc(e.Hosts, func(h string) bool { return canonicalHost(h) == host })
-	}) {
-		return true, true
-	}
 	for i := range c.Routes {
-		if slices.ContainsFunc(c.Routes[i].Host, func(h string) bool { return canonicalHost(h) == host }) {
+		if slices.ContainsFunc(c.Routes[i].Host, func(h string) bool { return canonicalPattern(h) == host }) {
 			known = true
 			uses = uses || c.usesCertificates(&c.Routes[i])
 		}

@@ -309,12 +309,13 @@ func (c *Config) raiseMethods() {
 // that faults show what was written.
 func (c *Config) normalize() {
 	c.fillPlaces(systemState)
+	for i := range c.ClientCertificates {
+		e := &c.ClientCertificates[i]
+		e.Hosts = canonicalPatterns(e.Hosts)
+	}
 	for i := range c.Routes {
 		r := &c.Routes[i]
-		r.Host = slices.Clone(r.Host)
-		for j, h := range r.Host {
-			r.Host[j] = canonicalPattern(h)
-		}
+		r.Host = canonicalPatterns(r.Host)
 		if r.Name == "" {
 			r.Name = defaultName(r)
 		}
@@ -322,6 +323,15 @@ func (c *Config) normalize() {
 			r.Path = "/"
 		}
 	}
+}
+
+// canonicalPatterns returns a copy with each host in its one form.
+func canonicalPatterns(hosts []string) []string {
+	hosts = slices.Clone(hosts)
+	for i, h := range hosts {
+		hosts[i] = canonicalPattern(h)
+	}
+	return hosts
 }
 
 // canonicalPattern writes a host, or *.host, in its one form; what is neither stays.

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -162,6 +164,66 @@ func TestAllowFromThatIncludesABalancerIsWarnedOf(t *testing.T) {
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) || strings.Contains(got, "\n") {
 			t.Errorf("%s, allow_from %s\ngot  %s\nwant %s", c.more, c.from, got, c.want)
 		}
+	}
+}
+
+// TestRevocationsOfNobodyAreWarnedOf: a mistyped name must not look like a revocation.
+func TestRevocationsOfNobodyAreWarnedOf(t *testing.T) {
+	dir := t.TempDir()
+	revoked, keys, config := filepath.Join(dir, "revoked.txt"), filepath.Join(dir, "keys"), filepath.Join(dir, "gateway.yaml")
+	hash := "sha256:" + strings.Repeat("1", 64)
+	for file, text := range map[string]string{
+		keys: "listed " + strings.ReplaceAll(hash, "1", "2") + "\n",
+		config: "tls: {local: {}}\nrevoked: revoked.txt\napi_key_file: keys\napi_keys: {fine: {hash: '" + hash + `', principal: lab}}
+issuers: {corp: {url: https://login.example.com, audience: models}}
+basic: {legacy: {htpasswd: {file: users}, until: 2099-01-01}}
+signing_keys: {acme-1: {principal: acme, secret: {env: A}}}
+routes: [{host: a.example, upstream: 'http://a:1', callers: [issuer/corp, apikey, key, basic/legacy], rules: [{allow: '*'}]}]
+`,
+		revoked: `# right
+principal issuer/corp:alice
+principal key:acme
+principal apikey:lab
+principal basic/legacy:bob
+principal cert:spiffe://lab/batch
+jti issuer/corp a-1
+key issuer/corp kid
+key acme-1
+apikey fine
+apikey fine:11111111
+apikey listed
+apikey listed:22222222
+certificate 1f2a CN=Lab CA
+# wrong
+principal issuer/crop:alice
+principal key:acme-1
+principal basic/old:bob
+jti issuer/crop a-1
+key issuer/crop kid
+key acme
+apikey lab
+apikey fine:22222222
+`,
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := Load(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range c.RevokedWarnings() {
+		_, line, _ := strings.Cut(f.Value, "revoked.txt:")
+		got = append(got, line+" "+strings.TrimPrefix(f.Problem, "revokes nobody: "))
+	}
+	want := []string{
+		`16 there is no issuer "crop"`, `17 no signing key has the principal "acme-1"`, `18 there is no entry "old" under basic`, `19 there is no issuer "crop"`,
+		`20 there is no issuer "crop"`, `21 there is no signing key "acme"`, `22 there is no API key "lab"`, `23 API key fine has no such secret`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
 

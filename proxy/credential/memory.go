@@ -123,8 +123,8 @@ const (
 	retryFirst = time.Second      // after one failed fetch; doubles with each further one
 	retryMost  = time.Minute      // the maximum
 	renewPause = 30 * time.Second // the shortest time between fetches because of refusals
-	// lastSeconds of a token's life are not used, so that it does not end on its way.
-	lastSeconds = 5 * time.Second
+	// unusedEnd is the part of a token's life that is not used, so that it does not end on its way.
+	unusedEnd = 5 * time.Second
 )
 
 // source holds the token of one configuration. One goroutine fetches it, so that there is one fetch
@@ -245,7 +245,7 @@ func (s *source) renew(ctx context.Context, began time.Time) (life time.Duration
 	if err != nil {
 		err = fmt.Errorf("fetching a token: %w", err)
 	} else {
-		s.token.Store(&token{value: value, ends: began.Add(life - min(life/10, lastSeconds))})
+		s.token.Store(&token{value: value, ends: began.Add(life - min(life/10, unusedEnd))})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -69,6 +69,11 @@ func (x *exchange) admitByRate() error {
 		if retry, ok := own.Take(); !ok {
 			return &refusal{reason: reasonRate, retryAfter: retry, cause: fmt.Errorf("over %s (rate of API key %s)", own.Rate(), x.proof.Limited)}
 		}
+		place := own.InFlight()
+		if !place.Enter() {
+			return &refusal{reason: reasonBusy, retryAfter: busyRetry, cause: fmt.Errorf("%d in flight already (in_flight of API key %s)", place.Max(), x.proof.Limited)}
+		}
+		x.own = place
 	}
 	rates, who := x.route.Limits.Rates, x.limitedAs()
 	if retry, ok := rates.Allow(who, x.client); !ok {
@@ -76,14 +81,6 @@ func (x *exchange) admitByRate() error {
 			own.Give()
 		}
 		return &refusal{reason: reasonRate, retryAfter: retry, cause: fmt.Errorf("over %s (limits.rate)", rates.Tightest(who, x.client))}
-	}
-	if own == nil {
-		return nil
-	}
-	if place := own.InFlight(); place.Enter() {
-		x.own = place
-	} else {
-		return &refusal{reason: reasonBusy, retryAfter: busyRetry, cause: fmt.Errorf("%d in flight already (in_flight of API key %s)", place.Max(), x.proof.Limited)}
 	}
 	return nil
 }

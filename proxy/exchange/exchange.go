@@ -41,16 +41,17 @@ type facts struct {
 	head   *message.Head
 	record audit.Record
 
-	client   netip.Addr // the client's address, seen through trusted proxies
-	trusted  bool       // the peer is a trusted proxy
-	route    *route.Route
-	timeouts upstream.Timeouts // the route's; with gRPC, the caller may set those that the route does not
-	asked    auth.Request      // the input of authentication
-	proof    auth.Proof
-	caller   identity.Principal
-	call     model.Call
-	content  content
-	scanned  scanned
+	client      netip.Addr // the client's address, seen through trusted proxies
+	trusted     bool       // the peer is a trusted proxy
+	route       *route.Route
+	timeouts    upstream.Timeouts // the route's; with gRPC, the caller may set those that the route does not
+	asked       auth.Request      // the input of authentication
+	revocations uint64            // Server.revocations before that
+	proof       auth.Proof
+	caller      identity.Principal
+	call        model.Call
+	content     content
+	scanned     scanned
 	// provisional permits sending an unverified body except for its end.
 	provisional policy.Provisional
 	admitted

@@ -1,9 +1,11 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,11 +126,11 @@ func (x *exchange) list() error {
 	return nil
 }
 
-// stillPermitted decides again on the exchange if a reload has happened since it began. It returns
-// what ends the exchange, or nil. Call it after each change of the exchange's registry entry, because
-// a concurrent reload may have missed the change.
+// stillPermitted decides again on the exchange if a reload or a revocation has happened since it
+// began. It returns what ends the exchange, or nil. Call it after each change of the exchange's
+// registry entry, because a concurrent reload may have missed the change.
 func (x *exchange) stillPermitted() *ending {
-	if x.server.current.Load() == x.snapshot {
+	if x.server.current.Load() == x.snapshot && x.server.revocations.Load() == x.revocations {
 		return nil
 	}
 	now := x.server.take()
@@ -174,9 +176,20 @@ func (x *exchange) underWay() underWay {
 
 // Recheck applies the current snapshot to exchanges that run with older ones, and ends those that
 // it refuses: a caller who loses a right loses its streams. It does not check rates, places in
-// flight and nonces again. It returns how many exchanges it ended. ctx limits the wait for keys of
-// new issuers; an exchange whose credential cannot be checked in time ends.
+// flight and nonces again. It returns how many exchanges it ended; those of revoked callers end
+// first. ctx limits the wait for issuers; an exchange whose credential cannot be checked in time
+// ends, unless its issuer is the one that admitted it.
 func (s *Server) Recheck(ctx context.Context) (ended int) {
+	return s.recheck(ctx, func(x *exchange, now *Snapshot) bool { return x.snapshot != now })
+}
+
+// RecheckAll is Recheck for all exchanges, after the revocations of the current snapshot have changed.
+func (s *Server) RecheckAll(ctx context.Context) (ended int) {
+	s.revocations.Add(1) // for those that are being decided
+	return s.recheck(ctx, func(*exchange, *Snapshot) bool { return true })
+}
+
+func (s *Server) recheck(ctx context.Context, concerns func(*exchange, *Snapshot) bool) (ended int) {
 	now := s.take()
 	if now == nil {
 		return 0
@@ -184,27 +197,45 @@ func (s *Server) Recheck(ctx context.Context) (ended int) {
 	defer now.leave()
 	var all []underWay
 	s.live.each(func(x *exchange) {
-		if x.snapshot != now && x.listed.decided {
+		if x.listed.decided && concerns(x, now) {
 			all = append(all, x.underWay())
 		}
 	})
-	for i := range all {
-		u := &all[i]
-		if u.life.Err() != nil {
-			continue
+	ended = checkAgain(all, func(u *underWay) *ending {
+		r, err := now.Routes.Match(u.head)
+		if err == nil {
+			err = r.Chain.Revokes(&u.proof.Caller)
 		}
+		if err != nil {
+			return withdrawn(err)
+		}
+		return nil
+	})
+	// Those whose issuer may have to be asked come last, so that nobody waits for it in vain.
+	slices.SortStableFunc(all, func(a, b underWay) int { return cmp.Compare(asks(&a), asks(&b)) })
+	return ended + checkAgain(all, func(u *underWay) *ending {
 		if err := now.permits(ctx, u); err != nil {
-			u.life.End(withdrawn(err))
-			ended++
+			return withdrawn(err)
 		}
+		return nil
+	})
+}
+
+// asks returns 1 if the issuer of the credential may have to be asked about it, otherwise 0.
+func asks(u *underWay) int {
+	if u.proof.Revocable {
+		return 1
 	}
-	return ended
+	return 0
 }
 
 // permits returns nil if the snapshot permits an exchange that an older one has permitted. Otherwise
 // it returns the reason.
 func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
 	if err := s.checkConn(u.head.Host, u.conn); err != nil {
+		return err
+	}
+	if err := s.checkBalanced(u.head, u.conn); err != nil {
 		return err
 	}
 	r, err := s.Routes.Match(u.head)

@@ -40,10 +40,13 @@ type Server struct {
 	httpsPort atomic.Int32
 
 	inFlight atomic.Int64
-	cut      atomic.Pointer[ending] // why the process has ended all exchanges; nil before
-	stopped  atomic.Int64           // exchanges that ended with reasonShutdown
-	live     registry
-	ended    sync.Pool // finished exchanges, for reuse
+
+	revocations atomic.Uint64 // how often the revocations of a current snapshot have changed
+
+	cut     atomic.Pointer[ending] // why the process has ended all exchanges; nil before
+	stopped atomic.Int64           // exchanges that ended with reasonShutdown
+	live    registry
+	ended   sync.Pool // finished exchanges, for reuse
 }
 
 // New returns a server whose current snapshot is first.

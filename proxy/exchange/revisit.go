@@ -9,7 +9,7 @@ import (
 	"sallyport/auth"
 )
 
-// revisitors is how many credentials Revisit checks at once: a slow issuer must not delay the others.
+// revisitors is how many credentials are checked again at once: a slow issuer must not delay the others.
 const revisitors = 8
 
 // revoked is the ending of an exchange whose credential its issuer has withdrawn.
@@ -39,24 +39,38 @@ func (s *Server) Revisit(ctx context.Context) (ended int) {
 			all = append(all, x.underWay())
 		}
 	})
-	var next, n atomic.Int64
+	return checkAgain(all, func(u *underWay) *ending {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := now.permits(ctx, u); err != nil && ctx.Err() == nil && !u.outlasts(err) {
+			return revoked(err)
+		}
+		return nil
+	})
+}
+
+// checkAgain ends the exchanges for which check returns an ending, and returns how many. It checks
+// several at once.
+func checkAgain(all []underWay, check func(*underWay) *ending) int {
+	var next, ended atomic.Int64
 	var work sync.WaitGroup
 	for range min(revisitors, len(all)) {
 		work.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(all)) && ctx.Err() == nil; i = next.Add(1) - 1 {
+			for i := next.Add(1) - 1; i < int64(len(all)); i = next.Add(1) - 1 {
 				u := &all[i]
 				if u.life.Err() != nil {
 					continue
 				}
-				if err := now.permits(ctx, u); err != nil && ctx.Err() == nil && !u.outlasts(err) {
-					u.life.End(revoked(err))
-					n.Add(1)
+				if cause := check(u); cause != nil {
+					u.life.End(cause)
+					ended.Add(1)
 				}
 			}
 		})
 	}
 	work.Wait()
-	return int(n.Load())
+	return int(ended.Load())
 }
 
 // outlasts reports whether an exchange goes on although its credential could not be checked.

@@ -37,6 +37,9 @@ type Snapshot struct {
 	// certificates: a [*Misdirected], or an [*auth.Error] if the connection's certificate is refused
 	// by now. Nil: no host asks for any.
 	CheckConn func(host string, c *wire.Conn) error
+	// CheckBalanced returns an [*auth.Error] if the host of a request requires client certificates,
+	// a balancer has ended the client's TLS, and its field proves none. Nil like CheckConn.
+	CheckBalanced func(head *message.Head, c *wire.Conn) error
 	// Outdated reports whether a new connection might have a client certificate where this one has
 	// none: its handshake did not ask by the present policy of the host. Nil like CheckConn.
 	Outdated func(host string, c *wire.Conn) bool
@@ -54,6 +57,14 @@ func (s *Snapshot) checkConn(host string, c *wire.Conn) error {
 		return nil
 	}
 	return s.CheckConn(host, c)
+}
+
+// checkBalanced returns why a balancer's request may not use its host.
+func (s *Snapshot) checkBalanced(head *message.Head, c *wire.Conn) error {
+	if s.CheckBalanced == nil {
+		return nil
+	}
+	return s.CheckBalanced(head, c)
 }
 
 // Misdirected is the error for a request on a connection whose handshake did not ask for client

@@ -140,12 +140,18 @@ func (x *exchange) read() error {
 func (x *exchange) match() error {
 	forms := x.head.Forms
 	r, err := x.snapshot.Routes.Match(x.head)
-	if bad := x.snapshot.checkConn(x.head.Host, x.stream.Conn()); bad != nil {
+	bad := x.snapshot.checkConn(x.head.Host, x.stream.Conn())
+	if bad != nil {
+		bad = hangingUp(bad)
+	} else {
+		bad = x.snapshot.checkBalanced(x.head, x.stream.Conn())
+	}
+	if bad != nil {
 		// This comes first: who may not use the host does not learn which paths it has.
 		if x.route = r; r != nil {
 			x.record.Route = r.Name
 		}
-		return hangingUp(bad)
+		return bad
 	}
 	if err != nil {
 		return err
@@ -207,6 +213,7 @@ func (x *exchange) isPreflight() bool {
 // authenticate identifies the caller from the credentials in the head.
 func (x *exchange) authenticate() error {
 	var err error
+	x.revocations = x.server.revocations.Load()
 	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS}
 	x.proof, err = x.route.Chain.Authenticate(x.life, &x.asked)
 	if x.proof.Signature != nil {

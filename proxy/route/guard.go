@@ -126,7 +126,6 @@ func weighty(folded string) bool {
 func Replaced(folded string) bool {
 	switch folded {
 	case "forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
-		"client-cert", "client-cert-chain",
 		"script-name", "remote-addr", "proxy",
 		"x-original-url", "x-original-uri", "x-original-host", "x-original-method", "x-rewrite-url", "x-host",
 		"x-envoy-original-path", "x-envoy-original-host",
