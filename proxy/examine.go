@@ -13,6 +13,7 @@ import (
 	"sallyport/auth"
 	"sallyport/auth/clientcert"
 	"sallyport/policy"
+	"sallyport/proxy/credential"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -194,4 +195,15 @@ func (x *Examination) Reach(ctx context.Context, name, url string) error {
 		return err
 	}
 	return u.Reach(ctx, url, x.dial)
+}
+
+// Credential fetches the token that the gateway shows to an upstream's servers. It reports whether there
+// is one to fetch, why that failed, and what to do.
+func (x *Examination) Credential(ctx context.Context, name string) (fetched bool, cure string, err error) {
+	c := x.config.Upstreams[name].Credentials.OAuth2
+	if c == nil {
+		return false, "", nil
+	}
+	err = credential.Try(ctx, c)
+	return true, credential.Cure(err), err
 }

@@ -209,7 +209,7 @@ func (s *source) run(ctx context.Context) {
 		case err != nil:
 			wait = min(retryFirst<<min(failures, 10), retryMost)
 			if failures++; failures == 1 {
-				s.lines.Warn("failed", "fetching a token for an upstream failed", "upstream", s.name, "error", err)
+				s.lines.Warn("failed", "fetching a token for an upstream failed", "upstream", s.name, "error", err, "cure", Cure(err))
 			}
 			refused = nil
 		case failures > 0:

@@ -107,10 +107,68 @@ func plainFault(err error) error {
 	case !errors.As(err, &refused):
 		return errNoToken
 	}
-	what := fmt.Sprintf("the token endpoint answered %d", refused.Response.StatusCode)
+	answer := &refusal{status: refused.Response.StatusCode}
 	switch refused.ErrorCode {
 	case "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_target", "access_denied":
-		what += " " + refused.ErrorCode
+		answer.code = refused.ErrorCode
 	}
-	return errors.New(what)
+	return answer
+}
+
+// refusal is an answer of the token endpoint without a token.
+type refusal struct {
+	status int
+	code   string // of RFC 6749, section 5.2; "" for none or another
+}
+
+func (r *refusal) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("the token endpoint answered %d %s", r.status, r.code))
+}
+
+// Try fetches one token as the gateway would for an upstream, and drops it.
+func Try(ctx context.Context, c *upstream.OAuth2Config) error {
+	fetch, err := newFetcher(c)
+	if err != nil {
+		return err
+	}
+	_, _, err = fetch(ctx)
+	return err
+}
+
+// Cure says what to do about an error of fetching a token, such as one of [Try]; "" if that is not
+// known.
+func Cure(err error) string {
+	var failed *fetch.Error
+	var refused *refusal
+	switch {
+	case errors.As(err, &refused):
+		return cureRefusal(refused)
+	case !errors.As(err, &failed):
+		return ""
+	}
+	switch failed.Kind {
+	case fetch.Untrusted:
+		return "name the file with the root certificate of the issuer's authority as ca of oauth2"
+	case fetch.Unreachable, fetch.TimedOut:
+		return "is the issuer running, and may this machine reach it?"
+	case fetch.BadStatus, fetch.Garbage:
+		return "write issuer as its tokens have it, or its token_url"
+	}
+	return ""
+}
+
+func cureRefusal(r *refusal) string {
+	switch {
+	case r.code == "invalid_client":
+		return "compare client_id and client_secret with the issuer's page; if they are right, try another auth_style"
+	case r.code == "unauthorized_client", r.code == "unsupported_grant_type":
+		return "allow this client the grant by client credentials at the issuer"
+	case r.code == "invalid_scope":
+		return "correct scopes, or allow them to this client at the issuer"
+	case r.code == "invalid_target":
+		return "correct audience"
+	case r.status >= 500:
+		return "the issuer is in trouble: its log says more"
+	}
+	return "the issuer's log says more; is this its token endpoint?"
 }

@@ -103,10 +103,16 @@ func TestBadAnswersOfTokenEndpoints(t *testing.T) {
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%s: got %v; want %s", name, err, c.want)
 		}
+		if cure := Cure(err); strings.Contains(cure, secret) || strings.HasPrefix(c.want, "the token endpoint answered") && cure == "" {
+			t.Errorf("%s: the cure is %q", name, cure)
+		}
 	}
 	gone := &upstream.OAuth2Config{TokenURL: urlOf(t, "http://127.0.0.1:1/token"), ClientID: "gateway", ClientSecret: setting.Literal([]byte(secret))}
 	if _, _, err := fetched(t, gone); err == nil || err.Error() != "unreachable: connection refused" {
 		t.Errorf("an endpoint that is gone: %v", err)
+	}
+	if err := Try(t.Context(), gone); err == nil || Cure(err) != "is the issuer running, and may this machine reach it?" {
+		t.Errorf("trying an endpoint that is gone: %v, cured by %q", err, Cure(err))
 	}
 }
 

@@ -283,6 +283,28 @@ func TestFindings(t *testing.T) {
 			return start + "upstreams: {g: {grpc: \"h2c://" + models + "\"}}\nroutes:\n" + route("a.localhost", "g", anonymous) +
 				route("b.localhost", "https://"+models, anonymous) + route("c.localhost", s.URL, anonymous)
 		}},
+		{"tokens for upstreams: fetched, refused, from a server that is gone", func(t *testing.T, w *world) string {
+			tokens := server(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				rw.Header().Set("Content-Type", "application/json")
+				if id, _, _ := r.BasicAuth(); id != "gateway" {
+					rw.WriteHeader(401)
+					fmt.Fprint(rw, `{"error": "invalid_client"}`)
+					return
+				}
+				fmt.Fprint(rw, `{"access_token": "t1", "token_type": "bearer", "expires_in": 600}`)
+			}))
+			w.file(t, "secret", "the-secret")
+			config, routes := start+"upstreams:\n", "routes:\n"
+			for i, client := range []string{"gateway", "stranger", "gone"} {
+				at := tokens
+				if client == "gone" {
+					at = "127.0.0.1:1"
+				}
+				config += fmt.Sprintf("  u%d: {rest: \"http://%s\", credentials: {oauth2: {token_url: \"http://%s/token\", client_id: %s, client_secret: {file: secret}}}}\n", i, models, at, client)
+				routes += route(fmt.Sprintf("u%d.localhost", i), fmt.Sprintf("u%d", i), anonymous)
+			}
+			return config + routes
+		}},
 	}
 	var b strings.Builder
 	for _, c := range cases {

@@ -51,15 +51,34 @@ func (p *patient) endpoints() []endpoint {
 	return all
 }
 
-// upstreams checks that endpoints accept connections, and that nobody else can make them.
+// upstreams checks that endpoints accept connections, that nobody else can make them, and that the
+// tokens for them can be fetched.
 func (p *patient) upstreams() []check {
 	var all []check
+	var named []string
 	for _, e := range p.endpoints() {
+		if !slices.Contains(named, e.upstream) {
+			named = append(named, e.upstream)
+			all = append(all, func(ctx context.Context) []Finding { return p.credential(ctx, e.upstream) })
+		}
 		all = append(all,
 			func(ctx context.Context) []Finding { return []Finding{p.reach(ctx, &e)} },
 			func(ctx context.Context) []Finding { return p.exposed(ctx, &e) })
 	}
 	return all
+}
+
+// credential checks that the token for an upstream can be fetched; none if it needs none.
+func (p *patient) credential(ctx context.Context, upstream string) []Finding {
+	at := "upstreams." + upstream + ".credentials"
+	fetched, cure, err := p.exam.Credential(ctx, upstream)
+	switch {
+	case err != nil:
+		return []Finding{{"credential", at, Fail, "no token: " + err.Error(), cure}}
+	case fetched:
+		return []Finding{{"credential", at, OK, "the issuer gives the gateway a token", ""}}
+	}
+	return nil
 }
 
 func (p *patient) reach(ctx context.Context, e *endpoint) Finding {
