@@ -231,7 +231,7 @@ func TestRefusedRequestUsesUpNoNonce(t *testing.T) {
 	})
 	t.Run("where no signatures are taken", func(t *testing.T) {
 		h := h.in(t)
-		ask(h, errand{target: "/token"}, 401, "no_credential")
+		ask(h, errand{target: "/token"}, 401, "unlisted_credential")
 		remembered(h, 3)
 	})
 	t.Run("by 413", func(t *testing.T) {

@@ -57,7 +57,7 @@ func TestCallersWithSeveralProofs(t *testing.T) {
 
 		{"/alias", "alice", "", "issuer/corp:alice"}, {"/alias", "", "acme", "key:acme"}, {"/alias", "bob", "", "forbidden"}, {"/alias", "", "orbit", "forbidden"},
 
-		{"/token", "alice", "acme", "issuer/corp:alice"}, {"/token", "", "acme", "no_credential"}, {"/token", "alice", "forged", "issuer/corp:alice"},
+		{"/token", "alice", "acme", "issuer/corp:alice"}, {"/token", "", "acme", "unlisted_credential"}, {"/token", "alice", "forged", "issuer/corp:alice"},
 		{"/open", "", "forged", "anonymous"}, {"/open", "forged", "acme", "anonymous"},
 	} {
 		t.Run(fmt.Sprintf("%s with the token of %q and the signature of %q", c.path, c.token, c.key), func(t *testing.T) {
