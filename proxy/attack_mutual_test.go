@@ -294,6 +294,18 @@ func TestRequiredCertificateIsNeededBehindBalancers(t *testing.T) {
 	ask("no certificate", "strict.test", "", "401 certificate_missing")
 	ask("a revoked one", "strict.test", "Client-Cert: "+bad+"\r\n", "401 certificate_revoked")
 	ask("a good one", "strict.test", "Client-Cert: "+good+"\r\n", "200 ")
+	for _, path := range []string{"/cert", "/tokens"} {
+		fields := append(told("nginx", "GET", "strict.test", path), "Client-Cert: "+good, "Client-Cert-Chain: "+sfBytes(h.lab))
+		if path == "/tokens" {
+			fields = append(fields, "Authorization: Bearer TOKEN")
+		}
+		if r := h.askAs(fields...); r.StatusCode != 200 {
+			t.Errorf("forward-auth for %s: %d %s", path, r.StatusCode, r.Header)
+		}
+	}
+	if r := h.askAs(append(told("nginx", "GET", "models.test", "/tokens"), "Client-Cert: "+good, "Authorization: Bearer TOKEN")...); r.StatusCode != 403 {
+		t.Errorf("forward-auth, a field that nobody may send: %d", r.StatusCode)
+	}
 }
 
 // refusedConnections are requests over connections that were opened for another host, or before the

@@ -117,6 +117,16 @@ func (p *clientPolicies) checkBalanced(head *message.Head, c *wire.Conn) error {
 	return auth.CheckCertificate(p.trusts, &auth.Request{Head: head, Via: c.Peer.Addr().Unmap(), Conn: c.TLS})
 }
 
+// certificateField implements [exchange.Snapshot.CertificateField].
+func (p *clientPolicies) certificateField(host, name string, c *wire.Conn) bool {
+	trust, policy := p.trustOf(host)
+	if policy == nil {
+		return false
+	}
+	field := trust.HeaderFrom(c.Peer.Addr())
+	return field != "" && (name == field || field == clientcert.FieldClientCert && name == clientcert.FieldClientCertChain)
+}
+
 // outdated implements [exchange.Snapshot.Outdated].
 func (p *clientPolicies) outdated(host string, c *wire.Conn) bool {
 	trust, policy := p.trustOf(host)

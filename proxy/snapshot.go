@@ -82,7 +82,8 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	}
 	var clients edge.ClientPolicies
 	if p := newClientPolicies(cfg, s.certs); p != nil {
-		clients, s.CheckConn, s.CheckBalanced, s.Outdated = p.of, p.checkConn, p.checkBalanced, p.outdated
+		clients, s.CheckConn, s.CheckBalanced = p.of, p.checkConn, p.checkBalanced
+		s.CertificateField, s.Outdated = p.certificateField, p.outdated
 	}
 	if s.tls, err = m.edge.Prepare(cfg.TLS, cfg.TLSHosts(), len(cfg.Listen.HTTPAddrs()) > 0, clients); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)

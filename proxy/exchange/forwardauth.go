@@ -121,6 +121,12 @@ func splitURL(s string) (scheme, authority, target string) {
 	return scheme, rest, ""
 }
 
+// writtenByProxy reports whether the other proxy itself writes a field: one from which the gateway
+// takes the client's certificate, or has taken the caller's credential.
+func (x *exchange) writtenByProxy(name string) bool {
+	return name == x.proof.Field || x.snapshot.CertificateField != nil && x.snapshot.CertificateField(x.head.Host, name, x.stream.Conn())
+}
+
 // permit tells the other proxy that it may forward a request, and who the caller is. It always
 // sends every identity field: for a missing one, the proxy would forward the client's.
 func (x *exchange) permit(v verdict) error {
@@ -136,7 +142,9 @@ func (x *exchange) permit(v verdict) error {
 	case !asksForWebSocketAlone(f):
 		return because(reasonUpgrade, "the request may ask for another protocol than websocket")
 	}
-	if i := slices.IndexFunc(x.head.Fields, func(line message.Field) bool { return x.route.Passed.Drops(line.Name) }); i >= 0 {
+	if i := slices.IndexFunc(x.head.Fields, func(line message.Field) bool {
+		return x.route.Passed.Drops(line.Name) && !x.writtenByProxy(line.Name)
+	}); i >= 0 {
 		// The other proxy forwards its client's field, which only the gateway's own way could drop.
 		return &message.FieldError{Err: route.ErrSpoofed, Name: x.head.Fields[i].Name, Cure: "let the proxy in front remove it, or list it under pass_identity_fields"}
 	}

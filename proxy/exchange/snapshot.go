@@ -40,6 +40,9 @@ type Snapshot struct {
 	// CheckBalanced returns an [*auth.Error] if the host of a request requires client certificates,
 	// a balancer has ended the client's TLS, and its field proves none. Nil like CheckConn.
 	CheckBalanced func(head *message.Head, c *wire.Conn) error
+	// CertificateField reports whether the peer of a connection sends clients' certificates for the
+	// host in a field of this name. Nil like CheckConn.
+	CertificateField func(host, name string, c *wire.Conn) bool
 	// Outdated reports whether a new connection might have a client certificate where this one has
 	// none: its handshake did not ask by the present policy of the host. Nil like CheckConn.
 	Outdated func(host string, c *wire.Conn) bool
