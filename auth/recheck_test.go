@@ -172,7 +172,7 @@ func TestRecheckOfSignatures(t *testing.T) {
 			m["acme-1"] = SigningKeyConfig{Principal: "other", Secret: literal(secretOf("acme-1"))}
 		}, usual, "bad_credential", "key:planet"},
 		"route for acme":       {nil, Demand{Callers: []string{"key/acme"}}, "key:acme", "bad_signature"},
-		"route for tokens":     {nil, Demand{Callers: []string{"issuer/corp"}}, "no_credential", "no_credential"},
+		"route for tokens":     {nil, Demand{Callers: []string{"issuer/corp"}}, "unlisted_credential", "unlisted_credential"},
 		"route for both":       {nil, Demand{Callers: []string{"key", "issuer/corp"}, All: true}, "no_credential", "no_credential"},
 		"route for everyone":   {nil, Demand{Callers: []string{"anonymous"}}, "anonymous", "anonymous"},
 		"covers more":          {nil, Demand{Callers: []string{"key"}, Signatures: SignatureDemand{Authority: yes, Cover: []string{"x-tenant"}}}, "coverage", "key:planet"},
