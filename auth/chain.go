@@ -102,7 +102,7 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	}
 	c := &Chain{anyRequired: d.All || d.Signatures.Always, revoked: &a.revoked, aliases: a.aliases}
 	c.bind = c.anyRequired && !d.Independent
-	c.takes = setting.Shortened(strings.Join(d.Callers, ", "), 2*shownName)
+	c.takes = setting.Shortened(strings.Join(a.places(d.Callers), ", "), 2*shownName)
 	words, callers, err := byKind(d.Callers)
 	if err != nil {
 		return nil, err

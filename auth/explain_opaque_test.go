@@ -97,6 +97,11 @@ func TestPresentInTheFieldOfTheIssuer(t *testing.T) {
 	if e.Reason != WrongAudience || !strings.HasPrefix(e.Findings[0].Problem, `aud is ["x"], corp wants ["models"]`) {
 		t.Errorf("got %+v", e)
 	}
+	elsewhere := &Request{Head: head()}
+	elsewhere.Head.Fields.Add("authorization", "Bearer x.y.z")
+	if _, err := chain.Authenticate(t.Context(), elsewhere); err == nil || !strings.HasSuffix(err.Error(), "the route takes issuer/corp in cf-access-jwt-assertion") {
+		t.Errorf("in Authorization: got %v", err)
+	}
 }
 
 // Access tokens of Cognito have no aud.

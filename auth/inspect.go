@@ -167,6 +167,10 @@ func (iss *issuer) cureFetch(e *keysError) string {
 		return "write the name that is in the issuer's certificate, in " + at + ".url or discovery"
 	case errors.As(e.err, new(x509.CertificateInvalidError)):
 		return "renew the issuer's certificate, or correct the clock of this machine"
+	case iss.proxied && (strings.HasPrefix(e.what, string(fetch.Unreachable)) || strings.HasPrefix(e.what, string(fetch.TimedOut))):
+		return "does the proxy in " + at + ".proxy run, and does it reach the issuer?"
+	case strings.HasPrefix(e.what, string(fetch.ProxyRefused)):
+		return "let the proxy in " + at + ".proxy pass connections to the issuer, or correct its credentials"
 	case errors.As(e.err, new(*net.DNSError)):
 		return "DNS does not know this name here: correct it, or add it to DNS or /etc/hosts"
 	case strings.HasPrefix(e.what, string(fetch.Untrusted)):

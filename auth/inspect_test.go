@@ -4,6 +4,7 @@ import (
 	"crypto/elliptic"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"sallyport/auth/authtest"
+	"sallyport/auth/fetch"
 )
 
 // TestInspection compares what is said about issuers in every state with the golden file.
@@ -71,6 +73,18 @@ func TestInspection(t *testing.T) {
 	}
 	text := regexp.MustCompile(`127\.0\.0\.1:\d\d+`).ReplaceAllString(b.String(), "127.0.0.1:PORT")
 	golden(t, "testdata/inspect.txt", text)
+}
+
+func TestCuresOfAnIssuerBehindAProxyNameTheProxy(t *testing.T) {
+	iss := &issuer{name: "corp", proxied: true}
+	for _, what := range []fetch.Kind{fetch.Unreachable, fetch.TimedOut, fetch.ProxyRefused} {
+		if got := iss.cureFetch(&keysError{what: string(what), err: errors.New("x")}); !strings.Contains(got, "issuers.corp.proxy") {
+			t.Errorf("%s: got %q", what, got)
+		}
+	}
+	if got := iss.cureFetch(&keysError{what: string(fetch.BadStatus) + " 500"}); strings.Contains(got, "issuers.corp.proxy") {
+		t.Errorf("an answer of the issuer: got %q", got)
+	}
 }
 
 // These errors need a certificate or a resolver of their own; here they are made by hand.

@@ -196,6 +196,7 @@ type issuer struct {
 	audience []string
 	field    string         // with its tokens; "" for authorization
 	from     []netip.Prefix // the peers whose field counts
+	proxied  bool           // it is reached through a proxy alone
 	rules    tokenRules
 	keys     keySource
 
@@ -216,8 +217,9 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 		options.Roots = roots
 	}
 	iss := &issuer{
-		name:   name,
-		source: "issuer/" + name,
+		proxied: !c.Proxy.URL.IsZero(),
+		name:    name,
+		source:  "issuer/" + name,
 		// The digest includes the name, since cached tokens contain it in their principal.
 		digest: setting.Digest(struct {
 			Name   string

@@ -91,6 +91,17 @@ func (a *Auth) byField(callers []string) [][]string {
 	return all
 }
 
+// places returns callers for causes: those whose tokens stand in a field of their own with that field.
+func (a *Auth) places(callers []string) []string {
+	all := slices.Clone(callers)
+	for i, caller := range callers {
+		if iss := a.issuer(caller); iss != nil && iss.field != "" {
+			all[i] += " in " + iss.field
+		}
+	}
+	return all
+}
+
 // token returns the token of a request.
 func (b *bearer) token(r *Request) (string, error) {
 	if b.field == "" {

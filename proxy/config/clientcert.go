@@ -69,9 +69,13 @@ func (c *Config) checkCertificateHosts(r *route.Config, at, caller string, f *se
 	if kindOfCaller(caller) != "cert" && c.Issuers[issuer].BoundTokens != auth.BoundRequire {
 		return
 	}
+	cure := "add the host to hosts of an entry"
+	if len(c.ClientCertificates) == 0 {
+		cure = "add client_certificates: {ca: FILE}; sallyport ca init makes such a file"
+	}
 	for _, h := range r.Host {
 		if !c.servesCertificates(h) {
-			f.Add(at, caller, "no entry of client_certificates serves "+h+", so no client could prove a certificate there", "add the host to hosts of an entry")
+			f.Add(at, caller, "no entry of client_certificates serves "+h+", so no client could prove a certificate there", cure)
 			return
 		}
 	}
