@@ -122,7 +122,7 @@ func TestTokenFieldOfAStrangerDoesNotCount(t *testing.T) {
 	}
 	eventually(t, "the record says why", func() bool {
 		for _, r := range h.audit.records(t) {
-			if r["cause"] == "cf-access-jwt-assertion came from 127.0.0.1, which token_from does not list; the route takes issuer/front" {
+			if r["cause"] == "cf-access-jwt-assertion came from 127.0.0.1, which token_from does not list; the route takes issuer/front in cf-access-jwt-assertion" {
 				return true
 			}
 		}
