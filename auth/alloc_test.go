@@ -18,10 +18,10 @@ func TestNewTokenAllocatesLittle(t *testing.T) {
 		authtest.NewKey("ed", "EdDSA", authtest.Ed25519()),
 		authtest.NewKey("rsa", "RS256", authtest.RSA()),
 	} {
-		clock := newClock()
+		clock := authtest.NewClock()
 		p := newProvider(t, k.JWK())
 		a, chain := newAuth(t, clock, p.config())
-		r := from(client, head("Bearer "+k.Token(p.claims(clock.now(), nil))))
+		r := from(client, head("Bearer "+k.Token(p.claims(clock.Now(), nil))))
 		n := testing.AllocsPerRun(200, func() {
 			if _, err := chain.Authenticate(t.Context(), r); err != nil {
 				t.Fatal(err)

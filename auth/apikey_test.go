@@ -23,7 +23,7 @@ import (
 // expires in an hour.
 type keyring struct {
 	t                *testing.T
-	clock            *clock
+	clock            *authtest.Clock
 	provider         *provider
 	signer           authtest.Key
 	auth             *Auth
@@ -31,7 +31,7 @@ type keyring struct {
 }
 
 func newKeyring(t *testing.T) *keyring {
-	k := &keyring{t: t, clock: newClock(), signer: authtest.NewKey("ed", "EdDSA", authtest.Ed25519()), old: apikey.New(), acme: apikey.New(), orbit: apikey.New()}
+	k := &keyring{t: t, clock: authtest.NewClock(), signer: authtest.NewKey("ed", "EdDSA", authtest.Ed25519()), old: apikey.New(), acme: apikey.New(), orbit: apikey.New()}
 	k.provider = newProvider(t, k.signer.JWK())
 	k.auth = k.load(k.config())
 	return k
@@ -40,7 +40,7 @@ func newKeyring(t *testing.T) *keyring {
 func (k *keyring) config() map[string]APIKeyConfig {
 	return map[string]APIKeyConfig{
 		"acme":  {Hash: setting.List[string]{apikey.HashText(k.old), apikey.HashText(k.acme)}, Groups: setting.List[string]{"partners"}},
-		"orbit": {Hash: setting.List[string]{apikey.HashText(k.orbit)}, Principal: "probe", NotAfter: setting.Time{Time: k.clock.now().Add(time.Hour)}},
+		"orbit": {Hash: setting.List[string]{apikey.HashText(k.orbit)}, Principal: "probe", NotAfter: setting.Time{Time: k.clock.Now().Add(time.Hour)}},
 	}
 }
 
@@ -50,7 +50,7 @@ func (k *keyring) load(all map[string]APIKeyConfig) *Auth {
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	return activeAuth(k.t, NewMemory(MemoryOptions{Now: k.clock.now}), Config{
+	return activeAuth(k.t, NewMemory(MemoryOptions{Now: k.clock.Now}), Config{
 		Issuers: map[string]IssuerConfig{"corp": k.provider.config()}, APIKeys: table,
 	})
 }
@@ -65,7 +65,7 @@ func (k *keyring) chain(callers ...string) *Chain {
 }
 
 func (k *keyring) token() string {
-	return k.signer.Token(k.provider.claims(k.clock.now(), nil))
+	return k.signer.Token(k.provider.claims(k.clock.Now(), nil))
 }
 
 // fields is a request with these pairs of name and value.
@@ -123,7 +123,7 @@ func TestAPIKeyProvesItsPrincipal(t *testing.T) {
 		}
 	}
 	proof, err := c.Authenticate(t.Context(), from(client, fields("api-key", k.orbit)))
-	if err != nil || proof.Caller.String() != "apikey:probe" || !proof.Caller.Expires.Equal(k.clock.now().Add(time.Hour)) || proof.Caller.Kind() != "apikey" {
+	if err != nil || proof.Caller.String() != "apikey:probe" || !proof.Caller.Expires.Equal(k.clock.Now().Add(time.Hour)) || proof.Caller.Kind() != "apikey" {
 		t.Errorf("got %+v, %v", proof, err)
 	}
 	proof, _ = c.Authenticate(t.Context(), from(client, fields("api-key", k.acme)))
@@ -179,7 +179,7 @@ func TestBadAPIKeysAreRefused(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 		}
 	}
-	k.clock.add(time.Hour)
+	k.clock.Add(time.Hour)
 	if got := k.outcome(k.chain("apikey"), client, fields("x-api-key", k.orbit)); got != APIKeyExpired {
 		t.Errorf("after not_after: got %s", got)
 	}
@@ -274,7 +274,7 @@ func TestRecheckOfAPIKeys(t *testing.T) {
 		"the key":       {func(m map[string]APIKeyConfig) { delete(m, "acme") }, APIKeyUnknown},
 		"its principal": {func(m map[string]APIKeyConfig) { m["acme"] = APIKeyConfig{Hash: m["acme"].Hash, Principal: "x"} }, BadCredential},
 		"its time": {func(m map[string]APIKeyConfig) {
-			m["acme"] = APIKeyConfig{Hash: m["acme"].Hash, NotAfter: setting.Time{Time: k.clock.now()}}
+			m["acme"] = APIKeyConfig{Hash: m["acme"].Hash, NotAfter: setting.Time{Time: k.clock.Now()}}
 		}, APIKeyExpired},
 	} {
 		all := k.config()
@@ -365,7 +365,7 @@ func TestAPIKeyFile(t *testing.T) {
 // TestSecretsOfAKeyEndByThemselves gives the old secret an end of its own, in either form.
 func TestSecretsOfAKeyEndByThemselves(t *testing.T) {
 	k := newKeyring(t)
-	end := k.clock.now().Add(time.Hour)
+	end := k.clock.Now().Add(time.Hour)
 	hashes := setting.List[string]{apikey.HashText(k.old) + "@" + end.UTC().Format(time.RFC3339), apikey.HashText(k.acme)}
 	file := filepath.Join(t.TempDir(), "keys")
 	if err := os.WriteFile(file, []byte("acme "+strings.Join(hashes, " ")+"\n"), 0o600); err != nil {
@@ -379,15 +379,15 @@ func TestSecretsOfAKeyEndByThemselves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := k.clock.now()
+	start := k.clock.Now()
 	for name, table := range map[string]*APIKeys{"inline": inline, "in the file": listed} {
-		k.clock.add(start.Sub(k.clock.now()))
-		k.auth = activeAuth(t, NewMemory(MemoryOptions{Now: k.clock.now}), Config{APIKeys: table})
+		k.clock.Add(start.Sub(k.clock.Now()))
+		k.auth = activeAuth(t, NewMemory(MemoryOptions{Now: k.clock.Now}), Config{APIKeys: table})
 		c := k.chain("apikey")
 		if proof := accepted(t, c, fields("x-api-key", k.old)); !proof.Caller.Expires.Equal(end) {
 			t.Errorf("%s: expires at %s, want %s", name, proof.Caller.Expires, end)
 		}
-		k.clock.add(time.Hour)
+		k.clock.Add(time.Hour)
 		if got := k.outcome(c, client, fields("x-api-key", k.old)); got != APIKeyExpired {
 			t.Errorf("%s: the old secret got %s", name, got)
 		}

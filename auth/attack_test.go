@@ -23,7 +23,7 @@ import (
 // lists it, and a server that the gateway must never contact.
 type forge struct {
 	*provider
-	clock   *clock
+	clock   *authtest.Clock
 	rsa, ec authtest.Key
 	auth    *Auth
 	chain   *Chain
@@ -33,7 +33,7 @@ type forge struct {
 
 func newForge(t *testing.T) *forge {
 	t.Helper()
-	f := &forge{clock: newClock()}
+	f := &forge{clock: authtest.NewClock()}
 	f.rsa = authtest.NewKey("one", "RS256", authtest.RSA())
 	f.ec = authtest.NewKey("two", "ES256", authtest.EC(elliptic.P256()))
 	f.provider = newProvider(t, f.rsa.JWK(`"use":"sig"`), f.ec.JWK(`"alg":"ES256"`))
@@ -46,7 +46,7 @@ func newForge(t *testing.T) *forge {
 	return f
 }
 
-func (f *forge) good() string { return f.provider.claims(f.clock.now(), nil) }
+func (f *forge) good() string { return f.provider.claims(f.clock.Now(), nil) }
 
 // TestForgedTokensAreRefused tries the attacks on header and signature of RFC 8725 and of
 // published playbooks. Each must get the generic reason, contact no host that the token
@@ -112,7 +112,7 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		"signature altered":                    part[0] + "." + part[1] + "." + flip(part[2], 0),
 		"signature altered at its end":         part[0] + "." + part[1] + "." + flip(part[2], 255),
 		"claims altered":                       part[0] + "." + flip(part[1], 9) + "." + part[2],
-		"claims of another token":              part[0] + "." + authtest.Base64([]byte(f.provider.claims(f.clock.now(), map[string]any{"sub": "root"}))) + "." + part[2],
+		"claims of another token":              part[0] + "." + authtest.Base64([]byte(f.provider.claims(f.clock.Now(), map[string]any{"sub": "root"}))) + "." + part[2],
 		"header altered":                       authtest.Base64([]byte(`{"alg":"RS256","kid":"one","typ":"at+jwt"}`)) + "." + part[1] + "." + part[2],
 		"header empty":                         "." + part[1] + "." + part[2],
 		"claims empty":                         part[0] + ".." + part[2],
@@ -158,8 +158,8 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		"header not an object":                 authtest.Base64([]byte(`[]`)) + "." + part[1] + "." + part[2],
 		"header with something after it":       f.rsa.Sign(`{"alg":"RS256","kid":"one"} {}`, f.good()),
 		"header not UTF-8":                     f.rsa.Sign("{\"alg\":\"RS256\",\"kid\":\"one\",\"x\":\"\xff\"}", f.good()),
-		"another issuer":                       f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"iss": "https://evil.example"})),
-		"the attacker's issuer":                authtest.NewKey("evil", "RS256", authtest.OtherRSA()).Token(f.provider.claims(f.clock.now(), map[string]any{"iss": f.lure.URL})),
+		"another issuer":                       f.rsa.Token(f.provider.claims(f.clock.Now(), map[string]any{"iss": "https://evil.example"})),
+		"the attacker's issuer":                authtest.NewKey("evil", "RS256", authtest.OtherRSA()).Token(f.provider.claims(f.clock.Now(), map[string]any{"iss": f.lure.URL})),
 		"not a token":                          "opaque",
 		"an API key":                           "sk_live_0123456789",
 		"a wildcard":                           "*",
@@ -197,7 +197,7 @@ func spareBits(seg string) string {
 // must refuse. The reasons may be specific, since the signature is valid.
 func TestUnacceptableClaimsAreRefused(t *testing.T) {
 	f := newForge(t)
-	now := f.clock.now()
+	now := f.clock.Now()
 	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
 	type m = map[string]any
 	cases := map[string]struct {
@@ -302,13 +302,13 @@ func TestForgerGetsGenericReason(t *testing.T) {
 	evil := authtest.NewKey("one", "RS256", authtest.OtherRSA())
 	for name, changes := range map[string]map[string]any{
 		"expired":        {"exp": 1},
-		"not yet valid":  {"nbf": f.clock.now().Add(time.Hour).Unix()},
+		"not yet valid":  {"nbf": f.clock.Now().Add(time.Hour).Unix()},
 		"wrong audience": {"aud": "other"},
 		"no principal":   {"sub": nil},
 		"bound":          {"cnf": map[string]any{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			want(t, f.chain, evil.Token(f.provider.claims(f.clock.now(), changes)), BadCredential)
+			want(t, f.chain, evil.Token(f.provider.claims(f.clock.Now(), changes)), BadCredential)
 		})
 	}
 }

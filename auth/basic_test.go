@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"sallyport/auth/apikey"
+	"sallyport/auth/authtest"
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
 )
@@ -32,13 +33,13 @@ func hashOf(t testing.TB, password string) string {
 }
 
 // passwordsOf reads a file with this text for basic/legacy, which ends in an hour of the clock.
-func passwordsOf(t testing.TB, c *clock, text string) (*Passwords, error) {
+func passwordsOf(t testing.TB, c *authtest.Clock, text string) (*Passwords, error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "htpasswd")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return ReadPasswords("legacy", &BasicConfig{HTPasswdConfig{setting.Path(file)}, setting.Time{Time: c.now().Add(time.Hour)}})
+	return ReadPasswords("legacy", &BasicConfig{HTPasswdConfig{setting.Path(file)}, setting.Time{Time: c.Now().Add(time.Hour)}})
 }
 
 // legacy is a keyring with the users bob and eve.
@@ -52,7 +53,7 @@ func legacy(t *testing.T) *keyring {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.auth = activeAuth(t, NewMemory(MemoryOptions{Now: k.clock.now}), Config{
+	k.auth = activeAuth(t, NewMemory(MemoryOptions{Now: k.clock.Now}), Config{
 		Issuers: map[string]IssuerConfig{"corp": k.provider.config()}, APIKeys: table, Passwords: map[string]*Passwords{"legacy": p},
 	})
 	return k
@@ -116,10 +117,10 @@ func TestPasswordsProveTheirUser(t *testing.T) {
 		t.Errorf("passwords listed first: challenge %s", got)
 	}
 	proof := accepted(t, only, login("bob", "sesame"))
-	if !proof.Caller.Expires.Equal(k.clock.now().Add(time.Hour)) || proof.Caller.Kind() != "basic" {
+	if !proof.Caller.Expires.Equal(k.clock.Now().Add(time.Hour)) || proof.Caller.Kind() != "basic" {
 		t.Errorf("got %+v", proof)
 	}
-	k.clock.add(time.Hour)
+	k.clock.Add(time.Hour)
 	for _, h := range []*message.Head{login("bob", "sesame"), login("bob", "wrong"), login("mallory", "x")} {
 		if got := k.outcome(only, client, h); got != BasicEnded {
 			t.Errorf("after until: got %s", got)
@@ -131,7 +132,7 @@ func TestPasswordsProveTheirUser(t *testing.T) {
 }
 
 func TestFaultsOfPasswordFilesNameTheirLine(t *testing.T) {
-	c, secret := newClock(), "hunter2secret"
+	c, secret := authtest.NewClock(), "hunter2secret"
 	good := hashOf(t, "x")
 	for line, want := range map[string]string{
 		"bob":                  "want USER:HASH",
@@ -227,12 +228,12 @@ func TestUnknownUsersAreComparedToo(t *testing.T) {
 // passes at once, even from that address. A fresh one at another address waits for one check at most.
 func TestGuessingStarvesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := &keyring{t: t, clock: newClock()}
+		k := &keyring{t: t, clock: authtest.NewClock()}
 		p, err := passwordsOf(t, k.clock, "bob:"+hashOf(t, "sesame")+"\neve:"+hashOf(t, "other")+"\n")
 		if err != nil {
 			t.Fatal(err)
 		}
-		k.auth = activeAuth(t, NewMemory(MemoryOptions{Now: k.clock.now}), Config{Passwords: map[string]*Passwords{"legacy": p}})
+		k.auth = activeAuth(t, NewMemory(MemoryOptions{Now: k.clock.Now}), Config{Passwords: map[string]*Passwords{"legacy": p}})
 		c, g := k.chain("basic/legacy"), k.auth.memory.passwords.gate
 		accepted(t, c, login("bob", "sesame"))
 
@@ -288,7 +289,7 @@ func TestGuessingStarvesNobody(t *testing.T) {
 		if got := k.outcome(c, netip.MustParseAddr("198.51.100.2"), login("mallory", "x")); got != BasicUnknown {
 			t.Errorf("another address: got %s", got)
 		}
-		k.clock.add(time.Second)
+		k.clock.Add(time.Second)
 		if got := k.outcome(c, client, login("mallory", "x")); got != BasicUnknown {
 			t.Errorf("a second later: got %s", got)
 		}
@@ -399,12 +400,12 @@ func TestPasswordsBesideOtherCredentials(t *testing.T) {
 
 // FuzzBasic checks that a value of Authorization proves bob only if it is his name and password.
 func FuzzBasic(f *testing.F) {
-	c := newClock()
+	c := authtest.NewClock()
 	p, err := passwordsOf(f, c, "bob:"+hashOf(f, "sesame")+"\n")
 	if err != nil {
 		f.Fatal(err)
 	}
-	a := activeAuth(f, NewMemory(MemoryOptions{Now: c.now}), Config{Passwords: map[string]*Passwords{"legacy": p}})
+	a := activeAuth(f, NewMemory(MemoryOptions{Now: c.Now}), Config{Passwords: map[string]*Passwords{"legacy": p}})
 	chain, err := a.Route(Demand{Callers: []string{"basic/legacy"}})
 	if err != nil {
 		f.Fatal(err)

@@ -21,11 +21,11 @@ import (
 // TestCachedTokenExpires checks that a cached token is refused once it has expired.
 func TestCachedTokenExpires(t *testing.T) {
 	f := newForge(t)
-	token := f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"exp": f.clock.now().Add(time.Minute).Unix()}))
+	token := f.rsa.Token(f.provider.claims(f.clock.Now(), map[string]any{"exp": f.clock.Now().Add(time.Minute).Unix()}))
 	want(t, f.chain, token, "")
-	f.clock.add(119 * time.Second)
+	f.clock.Add(119 * time.Second)
 	want(t, f.chain, token, "")
-	f.clock.add(time.Second)
+	f.clock.Add(time.Second)
 	want(t, f.chain, token, TokenExpired)
 }
 
@@ -33,7 +33,7 @@ func TestCachedTokenExpires(t *testing.T) {
 func TestPrincipalExpiresWithItsToken(t *testing.T) {
 	f := newForge(t)
 	p, err := ask(f.chain, f.rsa.Token(f.good()))
-	if want := f.clock.now().Add(time.Hour + defaultSkew); err != nil || !p.Expires.Equal(want) {
+	if want := f.clock.Now().Add(time.Hour + defaultSkew); err != nil || !p.Expires.Equal(want) {
 		t.Errorf("expires %v, want %v (%v)", p.Expires, want, err)
 	}
 }
@@ -67,7 +67,7 @@ func TestReplacedKeyWithSameKidIsRefused(t *testing.T) {
 	want(t, f.chain, old, "")
 	f.Publish(replacement.JWK())
 	for range 20 {
-		f.clock.add(time.Minute)
+		f.clock.Add(time.Minute)
 		want(t, f.chain, replacement.Token(f.good()), BadCredential)
 	}
 	if n := f.Fetches(); n != 1 {
@@ -123,14 +123,14 @@ func TestIssuerFailureAdmitsNobody(t *testing.T) {
 				t.Error("asked again at once")
 			}
 			f.Answer(nil)
-			f.clock.add(2 * time.Second)
+			f.clock.Add(2 * time.Second)
 			want(t, f.chain, f.rsa.Token(f.good()), "")
 			f.Answer(answer)
-			f.clock.add(time.Minute)
+			f.clock.Add(time.Minute)
 			want(t, f.chain, authtest.NewKey("new", "RS256", authtest.OtherRSA()).Token(f.good()), IssuerUnavailable)
 			want(t, f.chain, f.rsa.Token(f.good()), "")
 			want(t, f.chain, authtest.NewKey("one", "RS256", authtest.OtherRSA()).Token(f.good()), BadCredential)
-			f.clock.add(defaultMaxStale)
+			f.clock.Add(defaultMaxStale)
 			want(t, f.chain, f.rsa.Token(f.good()), IssuerUnavailable)
 		})
 	}
@@ -148,17 +148,17 @@ func TestBudgetLimitsForgers(t *testing.T) {
 		want(t, f.chain, evil.Token(f.good()), BadCredential)
 	}
 	want(t, f.chain, evil.Token(f.good()), TooManyFailures)
-	fresh := f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"sub": "bob"}))
+	fresh := f.rsa.Token(f.provider.claims(f.clock.Now(), map[string]any{"sub": "bob"}))
 	want(t, f.chain, fresh, TooManyFailures)
 	want(t, f.chain, known, "")
 	if _, err := f.chain.Authenticate(context.Background(), from(netip.MustParseAddr("192.0.2.8"), head("Bearer "+fresh))); err != nil {
 		t.Errorf("another address: %v", err)
 	}
-	f.clock.add(time.Second)
+	f.clock.Add(time.Second)
 	want(t, f.chain, evil.Token(f.good()), BadCredential)
 	want(t, f.chain, evil.Token(f.good()), TooManyFailures)
-	f.clock.add(time.Minute)
-	want(t, f.chain, f.rsa.Token(f.provider.claims(f.clock.now(), map[string]any{"sub": "carol"})), "")
+	f.clock.Add(time.Minute)
+	want(t, f.chain, f.rsa.Token(f.provider.claims(f.clock.Now(), map[string]any{"sub": "carol"})), "")
 }
 
 // TestMalformedTokensCostNoBudget checks that only failed public-key operations count.
@@ -227,16 +227,16 @@ func TestIssuerSettingsRestrictTokens(t *testing.T) {
 		"principal a number":              {func(c *IssuerConfig) { c.Principal = "azp" }, m{"azp": 7}, MissingClaim},
 		"groups of numbers":               {func(c *IssuerConfig) { c.Groups = "groups" }, m{"groups": []int{1}}, BadCredential},
 		"no groups":                       {func(c *IssuerConfig) { c.Groups = "groups" }, nil, ""},
-		"less skew":                       {func(c *IssuerConfig) { c.Skew = setting.Duration(time.Second) }, m{"exp": newClock().now().Unix() - 2}, TokenExpired},
+		"less skew":                       {func(c *IssuerConfig) { c.Skew = setting.Duration(time.Second) }, m{"exp": authtest.NewClock().Now().Unix() - 2}, TokenExpired},
 	}
 	one := ecPair("one")
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			clock, p := newClock(), newProvider(t, one.JWK())
+			clock, p := authtest.NewClock(), newProvider(t, one.JWK())
 			ic := p.config()
 			c.config(&ic)
 			_, chain := newAuth(t, clock, ic)
-			want(t, chain, one.Token(p.claims(clock.now(), c.claims)), c.want)
+			want(t, chain, one.Token(p.claims(clock.Now(), c.claims)), c.want)
 		})
 	}
 }
@@ -248,10 +248,10 @@ func require(claim string, values ...ClaimValue) func(*IssuerConfig) {
 // TestTokenIsCheckedByIssuersWithItsURL: several issuers of a route may have one URL.
 func TestTokenIsCheckedByIssuersWithItsURL(t *testing.T) {
 	one, two := ecPair("k"), ecPair("k")
-	pa, pb, clock := newProvider(t, one.JWK()), newProvider(t, two.JWK()), newClock()
+	pa, pb, clock := newProvider(t, one.JWK()), newProvider(t, two.JWK()), authtest.NewClock()
 	again := pa.config() // the same issuer, configured for another audience
 	again.Audience, again.Principal = []string{"batch"}, "azp"
-	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.now}), Config{Issuers: map[string]IssuerConfig{"a": pa.config(), "a2": again, "b": pb.config()}})
+	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now}), Config{Issuers: map[string]IssuerConfig{"a": pa.config(), "a2": again, "b": pb.config()}})
 	route := func(d Demand) *Chain {
 		c, err := a.Route(d)
 		if err != nil {
@@ -262,8 +262,8 @@ func TestTokenIsCheckedByIssuersWithItsURL(t *testing.T) {
 	onlyA, onlyB := route(Demand{Callers: []string{"issuer/a"}}), route(Demand{Callers: []string{"issuer/b"}})
 	both := route(Demand{Callers: []string{"issuer/a", "issuer/b"}})
 	twice := route(Demand{Callers: []string{"issuer/a", "issuer/a2"}})
-	ta, tb := one.Token(pa.claims(clock.now(), nil)), two.Token(pb.claims(clock.now(), nil))
-	batch := one.Token(pa.claims(clock.now(), map[string]any{"aud": "batch", "azp": "svc"}))
+	ta, tb := one.Token(pa.claims(clock.Now(), nil)), two.Token(pb.claims(clock.Now(), nil))
+	batch := one.Token(pa.claims(clock.Now(), map[string]any{"aud": "batch", "azp": "svc"}))
 	for range 2 { // the second time from the cache
 		want(t, onlyA, ta, "")
 		want(t, onlyA, tb, BadCredential)
@@ -271,7 +271,7 @@ func TestTokenIsCheckedByIssuersWithItsURL(t *testing.T) {
 		want(t, onlyB, ta, BadCredential)
 		want(t, both, ta, "")
 		want(t, both, tb, "")
-		want(t, both, two.Token(pa.claims(clock.now(), nil)), BadCredential) // b's key, a's name
+		want(t, both, two.Token(pa.claims(clock.Now(), nil)), BadCredential) // b's key, a's name
 		want(t, onlyA, batch, WrongAudience)
 		for token, name := range map[string]string{ta: "issuer/a:alice", batch: "issuer/a2:svc"} {
 			if p, err := ask(twice, token); err != nil || p.String() != name {
@@ -284,7 +284,7 @@ func TestTokenIsCheckedByIssuersWithItsURL(t *testing.T) {
 // TestRouteNarrowsAudience checks the audience of a route, also for cached tokens.
 func TestRouteNarrowsAudience(t *testing.T) {
 	one := ecPair("one")
-	p, clock := newProvider(t, one.JWK()), newClock()
+	p, clock := newProvider(t, one.JWK()), authtest.NewClock()
 	ic := p.config()
 	ic.Audience = []string{"models", "batch"}
 	a, wide := newAuth(t, clock, ic)
@@ -292,8 +292,8 @@ func TestRouteNarrowsAudience(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	models := one.Token(p.claims(clock.now(), nil))
-	batch := one.Token(p.claims(clock.now(), map[string]any{"aud": []string{"batch"}}))
+	models := one.Token(p.claims(clock.Now(), nil))
+	batch := one.Token(p.claims(clock.Now(), map[string]any{"aud": []string{"batch"}}))
 	want(t, narrow, models, WrongAudience)
 	for range 2 {
 		want(t, wide, models, "")
@@ -304,7 +304,7 @@ func TestRouteNarrowsAudience(t *testing.T) {
 }
 
 func TestRoute(t *testing.T) {
-	a, _ := newAuth(t, newClock(), newProvider(t).config())
+	a, _ := newAuth(t, authtest.NewClock(), newProvider(t).config())
 	for name, c := range map[string]struct {
 		demand Demand
 		want   string
@@ -330,7 +330,7 @@ func TestRoute(t *testing.T) {
 }
 
 func TestAnonymous(t *testing.T) {
-	a, corp := newAuth(t, newClock(), newProvider(t).config())
+	a, corp := newAuth(t, authtest.NewClock(), newProvider(t).config())
 	chain, err := a.Route(Demand{Callers: []string{"anonymous"}})
 	if err != nil {
 		t.Fatal(err)
@@ -351,7 +351,7 @@ func TestAnonymous(t *testing.T) {
 }
 
 func TestChallenge(t *testing.T) {
-	_, chain := newAuth(t, newClock(), newProvider(t).config())
+	_, chain := newAuth(t, authtest.NewClock(), newProvider(t).config())
 	for reason, want := range map[string]string{
 		NoCredential:       `Bearer realm="models.example.com"`,
 		UnlistedCredential: `Bearer realm="models.example.com"`,
@@ -374,10 +374,10 @@ func TestChallenge(t *testing.T) {
 // issuer verifies a cached token again.
 func TestTokensAreCachedPerIssuerConfiguration(t *testing.T) {
 	one := ecPair("one")
-	p, clock := newProvider(t, one.JWK()), newClock()
+	p, clock := newProvider(t, one.JWK()), authtest.NewClock()
 	strict := p.config()
 	strict.Require = map[string]setting.List[ClaimValue]{"tenant": {"a"}}
-	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.now}), Config{Issuers: map[string]IssuerConfig{"lax": p.config(), "strict": strict}})
+	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now}), Config{Issuers: map[string]IssuerConfig{"lax": p.config(), "strict": strict}})
 	lax, err := a.Route(Demand{Callers: []string{"issuer/lax"}})
 	if err != nil {
 		t.Fatal(err)
@@ -386,7 +386,7 @@ func TestTokensAreCachedPerIssuerConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := one.Token(p.claims(clock.now(), nil))
+	token := one.Token(p.claims(clock.Now(), nil))
 	for range 3 {
 		want(t, lax, token, "")
 		want(t, narrow, token, MissingClaim)
@@ -435,27 +435,27 @@ func TestNoCredentialIsRefused(t *testing.T) {
 // claim, and that the client does not see the text of a library.
 func TestErrorsAndLogsContainNoToken(t *testing.T) {
 	one := ecPair("one")
-	p, clock := newProvider(t, one.JWK()), newClock()
+	p, clock := newProvider(t, one.JWK()), authtest.NewClock()
 	ic := p.config()
 	ic.Audience = []string{"a.c"}
 	var log bytes.Buffer
-	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.now, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}), Config{Issuers: map[string]IssuerConfig{"corp": ic}})
+	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}), Config{Issuers: map[string]IssuerConfig{"corp": ic}})
 	chain, err := a.Route(Demand{Callers: []string{"issuer/corp"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, chain, one.Token(p.claims(clock.now(), map[string]any{"aud": "abc"})), WrongAudience) // the dot is no pattern
-	want(t, chain, one.Token(p.claims(clock.now(), map[string]any{"aud": "a.c"})), "")
+	want(t, chain, one.Token(p.claims(clock.Now(), map[string]any{"aud": "abc"})), WrongAudience) // the dot is no pattern
+	want(t, chain, one.Token(p.claims(clock.Now(), map[string]any{"aud": "a.c"})), "")
 	const secret = "s3cr3t-in-a-token"
 	for _, token := range []string{
-		one.Token(p.claims(clock.now(), map[string]any{"sub": secret, "exp": secret})),
-		one.Token(p.claims(clock.now(), map[string]any{secret: 1, "aud": "x"})),
+		one.Token(p.claims(clock.Now(), map[string]any{"sub": secret, "exp": secret})),
+		one.Token(p.claims(clock.Now(), map[string]any{secret: 1, "aud": "x"})),
 		one.Token(`{"` + secret + `":1,"` + secret + `":2}`),
 		one.Token(`{"` + secret + `":`),
-		one.Sign(`{"alg":"`+secret+`","kid":"one"}`, p.claims(clock.now(), nil)),
-		one.Sign(`{"alg":"ES256","kid":"one","typ":"`+secret+`"}`, p.claims(clock.now(), nil)),
+		one.Sign(`{"alg":"`+secret+`","kid":"one"}`, p.claims(clock.Now(), nil)),
+		one.Sign(`{"alg":"ES256","kid":"one","typ":"`+secret+`"}`, p.claims(clock.Now(), nil)),
 		secret, secret + "." + secret + "." + secret,
-		strings.Replace(one.Token(p.claims(clock.now(), nil)), ".", "."+authtest.Base64([]byte(secret)), 1),
+		strings.Replace(one.Token(p.claims(clock.Now(), nil)), ".", "."+authtest.Base64([]byte(secret)), 1),
 	} {
 		_, err := ask(chain, token)
 		if err == nil {
@@ -465,7 +465,7 @@ func TestErrorsAndLogsContainNoToken(t *testing.T) {
 			t.Errorf("the error repeats what the token says: %v", err)
 		}
 	}
-	_, err = ask(chain, one.Token(p.claims(clock.now(), map[string]any{"aud": "a.c", "sub": "carol\n"})))
+	_, err = ask(chain, one.Token(p.claims(clock.Now(), map[string]any{"aud": "a.c", "sub": "carol\n"})))
 	if !strings.Contains(err.Error(), `sub "carol\n"`) {
 		t.Errorf("want the subject of a token whose signature held: %v", err)
 	}

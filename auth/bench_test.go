@@ -9,9 +9,9 @@ import (
 
 // benchmarkCold verifies a token that is in no cache.
 func benchmarkCold(b *testing.B, k authtest.Key) {
-	clock, p := newClock(), newProvider(b, k.JWK())
+	clock, p := authtest.NewClock(), newProvider(b, k.JWK())
 	a, chain := newAuth(b, clock, p.config())
-	h := head("Bearer " + k.Token(p.claims(clock.now(), nil)))
+	h := head("Bearer " + k.Token(p.claims(clock.Now(), nil)))
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := chain.Authenticate(b.Context(), from(client, h)); err != nil {
@@ -33,7 +33,7 @@ func BenchmarkColdEdDSA(b *testing.B) {
 // Keycloak's.
 func BenchmarkCachedToken(b *testing.B) {
 	ed := authtest.NewKey("k", "EdDSA", authtest.Ed25519())
-	clock, p := newClock(), newProvider(b, ed.JWK())
+	clock, p := authtest.NewClock(), newProvider(b, ed.JWK())
 	_, chain := newAuth(b, clock, p.config())
 	heads := make([]string, 10_000)
 	filler := map[string]any{"realm_access": map[string]any{"roles": []string{"offline_access", "default-roles-ml", "uma_authorization"}},
@@ -41,7 +41,7 @@ func BenchmarkCachedToken(b *testing.B) {
 		"resource_access": map[string]any{"account": map[string]any{"roles": []string{"manage-account", "manage-account-links", "view-profile"}}}}
 	for i := range heads {
 		filler["sub"] = fmt.Sprintf("caller-%06d-7e1b-4a4e-9c59-0d0e1f6c7a11", i)
-		heads[i] = "Bearer " + ed.Token(p.claims(clock.now(), filler))
+		heads[i] = "Bearer " + ed.Token(p.claims(clock.Now(), filler))
 		if _, err := chain.Authenticate(b.Context(), from(client, head(heads[i]))); err != nil {
 			b.Fatal(err)
 		}
@@ -62,9 +62,9 @@ func BenchmarkCachedToken(b *testing.B) {
 // BenchmarkRefusedToken measures refusing a token with an unknown kid.
 func BenchmarkRefusedToken(b *testing.B) {
 	k := ecPair("k")
-	clock, p := newClock(), newProvider(b, k.JWK())
+	clock, p := authtest.NewClock(), newProvider(b, k.JWK())
 	_, chain := newAuth(b, clock, p.config())
-	h := head("Bearer " + ecPair("unknown").Token(p.claims(clock.now(), nil)))
+	h := head("Bearer " + ecPair("unknown").Token(p.claims(clock.Now(), nil)))
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := chain.Authenticate(b.Context(), from(client, h)); err == nil {

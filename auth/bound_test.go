@@ -19,14 +19,14 @@ func boundTo(c authtest.Cert) map[string]any {
 }
 
 func (r *register) token(changes map[string]any) string {
-	return "Bearer " + r.signer.Token(r.provider.claims(r.clock.now(), changes))
+	return "Bearer " + r.signer.Token(r.provider.claims(r.clock.Now(), changes))
 }
 
 func TestBoundTokenNeedsItsCertificate(t *testing.T) {
 	r := newRegister(t)
 	mine, other := r.ca.Client("mine", nil), r.ca.Client("other", nil)
 	twin := r.ca.Client("mine", nil) // the same name and another certificate
-	forged := authtest.NewCA("lab", r.clock.now(), nil).Client("mine", nil)
+	forged := authtest.NewCA("lab", r.clock.Now(), nil).Client("mine", nil)
 	bound, plain := r.token(boundTo(mine)), r.token(nil)
 	bad := func(value any) string { return r.token(map[string]any{"cnf": map[string]any{"x5t#S256": value}}) }
 	both := boundTo(mine)
@@ -92,10 +92,10 @@ func TestBoundTokenEndsWithItsCertificate(t *testing.T) {
 	mine := r.ca.Client("mine", nil)
 	c := r.chain(BoundAccept, nil, "issuer/corp")
 	claims := boundTo(mine)
-	claims["exp"] = r.clock.now().Add(48 * time.Hour).Unix()
+	claims["exp"] = r.clock.Now().Add(48 * time.Hour).Unix()
 	token := r.token(claims)
 	r.want("at first", c, overTLS(head(token), mine), "issuer/corp:alice")
-	r.clock.add(25 * time.Hour)
+	r.clock.Add(25 * time.Hour)
 	r.want("after the certificate's end", c, overTLS(head(token), mine), TokenBound)
 }
 

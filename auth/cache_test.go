@@ -166,13 +166,13 @@ func TestCachedTokenAllocatesNothing(t *testing.T) {
 // TestCachedTokensKeepTheirCallers checks that the second use of each of many tokens comes
 // from the cache and names the right caller.
 func TestCachedTokensKeepTheirCallers(t *testing.T) {
-	clock := newClock()
+	clock := authtest.NewClock()
 	ed := authtest.NewKey("ed", "EdDSA", authtest.Ed25519())
 	p := newProvider(t, ed.JWK())
 	a, chain := newAuth(t, clock, p.config())
 	tokens := make([]string, 500)
 	for i := range tokens {
-		tokens[i] = ed.Token(p.claims(clock.now(), map[string]any{"sub": fmt.Sprint("caller-", i)}))
+		tokens[i] = ed.Token(p.claims(clock.Now(), map[string]any{"sub": fmt.Sprint("caller-", i)}))
 	}
 	for range 2 {
 		for i, token := range tokens {
@@ -184,8 +184,8 @@ func TestCachedTokensKeepTheirCallers(t *testing.T) {
 	if st := a.memory.CacheStatus(); st.Admitted != 500 || st.Hits != 500 {
 		t.Errorf("%+v, want 500 admitted and 500 hits", st)
 	}
-	clock.add(2 * time.Hour)
-	a.memory.tokens.sweep(clock.now().Unix())
+	clock.Add(2 * time.Hour)
+	a.memory.tokens.sweep(clock.Now().Unix())
 	if st := a.memory.CacheStatus(); st.Tokens != 0 {
 		t.Errorf("%d expired tokens are kept", st.Tokens)
 	}

@@ -16,7 +16,7 @@ func p256() elliptic.Curve { return elliptic.P256() }
 func TestChainChoosesCaller(t *testing.T) {
 	s := newSigning(t)
 	token := func(sub string) string {
-		return "authorization: Bearer " + s.issuer.Token(s.claims(s.clock.now(), map[string]any{"sub": sub}))
+		return "authorization: Bearer " + s.issuer.Token(s.claims(s.clock.Now(), map[string]any{"sub": sub}))
 	}
 	tokens := map[string]string{"alice": token("alice"), "bob": token("bob"), "carol": token("carol"), "forged": "authorization: Bearer x.y.z", "basic": "authorization: Basic eDp5"}
 	routes := map[string]*Chain{
@@ -71,7 +71,7 @@ func TestAliasesUseQualifiedNames(t *testing.T) {
 	for _, x := range []struct{ sub, key, alias string }{{"alice", "", "batch"}, {"", "acme-1", "batch"}, {"acme", "", ""}, {"", "orbit-1", ""}, {"key:acme", "", ""}} {
 		h := request()
 		if x.sub != "" {
-			h = request("authorization: Bearer " + s.issuer.Token(s.claims(s.clock.now(), map[string]any{"sub": x.sub})))
+			h = request("authorization: Bearer " + s.issuer.Token(s.claims(s.clock.Now(), map[string]any{"sub": x.sub})))
 		}
 		if x.key != "" {
 			h = s.signed(t, s.keys[x.key], h, nil)

@@ -30,7 +30,7 @@ var balancer = netip.MustParseAddr("10.0.0.7")
 // register is an Auth with an issuer, corp, and a CA of client certificates.
 type register struct {
 	t        testing.TB
-	clock    *clock
+	clock    *authtest.Clock
 	ca       authtest.Cert
 	provider *provider
 	signer   authtest.Key
@@ -39,10 +39,10 @@ type register struct {
 }
 
 func newRegister(t testing.TB) *register {
-	r := &register{t: t, clock: newClock(), signer: authtest.NewKey("ed", "EdDSA", authtest.Ed25519())}
-	r.ca = authtest.NewCA("lab", r.clock.now(), nil)
+	r := &register{t: t, clock: authtest.NewClock(), signer: authtest.NewKey("ed", "EdDSA", authtest.Ed25519())}
+	r.ca = authtest.NewCA("lab", r.clock.Now(), nil)
 	r.provider = newProvider(t, r.signer.JWK())
-	r.memory = NewMemory(MemoryOptions{Now: r.clock.now, Budget: Budget{Burst: 5}})
+	r.memory = NewMemory(MemoryOptions{Now: r.clock.Now, Budget: Budget{Burst: 5}})
 	return r
 }
 
@@ -63,7 +63,7 @@ func (r *register) chain(bound string, change func(*clientcert.Config), callers 
 	if change != nil {
 		change(&entry)
 	}
-	hosts, err := clientcert.New([]clientcert.Config{entry}, clientcert.NewMemory(clientcert.MemoryOptions{}), r.clock.now)
+	hosts, err := clientcert.New([]clientcert.Config{entry}, clientcert.NewMemory(clientcert.MemoryOptions{}), r.clock.Now)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -127,27 +127,27 @@ func TestCertificateProvesItsName(t *testing.T) {
 // TestBadCertificatesAreRefused: a bad certificate is not excused by a good token.
 func TestBadCertificatesAreRefused(t *testing.T) {
 	r := newRegister(t)
-	other := authtest.NewCA("lab", r.clock.now(), nil)
+	other := authtest.NewCA("lab", r.clock.Now(), nil)
 	sub := r.ca.CA("a", nil)
 	deep := sub.CA("b", nil).CA("c", nil)
 	bound := r.ca.CA("bound", func(c *x509.Certificate) { c.PermittedURIDomains = []string{"lab"} })
 	gone := r.ca.Client("gone", nil)
 	change := func(c *clientcert.Config) {
-		c.CRL = setting.List[setting.Source]{{File: r.file("crl", r.ca.Revoke(r.clock.now(), func(l *x509.RevocationList) { l.NextUpdate = r.clock.now().Add(48 * time.Hour) }, gone))}}
+		c.CRL = setting.List[setting.Source]{{File: r.file("crl", r.ca.Revoke(r.clock.Now(), func(l *x509.RevocationList) { l.NextUpdate = r.clock.Now().Add(48 * time.Hour) }, gone))}}
 		c.MaxDepth = new(int)
 	}
 	c := r.chain("", change, "issuer/corp", "cert")
-	token := "Bearer " + r.signer.Token(r.provider.claims(r.clock.now(), nil))
+	token := "Bearer " + r.signer.Token(r.provider.claims(r.clock.Now(), nil))
 	r.want("victim's token", c, overTLS(head(token)), "issuer/corp:alice")
 	victim := r.ca.Client("victim", nil)
 	for name, k := range map[string]struct {
 		chain []authtest.Cert
 		want  string
 	}{
-		"self-signed":      {[]authtest.Cert{authtest.NewCA("x", r.clock.now(), func(c *x509.Certificate) { c.IsCA = false })}, CertificateUnknownCA},
+		"self-signed":      {[]authtest.Cert{authtest.NewCA("x", r.clock.Now(), func(c *x509.Certificate) { c.IsCA = false })}, CertificateUnknownCA},
 		"unknown CA":       {[]authtest.Cert{other.Client("x", nil)}, CertificateUnknownCA},
-		"expired":          {[]authtest.Cert{r.ca.Client("x", func(c *x509.Certificate) { c.NotAfter = r.clock.now().Add(-time.Minute) })}, CertificateExpired},
-		"not yet valid":    {[]authtest.Cert{r.ca.Client("x", func(c *x509.Certificate) { c.NotBefore = r.clock.now().Add(time.Minute) })}, CertificateNotYetValid},
+		"expired":          {[]authtest.Cert{r.ca.Client("x", func(c *x509.Certificate) { c.NotAfter = r.clock.Now().Add(-time.Minute) })}, CertificateExpired},
+		"not yet valid":    {[]authtest.Cert{r.ca.Client("x", func(c *x509.Certificate) { c.NotBefore = r.clock.Now().Add(time.Minute) })}, CertificateNotYetValid},
 		"wrong usage":      {[]authtest.Cert{r.ca.Client("x", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })}, CertificateWrongUsage},
 		"revoked":          {[]authtest.Cert{gone}, CertificateRevoked},
 		"wrong SAN":        {[]authtest.Cert{r.ca.Client("x", authtest.URIs("spiffe://lab/a", "spiffe://lab/b"))}, CertificateName},
@@ -164,18 +164,18 @@ func TestBadCertificatesAreRefused(t *testing.T) {
 			t.Errorf("%s, recheck: got %v, %v", name, proof.Caller, err)
 		}
 	}
-	r.clock.add(49 * time.Hour)
+	r.clock.Add(49 * time.Hour)
 	r.want("after the end of all", c, overTLS(head(), victim), CertificateExpired)
 }
 
 func TestEndedListRefusesCertificates(t *testing.T) {
 	r := newRegister(t)
 	c := r.chain("", func(c *clientcert.Config) {
-		c.CRL = setting.List[setting.Source]{{File: r.file("crl", r.ca.Revoke(r.clock.now(), nil))}}
+		c.CRL = setting.List[setting.Source]{{File: r.file("crl", r.ca.Revoke(r.clock.Now(), nil))}}
 	}, "cert")
 	batch := r.ca.Client("batch", nil)
 	r.want("current", c, overTLS(head(), batch), "cert:CN=batch")
-	r.clock.add(2 * time.Hour)
+	r.clock.Add(2 * time.Hour)
 	r.want("ended", c, overTLS(head(), batch), CertificateRevocationUnknown)
 }
 
@@ -184,7 +184,7 @@ func TestEndedListRefusesCertificates(t *testing.T) {
 func TestForgerDoesNotLockOutCertificates(t *testing.T) {
 	r := newRegister(t)
 	c := r.chain("", nil, "cert")
-	mallory := authtest.NewCA("lab", r.clock.now(), nil).Client("mallory", nil)
+	mallory := authtest.NewCA("lab", r.clock.Now(), nil).Client("mallory", nil)
 	for range 5 {
 		r.want("forger", c, overTLS(head(), mallory), CertificateUnknownCA)
 	}
@@ -198,7 +198,7 @@ func TestForgerDoesNotLockOutCertificates(t *testing.T) {
 func TestCertificateBesideOtherKinds(t *testing.T) {
 	r := newRegister(t)
 	batch := r.ca.Client("batch", nil)
-	token := "Bearer " + r.signer.Token(r.provider.claims(r.clock.now(), nil))
+	token := "Bearer " + r.signer.Token(r.provider.claims(r.clock.Now(), nil))
 	c := r.chain("", nil, "cert", "issuer/corp")
 	r.want("nothing", c, overTLS(head()), NoCredential)
 	r.want("certificate", c, overTLS(head(), batch), "cert:CN=batch")
@@ -209,7 +209,7 @@ func TestCertificateBesideOtherKinds(t *testing.T) {
 	if got := c.Challenge("m", err); got != `Bearer realm="m"` {
 		t.Errorf("the challenge is %q", got)
 	}
-	_, err = c.Authenticate(t.Context(), overTLS(head(), authtest.NewCA("x", r.clock.now(), nil).Client("x", nil)))
+	_, err = c.Authenticate(t.Context(), overTLS(head(), authtest.NewCA("x", r.clock.Now(), nil).Client("x", nil)))
 	if got := c.Challenge("m", err); got != `Bearer realm="m"` {
 		t.Errorf("the challenge for a bad certificate is %q: a token is not at fault", got)
 	}
@@ -273,9 +273,9 @@ func TestCertificateFromTheFieldsOfRFC9440(t *testing.T) {
 		"endless chain":         {fields("client-cert", sf(web), "client-cert-chain", strings.Repeat(sf(sub)+", ", 30)+sf(sub)), CertificateChain},
 		"Envoy's as well":       {fields("client-cert", sf(batch), "x-forwarded-client-cert", "Cert="+encoded(web)), "cert:CN=batch"},
 		"only Envoy's":          {fields("x-forwarded-client-cert", "Cert="+encoded(batch)), CertificateMissing},
-		"self-signed":           {fields("client-cert", sf(authtest.NewCA("x", r.clock.now(), func(c *x509.Certificate) { c.IsCA = false }))), CertificateUnknownCA},
+		"self-signed":           {fields("client-cert", sf(authtest.NewCA("x", r.clock.Now(), func(c *x509.Certificate) { c.IsCA = false }))), CertificateUnknownCA},
 		"huge":                  {fields("client-cert", ":"+strings.Repeat("A", 300_000)+":"), CertificateChain},
-		"the same name, no SAN": {fields("client-cert", sf(authtest.NewCA("lab", r.clock.now(), nil).Client("batch", nil))), CertificateUnknownCA},
+		"the same name, no SAN": {fields("client-cert", sf(authtest.NewCA("lab", r.clock.Now(), nil).Client("batch", nil))), CertificateUnknownCA},
 	} {
 		r.memory.budget = newBudget(Budget{})
 		for range 2 {

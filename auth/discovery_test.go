@@ -97,7 +97,7 @@ func TestDiscovery(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			p, clock := newProvider(t, one.JWK()), newClock()
+			p, clock := newProvider(t, one.JWK()), authtest.NewClock()
 			ic := p.config()
 			if c.change != nil {
 				c.change(p, &ic)
@@ -106,7 +106,7 @@ func TestDiscovery(t *testing.T) {
 			if p.Requests() != 0 {
 				t.Fatal("the issuer was asked before there was a token")
 			}
-			want(t, chain, one.Token(authtest.Claims(cmp.Or(c.iss, p.URL), clock.now(), nil)), c.want)
+			want(t, chain, one.Token(authtest.Claims(cmp.Or(c.iss, p.URL), clock.Now(), nil)), c.want)
 			if got := a.Status()[0]; got.LastError != strings.ReplaceAll(c.status, "URL", p.URL) {
 				t.Errorf("status %q, want %q", got.LastError, c.status)
 			}
@@ -125,7 +125,7 @@ func mustURL(s string) setting.URL {
 // TestIssuerNeedsItsConfiguredCA checks that an issuer with a private CA is trusted only
 // with that CA.
 func TestIssuerNeedsItsConfiguredCA(t *testing.T) {
-	one, clock := ecPair("one"), newClock()
+	one, clock := ecPair("one"), authtest.NewClock()
 	server := httptest.NewUnstartedServer(nil)
 	iss, err := authtest.NewIssuer(authtest.IssuerConfig{URL: "https://" + server.Listener.Addr().String()})
 	if err != nil {
@@ -143,13 +143,13 @@ func TestIssuerNeedsItsConfiguredCA(t *testing.T) {
 	}
 	ic := p.config()
 	a, chain := newAuth(t, clock, ic)
-	want(t, chain, one.Token(p.claims(clock.now(), nil)), IssuerUnavailable)
+	want(t, chain, one.Token(p.claims(clock.Now(), nil)), IssuerUnavailable)
 	if got := a.Status()[0].LastError; got != "discovery: untrusted server" {
 		t.Errorf("status %q", got)
 	}
 	ic.CA = setting.Path(ca)
 	_, chain = newAuth(t, clock, ic)
-	want(t, chain, one.Token(p.claims(clock.now(), nil)), "")
+	want(t, chain, one.Token(p.claims(clock.Now(), nil)), "")
 	ic.CA += ".absent"
 	if a, err := New(Config{Issuers: map[string]IssuerConfig{"corp": ic}}, NewMemory(MemoryOptions{})); err == nil || a != nil {
 		t.Error("a missing CA file must refuse to start")

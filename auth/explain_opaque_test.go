@@ -66,13 +66,13 @@ func TestExplanationsOfOpaqueTokens(t *testing.T) {
 // An issuer that is asked about its JWTs too is asked by the explanation as well.
 func TestExplanationAsksAboutJWTs(t *testing.T) {
 	o := newOpaque(t, func(c *IssuerConfig) { c.Introspection.JWT = true })
-	token := o.key.Token(o.claims(o.clock.now(), nil))
+	token := o.key.Token(o.claims(o.clock.Now(), nil))
 	e := o.auth.Explain(t.Context(), o.chain, o.chain.Present(head(), token))
 	if e.Reason != TokenInactive || len(e.Findings) != 1 || !strings.HasPrefix(e.Findings[0].Cure, "get a new token from issuer corp") {
 		t.Errorf("got %+v", e)
 	}
 	o = newOpaque(t, func(c *IssuerConfig) { c.Introspection.JWT = true })
-	token = o.know(o.key.Token(o.claims(o.clock.now(), nil)), nil)
+	token = o.know(o.key.Token(o.claims(o.clock.Now(), nil)), nil)
 	if e = o.auth.Explain(t.Context(), o.chain, o.chain.Present(head(), token)); e.Reason != "" {
 		t.Errorf("got %+v", e)
 	}
@@ -81,7 +81,7 @@ func TestExplanationAsksAboutJWTs(t *testing.T) {
 // A token of an issuer with token_from is presented in that field, as by one of its proxies.
 func TestPresentInTheFieldOfTheIssuer(t *testing.T) {
 	one := authtest.NewKey("k1", "EdDSA", authtest.Ed25519())
-	clock, p := newClock(), newProvider(t, one.JWK())
+	clock, p := authtest.NewClock(), newProvider(t, one.JWK())
 	ic := p.config()
 	var from setting.CIDR
 	if err := from.UnmarshalText([]byte("10.0.0.7")); err != nil {
@@ -89,11 +89,11 @@ func TestPresentInTheFieldOfTheIssuer(t *testing.T) {
 	}
 	ic.TokenFrom = &TokenFromConfig{Header: "Cf-Access-Jwt-Assertion", From: setting.List[setting.CIDR]{from}}
 	a, chain := newAuth(t, clock, ic)
-	e := a.Explain(t.Context(), chain, chain.Present(head(), one.Token(p.claims(clock.now(), nil))))
+	e := a.Explain(t.Context(), chain, chain.Present(head(), one.Token(p.claims(clock.Now(), nil))))
 	if e.Caller.String() != "issuer/corp:alice" {
 		t.Errorf("got %+v", e)
 	}
-	e = a.Explain(t.Context(), chain, chain.Present(head(), one.Token(p.claims(clock.now(), map[string]any{"aud": "x"}))))
+	e = a.Explain(t.Context(), chain, chain.Present(head(), one.Token(p.claims(clock.Now(), map[string]any{"aud": "x"}))))
 	if e.Reason != WrongAudience || !strings.HasPrefix(e.Findings[0].Problem, `aud is ["x"], corp wants ["models"]`) {
 		t.Errorf("got %+v", e)
 	}
@@ -112,11 +112,11 @@ func TestExplanationOfAudienceClaims(t *testing.T) {
 		"":          "aud is absent, corp wants [\"models\"]: write issuers.corp.audience_claim: client_id, and as audience the ids of the clients",
 		"client_id": "client_id is [\"app\"], corp wants [\"models\"]: send a token of that client, or add its own to issuers.corp.audience",
 	} {
-		clock, p := newClock(), newProvider(t, one.JWK())
+		clock, p := authtest.NewClock(), newProvider(t, one.JWK())
 		ic := p.config()
 		ic.URL, ic.JWKS, ic.AudienceClaim = cognito, mustURL(p.URL+"/jwks"), claim
 		a, chain := newAuth(t, clock, ic)
-		e := a.Explain(t.Context(), chain, chain.Present(head(), one.Token(authtest.Claims(cognito, clock.now(), map[string]any{"aud": nil, "client_id": "app"}))))
+		e := a.Explain(t.Context(), chain, chain.Present(head(), one.Token(authtest.Claims(cognito, clock.Now(), map[string]any{"aud": nil, "client_id": "app"}))))
 		if len(e.Findings) != 1 || !strings.HasPrefix(e.Findings[0].Problem+": "+e.Findings[0].Cure, want) {
 			t.Errorf("%q: got %+v", claim, e)
 		}

@@ -30,8 +30,8 @@ const keycloak = "https://login.example.com/realms/ml"
 func newExplained(t *testing.T) *explained {
 	t.Helper()
 	x := &explained{key: authtest.NewKey("k1", "ES256", authtest.EC(elliptic.P256()))}
-	clock := newClock()
-	x.now = clock.now()
+	clock := authtest.NewClock()
+	x.now = clock.Now()
 	p := newProvider(t, x.key.JWK(), authtest.NewKey("k2", "RS256", authtest.RSA()).JWK())
 	gone := newProvider(t)
 	gone.Answer(authtest.Status(503))
@@ -50,7 +50,7 @@ func newExplained(t *testing.T) *explained {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x.Auth = activeAuth(t, NewMemory(MemoryOptions{Now: clock.now}), Config{APIKeys: keys, Revoked: revoked, Issuers: map[string]IssuerConfig{
+	x.Auth = activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now}), Config{APIKeys: keys, Revoked: revoked, Issuers: map[string]IssuerConfig{
 		"corp":  issuer(keycloak, nil),
 		"auth0": issuer("https://acme.eu.auth0.com/", nil),
 		"okta":  issuer("https://acme.okta.com/oauth2/default", nil),

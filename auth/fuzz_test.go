@@ -16,7 +16,7 @@ import (
 // encoding of what it read.
 func FuzzToken(f *testing.F) {
 	k := ecPair("one")
-	good := k.Token(authtest.Claims("https://issuer.example", newClock().now(), nil))
+	good := k.Token(authtest.Claims("https://issuer.example", authtest.NewClock().Now(), nil))
 	f.Add(good)
 	f.Add(good + ".")
 	f.Add("..")

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -41,30 +40,10 @@ func (p *provider) claims(now time.Time, changes map[string]any) string {
 	return authtest.Claims(p.URL, now, changes)
 }
 
-// clock is a fake clock.
-type clock struct {
-	mu sync.Mutex
-	t  time.Time
-}
-
-func newClock() *clock { return &clock{t: time.Unix(1_800_000_000, 0)} }
-
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.t
-}
-
-func (c *clock) add(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.t = c.t.Add(d)
-}
-
 // newAuth makes an Auth of one issuer, corp, and the chain of a route that lists it.
-func newAuth(t testing.TB, c *clock, ic IssuerConfig) (*Auth, *Chain) {
+func newAuth(t testing.TB, c *authtest.Clock, ic IssuerConfig) (*Auth, *Chain) {
 	t.Helper()
-	a := activeAuth(t, NewMemory(MemoryOptions{Now: c.now}), Config{Issuers: map[string]IssuerConfig{"corp": ic}})
+	a := activeAuth(t, NewMemory(MemoryOptions{Now: c.Now}), Config{Issuers: map[string]IssuerConfig{"corp": ic}})
 	chain, err := a.Route(Demand{Callers: []string{"issuer/corp"}})
 	if err != nil {
 		t.Fatal(err)

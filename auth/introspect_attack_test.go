@@ -275,7 +275,7 @@ func TestUnusableAnswersAreNeverAccepted(t *testing.T) {
 				return // its timeout is too short for a busy machine
 			}
 			o.AnswerLookUps(nil)
-			o.clock.add(time.Second)
+			o.clock.Add(time.Second)
 			want(t, o.chain, token, "")
 			if st := o.auth.Status()[0].Introspection; st.LastError != "" {
 				t.Errorf("status %+v", st)
@@ -302,13 +302,13 @@ func TestDeadIssuerIsNotHammered(t *testing.T) {
 		for i := range 5 {
 			want(t, o.chain, fmt.Sprint("token-", i), IssuerUnavailable)
 		}
-		o.clock.add(500 * time.Millisecond)
+		o.clock.Add(500 * time.Millisecond)
 	}
 	if n := o.LookUps(); n < 5 || n > 15 {
 		t.Errorf("%d look-ups in a minute", n)
 	}
 	o.AnswerLookUps(nil)
-	o.clock.add(lastPause)
+	o.clock.Add(lastPause)
 	want(t, o.chain, o.know("0paque", nil), "")
 }
 
@@ -331,7 +331,7 @@ func TestTokenThatTheIssuerFailsAtStopsOneAddressOnly(t *testing.T) {
 			}
 		}
 		want(t, o.chain, o.know(fmt.Sprint("victim-", i), nil), "")
-		o.clock.add(time.Second)
+		o.clock.Add(time.Second)
 	}
 }
 
@@ -391,7 +391,7 @@ func TestSecretsAreInNoErrorOrLog(t *testing.T) {
 			t.Fatal("accepted")
 		}
 		said = append(said, err.Error(), fmt.Sprintf("%+v %#v", o.auth.Status()[0], o.auth.Status()[0].Introspection))
-		o.clock.add(time.Hour)
+		o.clock.Add(time.Hour)
 	}
 	for _, text := range append(said, logged.String()) {
 		for _, secret := range []string{"s3cret", "czNjcmV0", "Basic "} {

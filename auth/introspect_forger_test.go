@@ -51,8 +51,8 @@ func TestForgerCannotRefuseKnownTokensOfItsAddress(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			o.clock.add(2 * time.Minute)
-			o.memory.tokens.sweep(o.clock.now().Unix())
+			o.clock.Add(2 * time.Minute)
+			o.memory.tokens.sweep(o.clock.Now().Unix())
 			attack(o)
 			if err := askFrom(o.chain, attacker, o.know("new", nil)); err == nil {
 				t.Error("the attack has no effect on new tokens: the test shows nothing")

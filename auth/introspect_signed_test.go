@@ -26,7 +26,7 @@ import (
 // answer.
 func (o *opaque) signedBy(k authtest.Key, header string, change func(map[string]any)) {
 	o.AnswerLookUps(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		claims := map[string]any{"iss": o.URL, "aud": clientID, "iat": o.clock.now().Unix(), "token_introspection": json.RawMessage(o.About(r.PostForm.Get("token")))}
+		claims := map[string]any{"iss": o.URL, "aud": clientID, "iat": o.clock.Now().Unix(), "token_introspection": json.RawMessage(o.About(r.PostForm.Get("token")))}
 		if change != nil {
 			change(claims)
 		}
@@ -197,6 +197,6 @@ func TestKeptConnectionsAreUsedAgain(t *testing.T) {
 	for i := range 5 {
 		server.CloseClientConnections()
 		want(t, chain, o.know(fmt.Sprint("an0ther-", i), nil), "")
-		o.clock.add(time.Second)
+		o.clock.Add(time.Second)
 	}
 }

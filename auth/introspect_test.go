@@ -18,7 +18,7 @@ import (
 // opaque is an issuer, corp, that is asked about tokens, and the chain of a route for it.
 type opaque struct {
 	*provider
-	clock  *clock
+	clock  *authtest.Clock
 	key    authtest.Key
 	memory *Memory
 	auth   *Auth
@@ -32,9 +32,9 @@ const (
 
 func newOpaque(t testing.TB, change func(*IssuerConfig)) *opaque {
 	t.Helper()
-	o := &opaque{clock: newClock(), key: authtest.NewKey("one", "EdDSA", authtest.Ed25519())}
+	o := &opaque{clock: authtest.NewClock(), key: authtest.NewKey("one", "EdDSA", authtest.Ed25519())}
 	o.provider = newProvider(t, o.key.JWK())
-	o.memory = NewMemory(MemoryOptions{Now: o.clock.now})
+	o.memory = NewMemory(MemoryOptions{Now: o.clock.Now})
 	o.auth, o.chain = o.load(t, change)
 	return o
 }
@@ -59,7 +59,7 @@ func (o *opaque) load(t testing.TB, change func(*IssuerConfig)) (*Auth, *Chain) 
 func (o *opaque) know(token string, changes map[string]any) string {
 	claims := map[string]any{
 		"iss": o.URL, "sub": "alice", "aud": "models", "client_id": "notebook", "scope": "models.predict models.read",
-		"token_type": "Bearer", "iat": o.clock.now().Unix(), "exp": o.clock.now().Add(time.Hour).Unix(),
+		"token_type": "Bearer", "iat": o.clock.Now().Unix(), "exp": o.clock.Now().Add(time.Hour).Unix(),
 	}
 	for name, value := range changes {
 		if claims[name] = value; value == nil {
@@ -93,7 +93,7 @@ func TestActiveOpaqueTokenProvesItsCaller(t *testing.T) {
 			strings.Join(p.Groups, " ") != "ml" || p.Claim("tenant")[0] != "a" || p.KeyID != "introspection" || !proof.Revocable {
 			t.Errorf("got %+v", proof)
 		}
-		if want := o.clock.now().Add(time.Hour + time.Minute); !p.Expires.Equal(want) {
+		if want := o.clock.Now().Add(time.Hour + time.Minute); !p.Expires.Equal(want) {
 			t.Errorf("it expires at %s, want %s", p.Expires, want)
 		}
 	}
@@ -194,10 +194,10 @@ func TestInactiveTokenIsRefused(t *testing.T) {
 	if n := o.lookUps(); n != (LookUps{Inactive: 1, CachedRefused: 1}) {
 		t.Errorf("got %+v", n)
 	}
-	o.clock.add(9 * time.Second)
+	o.clock.Add(9 * time.Second)
 	o.know("unkn0wn", nil)
 	want(t, o.chain, "unkn0wn", TokenInactive)
-	o.clock.add(time.Second)
+	o.clock.Add(time.Second)
 	want(t, o.chain, "unkn0wn", "")
 	o.asked(t, 2)
 }
@@ -205,21 +205,21 @@ func TestInactiveTokenIsRefused(t *testing.T) {
 // TestRevokedTokenIsRefusedAfterMaxAge, and expired ones at once.
 func TestRevokedTokenIsRefusedAfterMaxAge(t *testing.T) {
 	o := newOpaque(t, func(c *IssuerConfig) { c.Introspection.MaxAge = setting.Duration(20 * time.Second) })
-	token, brief := o.know("0paque-t0k3n", nil), o.know("brief", map[string]any{"exp": o.clock.now().Add(-50 * time.Second).Unix()})
+	token, brief := o.know("0paque-t0k3n", nil), o.know("brief", map[string]any{"exp": o.clock.Now().Add(-50 * time.Second).Unix()})
 	want(t, o.chain, token, "")
 	want(t, o.chain, brief, "")
 	o.Know(token, nil)
-	o.clock.add(19 * time.Second)
+	o.clock.Add(19 * time.Second)
 	want(t, o.chain, token, "")
 	want(t, o.chain, brief, TokenExpired)
-	o.clock.add(time.Second)
+	o.clock.Add(time.Second)
 	want(t, o.chain, token, TokenInactive)
 	want(t, o.chain, token, TokenInactive)
 	o.asked(t, 3)
 	if n := o.memory.CacheStatus().Tokens; n != 1 {
 		t.Errorf("%d tokens are cached, want the expired one", n)
 	}
-	o.memory.tokens.sweep(o.clock.now().Unix())
+	o.memory.tokens.sweep(o.clock.Now().Unix())
 	if n := o.memory.CacheStatus().Tokens; n != 0 {
 		t.Errorf("%d tokens are cached after the sweep", n)
 	}
@@ -243,15 +243,15 @@ func TestRouteNarrowsTheAudienceOfOpaqueTokens(t *testing.T) {
 // does not name.
 func TestJWTsAreVerifiedUnlessTheIssuerIsAskedAboutThem(t *testing.T) {
 	o := newOpaque(t, nil)
-	jwt := o.key.Token(o.claims(o.clock.now(), nil))
+	jwt := o.key.Token(o.claims(o.clock.Now(), nil))
 	want(t, o.chain, jwt, "")
 	o.asked(t, 0)
 	evil := authtest.NewKey("one", "EdDSA", authtest.Ed25519())
 	part := strings.Split(jwt, ".")
 	for name, token := range map[string]string{
-		"forged":          evil.Token(o.claims(o.clock.now(), nil)),
-		"another issuer":  evil.Token(authtest.Claims("https://other.example", o.clock.now(), nil)),
-		"no issuer":       o.key.Token(o.claims(o.clock.now(), map[string]any{"iss": nil})),
+		"forged":          evil.Token(o.claims(o.clock.Now(), nil)),
+		"another issuer":  evil.Token(authtest.Claims("https://other.example", o.clock.Now(), nil)),
+		"no issuer":       o.key.Token(o.claims(o.clock.Now(), map[string]any{"iss": nil})),
 		"cut off":         jwt[:len(jwt)-30],
 		"empty signature": part[0] + "." + part[1] + ".",
 		"broken claims":   part[0] + ".x." + part[2],
@@ -262,13 +262,13 @@ func TestJWTsAreVerifiedUnlessTheIssuerIsAskedAboutThem(t *testing.T) {
 	o.asked(t, 0)
 
 	asks := newOpaque(t, func(c *IssuerConfig) { c.Introspection.JWT = true })
-	jwt = asks.key.Token(asks.claims(asks.clock.now(), nil))
+	jwt = asks.key.Token(asks.claims(asks.clock.Now(), nil))
 	want(t, asks.chain, jwt, TokenInactive)
-	asks.clock.add(time.Minute)
+	asks.clock.Add(time.Minute)
 	asks.know(jwt, nil)
 	want(t, asks.chain, jwt, "")
 	want(t, asks.chain, jwt, "")
-	want(t, asks.chain, evil.Token(authtest.Claims("https://other.example", o.clock.now(), nil)), BadCredential)
+	want(t, asks.chain, evil.Token(authtest.Claims("https://other.example", o.clock.Now(), nil)), BadCredential)
 	asks.asked(t, 2)
 	if n := asks.Fetches(); n != 0 {
 		t.Errorf("keys were fetched %d times; nobody needs them", n)
@@ -379,7 +379,7 @@ func TestDiscoveryNamesTheEndpoint(t *testing.T) {
 	o.AnswerLookUps(authtest.Status(404))
 	o.Answer(authtest.Text(fmt.Sprintf(`{"issuer":%q,"jwks_uri":"%s/jwks","introspection_endpoint":"%s/introspect"}`, o.URL, o.URL, moved.URL)))
 	want(t, o.chain, "f0ur", IssuerUnavailable)
-	o.clock.add(time.Second)
+	o.clock.Add(time.Second)
 	want(t, o.chain, "three", "")
 	set := newOpaque(t, nil)
 	_, chain := set.load(t, func(c *IssuerConfig) { c.Introspection.URL = mustURL(set.URL + "/introspect") })
@@ -409,7 +409,7 @@ func TestRecheckOfOpaqueTokens(t *testing.T) {
 		t.Errorf("from memory: got %s", got)
 	}
 	o.asked(t, 1)
-	o.clock.add(time.Minute)
+	o.clock.Add(time.Minute)
 	if got := recheck(t, o.chain, h, proof); got != TokenInactive {
 		t.Errorf("after max_age: got %s", got)
 	}

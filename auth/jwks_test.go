@@ -406,7 +406,7 @@ func TestRunLeavesNoGoroutine(t *testing.T) {
 	p := newProvider(t)
 	p.Answer(authtest.Hang())
 	before := runtime.NumGoroutine()
-	a, chain := newAuth(t, newClock(), p.config())
+	a, chain := newAuth(t, authtest.NewClock(), p.config())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- a.memory.Run(ctx) }()
@@ -418,7 +418,7 @@ func TestRunLeavesNoGoroutine(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 	awaitGoroutines(t, before)
-	requests, token := p.Requests(), ecPair("one").Token(p.claims(newClock().now(), nil))
+	requests, token := p.Requests(), ecPair("one").Token(p.claims(authtest.NewClock().Now(), nil))
 	want(t, chain, token, IssuerUnavailable)
 	again := p.config()
 	again.Audience = []string{"batch"}

@@ -15,7 +15,7 @@ import (
 // TestAudienceInAnotherClaim checks tokens whose audience is in client_id. A token that has aud as
 // well must fit by both.
 func TestAudienceInAnotherClaim(t *testing.T) {
-	clock, key := newClock(), ecPair("one")
+	clock, key := authtest.NewClock(), ecPair("one")
 	p := newProvider(t, key.JWK())
 	c := p.config()
 	c.AudienceClaim, c.Audience = "client_id", setting.List[string]{"models", "batch"}
@@ -41,18 +41,18 @@ func TestAudienceInAnotherClaim(t *testing.T) {
 		"several":                         {nil, []string{"x", "batch"}, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			token := key.Token(p.claims(clock.now(), map[string]any{"aud": x.aud, "client_id": x.client}))
+			token := key.Token(p.claims(clock.Now(), map[string]any{"aud": x.aud, "client_id": x.client}))
 			for range 2 { // checked, then from the cache
 				want(t, chain, token, x.why)
 				want(t, narrow, token, x.narrow)
 			}
 		})
 	}
-	_, err = ask(chain, key.Token(p.claims(clock.now(), map[string]any{"aud": nil, "client_id": "mallory"})))
+	_, err = ask(chain, key.Token(p.claims(clock.Now(), map[string]any{"aud": nil, "client_id": "mallory"})))
 	if !strings.Contains(err.Error(), `client_id is "mallory", the route takes "models", "batch"`) {
 		t.Errorf("got %v", err)
 	}
-	_, err = ask(chain, key.Token(p.claims(clock.now(), map[string]any{"aud": "payroll", "client_id": "batch"})))
+	_, err = ask(chain, key.Token(p.claims(clock.Now(), map[string]any{"aud": "payroll", "client_id": "batch"})))
 	if !strings.Contains(err.Error(), `aud is "payroll", the route takes`) {
 		t.Errorf("got %v", err)
 	}
@@ -63,7 +63,7 @@ const tenantA, tenantB, privateAccounts = "72f988bf-86f1-41af-91ab-2d7cd011db47"
 // TestTenantsOfEntra checks that the tokens of the listed tenants alone are taken, each by a key
 // that may sign them, and that a caller's name has its tenant.
 func TestTenantsOfEntra(t *testing.T) {
-	clock := newClock()
+	clock := authtest.NewClock()
 	const template = "https://login.microsoftonline.com/{tenantid}/v2.0"
 	of := func(tenant string) string { return strings.Replace(template, "{tenantid}", tenant, 1) }
 	member := func(issuer string) string { return fmt.Sprintf(`"issuer":%q`, issuer) }
@@ -101,7 +101,7 @@ func TestTenantsOfEntra(t *testing.T) {
 			if x.tid != "" {
 				changes["tid"] = x.tid
 			}
-			token := x.key.Token(authtest.Claims(x.iss, clock.now(), changes))
+			token := x.key.Token(authtest.Claims(x.iss, clock.Now(), changes))
 			for range 2 {
 				caller, err := ask(chain, token)
 				if got := reason(t, err); got != x.why || err == nil && caller.String() != "issuer/corp:"+x.caller+"/root@example.com" {
@@ -120,11 +120,11 @@ func TestTenantsOfEntra(t *testing.T) {
 
 // TestKeyOfAnotherIssuerIsRefused checks the member issuer of keys for an issuer without tenants.
 func TestKeyOfAnotherIssuerIsRefused(t *testing.T) {
-	clock, own, any, other := newClock(), ecPair("own"), ecPair("any"), ecPair("other")
+	clock, own, any, other := authtest.NewClock(), ecPair("own"), ecPair("any"), ecPair("other")
 	p := newProvider(t)
 	p.Publish(own.JWK(fmt.Sprintf(`"issuer":%q`, p.URL)), any.JWK(`"issuer":"https://login.microsoftonline.com/{tenantid}/v2.0"`), other.JWK(`"issuer":"https://login.microsoftonline.com/`+privateAccounts+`/v2.0"`))
 	_, chain := newAuth(t, clock, p.config())
-	claims := p.claims(clock.now(), nil)
+	claims := p.claims(clock.Now(), nil)
 	want(t, chain, own.Token(claims), "")
 	want(t, chain, any.Token(claims), "") // of the same cloud: keys of version 2 for tokens of version 1
 	want(t, chain, other.Token(claims), BadCredential)
@@ -138,7 +138,7 @@ func TestKeyOfAnotherIssuerIsRefused(t *testing.T) {
 // TestKeysInAFile checks that an issuer with jwks_file is never asked anything, and how faults of
 // the file are reported.
 func TestKeysInAFile(t *testing.T) {
-	clock, key := newClock(), ecPair("one")
+	clock, key := authtest.NewClock(), ecPair("one")
 	p := newProvider(t)
 	file := filepath.Join(t.TempDir(), "jwks.json")
 	write := func(text string) {
@@ -194,10 +194,10 @@ func TestKeysInAFile(t *testing.T) {
 		t.Error(got)
 	}
 	a, chain := newAuth(t, clock, c)
-	want(t, chain, key.Token(p.claims(clock.now(), nil)), "")
-	want(t, chain, ecPair("two").Token(p.claims(clock.now(), nil)), BadCredential)
-	clock.add(maxMaxStale * 10) // these keys never get stale
-	want(t, chain, key.Token(p.claims(clock.now(), nil)), "")
+	want(t, chain, key.Token(p.claims(clock.Now(), nil)), "")
+	want(t, chain, ecPair("two").Token(p.claims(clock.Now(), nil)), BadCredential)
+	clock.Add(maxMaxStale * 10) // these keys never get stale
+	want(t, chain, key.Token(p.claims(clock.Now(), nil)), "")
 	if st := a.Status()[0]; st.Keys != 1 || st.Fetched.IsZero() || st.LastError != "" || len(st.Skipped) != 1 {
 		t.Errorf("got %+v", st)
 	}
@@ -233,8 +233,8 @@ func TestPlainHTTPIsAnnounced(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Answer(authtest.Text(string(document)))
-	_, chain := newAuth(t, newClock(), p.config())
-	_, err = ask(chain, ecPair("one").Token(p.claims(newClock().now(), nil)))
+	_, chain := newAuth(t, authtest.NewClock(), p.config())
+	_, err = ask(chain, ecPair("one").Token(p.claims(authtest.NewClock().Now(), nil)))
 	if reason(t, err) != IssuerUnavailable || !strings.Contains(err.Error(), `"http://keycloak:8080/certs" is http, and anyone on the path could replace the keys; write jwks with https, or set insecure_http: true`) {
 		t.Errorf("got %v", err)
 	}

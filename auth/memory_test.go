@@ -17,16 +17,16 @@ import (
 // reloads is a memory with configurations of one issuer, corp.
 type reloads struct {
 	*provider
-	clock  *clock
+	clock  *authtest.Clock
 	key    authtest.Key
 	memory *Memory
 }
 
 func newReloads(t testing.TB) *reloads {
 	t.Helper()
-	r := &reloads{clock: newClock(), key: authtest.NewKey("one", "EdDSA", authtest.Ed25519())}
+	r := &reloads{clock: authtest.NewClock(), key: authtest.NewKey("one", "EdDSA", authtest.Ed25519())}
 	r.provider = newProvider(t, r.key.JWK())
-	r.memory = NewMemory(MemoryOptions{Now: r.clock.now})
+	r.memory = NewMemory(MemoryOptions{Now: r.clock.Now})
 	return r
 }
 
@@ -49,7 +49,7 @@ func (r *reloads) load(t testing.TB, change func(*IssuerConfig)) (*Auth, *Chain)
 }
 
 func (r *reloads) token(changes map[string]any) string {
-	return r.key.Token(r.claims(r.clock.now(), changes))
+	return r.key.Token(r.claims(r.clock.Now(), changes))
 }
 
 // TestChangedIssuerRefusesCachedTokens checks that a changed configuration refuses a token
@@ -317,8 +317,8 @@ func TestReloadDoesNotResetBudget(t *testing.T) {
 		a.Activate()
 		defer a.Close()
 		for range 5 {
-			_, _ = ask(c, evil.Token(r.claims(r.clock.now(), nil)))
+			_, _ = ask(c, evil.Token(r.claims(r.clock.Now(), nil)))
 		}
-		want(t, c, evil.Token(r.claims(r.clock.now(), nil)), TooManyFailures)
+		want(t, c, evil.Token(r.claims(r.clock.Now(), nil)), TooManyFailures)
 	}
 }

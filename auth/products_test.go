@@ -14,8 +14,8 @@ import (
 // TestTokensOfProductsAreAccepted checks access tokens as identity products document them,
 // each with a suitable configuration.
 func TestTokensOfProductsAreAccepted(t *testing.T) {
-	clock := newClock()
-	now := clock.now().Unix()
+	clock := authtest.NewClock()
+	now := clock.Now().Unix()
 	r, e := authtest.NewKey("key-1", "RS256", authtest.RSA()), authtest.NewKey("key-2", "ES256", authtest.EC(elliptic.P256()))
 	x5t := func(p authtest.Key) string {
 		return fmt.Sprintf(`{"typ":"JWT","alg":"%s","x5t":"%s","kid":"%s"}`, p.Algorithm, p.ID, p.ID)
@@ -143,15 +143,15 @@ func TestEveryConfigurableAlgorithmWorks(t *testing.T) {
 			case "EdDSA":
 				k.Private = authtest.Ed25519()
 			}
-			clock, p := newClock(), newProvider(t, k.JWK())
+			clock, p := authtest.NewClock(), newProvider(t, k.JWK())
 			ic := p.config()
 			ic.Algorithms = []string{alg}
 			_, chain := newAuth(t, clock, ic)
-			want(t, chain, k.Token(p.claims(clock.now(), nil)), "")
+			want(t, chain, k.Token(p.claims(clock.Now(), nil)), "")
 			others := p.config()
 			others.Algorithms = slices.DeleteFunc(slices.Clone(algorithms[:]), func(a string) bool { return a == alg })
 			_, chain = newAuth(t, clock, others)
-			want(t, chain, k.Token(p.claims(clock.now(), nil)), BadCredential)
+			want(t, chain, k.Token(p.claims(clock.Now(), nil)), BadCredential)
 		})
 	}
 }

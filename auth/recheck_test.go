@@ -78,7 +78,7 @@ func TestRecheckRefusesWithdrawnKeysAndExpiredTokens(t *testing.T) {
 	defer a.Close()
 	h := head("Bearer " + r.token(nil))
 	proof := accepted(t, c, h)
-	r.clock.add(2 * time.Hour)
+	r.clock.Add(2 * time.Hour)
 	if got := recheck(t, c, h, proof); got != TokenExpired {
 		t.Errorf("after its end: got %s", got)
 	}
@@ -111,7 +111,7 @@ func TestRecheckCountsNoFailure(t *testing.T) {
 	}
 	evil := authtest.NewKey("one", "EdDSA", authtest.Ed25519())
 	for _, reason := range []string{BadCredential, BadCredential, TooManyFailures} {
-		want(t, old, evil.Token(r.claims(r.clock.now(), nil)), reason)
+		want(t, old, evil.Token(r.claims(r.clock.Now(), nil)), reason)
 	}
 	lax, accepting := r.load(t, require("sub", "*"))
 	lax.Activate()
@@ -129,7 +129,7 @@ func TestRecheckOfSignatures(t *testing.T) {
 	mac := s.signed(t, s.keys["acme-1"], request("x-tenant: a"), nil)
 	public := s.signed(t, s.keys["orbit-ed"], request(), nil)
 	macProof, publicProof := accepted(t, s.route(t, usual), mac), accepted(t, s.route(t, usual), public)
-	s.clock.add(12 * time.Hour) // long after both signatures are stale
+	s.clock.Add(12 * time.Hour) // long after both signatures are stale
 	sum := func(change func(map[string]SigningKeyConfig)) *Auth {
 		config := map[string]SigningKeyConfig{
 			"acme-1":   {Principal: "acme", Secret: literal(secretOf("acme-1"))},
@@ -166,7 +166,7 @@ func TestRecheckOfSignatures(t *testing.T) {
 			m["acme-1"] = SigningKeyConfig{Principal: "acme", Secret: literal(secretOf("acme-1")), Use: setting.List[string]{SignResponse}}
 		}, usual, "bad_signature", "key:planet"},
 		"ended": {func(m map[string]SigningKeyConfig) {
-			m["acme-1"] = SigningKeyConfig{Principal: "acme", Secret: literal(secretOf("acme-1")), NotAfter: setting.Time{Time: s.clock.now()}}
+			m["acme-1"] = SigningKeyConfig{Principal: "acme", Secret: literal(secretOf("acme-1")), NotAfter: setting.Time{Time: s.clock.Now()}}
 		}, usual, "key_expired", "key:planet"},
 		"of another caller": {func(m map[string]SigningKeyConfig) {
 			m["acme-1"] = SigningKeyConfig{Principal: "other", Secret: literal(secretOf("acme-1"))}
@@ -205,7 +205,7 @@ func TestRecheckOfSignatures(t *testing.T) {
 func TestRecheckRequiresEveryProof(t *testing.T) {
 	s := newSigning(t)
 	token := func(sub string) string {
-		return "authorization: Bearer " + s.issuer.Token(s.claims(s.clock.now(), map[string]any{"sub": sub}))
+		return "authorization: Bearer " + s.issuer.Token(s.claims(s.clock.Now(), map[string]any{"sub": sub}))
 	}
 	all := s.route(t, Demand{Callers: []string{"issuer/corp", "key"}, All: true})
 	either := s.route(t, Demand{Callers: []string{"issuer/corp", "key"}})

@@ -19,7 +19,7 @@ import (
 // upstream, and an issuer.
 type signing struct {
 	*provider
-	clock     *clock
+	clock     *authtest.Clock
 	memory    *Memory
 	auth      *Auth
 	publicKey setting.Path            // of orbit-ed
@@ -30,14 +30,14 @@ type signing struct {
 
 func newSigning(t testing.TB) *signing {
 	t.Helper()
-	s := &signing{clock: newClock(), keys: map[string]*httpsig.Key{}, issuer: authtest.NewKey("one", "ES256", authtest.EC(p256()))}
+	s := &signing{clock: authtest.NewClock(), keys: map[string]*httpsig.Key{}, issuer: authtest.NewKey("one", "ES256", authtest.EC(p256()))}
 	s.provider = newProvider(t, s.issuer.JWK())
 	s.aliases = map[string]string{"issuer/corp:alice": "batch", "key:acme": "batch", "issuer/corp:bob": "bob"}
 	orbit := authtest.Ed25519()
 	s.publicKey = writeFile(t, pemOf(t, "PUBLIC KEY", orbit.Public()))
 	config := map[string]SigningKeyConfig{
 		"acme-1":   {Principal: "acme", Secret: literal(secretOf("acme-1"))},
-		"acme-2":   {Principal: "acme", Secret: literal(secretOf("acme-2")), NotBefore: setting.Time{Time: s.clock.now().Add(-time.Hour)}, NotAfter: setting.Time{Time: s.clock.now().Add(time.Hour)}},
+		"acme-2":   {Principal: "acme", Secret: literal(secretOf("acme-2")), NotBefore: setting.Time{Time: s.clock.Now().Add(-time.Hour)}, NotAfter: setting.Time{Time: s.clock.Now().Add(time.Hour)}},
 		"plain-1":  {Principal: "acme", Secret: literal(secretOf("plain-1")), RequireNonce: new(bool)},
 		"orbit-1":  {Principal: "orbit", Secret: literal(secretOf("orbit-1"))},
 		"orbit-ed": {Principal: "planet", PublicKey: s.publicKey},
@@ -55,7 +55,7 @@ func newSigning(t testing.TB) *signing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.memory = NewMemory(MemoryOptions{Now: s.clock.now, Budget: Budget{Burst: 5, Every: time.Second}})
+	s.memory = NewMemory(MemoryOptions{Now: s.clock.Now, Budget: Budget{Burst: 5, Every: time.Second}})
 	s.auth = activeAuth(t, s.memory, Config{Issuers: map[string]IssuerConfig{"corp": s.config()}, Keys: keys, Aliases: s.aliases, Skew: 30 * time.Second})
 	return s
 }
@@ -100,7 +100,7 @@ func (s *signing) signed(t testing.TB, key *httpsig.Key, h *message.Head, change
 	if change != nil {
 		change(&p)
 	}
-	signer, err := httpsig.NewSigner(p, s.clock.now)
+	signer, err := httpsig.NewSigner(p, s.clock.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestOnlyTheOwnerLearnsThatAKeyHasEnded(t *testing.T) {
 		{"not begun", -3*time.Hour - 74*time.Second, s.keys["acme-2"], acme, "key_not_yet_valid", "acme-2 begins in 1h0m0s, at 2"},
 		{"a forger before", 0, hmacKey(t, "acme-2", "x"), acme, "bad_signature", "the signature does not match"},
 	} {
-		s.clock.add(c.after)
+		s.clock.Add(c.after)
 		proof, err := c.chain.Authenticate(context.Background(), from(client, s.signed(t, c.key, request(), nil)))
 		var e *Error
 		if !errors.As(err, &e) || e.Reason != c.reason || e.Status() != 401 || !strings.Contains(e.Error(), c.cause) || proof.Signature != nil {
@@ -279,7 +279,7 @@ func TestBudgetLimitsForgedSignatures(t *testing.T) {
 	}
 	c := s.route(t, Demand{Callers: []string{"key"}})
 	planet := s.route(t, Demand{Callers: []string{"key/planet", "issuer/corp"}})
-	token := "authorization: Bearer " + s.issuer.Token(s.claims(s.clock.now(), nil))
+	token := "authorization: Bearer " + s.issuer.Token(s.claims(s.clock.Now(), nil))
 	if got := outcome(t, planet, request(token), client); got != "issuer/corp:alice" {
 		t.Fatalf("got %s", got)
 	}
@@ -303,7 +303,7 @@ func TestBudgetLimitsForgedSignatures(t *testing.T) {
 	if got := outcome(t, planet, request(token), client); got != "issuer/corp:alice" {
 		t.Errorf("a token that was seen before, from the address of the forger: got %s", got)
 	}
-	s.clock.add(5 * time.Second)
+	s.clock.Add(5 * time.Second)
 	if got := outcome(t, c, s.signed(t, s.keys["orbit-ed"], request(), nil), client); got != "key:planet+" {
 		t.Errorf("after a while: got %s", got)
 	}

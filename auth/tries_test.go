@@ -21,10 +21,10 @@ func withoutKid(k authtest.Key, claims string) string {
 // keys that fit, while a stranger's key is refused.
 func TestTokensWithoutKidDuringRotation(t *testing.T) {
 	old, next, stranger := ecPair("old"), ecPair("new"), ecPair("old")
-	clock := newClock()
+	clock := authtest.NewClock()
 	p := newProvider(t, old.JWK(), next.JWK(), authtest.NewKey("other", "RS256", authtest.RSA()).JWK())
 	_, chain := newAuth(t, clock, p.config())
-	claims := p.claims(clock.now(), nil)
+	claims := p.claims(clock.Now(), nil)
 	want(t, chain, withoutKid(old, claims), "")
 	want(t, chain, withoutKid(next, claims), "")
 	want(t, chain, withoutKid(stranger, claims), BadCredential)
@@ -43,28 +43,28 @@ func TestTokenWithoutKidIsChargedOnce(t *testing.T) {
 	for i := range maxTries {
 		published = append(published, ecPair(fmt.Sprint(i)).JWK())
 	}
-	clock := newClock()
+	clock := authtest.NewClock()
 	p := newProvider(t, published...)
-	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.now, Budget: Budget{Burst: 2}}), Config{Issuers: map[string]IssuerConfig{"corp": p.config()}})
+	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now, Budget: Budget{Burst: 2}}), Config{Issuers: map[string]IssuerConfig{"corp": p.config()}})
 	chain, err := a.Route(Demand{Callers: []string{"issuer/corp"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	forged := ecPair("")
 	for _, why := range []string{BadCredential, BadCredential, TooManyFailures} {
-		want(t, chain, withoutKid(forged, p.claims(clock.now(), nil)), why)
+		want(t, chain, withoutKid(forged, p.claims(clock.Now(), nil)), why)
 	}
 
 	fifth := ecPair("fifth")
 	p = newProvider(t, append(published, fifth.JWK())...)
 	_, chain = newAuth(t, clock, p.config())
-	want(t, chain, withoutKid(fifth, p.claims(clock.now(), nil)), BadCredential)
-	want(t, chain, fifth.Token(p.claims(clock.now(), nil)), "")
+	want(t, chain, withoutKid(fifth, p.claims(clock.Now(), nil)), BadCredential)
+	want(t, chain, fifth.Token(p.claims(clock.Now(), nil)), "")
 }
 
 // TestSubMayBeAbsentOrAnotherType checks tokens whose caller is named by another claim than sub.
 func TestSubMayBeAbsentOrAnotherType(t *testing.T) {
-	clock := newClock()
+	clock := authtest.NewClock()
 	key := ecPair("one")
 	p := newProvider(t, key.JWK())
 	c := p.config()
@@ -72,7 +72,7 @@ func TestSubMayBeAbsentOrAnotherType(t *testing.T) {
 	_, chain := newAuth(t, clock, c)
 	_, plain := newAuth(t, clock, p.config())
 	for name, sub := range map[string]any{"absent": nil, "a number": 4711, "an array": []string{"alice"}, "an object": map[string]any{"id": 7}, "true": true} {
-		token := key.Token(p.claims(clock.now(), map[string]any{"sub": sub, "client_id": "batch"}))
+		token := key.Token(p.claims(clock.Now(), map[string]any{"sub": sub, "client_id": "batch"}))
 		caller, err := ask(chain, token)
 		if err != nil || caller.String() != "issuer/corp:batch" {
 			t.Errorf("sub %s: got %s, %v", name, caller.String(), err)
@@ -90,14 +90,14 @@ func TestSkippedKeysAreNamed(t *testing.T) {
 	x := strings.Index(off, `"x":"`) + len(`"x":"`)
 	off = off[:x] + strings.Repeat("A", 42) + "Q" + off[x+43:]
 	enc := authtest.NewKey("enc 1", "RS256", authtest.RSA()).JWK(`"use":"enc"`)
-	clock := newClock()
+	clock := authtest.NewClock()
 	p := newProvider(t, good.JWK(), off, enc, `{"kty":7}`, ecPair("").JWK(`"alg":"ES384"`))
-	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.now, Log: slog.New(slog.NewTextHandler(&logged, nil))}), Config{Issuers: map[string]IssuerConfig{"corp": p.config()}})
+	a := activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now, Log: slog.New(slog.NewTextHandler(&logged, nil))}), Config{Issuers: map[string]IssuerConfig{"corp": p.config()}})
 	chain, err := a.Route(Demand{Callers: []string{"issuer/corp"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, chain, good.Token(p.claims(clock.now(), nil)), "")
+	want(t, chain, good.Token(p.claims(clock.Now(), nil)), "")
 	names := []string{
 		"kid k1 skipped: EC point not on the curve",
 		`kid "enc 1" skipped: its use is not sig`,
@@ -131,7 +131,7 @@ func TestManySkippedKeysAreCut(t *testing.T) {
 		set.Keys = append(set.Keys, []byte(fmt.Sprintf(`{"kty":"RSA","kid":%q}`, strings.Repeat("\x01ö", 500))))
 	}
 	set.Keys = append(set.Keys, []byte(authtest.NewKey("one", "ES256", authtest.EC(elliptic.P256())).JWK()))
-	got, err := readKeys(set, newClock().now())
+	got, err := readKeys(set, authtest.NewClock().Now())
 	if err != nil {
 		t.Fatal(err)
 	}

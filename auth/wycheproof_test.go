@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/c2sp/wycheproof"
+
+	"sallyport/auth/authtest"
 )
 
 // validVector is Project Wycheproof's verdict on a signature that must be accepted.
@@ -107,7 +109,7 @@ func vectorVerification(t *testing.T, set json.RawMessage) *verification {
 		}
 	}
 	p := newProvider(t, keys...)
-	a, _ := newAuth(t, newClock(), p.config())
+	a, _ := newAuth(t, authtest.NewClock(), p.config())
 	b, err := a.newBearer([]string{"issuer/corp"}, &Demand{})
 	if err != nil {
 		t.Fatal(err)

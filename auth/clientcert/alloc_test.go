@@ -12,10 +12,10 @@ import (
 
 // TestVerifiedChainAllocatesNothing bounds the allocations for a chain that is verified already.
 func TestVerifiedChainAllocatesNothing(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	sub := root.CA("sub", nil)
-	trust := trusting(t, clock, func(c *Config) { c.CRL = listFiles(t, root.Revoke(clock.now(), nil), sub.Revoke(clock.now(), nil)) }, root, sub)
+	trust := trusting(t, clock, func(c *Config) { c.CRL = listFiles(t, root.Revoke(clock.Now(), nil), sub.Revoke(clock.Now(), nil)) }, root, sub)
 	chain := authtest.ChainOf(sub.Client("alice", nil), sub)
 	if n := testing.AllocsPerRun(200, func() {
 		if _, err := trust.Verify(chain); err != nil {
@@ -27,8 +27,8 @@ func TestVerifiedChainAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkVerified(b *testing.B) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	sub := root.CA("sub", nil)
 	trust := trusting(b, clock, nil, root)
 	chain := authtest.ChainOf(sub.Client("alice", nil), sub)
@@ -42,12 +42,12 @@ func BenchmarkVerified(b *testing.B) {
 // TestLongListTakesLittleMemory bounds what a list keeps: eight bytes for each certificate, and room
 // to grow. crypto/x509 would keep about 300.
 func TestLongListTakesLittleMemory(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	const n = 50_000
-	text := root.Revoke(clock.now(), func(l *x509.RevocationList) {
+	text := root.Revoke(clock.Now(), func(l *x509.RevocationList) {
 		for i := range n {
-			l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: big.NewInt(int64(i) + 1), RevocationTime: clock.now()})
+			l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: big.NewInt(int64(i) + 1), RevocationTime: clock.Now()})
 		}
 	})
 	l, err := readList(text, []*x509.Certificate{root.Certificate})

@@ -28,17 +28,17 @@ func listFiles(t testing.TB, contents ...[]byte) setting.List[setting.Source] {
 func pemList(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}) }
 
 func TestRevokedIsRefused(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	sub, bad := root.CA("sub", nil), root.CA("bad", nil)
 	alice, bob := sub.Client("alice", nil), sub.Client("bob", nil)
 	ofBad, ofRoot := bad.Client("carol", nil), root.Client("dave", nil)
-	rootList, subList := root.Revoke(clock.now(), nil, bad), sub.Revoke(clock.now(), nil, alice)
+	rootList, subList := root.Revoke(clock.Now(), nil, bad), sub.Revoke(clock.Now(), nil, alice)
 	for name, files := range map[string][][]byte{
 		"in DER":         {rootList, subList},
 		"in PEM":         {pemList(rootList), pemList(subList)},
 		"in one file":    {append(pemList(rootList), pemList(subList)...)},
-		"and an old one": {rootList, subList, root.Revoke(clock.now().Add(-2*time.Hour), nil)},
+		"and an old one": {rootList, subList, root.Revoke(clock.Now().Add(-2*time.Hour), nil)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			trust := trusting(t, clock, func(c *Config) { c.CRL = listFiles(t, files...) }, root, sub)
@@ -56,11 +56,11 @@ func TestRevokedIsRefused(t *testing.T) {
 }
 
 func TestEndedListDistrustsItsCA(t *testing.T) {
-	clock := newClock()
-	one, two := authtest.NewCA("one", clock.now(), nil), authtest.NewCA("two", clock.now(), nil)
+	clock := authtest.NewClock()
+	one, two := authtest.NewCA("one", clock.Now(), nil), authtest.NewCA("two", clock.Now(), nil)
 	alice, bob := one.Client("alice", nil), two.Client("bob", nil)
 	files := func(c *Config) {
-		c.CRL = listFiles(t, one.Revoke(clock.now(), nil), two.Revoke(clock.now(), func(l *x509.RevocationList) { l.NextUpdate = clock.now().Add(10 * time.Hour) }))
+		c.CRL = listFiles(t, one.Revoke(clock.Now(), nil), two.Revoke(clock.Now(), func(l *x509.RevocationList) { l.NextUpdate = clock.Now().Add(10 * time.Hour) }))
 	}
 	plain := trusting(t, clock, files, one, two)
 	graced := trusting(t, clock, func(c *Config) { files(c); c.CRLGrace = setting.Duration(time.Hour) }, one, two)
@@ -71,25 +71,25 @@ func TestEndedListDistrustsItsCA(t *testing.T) {
 		want(t, when+", another CA", outcome(t, plain, bob), "cert:CN=bob")
 	}
 	expect("at first", "cert:CN=alice", "cert:CN=alice")
-	clock.add(time.Hour + time.Second)
+	clock.Add(time.Hour + time.Second)
 	expect("after its end", RevocationUnknown, "cert:CN=alice")
-	clock.add(time.Hour)
+	clock.Add(time.Hour)
 	expect("after the grace", RevocationUnknown, RevocationUnknown)
 }
 
 func TestListOfTheFutureDoesNotCount(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
-	trust := trusting(t, clock, func(c *Config) { c.CRL = listFiles(t, root.Revoke(clock.now().Add(time.Hour), nil)) }, root)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
+	trust := trusting(t, clock, func(c *Config) { c.CRL = listFiles(t, root.Revoke(clock.Now().Add(time.Hour), nil)) }, root)
 	want(t, "before", outcome(t, trust, root.Client("alice", nil)), RevocationUnknown)
 }
 
 func TestRenewedCAHasTheListsOfItsKey(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
-	impostor := authtest.NewCA("root", clock.now(), nil) // another key under the same name
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
+	impostor := authtest.NewCA("root", clock.Now(), nil) // another key under the same name
 	alice := impostor.Client("alice", nil)
-	trust := trusting(t, clock, func(c *Config) { c.CRL = listFiles(t, root.Revoke(clock.now(), nil, alice)) }, root, impostor)
+	trust := trusting(t, clock, func(c *Config) { c.CRL = listFiles(t, root.Revoke(clock.Now(), nil, alice)) }, root, impostor)
 	want(t, "of the other key", outcome(t, trust, alice), "cert:CN=alice")
 }
 
@@ -103,20 +103,20 @@ func withExtension(e pkix.Extension) func(*x509.RevocationList) {
 }
 
 func TestListsThatCannotBeUsedRefuseTheStart(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
-	other, same := authtest.NewCA("other", clock.now(), nil), authtest.NewCA("root", clock.now(), nil)
-	mute := authtest.NewCA("mute", clock.now(), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign })
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
+	other, same := authtest.NewCA("other", clock.Now(), nil), authtest.NewCA("root", clock.Now(), nil)
+	mute := authtest.NewCA("mute", clock.Now(), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign })
 	signing := mute // crypto/x509 signs no list for a CA that may not
 	signing.Certificate = new(x509.Certificate)
 	*signing.Certificate = *mute.Certificate
 	signing.KeyUsage |= x509.KeyUsageCRLSign
 	entry := func(e pkix.Extension) func(*x509.RevocationList) {
 		return func(l *x509.RevocationList) {
-			l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(7), RevocationTime: clock.now(), ExtraExtensions: []pkix.Extension{e}}}
+			l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(7), RevocationTime: clock.Now(), ExtraExtensions: []pkix.Extension{e}}}
 		}
 	}
-	good := root.Revoke(clock.now(), nil, root)
+	good := root.Revoke(clock.Now(), nil, root)
 	for name, c := range map[string]struct {
 		text []byte
 		want string
@@ -126,22 +126,22 @@ func TestListsThatCannotBeUsedRefuseTheStart(t *testing.T) {
 		"cut off":                {good[:len(good)-1], errMalformedList.Error()},
 		"more":                   {append(bytes.Clone(good), 0), errMalformedList.Error()},
 		"a certificate":          {authtest.PEM(root), `holds a "CERTIFICATE" and not a revocation list`},
-		"of another CA":          {other.Revoke(clock.now(), nil), `is of "CN=other", which ca does not have…`},
-		"of another key":         {same.Revoke(clock.now(), nil), `is not signed by the key of "CN=root" that ca has`},
+		"of another CA":          {other.Revoke(clock.Now(), nil), `is of "CN=other", which ca does not have…`},
+		"of another key":         {same.Revoke(clock.Now(), nil), `is not signed by the key of "CN=root" that ca has`},
 		"a changed byte":         {bytes.Replace(good, root.SerialNumber.Bytes(), []byte{0x11, 0x11}, 1), `is not signed by the key of "CN=root" that ca has`},
-		"without cRLSign":        {signing.Revoke(clock.now(), nil), `is signed by "CN=mute", whose key usage lacks cRLSign`},
-		"delta":                  {root.Revoke(clock.now(), withExtension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}})), "is a delta list…"},
-		"indirect":               {root.Revoke(clock.now(), withExtension(issuingPoint(0x84, 1, 0xff))), "is an indirect list…"},
-		"some reasons":           {root.Revoke(clock.now(), withExtension(issuingPoint(0x83, 2, 1, 0x40))), "is only for some reasons…"},
-		"attribute certificates": {root.Revoke(clock.now(), withExtension(issuingPoint(0x85, 1, 0xff))), "is only for some reasons…"},
-		"unknown critical":       {root.Revoke(clock.now(), withExtension(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}})), "has the critical extension 1.2.3…"},
-		"critical in an entry":   {root.Revoke(clock.now(), entry(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 29}, Critical: true, Value: []byte{0x30, 0}})), "has an entry with a critical extension…"},
-		"unknown not critical":   {root.Revoke(clock.now(), withExtension(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}})), ""},
-		"a date in an entry":     {root.Revoke(clock.now(), entry(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 24}, Value: []byte{5, 0}})), ""},
+		"without cRLSign":        {signing.Revoke(clock.Now(), nil), `is signed by "CN=mute", whose key usage lacks cRLSign`},
+		"delta":                  {root.Revoke(clock.Now(), withExtension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}})), "is a delta list…"},
+		"indirect":               {root.Revoke(clock.Now(), withExtension(issuingPoint(0x84, 1, 0xff))), "is an indirect list…"},
+		"some reasons":           {root.Revoke(clock.Now(), withExtension(issuingPoint(0x83, 2, 1, 0x40))), "is only for some reasons…"},
+		"attribute certificates": {root.Revoke(clock.Now(), withExtension(issuingPoint(0x85, 1, 0xff))), "is only for some reasons…"},
+		"unknown critical":       {root.Revoke(clock.Now(), withExtension(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}})), "has the critical extension 1.2.3…"},
+		"critical in an entry":   {root.Revoke(clock.Now(), entry(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 29}, Critical: true, Value: []byte{0x30, 0}})), "has an entry with a critical extension…"},
+		"unknown not critical":   {root.Revoke(clock.Now(), withExtension(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}})), ""},
+		"a date in an entry":     {root.Revoke(clock.Now(), entry(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 24}, Value: []byte{5, 0}})), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := Config{CA: setting.List[setting.Path]{file(t, "ca.pem", authtest.PEM(root, mute))}, CRL: listFiles(t, c.text)}
-			_, err := New([]Config{config}, NewMemory(MemoryOptions{}), clock.now)
+			_, err := New([]Config{config}, NewMemory(MemoryOptions{}), clock.Now)
 			var f setting.Faults
 			config.CheckFiles("client_certificates[0]", &f)
 			if c.want == "" {
@@ -162,8 +162,8 @@ func TestListsThatCannotBeUsedRefuseTheStart(t *testing.T) {
 }
 
 func TestUnreadableFilesRefuseTheStart(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	ca := file(t, "ca.pem", authtest.PEM(root))
 	leaf := file(t, "leaf.pem", authtest.PEM(root, root.Client("a", nil)))
 	folder := setting.Path(t.TempDir())
@@ -182,7 +182,7 @@ func TestUnreadableFilesRefuseTheStart(t *testing.T) {
 		"a list's folder": {Config{CA: setting.List[setting.Path]{ca}, CRL: setting.List[setting.Source]{{File: folder}}}, "e.crl", "is not a regular file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := New([]Config{c.config}, NewMemory(MemoryOptions{}), clock.now); err == nil {
+			if _, err := New([]Config{c.config}, NewMemory(MemoryOptions{}), clock.Now); err == nil {
 				t.Error("New accepts it")
 			}
 			var f setting.Faults
@@ -196,8 +196,8 @@ func TestUnreadableFilesRefuseTheStart(t *testing.T) {
 
 // TestPartsOfListsCoverTheirCertificatesOnly: a part of a list says nothing about other parts.
 func TestPartsOfListsCoverTheirCertificatesOnly(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	sub := root.CA("sub", nil)
 	const at = "http://ca/1"
 	point := func(all ...string) func(*x509.Certificate) {
@@ -205,13 +205,13 @@ func TestPartsOfListsCoverTheirCertificatesOnly(t *testing.T) {
 	}
 	name := append([]byte{0x86, byte(len(at))}, at...)
 	full := append([]byte{0xa0, byte(len(name))}, name...)
-	part := root.Revoke(clock.now(), withExtension(issuingPoint(append([]byte{0xa0, byte(len(full))}, full...)...)))
+	part := root.Revoke(clock.Now(), withExtension(issuingPoint(append([]byte{0xa0, byte(len(full))}, full...)...)))
 	trust := trusting(t, clock, func(c *Config) { c.CRL = listFiles(t, part) }, root)
 	want(t, "named", outcome(t, trust, root.Client("a", point("http://ca/0", at))), "cert:CN=a")
 	want(t, "another part", outcome(t, trust, root.Client("a", point("http://ca/2"))), RevocationUnknown)
 	want(t, "no part", outcome(t, trust, root.Client("a", nil)), RevocationUnknown)
-	onlyCAs := root.Revoke(clock.now(), withExtension(issuingPoint(0x82, 1, 0xff)))
-	onlyUsers := root.Revoke(clock.now(), withExtension(issuingPoint(0x81, 1, 0xff)))
+	onlyCAs := root.Revoke(clock.Now(), withExtension(issuingPoint(0x82, 1, 0xff)))
+	onlyUsers := root.Revoke(clock.Now(), withExtension(issuingPoint(0x81, 1, 0xff)))
 	trust = trusting(t, clock, func(c *Config) { c.CRL = listFiles(t, onlyCAs) }, root)
 	want(t, "CAs only, a user", outcome(t, trust, root.Client("a", nil)), RevocationUnknown)
 	want(t, "CAs only, a CA", outcome(t, trust, sub.Client("a", nil), sub), "cert:CN=a")
@@ -222,14 +222,14 @@ func TestPartsOfListsCoverTheirCertificatesOnly(t *testing.T) {
 }
 
 func TestSerialNumbersAreFoundInAllForms(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	var serials []authtest.Cert
 	for _, text := range []string{"1", "127", "128", "255", "256", "65535", "340282366920938463463374607431768211455"} {
 		n, _ := new(big.Int).SetString(text, 10)
 		serials = append(serials, authtest.Cert{Certificate: &x509.Certificate{SerialNumber: n}})
 	}
-	l, err := readList(root.Revoke(clock.now(), nil, serials...), []*x509.Certificate{root.Certificate})
+	l, err := readList(root.Revoke(clock.Now(), nil, serials...), []*x509.Certificate{root.Certificate})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,12 +251,12 @@ func TestSerialNumbersAreFoundInAllForms(t *testing.T) {
 // FuzzList sees that no list makes the parser fail otherwise than by an error, and that a list that
 // is read was signed.
 func FuzzList(f *testing.F) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
-	good := root.Revoke(clock.now(), nil, root)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
+	good := root.Revoke(clock.Now(), nil, root)
 	f.Add(good)
 	f.Add(good[:20])
-	f.Add(root.Revoke(clock.now(), withExtension(issuingPoint(0xa0, 4, 0xa0, 2, 0x86, 0))))
+	f.Add(root.Revoke(clock.Now(), withExtension(issuingPoint(0xa0, 4, 0xa0, 2, 0x86, 0))))
 	cas := []*x509.Certificate{root.Certificate}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		_, err := readList(text, cas)

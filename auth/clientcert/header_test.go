@@ -15,8 +15,8 @@ import (
 // FuzzHeader sees that no field makes the parsers fail otherwise than by an error, that what they
 // take holds the certificates that they return, and that a second reading gives the same.
 func FuzzHeader(f *testing.F) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	item := ":" + base64.StdEncoding.EncodeToString(root.Raw) + ":"
 	encoded := strings.ReplaceAll(url.QueryEscape(string(authtest.PEM(root))), "+", "%20")
 	f.Add(item, item+", "+item)
@@ -49,8 +49,8 @@ func FuzzHeader(f *testing.F) {
 
 // TestHeadersAreRememberedWithinBounds: a balancer's clients cannot fill the memory.
 func TestHeadersAreRememberedWithinBounds(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	trust := trusting(t, clock, nil, root)
 	trust.header = FieldClientCert
 	item := ":" + base64.StdEncoding.EncodeToString(root.Raw) + ":"

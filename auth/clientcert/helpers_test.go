@@ -8,33 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"sallyport/auth/authtest"
 	"sallyport/proxy/setting"
 )
-
-// clock is a fake clock.
-type clock struct {
-	mu sync.Mutex
-	t  time.Time
-}
-
-func newClock() *clock { return &clock{t: time.Unix(1_800_000_000, 0)} }
-
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.t
-}
-
-func (c *clock) add(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.t = c.t.Add(d)
-}
 
 // file writes a file and returns its path.
 func file(t testing.TB, name string, text []byte) setting.Path {
@@ -47,7 +25,7 @@ func file(t testing.TB, name string, text []byte) setting.Path {
 }
 
 // trusting returns the Trust of an entry with these CAs.
-func trusting(t testing.TB, c *clock, change func(*Config), cas ...authtest.Cert) *Trust {
+func trusting(t testing.TB, c *authtest.Clock, change func(*Config), cas ...authtest.Cert) *Trust {
 	t.Helper()
 	config := Config{CA: setting.List[setting.Path]{file(t, "ca.pem", authtest.PEM(cas...))}}
 	if change != nil {
@@ -57,7 +35,7 @@ func trusting(t testing.TB, c *clock, change func(*Config), cas ...authtest.Cert
 	if config.Check("", &f); len(f) > 0 {
 		t.Fatal(f)
 	}
-	hosts, err := New([]Config{config}, NewMemory(MemoryOptions{}), c.now)
+	hosts, err := New([]Config{config}, NewMemory(MemoryOptions{}), c.Now)
 	if err != nil {
 		t.Fatal(err)
 	}

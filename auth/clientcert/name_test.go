@@ -28,8 +28,8 @@ func rawNames(all ...string) func(*x509.Certificate) {
 }
 
 func TestNamesBecomeCallers(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	const email, dns, uri = "1", "2", "6"
 	subject := func(n pkix.Name) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.Subject = n }
@@ -92,8 +92,8 @@ func TestNamesBecomeCallers(t *testing.T) {
 }
 
 func TestTrustDomainsNarrow(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	trust := trusting(t, clock, func(c *Config) { c.TrustDomains = setting.List[string]{"lab"} }, root)
 	want(t, "listed", outcome(t, trust, root.Client("a", authtest.URIs("spiffe://lab/a"))), "cert:spiffe://lab/a")
 	want(t, "not listed", outcome(t, trust, root.Client("a", authtest.URIs("spiffe://lab.evil/a"))), Name)
@@ -102,8 +102,8 @@ func TestTrustDomainsNarrow(t *testing.T) {
 // TestConstraintsBindTheCaller: no name of a constrained CA becomes a caller unless the
 // constraints say something about it.
 func TestConstraintsBindTheCaller(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	uris := root.CA("uris", func(c *x509.Certificate) {
 		c.PermittedURIDomains, c.PermittedDNSDomainsCritical = []string{"lab"}, true
 	})
@@ -146,8 +146,8 @@ func TestConstraintsBindTheCaller(t *testing.T) {
 }
 
 func TestGroupsComeFromTheSubject(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	bound := root.CA("bound", func(c *x509.Certificate) { c.PermittedURIDomains = []string{"lab"} })
 	change := func(c *x509.Certificate) {
 		c.Subject.OrganizationalUnit, c.Subject.Organization = []string{"admins", "ml"}, []string{"Lab"}

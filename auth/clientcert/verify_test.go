@@ -16,9 +16,9 @@ import (
 )
 
 func TestChainsAreJudged(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
-	other := authtest.NewCA("root", clock.now(), nil) // the same name and another key
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
+	other := authtest.NewCA("root", clock.Now(), nil) // the same name and another key
 	sub := root.CA("sub", nil)
 	deep := sub.CA("deep", nil)
 	deeper := deep.CA("deeper", nil)
@@ -38,7 +38,7 @@ func TestChainsAreJudged(t *testing.T) {
 	noPath := root.CA("no path", func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 0, true })
 	beyond := noPath.CA("beyond", nil)
 	notCA := root.Client("not a CA", nil)
-	ended := root.CA("ended", func(c *x509.Certificate) { c.NotAfter = clock.now().Add(-time.Minute) })
+	ended := root.CA("ended", func(c *x509.Certificate) { c.NotAfter = clock.Now().Add(-time.Minute) })
 	critical := func(c *x509.Certificate) {
 		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}})
 	}
@@ -64,10 +64,10 @@ func TestChainsAreJudged(t *testing.T) {
 		"of the root itself":        {[]authtest.Cert{root}, WrongUsage},
 		"another root":              {[]authtest.Cert{other.Client("a", change(nil))}, UnknownCA},
 		"another root, sent":        {[]authtest.Cert{other.Client("a", change(nil)), other}, UnknownCA},
-		"self-signed":               {[]authtest.Cert{authtest.NewCA("a", clock.now(), change(func(c *x509.Certificate) { c.IsCA = false }))}, UnknownCA},
-		"expired":                   {[]authtest.Cert{root.Client("a", change(func(c *x509.Certificate) { c.NotAfter = clock.now().Add(-time.Second) }))}, Expired},
-		"not yet valid":             {[]authtest.Cert{root.Client("a", change(func(c *x509.Certificate) { c.NotBefore = clock.now().Add(time.Second) }))}, NotYetValid},
-		"of an ended CA":            {[]authtest.Cert{ended.Client("a", change(func(c *x509.Certificate) { c.NotAfter = clock.now().Add(time.Hour) })), ended}, Expired},
+		"self-signed":               {[]authtest.Cert{authtest.NewCA("a", clock.Now(), change(func(c *x509.Certificate) { c.IsCA = false }))}, UnknownCA},
+		"expired":                   {[]authtest.Cert{root.Client("a", change(func(c *x509.Certificate) { c.NotAfter = clock.Now().Add(-time.Second) }))}, Expired},
+		"not yet valid":             {[]authtest.Cert{root.Client("a", change(func(c *x509.Certificate) { c.NotBefore = clock.Now().Add(time.Second) }))}, NotYetValid},
+		"of an ended CA":            {[]authtest.Cert{ended.Client("a", change(func(c *x509.Certificate) { c.NotAfter = clock.Now().Add(time.Hour) })), ended}, Expired},
 		"of one that is no CA":      {[]authtest.Cert{notCA.Client("a", change(nil)), notCA}, UnknownCA},
 		"path too long":             {[]authtest.Cert{beyond.Client("a", change(nil)), beyond, noPath}, Chain},
 		"unknown critical":          {[]authtest.Cert{root.Client("a", change(critical))}, Chain},
@@ -82,16 +82,16 @@ func TestChainsAreJudged(t *testing.T) {
 }
 
 func TestSelfSignedIsNamedAsSuch(t *testing.T) {
-	clock := newClock()
-	trust := trusting(t, clock, nil, authtest.NewCA("root", clock.now(), nil))
-	mallory := authtest.NewCA("mallory", clock.now(), func(c *x509.Certificate) { c.IsCA = false })
+	clock := authtest.NewClock()
+	trust := trusting(t, clock, nil, authtest.NewCA("root", clock.Now(), nil))
+	mallory := authtest.NewCA("mallory", clock.Now(), func(c *x509.Certificate) { c.IsCA = false })
 	want(t, "cause", cause(trust, mallory), fmt.Sprintf("certificate_unknown_ca: the certificate with the fingerprint sha256:%x… is self-signed", fingerprintOf(mallory)[:8]))
 }
 
 // TestIntermediateInTheBundleIsNoRoot: the constraints and the list of its issuer bind it too.
 func TestIntermediateInTheBundleIsNoRoot(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), func(c *x509.Certificate) {
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), func(c *x509.Certificate) {
 		c.PermittedURIDomains, c.PermittedDNSDomainsCritical = []string{"lab"}, true
 	})
 	sub := root.CA("sub", nil)
@@ -104,8 +104,8 @@ func TestIntermediateInTheBundleIsNoRoot(t *testing.T) {
 }
 
 func TestFingerprintsAllowAndDeny(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	sub := root.CA("sub", nil)
 	alice, bob := root.Client("alice", nil), sub.Client("bob", nil)
 	print := func(c authtest.Cert) setting.List[string] {
@@ -128,8 +128,8 @@ func TestFingerprintsAllowAndDeny(t *testing.T) {
 }
 
 func TestManyCertificatesAreNotRead(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	trust := trusting(t, clock, nil, root)
 	alice := root.Client("alice", nil)
 	flood := []authtest.Cert{alice}
@@ -146,24 +146,24 @@ func TestManyCertificatesAreNotRead(t *testing.T) {
 
 // TestRequestsAreJudgedByTheClock: a cached verdict ends with any certificate of the chain.
 func TestRequestsAreJudgedByTheClock(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
-	sub := root.CA("sub", func(c *x509.Certificate) { c.NotAfter = clock.now().Add(time.Minute) })
-	chain := authtest.ChainOf(sub.Client("a", func(c *x509.Certificate) { c.NotAfter = clock.now().Add(time.Hour) }), sub)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
+	sub := root.CA("sub", func(c *x509.Certificate) { c.NotAfter = clock.Now().Add(time.Minute) })
+	chain := authtest.ChainOf(sub.Client("a", func(c *x509.Certificate) { c.NotAfter = clock.Now().Add(time.Hour) }), sub)
 	trust := trusting(t, clock, nil, root)
 	p, err := trust.Verify(chain)
-	if err != nil || !p.Expires.Equal(clock.now().Add(time.Minute)) {
+	if err != nil || !p.Expires.Equal(clock.Now().Add(time.Minute)) {
 		t.Fatalf("got %v until %v, want an end in a minute", err, p)
 	}
-	clock.add(time.Minute)
+	clock.Add(time.Minute)
 	want(t, "at the end", outcomeOf(t, trust, chain), "cert:CN=a")
-	clock.add(time.Second)
+	clock.Add(time.Second)
 	want(t, "after the end", outcomeOf(t, trust, chain), Expired)
 }
 
 func TestAnotherChainIsNotTakenFromTheCache(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	sub := root.CA("sub", nil)
 	trust := trusting(t, clock, nil, root)
 	alice := sub.Client("alice", nil)
@@ -175,8 +175,8 @@ func TestAnotherChainIsNotTakenFromTheCache(t *testing.T) {
 
 // TestRefusedChainsDisplaceNoVerifiedOne: a flood of bad chains costs others nothing.
 func TestRefusedChainsDisplaceNoVerifiedOne(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	trust := trusting(t, clock, nil, root)
 	victim := authtest.ChainOf(root.Client("victim", nil))
 	want(t, "victim", outcomeOf(t, trust, victim), "cert:CN=victim")
@@ -186,14 +186,14 @@ func TestRefusedChainsDisplaceNoVerifiedOne(t *testing.T) {
 	if n := len(trust.cache.failed.young) + len(trust.cache.failed.old); n > 2*maxFailed {
 		t.Errorf("%d refusals are remembered, want at most %d", n, 2*maxFailed)
 	}
-	if trust.cache.byPointer(victim, 0, clock.now()) == nil {
+	if trust.cache.byPointer(victim, 0, clock.Now()) == nil {
 		t.Error("the victim's chain is no longer cached")
 	}
 }
 
 func TestHostsChooseTheirEntry(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	ca := setting.List[setting.Path]{file(t, "ca.pem", authtest.PEM(root))}
 	hosts, err := New([]Config{
 		{Hosts: setting.List[string]{"A.example", "*.b.example"}, CA: ca, Mode: Required},
@@ -219,8 +219,8 @@ func TestHostsChooseTheirEntry(t *testing.T) {
 
 // TestHugeKeysAreNotUsed: fields of balancers may have keys that crypto/tls would refuse.
 func TestHugeKeysAreNotUsed(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("root", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("root", clock.Now(), nil)
 	trust := trusting(t, clock, nil, root)
 	huge := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 64<<10, 1), E: 1<<31 - 1}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
@@ -244,10 +244,10 @@ func TestHugeKeysAreNotUsed(t *testing.T) {
 // TestManyCAsOfOneNameAreTriedWithinBounds: a chain of CAs with one name and many keys, each of which
 // may have signed each other one, costs no more than its length allows.
 func TestManyCAsOfOneNameAreTriedWithinBounds(t *testing.T) {
-	clock := newClock()
-	root := authtest.NewCA("same", clock.now(), nil)
+	clock := authtest.NewClock()
+	root := authtest.NewCA("same", clock.Now(), nil)
 	trust := trusting(t, clock, nil, root)
-	forger := authtest.NewCA("same", clock.now(), nil)
+	forger := authtest.NewCA("same", clock.Now(), nil)
 	chain := []authtest.Cert{forger.Client("mallory", nil)}
 	for len(chain) < defaultDepth+spareCertificates {
 		chain = append(chain, forger.CA("same", nil))
