@@ -19,7 +19,7 @@ var believed = strings.Fields(`
 	X-MS-CLIENT-PRINCIPAL X-MS-CLIENT-PRINCIPAL-NAME X-MS-CLIENT-PRINCIPAL-ID X-MS-TOKEN-AAD-ACCESS-TOKEN
 	Cf-Access-Jwt-Assertion Cf-Access-Authenticated-User-Email X-Amzn-Oidc-Data X-Amzn-Oidc-Identity X-Amzn-Oidc-Accesstoken
 	X-Consumer-ID X-Consumer-Username X-Consumer-Groups X-Credential-Identifier X-Credential-Username X-Anonymous-Consumer X-Authenticated-Userid X-Authenticated-Scope
-	X-Pomerium-Jwt-Assertion X-Authentik-Username Tailscale-User-Login OIDC-CLAIM-sub OIDC_access_token SM_USER
+	X-Pomerium-Jwt-Assertion X-Authentik-Username Tailscale-User-Login OIDC-CLAIM-sub OIDC_access_token SM_USER X-Client-DN X-Client-Verify
 `)
 
 const spoofedRoutes = `

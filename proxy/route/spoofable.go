@@ -34,9 +34,11 @@ var spoofable = [...]string{
 	"x-auth-request-*", // oauth2-proxy
 	"x-authenticated-*",
 	"x-authentik-*",
-	"x-client-cert*", // Google Cloud load balancers
-	"x-consumer-*",   // Kong
-	"x-credential-*", // Kong
+	"x-client-cert*",  // Google Cloud load balancers
+	"x-client-dn",     // Puppet behind nginx
+	"x-client-verify", // Puppet behind nginx
+	"x-consumer-*",    // Kong
+	"x-credential-*",  // Kong
 	"x-endpoint-api-userinfo",
 	"x-forwarded-access-token", // oauth2-proxy
 	"x-forwarded-client-cert",  // Envoy
