@@ -9,7 +9,9 @@ const (
 )
 
 // lookQueue orders the look-ups at one issuer, so that no client address can keep others
-// out. A caller whose token was active before counts as an address of its own. An address has a share of the places. Of those who wait, the address with the fewest
+// out. A caller whose token was active before counts as an address of its own.
+//
+// An address has a share of the places. Of those who wait, the address with the fewest
 // places is next, and of several the one that waits the longest since its last turn. If too
 // many wait, the address with the most loses its last.
 //
