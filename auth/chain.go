@@ -300,11 +300,11 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if missing != "" {
 		return Proof{Signature: signature}, c.lacks(missing, r, all, stray)
 	}
-	caller, err := c.choose(all, signature)
+	chosen, err := c.choose(all, signature)
 	if err != nil {
 		return Proof{Signature: signature}, err
 	}
-	return Proof{Caller: *caller, Signature: signature, Revocable: revocable, Limited: limited}, nil
+	return Proof{Caller: chosen.caller, Field: chosen.field, Signature: signature, Revocable: revocable, Limited: limited}, nil
 }
 
 // alias returns the alias that the configuration gives to a principal; "" for none.
@@ -319,7 +319,7 @@ func (c *Chain) alias(p *identity.Principal) string {
 // returns the first in the order of the route. There is one exception: if no kind is
 // required and the signature does not cover the first credential, it returns the
 // signer. Otherwise anyone on the path could add a credential and change the caller.
-func (c *Chain) choose(all []proven, signature *httpsig.Signature) (*identity.Principal, *Error) {
+func (c *Chain) choose(all []proven, signature *httpsig.Signature) (*proven, *Error) {
 	var first, signer *proven
 	for i := range all {
 		p := &all[i]
@@ -345,9 +345,9 @@ func (c *Chain) choose(all []proven, signature *httpsig.Signature) (*identity.Pr
 		}
 	}
 	if !c.anyRequired && signer != nil && first.field != "" && !first.kind.signs() && !signature.Covers(first.field) {
-		return &signer.caller, nil
+		return signer, nil
 	}
-	return &first.caller, nil
+	return first, nil
 }
 
 // Anonymous reports whether the chain admits every request without a credential.
