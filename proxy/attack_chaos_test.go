@@ -267,9 +267,9 @@ func TestAttackChaos(t *testing.T) {
 	token := h.token()
 	h.meanwhile(func() {
 		var clients sync.WaitGroup
-		for range 12 {
+		for range 24 {
 			clients.Go(func() {
-				for range 15 {
+				for range 8 {
 					h.chaoticClient(token)
 				}
 			})

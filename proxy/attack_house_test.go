@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -26,8 +27,13 @@ import (
 	"sallyport/proxy"
 )
 
-// TestMain fails the tests if they leave a goroutine behind.
+// TestMain fails the tests if they leave a goroutine behind. Most parallel tests wait for a timeout, so
+// more of them run at once than there are processors, unless -parallel says how many.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("8") // a number
+	}
 	code := m.Run()
 	if left := leftGoroutines(); code == 0 && left != "" {
 		fmt.Fprintln(os.Stderr, "goroutines are left:\n"+left)

@@ -76,6 +76,7 @@ func (f *frames) odd(r *rand.Rand, method, target string, lines []string, body s
 // Whatever a caller sends is refused for a reason of its own, or served: none of it is a
 // fault of the gateway.
 func TestAttackNoInputIsAnInternalFault(t *testing.T) {
+	t.Parallel()
 	url := overHTTP2(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
 	h := signed(t, plan{
 		handler: func(w http.ResponseWriter, r *http.Request) {

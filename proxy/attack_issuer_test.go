@@ -134,6 +134,7 @@ func TestAttackIssuerAtTheStart(t *testing.T) {
 
 // An issuer that starts late is found. When it stops, its known keys remain in use.
 func TestAttackIssuerOutage(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -110,6 +110,7 @@ func TestRequiredCertificateIsCheckedOnEveryRoute(t *testing.T) {
 
 // TestStreamEndsWithItsCertificate opens a stream with a certificate that ends soon.
 func TestStreamEndsWithItsCertificate(t *testing.T) {
+	t.Parallel()
 	h := newMutualHouse(t, plan{handler: ticking})
 	soon := h.lab.Client("soon", func(c *x509.Certificate) {
 		authtest.URIs("spiffe://lab/soon")(c)
@@ -127,6 +128,7 @@ func TestStreamEndsWithItsCertificate(t *testing.T) {
 // TestRevocationEndsStreams revokes alice's certificate while her streams live, and lets the list of
 // her CA end without a new one.
 func TestRevocationEndsStreams(t *testing.T) {
+	t.Parallel()
 	for name, revoke := range map[string]func(*mutualHouse){
 		"by a new list": func(h *mutualHouse) {
 			alice, _ := x509.ParseCertificate(h.alice.Certificate[0])

@@ -13,6 +13,7 @@ import (
 // TestEveryMutationOfASignedRequestIsRefused mutates a signed request at every position. Each
 // mutant is refused, or differs from the original only in unsigned parts.
 func TestEveryMutationOfASignedRequestIsRefused(t *testing.T) {
+	t.Parallel()
 	j := newJudge(t, nil)
 	h := signed(t, plan{
 		listen: ", insecure_plain: {addr: '127.0.0.1:0', from: 127.0.0.1}", // far faster than TLS and parsed the same way

@@ -169,6 +169,7 @@ func TestClientThatLeavesAStreamEndsIt(t *testing.T) {
 // TestEarlyAnswerIsNotSigned has an upstream answer before the end of the content, which turns out
 // not to match its digest.
 func TestEarlyAnswerIsNotSigned(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("0123456789abcdef", 64<<10) // 1 MiB: more than socket buffers hold
 	for _, status := range []int{200, 404} {
 		for _, flush := range []bool{false, true} {

@@ -59,6 +59,7 @@ const upgrade = "GET /x HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer T
 
 // A peer that reads nothing is cut off after the idle time, whatever it sends meanwhile.
 func TestAttackPeersThatReadNothing(t *testing.T) {
+	t.Parallel()
 	begin := func(t *testing.T, h *house, text string) *tls.Conn {
 		t.Helper()
 		c := h.dial("models.test")

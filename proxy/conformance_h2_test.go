@@ -30,6 +30,7 @@ func (x *framing) send(f *frames) string {
 // The page on conformance lists all HTTP/2 requests that the gateway refuses although Go's server
 // accepts them.
 func TestConformancePageOfHTTP2(t *testing.T) {
+	t.Parallel()
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before("")})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ import (
 )
 
 func TestDrainDelayServesRequestsWhileNotReady(t *testing.T) {
+	t.Parallel()
 	h := build(t, plan{more: unwatched + "drain_delay: 2s\n"})
 	ready := func() int {
 		res, err := http.Get("http://" + h.addrs.Health.String() + "/readyz")

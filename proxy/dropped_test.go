@@ -95,6 +95,7 @@ func TestUpgradeWithoutCredentialIsNotWarnedOf(t *testing.T) {
 }
 
 func TestWarningOfRefusedWebSocketOverHTTP2NamesTheSetting(t *testing.T) {
+	t.Parallel()
 	p, log := withLog(plan{routes: socketRoutes})
 	h := build(t, p)
 	f := h.frames()

@@ -311,6 +311,7 @@ func TestLargeBodiesBothWays(t *testing.T) {
 
 // A stream ends when its token expires.
 func TestStreamEndsWithTheCredential(t *testing.T) {
+	t.Parallel()
 	ended := make(chan struct{})
 	h := build(t, plan{handler: func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")

@@ -104,6 +104,7 @@ func TestForwardAuthAlwaysSendsEveryIdentityField(t *testing.T) {
 // Each refusal equals the gateway's own, except that nginx gets 403 for every 4xx: it takes no
 // other status for a refusal.
 func TestForwardAuthRefuses(t *testing.T) {
+	t.Parallel()
 	const token = "Authorization: Bearer TOKEN"
 	for _, c := range []struct {
 		name, method, host, uri string

@@ -45,6 +45,7 @@ func TestCallUnary(t *testing.T) {
 }
 
 func TestCallThatFailsAtOnce(t *testing.T) {
+	t.Parallel()
 	h, _ := buildGRPC(t, grpcRoute)
 	f := h.frames()
 	f.headers(1, true, h.usual("POST", "/a.B/Fail", "content-type: application/grpc", "te: trailers")...)
@@ -375,6 +376,7 @@ func TestCallsCancelledAtRandom(t *testing.T) {
 
 // A side that only listens is not idle while the other sends.
 func TestCallWithOneSideSilent(t *testing.T) {
+	t.Parallel()
 	h, _ := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "timeouts: {idle: 1s}\n    callers:", 1))
 	pr, pw := io.Pipe()
 	defer pw.Close()
@@ -390,6 +392,7 @@ func TestCallWithOneSideSilent(t *testing.T) {
 
 // A call with both sides silent ends.
 func TestCallWithBothSidesSilent(t *testing.T) {
+	t.Parallel()
 	h, s := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "timeouts: {idle: 1s}\n    callers:", 1))
 	pr, pw := io.Pipe()
 	defer pw.Close()

@@ -275,6 +275,7 @@ func TestSignedUpstreamAnswersAreAccepted(t *testing.T) {
 
 // TestBadlySignedUpstreamAnswersAreNeverComplete: without a valid signature, the client never gets a complete answer.
 func TestBadlySignedUpstreamAnswersAreNeverComplete(t *testing.T) {
+	t.Parallel()
 	u := newUpstreamSigner(t)
 	h := signed(t, plan{handler: u.ServeHTTP, routes: upstreamRoutes})
 	for _, way := range []string{

@@ -290,6 +290,7 @@ func TestTreeTop(t *testing.T) {
 // TestTreeWords checks that unfinished work names its issue, and that no file holds a path of the
 // machine it was written on.
 func TestTreeWords(t *testing.T) {
+	t.Parallel()
 	// The words are split, because this file is checked too.
 	unfinished := regexp.MustCompile(`\b(?:TO` + `DO|FIX` + `ME|X` + `XX)\b`)
 	numbered := regexp.MustCompile(`\b(?:TO` + `DO|FIX` + `ME)\(#\d+\)`)

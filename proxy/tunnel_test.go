@@ -15,6 +15,7 @@ const (
 )
 
 func TestWebSocket(t *testing.T) {
+	t.Parallel()
 	echo := func(w http.ResponseWriter, _ *http.Request) {
 		c, rw, err := w.(http.Hijacker).Hijack()
 		if err != nil {
