@@ -32,7 +32,7 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = f.Value.Set("8") // a number
+		_ = f.Value.Set("4") // a number
 	}
 	code := m.Run()
 	if left := leftGoroutines(); code == 0 && left != "" {

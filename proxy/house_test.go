@@ -325,7 +325,7 @@ func (h *house) dial(host string, alpn ...string) *tls.Conn {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return c
 }
 
