@@ -193,14 +193,12 @@ func TestSharedConnectionsOpenOnDemand(t *testing.T) {
 }
 
 func TestRequestsWaitWhenSharedConnectionsAreFull(t *testing.T) {
-	release := make(chan struct{})
-	url, _ := sharedServer(t, 1, func(w http.ResponseWriter, r *http.Request) { <-release })
+	arrived, release := make(chan struct{}, 2), make(chan struct{})
+	url, _ := sharedServer(t, 1, func(w http.ResponseWriter, r *http.Request) { arrived <- struct{}{}; <-release })
 	u := configured(t, Config{GRPC: setting.List[setting.URL]{endpointURL(t, url)}, MaxConnections: 1}, Options{})
 	first := make(chan error, 1)
 	go func() { _, err := answered(u, call("x")); first <- err }()
-	for statusOf(u)[0].Dials == 0 || u.grpc[0].conns.idle() > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-arrived // it has the only stream
 	short := call("x")
 	short.Timeouts.Connect = 30 * time.Millisecond
 	if _, err := answered(u, short); kindOf(err) != NoneHealthy {
