@@ -18,7 +18,7 @@ func audienceOf(t *token, claim string) audience {
 
 // audience returns the audience of a verified token.
 func (e *verified) audience(claim string) audience {
-	a := audience{aud: e.principal.Claim("aud"), claim: claim}
+	a := audience{aud: e.aud, claim: claim}
 	if claim != "" {
 		a.claimed = e.principal.Claim(claim)
 	}

@@ -409,7 +409,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 		return refuse(BadCredential, err.Error())
 	}
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, bound: t.registered.bound.to(), notAfter: t.registered.exp + skew}
+	e := &verified{key: k, aud: p.Claim("aud"), bound: t.registered.bound.to(), notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}

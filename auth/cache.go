@@ -20,6 +20,7 @@ type verified struct {
 	notAfter  int64
 	lookAgain int64 // when the issuer must be asked again, in seconds since 1970; 0: never
 	principal identity.Principal
+	aud       []string  // the claim aud; nil if there is none
 	bound     *[32]byte // thumbprint of the certificate that it is bound to; nil if it is not
 
 	size int32 // approximate bytes

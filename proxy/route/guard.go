@@ -45,11 +45,30 @@ func NewGuard(identityNames, signedNames, tokenNames []string) Guard {
 // bare is the folded form of a name without separators at its ends and with runs of separators
 // joined: some servers trim and join those too.
 func bare(name string) string {
+	if isBare(name) {
+		return name
+	}
 	folded := strings.Trim(message.Fold(name), "-")
 	for strings.Contains(folded, "--") {
 		folded = strings.ReplaceAll(folded, "--", "-")
 	}
 	return folded
+}
+
+// isBare reports whether bare changes nothing: the names of most fields.
+func isBare(name string) bool {
+	separated := true // at the beginning, and after a separator
+	for i := 0; i < len(name); i++ {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			separated = false
+		case c != '-' || separated:
+			return false
+		default:
+			separated = true
+		}
+	}
+	return !separated
 }
 
 // Check refuses fields that fold onto the gateway's own names, in any spelling, and fields that

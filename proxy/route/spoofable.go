@@ -66,22 +66,42 @@ var spoofable = [...]string{
 // Spoofable reports whether a request field tells applications behind other proxies who calls. name
 // may have any spelling that servers fold. It does not allocate for names without odd separators.
 func Spoofable(name string) bool {
-	if name == "" || !mayBeSpoofable(name[0]) {
+	if !mayBeSpoofable(name) {
 		return false
 	}
 	_, found := spoofableEntry(bare(name))
 	return found
 }
 
-// mayBeSpoofable is a screen by the first byte. Bytes other than letters pass, because servers may
-// trim them.
-func mayBeSpoofable(c byte) bool {
-	switch c | 0x20 {
-	case 'c', 'i', 'k', 'o', 'r', 's', 't', 'x':
-		return true
+// mayBeSpoofable is a screen by the first two bytes, which most fields of most requests fail. A name
+// with other bytes than lower-case letters there passes, because servers may fold or trim them.
+func mayBeSpoofable(name string) bool {
+	if len(name) < 2 {
+		return false
 	}
-	return !('a' <= c|0x20 && c|0x20 <= 'z')
+	first, second := name[0], name[1]
+	switch {
+	case !isLower(first), second != '-' && !isLower(second):
+		return true
+	case second == '-':
+		return first == 'x'
+	case first == 'c':
+		return second == 'f' || second == 'l'
+	case first == 'i', first == 's':
+		return second == 'm' || second == 's'
+	case first == 'k':
+		return second == 'u'
+	case first == 'o':
+		return second == 'i'
+	case first == 'r':
+		return second == 'e'
+	case first == 't':
+		return second == 'a'
+	}
+	return false
 }
+
+func isLower(c byte) bool { return 'a' <= c && c <= 'z' }
 
 // spoofableEntry returns the entry of the list that covers a bare name.
 func spoofableEntry(bare string) (entry string, found bool) {
