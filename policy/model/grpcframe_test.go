@@ -1,0 +1,256 @@
+package model
+
+import (
+	"bytes"
+	"compress/flate"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var v2Shape = nameVersion(1, 2)
+
+// v2Call is a ModelInferRequest for a model.
+func v2Call(name string) []byte {
+	return slices.Concat(pbText(1, name), pbText(2, "1"), pbText(7, strings.Repeat("tensor", 50)))
+}
+
+func TestFramesOfUnaryCalls(t *testing.T) {
+	public := framed(0, v2Call("public"))
+	zipped := func(s string) []byte { return framed(1, deflated(t, "gzip", v2Call(s), -1)) }
+	compressed := ScanOptions{Encoding: "gzip", Inflate: 1 << 20}
+	for name, c := range map[string]struct {
+		options ScanOptions
+		body    []byte
+		want    error
+	}{
+		"one message":                         {ScanOptions{}, public, nil},
+		"no message":                          {ScanOptions{}, nil, errFrameNone},
+		"a second message":                    {ScanOptions{}, slices.Concat(public, framed(0, v2Call("secret"))), errFrameSecond},
+		"a second message of no bytes":        {ScanOptions{}, slices.Concat(public, framed(0, nil)), errFrameSecond},
+		"a byte behind the message":           {ScanOptions{}, slices.Concat(public, []byte{0}), errFrameSecond},
+		"an empty message first":              {ScanOptions{}, slices.Concat(framed(0, nil), public), errNameless},
+		"flag 2":                              {ScanOptions{}, framed(2, v2Call("public")), errFrameFlag},
+		"flag 0x81":                           {compressed, framed(0x81, v2Call("public")), errFrameFlag},
+		"flag of trailers in gRPC-Web":        {ScanOptions{}, framed(0x80, []byte("grpc-status: 0")), errFrameFlag},
+		"half a prefix":                       {ScanOptions{}, public[:3], errFrameCut},
+		"prefix alone":                        {ScanOptions{}, public[:5], errFrameCut},
+		"half a message":                      {ScanOptions{}, public[:len(public)-1], errFrameCut},
+		"length beyond the body":              {ScanOptions{}, append([]byte{0, 0xff, 0xff, 0xff, 0xff}, public[5:]...), errFrameCut},
+		"length before the end of a field":    {ScanOptions{}, slices.Concat([]byte{0, 0, 0, 0, 9}, pbText(1, "public"), pbText(2, "1")), errProtoCut},
+		"compressed":                          {compressed, zipped("public"), nil},
+		"not compressed, with an encoding":    {compressed, public, nil},
+		"compressed, no encoding":             {ScanOptions{Inflate: 1 << 20}, zipped("public"), errFramePlain},
+		"compressed, identity":                {ScanOptions{Inflate: 1 << 20, Encoding: "identity"}, zipped("public"), errFramePlain},
+		"compressed, not inflated":            {ScanOptions{Encoding: "gzip"}, zipped("public"), errFrameInflate},
+		"compressed, another encoding":        {ScanOptions{Inflate: 1 << 20, Encoding: "snappy"}, zipped("public"), errEncoding},
+		"compressed, two encodings":           {ScanOptions{Inflate: 1 << 20, Encoding: "gzip,deflate"}, zipped("public"), errEncoding},
+		"compressed, upper case":              {ScanOptions{Inflate: 1 << 20, Encoding: "GZIP"}, zipped("public"), errEncoding},
+		"gzip that is plain":                  {compressed, framed(1, v2Call("public")), errInflate},
+		"gzip of nothing":                     {compressed, framed(1, nil), errCompCut},
+		"gzip of an empty message":            {compressed, framed(1, deflated(t, "gzip", nil, -1)), errNameless},
+		"gzip in two messages":                {compressed, slices.Concat(framed(1, zipped("public")[5:20]), framed(0, zipped("public")[20:])), errCompCut},
+		"gzip with a second member":           {compressed, framed(1, slices.Concat(zipped("public")[5:], zipped("secret")[5:])), errCompMore},
+		"a model split over two gzip members": {compressed, framed(1, slices.Concat(deflated(t, "gzip", v2Call("public"), -1), deflated(t, "gzip", pbText(1, "secret"), -1))), errCompMore},
+		"compressed second name":              {compressed, framed(1, deflated(t, "gzip", slices.Concat(v2Call("public"), pbText(1, "secret")), -1)), errProtoTwice},
+		"a compressed second message":         {compressed, slices.Concat(public, zipped("secret")), errFrameSecond},
+		"more than inflate":                   {ScanOptions{Encoding: "gzip", Inflate: 100}, zipped("public"), errInflated},
+		"many more than inflate":              {ScanOptions{Encoding: "gzip", Inflate: 100}, framed(1, deflated(t, "gzip", bytes.Repeat([]byte{0x48, 1}, 1000), -1)), errInflated},
+		"exactly inflate":                     {ScanOptions{Encoding: "gzip", Inflate: int64(len(v2Call("public")))}, zipped("public"), nil},
+		"deflate":                             {ScanOptions{Encoding: "deflate", Inflate: 1 << 20}, framed(1, deflated(t, "deflate", v2Call("public"), -1)), nil},
+		"deflate that is raw":                 {ScanOptions{Encoding: "deflate", Inflate: 1 << 20}, framed(1, deflated(t, "deflate", v2Call("public"), -1)[2:]), errInflate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := scanPieces(t, v2Shape, false, c.options, c.body)
+			switch {
+			case c.want == nil && (err != nil || !slices.Equal(got, []Named{{"public", "1", ""}})):
+				t.Errorf("%v, %v", got, err)
+			case c.want != nil && (!errors.Is(err, c.want) || !errors.Is(err, ErrBody)):
+				t.Errorf("%v, %v; want %v", got, err, c.want)
+			}
+		})
+	}
+}
+
+// protocols.md, 1.9, row 8: every message of a stream and every task has its own model.
+func TestFramesOfStreamsAreDecidedOneByOne(t *testing.T) {
+	denied := errors.New("denied")
+	public := ScanOptions{Encoding: "gzip", Inflate: 1 << 20, Decide: func(n Named) error {
+		if n.Model != "public" {
+			return denied
+		}
+		return nil
+	}}
+	v2 := v2Shape
+	call := func(name string) []byte { return framed(0, v2Call(name)) }
+	zipped := func(name string) []byte { return framed(1, deflated(t, "gzip", v2Call(name), -1)) }
+	for name, c := range map[string]struct {
+		shape   shape
+		streams bool
+		body    []byte
+		calls   int
+		want    error
+	}{
+		"no message":                {v2, true, nil, 0, nil},
+		"three messages":            {v2, true, slices.Concat(call("public"), call("public"), zipped("public")), 3, nil},
+		"secret second":             {v2, true, slices.Concat(call("public"), call("secret"), call("public")), 2, denied},
+		"secret second, compressed": {v2, true, slices.Concat(zipped("public"), zipped("secret")), 2, denied},
+		"half a secret second":      {v2, true, slices.Concat(call("public"), call("secret")[:90]), 1, errFrameCut},
+		"no name second":            {v2, true, slices.Concat(call("public"), framed(0, pbText(2, "1")), call("public")), 1, errNameless},
+		"empty message second":      {v2, true, slices.Concat(call("public"), framed(0, nil)), 1, errNameless},
+		"tasks": {tasksAt1, false, framed(0, slices.Concat(pbText(1, pbText(1, pbText(1, "public"))), pbText(1, pbText(1, pbText(1, "public"))))),
+			2, nil},
+		"secret task second": {tasksAt1, false, framed(0, slices.Concat(pbText(1, pbText(1, pbText(1, "public"))), pbText(1, pbText(1, pbText(1, "secret"))))),
+			1, errProtoMixed},
+		"secret tasks": {tasksAt1, false, framed(0, slices.Concat(pbText(1, pbText(1, pbText(1, "secret"))), pbText(1, pbText(1, pbText(1, "secret"))))),
+			1, denied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := scanPieces(t, c.shape, c.streams, public, c.body)
+			if len(got) != c.calls || !errors.Is(err, c.want) || c.want == denied && err != denied {
+				t.Errorf("%d messages decided, %v; want %d, %v", len(got), err, c.calls, c.want)
+			}
+		})
+	}
+}
+
+// Whoever forwards a piece after Write must not forward the end of a message that is not decided.
+func TestFramesAreDecidedBeforeTheirLastByteIsForwarded(t *testing.T) {
+	for name, body := range map[string][]byte{
+		"plain":   framed(0, v2Call("m")),
+		"gzip":    framed(1, deflated(t, "gzip", v2Call("m"), flate.BestSpeed)),
+		"nothing": framed(0, nil),
+	} {
+		var decided bool
+		s := v2Shape
+		if name == "nothing" {
+			s = nothing
+		}
+		scanner := newFrameScanner(s, true, ScanOptions{Encoding: "gzip", Inflate: 1 << 20, Decide: func(Named) error { decided = true; return nil }})
+		for i, c := range body {
+			if _, err := scanner.Write([]byte{c}); err != nil || decided != (i == len(body)-1) {
+				t.Fatalf("%s: after byte %d of %d decided is %v (%v)", name, i, len(body), decided, err)
+			}
+		}
+	}
+}
+
+func TestFrameErrorsAreFinal(t *testing.T) {
+	denied := errors.New("denied")
+	scanner := newFrameScanner(v2Shape, true, ScanOptions{Decide: func(Named) error { return denied }})
+	for range 2 {
+		if n, err := scanner.Write(framed(0, v2Call("m"))); n != 0 || err != denied {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+	if err := scanner.Check(); err != denied {
+		t.Error(err)
+	}
+}
+
+func TestFrameScannersDoNotAllocatePerPiece(t *testing.T) {
+	tensor := slices.Concat(pbText(1, "resnet"), pbText(2, "1"), pbText(7, strings.Repeat("x", 1<<16)))
+	scanner := newFrameScanner(v2Shape, true, ScanOptions{Encoding: "gzip", Inflate: 1 << 20, Decide: func(Named) error { return nil }})
+	bodies := map[string][]byte{"plain": framed(0, tensor), "gzip": framed(1, deflated(t, "gzip", tensor, -1))}
+	for name, body := range bodies {
+		piece := max(len(body)/100, 1)
+		send := func() {
+			for p := range slices.Chunk(body, piece) {
+				if _, err := scanner.Write(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		send()
+		if n := testing.AllocsPerRun(20, send); n > 0 {
+			t.Errorf("%s: %v allocations a message", name, n)
+		}
+	}
+}
+
+// FuzzFrames compares whole bodies with a reader of another hand: frames by the book, package
+// compress, and the real decoder.
+func FuzzFrames(f *testing.F) {
+	for i, c := range pbShapes {
+		for _, message := range [][]byte{nil, pbText(1, pbText(1, "m")), pbText(1, pbText(1, pbText(1, "m"))), v2Call("m"), pbText(2, "m")} {
+			for _, encoding := range []string{"gzip", "deflate"} {
+				body := slices.Concat(framed(0, message), framed(1, deflated(f, encoding, message, -1)))
+				f.Add(byte(i), true, encoding == "gzip", body, uint16(len(c.message)))
+				f.Add(byte(i), false, encoding == "gzip", body[5+len(message):], uint16(100))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, which byte, streams, zipped bool, body []byte, size uint16) {
+		c := pbShapes[int(which)%len(pbShapes)]
+		o := ScanOptions{Inflate: 1 << 20, Encoding: map[bool]string{true: "gzip", false: "deflate"}[zipped]}
+		got, err := scanFrames(c.shape, streams, o, body, int(size)+1)
+		if whole, other := scanFrames(c.shape, streams, o, body, len(body)+1); !slices.Equal(got, whole) || other != err {
+			t.Fatalf("in pieces of %d: %v, %v; whole: %v, %v", int(size)+1, got, err, whole, other)
+		}
+		if err != nil {
+			return
+		}
+		var want []Named
+		for n := 0; len(body) > 0; n++ {
+			if n > 0 && !streams {
+				t.Fatalf("a second message was accepted")
+			}
+			if len(body) < 5 || int(binary.BigEndian.Uint32(body[1:])) > len(body)-5 {
+				t.Fatalf("%x ends within a message", body)
+			}
+			flag, message := body[0], body[5:5+binary.BigEndian.Uint32(body[1:])]
+			body = body[5+len(message):]
+			if flag == 1 {
+				if message, err = inflatedByGo(o.Encoding, message); err != nil {
+					t.Fatalf("package compress: %v", err)
+				}
+			}
+			names, _, err := oracle(c.message, c.shape, message)
+			if err != nil {
+				t.Fatalf("the decoder: %v", err)
+			}
+			want = append(want, names...)
+		}
+		if !slices.Equal(got, want) || !streams && len(want) == 0 {
+			t.Fatalf("the scanner reads %v, the decoder %v", got, want)
+		}
+	})
+}
+
+func BenchmarkFrames(b *testing.B) {
+	messages := map[string][]byte{
+		"1KB":   slices.Concat(pbText(1, slices.Concat(pbText(1, "resnet"), pbText(3, "serving_default"))), pbText(2, strings.Repeat("x", 1000))),
+		"32MiB": slices.Concat(pbText(1, pbText(1, "resnet")), pbText(2, strings.Repeat("x", 32<<20))),
+		// 2 bytes a field: the most work a byte can cause.
+		"1MiB-of-fields": slices.Concat(pbText(1, pbText(1, "resnet")), bytes.Repeat([]byte{0x48, 1}, 1<<19)),
+	}
+	decide := func(Named) error { return nil }
+	run := func(name string, body []byte, size int64, o ScanOptions) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(size)
+			for b.Loop() {
+				scanner := newFrameScanner(specAt1, false, o)
+				for rest := body; len(rest) > 0; {
+					n := min(len(rest), 16<<10)
+					if _, err := scanner.Write(rest[:n]); err != nil {
+						b.Fatal(err)
+					}
+					rest = rest[n:]
+				}
+				if err := scanner.Check(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	for _, name := range []string{"1KB", "32MiB", "1MiB-of-fields"} {
+		run(name, framed(0, messages[name]), int64(len(messages[name])), ScanOptions{Decide: decide})
+	}
+	o := ScanOptions{Decide: decide, Encoding: "gzip", Inflate: 1 << 30}
+	run("1KB-gzip", framed(1, deflated(b, "gzip", messages["1KB"], -1)), int64(len(messages["1KB"])), o)
+	noise := slices.Concat(pbText(1, pbText(1, "resnet")), pbText(2, bytes.Join(texts(), nil)))
+	run("mixed-gzip", framed(1, deflated(b, "gzip", noise, -1)), int64(len(noise)), o)
+}
