@@ -104,12 +104,15 @@ func (z *inflater) write(p []byte) error {
 	z.in = p
 	for {
 		more, err := z.next()
-		if err != nil {
+		if more && err == nil {
+			continue
+		}
+		// Output before an error goes first, so that the size of the pieces does not decide
+		// which error it is.
+		if err := z.flush(); err != nil {
 			return err
 		}
-		if !more {
-			return z.flush()
-		}
+		return err
 	}
 }
 
@@ -369,8 +372,7 @@ func (z *inflater) flush() error {
 		return nil
 	}
 	if z.left < int64(len(p)) {
-		// What is permitted still goes first, so that the size of the pieces does not decide
-		// which error it is.
+		// What is permitted still goes first, as in write.
 		if err := z.out(p[:z.left]); err != nil {
 			return err
 		}

@@ -201,11 +201,10 @@ func FuzzInflater(f *testing.F) {
 				t.Fatalf("%q, package compress gives %q (%v)", got, want, wantErr)
 			}
 		}
-		for _, level := range []int{0, 1, 6, flate.HuffmanOnly} {
-			back, err := inflateIn(encoding, deflated(t, encoding, data, level), int(size)+1, int64(len(data)))
-			if err != nil || !bytes.Equal(back, data) {
-				t.Fatalf("level %d: %q (%v)", level, back, err)
-			}
+		level := []int{0, 1, 6, flate.HuffmanOnly}[size%4]
+		back, err := inflateIn(encoding, deflated(t, encoding, data, level), int(size)+1, int64(len(data)))
+		if err != nil || !bytes.Equal(back, data) {
+			t.Fatalf("level %d: %q (%v)", level, back, err)
 		}
 	})
 }

@@ -179,7 +179,7 @@ func (s *protoScanner) write(p []byte) error {
 		if len(p) == 0 {
 			return nil
 		}
-		n := 1
+		var n int
 		var err error
 		switch s.state {
 		case skipping:
@@ -192,11 +192,7 @@ func (s *protoScanner) write(p []byte) error {
 			s.at += uint64(n)
 			err = s.takeText(p[:n])
 		default:
-			if s.at == s.open[s.depth].end {
-				return errProtoCut
-			}
-			s.at++
-			err = s.takeByte(p[0])
+			n, err = s.takeVarints(p)
 		}
 		if err != nil {
 			return err
@@ -220,6 +216,25 @@ func (s *protoScanner) end() error {
 
 // between reports whether the next byte begins a field.
 func (s *protoScanner) between() bool { return s.state == inTag && s.shift == 0 }
+
+// takeVarints takes the varints at the start of p, and returns their size. It stops behind the
+// length of a value, and at the end of a message.
+func (s *protoScanner) takeVarints(p []byte) (n int, err error) {
+	for n < len(p) && s.state <= inLength {
+		if s.at == s.open[s.depth].end {
+			if s.between() {
+				break
+			}
+			return n, errProtoCut
+		}
+		s.at++
+		if err := s.takeByte(p[n]); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
 
 // takeByte takes a byte of a varint.
 func (s *protoScanner) takeByte(c byte) error {
