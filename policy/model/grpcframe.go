@@ -31,6 +31,9 @@ type frameScanner struct {
 	inflated func([]byte) error
 }
 
+// longMessage is the size in bytes above which a message is worth an early decision.
+const longMessage = 32 << 10
+
 // newFrameScanner returns a scanner of a request whose messages have a shape. If it does not
 // stream, the body holds exactly one message.
 func newFrameScanner(s shape, streams bool, o ScanOptions) *frameScanner {
@@ -106,6 +109,9 @@ func (s *frameScanner) begin() (err error) {
 	s.left = binary.BigEndian.Uint32(s.head[1:])
 	switch s.head[0] {
 	case 0:
+		if s.message.early = nil; s.left > longMessage {
+			s.message.early = s.options.Early
+		}
 		s.message.begin(uint64(s.left))
 		return nil
 	case 1:

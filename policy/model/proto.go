@@ -116,6 +116,7 @@ const (
 type protoScanner struct {
 	shape  shape
 	decide func(Named) error
+	early  func(Named) error // see [ScanOptions.Early]; nil for a short message, and once it was called
 
 	at    uint64 // bytes that have been read
 	depth int
@@ -274,6 +275,11 @@ func (s *protoScanner) takeByte(c byte) error {
 func (s *protoScanner) startValue(number, wire uint64) error {
 	const varint, fixed64, length, fixed32 = 0, 1, 2, 5
 	s.is = s.shape.meaning(s.open[s.depth].is, number)
+	if s.early != nil && s.is == unknown && s.depth == 0 && s.shape != specAt1 && s.shape != tasksAt1 && number > uint64(s.shape>>8&0xff) {
+		if err := s.sighted(); err != nil {
+			return err
+		}
+	}
 	if s.is != unknown {
 		if err := s.mark(s.is, wire == varint, wire == length); err != nil {
 			return err
@@ -361,8 +367,23 @@ func (s *protoScanner) leave() error {
 		s.setNumber(0)
 	case is == task:
 		return s.decideUnit()
+	case is == modelSpec && s.shape == specAt1:
+		return s.sighted()
 	}
 	return nil
+}
+
+// sighted reports what the message has named so far, if it is all that it names.
+func (s *protoScanner) sighted() error {
+	early := s.early
+	if s.early = nil; early == nil || s.named.Model == "" {
+		return nil
+	}
+	n := s.named
+	if s.shape.versions() && n.Version == "" {
+		n.Version = latestVersion
+	}
+	return early(n)
 }
 
 // takeText takes the next piece of a string.

@@ -71,6 +71,10 @@ type ScanOptions struct {
 	// before Write returns for the piece that ends it: for a JSON object and a unary gRPC call once, for
 	// each message of a stream, and for each task of a MultiInference. Its error ends the scan.
 	Decide func(Named) error
+	// Early, if it is set, may be called once before Decide for a long gRPC message, as soon as the
+	// message has named what it names if its fields are in order. Its error ends the scan. Without an
+	// error nothing is decided yet.
+	Early func(Named) error
 	// Encoding is the value of grpc-encoding; "" for none.
 	Encoding string
 	// Inflate limits the bytes of a message after decompression; 0 refuses compressed messages.
