@@ -142,17 +142,12 @@ type method struct {
 func commonMethods(path string) *method {
 	switch path {
 	case "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/List":
-		return &healthMethod
+		return &method{verb: "health", server: true}
 	case "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo":
-		return &reflectionMethod
+		return &method{verb: "reflection", server: true}
 	}
 	return nil
 }
-
-var (
-	healthMethod     = method{verb: "health", server: true}
-	reflectionMethod = method{verb: "reflection", server: true}
-)
 
 // readCall reads a gRPC call by a table of the dialect's methods.
 func (d *Dialect) readCall(r *Request) (Reading, error) {

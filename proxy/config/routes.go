@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
@@ -133,7 +134,7 @@ func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {
 		for _, fault := range found {
 			f.Add(at+".upstream", fault.Value, fault.Problem, fault.Cure)
 		}
-		checkServes(at+".serves", r.Serves, f)
+		checkDialect(at, &u, f)
 		return
 	}
 	if r.Serves != "" {
@@ -291,17 +292,17 @@ func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) 
 		return // other routes may be meant by what cannot hold here
 	}
 	for i := range rules {
-		checkRuleOnRoute(r, setting.Index(at, i), &rules[i], f)
+		checkRuleOnRoute(r, c.DialectOf(r), setting.Index(at, i), &rules[i], f)
 	}
 }
 
 // checkRuleOnRoute records why a rule can never speak on its route.
-func checkRuleOnRoute(r *route.Config, at string, rule *policy.Rule, f *setting.Faults) {
+func checkRuleOnRoute(r *route.Config, d *model.Dialect, at string, rule *policy.Rule, f *setting.Faults) {
 	w := &rule.Who
 	if slices.Contains(r.Callers.Names(), route.Anonymous) && len(w.Scope)+len(w.Group)+len(w.Claim) > 0 {
 		f.Add(at+".who", "", "anonymous callers have no scopes, groups or claims", "remove it, or name an issuer in callers")
 	}
-	if verbs := slices.Concat(rule.Allow, rule.Deny); len(verbs) > 0 && !reaches(r, verbs) {
+	if verbs := slices.Concat(rule.Allow, rule.Deny); len(verbs) > 0 && !reaches(r, d, verbs) {
 		f.Add(at, strings.Join(verbs, ", "), "the route takes none of these methods", "add them to methods, or remove the rule")
 	}
 }

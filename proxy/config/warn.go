@@ -143,7 +143,7 @@ func (c *Config) mayBeAllowed(r *route.Config, caller string, rules []policy.Rul
 		}
 	}
 	return slices.ContainsFunc(rules, func(rule policy.Rule) bool {
-		return reaches(r, rule.Allow) && c.mayBe(caller, &rule.Who, false) && leaves(denied, rule.Models)
+		return reaches(r, c.DialectOf(r), rule.Allow) && c.mayBe(caller, &rule.Who, false) && leaves(denied, rule.Models)
 	})
 }
 
@@ -196,9 +196,10 @@ func (c *Config) provenBy(caller, qualified string) bool {
 }
 
 // reaches reports whether a route accepts a method for which servers run one of the verbs.
-func reaches(r *route.Config, verbs []string) bool {
+func reaches(r *route.Config, d *model.Dialect, verbs []string) bool {
+	methods := len(d.Verbs()) == 0
 	return slices.ContainsFunc(verbs, func(v string) bool {
-		return v == "*" || len(r.Methods) == 0 || (model.Call{Verb: v}).Class() != "" || slices.Contains(model.Classes(), v) ||
+		return v == "*" || len(r.Methods) == 0 || !methods ||
 			slices.ContainsFunc(r.Methods, func(m string) bool { return model.Call{Verb: strings.ToLower(m)}.Runs(v) })
 	})
 }
