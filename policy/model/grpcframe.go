@@ -2,16 +2,17 @@ package model
 
 import (
 	"encoding/binary"
+	"errors"
 	"math"
 )
 
-const (
-	errFrameFlag    bodyError = "the flag byte of a gRPC message is neither 0 nor 1"
-	errFrameCut     bodyError = "the body ends within a gRPC message"
-	errFrameNone    bodyError = "the body holds no gRPC message"
-	errFrameSecond  bodyError = "the call has a second message, and its method takes one"
-	errFramePlain   bodyError = "a message is compressed, and grpc-encoding does not say how"
-	errFrameInflate bodyError = "compressed messages are not accepted here, as the gateway must read them (inflate is 0)"
+var (
+	errFrameFlag    = errors.New("the flag byte of a gRPC message is neither 0 nor 1")
+	errFrameCut     = errors.New("the body ends within a gRPC message")
+	errFrameNone    = errors.New("the body holds no gRPC message")
+	errFrameSecond  = errors.New("the call has a second message, and its method takes one")
+	errFramePlain   = errors.New("a message is compressed, and grpc-encoding does not say how")
+	errFrameInflate = errors.New("compressed messages are not accepted here, as the gateway must read them (inflate is 0)")
 )
 
 // frameScanner is a [Scanner] of a gRPC request body: messages, each behind a flag byte and a
@@ -33,14 +34,16 @@ type frameScanner struct {
 
 // newFrameScanner returns a scanner of a request whose messages have a shape. If it does not
 // stream, the body holds exactly one message.
-func newFrameScanner(s shape, streams bool, o ScanOptions) *frameScanner {
+func newFrameScanner(s shape, streams bool, o ScanOptions) Scanner {
 	return &frameScanner{streams: streams, options: o, message: protoScanner{shape: s, decide: o.Decide}}
 }
 
 // Write takes the next piece of the body.
 func (s *frameScanner) Write(p []byte) (int, error) {
 	if s.err == nil {
-		s.fail(s.take(p))
+		if err := s.take(p); err != nil {
+			s.fail(err)
+		}
 	}
 	if s.err != nil {
 		return 0, s.err
@@ -62,10 +65,12 @@ func (s *frameScanner) Check() error {
 
 // fail makes an error final.
 func (s *frameScanner) fail(err error) {
-	if s.err = err; err != nil {
-		s.inflate.free()
-		s.inflate = nil
+	if err != s.message.verdict {
+		err = bad(err)
 	}
+	s.err = err
+	s.inflate.free()
+	s.inflate = nil
 }
 
 func (s *frameScanner) take(p []byte) error {

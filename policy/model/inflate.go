@@ -2,19 +2,20 @@ package model
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/adler32"
 	"hash/crc32"
 	"math/bits"
 	"sync"
 )
 
-const (
-	errEncoding  bodyError = "it is compressed, and the gateway reads only gzip and deflate"
-	errInflate   bodyError = "it is not what its encoding says: the compressed data is invalid"
-	errInflated  bodyError = "it is larger than permitted after decompression"
-	errCompCut   bodyError = "the compressed data is incomplete"
-	errCompMore  bodyError = "more data follows the compressed data; a second gzip member is refused too"
-	errCompCheck bodyError = "the checksum of the compressed data is wrong"
+var (
+	errEncoding  = errors.New("the message is compressed in a way that the gateway cannot read; it reads gzip and deflate")
+	errInflate   = errors.New("the compressed message is not valid in its encoding")
+	errInflated  = errors.New("the message is larger than permitted after decompression")
+	errCompCut   = errors.New("the compressed message is incomplete")
+	errCompMore  = errors.New("data follows the end of the compressed message; a second gzip member is refused too")
+	errCompCheck = errors.New("the checksum of the compressed message is wrong")
 )
 
 // inflater decompresses gzip (RFC 1952) or deflate, which is zlib (RFC 1950) in gRPC and HTTP.

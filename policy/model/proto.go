@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"math"
 	"strconv"
 	"unicode/utf8"
@@ -82,22 +83,20 @@ func (s shape) meaning(within meaning, number uint64) meaning {
 	return unknown
 }
 
-const (
-	errProtoVarint bodyError = "a number in the protobuf message is too long"
-	errProtoTag    bodyError = "a field of the protobuf message has a number that is 0, too large or encoded in more bytes than it needs"
-	errProtoLength bodyError = "a field is longer than the protobuf message that holds it"
-	errProtoCut    bodyError = "the protobuf message ends within a field"
-	errProtoGroup  bodyError = "the protobuf message has a group, or a wire type that does not exist"
-	errProtoWire   bodyError = "the field of the model, its version or its signature has another wire type than it should"
-	errProtoTwice  bodyError = "the message gives the model, its version or its signature more than once"
-	errProtoBoth   bodyError = "the message names both a version and a version label"
-	errProtoMixed  bodyError = "the tasks of the message name different models"
-	errNameless    bodyError = "the message names no model"
-	errNameLong    bodyError = "the name of the model, the version or the signature has more than 512 bytes"
-	errNameForm    bodyError = `the name of the model holds a character that is not printable ASCII, or one of /:%?#\, or is . or ..`
-	errVersionForm bodyError = "the version of the model is neither a number nor a word of letters, digits and .-_"
-	errVersionSign bodyError = "the version of the model is not a number from 0 to 2^63-1"
-	errSignature   bodyError = "the name of the signature is not UTF-8"
+var (
+	errProtoVarint = errors.New("a number in the protobuf message is too long")
+	errProtoTag    = errors.New("a field of the protobuf message has a number that is 0, too large or encoded in more bytes than it needs")
+	errProtoLength = errors.New("a field is longer than the protobuf message that holds it")
+	errProtoCut    = errors.New("the protobuf message ends within a field")
+	errProtoGroup  = errors.New("the protobuf message has a group, or a wire type that does not exist")
+	errProtoWire   = errors.New("the field of the model, its version or its signature has another wire type than it should")
+	errProtoTwice  = errors.New("the message gives the model, its version or its signature more than once")
+	errProtoBoth   = errors.New("the message names both a version and a version label")
+	errProtoMixed  = errors.New("the tasks of the message name different models")
+	errNameLong    = errors.New("the name of the model, the version or the signature has more than 512 bytes")
+	errVersionForm = errors.New("the version of the model is neither a number nor a word of letters, digits and .-_")
+	errVersionSign = errors.New("the version of the model is not a number from 0 to 2^63-1")
+	errSignature   = errors.New("the name of the signature is not UTF-8")
 )
 
 // protoScanner reads which model a protobuf message is about. The message comes in pieces of
@@ -129,6 +128,7 @@ type protoScanner struct {
 	until uint64  // end of a value that has a length
 
 	seen     uint  // bit n: a field of meaning n has occurred, in this message or task
+	verdict  error // of decide, for the last message or task
 	hasTask  bool  // a task has been decided
 	named    Named // so far
 	previous Named // of the message or task before; its strings are used again
@@ -207,7 +207,7 @@ func (s *protoScanner) end() error {
 	case s.depth > 0 || !s.between():
 		return errProtoCut
 	case s.shape == tasksAt1 && !s.hasTask:
-		return errNameless
+		return errNoModel
 	case s.shape == tasksAt1:
 		return nil
 	}
@@ -383,16 +383,14 @@ func (s *protoScanner) takeText(p []byte) error {
 func (s *protoScanner) setText(text []byte) error {
 	switch s.is {
 	case modelName:
-		if err := checkName(text); err != nil {
-			return err
+		if len(text) > 0 { // or decideUnit finds it missing
+			s.named.Model = again(s.previous.Model, text)
+			return checkName(s.named.Model)
 		}
-		s.named.Model = again(s.previous.Model, text)
 	case versionLabel:
-		if err := checkName(text); err != nil {
-			return err
-		}
-		var room [len(labelPrefix) + maxModelName]byte
-		s.named.Version = again(s.previous.Version, append(append(room[:0], labelPrefix...), text...))
+		var room [len(Label) + maxModelName]byte
+		s.named.Version = again(s.previous.Version, append(append(room[:0], Label...), text...))
+		return checkName(s.named.Version[len(Label):])
 	case signatureName:
 		if !utf8.Valid(text) {
 			return errSignature
@@ -418,11 +416,6 @@ func (s *protoScanner) setText(text []byte) error {
 	return nil
 }
 
-const (
-	labelPrefix   = "label:"
-	latestVersion = "latest"
-)
-
 func (s *protoScanner) setNumber(version uint64) {
 	var room [20]byte
 	s.named.Version = again(s.previous.Version, strconv.AppendUint(room[:0], version, 10))
@@ -431,16 +424,17 @@ func (s *protoScanner) setNumber(version uint64) {
 // decideUnit has the model decided that a message or a task names.
 func (s *protoScanner) decideUnit() error {
 	if s.shape.names() && s.named.Model == "" {
-		return errNameless
+		return errNoModel
 	}
 	if s.shape.versions() && s.named.Version == "" {
-		s.named.Version = latestVersion
+		s.named.Version = Latest
 	}
 	if s.hasTask && s.named.Model != s.previous.Model {
 		return errProtoMixed
 	}
 	s.hasTask = s.shape == tasksAt1
-	return s.decide(s.named)
+	s.verdict = s.decide(s.named)
+	return s.verdict
 }
 
 // again returns text, in the memory of old if they are equal. Messages of a stream are often
@@ -450,4 +444,22 @@ func again(old string, text []byte) string {
 		return old
 	}
 	return string(text)
+}
+
+// checkVersion checks a version that is not only a number to its server. The form leaves no
+// room for what a lenient reader of numbers takes for another number: signs, spaces and
+// leading zeros.
+func checkVersion(version []byte) error {
+	digits := true
+	for i, c := range version {
+		digit, letter := c >= '0' && c <= '9', c|0x20 >= 'a' && c|0x20 <= 'z'
+		digits = digits && digit
+		if !digit && !letter && (i == 0 || c != '.' && c != '-' && c != '_') {
+			return errVersionForm
+		}
+	}
+	if digits && len(version) > 1 && version[0] == '0' || string(version) == Latest {
+		return errVersionForm
+	}
+	return nil
 }
