@@ -65,10 +65,9 @@ func (s *frameScanner) Check() error {
 
 // fail makes an error final.
 func (s *frameScanner) fail(err error) {
-	if err != s.message.verdict {
-		err = bad(err)
+	if s.err = err; !s.message.refused {
+		s.err = bad(err)
 	}
-	s.err = err
 	s.inflate.free()
 	s.inflate = nil
 }

@@ -1,9 +1,11 @@
 package model
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"strconv"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -96,7 +98,7 @@ var (
 	errNameLong    = errors.New("the name of the model, the version or the signature has more than 512 bytes")
 	errVersionForm = errors.New("the version of the model is neither a number nor a word of letters, digits and .-_")
 	errVersionSign = errors.New("the version of the model is not a number from 0 to 2^63-1")
-	errSignature   = errors.New("the name of the signature is not UTF-8")
+	errSignature   = errors.New("the name of the signature is not UTF-8, or has control characters")
 )
 
 // protoScanner reads which model a protobuf message is about. The message comes in pieces of
@@ -128,7 +130,7 @@ type protoScanner struct {
 	until uint64  // end of a value that has a length
 
 	seen     uint  // bit n: a field of meaning n has occurred, in this message or task
-	verdict  error // of decide, for the last message or task
+	refused  bool   // decide returned an error
 	hasTask  bool  // a task has been decided
 	named    Named // so far
 	previous Named // of the message or task before; its strings are used again
@@ -392,7 +394,7 @@ func (s *protoScanner) setText(text []byte) error {
 		s.named.Version = again(s.previous.Version, append(append(room[:0], Label...), text...))
 		return checkName(s.named.Version[len(Label):])
 	case signatureName:
-		if !utf8.Valid(text) {
+		if !utf8.Valid(text) || bytes.ContainsFunc(text, unicode.IsControl) {
 			return errSignature
 		}
 		s.named.Signature = again(s.previous.Signature, text)
@@ -433,8 +435,9 @@ func (s *protoScanner) decideUnit() error {
 		return errProtoMixed
 	}
 	s.hasTask = s.shape == tasksAt1
-	s.verdict = s.decide(s.named)
-	return s.verdict
+	err := s.decide(s.named)
+	s.refused = err != nil
+	return err
 }
 
 // again returns text, in the memory of old if they are equal. Messages of a stream are often

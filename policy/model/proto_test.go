@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -146,9 +147,11 @@ func TestProtoNamesThatServersReadDifferentlyAreRefused(t *testing.T) {
 			}
 		}
 	}
-	signature := pbText(1, slices.Concat(pbText(1, "m"), pbText(3, "\xc0\x80")))
-	if _, err := scanPieces(t, specAt1, false, ScanOptions{}, framed(0, signature)); !errors.Is(err, errSignature) {
-		t.Errorf("invalid UTF-8 in the signature: %v", err)
+	for _, signature := range []string{"\xc0\x80", "a\xff", "a\n", "\x00", "\u0085"} {
+		message := pbText(1, slices.Concat(pbText(1, "m"), pbText(3, signature)))
+		if _, err := scanPieces(t, specAt1, false, ScanOptions{}, framed(0, message)); !errors.Is(err, errSignature) {
+			t.Errorf("signature %q: %v", signature, err)
+		}
 	}
 }
 
@@ -274,7 +277,7 @@ func oracle(message string, s shape, data []byte) (all []Named, canonical bool, 
 		}
 		if message == "Predict" || message == "Multi" {
 			named.Signature = pbGet(unit, "signature").String()
-			valid = valid && len(named.Signature) <= maxModelName
+			valid = valid && len(named.Signature) <= maxModelName && !strings.ContainsFunc(named.Signature, unicode.IsControl)
 		}
 		all = append(all, named)
 		canonical = canonical && valid && named.Model == all[0].Model
