@@ -130,7 +130,7 @@ type protoScanner struct {
 	until uint64  // end of a value that has a length
 
 	seen     uint  // bit n: a field of meaning n has occurred, in this message or task
-	refused  bool   // decide returned an error
+	refused  bool  // decide returned an error
 	hasTask  bool  // a task has been decided
 	named    Named // so far
 	previous Named // of the message or task before; its strings are used again

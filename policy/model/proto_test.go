@@ -133,6 +133,39 @@ func TestProtoMessagesThatDecodersReadDifferentlyAreRefused(t *testing.T) {
 	}
 }
 
+// The victim of the attacks above: a server whose decoder reads secret where the first field that a
+// gateway would find, or the last, says public.
+func TestProtoDecodersReadSecretWhereAGatewayCouldReadPublic(t *testing.T) {
+	public, secret := pbText(1, "public"), pbText(1, "secret")
+	num3 := pbNum(1, 3)
+	version := pbText(2, num3)
+	for name, c := range map[string]struct {
+		message string
+		shape   shape
+		data    []byte
+		reads   Named
+	}{
+		"last of two names":          {"Predict", specAt1, pbText(1, slices.Concat(public, secret)), Named{"secret", Latest, ""}},
+		"last of two specs":          {"Predict", specAt1, slices.Concat(pbText(1, public), pbText(1, secret)), Named{"secret", Latest, ""}},
+		"merged specs":               {"Predict", specAt1, slices.Concat(pbText(1, secret), pbText(1, version)), Named{"secret", "3", ""}},
+		"version beats label":        {"Predict", specAt1, pbText(1, slices.Concat(secret, pbText(4, "stable"), version)), Named{"secret", "3", ""}},
+		"label beats version":        {"Predict", specAt1, pbText(1, slices.Concat(secret, version, pbText(4, "stable"))), Named{"secret", "label:stable", ""}},
+		"wrong wire type is skipped": {"Predict", specAt1, slices.Concat(pbText(1, secret), pbNum(1, 7)), Named{"secret", Latest, ""}},
+		"last of two V2 names":       {"Infer", v2Shape, slices.Concat(public, secret), Named{"secret", Latest, ""}},
+		"tag in two bytes":           {"Infer", v2Shape, slices.Concat(public, []byte{0x8a, 0x00}, secret[1:]), Named{"secret", Latest, ""}},
+		"merged numbers":             {"Predict", specAt1, pbText(1, slices.Concat(secret, pbText(2, slices.Concat(pbNum(1, 1), num3)))), Named{"secret", "3", ""}},
+		"group is skipped":           {"Infer", v2Shape, slices.Concat(pbTag(9, protowire.StartGroupType), public, pbTag(9, protowire.EndGroupType), secret), Named{"secret", Latest, ""}},
+	} {
+		read, _, err := oracle(c.message, c.shape, c.data)
+		if err != nil || !slices.Equal(read, []Named{c.reads}) {
+			t.Errorf("%s: the decoder reads %v (%v), want %v", name, read, err, c.reads)
+		}
+		if got, err := scanPieces(t, c.shape, false, ScanOptions{}, framed(0, c.data)); !errors.Is(err, ErrBody) || len(got) > 0 {
+			t.Errorf("%s: the scanner reads %v (%v), want a refusal", name, got, err)
+		}
+	}
+}
+
 func TestProtoNamesThatServersReadDifferentlyAreRefused(t *testing.T) {
 	for _, name := range []string{"a/b", "a:b", "a%62", "a?b", "a#b", `a\b`, "a\x00", "a\nb", "\x7f", "ä", "a\xff", "..", ".", strings.Repeat("m", 513), strings.Repeat("m", 70_000)} {
 		for i, message := range [][]byte{pbText(1, pbText(1, name)), pbText(1, pbText(1, pbText(1, name))), pbText(1, name), pbText(1, name), pbText(2, name)} {
