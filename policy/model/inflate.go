@@ -2,20 +2,19 @@ package model
 
 import (
 	"encoding/binary"
-	"errors"
 	"hash/adler32"
 	"hash/crc32"
 	"math/bits"
 	"sync"
 )
 
-var (
-	errEncoding  = errors.New("the message is compressed in a way that the gateway cannot read; it reads gzip and deflate")
-	errInflate   = errors.New("the compressed message is not valid in its encoding")
-	errInflated  = errors.New("the message is larger than permitted after decompression")
-	errCompCut   = errors.New("the compressed message is incomplete")
-	errCompMore  = errors.New("data follows the end of the compressed message; a second gzip member is refused too")
-	errCompCheck = errors.New("the checksum of the compressed message is wrong")
+const (
+	errEncoding  bodyError = "the message is compressed in a way that the gateway cannot read; it reads gzip and deflate"
+	errInflate   bodyError = "the compressed message is not valid in its encoding"
+	errInflated  bodyError = "the message is larger than permitted after decompression"
+	errCompCut   bodyError = "the compressed message is incomplete"
+	errCompMore  bodyError = "data follows the end of the compressed message; a second gzip member is refused too"
+	errCompCheck bodyError = "the checksum of the compressed message is wrong"
 )
 
 // inflater decompresses gzip (RFC 1952) or deflate, which is zlib (RFC 1950) in gRPC and HTTP.

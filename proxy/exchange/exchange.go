@@ -130,6 +130,7 @@ func (x *exchange) finish() {
 	x.record.Duration = x.elapsed()
 	x.record.Own = x.record.Duration - x.record.UpstreamDuration
 	x.record.Dropped = x.dropped.words()
+	x.noteModel()
 	x.writeRecord()
 	s.live.leave(x)
 	x.admitted.release()

@@ -260,7 +260,6 @@ func (x *exchange) authorize() (v verdict, err error) {
 		v.kind = fixedAnswer
 	}
 	x.call = x.scanned.get().call(&x.reading)
-	x.record.Model = x.call.Model
 	switch {
 	case !x.content.unverified(), x.scanned.known() && !x.content.sealed:
 		v.grant, err = x.route.Policy.Decide(&x.caller, x.call)
