@@ -137,6 +137,42 @@ func TestFramesAreDecidedBeforeTheirLastByteIsForwarded(t *testing.T) {
 	}
 }
 
+// A caller learns early that a long message is refused, and an early consent decides nothing.
+func TestFramesOfLongMessagesAreSightedEarly(t *testing.T) {
+	denied := errors.New("denied")
+	tensor := pbText(7, strings.Repeat("x", 1<<20))
+	for name, c := range map[string]struct {
+		shape shape
+		head  []byte
+		more  []byte // behind the tensor
+		want  error  // of the whole, if the early sight is allowed
+	}{
+		"V2":              {v2Shape, slices.Concat(pbText(1, "m"), pbText(2, "3")), nil, nil},
+		"V2, two names":   {v2Shape, slices.Concat(pbText(1, "m"), pbText(2, "3")), pbText(1, "secret"), errProtoTwice},
+		"spec":            {specAt1, pbText(1, slices.Concat(pbText(1, "m"), pbText(2, pbNum(1, 3)))), nil, nil},
+		"spec, two specs": {specAt1, pbText(1, slices.Concat(pbText(1, "m"), pbText(2, pbNum(1, 3)))), pbText(1, pbText(1, "secret")), errProtoTwice},
+	} {
+		body := framed(0, slices.Concat(c.head, tensor, c.more))
+		var sighted, decided []Named
+		early := ScanOptions{
+			Early:  func(n Named) error { sighted = append(sighted, n); return nil },
+			Decide: func(n Named) error { decided = append(decided, n); return nil },
+		}
+		scanner := newFrameScanner(c.shape, false, early)
+		if _, err := scanner.Write(body[:5+len(c.head)+10]); err != nil || !slices.Equal(sighted, []Named{{"m", "3", ""}}) || decided != nil {
+			t.Errorf("%s: before the tensor: sighted %v, decided %v, %v", name, sighted, decided, err)
+		}
+		_, err := scanner.Write(body[5+len(c.head)+10:])
+		if !errors.Is(err, c.want) || len(sighted) != 1 || (c.want == nil) != slices.Equal(decided, []Named{{"m", "3", ""}}) {
+			t.Errorf("%s: at the end: sighted %v, decided %v, %v; want %v", name, sighted, decided, err, c.want)
+		}
+		early.Early = func(Named) error { return denied }
+		if _, err := newFrameScanner(c.shape, false, early).Write(body[:5+len(c.head)+10]); err != denied {
+			t.Errorf("%s: %v, want the error of Early as it is", name, err)
+		}
+	}
+}
+
 func TestFrameErrorsAreFinal(t *testing.T) {
 	denied := errors.New("denied")
 	scanner := newFrameScanner(v2Shape, true, ScanOptions{Decide: func(Named) error { return denied }})
