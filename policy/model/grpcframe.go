@@ -36,14 +36,16 @@ const longMessage = 32 << 10
 
 // newFrameScanner returns a scanner of a request whose messages have a shape. If it does not
 // stream, the body holds exactly one message.
-func newFrameScanner(s shape, streams bool, o ScanOptions) *frameScanner {
+func newFrameScanner(s shape, streams bool, o ScanOptions) Scanner {
 	return &frameScanner{streams: streams, options: o, message: protoScanner{shape: s, decide: o.Decide}}
 }
 
 // Write takes the next piece of the body.
 func (s *frameScanner) Write(p []byte) (int, error) {
 	if s.err == nil {
-		s.fail(s.take(p))
+		if err := s.take(p); err != nil {
+			s.fail(err)
+		}
 	}
 	if s.err != nil {
 		return 0, s.err
@@ -65,10 +67,9 @@ func (s *frameScanner) Check() error {
 
 // fail makes an error final.
 func (s *frameScanner) fail(err error) {
-	if s.err = err; err != nil {
-		s.inflate.free()
-		s.inflate = nil
-	}
+	s.err = err
+	s.inflate.free()
+	s.inflate = nil
 }
 
 func (s *frameScanner) take(p []byte) error {

@@ -137,6 +137,42 @@ func TestFramesAreDecidedBeforeTheirLastByteIsForwarded(t *testing.T) {
 	}
 }
 
+// A caller learns early that a long message is refused, and an early consent decides nothing.
+func TestFramesOfLongMessagesAreSightedEarly(t *testing.T) {
+	denied := errors.New("denied")
+	tensor := pbText(7, strings.Repeat("x", 1<<20))
+	for name, c := range map[string]struct {
+		shape shape
+		head  []byte
+		more  []byte // behind the tensor
+		want  error  // of the whole, if the early sight is allowed
+	}{
+		"V2":              {v2Shape, slices.Concat(pbText(1, "m"), pbText(2, "3")), nil, nil},
+		"V2, two names":   {v2Shape, slices.Concat(pbText(1, "m"), pbText(2, "3")), pbText(1, "secret"), errProtoTwice},
+		"spec":            {specAt1, pbText(1, slices.Concat(pbText(1, "m"), pbText(2, pbNum(1, 3)))), nil, nil},
+		"spec, two specs": {specAt1, pbText(1, slices.Concat(pbText(1, "m"), pbText(2, pbNum(1, 3)))), pbText(1, pbText(1, "secret")), errProtoTwice},
+	} {
+		body := framed(0, slices.Concat(c.head, tensor, c.more))
+		var sighted, decided []Named
+		early := ScanOptions{
+			Early:  func(n Named) error { sighted = append(sighted, n); return nil },
+			Decide: func(n Named) error { decided = append(decided, n); return nil },
+		}
+		scanner := newFrameScanner(c.shape, false, early)
+		if _, err := scanner.Write(body[:5+len(c.head)+10]); err != nil || !slices.Equal(sighted, []Named{{"m", "3", ""}}) || decided != nil {
+			t.Errorf("%s: before the tensor: sighted %v, decided %v, %v", name, sighted, decided, err)
+		}
+		_, err := scanner.Write(body[5+len(c.head)+10:])
+		if !errors.Is(err, c.want) || len(sighted) != 1 || (c.want == nil) != slices.Equal(decided, []Named{{"m", "3", ""}}) {
+			t.Errorf("%s: at the end: sighted %v, decided %v, %v; want %v", name, sighted, decided, err, c.want)
+		}
+		early.Early = func(Named) error { return denied }
+		if _, err := newFrameScanner(c.shape, false, early).Write(body[:5+len(c.head)+10]); err != denied {
+			t.Errorf("%s: %v, want the error of Early as it is", name, err)
+		}
+	}
+}
+
 func TestFrameErrorsAreFinal(t *testing.T) {
 	denied := errors.New("denied")
 	scanner := newFrameScanner(v2Shape, true, ScanOptions{Decide: func(Named) error { return denied }})
@@ -170,8 +206,31 @@ func TestFrameScannersDoNotAllocatePerPiece(t *testing.T) {
 	}
 }
 
-// FuzzFrames compares whole bodies with a reader of another hand: frames by the book, package
-// compress, and the real decoder.
+// served is what a server reads from the part of a body that has come: frames by the book, package
+// compress, and the real decoder. It returns an error for what the server would refuse.
+func served(message string, s shape, encoding string, body []byte) (all []Named, err error) {
+	for len(body) >= 5 && int64(binary.BigEndian.Uint32(body[1:])) <= int64(len(body)-5) {
+		flag, content := body[0], body[5:5+binary.BigEndian.Uint32(body[1:])]
+		body = body[5+len(content):]
+		if flag == 1 {
+			if content, err = inflatedByGo(encoding, content); err != nil {
+				return all, err
+			}
+		}
+		names, _, err := oracle(message, s, content)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, names...)
+	}
+	if len(body) > 0 {
+		return all, errFrameCut
+	}
+	return all, nil
+}
+
+// FuzzFrames gives a server the pieces that the scanner has taken. The server must never have a
+// whole message that was not decided, or read another model from it.
 func FuzzFrames(f *testing.F) {
 	for i, c := range pbShapes {
 		for _, message := range [][]byte{nil, pbText(1, pbText(1, "m")), pbText(1, pbText(1, pbText(1, "m"))), v2Call("m"), pbText(2, "m")} {
@@ -188,35 +247,28 @@ func FuzzFrames(f *testing.F) {
 		c := pbShapes[int(which)%len(pbShapes)]
 		o := ScanOptions{Inflate: 1 << 20, Encoding: map[bool]string{true: "gzip", false: "deflate"}[zipped]}
 		got, err := scanFrames(c.shape, streams, o, body, int(size)+1)
-		if whole, other := scanFrames(c.shape, streams, o, body, len(body)+1); !slices.Equal(got, whole) || other != err {
+		if whole, other := scanFrames(c.shape, streams, o, body, len(body)+1); !slices.Equal(got, whole) || !sameError(other, err) {
 			t.Fatalf("in pieces of %d: %v, %v; whole: %v, %v", int(size)+1, got, err, whole, other)
 		}
-		if err != nil {
+		if err == nil {
+			want, err := served(c.message, c.shape, o.Encoding, body)
+			if err != nil || !slices.Equal(got, want) || !streams && len(body) == 0 {
+				t.Fatalf("the scanner reads %v, the server %v (%v)", got, want, err)
+			}
 			return
 		}
-		var want []Named
-		for n := 0; len(body) > 0; n++ {
-			if n > 0 && !streams {
-				t.Fatalf("a second message was accepted")
+		var decided []Named
+		o.Decide = func(n Named) error { decided = append(decided, n); return nil }
+		scanner, taken := newFrameScanner(c.shape, streams, o), 0
+		for p := range slices.Chunk(body, int(size)+1) {
+			if _, err := scanner.Write(p); err != nil {
+				break
 			}
-			if len(body) < 5 || int(binary.BigEndian.Uint32(body[1:])) > len(body)-5 {
-				t.Fatalf("%x ends within a message", body)
-			}
-			flag, message := body[0], body[5:5+binary.BigEndian.Uint32(body[1:])]
-			body = body[5+len(message):]
-			if flag == 1 {
-				if message, err = inflatedByGo(o.Encoding, message); err != nil {
-					t.Fatalf("package compress: %v", err)
-				}
-			}
-			names, _, err := oracle(c.message, c.shape, message)
-			if err != nil {
-				t.Fatalf("the decoder: %v", err)
-			}
-			want = append(want, names...)
+			taken += len(p)
 		}
-		if !slices.Equal(got, want) || !streams && len(want) == 0 {
-			t.Fatalf("the scanner reads %v, the decoder %v", got, want)
+		want, err := served(c.message, c.shape, o.Encoding, body[:taken])
+		if err != nil && err != errFrameCut || !slices.Equal(decided[:min(len(decided), len(want))], want) {
+			t.Fatalf("decided are %v, and the server has %v (%v)", decided, want, err)
 		}
 	})
 }

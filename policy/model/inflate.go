@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	errEncoding  bodyError = "it is compressed, and the gateway reads only gzip and deflate"
-	errInflate   bodyError = "it is not what its encoding says: the compressed data is invalid"
-	errInflated  bodyError = "it is larger than permitted after decompression"
-	errCompCut   bodyError = "the compressed data is incomplete"
-	errCompMore  bodyError = "more data follows the compressed data; a second gzip member is refused too"
-	errCompCheck bodyError = "the checksum of the compressed data is wrong"
+	errEncoding  bodyError = "the message is compressed in a way that the gateway cannot read; it reads gzip and deflate"
+	errInflate   bodyError = "the compressed message is not valid in its encoding"
+	errInflated  bodyError = "the message is larger than permitted after decompression"
+	errCompCut   bodyError = "the compressed message is incomplete"
+	errCompMore  bodyError = "data follows the end of the compressed message; a second gzip member is refused too"
+	errCompCheck bodyError = "the checksum of the compressed message is wrong"
 )
 
 // inflater decompresses gzip (RFC 1952) or deflate, which is zlib (RFC 1950) in gRPC and HTTP.

@@ -33,7 +33,7 @@ func checkVersion(version []byte) error {
 			return errVersionForm
 		}
 	}
-	if digits && len(version) > 1 && version[0] == '0' || string(version) == "latest" {
+	if digits && len(version) > 1 && version[0] == '0' || string(version) == Latest {
 		return errVersionForm
 	}
 	return nil

@@ -1,8 +1,10 @@
 package model
 
 import (
+	"bytes"
 	"math"
 	"strconv"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -97,7 +99,7 @@ const (
 	errNameForm    bodyError = `the name of the model holds a character that is not printable ASCII, or one of /:%?#\, or is . or ..`
 	errVersionForm bodyError = "the version of the model is neither a number nor a word of letters, digits and .-_"
 	errVersionSign bodyError = "the version of the model is not a number from 0 to 2^63-1"
-	errSignature   bodyError = "the name of the signature is not UTF-8"
+	errSignature   bodyError = "the name of the signature is not UTF-8, or has control characters"
 )
 
 // protoScanner reads which model a protobuf message is about. The message comes in pieces of
@@ -381,7 +383,7 @@ func (s *protoScanner) sighted() error {
 	}
 	n := s.named
 	if s.shape.versions() && n.Version == "" {
-		n.Version = latestVersion
+		n.Version = Latest
 	}
 	return early(n)
 }
@@ -412,10 +414,10 @@ func (s *protoScanner) setText(text []byte) error {
 		if err := checkName(text); err != nil {
 			return err
 		}
-		var room [len(labelPrefix) + maxModelName]byte
-		s.named.Version = again(s.previous.Version, append(append(room[:0], labelPrefix...), text...))
+		var room [len(Label) + maxModelName]byte
+		s.named.Version = again(s.previous.Version, append(append(room[:0], Label...), text...))
 	case signatureName:
-		if !utf8.Valid(text) {
+		if !utf8.Valid(text) || bytes.ContainsFunc(text, unicode.IsControl) {
 			return errSignature
 		}
 		s.named.Signature = again(s.previous.Signature, text)
@@ -439,11 +441,6 @@ func (s *protoScanner) setText(text []byte) error {
 	return nil
 }
 
-const (
-	labelPrefix   = "label:"
-	latestVersion = "latest"
-)
-
 func (s *protoScanner) setNumber(version uint64) {
 	var room [20]byte
 	s.named.Version = again(s.previous.Version, strconv.AppendUint(room[:0], version, 10))
@@ -455,7 +452,7 @@ func (s *protoScanner) decideUnit() error {
 		return errNameless
 	}
 	if s.shape.versions() && s.named.Version == "" {
-		s.named.Version = latestVersion
+		s.named.Version = Latest
 	}
 	if s.hasTask && s.named.Model != s.previous.Model {
 		return errProtoMixed
