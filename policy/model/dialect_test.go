@@ -91,7 +91,7 @@ func TestEveryVerbHasAClass(t *testing.T) {
 	for _, name := range model.Names() {
 		d, _ := model.ByName(name)
 		for _, verb := range d.Verbs() {
-			if !slices.Contains(model.Classes(), string(model.Call{Verb: verb}.Class())) {
+			if !slices.Contains(model.Classes(), string(model.Call{Dialect: d, Verb: verb}.Class())) {
 				t.Errorf("%s: %s has no class", name, verb)
 			}
 		}

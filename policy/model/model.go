@@ -35,5 +35,11 @@ func (c Call) Runs(verb string) bool {
 	return c.Verb == verb || c.Verb == "head" && verb == "get"
 }
 
-// Class returns the class of the verb; "" for an HTTP method.
-func (c Call) Class() Class { return classOf(c.Verb) }
+// Class returns the class of the verb; "" for an HTTP method, even one that is spelled like a verb, such
+// as delete.
+func (c Call) Class() Class {
+	if c.Dialect == nil || c.Dialect.verbs == nil {
+		return ""
+	}
+	return classOf(c.Verb)
+}
