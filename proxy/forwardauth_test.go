@@ -237,7 +237,7 @@ func TestForwardAuthNeverReadsTheModelFromTheBody(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*", models: public}, {allow: "*", who: {scope: admin}}]
+    rules: [{allow: "*", models: public}, {allow: "*", models: "*", who: {scope: admin}}]
 `
 	for _, dialect := range dialects() {
 		t.Run(dialect, func(t *testing.T) {

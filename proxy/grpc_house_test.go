@@ -87,7 +87,7 @@ const grpcRoute = `
   - host: models.test
     upstream: tf
     callers: issuer/corp
-    rules: [{allow: "*", who: {scope: models.predict}}]
+    rules: [{allow: "*", models: "*", who: {scope: models.predict}}]
 `
 
 // buildGRPC is a house in front of a gRPC server.

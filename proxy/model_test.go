@@ -17,7 +17,7 @@ const modelRoutes = `
     callers: issuer/corp
     rules:
       - {allow: "*", models: [public, "meta/*"], who: {scope: models.predict}}
-      - {allow: "*", who: {scope: admin}}
+      - {allow: "*", models: "*", who: {scope: admin}}
   - host: models.test
     path: /tf
     upstream: '%s'
@@ -39,7 +39,7 @@ const modelRoutes = `
     integrity: {buffer: 64KiB}
     rules:
       - {deny: "*", models: secret}
-      - {allow: "*", who: {scope: models.predict}}
+      - {allow: "*", models: "*", who: {scope: models.predict}}
 `
 
 // TestRuleAboutModelReadsTheBody: what the upstream gets is the body that was decided on,
@@ -136,7 +136,7 @@ func TestDenyRuleAboutModelReadsThePath(t *testing.T) {
     callers: issuer/corp
     rules:
       - {deny: "*", models: "a/b"}
-      - {allow: "*", who: {scope: models.predict}}
+      - {allow: "*", models: "*", who: {scope: models.predict}}
 `})
 	for _, path := range []string{"/v1/models/a%2Fb", "/v1/models/a%2fb", "/v1/models/a/b", "/v1/models/%61%2Fb", "/v1/models/a%2Fb/"} {
 		h.refused(h.do("GET", path, "", nil), 403, "forbidden")

@@ -408,7 +408,7 @@ func TestRefusalsAreSigned(t *testing.T) {
   - {host: models.test, path: /fixed, respond: {status: 503, body: later}, callers: key/acme}
   - {host: models.test, path: /nothing, respond: 204, callers: key/acme}
   - {host: models.test, path: /get, methods: GET, upstream: '%s', callers: key/acme, rules: [{allow: "*"}]}
-  - {host: models.test, path: /v1/models, serves: tensorflow, upstream: 'http://127.0.0.1:1', callers: key/acme, rules: [{allow: "*"}]}
+  - {host: models.test, path: /v1/models, serves: tensorflow, upstream: 'http://127.0.0.1:1', callers: key/acme, rules: [{allow: "*", models: "*"}]}
 `})
 	for _, c := range []struct {
 		target string
@@ -421,7 +421,7 @@ func TestRefusalsAreSigned(t *testing.T) {
 		{"/rate", 200, "", true},
 		{"/rate", 429, "rate_limited", true},
 		{"/dead", 502, "upstream_refused", true},
-		{"/v1/models/m:predict", 502, "upstream_refused", true},
+		{"/serves", 502, "upstream_refused", true},
 		{"/off", 502, "upstream_refused", false},
 		{"/fixed", 503, "", true},
 		{"/get", 405, "method_not_allowed", false}, // the signature is not yet verified

@@ -89,7 +89,7 @@ func TestReceipts(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "{}")
 	}, routes: `
-  - {host: models.test, upstream: '%s', serves: tensorflow, callers: [key/acme, issuer/corp], rules: [{allow: "*"}]}
+  - {host: models.test, upstream: '%s', serves: tensorflow, callers: [key/acme, issuer/corp], rules: [{allow: "*", models: "*"}]}
 `})
 	for _, c := range []struct{ target, model, version string }{
 		{"/v1/models/churn/versions/3:predict", "churn", "3"}, {"/v1/models/churn:predict", "churn", ""}, {"/v1/models/churn/labels/canary:predict", "churn", ""},

@@ -77,6 +77,16 @@ func (d *Dialect) Read(r *Request) (Reading, error) {
 // about models.
 func (d *Dialect) NamesModels() bool { return d.namesModels }
 
+// HasVersions reports whether requests to these servers may name a version of the model, so that rules
+// may be about versions.
+func (d *Dialect) HasVersions() bool {
+	switch d.name {
+	case "tensorflow", "v2", "triton", "torchserve":
+		return d.namesModels
+	}
+	return false
+}
+
 // CanonicalModel returns the canonical form of a model's name, which [Call.Model] has, or
 // of a pattern in which stars stand for parts of a name. It returns an error for what no
 // model of these servers can be called.

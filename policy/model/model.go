@@ -45,7 +45,8 @@ func (c Call) Numbered() string {
 	return c.Version
 }
 
-// Class returns the class of the verb; "" if the dialect's verbs are HTTP methods.
+// Class returns the class of the verb; "" for an HTTP method, even one that is spelled like a verb, such
+// as delete.
 func (c Call) Class() Class {
 	if c.Dialect == nil || c.Dialect.verbs == nil {
 		return ""

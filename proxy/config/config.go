@@ -285,14 +285,6 @@ func modelConfig(u *upstream.Config) *model.Config {
 	return c
 }
 
-// RulesOf returns the rules of a route.
-func (c *Config) RulesOf(r *route.Config) []policy.Rule {
-	if r.Rules.Policy != "" {
-		return c.Policies[r.Rules.Policy]
-	}
-	return r.Rules.Rules
-}
-
 // OwnTimeouts returns the timeouts that the configuration sets for a route. Those of the route take
 // precedence over those of the whole file; 0 means that neither sets one.
 func (c *Config) OwnTimeouts(r *route.Config) route.TimeoutsConfig { return r.Timeouts.Or(c.Timeouts) }

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"sallyport/policy"
-	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
@@ -134,7 +132,7 @@ func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {
 		for _, fault := range found {
 			f.Add(at+".upstream", fault.Value, fault.Problem, fault.Cure)
 		}
-		checkDialect(at, &u, f)
+		checkServes(at+".serves", r.Serves, f)
 		return
 	}
 	if r.Serves != "" {
@@ -269,42 +267,6 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "not a kind of proof", "write basic/NAME, with a name under basic"
 	}
 	return "not a kind of proof", "write issuer/NAME, key/NAME, apikey/NAME, cert/NAME or anonymous"
-}
-
-func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) {
-	at += ".rules"
-	if name := r.Rules.Policy; name != "" {
-		if _, known := c.Policies[name]; !known {
-			f.Add(at, name, "there is no such policy", cureName("policies", name, slices.Sorted(maps.Keys(c.Policies))))
-		}
-	} else {
-		checkRules(at, c.DialectOf(r), r.Rules.Rules, f)
-		c.checkWho(at, r.Rules.Rules, f)
-	}
-	rules := c.RulesOf(r)
-	for i := range rules {
-		rules[i].CheckModels(setting.Index(at, i), c.DialectOf(r), f)
-	}
-	if r.Rules.Policy == "" && len(rules) == 0 && r.Respond == nil {
-		f.Add(at, "", "a route without rules", `write who may do what, such as [{allow: "*", who: {scope: models.predict}}]`)
-	}
-	if r.Rules.Policy != "" {
-		return // other routes may be meant by what cannot hold here
-	}
-	for i := range rules {
-		checkRuleOnRoute(r, c.DialectOf(r), setting.Index(at, i), &rules[i], f)
-	}
-}
-
-// checkRuleOnRoute records why a rule can never speak on its route.
-func checkRuleOnRoute(r *route.Config, d *model.Dialect, at string, rule *policy.Rule, f *setting.Faults) {
-	w := &rule.Who
-	if slices.Contains(r.Callers.Names(), route.Anonymous) && len(w.Scope)+len(w.Group)+len(w.Claim) > 0 {
-		f.Add(at+".who", "", "anonymous callers have no scopes, groups or claims", "remove it, or name an issuer in callers")
-	}
-	if verbs := slices.Concat(rule.Allow, rule.Deny); len(verbs) > 0 && !reaches(r, d, verbs) {
-		f.Add(at, strings.Join(verbs, ", "), "the route takes none of these methods", "add them to methods, or remove the rule")
-	}
 }
 
 // paths finds routes between which nothing decides.

@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -10,6 +9,7 @@ import (
 	"sync"
 
 	"sallyport/auth/identity"
+	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -92,13 +92,14 @@ func (x *exchange) interpret() error {
 		return err
 	}
 	x.call = x.reading.Call
+	x.gatherFacts()
 	return nil
 }
 
 // prepare gets the scanner for the content, if the decision needs it. A proxy that asks for a
 // decision shows no content, or content that need not be what it forwards.
 func (x *exchange) prepare() {
-	if !x.reading.NeedsBody() || !x.route.Policy.AboutModels() || x.route.Fixed != nil {
+	if !x.reading.NeedsBody() || x.route.Fixed != nil || !x.route.Policy.AboutModels() && !x.triesCandidate() {
 		return
 	}
 	switch {
@@ -114,6 +115,13 @@ func (x *exchange) prepare() {
 	}
 }
 
+// triesCandidate reports whether the content is read for the candidate rules alone. They must refuse
+// nothing, so it is only content that is held anyway or fits what the route may hold.
+func (x *exchange) triesCandidate() bool {
+	n := x.head.ContentLength
+	return x.route.Candidate.AboutModels() && !x.reading.GRPC() && x.asker == "" && n > 0 && n <= x.route.Integrity.Buffer
+}
+
 // decideNamed decides on a call that the content has named. It runs while the content is read, and
 // its error keeps the end of the message from the upstream.
 func (x *exchange) decideNamed(n model.Named) error {
@@ -122,7 +130,7 @@ func (x *exchange) decideNamed(n model.Named) error {
 		x.scanned.set(named{by: call.Dialect, what: n})
 		return nil
 	}
-	if _, err := x.route.Policy.Decide(&x.caller, call); err != nil {
+	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
 		return err
 	}
 	x.scanned.set(named{by: call.Dialect, what: n})
@@ -132,7 +140,7 @@ func (x *exchange) decideNamed(n model.Named) error {
 // decideEarly refuses a long call before more of it is read, if what it has named so far is not
 // allowed.
 func (x *exchange) decideEarly(n model.Named) error {
-	_, err := x.route.Policy.Decide(&x.caller, x.reading.Call.With(n))
+	_, err := x.route.Policy.Decide(&x.caller, x.reading.Call.With(n), x.about)
 	return err
 }
 
@@ -169,11 +177,6 @@ func (b *begunBody) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	return b.Body.Read(p)
-}
-
-// noteModel records what the request asked for, as far as it has said so.
-func (x *exchange) noteModel() {
-	x.record.Model = cmp.Or(x.scanned.get().what.Model, x.call.Model)
 }
 
 // scan reads the model from held content. A fault is no refusal yet: a rule that is not
@@ -227,6 +230,10 @@ func permitsNamed(r *route.Route, u *underWay, caller *identity.Principal) error
 	if got.NeedsBody() && u.named.by == nil {
 		return r.Policy.Screen(caller, got.Call) // its messages are decided one by one
 	}
-	_, err = r.Policy.Decide(caller, u.named.call(&got))
+	var facts *policy.Facts
+	if r.Policy.NeedsFacts() {
+		facts = FactsOf(u.head, u.client, u.conn, u.proof.Field)
+	}
+	_, err = r.Policy.Decide(caller, u.named.call(&got), facts)
 	return err
 }
