@@ -132,7 +132,7 @@ func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {
 		for _, fault := range found {
 			f.Add(at+".upstream", fault.Value, fault.Problem, fault.Cure)
 		}
-		checkServes(at+".serves", r.Serves, f)
+		checkDialect(at, &u, f)
 		return
 	}
 	if r.Serves != "" {
