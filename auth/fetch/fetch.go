@@ -58,8 +58,9 @@ const (
 // Error reports a failed fetch.
 type Error struct {
 	Kind   Kind
-	Status int   // of a BadStatus or ProxyRefused
-	Err    error // for logs, never for clients; may be nil
+	Status int    // of a BadStatus or ProxyRefused
+	Code   string // of a BadStatus 400: the error code of OAuth in it (RFC 6749, section 5.2); "" for none
+	Err    error  // for logs, never for clients; may be nil
 }
 
 // Error returns the kind and its cause.
@@ -255,7 +256,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func read(answer *http.Response, most int64, anyStatus bool) ([]byte, *Error) {
 	if answer.StatusCode != http.StatusOK && !anyStatus {
-		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode}
+		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode, Code: code(answer)}
 	}
 	if e := answer.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return nil, &Error{Kind: Garbage, Err: errors.New("unexpected content coding")}
@@ -271,6 +272,24 @@ func read(answer *http.Response, most int64, anyStatus bool) ([]byte, *Error) {
 		return nil, &Error{Kind: TooLarge}
 	}
 	return text, nil
+}
+
+// maxCode is the maximum length of an answer in which an error code is looked for.
+const maxCode = 4 << 10
+
+// code returns the error code of OAuth in an answer; "" if there is none, or no telling.
+func code(answer *http.Response) string {
+	if answer.StatusCode != http.StatusBadRequest {
+		return ""
+	}
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxCode))
+	var said struct {
+		Error string `json:"error"`
+	}
+	if err != nil || json.Unmarshal(text, &said) != nil {
+		return ""
+	}
+	return said.Error
 }
 
 // wrap returns an error of net/http as an [*Error].
