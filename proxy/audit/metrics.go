@@ -95,7 +95,7 @@ func NewMetrics(o MetricsOptions) *Metrics {
 		bytesIn:  counter("sallyport_request_body_bytes_total", "Content received from clients.", "route"),
 		bytesOut: counter("sallyport_response_body_bytes_total", "Content sent to clients.", "route"),
 	}
-	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers the name is other.", "principal")
+	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers within a day the name is other.", "principal")
 	m.none = m.route(noRoute)
 	m.routes.Store(&map[string]*routeMetrics{})
 	m.SetRoutes(o.Routes)
@@ -198,7 +198,7 @@ func (m *Metrics) Observe(rec *Record) {
 	r.bytesIn.Add(float64(max(rec.BytesIn, 0)))
 	r.bytesOut.Add(float64(max(rec.BytesOut, 0)))
 	if rec.Credential == "basic" {
-		m.basic.observe(rec.Principal)
+		m.basic.observe(rec.Principal, rec.Time)
 	}
 }
 
