@@ -9,6 +9,7 @@ package fetch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -115,10 +116,7 @@ type Client struct{ http *http.Client }
 
 // New returns a client.
 func New(o Options) *Client {
-	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, any: o.AnyStatus, most: o.MaxBytes, token: o.Token, origins: o.Origins, proxied: o.Proxy != nil}
-	if t.timeout == 0 {
-		t.timeout = DefaultTimeout
-	}
+	t := &transport{insecure: o.InsecureHTTP, timeout: cmp.Or(o.Timeout, DefaultTimeout), any: o.AnyStatus, most: o.MaxBytes, token: o.Token, origins: o.Origins, proxied: o.Proxy != nil}
 	if t.most == 0 {
 		t.most = MaxBytes
 	}
@@ -134,7 +132,8 @@ func New(o Options) *Client {
 }
 
 func newTransport(o *Options, allow func(netip.Addr) bool) *http.Transport {
-	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+	limit := cmp.Or(o.Timeout, DefaultTimeout)
+	dialer := &net.Dialer{Timeout: limit, Control: func(_, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
 		if err != nil || !allow(a.Addr().Unmap()) {
 			return &Error{Kind: AddressRefused}
@@ -149,6 +148,7 @@ func newTransport(o *Options, allow func(netip.Addr) bool) *http.Transport {
 		Proxy:                  nil, // never from the environment
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    limit, // net/http goes on with a handshake when its fetch has ended
 		DisableCompression:     true,
 		DisableKeepAlives:      o.Idle == 0,
 		MaxIdleConnsPerHost:    o.Idle,
