@@ -43,7 +43,7 @@ type Config struct {
 	ServerID string `yaml:"server_id"`
 	// ClientCertificate is the gateway's own certificate, which https and h2 endpoints may ask for
 	// (mTLS). The files are read again when they change: new connections have the new certificate.
-	ClientCertificate *CertificateConfig `yaml:"client_certificate"`
+	ClientCertificate *setting.Certificate `yaml:"client_certificate"`
 	// InsecureSkipVerify accepts any certificate from https and h2 endpoints.
 	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
 	// Host is the Host field that the servers see: "upstream" (host and port of the endpoint;
