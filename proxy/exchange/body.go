@@ -172,8 +172,15 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests) error {
 		c.held.Follow(&c.counted)
 		src = &c.held
 	}
-	c.verified = seal.NewVerified(seal.WithoutTrailers(src), d.NewChecker(), seal.AtEnd(x.complete))
+	body := seal.WithoutTrailers(src)
+	if x.grpc {
+		body = seal.NewVerified(body, new(oneMessage))
+	}
+	c.verified = seal.NewVerified(body, d.NewChecker(), seal.AtEnd(x.complete))
 	c.Body = c.verified
+	if x.grpc { // a server acts on a message once it is whole, and does not wait for the end
+		c.Body = seal.WithholdEnd(c.verified)
+	}
 	c.digest = x.head.Fields.Get("content-digest")
 	return nil
 }
