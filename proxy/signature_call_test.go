@@ -242,32 +242,34 @@ func TestLargeMessageIsActedOnOnlyOnceVerified(t *testing.T) {
 }
 
 // TestMessageWithoutEndIsNotForwardedWhole sends all of a changed message, and the end of the stream
-// only after another call has passed.
+// only after other calls have passed.
 func TestMessageWithoutEndIsNotForwardedWhole(t *testing.T) {
-	h, s := buildSignedCalls(t, "body: stream")
-	call := newCall(t, callsOf(keyOf("acme-1")), unary, strings.Repeat("0123456789abcdef", 20<<10))
-	call.body[len(call.body)-1]++
-	pr, pw := io.Pipe()
-	done := make(chan *callAnswer)
-	go func() {
-		a, _ := h.tryCall(call, pr)
-		done <- a
-	}()
-	if _, err := pw.Write(call.body); err != nil {
-		t.Fatal(err)
-	}
-	for range 20 {
-		victim := newCall(t, callsOf(keyOf("orbit-1")), unary, "mine")
-		if a := h.sendCall(victim); victim.verify(a) != nil || a.status != 0 {
-			t.Errorf("another caller: %+v", a)
+	for _, size := range []int{1, 64<<10 - 5, 64 << 10, 320 << 10} {
+		h, s := buildSignedCalls(t, "body: stream")
+		call := newCall(t, callsOf(keyOf("acme-1")), unary, strings.Repeat("x", size))
+		call.body[len(call.body)-1]++
+		pr, pw := io.Pipe()
+		done := make(chan *callAnswer)
+		go func() {
+			a, _ := h.tryCall(call, pr)
+			done <- a
+		}()
+		if _, err := pw.Write(call.body); err != nil {
+			t.Fatal(err)
 		}
-	}
-	pw.Close()
-	if a := <-done; a == nil || call.verify(a) != nil || a.status != 3 {
-		t.Errorf("%+v", a)
-	}
-	if _, acted := s.seen(); len(acted) != 20 {
-		t.Errorf("the server acted on %v", acted)
+		for range 20 {
+			victim := newCall(t, callsOf(keyOf("orbit-1")), unary, "mine")
+			if a := h.sendCall(victim); victim.verify(a) != nil || a.status != 0 {
+				t.Errorf("another caller: %+v", a)
+			}
+		}
+		pw.Close()
+		if a := <-done; a == nil || call.verify(a) != nil || a.status != 3 {
+			t.Errorf("%d bytes: %+v", size, a)
+		}
+		if _, acted := s.seen(); len(acted) != 20 {
+			t.Errorf("%d bytes: the server acted on %v", size, acted)
+		}
 	}
 }
 
