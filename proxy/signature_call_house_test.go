@@ -15,10 +15,18 @@ import (
 	"sallyport/auth/httpsig"
 )
 
-const unary = "/tensorflow.serving.PredictionService/Predict"
+const (
+	unary = "/tensorflow.serving.PredictionService/Predict"
+	fails = "/tensorflow.serving.PredictionService/Classify"
+)
+
+// predicts is a PredictRequest or ClassificationRequest for model m, with a text in a field that does not matter.
+func predicts(text string) string {
+	return "\x0a\x03\x0a\x01m\x1a" + string(binary.AppendUvarint(nil, uint64(len(text)))) + text
+}
 
 // unaryServer acts on a message as soon as it is whole, as gRPC servers do. It answers with the
-// message, or with a fault for the method Fail.
+// message, or with a fault for the method fails.
 type unaryServer struct {
 	addr   string
 	length bool // announce Content-Length
@@ -49,7 +57,7 @@ func (s *unaryServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.heads = append(s.heads, r.Header.Clone())
 	s.mu.Unlock()
 	w.Header().Set("content-type", "application/grpc+proto")
-	if strings.HasSuffix(r.URL.Path, "/Fail") {
+	if r.URL.Path == fails {
 		w.Header().Set("grpc-status", "5")
 		return
 	}
@@ -110,9 +118,10 @@ func callsOf(key *httpsig.Key) *httpsig.Calls {
 
 const callContentType = "application/grpc+proto"
 
-// newCall signs a call with one message.
-func newCall(t *testing.T, c *httpsig.Calls, path, message string) *signedCall {
+// newCall signs a call with one message, a request that holds the text.
+func newCall(t *testing.T, c *httpsig.Calls, path, text string) *signedCall {
 	t.Helper()
+	message := predicts(text)
 	call, metadata, err := c.Sign(path, callContentType, nil, []byte(message))
 	if err != nil {
 		t.Fatal(err)
