@@ -141,8 +141,11 @@ func (c *Call) Verify(status uint32, header, trailer Lines) error {
 	_, err := c.of.tail.VerifyResponse(m, c.nonce, true)
 	if _, headed := header.Line("signature-input", 0); !headed && is(err, Coverage) {
 		// An answer without messages has one block of fields. Libraries report it as trailers.
-		from = append(append(Lines{{"content-type", callType}}, header...), trailer...)
-		m.Fields, m.Trailers = from, nil
+		block := append(header[:len(header):len(header)], trailer...)
+		if _, shown := block.Line("content-type", 0); !shown {
+			block = append(block, Line{"content-type", callType})
+		}
+		from, m.Fields, m.Trailers = block, block, nil
 		_, err = c.of.whole.VerifyResponse(m, c.nonce, false)
 	}
 	switch {

@@ -995,8 +995,10 @@ class _Call:
         parts = [s[0] for s in _signatures(message, True).values() if s[1].get("tag") == TAG_RESPONSE]
         at = ";tr"
         if ("grpc-status", {}) in sum(parts, []) and message.field("signature-input") is None:
-            # An answer without messages is one block of fields, which grpc reports as trailers and without its media type.
-            at, message.fields, message.trailers = "", [("content-type", "application/grpc"), *head, *tail], []
+            # An answer without messages is one block of fields, which grpc reports as trailers, and mostly without its media type.
+            at, message.fields, message.trailers = "", [*head, *tail], []
+            if message.field("content-type") is None:
+                message.fields.append(("content-type", "application/grpc"))
         if_present = ("content-digest;req", "x-sallyport-model", "x-sallyport-model-version", *(() if at else ("content-type",)))
         try:
             _verify(message, self._of._auth.keys, TAG_RESPONSE, ("@status", "grpc-status" + at, "content-digest" + at, *_BINDING),
@@ -1011,7 +1013,7 @@ class _Call:
             e.status, e.response = code, call
             raise e from None
         if frames is not None and message.field("content-digest", trailers=bool(at)) != frames.digest():
-            raise _refuse("digest_mismatch", "the content is not what was signed")
+            raise _refuse("digest_mismatch", "the content is not what was signed, or the server compressed it")
 
 
 class _StreamCall(_Call):
