@@ -28,8 +28,10 @@ func predicts(text string) string {
 // unaryServer acts on a message as soon as it is whole, as gRPC servers do. It answers with the
 // message, or with a fault for the method fails.
 type unaryServer struct {
-	addr   string
-	length bool // announce Content-Length
+	addr    string
+	length  bool          // announce Content-Length
+	most    uint32        // the longest message that it takes; 0: any
+	refused chan struct{} // closed once it has refused a longer one
 
 	mu    sync.Mutex
 	acted []int         // lengths of the messages that it acted on
@@ -42,7 +44,7 @@ func newUnaryServer(t *testing.T) *unaryServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &unaryServer{addr: l.Addr().String()}
+	s := &unaryServer{addr: l.Addr().String(), refused: make(chan struct{})}
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Handler: s, Protocols: protocols}
@@ -66,6 +68,13 @@ func (s *unaryServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for {
 		if _, err := io.ReadFull(r.Body, prefix[:]); err != nil {
 			break
+		}
+		if s.most > 0 && binary.BigEndian.Uint32(prefix[1:]) > s.most {
+			w.Header().Set("grpc-status", "8")
+			w.WriteHeader(200)
+			_ = http.NewResponseController(w).Flush()
+			close(s.refused)
+			return
 		}
 		message := make([]byte, binary.BigEndian.Uint32(prefix[1:]))
 		if _, err := io.ReadFull(r.Body, message); err != nil {

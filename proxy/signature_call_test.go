@@ -278,6 +278,35 @@ func TestMessageWithoutEndIsNotForwardedWhole(t *testing.T) {
 	}
 }
 
+// TestEarlyRefusalOfLargeMessageArrives lets a server refuse a message by its length alone, as gRPC
+// servers do. The refusal is not signed, since the message was not verified.
+func TestEarlyRefusalOfLargeMessageArrives(t *testing.T) {
+	s := newUnaryServer(t)
+	s.most = 100 << 10
+	h := signed(t, plan{
+		routes: `
+  - {host: models.test, upstream: tf, callers: key, integrity: {body: stream}, limits: {body: 128MiB}, rules: [{allow: "*"}]}
+`,
+		more: `upstreams: {tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}}`,
+	})
+	call := newCall(t, callsOf(keyOf("acme-1")), unary, strings.Repeat("x", 1<<20))
+	pr, pw := io.Pipe()
+	go func() {
+		_, _ = pw.Write(call.body[:200<<10])
+		<-s.refused
+		_, _ = pw.Write(call.body[200<<10:])
+		pw.Close()
+	}()
+	a, err := h.tryCall(call, pr)
+	pr.Close()
+	if err != nil || a.status != 8 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if _, ok := a.trailer.Line("signature", 0); ok {
+		t.Error("the refusal is signed")
+	}
+}
+
 // TestSignedCallOf32MiBIsNotHeld sends a message that is larger than all memory for held content.
 func TestSignedCallOf32MiBIsNotHeld(t *testing.T) {
 	s := newUnaryServer(t)

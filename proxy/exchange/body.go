@@ -204,7 +204,7 @@ func (x *exchange) checkEarly(h *message.Response) error {
 	if v == nil || v.Right() || !x.content.sealed && (x.scanned.known() || x.reading.Streams()) {
 		return nil
 	}
-	if h.Status < 300 {
+	if h.Status < 300 && !(x.grpc && failed(h)) {
 		return &refusal{reason: reasonGarbage, cause: errEarly}
 	}
 	x.answer.Forget()

@@ -108,6 +108,12 @@ func (x *exchange) shapeCall(h *message.Response) {
 	}
 }
 
+// failed reports whether the head of an answer to a call is all of it, and an error.
+func failed(h *message.Response) bool {
+	code := h.Fields.Get("grpc-status")
+	return code != "" && code != "0"
+}
+
 // asCall turns a refusal into a gRPC one: a status in fields, and no content. The record keeps the
 // HTTP status.
 func (x *exchange) asCall(o outcome, h *message.Response) {
