@@ -28,6 +28,7 @@ func TestDialects(t *testing.T) {
 		{"raw", "application/problem+json", asProblem, false, false, 0, 0},
 		{"flask", "application/problem+json", asProblem, false, false, 0, 0},
 		{"tensorflow", "application/json", asText, true, false, 0, 0},
+		{"v2", "application/json", asText, false, false, 0, 0},
 		{"triton", "application/json", asText, true, false, 0, 0},
 		{"openai", "application/json", asObject, false, false, 10 * minute, 5 * minute},
 		{"ollama", "application/json", asText, false, true, 10 * minute, 5 * minute},
@@ -51,8 +52,8 @@ func TestDialects(t *testing.T) {
 			}
 		})
 	}
-	if n := len(model.Names()); n != 6 {
-		t.Errorf("%d dialects; this table has 6", n)
+	if n := len(model.Names()); n != 7 {
+		t.Errorf("%d dialects; this table has 7", n)
 	}
 }
 
