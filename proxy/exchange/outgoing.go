@@ -28,6 +28,10 @@ func (x *exchange) outgoing() message.Fields {
 			}
 			continue
 		}
+		if x.route.Dialect.Dropped(f.Name) {
+			x.dropped |= droppedSteering
+			continue
+		}
 		if f.Name == websocketKey && x.wantsTunnel() || x.isCredential(&f) ||
 			x.route.ToUpstream.Drops(f.Name) || x.isHopField(f.Name) {
 			continue

@@ -82,7 +82,7 @@ type Config struct {
 	// Upstream is a name under upstreams, or a URL.
 	Upstream string `yaml:"upstream"`
 	// Serves says what kind of server the URL in upstream is: raw, flask,
-	// tensorflow, triton, openai or ollama. Default: raw.
+	// tensorflow, v2, triton, openai or ollama. Default: raw.
 	Serves string `yaml:"serves"`
 	// Callers lists the accepted credentials: issuer/NAME for bearer tokens of that issuer,
 	// key/NAME for signatures by keys of that principal, key for those of all principals,
