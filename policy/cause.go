@@ -39,9 +39,9 @@ const (
 func (r *rule) rank(caller *identity.Principal, call *model.Call) int {
 	switch {
 	case call == nil:
-	case !r.coversVerb(*call):
+	case !r.coversVerb(*call, true):
 		return anotherVerb
-	case !r.coversModel(call.Model, false):
+	case !r.coversModel(*call, false):
 		return anotherModel
 	}
 	return len(r.who.lacks(caller))

@@ -22,7 +22,7 @@ func TestCauseIsBoundedWhateverTheCallerHas(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refused *policy.Refusal
-	if !errors.As(p.Screen(&caller), &refused) {
+	if !errors.As(p.Screen(&caller, model.Call{}), &refused) {
 		t.Fatal("not refused")
 	}
 	if n := len(refused.Cause); n > 300 || !strings.Contains(refused.Cause, `; the token has "\x00ö`) {

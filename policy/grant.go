@@ -46,10 +46,11 @@ func (p Provisional) Complete(call model.Call) (Grant, error) {
 	return p.policy.Decide(p.caller, call)
 }
 
-// extends reports whether whole equals head, except that it may name a model or version
-// that head does not name.
+// extends reports whether whole equals head, except that it may name a model, with version and
+// signature, where head names none.
 func extends(whole, head model.Call) bool {
-	return head.Dialect == whole.Dialect && head.Verb == whole.Verb &&
-		(head.Model == "" || head.Model == whole.Model) &&
-		(head.Version == "" || head.Version == whole.Version)
+	if head.Model == "" {
+		head.Model, head.Version, head.Signature = whole.Model, whole.Version, whole.Signature
+	}
+	return whole == head
 }

@@ -39,7 +39,7 @@ func forbids(t testing.TB, what string, err error) {
 	}
 }
 
-var allowPost = policy.Rule{Allow: setting.List[string]{"post"}}
+var allowPost = policy.Rule{Allow: setting.List[string]{"predict"}}
 
 // otherCalls are calls that differ from c in one respect each.
 func otherCalls(t testing.TB, c model.Call) map[string]model.Call {
@@ -52,7 +52,7 @@ func otherCalls(t testing.TB, c model.Call) map[string]model.Call {
 	}
 	alter("another dialect", func(c *model.Call) { c.Dialect = dialect(t, "triton") })
 	alter("no dialect", func(c *model.Call) { c.Dialect = nil })
-	alter("another verb", func(c *model.Call) { c.Verb = "delete" })
+	alter("another verb", func(c *model.Call) { c.Verb = "metadata" })
 	alter("another model", func(c *model.Call) { c.Model = "secret" })
 	alter("no model", func(c *model.Call) { c.Model = "" })
 	alter("another version", func(c *model.Call) { c.Version = "4" })
@@ -62,7 +62,7 @@ func otherCalls(t testing.TB, c model.Call) map[string]model.Call {
 
 func TestGrantPermitsItsCallAlone(t *testing.T) {
 	d, caller := dialect(t, "tensorflow"), alice()
-	call := model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}
+	call := model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3"}
 	grant, err := rulesOf(t, d, allowPost).Decide(&caller, call)
 	if err != nil || !grant.Valid() || !grant.Permits(call) || grant.Call() != call {
 		t.Fatalf("got a grant for %+v, %v; want one for %+v", grant.Call(), err, call)
@@ -75,7 +75,7 @@ func TestGrantPermitsItsCallAlone(t *testing.T) {
 }
 
 func TestZeroGrantsPermitNothing(t *testing.T) {
-	call := model.Call{Dialect: dialect(t, "tensorflow"), Verb: "post"}
+	call := model.Call{Dialect: dialect(t, "tensorflow"), Verb: "predict"}
 	if g := (policy.Grant{}); g.Valid() || g.Permits(call) || g.Permits(model.Call{}) || g.Call() != (model.Call{}) {
 		t.Error("the zero Grant permits a call")
 	}
@@ -96,8 +96,8 @@ func TestProvisionalIsOnlyForServersThatActOnTheWhole(t *testing.T) {
 	caller := alice()
 	for _, name := range model.Names() {
 		d := dialect(t, name)
-		call := model.Call{Dialect: d, Verb: "post"}
-		p, err := rulesOf(t, d, allowPost).Provide(&caller, call)
+		call := model.Call{Dialect: d, Verb: "predict"}
+		p, err := rulesOf(t, d, policy.Rule{Allow: setting.List[string]{"*"}}).Provide(&caller, call)
 		if d.ActsOnWhole() {
 			if err != nil || !p.Valid() || !p.Permits(call) {
 				t.Errorf("%s: refused: %v", name, err)
@@ -113,7 +113,7 @@ func TestProvisionalIsOnlyForServersThatActOnTheWhole(t *testing.T) {
 
 func TestProvisionalPermitsItsCallAlone(t *testing.T) {
 	d, caller := dialect(t, "tensorflow"), alice()
-	call := model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}
+	call := model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3"}
 	p, err := rulesOf(t, d, allowPost).Provide(&caller, call)
 	if err != nil {
 		t.Fatal(err)
@@ -132,10 +132,10 @@ func TestProvideRefusesAsDecideDoes(t *testing.T) {
 		caller identity.Principal
 		call   model.Call
 	}{
-		"a verb without a rule": {caller, model.Call{Dialect: d, Verb: "delete"}},
-		"nobody":                {identity.Principal{}, model.Call{Dialect: d, Verb: "post"}},
+		"a verb without a rule": {caller, model.Call{Dialect: d, Verb: "metadata"}},
+		"nobody":                {identity.Principal{}, model.Call{Dialect: d, Verb: "predict"}},
 		"no call":               {caller, model.Call{}},
-		"no dialect":            {caller, model.Call{Verb: "post"}},
+		"no dialect":            {caller, model.Call{Verb: "predict"}},
 	} {
 		got, err := p.Provide(&c.caller, c.call)
 		forbids(t, name, err)
@@ -148,7 +148,7 @@ func TestProvideRefusesAsDecideDoes(t *testing.T) {
 func TestCompleteAddsButNeverChanges(t *testing.T) {
 	d, caller := dialect(t, "tensorflow"), alice()
 	p := rulesOf(t, d, policy.Rule{Allow: setting.List[string]{"*"}})
-	begun := model.Call{Dialect: d, Verb: "post", Model: "half"}
+	begun := model.Call{Dialect: d, Verb: "predict", Model: "half"}
 	for _, c := range []struct {
 		name    string
 		begun   model.Call
@@ -156,13 +156,14 @@ func TestCompleteAddsButNeverChanges(t *testing.T) {
 		granted bool
 	}{
 		{"the body names nothing", begun, begun, true},
-		{"the body names the version", begun, model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}, true},
-		{"the body names the model", model.Call{Dialect: d, Verb: "post"}, model.Call{Dialect: d, Verb: "post", Model: "half"}, true},
-		{"another model", begun, model.Call{Dialect: d, Verb: "post", Model: "secret"}, false},
-		{"the model is gone", begun, model.Call{Dialect: d, Verb: "post"}, false},
-		{"another version", model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}, model.Call{Dialect: d, Verb: "post", Model: "half", Version: "4"}, false},
-		{"another verb", begun, model.Call{Dialect: d, Verb: "get", Model: "half"}, false},
-		{"another dialect", begun, model.Call{Dialect: dialect(t, "triton"), Verb: "post", Model: "half"}, false},
+		{"the body names the version", begun, model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3"}, false},
+		{"the body names both", model.Call{Dialect: d, Verb: "predict"}, model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3", Signature: "s"}, true},
+		{"the body names the model", model.Call{Dialect: d, Verb: "predict"}, model.Call{Dialect: d, Verb: "predict", Model: "half"}, true},
+		{"another model", begun, model.Call{Dialect: d, Verb: "predict", Model: "secret"}, false},
+		{"the model is gone", begun, model.Call{Dialect: d, Verb: "predict"}, false},
+		{"another version", model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3"}, model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "4"}, false},
+		{"another verb", begun, model.Call{Dialect: d, Verb: "status", Model: "half"}, false},
+		{"another dialect", begun, model.Call{Dialect: dialect(t, "triton"), Verb: "predict", Model: "half"}, false},
 		{"the zero call", begun, model.Call{}, false},
 	} {
 		provisional, err := p.Provide(&caller, c.begun)
@@ -185,7 +186,7 @@ func TestCompleteAddsButNeverChanges(t *testing.T) {
 
 func TestCompleteRefusesACallerWhoIsGone(t *testing.T) {
 	d, caller := dialect(t, "tensorflow"), alice()
-	call := model.Call{Dialect: d, Verb: "post"}
+	call := model.Call{Dialect: d, Verb: "predict"}
 	provisional, err := rulesOf(t, d, allowPost).Provide(&caller, call)
 	if err != nil {
 		t.Fatal(err)

@@ -73,21 +73,25 @@ func New(d *model.Dialect, at string, rules []Rule) (*Policy, error) {
 	return p, nil
 }
 
-// Screen decides from the caller alone whether any call could be allowed. It returns nil
-// or a [*Refusal]. The gateway calls it before it reads the body, to save that work for
-// callers without any rights.
-func (p *Policy) Screen(caller *identity.Principal) error {
+// Screen decides whether the call could be allowed, whatever model the body of the request names. The
+// zero Call stands for any call. It returns nil or a [*Refusal]. The gateway calls it before it reads
+// the body, to save that work for callers without any rights.
+func (p *Policy) Screen(caller *identity.Principal, call model.Call) error {
+	any := call == model.Call{}
 	for i := range p.deny {
-		if d := &p.deny[i]; d.every() && d.who.match(caller) {
+		if d := &p.deny[i]; (d.every() || !any && len(d.models) == 0 && d.coversVerb(call, false)) && d.who.match(caller) {
 			return &Refusal{Reason: ReasonForbidden, Cause: d.denial(nil)}
 		}
 	}
 	for i := range p.allow {
-		if p.allow[i].who.match(caller) {
+		if a := &p.allow[i]; (any || a.coversVerb(call, true)) && a.who.match(caller) {
 			return nil
 		}
 	}
-	return p.refusal(caller, nil)
+	if any {
+		return p.refusal(caller, nil)
+	}
+	return p.refusal(caller, &call)
 }
 
 // Decide returns a valid [Grant] if the caller may make the call, and a [*Refusal] if not.
@@ -97,12 +101,12 @@ func (p *Policy) Decide(caller *identity.Principal, call model.Call) (Grant, err
 		return Grant{}, &Refusal{Reason: ReasonForbidden, Cause: "the caller or the call is not known"}
 	}
 	for i := range p.deny {
-		if d := &p.deny[i]; d.covers(call, true) && d.who.match(caller) {
+		if d := &p.deny[i]; d.covers(call, false) && d.who.match(caller) {
 			return Grant{}, &Refusal{Reason: ReasonForbidden, Cause: d.denial(&call)}
 		}
 	}
 	for i := range p.allow {
-		if a := &p.allow[i]; a.covers(call, false) && a.who.match(caller) {
+		if a := &p.allow[i]; a.covers(call, true) && a.who.match(caller) {
 			return Grant{call: call}, nil
 		}
 	}
@@ -123,6 +127,19 @@ func (p *Policy) Provide(caller *identity.Principal, call model.Call) (Provision
 	return Provisional{policy: p, caller: caller, call: call}, nil
 }
 
+// ProvideUnnamed is [Policy.Provide] for a call whose body will name the model. The call must be
+// completed by [Provisional.Complete] before the end of the body, or of the message that names the
+// model, is sent.
+func (p *Policy) ProvideUnnamed(caller *identity.Principal, call model.Call) (Provisional, error) {
+	if err := p.Screen(caller, call); err != nil {
+		return Provisional{}, err
+	}
+	if caller.IsZero() || call.Dialect == nil || !call.Dialect.ActsOnWhole() {
+		return Provisional{}, &Refusal{Reason: ReasonForbidden, Cause: "the server may act on a part of the body, which does not name the model yet"}
+	}
+	return Provisional{policy: p, caller: caller, call: call}, nil
+}
+
 // refusal returns the refusal of a call that no rule allows; a nil call means any. If only
 // the scopes of the caller's token prevent a rule from allowing it, the refusal names the
 // scopes of the first such rule. A caller without a token, such as one that signs with a key,
@@ -131,7 +148,7 @@ func (p *Policy) refusal(caller *identity.Principal, call *model.Call) *Refusal 
 	if caller.Claim != nil {
 		for i := range p.allow {
 			a := &p.allow[i]
-			if (call == nil || a.covers(*call, false)) && len(a.who.Scope) > 0 && a.who.matchButScope(caller) {
+			if (call == nil || a.covers(*call, true)) && len(a.who.Scope) > 0 && a.who.matchButScope(caller) {
 				return &Refusal{Reason: ReasonInsufficientScope, Scopes: a.who.Scope, Cause: p.cause(caller, call)}
 			}
 		}
@@ -151,22 +168,34 @@ type rule struct {
 // every reports whether the rule covers all calls.
 func (r *rule) every() bool { return len(r.models) == 0 && slices.Contains(r.verbs, "*") }
 
-// covers reports whether the rule is about the call. unknown is the answer for a call that
-// names no model, if the rule names some.
-func (r *rule) covers(call model.Call, unknown bool) bool {
-	return r.coversVerb(call) && r.coversModel(call.Model, unknown)
+// covers reports whether the rule is about the call. allow tells an allow rule from a deny rule: a
+// call that names no model is covered by no allow rule about models and by every deny rule about
+// models, and management only by an allow rule that names it.
+func (r *rule) covers(call model.Call, allow bool) bool {
+	return r.coversVerb(call, allow) && r.coversModel(call, !allow)
 }
 
-func (r *rule) coversVerb(call model.Call) bool {
-	return slices.ContainsFunc(r.verbs, func(v string) bool { return v == "*" || call.Runs(v) })
+func (r *rule) coversVerb(call model.Call, allow bool) bool {
+	class := call.Class()
+	return slices.ContainsFunc(r.verbs, func(v string) bool {
+		if v == "*" {
+			return !allow || class != model.Management
+		}
+		return call.Runs(v) || class != "" && v == string(class)
+	})
 }
 
-func (r *rule) coversModel(name string, unknown bool) bool {
+// coversModel reports whether the rule is about the call's model. unknown is the answer for a call
+// that names no model, if the rule names some. Metadata of the server is about no model: rules about
+// some models allow it and do not deny it. Other calls about the server may touch every model.
+func (r *rule) coversModel(call model.Call, unknown bool) bool {
 	switch {
-	case len(r.models) == 0:
+	case len(r.models) == 0 || slices.Contains(r.named, "*"):
 		return true
-	case name == "":
+	case call.Server && call.Class() == model.Metadata:
+		return !unknown
+	case call.Model == "":
 		return unknown
 	}
-	return slices.ContainsFunc(r.models, func(g glob) bool { return g.match(name) })
+	return slices.ContainsFunc(r.models, func(g glob) bool { return g.match(call.Model) })
 }

@@ -85,22 +85,22 @@ func TestScreenRefusesCallersWhomNoRuleAllows(t *testing.T) {
 		t.Fatal(err)
 	}
 	member, stranger := alice(), identity.Principal{Source: "issuer/corp", Name: "eve", Claim: func(string) []string { return nil }}
-	if err := p.Screen(&member); err != nil {
+	if err := p.Screen(&member, model.Call{}); err != nil {
 		t.Errorf("a member is refused: %v", err)
 	}
 	var refused *policy.Refusal
-	if err := p.Screen(&stranger); !errors.As(err, &refused) || refused.Reason != policy.ReasonInsufficientScope || refused.Scopes[0] != "models.read" {
+	if err := p.Screen(&stranger, model.Call{}); !errors.As(err, &refused) || refused.Reason != policy.ReasonInsufficientScope || refused.Scopes[0] != "models.read" {
 		t.Errorf("got %v; want insufficient_scope models.read", err)
 	}
 	// Only a token can have scopes, so only callers with a token get insufficient_scope.
 	for _, caller := range []identity.Principal{{Source: "key", Name: "acme"}, identity.Anonymous()} {
-		if err := p.Screen(&caller); !errors.As(err, &refused) || refused.Reason != policy.ReasonForbidden {
+		if err := p.Screen(&caller, model.Call{}); !errors.As(err, &refused) || refused.Reason != policy.ReasonForbidden {
 			t.Errorf("%s: got %v; want forbidden", caller.Name, err)
 		}
 	}
 	banned := alice()
 	banned.Claim = func(string) []string { return []string{"banned"} }
-	if err := p.Screen(&banned); !errors.As(err, &refused) || refused.Reason != policy.ReasonForbidden {
+	if err := p.Screen(&banned, model.Call{}); !errors.As(err, &refused) || refused.Reason != policy.ReasonForbidden {
 		t.Errorf("got %v; want forbidden", err)
 	}
 }
@@ -108,7 +108,7 @@ func TestScreenRefusesCallersWhomNoRuleAllows(t *testing.T) {
 func TestZeroPolicyRefuses(t *testing.T) {
 	var p policy.Policy
 	caller := alice()
-	if p.Screen(&caller) == nil {
+	if p.Screen(&caller, model.Call{}) == nil {
 		t.Error("the zero Policy lets a caller pass the screen")
 	}
 	if g, err := p.Decide(&caller, model.Call{Dialect: model.Raw(), Verb: "get"}); err == nil || g.Valid() {
@@ -161,19 +161,19 @@ func hotPolicy(t testing.TB) (*policy.Policy, *identity.Principal, model.Call) {
 	d := dialect(t, "tensorflow")
 	p := rulesOf(t, d,
 		policy.Rule{Deny: list{"*"}, Who: policy.Who{Group: list{"interns"}}},
-		policy.Rule{Deny: list{"delete"}},
-		policy.Rule{Allow: list{"get"}, Who: policy.Who{Principal: list{"issuer/corp:bob"}}},
-		policy.Rule{Allow: list{"post"}, Who: policy.Who{Scope: list{"models.predict"}, Group: list{"ml"}, Principal: list{"issuer/corp:alice"}}},
+		policy.Rule{Deny: list{"metadata"}},
+		policy.Rule{Allow: list{"status"}, Who: policy.Who{Principal: list{"issuer/corp:bob"}}},
+		policy.Rule{Allow: list{"predict"}, Who: policy.Who{Scope: list{"models.predict"}, Group: list{"ml"}, Principal: list{"issuer/corp:alice"}}},
 	)
 	caller := alice()
 	caller.Qualify()
-	return p, &caller, model.Call{Dialect: d, Verb: "post", Model: "half", Version: "3"}
+	return p, &caller, model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3"}
 }
 
 func TestGrantedCallsDoNotAllocate(t *testing.T) {
 	p, caller, call := hotPolicy(t)
 	for name, decide := range map[string]func() error{
-		"screen": func() error { return p.Screen(caller) },
+		"screen": func() error { return p.Screen(caller, model.Call{}) },
 		"decide": func() error {
 			grant, err := p.Decide(caller, call)
 			if !grant.Permits(call) {

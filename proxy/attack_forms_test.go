@@ -149,10 +149,10 @@ func TestSignatureHoldsForKeptFormsAsSent(t *testing.T) {
 	for target, want := range map[string]string{
 		"/v1/models/a%2fb?q=[1]": "/v1/models/a%2fb?q=%5B1%5D",
 		"//v1/models/a%2Fb":      "/v1/models/a%2Fb",
-		"/v1/{m}":                "/v1/%7Bm%7D",
+		"/v1/models/{m}":         "/v1/models/%7Bm%7D",
 	} {
-		e := errand{target: target}.signed(t)
-		if r := h.parse(h.tell(e.raw()), "POST"); r.StatusCode != 200 {
+		e := errand{method: "GET", target: target}.signed(t)
+		if r := h.parse(h.tell(e.raw()), "GET"); r.StatusCode != 200 {
 			t.Errorf("%s: %d %s", target, r.StatusCode, r.body)
 		}
 		if r, _ := h.model.seen(); r.RequestURI != want {
@@ -160,10 +160,10 @@ func TestSignatureHoldsForKeptFormsAsSent(t *testing.T) {
 		}
 	}
 	hits := h.model.hits.Load()
-	for sent, changed := range map[string]string{"/v1/models/a%2fb": "/v1/models/a%2Fb", "/v1/models/a%2Fb": "/v1/models/a/b", "//v1/models": "/v1/models", "/v1?q=[": "/v1?q=%5B"} {
-		e := errand{target: sent}.signed(t)
+	for sent, changed := range map[string]string{"/v1/models/a%2fb": "/v1/models/a%2Fb", "/v1/models/a%2Fb": "/v1/models/a/b", "//v1/models": "/v1/models", "/v1/models?q=[": "/v1/models?q=%5B"} {
+		e := errand{method: "GET", target: sent}.signed(t)
 		e.target = changed
-		if r := h.parse(h.tell(e.raw()), "POST"); r.StatusCode != 401 {
+		if r := h.parse(h.tell(e.raw()), "GET"); r.StatusCode != 401 {
 			t.Errorf("%s, changed to %s: %d %s", sent, changed, r.StatusCode, r.body)
 		}
 	}

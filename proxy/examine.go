@@ -13,6 +13,7 @@ import (
 	"sallyport/auth"
 	"sallyport/auth/clientcert"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/credential"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/message"
@@ -139,7 +140,7 @@ func (x *Examination) Judge(ctx context.Context, credential, at string) ([]Verdi
 		e := x.auth.Explain(ctx, chain, chain.Present(head, credential))
 		v := Verdict{Route: c.Name, Host: c.Host[0], Path: pathOf(c), Caller: e.Caller.String(), Reason: e.Reason, Findings: e.Findings}
 		var refused *policy.Refusal
-		if v.Caller != "" && errors.As(rules.Screen(&e.Caller), &refused) {
+		if v.Caller != "" && errors.As(rules.Screen(&e.Caller, model.Call{}), &refused) {
 			v.Forbidden = refused.Cause
 		}
 		all = append(all, v)

@@ -3,23 +3,19 @@ package model
 import (
 	"strings"
 	"time"
-
-	"sallyport/proxy/message"
 )
 
 // Dialect describes one family of model servers. Only [ByName] and [Raw] return dialects.
 // They return the same pointer for the same dialect, so dialects can be compared with ==.
 // A Dialect is immutable and safe for concurrent use.
-//
-// A dialect reads the model from the head, or from the body by its [Scanner]. The
-// exchange feeds a scanner before it decides, with the content that it holds.
 type Dialect struct {
 	name        string
-	read        func(h *message.Head) Call // without Call.Dialect, which Read sets
-	checkVerb   func(verb string) (problem, cure string)
+	verbs       []string                          // nil: the HTTP methods
+	rest        func(r *Request) (Reading, error) // reads all requests but gRPC; Read sets Call.Dialect
+	calls       map[string]*method                // the gRPC methods by their path; nil: rest reads gRPC too
 	refusal     func(status int, text, reason, requestID string) (contentType string, body []byte)
 	namesModels bool
-	scanner     func(h *message.Head) Scanner     // nil: no body names a model
+	modelInBody bool                              // of requests without gRPC
 	canonical   func(name string) (string, error) // nil: names are compared as they are
 	actsOnWhole bool
 	slashedIDs  bool // see KeepsSlashes
@@ -59,17 +55,22 @@ func Raw() *Dialect { return dialects[0] }
 // Name is the dialect's name in the configuration and in the audit log.
 func (d *Dialect) Name() string { return d.name }
 
-// Read reads the call from the head of a request. The head must have its canonical path
-// ([message.Head.Settle]). Read does not allocate for the common HTTP methods.
-func (d *Dialect) Read(h *message.Head) Call {
-	c := d.read(h)
-	c.Dialect = d
-	return c
+// Read reads the head of a request. The error is an [*Unread] for a request that the dialect does
+// not know: such a request must not be forwarded. Read does not allocate for requests whose model is
+// named without escapes.
+func (d *Dialect) Read(r *Request) (Reading, error) {
+	read := d.rest
+	if r.GRPC && d.calls != nil {
+		read = d.readCall
+	}
+	got, err := read(r)
+	if err != nil {
+		return Reading{}, err
+	}
+	got.Call.Dialect = d
+	got.fields = r.Fields
+	return got, nil
 }
-
-// CheckVerb checks a verb of a rule, other than "*". If no request to these servers can
-// have it, it returns the problem and what to write instead; otherwise both are "".
-func (d *Dialect) CheckVerb(verb string) (problem, cure string) { return d.checkVerb(verb) }
 
 // NamesModels reports whether requests to these servers name a model, so that rules may be
 // about models.
@@ -85,17 +86,8 @@ func (d *Dialect) CanonicalModel(name string) (string, error) {
 	return d.canonical(name)
 }
 
-// ModelInBody reports whether the body of a request can name the model.
-func (d *Dialect) ModelInBody() bool { return d.scanner != nil }
-
-// Scanner returns a scanner for the body of a request of which [Dialect.Read] made the
-// call. It returns nil if the body names no model: the head named it, or it never does.
-func (d *Dialect) Scanner(h *message.Head, c Call) Scanner {
-	if d.scanner == nil || c.Model != "" {
-		return nil
-	}
-	return d.scanner(h)
-}
+// ModelInBody reports whether the body of a request other than gRPC can name the model.
+func (d *Dialect) ModelInBody() bool { return d.modelInBody }
 
 // ActsOnWhole reports whether these servers act on a request only once its whole body
 // has arrived, so that a request cut short has no effect. Other servers may act on the

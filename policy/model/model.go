@@ -1,16 +1,30 @@
-// Package model reads the verb and the model from requests to model servers.
+// Package model reads from requests to model servers what they ask for, and of which model.
 //
 // Families of servers differ in how a request names the model and in the format of error
 // responses. Each family is a [Dialect] in a file of its own.
 package model
 
-// Call is the verb and the model of one request. Calls can be compared with ==. No policy
-// allows the zero Call.
+// These are values of [Call.Version] that are not versions.
+const (
+	// Latest is the version of a call that names none, where the server has versions and chooses.
+	Latest = "latest"
+	// Label stands before the label of a version, such as "label:stable".
+	Label = "label:"
+)
+
+// Call is what one request asks for. Calls can be compared with ==. No policy allows the zero Call.
 type Call struct {
 	Dialect *Dialect // the family of the server; nil only in the zero Call
-	Verb    string   // the HTTP method in lower case, for every dialect today
+	Verb    string   // see [Dialect.Verbs]; the HTTP method in lower case where the dialect has none
 	Model   string   // the name of the model, or "" if the request does not name it
-	Version string   // the version of the model, in digits, or "" if the request does not name it
+	// Version is the version that the request names, Label and a label, or Latest; "" if the servers
+	// have no versions, or the call is about no model.
+	Version string
+	// Signature is the signature of a TensorFlow model that the request names; "" if it names none.
+	Signature string
+	// Server means that the call is about the server and not about one model, such as a list of
+	// models. Its Model is "".
+	Server bool
 }
 
 // Runs reports whether a server that answers the call runs its code for verb. That is true for
@@ -20,3 +34,6 @@ type Call struct {
 func (c Call) Runs(verb string) bool {
 	return c.Verb == verb || c.Verb == "head" && verb == "get"
 }
+
+// Class returns the class of the verb; "" for an HTTP method.
+func (c Call) Class() Class { return classOf(c.Verb) }

@@ -1,46 +1,80 @@
 package model
 
-import (
-	"slices"
-	"strings"
-
-	"sallyport/proxy/message"
-)
+import "strings"
 
 // ollama is the dialect of Ollama, with its own API and OpenAI's. A request names the
 // model in the member "model" of its JSON body, or in "name", the older spelling.
 func ollama() *Dialect {
 	return &Dialect{
-		name: "ollama", read: readOllama, slashedIDs: true, checkVerb: checkMethod, refusal: errorText, namesModels: true, localhost: true,
-		scanner: scanOllama, canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle,
+		name: "ollama", rest: readOllama, slashedIDs: true, refusal: errorText, namesModels: true, modelInBody: true, localhost: true,
+		verbs:     ollamaVerbs[:],
+		canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle,
 	}
 }
 
-func readOllama(h *message.Head) Call {
-	c := readOpenAI(h)
-	if c.Model != "" {
-		c.Model, _ = canonicalOllama(c.Model)
-	}
-	return c
+var ollamaVerbs = [...]string{"generate", "chat", "complete", "embed", "transcribe", "metadata", "list", "status", "health", "version",
+	"pull", "push", "create", "copy", "delete", "files", "control"}
+
+// scanOllama scans a body of Ollama's own API. Ollama reads it as JSON whatever its Content-Type: its
+// documents call it by curl, which sends that of a form.
+func scanOllama(_ *Reading, o *ScanOptions) Scanner {
+	return newObjectScanner(o, canonicalOllama, "model", "name")
 }
 
-// scanOllama scans the bodies of requests that use or describe one model. Requests that
-// create, copy, load or delete models ask for more than the one name in them, so rules
-// about models do not allow them. Ollama reads the bodies of its own API as JSON whatever their
-// Content-Type: its documents call it by curl, which sends that of a form.
-func scanOllama(h *message.Head) Scanner {
-	if strings.Contains(h.Path, "/v1/") {
-		return jsonScanner(h, canonicalOllama, "model", "name")
-	}
-	if !slices.ContainsFunc(ollamaUses(), func(end string) bool { return strings.HasSuffix(h.Path, end) }) {
-		return nil
-	}
-	return &objectScanner{keys: []string{"model", "name"}, canon: canonicalOllama}
+func scanOllamaV1(r *Reading, o *ScanOptions) Scanner {
+	return jsonScanner(r, o, canonicalOllama, "model", "name")
 }
 
-// ollamaUses are the endpoints of Ollama's server/routes.go that use or describe a model.
-func ollamaUses() []string {
-	return []string{"/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/api/show"}
+// ollamaEndpoints are those of Ollama's server/routes.go.
+var ollamaEndpoints = [...]endpoint{
+	{"POST", "/api/generate", "generate", false, scanOllama},
+	{"POST", "/api/chat", "chat", false, scanOllama},
+	{"POST", "/api/embed", "embed", false, scanOllama},
+	{"POST", "/api/embeddings", "embed", false, scanOllama},
+	{"POST", "/api/show", "metadata", false, scanOllama},
+	{"GET", "/api/tags", "list", true, nil},
+	{"GET", "/api/ps", "status", true, nil},
+	{"GET", "/api/status", "status", true, nil},
+	{"GET", "/api/version", "version", true, nil},
+	{"GET", "/", "health", true, nil},
+	{"POST", "/api/pull", "pull", false, scanOllama},
+	{"POST", "/api/push", "push", false, scanOllama},
+	{"POST", "/api/create", "create", true, nil},
+	{"POST", "/api/copy", "copy", true, nil},
+	{"DELETE", "/api/delete", "delete", false, scanOllama},
+	{"POST", "/api/me", "control", true, nil},
+	{"POST", "/api/signout", "control", true, nil},
+	{"POST", "/api/experimental/web_search", "control", true, nil},
+	{"POST", "/api/experimental/web_fetch", "control", true, nil},
+	{"POST", "/v1/chat/completions", "chat", false, scanOllamaV1},
+	{"POST", "/v1/responses", "chat", false, scanOllamaV1},
+	{"POST", "/v1/messages", "chat", false, scanOllamaV1},
+	{"POST", "/v1/completions", "complete", false, scanOllamaV1},
+	{"POST", "/v1/embeddings", "embed", false, scanOllamaV1},
+	{"GET", "/v1/models", "list", true, nil},
+}
+
+func readOllama(r *Request) (Reading, error) {
+	if got, found, err := find(ollamaEndpoints[:], r); found {
+		return got, err
+	}
+	if strings.HasPrefix(r.Path, "/api/blobs/") {
+		if r.Method != "POST" && r.Method != "HEAD" {
+			return Reading{}, wrongMethod(r, "POST, HEAD")
+		}
+		return Reading{Call: Call{Verb: "files", Server: true}, Path: r.Path, Query: r.Query, HasQuery: r.HasQuery}, nil
+	}
+	if !strings.HasPrefix(r.Path, modelsPrefix) {
+		return Reading{}, unknownPath("ollama", r)
+	}
+	got, err := readOpenAI(r)
+	if err != nil {
+		return got, err
+	}
+	if got.Call.Model, err = canonicalOllama(got.Call.Model); err != nil {
+		return Reading{}, &Unread{Reason: BadName, Cause: "the path names no model of Ollama: " + err.Error()}
+	}
+	return got, nil
 }
 
 // canonicalOllama makes a name canonical as Ollama's types/model/name.go compares names:

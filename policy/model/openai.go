@@ -15,15 +15,41 @@ const (
 	thinkingIdle = 5 * time.Minute
 )
 
-// openAI is the dialect of servers with OpenAI's API, such as vLLM. A request names the
-// model in the member "model" of its JSON body. The requests for one model's description
-// name it in the path.
+// openAI is the dialect of servers with OpenAI's API, such as vLLM and llama.cpp. A request names the
+// model in the member "model" of its JSON body. The requests for one model's description name it in
+// the path.
 func openAI() *Dialect {
 	return &Dialect{
-		name: "openai", read: readOpenAI, slashedIDs: true, checkVerb: checkMethod, refusal: errorObject, namesModels: true,
-		scanner:   func(h *message.Head) Scanner { return jsonScanner(h, canonicalID, "model") },
+		name: "openai", rest: readOpenAI, slashedIDs: true, refusal: errorObject, namesModels: true, modelInBody: true,
+		verbs:     openAIVerbs[:],
 		canonical: canonicalID, head: thinkingHead, idle: thinkingIdle,
 	}
+}
+
+var openAIVerbs = [...]string{"chat", "complete", "embed", "rerank", "score", "classify", "tokenize", "predict", "metadata", "list", "health", "version", "metrics"}
+
+func scanOpenAI(r *Reading, o *ScanOptions) Scanner {
+	return jsonScanner(r, o, canonicalID, "model")
+}
+
+// openAIEndpoints are those of OpenAI's API that model servers have.
+var openAIEndpoints = [...]endpoint{
+	{"POST", "/v1/chat/completions", "chat", false, scanOpenAI},
+	{"POST", "/v1/responses", "chat", false, scanOpenAI},
+	{"POST", "/v1/messages", "chat", false, scanOpenAI},
+	{"POST", "/v1/completions", "complete", false, scanOpenAI},
+	{"POST", "/v1/embeddings", "embed", false, scanOpenAI},
+	{"POST", "/v1/rerank", "rerank", false, scanOpenAI},
+	{"POST", "/v1/score", "score", false, scanOpenAI},
+	{"POST", "/classify", "classify", false, scanOpenAI},
+	{"POST", "/tokenize", "tokenize", false, scanOpenAI},
+	{"POST", "/detokenize", "tokenize", false, scanOpenAI},
+	{"POST", "/invocations", "predict", false, scanOpenAI},
+	{"GET", "/v1/models", "list", true, nil},
+	{"GET", "/health", "health", true, nil},
+	{"GET", "/ping", "health", true, nil},
+	{"GET", "/version", "version", true, nil},
+	{"GET", "/metrics", "metrics", true, nil},
 }
 
 // modelsPrefix is the path of the list of models. Below it is one model's description.
@@ -31,19 +57,28 @@ const modelsPrefix = "/v1/models/"
 
 // readOpenAI reads the model from GET or HEAD /v1/models/ID. Servers decode the path once and take
 // the rest for the ID, slashes included: "meta-llama%2FLlama-3" and "meta-llama/Llama-3" are one
-// model. They redirect away a slash after the ID. An ID that starts with a slash stays unread,
-// because servers that merge slashes read another one.
-func readOpenAI(h *message.Head) Call {
-	c := readMethod(h)
-	if c.Verb != "get" && c.Verb != "head" {
-		return c
+// model. They redirect away a slash after the ID. An ID that starts with a slash is refused, because
+// servers that merge slashes read another one.
+func readOpenAI(r *Request) (Reading, error) {
+	if got, found, err := find(openAIEndpoints[:], r); found {
+		return got, err
 	}
-	if id, ok := strings.CutPrefix(h.Path, modelsPrefix); ok {
-		if id = message.Unescape(strings.TrimSuffix(id, "/")); !strings.HasPrefix(id, "/") {
-			c.Model, _ = canonicalID(id)
-		}
+	id, ok := strings.CutPrefix(r.Path, modelsPrefix)
+	if !ok {
+		return Reading{}, unknownPath("openai", r)
 	}
-	return c
+	if !is(r, "GET") {
+		return Reading{}, wrongMethod(r, "GET, HEAD")
+	}
+	id = message.Unescape(strings.TrimSuffix(id, "/"))
+	name, err := canonicalID(id)
+	if strings.HasPrefix(id, "/") {
+		err = errModelPath
+	}
+	if err != nil {
+		return Reading{}, &Unread{Reason: BadName, Cause: "the path names a model that servers could read in different ways: " + err.Error()}
+	}
+	return Reading{Call: Call{Verb: "metadata", Model: name}, Path: r.Path, Query: r.Query, HasQuery: r.HasQuery}, nil
 }
 
 // canonicalID accepts the name of a model as it is written. Servers that load models by path or

@@ -9,11 +9,13 @@ import (
 // raw is the dialect of unknown servers. Such a server may act on the head of a request
 // alone, so actsOnWhole is false.
 func raw() *Dialect {
-	return &Dialect{name: "raw", read: readMethod, checkVerb: checkMethod, refusal: problem}
+	return &Dialect{name: "raw", rest: readMethod, refusal: problem}
 }
 
 // readMethod reads the verb alone, which is the HTTP method in lower case.
-func readMethod(h *message.Head) Call { return Call{Verb: methodVerb(h.Method)} }
+func readMethod(r *Request) (Reading, error) {
+	return Reading{Call: Call{Verb: methodVerb(r.Method)}, Path: r.Path, Query: r.Query, HasQuery: r.HasQuery}, nil
+}
 
 func methodVerb(method string) string {
 	switch method { // without allocation for the common methods

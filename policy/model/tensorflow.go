@@ -1,58 +1,129 @@
 package model
 
 import (
+	"math"
+	"strconv"
 	"strings"
-
-	"sallyport/proxy/message"
 )
 
-// tensorFlow is the dialect of TensorFlow Serving's REST API. The server hands a request
-// to its handler once the whole body has arrived.
+// tensorFlow is the dialect of TensorFlow Serving, over REST and gRPC. The server hands a request to
+// its handler once the whole body has arrived.
 func tensorFlow() *Dialect {
-	return &Dialect{name: "tensorflow", read: readTensorFlow, checkVerb: checkMethod, refusal: errorText, namesModels: true, actsOnWhole: true}
+	return &Dialect{
+		name: "tensorflow", rest: readTensorFlow, calls: tensorFlowCalls(), refusal: errorText, namesModels: true, actsOnWhole: true,
+		verbs: []string{"predict", "classify", "regress", "multi_inference", "metadata", "status", "health", "metrics", "reload", "session", "profile", "reflection"},
+	}
 }
 
-func readTensorFlow(h *message.Head) Call {
-	c := readMethod(h)
-	c.Model, c.Version = tensorFlowModel(h.Path)
-	c.Model = message.Unescape(c.Model) // the server decodes a name after it has matched the path
-	return c
-}
-
-// tensorFlowModel reads the model and version from a path of the REST API:
-// /v1/models/NAME[/versions/N|/labels/L][:VERB|/metadata]. Letter case counts in names
-// only, as in the patterns of tensorflow_serving/model_servers/http_rest_api_handler.cc.
-// Both are "" for any other path. The version is "" for a label, and where the server
-// chooses the version.
-func tensorFlowModel(path string) (name, version string) {
-	const prefix = "/v1/models/"
-	if len(path) <= len(prefix) || !strings.EqualFold(path[:len(prefix)], prefix) {
-		return "", ""
+// readTensorFlow reads a request by the patterns of tensorflow_serving/model_servers/http_rest_api_handler.cc:
+// /v1/models/NAME[/versions/N|/labels/L][:VERB|/metadata]. The server matches the path without regard
+// to letter case, and then compares the verb with it. It takes the query for a part of the name, so
+// the query is dropped.
+func readTensorFlow(r *Request) (Reading, error) {
+	rest, found := cutFold(r.Path, "/v1/models/")
+	if !found {
+		if r.Path == "/monitoring/prometheus/metrics" {
+			if !is(r, "GET") {
+				return Reading{}, wrongMethod(r, "GET, HEAD")
+			}
+			return Reading{Call: Call{Verb: "metrics", Server: true}, Path: r.Path}, nil
+		}
+		return Reading{}, unknownPath(tensorFlowName, r)
 	}
-	rest, verb, called := strings.Cut(path[len(prefix):], ":")
-	if strings.ContainsAny(verb, "/:") {
-		return "", ""
-	}
-	if !called {
-		if cut := len(rest) - len("/metadata"); cut > 0 && strings.EqualFold(rest[cut:], "/metadata") {
-			rest = rest[:cut]
+	spec, verb, posted := strings.Cut(rest, ":")
+	name, which, deeper := strings.Cut(spec, "/")
+	call := Call{Verb: verb, Version: Latest}
+	if !posted {
+		call.Verb = "status"
+		if which == "metadata" {
+			call.Verb, which, deeper = "metadata", "", false
+		} else if v, ok := strings.CutSuffix(which, "/metadata"); ok {
+			call.Verb, which = "metadata", v
 		}
 	}
-	name, rest, deeper := strings.Cut(rest, "/")
-	if !deeper {
-		return name, ""
+	switch verb {
+	case "predict", "classify", "regress", "":
+	default:
+		return Reading{}, unknownPath(tensorFlowName, r)
 	}
-	kind, which, ok := strings.Cut(rest, "/")
+	if posted && verb == "" {
+		return Reading{}, unknownPath(tensorFlowName, r)
+	}
+	var err error
+	if call.Model, err = readName(name); err != nil {
+		return Reading{}, err
+	}
+	canonical, between := strings.HasPrefix(r.Path, "/v1/models/"), ""
+	if deeper {
+		kind, value, _ := strings.Cut(which, "/")
+		switch {
+		case strings.EqualFold(kind, "versions") && value != "":
+			if call.Version, err = readNumber(value); err != nil {
+				return Reading{}, err
+			}
+			canonical = canonical && kind == "versions" && value == call.Version
+			if !canonical {
+				between = "/versions/" + call.Version
+			}
+		case strings.EqualFold(kind, "labels") && value != "":
+			label, err := readName(value)
+			if err != nil {
+				return Reading{}, err
+			}
+			call.Version = Label + label
+			canonical = canonical && kind == "labels"
+			if !canonical {
+				between = "/labels/" + value
+			}
+		default:
+			return Reading{}, unknownPath(tensorFlowName, r)
+		}
+	}
 	switch {
-	case !ok || which == "" || strings.Contains(which, "/"):
-		return "", ""
-	case strings.EqualFold(kind, "versions"):
-		if strings.Trim(which, "0123456789") != "" {
-			return "", ""
-		}
-		return name, which
-	case strings.EqualFold(kind, "labels"):
-		return name, ""
+	case posted && r.Method != "POST":
+		return Reading{}, wrongMethod(r, "POST")
+	case !posted && !is(r, "GET"):
+		return Reading{}, wrongMethod(r, "GET, HEAD")
 	}
-	return "", ""
+	got := Reading{Call: call, Path: r.Path}
+	if !canonical {
+		end := ""
+		switch {
+		case posted:
+			end = ":" + verb
+		case call.Verb == "metadata":
+			end = "/metadata"
+		}
+		got.Path = "/v1/models/" + name + between + end
+	}
+	return got, nil
+}
+
+const tensorFlowName = "tensorflow"
+
+// readNumber reads a version in digits as the server does, into an int64. Its canonical form has no
+// leading zeros.
+func readNumber(digits string) (string, error) {
+	n, err := strconv.ParseUint(digits, 10, 63)
+	if err != nil || strings.Trim(digits, "0123456789") != "" || n > math.MaxInt64 {
+		return "", &Unread{Reason: BadName, Cause: "the path names a version that is no number of 63 bits"}
+	}
+	return strconv.FormatUint(n, 10), nil
+}
+
+func tensorFlowCalls() map[string]*method {
+	const prediction, service = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
+	return map[string]*method{
+		prediction + "Predict":                          {verb: "predict"},
+		prediction + "Classify":                         {verb: "classify"},
+		prediction + "Regress":                          {verb: "regress"},
+		prediction + "MultiInference":                   {verb: "multi_inference"},
+		prediction + "GetModelMetadata":                 {verb: "metadata"},
+		service + "GetModelStatus":                      {verb: "status"},
+		service + "HandleReloadConfigRequest":           {verb: "reload", server: true},
+		"/tensorflow.serving.SessionService/SessionRun": {verb: "session"},
+		"/tensorflow.ProfilerService/Profile":           {verb: "profile", server: true},
+		"/tensorflow.ProfilerService/Terminate":         {verb: "profile", server: true},
+		"/tensorflow.ProfilerService/Monitor":           {verb: "profile", server: true},
+	}
 }

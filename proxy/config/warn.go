@@ -198,7 +198,7 @@ func (c *Config) provenBy(caller, qualified string) bool {
 // reaches reports whether a route accepts a method for which servers run one of the verbs.
 func reaches(r *route.Config, verbs []string) bool {
 	return slices.ContainsFunc(verbs, func(v string) bool {
-		return v == "*" || len(r.Methods) == 0 ||
+		return v == "*" || len(r.Methods) == 0 || (model.Call{Verb: v}).Class() != "" || slices.Contains(model.Classes(), v) ||
 			slices.ContainsFunc(r.Methods, func(m string) bool { return model.Call{Verb: strings.ToLower(m)}.Runs(v) })
 	})
 }

@@ -24,6 +24,7 @@ type content struct {
 	held         seal.Buffer    // content read completely before it is used
 	trailers     atomic.Int32   // number of trailer lines sent upstream
 	verified     *seal.Verified // content verified while it is forwarded; nil if none
+	sealed       bool           // it is signed, so that only its end proves it
 }
 
 // unverified reports whether the content is verified only at its end, while it is forwarded.
@@ -52,7 +53,7 @@ func (x *exchange) takeBody() error {
 		c.counted.wait.until = x.server.Clock.Now().Add(e.Sub(x.server.now()))
 	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
-	x.scanned.prepare(x)
+	x.prepare()
 	var digests httpsig.Digests
 	signed := x.bodySigned()
 	if signed {
@@ -61,10 +62,10 @@ func (x *exchange) takeBody() error {
 			return err
 		}
 	}
-	switch {
-	case !x.holdsBody() && signed:
-		return x.verifyOnTheWay(digests)
-	case !x.holdsBody():
+	if !x.holdsBody() {
+		if signed || x.scanned.scanner != nil {
+			return x.verifyOnTheWay(digests, signed)
+		}
 		return nil
 	}
 	if err := x.hold(x.route.Integrity.Buffer); err != nil {
@@ -77,7 +78,7 @@ func (x *exchange) takeBody() error {
 	} else if x.route.Leg.Digests() {
 		c.digest = c.held.Digest()
 	}
-	x.scanned.scan(c, x.head)
+	x.scan()
 	return nil
 }
 
@@ -91,7 +92,7 @@ func (x *exchange) bodySigned() bool {
 // for content that names the model, for content with a signed digest, unless the route streams, and for content whose digest the
 // upstream must receive.
 func (x *exchange) holdsBody() bool {
-	if x.scanned.scanner != nil {
+	if x.scanned.scanner != nil && !x.reading.GRPC() {
 		return true
 	}
 	if x.bodySigned() {
@@ -150,38 +151,46 @@ func (x *exchange) compare(d httpsig.Digests) error {
 // wholeBytes is the length up to which content is held even if the route streams.
 const wholeBytes = 64 << 10
 
-// verifyOnTheWay verifies the content while it is forwarded. Short content is held whole, so that
-// the upstream sees nothing of a short body with a wrong digest.
-func (x *exchange) verifyOnTheWay(d httpsig.Digests) error {
+// verifyOnTheWay verifies the content while it is forwarded: its digests if it is signed, and the
+// model that it names. Short content is held whole, so that the upstream sees nothing of what is
+// refused. Of an unsigned gRPC call, only what names the model is held, and nothing of a stream: its
+// client may wait for an answer before it sends more.
+func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 	c := &x.content
-	if c.length >= 0 && c.length <= wholeBytes {
-		if err := x.hold(wholeBytes); err != nil {
-			return err
-		}
-		return x.compare(d)
+	var all []seal.Inspector
+	if x.scanned.scanner != nil {
+		all = append(all, x.scanned.scanner)
 	}
-	var src io.Reader = &c.counted
-	if c.length < 0 {
-		switch err := c.held.Fill(x.server.Held, &c.counted, wholeBytes); {
-		case err == nil:
+	if signed {
+		all = append(all, d.NewChecker())
+		c.sealed, c.digest = true, x.head.Fields.Get("content-digest")
+	}
+	v := seal.NewVerified(seal.WithoutTrailers(&c.counted), append(all, seal.AtEnd(x.complete))...)
+	if signed || !x.reading.Streams() {
+		enough := func() bool { return !signed && x.scanned.known() }
+		switch err := c.held.Lead(x.server.Held, v, wholeBytes, enough); {
+		case err == io.EOF:
 			x.useHeld()
-			return x.compare(d)
-		case !errors.Is(err, seal.ErrTooLong):
-			return err
+			return nil
+		case err != nil:
+			return x.unheld(err, wholeBytes)
 		}
-		c.held.Follow(&c.counted)
-		src = &c.held
 	}
-	c.verified = seal.NewVerified(seal.WithoutTrailers(src), d.NewChecker(), seal.AtEnd(x.complete))
-	c.Body = c.verified
-	c.digest = x.head.Fields.Get("content-digest")
+	if c.verified, c.Body = v, &c.held; signed && x.grpc {
+		c.held.Follow(seal.WithholdEnd(v)) // the server acts on the end of a message, before that of the stream
+	} else {
+		c.held.Follow(v)
+	}
 	return nil
 }
 
 // complete turns the provisional grant into one for the whole call, once the body has
-// been verified.
+// been verified. Without one, authorize decides on a body that was held whole.
 func (x *exchange) complete() error {
-	_, err := x.provisional.Complete(x.call)
+	if !x.provisional.Valid() {
+		return nil
+	}
+	_, err := x.provisional.Complete(x.scanned.get().call(&x.reading))
 	return err
 }
 
@@ -190,7 +199,7 @@ func (x *exchange) complete() error {
 // unsigned: a signature would bind it to unverified content.
 func (x *exchange) checkEarly(h *message.Response) error {
 	v := x.content.verified
-	if v == nil || v.Right() {
+	if v == nil || v.Right() || !x.content.sealed && (x.scanned.known() || x.reading.Streams()) {
 		return nil
 	}
 	if h.Status < 300 {

@@ -49,6 +49,7 @@ type facts struct {
 	revocations uint64            // Server.revocations before that
 	proof       auth.Proof
 	caller      identity.Principal
+	reading     model.Reading // of the head
 	call        model.Call
 	content     content
 	scanned     scanned
@@ -71,6 +72,7 @@ type facts struct {
 type scratch struct {
 	out       message.Fields // fields for the upstream
 	forwarded forwardedCache
+	modelAsk  model.Request // input of the dialect
 	ask       upstream.Request
 	sent      seal.Sent
 	reply     upstream.Response

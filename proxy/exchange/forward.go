@@ -17,13 +17,10 @@ import (
 // exactly the call that the head describes now. While the body is unverified, a provisional grant
 // is enough, because the end of the body is withheld.
 func (x *exchange) forward(v verdict) error {
-	call := x.readCall()
-	if !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(call)) {
+	target := x.reading.Target()
+	head, call, err := x.readCall(target)
+	if err != nil || !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(head)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
-	}
-	target, err := x.route.Rewriting.Target(x.head)
-	if err != nil {
-		return err
 	}
 	if err := x.route.Credential.Ready(x.life); err != nil {
 		return x.blame(err)

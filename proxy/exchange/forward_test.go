@@ -28,7 +28,11 @@ func decided(t *testing.T, unverified bool) (*exchange, verdict) {
 	x.route = &route.Route{Dialect: d, Policy: p}
 	x.head = &message.Head{Method: "POST", Path: "/v1/models/half_plus_two:predict"}
 	x.caller = identity.Principal{Source: "key", Name: "acme"}
-	call := d.Read(x.head)
+	x.reading, err = readAt(x.route, x.head, x.head.Path, false, &x.modelAsk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := x.reading.Call
 	var v verdict
 	v.kind = granted
 	if unverified {
@@ -45,14 +49,14 @@ func decided(t *testing.T, unverified bool) (*exchange, verdict) {
 
 // A bug in the gateway could change a request after it was authorized.
 func TestGrantForwardsItsOwnCallAlone(t *testing.T) {
-	for name, alter := range map[string]func(*message.Head){
-		"another method":  func(h *message.Head) { h.Method = "DELETE" },
-		"another model":   func(h *message.Head) { h.Path = "/v1/models/secret:predict" },
-		"another version": func(h *message.Head) { h.Path = "/v1/models/half_plus_two/versions/2:predict" },
+	for name, alter := range map[string]func(*exchange){
+		"another method":  func(x *exchange) { x.head.Method = "GET" },
+		"another model":   func(x *exchange) { x.reading.Path = "/v1/models/secret:predict" },
+		"another version": func(x *exchange) { x.reading.Path = "/v1/models/half_plus_two/versions/2:predict" },
 	} {
 		for _, unverified := range []bool{false, true} {
 			x, v := decided(t, unverified)
-			alter(x.head)
+			alter(x)
 			if err := x.forward(v); !errors.Is(err, errNoGrant) || asRefusal(err).reason != reasonInternal {
 				t.Errorf("%s, unverified body %v: got %v", name, unverified, err)
 			}

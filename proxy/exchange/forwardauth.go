@@ -148,7 +148,7 @@ func (x *exchange) permit(v verdict) error {
 		// The other proxy forwards its client's field, which only the gateway's own way could drop.
 		return &message.FieldError{Err: route.ErrSpoofed, Name: x.head.Fields[i].Name, Cure: "let the proxy in front remove it, or list it under pass_identity_fields"}
 	}
-	if !v.grant.Permits(x.readCall()) {
+	if _, call, err := x.readCall(x.reading.Target()); err != nil || !v.grant.Permits(call) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	h := message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "cache-control", Value: "no-store"}}}

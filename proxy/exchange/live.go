@@ -166,12 +166,13 @@ type underWay struct {
 	client netip.Addr
 	proof  auth.Proof
 	named  named
+	grpc   bool
 	tunnel bool
 }
 
 // underWay is called with the lock of the exchange's shard held, or by the exchange's goroutine.
 func (x *exchange) underWay() underWay {
-	return underWay{x.life, x.head, x.stream.Conn(), x.client, x.proof, x.scanned.named, x.listed.tunnel}
+	return underWay{x.life, x.head, x.stream.Conn(), x.client, x.proof, x.scanned.get(), x.grpc, x.listed.tunnel}
 }
 
 // Recheck applies the current snapshot to exchanges that run with older ones, and ends those that
@@ -252,8 +253,7 @@ func (s *Snapshot) permits(ctx context.Context, u *underWay) error {
 	if u.tunnel && !r.WebSocket {
 		return errNoTunnels
 	}
-	_, err = r.Policy.Decide(&proof.Caller, u.named.call(r.Dialect, u.head))
-	return err
+	return permitsNamed(r, u, &proof.Caller)
 }
 
 // errNoTunnels is the cause if a client asks for a WebSocket that the route does not allow.

@@ -3,78 +3,178 @@ package exchange
 import (
 	"errors"
 	"net/http"
+	"strings"
+	"sync"
 
+	"sallyport/auth/identity"
 	"sallyport/policy/model"
 	"sallyport/proxy/message"
+	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 )
 
-// A scanner can also inspect content on its way, beside the digest.
+// A scanner can inspect content on its way, beside the digest.
 var _ seal.Inspector = model.Scanner(nil)
 
-// scanned is what the content of a request says about the model.
+// scanned is what the content of a request says of the call.
 type scanned struct {
 	scanner model.Scanner // nil: the content is not read
-	named   named
-	fault   *refusal // of a call that only a rule about models could allow; nil if the model is clear
+	fault   *refusal      // of a call that only a rule about models could allow; nil if the model is clear
+
+	mu    sync.Mutex // guards named: an upload and a reload run beside the exchange
+	named named
 }
 
-// named is the model that content names.
+// named is what the content of a request names.
 type named struct {
-	by    *model.Dialect // that read it; another dialect could read another model
-	model string         // canonical; "" if the content does not name it
+	by   *model.Dialect // that read it; another dialect could read another model. nil: nothing is named yet
+	what model.Named    // of a stream: what its last message names
 }
 
-// call reads the call from the head, and the model from the content if the head does not name it.
-func (n named) call(d *model.Dialect, h *message.Head) model.Call {
-	c := d.Read(h)
-	if c.Model == "" && n.by == d {
-		c.Model = n.model
+// call adds what the content names to a call that the head left open.
+func (n named) call(r *model.Reading) model.Call {
+	if r.NeedsBody() && n.by == r.Call.Dialect {
+		return r.Call.With(n.what)
 	}
-	return c
+	return r.Call
 }
+
+// get returns what the content has named so far.
+func (s *scanned) get() named {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.named
+}
+
+func (s *scanned) set(n named) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.named = n
+}
+
+// known reports whether the content has named its call.
+func (s *scanned) known() bool { return s.get().by != nil }
 
 var (
 	errEncoded   = errors.New("the model cannot be read: the body has a content coding")
 	errElsewhere = errors.New("the model cannot be read: the body stays with the proxy that asks")
 )
 
+// readAt reads what a request asks of the upstream of a route. target is the path and query that the
+// upstream gets. A fixed answer asks nothing of an upstream, so any request may have it. ask is memory
+// that readAt overwrites.
+func readAt(r *route.Route, h *message.Head, target string, grpc bool, ask *model.Request) (model.Reading, error) {
+	*ask = model.Request{Method: h.Method, GRPC: grpc, Fields: h.Fields}
+	ask.Path, ask.Query, ask.HasQuery = strings.Cut(target, "?")
+	got, err := r.Dialect.Read(ask)
+	if err != nil && r.Fixed != nil {
+		got, err = model.Raw().Read(ask)
+		got.Call.Dialect = r.Dialect
+	}
+	return got, err
+}
+
+// interpret reads what the request asks for, and refuses what the upstream's servers do not know. Who may
+// do nothing here is refused for that instead, and does not learn which paths there are.
+func (x *exchange) interpret() error {
+	target, err := x.route.Rewriting.Target(x.head)
+	if err != nil {
+		return err
+	}
+	if x.reading, err = readAt(x.route, x.head, target, x.grpc, &x.modelAsk); err != nil {
+		if denied := x.route.Policy.Screen(&x.caller, model.Call{}); denied != nil {
+			return denied
+		}
+		return err
+	}
+	x.call = x.reading.Call
+	return nil
+}
+
 // prepare gets the scanner for the content, if the decision needs it. A proxy that asks for a
 // decision shows no content, or content that need not be what it forwards.
-func (s *scanned) prepare(x *exchange) {
-	if !x.route.Policy.AboutModels() || x.route.Fixed != nil {
+func (x *exchange) prepare() {
+	if !x.reading.NeedsBody() || !x.route.Policy.AboutModels() || x.route.Fixed != nil {
 		return
 	}
-	scanner := x.route.Dialect.Scanner(x.head, x.route.Dialect.Read(x.head))
 	switch {
-	case scanner == nil:
 	case x.asker == "" && x.head.ContentLength != 0:
-		s.scanner, s.named.by = scanner, x.route.Dialect
+		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
+			Decide:   x.decideNamed,
+			Encoding: x.head.Fields.Get("grpc-encoding"),
+			Inflate:  x.route.Limits.Body,
+		})
 	case x.asker != "" && x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
-		s.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}
+		x.scanned.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}
 	}
+}
+
+// decideNamed decides on a call that the content has named. It runs while the content is read, and
+// its error keeps the end of the message from the upstream.
+func (x *exchange) decideNamed(n model.Named) error {
+	call := x.reading.Call.With(n)
+	if !x.reading.GRPC() { // the content is held, and authorize decides
+		x.scanned.set(named{by: call.Dialect, what: n})
+		return nil
+	}
+	if _, err := x.route.Policy.Decide(&x.caller, call); err != nil {
+		return err
+	}
+	x.scanned.set(named{by: call.Dialect, what: n})
+	return nil
 }
 
 // scan reads the model from held content. A fault is no refusal yet: a rule that is not
 // about models may allow the call.
-func (s *scanned) scan(c *content, h *message.Head) {
+func (x *exchange) scan() {
+	s := &x.scanned
 	switch {
-	case s.scanner == nil:
+	case s.scanner == nil || s.known(): // known: it was read on its way
 		return
-	case h.Fields.Has("content-encoding"):
+	case x.head.Fields.Has("content-encoding"):
 		s.fault = &refusal{reason: reasonBadModel, cause: errEncoded}
 		return
 	}
-	err := c.held.Each(func(piece []byte) error { _, err := s.scanner.Write(piece); return err })
+	err := x.content.held.Each(func(piece []byte) error { _, err := s.scanner.Write(piece); return err })
 	if err == nil {
 		err = s.scanner.Check()
 	}
 	if err != nil {
-		s.fault = &refusal{reason: reasonBadModel, cause: err}
-		return
+		s.fault = unclear(err)
 	}
-	s.named.model = s.scanner.Model()
 }
 
-// readCall reads the call that the request makes.
-func (x *exchange) readCall() model.Call { return x.scanned.named.call(x.route.Dialect, x.head) }
+// unclear returns the refusal for the error of a scanner.
+func unclear(err error) *refusal {
+	if errors.Is(err, model.ErrBody) {
+		return &refusal{reason: reasonBadModel, cause: err}
+	}
+	return asRefusal(err)
+}
+
+// readCall reads again the call that target, as the upstream gets it, describes, and that call with
+// what the content names.
+func (x *exchange) readCall(target string) (head, whole model.Call, err error) {
+	r, err := readAt(x.route, x.head, target, x.grpc, &x.modelAsk)
+	if err != nil {
+		return model.Call{}, model.Call{}, err
+	}
+	return r.Call, x.scanned.get().call(&r), nil
+}
+
+// permitsNamed decides on the call of an exchange in progress again.
+func permitsNamed(r *route.Route, u *underWay, caller *identity.Principal) error {
+	target, err := r.Rewriting.Target(u.head)
+	if err != nil {
+		return err
+	}
+	got, err := readAt(r, u.head, target, u.grpc, new(model.Request))
+	if err != nil {
+		return err
+	}
+	if got.NeedsBody() && u.named.by == nil {
+		return r.Policy.Screen(caller, got.Call) // its messages are decided one by one
+	}
+	_, err = r.Policy.Decide(caller, u.named.call(&got))
+	return err
+}

@@ -13,6 +13,7 @@ import (
 	"sallyport/auth"
 	"sallyport/auth/httpsig"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/credential"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -47,6 +48,8 @@ const (
 	reasonBodyTooLarge   = "body_too_large"
 	reasonBadBody        = "bad_body"
 	reasonBadModel       = "bad_model"
+	reasonBadName        = "bad_model_name"
+	reasonUnknownCall    = "unknown_call"
 	reasonBodyTimeout    = "body_timeout"
 	reasonRate           = "rate_limited"
 	reasonBusy           = "too_many_in_flight"
@@ -126,6 +129,8 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonProtectedField: {400, "A header field that only the gateway may set was sent."},
 	reasonBadBody:        {400, "The request body is malformed."},
 	reasonBadModel:       {400, "The request body does not name a model in one clear way."},
+	reasonBadName:        {400, "The name of the model or version can be read in more than one way."},
+	reasonUnknownCall:    {404, "The model server has no such path or method."},
 	reasonBadCall:        {400, "The gRPC call is malformed."},
 	reasonUpgradeBody:    {400, "A WebSocket request must have no body."},
 	reasonUpgradeMethod:  {400, "A WebSocket request must be a GET."},
@@ -204,6 +209,17 @@ func hangingUp(bad error) *refusal {
 	return &r
 }
 
+// unreadRefusal returns the refusal of a head that the dialect does not read.
+func unreadRefusal(e *model.Unread) *refusal {
+	switch e.Reason {
+	case model.WrongMethod:
+		return &refusal{reason: reasonMethod, allow: e.Allow, cause: e}
+	case model.BadName:
+		return &refusal{reason: reasonBadName, cause: e}
+	}
+	return &refusal{reason: reasonUnknownCall, cause: e}
+}
+
 // checkRetry is the Retry-After if a credential cannot be checked now.
 const checkRetry = 5 * time.Second
 
@@ -222,6 +238,7 @@ func asRefusal(err error) *refusal {
 		authErr *auth.Error
 		misled  *Misdirected
 		denied  *policy.Refusal
+		unread  *model.Unread
 		upErr   *upstream.Error
 		method  *route.MethodError
 		leg     *seal.UnsignedAnswerError
@@ -239,6 +256,10 @@ func asRefusal(err error) *refusal {
 		return r
 	case errors.As(err, &misled):
 		return &refusal{reason: reasonMisdirected, cause: misled}
+	case errors.As(err, &unread):
+		return unreadRefusal(unread)
+	case errors.Is(err, model.ErrBody):
+		return &refusal{reason: reasonBadModel, cause: err}
 	case errors.As(err, &denied):
 		return &refusal{reason: denied.Reason, cause: errors.New(denied.Cause)}
 	case errors.As(err, &leg): // first, because it wraps the signature's fault

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"io"
+	"sallyport/policy/model"
 	"slices"
 	"strings"
 
@@ -233,7 +234,7 @@ func (x *exchange) nameModel(h *message.Response) {
 	if x.call.Model != "" {
 		h.Fields.Add(seal.ModelField, printable(x.call.Model))
 	}
-	if x.call.Version != "" {
+	if x.call.Version != "" && x.call.Version != model.Latest {
 		h.Fields.Add(seal.VersionField, x.call.Version)
 	}
 }

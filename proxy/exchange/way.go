@@ -8,6 +8,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
@@ -91,6 +92,9 @@ func (x *exchange) decide() (verdict, error) {
 		return verdict{kind: preflight}, nil
 	}
 	if err := x.authenticate(); err != nil {
+		return verdict{}, err
+	}
+	if err := x.interpret(); err != nil {
 		return verdict{}, err
 	}
 	if err := x.screen(); err != nil {
@@ -240,9 +244,14 @@ func (x *exchange) chooseAnswerKey(authenticated bool) {
 	x.answer.ChooseKey(x.snapshot.Signers, &x.route.Integrity, x.head, x.proof.Signature, authenticated)
 }
 
-// screen refuses a caller whom no rule of the route could allow anything, before it reads any of
-// the body.
-func (x *exchange) screen() error { return x.route.Policy.Screen(&x.caller) }
+// screen refuses a caller whom no rule of the route could allow the call, whatever the body names,
+// before it reads any of the body.
+func (x *exchange) screen() error {
+	if !x.reading.NeedsBody() {
+		return x.route.Policy.Screen(&x.caller, model.Call{})
+	}
+	return x.route.Policy.Screen(&x.caller, x.call)
+}
 
 // authorize decides on the call and returns the grant that forwarding requires.
 func (x *exchange) authorize() (v verdict, err error) {
@@ -250,14 +259,17 @@ func (x *exchange) authorize() (v verdict, err error) {
 	if x.route.Fixed != nil {
 		v.kind = fixedAnswer
 	}
-	x.call = x.readCall()
+	x.call = x.scanned.get().call(&x.reading)
 	x.record.Model = x.call.Model
-	if x.content.unverified() {
-		v.provisional, err = x.route.Policy.Provide(&x.caller, x.call)
-		x.provisional = v.provisional
-	} else {
+	switch {
+	case !x.content.unverified(), x.scanned.known() && !x.content.sealed:
 		v.grant, err = x.route.Policy.Decide(&x.caller, x.call)
+	case x.reading.NeedsBody() && !x.scanned.known() && x.scanned.scanner != nil:
+		v.provisional, err = x.route.Policy.ProvideUnnamed(&x.caller, x.call)
+	default:
+		v.provisional, err = x.route.Policy.Provide(&x.caller, x.call)
 	}
+	x.provisional = v.provisional
 	if err == nil {
 		err = x.list()
 	} else if fault := x.scanned.fault; fault != nil {

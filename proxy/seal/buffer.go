@@ -44,15 +44,11 @@ func (h *Buffer) Fill(budget *limit.Bytes, src io.Reader, most int64) error {
 	h.budget = budget
 	h.blocks = h.one[:0]
 	for {
-		at := int(h.size % BlockBytes)
-		if at == 0 && int(h.size/BlockBytes) == len(h.blocks) {
-			if !budget.Take(BlockBytes) {
-				return ErrMemory
-			}
-			h.blocks = append(h.blocks, Blocks.Get().(*[]byte))
+		block, err := h.room()
+		if err != nil {
+			return err
 		}
-		block := *h.blocks[len(h.blocks)-1]
-		n, err := src.Read(block[at:])
+		n, err := src.Read(block)
 		h.size += int64(n)
 		switch {
 		case err == io.EOF && h.size <= most:
@@ -63,6 +59,38 @@ func (h *Buffer) Fill(budget *limit.Bytes, src io.Reader, most int64) error {
 			return ErrTooLong
 		}
 	}
+}
+
+// Lead reads src until enough returns true after a read, or at least most bytes are held; then it
+// returns nil, and [Buffer.Follow] continues with src. It returns io.EOF at the end of src, and else
+// the errors of [Buffer.Fill].
+func (h *Buffer) Lead(budget *limit.Bytes, src io.Reader, most int64, enough func() bool) error {
+	h.budget = budget
+	h.blocks = h.one[:0]
+	for h.size < most && !enough() {
+		block, err := h.room()
+		if err != nil {
+			return err
+		}
+		n, err := src.Read(block)
+		h.size += int64(n)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// room returns the free part of the last block, after adding one if it is full.
+func (h *Buffer) room() ([]byte, error) {
+	at := int(h.size % BlockBytes)
+	if at == 0 && int(h.size/BlockBytes) == len(h.blocks) {
+		if !h.budget.Take(BlockBytes) {
+			return nil, ErrMemory
+		}
+		h.blocks = append(h.blocks, Blocks.Get().(*[]byte))
+	}
+	return (*h.blocks[len(h.blocks)-1])[at:], nil
 }
 
 // Size returns the number of bytes held.

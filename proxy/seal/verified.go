@@ -81,6 +81,10 @@ type withheldEnd struct {
 	err   error // the error that followed it
 }
 
+// WithholdEnd returns content whose last piece, of at most [BlockBytes], is delivered only after a
+// clean end.
+func WithholdEnd(body message.Body) message.Body { return &withheldEnd{Body: body} }
+
 func (b *withheldEnd) Read(p []byte) (int, error) {
 	for len(b.out) == 0 {
 		switch {

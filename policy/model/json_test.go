@@ -7,32 +7,32 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-
-	"sallyport/proxy/message"
 )
 
-// scan feeds a scanner in pieces of n bytes.
-func scan(s Scanner, body string, n int) (string, error) {
+// scan feeds a body to its scanner in pieces of n bytes, and returns the model that it names.
+func scan(r *Reading, body string, n int) (name string, err error) {
+	s := r.Scanner(ScanOptions{Decide: func(n Named) error { name = n.Model; return nil }})
 	for p := []byte(body); len(p) > 0; p = p[min(n, len(p)):] {
 		if _, err := s.Write(p[:min(n, len(p))]); err != nil {
 			break
 		}
 	}
-	if err := s.Check(); err != nil {
-		return "", err
-	}
-	return s.Model(), nil
+	return name, s.Check()
 }
 
-func scannerOf(t testing.TB, dialect string) Scanner {
+func readingOf(t testing.TB, dialect string, r *Request) *Reading {
 	t.Helper()
 	d, _ := ByName(dialect)
-	h := &message.Head{Method: "POST", Path: "/v1/chat/completions"}
-	s := d.Scanner(h, d.Read(h))
-	if s == nil {
-		t.Fatal("no scanner")
+	got, err := d.Read(r)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return s
+	return &got
+}
+
+func chat(t testing.TB, dialect string) *Reading {
+	t.Helper()
+	return readingOf(t, dialect, &Request{Method: "POST", Path: "/v1/chat/completions"})
 }
 
 func TestModelIsReadFromBody(t *testing.T) {
@@ -108,7 +108,7 @@ func TestModelIsReadFromBody(t *testing.T) {
 		{"ollama", `{"model":"a/b/c/d"}`, "", errModelName},
 	} {
 		for _, n := range []int{1, 7, 1 << 20} {
-			got, err := scan(scannerOf(t, c.dialect), c.body, n)
+			got, err := scan(chat(t, c.dialect), c.body, n)
 			if got != c.model || !errors.Is(err, c.err) {
 				t.Errorf("%s %.80q in pieces of %d: %q, %v; want %q, %v", c.dialect, c.body, n, got, err, c.model, c.err)
 			}
@@ -131,35 +131,18 @@ func TestBodyOfAnotherTypeNamesNoModel(t *testing.T) {
 		{"openai", "/v1/completions", []string{"Application/JSON; charset=utf-8"}, true},
 		{"openai", "/v1/completions", []string{"application/vnd.api+json"}, true},
 		{"openai", "/v1/completions", []string{form}, false},
-		{"openai", "/v1/audio/transcriptions", []string{"multipart/form-data; boundary=application/json"}, false},
 		{"openai", "/v1/completions", []string{"text/plain"}, false},
 		{"openai", "/v1/completions", []string{"application/json", form}, false},
 		{"ollama", "/v1/completions", []string{form}, false},
 		{"ollama", "/api/generate", []string{form}, true}, // what curl -d sends, as in its documents
 	} {
-		d, _ := ByName(c.dialect)
-		h := &message.Head{Method: "POST", Path: c.path}
+		ask := Request{Method: "POST", Path: c.path}
 		for _, v := range c.types {
-			h.Fields.Add("content-type", v)
+			ask.Fields.Add("content-type", v)
 		}
-		got, err := scan(d.Scanner(h, d.Read(h)), body, len(body))
+		got, err := scan(readingOf(t, c.dialect, &ask), body, len(body))
 		if c.read && (got != "public" || err != nil) || !c.read && !errors.Is(err, errNotJSONType) {
 			t.Errorf("%s %s %q: %q, %v; want read %v", c.dialect, c.path, c.types, got, err, c.read)
-		}
-	}
-}
-
-// TestManagementNamesNoModel: a request that makes, copies, loads or deletes models is
-// about more than the one name in its body.
-func TestManagementNamesNoModel(t *testing.T) {
-	d, _ := ByName("ollama")
-	for path, want := range map[string]bool{
-		"/api/chat": true, "/ollama/api/generate": true, "/api/show": true, "/v1/completions": true,
-		"/api/create": false, "/api/copy": false, "/api/pull": false, "/api/push": false, "/api/delete": false, "/api/blobs/sha256:00": false,
-	} {
-		h := &message.Head{Method: "POST", Path: path}
-		if got := d.Scanner(h, d.Read(h)) != nil; got != want {
-			t.Errorf("%s: scanned %v, want %v", path, got, want)
 		}
 	}
 }
@@ -168,28 +151,36 @@ func TestModelIsReadFromPathOfItsDescription(t *testing.T) {
 	for _, c := range []struct{ dialect, method, path, model string }{
 		{"openai", "GET", "/v1/models/gpt", "gpt"},
 		{"openai", "HEAD", "/v1/models/gpt", "gpt"},
-		{"openai", "POST", "/v1/models/gpt", ""},
+		{"openai", "POST", "/v1/models/gpt", "405"},
 		{"openai", "GET", "/v1/models/a/b", "a/b"},
 		{"openai", "GET", "/v1/models/a%2Fb", "a/b"},
+		{"openai", "GET", "/v1/models/a%2Fb/", "a/b"},
+		{"openai", "GET", "/v1/models/a%252Fb", "a%2Fb"},
 		{"ollama", "GET", "/v1/models/Library%2FLlama3", "llama3"},
 		{"openai", "GET", "/v1/models", ""},
-		{"openai", "GET", "/v1/models/", ""},
-		{"openai", "GET", "/v1/models/a%2F%2Fb", ""},
-		{"openai", "GET", "/v1/models/%2Fa", ""},
-		{"openai", "GET", "/v1/models/a%2F", ""},
+		{"openai", "GET", "/v1/models/", "400"},
+		{"openai", "GET", "/v1/models/a%2F%2Fb", "400"},
+		{"openai", "GET", "/v1/models/%2Fa", "400"},
+		{"openai", "GET", "/v1/models/a%2F", "400"},
 		{"openai", "GET", "/v1/models/a/", "a"},
 		{"ollama", "GET", "/v1/models/Llama3:latest", "llama3"},
-		{"ollama", "GET", "/v1/models/x@y", ""},
+		{"ollama", "GET", "/v1/models/x@y", "400"},
+		{"openai", "GET", "/v2/models", "404"},
 	} {
 		d, _ := ByName(c.dialect)
-		if got := d.Read(&message.Head{Method: c.method, Path: c.path}).Model; got != c.model {
-			t.Errorf("%s %s: %q, want %q", c.method, c.path, got, c.model)
+		got, err := d.Read(&Request{Method: c.method, Path: c.path})
+		name := got.Call.Model
+		if e := new(Unread); errors.As(err, &e) {
+			name = map[Reason]string{UnknownCall: "404", WrongMethod: "405", BadName: "400"}[e.Reason]
+		}
+		if name != c.model {
+			t.Errorf("%s %s: %q, want %q", c.method, c.path, name, c.model)
 		}
 	}
 }
 
 func TestScannerKeepsNothingOfTheBody(t *testing.T) {
-	s := scannerOf(t, "openai")
+	s := chat(t, "openai").Scanner(ScanOptions{})
 	piece := []byte(`"` + strings.Repeat("x", 32<<10) + `",`)
 	if _, err := s.Write([]byte(`{"messages":[`)); err != nil {
 		t.Fatal(err)
@@ -208,7 +199,7 @@ func BenchmarkScan(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		s := scannerOf(b, "openai")
+		s := chat(b, "openai").Scanner(ScanOptions{})
 		if _, err := s.Write(body); err != nil {
 			b.Fatal(err)
 		}
@@ -225,8 +216,8 @@ func FuzzScan(f *testing.F) {
 		f.Add([]byte(s), uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, body []byte, n uint8) {
-		got, err := scan(scannerOf(t, "openai"), string(body), int(n)+1)
-		whole, errWhole := scan(scannerOf(t, "openai"), string(body), len(body)+1)
+		got, err := scan(chat(t, "openai"), string(body), int(n)+1)
+		whole, errWhole := scan(chat(t, "openai"), string(body), len(body)+1)
 		if got != whole || (err == nil) != (errWhole == nil) {
 			t.Fatalf("in pieces %q, %v; whole %q, %v", got, err, whole, errWhole)
 		}

@@ -6,21 +6,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
-
-	"sallyport/proxy/message"
 )
-
-// Scanner reads from the body of a request which model it asks for. Write takes the body
-// in pieces, in order; after the last piece Check must be called once. An error of either
-// is final and says what is wrong; then the model is unknown. A Scanner allocates nothing
-// per piece, and its memory does not grow with the body. It serves one body and is not
-// safe for concurrent use. It has the methods of an Inspector of package seal.
-type Scanner interface {
-	Write(p []byte) (int, error)
-	Check() error
-	// Model returns the canonical name of the model once Check has returned nil.
-	Model() string
-}
 
 const (
 	maxModelName = 512 // bytes of the canonical name
@@ -48,8 +34,9 @@ var (
 // member that occurs twice or in another letter case (encoding/json of Go folds case and
 // takes the last), so either is an error.
 type objectScanner struct {
-	keys  []string                          // members that name the model, in lower case
-	canon func(name string) (string, error) // makes a name canonical, or refuses it
+	keys   []string                          // members that name the model, in lower case
+	canon  func(name string) (string, error) // makes a name canonical, or refuses it
+	decide func(Named) error
 
 	err    error
 	offset int64
@@ -105,7 +92,7 @@ func (s *objectScanner) Write(p []byte) (int, error) {
 			}
 		}
 		if err := s.next(p[i]); err != nil {
-			s.err = fmt.Errorf("%w (byte %d)", err, s.offset+int64(i))
+			s.err = bad(fmt.Errorf("%w (byte %d)", err, s.offset+int64(i)))
 		}
 	}
 	s.offset += int64(len(p))
@@ -130,15 +117,14 @@ func (s *objectScanner) Check() error {
 	switch {
 	case s.err != nil:
 	case s.state != afterEnd:
-		s.err = errTruncated
+		s.err = bad(errTruncated)
 	case s.model == "":
-		s.err = errNoModel
+		s.err = bad(errNoModel)
+	default:
+		s.err = s.decide(Named{Model: s.model})
 	}
 	return s.err
 }
-
-// Model returns the model's canonical name.
-func (s *objectScanner) Model() string { return s.model }
 
 // next takes one byte.
 func (s *objectScanner) next(c byte) error {
@@ -425,13 +411,18 @@ func (s *objectScanner) readKey() error {
 	return nil
 }
 
+// newObjectScanner returns a scanner for a JSON body, whatever its Content-Type.
+func newObjectScanner(o *ScanOptions, canon func(string) (string, error), keys ...string) *objectScanner {
+	return &objectScanner{keys: keys, canon: canon, decide: o.Decide}
+}
+
 // jsonScanner returns a scanner for a body whose Content-Type, if there is one, is JSON. A form
 // ("&model=secret&" within a string of the object) could name another model to a server that goes
 // by the type.
-func jsonScanner(h *message.Head, canon func(string) (string, error), keys ...string) Scanner {
-	s := &objectScanner{keys: keys, canon: canon}
-	if t := h.Fields.Get("content-type"); h.Fields.Count("content-type") > 1 || t != "" && !isJSON(t) {
-		s.err = errNotJSONType
+func jsonScanner(r *Reading, o *ScanOptions, canon func(string) (string, error), keys ...string) Scanner {
+	s := newObjectScanner(o, canon, keys...)
+	if t := r.fields.Get("content-type"); r.fields.Count("content-type") > 1 || t != "" && !isJSON(t) {
+		s.err = bad(errNotJSONType)
 	}
 	return s
 }

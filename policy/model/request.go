@@ -1,0 +1,185 @@
+package model
+
+import (
+	"errors"
+	"strings"
+
+	"sallyport/proxy/message"
+)
+
+// Request is the head of a request as its server gets it, after the route has rewritten the path.
+type Request struct {
+	Method   string
+	Path     string // canonical, with its escapes; see [message.Head.Settle]
+	Query    string // without the "?"
+	HasQuery bool
+	GRPC     bool // a gRPC call: the path is /package.Service/Method
+	Fields   message.Fields
+}
+
+// Reading is what the head of a request says.
+type Reading struct {
+	// Call is what the head asks for. What the body names is missing, see [Reading.NeedsBody].
+	Call Call
+	// Path, Query and HasQuery are the canonical form of the request, which the server must get. Reading
+	// that form again gives the same Reading.
+	Path, Query string
+	HasQuery    bool
+
+	fields  message.Fields
+	scanner func(r *Reading, o *ScanOptions) Scanner // nil: the body names nothing
+	method  *method                                  // of a gRPC call; nil for others
+}
+
+// Target returns the canonical path and query.
+func (r *Reading) Target() string {
+	if !r.HasQuery {
+		return r.Path
+	}
+	return r.Path + "?" + r.Query
+}
+
+// NeedsBody reports whether the body says more of the call.
+func (r *Reading) NeedsBody() bool { return r.scanner != nil }
+
+// Streams reports whether the request is a gRPC stream, each message of which is a call of its own.
+func (r *Reading) Streams() bool { return r.method != nil && r.method.streams }
+
+// GRPC reports whether the request is a gRPC call of a method that the dialect knows.
+func (r *Reading) GRPC() bool { return r.method != nil }
+
+// Scanner returns a scanner of the body; nil if [Reading.NeedsBody] is false.
+func (r *Reading) Scanner(o ScanOptions) Scanner {
+	if r.scanner == nil {
+		return nil
+	}
+	return r.scanner(r, &o)
+}
+
+// Scanner reads from the body of a request what it asks for. Write takes the body in pieces, in
+// order; after the last piece Check must be called once. An error of either is final. Unless it is
+// an error of [ScanOptions.Decide] it is [ErrBody] and says what is wrong. A Scanner allocates
+// nothing per piece, and its memory does not grow with the body. It serves one body and is not safe
+// for concurrent use. It has the methods of an Inspector of package seal.
+type Scanner interface {
+	Write(p []byte) (int, error)
+	Check() error
+}
+
+// ScanOptions say how a body is scanned.
+type ScanOptions struct {
+	// Decide is called for each call that the body makes, once the body has named it beyond doubt, and
+	// before Write returns for the piece that ends it: for a JSON object and a unary gRPC call once, for
+	// each message of a stream, and for each task of a MultiInference. Its error ends the scan.
+	Decide func(Named) error
+	// Encoding is the value of grpc-encoding; "" for none.
+	Encoding string
+	// Inflate limits the bytes of a message after decompression; 0 refuses compressed messages.
+	Inflate int64
+}
+
+// Named is what a body names. Its Version is as [Call.Version].
+type Named struct{ Model, Version, Signature string }
+
+// With returns the call with what a body names in place of what the head left open.
+func (c Call) With(n Named) Call {
+	c.Model, c.Version, c.Signature = n.Model, n.Version, n.Signature
+	return c
+}
+
+// ErrBody is the error of a [Scanner] for a body that does not name the model in one clear way.
+var ErrBody = errors.New("the body does not name the model in one clear way")
+
+// bodyError is an ErrBody with its cause.
+type bodyError struct{ cause error }
+
+func (e *bodyError) Error() string { return e.cause.Error() }
+
+func (e *bodyError) Unwrap() []error { return []error{ErrBody, e.cause} }
+
+// bad returns an ErrBody with a cause.
+func bad(cause error) error { return &bodyError{cause} }
+
+// Unread is the error for the head of a request that a dialect does not read.
+type Unread struct {
+	Reason Reason
+	Cause  string // for the audit record only
+	Allow  string // with WrongMethod: the methods that the path has
+}
+
+// Error returns the cause.
+func (e *Unread) Error() string { return e.Cause }
+
+// Reason says why a head is not read.
+type Reason uint8
+
+const (
+	UnknownCall Reason = iota // the servers have no such path or gRPC method
+	WrongMethod               // they have the path, for other methods
+	BadName                   // the name of the model or version is one that servers read in different ways
+)
+
+func unknownPath(dialect string, r *Request) error {
+	return &Unread{Reason: UnknownCall, Cause: "servers of the dialect " + dialect + " have no such " + kindOf(r) + " that the gateway knows"}
+}
+
+func kindOf(r *Request) string {
+	if r.GRPC {
+		return "gRPC method"
+	}
+	return "path"
+}
+
+// method is a gRPC method.
+type method struct {
+	verb    string
+	server  bool // it is about the server, not about one model
+	streams bool // the client may send several messages, each of which names its model
+	// scanner reads the model from the messages; nil: they name none.
+	scanner func(r *Reading, o *ScanOptions) Scanner
+}
+
+// commonMethods are gRPC methods that servers of all dialects may have.
+func commonMethods(path string) *method {
+	switch path {
+	case "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/List":
+		return &healthMethod
+	case "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo":
+		return &reflectionMethod
+	}
+	return nil
+}
+
+var (
+	healthMethod     = method{verb: "health", server: true}
+	reflectionMethod = method{verb: "reflection", server: true}
+)
+
+// readCall reads a gRPC call by a table of the dialect's methods.
+func (d *Dialect) readCall(r *Request) (Reading, error) {
+	m := d.calls[r.Path]
+	if m == nil {
+		m = commonMethods(r.Path)
+	}
+	if m == nil {
+		return Reading{}, unknownPath(d.name, r)
+	}
+	return Reading{Call: Call{Verb: m.verb, Server: m.server}, Path: r.Path, scanner: m.scanner, method: m}, nil
+}
+
+// checkName checks the name of a model or version that was decoded once. Servers decode names a
+// different number of times, or cut them at such bytes.
+func checkName(name string) error {
+	if name == "" || len(name) > maxModelName {
+		return errModelName
+	}
+	for i := range len(name) {
+		if c := name[i]; c < ' ' || c >= 0x7f || strings.IndexByte(`/:%?#\`, c) >= 0 {
+			return errModelName
+		}
+	}
+	if name == "." || name == ".." {
+		return errModelPath
+	}
+	return nil
+}

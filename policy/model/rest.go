@@ -1,0 +1,73 @@
+package model
+
+import (
+	"strings"
+
+	"sallyport/proxy/message"
+)
+
+// endpoint is one method and path of a REST API that is about no model, or whose body names it.
+type endpoint struct {
+	method, path string // GET stands for HEAD too
+	verb         string
+	server       bool
+	scanner      func(r *Reading, o *ScanOptions) Scanner // nil: the body names no model
+}
+
+// is reports whether a request has the method; HEAD is read as GET.
+func is(r *Request, method string) bool {
+	return r.Method == method || method == "GET" && r.Method == "HEAD"
+}
+
+// find returns the reading of a request by a table of endpoints. found is false if no endpoint has
+// the path.
+func find(table []endpoint, r *Request) (got Reading, found bool, err error) {
+	allow := ""
+	for i := range table {
+		e := &table[i]
+		if e.path != r.Path {
+			continue
+		}
+		if is(r, e.method) {
+			got = Reading{Call: Call{Verb: e.verb, Server: e.server}, Path: r.Path, Query: r.Query, HasQuery: r.HasQuery, scanner: e.scanner}
+			return got, true, nil
+		}
+		allow = withMethod(allow, e.method)
+	}
+	if allow == "" {
+		return Reading{}, false, nil
+	}
+	return Reading{}, true, wrongMethod(r, allow)
+}
+
+// withMethod adds a method to a list for Allow.
+func withMethod(allow, method string) string {
+	if method == "GET" {
+		method = "GET, HEAD"
+	}
+	if allow == "" {
+		return method
+	}
+	return allow + ", " + method
+}
+
+func wrongMethod(r *Request, allow string) error {
+	return &Unread{Reason: WrongMethod, Cause: "the path has the methods " + allow, Allow: allow}
+}
+
+// readName decodes the name of a model or version in a path.
+func readName(escaped string) (string, error) {
+	name := message.Unescape(escaped)
+	if err := checkName(name); err != nil {
+		return "", &Unread{Reason: BadName, Cause: "the path names a model or version that servers could read in different ways: " + err.Error()}
+	}
+	return name, nil
+}
+
+// cutFold is [strings.CutPrefix] for a prefix in lower-case ASCII, without regard to letter case.
+func cutFold(s, prefix string) (rest string, found bool) {
+	if len(s) < len(prefix) || !strings.EqualFold(s[:len(prefix)], prefix) {
+		return s, false
+	}
+	return s[len(prefix):], true
+}
