@@ -1,4 +1,4 @@
-package model
+package model_test
 
 import (
 	"net/textproto"
@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"sallyport/policy/model"
+	"sallyport/proxy/message"
 )
 
 // exchange is a recorded exchange with a real server; testdata/exchanges/README.md has its form.
@@ -78,4 +81,53 @@ func TestExchangesAreWhole(t *testing.T) {
 	if size > 200<<10 {
 		t.Errorf("the recordings have %d KiB, more than 200", size>>10)
 	}
+}
+
+// TestDialectsReadTheModelThatWasServed replays the recorded requests of language models: each that
+// a server answered by a model is either refused, or read as a call of that very model.
+func TestDialectsReadTheModelThatWasServed(t *testing.T) {
+	t.Parallel()
+	for server, dialect := range map[string]string{"llamacpp": "openai", "ollama": "ollama"} {
+		d, _ := model.ByName(dialect)
+		read := 0
+		for _, x := range exchanges(t, server) {
+			named, err := readExchange(d, x)
+			if err != nil || x.served == "" {
+				continue
+			}
+			if read++; named != x.served {
+				t.Errorf("%s is read as a call of %q, but %s served it", x.name, named, x.served)
+			}
+		}
+		if read < 8 {
+			t.Errorf("of the recordings of %s only %d that a model served are read", server, read)
+		}
+	}
+}
+
+// readExchange reads the request of a recording as the gateway does, and returns the model.
+func readExchange(d *model.Dialect, x exchange) (string, error) {
+	h := &message.Head{Version: message.HTTP11, Method: x.method, Scheme: "https", Authority: "localhost", Target: x.target}
+	for name, value := range x.header {
+		h.Fields = append(h.Fields, message.Field{Name: strings.ToLower(name), Value: value})
+	}
+	if err := h.Settle(); err != nil {
+		return "", err
+	}
+	if h.Forms != 0 && !d.KeepsSlashes(h.Path) {
+		return "", message.ErrBadTarget
+	}
+	r, err := d.Read(&model.Request{Method: h.Method, Path: h.Path, Query: h.Query, HasQuery: h.HasQuery, Fields: h.Fields})
+	if err != nil || !r.NeedsBody() {
+		return r.Call.Model, err
+	}
+	named := ""
+	s := r.Scanner(model.ScanOptions{Decide: func(n model.Named) error {
+		named = n.Model
+		return nil
+	}})
+	if _, err := s.Write([]byte(x.body)); err != nil {
+		return "", err
+	}
+	return named, s.Check()
 }
