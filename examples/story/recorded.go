@@ -148,6 +148,12 @@ var unstable = []struct {
 	{regexp.MustCompile(`"(created|created_at|completed_at|modified_at|expires_at|[a-z_]*duration|[a-z]+_(?:ms|per_second|per_token_ms)|size_vram)": ?(?:[0-9.e+-]+|"[^"]*")`), `"$1":0`},
 	{regexp.MustCompile(`(chatcmpl|cmpl|resp|msg|rs)[-_][A-Za-z0-9]{1,}`), "$1-ID"},
 	{regexp.MustCompile(`"(cached_tokens|cache_n|cache_read_input_tokens|prompt_n|input_tokens)": ?[0-9]+`), `"$1":0`},
+	// What models say and compute depends on the processor in its last digits.
+	{regexp.MustCompile(`"(content|text|delta|response)":"[tiny]+"`), `"$1":"tiny"`},
+	{regexp.MustCompile(`"(content|text|delta|response)":"[secr]+"`), `"$1":"secret"`},
+	{regexp.MustCompile(`\[-?[0-9]+\.[0-9e-]+(?:,-?[0-9.e-]+)*\]`), "[0.0]"},
+	{regexp.MustCompile(`"relevance_score":-?[0-9.e-]+`), `"relevance_score":0`},
+	{regexp.MustCompile(`"(context|tokens)":\[[0-9,]+\]`), `"$1":[0]`},
 	{regexp.MustCompile(`"status":\{"value":[^}]*\}`), `"status":{}`},
 	{regexp.MustCompile(`,"meta":\{"vocab_type"[^}]*\}`), ""},
 	{regexp.MustCompile(`(?:/[\w.@-]+)+/([\w.-]+\.gguf|llama-server)`), "/.../$1"},
