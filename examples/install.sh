@@ -157,6 +157,11 @@ ollama() {
   rm -rf "$scratch"
 }
 
+venv_models_ollama() {
+  python3 -m venv "$1"
+  twice "$1/bin/pip" install -q --disable-pip-version-check -r models-ollama/requirements.txt
+}
+
 venv_models_mlflow() {
   python3 -m venv "$1"
   twice "$1/bin/pip" install -q --disable-pip-version-check -r models-mlflow/requirements.txt
@@ -213,6 +218,7 @@ case " $stories " in *" models "*)
   made "$cache/gguf-$(key models-openai/make_model.py)" gguf
   apt g++='g++ --version' nlohmann-json3-dev='test -e /usr/include/nlohmann/json.hpp' libstb-dev='test -e /usr/include/stb/stb_image.h'
   made "$cache/ollama-$(key models-ollama/versions.list)" ollama
+  made "$cache/models-ollama-$(key models-ollama/requirements.txt)" venv_models_ollama
   mlflow=$cache/models-mlflow-$(key models-mlflow/requirements.txt)
   made "$mlflow" venv_models_mlflow
   made "$cache/mlflow-model-$(key models-mlflow/make_model.py models-mlflow/wine.py)" mlflow_model

@@ -3,7 +3,6 @@
 package modelsopenai
 
 import (
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"sallyport/examples/story"
 )
@@ -65,26 +63,9 @@ func (h *house) startLlama(t *testing.T) {
 	story.Start(t, "llama-server", cmd).Listens(t, h.llama)
 }
 
-// spoken finds the first letter of what a model said.
-var spoken = regexp.MustCompile(`"(?:content|text|delta)":"([a-z])`)
-
-// served tells which model made an answer: each has letters of its own.
-func served(body string) string {
-	m := spoken.FindStringSubmatch(body)
-	switch {
-	case m == nil:
-		return ""
-	case strings.Contains("tiny", m[1]):
-		return "tiny"
-	case strings.Contains("secr", m[1]):
-		return "secret"
-	}
-	return ""
-}
-
 func TestModelsOfOneServer(t *testing.T) {
 	h := start(t)
-	t.Run("recorded", func(t *testing.T) { story.Recorded(t, *record, "llamacpp", h.llama, served) })
+	t.Run("recorded", func(t *testing.T) { story.Recorded(t, *record, "llamacpp", h.llama, story.Spoke) })
 	t.Run("python", func(t *testing.T) { h.sdks(t, h.python) })
 	t.Run("javascript", func(t *testing.T) { h.sdks(t, h.javascript) })
 	t.Run("one model to one caller", h.perModel)
@@ -97,27 +78,14 @@ func TestModelsOfOneServer(t *testing.T) {
 // python returns what client.py prints.
 func (h *house) python(t *testing.T, key, model string) string {
 	t.Helper()
-	return h.run(t, key, exec.Command(filepath.Join(h.venv, "bin", "python"), "client.py", h.gateway.URL(""), h.gateway.CA, model))
+	return story.RunAs(t, key, exec.Command(filepath.Join(h.venv, "bin", "python"), "client.py", h.gateway.URL(""), h.gateway.CA, model))
 }
 
 // javascript returns what client.mjs prints.
 func (h *house) javascript(t *testing.T, key, model string) string {
 	t.Helper()
 	installed := story.Installed(t, "models-openai-node", "models-openai/package-lock.json")
-	return h.run(t, key, story.Node(t, installed, "client.mjs", h.gateway.CA, h.gateway.URL(""), model))
-}
-
-func (h *house) run(t *testing.T, key string, cmd *exec.Cmd) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	bound := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
-	bound.Dir, bound.Env = cmd.Dir, append(slices.Clip(cmd.Environ()), "SALLYPORT_KEY="+key)
-	out, err := bound.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, out)
-	}
-	return strings.TrimSpace(string(out))
+	return story.RunAs(t, key, story.Node(t, installed, "client.mjs", h.gateway.CA, h.gateway.URL(""), model))
 }
 
 // answered are the forms of what the clients print for a call that a model answers.
@@ -184,8 +152,8 @@ func (h *house) perModel(t *testing.T) {
 		if a.Status != c.status {
 			t.Errorf("%s: %d %s, want %d", c.model, a.Status, a.Body, c.status)
 		}
-		if a.Status == 200 && served(a.Body) != c.model {
-			t.Errorf("%s was asked, and %q answered: %s", c.model, served(a.Body), a.Body)
+		if a.Status == 200 && story.Spoke(a.Body) != c.model {
+			t.Errorf("%s was asked, and %q answered: %s", c.model, story.Spoke(a.Body), a.Body)
 		}
 		if c.status == 403 {
 			h.untouched(t, c.model)
@@ -236,7 +204,7 @@ func (h *house) ambiguous(t *testing.T) {
 		h.untouched(t, body)
 	}
 	a := h.ask(t, h.alice, "POST", "/v1/chat/completions", `{"mo\u0064el":"t\u0069ny",`+chat)
-	if a.Status != 200 || served(a.Body) != "tiny" {
+	if a.Status != 200 || story.Spoke(a.Body) != "tiny" {
 		t.Errorf("the model written with escapes: %d %s", a.Status, a.Body)
 	}
 }

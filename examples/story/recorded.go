@@ -154,9 +154,10 @@ var unstable = []struct {
 	{regexp.MustCompile(`\[-?[0-9]+\.[0-9e-]+(?:,-?[0-9.e-]+)*\]`), "[0.0]"},
 	{regexp.MustCompile(`"relevance_score":-?[0-9.e-]+`), `"relevance_score":0`},
 	{regexp.MustCompile(`"(context|tokens)":\[[0-9,]+\]`), `"$1":[0]`},
+	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "DIGEST"},
 	{regexp.MustCompile(`"status":\{"value":[^}]*\}`), `"status":{}`},
 	{regexp.MustCompile(`,"meta":\{"vocab_type"[^}]*\}`), ""},
-	{regexp.MustCompile(`(?:/[\w.@-]+)+/([\w.-]+\.gguf|llama-server)`), "/.../$1"},
+	{regexp.MustCompile(`(?:/[\w.@-]+)+/([\w.-]+\.gguf|llama-server|sha256-\w+)`), "/.../$1"},
 	{regexp.MustCompile(`(127\.0\.0\.1:|"--port","|port = )[0-9]+`), "${1}80"},
 }
 
@@ -165,4 +166,22 @@ func stable(body string) string {
 		body = u.pattern.ReplaceAllString(body, u.instead)
 	}
 	return body
+}
+
+// spoken finds the first letter of what a model said.
+var spoken = regexp.MustCompile(`"(?:content|text|delta|response)":"([a-z])`)
+
+// Spoke tells which of the models of models-openai/make_model.py made an answer: each has letters
+// of its own. It is "" if the answer has no word of either.
+func Spoke(body string) string {
+	m := spoken.FindStringSubmatch(body)
+	switch {
+	case m == nil:
+		return ""
+	case strings.Contains("tiny", m[1]):
+		return "tiny"
+	case strings.Contains("secr", m[1]):
+		return "secret"
+	}
+	return ""
 }
