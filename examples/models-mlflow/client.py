@@ -23,5 +23,5 @@ for name, body, kind in (
 ):
     answer = session.post(gateway + "/invocations", data=body, headers={"Content-Type": kind},
                           verify=ca, timeout=30)
-    print(f"{name}: {answer.status_code} {answer.text}")
+    print(f"{name}: {answer.status_code} {answer.text.strip()}")
 print("ping:", session.get(gateway + "/ping", verify=ca, timeout=30).status_code)
