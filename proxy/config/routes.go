@@ -271,6 +271,7 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 }
 
 func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) {
+	r.CheckLimits(at, c.DialectOf(r), f)
 	at += ".rules"
 	if name := r.Rules.Policy; name != "" {
 		if _, known := c.Policies[name]; !known {

@@ -94,7 +94,7 @@ func (x *exchange) interpret() error {
 // prepare gets the scanner for the content, if the decision needs it. A proxy that asks for a
 // decision shows no content, or content that need not be what it forwards.
 func (x *exchange) prepare() {
-	if !x.reading.NeedsBody() || !x.route.Policy.AboutModels() || x.route.Fixed != nil {
+	if !x.reading.NeedsBody() || x.route.Fixed != nil || !x.route.Policy.AboutModels() && !x.limitsNeedModel() {
 		return
 	}
 	switch {
@@ -102,7 +102,7 @@ func (x *exchange) prepare() {
 		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
 			Decide:   x.decideNamed,
 			Encoding: x.head.Fields.Get("grpc-encoding"),
-			Inflate:  x.route.Limits.Body,
+			Inflate:  x.route.Limits.Inflated,
 		})
 	case x.asker != "" && x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		x.scanned.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}
@@ -118,6 +118,9 @@ func (x *exchange) decideNamed(n model.Named) error {
 		return nil
 	}
 	if _, err := x.route.Policy.Decide(&x.caller, call); err != nil {
+		return err
+	}
+	if err := x.countCall(call); err != nil {
 		return err
 	}
 	x.scanned.set(named{by: call.Dialect, what: n})
