@@ -46,7 +46,7 @@ type Places struct {
 
 // place is one entry of Places.
 type place struct {
-	scope    Scope
+	scope    scope
 	stage    Stage
 	identity string
 	limit    int
@@ -82,7 +82,7 @@ func (l *Lease) Places(route string, configs []InFlightConfig) *Places {
 			p.entries = slices.Delete(p.entries, same, same+1)
 		}
 		p.entries = append(p.entries, place{
-			scope: config.Scope.sorted(), stage: config.stage(), identity: config.identity(), limit: config.Limit, words: config.Words(),
+			scope: config.Scope.compile(), stage: config.stage(), identity: config.identity(), limit: config.Limit, words: config.Words(),
 			quota: placesQuota(name, config.Limit),
 		})
 	}
@@ -110,7 +110,7 @@ func (p *Places) Enter(q *Asked, stages Stage, e *Entered) *Over {
 		if entry.stage&stages == 0 || !entry.scope.covers(q) {
 			continue
 		}
-		for _, group := range entry.scope.each() {
+		for _, group := range entry.scope.groups {
 			if !q.counts(group) {
 				continue
 			}

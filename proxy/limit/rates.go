@@ -16,7 +16,7 @@ type Rates []*Entry
 
 // Entry is one rate of a route.
 type Entry struct {
-	scope  Scope
+	scope  scope
 	stage  Stage
 	limit  setting.Rate
 	burst  int
@@ -27,7 +27,7 @@ type Entry struct {
 }
 
 func newEntry(c *RateConfig, name string, counts *Rate) *Entry {
-	e := &Entry{scope: c.Scope.sorted(), stage: c.stage(), limit: c.Limit, burst: c.burst(), name: name, words: c.Words(), Rate: counts}
+	e := &Entry{scope: c.Scope.compile(), stage: c.stage(), limit: c.Limit, burst: c.burst(), name: name, words: c.Words(), Rate: counts}
 	e.policy = ratePolicy(name, c.Limit, e.burst)
 	return e
 }
@@ -133,7 +133,7 @@ func (s Rates) Wait(q *Asked, stages Stage) *Over {
 		if e.stage&stages == 0 || !e.scope.covers(q) {
 			continue
 		}
-		for _, group := range e.scope.each() {
+		for _, group := range e.scope.groups {
 			if !q.counts(group) {
 				continue
 			}
@@ -158,7 +158,7 @@ func (s Rates) Take(q *Asked, stages Stage, t *Taken) *Over {
 		if e.stage&stages == 0 || !e.scope.covers(q) {
 			continue
 		}
-		for _, group := range e.scope.each() {
+		for _, group := range e.scope.groups {
 			if !q.counts(group) {
 				continue
 			}

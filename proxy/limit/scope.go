@@ -55,11 +55,8 @@ type Scope struct {
 	Groups setting.List[string] `yaml:"groups"`
 }
 
-// pers are the words of Per.
-var pers = []string{"principal", "address", "route", "group", "model", "verb"}
-
 // Pers lists the words of [Scope.Per].
-func Pers() []string { return slices.Clone(pers) }
+func Pers() []string { return []string{"principal", "address", "route", "group", "model", "verb"} }
 
 const maxName = 64 // bytes of the name of an entry
 
@@ -75,7 +72,7 @@ func (s *Scope) check(path string, f *setting.Faults) {
 			at = setting.Index(at, i)
 		}
 		switch {
-		case !slices.Contains(pers, per):
+		case !slices.Contains(Pers(), per):
 			f.Add(at, per, "unknown", cure)
 		case slices.Index(s.Per, per) < i:
 			f.Add(at, per, "is listed twice", "remove one of the two")
@@ -165,24 +162,23 @@ func (s *Scope) coversCaller(q *Asked) bool {
 	return len(s.Groups) == 0 || slices.ContainsFunc(s.Groups, func(g string) bool { return slices.Contains(q.Groups, g) })
 }
 
-// each returns the groups by which the entry counts a caller that is in them; a group "" stands for
-// all callers.
-func (s *Scope) each() []string {
-	if s.by("group") {
-		return s.Groups
-	}
-	return everybody
-}
-
-var everybody = []string{""}
-
 // counts reports whether a request is part of the count of a group, one of each.
 func (q *Asked) counts(group string) bool { return group == "" || slices.Contains(q.Groups, group) }
 
-// sorted returns the scope with Per in one order, so that the order in the file does not matter.
-func (s *Scope) sorted() Scope {
-	c := *s
+// scope is a Scope ready for use.
+type scope struct {
+	Scope
+	// groups are those by which a caller in them is counted. A group "" stands for all callers.
+	groups []string
+}
+
+// compile sorts Per, so that its order in the file does not matter.
+func (s *Scope) compile() scope {
+	c := scope{Scope: *s, groups: []string{""}}
 	c.Per = slices.Sorted(slices.Values(s.Per))
+	if s.by("group") {
+		c.groups = s.Groups
+	}
 	return c
 }
 
