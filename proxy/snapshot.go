@@ -241,7 +241,10 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		Limits: route.Limits{
 			Body:     c.Limits.BodyBytes(),
 			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
-			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight),
+			Inflated: c.Limits.Inflated.Or(64 << 20),
+			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight.Number),
+			Places:   s.counts.Places(c.Name, c.Limits.InFlight.Entries),
+			Headers:  c.Limits.Headers,
 		},
 		TakesPasswords:       c.Callers.TakesPasswords(),
 		TakesAPIKeys:         c.Callers.TakesAPIKeys(),

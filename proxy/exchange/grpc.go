@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
@@ -116,11 +117,14 @@ func failed(h *message.Response) bool {
 
 // asCall turns a refusal into a gRPC one: a status in fields, and no content. The record keeps the
 // HTTP status.
-func (x *exchange) asCall(o outcome, h *message.Response) {
+func (x *exchange) asCall(o outcome, retry time.Duration, h *message.Response) {
 	x.record.GRPC = strconv.Itoa(int(o.grpc))
 	h.Status = 200
 	h.Fields.Add("grpc-status", x.record.GRPC)
 	h.Fields.Add("grpc-message", grpcMessage(o.text))
+	if retry > 0 {
+		addRetry(o.grpc, o.text, retry, &h.Fields)
+	}
 }
 
 // grpcMessage percent-encodes a text as gRPC requires.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sallyport/auth/httpsig"
+	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -221,6 +222,7 @@ func (x *exchange) dress(h *message.Response) {
 	x.dropOwnFields(&h.Fields)
 	r.Security.Screen(h, https)
 	x.nameModel(h)
+	x.tellQuota(limit.Quota{}, &h.Fields)
 	r.ToClient.Apply(&h.Fields)
 	r.Security.Dress(h, https)
 	h.Fields.Set(route.RequestIDField, x.record.RequestID)
