@@ -151,11 +151,8 @@ func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verif
 	}
 	if b.introspects {
 		v.digest = b.memory.digest(raw)
-		if c, e := v.cachedAnswer(); e != nil {
-			if err := v.accept(c, e); err != nil {
-				return nil, err
-			}
-			return e, nil
+		if e, err := v.cachedAnswer(); e != nil || err != nil {
+			return e, err
 		}
 	}
 	return v.run(ctx)

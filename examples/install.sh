@@ -3,11 +3,11 @@
 # the tree: ${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/NAME-KEY, where KEY is of
 # the file that lists its versions (the story package looks in the same place).
 #
-#   examples/install.sh [flask] [clients] [grpc] [tensorflow] [compose]     without arguments: all (compose as root only)
+#   examples/install.sh [flask] [clients] [grpc] [tensorflow] [keycloak] [compose]     without arguments: all (compose as root only)
 set -euo pipefail
 cd "$(dirname "$0")"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sallyport
-stories=${*:-flask clients grpc tensorflow $([ "$(id -u)" != 0 ] || echo compose)}
+stories=${*:-flask clients grpc tensorflow keycloak $([ "$(id -u)" != 0 ] || echo compose)}
 
 key() { cat "$@" | sha256sum | cut -c1-12; }
 
@@ -97,6 +97,19 @@ model() { "$tensorflow/bin/python" tensorflow/make_model.py "$1" 2>"$1/log" || {
 
 front() { make -s -C tensorflow/rest_front OUT="$1/rest_front"; }
 
+# Keycloak, made ready for start --optimized, with the realm that it imports then. Its data is in memory.
+keycloak() {
+  local version
+  version=$(cat keycloak/keycloak.version)
+  twice mvn -q dependency:copy -Dartifact="org.keycloak:keycloak-quarkus-dist:$version:zip" -DoutputDirectory="$1" </dev/null
+  unzip -q "$1/keycloak-quarkus-dist-$version.zip" -d "$1"
+  rm "$1/keycloak-quarkus-dist-$version.zip"
+  mv "$1/keycloak-$version" "$1/keycloak"
+  mkdir -p "$1/keycloak/data/import"
+  cp keycloak/realm.json "$1/keycloak/data/import/"
+  "$1/keycloak/bin/kc.sh" build --db=dev-mem --cache=local --https-client-auth=request >"$1/log" || { cat "$1/log" >&2; return 1; }
+}
+
 # The smallest Debian, as a file to make an image of. Debian's mirror is the one that
 # apt is configured for.
 base() {
@@ -163,6 +176,11 @@ case " $stories " in *" tensorflow "* | *" compose "*)
   made "$tensorflow" venv_tensorflow
   made "$cache/models-$(key tensorflow/make_model.py)" model
   made "$cache/rest_front-$(key tensorflow/rest_front/rest_front.cc tensorflow/rest_front/Makefile)" front
+  ;;
+esac
+case " $stories " in *" keycloak "*)
+  apt default-jre-headless='java -version' maven='mvn -version' unzip='unzip -v'
+  made "$cache/keycloak-$(key keycloak/keycloak.version keycloak/realm.json)" keycloak
   ;;
 esac
 case " $stories " in *" compose "*)

@@ -251,7 +251,7 @@ func TestForwardAuthNeverReadsTheModelFromTheBody(t *testing.T) {
 			if got := ask("GET", "/v1/models/public"); got.StatusCode != 200 {
 				t.Errorf("the description of an allowed model: %d %s", got.StatusCode, got.body)
 			}
-			if got := h.askAs(append(told(dialect, "POST", "models.test", "/v1/files"), "Authorization: Bearer "+h.token("admin"))...); got.StatusCode != 200 {
+			if got := h.askAs(append(told(dialect, "POST", "models.test", "/v1/embeddings"), "Authorization: Bearer "+h.token("admin"))...); got.StatusCode != 200 {
 				t.Errorf("a rule about no model: %d %s", got.StatusCode, got.body)
 			}
 		})

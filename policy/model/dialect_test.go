@@ -12,6 +12,7 @@ import (
 const (
 	asProblem = `{"title":"This caller may not do this.","status":403,"reason":"forbidden","request_id":"0af7"}` + "\n"
 	asText    = `{"error":"This caller may not do this.","reason":"forbidden","request_id":"0af7"}` + "\n"
+	asMLflow  = `{"error_code":"PERMISSION_DENIED","message":"This caller may not do this.","reason":"forbidden","request_id":"0af7"}` + "\n"
 	asObject  = `{"error":{"message":"This caller may not do this.","type":"gateway_error","param":null,"code":"forbidden"},"reason":"forbidden","request_id":"0af7"}` + "\n"
 )
 
@@ -29,6 +30,8 @@ func TestDialects(t *testing.T) {
 		{"flask", "application/problem+json", asProblem, false, false, 0, 0},
 		{"tensorflow", "application/json", asText, true, false, 0, 0},
 		{"triton", "application/json", asText, true, false, 0, 0},
+		{"mlflow", "application/json", asMLflow, false, false, 0, 0},
+		{"sagemaker", "application/problem+json", asProblem, false, false, 0, 0},
 		{"openai", "application/json", asObject, false, false, 10 * minute, 5 * minute},
 		{"ollama", "application/json", asText, false, true, 10 * minute, 5 * minute},
 	} {
@@ -51,8 +54,8 @@ func TestDialects(t *testing.T) {
 			}
 		})
 	}
-	if n := len(model.Names()); n != 6 {
-		t.Errorf("%d dialects; this table has 6", n)
+	if n := len(model.Names()); n != 8 {
+		t.Errorf("%d dialects; this table has 8", n)
 	}
 }
 

@@ -4,6 +4,8 @@
 // responses. Each family is a [Dialect] in a file of its own.
 package model
 
+import "strings"
+
 // These are values of [Call.Version] that are not versions.
 const (
 	// Latest is the version of a call that names none, where the server has versions and chooses.
@@ -33,6 +35,14 @@ type Call struct {
 // a caller could run by HEAD what the rule denies.
 func (c Call) Runs(verb string) bool {
 	return c.Verb == verb || c.Verb == "head" && verb == "get"
+}
+
+// Numbered returns the version if the request names one, and "" for a label or where the servers choose.
+func (c Call) Numbered() string {
+	if c.Version == Latest || strings.HasPrefix(c.Version, Label) {
+		return ""
+	}
+	return c.Version
 }
 
 // Class returns the class of the verb; "" for an HTTP method, even one that is spelled like a verb, such

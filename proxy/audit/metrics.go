@@ -97,7 +97,7 @@ func NewMetrics(o MetricsOptions) *Metrics {
 		bytesIn:  counter("sallyport_request_body_bytes_total", "Content received from clients.", "route"),
 		bytesOut: counter("sallyport_response_body_bytes_total", "Content sent to clients.", "route"),
 	}
-	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers the name is other.", "principal")
+	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers within a day the name is other.", "principal")
 	m.candidates = counter("sallyport_candidate_decisions_total", "Requests on routes with candidate_rules, by what the rules of the route decided and what the candidates would decide.", "route", "rules", "candidate")
 	m.none = m.route(noRoute)
 	m.routes.Store(&map[string]*routeMetrics{})
@@ -205,7 +205,7 @@ func (m *Metrics) Observe(rec *Record) {
 		r.observeCandidate(m.candidates, rec)
 	}
 	if rec.Credential == "basic" {
-		m.basic.observe(rec.Principal)
+		m.basic.observe(rec.Principal, rec.Time)
 	}
 }
 

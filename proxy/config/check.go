@@ -12,6 +12,7 @@ import (
 
 	"sallyport/policy/model"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/upstream"
 )
 
 // check records every fault of the file that its own text shows: those of each
@@ -32,7 +33,7 @@ func (c *Config) check(f *setting.Faults) {
 		checkName("upstreams", name, f)
 		u := c.Upstreams[name]
 		u.Check("upstreams."+name, f)
-		checkServes("upstreams."+name+".serves", u.Serves, f)
+		checkDialect("upstreams."+name, &u, f)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Policies)) {
 		checkName("policies", name, f)
@@ -195,10 +196,11 @@ func (l *ServerLimits) check(f *setting.Faults) {
 	}
 }
 
-// checkServes records a name that is no dialect's.
-func checkServes(path, name string, f *setting.Faults) {
-	if _, ok := model.ByName(name); !ok {
-		f.Add(path, name, "no such dialect", "write one of "+strings.Join(model.Names(), ", "))
+// checkDialect records the faults of what an upstream says of its dialect.
+func checkDialect(path string, u *upstream.Config, f *setting.Faults) {
+	_, faults := model.New(modelConfig(u))
+	for _, fault := range faults {
+		f.Add(setting.Join(path, fault.Key), fault.Value, fault.Problem, fault.Cure)
 	}
 }
 

@@ -132,7 +132,7 @@ func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {
 		for _, fault := range found {
 			f.Add(at+".upstream", fault.Value, fault.Problem, fault.Cure)
 		}
-		checkServes(at+".serves", r.Serves, f)
+		checkDialect(at, &u, f)
 		return
 	}
 	if r.Serves != "" {
@@ -176,6 +176,9 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 	if all && len(callersByKind(names)) < 2 {
 		f.Add(list, strings.Join(names, ", "), "all of one kind of proof, of which a request has one", "list two kinds, such as an issuer and a key, or write callers as a list")
 	}
+	if both := c.inAuthorization(names); all && len(both) > 1 {
+		f.Add(list, strings.Join(both, ", "), "all of these come in Authorization, of which a request has one", "replace the password by a key or a certificate, or write callers as a list, of which one is enough")
+	}
 	for i, a := range r.Audience {
 		at := setting.Index(at+".audience", i)
 		switch {
@@ -185,6 +188,20 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 			f.Add(at, a, "none of the route's issuers has this audience, so no token could have it", "choose from: "+strings.Join(audiences, ", "))
 		}
 	}
+}
+
+// inAuthorization returns the first caller of each kind whose credential can be nowhere but in the field
+// Authorization: tokens without token_from, and passwords. API keys have fields of their own.
+func (c *Config) inAuthorization(names []string) []string {
+	var all, kinds []string
+	for _, caller := range names {
+		kind, name, _ := strings.Cut(caller, "/")
+		if slices.Contains(kinds, kind) || kind != "basic" && (kind != "issuer" || c.Issuers[name].TokenFrom != nil) {
+			continue
+		}
+		kinds, all = append(kinds, kind), append(all, caller)
+	}
+	return all
 }
 
 // samePrefix returns which of the callers before is an issuer that is asked about the same

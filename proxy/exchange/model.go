@@ -1,7 +1,9 @@
 package exchange
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/upstream"
 )
 
 // A scanner can inspect content on its way, beside the digest.
@@ -103,6 +106,7 @@ func (x *exchange) prepare() {
 	case x.asker == "" && x.head.ContentLength != 0:
 		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
 			Decide:   x.decideNamed,
+			Early:    x.decideEarly,
 			Encoding: x.head.Fields.Get("grpc-encoding"),
 			Inflate:  x.route.Limits.Body,
 		})
@@ -131,6 +135,48 @@ func (x *exchange) decideNamed(n model.Named) error {
 	}
 	x.scanned.set(named{by: call.Dialect, what: n})
 	return nil
+}
+
+// decideEarly refuses a long call before more of it is read, if what it has named so far is not
+// allowed.
+func (x *exchange) decideEarly(n model.Named) error {
+	_, err := x.route.Policy.Decide(&x.caller, x.reading.Call.With(n), x.about)
+	return err
+}
+
+// awaitDecision keeps back the head of an answer to a unary call that has not named its model yet, so
+// that a refusal can still be told. Some servers send a head before they have the message.
+func (x *exchange) awaitDecision(answer *upstream.Response) error {
+	if !x.content.unverified() || x.content.sealed || x.reading.Streams() || x.scanned.known() {
+		return nil
+	}
+	b := &begunBody{Body: answer.Body}
+	b.first.Grow(bytes.MinRead)
+	n, err := answer.Body.Read(b.first.AvailableBuffer()[:bytes.MinRead])
+	if err != nil && err != io.EOF {
+		return err
+	}
+	b.first.Write(b.first.AvailableBuffer()[:n])
+	b.err = err
+	answer.Body = b
+	return nil
+}
+
+// begunBody is content of which the first piece was read before.
+type begunBody struct {
+	message.Body
+	first bytes.Buffer
+	err   error // of that read
+}
+
+func (b *begunBody) Read(p []byte) (int, error) {
+	switch {
+	case b.first.Len() > 0:
+		return b.first.Read(p)
+	case b.err != nil:
+		return 0, b.err
+	}
+	return b.Body.Read(p)
 }
 
 // scan reads the model from held content. A fault is no refusal yet: a rule that is not

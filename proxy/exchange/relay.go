@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"io"
-	"sallyport/policy/model"
 	"slices"
 	"strings"
 
@@ -234,8 +233,8 @@ func (x *exchange) nameModel(h *message.Response) {
 	if x.call.Model != "" {
 		h.Fields.Add(seal.ModelField, printable(x.call.Model))
 	}
-	if x.call.Version != "" && x.call.Version != model.Latest {
-		h.Fields.Add(seal.VersionField, x.call.Version)
+	if v := x.call.Numbered(); v != "" {
+		h.Fields.Add(seal.VersionField, v)
 	}
 }
 
