@@ -162,11 +162,10 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 	if l.Principal == "anonymous" {
 		caller = identity.Anonymous()
 	}
-	dialect, known := model.ByName(l.Dialect)
 	switch {
 	case l.Verb == "":
 		d.Why = "the record is of an older gateway, which did not record what was asked for"
-	case !known || dialect.Name() != r.Dialect.Name():
+	case l.Dialect != r.Dialect.Name():
 		d.Why = "the server was " + l.Dialect + " and is now " + r.Dialect.Name()
 	case slices.ContainsFunc(slices.Concat(l.Scopes, l.Groups, []string{l.Model, l.Version}), func(s string) bool { return strings.HasSuffix(s, "…") }):
 		d.Why = "the record was cut"
