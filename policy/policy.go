@@ -188,7 +188,8 @@ func (p *Policy) Provide(caller *identity.Principal, call model.Call, facts *Fac
 
 // ProvideUnnamed is [Policy.Provide] for a call whose body will name the model: it refuses what
 // [Policy.Screen] refuses. The call must be completed by [Provisional.Complete] before the end of the
-// body, or of the message that names the model, is sent.
+// body, or of the message that names the model, is sent. It is for gRPC, whose servers act on whole
+// messages, whatever their dialect says of other requests.
 func (p *Policy) ProvideUnnamed(caller *identity.Principal, call model.Call, facts *Facts) (Provisional, error) {
 	if caller.IsZero() || call.Dialect == nil || call.Verb == "" {
 		return Provisional{}, &Refusal{Reason: ReasonForbidden, Cause: "the caller or the call is not known"}
@@ -196,7 +197,7 @@ func (p *Policy) ProvideUnnamed(caller *identity.Principal, call model.Call, fac
 	if err := p.Screen(caller, call); err != nil {
 		return Provisional{}, err
 	}
-	return p.provide(caller, call, facts)
+	return Provisional{policy: p, caller: caller, call: call, facts: facts}, nil
 }
 
 func (p *Policy) provide(caller *identity.Principal, call model.Call, facts *Facts) (Provisional, error) {

@@ -235,7 +235,9 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	r.Durable = cfg.DurabilityOf(c)
 	r.Integrity = seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.DialectOf(c).ActsOnWhole())
 	r.Limits.Rates = s.counts.Rates(c.Name, c.Limits.Rate)
-	r.Limits.InFlight = s.counts.InFlight(c.Name, c.Limits.InFlight)
+	r.Limits.InFlight = s.counts.InFlight(c.Name, c.Limits.InFlight.Number)
+	r.Limits.Places = s.counts.Places(c.Name, c.Limits.InFlight.Entries)
+	r.Limits.Headers = c.Limits.Headers
 	r.TakesPasswords = c.Callers.TakesPasswords()
 	r.TakesAPIKeys = c.Callers.TakesAPIKeys()
 	r.ForwardAuthorization = c.ForwardAuthorization
@@ -261,7 +263,7 @@ func decidingRoute(cfg *Config, c *route.Config) (*route.Route, error) {
 		Paths:     route.NewPaths(&c.Paths, cfg.DialectOf(c)),
 		Fixed:     route.NewFixed(c.Respond),
 		WebSocket: c.Websocket,
-		Limits:    route.Limits{Body: c.Limits.BodyBytes()},
+		Limits:    route.Limits{Body: c.Limits.BodyBytes(), Inflated: c.Limits.Inflated.Or(64 << 20)},
 	}
 	var err error
 	if r.Rewriting, err = route.NewRewriting(c); err != nil {

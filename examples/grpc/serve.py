@@ -55,12 +55,19 @@ def hang(request, context):
         print("gave up", request.decode(), flush=True)
 
 
+def compressed(request, context):
+    """Compresses its answer if the caller takes that."""
+    context.set_compression(grpc.Compression.Gzip)
+    return request
+
+
 def fail(request, context):
     context.abort(grpc.StatusCode.NOT_FOUND, "no such model: " + request.decode() + " \u00fc")
 
 
 METHODS = {
     "Predict": grpc.unary_unary_rpc_method_handler(echo),
+    "Compressed": grpc.unary_unary_rpc_method_handler(compressed),
     "Fail": grpc.unary_unary_rpc_method_handler(fail),
     "Count": grpc.unary_stream_rpc_method_handler(count),
     "Hang": grpc.unary_stream_rpc_method_handler(hang),

@@ -29,6 +29,7 @@ func TestDialects(t *testing.T) {
 		{"raw", "application/problem+json", asProblem, false, false, 0, 0},
 		{"flask", "application/problem+json", asProblem, false, false, 0, 0},
 		{"tensorflow", "application/json", asText, true, false, 0, 0},
+		{"v2", "application/json", asText, false, false, 0, 0},
 		{"triton", "application/json", asText, true, false, 0, 0},
 		{"mlflow", "application/json", asMLflow, false, false, 0, 0},
 		{"sagemaker", "application/problem+json", asProblem, false, false, 0, 0},
@@ -54,8 +55,8 @@ func TestDialects(t *testing.T) {
 			}
 		})
 	}
-	if n := len(model.Names()); n != 8 {
-		t.Errorf("%d dialects; this table has 8", n)
+	if n := len(model.Names()); n != 9 {
+		t.Errorf("%d dialects; this table has 9", n)
 	}
 }
 

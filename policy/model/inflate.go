@@ -333,15 +333,24 @@ func (z *inflater) symbols() (more bool, err error) {
 	}
 }
 
-// repeat puts length bytes that stand offset bytes before.
+// repeat puts length bytes that stand offset bytes before. The bytes may include those it puts.
 func (z *inflater) repeat(length, offset int) error {
 	for length > 0 {
 		from := (z.at - offset) & (len(z.window) - 1)
-		// The copy ends where either side wraps, and where it would read what it writes.
-		n := min(length, offset, len(z.window)-from, len(z.window)-z.at)
-		copy(z.window[z.at:z.at+n], z.window[from:from+n])
-		length -= n
-		if err := z.advance(n); err != nil {
+		end := min(z.at+length, len(z.window))
+		if from > z.at { // beyond the wrap
+			end = min(end, z.at+len(z.window)-from)
+		}
+		to := z.at
+		if from < to {
+			for to < end {
+				to += copy(z.window[to:end], z.window[from:to]) // twice as much each time
+			}
+		} else {
+			to += copy(z.window[to:end], z.window[from:])
+		}
+		length -= to - z.at
+		if err := z.advance(to - z.at); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,7 @@ func (c *Config) checkPolicy(path string, rules []policy.Rule, f *setting.Faults
 }
 
 func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) {
+	r.CheckLimits(at, c.DialectOf(r), f)
 	c.checkRulesOf(r, at+".rules", &r.Rules, f)
 	if len(c.RulesOf(r)) == 0 && r.Rules.Policy == "" && r.Respond == nil {
 		f.Add(at+".rules", "", "a route without rules", `write who may do what, such as [{allow: "*", who: {scope: models.predict}}]`)

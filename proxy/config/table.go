@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport/policy"
+	"sallyport/proxy/limit"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 )
@@ -32,7 +33,8 @@ type RouteInfo struct {
 	Candidate []string `json:"candidate_rules"`
 	Body      string   `json:"limit_body"`
 	Rate      []string `json:"limit_rate"`
-	InFlight  int      `json:"limit_in_flight"` // 0: no bound
+	InFlight  int      `json:"limit_in_flight"`    // of the whole route; 0: no bound
+	Places    []string `json:"limit_in_flight_by"` // of entries, each in words
 	Timeouts  string   `json:"timeouts"`
 	Websocket bool     `json:"websocket"`
 	Durable   string   `json:"audit_durable"`
@@ -53,7 +55,7 @@ func (c *Config) Table() []RouteInfo {
 			Name: r.Name, Host: r.Host, Path: r.Path, Paths: r.Paths.InWords(), Methods: r.Methods,
 			Upstream: name, Serves: c.DialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r),
 			Body:     setting.Size(r.Limits.BodyBytes()).String(),
-			InFlight: r.Limits.InFlight, Websocket: r.Websocket, Durable: string(c.DurabilityOf(r)),
+			InFlight: r.Limits.InFlight.Number, Places: []string{}, Websocket: r.Websocket, Durable: string(c.DurabilityOf(r)),
 			Endpoints: []string{}, Rules: []string{}, Candidate: []string{}, Rate: []string{}, Insecure: []string{},
 			Timeouts: fmt.Sprintf("connect %s, head %s, idle %s, total %s", t.Connect, t.Head, t.Idle, t.Total),
 		}
@@ -76,11 +78,14 @@ func (c *Config) Table() []RouteInfo {
 			info.Candidate = append(info.Candidate, ruleInWords(&rule))
 		}
 		for _, rate := range r.Limits.Rate {
-			words := rate.Limit.String() + " per " + rate.Per
+			words := rate.Words()
 			if rate.Burst > 0 {
 				words += fmt.Sprintf(", burst %d", rate.Burst)
 			}
-			info.Rate = append(info.Rate, words)
+			info.Rate = append(info.Rate, words+ofInWords(&rate.Scope))
+		}
+		for _, place := range r.Limits.InFlight.Entries {
+			info.Places = append(info.Places, place.Words()+ofInWords(&place.Scope))
 		}
 		if r.ForwardAuthorization {
 			info.Insecure = append(info.Insecure, "insecure_forward_authorization")
@@ -106,6 +111,28 @@ func (c *Config) Table() []RouteInfo {
 		table = append(table, info)
 	}
 	return table
+}
+
+// ofInWords describes the requests that an entry of limits counts; "" for all.
+func ofInWords(s *limit.Scope) string {
+	var of []string
+	if len(s.Models) > 0 {
+		var models []string
+		for _, m := range s.Models {
+			models = append(models, m.String())
+		}
+		of = append(of, "models "+strings.Join(models, " "))
+	}
+	if len(s.Verbs) > 0 {
+		of = append(of, "verbs "+strings.Join(s.Verbs, " "))
+	}
+	if len(s.Groups) > 0 {
+		of = append(of, "groups "+strings.Join(s.Groups, " "))
+	}
+	if of == nil {
+		return ""
+	}
+	return " (" + strings.Join(of, "; ") + ")"
 }
 
 // DurabilityOf returns how durable the records of a route are. The route's setting takes precedence

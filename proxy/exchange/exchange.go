@@ -71,6 +71,7 @@ type facts struct {
 
 // scratch holds memory that is reused from request to request.
 type scratch struct {
+	limited   limited
 	out       message.Fields // fields for the upstream
 	forwarded forwardedCache
 	modelAsk  model.Request // input of the dialect
@@ -135,6 +136,7 @@ func (x *exchange) finish() {
 	x.writeRecord()
 	s.live.leave(x)
 	x.admitted.release()
+	x.limited.release()
 	x.content.held.Release()
 	s.inFlight.Add(-1)
 	s.Metrics.Observe(&x.record)

@@ -163,6 +163,8 @@ func (x *exchange) dropOwnFields(fields *message.Fields) {
 			return !x.route.KeepServer
 		case "signature", "signature-input":
 			return signs
+		case "ratelimit", "ratelimit-policy":
+			return x.route.Limits.Count()
 		}
 		return strings.HasPrefix(f.Name, "x-sallyport-")
 	})

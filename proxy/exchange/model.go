@@ -99,7 +99,7 @@ func (x *exchange) interpret() error {
 // prepare gets the scanner for the content, if the decision needs it. A proxy that asks for a
 // decision shows no content, or content that need not be what it forwards.
 func (x *exchange) prepare() {
-	if !x.reading.NeedsBody() || x.route.Fixed != nil || !x.route.Policy.AboutModels() && !x.triesCandidate() {
+	if !x.reading.NeedsBody() || x.route.Fixed != nil || !x.route.Policy.AboutModels() && !x.triesCandidate() && !x.limitsNeedModel() {
 		return
 	}
 	switch {
@@ -108,7 +108,7 @@ func (x *exchange) prepare() {
 			Decide:   x.decideNamed,
 			Early:    x.decideEarly,
 			Encoding: x.head.Fields.Get("grpc-encoding"),
-			Inflate:  x.route.Limits.Body,
+			Inflate:  x.route.Limits.Inflated,
 		})
 	case x.asker != "" && x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		x.scanned.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}
@@ -131,6 +131,9 @@ func (x *exchange) decideNamed(n model.Named) error {
 		return nil
 	}
 	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
+		return err
+	}
+	if err := x.countCall(call); err != nil {
 		return err
 	}
 	x.scanned.set(named{by: call.Dialect, what: n})

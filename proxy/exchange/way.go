@@ -109,7 +109,11 @@ func (x *exchange) decide() (verdict, error) {
 	if err := x.takeBody(); err != nil {
 		return verdict{}, err
 	}
-	return x.authorize()
+	v, err := x.authorize()
+	if err != nil {
+		return verdict{}, err
+	}
+	return v, x.countDecided()
 }
 
 // read parses the head into the form that every later step uses. It refuses a head that two parsers

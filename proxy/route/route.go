@@ -66,9 +66,15 @@ type Route struct {
 // Limits are the limits of one route. The counters outlive the exchanges.
 type Limits struct {
 	Body     int64 // largest request body in bytes; zero: none
+	Inflated int64 // largest message after decompression
 	Rates    limit.Rates
-	InFlight *limit.InFlight
+	InFlight *limit.InFlight // of the whole route
+	Places   *limit.Places   // in flight too, by entries
+	Headers  bool            // every answer tells what is left of the rates
 }
+
+// Count reports whether entries count the route's requests. Only the gateway then writes RateLimit.
+func (l *Limits) Count() bool { return len(l.Rates) > 0 || l.Places.Count() }
 
 // IdentityNames are the lower-case names of the identity fields; "" leaves one out.
 type IdentityNames struct{ Principal, Scopes, RequestID string }
