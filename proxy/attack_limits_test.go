@@ -57,7 +57,7 @@ func TestCallerWithoutTheRightTakesNothingOfSharedLimits(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", who: {scope: admin}}]
+    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", models: "*", who: {scope: admin}}]
     limits: {rate: [{per: model, limit: 3/h}, {per: route, limit: 4/h}, {per: principal, limit: 1000/h}]}
   - host: models.test
     path: /tf
@@ -65,7 +65,7 @@ func TestCallerWithoutTheRightTakesNothingOfSharedLimits(t *testing.T) {
     upstream: '%s'
     serves: tensorflow
     callers: issuer/corp
-    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", who: {scope: admin}}]
+    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", models: "*", who: {scope: admin}}]
     limits: {rate: [{per: model, limit: 3/h}, {per: route, limit: 4/h}]}
 `})
 	attacker, victim := h.as("mallory", predict), h.as("alice", []string{"admin"})
@@ -103,7 +103,7 @@ func TestManyModelsOfOneCallerLeaveRoomForOthers(t *testing.T) {
     upstream: '%s'
     serves: tensorflow
     callers: issuer/corp
-    rules: [{allow: "*"}]
+    rules: [{allow: "*", models: "*"}]
     limits: {rate: {per: model, limit: 1/h}}
 `})
 	client, allowed := h.client(true), 0
@@ -146,7 +146,7 @@ func TestPlacesInFlightComeBackOnEveryWayOut(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
 	h := build(t, plan{audience: "models, groups: groups", options: proxy.Options{Dial: panics}, routes: `
-  - {host: models.test, path: /fails, upstream: 'http://fails.test', callers: issuer/corp, rules: [{allow: "*"}], limits: {in_flight: [{per: principal, limit: 1}]}}
+  - {host: models.test, path: /fails, upstream: 'http://fails.test', callers: issuer/corp, rules: [{allow: "*", models: "*"}], limits: {in_flight: [{per: principal, limit: 1}]}}
   - host: models.test
     upstream: '%s'
     serves: openai
@@ -263,7 +263,7 @@ func TestUnclearBodyDoesNotEvadeALimitByModel(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*"}]
+    rules: [{allow: "*", models: "*"}]
     limits: {rate: {per: route, models: ["gold*"], verbs: [chat], limit: 1/h}}
 `})
 	if r := h.chatWith("gold-1", nil); r.StatusCode != 200 {
@@ -286,9 +286,9 @@ func TestUnclearBodyDoesNotEvadeALimitByModel(t *testing.T) {
 // Only the gateway tells what is left, and it tells the nearest limit.
 func TestAnswersTellWhatIsLeft(t *testing.T) {
 	h := build(t, plan{routes: `
-  - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], limits: {headers: true, rate: [{per: principal, limit: 3/h, name: mine}, {per: route, limit: 1000/s}]}}
-  - {host: models.test, path: /quiet, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], limits: {rate: {per: principal, limit: 2/m}}}
-  - {host: models.test, path: /free, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", models: "*"}], limits: {headers: true, rate: [{per: principal, limit: 3/h, name: mine}, {per: route, limit: 1000/s}]}}
+  - {host: models.test, path: /quiet, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", models: "*"}], limits: {rate: {per: principal, limit: 2/m}}}
+  - {host: models.test, path: /free, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", models: "*"}]}
 `, handler: func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("RateLimit", `"theirs";r=999`)
 		w.Header().Set("RateLimit-Policy", `"theirs";q=999`)
