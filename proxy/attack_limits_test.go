@@ -349,10 +349,13 @@ func TestAnswersTellWhatIsLeft(t *testing.T) {
 // A call over the rate ends with RESOURCE_EXHAUSTED, and tells programs and client libraries when to try
 // again. The victim is not touched.
 func TestCallOverTheRateTellsWhenToRetry(t *testing.T) {
-	h, s := buildGRPC(t, strings.TrimRight(grpcRoute, "\n")+"\n    limits: {rate: {per: [principal, verb], verbs: [inference], limit: 1/h}}\n")
-	const method = "/tensorflow.serving.PredictionService/Predict"
+	s := newGRPCServer(t)
+	h := build(t, plan{more: `upstreams: {tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}}`, routes: `
+  - {host: models.test, upstream: tf, callers: issuer/corp, rules: [{allow: metadata}], limits: {rate: {per: [principal, verb], verbs: [metadata], limit: 1/h}}}
+`})
+	const method = "/grpc.health.v1.Health/Check"
 	call := func(token string) *http.Response {
-		res, err := h.call(t.Context(), method, strings.NewReader(""), "Authorization", token)
+		res, err := h.call(t.Context(), method, strings.NewReader(string(framedText(""))), "Authorization", token)
 		if err != nil {
 			t.Fatal(err)
 		}
