@@ -145,6 +145,8 @@ func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 		return text(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T.+)?$`, "2027-02-01T00:00:00Z", "2027-02-01")
 	case reflect.TypeFor[setting.Secret]():
 		return secretSchema()
+	case reflect.TypeFor[policy.Version]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{text("^(latest|label:.+|[^*? ]+)$", "3", "latest", "label:stable"), {Type: "integer", Minimum: json.Number("0")}}}
 	case reflect.TypeFor[route.RulesRef]():
 		list, one := inner(reflect.TypeFor[[]policy.Rule]()), uint64(1)
 		list.MinItems = &one

@@ -30,6 +30,7 @@ type RouteInfo struct {
 	Callers   []string `json:"callers"`
 	Audience  []string `json:"audience"`
 	Rules     []string `json:"rules"` // each in words
+	Candidate []string `json:"candidate_rules"`
 	Body      string   `json:"limit_body"`
 	Rate      []string `json:"limit_rate"`
 	InFlight  int      `json:"limit_in_flight"`    // of the whole route; 0: no bound
@@ -55,7 +56,7 @@ func (c *Config) Table() []RouteInfo {
 			Upstream: name, Serves: c.DialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r),
 			Body:     setting.Size(r.Limits.BodyBytes()).String(),
 			InFlight: r.Limits.InFlight.Number, Places: []string{}, Websocket: r.Websocket, Durable: string(c.DurabilityOf(r)),
-			Endpoints: []string{}, Rules: []string{}, Rate: []string{}, Insecure: []string{},
+			Endpoints: []string{}, Rules: []string{}, Candidate: []string{}, Rate: []string{}, Insecure: []string{},
 			Timeouts: fmt.Sprintf("connect %s, head %s, idle %s, total %s", t.Connect, t.Head, t.Idle, t.Total),
 		}
 		if own := c.OwnTimeouts(r); len(u.GRPC) > 0 && own.Head == 0 && own.Idle == 0 {
@@ -72,6 +73,9 @@ func (c *Config) Table() []RouteInfo {
 		}
 		for _, rule := range c.RulesOf(r) {
 			info.Rules = append(info.Rules, ruleInWords(&rule))
+		}
+		for _, rule := range c.CandidateRulesOf(r) {
+			info.Candidate = append(info.Candidate, ruleInWords(&rule))
 		}
 		for _, rate := range r.Limits.Rate {
 			words := rate.Words()
@@ -158,8 +162,15 @@ func ruleInWords(r *policy.Rule) string {
 	if len(r.Deny) > 0 {
 		words = "deny " + strings.Join(r.Deny, ", ")
 	}
-	if len(r.Models) > 0 {
+	if len(r.Models) > 0 && !r.AllModels() {
 		words += " of " + strings.Join(r.Models, " or ")
+	}
+	for i, v := range r.Versions {
+		if i == 0 {
+			words += " in version " + string(v)
+			continue
+		}
+		words += " or " + string(v)
 	}
 	var who []string
 	add := func(what string, values []string) {
@@ -173,6 +184,9 @@ func ruleInWords(r *policy.Rule) string {
 		add("claim "+claim, r.Who.Claim[claim])
 	}
 	add("principal", r.Who.Principal)
+	if r.When != "" {
+		who = append(who, strings.Join(strings.Fields(r.When), " "))
+	}
 	if len(who) > 0 {
 		words += " if " + strings.Join(who, " and ")
 	}

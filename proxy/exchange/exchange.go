@@ -53,6 +53,7 @@ type facts struct {
 	call        model.Call
 	content     content
 	scanned     scanned
+	about       *policy.Facts // what conditions of rules may ask; nil if there are none
 	// provisional permits sending an unverified body except for its end.
 	provisional policy.Provisional
 	admitted
@@ -131,6 +132,7 @@ func (x *exchange) finish() {
 	x.record.Duration = x.elapsed()
 	x.record.Own = x.record.Duration - x.record.UpstreamDuration
 	x.record.Dropped = x.dropped.words()
+	x.recordCall()
 	x.writeRecord()
 	s.live.leave(x)
 	x.admitted.release()

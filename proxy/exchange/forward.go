@@ -60,6 +60,9 @@ func (x *exchange) forward(v verdict) error {
 	if answer.Head.ContentLength < 0 || answer.Head.Status == http.StatusSwitchingProtocols {
 		defer x.endWithCredential()()
 	}
+	if err := x.awaitDecision(answer); err != nil {
+		return x.blame(err)
+	}
 	if answer.Head.Status == http.StatusSwitchingProtocols {
 		return x.tunnel(answer)
 	}

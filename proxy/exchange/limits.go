@@ -58,7 +58,7 @@ func (x *exchange) admitByLimits() error {
 	if x.reading.NeedsBody() {
 		stages, head = limit.Early, limit.Head
 	} else if x.route.Limits.Count() {
-		if _, denied = x.route.Policy.Decide(&x.caller, x.call); denied != nil {
+		if _, denied = x.route.Policy.Decide(&x.caller, x.call, x.about); denied != nil {
 			stages, head = limit.Early, limit.Early
 		}
 	}

@@ -94,7 +94,7 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	}
 	contentType, text := dialect.Refusal(o.status, o.text, r.reason, x.record.RequestID)
 	if x.grpc {
-		contentType, text = "application/grpc", nil
+		contentType, text = callType, nil
 	}
 	h := message.Response{Status: o.status, ContentLength: int64(len(text)), Fields: message.Fields{
 		{Name: "content-type", Value: contentType},

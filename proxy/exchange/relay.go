@@ -2,10 +2,10 @@ package exchange
 
 import (
 	"io"
-	"sallyport/policy/model"
 	"slices"
 	"strings"
 
+	"sallyport/auth/httpsig"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -19,6 +19,9 @@ func (x *exchange) relay(answer *upstream.Response) error {
 	h := &answer.Head
 	x.rewriteLocation(h, answer.Host)
 	x.dress(h)
+	if x.grpc {
+		x.shapeCall(h)
+	}
 	hasBody := message.MayHaveBody(x.head.Method, h.Status)
 	held := x.holdsAnswer(h)
 	form := x.answer.FormOf(x.head, h, held)
@@ -234,10 +237,10 @@ func (x *exchange) nameModel(h *message.Response) {
 		return
 	}
 	if x.call.Model != "" {
-		h.Fields.Add(seal.ModelField, printable(x.call.Model))
+		h.Fields.Add(httpsig.ModelField, printable(x.call.Model))
 	}
-	if x.call.Version != "" && x.call.Version != model.Latest {
-		h.Fields.Add(seal.VersionField, x.call.Version)
+	if v := x.call.Numbered(); v != "" {
+		h.Fields.Add(httpsig.VersionField, v)
 	}
 }
 

@@ -264,14 +264,13 @@ func (x *exchange) authorize() (v verdict, err error) {
 		v.kind = fixedAnswer
 	}
 	x.call = x.scanned.get().call(&x.reading)
-	x.record.Model = x.call.Model
 	switch {
 	case !x.content.unverified(), x.scanned.known() && !x.content.sealed:
-		v.grant, err = x.route.Policy.Decide(&x.caller, x.call)
+		v.grant, err = x.route.Policy.Decide(&x.caller, x.call, x.about)
 	case x.reading.NeedsBody() && !x.scanned.known() && x.scanned.scanner != nil:
-		v.provisional, err = x.route.Policy.ProvideUnnamed(&x.caller, x.call)
+		v.provisional, err = x.route.Policy.ProvideUnnamed(&x.caller, x.call, x.about)
 	default:
-		v.provisional, err = x.route.Policy.Provide(&x.caller, x.call)
+		v.provisional, err = x.route.Policy.Provide(&x.caller, x.call, x.about)
 	}
 	x.provisional = v.provisional
 	if err == nil {

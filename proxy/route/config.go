@@ -82,7 +82,7 @@ type Config struct {
 	// Upstream is a name under upstreams, or a URL.
 	Upstream string `yaml:"upstream"`
 	// Serves says what kind of server the URL in upstream is: raw, flask,
-	// tensorflow, triton, openai or ollama. Default: raw.
+	// tensorflow, v2, triton, openai or ollama. Default: raw.
 	Serves string `yaml:"serves"`
 	// Callers lists the accepted credentials: issuer/NAME for bearer tokens of that issuer,
 	// key/NAME for signatures by keys of that principal, key for those of all principals,
@@ -96,6 +96,9 @@ type Config struct {
 	// Rules decide which caller may do what: a list of rules, or the name of one
 	// under policies. A deny goes before any allow; what no rule allows is refused.
 	Rules RulesRef `yaml:"rules"`
+	// CandidateRules are rules to try out: a list, or the name of one under policies. What they would
+	// decide is recorded as candidate, and counted; it has no other effect.
+	CandidateRules RulesRef `yaml:"candidate_rules"`
 	// AllowFrom are the addresses from which requests are accepted, checked before authentication.
 	// Default: all.
 	AllowFrom setting.List[setting.CIDR] `yaml:"allow_from"`
@@ -150,6 +153,9 @@ type RulesRef struct {
 	Policy string        // "" if the rules stand here
 	Rules  []policy.Rule // nil if they stand under Policy
 }
+
+// IsZero reports whether the key is absent.
+func (r *RulesRef) IsZero() bool { return r.Policy == "" && r.Rules == nil }
 
 // Form implements [setting.Forms].
 func (r *RulesRef) Form(s setting.Shape) any {

@@ -25,16 +25,18 @@ const RequestIDField = "x-request-id"
 
 // Route is one entry of `routes`, ready for use. It is immutable.
 type Route struct {
-	Name     string
-	Methods  []string       // empty: any
-	Dialect  *model.Dialect // the upstream's dialect
-	Chain    *auth.Chain
-	Policy   *policy.Policy
-	Resource *Resource          // what clients without a token may learn; nil: nothing
-	Upstream *upstream.Upstream // nil with a fixed answer
-	Limits   Limits
-	Timeouts upstream.Timeouts // zero values mean no limit
-	Calls    CallTimeouts
+	Name    string
+	Methods []string       // empty: any
+	Dialect *model.Dialect // the upstream's dialect
+	Chain   *auth.Chain
+	Policy  *policy.Policy
+	// Candidate are the rules that are recorded and not enforced; nil if there are none.
+	Candidate *policy.Policy
+	Resource  *Resource          // what clients without a token may learn; nil: nothing
+	Upstream  *upstream.Upstream // nil with a fixed answer
+	Limits    Limits
+	Timeouts  upstream.Timeouts // zero values mean no limit
+	Calls     CallTimeouts
 
 	Access      Access
 	Rewriting   Rewriting
