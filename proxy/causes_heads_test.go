@@ -169,5 +169,7 @@ func refusedModels(t *testing.T) *refusals {
 	r.expect("bad_model", 400, "…", ask(`{"model":"`+r.secret("half-a-model"), ""))
 	r.expect("bad_model", 400, "the model cannot be read: the body has a content coding", ask(`{}`, "gzip"))
 	r.expect("bad_model", 400, "…", ask(`{"model":"a","model":"b"}`, ""))
+	r.expect("bad_model_name", 400, "…", r.do("GET", "/v1/models/%2Fx", "", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
+	r.expect("unknown_call", 404, "servers of the dialect openai have no such path that the gateway knows", r.do("POST", "/v9/x", "", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
 	return r
 }

@@ -3,217 +3,185 @@ package story
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"encoding/hex"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
 
-// Question is one request to a real model server, as its bytes, and what is known of
-// the answer. It is recorded for the tests of the dialects; the README of
-// policy/model/testdata/exchanges/classic describes the form of the files.
-type Question struct {
-	Name string
-	Note string // what the exchange shows; one line
+// The recorded exchanges with real servers, seen from the folder of a story. The README there
+// describes their form.
+const recordings = "../../policy/model/testdata/exchanges"
 
-	Request []byte // over HTTP/1.1: the whole message
+// keptBody is how much of an answer's body a recording keeps. It is enough to tell what the
+// server did, and keeps the folder small.
+const keptBody = 1200
 
-	Method   string // over gRPC: the path
-	Encoding string // over gRPC: grpc-encoding
-	Body     []byte // over gRPC: the frames
-
-	Varies bool // the body of the answer differs from run to run, so it is not kept
-}
-
-// Reply is what a server answered.
-type Reply struct {
-	Status  int    // of HTTP, or of gRPC
-	Message string // of gRPC
-	Body    []byte // the content, over gRPC the frames
-	Fields  http.Header
-}
-
-// Ask sends the question to a server at host:port and returns the answer.
-func (q Question) Ask(t testing.TB, address string) Reply {
-	t.Helper()
-	if q.Method != "" {
-		return q.askGRPC(t, address)
+// Recorded sends the request of each recording SERVER-*.http to the server at address, and
+// compares the answer with the recorded one, or writes it down if record is set. The function
+// served tells from the body of an answer which model made it; it returns "" if that is unknown.
+func Recorded(t *testing.T, record bool, server, address string, served func(body string) string) {
+	files, err := filepath.Glob(filepath.Join(recordings, server+"-*.http"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recordings of %s: %v", server, err)
 	}
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Write(q.Request); err != nil {
-		t.Fatal(err)
-	}
-	method, _, _ := strings.Cut(string(q.Request), " ")
-	res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
-	if err != nil {
-		t.Fatalf("%s: %v", q.Name, err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatalf("%s: %v", q.Name, err)
-	}
-	return Reply{Status: res.StatusCode, Body: body, Fields: res.Header}
-}
-
-// Through sends the question to the gateway, with a token, and returns the answer.
-func (q Question) Through(t testing.TB, g *Gateway, token string) Reply {
-	t.Helper()
-	if q.Method != "" {
-		transport := Client(t, g.CA).Transport.(*http.Transport)
-		return q.call(t, transport, g.URL(q.Method), "Bearer "+token)
-	}
-	res, body := g.Raw(t, []byte(strings.Replace(string(q.Request), "\r\n", "\r\nAuthorization: Bearer "+token+"\r\n", 1)))
-	return Reply{Status: res.StatusCode, Body: body, Fields: res.Header}
-}
-
-func (q Question) askGRPC(t testing.TB, address string) Reply {
-	t.Helper()
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	return q.call(t, &http.Transport{Protocols: protocols}, "http://"+address+q.Method, "")
-}
-
-// call makes the gRPC call with nothing but HTTP/2, so that no library mends it.
-func (q Question) call(t testing.TB, transport *http.Transport, url, authorization string) Reply {
-	t.Helper()
-	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, "POST", url, bytes.NewReader(q.Body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header = http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}}
-	if q.Encoding != "" {
-		req.Header.Set("Grpc-Encoding", q.Encoding)
-	}
-	if authorization != "" {
-		req.Header.Set("Authorization", authorization)
-	}
-	res, err := transport.RoundTrip(req)
-	if err != nil {
-		t.Fatalf("%s: %v", q.Name, err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatalf("%s: %v", q.Name, err)
-	}
-	end := res.Trailer
-	if end.Get("Grpc-Status") == "" {
-		end = res.Header // a call that fails at once has trailers only
-	}
-	status, err := strconv.Atoi(end.Get("Grpc-Status"))
-	if err != nil {
-		t.Fatalf("%s: HTTP status %d and no status of gRPC", q.Name, res.StatusCode)
-	}
-	return Reply{Status: status, Message: end.Get("Grpc-Message"), Body: body, Fields: res.Header}
-}
-
-// Denied reports whether an answer says that this caller may not make the call.
-func (q Question) Denied(r Reply) bool {
-	if q.Method != "" {
-		return r.Status == 7
-	}
-	return r.Status == http.StatusForbidden
-}
-
-// Row is one call in both forms, and whether it is allowed.
-type Row struct {
-	Name       string
-	Token      string
-	REST, GRPC Question
-	Denied     bool
-}
-
-// SameDecision asks each row over REST and over gRPC: both must be denied, or both be
-// allowed and answered without an error.
-func SameDecision(t *testing.T, g *Gateway, rows []Row) {
-	for _, row := range rows {
-		t.Run(row.Name, func(t *testing.T) {
-			rest, call := row.REST.Through(t, g, row.Token), row.GRPC.Through(t, g, row.Token)
-			if row.REST.Denied(rest) != row.Denied || row.GRPC.Denied(call) != row.Denied {
-				t.Errorf("denied should be %v: REST answers %d %s, gRPC %d %s", row.Denied, rest.Status, rest.Body, call.Status, call.Message)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".http"), func(t *testing.T) {
+			old, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if !row.Denied && (rest.Status != http.StatusOK || call.Status != 0) {
-				t.Errorf("REST answers %d %s, gRPC %d %s", rest.Status, rest.Body, call.Status, call.Message)
+			head, rest, found := strings.Cut(string(old), ">>>\n")
+			request, _, answered := strings.Cut(rest, "\n<<<\n")
+			if !found || !answered {
+				t.Fatalf("%s has no lines >>> and <<<", file)
+			}
+			answer, body := ask(t, address, request)
+			var remarks strings.Builder
+			for line := range strings.Lines(head) {
+				if !strings.HasPrefix(line, "served: ") {
+					remarks.WriteString(line)
+				}
+			}
+			if model := served(body); model != "" {
+				fmt.Fprintf(&remarks, "served: %s\n", model)
+			}
+			now := remarks.String() + ">>>\n" + request + "\n<<<\n" + answer
+			switch {
+			case now == string(old):
+			case record:
+				if err := os.WriteFile(file, []byte(now), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				t.Errorf("%s is out of date; record it again with -record if this is right. Now it would be:\n%s", file, now)
 			}
 		})
 	}
 }
 
-// keptBody is how much of an answer is kept.
-const keptBody = 800
-
-// Keep compares an exchange with the file NAME.txt of the folder for a server, or
-// writes the file if record is set. Served lists the models that the server worked on,
-// each as "NAME" or "NAME VERSION".
-func Keep(t testing.TB, record bool, folder, server string, q Question, r Reply, served []string) {
+// ask sends a recorded request and returns the answer in the form of a recording, and its body.
+func ask(t *testing.T, address, request string) (answer, whole string) {
 	t.Helper()
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "server: %s\nnote: %s\n", server, q.Note)
-	if q.Method == "" {
-		quoted(&b, "send: ", q.Request)
-	} else {
-		fmt.Fprintf(&b, "grpc: %s\n", q.Method)
-		if q.Encoding != "" {
-			fmt.Fprintf(&b, "grpc-encoding: %s\n", q.Encoding)
-		}
-		fmt.Fprintf(&b, "frames: %s\n", hex.EncodeToString(q.Body))
-	}
-	fmt.Fprintf(&b, "status: %d\n", r.Status)
-	if r.Message != "" {
-		fmt.Fprintf(&b, "message: %s\n", r.Message)
-	}
-	for _, s := range served {
-		fmt.Fprintf(&b, "served: %s\n", s)
-	}
-	body := r.Body[:min(len(r.Body), keptBody)]
-	switch {
-	case q.Varies || len(body) == 0:
-	case q.Method == "":
-		quoted(&b, "body: ", body)
-	default:
-		fmt.Fprintf(&b, "answer: %s\n", hex.EncodeToString(body))
-	}
-	file := filepath.Join("..", "..", "policy", "model", "testdata", "exchanges", "classic", folder, q.Name+".txt")
-	if record {
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
+	c, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(b.Bytes(), want) {
-		t.Errorf("%s is out of date; record it again with -record if this is right. Now it would be:\n%s", file, b.Bytes())
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
 	}
+	method, _, _ := strings.Cut(request, " ")
+	if _, err := c.Write(wire(t, request)); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d\n", res.StatusCode)
+	for _, name := range []string{"Allow", "Content-Type", "Location"} {
+		if v := res.Header.Get(name); v != "" {
+			fmt.Fprintf(&b, "%s: %s\n", name, v)
+		}
+	}
+	kept := stable(string(body))
+	if len(kept) > keptBody {
+		kept = strings.ToValidUTF8(kept[:keptBody], "") + " [cut]"
+	}
+	fmt.Fprintf(&b, "\n%s\n", kept)
+	return b.String(), string(body)
 }
 
-// quoted writes bytes as Go strings, one for each line.
-func quoted(b *bytes.Buffer, name string, text []byte) {
-	for line := range bytes.Lines(text) {
-		fmt.Fprintf(b, "%s%s\n", name, strconv.QuoteToASCII(string(line)))
+// wire makes the bytes of an HTTP/1.1 request from a recorded one: it adds what frames the
+// body, and compresses the body if the head says that it is.
+func wire(t *testing.T, request string) []byte {
+	t.Helper()
+	head, body, _ := strings.Cut(request, "\n\n")
+	line, fields, _ := strings.Cut(head, "\n")
+	if strings.Contains(fields, "Content-Encoding: gzip") {
+		var z bytes.Buffer
+		w := gzip.NewWriter(&z)
+		if _, err := io.WriteString(w, body); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		body = z.String()
 	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n", line)
+	for field := range strings.Lines(fields) {
+		b.WriteString(strings.TrimSuffix(field, "\n") + "\r\n")
+	}
+	switch {
+	case strings.Contains(fields, "Transfer-Encoding: chunked"):
+		fmt.Fprintf(&b, "\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+	case body != "" || strings.HasPrefix(line, "P"): // POST, PUT, PATCH
+		b.WriteString("Content-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body)
+	default:
+		b.WriteString("\r\n")
+	}
+	return b.Bytes()
+}
+
+// unstable are the parts of answers that differ from run to run.
+var unstable = []struct {
+	pattern *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`"(created|created_at|completed_at|modified_at|expires_at|[a-z_]*duration|[a-z]+_(?:ms|per_second|per_token_ms)|size_vram)": ?(?:[0-9.e+-]+|"[^"]*")`), `"$1":0`},
+	{regexp.MustCompile(`(chatcmpl|cmpl|resp|msg|rs)[-_][A-Za-z0-9]{1,}`), "$1-ID"},
+	{regexp.MustCompile(`"(cached_tokens|cache_n|cache_read_input_tokens|prompt_n|input_tokens)": ?[0-9]+`), `"$1":0`},
+	// What models say and compute depends on the processor in its last digits.
+	{regexp.MustCompile(`"(content|text|delta|response)":"[tiny]+"`), `"$1":"tiny"`},
+	{regexp.MustCompile(`"(content|text|delta|response)":"[secr]+"`), `"$1":"secret"`},
+	{regexp.MustCompile(`\[-?[0-9]+\.[0-9e-]+(?:,-?[0-9.e-]+)*\]`), "[0.0]"},
+	{regexp.MustCompile(`"relevance_score":-?[0-9.e-]+`), `"relevance_score":0`},
+	{regexp.MustCompile(`"(context|tokens)":\[[0-9,]+\]`), `"$1":[0]`},
+	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "DIGEST"},
+	{regexp.MustCompile(`"status":\{"value":[^}]*\}`), `"status":{}`},
+	{regexp.MustCompile(`,"meta":\{"vocab_type"[^}]*\}`), ""},
+	{regexp.MustCompile(`(?:/[\w.@-]+)+/([\w.-]+\.gguf|llama-server|sha256-\w+)`), "/.../$1"},
+	{regexp.MustCompile(`(127\.0\.0\.1:|"--port","|port = )[0-9]+`), "${1}80"},
+}
+
+func stable(body string) string {
+	for _, u := range unstable {
+		body = u.pattern.ReplaceAllString(body, u.instead)
+	}
+	return body
+}
+
+// spoken finds the first letter of what a model said.
+var spoken = regexp.MustCompile(`"(?:content|text|delta|response)":"([a-z])`)
+
+// Spoke tells which of the models of models-openai/make_model.py made an answer: each has letters
+// of its own. It is "" if the answer has no word of either.
+func Spoke(body string) string {
+	m := spoken.FindStringSubmatch(body)
+	switch {
+	case m == nil:
+		return ""
+	case strings.Contains("tiny", m[1]):
+		return "tiny"
+	case strings.Contains("secr", m[1]):
+		return "secret"
+	}
+	return ""
 }

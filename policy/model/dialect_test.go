@@ -12,6 +12,7 @@ import (
 const (
 	asProblem = `{"title":"This caller may not do this.","status":403,"reason":"forbidden","request_id":"0af7"}` + "\n"
 	asText    = `{"error":"This caller may not do this.","reason":"forbidden","request_id":"0af7"}` + "\n"
+	asMLflow  = `{"error_code":"PERMISSION_DENIED","message":"This caller may not do this.","reason":"forbidden","request_id":"0af7"}` + "\n"
 	asObject  = `{"error":{"message":"This caller may not do this.","type":"gateway_error","param":null,"code":"forbidden"},"reason":"forbidden","request_id":"0af7"}` + "\n"
 )
 
@@ -28,7 +29,10 @@ func TestDialects(t *testing.T) {
 		{"raw", "application/problem+json", asProblem, false, false, 0, 0},
 		{"flask", "application/problem+json", asProblem, false, false, 0, 0},
 		{"tensorflow", "application/json", asText, true, false, 0, 0},
+		{"v2", "application/json", asText, false, false, 0, 0},
 		{"triton", "application/json", asText, true, false, 0, 0},
+		{"mlflow", "application/json", asMLflow, false, false, 0, 0},
+		{"sagemaker", "application/problem+json", asProblem, false, false, 0, 0},
 		{"openai", "application/json", asObject, false, false, 10 * minute, 5 * minute},
 		{"ollama", "application/json", asText, false, true, 10 * minute, 5 * minute},
 	} {
@@ -51,8 +55,8 @@ func TestDialects(t *testing.T) {
 			}
 		})
 	}
-	if n := len(model.Names()); n != 6 {
-		t.Errorf("%d dialects; this table has 6", n)
+	if n := len(model.Names()); n != 9 {
+		t.Errorf("%d dialects; this table has 9", n)
 	}
 }
 
@@ -91,7 +95,7 @@ func TestEveryVerbHasAClass(t *testing.T) {
 	for _, name := range model.Names() {
 		d, _ := model.ByName(name)
 		for _, verb := range d.Verbs() {
-			if !slices.Contains(model.Classes(), string(model.Call{Verb: verb}.Class())) {
+			if !slices.Contains(model.Classes(), string(model.Call{Dialect: d, Verb: verb}.Class())) {
 				t.Errorf("%s: %s has no class", name, verb)
 			}
 		}

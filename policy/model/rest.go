@@ -22,22 +22,31 @@ func is(r *Request, method string) bool {
 // find returns the reading of a request by a table of endpoints. found is false if no endpoint has
 // the path.
 func find(table []endpoint, r *Request) (got Reading, found bool, err error) {
+	e, err := lookUp(table, r, r.Path)
+	if e == nil {
+		return Reading{}, err != nil, err
+	}
+	return Reading{Call: Call{Verb: e.verb, Server: e.server}, Path: r.Path, Query: r.Query, HasQuery: r.HasQuery, scanner: e.scanner}, true, nil
+}
+
+// lookUp returns the endpoint of a table that has a path and the method of the request. It returns nil
+// and no error if none has the path.
+func lookUp(table []endpoint, r *Request, path string) (*endpoint, error) {
 	allow := ""
 	for i := range table {
 		e := &table[i]
-		if e.path != r.Path {
+		if e.path != path {
 			continue
 		}
 		if is(r, e.method) {
-			got = Reading{Call: Call{Verb: e.verb, Server: e.server}, Path: r.Path, Query: r.Query, HasQuery: r.HasQuery, scanner: e.scanner}
-			return got, true, nil
+			return e, nil
 		}
 		allow = withMethod(allow, e.method)
 	}
 	if allow == "" {
-		return Reading{}, false, nil
+		return nil, nil
 	}
-	return Reading{}, true, wrongMethod(r, allow)
+	return nil, wrongMethod(r, allow)
 }
 
 // withMethod adds a method to a list for Allow.

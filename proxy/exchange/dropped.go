@@ -20,15 +20,18 @@ const (
 	droppedForwarded
 	// droppedIdentity are fields by which servers behind other proxies learn who calls.
 	droppedIdentity
+	// droppedSteering are fields by which a client could make the servers do something else than what the
+	// gateway decided on; see [model.Dialect.Dropped].
+	droppedSteering
 )
 
 // words returns the words of the set for the record, separated by blanks; "" for the empty set.
 func (d dropped) words() string { return droppedWords[d] }
 
-var droppedWords = func() (all [1 << 4]string) {
+var droppedWords = func() (all [1 << 5]string) {
 	for d := range all {
 		var words []string
-		for i, word := range [...]string{"upgrade", "trailers", "forwarded", "identity"} {
+		for i, word := range [...]string{"upgrade", "trailers", "forwarded", "identity", "steering"} {
 			if d>>i&1 != 0 {
 				words = append(words, word)
 			}

@@ -148,6 +148,12 @@ func (x *exchange) permit(v verdict) error {
 		// The other proxy forwards its client's field, which only the gateway's own way could drop.
 		return &message.FieldError{Err: route.ErrSpoofed, Name: x.head.Fields[i].Name, Cure: "let the proxy in front remove it, or list it under pass_identity_fields"}
 	}
+	if i := slices.IndexFunc(x.head.Fields, func(line message.Field) bool { return x.route.Dialect.Dropped(line.Name) }); i >= 0 {
+		return because(reasonUndecided, "the proxy in front would forward a field that makes these servers do something else: "+setting.Shortened(x.head.Fields[i].Name, 64))
+	}
+	if target, err := x.route.Rewriting.Target(x.head); err != nil || target != x.reading.Target() {
+		return because(reasonUndecided, "the proxy in front would forward another path or query than the gateway")
+	}
 	if _, call, err := x.readCall(x.reading.Target()); err != nil || !v.grant.Permits(call) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
