@@ -160,7 +160,7 @@ func calls() []story.Question {
 		varies(call("config", "configuration of a model", "ModelConfig", double)),
 		varies(call("stats", "statistics of a model", "ModelStatistics", double)),
 		varies(call("stats-all", "an empty name asks for all models", "ModelStatistics", nil)),
-		call("index", "list of models", "RepositoryIndex", nil),
+		call("index", "list of models that are ready", "RepositoryIndex", story.Number(2, 1)),
 		call("load", "load", "RepositoryModelLoad", text(2, "idle")),
 		call("unload", "unload", "RepositoryModelUnload", text(2, "idle")),
 		call("shared-memory-status", "regions", "SystemSharedMemoryStatus", nil),
