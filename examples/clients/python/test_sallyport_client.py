@@ -491,9 +491,10 @@ class GRPC(unittest.TestCase):
         asyncio.run(calls())
 
     def test_broken_off(self):
-        with self.assertRaises(self.grpc.RpcError) as caught:
-            self.channel.unary_unary("/a.B/C", str.encode, bytes.decode)("hi", timeout=0)
-        self.assertEqual(caught.exception.code(), self.grpc.StatusCode.DEADLINE_EXCEEDED)
+        with sp.SigningChannel(self.grpc.insecure_channel("127.0.0.1:1"), self.channel._auth, "127.0.0.1:1") as nobody:
+            with self.assertRaises(self.grpc.RpcError) as caught:
+                nobody.unary_unary("/a.B/C", str.encode, bytes.decode)("hi", timeout=30)
+        self.assertEqual(caught.exception.code(), self.grpc.StatusCode.UNAVAILABLE)
 
 
 if __name__ == "__main__":
