@@ -229,6 +229,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		Paths:         route.NewPaths(&c.Paths, cfg.DialectOf(c)),
 		ToClient:      route.NewEdits(&c.Headers.Response, nil),
 		Passed:        route.NewPassed(c.PassIdentityFields),
+		CodeTypes:     c.CodeTypes,
 		Fixed:         route.NewFixed(c.Respond),
 		CORS:          route.NewCORS(c),
 		Compression:   route.NewCompression(&c.Compress),

@@ -53,7 +53,10 @@ func (r *Reading) Scanner(o ScanOptions) Scanner {
 	if r.scanner == nil {
 		return nil
 	}
-	return r.scanner(r, &o)
+	if r.method != nil {
+		return r.scanner(r, &o)
+	}
+	return inflated(r.scanner(r, &o), &o)
 }
 
 // Scanner reads from the body of a request what it asks for. Write takes the body in pieces, in
@@ -72,9 +75,9 @@ type ScanOptions struct {
 	// before Write returns for the piece that ends it: for a JSON object and a unary gRPC call once, for
 	// each message of a stream, and for each task of a MultiInference. Its error ends the scan.
 	Decide func(Named) error
-	// Encoding is the value of grpc-encoding; "" for none.
+	// Encoding is the value of grpc-encoding, or of content-encoding without gRPC; "" for none.
 	Encoding string
-	// Inflate limits the bytes of a message after decompression; 0 refuses compressed messages.
+	// Inflate limits the bytes of a message or body after decompression; 0 refuses compressed ones.
 	Inflate int64
 }
 

@@ -3,6 +3,7 @@ package exchange
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -11,6 +12,7 @@ import (
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
 )
 
 // A scanner can inspect content on its way, beside the digest.
@@ -55,10 +57,7 @@ func (s *scanned) set(n named) {
 // known reports whether the content has named its call.
 func (s *scanned) known() bool { return s.get().by != nil }
 
-var (
-	errEncoded   = errors.New("the model cannot be read: the body has a content coding")
-	errElsewhere = errors.New("the model cannot be read: the body stays with the proxy that asks")
-)
+var errElsewhere = errors.New("the model cannot be read: the body stays with the proxy that asks")
 
 // readAt reads what a request asks of the upstream of a route. target is the path and query that the
 // upstream gets. A fixed answer asks nothing of an upstream, so any request may have it. ask is memory
@@ -74,7 +73,8 @@ func readAt(r *route.Route, h *message.Head, target string, grpc bool, ask *mode
 	return got, err
 }
 
-// interpret reads what the request asks for, and refuses what the upstream's servers do not know. Who may
+// interpret reads what the request asks for, and refuses what the upstream's servers do not know, and
+// content that they would run. Who may
 // do nothing here is refused for that instead, and does not learn which paths there are.
 func (x *exchange) interpret() error {
 	target, err := x.route.Rewriting.Target(x.head)
@@ -88,7 +88,7 @@ func (x *exchange) interpret() error {
 		return err
 	}
 	x.call = x.reading.Call
-	return nil
+	return x.refuseCode()
 }
 
 // prepare gets the scanner for the content, if the decision needs it. A proxy that asks for a
@@ -101,12 +101,39 @@ func (x *exchange) prepare() {
 	case x.asker == "" && x.head.ContentLength != 0:
 		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
 			Decide:   x.decideNamed,
-			Encoding: x.head.Fields.Get("grpc-encoding"),
+			Encoding: x.encoding(),
 			Inflate:  x.route.Limits.Body,
 		})
 	case x.asker != "" && x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		x.scanned.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}
 	}
+}
+
+// encoding returns the coding of the content, or of a gRPC call's messages. Two lines of it are none that
+// a scanner reads.
+func (x *exchange) encoding() string {
+	name := "content-encoding"
+	if x.reading.GRPC() {
+		name = "grpc-encoding"
+	}
+	if x.head.Fields.Count(name) > 1 {
+		return "several"
+	}
+	return x.head.Fields.Get(name)
+}
+
+// refuseCode refuses content that the upstream's servers would run as a program to read it, unless the
+// route names its type.
+func (x *exchange) refuseCode() error {
+	if x.route.Fixed != nil {
+		return nil
+	}
+	for _, f := range x.head.Fields {
+		if f.Name == "content-type" && model.CarriesCode(f.Value) && !slices.Contains(x.route.CodeTypes, model.MediaType(f.Value)) {
+			return because(reasonCodeInBody, "the Content-Type is one of serialized objects, which run code when they are read: "+setting.Shortened(f.Value, 64))
+		}
+	}
+	return nil
 }
 
 // decideNamed decides on a call that the content has named. It runs while the content is read, and
@@ -128,11 +155,7 @@ func (x *exchange) decideNamed(n model.Named) error {
 // about models may allow the call.
 func (x *exchange) scan() {
 	s := &x.scanned
-	switch {
-	case s.scanner == nil || s.known(): // known: it was read on its way
-		return
-	case x.head.Fields.Has("content-encoding"):
-		s.fault = &refusal{reason: reasonBadModel, cause: errEncoded}
+	if s.scanner == nil || s.known() { // known: it was read on its way
 		return
 	}
 	err := x.content.held.Each(func(piece []byte) error { _, err := s.scanner.Write(piece); return err })

@@ -15,7 +15,7 @@ import (
 
 // Config is one entry of `upstreams`.
 type Config struct {
-	// Serves is the dialect of the servers: raw (the default), flask, tensorflow, v2, triton, openai
+	// Serves is the dialect of the servers: raw (the default), flask, tensorflow, v2, triton, torchserve, openai
 	// or ollama.
 	Serves string `yaml:"serves"`
 	// Rest lists the endpoints for all requests except gRPC. They serve HTTP/1.1 as
