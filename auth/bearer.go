@@ -151,11 +151,8 @@ func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verif
 	}
 	if b.introspects {
 		v.digest = b.memory.digest(raw)
-		if c, e := v.cachedAnswer(); e != nil {
-			if err := v.accept(c, e); err != nil {
-				return nil, err
-			}
-			return e, nil
+		if e, err := v.cachedAnswer(); e != nil || err != nil {
+			return e, err
 		}
 	}
 	return v.run(ctx)
@@ -390,24 +387,11 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 	if !audience.within(iss.audience) {
 		return refuse(WrongAudience, audience.wrong(c.audience))
 	}
-	p := identity.Principal{Source: iss.source, KeyID: k.name(), Claim: claims.Claim}
-	var err error
-	if p.Name, err = claims.principalName(iss.rules.principal); err != nil {
-		return refuse(MissingClaim, err.Error())
+	p, reason, err := iss.principal(t)
+	if err != nil {
+		return refuse(reason, err.Error())
 	}
-	if p.Name, err = iss.qualify(p.Name, t.registered.iss, claims); err != nil {
-		return refuse(MissingClaim, err.Error())
-	}
-	p.ID = claims.id()
-	if t.registered.hasIat {
-		p.IssuedAt = time.Unix(t.registered.iat, 0)
-	}
-	if p.Scopes, err = claims.scopes(); err != nil {
-		return refuse(BadCredential, err.Error())
-	}
-	if p.Groups, err = claims.groups(iss.rules.groups); err != nil {
-		return refuse(BadCredential, err.Error())
-	}
+	p.KeyID = k.name()
 	skew := int64(iss.rules.skew / time.Second)
 	e := &verified{key: k, aud: p.Claim("aud"), bound: t.registered.bound.to(), notAfter: t.registered.exp + skew}
 	if t.registered.hasNbf {
@@ -418,6 +402,29 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 	e.principal = p
 	e.size = int32(entryOverhead + claims.size())
 	return e, nil
+}
+
+// principal returns whom the claims of a token name. The error comes with its reason.
+func (iss *issuer) principal(t *token) (p identity.Principal, reason string, err error) {
+	claims := t.claims
+	p = identity.Principal{Source: iss.source, Claim: claims.Claim}
+	if p.Name, err = claims.principalName(iss.rules.principal); err != nil {
+		return p, MissingClaim, err
+	}
+	if p.Name, err = iss.qualify(p.Name, t.registered.iss, claims); err != nil {
+		return p, MissingClaim, err
+	}
+	p.ID = claims.id()
+	if t.registered.hasIat {
+		p.IssuedAt = time.Unix(t.registered.iat, 0)
+	}
+	if p.Scopes, err = claims.scopes(); err != nil {
+		return p, BadCredential, err
+	}
+	if p.Groups, err = claims.groups(iss.rules.groups); err != nil {
+		return p, BadCredential, err
+	}
+	return p, "", nil
 }
 
 // accept checks that the route accepts a verified token now: its times and audience. It

@@ -495,6 +495,6 @@ func ExampleAuth_Route() {
 	fmt.Println(err)
 	fmt.Println(chain.Challenge("models.example.com", err))
 	// Output:
-	// no_credential: there is no Authorization field; the route takes issuer/corp
+	// no_credential: there is no field Authorization; the route takes issuer/corp
 	// Bearer realm="models.example.com"
 }

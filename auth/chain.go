@@ -56,6 +56,7 @@ type Chain struct {
 	revoked     *atomic.Pointer[Revocations] // of the Auth; nil: none
 	aliases     map[string]string
 	takes       string // the list of callers, shortened, for causes in the audit record
+	fields      string // those in which credentials of the route stand, for the same
 	unlisted    unlisted
 }
 
@@ -103,6 +104,7 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	c := &Chain{anyRequired: d.All || d.Signatures.Always, revoked: &a.revoked, aliases: a.aliases}
 	c.bind = c.anyRequired && !d.Independent
 	c.takes = setting.Shortened(strings.Join(a.places(d.Callers), ", "), 2*shownName)
+	c.fields = a.fields(d.Callers)
 	words, callers, err := byKind(d.Callers)
 	if err != nil {
 		return nil, err

@@ -326,10 +326,10 @@ func (in *introspector) ask(k *look) (*verified, *Error, *keysError) {
 		failure := fetchError("introspection", address, err)
 		var e *fetch.Error
 		_ = errors.As(err, &e)
-		switch e.Status {
-		case http.StatusUnauthorized, http.StatusForbidden:
+		switch {
+		case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden, refusesClient(e.Code):
 			failure.err = errClientRefused
-		case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		case e.Status == http.StatusBadRequest, e.Status == http.StatusRequestEntityTooLarge, e.Status == http.StatusUnprocessableEntity:
 			k.odd = true
 			return nil, nil, failure
 		}
@@ -343,6 +343,12 @@ func (in *introspector) ask(k *look) (*verified, *Error, *keysError) {
 		return nil, nil, &keysError{step: "introspection", url: address, what: "unusable answer", err: err}
 	}
 	return v, why, nil
+}
+
+// refusesClient reports whether an error code of OAuth is about the gateway as a client. Issuers may
+// send these with status 400 too (RFC 6749, section 5.2). No token is to blame then.
+func refusesClient(code string) bool {
+	return code == "invalid_client" || code == "unauthorized_client"
 }
 
 var errClientRefused = errors.New("the issuer refuses the gateway itself: correct client_id, client_secret, client_auth or certificate, or let this client introspect there")

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -363,6 +364,32 @@ func TestTokensThatTheIssuerRefusesStopNobody(t *testing.T) {
 		want(t, o.chain, o.know(fmt.Sprint("victim-", address), nil), "")
 	}
 	o.asked(t, 10*20+10)
+}
+
+// TestRefusalOfTheGatewayChargesNoCaller: some issuers answer 400 to wrong credentials of a client
+// (RFC 6749, section 5.2). That is no caller's fault, and no property of their tokens.
+func TestRefusalOfTheGatewayChargesNoCaller(t *testing.T) {
+	for _, code := range []string{"invalid_client", "unauthorized_client"} {
+		o := newOpaque(t, nil)
+		o.memory.budget = newBudget(Budget{Burst: 5, Every: time.Hour})
+		o.AnswerLookUps(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(400)
+			fmt.Fprintf(w, `{"error": %q}`, code)
+		}))
+		token := o.know("honest", nil)
+		for range 20 {
+			want(t, o.chain, token, IssuerUnavailable)
+			o.clock.Add(lastPause)
+		}
+		_, err := ask(o.chain, token)
+		if !errors.Is(err, errClientRefused) {
+			t.Errorf("%s: got %v, want the cause that the issuer refuses the gateway", code, err)
+		}
+		o.AnswerLookUps(nil)
+		o.clock.Add(lastPause)
+		want(t, o.chain, token, "")
+	}
 }
 
 // TestSecretsAreInNoErrorOrLog greps what the gateway says about look-ups.

@@ -150,22 +150,22 @@ func TestCertificateProvesTheClient(t *testing.T) {
 	t.Cleanup(server.Close)
 	o.Answer(authtest.Text(fmt.Sprintf(`{"issuer":%q,"jwks_uri":"%s/jwks","introspection_endpoint":"http://127.0.0.1:1/","mtls_endpoint_aliases":{"introspection_endpoint":"%s/mtls"}}`, o.URL, o.URL, server.URL)))
 	roots := writeFile(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
-	with := func(pair *ClientCertificate) *Chain {
+	with := func(pair *setting.Certificate) *Chain {
 		_, chain := o.load(t, func(c *IssuerConfig) {
 			c.CA = roots
 			c.Introspection.ClientSecret, c.Introspection.Certificate = setting.Secret{}, pair
 		})
 		return chain
 	}
-	chain := with(&ClientCertificate{Cert: cert, Key: key})
+	chain := with(&setting.Certificate{Cert: cert, Key: key})
 	want(t, chain, o.know("0paque", nil), "")
 	other, otherKey := clientCertificate(t)
-	_, err := ask(with(&ClientCertificate{Cert: other, Key: otherKey}), "0paque")
+	_, err := ask(with(&setting.Certificate{Cert: other, Key: otherKey}), "0paque")
 	if reason(t, err) != IssuerUnavailable {
 		t.Errorf("another certificate: got %v", err)
 	}
 	bad := o.config()
-	bad.Introspection = &IntrospectionConfig{ClientID: clientID, Certificate: &ClientCertificate{Cert: cert, Key: otherKey}}
+	bad.Introspection = &IntrospectionConfig{ClientID: clientID, Certificate: &setting.Certificate{Cert: cert, Key: otherKey}}
 	if _, err := New(Config{Issuers: map[string]IssuerConfig{"corp": bad}}, o.memory); err == nil || !strings.Contains(err.Error(), "introspection.certificate") {
 		t.Errorf("the key of another certificate: got %v", err)
 	}

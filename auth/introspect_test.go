@@ -275,6 +275,35 @@ func TestJWTsAreVerifiedUnlessTheIssuerIsAskedAboutThem(t *testing.T) {
 	}
 }
 
+// TestCachedAnswerOfOneIssuerIsNotTheLastWord: two configurations of one issuer ask about its JWTs.
+// The token is refused for the audience of the first and accepted for that of the second, each time.
+func TestCachedAnswerOfOneIssuerIsNotTheLastWord(t *testing.T) {
+	o := newOpaque(t, nil)
+	of := func(prefix string) IssuerConfig {
+		return IssuerConfig{URL: o.URL, Audience: setting.List[string]{"models", prefix}, Introspection: &IntrospectionConfig{
+			ClientID: clientID, ClientSecret: setting.Literal([]byte(clientSecret)), JWT: true, Prefix: prefix}}
+	}
+	a := activeAuth(t, o.memory, Config{Issuers: map[string]IssuerConfig{"one": of("a"), "two": of("b")}})
+	route := func(audience ...string) *Chain {
+		c, err := a.Route(Demand{Callers: []string{"issuer/one", "issuer/two"}, Audience: audience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	jwt := o.key.Token(o.claims(o.clock.Now(), nil))
+	o.know(jwt, map[string]any{"aud": []string{"models", "b"}})
+	want(t, route("models", "a", "b"), jwt, "") // the answer is in the cache for the first
+	for range 2 {
+		want(t, route("a", "b"), jwt, "")
+	}
+	other := o.key.Token(o.claims(o.clock.Now(), map[string]any{"jti": "other"}))
+	o.know(other, nil)
+	for range 2 {
+		want(t, route("a", "b"), other, WrongAudience)
+	}
+}
+
 // TestPrefixTellsIssuersApart: the longest that fits decides, and no token reaches another
 // issuer.
 func TestPrefixTellsIssuersApart(t *testing.T) {

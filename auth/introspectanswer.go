@@ -59,8 +59,9 @@ func (b *bearer) opaqueOf(raw string) *candidate {
 	return best
 }
 
-// cachedAnswer returns the token if an issuer said that it is active, and that issuer.
-func (v *verification) cachedAnswer() (*candidate, *verified) {
+// cachedAnswer returns the token if an issuer of the route said that it is active, nil if none did.
+// The error is a refusal that is final.
+func (v *verification) cachedAnswer() (*verified, error) {
 	now := v.memory.now().Unix()
 	only := v.opaqueOf(v.raw)
 	for i := range v.candidates {
@@ -68,10 +69,18 @@ func (v *verification) cachedAnswer() (*candidate, *verified) {
 		if s := c.iss.introspect; s == nil || c != only && !s.jwt {
 			continue
 		}
-		if im := c.iss.memory.Load(); im != nil {
-			if e := im.introspector.cached(&v.digest, now); e != nil {
-				return c, e
-			}
+		im := c.iss.memory.Load()
+		if im == nil {
+			continue
+		}
+		e := im.introspector.cached(&v.digest, now)
+		if e == nil {
+			continue
+		}
+		if err := v.accept(c, e); err == nil {
+			return e, nil
+		} else if c == only || v.alone(c) {
+			return nil, err
 		}
 	}
 	return nil, nil

@@ -1,10 +1,8 @@
 package auth
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -44,7 +42,7 @@ type IntrospectionConfig struct {
 	// Default: basic.
 	ClientAuth string `yaml:"client_auth"`
 	// Certificate is the client's certificate (RFC 8705), instead of a secret or besides it.
-	Certificate *ClientCertificate `yaml:"certificate"`
+	Certificate *setting.Certificate `yaml:"certificate"`
 
 	// Prefix is how the issuer's opaque tokens begin. It tells the issuers of a route
 	// apart: one of them at most may have none. Default: none.
@@ -66,27 +64,6 @@ type IntrospectionConfig struct {
 	Concurrency int `yaml:"concurrency"`
 }
 
-// ClientCertificate names the files of a client's certificate and its key.
-type ClientCertificate struct {
-	// Cert is the file with the certificate and, after it, the intermediate ones.
-	Cert setting.Path `yaml:"cert"`
-	// Key is the file with the private key.
-	Key setting.Path `yaml:"key"`
-}
-
-// load reads the files. Users other than their owner must not be able to write the key.
-func (c *ClientCertificate) load() (*tls.Certificate, error) {
-	info, err := os.Stat(string(c.Key))
-	if err != nil {
-		return nil, err
-	}
-	if err := setting.WrittenByOwner(string(c.Key), info); err != nil {
-		return nil, err
-	}
-	pair, err := tls.LoadX509KeyPair(string(c.Cert), string(c.Key))
-	return &pair, err
-}
-
 // CheckFiles records why the files of the secret and the certificate cannot be used.
 func (c *IntrospectionConfig) CheckFiles(path string, f *setting.Faults) {
 	if !c.ClientSecret.IsZero() {
@@ -95,9 +72,7 @@ func (c *IntrospectionConfig) CheckFiles(path string, f *setting.Faults) {
 		}
 	}
 	if c.Certificate != nil && c.Certificate.Cert != "" && c.Certificate.Key != "" {
-		if _, err := c.Certificate.load(); err != nil {
-			f.Add(setting.Join(path, "certificate"), "", err.Error(), setting.CureUnreadable(err, "name a certificate and its key in PEM"))
-		}
+		c.Certificate.CheckFiles(setting.Join(path, "certificate"), f)
 	}
 }
 
@@ -145,11 +120,8 @@ func (c *IntrospectionConfig) checkClient(at func(string) string, f *setting.Fau
 	default:
 		f.Add(at("client_auth"), c.ClientAuth, "not a way of sending the secret", "write basic or post")
 	}
-	if c.Certificate != nil && c.Certificate.Cert == "" {
-		f.Add(at("certificate.cert"), "", "a certificate needs both its files", "name the file with the certificate")
-	}
-	if c.Certificate != nil && c.Certificate.Key == "" {
-		f.Add(at("certificate.key"), "", "a certificate needs both its files", "name the file with the private key")
+	if c.Certificate != nil {
+		c.Certificate.Check(at("certificate"), f)
 	}
 }
 
@@ -184,7 +156,7 @@ func newIntrospectSource(iss *issuer, c *IntrospectionConfig, o fetch.Options) (
 	}
 	var err error
 	if c.Certificate != nil {
-		if o.Certificate, err = c.Certificate.load(); err != nil {
+		if o.Certificate, err = c.Certificate.Read(); err != nil {
 			return nil, fmt.Errorf("introspection.certificate: %w", err)
 		}
 	}

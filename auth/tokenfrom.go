@@ -102,6 +102,36 @@ func (a *Auth) places(callers []string) []string {
 	return all
 }
 
+// fields lists the fields in which credentials of these callers stand, for causes. Signatures and
+// certificates have causes of their own.
+func (a *Auth) fields(callers []string) string {
+	var all []string
+	add := func(names ...string) {
+		for _, name := range names {
+			if !slices.Contains(all, name) {
+				all = append(all, name)
+			}
+		}
+	}
+	for _, caller := range callers {
+		kind, _, _ := strings.Cut(caller, "/")
+		iss := a.issuer(caller)
+		switch {
+		case iss != nil && iss.field != "":
+			add(iss.field)
+		case kind == "apikey":
+			add("Authorization", "X-Api-Key", "Api-Key")
+		case kind == "issuer" || kind == "basic":
+			add("Authorization")
+		}
+	}
+	if len(all) < 2 {
+		return strings.Join(all, "")
+	}
+	last := len(all) - 1
+	return strings.Join(all[:last], ", ") + " or " + all[last]
+}
+
 // token returns the token of a request.
 func (b *bearer) token(r *Request) (string, error) {
 	if b.field == "" {

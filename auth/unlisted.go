@@ -105,7 +105,7 @@ func (c *Chain) lacks(reason string, r *Request, all []proven, stray error) *Err
 	case r.Head.Fields.Get("authorization") != "":
 		what = "another credential than that of Authorization is missing"
 	default:
-		what = "there is no Authorization field"
+		what = "there is no field " + c.fields
 	}
 	return &Error{Reason: reason, Err: errors.New(what + "; the route takes " + c.takes)}
 }

@@ -3,11 +3,11 @@
 # the tree: ${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/NAME-KEY, where KEY is of
 # the file that lists its versions (the story package looks in the same place).
 #
-#   examples/install.sh [flask] [clients] [grpc] [tensorflow] [compose]     without arguments: all (compose as root only)
+#   examples/install.sh [flask] [clients] [grpc] [tensorflow] [keycloak] [models] [compose]     without arguments: all (compose as root only)
 set -euo pipefail
 cd "$(dirname "$0")"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sallyport
-stories=${*:-flask clients grpc tensorflow $([ "$(id -u)" != 0 ] || echo compose)}
+stories=${*:-flask clients grpc tensorflow keycloak models $([ "$(id -u)" != 0 ] || echo compose)}
 
 key() { cat "$@" | sha256sum | cut -c1-12; }
 
@@ -97,6 +97,19 @@ model() { "$tensorflow/bin/python" tensorflow/make_model.py "$1" 2>"$1/log" || {
 
 front() { make -s -C tensorflow/rest_front OUT="$1/rest_front"; }
 
+# Keycloak, made ready for start --optimized, with the realm that it imports then. Its data is in memory.
+keycloak() {
+  local version
+  version=$(cat keycloak/keycloak.version)
+  twice mvn -q dependency:copy -Dartifact="org.keycloak:keycloak-quarkus-dist:$version:zip" -DoutputDirectory="$1" </dev/null
+  unzip -q "$1/keycloak-quarkus-dist-$version.zip" -d "$1"
+  rm "$1/keycloak-quarkus-dist-$version.zip"
+  mv "$1/keycloak-$version" "$1/keycloak"
+  mkdir -p "$1/keycloak/data/import"
+  cp keycloak/realm.json "$1/keycloak/data/import/"
+  "$1/keycloak/bin/kc.sh" build --db=dev-mem --cache=local --https-client-auth=request >"$1/log" || { cat "$1/log" >&2; return 1; }
+}
+
 # The smallest Debian, as a file to make an image of. Debian's mirror is the one that
 # apt is configured for.
 base() {
@@ -123,6 +136,52 @@ venv_tenants() {
   python3 -m venv "$1"
   twice "$1/bin/pip" install -q --disable-pip-version-check -r tenants/requirements.txt
 }
+
+venv_models_openai() {
+  python3 -m venv "$1"
+  twice "$1/bin/pip" install -q --disable-pip-version-check -r models-openai/requirements.txt
+}
+
+node_models_openai() {
+  cp models-openai/{package.json,package-lock.json,.npmrc} "$1"
+  (cd "$1" && twice npm ci --silent --no-audit --no-fund </dev/null)
+}
+
+# tiny says only t, i, n and y, and secret only s, e, c and r: an answer tells who made it.
+gguf() {
+  "$openai/bin/python" models-openai/make_model.py "$1/tiny.gguf" tiny 1 tiny
+  "$openai/bin/python" models-openai/make_model.py "$1/secret.gguf" secret 2 secr
+  "$openai/bin/python" models-openai/make_model.py "$1/ranker.gguf" ranker 3 ranke
+}
+
+# The module of Ollama lacks its folders named vendor, as every module does: two of the
+# libraries there are Debian packages, and the third is in the source of a Python package.
+ollama() {
+  local scratch
+  scratch=$(mktemp -d)
+  python3 -m venv "$scratch/venv"
+  twice "$scratch/venv/bin/pip" install -q --disable-pip-version-check setuptools wheel cffi
+  twice "$scratch/venv/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary=:all: --no-build-isolation -d "$scratch" \
+    "miniaudio==$(sed -n 's/^miniaudio //p' models-ollama/versions.list)"
+  tar -xzf "$scratch"/miniaudio-*.tar.gz -C "$scratch" --strip-components=1
+  mkdir -p "$1/include/miniaudio"
+  cp "$scratch/miniaudio/miniaudio.h" "$1/include/miniaudio/"
+  GOBIN=$1 CGO_CPPFLAGS="-I$1/include" twice go install "github.com/ollama/ollama@$(sed -n 's/^ollama //p' models-ollama/versions.list)"
+  rm -rf "$scratch"
+}
+
+venv_models_ollama() {
+  python3 -m venv "$1"
+  twice "$1/bin/pip" install -q --disable-pip-version-check -r models-ollama/requirements.txt
+}
+
+venv_models_mlflow() {
+  python3 -m venv "$1"
+  twice "$1/bin/pip" install -q --disable-pip-version-check -r models-mlflow/requirements.txt
+}
+
+# mlflow writes where the model is to be, so that folder must not exist yet.
+mlflow_model() { (cd models-mlflow && PYTHONDONTWRITEBYTECODE=1 "$mlflow/bin/python" make_model.py "$1/wine" 2>"$1/log") || { cat "$1/log" >&2; return 1; } ; rm "$1/log"; }
 
 # For the Python of that Debian, which is not the one that runs here.
 wheels() { twice python3 -m pip download -q --disable-pip-version-check --only-binary=:all: --python-version 3.11 -d "$1" -r ../deploy/compose/flask/requirements.txt; }
@@ -163,6 +222,24 @@ case " $stories " in *" tensorflow "* | *" compose "*)
   made "$tensorflow" venv_tensorflow
   made "$cache/models-$(key tensorflow/make_model.py)" model
   made "$cache/rest_front-$(key tensorflow/rest_front/rest_front.cc tensorflow/rest_front/Makefile)" front
+  ;;
+esac
+case " $stories " in *" keycloak "*)
+  apt default-jre-headless='java -version' maven='mvn -version' unzip='unzip -v'
+  made "$cache/keycloak-$(key keycloak/keycloak.version keycloak/realm.json)" keycloak
+  ;;
+esac
+case " $stories " in *" models "*)
+  openai=$cache/models-openai-$(key models-openai/requirements.txt)
+  made "$openai" venv_models_openai
+  made "$cache/models-openai-node-$(key models-openai/package-lock.json)" node_models_openai
+  made "$cache/gguf-$(key models-openai/make_model.py)" gguf
+  apt g++='g++ --version' nlohmann-json3-dev='test -e /usr/include/nlohmann/json.hpp' libstb-dev='test -e /usr/include/stb/stb_image.h'
+  made "$cache/ollama-$(key models-ollama/versions.list)" ollama
+  made "$cache/models-ollama-$(key models-ollama/requirements.txt)" venv_models_ollama
+  mlflow=$cache/models-mlflow-$(key models-mlflow/requirements.txt)
+  made "$mlflow" venv_models_mlflow
+  made "$cache/mlflow-model-$(key models-mlflow/make_model.py models-mlflow/wine.py)" mlflow_model
   ;;
 esac
 case " $stories " in *" compose "*)

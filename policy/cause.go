@@ -15,49 +15,81 @@ const (
 	shownRule  = 32 // the values of a rule
 	shownHeld  = 56 // the scopes, groups or claims of a caller
 	shownModel = 56 // the name of a model
+
+	shownFailure = 80 // the error of a condition
 )
 
-// denial returns the cause for a call that a deny rule refuses. A nil call stands for any call.
-func (r *rule) denial(call *model.Call) string {
+// denial returns the cause for a call that a deny rule covers. failed is the error of its condition, if
+// it covers the call for that. The verb of the zero Call is any.
+func (r *rule) denial(call *model.Call, failed error) string {
+	text := r.at + " denies "
 	switch {
-	case call == nil || len(r.models) == 0:
-		return r.at + " denies it"
-	case call.Model == "":
-		return r.at + " denies " + r.patterns() + ", and the request names no model"
+	case len(r.models) > 0 && call.Model == "":
+		text += r.patterns() + ", and the request names no model"
+	case len(r.models) > 0:
+		text += "model " + setting.Quoted(call.Model, shownModel)
+	default:
+		text += "it"
 	}
-	return r.at + " denies model " + setting.Quoted(call.Model, shownModel)
+	switch {
+	case r.versions.any() || call.Version == "":
+	case r.versions.lists(call.Version):
+		text += ", version " + setting.Quoted(call.Version, shownRule)
+	default:
+		text += ", version " + setting.Quoted(call.Version, shownRule) + ", which may be one of " + r.entries()
+	}
+	if failed != nil {
+		text += ", because its condition failed: " + setting.Quoted(failed.Error(), shownFailure)
+	}
+	return text
 }
 
 // Ranks of allow rules that do not cover a call. A rule that covers the call has a lower rank: the
 // number of keys under who that the caller does not satisfy.
 const (
-	anotherModel = 100
-	anotherVerb  = 200
+	unmet          = 50 // the condition does not hold
+	anotherVersion = 80
+	anotherModel   = 100
+	anotherVerb    = 200
 )
 
-// rank returns how far a rule is from allowing the call; less is nearer. A nil call stands for any.
-func (r *rule) rank(caller *identity.Principal, call *model.Call) int {
+// rank returns how far a rule is from allowing the call; less is nearer. open is as in
+// [Policy.refusal].
+func (r *rule) rank(q *question, open bool) int {
+	c := &q.call
+	tabled := c.Dialect != nil && len(c.Dialect.Verbs()) > 0
 	switch {
-	case call == nil:
-	case !r.coversVerb(*call, true):
+	case open && c.Verb == "":
+	case !r.coversVerb(c.Verb, c.Class(), tabled):
 		return anotherVerb
-	case !r.coversModel(*call, false):
+	case len(r.models) > 0 && !serverMetadata(c) && (c.Model == "" && (!open || c.Server) || c.Model != "" && !r.lists(c.Model)):
 		return anotherModel
+	case !r.couldAllow(c, open):
+		return anotherVersion
 	}
-	return len(r.who.lacks(caller))
+	lacks := len(r.who.lacks(q.caller))
+	if lacks == 0 && !open {
+		if holds, err := r.holds(q.caller, q.call, q.facts); !holds || err != nil {
+			return unmet
+		}
+	}
+	return lacks
 }
 
 // cause returns the cause for a call that no rule allows. It names the one or two rules nearest to
-// allowing it, what they require, and what the caller has. A nil call stands for any.
-func (p *Policy) cause(caller *identity.Principal, call *model.Call) string {
-	if caller.IsZero() {
+// allowing it, what they require, and what the caller has. open is as in [Policy.refusal].
+func (p *Policy) cause(q question, open bool) string {
+	if q.caller.IsZero() {
 		return "the caller is not known"
 	}
 	best := -1
 	var nearest []*rule
-	for i := range p.allow {
-		r := &p.allow[i]
-		n := r.rank(caller, call)
+	for i := range p.rules {
+		r := &p.rules[i]
+		if r.deny {
+			continue
+		}
+		n := r.rank(&q, open)
 		if best < 0 || n < best {
 			best, nearest = n, nearest[:0]
 		}
@@ -69,16 +101,7 @@ func (p *Policy) cause(caller *identity.Principal, call *model.Call) string {
 		return "no rule allows anything"
 	}
 	var b strings.Builder
-	switch best {
-	case anotherVerb:
-		b.WriteString("no rule allows " + setting.Shortened(call.Verb, shownRule) + ": ")
-	case anotherModel:
-		if call.Model == "" {
-			b.WriteString("the request names no model: ")
-		} else {
-			b.WriteString("no rule allows model " + setting.Quoted(call.Model, shownModel) + ": ")
-		}
-	}
+	b.WriteString(lacking(best, &q.call))
 	var wanted []lack
 	for i, r := range nearest {
 		if i > 0 {
@@ -90,21 +113,52 @@ func (p *Policy) cause(caller *identity.Principal, call *model.Call) string {
 			b.WriteString(" allows " + setting.Shortened(strings.Join(r.verbs, ", "), shownRule))
 		case anotherModel:
 			b.WriteString(" allows " + r.patterns())
+		case anotherVersion:
+			b.WriteString(" allows " + r.entries())
+		case unmet:
+			b.WriteString(r.unmet(&q))
 		default:
-			lacks := r.who.lacks(caller)
+			lacks := r.who.lacks(q.caller)
 			wanted = append(wanted, lacks...)
-			b.WriteString(r.conditions(lacks, call == nil))
+			b.WriteString(r.conditions(lacks, open && q.call.Verb == ""))
 		}
 	}
-	b.WriteString(holdings(caller, wanted))
+	b.WriteString(holdings(q.caller, wanted))
 	return b.String()
+}
+
+// lacking begins the cause for a call that rules of this rank do not cover.
+func lacking(rank int, c *model.Call) string {
+	switch {
+	case rank == anotherVerb && c.Class() == model.Management:
+		return "no rule names " + setting.Shortened(c.Verb, shownRule) + " or management: "
+	case rank == anotherVerb:
+		return "no rule allows " + setting.Shortened(c.Verb, shownRule) + ": "
+	case rank == anotherModel && c.Model == "":
+		return "the request names no model: "
+	case rank == anotherModel:
+		return "no rule allows model " + setting.Quoted(c.Model, shownModel) + ": "
+	case rank == anotherVersion && c.Version == "":
+		return "the request names no version: "
+	case rank == anotherVersion:
+		return "no rule allows version " + setting.Quoted(c.Version, shownRule) + ": "
+	}
+	return ""
+}
+
+// unmet says why the condition of a rule does not let it allow the call.
+func (r *rule) unmet(q *question) string {
+	if _, err := r.holds(q.caller, q.call, q.facts); err != nil {
+		return " does not allow it, because its condition failed: " + setting.Quoted(err.Error(), shownFailure)
+	}
+	return " does not allow it, because its condition does not hold"
 }
 
 // conditions returns what a caller must have for a rule to allow the call. any means that no call is
 // known yet, so the text names the verbs of the rule.
 func (r *rule) conditions(lacks []lack, any bool) string {
 	s := " would allow it with "
-	if any && !slices.Contains(r.verbs, "*") {
+	if any && !slices.Contains(r.verbs, every) {
 		s = " would allow " + setting.Shortened(strings.Join(r.verbs, ", "), shownRule) + " with "
 	}
 	for i, l := range lacks {
@@ -114,6 +168,15 @@ func (r *rule) conditions(lacks []lack, any bool) string {
 		s += l.key() + " " + setting.Shortened(strings.Join(l.values, " or "), shownRule)
 	}
 	return s
+}
+
+// entries returns the versions of a rule, shortened.
+func (r *rule) entries() string {
+	all := make([]string, 0, len(r.written))
+	for _, v := range r.written {
+		all = append(all, string(v))
+	}
+	return "version " + setting.Shortened(strings.Join(all, ", "), shownRule)
 }
 
 // patterns returns the model patterns of a rule, shortened.

@@ -46,7 +46,7 @@ func TestCauseNamesTheNearestRules(t *testing.T) {
 		"post": `policies.readers[2] would allow it with group admins; the token has the groups "dev"`,
 		"put":  `policies.readers[2] would allow it with group admins; the token has the groups "dev"`,
 	} {
-		_, err := p.Decide(&caller, model.Call{Dialect: model.Raw(), Verb: verb})
+		_, err := p.Decide(&caller, model.Call{Dialect: model.Raw(), Verb: verb}, nil)
 		var refused *policy.Refusal
 		if !errors.As(err, &refused) || refused.Cause != want {
 			t.Errorf("%s: %v; want %s", verb, err, want)

@@ -27,6 +27,7 @@ type Provisional struct {
 	policy *Policy
 	caller *identity.Principal
 	call   model.Call
+	facts  *Facts
 }
 
 // Valid reports whether it permits anything.
@@ -43,7 +44,7 @@ func (p Provisional) Complete(call model.Call) (Grant, error) {
 	if !p.Valid() || !extends(call, p.call) {
 		return Grant{}, &Refusal{Reason: ReasonForbidden, Cause: "the call in the body differs from the call in the head"}
 	}
-	return p.policy.Decide(p.caller, call)
+	return p.policy.Decide(p.caller, call, p.facts)
 }
 
 // extends reports whether whole equals head, except that it may name a model, with version and

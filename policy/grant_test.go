@@ -39,7 +39,7 @@ func forbids(t testing.TB, what string, err error) {
 	}
 }
 
-var allowPost = policy.Rule{Allow: setting.List[string]{"predict"}}
+var allowPredict = policy.Rule{Allow: setting.List[string]{"predict"}, Models: setting.List[string]{"*"}}
 
 // otherCalls are calls that differ from c in one respect each.
 func otherCalls(t testing.TB, c model.Call) map[string]model.Call {
@@ -52,7 +52,7 @@ func otherCalls(t testing.TB, c model.Call) map[string]model.Call {
 	}
 	alter("another dialect", func(c *model.Call) { c.Dialect = dialect(t, "triton") })
 	alter("no dialect", func(c *model.Call) { c.Dialect = nil })
-	alter("another verb", func(c *model.Call) { c.Verb = "metadata" })
+	alter("another verb", func(c *model.Call) { c.Verb = "reload" })
 	alter("another model", func(c *model.Call) { c.Model = "secret" })
 	alter("no model", func(c *model.Call) { c.Model = "" })
 	alter("another version", func(c *model.Call) { c.Version = "4" })
@@ -63,7 +63,7 @@ func otherCalls(t testing.TB, c model.Call) map[string]model.Call {
 func TestGrantPermitsItsCallAlone(t *testing.T) {
 	d, caller := dialect(t, "tensorflow"), alice()
 	call := model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3"}
-	grant, err := rulesOf(t, d, allowPost).Decide(&caller, call)
+	grant, err := rulesOf(t, d, allowPredict).Decide(&caller, call, nil)
 	if err != nil || !grant.Valid() || !grant.Permits(call) || grant.Call() != call {
 		t.Fatalf("got a grant for %+v, %v; want one for %+v", grant.Call(), err, call)
 	}
@@ -96,8 +96,11 @@ func TestProvisionalIsOnlyForServersThatActOnTheWhole(t *testing.T) {
 	caller := alice()
 	for _, name := range model.Names() {
 		d := dialect(t, name)
-		call := model.Call{Dialect: d, Verb: "predict"}
-		p, err := rulesOf(t, d, policy.Rule{Allow: setting.List[string]{"*"}}).Provide(&caller, call)
+		call := model.Call{Dialect: d, Verb: "post"}
+		if verbs := d.Verbs(); len(verbs) > 0 {
+			call.Verb = verbs[0]
+		}
+		p, err := rulesOf(t, d, policy.Rule{Allow: setting.List[string]{"*"}}).Provide(&caller, call, nil)
 		if d.ActsOnWhole() {
 			if err != nil || !p.Valid() || !p.Permits(call) {
 				t.Errorf("%s: refused: %v", name, err)
@@ -114,7 +117,7 @@ func TestProvisionalIsOnlyForServersThatActOnTheWhole(t *testing.T) {
 func TestProvisionalPermitsItsCallAlone(t *testing.T) {
 	d, caller := dialect(t, "tensorflow"), alice()
 	call := model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3"}
-	p, err := rulesOf(t, d, allowPost).Provide(&caller, call)
+	p, err := rulesOf(t, d, allowPredict).Provide(&caller, call, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,17 +130,17 @@ func TestProvisionalPermitsItsCallAlone(t *testing.T) {
 
 func TestProvideRefusesAsDecideDoes(t *testing.T) {
 	d, caller := dialect(t, "tensorflow"), alice()
-	p := rulesOf(t, d, allowPost)
+	p := rulesOf(t, d, allowPredict)
 	for name, c := range map[string]struct {
 		caller identity.Principal
 		call   model.Call
 	}{
-		"a verb without a rule": {caller, model.Call{Dialect: d, Verb: "metadata"}},
+		"a verb without a rule": {caller, model.Call{Dialect: d, Verb: "reload"}},
 		"nobody":                {identity.Principal{}, model.Call{Dialect: d, Verb: "predict"}},
 		"no call":               {caller, model.Call{}},
 		"no dialect":            {caller, model.Call{Verb: "predict"}},
 	} {
-		got, err := p.Provide(&c.caller, c.call)
+		got, err := p.Provide(&c.caller, c.call, nil)
 		forbids(t, name, err)
 		if got.Valid() {
 			t.Errorf("%s: the Provisional is valid", name)
@@ -156,9 +159,8 @@ func TestCompleteAddsButNeverChanges(t *testing.T) {
 		granted bool
 	}{
 		{"the body names nothing", begun, begun, true},
-		{"the body names the version", begun, model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3"}, false},
-		{"the body names both", model.Call{Dialect: d, Verb: "predict"}, model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3", Signature: "s"}, true},
-		{"the body names the model", model.Call{Dialect: d, Verb: "predict"}, model.Call{Dialect: d, Verb: "predict", Model: "half"}, true},
+		{"the body names the version alone", begun, model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3"}, false},
+		{"the body names the model", model.Call{Dialect: d, Verb: "predict"}, model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3", Signature: "s"}, true},
 		{"another model", begun, model.Call{Dialect: d, Verb: "predict", Model: "secret"}, false},
 		{"the model is gone", begun, model.Call{Dialect: d, Verb: "predict"}, false},
 		{"another version", model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "3"}, model.Call{Dialect: d, Verb: "predict", Model: "half", Version: "4"}, false},
@@ -166,7 +168,7 @@ func TestCompleteAddsButNeverChanges(t *testing.T) {
 		{"another dialect", begun, model.Call{Dialect: dialect(t, "triton"), Verb: "predict", Model: "half"}, false},
 		{"the zero call", begun, model.Call{}, false},
 	} {
-		provisional, err := p.Provide(&caller, c.begun)
+		provisional, err := p.Provide(&caller, c.begun, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -187,7 +189,7 @@ func TestCompleteAddsButNeverChanges(t *testing.T) {
 func TestCompleteRefusesACallerWhoIsGone(t *testing.T) {
 	d, caller := dialect(t, "tensorflow"), alice()
 	call := model.Call{Dialect: d, Verb: "predict"}
-	provisional, err := rulesOf(t, d, allowPost).Provide(&caller, call)
+	provisional, err := rulesOf(t, d, allowPredict).Provide(&caller, call, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,8 @@ func TestRulesAboutModels(t *testing.T) {
 			caller := alice()
 			for names, want := range map[string]bool{c.granted: true, c.refused: false} {
 				for _, name := range strings.Fields(names) {
-					call := model.Call{Dialect: d, Verb: "post", Model: strings.TrimPrefix(name, "-")}
-					if _, err := p.Decide(&caller, call); (err == nil) != want {
+					call := model.Call{Dialect: d, Verb: "chat", Model: strings.TrimPrefix(name, "-")}
+					if _, err := p.Decide(&caller, call, nil); (err == nil) != want {
 						t.Errorf("%s: %v, want granted %v", name, err, want)
 					}
 				}
@@ -61,7 +61,7 @@ func TestRulesAboutModelsNeedADialectThatNamesThem(t *testing.T) {
 		d, _ := model.ByName(c.dialect)
 		r := policy.Rule{Allow: setting.List[string]{"*"}, Models: setting.List[string]{c.pattern}}
 		var f setting.Faults
-		r.CheckModels("rules[0]", d, &f)
+		r.CheckServed("rules[0]", d, false, &f)
 		_, err := policy.New(d, "rules", []policy.Rule{r})
 		if got := err != nil; got != (c.problem != "") {
 			t.Errorf("%s %q: New says %v", c.dialect, c.pattern, err)

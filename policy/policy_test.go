@@ -62,7 +62,7 @@ func TestDenyWinsThenAnyAllow(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			grant, err := p.Decide(&c.caller, model.Call{Dialect: model.Raw(), Verb: c.verb})
+			grant, err := p.Decide(&c.caller, model.Call{Dialect: model.Raw(), Verb: c.verb}, nil)
 			var refused *policy.Refusal
 			switch {
 			case c.want == "" && (err != nil || !grant.Valid()):
@@ -111,23 +111,23 @@ func TestZeroPolicyRefuses(t *testing.T) {
 	if p.Screen(&caller, model.Call{}) == nil {
 		t.Error("the zero Policy lets a caller pass the screen")
 	}
-	if g, err := p.Decide(&caller, model.Call{Dialect: model.Raw(), Verb: "get"}); err == nil || g.Valid() {
+	if g, err := p.Decide(&caller, model.Call{Dialect: model.Raw(), Verb: "get"}, nil); err == nil || g.Valid() {
 		t.Error("the zero Policy grants a call")
 	}
-	if _, err := p.Provide(&caller, model.Call{Dialect: dialect(t, "tensorflow"), Verb: "get"}); err == nil {
+	if _, err := p.Provide(&caller, model.Call{Dialect: dialect(t, "tensorflow"), Verb: "status"}, nil); err == nil {
 		t.Error("the zero Policy provides for a call")
 	}
 }
 
 func TestUnsoundRulesAreNotCompiled(t *testing.T) {
 	for name, rules := range map[string][]policy.Rule{
-		"no rules":      nil,
-		"neither":       {{}},
-		"both":          {{Allow: setting.List[string]{"get"}, Deny: setting.List[string]{"post"}}},
-		"upper case":    {{Allow: setting.List[string]{"GET"}}},
-		"not a method":  {{Allow: setting.List[string]{"get post"}}},
-		"no method":     {{Deny: setting.List[string]{"predict"}}},
-		"an empty verb": {{Allow: setting.List[string]{""}}},
+		"no rules":       nil,
+		"neither":        {{}},
+		"both":           {{Allow: setting.List[string]{"get"}, Deny: setting.List[string]{"post"}}},
+		"upper case":     {{Allow: setting.List[string]{"GET"}}},
+		"not a method":   {{Allow: setting.List[string]{"get post"}}},
+		"no verb at all": {{Deny: setting.List[string]{"pedict"}}},
+		"an empty verb":  {{Allow: setting.List[string]{""}}},
 	} {
 		if _, err := policy.New(model.Raw(), "rules", rules); err == nil {
 			t.Errorf("%s: no error", name)
@@ -138,7 +138,7 @@ func TestUnsoundRulesAreNotCompiled(t *testing.T) {
 func TestCallsWithoutADialectAreRefused(t *testing.T) {
 	caller := alice()
 	p := rulesOf(t, model.Raw(), policy.Rule{Allow: setting.List[string]{"*"}})
-	grant, err := p.Decide(&caller, model.Call{Verb: "post"})
+	grant, err := p.Decide(&caller, model.Call{Verb: "post"}, nil)
 	forbids(t, "a call without a dialect", err)
 	if grant.Valid() {
 		t.Error("the grant is valid")
@@ -150,7 +150,7 @@ func TestCompiledRulesDoNotChangeWithTheirSource(t *testing.T) {
 	caller, call := alice(), model.Call{Dialect: model.Raw(), Verb: "post"}
 	p := rulesOf(t, model.Raw(), policy.Rule{Allow: verbs, Who: policy.Who{Group: groups}})
 	verbs[0], groups[0] = "get", "interns"
-	if _, err := p.Decide(&caller, call); err != nil {
+	if _, err := p.Decide(&caller, call, nil); err != nil {
 		t.Errorf("refused: %v", err)
 	}
 }
@@ -161,9 +161,9 @@ func hotPolicy(t testing.TB) (*policy.Policy, *identity.Principal, model.Call) {
 	d := dialect(t, "tensorflow")
 	p := rulesOf(t, d,
 		policy.Rule{Deny: list{"*"}, Who: policy.Who{Group: list{"interns"}}},
-		policy.Rule{Deny: list{"metadata"}},
+		policy.Rule{Deny: list{"reload"}},
 		policy.Rule{Allow: list{"status"}, Who: policy.Who{Principal: list{"issuer/corp:bob"}}},
-		policy.Rule{Allow: list{"predict"}, Who: policy.Who{Scope: list{"models.predict"}, Group: list{"ml"}, Principal: list{"issuer/corp:alice"}}},
+		policy.Rule{Allow: list{"predict"}, Models: list{"half"}, Who: policy.Who{Scope: list{"models.predict"}, Group: list{"ml"}, Principal: list{"issuer/corp:alice"}}},
 	)
 	caller := alice()
 	caller.Qualify()
@@ -175,14 +175,14 @@ func TestGrantedCallsDoNotAllocate(t *testing.T) {
 	for name, decide := range map[string]func() error{
 		"screen": func() error { return p.Screen(caller, model.Call{}) },
 		"decide": func() error {
-			grant, err := p.Decide(caller, call)
+			grant, err := p.Decide(caller, call, nil)
 			if !grant.Permits(call) {
 				return errors.New("no grant")
 			}
 			return err
 		},
 		"provide and complete": func() error {
-			provisional, err := p.Provide(caller, call)
+			provisional, err := p.Provide(caller, call, nil)
 			if err != nil {
 				return err
 			}
@@ -205,7 +205,7 @@ func BenchmarkDecide(b *testing.B) {
 	p, caller, call := hotPolicy(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if grant, err := p.Decide(caller, call); err != nil || !grant.Permits(call) {
+		if grant, err := p.Decide(caller, call, nil); err != nil || !grant.Permits(call) {
 			b.Fatal(err)
 		}
 	}
@@ -219,9 +219,9 @@ func ExamplePolicy_Decide() {
 	}
 	caller := identity.Principal{Source: "issuer/corp", Name: "alice", Scopes: []string{"models.predict"}}
 	post, remove := model.Call{Dialect: raw, Verb: "post"}, model.Call{Dialect: raw, Verb: "delete"}
-	grant, err := p.Decide(&caller, post)
+	grant, err := p.Decide(&caller, post, nil)
 	fmt.Println(grant.Permits(post), grant.Permits(remove), err)
-	_, err = p.Decide(&caller, remove)
+	_, err = p.Decide(&caller, remove, nil)
 	fmt.Println(err)
 	// Output:
 	// true false <nil>

@@ -3,39 +3,37 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
-	"sallyport/auth/identity"
 	"sallyport/policy/model"
 	"sallyport/proxy/setting"
 )
 
-// Rule is one entry of `rules:`. It names the verbs that it allows or denies, the models
-// and the callers to which it applies.
+// Rule is one entry of `rules:`. It names the verbs that it allows or denies, and the models, versions
+// and callers to which it applies. It covers a call if all of its keys do.
 //
-// A rule without models covers every call. A call that names no model, or names it in a way
-// that is not clear, is covered by no allow rule with models and by every deny rule with
-// models.
+// A deny rule errs on the side of covering, and an allow rule on that of not covering:
+//   - A call that does not clearly name its model is covered by no allow rule about some models, and by
+//     every deny rule about some models. With metadata of the server itself it is the other way round.
+//   - A deny rule that lists a version covers every call for which the server may run that version:
+//     latest, every label, and version 0. An allow rule covers only what it lists.
+//   - If the expression of when fails, because it asks for what is not known or costs too much, a deny
+//     rule covers the call and an allow rule does not.
 type Rule struct {
-	Allow  setting.List[string] `yaml:"allow" jsonschema:"description=Verbs to allow: HTTP methods in lower case (get or post and so on) or \"*\" for all; get covers head too"`
-	Deny   setting.List[string] `yaml:"deny" jsonschema:"description=Verbs to deny; a deny rule wins over every allow rule; get covers head too since servers run the same for both"`
-	Models setting.List[string] `yaml:"models" jsonschema:"description=Patterns of the models that the rule is about: * stands for any characters but / and ** for any characters; omitted: all"`
-	Who    Who                  `yaml:"who" jsonschema:"description=Whom the rule speaks of; omitted: everyone whom callers admits"`
-}
-
-// Who selects callers. A caller must satisfy every key that is present, and satisfies a
-// key by one value of its list. The zero Who selects every caller that the route admits.
-// Values are compared literally.
-type Who struct {
-	Scope     setting.List[string]            `yaml:"scope" jsonschema:"description=Has one of these OAuth scopes"`
-	Group     setting.List[string]            `yaml:"group" jsonschema:"description=Is in one of these groups"`
-	Claim     map[string]setting.List[string] `yaml:"claim" jsonschema:"description=Claim by path (such as realm_access.roles) to the values of which it must hold one"`
-	Principal setting.List[string]            `yaml:"principal" jsonschema:"description=Is one of these: qualified names such as issuer/corp:alice or names under principals"`
+	Allow    setting.List[string]  `yaml:"allow" jsonschema:"description=What to allow: verbs; classes of them (inference or metadata or management); or \"*\" for all but management. Servers of the kinds raw and flask have HTTP methods in lower case as verbs and get covers head too"`
+	Deny     setting.List[string]  `yaml:"deny" jsonschema:"description=What to deny: verbs or classes or \"*\" for all. A deny rule wins over every allow rule"`
+	Models   setting.List[string]  `yaml:"models" jsonschema:"description=Patterns of the models that the rule is about: * stands for any characters but / and ** for any characters; \"*\" alone is all models and calls about the server itself. Required where requests name models"`
+	Versions setting.List[Version] `yaml:"versions" jsonschema:"description=Versions of these models: numbers; \"label:NAME\" with * in the name; or latest for requests that name none. Default: all"`
+	Who      Who                   `yaml:"who" jsonschema:"description=Whom the rule speaks of; omitted: everyone whom callers admits"`
+	When     string                `yaml:"when" jsonschema:"description=A condition in CEL (Common Expression Language) over principal and call and request and connection; omitted: always"`
 }
 
 const maxPattern = 512 // bytes of a pattern of models
+
+// every is the entry of allow, deny or models that stands for all.
+const every = "*"
 
 var (
 	errNoVerbs   = errors.New("a rule needs allow or deny")
@@ -53,10 +51,83 @@ func (r *Rule) shape() error {
 	return nil
 }
 
-// sound checks all that concerns verbs and models, as [New] needs it.
+// AboutModels reports whether the rule may depend on the model, version or signature of a call.
+func (r *Rule) AboutModels() bool {
+	return len(r.Models) > 0 && !r.AllModels() || len(r.Versions) > 0 || strings.Contains(r.When, "call")
+}
+
+// AllModels reports whether the rule is about all models, and about the server itself.
+func (r *Rule) AllModels() bool { return len(r.Models) == 0 || slices.Contains(r.Models, every) }
+
+// ByNameAlone reports whether a deny rule lists versions only by label or as latest. A caller may then
+// ask for the same version by its number.
+func (r *Rule) ByNameAlone() bool {
+	return len(r.Deny) > 0 && len(r.Versions) > 0 && !slices.ContainsFunc(r.Versions, func(v Version) bool {
+		return v != model.Latest && !strings.HasPrefix(string(v), model.Label)
+	})
+}
+
+// Check records every fault of a list of rules that their own text shows, whatever servers they are
+// for. The rules stand at path in the file.
+func Check(path string, rules []Rule, f *setting.Faults) {
+	var language expressions
+	allows := false
+	for i := range rules {
+		r, at := &rules[i], setting.Index(path, i)
+		allows = allows || len(r.Deny) == 0 || len(r.Allow) > 0
+		switch err := r.shape(); err {
+		case errNoVerbs:
+			f.Add(at, "", err.Error(), `write {allow: "*"}, or name verbs such as predict`)
+		case errBothVerbs:
+			f.Add(at, "", err.Error(), "write two rules")
+		}
+		for j, v := range r.Versions {
+			if problem, cure := checkVersion(string(v)); problem != "" {
+				f.Add(at+".versions["+strconv.Itoa(j)+"]", string(v), problem, cure)
+			}
+		}
+		r.Who.check(at+".who", f)
+		if r.When == "" {
+			continue
+		}
+		if _, err := language.compile(r.When); err != nil {
+			var bad *badExpression
+			if !errors.As(err, &bad) {
+				bad = &badExpression{err.Error(), "write another expression"}
+			}
+			f.Add(at+".when", setting.Shortened(r.When, 120), bad.problem, bad.cure)
+		}
+	}
+	if len(rules) > 0 && !allows {
+		f.Add(path, "", "rules that only deny allow nothing", `add one such as {allow: "*", who: {scope: models.predict}}`)
+	}
+}
+
+// CheckServed records the faults of a rule that concern what servers of a dialect are asked for: verbs,
+// models and versions. The rule stands at path in the file. shared says that other dialects may use
+// the rule too: then it may have verbs that this one has not.
+func (r *Rule) CheckServed(path string, d *model.Dialect, shared bool, f *setting.Faults) {
+	if !shared {
+		checkVerbs(path+".allow", d, r.Allow, f)
+		checkVerbs(path+".deny", d, r.Deny, f)
+	}
+	for i, m := range r.Models {
+		if problem, cure := checkModel(d, m); problem != "" {
+			f.Add(path+".models["+strconv.Itoa(i)+"]", m, problem, cure)
+		}
+	}
+	if len(r.Models) == 0 && d.NamesModels() {
+		f.Add(path+".models", "", "the rule does not say which models it is about", `write models: "*" for all, or patterns such as [half_plus_two, "team-*"]`)
+	}
+	if problem, cure := r.checkVersioned(d); problem != "" {
+		f.Add(path+".versions", "", problem, cure)
+	}
+}
+
+// sound checks all that [New] needs to compile the rule for servers of a dialect.
 func (r *Rule) sound(d *model.Dialect) error {
 	for _, v := range slices.Concat(r.Allow, r.Deny) {
-		if problem, _ := checkVerb(d, v); problem != "" {
+		if problem, _ := checkAnyVerb(v); problem != "" {
 			return fmt.Errorf("%q: %s", v, problem)
 		}
 	}
@@ -65,36 +136,30 @@ func (r *Rule) sound(d *model.Dialect) error {
 			return fmt.Errorf("%q: %s", m, problem)
 		}
 	}
+	for _, v := range r.Versions {
+		if problem, _ := checkVersion(string(v)); problem != "" {
+			return fmt.Errorf("%q: %s", v, problem)
+		}
+	}
+	if problem, _ := r.checkVersioned(d); problem != "" {
+		return errors.New(problem)
+	}
 	return r.shape()
 }
 
-// Check records every fault of a rule for servers of a dialect, but for those that
-// [Rule.CheckModels] finds. The rule stands at path in the file.
-func (r *Rule) Check(path string, d *model.Dialect, f *setting.Faults) {
-	switch err := r.shape(); err {
-	case errNoVerbs:
-		f.Add(path, "", err.Error(), `write {allow: "*"} or name HTTP methods such as [get, post]`)
-	case errBothVerbs:
-		f.Add(path, "", err.Error(), "write two rules")
+// checkVersioned checks that requests to servers of the dialect name versions, if the rule does.
+func (r *Rule) checkVersioned(d *model.Dialect) (problem, cure string) {
+	if len(r.Versions) == 0 || d.HasVersions() {
+		return "", ""
 	}
-	checkVerbs(path+".allow", d, r.Allow, f)
-	checkVerbs(path+".deny", d, r.Deny, f)
-	r.Who.check(path+".who", f)
-}
-
-// CheckModels records every pattern of models that cannot stand in a rule for servers of a
-// dialect. The rule stands at path in the file.
-func (r *Rule) CheckModels(path string, d *model.Dialect, f *setting.Faults) {
-	for i, m := range r.Models {
-		if problem, cure := checkModel(d, m); problem != "" {
-			f.Add(path+".models["+strconv.Itoa(i)+"]", m, problem, cure)
-		}
-	}
+	return "requests to " + d.Name() + " servers name no version of a model", "remove versions"
 }
 
 // checkModel checks one pattern of models.
 func checkModel(d *model.Dialect, pattern string) (problem, cure string) {
 	switch {
+	case pattern == every:
+		return "", ""
 	case !d.NamesModels():
 		return "requests to this server do not say which model they ask for",
 			"remove models, or name the server's kind by serves: openai, ollama or tensorflow"
@@ -113,87 +178,47 @@ func checkModel(d *model.Dialect, pattern string) (problem, cure string) {
 
 func checkVerbs(path string, d *model.Dialect, verbs []string, f *setting.Faults) {
 	for i, v := range verbs {
-		if problem, cure := checkVerb(d, v); problem != "" {
+		if v == every {
+			continue
+		}
+		if problem, cure := d.CheckVerb(v); problem != "" {
 			f.Add(path+"["+strconv.Itoa(i)+"]", v, problem, cure)
 		}
 	}
 }
 
-// checkVerb checks one entry of allow or deny: "*", or a verb of the dialect.
-func checkVerb(d *model.Dialect, v string) (problem, cure string) {
-	if v == "*" {
+// CheckVerbs records entries of allow and deny that are no verb or class of any dialect. The rule
+// stands at path in the file, and servers of several dialects may use it.
+func (r *Rule) CheckVerbs(path string, f *setting.Faults) {
+	for key, verbs := range map[string][]string{"allow": r.Allow, "deny": r.Deny} {
+		for i, v := range verbs {
+			if problem, cure := checkAnyVerb(v); problem != "" {
+				f.Add(path+"."+key+"["+strconv.Itoa(i)+"]", v, problem, cure)
+			}
+		}
+	}
+}
+
+// checkAnyVerb checks an entry of allow or deny: "*", or a verb or class of some dialect.
+func checkAnyVerb(v string) (problem, cure string) {
+	if v == every {
 		return "", ""
 	}
-	return d.CheckVerb(v)
-}
-
-func (w *Who) check(path string, f *setting.Faults) {
-	for _, l := range []struct {
-		key    string
-		values []string
-	}{{"scope", w.Scope}, {"group", w.Group}, {"principal", w.Principal}} {
-		checkValues(path+"."+l.key, l.values, f)
+	problem, cure = model.Raw().CheckVerb(v)
+	if problem == "" {
+		return "", ""
 	}
-	for _, name := range slices.Sorted(maps.Keys(w.Claim)) {
-		p := path + ".claim." + name
-		if len(w.Claim[name]) == 0 {
-			f.Add(p, "", "no value is listed, so no caller could match", "list the values that will do")
-		}
-		checkValues(p, w.Claim[name], f)
-	}
-}
-
-func checkValues(path string, values []string, f *setting.Faults) {
-	for i, v := range values {
-		if v == "" {
-			f.Add(path+"["+strconv.Itoa(i)+"]", v, "an empty value matches nobody", "remove it or write the value")
+	var known []string
+	for _, name := range model.Names() {
+		if d, ok := model.ByName(name); ok {
+			if other, _ := d.CheckVerb(v); other == "" {
+				return "", ""
+			}
+			known = append(known, d.Verbs()...)
 		}
 	}
-}
-
-// match reports whether Who selects the caller. It never selects the zero Principal.
-func (w *Who) match(p *identity.Principal) bool {
-	return (len(w.Scope) == 0 || overlap(w.Scope, p.Scopes)) && w.matchButScope(p)
-}
-
-// matchButScope is match without the key scope.
-func (w *Who) matchButScope(p *identity.Principal) bool {
-	if p.IsZero() ||
-		len(w.Group) > 0 && !overlap(w.Group, p.Groups) ||
-		len(w.Principal) > 0 && !w.names(p) {
-		return false
+	if near := setting.Nearest(v, append(known, model.Classes()...)); near != "" {
+		return "no request has this verb", "did you mean " + near + "?"
 	}
-	for name, values := range w.Claim {
-		if p.Claim == nil || !overlap(values, p.Claim(name)) {
-			return false
-		}
-	}
-	return true
-}
-
-// names reports whether the key principal lists the caller.
-func (w *Who) names(p *identity.Principal) bool {
-	return slices.Contains(w.Principal, p.String()) || p.Alias != "" && slices.Contains(w.Principal, p.Alias)
-}
-
-// clone copies all lists, so that a compiled rule shares no memory with the configuration.
-func (w *Who) clone() Who {
-	c := Who{Scope: slices.Clone(w.Scope), Group: slices.Clone(w.Group), Principal: slices.Clone(w.Principal)}
-	if w.Claim != nil {
-		c.Claim = make(map[string]setting.List[string], len(w.Claim))
-		for k, v := range w.Claim {
-			c.Claim[k] = slices.Clone(v)
-		}
-	}
-	return c
-}
-
-// overlap reports whether the lists share a value.
-func overlap(want, have []string) bool {
-	for _, h := range have {
-		if slices.Contains(want, h) {
-			return true
-		}
-	}
-	return false
+	return problem, cure
 }

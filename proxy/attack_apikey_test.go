@@ -210,8 +210,8 @@ func TestLargeAPIKeyFileIsReadAgain(t *testing.T) {
 // TestRefusedAPIKeyIsInTheCallersShape checks the refusals for OpenAI's SDKs and for gRPC.
 func TestRefusedAPIKeyIsInTheCallersShape(t *testing.T) {
 	h := newKeyHouse(t, plan{routes: `
-  - {host: models.test, path: /v1, upstream: llm, callers: apikey, rules: [{allow: "*"}]}
-  - {host: models.test, path: /a.B, upstream: tf, callers: apikey, rules: [{allow: "*"}]}
+  - {host: models.test, path: /v1, upstream: llm, callers: apikey, rules: [{allow: "*", models: "*"}]}
+  - {host: models.test, path: /a.B, upstream: tf, callers: apikey, rules: [{allow: "*", models: "*"}]}
 `, more: "upstreams: {llm: {serves: openai, rest: 'http://127.0.0.1:1'}, tf: {grpc: 'h2c://127.0.0.1:1'}}\n"})
 	r := h.do("POST", "/v1/chat/completions", "{}", map[string]string{"Authorization": "Bearer " + apikey.New()})
 	if r.StatusCode != 401 || !strings.Contains(r.body, `"code":"api_key_unknown"`) || !strings.Contains(r.body, `"error":{`) {

@@ -69,10 +69,10 @@ func (c *pathClient) expect(t *testing.T, j *judge, target string, status int, u
 func TestOpenAIKeepsSlashesInModelIDs(t *testing.T) {
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: strings.ReplaceAll(`
-  - {host: models.test, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*"}]}
-  - {host: models.test, path: /v1/models/secret, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*", who: {scope: admin}}]}
-  - {host: models.test, path: /llm, strip: /llm, upstream: '%s', serves: ollama, callers: issuer/corp, rules: [{allow: "*"}]}
-  - {host: models.test, path: /off, strip: /off, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*"}], paths: {encoded_slash: refuse}}
+  - {host: models.test, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*", models: "*"}]}
+  - {host: models.test, path: /v1/models/secret, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*", models: "*", who: {scope: admin}}]}
+  - {host: models.test, path: /llm, strip: /llm, upstream: '%s', serves: ollama, callers: issuer/corp, rules: [{allow: "*", models: "*"}]}
+  - {host: models.test, path: /off, strip: /off, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*", models: "*"}], paths: {encoded_slash: refuse}}
 `, "%s", j.URL)})
 	c := pathClient{h: h, token: h.token()}
 	for target, want := range map[string]string{
@@ -98,7 +98,7 @@ func TestAttackKeptFormsPastAStricterRoute(t *testing.T) {
   - {host: models.test, path: /lax, strip: /lax, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], `+keeping+`}
   - {host: models.test, path: `+keptPrefix+`, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", who: {scope: admin}}]}
   - {host: models.test, path: "=`+keptExact+`", upstream: '%s', callers: issuer/corp, rules: [{allow: "*", who: {scope: admin}}]}
-  - {host: models.test, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: models.test, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*", models: "*"}]}
 `, "%s", j.URL)})
 	c := pathClient{h: h, token: h.token()}
 	passed := 0
@@ -144,7 +144,7 @@ func TestOldRequestWithoutHostIsForTheOneHost(t *testing.T) {
 // form, which is another target to the server, has no signature.
 func TestSignatureHoldsForKeptFormsAsSent(t *testing.T) {
 	h := signed(t, plan{routes: `
-  - {host: models.test, upstream: '%s', serves: openai, callers: key/acme, rules: [{allow: "*"}], paths: {double_slash: merge}}
+  - {host: models.test, upstream: '%s', serves: openai, callers: key/acme, rules: [{allow: "*", models: "*"}], paths: {double_slash: merge}}
 `})
 	for target, want := range map[string]string{
 		"/v1/models/a%2fb?q=[1]": "/v1/models/a%2fb?q=%5B1%5D",

@@ -15,7 +15,7 @@ func streaming(t *testing.T, integrity string) (*house, *judge) {
 	t.Helper()
 	j := newJudge(t, nil)
 	h := signed(t, plan{routes: fmt.Sprintf(`
-  - {host: models.test, upstream: '%s', serves: tensorflow, callers: key/acme, rules: [{allow: "*"}], integrity: {body: %s}}
+  - {host: models.test, upstream: '%s', serves: tensorflow, callers: key/acme, rules: [{allow: "*", models: "*"}], integrity: {body: %s}}
 `, j.URL, integrity)})
 	return h, j
 }
@@ -186,7 +186,7 @@ func TestEarlyAnswerIsNotSigned(t *testing.T) {
 						close(answered)
 					},
 					routes: `
-  - {host: models.test, upstream: '%s', serves: tensorflow, callers: key/acme, rules: [{allow: "*"}], integrity: {body: stream}}
+  - {host: models.test, upstream: '%s', serves: tensorflow, callers: key/acme, rules: [{allow: "*", models: "*"}], integrity: {body: stream}}
 `})
 				e := errand{method: "POST", body: long}.signed(t)
 				sent := *e
@@ -222,7 +222,7 @@ func TestHeadersOnlyNeedsNoDigest(t *testing.T) {
 		t.Run(serves, func(t *testing.T) {
 			j := newJudge(t, nil)
 			h := signed(t, plan{routes: fmt.Sprintf(`
-  - {host: models.test, upstream: '%s', serves: %s, callers: key/acme, rules: [{allow: "*"}], integrity: {body: headers_only}}
+  - {host: models.test, upstream: '%s', serves: %s, callers: key/acme, rules: [{allow: "*", models: "*"}], integrity: {body: headers_only}}
 `, j.URL, serves)})
 			refused := func(e *errand, request string, status int, reason string) {
 				t.Helper()

@@ -34,13 +34,13 @@ func refusedTokens(t *testing.T) *refusals {
 	who := `; its sub "alice", azp "web", iss "http://127.0.0.1:PORT"`
 	ago := func(s int) int64 { return time.Now().Unix() - int64(s) }
 
-	r.expect("no_credential", 401, "there is no Authorization field; the route takes issuer/corp", r.ask("GET / HTTP/1.1"))
+	r.expect("no_credential", 401, "there is no field Authorization; the route takes issuer/corp", r.ask("GET / HTTP/1.1"))
 	r.expect("unlisted_credential", 401, "Authorization has the scheme Basic; the route takes issuer/corp", bare("Basic "+r.secret("YWxpY2U6c2VjcmV0")))
 	r.expect("unlisted_credential", 401, "Authorization has another scheme than Bearer; the route takes issuer/corp", bare(r.secret("sk-secret-of-alice")))
 	r.expect("unlisted_credential", 401, "X-Api-Key has a key; the route takes issuer/corp", r.ask("GET / HTTP/1.1", "X-Api-Key: "+r.secret("sk-other-of-alice")))
 	r.expect("unlisted_credential", 401, "Api-Key has a key; the route takes issuer/corp", r.ask("GET / HTTP/1.1", "Api-Key: "+r.secret("azure-secret-of-alice")))
 	r.expect("unlisted_credential", 401, "the request is signed; the route takes issuer/corp", r.ask("GET / HTTP/1.1", `Signature-Input: a=("@method");created=1;tag="sallyport-req"`, "Signature: a=:AAAA:"))
-	r.expect("no_credential", 401, "there is no Authorization field; the route takes issuer/corp", r.ask("GET / HTTP/1.1", `Signature-Input: a=("@method");created=1;tag="web-bot-auth"`, "Signature: a=:AAAA:"))
+	r.expect("no_credential", 401, "there is no field Authorization; the route takes issuer/corp", r.ask("GET / HTTP/1.1", `Signature-Input: a=("@method");created=1;tag="web-bot-auth"`, "Signature: a=:AAAA:"))
 	r.expect("bad_credential", 401, "the token does not have three segments", bare("Bearer "+r.secret("opaque-token-of-alice")))
 	r.expect("bad_credential", 401, "token header: not a JSON object", bare("Bearer "+r.secret("c2VjcmV0")+".e30.AA"))
 	claims := authtest.Claims(r.issuer.URL, time.Now(), map[string]any{"sub": r.secret("unproven-subject"), "azp": r.secret("unproven-client")})

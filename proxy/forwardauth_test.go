@@ -237,7 +237,7 @@ func TestForwardAuthNeverReadsTheModelFromTheBody(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*", models: public}, {allow: "*", who: {scope: admin}}]
+    rules: [{allow: "*", models: public}, {allow: "*", models: "*", who: {scope: admin}}]
 `
 	for _, dialect := range dialects() {
 		t.Run(dialect, func(t *testing.T) {
@@ -251,7 +251,7 @@ func TestForwardAuthNeverReadsTheModelFromTheBody(t *testing.T) {
 			if got := ask("GET", "/v1/models/public"); got.StatusCode != 200 {
 				t.Errorf("the description of an allowed model: %d %s", got.StatusCode, got.body)
 			}
-			if got := h.askAs(append(told(dialect, "POST", "models.test", "/v1/files"), "Authorization: Bearer "+h.token("admin"))...); got.StatusCode != 200 {
+			if got := h.askAs(append(told(dialect, "POST", "models.test", "/v1/embeddings"), "Authorization: Bearer "+h.token("admin"))...); got.StatusCode != 200 {
 				t.Errorf("a rule about no model: %d %s", got.StatusCode, got.body)
 			}
 		})

@@ -87,7 +87,7 @@ const grpcRoute = `
   - host: models.test
     upstream: tf
     callers: issuer/corp
-    rules: [{allow: "*", who: {scope: models.predict}}]
+    rules: [{allow: "*", models: "*", who: {scope: models.predict}}]
 `
 
 // buildGRPC is a house in front of a gRPC server.
@@ -97,7 +97,7 @@ func buildGRPC(t *testing.T, routes string) (*house, *grpcServer) {
 	return build(t, plan{
 		routes: routes,
 		more: `upstreams:
-  tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}
+  tf: {grpc: "h2c://` + s.addr + `"}
   dead: {grpc: "h2c://127.0.0.1:1"}
 `}), s
 }

@@ -107,19 +107,19 @@ func (m *memory) setBounds(cfg *Config) {
 	}
 	m.conns.SetConfig(limit.ConnsConfig{
 		Total: l.Connections, PerAddress: l.ConnectionsPerAddress, Exempt: config.Prefixes(cfg.TrustedProxies),
-		Accepts: m.accepts.set("route", l.Accepts, m.options.Now), AcceptsPerAddress: m.acceptsPerAddress.set("address", l.AcceptsPerAddress, m.options.Now), Spent: m.Pressure.Spent,
+		Accepts: m.accepts.set(l.Accepts, m.options.Now), AcceptsPerAddress: m.acceptsPerAddress.set(l.AcceptsPerAddress, m.options.Now), Spent: m.Pressure.Spent,
 	})
 }
 
 // keptRate is a rate limiter that keeps its count while its configuration stays the same.
 type keptRate struct {
-	config limit.RateConfig
-	rate   *limit.Rate
+	limit setting.Rate
+	rate  *limit.Rate
 }
 
-func (k *keptRate) set(per string, r setting.Rate, now func() time.Time) *limit.Rate {
-	if c := (limit.RateConfig{Per: per, Limit: r}); k.rate == nil || c != k.config {
-		k.config, k.rate = c, limit.NewRate(c, now)
+func (k *keptRate) set(r setting.Rate, now func() time.Time) *limit.Rate {
+	if k.rate == nil || r != k.limit {
+		k.limit, k.rate = r, limit.NewRate(limit.RateConfig{Limit: r}, now)
 	}
 	return k.rate
 }

@@ -17,7 +17,7 @@ const modelRoutes = `
     callers: issuer/corp
     rules:
       - {allow: "*", models: [public, "meta/*"], who: {scope: models.predict}}
-      - {allow: "*", who: {scope: admin}}
+      - {allow: "*", models: "*", who: {scope: admin}}
   - host: models.test
     path: /tf
     upstream: '%s'
@@ -39,7 +39,7 @@ const modelRoutes = `
     integrity: {buffer: 64KiB}
     rules:
       - {deny: "*", models: secret}
-      - {allow: "*", who: {scope: models.predict}}
+      - {allow: "*", models: "*", who: {scope: models.predict}}
 `
 
 // TestRuleAboutModelReadsTheBody: what the upstream gets is the body that was decided on,
@@ -93,7 +93,8 @@ func TestModelThatIsNotAllowedIsRefused(t *testing.T) {
 		{"/v1/completions", `model=public`, 400, "bad_model"},
 		{"/v1/completions", `{"prompt":"x"}`, 400, "bad_model"},
 		{"/v1/completions", ``, 403, "insufficient_scope"},
-		{"/v1/models/secret", ``, 403, "insufficient_scope"},
+		{"/v1/models/secret", ``, 405, "method_not_allowed"},
+		{"/v2/completions", ``, 404, "unknown_call"},
 		{"GET /v1/models/secret", ``, 403, "insufficient_scope"},
 		{"GET /v1/models/meta%2Fa%2Fb", ``, 403, "insufficient_scope"},
 		{"GET /v1/models/other%2Fa", ``, 403, "insufficient_scope"},
@@ -135,10 +136,13 @@ func TestDenyRuleAboutModelReadsThePath(t *testing.T) {
     callers: issuer/corp
     rules:
       - {deny: "*", models: "a/b"}
-      - {allow: "*", who: {scope: models.predict}}
+      - {allow: "*", models: "*", who: {scope: models.predict}}
 `})
-	for _, path := range []string{"/v1/models/a%2Fb", "/v1/models/a%2fb", "/v1/models/a/b", "/v1/models/%61%2Fb", "/v1/models/a%2Fb/", "/v1/models/a%2F%2Fb", "/v1/models/%2Fa%2Fb"} {
+	for _, path := range []string{"/v1/models/a%2Fb", "/v1/models/a%2fb", "/v1/models/a/b", "/v1/models/%61%2Fb", "/v1/models/a%2Fb/"} {
 		h.refused(h.do("GET", path, "", nil), 403, "forbidden")
+	}
+	for _, path := range []string{"/v1/models/a%2F%2Fb", "/v1/models/%2Fa%2Fb"} {
+		h.refused(h.do("GET", path, "", nil), 400, "bad_model_name")
 	}
 	if got := h.do("GET", "/v1/models/a%2Fc", "", nil); got.StatusCode != 200 {
 		t.Errorf("another model: %d %s; want 200", got.StatusCode, got.body)
@@ -149,7 +153,7 @@ func TestDenyRuleAboutModelReadsThePath(t *testing.T) {
 // names no model, such as a file.
 func TestRuleAboutNoModelTakesAnyBody(t *testing.T) {
 	h := build(t, plan{routes: modelRoutes})
-	got := h.do("POST", "/v1/files", "a file", map[string]string{"Authorization": "Bearer " + h.token("admin")})
+	got := h.do("POST", "/v1/embeddings", "a file", map[string]string{"Authorization": "Bearer " + h.token("admin")})
 	if _, sent := h.model.seen(); got.StatusCode != 200 || string(sent) != "a file" {
 		t.Errorf("%d, the upstream got %q", got.StatusCode, sent)
 	}

@@ -11,7 +11,7 @@ import (
 func TestRefusalBeforeTheMatchSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	h := build(t, plan{routes: `
-  - {host: models.test, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: models.test, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*", models: "*"}]}
 `})
 	get := "GET / HTTP/1.1\r\nHost: models.test\r\n"
 	rows := []struct {
@@ -65,7 +65,7 @@ func TestRefusalBeforeTheMatchSaysWhatIsWrong(t *testing.T) {
 func TestRefusalBeforeTheMatchIsAProblemWhereRoutesDiffer(t *testing.T) {
 	t.Parallel()
 	h := build(t, plan{routes: strings.ReplaceAll(`
-  - {host: models.test, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: models.test, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*", models: "*"}]}
   - {host: models.test, path: /app, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
 `, "%s", "http://127.0.0.1:1")})
 	if got := h.raw("GET /a%2fb HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\n\r\n"); !strings.Contains(got, `{"title":"The path can be read in more than one way: %2f at byte 2 of the request target."`) {

@@ -117,7 +117,9 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 	report.Result, report.Summary = ReloadChanged, config.ChangedSummary(old.outline, s.outline)
 	report.From, report.To = config.ShortHashes(old.outline.Hash(), s.outline.Hash())
 	for _, c := range config.DescribeChanges(old.outline, s.outline) {
-		report.Changes = append(report.Changes, c.String())
+		if !c.Summarized() {
+			report.Changes = append(report.Changes, c.String())
+		}
 	}
 	return report
 }

@@ -408,7 +408,7 @@ func TestRefusalsAreSigned(t *testing.T) {
   - {host: models.test, path: /fixed, respond: {status: 503, body: later}, callers: key/acme}
   - {host: models.test, path: /nothing, respond: 204, callers: key/acme}
   - {host: models.test, path: /get, methods: GET, upstream: '%s', callers: key/acme, rules: [{allow: "*"}]}
-  - {host: models.test, path: /serves, serves: tensorflow, upstream: 'http://127.0.0.1:1', callers: key/acme, rules: [{allow: "*"}]}
+  - {host: models.test, path: /v1/models, serves: tensorflow, upstream: 'http://127.0.0.1:1', callers: key/acme, rules: [{allow: "*", models: "*"}]}
 `})
 	for _, c := range []struct {
 		target string

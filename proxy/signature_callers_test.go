@@ -211,7 +211,7 @@ func TestGRPCCallWithAnExpiredKeyIsRefused(t *testing.T) {
 	server := newGRPCServer(t)
 	h := signed(t, plan{
 		routes: strings.NewReplacer("issuer/corp", "key/acme", ", who: {scope: models.predict}", "").Replace(grpcRoute) + "    integrity: {body: headers_only}\n",
-		more:   "upstreams:\n  tf: {serves: tensorflow, grpc: \"h2c://" + server.addr + "\"}\n",
+		more:   "upstreams:\n  tf: {grpc: \"h2c://" + server.addr + "\"}\n",
 	})
 	for key, want := range map[string]string{"acme-1": "0", "ended-1": "16 the signing key has expired", "early-1": "16 the signing key is not valid yet"} {
 		e := errand{method: "POST", target: "/tensorflow.serving.PredictionService/Echo", digest: "-", cover: []string{"@method", "@authority", "@path", "@query", "content-type"}, key: keyOf(key), fields: httpsig.Lines{{Name: "Content-Type", Value: "application/grpc+proto"}}}.signed(t)

@@ -89,13 +89,17 @@ func TestReceipts(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "{}")
 	}, routes: `
-  - {host: models.test, upstream: '%s', serves: tensorflow, callers: [key/acme, issuer/corp], rules: [{allow: "*"}]}
+  - {host: models.test, upstream: '%s', serves: tensorflow, callers: [key/acme, issuer/corp], rules: [{allow: "*", models: "*"}]}
 `})
 	for _, c := range []struct{ target, model, version string }{
 		{"/v1/models/churn/versions/3:predict", "churn", "3"}, {"/v1/models/churn:predict", "churn", ""}, {"/v1/models/churn/labels/canary:predict", "churn", ""},
 		{"/v1/models/churn/versions/7/metadata", "churn", "7"}, {"/v1/other", "", ""}, {"/v1/models/none/versions/3:predict", "", ""},
 	} {
-		e := errand{target: c.target}.signed(t)
+		asked := errand{target: c.target}
+		if strings.HasSuffix(c.target, "/metadata") {
+			asked.method = "GET"
+		}
+		e := asked.signed(t)
 		r := h.sendErrand(e)
 		if got := r.Header.Get("X-Sallyport-Model"); got != c.model {
 			t.Errorf("%s: model %q; want %q", c.target, got, c.model)

@@ -242,7 +242,10 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 		Limits: route.Limits{
 			Body:     c.Limits.BodyBytes(),
 			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
-			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight),
+			Inflated: c.Limits.Inflated.Or(64 << 20),
+			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight.Number),
+			Places:   s.counts.Places(c.Name, c.Limits.InFlight.Entries),
+			Headers:  c.Limits.Headers,
 		},
 		TakesPasswords:       c.Callers.TakesPasswords(),
 		TakesAPIKeys:         c.Callers.TakesAPIKeys(),
@@ -257,7 +260,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	if r.Chain, err = s.auth.Route(demandOf(cfg, c)); err != nil {
 		return nil, err
 	}
-	if r.Policy, err = newPolicy(cfg, c); err != nil {
+	if r.Policy, r.Candidate, err = newPolicies(cfg, c); err != nil {
 		return nil, err
 	}
 	servers, bound := s.auth.AuthorizationServers(c.Callers.Names())
@@ -265,17 +268,26 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	return r, nil
 }
 
-// newPolicy returns the rules of a route.
-func newPolicy(cfg *Config, c *route.Config) (*policy.Policy, error) {
-	rules := cfg.RulesOf(c)
-	if c.Respond != nil && len(rules) == 0 {
-		rules = route.EveryoneAllowed()
+// newPolicies returns the rules of a route, and its candidate rules; nil if it has none.
+func newPolicies(cfg *Config, c *route.Config) (rules, candidate *policy.Policy, err error) {
+	all := cfg.RulesOf(c)
+	if c.Respond != nil && len(all) == 0 {
+		all = route.EveryoneAllowed()
 	}
-	at := "rules"
-	if name := c.Rules.Policy; name != "" {
-		at = "policies." + name
+	d := cfg.DialectOf(c)
+	if rules, err = policy.New(d, placeOf("rules", &c.Rules), all); err != nil || c.CandidateRules.IsZero() {
+		return rules, nil, err
 	}
-	return policy.New(cfg.DialectOf(c), at, rules)
+	candidate, err = policy.New(d, placeOf("candidate_rules", &c.CandidateRules), cfg.CandidateRulesOf(c))
+	return rules, candidate, err
+}
+
+// placeOf returns the place of rules in the configuration, as causes and records name it.
+func placeOf(key string, ref *route.RulesRef) string {
+	if ref.Policy != "" {
+		return "policies." + ref.Policy
+	}
+	return key
 }
 
 // scopesOf returns the scopes that rules mention to allow something.

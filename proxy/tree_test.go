@@ -243,12 +243,12 @@ func linkedModules() map[string]string {
 		"github.com/fsnotify/fsnotify":        "the kernel's reports of changed files, on every system; it needs golang.org/x/sys alone",
 		"github.com/prometheus/client_golang": "metrics",
 		"github.com/prometheus/client_model":  "client_golang's data model",
-		"github.com/prometheus/common":        "client_golang's exposition format",
+		"github.com/prometheus/common":        "client_golang's exposition format, and the status of refused calls",
 		"github.com/prometheus/procfs":        "client_golang's process metrics",
 		"github.com/beorn7/perks":             "client_golang's summaries",
 		"github.com/cespare/xxhash/v2":        "client_golang's hashes",
 		"github.com/munnerz/goautoneg":        "client_golang's content negotiation",
-		"google.golang.org/protobuf":          "client_golang's exposition format",
+		"google.golang.org/protobuf":          "client_golang's exposition format, and the status of refused calls",
 		"golang.org/x/sys":                    "procfs; certmagic; fsnotify",
 
 		"github.com/caddyserver/certmagic":                              "certificates by ACME: storage, keys, requests, issuers in order",
@@ -325,7 +325,8 @@ func TestTreeTestModules(t *testing.T) {
 		"github.com/letsencrypt/pebble/v2": "an ACME server, in the test's process",
 		"github.com/c2sp/wycheproof":       "signatures and keys that must be refused",
 
-		"github.com/santhosh-tekuri/jsonschema/v6": "what editors make of that schema: a validator of another hand",
+		"google.golang.org/genproto/googleapis/rpc": "the status of a gRPC call as clients decode it",
+		"github.com/santhosh-tekuri/jsonschema/v6":  "what editors make of that schema: a validator of another hand",
 	}
 	modules := slices.Concat(slices.Collect(maps.Keys(allowed)), slices.Collect(maps.Keys(linkedModules())))
 	walk(t, func(name string) {

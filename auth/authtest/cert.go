@@ -42,6 +42,14 @@ func (c Cert) CA(name string, change func(*x509.Certificate)) Cert {
 	return sign(template, &c)
 }
 
+// Cross returns the CA once more, with the same name and key, as another CA has certified it.
+func (c Cert) Cross(by Cert) Cert {
+	template := caTemplate(c.Subject.CommonName, c.NotBefore.Add(time.Hour))
+	template.SerialNumber = big.NewInt(1000 + serial.Add(1))
+	der := must(x509.CreateCertificate(rand.Reader, template, by.Certificate, c.Private.Public(), by.Private))
+	return Cert{must(x509.ParseCertificate(der)), c.Private}
+}
+
 // Client returns a certificate for clients that c issues. Its subject has the common name; SPIFFE
 // IDs and other names come from change, which may be nil.
 func (c Cert) Client(name string, change func(*x509.Certificate)) Cert {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"sallyport/proxy/setting"
 )
@@ -45,8 +46,44 @@ func readBundle(files []setting.Path) (*bundle, error) {
 		}
 		b.subjects = append(b.subjects, c.RawSubject)
 	}
+	if c := b.rootless(); c != nil {
+		return nil, &rootless{c}
+	}
 	return b, nil
 }
+
+// rootless returns a CA of the bundle from which no chain leads to a root, nil if there is none. CAs that
+// have signed each other's certificates are such. All their clients would be refused.
+func (b *bundle) rootless() *x509.Certificate {
+	reached, left := []*x509.Certificate{}, slices.Clone(b.intermediates)
+	for _, c := range b.all {
+		if !slices.Contains(left, c) {
+			reached = append(reached, c)
+		}
+	}
+	for i := 0; i < len(reached); i++ {
+		left = slices.DeleteFunc(left, func(c *x509.Certificate) bool {
+			found := issued(reached[i], c)
+			if found {
+				reached = append(reached, c)
+			}
+			return found
+		})
+	}
+	if len(left) > 0 {
+		return left[0]
+	}
+	return nil
+}
+
+// rootless is the error of a bundle with such a CA.
+type rootless struct{ ca *x509.Certificate }
+
+func (e *rootless) Error() string {
+	return showName(e.ca) + " is signed by " + setting.Quoted(e.ca.Issuer.String(), 64) + ", and no chain of ca leads to a root, so all its clients would be refused"
+}
+
+const cureRootless = "add the self-signed certificate of one of the two to ca, or leave out the one that the other has signed"
 
 func contains(all []*x509.Certificate, c *x509.Certificate) bool {
 	for _, o := range all {
@@ -63,11 +100,16 @@ func issuedByOther(c *x509.Certificate, all []*x509.Certificate) bool {
 		return false
 	}
 	for _, o := range all {
-		if o != c && bytes.Equal(o.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(o) == nil {
+		if o != c && issued(o, c) {
 			return true
 		}
 	}
 	return false
+}
+
+// issued reports whether the holder of ca has signed c.
+func issued(ca, c *x509.Certificate) bool {
+	return bytes.Equal(ca.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(ca) == nil
 }
 
 var (

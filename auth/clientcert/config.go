@@ -2,6 +2,7 @@ package clientcert
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -221,8 +222,11 @@ func (c *Config) CheckFiles(path string, f *setting.Faults) {
 		return // the signatures of lists cannot be verified
 	}
 	b, err := readBundle(c.CA)
+	if errors.As(err, new(*rootless)) {
+		f.Add(setting.Join(path, "ca"), "", err.Error(), cureRootless)
+	}
 	if err != nil {
-		return // the file has just changed; serve reports it
+		return // else the file has just changed; serve reports it
 	}
 	for i, source := range c.CRL {
 		if source.File == "" {

@@ -9,6 +9,7 @@ package fetch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -58,8 +59,9 @@ const (
 // Error reports a failed fetch.
 type Error struct {
 	Kind   Kind
-	Status int   // of a BadStatus or ProxyRefused
-	Err    error // for logs, never for clients; may be nil
+	Status int    // of a BadStatus or ProxyRefused
+	Code   string // of a BadStatus 400: the error code of OAuth in it (RFC 6749, section 5.2); "" for none
+	Err    error  // for logs, never for clients; may be nil
 }
 
 // Error returns the kind and its cause.
@@ -114,10 +116,7 @@ type Client struct{ http *http.Client }
 
 // New returns a client.
 func New(o Options) *Client {
-	t := &transport{insecure: o.InsecureHTTP, timeout: o.Timeout, any: o.AnyStatus, most: o.MaxBytes, token: o.Token, origins: o.Origins, proxied: o.Proxy != nil}
-	if t.timeout == 0 {
-		t.timeout = DefaultTimeout
-	}
+	t := &transport{insecure: o.InsecureHTTP, timeout: cmp.Or(o.Timeout, DefaultTimeout), any: o.AnyStatus, most: o.MaxBytes, token: o.Token, origins: o.Origins, proxied: o.Proxy != nil}
 	if t.most == 0 {
 		t.most = MaxBytes
 	}
@@ -133,7 +132,8 @@ func New(o Options) *Client {
 }
 
 func newTransport(o *Options, allow func(netip.Addr) bool) *http.Transport {
-	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+	limit := cmp.Or(o.Timeout, DefaultTimeout)
+	dialer := &net.Dialer{Timeout: limit, Control: func(_, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
 		if err != nil || !allow(a.Addr().Unmap()) {
 			return &Error{Kind: AddressRefused}
@@ -148,6 +148,7 @@ func newTransport(o *Options, allow func(netip.Addr) bool) *http.Transport {
 		Proxy:                  nil, // never from the environment
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    limit, // net/http goes on with a handshake when its fetch has ended
 		DisableCompression:     true,
 		DisableKeepAlives:      o.Idle == 0,
 		MaxIdleConnsPerHost:    o.Idle,
@@ -255,7 +256,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func read(answer *http.Response, most int64, anyStatus bool) ([]byte, *Error) {
 	if answer.StatusCode != http.StatusOK && !anyStatus {
-		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode}
+		return nil, &Error{Kind: BadStatus, Status: answer.StatusCode, Code: code(answer)}
 	}
 	if e := answer.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return nil, &Error{Kind: Garbage, Err: errors.New("unexpected content coding")}
@@ -271,6 +272,24 @@ func read(answer *http.Response, most int64, anyStatus bool) ([]byte, *Error) {
 		return nil, &Error{Kind: TooLarge}
 	}
 	return text, nil
+}
+
+// maxCode is the maximum length of an answer in which an error code is looked for.
+const maxCode = 4 << 10
+
+// code returns the error code of OAuth in an answer; "" if there is none, or no telling.
+func code(answer *http.Response) string {
+	if answer.StatusCode != http.StatusBadRequest {
+		return ""
+	}
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxCode))
+	var said struct {
+		Error string `json:"error"`
+	}
+	if err != nil || json.Unmarshal(text, &said) != nil {
+		return ""
+	}
+	return said.Error
 }
 
 // wrap returns an error of net/http as an [*Error].

@@ -12,6 +12,7 @@
 //     content until its digest has been compared.
 //   - A [Signer] makes signatures with one [Profile] and any key.
 //   - A [Transport] signs the requests of a Go client and verifies the responses.
+//   - [Calls] do the same for the calls of a gRPC library, which they do not import.
 //
 // # Order
 //

@@ -71,13 +71,19 @@ func ForwardPolicy(identity ...string) Policy {
 // binding returns the components that bind a response to its request.
 func binding() []string { return []string{"@method;req", "@authority;req", "@path;req", "@query;req"} }
 
+// These fields of a response name the model that answered.
+const (
+	ModelField   = "x-sallyport-model"
+	VersionField = "x-sallyport-model-version"
+)
+
 // ResponseProfile returns the profile with which a gateway signs a response whose whole
 // content it has: digest and signature are in the head.
 func ResponseProfile() Profile {
 	return Profile{
 		Tag:       TagResponse,
 		Cover:     append([]string{"@status", "content-digest"}, binding()...),
-		IfPresent: []string{"content-type", "content-encoding", "content-digest;req", "grpc-status"},
+		IfPresent: []string{"content-type", "content-encoding", "content-digest;req", "grpc-status", ModelField, VersionField},
 		Lifetime:  Lifetime,
 	}
 }
@@ -87,7 +93,7 @@ func ResponsePolicy() Policy {
 	return Policy{
 		Tag:          TagResponse,
 		Require:      append([]string{"@status", "content-digest"}, binding()...),
-		IfPresent:    []string{"content-type", "content-encoding", "content-digest;req", "grpc-status"},
+		IfPresent:    []string{"content-type", "content-encoding", "content-digest;req", "grpc-status", ModelField, VersionField},
 		MaxAge:       Lifetime,
 		Skew:         Skew,
 		RequireNonce: true,
@@ -119,7 +125,7 @@ func TailProfile() Profile {
 	p := ResponseProfile()
 	p.Label = "sp-tail"
 	p.Cover = append([]string{"@status", "content-digest;tr"}, binding()...)
-	p.IfPresent = []string{"content-digest;req", "grpc-status;tr"}
+	p.IfPresent = []string{"content-digest;req", "grpc-status;tr", ModelField, VersionField}
 	return p
 }
 
@@ -127,6 +133,6 @@ func TailProfile() Profile {
 func TailPolicy() Policy {
 	p := ResponsePolicy()
 	p.Require = append([]string{"@status", "content-digest;tr"}, binding()...)
-	p.IfPresent = []string{"content-digest;req", "grpc-status;tr"}
+	p.IfPresent = []string{"content-digest;req", "grpc-status;tr", ModelField, VersionField}
 	return p
 }

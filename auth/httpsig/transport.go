@@ -89,8 +89,7 @@ func closeBody(r *http.Request) {
 }
 
 func (t *Transport) prepare() {
-	if t.Key == nil {
-		t.fault = errors.New("the transport has no key")
+	if t.fault = needsKey(t.Key); t.fault != nil {
 		return
 	}
 	profile := RequestProfile()
@@ -98,29 +97,45 @@ func (t *Transport) prepare() {
 	if t.signer, t.fault = NewSigner(profile, t.Now); t.fault != nil {
 		return
 	}
-	o := VerifierOptions{Key: t.ResponseKey, Now: t.Now}
-	if o.Key == nil {
-		o.Key = func(id string) *Key {
-			if id == t.Key.id {
-				return t.Key
+	t.fault = newVerifiers(responseOptions(t.Key, t.ResponseKey, t.Now), map[**Verifier]Policy{
+		&t.whole: ResponsePolicy(),
+		&t.head:  HeadPolicy(TagResponseHead),
+		&t.only:  HeadPolicy(TagResponseHeadOnly),
+		&t.tail:  TailPolicy(),
+	})
+}
+
+func needsKey(k *Key) error {
+	if k == nil {
+		return errors.New("there is no key to sign requests with")
+	}
+	return nil
+}
+
+// responseOptions returns the options of a client's verifiers. If lookup is nil, only the
+// client's own key is accepted.
+func responseOptions(own *Key, lookup func(id string) *Key, now func() time.Time) VerifierOptions {
+	if lookup == nil {
+		lookup = func(id string) *Key {
+			if id == own.id {
+				return own
 			}
 			return nil
 		}
 	}
-	for _, v := range []struct {
-		to     **Verifier
-		policy Policy
-	}{
-		{&t.whole, ResponsePolicy()},
-		{&t.head, HeadPolicy(TagResponseHead)},
-		{&t.only, HeadPolicy(TagResponseHeadOnly)},
-		{&t.tail, TailPolicy()},
-	} {
-		v.policy.Algorithms = []Algorithm{HMACSHA256, Ed25519}
-		if *v.to, t.fault = NewVerifier(v.policy, o); t.fault != nil {
-			return
+	return VerifierOptions{Key: lookup, Now: now}
+}
+
+// newVerifiers makes verifiers that accept all algorithms.
+func newVerifiers(o VerifierOptions, all map[**Verifier]Policy) error {
+	for to, policy := range all {
+		policy.Algorithms = []Algorithm{HMACSHA256, Ed25519}
+		var err error
+		if *to, err = NewVerifier(policy, o); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // sign returns a copy of the request with digest and signature, the signed message and
@@ -252,9 +267,12 @@ func (t *Transport) verify(r *http.Response, request *Message, nonce string) err
 	return err
 }
 
-func missing(err error) bool {
+func missing(err error) bool { return is(err, Missing) }
+
+// is reports whether an error is an [*Error] with this code.
+func is(err error, c Code) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Code == Missing
+	return errors.As(err, &e) && e.Code == c
 }
 
 // verifyTail verifies the signature in the trailers that the head announced, and compares

@@ -129,6 +129,11 @@ A call from Python, with requests. call.py is short: begin your own program with
 Its errors have the gateway's reason in e.code: stale (your clock is wrong),
 bad_signature (key or id differ), replayed, forbidden.
 
+sallyport_client.py has the same for httpx (SallyportHTTPXAuth) and for gRPC
+(SigningChannel, for a channel of grpcio; @authority is the channel's target, and
+@query is "?"): its beginning and its classes say how. In Go, the package
+sallyport/auth/httpsig has Transport for net/http and Calls for gRPC.
+
 A call, where the program sallyport is installed; it verifies the answer too:
 
     sallyport curl %s%s%s \

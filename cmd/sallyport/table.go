@@ -79,6 +79,7 @@ func rowOf(r *proxy.RouteInfo) [][]string {
 	if r.InFlight > 0 {
 		limits = append(limits, fmt.Sprintf("%d in flight", r.InFlight))
 	}
+	limits = append(limits, r.Places...)
 	if r.Durable != "off" {
 		limits = append(limits, "audit "+r.Durable)
 	}

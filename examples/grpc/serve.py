@@ -1,7 +1,8 @@
-"""A model server that speaks gRPC, and nothing else: python serve.py HOST:PORT
+"""A model server that speaks gRPC, and nothing else: python serve.py HOST:PORT [CLIENTS-CA CERT KEY]
 
 It stands on grpcio, as Python model servers do; TensorFlow Serving and Triton stand on the same core. The messages
-are bytes, so that no .proto is needed. It knows nothing of TLS or tokens.
+are bytes, so that no .proto is needed. It knows nothing of tokens. With the three files it speaks TLS, and talks to nobody
+without a certificate of CLIENTS-CA, as TensorFlow Serving does with client_verify: true in its --ssl_config_file.
 """
 
 import sys
@@ -19,6 +20,7 @@ def echo(request, context):
         ("x-caller", told.get("x-sallyport-principal", "nobody")),
         ("x-time-left", str(int(context.time_remaining() or -1))),
         ("x-authorization", told.get("authorization", "none")),
+        ("x-gateway", b",".join(context.auth_context().get("x509_subject_alternative_name", [b"none"])).decode()),
     ))
     return request
 
@@ -53,12 +55,19 @@ def hang(request, context):
         print("gave up", request.decode(), flush=True)
 
 
+def compressed(request, context):
+    """Compresses its answer if the caller takes that."""
+    context.set_compression(grpc.Compression.Gzip)
+    return request
+
+
 def fail(request, context):
     context.abort(grpc.StatusCode.NOT_FOUND, "no such model: " + request.decode() + " \u00fc")
 
 
 METHODS = {
     "Predict": grpc.unary_unary_rpc_method_handler(echo),
+    "Compressed": grpc.unary_unary_rpc_method_handler(compressed),
     "Fail": grpc.unary_unary_rpc_method_handler(fail),
     "Count": grpc.unary_stream_rpc_method_handler(count),
     "Hang": grpc.unary_stream_rpc_method_handler(hang),
@@ -71,8 +80,14 @@ server = grpc.server(
     options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
 )
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", METHODS),))
-if server.add_insecure_port(sys.argv[1]) == 0:
-    sys.exit("cannot listen on " + sys.argv[1])
+address, *files = sys.argv[1:]
+if files:
+    root, cert, key = (open(name, "rb").read() for name in files)
+    port = server.add_secure_port(address, grpc.ssl_server_credentials([(key, cert)], root, require_client_auth=True))
+else:
+    port = server.add_insecure_port(address)
+if port == 0:
+    sys.exit("cannot listen on " + address)
 server.start()
 print("serves", flush=True)
 server.wait_for_termination()

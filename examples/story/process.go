@@ -170,11 +170,17 @@ func (p *Process) Stop(t testing.TB) {
 // or the path of a UNIX socket.
 func (p *Process) Listens(t testing.TB, address string) {
 	t.Helper()
+	p.ListensWithin(t, address, patience)
+}
+
+// ListensWithin is Listens for programs that may take longer to start.
+func (p *Process) ListensWithin(t testing.TB, address string, limit time.Duration) {
+	t.Helper()
 	network := "tcp"
 	if filepath.IsAbs(address) {
 		network = "unix"
 	}
-	p.until(t, "listen on "+address, func() bool {
+	p.untilLimit(t, limit, "listen on "+address, func() bool {
 		c, err := net.DialTimeout(network, address, time.Second)
 		if err == nil {
 			c.Close()
@@ -205,7 +211,12 @@ func (p *Process) Prints(t testing.TB, text string) {
 
 func (p *Process) until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	p.untilLimit(t, patience, what, holds)
+}
+
+func (p *Process) untilLimit(t testing.TB, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); time.Now().Before(end); {
 		if holds() {
 			return
 		}
@@ -215,7 +226,7 @@ func (p *Process) until(t testing.TB, what string, holds func() bool) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	t.Fatalf("%s did not %s within %v\n%s", p.name, what, patience, p.tail(4000))
+	t.Fatalf("%s did not %s within %v\n%s", p.name, what, limit, p.tail(4000))
 }
 
 // FreeAddress is a loopback address whose port was free a moment ago. It lies

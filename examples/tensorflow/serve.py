@@ -5,6 +5,8 @@ serve.py --models DIR --grpc 127.0.0.1:8500 --rest-socket PATH
 DIR is what make_model.py wrote. The gRPC port speaks the official protos
 (tensorflow-serving-api). The socket is for rest_front: each connection carries
 one request, which is turned into one gRPC call to that port (rest.py).
+Each call is printed before it is answered: "called METHOD", and "of MODEL VERSION"
+for each model that it reaches.
 """
 import argparse
 import os
@@ -19,6 +21,8 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -27,7 +31,7 @@ from tensorflow_serving.apis import (
 
 import rest
 
-LABELS = {"stable": 123}
+LABELS = {"stable": min}  # which of a model's versions a label stands for
 
 
 class Refusal(Exception):
@@ -36,23 +40,32 @@ class Refusal(Exception):
         self.code = code
 
 
+def load(folder):
+    """The versions of the model in a folder."""
+    versions = {}
+    for version in os.listdir(folder):
+        if version.isdigit():
+            path = os.path.join(folder, version)
+            meta = saved_model_pb2.SavedModel()
+            with open(os.path.join(path, "saved_model.pb"), "rb") as f:
+                meta.ParseFromString(f.read())
+            versions[int(version)] = (tf.saved_model.load(path), meta.meta_graphs[0].signature_def)
+    return versions
+
+
 class Models:
-    """The versions of the models in a folder, loaded at start."""
+    """The models in a folder, loaded at start."""
 
     def __init__(self, folder):
-        self.loaded = {}
-        for name in sorted(n for n in os.listdir(folder) if not n.startswith(".")):
-            for version in os.listdir(os.path.join(folder, name)):
-                if version.isdigit():
-                    path = os.path.join(folder, name, version)
-                    meta = saved_model_pb2.SavedModel()
-                    with open(os.path.join(path, "saved_model.pb"), "rb") as f:
-                        meta.ParseFromString(f.read())
-                    defs = meta.meta_graphs[0].signature_def
-                    self.loaded.setdefault(name, {})[int(version)] = (tf.saved_model.load(path), defs)
+        self.loaded = {name: load(os.path.join(folder, name)) for name in sorted(n for n in os.listdir(folder) if not n.startswith("."))}
 
     def version(self, spec):
         """The version that a ModelSpec asks for: the latest, unless it says."""
+        version = self.choose(spec)
+        print("of", spec.name, version, flush=True)
+        return version
+
+    def choose(self, spec):
         if not spec.name:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "Missing model name in request.")
         versions = self.loaded.get(spec.name, {})
@@ -62,7 +75,7 @@ class Models:
                 raise Refusal(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Latest({spec.name})")
             if spec.version_label not in LABELS:
                 raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}")
-            return LABELS[spec.version_label]
+            return LABELS[spec.version_label](versions)
         if choice == "version":
             if spec.version.value not in versions:
                 raise Refusal(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific({spec.name}, {spec.version.value})")
@@ -87,6 +100,7 @@ def refusing(method):
     """Turns a Refusal, and what TensorFlow itself refuses, into a gRPC status."""
 
     def call(self, request, context):
+        print("called", method.__name__, flush=True)
         try:
             return method(self, request)
         except Refusal as e:
@@ -138,6 +152,25 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
         return answer
 
     @refusing
+    def MultiInference(self, request):
+        if len({t.model_spec.name for t in request.tasks}) > 1:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+        answer = inference_pb2.MultiInferenceResponse()
+        for task in request.tasks:
+            one = {"tensorflow/serving/classify": classification_pb2.ClassificationRequest, "tensorflow/serving/regress": regression_pb2.RegressionRequest}.get(task.method_name)
+            if one is None:
+                raise Refusal(grpc.StatusCode.UNIMPLEMENTED, "Unsupported signature method_name: " + task.method_name)
+            kind = task.method_name.rsplit("/", 1)[1]
+            values, spec = self.run_examples(one(model_spec=task.model_spec, input=request.input), kind + "_x_to_y")
+            result = answer.results.add(model_spec=spec)
+            for v in values:
+                if kind == "classify":
+                    result.classification_result.classifications.add().classes.add(score=v)
+                else:
+                    result.regression_result.regressions.add(value=v)
+        return answer
+
+    @refusing
     def GetModelMetadata(self, request):
         version = self.models.version(request.model_spec)
         answer = get_model_metadata_pb2.GetModelMetadataResponse()
@@ -156,17 +189,32 @@ class Status(model_service_pb2_grpc.ModelServiceServicer):
 
     @refusing
     def GetModelStatus(self, request):
+        if not request.HasField("model_spec"):
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
         spec = request.model_spec
         versions = sorted(self.models.loaded.get(spec.name, {}), reverse=True)
         if spec.WhichOneof("version_choice"):
-            versions = [self.models.version(spec)]
+            versions = [self.models.choose(spec)]
         if not versions:
             raise Refusal(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
         answer = get_model_status_pb2.GetModelStatusResponse()
         for v in versions:
             s = answer.model_version_status.add(version=v, state=get_model_status_pb2.ModelVersionStatus.AVAILABLE)
             s.status.error_code = 0
+            print("of", spec.name, v, flush=True)
         return answer
+
+    @refusing
+    def HandleReloadConfigRequest(self, request):
+        """Replaces the whole list of models, as TensorFlow Serving does."""
+        self.models.loaded = {c.name: load(c.base_path) for c in request.config.model_config_list.config}
+        return model_management_pb2.ReloadConfigResponse()
+
+
+def profile(request, context):
+    """Stands for the profiler, which TensorFlow Serving has on the same port. It only says that it was reached."""
+    print("called Profile", flush=True)
+    return b""
 
 
 def main():
@@ -179,6 +227,7 @@ def main():
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(models), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Status(models), server)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("tensorflow.ProfilerService", {"Profile": grpc.unary_unary_rpc_method_handler(profile)}),))
     if server.add_insecure_port(a.grpc) == 0:
         raise SystemExit(f"cannot listen on {a.grpc}")
     server.start()

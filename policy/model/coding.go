@@ -1,8 +1,6 @@
 package model
 
-import "errors"
-
-var errCoding = errors.New("the body has a content coding that the gateway does not read here; it reads gzip")
+const errCoding bodyError = "the body has a content coding that the gateway does not read here; it reads gzip"
 
 // inflated returns a scanner of a body with the content coding of o, whose plain form s scans. A server
 // that ignores the field reads the coded bytes. Those of gzip are no JSON and no form; raw deflate can
@@ -20,7 +18,7 @@ func inflated(s Scanner, o *ScanOptions) Scanner {
 			}
 		}
 	}
-	return &codedScanner{plain: s, err: bad(errCoding)}
+	return &codedScanner{plain: s, err: errCoding}
 }
 
 // codedScanner is a [Scanner] of a body that is compressed.
@@ -66,7 +64,7 @@ func (s *codedScanner) end(err error) {
 		return
 	}
 	if s.err = s.refused; s.err == nil {
-		s.err = bad(err)
+		s.err = err
 	}
 	s.inflate.free()
 	s.inflate = nil

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Dialect describes one family of model servers. Only [ByName] and [Raw] return dialects.
-// They return the same pointer for the same dialect, so dialects can be compared with ==.
+// Dialect describes one family of model servers. Only [New], [ByName] and [Raw] return dialects.
+// The last two return the same pointer for the same dialect, so dialects can be compared with ==.
 // A Dialect is immutable and safe for concurrent use.
 type Dialect struct {
 	name        string
@@ -15,8 +15,9 @@ type Dialect struct {
 	calls       map[string]*method                // the gRPC methods by their path; nil: rest reads gRPC too
 	refusal     func(status int, text, reason, requestID string) (contentType string, body []byte)
 	namesModels bool
-	modelInBody bool                              // of requests without gRPC
-	canonical   func(name string) (string, error) // nil: names are compared as they are
+	modelInBody bool                                     // of requests without gRPC
+	one         func(name string, calls []call) *Dialect // for servers with one model, or certain calls; nil: see [New]
+	canonical   func(name string) (string, error)        // nil: names are compared as they are
 	actsOnWhole bool
 	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
@@ -25,7 +26,7 @@ type Dialect struct {
 }
 
 // dialects lists all dialects, raw first, in the order in which they are shown to users.
-var dialects = [...]*Dialect{raw(), flask(), tensorFlow(), v2(), triton(), torchServe(), openAI(), ollama()}
+var dialects = [...]*Dialect{raw(), flask(), tensorFlow(), v2(), triton(), torchServe(), mlflow(), sageMaker(), openAI(), ollama()}
 
 // ByName returns the dialect with this name, a value of the key `serves`, and whether
 // there is one. "" means raw; letter case counts.
@@ -76,6 +77,16 @@ func (d *Dialect) Read(r *Request) (Reading, error) {
 // NamesModels reports whether requests to these servers name a model, so that rules may be
 // about models.
 func (d *Dialect) NamesModels() bool { return d.namesModels }
+
+// HasVersions reports whether requests to these servers may name a version of the model, so that rules
+// may be about versions.
+func (d *Dialect) HasVersions() bool {
+	switch d.name {
+	case "tensorflow", "v2", "triton", "torchserve":
+		return d.namesModels
+	}
+	return false
+}
 
 // CanonicalModel returns the canonical form of a model's name, which [Call.Model] has, or
 // of a pattern in which stars stand for parts of a name. It returns an error for what no

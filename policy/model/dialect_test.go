@@ -13,6 +13,7 @@ const (
 	asProblem = `{"title":"This caller may not do this.","status":403,"reason":"forbidden","request_id":"0af7"}` + "\n"
 	asText    = `{"error":"This caller may not do this.","reason":"forbidden","request_id":"0af7"}` + "\n"
 	asCode    = `{"code":403,"type":"GatewayException","message":"This caller may not do this.","reason":"forbidden","request_id":"0af7"}` + "\n"
+	asMLflow  = `{"error_code":"PERMISSION_DENIED","message":"This caller may not do this.","reason":"forbidden","request_id":"0af7"}` + "\n"
 	asObject  = `{"error":{"message":"This caller may not do this.","type":"gateway_error","param":null,"code":"forbidden"},"reason":"forbidden","request_id":"0af7"}` + "\n"
 )
 
@@ -32,6 +33,8 @@ func TestDialects(t *testing.T) {
 		{"v2", "application/json", asText, false, false, 0, 0},
 		{"triton", "application/json", asText, true, false, 0, 0},
 		{"torchserve", "application/json", asCode, true, false, 0, 0},
+		{"mlflow", "application/json", asMLflow, false, false, 0, 0},
+		{"sagemaker", "application/problem+json", asProblem, false, false, 0, 0},
 		{"openai", "application/json", asObject, false, false, 10 * minute, 5 * minute},
 		{"ollama", "application/json", asText, false, true, 10 * minute, 5 * minute},
 	} {
@@ -54,8 +57,8 @@ func TestDialects(t *testing.T) {
 			}
 		})
 	}
-	if n := len(model.Names()); n != 8 {
-		t.Errorf("%d dialects; this table has 8", n)
+	if n := len(model.Names()); n != 10 {
+		t.Errorf("%d dialects; this table has 10", n)
 	}
 }
 
@@ -94,7 +97,7 @@ func TestEveryVerbHasAClass(t *testing.T) {
 	for _, name := range model.Names() {
 		d, _ := model.ByName(name)
 		for _, verb := range d.Verbs() {
-			if !slices.Contains(model.Classes(), string(model.Call{Verb: verb}.Class())) {
+			if !slices.Contains(model.Classes(), string(model.Call{Dialect: d, Verb: verb}.Class())) {
 				t.Errorf("%s: %s has no class", name, verb)
 			}
 		}

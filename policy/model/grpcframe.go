@@ -2,17 +2,16 @@ package model
 
 import (
 	"encoding/binary"
-	"errors"
 	"math"
 )
 
-var (
-	errFrameFlag    = errors.New("the flag byte of a gRPC message is neither 0 nor 1")
-	errFrameCut     = errors.New("the body ends within a gRPC message")
-	errFrameNone    = errors.New("the body holds no gRPC message")
-	errFrameSecond  = errors.New("the call has a second message, and its method takes one")
-	errFramePlain   = errors.New("a message is compressed, and grpc-encoding does not say how")
-	errFrameInflate = errors.New("compressed messages are not accepted here, as the gateway must read them (inflate is 0)")
+const (
+	errFrameFlag    bodyError = "the flag byte of a gRPC message is neither 0 nor 1"
+	errFrameCut     bodyError = "the body ends within a gRPC message"
+	errFrameNone    bodyError = "the body holds no gRPC message"
+	errFrameSecond  bodyError = "the call has a second message, and its method takes one"
+	errFramePlain   bodyError = "a message is compressed, and grpc-encoding does not say how"
+	errFrameInflate bodyError = "compressed messages are not accepted here, as the gateway must read them (inflate is 0)"
 )
 
 // frameScanner is a [Scanner] of a gRPC request body: messages, each behind a flag byte and a
@@ -31,6 +30,9 @@ type frameScanner struct {
 	inflate  *inflater // of the message, if it is compressed
 	inflated func([]byte) error
 }
+
+// longMessage is the size in bytes above which a message is worth an early decision.
+const longMessage = 32 << 10
 
 // newFrameScanner returns a scanner of a request whose messages have a shape. If it does not
 // stream, the body holds exactly one message.
@@ -65,9 +67,7 @@ func (s *frameScanner) Check() error {
 
 // fail makes an error final.
 func (s *frameScanner) fail(err error) {
-	if s.err = err; !s.message.refused {
-		s.err = bad(err)
-	}
+	s.err = err
 	s.inflate.free()
 	s.inflate = nil
 }
@@ -110,6 +110,9 @@ func (s *frameScanner) begin() (err error) {
 	s.left = binary.BigEndian.Uint32(s.head[1:])
 	switch s.head[0] {
 	case 0:
+		if s.message.early = nil; s.left > longMessage {
+			s.message.early = s.options.Early
+		}
 		s.message.begin(uint64(s.left))
 		return nil
 	case 1:

@@ -31,7 +31,7 @@ func TestFramesOfUnaryCalls(t *testing.T) {
 		"a second message":                    {ScanOptions{}, slices.Concat(public, framed(0, v2Call("secret"))), errFrameSecond},
 		"a second message of no bytes":        {ScanOptions{}, slices.Concat(public, framed(0, nil)), errFrameSecond},
 		"a byte behind the message":           {ScanOptions{}, slices.Concat(public, []byte{0}), errFrameSecond},
-		"an empty message first":              {ScanOptions{}, slices.Concat(framed(0, nil), public), errNoModel},
+		"an empty message first":              {ScanOptions{}, slices.Concat(framed(0, nil), public), errNameless},
 		"flag 2":                              {ScanOptions{}, framed(2, v2Call("public")), errFrameFlag},
 		"flag 0x81":                           {compressed, framed(0x81, v2Call("public")), errFrameFlag},
 		"flag of trailers in gRPC-Web":        {ScanOptions{}, framed(0x80, []byte("grpc-status: 0")), errFrameFlag},
@@ -50,7 +50,7 @@ func TestFramesOfUnaryCalls(t *testing.T) {
 		"compressed, upper case":              {ScanOptions{Inflate: 1 << 20, Encoding: "GZIP"}, zipped("public"), errEncoding},
 		"gzip that is plain":                  {compressed, framed(1, v2Call("public")), errInflate},
 		"gzip of nothing":                     {compressed, framed(1, nil), errCompCut},
-		"gzip of an empty message":            {compressed, framed(1, deflated(t, "gzip", nil, -1)), errNoModel},
+		"gzip of an empty message":            {compressed, framed(1, deflated(t, "gzip", nil, -1)), errNameless},
 		"gzip in two messages":                {compressed, slices.Concat(framed(1, zipped("public")[5:20]), framed(0, zipped("public")[20:])), errCompCut},
 		"gzip with a second member":           {compressed, framed(1, slices.Concat(zipped("public")[5:], zipped("secret")[5:])), errCompMore},
 		"a model split over two gzip members": {compressed, framed(1, slices.Concat(deflated(t, "gzip", v2Call("public"), -1), deflated(t, "gzip", pbText(1, "secret"), -1))), errCompMore},
@@ -98,8 +98,8 @@ func TestFramesOfStreamsAreDecidedOneByOne(t *testing.T) {
 		"secret second":             {v2, true, slices.Concat(call("public"), call("secret"), call("public")), 2, denied},
 		"secret second, compressed": {v2, true, slices.Concat(zipped("public"), zipped("secret")), 2, denied},
 		"half a secret second":      {v2, true, slices.Concat(call("public"), call("secret")[:90]), 1, errFrameCut},
-		"no name second":            {v2, true, slices.Concat(call("public"), framed(0, pbText(2, "1")), call("public")), 1, errNoModel},
-		"empty message second":      {v2, true, slices.Concat(call("public"), framed(0, nil)), 1, errNoModel},
+		"no name second":            {v2, true, slices.Concat(call("public"), framed(0, pbText(2, "1")), call("public")), 1, errNameless},
+		"empty message second":      {v2, true, slices.Concat(call("public"), framed(0, nil)), 1, errNameless},
 		"tasks": {tasksAt1, false, framed(0, slices.Concat(pbText(1, pbText(1, pbText(1, "public"))), pbText(1, pbText(1, pbText(1, "public"))))),
 			2, nil},
 		"secret task second": {tasksAt1, false, framed(0, slices.Concat(pbText(1, pbText(1, pbText(1, "public"))), pbText(1, pbText(1, pbText(1, "secret"))))),
@@ -133,6 +133,42 @@ func TestFramesAreDecidedBeforeTheirLastByteIsForwarded(t *testing.T) {
 			if _, err := scanner.Write([]byte{c}); err != nil || decided != (i == len(body)-1) {
 				t.Fatalf("%s: after byte %d of %d decided is %v (%v)", name, i, len(body), decided, err)
 			}
+		}
+	}
+}
+
+// A caller learns early that a long message is refused, and an early consent decides nothing.
+func TestFramesOfLongMessagesAreSightedEarly(t *testing.T) {
+	denied := errors.New("denied")
+	tensor := pbText(7, strings.Repeat("x", 1<<20))
+	for name, c := range map[string]struct {
+		shape shape
+		head  []byte
+		more  []byte // behind the tensor
+		want  error  // of the whole, if the early sight is allowed
+	}{
+		"V2":              {v2Shape, slices.Concat(pbText(1, "m"), pbText(2, "3")), nil, nil},
+		"V2, two names":   {v2Shape, slices.Concat(pbText(1, "m"), pbText(2, "3")), pbText(1, "secret"), errProtoTwice},
+		"spec":            {specAt1, pbText(1, slices.Concat(pbText(1, "m"), pbText(2, pbNum(1, 3)))), nil, nil},
+		"spec, two specs": {specAt1, pbText(1, slices.Concat(pbText(1, "m"), pbText(2, pbNum(1, 3)))), pbText(1, pbText(1, "secret")), errProtoTwice},
+	} {
+		body := framed(0, slices.Concat(c.head, tensor, c.more))
+		var sighted, decided []Named
+		early := ScanOptions{
+			Early:  func(n Named) error { sighted = append(sighted, n); return nil },
+			Decide: func(n Named) error { decided = append(decided, n); return nil },
+		}
+		scanner := newFrameScanner(c.shape, false, early)
+		if _, err := scanner.Write(body[:5+len(c.head)+10]); err != nil || !slices.Equal(sighted, []Named{{"m", "3", ""}}) || decided != nil {
+			t.Errorf("%s: before the tensor: sighted %v, decided %v, %v", name, sighted, decided, err)
+		}
+		_, err := scanner.Write(body[5+len(c.head)+10:])
+		if !errors.Is(err, c.want) || len(sighted) != 1 || (c.want == nil) != slices.Equal(decided, []Named{{"m", "3", ""}}) {
+			t.Errorf("%s: at the end: sighted %v, decided %v, %v; want %v", name, sighted, decided, err, c.want)
+		}
+		early.Early = func(Named) error { return denied }
+		if _, err := newFrameScanner(c.shape, false, early).Write(body[:5+len(c.head)+10]); err != denied {
+			t.Errorf("%s: %v, want the error of Early as it is", name, err)
 		}
 	}
 }

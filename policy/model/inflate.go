@@ -2,20 +2,19 @@ package model
 
 import (
 	"encoding/binary"
-	"errors"
 	"hash/adler32"
 	"hash/crc32"
 	"math/bits"
 	"sync"
 )
 
-var (
-	errEncoding  = errors.New("the message is compressed in a way that the gateway cannot read; it reads gzip and deflate")
-	errInflate   = errors.New("the compressed message is not valid in its encoding")
-	errInflated  = errors.New("the message is larger than permitted after decompression")
-	errCompCut   = errors.New("the compressed message is incomplete")
-	errCompMore  = errors.New("data follows the end of the compressed message; a second gzip member is refused too")
-	errCompCheck = errors.New("the checksum of the compressed message is wrong")
+const (
+	errEncoding  bodyError = "the message is compressed in a way that the gateway cannot read; it reads gzip and deflate"
+	errInflate   bodyError = "the compressed message is not valid in its encoding"
+	errInflated  bodyError = "the message is larger than permitted after decompression"
+	errCompCut   bodyError = "the compressed message is incomplete"
+	errCompMore  bodyError = "data follows the end of the compressed message; a second gzip member is refused too"
+	errCompCheck bodyError = "the checksum of the compressed message is wrong"
 )
 
 // inflater decompresses gzip (RFC 1952) or deflate, which is zlib (RFC 1950) in gRPC and HTTP.
@@ -334,15 +333,24 @@ func (z *inflater) symbols() (more bool, err error) {
 	}
 }
 
-// repeat puts length bytes that stand offset bytes before.
+// repeat puts length bytes that stand offset bytes before. The bytes may include those it puts.
 func (z *inflater) repeat(length, offset int) error {
 	for length > 0 {
 		from := (z.at - offset) & (len(z.window) - 1)
-		// The copy ends where either side wraps, and where it would read what it writes.
-		n := min(length, offset, len(z.window)-from, len(z.window)-z.at)
-		copy(z.window[z.at:z.at+n], z.window[from:from+n])
-		length -= n
-		if err := z.advance(n); err != nil {
+		end := min(z.at+length, len(z.window))
+		if from > z.at { // beyond the wrap
+			end = min(end, z.at+len(z.window)-from)
+		}
+		to := z.at
+		if from < to {
+			for to < end {
+				to += copy(z.window[to:end], z.window[from:to]) // twice as much each time
+			}
+		} else {
+			to += copy(z.window[to:end], z.window[from:])
+		}
+		length -= to - z.at
+		if err := z.advance(to - z.at); err != nil {
 			return err
 		}
 	}

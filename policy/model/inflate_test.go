@@ -94,7 +94,19 @@ func texts() [][]byte {
 		words = append(words, strings.Repeat(string(rune('a'+random.IntN(26))), 1+random.IntN(300))...)
 		words = append(words, noise[random.IntN(1000):][:random.IntN(40)]...)
 	}
-	return [][]byte{nil, []byte("a"), []byte(strings.Repeat("sallyport", 3)), noise[:300], noise, words, make([]byte, 300_000)}
+	// Repeats from near and from as far as a window reaches, which cross its end.
+	var far []byte
+	for len(far) < 150_000 {
+		if len(far) < 100 || random.IntN(3) == 0 {
+			far = append(far, noise[random.IntN(1000):][:random.IntN(200)]...)
+			continue
+		}
+		offset := min(len(far), []int{1 + random.IntN(9), 1 + random.IntN(300), 1 + random.IntN(32768), 32768 - random.IntN(300)}[random.IntN(4)])
+		for range 3 + random.IntN(256) {
+			far = append(far, far[len(far)-offset])
+		}
+	}
+	return [][]byte{nil, []byte("a"), []byte(strings.Repeat("sallyport", 3)), noise[:300], noise, words, far, make([]byte, 300_000)}
 }
 
 func TestInflaterReadsWhatEncodersWrite(t *testing.T) {

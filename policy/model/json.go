@@ -1,7 +1,6 @@
 package model
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -14,18 +13,18 @@ const (
 	maxDepth     = 512 // Python's decoder stops near 1000
 )
 
-var (
-	errNoModel     = errors.New("the body does not name a model")
-	errTwoModels   = errors.New("the body names the model more than once")
-	errModelKind   = errors.New("the model in the body is not a string")
-	errModelName   = errors.New("the model in the body is not a valid name")
-	errModelPath   = errors.New("the model in the body has an empty segment, or one that is . or .., so that servers could read another name")
-	errNotJSONType = errors.New("the Content-Type of the body is not application/json")
-	errNotObject   = errors.New("the body is not a JSON object")
-	errTooDeep     = errors.New("the body is nested too deeply")
-	errTruncated   = errors.New("the body is not complete JSON")
-	errSpelling    = errors.New("a key differs from the model's key only in letter case")
-	errJSONSyntax  = errors.New("the body is not JSON")
+const (
+	errNoModel     bodyError = "the body does not name a model"
+	errTwoModels   bodyError = "the body names the model more than once"
+	errModelKind   bodyError = "the model in the body is not a string"
+	errModelName   bodyError = "the model in the body is not a valid name"
+	errModelPath   bodyError = "the model in the body has an empty segment, or one that is . or .., so that servers could read another name"
+	errNotJSONType bodyError = "the Content-Type of the body is not application/json"
+	errNotObject   bodyError = "the body is not a JSON object"
+	errTooDeep     bodyError = "the body is nested too deeply"
+	errTruncated   bodyError = "the body is not complete JSON"
+	errSpelling    bodyError = "a key differs from the model's key only in letter case"
+	errJSONSyntax  bodyError = "the body is not JSON"
 )
 
 // objectScanner is a [Scanner] of a JSON object that names the model in a member at its
@@ -92,7 +91,7 @@ func (s *objectScanner) Write(p []byte) (int, error) {
 			}
 		}
 		if err := s.next(p[i]); err != nil {
-			s.err = bad(fmt.Errorf("%w (byte %d)", err, s.offset+int64(i)))
+			s.err = fmt.Errorf("%w (byte %d)", err, s.offset+int64(i))
 		}
 	}
 	s.offset += int64(len(p))
@@ -117,9 +116,9 @@ func (s *objectScanner) Check() error {
 	switch {
 	case s.err != nil:
 	case s.state != afterEnd:
-		s.err = bad(errTruncated)
+		s.err = errTruncated
 	case s.model == "":
-		s.err = bad(errNoModel)
+		s.err = errNoModel
 	default:
 		s.err = s.decide(Named{Model: s.model})
 	}
@@ -422,7 +421,7 @@ func newObjectScanner(o *ScanOptions, canon func(string) (string, error), keys .
 func jsonScanner(r *Reading, o *ScanOptions, canon func(string) (string, error), keys ...string) Scanner {
 	s := newObjectScanner(o, canon, keys...)
 	if t := r.fields.Get("content-type"); r.fields.Count("content-type") > 1 || t != "" && !isJSON(t) {
-		s.err = bad(errNotJSONType)
+		s.err = errNotJSONType
 	}
 	return s
 }

@@ -4,6 +4,8 @@
 // responses. Each family is a [Dialect] in a file of its own.
 package model
 
+import "strings"
+
 // These are values of [Call.Version] that are not versions.
 const (
 	// Latest is the version of a call that names none, where the server has versions and chooses.
@@ -35,5 +37,19 @@ func (c Call) Runs(verb string) bool {
 	return c.Verb == verb || c.Verb == "head" && verb == "get"
 }
 
-// Class returns the class of the verb; "" for an HTTP method.
-func (c Call) Class() Class { return classOf(c.Verb) }
+// Numbered returns the version if the request names one, and "" for a label or where the servers choose.
+func (c Call) Numbered() string {
+	if c.Version == Latest || strings.HasPrefix(c.Version, Label) {
+		return ""
+	}
+	return c.Version
+}
+
+// Class returns the class of the verb; "" for an HTTP method, even one that is spelled like a verb, such
+// as delete.
+func (c Call) Class() Class {
+	if c.Dialect == nil || c.Dialect.verbs == nil {
+		return ""
+	}
+	return classOf(c.Verb)
+}

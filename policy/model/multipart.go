@@ -2,7 +2,6 @@ package model
 
 import (
 	"bytes"
-	"errors"
 	"strings"
 )
 
@@ -11,14 +10,14 @@ const (
 	maxPartHeader = 8192 // bytes of one part's header
 )
 
-var (
-	errNotForm      = errors.New("the Content-Type of the body is not multipart/form-data with one plain boundary")
-	errFormStart    = errors.New("the form does not begin with its boundary")
-	errFormBoundary = errors.New("something follows the boundary in its line")
-	errFormLoose    = errors.New("a part has the boundary at the start of a line that does not follow a line break CRLF")
-	errFormEnd      = errors.New("the form does not end with its last boundary and a line break")
-	errPartHeader   = errors.New("the header of a part is not one that all servers read alike")
-	errPartModel    = errors.New("the part of the model has a file name, a type or an encoding, or its name is in another spelling")
+const (
+	errNotForm      bodyError = "the Content-Type of the body is not multipart/form-data with one plain boundary"
+	errFormStart    bodyError = "the form does not begin with its boundary"
+	errFormBoundary bodyError = "something follows the boundary in its line"
+	errFormLoose    bodyError = "a part has the boundary at the start of a line that does not follow a line break CRLF"
+	errFormEnd      bodyError = "the form does not end with its last boundary and a line break"
+	errPartHeader   bodyError = "the header of a part is not one that all servers read alike"
+	errPartModel    bodyError = "the part of the model has a file name, a type or an encoding, or its name is in another spelling"
 )
 
 // formModel is the name of the part that names the model.
@@ -65,7 +64,7 @@ func formScanner(r *Reading, o *ScanOptions, canon func(string) (string, error))
 	s := &partScanner{canon: canon, decide: o.Decide, matched: len("\r\n")}
 	boundary, ok := formBoundary(r.fields.Get("content-type"))
 	if !ok || r.fields.Count("content-type") != 1 {
-		s.err = bad(errNotForm)
+		s.err = errNotForm
 	}
 	s.boundary = []byte("\r\n--" + boundary)
 	return s
@@ -103,7 +102,7 @@ func (s *partScanner) Write(p []byte) (int, error) {
 			i += n
 		}
 		if err := s.next(p[i]); err != nil {
-			s.err = bad(err)
+			s.err = err
 		}
 	}
 	if s.err != nil {
@@ -117,9 +116,9 @@ func (s *partScanner) Check() error {
 	switch {
 	case s.err != nil:
 	case s.state != afterForm && s.state != afterFormEnd:
-		s.err = bad(errFormEnd)
+		s.err = errFormEnd
 	case s.named == "":
-		s.err = bad(errNoModel)
+		s.err = errNoModel
 	default:
 		s.err = s.decide(Named{Model: s.named})
 	}

@@ -2,7 +2,6 @@ package model
 
 import (
 	"bytes"
-	"errors"
 	"math"
 	"strconv"
 	"unicode"
@@ -85,20 +84,22 @@ func (s shape) meaning(within meaning, number uint64) meaning {
 	return unknown
 }
 
-var (
-	errProtoVarint = errors.New("a number in the protobuf message is too long")
-	errProtoTag    = errors.New("a field of the protobuf message has a number that is 0, too large or encoded in more bytes than it needs")
-	errProtoLength = errors.New("a field is longer than the protobuf message that holds it")
-	errProtoCut    = errors.New("the protobuf message ends within a field")
-	errProtoGroup  = errors.New("the protobuf message has a group, or a wire type that does not exist")
-	errProtoWire   = errors.New("the field of the model, its version or its signature has another wire type than it should")
-	errProtoTwice  = errors.New("the message gives the model, its version or its signature more than once")
-	errProtoBoth   = errors.New("the message names both a version and a version label")
-	errProtoMixed  = errors.New("the tasks of the message name different models")
-	errNameLong    = errors.New("the name of the model, the version or the signature has more than 512 bytes")
-	errVersionForm = errors.New("the version of the model is neither a number nor a word of letters, digits and .-_")
-	errVersionSign = errors.New("the version of the model is not a number from 0 to 2^63-1")
-	errSignature   = errors.New("the name of the signature is not UTF-8, or has control characters")
+const (
+	errProtoVarint bodyError = "a number in the protobuf message is too long"
+	errProtoTag    bodyError = "a field of the protobuf message has a number that is 0, too large or encoded in more bytes than it needs"
+	errProtoLength bodyError = "a field is longer than the protobuf message that holds it"
+	errProtoCut    bodyError = "the protobuf message ends within a field"
+	errProtoGroup  bodyError = "the protobuf message has a group, or a wire type that does not exist"
+	errProtoWire   bodyError = "the field of the model, its version or its signature has another wire type than it should"
+	errProtoTwice  bodyError = "the message gives the model, its version or its signature more than once"
+	errProtoBoth   bodyError = "the message names both a version and a version label"
+	errProtoMixed  bodyError = "the tasks of the message name different models"
+	errNameless    bodyError = "the message names no model"
+	errNameLong    bodyError = "the name of the model, the version or the signature has more than 512 bytes"
+	errNameForm    bodyError = `the name of the model holds a character that is not printable ASCII, or one of /:%?#\, or is . or ..`
+	errVersionForm bodyError = "the version of the model is neither a number nor a word of letters, digits and .-_"
+	errVersionSign bodyError = "the version of the model is not a number from 0 to 2^63-1"
+	errSignature   bodyError = "the name of the signature is not UTF-8, or has control characters"
 )
 
 // protoScanner reads which model a protobuf message is about. The message comes in pieces of
@@ -117,6 +118,7 @@ var (
 type protoScanner struct {
 	shape  shape
 	decide func(Named) error
+	early  func(Named) error // see [ScanOptions.Early]; nil for a short message, and once it was called
 
 	at    uint64 // bytes that have been read
 	depth int
@@ -130,7 +132,6 @@ type protoScanner struct {
 	until uint64  // end of a value that has a length
 
 	seen     uint  // bit n: a field of meaning n has occurred, in this message or task
-	refused  bool  // decide returned an error
 	hasTask  bool  // a task has been decided
 	named    Named // so far
 	previous Named // of the message or task before; its strings are used again
@@ -209,7 +210,7 @@ func (s *protoScanner) end() error {
 	case s.depth > 0 || !s.between():
 		return errProtoCut
 	case s.shape == tasksAt1 && !s.hasTask:
-		return errNoModel
+		return errNameless
 	case s.shape == tasksAt1:
 		return nil
 	}
@@ -276,6 +277,11 @@ func (s *protoScanner) takeByte(c byte) error {
 func (s *protoScanner) startValue(number, wire uint64) error {
 	const varint, fixed64, length, fixed32 = 0, 1, 2, 5
 	s.is = s.shape.meaning(s.open[s.depth].is, number)
+	if s.early != nil && s.is == unknown && s.depth == 0 && s.shape != specAt1 && s.shape != tasksAt1 && number > uint64(s.shape>>8&0xff) {
+		if err := s.sighted(); err != nil {
+			return err
+		}
+	}
 	if s.is != unknown {
 		if err := s.mark(s.is, wire == varint, wire == length); err != nil {
 			return err
@@ -363,8 +369,23 @@ func (s *protoScanner) leave() error {
 		s.setNumber(0)
 	case is == task:
 		return s.decideUnit()
+	case is == modelSpec && s.shape == specAt1:
+		return s.sighted()
 	}
 	return nil
+}
+
+// sighted reports what the message has named so far, if it is all that it names.
+func (s *protoScanner) sighted() error {
+	early := s.early
+	if s.early = nil; early == nil || s.named.Model == "" {
+		return nil
+	}
+	n := s.named
+	if s.shape.versions() && n.Version == "" {
+		n.Version = Latest
+	}
+	return early(n)
 }
 
 // takeText takes the next piece of a string.
@@ -385,14 +406,16 @@ func (s *protoScanner) takeText(p []byte) error {
 func (s *protoScanner) setText(text []byte) error {
 	switch s.is {
 	case modelName:
-		if len(text) > 0 { // or decideUnit finds it missing
-			s.named.Model = again(s.previous.Model, text)
-			return checkName(s.named.Model)
+		if err := checkName(text); err != nil {
+			return err
 		}
+		s.named.Model = again(s.previous.Model, text)
 	case versionLabel:
+		if err := checkName(text); err != nil {
+			return err
+		}
 		var room [len(Label) + maxModelName]byte
 		s.named.Version = again(s.previous.Version, append(append(room[:0], Label...), text...))
-		return checkName(s.named.Version[len(Label):])
 	case signatureName:
 		if !utf8.Valid(text) || bytes.ContainsFunc(text, unicode.IsControl) {
 			return errSignature
@@ -426,7 +449,7 @@ func (s *protoScanner) setNumber(version uint64) {
 // decideUnit has the model decided that a message or a task names.
 func (s *protoScanner) decideUnit() error {
 	if s.shape.names() && s.named.Model == "" {
-		return errNoModel
+		return errNameless
 	}
 	if s.shape.versions() && s.named.Version == "" {
 		s.named.Version = Latest
@@ -435,9 +458,7 @@ func (s *protoScanner) decideUnit() error {
 		return errProtoMixed
 	}
 	s.hasTask = s.shape == tasksAt1
-	err := s.decide(s.named)
-	s.refused = err != nil
-	return err
+	return s.decide(s.named)
 }
 
 // again returns text, in the memory of old if they are equal. Messages of a stream are often
@@ -447,22 +468,4 @@ func again(old string, text []byte) string {
 		return old
 	}
 	return string(text)
-}
-
-// checkVersion checks a version that is not only a number to its server. The form leaves no
-// room for what a lenient reader of numbers takes for another number: signs, spaces and
-// leading zeros.
-func checkVersion(version []byte) error {
-	digits := true
-	for i, c := range version {
-		digit, letter := c >= '0' && c <= '9', c|0x20 >= 'a' && c|0x20 <= 'z'
-		digits = digits && digit
-		if !digit && !letter && (i == 0 || c != '.' && c != '-' && c != '_') {
-			return errVersionForm
-		}
-	}
-	if digits && len(version) > 1 && version[0] == '0' || string(version) == Latest {
-		return errVersionForm
-	}
-	return nil
 }

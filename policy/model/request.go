@@ -2,7 +2,6 @@ package model
 
 import (
 	"errors"
-	"strings"
 
 	"sallyport/proxy/message"
 )
@@ -75,6 +74,10 @@ type ScanOptions struct {
 	// before Write returns for the piece that ends it: for a JSON object and a unary gRPC call once, for
 	// each message of a stream, and for each task of a MultiInference. Its error ends the scan.
 	Decide func(Named) error
+	// Early, if it is set, may be called once before Decide for a long gRPC message, as soon as the
+	// message has named what it names if its fields are in order. Its error ends the scan. Without an
+	// error nothing is decided yet.
+	Early func(Named) error
 	// Encoding is the value of grpc-encoding, or of content-encoding without gRPC; "" for none.
 	Encoding string
 	// Inflate limits the bytes of a message or body after decompression; 0 refuses compressed ones.
@@ -93,15 +96,12 @@ func (c Call) With(n Named) Call {
 // ErrBody is the error of a [Scanner] for a body that does not name the model in one clear way.
 var ErrBody = errors.New("the body does not name the model in one clear way")
 
-// bodyError is an ErrBody with its cause.
-type bodyError struct{ cause error }
+// bodyError is an error that wraps ErrBody.
+type bodyError string
 
-func (e *bodyError) Error() string { return e.cause.Error() }
+func (e bodyError) Error() string { return string(e) }
 
-func (e *bodyError) Unwrap() []error { return []error{ErrBody, e.cause} }
-
-// bad returns an ErrBody with a cause.
-func bad(cause error) error { return &bodyError{cause} }
+func (e bodyError) Unwrap() error { return ErrBody }
 
 // Unread is the error for the head of a request that a dialect does not read.
 type Unread struct {
@@ -136,27 +136,21 @@ func kindOf(r *Request) string {
 // method is a gRPC method.
 type method struct {
 	verb    string
-	server  bool // it is about the server, not about one model
-	streams bool // the client may send several messages, each of which names its model
-	// scanner reads the model from the messages; nil: they name none.
-	scanner func(r *Reading, o *ScanOptions) Scanner
+	server  bool  // it is about the server, not about one model
+	shape   shape // where a message names the model
+	streams bool  // the client may send several messages, each of which is a call of its own
 }
 
 // commonMethods are gRPC methods that servers of all dialects may have.
 func commonMethods(path string) *method {
 	switch path {
 	case "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/List":
-		return &healthMethod
+		return &method{verb: "health", server: true}
 	case "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo":
-		return &reflectionMethod
+		return &method{verb: "reflection", server: true}
 	}
 	return nil
 }
-
-var (
-	healthMethod     = method{verb: "health", server: true}
-	reflectionMethod = method{verb: "reflection", server: true}
-)
 
 // readCall reads a gRPC call by a table of the dialect's methods.
 func (d *Dialect) readCall(r *Request) (Reading, error) {
@@ -167,22 +161,13 @@ func (d *Dialect) readCall(r *Request) (Reading, error) {
 	if m == nil {
 		return Reading{}, unknownPath(d.name, r)
 	}
-	return Reading{Call: Call{Verb: m.verb, Server: m.server}, Path: r.Path, scanner: m.scanner, method: m}, nil
+	got := Reading{Call: Call{Verb: m.verb, Server: m.server}, Path: r.Path, method: m}
+	if m.shape.names() {
+		got.scanner = scanCall
+	}
+	return got, nil
 }
 
-// checkName checks the name of a model or version that was decoded once. Servers decode names a
-// different number of times, or cut them at such bytes.
-func checkName(name string) error {
-	if name == "" || len(name) > maxModelName {
-		return errModelName
-	}
-	for i := range len(name) {
-		if c := name[i]; c < ' ' || c >= 0x7f || strings.IndexByte(`/:%?#\`, c) >= 0 {
-			return errModelName
-		}
-	}
-	if name == "." || name == ".." {
-		return errModelPath
-	}
-	return nil
+func scanCall(r *Reading, o *ScanOptions) Scanner {
+	return newFrameScanner(r.method.shape, r.method.streams, *o)
 }

@@ -115,14 +115,14 @@ func readNumber(digits string) (string, error) {
 func tensorFlowCalls() map[string]*method {
 	const prediction, service = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 	return map[string]*method{
-		prediction + "Predict":                          {verb: "predict"},
-		prediction + "Classify":                         {verb: "classify"},
-		prediction + "Regress":                          {verb: "regress"},
-		prediction + "MultiInference":                   {verb: "multi_inference"},
-		prediction + "GetModelMetadata":                 {verb: "metadata"},
-		service + "GetModelStatus":                      {verb: "status"},
+		prediction + "Predict":                          {verb: "predict", shape: specAt1},
+		prediction + "Classify":                         {verb: "classify", shape: specAt1},
+		prediction + "Regress":                          {verb: "regress", shape: specAt1},
+		prediction + "MultiInference":                   {verb: "multi_inference", shape: tasksAt1},
+		prediction + "GetModelMetadata":                 {verb: "metadata", shape: specAt1},
+		service + "GetModelStatus":                      {verb: "status", shape: specAt1},
 		service + "HandleReloadConfigRequest":           {verb: "reload", server: true},
-		"/tensorflow.serving.SessionService/SessionRun": {verb: "session"},
+		"/tensorflow.serving.SessionService/SessionRun": {verb: "session", shape: specAt1},
 		"/tensorflow.ProfilerService/Profile":           {verb: "profile", server: true},
 		"/tensorflow.ProfilerService/Terminate":         {verb: "profile", server: true},
 		"/tensorflow.ProfilerService/Monitor":           {verb: "profile", server: true},

@@ -143,17 +143,17 @@ func isTorchWord(s string) bool { return s == "predict" || s == "invoke" || s ==
 // torchServeCalls lists the methods. To register a model runs the archive that the message names.
 func torchServeCalls() map[string]*method {
 	const inference, management = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/", "/org.pytorch.serve.grpc.management.ManagementAPIsService/"
-	versioned := messages(nameVersion(1, 2))
+	versioned := nameVersion(1, 2)
 	return map[string]*method{
 		inference + "Ping":               {verb: "health", server: true},
-		inference + "Predictions":        {verb: "predict", scanner: versioned},
-		inference + "StreamPredictions":  {verb: "predict", scanner: versioned},
-		inference + "StreamPredictions2": {verb: "predict", scanner: versioned, streams: true},
-		management + "DescribeModel":     {verb: "metadata", scanner: versioned},
+		inference + "Predictions":        {verb: "predict", shape: versioned},
+		inference + "StreamPredictions":  {verb: "predict", shape: versioned},
+		inference + "StreamPredictions2": {verb: "predict", shape: versioned, streams: true},
+		management + "DescribeModel":     {verb: "metadata", shape: versioned},
 		management + "ListModels":        {verb: "list", server: true},
 		management + "RegisterModel":     {verb: "load", server: true},
-		management + "ScaleWorker":       {verb: "scale", scanner: versioned},
-		management + "SetDefault":        {verb: "set_default", scanner: versioned},
-		management + "UnregisterModel":   {verb: "unload", scanner: versioned},
+		management + "ScaleWorker":       {verb: "scale", shape: versioned},
+		management + "SetDefault":        {verb: "set_default", shape: versioned},
+		management + "UnregisterModel":   {verb: "unload", shape: versioned},
 	}
 }

@@ -125,20 +125,20 @@ func readPlainName(name string) (string, error) {
 // model, or, like the other settings, of the server, so those calls are about the server. Statistics
 // must name their model here, although Triton takes no name for all models.
 func tritonCalls() map[string]*method {
-	named, repository := messages(nameVersion(1, 2).numbered()), messages(nameVersion(2, 0))
+	named, repository := nameVersion(1, 2).numbered(), nameVersion(2, 0)
 	return map[string]*method{
 		v2Service + "ServerLive":                   {verb: "health", server: true},
 		v2Service + "ServerReady":                  {verb: "health", server: true},
 		v2Service + "ServerMetadata":               {verb: "metadata", server: true},
-		v2Service + "ModelReady":                   {verb: "status", scanner: named},
-		v2Service + "ModelMetadata":                {verb: "metadata", scanner: named},
-		v2Service + "ModelInfer":                   {verb: "predict", scanner: named},
-		v2Service + "ModelStreamInfer":             {verb: "predict", scanner: named, streams: true},
-		v2Service + "ModelConfig":                  {verb: "config", scanner: named},
-		v2Service + "ModelStatistics":              {verb: "stats", scanner: named},
+		v2Service + "ModelReady":                   {verb: "status", shape: named},
+		v2Service + "ModelMetadata":                {verb: "metadata", shape: named},
+		v2Service + "ModelInfer":                   {verb: "predict", shape: named},
+		v2Service + "ModelStreamInfer":             {verb: "predict", shape: named, streams: true},
+		v2Service + "ModelConfig":                  {verb: "config", shape: named},
+		v2Service + "ModelStatistics":              {verb: "stats", shape: named},
 		v2Service + "RepositoryIndex":              {verb: "list", server: true},
-		v2Service + "RepositoryModelLoad":          {verb: "load", scanner: repository},
-		v2Service + "RepositoryModelUnload":        {verb: "unload", scanner: repository},
+		v2Service + "RepositoryModelLoad":          {verb: "load", shape: repository},
+		v2Service + "RepositoryModelUnload":        {verb: "unload", shape: repository},
 		v2Service + "SystemSharedMemoryStatus":     {verb: "shared_memory", server: true},
 		v2Service + "SystemSharedMemoryRegister":   {verb: "shared_memory", server: true},
 		v2Service + "SystemSharedMemoryUnregister": {verb: "shared_memory", server: true},

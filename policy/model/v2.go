@@ -150,28 +150,23 @@ const (
 	mlserverModels = "/inference.model_repository.ModelRepositoryService/"
 )
 
-// messages returns the scanner for gRPC messages of a shape.
-func messages(s shape) func(r *Reading, o *ScanOptions) Scanner {
-	return func(r *Reading, o *ScanOptions) Scanner { return newFrameScanner(s, r.Streams(), *o) }
-}
-
 // v2Calls lists the methods. KServe and MLServer have different numbers for the name of the model to
 // load (1 and 2), so that call of the common service is about the server.
 func v2Calls() map[string]*method {
-	named, repository := messages(nameVersion(1, 2)), messages(nameVersion(2, 0))
+	named, repository := nameVersion(1, 2), nameVersion(2, 0)
 	return map[string]*method{
 		v2Service + "ServerLive":                 {verb: "health", server: true},
 		v2Service + "ServerReady":                {verb: "health", server: true},
 		v2Service + "ServerMetadata":             {verb: "metadata", server: true},
-		v2Service + "ModelReady":                 {verb: "status", scanner: named},
-		v2Service + "ModelMetadata":              {verb: "metadata", scanner: named},
-		v2Service + "ModelInfer":                 {verb: "predict", scanner: named},
-		v2Service + "ModelStreamInfer":           {verb: "predict", scanner: named, streams: true},
+		v2Service + "ModelReady":                 {verb: "status", shape: named},
+		v2Service + "ModelMetadata":              {verb: "metadata", shape: named},
+		v2Service + "ModelInfer":                 {verb: "predict", shape: named},
+		v2Service + "ModelStreamInfer":           {verb: "predict", shape: named, streams: true},
 		v2Service + "RepositoryIndex":            {verb: "list", server: true},
 		v2Service + "RepositoryModelLoad":        {verb: "load", server: true},
 		v2Service + "RepositoryModelUnload":      {verb: "unload", server: true},
 		mlserverModels + "RepositoryIndex":       {verb: "list", server: true},
-		mlserverModels + "RepositoryModelLoad":   {verb: "load", scanner: repository},
-		mlserverModels + "RepositoryModelUnload": {verb: "unload", scanner: repository},
+		mlserverModels + "RepositoryModelLoad":   {verb: "load", shape: repository},
+		mlserverModels + "RepositoryModelUnload": {verb: "unload", shape: repository},
 	}
 }

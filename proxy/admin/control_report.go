@@ -25,7 +25,8 @@ type ReloadReport struct {
 	To   string `json:"to,omitempty"`
 	// Summary is one line, such as "config 3f9a -> 81c2: 2 routes changed, 1 added".
 	Summary string `json:"summary"`
-	// Changes lists the changes, one line each, such as "route a.example/v1 changed".
+	// Changes lists the changes that Summary only counts, one line each, such as "route
+	// a.example/v1 changed".
 	Changes []string `json:"changes,omitempty"`
 	// Faults are the faults of refused files. They may be empty if the refusal has another
 	// cause, which is in Summary.

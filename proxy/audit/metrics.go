@@ -34,6 +34,8 @@ type Metrics struct {
 	bytesOut *prometheus.CounterVec
 	basic    basicMetrics
 
+	candidates *prometheus.CounterVec
+
 	none   *routeMetrics                            // for requests without a route
 	routes atomic.Pointer[map[string]*routeMetrics] // immutable; replaced as a whole
 
@@ -95,7 +97,8 @@ func NewMetrics(o MetricsOptions) *Metrics {
 		bytesIn:  counter("sallyport_request_body_bytes_total", "Content received from clients.", "route"),
 		bytesOut: counter("sallyport_response_body_bytes_total", "Content sent to clients.", "route"),
 	}
-	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers the name is other.", "principal")
+	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers within a day the name is other.", "principal")
+	m.candidates = counter("sallyport_candidate_decisions_total", "Requests on routes with candidate_rules, by what the rules of the route decided and what the candidates would decide.", "route", "rules", "candidate")
 	m.none = m.route(noRoute)
 	m.routes.Store(&map[string]*routeMetrics{})
 	m.SetRoutes(o.Routes)
@@ -150,6 +153,7 @@ func (m *Metrics) forget(name string) {
 	}
 	m.bytesIn.Delete(of)
 	m.bytesOut.Delete(of)
+	m.candidates.DeletePartialMatch(of)
 }
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
@@ -197,8 +201,11 @@ func (m *Metrics) Observe(rec *Record) {
 	}
 	r.bytesIn.Add(float64(max(rec.BytesIn, 0)))
 	r.bytesOut.Add(float64(max(rec.BytesOut, 0)))
+	if rec.Candidate != "" {
+		r.observeCandidate(m.candidates, rec)
+	}
 	if rec.Credential == "basic" {
-		m.basic.observe(rec.Principal)
+		m.basic.observe(rec.Principal, rec.Time)
 	}
 }
 
@@ -275,5 +282,5 @@ func (m *Metrics) Collect(c chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.duration, m.upstream, m.own, m.bytesIn, m.bytesOut, m.basic.requests}
+	return []prometheus.Collector{m.requests, m.duration, m.upstream, m.own, m.bytesIn, m.bytesOut, m.basic.requests, m.candidates}
 }

@@ -29,7 +29,20 @@ type Record struct {
 	// issuer of a certificate; "" for none.
 	CredentialID string
 
-	Model string // the model asked for, if the dialect reads it
+	// Scopes and Groups are those of the credential that Principal proved. The record shares them.
+	Scopes, Groups []string
+
+	// Dialect, Verb, Model, Version and Signature are what the request asks for, as the dialect of the
+	// upstream reads it. Version may be a label, such as "label:stable", or "latest".
+	Dialect, Verb, Model, Version, Signature string
+
+	// Candidate is what candidate_rules would have decided, [CandidateAllow] or [CandidateDeny]; "" if
+	// the route has none, or the request was refused before its rules were asked.
+	Candidate string
+	// CandidateRule is the place of the rule that would have decided; "" if no rule allows the call.
+	CandidateRule string
+	// RefusedByRules says that the rules of the route refused the request. Reason tells the log.
+	RefusedByRules bool
 
 	Dropped string // parts of the request that were not forwarded, such as "upgrade trailers"; "" for none
 
@@ -52,14 +65,22 @@ type Record struct {
 	Reserved bool
 }
 
+// These are the decisions of candidate rules.
+const (
+	CandidateAllow = "allow"
+	CandidateDeny  = "deny"
+)
+
 // Maximum lengths of a string in a line, in bytes as written. Longer strings are cut and end
 // with an ellipsis, so that clients cannot choose how much disk a request costs.
 const (
 	maxPath   = 1024
 	maxCause  = 300
 	maxString = 256
-	// maxLine allows for two long strings, fifteen others, and 450 bytes of our own.
-	maxLine = maxPath + maxCause + 15*maxString + 450
+	// maxList limits a list, with quotes and commas.
+	maxList = 512
+	// maxLine allows for two long strings, two lists, twenty-one other strings, and 560 bytes of our own.
+	maxLine = maxPath + maxCause + 2*maxList + 21*maxString + 560
 )
 
 const hexDigits = "0123456789abcdef"
@@ -86,7 +107,15 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"credential":"`, r.Credential, maxString)
 	b = appendField(b, `,"key_id":"`, r.KeyID, maxString)
 	b = appendField(b, `,"credential_id":"`, r.CredentialID, maxString)
+	b = appendList(b, `,"scopes":[`, r.Scopes)
+	b = appendList(b, `,"groups":[`, r.Groups)
+	b = appendField(b, `,"dialect":"`, r.Dialect, maxString)
+	b = appendField(b, `,"verb":"`, r.Verb, maxString)
 	b = appendField(b, `,"model":"`, r.Model, maxString)
+	b = appendField(b, `,"version":"`, r.Version, maxString)
+	b = appendField(b, `,"signature":"`, r.Signature, maxString)
+	b = appendField(b, `,"candidate":"`, r.Candidate, maxString)
+	b = appendField(b, `,"candidate_rule":"`, r.CandidateRule, maxString)
 	b = appendField(b, `,"dropped":"`, r.Dropped, maxString)
 	b = appendField(b, `,"signed":"`, r.Signed, maxString)
 	b = appendField(b, `,"reason":"`, r.Reason, maxString)
@@ -134,6 +163,32 @@ func appendField(b []byte, name, value string, limit int) []byte {
 		return b
 	}
 	return append(appendString(append(b, name...), value, limit), '"')
+}
+
+// appendList appends name, which is preformatted, and untrusted values; nothing if there are none. A
+// value that does not fit is replaced by an ellipsis, with all that follow it.
+func appendList(b []byte, name string, values []string) []byte {
+	if len(values) == 0 {
+		return b
+	}
+	b = append(b, name...)
+	begin := len(b)
+	for i, v := range values {
+		before := len(b)
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(append(b, '"'), v, maxString), '"')
+		if len(b)-begin > maxList-len(`,"…"]`) {
+			b = b[:before]
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(b, `"…"`...)
+			break
+		}
+	}
+	return append(b, ']')
 }
 
 // plain reports whether s needs no escapes in a JSON string.

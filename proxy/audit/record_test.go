@@ -3,6 +3,7 @@ package audit
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,15 @@ func fullRecord() *Record {
 		Credential:       "bearer",
 		KeyID:            "2026-11",
 		CredentialID:     "8f14e45f",
+		Scopes:           []string{"models.predict", "openid"},
+		Groups:           []string{`a"b`},
+		Dialect:          "tensorflow",
+		Verb:             "predict",
+		Model:            "half_plus_two",
+		Version:          "label:stable",
+		Signature:        "serving_default",
+		Candidate:        CandidateDeny,
+		CandidateRule:    "policies.next[2]",
 		Dropped:          "upgrade trailers",
 		Reason:           "forbidden",
 		Cause:            "no rule allows POST",
@@ -46,6 +56,8 @@ func TestRecordIsOneLineOfJSON(t *testing.T) {
 		{"full", fullRecord(), `{"time":"2026-11-24T08:30:00.123456Z","id":"01j8","client":"192.0.2.7","protocol":"HTTP/2",` +
 			`"host":"models.example.com","method":"POST","path":"/v1/models/half_plus_two:predict","route":"models.example.com/",` +
 			`"upstream":"http://tf-1:8501","principal":"issuer/corp:alice","credential":"bearer","key_id":"2026-11","credential_id":"8f14e45f",` +
+			`"scopes":["models.predict","openid"],"groups":["a\"b"],"dialect":"tensorflow","verb":"predict","model":"half_plus_two",` +
+			`"version":"label:stable","signature":"serving_default","candidate":"deny","candidate_rule":"policies.next[2]",` +
 			`"dropped":"upgrade trailers","reason":"forbidden","cause":"no rule allows POST","status":403,"bytes_in":27,"bytes_out":64,` +
 			`"duration_us":1500,"upstream_us":1200,"own_us":300}` + "\n"},
 		{"empty", &Record{}, `{"time":"0001-01-01T00:00:00.000000Z","status":0,"bytes_in":0,"bytes_out":0,"duration_us":0,"upstream_us":0,"own_us":0}` + "\n"},
@@ -136,6 +148,24 @@ func TestStampWritesSortableTimes(t *testing.T) {
 		at = at.Add(step)
 		if got, want := string(s.append(nil, at)), at.UTC().Format("2006-01-02T15:04:05.000000Z"); got != want {
 			t.Errorf("%d: %s, want %s", i, got, want)
+		}
+	}
+}
+
+// A token may have any number of scopes, of any length.
+func TestListsInARecordAreBounded(t *testing.T) {
+	for name, list := range map[string][]string{
+		"many": slices.Repeat([]string{"scope"}, 1000),
+		"long": slices.Repeat([]string{strings.Repeat("\x00ö\"", 1000)}, 3),
+		"one":  {strings.Repeat("x", 5000)},
+	} {
+		line := (&Record{Scopes: list}).appendLine(nil, new(stamp))
+		var got struct{ Scopes []string }
+		if err := json.Unmarshal(line, &got); err != nil {
+			t.Fatalf("%s: %v: %s", name, err, line)
+		}
+		if last := got.Scopes[len(got.Scopes)-1]; len(line) > 800 || !strings.HasSuffix(last, "…") {
+			t.Errorf("%s: %d bytes, and %q last", name, len(line), last)
 		}
 	}
 }

@@ -109,6 +109,9 @@ func (c Change) String() string {
 	return strings.TrimPrefix(c.kind+" "+c.name+" "+c.what, " ")
 }
 
+// Summarized reports whether [ChangedSummary] names the change. It counts the others.
+func (c Change) Summarized() bool { return c.kind == "" }
+
 // DescribeChanges lists what differs between two configurations: in the order of the new one,
 // then what is removed. An entry under another name is one removed and one added.
 func DescribeChanges(from, to Outline) []Change {

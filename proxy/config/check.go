@@ -10,10 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"sallyport/policy"
 	"sallyport/policy/model"
-	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/upstream"
 )
 
 // check records every fault of the file that its own text shows: those of each
@@ -34,12 +33,11 @@ func (c *Config) check(f *setting.Faults) {
 		checkName("upstreams", name, f)
 		u := c.Upstreams[name]
 		u.Check("upstreams."+name, f)
-		checkServes("upstreams."+name+".serves", u.Serves, f)
+		checkDialect("upstreams."+name, &u, f)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Policies)) {
 		checkName("policies", name, f)
-		checkRules("policies."+name, model.Raw(), c.Policies[name], f)
-		c.checkWho("policies."+name, c.Policies[name], f)
+		c.checkPolicy("policies."+name, c.Policies[name], f)
 	}
 	c.checkClientCertificates(f)
 	c.checkIntegrity(f)
@@ -198,40 +196,11 @@ func (l *ServerLimits) check(f *setting.Faults) {
 	}
 }
 
-// checkServes records a name that is no dialect's.
-func checkServes(path, name string, f *setting.Faults) {
-	if _, ok := model.ByName(name); !ok {
-		f.Add(path, name, "no such dialect", "write one of "+strings.Join(model.Names(), ", "))
-	}
-}
-
-// checkRules records the faults of a list of rules for servers of a dialect. Policies
-// that routes share are checked as raw: they have the verbs that all dialects have.
-func checkRules(path string, d *model.Dialect, rules []policy.Rule, f *setting.Faults) {
-	allows := false
-	for i := range rules {
-		at := setting.Index(path, i)
-		rules[i].Check(at, d, f)
-		allows = allows || len(rules[i].Deny) == 0 || len(rules[i].Allow) > 0
-	}
-	if len(rules) > 0 && !allows {
-		f.Add(path, "", "rules that only deny allow nothing", `add one such as {allow: "*", who: {scope: models.predict}}`)
-	}
-}
-
-// checkWho records callers in rules that no proof can make. A name without a colon
-// is one of principals.
-func (c *Config) checkWho(path string, rules []policy.Rule, f *setting.Faults) {
-	for i := range rules {
-		for j, p := range rules[i].Who.Principal {
-			at := setting.Index(setting.Index(path, i)+".who.principal", j)
-			if _, alias := c.Principals[p]; alias || p == "" || p == route.Anonymous {
-				continue
-			}
-			if problem, cure := c.badQualified(p); problem != "" {
-				f.Add(at, p, problem, cure)
-			}
-		}
+// checkDialect records the faults of what an upstream says of its dialect.
+func checkDialect(path string, u *upstream.Config, f *setting.Faults) {
+	_, faults := model.New(modelConfig(u))
+	for _, fault := range faults {
+		f.Add(setting.Join(path, fault.Key), fault.Value, fault.Problem, fault.Cure)
 	}
 }
 

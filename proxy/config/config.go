@@ -270,18 +270,19 @@ func (c *Config) UpstreamOf(r *route.Config) (name string, u upstream.Config, er
 // raw, of which nothing is expected.
 func (c *Config) DialectOf(r *route.Config) *model.Dialect {
 	_, u, _ := c.UpstreamOf(r)
-	if d, ok := model.ByName(u.Serves); ok {
+	if d, faults := model.New(modelConfig(&u)); len(faults) == 0 {
 		return d
 	}
 	return model.Raw()
 }
 
-// RulesOf returns the rules of a route.
-func (c *Config) RulesOf(r *route.Config) []policy.Rule {
-	if r.Rules.Policy != "" {
-		return c.Policies[r.Rules.Policy]
+// modelConfig returns what an upstream says of its dialect.
+func modelConfig(u *upstream.Config) *model.Config {
+	c := &model.Config{Serves: u.Serves, Model: u.Model}
+	for _, call := range u.Calls {
+		c.Calls = append(c.Calls, model.CallConfig(call))
 	}
-	return r.Rules.Rules
+	return c
 }
 
 // OwnTimeouts returns the timeouts that the configuration sets for a route. Those of the route take

@@ -74,7 +74,7 @@ func TestFaultsOfFilesShowPathsAsWritten(t *testing.T) {
 	if err == nil {
 		t.Fatal("missing files are no faults")
 	}
-	for _, want := range []string{`issuers.corp.ca: "issuer.pem": `, `issuers.corp.introspection.client_secret: reading a secret`, `issuers.corp.introspection.certificate: `, `churn.yaml:2: upstreams.churn.ca: "churn.pem": `, `tls.acme.ca: "acme-roots.pem": `} {
+	for _, want := range []string{`issuers.corp.ca: "issuer.pem": `, `issuers.corp.introspection.client_secret: reading a secret`, `issuers.corp.introspection.certificate.cert: `, `churn.yaml:2: upstreams.churn.ca: "churn.pem": `, `tls.acme.ca: "acme-roots.pem": `} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the faults lack %q:\n%v", want, err)
 		}

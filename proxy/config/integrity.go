@@ -256,7 +256,7 @@ func (c *Config) checkUnsigned(r *route.Config, path string, f *setting.Faults) 
 
 // readsModel reports whether bodies may be held in order to read the model from them.
 func (c *Config) readsModel(r *route.Config) bool {
-	return c.DialectOf(r).ModelInBody() && slices.ContainsFunc(c.RulesOf(r), func(r policy.Rule) bool { return len(r.Models) > 0 })
+	return c.DialectOf(r).ModelInBody() && (r.Limits.NeedModel() || slices.ContainsFunc(c.RulesOf(r), func(r policy.Rule) bool { return r.AboutModels() }))
 }
 
 // checkBodyMode records ways to check bodies that would be unsafe on the route.

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"sallyport/policy"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
@@ -133,7 +132,7 @@ func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {
 		for _, fault := range found {
 			f.Add(at+".upstream", fault.Value, fault.Problem, fault.Cure)
 		}
-		checkServes(at+".serves", r.Serves, f)
+		checkDialect(at, &u, f)
 		return
 	}
 	if r.Serves != "" {
@@ -177,6 +176,9 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 	if all && len(callersByKind(names)) < 2 {
 		f.Add(list, strings.Join(names, ", "), "all of one kind of proof, of which a request has one", "list two kinds, such as an issuer and a key, or write callers as a list")
 	}
+	if both := c.inAuthorization(names); all && len(both) > 1 {
+		f.Add(list, strings.Join(both, ", "), "all of these come in Authorization, of which a request has one", "replace the password by a key or a certificate, or write callers as a list, of which one is enough")
+	}
 	for i, a := range r.Audience {
 		at := setting.Index(at+".audience", i)
 		switch {
@@ -186,6 +188,20 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 			f.Add(at, a, "none of the route's issuers has this audience, so no token could have it", "choose from: "+strings.Join(audiences, ", "))
 		}
 	}
+}
+
+// inAuthorization returns the first caller of each kind whose credential can be nowhere but in the field
+// Authorization: tokens without token_from, and passwords. API keys have fields of their own.
+func (c *Config) inAuthorization(names []string) []string {
+	var all, kinds []string
+	for _, caller := range names {
+		kind, name, _ := strings.Cut(caller, "/")
+		if slices.Contains(kinds, kind) || kind != "basic" && (kind != "issuer" || c.Issuers[name].TokenFrom != nil) {
+			continue
+		}
+		kinds, all = append(kinds, kind), append(all, caller)
+	}
+	return all
 }
 
 // samePrefix returns which of the callers before is an issuer that is asked about the same
@@ -268,42 +284,6 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "not a kind of proof", "write basic/NAME, with a name under basic"
 	}
 	return "not a kind of proof", "write issuer/NAME, key/NAME, apikey/NAME, cert/NAME or anonymous"
-}
-
-func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) {
-	at += ".rules"
-	if name := r.Rules.Policy; name != "" {
-		if _, known := c.Policies[name]; !known {
-			f.Add(at, name, "there is no such policy", cureName("policies", name, slices.Sorted(maps.Keys(c.Policies))))
-		}
-	} else {
-		checkRules(at, c.DialectOf(r), r.Rules.Rules, f)
-		c.checkWho(at, r.Rules.Rules, f)
-	}
-	rules := c.RulesOf(r)
-	for i := range rules {
-		rules[i].CheckModels(setting.Index(at, i), c.DialectOf(r), f)
-	}
-	if r.Rules.Policy == "" && len(rules) == 0 && r.Respond == nil {
-		f.Add(at, "", "a route without rules", `write who may do what, such as [{allow: "*", who: {scope: models.predict}}]`)
-	}
-	if r.Rules.Policy != "" {
-		return // other routes may be meant by what cannot hold here
-	}
-	for i := range rules {
-		checkRuleOnRoute(r, setting.Index(at, i), &rules[i], f)
-	}
-}
-
-// checkRuleOnRoute records why a rule can never speak on its route.
-func checkRuleOnRoute(r *route.Config, at string, rule *policy.Rule, f *setting.Faults) {
-	w := &rule.Who
-	if slices.Contains(r.Callers.Names(), route.Anonymous) && len(w.Scope)+len(w.Group)+len(w.Claim) > 0 {
-		f.Add(at+".who", "", "anonymous callers have no scopes, groups or claims", "remove it, or name an issuer in callers")
-	}
-	if verbs := slices.Concat(rule.Allow, rule.Deny); len(verbs) > 0 && !reaches(r, verbs) {
-		f.Add(at, strings.Join(verbs, ", "), "the route takes none of these methods", "add them to methods, or remove the rule")
-	}
 }
 
 // paths finds routes between which nothing decides.

@@ -15,6 +15,7 @@ import (
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/exchange"
+	"sallyport/proxy/limit"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
@@ -134,12 +135,18 @@ func schemaOf(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
 			{Type: "string", Enum: []any{route.SecurityDefault, route.SecurityTalisman, route.SecurityOff}}, inner(reflect.TypeFor[map[string]string]()),
 		}}
+	case reflect.TypeFor[route.InFlightConfig]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "integer"}, inner(reflect.TypeFor[setting.List[limit.InFlightConfig]]())}}
+	case reflect.TypeFor[setting.Glob]():
+		return text("^.+$", "bert-*")
 	case reflect.TypeFor[route.CallersConfig]():
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{inner(reflect.TypeFor[setting.List[string]]()), inner(reflect.TypeFor[route.CallersFields]())}}
 	case reflect.TypeFor[setting.Time]():
 		return text(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T.+)?$`, "2027-02-01T00:00:00Z", "2027-02-01")
 	case reflect.TypeFor[setting.Secret]():
 		return secretSchema()
+	case reflect.TypeFor[policy.Version]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{text("^(latest|label:.+|[^*? ]+)$", "3", "latest", "label:stable"), {Type: "integer", Minimum: json.Number("0")}}}
 	case reflect.TypeFor[route.RulesRef]():
 		list, one := inner(reflect.TypeFor[[]policy.Rule]()), uint64(1)
 		list.MinItems = &one
@@ -216,8 +223,8 @@ func refine(path string, s *jsonschema.Schema) {
 		restrict(s, "response", seal.Sign, off)
 		restrict(s, "body", seal.HoldBody, seal.StreamBody, seal.HeadersOnly)
 		restrict(s, "events", seal.Trailer, seal.Inline)
-	case "routes.limits.rate":
-		restrict(s, "per", "principal", "address", "route")
+	case "routes.limits.rate", "routes.limits.in_flight":
+		restrict(s, "per", limit.Pers()...)
 	case "routes":
 		restrict(s, "serves", model.Names()...)
 		s.Required = []string{"host", "callers"}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport/policy"
+	"sallyport/proxy/limit"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 )
@@ -29,9 +30,11 @@ type RouteInfo struct {
 	Callers   []string `json:"callers"`
 	Audience  []string `json:"audience"`
 	Rules     []string `json:"rules"` // each in words
+	Candidate []string `json:"candidate_rules"`
 	Body      string   `json:"limit_body"`
 	Rate      []string `json:"limit_rate"`
-	InFlight  int      `json:"limit_in_flight"` // 0: no bound
+	InFlight  int      `json:"limit_in_flight"`    // of the whole route; 0: no bound
+	Places    []string `json:"limit_in_flight_by"` // of entries, each in words
 	Timeouts  string   `json:"timeouts"`
 	Websocket bool     `json:"websocket"`
 	Durable   string   `json:"audit_durable"`
@@ -52,8 +55,8 @@ func (c *Config) Table() []RouteInfo {
 			Name: r.Name, Host: r.Host, Path: r.Path, Paths: r.Paths.InWords(), Methods: r.Methods,
 			Upstream: name, Serves: c.DialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r),
 			Body:     setting.Size(r.Limits.BodyBytes()).String(),
-			InFlight: r.Limits.InFlight, Websocket: r.Websocket, Durable: string(c.DurabilityOf(r)),
-			Endpoints: []string{}, Rules: []string{}, Rate: []string{}, Insecure: []string{},
+			InFlight: r.Limits.InFlight.Number, Places: []string{}, Websocket: r.Websocket, Durable: string(c.DurabilityOf(r)),
+			Endpoints: []string{}, Rules: []string{}, Candidate: []string{}, Rate: []string{}, Insecure: []string{},
 			Timeouts: fmt.Sprintf("connect %s, head %s, idle %s, total %s", t.Connect, t.Head, t.Idle, t.Total),
 		}
 		if own := c.OwnTimeouts(r); len(u.GRPC) > 0 && own.Head == 0 && own.Idle == 0 {
@@ -71,12 +74,18 @@ func (c *Config) Table() []RouteInfo {
 		for _, rule := range c.RulesOf(r) {
 			info.Rules = append(info.Rules, ruleInWords(&rule))
 		}
+		for _, rule := range c.CandidateRulesOf(r) {
+			info.Candidate = append(info.Candidate, ruleInWords(&rule))
+		}
 		for _, rate := range r.Limits.Rate {
-			words := rate.Limit.String() + " per " + rate.Per
+			words := rate.Words()
 			if rate.Burst > 0 {
 				words += fmt.Sprintf(", burst %d", rate.Burst)
 			}
-			info.Rate = append(info.Rate, words)
+			info.Rate = append(info.Rate, words+ofInWords(&rate.Scope))
+		}
+		for _, place := range r.Limits.InFlight.Entries {
+			info.Places = append(info.Places, place.Words()+ofInWords(&place.Scope))
 		}
 		if r.ForwardAuthorization {
 			info.Insecure = append(info.Insecure, "insecure_forward_authorization")
@@ -102,6 +111,28 @@ func (c *Config) Table() []RouteInfo {
 		table = append(table, info)
 	}
 	return table
+}
+
+// ofInWords describes the requests that an entry of limits counts; "" for all.
+func ofInWords(s *limit.Scope) string {
+	var of []string
+	if len(s.Models) > 0 {
+		var models []string
+		for _, m := range s.Models {
+			models = append(models, m.String())
+		}
+		of = append(of, "models "+strings.Join(models, " "))
+	}
+	if len(s.Verbs) > 0 {
+		of = append(of, "verbs "+strings.Join(s.Verbs, " "))
+	}
+	if len(s.Groups) > 0 {
+		of = append(of, "groups "+strings.Join(s.Groups, " "))
+	}
+	if of == nil {
+		return ""
+	}
+	return " (" + strings.Join(of, "; ") + ")"
 }
 
 // DurabilityOf returns how durable the records of a route are. The route's setting takes precedence
@@ -131,8 +162,15 @@ func ruleInWords(r *policy.Rule) string {
 	if len(r.Deny) > 0 {
 		words = "deny " + strings.Join(r.Deny, ", ")
 	}
-	if len(r.Models) > 0 {
+	if len(r.Models) > 0 && !r.AllModels() {
 		words += " of " + strings.Join(r.Models, " or ")
+	}
+	for i, v := range r.Versions {
+		if i == 0 {
+			words += " in version " + string(v)
+			continue
+		}
+		words += " or " + string(v)
 	}
 	var who []string
 	add := func(what string, values []string) {
@@ -146,6 +184,9 @@ func ruleInWords(r *policy.Rule) string {
 		add("claim "+claim, r.Who.Claim[claim])
 	}
 	add("principal", r.Who.Principal)
+	if r.When != "" {
+		who = append(who, strings.Join(strings.Fields(r.When), " "))
+	}
 	if len(who) > 0 {
 		words += " if " + strings.Join(who, " and ")
 	}

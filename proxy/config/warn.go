@@ -8,7 +8,6 @@ import (
 
 	"sallyport/auth/clientcert"
 	"sallyport/policy"
-	"sallyport/policy/model"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 )
@@ -20,6 +19,7 @@ func (c *Config) Warnings() Faults {
 	c.warnUnused(&f)
 	c.warnAPIKeys(&f)
 	c.warnClientCertificates(&f)
+	c.warnVersions(&f)
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		iss := c.Issuers[name]
 		iss.Warn("issuers."+name, &f)
@@ -40,7 +40,7 @@ func (c *Config) warnUnused(f *setting.Faults) {
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		used["upstreams."+r.Upstream] = true
-		used["policies."+r.Rules.Policy] = true
+		used["policies."+r.Rules.Policy], used["policies."+r.CandidateRules.Policy] = true, true
 		for _, caller := range r.Callers.Names() {
 			if issuer, ok := strings.CutPrefix(caller, "issuer/"); ok {
 				used["issuers."+issuer] = true
@@ -135,15 +135,16 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 func (c *Config) mayBeAllowed(r *route.Config, caller string, rules []policy.Rule) bool {
 	var denied []string // model patterns that are denied to everyone whom the caller stands for
 	for i := range rules {
-		if rule := &rules[i]; slices.Contains(rule.Deny, "*") && c.mayBe(caller, &rule.Who, true) {
-			if len(rule.Models) == 0 {
+		rule := &rules[i]
+		if slices.Contains(rule.Deny, "*") && len(rule.Versions) == 0 && rule.When == "" && c.mayBe(caller, &rule.Who, true) {
+			if rule.AllModels() {
 				return false
 			}
 			denied = append(denied, rule.Models...)
 		}
 	}
 	return slices.ContainsFunc(rules, func(rule policy.Rule) bool {
-		return reaches(r, rule.Allow) && c.mayBe(caller, &rule.Who, false) && leaves(denied, rule.Models)
+		return len(rule.Allow) > 0 && c.reaches(r, rule.Allow) && c.mayBe(caller, &rule.Who, false) && leaves(denied, rule.Models)
 	})
 }
 
@@ -153,7 +154,7 @@ func leaves(denied, models []string) bool {
 	if slices.Contains(denied, "**") {
 		return false
 	}
-	return len(models) == 0 || slices.ContainsFunc(models, func(m string) bool { return !slices.Contains(denied, m) })
+	return len(models) == 0 || slices.Contains(models, "*") || slices.ContainsFunc(models, func(m string) bool { return !slices.Contains(denied, m) })
 }
 
 // mayBe reports whether who could match somebody whom a caller of the route stands for. If all is
@@ -193,14 +194,6 @@ func (c *Config) provenBy(caller, qualified string) bool {
 		return source == kind && name == principal
 	}
 	return source == caller
-}
-
-// reaches reports whether a route accepts a method for which servers run one of the verbs.
-func reaches(r *route.Config, verbs []string) bool {
-	return slices.ContainsFunc(verbs, func(v string) bool {
-		return v == "*" || len(r.Methods) == 0 || (model.Call{Verb: v}).Class() != "" || slices.Contains(model.Classes(), v) ||
-			slices.ContainsFunc(r.Methods, func(m string) bool { return model.Call{Verb: strings.ToLower(m)}.Runs(v) })
-	})
 }
 
 // warnAllowFrom records ranges of allow_from that include a balancer. Every request through the

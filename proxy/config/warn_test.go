@@ -123,7 +123,7 @@ func TestCallersWhomNoRuleCanAllowAreWarnedOf(t *testing.T) {
 		{"[issuer/corp, key/acme]", `[{allow: "*"}]`, nil},
 		{"[issuer/corp, key/acme]", `[{allow: "*"}, {deny: "*"}]`, []string{"[0]", "[1]"}},
 		{"[issuer/corp, key/acme]", `[{allow: "*"}, {deny: "*", who: {scope: banned}}]`, nil},
-		{"issuer/corp, serves: openai", `[{allow: "*"}, {deny: "*", models: "secret-*"}]`, nil},
+		{"issuer/corp, serves: openai", `[{allow: "*", models: "*"}, {deny: "*", models: "secret-*"}]`, nil},
 		{"issuer/corp, serves: openai", `[{allow: "*", models: [a, b]}, {deny: "*", models: a}]`, nil},
 		{"issuer/corp, serves: openai", `[{allow: "*", models: [a, b]}, {deny: "*", models: a}, {deny: "*", models: b}]`, []string{""}},
 		{"issuer/corp, serves: openai", `[{allow: "*", models: [a, b]}, {deny: "*", models: "**"}]`, []string{""}},

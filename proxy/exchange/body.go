@@ -161,6 +161,9 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 	if x.scanned.scanner != nil {
 		all = append(all, x.scanned.scanner)
 	}
+	if signed && x.grpc {
+		all = append(all, new(oneMessage))
+	}
 	if signed {
 		all = append(all, d.NewChecker())
 		c.sealed, c.digest = true, x.head.Fields.Get("content-digest")
@@ -176,10 +179,9 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 			return x.unheld(err, wholeBytes)
 		}
 	}
+	c.held.Follow(v)
 	if c.verified, c.Body = v, &c.held; signed && x.grpc {
-		c.held.Follow(seal.WithholdEnd(v)) // the server acts on the end of a message, before that of the stream
-	} else {
-		c.held.Follow(v)
+		c.Body = seal.WithholdEnd(&c.held) // the server acts on the end of a message, before that of the stream
 	}
 	return nil
 }
@@ -199,10 +201,10 @@ func (x *exchange) complete() error {
 // unsigned: a signature would bind it to unverified content.
 func (x *exchange) checkEarly(h *message.Response) error {
 	v := x.content.verified
-	if v == nil || v.Right() || !x.content.sealed && (x.scanned.known() || x.reading.Streams()) {
+	if v == nil || v.Right() || !x.content.sealed { // servers of gRPC may send a head at any time
 		return nil
 	}
-	if h.Status < 300 {
+	if h.Status < 300 && !(x.grpc && failed(h)) {
 		return &refusal{reason: reasonGarbage, cause: errEarly}
 	}
 	x.answer.Forget()

@@ -53,6 +53,7 @@ type facts struct {
 	call        model.Call
 	content     content
 	scanned     scanned
+	about       *policy.Facts // what conditions of rules may ask; nil if there are none
 	// provisional permits sending an unverified body except for its end.
 	provisional policy.Provisional
 	admitted
@@ -70,6 +71,7 @@ type facts struct {
 
 // scratch holds memory that is reused from request to request.
 type scratch struct {
+	limited   limited
 	out       message.Fields // fields for the upstream
 	forwarded forwardedCache
 	modelAsk  model.Request // input of the dialect
@@ -130,9 +132,11 @@ func (x *exchange) finish() {
 	x.record.Duration = x.elapsed()
 	x.record.Own = x.record.Duration - x.record.UpstreamDuration
 	x.record.Dropped = x.dropped.words()
+	x.recordCall()
 	x.writeRecord()
 	s.live.leave(x)
 	x.admitted.release()
+	x.limited.release()
 	x.content.held.Release()
 	s.inFlight.Add(-1)
 	s.Metrics.Observe(&x.record)

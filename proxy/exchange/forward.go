@@ -60,6 +60,9 @@ func (x *exchange) forward(v verdict) error {
 	if answer.Head.ContentLength < 0 || answer.Head.Status == http.StatusSwitchingProtocols {
 		defer x.endWithCredential()()
 	}
+	if err := x.awaitDecision(answer); err != nil {
+		return x.blame(err)
+	}
 	if answer.Head.Status == http.StatusSwitchingProtocols {
 		return x.tunnel(answer)
 	}
@@ -160,6 +163,8 @@ func (x *exchange) dropOwnFields(fields *message.Fields) {
 			return !x.route.KeepServer
 		case "signature", "signature-input":
 			return signs
+		case "ratelimit", "ratelimit-policy":
+			return x.route.Limits.Count()
 		}
 		return strings.HasPrefix(f.Name, "x-sallyport-")
 	})

@@ -37,9 +37,9 @@ func decided(t *testing.T, unverified bool) (*exchange, verdict) {
 	v.kind = granted
 	if unverified {
 		x.content.verified = seal.NewVerified(seal.WithoutTrailers(strings.NewReader("")), httpsig.Digests{}.NewChecker())
-		v.provisional, err = p.Provide(&x.caller, call)
+		v.provisional, err = p.Provide(&x.caller, call, nil)
 	} else {
-		v.grant, err = p.Decide(&x.caller, call)
+		v.grant, err = p.Decide(&x.caller, call, nil)
 	}
 	if err != nil {
 		t.Fatal(err)

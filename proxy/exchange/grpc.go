@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
@@ -24,6 +25,9 @@ const (
 	grpcUnavailable       grpcCode = 14
 	grpcUnauthenticated   grpcCode = 16
 )
+
+// callType is the media type of the gateway's own answers to calls.
+const callType = "application/grpc"
 
 // codeOf returns the gRPC status for a refusal with this HTTP status.
 func codeOf(status int) grpcCode {
@@ -93,13 +97,34 @@ func identifier(s string) bool {
 	return s != ""
 }
 
+// shapeCall prepares the head of an answer to a call. An answer with messages ends in trailers, for
+// which a known length leaves no place. One without messages has its status in the head. Its signature
+// covers the media type, which gRPC libraries hide: clients take it for the plain one.
+func (x *exchange) shapeCall(h *message.Response) {
+	switch {
+	case !h.Fields.Has("grpc-status"):
+		h.ContentLength = -1
+	case x.answer.Signs():
+		h.Fields.Set("content-type", callType)
+	}
+}
+
+// failed reports whether the head of an answer to a call is all of it, and an error.
+func failed(h *message.Response) bool {
+	code := h.Fields.Get("grpc-status")
+	return code != "" && code != "0"
+}
+
 // asCall turns a refusal into a gRPC one: a status in fields, and no content. The record keeps the
 // HTTP status.
-func (x *exchange) asCall(o outcome, h *message.Response) {
+func (x *exchange) asCall(o outcome, retry time.Duration, h *message.Response) {
 	x.record.GRPC = strconv.Itoa(int(o.grpc))
 	h.Status = 200
 	h.Fields.Add("grpc-status", x.record.GRPC)
 	h.Fields.Add("grpc-message", grpcMessage(o.text))
+	if retry > 0 {
+		addRetry(o.grpc, o.text, retry, &h.Fields)
+	}
 }
 
 // grpcMessage percent-encodes a text as gRPC requires.

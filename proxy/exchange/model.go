@@ -1,18 +1,22 @@
 package exchange
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 
 	"sallyport/auth/identity"
+	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/upstream"
 )
 
 // A scanner can inspect content on its way, beside the digest.
@@ -88,21 +92,23 @@ func (x *exchange) interpret() error {
 		return err
 	}
 	x.call = x.reading.Call
+	x.gatherFacts()
 	return x.refuseCode()
 }
 
 // prepare gets the scanner for the content, if the decision needs it. A proxy that asks for a
 // decision shows no content, or content that need not be what it forwards.
 func (x *exchange) prepare() {
-	if !x.reading.NeedsBody() || !x.route.Policy.AboutModels() || x.route.Fixed != nil {
+	if !x.reading.NeedsBody() || x.route.Fixed != nil || !x.route.Policy.AboutModels() && !x.triesCandidate() && !x.limitsNeedModel() {
 		return
 	}
 	switch {
 	case x.asker == "" && x.head.ContentLength != 0:
 		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
 			Decide:   x.decideNamed,
+			Early:    x.decideEarly,
 			Encoding: x.encoding(),
-			Inflate:  x.route.Limits.Body,
+			Inflate:  x.route.Limits.Inflated,
 		})
 	case x.asker != "" && x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		x.scanned.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}
@@ -136,6 +142,13 @@ func (x *exchange) refuseCode() error {
 	return nil
 }
 
+// triesCandidate reports whether the content is read for the candidate rules alone. They must refuse
+// nothing, so it is only content that is held anyway or fits what the route may hold.
+func (x *exchange) triesCandidate() bool {
+	n := x.head.ContentLength
+	return x.route.Candidate.AboutModels() && !x.reading.GRPC() && x.asker == "" && n > 0 && n <= x.route.Integrity.Buffer
+}
+
 // decideNamed decides on a call that the content has named. It runs while the content is read, and
 // its error keeps the end of the message from the upstream.
 func (x *exchange) decideNamed(n model.Named) error {
@@ -144,11 +157,56 @@ func (x *exchange) decideNamed(n model.Named) error {
 		x.scanned.set(named{by: call.Dialect, what: n})
 		return nil
 	}
-	if _, err := x.route.Policy.Decide(&x.caller, call); err != nil {
+	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
+		return err
+	}
+	if err := x.countCall(call); err != nil {
 		return err
 	}
 	x.scanned.set(named{by: call.Dialect, what: n})
 	return nil
+}
+
+// decideEarly refuses a long call before more of it is read, if what it has named so far is not
+// allowed.
+func (x *exchange) decideEarly(n model.Named) error {
+	_, err := x.route.Policy.Decide(&x.caller, x.reading.Call.With(n), x.about)
+	return err
+}
+
+// awaitDecision keeps back the head of an answer to a unary call that has not named its model yet, so
+// that a refusal can still be told. Some servers send a head before they have the message.
+func (x *exchange) awaitDecision(answer *upstream.Response) error {
+	if !x.content.unverified() || x.content.sealed || x.reading.Streams() || x.scanned.known() {
+		return nil
+	}
+	b := &begunBody{Body: answer.Body}
+	b.first.Grow(bytes.MinRead)
+	n, err := answer.Body.Read(b.first.AvailableBuffer()[:bytes.MinRead])
+	if err != nil && err != io.EOF {
+		return err
+	}
+	b.first.Write(b.first.AvailableBuffer()[:n])
+	b.err = err
+	answer.Body = b
+	return nil
+}
+
+// begunBody is content of which the first piece was read before.
+type begunBody struct {
+	message.Body
+	first bytes.Buffer
+	err   error // of that read
+}
+
+func (b *begunBody) Read(p []byte) (int, error) {
+	switch {
+	case b.first.Len() > 0:
+		return b.first.Read(p)
+	case b.err != nil:
+		return 0, b.err
+	}
+	return b.Body.Read(p)
 }
 
 // scan reads the model from held content. A fault is no refusal yet: a rule that is not
@@ -198,6 +256,10 @@ func permitsNamed(r *route.Route, u *underWay, caller *identity.Principal) error
 	if got.NeedsBody() && u.named.by == nil {
 		return r.Policy.Screen(caller, got.Call) // its messages are decided one by one
 	}
-	_, err = r.Policy.Decide(caller, u.named.call(&got))
+	var facts *policy.Facts
+	if r.Policy.NeedsFacts() {
+		facts = FactsOf(u.head, u.client, u.conn, u.proof.Field)
+	}
+	_, err = r.Policy.Decide(caller, u.named.call(&got), facts)
 	return err
 }

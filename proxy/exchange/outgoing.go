@@ -64,6 +64,10 @@ func (x *exchange) outgoing() message.Fields {
 		out.Add(websocketKey, newWebsocketKey())
 	}
 	x.addIdentity(&out)
+	if x.grpc && x.answer.Signs() {
+		// The bytes that are signed are hidden from gRPC clients if they are compressed.
+		out.Set("grpc-accept-encoding", "identity")
+	}
 	x.out = out
 	return out
 }

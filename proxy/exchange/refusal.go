@@ -15,6 +15,7 @@ import (
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/credential"
+	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -194,6 +195,7 @@ type refusal struct {
 	cause      error         // for the audit record only
 	allow      string        // with reasonMethod: the allowed methods
 	retryAfter time.Duration // with 429 and 503; zero: not sent
+	quota      limit.Quota   // of the limit that refuses
 	keyID      string        // the key of a verified credential that was refused; "" for none
 	hangUp     bool          // only a new connection can succeed
 }

@@ -94,7 +94,7 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	}
 	contentType, text := dialect.Refusal(o.status, o.text, r.reason, x.record.RequestID)
 	if x.grpc {
-		contentType, text = "application/grpc", nil
+		contentType, text = callType, nil
 	}
 	h := message.Response{Status: o.status, ContentLength: int64(len(text)), Fields: message.Fields{
 		{Name: "content-type", Value: contentType},
@@ -109,6 +109,7 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	if r.retryAfter > 0 {
 		h.Fields.Add("retry-after", strconv.FormatInt(int64((r.retryAfter+time.Second-1)/time.Second), 10))
 	}
+	x.tellQuota(r.quota, &h.Fields)
 	if x.route != nil {
 		if c := x.challenge(o.status, err); c != "" {
 			h.Fields.Add("www-authenticate", c)
@@ -120,7 +121,7 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	x.tellProxy(o, r.reason, &h)
 	status := h.Status
 	if x.grpc {
-		x.asCall(o, &h)
+		x.asCall(o, r.retryAfter, &h)
 	}
 	if x.route != nil && x.route.CORS != nil {
 		x.route.CORS.Mark(&h.Fields, x.head.Fields)

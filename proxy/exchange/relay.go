@@ -2,10 +2,11 @@ package exchange
 
 import (
 	"io"
-	"sallyport/policy/model"
 	"slices"
 	"strings"
 
+	"sallyport/auth/httpsig"
+	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -18,6 +19,9 @@ func (x *exchange) relay(answer *upstream.Response) error {
 	h := &answer.Head
 	x.rewriteLocation(h, answer.Host)
 	x.dress(h)
+	if x.grpc {
+		x.shapeCall(h)
+	}
 	hasBody := message.MayHaveBody(x.head.Method, h.Status)
 	held := x.holdsAnswer(h)
 	form := x.answer.FormOf(x.head, h, held)
@@ -218,6 +222,7 @@ func (x *exchange) dress(h *message.Response) {
 	x.dropOwnFields(&h.Fields)
 	r.Security.Screen(h, https)
 	x.nameModel(h)
+	x.tellQuota(limit.Quota{}, &h.Fields)
 	r.ToClient.Apply(&h.Fields)
 	r.Security.Dress(h, https)
 	h.Fields.Set(route.RequestIDField, x.record.RequestID)
@@ -232,10 +237,10 @@ func (x *exchange) nameModel(h *message.Response) {
 		return
 	}
 	if x.call.Model != "" {
-		h.Fields.Add(seal.ModelField, printable(x.call.Model))
+		h.Fields.Add(httpsig.ModelField, printable(x.call.Model))
 	}
-	if x.call.Version != "" && x.call.Version != model.Latest {
-		h.Fields.Add(seal.VersionField, x.call.Version)
+	if v := x.call.Numbered(); v != "" {
+		h.Fields.Add(httpsig.VersionField, v)
 	}
 }
 

@@ -109,7 +109,11 @@ func (x *exchange) decide() (verdict, error) {
 	if err := x.takeBody(); err != nil {
 		return verdict{}, err
 	}
-	return x.authorize()
+	v, err := x.authorize()
+	if err != nil {
+		return verdict{}, err
+	}
+	return v, x.countDecided()
 }
 
 // read parses the head into the form that every later step uses. It refuses a head that two parsers
@@ -260,14 +264,13 @@ func (x *exchange) authorize() (v verdict, err error) {
 		v.kind = fixedAnswer
 	}
 	x.call = x.scanned.get().call(&x.reading)
-	x.record.Model = x.call.Model
 	switch {
 	case !x.content.unverified(), x.scanned.known() && !x.content.sealed:
-		v.grant, err = x.route.Policy.Decide(&x.caller, x.call)
+		v.grant, err = x.route.Policy.Decide(&x.caller, x.call, x.about)
 	case x.reading.NeedsBody() && !x.scanned.known() && x.scanned.scanner != nil:
-		v.provisional, err = x.route.Policy.ProvideUnnamed(&x.caller, x.call)
+		v.provisional, err = x.route.Policy.ProvideUnnamed(&x.caller, x.call, x.about)
 	default:
-		v.provisional, err = x.route.Policy.Provide(&x.caller, x.call)
+		v.provisional, err = x.route.Policy.Provide(&x.caller, x.call, x.about)
 	}
 	x.provisional = v.provisional
 	if err == nil {

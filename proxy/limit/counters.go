@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type Counters struct {
 	mu       sync.Mutex // guards the fields below
 	rates    map[rateKey]*counter[*Rate]
 	inFlight map[string]*counter[*atomic.Int64]
+	places   map[string]*counter[*placeCounts]
 	own      map[string]*counter[*ownCount]
 }
 
@@ -32,9 +34,9 @@ type counter[T any] struct {
 
 // rateKey identifies a rate. Rates with equal keys share a counter.
 type rateKey struct {
-	route, per string
-	limit      setting.Rate
-	burst      int
+	route, scope string
+	limit        setting.Rate
+	burst        int
 }
 
 // NewCounters returns empty Counters. now is the clock; nil means [time.Now].
@@ -42,7 +44,7 @@ func NewCounters(now func() time.Time) *Counters {
 	if now == nil {
 		now = time.Now
 	}
-	return &Counters{now: now, start: now(), rates: map[rateKey]*counter[*Rate]{}, inFlight: map[string]*counter[*atomic.Int64]{}, own: map[string]*counter[*ownCount]{}}
+	return &Counters{now: now, start: now(), rates: map[rateKey]*counter[*Rate]{}, inFlight: map[string]*counter[*atomic.Int64]{}, places: map[string]*counter[*placeCounts]{}, own: map[string]*counter[*ownCount]{}}
 }
 
 // time returns the time since the counters were made, in nanoseconds.
@@ -54,13 +56,14 @@ type Lease struct {
 	counters *Counters
 	rates    map[rateKey]bool
 	inFlight map[string]bool
+	places   map[string]bool
 	own      map[string]bool
 }
 
 // Lease starts a use of the counters. The caller must [Lease.Release] it, whether or not the
 // configuration becomes active.
 func (c *Counters) Lease() *Lease {
-	return &Lease{counters: c, rates: map[rateKey]bool{}, inFlight: map[string]bool{}, own: map[string]bool{}}
+	return &Lease{counters: c, rates: map[rateKey]bool{}, inFlight: map[string]bool{}, places: map[string]bool{}, own: map[string]bool{}}
 }
 
 // Rates returns the rates of a route with their current counts. Equal entries count once.
@@ -70,16 +73,35 @@ func (l *Lease) Rates(route string, configs []RateConfig) Rates {
 	defer c.mu.Unlock()
 	var rates Rates
 	listed := map[rateKey]bool{}
-	for _, config := range configs {
-		key := rateKey{route: route, per: config.Per, limit: config.Limit, burst: config.burst()}
+	var names names
+	for i := range configs {
+		config := &configs[i]
+		key := rateKey{route: route, scope: config.identity(), limit: config.Limit, burst: config.burst()}
 		if listed[key] {
 			continue
 		}
 		listed[key] = true
-		one := use(c.rates, l.rates, key, func() *Rate { return NewRate(config, c.now) })
-		rates = append(rates, one)
+		counts := use(c.rates, l.rates, key, func() *Rate { return NewRate(*config, c.now) })
+		rates = append(rates, newEntry(config, names.of(config.Name, config.Words()), counts))
 	}
 	return rates
+}
+
+// names gives each entry of a route a name of its own.
+type names map[string]int
+
+// of returns the name of an entry from the file, or its description in words.
+func (n *names) of(name, words string) string {
+	if name != "" {
+		return name
+	}
+	if *n == nil {
+		*n = names{}
+	}
+	if (*n)[words]++; (*n)[words] > 1 {
+		return words + " #" + strconv.Itoa((*n)[words])
+	}
+	return words
 }
 
 // InFlight limits a route's concurrent requests to max; zero or less means no limit. All
@@ -101,6 +123,7 @@ func (l *Lease) Release() {
 	defer c.mu.Unlock()
 	release(c.rates, l.rates)
 	release(c.inFlight, l.inFlight)
+	release(c.places, l.places)
 	release(c.own, l.own)
 }
 

@@ -9,7 +9,7 @@ import (
 func TestRateKeepsCountingOverReloads(t *testing.T) {
 	c := newClock()
 	counters := NewCounters(c.now)
-	limits := []RateConfig{{Per: "principal", Limit: rate(10, time.Hour)}}
+	limits := []RateConfig{{Scope: per("principal"), Limit: rate(10, time.Hour)}}
 	old := counters.Lease()
 	passed := 0
 	for range 100 {
@@ -28,19 +28,20 @@ func TestRateKeepsCountingOverReloads(t *testing.T) {
 
 func TestCountersAreSeparateForEachRouteAndLimit(t *testing.T) {
 	lease := NewCounters(nil).Lease()
-	base := RateConfig{Per: "principal", Limit: rate(10, time.Hour)}
-	first := lease.Rates("a", []RateConfig{base})[0]
-	again := lease.Rates("a", []RateConfig{{Per: "principal", Limit: rate(10, time.Hour), Burst: 10}})[0]
+	base := RateConfig{Scope: per("principal"), Limit: rate(10, time.Hour)}
+	first := lease.Rates("a", []RateConfig{base})[0].Rate
+	again := lease.Rates("a", []RateConfig{{Scope: per("principal"), Limit: rate(10, time.Hour), Burst: 10}})[0].Rate
 	if again != first {
 		t.Error("an explicit default burst makes another rate")
 	}
 	for name, other := range map[string]Rates{
-		"different route": lease.Rates("b", []RateConfig{base}),
-		"different per":   lease.Rates("a", []RateConfig{{Per: "address", Limit: base.Limit}}),
-		"different limit": lease.Rates("a", []RateConfig{{Per: "principal", Limit: rate(20, time.Hour)}}),
-		"different burst": lease.Rates("a", []RateConfig{{Per: "principal", Limit: base.Limit, Burst: 3}}),
+		"different route":  lease.Rates("b", []RateConfig{base}),
+		"different per":    lease.Rates("a", []RateConfig{{Scope: per("address"), Limit: base.Limit}}),
+		"different limit":  lease.Rates("a", []RateConfig{{Scope: per("principal"), Limit: rate(20, time.Hour)}}),
+		"different groups": lease.Rates("a", []RateConfig{{Scope: Scope{Per: base.Per, Groups: []string{"a"}}, Limit: base.Limit}}),
+		"different burst":  lease.Rates("a", []RateConfig{{Scope: per("principal"), Limit: base.Limit, Burst: 3}}),
 	} {
-		if other[0] == first {
+		if other[0].Rate == first {
 			t.Errorf("%s: shares the count", name)
 		}
 	}
@@ -80,22 +81,23 @@ func TestCountersOfRemovedRoutesAreDropped(t *testing.T) {
 	for i := range 1000 {
 		lease := counters.Lease()
 		for _, route := range []string{"stays", fmt.Sprint("of reload ", i)} {
-			lease.Rates(route, []RateConfig{{Per: "route", Limit: rate(i+1, time.Second)}})
+			lease.Rates(route, []RateConfig{{Scope: per("route"), Limit: rate(i+1, time.Second)}})
 			lease.InFlight(route, i)
+			lease.Places(route, []InFlightConfig{{Scope: per("principal"), Limit: i + 1}})
 		}
 		if leases = append(leases, lease); len(leases) > 3 {
 			leases[0].Release()
 			leases[0].Release() // the second does nothing
 			leases = leases[1:]
 		}
-		if n := len(counters.rates) + len(counters.inFlight); n > 3*2+3+1 {
+		if n := len(counters.rates) + len(counters.inFlight) + len(counters.places); n > 3*2+2*(3+1) {
 			t.Fatalf("%d counters after %d reloads, want those of 3 configurations", n, i)
 		}
 	}
 	for _, lease := range leases {
 		lease.Release()
 	}
-	if n := len(counters.rates) + len(counters.inFlight); n != 0 {
+	if n := len(counters.rates) + len(counters.inFlight) + len(counters.places); n != 0 {
 		t.Errorf("%d counters are left without a lease", n)
 	}
 }

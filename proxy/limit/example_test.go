@@ -11,7 +11,7 @@ import (
 func ExampleRate() {
 	now := time.Date(2026, 11, 24, 9, 30, 0, 0, time.UTC)
 	r := limit.NewRate(limit.RateConfig{
-		Per:   "principal",
+		Scope: limit.Scope{Per: setting.List[string]{"principal"}},
 		Limit: setting.Rate{N: 10, Per: time.Second},
 		Burst: 2,
 	}, func() time.Time { return now })

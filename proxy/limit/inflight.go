@@ -1,6 +1,9 @@
 package limit
 
-import "sync/atomic"
+import (
+	"strconv"
+	"sync/atomic"
+)
 
 // InFlight limits concurrent requests; [Lease.InFlight] returns one. Several may share one count with
 // different limits. It is safe for concurrent use.
@@ -16,6 +19,12 @@ func (l *InFlight) Enter() bool {
 		return false
 	}
 	return true
+}
+
+// Over describes the limit, whose places are all taken. who shares them.
+func (l *InFlight) Over(who string) *Over {
+	words := strconv.FormatInt(l.max, 10) + " in flight"
+	return &Over{Words: words, Retry: retryPlace, Quota: placesQuota(words+" per "+who, int(l.max))}
 }
 
 // Leave ends a request.

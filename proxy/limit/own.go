@@ -21,6 +21,7 @@ type OwnConfig struct {
 // limited as by [Rate].
 type Own struct {
 	rate            setting.Rate
+	burst           int
 	inFlight        InFlight
 	interval, slack int64 // zero: no rate
 	counters        *Counters
@@ -42,7 +43,9 @@ func (l *Lease) Own(name string, c OwnConfig) *Own {
 	o := &Own{rate: c.Rate, counters: all, count: use(all.own, l.own, name, func() *ownCount { return new(ownCount) })}
 	o.inFlight = InFlight{max: int64(c.InFlight), count: &o.count.inFlight}
 	if !c.Rate.IsZero() {
-		o.interval, o.slack = (&RateConfig{Limit: c.Rate, Burst: c.Burst}).cell()
+		rate := RateConfig{Limit: c.Rate, Burst: c.Burst}
+		o.interval, o.slack = rate.cell()
+		o.burst = rate.burst()
 	}
 	return o
 }
@@ -66,11 +69,19 @@ func (o *Own) Take() (retry time.Duration, ok bool) {
 	}
 }
 
-// Give undoes a Take that has succeeded.
-func (o *Own) Give() { o.count.full.Add(-o.interval) }
+// Give undoes a Take of this long ago that has succeeded, but for the time that has passed: see
+// [Taken.Give].
+func (o *Own) Give(ago time.Duration) {
+	if left := o.interval - int64(ago); left > 0 {
+		o.count.full.Add(-left)
+	}
+}
 
-// Rate describes the rate, such as "10/s"; "" if there is none.
-func (o *Own) Rate() string { return o.rate.String() }
+// Over describes the rate, which refuses a request for some time. who has it.
+func (o *Own) Over(retry time.Duration, who string) *Over {
+	name := o.rate.String() + " per " + who
+	return &Over{Words: o.rate.String(), Retry: retry, Quota: Quota{Policy: ratePolicy(name, o.rate, o.burst), State: rateState(name, 0, retry)}}
+}
 
 // InFlight returns the limit of concurrent requests.
 func (o *Own) InFlight() *InFlight { return &o.inFlight }

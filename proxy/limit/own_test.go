@@ -21,7 +21,7 @@ func TestOwnLimitsCountOneCaller(t *testing.T) {
 	if !attacker.InFlight().Enter() || attacker.InFlight().Enter() || !victim.InFlight().Enter() {
 		t.Error("want one place in flight for each")
 	}
-	attacker.Give()
+	attacker.Give(0)
 	if _, ok := attacker.Take(); !ok {
 		t.Error("what was given back is not there")
 	}

@@ -24,7 +24,7 @@ func rate(n int, per time.Duration) setting.Rate { return setting.Rate{N: n, Per
 
 func TestRateRefillsEvenly(t *testing.T) {
 	c := newClock()
-	r := NewRate(RateConfig{Per: "principal", Limit: rate(10, time.Second), Burst: 3}, c.now)
+	r := NewRate(RateConfig{Scope: per("principal"), Limit: rate(10, time.Second), Burst: 3}, c.now)
 	step := func(key string, pass time.Duration, want time.Duration) {
 		t.Helper()
 		c.pass(pass)
@@ -50,7 +50,7 @@ func TestRateRefillsEvenly(t *testing.T) {
 
 func TestBurstDefaultsToTheLimit(t *testing.T) {
 	c := newClock()
-	r := NewRate(RateConfig{Per: "route", Limit: rate(5, time.Minute)}, c.now)
+	r := NewRate(RateConfig{Scope: per("route"), Limit: rate(5, time.Minute)}, c.now)
 	n := 0
 	for range 20 {
 		if _, ok := r.Allow(""); ok {
@@ -64,7 +64,7 @@ func TestBurstDefaultsToTheLimit(t *testing.T) {
 
 func TestRateWithoutLimitAllowsOne(t *testing.T) {
 	c := newClock()
-	r := NewRate(RateConfig{Per: "route"}, c.now)
+	r := NewRate(RateConfig{Scope: per("route")}, c.now)
 	n := 0
 	for range 100 {
 		c.pass(time.Hour)
@@ -78,7 +78,7 @@ func TestRateWithoutLimitAllowsOne(t *testing.T) {
 }
 
 func TestAddressesOfOneNetworkShareARate(t *testing.T) {
-	r := NewRate(RateConfig{Per: "address", Limit: rate(1, time.Hour)}, newClock().now)
+	r := NewRate(RateConfig{Scope: per("address"), Limit: rate(1, time.Hour)}, newClock().now)
 	for _, tt := range []struct {
 		addr string
 		want bool
@@ -96,7 +96,7 @@ func TestAddressesOfOneNetworkShareARate(t *testing.T) {
 // allowance.
 func TestFloodOfKeysDoesNotChangeAVictimsAllowance(t *testing.T) {
 	c := newClock()
-	r := NewRate(RateConfig{Per: "principal", Limit: rate(1, time.Hour), Burst: 2}, c.now)
+	r := NewRate(RateConfig{Scope: per("principal"), Limit: rate(1, time.Hour), Burst: 2}, c.now)
 	spent := func() bool { _, ok := r.Allow("victim"); return !ok }
 	r.Allow("victim")
 	r.Allow("victim")
@@ -136,7 +136,7 @@ func TestFloodOfKeysDoesNotChangeAVictimsAllowance(t *testing.T) {
 func TestRateNeverExceedsBurstAndRefill(t *testing.T) {
 	c := newClock()
 	const n, burst = 7, 4
-	r := NewRate(RateConfig{Per: "route", Limit: rate(n, time.Second), Burst: burst}, c.now)
+	r := NewRate(RateConfig{Scope: per("route"), Limit: rate(n, time.Second), Burst: burst}, c.now)
 	var passed []time.Time
 	for range 20_000 {
 		c.pass(time.Duration(rand.IntN(100)) * time.Millisecond)
@@ -155,7 +155,7 @@ func TestRateNeverExceedsBurstAndRefill(t *testing.T) {
 }
 
 func TestRateIsExactUnderConcurrency(t *testing.T) {
-	r := NewRate(RateConfig{Per: "route", Limit: rate(100, time.Hour)}, newClock().now)
+	r := NewRate(RateConfig{Scope: per("route"), Limit: rate(100, time.Hour)}, newClock().now)
 	var allowed atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
@@ -177,9 +177,9 @@ func TestEachLimitOfARouteRefuses(t *testing.T) {
 	c := newClock()
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	s := newRates([]RateConfig{
-		{Per: "principal", Limit: rate(2, time.Hour)},
-		{Per: "address", Limit: rate(3, time.Hour)},
-		{Per: "route", Limit: rate(4, time.Hour)},
+		{Scope: per("principal"), Limit: rate(2, time.Hour)},
+		{Scope: per("address"), Limit: rate(3, time.Hour)},
+		{Scope: per("route"), Limit: rate(4, time.Hour)},
 	}, c.now)
 	for _, tt := range []struct {
 		name, principal string
@@ -209,13 +209,13 @@ func TestRateConfigFaults(t *testing.T) {
 		config RateConfig
 		want   string // part of the only fault, "" for none
 	}{
-		{"good", RateConfig{"principal", rate(200, time.Second), 50}, ""},
-		{"no burst", RateConfig{"route", rate(10, time.Minute), 0}, ""},
-		{"no per", RateConfig{"", rate(10, time.Minute), 0}, "rate.per: missing"},
-		{"unknown per", RateConfig{"ip", rate(10, time.Minute), 0}, `rate.per: "ip": unknown`},
-		{"no limit", RateConfig{"route", setting.Rate{}, 0}, "rate.limit: missing"},
-		{"negative burst", RateConfig{"route", rate(10, time.Minute), -1}, `rate.burst: "-1": out of range`},
-		{"burst of years", RateConfig{"route", rate(1, time.Hour), 100_000}, `rate.burst: "100000": would take`},
+		{"good", RateConfig{Scope: per("principal"), Limit: rate(200, time.Second), Burst: 50}, ""},
+		{"no burst", RateConfig{Scope: per("route"), Limit: rate(10, time.Minute), Burst: 0}, ""},
+		{"no per", RateConfig{Limit: rate(10, time.Minute), Burst: 0}, "rate.per: missing"},
+		{"unknown per", RateConfig{Scope: per("ip"), Limit: rate(10, time.Minute), Burst: 0}, `rate.per: "ip": unknown`},
+		{"no limit", RateConfig{Scope: per("route"), Limit: setting.Rate{}, Burst: 0}, "rate.limit: missing"},
+		{"negative burst", RateConfig{Scope: per("route"), Limit: rate(10, time.Minute), Burst: -1}, `rate.burst: "-1": out of range`},
+		{"burst of years", RateConfig{Scope: per("route"), Limit: rate(1, time.Hour), Burst: 100_000}, `rate.burst: "100000": would take`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var f setting.Faults
@@ -228,11 +228,24 @@ func TestRateConfigFaults(t *testing.T) {
 }
 
 func TestLimitsDoNotAllocate(t *testing.T) {
-	s := newRates([]RateConfig{{Per: "principal", Limit: rate(1000, time.Second)}, {Per: "address", Limit: rate(1000, time.Second)}}, nil)
+	s := newRates([]RateConfig{{Scope: per("principal"), Limit: rate(100_000, time.Second)}, {Scope: per("address"), Limit: rate(100_000, time.Second)}}, nil)
 	a := netip.MustParseAddr("2001:db8::1")
 	flight, conns := NewCounters(nil).Lease().InFlight("", 10), NewConns(ConnsConfig{Total: 10, PerAddress: 10})
+	models := newRates([]RateConfig{{Scope: per("principal", "model"), Limit: rate(100_000, time.Second)}, {Scope: Scope{Per: []string{"group"}, Groups: []string{"ml"}}, Limit: rate(100_000, time.Second)}}, nil)
+	places := NewCounters(nil).Lease().Places("", []InFlightConfig{{Scope: per("principal", "model"), Limit: 4}})
+	q := Asked{Principal: "issuer/corp:alice", Client: a, Groups: []string{"ml"}, Model: "bert", Verb: "predict"}
+	var taken Taken
+	var entered Entered
+	take := func(s Rates) {
+		if s.Wait(&q, Whole) == nil {
+			s.Take(&q, Whole, &taken)
+		}
+		taken.Forget(0)
+	}
 	for name, f := range map[string]func(){
-		"Rates":    func() { s.Allow("issuer/corp:alice", a) },
+		"Rates":    func() { take(s) },
+		"models":   func() { take(models) },
+		"Places":   func() { places.Enter(&q, Whole, &entered); entered.Leave() },
 		"InFlight": func() { flight.Enter(); flight.Leave() },
 		"Conns":    func() { conns.Enter(a); conns.Leave(a) },
 	} {
@@ -249,7 +262,7 @@ func BenchmarkRate(b *testing.B) {
 	}
 	for _, keys := range []int{1, len(names)} {
 		b.Run(fmt.Sprint("keys=", keys), func(b *testing.B) {
-			r := NewRate(RateConfig{Per: "principal", Limit: rate(1000, time.Second)}, nil)
+			r := NewRate(RateConfig{Scope: per("principal"), Limit: rate(1000, time.Second)}, nil)
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for i := 0; pb.Next(); i++ {

@@ -2,6 +2,7 @@ package limit
 
 import (
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,23 @@ var client = netip.MustParseAddr("192.0.2.1")
 // newRates returns a rate for each config, each with its own counts.
 func newRates(c []RateConfig, now func() time.Time) Rates {
 	return NewCounters(now).Lease().Rates("", c)
+}
+
+// per is a scope of all requests.
+func per(names ...string) Scope { return Scope{Per: names} }
+
+// Allow takes one request from each rate.
+func (s Rates) Allow(principal string, client netip.Addr) (retry time.Duration, ok bool) {
+	q := Asked{Principal: principal, Client: client}
+	if over := s.Wait(&q, Whole); over != nil {
+		return over.Retry, false
+	}
+	var t [8]taken
+	taken := Taken(t[:0])
+	if over := s.Take(&q, Whole, &taken); over != nil {
+		return over.Retry, false
+	}
+	return 0, true
 }
 
 // left uses up the allowance of key and returns how much was left.
@@ -30,16 +48,16 @@ func left(r *Rate, key string) int {
 func TestRefusalByOneLimitTakesFromNone(t *testing.T) {
 	c := newClock()
 	s := newRates([]RateConfig{
-		{Per: "route", Limit: rate(100, time.Hour)},
-		{Per: "principal", Limit: rate(2, time.Hour)},
-		{Per: "address", Limit: rate(50, time.Hour)},
+		{Scope: per("route"), Limit: rate(100, time.Hour)},
+		{Scope: per("principal"), Limit: rate(2, time.Hour)},
+		{Scope: per("address"), Limit: rate(50, time.Hour)},
 	}, c.now)
 	for i := range 20 {
 		if _, ok := s.Allow("alice", client); ok != (i < 2) {
 			t.Fatalf("request %d: allowed %t", i, ok)
 		}
 	}
-	if n := left(s[0], ""); n != 98 {
+	if n := left(s[0].Rate, ""); n != 98 {
 		t.Errorf("the route has %d left, want 98 after 2 requests", n)
 	}
 	if _, n := s[2].AllowAddr(client); !n {
@@ -50,8 +68,8 @@ func TestRefusalByOneLimitTakesFromNone(t *testing.T) {
 func TestRefusalReturnsTheLongestWait(t *testing.T) {
 	c := newClock()
 	s := newRates([]RateConfig{
-		{Per: "route", Limit: rate(1, time.Second)},
-		{Per: "principal", Limit: rate(1, time.Minute)},
+		{Scope: per("route"), Limit: rate(1, time.Second)},
+		{Scope: per("principal"), Limit: rate(1, time.Minute)},
 	}, c.now)
 	s.Allow("alice", client)
 	if retry, ok := s.Allow("alice", client); ok || retry != time.Minute {
@@ -63,8 +81,8 @@ func TestRefusedRequestsTakeNothingUnderConcurrency(t *testing.T) {
 	const routeBurst, workers, each = 100, 8, 400
 	c := newClock()
 	s := newRates([]RateConfig{
-		{Per: "route", Limit: rate(1, time.Hour), Burst: routeBurst},
-		{Per: "principal", Limit: rate(1, time.Hour), Burst: 5},
+		{Scope: per("route"), Limit: rate(1, time.Hour), Burst: routeBurst},
+		{Scope: per("principal"), Limit: rate(1, time.Hour), Burst: 5},
 	}, c.now)
 	// Each worker uses one key that is soon exhausted, and fresh keys.
 	var passed atomic.Int64
@@ -83,7 +101,7 @@ func TestRefusedRequestsTakeNothingUnderConcurrency(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	rest := int64(left(s[0], ""))
+	rest := int64(left(s[0].Rate, ""))
 	if got := passed.Load() + rest; got != routeBurst {
 		t.Errorf("%d passed and the route has %d left: %d in all, want %d", passed.Load(), rest, got, routeBurst)
 	}
@@ -93,13 +111,13 @@ func TestRefusedRequestsTakeNothingUnderConcurrency(t *testing.T) {
 // have entries and others use the common allowance.
 func TestGiveUndoesTake(t *testing.T) {
 	c := newClock()
-	r := NewRate(RateConfig{Per: "principal", Limit: rate(1, time.Hour), Burst: 1000}, c.now)
+	r := NewRate(RateConfig{Scope: per("principal"), Limit: rate(1, time.Hour), Burst: 1000}, c.now)
 	for i := range 400_000 {
 		r.Allow(fmt.Sprint("flood", i))
 	}
 	overflows := 0
 	for i := range 1000 {
-		hash := r.hash(fmt.Sprint("late", i), client)
+		hash := maphash.String(r.seed, fmt.Sprint("late", i))
 		before := r.wait(hash)
 		wait, overflow := r.take(hash)
 		if wait != before {
@@ -109,7 +127,7 @@ func TestGiveUndoesTake(t *testing.T) {
 			continue
 		}
 		at := r.shards[hash%shards].full(hash)
-		r.give(hash, overflow)
+		r.give(hash, overflow, 0)
 		if got := r.shards[hash%shards].full(hash); at-got != r.interval {
 			t.Fatalf("give changed the time by %d, want one interval, %d", at-got, r.interval)
 		}
@@ -117,11 +135,11 @@ func TestGiveUndoesTake(t *testing.T) {
 			overflows++
 		}
 	}
-	hash := r.hash("flood1", client) // has an entry, with 999 of 1000 left
+	hash := maphash.String(r.seed, "flood1") // has an entry, with 999 of 1000 left
 	if wait, overflow := r.take(hash); wait > 0 || overflow {
 		t.Fatalf("take waits %s, overflow %t", wait, overflow)
 	}
-	r.give(hash, false)
+	r.give(hash, false, 0)
 	if n := left(r, "flood1"); n != 999 {
 		t.Errorf("after take and give %d are left, want 999", n)
 	}
@@ -143,9 +161,9 @@ func (s *shard) full(hash uint64) int64 {
 
 func TestWaitAddsNoEntry(t *testing.T) {
 	c := newClock()
-	r := NewRate(RateConfig{Per: "principal", Limit: rate(1, time.Hour)}, c.now)
+	r := NewRate(RateConfig{Scope: per("principal"), Limit: rate(1, time.Hour)}, c.now)
 	for i := range 10_000 {
-		if wait := r.wait(r.hash(fmt.Sprint(i), client)); wait != 0 {
+		if wait := r.wait(maphash.String(r.seed, fmt.Sprint(i))); wait != 0 {
 			t.Fatalf("a fresh key waits %s", wait)
 		}
 	}

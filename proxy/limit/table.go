@@ -39,8 +39,8 @@ func (s *shard) take(hash uint64, now, interval, slack int64) (wait int64, overf
 	return 0, overflow
 }
 
-// wait returns how long hash must wait at time now. It takes nothing and adds no entry.
-func (s *shard) wait(hash uint64, now, slack int64) int64 {
+// ahead returns how far the time of hash runs ahead of now. It takes nothing and adds no entry.
+func (s *shard) ahead(hash uint64, now int64) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := &s.sets[s.index(hash)]
@@ -52,19 +52,19 @@ func (s *shard) wait(hash uint64, now, slack int64) int64 {
 	case free >= 0 || len(s.sets) < maxSets:
 		full = now // a key without an entry has a full allowance
 	}
-	return max(full-now-slack, 0)
+	return max(full-now, 0)
 }
 
-// give undoes the last take of hash. If its entry has been reused since, its allowance is full
-// anyway.
-func (s *shard) give(hash uint64, interval int64, overflow bool) {
+// give returns an amount of the last take of hash. If its entry has been reused since, its allowance
+// is full anyway.
+func (s *shard) give(hash uint64, amount int64, overflow bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := &s.sets[s.index(hash)]
 	if overflow {
-		set.common -= interval
+		set.common -= amount
 	} else if i, _ := set.find(hash, 0); i >= 0 {
-		set.full[i] -= interval
+		set.full[i] -= amount
 	}
 }
 

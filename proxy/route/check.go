@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"sallyport/policy/model"
+	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
 )
@@ -148,16 +150,70 @@ func (r *Config) checkMethods(at string, f *setting.Faults) {
 
 func (r *Config) checkLimits(at string, f *setting.Faults) {
 	at += ".limits"
+	names := limitNames{}
 	for i := range r.Limits.Rate {
 		rate := &r.Limits.Rate[i]
 		path := setting.Index(at+".rate", i)
 		rate.Check(path, f)
-		if rate.Per == "principal" && slices.Contains(r.Callers.Names(), Anonymous) {
-			f.Add(path+".per", rate.Per, "anonymous callers are all one principal", "write address, or route")
+		r.checkShared(path, &rate.Scope, f)
+		names.check(path, rate.Name, f)
+	}
+	for i := range r.Limits.InFlight.Entries {
+		entry := &r.Limits.InFlight.Entries[i]
+		path := setting.Index(at+".in_flight", i)
+		entry.Check(path, f)
+		r.checkShared(path, &entry.Scope, f)
+		names.check(path, entry.Name, f)
+	}
+	if n := r.Limits.InFlight.Number; n < 0 {
+		f.Add(at+".in_flight", strconv.Itoa(n), "a negative number", "write one above zero, or remove the line for no bound")
+	}
+}
+
+// limitNames are the names of entries of limits.
+type limitNames map[string]bool
+
+// check records a name that another entry has too: clients could not tell the two apart.
+func (n limitNames) check(path, name string, f *setting.Faults) {
+	if name != "" && n[name] {
+		f.Add(path+".name", name, "another entry has this name", "choose another one")
+	}
+	n[name] = true
+}
+
+// checkShared records an entry by principal where all callers are one principal.
+func (r *Config) checkShared(path string, s *limit.Scope, f *setting.Faults) {
+	if slices.Contains(s.Per, "principal") && slices.Contains(r.Callers.Names(), Anonymous) {
+		f.Add(path+".per", strings.Join(s.Per, ", "), "anonymous callers are all one principal", "write address, or route")
+	}
+}
+
+// CheckLimits records the verbs and models in limits that no request to servers of a dialect has.
+func (r *Config) CheckLimits(at string, d *model.Dialect, f *setting.Faults) {
+	for i := range r.Limits.Rate {
+		checkScope(setting.Index(at+".limits.rate", i), &r.Limits.Rate[i].Scope, d, f)
+	}
+	for i := range r.Limits.InFlight.Entries {
+		checkScope(setting.Index(at+".limits.in_flight", i), &r.Limits.InFlight.Entries[i].Scope, d, f)
+	}
+}
+
+func checkScope(path string, s *limit.Scope, d *model.Dialect, f *setting.Faults) {
+	for i, v := range s.Verbs {
+		if problem, cure := d.CheckVerb(v); problem != "" {
+			f.Add(setting.Index(path+".verbs", i), v, problem, cure)
 		}
 	}
-	if r.Limits.InFlight < 0 {
-		f.Add(at+".in_flight", strconv.Itoa(r.Limits.InFlight), "a negative number", "write one above zero, or remove the line for no bound")
+	if s.NeedsModel() && !d.NamesModels() {
+		f.Add(path, "", "requests to this server do not say which model they ask for", "remove model and models, or name the server's kind by serves: openai, ollama or tensorflow")
+		return
+	}
+	for i, m := range s.Models {
+		if name, err := d.CanonicalModel(m.String()); err != nil {
+			f.Add(setting.Index(path+".models", i), m.String(), "no model of this server has such a name", "write the name as the server lists it, with stars for parts of it")
+		} else if name != m.String() {
+			f.Add(setting.Index(path+".models", i), m.String(), "the gateway knows this model by another name", "write "+name)
+		}
 	}
 }
 

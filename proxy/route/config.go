@@ -82,7 +82,7 @@ type Config struct {
 	// Upstream is a name under upstreams, or a URL.
 	Upstream string `yaml:"upstream"`
 	// Serves says what kind of server the URL in upstream is: raw, flask,
-	// tensorflow, v2, triton, torchserve, openai or ollama. Default: raw.
+	// tensorflow, v2, triton, torchserve, mlflow, sagemaker, openai or ollama. Default: raw.
 	Serves string `yaml:"serves"`
 	// Callers lists the accepted credentials: issuer/NAME for bearer tokens of that issuer,
 	// key/NAME for signatures by keys of that principal, key for those of all principals,
@@ -96,6 +96,9 @@ type Config struct {
 	// Rules decide which caller may do what: a list of rules, or the name of one
 	// under policies. A deny goes before any allow; what no rule allows is refused.
 	Rules RulesRef `yaml:"rules"`
+	// CandidateRules are rules to try out: a list, or the name of one under policies. What they would
+	// decide is recorded as candidate, and counted; it has no other effect.
+	CandidateRules RulesRef `yaml:"candidate_rules"`
 	// AllowFrom are the addresses from which requests are accepted, checked before authentication.
 	// Default: all.
 	AllowFrom setting.List[setting.CIDR] `yaml:"allow_from"`
@@ -155,6 +158,9 @@ type RulesRef struct {
 	Rules  []policy.Rule // nil if they stand under Policy
 }
 
+// IsZero reports whether the key is absent.
+func (r *RulesRef) IsZero() bool { return r.Policy == "" && r.Rules == nil }
+
 // Form implements [setting.Forms].
 func (r *RulesRef) Form(s setting.Shape) any {
 	switch s {
@@ -173,10 +179,42 @@ func (r *RulesRef) Want() string { return "a list of rules, or the name of one u
 type LimitsConfig struct {
 	// Body limits the body of a request. Default: 64MiB.
 	Body setting.Size `yaml:"body"`
-	// Rate limits how many requests are accepted per time; each of several limits must allow one.
+	// Inflated limits a compressed message after decompression, where the gateway must read it to find
+	// the model. The upstream gets it as it came. Default: 64MiB.
+	Inflated setting.Size `yaml:"inflated"`
+	// Rate limits how many requests are accepted per time. Every entry that covers a request counts it;
+	// if one has none left, the request is refused and none counts it.
 	Rate setting.List[limit.RateConfig] `yaml:"rate"`
-	// InFlight limits the concurrent requests of the route. Default: no limit.
-	InFlight int `yaml:"in_flight"`
+	// InFlight limits concurrent requests: a number for the whole route, or a list of entries. Default:
+	// no limit.
+	InFlight InFlightConfig `yaml:"in_flight"`
+	// Headers adds RateLimit and RateLimit-Policy to every answer, for the entry of rate of which least
+	// is left (draft-ietf-httpapi-ratelimit-headers-11, not yet a standard). Default: only refusals
+	// with 429 have them.
+	Headers bool `yaml:"headers"`
+}
+
+// InFlightConfig is `limits.in_flight` of a route.
+type InFlightConfig struct {
+	Number  int // for the whole route; 0: no limit
+	Entries setting.List[limit.InFlightConfig]
+}
+
+// Form implements [setting.Forms].
+func (c *InFlightConfig) Form(s setting.Shape) any {
+	if s == setting.Scalar {
+		return &c.Number
+	}
+	return &c.Entries
+}
+
+// Want implements [setting.Forms].
+func (c *InFlightConfig) Want() string { return "a number, or a list of entries with per and limit" }
+
+// NeedModel reports whether an entry needs the model that a request asks for.
+func (l *LimitsConfig) NeedModel() bool {
+	return slices.ContainsFunc(l.Rate, func(c limit.RateConfig) bool { return c.NeedsModel() }) ||
+		slices.ContainsFunc(l.InFlight.Entries, func(c limit.InFlightConfig) bool { return c.NeedsModel() })
 }
 
 // BodyBytes returns the limit of a request body.

@@ -25,16 +25,18 @@ const RequestIDField = "x-request-id"
 
 // Route is one entry of `routes`, ready for use. It is immutable.
 type Route struct {
-	Name     string
-	Methods  []string       // empty: any
-	Dialect  *model.Dialect // the upstream's dialect
-	Chain    *auth.Chain
-	Policy   *policy.Policy
-	Resource *Resource          // what clients without a token may learn; nil: nothing
-	Upstream *upstream.Upstream // nil with a fixed answer
-	Limits   Limits
-	Timeouts upstream.Timeouts // zero values mean no limit
-	Calls    CallTimeouts
+	Name    string
+	Methods []string       // empty: any
+	Dialect *model.Dialect // the upstream's dialect
+	Chain   *auth.Chain
+	Policy  *policy.Policy
+	// Candidate are the rules that are recorded and not enforced; nil if there are none.
+	Candidate *policy.Policy
+	Resource  *Resource          // what clients without a token may learn; nil: nothing
+	Upstream  *upstream.Upstream // nil with a fixed answer
+	Limits    Limits
+	Timeouts  upstream.Timeouts // zero values mean no limit
+	Calls     CallTimeouts
 
 	Access      Access
 	Rewriting   Rewriting
@@ -65,9 +67,15 @@ type Route struct {
 // Limits are the limits of one route. The counters outlive the exchanges.
 type Limits struct {
 	Body     int64 // largest request body in bytes; zero: none
+	Inflated int64 // largest message after decompression
 	Rates    limit.Rates
-	InFlight *limit.InFlight
+	InFlight *limit.InFlight // of the whole route
+	Places   *limit.Places   // in flight too, by entries
+	Headers  bool            // every answer tells what is left of the rates
 }
+
+// Count reports whether entries count the route's requests. Only the gateway then writes RateLimit.
+func (l *Limits) Count() bool { return len(l.Rates) > 0 || l.Places.Count() }
 
 // IdentityNames are the lower-case names of the identity fields; "" leaves one out.
 type IdentityNames struct{ Principal, Scopes, RequestID string }

@@ -23,6 +23,7 @@ var spoofable = [...]string{
 	"remote-groups",
 	"remote-name",
 	"remote-user",
+	"shib-*",       // Shibboleth, with ShibUseHeaders
 	"sm-user",      // SiteMinder
 	"ssl-client-*", // ingress-nginx, Apache
 	"tailscale-user-*",
@@ -31,7 +32,16 @@ var spoofable = [...]string{
 	"x-anonymous-consumer", // Kong
 	"x-apigateway-api-userinfo",
 	"x-arr-clientcert", // Azure App Service
+	"x-auth-audience",  // Gatekeeper, once Louketo
+	"x-auth-email",
+	"x-auth-groups",
+	"x-auth-name",
 	"x-auth-request-*", // oauth2-proxy
+	"x-auth-roles",     // Gatekeeper
+	"x-auth-subject",
+	"x-auth-user",
+	"x-auth-userid",
+	"x-auth-username",
 	"x-authenticated-*",
 	"x-authentik-*",
 	"x-client-cert*",  // Google Cloud load balancers
@@ -49,6 +59,7 @@ var spoofable = [...]string{
 	"x-forwarded-user",
 	"x-goog-authenticated-user-*", // Google IAP
 	"x-goog-iap-*",
+	"x-id-token", // APISIX
 	"x-jwt-*",
 	"x-ms-client-principal*", // Azure
 	"x-ms-token-*",
@@ -58,7 +69,15 @@ var spoofable = [...]string{
 	"x-remote-user",
 	"x-ssl-cert*",
 	"x-ssl-client-*",
+	"x-token-subject", // caddy-security
+	"x-token-user-*",
+	"x-user", // Oathkeeper
+	"x-user-email",
+	"x-user-groups",
 	"x-user-id",
+	"x-user-name",
+	"x-user-roles",
+	"x-userinfo", // APISIX, Kong
 	"x-vouch-*",
 	"x-webauth-*", // Grafana
 }
@@ -87,8 +106,10 @@ func mayBeSpoofable(name string) bool {
 		return first == 'x'
 	case first == 'c':
 		return second == 'f' || second == 'l'
-	case first == 'i', first == 's':
-		return second == 'm' || second == 's'
+	case first == 'i':
+		return second == 'm'
+	case first == 's':
+		return second == 'h' || second == 'm' || second == 's'
 	case first == 'k':
 		return second == 'u'
 	case first == 'o':

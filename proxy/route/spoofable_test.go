@@ -34,7 +34,11 @@ func TestSpoofable(t *testing.T) {
 	for name, want := range map[string]bool{
 		"remote-user": true, "Remote_User": true, "__remote__user.": true, "x-ms-client-principal": true, "x-ms-client-principal-id": true, "cf-access-jwt-assertion": true,
 		"-cf-access-x": true, "sm_user": true, "X~Consumer~Groups": true,
-		"": false, "-": false, "remote-users": false, "remote-addr": false, "x-forwarded-for": false, "x-user": false, "x-user-idx": false, "cf-ray": false, "cf-access": false,
+		"x-user": true, "X_User": true, "x-auth-email": true, "X-Auth-User": true, "x-auth-username": true, "x-token-subject": true, "x-token-user-email": true, "x-userinfo": true,
+		"shib-session-id": true,
+		// Clients send these for reasons of their own: a kind of client, and a credential.
+		"x-user-agent": false, "x-auth-token": false, "x-access-token": false, "x-token": false,
+		"": false, "-": false, "remote-users": false, "remote-addr": false, "x-forwarded-for": false, "x-user-idx": false, "cf-ray": false, "cf-access": false,
 		"accept": false, "user-agent": false, "zz": false, "aa": false, "xremote-user": false,
 	} {
 		if got := Spoofable(name); got != want {

@@ -22,20 +22,8 @@ type Signers struct {
 	now       func() time.Time
 }
 
-// These fields name the model that answered; the answer's signature covers them.
-const (
-	ModelField   = "x-sallyport-model"
-	VersionField = "x-sallyport-model-version"
-)
-
 // eventStream is the media type of event streams.
 const eventStream = "text/event-stream"
-
-// receipted extends a profile so that its signatures cover the model fields.
-func receipted(p httpsig.Profile) httpsig.Profile {
-	p.IfPresent = append(p.IfPresent, ModelField, VersionField)
-	return p
-}
 
 // NewSigners returns the signers of a configuration. publish is the keyid of the key that signs for
 // callers without a key; "" for none.
@@ -45,9 +33,9 @@ func NewSigners(a *auth.Auth, publish string, now func() time.Time) (*Signers, e
 		to      **httpsig.Signer
 		profile httpsig.Profile
 	}{
-		{&s.whole, receipted(httpsig.ResponseProfile())},
-		{&s.head, receipted(httpsig.HeadProfile(httpsig.TagResponseHead))},
-		{&s.headOnly, receipted(httpsig.HeadProfile(httpsig.TagResponseHeadOnly))},
+		{&s.whole, httpsig.ResponseProfile()},
+		{&s.head, httpsig.HeadProfile(httpsig.TagResponseHead)},
+		{&s.headOnly, httpsig.HeadProfile(httpsig.TagResponseHeadOnly)},
 		{&s.tail, httpsig.TailProfile()},
 	} {
 		var err error

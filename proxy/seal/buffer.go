@@ -61,13 +61,13 @@ func (h *Buffer) Fill(budget *limit.Bytes, src io.Reader, most int64) error {
 	}
 }
 
-// Lead reads src until enough returns true after a read, or at least most bytes are held; then it
+// Lead reads src until enough returns true after a read, or more than most bytes are held; then it
 // returns nil, and [Buffer.Follow] continues with src. It returns io.EOF at the end of src, and else
 // the errors of [Buffer.Fill].
 func (h *Buffer) Lead(budget *limit.Bytes, src io.Reader, most int64, enough func() bool) error {
 	h.budget = budget
 	h.blocks = h.one[:0]
-	for h.size < most && !enough() {
+	for h.size <= most && !enough() {
 		block, err := h.room()
 		if err != nil {
 			return err

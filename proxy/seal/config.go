@@ -63,7 +63,8 @@ type RouteConfig struct {
 	Response string `yaml:"response"`
 	// Body says how a signed body is verified. buffer: it is held until its digest is verified.
 	// stream: it is verified while forwarded and its end withheld, for servers that act only on
-	// whole bodies. headers_only: its digest need not be signed. Default: buffer.
+	// whole bodies; over gRPC, for calls with one message. headers_only: its digest need not be
+	// signed, as for streams of gRPC requests. Default: buffer.
 	Body string `yaml:"body"`
 	// Buffer limits the size of one held body. Default: 32MiB.
 	Buffer setting.Size `yaml:"buffer"`

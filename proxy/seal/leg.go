@@ -143,7 +143,7 @@ func (l *Leg) VerifyAnswer(answer *upstream.Response, sent *Sent, request *messa
 	// until all is verified. Held answers do not need that.
 	length := answer.Head.ContentLength
 	if length > held || length < 0 && request.Version == message.HTTP10 {
-		answer.Body = &withheldEnd{Body: answer.Body}
+		answer.Body = WithholdEnd(answer.Body)
 	}
 	return nil
 }

@@ -71,8 +71,11 @@ func (withoutTrailers) Trailers() message.Fields { return nil }
 // WithoutTrailers returns content without its trailers.
 func WithoutTrailers(r io.Reader) message.Body { return withoutTrailers{r} }
 
-// withheldEnd is content whose last piece is delivered only after a clean end, so that no client
-// receives a complete answer that failed verification.
+// WithholdEnd returns content whose last piece is delivered only after a clean end, so that nobody
+// receives all of a message that failed verification. The pieces have up to [BlockBytes].
+func WithholdEnd(body message.Body) message.Body { return &withheldEnd{Body: body} }
+
+// withheldEnd implements [WithholdEnd].
 type withheldEnd struct {
 	message.Body
 	out   []byte // ready to be read
@@ -80,10 +83,6 @@ type withheldEnd struct {
 	spare []byte
 	err   error // the error that followed it
 }
-
-// WithholdEnd returns content whose last piece, of at most [BlockBytes], is delivered only after a
-// clean end.
-func WithholdEnd(body message.Body) message.Body { return &withheldEnd{Body: body} }
 
 func (b *withheldEnd) Read(p []byte) (int, error) {
 	for len(b.out) == 0 {

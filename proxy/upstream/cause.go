@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"syscall"
 	"time"
 
 	"sallyport/proxy/setting"
@@ -84,9 +85,24 @@ func (e *endpoint) ended(err error, answering bool) error {
 		return plainer(err)
 	}
 	if plain := setting.PlainError(err); plain != io.ErrUnexpectedEOF {
-		return &described{"the connection broke" + when + ": " + plain.Error(), err}
+		err = &described{"the connection broke" + when + ": " + plain.Error(), err}
+	} else {
+		err = e.mayWantTLS(&described{"the server closed the connection" + when, err})
 	}
-	return e.mayWantTLS(&described{"the server closed the connection" + when, err})
+	if e.answered.Load() {
+		return err
+	}
+	return e.mayWantCertificate(err)
+}
+
+// mayWantCertificate adds to the error of a connection that the server closed before it answered that
+// it may want another certificate. In TLS 1.3 servers refuse certificates after the handshake. OpenSSL
+// and Go say so in an alert, and grpcio closes the connection without one.
+func (e *endpoint) mayWantCertificate(err error) error {
+	if !e.asked.Load() || !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
+		return err
+	}
+	return &described{err.Error() + "; the server asks for a certificate, and may want another: " + namesCertificate, err}
 }
 
 // mayWantTLS adds to the error of a connection that the server closed, without having ever answered,

@@ -15,9 +15,15 @@ import (
 
 // Config is one entry of `upstreams`.
 type Config struct {
-	// Serves is the dialect of the servers: raw (the default), flask, tensorflow, v2, triton, torchserve, openai
-	// or ollama.
+	// Serves is the dialect of the servers: raw (the default), flask, tensorflow, v2, triton, torchserve, mlflow,
+	// sagemaker, openai or ollama.
 	Serves string `yaml:"serves"`
+	// Model is the name of the one model that the servers have, so that rules may be about models. For
+	// flask, mlflow and sagemaker only: requests to the others say which model they ask for.
+	Model string `yaml:"model"`
+	// Calls are the requests that servers of the dialect flask take; others are refused with 404. Rules
+	// then name the verbs of this list instead of HTTP methods. Default: all requests.
+	Calls []CallConfig `yaml:"calls"`
 	// Rest lists the endpoints for all requests except gRPC. They serve HTTP/1.1 as
 	// http://host:port, https://host:port or unix:///path.sock, or HTTP/2 as h2c://host:port
 	// (without TLS) or h2://host:port. They must be replicas: each request goes to the endpoint
@@ -37,7 +43,7 @@ type Config struct {
 	ServerID string `yaml:"server_id"`
 	// ClientCertificate is the gateway's own certificate, which https and h2 endpoints may ask for
 	// (mTLS). The files are read again when they change: new connections have the new certificate.
-	ClientCertificate *CertificateConfig `yaml:"client_certificate"`
+	ClientCertificate *setting.Certificate `yaml:"client_certificate"`
 	// InsecureSkipVerify accepts any certificate from https and h2 endpoints.
 	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
 	// Host is the Host field that the servers see: "upstream" (host and port of the endpoint;
@@ -66,6 +72,17 @@ type Config struct {
 	Credentials CredentialsConfig `yaml:"credentials"`
 	// Integrity configures message signatures between the gateway and the servers.
 	Integrity IntegrityConfig `yaml:"integrity"`
+}
+
+// CallConfig is one entry of `calls`: a kind of request to a web application.
+type CallConfig struct {
+	// Method is the HTTP method, such as post. get stands for head too.
+	Method string `yaml:"method"`
+	// Path is the whole path. A segment {model} stands for any name, which becomes the model of the
+	// call, and {version} for its version.
+	Path string `yaml:"path"`
+	// Verb is what rules call it: predict, classify, metadata, health and so on.
+	Verb string `yaml:"verb"`
 }
 
 // IntegrityConfig is the section `integrity` of an upstream.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sallyport/proxy/message"
@@ -38,6 +39,7 @@ type endpoint struct {
 	connect func(ctx context.Context, network, addr string) (net.Conn, error)
 	slots   chan struct{} // one for each admitted HTTP/1.1 request; nil: no limit
 	dialing chan struct{}
+	asked   atomic.Bool // the server has asked for a certificate
 
 	*counters
 	health *health
@@ -91,7 +93,7 @@ func (p *Pools) newEndpoint(at *url.URL, c *Config, files *tlsFiles, localhost b
 		e.connect = onlyLoopback(o.Dial)
 	}
 	if overTLS(at.Scheme) {
-		e.tls = c.tlsConfig(at.Hostname(), protocol, files)
+		e.tls = c.tlsConfig(at.Hostname(), protocol, files, &e.asked)
 	}
 	return e
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -92,13 +93,13 @@ func (a *authority) issue(t *testing.T, use x509.ExtKeyUsage, names ...string) t
 }
 
 // files writes a certificate and its key, and returns them as a configuration.
-func (a *authority) files(t *testing.T, cert tls.Certificate) *CertificateConfig {
+func (a *authority) files(t *testing.T, cert tls.Certificate) *setting.Certificate {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &CertificateConfig{Cert: a.write(t, "client.pem", "CERTIFICATE", cert.Certificate[0]), Key: a.write(t, "client.key.pem", "PRIVATE KEY", der)}
+	return &setting.Certificate{Cert: a.write(t, "client.pem", "CERTIFICATE", cert.Certificate[0]), Key: a.write(t, "client.key.pem", "PRIVATE KEY", der)}
 }
 
 // verifies starts a server that demands a certificate of clients, and answers with its names.
@@ -123,7 +124,7 @@ func TestServerThatDemandsACertificateGetsOurs(t *testing.T) {
 	for _, scheme := range []string{"https", "h2"} {
 		for _, c := range []struct {
 			name       string
-			cert       *CertificateConfig
+			cert       *setting.Certificate
 			want, hint string
 		}{
 			{"ours", a.files(t, a.issue(t, x509.ExtKeyUsageClientAuth, "gateway.internal")), "gateway.internal", ""},
@@ -137,6 +138,38 @@ func TestServerThatDemandsACertificateGetsOurs(t *testing.T) {
 			_, body, err := outcome(u, get())
 			if body != c.want || (err != nil) != (c.hint != "") || err != nil && !strings.Contains(err.Error(), c.hint) {
 				t.Errorf("%s, %s: got %q, %v", scheme, c.name, body, err)
+			}
+		}
+	}
+}
+
+// grpcio closes a connection whose certificate it does not like, and sends no alert. The error must
+// not leave the operator with an end of file.
+func TestServerThatRefusesACertificateWithoutAnAlert(t *testing.T) {
+	a := newAuthority(t)
+	cert := a.issue(t, x509.ExtKeyUsageServerAuth, "tf.internal")
+	for _, scheme := range []string{"https", "h2"} {
+		for demand, want := range map[tls.ClientAuthType]bool{tls.RequestClientCert: true, tls.NoClientCert: false} {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			go func() {
+				for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+					s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: demand, NextProtos: []string{"h2", "http/1.1"}})
+					_ = s.Handshake()
+					_ = c.(*net.TCPConn).CloseWrite()
+					_, _ = io.Copy(io.Discard, c) // else unread bytes make a reset of the end
+					_ = c.Close()
+				}
+			}()
+			u := configured(t, Config{
+				Rest: setting.List[setting.URL]{endpointURL(t, scheme+"://"+l.Addr().String())},
+				CA:   setting.Path(filepath.Join(a.dir, "ca.pem")), ServerID: "tf.internal",
+			}, still)
+			if _, _, err := outcome(u, get()); err == nil || strings.Contains(err.Error(), namesCertificate) != want {
+				t.Errorf("%s: got %v; want a word about certificates: %t", scheme, err, want)
 			}
 		}
 	}

@@ -182,7 +182,7 @@ func (p *shared) dial(ctx context.Context, wait time.Duration) (c *sharedConn, e
 			if ctx.Err() != nil {
 				return err
 			}
-			return p.e.mayWantTLS(plainer(err))
+			return p.e.mayWantTLS(p.e.mayWantCertificate(plainer(err)))
 		}
 		c = &sharedConn{Client: client, pool: p}
 		return nil

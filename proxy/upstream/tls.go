@@ -5,104 +5,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
-	"slices"
 	"strings"
-	"time"
+	"sync/atomic"
 
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
 )
-
-// CertificateConfig is a certificate of the gateway for clients, in files.
-type CertificateConfig struct {
-	// Cert is the PEM file with the certificate and, after it, the intermediate ones.
-	Cert setting.Path `yaml:"cert"`
-	// Key is the PEM file with the private key. Others must not be able to write it.
-	Key setting.Path `yaml:"key"`
-}
-
-// Check records the faults that the section itself shows.
-func (c *CertificateConfig) Check(path string, f *setting.Faults) {
-	if c.Cert == "" {
-		f.Add(setting.Join(path, "cert"), "", "a certificate without its file", "name the PEM file with the certificate")
-	}
-	if c.Key == "" {
-		f.Add(setting.Join(path, "key"), "", "a certificate without its key", "name the PEM file with the private key")
-	}
-}
-
-// CheckFiles records why the files cannot be used.
-func (c *CertificateConfig) CheckFiles(path string, f *setting.Faults) {
-	if _, err := c.Read(); err != nil {
-		at, name := setting.Join(path, "cert"), string(c.Cert)
-		if errors.As(err, new(*keyFileError)) {
-			at, name = setting.Join(path, "key"), string(c.Key)
-		}
-		f.Add(at, name, err.Error(), setting.CureUnreadable(err, ""))
-	}
-}
-
-// keyFileError is a fault of the file with the key.
-type keyFileError struct{ error }
-
-func (e *keyFileError) Unwrap() error { return e.error }
-
-// Read reads the certificate. Errors never contain the key.
-func (c *CertificateConfig) Read() (*tls.Certificate, error) {
-	cert, err := readPEM(string(c.Cert), false)
-	if err != nil {
-		return nil, fmt.Errorf("reading the certificate: %w", err)
-	}
-	key, err := readPEM(string(c.Key), true)
-	if err != nil {
-		return nil, &keyFileError{fmt.Errorf("reading the private key: %w", err)}
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("with key %s: %w", c.Key, err)
-	}
-	if use := pair.Leaf.ExtKeyUsage; len(use) > 0 && !slices.Contains(use, x509.ExtKeyUsageClientAuth) && !slices.Contains(use, x509.ExtKeyUsageAny) {
-		return nil, errors.New("the certificate is not for clients: its extended key usage lacks clientAuth")
-	}
-	return &pair, nil
-}
-
-// Validity returns when the certificate begins and ends; ok is false if it cannot be read.
-func (c *CertificateConfig) Validity() (notBefore, notAfter time.Time, ok bool) {
-	pair, err := c.Read()
-	if err != nil {
-		return time.Time{}, time.Time{}, false
-	}
-	return pair.Leaf.NotBefore, pair.Leaf.NotAfter, true
-}
-
-func readPEM(name string, private bool) ([]byte, error) {
-	info, err := os.Stat(name) // opening a named pipe would block
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", name)
-	}
-	if private {
-		if err := setting.WrittenByOwner(name, info); err != nil {
-			return nil, err
-		}
-	}
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, setting.MaxFile+1))
-	if err == nil && len(text) > setting.MaxFile { // setting.Digest reads no more
-		err = fmt.Errorf("%s is larger than %d bytes", name, setting.MaxFile)
-	}
-	return text, err
-}
 
 // checkTLS records faults of the settings for TLS. secure reports whether any endpoint uses it.
 func (c *Config) checkTLS(path string, secure bool, f *setting.Faults) {
@@ -189,7 +98,7 @@ type tlsFiles struct {
 func (c *Config) readTLS() (*tlsFiles, error) {
 	files := &tlsFiles{}
 	if c.CA != "" {
-		text, err := readPEM(string(c.CA), false)
+		text, err := setting.ReadPEM(string(c.CA), false)
 		if err != nil {
 			return nil, fmt.Errorf("reading ca: %w", err)
 		}
@@ -209,8 +118,9 @@ func (c *Config) readTLS() (*tlsFiles, error) {
 
 var errNoCertificate = errors.New("no PEM certificate in the file")
 
-// tlsConfig returns the client TLS config for an endpoint at host with one ALPN protocol.
-func (c *Config) tlsConfig(host, protocol string, files *tlsFiles) *tls.Config {
+// tlsConfig returns the client TLS config for an endpoint at host with one ALPN protocol. asked becomes
+// true when the server asks for a certificate.
+func (c *Config) tlsConfig(host, protocol string, files *tlsFiles, asked *atomic.Bool) *tls.Config {
 	name := c.ServerName
 	if name == "" {
 		name = strings.TrimSuffix(host, ".")
@@ -223,10 +133,15 @@ func (c *Config) tlsConfig(host, protocol string, files *tlsFiles) *tls.Config {
 		NextProtos:         []string{protocol},
 		ClientSessionCache: tls.NewLRUClientSessionCache(16),
 	}
-	if cert := files.cert; cert != nil {
-		// The certificate is sent whatever authorities the server lists: lists are often incomplete,
-		// and the refusal of a certificate says more than that of none.
-		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	cert := files.cert
+	if cert == nil {
+		cert = &tls.Certificate{} // none is sent
+	}
+	// The certificate is sent whatever authorities the server lists: lists are often incomplete,
+	// and the refusal of a certificate says more than that of none.
+	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		asked.Store(true)
+		return cert, nil
 	}
 	if id := c.ServerID; id != "" {
 		// VerifyConnection verifies the chain in place of crypto/tls, which would check the host. It
@@ -288,12 +203,14 @@ func (c *Config) trust() string {
 		CA                   setting.Path
 		ServerName, ServerID string
 		Insecure             bool
-		Certificate          *CertificateConfig
+		Certificate          *setting.Certificate
 	}{c.CA, c.ServerName, c.ServerID, c.InsecureSkipVerify, c.ClientCertificate})
 }
 
 // errSpeaksNoTLS replaces the error of a server that answers a TLS handshake with something else.
 var errSpeaksNoTLS = errors.New("the server speaks no TLS: write http:// for https://, h2c:// for h2://")
+
+const namesCertificate = "client_certificate: of the upstream names it"
 
 // plainer returns the error of a TLS handshake with the setting that helps; errSpeaksNoTLS if the
 // server speaks no TLS.
@@ -306,7 +223,7 @@ func plainer(err error) error {
 	case errors.As(err, new(x509.HostnameError)):
 		return fmt.Errorf("%w; server_name: of the upstream is the name to expect, server_id: the identity", err)
 	case aboutCertificate(err):
-		return fmt.Errorf("%w; the server wants another certificate: client_certificate: of the upstream names it", err)
+		return fmt.Errorf("%w; the server wants another certificate: %s", err, namesCertificate)
 	}
 	return err
 }

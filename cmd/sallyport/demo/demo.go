@@ -234,8 +234,8 @@ routes:
     upstream: tf
     callers: [issuer/demo, key/%s]    # a token, or a signed request
     rules:
-      - {allow: [inference, metadata], who: {scope: %s}}
-      - {allow: [inference, metadata], who: {principal: "key:%s"}}
+      - {allow: [inference, metadata], models: "*", who: {scope: %s}}
+      - {allow: [inference, metadata], models: "*", who: {principal: "key:%s"}}
 `, d.front.Addr(), filepath.Join(d.dir, "ca"), "http://"+d.issuerAt.Addr().String(), audience, partnerID, partner, d.keyFile(), d.nonceFile(),
 		"http://"+d.modelsAt.Addr().String(), host, partner, scopePredict, partner)
 }

@@ -187,7 +187,7 @@ func secureIssuer(t *testing.T, w *world) string {
 const start = "listen: {https: \"127.0.0.1:0\", http: off, health: off, control: off}\ntls: {local: {}}\n"
 
 func route(host, upstream, more string) string {
-	return fmt.Sprintf("  - {host: %s, upstream: %q, rules: [{allow: \"*\"}], %s}\n", host, upstream, more)
+	return fmt.Sprintf("  - {host: %s, upstream: %q, rules: [{allow: \"*\", models: \"*\"}], %s}\n", host, upstream, more)
 }
 
 // serve runs a gateway with a configuration until the test ends.

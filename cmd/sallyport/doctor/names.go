@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -88,11 +89,26 @@ func (p *patient) host(ctx context.Context, host string) Finding {
 	case err != nil && len(p.exam.ChallengePorts(host)) > 0:
 		return Finding{"dns", host, Fail, "no address is found, so no authority can prove the name: " + lookupFault(err), "give it an A or AAAA record that leads to this gateway"}
 	case err != nil:
-		return Finding{"dns", host, Warn, "no address is found here: " + lookupFault(err), "give it an A or AAAA record; until then clients need the address, as curl --resolve " + host + ":443:ADDRESS"}
+		return Finding{"dns", host, Warn, "no address is found here: " + lookupFault(err), "give it an A or AAAA record; until then clients need the address, as curl --resolve " + net.JoinHostPort(host, p.clientPort()) + ":ADDRESS"}
 	case slices.ContainsFunc(found, func(a netip.Addr) bool { return slices.Contains(p.own, a.Unmap()) }):
 		return Finding{"dns", host, OK, listed(found) + ", this machine", ""}
 	}
 	return Finding{"dns", host, OK, listed(found) + ", not this machine: right behind a balancer or NAT", ""}
+}
+
+// clientPort returns the port at which clients call routes: of HTTPS, else of plain HTTP. A port that the
+// system chooses is not known here.
+func (p *patient) clientPort() string {
+	if n := p.config.PublicHTTPS; n != 0 {
+		return strconv.Itoa(n)
+	}
+	c := &p.config.Listen
+	for _, addr := range slices.Concat(c.HTTPSAddrs(), c.PlainAddr(), c.HTTPAddrs()) {
+		if _, port, err := net.SplitHostPort(addr); err == nil && port != "0" {
+			return port
+		}
+	}
+	return "PORT"
 }
 
 // lookupFault returns the cause of a failed lookup.

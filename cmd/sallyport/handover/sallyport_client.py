@@ -691,16 +691,16 @@ class SallyportAuth:
         is sent: the path percent-encoded, the method in capitals. Signed are the headers that say
         what the content is, and those of cover. Send Accept-Encoding: identity too: answers in
         another coding may reach you decoded, as what nobody signed."""
-        return self._headers(_request(method, url, _pairs(headers)), content, created, nonce)
+        return self._headers(_request(method, url, _pairs(headers)), content_digest(content), created, nonce)
 
-    def _headers(self, message, content, created=None, nonce=None):
-        """Signs a message, and returns what was added to it."""
-        digest = content_digest(content)
+    def _headers(self, message, digest, created=None, nonce=None):
+        """Signs a message, and returns what was added to it. Without a digest the content is not signed."""
         message.fields = [f for f in message.fields if f[0].lower() not in ("content-digest", "signature", "signature-input")]
-        message.fields.append(("content-digest", digest))
-        signature_input, signature = _sign(self.key, message, TAG_REQUEST, (*_TARGET, "content-digest"),
+        out = {} if digest is None else {"Content-Digest": digest}
+        message.fields += [(n.lower(), v) for n, v in out.items()]
+        signature_input, signature = _sign(self.key, message, TAG_REQUEST, (*_TARGET, *(n.lower() for n in out)),
                                            ("content-type", "content-encoding", *self.cover), nonce=nonce, now=created)
-        out = {"Content-Digest": digest, "Signature-Input": signature_input, "Signature": signature}
+        out.update({"Signature-Input": signature_input, "Signature": signature})
         message.fields += [("signature-input", signature_input), ("signature", signature)]
         if self._ask:
             # No components: those that the gateway covers by itself, which are more than could be named here.
@@ -812,7 +812,7 @@ class SallyportHTTPXAuth(httpx.Auth if httpx else object):
 
     def _sign(self, request):
         request.headers["Accept-Encoding"] = "identity"
-        request.headers.update(self._auth._headers(_httpx_message(request), request.content))
+        request.headers.update(self._auth._headers(_httpx_message(request), content_digest(request.content)))
 
     def _head(self, response):
         """What the content is to be given to, if it is signed."""
@@ -861,36 +861,53 @@ class SallyportHTTPXAuth(httpx.Auth if httpx else object):
 # ── gRPC ─────────────────────────────────────────────────────────────────────
 
 
+#: Statuses that a library of gRPC makes itself when a call breaks off, by their numbers. They claim
+#: nothing about the server, so they need no signature.
+_BROKEN_OFF = (1, 2, 4, 8, 13, 14)  # CANCELLED UNKNOWN DEADLINE_EXCEEDED RESOURCE_EXHAUSTED INTERNAL UNAVAILABLE
+
+
 class SigningChannel:
     """A channel of grpc whose calls are signed and whose answers are verified: give it to stubs.
 
-        stub = PredictionServiceStub(SigningChannel(channel, SallyportAuth(id, secret), "models.example.com"))
+        options = [("grpc.enable_retries", 0)]  # each attempt needs a signature of its own
+        channel = grpc.secure_channel("models.example.com:443", credentials, options)
+        stub = PredictionServiceStub(SigningChannel(channel, SallyportAuth(id, secret), "models.example.com:443"))
 
     authority is what the channel calls the server: its target, or grpc.default_authority. An
-    answer whose content comes in one message is handed on once it is verified. Of a stream each
-    message is handed on as it comes, and the end raises NotVerified if it was not what was
-    signed. Errors of calls are passed on as they are: nothing vouches for those.
+    answer of one message is handed on once it is verified. Of a stream each message is handed on
+    as it comes, and the end raises NotVerified if it was not what was signed: believe that
+    nothing is missing only after that.
+
+    A call that fails raises grpc.RpcError as ever, if the gateway has signed its status; its text
+    and details are not signed. It does so too for a status that grpc makes itself when a call
+    breaks off, such as UNAVAILABLE. Any other status without a signature raises Refused, whose
+    code is the status in lower case, such as unauthenticated: the gateway does not know the key,
+    or somebody on the way answered. accept_unsigned of auth lets it pass as grpc.RpcError.
 
     Messages are not compressed, since what is signed is what is sent. Requests that are streams
     cannot be signed before they are sent: with headers_only the content of such is left out,
-    which the gateway must allow. Switch retries off, grpc.enable_retries=0: each attempt needs a
-    signature of its own."""
+    which the gateway must allow."""
 
     def __init__(self, channel, auth, authority, *, scheme="https", headers_only=False):
         self._channel, self._auth, self._headers_only = channel, auth, headers_only
         self._place = {"authority": authority, "scheme": scheme}
 
-    def unary_unary(self, method, request_serializer=None, response_deserializer=None, **options):
-        return _Call(self, self._channel.unary_unary(method, None, None, **options), method, request_serializer, response_deserializer)
+    def unary_unary(self, method, request_serializer=None, response_deserializer=None, *args, **options):
+        return self._call(_Call, "unary_unary", method, request_serializer, response_deserializer, args, options)
 
-    def unary_stream(self, method, request_serializer=None, response_deserializer=None, **options):
-        return _StreamCall(self, self._channel.unary_stream(method, None, None, **options), method, request_serializer, response_deserializer)
+    def unary_stream(self, method, request_serializer=None, response_deserializer=None, *args, **options):
+        return self._call(_StreamCall, "unary_stream", method, request_serializer, response_deserializer, args, options)
 
-    def stream_unary(self, method, request_serializer=None, response_deserializer=None, **options):
-        return _Call(self, self._channel.stream_unary(method, None, None, **options), method, request_serializer, response_deserializer, True)
+    def stream_unary(self, method, request_serializer=None, response_deserializer=None, *args, **options):
+        return self._call(_Call, "stream_unary", method, request_serializer, response_deserializer, args, options)
 
-    def stream_stream(self, method, request_serializer=None, response_deserializer=None, **options):
-        return _StreamCall(self, self._channel.stream_stream(method, None, None, **options), method, request_serializer, response_deserializer, True)
+    def stream_stream(self, method, request_serializer=None, response_deserializer=None, *args, **options):
+        return self._call(_StreamCall, "stream_stream", method, request_serializer, response_deserializer, args, options)
+
+    def _call(self, kind, arity, method, serializer, deserializer, args, options):
+        # Without serializers the channel takes and gives bytes.
+        inner = getattr(self._channel, arity)(method, None, None, *args, **options)
+        return kind(self, inner, method, serializer, deserializer, arity.startswith("stream"))
 
     def subscribe(self, callback, try_to_connect=False):
         return self._channel.subscribe(callback, try_to_connect)
@@ -908,19 +925,30 @@ class SigningChannel:
         self.close()
 
 
-def grpc_frame(message):
-    """A message as it is sent: not compressed, its length, itself."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
+class _Frames:
+    """The digest of messages as they are sent: not compressed, each after its length."""
+
+    def __init__(self, *messages):
+        self._hash = hashlib.sha256()
+        for m in messages:
+            self.add(m)
+
+    def add(self, message):
+        self._hash.update(b"\0" + len(message).to_bytes(4, "big"))
+        self._hash.update(message)
+
+    def digest(self):
+        return "sha-256=" + _bare(self._hash.digest())
 
 
 class _Call:
     """Calls of one method. Messages go through the channel as bytes, so that what is signed here is what is sent."""
 
-    def __init__(self, channel, inner, method, serializer, deserializer, stream=False):
+    def __init__(self, channel, inner, method, serializer, deserializer, stream):
         self._of, self._inner, self._path, self._stream = channel, inner, method, stream
         self._serialize, self._deserialize = serializer or bytes, deserializer or bytes
 
-    def _start(self, request, metadata, options):
+    def _start(self, request, timeout, metadata, options):
         """What to send, what to send it with, and the Message that was signed."""
         import grpc
 
@@ -930,62 +958,121 @@ class _Call:
         if self._stream:
             if not self._of._headers_only:
                 raise TypeError("a stream of requests cannot be signed before it is sent: see headers_only of SigningChannel")
-            content = map(self._serialize, request)
-            signature_input, signature = _sign(self._of._auth.key, message, TAG_REQUEST, _TARGET, ("content-type", *self._of._auth.cover))
-            signed = {"Signature-Input": signature_input, "Signature": signature}
-            message.fields += signed.items()
+            content, digest = map(self._serialize, request), None
         else:
             content = self._serialize(request)
-            signed = self._of._auth._headers(message, grpc_frame(content))
-        metadata += ((n.lower(), v) for n, v in signed.items())
-        return content, {**options, "metadata": metadata, "compression": grpc.Compression.NoCompression}, message
+            digest = _Frames(content).digest()
+        metadata += ((n.lower(), v) for n, v in self._of._auth._headers(message, digest).items())
+        return content, {**options, "timeout": timeout, "metadata": metadata, "compression": grpc.Compression.NoCompression}, message
 
     def __call__(self, request, timeout=None, metadata=None, **options):
         return self.with_call(request, timeout, metadata, **options)[0]
 
     def with_call(self, request, timeout=None, metadata=None, **options):
-        content, options, message = self._start(request, metadata, {**options, "timeout": timeout})
-        answer, call = self._inner.with_call(content, **options)
-        self._verify(message, call, hashlib.sha256(grpc_frame(answer)))
+        import grpc
+
+        content, options, message = self._start(request, timeout, metadata, options)
+        try:
+            answer, call = self._inner.with_call(content, **options)
+        except grpc.RpcError as e:
+            self._verify(message, e)
+            raise
+        self._verify(message, call, _Frames(answer))
         return self._deserialize(answer), call
 
-    def future(self, request, **options):
-        raise NotImplementedError("futures are not verified here: make the call in a thread")
+    def future(self, request, timeout=None, metadata=None, **options):
+        content, options, message = self._start(request, timeout, metadata, options)
+        return _VerifiedFuture(self, self._inner.future(content, **options), message)
 
-    def _verify(self, request, call, digest):
-        """Verifies the end of a call that went well, its content by the hash of all that came."""
-        trailers = [*_pairs(call.trailing_metadata()), ("grpc-status", str(call.code().value[0]))]
-        message = Message(status=200, fields=_pairs(call.initial_metadata()), trailers=trailers, request=request)
-        nonce = next(s[1]["nonce"] for s in _signatures(request).values())
-        if_present = () if self._stream else ("content-digest;req",)
-        _verify(message, self._of._auth.keys, TAG_RESPONSE, ("@status", "grpc-status;tr", "content-digest;tr", *_BINDING), if_present,
-                nonce=nonce, trailers=True)
-        if message.field("content-digest", trailers=True) != "sha-256=" + _bare(digest.digest()):
-            raise _refuse("digest_mismatch", "the content is not what was signed")
+    def _verify(self, request, call, frames=None):
+        """Verifies the end of a call: its status, its model and, where frames are given, all that came."""
+        if not self._of._auth.verify:
+            return
+        code, head = call.code(), _pairs(call.initial_metadata() or ())
+        tail = [*_pairs(call.trailing_metadata() or ()), ("grpc-status", str(code.value[0]))]
+        message = Message(status=200, fields=head, trailers=tail, request=request)
+        nonce, = (s[1]["nonce"] for s in _signatures(request).values())
+        parts = [s[0] for s in _signatures(message, True).values() if s[1].get("tag") == TAG_RESPONSE]
+        at = ";tr"
+        if ("grpc-status", {}) in sum(parts, []) and message.field("signature-input") is None:
+            # An answer without messages is one block of fields, which grpc reports as trailers, and mostly without its media type.
+            at, message.fields, message.trailers = "", [*head, *tail], []
+            if message.field("content-type") is None:
+                message.fields.append(("content-type", "application/grpc"))
+        if_present = ("content-digest;req", "x-sallyport-model", "x-sallyport-model-version", *(() if at else ("content-type",)))
+        try:
+            _verify(message, self._of._auth.keys, TAG_RESPONSE, ("@status", "grpc-status" + at, "content-digest" + at, *_BINDING),
+                    if_present, nonce=nonce, trailers=bool(at))
+        except SignatureMissing:
+            if self._of._auth.accept_unsigned or code.value[0] in _BROKEN_OFF:
+                return
+            if code.value[0]:
+                e = Refused(code.name.lower(), "%s (this refusal is not signed)" % call.details())
+            else:
+                e = _refuse("signature_missing", "the answer bears no signature of the gateway")
+            e.status, e.response = code, call
+            raise e from None
+        if frames is not None and message.field("content-digest", trailers=bool(at)) != frames.digest():
+            raise _refuse("digest_mismatch", "the content is not what was signed, or the server compressed it")
 
 
 class _StreamCall(_Call):
     def __call__(self, request, timeout=None, metadata=None, **options):
-        content, options, message = self._start(request, metadata, {**options, "timeout": timeout})
+        content, options, message = self._start(request, timeout, metadata, options)
         return _VerifiedStream(self, self._inner(content, **options), message)
+
+
+class _VerifiedFuture:
+    """The answer to come, and all else that a call of grpc can do."""
+
+    def __init__(self, method, call, request):
+        self._method, self._call, self._request = method, call, request
+
+    def result(self, timeout=None):
+        import grpc
+
+        try:
+            answer = self._call.result(timeout)
+        except grpc.RpcError:
+            self._method._verify(self._request, self._call)
+            raise
+        self._method._verify(self._request, self._call, _Frames(answer))
+        return self._method._deserialize(answer)
+
+    def exception(self, timeout=None):
+        import grpc
+
+        try:
+            self.result(timeout)
+        except (grpc.RpcError, SallyportError) as e:
+            return e
+        return None
+
+    def add_done_callback(self, f):
+        self._call.add_done_callback(lambda _: f(self))
+
+    def __getattr__(self, name):
+        return getattr(self._call, name)
 
 
 class _VerifiedStream:
     """The messages of an answer, and all else that a call of grpc can do."""
 
     def __init__(self, method, call, request):
-        self._method, self._call, self._request, self._digest = method, call, request, hashlib.sha256()
+        self._method, self._call, self._request, self._frames = method, call, request, _Frames()
 
     def __iter__(self):
         return self
 
     def __next__(self):
+        import grpc
+
         try:
             answer = next(self._call)
-        except StopIteration:
-            self._method._verify(self._request, self._call, self._digest)
+        except (StopIteration, grpc.RpcError):
+            self._method._verify(self._request, self._call, self._frames)
             raise
-        self._digest.update(grpc_frame(answer))
+        self._frames.add(answer)
         return self._method._deserialize(answer)
 
     def __getattr__(self, name):

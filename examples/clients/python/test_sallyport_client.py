@@ -417,11 +417,11 @@ class GRPC(unittest.TestCase):
                            fields=[*fields, ("content-type", "application/grpc")])
             try:
                 s = sp._verify(m, {"alice": KEY}, sp.TAG_REQUEST, [*sp._TARGET, "content-digest"], ["content-type", "authorization"])
-                sp._match_digest(m.field("content-digest"), sp.grpc_frame(request))
+                self.assertEqual(m.field("content-digest"), sp._Frames(request).digest())
             except sp.NotVerified as e:
                 context.abort(self.grpc.StatusCode.UNAUTHENTICATED, e.code)
             parts = [b"<", request, b">"] if self.method == "Stream" else [b"<" + request + b">"]
-            digest = sp.content_digest(b"".join(map(sp.grpc_frame, parts)))
+            digest = sp._Frames(*parts).digest()
             answer = sp.Message(status=200, request=m, trailers=[("content-digest", digest), ("grpc-status", "0")])
             signed = sp._sign(KEY, answer, sp.TAG_RESPONSE, ["@status", "grpc-status;tr", "content-digest;tr", *sp._BINDING],
                               ["content-digest;req"], nonce=s.parameters["nonce"], label="sp-tail")
@@ -453,13 +453,31 @@ class GRPC(unittest.TestCase):
         with self.assertRaises(sp.DigestMismatch):
             got.extend(call("hi", timeout=5))
 
+    def test_future(self):
+        call = self.channel.unary_unary("/a.B/C", str.encode, bytes.decode)
+        self.assertEqual(call.future("hi", timeout=5).result(), "<hi>")
+        self.tamper = lambda parts: [b"<ho>"]
+        self.assertIsInstance(call.future("hi", timeout=5).exception(), sp.DigestMismatch)
+
     def test_refused(self):
-        with self.assertRaises(self.grpc.RpcError) as caught:
-            self.channel._auth.key = sp.Key("alice", base64.b64encode(bytes(64)).decode())
-            self.channel.unary_unary("/a.B/C", str.encode, bytes.decode)("hi", timeout=5)
-        self.assertEqual(caught.exception.details(), "bad_signature")
+        call = self.channel.unary_unary("/a.B/C", str.encode, bytes.decode)
+        self.channel._auth.key = sp.Key("alice", base64.b64encode(bytes(64)).decode())
+        with self.assertRaises(sp.Refused) as caught:
+            call("hi", timeout=5)
+        self.assertEqual((caught.exception.code, caught.exception.status), ("unauthenticated", self.grpc.StatusCode.UNAUTHENTICATED))
+        self.assertIn("bad_signature", caught.exception.detail)
+        self.assertIsInstance(call.future("hi", timeout=5).exception(), sp.Refused)
+        self.channel._auth.accept_unsigned = True
+        with self.assertRaises(self.grpc.RpcError):
+            call("hi", timeout=5)
         with self.assertRaises(TypeError):
             self.channel.stream_unary("/a.B/C")(iter([b"a"]), timeout=5)
+
+    def test_broken_off(self):
+        """What grpc says by itself needs no signature."""
+        with self.assertRaises(self.grpc.RpcError) as caught:
+            self.channel.unary_unary("/a.B/C", str.encode, bytes.decode)("hi", timeout=0)
+        self.assertEqual(caught.exception.code(), self.grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 if __name__ == "__main__":
