@@ -52,7 +52,10 @@ func (r *Reading) Scanner(o ScanOptions) Scanner {
 	if r.scanner == nil {
 		return nil
 	}
-	return r.scanner(r, &o)
+	if r.method != nil {
+		return r.scanner(r, &o)
+	}
+	return inflated(r.scanner(r, &o), &o)
 }
 
 // Scanner reads from the body of a request what it asks for. Write takes the body in pieces, in
@@ -75,9 +78,9 @@ type ScanOptions struct {
 	// message has named what it names if its fields are in order. Its error ends the scan. Without an
 	// error nothing is decided yet.
 	Early func(Named) error
-	// Encoding is the value of grpc-encoding; "" for none.
+	// Encoding is the value of grpc-encoding, or of content-encoding without gRPC; "" for none.
 	Encoding string
-	// Inflate limits the bytes of a message after decompression; 0 refuses compressed messages.
+	// Inflate limits the bytes of a message or body after decompression; 0 refuses compressed ones.
 	Inflate int64
 }
 

@@ -51,6 +51,7 @@ const (
 	reasonBadModel       = "bad_model"
 	reasonBadName        = "bad_model_name"
 	reasonUnknownCall    = "unknown_call"
+	reasonCodeInBody     = "code_in_body"
 	reasonBodyTimeout    = "body_timeout"
 	reasonRate           = "rate_limited"
 	reasonBusy           = "too_many_in_flight"
@@ -131,6 +132,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadBody:        {400, "The request body is malformed."},
 	reasonBadModel:       {400, "The request body does not name a model in one clear way."},
 	reasonBadName:        {400, "The name of the model or version can be read in more than one way."},
+	reasonCodeInBody:     {415, "The type of the request body is one that runs code when it is read."},
 	reasonUnknownCall:    {404, "The model server has no such path or method."},
 	reasonBadCall:        {400, "The gRPC call is malformed."},
 	reasonUpgradeBody:    {400, "A WebSocket request must have no body."},

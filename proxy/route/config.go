@@ -82,7 +82,7 @@ type Config struct {
 	// Upstream is a name under upstreams, or a URL.
 	Upstream string `yaml:"upstream"`
 	// Serves says what kind of server the URL in upstream is: raw, flask,
-	// tensorflow, v2, triton, openai or ollama. Default: raw.
+	// tensorflow, v2, triton, torchserve, mlflow, sagemaker, openai or ollama. Default: raw.
 	Serves string `yaml:"serves"`
 	// Callers lists the accepted credentials: issuer/NAME for bearer tokens of that issuer,
 	// key/NAME for signatures by keys of that principal, key for those of all principals,
@@ -131,6 +131,10 @@ type Config struct {
 	// verifies that itself. Default: Remote-User, X-Auth-Request-*, Client-Cert and all others that
 	// the gateway knows are dropped, in any spelling.
 	PassIdentityFields setting.List[string] `yaml:"pass_identity_fields"`
+	// CodeTypes lists media types of serialized objects that the upstream may get, such as
+	// application/x-pickle. A server that reads one runs what its sender wrote. Default: pickle, joblib,
+	// dill, NumPy's, PyTorch's and Java's types are refused.
+	CodeTypes setting.List[string] `yaml:"code_types"`
 	// ForwardAuthorization forwards the caller's Authorization field with its token. The upstream
 	// can then act as the caller anywhere.
 	ForwardAuthorization bool `yaml:"insecure_forward_authorization"`
