@@ -464,8 +464,7 @@ class GRPC(unittest.TestCase):
         self.channel._auth.key = sp.Key("alice", base64.b64encode(bytes(64)).decode())
         with self.assertRaises(sp.Refused) as caught:
             call("hi", timeout=5)
-        e = caught.exception
-        self.assertEqual((e.code, e.status, e.detail[:13]), ("unauthenticated", self.grpc.StatusCode.UNAUTHENTICATED, "bad_signature"))
+        self.assertEqual((caught.exception.code, caught.exception.detail[:13]), ("unauthenticated", "bad_signature"))
         self.assertIsInstance(call.future("hi", timeout=5).exception(), sp.Refused)
         self.channel._auth.accept_unsigned = True
         with self.assertRaises(self.grpc.RpcError):
