@@ -57,7 +57,7 @@ func TestCallerWithoutTheRightTakesNothingOfSharedLimits(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", who: {scope: admin}}]
+    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", models: "*", who: {scope: admin}}]
     limits: {rate: [{per: model, limit: 3/h}, {per: route, limit: 4/h}, {per: principal, limit: 9/h}]}
   - host: models.test
     path: /tf
@@ -65,7 +65,7 @@ func TestCallerWithoutTheRightTakesNothingOfSharedLimits(t *testing.T) {
     upstream: '%s'
     serves: tensorflow
     callers: issuer/corp
-    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", who: {scope: admin}}]
+    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", models: "*", who: {scope: admin}}]
     limits: {rate: [{per: model, limit: 3/h}, {per: route, limit: 4/h}, {per: principal, limit: 9/h}]}
 `})
 	attacker, victim := h.as("mallory", predict), h.as("alice", []string{"admin"})
@@ -104,7 +104,7 @@ func TestManyModelsOfOneCallerLeaveRoomForOthers(t *testing.T) {
     upstream: '%s'
     serves: tensorflow
     callers: issuer/corp
-    rules: [{allow: "*"}]
+    rules: [{allow: "*", models: "*"}]
     limits: {rate: {per: model, limit: 1/h}}
 `})
 	client, allowed := h.client(true), 0
@@ -264,7 +264,7 @@ func TestUnclearBodyDoesNotEvadeALimitByModel(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*"}]
+    rules: [{allow: "*", models: "*"}]
     limits: {rate: {per: route, models: ["gold*"], verbs: [chat], limit: 1/h}}
 `})
 	if r := h.chatWith("gold-1", nil); r.StatusCode != 200 {
@@ -291,7 +291,7 @@ func TestDecisionForAnotherProxyDoesNotEvadeALimitByModel(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*"}]
+    rules: [{allow: "*", models: "*"}]
     limits: {rate: {per: route, models: ["gold*"], verbs: [chat], limit: 1/h}}
 `)
 	ask := func(method, path string) *reply {
@@ -351,7 +351,7 @@ func TestAnswersTellWhatIsLeft(t *testing.T) {
 func TestCallOverTheRateTellsWhenToRetry(t *testing.T) {
 	s := newGRPCServer(t)
 	h := build(t, plan{more: `upstreams: {tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}}`, routes: `
-  - {host: models.test, upstream: tf, callers: issuer/corp, rules: [{allow: metadata}], limits: {rate: {per: [principal, verb], verbs: [metadata], limit: 1/h}}}
+  - {host: models.test, upstream: tf, callers: issuer/corp, rules: [{allow: metadata, models: "*"}], limits: {rate: {per: [principal, verb], verbs: [metadata], limit: 1/h}}}
 `})
 	const method = "/grpc.health.v1.Health/Check"
 	call := func(token string) *http.Response {
@@ -388,5 +388,57 @@ func TestCallOverTheRateTellsWhenToRetry(t *testing.T) {
 	}
 	if got := call(victim).Header.Get("grpc-status"); got == "8" {
 		t.Error("the victim was refused")
+	}
+}
+
+// named is a message in which field 1 is the name of a model, as ModelInferRequest.
+func namedMessage(model string) string {
+	return string(framedText("\x0a" + string(rune(len(model))) + model))
+}
+
+// A stream is one request for the model that it asks, and another one when it turns to another model. So
+// neither many messages nor a first message about a cheap model evade the limit of gold. A victim on the
+// same route has its own allowance.
+func TestStreamCountsForEachModelThatItTurnsTo(t *testing.T) {
+	s := newGRPCServer(t)
+	h := build(t, plan{more: `upstreams: {triton: {serves: triton, grpc: "h2c://` + s.addr + `"}}`, routes: `
+  - host: models.test
+    upstream: triton
+    callers: issuer/corp
+    rules: [{allow: "*", models: "*"}]
+    limits: {rate: [{per: principal, models: gold, limit: 2/h}, {per: principal, limit: 1000/h}], in_flight: [{per: [principal, model], limit: 1}]}
+`})
+	const method = "/inference.GRPCInferenceService/ModelStreamInfer"
+	attacker, victim := h.as("mallory", predict)["Authorization"], h.as("alice", predict)["Authorization"]
+	call := func(token string, models ...string) (status string) {
+		t.Helper()
+		var body strings.Builder
+		for _, m := range models {
+			body.WriteString(namedMessage(m))
+		}
+		res, err := h.call(t.Context(), method, strings.NewReader(body.String()), "Authorization", token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, status = finish(t, res)
+		return status
+	}
+	for i, tt := range []struct {
+		models []string
+		want   string
+	}{
+		{[]string{"gold", "gold", "gold", "gold"}, "0"},
+		{[]string{"cheap", "gold", "gold", "cheap", "cheap"}, "0"}, // the second for gold
+		{[]string{"cheap", "cheap"}, "0"},
+		{[]string{"cheap", "gold"}, "8"},
+		{[]string{"gold"}, "8"},
+		{[]string{"cheap", "other", "cheap"}, "0"}, // the place of each was given back
+	} {
+		if got := call(attacker, tt.models...); got != tt.want {
+			t.Errorf("stream %d, %v: status %s, want %s", i, tt.models, got, tt.want)
+		}
+	}
+	if got := call(victim, "gold", "gold"); got != "0" {
+		t.Errorf("the victim: status %s", got)
 	}
 }
