@@ -27,7 +27,7 @@ type Rule struct {
 	Models   setting.List[string]  `yaml:"models" jsonschema:"description=Patterns of the models that the rule is about: * stands for any characters but / and ** for any characters; \"*\" alone is all models and calls about the server itself. Required where requests name models"`
 	Versions setting.List[Version] `yaml:"versions" jsonschema:"description=Versions of these models: numbers; \"label:NAME\" with * in the name; or latest for requests that name none. Default: all"`
 	Who      Who                   `yaml:"who" jsonschema:"description=Whom the rule speaks of; omitted: everyone whom callers admits"`
-	When     string                `yaml:"when" jsonschema:"description=A condition in CEL (Common Expression Language) over principal and call and request and connection; omitted: always"`
+	When     string                `yaml:"when" jsonschema:"description=A condition in CEL (Common Expression Language) over principal and call and request and connection; request.headers are what the client sends; omitted: always"`
 }
 
 const maxPattern = 512 // bytes of a pattern of models
@@ -190,10 +190,13 @@ func checkVerbs(path string, d *model.Dialect, verbs []string, f *setting.Faults
 // CheckVerbs records entries of allow and deny that are no verb or class of any dialect. The rule
 // stands at path in the file, and servers of several dialects may use it.
 func (r *Rule) CheckVerbs(path string, f *setting.Faults) {
-	for key, verbs := range map[string][]string{"allow": r.Allow, "deny": r.Deny} {
-		for i, v := range verbs {
+	for _, l := range []struct {
+		key   string
+		verbs []string
+	}{{"allow", r.Allow}, {"deny", r.Deny}} {
+		for i, v := range l.verbs {
 			if problem, cure := checkAnyVerb(v); problem != "" {
-				f.Add(path+"."+key+"["+strconv.Itoa(i)+"]", v, problem, cure)
+				f.Add(path+"."+l.key+"["+strconv.Itoa(i)+"]", v, problem, cure)
 			}
 		}
 	}

@@ -57,16 +57,16 @@ func TestCallerWithoutTheRightTakesNothingOfSharedLimits(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", who: {scope: admin}}]
-    limits: {rate: [{per: model, limit: 3/h}, {per: route, limit: 4/h}, {per: principal, limit: 1000/h}]}
+    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", models: "*", who: {scope: admin}}]
+    limits: {rate: [{per: model, limit: 3/h}, {per: route, limit: 4/h}, {per: principal, limit: 9/h}]}
   - host: models.test
     path: /tf
     strip: /tf
     upstream: '%s'
     serves: tensorflow
     callers: issuer/corp
-    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", who: {scope: admin}}]
-    limits: {rate: [{per: model, limit: 3/h}, {per: route, limit: 4/h}]}
+    rules: [{allow: "*", models: cheap, who: {scope: models.predict}}, {allow: "*", models: "*", who: {scope: admin}}]
+    limits: {rate: [{per: model, limit: 3/h}, {per: route, limit: 4/h}, {per: principal, limit: 9/h}]}
 `})
 	attacker, victim := h.as("mallory", predict), h.as("alice", []string{"admin"})
 	tf := func(model string, who map[string]string) *reply {
@@ -81,11 +81,12 @@ func TestCallerWithoutTheRightTakesNothingOfSharedLimits(t *testing.T) {
 				t.Errorf("the model is named %s, request %d of the victim: %d %s, want %d", name, i, r.StatusCode, r.body, want)
 			}
 		}
-		// The refused request has taken nothing of the route's four.
+		// The refused request has taken nothing of the route's four. The attacker's own are used up now.
 		if r := ask("cheap", attacker); r.StatusCode != 200 {
 			t.Errorf("the model is named %s, the route's fourth request: %d %s", name, r.StatusCode, r.body)
 		}
 		h.wants(ask("cheap", attacker), 429, "rate_limited")
+		h.wants(ask("gold", attacker), 429, "rate_limited")
 	}
 	h.ended()
 	for _, cause := range []string{`"cause":"over 3/h per model (limits.rate)"`, `"cause":"over 4/h per route (limits.rate)"`} {
@@ -103,7 +104,7 @@ func TestManyModelsOfOneCallerLeaveRoomForOthers(t *testing.T) {
     upstream: '%s'
     serves: tensorflow
     callers: issuer/corp
-    rules: [{allow: "*"}]
+    rules: [{allow: "*", models: "*"}]
     limits: {rate: {per: model, limit: 1/h}}
 `})
 	client, allowed := h.client(true), 0
@@ -146,7 +147,7 @@ func TestPlacesInFlightComeBackOnEveryWayOut(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
 	h := build(t, plan{audience: "models, groups: groups", options: proxy.Options{Dial: panics}, routes: `
-  - {host: models.test, path: /fails, upstream: 'http://fails.test', callers: issuer/corp, rules: [{allow: "*"}], limits: {in_flight: [{per: principal, limit: 1}]}}
+  - {host: models.test, path: /fails, upstream: 'http://fails.test', callers: issuer/corp, rules: [{allow: "*", models: "*"}], limits: {in_flight: [{per: principal, limit: 1}]}}
   - host: models.test
     upstream: '%s'
     serves: openai
@@ -263,7 +264,7 @@ func TestUnclearBodyDoesNotEvadeALimitByModel(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*"}]
+    rules: [{allow: "*", models: "*"}]
     limits: {rate: {per: route, models: ["gold*"], verbs: [chat], limit: 1/h}}
 `})
 	if r := h.chatWith("gold-1", nil); r.StatusCode != 200 {
@@ -283,12 +284,33 @@ func TestUnclearBodyDoesNotEvadeALimitByModel(t *testing.T) {
 	}
 }
 
+// A proxy that asks for a decision keeps the body, so a limit by the model in it could be evaded.
+func TestDecisionForAnotherProxyDoesNotEvadeALimitByModel(t *testing.T) {
+	h := asked(t, "traefik", `
+  - host: models.test
+    upstream: '%s'
+    serves: openai
+    callers: issuer/corp
+    rules: [{allow: "*"}]
+    limits: {rate: {per: route, models: ["gold*"], verbs: [chat], limit: 1/h}}
+`)
+	ask := func(method, path string) *reply {
+		return h.askAs(append(told("traefik", method, "models.test", path), "Authorization: Bearer TOKEN")...)
+	}
+	h.wants(ask("POST", "/v1/chat/completions"), 403, "not_for_another_proxy")
+	for _, r := range []*reply{ask("POST", "/v1/embeddings"), ask("GET", "/v1/models")} {
+		if r.StatusCode != 200 {
+			t.Errorf("a request that no entry covers: %d %s", r.StatusCode, r.body)
+		}
+	}
+}
+
 // Only the gateway tells what is left, and it tells the nearest limit.
 func TestAnswersTellWhatIsLeft(t *testing.T) {
 	h := build(t, plan{routes: `
-  - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], limits: {headers: true, rate: [{per: principal, limit: 3/h, name: mine}, {per: route, limit: 1000/s}]}}
-  - {host: models.test, path: /quiet, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], limits: {rate: {per: principal, limit: 2/m}}}
-  - {host: models.test, path: /free, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", models: "*"}], limits: {headers: true, rate: [{per: principal, limit: 3/h, name: mine}, {per: route, limit: 1000/s}]}}
+  - {host: models.test, path: /quiet, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", models: "*"}], limits: {rate: {per: principal, limit: 2/m}}}
+  - {host: models.test, path: /free, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", models: "*"}]}
 `, handler: func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("RateLimit", `"theirs";r=999`)
 		w.Header().Set("RateLimit-Policy", `"theirs";q=999`)
@@ -327,10 +349,13 @@ func TestAnswersTellWhatIsLeft(t *testing.T) {
 // A call over the rate ends with RESOURCE_EXHAUSTED, and tells programs and client libraries when to try
 // again. The victim is not touched.
 func TestCallOverTheRateTellsWhenToRetry(t *testing.T) {
-	h, s := buildGRPC(t, strings.TrimRight(grpcRoute, "\n")+"\n    limits: {rate: {per: [principal, verb], verbs: [inference], limit: 1/h}}\n")
-	const method = "/tensorflow.serving.PredictionService/Predict"
+	s := newGRPCServer(t)
+	h := build(t, plan{more: `upstreams: {tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}}`, routes: `
+  - {host: models.test, upstream: tf, callers: issuer/corp, rules: [{allow: metadata}], limits: {rate: {per: [principal, verb], verbs: [metadata], limit: 1/h}}}
+`})
+	const method = "/grpc.health.v1.Health/Check"
 	call := func(token string) *http.Response {
-		res, err := h.call(t.Context(), method, strings.NewReader(""), "Authorization", token)
+		res, err := h.call(t.Context(), method, strings.NewReader(string(framedText(""))), "Authorization", token)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,6 +27,8 @@
 //   - takeBody holds the body, or verifies it while it is forwarded, if the caller signed
 //     its digest. So no upstream acts on a request that was changed in transit.
 //   - authorize decides on the call and returns the grant ([policy.Grant]).
+//   - countDecided counts the call in limits that need the model from the body, or that callers
+//     share: a caller without the right must not use them up.
 //   - forward is the only step that can reach an upstream. It requires the grant, and so
 //     does respond, which sends a route's fixed answer. Each attempt is signed anew if the
 //     upstream has a key, and gets the gateway's own credential last of all. The answer to the client is signed as it is sent.

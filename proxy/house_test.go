@@ -139,7 +139,7 @@ const oneRoute = `
   - host: models.test
     upstream: %s
     callers: issuer/corp
-    rules: [{allow: "*", who: {scope: models.predict}}]
+    rules: [{allow: "*", models: "*", who: {scope: models.predict}}]
 `
 
 func build(t *testing.T, p plan) *house {

@@ -169,7 +169,7 @@ func TestReloadDecidesAgainOnTheModel(t *testing.T) {
 	}{
 		"still allowed": {rules, `{allow: "*", models: "*"}`, []string{"a", "b"}},
 		"one is denied": {rules, `{deny: "*", models: b}, {allow: "*", models: "*"}`, []string{"a"}},
-		"not read":      {`{allow: "*"}`, `{allow: "*", models: "*"}`, nil},
+		"not read":      {`{allow: "*", models: "*"}`, `{allow: "*", models: "**"}`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := build(t, plan{more: unwatched, handler: ticking, routes: `

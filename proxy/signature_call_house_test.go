@@ -106,7 +106,7 @@ func buildSignedCalls(t *testing.T, integrity string) (*house, *unaryServer) {
 	s := newUnaryServer(t)
 	return signed(t, plan{
 		routes: `
-  - {host: models.test, upstream: tf, callers: key, integrity: {` + integrity + `}, limits: {body: 128MiB}, rules: [{allow: "*"}]}
+  - {host: models.test, upstream: tf, callers: key, integrity: {` + integrity + `}, limits: {body: 128MiB}, rules: [{allow: "*", models: "*"}]}
 `,
 		more: `upstreams: {tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}}`,
 	}), s

@@ -25,7 +25,7 @@ func TestSignedCallIsVerifiedBothWays(t *testing.T) {
 				s.length = length
 				h := signed(t, plan{
 					routes: `
-  - {host: models.test, upstream: tf, callers: key, rules: [{allow: "*"}]}
+  - {host: models.test, upstream: tf, callers: key, rules: [{allow: "*", models: "*"}]}
 `,
 					more: `integrity: {publish: gateway-ed}
 upstreams: {tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}}`,
@@ -285,7 +285,7 @@ func TestEarlyRefusalOfLargeMessageArrives(t *testing.T) {
 	s.most = 100 << 10
 	h := signed(t, plan{
 		routes: `
-  - {host: models.test, upstream: tf, callers: key, integrity: {body: stream}, limits: {body: 128MiB}, rules: [{allow: "*"}]}
+  - {host: models.test, upstream: tf, callers: key, integrity: {body: stream}, limits: {body: 128MiB}, rules: [{allow: "*", models: "*"}]}
 `,
 		more: `upstreams: {tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}}`,
 	})
@@ -312,7 +312,7 @@ func TestSignedCallOf32MiBIsNotHeld(t *testing.T) {
 	s := newUnaryServer(t)
 	h := signed(t, plan{
 		routes: `
-  - {host: models.test, upstream: tf, callers: key, integrity: {body: stream}, limits: {body: 128MiB}, rules: [{allow: "*"}]}
+  - {host: models.test, upstream: tf, callers: key, integrity: {body: stream}, limits: {body: 128MiB}, rules: [{allow: "*", models: "*"}]}
 `,
 		more: `integrity: {memory: 1MiB}
 upstreams: {tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}}`,

@@ -219,52 +219,58 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &route.Route{
-		Name:          c.Name,
-		Methods:       slices.Clone(c.Methods),
-		Dialect:       cfg.DialectOf(c),
-		Timeouts:      route.NewTimeouts(cfg.TimeoutsOf(c)),
-		Calls:         route.NewCallTimeouts(cfg.OwnTimeouts(c)),
-		Access:        route.NewAccess(c),
-		Paths:         route.NewPaths(&c.Paths, cfg.DialectOf(c)),
-		ToClient:      route.NewEdits(&c.Headers.Response, nil),
-		Passed:        route.NewPassed(c.PassIdentityFields),
-		Fixed:         route.NewFixed(c.Respond),
-		CORS:          route.NewCORS(c),
-		Compression:   route.NewCompression(&c.Compress),
-		WebSocket:     c.Websocket,
-		UpgradeWarned: new(ratelog.Rarely),
-		Identity:      c.Identity.Names(),
-		KeepServer:    c.KeepServer,
-		Durable:       cfg.DurabilityOf(c),
-		Integrity:     seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.DialectOf(c).ActsOnWhole()),
-		Limits: route.Limits{
-			Body:     c.Limits.BodyBytes(),
-			Rates:    s.counts.Rates(c.Name, c.Limits.Rate),
-			Inflated: c.Limits.Inflated.Or(64 << 20),
-			InFlight: s.counts.InFlight(c.Name, c.Limits.InFlight.Number),
-			Places:   s.counts.Places(c.Name, c.Limits.InFlight.Entries),
-			Headers:  c.Limits.Headers,
-		},
-		TakesPasswords:       c.Callers.TakesPasswords(),
-		TakesAPIKeys:         c.Callers.TakesAPIKeys(),
-		ForwardAuthorization: c.ForwardAuthorization,
-	}
-	if r.Leg, err = seal.NewLeg(&up.Integrity, r.Identity.All(), s.auth, m.options.Now); err != nil {
+	r, err := decidingRoute(cfg, c)
+	if err != nil {
 		return nil, err
 	}
-	if r.Rewriting, err = route.NewRewriting(c); err != nil {
+	r.Timeouts = route.NewTimeouts(cfg.TimeoutsOf(c))
+	r.Calls = route.NewCallTimeouts(cfg.OwnTimeouts(c))
+	r.ToClient = route.NewEdits(&c.Headers.Response, nil)
+	r.Passed = route.NewPassed(c.PassIdentityFields)
+	r.CORS = route.NewCORS(c)
+	r.Compression = route.NewCompression(&c.Compress)
+	r.UpgradeWarned = new(ratelog.Rarely)
+	r.Identity = c.Identity.Names()
+	r.KeepServer = c.KeepServer
+	r.Durable = cfg.DurabilityOf(c)
+	r.Integrity = seal.NewPolicy(&cfg.Integrity, &c.Integrity, cfg.DialectOf(c).ActsOnWhole())
+	r.Limits.Rates = s.counts.Rates(c.Name, c.Limits.Rate)
+	r.Limits.InFlight = s.counts.InFlight(c.Name, c.Limits.InFlight.Number)
+	r.Limits.Places = s.counts.Places(c.Name, c.Limits.InFlight.Entries)
+	r.Limits.Headers = c.Limits.Headers
+	r.TakesPasswords = c.Callers.TakesPasswords()
+	r.TakesAPIKeys = c.Callers.TakesAPIKeys()
+	r.ForwardAuthorization = c.ForwardAuthorization
+	if r.Leg, err = seal.NewLeg(&up.Integrity, r.Identity.All(), s.auth, m.options.Now); err != nil {
 		return nil, err
 	}
 	if r.Chain, err = s.auth.Route(demandOf(cfg, c)); err != nil {
 		return nil, err
 	}
-	if r.Policy, r.Candidate, err = newPolicies(cfg, c); err != nil {
-		return nil, err
-	}
 	servers, bound := s.auth.AuthorizationServers(c.Callers.Names())
 	r.Resource = route.NewResource(c.Path, servers, scopesOf(cfg.RulesOf(c)), bound)
 	return r, nil
+}
+
+// decidingRoute builds the part of a route that decides on a request once its caller is known. It needs
+// no file beside the configuration.
+func decidingRoute(cfg *Config, c *route.Config) (*route.Route, error) {
+	r := &route.Route{
+		Name:      c.Name,
+		Methods:   slices.Clone(c.Methods),
+		Dialect:   cfg.DialectOf(c),
+		Access:    route.NewAccess(c),
+		Paths:     route.NewPaths(&c.Paths, cfg.DialectOf(c)),
+		Fixed:     route.NewFixed(c.Respond),
+		WebSocket: c.Websocket,
+		Limits:    route.Limits{Body: c.Limits.BodyBytes(), Inflated: c.Limits.Inflated.Or(64 << 20)},
+	}
+	var err error
+	if r.Rewriting, err = route.NewRewriting(c); err != nil {
+		return nil, err
+	}
+	r.Policy, r.Candidate, err = newPolicies(cfg, c)
+	return r, err
 }
 
 // newPolicies returns the rules of a route, and its candidate rules; nil if it has none.

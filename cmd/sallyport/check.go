@@ -27,6 +27,7 @@ type checked struct {
 func newCheck() *cobra.Command {
 	var config, output string
 	var offline bool
+	var log string
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Report every fault of the configuration, or show its routes",
@@ -42,21 +43,31 @@ The command also opens and checks the files that the configuration names
 (certificates, keys, authorities). It checks whether this user may write where the
 gateway keeps state and records, and may listen on its addresses: run it as the
 gateway's user. A port in use is a warning, unless this gateway runs. --offline omits
-all these checks. The command does not use the network.`,
+all these checks. The command does not use the network.
+
+--against reads an audit log instead, and says which requests that were allowed then
+would now be refused by the configuration, and the reverse: by caller, model, verb and
+rule. Claims, and headers that conditions ask for, are not in the log; requests whose
+decision depends on them are listed apart. The exit status is 0 whatever differs.`,
 		Example: `  sallyport check
   sallyport check --offline -c deploy/gateway.yaml
-  sallyport check | jq '.routes[].callers'`,
+  sallyport check | jq '.routes[].callers'
+  sallyport check --against audit.log -c new.yaml`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			w := c.OutOrStdout()
 			output, err := outputForm(w, output)
 			if err != nil {
 				return err
 			}
+			if log != "" {
+				return checkAgainst(w, config, log, output)
+			}
 			return check(w, c.ErrOrStderr(), config, output, offline)
 		},
 	}
 	configFlag(c, &config)
 	c.Flags().BoolVar(&offline, "offline", false, "read only the configuration, and nothing else of this machine")
+	c.Flags().StringVar(&log, "against", "", "the audit log to compare decisions with; - for standard input")
 	c.Flags().StringVarP(&output, "output", "o", "", "table or json (default: table on a terminal, else json)")
 	return c
 }

@@ -116,7 +116,7 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 			c.Args = noArgs
 		}
 	}
-	root.AddCommand(newCurl(), newRevoke(), newToken(), newCA()) // take arguments
+	root.AddCommand(newCurl(), newExplain(), newRevoke(), newToken(), newCA()) // take arguments
 	addCompletions(root)
 	return root
 }

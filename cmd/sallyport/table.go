@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -83,7 +84,11 @@ func rowOf(r *proxy.RouteInfo) [][]string {
 	if r.Durable != "off" {
 		limits = append(limits, "audit "+r.Durable)
 	}
-	return [][]string{r.Host, path, {strings.Join(r.Methods, " ")}, upstream, r.Callers, r.Rules, limits}
+	rules := slices.Clone(r.Rules)
+	for _, words := range r.Candidate {
+		rules = append(rules, "candidate: "+words)
+	}
+	return [][]string{r.Host, path, {strings.Join(r.Methods, " ")}, upstream, r.Callers, rules, limits}
 }
 
 // height returns the number of lines of a row.

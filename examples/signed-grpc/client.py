@@ -5,10 +5,11 @@ With --one METHOD it makes that call alone, and prints how it ended; --authority
 knows, if HOST:PORT leads elsewhere.
 """
 import argparse
+import asyncio
 
 import grpc
 
-from sallyport_client import NotVerified, SallyportAuth, SigningChannel
+from sallyport_client import NotVerified, SallyportAuth, SigningAioChannel, SigningChannel
 
 SERVICE = "/tensorflow.serving.PredictionService/"
 parser = argparse.ArgumentParser()
@@ -45,6 +46,23 @@ def outcome(call, *given, **options):
         return "%s %s" % (e.code().name, e.details())
 
 
+async def asynchronous():
+    """The same by grpc.aio."""
+    plain = grpc.aio.secure_channel(args.target, tls, options)
+    async with SigningAioChannel(plain, auth, authority, headers_only=True) as channel:
+        answer = await channel.unary_unary(SERVICE + "Predict", predict_request)(b"hello", timeout=20)
+        counted = [m async for m in channel.unary_stream(SERVICE + "Count")(b"3", timeout=20)]
+        chat = channel.stream_stream(SERVICE + "Chat")(timeout=20)
+        await chat.write(b"one")
+        said = await chat.read()
+        await chat.done_writing()
+        ended = await chat.read() is grpc.aio.EOF
+        try:
+            await channel.unary_unary(SERVICE + "Fail")(b"m", timeout=20)
+        except grpc.RpcError as e:
+            return answer == predict_request(b"hello"), b" ".join(counted), said, ended, e.code().name
+
+
 with open(args.root, "rb") as f:
     tls = grpc.ssl_channel_credentials(f.read())
 auth = SallyportAuth.from_file(args.key_id, args.key)
@@ -66,3 +84,4 @@ with grpc.secure_channel(args.target, tls, options) as plain, SigningChannel(pla
     print("no such method:", outcome(channel.unary_unary(SERVICE + "Nothing"), b"").split()[0])
     print("other service:", outcome(channel.unary_unary("/tensorflow.ProfilerService/Profile"), b""))
     print("no signature:", outcome(plain.unary_unary(SERVICE + "Count"), b"5"))
+print("aio:", *asyncio.run(asynchronous()))

@@ -115,6 +115,7 @@ fail: NOT_FOUND no such model: m ü
 no such method: UNIMPLEMENTED
 other service: Refused unimplemented
 no signature: UNAUTHENTICATED no signature for this service was found
+aio: True b'0 1 2' b're: one' True NOT_FOUND
 `
 	if got != want {
 		t.Errorf("client.py printed\n%s\nwant\n%s", got, want)

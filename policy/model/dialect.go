@@ -21,6 +21,7 @@ type Dialect struct {
 	actsOnWhole bool
 	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
+	lists       bool     // FilterList knows how the servers list their models
 	drops       []string // see Dropped
 	head, idle  time.Duration
 }

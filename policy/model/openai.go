@@ -20,7 +20,7 @@ const (
 // the path.
 func openAI() *Dialect {
 	return &Dialect{
-		name: "openai", rest: readOpenAI, slashedIDs: true, refusal: errorObject, namesModels: true, modelInBody: true,
+		name: "openai", rest: readOpenAI, slashedIDs: true, lists: true, refusal: errorObject, namesModels: true, modelInBody: true,
 		verbs:     openAIVerbs[:],
 		canonical: canonicalID, head: thinkingHead, idle: thinkingIdle,
 	}

@@ -119,3 +119,35 @@ func (c *Config) checkWho(path string, rules []policy.Rule, f *setting.Faults) {
 		}
 	}
 }
+
+// PlaceOf returns the file and the line of a path of the configuration, such as routes[0].rules[1].
+func (c *Config) PlaceOf(path string) (file string, line int) {
+	if c.source == nil {
+		return "", 0
+	}
+	doc, path := c.source.find(path)
+	return doc.File, doc.Line(path)
+}
+
+// CheckCaller returns what is wrong with the qualified name of a caller, such as issuer/corp:alice, and
+// what would do; both are "" if nothing is.
+func (c *Config) CheckCaller(name string) (problem, cure string) {
+	if name == route.Anonymous {
+		return "", ""
+	}
+	return c.badQualified(name)
+}
+
+// Admits returns which of a route's callers admits a caller, by its qualified name; "" for none.
+func (c *Config) Admits(r *route.Config, name string) string {
+	source, _, _ := strings.Cut(name, ":")
+	for _, caller := range r.Callers.Names() {
+		switch {
+		case caller == route.Anonymous && name == route.Anonymous, caller == source:
+			return caller
+		case kindOfCaller(caller) == source && c.provenBy(caller, name):
+			return caller
+		}
+	}
+	return ""
+}

@@ -9,7 +9,8 @@ import (
 )
 
 // claim uses up the nonce of a signed request, for all replicas. It follows admission, so that a
-// 403, 429 or 503 uses none, and precedes reading the content.
+// 403, 429 or 503 uses none, and precedes reading the content. Limits that need the model in the
+// content come later.
 func (x *exchange) claim() error {
 	s := x.proof.Signature
 	if s == nil {

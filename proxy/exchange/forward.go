@@ -63,6 +63,9 @@ func (x *exchange) forward(v verdict) error {
 	if err := x.awaitDecision(answer); err != nil {
 		return x.blame(err)
 	}
+	if err := x.filterListing(answer); err != nil {
+		return x.blame(err)
+	}
 	if answer.Head.Status == http.StatusSwitchingProtocols {
 		return x.tunnel(answer)
 	}

@@ -54,8 +54,10 @@ func codeOf(status int) grpcCode {
 
 // checkCallForm refuses requests that claim to be gRPC but are not what gRPC servers expect. Rules
 // that see another path than the server, or none, let calls pass (CVE-2026-33186).
-func (x *exchange) checkCallForm() error {
-	h := x.head
+func (x *exchange) checkCallForm() error { return CheckCallForm(x.head) }
+
+// CheckCallForm refuses a gRPC call whose head has not the form of one.
+func CheckCallForm(h *message.Head) error {
 	switch {
 	case h.Version != message.HTTP2:
 		return because(reasonBadCall, "gRPC over another version than HTTP/2: "+h.Version.String())

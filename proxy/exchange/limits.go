@@ -49,15 +49,17 @@ func (l *limited) nearest() limit.Quota {
 }
 
 // admitByLimits counts the request in the limits of the caller and of the route, as far as the head
-// tells which. A refused request takes nothing. Of a request whose body may still be refused by the
-// rules, entries that callers share are only asked: a caller without the right would use them up.
+// tells which. A request over a limit takes nothing. One that the rules refuse takes only from what
+// the caller has for itself: otherwise a caller without the right would use up what others share. So
+// those entries are only asked while the body may still decide.
 func (x *exchange) admitByLimits() error {
 	stages, head := limit.Whole, limit.Whole
+	var denied error
 	if x.reading.NeedsBody() {
 		stages, head = limit.Early, limit.Head
 	} else if x.route.Limits.Count() {
-		if _, err := x.route.Policy.Decide(&x.caller, x.call, x.about); err != nil {
-			return err
+		if _, denied = x.route.Policy.Decide(&x.caller, x.call, x.about); denied != nil {
+			stages, head = limit.Early, limit.Early
 		}
 	}
 	asked := x.factsFor(x.call)
@@ -76,7 +78,7 @@ func (x *exchange) admitByLimits() error {
 		return err
 	}
 	c.open, c.model = limit.Whole&^stages, x.call.Model
-	return nil
+	return denied
 }
 
 // admitByRoute takes places in flight, and then from the rates, which come last because a place that

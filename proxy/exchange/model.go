@@ -222,11 +222,7 @@ func (x *exchange) readCall(target string) (head, whole model.Call, err error) {
 
 // permitsNamed decides on the call of an exchange in progress again.
 func permitsNamed(r *route.Route, u *underWay, caller *identity.Principal) error {
-	target, err := r.Rewriting.Target(u.head)
-	if err != nil {
-		return err
-	}
-	got, err := readAt(r, u.head, target, u.grpc, new(model.Request))
+	got, err := Interpret(r, u.head, u.grpc)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 func (x *exchange) outgoing() message.Fields {
 	in := x.head.Fields
 	out := slices.Grow(x.out[:0], len(in)+16)
+	lists := x.reading.Lists()
 	for _, f := range in {
 		if route.Replaced(f.Name) {
 			if !x.trusted {
@@ -33,7 +34,7 @@ func (x *exchange) outgoing() message.Fields {
 			continue
 		}
 		if f.Name == websocketKey && x.wantsTunnel() || x.isCredential(&f) ||
-			x.route.ToUpstream.Drops(f.Name) || x.isHopField(f.Name) {
+			x.route.ToUpstream.Drops(f.Name) || x.isHopField(f.Name) || lists && keepFromListing(f.Name) {
 			continue
 		}
 		out = append(out, f)

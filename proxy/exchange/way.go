@@ -208,7 +208,7 @@ func checkHandshake(head *message.Head) error {
 // cannot even guess one.
 func (x *exchange) checkAddress() error {
 	if !x.route.Access.Admits(x.client) {
-		return because(reasonAddress, x.route.Access.Refusal(x.client))
+		return AddressRefusal(x.route, x.client)
 	}
 	return nil
 }

@@ -886,28 +886,33 @@ class SigningChannel:
 
     Messages are not compressed, since what is signed is what is sent. Requests that are streams
     cannot be signed before they are sent: with headers_only the content of such is left out,
-    which the gateway must allow."""
+    which the gateway must allow. For channels of grpc.aio there is SigningAioChannel."""
 
     def __init__(self, channel, auth, authority, *, scheme="https", headers_only=False):
         self._channel, self._auth, self._headers_only = channel, auth, headers_only
         self._place = {"authority": authority, "scheme": scheme}
 
     def unary_unary(self, method, request_serializer=None, response_deserializer=None, *args, **options):
-        return self._call(_Call, "unary_unary", method, request_serializer, response_deserializer, args, options)
+        return self._call("unary_unary", method, request_serializer, response_deserializer, args, options)
 
     def unary_stream(self, method, request_serializer=None, response_deserializer=None, *args, **options):
-        return self._call(_StreamCall, "unary_stream", method, request_serializer, response_deserializer, args, options)
+        return self._call("unary_stream", method, request_serializer, response_deserializer, args, options)
 
     def stream_unary(self, method, request_serializer=None, response_deserializer=None, *args, **options):
-        return self._call(_Call, "stream_unary", method, request_serializer, response_deserializer, args, options)
+        return self._call("stream_unary", method, request_serializer, response_deserializer, args, options)
 
     def stream_stream(self, method, request_serializer=None, response_deserializer=None, *args, **options):
-        return self._call(_StreamCall, "stream_stream", method, request_serializer, response_deserializer, args, options)
+        return self._call("stream_stream", method, request_serializer, response_deserializer, args, options)
 
-    def _call(self, kind, arity, method, serializer, deserializer, args, options):
+    def _call(self, arity, method, serializer, deserializer, args, options):
         # Without serializers the channel takes and gives bytes.
         inner = getattr(self._channel, arity)(method, None, None, *args, **options)
-        return kind(self, inner, method, serializer, deserializer, arity.startswith("stream"))
+        requests, answers = arity.split("_")
+        return self._kinds()[answers == "stream"](self, inner, method, serializer, deserializer, requests == "stream")
+
+    @staticmethod
+    def _kinds():
+        return _Call, _StreamCall
 
     def subscribe(self, callback, try_to_connect=False):
         return self._channel.subscribe(callback, try_to_connect)
@@ -958,12 +963,15 @@ class _Call:
         if self._stream:
             if not self._of._headers_only:
                 raise TypeError("a stream of requests cannot be signed before it is sent: see headers_only of SigningChannel")
-            content, digest = map(self._serialize, request), None
+            content, digest = self._serialize_all(request), None
         else:
             content = self._serialize(request)
             digest = _Frames(content).digest()
         metadata += ((n.lower(), v) for n, v in self._of._auth._headers(message, digest).items())
         return content, {**options, "timeout": timeout, "metadata": metadata, "compression": grpc.Compression.NoCompression}, message
+
+    def _serialize_all(self, requests):
+        return map(self._serialize, requests)
 
     def __call__(self, request, timeout=None, metadata=None, **options):
         return self.with_call(request, timeout, metadata, **options)[0]
@@ -986,10 +994,12 @@ class _Call:
 
     def _verify(self, request, call, frames=None):
         """Verifies the end of a call: its status, its model and, where frames are given, all that came."""
+        self._verify_end(request, call, call.code(), call.details(), call.initial_metadata(), call.trailing_metadata(), frames)
+
+    def _verify_end(self, request, call, code, details, head, tail, frames):
         if not self._of._auth.verify:
             return
-        code, head = call.code(), _pairs(call.initial_metadata() or ())
-        tail = [*_pairs(call.trailing_metadata() or ()), ("grpc-status", str(code.value[0]))]
+        head, tail = _pairs(head or ()), [*_pairs(tail or ()), ("grpc-status", str(code.value[0]))]
         message = Message(status=200, fields=head, trailers=tail, request=request)
         nonce, = (s[1]["nonce"] for s in _signatures(request).values())
         parts = [s[0] for s in _signatures(message, True).values() if s[1].get("tag") == TAG_RESPONSE]
@@ -1007,7 +1017,7 @@ class _Call:
             if self._of._auth.accept_unsigned or code.value[0] in _BROKEN_OFF:
                 return
             if code.value[0]:
-                e = Refused(code.name.lower(), "%s (this refusal is not signed)" % call.details())
+                e = Refused(code.name.lower(), "%s (this refusal is not signed)" % details)
             else:
                 e = _refuse("signature_missing", "the answer bears no signature of the gateway")
             e.status, e.response = code, call
@@ -1074,6 +1084,118 @@ class _VerifiedStream:
             raise
         self._frames.add(answer)
         return self._method._deserialize(answer)
+
+    def __getattr__(self, name):
+        return getattr(self._call, name)
+
+
+class SigningAioChannel(SigningChannel):
+    """SigningChannel for a channel of grpc.aio."""
+
+    @staticmethod
+    def _kinds():
+        return _AioCall, _AioStreamCall
+
+    async def close(self, grace=None):
+        await self._channel.close(grace)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        await self.close()
+
+    def __getattr__(self, name):
+        return getattr(self._channel, name)
+
+
+class _AioCall(_Call):
+    def __call__(self, request=None, timeout=None, metadata=None, **options):
+        content, options, message = self._start(request, timeout, metadata, options)
+        return self._begun(self._inner(content, **options), message)
+
+    def _serialize_all(self, requests):
+        if requests is None:  # they come by write
+            return None
+        return self._serialize_async(requests) if hasattr(requests, "__aiter__") else map(self._serialize, requests)
+
+    async def _serialize_async(self, requests):
+        async for r in requests:
+            yield self._serialize(r)
+
+    def _begun(self, call, request):
+        return _VerifiedAioCall(self, call, request)
+
+    async def _verify(self, request, call, frames=None):
+        head, tail = tuple(await call.initial_metadata() or ()), tuple(await call.trailing_metadata() or ())
+        self._verify_end(request, call, await call.code(), await call.details(), head, tail, frames)
+
+
+class _AioStreamCall(_AioCall):
+    def _begun(self, call, request):
+        return _VerifiedAioStream(self, call, request)
+
+
+class _VerifiedAioCall:
+    """An answer to be awaited, and all else that a call of grpc.aio can do."""
+
+    def __init__(self, method, call, request):
+        self._method, self._call, self._request = method, call, request
+
+    def __await__(self):
+        return self._verified().__await__()
+
+    async def _verified(self):
+        import grpc
+
+        try:
+            answer = await self._call
+        except grpc.RpcError:
+            await self._method._verify(self._request, self._call)
+            raise
+        await self._method._verify(self._request, self._call, _Frames(answer))
+        return self._method._deserialize(answer)
+
+    async def write(self, request):
+        await self._call.write(self._method._serialize(request))
+
+    def __getattr__(self, name):
+        return getattr(self._call, name)
+
+
+class _VerifiedAioStream:
+    """The messages of an answer, and all else that a call of grpc.aio can do."""
+
+    def __init__(self, method, call, request):
+        self._method, self._call, self._request, self._frames = method, call, request, _Frames()
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        import grpc
+
+        answer = await self.read()
+        if answer is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return answer
+
+    async def read(self):
+        import grpc
+
+        try:
+            answer = await self._call.read()
+        except grpc.RpcError:
+            await self._method._verify(self._request, self._call, self._frames)
+            raise
+        if answer is grpc.aio.EOF:
+            await self._method._verify(self._request, self._call, self._frames)
+            return answer
+        self._frames.add(answer)
+        return self._method._deserialize(answer)
+
+    async def write(self, request):
+        await self._call.write(self._method._serialize(request))
 
     def __getattr__(self, name):
         return getattr(self._call, name)

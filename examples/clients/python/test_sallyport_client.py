@@ -473,6 +473,27 @@ class GRPC(unittest.TestCase):
         with self.assertRaises(TypeError):
             self.channel.stream_unary("/a.B/C")(iter([b"a"]), timeout=5)
 
+    def test_aio(self):
+        async def calls():
+            aio = self.grpc.aio.insecure_channel(self.authority, options=[("grpc.enable_retries", 0)])
+            async with sp.SigningAioChannel(aio, sp.SallyportAuth("alice", SECRET), self.authority, scheme="http") as channel:
+                unary = channel.unary_unary("/a.B/C", str.encode, bytes.decode)
+                stream = channel.unary_stream("/a.B/Stream", str.encode, bytes.decode)
+                self.assertEqual(await unary("hi", timeout=5), "<hi>")
+                self.assertEqual([m async for m in stream("hi", timeout=5)], ["<", "hi", ">"])
+                self.tamper = lambda parts: [b"<ho>"]
+                with self.assertRaises(sp.DigestMismatch):
+                    await unary("hi", timeout=5)
+                with self.assertRaises(sp.DigestMismatch):
+                    [m async for m in stream("hi", timeout=5)]
+                channel._auth.key = sp.Key("alice", base64.b64encode(bytes(64)).decode())
+                with self.assertRaises(sp.Refused):
+                    await unary("hi", timeout=5)
+                with self.assertRaises(TypeError):
+                    channel.stream_unary("/a.B/C")([b"a"], timeout=5)
+
+        asyncio.run(calls())
+
     def test_broken_off(self):
         """What grpc says by itself needs no signature."""
         with self.assertRaises(self.grpc.RpcError) as caught:
