@@ -291,7 +291,7 @@ func TestDecisionForAnotherProxyDoesNotEvadeALimitByModel(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*"}]
+    rules: [{allow: "*", models: "*"}]
     limits: {rate: {per: route, models: ["gold*"], verbs: [chat], limit: 1/h}}
 `)
 	ask := func(method, path string) *reply {
@@ -351,7 +351,7 @@ func TestAnswersTellWhatIsLeft(t *testing.T) {
 func TestCallOverTheRateTellsWhenToRetry(t *testing.T) {
 	s := newGRPCServer(t)
 	h := build(t, plan{more: `upstreams: {tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}}`, routes: `
-  - {host: models.test, upstream: tf, callers: issuer/corp, rules: [{allow: metadata}], limits: {rate: {per: [principal, verb], verbs: [metadata], limit: 1/h}}}
+  - {host: models.test, upstream: tf, callers: issuer/corp, rules: [{allow: metadata, models: "*"}], limits: {rate: {per: [principal, verb], verbs: [metadata], limit: 1/h}}}
 `})
 	const method = "/grpc.health.v1.Health/Check"
 	call := func(token string) *http.Response {
