@@ -126,6 +126,7 @@ func readExchange(d *model.Dialect, x exchange) (string, error) {
 		named = n.Model
 		return nil
 	}})
+	defer s.Close()
 	if _, err := s.Write([]byte(x.body)); err != nil {
 		return "", err
 	}
