@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"slices"
@@ -157,6 +158,23 @@ func refusedCalls(t *testing.T) *refusals {
 	r.expect("protocol_not_served", 503, "the upstream has endpoints for gRPC only", r.ask("GET / HTTP/1.1", "Authorization: Bearer TOKEN"))
 	r.expect("upstream_timeout", 200, "no content within 300ms (timeouts.idle)", call("/a.B/Hang"))
 	<-s.gone
+	return r
+}
+
+// refusedEncodings are gRPC calls whose messages the gateway must read, and cannot.
+func refusedEncodings(t *testing.T) *refusals {
+	h, _ := buildModels(t)
+	r := &refusals{house: h}
+	call := func(encodings ...string) any {
+		res, err := h.compressedCall(t.Context(), h.client(true), bytes.NewReader(compressedText("message")), encodings...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, status := finish(t, res)
+		return []any{res.Header, body, status}
+	}
+	r.expect("unread_encoding", 415, "the message is compressed in a way that the gateway cannot read; it reads gzip and deflate", call("zstd"))
+	r.expect("bad_model", 400, "grpc-encoding stands twice", call("gzip", "gzip"))
 	return r
 }
 

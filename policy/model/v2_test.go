@@ -209,6 +209,7 @@ func TestRow8EveryMessageOfAStreamIsDecided(t *testing.T) {
 		}
 		var named []Named
 		s := got.Scanner(ScanOptions{Decide: func(n Named) error { named = append(named, n); return nil }})
+		defer s.Close()
 		body := append(framed(0, pbText(1, "public")), framed(0, bytes.Join([][]byte{pbText(1, "secret"), pbText(2, "3")}, nil))...)
 		if _, err := s.Write(body); err != nil || s.Check() != nil {
 			t.Fatalf("%s: %v", dialect, err)

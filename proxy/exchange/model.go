@@ -58,6 +58,13 @@ func (s *scanned) set(n named) {
 	s.named = n
 }
 
+// close ends the scan. Nothing reads the content any more.
+func (s *scanned) close() {
+	if s.scanner != nil {
+		s.scanner.Close()
+	}
+}
+
 // known reports whether the content has named its call.
 func (s *scanned) known() bool { return s.get().by != nil }
 
@@ -98,11 +105,13 @@ func (x *exchange) interpret() error {
 
 // prepare gets the scanner for the content, if the decision needs it. A proxy that asks for a
 // decision shows no content, or content that need not be what it forwards.
-func (x *exchange) prepare() {
+func (x *exchange) prepare() error {
 	if !x.reading.NeedsBody() || x.route.Fixed != nil || !x.route.Policy.AboutModels() && !x.triesCandidate() && !x.limitsNeedModel() {
-		return
+		return nil
 	}
 	switch {
+	case x.reading.GRPC() && x.head.Fields.Count("grpc-encoding") > 1: // servers differ in which they take
+		return because(reasonBadModel, "grpc-encoding stands twice")
 	case x.asker == "" && x.head.ContentLength != 0:
 		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
 			Decide:   x.decideNamed,
@@ -113,6 +122,7 @@ func (x *exchange) prepare() {
 	case x.asker != "" && x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		x.scanned.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}
 	}
+	return nil
 }
 
 // encoding returns the coding of the content, or of a gRPC call's messages. Two lines of it are none that
@@ -221,16 +231,8 @@ func (x *exchange) scan() {
 		err = s.scanner.Check()
 	}
 	if err != nil {
-		s.fault = unclear(err)
+		s.fault = asRefusal(err)
 	}
-}
-
-// unclear returns the refusal for the error of a scanner.
-func unclear(err error) *refusal {
-	if errors.Is(err, model.ErrBody) {
-		return &refusal{reason: reasonBadModel, cause: err}
-	}
-	return asRefusal(err)
 }
 
 // readCall reads again the call that target, as the upstream gets it, describes, and that call with
