@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -20,9 +21,10 @@ import (
 // actingServer is a double of a gRPC model server: it acts on each message as soon as it is whole, as
 // C-core does, and answers with an empty one.
 type actingServer struct {
-	addr string
-	mu   sync.Mutex
-	acts []string // the path and the size of each whole message
+	addr  string
+	calls atomic.Int64
+	mu    sync.Mutex
+	acts  []string // the path and the size of each whole message
 }
 
 func newActingServer(t *testing.T) *actingServer {
@@ -42,6 +44,7 @@ func newActingServer(t *testing.T) *actingServer {
 }
 
 func (s *actingServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.calls.Add(1)
 	h := w.Header()
 	h.Set("content-type", "application/grpc")
 	rc := http.NewResponseController(w)

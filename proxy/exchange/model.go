@@ -173,7 +173,14 @@ func (x *exchange) decideNamed(n model.Named) error {
 	if err := x.countCall(call); err != nil {
 		return err
 	}
+	if x.scanned.get() == (named{call.Dialect, n}) {
+		return nil
+	}
 	x.scanned.set(named{by: call.Dialect, what: n})
+	// A reload that came before could not know this name. One that comes later decides on it.
+	if cause := x.stillPermitted(); cause != nil {
+		return cause.refusal()
+	}
 	return nil
 }
 
