@@ -5,7 +5,7 @@ import "strings"
 // codeTypes are parts of media types whose content is a program to Python or Java: pickle and what stands
 // on it (joblib, dill, NumPy's and PyTorch's files), and Java's serialization. A server that decodes one
 // does what the sender says.
-var codeTypes = []string{
+var codeTypes = [...]string{
 	"pickle", "joblib", "/dill", "/x-dill", "python-serialize", "java-serialized", "python-marshal",
 	"/npy", "/x-npy", "/npz", "/x-npz", "numpy", "pytorch", "/x-torch", "/torch", "/x-pt", "/x-hdf5-keras",
 }

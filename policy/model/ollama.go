@@ -8,7 +8,7 @@ func ollama() *Dialect {
 	return &Dialect{
 		name: "ollama", rest: readOllama, slashedIDs: true, lists: true, refusal: errorText, namesModels: true, modelInBody: true, localhost: true,
 		verbs:     ollamaVerbs[:],
-		canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle, drops: steering,
+		canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle, drops: steering[:],
 	}
 }
 
@@ -52,7 +52,7 @@ var ollamaEndpoints = [...]endpoint{
 	{"POST", "/api/experimental/web_fetch", "control", true, nil},
 	{"POST", "/api/web_search", "control", true, nil},
 	{"POST", "/api/web_fetch", "control", true, nil},
-	{"GET", "/api/experimental/aliases", "list", true, nil},
+	{"GET", "/api/experimental/aliases", "control", true, nil},
 	{"POST", "/api/experimental/aliases", "control", true, nil},
 	{"DELETE", "/api/experimental/aliases", "control", true, nil},
 	{"POST", "/v1/chat/completions", "chat", false, scanOllamaV1},

@@ -15,7 +15,7 @@ func torchServe() *Dialect {
 		name: torchServeName, rest: readTorchServe, calls: torchServeCalls(), refusal: errorCode, namesModels: true, actsOnWhole: true,
 		verbs: []string{"predict", "explain", "metadata", "status", "list", "health", "metrics", "docs",
 			"load", "unload", "scale", "set_default", "control", "reflection"},
-		drops: steering,
+		drops: steering[:],
 	}
 }
 

@@ -14,7 +14,7 @@ func triton() *Dialect {
 		name: tritonName, rest: readTriton, calls: tritonCalls(), lists: true, refusal: errorText, namesModels: true, actsOnWhole: true,
 		verbs: []string{"predict", "generate", "metadata", "status", "list", "config", "stats", "health", "metrics",
 			"load", "unload", "shared_memory", "trace", "logging", "reflection"},
-		drops: append([]string{"x-vertex-ai-triton-redirect", "triton-grpc-protocol-*"}, steering...),
+		drops: append([]string{"x-vertex-ai-triton-redirect", "triton-grpc-protocol-*"}, steering[:]...),
 	}
 }
 
