@@ -58,6 +58,14 @@ func (s *codedScanner) Check() error {
 	return s.err
 }
 
+// Close ends a scan that was abandoned within the body.
+func (s *codedScanner) Close() {
+	if s.err == nil {
+		s.end(errFrameClosed)
+	}
+	s.plain.Close()
+}
+
 // end makes an error final. The plain scanner's own stays as it is.
 func (s *codedScanner) end(err error) {
 	if err == nil {

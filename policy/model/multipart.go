@@ -70,6 +70,9 @@ func formScanner(r *Reading, o *ScanOptions, canon func(string) (string, error))
 	return s
 }
 
+// Close does nothing: the scanner holds nothing that must be ended.
+func (*partScanner) Close() {}
+
 // formBoundary returns the boundary of a Content-Type that has it as its one parameter.
 func formBoundary(contentType string) (string, bool) {
 	media, parameter, _ := strings.Cut(contentType, ";")

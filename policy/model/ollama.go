@@ -52,7 +52,7 @@ var ollamaEndpoints = [...]endpoint{
 	{"POST", "/api/experimental/web_fetch", "control", true, nil},
 	{"POST", "/api/web_search", "control", true, nil},
 	{"POST", "/api/web_fetch", "control", true, nil},
-	{"GET", "/api/experimental/aliases", "list", true, nil},
+	{"GET", "/api/experimental/aliases", "control", true, nil},
 	{"POST", "/api/experimental/aliases", "control", true, nil},
 	{"DELETE", "/api/experimental/aliases", "control", true, nil},
 	{"POST", "/v1/chat/completions", "chat", false, scanOllamaV1},

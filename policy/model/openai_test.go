@@ -141,7 +141,7 @@ var ollamaRows = []row{
 	{"POST", "/api/me", "control server -"},
 	{"POST", "/api/signout", "control server -"},
 	{"POST", "/api/experimental/web_search", "control server -"},
-	{"GET", "/api/experimental/aliases", "list server -"},
+	{"GET", "/api/experimental/aliases", "control server -"},
 	{"POST", "/api/experimental/aliases", "control server -"},
 	{"POST", blob, "files server -"},
 	{"HEAD", blob, "files server -"},
