@@ -10,7 +10,6 @@ import (
 	"sallyport/examples/story"
 )
 
-// Two names for the same service: MLServer serves both.
 const service = "/inference.GRPCInferenceService/"
 
 const (

@@ -58,7 +58,7 @@ func rest() []story.Question {
 		return story.Question{Name: "rest-" + name, Note: note, Request: story.Plain("GET "+path, "")}
 	}
 	varies := func(q story.Question) story.Question { q.Varies = true; return q }
-	binary := fmt.Sprintf(`{"inputs":[{"name":"x","shape":[2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}`)
+	binary := `{"inputs":[{"name":"x","shape":[2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}`
 	return []story.Question{
 		get("server", "metadata of the server", "/v2"),
 		get("server-slash", "a slash at the end", "/v2/"),
