@@ -133,12 +133,8 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadBody:        {400, "The request body is malformed."},
 	reasonBadModel:       {400, "The request body does not name a model in one clear way."},
 	reasonBadName:        {400, "The name of the model or version can be read in more than one way."},
-<<<<<<< HEAD
 	reasonCodeInBody:     {415, "The type of the request body is one that runs code when it is read."},
-||||||| 17879e0
-=======
 	reasonUnreadEncoding: {415, "The gateway must read the messages of this call, and does not read this grpc-encoding."},
->>>>>>> i11-inflate
 	reasonUnknownCall:    {404, "The model server has no such path or method."},
 	reasonBadCall:        {400, "The gRPC call is malformed."},
 	reasonUpgradeBody:    {400, "A WebSocket request must have no body."},
