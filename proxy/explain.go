@@ -314,6 +314,7 @@ func named(q *Question, r *route.Route, h *message.Head, reading *model.Reading)
 		Encoding: h.Fields.Get("grpc-encoding"),
 		Inflate:  r.Limits.Body,
 	})
+	defer scanner.Close()
 	body := q.Body
 	if reading.GRPC() {
 		body = bytes.Join([][]byte{binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body}, nil)
