@@ -64,7 +64,7 @@ var servedThoughRefused = map[string][]string{
 		"triton/grpc-infer-after-digits", "triton/grpc-infer-plus", "triton/grpc-infer-space",
 	},
 	"a call about all models, which only a list may be": {
-		"triton/grpc-stats-all",
+		"triton/grpc-stats-all", "triton/rest-stats-all",
 	},
 	"content that carries code": {
 		"llamacpp-diff-type-pickle",

@@ -102,7 +102,7 @@ var tritonRows = []row{
 	{"GET", "/v2", "metadata server -"},
 	{"GET", "/v2/health/live", "health server -"},
 	{"GET", "/v2/health/ready", "health server -"},
-	{"GET", "/v2/models/stats", "stats server -"},
+	{"GET", "/v2/models/stats", "404"},
 	{"GET", "/v2/models/stats/stats", "stats stats latest"},
 	{"GET", "/v2/models/half", "metadata half latest"},
 	{"GET", "/v2/models/half/versions/3", "metadata half 3"},
