@@ -136,27 +136,28 @@ func TestModelOfCallIsDecided(t *testing.T) {
 		body         []byte
 		status       string
 		reason       string
-		whole        int // messages that the server may get
+		whole        int    // messages that the server may get
+		named        string // the model in the record; "" for any
 	}{
-		{"allowed", predictMethod, one(open), "0", "", 1},
-		{"denied", predictMethod, one(secret), "7", "forbidden", 0},
-		{"allowed, large", predictMethod, framedText(string(predictRequest([][]byte{open}, 0, 3<<20))), "0", "", 1},
-		{"allowed, behind the tensors", predictMethod, framedText(string(predictRequest([][]byte{open}, 3<<20, 0))), "0", "", 1},
-		{"denied, large", predictMethod, framedText(string(predictRequest([][]byte{secret}, 0, 3<<20))), "7", "forbidden", 0},
-		{"denied, behind the tensors", predictMethod, framedText(string(predictRequest([][]byte{secret}, 3<<20, 0))), "7", "forbidden", 0},
-		{"named twice", predictMethod, one(open, secret), "3", "bad_model", 0},
-		{"named twice, far apart", predictMethod, framedText(string(append(predictRequest([][]byte{open}, 0, 3<<20), predictRequest([][]byte{secret}, 0, 0)...))), "3", "bad_model", 0},
-		{"not named", predictMethod, one(), "3", "bad_model", 0},
-		{"a second message", predictMethod, append(one(open), one(secret)...), "3", "bad_model", 1},
-		{"cut", predictMethod, one(open)[:20], "3", "bad_model", 0},
-		{"compressed without saying how", predictMethod, append([]byte{1}, one(open)[1:]...), "3", "bad_model", 0},
-		{"status of any", "/tensorflow.serving.ModelService/GetModelStatus", one(modelSpec("other", 0)), "0", "", 1},
-		{"status of the denied", "/tensorflow.serving.ModelService/GetModelStatus", one(secret), "7", "forbidden", 0},
-		{"management", "/tensorflow.serving.ModelService/HandleReloadConfigRequest", framedText(""), "7", "forbidden", 0},
-		{"profiler", "/tensorflow.ProfilerService/Profile", framedText(""), "7", "forbidden", 0},
-		{"unknown method", "/tensorflow.serving.PredictionService/Steal", one(open), "12", "unknown_call", 0},
-		{"unknown service", "/x.Y/Predict", one(open), "12", "unknown_call", 0},
-		{"another letter case", strings.ToLower(predictMethod), one(open), "12", "unknown_call", 0},
+		{"allowed", predictMethod, one(open), "0", "", 1, ""},
+		{"denied", predictMethod, one(secret), "7", "forbidden", 0, "secret"},
+		{"allowed, large", predictMethod, framedText(string(predictRequest([][]byte{open}, 0, 3<<20))), "0", "", 1, ""},
+		{"allowed, behind the tensors", predictMethod, framedText(string(predictRequest([][]byte{open}, 3<<20, 0))), "0", "", 1, ""},
+		{"denied, large", predictMethod, framedText(string(predictRequest([][]byte{secret}, 0, 3<<20))), "7", "forbidden", 0, "secret"},
+		{"denied, behind the tensors", predictMethod, framedText(string(predictRequest([][]byte{secret}, 3<<20, 0))), "7", "forbidden", 0, "secret"},
+		{"named twice", predictMethod, one(open, secret), "3", "bad_model", 0, ""},
+		{"named twice, far apart", predictMethod, framedText(string(append(predictRequest([][]byte{open}, 0, 3<<20), predictRequest([][]byte{secret}, 0, 0)...))), "3", "bad_model", 0, ""},
+		{"not named", predictMethod, one(), "3", "bad_model", 0, ""},
+		{"a second message", predictMethod, append(one(open), one(secret)...), "3", "bad_model", 1, ""},
+		{"cut", predictMethod, one(open)[:20], "3", "bad_model", 0, ""},
+		{"compressed without saying how", predictMethod, append([]byte{1}, one(open)[1:]...), "3", "bad_model", 0, ""},
+		{"status of any", "/tensorflow.serving.ModelService/GetModelStatus", one(modelSpec("other", 0)), "0", "", 1, ""},
+		{"status of the denied", "/tensorflow.serving.ModelService/GetModelStatus", one(secret), "7", "forbidden", 0, "secret"},
+		{"management", "/tensorflow.serving.ModelService/HandleReloadConfigRequest", framedText(""), "7", "forbidden", 0, ""},
+		{"profiler", "/tensorflow.ProfilerService/Profile", framedText(""), "7", "forbidden", 0, ""},
+		{"unknown method", "/tensorflow.serving.PredictionService/Steal", one(open), "12", "unknown_call", 0, ""},
+		{"unknown service", "/x.Y/Predict", one(open), "12", "unknown_call", 0, ""},
+		{"another letter case", strings.ToLower(predictMethod), one(open), "12", "unknown_call", 0, ""},
 	} {
 		for way, body := range map[string]io.Reader{
 			"at once": bytes.NewReader(c.body), "in pieces": iotest.OneByteReader(bytes.NewReader(c.body)),
@@ -181,8 +182,8 @@ func TestModelOfCallIsDecided(t *testing.T) {
 				if acts := s.acted(); len(acts) > c.whole {
 					t.Errorf("the server acted on %q", acts)
 				}
-				if c.reason == "" && r["model"] == nil {
-					t.Errorf("the record names no model: %v", r)
+				if (c.reason == "" || c.named != "") && (r["model"] == nil || c.named != "" && r["model"] != c.named) {
+					t.Errorf("the record has the model %v; want %s: %v", r["model"], c.named, r)
 				}
 			})
 		}

@@ -38,12 +38,8 @@ func (x *exchange) takeBody() error {
 	c.counted = countedBody{
 		src:   x.stream.Body(),
 		limit: x.route.Limits.Body,
-		rate:  x.snapshot.BodyRate,
 		now:   x.server.now,
 		wait:  idleDeadline{idle: x.timeouts.Idle, name: "timeouts.idle", stream: x.stream, clock: x.server.Clock},
-	}
-	if x.grpc {
-		c.counted.rate = 0 // a stream may pause between messages
 	}
 	if d := x.timeouts.Pause; d > 0 {
 		c.counted.wait.idle, c.counted.wait.name = d, upstream.PauseName
@@ -56,6 +52,7 @@ func (x *exchange) takeBody() error {
 	if err := x.prepare(); err != nil {
 		return err
 	}
+	c.counted.rate = x.bodyRate()
 	var digests httpsig.Digests
 	signed := x.bodySigned()
 	if signed {
@@ -82,6 +79,15 @@ func (x *exchange) takeBody() error {
 	}
 	x.scan()
 	return nil
+}
+
+// bodyRate returns the minimum rate of the content. A stream may pause between messages, but not within
+// the one message of a call that takes memory until it has named its model.
+func (x *exchange) bodyRate() int64 {
+	if x.grpc && (x.scanned.scanner == nil || x.reading.Streams()) {
+		return 0
+	}
+	return x.snapshot.BodyRate
 }
 
 // bodySigned reports whether the caller signed the digest of the content.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/policy/model"
 	"sallyport/proxy/message"
 )
 
@@ -55,5 +56,22 @@ func TestBodyRate(t *testing.T) {
 				t.Errorf("the cause is %v", errors.Unwrap(err))
 			}
 		})
+	}
+}
+
+// The one message of a call that must name its model may not trickle: it takes memory meanwhile.
+func TestBodyRateOfCalls(t *testing.T) {
+	v2, _ := model.ByName("v2")
+	for method, want := range map[string]int64{"ModelInfer": 256, "ModelStreamInfer": 0, "ServerLive": 0} {
+		reading, err := v2.Read(&model.Request{Method: "POST", GRPC: true, Path: "/inference.GRPCInferenceService/" + method})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := &exchange{snapshot: &Snapshot{BodyRate: 256}}
+		x.grpc, x.reading = true, reading
+		x.scanned.scanner = reading.Scanner(model.ScanOptions{})
+		if got := x.bodyRate(); got != want {
+			t.Errorf("%s: %d; want %d", method, got, want)
+		}
 	}
 }

@@ -60,7 +60,7 @@ func (x *exchange) recordCall() {
 	if x.reading.Call.Dialect == nil {
 		return
 	}
-	named := x.scanned.get()
+	named := x.scanned.last()
 	call := named.call(&x.reading)
 	r := &x.record
 	r.Dialect, r.Verb, r.Model, r.Version, r.Signature = call.Dialect.Name(), call.Verb, call.Model, call.Version, call.Signature

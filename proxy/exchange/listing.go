@@ -6,8 +6,8 @@ import (
 	"io"
 	"strings"
 
-	"sallyport/policy/model"
 	"sallyport/proxy/message"
+	"sallyport/proxy/seal"
 	"sallyport/proxy/upstream"
 )
 
@@ -26,6 +26,8 @@ func keepFromListing(name string) bool {
 	switch name {
 	case "accept-encoding", "grpc-accept-encoding", "range", "if-range":
 		return true
+	case "if-none-match", "if-modified-since", "if-match", "if-unmodified-since":
+		return true // the list that the caller has may be shorter or longer now, though the whole one is the same
 	}
 	return false
 }
@@ -33,31 +35,38 @@ func keepFromListing(name string) bool {
 // filterListing leaves out of a list of models those that the caller may not use.
 func (x *exchange) filterListing(answer *upstream.Response) error {
 	h := &answer.Head
-	if !x.reading.Lists() || x.route.Fixed != nil || h.Status < 200 || h.Status > 299 || !message.MayHaveBody(x.head.Method, h.Status) {
+	if !x.reading.Lists() || x.route.Fixed != nil || h.Status < 200 || h.Status > 299 {
+		return nil
+	}
+	for _, name := range []string{"etag", "content-digest", "repr-digest", "digest", "content-md5", "last-modified"} {
+		h.Fields.Del(name) // they are of the whole list
+	}
+	if !message.MayHaveBody(x.head.Method, h.Status) {
+		h.ContentLength = -1 // so would be its length
 		return nil
 	}
 	if h.Fields.Has("content-encoding") || h.Fields.Has("grpc-encoding") && !strings.EqualFold(h.Fields.Get("grpc-encoding"), "identity") {
 		return &refusal{reason: reasonGarbage, cause: errEncodedListing}
 	}
-	if !x.server.Held.Take(maxListing) {
-		return because(reasonOverloaded, "a list of models needs 4MiB, which integrity.memory has not left")
-	}
-	defer x.server.Held.Give(maxListing)
-	content, err := io.ReadAll(io.LimitReader(answer.Body, maxListing+1))
-	switch {
+	var held seal.Buffer // it takes memory only for what has come: the server may be slow
+	defer held.Release()
+	switch err := held.Fill(x.server.Held, answer.Body, maxListing); {
+	case errors.Is(err, seal.ErrTooLong):
+		return &refusal{reason: reasonGarbage, cause: errLongListing}
+	case errors.Is(err, seal.ErrMemory):
+		return because(reasonOverloaded, "integrity.memory has no room left for a list of models")
 	case err != nil:
 		return err
-	case len(content) > maxListing:
-		return &refusal{reason: reasonGarbage, cause: errLongListing}
 	}
-	content, err = x.reading.FilterList(content, func(name string) bool {
+	content := make([]byte, held.Size())
+	if _, err := io.ReadFull(&held, content); err != nil {
+		return err
+	}
+	content, err := x.reading.FilterList(content, func(name string) bool {
 		return x.route.Policy.MayUse(&x.caller, x.route.Dialect, name, x.about)
 	})
-	if errors.Is(err, model.ErrListing) {
+	if err != nil {
 		return &refusal{reason: reasonGarbage, cause: err}
-	}
-	for _, name := range []string{"etag", "content-digest", "repr-digest", "digest", "content-md5", "last-modified"} {
-		h.Fields.Del(name) // they are of the whole list
 	}
 	if h.ContentLength >= 0 {
 		h.ContentLength = int64(len(content))

@@ -27,8 +27,9 @@ type scanned struct {
 	scanner model.Scanner // nil: the content is not read
 	fault   *refusal      // of a call that only a rule about models could allow; nil if the model is clear
 
-	mu    sync.Mutex // guards named: an upload and a reload run beside the exchange
-	named named
+	mu      sync.Mutex // guards the fields below: an upload and a reload run beside the exchange
+	named   named
+	refused named // what a message names that was refused
 }
 
 // named is what the content of a request names.
@@ -63,6 +64,24 @@ func (s *scanned) close() {
 	if s.scanner != nil {
 		s.scanner.Close()
 	}
+}
+
+// refuse notes what the error of a decision was about, and returns the error.
+func (s *scanned) refuse(n named, err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = n
+	return err
+}
+
+// last returns what the content has named last, refused or not.
+func (s *scanned) last() named {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused.by != nil {
+		return s.refused
+	}
+	return s.named
 }
 
 // known reports whether the content has named its call.
@@ -167,16 +186,17 @@ func (x *exchange) decideNamed(n model.Named) error {
 		x.scanned.set(named{by: call.Dialect, what: n})
 		return nil
 	}
+	now := named{by: call.Dialect, what: n}
 	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
-		return err
+		return x.scanned.refuse(now, err)
 	}
 	if err := x.countCall(call); err != nil {
-		return err
+		return x.scanned.refuse(now, err)
 	}
-	if x.scanned.get() == (named{call.Dialect, n}) {
+	if x.scanned.get() == now {
 		return nil
 	}
-	x.scanned.set(named{by: call.Dialect, what: n})
+	x.scanned.set(now)
 	// A reload that came before could not know this name. One that comes later decides on it.
 	if cause := x.stillPermitted(); cause != nil {
 		return cause.refusal()
@@ -187,8 +207,11 @@ func (x *exchange) decideNamed(n model.Named) error {
 // decideEarly refuses a long call before more of it is read, if what it has named so far is not
 // allowed.
 func (x *exchange) decideEarly(n model.Named) error {
-	_, err := x.route.Policy.Decide(&x.caller, x.reading.Call.With(n), x.about)
-	return err
+	call := x.reading.Call.With(n)
+	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
+		return x.scanned.refuse(named{by: call.Dialect, what: n}, err)
+	}
+	return nil
 }
 
 // awaitDecision keeps back the head of an answer to a unary call that has not named its model yet, so
