@@ -126,6 +126,12 @@ pebble() { GOBIN=$1 CGO_ENABLED=0 twice go install "github.com/letsencrypt/pebbl
 
 h2spec() { GOBIN=$1 CGO_ENABLED=0 twice go install "$(cat h2spec/h2spec.version)"; }
 
+# venv FOLDER DIR: for a story whose folder has the requirements.txt.
+venv() {
+  python3 -m venv "$2"
+  twice "$2/bin/pip" install -q --disable-pip-version-check -r "$1/requirements.txt"
+}
+
 # The two programs of the examples module's go.mod, and the certificate that grpc-go tests with.
 interop() {
   CGO_ENABLED=0 twice go build -o "$1/" google.golang.org/grpc/interop/client google.golang.org/grpc/interop/server
@@ -216,7 +222,14 @@ case " $stories " in *" grpc "*)
   made "$cache/grpc-$(key grpc/requirements.txt)" venv_grpc
   ;;
 esac
-case " $stories " in *" tensorflow "* | *" compose "*)
+case " $stories " in *" models "*)
+  # The stub of Triton's Python backend is linked with the library of this Python.
+  apt "libpython3-dev=python3 -c 'import ctypes, sysconfig as s; ctypes.CDLL(s.get_config_var(\"LIBDIR\") + \"/\" + s.get_config_var(\"INSTSONAME\"))'"
+  made "$cache/triton-$(key models-triton/requirements.txt)" venv models-triton
+  made "$cache/mlserver-$(key models-mlserver/requirements.txt)" venv models-mlserver
+  ;;
+esac
+case " $stories " in *" tensorflow "* | *" models "* | *" compose "*)
   apt g++='g++ --version' make='make --version' libevent-dev='test -e /usr/include/event2/http.h' libre2-dev='test -e /usr/include/re2/re2.h'
   tensorflow=$cache/tensorflow-$(key tensorflow/requirements.txt tensorflow/requirements-nodeps.txt)
   made "$tensorflow" venv_tensorflow

@@ -147,7 +147,7 @@ func TestPlacesInFlightComeBackOnEveryWayOut(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
 	h := build(t, plan{audience: "models, groups: groups", options: proxy.Options{Dial: panics}, routes: `
-  - {host: models.test, path: /fails, upstream: 'http://fails.test', callers: issuer/corp, rules: [{allow: "*", models: "*"}], limits: {in_flight: [{per: principal, limit: 1}]}}
+  - {host: models.test, path: /fails, upstream: 'http://fails.test', callers: issuer/corp, rules: [{allow: "*"}], limits: {in_flight: [{per: principal, limit: 1}]}}
   - host: models.test
     upstream: '%s'
     serves: openai
@@ -291,7 +291,7 @@ func TestDecisionForAnotherProxyDoesNotEvadeALimitByModel(t *testing.T) {
     upstream: '%s'
     serves: openai
     callers: issuer/corp
-    rules: [{allow: "*"}]
+    rules: [{allow: "*", models: "*"}]
     limits: {rate: {per: route, models: ["gold*"], verbs: [chat], limit: 1/h}}
 `)
 	ask := func(method, path string) *reply {
@@ -308,9 +308,9 @@ func TestDecisionForAnotherProxyDoesNotEvadeALimitByModel(t *testing.T) {
 // Only the gateway tells what is left, and it tells the nearest limit.
 func TestAnswersTellWhatIsLeft(t *testing.T) {
 	h := build(t, plan{routes: `
-  - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", models: "*"}], limits: {headers: true, rate: [{per: principal, limit: 3/h, name: mine}, {per: route, limit: 1000/s}]}}
-  - {host: models.test, path: /quiet, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", models: "*"}], limits: {rate: {per: principal, limit: 2/m}}}
-  - {host: models.test, path: /free, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", models: "*"}]}
+  - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], limits: {headers: true, rate: [{per: principal, limit: 3/h, name: mine}, {per: route, limit: 1000/s}]}}
+  - {host: models.test, path: /quiet, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], limits: {rate: {per: principal, limit: 2/m}}}
+  - {host: models.test, path: /free, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
 `, handler: func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("RateLimit", `"theirs";r=999`)
 		w.Header().Set("RateLimit-Policy", `"theirs";q=999`)
@@ -351,7 +351,7 @@ func TestAnswersTellWhatIsLeft(t *testing.T) {
 func TestCallOverTheRateTellsWhenToRetry(t *testing.T) {
 	s := newGRPCServer(t)
 	h := build(t, plan{more: `upstreams: {tf: {serves: tensorflow, grpc: "h2c://` + s.addr + `"}}`, routes: `
-  - {host: models.test, upstream: tf, callers: issuer/corp, rules: [{allow: metadata}], limits: {rate: {per: [principal, verb], verbs: [metadata], limit: 1/h}}}
+  - {host: models.test, upstream: tf, callers: issuer/corp, rules: [{allow: metadata, models: "*"}], limits: {rate: {per: [principal, verb], verbs: [metadata], limit: 1/h}}}
 `})
 	const method = "/grpc.health.v1.Health/Check"
 	call := func(token string) *http.Response {
@@ -388,5 +388,57 @@ func TestCallOverTheRateTellsWhenToRetry(t *testing.T) {
 	}
 	if got := call(victim).Header.Get("grpc-status"); got == "8" {
 		t.Error("the victim was refused")
+	}
+}
+
+// named is a message in which field 1 is the name of a model, as ModelInferRequest.
+func namedMessage(model string) string {
+	return string(framedText("\x0a" + string(rune(len(model))) + model))
+}
+
+// A stream is one request for the model that it asks, and another one when it turns to another model. So
+// neither many messages nor a first message about a cheap model evade the limit of gold. A victim on the
+// same route has its own allowance.
+func TestStreamCountsForEachModelThatItTurnsTo(t *testing.T) {
+	s := newGRPCServer(t)
+	h := build(t, plan{more: `upstreams: {triton: {serves: triton, grpc: "h2c://` + s.addr + `"}}`, routes: `
+  - host: models.test
+    upstream: triton
+    callers: issuer/corp
+    rules: [{allow: "*", models: "*"}]
+    limits: {rate: [{per: principal, models: gold, limit: 2/h}, {per: principal, limit: 1000/h}], in_flight: [{per: [principal, model], limit: 1}]}
+`})
+	const method = "/inference.GRPCInferenceService/ModelStreamInfer"
+	attacker, victim := h.as("mallory", predict)["Authorization"], h.as("alice", predict)["Authorization"]
+	call := func(token string, models ...string) (status string) {
+		t.Helper()
+		var body strings.Builder
+		for _, m := range models {
+			body.WriteString(namedMessage(m))
+		}
+		res, err := h.call(t.Context(), method, strings.NewReader(body.String()), "Authorization", token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, status = finish(t, res)
+		return status
+	}
+	for i, tt := range []struct {
+		models []string
+		want   string
+	}{
+		{[]string{"gold", "gold", "gold", "gold"}, "0"},
+		{[]string{"cheap", "gold", "gold", "cheap", "cheap"}, "0"}, // the second for gold
+		{[]string{"cheap", "cheap"}, "0"},
+		{[]string{"cheap", "gold"}, "8"},
+		{[]string{"gold"}, "8"},
+		{[]string{"cheap", "other", "cheap"}, "0"}, // the place of each was given back
+	} {
+		if got := call(attacker, tt.models...); got != tt.want {
+			t.Errorf("stream %d, %v: status %s, want %s", i, tt.models, got, tt.want)
+		}
+	}
+	if got := call(victim, "gold", "gold"); got != "0" {
+		t.Errorf("the victim: status %s", got)
 	}
 }

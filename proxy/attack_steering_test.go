@@ -21,7 +21,7 @@ func TestFieldsThatSteerServersDoNotComeUp(t *testing.T) {
 	if up[0].get("x-neighbor") != "kept" || up[0].get("inference-header-content-length") != "2" {
 		t.Errorf("the upstream got\n%s", up[0].raw)
 	}
-	if rec := h.endedWith(j); rec["dropped"] != "steering" {
+	if rec := h.endedWith(j); rec["dropped"] != "forwarded steering" {
 		t.Errorf("record %v", rec)
 	}
 }

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"slices"
@@ -160,6 +161,23 @@ func refusedCalls(t *testing.T) *refusals {
 	return r
 }
 
+// refusedEncodings are gRPC calls whose messages the gateway must read, and cannot.
+func refusedEncodings(t *testing.T) *refusals {
+	h, _ := buildModels(t)
+	r := &refusals{house: h}
+	call := func(encodings ...string) any {
+		res, err := h.compressedCall(t.Context(), h.client(true), bytes.NewReader(compressedText("message")), encodings...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, status := finish(t, res)
+		return []any{res.Header, body, status}
+	}
+	r.expect("unread_encoding", 415, "the message is compressed in a way that the gateway cannot read; it reads gzip and deflate", call("zstd"))
+	r.expect("bad_model", 400, "grpc-encoding stands twice", call("gzip", "gzip"))
+	return r
+}
+
 // refusedModels are requests whose body does not say the model in one clear way.
 func refusedModels(t *testing.T) *refusals {
 	r := &refusals{house: build(t, plan{routes: modelRoutes})}
@@ -167,8 +185,10 @@ func refusedModels(t *testing.T) *refusals {
 		return r.do("POST", "/v1/chat/completions", body, map[string]string{"Authorization": "Bearer " + r.bearer(nil), "Content-Encoding": field})
 	}
 	r.expect("bad_model", 400, "…", ask(`{"model":"`+r.secret("half-a-model"), ""))
-	r.expect("bad_model", 400, "the model cannot be read: the body has a content coding", ask(`{}`, "gzip"))
+	r.expect("bad_model", 400, "the body has a content coding that the gateway does not read here; it reads gzip", ask(`{}`, "br"))
 	r.expect("bad_model", 400, "…", ask(`{"model":"a","model":"b"}`, ""))
+	r.expect("code_in_body", 415, "the Content-Type is one of serialized objects, which run code when they are read: application/x-pickle",
+		r.do("POST", "/v1/chat/completions", "x", map[string]string{"Authorization": "Bearer " + r.bearer(nil), "Content-Type": "application/x-pickle"}))
 	r.expect("bad_model_name", 400, "…", r.do("GET", "/v1/models/%2Fx", "", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
 	r.expect("unknown_call", 404, "servers of the dialect openai have no such path that the gateway knows", r.do("POST", "/v9/x", "", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
 	return r

@@ -156,6 +156,14 @@ func scopesOf(dir string) []string {
 	return []string{"models.predict"}
 }
 
+// refusedGolden are the exchanges in which the gateway refuses what the server would be asked, with the
+// reasons. Its servers answer them with an error of their own.
+var refusedGolden = map[string]string{
+	"tensorflow/predict-long-version": "bad_model_name",
+	"tensorflow/status-of-none":       "unknown_call",
+	"tensorflow/verb-in-capitals":     "unknown_call",
+}
+
 // TestGolden replays the answers of real servers. The gateway must forward the recorded requests
 // and return the recorded answers.
 func TestGolden(t *testing.T) {
@@ -176,6 +184,11 @@ func TestGolden(t *testing.T) {
 					case got := <-server.got:
 						checkRequest(t, got, g.request)
 					default:
+						<-server.response // the next exchange has its own
+						name := filepath.Base(dir) + "/" + strings.TrimSuffix(filepath.Base(file), ".http")
+						if reason := refusedGolden[name]; reason != "" && strings.Contains(string(body), `"reason":"`+reason+`"`) {
+							return
+						}
 						t.Fatalf("the server was asked nothing; the client was told %d %s", status, body)
 					}
 					checkAnswer(t, g, status, head, body)

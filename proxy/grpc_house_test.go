@@ -44,7 +44,7 @@ func (s *grpcServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("content-type", "application/grpc")
 	rc := http.NewResponseController(w)
 	switch r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:] {
-	case "Echo":
+	case "Echo", "ModelStreamInfer":
 		_ = rc.Flush()
 		buf := make([]byte, 64<<10)
 		for {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -185,5 +187,114 @@ func TestModelOfCallIsDecided(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// compressedCall sends a call whose messages are compressed in the encodings.
+func (h *house) compressedCall(ctx context.Context, c *http.Client, body io.Reader, encodings ...string) (*http.Response, error) {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, "POST", "https://models.test"+predictMethod, body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Header = http.Header{"Authorization": {"Bearer " + h.token()}, "Content-Type": {"application/grpc"}, "Te": {"trailers"}, "Grpc-Encoding": encodings}
+	return c.Do(req)
+}
+
+// compressedText frames text as gRPC does, compressed with gzip.
+func compressedText(text string) []byte { return append([]byte{1}, framedText(gzipped(text))[1:]...) }
+
+// A compressed call is decided by what it holds, if the gateway reads its encoding. Else its caller learns
+// which encodings it could use.
+func TestModelOfCompressedCallIsDecided(t *testing.T) {
+	open := compressedText(string(predictRequest([][]byte{modelSpec("open-a", 3)}, 0, 10<<10)))
+	secret := compressedText(string(predictRequest([][]byte{modelSpec("secret", 0)}, 0, 10<<10)))
+	for name, c := range map[string]struct {
+		body      []byte
+		encodings []string
+		status    string
+		reason    string
+		accept    string
+	}{
+		"allowed":                      {open, []string{"gzip"}, "0", "", ""},
+		"denied":                       {secret, []string{"gzip"}, "7", "forbidden", ""},
+		"two encodings":                {open, []string{"gzip", "deflate"}, "3", "bad_model", ""},
+		"an encoding twice":            {open, []string{"gzip", "gzip"}, "3", "bad_model", ""},
+		"two encodings in a line":      {open, []string{"gzip,deflate"}, "12", "unread_encoding", "identity,gzip,deflate"},
+		"an encoding that is not read": {open, []string{"snappy"}, "12", "unread_encoding", "identity,gzip,deflate"},
+		"another than it says":         {open, []string{"deflate"}, "3", "bad_model", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, s := buildModels(t)
+			res, err := h.compressedCall(t.Context(), h.client(true), bytes.NewReader(c.body), c.encodings...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, status := finish(t, res)
+			reason, _ := h.ended()["reason"].(string)
+			if accept := res.Header.Get("grpc-accept-encoding"); status != c.status || reason != c.reason || accept != c.accept {
+				t.Errorf("status %s, reason %q, accepted %q; want %s, %q, %q", status, reason, accept, c.status, c.reason, c.accept)
+			}
+			if acts := s.acted(); len(acts) > 0 && c.status != "0" {
+				t.Errorf("the server acted on %q", acts)
+			}
+		})
+	}
+}
+
+// Clients that vanish within a compressed message leave nothing behind, and others are served meanwhile.
+func TestAbandonedCompressedCallsLeaveNothing(t *testing.T) {
+	h, s := buildModels(t)
+	noise := make([]byte, 64<<10)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+	message := compressedText(string(protowire.AppendBytes(protowire.AppendTag(predictRequest([][]byte{modelSpec("open-a", 3)}, 0, 0), 2, protowire.BytesType), noise)))
+	attacker, victim := h.client(true), h.client(true)
+	abandon := func(at int) {
+		ctx, cancel := context.WithCancel(t.Context())
+		body, more := io.Pipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if res, err := h.compressedCall(ctx, attacker, body, "gzip"); err == nil {
+				res.Body.Close()
+			}
+		}()
+		_, _ = more.Write(message[:at])
+		cancel()
+		<-done
+	}
+	serve := func() {
+		t.Helper()
+		res, err := h.compressedCall(t.Context(), victim, bytes.NewReader(message), "gzip")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, status := finish(t, res); status != "0" {
+			t.Errorf("the victim gets status %s", status)
+		}
+	}
+	serve()
+	abandon(1000)
+	eventually(t, "both calls are over", func() bool { return len(h.audit.records(t)) == 2 })
+	start := runtime.NumGoroutine()
+	for i := range 100 {
+		abandon(10 + i*len(message)/101)
+		if i%20 == 0 {
+			serve()
+		}
+	}
+	settled(t, start)
+	if acts := s.acted(); len(acts) != 6 {
+		t.Errorf("the server acted on %d calls, want the victim's 6", len(acts))
+	}
+	var begun int
+	for _, r := range h.audit.records(t) {
+		if n, _ := r["bytes_in"].(float64); n > 100 && n < float64(len(message)) {
+			begun++
+		}
+	}
+	if begun < 10 {
+		t.Errorf("the message had begun in %d calls", begun)
 	}
 }

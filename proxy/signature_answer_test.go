@@ -421,7 +421,7 @@ func TestRefusalsAreSigned(t *testing.T) {
 		{"/rate", 200, "", true},
 		{"/rate", 429, "rate_limited", true},
 		{"/dead", 502, "upstream_refused", true},
-		{"/serves", 502, "upstream_refused", true},
+		{"/v1/models/m:predict", 502, "upstream_refused", true},
 		{"/off", 502, "upstream_refused", false},
 		{"/fixed", 503, "", true},
 		{"/get", 405, "method_not_allowed", false}, // the signature is not yet verified

@@ -263,6 +263,7 @@ func decidingRoute(cfg *Config, c *route.Config) (*route.Route, error) {
 		Paths:     route.NewPaths(&c.Paths, cfg.DialectOf(c)),
 		Fixed:     route.NewFixed(c.Respond),
 		WebSocket: c.Websocket,
+		CodeTypes: c.CodeTypes,
 		Limits:    route.Limits{Body: c.Limits.BodyBytes(), Inflated: c.Limits.Inflated.Or(64 << 20)},
 	}
 	var err error

@@ -31,7 +31,7 @@ func addCompletions(root *cobra.Command) {
 			switch c.Name() {
 			case "token":
 				c.ValidArgsFunction = files() // of the command to run
-			case "curl":
+			case "curl", "explain":
 				c.ValidArgsFunction = fromConfig(routeURLs)
 			case "revoke":
 				c.ValidArgs = []string{"principal", "jti", "key", "apikey", "certificate"}
@@ -75,6 +75,7 @@ func flagCompletions() map[string]cobra.CompletionFunc {
 		"export key": files(), "curl output": files(),
 		"out": folder, "dir": folder,
 		"check output": oneOf("table", "json"), "doctor output": oneOf("table", "json"), "token-file": files(), "status output": oneOf("table", "json"),
+		"against": files(), "explain output": oneOf("table", "json"), "explain data": files(),
 		"list output": oneOf("table", "json"), "keygen output": oneOf("table", "json"), "version output": oneOf("text", "json"),
 		"alg":     oneOf(string(httpsig.HMACSHA256), string(httpsig.Ed25519)),
 		"scheme":  oneOf("https", "http"),
@@ -85,7 +86,7 @@ func flagCompletions() map[string]cobra.CompletionFunc {
 		"url":       fromConfig(routeURLs),
 		"upstream":  fromConfig(upstreams),
 	}
-	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner api-key id days overlap at before until host issuer audience email listen client-id scope resource env") {
+	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner api-key id days overlap at before until host issuer audience email listen client-id scope resource env as claim from group grpc model signature version") {
 		all[name] = cobra.NoFileCompletions
 	}
 	return all

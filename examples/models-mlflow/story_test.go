@@ -90,7 +90,7 @@ func (h *house) refused(t *testing.T) {
 		{"GET", "/invocations", ""}, {"PUT", "/invocations", "application/json"}, {"POST", "/invocations/", "application/json"},
 		{"POST", "//invocations", "application/json"}, {"POST", "/Invocations", "application/json"},
 		{"POST", "/x/../invocations", "application/json"}, {"POST", "/%2Finvocations", "application/json"},
-		{"POST", "/ping", "application/json"}, {"DELETE", "/ping", ""}, {"GET", "/unknown", ""},
+		{"GET", "/docs", ""}, {"GET", "/openapi.json", ""}, {"GET", "/version", ""}, {"POST", "/ping", "application/json"}, {"DELETE", "/ping", ""}, {"GET", "/unknown", ""},
 	} {
 		args := []string{"-X", c.method, "--path-as-is", "-H", "Authorization: Bearer " + h.alice}
 		if c.kind != "" {

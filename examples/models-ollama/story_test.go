@@ -55,6 +55,7 @@ func TestOllama(t *testing.T) {
 	t.Run("recorded", func(t *testing.T) { story.Recorded(t, *record, "ollama", h.server, story.Spoke) })
 	t.Run("clients", h.clients)
 	t.Run("one model by all its names", h.names)
+	t.Run("lists", h.lists)
 	t.Run("management", h.management)
 	t.Run("two models in one body", h.ambiguous)
 }
@@ -164,6 +165,20 @@ func (h *house) names(t *testing.T) {
 		}
 	}
 	h.untouched(t, "names of other models")
+}
+
+// lists asks for the models: each caller sees those that it may use.
+func (h *house) lists(t *testing.T) {
+	for _, path := range []string{"/api/tags", "/api/ps", "/v1/models"} {
+		a := h.ask(t, h.alice, "GET", path, "")
+		if a.Status != 200 || strings.Contains(a.Body, "secret") {
+			t.Errorf("%s as alice: %d %s", path, a.Status, a.Body)
+		}
+		a = h.ask(t, h.operator, "GET", path, "")
+		if a.Status != 200 || path != "/api/ps" && !strings.Contains(a.Body, "secret:latest") {
+			t.Errorf("%s as the operator: %d %s", path, a.Status, a.Body)
+		}
+	}
 }
 
 // management makes the calls that change the server, as who may not make them.

@@ -229,9 +229,9 @@ func (h *house) late(t *testing.T) {
 	}
 }
 
-// list asks for the list of models.
+// list asks for the list of models: each caller sees those that it may use.
 func (h *house) list(t *testing.T) {
-	for key, want := range map[string][]string{h.operator: {"ranker", "secret", "tiny"}} {
+	for key, want := range map[string][]string{h.operator: {"ranker", "secret", "tiny"}, h.alice: {"ranker", "tiny"}} {
 		a := h.ask(t, key, "GET", "/v1/models", "")
 		var all struct{ Data []struct{ ID string } }
 		if err := json.Unmarshal([]byte(a.Body), &all); err != nil || a.Status != 200 {

@@ -27,7 +27,7 @@ type Dialect struct {
 }
 
 // dialects lists all dialects, raw first, in the order in which they are shown to users.
-var dialects = [...]*Dialect{raw(), flask(), tensorFlow(), v2(), triton(), mlflow(), sageMaker(), openAI(), ollama()}
+var dialects = [...]*Dialect{raw(), flask(), tensorFlow(), v2(), triton(), torchServe(), mlflow(), sageMaker(), openAI(), ollama()}
 
 // ByName returns the dialect with this name, a value of the key `serves`, and whether
 // there is one. "" means raw; letter case counts.

@@ -12,6 +12,7 @@ import (
 const (
 	asProblem = `{"title":"This caller may not do this.","status":403,"reason":"forbidden","request_id":"0af7"}` + "\n"
 	asText    = `{"error":"This caller may not do this.","reason":"forbidden","request_id":"0af7"}` + "\n"
+	asCode    = `{"code":403,"type":"GatewayException","message":"This caller may not do this.","reason":"forbidden","request_id":"0af7"}` + "\n"
 	asMLflow  = `{"error_code":"PERMISSION_DENIED","message":"This caller may not do this.","reason":"forbidden","request_id":"0af7"}` + "\n"
 	asObject  = `{"error":{"message":"This caller may not do this.","type":"gateway_error","param":null,"code":"forbidden"},"reason":"forbidden","request_id":"0af7"}` + "\n"
 )
@@ -31,6 +32,7 @@ func TestDialects(t *testing.T) {
 		{"tensorflow", "application/json", asText, true, false, 0, 0},
 		{"v2", "application/json", asText, false, false, 0, 0},
 		{"triton", "application/json", asText, true, false, 0, 0},
+		{"torchserve", "application/json", asCode, true, false, 0, 0},
 		{"mlflow", "application/json", asMLflow, false, false, 0, 0},
 		{"sagemaker", "application/problem+json", asProblem, false, false, 0, 0},
 		{"openai", "application/json", asObject, false, false, 10 * minute, 5 * minute},
@@ -55,8 +57,8 @@ func TestDialects(t *testing.T) {
 			}
 		})
 	}
-	if n := len(model.Names()); n != 9 {
-		t.Errorf("%d dialects; this table has 9", n)
+	if n := len(model.Names()); n != 10 {
+		t.Errorf("%d dialects; this table has 10", n)
 	}
 }
 
@@ -105,6 +107,7 @@ func TestEveryVerbHasAClass(t *testing.T) {
 func TestReadDoesNotAllocate(t *testing.T) {
 	for dialect, path := range map[string]string{
 		"raw": "/p", "flask": "/p", "tensorflow": "/v1/models/half/versions/3:predict", "openai": "/v1/chat/completions", "ollama": "/api/chat",
+		"v2": "/v2/models/half/versions/3/infer", "triton": "/v2/models/half/versions/3/infer", "torchserve": "/predictions/half/3",
 	} {
 		d, _ := model.ByName(dialect)
 		r := &model.Request{Method: "POST", Path: path}

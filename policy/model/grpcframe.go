@@ -6,12 +6,15 @@ import (
 )
 
 const (
-	errFrameFlag    bodyError = "the flag byte of a gRPC message is neither 0 nor 1"
-	errFrameCut     bodyError = "the body ends within a gRPC message"
-	errFrameNone    bodyError = "the body holds no gRPC message"
-	errFrameSecond  bodyError = "the call has a second message, and its method takes one"
-	errFramePlain   bodyError = "a message is compressed, and grpc-encoding does not say how"
-	errFrameInflate bodyError = "compressed messages are not accepted here, as the gateway must read them (inflate is 0)"
+	errFrameFlag   bodyError = "the flag byte of a gRPC message is neither 0 nor 1"
+	errFrameCut    bodyError = "the body ends within a gRPC message"
+	errFrameNone   bodyError = "the body holds no gRPC message"
+	errFrameSecond bodyError = "the call has a second message, and its method takes one"
+	errFramePlain  bodyError = "a message is compressed, and grpc-encoding does not say how"
+	errFrameClosed bodyError = "the call has ended"
+
+	errEncoding     UnreadEncoding = "the message is compressed in a way that the gateway cannot read; it reads gzip and deflate"
+	errFrameInflate UnreadEncoding = "compressed messages are not accepted here, as the gateway must read them (limits.inflated is 0)"
 )
 
 // frameScanner is a [Scanner] of a gRPC request body: messages, each behind a flag byte and a
@@ -63,6 +66,13 @@ func (s *frameScanner) Check() error {
 		s.fail(errFrameNone)
 	}
 	return s.err
+}
+
+// Close ends a scan that was abandoned within a message.
+func (s *frameScanner) Close() {
+	if s.err == nil {
+		s.fail(errFrameClosed)
+	}
 }
 
 // fail makes an error final.

@@ -125,6 +125,9 @@ func (s *objectScanner) Check() error {
 	return s.err
 }
 
+// Close does nothing.
+func (*objectScanner) Close() {}
+
 // next takes one byte.
 func (s *objectScanner) next(c byte) error {
 	switch s.state {

@@ -8,8 +8,8 @@ func mlflow() *Dialect { return newMLflow("", nil) }
 func newMLflow(name string, _ []call) *Dialect {
 	return &Dialect{
 		name: "mlflow", refusal: mlflowError, namesModels: name != "", one: newMLflow,
-		verbs: []string{"predict", "health", "version"},
-		rest:  func(r *Request) (Reading, error) { return readOne("mlflow", mlflowEndpoints[:], r, name) },
+		verbs: []string{"predict", "health", "version"}, drops: steering[:],
+		rest: func(r *Request) (Reading, error) { return readOne("mlflow", mlflowEndpoints[:], r, name) },
 	}
 }
 

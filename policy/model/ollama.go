@@ -8,11 +8,11 @@ func ollama() *Dialect {
 	return &Dialect{
 		name: "ollama", rest: readOllama, slashedIDs: true, lists: true, refusal: errorText, namesModels: true, modelInBody: true, localhost: true,
 		verbs:     ollamaVerbs[:],
-		canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle,
+		canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle, drops: steering[:],
 	}
 }
 
-var ollamaVerbs = [...]string{"generate", "chat", "complete", "embed", "transcribe", "metadata", "list", "status", "health", "version",
+var ollamaVerbs = [...]string{"generate", "chat", "complete", "embed", "transcribe", "image", "metadata", "list", "status", "health", "version",
 	"pull", "push", "create", "copy", "delete", "files", "control"}
 
 // scanOllama scans a body of Ollama's own API. Ollama reads it as JSON whatever its Content-Type: its
@@ -23,6 +23,10 @@ func scanOllama(_ *Reading, o *ScanOptions) Scanner {
 
 func scanOllamaV1(r *Reading, o *ScanOptions) Scanner {
 	return jsonScanner(r, o, canonicalOllama, "model", "name")
+}
+
+func scanOllamaForm(r *Reading, o *ScanOptions) Scanner {
+	return formScanner(r, o, canonicalOllama)
 }
 
 // ollamaEndpoints are those of Ollama's server/routes.go.
@@ -46,30 +50,45 @@ var ollamaEndpoints = [...]endpoint{
 	{"POST", "/api/signout", "control", true, nil},
 	{"POST", "/api/experimental/web_search", "control", true, nil},
 	{"POST", "/api/experimental/web_fetch", "control", true, nil},
+	{"POST", "/api/web_search", "control", true, nil},
+	{"POST", "/api/web_fetch", "control", true, nil},
+	{"GET", "/api/experimental/aliases", "control", true, nil},
+	{"POST", "/api/experimental/aliases", "control", true, nil},
+	{"DELETE", "/api/experimental/aliases", "control", true, nil},
 	{"POST", "/v1/chat/completions", "chat", false, scanOllamaV1},
 	{"POST", "/v1/responses", "chat", false, scanOllamaV1},
 	{"POST", "/v1/messages", "chat", false, scanOllamaV1},
 	{"POST", "/v1/completions", "complete", false, scanOllamaV1},
 	{"POST", "/v1/embeddings", "embed", false, scanOllamaV1},
+	{"POST", "/v1/images/generations", "image", false, scanOllamaV1},
+	{"POST", "/v1/audio/transcriptions", "transcribe", false, scanOllamaForm},
 	{"GET", "/v1/models", "list", true, nil},
 }
 
+// readOllama reads a request. Ollama reads no query.
 func readOllama(r *Request) (Reading, error) {
 	if got, found, err := find(ollamaEndpoints[:], r); found {
-		return got, err
+		return withoutQuery(got), err
 	}
-	if strings.HasPrefix(r.Path, "/api/blobs/") {
+	if digest, ok := strings.CutPrefix(r.Path, "/api/blobs/"); ok {
 		if r.Method != "POST" && r.Method != "HEAD" {
 			return Reading{}, wrongMethod(r, "POST, HEAD")
 		}
-		return Reading{Call: Call{Verb: "files", Server: true}, Path: r.Path, Query: r.Query, HasQuery: r.HasQuery}, nil
+		if hex, ok := strings.CutPrefix(digest, "sha256:"); !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
+			return Reading{}, &Unread{Reason: BadName, Cause: "the path names no blob by its SHA-256"}
+		}
+		return Reading{Call: Call{Verb: "files", Server: true}, Path: r.Path}, nil
 	}
-	if !strings.HasPrefix(r.Path, modelsPrefix) {
+	id, ok := strings.CutPrefix(r.Path, modelsPrefix)
+	if !ok {
 		return Reading{}, unknownPath("ollama", r)
 	}
-	got, err := readOpenAI(r)
-	if err != nil {
+	got, err := readModelID(&Request{Method: r.Method, Path: r.Path}, id)
+	switch {
+	case err != nil:
 		return got, err
+	case got.Call.Verb == "delete":
+		return Reading{}, wrongMethod(r, "GET, HEAD")
 	}
 	if got.Call.Model, err = canonicalOllama(got.Call.Model); err != nil {
 		return Reading{}, &Unread{Reason: BadName, Cause: "the path names no model of Ollama: " + err.Error()}

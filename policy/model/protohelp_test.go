@@ -135,6 +135,7 @@ func scanFrames(s shape, streams bool, o ScanOptions, body []byte, size int) (al
 		return nil
 	}
 	scanner := newFrameScanner(s, streams, o)
+	defer scanner.Close()
 	for len(body) > 0 {
 		n := min(size, len(body))
 		if _, err := scanner.Write(body[:n]); err != nil {

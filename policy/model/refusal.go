@@ -14,6 +14,11 @@ func errorText(_ int, text, reason, requestID string) (contentType string, body 
 	return "application/json", []byte(`{"error":` + strconv.Quote(text) + tail(reason, requestID))
 }
 
+// errorCode writes a refusal as TorchServe does.
+func errorCode(status int, text, reason, requestID string) (contentType string, body []byte) {
+	return "application/json", []byte(`{"code":` + strconv.Itoa(status) + `,"type":"GatewayException","message":` + strconv.Quote(text) + tail(reason, requestID))
+}
+
 // tail ends the object in every format: the reason and the request id have the same
 // place for all dialects.
 func tail(reason, requestID string) string {

@@ -52,7 +52,10 @@ func (r *Reading) Scanner(o ScanOptions) Scanner {
 	if r.scanner == nil {
 		return nil
 	}
-	return r.scanner(r, &o)
+	if r.method != nil {
+		return r.scanner(r, &o)
+	}
+	return inflated(r.scanner(r, &o), &o)
 }
 
 // Scanner reads from the body of a request what it asks for. Write takes the body in pieces, in
@@ -60,9 +63,13 @@ func (r *Reading) Scanner(o ScanOptions) Scanner {
 // an error of [ScanOptions.Decide] it is [ErrBody] and says what is wrong. A Scanner allocates
 // nothing per piece, and its memory does not grow with the body. It serves one body and is not safe
 // for concurrent use. It has the methods of an Inspector of package seal.
+//
+// Close must be called once the scan is over, also after an error, or what a compressed message needs
+// is never released. It may be called again.
 type Scanner interface {
 	Write(p []byte) (int, error)
 	Check() error
+	Close()
 }
 
 // ScanOptions say how a body is scanned.
@@ -75,9 +82,9 @@ type ScanOptions struct {
 	// message has named what it names if its fields are in order. Its error ends the scan. Without an
 	// error nothing is decided yet.
 	Early func(Named) error
-	// Encoding is the value of grpc-encoding; "" for none.
+	// Encoding is the value of grpc-encoding, or of content-encoding without gRPC; "" for none.
 	Encoding string
-	// Inflate limits the bytes of a message after decompression; 0 refuses compressed messages.
+	// Inflate limits the bytes of a message or body after decompression; 0 refuses compressed ones.
 	Inflate int64
 }
 
@@ -99,6 +106,24 @@ type bodyError string
 func (e bodyError) Error() string { return string(e) }
 
 func (e bodyError) Unwrap() error { return ErrBody }
+
+// UnreadEncoding is the error of a [Scanner] for a compressed gRPC message whose encoding it does not
+// read. It wraps ErrBody.
+type UnreadEncoding string
+
+// Error says what is wrong.
+func (e UnreadEncoding) Error() string { return string(e) }
+
+// Unwrap returns [ErrBody].
+func (e UnreadEncoding) Unwrap() error { return ErrBody }
+
+// Accepted returns the encodings that the scanner reads, in the form of grpc-accept-encoding.
+func (e UnreadEncoding) Accepted() string {
+	if e == errFrameInflate {
+		return "identity"
+	}
+	return "identity,gzip,deflate"
+}
 
 // Unread is the error for the head of a request that a dialect does not read.
 type Unread struct {

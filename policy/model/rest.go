@@ -1,6 +1,8 @@
 package model
 
 import (
+	"errors"
+	"net/url"
 	"strings"
 
 	"sallyport/proxy/message"
@@ -79,4 +81,38 @@ func cutFold(s, prefix string) (rest string, found bool) {
 		return s, false
 	}
 	return s[len(prefix):], true
+}
+
+var (
+	errQueryTwice = errors.New("the query has the parameter more than once, or in another spelling")
+	errQueryCode  = errors.New("the query has an escape that is none")
+)
+
+// queryParameter returns the value of a parameter of the query that servers could read in one way
+// only. name is in lower case.
+func queryParameter(r *Request, name string) (value string, found bool, err error) {
+	if !r.HasQuery {
+		return "", false, nil
+	}
+	for part := range strings.FieldsFuncSeq(r.Query, func(c rune) bool { return c == '&' || c == ';' }) {
+		key, v, _ := strings.Cut(part, "=")
+		plain, err := url.QueryUnescape(key)
+		if err != nil {
+			return "", false, errQueryCode
+		}
+		if i := strings.IndexByte(plain, '['); i >= 0 { // PHP and others take "model[]" for it
+			plain = plain[:i]
+		}
+		if !strings.EqualFold(strings.Trim(plain, " \x00"), name) {
+			continue
+		}
+		if found || key != name || strings.Contains(r.Query, ";") {
+			return "", false, errQueryTwice
+		}
+		found = true
+		if value, err = url.QueryUnescape(v); err != nil {
+			return "", false, errQueryCode
+		}
+	}
+	return value, found, nil
 }

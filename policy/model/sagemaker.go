@@ -7,8 +7,8 @@ func sageMaker() *Dialect { return newSageMaker("", nil) }
 func newSageMaker(name string, _ []call) *Dialect {
 	return &Dialect{
 		name: "sagemaker", refusal: problem, namesModels: name != "", one: newSageMaker,
-		verbs: []string{"predict", "health"},
-		rest:  func(r *Request) (Reading, error) { return readOne("sagemaker", sageMakerEndpoints[:], r, name) },
+		verbs: []string{"predict", "health"}, drops: steering[:],
+		rest: func(r *Request) (Reading, error) { return readOne("sagemaker", sageMakerEndpoints[:], r, name) },
 	}
 }
 

@@ -4,7 +4,7 @@ import "strings"
 
 // steering are fields that choose another model than the request line: of Ray Serve and
 // SageMaker's containers. Those with a star begin so.
-var steering = []string{
+var steering = [...]string{
 	"serve-multiplexed-model-id",
 	"x-amzn-sagemaker-target-*", "x-amzn-sagemaker-custom-attributes", "x-amzn-sagemaker-inference-component",
 }

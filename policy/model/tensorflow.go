@@ -12,7 +12,7 @@ func tensorFlow() *Dialect {
 	return &Dialect{
 		name: "tensorflow", rest: readTensorFlow, calls: tensorFlowCalls(), refusal: errorText, namesModels: true, actsOnWhole: true,
 		verbs: []string{"predict", "classify", "regress", "multi_inference", "metadata", "status", "health", "metrics", "reload", "session", "profile", "reflection"},
-		drops: steering,
+		drops: steering[:],
 	}
 }
 

@@ -14,17 +14,15 @@ func triton() *Dialect {
 		name: tritonName, rest: readTriton, calls: tritonCalls(), lists: true, refusal: errorText, namesModels: true, actsOnWhole: true,
 		verbs: []string{"predict", "generate", "metadata", "status", "list", "config", "stats", "health", "metrics",
 			"load", "unload", "shared_memory", "trace", "logging", "reflection"},
-		drops: append([]string{"x-vertex-ai-triton-redirect", "triton-grpc-protocol-*"}, steering...),
+		drops: append([]string{"x-vertex-ai-triton-redirect", "triton-grpc-protocol-*"}, steering[:]...),
 	}
 }
 
-// tritonEndpoints are about the server. Triton takes /v2/models/stats for the statistics of all models
-// even if one of them is called stats. Metrics have a port of their own.
+// tritonEndpoints are about the server. Metrics have a port of their own.
 var tritonEndpoints = [...]endpoint{
 	{"GET", "/v2", "metadata", true, nil},
 	{"GET", "/v2/health/live", "health", true, nil},
 	{"GET", "/v2/health/ready", "health", true, nil},
-	{"GET", "/v2/models/stats", "stats", true, nil},
 	{"POST", "/v2/repository/index", "list", true, nil},
 	{"GET", "/v2/logging", "logging", true, nil},
 	{"POST", "/v2/logging", "logging", true, nil},
@@ -52,8 +50,16 @@ var sharedMemory = [...]endpoint{
 	{method: "POST", path: "unregister", verb: "shared_memory"},
 }
 
+// allStatistics is what Triton takes for the statistics of all models, even if one of them is called
+// stats. It is refused, as a ModelStatistics call without a name is: a rule about one model would
+// otherwise show those of all.
+const allStatistics = "/v2/models/stats"
+
 // readTriton reads a request by the patterns of Triton's src/http_server.cc. Triton reads no query.
 func readTriton(r *Request) (Reading, error) {
+	if r.Path == allStatistics {
+		return Reading{}, unknownPath(tritonName, r)
+	}
 	if got, found, err := find(tritonEndpoints[:], r); found {
 		return withoutQuery(got), err
 	}

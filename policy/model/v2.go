@@ -14,7 +14,7 @@ func v2() *Dialect {
 	return &Dialect{
 		name: v2Name, rest: readV2, calls: v2Calls(), lists: true, refusal: errorText, namesModels: true,
 		verbs: []string{"predict", "explain", "generate", "metadata", "status", "list", "health", "metrics", "docs", "load", "unload", "reflection"},
-		drops: append([]string{"seldon-model", "seldon-internal-model", "mm-model-id*", "mm-vmodel-id*"}, steering...),
+		drops: append([]string{"seldon-model", "seldon-internal-model", "mm-model-id*", "mm-vmodel-id*"}, steering[:]...),
 	}
 }
 

@@ -102,7 +102,7 @@ var tritonRows = []row{
 	{"GET", "/v2", "metadata server -"},
 	{"GET", "/v2/health/live", "health server -"},
 	{"GET", "/v2/health/ready", "health server -"},
-	{"GET", "/v2/models/stats", "stats server -"},
+	{"GET", "/v2/models/stats", "404"},
 	{"GET", "/v2/models/stats/stats", "stats stats latest"},
 	{"GET", "/v2/models/half", "metadata half latest"},
 	{"GET", "/v2/models/half/versions/3", "metadata half 3"},
@@ -209,6 +209,7 @@ func TestRow8EveryMessageOfAStreamIsDecided(t *testing.T) {
 		}
 		var named []Named
 		s := got.Scanner(ScanOptions{Decide: func(n Named) error { named = append(named, n); return nil }})
+		defer s.Close()
 		body := append(framed(0, pbText(1, "public")), framed(0, bytes.Join([][]byte{pbText(1, "secret"), pbText(2, "3")}, nil))...)
 		if _, err := s.Write(body); err != nil || s.Check() != nil {
 			t.Fatalf("%s: %v", dialect, err)
@@ -244,6 +245,44 @@ func TestRow10FieldsThatSteerServersAreDropped(t *testing.T) {
 	} {
 		if d, _ := ByName(c.dialect); d.Dropped(c.name) != c.dropped {
 			t.Errorf("%s: %s is dropped: %v; want %v", c.dialect, c.name, !c.dropped, c.dropped)
+		}
+	}
+}
+
+// TestRow11VersionsThatDodgeANumberAreTold: a rule about version 3 alone must see latest, labels and zero.
+func TestRow11VersionsThatDodgeANumberAreTold(t *testing.T) {
+	for _, c := range []struct{ dialect, path, version string }{
+		{"tensorflow", "/v1/models/half:predict", Latest},
+		{"tensorflow", "/v1/models/half/labels/3:predict", "label:3"},
+		{"tensorflow", "/v1/models/half/versions/0:predict", "0"},
+		{"tensorflow", "/v1/models/half/versions/03:predict", "3"},
+		{"triton", "/v2/models/half/infer", Latest},
+		{"triton", "/v2/models/half/versions/03/infer", "3"},
+		{"v2", "/v2/models/half/infer?model_version=2", Latest},
+		{"torchserve", "/predictions/half", Latest},
+	} {
+		d, _ := ByName(c.dialect)
+		if got, err := d.Read(request("POST", c.path)); err != nil || got.Call.Version != c.version {
+			t.Errorf("%s: %s: version %q, %v; want %q", c.dialect, c.path, got.Call.Version, err, c.version)
+		}
+	}
+	for _, dialect := range []string{"tensorflow", "triton"} {
+		d, _ := ByName(dialect)
+		path := v2Service + "ModelInfer"
+		message := bytes.Join([][]byte{pbText(1, "half"), pbText(2, "003")}, nil)
+		want := Named{Model: "half", Version: "3"}
+		if dialect == "tensorflow" { // an empty version is zero
+			path, want.Version = "/tensorflow.serving.PredictionService/Predict", "0"
+			message = pbText(1, bytes.Join([][]byte{pbText(1, "half"), pbText(2, "")}, nil))
+		}
+		got, err := d.Read(request("GRPC", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var named Named
+		s := got.Scanner(ScanOptions{Decide: func(n Named) error { named = n; return nil }})
+		if _, err := s.Write(framed(0, message)); err != nil || s.Check() != nil || named != want {
+			t.Errorf("%s over gRPC: %+v, %v; want %+v", dialect, named, err, want)
 		}
 	}
 }

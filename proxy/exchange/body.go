@@ -49,7 +49,9 @@ func (x *exchange) takeBody() error {
 		c.counted.wait.until = x.server.Clock.Now().Add(e.Sub(x.server.now()))
 	}
 	c.Body, c.length = &c.counted, x.head.ContentLength
-	x.prepare()
+	if err := x.prepare(); err != nil {
+		return err
+	}
 	c.counted.rate = x.bodyRate()
 	var digests httpsig.Digests
 	signed := x.bodySigned()

@@ -137,6 +137,7 @@ func (x *exchange) finish() {
 	s.live.leave(x)
 	x.admitted.release()
 	x.limited.release()
+	x.scanned.close()
 	x.content.held.Release()
 	s.inFlight.Add(-1)
 	s.Metrics.Observe(&x.record)

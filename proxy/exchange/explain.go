@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"cmp"
 	"net/netip"
 	"strings"
 
@@ -16,14 +15,13 @@ import (
 type Outcome struct {
 	Reason string // one of [Reasons]
 	Status int
-	Text   string // what the caller is told
 	Cause  string // for the operator only
 }
 
 // OutcomeOf returns how an error of a step is answered.
 func OutcomeOf(err error) Outcome {
 	r := asRefusal(err)
-	o := Outcome{Reason: r.reason, Status: outcomes[r.reason].status, Text: cmp.Or(r.text, outcomes[r.reason].text)}
+	o := Outcome{Reason: r.reason, Status: outcomes[r.reason].status}
 	if r.cause != nil {
 		o.Cause = r.cause.Error()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,6 +15,7 @@ import (
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
+	"sallyport/proxy/setting"
 	"sallyport/proxy/upstream"
 )
 
@@ -75,13 +77,17 @@ func (s *scanned) last() named {
 	return s.named
 }
 
+// close ends the scan. Nothing reads the content any more.
+func (s *scanned) close() {
+	if s.scanner != nil {
+		s.scanner.Close()
+	}
+}
+
 // known reports whether the content has named its call.
 func (s *scanned) known() bool { return s.get().by != nil }
 
-var (
-	errEncoded   = errors.New("the model cannot be read: the body has a content coding")
-	errElsewhere = errors.New("the model cannot be read: the body stays with the proxy that asks")
-)
+var errElsewhere = errors.New("the model cannot be read: the body stays with the proxy that asks")
 
 // readAt reads what a request asks of the upstream of a route. target is the path and query that the
 // upstream gets. A fixed answer asks nothing of an upstream, so any request may have it. ask is memory
@@ -97,7 +103,8 @@ func readAt(r *route.Route, h *message.Head, target string, grpc bool, ask *mode
 	return got, err
 }
 
-// interpret reads what the request asks for, and refuses what the upstream's servers do not know. Who may
+// interpret reads what the request asks for, and refuses what the upstream's servers do not know, and
+// content that they would run. Who may
 // do nothing here is refused for that instead, and does not learn which paths there are.
 func (x *exchange) interpret() error {
 	target, err := x.route.Rewriting.Target(x.head)
@@ -112,26 +119,56 @@ func (x *exchange) interpret() error {
 	}
 	x.call = x.reading.Call
 	x.gatherFacts()
-	return nil
+	return x.refuseCode()
 }
 
 // prepare gets the scanner for the content, if the decision needs it. A proxy that asks for a
 // decision shows no content, or content that need not be what it forwards.
-func (x *exchange) prepare() {
+func (x *exchange) prepare() error {
 	if !x.reading.NeedsBody() || x.route.Fixed != nil || !x.route.Policy.AboutModels() && !x.triesCandidate() && !x.limitsNeedModel() {
-		return
+		return nil
 	}
 	switch {
+	case x.reading.GRPC() && x.head.Fields.Count("grpc-encoding") > 1: // servers differ in which they take
+		return because(reasonBadModel, "grpc-encoding stands twice")
 	case x.asker == "" && x.head.ContentLength != 0:
 		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
 			Decide:   x.decideNamed,
 			Early:    x.decideEarly,
-			Encoding: x.head.Fields.Get("grpc-encoding"),
+			Encoding: x.encoding(),
 			Inflate:  x.route.Limits.Inflated,
 		})
 	case x.asker != "" && x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		x.scanned.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}
 	}
+	return nil
+}
+
+// encoding returns the coding of the content, or of a gRPC call's messages. Two lines of it are none that
+// a scanner reads.
+func (x *exchange) encoding() string {
+	name := "content-encoding"
+	if x.reading.GRPC() {
+		name = "grpc-encoding"
+	}
+	if x.head.Fields.Count(name) > 1 {
+		return "several"
+	}
+	return x.head.Fields.Get(name)
+}
+
+// refuseCode refuses content that the upstream's servers would run as a program to read it, unless the
+// route names its type.
+func (x *exchange) refuseCode() error {
+	if x.route.Fixed != nil {
+		return nil
+	}
+	for _, f := range x.head.Fields {
+		if f.Name == "content-type" && model.CarriesCode(f.Value) && !slices.Contains(x.route.CodeTypes, model.MediaType(f.Value)) {
+			return because(reasonCodeInBody, "the Content-Type is one of serialized objects, which run code when they are read: "+setting.Shortened(f.Value, 64))
+		}
+	}
+	return nil
 }
 
 // triesCandidate reports whether the content is read for the candidate rules alone. They must refuse
@@ -216,11 +253,7 @@ func (b *begunBody) Read(p []byte) (int, error) {
 // about models may allow the call.
 func (x *exchange) scan() {
 	s := &x.scanned
-	switch {
-	case s.scanner == nil || s.known(): // known: it was read on its way
-		return
-	case x.head.Fields.Has("content-encoding"):
-		s.fault = &refusal{reason: reasonBadModel, cause: errEncoded}
+	if s.scanner == nil || s.known() { // known: it was read on its way
 		return
 	}
 	err := x.content.held.Each(func(piece []byte) error { _, err := s.scanner.Write(piece); return err })
@@ -228,16 +261,8 @@ func (x *exchange) scan() {
 		err = s.scanner.Check()
 	}
 	if err != nil {
-		s.fault = unclear(err)
+		s.fault = asRefusal(err)
 	}
-}
-
-// unclear returns the refusal for the error of a scanner.
-func unclear(err error) *refusal {
-	if errors.Is(err, model.ErrBody) {
-		return &refusal{reason: reasonBadModel, cause: err}
-	}
-	return asRefusal(err)
 }
 
 // readCall reads again the call that target, as the upstream gets it, describes, and that call with

@@ -50,7 +50,9 @@ const (
 	reasonBadBody        = "bad_body"
 	reasonBadModel       = "bad_model"
 	reasonBadName        = "bad_model_name"
+	reasonUnreadEncoding = "unread_encoding"
 	reasonUnknownCall    = "unknown_call"
+	reasonCodeInBody     = "code_in_body"
 	reasonBodyTimeout    = "body_timeout"
 	reasonRate           = "rate_limited"
 	reasonBusy           = "too_many_in_flight"
@@ -131,6 +133,8 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadBody:        {400, "The request body is malformed."},
 	reasonBadModel:       {400, "The request body does not name a model in one clear way."},
 	reasonBadName:        {400, "The name of the model or version can be read in more than one way."},
+	reasonCodeInBody:     {415, "The type of the request body is one that runs code when it is read."},
+	reasonUnreadEncoding: {415, "The gateway must read the messages of this call, and does not read this grpc-encoding."},
 	reasonUnknownCall:    {404, "The model server has no such path or method."},
 	reasonBadCall:        {400, "The gRPC call is malformed."},
 	reasonUpgradeBody:    {400, "A WebSocket request must have no body."},
@@ -182,8 +186,9 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonReplaced:   {503, "The gateway's configuration was replaced."},
 	reasonShutdown:   {503, "The gateway is stopping."},
 }, map[string]grpcCode{
-	reasonUnserved:    grpcUnimplemented, // other callers get an "unavailable" status
-	reasonMisdirected: grpcUnavailable,   // a retry over a new connection succeeds
+	reasonUnserved:       grpcUnimplemented, // other callers get an "unavailable" status
+	reasonUnreadEncoding: grpcUnimplemented, // clients try again without compression (compression.md of gRPC)
+	reasonMisdirected:    grpcUnavailable,   // a retry over a new connection succeeds
 })
 
 // refusal is the error by which a step ends an exchange.
@@ -192,6 +197,7 @@ type refusal struct {
 	text       string        // replaces the text of the reason; "" keeps that
 	cause      error         // for the audit record only
 	allow      string        // with reasonMethod: the allowed methods
+	accept     string        // with reasonUnreadEncoding: the encodings of messages that are read
 	retryAfter time.Duration // with 429 and 503; zero: not sent
 	quota      limit.Quota   // of the limit that refuses
 	keyID      string        // the key of a verified credential that was refused; "" for none
@@ -241,6 +247,7 @@ func asRefusal(err error) *refusal {
 		misled  *Misdirected
 		denied  *policy.Refusal
 		unread  *model.Unread
+		coding  model.UnreadEncoding
 		upErr   *upstream.Error
 		method  *route.MethodError
 		leg     *seal.UnsignedAnswerError
@@ -260,6 +267,8 @@ func asRefusal(err error) *refusal {
 		return &refusal{reason: reasonMisdirected, cause: misled}
 	case errors.As(err, &unread):
 		return unreadRefusal(unread)
+	case errors.As(err, &coding):
+		return &refusal{reason: reasonUnreadEncoding, accept: coding.Accepted(), cause: err}
 	case errors.Is(err, model.ErrBody):
 		return &refusal{reason: reasonBadModel, cause: err}
 	case errors.As(err, &denied):

@@ -106,6 +106,9 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	if r.allow != "" {
 		h.Fields.Add("allow", r.allow)
 	}
+	if r.accept != "" {
+		h.Fields.Add("grpc-accept-encoding", r.accept)
+	}
 	if r.retryAfter > 0 {
 		h.Fields.Add("retry-after", strconv.FormatInt(int64((r.retryAfter+time.Second-1)/time.Second), 10))
 	}

@@ -32,6 +32,7 @@ func (r *Config) Check(at string, identity map[string]bool, f *setting.Faults) {
 	r.checkLimits(at, f)
 	r.Identity.check(at+".identity", f)
 	r.checkPassed(at, identity, f)
+	r.checkCodeTypes(at, f)
 	r.SecurityHeaders.check(at+".security_headers", f)
 }
 

@@ -82,7 +82,7 @@ type Config struct {
 	// Upstream is a name under upstreams, or a URL.
 	Upstream string `yaml:"upstream"`
 	// Serves says what kind of server the URL in upstream is: raw, flask,
-	// tensorflow, v2, triton, openai or ollama. Default: raw.
+	// tensorflow, v2, triton, torchserve, mlflow, sagemaker, openai or ollama. Default: raw.
 	Serves string `yaml:"serves"`
 	// Callers lists the accepted credentials: issuer/NAME for bearer tokens of that issuer,
 	// key/NAME for signatures by keys of that principal, key for those of all principals,
@@ -97,7 +97,8 @@ type Config struct {
 	// under policies. A deny goes before any allow; what no rule allows is refused.
 	Rules RulesRef `yaml:"rules"`
 	// CandidateRules are rules to try out: a list, or the name of one under policies. What they would
-	// decide is recorded as candidate, and counted; it has no other effect.
+	// decide is recorded as candidate, and counted; it has no other effect. Where they alone are about
+	// models, JSON bodies of a known length are held and read for them, up to integrity.buffer.
 	CandidateRules RulesRef `yaml:"candidate_rules"`
 	// AllowFrom are the addresses from which requests are accepted, checked before authentication.
 	// Default: all.
@@ -130,6 +131,10 @@ type Config struct {
 	// verifies that itself. Default: Remote-User, X-Auth-Request-*, Client-Cert and all others that
 	// the gateway knows are dropped, in any spelling.
 	PassIdentityFields setting.List[string] `yaml:"pass_identity_fields"`
+	// CodeTypes lists media types of serialized objects that the upstream may get, such as
+	// application/x-pickle. A server that reads one runs what its sender wrote. Default: pickle, joblib,
+	// dill, NumPy's, PyTorch's and Java's types are refused.
+	CodeTypes setting.List[string] `yaml:"code_types"`
 	// ForwardAuthorization forwards the caller's Authorization field with its token. The upstream
 	// can then act as the caller anywhere.
 	ForwardAuthorization bool `yaml:"insecure_forward_authorization"`

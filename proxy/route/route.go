@@ -43,6 +43,7 @@ type Route struct {
 	Paths       Paths
 	ToUpstream  Edits
 	Passed      Passed
+	CodeTypes   []string // media types of content that runs code, in lower case, that are sent on
 	ToClient    Edits
 	Fixed       *Fixed       // nil: requests are forwarded
 	CORS        *CORS        // nil: none

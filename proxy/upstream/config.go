@@ -15,7 +15,7 @@ import (
 
 // Config is one entry of `upstreams`.
 type Config struct {
-	// Serves is the dialect of the servers: raw (the default), flask, tensorflow, v2, triton, mlflow,
+	// Serves is the dialect of the servers: raw (the default), flask, tensorflow, v2, triton, torchserve, mlflow,
 	// sagemaker, openai or ollama.
 	Serves string `yaml:"serves"`
 	// Model is the name of the one model that the servers have, so that rules may be about models. For

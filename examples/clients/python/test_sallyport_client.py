@@ -454,24 +454,22 @@ class GRPC(unittest.TestCase):
             got.extend(call("hi", timeout=5))
 
     def test_future(self):
-        call = self.channel.unary_unary("/a.B/C", str.encode, bytes.decode)
-        self.assertEqual(call.future("hi", timeout=5).result(), "<hi>")
+        future = self.channel.unary_unary("/a.B/C", str.encode, bytes.decode).future
+        self.assertEqual(future("hi", timeout=5).result(), "<hi>")
         self.tamper = lambda parts: [b"<ho>"]
-        self.assertIsInstance(call.future("hi", timeout=5).exception(), sp.DigestMismatch)
+        self.assertIsInstance(future("hi", timeout=5).exception(), sp.DigestMismatch)
 
     def test_refused(self):
         call = self.channel.unary_unary("/a.B/C", str.encode, bytes.decode)
         self.channel._auth.key = sp.Key("alice", base64.b64encode(bytes(64)).decode())
         with self.assertRaises(sp.Refused) as caught:
             call("hi", timeout=5)
-        self.assertEqual((caught.exception.code, caught.exception.status), ("unauthenticated", self.grpc.StatusCode.UNAUTHENTICATED))
-        self.assertIn("bad_signature", caught.exception.detail)
+        self.assertEqual((caught.exception.code, caught.exception.detail[:13]), ("unauthenticated", "bad_signature"))
         self.assertIsInstance(call.future("hi", timeout=5).exception(), sp.Refused)
         self.channel._auth.accept_unsigned = True
         with self.assertRaises(self.grpc.RpcError):
             call("hi", timeout=5)
-        with self.assertRaises(TypeError):
-            self.channel.stream_unary("/a.B/C")(iter([b"a"]), timeout=5)
+        self.assertRaises(TypeError, self.channel.stream_unary("/a.B/C"), iter([b"a"]), timeout=5)
 
     def test_aio(self):
         async def calls():
@@ -479,8 +477,7 @@ class GRPC(unittest.TestCase):
             async with sp.SigningAioChannel(aio, sp.SallyportAuth("alice", SECRET), self.authority, scheme="http") as channel:
                 unary = channel.unary_unary("/a.B/C", str.encode, bytes.decode)
                 stream = channel.unary_stream("/a.B/Stream", str.encode, bytes.decode)
-                self.assertEqual(await unary("hi", timeout=5), "<hi>")
-                self.assertEqual([m async for m in stream("hi", timeout=5)], ["<", "hi", ">"])
+                self.assertEqual([await unary("hi", timeout=5), *[m async for m in stream("hi", timeout=5)]], ["<hi>", "<", "hi", ">"])
                 self.tamper = lambda parts: [b"<ho>"]
                 with self.assertRaises(sp.DigestMismatch):
                     await unary("hi", timeout=5)
@@ -489,16 +486,14 @@ class GRPC(unittest.TestCase):
                 channel._auth.key = sp.Key("alice", base64.b64encode(bytes(64)).decode())
                 with self.assertRaises(sp.Refused):
                     await unary("hi", timeout=5)
-                with self.assertRaises(TypeError):
-                    channel.stream_unary("/a.B/C")([b"a"], timeout=5)
 
         asyncio.run(calls())
 
     def test_broken_off(self):
-        """What grpc says by itself needs no signature."""
-        with self.assertRaises(self.grpc.RpcError) as caught:
-            self.channel.unary_unary("/a.B/C", str.encode, bytes.decode)("hi", timeout=0)
-        self.assertEqual(caught.exception.code(), self.grpc.StatusCode.DEADLINE_EXCEEDED)
+        with sp.SigningChannel(self.grpc.insecure_channel("127.0.0.1:1"), self.channel._auth, "127.0.0.1:1") as nobody:
+            with self.assertRaises(self.grpc.RpcError) as caught:
+                nobody.unary_unary("/a.B/C", str.encode, bytes.decode)("hi", timeout=30)
+        self.assertEqual(caught.exception.code(), self.grpc.StatusCode.UNAVAILABLE)
 
 
 if __name__ == "__main__":
