@@ -309,11 +309,16 @@ func named(q *Question, r *route.Route, h *message.Head, reading *model.Reading)
 		return []model.Call{reading.Call.With(n)}, nil
 	}
 	var calls []model.Call
+	encoding := "content-encoding"
+	if reading.GRPC() {
+		encoding = "grpc-encoding"
+	}
 	scanner := reading.Scanner(model.ScanOptions{
 		Decide:   func(n model.Named) error { calls = append(calls, reading.Call.With(n)); return nil },
-		Encoding: h.Fields.Get("grpc-encoding"),
-		Inflate:  r.Limits.Body,
+		Encoding: h.Fields.Get(encoding),
+		Inflate:  r.Limits.Inflated,
 	})
+	defer scanner.Close()
 	body := q.Body
 	if reading.GRPC() {
 		body = bytes.Join([][]byte{binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body}, nil)

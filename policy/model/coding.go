@@ -61,7 +61,7 @@ func (s *codedScanner) Check() error {
 // Close ends a scan that was abandoned within the body.
 func (s *codedScanner) Close() {
 	if s.err == nil {
-		s.end(errFrameClosed)
+		s.end(errClosed)
 	}
 	s.plain.Close()
 }

@@ -178,6 +178,7 @@ func (x *exchange) read(t *testing.T) (Call, []Named, error) {
 	}
 	var named []Named
 	s := got.Scanner(ScanOptions{Decide: func(n Named) error { named = append(named, n); return nil }, Encoding: encoding, Inflate: 1 << 20})
+	defer s.Close()
 	if _, err = s.Write(x.body); err == nil {
 		err = s.Check()
 	}

@@ -11,7 +11,6 @@ const (
 	errFrameNone   bodyError = "the body holds no gRPC message"
 	errFrameSecond bodyError = "the call has a second message, and its method takes one"
 	errFramePlain  bodyError = "a message is compressed, and grpc-encoding does not say how"
-	errFrameClosed bodyError = "the call has ended"
 
 	errEncoding     UnreadEncoding = "the message is compressed in a way that the gateway cannot read; it reads gzip and deflate"
 	errFrameInflate UnreadEncoding = "compressed messages are not accepted here, as the gateway must read them (limits.inflated is 0)"
@@ -71,7 +70,7 @@ func (s *frameScanner) Check() error {
 // Close ends a scan that was abandoned within a message.
 func (s *frameScanner) Close() {
 	if s.err == nil {
-		s.fail(errFrameClosed)
+		s.fail(errClosed)
 	}
 }
 

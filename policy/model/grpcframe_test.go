@@ -224,7 +224,7 @@ func TestFrameScannersThatAreClosedLeaveNothing(t *testing.T) {
 		}
 		scanner.Close()
 		scanner.Close()
-		if _, err := scanner.Write(body[n:]); err != errFrameClosed {
+		if _, err := scanner.Write(body[n:]); err != errClosed {
 			t.Errorf("closed at byte %d, Write: %v", n, err)
 		}
 	}

@@ -15,6 +15,7 @@ const (
 	errCompCut   bodyError = "the compressed message is incomplete"
 	errCompMore  bodyError = "data follows the end of the compressed message; a second gzip member is refused too"
 	errCompCheck bodyError = "the checksum of the compressed message is wrong"
+	errClosed    bodyError = "the scan has ended"
 )
 
 // inflater decompresses gzip (RFC 1952) or deflate, which is zlib (RFC 1950) in gRPC and HTTP, with the

@@ -31,6 +31,7 @@ func scanBody(t testing.TB, dialect, path string, fields message.Fields, o ScanO
 	decided := 0
 	o.Decide = func(n Named) error { named, decided = n, decided+1; return nil }
 	s := got.Scanner(o)
+	defer s.Close()
 	for len(body) > 0 {
 		n := min(size, len(body))
 		if _, err := s.Write(body[:n]); err != nil {

@@ -127,7 +127,6 @@ type protoScanner struct {
 	state protoState
 	value uint64 // varint so far
 	shift uint
-	wire  uint64
 	is    meaning // of the value that is read
 	until uint64  // end of a value that has a length
 

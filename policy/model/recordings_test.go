@@ -105,6 +105,7 @@ func (r recording) read(t testing.TB, d *model.Dialect) (model.Reading, []model.
 		calls = append(calls, got.Call.With(n))
 		return nil
 	}})
+	defer s.Close()
 	if _, err := s.Write(body); err != nil {
 		return got, nil, err
 	}

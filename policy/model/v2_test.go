@@ -281,6 +281,7 @@ func TestRow11VersionsThatDodgeANumberAreTold(t *testing.T) {
 		}
 		var named Named
 		s := got.Scanner(ScanOptions{Decide: func(n Named) error { named = n; return nil }})
+		defer s.Close()
 		if _, err := s.Write(framed(0, message)); err != nil || s.Check() != nil || named != want {
 			t.Errorf("%s over gRPC: %+v, %v; want %+v", dialect, named, err, want)
 		}

@@ -59,6 +59,13 @@ func (s *scanned) set(n named) {
 	s.named = n
 }
 
+// close ends the scan. Nothing reads the content any more.
+func (s *scanned) close() {
+	if s.scanner != nil {
+		s.scanner.Close()
+	}
+}
+
 // refuse notes what the error of a decision was about, and returns the error.
 func (s *scanned) refuse(n named, err error) error {
 	s.mu.Lock()
@@ -75,13 +82,6 @@ func (s *scanned) last() named {
 		return s.refused
 	}
 	return s.named
-}
-
-// close ends the scan. Nothing reads the content any more.
-func (s *scanned) close() {
-	if s.scanner != nil {
-		s.scanner.Close()
-	}
 }
 
 // known reports whether the content has named its call.
