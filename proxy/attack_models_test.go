@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"testing"
@@ -75,6 +76,28 @@ func TestReloadHoldsForTheNextMessageOfAnOpenCall(t *testing.T) {
 			}
 			if acts := s.acted(); len(acts) != c.acts {
 				t.Errorf("the server acted on %q; want %d messages", acts, c.acts)
+			}
+		})
+	}
+}
+
+// A message is decoded by the format that its call declares. One that is not Protocol Buffers could name
+// another model to a server with such a decoder.
+func TestModelOfCallInAnotherFormatIsNotGuessed(t *testing.T) {
+	body := framedText(string(predictRequest([][]byte{modelSpec("open-a", 0)}, 0, 10)))
+	for contentType, want := range map[string]string{
+		"application/grpc": "0", "application/grpc+proto": "0", "Application/GRPC+Proto; x=y": "0",
+		"application/grpc+json": "3", "application/grpc+proto2": "3", "application/grpc+thrift; x=+proto": "3",
+	} {
+		t.Run(contentType, func(t *testing.T) {
+			h, s := buildModels(t)
+			res, err := h.call(context.Background(), predictMethod, bytes.NewReader(body), "Content-Type", contentType)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, status := finish(t, res)
+			if acts := s.acted(); status != want || len(acts) > 0 != (want == "0") {
+				t.Errorf("status %s, the server acted on %q; want status %s", status, acts, want)
 			}
 		})
 	}

@@ -29,10 +29,21 @@ func (r *Reading) FilterList(content []byte, keep func(name string) bool) ([]byt
 		canonical, err := r.Call.Dialect.CanonicalModel(name)
 		return err == nil && canonical != "" && keep(canonical)
 	}
-	if r.GRPC() {
-		return filterIndex(content, named)
+	switch {
+	case !r.GRPC():
+		return filterJSON(content, named)
+	case r.Call.Dialect.name == torchServeName:
+		return filterIndex(content, func(_, text []byte) ([]byte, error) {
+			text, err := filterJSON(text, named)
+			return protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), text), err
+		})
 	}
-	return filterJSON(content, named)
+	return filterIndex(content, func(field, entry []byte) ([]byte, error) {
+		if names := namesIn(entry); len(names) != 1 || !named(names[0]) {
+			return nil, nil
+		}
+		return field, nil
+	})
 }
 
 // filterJSON filters a JSON array of models, or the arrays of models of an object: {"data": [{"id":
@@ -52,7 +63,8 @@ func filterJSON(content []byte, keep func(string) bool) ([]byte, error) {
 	found := false
 	out := []byte{'{'}
 	err := eachMember(value, func(name, raw jsontext.Value, text string) (err error) {
-		if text == "data" || text == "models" {
+		switch text {
+		case "data", "models", "workflows":
 			if found = true; raw.Kind() != '[' {
 				return ErrListing
 			}
@@ -134,7 +146,7 @@ func keepEntry(entry jsontext.Value, keep func(string) bool) bool {
 	named, kept := false, true
 	err := eachMember(entry.Clone(), func(_, value jsontext.Value, text string) error {
 		switch text {
-		case "id", "name", "model", "modelName":
+		case "id", "name", "model", "modelName", "workflowName":
 		default:
 			return nil
 		}
@@ -149,16 +161,17 @@ func keepEntry(entry jsontext.Value, keep func(string) bool) bool {
 	return err == nil && named && kept
 }
 
-// filterIndex filters the RepositoryIndexResponse of Triton and MLServer: models in field 1, each with
-// its name in field 1.
-func filterIndex(content []byte, keep func(string) bool) ([]byte, error) {
+// filterIndex filters what field 1 of messages holds: of the RepositoryIndexResponse of Triton and
+// MLServer models, each with its name in field 1, and of TorchServe's ManagementResponse the JSON that its
+// REST API answers. edit gets a field 1 and its value, and returns the field to send.
+func filterIndex(content []byte, edit func(field, value []byte) ([]byte, error)) ([]byte, error) {
 	var out []byte
 	for len(content) > 0 {
 		if len(content) < 5 || content[0] != 0 || uint64(len(content)-5) < uint64(binary.BigEndian.Uint32(content[1:])) {
 			return nil, ErrListing
 		}
 		size := binary.BigEndian.Uint32(content[1:])
-		message, err := filterModels(content[5:5+size], keep)
+		message, err := filterModels(content[5:5+size], edit)
 		if err != nil {
 			return nil, err
 		}
@@ -168,7 +181,7 @@ func filterIndex(content []byte, keep func(string) bool) ([]byte, error) {
 	return out, nil
 }
 
-func filterModels(message []byte, keep func(string) bool) ([]byte, error) {
+func filterModels(message []byte, edit func(field, value []byte) ([]byte, error)) ([]byte, error) {
 	var out []byte
 	for len(message) > 0 {
 		number, kind, n := protowire.ConsumeTag(message)
@@ -182,9 +195,10 @@ func filterModels(message []byte, keep func(string) bool) ([]byte, error) {
 		field := message[:n+size]
 		message = message[n+size:]
 		if number == 1 {
-			entry, _ := protowire.ConsumeBytes(field[n:])
-			if names := namesIn(entry); len(names) != 1 || !keep(names[0]) {
-				continue
+			value, _ := protowire.ConsumeBytes(field[n:])
+			var err error
+			if field, err = edit(field, value); err != nil {
+				return nil, err
 			}
 		}
 		out = append(out, field...)

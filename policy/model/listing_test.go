@@ -24,6 +24,8 @@ func TestFilterList(t *testing.T) {
 		{"ollama", "GET", "/api/tags", `{"models":[{"name":"Open:latest","model":"open"},{"name":"secret:latest"}]}`, `{"models":[{"name":"Open:latest","model":"open"}]}`},
 		{"ollama", "GET", "/api/ps", `{"models":[{"name":"secret"}]}`, `{"models":[]}`},
 		{"triton", "POST", "/v2/repository/index", `[{"name":"open","version":"1"},{"name":"secret"}]`, `[{"name":"open","version":"1"}]`},
+		{"torchserve", "GET", "/models", `{"nextPageToken":"2","models":[{"modelName":"open","modelUrl":"open.mar"},{"modelName":"secret"}]}`, `{"nextPageToken":"2","models":[{"modelName":"open","modelUrl":"open.mar"}]}`},
+		{"torchserve", "GET", "/workflows", `{"workflows":[{"workflowName":"open","workflowUrl":"open.war"},{"workflowName":"secret"}]}`, `{"workflows":[{"workflowName":"open","workflowUrl":"open.war"}]}`},
 	} {
 		d, _ := ByName(c.dialect)
 		r, err := d.Read(&Request{Method: c.method, Path: c.path})
@@ -73,6 +75,29 @@ func TestFilterIndex(t *testing.T) {
 		framed([]byte{0x0a, 9, 1}):         "error",
 	} {
 		got, err := r.FilterList([]byte(content), func(name string) bool { return strings.HasPrefix(name, "open") })
+		if text := string(got); (err == nil || want != "error") && text != want {
+			t.Errorf("%q becomes %q, %v; want %q", content, text, err, want)
+		}
+	}
+}
+
+// TorchServe's list over gRPC is the text of its list over REST.
+func TestFilterListOfTorchServeCalls(t *testing.T) {
+	framed := func(text string) string {
+		m := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), text)
+		return string(append([]byte{0, 0, 0, 0, byte(len(m))}, m...))
+	}
+	d, _ := ByName("torchserve")
+	r, err := d.Read(&Request{Method: "POST", Path: "/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels", GRPC: true})
+	if err != nil || !r.Lists() {
+		t.Fatal("it lists nothing", err)
+	}
+	for content, want := range map[string]string{
+		framed(`{"models":[{"modelName":"open"},{"modelName":"secret"}]}`): framed(`{"models":[{"modelName":"open"}]}`),
+		framed("secret"): "error",
+		framed(""):       "error",
+	} {
+		got, err := r.FilterList([]byte(content), func(name string) bool { return name == "open" })
 		if text := string(got); (err == nil || want != "error") && text != want {
 			t.Errorf("%q becomes %q, %v; want %q", content, text, err, want)
 		}

@@ -131,6 +131,8 @@ func (x *exchange) prepare() error {
 	switch {
 	case x.reading.GRPC() && x.head.Fields.Count("grpc-encoding") > 1: // servers differ in which they take
 		return because(reasonBadModel, "grpc-encoding stands twice")
+	case x.reading.GRPC() && !message.IsProtobufCall(x.head.Fields.Get("content-type")): // some servers decode it by that
+		return because(reasonBadCall, "the format of the messages is not Protocol Buffers, so the model cannot be read")
 	case x.asker == "" && x.head.ContentLength != 0:
 		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
 			Decide:   x.decideNamed,

@@ -12,3 +12,11 @@ func IsGRPC(contentType string) bool {
 	rest := contentType[len(base):]
 	return rest == "" || rest[0] == '+' || rest[0] == ';'
 }
+
+// IsProtobufCall reports whether a Content-Type of gRPC's says that messages are Protocol Buffers, which
+// is also the default. Servers may have decoders for other formats, such as JSON.
+func IsProtobufCall(contentType string) bool {
+	t, _, _ := strings.Cut(contentType, ";")
+	t = strings.Trim(t, " \t")
+	return strings.EqualFold(t, "application/grpc") || strings.EqualFold(t, "application/grpc+proto")
+}
