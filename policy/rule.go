@@ -162,7 +162,7 @@ func checkModel(d *model.Dialect, pattern string) (problem, cure string) {
 		return "", ""
 	case !d.NamesModels():
 		return "requests to this server do not say which model they ask for",
-			"remove models, or name the server's kind by serves: openai, ollama or tensorflow"
+			"remove models, or name the server's kind by serves, such as openai, ollama or tensorflow"
 	case pattern == "":
 		return "an empty pattern matches no model", "remove it or write a name"
 	case len(pattern) > maxPattern:
@@ -223,5 +223,8 @@ func checkAnyVerb(v string) (problem, cure string) {
 	if near := setting.Nearest(v, append(known, model.Classes()...)); near != "" {
 		return "no request has this verb", "did you mean " + near + "?"
 	}
-	return problem, cure
+	if problem != "not a verb" {
+		problem = "no server has requests of this verb"
+	}
+	return problem, "write a class (inference, metadata, management), a verb such as predict or chat, or for raw and flask servers an HTTP method in lower case"
 }

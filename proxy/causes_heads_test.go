@@ -190,6 +190,6 @@ func refusedModels(t *testing.T) *refusals {
 	r.expect("code_in_body", 415, "the Content-Type is one of serialized objects, which run code when they are read: application/x-pickle",
 		r.do("POST", "/v1/chat/completions", "x", map[string]string{"Authorization": "Bearer " + r.bearer(nil), "Content-Type": "application/x-pickle"}))
 	r.expect("bad_model_name", 400, "…", r.do("GET", "/v1/models/%2Fx", "", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
-	r.expect("unknown_call", 404, "servers of the dialect openai have no such path that the gateway knows", r.do("POST", "/v9/x", "", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
+	r.expect("unknown_call", 404, "the gateway knows no such path of openai servers", r.do("POST", "/v9/x", "", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
 	return r
 }

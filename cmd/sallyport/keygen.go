@@ -71,14 +71,14 @@ default: never.`,
 	}
 	f := c.Flags()
 	f.StringVar(&k.apiKey, "api-key", "", "make an API key of this name instead of a signing key")
-	f.StringVar(&k.partner, "partner", "", "who gets the key (required)")
-	f.StringVar(&k.route, "route", "", "the route that they may call, by its name (required)")
-	f.StringVar(&k.out, "out", "", "the folder to write to; it is made (required)")
+	f.StringVar(&k.partner, "partner", "", "who gets the key (required without --api-key)")
+	f.StringVar(&k.route, "route", "", "the route that they may call, by its name (required without --api-key)")
+	f.StringVar(&k.out, "out", "", "the folder to write to; it is made (required without --api-key)")
 	f.StringVar(&k.url, "url", "", "what they call (default: looked up in the configuration)")
 	configFlag(c, &k.config)
 	f.StringVar(&k.alg, "alg", string(httpsig.HMACSHA256), "hmac-sha256 or ed25519")
 	f.StringVar(&k.id, "id", "", "the id of the key (default: PARTNER-YYYY-MM)")
-	f.IntVar(&k.days, "days", 90, "how long the key is good for")
+	f.IntVar(&k.days, "days", 90, "how long the key is good for; an API key has no end unless this is given")
 	f.IntVar(&k.overlap, "overlap", 0, "with --api-key: for how many more days the old secret counts (default: until its hash is removed)")
 	f.StringVarP(&k.output, "output", "o", "", "table or json (default: table on a terminal, else json)")
 	return c

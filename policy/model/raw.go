@@ -48,5 +48,5 @@ func checkMethod(verb string) (problem, cure string) {
 	if !message.ValidName(verb) || verb != strings.ToLower(verb) {
 		return "not a verb", `want "*" or an HTTP method in lower case such as post`
 	}
-	return "no request has this verb: verbs are the HTTP methods", `write "*", or methods in lower case such as get and post`
+	return "no request has this verb: verbs are the HTTP methods", `write "*", or methods in lower case such as get and post; for verbs such as predict or chat, name the server's kind by serves: tensorflow or openai`
 }

@@ -145,7 +145,7 @@ const (
 )
 
 func unknownPath(dialect string, r *Request) error {
-	return &Unread{Reason: UnknownCall, Cause: "servers of the dialect " + dialect + " have no such " + kindOf(r) + " that the gateway knows"}
+	return &Unread{Reason: UnknownCall, Cause: "the gateway knows no such " + kindOf(r) + " of " + dialect + " servers"}
 }
 
 func kindOf(r *Request) string {

@@ -205,7 +205,7 @@ func checkScope(path string, s *limit.Scope, d *model.Dialect, f *setting.Faults
 		}
 	}
 	if s.NeedsModel() && !d.NamesModels() {
-		f.Add(path, "", "requests to this server do not say which model they ask for", "remove model and models, or name the server's kind by serves: openai, ollama or tensorflow")
+		f.Add(path, "", "requests to this server do not say which model they ask for", "remove model and models, or name the server's kind by serves, such as openai, ollama or tensorflow")
 		return
 	}
 	for i, m := range s.Models {
