@@ -181,8 +181,12 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 		return policy.Untold, nil
 	}
 	g := r.Policy.Guess(&caller, call, facts)
-	if d.Rule = g.Rule; g.Outcome == policy.Untold {
+	d.Rule = g.Rule
+	switch {
+	case g.Outcome == policy.Untold:
 		d.Why = "not in the record: " + strings.Join(g.Missing, ", ")
+	case g.Outcome == policy.Refused && g.Rule == "":
+		d.Why = "no rule allows it"
 	}
 	return g.Outcome, nil
 }

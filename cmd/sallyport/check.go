@@ -47,9 +47,9 @@ all these checks. The command does not use the network.
 
 --against reads an audit log instead, and says which requests that were allowed then
 would now be refused by the configuration, and the reverse: by caller, model, verb and
-rule. Where RULE and WHY are empty, no rule allows the request. candidate_rules are not
-compared. Claims, and headers that conditions ask for, are not in the log; requests whose
-decision depends on them are listed apart. The exit status is 0 whatever differs.`,
+rule. It does not compare candidate_rules. Claims, and headers that conditions ask for,
+are not in the log; requests whose decision depends on them are listed apart. The exit
+status is 0 whatever differs.`,
 		Example: `  sallyport check
   sallyport check --offline -c deploy/gateway.yaml
   sallyport check | jq '.routes[].callers'

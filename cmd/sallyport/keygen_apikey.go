@@ -152,7 +152,7 @@ func (a *apiKeygen) lines(m *madeAPIKey, old proxy.APIKeyConfig) {
 
 // text returns the key and the next steps, for people.
 func (m *madeAPIKey) text() string {
-	text := "API key " + m.Name + ", which nobody can show again. Give it to its user alone:\n\n    " + m.Key + "\n\n"
+	text := "API key " + m.Name + ". It is shown only now. Give it to its user alone:\n\n    " + m.Key + "\n\n"
 	switch {
 	case m.Replaces == "":
 		where := "Add to gateway.yaml"

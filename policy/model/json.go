@@ -17,7 +17,7 @@ const (
 	errNoModel     bodyError = "the body does not name a model"
 	errTwoModels   bodyError = "the body names the model more than once"
 	errModelKind   bodyError = "the model in the body is not a string"
-	errModelName   bodyError = "the model in the body is not a valid name"
+	errModelName   bodyError = "the name of the model is not valid"
 	errModelPath   bodyError = "the model in the body has an empty segment, or one that is . or .., so that servers could read another name"
 	errNotJSONType bodyError = "the Content-Type of the body is not application/json"
 	errNotObject   bodyError = "the body is not a JSON object"

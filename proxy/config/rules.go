@@ -46,9 +46,14 @@ func (c *Config) checkRulesOf(r *route.Config, at string, ref *route.RulesRef, f
 		f.Add(at, ref.Policy, "there is no such policy", cureName("policies", ref.Policy, slices.Sorted(maps.Keys(c.Policies))))
 	}
 	for i := range rules {
+		before := len(*f)
 		rules[i].CheckServed(setting.Index(at, i), d, shared, f)
 		if !shared { // other routes may be meant by what cannot hold here
 			c.checkRuleOnRoute(r, setting.Index(at, i), &rules[i], f)
+			continue
+		}
+		for j := before; j < len(*f); j++ { // the fault has the route's line; the rule stands elsewhere
+			(*f)[j].Problem = "in " + setting.Index("policies."+ref.Policy, i) + ", " + (*f)[j].Problem
 		}
 	}
 }

@@ -357,7 +357,7 @@ func (r *issued) text(i *issuing, table func([][]string) string) string {
 			r.Caller, strings.Replace(r.Caller, "/", ":", 1))
 	}
 	if r.Password != "" {
-		text += fmt.Sprintf("\nThe password of %s, which nobody can show again:\n\n    %s\n", i.pkcs12, r.Password)
+		text += fmt.Sprintf("\nThe password of %s. It is shown only now:\n\n    %s\n", i.pkcs12, r.Password)
 	}
 	return text
 }
