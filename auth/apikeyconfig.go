@@ -226,6 +226,17 @@ func ReadAPIKeys(inline map[string]APIKeyConfig, file setting.Path) (*APIKeys, e
 // must not modify them.
 func (t *APIKeys) Limits() map[string]APIKeyLimits { return t.limits }
 
+// GroupsOf returns the groups of the keys that prove a principal, by its name without "apikey:".
+func (t *APIKeys) GroupsOf(name string) (groups []string) {
+	for _, k := range t.byHash {
+		if k.principal.Name == name {
+			groups = append(groups, k.principal.Groups...)
+		}
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups)
+}
+
 // FileEnd returns the key of the file whose secret ends next after now, and how many end within
 // the given time after it, itself included. ok is false if none ends.
 func (t *APIKeys) FileEnd(now time.Time, within time.Duration) (name string, at time.Time, count int, ok bool) {

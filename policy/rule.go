@@ -119,8 +119,10 @@ func (r *Rule) CheckServed(path string, d *model.Dialect, shared bool, f *settin
 	if len(r.Models) == 0 && d.NamesModels() {
 		f.Add(path+".models", "", "the rule does not say which models it is about", `write models: "*" for all, or patterns such as [half_plus_two, "team-*"]`)
 	}
-	if problem, cure := r.checkVersioned(d); problem != "" {
-		f.Add(path+".versions", "", problem, cure)
+	for i, v := range r.Versions {
+		if problem, cure := d.CheckVersion(string(v)); problem != "" {
+			f.Add(path+".versions["+strconv.Itoa(i)+"]", string(v), problem, cure)
+		}
 	}
 }
 
@@ -140,19 +142,11 @@ func (r *Rule) sound(d *model.Dialect) error {
 		if problem, _ := checkVersion(string(v)); problem != "" {
 			return fmt.Errorf("%q: %s", v, problem)
 		}
-	}
-	if problem, _ := r.checkVersioned(d); problem != "" {
-		return errors.New(problem)
+		if problem, _ := d.CheckVersion(string(v)); problem != "" {
+			return fmt.Errorf("%q: %s", v, problem)
+		}
 	}
 	return r.shape()
-}
-
-// checkVersioned checks that requests to servers of the dialect name versions, if the rule does.
-func (r *Rule) checkVersioned(d *model.Dialect) (problem, cure string) {
-	if len(r.Versions) == 0 || d.HasVersions() {
-		return "", ""
-	}
-	return "requests to " + d.Name() + " servers name no version of a model", "remove versions"
 }
 
 // checkModel checks one pattern of models.

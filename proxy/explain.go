@@ -67,11 +67,12 @@ type Decision struct {
 // Explainer says what the gateway decides on requests, with the code by which it decides. It needs
 // neither secrets nor a network, and verifies no credential.
 type Explainer struct {
-	config *Config
-	routes route.Table
-	guard  route.Guard
-	index  map[*route.Route]int // of config.Routes
-	alias  map[string]string
+	config  *Config
+	routes  route.Table
+	guard   route.Guard
+	index   map[*route.Route]int // of config.Routes
+	alias   map[string]string
+	apiKeys *auth.APIKeys // nil if their file cannot be read
 }
 
 // NewExplainer returns an explainer for a checked configuration.
@@ -92,11 +93,13 @@ func NewExplainer(cfg *Config) (*Explainer, error) {
 		}
 	}
 	x.guard = route.NewGuard(own, covered, cfg.TokenFields())
+	// Who asks may not be allowed to read the file of keys. Then groups must be told.
+	x.apiKeys, _ = auth.ReadAPIKeys(cfg.APIKeys, cfg.APIKeyFile)
 	return x, nil
 }
 
 // Caller returns the caller of a qualified name, such as issuer/corp:alice, with these scopes, groups and
-// claims. The error says what is wrong with the name.
+// claims. An API key has its groups of the configuration too. The error says what is wrong with the name.
 func (x *Explainer) Caller(name string, scopes, groups []string, claims map[string][]string) (identity.Principal, error) {
 	if problem, cure := x.config.CheckCaller(name); problem != "" {
 		return identity.Principal{}, fmt.Errorf("%q: %s; %s", name, problem, cure)
@@ -106,6 +109,9 @@ func (x *Explainer) Caller(name string, scopes, groups []string, claims map[stri
 	}
 	source, subject, _ := strings.Cut(name, ":")
 	p := identity.Principal{Source: source, Name: subject, Alias: x.alias[name], Scopes: scopes, Groups: groups}
+	if source == "apikey" && x.apiKeys != nil {
+		p.Groups = append(x.apiKeys.GroupsOf(subject), groups...)
+	}
 	if strings.HasPrefix(source, "issuer/") {
 		p.Claim = func(path string) []string { return claims[path] }
 	}

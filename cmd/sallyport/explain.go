@@ -27,16 +27,17 @@ The decision is made by the gateway's own code from the configuration alone, off
 no credential is verified, and no rate or signature is checked. Conditions (when) see
 TLS 1.3, the address of --from and the fields of --header.
 
---as names the caller as audit records do. Give its groups, scopes and claims as well,
-with --group, --scope and --claim: the groups of an API key in gateway.yaml are not
-looked up. Or take the caller from a token, which is read and not verified. If the body names the model, --data gives
-the body (for --grpc the message, without frame), or --model what it names.
+--as names the caller as audit records do. An API key has its groups of the
+configuration, if their file can be read. Give other groups, scopes and claims with
+--group, --scope and --claim. Or take the caller from a token, which is read and not
+verified. If the body names the model, --data gives the body (for --grpc the message,
+without frame), or --model what it names.
 
 The exit status is 0 if the request is allowed, 1 if it is refused, and 2 if the
 question cannot be answered. The answer is a table on a terminal, JSON on a pipe.`,
 		Example: `  sallyport explain --as issuer/corp:alice --scope models.predict POST https://models.example.com/v1/models/m:predict
   sallyport explain --token-file token --grpc /tensorflow.serving.PredictionService/Predict --model m --version 3
-  sallyport explain --as apikey:notebook --group ml-team GET https://models.example.com/v1/models/m
+  sallyport explain --as apikey:notebook GET https://models.example.com/v1/models/m
   sallyport explain --as key:batch --data body.json POST https://models.example.com/v1/chat/completions -o table`,
 		Args: func(_ *cobra.Command, args []string) error { return e.take(args) },
 		RunE: func(c *cobra.Command, _ []string) error { return e.run(c.OutOrStdout()) },

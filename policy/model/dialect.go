@@ -21,6 +21,7 @@ type Dialect struct {
 	actsOnWhole bool
 	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
+	versions    versionKind
 	lists       bool     // FilterList knows how the servers list their models
 	drops       []string // see Dropped
 	head, idle  time.Duration
@@ -81,13 +82,39 @@ func (d *Dialect) NamesModels() bool { return d.namesModels }
 
 // HasVersions reports whether requests to these servers may name a version of the model, so that rules
 // may be about versions.
-func (d *Dialect) HasVersions() bool {
-	switch d.name {
-	case "tensorflow", "v2", "triton", "torchserve":
-		return d.namesModels
+func (d *Dialect) HasVersions() bool { return d.versions != noVersions }
+
+// CheckVersion checks a version of a rule: one that a server writes, Label and a pattern of labels, or
+// Latest. If no request to these servers can have it, it returns the problem and what to write instead;
+// otherwise both are "".
+func (d *Dialect) CheckVersion(version string) (problem, cure string) {
+	labelled := strings.HasPrefix(version, Label)
+	switch {
+	case d.versions == noVersions:
+		return "requests to " + d.name + " servers name no version of a model", "remove versions"
+	case version == Latest || labelled && d.versions == numbersAndLabels:
+		return "", ""
+	case labelled:
+		return d.name + " servers have no labels of versions", "write the version, such as 3, or latest"
+	case d.versions == words || strings.Trim(version, "0123456789") == "":
+		return "", ""
 	}
-	return false
+	cure = "write a number such as 3, or latest"
+	if d.versions == numbersAndLabels {
+		cure = `write a number such as 3, "label:` + version + `" if it is a label, or latest`
+	}
+	return "versions of " + d.name + " servers are numbers", cure
 }
+
+// versionKind says which versions requests to servers may name.
+type versionKind uint8
+
+const (
+	noVersions versionKind = iota
+	words                  // any
+	numbers                // in digits
+	numbersAndLabels
+)
 
 // CanonicalModel returns the canonical form of a model's name, which [Call.Model] has, or
 // of a pattern in which stars stand for parts of a name. It returns an error for what no

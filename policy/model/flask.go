@@ -22,6 +22,9 @@ func newFlask(name string, calls []call) *Dialect {
 	}
 	for i := range calls {
 		d.namesModels = d.namesModels || calls[i].names()
+		if slices.Contains(calls[i].segments, versionSegment) {
+			d.versions = words
+		}
 		if !slices.Contains(d.verbs, calls[i].verb) {
 			d.verbs = append(d.verbs, calls[i].verb)
 		}

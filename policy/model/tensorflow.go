@@ -10,7 +10,7 @@ import (
 // its handler once the whole body has arrived.
 func tensorFlow() *Dialect {
 	return &Dialect{
-		name: "tensorflow", rest: readTensorFlow, calls: tensorFlowCalls(), refusal: errorText, namesModels: true, actsOnWhole: true,
+		name: "tensorflow", rest: readTensorFlow, calls: tensorFlowCalls(), refusal: errorText, namesModels: true, versions: numbersAndLabels, actsOnWhole: true,
 		verbs: []string{"predict", "classify", "regress", "multi_inference", "metadata", "status", "health", "metrics", "reload", "session", "profile", "reflection"},
 		drops: steering[:],
 	}

@@ -11,7 +11,7 @@ const tritonName = "triton"
 // are the operator's too, so no list here can have them.
 func triton() *Dialect {
 	return &Dialect{
-		name: tritonName, rest: readTriton, calls: tritonCalls(), lists: true, refusal: errorText, namesModels: true, actsOnWhole: true,
+		name: tritonName, rest: readTriton, calls: tritonCalls(), lists: true, refusal: errorText, namesModels: true, versions: numbers, actsOnWhole: true,
 		verbs: []string{"predict", "generate", "metadata", "status", "list", "config", "stats", "health", "metrics",
 			"load", "unload", "shared_memory", "trace", "logging", "reflection"},
 		drops: append([]string{"x-vertex-ai-triton-redirect", "triton-grpc-protocol-*"}, steering[:]...),

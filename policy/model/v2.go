@@ -12,7 +12,7 @@ const v2Name = "v2"
 // slash ends the name of a model.
 func v2() *Dialect {
 	return &Dialect{
-		name: v2Name, rest: readV2, calls: v2Calls(), lists: true, refusal: errorText, namesModels: true,
+		name: v2Name, rest: readV2, calls: v2Calls(), lists: true, refusal: errorText, namesModels: true, versions: words,
 		verbs: []string{"predict", "explain", "generate", "metadata", "status", "list", "health", "metrics", "docs", "load", "unload", "reflection"},
 		drops: append([]string{"seldon-model", "seldon-internal-model", "mm-model-id*", "mm-vmodel-id*"}, steering[:]...),
 	}
