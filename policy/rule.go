@@ -201,7 +201,7 @@ func checkAnyVerb(v string) (problem, cure string) {
 	if v == every {
 		return "", ""
 	}
-	problem, cure = model.Raw().CheckVerb(v)
+	problem, _ = model.Raw().CheckVerb(v)
 	if problem == "" {
 		return "", ""
 	}
