@@ -80,7 +80,7 @@ var openAIEndpoints = [...]endpoint{
 	{"POST", "/images/variations", "image", false, scanOpenAIForm},
 
 	{"GET", "/models", "list", true, nil},
-	{"GET", "/props", "config", true, nil},
+	{"GET", "/props", "control", true, nil},
 	{"GET", "/server_info", "config", true, nil},
 	{"GET", "/tokenizer_info", "config", true, nil},
 	{"GET", "/load", "stats", true, nil},

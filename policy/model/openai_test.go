@@ -49,8 +49,8 @@ var openAIRows = []row{
 	{"GET", "/version", "version server -"},
 	{"GET", "/metrics", "metrics server -"},
 	{"GET", "/metrics?model=half", "metrics half -"},
-	{"GET", "/props?model=meta%2Fhalf&autoload=true", "config meta/half -"},
-	{"GET", "/props", "config server -"},
+	{"GET", "/props?model=meta%2Fhalf&autoload=true", "control meta/half -"},
+	{"GET", "/props", "control server -"},
 	{"GET", "/load", "stats server -"},
 	{"GET", "/openapi.json", "docs server -"},
 
