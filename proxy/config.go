@@ -1,8 +1,11 @@
 package proxy
 
 import (
+	"errors"
+
 	"sallyport/auth"
 	"sallyport/proxy/config"
+	"sallyport/proxy/explain"
 )
 
 // Config is the whole gateway.yaml. [LoadConfig] returns a checked one, which must not be modified.
@@ -26,3 +29,22 @@ func LoadConfig(path string) (*Config, error) { return config.Load(path) }
 
 // ParseConfig is [LoadConfig] for a text without includes; see [config.Parse].
 func ParseConfig(name string, text []byte) (*Config, error) { return config.Parse(name, text) }
+
+// Explainer says what the gateway decides on requests.
+type Explainer = explain.Explainer
+
+// Question is a request about which an [Explainer] is asked.
+type Question = explain.Question
+
+// Decision is what the gateway decides on a [Question].
+type Decision = explain.Decision
+
+// Difference is a kind of requests on which two configurations decide differently.
+type Difference = explain.Difference
+
+// NewExplainer returns an explainer for a checked configuration; see [explain.New].
+func NewExplainer(cfg *Config) (*Explainer, error) { return explain.New(cfg) }
+
+// DependsOnBody reports whether an error of an [Explainer] means that the decision depends on the body,
+// which the question does not have.
+func DependsOnBody(err error) bool { return errors.Is(err, explain.ErrUntold) }

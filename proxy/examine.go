@@ -132,7 +132,7 @@ func (x *Examination) Judge(ctx context.Context, credential, at string) ([]Verdi
 		if chain.Anonymous() && at == "" {
 			continue
 		}
-		rules, _, err := newPolicies(x.config, c)
+		rules, _, err := x.config.PoliciesOf(c)
 		if err != nil {
 			return nil, fmt.Errorf("route %s: %w", c.Name, err)
 		}

@@ -219,7 +219,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := decidingRoute(cfg, c)
+	r, err := cfg.DecidingRoute(c)
 	if err != nil {
 		return nil, err
 	}
@@ -250,50 +250,6 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	servers, bound := s.auth.AuthorizationServers(c.Callers.Names())
 	r.Resource = route.NewResource(c.Path, servers, scopesOf(cfg.RulesOf(c)), bound)
 	return r, nil
-}
-
-// decidingRoute builds the part of a route that decides on a request once its caller is known. It needs
-// no file beside the configuration.
-func decidingRoute(cfg *Config, c *route.Config) (*route.Route, error) {
-	r := &route.Route{
-		Name:      c.Name,
-		Methods:   slices.Clone(c.Methods),
-		Dialect:   cfg.DialectOf(c),
-		Access:    route.NewAccess(c),
-		Paths:     route.NewPaths(&c.Paths, cfg.DialectOf(c)),
-		Fixed:     route.NewFixed(c.Respond),
-		WebSocket: c.Websocket,
-		CodeTypes: c.CodeTypes,
-		Limits:    route.Limits{Body: c.Limits.BodyBytes(), Inflated: c.Limits.Inflated.Or(64 << 20)},
-	}
-	var err error
-	if r.Rewriting, err = route.NewRewriting(c); err != nil {
-		return nil, err
-	}
-	r.Policy, r.Candidate, err = newPolicies(cfg, c)
-	return r, err
-}
-
-// newPolicies returns the rules of a route, and its candidate rules; nil if it has none.
-func newPolicies(cfg *Config, c *route.Config) (rules, candidate *policy.Policy, err error) {
-	all := cfg.RulesOf(c)
-	if c.Respond != nil && len(all) == 0 {
-		all = route.EveryoneAllowed()
-	}
-	d := cfg.DialectOf(c)
-	if rules, err = policy.New(d, placeOf("rules", &c.Rules), all); err != nil || c.CandidateRules.IsZero() {
-		return rules, nil, err
-	}
-	candidate, err = policy.New(d, placeOf("candidate_rules", &c.CandidateRules), cfg.CandidateRulesOf(c))
-	return rules, candidate, err
-}
-
-// placeOf returns the place of rules in the configuration, as causes and records name it.
-func placeOf(key string, ref *route.RulesRef) string {
-	if ref.Policy != "" {
-		return "policies." + ref.Policy
-	}
-	return key
 }
 
 // scopesOf returns the scopes that rules mention to allow something.

@@ -105,7 +105,7 @@ func (e *explainCommand) run(w io.Writer) error {
 		return usageError{err}
 	}
 	d, err := x.Explain(q)
-	if errors.Is(err, proxy.ErrUntold) {
+	if proxy.DependsOnBody(err) {
 		err = fmt.Errorf("%w: give it with --data FILE, or name the model with --model", err)
 	}
 	if err != nil {

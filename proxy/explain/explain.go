@@ -1,4 +1,6 @@
-package proxy
+// Package explain says what the gateway decides on a request, and what a configuration would decide on
+// the requests of an audit log, by the code that decides in the gateway.
+package explain
 
 import (
 	"bytes"
@@ -14,6 +16,7 @@ import (
 	"sallyport/auth/identity"
 	"sallyport/policy"
 	"sallyport/policy/model"
+	"sallyport/proxy/config"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -67,7 +70,7 @@ type Decision struct {
 // Explainer says what the gateway decides on requests, with the code by which it decides. It needs
 // neither secrets nor a network, and verifies no credential.
 type Explainer struct {
-	config  *Config
+	config  *config.Config
 	routes  route.Table
 	guard   route.Guard
 	index   map[*route.Route]int // of config.Routes
@@ -75,13 +78,13 @@ type Explainer struct {
 	apiKeys *auth.APIKeys // nil if their file cannot be read
 }
 
-// NewExplainer returns an explainer for a checked configuration.
-func NewExplainer(cfg *Config) (*Explainer, error) {
+// New returns an explainer for a checked configuration.
+func New(cfg *config.Config) (*Explainer, error) {
 	x := &Explainer{config: cfg, index: map[*route.Route]int{}, alias: cfg.Aliases()}
 	var own, covered []string
 	for i := range cfg.Routes {
 		c := &cfg.Routes[i]
-		r, err := decidingRoute(cfg, c)
+		r, err := cfg.DecidingRoute(c)
 		if err != nil {
 			return nil, fmt.Errorf("route %s: %w", c.Name, err)
 		}
