@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -35,7 +36,21 @@ type benchStream struct {
 	life        wire.Life
 }
 
+// benchBody is content that has arrived, as far as a window of HTTP/2 holds it.
 type benchBody struct{ bytes.Reader }
+
+func (b *benchBody) Arrived() (n int, whole bool) {
+	n = min(b.Len(), 64<<10)
+	return n, n == b.Len()
+}
+
+// Read returns io.EOF with the last bytes, as engines do.
+func (b *benchBody) Read(p []byte) (n int, err error) {
+	if n, err = b.Reader.Read(p); err == nil && b.Len() == 0 {
+		err = io.EOF
+	}
+	return n, err
+}
 
 func (*benchBody) Trailers() message.Fields { return nil }
 
