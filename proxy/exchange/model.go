@@ -135,10 +135,11 @@ func (x *exchange) prepare() error {
 		return because(reasonBadCall, "the format of the messages is not Protocol Buffers, so the model cannot be read")
 	case x.asker == "" && x.head.ContentLength != 0:
 		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
-			Decide:   x.decideNamed,
-			Early:    x.decideEarly,
+			Decide:   x.callbacks.decideNamed,
+			Early:    x.callbacks.decideEarly,
 			Encoding: x.encoding(),
 			Inflate:  x.route.Limits.Inflated,
+			Memory:   &x.scanning,
 		})
 	case x.asker != "" && x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		x.scanned.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}

@@ -42,6 +42,14 @@ func NewVerified(body message.Body, inspectors ...Inspector) *Verified {
 	return &Verified{Body: body, inspectors: inspectors}
 }
 
+// Renew makes b what NewVerified returns, in the memory of b. Nobody may use b meanwhile. With
+// a nil body b keeps nothing of its content, and must not be read.
+func (b *Verified) Renew(body message.Body, inspectors ...Inspector) {
+	clear(b.inspectors)
+	b.Body, b.inspectors = body, append(b.inspectors[:0], inspectors...)
+	b.right.Store(false)
+}
+
 // Right reports whether the content has ended and was accepted.
 func (b *Verified) Right() bool { return b.right.Load() }
 
