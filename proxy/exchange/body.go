@@ -279,12 +279,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 }
 
 // Arrived implements [message.Arrived].
-func (b *countedBody) Arrived() (n int, whole bool) {
-	if src, ok := b.src.(message.Arrived); ok {
-		return src.Arrived()
-	}
-	return 0, false
-}
+func (b *countedBody) Arrived() (n int, whole bool) { return message.ArrivedOf(b.src) }
 
 // Coming implements [message.Coming].
 func (b *countedBody) Coming() bool {

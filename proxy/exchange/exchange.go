@@ -61,11 +61,12 @@ type facts struct {
 	sending idleDeadline // of the answer
 
 	dropped   dropped
-	grpc      bool     // the request is a gRPC call: refusals are gRPC statuses
-	asker     string   // the dialect of a proxy that asks for a decision; "" for other requests
-	responded bool     // the final head has been sent: refuse can only abort the answer
-	whole     bool     // the answer is complete, though its end may still be held back
-	kept      net.Conn // a tunnel's connection to the client, closed after the record is written; nil if none
+	grpc      bool        // the request is a gRPC call: refusals are gRPC statuses
+	asker     string      // the dialect of a proxy that asks for a decision; "" for other requests
+	responded bool        // the final head has been sent: refuse can only abort the answer
+	whole     bool        // the answer is complete, though its end may still be held back
+	ending    *time.Timer // see endWithCredential; nil: none
+	kept      net.Conn    // a tunnel's connection to the client, closed after the record is written; nil if none
 	listed    listed
 }
 

@@ -53,6 +53,9 @@ func (b *Verified) Renew(body message.Body, inspectors ...Inspector) {
 // Right reports whether the content has ended and was accepted.
 func (b *Verified) Right() bool { return b.right.Load() }
 
+// Arrived implements [message.Arrived]. An inspector may still refuse what has arrived.
+func (b *Verified) Arrived() (n int, whole bool) { return message.ArrivedOf(b.Body) }
+
 func (b *Verified) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
 	for _, i := range b.inspectors {
