@@ -50,6 +50,7 @@ type facts struct {
 	proof       auth.Proof
 	caller      identity.Principal
 	reading     model.Reading // of the head
+	interpreted form          // what it was read from
 	call        model.Call
 	content     content
 	scanned     scanned

@@ -18,8 +18,8 @@ import (
 // is enough, because the end of the body is withheld.
 func (x *exchange) forward(v verdict) error {
 	target := x.reading.Target()
-	head, call, err := x.readCall(target)
-	if err != nil || !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(head)) {
+	head, call, ok := x.forwardable()
+	if !ok || !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(head)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	if err := x.route.Credential.Ready(x.life); err != nil {
