@@ -72,6 +72,7 @@ func (k *call) begin(c *Client, r *wire.Request) {
 	k.c, k.method, k.inform = c, r.Method, r.Inform != nil
 	k.idle, k.limit = cmp.Or(r.Pause, r.Idle), r.Limit
 	k.lacking = -1
+	k.inbox.parts = k.inbox.one[:0]
 	k.readable.L, k.writable.L = &c.mu, &c.mu
 }
 
