@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
@@ -58,9 +59,11 @@ func (x *exchange) admitByLimits() error {
 	if x.reading.NeedsBody() {
 		stages, head = limit.Early, limit.Head
 	} else if x.route.Limits.Count() {
-		if _, denied = x.route.Policy.Decide(&x.caller, x.call, x.about); denied != nil {
+		var grant policy.Grant
+		if grant, denied = x.route.Policy.Decide(&x.caller, x.call, x.about); denied != nil {
 			stages, head = limit.Early, limit.Early
 		}
+		x.scanned.grantFor(named{}, grant)
 	}
 	asked := x.factsFor(x.call)
 	own := x.snapshot.Own[x.proof.Limited]

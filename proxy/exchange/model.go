@@ -29,7 +29,7 @@ type scanned struct {
 
 	mu      sync.Mutex // guards the fields below: an upload and a reload run beside the exchange
 	named   named
-	grant   policy.Grant // for the call of named, if it was decided while the content was read
+	grant   policy.Grant // for the call of named, or of the head if nothing is named, if it has been decided
 	refused named        // what a message names that was refused
 }
 
@@ -56,14 +56,14 @@ func (s *scanned) get() named {
 
 func (s *scanned) set(n named) { s.grantFor(n, policy.Grant{}) }
 
-// grantFor is set for a call that was granted while the content was read.
+// grantFor is set for a call that was granted before authorize decides.
 func (s *scanned) grantFor(n named, g policy.Grant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.named, s.grant = n, g
 }
 
-// granted returns what the content has named, and the grant for it, if there is one.
+// granted returns what the content has named, and the grant for that call, if there is one.
 func (s *scanned) granted() (named, policy.Grant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
