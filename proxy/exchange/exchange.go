@@ -63,7 +63,8 @@ type facts struct {
 	dropped   dropped
 	grpc      bool     // the request is a gRPC call: refusals are gRPC statuses
 	asker     string   // the dialect of a proxy that asks for a decision; "" for other requests
-	responded bool     // the final head has been sent: refuse can only abort the answer
+	responded bool     // the final head has been sent: refuse can only cut the answer
+	open      openCall // the answer to a gRPC call, once responded
 	whole     bool     // the answer is complete, though its end may still be held back
 	kept      net.Conn // a tunnel's connection to the client, closed after the record is written; nil if none
 	listed    listed
@@ -126,6 +127,7 @@ func (x *exchange) elapsed() time.Duration {
 func (x *exchange) finish() {
 	if p := recover(); p != nil {
 		x.server.Log.Error("panic in an exchange", "request_id", x.record.RequestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		x.open = openCall{} // its state is unknown
 		x.refuse(&refusal{reason: reasonInternal, cause: fmt.Errorf("panic: %v", p)})
 	}
 	s, snapshot := x.server, x.snapshot

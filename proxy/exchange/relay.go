@@ -55,6 +55,12 @@ func (x *exchange) relay(answer *upstream.Response) error {
 		return err
 	}
 	var tail *seal.Tail
+	if form == seal.FormTrailer || form == seal.FormInline {
+		tail = seal.NewTail(x.stream)
+	}
+	if x.grpc && streams {
+		x.noteOpen(h, form, tail)
+	}
 	switch {
 	case compressed != nil:
 		if err = x.pump(answer.Body, length, compressed); err == nil {
@@ -62,8 +68,7 @@ func (x *exchange) relay(answer *upstream.Response) error {
 				err = errClientGone(gerr)
 			}
 		}
-	case form == seal.FormTrailer || form == seal.FormInline:
-		tail = seal.NewTail(x.stream)
+	case tail != nil:
 		err = x.pump(answer.Body, length, tail)
 	case hasBody:
 		err = x.pump(answer.Body, length, x.stream)
@@ -137,7 +142,7 @@ func (x *exchange) send(p []byte) error {
 	return nil
 }
 
-// sendHead sends the head of an upstream's answer. After it, a fault can only abort the answer;
+// sendHead sends the head of an upstream's answer. After it, a fault can only cut the answer;
 // x.sending limits the rest.
 func (x *exchange) sendHead(h *message.Response, trailers bool) error {
 	x.responded = true
