@@ -61,12 +61,13 @@ type facts struct {
 	sending idleDeadline // of the answer
 
 	dropped   dropped
-	grpc      bool     // the request is a gRPC call: refusals are gRPC statuses
-	asker     string   // the dialect of a proxy that asks for a decision; "" for other requests
-	responded bool     // the final head has been sent: refuse can only cut the answer
-	open      openCall // the answer to a gRPC call, once responded
-	whole     bool     // the answer is complete, though its end may still be held back
-	kept      net.Conn // a tunnel's connection to the client, closed after the record is written; nil if none
+	grpc      bool                 // the request is a gRPC call: refusals are gRPC statuses
+	asker     string               // the dialect of a proxy that asks for a decision; "" for other requests
+	responded bool                 // the final head has been sent: refuse can only cut the answer
+	open      openCall             // the answer to a gRPC call, once responded
+	served    *model.ServedScanner // of the upstream's answer; nil if it says nothing of its model
+	whole     bool                 // the answer is complete, though its end may still be held back
+	kept      net.Conn             // a tunnel's connection to the client, closed after the record is written; nil if none
 	listed    listed
 }
 

@@ -17,6 +17,7 @@ import (
 // whole is sent once all of it has arrived.
 func (x *exchange) relay(answer *upstream.Response) error {
 	h := &answer.Head
+	x.served = x.reading.ServedScanner(h)
 	x.rewriteLocation(h, answer.Host)
 	x.dress(h)
 	if x.grpc {
@@ -139,6 +140,7 @@ func (x *exchange) send(p []byte) error {
 		return errClientGone(err)
 	}
 	x.record.BytesOut += int64(len(p))
+	x.readServed(p)
 	return nil
 }
 
@@ -303,6 +305,7 @@ func (x *exchange) pump(body message.Body, left int64, to seal.Sink) error {
 					return errClientGone(werr)
 				}
 			}
+			x.readServed((*buf)[:n])
 		}
 		if err == io.EOF {
 			return nil
