@@ -22,6 +22,7 @@ type Dialect struct {
 	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
 	versions    versionKind
+	served      servedIn // over REST
 	lists       bool     // FilterList knows how the servers list their models
 	drops       []string // see Dropped
 	head, idle  time.Duration
