@@ -86,6 +86,11 @@ type ScanOptions struct {
 	Encoding string
 	// Inflate limits the bytes of a message or body after decompression; 0 refuses compressed ones.
 	Inflate int64
+	// Most limits each message of a gRPC call, beside what it names, and the body that
+	// [Reading.Counter] reads.
+	Most Most
+
+	count *protoCounter // counts messages; nil: nothing is counted
 }
 
 // Named is what a body names. Its Version is as [Call.Version].
@@ -161,6 +166,7 @@ type method struct {
 	server  bool  // it is about the server, not about one model
 	shape   shape // where a message names the model
 	streams bool  // the client may send several messages, each of which is a call of its own
+	counts  counts
 }
 
 // commonMethods are gRPC methods that servers of all dialects may have.
@@ -191,5 +197,8 @@ func (d *Dialect) readCall(r *Request) (Reading, error) {
 }
 
 func scanCall(r *Reading, o *ScanOptions) Scanner {
+	if r.method.counts != 0 && o.Most != (Most{}) {
+		o.count = &protoCounter{most: &o.Most, message: r.method.counts}
+	}
 	return newFrameScanner(r.method.shape, r.method.streams, *o)
 }
