@@ -54,10 +54,19 @@ func (r *Reading) Scanner(o ScanOptions) Scanner {
 	switch {
 	case !r.NeedsBody():
 		return nil
-	case r.method != nil:
-		return newFrameScanner(r.method.shape, r.method.streams, o)
+	case r.method == nil:
+		return r.bodyScanner(o)
+	case r.method.counts != 0 && o.Most != (Most{}):
+		return r.countingScanner(o)
 	}
-	return r.bodyScanner(o)
+	return newFrameScanner(r.method.shape, r.method.streams, o)
+}
+
+// countingScanner returns a scanner of a gRPC call whose messages are counted. It is separate because its
+// options are allocated.
+func (r *Reading) countingScanner(o ScanOptions) Scanner {
+	o.count = &protoCounter{most: &o.Most, message: r.method.counts}
+	return newFrameScanner(r.method.shape, r.method.streams, o)
 }
 
 // bodyScanner returns a scanner of a body without gRPC. It is separate because its options are allocated.
@@ -93,6 +102,11 @@ type ScanOptions struct {
 	Inflate int64
 	// Memory, if it is set, is used for the scanner of a gRPC call instead of new memory.
 	Memory *ScanMemory
+	// Most limits each message of a gRPC call, beside what it names, and the body that
+	// [Reading.Counter] reads.
+	Most Most
+
+	count *protoCounter // counts messages; nil: nothing is counted
 }
 
 // ScanMemory is memory for one scanner at a time. It may be used again once the scanner is closed. It
@@ -174,6 +188,7 @@ type method struct {
 	shape   shape // where a message names the model
 	answer  shape // where a message of the answer names the model that gave it
 	streams bool  // the client may send several messages, each of which is a call of its own
+	counts  counts
 }
 
 // commonMethods are gRPC methods that servers of all dialects may have.
