@@ -37,6 +37,8 @@ type scanned struct {
 type named struct {
 	by   *model.Dialect // that read it; another dialect could read another model. nil: nothing is named yet
 	what model.Named    // of a stream: what its last message names
+	// grant is for the call with what is named, if it was decided while the content was read.
+	grant policy.Grant
 }
 
 // call adds what the content names to a call that the head left open.
@@ -210,7 +212,8 @@ func (x *exchange) decideNamed(n model.Named) error {
 		return nil
 	}
 	now := named{by: call.Dialect, what: n}
-	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
+	var err error
+	if now.grant, err = x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
 		return x.scanned.refuse(now, err)
 	}
 	if err := x.countCall(call); err != nil {
