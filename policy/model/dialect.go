@@ -22,10 +22,10 @@ type Dialect struct {
 	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
 	versions    versionKind
-	lists       bool                       // FilterList knows how the servers list their models
-	drops       []string                   // see Dropped
-	plan        func(r *Reading) *jsonPlan // says what of a body [Most] limits; nil: nothing is known of it
-	tensors     bool                       // what it limits has inputs, and not only texts
+	lists       bool                      // FilterList knows how the servers list their models
+	drops       []string                  // see Dropped
+	plan        func(r *Reading) jsonPlan // says what of a body [Most] limits; nil: nothing is known of it
+	tensors     bool                      // what it limits has inputs, and not only texts
 	head, idle  time.Duration
 }
 
