@@ -9,10 +9,11 @@ type jsonPlan struct {
 	v2   bool // binary content may follow the object; see newJSONCounter
 }
 
+// jsonKey is the name of a member. Names are compared without regard to letter case, as Go's decoder does.
 type jsonKey struct {
-	name string // compared without regard to letter case, as Go's decoder does
-	role jsonRole
-	in   *jsonPlan // with roleObject
+	within string // the member whose object has it; "": the object itself
+	name   string
+	role   jsonRole
 }
 
 // jsonRole is what a member means to a count.
@@ -23,20 +24,24 @@ const (
 	roleRows            // an array has a batch of its length, an object the longest of its arrays
 	roleTexts           // the same, but numbers in the array are the tokens of one text
 	roleTimes           // a number: the batch is computed that many times
-	roleObject          // its members have roles
+	roleObject          // members of it have roles
 	roleInputs          // the inputs of the Open Inference Protocol
 )
 
-func (p *jsonPlan) find(name string) (jsonRole, *jsonPlan) {
+// find returns the role of a member of the object that a member at the top holds; "" for the top.
+func (p *jsonPlan) find(within, name string) jsonRole {
 	for i := range p.keys {
-		if k := &p.keys[i]; strings.EqualFold(k.name, name) {
-			return k.role, k.in
+		switch k := &p.keys[i]; {
+		case strings.EqualFold(k.within, within) && strings.EqualFold(k.name, name):
+			return k.role
+		case within == "" && k.within != "" && strings.EqualFold(k.within, name):
+			return roleObject
 		}
 	}
 	if p.all {
-		return roleRows, nil
+		return roleRows
 	}
-	return roleNone, nil
+	return roleNone
 }
 
 // longestCounted is the length of the longest name in a plan.
@@ -51,7 +56,6 @@ const (
 	memberData
 	memberDatatype
 	memberParameters
-	memberBinarySize // within parameters
 )
 
 const (
@@ -70,23 +74,22 @@ const (
 // occurs twice counts twice, and the larger counts: servers differ in which they take.
 type jsonCounter struct {
 	most *Most
-	plan *jsonPlan
+	plan jsonPlan
 	at   int64 // offset of the byte that is read
 
-	next   jsonRole  // of the value of the key that was read
-	nextIn *jsonPlan // with roleObject
-	within *jsonPlan // of the object at depth 2 that is being read; nil: none
-	role   jsonRole  // of the value that is being read
-	base   int       // depth of the object that has it
-	object bool      // it is an object
-	listed bool      // its elements are counted at depth base+1, or base+2 in an object
+	next   jsonRole // of the value of the key that was read
+	name   string   // of that key, with roleObject
+	within string   // the member whose object is being read; "": none
+	role   jsonRole // of the value that is being read
+	base   int      // depth of the object that has it
+	object bool     // it is an object
+	listed bool     // its elements are counted at depth base+1, or base+2 in an object
 	rows   uint64
 	tokens bool  // a number was among them
 	start  int64 // offset of the value whose bytes count; -1: none
 
 	batch uint64
 	times uint64
-	prior uint64 // times, without the value that is read
 
 	number struct {
 		wanted, whole, minus bool
@@ -102,14 +105,14 @@ type jsonCounter struct {
 	awaited awaited
 }
 
-func newJSONCount(p *jsonPlan, m *Most) *jsonCounter {
-	return &jsonCounter{most: m, plan: p, start: -1, times: 1, prior: 1}
+func newJSONCount(p jsonPlan, m *Most) *jsonCounter {
+	return &jsonCounter{most: m, plan: p, start: -1, times: 1}
 }
 
 // keys reports whether the keys of the object at a depth are wanted.
 func (c *jsonCounter) keys(depth int) bool {
 	switch {
-	case depth == 1, depth == 2 && c.within != nil:
+	case depth == 1, depth == 2 && c.within != "":
 		return true
 	case c.role != roleInputs:
 		return false
@@ -121,9 +124,11 @@ func (c *jsonCounter) keys(depth int) bool {
 func (c *jsonCounter) key(depth int, name string) error {
 	switch {
 	case depth == 1:
-		c.next, c.nextIn = c.plan.find(name)
+		if c.next = c.plan.find("", name); c.next == roleObject {
+			c.name = name
+		}
 	case depth == 2:
-		c.next, c.nextIn = c.within.find(name)
+		c.next = c.plan.find(c.within, name)
 	case depth == 3:
 		c.member = otherMember
 		for m, n := range [...]string{memberShape: "shape", memberData: "data", memberDatatype: "datatype", memberParameters: "parameters"} {
@@ -147,9 +152,9 @@ func (c *jsonCounter) key(depth int, name string) error {
 // wanted, if it is a string.
 func (c *jsonCounter) value(depth int, first byte) (text bool, err error) {
 	if c.next != roleNone {
-		role, in := c.next, c.nextIn
-		c.next, c.nextIn = roleNone, nil
-		return false, c.begin(role, in, depth, first)
+		role := c.next
+		c.next = roleNone
+		return false, c.begin(role, depth, first)
 	}
 	switch c.role {
 	case roleRows, roleTexts:
@@ -161,11 +166,11 @@ func (c *jsonCounter) value(depth int, first byte) (text bool, err error) {
 }
 
 // begin begins a value that has a role.
-func (c *jsonCounter) begin(role jsonRole, in *jsonPlan, depth int, first byte) error {
+func (c *jsonCounter) begin(role jsonRole, depth int, first byte) error {
 	switch role {
 	case roleObject:
 		if first == '{' {
-			c.within = in
+			c.within = c.name
 		}
 		return nil
 	case roleTimes:
@@ -296,8 +301,8 @@ func (c *jsonCounter) ended(depth int, past int64) error {
 		}
 	}
 	switch {
-	case c.within != nil && depth == 1:
-		c.within = nil
+	case c.within != "" && depth == 1:
+		c.within = ""
 	case c.role == roleNone:
 	case c.role == roleInputs:
 		return c.endedInput(depth, past)

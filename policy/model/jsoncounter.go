@@ -16,7 +16,7 @@ type jsonCountScanner struct {
 
 // newJSONCounter returns a scanner that counts what the plan says. Triton infers an input from a body
 // without an object, whose length is then 0; such a body is refused.
-func newJSONCounter(r *Reading, o *ScanOptions, p *jsonPlan) Scanner {
+func newJSONCounter(r *Reading, o *ScanOptions, p jsonPlan) Scanner {
 	s := &jsonCountScanner{counter: newJSONCount(p, &o.Most), length: -1}
 	s.count, s.lenient = s.counter, true
 	const field = "inference-header-content-length"

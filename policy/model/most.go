@@ -178,16 +178,18 @@ func (a *awaited) write(p []byte, most *Most) error {
 	return most.batch(a.input.shape.entries(a.strings.n))
 }
 
-// widths are the bytes of an element of V2's data types. Those of another type have at least one.
-var widths = map[string]uint64{
-	"BYTES": 0, "BOOL": 1, "INT8": 1, "UINT8": 1, "INT16": 2, "UINT16": 2, "FP16": 2, "BF16": 2,
-	"INT32": 4, "UINT32": 4, "FP32": 4, "INT64": 8, "UINT64": 8, "FP64": 8,
-}
-
-// widthOf returns the bytes of an element of a data type; 0 for strings.
+// widthOf returns the bytes of an element of V2's data types; 0 for strings. Those of another type have at
+// least one.
 func widthOf(datatype []byte) uint64 {
-	if w, known := widths[string(datatype)]; known {
-		return w
+	switch string(datatype) {
+	case "BYTES":
+		return 0
+	case "INT16", "UINT16", "FP16", "BF16":
+		return 2
+	case "INT32", "UINT32", "FP32":
+		return 4
+	case "INT64", "UINT64", "FP64":
+		return 8
 	}
 	return 1
 }

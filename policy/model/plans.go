@@ -10,7 +10,8 @@ func (r *Reading) Counts() bool {
 	if r.method != nil {
 		return r.method.counts != 0
 	}
-	return r.plan() != nil
+	_, counts := r.plan()
+	return counts
 }
 
 // Counter returns a scanner of a body that only counts what o.Most limits. Its errors are [*TooMuch] and
@@ -20,8 +21,8 @@ func (r *Reading) Counter(o ScanOptions) Scanner {
 	if r.method != nil {
 		return nil
 	}
-	p := r.plan()
-	if p == nil {
+	p, counts := r.plan()
+	if !counts {
 		return nil
 	}
 	s := newJSONCounter(r, &o, p)
@@ -31,12 +32,12 @@ func (r *Reading) Counter(o ScanOptions) Scanner {
 	return &countScanner{inflated(s, &o), nil}
 }
 
-// plan returns what is counted in the body of a request without gRPC; nil for nothing.
-func (r *Reading) plan() *jsonPlan {
+// plan returns what is counted in the body of a request without gRPC, if anything is.
+func (r *Reading) plan() (p jsonPlan, counts bool) {
 	if d := r.Call.Dialect; d != nil && d.plan != nil && r.method == nil {
-		return d.plan(r)
+		p = d.plan(r)
 	}
-	return nil
+	return p, p.all || len(p.keys) > 0
 }
 
 // countsType reports whether a server reads a body of the request's type as one JSON object. TensorFlow
@@ -91,96 +92,87 @@ func asUncounted(err error) error {
 }
 
 var (
-	planRows     = &jsonPlan{keys: []jsonKey{{"instances", roleRows, nil}, {"inputs", roleRows, nil}}}
-	planExamples = &jsonPlan{keys: []jsonKey{{"examples", roleRows, nil}}}
-	planInfer    = &jsonPlan{keys: []jsonKey{{"inputs", roleInputs, nil}}, v2: true}
-	// planGenerate takes every member for an input, as Triton does, and its parameters for some.
-	planGenerate = &jsonPlan{all: true}
-
-	// planTable is that of MLflow's scoring server. pandas makes rows of an index or a column alone.
-	planTable = &jsonPlan{keys: []jsonKey{
-		{"dataframe_split", roleObject, &jsonPlan{keys: []jsonKey{{"data", roleRows, nil}, {"index", roleRows, nil}}}},
-		{"dataframe_records", roleRows, nil}, {"instances", roleRows, nil}, {"inputs", roleRows, nil},
-		{"prompt", roleRows, nil}, {"input", roleRows, nil}, {"n", roleTimes, nil},
-	}}
+	rowKeys     = [...]jsonKey{{"", "instances", roleRows}, {"", "inputs", roleRows}}
+	exampleKeys = [...]jsonKey{{"", "examples", roleRows}}
+	inferKeys   = [...]jsonKey{{"", "inputs", roleInputs}}
+	// tableKeys are those of MLflow's scoring server. pandas makes rows of an index or a column alone.
+	tableKeys = [...]jsonKey{
+		{"dataframe_split", "data", roleRows}, {"dataframe_split", "index", roleRows}, {"", "dataframe_records", roleRows},
+		{"", "instances", roleRows}, {"", "inputs", roleRows}, {"", "prompt", roleRows}, {"", "input", roleRows}, {"", "n", roleTimes},
+	}
 )
 
-// These keys are the same in OpenAI's API and those of its servers: n answers are computed for each text.
+// These keys are those of OpenAI's API and of its servers. n answers are computed for each text; n_cmpl is
+// llama.cpp's name for it.
 var (
-	keyN      = jsonKey{"n", roleTimes, nil}
-	keyBestOf = jsonKey{"best_of", roleTimes, nil}
-	keyNCmpl  = jsonKey{"n_cmpl", roleTimes, nil} // llama.cpp
-	keyPrompt = jsonKey{"prompt", roleTexts, nil}
-	keyInput  = jsonKey{"input", roleTexts, nil}
-
-	planAnswers = &jsonPlan{keys: []jsonKey{keyN, keyBestOf, keyNCmpl}}
-	planPrompts = &jsonPlan{keys: []jsonKey{keyPrompt, keyN, keyBestOf, keyNCmpl,
-		{"sampling_params", roleObject, &jsonPlan{keys: []jsonKey{keyN, keyBestOf}}}}}
-	planTexts = &jsonPlan{keys: []jsonKey{keyInput, keyPrompt, {"content", roleTexts, nil}, {"inputs", roleTexts, nil},
-		{"texts", roleTexts, nil}, {"images", roleTexts, nil}}}
-	planPairs = &jsonPlan{keys: []jsonKey{keyInput, {"documents", roleTexts, nil}, {"texts", roleTexts, nil}, {"queries", roleTexts, nil},
-		{"text_1", roleTexts, nil}, {"text_2", roleTexts, nil}, {"data_1", roleTexts, nil}, {"data_2", roleTexts, nil}, {"items", roleTexts, nil}}}
-	// planInvocations is for /invocations of vLLM, which takes bodies of all its endpoints.
-	planInvocations = &jsonPlan{keys: append(append(append([]jsonKey(nil), planPrompts.keys...), planTexts.keys...), planPairs.keys...)}
+	answerKeys = [...]jsonKey{{"", "n", roleTimes}, {"", "best_of", roleTimes}, {"", "n_cmpl", roleTimes}}
+	promptKeys = [...]jsonKey{{"", "prompt", roleTexts}, {"", "n", roleTimes}, {"", "best_of", roleTimes}, {"", "n_cmpl", roleTimes},
+		{"sampling_params", "n", roleTimes}, {"sampling_params", "best_of", roleTimes}}
+	textKeys = [...]jsonKey{{"", "input", roleTexts}, {"", "prompt", roleTexts}, {"", "content", roleTexts}, {"", "inputs", roleTexts},
+		{"", "texts", roleTexts}, {"", "images", roleTexts}}
+	pairKeys = [...]jsonKey{{"", "input", roleTexts}, {"", "documents", roleTexts}, {"", "texts", roleTexts}, {"", "queries", roleTexts},
+		{"", "text_1", roleTexts}, {"", "text_2", roleTexts}, {"", "data_1", roleTexts}, {"", "data_2", roleTexts}, {"", "items", roleTexts}}
+	// invocationKeys are for /invocations of vLLM, which takes the bodies of its other endpoints.
+	invocationKeys = [...]jsonKey{{"", "prompt", roleTexts}, {"", "n", roleTimes}, {"", "best_of", roleTimes}, {"", "input", roleTexts},
+		{"", "documents", roleTexts}, {"", "queries", roleTexts}, {"", "text_1", roleTexts}, {"", "text_2", roleTexts},
+		{"", "data_1", roleTexts}, {"", "data_2", roleTexts}, {"", "items", roleTexts}}
 )
 
-func planTensorFlow(r *Reading) *jsonPlan {
+func planTensorFlow(r *Reading) jsonPlan {
 	switch r.Call.Verb {
 	case "predict":
-		return planRows
+		return jsonPlan{keys: rowKeys[:]}
 	case "classify", "regress":
-		return planExamples
+		return jsonPlan{keys: exampleKeys[:]}
 	}
-	return nil
+	return jsonPlan{}
 }
 
-func planTriton(r *Reading) *jsonPlan {
+// planTriton takes every member of a body for generate for an input, as Triton does, and its parameters
+// for some.
+func planTriton(r *Reading) jsonPlan {
 	switch r.Call.Verb {
 	case "predict":
-		return planInfer
+		return jsonPlan{keys: inferKeys[:], v2: true}
 	case "generate":
-		return planGenerate
+		return jsonPlan{all: true}
 	}
-	return nil
+	return jsonPlan{}
 }
 
 // planV2 is also for the paths of version 1, whose bodies are as those of TensorFlow Serving.
-func planV2(r *Reading) *jsonPlan {
+func planV2(r *Reading) jsonPlan {
 	if (r.Call.Verb == "predict" || r.Call.Verb == "explain") && strings.HasPrefix(r.Path, modelsPrefix) {
-		return planRows
+		return jsonPlan{keys: rowKeys[:]}
 	}
 	return planTriton(r)
 }
 
-func planMLflow(r *Reading) *jsonPlan {
+func planMLflow(r *Reading) jsonPlan {
 	if r.Call.Verb == "predict" {
-		return planTable
+		return jsonPlan{keys: tableKeys[:]}
 	}
-	return nil
+	return jsonPlan{}
 }
 
-func planOpenAI(r *Reading) *jsonPlan {
-	if r.scanner == nil {
-		return nil
-	}
+// planOpenAI is for Ollama too, whose own API has the same names.
+func planOpenAI(r *Reading) jsonPlan {
+	var keys []jsonKey
 	switch r.Call.Verb {
 	case "chat":
-		return planAnswers
+		keys = answerKeys[:]
 	case "complete", "generate":
-		return planPrompts
+		keys = promptKeys[:]
 	case "embed", "moderate":
-		return planTexts
+		keys = textKeys[:]
 	case "rerank", "score", "classify":
-		return planPairs
+		keys = pairKeys[:]
 	case "predict":
-		return planInvocations
+		keys = invocationKeys[:]
 	case "image":
-		if strings.HasSuffix(r.Path, "/generations") {
-			return planAnswers
+		if strings.HasSuffix(r.Path, "/generations") { // others are forms
+			keys = answerKeys[:]
 		}
 	}
-	return nil
+	return jsonPlan{keys: keys}
 }
-
-// planOllama is the same: Ollama's own API has a prompt or input, too.
-func planOllama(r *Reading) *jsonPlan { return planOpenAI(r) }

@@ -124,7 +124,7 @@ const (
 // content of its occurrences. The grammar is checked as far as the counter enters the message, with the
 // strictness of [protoScanner].
 type protoCounter struct {
-	most    *Most
+	most    Most
 	message counts
 
 	at    uint64
@@ -228,7 +228,7 @@ func (c *protoCounter) passed(p []byte) error {
 			c.named++
 		}
 	case useAwaited:
-		return c.awaited.write(p, c.most)
+		return c.awaited.write(p, &c.most)
 	case useNumbers:
 		for _, b := range p {
 			if b < 0x80 {

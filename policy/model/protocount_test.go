@@ -50,7 +50,7 @@ func repeated(s string, n int) []byte { return bytes.Repeat([]byte(s), n) }
 
 // countMessage counts a message in pieces of size bytes.
 func countMessage(c counts, m Most, message []byte, size int) error {
-	s := protoCounter{most: &m, message: c}
+	s := protoCounter{most: m, message: c}
 	s.begin(uint64(len(message)))
 	for p := message; len(p) > 0; p = p[min(size, len(p)):] {
 		if err := s.write(p[:min(size, len(p))]); err != nil {
@@ -180,7 +180,7 @@ func TestMessageThatCannotBeCountedIsRefused(t *testing.T) {
 // What is declared to be too large is refused before it comes.
 func TestLargeTensorIsRefusedByItsLength(t *testing.T) {
 	whole := tfInputOf(pbNum(1, 1), pbText(4, make([]byte, 1<<20)))
-	s := protoCounter{most: &Most{Tensor: 1 << 10}, message: tfTensors}
+	s := protoCounter{most: Most{Tensor: 1 << 10}, message: tfTensors}
 	s.begin(uint64(len(whole)))
 	var much *TooMuch
 	if err := s.write(whole[:len(whole)-1<<20]); !errors.As(err, &much) || much.Has != 1<<20 {

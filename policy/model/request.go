@@ -54,19 +54,13 @@ func (r *Reading) Scanner(o ScanOptions) Scanner {
 	switch {
 	case !r.NeedsBody():
 		return nil
-	case r.method == nil:
-		return r.bodyScanner(o)
-	case r.method.counts != 0 && o.Most != (Most{}):
-		return r.countingScanner(o)
+	case r.method != nil:
+		if r.method.counts != 0 && o.Most != (Most{}) {
+			o.count = &protoCounter{most: o.Most, message: r.method.counts}
+		}
+		return newFrameScanner(r.method.shape, r.method.streams, o)
 	}
-	return newFrameScanner(r.method.shape, r.method.streams, o)
-}
-
-// countingScanner returns a scanner of a gRPC call whose messages are counted. It is separate because its
-// options are allocated.
-func (r *Reading) countingScanner(o ScanOptions) Scanner {
-	o.count = &protoCounter{most: &o.Most, message: r.method.counts}
-	return newFrameScanner(r.method.shape, r.method.streams, o)
+	return r.bodyScanner(o)
 }
 
 // bodyScanner returns a scanner of a body without gRPC. It is separate because its options are allocated.
@@ -100,11 +94,11 @@ type ScanOptions struct {
 	Encoding string
 	// Inflate limits the bytes of a message or body after decompression; 0 refuses compressed ones.
 	Inflate int64
-	// Memory, if it is set, is used for the scanner of a gRPC call instead of new memory.
-	Memory *ScanMemory
 	// Most limits each message of a gRPC call, beside what it names, and the body that
 	// [Reading.Counter] reads.
 	Most Most
+	// Memory, if it is set, is used for the scanner of a gRPC call instead of new memory.
+	Memory *ScanMemory
 
 	count *protoCounter // counts messages; nil: nothing is counted
 }

@@ -149,8 +149,8 @@ func (x *exchange) prepare() error {
 			Early:    x.callbacks.decideEarly,
 			Encoding: x.encoding(),
 			Inflate:  x.route.Limits.Inflated,
-			Memory:   &x.scanning,
 			Most:     x.route.Limits.Most,
+			Memory:   &x.scanning,
 		}
 		if names {
 			x.scanned.scanner = x.reading.Scanner(o)
