@@ -263,11 +263,11 @@ func (x *exchange) authorize() (v verdict, err error) {
 	if x.route.Fixed != nil {
 		v.kind = fixedAnswer
 	}
-	named := x.scanned.get()
+	named, grant := x.scanned.granted()
 	x.call = named.call(&x.reading)
 	switch {
 	case !x.content.unverified(), named.by != nil && !x.content.sealed:
-		if v.grant = named.grant; !v.grant.Permits(x.call) {
+		if v.grant = grant; !v.grant.Permits(x.call) {
 			v.grant, err = x.route.Policy.Decide(&x.caller, x.call, x.about)
 		}
 	case x.reading.NeedsBody() && named.by == nil && x.scanned.scanner != nil:
