@@ -261,8 +261,11 @@ func (p *issuerClient) deviceFlow(ctx context.Context, c *cobra.Command) (*oauth
 	if err := p.use(deviceCode); err != nil {
 		return nil, err
 	}
-	form := url.Values{"scope": {strings.Join(p.loginScopes(), " ")}}
-	var options []oauth2.AuthCodeOption
+	// RFC 8628 has no PKCE, but issuers that insist on it for a client do so here, too.
+	verifier := oauth2.GenerateVerifier()
+	p.hide(verifier)
+	form := url.Values{"scope": {strings.Join(p.loginScopes(), " ")}, "code_challenge": {oauth2.S256ChallengeFromVerifier(verifier)}, "code_challenge_method": {"S256"}}
+	options := []oauth2.AuthCodeOption{oauth2.VerifierOption(verifier)}
 	for _, a := range p.audiences {
 		form.Set("audience", a)
 	}

@@ -29,14 +29,20 @@ type peopleIssuer struct {
 
 	mu      sync.Mutex
 	codes   map[string]url.Values // of requests at /authorize
-	devices map[string]int        // requests for the token of a device code
+	devices map[string]*device    // by device code
 	refresh map[string]bool       // tokens that are good
 	issued  int
 }
 
+// device is a device code: the challenge that it was asked for with, and requests for its token.
+type device struct {
+	challenge string
+	tries     int
+}
+
 // startPeople serves an issuer for people until the script ends.
 func startPeople(ts *testscript.TestScript, _ bool, _ []string) {
-	i := &peopleIssuer{codes: map[string]url.Values{}, devices: map[string]int{}, refresh: map[string]bool{}}
+	i := &peopleIssuer{codes: map[string]url.Values{}, devices: map[string]*device{}, refresh: map[string]bool{}}
 	s := httptest.NewUnstartedServer(i)
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
@@ -71,7 +77,7 @@ func (i *peopleIssuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/authorize":
 		i.authorize(w, r)
 	case "/device":
-		i.device(w, r)
+		i.deviceCode(w, r)
 	case "/token":
 		i.token(w, r)
 	case "/revoke":
@@ -121,7 +127,7 @@ func (i *peopleIssuer) authorize(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusFound)
 }
 
-func (i *peopleIssuer) device(w http.ResponseWriter, r *http.Request) {
+func (i *peopleIssuer) deviceCode(w http.ResponseWriter, r *http.Request) {
 	if r.Form.Get("scope") == "" || r.Form.Get("client_secret") != "" {
 		fail(w, "invalid_request", "")
 		return
@@ -141,7 +147,7 @@ func (i *peopleIssuer) device(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	code := r.Form.Get("client_id") + "." + rand.Text()
-	i.devices[code] = 0
+	i.devices[code] = &device{challenge: r.Form.Get("code_challenge")}
 	fmt.Fprintf(w, `{"device_code": %q, "user_code": "ABCD-EFGH", "verification_uri": %q, "verification_uri_complete": %q, "expires_in": 600, "interval": 1}`,
 		code, i.url+"/enter", i.url+"/enter?user_code=ABCD-EFGH")
 }
@@ -169,13 +175,14 @@ func (i *peopleIssuer) token(w http.ResponseWriter, r *http.Request) {
 		}
 		f.Set("scope", asked.Get("scope"))
 	case deviceCode:
-		tries, ok := i.devices[f.Get("device_code")]
-		i.devices[f.Get("device_code")]++
-		switch {
-		case !ok || !strings.HasPrefix(f.Get("device_code"), client+"."):
+		d, ok := i.devices[f.Get("device_code")]
+		if !ok || !strings.HasPrefix(f.Get("device_code"), client+".") || d.challenge != oauth2.S256ChallengeFromVerifier(f.Get("code_verifier")) {
 			fail(w, "invalid_grant", "")
 			return
-		case tries == 0 && client == "terminal":
+		}
+		d.tries++
+		switch {
+		case d.tries == 1 && client == "terminal":
 			fail(w, "authorization_pending", "")
 			return
 		case client == "denied":
