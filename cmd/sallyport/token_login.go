@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,7 +136,7 @@ func (t *tokenCommand) lock(ctx context.Context, c *cobra.Command, cache *login.
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, fmt.Errorf("another sallyport token has been signing in for %s: end it, or its login", t.wait)
 	}
-	return unlock, err
+	return unlock, interrupted(err)
 }
 
 // refresh gets a token by the refresh token of an old one. It returns nil where the person must sign
@@ -282,6 +283,11 @@ func (p *issuerClient) deviceFlow(ctx context.Context, c *cobra.Command) (*oauth
 		return nil, fmt.Errorf("%s: %w; is it the endpoint of an OAuth 2.0 server?", endpoint, err)
 	}
 	p.hide(d.DeviceCode)
+	for _, page := range []string{d.VerificationURI, cmp.Or(d.VerificationURIComplete, d.VerificationURI)} {
+		if err := p.at.checkURL(page); err != nil {
+			return nil, err
+		}
+	}
 	fmt.Fprintf(c.ErrOrStderr(), "Sign in on any machine: open\n\n    %s\n\nand enter the code %s\n\n", d.VerificationURI, d.UserCode)
 	if d.VerificationURIComplete != "" {
 		fmt.Fprintf(c.ErrOrStderr(), "or open\n\n    %s\n\nand compare the code.\n\n", d.VerificationURIComplete)

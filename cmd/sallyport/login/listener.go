@@ -41,7 +41,7 @@ type Answer struct {
 // Listener receives the answer of one login on loopback. Close it.
 type Listener struct {
 	// Issuer is what a parameter iss of the answer must be. With IssuerRequired there must be
-	// one (RFC 9207).
+	// one (RFC 9207). Set both before Serve.
 	Issuer         string
 	IssuerRequired bool
 
@@ -156,6 +156,10 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		show(w, http.StatusMethodNotAllowed, wrongPlace)
 	case subtle.ConstantTimeCompare([]byte(r.URL.Path), []byte(l.begin)) == 1:
 		if !l.begun.CompareAndSwap(false, true) {
+			// One of the two is not the person, and could sign in as somebody else.
+			if l.answered.CompareAndSwap(false, true) {
+				l.answer <- result{err: errors.New("the link for the browser was opened twice: another user of this machine may have seen it; nobody was signed in")}
+			}
 			show(w, http.StatusGone, alreadyBegun)
 			return
 		}

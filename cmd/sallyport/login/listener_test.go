@@ -206,7 +206,8 @@ func TestLargeHeadIsRefused(t *testing.T) {
 	}
 }
 
-// The first who opens the begin link gets to the issuer. Nobody learns the state from it afterwards.
+// The first who opens the begin link gets to the issuer. If there is a second, one of them may want to
+// sign the person in as somebody else, so nobody is signed in.
 func TestBeginLeadsToTheIssuerOnce(t *testing.T) {
 	redirect, _ := ParseRedirect(DefaultRedirect)
 	l, err := Listen(redirect)
@@ -224,6 +225,12 @@ func TestBeginLeadsToTheIssuerOnce(t *testing.T) {
 	}
 	if res, text := send(t, "GET", begin, ""); res.StatusCode != 410 || res.Header.Get("Location") != "" || strings.Contains(text, l.State()) {
 		t.Errorf("again: %d %v %s", res.StatusCode, res.Header, text)
+	}
+	if res, _ := send(t, "GET", l.with("code=evil&state=STATE"), ""); res.StatusCode != 410 {
+		t.Errorf("an answer afterwards: %d", res.StatusCode)
+	}
+	if a, err := l.Wait(t.Context()); err == nil || !strings.Contains(err.Error(), "opened twice") {
+		t.Errorf("%+v, %v", a, err)
 	}
 }
 

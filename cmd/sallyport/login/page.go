@@ -21,7 +21,7 @@ func messages(m page) message {
 	case alreadyAnswered:
 		return message{"Already answered", "This login has its answer. You can close this window."}
 	case alreadyBegun:
-		return message{"Already opened", "This link works once. Open the address that is in the terminal; if you did not open this link before, somebody else did."}
+		return message{"Already opened", "This link works once, so this login has ended. If you did not open the link before, another user of the machine did. Begin again from the terminal."}
 	}
 	return message{"Nothing here", "This is the address for the answer of a login in the terminal."}
 }
