@@ -168,7 +168,7 @@ func (t *tokenCommand) byDevice(m *issuerMetadata) bool {
 	if t.given("device") || t.browser || t.given("redirect") {
 		return t.device
 	}
-	return m.DeviceEndpoint != "" && login.Browser() == nil
+	return m.DeviceEndpoint != "" && login.Browser() == ""
 }
 
 // oauth returns what both ways to sign in have in common.
@@ -242,7 +242,7 @@ func (p *issuerClient) open(stderr, stdout io.Writer, page string) {
 		return
 	}
 	command := login.Browser()
-	if command == nil {
+	if command == "" {
 		if p.browser {
 			fmt.Fprintln(stderr, "No browser was found here; open the page yourself.")
 		}

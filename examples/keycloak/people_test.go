@@ -66,9 +66,14 @@ func browser(t *testing.T) context.Context {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
-	t.Cleanup(cancel)
 	return ctx
+}
+
+// within runs steps in a browser for two minutes at most.
+func within(ctx context.Context, steps ...chromedp.Action[chromedp.Void]) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	return chromedp.Do(ctx, steps...)
 }
 
 // signIn is what Alice does on Keycloak's page.
@@ -94,12 +99,12 @@ func (h *house) people(t *testing.T, g *story.Gateway) {
 		last                string // what the last page says
 	}{
 		{"browser", "--device=false", `https://\S+/auth\?\S+`, chromedp.Steps(), "You can close this window"},
-		{"code", "--device", `https://\S+user_code=\S+`, chromedp.Click("input[name=accept]"), "Device Login Successful"},
+		{"code", "--device", `https://\S+user_code=\S+`, chromedp.Click("button[name=accept]"), "Device Login Successful"},
 	} {
 		p := a.token(t, "--login", c.flag)
 		ctx := browser(t)
 		last := chromedp.WaitVisible(fmt.Sprintf("//*[self::p or self::h1][contains(., %q)]", c.last))
-		if err := chromedp.Do(ctx, signIn(page(t, p, c.pattern)), c.then, last); err != nil {
+		if err := within(ctx, signIn(page(t, p, c.pattern)), c.then, last); err != nil {
 			html, _ := chromedp.Run(ctx, chromedp.OuterHTML("html"))
 			t.Fatalf("%s: %v: %s", c.name, err, html)
 		}

@@ -4,35 +4,32 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"syscall"
 )
 
-// Browser returns the command that opens a page, to which its URL is added; nil where there is no
-// browser: on a server, or over SSH.
-func Browser() []string {
-	remote := os.Getenv("SSH_CONNECTION") != ""
-	switch runtime.GOOS {
-	case "darwin":
-		if !remote {
-			return []string{"open"}
+// Browser returns the command that opens a page; "" where there is no browser: on a server, or over
+// SSH.
+func Browser() string {
+	if runtime.GOOS == "darwin" {
+		if os.Getenv("SSH_CONNECTION") != "" {
+			return ""
 		}
-	case "windows":
-		if !remote {
-			return []string{"rundll32", "url.dll,FileProtocolHandler"}
-		}
-	default: // a display may be there over SSH, too
-		if os.Getenv("DISPLAY") == "" && os.Getenv("WAYLAND_DISPLAY") == "" {
-			return nil
-		}
-		if _, err := exec.LookPath("xdg-open"); err == nil {
-			return []string{"xdg-open"}
-		}
+		return "open"
 	}
-	return nil
+	// A display may be there over SSH, too.
+	if os.Getenv("DISPLAY") == "" && os.Getenv("WAYLAND_DISPLAY") == "" {
+		return ""
+	}
+	if _, err := exec.LookPath("xdg-open"); err != nil {
+		return ""
+	}
+	return "xdg-open"
 }
 
 // Open opens a page with a command of [Browser], and does not wait for it.
-func Open(command []string, page string) error {
-	child := exec.Command(command[0], append(command[1:len(command):len(command)], page)...)
+func Open(command, page string) error {
+	child := exec.Command(command, page)
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // neither Ctrl-C nor the terminal's end is for the browser
 	if err := child.Start(); err != nil {
 		return err
 	}
