@@ -243,7 +243,7 @@ case " $stories " in *" tensorflow "* | *" models "* | *" compose "*)
   ;;
 esac
 case " $stories " in *" keycloak "*)
-  apt default-jre-headless='java -version' maven='mvn -version' unzip='unzip -v'
+  apt default-jre-headless='java -version' maven='mvn -version' unzip='unzip -v' chromium='chromium --version'
   made "$cache/keycloak-$(key keycloak/keycloak.version keycloak/realm.json)" keycloak
   ;;
 esac
