@@ -62,7 +62,7 @@ func (x *exchange) takeBody() error {
 		}
 	}
 	if !x.holdsBody() {
-		if signed || x.scanned.scanner != nil {
+		if signed || x.scanned.scanner != nil || x.scanned.counter != nil {
 			return x.verifyOnTheWay(digests, signed)
 		}
 		return nil
@@ -77,8 +77,7 @@ func (x *exchange) takeBody() error {
 	} else if x.route.Leg.Digests() {
 		c.digest = c.held.Digest()
 	}
-	x.scan()
-	return nil
+	return x.scan()
 }
 
 // bodyRate returns the minimum rate of the content. A stream may pause between messages, but not within
@@ -98,9 +97,9 @@ func (x *exchange) bodySigned() bool {
 
 // holdsBody reports whether all content is read before the upstream sees the request. That is so
 // for content that names the model, for content with a signed digest, unless the route streams, and for content whose digest the
-// upstream must receive.
+// upstream must receive. Content that is only counted is held for servers that may act on its start.
 func (x *exchange) holdsBody() bool {
-	if x.scanned.scanner != nil && !x.reading.GRPC() {
+	if x.scanned.scanner != nil && !x.reading.GRPC() || x.scanned.counter != nil && !x.route.Dialect.ActsOnWhole() {
 		return true
 	}
 	if x.bodySigned() {
@@ -169,6 +168,9 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 	all := room[:0]
 	if x.scanned.scanner != nil {
 		all = append(all, x.scanned.scanner)
+	}
+	if x.scanned.counter != nil {
+		all = append(all, x.scanned.counter)
 	}
 	if signed && x.grpc {
 		all = append(all, new(oneMessage))
