@@ -230,6 +230,8 @@ case " $stories " in *" models "*)
   apt "libpython3-dev=python3 -c 'import ctypes, sysconfig as s; ctypes.CDLL(s.get_config_var(\"LIBDIR\") + \"/\" + s.get_config_var(\"INSTSONAME\"))'"
   made "$cache/triton-$(key models-triton/requirements.txt)" venv models-triton
   made "$cache/mlserver-$(key models-mlserver/requirements.txt)" venv models-mlserver
+  apt default-jre-headless='java -version'
+  made "$cache/torchserve-$(key models-torchserve/requirements.txt)" venv models-torchserve
   ;;
 esac
 case " $stories " in *" tensorflow "* | *" models "* | *" compose "*)
@@ -241,7 +243,7 @@ case " $stories " in *" tensorflow "* | *" models "* | *" compose "*)
   ;;
 esac
 case " $stories " in *" keycloak "*)
-  apt default-jre-headless='java -version' maven='mvn -version' unzip='unzip -v'
+  apt default-jre-headless='java -version' maven='mvn -version' unzip='unzip -v' chromium='chromium --version'
   made "$cache/keycloak-$(key keycloak/keycloak.version keycloak/realm.json)" keycloak
   ;;
 esac

@@ -8,7 +8,7 @@ func ollama() *Dialect {
 	return &Dialect{
 		name: "ollama", rest: readOllama, slashedIDs: true, lists: true, refusal: errorText, namesModels: true, modelInBody: true, served: servedAsModel, localhost: true,
 		verbs:     ollamaVerbs[:],
-		canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle, drops: steering[:],
+		canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle, drops: steering[:], plan: planOpenAI,
 	}
 }
 

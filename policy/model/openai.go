@@ -23,7 +23,7 @@ func openAI() *Dialect {
 	return &Dialect{
 		name: openAIName, rest: readOpenAI, slashedIDs: true, lists: true, refusal: errorObject, namesModels: true, modelInBody: true, served: servedAsModel,
 		verbs:     openAIVerbs[:],
-		canonical: canonicalID, head: thinkingHead, idle: thinkingIdle, drops: steering[:],
+		canonical: canonicalID, head: thinkingHead, idle: thinkingIdle, drops: steering[:], plan: planOpenAI,
 	}
 }
 

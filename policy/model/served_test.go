@@ -31,7 +31,8 @@ func (a answered) says(t testing.TB, piece int) (Served, bool) {
 	if !ok {
 		t.Fatal(a.dialect)
 	}
-	r := &Request{Method: a.method, Path: a.path, GRPC: a.method == ""}
+	r := &Request{Method: a.method, GRPC: a.method == ""}
+	r.Path, r.Query, r.HasQuery = strings.Cut(a.path, "?")
 	if r.GRPC {
 		r.Method = "POST"
 	}
@@ -104,7 +105,7 @@ func TestAnswersOfRealServersSayTheirModel(t *testing.T) {
 		if err := h.Settle(); err != nil {
 			t.Fatal(err)
 		}
-		a.path = h.Path
+		a.path = h.PathAndQuery()
 		last := x.served[len(x.served)-1]
 		d, _ := ByName(x.dialect)
 		if last.Model, err = d.CanonicalModel(last.Model); err != nil {

@@ -15,6 +15,7 @@ func triton() *Dialect {
 		verbs: []string{"predict", "generate", "metadata", "status", "list", "config", "stats", "health", "metrics",
 			"load", "unload", "shared_memory", "trace", "logging", "reflection"},
 		drops: append([]string{"x-vertex-ai-triton-redirect", "triton-grpc-protocol-*"}, steering[:]...),
+		plan:  planTriton, tensors: true,
 	}
 }
 
@@ -138,8 +139,8 @@ func tritonCalls() map[string]*method {
 		v2Service + "ServerMetadata":               {verb: "metadata", server: true},
 		v2Service + "ModelReady":                   {verb: "status", shape: named},
 		v2Service + "ModelMetadata":                {verb: "metadata", shape: named},
-		v2Service + "ModelInfer":                   {verb: "predict", shape: named, answer: nameVersion(1, 2)},
-		v2Service + "ModelStreamInfer":             {verb: "predict", shape: named, answer: answerAt2, streams: true},
+		v2Service + "ModelInfer":                   {verb: "predict", shape: named, answer: nameVersion(1, 2), counts: v2Inputs},
+		v2Service + "ModelStreamInfer":             {verb: "predict", shape: named, answer: answerAt2, streams: true, counts: v2Inputs},
 		v2Service + "ModelConfig":                  {verb: "config", shape: named},
 		v2Service + "ModelStatistics":              {verb: "stats", shape: named},
 		v2Service + "RepositoryIndex":              {verb: "list", server: true},
