@@ -132,6 +132,10 @@ func TestLateRefusalOfAStreamIsAStatus(t *testing.T) {
 			h.edit(`"open-*", gold`, `"open-b"`)
 			h.reload("changed")
 		}, status: "7", reason: "withdrawn_in_stream"},
+		"revoked": {act: func(h *house, _ *openStream) {
+			h.write("revoked.txt", []byte("principal issuer/corp:alice before 2099-01-01\n"))
+			h.reload("changed")
+		}, status: "16", reason: "withdrawn_in_stream"},
 		"stopped": {act: func(h *house, _ *openStream) {
 			go func() { _ = h.stop() }()
 			h.gateway.Kill()
@@ -144,7 +148,8 @@ func TestLateRefusalOfAStreamIsAStatus(t *testing.T) {
 			if c.soon {
 				routes = strings.Replace(routes, "idle: 3s", "idle: 20s", 1)
 			}
-			h := build(t, plan{routes: routes, more: unwatched + "upstreams: {kserve: {serves: v2, grpc: 'h2c://" + s.addr + "'}}\n"})
+			h := build(t, plan{routes: routes, files: map[string]string{"revoked.txt": "# none yet\n"},
+				more: unwatched + "revoked: revoked.txt\nupstreams: {kserve: {serves: v2, grpc: 'h2c://" + s.addr + "'}}\n"})
 			client := h.client(true)
 			victim := h.openLate(client, http.Header{"Authorization": {h.as("victoria", predict)["Authorization"]}}, message("open-b"))
 			token := "Bearer " + h.token()

@@ -72,3 +72,49 @@ func TestRecordSaysWhichModelAndVersionServed(t *testing.T) {
 		})
 	}
 }
+
+// Requests for the models of metrics.models are counted with the version that served, and a reload changes
+// which models those are.
+func TestRequestsOfListedModelsAreCountedByVersion(t *testing.T) {
+	url := answeringServer(t, "application/json", "", []byte(`{"model_name":"m","model_version":"3","outputs":[]}`))
+	h := build(t, plan{
+		routes: `
+  - {host: models.test, upstream: it, callers: issuer/corp, rules: [{allow: inference, models: "*"}]}
+`,
+		more: unwatched + "metrics: {models: m}\nupstreams: {it: {serves: v2, rest: '" + url + "'}}\n",
+	})
+	ask := func(model string) {
+		if r := h.do("POST", "/v2/models/"+model+"/infer", "{}", map[string]string{"Content-Type": "application/json"}); r.StatusCode != 200 {
+			t.Fatalf("%d %s", r.StatusCode, r.body)
+		}
+	}
+	count := func() (series []string) {
+		res, err := http.Get("http://" + h.addrs.Health.String() + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.HasPrefix(line, "sallyport_model_requests_total{") {
+				series = append(series, strings.TrimSpace(line))
+			}
+		}
+		return series
+	}
+	ask("m")
+	ask("n")
+	h.until("m is counted, and n is not", func() bool {
+		return slices.Equal(count(), []string{`sallyport_model_requests_total{code="2xx",dialect="v2",model="m",verb="predict",version="3"} 1`})
+	})
+	h.edit("models: m}", "models: n}")
+	h.reload("changed")
+	ask("m")
+	ask("n")
+	h.until("n is counted, and m is not", func() bool {
+		return slices.Equal(count(), []string{`sallyport_model_requests_total{code="2xx",dialect="v2",model="n",verb="predict",version="3"} 1`})
+	})
+}

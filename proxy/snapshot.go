@@ -150,6 +150,7 @@ func (s *snapshot) activate(m *memory) {
 	m.edge.Activate(s.tls)
 	m.setBounds(s.config)
 	m.Metrics.SetRoutes(s.config.RouteNames())
+	m.Metrics.SetModels(s.config.Metrics.Models)
 	integrity := s.config.Integrity.WithDefaults()
 	m.Held.Resize(int64(integrity.Memory))
 	_ = m.replay.Adjust(nonceBounds(&integrity)) // already validated by the configuration check

@@ -38,6 +38,7 @@ type Metrics struct {
 	bytesIn  *prometheus.CounterVec
 	bytesOut *prometheus.CounterVec
 	basic    basicMetrics
+	models   modelMetrics
 
 	candidates *prometheus.CounterVec
 
@@ -115,6 +116,7 @@ func NewMetrics(o MetricsOptions) *Metrics {
 		verb := strings.ToLower(method)
 		m.words[verb] = verb
 	}
+	m.models.init()
 	m.none = m.route(noRoute)
 	m.routes.Store(&map[string]*routeMetrics{})
 	m.SetRoutes(o.Routes)
@@ -152,6 +154,9 @@ func (m *Metrics) SetRoutes(names []string) {
 		m.forget(name)
 	}
 }
+
+// SetModels replaces the names of the models whose requests are counted one by one, see [MetricsConfig].
+func (m *Metrics) SetModels(names []string) { m.models.set(names) }
 
 // drop prevents further additions to the route's metrics.
 func (r *routeMetrics) drop() {
@@ -223,6 +228,7 @@ func (m *Metrics) Observe(rec *Record) {
 	if rec.Candidate != "" {
 		r.observeCandidate(m.candidates, rec)
 	}
+	m.models.observe(rec, key.dialect, key.verb)
 	if rec.Credential == "basic" {
 		m.basic.observe(rec.Principal, rec.Time)
 	}
@@ -306,5 +312,5 @@ func (m *Metrics) Collect(c chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.duration, m.upstream, m.own, m.bytesIn, m.bytesOut, m.basic.requests, m.candidates}
+	return []prometheus.Collector{m.requests, m.duration, m.upstream, m.own, m.bytesIn, m.bytesOut, m.basic.requests, m.models.requests, m.candidates}
 }

@@ -43,6 +43,7 @@ func (c *Config) check(f *setting.Faults) {
 	c.checkIntegrity(f)
 	c.checkTrustedProxies(f)
 	c.Audit.Check("audit", f)
+	c.Metrics.Check("metrics", f)
 	c.Limits.check(f)
 	if d := c.Drain.D(); d > time.Hour {
 		f.Add("drain", c.Drain.String(), "longer than any supervisor waits", "write an hour or less")

@@ -76,6 +76,8 @@ type Config struct {
 	TrustAllProxies bool `yaml:"insecure_trust_all_proxies"`
 	// Audit says where the record of each request goes.
 	Audit audit.Config `yaml:"audit"`
+	// Metrics says what the gateway counts beyond routes and verbs.
+	Metrics audit.MetricsConfig `yaml:"metrics"`
 	// Limits bound the whole process.
 	Limits ServerLimits `yaml:"limits"`
 	// Timeouts hold for the routes that set none of their own.

@@ -17,7 +17,10 @@ import (
 )
 
 // ending is the error by which the gateway itself ends an exchange in progress.
-type ending struct{ reason, cause string }
+type ending struct {
+	reason, cause string
+	grpc          grpcCode // the status of a call that ends; 0: that of the reason
+}
 
 func (e *ending) Error() string { return e.cause }
 
@@ -34,12 +37,21 @@ func endingOf(cause error) string {
 
 // expired is the ending of an exchange that lasts longer than its credential.
 func expired() *ending {
-	return &ending{reasonExpired, "the credential expired while the stream went on"}
+	return &ending{reason: reasonExpired, cause: "the credential expired while the stream went on"}
 }
 
 // withdrawn is the ending of an exchange that a new configuration refuses.
 func withdrawn(why error) *ending {
-	return &ending{reasonWithdrawn, "the new configuration refuses the stream: " + inWords(why)}
+	return &ending{reasonWithdrawn, "the new configuration refuses the stream: " + inWords(why), statusAgain(why)}
+}
+
+// statusAgain returns the status of a call that ends because a later decision refuses it. A credential that
+// counts no longer is UNAUTHENTICATED, as it is at the beginning of a call.
+func statusAgain(why error) grpcCode {
+	if code := outcomes[asRefusal(why).reason].grpc; code == grpcUnauthenticated {
+		return code
+	}
+	return 0
 }
 
 // inWords returns the cause of a refusal, or its reason if it has none.
@@ -135,7 +147,7 @@ func (x *exchange) stillPermitted() *ending {
 	}
 	now := x.server.take()
 	if now == nil {
-		return &ending{reasonShutdown, "the gateway has stopped"}
+		return &ending{reason: reasonShutdown, cause: "the gateway has stopped"}
 	}
 	defer now.leave()
 	u := x.underWay()
@@ -266,9 +278,9 @@ func (s *Server) Cut(of *Snapshot, grace time.Duration) (ended int) {
 	if grace > 0 {
 		within = "it was not done within " + setting.Duration(grace).String() + " (drain)"
 	}
-	cause := &ending{reasonReplaced, "the configuration was replaced, and " + within}
+	cause := &ending{reason: reasonReplaced, cause: "the configuration was replaced, and " + within}
 	if of == nil {
-		cause = &ending{reasonShutdown, "the gateway stops, and " + within}
+		cause = &ending{reason: reasonShutdown, cause: "the gateway stops, and " + within}
 		s.cut.Store(cause)
 	}
 	var lives []*wire.Life

@@ -26,6 +26,9 @@ func (x *exchange) refuse(err error) {
 	if r.text != "" {
 		o.text = r.text
 	}
+	if e, ended := r.cause.(*ending); ended && e.grpc != 0 {
+		o.grpc = e.grpc
+	}
 	x.record.Reason = r.reason
 	x.record.Cause = x.causeOf(r)
 	if r.reason == reasonShutdown {

@@ -14,7 +14,7 @@ const revisitors = 8
 
 // revoked is the ending of an exchange whose credential its issuer has withdrawn.
 func revoked(why error) *ending {
-	return &ending{reasonWithdrawn, "the credential was checked again: " + inWords(why)}
+	return &ending{reasonWithdrawn, "the credential was checked again: " + inWords(why), statusAgain(why)}
 }
 
 // revocable reports whether the credential may be withdrawn before it expires: by an issuer, see

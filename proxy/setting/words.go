@@ -105,7 +105,7 @@ func known(t reflect.Type) string {
 func orRemove(t reflect.Type) string { return "write " + want(t) + known(t) + "; or remove the line" }
 
 // maxListed is the maximum number of names listed in a message.
-const maxListed = 24
+const maxListed = 32
 
 func enumerate(names []string) string {
 	slices.Sort(names)
