@@ -101,7 +101,8 @@ type Config struct {
 	Rules RulesRef `yaml:"rules"`
 	// CandidateRules are rules to try out: a list, or the name of one under policies. What they would
 	// decide is recorded as candidate, and counted; it has no other effect. Where they alone are about
-	// models, JSON bodies of a known length are held and read for them, up to integrity.buffer.
+	// models, gRPC messages are read on their way, and JSON bodies of a known length are held and read for
+	// them, up to integrity.buffer.
 	CandidateRules RulesRef `yaml:"candidate_rules"`
 	// AllowFrom are the addresses from which requests are accepted, checked before authentication.
 	// Default: all.
