@@ -22,6 +22,7 @@ type Dialect struct {
 	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
 	versions    versionKind
+	served      servedIn                  // over REST
 	lists       bool                      // FilterList knows how the servers list their models
 	drops       []string                  // see Dropped
 	plan        func(r *Reading) jsonPlan // says what of a body [Most] limits; nil: nothing is known of it

@@ -9,7 +9,7 @@ import "strings"
 // send the field with ordinary calls; over /v1 Ollama ignores it.
 func ollama() *Dialect {
 	return &Dialect{
-		name: "ollama", rest: readOllama, slashedIDs: true, lists: true, refusal: errorText, namesModels: true, modelInBody: true, localhost: true,
+		name: "ollama", rest: readOllama, slashedIDs: true, lists: true, refusal: errorText, namesModels: true, modelInBody: true, served: servedAsModel, localhost: true,
 		verbs:     ollamaVerbs[:],
 		canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle, drops: steering[:], plan: planOpenAI,
 	}

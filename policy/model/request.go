@@ -180,6 +180,7 @@ type method struct {
 	verb    string
 	server  bool  // it is about the server, not about one model
 	shape   shape // where a message names the model
+	answer  shape // where a message of the answer names the model that gave it
 	streams bool  // the client may send several messages, each of which is a call of its own
 	counts  counts
 }

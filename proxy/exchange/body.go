@@ -44,7 +44,7 @@ func (x *exchange) takeBody() error {
 	if d := x.timeouts.Pause; d > 0 {
 		c.counted.wait.idle, c.counted.wait.name = d, upstream.PauseName
 	}
-	if e := x.caller.Expires; !e.IsZero() && x.head.ContentLength != 0 {
+	if e := x.caller.Expires; !e.IsZero() && x.head.ContentLength != 0 && !arrived(&c.counted) {
 		// Deadlines go by one clock, and credentials by another.
 		c.counted.wait.until = x.server.Clock.Now().Add(e.Sub(x.server.now()))
 	}
@@ -250,14 +250,17 @@ func (b *countedBody) tooSlow(from time.Time, total int64) bool {
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
-	if err := b.wait.extend(); err != nil {
-		if endingOf(err) != "" {
-			return 0, &refusal{reason: endingOf(err), cause: err}
+	n, whole := b.Arrived()
+	if !whole { // else nothing is waited for
+		if err := b.wait.extend(); err != nil {
+			if endingOf(err) != "" {
+				return 0, &refusal{reason: endingOf(err), cause: err}
+			}
+			return 0, errClientGone(err)
 		}
-		return 0, errClientGone(err)
 	}
 	var from time.Time
-	timed := b.rate > 0 && !followed(b.src)
+	timed := b.rate > 0 && n == 0 && !whole
 	if timed {
 		from = b.now()
 	}

@@ -72,7 +72,9 @@ func (x *exchange) admitByLimits() error {
 	c := &x.limited
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.own, c.ownAt = own, x.elapsed()
+	if own != nil {
+		c.own, c.ownAt = own, x.elapsed()
+	}
 	if err := x.admitByRoute(own, &asked, stages, head); err != nil {
 		c.giveBack(x.elapsed())
 		return err

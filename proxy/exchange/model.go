@@ -31,8 +31,9 @@ type scanned struct {
 
 	mu      sync.Mutex // guards the fields below: an upload and a reload run beside the exchange
 	named   named
-	refused named // what a message names that was refused
-	watched named // what watcher has seen
+	grant   policy.Grant // for the call of named, if it was decided while the content was read
+	refused named        // what a message names that was refused
+	watched named        // what watcher has seen
 }
 
 // named is what the content of a request names.
@@ -56,10 +57,20 @@ func (s *scanned) get() named {
 	return s.named
 }
 
-func (s *scanned) set(n named) {
+func (s *scanned) set(n named) { s.grantFor(n, policy.Grant{}) }
+
+// grantFor is set for a call that was granted while the content was read.
+func (s *scanned) grantFor(n named, g policy.Grant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.named = n
+	s.named, s.grant = n, g
+}
+
+// granted returns what the content has named, and the grant for it, if there is one.
+func (s *scanned) granted() (named, policy.Grant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.named, s.grant
 }
 
 // close ends the scan. Nothing reads the content any more.
@@ -219,7 +230,8 @@ func (x *exchange) decideNamed(n model.Named) error {
 		return nil
 	}
 	now := named{by: call.Dialect, what: n}
-	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
+	grant, err := x.route.Policy.Decide(&x.caller, call, x.about)
+	if err != nil {
 		return x.scanned.refuse(now, err)
 	}
 	if err := x.countCall(call); err != nil {
@@ -228,7 +240,7 @@ func (x *exchange) decideNamed(n model.Named) error {
 	if x.scanned.get() == now {
 		return nil
 	}
-	x.scanned.set(now)
+	x.scanned.grantFor(now, grant)
 	// A reload that came before could not know this name. One that comes later decides on it.
 	if cause := x.stillPermitted(); cause != nil {
 		return cause.refusal()
