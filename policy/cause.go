@@ -82,6 +82,11 @@ func (p *Policy) cause(q question, open bool) string {
 	if q.caller.IsZero() {
 		return "the caller is not known"
 	}
+	misspelt := p.misspelt(&q)
+	most := 2 // of rules that the cause names
+	if misspelt != "" {
+		most = 1
+	}
 	best := -1
 	var nearest []*rule
 	for i := range p.rules {
@@ -93,14 +98,20 @@ func (p *Policy) cause(q question, open bool) string {
 		if best < 0 || n < best {
 			best, nearest = n, nearest[:0]
 		}
-		if n == best && len(nearest) < 2 {
+		if n == best && len(nearest) < most {
 			nearest = append(nearest, r)
 		}
 	}
 	if len(nearest) == 0 {
 		return "no rule allows anything"
 	}
+	if misspelt != "" && best == anotherModel {
+		return misspelt
+	}
 	var b strings.Builder
+	if misspelt != "" {
+		b.WriteString(misspelt + "; ")
+	}
 	b.WriteString(lacking(best, &q.call))
 	var wanted []lack
 	for i, r := range nearest {
@@ -125,6 +136,36 @@ func (p *Policy) cause(q question, open bool) string {
 	}
 	b.WriteString(holdings(q.caller, wanted))
 	return b.String()
+}
+
+// mostCompared limits the patterns that are compared with the name of a model that is refused.
+const mostCompared = 32
+
+// misspelt says which pattern is spelt nearly as the model that a call asks for, in a rule that would allow
+// the call otherwise; "" if there is none. Rules for other callers would else be named as the nearest.
+func (p *Policy) misspelt(q *question) string {
+	name := q.call.Model
+	if name == "" {
+		return ""
+	}
+	left := mostCompared
+	for i := range p.rules {
+		r := &p.rules[i]
+		if r.deny || r.rank(q, false) != anotherModel || len(r.who.lacks(q.caller)) > 0 {
+			continue
+		}
+		var near []string
+		for _, pattern := range r.named {
+			if d := len(pattern) - len(name); max(d, -d) <= len(name)/3 && left > 0 {
+				near = append(near, pattern)
+				left--
+			}
+		}
+		if pattern := setting.Nearest(name, near); pattern != "" {
+			return "model " + setting.Quoted(name, shownModel) + " is not " + setting.Quoted(pattern, shownRule) + ", which " + r.at + " allows"
+		}
+	}
+	return ""
 }
 
 // lacking begins the cause for a call that rules of this rank do not cover.

@@ -53,3 +53,44 @@ func TestCauseNamesTheNearestRules(t *testing.T) {
 		}
 	}
 }
+
+// A name that a rule misspells is told, although a rule for other callers covers the model.
+func TestCauseNamesTheMisspeltModel(t *testing.T) {
+	d, _ := model.ByName("triton")
+	p, err := policy.New(d, "rules", []policy.Rule{
+		{Deny: []string{"management"}, Models: []string{"*"}},
+		{Allow: []string{"predict"}, Models: []string{"resnet", "half_plus_tow", "bert"}, Who: policy.Who{Group: []string{"students"}}},
+		{Allow: []string{"*"}, Models: []string{"*"}, Who: policy.Who{Group: []string{"admins"}}},
+		{Allow: []string{"metadata"}, Models: []string{"*"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	student := identity.Principal{Source: "issuer/corp", Name: "alice", Groups: []string{"students"}}
+	other := identity.Principal{Source: "issuer/corp", Name: "bob"}
+	for _, c := range []struct {
+		caller *identity.Principal
+		model  string
+		want   string
+	}{
+		{&student, "half_plus_two", `model "half_plus_two" is not "half_plus_tow", which rules[1] allows; rules[2] would allow it with group admins; the token has the groups "students"`},
+		{&student, "Resnet", `model "Resnet" is not "resnet", which rules[1] allows; rules[2] would allow it with group admins; the token has the groups "students"`},
+		{&student, "gpt", `rules[2] would allow it with group admins; the token has the groups "students"`},
+		{&other, "half_plus_two", `rules[2] would allow it with group admins; the token has no groups`},
+	} {
+		_, err := p.Decide(c.caller, model.Call{Dialect: d, Verb: "predict", Model: c.model, Version: model.Latest}, nil)
+		var refused *policy.Refusal
+		if !errors.As(err, &refused) || refused.Cause != c.want {
+			t.Errorf("%s asks for %s: %v; want %s", c.caller.Name, c.model, refused.Cause, c.want)
+		}
+	}
+	alone, err := policy.New(d, "rules", []policy.Rule{{Allow: []string{"predict"}, Models: []string{"resnet", "bert", "half_plus_tow"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = alone.Decide(&student, model.Call{Dialect: d, Verb: "predict", Model: "half_plus_two", Version: model.Latest}, nil)
+	var refused *policy.Refusal
+	if want := `model "half_plus_two" is not "half_plus_tow", which rules[0] allows`; !errors.As(err, &refused) || refused.Cause != want {
+		t.Errorf("%v; want %s", err, want)
+	}
+}

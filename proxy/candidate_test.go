@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"strings"
@@ -95,6 +96,57 @@ func TestCandidateRulesAreRecordedAndNeverEnforced(t *testing.T) {
 	} {
 		if !strings.Contains(string(text), line) {
 			t.Errorf("the metrics lack %s", line)
+		}
+	}
+}
+
+// Candidate rules about models see the messages of calls that no other rule reads, and neither refuse nor
+// delay what they cannot read.
+func TestCandidateRulesSeeCalls(t *testing.T) {
+	s := newActingServer(t)
+	h := build(t, plan{
+		routes: `
+  - host: models.test
+    upstream: grpc
+    callers: issuer/corp
+    rules: [{allow: inference, models: "*"}]
+    candidate_rules: [{allow: inference, models: "open-*"}]
+`,
+		more: "upstreams:\n  grpc: {serves: tensorflow, grpc: 'h2c://" + s.addr + "'}\n",
+	})
+	call := func(specs ...string) []byte {
+		var all [][]byte
+		for _, name := range specs {
+			all = append(all, modelSpec(name, 3))
+		}
+		return framedText(string(predictRequest(all, 100<<10, 100<<10)))
+	}
+	for _, c := range []struct {
+		name             string
+		body             []byte
+		encoding         string
+		status           string
+		candidate, model any
+	}{
+		{"allowed", call("open-a"), "", "0", "allow", "open-a"},
+		{"denied", call("secret"), "", "0", "deny", "secret"},
+		{"compressed", compressedText(string(predictRequest([][]byte{modelSpec("secret", 0)}, 0, 10))), "gzip", "0", "deny", "secret"},
+		{"in an encoding that is not read", compressedText("x"), "snappy", "0", nil, nil},
+		{"named twice", call("open-a", "secret"), "", "0", nil, nil},
+		{"not named", call(), "", "0", nil, nil},
+		{"not Protocol Buffers", framedText("\xff\xff\xff"), "", "0", nil, nil},
+	} {
+		res, err := h.compressedCall(t.Context(), h.client(true), bytes.NewReader(c.body), c.encoding)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, status := finish(t, res)
+		r := h.record(res.Header.Get("X-Request-Id"))
+		if status != c.status || r["candidate"] != c.candidate || r["model"] != c.model {
+			t.Errorf("%s: status %s, %v about %v; want %s, %v about %v", c.name, status, r["candidate"], r["model"], c.status, c.candidate, c.model)
+		}
+		if acts := s.acted(); len(acts) != 1 {
+			t.Errorf("%s: the server acted on %q", c.name, acts)
 		}
 	}
 }

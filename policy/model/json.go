@@ -397,7 +397,7 @@ func (s *objectScanner) endString() error {
 	s.keep = false
 	if s.key {
 		s.state = wantColon
-		if kept && !s.tooLong {
+		if kept && (!s.tooLong || s.count != nil) {
 			return s.readKey()
 		}
 		return nil

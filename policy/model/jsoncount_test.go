@@ -106,6 +106,7 @@ func TestBatchInJSONIsCounted(t *testing.T) {
 		{"v2", v2Infer, `{"inputs":[{"shape":[99999999999999999999]}]}`, 1<<63 - 1, 1},
 		{"v2", v2Infer, `{"inputs":[{"shape":[3,4294967296,4294967296,4294967296]}]}`, 3, 1},
 		{"v2", v2Infer, `{"outputs":[{"shape":[1000]}],"inputs":[]}`, 1, 1},
+		{"triton", "/v2/models/m/generate", `{"` + strings.Repeat("x", 5000) + `":["a","b"]}`, 2, 9},
 		{"triton", "/v2/models/m/generate", `{"text_input":["a","b","c"],"parameters":{"x":[1,2,3,4]}}`, 4, 13},
 
 		{"mlflow", "/invocations", `{"dataframe_split":{"columns":["a","b"],"data":[[1,2],[3,4],[5,6]]}}`, 3, 19},

@@ -4,6 +4,9 @@ import "strings"
 
 // ollama is the dialect of Ollama, with its own API and OpenAI's. A request names the
 // model in the member "model" of its JSON body, or in "name", the older spelling.
+//
+// A call of its own API may unload the model for all by keep_alive. It stays inference, because programs
+// send the field with ordinary calls; over /v1 Ollama ignores it.
 func ollama() *Dialect {
 	return &Dialect{
 		name: "ollama", rest: readOllama, slashedIDs: true, lists: true, refusal: errorText, namesModels: true, modelInBody: true, served: servedAsModel, localhost: true,

@@ -174,7 +174,7 @@ func readOpenAI(r *Request) (Reading, error) {
 	for i := range openAIStored {
 		s := &openAIStored[i]
 		rest, ok := strings.CutPrefix(path, s.path)
-		if !ok || strings.Contains(rest, "%") || rest != "" && rest[0] != '/' && !strings.HasSuffix(s.path, "/") {
+		if !ok || strings.Contains(rest, "%") || rest == "" && strings.HasSuffix(s.path, "/") || rest != "" && rest[0] != '/' && !strings.HasSuffix(s.path, "/") {
 			continue
 		}
 		if !is(r, "GET") && r.Method != "POST" && r.Method != "DELETE" {

@@ -91,7 +91,9 @@ var openAIRows = []row{
 
 	{"POST", "/V1/chat/completions", "404"},
 	{"POST", "/v1/Chat/completions", "404"},
-	{"POST", "/v1/chat/completions/", "session server -"},
+	{"POST", "/v1/chat/completions/", "404"},
+	{"POST", "/v1/responses/", "404"},
+	{"GET", "/slots/", "404"},
 	{"POST", "/v1/chat%2Fcompletions", "404"},
 	{"POST", "/v1/chat/completions%3Fx", "404"},
 	{"POST", "/v1/chat/completions;x=1", "404"},

@@ -278,6 +278,19 @@ func (c *Config) DialectOf(r *route.Config) *model.Dialect {
 	return model.Raw()
 }
 
+// servesKnown reports whether it is known what the upstream of a route serves. If check refuses its name or
+// its kind, faults that go by the kind would mislead.
+func (c *Config) servesKnown(r *route.Config) bool {
+	name, u, err := c.UpstreamOf(r)
+	if _, named := c.Upstreams[name]; r.Upstream == "" {
+		return r.Respond != nil
+	} else if err != nil || !named && !strings.Contains(name, "://") {
+		return false
+	}
+	_, faults := model.New(modelConfig(&u))
+	return len(faults) == 0
+}
+
 // modelConfig returns what an upstream says of its dialect.
 func modelConfig(u *upstream.Config) *model.Config {
 	c := &model.Config{Serves: u.Serves, Model: u.Model}

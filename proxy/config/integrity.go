@@ -270,7 +270,7 @@ func (c *Config) checkBodyMode(r *route.Config, path string, f *setting.Faults) 
 	_, u, _ := c.UpstreamOf(r)
 	d := c.DialectOf(r)
 	switch {
-	case i.Body == seal.StreamBody && !d.ActsOnWhole():
+	case i.Body == seal.StreamBody && !d.ActsOnWhole() && c.servesKnown(r):
 		f.Add(path+".body", i.Body, d.Name()+" servers may act before a body has ended, and so before it is checked", "write buffer, or say what the upstream serves")
 	case i.Body == seal.HeadersOnly && c.Listen.InsecurePlain != nil:
 		f.Add(path+".body", i.Body, "bodies that nobody signs need TLS up to here, and listen.insecure_plain has none", "write buffer")

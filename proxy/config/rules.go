@@ -21,7 +21,9 @@ func (c *Config) checkPolicy(path string, rules []policy.Rule, f *setting.Faults
 }
 
 func (c *Config) checkRouteRules(r *route.Config, at string, f *setting.Faults) {
-	r.CheckLimits(at, c.DialectOf(r), f)
+	if c.servesKnown(r) {
+		r.CheckLimits(at, c.DialectOf(r), f)
+	}
 	c.checkRulesOf(r, at+".rules", &r.Rules, f)
 	if len(c.RulesOf(r)) == 0 && r.Rules.Policy == "" && r.Respond == nil {
 		f.Add(at+".rules", "", "a route without rules", `write who may do what, such as [{allow: "*", who: {scope: models.predict}}]`)
@@ -46,6 +48,9 @@ func (c *Config) checkRulesOf(r *route.Config, at string, ref *route.RulesRef, f
 		f.Add(at, ref.Policy, "there is no such policy", cureName("policies", ref.Policy, slices.Sorted(maps.Keys(c.Policies))))
 	}
 	for i := range rules {
+		if !c.servesKnown(r) {
+			break
+		}
 		before := len(*f)
 		rules[i].CheckServed(setting.Index(at, i), d, shared, f)
 		if !shared { // other routes may be meant by what cannot hold here

@@ -172,6 +172,9 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 	if x.scanned.counter != nil {
 		all = append(all, x.scanned.counter)
 	}
+	if x.scanned.watcher != nil {
+		all = append(all, x.scanned.watcher)
+	}
 	if signed && x.grpc {
 		all = append(all, new(oneMessage))
 	}

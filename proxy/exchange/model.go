@@ -26,12 +26,14 @@ var _ seal.Inspector = model.Scanner(nil)
 type scanned struct {
 	scanner model.Scanner // nil: the content is not read
 	counter model.Scanner // counts what the route limits, where scanner does not; nil: nothing is counted
+	watcher *watcher      // reads for the candidate rules alone; nil: they need none
 	fault   *refusal      // of a call that only a rule about models could allow; nil if the model is clear
 
 	mu      sync.Mutex // guards the fields below: an upload and a reload run beside the exchange
 	named   named
 	grant   policy.Grant // for the call of named, or of the head if nothing is named, if it has been decided
 	refused named        // what a message names that was refused
+	watched named        // what watcher has seen
 }
 
 // named is what the content of a request names.
@@ -79,6 +81,9 @@ func (s *scanned) close() {
 	if s.counter != nil {
 		s.counter.Close()
 	}
+	if s.watcher != nil {
+		s.watcher.scanner.Close()
+	}
 }
 
 // refuse notes what the error of a decision was about, and returns the error.
@@ -93,8 +98,11 @@ func (s *scanned) refuse(n named, err error) error {
 func (s *scanned) last() named {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.refused.by != nil {
+	switch {
+	case s.refused.by != nil:
 		return s.refused
+	case s.named.by == nil:
+		return s.watched
 	}
 	return s.named
 }
@@ -147,6 +155,7 @@ func (x *exchange) prepare() error {
 	names := x.reading.NeedsBody() && (x.route.Policy.AboutModels() || x.triesCandidate() || x.limitsNeedModel() || counts && x.reading.GRPC())
 	switch {
 	case !names && !counts:
+		x.watch()
 		return nil
 	case x.reading.GRPC() && x.head.Fields.Count("grpc-encoding") > 1: // servers differ in which they take
 		return because(reasonBadModel, "grpc-encoding stands twice")
@@ -294,6 +303,9 @@ func (x *exchange) scan() error {
 			return err
 		}
 	}
+	if s.watcher != nil {
+		_ = x.readHeld(s.watcher) // never fails
+	}
 	if s.scanner == nil || s.known() { // known: it was read on its way
 		return nil
 	}
@@ -308,8 +320,8 @@ func (x *exchange) scan() error {
 	return nil
 }
 
-// readHeld shows held content to a scanner.
-func (x *exchange) readHeld(s model.Scanner) error {
+// readHeld shows held content to an inspector.
+func (x *exchange) readHeld(s seal.Inspector) error {
 	err := x.content.held.Each(func(piece []byte) error { _, err := s.Write(piece); return err })
 	if err == nil {
 		err = s.Check()

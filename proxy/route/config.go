@@ -68,7 +68,9 @@ type Config struct {
 	// "*.example.com" for any one label in the place of the star.
 	Host setting.List[string] `yaml:"host"`
 	// Path is the prefix of the paths, on a segment boundary: /v1 matches /v1 and /v1/models, not
-	// /v1beta. The longest path wins. "=/v1" matches that path alone. Default: "/".
+	// /v1beta. The longest path wins. "=/v1" matches that path alone. Letter case counts, also before
+	// TensorFlow Serving, which reads /V1/Models as /v1/models: such a request has the route of the other
+	// paths, whose rules see the same model and verb. Default: "/".
 	Path string `yaml:"path"`
 	// Strip is a prefix to remove from the path for the upstream: with /tf, the upstream gets /v1
 	// when the client asked for /tf/v1. Routes, rules and records use the client's path. The
@@ -99,7 +101,8 @@ type Config struct {
 	Rules RulesRef `yaml:"rules"`
 	// CandidateRules are rules to try out: a list, or the name of one under policies. What they would
 	// decide is recorded as candidate, and counted; it has no other effect. Where they alone are about
-	// models, JSON bodies of a known length are held and read for them, up to integrity.buffer.
+	// models, gRPC messages are read on their way, and JSON bodies of a known length are held and read for
+	// them, up to integrity.buffer.
 	CandidateRules RulesRef `yaml:"candidate_rules"`
 	// AllowFrom are the addresses from which requests are accepted, checked before authentication.
 	// Default: all.
