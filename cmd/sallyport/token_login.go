@@ -177,18 +177,23 @@ func (p *issuerClient) oauth() *oauth2.Config {
 		Endpoint: oauth2.Endpoint{AuthURL: p.metadata.LoginPage, TokenURL: p.endpoint, AuthStyle: p.style}}
 }
 
-// browserFlow lets the person sign in with a browser on this machine.
-func (p *issuerClient) browserFlow(ctx context.Context, c *cobra.Command) (*oauth2.Token, error) {
+// takesBrowser refuses issuers where nobody can sign in safely with a browser.
+func (p *issuerClient) takesBrowser() error {
 	if err := p.use(authorizationCode); err != nil {
-		return nil, err
+		return err
 	}
 	switch m := p.metadata; {
 	case m.LoginPage == "":
-		return nil, fmt.Errorf("issuer %s has no authorization_endpoint in its discovery document: nobody can sign in there with a browser", shownText(p.at.url))
+		return fmt.Errorf("issuer %s has no authorization_endpoint in its discovery document: nobody can sign in there with a browser", shownText(p.at.url))
 	case len(m.Challenges) > 0 && !slices.Contains(m.Challenges, "S256"):
-		return nil, fmt.Errorf("issuer %s does not take PKCE with S256 (code_challenge_methods_supported): enable it there; without it others could use the code", shownText(p.at.url))
+		return fmt.Errorf("issuer %s does not take PKCE with S256 (code_challenge_methods_supported): enable it there; without it others could use the code", shownText(p.at.url))
 	}
-	if err := p.at.checkURL(p.metadata.LoginPage); err != nil {
+	return p.at.checkURL(p.metadata.LoginPage)
+}
+
+// browserFlow lets the person sign in with a browser on this machine.
+func (p *issuerClient) browserFlow(ctx context.Context, c *cobra.Command) (*oauth2.Token, error) {
+	if err := p.takesBrowser(); err != nil {
 		return nil, err
 	}
 	redirect, err := login.ParseRedirect(p.redirect)
@@ -216,7 +221,9 @@ func (p *issuerClient) browserFlow(ctx context.Context, c *cobra.Command) (*oaut
 	page := config.AuthCodeURL(l.State(), options...)
 	begin := l.Serve(page)
 	fmt.Fprintf(c.ErrOrStderr(), "Sign in on this page, on this machine, within %s:\n\n    %s\n\n", p.wait, page)
-	p.open(c.ErrOrStderr(), c.OutOrStdout(), begin)
+	if p.mayOpen(c.OutOrStdout()) {
+		p.open(c.ErrOrStderr(), begin)
+	}
 	person, cancel := context.WithTimeout(ctx, p.wait)
 	defer cancel()
 	answer, err := l.Wait(person)
@@ -236,11 +243,17 @@ func (p *issuerClient) browserFlow(ctx context.Context, c *cobra.Command) (*oaut
 	return got, nil
 }
 
-// open opens a browser if it may.
-func (p *issuerClient) open(stderr, stdout io.Writer, page string) {
-	if p.given("browser") && !p.browser || !p.browser && !terminal(stdout) {
-		return
+// mayOpen reports whether a browser may be opened: a person who sends the output elsewhere, or a
+// program, asks for it.
+func (t *tokenCommand) mayOpen(stdout io.Writer) bool {
+	if t.given("browser") {
+		return t.browser
 	}
+	return terminal(stdout)
+}
+
+// open opens a browser if one is there. The page is printed anyway.
+func (p *issuerClient) open(stderr io.Writer, page string) {
 	command := login.Browser()
 	if command == "" {
 		if p.browser {

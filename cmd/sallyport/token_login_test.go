@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -288,4 +289,26 @@ func endSessions(ts *testscript.TestScript, _ bool, _ []string) {
 	r, err := client.Get(ts.Getenv("ISSUER") + "/end-sessions")
 	ts.Check(err)
 	ts.Check(r.Body.Close())
+}
+
+func TestBrowserIsOpenedAtATerminalOrWhenAsked(t *testing.T) {
+	device, err := os.Open(os.DevNull) // a character device, as a terminal is
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	for _, c := range []struct {
+		stdout              io.Writer
+		given, browser, may bool
+	}{
+		{&strings.Builder{}, false, false, false},
+		{&strings.Builder{}, true, true, true},
+		{device, false, false, true},
+		{device, true, false, false},
+	} {
+		command := &tokenCommand{browser: c.browser, given: func(flag string) bool { return c.given && flag == "browser" }}
+		if got := command.mayOpen(c.stdout); got != c.may {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
 }

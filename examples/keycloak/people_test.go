@@ -33,6 +33,23 @@ func (a *terminal) token(t *testing.T, flags ...string) *story.Process {
 	return story.Start(t, "sallyport token", cmd)
 }
 
+// age makes the cached token be at its end.
+func (a *terminal) age(t *testing.T) {
+	t.Helper()
+	names, _ := filepath.Glob(filepath.Join(a.cache, "sallyport", "tokens", "*.json"))
+	if len(names) != 1 {
+		t.Fatalf("cached: %v", names)
+	}
+	text, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	aged := regexp.MustCompile(`"expires_at": "[^"]*"`).ReplaceAll(text, []byte(`"expires_at": "2026-01-01T00:00:00Z"`))
+	if err := os.WriteFile(names[0], aged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // page waits for the page that the command names.
 func page(t *testing.T, p *story.Process, pattern string) string {
 	t.Helper()
@@ -88,7 +105,7 @@ func signIn(page string) chromedp.Action[chromedp.Void] {
 }
 
 // people: Alice signs in with a browser, and by a code, and calls with her tokens. Her cached token is
-// used until --logout ends it.
+// used, and refreshed, until --logout ends it.
 func (h *house) people(t *testing.T, g *story.Gateway) {
 	story.Need(t, "chromium")
 	a := &terminal{h: h, cache: t.TempDir()}
@@ -116,7 +133,12 @@ func (h *house) people(t *testing.T, g *story.Gateway) {
 		if again := printed(t, a.token(t, "--login")); again != token {
 			t.Errorf("%s: the cached token was not used", c.name)
 		}
-		tokens = append(tokens, token)
+		a.age(t)
+		renewed := printed(t, a.token(t, "--login"))
+		if answer := g.Curl(t, "/people"+rest, "--json", "{}", "-H", "Authorization: Bearer "+renewed); renewed == token || answer.Status != 200 {
+			t.Errorf("%s: refreshed: %d %s", c.name, answer.Status, answer.Body)
+		}
+		tokens = append(tokens, token, renewed)
 		if said := printed(t, a.token(t, "--logout")); said != "The token is removed here and revoked at the issuer." {
 			t.Errorf("%s: --logout says %q", c.name, said)
 		}

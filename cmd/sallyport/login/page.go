@@ -6,26 +6,6 @@ import (
 	"net/http"
 )
 
-// message is a page for people. It holds nothing of a request, so that nobody can write on it.
-type message struct{ title, text string }
-
-// messages returns what a page says.
-func messages(m page) message {
-	switch m {
-	case received:
-		return message{"Back to the terminal", "sallyport has the answer of the issuer, and goes on in the terminal. You can close this window."}
-	case notSignedIn:
-		return message{"Not signed in", "The terminal says why, and what to do. You can close this window."}
-	case foreign:
-		return message{"Not an answer to this login", "The login in the terminal still waits for its own answer. If you have just signed in, begin again from the terminal."}
-	case alreadyAnswered:
-		return message{"Already answered", "This login has its answer. You can close this window."}
-	case alreadyBegun:
-		return message{"Already opened", "This link works once, so this login has ended. If you did not open the link before, another user of the machine did. Begin again from the terminal."}
-	}
-	return message{"Nothing here", "This is the address for the answer of a login in the terminal."}
-}
-
 // page names a page of the listener.
 type page int
 
@@ -38,16 +18,33 @@ const (
 	alreadyBegun
 )
 
+// words returns what a page says. It holds nothing of a request, so that nobody can write on it.
+func (p page) words() (title, text string) {
+	switch p {
+	case received:
+		return "Back to the terminal", "sallyport has the answer of the issuer, and goes on in the terminal. You can close this window."
+	case notSignedIn:
+		return "Not signed in", "The terminal says why, and what to do. You can close this window."
+	case foreign:
+		return "Not an answer to this login", "The login in the terminal still waits for its own answer. If you have just signed in, begin again from the terminal."
+	case alreadyAnswered:
+		return "Already answered", "This login has its answer. You can close this window."
+	case alreadyBegun:
+		return "Already opened", "This link works once, so this login has ended. If you did not open the link before, another user of the machine did. Begin again from the terminal."
+	}
+	return "Nothing here", "This is the address for the answer of a login in the terminal."
+}
+
 const style = `:root{color-scheme:light dark}body{font:1.1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 1.5rem}h1{font-size:1.5rem}`
 
 // show writes a page.
 func show(w http.ResponseWriter, status int, p page) {
 	secure(w)
-	m := messages(p)
+	title, text := p.words()
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(`<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">` +
-		`<title>` + m.title + `</title><style>` + style + `</style></head><body><main><h1>` + m.title + `</h1><p>` + m.text + `</p></main></body></html>` + "\n"))
+		`<title>` + title + `</title><style>` + style + `</style></head><body><main><h1>` + title + `</h1><p>` + text + `</p></main></body></html>` + "\n"))
 }
 
 // secure sets the fields of every answer. The address of the page has the code, which must go to no
