@@ -22,8 +22,9 @@ type Dialect struct {
 	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
 	versions    versionKind
-	lists       bool     // FilterList knows how the servers list their models
-	drops       []string // see Dropped
+	withVersion func(path, version string) (string, bool) // see WithVersion; nil: no path can get a version
+	lists       bool                                      // FilterList knows how the servers list their models
+	drops       []string                                  // see Dropped
 	head, idle  time.Duration
 }
 
