@@ -21,6 +21,8 @@ type Record struct {
 	Path      string // canonical, without the query: queries carry secrets
 	Route     string // name of the route; "" for none
 	Upstream  string // the endpoint that answered or was tried last
+	// UpstreamName is the name of its upstream in the configuration. The metrics tell it.
+	UpstreamName string
 
 	Principal  string // qualified, such as "issuer/corp:alice"
 	Credential string // kind of credential, such as "bearer"
@@ -35,6 +37,9 @@ type Record struct {
 	// Dialect, Verb, Model, Version and Signature are what the request asks for, as the dialect of the
 	// upstream reads it. Version may be a label, such as "label:stable", or "latest".
 	Dialect, Verb, Model, Version, Signature string
+	// AskedVersion is what the caller asked for if the route chose Version, which is then sent; "" if
+	// they are the same.
+	AskedVersion string
 
 	// Candidate is what candidate_rules would have decided, [CandidateAllow] or [CandidateDeny]; "" if
 	// the route has none, or the request was refused before its rules were asked.
@@ -79,8 +84,8 @@ const (
 	maxString = 256
 	// maxList limits a list, with quotes and commas.
 	maxList = 512
-	// maxLine allows for two long strings, two lists, twenty-one other strings, and 560 bytes of our own.
-	maxLine = maxPath + maxCause + 2*maxList + 21*maxString + 560
+	// maxLine allows for two long strings, two lists, twenty-two other strings, and 580 bytes of our own.
+	maxLine = maxPath + maxCause + 2*maxList + 22*maxString + 580
 )
 
 const hexDigits = "0123456789abcdef"
@@ -113,6 +118,7 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"verb":"`, r.Verb, maxString)
 	b = appendField(b, `,"model":"`, r.Model, maxString)
 	b = appendField(b, `,"version":"`, r.Version, maxString)
+	b = appendField(b, `,"asked_version":"`, r.AskedVersion, maxString)
 	b = appendField(b, `,"signature":"`, r.Signature, maxString)
 	b = appendField(b, `,"candidate":"`, r.Candidate, maxString)
 	b = appendField(b, `,"candidate_rule":"`, r.CandidateRule, maxString)

@@ -74,7 +74,7 @@ func (x *exchange) takeBody() error {
 		if err := x.compare(digests); err != nil {
 			return err
 		}
-	} else if x.route.Leg.Digests() {
+	} else if x.route.Digests {
 		c.digest = c.held.Digest()
 	}
 	x.scan()
@@ -106,7 +106,7 @@ func (x *exchange) holdsBody() bool {
 	if x.bodySigned() {
 		return !x.route.Integrity.Streams
 	}
-	return x.route.Leg.Digests()
+	return x.route.Digests
 }
 
 // hold reads the content to its end, at most most bytes.

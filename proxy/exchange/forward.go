@@ -22,7 +22,8 @@ func (x *exchange) forward(v verdict) error {
 	if err != nil || !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(head)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
-	if err := x.route.Credential.Ready(x.life); err != nil {
+	x.chooseUpstream()
+	if err := x.backend.Credential.Ready(x.life); err != nil {
 		return x.blame(err)
 	}
 	ask := x.request(target)
@@ -31,7 +32,7 @@ func (x *exchange) forward(v verdict) error {
 	}
 	defer x.noteTrailers()
 	start := x.elapsed()
-	answer, err := x.route.Upstream.Send(x.life, ask)
+	answer, err := x.backend.Upstream.Send(x.life, ask)
 	x.record.UpstreamDuration = x.elapsed() - start
 	x.record.BytesIn = x.content.counted.n.Load()
 	if err != nil {
@@ -51,7 +52,7 @@ func (x *exchange) forward(v verdict) error {
 	if err := x.checkCredential(&answer.Head); err != nil {
 		return err
 	}
-	if err := x.route.Leg.VerifyAnswer(answer, &x.sent, x.head, x.route.Integrity.ResponseBuffer); err != nil {
+	if err := x.backend.Leg.VerifyAnswer(answer, &x.sent, x.head, x.route.Integrity.ResponseBuffer); err != nil {
 		return err
 	}
 	if err := x.checkEarly(&answer.Head); err != nil {
@@ -81,7 +82,7 @@ func (x *exchange) checkCredential(h *message.Response) error {
 	if x.route.ForwardAuthorization {
 		return nil // the answer may be about the caller's credential
 	}
-	return x.route.Credential.Accepted(h)
+	return x.backend.Credential.Accepted(h)
 }
 
 // endWithCredential ends a long exchange when the credential expires, so that a stream does not
@@ -119,8 +120,8 @@ func (x *exchange) request(target string) *upstream.Request {
 	case x.head.Upgrade != "" || x.head.VainUpgrade:
 		x.dropUpgrade()
 	}
-	x.route.Leg.SignRequest(r, x.content.digest, &x.sent)
-	r.Credential = x.route.Credential.Attempt(&x.caller)
+	x.backend.Leg.SignRequest(r, x.content.digest, &x.sent)
+	r.Credential = x.backend.Credential.Attempt(&x.caller)
 	return r
 }
 
@@ -138,13 +139,13 @@ func (x *exchange) isHopField(name string) bool {
 	case "signature", "signature-input":
 		return x.signaturesEndHere()
 	case "accept-signature":
-		return x.route.Leg.Signs() || x.answer.Signs()
+		return x.backend.Leg.Signs() || x.answer.Signs()
 	}
 	return false
 }
 
 func (x *exchange) signaturesEndHere() bool {
-	return x.route.Leg.Signs() || x.route.Chain.Signs() && !x.route.Integrity.ForwardSignature
+	return x.backend.Leg.Signs() || x.route.Chain.Signs() && !x.route.Integrity.ForwardSignature
 }
 
 // inform forwards an interim response.

@@ -29,6 +29,7 @@ type scanned struct {
 
 	mu      sync.Mutex // guards the fields below: an upload and a reload run beside the exchange
 	named   named
+	sighted named // what a long message has named so far
 	refused named // what a message names that was refused
 }
 
@@ -57,6 +58,22 @@ func (s *scanned) set(n named) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.named = n
+}
+
+func (s *scanned) sight(n named) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sighted = n
+}
+
+// soFar returns what the content has named, or what a long message has named until now.
+func (s *scanned) soFar() named {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.named.by == nil {
+		return s.sighted
+	}
+	return s.named
 }
 
 // close ends the scan. Nothing reads the content any more.
@@ -117,6 +134,9 @@ func (x *exchange) interpret() error {
 		}
 		return err
 	}
+	if err := x.chooseVersion(); err != nil {
+		return err
+	}
 	x.call = x.reading.Call
 	x.gatherFacts()
 	return x.refuseCode()
@@ -125,7 +145,7 @@ func (x *exchange) interpret() error {
 // prepare gets the scanner for the content, if the decision needs it. A proxy that asks for a
 // decision shows no content, or content that need not be what it forwards.
 func (x *exchange) prepare() error {
-	if !x.reading.NeedsBody() || x.route.Fixed != nil || !x.route.Policy.AboutModels() && !x.triesCandidate() && !x.limitsNeedModel() {
+	if !x.reading.NeedsBody() || x.route.Fixed != nil || !x.route.Policy.AboutModels() && !x.triesCandidate() && !x.limitsNeedModel() && !x.route.Release.NeedsModel() {
 		return nil
 	}
 	switch {
@@ -189,6 +209,9 @@ func (x *exchange) decideNamed(n model.Named) error {
 		return nil
 	}
 	now := named{by: call.Dialect, what: n}
+	if err := x.checkNamed(call); err != nil {
+		return x.scanned.refuse(now, err)
+	}
 	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
 		return x.scanned.refuse(now, err)
 	}
@@ -210,9 +233,11 @@ func (x *exchange) decideNamed(n model.Named) error {
 // allowed.
 func (x *exchange) decideEarly(n model.Named) error {
 	call := x.reading.Call.With(n)
+	now := named{by: call.Dialect, what: n}
 	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
-		return x.scanned.refuse(named{by: call.Dialect, what: n}, err)
+		return x.scanned.refuse(now, err)
 	}
+	x.scanned.sight(now)
 	return nil
 }
 
@@ -282,6 +307,9 @@ func permitsNamed(r *route.Route, u *underWay, caller *identity.Principal) error
 	got, err := Interpret(r, u.head, u.grpc)
 	if err != nil {
 		return err
+	}
+	if u.chosen != "" && got.Call.Open() {
+		got.Call.Version = u.chosen // which it was sent with
 	}
 	if got.NeedsBody() && u.named.by == nil {
 		return r.Policy.Screen(caller, got.Call) // its messages are decided one by one
