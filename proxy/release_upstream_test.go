@@ -39,7 +39,7 @@ func TestUpstreamsAreSplitByCaller(t *testing.T) {
 				t.Fatalf("%s: %d %s", target, got.StatusCode, got.body)
 			}
 		}
-		n := canary.hits.Load() - before;
+		n := canary.hits.Load() - before
 		if n != 0 && n != 4 {
 			t.Errorf("%s had %d of 4 answers of canary", caller, n)
 		}

@@ -74,10 +74,14 @@ func (x *exchange) takeBody() error {
 		if err := x.compare(digests); err != nil {
 			return err
 		}
-	} else if x.route.Digests {
-		c.digest = c.held.Digest()
 	}
 	x.scan()
+	if err := x.writeVersion(); err != nil {
+		return err
+	}
+	if !signed && x.route.Digests {
+		c.digest = c.held.Digest()
+	}
 	return nil
 }
 
@@ -183,7 +187,7 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 		switch err := c.held.Lead(x.server.Held, v, wholeBytes, enough); {
 		case err == io.EOF:
 			x.useHeld()
-			return nil
+			return x.writeVersion()
 		case err != nil:
 			return x.unheld(err, wholeBytes)
 		}
@@ -192,7 +196,7 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 	if c.verified, c.Body = v, &c.held; signed && x.grpc {
 		c.Body = seal.WithholdEnd(&c.held) // the server acts on the end of a message, before that of the stream
 	}
-	return nil
+	return x.writeVersion()
 }
 
 // complete turns the provisional grant into one for the whole call, once the body has

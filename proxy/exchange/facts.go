@@ -65,7 +65,7 @@ func (x *exchange) recordCall() {
 	call := named.call(&x.reading)
 	r := &x.record
 	r.Dialect, r.Verb, r.Model, r.Version, r.Signature = call.Dialect.Name(), call.Verb, call.Model, call.Version, call.Signature
-	if x.chosen != "" {
+	if x.chosen != "" || named.chosen {
 		r.AskedVersion = model.Latest
 	}
 	r.Scopes, r.Groups = x.caller.Scopes, x.caller.Groups

@@ -25,18 +25,23 @@ var _ seal.Inspector = model.Scanner(nil)
 // scanned is what the content of a request says of the call.
 type scanned struct {
 	scanner model.Scanner // nil: the content is not read
+	again   model.Scanner // of a message into which a version was written, as it is sent; nil: none was
 	fault   *refusal      // of a call that only a rule about models could allow; nil if the model is clear
 
 	mu      sync.Mutex // guards the fields below: an upload and a reload run beside the exchange
 	named   named
-	sighted named // what a long message has named so far
-	refused named // what a message names that was refused
+	sighted named  // what a long message has named so far
+	lead    bool   // a version can still be written into the message
+	version string // that was chosen for the message; "" for none
+	refused named  // what a message names that was refused
 }
 
 // named is what the content of a request names.
 type named struct {
 	by   *model.Dialect // that read it; another dialect could read another model. nil: nothing is named yet
 	what model.Named    // of a stream: what its last message names
+	// chosen says that the route has chosen the version, and what the content names has none.
+	chosen bool
 }
 
 // call adds what the content names to a call that the head left open.
@@ -76,8 +81,29 @@ func (s *scanned) soFar() named {
 	return s.named
 }
 
+// choose reports whether a version is, or can be, written into the message. If so, it is noted.
+func (s *scanned) choose(version string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead {
+		s.version = version
+	}
+	return s.version == version
+}
+
+// endLead ends the time in which a version can be noted, and returns the one to write; "" for none.
+func (s *scanned) endLead() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lead = false
+	return s.version
+}
+
 // close ends the scan. Nothing reads the content any more.
 func (s *scanned) close() {
+	if s.again != nil {
+		s.again.Close()
+	}
 	if s.scanner != nil {
 		s.scanner.Close()
 	}
@@ -134,11 +160,11 @@ func (x *exchange) interpret() error {
 		}
 		return err
 	}
+	x.gatherFacts()
 	if err := x.chooseVersion(); err != nil {
 		return err
 	}
 	x.call, x.interpreted = x.reading.Call, x.form()
-	x.gatherFacts()
 	return x.refuseCode()
 }
 
@@ -154,6 +180,7 @@ func (x *exchange) prepare() error {
 	case x.reading.GRPC() && !message.IsProtobufCall(x.head.Fields.Get("content-type")): // some servers decode it by that
 		return because(reasonBadCall, "the format of the messages is not Protocol Buffers, so the model cannot be read")
 	case x.asker == "" && x.head.ContentLength != 0:
+		x.scanned.lead = x.route.Release.ChoosesVersions() && x.reading.GRPC() && !x.fixed()
 		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
 			Decide:   x.callbacks.decideNamed,
 			Early:    x.callbacks.decideEarly,
@@ -204,17 +231,17 @@ func (x *exchange) triesCandidate() bool {
 // decideNamed decides on a call that the content has named. It runs while the content is read, and
 // its error keeps the end of the message from the upstream.
 func (x *exchange) decideNamed(n model.Named) error {
-	call := x.reading.Call.With(n)
 	if !x.reading.GRPC() { // the content is held, and authorize decides
-		x.scanned.set(named{by: call.Dialect, what: n})
+		x.scanned.set(named{by: x.reading.Call.Dialect, what: n})
 		return nil
 	}
-	now := named{by: call.Dialect, what: n}
-	if err := x.checkNamed(call); err != nil {
-		return x.scanned.refuse(now, err)
-	}
+	now, noPlace := x.chooseNamed(n)
+	call := now.call(&x.reading)
 	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
 		return x.scanned.refuse(now, err)
+	}
+	if noPlace != nil {
+		return x.scanned.refuse(now, noPlace)
 	}
 	if err := x.countCall(call); err != nil {
 		return x.scanned.refuse(now, err)
@@ -233,10 +260,12 @@ func (x *exchange) decideNamed(n model.Named) error {
 // decideEarly refuses a long call before more of it is read, if what it has named so far is not
 // allowed.
 func (x *exchange) decideEarly(n model.Named) error {
-	call := x.reading.Call.With(n)
-	now := named{by: call.Dialect, what: n}
-	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
+	now, noPlace := x.chooseNamed(n)
+	if _, err := x.route.Policy.Decide(&x.caller, now.call(&x.reading), x.about); err != nil {
 		return x.scanned.refuse(now, err)
+	}
+	if noPlace != nil {
+		return x.scanned.refuse(now, noPlace)
 	}
 	x.scanned.sight(now)
 	return nil

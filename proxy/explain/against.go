@@ -180,12 +180,9 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 	}
 	call.Server = call.Model == "" && aboutServer(r, h, call.Verb)
 	knownAs := exchange.KnownAs(&caller, client)
-	if chosen, at := exchange.ChooseVersion(r, call, knownAs); at != "" {
-		if err := hasPlace(r, h, call, knownAs); err != nil {
-			return policy.Refused, err
-		}
-		call, d.Version = chosen, chosen.Version
-	}
+	asked := call
+	call, chosenBy := exchange.ChooseVersion(r, call, knownAs)
+	d.Version = call.Version
 	facts := &policy.Facts{Method: l.Method, Path: h.Path, Host: h.Host, Client: client, HTTP: strings.TrimPrefix(l.Protocol, "HTTP/"), Recorded: true}
 	if call.Model == "" && !call.Server && r.Policy.AboutModels() && call.Class() != "" {
 		d.Why = "the record names no model, since it was not read then"
@@ -193,6 +190,11 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 	}
 	g := r.Policy.Guess(&caller, call, facts)
 	d.Rule = g.Rule
+	if chosenBy != "" && g.Outcome == policy.Allowed {
+		if err := hasPlace(r, h, asked, knownAs); err != nil {
+			return policy.Refused, err
+		}
+	}
 	switch {
 	case g.Outcome == policy.Untold:
 		d.Why = "not in the record: " + strings.Join(g.Missing, ", ")

@@ -234,7 +234,8 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 	}
 	knownAs := exchange.KnownAs(&q.Caller, q.From)
 	reading, chosenBy, err := exchange.InterpretFor(r, h, grpc, knownAs)
-	if err != nil {
+	noPlace := err
+	if chosenBy == "" && err != nil {
 		return note("call", err, "", at)
 	}
 	calls := []model.Call{reading.Call}
@@ -245,13 +246,13 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 			*untold = true
 			return err
 		}
-		for i := range calls {
-			if err == nil {
-				chosenBy, err = chooseNamed(r, &reading, &calls[i], knownAs)
-			}
-		}
 		if err != nil {
 			return note("call", err, "", at)
+		}
+		for i := range calls {
+			if calls[i], chosenBy = exchange.ChooseVersion(r, calls[i], knownAs); chosenBy != "" {
+				noPlace = exchange.NoPlace(&reading)
+			}
 		}
 	}
 	if chosenBy != "" {
@@ -272,7 +273,9 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 	}
 	facts := exchange.FactsOf(h, q.From, nil, "")
 	facts.TLS, facts.Peer = "1.3", q.From
-	err = x.rules(q, r, at, calls, facts, d)
+	if err = x.rules(q, r, at, calls, facts, d); err == nil && noPlace != nil {
+		err = note("rewrite", noPlace, "", at+".rewrite")
+	}
 	if r.Candidate != nil && (known || !r.Candidate.AboutModels()) {
 		d.Candidate = "allow"
 		for _, call := range calls {
@@ -325,15 +328,6 @@ func (x *Explainer) rules(q *Question, r *route.Route, at string, calls []model.
 		d.RuleFile, d.RuleLine = place(d.Rule)
 	}
 	return err
-}
-
-// chooseNamed gives a call of the body the version that the route chooses, and returns the place of the
-// setting that does.
-func chooseNamed(r *route.Route, reading *model.Reading, call *model.Call, caller string) (at string, err error) {
-	if *call, at = exchange.ChooseVersion(r, *call, caller); at != "" {
-		err = exchange.NoPlace(reading)
-	}
-	return at, err
 }
 
 // chosenVersion says which version the route chooses, and for whom.

@@ -17,7 +17,7 @@ func (h *Buffer) Splice(at int64, n int, with []byte) error {
 	for end := h.size; grown > 0 && end > at+int64(n); { // from the end, in pieces that cross no block
 		size := min(end-at-int64(n), (end-1)%BlockBytes+1, (end+grown-1)%BlockBytes+1)
 		end -= size
-		copy(h.from(end+grown)[:size], h.from(end)[:size])
+		copy(h.from(end + grown)[:size], h.from(end)[:size])
 	}
 	h.size += grown
 	for len(with) > 0 {
