@@ -148,7 +148,10 @@ func (x *exchange) digestField() string {
 // held and nothing was sent. What is sent is read again: it must name just that version.
 func (x *exchange) writeVersion() error {
 	version := x.scanned.endLead()
-	if version == "" || x.scanned.fault != nil {
+	if fault := x.scanned.fault; fault != nil && x.reading.GRPC() && x.route.Release.ChoosesVersions() {
+		return fault // a rule about no model may allow what cannot be read, but it could not be given a version
+	}
+	if version == "" {
 		return nil
 	}
 	c := &x.content
