@@ -41,6 +41,10 @@ type Record struct {
 	// they are the same.
 	AskedVersion string
 
+	// ServedModel and ServedVersion are what the answer says of the model that gave it: the server may have
+	// chosen the version. ServedModel is "" if it is Model. Nobody has checked what they say.
+	ServedModel, ServedVersion string
+
 	// Candidate is what candidate_rules would have decided, [CandidateAllow] or [CandidateDeny]; "" if
 	// the route has none, or the request was refused before its rules were asked.
 	Candidate string
@@ -84,8 +88,8 @@ const (
 	maxString = 256
 	// maxList limits a list, with quotes and commas.
 	maxList = 512
-	// maxLine allows for two long strings, two lists, twenty-two other strings, and 580 bytes of our own.
-	maxLine = maxPath + maxCause + 2*maxList + 22*maxString + 580
+	// maxLine allows for two long strings, two lists, twenty-four other strings, and 620 bytes of our own.
+	maxLine = maxPath + maxCause + 2*maxList + 24*maxString + 620
 )
 
 const hexDigits = "0123456789abcdef"
@@ -120,6 +124,8 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"version":"`, r.Version, maxString)
 	b = appendField(b, `,"asked_version":"`, r.AskedVersion, maxString)
 	b = appendField(b, `,"signature":"`, r.Signature, maxString)
+	b = appendField(b, `,"served_model":"`, r.ServedModel, maxString)
+	b = appendField(b, `,"served_version":"`, r.ServedVersion, maxString)
 	b = appendField(b, `,"candidate":"`, r.Candidate, maxString)
 	b = appendField(b, `,"candidate_rule":"`, r.CandidateRule, maxString)
 	b = appendField(b, `,"dropped":"`, r.Dropped, maxString)

@@ -20,7 +20,7 @@ func (c *Config) DecidingRoute(of *route.Config) (*route.Route, error) {
 		WebSocket: of.Websocket,
 		CodeTypes: of.CodeTypes,
 		Release:   route.NewRelease(of.Rewrite),
-		Limits:    route.Limits{Body: of.Limits.BodyBytes(), Inflated: of.Limits.Inflated.Or(64 << 20)},
+		Limits:    route.Limits{Body: of.Limits.BodyBytes(), Inflated: of.Limits.Inflated.Or(64 << 20), Most: of.Limits.Most()},
 	}
 	var err error
 	if r.Rewriting, err = route.NewRewriting(of); err != nil {

@@ -68,6 +68,7 @@ func (x *exchange) recordCall() {
 	if x.chosen != "" || named.chosen {
 		r.AskedVersion = model.Latest
 	}
+	x.recordServed(call)
 	r.Scopes, r.Groups = x.caller.Scopes, x.caller.Groups
 	candidate := x.route.Candidate
 	if candidate == nil {

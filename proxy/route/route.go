@@ -90,6 +90,7 @@ func (r *Route) AddBackend(name string, b Backend, own bool) {
 type Limits struct {
 	Body     int64 // largest request body in bytes; zero: none
 	Inflated int64 // largest message after decompression
+	Most     model.Most
 	Rates    limit.Rates
 	InFlight *limit.InFlight // of the whole route
 	Places   *limit.Places   // in flight too, by entries
