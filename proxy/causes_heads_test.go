@@ -180,7 +180,16 @@ func refusedEncodings(t *testing.T) *refusals {
 
 // refusedModels are requests whose body does not say the model in one clear way.
 func refusedModels(t *testing.T) *refusals {
-	r := &refusals{house: build(t, plan{routes: modelRoutes})}
+	r := &refusals{house: build(t, plan{routes: modelRoutes + `
+  - host: models.test
+    path: /kserve
+    strip: /kserve
+    upstream: '%s'
+    serves: v2
+    callers: issuer/corp
+    rewrite: {latest: 3}
+    rules: [{allow: "*", models: "*"}]
+`})}
 	ask := func(body, field string) *reply {
 		return r.do("POST", "/v1/chat/completions", body, map[string]string{"Authorization": "Bearer " + r.bearer(nil), "Content-Encoding": field})
 	}
@@ -190,6 +199,8 @@ func refusedModels(t *testing.T) *refusals {
 	r.expect("code_in_body", 415, "the Content-Type is one of serialized objects, which run code when they are read: application/x-pickle",
 		r.do("POST", "/v1/chat/completions", "x", map[string]string{"Authorization": "Bearer " + r.bearer(nil), "Content-Type": "application/x-pickle"}))
 	r.expect("bad_model_name", 400, "…", r.do("GET", "/v1/models/%2Fx", "", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
+	r.expect("version_needed", 400, "the route chooses a version of the model (rewrite), and a request by this path or method has no place for one",
+		r.do("POST", "/kserve/v1/models/public:predict", "{}", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
 	r.expect("unknown_call", 404, "the gateway knows no such path of openai servers", r.do("POST", "/v9/x", "", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
 	return r
 }

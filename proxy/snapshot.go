@@ -178,9 +178,12 @@ func (s *snapshot) release() {
 func (s *snapshot) addRoutes(m *memory) error {
 	cfg := s.config
 	var own, covered []string
-	owned := route.OwnedFields(cfg.Routes, func(rc *route.Config) []string {
-		_, u, _ := cfg.UpstreamOf(rc) // one that cannot be read is an error below
-		return u.Servers()
+	owned := route.OwnedFields(cfg.Routes, func(rc *route.Config) (servers []string) {
+		for of := range cfg.EachUpstream(rc) {
+			_, u, _ := cfg.UpstreamOf(of) // one that cannot be read is an error below
+			servers = append(servers, u.Servers()...)
+		}
+		return servers
 	})
 	byName, credentials := map[string]*upstream.Upstream{}, map[string]*credential.Credential{}
 	for i := range cfg.Routes {
@@ -189,18 +192,18 @@ func (s *snapshot) addRoutes(m *memory) error {
 		if err != nil {
 			return fmt.Errorf("route %s: %w", rc.Name, err)
 		}
-		if field := cfg.CredentialField(rc); field != "" {
-			owned[i][message.Fold(field)] = true
+		for of := range cfg.EachUpstream(rc) {
+			if field := cfg.CredentialField(of); field != "" {
+				owned[i][message.Fold(field)] = true
+			}
+			b, err := s.backend(of, r.Identity.All(), byName, credentials, m)
+			if err != nil {
+				return fmt.Errorf("route %s: %w", r.Name, err)
+			}
+			r.Digests = r.Digests || b.Leg.Digests()
+			r.AddBackend(of.Upstream, b, of == rc)
 		}
 		r.ToUpstream = route.NewEdits(&rc.Headers.Request, owned[i])
-		if rc.Upstream != "" {
-			if r.Upstream, err = s.upstream(rc, byName, m); err != nil {
-				return fmt.Errorf("route %s: %w", r.Name, err)
-			}
-			if r.Credential, err = s.credential(rc, credentials, m); err != nil {
-				return fmt.Errorf("route %s: %w", r.Name, err)
-			}
-		}
 		own = append(own, r.Identity.All()...)
 		covered = append(covered, rc.Integrity.Cover...)
 		for _, h := range rc.Host {
@@ -216,10 +219,6 @@ func (s *snapshot) addRoutes(m *memory) error {
 // newRoute builds a route except for its upstream and the parts that depend on the host.
 func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	cfg := s.config
-	_, up, err := cfg.UpstreamOf(c)
-	if err != nil {
-		return nil, err
-	}
 	r, err := cfg.DecidingRoute(c)
 	if err != nil {
 		return nil, err
@@ -242,9 +241,6 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	r.TakesPasswords = c.Callers.TakesPasswords()
 	r.TakesAPIKeys = c.Callers.TakesAPIKeys()
 	r.ForwardAuthorization = c.ForwardAuthorization
-	if r.Leg, err = seal.NewLeg(&up.Integrity, r.Identity.All(), s.auth, m.options.Now); err != nil {
-		return nil, err
-	}
 	if r.Chain, err = s.auth.Route(demandOf(cfg, c)); err != nil {
 		return nil, err
 	}
@@ -298,6 +294,23 @@ func authorities(cfg *Config) func(string) bool {
 		}
 		return slices.Contains(ports, authority[i+1:])
 	}
+}
+
+// backend returns what a route needs to send requests to its upstream. identity are the fields with the
+// caller's identity.
+func (s *snapshot) backend(c *route.Config, identity []string, byName map[string]*upstream.Upstream, credentials map[string]*credential.Credential, m *memory) (b route.Backend, err error) {
+	_, up, err := s.config.UpstreamOf(c)
+	if err != nil {
+		return b, err
+	}
+	if b.Leg, err = seal.NewLeg(&up.Integrity, identity, s.auth, m.options.Now); err != nil || c.Upstream == "" {
+		return b, err
+	}
+	if b.Upstream, err = s.upstream(c, byName, m); err != nil {
+		return b, err
+	}
+	b.Credential, err = s.credential(c, credentials, m)
+	return b, err
 }
 
 // upstream returns the upstream of a route. Routes that name the same one share it.

@@ -69,6 +69,9 @@ func rowOf(r *proxy.RouteInfo) [][]string {
 			upstream = append(upstream, "  "+e)
 		}
 	}
+	for _, words := range r.Rewrite {
+		upstream = append(upstream, "  "+words)
+	}
 	if r.Websocket {
 		upstream = append(upstream, "  websocket")
 	}

@@ -22,11 +22,12 @@ type Dialect struct {
 	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
 	versions    versionKind
-	served      servedIn                  // over REST
-	lists       bool                      // FilterList knows how the servers list their models
-	drops       []string                  // see Dropped
-	plan        func(r *Reading) jsonPlan // says what of a body [Most] limits; nil: nothing is known of it
-	tensors     bool                      // what it limits has inputs, and not only texts
+	withVersion func(path, version string) (string, bool) // see WithVersion; nil: no path can get a version
+	served      servedIn                                  // over REST
+	lists       bool                                      // FilterList knows how the servers list their models
+	drops       []string                                  // see Dropped
+	plan        func(r *Reading) jsonPlan                 // says what of a body [Most] limits; nil: nothing is known of it
+	tensors     bool                                      // what it limits has inputs, and not only texts
 	head, idle  time.Duration
 }
 

@@ -12,8 +12,17 @@ func tensorFlow() *Dialect {
 	return &Dialect{
 		name: "tensorflow", rest: readTensorFlow, calls: tensorFlowCalls(), refusal: errorText, namesModels: true, versions: numbersAndLabels, actsOnWhole: true,
 		verbs: []string{"predict", "classify", "regress", "multi_inference", "metadata", "status", "health", "metrics", "reload", "session", "profile", "reflection"},
-		drops: steering[:], plan: planTensorFlow, tensors: true,
+		drops: steering[:], withVersion: tensorFlowVersion, plan: planTensorFlow, tensors: true,
 	}
+}
+
+// tensorFlowVersion writes a version or a label behind the name of the model.
+func tensorFlowVersion(path, version string) (string, bool) {
+	kind := "/versions/"
+	if label, ok := strings.CutPrefix(version, Label); ok {
+		kind, version = "/labels/", label
+	}
+	return insertSegments(path, modelsPrefix, ":/", kind+version)
 }
 
 // readTensorFlow reads a request by the patterns of tensorflow_serving/model_servers/http_rest_api_handler.cc:

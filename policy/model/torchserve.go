@@ -15,8 +15,19 @@ func torchServe() *Dialect {
 		name: torchServeName, rest: readTorchServe, calls: torchServeCalls(), lists: true, refusal: errorCode, namesModels: true, versions: words, served: servedAsV2, actsOnWhole: true,
 		verbs: []string{"predict", "explain", "metadata", "status", "list", "health", "metrics", "docs",
 			"load", "unload", "scale", "set_default", "control", "reflection"},
-		drops: steering[:],
+		drops: steering[:], withVersion: torchServeVersion,
 	}
+}
+
+// torchServeVersion writes a version at the end of a path. Other APIs than TorchServe's own, workflows
+// and /invocations have no place for it.
+func torchServeVersion(path, version string) (string, bool) {
+	for _, prefix := range [...]string{"/predictions/", "/explanations/", "/models/"} {
+		if name, ok := strings.CutPrefix(path, prefix); ok && !strings.Contains(name, "/") {
+			return path + "/" + version, true
+		}
+	}
+	return "", false
 }
 
 // torchServeEndpoints are about the server. To register a model (POST /models) is to run the archive that

@@ -14,8 +14,8 @@ func triton() *Dialect {
 		name: tritonName, rest: readTriton, calls: tritonCalls(), lists: true, refusal: errorText, namesModels: true, versions: numbers, served: servedAsV2, actsOnWhole: true,
 		verbs: []string{"predict", "generate", "metadata", "status", "list", "config", "stats", "health", "metrics",
 			"load", "unload", "shared_memory", "trace", "logging", "reflection"},
-		drops: append([]string{"x-vertex-ai-triton-redirect", "triton-grpc-protocol-*"}, steering[:]...),
-		plan:  planTriton, tensors: true,
+		drops:       append([]string{"x-vertex-ai-triton-redirect", "triton-grpc-protocol-*"}, steering[:]...),
+		withVersion: v2Version, plan: planTriton, tensors: true,
 	}
 }
 

@@ -13,10 +13,15 @@ const v2Name = "v2"
 func v2() *Dialect {
 	return &Dialect{
 		name: v2Name, rest: readV2, calls: v2Calls(), lists: true, refusal: errorText, namesModels: true, versions: words, served: servedAsV2,
-		verbs: []string{"predict", "explain", "generate", "metadata", "status", "list", "health", "metrics", "docs", "load", "unload", "reflection"},
-		drops: append([]string{"seldon-model", "seldon-internal-model", "mm-model-id*", "mm-vmodel-id*"}, steering[:]...),
-		plan:  planV2, tensors: true,
+		verbs:       []string{"predict", "explain", "generate", "metadata", "status", "list", "health", "metrics", "docs", "load", "unload", "reflection"},
+		drops:       append([]string{"seldon-model", "seldon-internal-model", "mm-model-id*", "mm-vmodel-id*"}, steering[:]...),
+		withVersion: v2Version, plan: planV2, tensors: true,
 	}
+}
+
+// v2Version writes a version behind the name of the model. The paths of version 1 have no place for it.
+func v2Version(path, version string) (string, bool) {
+	return insertSegments(path, v2ModelsPrefix, "/", "/versions/"+version)
 }
 
 // v2Endpoints are about the server. The list of models in /v2/models and the paths of version 1 are

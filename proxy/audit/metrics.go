@@ -55,12 +55,13 @@ const maxRetired = 256
 
 // routeMetrics are the metrics of one route, looked up once: a lookup by labels allocates.
 type routeMetrics struct {
-	name                    string
-	duration, upstream, own prometheus.Observer
-	bytesIn, bytesOut       prometheus.Counter
+	name              string
+	duration, own     prometheus.Observer
+	bytesIn, bytesOut prometheus.Counter
 
 	requests atomic.Pointer[map[outcome]prometheus.Counter] // immutable; replaced as a whole
-	mu       sync.Mutex                                     // serializes changes of requests; guards dropped
+	upstream atomic.Pointer[map[string]prometheus.Observer] // by the name of the upstream; likewise
+	mu       sync.Mutex                                     // serializes changes of these; guards dropped
 	dropped  bool                                           // removed from all metrics; nothing may be added
 }
 
@@ -101,7 +102,7 @@ func NewMetrics(o MetricsOptions) *Metrics {
 		reasons:  slices.Sorted(slices.Values(o.Reasons)),
 		requests: counter("sallyport_requests_total", "Requests that ended, by route, method, status code, reason of refusal, and what they ask of which kind of server.", "route", "method", "code", "reason", "dialect", "verb"),
 		duration: histogram("sallyport_request_duration_seconds", "Time from a request's head to the end of its answer.", answer),
-		upstream: histogram("sallyport_upstream_duration_seconds", "Time spent waiting for the upstream, for requests that reached one.", answer),
+		upstream: histogram("sallyport_upstream_duration_seconds", "Time spent waiting for the upstream, for requests that reached one.", answer, "upstream"),
 		own:      histogram("sallyport_own_duration_seconds", "Time that the gateway itself spent on a request.", work),
 		bytesIn:  counter("sallyport_request_body_bytes_total", "Content received from clients.", "route"),
 		bytesOut: counter("sallyport_response_body_bytes_total", "Content sent to clients.", "route"),
@@ -169,7 +170,8 @@ func (r *routeMetrics) drop() {
 func (m *Metrics) forget(name string) {
 	of := prometheus.Labels{"route": name}
 	m.requests.DeletePartialMatch(of)
-	for _, v := range []*prometheus.HistogramVec{m.duration, m.upstream, m.own} {
+	m.upstream.DeletePartialMatch(of)
+	for _, v := range []*prometheus.HistogramVec{m.duration, m.own} {
 		v.Delete(of)
 	}
 	m.bytesIn.Delete(of)
@@ -181,20 +183,20 @@ func counter(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 }
 
-func histogram(name, help string, buckets []float64) *prometheus.HistogramVec {
-	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, []string{"route"})
+func histogram(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, append([]string{"route"}, labels...))
 }
 
 func (m *Metrics) route(name string) *routeMetrics {
 	r := &routeMetrics{
 		name:     name,
 		duration: m.duration.WithLabelValues(name),
-		upstream: m.upstream.WithLabelValues(name),
 		own:      m.own.WithLabelValues(name),
 		bytesIn:  m.bytesIn.WithLabelValues(name),
 		bytesOut: m.bytesOut.WithLabelValues(name),
 	}
 	r.requests.Store(&map[outcome]prometheus.Counter{})
+	r.upstream.Store(&map[string]prometheus.Observer{})
 	return r
 }
 
@@ -218,7 +220,7 @@ func (m *Metrics) Observe(rec *Record) {
 	c.Inc()
 	r.duration.Observe(rec.Duration.Seconds())
 	if rec.UpstreamDuration > 0 {
-		r.upstream.Observe(rec.UpstreamDuration.Seconds())
+		r.observeUpstream(m.upstream, rec)
 	}
 	if rec.Own > 0 {
 		r.own.Observe(rec.Own.Seconds())

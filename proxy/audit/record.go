@@ -21,6 +21,8 @@ type Record struct {
 	Path      string // canonical, without the query: queries carry secrets
 	Route     string // name of the route; "" for none
 	Upstream  string // the endpoint that answered or was tried last
+	// UpstreamName is the name of its upstream in the configuration. The metrics tell it.
+	UpstreamName string
 
 	Principal  string // qualified, such as "issuer/corp:alice"
 	Credential string // kind of credential, such as "bearer"
@@ -35,6 +37,9 @@ type Record struct {
 	// Dialect, Verb, Model, Version and Signature are what the request asks for, as the dialect of the
 	// upstream reads it. Version may be a label, such as "label:stable", or "latest".
 	Dialect, Verb, Model, Version, Signature string
+	// AskedVersion is what the caller asked for if the route chose Version, which is then sent; "" if
+	// they are the same.
+	AskedVersion string
 
 	// ServedModel and ServedVersion are what the answer says of the model that gave it: the server may have
 	// chosen the version. ServedModel is "" if it is Model. Nobody has checked what they say.
@@ -83,8 +88,8 @@ const (
 	maxString = 256
 	// maxList limits a list, with quotes and commas.
 	maxList = 512
-	// maxLine allows for two long strings, two lists, twenty-three other strings, and 600 bytes of our own.
-	maxLine = maxPath + maxCause + 2*maxList + 23*maxString + 600
+	// maxLine allows for two long strings, two lists, twenty-four other strings, and 620 bytes of our own.
+	maxLine = maxPath + maxCause + 2*maxList + 24*maxString + 620
 )
 
 const hexDigits = "0123456789abcdef"
@@ -117,6 +122,7 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"verb":"`, r.Verb, maxString)
 	b = appendField(b, `,"model":"`, r.Model, maxString)
 	b = appendField(b, `,"version":"`, r.Version, maxString)
+	b = appendField(b, `,"asked_version":"`, r.AskedVersion, maxString)
 	b = appendField(b, `,"signature":"`, r.Signature, maxString)
 	b = appendField(b, `,"served_model":"`, r.ServedModel, maxString)
 	b = appendField(b, `,"served_version":"`, r.ServedVersion, maxString)

@@ -19,6 +19,7 @@ func (c *Config) DecidingRoute(of *route.Config) (*route.Route, error) {
 		Fixed:     route.NewFixed(of.Respond),
 		WebSocket: of.Websocket,
 		CodeTypes: of.CodeTypes,
+		Release:   route.NewRelease(of.Rewrite),
 		Limits:    route.Limits{Body: of.Limits.BodyBytes(), Inflated: of.Limits.Inflated.Or(64 << 20), Most: of.Limits.Most()},
 	}
 	var err error

@@ -236,13 +236,12 @@ func (c *Config) checkUnsigned(r *route.Config, path string, f *setting.Faults) 
 	if r.TakesSignatures() {
 		return
 	}
-	_, u, _ := c.UpstreamOf(r)
 	for _, s := range []struct {
 		name, value string
 		given       bool
 	}{
 		{"body", i.Body, i.Body != ""},
-		{"buffer", i.Buffer.String(), i.Buffer != 0 && !u.Integrity.Digests() && !c.readsModel(r)},
+		{"buffer", i.Buffer.String(), i.Buffer != 0 && !c.digests(r) && !c.readsModel(r)},
 		{"cover", strings.Join(i.Cover, ", "), len(i.Cover) > 0},
 		{"forward_client_signature", "true", i.ForwardClientSignature},
 	} {
@@ -255,13 +254,23 @@ func (c *Config) checkUnsigned(r *route.Config, path string, f *setting.Faults) 
 	}
 }
 
+// digests reports whether an upstream of the route must receive the digest of all bodies.
+func (c *Config) digests(r *route.Config) bool {
+	for of := range c.EachUpstream(r) {
+		if _, u, _ := c.UpstreamOf(of); u.Integrity.Digests() {
+			return true
+		}
+	}
+	return false
+}
+
 // readsModel reports whether bodies may be held in order to read them: for the model, or to count what they
 // ask for.
 func (c *Config) readsModel(r *route.Config) bool {
 	if d := c.DialectOf(r); d.HasBatches() && !d.ActsOnWhole() && r.Limits.Most() != (model.Most{}) {
 		return true
 	}
-	return c.DialectOf(r).ModelInBody() && (r.Limits.NeedModel() || slices.ContainsFunc(c.RulesOf(r), func(r policy.Rule) bool { return r.AboutModels() }))
+	return c.DialectOf(r).ModelInBody() && (r.Limits.NeedModel() || r.Rewrite.ByModel() || slices.ContainsFunc(c.RulesOf(r), func(r policy.Rule) bool { return r.AboutModels() }))
 }
 
 // checkBodyMode records ways to check bodies that would be unsafe on the route.
@@ -274,7 +283,7 @@ func (c *Config) checkBodyMode(r *route.Config, path string, f *setting.Faults) 
 		f.Add(path+".body", i.Body, d.Name()+" servers may act before a body has ended, and so before it is checked", "write buffer, or say what the upstream serves")
 	case i.Body == seal.HeadersOnly && c.Listen.InsecurePlain != nil:
 		f.Add(path+".body", i.Body, "bodies that nobody signs need TLS up to here, and listen.insecure_plain has none", "write buffer")
-	case i.Body != "" && i.Body != seal.HoldBody && i.Buffer != 0 && d.ActsOnWhole() && !u.Integrity.Digests() && !c.readsModel(r):
+	case i.Body != "" && i.Body != seal.HoldBody && i.Buffer != 0 && d.ActsOnWhole() && !c.digests(r) && !c.readsModel(r):
 		f.Add(path+".buffer", i.Buffer.String(), "bodies are not held here", "remove the line, or write body: buffer")
 	}
 	if size := r.Limits.BodyBytes(); i.Buffer != 0 && int64(i.Buffer) > size {

@@ -34,6 +34,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		c.checkCallers(r, at, f)
 		c.checkRouteIntegrity(r, at, f)
 		c.checkRouteRules(r, at, f)
+		c.checkRelease(r, at, identity, f)
 		paths.add(c, i, f)
 		c.checkSiblings(i, f)
 	}

@@ -31,6 +31,8 @@ type RouteInfo struct {
 	Audience  []string `json:"audience"`
 	Rules     []string `json:"rules"` // each in words
 	Candidate []string `json:"candidate_rules"`
+	Splits    []string `json:"split_upstreams"` // names of the upstreams that splits choose from
+	Rewrite   []string `json:"rewrite"`         // which versions and upstreams are chosen, each in words
 	Body      string   `json:"limit_body"`
 	Batch     int      `json:"limit_batch"`        // 0: no bound
 	Tensor    string   `json:"limit_tensor_bytes"` // "" for no bound
@@ -60,6 +62,7 @@ func (c *Config) Table() []RouteInfo {
 			Batch:    r.Limits.Batch,
 			InFlight: r.Limits.InFlight.Number, Places: []string{}, Websocket: r.Websocket, Durable: string(c.DurabilityOf(r)),
 			Endpoints: []string{}, Rules: []string{}, Candidate: []string{}, Rate: []string{}, Insecure: []string{},
+			Rewrite: r.Rewrite.Words(), Splits: append([]string{}, r.Rewrite.Upstreams()...),
 			Timeouts: fmt.Sprintf("connect %s, head %s, idle %s, total %s", t.Connect, t.Head, t.Idle, t.Total),
 		}
 		if own := c.OwnTimeouts(r); len(u.GRPC) > 0 && own.Head == 0 && own.Idle == 0 {

@@ -40,6 +40,9 @@ func (c *Config) warnUnused(f *setting.Faults) {
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		used["upstreams."+r.Upstream] = true
+		for _, name := range r.Rewrite.Upstreams() {
+			used["upstreams."+name] = true
+		}
 		used["policies."+r.Rules.Policy], used["policies."+r.CandidateRules.Policy] = true, true
 		for _, caller := range r.Callers.Names() {
 			if issuer, ok := strings.CutPrefix(caller, "issuer/"); ok {
@@ -57,7 +60,7 @@ func (c *Config) warnUnused(f *setting.Faults) {
 	}{
 		{"issuers", slices.Sorted(maps.Keys(c.Issuers)), "list it under callers of a route as issuer/NAME, or remove it"},
 		{"basic", slices.Sorted(maps.Keys(c.Basic)), "list it under callers of a route as basic/NAME, or remove it"},
-		{"upstreams", slices.Sorted(maps.Keys(c.Upstreams)), "name it under upstream of a route, or remove it"},
+		{"upstreams", slices.Sorted(maps.Keys(c.Upstreams)), "name it under upstream of a route, or in a split, or remove it"},
 		{"policies", slices.Sorted(maps.Keys(c.Policies)), "name it under rules of a route, or remove it"},
 	} {
 		for _, name := range section.names {

@@ -74,10 +74,17 @@ func (x *exchange) takeBody() error {
 		if err := x.compare(digests); err != nil {
 			return err
 		}
-	} else if x.route.Leg.Digests() {
+	}
+	if err := x.scan(); err != nil {
+		return err
+	}
+	if err := x.writeVersion(); err != nil {
+		return err
+	}
+	if !signed && x.route.Digests {
 		c.digest = c.held.Digest()
 	}
-	return x.scan()
+	return nil
 }
 
 // bodyRate returns the minimum rate of the content. A stream may pause between messages, but not within
@@ -105,7 +112,7 @@ func (x *exchange) holdsBody() bool {
 	if x.bodySigned() {
 		return !x.route.Integrity.Streams
 	}
-	return x.route.Leg.Digests()
+	return x.route.Digests
 }
 
 // hold reads the content to its end, at most most bytes.
@@ -188,7 +195,7 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 		switch err := c.held.Lead(x.server.Held, v, wholeBytes, enough); {
 		case err == io.EOF:
 			x.useHeld()
-			return nil
+			return x.writeVersion()
 		case err != nil:
 			return x.unheld(err, wholeBytes)
 		}
@@ -197,7 +204,7 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 	if c.verified, c.Body = v, &c.held; signed && x.grpc {
 		c.Body = seal.WithholdEnd(&c.held) // the server acts on the end of a message, before that of the stream
 	}
-	return nil
+	return x.writeVersion()
 }
 
 // complete turns the provisional grant into one for the whole call, once the body has

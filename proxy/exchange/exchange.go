@@ -44,6 +44,7 @@ type facts struct {
 	client      netip.Addr // the client's address, seen through trusted proxies
 	trusted     bool       // the peer is a trusted proxy
 	route       *route.Route
+	backend     *route.Backend    // the route's, or that of a split once it is chosen
 	timeouts    upstream.Timeouts // the route's; with gRPC, the caller may set those that the route does not
 	asked       auth.Request      // the input of authentication
 	revocations uint64            // Server.revocations before that
@@ -52,6 +53,7 @@ type facts struct {
 	reading     model.Reading // of the head
 	interpreted form          // what it was read from
 	call        model.Call
+	chosen      string // the version that the route wrote into the path; "" for none
 	content     content
 	scanned     scanned
 	about       *policy.Facts // what conditions of rules may ask; nil if there are none

@@ -38,6 +38,21 @@ func Interpret(r *route.Route, h *message.Head, grpc bool) (model.Reading, error
 	return readAt(r, h, target, grpc, new(model.Request))
 }
 
+// InterpretFor reads like [Interpret] what a caller asks, with the version that the route chooses, and
+// the place of the setting that does; "" if none does. caller is as of [KnownAs].
+func InterpretFor(r *route.Route, h *message.Head, grpc bool, caller string) (got model.Reading, at string, err error) {
+	target, err := r.Rewriting.Target(h)
+	if err != nil {
+		return model.Reading{}, "", err
+	}
+	var ask model.Request
+	read, err := readAt(r, h, target, grpc, &ask)
+	if err != nil {
+		return model.Reading{}, "", err
+	}
+	return WithVersion(r, &ask, read, caller)
+}
+
 // AddressRefusal returns the error for a client whose address the route does not admit.
 func AddressRefusal(r *route.Route, client netip.Addr) error {
 	return because(reasonAddress, r.Access.Refusal(client))

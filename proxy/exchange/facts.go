@@ -7,6 +7,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -64,6 +65,9 @@ func (x *exchange) recordCall() {
 	call := named.call(&x.reading)
 	r := &x.record
 	r.Dialect, r.Verb, r.Model, r.Version, r.Signature = call.Dialect.Name(), call.Verb, call.Model, call.Version, call.Signature
+	if x.chosen != "" || named.chosen {
+		r.AskedVersion = model.Latest
+	}
 	x.recordServed(call)
 	r.Scopes, r.Groups = x.caller.Scopes, x.caller.Groups
 	candidate := x.route.Candidate

@@ -22,7 +22,8 @@ func (x *exchange) forward(v verdict) error {
 	if !ok || !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(head)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
-	if err := x.route.Credential.Ready(x.life); err != nil {
+	x.chooseUpstream()
+	if err := x.backend.Credential.Ready(x.life); err != nil {
 		return x.blame(err)
 	}
 	ask := x.request(target)
@@ -32,7 +33,7 @@ func (x *exchange) forward(v verdict) error {
 	}
 	defer x.noteTrailers()
 	start := x.elapsed()
-	answer, err := x.route.Upstream.Send(x.life, ask)
+	answer, err := x.backend.Upstream.Send(x.life, ask)
 	x.record.BytesIn = x.content.counted.n.Load()
 	if err != nil {
 		x.record.UpstreamDuration = x.elapsed() - start
@@ -52,7 +53,7 @@ func (x *exchange) forward(v verdict) error {
 	if err := x.checkCredential(&answer.Head); err != nil {
 		return err
 	}
-	if err := x.route.Leg.VerifyAnswer(answer, &x.sent, x.head, x.route.Integrity.ResponseBuffer); err != nil {
+	if err := x.backend.Leg.VerifyAnswer(answer, &x.sent, x.head, x.route.Integrity.ResponseBuffer); err != nil {
 		return err
 	}
 	if err := x.checkEarly(&answer.Head); err != nil {
@@ -82,7 +83,7 @@ func (x *exchange) checkCredential(h *message.Response) error {
 	if x.route.ForwardAuthorization {
 		return nil // the answer may be about the caller's credential
 	}
-	return x.route.Credential.Accepted(h)
+	return x.backend.Credential.Accepted(h)
 }
 
 // arrived reports whether all of a short body has arrived, so that its sender cannot make the exchange
@@ -132,8 +133,8 @@ func (x *exchange) request(target string) *upstream.Request {
 	case x.head.Upgrade != "" || x.head.VainUpgrade:
 		x.dropUpgrade()
 	}
-	x.route.Leg.SignRequest(r, x.content.digest, &x.sent)
-	r.Credential = x.route.Credential.Attempt(&x.caller)
+	x.backend.Leg.SignRequest(r, x.content.digest, &x.sent)
+	r.Credential = x.backend.Credential.Attempt(&x.caller)
 	return r
 }
 
@@ -151,13 +152,13 @@ func (x *exchange) isHopField(name string) bool {
 	case "signature", "signature-input":
 		return x.signaturesEndHere()
 	case "accept-signature":
-		return x.route.Leg.Signs() || x.answer.Signs()
+		return x.backend.Leg.Signs() || x.answer.Signs()
 	}
 	return false
 }
 
 func (x *exchange) signaturesEndHere() bool {
-	return x.route.Leg.Signs() || x.route.Chain.Signs() && !x.route.Integrity.ForwardSignature
+	return x.backend.Leg.Signs() || x.route.Chain.Signs() && !x.route.Integrity.ForwardSignature
 }
 
 // inform forwards an interim response.

@@ -151,6 +151,9 @@ func (x *exchange) permit(v verdict) error {
 	if i := slices.IndexFunc(x.head.Fields, func(line message.Field) bool { return x.route.Dialect.Dropped(line.Name) }); i >= 0 {
 		return because(reasonUndecided, "the proxy in front would forward a field that makes these servers do something else: "+setting.Shortened(x.head.Fields[i].Name, 64))
 	}
+	if x.route.Release.SplitsUpstreams() {
+		return because(reasonUndecided, "the gateway chooses the upstream of this request (rewrite.split), and the proxy in front would forward it to its own")
+	}
 	if target, err := x.route.Rewriting.Target(x.head); err != nil || target != x.reading.Target() {
 		return because(reasonUndecided, "the proxy in front would forward another path or query than the gateway")
 	}

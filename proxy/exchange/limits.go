@@ -188,19 +188,7 @@ func (x *exchange) factsFor(call model.Call) limit.Asked {
 	if verb == "head" {
 		verb = "get" // servers run the same for both
 	}
-	return limit.Asked{Principal: x.limitedAs(), Client: x.client, Groups: x.caller.Groups, Verb: verb, Class: string(call.Class()), Model: call.Model}
-}
-
-// limitedAs returns the name under which limits per principal count the caller. A caller with an
-// alias counts once, whichever of its credentials it uses.
-func (x *exchange) limitedAs() string {
-	switch {
-	case x.caller.Source == "anonymous":
-		return x.record.Principal + "@" + limit.Key(x.client).String() // they share one name, so add the address
-	case x.caller.Alias != "":
-		return x.caller.Alias
-	}
-	return x.record.Principal
+	return limit.Asked{Principal: x.knownAs(), Client: x.client, Groups: x.caller.Groups, Verb: verb, Class: string(call.Class()), Model: call.Model}
 }
 
 func rateLimited(over *limit.Over, setting string) *refusal {

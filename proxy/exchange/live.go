@@ -178,13 +178,14 @@ type underWay struct {
 	client netip.Addr
 	proof  auth.Proof
 	named  named
+	chosen string // see facts
 	grpc   bool
 	tunnel bool
 }
 
 // underWay is called with the lock of the exchange's shard held, or by the exchange's goroutine.
 func (x *exchange) underWay() underWay {
-	return underWay{x.life, x.head, x.stream.Conn(), x.client, x.proof, x.scanned.get(), x.grpc, x.listed.tunnel}
+	return underWay{x.life, x.head, x.stream.Conn(), x.client, x.proof, x.scanned.get(), x.chosen, x.grpc, x.listed.tunnel}
 }
 
 // Recheck applies the current snapshot to exchanges that run with older ones, and ends those that

@@ -25,12 +25,16 @@ var _ seal.Inspector = model.Scanner(nil)
 // scanned is what the content of a request says of the call.
 type scanned struct {
 	scanner model.Scanner // nil: the content is not read
+	again   model.Scanner // of a message into which a version was written, as it is sent; nil: none was
 	counter model.Scanner // counts what the route limits, where scanner does not; nil: nothing is counted
 	watcher *watcher      // reads for the candidate rules alone; nil: they need none
 	fault   *refusal      // of a call that only a rule about models could allow; nil if the model is clear
 
 	mu      sync.Mutex // guards the fields below: an upload and a reload run beside the exchange
 	named   named
+	sighted named        // what a long message has named so far
+	lead    bool         // a version can still be written into the message
+	version string       // that was chosen for the message; "" for none
 	grant   policy.Grant // for the call of named, or of the head if nothing is named, if it has been decided
 	refused named        // what a message names that was refused
 	watched named        // what watcher has seen
@@ -40,6 +44,8 @@ type scanned struct {
 type named struct {
 	by   *model.Dialect // that read it; another dialect could read another model. nil: nothing is named yet
 	what model.Named    // of a stream: what its last message names
+	// chosen says that the route has chosen the version, and what the content names has none.
+	chosen bool
 }
 
 // call adds what the content names to a call that the head left open.
@@ -73,8 +79,45 @@ func (s *scanned) granted() (named, policy.Grant) {
 	return s.named, s.grant
 }
 
+func (s *scanned) sight(n named) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sighted = n
+}
+
+// soFar returns what the content has named, or what a long message has named until now.
+func (s *scanned) soFar() named {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.named.by == nil {
+		return s.sighted
+	}
+	return s.named
+}
+
+// choose reports whether a version is, or can be, written into the message. If so, it is noted.
+func (s *scanned) choose(version string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead {
+		s.version = version
+	}
+	return s.version == version
+}
+
+// endLead ends the time in which a version can be noted, and returns the one to write; "" for none.
+func (s *scanned) endLead() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lead = false
+	return s.version
+}
+
 // close ends the scan. Nothing reads the content any more.
 func (s *scanned) close() {
+	if s.again != nil {
+		s.again.Close()
+	}
 	if s.scanner != nil {
 		s.scanner.Close()
 	}
@@ -140,8 +183,11 @@ func (x *exchange) interpret() error {
 		}
 		return err
 	}
-	x.call, x.interpreted = x.reading.Call, x.form()
 	x.gatherFacts()
+	if err := x.chooseVersion(); err != nil {
+		return err
+	}
+	x.call, x.interpreted = x.reading.Call, x.form()
 	return x.refuseCode()
 }
 
@@ -152,7 +198,7 @@ func (x *exchange) prepare() error {
 		return nil
 	}
 	counts := x.counts()
-	names := x.reading.NeedsBody() && (x.route.Policy.AboutModels() || x.triesCandidate() || x.limitsNeedModel() || counts && x.reading.GRPC())
+	names := x.reading.NeedsBody() && (x.route.Policy.AboutModels() || x.triesCandidate() || x.limitsNeedModel() || x.route.Release.NeedsModel() || counts && x.reading.GRPC())
 	switch {
 	case !names && !counts:
 		x.watch()
@@ -162,6 +208,7 @@ func (x *exchange) prepare() error {
 	case x.reading.GRPC() && !message.IsProtobufCall(x.head.Fields.Get("content-type")): // some servers decode it by that
 		return because(reasonBadCall, "the format of the messages is not Protocol Buffers, so the model cannot be read")
 	case x.asker == "" && x.head.ContentLength != 0:
+		x.scanned.lead = x.route.Release.ChoosesVersions() && x.reading.GRPC() && !x.fixed()
 		o := model.ScanOptions{
 			Decide:   x.callbacks.decideNamed,
 			Early:    x.callbacks.decideEarly,
@@ -224,15 +271,18 @@ func (x *exchange) triesCandidate() bool {
 // decideNamed decides on a call that the content has named. It runs while the content is read, and
 // its error keeps the end of the message from the upstream.
 func (x *exchange) decideNamed(n model.Named) error {
-	call := x.reading.Call.With(n)
 	if !x.reading.GRPC() { // the content is held, and authorize decides
-		x.scanned.set(named{by: call.Dialect, what: n})
+		x.scanned.set(named{by: x.reading.Call.Dialect, what: n})
 		return nil
 	}
-	now := named{by: call.Dialect, what: n}
+	now, noPlace := x.chooseNamed(n)
+	call := now.call(&x.reading)
 	grant, err := x.route.Policy.Decide(&x.caller, call, x.about)
 	if err != nil {
 		return x.scanned.refuse(now, err)
+	}
+	if noPlace != nil {
+		return x.scanned.refuse(now, noPlace)
 	}
 	if err := x.countCall(call); err != nil {
 		return x.scanned.refuse(now, err)
@@ -251,10 +301,14 @@ func (x *exchange) decideNamed(n model.Named) error {
 // decideEarly refuses a long call before more of it is read, if what it has named so far is not
 // allowed.
 func (x *exchange) decideEarly(n model.Named) error {
-	call := x.reading.Call.With(n)
-	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
-		return x.scanned.refuse(named{by: call.Dialect, what: n}, err)
+	now, noPlace := x.chooseNamed(n)
+	if _, err := x.route.Policy.Decide(&x.caller, now.call(&x.reading), x.about); err != nil {
+		return x.scanned.refuse(now, err)
 	}
+	if noPlace != nil {
+		return x.scanned.refuse(now, noPlace)
+	}
+	x.scanned.sight(now)
 	return nil
 }
 
@@ -352,6 +406,9 @@ func permitsNamed(r *route.Route, u *underWay, caller *identity.Principal) error
 	got, err := Interpret(r, u.head, u.grpc)
 	if err != nil {
 		return err
+	}
+	if u.chosen != "" && got.Call.Open() {
+		got.Call.Version = u.chosen // which it was sent with
 	}
 	if got.NeedsBody() && u.named.by == nil {
 		return r.Policy.Screen(caller, got.Call) // its messages are decided one by one

@@ -51,6 +51,7 @@ const (
 	reasonBadBody        = "bad_body"
 	reasonBadModel       = "bad_model"
 	reasonBadName        = "bad_model_name"
+	reasonVersionNeeded  = "version_needed"
 	reasonUnreadEncoding = "unread_encoding"
 	reasonBatch          = "batch_too_large"
 	reasonTensor         = "tensor_too_large"
@@ -137,6 +138,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadBody:        {400, "The request body is malformed."},
 	reasonBadModel:       {400, "The request body does not name a model in one clear way."},
 	reasonBadName:        {400, "The name of the model or version can be read in more than one way."},
+	reasonVersionNeeded:  {400, "The gateway cannot choose a version of the model for this request. Name one in the request."},
 	reasonCodeInBody:     {415, "The type of the request body is one that runs code when it is read."},
 	reasonUnreadEncoding: {415, "The gateway must read the messages of this call, and does not read this grpc-encoding."},
 	reasonUnknownCall:    {404, "The model server has no such path or method."},

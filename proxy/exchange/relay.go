@@ -26,7 +26,7 @@ func (x *exchange) relay(answer *upstream.Response) error {
 	hasBody := message.MayHaveBody(x.head.Method, h.Status)
 	held := x.holdsAnswer(h)
 	form := x.answer.FormOf(x.head, h, held)
-	if hasBody && held && (form == seal.FormHeader || x.answer.WantsDigest() || x.route.Leg.Verifies()) {
+	if hasBody && held && (form == seal.FormHeader || x.answer.WantsDigest() || x.backend.Leg.Verifies()) {
 		return x.relayHeld(answer, form)
 	}
 	if form == seal.FormTrailer || form == seal.FormInline {
@@ -98,7 +98,7 @@ func (x *exchange) signHead(h *message.Response, form seal.Form) error {
 // did not sign may use only half of the memory.
 func (x *exchange) holdsAnswer(h *message.Response) bool {
 	return h.ContentLength >= 0 && h.ContentLength <= x.route.Integrity.ResponseBuffer &&
-		(x.proof.Signature != nil || x.route.Leg.Verifies() || x.server.Held.Used() < x.server.Held.Total()/2)
+		(x.proof.Signature != nil || x.backend.Leg.Verifies() || x.server.Held.Used() < x.server.Held.Total()/2)
 }
 
 // relayHeld reads the whole answer, signs its head, and sends both. If the answer breaks off,

@@ -169,7 +169,7 @@ func (x *exchange) match() error {
 			return x.head.Refuse(forms, "some servers read the path as one of the gateway's own", "")
 		}
 	}
-	x.route = r
+	x.route, x.backend = r, &r.Backend
 	x.record.Route = r.Name
 	x.timeouts = r.Timeouts
 	if x.grpc {

@@ -60,6 +60,7 @@ const maxLogLine = 64 << 10
 type logged struct {
 	ID, Client, Host, Method, Path, Protocol, Upstream string
 	Principal, Dialect, Verb, Model, Version           string
+	AskedVersion                                       string `json:"asked_version"`
 	Signature, Reason                                  string
 	Scopes, Groups                                     []string
 }
@@ -174,7 +175,14 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 		return policy.Untold, nil
 	}
 	call := model.Call{Dialect: r.Dialect, Verb: l.Verb, Model: l.Model, Version: l.Version, Signature: l.Signature}
+	if l.AskedVersion != "" {
+		call.Version = l.AskedVersion
+	}
 	call.Server = call.Model == "" && aboutServer(r, h, call.Verb)
+	knownAs := exchange.KnownAs(&caller, client)
+	asked := call
+	call, chosenBy := exchange.ChooseVersion(r, call, knownAs)
+	d.Version = call.Version
 	facts := &policy.Facts{Method: l.Method, Path: h.Path, Host: h.Host, Client: client, HTTP: strings.TrimPrefix(l.Protocol, "HTTP/"), Recorded: true}
 	if call.Model == "" && !call.Server && r.Policy.AboutModels() && call.Class() != "" {
 		d.Why = "the record names no model, since it was not read then"
@@ -182,6 +190,11 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 	}
 	g := r.Policy.Guess(&caller, call, facts)
 	d.Rule = g.Rule
+	if chosenBy != "" && g.Outcome == policy.Allowed {
+		if err := hasPlace(r, h, asked, knownAs); err != nil {
+			return policy.Refused, err
+		}
+	}
 	switch {
 	case g.Outcome == policy.Untold:
 		d.Why = "not in the record: " + strings.Join(g.Missing, ", ")
@@ -189,6 +202,19 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 		d.Why = "no rule allows it"
 	}
 	return g.Outcome, nil
+}
+
+// hasPlace returns the error for a request that makes a call without a version, if none can be written
+// into it.
+func hasPlace(r *route.Route, h *message.Head, call model.Call, caller string) error {
+	if reading, err := exchange.Interpret(r, h, true); err == nil && reading.GRPC() && reading.Call.Verb == call.Verb {
+		return exchange.NoPlace(&reading)
+	}
+	_, at, err := exchange.InterpretFor(r, h, false, caller)
+	if at == "" {
+		return nil
+	}
+	return err
 }
 
 // aboutServer reports whether a call without a model is about the server itself. The head tells that.

@@ -47,21 +47,25 @@ type Check struct {
 
 // Decision is what the gateway decides on a [Question].
 type Decision struct {
-	Allowed   bool    `json:"allowed"`
-	Principal string  `json:"principal"`
-	Route     string  `json:"route,omitempty"`
-	Dialect   string  `json:"dialect,omitempty"`
-	Verb      string  `json:"verb,omitempty"`
-	Model     string  `json:"model,omitempty"`
-	Version   string  `json:"version,omitempty"`
-	Signature string  `json:"signature,omitempty"`
-	Checks    []Check `json:"checks"`
-	Rule      string  `json:"rule,omitempty"` // that decides
-	RuleFile  string  `json:"rule_file,omitempty"`
-	RuleLine  int     `json:"rule_line,omitempty"`
-	Reason    string  `json:"reason,omitempty"`
-	Status    int     `json:"status,omitempty"`
-	Cause     string  `json:"cause,omitempty"`
+	Allowed   bool   `json:"allowed"`
+	Principal string `json:"principal"`
+	Route     string `json:"route,omitempty"`
+	// Upstream is where the request goes if the route has splits of upstreams.
+	Upstream string `json:"upstream,omitempty"`
+	Dialect  string `json:"dialect,omitempty"`
+	Verb     string `json:"verb,omitempty"`
+	Model    string `json:"model,omitempty"`
+	Version  string `json:"version,omitempty"`
+	// AskedVersion is what the request asks for if the route chooses Version.
+	AskedVersion string  `json:"asked_version,omitempty"`
+	Signature    string  `json:"signature,omitempty"`
+	Checks       []Check `json:"checks"`
+	Rule         string  `json:"rule,omitempty"` // that decides
+	RuleFile     string  `json:"rule_file,omitempty"`
+	RuleLine     int     `json:"rule_line,omitempty"`
+	Reason       string  `json:"reason,omitempty"`
+	Status       int     `json:"status,omitempty"`
+	Cause        string  `json:"cause,omitempty"`
 	// Candidate is what candidate_rules would decide, "allow" or "deny"; "" if the route has none.
 	Candidate     string `json:"candidate,omitempty"`
 	CandidateRule string `json:"candidate_rule,omitempty"`
@@ -228,13 +232,15 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 	if note("callers", err, d.Principal+" is admitted by "+admits, at+".callers") != nil {
 		return err
 	}
-	reading, err := exchange.Interpret(r, h, grpc)
-	if err != nil {
+	knownAs := exchange.KnownAs(&q.Caller, q.From)
+	reading, chosenBy, err := exchange.InterpretFor(r, h, grpc, knownAs)
+	noPlace := err
+	if chosenBy == "" && err != nil {
 		return note("call", err, "", at)
 	}
 	calls := []model.Call{reading.Call}
 	known := !reading.NeedsBody()
-	if !known && (r.Policy.AboutModels() || q.Body != nil || q.Named.Model != "") {
+	if !known && (r.Policy.AboutModels() || r.Release.NeedsModel() || q.Body != nil || q.Named.Model != "") {
 		known = true
 		if calls, err = named(q, r, h, &reading); err == ErrUntold {
 			*untold = true
@@ -243,10 +249,33 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 		if err != nil {
 			return note("call", err, "", at)
 		}
+		for i := range calls {
+			if calls[i], chosenBy = exchange.ChooseVersion(r, calls[i], knownAs); chosenBy != "" {
+				noPlace = exchange.NoPlace(&reading)
+			}
+		}
+	}
+	if chosenBy != "" {
+		d.AskedVersion = model.Latest
+		_ = note("rewrite", nil, chosenVersion(q, calls[len(calls)-1].Version, chosenBy), at+"."+chosenBy)
+	}
+	if r.Release.SplitsUpstreams() {
+		name, chosenBy := "", ""
+		if !reading.Streams() {
+			name = calls[len(calls)-1].Model
+		}
+		if d.Upstream, chosenBy = r.Release.Upstream(knownAs, name); chosenBy == "" {
+			d.Upstream = c.Upstream
+			_ = note("upstream", nil, c.Upstream+", as no split is about the request", at+".upstream")
+		} else {
+			_ = note("upstream", nil, d.Upstream+" by "+chosenBy+withoutAddress(q, chosenBy), at+"."+chosenBy)
+		}
 	}
 	facts := exchange.FactsOf(h, q.From, nil, "")
 	facts.TLS, facts.Peer = "1.3", q.From
-	err = x.rules(q, r, at, calls, facts, d)
+	if err = x.rules(q, r, at, calls, facts, d); err == nil && noPlace != nil {
+		err = note("rewrite", noPlace, "", at+".rewrite")
+	}
 	if r.Candidate != nil && (known || !r.Candidate.AboutModels()) {
 		d.Candidate = "allow"
 		for _, call := range calls {
@@ -299,6 +328,19 @@ func (x *Explainer) rules(q *Question, r *route.Route, at string, calls []model.
 		d.RuleFile, d.RuleLine = place(d.Rule)
 	}
 	return err
+}
+
+// chosenVersion says which version the route chooses, and for whom.
+func chosenVersion(q *Question, version, by string) string {
+	return "version " + version + " by " + by + ", as the request names none" + withoutAddress(q, by)
+}
+
+// withoutAddress says that a choice would need the client's address; "" if it does not.
+func withoutAddress(q *Question, by string) string {
+	if q.Caller.Source != route.Anonymous || q.From.IsValid() || by == "rewrite.latest" {
+		return ""
+	}
+	return "; anonymous callers go by address, which is not given (--from)"
 }
 
 // named returns the calls that the body of a question makes.

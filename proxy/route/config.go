@@ -78,6 +78,9 @@ type Config struct {
 	Strip string `yaml:"strip"`
 	// Replace replaces a prefix of the path for the upstream.
 	Replace *ReplaceConfig `yaml:"replace"`
+	// Rewrite says which version of a model, or which upstream, requests get that leave it open.
+	// Default: the servers choose the version.
+	Rewrite *RewriteConfig `yaml:"rewrite"`
 	// Paths permits forms of paths that servers read in different ways. Default: none.
 	Paths PathsConfig `yaml:"paths"`
 	// Methods are the HTTP methods that the route accepts, in upper or lower case. Default: all.

@@ -32,14 +32,18 @@ type Route struct {
 	Policy  *policy.Policy
 	// Candidate are the rules that are recorded and not enforced; nil if there are none.
 	Candidate *policy.Policy
-	Resource  *Resource          // what clients without a token may learn; nil: nothing
-	Upstream  *upstream.Upstream // nil with a fixed answer
-	Limits    Limits
-	Timeouts  upstream.Timeouts // zero values mean no limit
-	Calls     CallTimeouts
+	Resource  *Resource // what clients without a token may learn; nil: nothing
+	Backend             // where requests go
+	// Backends are those of splits, by the names of their upstreams.
+	Backends map[string]*Backend
+	Digests  bool // one of the upstreams must receive the digest of all content
+	Limits   Limits
+	Timeouts upstream.Timeouts // zero values mean no limit
+	Calls    CallTimeouts
 
 	Access      Access
 	Rewriting   Rewriting
+	Release     *Release // nil: calls get what they name
 	Paths       Paths
 	ToUpstream  Edits
 	Passed      Passed
@@ -59,9 +63,27 @@ type Route struct {
 	Security             Security
 	KeepServer           bool
 	Integrity            seal.Policy
-	Leg                  seal.Leg
-	Credential           *credential.Credential // the gateway's own for the upstream; nil: none
-	Durable              setting.Durability     // of the route's audit records
+	Durable              setting.Durability // of the route's audit records
+}
+
+// Backend is an upstream with what the gateway shows to it and expects of it.
+type Backend struct {
+	Upstream   *upstream.Upstream // nil with a fixed answer
+	Leg        seal.Leg
+	Credential *credential.Credential // the gateway's own for the upstream; nil: none
+}
+
+// AddBackend adds an upstream of the route by its name: its own, or one of a split too.
+func (r *Route) AddBackend(name string, b Backend, own bool) {
+	if own {
+		r.Backend = b
+	}
+	if r.Release.SplitsUpstreams() {
+		if r.Backends == nil {
+			r.Backends = map[string]*Backend{}
+		}
+		r.Backends[name] = &b
+	}
 }
 
 // Limits are the limits of one route. The counters outlive the exchanges.

@@ -47,6 +47,12 @@ func (p *patient) endpoints() []endpoint {
 		for _, u := range p.config.Upstreams[r.Upstream].GRPC {
 			add(r.Upstream, r.Serves, u.String())
 		}
+		for _, name := range r.Splits {
+			u := p.config.Upstreams[name]
+			for _, at := range slices.Concat(u.Rest, u.GRPC) {
+				add(name, r.Serves, at.String())
+			}
+		}
 	}
 	return all
 }
