@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -32,17 +30,8 @@ func start(t *testing.T) *house {
 	t.Helper()
 	story.Need(t, "java")
 	h := &house{python: filepath.Join(story.Installed(t, "torchserve", "models-torchserve/requirements.txt"), "bin", "python")}
-	args := []string{"serve.py", t.TempDir()}
-	metrics := ""
-	for _, address := range []*string{&h.rest, &h.management, &metrics, &h.grpc, &h.grpcManagement} {
-		*address = story.FreeAddress(t)
-		_, port, _ := net.SplitHostPort(*address)
-		args = append(args, port)
-	}
-	server := story.Start(t, "torchserve", exec.Command(h.python, args...))
-	for _, address := range []string{h.rest, h.management, h.grpc, h.grpcManagement} {
-		server.Listens(t, address)
-	}
+	server, at := story.Serve(t, h.python, 5)
+	h.rest, h.management, h.grpc, h.grpcManagement = at[0], at[1], at[3], at[4] // at[2] has metrics
 	for _, worker := range []string{"double_1.0", "secret_1.0", "secret_2.0"} {
 		server.Prints(t, worker+" State change WORKER_STARTED -> WORKER_MODEL_LOADED")
 	}
@@ -52,14 +41,13 @@ func start(t *testing.T) *house {
 // guard starts the gateway before TorchServe, with the gateway.yaml of this folder.
 func (h *house) guard(t *testing.T) {
 	t.Helper()
-	var hash string
-	h.operator, hash = story.APIKey(t, "operator")
-	h.Guarded = story.Guard(t,
+	keys, hashes := story.APIKeys(t, "operator")
+	h.operator = keys[0]
+	h.Guarded = story.Guard(t, append(hashes,
 		"http://127.0.0.1:8080", "http://"+h.rest,
 		"http://127.0.0.1:8081", "http://"+h.management,
 		"h2c://127.0.0.1:7070", "h2c://"+h.grpc,
-		"h2c://127.0.0.1:7071", "h2c://"+h.grpcManagement,
-		"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", hash)
+		"h2c://127.0.0.1:7071", "h2c://"+h.grpcManagement)...)
 }
 
 func TestTorchServe(t *testing.T) {
