@@ -99,6 +99,8 @@ another service: UNIMPLEMENTED The model server has no such path or method.
 no token: UNAUTHENTICATED a credential is required
 `, "DENIED", denied)
 	h.Client(t, h.python, want)
+	h.Gateway.Process.Prints(t, `"model":"half_plus_two","version":"latest","served_version":"123"`)
+	h.Gateway.Process.Prints(t, `"version":"label:stable","served_version":"1"`)
 	for line := range strings.Lines(h.compute.Output()[before:]) {
 		switch strings.TrimSpace(line) {
 		case "called HandleReloadConfigRequest", "called Profile", "of secret 2", "of nothing":

@@ -115,6 +115,6 @@ for model, version in ("talk", ""), ("double", ""), ("secret", "1.0"), ("secret"
     asked.put(prediction(model, [1.0], model_version=version, sequence_id=model + version))
     try:
         print(f"stream both ways, {model} {version or 'by default'}:", of(next(answers)))
-    except grpc.RpcError:  # answers have come, so the gateway can only cut the stream
-        print(f"stream both ways, {model} {version or 'by default'}: refused")
+    except grpc.RpcError as e:
+        print(f"stream both ways, {model} {version or 'by default'}:", e.code().name, e.details())
 asked.put(None)

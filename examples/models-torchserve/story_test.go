@@ -144,7 +144,7 @@ unregister: DENIED
 stream both ways, talk by default: [2.0] by talk 1.0
 stream both ways, double by default: [2.0] by double 1.0
 stream both ways, secret 1.0: [2.0] by secret 1.0
-stream both ways, secret by default: refused
+stream both ways, secret by default: DENIED
 `, "DENIED", "PERMISSION_DENIED The caller is not allowed to do this.")
 	h.Client(t, h.python, rest+grpc)
 	if after := h.state(t); after != before {
