@@ -18,9 +18,8 @@ func TestCallsOfAFlaskApp(t *testing.T) {
 	app := story.FreeAddress(t)
 	story.Start(t, "gunicorn", exec.Command(python, "-m", "gunicorn", "--no-control-socket", "--bind", app, "app:app")).Listens(t, app)
 	relay := story.StartRelay(t, app)
-	key, hash := story.APIKey(t, "alice")
-	gateway := story.StartGateway(t, "http://127.0.0.1:5000", "http://"+relay.Address,
-		"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", hash)
+	keys, hashes := story.APIKeys(t, "alice")
+	gateway := story.StartGateway(t, append(hashes, "http://127.0.0.1:5000", "http://"+relay.Address)...)
 
 	for _, c := range []struct {
 		method, path string
@@ -44,7 +43,7 @@ func TestCallsOfAFlaskApp(t *testing.T) {
 		{"POST", "/health", 405, ""},
 	} {
 		relay.Take()
-		args := []string{"-X", c.method, "--path-as-is", "-H", "Authorization: Bearer " + key}
+		args := []string{"-X", c.method, "--path-as-is", "-H", "Authorization: Bearer " + keys[0]}
 		if c.method == "POST" {
 			args = append(args, "--json", "[1, 2, 3]")
 		}

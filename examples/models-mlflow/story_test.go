@@ -38,13 +38,10 @@ func start(t *testing.T) *house {
 	cmd.Dir = t.TempDir()
 	story.Start(t, "mlflow", cmd).Listens(t, h.server)
 	h.relay = story.StartRelay(t, h.server)
-	var aliceHash, monitorHash string
-	h.alice, aliceHash = story.APIKey(t, "alice")
-	h.monitor, monitorHash = story.APIKey(t, "monitor")
-	h.gateway = story.StartGateway(t,
-		"http://127.0.0.1:5000", "http://"+h.relay.Address,
-		"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", aliceHash,
-		"sha256:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752", monitorHash)
+	keys, hashes := story.APIKeys(t, "alice", "monitor")
+	h.alice, h.monitor = keys[0], keys[1]
+	h.gateway = story.StartGateway(t, append(hashes,
+		"http://127.0.0.1:5000", "http://"+h.relay.Address)...)
 	return h
 }
 

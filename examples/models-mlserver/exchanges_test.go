@@ -2,25 +2,25 @@ package mlserver
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
-	"io"
 	"testing"
 
 	"sallyport/examples/story"
 )
 
-const service = "/inference.GRPCInferenceService/"
+const service = story.V2Service
 
 const (
 	inputs  = `"id":"1","inputs":[{"name":"x","shape":[2],"datatype":"FP32","data":[1,2]}]`
 	request = `{` + inputs + `}`
-	json_   = "Content-Type: application/json"
 )
 
 var (
-	text = story.Text[string]
-	msg  = story.Message
+	text   = story.Text[string]
+	msg    = story.Message
+	post   = story.Post
+	get    = story.Get
+	varies = story.Varying
 )
 
 // tensor is what a ModelInferRequest has beside the model: an id, and x of two numbers.
@@ -30,23 +30,8 @@ var tensor = msg(text(3, "1"),
 
 func infer(fields ...[]byte) []byte { return msg(append(fields, tensor)...) }
 
-func gzipped() string {
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, _ = io.WriteString(w, request)
-	_ = w.Close()
-	return b.String()
-}
-
 // rest are the forms of MLServer's REST API, and what other readers might take for them.
 func rest() []story.Question {
-	post := func(name, note, path, body string, fields ...string) story.Question {
-		return story.Question{Name: "rest-" + name, Note: note, Request: story.Plain("POST "+path, body, append([]string{json_}, fields...)...)}
-	}
-	get := func(name, note, path string) story.Question {
-		return story.Question{Name: "rest-" + name, Note: note, Request: story.Plain("GET "+path, "")}
-	}
-	varies := func(q story.Question) story.Question { q.Varies = true; return q }
 	return []story.Question{
 		get("server", "metadata of the server", "/v2"),
 		get("server-slash", "a slash at the end is redirected", "/v2/"),
@@ -72,7 +57,7 @@ func rest() []story.Question {
 		post("infer-unknown", "no such model", "/v2/models/nothing/infer", request),
 		post("infer-unknown-version", "no such version", "/v2/models/secret/versions/9/infer", request),
 		post("infer-model-in-body", "a name in the body counts for nothing", "/v2/models/double/infer", `{"model_name":"secret","model":"secret",`+inputs+`}`),
-		post("infer-gzip", "compressed", "/v2/models/double/infer", gzipped(), "Content-Encoding: gzip"),
+		post("infer-gzip", "compressed", "/v2/models/double/infer", story.Gzipped(request), "Content-Encoding: gzip"),
 		get("infer-get", "the method is wrong", "/v2/models/double/infer"),
 		{Name: "rest-ready-head", Note: "the method is wrong", Request: story.Plain("HEAD /v2/health/ready", "")},
 		post("generate", "another name for infer", "/v2/models/double/generate", request),
@@ -119,7 +104,6 @@ func calls() []story.Question {
 	call := func(name, note, method string, messages ...[]byte) story.Question {
 		return story.Question{Name: "grpc-" + name, Note: note, Method: service + method, Body: story.Frames(messages...)}
 	}
-	varies := func(q story.Question) story.Question { q.Varies = true; return q }
 	double, secret := text(1, "double"), text(1, "secret")
 	return []story.Question{
 		call("live", "health", "ServerLive", nil),
@@ -200,16 +184,8 @@ func served(q story.Question, r story.Reply) []string {
 }
 
 // exchanges asks MLServer itself, without the gateway.
-func exchanges(t *testing.T, rests, grpcs string) {
-	for _, q := range rest() {
-		t.Run(q.Name, func(t *testing.T) { exchange(t, q, rests) })
-	}
-	for _, q := range calls() {
-		t.Run(q.Name, func(t *testing.T) { exchange(t, q, grpcs) })
-	}
-}
-
-func exchange(t *testing.T, q story.Question, address string) {
-	r := q.Ask(t, address)
-	story.Keep(t, *record, "mlserver", "MLServer 1.7.1", q, r, served(q, r))
+func (h *house) exchanges(t *testing.T) {
+	const server = "MLServer 1.7.1"
+	story.Exchanges(t, *record, "mlserver", server, h.rest, rest(), served)
+	story.Exchanges(t, *record, "mlserver", server, h.grpc, calls(), served)
 }

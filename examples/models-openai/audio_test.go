@@ -144,8 +144,8 @@ func (h *house) audioForms(t *testing.T) {
 	}
 }
 
-// audioLate names a model that alice may not use behind 30 MiB, and a second one behind the first: much of
-// the form is under way by then, and the double does not get the rest.
+// audioLate names a model that alice may not use behind 30 MiB, then a second one behind the first, then
+// none: the double does not get a whole form.
 func (h *house) audioLate(t *testing.T) {
 	sound := filepath.Join(t.TempDir(), "a.wav")
 	if err := os.WriteFile(sound, make([]byte, 30<<20), 0o600); err != nil {

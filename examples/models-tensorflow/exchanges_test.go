@@ -1,10 +1,7 @@
 package tensorflow
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/binary"
-	"io"
 	"math"
 	"slices"
 	"strings"
@@ -18,12 +15,13 @@ const (
 	models     = "/tensorflow.serving.ModelService/"
 	instances  = `{"instances": [1.0, 2.0, 5.0]}`
 	examples   = `{"signature_name": "%s_x_to_y", "examples": [{"x": 1.0}]}`
-	json_      = "Content-Type: application/json"
 )
 
 var (
 	text = story.Text[string]
 	msg  = story.Message
+	post = story.Post
+	get  = story.Get
 )
 
 // spec is a ModelSpec: a name, and further fields.
@@ -54,22 +52,8 @@ func task(method string, spec []byte) []byte {
 	return story.Text(1, msg(story.Text(1, spec), text(2, "tensorflow/serving/"+method)))
 }
 
-func gzipped() string {
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, _ = io.WriteString(w, instances)
-	_ = w.Close()
-	return b.String()
-}
-
 // rest are the forms of TensorFlow Serving's REST API, and what other readers might take for them.
 func rest() []story.Question {
-	post := func(name, note, path, body string, fields ...string) story.Question {
-		return story.Question{Name: "rest-" + name, Note: note, Request: story.Plain("POST "+path, body, append([]string{json_}, fields...)...)}
-	}
-	get := func(name, note, path string) story.Question {
-		return story.Question{Name: "rest-" + name, Note: note, Request: story.Plain("GET "+path, "")}
-	}
 	regress, classify := strings.Replace(examples, "%s", "regress", 1), strings.Replace(examples, "%s", "classify", 1)
 	return []story.Question{
 		post("predict", "predict, the newest version", "/v1/models/half_plus_two:predict", instances),
@@ -82,7 +66,7 @@ func rest() []story.Question {
 		post("predict-unknown", "no such model", "/v1/models/nothing:predict", instances),
 		post("predict-unknown-version", "no such version", "/v1/models/secret/versions/9:predict", instances),
 		post("predict-unknown-label", "no such label", "/v1/models/secret/labels/none:predict", instances),
-		post("predict-gzip", "compressed", "/v1/models/half_plus_two:predict", gzipped(), "Content-Encoding: gzip"),
+		post("predict-gzip", "compressed", "/v1/models/half_plus_two:predict", story.Gzipped(instances), "Content-Encoding: gzip"),
 		post("predict-nan", "NaN in the body is no JSON", "/v1/models/half_plus_two:predict", `{"instances": [NaN, 1.0]}`),
 		post("predict-model-in-body", "a name in the body counts for nothing", "/v1/models/half_plus_two:predict", `{"model": "secret", "model_spec": {"name": "secret"}, "instances": [1.0]}`),
 		post("regress", "regress", "/v1/models/half_plus_two:regress", regress),
@@ -202,24 +186,18 @@ func calls() []story.Question {
 	}
 }
 
-// exchanges asks TensorFlow itself, without the gateway. Output is what serve.py has printed so far.
-func exchanges(t *testing.T, rests, grpcs string, output func() string) {
-	const (
-		double = "TensorFlow 2.21.0 behind the double of TensorFlow Serving's HTTP front (libevent 2.1, RE2)"
-		stubs  = "TensorFlow 2.21.0 behind the servicer of tensorflow-serving-api 2.21.0 (grpcio 1.85)"
-	)
-	for _, q := range rest() {
-		t.Run(q.Name, func(t *testing.T) { exchange(t, q, rests, double, output) })
+// exchanges asks TensorFlow itself, without the gateway. Serve.py prints the models that it works on.
+func (h *house) exchanges(t *testing.T) {
+	seen := len(h.compute.Output())
+	served := func(story.Question, story.Reply) []string {
+		said := h.compute.Output()[seen:]
+		seen += len(said)
+		return reached(said)
 	}
-	for _, q := range calls() {
-		t.Run(q.Name, func(t *testing.T) { exchange(t, q, grpcs, stubs, output) })
-	}
-}
-
-func exchange(t *testing.T, q story.Question, address, server string, output func() string) {
-	before := len(output())
-	r := q.Ask(t, address)
-	story.Keep(t, *record, "tensorflow", server, q, r, reached(output()[before:]))
+	story.Exchanges(t, *record, "tensorflow", "TensorFlow 2.21.0 behind the double of TensorFlow Serving's HTTP front (libevent 2.1, RE2)",
+		h.rest, rest(), served)
+	story.Exchanges(t, *record, "tensorflow", "TensorFlow 2.21.0 behind the servicer of tensorflow-serving-api 2.21.0 (grpcio 1.85)",
+		h.grpc, calls(), served)
 }
 
 // reached lists the models that serve.py says it has worked on.

@@ -19,12 +19,10 @@ func TestMain(m *testing.M) { os.Exit(story.Run(m)) }
 
 // house is everything that runs in the story.
 type house struct {
+	*story.Guarded
 	python     string
 	rest, grpc string // host:port of the servers themselves
 	compute    *story.Process
-	gateway    *story.Gateway
-	predict    string // tokens
-	read       string
 }
 
 // start starts TensorFlow with the models half_plus_two (version 123) and secret (1 and 2).
@@ -59,34 +57,23 @@ func start(t *testing.T) *house {
 // guard starts the gateway before the servers, with the gateway.yaml of this folder.
 func (h *house) guard(t *testing.T) {
 	t.Helper()
-	provider := story.StartProvider(t)
-	h.gateway = story.StartGateway(t,
+	h.Guarded = story.Guard(t,
 		"http://127.0.0.1:8501", "http://"+h.rest,
-		"h2c://127.0.0.1:8500", "h2c://"+h.grpc,
-		"https://localhost:9000", provider.URL,
-		"../openid-provider/provider.crt", provider.CA)
-	h.predict = provider.Token(t, "models.predict", "")
-	h.read = provider.Token(t, "models.read", "")
+		"h2c://127.0.0.1:8500", "h2c://"+h.grpc)
 }
 
 func TestTensorFlow(t *testing.T) {
 	h := start(t)
-	t.Run("the server itself", func(t *testing.T) { exchanges(t, h.rest, h.grpc, h.compute.Output) })
+	t.Run("the server itself", h.exchanges)
 	h.guard(t)
 	t.Run("official stubs", h.stubs)
-	t.Run("REST and gRPC agree", func(t *testing.T) { story.SameDecision(t, h.gateway, h.rows()) })
+	t.Run("REST and gRPC agree", func(t *testing.T) { story.SameDecision(t, h.Gateway, h.rows()) })
 	t.Run("what is refused does not reach the server", h.untouched)
 }
 
 // stubs runs client.py.
 func (h *house) stubs(t *testing.T) {
 	before := len(h.compute.Output())
-	_, port, _ := net.SplitHostPort(h.gateway.Address)
-	cmd := exec.Command(h.python, "client.py", "localhost:"+port, h.gateway.CA)
-	cmd.Env = append(os.Environ(), "TOKEN="+h.predict)
-	var errs strings.Builder
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
 	const denied = "PERMISSION_DENIED The caller is not allowed to do this."
 	want := strings.ReplaceAll(`predict: [2.5, 3.0, 4.5] by version 123
 one version: [2.5, 3.0, 4.5] by version 1
@@ -111,11 +98,9 @@ session: DENIED
 another service: UNIMPLEMENTED The model server has no such path or method.
 no token: UNAUTHENTICATED a credential is required
 `, "DENIED", denied)
-	if err != nil || string(out) != want {
-		t.Errorf("client.py: %v\n%s\nwant\n%s\n%s", err, out, want, errs.String())
-	}
-	h.gateway.Process.Prints(t, `"model":"half_plus_two","version":"latest","served_version":"123"`)
-	h.gateway.Process.Prints(t, `"version":"label:stable","served_version":"1"`)
+	h.Client(t, h.python, want)
+	h.Gateway.Process.Prints(t, `"model":"half_plus_two","version":"latest","served_version":"123"`)
+	h.Gateway.Process.Prints(t, `"version":"label:stable","served_version":"1"`)
 	for line := range strings.Lines(h.compute.Output()[before:]) {
 		switch strings.TrimSpace(line) {
 		case "called HandleReloadConfigRequest", "called Profile", "of secret 2", "of nothing":
@@ -128,21 +113,12 @@ no token: UNAUTHENTICATED a credential is required
 func (h *house) rows() []story.Row {
 	var all []story.Row
 	add := func(name, path, body, method string, message []byte, allowed ...string) {
-		for _, token := range []struct{ name, text string }{{"predict", h.predict}, {"read", h.read}} {
-			line := "POST " + path
-			if body == "" {
-				line = "GET " + path
-			}
-			denied := true
-			for _, a := range allowed {
-				denied = denied && a != token.name
-			}
-			all = append(all, story.Row{
-				Name: name + " with scope " + token.name, Token: token.text, Denied: denied,
-				REST: story.Question{Name: name, Request: story.Plain(line, body, json_)},
-				GRPC: story.Question{Name: name, Method: method, Body: story.Frames(message)},
-			})
+		line := "POST " + path
+		if body == "" {
+			line = "GET " + path
 		}
+		all = append(all, h.Rows(name, story.Question{Request: story.Plain(line, body, story.ContentJSON)},
+			story.Question{Method: method, Body: story.Frames(message)}, allowed...)...)
 	}
 	regress, classify := strings.Replace(examples, "%s", "regress", 1), strings.Replace(examples, "%s", "classify", 1)
 	half, secret := spec("half_plus_two"), spec("secret")
@@ -179,7 +155,7 @@ func (h *house) untouched(t *testing.T) {
 	for _, q := range append(rest(), calls()...) {
 		t.Run(q.Name, func(t *testing.T) {
 			before := len(h.compute.Output())
-			q.Through(t, h.gateway, h.predict)
+			q.Through(t, h.Gateway, h.Predict)
 			said := h.compute.Output()[before:]
 			for _, model := range reached(said) {
 				if strings.HasPrefix(model, "secret") && (model != "secret 1" || !strings.Contains(said, "called Predict")) {

@@ -4,6 +4,7 @@ Prints a line for each. The stubs are made of the .proto files in TorchServe's o
 """
 import json
 import os
+import queue
 import sys
 import tempfile
 import zipfile
@@ -107,3 +108,13 @@ say("register", managing.RegisterModel, management.RegisterModelRequest(url="idl
 say("scale", managing.ScaleWorker, management.ScaleWorkerRequest(model_name="double", min_worker=2))
 say("set default", managing.SetDefault, management.SetDefaultRequest(model_name="secret", model_version="2.0"))
 say("unregister", managing.UnregisterModel, management.UnregisterModelRequest(model_name="double"))
+
+asked = queue.Queue()
+answers = serving.StreamPredictions2(iter(asked.get, None), timeout=60)
+for model, version in ("talk", ""), ("double", ""), ("secret", "1.0"), ("secret", ""):
+    asked.put(prediction(model, [1.0], model_version=version, sequence_id=model + version))
+    try:
+        print(f"stream both ways, {model} {version or 'by default'}:", of(next(answers)))
+    except grpc.RpcError as e:
+        print(f"stream both ways, {model} {version or 'by default'}:", e.code().name, e.details())
+asked.put(None)

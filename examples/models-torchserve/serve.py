@@ -1,4 +1,4 @@
-"""Serves double (1.0) and secret (2.0, the default, and 1.0) with TorchServe: serve.py FOLDER REST MANAGEMENT METRICS GRPC GRPC_MANAGEMENT
+"""Serves double (1.0), secret (2.0, the default, and 1.0) and talk (1.0) with TorchServe: serve.py FOLDER REST MANAGEMENT METRICS GRPC GRPC_MANAGEMENT
 
 The numbers are ports on loopback. FOLDER is where the archives of the models are written, and one of idle, which is
 not registered.
@@ -17,9 +17,15 @@ store, scratch = os.path.join(folder, "store"), os.path.join(folder, "scratch")
 os.makedirs(store)
 os.makedirs(scratch)
 
-for name, version in ("double", "1.0"), ("secret", "1.0"), ("secret", "2.0"), ("idle", "1.0"):
+# With this, a model takes part in streams both ways; once such a stream has begun, it may name any other model.
+sequences = os.path.join(folder, "sequences.yaml")
+with open(sequences, "w") as f:
+    f.write("sequenceBatching: true\nsequenceMaxIdleMSec: 60000\nmaxSequenceJobQueueSize: 10\nminWorkers: 1\nmaxWorkers: 1\nbatchSize: 1\n")
+
+for name, version in ("double", "1.0"), ("secret", "1.0"), ("secret", "2.0"), ("idle", "1.0"), ("talk", "1.0"):
     subprocess.run([os.path.join(os.path.dirname(sys.executable), "torch-model-archiver"), "--model-name", name, "--version", version,
-                    "--handler", os.path.join(here, "double.py"), "--export-path", store], check=True)
+                    "--handler", os.path.join(here, "double.py"), "--export-path", store,
+                    *(["--config-file", sequences] if name == "talk" else [])], check=True)
     os.rename(os.path.join(store, name + ".mar"), os.path.join(store, f"{name}-{version}.mar"))
 
 with open(os.path.join(folder, "config.properties"), "w") as f:
@@ -30,7 +36,7 @@ grpc_inference_address=127.0.0.1
 grpc_management_address=127.0.0.1
 grpc_inference_port={grpc}
 grpc_management_port={grpc_management}
-load_models=double-1.0.mar,secret-2.0.mar,secret-1.0.mar
+load_models=double-1.0.mar,secret-2.0.mar,secret-1.0.mar,talk-1.0.mar
 default_workers_per_model=1
 number_of_gpu=0
 disable_system_metrics=true

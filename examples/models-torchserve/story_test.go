@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,27 +21,18 @@ func TestMain(m *testing.M) { os.Exit(story.Run(m)) }
 // house is everything that runs in the story.
 type house struct {
 	*story.Guarded
-	python                                 string
-	rest, management, grpc, grpcManagement string // host:port of TorchServe itself
-	operator                               string // an API key
+	python                                          string
+	rest, management, metrics, grpc, grpcManagement string // host:port of TorchServe itself
+	operator                                        string // an API key
 }
 
 func start(t *testing.T) *house {
 	t.Helper()
 	story.Need(t, "java")
 	h := &house{python: filepath.Join(story.Installed(t, "torchserve", "models-torchserve/requirements.txt"), "bin", "python")}
-	args := []string{"serve.py", t.TempDir()}
-	metrics := ""
-	for _, address := range []*string{&h.rest, &h.management, &metrics, &h.grpc, &h.grpcManagement} {
-		*address = story.FreeAddress(t)
-		_, port, _ := net.SplitHostPort(*address)
-		args = append(args, port)
-	}
-	server := story.Start(t, "torchserve", exec.Command(h.python, args...))
-	for _, address := range []string{h.rest, h.management, h.grpc, h.grpcManagement} {
-		server.Listens(t, address)
-	}
-	for _, worker := range []string{"double_1.0", "secret_1.0", "secret_2.0"} {
+	server, at := story.Serve(t, h.python, 5)
+	h.rest, h.management, h.metrics, h.grpc, h.grpcManagement = at[0], at[1], at[2], at[3], at[4]
+	for _, worker := range []string{"double_1.0", "secret_1.0", "secret_2.0", "talk_1.0"} {
 		server.Prints(t, worker+" State change WORKER_STARTED -> WORKER_MODEL_LOADED")
 	}
 	return h
@@ -52,14 +41,13 @@ func start(t *testing.T) *house {
 // guard starts the gateway before TorchServe, with the gateway.yaml of this folder.
 func (h *house) guard(t *testing.T) {
 	t.Helper()
-	var hash string
-	h.operator, hash = story.APIKey(t, "operator")
-	h.Guarded = story.Guard(t,
+	keys, hashes := story.APIKeys(t, "operator")
+	h.operator = keys[0]
+	h.Guarded = story.Guard(t, append(hashes,
 		"http://127.0.0.1:8080", "http://"+h.rest,
 		"http://127.0.0.1:8081", "http://"+h.management,
 		"h2c://127.0.0.1:7070", "h2c://"+h.grpc,
-		"h2c://127.0.0.1:7071", "h2c://"+h.grpcManagement,
-		"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", hash)
+		"h2c://127.0.0.1:7071", "h2c://"+h.grpcManagement)...)
 }
 
 func TestTorchServe(t *testing.T) {
@@ -73,7 +61,8 @@ func TestTorchServe(t *testing.T) {
 	t.Run("the operator manages", h.manages)
 }
 
-// state is what TorchServe has registered: names, versions, which is the default, and how many workers.
+// state is what TorchServe has registered: names, versions, which is the default, and how many workers; and
+// the calls that it has had for secret without the version that the rules allow.
 func (h *house) state(t *testing.T) string {
 	t.Helper()
 	get := func(path string) []byte {
@@ -97,6 +86,12 @@ func (h *house) state(t *testing.T) string {
 			state += fmt.Sprintf("%s %+v\n", path, versions)
 		}
 	}
+	counts := story.Question{Name: "metrics", Request: story.Plain("GET /metrics", "")}.Ask(t, h.metrics).Body
+	for line := range strings.Lines(string(counts)) {
+		if strings.HasPrefix(line, "ts_inference_requests_total") && strings.Contains(line, `"secret"`) && !strings.Contains(line, `"1.0"`) {
+			state += line
+		}
+	}
 	return state
 }
 
@@ -118,7 +113,7 @@ the default version: DENIED
 SageMaker, of another: DENIED
 an alias: 404 GatewayException The model server has no such path or method.
 an unknown model: DENIED
-list: 200 ['double', 'secret']
+list: 200 ['double', 'secret', 'talk']
 describe: 200 double
 describe another: DENIED
 register: DENIED
@@ -139,13 +134,17 @@ the default version: DENIED
 gzip, of the other version: DENIED
 stream of another: DENIED
 an unknown model: DENIED
-list: ['double', 'secret']
+list: ['double', 'secret', 'talk']
 describe: double
 describe another: DENIED
 register: DENIED
 scale: DENIED
 set default: DENIED
 unregister: DENIED
+stream both ways, talk by default: [2.0] by talk 1.0
+stream both ways, double by default: [2.0] by double 1.0
+stream both ways, secret 1.0: [2.0] by secret 1.0
+stream both ways, secret by default: DENIED
 `, "DENIED", "PERMISSION_DENIED The caller is not allowed to do this.")
 	h.Client(t, h.python, rest+grpc)
 	if after := h.state(t); after != before {
@@ -211,7 +210,7 @@ func (h *house) untouched(t *testing.T) {
 
 // lists shows each caller the models that it may use.
 func (h *house) lists(t *testing.T) {
-	for _, c := range []struct{ token, want string }{{h.Predict, "double secret"}, {h.Read, ""}, {h.operator, ""}} {
+	for _, c := range []struct{ token, want string }{{h.Predict, "double secret talk"}, {h.Read, ""}, {h.operator, ""}} {
 		rest := get("list", "", "/models").Through(t, h.Gateway, c.token)
 		grpc := story.Question{Method: managing + "ListModels", Body: story.Frames(story.Number(1, 100))}.Through(t, h.Gateway, c.token)
 		if c.token == h.operator {

@@ -2,7 +2,6 @@ package triton
 
 import (
 	"bytes"
-	"compress/gzip"
 	"compress/zlib"
 	"encoding/json"
 	"fmt"
@@ -13,17 +12,19 @@ import (
 	"sallyport/examples/story"
 )
 
-const service = "/inference.GRPCInferenceService/"
+const service = story.V2Service
 
 const (
 	inputs  = `"inputs":[{"name":"x","shape":[2],"datatype":"FP32","data":[1,2]}]`
 	request = `{` + inputs + `}`
-	json_   = "Content-Type: application/json"
 )
 
 var (
-	text = story.Text[string]
-	msg  = story.Message
+	text   = story.Text[string]
+	msg    = story.Message
+	post   = story.Post
+	get    = story.Get
+	varies = story.Varying
 )
 
 // tensor is what a ModelInferRequest has beside the model: x of two numbers.
@@ -33,31 +34,16 @@ var tensor = msg(
 
 func infer(fields ...[]byte) []byte { return msg(append(fields, tensor)...) }
 
-func squeeze(w io.WriteCloser, b *bytes.Buffer) string {
+func deflated() string {
+	var b bytes.Buffer
+	w := zlib.NewWriter(&b)
 	_, _ = io.WriteString(w, request)
 	_ = w.Close()
 	return b.String()
 }
 
-func gzipped() string {
-	var b bytes.Buffer
-	return squeeze(gzip.NewWriter(&b), &b)
-}
-
-func deflated() string {
-	var b bytes.Buffer
-	return squeeze(zlib.NewWriter(&b), &b)
-}
-
 // rest are the forms of Triton's REST API, and what other readers might take for them.
 func rest() []story.Question {
-	post := func(name, note, path, body string, fields ...string) story.Question {
-		return story.Question{Name: "rest-" + name, Note: note, Request: story.Plain("POST "+path, body, append([]string{json_}, fields...)...)}
-	}
-	get := func(name, note, path string) story.Question {
-		return story.Question{Name: "rest-" + name, Note: note, Request: story.Plain("GET "+path, "")}
-	}
-	varies := func(q story.Question) story.Question { q.Varies = true; return q }
 	binary := `{"inputs":[{"name":"x","shape":[2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}`
 	return []story.Question{
 		get("server", "metadata of the server", "/v2"),
@@ -92,7 +78,7 @@ func rest() []story.Question {
 		post("infer-model-in-body", "a name in the body counts for nothing", "/v2/models/double/infer", `{"model_name":"secret","model":"secret",`+inputs+`}`),
 		post("infer-binary", "a tensor behind the JSON", "/v2/models/double/infer", binary+"\x00\x00\x80\x3f\x00\x00\x00\x40",
 			fmt.Sprintf("Inference-Header-Content-Length: %d", len(binary))),
-		post("infer-gzip", "compressed", "/v2/models/double/infer", gzipped(), "Content-Encoding: gzip"),
+		post("infer-gzip", "compressed", "/v2/models/double/infer", story.Gzipped(request), "Content-Encoding: gzip"),
 		post("infer-deflate", "compressed", "/v2/models/double/infer", deflated(), "Content-Encoding: deflate"),
 		post("infer-br", "compressed in a way that Triton does not know", "/v2/models/double/infer", request, "Content-Encoding: br"),
 		post("infer-shared-memory", "an input in a region of shared memory", "/v2/models/double/infer",
@@ -149,7 +135,6 @@ func calls() []story.Question {
 	call := func(name, note, method string, messages ...[]byte) story.Question {
 		return story.Question{Name: "grpc-" + name, Note: note, Method: service + method, Body: story.Frames(messages...)}
 	}
-	varies := func(q story.Question) story.Question { q.Varies = true; return q }
 	double, secret := text(1, "double"), text(1, "secret")
 	return []story.Question{
 		call("live", "health", "ServerLive", nil),
@@ -282,16 +267,8 @@ func served(q story.Question, r story.Reply) []string {
 }
 
 // exchanges asks Triton itself, without the gateway.
-func exchanges(t *testing.T, rests, grpcs string) {
-	for _, q := range rest() {
-		t.Run(q.Name, func(t *testing.T) { exchange(t, q, rests) })
-	}
-	for _, q := range calls() {
-		t.Run(q.Name, func(t *testing.T) { exchange(t, q, grpcs) })
-	}
-}
-
-func exchange(t *testing.T, q story.Question, address string) {
-	r := q.Ask(t, address)
-	story.Keep(t, *record, "triton", "Triton 2.51.0 (nvidia-pytriton 0.7.0)", q, r, served(q, r))
+func (h *house) exchanges(t *testing.T) {
+	const server = "Triton 2.51.0 (nvidia-pytriton 0.7.0)"
+	story.Exchanges(t, *record, "triton", server, h.rest, rest(), served)
+	story.Exchanges(t, *record, "triton", server, h.grpc, calls(), served)
 }

@@ -4,11 +4,8 @@ package triton
 import (
 	"encoding/json"
 	"flag"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -21,46 +18,33 @@ func TestMain(m *testing.M) { os.Exit(story.Run(m)) }
 
 // house is everything that runs in the story.
 type house struct {
+	*story.Guarded
 	python     string
 	rest, grpc string // host:port of Triton itself
-	gateway    *story.Gateway
-	predict    string // tokens
-	read       string
 }
 
 func start(t *testing.T) *house {
 	t.Helper()
-	h := &house{
-		python: filepath.Join(story.Installed(t, "triton", "models-triton/requirements.txt"), "bin", "python"),
-		rest:   story.FreeAddress(t), grpc: story.FreeAddress(t),
-	}
-	_, rest, _ := net.SplitHostPort(h.rest)
-	_, grpc, _ := net.SplitHostPort(h.grpc)
-	triton := story.Start(t, "triton", exec.Command(h.python, "serve.py", t.TempDir(), rest, grpc))
-	triton.Listens(t, h.grpc)
-	triton.Listens(t, h.rest)
+	h := &house{python: filepath.Join(story.Installed(t, "triton", "models-triton/requirements.txt"), "bin", "python")}
+	_, at := story.Serve(t, h.python, 2)
+	h.rest, h.grpc = at[0], at[1]
 	return h
 }
 
 // guard starts the gateway before the servers, with the gateway.yaml of this folder.
 func (h *house) guard(t *testing.T) {
 	t.Helper()
-	provider := story.StartProvider(t)
-	h.gateway = story.StartGateway(t,
+	h.Guarded = story.Guard(t,
 		"http://127.0.0.1:8000", "http://"+h.rest,
-		"h2c://127.0.0.1:8001", "h2c://"+h.grpc,
-		"https://localhost:9000", provider.URL,
-		"../openid-provider/provider.crt", provider.CA)
-	h.predict = provider.Token(t, "models.predict", "")
-	h.read = provider.Token(t, "models.read", "")
+		"h2c://127.0.0.1:8001", "h2c://"+h.grpc)
 }
 
 func TestTriton(t *testing.T) {
 	h := start(t)
-	t.Run("Triton itself", func(t *testing.T) { exchanges(t, h.rest, h.grpc) })
+	t.Run("Triton itself", h.exchanges)
 	h.guard(t)
 	t.Run("tritonclient", h.tritonclient)
-	t.Run("REST and gRPC agree", func(t *testing.T) { story.SameDecision(t, h.gateway, h.rows()) })
+	t.Run("REST and gRPC agree", func(t *testing.T) { story.SameDecision(t, h.Gateway, h.rows()) })
 	t.Run("what is refused does not reach Triton", h.untouched)
 }
 
@@ -111,12 +95,6 @@ func (s state) same(t *testing.T, before state) {
 // tritonclient runs client.py.
 func (h *house) tritonclient(t *testing.T) {
 	before := h.state(t)
-	_, port, _ := net.SplitHostPort(h.gateway.Address)
-	cmd := exec.Command(h.python, "client.py", "localhost:"+port, h.gateway.CA)
-	cmd.Env = append(os.Environ(), "TOKEN="+h.predict)
-	var errs strings.Builder
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
 	common := func(denied, nameless string, own ...string) string {
 		lines := []string{"live: True", "ready: True", "binary tensor: [2.0, 4.0] by version 1"}
 		lines = append(lines, own...)
@@ -131,9 +109,7 @@ func (h *house) tritonclient(t *testing.T) {
 	want := "-- HTTP\n" + common(byHTTP, "404 The model server has no such path or method.", "JSON tensor: [2.0, 4.0] by version 1", "JSON answer: [2.0, 4.0] by version 1") +
 		"-- gRPC\n" + common(byGRPC, "StatusCode.INVALID_ARGUMENT The request body does not name a model in one clear way.") +
 		"stream: [2.0, 4.0] by version 1\nstream, one version: [2.0, 4.0] by version 1\nstream, the other version: " + byGRPC + "\n"
-	if err != nil || string(out) != want {
-		t.Errorf("client.py: %v\n%s\nwant\n%s\n%s", err, out, want, errs.String())
-	}
+	h.Client(t, h.python, want)
 	h.state(t).same(t, before)
 	h.served(t)
 }
@@ -141,9 +117,9 @@ func (h *house) tritonclient(t *testing.T) {
 // served checks that the records name the version that Triton chose: over REST for the binary, the JSON and
 // the large answers, and over gRPC for the binary and the large one.
 func (h *house) served(t *testing.T) {
-	h.gateway.Process.Prints(t, `/ModelStreamInfer"`) // the last record
+	h.Gateway.Process.Prints(t, `/ModelStreamInfer"`) // the last record
 	rest, grpc := 0, 0
-	for line := range strings.Lines(h.gateway.Process.Output()) {
+	for line := range strings.Lines(h.Gateway.Process.Output()) {
 		if !strings.Contains(line, `"model":"double","version":"latest","served_version":"1"`) {
 			continue
 		}
@@ -158,50 +134,31 @@ func (h *house) served(t *testing.T) {
 
 // rows are calls that REST and gRPC both have.
 func (h *house) rows() []story.Row {
-	var all []story.Row
-	add := func(name, line, body, method string, message []byte, allowed ...string) {
-		for _, token := range []struct{ name, text string }{{"predict", h.predict}, {"read", h.read}} {
-			all = append(all, story.Row{
-				Name: name + " with scope " + token.name, Token: token.text, Denied: !slices.Contains(allowed, token.name),
-				REST: story.Question{Name: name, Request: story.Plain(line, body, json_)},
-				GRPC: story.Question{Name: name, Method: service + method, Body: story.Frames(message)},
-			})
-		}
-	}
-	run := func(name, model, version string, allowed ...string) {
-		path := "POST /v2/models/" + model
-		fields := [][]byte{text(1, model)}
-		if version != "" {
-			path += "/versions/" + version
-			fields = append(fields, text(2, version))
-		}
-		add(name, path+"/infer", request, "ModelInfer", infer(fields...), allowed...)
-	}
-	run("infer", "double", "", "predict")
-	run("infer a version", "double", "1", "predict")
-	run("infer the allowed version", "secret", "1", "predict")
-	run("infer another version", "secret", "2")
-	run("infer the latest", "secret", "")
-	run("infer an unknown model", "nothing", "")
-	run("infer in capitals", "DOUBLE", "")
-	for _, verb := range []struct{ path, method string }{{"", "ModelMetadata"}, {"/config", "ModelConfig"}, {"/stats", "ModelStatistics"}, {"/ready", "ModelReady"}} {
-		add(verb.method, "GET /v2/models/double"+verb.path, "", verb.method, text(1, "double"), "predict")
-		add(verb.method+" of another model", "GET /v2/models/secret"+verb.path, "", verb.method, text(1, "secret"))
-		add(verb.method+" of an unknown model", "GET /v2/models/nothing"+verb.path, "", verb.method, text(1, "nothing"))
-	}
-	add("live", "GET /v2/health/live", "", "ServerLive", nil, "predict", "read")
-	add("ready", "GET /v2/health/ready", "", "ServerReady", nil, "predict", "read")
-	add("index", "POST /v2/repository/index", "{}", "RepositoryIndex", nil, "predict", "read")
-	add("server", "GET /v2", "", "ServerMetadata", nil, "predict")
-	add("load", "POST /v2/repository/models/idle/load", "{}", "RepositoryModelLoad", text(2, "idle"))
-	add("unload", "POST /v2/repository/models/double/unload", "{}", "RepositoryModelUnload", text(2, "double"))
-	add("register", "POST /v2/systemsharedmemory/region/r/register", `{"key":"/r","offset":0,"byte_size":8}`, "SystemSharedMemoryRegister", msg(text(1, "r"), text(2, "/r"), story.Number(4, 8)))
-	add("regions", "GET /v2/systemsharedmemory/status", "", "SystemSharedMemoryStatus", nil)
-	add("CUDA regions", "GET /v2/cudasharedmemory/status", "", "CudaSharedMemoryStatus", nil)
-	add("logging", "GET /v2/logging", "", "LogSettings", nil)
-	add("trace", "GET /v2/trace/setting", "", "TraceSetting", nil)
-	add("trace of a model", "GET /v2/models/double/trace/setting", "", "TraceSetting", text(2, "double"))
-	return all
+	v2 := &story.V2Rows{Guarded: h.Guarded, Body: request, Tensor: tensor}
+	v2.Infer("infer", "double", "", "predict")
+	v2.Infer("infer a version", "double", "1", "predict")
+	v2.Infer("infer the allowed version", "secret", "1", "predict")
+	v2.Infer("infer another version", "secret", "2")
+	v2.Infer("infer the latest", "secret", "")
+	v2.Infer("infer an unknown model", "nothing", "")
+	v2.Infer("infer in capitals", "DOUBLE", "")
+	v2.About("", "ModelMetadata")
+	v2.About("/config", "ModelConfig")
+	v2.About("/stats", "ModelStatistics")
+	v2.About("/ready", "ModelReady")
+	v2.Add("live", "GET /v2/health/live", "", "ServerLive", nil, "predict", "read")
+	v2.Add("ready", "GET /v2/health/ready", "", "ServerReady", nil, "predict", "read")
+	v2.Add("index", "POST /v2/repository/index", "{}", "RepositoryIndex", nil, "predict", "read")
+	v2.Add("server", "GET /v2", "", "ServerMetadata", nil, "predict")
+	v2.Add("load", "POST /v2/repository/models/idle/load", "{}", "RepositoryModelLoad", text(2, "idle"))
+	v2.Add("unload", "POST /v2/repository/models/double/unload", "{}", "RepositoryModelUnload", text(2, "double"))
+	v2.Add("register", "POST /v2/systemsharedmemory/region/r/register", `{"key":"/r","offset":0,"byte_size":8}`, "SystemSharedMemoryRegister", msg(text(1, "r"), text(2, "/r"), story.Number(4, 8)))
+	v2.Add("regions", "GET /v2/systemsharedmemory/status", "", "SystemSharedMemoryStatus", nil)
+	v2.Add("CUDA regions", "GET /v2/cudasharedmemory/status", "", "CudaSharedMemoryStatus", nil)
+	v2.Add("logging", "GET /v2/logging", "", "LogSettings", nil)
+	v2.Add("trace", "GET /v2/trace/setting", "", "TraceSetting", nil)
+	v2.Add("trace of a model", "GET /v2/models/double/trace/setting", "", "TraceSetting", text(2, "double"))
+	return v2.Rows
 }
 
 // untouched sends what others may read otherwise: Triton must run and change nothing that
@@ -210,7 +167,7 @@ func (h *house) untouched(t *testing.T) {
 	for _, q := range append(rest(), calls()...) {
 		t.Run(q.Name, func(t *testing.T) {
 			before := h.state(t)
-			r := q.Through(t, h.gateway, h.predict)
+			r := q.Through(t, h.Gateway, h.Predict)
 			for _, model := range served(q, r) {
 				if strings.HasPrefix(model, "secret") && model != "secret 1" {
 					t.Errorf("the answer is of %s: %d %s", model, r.Status, r.Body)

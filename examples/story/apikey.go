@@ -11,9 +11,25 @@ import (
 	"time"
 )
 
-// APIKey makes an API key with `sallyport keygen` for the gateway.yaml of the story. It returns the
-// key, and its hash in the form in which the file has it.
-func APIKey(t testing.TB, name string) (key, hash string) {
+// writtenHashes are those of the first and the second API key in the stories' gateway.yaml.
+var writtenHashes = [...]string{
+	"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+	"sha256:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
+}
+
+// APIKeys makes an API key for each name with `sallyport keygen`, in the order in which the gateway.yaml of
+// the story has them. It returns the keys, and the pairs for [StartGateway] that put their hashes into the file.
+func APIKeys(t testing.TB, names ...string) (keys, replace []string) {
+	t.Helper()
+	for i, name := range names {
+		key, hash := newAPIKey(t, name)
+		keys, replace = append(keys, key), append(replace, writtenHashes[i], hash)
+	}
+	return keys, replace
+}
+
+// newAPIKey makes an API key. It returns the key, and its hash in the form in which the file has it.
+func newAPIKey(t testing.TB, name string) (key, hash string) {
 	t.Helper()
 	cmd := exec.Command(os.Getenv("SALLYPORT"), "keygen", "--api-key", name, "-c", "gateway.yaml")
 	out, err := cmd.Output()

@@ -44,12 +44,17 @@ func Golden(t testing.TB, record bool, name string, client []byte, e Exchange) {
 		b.Write(block)
 		b.WriteByte('\n')
 	}
-	file := filepath.Join("testdata", "golden", name+".http")
+	keep(t, record, filepath.Join("testdata", "golden", name+".http"), b.Bytes())
+}
+
+// keep compares content with that of a file, or writes the file if record is set.
+func keep(t testing.TB, record bool, file string, content []byte) {
+	t.Helper()
 	if record {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile(file, content, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -58,7 +63,7 @@ func Golden(t testing.TB, record bool, name string, client []byte, e Exchange) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(b.Bytes(), want) {
-		t.Errorf("%s is out of date; record it again with -record if this is right. Now it would be:\n%s", file, b.Bytes())
+	if !bytes.Equal(content, want) {
+		t.Errorf("%s is out of date; record it again with -record if this is right. Now it would be:\n%s", file, content)
 	}
 }

@@ -87,3 +87,21 @@ func Exchanges(t *testing.T, record bool, folder, server, address string, questi
 		})
 	}
 }
+
+// Serve starts serve.py of the story: its arguments are a folder of its own, and a free port for each of
+// n addresses. Serve returns the addresses once the program listens at all of them.
+func Serve(t testing.TB, python string, n int) (*Process, []string) {
+	t.Helper()
+	args := []string{"serve.py", t.TempDir()}
+	var addresses []string
+	for range n {
+		address := FreeAddress(t)
+		_, port, _ := net.SplitHostPort(address)
+		addresses, args = append(addresses, address), append(args, port)
+	}
+	server := Start(t, "serve.py", exec.Command(python, args...))
+	for _, address := range addresses {
+		server.Listens(t, address)
+	}
+	return server, addresses
+}

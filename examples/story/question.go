@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -192,23 +191,7 @@ func Keep(t testing.TB, record bool, folder, server string, q Question, r Reply,
 	default:
 		fmt.Fprintf(&b, "answer: %s\n", hex.EncodeToString(body))
 	}
-	file := filepath.Join("..", "..", "policy", "model", "testdata", "exchanges", "classic", folder, q.Name+".txt")
-	if record {
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(b.Bytes(), want) {
-		t.Errorf("%s is out of date; record it again with -record if this is right. Now it would be:\n%s", file, b.Bytes())
-	}
+	keep(t, record, filepath.Join("..", "..", "policy", "model", "testdata", "exchanges", "classic", folder, q.Name+".txt"), b.Bytes())
 }
 
 // quoted writes bytes as Go strings, one for each line.
