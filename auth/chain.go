@@ -43,7 +43,8 @@ type Proof struct {
 	// Revocable means that the issuer may withdraw the credential before it expires, so that
 	// the user of the Proof should recheck a long exchange now and then.
 	Revocable bool
-	// Session is the session by which the caller was proved; nil unless that was a login's.
+	// Session is the session of a login that the request has, whether or not it proves the caller; nil
+	// for none.
 	Session *login.Session
 	// Limited is the name of the API key whose own limits the request counts against; "" for none.
 	Limited string
@@ -245,9 +246,8 @@ var errNobody = errors.New("the route admits nobody")
 // proven is a credential that verified, with the caller that it proves.
 type proven struct {
 	kind    *kind
-	caller  identity.Principal
-	field   string // that carried it
-	session *login.Session
+	caller identity.Principal
+	field  string // that carried it
 }
 
 // prove checks each kind of credential; with an earlier proof it rechecks.
@@ -262,6 +262,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var array [3]proven // saves an allocation
 	all := array[:0]
 	var signature *httpsig.Signature
+	var session *login.Session
 	revocable, missing, limited := false, "", ""
 	revoked := c.revoked.Load()
 	var stray error
@@ -295,12 +296,15 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if proof.Signature != nil {
 			signature = proof.Signature
 		}
+		if proof.Session != nil {
+			session = proof.Session
+		}
 		revocable = revocable || proof.Revocable
 		if proof.Limited != "" {
 			limited = proof.Limited
 		}
 		proof.Caller.Alias = c.alias(&proof.Caller)
-		all = append(all, proven{k, proof.Caller, proof.Field, proof.Session})
+		all = append(all, proven{k, proof.Caller, proof.Field})
 	}
 	if missing == "" && !slices.ContainsFunc(all, func(p proven) bool { return p.kind.caller }) {
 		missing = c.kinds[len(c.kinds)-1].traits.Missing
@@ -312,7 +316,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if err != nil {
 		return Proof{Signature: signature}, err
 	}
-	return Proof{Caller: chosen.caller, Field: chosen.field, Session: chosen.session, Signature: signature, Revocable: revocable, Limited: limited}, nil
+	return Proof{Caller: chosen.caller, Field: chosen.field, Session: session, Signature: signature, Revocable: revocable, Limited: limited}, nil
 }
 
 // alias returns the alias that the configuration gives to a principal; "" for none.
