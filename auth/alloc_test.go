@@ -61,7 +61,7 @@ func TestAPIKeyAllocatesNothing(t *testing.T) {
 func TestVerifiedPasswordAllocatesNothing(t *testing.T) {
 	k := legacy(t)
 	c := k.chain("issuer/corp", "apikey", "basic/legacy")
-	r := from(client, login("bob", "sesame"))
+	r := from(client, byPassword("bob", "sesame"))
 	if n := testing.AllocsPerRun(200, func() {
 		if _, err := c.Authenticate(t.Context(), r); err != nil {
 			t.Fatal(err)
