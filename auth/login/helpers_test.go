@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -239,4 +241,32 @@ func loginError(t testing.TB, err error) *login.Error {
 		t.Fatalf("got %T: %v", err, err)
 	}
 	return e
+}
+
+// unsigned returns a token without a signature.
+func unsigned(claims string) string {
+	return authtest.Base64([]byte(`{"alg":"none"}`)) + "." + authtest.Base64([]byte(claims)) + "."
+}
+
+// huge returns a handler whose answer never ends.
+func huge() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		block := []byte(`{"x":"` + strings.Repeat("x", 64<<10))
+		for r.Context().Err() == nil {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// revocations reads a file of these lines.
+func revocations(t testing.TB, lines string) (*auth.Revocations, error) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "revoked")
+	if err := os.WriteFile(name, []byte(lines+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return auth.ReadRevocations(setting.Path(name))
 }
