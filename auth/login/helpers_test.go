@@ -270,3 +270,15 @@ func revocations(t testing.TB, lines string) (*auth.Revocations, error) {
 	}
 	return auth.ReadRevocations(setting.Path(name))
 }
+
+func mustKeys(t testing.TB) *login.Keys {
+	t.Helper()
+	keys, err := login.ParseKeys([]byte(login.NewKey()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// newMemory returns the memory of another process beside a desk.
+func newMemory(d *desk) *auth.Memory { return auth.NewMemory(auth.MemoryOptions{Now: d.clock.Now}) }
