@@ -245,7 +245,7 @@ var errNobody = errors.New("the route admits nobody")
 
 // proven is a credential that verified, with the caller that it proves.
 type proven struct {
-	kind    *kind
+	kind   *kind
 	caller identity.Principal
 	field  string // that carried it
 }

@@ -167,7 +167,7 @@ func (li *loginIssuer) Access(ctx context.Context, raw string) (claims []byte, b
 	case refused.Reason == IssuerUnavailable:
 		return nil, "", fmt.Errorf("%w: %w", login.ErrUnavailable, refused)
 	}
-	return nil, "", refused
+	return nil, "", errors.New(refused.Error()) // the caller refuses a login, and not a token
 }
 
 // Principal implements [login.Issuer].

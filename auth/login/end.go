@@ -37,7 +37,7 @@ func (l *Login) End(ctx context.Context, s *Session, from Answer) Redirect {
 	q := to.Query()
 	q.Set("client_id", l.config.ClientID)
 	q.Set("post_logout_redirect_uri", from.Origin+SignedOutPath)
-	if hint := s.live.newest.Load().hint; hint != "" && len(hint) <= maxHint {
+	if hint := s.live.newest.Load().idToken(); hint != "" && len(hint) <= maxHint {
 		q.Set("id_token_hint", hint)
 	}
 	to.RawQuery = q.Encode()

@@ -162,7 +162,6 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	}
 	r := record{memory: l.config.Memory, generation: 1, begun: now.Unix(), seen: now.Unix(), issued: id.issued, expires: now.Add(l.config.Absolute).Unix()}
 	_, _ = rand.Read(r.id[:]) // never fails
-	r.note(id)
 	r.issuer, r.subject, r.sid, r.acr, r.authTime = id.issuer, id.subject, id.sid, id.acr, id.authTime
 	r.noteAccess(t, now)
 	if err := l.claims(ctx, e, t, id, &r); err != nil {

@@ -3,7 +3,6 @@ package login
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -92,10 +91,14 @@ func (s *Session) refreshed(ctx context.Context, now time.Time) (*Session, error
 	}
 	r := s.record
 	r.noteAccess(t, now)
+	kept := r
 	failure := l.refreshClaims(ctx, e, t, &r)
 	var refused *Error
-	if errors.As(failure, &refused) && refused.Reason != Unavailable {
+	switch {
+	case errors.As(failure, &refused) && refused.Reason != Unavailable:
 		return nil, failure
+	case failure != nil:
+		r = kept
 	}
 	next, err := l.newSession(r, s.place)
 	if err != nil {
@@ -114,11 +117,7 @@ func (l *Login) refreshClaims(ctx context.Context, e *Endpoints, t *oauth2.Token
 			return err
 		}
 		if id.subject != r.subject || id.issuer != r.issuer {
-			return refuse(BadTokens, fmt.Errorf("the refreshed ID token is of another person"))
-		}
-		r.hint = id.raw
-		if l.config.Claims == "" || l.config.Claims == ClaimsIDToken {
-			r.note(id)
+			return refuse(BadTokens, errors.New("the refreshed ID token is of another person"))
 		}
 	}
 	return l.claims(ctx, e, t, id, r)

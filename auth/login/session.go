@@ -29,7 +29,7 @@ type record struct {
 	issuer, subject, sid, acr string
 	key                       string // that signed the claims
 	claims                    string // JSON
-	hint                      string // the ID token, for the issuer's end of the session; "" if it did not fit
+	hint                      string // the ID token for the issuer's sign-out, without its claims if they are claims; "" if it did not fit
 	refresh                   string // refresh token; "" for none
 	accessFrom, accessUntil   int64  // life of the access token; 0: unknown
 }

@@ -2,9 +2,12 @@ package login
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -111,14 +114,24 @@ const (
 	maxTime = 253402300799 // the end of the year 9999
 )
 
-// note stores the ID token of an answer.
+// note stores the ID token of an answer and its claims.
 func (r *record) note(id *identification) {
-	r.key, r.claims, r.hint = id.key, string(id.claims), id.raw
+	head, rest, _ := strings.Cut(id.raw, ".")
+	_, signature, _ := strings.Cut(rest, ".")
+	r.key, r.claims, r.hint = id.key, string(id.claims), head+".."+signature
+}
+
+// idToken returns the ID token; "" if the session was too large for it.
+func (r *record) idToken() string {
+	return strings.Replace(r.hint, "..", "."+base64.RawURLEncoding.EncodeToString([]byte(r.claims))+".", 1)
 }
 
 // claims stores in a record the claims from where the configuration says. id is nil if a refresh gave
 // no ID token.
 func (l *Login) claims(ctx context.Context, e *Endpoints, t *oauth2.Token, id *identification, r *record) error {
+	if id != nil {
+		r.note(id)
+	}
 	switch l.config.Claims {
 	case ClaimsAccessToken:
 		claims, key, err := l.issuer.Access(ctx, t.AccessToken)
@@ -128,25 +141,61 @@ func (l *Login) claims(ctx context.Context, e *Endpoints, t *oauth2.Token, id *i
 		case err != nil:
 			return refuse(BadTokens, fmt.Errorf("access token: %w", err))
 		}
-		r.claims, r.key = string(claims), key
+		r.claims, r.key, r.hint = string(claims), key, id.token(r)
 	case ClaimsUserinfo:
-		base := []byte(r.claims)
-		if id != nil {
-			base = id.claims
-		}
-		claims, err := l.userinfo(ctx, e, t, base, r.subject)
+		own, err := r.ownClaims(id)
 		if err != nil {
 			return err
 		}
-		r.claims = string(claims)
+		claims, err := l.userinfo(ctx, e, t, own, r.subject)
+		if err != nil {
+			return err
+		}
+		r.claims, r.hint = string(claims), id.token(r)
 	}
 	return nil
 }
 
+// token returns the ID token to store in a record with other claims: the new one, or the former if
+// there is none.
+func (id *identification) token(r *record) string {
+	if id == nil {
+		return r.hint
+	}
+	return id.raw
+}
+
 const maxUserinfo = 64 << 10 // bytes of the claims
 
+// ownClaims returns the claims of the ID token alone. A session that was too large to keep its token has
+// those that userinfo cannot give: the others could be older than userinfo.
+func (r *record) ownClaims(id *identification) (own map[string]jsontext.Value, err error) {
+	text, complete := []byte(r.claims), id != nil
+	if _, rest, kept := strings.Cut(r.hint, "."); !complete && kept {
+		payload, _, _ := strings.Cut(rest, ".")
+		text, err = base64.RawURLEncoding.DecodeString(payload)
+		complete = true
+	}
+	if err != nil || json.Unmarshal(text, &own) != nil {
+		return nil, refuse(BadTokens, errors.New("the claims of the ID token are no JSON object"))
+	}
+	if !complete {
+		maps.DeleteFunc(own, func(name string, _ jsontext.Value) bool { return !ofProtocol(name) })
+	}
+	return own, nil
+}
+
+// ofProtocol reports whether a claim is one about the login, and not about the person.
+func ofProtocol(name string) bool {
+	switch name {
+	case "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "azp", "nonce", "acr", "amr", "auth_time", "sid", "at_hash", "tid":
+		return true
+	}
+	return false
+}
+
 // userinfo returns the claims of the ID token, and those of userinfo that it lacks.
-func (l *Login) userinfo(ctx context.Context, e *Endpoints, t *oauth2.Token, base []byte, subject string) ([]byte, error) {
+func (l *Login) userinfo(ctx context.Context, e *Endpoints, t *oauth2.Token, own map[string]jsontext.Value, subject string) ([]byte, error) {
 	if e.Userinfo == "" {
 		return nil, refuse(Unavailable, errors.New("the discovery document has no userinfo_endpoint"))
 	}
@@ -154,7 +203,7 @@ func (l *Login) userinfo(ctx context.Context, e *Endpoints, t *oauth2.Token, bas
 	if err != nil {
 		return nil, refuse(Unavailable, fmt.Errorf("userinfo: %w", err))
 	}
-	var own, more map[string]jsontext.Value
+	var more map[string]jsontext.Value
 	if len(text) > maxUserinfo || json.Unmarshal(text, &more) != nil {
 		return nil, refuse(Unavailable, fmt.Errorf("userinfo: not a JSON object of at most %d bytes", maxUserinfo))
 	}
@@ -162,12 +211,8 @@ func (l *Login) userinfo(ctx context.Context, e *Endpoints, t *oauth2.Token, bas
 	if json.Unmarshal(more["sub"], &sub) != nil || sub != subject {
 		return nil, refuse(BadTokens, errors.New("userinfo is of another subject than the ID token"))
 	}
-	if err := json.Unmarshal(base, &own); err != nil {
-		return nil, refuse(BadTokens, errors.New("the claims of the ID token are no JSON object"))
-	}
-	for name, value := range own {
-		more[name] = value
-	}
+	maps.DeleteFunc(more, func(name string, _ jsontext.Value) bool { return ofProtocol(name) })
+	maps.Copy(more, own)
 	merged, err := json.Marshal(more, json.Deterministic(true))
 	if err != nil {
 		return nil, refuse(Unavailable, errors.New("userinfo: not well-formed JSON"))
