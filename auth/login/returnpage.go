@@ -36,7 +36,7 @@ func ReturnPage(to string) string {
 	to, _, _ = strings.Cut(to, "#")
 	raw, query, hasQuery := strings.Cut(to, "?")
 	path, _, err := message.CanonicalPath(raw)
-	if err != nil || strings.HasPrefix(path, "//") || strings.HasPrefix(path+"/", Prefix) {
+	if err != nil || strings.HasPrefix(path, "//") || len(path)+1 >= len(Prefix) && strings.EqualFold((path + "/")[:len(Prefix)], Prefix) {
 		return "/"
 	}
 	if u, err := url.Parse(path); err != nil || u.Host != "" || u.Scheme != "" || u.User != nil {

@@ -1,10 +1,12 @@
 package audit
 
 import (
+	"cmp"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -35,6 +37,7 @@ type Metrics struct {
 	basic    basicMetrics
 
 	candidates *prometheus.CounterVec
+	logins     *prometheus.CounterVec
 
 	none   *routeMetrics                            // for requests without a route
 	routes atomic.Pointer[map[string]*routeMetrics] // immutable; replaced as a whole
@@ -99,6 +102,7 @@ func NewMetrics(o MetricsOptions) *Metrics {
 	}
 	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers within a day the name is other.", "principal")
 	m.candidates = counter("sallyport_candidate_decisions_total", "Requests on routes with candidate_rules, by what the rules of the route decided and what the candidates would decide.", "route", "rules", "candidate")
+	m.logins = counter("sallyport_logins_total", "Logins by what became of them: begun, signed_in, signed_out, ended by the issuer, or refused for a reason.", "login", "event", "reason")
 	m.none = m.route(noRoute)
 	m.routes.Store(&map[string]*routeMetrics{})
 	m.SetRoutes(o.Routes)
@@ -204,6 +208,9 @@ func (m *Metrics) Observe(rec *Record) {
 	if rec.Candidate != "" {
 		r.observeCandidate(m.candidates, rec)
 	}
+	if rec.LoginEvent != "" {
+		m.logins.WithLabelValues(strings.Clone(cmp.Or(rec.Login, noRoute)), rec.LoginEvent, key.reason).Inc()
+	}
 	if rec.Credential == "basic" {
 		m.basic.observe(rec.Principal, rec.Time)
 	}
@@ -282,5 +289,5 @@ func (m *Metrics) Collect(c chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.duration, m.upstream, m.own, m.bytesIn, m.bytesOut, m.basic.requests, m.candidates}
+	return []prometheus.Collector{m.requests, m.duration, m.upstream, m.own, m.bytesIn, m.bytesOut, m.basic.requests, m.candidates, m.logins}
 }

@@ -44,6 +44,8 @@ type facts struct {
 	client      netip.Addr // the client's address, seen through trusted proxies
 	trusted     bool       // the peer is a trusted proxy
 	route       *route.Route
+	door        *route.Door       // whose page is asked for; nil for other requests
+	cookies     []string          // values of Set-Cookie for an answer made by the gateway
 	timeouts    upstream.Timeouts // the route's; with gRPC, the caller may set those that the route does not
 	asked       auth.Request      // the input of authentication
 	revocations uint64            // Server.revocations before that

@@ -116,7 +116,7 @@ func (p *Pages) Refuse(host string, r *Refusal) []byte {
 	if r.Caller != "" {
 		v.Text = append(v.Text, "You are signed in as "+r.Caller+".")
 	}
-	if advice != "" {
+	if advice != "" && r.SignIn == "" {
 		v.Text = append(v.Text, advice)
 	}
 	v.Text = append(v.Text, "If you need help, send the two lines below to the people who run this service.")
