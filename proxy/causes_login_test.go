@@ -34,8 +34,7 @@ func refusedLogins(t *testing.T) *refusals {
 		return l.do(method, path, body, header)
 	}
 	answer := func(name string) string {
-		at := b.request("GET", login.SignInPath+"?login="+name, "", nil).Header.Get("Location")
-		at = b.request("GET", at, "", nil).Header.Get("Location")
+		at := b.answerOf(name, "/")
 		u, err := url.Parse(at)
 		if err != nil {
 			t.Fatal(err)

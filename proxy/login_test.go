@@ -121,7 +121,13 @@ func (b *browser) visit(target string) *reply {
 // answer begins a login and returns the URL of the callback with the provider's answer, unopened.
 func (b *browser) answer(to string) string {
 	b.t.Helper()
-	r := b.request("GET", login.SignInPath+"?to="+url.QueryEscape(to), "", nil)
+	return b.answerOf("corp", to)
+}
+
+// answerOf does so with one login of several.
+func (b *browser) answerOf(name, to string) string {
+	b.t.Helper()
+	r := b.request("GET", login.SignInPath+"?"+url.Values{"login": {name}, "to": {to}}.Encode(), "", nil)
 	if r.StatusCode != http.StatusSeeOther {
 		b.t.Fatalf("sign-in: %d %s", r.StatusCode, r.body)
 	}
@@ -137,7 +143,7 @@ func (b *browser) signIn() string {
 // signInWith does so with one login of several.
 func (b *browser) signInWith(name string) string {
 	b.t.Helper()
-	if r := b.visit(login.SignInPath + "?login=" + name); r.StatusCode != http.StatusOK {
+	if r := b.request("GET", b.answerOf(name, "/"), "", nil); r.StatusCode != http.StatusSeeOther {
 		b.t.Fatalf("signing in: %d %s", r.StatusCode, r.body)
 	}
 	var all []string
