@@ -24,6 +24,30 @@ func TestRequestAllocatesLittle(t *testing.T) {
 	})
 }
 
+// TestCallAllocatesLittle sends a small gRPC call under a rule about models. Reading the model
+// allocates nothing, so the call allocates as often as under a rule that is not about models.
+func TestCallAllocatesLittle(t *testing.T) {
+	for name, route := range map[string]string{"any model": callRoute, "some models": modelCallRoute} {
+		t.Run(name, func(t *testing.T) {
+			g, token := benchGatewayTo(t, route, answerCalls)
+			token = "Bearer " + token
+			content := framedText(string(predictRequest([][]byte{modelSpec("half_plus_two", 0)}, 0, 100)))
+			var s benchStream
+			prepare := testing.AllocsPerRun(200, func() { s.setCall(token, content) })
+			whole := testing.AllocsPerRun(1000, func() {
+				s.setCall(token, content)
+				g.Serve(&s)
+				if s.call != "0" {
+					t.Fatalf("status %q", s.call)
+				}
+			})
+			if allocs := whole - prepare; allocs > 15 {
+				t.Errorf("a call allocates %v times, want at most 15", allocs)
+			}
+		})
+	}
+}
+
 func allocatesLittle(t *testing.T, g *proxy.Gateway, token string) {
 	t.Helper()
 	var s benchStream

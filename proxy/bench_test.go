@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,24 +32,50 @@ type benchStream struct {
 	conn        wire.Conn
 	body        benchBody
 	status      int
+	call        string // the status of a gRPC call; "" if it has none
 	life        wire.Life
 }
 
+// benchBody is content that has arrived, as far as a window of HTTP/2 holds it.
 type benchBody struct{ bytes.Reader }
+
+func (b *benchBody) Arrived() (n int, whole bool) {
+	n = min(b.Len(), 64<<10)
+	return n, n == b.Len()
+}
+
+// Read returns io.EOF with the last bytes, as engines do.
+func (b *benchBody) Read(p []byte) (n int, err error) {
+	if n, err = b.Reader.Read(p); err == nil && b.Len() == 0 {
+		err = io.EOF
+	}
+	return n, err
+}
 
 func (*benchBody) Trailers() message.Fields { return nil }
 
-func (s *benchStream) Head() *message.Head                       { return &s.head }
-func (s *benchStream) Conn() *wire.Conn                          { return &s.conn }
-func (s *benchStream) Life() *wire.Life                          { return &s.life }
-func (s *benchStream) Body() message.Body                        { return &s.body }
-func (s *benchStream) SetReadDeadline(time.Time) error           { return nil }
-func (s *benchStream) SetWriteDeadline(time.Time) error          { return nil }
-func (s *benchStream) Respond(m *message.Response, _ bool) error { s.status = m.Status; return nil }
-func (s *benchStream) Write(p []byte) (int, error)               { return len(p), nil }
-func (s *benchStream) Flush() error                              { return nil }
-func (s *benchStream) Finish(message.Fields) error               { return nil }
-func (s *benchStream) CloseAfter()                               {}
+func (s *benchStream) Head() *message.Head              { return &s.head }
+func (s *benchStream) Conn() *wire.Conn                 { return &s.conn }
+func (s *benchStream) Life() *wire.Life                 { return &s.life }
+func (s *benchStream) Body() message.Body               { return &s.body }
+func (s *benchStream) SetReadDeadline(time.Time) error  { return nil }
+func (s *benchStream) SetWriteDeadline(time.Time) error { return nil }
+func (s *benchStream) Write(p []byte) (int, error)      { return len(p), nil }
+func (s *benchStream) Flush() error                     { return nil }
+func (s *benchStream) CloseAfter()                      {}
+func (s *benchStream) KeepEnd()                         {}
+
+func (s *benchStream) Respond(m *message.Response, _ bool) error {
+	s.status, s.call = m.Status, m.Fields.Get("grpc-status")
+	return nil
+}
+
+func (s *benchStream) Finish(trailers message.Fields) error {
+	if s.call == "" {
+		s.call = trailers.Get("grpc-status")
+	}
+	return nil
+}
 
 const benchRoute = `{host: models.test, upstream: "http://%s", callers: issuer/corp, rules: [{allow: "*", who: {scope: models.predict}}]}`
 
@@ -55,11 +83,18 @@ const benchRoute = `{host: models.test, upstream: "http://%s", callers: issuer/c
 // the same bytes and allocates nothing.
 func benchGateway(tb testing.TB, route, answer string) (g *proxy.Gateway, token string) {
 	tb.Helper()
+	return benchGatewayTo(tb, route, func(l net.Listener) { answerAll(l, answer) })
+}
+
+// benchGatewayTo is benchGateway with a server of its own. The upstream tf is that server too, as
+// TensorFlow Serving over gRPC.
+func benchGatewayTo(tb testing.TB, route string, serve func(net.Listener)) (g *proxy.Gateway, token string) {
+	tb.Helper()
 	model, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	go answerAll(model, answer)
+	go serve(model)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
@@ -84,9 +119,10 @@ audit: {file: /dev/null}
 issuers: {corp: {url: "http://%s", audience: models}}
 integrity: {nonces: 10000000, nonces_per_key: 10000000}
 api_keys: {bench: {hash: "%s"}}
+upstreams: {tf: {serves: tensorflow, grpc: "h2c://%s"}}
 %s
 routes: [%s]
-`, l.Addr(), apikey.HashText(benchAPIKey), testKeys, fmt.Sprintf(route, model.Addr()))
+`, l.Addr(), apikey.HashText(benchAPIKey), model.Addr(), testKeys, strings.ReplaceAll(route, "%s", model.Addr().String()))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		tb.Fatal(err)
 	}

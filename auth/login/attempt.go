@@ -71,7 +71,7 @@ func (a *attempt) encode() []byte {
 }
 
 func decodeAttempt(b []byte) (*attempt, error) {
-	r, a := reader{b: b}, &attempt{}
+	r, a := reader{s: string(b)}, &attempt{}
 	r.raw(a.state[:])
 	a.nonce, a.verifier, a.begun = r.text(), r.text(), r.number()
 	a.origin, a.to, a.acr, a.maxAge = r.text(), r.text(), strings.Fields(r.text()), r.number()
@@ -167,7 +167,7 @@ func (l *Login) openAttempt(host, value string) (*attempt, error) {
 	if err != nil {
 		return nil, errForm
 	}
-	b, err := l.keys.open(nil, sealed, l.additional(purposeAttempt, host))
+	b, err := l.keys.open(sealed, l.additional(purposeAttempt, host))
 	if err != nil {
 		return nil, err
 	}

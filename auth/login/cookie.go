@@ -133,7 +133,7 @@ func partIndex(rest string) int {
 func (c *Cookie) sealed() ([]byte, error) {
 	text := c.Text()[2:] // behind the number of parts
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || strings.ContainsAny(text, "\r\n") {
+	if err != nil || strings.IndexByte(text, '\r') >= 0 || strings.IndexByte(text, '\n') >= 0 {
 		return nil, errForm
 	}
 	return b, nil

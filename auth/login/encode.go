@@ -17,47 +17,48 @@ func (w *writer) text(s string) {
 
 // reader reads values in the same order. After a fault, all values are zero and end returns an error.
 type reader struct {
-	b   []byte
+	s   string // the texts that are read lie in it
 	bad bool
 }
 
 func (r *reader) fail() {
-	r.b, r.bad = nil, true
+	r.s, r.bad = "", true
 }
 
 func (r *reader) raw(into []byte) {
-	if len(r.b) < len(into) {
+	if len(r.s) < len(into) {
 		r.fail()
 		return
 	}
-	copy(into, r.b)
-	r.b = r.b[len(into):]
+	copy(into, r.s)
+	r.s = r.s[len(into):]
 }
 
 func (r *reader) number() int64 {
-	n, size := binary.Uvarint(r.b)
+	var first [binary.MaxVarintLen64]byte
+	n, size := binary.Uvarint(first[:copy(first[:], r.s)])
 	if size <= 0 || n > 1<<62 {
 		r.fail()
 		return 0
 	}
-	r.b = r.b[size:]
+	r.s = r.s[size:]
 	return int64(n)
 }
 
 func (r *reader) text() string {
 	n := r.number()
-	if n > int64(len(r.b)) {
+	if n > int64(len(r.s)) {
 		r.fail()
 		return ""
 	}
-	s := string(r.b[:n])
-	r.b = r.b[n:]
+	s := r.s[:n]
+	r.s = r.s[n:]
 	return s
 }
 
 // end returns an error unless everything was read, and no more.
 func (r *reader) end() error {
-	if r.bad || len(r.b) > 0 {
+	if r.bad || r.s != "" {
 		return errors.New("it has not the form of this version")
 	}
 	return nil

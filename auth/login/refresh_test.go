@@ -1,6 +1,8 @@
 package login_test
 
 import (
+	"context"
+	"crypto/elliptic"
 	"fmt"
 	"net/http"
 	"slices"
@@ -255,5 +257,50 @@ func TestForgedLogoutTokensEndNothing(t *testing.T) {
 	}
 	wantReason(t, "many", last, "too_many_failures")
 	d.issuer.Answer(authtest.Status(http.StatusBadGateway))
+	b.serves("issuer/corp:alice")
+}
+
+// TestNewKeysOfIssuerKeepSessions replaces the issuer's keys after the login.
+func TestNewKeysOfIssuerKeepSessions(t *testing.T) {
+	d := newDesk(t)
+	b := d.browser()
+	s := b.signIn()
+	other := authtest.NewKey("next", "ES256", authtest.EC(elliptic.P256()))
+	d.issuer.Publish(other.JWK())
+	d.clock.Add(time.Minute)
+	_, err := d.auth.BackChannel(t.Context(), request(host, ""), d.provider.LogoutToken(s.SID(), "", func(c map[string]any) { c["iat"] = 1 }))
+	if err != nil { // the old key is in use until the keys are fetched again
+		t.Fatal(err)
+	}
+	d.reload()
+	b.serves("issuer/corp:alice")
+	// A key that nobody knows is no reason to end sessions either, nor is an issuer that is down.
+	d.issuer.Answer(authtest.Status(http.StatusBadGateway))
+	unknown := other.Sign(`{"alg":"ES256","kid":"unknown","typ":"logout+jwt"}`, fmt.Sprintf(`{"iss":%q,"aud":"gateway"}`, d.issuer.URL))
+	_, err = d.auth.BackChannel(t.Context(), request(host, ""), unknown)
+	wantReason(t, "issuer down", err, login.Unavailable)
+	b.serves("issuer/corp:alice")
+}
+
+// TestRefreshesEndWithProcess ends the memory while the issuer hangs.
+func TestRefreshesEndWithProcess(t *testing.T) {
+	d := newDesk(t)
+	b := d.browser()
+	b.signIn()
+	asked := make(chan struct{})
+	once := sync.OnceFunc(func() { close(asked) })
+	d.provider.AnswerTokens(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		once()
+		<-r.Context().Done()
+	}))
+	d.clock.Add(4 * time.Minute)
+	b.serves("issuer/corp:alice")
+	<-asked
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := d.memory.Run(ctx); err != nil { // returns when the refresh has ended
+		t.Fatal(err)
+	}
+	d.clock.Add(time.Minute)
 	b.serves("issuer/corp:alice")
 }

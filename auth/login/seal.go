@@ -120,8 +120,8 @@ var (
 	errForged  = errors.New("it was changed, or sealed for another host, login or purpose")
 )
 
-// open appends the text of a sealed one to dst.
-func (k *Keys) open(dst, sealed, additional []byte) ([]byte, error) {
+// open returns the text of a sealed one, which it overwrites.
+func (k *Keys) open(sealed, additional []byte) ([]byte, error) {
 	if len(sealed) < sealOverhead {
 		return nil, errCut
 	}
@@ -130,7 +130,8 @@ func (k *Keys) open(dst, sealed, additional []byte) ([]byte, error) {
 			continue
 		}
 		nonce := sealed[keyIDSize : keyIDSize+nonceSize]
-		text, err := key.derive(nonce).Open(dst, nonce[12:], sealed[keyIDSize+nonceSize:], additional)
+		body := sealed[keyIDSize+nonceSize:]
+		text, err := key.derive(nonce).Open(body[:0], nonce[12:], body, additional)
 		if err != nil {
 			return nil, errForged
 		}

@@ -35,17 +35,17 @@ func TestKeysRotateWithOverlap(t *testing.T) {
 	older, newer := NewKey(), NewKey()
 	before, overlap, after := keysOf(t, older), keysOf(t, "# of March", newer, "", older), keysOf(t, newer)
 	sealed := before.seal(nil, []byte("text"), []byte("host"))
-	if text, err := overlap.open(nil, sealed, []byte("host")); err != nil || string(text) != "text" {
+	if text, err := overlap.open(bytes.Clone(sealed), []byte("host")); err != nil || string(text) != "text" {
 		t.Errorf("during the overlap: %q, %v", text, err)
 	}
-	if _, err := after.open(nil, sealed, []byte("host")); err != errRetired {
+	if _, err := after.open(bytes.Clone(sealed), []byte("host")); err != errRetired {
 		t.Errorf("after it: %v", err)
 	}
 	sealed = overlap.seal(nil, []byte("text"), []byte("host"))
-	if _, err := after.open(nil, sealed, []byte("host")); err != nil {
+	if _, err := after.open(bytes.Clone(sealed), []byte("host")); err != nil {
 		t.Errorf("the first key does not seal: %v", err)
 	}
-	if _, err := after.open(nil, sealed, []byte("other")); err != errForged {
+	if _, err := after.open(bytes.Clone(sealed), []byte("other")); err != errForged {
 		t.Errorf("other additional data: %v", err)
 	}
 }

@@ -56,7 +56,7 @@ func (r *record) encode() []byte {
 }
 
 func decodeRecord(b []byte) (record, error) {
-	r, rd := record{}, reader{b: b}
+	r, rd := record{}, reader{s: string(b)}
 	if rd.number() != version {
 		return r, errors.New("it is of another version")
 	}
@@ -144,7 +144,7 @@ func (l *Login) unseal(place string, c *Cookie) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := l.keys.open(nil, sealed, l.additional(purposeSession, place))
+	b, err := l.keys.open(sealed, l.additional(purposeSession, place))
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +243,12 @@ func (s *Session) Renewed(now time.Time) []string {
 	if n.generation <= s.generation {
 		return nil
 	}
-	n.sealing.Do(func() { n.cookies, _ = n.seal(now) })
+	n.sealing.Do(func() {
+		var err error
+		if n.cookies, err = n.seal(now); err != nil {
+			n.login.memory.log.Warn("session not sealed anew, so the browser keeps an older one", "login", n.login.name, "principal", n.principal.String(), "cause", err)
+		}
+	})
 	return n.cookies
 }
 

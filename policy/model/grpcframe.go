@@ -39,7 +39,14 @@ const longMessage = 32 << 10
 // newFrameScanner returns a scanner of a request whose messages have a shape. If it does not
 // stream, the body holds exactly one message.
 func newFrameScanner(s shape, streams bool, o ScanOptions) Scanner {
-	return &frameScanner{streams: streams, options: o, message: protoScanner{shape: s, decide: o.Decide}}
+	memory := o.Memory
+	if memory == nil {
+		memory = new(ScanMemory)
+	}
+	f := &memory.frames
+	last := f.message.names()
+	*f = frameScanner{streams: streams, options: o, message: protoScanner{shape: s, decide: o.Decide, previous: last}}
+	return f
 }
 
 // Write takes the next piece of the body.

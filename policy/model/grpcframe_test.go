@@ -337,3 +337,64 @@ func BenchmarkFrames(b *testing.B) {
 	noise := slices.Concat(pbText(1, pbText(1, "resnet")), pbText(2, bytes.Join(texts(), nil)))
 	run("mixed-gzip", framed(1, deflated(b, "gzip", noise, -1)), int64(len(noise)), o)
 }
+
+// A scanner says the same of a body in new memory and in that of other bodies, also of those that were
+// refused or cut.
+func TestFrameScannersInUsedMemory(t *testing.T) {
+	spec := func(name string, more ...byte) []byte { return pbText(1, append(pbText(1, name), more...)) }
+	bodies := []struct {
+		shape   shape
+		streams bool
+		body    []byte
+	}{
+		{specAt1, false, framed(0, spec("secret", pbText(2, pbNum(1, 3))...))},
+		{specAt1, false, framed(0, pbText(2, "a tensor"))},
+		{specAt1, false, framed(0, spec("open"))},
+		{specAt1, false, framed(0, spec("open", pbText(4, "stable")...))},
+		{specAt1, false, framed(0, spec("secret", pbText(3, "signature")...))[:12]},
+		{specAt1, false, framed(0, slices.Concat(spec("open"), spec("secret")))},
+		{specAt1, false, slices.Concat(framed(0, spec("open")), framed(0, spec("secret")))},
+		{tasksAt1, false, framed(0, slices.Concat(pbText(1, spec("open")), pbText(1, spec("open"))))},
+		{tasksAt1, false, framed(0, slices.Concat(pbText(1, spec("open")), pbText(1, spec("secret"))))},
+		{tasksAt1, false, framed(0, nil)},
+		{v2Shape, true, slices.Concat(framed(0, v2Call("open")), framed(0, v2Call("secret")))},
+		{v2Shape, true, framed(1, deflated(t, "gzip", v2Call("secret"), -1))},
+		{v2Shape, true, framed(1, deflated(t, "gzip", v2Call("secret"), -1))[:20]},
+		{v2Shape, true, nil},
+		{v2Shape, false, nil},
+		{nothing, true, framed(0, nil)},
+		{specAt1, false, []byte{9, 0, 0, 0, 0}},
+	}
+	scan := func(i int, memory *ScanMemory) (all []Named, err error) {
+		b := bodies[i]
+		s := newFrameScanner(b.shape, b.streams, ScanOptions{
+			Encoding: "gzip", Inflate: 1 << 20, Memory: memory,
+			Decide: func(n Named) error { all = append(all, n); return nil },
+		})
+		defer s.Close()
+		if _, err := s.Write(b.body); err != nil {
+			return all, err
+		}
+		return all, s.Check()
+	}
+	var memory ScanMemory
+	for first := range bodies {
+		for second := range bodies {
+			_, _ = scan(first, &memory)
+			want, wantErr := scan(second, nil)
+			if got, err := scan(second, &memory); !slices.Equal(got, want) || err != wantErr {
+				t.Errorf("body %d after body %d names %v, %v; in new memory %v, %v", second, first, got, err, want, wantErr)
+			}
+		}
+	}
+	body := framed(0, spec("half_plus_two"))
+	decide := func(Named) error { return nil }
+	if n := testing.AllocsPerRun(100, func() {
+		s := newFrameScanner(specAt1, false, ScanOptions{Memory: &memory, Decide: decide})
+		_, _ = s.Write(body)
+		_ = s.Check()
+		s.Close()
+	}); n > 0 {
+		t.Errorf("a scan in used memory allocates %v times", n)
+	}
+}

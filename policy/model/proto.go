@@ -164,10 +164,16 @@ func (s *protoScanner) begin(size uint64) {
 // beginUnit begins what names one model: a message or a task.
 func (s *protoScanner) beginUnit() {
 	s.seen = 0
-	if s.named.Model != "" {
-		s.previous = s.named
-	}
+	s.previous = s.names()
 	s.named = Named{}
+}
+
+// names returns the last names that were read, whose strings are used again.
+func (s *protoScanner) names() Named {
+	if s.named.Model != "" {
+		return s.named
+	}
+	return s.previous
 }
 
 // write takes the next piece of the message.

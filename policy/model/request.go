@@ -26,7 +26,7 @@ type Reading struct {
 	HasQuery    bool
 
 	fields  message.Fields
-	scanner func(r *Reading, o *ScanOptions) Scanner // nil: the body names nothing
+	scanner func(r *Reading, o *ScanOptions) Scanner // nil: the body names nothing, or it is a gRPC call
 	method  *method                                  // of a gRPC call; nil for others
 }
 
@@ -39,7 +39,9 @@ func (r *Reading) Target() string {
 }
 
 // NeedsBody reports whether the body says more of the call.
-func (r *Reading) NeedsBody() bool { return r.scanner != nil }
+func (r *Reading) NeedsBody() bool {
+	return r.scanner != nil || r.method != nil && r.method.shape.names()
+}
 
 // Streams reports whether the request is a gRPC stream, each message of which is a call of its own.
 func (r *Reading) Streams() bool { return r.method != nil && r.method.streams }
@@ -49,14 +51,17 @@ func (r *Reading) GRPC() bool { return r.method != nil }
 
 // Scanner returns a scanner of the body; nil if [Reading.NeedsBody] is false.
 func (r *Reading) Scanner(o ScanOptions) Scanner {
-	if r.scanner == nil {
+	switch {
+	case !r.NeedsBody():
 		return nil
+	case r.method != nil:
+		return newFrameScanner(r.method.shape, r.method.streams, o)
 	}
-	if r.method != nil {
-		return r.scanner(r, &o)
-	}
-	return inflated(r.scanner(r, &o), &o)
+	return r.bodyScanner(o)
 }
+
+// bodyScanner returns a scanner of a body without gRPC. It is separate because its options are allocated.
+func (r *Reading) bodyScanner(o ScanOptions) Scanner { return inflated(r.scanner(r, &o), &o) }
 
 // Scanner reads from the body of a request what it asks for. Write takes the body in pieces, in
 // order; after the last piece Check must be called once. An error of either is final. Unless it is
@@ -86,7 +91,14 @@ type ScanOptions struct {
 	Encoding string
 	// Inflate limits the bytes of a message or body after decompression; 0 refuses compressed ones.
 	Inflate int64
+	// Memory, if it is set, is used for the scanner of a gRPC call instead of new memory.
+	Memory *ScanMemory
 }
+
+// ScanMemory is memory for one scanner at a time. It may be used again once the scanner is closed. It
+// keeps names that the last body held, but no scanner tells them of its own body. The zero ScanMemory is
+// ready for use.
+type ScanMemory struct{ frames frameScanner }
 
 // Named is what a body names. Its Version is as [Call.Version].
 type Named struct{ Model, Version, Signature string }
@@ -183,13 +195,5 @@ func (d *Dialect) readCall(r *Request) (Reading, error) {
 	if m == nil {
 		return Reading{}, unknownPath(d.name, r)
 	}
-	got := Reading{Call: Call{Verb: m.verb, Server: m.server}, Path: r.Path, method: m}
-	if m.shape.names() {
-		got.scanner = scanCall
-	}
-	return got, nil
-}
-
-func scanCall(r *Reading, o *ScanOptions) Scanner {
-	return newFrameScanner(r.method.shape, r.method.streams, *o)
+	return Reading{Call: Call{Verb: m.verb, Server: m.server}, Path: r.Path, method: m}, nil
 }

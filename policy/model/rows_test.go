@@ -115,3 +115,36 @@ func fuzzRead(f *testing.F, dialect string, rows []row) {
 		}
 	})
 }
+
+// FuzzReadAgain checks for every dialect that the canonical form of a head, which is forwarded, is read as
+// the same call. The gateway relies on it: it reads a head once.
+func FuzzReadAgain(f *testing.F) {
+	all := dialects[:]
+	for _, c := range []Config{
+		{Serves: "flask", Model: "churn"}, {Serves: "mlflow", Model: "wine"}, {Serves: "sagemaker", Model: "wine"},
+		{Serves: "flask", Calls: []CallConfig{{"post", "/predict/{model}", "predict"}, {"GET", "/{model}/{version}", "status"}}},
+	} {
+		d, faults := New(&c)
+		if faults != nil {
+			f.Fatal(faults)
+		}
+		all = append(all, d)
+	}
+	for _, target := range []string{
+		"/V1/MODELS/half/Versions/007:predict?x=1", "/v1/models/half/labels/stable/metadata", "/v1/models/a%20b:classify",
+		"/v2/models/a/versions/01/infer", "/predictions/a/1.0", "/predict/a%2e", "/a/1?", "/invocations", "/ping", "/api/tags", "/v1/chat/completions",
+		"/tensorflow.serving.PredictionService/Predict", "/inference.GRPCInferenceService/ModelInfer",
+	} {
+		for _, method := range []string{"GET", "POST", "GRPC"} {
+			f.Add(method, target[1:])
+		}
+	}
+	f.Fuzz(func(t *testing.T, method, target string) {
+		r := request(method, "/"+target)
+		for _, d := range all {
+			if got, err := d.Read(r); err == nil {
+				checkAgain(t, d, r, &got)
+			}
+		}
+	})
+}

@@ -164,8 +164,9 @@ const wholeBytes = 64 << 10
 // refused. Of an unsigned gRPC call, only what names the model is held, and nothing of a stream: its
 // client may wait for an answer before it sends more.
 func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
-	c := &x.content
-	var all []seal.Inspector
+	c, v := &x.content, &x.verifying
+	var room [4]seal.Inspector // saves an allocation
+	all := room[:0]
 	if x.scanned.scanner != nil {
 		all = append(all, x.scanned.scanner)
 	}
@@ -176,7 +177,7 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 		all = append(all, d.NewChecker())
 		c.sealed, c.digest = true, x.head.Fields.Get("content-digest")
 	}
-	v := seal.NewVerified(seal.WithoutTrailers(&c.counted), append(all, seal.AtEnd(x.complete))...)
+	v.Renew(withoutTrailers{&c.counted}, append(all, x.callbacks.complete)...)
 	if signed || !x.reading.Streams() {
 		enough := func() bool { return !signed && x.scanned.known() }
 		switch err := c.held.Lead(x.server.Held, v, wholeBytes, enough); {
@@ -278,12 +279,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 }
 
 // Arrived implements [message.Arrived].
-func (b *countedBody) Arrived() (n int, whole bool) {
-	if src, ok := b.src.(message.Arrived); ok {
-		return src.Arrived()
-	}
-	return 0, false
-}
+func (b *countedBody) Arrived() (n int, whole bool) { return message.ArrivedOf(b.src) }
 
 // Coming implements [message.Coming].
 func (b *countedBody) Coming() bool {
@@ -295,3 +291,8 @@ func (b *countedBody) Coming() bool {
 }
 
 func (b *countedBody) Trailers() message.Fields { return b.src.Trailers() }
+
+// withoutTrailers is content whose trailers are dropped, because no inspector sees them.
+type withoutTrailers struct{ *countedBody }
+
+func (withoutTrailers) Trailers() message.Fields { return nil }

@@ -52,6 +52,7 @@ type facts struct {
 	proof       auth.Proof
 	caller      identity.Principal
 	reading     model.Reading // of the head
+	interpreted form          // what it was read from
 	call        model.Call
 	content     content
 	scanned     scanned
@@ -63,11 +64,12 @@ type facts struct {
 	sending idleDeadline // of the answer
 
 	dropped   dropped
-	grpc      bool     // the request is a gRPC call: refusals are gRPC statuses
-	asker     string   // the dialect of a proxy that asks for a decision; "" for other requests
-	responded bool     // the final head has been sent: refuse can only abort the answer
-	whole     bool     // the answer is complete, though its end may still be held back
-	kept      net.Conn // a tunnel's connection to the client, closed after the record is written; nil if none
+	grpc      bool        // the request is a gRPC call: refusals are gRPC statuses
+	asker     string      // the dialect of a proxy that asks for a decision; "" for other requests
+	responded bool        // the final head has been sent: refuse can only abort the answer
+	whole     bool        // the answer is complete, though its end may still be held back
+	ending    *time.Timer // see endWithCredential; nil: none
+	kept      net.Conn    // a tunnel's connection to the client, closed after the record is written; nil if none
 	listed    listed
 }
 
@@ -77,18 +79,23 @@ type scratch struct {
 	out       message.Fields // fields for the upstream
 	forwarded forwardedCache
 	modelAsk  model.Request // input of the dialect
+	scanning  model.ScanMemory
+	verifying seal.Verified
 	ask       upstream.Request
 	sent      seal.Sent
 	reply     upstream.Response
 	callbacks callbacks
 }
 
-// callbacks are methods of an exchange that upstreams call. They are bound once, for all requests
-// that use this memory.
+// callbacks are methods of an exchange that upstreams, and inspectors of content, call. They are bound
+// once, for all requests that use this memory.
 type callbacks struct {
-	inform    func(*message.Response) error
-	trailers  func(message.Fields) message.Fields
-	interrupt func()
+	inform      func(*message.Response) error
+	trailers    func(message.Fields) message.Fields
+	interrupt   func()
+	decideNamed func(model.Named) error
+	decideEarly func(model.Named) error
+	complete    seal.AtEnd
 }
 
 // begin returns a reset exchange, reusing a pooled one; nil once the process has ended.
@@ -100,7 +107,7 @@ func (s *Server) begin(stream wire.Stream) *exchange {
 	x, ok := s.ended.Get().(*exchange)
 	if !ok {
 		x = new(exchange)
-		x.callbacks = callbacks{inform: x.inform, trailers: x.trailers, interrupt: x.interrupt}
+		x.callbacks = callbacks{x.inform, x.trailers, x.interrupt, x.decideNamed, x.decideEarly, x.complete}
 	}
 	x.server, x.snapshot = s, snapshot
 	x.stream, x.head, x.life = stream, stream.Head(), stream.Life()
@@ -153,6 +160,7 @@ func (x *exchange) forget() {
 	x.server, x.snapshot, x.facts = nil, nil, facts{}
 	clear(x.out)
 	x.out, x.ask, x.sent = x.out[:0], upstream.Request{}, seal.Sent{}
+	x.verifying.Renew(nil)
 	x.reply.Forget()
 	s.ended.Put(x)
 }

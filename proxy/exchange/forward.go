@@ -18,16 +18,17 @@ import (
 // is enough, because the end of the body is withheld.
 func (x *exchange) forward(v verdict) error {
 	target := x.reading.Target()
-	head, call, err := x.readCall(target)
-	if err != nil || !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(head)) {
+	head, call, ok := x.forwardable()
+	if !ok || !v.grant.Permits(call) && !(x.content.unverified() && v.provisional.Permits(head)) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	if err := x.route.Credential.Ready(x.life); err != nil {
 		return x.blame(err)
 	}
 	ask := x.request(target)
-	if ask.Length < 0 || ask.Length > seal.BlockBytes {
-		defer x.endWithCredential()() // an upload may take long
+	defer x.stopEnding()
+	if ask.Length > seal.BlockBytes || ask.Length < 0 && !arrived(ask.Body) {
+		x.endWithCredential()
 	}
 	defer x.noteTrailers()
 	start := x.elapsed()
@@ -57,8 +58,8 @@ func (x *exchange) forward(v verdict) error {
 	if err := x.checkEarly(&answer.Head); err != nil {
 		return err
 	}
-	if answer.Head.ContentLength < 0 || answer.Head.Status == http.StatusSwitchingProtocols {
-		defer x.endWithCredential()()
+	if answer.Head.ContentLength < 0 && !arrived(answer.Body) || answer.Head.Status == http.StatusSwitchingProtocols {
+		x.endWithCredential()
 	}
 	if err := x.awaitDecision(answer); err != nil {
 		return x.blame(err)
@@ -84,15 +85,27 @@ func (x *exchange) checkCredential(h *message.Response) error {
 	return x.route.Credential.Accepted(h)
 }
 
+// arrived reports whether all of a short body has arrived, so that its sender cannot make the exchange
+// last.
+func arrived(body message.Body) bool {
+	n, whole := message.ArrivedOf(body)
+	return whole && n <= seal.BlockBytes
+}
+
 // endWithCredential ends a long exchange when the credential expires, so that a stream does not
-// keep expired rights. Calling stop cancels that.
-func (x *exchange) endWithCredential() (stop func()) {
-	if x.caller.Expires.IsZero() {
-		return func() {}
+// keep expired rights. stopEnding cancels that.
+func (x *exchange) endWithCredential() {
+	if x.ending != nil || x.caller.Expires.IsZero() {
+		return
 	}
 	life := x.life // it outlives the exchange
-	t := time.AfterFunc(x.caller.Expires.Sub(x.server.now()), func() { life.End(expired()) })
-	return func() { t.Stop() }
+	x.ending = time.AfterFunc(x.caller.Expires.Sub(x.server.now()), func() { life.End(expired()) })
+}
+
+func (x *exchange) stopEnding() {
+	if x.ending != nil {
+		x.ending.Stop()
+	}
 }
 
 // request returns the request for the upstream.

@@ -33,6 +33,7 @@ func decided(t *testing.T, unverified bool) (*exchange, verdict) {
 		t.Fatal(err)
 	}
 	call := x.reading.Call
+	x.interpreted = x.form()
 	var v verdict
 	v.kind = granted
 	if unverified {

@@ -154,7 +154,7 @@ func (x *exchange) permit(v verdict) error {
 	if target, err := x.route.Rewriting.Target(x.head); err != nil || target != x.reading.Target() {
 		return because(reasonUndecided, "the proxy in front would forward another path or query than the gateway")
 	}
-	if _, call, err := x.readCall(x.reading.Target()); err != nil || !v.grant.Permits(call) {
+	if _, call, ok := x.forwardable(); !ok || !v.grant.Permits(call) {
 		return &refusal{reason: reasonInternal, cause: errNoGrant}
 	}
 	h := message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "cache-control", Value: "no-store"}}}

@@ -117,7 +117,7 @@ func (x *exchange) interpret() error {
 		}
 		return err
 	}
-	x.call = x.reading.Call
+	x.call, x.interpreted = x.reading.Call, x.form()
 	x.gatherFacts()
 	return x.refuseCode()
 }
@@ -135,10 +135,11 @@ func (x *exchange) prepare() error {
 		return because(reasonBadCall, "the format of the messages is not Protocol Buffers, so the model cannot be read")
 	case x.asker == "" && x.head.ContentLength != 0:
 		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
-			Decide:   x.decideNamed,
-			Early:    x.decideEarly,
+			Decide:   x.callbacks.decideNamed,
+			Early:    x.callbacks.decideEarly,
 			Encoding: x.encoding(),
 			Inflate:  x.route.Limits.Inflated,
+			Memory:   &x.scanning,
 		})
 	case x.asker != "" && x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		x.scanned.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}
@@ -267,14 +268,22 @@ func (x *exchange) scan() {
 	}
 }
 
-// readCall reads again the call that target, as the upstream gets it, describes, and that call with
-// what the content names.
-func (x *exchange) readCall(target string) (head, whole model.Call, err error) {
-	r, err := readAt(x.route, x.head, target, x.grpc, &x.modelAsk)
-	if err != nil {
-		return model.Call{}, model.Call{}, err
-	}
-	return r.Call, x.scanned.get().call(&r), nil
+// form is the part of a head that a dialect reads a call from, as the upstream gets it. Dialects read the
+// same call from the canonical form that they return, so a head of that form needs no second reading.
+type form struct {
+	method, path, query string
+	hasQuery            bool
+}
+
+// form returns the form of the request as it would be forwarded now.
+func (x *exchange) form() form {
+	return form{x.head.Method, x.reading.Path, x.reading.Query, x.reading.HasQuery}
+}
+
+// forwardable returns the call of the head, and that call with what the content names. They are what
+// the request asks for if it is forwarded now; ok is false if it is not the request that was read.
+func (x *exchange) forwardable() (head, whole model.Call, ok bool) {
+	return x.reading.Call, x.scanned.get().call(&x.reading), x.form() == x.interpreted
 }
 
 // permitsNamed decides on the call of an exchange in progress again.

@@ -315,11 +315,7 @@ func (x *exchange) pump(body message.Body, left int64, to seal.Sink) error {
 // followed reports whether more of a body, or its end, can be read without waiting. Earlier bytes
 // can then be sent in the same write.
 func followed(body message.Body) bool {
-	came, ok := body.(message.Arrived)
-	if !ok {
-		return false
-	}
-	n, whole := came.Arrived()
+	n, whole := message.ArrivedOf(body)
 	return n > 0 || whole
 }
 

@@ -93,6 +93,14 @@ type Arrived interface {
 	Arrived() (n int, whole bool)
 }
 
+// ArrivedOf returns what Arrived returns for a body that is [Arrived]; for others, 0 and false.
+func ArrivedOf(body io.Reader) (n int, whole bool) {
+	if came, ok := body.(Arrived); ok {
+		return came.Arrived()
+	}
+	return 0, false
+}
+
 // Coming is a Body that can ask the system whether more content is arriving.
 type Coming interface {
 	// Coming reports whether content bytes have arrived. It is true even if only part of a TLS

@@ -162,6 +162,14 @@ func (h *Buffer) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Arrived implements [message.Arrived].
+func (h *Buffer) Arrived() (n int, whole bool) {
+	if whole = true; h.rest != nil {
+		n, whole = message.ArrivedOf(h.rest)
+	}
+	return n + int(h.size-h.at), whole
+}
+
 // Trailers returns nil: held content is sent with a length, and so without trailers.
 func (h *Buffer) Trailers() message.Fields { return nil }
 

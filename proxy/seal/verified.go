@@ -42,8 +42,19 @@ func NewVerified(body message.Body, inspectors ...Inspector) *Verified {
 	return &Verified{Body: body, inspectors: inspectors}
 }
 
+// Renew makes b what NewVerified returns, in the memory of b. Nobody may use b meanwhile. With
+// a nil body b keeps nothing of its content, and must not be read.
+func (b *Verified) Renew(body message.Body, inspectors ...Inspector) {
+	clear(b.inspectors)
+	b.Body, b.inspectors = body, append(b.inspectors[:0], inspectors...)
+	b.right.Store(false)
+}
+
 // Right reports whether the content has ended and was accepted.
 func (b *Verified) Right() bool { return b.right.Load() }
+
+// Arrived implements [message.Arrived]. An inspector may still refuse what has arrived.
+func (b *Verified) Arrived() (n int, whole bool) { return message.ArrivedOf(b.Body) }
 
 func (b *Verified) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)

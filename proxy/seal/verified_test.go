@@ -127,3 +127,62 @@ func TestBufferHoldsWithinItsBudget(t *testing.T) {
 		t.Errorf("%d bytes of the budget were not given back", n)
 	}
 }
+
+// arriving is content of which some has arrived.
+type arriving struct {
+	strings.Reader
+	whole bool
+}
+
+func (a *arriving) Arrived() (n int, whole bool) { return a.Len(), a.whole }
+func (*arriving) Trailers() message.Fields       { return nil }
+
+// A sender of pieces learns that more can be read at once, so that it can send them in one write.
+func TestHeldAndVerifiedContentSayWhatHasArrived(t *testing.T) {
+	src := &arriving{Reader: *strings.NewReader("first and second"), whole: true}
+	var v Verified
+	v.Renew(src)
+	var held Buffer
+	defer held.Release()
+	var read int
+	want := func(n int, whole bool) {
+		t.Helper()
+		if gotN, got := held.Arrived(); gotN != n || got != whole {
+			t.Errorf("after %d bytes: %d have arrived, the end too: %v; want %d, %v", read, gotN, got, n, whole)
+		}
+	}
+	if err := held.Lead(limit.NewBytes(BlockBytes), io.LimitReader(&v, 6), BlockBytes, func() bool { return held.Size() == 6 }); err != nil {
+		t.Fatal(err)
+	}
+	held.Follow(&v)
+	want(16, true)
+	src.whole = false
+	want(16, false)
+	for _, size := range []int{4, 2, 10} {
+		n, err := held.Read(make([]byte, size))
+		if read += n; err != nil || n != size {
+			t.Fatal(n, err)
+		}
+		want(16-read, false)
+	}
+	held.Follow(nil)
+	want(0, true)
+}
+
+func TestRenewedContentKnowsNothingOfTheLast(t *testing.T) {
+	v := NewVerified(&pieces{[]string{"one"}, io.EOF}, finder{"other"})
+	if _, err := io.ReadAll(v); err != nil || !v.Right() {
+		t.Fatal(err)
+	}
+	v.Renew(&pieces{[]string{"other"}, io.EOF})
+	if v.Right() {
+		t.Error("new content is right before it was read")
+	}
+	if got, err := io.ReadAll(v); string(got) != "other" || err != nil {
+		t.Errorf("got %q, %v: the last inspector has refused", got, err)
+	}
+	v.Renew(nil)
+	if v.Right() || v.Body != nil || v.inspectors[:1][0] != nil {
+		t.Error("content that is over is kept")
+	}
+}

@@ -133,8 +133,8 @@ func (u *Upstream) prepare(r *Request, out *wire.Request) (*wire.Buffer, error) 
 	out.Upgrade, out.Inform = r.Upgrade, r.Inform
 	out.Head, out.Idle, out.Pause = r.Timeouts.Head, r.Timeouts.Idle, r.Timeouts.Pause
 	length := r.Length
-	if came, ok := r.Body.(message.Arrived); ok && length < 0 {
-		if n, whole := came.Arrived(); whole && n <= maxWhole {
+	if length < 0 {
+		if n, whole := message.ArrivedOf(r.Body); whole && n <= maxWhole {
 			length = int64(n)
 		}
 	}

@@ -129,11 +129,7 @@ func (u *upload) sendContent() error {
 
 // ahead reports whether more of the body can be read without waiting.
 func (u *upload) ahead() bool {
-	came, ok := u.r.Body.(message.Arrived)
-	if !ok {
-		return false
-	}
-	n, whole := came.Arrived()
+	n, whole := message.ArrivedOf(u.r.Body)
 	return n > 0 || whole
 }
 
