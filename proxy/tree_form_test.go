@@ -188,6 +188,7 @@ func TestTreeState(t *testing.T) {
 		"proxy/pages.layout":             "a file that is embedded, which needs a variable",
 		"proxy/pages.style":              "the same",
 		"policy/model.inflaters":         "a pool: what it holds means nothing",
+		"policy/model.servedScanners":    "a pool: what it holds means nothing",
 		"proxy/seal.Blocks":              "a pool: what it holds means nothing",
 		"proxy/exchange.outcomes":        "a table that is only read",
 		"proxy/exchange.upstreamReasons": "a table that is only read",
