@@ -61,13 +61,33 @@ func TestAPIKeyAllocatesNothing(t *testing.T) {
 func TestVerifiedPasswordAllocatesNothing(t *testing.T) {
 	k := legacy(t)
 	c := k.chain("issuer/corp", "apikey", "basic/legacy")
-	r := from(client, login("bob", "sesame"))
+	r := from(client, byPassword("bob", "sesame"))
 	if n := testing.AllocsPerRun(200, func() {
 		if _, err := c.Authenticate(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 0 {
 		t.Errorf("%v allocations, want none", n)
+	}
+}
+
+// TestSessionAllocatesNothing bounds the allocations for a session that was opened before, in one cookie
+// and in several, and for the question whether it must be sealed anew.
+func TestSessionAllocatesNothing(t *testing.T) {
+	p := newPeople(t)
+	for name, claims := range map[string]map[string]any{"small": nil, "large": {"more": strings.Repeat("x", 5000)}} {
+		r := pageRequest(p.signIn("alice", claims))
+		if n := testing.AllocsPerRun(200, func() {
+			proof, err := p.chain.Authenticate(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if proof.Session.Renewed(p.auth.memory.now()) != nil {
+				t.Fatal("sealed anew")
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations, want none", name, n)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"sallyport/auth/clientcert"
 	"sallyport/auth/httpsig"
+	"sallyport/auth/login"
 	"sallyport/proxy/message"
 )
 
@@ -78,6 +79,7 @@ type Config struct {
 	Keys      map[string]*SigningKey  // by keyid, as [ReadSigningKeys] returns them
 	APIKeys   *APIKeys                // as [ReadAPIKeys] returns them; nil: none
 	Passwords map[string]*Passwords   // by the name that routes use: basic/NAME
+	Logins    map[string]login.Config // by the name that routes use: login/NAME
 	Revoked   *Revocations            // as [ReadRevocations] returns them; nil: none
 	// ClientCerts are the entries of client_certificates; nil: none. They are not closed with
 	// the Auth.
@@ -100,6 +102,8 @@ type Auth struct {
 	keys        map[string]*SigningKey
 	apiKeys     *APIKeys
 	passwords   map[string]*Passwords
+	logins      map[string]*login.Login
+	sessions    atomic.Pointer[sessionCache] // nil while the Auth is inactive
 	revoked     atomic.Pointer[Revocations]
 	clientCerts *clientcert.Hosts
 	aliases     map[string]string
@@ -114,7 +118,7 @@ type Auth struct {
 // not be nil. An Auth that was never activated need not be closed.
 func New(c Config, m *Memory) (*Auth, error) {
 	a := &Auth{memory: m, issuers: make(map[string]*issuer, len(c.Issuers)),
-		keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), clientCerts: c.ClientCerts, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
+		logins: make(map[string]*login.Login, len(c.Logins)), keys: maps.Clone(c.Keys), apiKeys: c.APIKeys, passwords: maps.Clone(c.Passwords), clientCerts: c.ClientCerts, aliases: maps.Clone(c.Aliases), maxAge: c.MaxAge, skew: c.Skew}
 	a.revoked.Store(c.Revoked)
 	if a.apiKeys == nil {
 		a.apiKeys = &APIKeys{}
@@ -128,6 +132,13 @@ func New(c Config, m *Memory) (*Auth, error) {
 			return nil, fmt.Errorf("issuer %s: %w", name, err)
 		}
 		a.issuers[name] = iss
+	}
+	for name, lc := range c.Logins {
+		l, err := a.newLogin(name, lc)
+		if err != nil {
+			return nil, fmt.Errorf("login %s: %w", name, err)
+		}
+		a.logins[name] = l
 	}
 	return a, nil
 }
@@ -146,6 +157,8 @@ func (a *Auth) Activate() {
 	for _, iss := range a.issuers {
 		iss.memory.Store(a.memory.acquire(iss))
 	}
+	a.memory.last++
+	a.sessions.Store(&sessionCache{number: a.memory.last, key: &key{}})
 }
 
 // Close makes the Auth inactive. No request may use it any more. Close drops the keys
@@ -163,6 +176,7 @@ func (a *Auth) Close() {
 	}
 	a.closed = true
 	a.memory.mu.Unlock()
+	a.dropSessions()
 	for _, im := range unused {
 		a.memory.retire(im)
 	}

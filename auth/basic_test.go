@@ -59,7 +59,7 @@ func legacy(t *testing.T) *keyring {
 	return k
 }
 
-func login(user, password string) *message.Head {
+func byPassword(user, password string) *message.Head {
 	return fields("authorization", basic(user, password))
 }
 
@@ -67,34 +67,34 @@ func TestPasswordsProveTheirUser(t *testing.T) {
 	k := legacy(t)
 	only, both := k.chain("basic/legacy"), k.chain("issuer/corp", "apikey", "basic/legacy")
 	encoded := base64.StdEncoding.EncodeToString([]byte("bob:sesame"))
-	query := login("bob", "sesame")
+	query := byPassword("bob", "sesame")
 	query.Query = "access_token=x"
 	for _, c := range []struct {
 		name, want, beside string // the outcomes where only passwords count, and where others do too
 		head               *message.Head
 	}{
-		{"right", "basic/legacy:bob", "basic/legacy:bob", login("bob", "sesame")},
-		{"a colon, UTF-8", "basic/legacy:eve", "basic/legacy:eve", login("eve", "ö:pä")},
-		{"as long as bcrypt reads", "basic/legacy:long", "basic/legacy:long", login("long", strings.Repeat("x", 72))},
+		{"right", "basic/legacy:bob", "basic/legacy:bob", byPassword("bob", "sesame")},
+		{"a colon, UTF-8", "basic/legacy:eve", "basic/legacy:eve", byPassword("eve", "ö:pä")},
+		{"as long as bcrypt reads", "basic/legacy:long", "basic/legacy:long", byPassword("long", strings.Repeat("x", 72))},
 		{"another case of the scheme", "basic/legacy:bob", "basic/legacy:bob", fields("authorization", "bAsIc   "+encoded)},
-		{"one byte more than bcrypt reads", BasicUnknown, BasicUnknown, login("long", strings.Repeat("x", 73))},
-		{"very long", BasicUnknown, BasicUnknown, login("long", strings.Repeat("x", 60<<10))},
-		{"wrong", BasicUnknown, BasicUnknown, login("bob", "sesamé")},
-		{"of another user", BasicUnknown, BasicUnknown, login("eve", "sesame")},
-		{"empty", BasicUnknown, BasicUnknown, login("bob", "")},
-		{"a zero byte", BasicUnknown, BasicUnknown, login("bob", "sesame\x00sesame")},
-		{"nobody", BasicUnknown, BasicUnknown, login("", "sesame")},
-		{"unknown", BasicUnknown, BasicUnknown, login("mallory", "sesame")},
-		{"another case of the user", BasicUnknown, BasicUnknown, login("Bob", "sesame")},
-		{"control characters in the user", BasicUnknown, BasicUnknown, login("bob\x00", "sesame")},
+		{"one byte more than bcrypt reads", BasicUnknown, BasicUnknown, byPassword("long", strings.Repeat("x", 73))},
+		{"very long", BasicUnknown, BasicUnknown, byPassword("long", strings.Repeat("x", 60<<10))},
+		{"wrong", BasicUnknown, BasicUnknown, byPassword("bob", "sesamé")},
+		{"of another user", BasicUnknown, BasicUnknown, byPassword("eve", "sesame")},
+		{"empty", BasicUnknown, BasicUnknown, byPassword("bob", "")},
+		{"a zero byte", BasicUnknown, BasicUnknown, byPassword("bob", "sesame\x00sesame")},
+		{"nobody", BasicUnknown, BasicUnknown, byPassword("", "sesame")},
+		{"unknown", BasicUnknown, BasicUnknown, byPassword("mallory", "sesame")},
+		{"another case of the user", BasicUnknown, BasicUnknown, byPassword("Bob", "sesame")},
+		{"control characters in the user", BasicUnknown, BasicUnknown, byPassword("bob\x00", "sesame")},
 		{"not base64", BasicUnknown, BasicUnknown, fields("authorization", "Basic bob:sesame")},
 		{"no colon", BasicUnknown, BasicUnknown, fields("authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("bob")))},
 		{"base64 for URLs", BasicUnknown, BasicUnknown, fields("authorization", "Basic Ym9iOv-_")},
 		{"scheme alone", BasicUnknown, BasicUnknown, fields("authorization", "Basic")},
 		{"twice", BadCredential, BadCredential, fields("authorization", "Basic "+encoded, "authorization", "Basic "+encoded)},
 		{"a token in the query", BadCredential, BadCredential, query},
-		{"an API key", UnlistedCredential, "apikey:acme", login("bob", k.acme)},
-		{"a bad API key", UnlistedCredential, APIKeyUnknown, login("bob", apikey.New())},
+		{"an API key", UnlistedCredential, "apikey:acme", byPassword("bob", k.acme)},
+		{"a bad API key", UnlistedCredential, APIKeyUnknown, byPassword("bob", apikey.New())},
 		{"a token", UnlistedCredential, "issuer/corp:alice", fields("authorization", "Bearer "+k.token())},
 		{"beside a bad API key", "basic/legacy:bob", APIKeyUnknown, fields("authorization", "Basic "+encoded, "x-api-key", apikey.New())},
 		{"another scheme", UnlistedCredential, UnlistedCredential, fields("authorization", "Digest "+encoded)},
@@ -116,17 +116,17 @@ func TestPasswordsProveTheirUser(t *testing.T) {
 	if got := k.chain("basic/legacy", "issuer/corp").Challenge("models.test", &Error{Reason: NoCredential}); got != `Bearer realm="models.test", Basic realm="models.test", charset="UTF-8"` {
 		t.Errorf("passwords listed first: challenge %s", got)
 	}
-	proof := accepted(t, only, login("bob", "sesame"))
+	proof := accepted(t, only, byPassword("bob", "sesame"))
 	if !proof.Caller.Expires.Equal(k.clock.Now().Add(time.Hour)) || proof.Caller.Kind() != "basic" {
 		t.Errorf("got %+v", proof)
 	}
 	k.clock.Add(time.Hour)
-	for _, h := range []*message.Head{login("bob", "sesame"), login("bob", "wrong"), login("mallory", "x")} {
+	for _, h := range []*message.Head{byPassword("bob", "sesame"), byPassword("bob", "wrong"), byPassword("mallory", "x")} {
 		if got := k.outcome(only, client, h); got != BasicEnded {
 			t.Errorf("after until: got %s", got)
 		}
 	}
-	if got := k.outcome(both, client, login("bob", k.acme)); got != "apikey:acme" {
+	if got := k.outcome(both, client, byPassword("bob", k.acme)); got != "apikey:acme" {
 		t.Errorf("an API key after until: got %s", got)
 	}
 }
@@ -179,7 +179,7 @@ func TestFaultsOfPasswordFilesNameTheirLine(t *testing.T) {
 // TestVerifiedPasswordsGoWithTheirLine checks what a later configuration takes over.
 func TestVerifiedPasswordsGoWithTheirLine(t *testing.T) {
 	k := legacy(t)
-	accepted(t, k.chain("basic/legacy"), login("bob", "sesame"))
+	accepted(t, k.chain("basic/legacy"), byPassword("bob", "sesame"))
 	old := k.auth.passwords["legacy"]
 	same, other := string(old.users["bob"].hash), hashOf(t, "sesame")
 	for name, c := range map[string]struct {
@@ -235,7 +235,7 @@ func TestGuessingStarvesNobody(t *testing.T) {
 		}
 		k.auth = activeAuth(t, NewMemory(MemoryOptions{Now: k.clock.Now}), Config{Passwords: map[string]*Passwords{"legacy": p}})
 		c, g := k.chain("basic/legacy"), k.auth.memory.passwords.gate
-		accepted(t, c, login("bob", "sesame"))
+		accepted(t, c, byPassword("bob", "sesame"))
 
 		// All places are taken, as if slow checks were running.
 		places := g.free
@@ -261,17 +261,17 @@ func TestGuessingStarvesNobody(t *testing.T) {
 			})
 		}
 		for i := range 100 {
-			ask("guesser", client, login("eve", fmt.Sprint("guess ", i)))
+			ask("guesser", client, byPassword("eve", fmt.Sprint("guess ", i)))
 		}
 		synctest.Wait()
 		if results["guesser "+BasicBusy] != 100-maxQueue {
 			t.Errorf("got %v, want %d guesses in the queue", results, maxQueue)
 		}
-		accepted(t, c, login("bob", "sesame"))
+		accepted(t, c, byPassword("bob", "sesame"))
 		mu.Lock()
 		order = nil
 		mu.Unlock()
-		ask("victim", netip.MustParseAddr("198.51.100.1"), login("eve", "other"))
+		ask("victim", netip.MustParseAddr("198.51.100.1"), byPassword("eve", "other"))
 		synctest.Wait()
 		g.exit() // one place for all that wait
 		all.Wait()
@@ -282,15 +282,15 @@ func TestGuessingStarvesNobody(t *testing.T) {
 			t.Errorf("got %v", results)
 		}
 		// The address is spent: what was verified there counts on, and other addresses feel nothing.
-		accepted(t, c, login("bob", "sesame"))
-		if got := k.outcome(c, client, login("mallory", "x")); got != TooManyFailures {
+		accepted(t, c, byPassword("bob", "sesame"))
+		if got := k.outcome(c, client, byPassword("mallory", "x")); got != TooManyFailures {
 			t.Errorf("another guess: got %s", got)
 		}
-		if got := k.outcome(c, netip.MustParseAddr("198.51.100.2"), login("mallory", "x")); got != BasicUnknown {
+		if got := k.outcome(c, netip.MustParseAddr("198.51.100.2"), byPassword("mallory", "x")); got != BasicUnknown {
 			t.Errorf("another address: got %s", got)
 		}
 		k.clock.Add(time.Second)
-		if got := k.outcome(c, client, login("mallory", "x")); got != BasicUnknown {
+		if got := k.outcome(c, client, byPassword("mallory", "x")); got != BasicUnknown {
 			t.Errorf("a second later: got %s", got)
 		}
 		for range places - 1 {
@@ -337,7 +337,7 @@ func TestGateForgetsWhoLeaves(t *testing.T) {
 // TestRecheckOfPasswords checks requests in flight against later configurations.
 func TestRecheckOfPasswords(t *testing.T) {
 	k := legacy(t)
-	h := login("bob", "sesame")
+	h := byPassword("bob", "sesame")
 	proof := accepted(t, k.chain("basic/legacy"), h)
 	m := k.auth.memory
 	for text, want := range map[string]string{

@@ -107,7 +107,7 @@ func (b *bearer) Challenge(realm string, e *Error) string { return bearerChallen
 // bearerChallenge returns a challenge of RFC 6750, section 3. It has no error code if no
 // token was sent, and invalid_token if one was refused.
 func bearerChallenge(realm string, e *Error) string {
-	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() || e.aboutPassword() || e.aboutCertificate() {
+	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() || e.aboutPassword() || e.aboutCertificate() || e.aboutSession() {
 		return "Bearer realm=" + quoted(realm)
 	}
 	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())

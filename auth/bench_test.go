@@ -86,6 +86,43 @@ func BenchmarkRefusedToken(b *testing.B) {
 	}
 }
 
+// BenchmarkCachedSession looks up one session in turn of a hundred or of ten thousand.
+func BenchmarkCachedSession(b *testing.B) {
+	for _, n := range []int{100, 10_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			p := newPeople(b)
+			heads := make([]*Request, n)
+			for i := range heads {
+				heads[i] = pageRequest(p.signIn(fmt.Sprint("person-", i), map[string]any{"groups": []string{"ml", "ops", "offline_access"}}))
+				if _, err := p.chain.Authenticate(b.Context(), heads[i]); err != nil {
+					b.Fatal(err)
+				}
+			}
+			i := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := p.chain.Authenticate(b.Context(), heads[i%n]); err != nil {
+					b.Fatal(err)
+				}
+				i += 7
+			}
+		})
+	}
+}
+
+// BenchmarkOpenedSession opens a session that is in no cache.
+func BenchmarkOpenedSession(b *testing.B) {
+	p := newPeople(b)
+	r := pageRequest(p.signIn("alice", map[string]any{"groups": []string{"ml", "ops", "offline_access"}}))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.chain.Authenticate(b.Context(), r); err != nil {
+			b.Fatal(err)
+		}
+		p.auth.memory.tokens.sweep(1 << 62)
+	}
+}
+
 // BenchmarkCachedOpaqueToken is as BenchmarkCachedToken, for tokens that an issuer was asked about.
 func BenchmarkCachedOpaqueToken(b *testing.B) {
 	for _, n := range []int{100, 10_000} {

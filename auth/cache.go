@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"sallyport/auth/identity"
+	"sallyport/auth/login"
 )
 
 // verified is a token whose signature was verified and whose claims satisfy the issuer's
@@ -20,8 +21,9 @@ type verified struct {
 	notAfter  int64
 	lookAgain int64 // when the issuer must be asked again, in seconds since 1970; 0: never
 	principal identity.Principal
-	aud       []string  // the claim aud; nil if there is none
-	bound     *[32]byte // thumbprint of the certificate that it is bound to; nil if it is not
+	aud       []string       // the claim aud; nil if there is none
+	bound     *[32]byte      // thumbprint of the certificate that it is bound to; nil if it is not
+	session   *login.Session // of a cookie, whose principal counts instead; nil for a token
 
 	size int32 // approximate bytes
 
@@ -102,6 +104,16 @@ func (c *tokenCache) shard(hash uint64) *tokenShard { return &c.shards[hash>>32%
 
 // get returns the verified token with this text and issuer, nil if there is none.
 func (c *tokenCache) get(issuer uint64, hash uint64, raw string) *verified {
+	e := c.find(issuer, hash)
+	if e == nil || !equal(e.raw, raw) {
+		return nil
+	}
+	return e
+}
+
+// find returns the verified token with this hash and issuer, nil if there is none. The caller must
+// compare the text.
+func (c *tokenCache) find(issuer uint64, hash uint64) *verified {
 	s := c.shard(hash)
 	s.mu.Lock()
 	e := s.entries[tokenKey{hash, issuer}]
@@ -110,9 +122,6 @@ func (c *tokenCache) get(issuer uint64, hash uint64, raw string) *verified {
 		s.hits++
 	}
 	s.mu.Unlock()
-	if e == nil || !equal(e.raw, raw) {
-		return nil
-	}
 	return e
 }
 

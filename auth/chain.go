@@ -10,6 +10,7 @@ import (
 
 	"sallyport/auth/httpsig"
 	"sallyport/auth/identity"
+	"sallyport/auth/login"
 	"sallyport/proxy/setting"
 )
 
@@ -18,8 +19,8 @@ type Demand struct {
 	// Callers are "issuer/NAME" for bearer tokens of that issuer, "key/NAME" for
 	// signatures by keys of that principal, "key" for signatures by any key, "apikey/NAME"
 	// and "apikey" likewise for API keys, "cert/NAME" and "cert" likewise for client
-	// certificates, "basic/NAME" for passwords of that entry, or
-	// "anonymous" alone. Never empty.
+	// certificates, "basic/NAME" for passwords of that entry, "login/NAME" for people who signed in
+	// there, or "anonymous" alone. Never empty.
 	Callers []string
 	// All requires a credential of each kind that Callers lists, instead of one. The
 	// first proves the caller; the others must belong to the same alias.
@@ -42,6 +43,9 @@ type Proof struct {
 	// Revocable means that the issuer may withdraw the credential before it expires, so that
 	// the user of the Proof should recheck a long exchange now and then.
 	Revocable bool
+	// Session is the session of a login that the request has, whether or not it proves the caller; nil
+	// for none.
+	Session *login.Session
 	// Limited is the name of the API key whose own limits the request counts against; "" for none.
 	Limited string
 }
@@ -89,6 +93,8 @@ func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authentic
 		return a.newCertificates
 	case "basic":
 		return a.newBasic
+	case "login":
+		return a.newSessions
 	}
 	return nil
 }
@@ -256,6 +262,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var array [3]proven // saves an allocation
 	all := array[:0]
 	var signature *httpsig.Signature
+	var session *login.Session
 	revocable, missing, limited := false, "", ""
 	revoked := c.revoked.Load()
 	var stray error
@@ -289,6 +296,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if proof.Signature != nil {
 			signature = proof.Signature
 		}
+		if proof.Session != nil {
+			session = proof.Session
+		}
 		revocable = revocable || proof.Revocable
 		if proof.Limited != "" {
 			limited = proof.Limited
@@ -306,7 +316,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if err != nil {
 		return Proof{Signature: signature}, err
 	}
-	return Proof{Caller: chosen.caller, Field: chosen.field, Signature: signature, Revocable: revocable, Limited: limited}, nil
+	return Proof{Caller: chosen.caller, Field: chosen.field, Session: session, Signature: signature, Revocable: revocable, Limited: limited}, nil
 }
 
 // alias returns the alias that the configuration gives to a principal; "" for none.

@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"sallyport/auth/fetch"
+	"sallyport/auth/login"
 	"sallyport/proxy/setting"
 )
 
@@ -18,6 +19,8 @@ type discoveryDocument struct {
 	issuer, jwks        string
 	introspection       string
 	mutualIntrospection string // for clients with a certificate (RFC 8705, section 5)
+
+	login login.Endpoints
 }
 
 // UnmarshalJSON decodes the document strictly: it compares names exactly and refuses
@@ -28,12 +31,18 @@ func (d *discoveryDocument) UnmarshalJSON(text []byte) error {
 		JWKS   string `json:"jwks_uri"`
 
 		Introspection string `json:"introspection_endpoint"`
+		Authorization string `json:"authorization_endpoint"`
+		Token         string `json:"token_endpoint"`
+		Userinfo      string `json:"userinfo_endpoint"`
+		EndSession    string `json:"end_session_endpoint"`
+		NamesIssuer   bool   `json:"authorization_response_iss_parameter_supported"`
 		Mutual        struct {
 			Introspection string `json:"introspection_endpoint"`
 		} `json:"mtls_endpoint_aliases"`
 	}
 	err := json.Unmarshal(text, &doc)
 	d.issuer, d.jwks = doc.Issuer, doc.JWKS
+	d.login = login.Endpoints{Authorization: doc.Authorization, Token: doc.Token, Userinfo: doc.Userinfo, EndSession: doc.EndSession, NamesIssuer: doc.NamesIssuer}
 	d.introspection, d.mutualIntrospection = doc.Introspection, doc.Mutual.Introspection
 	return err
 }

@@ -199,6 +199,7 @@ type issuer struct {
 	proxied  bool           // it is reached through a proxy alone
 	rules    tokenRules
 	keys     keySource
+	fetching fetch.Options // without the token of token_file
 
 	introspect *introspectSource // nil if the issuer is not asked about tokens
 
@@ -236,6 +237,7 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 	if err := c.addProxy(&options); err != nil {
 		return nil, err
 	}
+	iss.fetching = options
 	if c.Introspection != nil {
 		var err error
 		if iss.introspect, err = newIntrospectSource(iss, c.Introspection, options); err != nil {

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"sallyport/auth/login"
 )
 
 // MemoryOptions configure a [Memory]. The zero value is usable.
@@ -17,7 +19,7 @@ type MemoryOptions struct {
 }
 
 // Memory is the state of authentication that survives a reload: verified tokens, the
-// keys of issuers, what issuers said about tokens, and failed checks per client address. A process has one Memory,
+// keys of issuers, what issuers said about tokens, sessions of people who signed in, and failed checks per client address. A process has one Memory,
 // which every [Auth] uses. It is safe for concurrent use.
 //
 // Tokens and keys are stored by the digest of their issuer's configuration, which
@@ -32,6 +34,7 @@ type Memory struct {
 	secret [32]byte // of digests
 
 	passwords *passwordMemory
+	logins    *login.Memory
 
 	mu      sync.Mutex               // guards the fields below, and activated and closed of each Auth
 	issuers map[string]*issuerMemory // used by an active Auth; by digest
@@ -60,6 +63,7 @@ func NewMemory(o MemoryOptions) *Memory {
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
+	m.logins = login.NewMemory(m.now, m.log)
 	return m
 }
 
@@ -81,6 +85,7 @@ func (m *Memory) Run(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			m.tokens.sweep(m.now().Unix())
+			m.logins.Sweep()
 		case <-ctx.Done():
 			running = false
 		}
@@ -96,6 +101,7 @@ func (m *Memory) Run(ctx context.Context) error {
 	for _, im := range all {
 		im.end()
 	}
+	m.logins.End()
 	return nil
 }
 

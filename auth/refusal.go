@@ -7,6 +7,7 @@ import (
 
 	"sallyport/auth/clientcert"
 	"sallyport/auth/httpsig"
+	"sallyport/auth/login"
 )
 
 // The reasons of an [Error] are a closed set. A JWT without a valid signature is always
@@ -31,6 +32,9 @@ const (
 	BasicEnded         = "basic_ended"         // 401: passwords count no longer
 	BasicBusy          = "basic_busy"          // 503: too many passwords are being checked
 	CredentialRevoked  = "revoked"             // 401: listed in the file of revocations
+	BadSession         = login.BadSession      // 401: the cookie is not a session of this host and login
+	SessionExpired     = login.SessionExpired  // 401
+	SessionEnded       = login.SessionEnded    // 401: by sign-out, or by the issuer
 	SignatureMissing   = string(httpsig.Missing)
 
 	CertificateMissing           = clientcert.Missing           // 401
@@ -61,6 +65,7 @@ func Reasons() []string {
 		APIKeyUnknown, APIKeyExpired, BasicUnknown, BasicEnded, BasicBusy, CredentialRevoked,
 	}
 	all = append(all, certificateReasons()...)
+	all = append(all, login.SessionReasons()...)
 	for _, c := range signatureCodes() {
 		all = append(all, string(c))
 	}
@@ -160,6 +165,9 @@ func (e *Error) Text() string {
 	case CredentialRevoked:
 		return "the credential has been revoked"
 	}
+	if e.aboutSession() {
+		return (&login.Error{Reason: e.Reason}).Text()
+	}
 	if text := httpsig.Code(e.Reason).Text(); text != "" {
 		return text
 	}
@@ -179,6 +187,9 @@ func asError(err error) *Error {
 func (e *Error) aboutPassword() bool {
 	return e.Reason == BasicUnknown || e.Reason == BasicEnded || e.Reason == BasicBusy
 }
+
+// aboutSession reports whether the error concerns the session of a login rather than a token.
+func (e *Error) aboutSession() bool { return slices.Contains(login.SessionReasons(), e.Reason) }
 
 // aboutSignature reports whether the error concerns a signature rather than a token.
 func (e *Error) aboutSignature() bool {

@@ -115,11 +115,19 @@ func (r *tokenRules) claims(c *registered, all claimSet, at time.Time) (reason, 
 	if reason, cause = c.bound.refusal(r.bound); reason != "" {
 		return reason, cause
 	}
+	if cause := r.lacking(all); cause != "" {
+		return MissingClaim, cause
+	}
+	return "", ""
+}
+
+// lacking says which required claim is absent or has another value; "" if none.
+func (r *tokenRules) lacking(all claimSet) string {
 	for _, q := range r.require {
 		found, ok := all.find(q.path)
 		if !ok || len(found.values) == 0 || !q.any && !overlap(found.values, q.values) {
-			return MissingClaim, setting.Shortened(q.path, shownID) + " is " + values(found.values) + ", require wants " + values(q.values)
+			return setting.Shortened(q.path, shownID) + " is " + values(found.values) + ", require wants " + values(q.values)
 		}
 	}
-	return "", ""
+	return ""
 }

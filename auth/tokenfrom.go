@@ -121,6 +121,8 @@ func (a *Auth) fields(callers []string) string {
 			add(iss.field)
 		case kind == "apikey":
 			add("Authorization", "X-Api-Key", "Api-Key")
+		case kind == "login":
+			add("Cookie")
 		case kind == "issuer" || kind == "basic":
 			add("Authorization")
 		}

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -35,7 +37,8 @@ func (g *Gateway) state() admin.State {
 	for _, c := range g.memory.edge.Certificates() {
 		s.Certificates = append(s.Certificates, admin.Certificate(c))
 	}
-	for _, i := range g.now().auth.Status() {
+	now := g.now()
+	for _, i := range now.auth.Status() {
 		issuer := admin.Issuer{Name: i.Name, Keys: i.Keys, Fetched: i.Fetched, LastError: i.LastError, Skipped: i.Skipped}
 		if in := i.Introspection; in != nil {
 			n := &in.LookUps
@@ -45,6 +48,9 @@ func (g *Gateway) state() admin.State {
 			}
 		}
 		s.Issuers = append(s.Issuers, issuer)
+	}
+	for _, name := range slices.Sorted(maps.Keys(now.config.Logins)) {
+		s.Logins = append(s.Logins, admin.Login{Name: name, Sessions: now.auth.Login(name).Live()})
 	}
 	if g.memory.replay.Begun() {
 		r := g.memory.replay.Status()

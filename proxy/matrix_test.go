@@ -13,6 +13,7 @@ import (
 	"sallyport/auth/apikey"
 	"sallyport/auth/authtest"
 	"sallyport/auth/httpsig"
+	"sallyport/auth/login"
 )
 
 var updateMatrix = flag.Bool("update", false, "write testdata/matrix.txt anew")
@@ -38,6 +39,14 @@ func field(kind, name, field, value string) proof {
 
 // matrixProofs returns credentials of every kind.
 func matrixProofs(h *house, asked *authtest.Issuer, keys map[string]string, ca authtest.Cert) []proof {
+	l := &lobby{h, h.issuer.Provide("gateway", "s3cret")}
+	session := func(person string) string {
+		l.provider.Person(person, nil)
+		return l.browser(false).signInWith("corp")
+	}
+	leaver := l.browser(false)
+	ended := leaver.signInWith("corp")
+	leaver.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin"})
 	token := func(sub string, change func(map[string]any)) string {
 		claims := h.issuer.Claims(sub, "models.predict")
 		if change != nil {
@@ -74,6 +83,10 @@ func matrixProofs(h *house, asked *authtest.Issuer, keys map[string]string, ca a
 		field("basic/legacy", "good", "Authorization", basicAuth("alice", "sesame-of-alice")),
 		field("basic/legacy", "other", "Authorization", basicAuth("bob", "sesame-of-bob")),
 		field("basic/legacy", "wrong", "Authorization", basicAuth("alice", "sesame-of-bob")),
+		field("login/corp", "good", "Cookie", session("alice")),
+		field("login/corp", "other", "Cookie", session("bob")),
+		field("login/corp", "cut", "Cookie", ended[:len(ended)-4]),
+		field("login/corp", "ended", "Cookie", ended),
 		field("cert", "good", "Client-Cert", sfBytes(ca.Client("batch", nil))),
 		field("cert", "other", "Client-Cert", sfBytes(ca.Client("orbit", nil))),
 		field("cert", "of another CA", "Client-Cert", sfBytes(authtest.NewCA("lab", time.Now(), nil).Client("batch", nil))),
@@ -81,7 +94,8 @@ func matrixProofs(h *house, asked *authtest.Issuer, keys map[string]string, ca a
 }
 
 // matrixDemands returns the callers of every route: each kind alone, and each pair in each combination.
-// Two of the kinds that stand in Authorization alone are never in one request.
+// Two of the kinds that stand in Authorization alone are never in one request, and browsers that sign in
+// prove nothing else but a certificate.
 func matrixDemands(kinds []string) (all []string) {
 	all = append(all, "anonymous")
 	all = append(all, kinds...)
@@ -89,7 +103,7 @@ func matrixDemands(kinds []string) (all []string) {
 		for _, b := range kinds[i+1:] {
 			pair := "[" + a + ", " + b + "]"
 			all = append(all, pair)
-			if strings.Contains(a, "/") && strings.Contains(b, "/") {
+			if strings.Contains(a, "/") && strings.Contains(b, "/") || a == "login/corp" && b != "cert" || b == "login/corp" {
 				continue
 			}
 			all = append(all, "{all: "+pair+"}", "{all: "+pair+", bind: independent}")
@@ -131,7 +145,7 @@ func admitted(callers string, kinds []string, sent []proof) bool {
 // that a route may demand, and compares who is let in, or why not, with testdata/matrix.txt.
 func TestDecisionMatrix(t *testing.T) {
 	keys := map[string]string{"acme": apikey.New(), "orbit": apikey.New(), "old": apikey.New()}
-	kinds := []string{"issuer/corp", "issuer/opaque", "basic/legacy", "key", "apikey", "cert"}
+	kinds := []string{"issuer/corp", "issuer/opaque", "basic/legacy", "key", "apikey", "login/corp", "cert"}
 	ca := authtest.NewCA("lab", time.Now(), nil)
 	demands := matrixDemands(kinds)
 	var routes strings.Builder
@@ -140,12 +154,13 @@ func TestDecisionMatrix(t *testing.T) {
 	}
 	opaque := authtest.Start(t)
 	h := signed(t, plan{files: map[string]string{
-		"ca.pem": string(authtest.PEM(ca)), "secret": "s3cret\n",
+		"ca.pem": string(authtest.PEM(ca)), "secret": "s3cret\n", "session-keys": login.NewKey(),
 		"htpasswd": "alice:" + bcryptOf(t, "sesame-of-alice") + "\nbob:" + bcryptOf(t, "sesame-of-bob") + "\n",
 	}, issuers: fmt.Sprintf("  opaque: {url: '%s', audience: models, introspection: {client_id: gateway, client_secret: {file: secret}}}\n", opaque.URL), routes: routes.String() + "\n", more: fmt.Sprintf(`
 trusted_proxies: 127.0.0.1
 client_certificates: {ca: ca.pem, header: {name: Client-Cert, from: 127.0.0.1}}
 principals: {batch: ['issuer/corp:alice', 'key:acme', 'apikey:acme', 'cert:CN=batch', 'issuer/opaque:alice', 'basic/legacy:alice']}
+logins: {corp: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {keys: {file: session-keys}}}}
 basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 api_keys:
   acme: {hash: '%s'}
@@ -178,6 +193,7 @@ api_keys:
 			}
 		}
 		// Failures of one address count against it, so each request has an address of its own.
+		req.Header.Set("Sec-Fetch-Site", "same-origin") // as a page of the host sends with a session
 		req.Header.Set("X-Forwarded-For", fmt.Sprintf("10.1.%d.%d", n/250, n%250+1))
 		before := h.model.hits.Load()
 		r := h.send(client, req)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -19,6 +20,7 @@ import (
 	"sallyport/proxy/expiry"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
+	"sallyport/proxy/pages"
 	"sallyport/proxy/ratelog"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -95,6 +97,9 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	if err := s.addRoutes(m); err != nil {
 		return nil, err
 	}
+	if err := s.addLogins(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -117,9 +122,13 @@ func newAuth(cfg *Config, m *auth.Memory, certs *clientcert.Hosts) (*auth.Auth, 
 	if err != nil {
 		return nil, nil, err
 	}
+	logins, err := auth.ReadLogins(cfg.Logins)
+	if err != nil {
+		return nil, nil, err
+	}
 	integrity := cfg.Integrity.WithDefaults()
 	a, err := auth.New(auth.Config{
-		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Passwords: passwords, Revoked: revoked, ClientCerts: certs, Aliases: cfg.Aliases(),
+		Issuers: cfg.Issuers, Keys: keys, APIKeys: apiKeys, Passwords: passwords, Logins: logins, Revoked: revoked, ClientCerts: certs, Aliases: cfg.Aliases(),
 		MaxAge: integrity.MaxAge.D(), Skew: integrity.Skew.D(),
 	}, m)
 	return a, apiKeys, err
@@ -240,6 +249,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	r.Limits.Headers = c.Limits.Headers
 	r.TakesPasswords = c.Callers.TakesPasswords()
 	r.TakesAPIKeys = c.Callers.TakesAPIKeys()
+	r.Logins = c.Callers.Logins()
 	r.ForwardAuthorization = c.ForwardAuthorization
 	if r.Chain, err = s.auth.Route(demandOf(cfg, c)); err != nil {
 		return nil, err
@@ -311,6 +321,29 @@ func (s *snapshot) backend(c *route.Config, identity []string, byName map[string
 	}
 	b.Credential, err = s.credential(c, credentials, m)
 	return b, err
+}
+
+// addLogins completes the doors of the hosts where people sign in.
+func (s *snapshot) addLogins() error {
+	if len(s.config.Logins) == 0 {
+		return nil
+	}
+	p, err := pages.New(&s.config.Pages)
+	if err != nil {
+		return err
+	}
+	s.Logins = &exchange.Logins{Login: s.auth.Login, BackChannel: s.auth.BackChannel, Titles: map[string]string{}, Pages: p}
+	for name, l := range s.config.Logins {
+		s.Logins.Titles[name] = cmp.Or(l.Title, name)
+	}
+	return s.Routes.Doors(func(d *route.Door) error {
+		var callers []string
+		for _, name := range d.Logins {
+			callers = append(callers, "login/"+name)
+		}
+		d.Chain, err = s.auth.Route(auth.Demand{Callers: callers})
+		return err
+	})
 }
 
 // upstream returns the upstream of a route. Routes that name the same one share it.

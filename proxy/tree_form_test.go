@@ -185,6 +185,8 @@ func TestTreeState(t *testing.T) {
 		"auth.tokenPool":                 "a pool: what it holds means nothing",
 		"cmd/sallyport.pythonClient":     "a file that is embedded, which needs a variable",
 		"cmd/sallyport.callProgram":      "the same",
+		"proxy/pages.layout":             "a file that is embedded, which needs a variable",
+		"proxy/pages.style":              "the same",
 		"policy/model.inflaters":         "a pool: what it holds means nothing",
 		"policy/model.servedScanners":    "a pool: what it holds means nothing",
 		"proxy/seal.Blocks":              "a pool: what it holds means nothing",

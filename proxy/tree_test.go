@@ -109,20 +109,22 @@ func TestTreeArrows(t *testing.T) {
 	arrows := []struct {
 		from, to, why string
 	}{
-		{"cmd/...", "cmd/... proxy auth/httpsig auth/apikey", "commands know the house, not its rooms; signing and making keys are tools of their own"},
+		{"cmd/...", "cmd/... proxy auth/httpsig auth/apikey auth/login", "commands know the house, not its rooms; signing and making keys are tools of their own"},
 
 		{"auth/identity", "", "a leaf: who a caller is depends on nothing"},
 		{"auth/httpsig", "", "a leaf: signatures know nothing of gateways"},
 		{"auth/apikey", "", "a leaf: the form of keys, for who makes and who reads them"},
 		{"auth/fetch", "proxy/setting", "fetching knows no protocol above HTTP"},
 		{"auth/clientcert", "auth/fetch auth/identity proxy/setting", "certificates are judged alone, for handshakes and for requests"},
-		{"auth", "auth/apikey auth/clientcert auth/identity auth/httpsig auth/fetch proxy/message proxy/setting", "credentials are read from heads, not from servers; auth/authtest is for tests"},
+		{"auth/login", "auth/fetch auth/identity proxy/message proxy/setting", "logins know their issuer by an interface, not the issuers of tokens"},
+		{"auth", "auth/apikey auth/clientcert auth/identity auth/httpsig auth/fetch auth/login proxy/message proxy/setting", "credentials are read from heads, not from servers; auth/authtest is for tests"},
 
 		{"policy/model", "proxy/message", "what a request asks is read from the request alone"},
 		{"policy", "policy/model auth/identity proxy/message proxy/setting", "decisions are pure: no transport, no proof"},
 
 		{"proxy/message", "", "a leaf: one reading of messages for all"},
 		{"proxy/setting", "", "a leaf: values of the configuration"},
+		{"proxy/pages", "proxy/setting", "pages know what they say, not who asks"},
 		{"proxy/ratelog", "", "a leaf: lines of a log"},
 		{"proxy/upstream/...", "proxy/upstream/... proxy/wire/... proxy/message proxy/ratelog proxy/setting auth/identity", "upstreams speak through the wire"},
 		{"proxy/wire", "proxy/wire/socket proxy/message proxy/setting auth/identity", "what both engines share knows neither"},
@@ -138,9 +140,9 @@ func TestTreeArrows(t *testing.T) {
 		{"proxy/seal", "auth auth/httpsig proxy/limit proxy/message proxy/setting proxy/upstream", "what is vouched for knows messages and keys, not routes"},
 		{"proxy/credential", "auth auth/fetch auth/identity proxy/message proxy/ratelog proxy/setting proxy/upstream", "what proves the gateway to upstreams knows neither routes nor callers' proofs"},
 		{"proxy/route", "auth policy/... proxy/credential proxy/limit proxy/message proxy/ratelog proxy/seal proxy/setting proxy/upstream proxy/wire", "a route gathers what is done to its messages, and does not know the order"},
-		{"proxy/exchange", "auth auth/httpsig auth/identity policy/... proxy/credential proxy/route proxy/seal proxy/audit proxy/limit proxy/message proxy/setting proxy/shared proxy/upstream proxy/wire", "the way knows what it passes, and neither files nor engines"},
+		{"proxy/exchange", "auth auth/httpsig auth/identity auth/login policy/... proxy/credential proxy/route proxy/seal proxy/audit proxy/limit proxy/message proxy/pages proxy/setting proxy/shared proxy/upstream proxy/wire", "the way knows what it passes, and neither files nor engines"},
 		{"proxy/explain", "auth auth/identity policy/... proxy/config proxy/exchange proxy/message proxy/route", "questions about decisions are answered by what decides, without engines"},
-		{"proxy/config", "auth auth/clientcert policy/... proxy/...", "the whole file has sections of all rooms"},
+		{"proxy/config", "auth auth/clientcert auth/login policy/... proxy/...", "the whole file has sections of all rooms"},
 		{"proxy", "auth auth/clientcert auth/httpsig auth/identity policy/... proxy/...", "the gateway joins all packages"},
 	}
 	for _, s := range sources(t) {

@@ -38,6 +38,7 @@ type Issuer struct {
 
 	discoveries, fetches atomic.Int64
 	introspection        introspection
+	provider             atomic.Pointer[Provider] // nil: nobody signs in here
 }
 
 // NewIssuer returns an issuer that publishes one ES256 key of its own. It opens no
@@ -62,11 +63,17 @@ func NewIssuer(c IssuerConfig) (*Issuer, error) {
 // publishes the given keys, as [Key.JWK] writes them, instead of its own.
 func Start(t testing.TB, keys ...string) *Issuer {
 	t.Helper()
+	return StartAt(t, nil, keys...)
+}
+
+// StartAt is as Start, for an issuer with this clock.
+func StartAt(t testing.TB, now func() time.Time, keys ...string) *Issuer {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	i, err := NewIssuer(IssuerConfig{URL: "http://" + l.Addr().String(), Audience: "models"})
+	i, err := NewIssuer(IssuerConfig{URL: "http://" + l.Addr().String(), Audience: "models", Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,6 +132,9 @@ func (i *Issuer) Requests() int64 { return i.Discoveries() + i.Fetches() }
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasSuffix(r.URL.Path, "/introspect") {
 		i.introspect(w, r)
+		return
+	}
+	if p := i.provider.Load(); p != nil && i.instead.Load() == nil && p.serve(w, r) {
 		return
 	}
 	text := &i.keySet

@@ -181,11 +181,24 @@ func (c *Client) JSON(ctx context.Context, address string, v any) error {
 
 // Bytes fetches a document of a media type. The error is always an [*Error].
 func (c *Client) Bytes(ctx context.Context, address, accept string) ([]byte, error) {
+	return c.get(ctx, address, accept, "")
+}
+
+// Authorized fetches a document of JSON with a bearer token, which it sends to no other address. The
+// error is always an [*Error].
+func (c *Client) Authorized(ctx context.Context, address, token string) ([]byte, error) {
+	return c.get(ctx, address, "application/json", "Bearer "+token)
+}
+
+func (c *Client) get(ctx context.Context, address, accept, authorization string) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, &Error{Kind: BadURL}
 	}
 	r.Header.Set("Accept", accept)
+	if authorization != "" {
+		r.Header.Set("Authorization", authorization)
+	}
 	answer, err := c.http.Do(r)
 	if err != nil {
 		return nil, wrap(err)

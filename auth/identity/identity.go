@@ -40,6 +40,8 @@ type Principal struct {
 	IssuedAt time.Time
 	// Expires is when the credential expires; zero means never.
 	Expires time.Time
+	// Login means that the caller signed in with a browser, and a session proves it.
+	Login bool
 }
 
 // Anonymous returns the principal of requests to routes with `callers: anonymous`.
@@ -67,11 +69,14 @@ func (p *Principal) String() string {
 // and Name must not change afterwards.
 func (p *Principal) Qualify() { p.full = p.String() }
 
-// Kind returns the kind of credential: "bearer" for the token of an issuer, otherwise the
-// source, such as "cert".
+// Kind returns the kind of credential: "bearer" for the token of an issuer and "login" for a session,
+// otherwise the source, such as "cert".
 func (p *Principal) Kind() string {
 	kind, _, _ := strings.Cut(p.Source, "/")
-	if kind == "issuer" {
+	switch {
+	case p.Login:
+		return "login"
+	case kind == "issuer":
 		return "bearer"
 	}
 	return kind

@@ -23,6 +23,7 @@ import (
 type keygen struct {
 	partner, route, out, url, config, alg, id, output string
 	apiKey                                            string // the name of an API key, to make one instead
+	session                                           bool   // make a key for sessions instead
 	days, overlap                                     int
 
 	known  *known // facts from the configuration; nil if it was not read
@@ -32,8 +33,8 @@ type keygen struct {
 func newKeygen() *cobra.Command {
 	var k keygen
 	c := &cobra.Command{
-		Use:   "keygen {--partner NAME --route NAME --out DIR | --api-key NAME}",
-		Short: "Make a signing key for a partner, with instructions, or an API key",
+		Use:   "keygen {--partner NAME --route NAME --out DIR | --api-key NAME | --session}",
+		Short: "Make a signing key for a partner, an API key, or a key for sessions",
 		Long: `Make a key with which a partner signs its requests. The command writes to a new
 folder: the key, the lines for gateway.yaml, a Python client in one file, a program
 that uses it, a test vector, and a README for the partner with commands to paste. Rules
@@ -49,13 +50,21 @@ With --api-key it makes an API key instead and writes no file: it prints the key
 and the lines for gateway.yaml, which have only its hash. For a name that the
 configuration has, the lines keep the newest secret beside the new one, so that both
 count until all callers have the new one, or for --overlap days. --days sets not_after;
-default: never.`,
+default: never.
+
+With --session it prints a key that seals the sessions of people who sign in: a line for
+the file under session.keys of a login. Append a new key below the one in use, and move
+it to the top once all gateways have it; remove the old one after session.absolute.`,
 		Example: `  sallyport keygen --partner acme --route models --out acme
   sallyport keygen --partner acme --route models --out acme \
       --url https://models.example.com/v1/models/half:predict --alg ed25519 --days 30
-  sallyport keygen --api-key notebook`,
+  sallyport keygen --api-key notebook
+  (umask 077; sallyport keygen --session >> session-keys)`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			now := time.Now()
+			if k.session {
+				return printSessionKey(c)
+			}
 			if c.Flags().Changed("api-key") {
 				a, err := k.newAPIKeygen(c, now)
 				if err != nil {
@@ -71,6 +80,7 @@ default: never.`,
 	}
 	f := c.Flags()
 	f.StringVar(&k.apiKey, "api-key", "", "make an API key of this name instead of a signing key")
+	f.BoolVar(&k.session, "session", false, "print a key for sessions of logins instead of a signing key")
 	f.StringVar(&k.partner, "partner", "", "who gets the key (required without --api-key)")
 	f.StringVar(&k.route, "route", "", "the route that they may call, by its name (required without --api-key)")
 	f.StringVar(&k.out, "out", "", "the folder to write to; it is made (required without --api-key)")

@@ -34,6 +34,7 @@ type State struct {
 	Ends         []End         `json:"ends,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
 	Issuers      []Issuer      `json:"issuers,omitempty"`
+	Logins       []Login       `json:"logins,omitempty"`
 	Upstreams    []Upstream    `json:"upstreams,omitempty"`
 	Signatures   *Signatures   `json:"signatures,omitempty"` // nil if signatures are not used
 }
@@ -86,6 +87,13 @@ type Issuer struct {
 	Skipped   []string  `json:"skipped,omitempty"` // keys that cannot be used, each with the reason
 	// Introspection is nil if the issuer is not asked about tokens.
 	Introspection *Introspection `json:"introspection,omitempty"`
+}
+
+// Login describes a login of people.
+type Login struct {
+	Name string `json:"name"`
+	// Sessions is how many there are in memory, and of those in cookies how many were used lately.
+	Sessions int `json:"sessions"`
 }
 
 // Introspection describes how an issuer answers about tokens, and counts look-ups.

@@ -26,6 +26,7 @@ type stateCollector struct {
 	keys, keysAge, keysFault *prometheus.Desc
 	lookUps, lookUpsSpared   *prometheus.Desc
 	lookUpsFault             *prometheus.Desc
+	sessions                 *prometheus.Desc
 	healthy, active, idle    *prometheus.Desc
 	inFlight, connections    *prometheus.Desc
 	written, dropped, failed *prometheus.Desc
@@ -65,6 +66,8 @@ func newStateCollector(o Options, detail bool) *stateCollector {
 		lookUps:       desc("introspection_lookups_total", "Look-ups of tokens at an issuer by outcome: active, inactive, refused for its claims, failed, or skipped because too many waited or the issuer had just failed.", "issuer", "outcome"),
 		lookUpsSpared: desc("introspection_cached_total", "Requests whose token needed no look-up, because it was known as active or as refused.", "issuer", "outcome"),
 		lookUpsFault:  desc("introspection_fault", "1 while an issuer does not answer about tokens.", "issuer"),
+
+		sessions: desc("login_sessions", "Sessions of people in memory, and of those in cookies the ones that were used lately.", "login"),
 
 		healthy:     desc("upstream_healthy", "1 if the last connect to an endpoint succeeded or there was none, 0 if it failed.", "upstream", "endpoint"),
 		active:      desc("upstream_requests_in_flight", "Requests in flight at an endpoint.", "upstream", "endpoint"),
@@ -135,6 +138,9 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 			count(s.lookUpsSpared, n.CachedActive, i.Name, "active")
 			count(s.lookUpsSpared, n.CachedRefused, i.Name, "refused")
 		}
+	}
+	for _, l := range st.Logins {
+		gauge(s.sessions, float64(l.Sessions), l.Name)
 	}
 	s.upstreams(st.Upstreams, gauge)
 	if s.counts != nil {

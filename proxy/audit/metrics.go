@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"maps"
 	"net/http"
 	"slices"
@@ -41,6 +42,7 @@ type Metrics struct {
 	models   modelMetrics
 
 	candidates *prometheus.CounterVec
+	logins     *prometheus.CounterVec
 
 	none   *routeMetrics                            // for requests without a route
 	routes atomic.Pointer[map[string]*routeMetrics] // immutable; replaced as a whole
@@ -109,6 +111,7 @@ func NewMetrics(o MetricsOptions) *Metrics {
 	}
 	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers within a day the name is other.", "principal")
 	m.candidates = counter("sallyport_candidate_decisions_total", "Requests on routes with candidate_rules, by what the rules of the route decided and what the candidates would decide.", "route", "rules", "candidate")
+	m.logins = counter("sallyport_logins_total", "Logins by what became of them: begun, signed_in, signed_out, ended by the issuer, or refused for a reason.", "login", "event", "reason")
 	m.words = make(map[string]string)
 	for _, w := range slices.Concat(o.Dialects, o.Verbs) {
 		m.words[w] = w
@@ -231,6 +234,9 @@ func (m *Metrics) Observe(rec *Record) {
 		r.observeCandidate(m.candidates, rec)
 	}
 	m.models.observe(rec, key.dialect, key.verb)
+	if rec.LoginEvent != "" {
+		m.logins.WithLabelValues(strings.Clone(cmp.Or(rec.Login, noRoute)), rec.LoginEvent, key.reason).Inc()
+	}
 	if rec.Credential == "basic" {
 		m.basic.observe(rec.Principal, rec.Time)
 	}
@@ -314,5 +320,5 @@ func (m *Metrics) Collect(c chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.duration, m.upstream, m.own, m.bytesIn, m.bytesOut, m.basic.requests, m.models.requests, m.candidates}
+	return []prometheus.Collector{m.requests, m.duration, m.upstream, m.own, m.bytesIn, m.bytesOut, m.basic.requests, m.models.requests, m.candidates, m.logins}
 }

@@ -31,6 +31,11 @@ type Record struct {
 	// issuer of a certificate; "" for none.
 	CredentialID string
 
+	// Login is the name of the login of a session, and SID the id that the issuer gave the session.
+	Login, SID string
+	// LoginEvent is what became of a login, such as [LoginDone]; "" for all other requests.
+	LoginEvent string
+
 	// Scopes and Groups are those of the credential that Principal proved. The record shares them.
 	Scopes, Groups []string
 
@@ -74,6 +79,15 @@ type Record struct {
 	Reserved bool
 }
 
+// These are the events of logins.
+const (
+	LoginBegun     = "begun"
+	LoginDone      = "signed_in"
+	LoginSignedOut = "signed_out" // by the person
+	LoginEnded     = "ended"      // by the issuer
+	LoginRefused   = "refused"
+)
+
 // These are the decisions of candidate rules.
 const (
 	CandidateAllow = "allow"
@@ -88,8 +102,8 @@ const (
 	maxString = 256
 	// maxList limits a list, with quotes and commas.
 	maxList = 512
-	// maxLine allows for two long strings, two lists, twenty-four other strings, and 620 bytes of our own.
-	maxLine = maxPath + maxCause + 2*maxList + 24*maxString + 620
+	// maxLine allows for two long strings, two lists, twenty-seven other strings, and 660 bytes of our own.
+	maxLine = maxPath + maxCause + 2*maxList + 27*maxString + 660
 )
 
 const hexDigits = "0123456789abcdef"
@@ -116,6 +130,9 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"credential":"`, r.Credential, maxString)
 	b = appendField(b, `,"key_id":"`, r.KeyID, maxString)
 	b = appendField(b, `,"credential_id":"`, r.CredentialID, maxString)
+	b = appendField(b, `,"login":"`, r.Login, maxString)
+	b = appendField(b, `,"sid":"`, r.SID, maxString)
+	b = appendField(b, `,"login_event":"`, r.LoginEvent, maxString)
 	b = appendList(b, `,"scopes":[`, r.Scopes)
 	b = appendList(b, `,"groups":[`, r.Groups)
 	b = appendField(b, `,"dialect":"`, r.Dialect, maxString)

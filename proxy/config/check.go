@@ -29,6 +29,8 @@ func (c *Config) check(f *setting.Faults) {
 	c.checkBehind(f)
 	c.TLS.CheckHosts("tls", c.TLSHosts(), len(c.Listen.HTTPAddrs()) > 0, f)
 	c.checkIssuers(f)
+	c.checkLogins(f)
+	c.Pages.Check("pages", f)
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		checkName("upstreams", name, f)
 		u := c.Upstreams[name]

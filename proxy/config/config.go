@@ -15,6 +15,7 @@ import (
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/message"
+	"sallyport/proxy/pages"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
@@ -54,6 +55,11 @@ type Config struct {
 	// Basic are passwords that still count while their users move to tokens or keys, by a name of
 	// your choice: routes list those of "legacy" as basic/legacy.
 	Basic map[string]auth.BasicConfig `yaml:"basic"`
+	// Logins are how people sign in to pages in a browser, by a name of your choice: routes list
+	// those of "corp" as login/corp.
+	Logins map[string]auth.LoginConfig `yaml:"logins"`
+	// Pages is the look of the gateway's own pages for people who sign in.
+	Pages pages.Config `yaml:"pages"`
 	// Revoked is a file with credentials that count no longer, although they verify: a line each,
 	// as sallyport revoke adds them. It is read again when it changes, and also ends streams.
 	Revoked setting.Path `yaml:"revoked"`

@@ -48,6 +48,7 @@ func (c *Config) CheckFiles() error {
 	c.checkAPIKeyFile(&f)
 	c.checkRevoked(&f)
 	c.checkPasswordFiles(&f)
+	c.checkLoginFiles(&f)
 	c.checkState(&f)
 	if file := string(c.Audit.File); file != "" && c.Audit.File.Word() == "" {
 		if problem, cure := setting.FileFault(file); problem != "" {

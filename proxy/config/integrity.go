@@ -122,6 +122,8 @@ func (c *Config) badQualified(p string) (problem, cure string) {
 		return "not a qualified name", "write issuer/NAME:SUBJECT, key:NAME, apikey:NAME, basic/NAME:USER or cert:NAME, as the records do"
 	case source == "cert":
 		return c.badCertificateName(name)
+	case c.issuerOf(source) != "" && !isIssuer:
+		return "people who sign in have principals of the issuer", "write issuer/" + c.issuerOf(source) + ":" + name
 	case source == "key":
 		if !slices.Contains(c.keyPrincipals(), name) {
 			return "no signing key has the principal " + strconv.Quote(name), cureName("signing_keys", name, c.keyPrincipals())
@@ -339,7 +341,7 @@ func (c *Config) checkBinding(r *route.Config, at string, f *setting.Faults) {
 	}
 	var words, pair []string
 	for _, kind := range []struct{ kind, word string }{
-		{"issuer", "token"}, {"apikey", "API key"}, {"basic", "password"}, {"cert", "certificate"}, {"key", "signature"},
+		{"issuer", "token"}, {"login", "session"}, {"apikey", "API key"}, {"basic", "password"}, {"cert", "certificate"}, {"key", "signature"},
 	} {
 		callers := kinds[kind.kind]
 		if callers == nil {
@@ -347,6 +349,8 @@ func (c *Config) checkBinding(r *route.Config, at string, f *setting.Faults) {
 		}
 		words = append(words, kind.word)
 		switch last := callers[len(callers)-1]; {
+		case kind.kind == "login":
+			pair = append(pair, "issuer/"+c.issuerOf(callers[0])+":SUBJECT")
 		case kind.kind == "issuer" || kind.kind == "basic":
 			pair = append(pair, callers[0]+":SUBJECT")
 		case last != kind.kind:

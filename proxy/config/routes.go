@@ -31,6 +31,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		c.checkPassed(r, at, f)
 		r.Audit.Durable.Check(at+".audit.durable", c.Audit.OnStdout(), f)
 		c.checkTunnels(r, at, f)
+		c.checkLoginPaths(r, at, f)
 		c.checkCallers(r, at, f)
 		c.checkRouteIntegrity(r, at, f)
 		c.checkRouteRules(r, at, f)
@@ -48,9 +49,7 @@ func (c *Config) checkSiblings(i int, f *setting.Faults) {
 	}
 	for j := range c.Routes {
 		other := &c.Routes[j]
-		if j != i && slices.ContainsFunc(r.Host, func(h string) bool {
-			return slices.ContainsFunc(other.Host, func(o string) bool { return sameHost(h, o) })
-		}) {
+		if j != i && shareHost(r, other) {
 			r.CheckSibling(setting.Index("routes", i), other, c.where(j), f)
 		}
 	}
@@ -153,7 +152,7 @@ func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {
 func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 	names, list := r.Callers.Names(), at+".callers"
 	if len(names) == 0 {
-		f.Add(list, "", "a route without callers", "write issuer/NAME, key/NAME, apikey/NAME or cert/NAME, or anonymous for a route that is open to all")
+		f.Add(list, "", "a route without callers", "write issuer/NAME, login/NAME, key/NAME, apikey/NAME or cert/NAME, or anonymous for a route that is open to all")
 		return
 	}
 	all := len(r.Callers.All) > 0
@@ -176,6 +175,13 @@ func (c *Config) checkCallers(r *route.Config, at string, f *setting.Faults) {
 	}
 	if all && len(callersByKind(names)) < 2 {
 		f.Add(list, strings.Join(names, ", "), "all of one kind of proof, of which a request has one", "list two kinds, such as an issuer and a key, or write callers as a list")
+	}
+	if all && len(r.Callers.Logins()) > 0 {
+		for i, caller := range names {
+			if kind := kindOfCaller(caller); kind != "login" && kind != "cert" {
+				f.Add(setting.Index(list, i), caller, "a browser sends no such credential with the page that it opens", "replace it by a certificate, or write callers as a list, of which one is enough")
+			}
+		}
 	}
 	if both := c.inAuthorization(names); all && len(both) > 1 {
 		f.Add(list, strings.Join(both, ", "), "all of these come in Authorization, of which a request has one", "replace the password by a key or a certificate, or write callers as a list, of which one is enough")
@@ -242,7 +248,9 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 	apiPrincipal, isAPIKey := strings.CutPrefix(caller, "apikey/")
 	certName, isCert := strings.CutPrefix(caller, "cert/")
 	basic, isBasic := strings.CutPrefix(caller, "basic/")
+	login, isLogin := strings.CutPrefix(caller, "login/")
 	_, known := c.Issuers[issuer]
+	_, knownLogin := c.Logins[login]
 	_, knownBasic := c.Basic[basic]
 	switch {
 	case slices.Contains(before, caller):
@@ -269,7 +277,9 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "there is no such entry", cureName("basic", basic, slices.Sorted(maps.Keys(c.Basic)))
 	case isBasic && slices.ContainsFunc(before, func(other string) bool { return kindOfCaller(other) == "basic" }):
 		return "stands beside another entry of basic, and a password is checked against one", "remove one of the two"
-	case isKey, caller == "key", isAPIKey, caller == "apikey", isBasic, caller == "cert":
+	case isLogin && !knownLogin:
+		return "there is no such login", cureName("logins", login, slices.Sorted(maps.Keys(c.Logins)))
+	case isKey, caller == "key", isAPIKey, caller == "apikey", isBasic, isLogin, caller == "cert":
 		return "", ""
 	case known:
 		return "not a kind of proof", "did you mean issuer/" + caller + "?"
@@ -283,8 +293,10 @@ func (c *Config) badCaller(caller string, before []string, count int) (problem, 
 		return "not a kind of proof", "list the proofs, or write anonymous for a route that is open to all"
 	case strings.HasPrefix(caller, "basic"):
 		return "not a kind of proof", "write basic/NAME, with a name under basic"
+	case strings.HasPrefix(caller, "login"):
+		return "not a kind of proof", "write login/NAME, with a name under logins"
 	}
-	return "not a kind of proof", "write issuer/NAME, key/NAME, apikey/NAME, cert/NAME or anonymous"
+	return "not a kind of proof", "write issuer/NAME, login/NAME, key/NAME, apikey/NAME, cert/NAME or anonymous"
 }
 
 // paths finds routes between which nothing decides.

@@ -155,7 +155,7 @@ func (c *Config) Admits(r *route.Config, name string) string {
 		switch {
 		case caller == route.Anonymous && name == route.Anonymous, caller == source:
 			return caller
-		case kindOfCaller(caller) == source && c.provenBy(caller, name):
+		case (kindOfCaller(caller) == source || kindOfCaller(caller) == "login") && c.provenBy(caller, name):
 			return caller
 		}
 	}

@@ -231,6 +231,13 @@ func refine(path string, s *jsonschema.Schema) {
 	case "issuers":
 		restrict(s, "bound_tokens", auth.BoundOff, auth.BoundAccept, auth.BoundRequire)
 		s.Required = []string{"url", "audience"}
+	case "logins":
+		restrict(s, "client_auth", "basic", "post")
+		restrict(s, "claims", "id_token", "access_token", "userinfo")
+		restrict(s, "prompt", "login", "consent", "select_account")
+		s.Required = []string{"issuer", "client_id"}
+	case "logins.session":
+		restrict(s, "kind", auth.SessionInCookie, auth.SessionInMemory)
 	case "upstreams":
 		restrict(s, "serves", model.Names()...)
 		s.AnyOf = []*jsonschema.Schema{{Required: []string{"rest"}}, {Required: []string{"grpc"}}}

@@ -109,7 +109,7 @@ func (c *Config) Table() []RouteInfo {
 			info.Insecure = append(info.Insecure, "credentials.oauth2.insecure_http of upstream "+name)
 		}
 		for _, caller := range r.Callers.Names() {
-			if issuer, ok := strings.CutPrefix(caller, "issuer/"); ok && c.Issuers[issuer].InsecureHTTP {
+			if issuer := c.issuerOf(caller); c.Issuers[issuer].InsecureHTTP {
 				info.Insecure = append(info.Insecure, "insecure_http of issuer "+issuer)
 			}
 		}

@@ -20,6 +20,7 @@ func (c *Config) Warnings() Faults {
 	c.warnAPIKeys(&f)
 	c.warnClientCertificates(&f)
 	c.warnVersions(&f)
+	c.warnLogins(&f)
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		iss := c.Issuers[name]
 		iss.Warn("issuers."+name, &f)
@@ -51,6 +52,9 @@ func (c *Config) warnUnused(f *setting.Faults) {
 			if basic, ok := strings.CutPrefix(caller, "basic/"); ok {
 				used["basic."+basic] = true
 			}
+			if login, ok := strings.CutPrefix(caller, "login/"); ok {
+				used["logins."+login], used["issuers."+c.Logins[login].Issuer] = true, true
+			}
 		}
 	}
 	for _, section := range []struct {
@@ -60,6 +64,7 @@ func (c *Config) warnUnused(f *setting.Faults) {
 	}{
 		{"issuers", slices.Sorted(maps.Keys(c.Issuers)), "list it under callers of a route as issuer/NAME, or remove it"},
 		{"basic", slices.Sorted(maps.Keys(c.Basic)), "list it under callers of a route as basic/NAME, or remove it"},
+		{"logins", slices.Sorted(maps.Keys(c.Logins)), "list it under callers of a route as login/NAME, or remove it"},
 		{"upstreams", slices.Sorted(maps.Keys(c.Upstreams)), "name it under upstream of a route, or in a split, or remove it"},
 		{"policies", slices.Sorted(maps.Keys(c.Policies)), "name it under rules of a route, or remove it"},
 	} {
@@ -105,6 +110,9 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 			continue
 		}
 		problem, who := "no rule can ever allow this caller", "principal: ["+caller+":SUBJECT]"
+		if kindOfCaller(caller) == "login" {
+			who = "principal: [issuer/" + c.issuerOf(caller) + ":SUBJECT]"
+		}
 		if caller == "key" || strings.HasPrefix(caller, "key/") {
 			problem += ": signatures bring no scopes, groups or claims"
 			_, principal, _ := strings.Cut(caller, "/")
@@ -168,7 +176,7 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 		return !narrow && len(who.Principal) == 0
 	}
 	switch kind := kindOfCaller(caller); {
-	case !narrow || kind == "issuer":
+	case !narrow || c.issuerOf(caller) != "":
 	case len(who.Scope)+len(who.Claim) > 0,
 		kind != "cert" && (kind != "apikey" || !c.hasGroup(caller, who.Group)),
 		kind == "cert" && !slices.ContainsFunc(c.ClientCertificates, func(e clientcert.Config) bool { return e.TakesGroups() }):
@@ -193,7 +201,10 @@ func (c *Config) hasGroup(caller string, groups []string) bool {
 // qualified name such as key:acme.
 func (c *Config) provenBy(caller, qualified string) bool {
 	source, name, _ := strings.Cut(qualified, ":")
-	if kind, principal, ok := strings.Cut(caller, "/"); ok && kind != "issuer" && kind != "basic" {
+	if issuer := c.issuerOf(caller); issuer != "" {
+		return source == "issuer/"+issuer
+	}
+	if kind, principal, ok := strings.Cut(caller, "/"); ok && kind != "basic" {
 		return source == kind && name == principal
 	}
 	return source == caller

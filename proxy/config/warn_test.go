@@ -42,6 +42,31 @@ policies: {used: [{allow: "*"}], unused: [{allow: get}]}`,
 	}
 }
 
+func TestLoginsAreWarnedOf(t *testing.T) {
+	const login = "{issuer: corp, client_id: gateway"
+	route := func(callers, who string) string {
+		return "  - {host: a.example, upstream: 'http://a:1', callers: [" + callers + "], rules: [{allow: '*', who: " + who + "}]}"
+	}
+	const memory = login + ", session: {kind: memory}}"
+	for _, c := range []struct {
+		name, more, routes string
+		want               []string
+	}{
+		{"fine, and the issuer is used", "logins: {corp: " + memory + "}", route("login/corp", "{group: [ml]}"), nil},
+		{"a rule for the issuer's people", "logins: {corp: " + memory + "}", route("login/corp", "{principal: 'issuer/corp:alice'}"), nil},
+		{"unused", "logins: {corp: " + memory + "}", route("issuer/corp", "{group: [ml]}"), []string{"logins.corp: no route uses it"}},
+		{"a key of the process", "logins: {corp: " + login + "}}", route("login/corp", "{group: [ml]}"), []string{"logins.corp.session.keys: missing, so all sessions end when the gateway restarts"}},
+		{"nobody can be allowed", "logins: {corp: " + memory + "}", route("login/corp, key/acme", "{principal: 'key:acme'}"), []string{"routes[0].callers[0]: no rule can ever allow this caller"}},
+		{"pages for nobody", "pages: {title: Lab}", route("issuer/corp", "{group: [ml]}"), []string{"pages: there are no logins, so nobody sees these pages"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := warned(t, "tls: {local: {}}\n"+c.more, c.routes); !slices.Equal(got, c.want) {
+				t.Errorf("got %q; want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestUnusedAPIKeysAreWarnedOf(t *testing.T) {
 	hash := func(digit string) string { return "hash: 'sha256:" + strings.Repeat(digit, 64) + "'" }
 	got := warned(t, `

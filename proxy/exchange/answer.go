@@ -29,6 +29,9 @@ const skippedBytes = 64 << 10
 // connection ends.
 func (x *exchange) respondHere(h *message.Response, body []byte) error {
 	h.Fields.Set(route.RequestIDField, x.record.RequestID)
+	for _, c := range x.cookies {
+		h.Fields.Add("set-cookie", c)
+	}
 	x.signOwn(h, body)
 	x.responded = true
 	x.record.Status = h.Status

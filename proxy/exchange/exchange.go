@@ -45,6 +45,8 @@ type facts struct {
 	trusted     bool       // the peer is a trusted proxy
 	route       *route.Route
 	backend     *route.Backend    // the route's, or that of a split once it is chosen
+	door        *route.Door       // whose page is asked for; nil for other requests
+	cookies     []string          // values of Set-Cookie for an answer made by the gateway
 	timeouts    upstream.Timeouts // the route's; with gRPC, the caller may set those that the route does not
 	asked       auth.Request      // the input of authentication
 	revocations uint64            // Server.revocations before that

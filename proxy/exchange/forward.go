@@ -180,6 +180,8 @@ func (x *exchange) dropOwnFields(fields *message.Fields) {
 			return !x.route.KeepServer
 		case "signature", "signature-input":
 			return signs
+		case "set-cookie":
+			return setsOwnCookie(f.Value)
 		case "ratelimit", "ratelimit-policy":
 			return x.route.Limits.Count()
 		}

@@ -27,6 +27,7 @@ type Memory struct {
 	Pressure *limit.Pressure // reports whether the process has memory left
 
 	Compressors *route.Compressors
+	SignIns     *limit.Rate // how often a client address may begin and finish logins
 	// Challenge returns the answer to an ACME challenge for a host and path, if there is one.
 	Challenge func(host, path string) (answer string, ok bool)
 }

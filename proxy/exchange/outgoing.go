@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"sallyport/auth"
+	"sallyport/auth/login"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 )
@@ -17,6 +18,11 @@ func (x *exchange) outgoing() message.Fields {
 	out := slices.Grow(x.out[:0], len(in)+16)
 	lists := x.reading.Lists()
 	for _, f := range in {
+		if f.Name == "cookie" && f.Value != "" {
+			if f.Value = login.Strip(f.Value); f.Value == "" {
+				continue
+			}
+		}
 		if route.Replaced(f.Name) {
 			if !x.trusted {
 				x.dropped |= droppedForwarded

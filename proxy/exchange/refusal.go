@@ -13,6 +13,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/auth/httpsig"
+	"sallyport/auth/login"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/credential"
@@ -23,7 +24,7 @@ import (
 	"sallyport/proxy/upstream"
 )
 
-// These are the reasons of refusals made here. Packages auth and policy define theirs; every reason
+// These are the reasons of refusals made here. Packages auth, login and policy define theirs; every reason
 // has a row in outcomes.
 const (
 	reasonBadVersion     = "bad_version"
@@ -43,6 +44,7 @@ const (
 	reasonNoRoute        = "no_route"
 	reasonAddress        = "address_not_allowed"
 	reasonOrigin         = "origin_not_allowed"
+	reasonCrossSite      = "cross_site"
 	reasonUntold         = "request_not_told"
 	reasonUndecided      = "not_for_another_proxy"
 	reasonUpgrade        = "upgrade_not_allowed"
@@ -108,11 +110,15 @@ type words struct {
 	text   string
 }
 
-// outcomes is the one table of refusals. Package auth holds the texts of its own, because
+// outcomes is the one table of refusals. Packages auth and login hold the texts of their own, because
 // challenges repeat them. The gRPC status follows from the HTTP status unless codes has an entry.
 var outcomes = func(table map[string]words, codes map[string]grpcCode) map[string]outcome {
 	for _, reason := range auth.Reasons() {
 		e := auth.Error{Reason: reason}
+		table[reason] = words{e.Status(), e.Text()}
+	}
+	for _, reason := range login.Reasons() {
+		e := login.Error{Reason: reason}
 		table[reason] = words{e.Status(), e.Text()}
 	}
 	all := map[string]outcome{}
@@ -160,6 +166,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonUndecided: {403, "The gateway answers this request only itself, not for another proxy."},
 	reasonUpgrade:   {403, "No change of protocol is allowed here."},
 	reasonOrigin:    {403, "Pages of this origin are not allowed."},
+	reasonCrossSite: {403, "A page of another site sent this request in the name of the person who is signed in."},
 
 	policy.ReasonForbidden:         {403, "The caller is not allowed to do this."},
 	policy.ReasonInsufficientScope: {403, "The token lacks a required scope."},
@@ -263,6 +270,7 @@ func asRefusal(err error) *refusal {
 	var (
 		own     *refusal
 		authErr *auth.Error
+		signIn  *login.Error
 		misled  *Misdirected
 		denied  *policy.Refusal
 		unread  *model.Unread
@@ -280,6 +288,12 @@ func asRefusal(err error) *refusal {
 	case errors.As(err, &authErr):
 		r := &refusal{reason: authErr.Reason, cause: authErr.Err, keyID: authErr.KeyID}
 		if authErr.Status() != http.StatusUnauthorized {
+			r.retryAfter = checkRetry
+		}
+		return r
+	case errors.As(err, &signIn):
+		r := &refusal{reason: signIn.Reason, cause: signIn.Err}
+		if signIn.Reason == login.Unavailable {
 			r.retryAfter = checkRetry
 		}
 		return r

@@ -54,6 +54,10 @@ func (x *exchange) refuse(err error) {
 	if r.hangUp || r.reason == auth.CertificateMissing && x.snapshot.Outdated != nil && x.snapshot.Outdated(x.head.Host, x.stream.Conn()) {
 		x.hangUp()
 	}
+	if x.leadsToSignIn(err) {
+		x.sendToSignIn()
+		return
+	}
 	x.sendRefusal(o, r, err)
 }
 
@@ -99,10 +103,20 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	if x.grpc {
 		contentType, text = callType, nil
 	}
+	page := x.refusalPage(o, r)
+	if page != nil {
+		text = page
+	}
 	h := message.Response{Status: o.status, ContentLength: int64(len(text)), Fields: message.Fields{
 		{Name: "content-type", Value: contentType},
 		{Name: "cache-control", Value: "no-store"},
 	}}
+	if page != nil {
+		h.Fields = x.pageFields()
+	}
+	if page != nil || x.door != nil {
+		x.dressOwn(&h)
+	}
 	if x.route != nil {
 		x.route.Security.Dress(&h, x.scheme() == "https")
 	}

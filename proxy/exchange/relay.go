@@ -231,6 +231,7 @@ func (x *exchange) dress(h *message.Response) {
 	x.nameModel(h)
 	x.tellQuota(limit.Quota{}, &h.Fields)
 	r.ToClient.Apply(&h.Fields)
+	x.renewSession(h)
 	r.Security.Dress(h, https)
 	h.Fields.Set(route.RequestIDField, x.record.RequestID)
 	if r.CORS != nil {

@@ -26,6 +26,8 @@ type Snapshot struct {
 	Signers *seal.Signers
 	// Assertions are the keys by which upstreams verify what the gateway asserts of callers.
 	Assertions *credential.KeySet
+	// Logins is how people sign in on hosts with a door; nil if no host has one.
+	Logins *Logins
 	// Own are the limits that some API keys have besides those of routes, by the key's name.
 	Own      map[string]*limit.Own
 	BodyRate int64 // minimum average rate of bodies in bytes per second; zero: none

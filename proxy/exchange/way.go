@@ -43,6 +43,8 @@ func (x *exchange) way() error {
 		return x.sendPublicDocument()
 	case resourceMetadata:
 		return x.sendMetadata(v.resource)
+	case ownPage:
+		return x.serveDoor()
 	case preflight:
 		return x.answerPreflight()
 	case fixedAnswer:
@@ -68,6 +70,7 @@ const (
 	preflight                    // a CORS preflight, answered without a caller
 	publicDocument               // a public document of the gateway
 	resourceMetadata             // the public metadata of a route
+	ownPage                      // a page for sign-in or sign-out
 )
 
 // decide makes the one decision on a request, whoever will forward it. The package comment of proxy
@@ -82,6 +85,9 @@ func (x *exchange) decide() (verdict, error) {
 	if r := x.findResource(); r != nil {
 		return verdict{kind: resourceMetadata, resource: r}, nil
 	}
+	if x.door = x.findDoor(); x.door != nil {
+		return verdict{kind: ownPage}, nil
+	}
 	if err := x.match(); err != nil {
 		return verdict{}, err
 	}
@@ -92,6 +98,9 @@ func (x *exchange) decide() (verdict, error) {
 		return verdict{kind: preflight}, nil
 	}
 	if err := x.authenticate(); err != nil {
+		return verdict{}, err
+	}
+	if err := x.checkSession(); err != nil {
 		return verdict{}, err
 	}
 	if err := x.interpret(); err != nil {
@@ -148,13 +157,7 @@ func (x *exchange) read() error {
 func (x *exchange) match() error {
 	forms := x.head.Forms
 	r, err := x.snapshot.Routes.Match(x.head)
-	bad := x.snapshot.checkConn(x.head.Host, x.stream.Conn())
-	if bad != nil {
-		bad = hangingUp(bad)
-	} else {
-		bad = x.snapshot.checkBalanced(x.head, x.stream.Conn())
-	}
-	if bad != nil {
+	if bad := x.checkConnection(); bad != nil {
 		// This comes first: who may not use the host does not learn which paths it has.
 		if x.route = r; r != nil {
 			x.record.Route = r.Name
@@ -165,7 +168,7 @@ func (x *exchange) match() error {
 		return err
 	}
 	if forms != 0 {
-		if all, _ := message.Readings(x.head.Path); slices.ContainsFunc(all, isPublic) {
+		if all, _ := message.Readings(x.head.Path); slices.ContainsFunc(all, x.owns) {
 			return x.head.Refuse(forms, "some servers read the path as one of the gateway's own", "")
 		}
 	}
@@ -184,6 +187,19 @@ func (x *exchange) match() error {
 		return checkHandshake(x.head)
 	}
 	return nil
+}
+
+// owns reports whether a path on the request's host belongs to the gateway.
+func (x *exchange) owns(path string) bool {
+	return isPublic(path) || isDoorPath(path) && x.snapshot.Routes.Door(x.head.Host) != nil
+}
+
+// checkConnection refuses connections that must not carry requests for the host.
+func (x *exchange) checkConnection() error {
+	if bad := x.snapshot.checkConn(x.head.Host, x.stream.Conn()); bad != nil {
+		return hangingUp(bad)
+	}
+	return x.snapshot.checkBalanced(x.head, x.stream.Conn())
 }
 
 // checkHandshake refuses WebSocket requests with a body or another method than GET (RFC 6455,

@@ -91,6 +91,7 @@ type Config struct {
 	// tensorflow, v2, triton, torchserve, mlflow, sagemaker, openai or ollama. Default: raw.
 	Serves string `yaml:"serves"`
 	// Callers lists the accepted credentials: issuer/NAME for bearer tokens of that issuer,
+	// login/NAME for people who sign in to pages in a browser,
 	// key/NAME for signatures by keys of that principal, key for those of all principals,
 	// apikey/NAME and apikey likewise for API keys, cert/NAME and cert likewise for client
 	// certificates, or anonymous alone for none. One of several is enough; {all: [...]} requires every one.
@@ -321,6 +322,17 @@ func (c *CallersConfig) TakesAPIKeys() bool {
 // TakesPasswords reports whether a route lists passwords.
 func (c *CallersConfig) TakesPasswords() bool {
 	return slices.ContainsFunc(c.Names(), func(name string) bool { return strings.HasPrefix(name, "basic/") })
+}
+
+// Logins returns the names of the logins that a route lists, in their order.
+func (c *CallersConfig) Logins() []string {
+	var all []string
+	for _, name := range c.Names() {
+		if login, ok := strings.CutPrefix(name, "login/"); ok {
+			all = append(all, login)
+		}
+	}
+	return all
 }
 
 // TakesSignatures reports whether the route verifies signatures of requests.

@@ -29,6 +29,7 @@ type Route struct {
 	Methods []string       // empty: any
 	Dialect *model.Dialect // the upstream's dialect
 	Chain   *auth.Chain
+	Logins  []string // that people may sign in with, by name; nil: none
 	Policy  *policy.Policy
 	// Candidate are the rules that are recorded and not enforced; nil if there are none.
 	Candidate *policy.Policy

@@ -70,6 +70,7 @@ type hostRoutes struct {
 	dialects       shared
 	slashed        bool // some path other than "/" ends in a slash
 	longest        int  // bytes of the longest prefix
+	door           *Door
 }
 
 // shared is the one dialect of several routes.
@@ -120,6 +121,7 @@ func (t *Table) Add(host, path string, r *Route) {
 	h.dialects.add(r.Dialect)
 	t.dialects.add(r.Dialect)
 	h.add(path, r)
+	h.addDoor(r)
 }
 
 func (h *hostRoutes) add(path string, r *Route) {

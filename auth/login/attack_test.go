@@ -1,0 +1,283 @@
+package login_test
+
+import (
+	"fmt"
+	"net/url"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/auth/login"
+)
+
+// TestVictimIsNotLoggedInAsAttacker brings the attacker's answer into the browser of a victim, alone
+// and beside an attempt of the victim's own.
+func TestVictimIsNotLoggedInAsAttacker(t *testing.T) {
+	d := newDesk(t)
+	attacker, victim, busy := d.browser(), d.browser(), d.browser()
+	d.provider.Person("mallory", nil)
+	answer := attacker.visit(attacker.begin("/"))
+	d.provider.Person("alice", nil)
+	own := busy.begin("/page")
+	for name, b := range map[string]*browser{"no attempt": victim, "another attempt": busy} {
+		_, err := b.finish(answer)
+		wantReason(t, name, err, login.StateMismatch)
+		b.refused("no_credential")
+	}
+	// The cookie under the name that the attacker's state demands does not open it either.
+	state, _ := url.ParseQuery(answer)
+	for name, value := range busy.cookies {
+		victim.cookies["__Host-sallyport-login."+state.Get("state")[len("corp."):][:8]] = value
+		_ = name
+	}
+	_, err := victim.finish(answer)
+	wantReason(t, "renamed cookie", err, login.StateMismatch)
+	victim.refused("no_credential")
+	if _, err := busy.finish(busy.visit(own)); err != nil {
+		t.Error(err)
+	}
+	busy.serves("issuer/corp:alice")
+	if n := d.provider.Exchanges(); n != 1 {
+		t.Errorf("%d codes were redeemed", n)
+	}
+}
+
+// TestStolenCodeIsUseless puts the code of a victim into the attacker's answer: PKCE and, where the
+// issuer ignores that, the nonce refuse it.
+func TestStolenCodeIsUseless(t *testing.T) {
+	d := newDesk(t)
+	attacker, victim := d.browser(), d.browser()
+	stolen, _ := url.ParseQuery(victim.visit(victim.begin("/")))
+	d.provider.Person("mallory", nil)
+	own, _ := url.ParseQuery(attacker.visit(attacker.begin("/")))
+	own.Set("code", stolen.Get("code"))
+	_, err := attacker.finish(own.Encode())
+	wantReason(t, "PKCE", err, login.StateMismatch)
+	attacker.refused("no_credential")
+
+	d.provider.Change(func(claims map[string]any) { claims["nonce"] = "of another login" }, nil)
+	_, err = attacker.finish(attacker.visit(attacker.begin("/")))
+	wantReason(t, "nonce", err, login.BadTokens)
+	attacker.refused("no_credential")
+}
+
+// TestAnswerIsUsedOnce replays an answer with all cookies of its attempt.
+func TestAnswerIsUsedOnce(t *testing.T) {
+	d := newDesk(t)
+	b, thief := d.browser(), d.browser()
+	answer := b.visit(b.begin("/"))
+	for name, value := range b.cookies {
+		thief.cookies[name] = value
+	}
+	if _, err := b.finish(answer); err != nil {
+		t.Fatal(err)
+	}
+	_, err := thief.finish(answer)
+	wantReason(t, "thief", err, login.StateMismatch)
+	_, err = b.finish(answer)
+	wantReason(t, "again", err, login.StateMismatch)
+	b.serves("issuer/corp:alice")
+	d.reload()
+	thief.cookies = map[string]string{}
+	_, err = thief.finish(answer)
+	wantReason(t, "after a reload", err, login.StateMismatch)
+	if n := d.provider.Exchanges(); n != 1 {
+		t.Errorf("%d codes were redeemed", n)
+	}
+}
+
+func TestBadAnswersAreRefused(t *testing.T) {
+	d := newDesk(t)
+	for name, x := range map[string]struct {
+		change func(url.Values)
+		reason string
+	}{
+		"iss of another issuer":    {func(q url.Values) { q.Set("iss", "https://evil.example") }, login.WrongIssuer},
+		"no iss though promised":   {func(q url.Values) { q.Del("iss") }, login.WrongIssuer},
+		"error of another issuer":  {func(q url.Values) { q.Set("iss", "https://evil.example"); q.Set("error", "access_denied") }, login.WrongIssuer},
+		"two states":               {func(q url.Values) { q.Add("state", q.Get("state")) }, login.StateMismatch},
+		"two codes":                {func(q url.Values) { q.Add("code", "x") }, login.StateMismatch},
+		"no state":                 {func(q url.Values) { q.Del("state") }, login.StateMismatch},
+		"state of another login":   {func(q url.Values) { q.Set("state", "evil"+q.Get("state")) }, login.StateMismatch},
+		"cut state":                {func(q url.Values) { q.Set("state", q.Get("state")[:12]) }, login.StateMismatch},
+		"denied":                   {func(q url.Values) { q.Del("code"); q.Set("error", "access_denied\r\nX: y") }, login.Refused},
+		"issuer in trouble":        {func(q url.Values) { q.Del("code"); q.Set("error", "server_error") }, login.Unavailable},
+		"neither code nor error":   {func(q url.Values) { q.Del("code") }, login.Refused},
+		"code of nobody":           {func(q url.Values) { q.Set("code", "guess") }, login.StateMismatch},
+		"an answer without an end": {func(q url.Values) { q.Set("x", strings.Repeat("x", 20<<10)) }, login.StateMismatch},
+	} {
+		b := d.browser()
+		q, _ := url.ParseQuery(b.visit(b.begin("/")))
+		x.change(q)
+		_, err := b.finish(q.Encode())
+		wantReason(t, name, err, x.reason)
+		if err != nil && strings.ContainsAny(err.Error(), "\r\n") {
+			t.Errorf("%s: the cause has a line break", name)
+		}
+		b.refused("no_credential")
+	}
+	b := d.browser()
+	answer := b.visit(b.begin("/"))
+	if got := login.NameOf(answer); got != "corp" {
+		t.Errorf("the answer is of login %q", got)
+	}
+	for name, from := range map[string]login.Answer{
+		"another host":   {Host: "other.example", Origin: origin, Query: answer, Cookie: b.field()},
+		"another origin": {Host: host, Origin: origin + ":8443", Query: answer, Cookie: b.field()},
+		"cookie twice":   {Host: host, Origin: origin, Query: answer, Cookie: b.field() + "; " + b.field()},
+	} {
+		_, err := d.login.Finish(t.Context(), from)
+		wantReason(t, name, err, login.StateMismatch)
+	}
+	d.clock.Add(11 * time.Minute)
+	_, err := b.finish(answer)
+	wantReason(t, "too late", err, login.AttemptExpired)
+}
+
+// TestCookiesThatAreNotOursAreRefused changes the cookie of a session in every way that an attacker can.
+func TestCookiesThatAreNotOursAreRefused(t *testing.T) {
+	d := newDesk(t)
+	b := d.browser()
+	b.signIn()
+	b.serves("issuer/corp:alice")
+	const name = "__Host-sallyport"
+	good := b.cookies[name]
+	flipped := []byte(good)
+	flipped[len(good)/2] ^= 1
+	for what, value := range map[string]string{
+		"cut": good[:len(good)-7], "enlarged": good + "AAAA", "flipped": string(flipped), "empty": "", "number alone": "1.", "more parts": "2" + good[1:], "parts beyond": "9" + good[1:],
+		"no base64": "1.!!!!", "line break": good[:20] + "\n" + good[20:], "old form": good[2:], "huge": "1." + strings.Repeat("A", 9000), "only a key id": "1." + good[2:8],
+	} {
+		b.cookies[name] = value
+		_, err := b.ask()
+		wantReason(t, what, err, login.BadSession)
+		if err != nil && len(value) > 30 && strings.Contains(err.Error(), value[2:30]) {
+			t.Errorf("%s: the error repeats the cookie", what)
+		}
+	}
+	b.cookies[name] = good
+	if _, err := b.at("other.example"); reasonOf(err) != login.BadSession {
+		t.Errorf("another host: %v", err)
+	}
+	b.serves("issuer/corp:alice")
+}
+
+// TestTossedCookieIsRefused adds a second cookie of the name, before and behind the person's own.
+func TestTossedCookieIsRefused(t *testing.T) {
+	d := newDesk(t)
+	victim, attacker := d.browser(), d.browser()
+	victim.signIn()
+	d.provider.Person("mallory", nil)
+	attacker.signIn()
+	for _, field := range []string{victim.field() + "; " + attacker.field(), attacker.field() + ";" + victim.field(), victim.field() + "; " + victim.field(), "__Host-sallyport.1=x; " + victim.field() + ";__Host-sallyport.1=y"} {
+		_, err := d.chain.Authenticate(t.Context(), request(host, field))
+		wantReason(t, "two cookies", err, login.BadSession)
+		if e := loginError(t, err); e.Again() {
+			t.Error("a browser would sign in for ever")
+		}
+	}
+	// Names that only look alike do not count.
+	if p, err := d.chain.Authenticate(t.Context(), request(host, "__host-sallyport=x; sallyport=y; "+victim.field()+"; __Host-sallyport.9=z")); err != nil || p.Caller.Name != "alice" {
+		t.Errorf("got %q, %v", p.Caller.String(), err)
+	}
+}
+
+// TestSignedOutSessionIsNotReplayed keeps the cookie of a session that ended, also over a reload.
+func TestSignedOutSessionIsNotReplayed(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		d := newDesk(t, func(d *desk) { d.config.Memory = memory })
+		b, thief, other := d.browser(), d.browser(), d.browser()
+		s := b.signIn()
+		other.signIn()
+		thief.take([]string{"__Host-sallyport=" + b.cookies["__Host-sallyport"] + "; Path=/; HttpOnly; Secure; SameSite=Lax"})
+		thief.serves("issuer/corp:alice")
+		r := d.login.End(t.Context(), s, login.Answer{Host: host, Origin: origin, Cookie: b.field()})
+		b.take(r.Cookies)
+		to, err := url.Parse(r.Location)
+		if err != nil || !strings.HasPrefix(r.Location, d.issuer.URL+"/logout?") || to.Query().Get("post_logout_redirect_uri") != origin+login.SignedOutPath || to.Query().Get("client_id") != "gateway" || to.Query().Get("id_token_hint") == "" {
+			t.Errorf("the browser goes to %s", r.Location)
+		}
+		if len(b.cookies) > 0 {
+			t.Errorf("cookies are left: %v", b.cookies)
+		}
+		b.refused("no_credential")
+		thief.refused(login.SessionEnded)
+		d.reload()
+		thief.refused(login.SessionEnded)
+		other.serves("issuer/corp:alice")
+	}
+}
+
+// TestRetiredKeyOpensNothing replaces the key, with overlap and without.
+func TestRetiredKeyOpensNothing(t *testing.T) {
+	older, newer := login.NewKey(), login.NewKey()
+	keys := func(text string) *login.Keys {
+		k, err := login.ParseKeys([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	d := newDesk(t, func(d *desk) { d.config.Keys = keys(older) })
+	b := d.browser()
+	b.signIn()
+	d.config.Keys = keys(newer + "\n" + older)
+	d.reload()
+	b.serves("issuer/corp:alice")
+	d.config.Keys = keys(newer)
+	d.reload()
+	b.refused(login.BadSession)
+	b.signIn()
+	b.serves("issuer/corp:alice")
+}
+
+// TestBegunLoginsCostNothing begins ten thousand logins that nobody ends.
+func TestBegunLoginsCostNothing(t *testing.T) {
+	d := newDesk(t)
+	honest := d.browser()
+	page := honest.begin("/mine")
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for range 10_000 {
+		if _, err := d.login.Begin(t.Context(), login.Attempt{Host: host, Origin: origin, To: "/"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := heap() - before; n > 1<<20 {
+		t.Errorf("they take %d bytes", n)
+	}
+	f, err := honest.finish(honest.visit(page))
+	if err != nil || f.Location != "/mine" {
+		t.Errorf("got %q, %v", f.Location, err)
+	}
+	if n := d.issuer.Discoveries(); n > 2 {
+		t.Errorf("%d discovery documents were fetched", n)
+	}
+}
+
+// TestBrowserKeepsFewAttempts begins logins in many tabs; the last four can be finished.
+func TestBrowserKeepsFewAttempts(t *testing.T) {
+	d := newDesk(t)
+	b := d.browser()
+	var pages []string
+	for i := range 9 {
+		pages = append(pages, b.begin(fmt.Sprint("/", i)))
+		d.clock.Add(time.Second)
+	}
+	if len(b.cookies) != 4 {
+		t.Errorf("the browser has %d cookies", len(b.cookies))
+	}
+	for i, page := range pages {
+		_, err := b.finish(b.visit(page))
+		if (err == nil) != (i >= 5) {
+			t.Errorf("attempt %d: %v", i, err)
+		}
+	}
+}

@@ -1,0 +1,234 @@
+package login
+
+import (
+	"encoding/base64"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Names of cookies. Browsers take a cookie whose name begins with __Host- from the host itself only,
+// over TLS and for the path /, so that no other host of the site can place one.
+const (
+	hostPrefix   = "__Host-"
+	domainPrefix = "__Secure-" // of sessions for all hosts of a domain
+	sessionName  = "sallyport"
+	attemptName  = hostPrefix + "sallyport-login."
+
+	// MaxParts is the maximum number of cookies of one session.
+	MaxParts = 4
+	// partSize is the longest value of one cookie. Browsers drop cookies whose name and value exceed
+	// 4096 bytes.
+	partSize = 3800
+)
+
+var (
+	errTwice = errors.New("two cookies have the name of the session's, so somebody else may have set one")
+	errPart  = errors.New("a part of it is missing")
+	errForm  = errors.New("it has not the form of a session")
+)
+
+// Cookie is the session in the Cookie field of a request, not opened. Its parts lie in the field.
+type Cookie struct {
+	parts [MaxParts]string
+	n     int
+}
+
+// Parts returns the parts of the value in order.
+func (c *Cookie) Parts() []string { return c.parts[:c.n] }
+
+// Matches reports whether the joined parts are the text. Its time depends on the lengths only if same
+// compares so.
+func (c *Cookie) Matches(text string, same func(a, b string) bool) bool {
+	for _, part := range c.Parts() {
+		if len(text) < len(part) || !same(text[:len(part)], part) {
+			return false
+		}
+		text = text[len(part):]
+	}
+	return text == ""
+}
+
+// Text returns the joined parts.
+func (c *Cookie) Text() string { return strings.Join(c.Parts(), "") }
+
+// pairs calls f with each cookie of a Cookie field, until f returns false. from and to are where the
+// pair stands in the field.
+func pairs(field string, f func(name, value string, from, to int) bool) {
+	for at := 0; at < len(field); {
+		end := strings.IndexByte(field[at:], ';')
+		if end < 0 {
+			end = len(field)
+		} else {
+			end += at
+		}
+		name, value, _ := strings.Cut(field[at:end], "=")
+		if !f(strings.Trim(name, " \t"), strings.Trim(value, " \t"), at, end) {
+			return
+		}
+		at = end + 1
+	}
+}
+
+// ReadCookie reads the session of a login from the Cookie field of a request. found is false if there
+// is none. It does not allocate unless it refuses.
+func (l *Login) ReadCookie(field string) (c Cookie, found bool, err error) {
+	var seen [MaxParts]bool
+	twice := false
+	for at := 0; at < len(field); {
+		end := strings.IndexByte(field[at:], ';')
+		if end < 0 {
+			end = len(field)
+		} else {
+			end += at
+		}
+		name, value, _ := strings.Cut(strings.Trim(field[at:end], " \t"), "=")
+		at = end + 1
+		rest, ours := strings.CutPrefix(name, l.cookie)
+		if !ours {
+			continue
+		}
+		i := partIndex(rest)
+		if i < 0 {
+			continue
+		}
+		twice = twice || seen[i]
+		seen[i], c.parts[i] = true, value
+	}
+	if twice {
+		return Cookie{}, true, refuse(BadSession, errTwice)
+	}
+	if !seen[0] {
+		return Cookie{}, false, nil
+	}
+	first := c.parts[0]
+	if len(first) < 2 || first[0] < '1' || first[0] > '0'+MaxParts || first[1] != '.' {
+		return Cookie{}, true, refuse(BadSession, errForm)
+	}
+	c.n = int(first[0] - '0')
+	for i := range c.n {
+		if !seen[i] {
+			return Cookie{}, true, refuse(BadSession, errPart)
+		}
+		if len(c.parts[i]) > partSize+2 {
+			return Cookie{}, true, refuse(BadSession, errForm)
+		}
+	}
+	return c, true, nil
+}
+
+// partIndex returns which part of a session a cookie is, by the rest of its name; -1 for none.
+func partIndex(rest string) int {
+	switch {
+	case rest == "":
+		return 0
+	case len(rest) == 2 && rest[0] == '.' && rest[1] >= '1' && rest[1] < '0'+MaxParts:
+		return int(rest[1] - '0')
+	}
+	return -1
+}
+
+// sealed returns the bytes that the parts encode.
+func (c *Cookie) sealed() ([]byte, error) {
+	text := c.Text()[2:] // behind the number of parts
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || strings.IndexByte(text, '\r') >= 0 || strings.IndexByte(text, '\n') >= 0 {
+		return nil, errForm
+	}
+	return b, nil
+}
+
+// split returns the values of the cookies for a sealed text, nil if it needs too many.
+func split(sealed []byte) []string {
+	text := base64.RawURLEncoding.EncodeToString(sealed)
+	n := (len(text) + partSize - 1) / partSize
+	if n > MaxParts {
+		return nil
+	}
+	all := make([]string, n)
+	for i := range all {
+		all[i] = text[i*partSize : min((i+1)*partSize, len(text))]
+	}
+	all[0] = strconv.Itoa(n) + "." + all[0]
+	return all
+}
+
+// partName returns the name of a part of the session.
+func (l *Login) partName(i int) string {
+	if i == 0 {
+		return l.cookie
+	}
+	return l.cookie + "." + strconv.Itoa(i)
+}
+
+// setCookie returns the value of a Set-Cookie field. A lifetime of zero removes the cookie.
+func setCookie(name, value, domain string, lifetime time.Duration) string {
+	s := name + "=" + value + "; Path=/; Max-Age=" + strconv.Itoa(int(lifetime/time.Second)) + "; HttpOnly; Secure; SameSite=Lax"
+	if domain != "" {
+		s += "; Domain=" + domain
+	}
+	return s
+}
+
+// set returns the Set-Cookie values for a session whose cookies have these values. It removes the
+// parts that an earlier, larger one may have left.
+func (l *Login) set(values []string, lifetime time.Duration) []string {
+	var all []string
+	for i := range MaxParts {
+		switch {
+		case i < len(values):
+			all = append(all, setCookie(l.partName(i), values[i], l.config.CookieDomain, lifetime))
+		default:
+			all = append(all, setCookie(l.partName(i), "", l.config.CookieDomain, 0))
+		}
+	}
+	return all
+}
+
+// clear returns the Set-Cookie values that remove the session and the attempts in a Cookie field.
+func (l *Login) clear(field string) []string {
+	all := l.set(nil, 0)
+	pairs(field, func(name, _ string, _, _ int) bool {
+		if strings.HasPrefix(name, attemptName) && len(all) < MaxParts+maxAttempts {
+			all = append(all, setCookie(name, "", "", 0))
+		}
+		return true
+	})
+	return all
+}
+
+// IsCookie reports whether the gateway sets cookies with this name. They never reach an upstream, and
+// no upstream may set one.
+func IsCookie(name string) bool {
+	rest, ok := strings.CutPrefix(name, hostPrefix)
+	if !ok {
+		if rest, ok = strings.CutPrefix(name, domainPrefix); !ok {
+			return false
+		}
+	}
+	rest, ok = strings.CutPrefix(rest, sessionName)
+	return ok && (rest == "" || rest[0] == '.' || strings.HasPrefix(rest, "-login."))
+}
+
+// Strip returns a Cookie field without the gateway's cookies. The others stay byte for byte; the
+// result is "" if there are none.
+func Strip(field string) string {
+	if !strings.Contains(field, sessionName) {
+		return field
+	}
+	var kept []string
+	removed := false
+	pairs(field, func(name, _ string, from, to int) bool {
+		if IsCookie(name) {
+			removed = true
+		} else {
+			kept = append(kept, field[from:to])
+		}
+		return true
+	})
+	if !removed {
+		return field
+	}
+	return strings.TrimLeft(strings.Join(kept, ";"), " ")
+}

@@ -1,0 +1,200 @@
+package login
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"sallyport/proxy/setting"
+)
+
+// Answer is the request with which a browser returns from the issuer.
+type Answer struct {
+	Host   string // as in [Attempt]
+	Origin string // likewise
+	Query  string // without "?"
+	Cookie string // the Cookie field
+}
+
+// Finished is a login that succeeded.
+type Finished struct {
+	Redirect          // to the page that was asked for
+	Session  *Session // nil if the login failed
+}
+
+// answer is the query of an answer.
+type answer struct{ code, state, iss, fault string }
+
+const maxAnswer = 16 << 10 // bytes of the query
+
+func parseAnswer(query string) (*answer, error) {
+	if len(query) > maxAnswer {
+		return nil, errors.New("the answer is too long")
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, errors.New("the answer is no query")
+	}
+	a := &answer{}
+	for name, to := range map[string]*string{"code": &a.code, "state": &a.state, "iss": &a.iss, "error": &a.fault} {
+		all := values[name]
+		if len(all) > 1 {
+			return nil, fmt.Errorf("%s stands twice in the answer", name)
+		}
+		if len(all) == 1 {
+			*to = all[0]
+		}
+	}
+	return a, nil
+}
+
+// Finish takes the answer of the issuer. With an error, Finished has the cookies that remove the
+// attempt, and nothing else.
+func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
+	done := Finished{}
+	a, err := parseAnswer(from.Query)
+	if err != nil {
+		return done, refuse(StateMismatch, err)
+	}
+	begun, name, err := l.find(a, &from)
+	if name != "" {
+		done.Cookies = []string{setCookie(name, "", "", 0)}
+	}
+	if err != nil {
+		return done, refuse(StateMismatch, err)
+	}
+	s, err := l.finish(ctx, a, begun, &from)
+	if err != nil {
+		return done, err
+	}
+	cookies, err := s.seal(l.memory.now())
+	if err != nil {
+		return done, err
+	}
+	if s.memory {
+		l.state.keep(s, l.config.Sessions)
+	} else {
+		l.state.join(s)
+	}
+	done.Cookies = append(done.Cookies, cookies...)
+	done.Session, done.Location = s, ReturnPage(begun.to)
+	return done, nil
+}
+
+// find returns the attempt to which an answer belongs, and the name of its cookie. The cookie proves
+// that this browser began it, so that nobody is made to finish the login of somebody else.
+func (l *Login) find(a *answer, from *Answer) (begun *attempt, name string, err error) {
+	text, ours := strings.CutPrefix(a.state, l.name+".")
+	state, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if !ours || err != nil || len(state) != stateSize {
+		return nil, "", errors.New("the state is none of this login")
+	}
+	wanted, value, count := attemptName+text[:tagSizeText], "", 0
+	pairs(from.Cookie, func(n, v string, _, _ int) bool {
+		if n == wanted {
+			value = v
+			count++
+		}
+		return true
+	})
+	switch count {
+	case 0:
+		return nil, "", errors.New("the browser has no cookie of this attempt: another browser began it, it took too long, or it was finished before")
+	case 1:
+	default:
+		return nil, wanted, errTwice
+	}
+	if begun, err = l.openAttempt(from.Host, value); err != nil {
+		return nil, wanted, fmt.Errorf("the cookie of the attempt: %w", err)
+	}
+	if subtle.ConstantTimeCompare(begun.state[:], state) != 1 {
+		return nil, wanted, errors.New("the cookie is of another attempt")
+	}
+	if begun.origin != from.Origin {
+		return nil, wanted, errors.New("the login began at another origin")
+	}
+	return begun, wanted, nil
+}
+
+// finish redeems the code of an answer and returns the session.
+func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Answer) (*Session, error) {
+	now := l.memory.now()
+	if now.Unix()-begun.begun >= int64(attemptTime/time.Second) {
+		return nil, refuse(AttemptExpired, fmt.Errorf("it began %d s ago", now.Unix()-begun.begun))
+	}
+	e, err := l.issuer.Endpoints(ctx)
+	if err != nil {
+		return nil, refuse(Unavailable, err)
+	}
+	switch {
+	case a.iss != "" && !l.issuer.Issues(a.iss):
+		return nil, refuse(WrongIssuer, errors.New("iss of the answer is "+setting.Quoted(a.iss, 128)))
+	case a.iss == "" && e.NamesIssuer:
+		return nil, refuse(WrongIssuer, errors.New("the answer has no iss, and the discovery document says that it has one"))
+	case !l.memory.use(begun.state, now):
+		return nil, refuse(StateMismatch, errors.New("the answer was used before"))
+	case a.fault == "server_error" || a.fault == "temporarily_unavailable":
+		return nil, refuse(Unavailable, errors.New("the issuer says "+a.fault))
+	case a.fault != "":
+		return nil, refuse(Refused, errors.New("the issuer says "+setting.Quoted(a.fault, 64)))
+	case a.code == "":
+		return nil, refuse(Refused, errors.New("the answer has neither a code nor an error"))
+	}
+	ctx, client := l.client(ctx, e, from.Origin)
+	t, err := client.Exchange(ctx, a.code, oauth2.VerifierOption(begun.verifier))
+	if err != nil {
+		return nil, l.exchangeError(err)
+	}
+	id, err := l.identify(ctx, t, begun.nonce)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.strong(id, begun, now); err != nil {
+		return nil, err
+	}
+	r := record{memory: l.config.Memory, generation: 1, begun: now.Unix(), seen: now.Unix(), issued: id.issued, expires: now.Add(l.config.Absolute).Unix()}
+	_, _ = rand.Read(r.id[:]) // never fails
+	r.issuer, r.subject, r.sid, r.acr, r.authTime = id.issuer, id.subject, id.sid, id.acr, id.authTime
+	r.noteAccess(t, now)
+	if err := l.claims(ctx, e, t, id, &r); err != nil {
+		return nil, err
+	}
+	s, err := l.newSession(r, l.place(from.Host))
+	if err != nil {
+		return nil, refuse(BadTokens, err)
+	}
+	return s, nil
+}
+
+// strong checks that the person logged in by the means and at the time that the attempt demanded.
+func (l *Login) strong(id *identification, begun *attempt, now time.Time) error {
+	if len(begun.acr) > 0 && !contains(begun.acr, id.acr) {
+		return refuse(TooWeak, fmt.Errorf("acr is %s, demanded was one of %s", setting.Quoted(id.acr, 64), setting.QuotedList(begun.acr, 128)))
+	}
+	if begun.maxAge == 0 {
+		return nil
+	}
+	if id.authTime == 0 {
+		return refuse(TooWeak, errors.New("auth_time is absent, and max_age was demanded"))
+	}
+	if age := now.Unix() - id.authTime; age > begun.maxAge+int64(l.issuer.Skew()/time.Second) {
+		return refuse(TooWeak, fmt.Errorf("the person proved who they are %d s ago, max_age is %d s", age, begun.maxAge))
+	}
+	return nil
+}
+
+// noteAccess stores the life of the access token and the refresh token of an answer.
+func (r *record) noteAccess(t *oauth2.Token, now time.Time) {
+	r.refresh, r.accessFrom, r.accessUntil = t.RefreshToken, 0, 0
+	if t.ExpiresIn > 0 {
+		r.accessFrom, r.accessUntil = now.Unix(), now.Unix()+min(t.ExpiresIn, int64(MaxAbsolute/time.Second))
+	}
+}

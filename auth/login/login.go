@@ -1,0 +1,207 @@
+// Package login lets people sign in with a browser, by the authorization code flow of OpenID Connect.
+//
+// [Login.Begin] sends a browser to the issuer, and [Login.Finish] takes the issuer's answer and makes a
+// [Session]. The session is sealed in a cookie, or kept in the [Memory] with only an id in the cookie.
+// Logins that were begun are sealed in cookies too, so that those that never end cost nothing here.
+//
+// Package auth reads the sessions of requests and decides whom they prove.
+package login
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"sallyport/auth/fetch"
+	"sallyport/auth/identity"
+)
+
+const (
+	defaultAbsolute = 8 * time.Hour
+	defaultIdle     = time.Hour
+	defaultSessions = 10_000
+)
+
+// Where the claims of a person come from.
+const (
+	ClaimsIDToken     = "id_token"     // the ID token
+	ClaimsAccessToken = "access_token" // the access token, which must be acceptable as a bearer token
+	ClaimsUserinfo    = "userinfo"     // the ID token, and userinfo for claims that it lacks
+)
+
+// Ways of sending the secret of a client.
+const (
+	ClientAuthBasic = "basic"
+	ClientAuthPost  = "post"
+)
+
+// Config is the configuration of a [Login]. It contains values and no places of files.
+type Config struct {
+	// Issuer is the name of the issuer in the configuration.
+	Issuer string
+	// ClientID is the gateway's name as a client of the issuer.
+	ClientID string
+	// ClientSecret is the client's secret; "" for a client that has none.
+	ClientSecret string
+	// ClientAuth is how the secret is sent: ClientAuthBasic if "", or ClientAuthPost.
+	ClientAuth string
+	// Scopes are asked for besides openid.
+	Scopes []string
+	// Claims is where the person's claims come from; ClaimsIDToken if "".
+	Claims string
+	// Keys seal the cookies; nil for a key of the [Memory], so that sessions end with the process.
+	Keys *Keys
+	// Memory keeps sessions in the Memory, with only an id in the cookie.
+	Memory bool
+	// Sessions is how many sessions the Memory keeps; 10,000 if zero. Beyond it, the least recently
+	// used one ends.
+	Sessions int
+	// Absolute is how long a session lasts; 8h if zero.
+	Absolute time.Duration
+	// Idle is how long a session lasts without a request; 1h if zero.
+	Idle time.Duration
+	// ACR are the authentication contexts of which the login must have one; nil for any.
+	ACR []string
+	// MaxAge is how long ago the person may have proved who they are; 0 for any time.
+	MaxAge time.Duration
+	// Prompt is the parameter prompt, such as select_account; "" for none.
+	Prompt string
+	// CookieDomain makes sessions valid for all hosts of a domain; "" for the host alone.
+	CookieDomain string
+	// Params are further parameters of the authorization request.
+	Params map[string]string
+}
+
+// Issuer is what a login needs of its issuer. Package auth implements it, so that a person is the same
+// principal by login as by bearer token.
+type Issuer interface {
+	// Issues reports whether tokens of the issuer may have this iss.
+	Issues(iss string) bool
+	// Endpoints returns those of the discovery document, which may have to be fetched.
+	// Errors of Verify, Access and Endpoints that wrap ErrUnavailable say nothing about a token.
+	Endpoints(ctx context.Context) (*Endpoints, error)
+	// Verify checks form, algorithm and signature of a JWT whose header typ is one of types, or
+	// absent, and returns its claims in JSON and the name of the key. It does not judge the claims.
+	Verify(ctx context.Context, jwt string, types ...string) (claims []byte, key string, err error)
+	// Access judges an access token as one of a request, and returns the same.
+	Access(ctx context.Context, token string) (claims []byte, key string, err error)
+	// Principal returns whom verified claims name, if they satisfy the issuer's requirements other
+	// than times and audience.
+	Principal(claims []byte) (identity.Principal, error)
+	// Client fetches from the issuer.
+	Client() *fetch.Client
+	// Algorithms are those that signatures may have.
+	Algorithms() []string
+	// Skew is how far the issuer's clock may be off.
+	Skew() time.Duration
+}
+
+// ErrUnavailable means that the issuer could not be asked.
+var ErrUnavailable = errors.New("the issuer is unavailable")
+
+// Endpoints are members of an issuer's discovery document; "" for those that it lacks.
+type Endpoints struct {
+	Authorization, Token, Userinfo, EndSession string
+	// NamesIssuer means that answers to the browser have the parameter iss (RFC 9207).
+	NamesIssuer bool
+}
+
+// Login is one configured login. It is safe for concurrent use.
+type Login struct {
+	name   string
+	config Config
+	issuer Issuer
+	memory *Memory
+	state  *state
+	keys   *Keys
+	cookie string // the name of the session's first cookie
+}
+
+// reserved returns the parameters of the authorization request that the configuration may not set.
+func reserved() []string {
+	return []string{
+		"response_type", "response_mode", "client_id", "redirect_uri", "scope", "state", "nonce", "code_challenge",
+		"code_challenge_method", "request", "request_uri", "prompt", "max_age", "acr_values",
+	}
+}
+
+// New returns a login. Logins of the same name, issuer and client share their sessions in m.
+func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
+	for _, p := range slices.Sorted(maps.Keys(c.Params)) {
+		if slices.Contains(reserved(), p) {
+			return nil, fmt.Errorf("the parameter %s belongs to the gateway", p)
+		}
+	}
+	switch c.Claims {
+	case "", ClaimsIDToken, ClaimsAccessToken, ClaimsUserinfo:
+	default:
+		return nil, fmt.Errorf("claims come from %s, %s or %s, not from %q", ClaimsIDToken, ClaimsAccessToken, ClaimsUserinfo, c.Claims)
+	}
+	switch {
+	case c.ClientID == "":
+		return nil, errors.New("a login needs a client")
+	case c.ClientAuth != "" && c.ClientAuth != ClientAuthBasic && c.ClientAuth != ClientAuthPost:
+		return nil, fmt.Errorf("a secret is sent by %s or %s, not by %q", ClientAuthBasic, ClientAuthPost, c.ClientAuth)
+	}
+	c.Absolute, c.Idle = cmp.Or(c.Absolute, defaultAbsolute), cmp.Or(c.Idle, defaultIdle)
+	c.Sessions = cmp.Or(c.Sessions, defaultSessions)
+	c.CookieDomain = strings.ToLower(strings.TrimPrefix(c.CookieDomain, "."))
+	l := &Login{name: name, config: c, issuer: issuer, memory: m, keys: c.Keys, cookie: hostPrefix + sessionName}
+	if l.keys == nil {
+		l.keys = m.keys
+	}
+	if c.CookieDomain != "" {
+		l.cookie = domainPrefix + sessionName
+	}
+	l.state = m.state(name + "\x00" + c.Issuer + "\x00" + c.ClientID)
+	return l, nil
+}
+
+// Name returns the name of the login in the configuration.
+func (l *Login) Name() string { return l.name }
+
+// Issuer returns the name of the login's issuer in the configuration.
+func (l *Login) Issuer() string { return l.config.Issuer }
+
+// CookieName returns the name of the session's cookie.
+func (l *Login) CookieName() string { return l.cookie }
+
+// client returns the client of OAuth for one host, and the context with which it fetches.
+func (l *Login) client(ctx context.Context, e *Endpoints, origin string) (context.Context, *oauth2.Config) {
+	style := oauth2.AuthStyleInHeader
+	if l.config.ClientAuth == ClientAuthPost || l.config.ClientSecret == "" {
+		style = oauth2.AuthStyleInParams
+	}
+	return oidc.ClientContext(ctx, l.issuer.Client().HTTP()), &oauth2.Config{
+		ClientID: l.config.ClientID, ClientSecret: l.config.ClientSecret,
+		Endpoint:    oauth2.Endpoint{AuthURL: e.Authorization, TokenURL: e.Token, AuthStyle: style},
+		RedirectURL: origin + CallbackPath,
+		Scopes:      append([]string{oidc.ScopeOpenID}, l.config.Scopes...),
+	}
+}
+
+// additional returns the additional data of a sealed text: it opens for no other purpose, login or
+// place. A place is a host or the domain of cookies.
+func (l *Login) additional(purpose, place string) []byte {
+	return []byte("sallyport\x00" + purpose + "\x00" + l.name + "\x00" + l.config.ClientID + "\x00" + place)
+}
+
+// place returns where the sessions of a host are valid; "" for a host outside of the domain.
+func (l *Login) place(host string) string {
+	domain := l.config.CookieDomain
+	if domain == "" {
+		return host
+	}
+	if rest, ok := strings.CutSuffix(host, domain); ok && (rest == "" || rest[len(rest)-1] == '.') {
+		return domain
+	}
+	return ""
+}

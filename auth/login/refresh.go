@@ -1,0 +1,124 @@
+package login
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+const (
+	refreshTime = 20 * time.Second // for all fetches of a refresh
+	retryAfter  = 30 * time.Second // after a failed refresh
+)
+
+// refreshIfDue starts a refresh in the background when less than a third of the access token's life is
+// left. One refresh runs for each session. at is in seconds since 1970.
+func (s *Session) refreshIfDue(at int64) {
+	if !s.refreshDue(at) || !s.live.refreshing.CompareAndSwap(false, true) {
+		return
+	}
+	if !s.login.memory.start(s.refreshNow) {
+		s.live.refreshing.Store(false)
+	}
+}
+
+func (s *Session) refreshDue(at int64) bool {
+	return s.refresh != "" && s.accessUntil != 0 && at >= s.accessUntil-(s.accessUntil-s.accessFrom)/3 && at >= s.live.retry.Load()
+}
+
+// refreshNow refreshes the session. Until its own lifetime ends, a session serves while the issuer does
+// not answer. It ends if the issuer refuses.
+func (s *Session) refreshNow(ctx context.Context) {
+	v, l := s.live, s.login
+	defer v.refreshing.Store(false)
+	now := l.memory.now()
+	if n := v.newest.Load(); n.generation > s.generation && !n.refreshDue(now.Unix()) {
+		return // another refresh has just ended
+	} else if n.generation > s.generation {
+		s = n
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshTime)
+	defer cancel()
+	next, err := s.refreshed(ctx, now)
+	var refused *Error
+	if errors.As(err, &refused) && refused.Reason != Unavailable {
+		l.memory.log.Info("the issuer ended a session at its refresh", "login", l.name, "principal", s.principal.String(), "session", s.principal.ID, "cause", err)
+		l.endSession(s)
+		return
+	}
+	if err != nil {
+		v.retry.Store(now.Add(retryAfter).Unix())
+		l.memory.log.Warn("session not refreshed", "login", l.name, "principal", s.principal.String(), "session", s.principal.ID, "cause", err)
+	}
+	if next == nil {
+		return
+	}
+	for {
+		n := v.newest.Load()
+		fresh := &Session{record: next.record, login: next.login, place: next.place, principal: next.principal, live: v}
+		fresh.generation, fresh.seen = max(n.generation, next.generation)+1, max(n.seen, next.seen)
+		if v.newest.CompareAndSwap(n, fresh) {
+			return
+		}
+	}
+}
+
+// ends reports whether an error code of a token endpoint says that the person must sign in again.
+func ends(code string) bool {
+	switch code {
+	case "invalid_grant", "interaction_required", "login_required", "consent_required", "account_selection_required":
+		return true
+	}
+	return false
+}
+
+// refreshed returns the session with new tokens. Both results mean that the tokens are new, so that they
+// must be kept, and the claims are not.
+func (s *Session) refreshed(ctx context.Context, now time.Time) (*Session, error) {
+	l := s.login
+	e, err := l.issuer.Endpoints(ctx)
+	if err != nil {
+		return nil, refuse(Unavailable, err)
+	}
+	ctx, client := l.client(ctx, e, "")
+	t, err := client.TokenSource(ctx, &oauth2.Token{RefreshToken: s.refresh}).Token()
+	if code := faultOf(err); ends(code) {
+		return nil, refuse(SessionEnded, errors.New("the token endpoint says "+code))
+	} else if err != nil {
+		return nil, l.exchangeError(err)
+	}
+	r := s.record
+	r.noteAccess(t, now)
+	kept := r
+	failure := l.refreshClaims(ctx, e, t, &r)
+	var refused *Error
+	switch {
+	case errors.As(failure, &refused) && refused.Reason != Unavailable:
+		return nil, failure
+	case failure != nil:
+		r = kept
+	}
+	next, err := l.newSession(r, s.place)
+	if err != nil {
+		return nil, refuse(BadTokens, err)
+	}
+	return next, failure
+}
+
+// refreshClaims stores the claims of refreshed tokens in a record. An answer to a refresh need not have
+// an ID token.
+func (l *Login) refreshClaims(ctx context.Context, e *Endpoints, t *oauth2.Token, r *record) error {
+	var id *identification
+	if raw, _ := t.Extra("id_token").(string); raw != "" {
+		var err error
+		if id, err = l.identify(ctx, t, ""); err != nil {
+			return err
+		}
+		if id.subject != r.subject || id.issuer != r.issuer {
+			return refuse(BadTokens, errors.New("the refreshed ID token is of another person"))
+		}
+	}
+	return l.claims(ctx, e, t, id, r)
+}

@@ -1,0 +1,49 @@
+package login
+
+import (
+	"net/url"
+	"strings"
+
+	"sallyport/proxy/message"
+)
+
+// Paths of the pages for browsers, on each host with a login. Nothing under Prefix is forwarded.
+const (
+	Prefix          = "/.sallyport/"
+	SignInPath      = Prefix + "sign-in"
+	CallbackPath    = Prefix + "callback"
+	SignOutPath     = Prefix + "sign-out"
+	SignedOutPath   = Prefix + "signed-out"
+	SessionPath     = Prefix + "session"
+	BackChannelPath = Prefix + "backchannel-logout"
+)
+
+// maxPage is the maximum length of the page to return to.
+const maxPage = 2 << 10
+
+// ReturnPage returns the page of this host to which a browser returns, in canonical form. It is "/" for
+// everything that another reader could take for another host, scheme or header field, and for the
+// gateway's own pages.
+func ReturnPage(to string) string {
+	if to == "" || len(to) > maxPage || to[0] != '/' {
+		return "/"
+	}
+	for i := range len(to) {
+		if c := to[i]; c <= ' ' || c >= 0x7f || c == '\\' {
+			return "/"
+		}
+	}
+	to, _, _ = strings.Cut(to, "#")
+	raw, query, hasQuery := strings.Cut(to, "?")
+	path, _, err := message.CanonicalPath(raw)
+	if err != nil || strings.HasPrefix(path, "//") || len(path)+1 >= len(Prefix) && strings.EqualFold((path + "/")[:len(Prefix)], Prefix) {
+		return "/"
+	}
+	if u, err := url.Parse(path); err != nil || u.Host != "" || u.Scheme != "" || u.User != nil {
+		return "/"
+	}
+	if !hasQuery {
+		return path
+	}
+	return path + "?" + query
+}

@@ -1,0 +1,302 @@
+package login
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/auth/identity"
+)
+
+// MaxAbsolute is the longest lifetime of a session.
+const MaxAbsolute = 30 * 24 * time.Hour
+
+// record is the content of a session. Times are in seconds since 1970.
+type record struct {
+	id         sessionID
+	generation int64 // grows with each change
+	memory     bool  // it is kept in the Memory; the cookie has only id and expires
+
+	begun    int64 // by our clock
+	issued   int64 // the first ID token, by the issuer's clock
+	seen     int64 // the last request when it was sealed
+	expires  int64
+	authTime int64 // 0: unknown
+
+	issuer, subject, sid, acr string
+	key                       string // that signed the claims
+	claims                    string // JSON
+	hint                      string // the ID token for the issuer's sign-out, without its claims if they are claims; "" if it did not fit
+	refresh                   string // refresh token; "" for none
+	accessFrom, accessUntil   int64  // life of the access token; 0: unknown
+}
+
+const version = 1
+
+func (r *record) encode() []byte {
+	w := writer{b: make([]byte, 0, 256+len(r.claims)+len(r.hint)+len(r.refresh))}
+	w.number(version)
+	w.raw(r.id[:])
+	w.number(r.expires)
+	if r.memory {
+		w.number(1)
+		return w.b
+	}
+	w.number(0)
+	for _, n := range [...]int64{r.generation, r.begun, r.issued, r.seen, r.authTime, r.accessFrom, r.accessUntil} {
+		w.number(n)
+	}
+	for _, s := range [...]string{r.issuer, r.subject, r.sid, r.acr, r.key, r.claims, r.hint, r.refresh} {
+		w.text(s)
+	}
+	return w.b
+}
+
+func decodeRecord(b []byte) (record, error) {
+	r, rd := record{}, reader{s: string(b)}
+	if rd.number() != version {
+		return r, errors.New("it is of another version")
+	}
+	rd.raw(r.id[:])
+	r.expires = rd.number()
+	if rd.number() == 1 {
+		r.memory = true
+		return r, rd.end()
+	}
+	for _, n := range [...]*int64{&r.generation, &r.begun, &r.issued, &r.seen, &r.authTime, &r.accessFrom, &r.accessUntil} {
+		*n = rd.number()
+	}
+	for _, s := range [...]*string{&r.issuer, &r.subject, &r.sid, &r.acr, &r.key, &r.claims, &r.hint, &r.refresh} {
+		*s = rd.text()
+	}
+	return r, rd.end()
+}
+
+// Session is a person who has signed in, as one cookie has it. It is safe for concurrent use.
+type Session struct {
+	record
+	login     *Login
+	place     string
+	principal identity.Principal
+	live      *live
+	checked   atomic.Uint64 // count of ends at which it had not ended, plus one
+
+	sealing sync.Once
+	cookies []string // Set-Cookie values of this generation
+}
+
+func (s *Session) idle() int64 { return int64(s.login.config.Idle / time.Second) }
+
+// newSession returns the session of a record, whose principal the issuer's current configuration
+// decides.
+func (l *Login) newSession(r record, place string) (*Session, error) {
+	p, err := l.issuer.Principal([]byte(r.claims))
+	if err != nil {
+		return nil, err
+	}
+	p.ID = "login-" + base64.RawURLEncoding.EncodeToString(r.id[:])
+	p.KeyID = r.key
+	p.IssuedAt, p.Expires = time.Unix(r.begun, 0), time.Unix(r.expires, 0)
+	p.Login = true
+	p.Qualify()
+	return &Session{record: r, login: l, place: place, principal: p}, nil
+}
+
+const purposeSession = "session"
+
+// Open opens the session in a cookie, for a host. The result was not checked against the time and the
+// ends of sessions: see [Session.Use].
+func (l *Login) Open(host string, c *Cookie) (*Session, error) {
+	place := l.place(host)
+	r, err := l.unseal(place, c)
+	if err != nil {
+		return nil, refuse(BadSession, err)
+	}
+	if r.memory {
+		known := l.state.find(r.id)
+		if known == nil {
+			return nil, refuse(SessionEnded, errors.New("the memory has no such session"))
+		}
+		return l.current(known)
+	}
+	if !l.issuer.Issues(r.issuer) {
+		return nil, refuse(BadSession, fmt.Errorf("it is of the issuer %q", r.issuer))
+	}
+	s, err := l.newSession(*r, place)
+	if err != nil {
+		return nil, refuse(BadSession, err)
+	}
+	l.state.join(s)
+	s.live.advance(s)
+	if n := s.live.newest.Load(); n.login != l {
+		if _, err := l.current(s.live); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (l *Login) unseal(place string, c *Cookie) (*record, error) {
+	sealed, err := c.sealed()
+	if err != nil {
+		return nil, err
+	}
+	b, err := l.keys.open(sealed, l.additional(purposeSession, place))
+	if err != nil {
+		return nil, err
+	}
+	r, err := decodeRecord(b)
+	if err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+// current returns the newest session of a live one, under this login's configuration: an older
+// configuration may have named the person otherwise.
+func (l *Login) current(known *live) (*Session, error) {
+	n := known.newest.Load()
+	if n.login == l {
+		return n, nil
+	}
+	s, err := l.newSession(n.record, n.place)
+	if err != nil {
+		return nil, refuse(BadSession, err)
+	}
+	s.live = known
+	known.newest.CompareAndSwap(n, s)
+	return s, nil
+}
+
+// advance makes a session the newest one unless a newer one is known.
+func (v *live) advance(s *Session) {
+	for {
+		n := v.newest.Load()
+		if n == s || n.generation > s.generation || n.generation == s.generation && n.login == s.login || v.newest.CompareAndSwap(n, s) {
+			return
+		}
+	}
+}
+
+var (
+	errIdle     = errors.New("no request has used it for longer than its idle lifetime")
+	errAbsolute = errors.New("it has reached its absolute lifetime")
+	errOther    = errors.New("it is of another host")
+	errOver     = errors.New("the person signed out, or the issuer ended it")
+)
+
+// Use checks that the session serves a request now, and returns whom it proves. inFlight means that
+// the request began earlier: it counts as use of the session meanwhile. Use starts a refresh in the
+// background when one is due. It does not allocate unless it refuses.
+func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Principal, error) {
+	at := now.Unix()
+	v := s.live
+	switch {
+	case s.login.place(host) != s.place:
+		return nil, refuse(BadSession, errOther)
+	case at >= s.expires:
+		return nil, refuse(SessionExpired, errAbsolute)
+	case !inFlight && at >= max(s.seen, v.seen.Load())+s.idle():
+		return nil, refuse(SessionExpired, errIdle)
+	case v.gone.Load():
+		return nil, refuse(SessionEnded, errOver)
+	}
+	if count := s.login.state.changes.Load() + 1; s.checked.Load() != count {
+		if s.login.state.hasEnded(&s.record) {
+			return nil, refuse(SessionEnded, errOver)
+		}
+		s.checked.Store(count)
+	}
+	if v.seen.Load() < at {
+		v.seen.Store(at)
+	}
+	n := v.newest.Load()
+	if n.generation < s.generation || n.login != s.login {
+		n = s
+	}
+	n.refreshIfDue(at)
+	return &n.principal, nil
+}
+
+// Renewed returns the values of Set-Cookie that the answer to a request must carry, so that the browser
+// has the newest session. It is nil if none are due, and does not allocate then.
+func (s *Session) Renewed(now time.Time) []string {
+	if s.memory || s.live.gone.Load() {
+		return nil
+	}
+	n := s.live.newest.Load()
+	if n.login != s.login {
+		return nil
+	}
+	if at := now.Unix(); at-n.seen > n.idle()/8 {
+		touched := &Session{record: n.record, login: n.login, place: n.place, principal: n.principal, live: n.live}
+		touched.seen = at
+		touched.generation++
+		if !s.live.newest.CompareAndSwap(n, touched) {
+			return nil // the next answer has the newest
+		}
+		n = touched
+	}
+	if n.generation <= s.generation {
+		return nil
+	}
+	n.sealing.Do(func() {
+		var err error
+		if n.cookies, err = n.seal(now); err != nil {
+			n.login.memory.log.Warn("session not sealed anew, so the browser keeps an older one", "login", n.login.name, "principal", n.principal.String(), "cause", err)
+		}
+	})
+	return n.cookies
+}
+
+// seal returns the Set-Cookie values of the session. If it is too large, it goes without the ID token.
+func (s *Session) seal(now time.Time) ([]string, error) {
+	l := s.login
+	values := split(l.keys.seal(nil, s.encode(), l.additional(purposeSession, s.place)))
+	if values == nil && s.hint != "" {
+		lighter := s.record
+		lighter.hint = ""
+		values = split(l.keys.seal(nil, lighter.encode(), l.additional(purposeSession, s.place)))
+	}
+	if values == nil {
+		return nil, refuse(SessionTooLarge, fmt.Errorf("%d bytes of claims and %d of the refresh token fit in no %d cookies: keep sessions in memory", len(s.claims), len(s.refresh), MaxParts))
+	}
+	return l.set(values, time.Unix(s.expires, 0).Sub(now)), nil
+}
+
+// Size returns the approximate size of the session in bytes.
+func (s *Session) Size() int { return 512 + len(s.claims) + len(s.hint) + len(s.refresh) }
+
+// Principal returns the person, as of the newest refresh. It must not be modified.
+func (s *Session) Principal() *identity.Principal {
+	if n := s.live.newest.Load(); n.generation > s.generation && n.login == s.login {
+		return &n.principal
+	}
+	return &s.principal
+}
+
+// Login returns the name of the login.
+func (s *Session) Login() string { return s.login.name }
+
+// SID returns the session's name at the issuer; "" if it gave none.
+func (s *Session) SID() string { return s.sid }
+
+// ACR returns the authentication context that the issuer named; "" for none.
+func (s *Session) ACR() string { return s.acr }
+
+// AuthTime returns when the person proved who they are; zero if the issuer did not say.
+func (s *Session) AuthTime() time.Time {
+	if s.authTime == 0 {
+		return time.Time{}
+	}
+	return time.Unix(s.authTime, 0)
+}
+
+// Begun returns when the session began.
+func (s *Session) Begun() time.Time { return time.Unix(s.begun, 0) }
+
+// Expires returns the end of the absolute lifetime.
+func (s *Session) Expires() time.Time { return time.Unix(s.expires, 0) }

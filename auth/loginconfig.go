@@ -1,0 +1,236 @@
+package auth
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/auth/login"
+	"sallyport/proxy/setting"
+)
+
+// LoginConfig is one entry of `logins`: how people sign in to pages in a browser, by the OpenID code
+// flow.
+type LoginConfig struct {
+	// Issuer is the name under issuers of who proves people's identity. A person who signs in has the
+	// same principal as with a bearer token of that issuer.
+	Issuer string `yaml:"issuer"`
+	// Title is what people read where they choose between several logins. Default: the name of the
+	// login.
+	Title string `yaml:"title"`
+	// ClientID is the gateway's name as a client of the issuer. The client must have the redirect URI
+	// https://HOST/.sallyport/callback for each host of its routes.
+	ClientID string `yaml:"client_id"`
+	// ClientSecret is the client's secret. Default: none, for public clients.
+	ClientSecret setting.Secret `yaml:"client_secret"`
+	// ClientAuth is how the secret is sent: basic, in Authorization, or post, in the form. Default:
+	// basic.
+	ClientAuth string `yaml:"client_auth"`
+	// Scopes are asked of the issuer besides openid, such as profile or offline_access. Default: none.
+	Scopes setting.List[string] `yaml:"scopes"`
+	// Claims says where the person's groups and other claims are: id_token, access_token, or userinfo,
+	// which adds to those of the ID token. Default: id_token.
+	Claims string `yaml:"claims"`
+	// ACRValues are the kinds of authentication that are asked of the issuer, of which a session must
+	// have one. Default: any.
+	ACRValues setting.List[string] `yaml:"acr_values"`
+	// MaxAge is how long ago people may have proved themselves to the issuer when they sign in.
+	// Default: no bound.
+	MaxAge setting.Duration `yaml:"max_age"`
+	// Prompt is what the issuer is to ask people: login, consent or select_account. Default: what it
+	// needs.
+	Prompt string `yaml:"prompt"`
+	// Params are more parameters of the authorization request, such as domain_hint for Entra or hd for
+	// Google. Default: none.
+	Params map[string]string `yaml:"params"`
+	// Session says how a session is kept, and for how long.
+	Session SessionConfig `yaml:"session"`
+}
+
+// SessionConfig is the section `session` of a login.
+type SessionConfig struct {
+	// Keys is the file of the keys that seal sessions: a line each, of sallyport keygen --session. The
+	// first seals, and all open; so add the next one below, and later move it to the top. Default: a
+	// key of the process, with which all sessions end at a restart.
+	Keys setting.Secret `yaml:"keys"`
+	// Kind is where sessions are: cookie, sealed in the person's browser, or memory, in the gateway,
+	// with only an id in the cookie. Sessions in memory end at a restart. Default: cookie.
+	Kind string `yaml:"kind"`
+	// Sessions is how many there may be at once in memory. Default: 10000.
+	Sessions int `yaml:"sessions"`
+	// Absolute is how long a session lasts at most; then people sign in again. Default: 8h.
+	Absolute setting.Duration `yaml:"absolute"`
+	// Idle is how long a session lasts without a request. Default: 1h.
+	Idle setting.Duration `yaml:"idle"`
+}
+
+// These are the kinds of sessions.
+const (
+	SessionInCookie = "cookie"
+	SessionInMemory = "memory"
+)
+
+const (
+	defaultAbsolute = 8 * time.Hour
+	defaultIdle     = time.Hour
+	maxAbsolute     = 30 * 24 * time.Hour
+	maxLoginTitle   = 60 // bytes
+)
+
+// Check records every fault of the login, whose place in the configuration is path. issuer is that of
+// its name, nil if there is none.
+func (c *LoginConfig) Check(path string, issuer *IssuerConfig, f *setting.Faults) {
+	at := func(field string) string { return setting.Join(path, field) }
+	switch {
+	case issuer == nil:
+	case !issuer.discovers():
+		f.Add(at("issuer"), c.Issuer, "the gateway does not read its discovery document, which says where people sign in", "write discovery: URL at issuers."+c.Issuer)
+	case len(issuer.Tenants) > 0:
+		f.Add(at("issuer"), c.Issuer, "it has several tenants, and people sign in at one", "add an issuer whose url names the tenant")
+	case issuer.TokenFrom != nil:
+		f.Add(at("issuer"), c.Issuer, "its tokens come from a proxy (token_from), which has signed people in already", "list issuer/"+c.Issuer+" under callers")
+	}
+	if c.ClientID == "" {
+		f.Add(at("client_id"), "", "the issuer signs people in only for clients that it knows", "write the name of a client that you registered there for the gateway")
+	}
+	if len(c.Title) > maxLoginTitle || strings.ContainsFunc(c.Title, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		f.Add(at("title"), c.Title, "not a title", fmt.Sprintf("write up to %d bytes in one line", maxLoginTitle))
+	}
+	word := func(field, value string, known ...string) {
+		if value != "" && !slices.Contains(known, value) {
+			f.Add(at(field), value, "unknown value", "write "+strings.Join(known[:len(known)-1], ", ")+" or "+known[len(known)-1])
+		}
+	}
+	word("client_auth", c.ClientAuth, clientAuthBasic, clientAuthPost)
+	word("claims", c.Claims, "id_token", "access_token", "userinfo")
+	word("prompt", c.Prompt, "login", "consent", "select_account")
+	word("session.kind", c.Session.Kind, SessionInCookie, SessionInMemory)
+	c.checkAsked(at, f)
+	c.Session.check(at, f)
+}
+
+// checkAsked records the faults of what is asked of the issuer.
+func (c *LoginConfig) checkAsked(at func(string) string, f *setting.Faults) {
+	for _, list := range []struct {
+		name   string
+		values []string
+	}{{"scopes", c.Scopes}, {"acr_values", c.ACRValues}} {
+		for i, v := range list.values {
+			if v == "" || strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+				f.Add(setting.Index(at(list.name), i), v, "not one word", "write each as an item of a list")
+			}
+		}
+	}
+	if d := c.MaxAge; d != 0 && (d.D() < time.Second || d.D() > maxAbsolute) {
+		f.Add(at("max_age"), d.String(), "out of bounds", "choose between 1s and "+setting.Duration(maxAbsolute).String())
+	}
+	own := strings.Fields("client_id client_secret redirect_uri response_type response_mode scope state nonce code_challenge code_challenge_method acr_values max_age prompt request request_uri")
+	for _, name := range slices.Sorted(maps.Keys(c.Params)) {
+		switch {
+		case slices.Contains(own, strings.ToLower(name)):
+			f.Add(setting.Join(at("params"), name), "", "is a parameter that the gateway writes", "remove it")
+		case name == "" || url.QueryEscape(name) != name:
+			f.Add(setting.Join(at("params"), name), "", "not the name of a parameter", "use letters, digits and _ - .")
+		}
+	}
+}
+
+// check records the faults of the section; at returns the place of a field of the login.
+func (c *SessionConfig) check(at func(string) string, f *setting.Faults) {
+	bound := func(field string, d setting.Duration, low, high time.Duration) {
+		if d != 0 && (d.D() < low || d.D() > high) {
+			f.Add(at("session."+field), d.String(), "out of bounds", "choose between "+setting.Duration(low).String()+" and "+setting.Duration(high).String())
+		}
+	}
+	bound("absolute", c.Absolute, time.Minute, maxAbsolute)
+	bound("idle", c.Idle, time.Minute, maxAbsolute)
+	absolute, idle := c.Absolute.Or(defaultAbsolute), c.Idle.Or(defaultIdle)
+	if idle > absolute && c.Idle != 0 {
+		f.Add(at("session.idle"), c.Idle.String(), "longer than the session itself, "+setting.Duration(absolute).String(), "choose less than absolute")
+	}
+	if c.Sessions != 0 && (c.Sessions < 1 || c.Sessions > 10_000_000) {
+		f.Add(at("session.sessions"), strconv.Itoa(c.Sessions), "out of bounds", "write a number from 1 to 10000000")
+	}
+	if c.Sessions != 0 && c.Kind != SessionInMemory {
+		f.Add(at("session.sessions"), strconv.Itoa(c.Sessions), "sessions in cookies take no memory", "write kind: memory, or remove the line")
+	}
+	if !c.Keys.IsZero() && c.Kind == SessionInMemory {
+		f.Add(at("session.keys"), "", "sessions in memory are not sealed", "remove the line, or kind: memory")
+	}
+}
+
+// Warn records what is no fault but probably a mistake.
+func (c *LoginConfig) Warn(path string, f *setting.Faults) {
+	if c.Session.Keys.IsZero() && c.Session.Kind != SessionInMemory {
+		f.Add(setting.Join(path, "session.keys"), "", "missing, so all sessions end when the gateway restarts", "write keys: {file: PATH}; sallyport keygen --session makes a key")
+	}
+}
+
+// CheckFiles records why the files of the login cannot be used.
+func (c *LoginConfig) CheckFiles(path string, f *setting.Faults) {
+	if !c.ClientSecret.IsZero() {
+		if _, err := c.ClientSecret.Read(); err != nil {
+			f.Add(setting.Join(path, "client_secret"), "", err.Error(), setting.CureUnreadable(err, "put the secret of "+c.ClientID+" there"))
+		}
+	}
+	if _, err := c.Session.readKeys(); err != nil {
+		f.Add(setting.Join(path, "session.keys"), "", err.Error(), setting.CureUnreadable(err, "sallyport keygen --session makes a key"))
+	}
+}
+
+// readKeys returns the keys of the file; nil if there is none.
+func (c *SessionConfig) readKeys() (*login.Keys, error) {
+	if c.Keys.IsZero() {
+		return nil, nil
+	}
+	text, err := c.Keys.Read()
+	if err != nil {
+		return nil, err
+	}
+	keys, err := login.ParseKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Keys.Where(), err)
+	}
+	return keys, nil
+}
+
+// read returns the login with the content of its files. The configuration must have passed Check.
+func (c *LoginConfig) read() (login.Config, error) {
+	l := login.Config{
+		Issuer: c.Issuer, ClientID: c.ClientID, ClientAuth: c.ClientAuth, Scopes: c.Scopes, Claims: c.Claims,
+		Memory: c.Session.Kind == SessionInMemory, Sessions: c.Session.Sessions,
+		Absolute: c.Session.Absolute.Or(defaultAbsolute), Idle: c.Session.Idle.Or(defaultIdle),
+		ACR: c.ACRValues, MaxAge: c.MaxAge.D(), Prompt: c.Prompt, Params: c.Params,
+	}
+	l.Idle = min(l.Idle, l.Absolute)
+	var err error
+	if l.Keys, err = c.Session.readKeys(); err != nil {
+		return l, fmt.Errorf("session.keys: %w", err)
+	}
+	if !c.ClientSecret.IsZero() {
+		secret, err := c.ClientSecret.Read()
+		if err != nil {
+			return l, fmt.Errorf("client_secret: %w", err)
+		}
+		l.ClientSecret = string(secret)
+	}
+	return l, nil
+}
+
+// ReadLogins reads the files of all entries. The error is that of the first faulty one.
+func ReadLogins(all map[string]LoginConfig) (map[string]login.Config, error) {
+	read := make(map[string]login.Config, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		c := all[name]
+		l, err := c.read()
+		if err != nil {
+			return nil, fmt.Errorf("logins.%s: %w", name, err)
+		}
+		read[name] = l
+	}
+	return read, nil
+}

@@ -1,0 +1,186 @@
+package auth
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"sallyport/auth/fetch"
+	"sallyport/auth/identity"
+	"sallyport/auth/login"
+)
+
+const (
+	endpointsFor   = time.Hour
+	endpointsRetry = 5 * time.Second // after a failed fetch
+)
+
+// loginIssuer implements [login.Issuer] over the issuer of bearer tokens, so that its keys and its
+// rules for principals count for people who sign in too.
+type loginIssuer struct {
+	*issuer
+	memory *Memory
+	client *fetch.Client
+	source func(ctx context.Context) (discoveryDocument, error)
+
+	known atomic.Pointer[knownEndpoints]
+	turn  chan struct{} // has room for the one request that fetches
+}
+
+// knownEndpoints are the outcome of a fetch of the discovery document.
+type knownEndpoints struct {
+	endpoints *login.Endpoints // of the last fetch that succeeded; nil if none did
+	err       error
+	until     time.Time // when they are fetched again
+}
+
+func newLoginIssuer(iss *issuer, m *Memory) *loginIssuer {
+	li := &loginIssuer{issuer: iss, memory: m, client: fetch.New(iss.fetching), source: iss.keys.discover, turn: make(chan struct{}, 1)}
+	if li.source == nil || iss.keys.discovery == "" {
+		li.source = func(ctx context.Context) (discoveryDocument, error) {
+			return discover(ctx, li.client, iss.url, iss.url)
+		}
+	}
+	return li
+}
+
+// Issues implements [login.Issuer].
+func (li *loginIssuer) Issues(iss string) bool { return li.issues(iss) }
+
+// Client implements [login.Issuer].
+func (li *loginIssuer) Client() *fetch.Client { return li.client }
+
+// Algorithms implements [login.Issuer].
+func (li *loginIssuer) Algorithms() []string { return li.rules.algorithms }
+
+// Skew implements [login.Issuer].
+func (li *loginIssuer) Skew() time.Duration { return li.rules.skew }
+
+// Endpoints implements [login.Issuer]. One request fetches the document, and the others wait for it.
+// While the issuer does not answer, the endpoints of the last document are used.
+func (li *loginIssuer) Endpoints(ctx context.Context) (*login.Endpoints, error) {
+	if k := li.known.Load(); k != nil && li.memory.now().Before(k.until) {
+		return k.endpoints, k.err
+	}
+	select {
+	case li.turn <- struct{}{}:
+		defer func() { <-li.turn }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", login.ErrUnavailable, ctx.Err())
+	}
+	before := li.known.Load()
+	if before != nil && li.memory.now().Before(before.until) {
+		return before.endpoints, before.err
+	}
+	k := &knownEndpoints{}
+	k.endpoints, k.err = li.fetchEndpoints(ctx)
+	k.until = li.memory.now().Add(endpointsFor)
+	if k.err != nil {
+		k.until = li.memory.now().Add(endpointsRetry)
+		if before != nil && before.endpoints != nil {
+			k.endpoints, k.err = before.endpoints, nil
+		}
+	}
+	if ctx.Err() == nil { // otherwise the client has gone, and not the issuer
+		li.known.Store(k)
+	}
+	return k.endpoints, k.err
+}
+
+func (li *loginIssuer) fetchEndpoints(ctx context.Context) (*login.Endpoints, error) {
+	doc, err := li.source(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: discovery of issuer %s: %w", login.ErrUnavailable, li.name, err)
+	}
+	e := doc.login
+	for name, address := range map[string]*string{"authorization_endpoint": &e.Authorization, "token_endpoint": &e.Token, "userinfo_endpoint": &e.Userinfo, "end_session_endpoint": &e.EndSession} {
+		if *address == "" {
+			continue
+		}
+		if u, err := url.Parse(*address); err != nil || fetch.CheckURL(u, li.fetching.InsecureHTTP) != nil || li.downgrades(u) {
+			return nil, fmt.Errorf("%w: the discovery document of issuer %s has no acceptable %s", login.ErrUnavailable, li.name, name)
+		}
+	}
+	return &e, nil
+}
+
+// downgrades reports whether a document of an issuer with TLS names a URL without TLS.
+func (li *loginIssuer) downgrades(u *url.URL) bool {
+	return !li.fetching.InsecureHTTP && u.Scheme != "https" && strings.HasPrefix(cmp.Or(li.keys.discovery, li.url), "https:")
+}
+
+// Verify implements [login.Issuer].
+func (li *loginIssuer) Verify(ctx context.Context, jwt string, types ...string) (claims []byte, by string, err error) {
+	t := tokenPool.Get().(*token)
+	defer t.release()
+	if err := t.parse(jwt); err != nil {
+		return nil, "", err
+	}
+	im := li.issuer.memory.Load()
+	switch {
+	case im == nil:
+		return nil, "", fmt.Errorf("%w: %w", login.ErrUnavailable, errNotActive)
+	case !slices.Contains(li.rules.algorithms, t.alg):
+		return nil, "", fmt.Errorf("%w is %s, accepted are %s", errAlgorithm, headerWord(t.alg), strings.Join(li.rules.algorithms, ", "))
+	case t.hasTyp && !slices.ContainsFunc(types, func(typ string) bool { return mediaType(typ) == mediaType(t.typ) }):
+		return nil, "", fmt.Errorf("%w is %s, accepted are %s", errType, headerWord(t.typ), strings.Join(types, ", "))
+	}
+	found, err := im.keys.resolve(ctx, t.kid, t.alg)
+	switch {
+	case errors.Is(err, errNotChecked):
+		return nil, "", fmt.Errorf("%w: issuer %s: %w", login.ErrUnavailable, li.name, err)
+	case err != nil:
+		return nil, "", li.unknownKey(im, t, err)
+	}
+	if other := found.keepOwn(li.issuer, t.registered.iss); found.n == 0 {
+		return nil, "", li.foreignKey(other)
+	}
+	k := found.signer(t)
+	if k == nil {
+		return nil, "", fmt.Errorf("issuer %s: %w %s", li.name, errSignature, found.inWords())
+	}
+	return slices.Clone(t.payload), k.name(), nil
+}
+
+// Access implements [login.Issuer].
+func (li *loginIssuer) Access(ctx context.Context, raw string) (claims []byte, by string, err error) {
+	t := tokenPool.Get().(*token)
+	defer t.release()
+	if err := t.parse(raw); err != nil {
+		return nil, "", fmt.Errorf("%w; claims: userinfo reads claims of those who have opaque tokens", err)
+	}
+	b := &bearer{memory: li.memory, candidates: []candidate{{li.issuer, li.audience}}}
+	if !li.issues(t.registered.iss) {
+		return nil, "", (&verification{bearer: b}).unknownIssuer(t.registered.iss)
+	}
+	v := verification{bearer: b, raw: raw, hash: li.memory.tokens.hash(raw), request: &Request{}}
+	e, refused := v.check(ctx, &b.candidates[0], t)
+	switch {
+	case refused == nil:
+		return slices.Clone(t.payload), e.principal.KeyID, nil
+	case refused.Reason == IssuerUnavailable:
+		return nil, "", fmt.Errorf("%w: %w", login.ErrUnavailable, refused)
+	}
+	return nil, "", errors.New(refused.Error()) // the caller refuses a login, and not a token
+}
+
+// Principal implements [login.Issuer].
+func (li *loginIssuer) Principal(claims []byte) (identity.Principal, error) {
+	t := tokenPool.Get().(*token)
+	defer t.release()
+	t.payload = append(t.payload[:0], claims...)
+	if err := t.readClaims(); err != nil {
+		return identity.Principal{}, err
+	}
+	if cause := li.rules.lacking(t.claims); cause != "" {
+		return identity.Principal{}, errors.New(cause)
+	}
+	p, _, err := li.principal(t)
+	return p, err
+}

@@ -1,0 +1,201 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"sallyport/auth/login"
+	"sallyport/proxy/setting"
+)
+
+// sessionCache identifies the sessions of one active Auth in the cache of tokens. Another Auth opens
+// the cookies again, because its logins may be configured otherwise.
+type sessionCache struct {
+	number uint64
+	key    *key // verified.key of all of them
+}
+
+// dropSessions removes the cached sessions when the Auth is closed. Sessions themselves last.
+func (a *Auth) dropSessions() {
+	if c := a.sessions.Swap(nil); c != nil {
+		c.key.withdrawn.Store(true)
+		a.memory.tokens.dropWithdrawn()
+	}
+}
+
+// newLogin returns the login of one entry of the configuration.
+func (a *Auth) newLogin(name string, c login.Config) (*login.Login, error) {
+	iss := a.issuers[c.Issuer]
+	if iss == nil {
+		return nil, fmt.Errorf("there is no issuer %s", setting.Quoted(c.Issuer, shownName))
+	}
+	return login.New(name, c, newLoginIssuer(iss, a.memory), a.memory.logins)
+}
+
+// Login returns the login with this name, nil if there is none.
+func (a *Auth) Login(name string) *login.Login { return a.logins[name] }
+
+// sessions checks the sessions of the logins that a route lists.
+type sessions struct {
+	auth   *Auth
+	logins []*login.Login
+}
+
+// newSessions makes the authenticator for callers that are all "login/NAME".
+func (a *Auth) newSessions(callers []string, _ *Demand) (Authenticator, error) {
+	s := &sessions{auth: a}
+	for _, caller := range callers {
+		l := a.logins[strings.TrimPrefix(caller, "login/")]
+		if l == nil {
+			return nil, fmt.Errorf("unknown caller %q", caller)
+		}
+		s.logins = append(s.logins, l)
+	}
+	return s, nil
+}
+
+// Logins returns the names of the logins that the chain accepts, in the order of the route.
+func (c *Chain) Logins() (names []string) {
+	if c == nil {
+		return nil
+	}
+	for i := range c.kinds {
+		if s, ok := c.kinds[i].Authenticator.(*sessions); ok {
+			for _, l := range s.logins {
+				names = append(names, l.Name())
+			}
+		}
+	}
+	return names
+}
+
+// Traits implements [Authenticator].
+func (s *sessions) Traits() Traits { return Traits{Missing: NoCredential} }
+
+// Challenge implements [Authenticator]. No scheme is registered for cookies; this one is of a draft
+// (draft-broyer-http-cookie-auth) and says where a person signs in.
+func (s *sessions) Challenge(realm string, _ *Error) string {
+	return "Cookie realm=" + quoted(realm) + ", form-action=" + quoted(login.SignInPath) + ", cookie-name=" + quoted(s.logins[0].CookieName())
+}
+
+// Authenticate implements [Authenticator].
+func (s *sessions) Authenticate(_ context.Context, r *Request) (Proof, error) {
+	return s.prove(r, false)
+}
+
+// Recheck implements [Authenticator]: the request in flight counts as use of its session.
+func (s *sessions) Recheck(_ context.Context, r *Request, _ Proof) (Proof, error) {
+	return s.prove(r, true)
+}
+
+// prove returns whom the session of a request proves. Of several logins, the one that sealed it counts.
+func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
+	field := r.Head.Fields.Get("cookie")
+	if field == "" {
+		return Proof{}, ErrNoCredential
+	}
+	now := s.auth.memory.now()
+	var refused *login.Error
+	for _, l := range s.logins {
+		c, found, err := l.ReadCookie(field)
+		if !found {
+			continue
+		}
+		var session *login.Session
+		if err == nil {
+			session, err = s.open(l, r.Head.Host, &c)
+		}
+		if err == nil {
+			caller, used := session.Use(r.Head.Host, now, inFlight)
+			if used == nil {
+				return Proof{Caller: *caller, Field: "cookie", Revocable: true, Session: session}, nil
+			}
+			err = used
+		}
+		var e *login.Error
+		if errors.As(err, &e) && (refused == nil || refused.Reason == login.BadSession) {
+			refused = e
+		}
+	}
+	if refused == nil {
+		return Proof{}, ErrNoCredential
+	}
+	return Proof{}, &Error{Reason: refused.Reason, Err: sessionCause{refused}}
+}
+
+// sessionCause is the cause of a refused session, without the reason, which the [Error] has.
+type sessionCause struct{ refused *login.Error }
+
+// Error returns the cause.
+func (c sessionCause) Error() string { return c.refused.Err.Error() }
+
+// Unwrap returns the error of package login.
+func (c sessionCause) Unwrap() error { return c.refused }
+
+// open returns the session of a cookie, from the cache if it was opened before.
+func (s *sessions) open(l *login.Login, host string, c *login.Cookie) (*login.Session, error) {
+	tokens, cache := s.auth.memory.tokens, s.auth.sessions.Load()
+	if cache == nil {
+		return l.Open(host, c)
+	}
+	var hash uint64
+	for _, part := range c.Parts() {
+		hash = hash*31 + tokens.hash(part)
+	}
+	if e := tokens.find(cache.number, hash); e != nil && e.session.Login() == l.Name() && c.Matches(e.raw, equal) {
+		return e.session, nil
+	}
+	session, err := l.Open(host, c)
+	if err != nil {
+		return nil, err
+	}
+	tokens.put(&verified{
+		issuer: cache.number, hash: hash, raw: strings.Clone(c.Text()), key: cache.key, session: session,
+		notAfter: session.Expires().Unix(), size: int32(entryOverhead + session.Size()),
+	})
+	return session, nil
+}
+
+// BackChannel takes a logout token, for all logins at the issuer that signed it. Failed checks count
+// against the address of the request's client. The error is an [*login.Error], or an [*Error] with
+// [TooManyFailures].
+func (a *Auth) BackChannel(ctx context.Context, r *Request, raw string) (login.LoggedOut, error) {
+	t := tokenPool.Get().(*token)
+	defer t.release()
+	if err := t.parse(raw); err != nil {
+		return login.LoggedOut{}, &login.Error{Reason: login.BadLogoutToken, Err: err}
+	}
+	now := a.memory.now()
+	if !a.memory.budget.left(r.Peer, now) {
+		return login.LoggedOut{}, tooManyFailures(a.memory.budget, r.Peer)
+	}
+	var out login.LoggedOut
+	refused := error(&login.Error{Reason: login.BadLogoutToken, Err: errors.New("its issuer is that of no login")})
+	done, forged := false, false
+	for _, name := range slices.Sorted(maps.Keys(a.logins)) {
+		l := a.logins[name]
+		if !a.issuers[l.Issuer()].issues(t.registered.iss) {
+			continue
+		}
+		one, err := l.BackChannel(ctx, raw)
+		var e *login.Error
+		switch {
+		case err == nil:
+			out, done = one, true
+		default:
+			refused = err
+			forged = forged || errors.As(err, &e) && e.Reason == login.BadLogoutToken
+		}
+	}
+	if done {
+		return out, nil
+	}
+	if forged {
+		a.memory.budget.charge(r.Peer, now)
+	}
+	return login.LoggedOut{}, refused
+}

@@ -1,0 +1,122 @@
+package auth
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"sallyport/auth/authtest"
+	"sallyport/auth/login"
+	"sallyport/proxy/message"
+)
+
+// people is an Auth with a login at a provider.
+type people struct {
+	t        testing.TB
+	auth     *Auth
+	chain    *Chain
+	provider *authtest.Provider
+}
+
+func newPeople(t testing.TB) *people {
+	t.Helper()
+	clock := authtest.NewClock()
+	issuer := authtest.StartAt(t, clock.Now)
+	p := &people{t: t, provider: issuer.Provide("gateway", "")}
+	p.auth = activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now}), Config{
+		Issuers: map[string]IssuerConfig{"corp": (&provider{issuer}).config()},
+		Logins:  map[string]login.Config{"corp": {Issuer: "corp", ClientID: "gateway"}},
+	})
+	var err error
+	if p.chain, err = p.auth.Route(Demand{Callers: []string{"issuer/corp", "login/corp"}}); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// signIn returns the Cookie field of a browser in which a person has signed in, beside cookies of apps.
+func (p *people) signIn(sub string, claims map[string]any) string {
+	p.t.Helper()
+	p.provider.Person(sub, claims)
+	l := p.auth.Login("corp")
+	begun, err := l.Begin(p.t.Context(), login.Attempt{Host: "models.example", Origin: "https://models.example", To: "/"})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, begun.Location, nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	answer, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	answer.Body.Close()
+	to, err := answer.Location()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	done, err := l.Finish(p.t.Context(), login.Answer{Host: "models.example", Origin: "https://models.example", Query: to.RawQuery, Cookie: cookies("", begun.Cookies)})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return cookies("_xsrf=2|1b2c; theme=dark", done.Cookies)
+}
+
+// cookies adds what answers set to a Cookie field.
+func cookies(field string, set []string) string {
+	for _, line := range set {
+		pair, rest, _ := strings.Cut(line, ";")
+		if !strings.Contains(rest, "Max-Age=0") {
+			field += "; " + pair
+		}
+	}
+	return field
+}
+
+// pageRequest is a browser's request for a page.
+func pageRequest(cookie string) *Request {
+	h := &message.Head{Method: "GET", Path: "/", Authority: "models.example", Host: "models.example"}
+	h.Fields.Add("cookie", cookie)
+	return from(client, h)
+}
+
+// TestChainTakesSessionsBesideTokens checks what a route with both kinds decides.
+func TestChainTakesSessionsBesideTokens(t *testing.T) {
+	p := newPeople(t)
+	field := p.signIn("alice", nil)
+	for name, x := range map[string]struct {
+		cookie, token, reason string
+		session               bool
+	}{
+		"session":               {field, "", "", true},
+		"nothing":               {"", "", NoCredential, false},
+		"cookies of apps":       {"_xsrf=1; sallyport=x", "", NoCredential, false},
+		"bad session":           {"__Host-sallyport=1.AAAA", "", BadSession, false},
+		"session and bad token": {field, "Bearer forged", BadCredential, false},
+	} {
+		r := pageRequest(x.cookie)
+		if x.token != "" {
+			r.Head.Fields.Add("authorization", x.token)
+		}
+		proof, err := p.chain.Authenticate(t.Context(), r)
+		if got := reason(t, err); got != x.reason || (proof.Session != nil) != x.session {
+			t.Errorf("%s: %q, session %v", name, got, proof.Session != nil)
+		}
+	}
+	if _, err := p.auth.Route(Demand{Callers: []string{"login/other"}}); err == nil {
+		t.Error("a route has a login that does not exist")
+	}
+	if _, err := New(Config{Logins: map[string]login.Config{"x": {Issuer: "nobody", ClientID: "y"}}}, NewMemory(MemoryOptions{})); err == nil {
+		t.Error("a login has an issuer that does not exist")
+	}
+	// A closed Auth caches nothing, and the session is not lost by that.
+	cached := p.auth.memory.CacheStatus().Tokens
+	p.auth.Close()
+	if n := p.auth.memory.CacheStatus().Tokens; cached != 1 || n != 0 {
+		t.Errorf("%d sessions were cached, and %d are after Close", cached, n)
+	}
+	if _, err := p.chain.Authenticate(t.Context(), pageRequest(field)); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,453 @@
+package exchange
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/auth"
+	"sallyport/auth/login"
+	"sallyport/proxy/audit"
+	"sallyport/proxy/message"
+	"sallyport/proxy/pages"
+	"sallyport/proxy/route"
+	"sallyport/proxy/setting"
+)
+
+// Logins is what exchanges need to sign people in. It is immutable.
+type Logins struct {
+	// Login returns a login by its name; nil if there is none.
+	Login func(name string) *login.Login
+	// BackChannel ends the sessions that a logout token names (OpenID Connect Back-Channel Logout).
+	BackChannel func(ctx context.Context, r *auth.Request, token string) (login.LoggedOut, error)
+	Titles      map[string]string // of logins, by their names, for people
+	Pages       *pages.Pages
+}
+
+const (
+	// maxLogoutToken is the longest content of a back-channel logout, in bytes.
+	maxLogoutToken = 32 << 10
+	// logoutTokenTime is how long that content may pause.
+	logoutTokenTime = 10 * time.Second
+)
+
+// isDoorPath reports whether a path is of the pages for sign-in. It ignores case, because some servers
+// do.
+func isDoorPath(path string) bool {
+	const bare = len(login.Prefix) - 1
+	return len(path) >= bare && strings.EqualFold(path[:bare], login.Prefix[:bare]) && (len(path) == bare || path[bare] == '/')
+}
+
+// findDoor returns the door whose pages are asked for; nil for other requests.
+func (x *exchange) findDoor() *route.Door {
+	if !isDoorPath(x.head.Path) {
+		return nil
+	}
+	return x.snapshot.Routes.Door(x.head.Host)
+}
+
+// serveDoor serves the pages for sign-in and sign-out. None of these requests is ever forwarded.
+func (x *exchange) serveDoor() error {
+	if err := x.enterDoor(); err != nil {
+		return err
+	}
+	allow := ""
+	for _, page := range [...]struct {
+		path, method string
+		serve        func(*exchange) error
+	}{
+		{login.SignInPath, http.MethodGet, (*exchange).beginLogin},
+		{login.CallbackPath, http.MethodGet, (*exchange).finishLogin},
+		{login.SignOutPath, http.MethodGet, (*exchange).offerSignOut},
+		{login.SignOutPath, http.MethodPost, (*exchange).signOut},
+		{login.SignedOutPath, http.MethodGet, (*exchange).sayGoodbye},
+		{login.SessionPath, http.MethodGet, (*exchange).tellSession},
+		{login.BackChannelPath, http.MethodPost, (*exchange).endSessions},
+	} {
+		switch {
+		case page.path != x.head.Path:
+		case page.method == x.head.Method:
+			err := page.serve(x)
+			if err != nil && page.path != login.SessionPath {
+				x.record.LoginEvent = audit.LoginRefused
+			}
+			return err
+		default:
+			allow = strings.TrimPrefix(allow+", "+page.method, ", ")
+		}
+	}
+	if allow != "" {
+		return &route.MethodError{Allow: allow}
+	}
+	return because(reasonNoRoute, "the gateway has no such page under "+login.Prefix)
+}
+
+// enterDoor makes the checks of a route that concern no caller: those of the connection, the client's
+// address and free memory.
+func (x *exchange) enterDoor() error {
+	if x.asker != "" {
+		return because(reasonUndecided, "the path is one of the gateway's own")
+	}
+	if err := x.checkConnection(); err != nil {
+		return err
+	}
+	if !x.door.Admits(x.client) {
+		return because(reasonAddress, "no route of the host that has a login admits "+x.client.WithZone("").String())
+	}
+	if x.server.Pressure.Spent() {
+		r := because(reasonOverloaded, x.server.Pressure.String())
+		r.retryAfter = busyRetry
+		return r
+	}
+	if err := x.server.Audit.Reserve(); err != nil {
+		return &refusal{reason: reasonAudit, cause: err, retryAfter: busyRetry}
+	}
+	x.record.Reserved = true
+	return nil
+}
+
+// boundSignIns refuses an address that begins and finishes too many logins: each may cost a request to
+// the issuer.
+func (x *exchange) boundSignIns() error {
+	retry, ok := x.server.SignIns.AllowAddr(x.client)
+	if ok {
+		return nil
+	}
+	r := because(reasonRate, "too many logins were begun from "+x.client.WithZone("").String())
+	r.retryAfter = retry
+	return r
+}
+
+// beginLogin sends the browser to the issuer, or lets the person choose between several logins.
+func (x *exchange) beginLogin() error {
+	asked, _ := url.ParseQuery(x.head.Query) // what cannot be read asks for nothing
+	names := slices.DeleteFunc(slices.Clone(x.door.Logins), func(name string) bool { return !slices.Contains(asked["login"], name) })
+	if len(names) == 0 {
+		names = x.door.Logins
+	}
+	to := login.ReturnPage(asked.Get("to"))
+	if len(names) > 1 {
+		var choices []pages.Choice
+		for _, name := range names {
+			choices = append(choices, pages.Choice{Title: x.snapshot.Logins.Titles[name], URL: signInURL(to, name)})
+		}
+		return x.sendPage(x.snapshot.Logins.Pages.SignIn(x.head.Host, choices))
+	}
+	if err := x.boundSignIns(); err != nil {
+		return err
+	}
+	x.record.Login = names[0]
+	r, err := x.snapshot.Logins.Login(names[0]).Begin(x.life, login.Attempt{
+		Host: x.head.Host, Origin: x.ownOrigin(), To: to, Cookie: x.head.Fields.Get("cookie"),
+	})
+	if err != nil {
+		return err
+	}
+	x.record.LoginEvent = audit.LoginBegun
+	return x.goTo(r)
+}
+
+// signInURL returns the path that begins a login by one of these names, and returns to a page.
+func signInURL(to string, names ...string) string {
+	return login.SignInPath + "?" + url.Values{"to": {to}, "login": names}.Encode()
+}
+
+// finishLogin takes the answer of the issuer, and sends the browser to the page that it first asked
+// for.
+func (x *exchange) finishLogin() error {
+	name := login.NameOf(x.head.Query)
+	if !slices.Contains(x.door.Logins, name) {
+		return &login.Error{Reason: login.StateMismatch, Err: errors.New("the answer names no login of this host")}
+	}
+	if err := x.boundSignIns(); err != nil {
+		return err
+	}
+	x.record.Login = name
+	done, err := x.snapshot.Logins.Login(name).Finish(x.life, x.doorAnswer())
+	if err != nil {
+		x.cookies = done.Cookies
+		return err
+	}
+	x.recordSession(done.Session, audit.LoginDone)
+	return x.goTo(done.Redirect)
+}
+
+// doorAnswer returns what the browser sent to the door.
+func (x *exchange) doorAnswer() login.Answer {
+	return login.Answer{Host: x.head.Host, Origin: x.ownOrigin(), Query: x.head.Query, Cookie: x.head.Fields.Get("cookie")}
+}
+
+// recordSession records whose session begins or ends.
+func (x *exchange) recordSession(s *login.Session, event string) {
+	x.record.LoginEvent = event
+	x.record.Login, x.record.SID = s.Login(), s.SID()
+	x.record.Principal, x.record.Credential = s.Principal().String(), "login"
+}
+
+// openSession returns the session of the browser; nil with the reason why there is none.
+func (x *exchange) openSession() (*login.Session, error) {
+	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS}
+	proof, err := x.door.Chain.Authenticate(x.life, &x.asked)
+	return proof.Session, err
+}
+
+// offerSignOut shows a page with a form, because a link must not sign anybody out.
+func (x *exchange) offerSignOut() error {
+	name := ""
+	if s, _ := x.openSession(); s != nil {
+		name = s.Principal().Name
+	}
+	return x.sendPage(x.snapshot.Logins.Pages.SignOut(x.head.Host, name, login.SignOutPath, "/"))
+}
+
+// signOut ends the session here and, where the issuer offers that, at the issuer.
+func (x *exchange) signOut() error {
+	if err := x.checkSite(); err != nil {
+		return err
+	}
+	s, _ := x.openSession()
+	name := x.door.Logins[0]
+	if s != nil {
+		x.recordSession(s, audit.LoginSignedOut)
+		name = s.Login()
+	}
+	r := x.snapshot.Logins.Login(name).End(x.life, s, x.doorAnswer())
+	x.cookies = r.Cookies
+	switch {
+	case !x.wantsPage():
+		return x.sendJSON(map[string]any{"signed_out": true, "next": r.Location})
+	case r.Location == login.SignedOutPath:
+		return x.goTo(r)
+	}
+	// A redirect after a form must not leave the site, by the policy of the page with the form.
+	return x.sendPage(x.snapshot.Logins.Pages.Leaving(x.head.Host, r.Location))
+}
+
+// sayGoodbye shows the page after sign-out.
+func (x *exchange) sayGoodbye() error {
+	return x.sendPage(x.snapshot.Logins.Pages.SignedOut(x.head.Host, signInURL("/")))
+}
+
+// tellSession tells the page's scripts who is signed in.
+func (x *exchange) tellSession() error {
+	s, err := x.openSession()
+	if err != nil {
+		return err
+	}
+	p := s.Principal()
+	x.record.Principal, x.record.Credential, x.record.Login = p.String(), "login", s.Login()
+	groups := p.Groups
+	if groups == nil {
+		groups = []string{}
+	}
+	return x.sendJSON(map[string]any{
+		"principal": p.String(), "name": p.Name, "login": s.Login(), "groups": groups, "expires": s.Expires().UTC().Format(time.RFC3339),
+	})
+}
+
+// endSessions takes a logout token, by which the issuer itself ends sessions.
+func (x *exchange) endSessions() error {
+	if media, _, _ := strings.Cut(x.head.Fields.Get("content-type"), ";"); !message.EqualFold(strings.TrimSpace(media), "application/x-www-form-urlencoded") {
+		return because(reasonBadBody, "a logout token comes in a form, and Content-Type is "+setting.Quoted(media, 64))
+	}
+	body := &countedBody{
+		src: x.stream.Body(), now: x.server.now, rate: x.snapshot.BodyRate,
+		wait: idleDeadline{idle: logoutTokenTime, name: "fixed", stream: x.stream, clock: x.server.Clock},
+	}
+	text, err := io.ReadAll(io.LimitReader(body, maxLogoutToken+1))
+	x.record.BytesIn = body.n.Load()
+	if err != nil {
+		return err
+	}
+	if len(text) > maxLogoutToken {
+		return because(reasonBodyTooLarge, over(maxLogoutToken, "fixed"))
+	}
+	form, err := url.ParseQuery(string(text))
+	if err != nil || len(form["logout_token"]) != 1 {
+		return because(reasonBadBody, "the form has not one logout_token")
+	}
+	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS}
+	out, err := x.snapshot.Logins.BackChannel(x.life, &x.asked, form.Get("logout_token"))
+	if err != nil {
+		return err
+	}
+	x.record.LoginEvent, x.record.Login, x.record.SID = audit.LoginEnded, out.Login, out.SID
+	return x.respondHere(&message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "cache-control", Value: "no-store"}}}, nil)
+}
+
+// ownOrigin returns the origin of the request's URL, as the browser has it.
+func (x *exchange) ownOrigin() string { return "https://" + x.head.Authority }
+
+// checkSite refuses what a page of another site may have sent in a person's name: browsers send their
+// cookies along. Safe methods change nothing, but a WebSocket has answers that a page could read.
+func (x *exchange) checkSite() error {
+	switch x.head.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		if x.head.Upgrade == "" {
+			return nil
+		}
+	}
+	f := x.head.Fields
+	if n := f.Count("sec-fetch-site"); n > 0 {
+		if site := f.Get("sec-fetch-site"); n > 1 || site != "same-origin" && site != "none" {
+			return because(reasonCrossSite, "Sec-Fetch-Site is "+setting.Quoted(site, 24))
+		}
+		return nil
+	}
+	if origin := f.Get("origin"); f.Count("origin") != 1 || origin != x.ownOrigin() {
+		return because(reasonCrossSite, "there is no Sec-Fetch-Site, and Origin is "+setting.Quoted(origin, 100))
+	}
+	return nil
+}
+
+// checkSession makes the checks of a caller whom a session proves. Another proxy would forward the
+// session's cookie, so it gets no permission.
+func (x *exchange) checkSession() error {
+	switch s := x.proof.Session; {
+	case s == nil:
+		return nil
+	case x.asker != "":
+		return because(reasonUndecided, "a session proves the caller, and the proxy in front would forward its cookie")
+	default:
+		x.record.Login, x.record.SID = s.Login(), s.SID()
+	}
+	return x.checkSite()
+}
+
+// renewSession adds the cookies of a session that was refreshed or goes on. No cache may keep them.
+func (x *exchange) renewSession(h *message.Response) {
+	if x.proof.Session == nil {
+		return
+	}
+	cookies := x.proof.Session.Renewed(x.server.now())
+	for _, c := range cookies {
+		h.Fields.Add("set-cookie", c)
+	}
+	if cookies != nil {
+		h.Fields.Set("cache-control", "no-store")
+	}
+}
+
+// setsOwnCookie reports whether a Set-Cookie of an upstream would set a cookie of the gateway. Some
+// browsers read the name of a cookie without name in its value.
+func setsOwnCookie(value string) bool {
+	pair, _, _ := strings.Cut(value, ";")
+	name, rest, _ := strings.Cut(pair, "=")
+	if name = strings.TrimSpace(name); name == "" {
+		name, _, _ = strings.Cut(rest, "=")
+		name = strings.TrimSpace(name)
+	}
+	return login.IsCookie(name)
+}
+
+// wantsPage reports whether a person sees the answer: the browser goes to a page. Scripts and programs
+// do not.
+func (x *exchange) wantsPage() bool {
+	if x.grpc || x.asker != "" || x.head.Upgrade != "" {
+		return false
+	}
+	if mode := x.head.Fields.Get("sec-fetch-mode"); mode != "" {
+		return mode == "navigate"
+	}
+	return strings.Contains(x.head.Fields.Get("accept"), "text/html")
+}
+
+// leadsToSignIn reports whether a refusal means that the person has to sign in, and nothing else is
+// wrong.
+func (x *exchange) leadsToSignIn(err error) bool {
+	if x.route == nil || len(x.route.Logins) == 0 || !x.wantsPage() || x.head.Method != http.MethodGet && x.head.Method != http.MethodHead {
+		return false
+	}
+	var session *login.Error
+	if errors.As(err, &session) {
+		return session.Again()
+	}
+	var e *auth.Error
+	return errors.As(err, &e) && e.Reason == auth.NoCredential
+}
+
+// sendToSignIn sends the browser to sign in and back to where it is.
+func (x *exchange) sendToSignIn() {
+	_ = x.goTo(login.Redirect{Location: signInURL(x.head.PathAndQuery(), x.route.Logins...)}) // an error means that the client has left
+}
+
+// goTo sends the browser to another page.
+func (x *exchange) goTo(r login.Redirect) error {
+	x.cookies = r.Cookies
+	h := message.Response{Status: http.StatusSeeOther, Fields: message.Fields{{Name: "location", Value: r.Location}}}
+	x.dressOwn(&h)
+	return x.respondHere(&h, nil)
+}
+
+// sendPage sends a page for people.
+func (x *exchange) sendPage(page []byte) error {
+	h := message.Response{Status: http.StatusOK, ContentLength: int64(len(page)), Fields: x.pageFields()}
+	x.dressOwn(&h)
+	return x.respondHere(&h, page)
+}
+
+// pageFields returns the fields of every page for people.
+func (x *exchange) pageFields() message.Fields {
+	return message.Fields{
+		{Name: "content-type", Value: pages.Type},
+		{Name: "content-security-policy", Value: x.snapshot.Logins.Pages.Policy()},
+	}
+}
+
+// dressOwn adds the fields of every answer of the door. The address of a page may have a code in it,
+// which no other site may learn.
+func (x *exchange) dressOwn(h *message.Response) {
+	h.Fields.Set("cache-control", "no-store")
+	h.Fields.Set("referrer-policy", "no-referrer")
+	h.Fields.Set("x-content-type-options", "nosniff")
+	if x.door != nil {
+		x.door.Security.Dress(h, x.scheme() == "https")
+	}
+}
+
+// sendJSON sends an answer for programs.
+func (x *exchange) sendJSON(v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	h := message.Response{Status: http.StatusOK, ContentLength: int64(len(text)), Fields: message.Fields{{Name: "content-type", Value: "application/json"}}}
+	x.dressOwn(&h)
+	return x.respondHere(&h, text)
+}
+
+// refusalPage returns the page of a refusal for a person; nil for programs, and for hosts where nobody
+// signs in.
+func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
+	if x.snapshot.Logins == nil || !x.wantsPage() || x.snapshot.Routes.Door(x.head.Host) == nil {
+		return nil
+	}
+	text := pages.Refusal{Status: o.status, Text: inFull(o.text), Reason: r.reason, RequestID: x.record.RequestID}
+	if x.proof.Session != nil {
+		text.Caller = x.caller.Name
+	}
+	switch {
+	case text.Caller != "" && o.status == http.StatusForbidden:
+		text.SignOut = login.SignOutPath
+	case o.status == http.StatusUnauthorized && x.route != nil && len(x.route.Logins) > 0:
+		text.SignIn = signInURL(x.head.PathAndQuery(), x.route.Logins...)
+	case x.door != nil && x.record.Login != "" || slices.Contains(login.Reasons(), r.reason):
+		text.SignIn = signInURL("/")
+	}
+	return x.snapshot.Logins.Pages.Refuse(x.head.Host, &text)
+}
+
+// inFull returns a text of a refusal as a sentence. Those of packages auth and login are without the
+// capital and the stop.
+func inFull(text string) string {
+	if text == "" || strings.HasSuffix(text, ".") {
+		return text
+	}
+	return strings.ToUpper(text[:1]) + text[1:] + "."
+}
