@@ -60,7 +60,7 @@ const (
 
 const (
 	errInputForm    uncounted = "inputs is not an array of objects"
-	errInputTwice   uncounted = "an input has its shape, data, datatype or parameters twice"
+	errInputTwice   uncounted = "an input has its shape, data, datatype, parameters or binary_data_size twice"
 	errInputShape   uncounted = "the shape of an input is not an array of whole numbers"
 	errInputBinary  uncounted = "binary_data_size of an input is not a whole number"
 	errInputBoth    uncounted = "an input has data and binary_data_size"
@@ -351,6 +351,8 @@ func (c *jsonCounter) endNumber() error {
 		return c.most.batch(c.shape.lead)
 	case !n.whole || n.minus:
 		return errInputBinary
+	case c.binary >= 0:
+		return errInputTwice
 	default:
 		c.binary = clipped(n.value)
 		return c.most.tensor(n.value)

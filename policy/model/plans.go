@@ -106,14 +106,14 @@ var (
 // llama.cpp's name for it.
 var (
 	answerKeys = [...]jsonKey{{"", "n", roleTimes}, {"", "best_of", roleTimes}, {"", "n_cmpl", roleTimes}}
-	promptKeys = [...]jsonKey{{"", "prompt", roleTexts}, {"", "n", roleTimes}, {"", "best_of", roleTimes}, {"", "n_cmpl", roleTimes},
+	promptKeys = [...]jsonKey{{"", "prompt", roleTexts}, {"", "prompt_embeds", roleTexts}, {"", "n", roleTimes}, {"", "best_of", roleTimes}, {"", "n_cmpl", roleTimes},
 		{"sampling_params", "n", roleTimes}, {"sampling_params", "best_of", roleTimes}}
 	textKeys = [...]jsonKey{{"", "input", roleTexts}, {"", "prompt", roleTexts}, {"", "content", roleTexts}, {"", "inputs", roleTexts},
 		{"", "texts", roleTexts}, {"", "images", roleTexts}}
 	pairKeys = [...]jsonKey{{"", "input", roleTexts}, {"", "documents", roleTexts}, {"", "texts", roleTexts}, {"", "queries", roleTexts},
 		{"", "text_1", roleTexts}, {"", "text_2", roleTexts}, {"", "data_1", roleTexts}, {"", "data_2", roleTexts}, {"", "items", roleTexts}}
 	// invocationKeys are for /invocations of vLLM, which takes the bodies of its other endpoints.
-	invocationKeys = [...]jsonKey{{"", "prompt", roleTexts}, {"", "n", roleTimes}, {"", "best_of", roleTimes}, {"", "input", roleTexts},
+	invocationKeys = [...]jsonKey{{"", "prompt", roleTexts}, {"", "prompt_embeds", roleTexts}, {"", "n", roleTimes}, {"", "best_of", roleTimes}, {"", "input", roleTexts},
 		{"", "documents", roleTexts}, {"", "queries", roleTexts}, {"", "text_1", roleTexts}, {"", "text_2", roleTexts},
 		{"", "data_1", roleTexts}, {"", "data_2", roleTexts}, {"", "items", roleTexts}}
 )
