@@ -2,6 +2,9 @@ package proxy_test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"os"
 	"strings"
 	"testing"
 )
@@ -205,6 +208,75 @@ func TestRequestWithoutPlaceForAVersionIsRefused(t *testing.T) {
 		}
 		if r, _ := h.model.seen(); r.RequestURI != sent {
 			t.Errorf("%s: the upstream was asked for %s; want %s", target, r.RequestURI, sent)
+		}
+	}
+}
+
+// A stream that was sent with the chosen version goes on after a reload that chooses another one, and
+// ends once the rules no longer allow the version that was sent.
+func TestReloadDecidesOnTheVersionThatWasSent(t *testing.T) {
+	begun, more := make(chan struct{}, 1), make(chan struct{})
+	h := build(t, plan{
+		more:   unwatched,
+		routes: strings.ReplaceAll(releaseRoute, "upstream: tf", "upstream: '%s'\n    serves: tensorflow"),
+		handler: func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).Flush()
+			begun <- struct{}{}
+			for range more {
+				_, _ = io.WriteString(w, "more")
+				_ = http.NewResponseController(w).Flush()
+			}
+		},
+	})
+	defer close(more)
+	text, err := os.ReadFile(h.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest("POST", "https://models.test/v1/models/half:predict", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+h.token())
+	res, err := h.client(true).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	<-begun
+	piece := make([]byte, 4)
+	h.reloaded(h.gateway, strings.Replace(string(text), `latest: "label:stable"`, "latest: 9", 1))
+	more <- struct{}{}
+	if _, err := io.ReadFull(res.Body, piece); err != nil {
+		t.Fatalf("the stream has ended: %v", err)
+	}
+	h.reloaded(h.gateway, strings.Replace(string(text), `versions: "label:stable"`, "versions: 9", 1))
+	if _, err := io.ReadFull(res.Body, piece); err == nil {
+		t.Error("the stream goes on")
+	}
+	h.until("the record", func() bool { return strings.Contains(h.audit.text(), `"withdrawn_in_stream"`) })
+}
+
+// A proxy in front would forward the request without the version, or to its own server.
+func TestForwardAuthRefusesWhatTheRouteWouldChoose(t *testing.T) {
+	for _, rewrite := range []string{"latest: 3", `split: {models: "*", versions: {3: 1}}`, `split: {models: "*", upstreams: {tf: 1}}`} {
+		h := build(t, plan{
+			listen: ", forward_auth: {addr: '127.0.0.1:0', from: 127.0.0.0/8, dialect: traefik}",
+			more:   "trusted_proxies: 127.0.0.0/8\nupstreams: {tf: {serves: tensorflow, rest: 'http://127.0.0.1:1'}}\n",
+			routes: `
+  - host: models.test
+    upstream: tf
+    callers: anonymous
+    rewrite: {` + rewrite + `}
+    rules: [{allow: "*", models: "*"}]
+`,
+		})
+		if got := h.askAs(told("traefik", "POST", "models.test", "/v1/models/m:predict")...); got.StatusCode != 403 || got.reason() != "not_for_another_proxy" {
+			t.Errorf("%s: %d %s", rewrite, got.StatusCode, got.body)
+		}
+		got := h.askAs(told("traefik", "POST", "models.test", "/v1/models/m/versions/3:predict")...)
+		if want := !strings.Contains(rewrite, "upstreams"); (got.StatusCode == 200) != want {
+			t.Errorf("%s: a named version: %d %s", rewrite, got.StatusCode, got.body)
 		}
 	}
 }

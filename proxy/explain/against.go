@@ -192,6 +192,7 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 	d.Rule = g.Rule
 	if chosenBy != "" && g.Outcome == policy.Allowed {
 		if err := hasPlace(r, h, asked, knownAs); err != nil {
+			d.Rule = ""
 			return policy.Refused, err
 		}
 	}
@@ -202,19 +203,6 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 		d.Why = "no rule allows it"
 	}
 	return g.Outcome, nil
-}
-
-// hasPlace returns the error for a request that makes a call without a version, if none can be written
-// into it.
-func hasPlace(r *route.Route, h *message.Head, call model.Call, caller string) error {
-	if reading, err := exchange.Interpret(r, h, true); err == nil && reading.GRPC() && reading.Call.Verb == call.Verb {
-		return exchange.NoPlace(&reading)
-	}
-	_, at, err := exchange.InterpretFor(r, h, false, caller)
-	if at == "" {
-		return nil
-	}
-	return err
 }
 
 // aboutServer reports whether a call without a model is about the server itself. The head tells that.

@@ -255,26 +255,24 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 			}
 		}
 	}
-	if chosenBy != "" {
+	if chosenBy != "" && noPlace == nil {
 		d.AskedVersion = model.Latest
 		_ = note("rewrite", nil, chosenVersion(q, calls[len(calls)-1].Version, chosenBy), at+"."+chosenBy)
 	}
 	if r.Release.SplitsUpstreams() {
-		name, chosenBy := "", ""
-		if !reading.Streams() {
-			name = calls[len(calls)-1].Model
+		name := calls[len(calls)-1].Model
+		if reading.Streams() {
+			name = "" // each message names its own
 		}
-		if d.Upstream, chosenBy = r.Release.Upstream(knownAs, name); chosenBy == "" {
-			d.Upstream = c.Upstream
-			_ = note("upstream", nil, c.Upstream+", as no split is about the request", at+".upstream")
-		} else {
-			_ = note("upstream", nil, d.Upstream+" by "+chosenBy+withoutAddress(q, chosenBy), at+"."+chosenBy)
-		}
+		var why, path string
+		d.Upstream, why, path = chosenUpstream(q, r, c, knownAs, name)
+		_ = note("upstream", nil, why, at+"."+path)
 	}
 	facts := exchange.FactsOf(h, q.From, nil, "")
 	facts.TLS, facts.Peer = "1.3", q.From
 	if err = x.rules(q, r, at, calls, facts, d); err == nil && noPlace != nil {
-		err = note("rewrite", noPlace, "", at+".rewrite")
+		err = note("rewrite", noPlace, "", at+"."+chosenBy)
+		d.Rule, d.RuleFile, d.RuleLine = "", "", 0
 	}
 	if r.Candidate != nil && (known || !r.Candidate.AboutModels()) {
 		d.Candidate = "allow"
@@ -328,19 +326,6 @@ func (x *Explainer) rules(q *Question, r *route.Route, at string, calls []model.
 		d.RuleFile, d.RuleLine = place(d.Rule)
 	}
 	return err
-}
-
-// chosenVersion says which version the route chooses, and for whom.
-func chosenVersion(q *Question, version, by string) string {
-	return "version " + version + " by " + by + ", as the request names none" + withoutAddress(q, by)
-}
-
-// withoutAddress says that a choice would need the client's address; "" if it does not.
-func withoutAddress(q *Question, by string) string {
-	if q.Caller.Source != route.Anonymous || q.From.IsValid() || by == "rewrite.latest" {
-		return ""
-	}
-	return "; anonymous callers go by address, which is not given (--from)"
 }
 
 // named returns the calls that the body of a question makes.
