@@ -304,3 +304,37 @@ func TestRefreshesEndWithProcess(t *testing.T) {
 	d.clock.Add(time.Minute)
 	b.serves("issuer/corp:alice")
 }
+
+// TestOldConfigurationRefreshesForNewOne refreshes a session by a request that began before a reload. The
+// new configuration must not use the same refresh token again.
+func TestOldConfigurationRefreshesForNewOne(t *testing.T) {
+	d := newDesk(t)
+	b := d.browser()
+	b.signIn()
+	r := request(host, b.field())
+	proof, err := d.chain.Authenticate(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier, old := *d, d.auth
+	d.auth = nil // the old one drains
+	d.reload()
+	defer old.Close()
+	b.serves("issuer/corp:alice")
+	d.provider.Change(func(claims map[string]any) { claims["groups"] = []string{"new"} }, nil)
+	d.clock.Add(4 * time.Minute)
+	if _, err := earlier.chain.Recheck(t.Context(), r, proof); err != nil {
+		t.Fatal(err)
+	}
+	d.settle(1)
+	isNew := func(groups []string, err error) bool {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Equal(groups, []string{"new"})
+	}
+	b.until("the new configuration", isNew)
+	if n := d.provider.Refreshes(); n != 1 {
+		t.Errorf("%d refreshes", n)
+	}
+}

@@ -155,8 +155,8 @@ func (l *Login) unseal(place string, c *Cookie) (*record, error) {
 	return &r, nil
 }
 
-// current returns the newest session of a live one, under this login's configuration: an older
-// configuration may have named the person otherwise.
+// current returns the newest session of a live one, under this login's configuration: another
+// configuration may name the person otherwise.
 func (l *Login) current(known *live) (*Session, error) {
 	n := known.newest.Load()
 	if n.login == l {
@@ -214,6 +214,12 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 		v.seen.Store(at)
 	}
 	n := v.newest.Load()
+	if n.login != s.login && n.generation > s.generation { // another configuration refreshed it
+		var err error
+		if n, err = s.login.current(v); err != nil {
+			return nil, err
+		}
+	}
 	if n.generation < s.generation || n.login != s.login {
 		n = s
 	}
