@@ -177,7 +177,7 @@ func (v *verification) cached() (*verified, error) {
 			b.memory.tokens.drop(e)
 			continue
 		}
-		if err := v.accept(c, e); err == nil {
+		if err := c.accept(e, now.Unix()); err == nil {
 			return e, nil
 		} else if b.alone(c) {
 			return nil, err

@@ -124,6 +124,8 @@ base() {
 
 pebble() { GOBIN=$1 CGO_ENABLED=0 twice go install "github.com/letsencrypt/pebble/v2/cmd/pebble@$(sed -n 's/^pebble //p' compose/stand-ins.list)"; }
 
+grpcurl() { GOBIN=$1 CGO_ENABLED=0 twice go install "$(cat grpc/grpcurl.version)"; }
+
 h2spec() { GOBIN=$1 CGO_ENABLED=0 twice go install "$(cat h2spec/h2spec.version)"; }
 
 # venv FOLDER DIR: for a story whose folder has the requirements.txt.
@@ -220,6 +222,7 @@ else
 fi
 case " $stories " in *" grpc "*)
   made "$cache/grpc-$(key grpc/requirements.txt)" venv_grpc
+  made "$cache/grpcurl-$(key grpc/grpcurl.version)" grpcurl
   ;;
 esac
 case " $stories " in *" models "*)
@@ -227,6 +230,8 @@ case " $stories " in *" models "*)
   apt "libpython3-dev=python3 -c 'import ctypes, sysconfig as s; ctypes.CDLL(s.get_config_var(\"LIBDIR\") + \"/\" + s.get_config_var(\"INSTSONAME\"))'"
   made "$cache/triton-$(key models-triton/requirements.txt)" venv models-triton
   made "$cache/mlserver-$(key models-mlserver/requirements.txt)" venv models-mlserver
+  apt default-jre-headless='java -version'
+  made "$cache/torchserve-$(key models-torchserve/requirements.txt)" venv models-torchserve
   ;;
 esac
 case " $stories " in *" tensorflow "* | *" models "* | *" compose "*)
@@ -238,7 +243,7 @@ case " $stories " in *" tensorflow "* | *" models "* | *" compose "*)
   ;;
 esac
 case " $stories " in *" keycloak "*)
-  apt default-jre-headless='java -version' maven='mvn -version' unzip='unzip -v'
+  apt default-jre-headless='java -version' maven='mvn -version' unzip='unzip -v' chromium='chromium --version'
   made "$cache/keycloak-$(key keycloak/keycloak.version keycloak/realm.json)" keycloak
   ;;
 esac

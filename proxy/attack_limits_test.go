@@ -2,7 +2,6 @@ package proxy_test
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -11,10 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"sallyport/proxy"
 )
@@ -370,17 +365,9 @@ func TestCallOverTheRateTellsWhenToRetry(t *testing.T) {
 		if got := res.Header.Get("grpc-status"); got != "8" || res.Header.Get("grpc-retry-pushback-ms") != "-1" || res.Header.Get("ratelimit-policy") != `"1/h per principal, verb";q=1;w=3600` {
 			t.Fatalf("got status %s, fields %v", got, res.Header)
 		}
-		text, err := base64.RawStdEncoding.DecodeString(res.Header.Get("grpc-status-details-bin"))
-		var got status.Status
-		if err == nil {
-			err = proto.Unmarshal(text, &got)
-		}
-		if err != nil || len(got.Details) != 1 {
-			t.Fatalf("the details are %x: %v, %v", text, &got, err)
-		}
-		var info errdetails.RetryInfo
-		if err := got.Details[0].UnmarshalTo(&info); err != nil || info.RetryDelay.AsDuration() < 50*time.Minute || info.RetryDelay.AsDuration() > time.Hour {
-			t.Errorf("RetryInfo: %v, %v", &info, err)
+		got, _, _, info := statusOf(t, res.Header)
+		if wait := info.GetRetryDelay().AsDuration(); wait < 50*time.Minute || wait > time.Hour {
+			t.Errorf("the details are %v", got)
 		}
 	}
 	if n := s.calls.Load(); n != before {

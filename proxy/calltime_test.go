@@ -18,6 +18,9 @@ type deadlineStream struct {
 	read, write time.Duration
 }
 
+// Body is content that has not arrived, as far as the gateway can tell.
+func (s *deadlineStream) Body() message.Body { return struct{ message.Body }{&s.body} }
+
 func (s *deadlineStream) SetReadDeadline(t time.Time) error  { return keepDeadline(&s.read, t) }
 func (s *deadlineStream) SetWriteDeadline(t time.Time) error { return keepDeadline(&s.write, t) }
 

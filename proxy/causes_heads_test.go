@@ -193,3 +193,24 @@ func refusedModels(t *testing.T) *refusals {
 	r.expect("unknown_call", 404, "the gateway knows no such path of openai servers", r.do("POST", "/v9/x", "", map[string]string{"Authorization": "Bearer " + r.bearer(nil)}))
 	return r
 }
+
+// refusedBatches are requests whose body asks for too much, or cannot be counted.
+func refusedBatches(t *testing.T) *refusals {
+	r := &refusals{house: build(t, plan{routes: batchRoutes})}
+	ask := func(path, body string, fields ...string) *reply {
+		head := map[string]string{"Authorization": "Bearer " + r.bearer(nil)}
+		for i := 0; i < len(fields); i += 2 {
+			head[fields[i]] = fields[i+1]
+		}
+		return r.do("POST", path, body, head)
+	}
+	const predict, infer = "/tf/v1/models/m:predict", "/v2/models/m/infer"
+	r.expect("batch_too_large", 413, "a batch of 5 or more, over 4 (limits.batch)", ask(predict, `{"instances":["`+r.secret("confidential")+`",2,3,4,5,6]}`))
+	r.expect("batch_too_large", 413, "a batch of 1000 or more, over 4 (limits.batch)", ask(infer, `{"inputs":[{"shape":[1000,2]}]}`))
+	r.expect("tensor_too_large", 413, "an input of 2048 bytes or more, over 1KiB (limits.tensor_bytes)", ask(infer, `{"inputs":[{"shape":[1],"parameters":{"binary_data_size":2048}}]}`, "Inference-Header-Content-Length", "70"))
+	r.expect("uncounted_body", 400, "the shape of an input is not an array of whole numbers (byte 21)", ask(infer, `{"inputs":[{"shape":["1000"]}]}`))
+	r.expect("uncounted_body", 400, "n or best_of is not a whole number (byte 5)", ask("/v1/chat/completions", `{"n":"1000"}`))
+	r.expect("uncounted_body", 400, "the Content-Type of the body is not application/json", ask("/v1/chat/completions", `n=1000`, "Content-Type", "application/x-www-form-urlencoded"))
+	r.expect("uncounted_body", 400, "the body has a content coding that the gateway does not read here; it reads gzip", ask(predict, `{}`, "Content-Encoding", "br"))
+	return r
+}

@@ -23,7 +23,7 @@ func TestEveryRefusalRecordsItsCause(t *testing.T) {
 		"heads": refusedHeads, "slow heads": refusedSlowHeads, "routes": refusedByRoutes, "plain": refusedOnPlainHTTP, "connections": refusedConnections, "forward auth": refusedForProxies,
 		"tokens": refusedTokens, "API keys": refusedAPIKeys, "certificates": refusedCertificates, "revocation lists": refusedByEndedLists, "passwords": refusedPasswords, "revocations": refusedRevoked, "issuers": refusedForIssuers, "introspection": refusedByIntrospection,
 		"signatures": refusedSignatures, "nonces": refusedNonces,
-		"rules": refusedByRules, "models": refusedModels, "bodies": refusedBodies, "limits": refusedByLimits, "calls": refusedCalls, "encodings": refusedEncodings,
+		"rules": refusedByRules, "models": refusedModels, "batches": refusedBatches, "bodies": refusedBodies, "limits": refusedByLimits, "calls": refusedCalls, "encodings": refusedEncodings,
 		"upstreams": refusedByUpstreams, "credentials": refusedCredentials, "timeouts": refusedForTimeouts, "streams": cutStreams, "reloads": cutByReloads, "stops": cutAtTheEnd,
 	}
 	seen, ran := map[string]bool{}, 0

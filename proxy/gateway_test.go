@@ -154,7 +154,7 @@ func TestHealthIsOnItsOwnListener(t *testing.T) {
 	if code, body := get("/readyz"); code != 200 || !strings.Contains(body, `"ready": true`) && !strings.Contains(body, `"ready":true`) {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
-	if code, body := get("/metrics"); code != 200 || !strings.Contains(body, `sallyport_requests_total{code="200",method="GET",reason="",route="models.test/"} 1`) {
+	if code, body := get("/metrics"); code != 200 || !strings.Contains(body, `sallyport_requests_total{code="200",dialect="raw",method="GET",reason="",route="models.test/",verb="get"} 1`) {
 		t.Errorf("/metrics: %d %s", code, body)
 	}
 	if c, err := tls.Dial("tcp", h.addrs.HTTPS[0].String(), &tls.Config{ServerName: "models.test", RootCAs: x509.NewCertPool()}); err == nil {

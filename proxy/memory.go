@@ -9,6 +9,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/auth/clientcert"
+	"sallyport/policy/model"
 	"sallyport/proxy/admin"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/config"
@@ -82,7 +83,9 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	if m.Audit, err = audit.New(cfg.Audit, audit.Options{Stdout: o.Stdout, Log: m.Log, Now: o.Now}); err != nil {
 		return nil, err
 	}
-	m.Metrics = audit.NewMetrics(audit.MetricsOptions{Routes: cfg.RouteNames(), Reasons: exchange.Reasons()})
+	m.Metrics = audit.NewMetrics(audit.MetricsOptions{
+		Routes: cfg.RouteNames(), Reasons: exchange.Reasons(), Dialects: model.Names(), Verbs: model.Verbs(),
+	})
 	m.Pressure = limit.NewPressure(0, o.MemoryUsed)
 	m.conns = limit.NewConns(limit.ConnsConfig{})
 	return m, nil

@@ -186,6 +186,7 @@ func TestTreeState(t *testing.T) {
 		"cmd/sallyport.pythonClient":     "a file that is embedded, which needs a variable",
 		"cmd/sallyport.callProgram":      "the same",
 		"policy/model.inflaters":         "a pool: what it holds means nothing",
+		"policy/model.servedScanners":    "a pool: what it holds means nothing",
 		"proxy/seal.Blocks":              "a pool: what it holds means nothing",
 		"proxy/exchange.outcomes":        "a table that is only read",
 		"proxy/exchange.upstreamReasons": "a table that is only read",

@@ -173,6 +173,8 @@ func TestTreeNetHTTP(t *testing.T) {
 		"proxy/wire/stdhttp": "the adaptor, for tests that compare",
 		"proxy/admin":        "health, metrics and the control socket, on listeners of their own",
 		"cmd/sallyport/demo": "the issuer and the model server of the demonstration",
+
+		"cmd/sallyport/login": "the page on loopback to which an issuer sends the browser back",
 	}
 	clients := map[string]string{
 		"auth/fetch":    "the one client for what is fetched; go-oidc uses it for discovery",
@@ -233,7 +235,7 @@ func linkedModules() map[string]string {
 		"github.com/coreos/go-oidc/v3":              "discovery of issuers; in tests the oracle for signatures of tokens",
 		"github.com/go-jose/go-jose/v4":             "go-oidc's JOSE, which verifies nothing here",
 		"filippo.io/bigmod":                         "RSA keys of issuers with a prepared modulus: crypto/rsa's own arithmetic",
-		"golang.org/x/oauth2":                       "go-oidc; client credentials",
+		"golang.org/x/oauth2":                       "go-oidc; client credentials; people who sign in at a terminal",
 		"cel.dev/cel-go":                            "conditions of rules",
 		"cel.dev/expr":                              "cel-go's types",
 		"github.com/antlr4-go/antlr/v4":             "cel-go's parser",
@@ -269,7 +271,7 @@ func linkedModules() map[string]string {
 		"go.uber.org/zap":                                               "certmagic's log, which is discarded",
 		"go.uber.org/multierr":                                          "zap",
 		"golang.org/x/crypto":                                           "bcrypt, for passwords; scrypt, for sealed keys; certmagic's OCSP; go-pkcs12",
-		"golang.org/x/net":                                              "HPACK for HTTP/2; certmagic's names (IDNA); miekg/dns",
+		"golang.org/x/net":                                              "HPACK for HTTP/2; a limit of connections; certmagic's names (IDNA); miekg/dns",
 		"golang.org/x/text":                                             "golang.org/x/net/idna",
 		"github.com/libdns/libdns":                                      "what providers of DNS have in common",
 		"github.com/libdns/rfc2136":                                     "dns-01 by dynamic updates",

@@ -119,8 +119,9 @@ func HeadPolicy(tag string) Policy {
 }
 
 // TailProfile returns the profile with which a gateway signs a response in its trailers,
-// after the content has ended without an error. Its label differs from that of the head,
-// since labels are unique in the whole message (RFC 9421, section 4).
+// after the content has ended without an error, or with a gRPC status that says what the
+// error is. Its label differs from that of the head, since labels are unique in the whole
+// message (RFC 9421, section 4).
 func TailProfile() Profile {
 	p := ResponseProfile()
 	p.Label = "sp-tail"

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"sallyport/auth/httpsig"
+	"sallyport/cmd/sallyport/login"
 	"sallyport/proxy"
 )
 
@@ -71,7 +72,7 @@ func flagCompletions() map[string]cobra.CompletionFunc {
 		"socket": files("sock"),
 		"secret": files(), "public-key": files(), "response-key": files(), "cacert": files(),
 		"head": files(), "response": files(), "vector": files("json"), "cert": files(), "verify base": files(),
-		"secret-file": files(), "ca": files(), "token key": files(), "token auth": oneOf("basic", "post"), "token issuer": fromConfig(issuerNames), "token url": cobra.NoFileCompletions,
+		"secret-file": files(), "ca": files(), "token key": files(), "token auth": oneOf("basic", "post"), "token issuer": fromConfig(issuerNames), "token url": cobra.NoFileCompletions, "token redirect": oneOf(login.DefaultRedirect), "token wait": cobra.NoFileCompletions,
 		"export key": files(), "curl output": files(),
 		"out": folder, "dir": folder,
 		"check output": oneOf("table", "json"), "doctor output": oneOf("table", "json"), "token-file": files(), "status output": oneOf("table", "json"),

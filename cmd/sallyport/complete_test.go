@@ -69,6 +69,8 @@ routes:
 		{"ca init --dir ", "", ":16"},
 		{"ca revoke --dir nowhere ", "", ":0"},
 		{"revoke ", "principal jti key apikey certificate", noFiles},
+		{"token --login --redirect ", "http://127.0.0.1/callback", noFiles},
+		{"token --wait ", "", noFiles},
 		{"verify --tag ", "sallyport-req sallyport-resp", noFiles},
 	} {
 		args := strings.Split(tt.args, " ")

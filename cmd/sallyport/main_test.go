@@ -15,6 +15,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"sallyport": func() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) },
+		"xdg-open":  func() { os.Exit(openAsPerson(os.Args[1])) },
 	})
 }
 
@@ -27,7 +28,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "modes": modes, "gateway": startGateway, "issuer": startIssuer},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "modes": modes, "gateway": startGateway, "issuer": startIssuer, "people": startPeople, "seen": seen, "end-sessions": endSessions},
 	})
 }
 

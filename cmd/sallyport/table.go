@@ -76,7 +76,14 @@ func rowOf(r *proxy.RouteInfo) [][]string {
 	for _, p := range r.Paths {
 		path = append(path, "  "+p)
 	}
-	limits := append([]string{"body " + r.Body}, r.Rate...)
+	limits := []string{"body " + r.Body}
+	if r.Batch > 0 {
+		limits = append(limits, fmt.Sprintf("batch %d", r.Batch))
+	}
+	if r.Tensor != "" {
+		limits = append(limits, "tensor "+r.Tensor)
+	}
+	limits = append(limits, r.Rate...)
 	if r.InFlight > 0 {
 		limits = append(limits, fmt.Sprintf("%d in flight", r.InFlight))
 	}

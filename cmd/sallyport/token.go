@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,11 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/spf13/cobra"
-	"golang.org/x/oauth2"
-	"golang.org/x/oauth2/clientcredentials"
 
+	"sallyport/cmd/sallyport/login"
 	"sallyport/proxy"
 )
 
@@ -28,8 +25,8 @@ const maxClientSecret = 64 << 10
 func newToken() *cobra.Command {
 	t := &tokenCommand{}
 	command := &cobra.Command{
-		Use:   "token [--issuer NAME | --url URL] --client-id ID {--secret-file FILE | --cert FILE --key FILE} [--exec COMMAND [ARGUMENT...]]",
-		Short: "Get an access token of a program by client credentials",
+		Use:   "token [--issuer NAME | --url URL] --client-id ID {--secret-file FILE | --cert FILE --key FILE | --login | --logout} [--exec COMMAND [ARGUMENT...]]",
+		Short: "Get an access token of a program, or of a person who signs in",
 		Long: `Get an access token for a program from its issuer (OAuth 2.0 client credentials,
 RFC 6749, section 4.4) and print it, or run a command with it. The issuer is one of the
 configuration (--issuer, with its discovery, ca and insecure_http) or any other (--url).
@@ -37,11 +34,19 @@ configuration (--issuer, with its discovery, ca and insecure_http) or any other 
 The client authenticates with the secret in --secret-file, or with a certificate
 (RFC 8705). The secret is in no argument and in no error. With --exec all that follows
 is a command; it gets the token in an environment variable and not as an argument, which
-every user of the machine could read. Its exit status becomes that of this command.`,
+every user of the machine could read. Its exit status becomes that of this command.
+
+With --login a person signs in at the issuer and the token is theirs; the client needs no
+secret. The issuer's page is printed on standard error, and opened where standard output is
+a terminal and a browser is there. The answer comes to 127.0.0.1 (RFC 8252, with PKCE).
+Without a browser, or with --device, the person signs in on any other machine by a code
+(RFC 8628). The token is cached below the user's cache folder, in a file that nobody else
+can read, and refreshed while the issuer allows it. --logout removes and revokes it.`,
 		Example: `  sallyport token --issuer corp --client-id batch --secret-file batch.secret
   curl -H "Authorization: Bearer $(sallyport token --issuer corp --client-id batch --secret-file batch.secret)" ...
   sallyport token --url https://login.example.com/realms/ml --client-id batch --cert batch.pem --key batch.key --json
-  sallyport token --issuer corp --client-id batch --secret-file batch.secret --env OPENAI_API_KEY --exec python3 client.py`,
+  sallyport token --issuer corp --client-id batch --secret-file batch.secret --env OPENAI_API_KEY --exec python3 client.py
+  sallyport token --login --url https://login.example.com/realms/ml --client-id terminal`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case t.exec && len(args) == 0:
@@ -71,6 +76,12 @@ every user of the machine could read. Its exit status becomes that of this comma
 	f.StringArrayVar(&t.scopes, "scope", nil, "a scope to ask for")
 	f.StringArrayVar(&t.audiences, "audience", nil, "an audience to ask for, where the issuer has such a parameter")
 	f.StringArrayVar(&t.resources, "resource", nil, "the URL of a resource to ask for (RFC 8707)")
+	f.BoolVar(&t.login, "login", false, "let a person sign in; the token is cached")
+	f.BoolVar(&t.logout, "logout", false, "remove the cached token of --login with the same flags, and revoke it")
+	f.BoolVar(&t.device, "device", false, "sign in on another machine, by a code (default: where no browser is here and the issuer offers it)")
+	f.BoolVar(&t.browser, "browser", false, "open a browser (default: where standard output is a terminal)")
+	f.StringVar(&t.redirect, "redirect", login.DefaultRedirect, "the redirect URI that the client has at the issuer; a port only if it is always the same")
+	f.DurationVar(&t.wait, "wait", 5*time.Minute, "how long the person may take")
 	f.BoolVar(&t.json, "json", false, "print the token as JSON, with its end")
 	f.BoolVar(&t.exec, "exec", false, "run the command that follows with the token in its environment")
 	f.StringVar(&t.env, "env", "TOKEN", "the environment variable for the command of --exec")
@@ -85,6 +96,10 @@ type tokenCommand struct {
 	clientID, secretFile, auth   string
 	cert, key                    string
 	scopes, audiences, resources []string
+
+	login, logout, device, browser bool
+	redirect                       string
+	wait                           time.Duration
 
 	json, exec bool
 	env        string
@@ -105,7 +120,16 @@ func (t *tokenCommand) run(ctx context.Context, c *cobra.Command, args []string)
 	if err := t.check(); err != nil {
 		return err
 	}
-	issued, err := t.obtain(ctx)
+	var issued *issuedToken
+	var err error
+	switch {
+	case t.logout:
+		return t.forget(ctx, c)
+	case t.login:
+		issued, err = t.signIn(ctx, c)
+	default:
+		issued, err = t.obtain(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -130,8 +154,8 @@ func (t *tokenCommand) check() error {
 		wrong = "--url is an issuer without a configuration: give it, or --issuer"
 	case (t.cert == "") != (t.key == ""):
 		wrong = "--cert and --key belong together"
-	case t.secretFile == "" && t.cert == "":
-		wrong = "--secret-file is required, or --cert and --key"
+	case t.secretFile == "" && t.cert == "" && !t.login && !t.logout:
+		wrong = "--secret-file is required, or --cert and --key; or --login, for a person"
 	case !slices.Contains([]string{"", "basic", "post"}, t.auth):
 		wrong = fmt.Sprintf("--auth %q: want basic or post", t.auth)
 	case t.auth != "" && t.secretFile == "":
@@ -144,61 +168,12 @@ func (t *tokenCommand) check() error {
 		wrong = fmt.Sprintf("--env %q: want the name of a variable", t.env)
 	}
 	if wrong == "" {
+		wrong = t.checkLogin()
+	}
+	if wrong == "" {
 		return nil
 	}
 	return usageError{errors.New(wrong)}
-}
-
-// obtain requests a token. No error contains the secret.
-func (t *tokenCommand) obtain(ctx context.Context) (*issuedToken, error) {
-	at, err := t.whom()
-	if err != nil {
-		return nil, err
-	}
-	secret, err := t.secret()
-	if err != nil {
-		return nil, err
-	}
-	client, err := t.client(at)
-	if err != nil {
-		return nil, err
-	}
-	defer client.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, tokenTime)
-	defer cancel()
-	metadata, err := at.discover(ctx, client)
-	if err != nil {
-		return nil, err
-	}
-	endpoint, err := at.endpoint(metadata, t.cert != "")
-	if err != nil {
-		return nil, err
-	}
-	r := clientcredentials.Config{ClientID: t.clientID, ClientSecret: secret, TokenURL: endpoint, Scopes: t.scopes, AuthStyle: t.style(metadata), EndpointParams: map[string][]string{}}
-	if len(t.audiences) > 0 {
-		r.EndpointParams["audience"] = t.audiences
-	}
-	if len(t.resources) > 0 {
-		r.EndpointParams["resource"] = t.resources
-	}
-	asked := time.Now()
-	got, err := r.Token(oidc.ClientContext(ctx, client)) // which is oauth2's client too
-	if err != nil {
-		return nil, t.explain(err, at, metadata, endpoint, secret, r.AuthStyle)
-	}
-	if !strings.EqualFold(got.Type(), "Bearer") {
-		return nil, fmt.Errorf("%s issued a token of type %s, which only its holder's key can use; ask the issuer for a Bearer token", endpoint, shownText(got.TokenType))
-	}
-	if strings.ContainsFunc(got.AccessToken, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return nil, fmt.Errorf("%s issued a token that cannot be sent: it has blanks or other characters than ASCII", endpoint)
-	}
-	issued := &issuedToken{AccessToken: got.AccessToken, TokenType: got.Type()}
-	if !got.Expiry.IsZero() {
-		issued.ExpiresAt = got.Expiry.UTC().Truncate(time.Second)
-		issued.ExpiresIn = int64(got.Expiry.Sub(asked).Round(time.Second) / time.Second)
-	}
-	issued.Scope, _ = got.Extra("scope").(string)
-	return issued, nil
 }
 
 // secret reads the client's secret; "" if a certificate is to prove the client alone.
@@ -224,17 +199,6 @@ func (t *tokenCommand) secret() (string, error) {
 		return "", fmt.Errorf("reading the secret: %s has several lines; it must hold the secret alone", t.secretFile)
 	}
 	return secret, nil
-}
-
-// style returns how the client sends its id and secret.
-func (t *tokenCommand) style(m *issuerMetadata) oauth2.AuthStyle {
-	switch {
-	case t.secretFile == "", t.auth == "post":
-		return oauth2.AuthStyleInParams
-	case t.auth == "" && !m.takes("client_secret_basic") && m.takes("client_secret_post"):
-		return oauth2.AuthStyleInParams
-	}
-	return oauth2.AuthStyleInHeader
 }
 
 // whom returns the issuer that the flags name.
@@ -265,16 +229,4 @@ func (t *tokenCommand) whom() (*tokenIssuer, error) {
 		at.ca = t.ca
 	}
 	return at, nil
-}
-
-// certificates returns the client's certificate, if it has one.
-func (t *tokenCommand) certificates() ([]tls.Certificate, error) {
-	if t.cert == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(t.cert, t.key)
-	if err != nil {
-		return nil, fmt.Errorf("reading the client's certificate: %w", err)
-	}
-	return []tls.Certificate{pair}, nil
 }

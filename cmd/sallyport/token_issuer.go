@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -34,12 +35,19 @@ type tokenIssuer struct {
 // issuerMetadata holds the used members of a discovery document (OpenID Connect Discovery 1.0,
 // section 3; RFC 8414, section 2; RFC 8705, section 5).
 type issuerMetadata struct {
-	Issuer        string   `json:"issuer"`
-	TokenEndpoint string   `json:"token_endpoint"`
-	AuthMethods   []string `json:"token_endpoint_auth_methods_supported"`
-	Grants        []string `json:"grant_types_supported"`
-	MTLS          struct {
-		TokenEndpoint string `json:"token_endpoint"`
+	Issuer             string   `json:"issuer"`
+	TokenEndpoint      string   `json:"token_endpoint"`
+	AuthMethods        []string `json:"token_endpoint_auth_methods_supported"`
+	Grants             []string `json:"grant_types_supported"`
+	LoginPage          string   `json:"authorization_endpoint"`
+	Challenges         []string `json:"code_challenge_methods_supported"`
+	NamesItself        bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207
+	DeviceEndpoint     string   `json:"device_authorization_endpoint"`                  // RFC 8628
+	RevocationEndpoint string   `json:"revocation_endpoint"`                            // RFC 7009
+	MTLS               struct {
+		TokenEndpoint      string `json:"token_endpoint"`
+		DeviceEndpoint     string `json:"device_authorization_endpoint"`
+		RevocationEndpoint string `json:"revocation_endpoint"`
 	} `json:"mtls_endpoint_aliases"`
 }
 
@@ -83,6 +91,7 @@ func (t *tokenCommand) client(at *tokenIssuer) (*http.Client, error) {
 	return &http.Client{
 		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Timeout:       tokenTime,
 	}, nil
 }
 
@@ -127,19 +136,18 @@ func (at *tokenIssuer) cureName(found string) string {
 	return "correct " + at.setting + ".url or discovery"
 }
 
-// endpoint returns the URL for the request. Clients with a certificate may have one of their own.
+// endpoint returns the URL for requests for tokens. Clients with a certificate may have endpoints of
+// their own, which m has from then on.
 func (at *tokenIssuer) endpoint(m *issuerMetadata, certificate bool) (string, error) {
-	endpoint := m.TokenEndpoint
-	if certificate && m.MTLS.TokenEndpoint != "" {
-		endpoint = m.MTLS.TokenEndpoint
+	if certificate {
+		m.TokenEndpoint = cmp.Or(m.MTLS.TokenEndpoint, m.TokenEndpoint)
+		m.DeviceEndpoint = cmp.Or(m.MTLS.DeviceEndpoint, m.DeviceEndpoint)
+		m.RevocationEndpoint = cmp.Or(m.MTLS.RevocationEndpoint, m.RevocationEndpoint)
 	}
-	switch {
-	case endpoint == "":
+	if m.TokenEndpoint == "" {
 		return "", fmt.Errorf("issuer %s has no token_endpoint in its discovery document: it issues no tokens to programs", shownText(at.url))
-	case len(m.Grants) > 0 && !slices.Contains(m.Grants, "client_credentials"):
-		return "", fmt.Errorf("issuer %s does not offer client credentials (grant_types_supported): enable them there", shownText(at.url))
 	}
-	return endpoint, at.checkURL(endpoint)
+	return m.TokenEndpoint, at.checkURL(m.TokenEndpoint)
 }
 
 // checkURL refuses URLs to which the secret must not go.

@@ -49,14 +49,14 @@ func (at *tokenIssuer) cureUnreached(err error) string {
 	return ""
 }
 
-// explain returns an error of the token endpoint in words, with what to do. It repeats of the
-// answer only the description, without the secret.
-func (t *tokenCommand) explain(err error, at *tokenIssuer, m *issuerMetadata, endpoint, secret string, style oauth2.AuthStyle) error {
+// explain returns an error of an endpoint in words, with what to do. It repeats of the answer only
+// the description, without what is hidden.
+func (p *issuerClient) explain(err error, endpoint string) error {
 	var refused *oauth2.RetrieveError
 	var request *url.Error
 	switch {
 	case errors.As(err, &request):
-		return at.unreached(endpoint, err)
+		return p.at.unreached(endpoint, err)
 	case !errors.As(err, &refused):
 		// Errors of the decoder quote the answer, which may hold a token.
 		return fmt.Errorf("%s: the answer has no token; is it the token endpoint of an OAuth 2.0 server?", endpoint)
@@ -66,12 +66,9 @@ func (t *tokenCommand) explain(err error, at *tokenIssuer, m *issuerMetadata, en
 	code := shownCode(refused.ErrorCode)
 	what := fmt.Sprintf("%s: %s", endpoint, code)
 	if d := refused.ErrorDescription; d != "" {
-		if secret != "" {
-			d = strings.NewReplacer(secret, "[secret]", url.QueryEscape(secret), "[secret]").Replace(d)
-		}
-		what += ": " + shownText(d)
+		what += ": " + shownText(strings.NewReplacer(p.hidden...).Replace(d))
 	}
-	if cure := t.cure(code, m, style); cure != "" {
+	if cure := p.cure(code); cure != "" {
 		what += "; " + cure
 	}
 	return errors.New(what)
@@ -86,28 +83,36 @@ func shownCode(code string) string {
 	return code
 }
 
-// cure says what to do about an error code of a token endpoint; "" if that is unknown.
-func (t *tokenCommand) cure(code string, m *issuerMetadata, style oauth2.AuthStyle) string {
+// cure says what to do about an error code of an issuer; "" if that is unknown.
+func (p *issuerClient) cure(code string) string {
 	switch code {
 	case "invalid_client":
-		return t.cureClient(m, style)
+		return p.cureClient()
 	case "invalid_scope":
-		if len(t.scopes) == 0 {
+		if len(p.scopes) == 0 {
 			return "the issuer wants a scope: give one that the client has with --scope"
 		}
-		return fmt.Sprintf("client %s may not ask for %s: assign it to the client at the issuer, or leave --scope out", shownText(t.clientID), shownText(strings.Join(t.scopes, " ")))
-	case "unauthorized_client", "unsupported_grant_type":
-		may := fmt.Sprintf("client %s may not use client credentials: allow them at the issuer; in Keycloak that is Service account roles, with Client authentication on", shownText(t.clientID))
-		if code == "unauthorized_client" && t.secretFile != "" { // Keycloak's word for a wrong secret
-			may += fmt.Sprintf("; or its secret is not what %s holds", t.secretFile)
+		return fmt.Sprintf("client %s may not ask for %s: assign it to the client at the issuer, or leave --scope out", shownText(p.clientID), shownText(strings.Join(p.scopes, " ")))
+	case "unauthorized_client", "unsupported_grant_type", "unsupported_response_type":
+		name, allow := p.grant.words()
+		may := fmt.Sprintf("client %s may not use %s: %s", shownText(p.clientID), name, allow)
+		if code == "unauthorized_client" && p.secretFile != "" { // Keycloak's word for a wrong secret
+			may += fmt.Sprintf("; or its secret is not what %s holds", p.secretFile)
 		}
 		return may
 	case "invalid_target":
 		return "the issuer does not know what --resource or --audience names: register it there, or correct the flag"
 	case "invalid_request":
 		return "the issuer misses a parameter: some want --audience, --resource or --scope"
+	case "invalid_grant":
+		return "the code has ended, was used before, or is for another client: sign in again"
 	case "access_denied":
+		if p.grant != clientCredentials {
+			return "the person or the issuer's policies said no: sign in again, or ask who runs the issuer"
+		}
 		return "the issuer does not let this client have such a token: its policies say why"
+	case "expired_token":
+		return "nobody confirmed the code in time: sign in again"
 	case "temporarily_unavailable", "server_error", "slow_down":
 		return "try again later; the issuer's log may say more"
 	}
@@ -115,17 +120,20 @@ func (t *tokenCommand) cure(code string, m *issuerMetadata, style oauth2.AuthSty
 }
 
 // cureClient says what to do where the issuer does not take the client's proof.
-func (t *tokenCommand) cureClient(m *issuerMetadata, style oauth2.AuthStyle) string {
-	id := shownText(t.clientID)
-	if t.secretFile == "" {
+func (p *issuerClient) cureClient() string {
+	id := shownText(p.clientID)
+	switch {
+	case p.cert != "" && p.secretFile == "":
 		return fmt.Sprintf("the issuer does not take this certificate for client %s: register its subject or its fingerprint there, and let the client authenticate by it (tls_client_auth)", id)
+	case p.secretFile == "":
+		return fmt.Sprintf("the issuer does not know client %s, or wants its secret: make it a public client there (in Keycloak, Client authentication off), or give --secret-file", id)
 	}
 	sent, method, other, flag := "in the field Authorization", "client_secret_basic", "client_secret_post", "post"
-	if style == oauth2.AuthStyleInParams {
+	if p.style == oauth2.AuthStyleInParams {
 		sent, method, other, flag = "in the form", other, method, "basic"
 	}
-	if !m.takes(method) && m.takes(other) {
+	if !p.metadata.takes(method) && p.metadata.takes(other) {
 		return fmt.Sprintf("the secret was sent %s, and the issuer takes %s: try --auth %s", sent, other, flag)
 	}
-	return fmt.Sprintf("the issuer does not know client %s, or its secret is not what %s holds: compare both with the issuer's page; if they are right, try --auth %s", id, t.secretFile, flag)
+	return fmt.Sprintf("the issuer does not know client %s, or its secret is not what %s holds: compare both with the issuer's page; if they are right, try --auth %s", id, p.secretFile, flag)
 }

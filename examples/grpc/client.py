@@ -7,6 +7,8 @@ import os
 import sys
 
 import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 SERVICE = "/tensorflow.serving.PredictionService/"
 target, root = sys.argv[1:3]
@@ -24,6 +26,19 @@ def code(call, *args, **kw):
         return "OK"
     except grpc.RpcError as e:
         return f"{e.code().name} {e.details()}"
+
+
+def reason(error):
+    """The reason and the request id among the details of a status."""
+    said = {}
+    for detail in rpc_status.from_call(error).details:
+        for kind in error_details_pb2.ErrorInfo, error_details_pb2.RequestInfo:
+            message = kind()
+            if detail.Unpack(message):
+                said[kind.DESCRIPTOR.name] = message
+    info, request = said["ErrorInfo"], said["RequestInfo"]
+    sent = dict(error.trailing_metadata())["x-request-id"]
+    return f"{info.reason} {info.domain}, its own request id: {request.request_id == sent}"
 
 
 with grpc.secure_channel(target, grpc.composite_channel_credentials(tls, token), options) as channel:
@@ -53,3 +68,7 @@ with grpc.secure_channel(target, grpc.composite_channel_credentials(tls, token),
 
 with grpc.secure_channel(target, tls, options) as channel:
     print("no token:", code(channel.unary_unary(SERVICE + "Predict"), b"x"))
+    try:
+        channel.unary_unary(SERVICE + "Predict")(b"x", timeout=20)
+    except grpc.RpcError as e:
+        print("reason:", reason(e))

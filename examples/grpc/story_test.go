@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -68,6 +69,8 @@ func TestGRPC(t *testing.T) {
 	t.Run("grpc-go to grpc-go", func(t *testing.T) { calls(t, h.dial(t, h.before(t, serveGo(t)), token)) })
 	t.Run("a client that vanishes", func(t *testing.T) { h.vanishes(t, token) })
 	t.Run("refused", func(t *testing.T) { h.refused(t, h.provider.Token(t, "models.read", "")) })
+	t.Run("refused within a stream", func(t *testing.T) { h.refusedLate(t, token) })
+	t.Run("grpcurl", func(t *testing.T) { h.grpcurl(t) })
 	t.Run("memory", func(t *testing.T) { h.memory(t, token) })
 	t.Run("silence", func(t *testing.T) { h.silence(t, token) })
 	t.Run("server away", func(t *testing.T) { h.away(t, token) })
@@ -92,6 +95,7 @@ fail: NOT_FOUND no such model: m ü
 no such method: UNIMPLEMENTED
 other service: UNIMPLEMENTED No route has this host and path.
 no token: UNAUTHENTICATED a credential is required
+reason: no_credential sallyport, its own request id: True
 `
 	if err != nil || string(out) != want {
 		t.Errorf("client.py: %v\n%s\nwant\n%s", err, out, want)
@@ -340,12 +344,12 @@ func (h *house) refused(t *testing.T, read string) {
 	for _, c := range []struct {
 		name, token, method string
 		code                codes.Code
-		text                string
+		text, reason        string
 	}{
-		{"scope", read, service + "Predict", codes.PermissionDenied, "The token lacks a required scope."},
-		{"bad token", "x.y.z", service + "Predict", codes.Unauthenticated, ""},
-		{"other service", read, "/tensorflow.ProfilerService/Profile", codes.Unimplemented, "No route has this host and path."},
-		{"odd path", read, service + "a/b", codes.InvalidArgument, "The gRPC call is malformed."},
+		{"scope", read, service + "Predict", codes.PermissionDenied, "The token lacks a required scope.", "insufficient_scope"},
+		{"bad token", "x.y.z", service + "Predict", codes.Unauthenticated, "", "bad_credential"},
+		{"other service", read, "/tensorflow.ProfilerService/Profile", codes.Unimplemented, "No route has this host and path.", "no_route"},
+		{"odd path", read, service + "a/b", codes.InvalidArgument, "The gRPC call is malformed.", "bad_grpc_call"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var header metadata.MD
@@ -354,10 +358,80 @@ func (h *house) refused(t *testing.T, read string) {
 			if s.Code() != c.code || c.text != "" && s.Message() != c.text {
 				t.Errorf("%v; want %v %s", err, c.code, c.text)
 			}
-			if len(header.Get("x-request-id")) != 1 {
-				t.Errorf("no request id in %v", header)
+			if id := header.Get("x-request-id"); len(id) != 1 || detailsOf(s) != c.reason+" sallyport "+id[0] {
+				t.Errorf("details %q, metadata %v; want reason %s", detailsOf(s), header, c.reason)
 			}
 		})
+	}
+}
+
+// detailsOf returns the reason, its domain and the request id among the details of a status.
+func detailsOf(s *status.Status) (said string) {
+	for _, d := range s.Details() {
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			said += d.Reason + " " + d.Domain
+		case *errdetails.RequestInfo:
+			said += " " + d.RequestId
+		}
+	}
+	return said
+}
+
+// refusedLate sends more than limits.body on a stream that the server is answering. The caller learns why the
+// stream ended, and another stream on the same connection goes on.
+func (h *house) refusedLate(t *testing.T, token string) {
+	c := h.dial(t, h.gateway, token)
+	chat := func() (grpc.ClientStream, func(in []byte) error) {
+		s, err := c.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, service+"Chat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, func(in []byte) error {
+			var out []byte
+			if err := s.SendMsg(&in); err != nil && err != io.EOF { // io.EOF: RecvMsg has the status
+				return err
+			}
+			return s.RecvMsg(&out)
+		}
+	}
+	_, victim := chat()
+	s, attacker := chat()
+	var err error
+	for n := 0; n < 5 && err == nil; n++ {
+		if err := victim([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		err = attacker(make([]byte, 15<<20))
+	}
+	got := status.Convert(err)
+	if got.Code() != codes.ResourceExhausted || got.Message() != "The request body is too large." {
+		t.Errorf("the stream ended with %v", err)
+	}
+	header, err := s.Header()
+	if id := header.Get("x-request-id"); err != nil || len(id) != 1 || detailsOf(got) != "body_too_large sallyport "+id[0] {
+		t.Errorf("details %q, metadata %v, %v", detailsOf(got), header, err)
+	}
+	if err := victim([]byte("still here?")); err != nil {
+		t.Errorf("the other stream: %v", err)
+	}
+}
+
+// grpcurl shows the status of a refusal with its details, whose descriptors come with grpcio-status.
+func (h *house) grpcurl(t *testing.T) {
+	_, port, _ := net.SplitHostPort(h.gateway.Address)
+	program := filepath.Join(story.Installed(t, "grpcurl", "grpc/grpcurl.version"), "grpcurl")
+	protos, err := filepath.Glob(filepath.Join(filepath.Dir(h.python), "..", "lib", "python3*", "site-packages"))
+	if err != nil || len(protos) != 1 {
+		t.Fatalf("%q, %v", protos, err)
+	}
+	out, err := exec.Command(program, "-cacert", h.gateway.CA, "-import-path", ".", "-import-path", protos[0],
+		"-proto", "predict.proto", "-proto", "google/rpc/error_details.proto", "-H", "authorization: Bearer x.y.z", "-d", "{}",
+		"localhost:"+port, "tensorflow.serving.PredictionService/Predict").CombinedOutput()
+	for _, want := range []string{"Code: Unauthenticated", `"reason": "bad_credential"`, `"domain": "sallyport"`, `"requestId": "`} {
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("no %s: %v\n%s", want, err, out)
+		}
 	}
 }
 

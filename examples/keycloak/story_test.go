@@ -1,5 +1,5 @@
 // Package keycloak holds the story of tokens that Keycloak binds to certificates of clients
-// (RFC 8705).
+// (RFC 8705), and of people who sign in at a terminal.
 package keycloak
 
 import (
@@ -258,6 +258,7 @@ func TestTokensOfKeycloakAreBoundToCertificates(t *testing.T) {
 		}
 	}
 	t.Run("one connection", func(t *testing.T) { h.oneConnection(t, require, batch, victim) })
+	t.Run("a person at a terminal", func(t *testing.T) { h.people(t, require) })
 	t.Run("Keycloak is asked by a certificate", func(t *testing.T) { h.signedOut(t, require) })
 	for _, g := range []*story.Gateway{require, accept, off} {
 		if text := g.Process.Output(); strings.Contains(text, batch) || strings.Contains(text, unbound) {

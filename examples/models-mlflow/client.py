@@ -2,9 +2,11 @@
 
     SALLYPORT_KEY=sp_... client.py https://localhost:8443 ca/root.pem
 
-It prints a line for each form: its name, the status and the answer.
+It prints a line for each form: its name, the status, and the answer or the reason. The last two hold Python objects, which a server
+runs code to read, and the gateway refuses them.
 """
 import os
+import pickle
 import sys
 
 import pandas
@@ -20,8 +22,10 @@ for name, body, kind in (
     ("records", '{"dataframe_records": ' + table.to_json(orient="records") + "}", "application/json"),
     ("instances", '{"instances": ' + table.to_json(orient="records") + "}", "application/json; charset=utf-8"),
     ("csv", table.to_csv(index=False), "text/csv"),
+    ("pickle", pickle.dumps(table), "application/x-python-pickle"),
+    ("joblib", pickle.dumps(table), "Application/X-Joblib; version=1"),
 ):
     answer = session.post(gateway + "/invocations", data=body, headers={"Content-Type": kind},
                           verify=ca, timeout=30)
-    print(f"{name}: {answer.status_code} {answer.text.strip()}")
+    print(f"{name}: {answer.status_code} {answer.text.strip() if answer.ok else answer.json()['reason']}")
 print("ping:", session.get(gateway + "/ping", verify=ca, timeout=30).status_code)

@@ -27,6 +27,8 @@ type house struct {
 	venv            string
 	llama           string // host:port of llama-server
 	relay           *story.Relay
+	transcribe      string       // host:port of the double that transcribes
+	audio           *story.Relay // before it
 	gateway         *story.Gateway
 	alice, operator string // their keys
 }
@@ -36,11 +38,13 @@ func start(t *testing.T) *house {
 	h := &house{venv: story.Installed(t, "models-openai", "models-openai/requirements.txt"), llama: story.FreeAddress(t)}
 	h.startLlama(t)
 	h.relay = story.StartRelay(t, h.llama)
+	h.startAudio(t)
 	var aliceHash, operatorHash string
 	h.alice, aliceHash = story.APIKey(t, "alice")
 	h.operator, operatorHash = story.APIKey(t, "operator")
 	h.gateway = story.StartGateway(t,
 		"http://127.0.0.1:8080", "http://"+h.relay.Address,
+		"http://127.0.0.1:8090", "http://"+h.audio.Address,
 		"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", aliceHash,
 		"sha256:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752", operatorHash)
 	return h
@@ -73,6 +77,10 @@ func TestModelsOfOneServer(t *testing.T) {
 	t.Run("two models in one body", h.ambiguous)
 	t.Run("late second model", h.late)
 	t.Run("list", h.list)
+	t.Run("audio from python", func(t *testing.T) { h.audioSDK(t, h.audioPython, pythonAudio) })
+	t.Run("audio from javascript", func(t *testing.T) { h.audioSDK(t, h.audioJavaScript, javascriptAudio) })
+	t.Run("audio forms", h.audioForms)
+	t.Run("audio late refusal", h.audioLate)
 }
 
 // python returns what client.py prints.

@@ -114,6 +114,8 @@ no token: UNAUTHENTICATED a credential is required
 	if err != nil || string(out) != want {
 		t.Errorf("client.py: %v\n%s\nwant\n%s\n%s", err, out, want, errs.String())
 	}
+	h.gateway.Process.Prints(t, `"model":"half_plus_two","version":"latest","served_version":"123"`)
+	h.gateway.Process.Prints(t, `"version":"label:stable","served_version":"1"`)
 	for line := range strings.Lines(h.compute.Output()[before:]) {
 		switch strings.TrimSpace(line) {
 		case "called HandleReloadConfigRequest", "called Profile", "of secret 2", "of nothing":

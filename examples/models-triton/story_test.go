@@ -130,11 +130,30 @@ func (h *house) tritonclient(t *testing.T) {
 	const byHTTP, byGRPC = "403 The caller is not allowed to do this.", "StatusCode.PERMISSION_DENIED The caller is not allowed to do this."
 	want := "-- HTTP\n" + common(byHTTP, "404 The model server has no such path or method.", "JSON tensor: [2.0, 4.0] by version 1", "JSON answer: [2.0, 4.0] by version 1") +
 		"-- gRPC\n" + common(byGRPC, "StatusCode.INVALID_ARGUMENT The request body does not name a model in one clear way.") +
-		"stream: [2.0, 4.0] by version 1\nstream, one version: [2.0, 4.0] by version 1\nstream, the other version: refused\n"
+		"stream: [2.0, 4.0] by version 1\nstream, one version: [2.0, 4.0] by version 1\nstream, the other version: " + byGRPC + "\n"
 	if err != nil || string(out) != want {
 		t.Errorf("client.py: %v\n%s\nwant\n%s\n%s", err, out, want, errs.String())
 	}
 	h.state(t).same(t, before)
+	h.served(t)
+}
+
+// served checks that the records name the version that Triton chose: over REST for the binary, the JSON and
+// the large answers, and over gRPC for the binary and the large one.
+func (h *house) served(t *testing.T) {
+	h.gateway.Process.Prints(t, `/ModelStreamInfer"`) // the last record
+	rest, grpc := 0, 0
+	for line := range strings.Lines(h.gateway.Process.Output()) {
+		if !strings.Contains(line, `"model":"double","version":"latest","served_version":"1"`) {
+			continue
+		}
+		if rest++; strings.Contains(line, `/ModelInfer"`) {
+			rest, grpc = rest-1, grpc+1
+		}
+	}
+	if rest < 4 || grpc < 2 {
+		t.Errorf("%d records over REST and %d over gRPC name the version that served", rest, grpc)
+	}
 }
 
 // rows are calls that REST and gRPC both have.

@@ -38,11 +38,8 @@ func Frames(messages ...[]byte) []byte {
 
 // Squeezed is one message of gRPC, compressed with gzip.
 func Squeezed(message []byte) []byte {
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, _ = w.Write(message)
-	_ = w.Close()
-	return append(binary.BigEndian.AppendUint32([]byte{1}, uint32(b.Len())), b.Bytes()...)
+	squeezed := Gzipped(string(message))
+	return append(binary.BigEndian.AppendUint32([]byte{1}, uint32(len(squeezed))), squeezed...)
 }
 
 // Messages are the messages in frames that are not compressed.
@@ -88,4 +85,13 @@ func Plain(line, body string, fields ...string) []byte {
 		head = append(head, fmt.Sprintf("Content-Length: %d", len(body)))
 	}
 	return []byte(strings.Join(head, "\r\n") + "\r\n\r\n" + body)
+}
+
+// Gzipped is text, compressed with gzip.
+func Gzipped(text string) string {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write([]byte(text))
+	_ = w.Close()
+	return b.String()
 }

@@ -22,8 +22,11 @@ type Dialect struct {
 	slashedIDs  bool // see KeepsSlashes
 	localhost   bool
 	versions    versionKind
-	lists       bool     // FilterList knows how the servers list their models
-	drops       []string // see Dropped
+	served      servedIn                  // over REST
+	lists       bool                      // FilterList knows how the servers list their models
+	drops       []string                  // see Dropped
+	plan        func(r *Reading) jsonPlan // says what of a body [Most] limits; nil: nothing is known of it
+	tensors     bool                      // what it limits has inputs, and not only texts
 	head, idle  time.Duration
 }
 
@@ -125,6 +128,12 @@ func (d *Dialect) CanonicalModel(name string) (string, error) {
 	}
 	return d.canonical(name)
 }
+
+// HasBatches reports whether the gateway knows what makes a batch in requests to these servers.
+func (d *Dialect) HasBatches() bool { return d.plan != nil }
+
+// HasTensors reports whether requests to these servers have inputs whose bytes can be limited.
+func (d *Dialect) HasTensors() bool { return d.tensors }
 
 // ModelInBody reports whether the body of a request other than gRPC can name the model.
 func (d *Dialect) ModelInBody() bool { return d.modelInBody }

@@ -34,10 +34,13 @@ var servedThoughRefused = map[string][]string{
 	},
 	"row 3": {
 		"llamacpp-diff-encoded-slash", "mlserver/rest-escape-slash", "mlserver/rest-escape-versions", "ollama-diff-encoded-slash",
-		"ollama-diff-null", "ollama-diff-scheme", "triton/grpc-infer-nul",
+		"ollama-diff-null", "ollama-diff-scheme", "torchserve/rest-describe-escape-slash", "torchserve/rest-escape-slash",
+		"torchserve/rest-escape-version", "triton/grpc-infer-nul",
 	},
 	"row 4": {
-		"llamacpp-diff-query",
+		"llamacpp-diff-query", "torchserve/rest-describe-query", "torchserve/rest-fragment", "torchserve/rest-invocations-escaped-key",
+		"torchserve/rest-invocations-semicolon", "torchserve/rest-invocations-twice", "torchserve/rest-invocations-version",
+		"torchserve/rest-predict-query-model",
 	},
 	"row 6": {
 		"llamacpp-diff-bom", "llamacpp-diff-case-after", "llamacpp-diff-duplicate", "llamacpp-diff-duplicate-escaped",
@@ -51,6 +54,8 @@ var servedThoughRefused = map[string][]string{
 		"tensorflow/grpc-name-twice", "tensorflow/grpc-name-wrong-type", "tensorflow/grpc-spec-merged", "tensorflow/grpc-spec-twice",
 		"tensorflow/grpc-spec-wrong-type", "tensorflow/grpc-version-then-label", "tensorflow/grpc-version-twice",
 		"tensorflow/grpc-version-twice-empty", "tensorflow/grpc-version-value-twice", "tensorflow/grpc-version-wrong-type",
+		"torchserve/grpc-describe-twice", "torchserve/grpc-predict-group", "torchserve/grpc-predict-long-tag",
+		"torchserve/grpc-predict-twice", "torchserve/grpc-predict-version-twice", "torchserve/grpc-predict-wrong-type",
 		"triton/grpc-infer-group", "triton/grpc-infer-long-tag", "triton/grpc-infer-twice", "triton/grpc-infer-version-twice",
 		"triton/grpc-infer-wrong-type",
 	},
@@ -62,6 +67,12 @@ var servedThoughRefused = map[string][]string{
 	},
 	"row 11": {
 		"triton/grpc-infer-after-digits", "triton/grpc-infer-plus", "triton/grpc-infer-space",
+	},
+	"another form of a path, or a model in a form": {
+		"torchserve/rest-alias-predict", "torchserve/rest-alias-version", "torchserve/rest-describe-slash",
+		"torchserve/rest-invocations-encoded", "torchserve/rest-invocations-form", "torchserve/rest-more-segments",
+		"torchserve/rest-predict-patch", "torchserve/rest-predict-suffix", "torchserve/rest-slash-end",
+		"torchserve/rest-slash-end-version",
 	},
 	"a call about all models, which only a list may be": {
 		"triton/grpc-stats-all", "triton/rest-stats-all",
@@ -132,7 +143,7 @@ func TestWhatServersReadDifferentlyIsRefused(t *testing.T) {
 
 // manages reports whether the request changes the server or reads what other callers do there.
 func (x *exchange) manages() bool {
-	for _, word := range []string{"-load", "-unload", "-register", "-unregister", "-logging", "-trace", "-shared-memory-", "-profile", "-lora", "-slots", "-blob", "-delete", "-copy"} {
+	for _, word := range []string{"-load", "-unload", "-register", "-unregister", "-logging", "-trace", "-shared-memory-", "-profile", "-lora", "-slots", "-blob", "-delete", "-copy", "-scale", "-set-default"} {
 		if strings.Contains(x.name, word) && !strings.Contains(x.name, "infer-shared") && !strings.Contains(x.name, "generate-unloads") {
 			return true
 		}
@@ -245,12 +256,12 @@ func (x *exchange) setHead(head string) {
 	}
 }
 
-// readClassic reads an exchange with TensorFlow, Triton or MLServer.
+// readClassic reads an exchange with TensorFlow, Triton, MLServer or TorchServe.
 func readClassic(t *testing.T, file, text string) *exchange {
 	t.Helper()
 	server := filepath.Base(filepath.Dir(file))
 	x := &exchange{name: server + "/" + strings.TrimSuffix(filepath.Base(file), ".txt")}
-	x.dialect = map[string]string{"tensorflow": "tensorflow", "triton": "triton", "mlserver": "v2"}[server]
+	x.dialect = map[string]string{"tensorflow": "tensorflow", "triton": "triton", "mlserver": "v2", "torchserve": "torchserve"}[server]
 	var sent strings.Builder
 	for line := range strings.Lines(text) {
 		key, value, _ := strings.Cut(strings.TrimRight(line, "\n"), ":")

@@ -130,6 +130,9 @@ func (s *frameScanner) begin() (err error) {
 			s.message.early = s.options.Early
 		}
 		s.message.begin(uint64(s.left))
+		if c := s.options.count; c != nil {
+			c.begin(uint64(s.left))
+		}
 		return nil
 	case 1:
 	default:
@@ -142,9 +145,12 @@ func (s *frameScanner) begin() (err error) {
 		return errFrameInflate
 	}
 	if s.inflated == nil {
-		s.inflated = s.message.write
+		s.inflated = s.plain
 	}
 	s.message.begin(math.MaxUint64) // the end of the compressed data will tell
+	if c := s.options.count; c != nil {
+		c.begin(math.MaxUint64)
+	}
 	s.inflate, err = newInflater(s.options.Encoding, s.options.Inflate, s.inflated)
 	return err
 }
@@ -153,6 +159,16 @@ func (s *frameScanner) begin() (err error) {
 func (s *frameScanner) piece(p []byte) error {
 	if s.inflate != nil {
 		return s.inflate.write(p)
+	}
+	return s.plain(p)
+}
+
+// plain takes a piece of a message as it is without compression.
+func (s *frameScanner) plain(p []byte) error {
+	if c := s.options.count; c != nil {
+		if err := c.write(p); err != nil {
+			return err
+		}
 	}
 	return s.message.write(p)
 }
@@ -166,6 +182,11 @@ func (s *frameScanner) end() error {
 		}
 		s.inflate.free()
 		s.inflate = nil
+	}
+	if c := s.options.count; c != nil {
+		if err := c.end(); err != nil {
+			return err
+		}
 	}
 	return s.message.end()
 }

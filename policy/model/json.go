@@ -36,9 +36,11 @@ type objectScanner struct {
 	keys   []string                          // members that name the model, in lower case
 	canon  func(name string) (string, error) // makes a name canonical, or refuses it
 	decide func(Named) error
+	count  *jsonCounter // looks at all values; nil: only the model is read
 
-	err    error
-	offset int64
+	err     error
+	offset  int64
+	lenient bool // NaN and Infinity are numbers, as Python and RapidJSON take them
 
 	state   scanState
 	depth   int
@@ -90,6 +92,9 @@ func (s *objectScanner) Write(p []byte) (int, error) {
 				break
 			}
 		}
+		if s.count != nil {
+			s.count.at = s.offset + int64(i)
+		}
 		if err := s.next(p[i]); err != nil {
 			s.err = fmt.Errorf("%w (byte %d)", err, s.offset+int64(i))
 		}
@@ -117,6 +122,7 @@ func (s *objectScanner) Check() error {
 	case s.err != nil:
 	case s.state != afterEnd:
 		s.err = errTruncated
+	case s.count != nil:
 	case s.model == "":
 		s.err = errNoModel
 	default:
@@ -139,12 +145,24 @@ func (s *objectScanner) next(c byte) error {
 		}
 		if s.rest = s.rest[1:]; s.rest == "" {
 			s.state = afterValue
+			return s.ended(1)
 		}
 		return nil
 	}
 	if s.state >= afterMinus && s.state <= inExponent {
-		if more, err := s.number(c); more || err != nil {
+		more, err := s.number(c)
+		switch {
+		case err != nil:
 			return err
+		case more && s.count != nil:
+			s.count.digit(c)
+		case !more:
+			if err := s.ended(0); err != nil {
+				return err
+			}
+		}
+		if more {
+			return nil
 		}
 	}
 	if c == ' ' || c == '\t' || c == '\n' || c == '\r' {
@@ -219,7 +237,7 @@ func (s *objectScanner) close(c byte) error {
 	} else {
 		s.state = afterValue
 	}
-	return nil
+	return s.ended(1)
 }
 
 func (s *objectScanner) startKey(c byte) error {
@@ -228,6 +246,9 @@ func (s *objectScanner) startKey(c byte) error {
 	}
 	s.state, s.key = inString, true
 	s.keep, s.size, s.tooLong = s.depth == 1, 0, false
+	if s.count != nil {
+		s.keep = s.count.keys(s.depth)
+	}
 	return nil
 }
 
@@ -237,6 +258,12 @@ func (s *objectScanner) value(c byte) error {
 	s.named = false
 	if named && c != '"' {
 		return errModelKind
+	}
+	if s.count != nil {
+		var err error
+		if named, err = s.count.value(s.depth, c); err != nil {
+			return err
+		}
 	}
 	switch c {
 	case '"':
@@ -250,6 +277,11 @@ func (s *objectScanner) value(c byte) error {
 		s.state, s.rest = inLiteral, "alse"
 	case 'n':
 		s.state, s.rest = inLiteral, "ull"
+	case 'N', 'I':
+		if !s.lenient {
+			return errJSONSyntax
+		}
+		return s.noNumber(c)
 	case '-':
 		s.state = afterMinus
 	case '0':
@@ -259,6 +291,14 @@ func (s *objectScanner) value(c byte) error {
 			return errJSONSyntax
 		}
 		s.state = inInteger
+	}
+	return nil
+}
+
+// noNumber begins NaN or Infinity.
+func (s *objectScanner) noNumber(c byte) error {
+	if s.state, s.rest = inLiteral, "nfinity"; c == 'N' {
+		s.rest = "aN"
 	}
 	return nil
 }
@@ -274,6 +314,8 @@ func (s *objectScanner) number(c byte) (more bool, err error) {
 			s.state = afterZero
 		case digit:
 			s.state = inInteger
+		case s.lenient && (c == 'N' || c == 'I'):
+			return true, s.noNumber(c)
 		default:
 			return false, errJSONSyntax
 		}
@@ -361,6 +403,9 @@ func (s *objectScanner) endString() error {
 		return nil
 	}
 	s.state = afterValue
+	if s.count != nil {
+		return s.endCounted(kept)
+	}
 	if !kept {
 		return nil
 	}
@@ -388,6 +433,9 @@ func (s *objectScanner) text() (string, error) {
 
 // readKey looks whether a member at depth 1 names the model.
 func (s *objectScanner) readKey() error {
+	if s.count != nil {
+		return s.countKey()
+	}
 	longest := 0
 	for _, k := range s.keys {
 		longest = max(longest, len(k))

@@ -8,7 +8,7 @@ func mlflow() *Dialect { return newMLflow("", nil) }
 func newMLflow(name string, _ []call) *Dialect {
 	return &Dialect{
 		name: "mlflow", refusal: mlflowError, namesModels: name != "", one: newMLflow,
-		verbs: []string{"predict", "health", "version"}, drops: steering[:],
+		verbs: []string{"predict", "health", "version"}, drops: steering[:], plan: planMLflow, tensors: true,
 		rest: func(r *Request) (Reading, error) { return readOne("mlflow", mlflowEndpoints[:], r, name) },
 	}
 }

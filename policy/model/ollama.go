@@ -6,9 +6,9 @@ import "strings"
 // model in the member "model" of its JSON body, or in "name", the older spelling.
 func ollama() *Dialect {
 	return &Dialect{
-		name: "ollama", rest: readOllama, slashedIDs: true, lists: true, refusal: errorText, namesModels: true, modelInBody: true, localhost: true,
+		name: "ollama", rest: readOllama, slashedIDs: true, lists: true, refusal: errorText, namesModels: true, modelInBody: true, served: servedAsModel, localhost: true,
 		verbs:     ollamaVerbs[:],
-		canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle, drops: steering[:],
+		canonical: canonicalOllama, head: thinkingHead, idle: thinkingIdle, drops: steering[:], plan: planOpenAI,
 	}
 }
 

@@ -21,9 +21,9 @@ const (
 // for one model's description name it in the path, and llama.cpp takes it from the query of a GET.
 func openAI() *Dialect {
 	return &Dialect{
-		name: openAIName, rest: readOpenAI, slashedIDs: true, lists: true, refusal: errorObject, namesModels: true, modelInBody: true,
+		name: openAIName, rest: readOpenAI, slashedIDs: true, lists: true, refusal: errorObject, namesModels: true, modelInBody: true, served: servedAsModel,
 		verbs:     openAIVerbs[:],
-		canonical: canonicalID, head: thinkingHead, idle: thinkingIdle, drops: steering[:],
+		canonical: canonicalID, head: thinkingHead, idle: thinkingIdle, drops: steering[:], plan: planOpenAI,
 	}
 }
 

@@ -13,10 +13,13 @@ import (
 type shape uint32
 
 const (
-	nothing  shape = iota // names no model; Decide gets the zero Named
-	specAt1               // ModelSpec in field 1
-	tasksAt1              // repeated tasks in field 1, each with a ModelSpec in field 1
-	nameOnly              // of these three, nameVersion makes shapes
+	nothing   shape = iota // names no model; Decide gets the zero Named
+	specAt1                // ModelSpec in field 1
+	specAt2                // ModelSpec in field 2, as in answers
+	specAt3                // ModelSpec in field 3
+	tasksAt1               // repeated tasks in field 1, each with a ModelSpec in field 1
+	answerAt2              // a message in field 2, with the name of the model in field 1 and its version in field 2
+	nameOnly               // of these three, nameVersion makes shapes
 	nameAndWord
 	nameAndNumber
 )
@@ -57,6 +60,7 @@ const (
 	versionNumber // int64
 	modelSpec     // message
 	versionChoice // message that holds the number
+	answerInside  // message
 	task          // message, repeated
 )
 
@@ -68,8 +72,12 @@ func (m meaning) message() bool { return m >= modelSpec }
 func (s shape) meaning(within meaning, number uint64) meaning {
 	switch {
 	case number > 0xff:
-	case within == unknown && s == specAt1 && number == 1, within == task && number == 1:
+	case within == unknown && s >= specAt1 && s <= specAt3 && number == uint64(s-specAt1)+1, within == task && number == 1:
 		return modelSpec
+	case within == unknown && s == answerAt2 && number == 2:
+		return answerInside
+	case within == answerInside && number <= 2:
+		return [...]meaning{unknown, modelName, versionText}[number]
 	case within == unknown && s == tasksAt1 && number == 1:
 		return task
 	case within == unknown && s.kind() >= nameOnly && shape(number) == s>>16:

@@ -55,6 +55,9 @@ func (r *Reading) Scanner(o ScanOptions) Scanner {
 	case !r.NeedsBody():
 		return nil
 	case r.method != nil:
+		if r.method.counts != 0 && o.Most != (Most{}) {
+			o.count = &protoCounter{most: o.Most, message: r.method.counts}
+		}
 		return newFrameScanner(r.method.shape, r.method.streams, o)
 	}
 	return r.bodyScanner(o)
@@ -91,8 +94,13 @@ type ScanOptions struct {
 	Encoding string
 	// Inflate limits the bytes of a message or body after decompression; 0 refuses compressed ones.
 	Inflate int64
+	// Most limits each message of a gRPC call, beside what it names, and the body that
+	// [Reading.Counter] reads.
+	Most Most
 	// Memory, if it is set, is used for the scanner of a gRPC call instead of new memory.
 	Memory *ScanMemory
+
+	count *protoCounter // counts messages; nil: nothing is counted
 }
 
 // ScanMemory is memory for one scanner at a time. It may be used again once the scanner is closed. It
@@ -172,7 +180,9 @@ type method struct {
 	verb    string
 	server  bool  // it is about the server, not about one model
 	shape   shape // where a message names the model
+	answer  shape // where a message of the answer names the model that gave it
 	streams bool  // the client may send several messages, each of which is a call of its own
+	counts  counts
 }
 
 // commonMethods are gRPC methods that servers of all dialects may have.

@@ -14,6 +14,9 @@ var steering = [...]string{
 // Gateways of applications (CGI, WSGI) take "_" and "-" for the same, so Dropped does too.
 func (d *Dialect) Dropped(name string) bool {
 	for _, drop := range d.drops {
+		if name == "" || name[0] != drop[0] {
+			continue // as most fields of most requests
+		}
 		prefix, open := strings.CutSuffix(drop, "*")
 		if len(name) < len(prefix) || len(name) > len(prefix) && !open {
 			continue

@@ -12,7 +12,7 @@ func tensorFlow() *Dialect {
 	return &Dialect{
 		name: "tensorflow", rest: readTensorFlow, calls: tensorFlowCalls(), refusal: errorText, namesModels: true, versions: numbersAndLabels, actsOnWhole: true,
 		verbs: []string{"predict", "classify", "regress", "multi_inference", "metadata", "status", "health", "metrics", "reload", "session", "profile", "reflection"},
-		drops: steering[:],
+		drops: steering[:], plan: planTensorFlow, tensors: true,
 	}
 }
 
@@ -115,14 +115,14 @@ func readNumber(digits string) (string, error) {
 func tensorFlowCalls() map[string]*method {
 	const prediction, service = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 	return map[string]*method{
-		prediction + "Predict":                          {verb: "predict", shape: specAt1},
-		prediction + "Classify":                         {verb: "classify", shape: specAt1},
-		prediction + "Regress":                          {verb: "regress", shape: specAt1},
-		prediction + "MultiInference":                   {verb: "multi_inference", shape: tasksAt1},
-		prediction + "GetModelMetadata":                 {verb: "metadata", shape: specAt1},
+		prediction + "Predict":                          {verb: "predict", shape: specAt1, answer: specAt2, counts: tfTensors},
+		prediction + "Classify":                         {verb: "classify", shape: specAt1, answer: specAt2, counts: tfExamples},
+		prediction + "Regress":                          {verb: "regress", shape: specAt1, answer: specAt2, counts: tfExamples},
+		prediction + "MultiInference":                   {verb: "multi_inference", shape: tasksAt1, answer: tasksAt1, counts: tfExamples},
+		prediction + "GetModelMetadata":                 {verb: "metadata", shape: specAt1, answer: specAt1},
 		service + "GetModelStatus":                      {verb: "status", shape: specAt1},
 		service + "HandleReloadConfigRequest":           {verb: "reload", server: true},
-		"/tensorflow.serving.SessionService/SessionRun": {verb: "session", shape: specAt1},
+		"/tensorflow.serving.SessionService/SessionRun": {verb: "session", shape: specAt1, answer: specAt3, counts: tfTensors},
 		"/tensorflow.ProfilerService/Profile":           {verb: "profile", server: true},
 		"/tensorflow.ProfilerService/Terminate":         {verb: "profile", server: true},
 		"/tensorflow.ProfilerService/Monitor":           {verb: "profile", server: true},

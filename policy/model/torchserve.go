@@ -12,7 +12,7 @@ const torchServeName = "torchserve"
 // has none. Only documented paths are read here, and no model is called predict.
 func torchServe() *Dialect {
 	return &Dialect{
-		name: torchServeName, rest: readTorchServe, calls: torchServeCalls(), lists: true, refusal: errorCode, namesModels: true, versions: words, actsOnWhole: true,
+		name: torchServeName, rest: readTorchServe, calls: torchServeCalls(), lists: true, refusal: errorCode, namesModels: true, versions: words, served: servedAsV2, actsOnWhole: true,
 		verbs: []string{"predict", "explain", "metadata", "status", "list", "health", "metrics", "docs",
 			"load", "unload", "scale", "set_default", "control", "reflection"},
 		drops: steering[:],

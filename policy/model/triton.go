@@ -11,10 +11,11 @@ const tritonName = "triton"
 // are the operator's too, so no list here can have them.
 func triton() *Dialect {
 	return &Dialect{
-		name: tritonName, rest: readTriton, calls: tritonCalls(), lists: true, refusal: errorText, namesModels: true, versions: numbers, actsOnWhole: true,
+		name: tritonName, rest: readTriton, calls: tritonCalls(), lists: true, refusal: errorText, namesModels: true, versions: numbers, served: servedAsV2, actsOnWhole: true,
 		verbs: []string{"predict", "generate", "metadata", "status", "list", "config", "stats", "health", "metrics",
 			"load", "unload", "shared_memory", "trace", "logging", "reflection"},
 		drops: append([]string{"x-vertex-ai-triton-redirect", "triton-grpc-protocol-*"}, steering[:]...),
+		plan:  planTriton, tensors: true,
 	}
 }
 
@@ -138,8 +139,8 @@ func tritonCalls() map[string]*method {
 		v2Service + "ServerMetadata":               {verb: "metadata", server: true},
 		v2Service + "ModelReady":                   {verb: "status", shape: named},
 		v2Service + "ModelMetadata":                {verb: "metadata", shape: named},
-		v2Service + "ModelInfer":                   {verb: "predict", shape: named},
-		v2Service + "ModelStreamInfer":             {verb: "predict", shape: named, streams: true},
+		v2Service + "ModelInfer":                   {verb: "predict", shape: named, answer: nameVersion(1, 2), counts: v2Inputs},
+		v2Service + "ModelStreamInfer":             {verb: "predict", shape: named, answer: answerAt2, streams: true, counts: v2Inputs},
 		v2Service + "ModelConfig":                  {verb: "config", shape: named},
 		v2Service + "ModelStatistics":              {verb: "stats", shape: named},
 		v2Service + "RepositoryIndex":              {verb: "list", server: true},

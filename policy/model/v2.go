@@ -12,9 +12,10 @@ const v2Name = "v2"
 // slash ends the name of a model.
 func v2() *Dialect {
 	return &Dialect{
-		name: v2Name, rest: readV2, calls: v2Calls(), lists: true, refusal: errorText, namesModels: true, versions: words,
+		name: v2Name, rest: readV2, calls: v2Calls(), lists: true, refusal: errorText, namesModels: true, versions: words, served: servedAsV2,
 		verbs: []string{"predict", "explain", "generate", "metadata", "status", "list", "health", "metrics", "docs", "load", "unload", "reflection"},
 		drops: append([]string{"seldon-model", "seldon-internal-model", "mm-model-id*", "mm-vmodel-id*"}, steering[:]...),
+		plan:  planV2, tensors: true,
 	}
 }
 
@@ -160,8 +161,8 @@ func v2Calls() map[string]*method {
 		v2Service + "ServerMetadata":             {verb: "metadata", server: true},
 		v2Service + "ModelReady":                 {verb: "status", shape: named},
 		v2Service + "ModelMetadata":              {verb: "metadata", shape: named},
-		v2Service + "ModelInfer":                 {verb: "predict", shape: named},
-		v2Service + "ModelStreamInfer":           {verb: "predict", shape: named, streams: true},
+		v2Service + "ModelInfer":                 {verb: "predict", shape: named, answer: nameVersion(1, 2), counts: v2Inputs},
+		v2Service + "ModelStreamInfer":           {verb: "predict", shape: named, answer: answerAt2, streams: true, counts: v2Inputs},
 		v2Service + "RepositoryIndex":            {verb: "list", server: true},
 		v2Service + "RepositoryModelLoad":        {verb: "load", server: true},
 		v2Service + "RepositoryModelUnload":      {verb: "unload", server: true},

@@ -38,6 +38,16 @@ func classOf(verb string) Class {
 	return ""
 }
 
+// Verbs lists the verbs of all dialects but those that are HTTP methods.
+func Verbs() []string {
+	var all []string
+	for _, d := range dialects {
+		all = append(all, d.verbs...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // Verbs lists the verbs of the servers' requests, in the order of their classes. It is empty if their
 // verbs are the HTTP methods.
 func (d *Dialect) Verbs() []string { return slices.Clone(d.verbs) }

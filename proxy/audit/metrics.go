@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -15,6 +16,9 @@ import (
 type MetricsOptions struct {
 	Routes  []string // names of the configured routes, until [Metrics.SetRoutes]
 	Reasons []string // all reasons for a refusal
+	// Dialects and Verbs are what requests can ask for; verbs of dialects without a table are HTTP methods
+	// in lower case.
+	Dialects, Verbs []string
 }
 
 // Metrics counts records. It is a [prometheus.Collector] and safe for concurrent use. Observe
@@ -25,7 +29,8 @@ type MetricsOptions struct {
 // count under its name. Only the last maxRetired removed routes are kept, so that reloads with
 // new names cannot grow the metrics without limit.
 type Metrics struct {
-	reasons  []string // known reasons, sorted
+	reasons  []string          // known reasons, sorted
+	words    map[string]string // known dialects and verbs, to themselves
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	upstream *prometheus.HistogramVec
@@ -43,7 +48,8 @@ type Metrics struct {
 	retired []string   // removed routes with metrics, in the order of removal
 }
 
-// maxRetired is how many removed routes keep their metrics. A route has about sixty time series.
+// maxRetired is how many removed routes keep their metrics. A route has about sixty time series, and a
+// counter more for each outcome of each verb.
 const maxRetired = 256
 
 // routeMetrics are the metrics of one route, looked up once: a lookup by labels allocates.
@@ -63,6 +69,8 @@ type outcome struct {
 	method string
 	status int // a known code, a class (1 to 5), or 0 for any other
 	reason string
+
+	dialect, verb string // "" if the request was refused before it was read
 }
 
 // code returns the label for the status.
@@ -90,7 +98,7 @@ func NewMetrics(o MetricsOptions) *Metrics {
 	work := []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .05, .25}
 	m := &Metrics{
 		reasons:  slices.Sorted(slices.Values(o.Reasons)),
-		requests: counter("sallyport_requests_total", "Requests that ended, by route, method, status code and reason of refusal.", "route", "method", "code", "reason"),
+		requests: counter("sallyport_requests_total", "Requests that ended, by route, method, status code, reason of refusal, and what they ask of which kind of server.", "route", "method", "code", "reason", "dialect", "verb"),
 		duration: histogram("sallyport_request_duration_seconds", "Time from a request's head to the end of its answer.", answer),
 		upstream: histogram("sallyport_upstream_duration_seconds", "Time spent waiting for the upstream, for requests that reached one.", answer),
 		own:      histogram("sallyport_own_duration_seconds", "Time that the gateway itself spent on a request.", work),
@@ -99,6 +107,14 @@ func NewMetrics(o MetricsOptions) *Metrics {
 	}
 	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers within a day the name is other.", "principal")
 	m.candidates = counter("sallyport_candidate_decisions_total", "Requests on routes with candidate_rules, by what the rules of the route decided and what the candidates would decide.", "route", "rules", "candidate")
+	m.words = make(map[string]string)
+	for _, w := range slices.Concat(o.Dialects, o.Verbs) {
+		m.words[w] = w
+	}
+	for _, method := range methods {
+		verb := strings.ToLower(method)
+		m.words[verb] = verb
+	}
 	m.none = m.route(noRoute)
 	m.routes.Store(&map[string]*routeMetrics{})
 	m.SetRoutes(o.Routes)
@@ -184,7 +200,10 @@ func (m *Metrics) Observe(rec *Record) {
 		r = m.none
 	}
 	// Build the key from our own strings, which do not retain the record's.
-	key := outcome{method: knownMethod(rec.Method), status: knownStatus(rec.Status), reason: m.knownReason(rec.Reason)}
+	key := outcome{
+		method: knownMethod(rec.Method), status: knownStatus(rec.Status), reason: m.knownReason(rec.Reason),
+		dialect: m.knownWord(rec.Dialect), verb: m.knownWord(rec.Verb),
+	}
 	c := (*r.requests.Load())[key]
 	if c == nil {
 		if c = r.add(key, m.requests); c == nil {
@@ -216,30 +235,35 @@ func (r *routeMetrics) add(key outcome, requests *prometheus.CounterVec) prometh
 	if r.dropped {
 		return nil
 	}
-	c := requests.WithLabelValues(r.name, key.method, key.code(), key.reason)
+	c := requests.WithLabelValues(r.name, key.method, key.code(), key.reason, key.dialect, key.verb)
 	next := maps.Clone(*r.requests.Load())
 	next[key] = c
 	r.requests.Store(&next)
 	return c
 }
 
+// methods are the methods with a label of their own.
+var methods = [...]string{
+	http.MethodGet, http.MethodPost, http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+}
+
 // knownMethod returns the method as one of our constants, or "other".
 func knownMethod(method string) string {
-	switch method {
-	case http.MethodGet:
-		return http.MethodGet
-	case http.MethodPost:
-		return http.MethodPost
-	case http.MethodHead:
-		return http.MethodHead
-	case http.MethodPut:
-		return http.MethodPut
-	case http.MethodPatch:
-		return http.MethodPatch
-	case http.MethodDelete:
-		return http.MethodDelete
-	case http.MethodOptions:
-		return http.MethodOptions
+	for _, m := range methods {
+		if m == method {
+			return m
+		}
+	}
+	return other
+}
+
+// knownWord returns a dialect or verb if it is in the closed set, else "other"; "" stays "".
+func (m *Metrics) knownWord(word string) string {
+	if word == "" {
+		return ""
+	}
+	if known, found := m.words[word]; found {
+		return known
 	}
 	return other
 }

@@ -11,7 +11,8 @@ import (
 )
 
 func newTestMetrics() *Metrics {
-	return NewMetrics(MetricsOptions{Routes: []string{"models.example.com/", "idle"}, Reasons: []string{"rate", "forbidden"}})
+	return NewMetrics(MetricsOptions{Routes: []string{"models.example.com/", "idle"}, Reasons: []string{"rate", "forbidden"},
+		Dialects: []string{"tensorflow", "raw"}, Verbs: []string{"predict"}})
 }
 
 func TestMetricsCountRecords(t *testing.T) {
@@ -19,15 +20,19 @@ func TestMetricsCountRecords(t *testing.T) {
 	m.Observe(fullRecord())
 	m.Observe(fullRecord())
 	m.Observe(&Record{Route: "models.example.com/", Method: "GET", Status: 200, BytesOut: 10})
+	m.Observe(&Record{Route: "models.example.com/", Method: "DELETE", Dialect: "raw", Verb: "delete", Status: 200})
+	m.Observe(&Record{Route: "models.example.com/", Method: "BREW", Dialect: "raw", Verb: "brew", Status: 200})
 	m.Observe(&Record{Method: "PROPFIND", Status: 299, Reason: "made_up", Route: "of a client"})
 	m.Observe(&Record{Status: 0, BytesIn: -1})
 	want := `
-# HELP sallyport_requests_total Requests that ended, by route, method, status code and reason of refusal.
+# HELP sallyport_requests_total Requests that ended, by route, method, status code, reason of refusal, and what they ask of which kind of server.
 # TYPE sallyport_requests_total counter
-sallyport_requests_total{code="200",method="GET",reason="",route="models.example.com/"} 1
-sallyport_requests_total{code="403",method="POST",reason="forbidden",route="models.example.com/"} 2
-sallyport_requests_total{code="2xx",method="other",reason="other",route="-"} 1
-sallyport_requests_total{code="other",method="other",reason="",route="-"} 1
+sallyport_requests_total{code="200",dialect="",method="GET",reason="",route="models.example.com/",verb=""} 1
+sallyport_requests_total{code="200",dialect="raw",method="DELETE",reason="",route="models.example.com/",verb="delete"} 1
+sallyport_requests_total{code="200",dialect="raw",method="other",reason="",route="models.example.com/",verb="other"} 1
+sallyport_requests_total{code="2xx",dialect="",method="other",reason="other",route="-",verb=""} 1
+sallyport_requests_total{code="403",dialect="tensorflow",method="POST",reason="forbidden",route="models.example.com/",verb="predict"} 2
+sallyport_requests_total{code="other",dialect="",method="other",reason="",route="-",verb=""} 1
 # HELP sallyport_request_body_bytes_total Content received from clients.
 # TYPE sallyport_request_body_bytes_total counter
 sallyport_request_body_bytes_total{route="-"} 0
@@ -48,7 +53,7 @@ sallyport_request_body_bytes_total{route="models.example.com/"} 54
 func TestClientsCannotAddTimeSeries(t *testing.T) {
 	m := newTestMetrics()
 	for i := range 5000 {
-		m.Observe(&Record{Route: fmt.Sprint("r", i), Method: fmt.Sprint("M", i), Status: i, Reason: fmt.Sprint("x", i), Principal: fmt.Sprint(i), Host: fmt.Sprint(i)})
+		m.Observe(&Record{Route: fmt.Sprint("r", i), Method: fmt.Sprint("M", i), Status: i, Reason: fmt.Sprint("x", i), Dialect: fmt.Sprint("d", i), Verb: fmt.Sprint("v", i), Model: fmt.Sprint("m", i), ServedVersion: fmt.Sprint(i), Principal: fmt.Sprint(i), Host: fmt.Sprint(i)})
 		m.Observe(&Record{Route: "idle", Method: "GET", Status: 100 + i%900})
 	}
 	if n := testutil.CollectAndCount(m); n > 200 {
@@ -74,7 +79,7 @@ func TestMetricsAreExactUnderConcurrency(t *testing.T) {
 	wg.Wait()
 	sum := 0.0
 	for status := range 4 {
-		sum += testutil.ToFloat64(m.requests.WithLabelValues("idle", "GET", fmt.Sprint(200+status), ""))
+		sum += testutil.ToFloat64(m.requests.WithLabelValues("idle", "GET", fmt.Sprint(200+status), "", "", ""))
 	}
 	if sum != 2000 {
 		t.Errorf("%v requests counted, want 2000", sum)
@@ -103,7 +108,7 @@ func routesIn(t *testing.T, m *Metrics) map[string]bool {
 }
 
 func requestsOf(m *Metrics, route string) float64 {
-	return testutil.ToFloat64(m.requests.WithLabelValues(route, "GET", "200", ""))
+	return testutil.ToFloat64(m.requests.WithLabelValues(route, "GET", "200", "", "", ""))
 }
 
 func TestRoutesAreCountedOverReloads(t *testing.T) {

@@ -36,6 +36,10 @@ type Record struct {
 	// upstream reads it. Version may be a label, such as "label:stable", or "latest".
 	Dialect, Verb, Model, Version, Signature string
 
+	// ServedModel and ServedVersion are what the answer says of the model that gave it: the server may have
+	// chosen the version. ServedModel is "" if it is Model. Nobody has checked what they say.
+	ServedModel, ServedVersion string
+
 	// Candidate is what candidate_rules would have decided, [CandidateAllow] or [CandidateDeny]; "" if
 	// the route has none, or the request was refused before its rules were asked.
 	Candidate string
@@ -79,8 +83,8 @@ const (
 	maxString = 256
 	// maxList limits a list, with quotes and commas.
 	maxList = 512
-	// maxLine allows for two long strings, two lists, twenty-one other strings, and 560 bytes of our own.
-	maxLine = maxPath + maxCause + 2*maxList + 21*maxString + 560
+	// maxLine allows for two long strings, two lists, twenty-three other strings, and 600 bytes of our own.
+	maxLine = maxPath + maxCause + 2*maxList + 23*maxString + 600
 )
 
 const hexDigits = "0123456789abcdef"
@@ -114,6 +118,8 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"model":"`, r.Model, maxString)
 	b = appendField(b, `,"version":"`, r.Version, maxString)
 	b = appendField(b, `,"signature":"`, r.Signature, maxString)
+	b = appendField(b, `,"served_model":"`, r.ServedModel, maxString)
+	b = appendField(b, `,"served_version":"`, r.ServedVersion, maxString)
 	b = appendField(b, `,"candidate":"`, r.Candidate, maxString)
 	b = appendField(b, `,"candidate_rule":"`, r.CandidateRule, maxString)
 	b = appendField(b, `,"dropped":"`, r.Dropped, maxString)

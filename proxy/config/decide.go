@@ -19,7 +19,7 @@ func (c *Config) DecidingRoute(of *route.Config) (*route.Route, error) {
 		Fixed:     route.NewFixed(of.Respond),
 		WebSocket: of.Websocket,
 		CodeTypes: of.CodeTypes,
-		Limits:    route.Limits{Body: of.Limits.BodyBytes(), Inflated: of.Limits.Inflated.Or(64 << 20)},
+		Limits:    route.Limits{Body: of.Limits.BodyBytes(), Inflated: of.Limits.Inflated.Or(64 << 20), Most: of.Limits.Most()},
 	}
 	var err error
 	if r.Rewriting, err = route.NewRewriting(of); err != nil {

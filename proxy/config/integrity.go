@@ -10,6 +10,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/seal"
@@ -254,8 +255,12 @@ func (c *Config) checkUnsigned(r *route.Config, path string, f *setting.Faults) 
 	}
 }
 
-// readsModel reports whether bodies may be held in order to read the model from them.
+// readsModel reports whether bodies may be held in order to read them: for the model, or to count what they
+// ask for.
 func (c *Config) readsModel(r *route.Config) bool {
+	if d := c.DialectOf(r); d.HasBatches() && !d.ActsOnWhole() && r.Limits.Most() != (model.Most{}) {
+		return true
+	}
 	return c.DialectOf(r).ModelInBody() && (r.Limits.NeedModel() || slices.ContainsFunc(c.RulesOf(r), func(r policy.Rule) bool { return r.AboutModels() }))
 }
 

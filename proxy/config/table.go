@@ -32,6 +32,8 @@ type RouteInfo struct {
 	Rules     []string `json:"rules"` // each in words
 	Candidate []string `json:"candidate_rules"`
 	Body      string   `json:"limit_body"`
+	Batch     int      `json:"limit_batch"`        // 0: no bound
+	Tensor    string   `json:"limit_tensor_bytes"` // "" for no bound
 	Rate      []string `json:"limit_rate"`
 	InFlight  int      `json:"limit_in_flight"`    // of the whole route; 0: no bound
 	Places    []string `json:"limit_in_flight_by"` // of entries, each in words
@@ -55,6 +57,7 @@ func (c *Config) Table() []RouteInfo {
 			Name: r.Name, Host: r.Host, Path: r.Path, Paths: r.Paths.InWords(), Methods: r.Methods,
 			Upstream: name, Serves: c.DialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r),
 			Body:     setting.Size(r.Limits.BodyBytes()).String(),
+			Batch:    r.Limits.Batch,
 			InFlight: r.Limits.InFlight.Number, Places: []string{}, Websocket: r.Websocket, Durable: string(c.DurabilityOf(r)),
 			Endpoints: []string{}, Rules: []string{}, Candidate: []string{}, Rate: []string{}, Insecure: []string{},
 			Timeouts: fmt.Sprintf("connect %s, head %s, idle %s, total %s", t.Connect, t.Head, t.Idle, t.Total),
@@ -64,6 +67,9 @@ func (c *Config) Table() []RouteInfo {
 		}
 		if r.Respond != nil {
 			info.Upstream = fmt.Sprintf("answered here: %d", r.Respond.Status)
+		}
+		if n := r.Limits.TensorBytes; n > 0 {
+			info.Tensor = n.String()
 		}
 		if len(info.Methods) == 0 {
 			info.Methods = []string{"*"}

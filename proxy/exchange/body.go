@@ -44,7 +44,7 @@ func (x *exchange) takeBody() error {
 	if d := x.timeouts.Pause; d > 0 {
 		c.counted.wait.idle, c.counted.wait.name = d, upstream.PauseName
 	}
-	if e := x.caller.Expires; !e.IsZero() && x.head.ContentLength != 0 {
+	if e := x.caller.Expires; !e.IsZero() && x.head.ContentLength != 0 && !arrived(&c.counted) {
 		// Deadlines go by one clock, and credentials by another.
 		c.counted.wait.until = x.server.Clock.Now().Add(e.Sub(x.server.now()))
 	}
@@ -62,7 +62,7 @@ func (x *exchange) takeBody() error {
 		}
 	}
 	if !x.holdsBody() {
-		if signed || x.scanned.scanner != nil {
+		if signed || x.scanned.scanner != nil || x.scanned.counter != nil {
 			return x.verifyOnTheWay(digests, signed)
 		}
 		return nil
@@ -77,8 +77,7 @@ func (x *exchange) takeBody() error {
 	} else if x.route.Leg.Digests() {
 		c.digest = c.held.Digest()
 	}
-	x.scan()
-	return nil
+	return x.scan()
 }
 
 // bodyRate returns the minimum rate of the content. A stream may pause between messages, but not within
@@ -98,9 +97,9 @@ func (x *exchange) bodySigned() bool {
 
 // holdsBody reports whether all content is read before the upstream sees the request. That is so
 // for content that names the model, for content with a signed digest, unless the route streams, and for content whose digest the
-// upstream must receive.
+// upstream must receive. Content that is only counted is held for servers that may act on its start.
 func (x *exchange) holdsBody() bool {
-	if x.scanned.scanner != nil && !x.reading.GRPC() {
+	if x.scanned.scanner != nil && !x.reading.GRPC() || x.scanned.counter != nil && !x.route.Dialect.ActsOnWhole() {
 		return true
 	}
 	if x.bodySigned() {
@@ -169,6 +168,9 @@ func (x *exchange) verifyOnTheWay(d httpsig.Digests, signed bool) error {
 	all := room[:0]
 	if x.scanned.scanner != nil {
 		all = append(all, x.scanned.scanner)
+	}
+	if x.scanned.counter != nil {
+		all = append(all, x.scanned.counter)
 	}
 	if signed && x.grpc {
 		all = append(all, new(oneMessage))
@@ -245,14 +247,17 @@ func (b *countedBody) tooSlow(from time.Time, total int64) bool {
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
-	if err := b.wait.extend(); err != nil {
-		if endingOf(err) != "" {
-			return 0, &refusal{reason: endingOf(err), cause: err}
+	n, whole := b.Arrived()
+	if !whole { // else nothing is waited for
+		if err := b.wait.extend(); err != nil {
+			if endingOf(err) != "" {
+				return 0, &refusal{reason: endingOf(err), cause: err}
+			}
+			return 0, errClientGone(err)
 		}
-		return 0, errClientGone(err)
 	}
 	var from time.Time
-	timed := b.rate > 0 && !followed(b.src)
+	timed := b.rate > 0 && n == 0 && !whole
 	if timed {
 		from = b.now()
 	}

@@ -62,12 +62,14 @@ type facts struct {
 	sending idleDeadline // of the answer
 
 	dropped   dropped
-	grpc      bool        // the request is a gRPC call: refusals are gRPC statuses
-	asker     string      // the dialect of a proxy that asks for a decision; "" for other requests
-	responded bool        // the final head has been sent: refuse can only abort the answer
-	whole     bool        // the answer is complete, though its end may still be held back
-	ending    *time.Timer // see endWithCredential; nil: none
-	kept      net.Conn    // a tunnel's connection to the client, closed after the record is written; nil if none
+	grpc      bool                 // the request is a gRPC call: refusals are gRPC statuses
+	asker     string               // the dialect of a proxy that asks for a decision; "" for other requests
+	responded bool                 // the final head has been sent: refuse can only cut the answer
+	open      openCall             // the answer to a gRPC call, once responded
+	served    *model.ServedScanner // of the upstream's answer; nil if it says nothing of its model
+	whole     bool                 // the answer is complete, though its end may still be held back
+	ending    *time.Timer          // see endWithCredential; nil: none
+	kept      net.Conn             // a tunnel's connection to the client, closed after the record is written; nil if none
 	listed    listed
 }
 
@@ -133,6 +135,7 @@ func (x *exchange) elapsed() time.Duration {
 func (x *exchange) finish() {
 	if p := recover(); p != nil {
 		x.server.Log.Error("panic in an exchange", "request_id", x.record.RequestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		x.open = openCall{} // its state is unknown
 		x.refuse(&refusal{reason: reasonInternal, cause: fmt.Errorf("panic: %v", p)})
 	}
 	s, snapshot := x.server, x.snapshot

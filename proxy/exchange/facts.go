@@ -64,6 +64,7 @@ func (x *exchange) recordCall() {
 	call := named.call(&x.reading)
 	r := &x.record
 	r.Dialect, r.Verb, r.Model, r.Version, r.Signature = call.Dialect.Name(), call.Verb, call.Model, call.Version, call.Signature
+	x.recordServed(call)
 	r.Scopes, r.Groups = x.caller.Scopes, x.caller.Groups
 	candidate := x.route.Candidate
 	if candidate == nil {

@@ -33,9 +33,9 @@ func (x *exchange) forward(v verdict) error {
 	defer x.noteTrailers()
 	start := x.elapsed()
 	answer, err := x.route.Upstream.Send(x.life, ask)
-	x.record.UpstreamDuration = x.elapsed() - start
 	x.record.BytesIn = x.content.counted.n.Load()
 	if err != nil {
+		x.record.UpstreamDuration = x.elapsed() - start
 		var fault *upstream.Error
 		if errors.As(err, &fault) {
 			x.record.Upstream = fault.Endpoint

@@ -2,13 +2,10 @@ package exchange
 
 import (
 	"cmp"
-	"errors"
 	"strconv"
 	"strings"
-	"time"
 
 	"sallyport/proxy/message"
-	"sallyport/proxy/wire"
 )
 
 // grpcCode is a gRPC status code.
@@ -119,14 +116,10 @@ func failed(h *message.Response) bool {
 
 // asCall turns a refusal into a gRPC one: a status in fields, and no content. The record keeps the
 // HTTP status.
-func (x *exchange) asCall(o outcome, retry time.Duration, h *message.Response) {
-	x.record.GRPC = strconv.Itoa(int(o.grpc))
+func (x *exchange) asCall(o outcome, r *refusal, h *message.Response) {
 	h.Status = 200
-	h.Fields.Add("grpc-status", x.record.GRPC)
-	h.Fields.Add("grpc-message", grpcMessage(o.text))
-	if retry > 0 {
-		addRetry(o.grpc, o.text, retry, &h.Fields)
-	}
+	x.record.GRPC = strconv.Itoa(int(o.grpc))
+	addStatus(o, r, x.record.RequestID, &h.Fields)
 }
 
 // grpcMessage percent-encodes a text as gRPC requires.
@@ -152,13 +145,5 @@ func (x *exchange) noteCall(head, trailers message.Fields) {
 	code := cmp.Or(trailers.Get("grpc-status"), head.Get("grpc-status"))
 	if n, err := strconv.ParseUint(code, 10, 8); err == nil {
 		x.record.GRPC = strconv.FormatUint(n, 10)
-	}
-}
-
-// cutAs passes the upstream's reset code, if any, to the engine for aborting the answer.
-func (x *exchange) cutAs(err error) {
-	var reset *wire.Reset
-	if s, ok := x.stream.(wire.Cutter); ok && errors.As(err, &reset) {
-		s.CutAs(reset.Code)
 	}
 }

@@ -14,11 +14,22 @@ import (
 // would wait that long; after longer waits the caller should decide.
 const longestPushback = 10 * time.Second
 
-// addRetry tells a gRPC client when to try again: a program by google.rpc.RetryInfo among the details
-// of the status, and the client library by grpc-retry-pushback-ms, of which a negative number means
-// not to retry (gRFC A6).
-func addRetry(code grpcCode, text string, wait time.Duration, f *message.Fields) {
-	f.Add("grpc-status-details-bin", base64.RawStdEncoding.EncodeToString(statusWithRetry(code, text, wait)))
+// errorDomain is the domain of our reasons in a google.rpc.ErrorInfo.
+const errorDomain = "sallyport"
+
+// addStatus adds the status of a refused call. Programs read its details (google.rpc.Status): the reason
+// by which the audit log and the answers to other clients call it, the request id, and when to try again.
+func addStatus(o outcome, r *refusal, requestID string, f *message.Fields) {
+	f.Add("grpc-status", strconv.Itoa(int(o.grpc)))
+	f.Add("grpc-message", grpcMessage(o.text))
+	f.Add("grpc-status-details-bin", base64.RawStdEncoding.EncodeToString(encodeStatus(o, r, requestID)))
+	if r.retryAfter > 0 {
+		addPushback(r.retryAfter, f)
+	}
+}
+
+// addPushback tells the client library when to try again. A negative number means not to retry (gRFC A6).
+func addPushback(wait time.Duration, f *message.Fields) {
 	pushback := int64(-1)
 	if wait <= longestPushback {
 		pushback = int64((wait + time.Millisecond - 1) / time.Millisecond)
@@ -26,17 +37,26 @@ func addRetry(code grpcCode, text string, wait time.Duration, f *message.Fields)
 	f.Add("grpc-retry-pushback-ms", strconv.FormatInt(pushback, 10))
 }
 
-// statusWithRetry encodes a google.rpc.Status with a google.rpc.RetryInfo.
-func statusWithRetry(code grpcCode, text string, wait time.Duration) []byte {
-	var delay []byte // google.protobuf.Duration
-	delay = appendNumber(delay, 1, uint64(wait/time.Second))
-	delay = appendNumber(delay, 2, uint64(wait%time.Second))
-	info := appendBytes(nil, 1, delay)
-	detail := appendBytes(nil, 1, []byte("type.googleapis.com/google.rpc.RetryInfo")) // google.protobuf.Any
-	detail = appendBytes(detail, 2, info)
-	status := appendNumber(nil, 1, uint64(code))
-	status = appendBytes(status, 2, []byte(text))
-	return appendBytes(status, 3, detail)
+// encodeStatus encodes a google.rpc.Status with its details.
+func encodeStatus(o outcome, r *refusal, requestID string) []byte {
+	status := appendNumber(nil, 1, uint64(o.grpc))
+	status = appendBytes(status, 2, []byte(o.text))
+	info := appendBytes(appendBytes(nil, 1, []byte(r.reason)), 2, []byte(errorDomain))
+	status = appendDetail(status, "ErrorInfo", info)
+	status = appendDetail(status, "RequestInfo", appendBytes(nil, 1, []byte(requestID)))
+	if wait := r.retryAfter; wait > 0 {
+		var delay []byte // google.protobuf.Duration
+		delay = appendNumber(delay, 1, uint64(wait/time.Second))
+		delay = appendNumber(delay, 2, uint64(wait%time.Second))
+		status = appendDetail(status, "RetryInfo", appendBytes(nil, 1, delay))
+	}
+	return status
+}
+
+// appendDetail appends a message of package google.rpc as a google.protobuf.Any to the details of a status.
+func appendDetail(status []byte, name string, message []byte) []byte {
+	detail := appendBytes(nil, 1, []byte("type.googleapis.com/google.rpc."+name))
+	return appendBytes(status, 3, appendBytes(detail, 2, message))
 }
 
 func appendNumber(b []byte, field protowire.Number, n uint64) []byte {

@@ -8,21 +8,24 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"sallyport/proxy/message"
 )
 
 // The status is read by the decoder that gRPC clients use.
-func TestRetryOfACallIsReadByTheRealDecoder(t *testing.T) {
+func TestStatusOfARefusedCallIsReadByTheRealDecoder(t *testing.T) {
 	for _, tt := range []struct {
 		wait     time.Duration
+		details  int
 		pushback string
 	}{
-		{time.Millisecond, "1"}, {1500*time.Millisecond + 1, "1501"}, {10 * time.Second, "10000"},
-		{10*time.Second + 1, "-1"}, {time.Hour, "-1"}, {366 * 24 * time.Hour, "-1"},
+		{0, 2, ""},
+		{time.Millisecond, 3, "1"}, {1500*time.Millisecond + 1, 3, "1501"}, {10 * time.Second, 3, "10000"},
+		{10*time.Second + 1, 3, "-1"}, {time.Hour, 3, "-1"}, {366 * 24 * time.Hour, 3, "-1"},
 	} {
 		var f message.Fields
-		addRetry(grpcResourceExhausted, "Too many requests.", tt.wait, &f)
+		addStatus(outcome{text: "Too many requests.", grpc: grpcResourceExhausted}, &refusal{reason: reasonRate, retryAfter: tt.wait}, "0123456789abcdef", &f)
 		text, err := base64.RawStdEncoding.DecodeString(f.Get("grpc-status-details-bin"))
 		if err != nil {
 			t.Fatal(err)
@@ -31,17 +34,27 @@ func TestRetryOfACallIsReadByTheRealDecoder(t *testing.T) {
 		if err := proto.Unmarshal(text, &got); err != nil {
 			t.Fatal(err)
 		}
-		if got.Code != 8 || got.Message != "Too many requests." || len(got.Details) != 1 || len(got.ProtoReflect().GetUnknown()) != 0 {
+		if got.Code != 8 || got.Message != "Too many requests." || len(got.Details) != tt.details || len(got.ProtoReflect().GetUnknown()) != 0 {
 			t.Errorf("%s: got %v", tt.wait, &got)
 			continue
 		}
-		detail, err := got.Details[0].UnmarshalNew()
-		if err != nil {
-			t.Fatal(err)
+		var all []proto.Message
+		for _, d := range got.Details {
+			detail, err := d.UnmarshalNew()
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, detail)
 		}
-		info, ok := detail.(*errdetails.RetryInfo)
-		if !ok || info.RetryDelay.AsDuration() != tt.wait || info.RetryDelay.CheckValid() != nil {
-			t.Errorf("%s: the detail is %v", tt.wait, detail)
+		want := []proto.Message{
+			&errdetails.ErrorInfo{Reason: "rate_limited", Domain: "sallyport"},
+			&errdetails.RequestInfo{RequestId: "0123456789abcdef"},
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(tt.wait)},
+		}
+		for i, detail := range all {
+			if !proto.Equal(detail, want[i]) {
+				t.Errorf("%s: the detail is %v, want %v", tt.wait, detail, want[i])
+			}
 		}
 		if got := f.Get("grpc-retry-pushback-ms"); got != tt.pushback {
 			t.Errorf("%s: pushback %s, want %s", tt.wait, got, tt.pushback)

@@ -72,7 +72,9 @@ func (x *exchange) admitByLimits() error {
 	c := &x.limited
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.own, c.ownAt = own, x.elapsed()
+	if own != nil {
+		c.own, c.ownAt = own, x.elapsed()
+	}
 	if err := x.admitByRoute(own, &asked, stages, head); err != nil {
 		c.giveBack(x.elapsed())
 		return err
@@ -155,9 +157,10 @@ func (x *exchange) countCall(call model.Call) error {
 }
 
 // countDecided is countCall for a request whose rules have allowed it. It refuses a body that does
-// not name the model clearly, if an entry needs the model.
+// not name the model clearly, if an entry needs the model, and one that cannot be read, if the route
+// limits what it asks for.
 func (x *exchange) countDecided() error {
-	if fault := x.scanned.fault; fault != nil && x.limitsNeedModel() {
+	if fault := x.scanned.fault; fault != nil && (x.limitsNeedModel() || x.asker != "" && x.counts()) {
 		return fault
 	}
 	return x.countCall(x.call)

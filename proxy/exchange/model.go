@@ -25,11 +25,13 @@ var _ seal.Inspector = model.Scanner(nil)
 // scanned is what the content of a request says of the call.
 type scanned struct {
 	scanner model.Scanner // nil: the content is not read
+	counter model.Scanner // counts what the route limits, where scanner does not; nil: nothing is counted
 	fault   *refusal      // of a call that only a rule about models could allow; nil if the model is clear
 
 	mu      sync.Mutex // guards the fields below: an upload and a reload run beside the exchange
 	named   named
-	refused named // what a message names that was refused
+	grant   policy.Grant // for the call of named, if it was decided while the content was read
+	refused named        // what a message names that was refused
 }
 
 // named is what the content of a request names.
@@ -53,16 +55,29 @@ func (s *scanned) get() named {
 	return s.named
 }
 
-func (s *scanned) set(n named) {
+func (s *scanned) set(n named) { s.grantFor(n, policy.Grant{}) }
+
+// grantFor is set for a call that was granted while the content was read.
+func (s *scanned) grantFor(n named, g policy.Grant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.named = n
+	s.named, s.grant = n, g
+}
+
+// granted returns what the content has named, and the grant for it, if there is one.
+func (s *scanned) granted() (named, policy.Grant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.named, s.grant
 }
 
 // close ends the scan. Nothing reads the content any more.
 func (s *scanned) close() {
 	if s.scanner != nil {
 		s.scanner.Close()
+	}
+	if s.counter != nil {
+		s.counter.Close()
 	}
 }
 
@@ -122,29 +137,45 @@ func (x *exchange) interpret() error {
 	return x.refuseCode()
 }
 
-// prepare gets the scanner for the content, if the decision needs it. A proxy that asks for a
-// decision shows no content, or content that need not be what it forwards.
+// prepare gets the scanners for the content, if the decision or a limit needs them. A proxy that asks
+// for a decision shows no content, or content that need not be what it forwards.
 func (x *exchange) prepare() error {
-	if !x.reading.NeedsBody() || x.route.Fixed != nil || !x.route.Policy.AboutModels() && !x.triesCandidate() && !x.limitsNeedModel() {
+	if x.route.Fixed != nil {
 		return nil
 	}
+	counts := x.counts()
+	names := x.reading.NeedsBody() && (x.route.Policy.AboutModels() || x.triesCandidate() || x.limitsNeedModel() || counts && x.reading.GRPC())
 	switch {
+	case !names && !counts:
+		return nil
 	case x.reading.GRPC() && x.head.Fields.Count("grpc-encoding") > 1: // servers differ in which they take
 		return because(reasonBadModel, "grpc-encoding stands twice")
 	case x.reading.GRPC() && !message.IsProtobufCall(x.head.Fields.Get("content-type")): // some servers decode it by that
 		return because(reasonBadCall, "the format of the messages is not Protocol Buffers, so the model cannot be read")
 	case x.asker == "" && x.head.ContentLength != 0:
-		x.scanned.scanner = x.reading.Scanner(model.ScanOptions{
+		o := model.ScanOptions{
 			Decide:   x.callbacks.decideNamed,
 			Early:    x.callbacks.decideEarly,
 			Encoding: x.encoding(),
 			Inflate:  x.route.Limits.Inflated,
+			Most:     x.route.Limits.Most,
 			Memory:   &x.scanning,
-		})
+		}
+		if names {
+			x.scanned.scanner = x.reading.Scanner(o)
+		}
+		if counts {
+			x.scanned.counter = x.reading.Counter(o)
+		}
 	case x.asker != "" && x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		x.scanned.fault = &refusal{reason: reasonUndecided, cause: errElsewhere}
 	}
 	return nil
+}
+
+// counts reports whether the route limits what the content asks a server to compute.
+func (x *exchange) counts() bool {
+	return x.route.Limits.Most != (model.Most{}) && x.reading.Counts()
 }
 
 // encoding returns the coding of the content, or of a gRPC call's messages. Two lines of it are none that
@@ -190,7 +221,8 @@ func (x *exchange) decideNamed(n model.Named) error {
 		return nil
 	}
 	now := named{by: call.Dialect, what: n}
-	if _, err := x.route.Policy.Decide(&x.caller, call, x.about); err != nil {
+	grant, err := x.route.Policy.Decide(&x.caller, call, x.about)
+	if err != nil {
 		return x.scanned.refuse(now, err)
 	}
 	if err := x.countCall(call); err != nil {
@@ -199,7 +231,7 @@ func (x *exchange) decideNamed(n model.Named) error {
 	if x.scanned.get() == now {
 		return nil
 	}
-	x.scanned.set(now)
+	x.scanned.grantFor(now, grant)
 	// A reload that came before could not know this name. One that comes later decides on it.
 	if cause := x.stillPermitted(); cause != nil {
 		return cause.refusal()
@@ -252,20 +284,37 @@ func (b *begunBody) Read(p []byte) (int, error) {
 	return b.Body.Read(p)
 }
 
-// scan reads the model from held content. A fault is no refusal yet: a rule that is not
-// about models may allow the call.
-func (x *exchange) scan() {
+// scan reads held content: what the route limits, and the model. A fault of the latter is no refusal
+// yet, because a rule that is not about models may allow the call; but a call that such a fault keeps
+// from being counted is refused.
+func (x *exchange) scan() error {
 	s := &x.scanned
+	if s.counter != nil {
+		if err := x.readHeld(s.counter); err != nil {
+			return err
+		}
+	}
 	if s.scanner == nil || s.known() { // known: it was read on its way
-		return
+		return nil
 	}
-	err := x.content.held.Each(func(piece []byte) error { _, err := s.scanner.Write(piece); return err })
-	if err == nil {
-		err = s.scanner.Check()
-	}
-	if err != nil {
+	err := x.readHeld(s.scanner)
+	switch {
+	case err == nil:
+	case x.reading.GRPC() && x.counts():
+		return err
+	default:
 		s.fault = asRefusal(err)
 	}
+	return nil
+}
+
+// readHeld shows held content to a scanner.
+func (x *exchange) readHeld(s model.Scanner) error {
+	err := x.content.held.Each(func(piece []byte) error { _, err := s.Write(piece); return err })
+	if err == nil {
+		err = s.Check()
+	}
+	return err
 }
 
 // form is the part of a head that a dialect reads a call from, as the upstream gets it. Dialects read the

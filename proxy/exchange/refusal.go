@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -51,6 +52,9 @@ const (
 	reasonBadModel       = "bad_model"
 	reasonBadName        = "bad_model_name"
 	reasonUnreadEncoding = "unread_encoding"
+	reasonBatch          = "batch_too_large"
+	reasonTensor         = "tensor_too_large"
+	reasonUncounted      = "uncounted_body"
 	reasonUnknownCall    = "unknown_call"
 	reasonCodeInBody     = "code_in_body"
 	reasonBodyTimeout    = "body_timeout"
@@ -144,6 +148,9 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonMethod:         {405, "The method is not allowed here."},
 	reasonBodyTimeout:    {408, "The request body did not arrive in time."},
 	reasonBodyTooLarge:   {413, "The request body is too large."},
+	reasonBatch:          {413, "The batch is too large."},
+	reasonTensor:         {413, "An input is too large."},
+	reasonUncounted:      {400, "The batch in the request body cannot be counted."},
 	reasonPlainHTTP:      {403, "Credentials were sent without encryption. Use https, and replace the credentials."},
 
 	reasonAddress:   {403, "Requests from this address are not allowed."},
@@ -186,9 +193,11 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonReplaced:   {503, "The gateway's configuration was replaced."},
 	reasonShutdown:   {503, "The gateway is stopping."},
 }, map[string]grpcCode{
-	reasonUnserved:       grpcUnimplemented, // other callers get an "unavailable" status
-	reasonUnreadEncoding: grpcUnimplemented, // clients try again without compression (compression.md of gRPC)
-	reasonMisdirected:    grpcUnavailable,   // a retry over a new connection succeeds
+	reasonUnserved:       grpcUnimplemented,   // other callers get an "unavailable" status
+	reasonUnreadEncoding: grpcUnimplemented,   // clients try again without compression (compression.md of gRPC)
+	reasonMisdirected:    grpcUnavailable,     // a retry over a new connection succeeds
+	reasonBatch:          grpcInvalidArgument, // as Triton and TensorFlow Serving say of their own limits: a retry cannot succeed
+	reasonTensor:         grpcInvalidArgument,
 })
 
 // refusal is the error by which a step ends an exchange.
@@ -228,6 +237,14 @@ func unreadRefusal(e *model.Unread) *refusal {
 	return &refusal{reason: reasonUnknownCall, cause: e}
 }
 
+// muchRefusal returns the refusal of a body that asks for too much.
+func muchRefusal(e *model.TooMuch) *refusal {
+	if e.Tensor {
+		return because(reasonTensor, e.Error()+", "+over(e.Most, "limits.tensor_bytes"))
+	}
+	return because(reasonBatch, fmt.Sprintf("%s, over %d (limits.batch)", e, e.Most))
+}
+
 // checkRetry is the Retry-After if a credential cannot be checked now.
 const checkRetry = 5 * time.Second
 
@@ -248,6 +265,7 @@ func asRefusal(err error) *refusal {
 		denied  *policy.Refusal
 		unread  *model.Unread
 		coding  model.UnreadEncoding
+		much    *model.TooMuch
 		upErr   *upstream.Error
 		method  *route.MethodError
 		leg     *seal.UnsignedAnswerError
@@ -269,6 +287,10 @@ func asRefusal(err error) *refusal {
 		return unreadRefusal(unread)
 	case errors.As(err, &coding):
 		return &refusal{reason: reasonUnreadEncoding, accept: coding.Accepted(), cause: err}
+	case errors.As(err, &much):
+		return muchRefusal(much)
+	case errors.Is(err, model.ErrUncounted):
+		return &refusal{reason: reasonUncounted, cause: err}
 	case errors.Is(err, model.ErrBody):
 		return &refusal{reason: reasonBadModel, cause: err}
 	case errors.As(err, &denied):

@@ -15,7 +15,7 @@ import (
 )
 
 // refuse turns an error of any step into an answer in the caller's protocol and the dialect's
-// shape. An answer that has begun can only be aborted.
+// shape. An answer that has begun is cut.
 func (x *exchange) refuse(err error) {
 	r := x.ownCut(asRefusal(err), err)
 	o, ok := outcomes[r.reason]
@@ -35,8 +35,8 @@ func (x *exchange) refuse(err error) {
 		x.record.KeyID = r.keyID
 	}
 	if x.responded {
-		x.cutAs(err)
-		return // the engine aborts an unfinished answer
+		x.cut(o, r, err)
+		return
 	}
 	x.responded = true
 	x.record.Status = o.status
@@ -124,7 +124,7 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	x.tellProxy(o, r.reason, &h)
 	status := h.Status
 	if x.grpc {
-		x.asCall(o, r.retryAfter, &h)
+		x.asCall(o, r, &h)
 	}
 	if x.route != nil && x.route.CORS != nil {
 		x.route.CORS.Mark(&h.Fields, x.head.Fields)

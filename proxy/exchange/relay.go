@@ -17,6 +17,7 @@ import (
 // whole is sent once all of it has arrived.
 func (x *exchange) relay(answer *upstream.Response) error {
 	h := &answer.Head
+	x.served = x.reading.ServedScanner(h)
 	x.rewriteLocation(h, answer.Host)
 	x.dress(h)
 	if x.grpc {
@@ -55,6 +56,12 @@ func (x *exchange) relay(answer *upstream.Response) error {
 		return err
 	}
 	var tail *seal.Tail
+	if form == seal.FormTrailer || form == seal.FormInline {
+		tail = seal.NewTail(x.stream)
+	}
+	if x.grpc && streams {
+		x.noteOpen(h, form, tail)
+	}
 	switch {
 	case compressed != nil:
 		if err = x.pump(answer.Body, length, compressed); err == nil {
@@ -62,8 +69,7 @@ func (x *exchange) relay(answer *upstream.Response) error {
 				err = errClientGone(gerr)
 			}
 		}
-	case form == seal.FormTrailer || form == seal.FormInline:
-		tail = seal.NewTail(x.stream)
+	case tail != nil:
 		err = x.pump(answer.Body, length, tail)
 	case hasBody:
 		err = x.pump(answer.Body, length, x.stream)
@@ -134,10 +140,11 @@ func (x *exchange) send(p []byte) error {
 		return errClientGone(err)
 	}
 	x.record.BytesOut += int64(len(p))
+	x.readServed(p)
 	return nil
 }
 
-// sendHead sends the head of an upstream's answer. After it, a fault can only abort the answer;
+// sendHead sends the head of an upstream's answer. After it, a fault can only cut the answer;
 // x.sending limits the rest.
 func (x *exchange) sendHead(h *message.Response, trailers bool) error {
 	x.responded = true
@@ -298,6 +305,7 @@ func (x *exchange) pump(body message.Body, left int64, to seal.Sink) error {
 					return errClientGone(werr)
 				}
 			}
+			x.readServed((*buf)[:n])
 		}
 		if err == io.EOF {
 			return nil

@@ -263,11 +263,14 @@ func (x *exchange) authorize() (v verdict, err error) {
 	if x.route.Fixed != nil {
 		v.kind = fixedAnswer
 	}
-	x.call = x.scanned.get().call(&x.reading)
+	named, grant := x.scanned.granted()
+	x.call = named.call(&x.reading)
 	switch {
-	case !x.content.unverified(), x.scanned.known() && !x.content.sealed:
-		v.grant, err = x.route.Policy.Decide(&x.caller, x.call, x.about)
-	case x.reading.NeedsBody() && !x.scanned.known() && x.scanned.scanner != nil:
+	case !x.content.unverified(), named.by != nil && !x.content.sealed:
+		if v.grant = grant; !v.grant.Permits(x.call) {
+			v.grant, err = x.route.Policy.Decide(&x.caller, x.call, x.about)
+		}
+	case x.reading.NeedsBody() && named.by == nil && x.scanned.scanner != nil:
 		v.provisional, err = x.route.Policy.ProvideUnnamed(&x.caller, x.call, x.about)
 	default:
 		v.provisional, err = x.route.Policy.Provide(&x.caller, x.call, x.about)

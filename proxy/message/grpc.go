@@ -5,8 +5,8 @@ import "strings"
 // IsGRPC reports whether a Content-Type is gRPC's: application/grpc, optionally with a suffix for
 // the message format, and parameters. gRPC-Web is a different protocol.
 func IsGRPC(contentType string) bool {
-	const base = "application/grpc"
-	if len(contentType) < len(base) || !strings.EqualFold(contentType[:len(base)], base) {
+	const base, kind = "application/grpc", len("application/")
+	if len(contentType) < len(base) || contentType[kind]|0x20 != 'g' || !strings.EqualFold(contentType[:len(base)], base) {
 		return false
 	}
 	rest := contentType[len(base):]

@@ -168,6 +168,9 @@ func (r *Config) checkLimits(at string, f *setting.Faults) {
 	if n := r.Limits.InFlight.Number; n < 0 {
 		f.Add(at+".in_flight", strconv.Itoa(n), "a negative number", "write one above zero, or remove the line for no bound")
 	}
+	if n := r.Limits.Batch; n < 0 {
+		f.Add(at+".batch", strconv.Itoa(n), "a negative number", "write one above zero, or remove the line for no bound")
+	}
 }
 
 // limitNames are the names of entries of limits.
@@ -188,8 +191,17 @@ func (r *Config) checkShared(path string, s *limit.Scope, f *setting.Faults) {
 	}
 }
 
-// CheckLimits records the verbs and models in limits that no request to servers of a dialect has.
+// CheckLimits records what limits name that no request to servers of a dialect has: verbs, models, batches
+// and tensors.
 func (r *Config) CheckLimits(at string, d *model.Dialect, f *setting.Faults) {
+	if r.Limits.Batch != 0 && !d.HasBatches() {
+		f.Add(at+".limits.batch", strconv.Itoa(r.Limits.Batch), "the gateway does not know what makes a batch in requests to "+d.Name()+" servers",
+			"remove the line, or name the server's kind by serves: tensorflow, v2, triton, mlflow, openai or ollama; limits.body limits the bytes of any request")
+	}
+	if r.Limits.TensorBytes != 0 && !d.HasTensors() {
+		f.Add(at+".limits.tensor_bytes", r.Limits.TensorBytes.String(), "the gateway knows no tensors in requests to "+d.Name()+" servers",
+			"write limits.body, which limits the bytes of any request, or name the server's kind by serves: tensorflow, v2, triton or mlflow")
+	}
 	for i := range r.Limits.Rate {
 		checkScope(setting.Index(at+".limits.rate", i), &r.Limits.Rate[i].Scope, d, f)
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"sallyport/policy"
+	"sallyport/policy/model"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
@@ -181,8 +182,17 @@ type LimitsConfig struct {
 	// Body limits the body of a request. Default: 64MiB.
 	Body setting.Size `yaml:"body"`
 	// Inflated limits a compressed message after decompression, where the gateway must read it to find
-	// the model. The upstream gets it as it came. Default: 64MiB.
+	// the model, or to count a batch. The upstream gets it as it came. Default: 64MiB.
 	Inflated setting.Size `yaml:"inflated"`
+	// Batch limits the entries that one request, or message of a gRPC stream, has a server compute
+	// together: instances, examples, rows or texts, times the answers for each (n), and the first
+	// dimension of tensors. The largest input counts, by its shape and by its content. For servers that
+	// serve tensorflow, v2, triton, mlflow, openai and ollama. Default: no limit.
+	Batch int `yaml:"batch"`
+	// TensorBytes limits the content of one input as it is encoded, without its name and shape. In
+	// TensorFlow Serving's gRPC calls what the shape takes in memory counts too, because the server
+	// repeats a content that is shorter. For tensorflow, v2, triton and mlflow. Default: no limit.
+	TensorBytes setting.Size `yaml:"tensor_bytes"`
 	// Rate limits how many requests are accepted per time. Every entry that covers a request counts it;
 	// if one has none left, the request is refused and none counts it.
 	Rate setting.List[limit.RateConfig] `yaml:"rate"`
@@ -216,6 +226,11 @@ func (c *InFlightConfig) Want() string { return "a number, or a list of entries 
 func (l *LimitsConfig) NeedModel() bool {
 	return slices.ContainsFunc(l.Rate, func(c limit.RateConfig) bool { return c.NeedsModel() }) ||
 		slices.ContainsFunc(l.InFlight.Entries, func(c limit.InFlightConfig) bool { return c.NeedsModel() })
+}
+
+// Most returns what the body of a request may ask a server to compute.
+func (l *LimitsConfig) Most() model.Most {
+	return model.Most{Batch: int64(l.Batch), Tensor: int64(l.TensorBytes)}
 }
 
 // BodyBytes returns the limit of a request body.

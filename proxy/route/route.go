@@ -68,6 +68,7 @@ type Route struct {
 type Limits struct {
 	Body     int64 // largest request body in bytes; zero: none
 	Inflated int64 // largest message after decompression
+	Most     model.Most
 	Rates    limit.Rates
 	InFlight *limit.InFlight // of the whole route
 	Places   *limit.Places   // in flight too, by entries

@@ -83,12 +83,12 @@ func (u *Upstream) Send(ctx context.Context, r *Request) (*Response, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("sending request: %w", wire.Cause(ctx))
 	}
-	endpoints := u.rest
-	if r.grpc() {
+	endpoints, grpc := u.rest, r.grpc()
+	if grpc {
 		endpoints = u.grpc
 	}
 	if len(endpoints) == 0 {
-		if r.grpc() {
+		if grpc {
 			return nil, &Error{Unserved, "", errNoGRPC}
 		}
 		return nil, &Error{Unserved, "", errNoREST}
