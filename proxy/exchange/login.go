@@ -406,8 +406,11 @@ func (x *exchange) dressOwn(h *message.Response) {
 	h.Fields.Set("cache-control", "no-store")
 	h.Fields.Set("referrer-policy", "no-referrer")
 	h.Fields.Set("x-content-type-options", "nosniff")
-	if x.door != nil {
-		x.door.Security.Dress(h, x.scheme() == "https")
+	switch https := x.scheme() == "https"; {
+	case x.door != nil:
+		x.door.Security.Dress(h, https)
+	case x.route != nil:
+		x.route.Security.Dress(h, https)
 	}
 }
 
