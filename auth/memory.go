@@ -18,9 +18,9 @@ type MemoryOptions struct {
 	Cache  CacheLimits      // for verified tokens
 }
 
-// Memory is the state of authentication that survives a reload: verified tokens, the
-// keys of issuers, what issuers said about tokens, sessions of people who signed in, and failed checks per client address. A process has one Memory,
-// which every [Auth] uses. It is safe for concurrent use.
+// Memory is the state of authentication that survives a reload: verified tokens, the keys of issuers,
+// what issuers said about tokens, sessions of people who signed in, and failed checks per client
+// address. A process has one Memory, which every [Auth] uses. It is safe for concurrent use.
 //
 // Tokens and keys are stored by the digest of their issuer's configuration, which
 // includes its name. If a reload changes anything about an issuer, its tokens and keys

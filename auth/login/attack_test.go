@@ -1,10 +1,14 @@
 package login_test
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -279,5 +283,56 @@ func TestBrowserKeepsFewAttempts(t *testing.T) {
 		if (err == nil) != (i >= 5) {
 			t.Errorf("attempt %d: %v", i, err)
 		}
+	}
+}
+
+// TestFloodOfCodesReachesIssuerInTurns brings made-up codes while the issuer is slow. It gets 64 at once,
+// and a person whose turn comes later gets in.
+func TestFloodOfCodesReachesIssuerInTurns(t *testing.T) {
+	d := newDesk(t)
+	var running, most atomic.Int64
+	release, full := make(chan struct{}), make(chan struct{})
+	d.provider.AnswerTokens(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if n := running.Add(1); n == 64 {
+			close(full)
+		} else if n > 64 {
+			most.Store(n)
+		}
+		<-release
+		running.Add(-1)
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"error":"invalid_grant"}`)
+	}))
+	var answers []login.Answer
+	for range 100 {
+		b := d.browser()
+		q, _ := url.ParseQuery(b.visit(b.begin("/")))
+		q.Set("code", "made up")
+		answers = append(answers, login.Answer{Host: host, Origin: origin, Query: q.Encode(), Cookie: b.field()})
+	}
+	honest := d.browser()
+	answer := honest.visit(honest.begin("/"))
+	var flood sync.WaitGroup
+	for _, a := range answers {
+		flood.Go(func() {
+			_, err := d.login.Finish(context.Background(), a)
+			if reasonOf(err) != login.StateMismatch {
+				t.Error(err)
+			}
+		})
+	}
+	<-full
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := d.login.Finish(gone, login.Answer{Host: host, Origin: origin, Query: answer, Cookie: honest.field()})
+	wantReason(t, "client has gone", err, login.Unavailable)
+	close(release)
+	flood.Wait()
+	d.provider.AnswerTokens(nil)
+	if _, err := honest.finish(answer); err != nil {
+		t.Error(err)
+	}
+	if most.Load() > 0 {
+		t.Errorf("%d codes reached the issuer at once", most.Load())
 	}
 }

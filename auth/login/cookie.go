@@ -76,26 +76,14 @@ func pairs(field string, f func(name, value string, from, to int) bool) {
 func (l *Login) ReadCookie(field string) (c Cookie, found bool, err error) {
 	var seen [MaxParts]bool
 	twice := false
-	for at := 0; at < len(field); {
-		end := strings.IndexByte(field[at:], ';')
-		if end < 0 {
-			end = len(field)
-		} else {
-			end += at
-		}
-		name, value, _ := strings.Cut(strings.Trim(field[at:end], " \t"), "=")
-		at = end + 1
+	pairs(field, func(name, value string, _, _ int) bool {
 		rest, ours := strings.CutPrefix(name, l.cookie)
-		if !ours {
-			continue
+		if i := partIndex(rest); ours && i >= 0 {
+			twice = twice || seen[i]
+			seen[i], c.parts[i] = true, value
 		}
-		i := partIndex(rest)
-		if i < 0 {
-			continue
-		}
-		twice = twice || seen[i]
-		seen[i], c.parts[i] = true, value
-	}
+		return true
+	})
 	if twice {
 		return Cookie{}, true, refuse(BadSession, errTwice)
 	}

@@ -134,6 +134,13 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	if err != nil {
 		return nil, refuse(Unavailable, err)
 	}
+	// Whoever brings made-up codes, one after another, must not flood the issuer.
+	select {
+	case l.memory.turns <- struct{}{}:
+		defer func() { <-l.memory.turns }()
+	case <-ctx.Done():
+		return nil, refuse(Unavailable, fmt.Errorf("%d other logins are being finished: %w", maxExchange, ctx.Err()))
+	}
 	switch {
 	case a.iss != "" && !l.issuer.Issues(a.iss):
 		return nil, refuse(WrongIssuer, errors.New("iss of the answer is "+setting.Quoted(a.iss, 128)))

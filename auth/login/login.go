@@ -151,6 +151,9 @@ func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
 	case c.ClientAuth != "" && c.ClientAuth != ClientAuthBasic && c.ClientAuth != ClientAuthPost:
 		return nil, fmt.Errorf("a secret is sent by %s or %s, not by %q", ClientAuthBasic, ClientAuthPost, c.ClientAuth)
 	}
+	if c.Absolute < 0 || c.Absolute > MaxAbsolute || c.Idle < 0 || c.Idle > MaxAbsolute || c.Sessions < 0 {
+		return nil, fmt.Errorf("lifetimes are up to %s, and the number of sessions is not negative", MaxAbsolute)
+	}
 	c.Absolute, c.Idle = cmp.Or(c.Absolute, defaultAbsolute), cmp.Or(c.Idle, defaultIdle)
 	c.Sessions = cmp.Or(c.Sessions, defaultSessions)
 	c.CookieDomain = strings.ToLower(strings.TrimPrefix(c.CookieDomain, "."))

@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	maxUsed    = 1 << 14 // states of answers that are remembered as used
-	maxRefresh = 32      // refreshes that run at once
+	maxUsed     = 1 << 14 // states of answers that are remembered as used
+	maxRefresh  = 32      // refreshes that run at once
+	maxExchange = 64      // codes that are redeemed at once
 )
 
 // Memory is what logins share and what outlives a reload: sessions, the ends of sessions, and used
@@ -26,6 +27,7 @@ type Memory struct {
 	stop  context.CancelFunc
 	work  sync.WaitGroup
 	slots chan struct{} // one for each running refresh
+	turns chan struct{} // one for each code that is being redeemed
 
 	mu     sync.Mutex // guards the fields below
 	ended  bool       // no refresh may start
@@ -36,7 +38,7 @@ type Memory struct {
 // NewMemory returns an empty Memory. It starts no goroutine.
 func NewMemory(now func() time.Time, log *slog.Logger) *Memory {
 	keys, _ := ParseKeys([]byte(NewKey())) // a new key can be read
-	m := &Memory{now: now, log: log, keys: keys, slots: make(chan struct{}, maxRefresh), states: map[string]*state{}, used: used{until: map[[stateSize]byte]int64{}}}
+	m := &Memory{now: now, log: log, keys: keys, slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange), states: map[string]*state{}, used: used{until: map[[stateSize]byte]int64{}}}
 	m.life, m.stop = context.WithCancel(context.Background())
 	return m
 }

@@ -15,27 +15,22 @@ import (
 	"sallyport/auth/login"
 )
 
-// settle waits for the refreshes that run.
+// settle waits for the refreshes that run, and checks how many there were.
 func (d *desk) settle(n int64) {
 	d.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); d.provider.Refreshes() < n; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			d.t.Fatalf("%d refreshes, want %d", d.provider.Refreshes(), n)
-		}
+	d.login.Settle()
+	if got := d.provider.Refreshes(); got != n {
+		d.t.Errorf("%d refreshes, want %d", got, n)
 	}
 }
 
-// until asks until a condition holds for the answer.
-func (b *browser) until(what string, holds func(groups []string, err error) bool) {
+// afterRefresh asks, waits for the refresh that this may have started, and checks what the next answer is.
+func (b *browser) afterRefresh(what string, holds func(groups []string, err error) bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		p, err := b.ask()
-		if holds(p.Caller.Groups, err) {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.t.Fatalf("%s: still %q, %v", what, p.Caller.Groups, err)
-		}
+	_, _ = b.ask()
+	b.login.Settle()
+	if p, err := b.ask(); !holds(p.Caller.Groups, err) {
+		b.t.Errorf("%s: got %q, %v", what, p.Caller.Groups, err)
 	}
 }
 
@@ -68,8 +63,8 @@ func TestSessionIsRefreshedOnceInBackground(t *testing.T) {
 		}
 		tabs.Wait()
 		isNew := func(groups []string, err error) bool { return err == nil && slices.Equal(groups, []string{"new"}) }
-		b.until("first tab", isNew)
-		late.until("late tab", isNew)
+		b.afterRefresh("first tab", isNew)
+		late.afterRefresh("late tab", isNew)
 		if n := d.provider.Refreshes(); n != 1 {
 			t.Errorf("refreshed %d times, want once", n)
 		}
@@ -77,13 +72,13 @@ func TestSessionIsRefreshedOnceInBackground(t *testing.T) {
 		if !memory {
 			b.serves("issuer/corp:alice")
 			d.reload()
-			b.until("after a reload", isNew)
-			late.until("late tab after a reload", isNew)
+			b.afterRefresh("after a reload", isNew)
+			late.afterRefresh("late tab after a reload", isNew)
 		}
 		d.clock.Add(4 * time.Minute)
 		b.serves("issuer/corp:alice")
 		d.settle(2)
-		late.until("late tab", isNew)
+		late.afterRefresh("late tab", isNew)
 		if n := d.provider.Refreshes(); n != 2 {
 			t.Errorf("refreshed %d times, want twice", n)
 		}
@@ -102,7 +97,7 @@ func TestSessionServesWhileIssuerIsDown(t *testing.T) {
 			h.ServeHTTP(w, r)
 			failed.Store(true)
 		}))
-		b.until(name, func(_ []string, err error) bool {
+		b.afterRefresh(name, func(_ []string, err error) bool {
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -125,7 +120,7 @@ func TestRefusedRefreshEndsSession(t *testing.T) {
 		b.signIn()
 		change(d)
 		d.clock.Add(4 * time.Minute)
-		b.until(name, func(_ []string, err error) bool { return reasonOf(err) == login.SessionEnded })
+		b.afterRefresh(name, func(_ []string, err error) bool { return reasonOf(err) == login.SessionEnded })
 		d.reload()
 		b.refused(login.SessionEnded)
 	}
@@ -145,12 +140,12 @@ func TestRefreshWithoutUserinfoKeepsTokens(t *testing.T) {
 	}))
 	d.provider.Change(nil, func(answer map[string]any) { delete(answer, "id_token") })
 	d.clock.Add(4 * time.Minute)
-	b.until("userinfo failed", func(groups []string, err error) bool {
+	b.afterRefresh("userinfo failed", func(groups []string, err error) bool {
 		return err == nil && slices.Equal(groups, []string{"old"}) && failed.Load()
 	})
 	d.provider.AnswerUserinfo(authtest.Text(`{"sub":"alice"}`))
 	d.clock.Add(4 * time.Minute)
-	b.until("groups were withdrawn", func(groups []string, err error) bool { return err == nil && len(groups) == 0 })
+	b.afterRefresh("groups were withdrawn", func(groups []string, err error) bool { return err == nil && len(groups) == 0 })
 	if n := d.provider.Refreshes(); n != 2 {
 		t.Errorf("%d refreshes", n)
 	}
@@ -303,4 +298,38 @@ func TestRefreshesEndWithProcess(t *testing.T) {
 	}
 	d.clock.Add(time.Minute)
 	b.serves("issuer/corp:alice")
+}
+
+// TestOldConfigurationRefreshesForNewOne refreshes a session by a request that began before a reload. The
+// new configuration must not use the same refresh token again.
+func TestOldConfigurationRefreshesForNewOne(t *testing.T) {
+	d := newDesk(t)
+	b := d.browser()
+	b.signIn()
+	r := request(host, b.field())
+	proof, err := d.chain.Authenticate(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier, old := *d, d.auth
+	d.auth = nil // the old one drains
+	d.reload()
+	defer old.Close()
+	b.serves("issuer/corp:alice")
+	d.provider.Change(func(claims map[string]any) { claims["groups"] = []string{"new"} }, nil)
+	d.clock.Add(4 * time.Minute)
+	if _, err := earlier.chain.Recheck(t.Context(), r, proof); err != nil {
+		t.Fatal(err)
+	}
+	d.settle(1)
+	isNew := func(groups []string, err error) bool {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Equal(groups, []string{"new"})
+	}
+	b.afterRefresh("the new configuration", isNew)
+	if n := d.provider.Refreshes(); n != 1 {
+		t.Errorf("%d refreshes", n)
+	}
 }

@@ -155,8 +155,8 @@ func (l *Login) unseal(place string, c *Cookie) (*record, error) {
 	return &r, nil
 }
 
-// current returns the newest session of a live one, under this login's configuration: an older
-// configuration may have named the person otherwise.
+// current returns the newest session of a live one, under this login's configuration: another
+// configuration may name the person otherwise.
 func (l *Login) current(known *live) (*Session, error) {
 	n := known.newest.Load()
 	if n.login == l {
@@ -182,10 +182,10 @@ func (v *live) advance(s *Session) {
 }
 
 var (
-	errIdle     = errors.New("no request has used it for longer than its idle lifetime")
-	errAbsolute = errors.New("it has reached its absolute lifetime")
+	errIdle     = errors.New("no request used it for longer than its idle lifetime")
+	errAbsolute = errors.New("its absolute lifetime is over")
 	errOther    = errors.New("it is of another host")
-	errOver     = errors.New("the person signed out, or the issuer ended it")
+	errOver     = errors.New("the person signed out, the issuer ended it, or others in memory took its place")
 )
 
 // Use checks that the session serves a request now, and returns whom it proves. inFlight means that
@@ -196,17 +196,17 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 	v := s.live
 	switch {
 	case s.login.place(host) != s.place:
-		return nil, refuse(BadSession, errOther)
+		return nil, s.refuse(BadSession, errOther)
 	case at >= s.expires:
-		return nil, refuse(SessionExpired, errAbsolute)
+		return nil, s.refuse(SessionExpired, errAbsolute)
 	case !inFlight && at >= max(s.seen, v.seen.Load())+s.idle():
-		return nil, refuse(SessionExpired, errIdle)
+		return nil, s.refuse(SessionExpired, errIdle)
 	case v.gone.Load():
-		return nil, refuse(SessionEnded, errOver)
+		return nil, s.refuse(SessionEnded, errOver)
 	}
 	if count := s.login.state.changes.Load() + 1; s.checked.Load() != count {
 		if s.login.state.hasEnded(&s.record) {
-			return nil, refuse(SessionEnded, errOver)
+			return nil, s.refuse(SessionEnded, errOver)
 		}
 		s.checked.Store(count)
 	}
@@ -214,11 +214,22 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 		v.seen.Store(at)
 	}
 	n := v.newest.Load()
+	if n.login != s.login && n.generation > s.generation { // another configuration refreshed it
+		var err error
+		if n, err = s.login.current(v); err != nil {
+			return nil, err
+		}
+	}
 	if n.generation < s.generation || n.login != s.login {
 		n = s
 	}
 	n.refreshIfDue(at)
 	return &n.principal, nil
+}
+
+// refuse returns the refusal of the session, whose seal proves whose it is.
+func (s *Session) refuse(reason string, cause error) error {
+	return refuse(reason, fmt.Errorf("the session of %s: %w", s.principal.String(), cause))
 }
 
 // Renewed returns the values of Set-Cookie that the answer to a request must carry, so that the browser

@@ -1,0 +1,4 @@
+package login
+
+// Settle waits for the refreshes that run.
+func (l *Login) Settle() { l.memory.work.Wait() }
