@@ -435,6 +435,10 @@ func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
 	if x.proof.Session != nil {
 		text.Caller = x.caller.Name
 	}
+	var session *login.Error
+	if errors.As(r.cause, &session) && slices.Contains(login.SessionReasons(), session.Reason) && !session.Again() {
+		text.Text += " First delete the cookies of this site."
+	}
 	switch {
 	case text.Caller != "" && o.status == http.StatusForbidden:
 		text.SignOut = login.SignOutPath
