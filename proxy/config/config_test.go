@@ -129,3 +129,23 @@ routes:
 		t.Errorf("one method in two cases: %v", err)
 	}
 }
+
+// Whoever signs in has the principal of the issuer, so a route that lists the login admits it.
+func TestRouteAdmitsPeopleOfItsLogin(t *testing.T) {
+	c, err := Parse("gateway.yaml", []byte(`
+tls: {local: {}}
+issuers: {corp: {url: https://login.example.com, audience: models}, other: {url: https://other.example.com, audience: models}}
+logins: {people: {issuer: corp, client_id: gateway}}
+routes:
+  - {host: a.example, upstream: 'http://a:1', callers: [cert, login/people], rules: [{allow: '*'}]}
+client_certificates: {ca: ca.pem}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for caller, want := range map[string]string{"issuer/corp:alice": "login/people", "issuer/other:alice": "", "cert:alice": "cert", "key:alice": ""} {
+		if got := c.Admits(&c.Routes[0], caller); got != want {
+			t.Errorf("%s is admitted by %q; want %q", caller, got, want)
+		}
+	}
+}

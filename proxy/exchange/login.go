@@ -406,8 +406,11 @@ func (x *exchange) dressOwn(h *message.Response) {
 	h.Fields.Set("cache-control", "no-store")
 	h.Fields.Set("referrer-policy", "no-referrer")
 	h.Fields.Set("x-content-type-options", "nosniff")
-	if x.door != nil {
-		x.door.Security.Dress(h, x.scheme() == "https")
+	switch https := x.scheme() == "https"; {
+	case x.door != nil:
+		x.door.Security.Dress(h, https)
+	case x.route != nil:
+		x.route.Security.Dress(h, https)
 	}
 }
 
@@ -431,6 +434,10 @@ func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
 	text := pages.Refusal{Status: o.status, Text: inFull(o.text), Reason: r.reason, RequestID: x.record.RequestID}
 	if x.proof.Session != nil {
 		text.Caller = x.caller.Name
+	}
+	var session *login.Error
+	if errors.As(r.cause, &session) && slices.Contains(login.SessionReasons(), session.Reason) && !session.Again() {
+		text.Text += " First delete the cookies of this site."
 	}
 	switch {
 	case text.Caller != "" && o.status == http.StatusForbidden:

@@ -103,21 +103,17 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	if x.grpc {
 		contentType, text = callType, nil
 	}
-	page := x.refusalPage(o, r)
-	if page != nil {
-		text = page
-	}
 	h := message.Response{Status: o.status, ContentLength: int64(len(text)), Fields: message.Fields{
 		{Name: "content-type", Value: contentType},
 		{Name: "cache-control", Value: "no-store"},
 	}}
-	if page != nil {
-		h.Fields = x.pageFields()
-	}
-	if page != nil || x.door != nil {
+	switch page := x.refusalPage(o, r); {
+	case page != nil:
+		text, h.ContentLength, h.Fields = page, int64(len(page)), x.pageFields()
 		x.dressOwn(&h)
-	}
-	if x.route != nil {
+	case x.door != nil:
+		x.dressOwn(&h)
+	case x.route != nil:
 		x.route.Security.Dress(&h, x.scheme() == "https")
 	}
 	if r.allow != "" {
