@@ -292,13 +292,14 @@ func TestTreeTop(t *testing.T) {
 }
 
 // TestTreeWords checks that unfinished work names its issue, and that no file holds a path of the
-// machine it was written on.
+// machine it was written on or what is left of a merge.
 func TestTreeWords(t *testing.T) {
 	t.Parallel()
 	// The words are split, because this file is checked too.
 	unfinished := regexp.MustCompile(`\b(?:TO` + `DO|FIX` + `ME|X` + `XX)\b`)
 	numbered := regexp.MustCompile(`\b(?:TO` + `DO|FIX` + `ME)\(#\d+\)`)
 	machine := regexp.MustCompile(`(?:^|[^\w.])/(?:wo` + `rk|ro` + `ot|ho` + `me/\w+)/`)
+	conflict := regexp.MustCompile(`^(?:<{7}|>{7}|\|{7})(?: |$)`)
 	binary := []string{".png", ".ico", ".pb", ".der", ".gz", ".gguf", ".sum"}
 	walk(t, func(name string) {
 		if slices.Contains(binary, path.Ext(name)) || strings.Contains(name, "testdata/fuzz/") {
@@ -320,6 +321,9 @@ func TestTreeWords(t *testing.T) {
 			}
 			if machine.MatchString(line) {
 				t.Errorf("%s:%d: a path of one machine", name, n)
+			}
+			if conflict.MatchString(line) {
+				t.Errorf("%s:%d: a conflict of a merge", name, n)
 			}
 		}
 	})
