@@ -16,6 +16,9 @@
 //     credential: other addresses cannot even guess one. A CORS preflight is answered
 //     here; it carries no credential and is never forwarded.
 //   - authenticate identifies the caller, from the head alone.
+//   - interpret reads what the request asks for, and writes the version that the route chooses
+//     (rewrite) into a path that names none. It precedes every decision, so that rules, limits
+//     and the record see the version that is sent. In gRPC messages takeBody does the same.
 //   - screen refuses callers whom no rule could allow anything, before any of the body is
 //     read: strangers must not cause the work of an upload.
 //   - admit checks rate, requests in flight and space in the audit queue. It follows

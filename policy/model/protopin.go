@@ -3,7 +3,6 @@ package model
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -19,11 +18,18 @@ type Lead interface {
 	Splice(at int64, n int, with []byte) error
 }
 
-var (
-	errLeadCompressed = fmt.Errorf("%w: the message is compressed", ErrNoPlace)
-	errLeadLate       = fmt.Errorf("%w: the model stands too far from the start of the message", ErrNoPlace)
-	errLeadForm       = fmt.Errorf("%w: a length in the message has more bytes than it needs, or is too large", ErrNoPlace)
+const (
+	errLeadCompressed placeError = "the message is compressed, so no version can be written into it"
+	errLeadLate       placeError = "the model stands too far from the start of the message to write a version beside it"
+	errLeadForm       placeError = "a length in the message has more bytes than it needs, or is too large to write a version behind it"
 )
+
+// placeError is an error that wraps ErrNoPlace.
+type placeError string
+
+func (e placeError) Error() string { return string(e) }
+
+func (e placeError) Unwrap() error { return ErrNoPlace }
 
 // TakesVersion reports whether a version can be written into the messages of a gRPC call, or the path of
 // another request, that names none.
