@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -193,5 +194,39 @@ func TestSessionsOutliveTheIssuer(t *testing.T) {
 	l.issuer.Answer(nil)
 	if r := l.browser(false).visit("/a?" + url.Values{"b": {"c d"}}.Encode()); r.StatusCode != 200 {
 		t.Errorf("when it is back: %d %s", r.StatusCode, r.body)
+	}
+}
+
+// A session in memory has only an id in its cookie. It survives reloads, and ends at sign-out.
+func TestSessionsInMemory(t *testing.T) {
+	clock := &shiftedClock{}
+	l := openLobby(t, plan{options: proxy.Options{Now: clock.now}, more: unwatched + strings.Replace(loginSections, "{keys: {file: keys}}", "{kind: memory, sessions: 3}", 1)})
+	b := l.browser(true)
+	cookie := b.signIn()
+	if len(cookie) > 200 {
+		t.Errorf("the cookie has %d bytes", len(cookie))
+	}
+	text, err := os.ReadFile(l.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(l.file, append(text, "drain: 7s\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.reload("changed")
+	if r := b.request("GET", "/", "", nil); r.StatusCode != 200 {
+		t.Errorf("after a reload: %d %s", r.StatusCode, r.body)
+	}
+	for range 5 { // more than there is room for: the session that was not used for longest ends
+		other := l.browser(false)
+		other.signInWith("corp")
+		clock.ahead.Add(int64(2 * time.Second)) // last use is known by the second
+		if r := b.request("GET", "/", "", nil); r.StatusCode != 200 {
+			t.Errorf("beside new sessions: %d %s", r.StatusCode, r.body)
+		}
+	}
+	b.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin"})
+	if r := l.do("GET", "/", "", map[string]string{"Authorization": "", "Cookie": cookie}); r.StatusCode != 401 || r.reason() != "session_ended" {
+		t.Errorf("after sign-out: %d %s", r.StatusCode, r.body)
 	}
 }
