@@ -222,7 +222,11 @@ func (g *Gateway) drain(ctx context.Context) {
 	}
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	cut := sync.OnceFunc(func() { g.server.Cut(nil, g.waited(grace)) })
+	// What is cut may still tell its clients why, if they take that at once.
+	cut := sync.OnceValue(func() (until time.Time) {
+		g.server.Cut(nil, g.waited(grace))
+		return time.Now().Add(wire.Brief)
+	})
 	// Their audit records have the reason shutdown.
 	defer func() {
 		if n := g.server.Stopped(); n > 0 {
@@ -234,7 +238,9 @@ func (g *Gateway) drain(ctx context.Context) {
 		defer close(done)
 		g.engines.each(func(e engine) {
 			if e.Shutdown(fresh) != nil {
-				cut()
+				brief, stop := context.WithDeadline(context.WithoutCancel(ctx), cut())
+				_ = e.Shutdown(brief)
+				stop()
 				_ = e.Close()
 			}
 		})
