@@ -113,8 +113,13 @@ func (x *exchange) enterDoor() error {
 }
 
 // boundSignIns refuses an address that begins and finishes too many logins: each may cost a request to
-// the issuer.
+// the issuer. Pictures and frames in pages of other sites begin none, so that these cannot use up what
+// the address of a person may.
 func (x *exchange) boundSignIns() error {
+	f := x.head.Fields
+	if dest := f.Get("sec-fetch-dest"); dest != "" && dest != "document" && f.Get("sec-fetch-site") == "cross-site" {
+		return because(reasonCrossSite, "Sec-Fetch-Site is cross-site, and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
+	}
 	retry, ok := x.server.SignIns.AllowAddr(x.client)
 	if ok {
 		return nil
@@ -320,18 +325,24 @@ func (x *exchange) checkSession() error {
 	return x.checkSite()
 }
 
-// renewSession adds the cookies of a session that was refreshed or goes on. No cache may keep them.
+// renewSession adds the cookies of a session that was refreshed or goes on. No cache may keep them, nor
+// give the answer to a person without this session: the application knows of no session.
 func (x *exchange) renewSession(h *message.Response) {
 	if x.proof.Session == nil {
 		return
 	}
+	h.Fields.AddVary("Cookie")
 	cookies := x.proof.Session.Renewed(x.server.now())
+	if cookies == nil {
+		return
+	}
 	for _, c := range cookies {
 		h.Fields.Add("set-cookie", c)
 	}
-	if cookies != nil {
-		h.Fields.Set("cache-control", "no-store")
-	}
+	h.Fields.DelFunc(func(f message.Field) bool { // caches of one kind heed these alone (RFC 9213)
+		return strings.HasSuffix(f.Name, "-cache-control") || f.Name == "surrogate-control"
+	})
+	h.Fields.Set("cache-control", "no-store")
 }
 
 // setsOwnCookie reports whether a Set-Cookie of an upstream would set a cookie of the gateway. Some
