@@ -66,6 +66,7 @@ func (x *exchange) serveDoor() error {
 		{login.CallbackPath, http.MethodGet, (*exchange).finishLogin},
 		{login.SignOutPath, http.MethodGet, (*exchange).offerSignOut},
 		{login.SignOutPath, http.MethodPost, (*exchange).signOut},
+		{login.LeavePath, http.MethodGet, (*exchange).leave},
 		{login.SignedOutPath, http.MethodGet, (*exchange).sayGoodbye},
 		{login.SessionPath, http.MethodGet, (*exchange).tellSession},
 		{login.BackChannelPath, http.MethodPost, (*exchange).endSessions},
@@ -232,6 +233,15 @@ func (x *exchange) signOut() error {
 	}
 	// A redirect after a form must not leave the site, by the policy of the page with the form.
 	return x.sendPage(x.snapshot.Logins.Pages.Leaving(x.head.Host, r.Location))
+}
+
+// leave sends the browser to the issuer's sign-out.
+func (x *exchange) leave() error {
+	asked, _ := url.ParseQuery(x.head.Query)
+	if name := asked.Get("login"); slices.Contains(x.door.Logins, name) {
+		return x.goTo(x.snapshot.Logins.Login(name).Leave(x.doorAnswer()))
+	}
+	return x.goTo(login.Redirect{Location: login.SignedOutPath})
 }
 
 // sayGoodbye shows the page after sign-out.
