@@ -60,6 +60,7 @@ const (
 
 const (
 	errInputForm    uncounted = "inputs is not an array of objects"
+	errInputsTwice  uncounted = "the body has inputs twice, with binary content that may belong to either"
 	errInputTwice   uncounted = "an input has its shape, data, datatype, parameters or binary_data_size twice"
 	errInputShape   uncounted = "the shape of an input is not an array of whole numbers"
 	errInputBinary  uncounted = "binary_data_size of an input is not a whole number"
@@ -99,6 +100,7 @@ type jsonCounter struct {
 	member  inputMember
 	seen    uint8 // bit n: the input has member n
 	opaque  int   // depth of an object within data, which is one element; 0: none
+	hollow  int   // depth of an array within data of which nothing has come; 0: none
 	shape   shaped
 	width   uint64
 	binary  int64 // binary_data_size; -1: none
@@ -182,8 +184,11 @@ func (c *jsonCounter) begin(role jsonRole, depth int, first byte) error {
 		}
 		return nil
 	case roleInputs:
-		if first != '[' {
+		switch {
+		case first != '[':
 			return errInputForm
+		case len(c.awaited.inputs) > 0:
+			return errInputsTwice
 		}
 	}
 	c.role, c.base, c.object, c.listed, c.start = role, depth, first == '{', first == '[', -1
@@ -239,7 +244,7 @@ func (c *jsonCounter) input(depth int, first byte) (text bool, err error) {
 		if first != '{' {
 			return false, errInputForm
 		}
-		c.member, c.seen, c.opaque, c.shape, c.width, c.binary = otherMember, 0, 0, shaped{}, 1, -1
+		c.member, c.seen, c.opaque, c.hollow, c.shape, c.width, c.binary = otherMember, 0, 0, 0, shaped{}, 1, -1
 	case depth == 3 && c.member == memberShape && first != '[':
 		return false, errInputShape
 	case depth == 3 && c.member == memberData:
@@ -254,11 +259,16 @@ func (c *jsonCounter) input(depth int, first byte) (text bool, err error) {
 		if !c.startNumber(first) {
 			return false, errInputShape
 		}
-	case c.member == memberData && c.opaque == 0 && first != '[':
-		c.shape.elements++
-		if first == '{' {
+	case c.member == memberData && c.opaque == 0:
+		c.hollow = 0
+		switch first {
+		case '[':
+			c.hollow = depth
+			return false, nil
+		case '{':
 			c.opaque = depth
 		}
+		c.shape.elements++
 	case c.number.wanted && !c.startNumber(first):
 		return false, errInputBinary
 	}
@@ -362,8 +372,13 @@ func (c *jsonCounter) endNumber() error {
 
 // endedInput takes the end of a value within inputs.
 func (c *jsonCounter) endedInput(depth int, past int64) error {
-	if c.member == memberData && depth == c.opaque {
+	switch {
+	case c.member != memberData:
+	case depth == c.opaque:
 		c.opaque = 0
+	case depth == c.hollow: // an entry to servers that take data for a list
+		c.hollow = 0
+		c.shape.elements++
 	}
 	switch depth {
 	case 1:
