@@ -10,6 +10,8 @@ type jsonPlan struct {
 }
 
 // jsonKey is the name of a member. Names are compared without regard to letter case, as Go's decoder does.
+// An input of the Open Inference Protocol must spell its members as servers do: binary content that is
+// taken for that of an input without any belongs to the next one.
 type jsonKey struct {
 	within string // the member whose object has it; "": the object itself
 	name   string
@@ -61,6 +63,7 @@ const (
 const (
 	errInputForm    uncounted = "inputs is not an array of objects"
 	errInputsTwice  uncounted = "the body has inputs twice, with binary content that may belong to either"
+	errInputKey     uncounted = "a member of an input differs from one that servers know only in letter case"
 	errInputTwice   uncounted = "an input has its shape, data, datatype, parameters or binary_data_size twice"
 	errInputShape   uncounted = "the shape of an input is not an array of whole numbers"
 	errInputBinary  uncounted = "binary_data_size of an input is not a whole number"
@@ -135,7 +138,9 @@ func (c *jsonCounter) key(depth int, name string) error {
 		c.member = otherMember
 		for m, n := range [...]string{memberShape: "shape", memberData: "data", memberDatatype: "datatype", memberParameters: "parameters"} {
 			if n != "" && strings.EqualFold(n, name) {
-				c.member = inputMember(m)
+				if c.member = inputMember(m); n != name {
+					return errInputKey
+				}
 			}
 		}
 		if bit := uint8(1) << c.member; c.member != otherMember {
@@ -144,8 +149,10 @@ func (c *jsonCounter) key(depth int, name string) error {
 			}
 			c.seen |= bit
 		}
-	case strings.EqualFold("binary_data_size", name):
+	case name == "binary_data_size":
 		c.number.wanted = true
+	case strings.EqualFold("binary_data_size", name):
+		return errInputKey
 	}
 	return nil
 }

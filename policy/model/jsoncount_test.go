@@ -173,6 +173,10 @@ func TestBodyThatCannotBeCountedIsRefused(t *testing.T) {
 		{"v2", v2Infer, `{"inputs":[{"parameters":{"binary_data_size":"4"}}]}`, errInputBinary, nil},
 		{"v2", v2Infer, `{"inputs":[{"parameters":{"binary_data_size":-4}}]}`, errInputBinary, nil},
 		{"v2", v2Infer, `{"inputs":[{"shape":[1,1000],"datatype":"BYTES","parameters":{"binary_data_size":9}}],"inputs":[{"shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":9}}]}`, errInputsTwice, nil},
+		{"v2", v2Infer, `{"inputs":[{"shape":[1],"Parameters":{"binary_data_size":4}}]}`, errInputKey, nil},
+		{"v2", v2Infer, `{"inputs":[{"shape":[1],"parameters":{"binary_data_Size":4}}]}`, errInputKey, nil},
+		{"v2", v2Infer, `{"inputs":[{"shape":[1],"parameters":{"binary_data_size":0}},{"shape":[1],"parameters":{"binary_data_size":4}}]}abc`, errBinaryMore, []message.Field{headerLength(112)}},
+		{"v2", v2Infer, `{"inputs":[{"shape":[1],"parameters":{"binary_data_size":4}}]}`, errBinaryMore, []message.Field{headerLength(62)}},
 		{"v2", v2Infer, many, errManyInputs, nil},
 		{"v2", v2Infer, `{}`, errCountType, []message.Field{contentType("application/cloudevents+json")}},
 		{"v2", v2Infer, `{}`, errBinaryLength, []message.Field{headerLength(0)}},
@@ -206,6 +210,7 @@ func TestBinaryContentIsCounted(t *testing.T) {
 		{`{"inputs":[{"shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":16}}]}`, strings.Repeat("x", 16), 2, 16},
 		{`{"inputs":[{"parameters":{"binary_data_size":5000},"datatype":"BYTES","shape":[1]}]}`, strs, 1000, 5000},
 		{`{"inputs":[{"parameters":{"binary_data_size":4},"datatype":"INT32","shape":[1]},{"parameters":{"binary_data_size":5000},"datatype":"BYTES","shape":[1,10]}]}`, "abcd" + strs, 100, 5000},
+		{`{"inputs":[{"shape":[1],"parameters":{"binary_data_size":4}},{"shape":[1],"parameters":{"binary_data_size":0}}]}`, "abcd", 4, 4},
 		{`{"inputs":[{"shape":[3],"datatype":"X","parameters":{"binary_data_size":7}}]}`, "1234567", 7, 7},
 	} {
 		for _, n := range []int{1, 7, 1 << 20} {
