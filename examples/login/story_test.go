@@ -189,6 +189,9 @@ func TestPeopleSignInToPages(t *testing.T) {
 	b := startBrowser(t)
 	t.Run("a program", h.program)
 	t.Run("MLflow", func(t *testing.T) { h.walk(t, b) })
+	t.Run("Gradio", func(t *testing.T) { h.stream(t, b) })
+	t.Run("two accounts", func(t *testing.T) { h.accounts(t, b) })
+	t.Run("lifetimes", func(t *testing.T) { h.lifetimes(t, b) })
 	for _, secret := range []string{"a secret of this test", "__Host-sallyport=", "eyJ"} {
 		if strings.Contains(h.gateway.Process.Output(), secret) {
 			t.Errorf("a log holds %q", secret)
