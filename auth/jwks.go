@@ -243,6 +243,13 @@ func (s *keySet) rememberMiss(kid string) {
 	}
 }
 
+// resume ends the pause after failed fetches, because the issuer has just answered another request.
+func (s *keySet) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retry = time.Time{}
+}
+
 func (s *keySet) failing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

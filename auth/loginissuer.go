@@ -98,6 +98,9 @@ func (li *loginIssuer) fetchEndpoints(ctx context.Context) (*login.Endpoints, er
 	if err != nil {
 		return nil, fmt.Errorf("%w: discovery of issuer %s: %w", login.ErrUnavailable, li.name, err)
 	}
+	if im := li.issuer.memory.Load(); im != nil {
+		im.keys.resume() // else a login would begin that cannot end
+	}
 	e := doc.login
 	for name, address := range map[string]*string{"authorization_endpoint": &e.Authorization, "token_endpoint": &e.Token, "userinfo_endpoint": &e.Userinfo, "end_session_endpoint": &e.EndSession} {
 		if *address == "" {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/auth/authtest"
 	"sallyport/auth/login"
@@ -21,7 +22,12 @@ type people struct {
 func newPeople(t testing.TB) *people {
 	t.Helper()
 	clock := authtest.NewClock()
-	issuer := authtest.StartAt(t, clock.Now)
+	return newPeopleOf(t, clock, authtest.StartAt(t, clock.Now))
+}
+
+// newPeopleOf returns the same for an issuer that may be away.
+func newPeopleOf(t testing.TB, clock *authtest.Clock, issuer *authtest.Issuer) *people {
+	t.Helper()
 	p := &people{t: t, provider: issuer.Provide("gateway", "")}
 	p.auth = activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now}), Config{
 		Issuers: map[string]IssuerConfig{"corp": (&provider{issuer}).config()},
@@ -79,6 +85,36 @@ func pageRequest(cookie string) *Request {
 	h := &message.Head{Method: "GET", Path: "/", Authority: "models.example", Host: "models.example"}
 	h.Fields.Add("cookie", cookie)
 	return from(client, h)
+}
+
+// TestSignInAfterAnIssuerWasAway checks that people can sign in as soon as the issuer answers again, even
+// if the next attempt to fetch its keys is not due yet.
+func TestSignInAfterAnIssuerWasAway(t *testing.T) {
+	clock := authtest.NewClock()
+	issuer := authtest.StartAt(t, clock.Now)
+	issuer.Answer(authtest.Status(http.StatusServiceUnavailable))
+	p := newPeopleOf(t, clock, issuer)
+	begun, err := p.auth.Login("corp").Begin(t.Context(), login.Attempt{Host: "models.example", Origin: "https://models.example", To: "/"})
+	if err == nil {
+		t.Errorf("a login began at %s", begun.Location)
+	}
+	token, err := issuer.Sign(issuer.Claims("alice"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 { // each failure makes the next pause longer
+		if _, err := ask(p.chain, token); reason(t, err) != IssuerUnavailable {
+			t.Fatalf("a token while the issuer is away: %v", err)
+		}
+		clock.Add(time.Minute)
+	}
+	if _, err := ask(p.chain, token); reason(t, err) != IssuerUnavailable {
+		t.Fatalf("a token while the issuer is away: %v", err)
+	}
+	issuer.Answer(nil)
+	if proof, err := p.chain.Authenticate(t.Context(), pageRequest(p.signIn("alice", nil))); err != nil || proof.Session == nil {
+		t.Errorf("a session after the issuer was away: %v", err)
+	}
 }
 
 // TestChainTakesSessionsBesideTokens checks what a route with both kinds decides.

@@ -245,6 +245,7 @@ esac
 case " $stories " in *" keycloak "*)
   apt default-jre-headless='java -version' maven='mvn -version' unzip='unzip -v' chromium='chromium --version'
   made "$cache/keycloak-$(key keycloak/keycloak.version keycloak/realm.json)" keycloak
+  made "$cache/login-$(key login/requirements.txt)" venv login
   ;;
 esac
 case " $stories " in *" models "*)
