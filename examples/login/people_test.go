@@ -103,7 +103,7 @@ func (h *house) accounts(t *testing.T, browser context.Context) {
 	}
 	page := bob.another()
 	page.do("a page that is not for guests", chromedp.Navigate(h.at("gradio", "/")), shows("Use another account"))
-	page.picture("forbidden")
+	page.fits("forbidden")
 	if s, status := bob.session(); status != 200 || !slices.Equal(s.Groups, []string{"guests"}) {
 		t.Errorf("bob's session is %d %+v", status, s)
 	}
@@ -153,7 +153,7 @@ func (h *house) lifetimes(t *testing.T, browser context.Context) {
 	})
 	time.Sleep(time.Until(began.Add(61 * time.Second)))
 	idle.do("coming back", chromedp.Navigate(h.at("mlflow", "/.sallyport/session")), shows("session_expired"))
-	idle.picture("expired")
+	idle.fits("expired")
 	idle.do("Keycloak still knows her", chromedp.Navigate(h.at("mlflow", "/")), shows("churn"))
 	if _, status := used.session(); status != 200 {
 		t.Errorf("the session in use is %d", status)
