@@ -85,6 +85,7 @@ func TestLargeBatchIsRefused(t *testing.T) {
 		{"/tf/v1/models/m:predict", `{"instances":["` + long + `"`, 400, "uncounted_body", `{"error":`, "…the body is not complete JSON"},
 		{"/v2/models/m/infer", `{"inputs":[{"name":"a","shape":[4,1],"datatype":"FP32","data":[1,2,3,4]}]}`, 200, "", "", ""},
 		{"/v2/models/m/infer", `{"inputs":[{"name":"a","shape":[1],"datatype":"BYTES","data":[` + list(100) + `]}]}`, 413, "batch_too_large", `{"error":`, "a batch of 100 or more, over 4 (limits.batch)"},
+		{"/v2/models/m/infer", `{"inputs":[{"name":"a","shape":[1],"datatype":"BYTES","data":[[],[],[],[],[]]}]}`, 413, "batch_too_large", `{"error":`, "a batch of 5 or more, over 4 (limits.batch)"},
 		{"/v2/models/m/infer", `{"inputs":[{"name":"a","shape":[1,1000],"datatype":"BYTES","data":[` + list(1000) + `]}]}`, 413, "tensor_too_large", `{"error":`, "an input of … bytes or more, over 1KiB (limits.tensor_bytes)"},
 		{"/free/v1/models/m:predict", `{"instances":[` + list(1000), 200, "", "", ""},
 	} {

@@ -81,6 +81,9 @@ func refusedLogins(t *testing.T) *refusals {
 	old["Origin"] = "https://evil.example"
 	r.expect("cross_site", 403, `there is no Sec-Fetch-Site, and Origin is "https://evil.example"`, program("POST", "/", "", old))
 	r.expect("cross_site", 403, `there is no Sec-Fetch-Site, and Origin is ""`, program("POST", login.SignOutPath, "", with(session)))
+	framed := with(session)
+	framed["Sec-Fetch-Site"], framed["Sec-Fetch-Dest"] = "cross-site", "iframe"
+	r.expect("cross_site", 403, `Sec-Fetch-Site is cross-site, and Sec-Fetch-Dest is "iframe"`, program("GET", login.SignInPath+"?login=corp", "", framed))
 	form := func() map[string]string {
 		return map[string]string{"Content-Type": "application/x-www-form-urlencoded"}
 	}

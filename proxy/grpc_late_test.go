@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
@@ -204,6 +205,51 @@ func TestLateRefusalOfAStreamIsAStatus(t *testing.T) {
 				t.Errorf("record %v", r)
 			}
 		})
+	}
+}
+
+// A caller who does not read gets no status, and its stream ends all the same. A victim on the same
+// connection goes on.
+func TestLateRefusalOfACallerWhoDoesNotRead(t *testing.T) {
+	t.Parallel()
+	s := newGRPCServer(t)
+	h := build(t, plan{routes: lateRoute, more: "upstreams: {kserve: {serves: v2, grpc: 'h2c://" + s.addr + "'}}\n"})
+	message := func(model string, size int) string { return string(framedText(string(inferRequest(model, size)))) }
+	head := func(caller string) []string {
+		return []string{":method: POST", ":scheme: https", ":authority: models.test", ":path: " + inferService + "ModelStreamInfer",
+			"authorization: " + h.as(caller, predict)["Authorization"], "content-type: " + callContentType, "te: trailers"}
+	}
+	f := h.frames(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	const attacker = 1
+	wait := func(stream uint32) *framed {
+		t.Helper()
+		for f.got[stream] == nil || !f.got[stream].done {
+			if !f.next() {
+				t.Fatal(f.end)
+			}
+		}
+		return f.got[stream]
+	}
+	victim := func(stream uint32) {
+		t.Helper()
+		f.headers(stream, false, head("victoria")...)
+		_ = f.fr.WriteWindowUpdate(stream, 1<<20)
+		f.data(stream, true, message("open-b", 1))
+		if got := wait(stream); got.body != message("open-b", 1) || got.reset != "" {
+			t.Errorf("the victim got %+v", got)
+		}
+	}
+	f.headers(attacker, false, head("alice")...)
+	f.data(attacker, false, message("open-a", 10<<10)) // its echo waits for the window
+	victim(3)
+	f.data(attacker, false, message("secret", 1))
+	victim(5)
+	if got := wait(attacker); got.body != "" || got.reset == "" {
+		t.Errorf("the attacker got %+v", got)
+	}
+	victim(7)
+	if r := h.recordOf("issuer/corp:alice"); r["status"] != float64(200) || r["reason"] == nil {
+		t.Errorf("record %v", r)
 	}
 }
 

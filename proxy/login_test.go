@@ -271,8 +271,12 @@ func TestPeopleSignOut(t *testing.T) {
 	}
 	hits++
 	r = b.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"})
-	if r.StatusCode != 200 || !strings.Contains(r.body, l.issuer.URL+"/logout?") {
-		t.Errorf("signing out: %d %s", r.StatusCode, r.body)
+	next := regexp.MustCompile(`href="(/.sallyport/leave[^"]*)"`).FindStringSubmatch(r.body)
+	if r.StatusCode != 200 || next == nil {
+		t.Fatalf("signing out: %d %s", r.StatusCode, r.body)
+	}
+	if r := b.request("GET", html.UnescapeString(next[1]), "", nil); !strings.HasPrefix(r.Header.Get("Location"), l.issuer.URL+"/logout?") {
+		t.Errorf("the issuer's sign-out: %d %s", r.StatusCode, r.Header.Get("Location"))
 	}
 	if r := b.request("GET", "/", "", nil); r.StatusCode != http.StatusSeeOther {
 		t.Errorf("after sign-out: %d", r.StatusCode)

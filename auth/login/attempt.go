@@ -33,7 +33,8 @@ type Attempt struct {
 	// Cookie is the Cookie field of the request.
 	Cookie string
 
-	// ACR, MaxAge and Prompt are what the route demands, instead of the login's; zero for those.
+	// ACR, MaxAge and Prompt are what the route demands, instead of the login's; zero for those. A
+	// session must have an ACR of the login too.
 	ACR    []string
 	MaxAge time.Duration
 	Prompt string

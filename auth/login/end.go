@@ -2,15 +2,25 @@ package login
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
 	"errors"
 	"math"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 )
 
-const maxHint = 8 << 10 // bytes of an ID token in the URL of the issuer's sign-out
+const (
+	maxHint = 8 << 10 // bytes of an ID token in the URL of the issuer's sign-out
+
+	purposeLeave = "leave"
+	leaveName    = attemptName + "leaving"
+	leaveTime    = time.Minute // from End to Leave
+)
 
 // endSession ends one session.
 func (l *Login) endSession(s *Session) {
@@ -18,8 +28,9 @@ func (l *Login) endSession(s *Session) {
 	l.state.end(end{endOfSession, string(s.id[:])}, l.memory.now().Unix(), math.MaxInt64)
 }
 
-// End ends a session, and returns where the browser goes: to the issuer, which ends its own session
-// (OpenID Connect RP-Initiated Logout), or to the page that says so. s may be nil.
+// End ends a session, and returns where the browser goes: to LeavePath, from where [Login.Leave] sends it
+// to the issuer, which ends its own session (OpenID Connect RP-Initiated Logout), or to the page that says
+// so. s may be nil.
 func (l *Login) End(ctx context.Context, s *Session, from Answer) Redirect {
 	done := Redirect{Location: SignedOutPath, Cookies: l.clear(from.Cookie)}
 	if s == nil {
@@ -41,7 +52,45 @@ func (l *Login) End(ctx context.Context, s *Session, from Answer) Redirect {
 		q.Set("id_token_hint", hint)
 	}
 	to.RawQuery = q.Encode()
-	done.Location = to.String()
+	key := rand.Text()
+	w := writer{}
+	w.number(l.memory.now().Add(leaveTime).Unix())
+	w.text(key)
+	w.text(to.String())
+	sealed := l.keys.seal(nil, w.b, l.additional(purposeLeave, from.Host))
+	done.Location = LeavePath + "?" + url.Values{"login": {l.name}, "to": {base64.RawURLEncoding.EncodeToString(sealed)}}.Encode()
+	done.Cookies = append(done.Cookies, setCookie(leaveName, key, "", leaveTime))
+	return done
+}
+
+// Leave takes the request for the location of [Login.End], and returns the issuer's page for sign-out. Its
+// address has the ID token, which scripts of the application could read in an answer of ours. So it is
+// sealed there, and opens once, for the browser with the cookie of the same answer.
+func (l *Login) Leave(from Answer) Redirect {
+	done := Redirect{Location: SignedOutPath, Cookies: []string{setCookie(leaveName, "", "", 0)}}
+	q, err := url.ParseQuery(from.Query)
+	if err != nil {
+		return done
+	}
+	sealed, err := base64.RawURLEncoding.Strict().DecodeString(q.Get("to"))
+	if err != nil {
+		return done
+	}
+	b, err := l.keys.open(sealed, l.additional(purposeLeave, from.Host))
+	if err != nil {
+		return done
+	}
+	r := reader{s: string(b)}
+	until, key, to := r.number(), r.text(), r.text()
+	if r.end() != nil || l.memory.now().Unix() >= until {
+		return done
+	}
+	pairs(from.Cookie, func(name, value string, _, _ int) bool {
+		if name == leaveName && subtle.ConstantTimeCompare([]byte(value), []byte(key)) == 1 {
+			done.Location = to
+		}
+		return true
+	})
 	return done
 }
 

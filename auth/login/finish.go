@@ -136,8 +136,8 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	}
 	// Whoever brings made-up codes, one after another, must not flood the issuer.
 	select {
-	case l.memory.turns <- struct{}{}:
-		defer func() { <-l.memory.turns }()
+	case l.state.turns <- struct{}{}:
+		defer func() { <-l.state.turns }()
 	case <-ctx.Done():
 		return nil, refuse(Unavailable, fmt.Errorf("%d other logins are being finished: %w", maxExchange, ctx.Err()))
 	}

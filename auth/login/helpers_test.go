@@ -58,7 +58,7 @@ func newDesk(t testing.TB, change ...func(*desk)) *desk {
 // reload makes a new Auth of the configuration over the same memory.
 func (d *desk) reload() {
 	d.t.Helper()
-	a, err := auth.New(auth.Config{Issuers: map[string]auth.IssuerConfig{"corp": d.rules}, Logins: map[string]login.Config{"corp": d.config}}, d.memory)
+	a, err := auth.New(auth.Config{Issuers: map[string]auth.IssuerConfig{d.config.Issuer: d.rules}, Logins: map[string]login.Config{"corp": d.config}}, d.memory)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func (d *desk) reload() {
 		d.auth.Close()
 	}
 	d.auth, d.login = a, a.Login("corp")
-	if d.chain, err = a.Route(auth.Demand{Callers: []string{"issuer/corp", "login/corp"}}); err != nil {
+	if d.chain, err = a.Route(auth.Demand{Callers: []string{"issuer/" + d.config.Issuer, "login/corp"}}); err != nil {
 		d.t.Fatal(err)
 	}
 }

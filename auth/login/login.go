@@ -68,7 +68,7 @@ type Config struct {
 	Absolute time.Duration
 	// Idle is how long a session lasts without a request; 1h if zero.
 	Idle time.Duration
-	// ACR are the authentication contexts of which the login must have one; nil for any.
+	// ACR are the authentication contexts of which a session must have one; nil for any.
 	ACR []string
 	// MaxAge is how long ago the person may have proved who they are; 0 for any time.
 	MaxAge time.Duration
@@ -133,7 +133,7 @@ func reserved() []string {
 	}
 }
 
-// New returns a login. Logins of the same name, issuer and client share their sessions in m.
+// New returns a login. Logins of the same name and client share their sessions in m.
 func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
 	for _, p := range slices.Sorted(maps.Keys(c.Params)) {
 		if slices.Contains(reserved(), p) {
@@ -164,7 +164,7 @@ func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
 	if c.CookieDomain != "" {
 		l.cookie = domainPrefix + sessionName
 	}
-	l.state = m.state(name + "\x00" + c.Issuer + "\x00" + c.ClientID)
+	l.state = m.state(name + "\x00" + c.ClientID)
 	return l, nil
 }
 

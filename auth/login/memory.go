@@ -10,8 +10,8 @@ import (
 
 const (
 	maxUsed     = 1 << 14 // states of answers that are remembered as used
-	maxRefresh  = 32      // refreshes that run at once
-	maxExchange = 64      // codes that are redeemed at once
+	maxRefresh  = 32      // refreshes of one login that run at once
+	maxExchange = 64      // codes that are redeemed at once, likewise
 )
 
 // Memory is what logins share and what outlives a reload: sessions, the ends of sessions, and used
@@ -23,11 +23,9 @@ type Memory struct {
 	log  *slog.Logger
 	keys *Keys // for logins without keys of their own
 
-	life  context.Context // of refreshes
-	stop  context.CancelFunc
-	work  sync.WaitGroup
-	slots chan struct{} // one for each running refresh
-	turns chan struct{} // one for each code that is being redeemed
+	life context.Context // of refreshes
+	stop context.CancelFunc
+	work sync.WaitGroup
 
 	mu     sync.Mutex // guards the fields below
 	ended  bool       // no refresh may start
@@ -38,7 +36,7 @@ type Memory struct {
 // NewMemory returns an empty Memory. It starts no goroutine.
 func NewMemory(now func() time.Time, log *slog.Logger) *Memory {
 	keys, _ := ParseKeys([]byte(NewKey())) // a new key can be read
-	m := &Memory{now: now, log: log, keys: keys, slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange), states: map[string]*state{}, used: used{until: map[[stateSize]byte]int64{}}}
+	m := &Memory{now: now, log: log, keys: keys, states: map[string]*state{}, used: used{until: map[[stateSize]byte]int64{}}}
 	m.life, m.stop = context.WithCancel(context.Background())
 	return m
 }
@@ -52,20 +50,20 @@ func (m *Memory) End() {
 	m.work.Wait()
 }
 
-// start runs f in the background, unless too much runs already. It reports whether f runs.
-func (m *Memory) start(f func(ctx context.Context)) bool {
+// start runs f in the background, unless slots is full. It reports whether f runs.
+func (m *Memory) start(slots chan struct{}, f func(ctx context.Context)) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
 		return false
 	}
 	select {
-	case m.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	default:
 		return false
 	}
 	m.work.Go(func() {
-		defer func() { <-m.slots }()
+		defer func() { <-slots }()
 		f(m.life)
 	})
 	return true
@@ -101,20 +99,28 @@ func (u *used) add(s [stateSize]byte, now int64) bool {
 	return true
 }
 
-// state returns what logins of one name, issuer and client share.
+// state returns what logins of one name and client share.
 func (m *Memory) state(key string) *state {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.states[key]
 	if s == nil {
-		s = &state{ends: map[end]ended{}, live: map[sessionID]*live{}}
+		s = &state{
+			slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange),
+			ends: map[end]ended{}, live: map[sessionID]*live{},
+		}
 		m.states[key] = s
 	}
 	return s
 }
 
-// state is what logins of one name, issuer and client share over reloads.
+// state is what logins of one name and client share over reloads. The seals of sessions say no more, so
+// that a session that ended here opens nowhere else.
 type state struct {
+	// Turns are of one login, so that an issuer that hangs holds nobody at another issuer.
+	slots chan struct{} // one for each running refresh
+	turns chan struct{} // one for each code that is being redeemed
+
 	// changes counts the ends. A session that was looked up at the same count has not ended since, so
 	// that requests need no lock.
 	changes atomic.Uint64

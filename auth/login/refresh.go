@@ -19,7 +19,7 @@ func (s *Session) refreshIfDue(at int64) {
 	if !s.refreshDue(at) || !s.live.refreshing.CompareAndSwap(false, true) {
 		return
 	}
-	if !s.login.memory.start(s.refreshNow) {
+	if !s.login.memory.start(s.login.state.slots, s.refreshNow) {
 		s.live.refreshing.Store(false)
 	}
 }

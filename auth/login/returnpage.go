@@ -13,6 +13,7 @@ const (
 	SignInPath      = Prefix + "sign-in"
 	CallbackPath    = Prefix + "callback"
 	SignOutPath     = Prefix + "sign-out"
+	LeavePath       = Prefix + "leave"
 	SignedOutPath   = Prefix + "signed-out"
 	SessionPath     = Prefix + "session"
 	BackChannelPath = Prefix + "backchannel-logout"

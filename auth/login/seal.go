@@ -81,6 +81,9 @@ func ParseKeys(text []byte) (*Keys, error) {
 		if err != nil || len(raw) != keySize {
 			return nil, fmt.Errorf("line %d is not a key of %d bytes in base64", n, keySize)
 		}
+		if distinct(raw) < keySize/4 {
+			return nil, fmt.Errorf("line %d is a key that somebody made up: anyone can guess it", n)
+		}
 		k := newSealKey(raw)
 		for _, other := range keys.all {
 			if other.id == k.id {
@@ -95,6 +98,16 @@ func ParseKeys(text []byte) (*Keys, error) {
 		return nil, errors.New("there is no key")
 	}
 	return keys, nil
+}
+
+// distinct returns how many different bytes a key has. A random one has fewer than a quarter of its length
+// once in 10^36.
+func distinct(raw []byte) int {
+	seen := map[byte]bool{}
+	for _, b := range raw {
+		seen[b] = true
+	}
+	return len(seen)
 }
 
 // NewKey returns a new key as a line of the file that [ParseKeys] reads.

@@ -2,6 +2,7 @@ package login
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/hex"
 	"strings"
 	"testing"
@@ -54,6 +55,7 @@ func TestBadKeysAreRefusedWithoutBeingRepeated(t *testing.T) {
 	key := NewKey()
 	for name, text := range map[string]string{
 		"none": "# nothing\n\n", "short": key[:20], "long": key[:40] + key, "twice": key + "\n" + key, "another alphabet": "!" + key[1:],
+		"zeros": base64.StdEncoding.EncodeToString(make([]byte, 32)), "made up": base64.StdEncoding.EncodeToString([]byte(strings.Repeat("secret", 6)[:32])),
 		"many": strings.Join([]string{NewKey(), NewKey(), NewKey(), NewKey(), NewKey(), NewKey(), NewKey(), NewKey(), NewKey()}, "\n"),
 	} {
 		if _, err := ParseKeys([]byte(text)); err == nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport/auth/identity"
+	"sallyport/proxy/setting"
 )
 
 // MaxAbsolute is the longest lifetime of a session.
@@ -88,18 +89,29 @@ type Session struct {
 	cookies []string // Set-Cookie values of this generation
 }
 
+// until returns the end of a session's absolute lifetime, which may be shorter now than when it began.
+func (l *Login) until(r *record) int64 {
+	return min(r.expires, r.begun+int64(l.config.Absolute/time.Second))
+}
+
 func (s *Session) idle() int64 { return int64(s.login.config.Idle / time.Second) }
 
 // newSession returns the session of a record, whose principal the issuer's current configuration
-// decides.
+// decides. It refuses those that the login would not begin now: its configuration may have changed.
 func (l *Login) newSession(r record, place string) (*Session, error) {
+	switch {
+	case !l.issuer.Issues(r.issuer):
+		return nil, fmt.Errorf("it is of the issuer %s", setting.Quoted(r.issuer, 128))
+	case len(l.config.ACR) > 0 && !contains(l.config.ACR, r.acr):
+		return nil, fmt.Errorf("its acr is %s, demanded is one of %s", setting.Quoted(r.acr, 64), setting.QuotedList(l.config.ACR, 128))
+	}
 	p, err := l.issuer.Principal([]byte(r.claims))
 	if err != nil {
 		return nil, err
 	}
 	p.ID = "login-" + base64.RawURLEncoding.EncodeToString(r.id[:])
 	p.KeyID = r.key
-	p.IssuedAt, p.Expires = time.Unix(r.begun, 0), time.Unix(r.expires, 0)
+	p.IssuedAt, p.Expires = time.Unix(r.begun, 0), time.Unix(l.until(&r), 0)
 	p.Login = true
 	p.Qualify()
 	return &Session{record: r, login: l, place: place, principal: p}, nil
@@ -121,9 +133,6 @@ func (l *Login) Open(host string, c *Cookie) (*Session, error) {
 			return nil, refuse(SessionEnded, errors.New("the memory has no such session"))
 		}
 		return l.current(known)
-	}
-	if !l.issuer.Issues(r.issuer) {
-		return nil, refuse(BadSession, fmt.Errorf("it is of the issuer %q", r.issuer))
 	}
 	s, err := l.newSession(*r, place)
 	if err != nil {
@@ -197,7 +206,7 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 	switch {
 	case s.login.place(host) != s.place:
 		return nil, s.refuse(BadSession, errOther)
-	case at >= s.expires:
+	case at >= s.login.until(&s.record):
 		return nil, s.refuse(SessionExpired, errAbsolute)
 	case !inFlight && at >= max(s.seen, v.seen.Load())+s.idle():
 		return nil, s.refuse(SessionExpired, errIdle)
@@ -275,7 +284,7 @@ func (s *Session) seal(now time.Time) ([]string, error) {
 	if values == nil {
 		return nil, refuse(SessionTooLarge, fmt.Errorf("%d bytes of claims and %d of the refresh token fit in no %d cookies: keep sessions in memory", len(s.claims), len(s.refresh), MaxParts))
 	}
-	return l.set(values, time.Unix(s.expires, 0).Sub(now)), nil
+	return l.set(values, s.Expires().Sub(now)), nil
 }
 
 // Size returns the approximate size of the session in bytes.
@@ -310,4 +319,4 @@ func (s *Session) AuthTime() time.Time {
 func (s *Session) Begun() time.Time { return time.Unix(s.begun, 0) }
 
 // Expires returns the end of the absolute lifetime.
-func (s *Session) Expires() time.Time { return time.Unix(s.expires, 0) }
+func (s *Session) Expires() time.Time { return time.Unix(s.login.until(&s.record), 0) }

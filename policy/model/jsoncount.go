@@ -10,6 +10,8 @@ type jsonPlan struct {
 }
 
 // jsonKey is the name of a member. Names are compared without regard to letter case, as Go's decoder does.
+// An input of the Open Inference Protocol must spell its members as servers do: binary content that is
+// taken for that of an input without any belongs to the next one.
 type jsonKey struct {
 	within string // the member whose object has it; "": the object itself
 	name   string
@@ -60,6 +62,8 @@ const (
 
 const (
 	errInputForm    uncounted = "inputs is not an array of objects"
+	errInputsTwice  uncounted = "the body has inputs twice, with binary content that may belong to either"
+	errInputKey     uncounted = "a member of an input differs from one that servers know only in letter case"
 	errInputTwice   uncounted = "an input has its shape, data, datatype, parameters or binary_data_size twice"
 	errInputShape   uncounted = "the shape of an input is not an array of whole numbers"
 	errInputBinary  uncounted = "binary_data_size of an input is not a whole number"
@@ -99,6 +103,7 @@ type jsonCounter struct {
 	member  inputMember
 	seen    uint8 // bit n: the input has member n
 	opaque  int   // depth of an object within data, which is one element; 0: none
+	hollow  int   // depth of an array within data of which nothing has come; 0: none
 	shape   shaped
 	width   uint64
 	binary  int64 // binary_data_size; -1: none
@@ -133,7 +138,9 @@ func (c *jsonCounter) key(depth int, name string) error {
 		c.member = otherMember
 		for m, n := range [...]string{memberShape: "shape", memberData: "data", memberDatatype: "datatype", memberParameters: "parameters"} {
 			if n != "" && strings.EqualFold(n, name) {
-				c.member = inputMember(m)
+				if c.member = inputMember(m); n != name {
+					return errInputKey
+				}
 			}
 		}
 		if bit := uint8(1) << c.member; c.member != otherMember {
@@ -142,8 +149,10 @@ func (c *jsonCounter) key(depth int, name string) error {
 			}
 			c.seen |= bit
 		}
-	case strings.EqualFold("binary_data_size", name):
+	case name == "binary_data_size":
 		c.number.wanted = true
+	case strings.EqualFold("binary_data_size", name):
+		return errInputKey
 	}
 	return nil
 }
@@ -182,8 +191,11 @@ func (c *jsonCounter) begin(role jsonRole, depth int, first byte) error {
 		}
 		return nil
 	case roleInputs:
-		if first != '[' {
+		switch {
+		case first != '[':
 			return errInputForm
+		case len(c.awaited.inputs) > 0:
+			return errInputsTwice
 		}
 	}
 	c.role, c.base, c.object, c.listed, c.start = role, depth, first == '{', first == '[', -1
@@ -239,7 +251,7 @@ func (c *jsonCounter) input(depth int, first byte) (text bool, err error) {
 		if first != '{' {
 			return false, errInputForm
 		}
-		c.member, c.seen, c.opaque, c.shape, c.width, c.binary = otherMember, 0, 0, shaped{}, 1, -1
+		c.member, c.seen, c.opaque, c.hollow, c.shape, c.width, c.binary = otherMember, 0, 0, 0, shaped{}, 1, -1
 	case depth == 3 && c.member == memberShape && first != '[':
 		return false, errInputShape
 	case depth == 3 && c.member == memberData:
@@ -254,11 +266,16 @@ func (c *jsonCounter) input(depth int, first byte) (text bool, err error) {
 		if !c.startNumber(first) {
 			return false, errInputShape
 		}
-	case c.member == memberData && c.opaque == 0 && first != '[':
-		c.shape.elements++
-		if first == '{' {
+	case c.member == memberData && c.opaque == 0:
+		c.hollow = 0
+		switch first {
+		case '[':
+			c.hollow = depth
+			return false, nil
+		case '{':
 			c.opaque = depth
 		}
+		c.shape.elements++
 	case c.number.wanted && !c.startNumber(first):
 		return false, errInputBinary
 	}
@@ -362,8 +379,13 @@ func (c *jsonCounter) endNumber() error {
 
 // endedInput takes the end of a value within inputs.
 func (c *jsonCounter) endedInput(depth int, past int64) error {
-	if c.member == memberData && depth == c.opaque {
+	switch {
+	case c.member != memberData:
+	case depth == c.opaque:
 		c.opaque = 0
+	case depth == c.hollow: // an entry to servers that take data for a list
+		c.hollow = 0
+		c.shape.elements++
 	}
 	switch depth {
 	case 1:

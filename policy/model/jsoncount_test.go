@@ -102,6 +102,8 @@ func TestBatchInJSONIsCounted(t *testing.T) {
 		{"v2", v2Infer, `{"inputs":[{"data":[1,2,3]}]}`, 3, 7},
 		{"v2", v2Infer, `{"inputs":[{"data":[{"a":[1,2,3]},{"b":[4,5]}],"shape":[1]}]}`, 2, 27},
 		{"v2", v2Infer, `{"inputs":[{"data":{"a":[1,2,3]},"shape":[1]}]}`, 1, 13},
+		{"v2", v2Infer, `{"inputs":[{"data":[[],[ ],[[]],{"a":[]}],"shape":[1],"datatype":"BYTES"}]}`, 4, 22},
+		{"v2", v2Infer, `{"inputs":[{"data":[],"shape":[1]}]}`, 1, 2},
 		{"v2", v2Infer, `{"inputs":[{"data":"x","shape":[]}]}`, 1, 3},
 		{"v2", v2Infer, `{"inputs":[{"shape":[99999999999999999999]}]}`, 1<<63 - 1, 1},
 		{"v2", v2Infer, `{"inputs":[{"shape":[3,4294967296,4294967296,4294967296]}]}`, 3, 1},
@@ -170,6 +172,11 @@ func TestBodyThatCannotBeCountedIsRefused(t *testing.T) {
 		{"v2", v2Infer, `{"inputs":[{"data":[1],"parameters":{"binary_data_size":4}}]}`, errInputBoth, nil},
 		{"v2", v2Infer, `{"inputs":[{"parameters":{"binary_data_size":"4"}}]}`, errInputBinary, nil},
 		{"v2", v2Infer, `{"inputs":[{"parameters":{"binary_data_size":-4}}]}`, errInputBinary, nil},
+		{"v2", v2Infer, `{"inputs":[{"shape":[1,1000],"datatype":"BYTES","parameters":{"binary_data_size":9}}],"inputs":[{"shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":9}}]}`, errInputsTwice, nil},
+		{"v2", v2Infer, `{"inputs":[{"shape":[1],"Parameters":{"binary_data_size":4}}]}`, errInputKey, nil},
+		{"v2", v2Infer, `{"inputs":[{"shape":[1],"parameters":{"binary_data_Size":4}}]}`, errInputKey, nil},
+		{"v2", v2Infer, `{"inputs":[{"shape":[1],"parameters":{"binary_data_size":0}},{"shape":[1],"parameters":{"binary_data_size":4}}]}abc`, errBinaryMore, []message.Field{headerLength(112)}},
+		{"v2", v2Infer, `{"inputs":[{"shape":[1],"parameters":{"binary_data_size":4}}]}`, errBinaryMore, []message.Field{headerLength(62)}},
 		{"v2", v2Infer, many, errManyInputs, nil},
 		{"v2", v2Infer, `{}`, errCountType, []message.Field{contentType("application/cloudevents+json")}},
 		{"v2", v2Infer, `{}`, errBinaryLength, []message.Field{headerLength(0)}},
@@ -203,6 +210,7 @@ func TestBinaryContentIsCounted(t *testing.T) {
 		{`{"inputs":[{"shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":16}}]}`, strings.Repeat("x", 16), 2, 16},
 		{`{"inputs":[{"parameters":{"binary_data_size":5000},"datatype":"BYTES","shape":[1]}]}`, strs, 1000, 5000},
 		{`{"inputs":[{"parameters":{"binary_data_size":4},"datatype":"INT32","shape":[1]},{"parameters":{"binary_data_size":5000},"datatype":"BYTES","shape":[1,10]}]}`, "abcd" + strs, 100, 5000},
+		{`{"inputs":[{"shape":[1],"parameters":{"binary_data_size":4}},{"shape":[1],"parameters":{"binary_data_size":0}}]}`, "abcd", 4, 4},
 		{`{"inputs":[{"shape":[3],"datatype":"X","parameters":{"binary_data_size":7}}]}`, "1234567", 7, 7},
 	} {
 		for _, n := range []int{1, 7, 1 << 20} {
@@ -262,6 +270,7 @@ func TestCounterAllocatesNothingPerPiece(t *testing.T) {
 func FuzzCountJSON(f *testing.F) {
 	f.Add([]byte(`{"instances":[1,[2],{"a":[3]}],"inputs":{"a":[1,2],"b":3}}`))
 	f.Add([]byte(`{"inputs":[{"shape":[2,3],"data":[[1,2],[3,"x"],{"a":[1]}]}]}`))
+	f.Add([]byte(`{"inputs":[{"shape":[1],"data":[[],{},[[]]]}]}`))
 	f.Add([]byte(`{"prompt":["a",1],"n":2,"sampling_params":{"n":3},"input":[[1]]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var object map[string]json.RawMessage

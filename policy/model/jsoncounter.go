@@ -77,14 +77,25 @@ func (s *jsonCountScanner) content(p []byte) error {
 	return nil
 }
 
+// whole reports whether the binary content of every input has come.
+func (s *jsonCountScanner) whole() bool {
+	for s.left == 0 && s.counter.awaited.next() == nil {
+		s.left = s.counter.awaited.input.size
+	}
+	return s.left == 0
+}
+
 // Check ends the body.
 func (s *jsonCountScanner) Check() error {
-	if s.err == nil && !s.binary {
-		if s.length >= 0 {
-			s.err = errBinaryLength
-		} else {
-			s.err = s.objectScanner.Check()
-		}
+	switch {
+	case s.err != nil:
+	case s.binary && !s.whole():
+		s.err = errBinaryMore
+	case s.binary:
+	case s.length >= 0:
+		s.err = errBinaryLength
+	default:
+		s.err = s.objectScanner.Check()
 	}
 	return s.err
 }

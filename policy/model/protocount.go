@@ -270,7 +270,7 @@ func (c *protoCounter) takeByte(b byte) error {
 	}
 	switch c.use {
 	case useType:
-		c.dtype = value
+		c.dtype = uint64(uint32(value)) // decoders drop the upper bits of an enum
 	case useDim:
 		c.size = int64(value)
 	case useDims:

@@ -98,6 +98,7 @@ func TestBatchInMessagesIsCounted(t *testing.T) {
 		"shape behind content":        {tfTensors, tfInputOf(pbText(5, repeated("abcd", 100)), pbNum(1, 1), pbBytes(2, tfShapeOf(1, 10))), 10, 400},
 		"shape without content":       {tfTensors, tfInputOf(pbNum(1, 1), pbBytes(2, tfShapeOf(2, 1<<40)), pbText(5, "abcd")), 2, 8 << 40}, // the server repeats the one element
 		"shape that overflows":        {tfTensors, tfInputOf(pbNum(1, 1), pbBytes(2, tfShapeOf(2, 1<<40, 1<<40))), 2, math.MaxInt64},
+		"type of more than 32 bits":   {tfTensors, tfInputOf(pbNum(1, 1<<32+2), pbBytes(2, tfShapeOf(2, 100)), pbText(6, "12345678")), 2, 1600},
 		"strings by shape":            {tfTensors, tfInputOf(pbNum(1, 7), pbBytes(2, tfShapeOf(1, 100)), pbText(8, "x")), 1, 2400},
 		"content beyond the shape":    {tfTensors, tfInputOf(pbNum(1, 1), pbBytes(2, tfShapeOf(1)), pbText(5, repeated("abcd", 1000))), 1000, 4000},
 		"raw beyond the shape":        {tfTensors, tfInputOf(pbText(4, repeated("x", 4000)), pbBytes(2, tfShapeOf(1)), pbNum(1, 1)), 1000, 4000},

@@ -13,7 +13,8 @@ import (
 )
 
 // Warnings returns what is no fault but probably a mistake: sections that no route uses, callers
-// whom no rule can allow, and ranges of allow_from that include a balancer.
+// whom no rule can allow, ranges of allow_from that include a balancer, and files of secrets that every
+// user can read.
 func (c *Config) Warnings() Faults {
 	var f setting.Faults
 	c.warnUnused(&f)
@@ -21,6 +22,7 @@ func (c *Config) Warnings() Faults {
 	c.warnClientCertificates(&f)
 	c.warnVersions(&f)
 	c.warnLogins(&f)
+	c.warnSecrets(&f)
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		iss := c.Issuers[name]
 		iss.Warn("issuers."+name, &f)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -64,6 +65,30 @@ func TestLoginsAreWarnedOf(t *testing.T) {
 				t.Errorf("got %q; want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// Files of secrets that every user can read are named wherever the configuration has one.
+func TestReadableSecretsAreWarnedOf(t *testing.T) {
+	file := func(mode os.FileMode) string {
+		name := filepath.Join(t.TempDir(), "secret")
+		if err := os.WriteFile(name, []byte("x"), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(name, mode); err != nil { // whatever the umask
+			t.Fatal(err)
+		}
+		return name
+	}
+	got := warned(t, fmt.Sprintf(`
+tls: {local: {}}
+logins: {corp: {issuer: corp, client_id: gateway, client_secret: {file: %q}, session: {keys: {file: %q}}}}
+upstreams: {m: {rest: 'https://m:1', credentials: {bearer: {file: %q}}}}
+`, file(0o600), file(0o644), file(0o604)), `  - {host: a.example, upstream: m, callers: [login/corp], rules: [{allow: '*', who: {group: [ml]}}]}`)
+	for i, path := range []string{"logins.corp.session.keys: ", "upstreams.m.credentials.bearer: "} {
+		if len(got) != 2 || !strings.HasPrefix(got[i], path) || !strings.HasSuffix(got[i], "can be read by every user of this machine") {
+			t.Errorf("got %q", got)
+		}
 	}
 }
 

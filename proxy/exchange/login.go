@@ -66,6 +66,7 @@ func (x *exchange) serveDoor() error {
 		{login.CallbackPath, http.MethodGet, (*exchange).finishLogin},
 		{login.SignOutPath, http.MethodGet, (*exchange).offerSignOut},
 		{login.SignOutPath, http.MethodPost, (*exchange).signOut},
+		{login.LeavePath, http.MethodGet, (*exchange).leave},
 		{login.SignedOutPath, http.MethodGet, (*exchange).sayGoodbye},
 		{login.SessionPath, http.MethodGet, (*exchange).tellSession},
 		{login.BackChannelPath, http.MethodPost, (*exchange).endSessions},
@@ -113,8 +114,13 @@ func (x *exchange) enterDoor() error {
 }
 
 // boundSignIns refuses an address that begins and finishes too many logins: each may cost a request to
-// the issuer.
+// the issuer. Pictures and frames in pages of other sites begin none, so that these cannot use up what
+// the address of a person may.
 func (x *exchange) boundSignIns() error {
+	f := x.head.Fields
+	if dest := f.Get("sec-fetch-dest"); dest != "" && dest != "document" && f.Get("sec-fetch-site") == "cross-site" {
+		return because(reasonCrossSite, "Sec-Fetch-Site is cross-site, and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
+	}
 	retry, ok := x.server.SignIns.AllowAddr(x.client)
 	if ok {
 		return nil
@@ -229,6 +235,15 @@ func (x *exchange) signOut() error {
 	return x.sendPage(x.snapshot.Logins.Pages.Leaving(x.head.Host, r.Location))
 }
 
+// leave sends the browser to the issuer's sign-out.
+func (x *exchange) leave() error {
+	asked, _ := url.ParseQuery(x.head.Query)
+	if name := asked.Get("login"); slices.Contains(x.door.Logins, name) {
+		return x.goTo(x.snapshot.Logins.Login(name).Leave(x.doorAnswer()))
+	}
+	return x.goTo(login.Redirect{Location: login.SignedOutPath})
+}
+
 // sayGoodbye shows the page after sign-out.
 func (x *exchange) sayGoodbye() error {
 	return x.sendPage(x.snapshot.Logins.Pages.SignedOut(x.head.Host, signInURL("/")))
@@ -320,18 +335,24 @@ func (x *exchange) checkSession() error {
 	return x.checkSite()
 }
 
-// renewSession adds the cookies of a session that was refreshed or goes on. No cache may keep them.
+// renewSession adds the cookies of a session that was refreshed or goes on. No cache may keep them, nor
+// give the answer to a person without this session: the application knows of no session.
 func (x *exchange) renewSession(h *message.Response) {
 	if x.proof.Session == nil {
 		return
 	}
+	h.Fields.AddVary("Cookie")
 	cookies := x.proof.Session.Renewed(x.server.now())
+	if cookies == nil {
+		return
+	}
 	for _, c := range cookies {
 		h.Fields.Add("set-cookie", c)
 	}
-	if cookies != nil {
-		h.Fields.Set("cache-control", "no-store")
-	}
+	h.Fields.DelFunc(func(f message.Field) bool { // caches of one kind heed these alone (RFC 9213)
+		return strings.HasSuffix(f.Name, "-cache-control") || f.Name == "surrogate-control"
+	})
+	h.Fields.Set("cache-control", "no-store")
 }
 
 // setsOwnCookie reports whether a Set-Cookie of an upstream would set a cookie of the gateway. Some

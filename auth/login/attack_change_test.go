@@ -1,0 +1,89 @@
+package login_test
+
+import (
+	"testing"
+	"time"
+
+	"sallyport/auth/authtest"
+	"sallyport/auth/login"
+)
+
+// TestChangedLoginKeepsNoSessionThatItWouldNotGive changes a login while a person is signed in. The
+// session ends at once, although its seal is whole.
+func TestChangedLoginKeepsNoSessionThatItWouldNotGive(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		for name, c := range map[string]struct {
+			change func(d *desk)
+			reason string
+		}{
+			"another issuer at the name of the old one": {func(d *desk) { d.rules.URL = authtest.StartAt(t, d.clock.Now).URL }, login.BadSession},
+			"another issuer at another name": {func(d *desk) {
+				d.config.Issuer, d.rules.URL = "partner", authtest.StartAt(t, d.clock.Now).URL
+			}, login.BadSession},
+			"a shorter life":             {func(d *desk) { d.config.Absolute = 30 * time.Minute }, login.SessionExpired},
+			"a shorter time without use": {func(d *desk) { d.config.Idle = time.Minute }, login.SessionExpired},
+			"a stronger authentication":  {func(d *desk) { d.config.ACR = []string{"mfa"} }, login.BadSession},
+		} {
+			d := newDesk(t, func(d *desk) { d.config.Memory = memory })
+			d.provider.Change(nil, func(answer map[string]any) { delete(answer, "refresh_token") })
+			b := d.browser()
+			b.signIn()
+			b.serves("issuer/corp:alice")
+			d.clock.Add(40 * time.Minute)
+			rules, config := d.rules, d.config
+			c.change(d)
+			d.reload()
+			if p, err := b.chain.Authenticate(t.Context(), request(host, b.field())); reasonOf(err) != c.reason {
+				t.Errorf("%s, memory %v: got %q, %v; want %s", name, memory, p.Caller.String(), err, c.reason)
+			}
+			d.rules, d.config = rules, config
+			d.reload()
+			b.serves("issuer/corp:alice") // nothing else was wrong with it
+		}
+	}
+}
+
+// TestEndedSessionStaysEndedUnderNewName signs out, and then the issuer's entry gets another name.
+func TestEndedSessionStaysEndedUnderNewName(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		d := newDesk(t, func(d *desk) { d.config.Memory = memory })
+		thief, victim := d.browser(), d.browser()
+		s := thief.signIn()
+		victim.signIn()
+		d.login.End(t.Context(), s, login.Answer{Host: host, Origin: origin})
+		thief.refused(login.SessionEnded)
+		d.config.Issuer = "renamed"
+		d.reload()
+		thief.refused(login.SessionEnded)
+		victim.serves("issuer/renamed:alice")
+	}
+}
+
+// TestSignOutOvertakesRefresh signs out while the issuer is refreshing the session. The refresh succeeds
+// and brings nothing back: neither the old cookie nor a newer one serves.
+func TestSignOutOvertakesRefresh(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		d := newDesk(t, func(d *desk) { d.config.Memory = memory })
+		b, victim := d.browser(), d.browser()
+		b.signIn()
+		victim.signIn()
+		hold, held := d.holdTokens()
+		d.clock.Add(4 * time.Minute)
+		p, err := d.chain.Authenticate(t.Context(), request(host, b.field()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-held
+		d.login.End(t.Context(), p.Session, login.Answer{Host: host, Origin: origin, Cookie: b.field()})
+		close(hold)
+		d.settle(1)
+		if got := p.Session.Renewed(d.clock.Now()); got != nil {
+			t.Errorf("memory %v: an answer under way has a new session: %q", memory, got)
+		}
+		b.refused(login.SessionEnded)
+		d.reload()
+		b.refused(login.SessionEnded)
+		victim.serves("issuer/corp:alice")
+		d.login.Settle()
+	}
+}

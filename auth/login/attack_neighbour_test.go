@@ -1,0 +1,105 @@
+package login_test
+
+import (
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sallyport/auth/authtest"
+	"sallyport/auth/login"
+)
+
+// holdTokens makes the provider wait before it answers requests for tokens, until hold is closed. held
+// has room for what it holds.
+func (d *desk) holdTokens() (hold chan struct{}, held chan struct{}) {
+	d.t.Helper()
+	hold, held = make(chan struct{}), make(chan struct{}, 1000)
+	own := d.issuer
+	d.provider.AnswerTokens(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		held <- struct{}{}
+		<-hold
+		d.provider.AnswerTokens(nil)
+		own.ServeHTTP(w, r)
+	}))
+	return hold, held
+}
+
+// neighbour returns another desk in the same process, at another issuer.
+func (d *desk) neighbour() *desk {
+	return newDesk(d.t, func(n *desk) {
+		n.clock, n.memory = d.clock, d.memory
+		n.issuer = authtest.StartAt(n.t, n.clock.Now)
+		n.provider = n.issuer.Provide("other", "secret-of-client")
+		n.config.ClientID, n.rules.URL = "other", n.issuer.URL
+	})
+}
+
+// TestIssuerThatHangsHoldsNoOtherLogin: made-up codes fill all turns at an issuer that does not answer.
+// People at another issuer get in.
+func TestIssuerThatHangsHoldsNoOtherLogin(t *testing.T) {
+	d := newDesk(t)
+	hold, held := d.holdTokens()
+	var flood sync.WaitGroup
+	var over atomic.Bool // one of them has ended
+	for range 64 {
+		b := d.browser()
+		q, _ := url.ParseQuery(b.visit(b.begin("/")))
+		q.Set("code", "made up")
+		answer := login.Answer{Host: host, Origin: origin, Query: q.Encode(), Cookie: b.field()}
+		flood.Go(func() {
+			_, _ = d.login.Finish(t.Context(), answer)
+			over.Store(true)
+		})
+	}
+	for range 64 {
+		<-held
+	}
+	victim := d.neighbour().browser()
+	if _, err := victim.finish(victim.visit(victim.begin("/"))); err != nil {
+		t.Error(err)
+	}
+	if over.Load() {
+		t.Error("a person at another issuer has waited for the one that hangs")
+	}
+	close(hold)
+	flood.Wait()
+}
+
+// TestIssuerThatHangsHoldsNoOtherRefresh: sessions at an issuer that hangs fill all turns for refreshes.
+// A session at another issuer is refreshed.
+func TestIssuerThatHangsHoldsNoOtherRefresh(t *testing.T) {
+	d := newDesk(t)
+	n := d.neighbour()
+	victim := n.browser()
+	victim.signIn()
+	var all []*browser
+	for range 40 {
+		b := d.browser()
+		b.signIn()
+		all = append(all, b)
+	}
+	hold, held := d.holdTokens()
+	d.clock.Add(4 * time.Minute)
+	for _, b := range all {
+		b.serves("issuer/corp:alice")
+	}
+	for range 32 {
+		<-held
+	}
+	refreshed := make(chan struct{}, 1)
+	n.provider.AnswerTokens(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refreshed <- struct{}{}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	victim.serves("issuer/corp:alice")
+	select {
+	case <-refreshed:
+	case <-time.After(10 * time.Second):
+		t.Error("the session at the other issuer is not refreshed")
+	}
+	close(hold)
+	d.login.Settle()
+}
