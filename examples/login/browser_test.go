@@ -180,6 +180,19 @@ message:
 	}
 }
 
+// fits checks that a page of the gateway has the width of a phone and of a window.
+func (p *tab) fits(name string) {
+	p.t.Helper()
+	for _, width := range []int64{375, 1100} {
+		p.do("resizing", chromedp.EmulateViewport(width, 700))
+		if got := eval[int64](p, "document.documentElement.scrollWidth"); got > width {
+			p.t.Errorf("the page %s is %d wide in a window of %d", name, got, width)
+		}
+		p.picture(fmt.Sprintf("%s-%d", name, width))
+	}
+	p.do("resizing", chromedp.ResetViewport())
+}
+
 // picture keeps a screenshot where $LOGIN_PICTURES says; without it there is none.
 func (p *tab) picture(name string) {
 	p.t.Helper()
