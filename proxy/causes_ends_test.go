@@ -51,8 +51,8 @@ func refusedByLimits(t *testing.T) *refusals {
 			r.expect("audit_unavailable", 503, "no room for an audit record: the log's sink is slow or failing", "")
 		}
 	}
+	other := r.dial("models.test") // before: a gateway without memory takes no connections
 	used.Store(2 << 30)
-	other := r.dial("models.test")
 	r.edit("memory: 1GiB", "memory: 1025MiB") // a reload measures the memory at once
 	r.reload("changed")
 	_, _ = io.WriteString(other, "GET / HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\n\r\n")
