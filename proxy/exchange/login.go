@@ -336,7 +336,7 @@ func (x *exchange) checkSession() error {
 }
 
 // renewSession adds the cookies of a session that was refreshed or goes on. No cache may keep them, nor
-// give the answer to a person without this session: the application knows of no session.
+// give the answer to a person who is not signed in: the application knows nothing of sign-in.
 func (x *exchange) renewSession(h *message.Response) {
 	if x.proof.Session == nil {
 		return
