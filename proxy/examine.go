@@ -119,13 +119,13 @@ type Verdict struct {
 // Judge lets every route decide about a credential in Authorization: Bearer, without a request. at
 // selects one route, by its name or by HOST/PATH; "" selects all. Routes for everybody are left out.
 func (x *Examination) Judge(ctx context.Context, credential, at string) ([]Verdict, error) {
-	routes, err := x.routes(at)
+	routes, err := x.config.RoutesAt(at)
 	if err != nil {
 		return nil, err
 	}
 	var all []Verdict
 	for _, c := range routes {
-		chain, err := x.auth.Route(demandOf(x.config, c))
+		chain, err := x.auth.Route(x.config.DemandOf(c))
 		if err != nil {
 			return nil, fmt.Errorf("route %s: %w", c.Name, err)
 		}
@@ -149,41 +149,6 @@ func (x *Examination) Judge(ctx context.Context, credential, at string) ([]Verdi
 }
 
 func pathOf(c *route.Config) string { return cmp.Or(strings.TrimPrefix(c.Path, "="), "/") }
-
-// routes returns the routes that [Examination.Judge] means by at.
-func (x *Examination) routes(at string) ([]*route.Config, error) {
-	var all, named []*route.Config
-	var names []string
-	table := &route.Table{}
-	for i := range x.config.Routes {
-		c := &x.config.Routes[i]
-		all, names = append(all, c), append(names, c.Name)
-		if c.Name == at {
-			named = append(named, c)
-		}
-		for _, h := range c.Host {
-			table.Add(h, c.Path, &route.Route{Name: c.Name, Dialect: x.config.DialectOf(c)})
-		}
-	}
-	switch {
-	case at == "":
-		return all, nil
-	case len(named) > 0:
-		return named, nil
-	}
-	host, path, _ := strings.Cut(strings.TrimPrefix(at, "https://"), "/")
-	head := &message.Head{Method: http.MethodGet, Scheme: "https", Host: strings.ToLower(host), Path: "/" + path}
-	found, err := table.Match(head)
-	if err != nil {
-		return nil, fmt.Errorf("no route %q; there are: %s", at, strings.Join(names, ", "))
-	}
-	for _, c := range all {
-		if c.Name == found.Name {
-			return []*route.Config{c}, nil
-		}
-	}
-	return nil, fmt.Errorf("no route %q", at)
-}
 
 // Reach opens a connection to an endpoint, named by its URL, of an upstream as a request would, and
 // closes it. The upstream goes by its name or, where it stands in a route, by its URL.

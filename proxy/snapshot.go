@@ -3,16 +3,11 @@ package proxy
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"net/netip"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"sallyport/auth"
 	"sallyport/auth/clientcert"
-	"sallyport/policy"
 	"sallyport/proxy/config"
 	"sallyport/proxy/credential"
 	"sallyport/proxy/edge"
@@ -251,59 +246,12 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	r.TakesAPIKeys = c.Callers.TakesAPIKeys()
 	r.Logins = c.Callers.Logins()
 	r.ForwardAuthorization = c.ForwardAuthorization
-	if r.Chain, err = s.auth.Route(demandOf(cfg, c)); err != nil {
+	if r.Chain, err = s.auth.Route(cfg.DemandOf(c)); err != nil {
 		return nil, err
 	}
 	servers, bound := s.auth.AuthorizationServers(c.Callers.Names())
-	r.Resource = route.NewResource(c.Path, servers, scopesOf(cfg.RulesOf(c)), bound)
+	r.Resource = route.NewResource(c.Path, servers, config.ScopesOf(cfg.RulesOf(c)), bound)
 	return r, nil
-}
-
-// scopesOf returns the scopes that rules mention to allow something.
-func scopesOf(rules []policy.Rule) []string {
-	var all []string
-	for i := range rules {
-		if len(rules[i].Deny) == 0 {
-			all = append(all, rules[i].Who.Scope...)
-		}
-	}
-	return all
-}
-
-// demandOf returns which credentials and signatures a route requires.
-func demandOf(cfg *Config, c *route.Config) auth.Demand {
-	return auth.Demand{
-		Callers: c.Callers.Names(), All: len(c.Callers.All) > 0, Independent: c.Callers.Bind == route.BindIndependent,
-		Audience: c.Audience,
-		Signatures: auth.SignatureDemand{
-			Always:      c.Integrity.Request == seal.Always,
-			Cover:       slices.Clone(c.Integrity.Cover),
-			HeadersOnly: c.Integrity.Body == seal.HeadersOnly,
-			Authority:   authorities(cfg),
-		},
-	}
-}
-
-// authorities returns a check of the authority that a request was signed for: with the port that
-// clients see, or without one. The caller checks that a route has the host.
-func authorities(cfg *Config) func(string) bool {
-	ports := []string{"443"}
-	if cfg.PublicHTTPS != 0 {
-		ports = append(ports, strconv.Itoa(cfg.PublicHTTPS))
-	}
-	any := false
-	for _, addr := range cfg.Listen.HTTPSAddrs() {
-		_, port, _ := net.SplitHostPort(addr)
-		any = any || port == "0" // port 0, chosen by the system, is for tests
-		ports = append(ports, port)
-	}
-	return func(authority string) bool {
-		i := strings.LastIndexByte(authority, ':')
-		if i < 0 || strings.HasSuffix(authority, "]") || any {
-			return true
-		}
-		return slices.Contains(ports, authority[i+1:])
-	}
 }
 
 // backend returns what a route needs to send requests to its upstream. identity are the fields with the
