@@ -32,12 +32,6 @@ type Attempt struct {
 	To string
 	// Cookie is the Cookie field of the request.
 	Cookie string
-
-	// ACR, MaxAge and Prompt are what the route demands, instead of the login's; zero for those. A
-	// session must have an ACR of the login too.
-	ACR    []string
-	MaxAge time.Duration
-	Prompt string
 }
 
 // Redirect is an answer for the browser.
@@ -83,9 +77,6 @@ const purposeAttempt = "attempt"
 
 // Begin returns the issuer's page at which the browser signs in.
 func (l *Login) Begin(ctx context.Context, from Attempt) (Redirect, error) {
-	if l.place(from.Host) == "" {
-		return Redirect{}, refuse(StateMismatch, errors.New("the host is not in cookie_domain"))
-	}
 	e, err := l.issuer.Endpoints(ctx)
 	if err != nil {
 		return Redirect{}, refuse(Unavailable, err)
@@ -96,35 +87,26 @@ func (l *Login) Begin(ctx context.Context, from Attempt) (Redirect, error) {
 	now := l.memory.now()
 	a := attempt{
 		nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), begun: now.Unix(), origin: from.Origin, to: ReturnPage(from.To),
-		acr: from.ACR, maxAge: int64(from.MaxAge / time.Second),
+		acr: l.config.ACR, maxAge: int64(l.config.MaxAge / time.Second),
 	}
 	_, _ = rand.Read(a.state[:]) // never fails
-	if len(a.acr) == 0 {
-		a.acr = l.config.ACR
-	}
-	if a.maxAge == 0 {
-		a.maxAge = int64(l.config.MaxAge / time.Second)
-	}
 	state := base64.RawURLEncoding.EncodeToString(a.state[:])
 	_, client := l.client(ctx, e, from.Origin)
 	value := base64.RawURLEncoding.EncodeToString(l.keys.seal(nil, a.encode(), l.additional(purposeAttempt, from.Host)))
 	cookies := l.dropAttempts(from.Host, from.Cookie)
 	return Redirect{
-		Location: client.AuthCodeURL(l.name+"."+state, l.options(&a, from.Prompt)...),
-		Cookies:  append(cookies, setCookie(attemptName+state[:tagSizeText], value, "", attemptTime)),
+		Location: client.AuthCodeURL(l.name+"."+state, l.options(&a)...),
+		Cookies:  append(cookies, setCookie(attemptName+state[:tagSizeText], value, attemptTime)),
 	}, nil
 }
 
 // options returns the parameters of the authorization request besides those of OAuth.
-func (l *Login) options(a *attempt, prompt string) []oauth2.AuthCodeOption {
+func (l *Login) options(a *attempt) []oauth2.AuthCodeOption {
 	all := []oauth2.AuthCodeOption{oidc.Nonce(a.nonce), oauth2.S256ChallengeOption(a.verifier)}
 	for name, value := range l.config.Params {
 		all = append(all, oauth2.SetAuthURLParam(name, value))
 	}
-	if prompt == "" {
-		prompt = l.config.Prompt
-	}
-	if prompt != "" {
+	if prompt := l.config.Prompt; prompt != "" {
 		all = append(all, oauth2.SetAuthURLParam("prompt", prompt))
 	}
 	if a.maxAge > 0 {
@@ -157,7 +139,7 @@ func (l *Login) dropAttempts(host, field string) (cookies []string) {
 	slices.SortFunc(all, func(a, b open) int { return cmp.Compare(a.begun, b.begun) })
 	for i := range all {
 		if len(all)-i >= maxAttempts {
-			cookies = append(cookies, setCookie(all[i].name, "", "", 0))
+			cookies = append(cookies, setCookie(all[i].name, "", 0))
 		}
 	}
 	return cookies

@@ -12,7 +12,7 @@ import (
 // over TLS and for the path /, so that no other host of the site can place one.
 const (
 	hostPrefix   = "__Host-"
-	domainPrefix = "__Secure-" // of sessions for all hosts of a domain
+	securePrefix = "__Secure-" // reserved: the gateway sets no such cookie
 	sessionName  = "sallyport"
 	attemptName  = hostPrefix + "sallyport-login."
 
@@ -151,12 +151,8 @@ func (l *Login) partName(i int) string {
 }
 
 // setCookie returns the value of a Set-Cookie field. A lifetime of zero removes the cookie.
-func setCookie(name, value, domain string, lifetime time.Duration) string {
-	s := name + "=" + value + "; Path=/; Max-Age=" + strconv.Itoa(int(lifetime/time.Second)) + "; HttpOnly; Secure; SameSite=Lax"
-	if domain != "" {
-		s += "; Domain=" + domain
-	}
-	return s
+func setCookie(name, value string, lifetime time.Duration) string {
+	return name + "=" + value + "; Path=/; Max-Age=" + strconv.Itoa(int(lifetime/time.Second)) + "; HttpOnly; Secure; SameSite=Lax"
 }
 
 // set returns the Set-Cookie values for a session whose cookies have these values. It removes the
@@ -166,9 +162,9 @@ func (l *Login) set(values []string, lifetime time.Duration) []string {
 	for i := range MaxParts {
 		switch {
 		case i < len(values):
-			all = append(all, setCookie(l.partName(i), values[i], l.config.CookieDomain, lifetime))
+			all = append(all, setCookie(l.partName(i), values[i], lifetime))
 		default:
-			all = append(all, setCookie(l.partName(i), "", l.config.CookieDomain, 0))
+			all = append(all, setCookie(l.partName(i), "", 0))
 		}
 	}
 	return all
@@ -179,19 +175,19 @@ func (l *Login) clear(field string) []string {
 	all := l.set(nil, 0)
 	pairs(field, func(name, _ string, _, _ int) bool {
 		if strings.HasPrefix(name, attemptName) && len(all) < MaxParts+maxAttempts {
-			all = append(all, setCookie(name, "", "", 0))
+			all = append(all, setCookie(name, "", 0))
 		}
 		return true
 	})
 	return all
 }
 
-// IsCookie reports whether the gateway sets cookies with this name. They never reach an upstream, and
+// IsCookie reports whether cookies with this name are the gateway's, or reserved for it. They never reach an upstream, and
 // no upstream may set one.
 func IsCookie(name string) bool {
 	rest, ok := strings.CutPrefix(name, hostPrefix)
 	if !ok {
-		if rest, ok = strings.CutPrefix(name, domainPrefix); !ok {
+		if rest, ok = strings.CutPrefix(name, securePrefix); !ok {
 			return false
 		}
 	}

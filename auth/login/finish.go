@@ -66,7 +66,7 @@ func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
 	}
 	begun, name, err := l.find(a, &from)
 	if name != "" {
-		done.Cookies = []string{setCookie(name, "", "", 0)}
+		done.Cookies = []string{setCookie(name, "", 0)}
 	}
 	if err != nil {
 		return done, refuse(StateMismatch, err)
@@ -174,7 +174,7 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	if err := l.claims(ctx, e, t, id, &r); err != nil {
 		return nil, err
 	}
-	s, err := l.newSession(r, l.place(from.Host))
+	s, err := l.newSession(r, from.Host)
 	if err != nil {
 		return nil, refuse(BadTokens, err)
 	}

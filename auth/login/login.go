@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -74,8 +73,6 @@ type Config struct {
 	MaxAge time.Duration
 	// Prompt is the parameter prompt, such as select_account; "" for none.
 	Prompt string
-	// CookieDomain makes sessions valid for all hosts of a domain; "" for the host alone.
-	CookieDomain string
 	// Params are further parameters of the authorization request.
 	Params map[string]string
 }
@@ -156,13 +153,9 @@ func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
 	}
 	c.Absolute, c.Idle = cmp.Or(c.Absolute, defaultAbsolute), cmp.Or(c.Idle, defaultIdle)
 	c.Sessions = cmp.Or(c.Sessions, defaultSessions)
-	c.CookieDomain = strings.ToLower(strings.TrimPrefix(c.CookieDomain, "."))
 	l := &Login{name: name, config: c, issuer: issuer, memory: m, keys: c.Keys, cookie: hostPrefix + sessionName}
 	if l.keys == nil {
 		l.keys = m.keys
-	}
-	if c.CookieDomain != "" {
-		l.cookie = domainPrefix + sessionName
 	}
 	l.state = m.state(name + "\x00" + c.ClientID)
 	return l, nil
@@ -192,19 +185,7 @@ func (l *Login) client(ctx context.Context, e *Endpoints, origin string) (contex
 }
 
 // additional returns the additional data of a sealed text: it opens for no other purpose, login or
-// place. A place is a host or the domain of cookies.
-func (l *Login) additional(purpose, place string) []byte {
-	return []byte("sallyport\x00" + purpose + "\x00" + l.name + "\x00" + l.config.ClientID + "\x00" + place)
-}
-
-// place returns where the sessions of a host are valid; "" for a host outside of the domain.
-func (l *Login) place(host string) string {
-	domain := l.config.CookieDomain
-	if domain == "" {
-		return host
-	}
-	if rest, ok := strings.CutSuffix(host, domain); ok && (rest == "" || rest[len(rest)-1] == '.') {
-		return domain
-	}
-	return ""
+// host.
+func (l *Login) additional(purpose, host string) []byte {
+	return []byte("sallyport\x00" + purpose + "\x00" + l.name + "\x00" + l.config.ClientID + "\x00" + host)
 }

@@ -283,25 +283,24 @@ func TestTokensMustProvePerson(t *testing.T) {
 
 // TestDemandedStrengthIsChecked asks for contexts and times of authentication.
 func TestDemandedStrengthIsChecked(t *testing.T) {
-	d := newDesk(t)
-	now := d.clock.Now().Unix()
+	now := newDesk(t).clock.Now().Unix()
 	for name, x := range map[string]struct {
-		demand login.Attempt
+		demand login.Config
 		claims map[string]any
 		reason string
 	}{
-		"no acr":        {login.Attempt{ACR: []string{"mfa"}}, nil, login.TooWeak},
-		"another acr":   {login.Attempt{ACR: []string{"mfa"}}, map[string]any{"acr": "pwd"}, login.TooWeak},
-		"one of them":   {login.Attempt{ACR: []string{"mfa", "hwk"}}, map[string]any{"acr": "hwk"}, ""},
-		"long ago":      {login.Attempt{MaxAge: time.Minute}, map[string]any{"auth_time": now - 121}, login.TooWeak},
-		"nobody knows":  {login.Attempt{MaxAge: time.Minute}, map[string]any{"auth_time": nil}, login.TooWeak},
-		"recently":      {login.Attempt{MaxAge: time.Minute}, map[string]any{"auth_time": now - 30}, ""},
-		"not of a time": {login.Attempt{}, map[string]any{"auth_time": -5}, login.BadTokens},
+		"no acr":        {login.Config{ACR: []string{"mfa"}}, nil, login.TooWeak},
+		"another acr":   {login.Config{ACR: []string{"mfa"}}, map[string]any{"acr": "pwd"}, login.TooWeak},
+		"one of them":   {login.Config{ACR: []string{"mfa", "hwk"}}, map[string]any{"acr": "hwk"}, ""},
+		"long ago":      {login.Config{MaxAge: time.Minute}, map[string]any{"auth_time": now - 121}, login.TooWeak},
+		"nobody knows":  {login.Config{MaxAge: time.Minute}, map[string]any{"auth_time": nil}, login.TooWeak},
+		"recently":      {login.Config{MaxAge: time.Minute}, map[string]any{"auth_time": now - 30}, ""},
+		"not of a time": {login.Config{}, map[string]any{"auth_time": -5}, login.BadTokens},
 	} {
+		d := newDesk(t, func(d *desk) { d.config.ACR, d.config.MaxAge = x.demand.ACR, x.demand.MaxAge })
 		d.provider.Person("alice", x.claims)
 		b := d.browser()
-		x.demand.Host, x.demand.Origin = host, origin
-		r, err := d.login.Begin(t.Context(), x.demand)
+		r, err := d.login.Begin(t.Context(), login.Attempt{Host: host, Origin: origin})
 		if err != nil {
 			t.Fatal(err)
 		}
