@@ -1,6 +1,7 @@
 package login
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"strconv"
@@ -117,14 +118,23 @@ func partIndex(rest string) int {
 	return -1
 }
 
-// sealed returns the bytes that the parts encode.
-func (c *Cookie) sealed() ([]byte, error) {
-	text := c.Text()[2:] // behind the number of parts
-	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || strings.IndexByte(text, '\r') >= 0 || strings.IndexByte(text, '\n') >= 0 {
+// unsealing is scratch memory for the largest session.
+type unsealing struct {
+	text, sealed [MaxParts * (partSize + 2)]byte
+}
+
+// sealed returns the bytes that the parts encode. They lie in u.
+func (c *Cookie) sealed(u *unsealing) ([]byte, error) {
+	text := u.text[:0]
+	for _, part := range c.Parts() {
+		text = append(text, part...)
+	}
+	text = text[2:] // behind the number of parts
+	n, err := base64.RawURLEncoding.Strict().Decode(u.sealed[:], text)
+	if err != nil || bytes.IndexByte(text, '\r') >= 0 || bytes.IndexByte(text, '\n') >= 0 {
 		return nil, errForm
 	}
-	return b, nil
+	return u.sealed[:n], nil
 }
 
 // split returns the values of the cookies for a sealed text, nil if it needs too many.

@@ -89,7 +89,7 @@ func TestSplitTextIsReadBack(t *testing.T) {
 		if !found || err != nil {
 			t.Fatalf("%d bytes: %v", n, err)
 		}
-		if b, err := c.sealed(); err != nil || len(b) != n {
+		if b, err := c.sealed(new(unsealing)); err != nil || len(b) != n {
 			t.Errorf("%d bytes: got %d, %v", n, len(b), err)
 		}
 	}

@@ -147,11 +147,16 @@ func (l *Login) Open(host string, c *Cookie) (*Session, error) {
 	return s, nil
 }
 
+var unsealings = sync.Pool{New: func() any { return new(unsealing) }}
+
 func (l *Login) unseal(host string, c *Cookie) (*record, error) {
-	sealed, err := c.sealed()
+	u := unsealings.Get().(*unsealing)
+	defer unsealings.Put(u)
+	sealed, err := c.sealed(u)
 	if err != nil {
 		return nil, err
 	}
+	defer clear(sealed) // which is opened in place, and has a refresh token
 	b, err := l.keys.open(sealed, l.additional(purposeSession, host))
 	if err != nil {
 		return nil, err
