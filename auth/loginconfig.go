@@ -23,7 +23,8 @@ type LoginConfig struct {
 	// login.
 	Title string `yaml:"title"`
 	// ClientID is the gateway's name as a client of the issuer. The client must have the redirect URI
-	// https://HOST/.sallyport/callback for each host of its routes.
+	// https://HOST/.sallyport/callback/NAME for each host of its routes, where NAME is that of the
+	// login.
 	ClientID string `yaml:"client_id"`
 	// ClientSecret is the client's secret. Default: none, for public clients.
 	ClientSecret setting.Secret `yaml:"client_secret"`

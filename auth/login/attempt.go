@@ -156,14 +156,3 @@ func (l *Login) openAttempt(host, value string) (*attempt, error) {
 	}
 	return decodeAttempt(b)
 }
-
-// NameOf returns the name of the login that the query of an answer says it belongs to; "" if it says
-// none. [Login.Finish] checks it.
-func NameOf(query string) string {
-	a, err := parseAnswer(query)
-	if err != nil {
-		return ""
-	}
-	i := strings.LastIndexByte(a.state, '.')
-	return a.state[:max(i, 0)]
-}

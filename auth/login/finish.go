@@ -95,7 +95,7 @@ func (l *Login) find(a *answer, from *Answer) (begun *attempt, name string, err 
 	text, ours := strings.CutPrefix(a.state, l.name+".")
 	state, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if !ours || err != nil || len(state) != stateSize {
-		return nil, "", errors.New("the state is none of this login")
+		return nil, "", errors.New("the state is not one of the login of this path")
 	}
 	wanted, value, count := attemptName+text[:tagSizeText], "", 0
 	pairs(from.Cookie, func(n, v string, _, _ int) bool {

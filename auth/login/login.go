@@ -179,7 +179,7 @@ func (l *Login) client(ctx context.Context, e *Endpoints, origin string) (contex
 	return oidc.ClientContext(ctx, l.issuer.Client().HTTP()), &oauth2.Config{
 		ClientID: l.config.ClientID, ClientSecret: l.config.ClientSecret,
 		Endpoint:    oauth2.Endpoint{AuthURL: e.Authorization, TokenURL: e.Token, AuthStyle: style},
-		RedirectURL: origin + CallbackPath,
+		RedirectURL: origin + CallbackPath(l.name),
 		Scopes:      append([]string{oidc.ScopeOpenID}, l.config.Scopes...),
 	}
 }

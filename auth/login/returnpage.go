@@ -11,13 +11,17 @@ import (
 const (
 	Prefix          = "/.sallyport/"
 	SignInPath      = Prefix + "sign-in"
-	CallbackPath    = Prefix + "callback"
+	callbackPrefix  = Prefix + "callback/"
 	SignOutPath     = Prefix + "sign-out"
 	LeavePath       = Prefix + "leave"
 	SignedOutPath   = Prefix + "signed-out"
 	SessionPath     = Prefix + "session"
 	BackChannelPath = Prefix + "backchannel-logout"
 )
+
+// CallbackPath returns the path to which the issuer of a login sends browsers back. Each login has its
+// own: an issuer that does not name itself in its answers is told by it (RFC 9700, section 4.4.2.2).
+func CallbackPath(name string) string { return callbackPrefix + name }
 
 // maxPage is the maximum length of the page to return to.
 const maxPage = 2 << 10
