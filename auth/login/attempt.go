@@ -96,7 +96,7 @@ func (l *Login) Begin(ctx context.Context, from Attempt) (Redirect, error) {
 	cookies := l.dropAttempts(from.Host, from.Cookie)
 	return Redirect{
 		Location: client.AuthCodeURL(l.name+"."+state, l.options(&a)...),
-		Cookies:  append(cookies, setCookie(attemptName+state[:tagSizeText], value, attemptTime)),
+		Cookies:  append(cookies, setCookie(attemptName+state[:tagSizeText], value, "", attemptTime)),
 	}, nil
 }
 
@@ -139,7 +139,7 @@ func (l *Login) dropAttempts(host, field string) (cookies []string) {
 	slices.SortFunc(all, func(a, b open) int { return cmp.Compare(a.begun, b.begun) })
 	for i := range all {
 		if len(all)-i >= maxAttempts {
-			cookies = append(cookies, setCookie(all[i].name, "", 0))
+			cookies = append(cookies, setCookie(all[i].name, "", "", 0))
 		}
 	}
 	return cookies

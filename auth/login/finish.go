@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,7 +67,7 @@ func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
 	}
 	begun, name, err := l.find(a, &from)
 	if name != "" {
-		done.Cookies = []string{setCookie(name, "", 0)}
+		done.Cookies = []string{setCookie(name, "", "", 0)}
 	}
 	if err != nil {
 		return done, refuse(StateMismatch, err)
@@ -84,7 +85,7 @@ func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
 	} else {
 		l.state.join(s)
 	}
-	done.Cookies = append(done.Cookies, cookies...)
+	done.Cookies = slices.Concat(done.Cookies, cookies, l.dropHostSession(from.Cookie))
 	done.Session, done.Location = s, ReturnPage(begun.to)
 	return done, nil
 }
@@ -174,7 +175,7 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	if err := l.claims(ctx, e, t, id, &r); err != nil {
 		return nil, err
 	}
-	s, err := l.newSession(r, from.Host)
+	s, err := l.newSession(r, l.place(from.Host))
 	if err != nil {
 		return nil, refuse(BadTokens, err)
 	}
