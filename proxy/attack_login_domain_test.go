@@ -49,6 +49,8 @@ func TestAttackTossedSessions(t *testing.T) {
 			{"removed", func(v *browser) { v.toss("/", siteCookie+"=") }, 303},
 			{"under the name of one host's session", func(v *browser) { v.toss("/app", strings.Replace(mallory, siteCookie, "__Host-sallyport", 1)) }, 200},
 			{"under the name of another domain's", func(v *browser) { v.toss("/app", strings.Replace(mallory, siteCookie, siteCookie+".", 1)) }, 200},
+			// What README warns of: nothing tells that the person did not sign in as mallory. The rules do not admit him.
+			{"the thief's own, over the person's own", func(v *browser) { v.toss("/", mallory) }, 403},
 			{"the thief's own, for one path", func(v *browser) { v.toss("/app", mallory) }, 401},
 		} {
 			t.Run(kind+", "+c.name, func(t *testing.T) {
@@ -63,6 +65,11 @@ func TestAttackTossedSessions(t *testing.T) {
 				switch n := l.model.hits.Load() - hits; {
 				case r.StatusCode != c.status || (n > 0) != (c.status == 200):
 					t.Errorf("got %d, and the upstream saw %d requests: %s", r.StatusCode, n, r.body)
+				case c.status == 403:
+					l.refusedPage(r, 403, "forbidden", hits)
+					if !strings.Contains(r.body, "You are signed in as mallory.") {
+						t.Errorf("the page does not say who is signed in: %s", r.body)
+					}
 				case c.status == 401:
 					l.refusedPage(r, 401, "bad_session", hits)
 					if !strings.Contains(r.body, "First delete the cookies of this site.") {
