@@ -77,6 +77,10 @@ type SessionConfig struct {
 	// those that are not behind the gateway, and whoever runs one can use it here; each can also put
 	// its own session in the place of a person's. Default: sessions are for one host.
 	CookieDomain string `yaml:"cookie_domain"`
+	// SignInHost is the host of cookie_domain at which people sign in for all of its hosts, such as
+	// auth.example.com, so that the issuer needs the redirect URI and the page after logout of this
+	// host alone. A route of it must list the login. Default: people sign in at each host.
+	SignInHost string `yaml:"sign_in_host"`
 }
 
 // These are the kinds of sessions.
@@ -172,6 +176,9 @@ func (c *SessionConfig) check(at func(string) string, f *setting.Faults) {
 	if problem, cure := badCookieDomain(c.CookieDomain); problem != "" {
 		f.Add(at("session.cookie_domain"), c.CookieDomain, problem, cure)
 	}
+	if c.SignInHost != "" && c.CookieDomain == "" {
+		f.Add(at("session.sign_in_host"), c.SignInHost, "sessions are for one host, so people must sign in there", "write cookie_domain too, or remove the line")
+	}
 	if !c.Keys.IsZero() && c.Kind == SessionInMemory {
 		f.Add(at("session.keys"), "", "sessions in memory are not sealed", "remove the line, or kind: memory")
 	}
@@ -248,7 +255,7 @@ func (c *LoginConfig) read() (login.Config, error) {
 		Issuer: c.Issuer, ClientID: c.ClientID, ClientAuth: c.ClientAuth, Scopes: c.Scopes, Claims: c.Claims,
 		Memory: c.Session.Kind == SessionInMemory, Sessions: c.Session.Sessions,
 		Absolute: c.Session.Absolute.Or(defaultAbsolute), Idle: c.Session.Idle.Or(defaultIdle),
-		CookieDomain: strings.ToLower(c.Session.CookieDomain), ACR: c.ACRValues, MaxAge: c.MaxAge.D(), Prompt: c.Prompt, Params: c.Params,
+		CookieDomain: strings.ToLower(c.Session.CookieDomain), SignInHost: strings.ToLower(strings.TrimSuffix(c.Session.SignInHost, ".")), ACR: c.ACRValues, MaxAge: c.MaxAge.D(), Prompt: c.Prompt, Params: c.Params,
 	}
 	l.Idle = min(l.Idle, l.Absolute)
 	var err error

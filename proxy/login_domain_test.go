@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,10 +35,11 @@ const siteRoutes = `
 // siteCookie is the first cookie of a session of the site.
 const siteCookie = "__Secure-sallyport.lab.test"
 
-// openSite starts a house with the login corp for all of lab.test, and the login alone for one host. Keys
-// are as in loginSections.
+// openSite starts a house with the login corp for all of lab.test, and the login alone for one host. More
+// lines of corp's session stand behind the kind of both.
 func openSite(t *testing.T, kind string, p plan) *lobby {
 	t.Helper()
+	kind, more, _ := strings.Cut(kind, ",")
 	session := "keys: {file: keys}"
 	if kind == "memory" {
 		session = "kind: memory"
@@ -45,9 +47,9 @@ func openSite(t *testing.T, kind string, p plan) *lobby {
 	p.routes = siteRoutes
 	p.more += fmt.Sprintf(`
 logins:
-  corp: {issuer: corp, client_id: gateway, client_secret: {file: secret}, scopes: [offline_access], session: {%s, cookie_domain: lab.test}}
+  corp: {issuer: corp, client_id: gateway, client_secret: {file: secret}, scopes: [offline_access], session: {%s, cookie_domain: lab.test, %s}}
   alone: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {%s}}
-`, session, session)
+`, session, more, session)
 	return openLobby(t, p)
 }
 
@@ -204,7 +206,7 @@ func TestReloadMovesSessionsToSite(t *testing.T) {
 		}
 		l.reload("changed")
 	}
-	alone := strings.Replace(string(text), ", cookie_domain: lab.test", "", 1)
+	alone := strings.Replace(string(text), ", cookie_domain: lab.test, }", "}", 1)
 	load(alone)
 	b := l.browser(false)
 	b.visit("https://a.lab.test/")
@@ -234,6 +236,36 @@ func TestReloadMovesSessionsToSite(t *testing.T) {
 	for cookie, reason := range map[string]string{ofSite: "no_credential", "__Host-sallyport=" + value: "bad_session"} {
 		if r := l.with("a.lab.test", cookie); r.StatusCode != 401 || r.reason() != reason || l.model.hits.Load() != hits {
 			t.Errorf("the session of the site: %d %s; want %s", r.StatusCode, r.body, reason)
+		}
+	}
+}
+
+// TestPeopleSignInAtOneHost sends people of all hosts to the one that the issuer knows, and back, on the
+// port of the gateway.
+func TestPeopleSignInAtOneHost(t *testing.T) {
+	for _, port := range []string{"", ":8443"} {
+		l := openSite(t, "cookie, sign_in_host: a.lab.test", plan{})
+		l.provider.Register("https://a.lab.test" + port + login.CallbackPath("corp"))
+		b := l.browser(true)
+		r := b.visit("https://b.lab.test" + port + "/x?y=%2F&z")
+		if r.StatusCode != 200 || r.Request.URL.String() != "https://b.lab.test"+port+"/x?y=%2F&z" {
+			t.Fatalf("%q: got %d at %s: %s", port, r.StatusCode, r.Request.URL, r.body)
+		}
+		if r := b.visit("https://a.lab.test" + port + "/own"); r.StatusCode != 200 {
+			t.Errorf("%q: at the host itself: %d", port, r.StatusCode)
+		}
+		r = b.request("POST", "https://b.lab.test"+port+login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin", "Accept": "*/*"})
+		var answer struct{ Next string }
+		if err := json.Unmarshal([]byte(r.body), &answer); err != nil {
+			t.Fatalf("%q: sign-out: %d %s", port, r.StatusCode, r.body)
+		}
+		left := b.request("GET", "https://b.lab.test"+port+answer.Next, "", nil).Header.Get("Location")
+		to, err := url.Parse(left)
+		if err != nil || to.Query().Get("post_logout_redirect_uri") != "https://a.lab.test"+port+login.SignedOutPath {
+			t.Errorf("%q: the issuer's sign-out is %s", port, left)
+		}
+		if r := b.visit(left); r.StatusCode != 200 || !strings.Contains(r.body, "You are signed out") {
+			t.Errorf("%q: after it: %d", port, r.StatusCode)
 		}
 	}
 }

@@ -28,7 +28,7 @@ type Attempt struct {
 	Host string
 	// Origin is the scheme and authority of the request, such as https://models.example.
 	Origin string
-	// To is the page to return to. See [ReturnPage].
+	// To is the page to return to. See [Login.ReturnURL].
 	To string
 	// Cookie is the Cookie field of the request.
 	Cookie string
@@ -85,8 +85,9 @@ func (l *Login) Begin(ctx context.Context, from Attempt) (Redirect, error) {
 		return Redirect{}, refuse(Unavailable, errors.New("the discovery document has no authorization_endpoint or no token_endpoint"))
 	}
 	now := l.memory.now()
+	to, _ := l.ReturnURL(from.To)
 	a := attempt{
-		nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), begun: now.Unix(), origin: from.Origin, to: ReturnPage(from.To),
+		nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), begun: now.Unix(), origin: from.Origin, to: to,
 		acr: l.config.ACR, maxAge: int64(l.config.MaxAge / time.Second),
 	}
 	_, _ = rand.Read(a.state[:]) // never fails

@@ -205,3 +205,50 @@ func TestTossedPartsCostLittle(t *testing.T) {
 		t.Error("no other host can toss a cookie of one host")
 	}
 }
+
+// TestPageOfAnotherHostIsOfDomain reads pages to return to, at a login whose people sign in at one host.
+func TestPageOfAnotherHostIsOfDomain(t *testing.T) {
+	d := newDesk(t, ofDomain, func(d *desk) { d.config.SignInHost = host })
+	for to, want := range map[string][2]string{
+		"/a?b=c":                                     {"/a?b=c", ""},
+		"https://a.models.example/x?y=%2F#z":         {"https://a.models.example/x?y=%2F", "a.models.example"},
+		"https://a.models.example":                   {"https://a.models.example/", "a.models.example"},
+		"https://models.example:8443/x":              {"https://models.example:8443/x", "models.example:8443"},
+		"https://a.models.example//evil.example":     {"https://a.models.example/", "a.models.example"},
+		"https://a.models.example/\\evil.example":    {"https://a.models.example/", "a.models.example"},
+		"https://a.models.example/.sallyport/x":      {"https://a.models.example/", "a.models.example"},
+		"https://a.models.example/\r\nX: y":          {"https://a.models.example/", "a.models.example"},
+		"https://evil.example/":                      {"/", ""},
+		"https://evilmodels.example/":                {"/", ""},
+		"https://models.example.evil.example/":       {"/", ""},
+		"https://a.models.example@evil.example/":     {"/", ""},
+		"https://evil.example\\.models.example/":     {"/", ""},
+		"https://evil.example#.models.example/":      {"/", ""},
+		"https://evil.example?.models.example/":      {"/", ""},
+		"https://user:x@a.models.example/":           {"/", ""},
+		"https://A.models.example/":                  {"/", ""},
+		"https://a.models.example./":                 {"/", ""},
+		"https://a.models.example:443/":              {"/", ""},
+		"https://a.models.example:/":                 {"/", ""},
+		"https://a.models.example:99999/":            {"/", ""},
+		"https://.models.example/":                   {"/", ""},
+		"https:///a.models.example/":                 {"/", ""},
+		"https:/a.models.example/":                   {"/", ""},
+		"https:a.models.example/":                    {"/", ""},
+		"HTTPS://a.models.example/":                  {"/", ""},
+		"http://a.models.example/":                   {"/", ""},
+		"//a.models.example/":                        {"/", ""},
+		" https://a.models.example/":                 {"/", ""},
+		"https:// a.models.example/":                 {"/", ""},
+		"https://a.models.example\x00.evil.example/": {"/", ""},
+		"javascript:https://a.models.example/":       {"/", ""},
+		"":                                           {"/", ""},
+	} {
+		if page, authority := d.login.ReturnURL(to); page != want[0] || authority != want[1] {
+			t.Errorf("%q: got %q at %q, want %q", to, page, authority, want)
+		}
+	}
+	if page, authority := newDesk(t, ofDomain).login.ReturnURL("https://a.models.example/"); page != "/" || authority != "" {
+		t.Errorf("a login of each host returns to %q at %q", page, authority)
+	}
+}

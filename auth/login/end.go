@@ -47,7 +47,11 @@ func (l *Login) End(ctx context.Context, s *Session, from Answer) Redirect {
 	}
 	q := to.Query()
 	q.Set("client_id", l.config.ClientID)
-	q.Set("post_logout_redirect_uri", from.Origin+SignedOutPath)
+	origin := from.Origin
+	if at := l.config.SignInHost; at != "" {
+		origin = "https://" + at + strings.TrimPrefix(origin, "https://"+from.Host)
+	}
+	q.Set("post_logout_redirect_uri", origin+SignedOutPath)
 	if hint := s.live.newest.Load().idToken(); hint != "" && len(hint) <= maxHint {
 		q.Set("id_token_hint", hint)
 	}

@@ -27,7 +27,7 @@ type Answer struct {
 
 // Finished is a login that succeeded.
 type Finished struct {
-	Redirect          // to the page that was asked for
+	Redirect          // to the page that was asked for, see [Login.ReturnURL]
 	Session  *Session // nil if the login failed
 }
 
@@ -86,7 +86,8 @@ func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
 		l.state.join(s)
 	}
 	done.Cookies = slices.Concat(done.Cookies, cookies, l.dropHostSession(from.Cookie))
-	done.Session, done.Location = s, ReturnPage(begun.to)
+	done.Session = s
+	done.Location, _ = l.ReturnURL(begun.to)
 	return done, nil
 }
 

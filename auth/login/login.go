@@ -75,6 +75,9 @@ type Config struct {
 	// CookieDomain makes sessions valid at all hosts of a domain, which is a DNS name in lower case; ""
 	// for the host alone.
 	CookieDomain string
+	// SignInHost is the host of CookieDomain where people sign in for all of its hosts, in canonical form;
+	// "" for each its own.
+	SignInHost string
 	// Prompt is the parameter prompt, such as select_account; "" for none.
 	Prompt string
 	// Params are further parameters of the authorization request.
@@ -175,6 +178,9 @@ func (l *Login) Name() string { return l.name }
 
 // Issuer returns the name of the login's issuer in the configuration.
 func (l *Login) Issuer() string { return l.config.Issuer }
+
+// SignInHost returns the host where people sign in; "" for the host of the page that they want.
+func (l *Login) SignInHost() string { return l.config.SignInHost }
 
 // CookieName returns the name of the session's cookie.
 func (l *Login) CookieName() string { return l.cookie }

@@ -25,6 +25,9 @@ func (c *Config) checkLogins(f *setting.Faults) {
 			f.Add(at+".issuer", l.Issuer, "there is no such issuer", c.cureIssuer(l.Issuer))
 		}
 		l.Check(at, issuer, f)
+		if host := l.Session.SignInHost; host != "" && (strings.HasPrefix(host, "*.") || !slices.ContainsFunc(c.hostsOf(name), func(h string) bool { return sameHost(h, host) })) {
+			f.Add(at+".session.sign_in_host", host, "no route of this host lists login/"+name, "list it under callers of a route of the host, such as one with respond: 204")
+		}
 	}
 }
 

@@ -140,19 +140,24 @@ func (x *exchange) beginLogin() error {
 	if len(names) == 0 {
 		names = x.door.Logins
 	}
-	to := login.ReturnPage(asked.Get("to"))
 	if len(names) > 1 {
 		var choices []pages.Choice
 		for _, name := range names {
+			to := x.returnPage(x.snapshot.Logins.Login(name), asked.Get("to"))
 			choices = append(choices, pages.Choice{Title: x.snapshot.Logins.Titles[name], URL: signInURL(to, name)})
 		}
 		return x.sendPage(x.snapshot.Logins.Pages.SignIn(x.head.Host, choices))
+	}
+	l := x.snapshot.Logins.Login(names[0])
+	to := x.returnPage(l, asked.Get("to"))
+	if at := x.signInElsewhere(l, to); at != "" {
+		return x.goTo(login.Redirect{Location: at})
 	}
 	if err := x.boundSignIns(); err != nil {
 		return err
 	}
 	x.record.Login = names[0]
-	r, err := x.snapshot.Logins.Login(names[0]).Begin(x.life, login.Attempt{
+	r, err := l.Begin(x.life, login.Attempt{
 		Host: x.head.Host, Origin: x.ownOrigin(), To: to, Cookie: x.head.Fields.Get("cookie"),
 	})
 	if err != nil {
@@ -177,11 +182,13 @@ func (x *exchange) finishLogin() error {
 		return err
 	}
 	x.record.Login = strings.TrimPrefix(x.head.Path, login.CallbackPath(""))
-	done, err := x.snapshot.Logins.Login(x.record.Login).Finish(x.life, x.doorAnswer())
+	l := x.snapshot.Logins.Login(x.record.Login)
+	done, err := l.Finish(x.life, x.doorAnswer())
 	if err != nil {
 		x.cookies = done.Cookies
 		return err
 	}
+	done.Location = x.returnPage(l, done.Location) // the routes may have changed
 	x.recordSession(done.Session, audit.LoginDone)
 	return x.goTo(done.Redirect)
 }
