@@ -10,6 +10,7 @@ import (
 
 	"sallyport/auth/authtest"
 	"sallyport/auth/fetch"
+	"sallyport/auth/login"
 )
 
 // TestNewTokenAllocatesLittle bounds the allocations for verifying and caching a token.
@@ -74,8 +75,13 @@ func TestVerifiedPasswordAllocatesNothing(t *testing.T) {
 // TestSessionAllocatesNothing bounds the allocations for a session that was opened before, in one cookie
 // and in several, and for the question whether it must be sealed anew.
 func TestSessionAllocatesNothing(t *testing.T) {
-	p := newPeople(t)
-	for name, claims := range map[string]map[string]any{"small": nil, "large": {"more": strings.Repeat("x", 5000)}} {
+	large := map[string]any{"more": strings.Repeat("x", 5000)}
+	host, domain := newPeople(t), newPeople(t, func(c *login.Config) { c.CookieDomain = "example" })
+	for name, x := range map[string]struct {
+		*people
+		claims map[string]any
+	}{"small": {host, nil}, "large": {host, large}, "of a domain": {domain, nil}} {
+		p, claims := x.people, x.claims
 		r := pageRequest(p.signIn("alice", claims))
 		if n := testing.AllocsPerRun(200, func() {
 			proof, err := p.chain.Authenticate(t.Context(), r)

@@ -1,15 +1,20 @@
 package auth
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/net/publicsuffix"
+
 	"sallyport/auth/login"
+	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
 )
 
@@ -23,7 +28,8 @@ type LoginConfig struct {
 	// login.
 	Title string `yaml:"title"`
 	// ClientID is the gateway's name as a client of the issuer. The client must have the redirect URI
-	// https://HOST/.sallyport/callback for each host of its routes.
+	// https://HOST/.sallyport/callback/NAME for each host of its routes, where NAME is that of the
+	// login.
 	ClientID string `yaml:"client_id"`
 	// ClientSecret is the client's secret. Default: none, for public clients.
 	ClientSecret setting.Secret `yaml:"client_secret"`
@@ -66,6 +72,15 @@ type SessionConfig struct {
 	Absolute setting.Duration `yaml:"absolute"`
 	// Idle is how long a session lasts without a request. Default: 1h.
 	Idle setting.Duration `yaml:"idle"`
+	// CookieDomain makes one sign-in count at all hosts below a domain, such as example.com, whose
+	// routes list the login. Browsers then send the session to every server of the domain, also to
+	// those that are not behind the gateway, and whoever runs one can use it here; each can also put
+	// its own session in the place of a person's. Default: sessions are for one host.
+	CookieDomain string `yaml:"cookie_domain"`
+	// SignInHost is the host of cookie_domain at which people sign in for all of its hosts, such as
+	// auth.example.com, so that the issuer needs the redirect URI and the page after logout of this
+	// host alone. A route of it must list the login. Default: people sign in at each host.
+	SignInHost string `yaml:"sign_in_host"`
 }
 
 // These are the kinds of sessions.
@@ -158,9 +173,45 @@ func (c *SessionConfig) check(at func(string) string, f *setting.Faults) {
 	if c.Sessions != 0 && c.Kind != SessionInMemory {
 		f.Add(at("session.sessions"), strconv.Itoa(c.Sessions), "sessions in cookies take no memory", "write kind: memory, or remove the line")
 	}
+	if problem, cure := badCookieDomain(c.CookieDomain); problem != "" {
+		f.Add(at("session.cookie_domain"), c.CookieDomain, problem, cure)
+	}
+	if c.SignInHost != "" && c.CookieDomain == "" {
+		f.Add(at("session.sign_in_host"), c.SignInHost, "sessions are for one host, so people must sign in there", "write cookie_domain too, or remove the line")
+	}
 	if !c.Keys.IsZero() && c.Kind == SessionInMemory {
 		f.Add(at("session.keys"), "", "sessions in memory are not sealed", "remove the line, or kind: memory")
 	}
+}
+
+// badCookieDomain says why browsers would take no cookie for a domain, or not the one that is meant.
+func badCookieDomain(d string) (problem, cure string) {
+	canonical, err := message.CanonicalHost(d)
+	address, _ := netip.ParseAddr(strings.Trim(d, "[]"))
+	switch {
+	case d == "":
+		return "", ""
+	case strings.HasPrefix(d, "."):
+		return "a domain begins with no dot; its hosts are meant anyway", "write " + cmp.Or(strings.TrimLeft(d, "."), "one such as example.com")
+	case strings.HasPrefix(d, "*."):
+		return "a domain has no star; its hosts are meant anyway", "write " + cmp.Or(d[2:], "one such as example.com")
+	case address.IsValid():
+		return "an address has no hosts below it", "write a DNS name, or remove the line"
+	case err != nil && strings.ContainsFunc(d, func(r rune) bool { return r > '~' }):
+		return "a domain that is not ASCII", "write it as xn--, as DNS does"
+	case err != nil || strings.HasSuffix(d, "."):
+		return "not a DNS name", "write one such as example.com"
+	}
+	if suffix, _ := publicsuffix.PublicSuffix(canonical); suffix == canonical {
+		return "names below it may belong to others, so browsers take no cookie for it (publicsuffix.org)", "write a name of your own below it, such as example." + canonical
+	}
+	return "", ""
+}
+
+// Domain returns the cookie domain in lower case; "" for none. good is false if Check finds a fault in it.
+func (c *SessionConfig) Domain() (domain string, good bool) {
+	problem, _ := badCookieDomain(c.CookieDomain)
+	return strings.ToLower(c.CookieDomain), problem == ""
 }
 
 // Warn records what is no fault but probably a mistake.
@@ -204,7 +255,7 @@ func (c *LoginConfig) read() (login.Config, error) {
 		Issuer: c.Issuer, ClientID: c.ClientID, ClientAuth: c.ClientAuth, Scopes: c.Scopes, Claims: c.Claims,
 		Memory: c.Session.Kind == SessionInMemory, Sessions: c.Session.Sessions,
 		Absolute: c.Session.Absolute.Or(defaultAbsolute), Idle: c.Session.Idle.Or(defaultIdle),
-		ACR: c.ACRValues, MaxAge: c.MaxAge.D(), Prompt: c.Prompt, Params: c.Params,
+		CookieDomain: strings.ToLower(c.Session.CookieDomain), SignInHost: strings.ToLower(strings.TrimSuffix(c.Session.SignInHost, ".")), ACR: c.ACRValues, MaxAge: c.MaxAge.D(), Prompt: c.Prompt, Params: c.Params,
 	}
 	l.Idle = min(l.Idle, l.Absolute)
 	var err error

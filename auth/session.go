@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"sallyport/auth/login"
 	"sallyport/proxy/setting"
@@ -105,16 +106,14 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 		if !found {
 			continue
 		}
-		var session *login.Session
+		var proof Proof
 		if err == nil {
-			session, err = s.open(l, r.Head.Host, &c)
+			proof, err = s.use(l, r.Head.Host, &c, now, inFlight)
+		} else if several := l.Readings(field); len(several) > 0 {
+			proof, err = s.useOne(l, r.Head.Host, several, now, inFlight)
 		}
 		if err == nil {
-			caller, used := session.Use(r.Head.Host, now, inFlight)
-			if used == nil {
-				return Proof{Caller: *caller, Field: "cookie", Revocable: true, Session: session}, nil
-			}
-			err = used
+			return proof, nil
 		}
 		var e *login.Error
 		if errors.As(err, &e) && (refused == nil || refused.Reason == login.BadSession) {
@@ -125,6 +124,42 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 		return Proof{}, ErrNoCredential
 	}
 	return Proof{}, &Error{Reason: refused.Reason, Err: sessionCause{refused}}
+}
+
+// use returns whom the session of a cookie proves.
+func (s *sessions) use(l *login.Login, host string, c *login.Cookie, now time.Time, inFlight bool) (Proof, error) {
+	session, err := s.open(l, host, c)
+	if err != nil {
+		return Proof{}, err
+	}
+	caller, err := session.Use(host, now, inFlight)
+	if err != nil {
+		return Proof{}, err
+	}
+	return Proof{Caller: *caller, Field: "cookie", Revocable: true, Session: session}, nil
+}
+
+// useOne returns whom the one session proves that is good among several readings of a Cookie field. What
+// another host of the domain made up so locks nobody out, and a good session of somebody else is not taken
+// for the person's own.
+func (s *sessions) useOne(l *login.Login, host string, several []login.Cookie, now time.Time, inFlight bool) (Proof, error) {
+	var found Proof
+	var refused error
+	for i := range several {
+		p, err := s.use(l, host, &several[i], now, inFlight)
+		switch {
+		case err != nil:
+			refused = err
+		case found.Session == nil:
+			found = p
+		case found.Caller.ID != p.Caller.ID:
+			return Proof{}, found.Session.Beside(p.Session)
+		}
+	}
+	if found.Session == nil {
+		return Proof{}, refused
+	}
+	return found, nil
 }
 
 // sessionCause is the cause of a refused session, without the reason, which the [Error] has.

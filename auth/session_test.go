@@ -19,19 +19,23 @@ type people struct {
 	provider *authtest.Provider
 }
 
-func newPeople(t testing.TB) *people {
+func newPeople(t testing.TB, change ...func(*login.Config)) *people {
 	t.Helper()
 	clock := authtest.NewClock()
-	return newPeopleOf(t, clock, authtest.StartAt(t, clock.Now))
+	return newPeopleOf(t, clock, authtest.StartAt(t, clock.Now), change...)
 }
 
 // newPeopleOf returns the same for an issuer that may be away.
-func newPeopleOf(t testing.TB, clock *authtest.Clock, issuer *authtest.Issuer) *people {
+func newPeopleOf(t testing.TB, clock *authtest.Clock, issuer *authtest.Issuer, change ...func(*login.Config)) *people {
 	t.Helper()
+	c := login.Config{Issuer: "corp", ClientID: "gateway"}
+	for _, f := range change {
+		f(&c)
+	}
 	p := &people{t: t, provider: issuer.Provide("gateway", "")}
 	p.auth = activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now}), Config{
 		Issuers: map[string]IssuerConfig{"corp": (&provider{issuer}).config()},
-		Logins:  map[string]login.Config{"corp": {Issuer: "corp", ClientID: "gateway"}},
+		Logins:  map[string]login.Config{"corp": c},
 	})
 	var err error
 	if p.chain, err = p.auth.Route(Demand{Callers: []string{"issuer/corp", "login/corp"}}); err != nil {

@@ -231,7 +231,7 @@ func TestAttackSignInFromOtherPages(t *testing.T) {
 	l := openLobby(t, plan{})
 	victim := l.browser(true)
 	for i := range 300 {
-		path := []string{login.SignInPath, login.CallbackPath + "?state=corp.AAAAAAAAAAAAAAAAAAAAAA&code=x"}[i%2]
+		path := []string{login.SignInPath, login.CallbackPath("corp") + "?state=corp.AAAAAAAAAAAAAAAAAAAAAA&code=x"}[i%2]
 		dest, mode := []string{"image", "iframe", "empty"}[i%3], []string{"no-cors", "navigate", "cors"}[i%3]
 		r := l.do("GET", path, "", map[string]string{"Authorization": "", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": dest, "Sec-Fetch-Mode": mode})
 		if r.StatusCode != 403 && r.StatusCode != 400 {

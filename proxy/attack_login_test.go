@@ -269,7 +269,7 @@ func TestAttackOwnPathsAreNeverForwarded(t *testing.T) {
 	hits := l.model.hits.Load()
 	for _, path := range []string{
 		"/.sallyport", "/.sallyport/", "/.sallyport/x", "/.Sallyport/session", "/.sallyport/session/", "/.sallyport/sign-in/x", "/%2esallyport/x", "/a/../.sallyport/x", "//.sallyport/x",
-		"/.sallyport%2fsession", "/.sallyport;x/session", "/.sallyport//session", "/%2e%73allyport/x", "/.sallyport/callback", "/./.sallyport/x",
+		"/.sallyport%2fsession", "/.sallyport;x/session", "/.sallyport//session", "/%2e%73allyport/x", "/.sallyport/callback", "/.sallyport/callback/", "/.sallyport/callback/none", "/.sallyport/Callback/corp", "/.sallyport/callback/corp/", "/./.sallyport/x",
 	} {
 		for _, method := range []string{"GET", "POST", "PUT", "HEAD", "OPTIONS"} {
 			r := b.request(method, path, "", map[string]string{"Sec-Fetch-Site": "same-origin", "Accept": "*/*"})

@@ -47,7 +47,8 @@ func refusedLogins(t *testing.T) *refusals {
 	}
 	finish := func(at string) *reply { return b.request("GET", at, "", nil) }
 
-	r.expect("login_state", 400, "the answer names no login of this host", finish(login.CallbackPath))
+	r.expect("login_state", 400, "the state is not one of the login of this path", finish(login.CallbackPath("corp")))
+	r.expect("login_state", 400, "the state is not one of the login of this path", finish(strings.Replace(answer("corp"), login.CallbackPath("corp"), login.CallbackPath("strong"), 1)))
 	r.expect("login_state", 400, "…", finish(withParameter(t, answer("corp"), "state", "corp."+r.secret("AAAAAAAAAAAAAAAAAAAAAA"))))
 	r.expect("login_issuer", 400, `iss of the answer is "https://evil.example"`, finish(withParameter(t, answer("corp"), "iss", "https://evil.example")))
 	l.provider.Refuse("access_denied")

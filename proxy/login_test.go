@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/net/publicsuffix"
+
 	"sallyport/auth/authtest"
 	"sallyport/auth/login"
 )
@@ -63,7 +65,7 @@ type browser struct {
 
 func (l *lobby) browser(h2 bool) *browser {
 	l.t.Helper()
-	jar, err := cookiejar.New(nil)
+	jar, err := cookiejar.New(&cookiejar.Options{PublicSuffixList: publicsuffix.List})
 	if err != nil {
 		l.t.Fatal(err)
 	}

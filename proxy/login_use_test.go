@@ -95,7 +95,7 @@ func TestMetricsCountLogins(t *testing.T) {
 	l := openLobby(t, plan{})
 	b := l.browser(false)
 	b.signIn()
-	b.request("GET", login.CallbackPath+"?state=corp.x&code=y", "", nil)
+	b.request("GET", login.CallbackPath("corp")+"?state=corp.x&code=y", "", nil)
 	b.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin"})
 	res, err := http.Get("http://" + l.addrs.Health.String() + "/metrics")
 	if err != nil {

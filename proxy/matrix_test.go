@@ -44,6 +44,12 @@ func matrixProofs(h *house, asked *authtest.Issuer, keys map[string]string, ca a
 		l.provider.Person(person, nil)
 		return l.browser(false).signInWith("corp")
 	}
+	ofSite := func(person string) string { // for all hosts of a domain
+		l.provider.Person(person, nil)
+		b := l.browser(false)
+		b.visit("https://" + matrixSite + login.SignInPath)
+		return b.cookiesAt(matrixSite)
+	}
 	leaver := l.browser(false)
 	ended := leaver.signInWith("corp")
 	leaver.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin"})
@@ -87,10 +93,23 @@ func matrixProofs(h *house, asked *authtest.Issuer, keys map[string]string, ca a
 		field("login/corp", "other", "Cookie", session("bob")),
 		field("login/corp", "cut", "Cookie", ended[:len(ended)-4]),
 		field("login/corp", "ended", "Cookie", ended),
+		field("login/site", "good", "Cookie", ofSite("alice")),
+		field("login/site", "other", "Cookie", ofSite("bob")),
+		field("login/site", "of a host", "Cookie", strings.Replace(ended, "__Host-sallyport", "__Secure-sallyport.matrix.test", 1)),
 		field("cert", "good", "Client-Cert", sfBytes(ca.Client("batch", nil))),
 		field("cert", "other", "Client-Cert", sfBytes(ca.Client("orbit", nil))),
 		field("cert", "of another CA", "Client-Cert", sfBytes(authtest.NewCA("lab", time.Now(), nil).Client("batch", nil))),
 	}
+}
+
+// matrixSite is the host of routes where people have a session for all hosts of a domain.
+const matrixSite = "site.matrix.test"
+
+func matrixHost(callers string) string {
+	if strings.Contains(callers, "login/site") {
+		return matrixSite
+	}
+	return "models.test"
 }
 
 // matrixDemands returns the callers of every route: each kind alone, and each pair in each combination.
@@ -102,8 +121,12 @@ func matrixDemands(kinds []string) (all []string) {
 	for i, a := range kinds {
 		for _, b := range kinds[i+1:] {
 			pair := "[" + a + ", " + b + "]"
+			aPerson, bPerson := strings.HasPrefix(a, "login/"), strings.HasPrefix(b, "login/")
+			if aPerson && bPerson {
+				continue // a host has sessions of one kind
+			}
 			all = append(all, pair)
-			if strings.Contains(a, "/") && strings.Contains(b, "/") || a == "login/corp" && b != "cert" || b == "login/corp" {
+			if strings.Contains(a, "/") && strings.Contains(b, "/") || aPerson && b != "cert" || bPerson {
 				continue
 			}
 			all = append(all, "{all: "+pair+"}", "{all: "+pair+", bind: independent}")
@@ -145,12 +168,12 @@ func admitted(callers string, kinds []string, sent []proof) bool {
 // that a route may demand, and compares who is let in, or why not, with testdata/matrix.txt.
 func TestDecisionMatrix(t *testing.T) {
 	keys := map[string]string{"acme": apikey.New(), "orbit": apikey.New(), "old": apikey.New()}
-	kinds := []string{"issuer/corp", "issuer/opaque", "basic/legacy", "key", "apikey", "login/corp", "cert"}
+	kinds := []string{"issuer/corp", "issuer/opaque", "basic/legacy", "key", "apikey", "login/corp", "login/site", "cert"}
 	ca := authtest.NewCA("lab", time.Now(), nil)
 	demands := matrixDemands(kinds)
 	var routes strings.Builder
 	for i, callers := range demands {
-		fmt.Fprintf(&routes, "\n  - {host: models.test, path: /%d, upstream: '%%s', callers: %s, rules: [{allow: \"*\"}]}", i, callers)
+		fmt.Fprintf(&routes, "\n  - {host: %s, path: /%d, upstream: '%%s', callers: %s, rules: [{allow: \"*\"}]}", matrixHost(callers), i, callers)
 	}
 	opaque := authtest.Start(t)
 	h := signed(t, plan{files: map[string]string{
@@ -160,7 +183,7 @@ func TestDecisionMatrix(t *testing.T) {
 trusted_proxies: 127.0.0.1
 client_certificates: {ca: ca.pem, header: {name: Client-Cert, from: 127.0.0.1}}
 principals: {batch: ['issuer/corp:alice', 'key:acme', 'apikey:acme', 'cert:CN=batch', 'issuer/opaque:alice', 'basic/legacy:alice']}
-logins: {corp: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {keys: {file: session-keys}}}}
+logins: {corp: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {keys: {file: session-keys}}}, site: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {keys: {file: session-keys}, cookie_domain: matrix.test}}}
 basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 api_keys:
   acme: {hash: '%s'}
@@ -173,7 +196,7 @@ api_keys:
 	n := 0
 	ask := func(i int, sent ...proof) {
 		n++
-		e := errand{target: fmt.Sprintf("/%d", i), key: keyOf("acme-1")}
+		e := errand{authority: matrixHost(demands[i]), target: fmt.Sprintf("/%d", i), key: keyOf("acme-1")}
 		var names []string
 		signs := false
 		for _, p := range sent {

@@ -272,7 +272,7 @@ func linkedModules() map[string]string {
 		"go.uber.org/zap":                                               "certmagic's log, which is discarded",
 		"go.uber.org/multierr":                                          "zap",
 		"golang.org/x/crypto":                                           "bcrypt, for passwords; scrypt, for sealed keys; certmagic's OCSP; go-pkcs12",
-		"golang.org/x/net":                                              "HPACK for HTTP/2; a limit of connections; certmagic's names (IDNA); miekg/dns",
+		"golang.org/x/net":                                              "HPACK for HTTP/2; a limit of connections; public suffixes; certmagic's names (IDNA); miekg/dns",
 		"golang.org/x/text":                                             "golang.org/x/net/idna",
 		"github.com/libdns/libdns":                                      "what providers of DNS have in common",
 		"github.com/libdns/rfc2136":                                     "dns-01 by dynamic updates",

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,8 @@ type Provider struct {
 
 	mu      sync.Mutex // guards the fields below
 	person  map[string]any
+	unnamed bool     // answers have no iss
+	pages   []string // redirect URIs of the client; nil: any
 	refusal string
 	change  func(claims map[string]any)
 	extra   func(answer map[string]any)
@@ -45,13 +48,34 @@ func (i *Issuer) Provide(clientID, secret string) *Provider {
 	p.Person("alice", nil)
 	i.provider.Store(p)
 	i.Publish(i.key.JWK(`"use":"sig"`, `"alg":"ES256"`))
+	p.describe()
+	return p
+}
+
+// describe publishes the discovery document.
+func (p *Provider) describe() {
+	i := p.issuer
 	text := string(must(json.Marshal(map[string]any{
 		"issuer": i.URL, "jwks_uri": i.URL + "/jwks", "introspection_endpoint": i.URL + "/introspect",
 		"authorization_endpoint": i.URL + "/authorize", "token_endpoint": i.URL + "/token", "userinfo_endpoint": i.URL + "/userinfo",
-		"end_session_endpoint": i.URL + "/logout", "authorization_response_iss_parameter_supported": true,
+		"end_session_endpoint": i.URL + "/logout", "authorization_response_iss_parameter_supported": !p.unnamed,
 	})))
 	i.document.Store(&text)
-	return p
+}
+
+// OmitIssuer makes answers to browsers name no issuer, as most did before RFC 9207.
+func (p *Provider) OmitIssuer() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unnamed = true
+	p.describe()
+}
+
+// Register sets the redirect URIs of the client. Others are refused from now on.
+func (p *Provider) Register(redirects ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pages = redirects
 }
 
 // Person sets who signs in from now on, with more claims of the ID token.
@@ -169,7 +193,14 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	answer := url.Values{"state": {q.Get("state")}, "iss": {p.issuer.URL}}
+	if p.pages != nil && !slices.Contains(p.pages, q.Get("redirect_uri")) {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	answer := url.Values{"state": {q.Get("state")}}
+	if !p.unnamed {
+		answer.Set("iss", p.issuer.URL)
+	}
 	if p.refusal != "" {
 		answer.Set("error", p.refusal)
 	} else {

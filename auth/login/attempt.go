@@ -28,7 +28,7 @@ type Attempt struct {
 	Host string
 	// Origin is the scheme and authority of the request, such as https://models.example.
 	Origin string
-	// To is the page to return to. See [ReturnPage].
+	// To is the page to return to. See [Login.ReturnURL].
 	To string
 	// Cookie is the Cookie field of the request.
 	Cookie string
@@ -85,8 +85,9 @@ func (l *Login) Begin(ctx context.Context, from Attempt) (Redirect, error) {
 		return Redirect{}, refuse(Unavailable, errors.New("the discovery document has no authorization_endpoint or no token_endpoint"))
 	}
 	now := l.memory.now()
+	to, _ := l.ReturnURL(from.To)
 	a := attempt{
-		nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), begun: now.Unix(), origin: from.Origin, to: ReturnPage(from.To),
+		nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), begun: now.Unix(), origin: from.Origin, to: to,
 		acr: l.config.ACR, maxAge: int64(l.config.MaxAge / time.Second),
 	}
 	_, _ = rand.Read(a.state[:]) // never fails
@@ -96,7 +97,7 @@ func (l *Login) Begin(ctx context.Context, from Attempt) (Redirect, error) {
 	cookies := l.dropAttempts(from.Host, from.Cookie)
 	return Redirect{
 		Location: client.AuthCodeURL(l.name+"."+state, l.options(&a)...),
-		Cookies:  append(cookies, setCookie(attemptName+state[:tagSizeText], value, attemptTime)),
+		Cookies:  append(cookies, setCookie(attemptName+state[:tagSizeText], value, "", attemptTime)),
 	}, nil
 }
 
@@ -139,7 +140,7 @@ func (l *Login) dropAttempts(host, field string) (cookies []string) {
 	slices.SortFunc(all, func(a, b open) int { return cmp.Compare(a.begun, b.begun) })
 	for i := range all {
 		if len(all)-i >= maxAttempts {
-			cookies = append(cookies, setCookie(all[i].name, "", 0))
+			cookies = append(cookies, setCookie(all[i].name, "", "", 0))
 		}
 	}
 	return cookies
@@ -155,15 +156,4 @@ func (l *Login) openAttempt(host, value string) (*attempt, error) {
 		return nil, err
 	}
 	return decodeAttempt(b)
-}
-
-// NameOf returns the name of the login that the query of an answer says it belongs to; "" if it says
-// none. [Login.Finish] checks it.
-func NameOf(query string) string {
-	a, err := parseAnswer(query)
-	if err != nil {
-		return ""
-	}
-	i := strings.LastIndexByte(a.state, '.')
-	return a.state[:max(i, 0)]
 }

@@ -4,16 +4,18 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
 // Names of cookies. Browsers take a cookie whose name begins with __Host- from the host itself only,
-// over TLS and for the path /, so that no other host of the site can place one.
+// over TLS and for the path /, so that no other host of the site can place one. The session of all hosts
+// of a domain has the domain in its name, since browsers send a host those of its parent domains too.
 const (
 	hostPrefix   = "__Host-"
-	securePrefix = "__Secure-" // reserved: the gateway sets no such cookie
+	securePrefix = "__Secure-" // browsers take it over TLS only
 	sessionName  = "sallyport"
 	attemptName  = hostPrefix + "sallyport-login."
 
@@ -22,6 +24,9 @@ const (
 	// partSize is the longest value of one cookie. Browsers drop cookies whose name and value exceed
 	// 4096 bytes.
 	partSize = 3800
+
+	// maxReadings is how many sessions are looked for among cookies of the same names.
+	maxReadings = 16
 )
 
 var (
@@ -91,11 +96,9 @@ func (l *Login) ReadCookie(field string) (c Cookie, found bool, err error) {
 	if !seen[0] {
 		return Cookie{}, false, nil
 	}
-	first := c.parts[0]
-	if len(first) < 2 || first[0] < '1' || first[0] > '0'+MaxParts || first[1] != '.' {
+	if c.n = countOf(c.parts[0]); c.n == 0 {
 		return Cookie{}, true, refuse(BadSession, errForm)
 	}
-	c.n = int(first[0] - '0')
 	for i := range c.n {
 		if !seen[i] {
 			return Cookie{}, true, refuse(BadSession, errPart)
@@ -105,6 +108,50 @@ func (l *Login) ReadCookie(field string) (c Cookie, found bool, err error) {
 		}
 	}
 	return c, true, nil
+}
+
+// countOf returns the number of parts that the first part of a session names; 0 if it has another form.
+func countOf(first string) int {
+	if len(first) < 2 || first[0] < '1' || first[0] > '0'+MaxParts || first[1] != '.' {
+		return 0
+	}
+	return int(first[0] - '0')
+}
+
+// Readings returns all that a Cookie field may mean which [Login.ReadCookie] refuses because cookies of
+// the session have the same name. Each host of a domain can set cookies for it, and the person's own may
+// be among them. It is nil for sessions of one host, whose cookies no other host can set, and if there is
+// too much to try.
+func (l *Login) Readings(field string) (all []Cookie) {
+	if l.domain == "" {
+		return nil
+	}
+	var values [MaxParts][]string
+	pairs(field, func(name, value string, _, _ int) bool {
+		rest, ours := strings.CutPrefix(name, l.cookie)
+		if i := partIndex(rest); ours && i >= 0 && len(values[i]) <= maxReadings && !slices.Contains(values[i], value) {
+			values[i] = append(values[i], value)
+		}
+		return true
+	})
+	for _, first := range values[0] {
+		some := []Cookie{{parts: [MaxParts]string{first}, n: countOf(first)}}
+		for i := 1; i < some[0].n; i++ {
+			var longer []Cookie
+			for _, c := range some {
+				for _, c.parts[i] = range values[i] {
+					longer = append(longer, c)
+				}
+			}
+			if some = longer; len(some) == 0 || len(some) > maxReadings {
+				break
+			}
+		}
+		if all = append(all, some...); len(all) > maxReadings {
+			return nil
+		}
+	}
+	return slices.DeleteFunc(all, func(c Cookie) bool { return c.n == 0 })
 }
 
 // partIndex returns which part of a session a cookie is, by the rest of its name; -1 for none.
@@ -161,8 +208,11 @@ func (l *Login) partName(i int) string {
 }
 
 // setCookie returns the value of a Set-Cookie field. A lifetime of zero removes the cookie.
-func setCookie(name, value string, lifetime time.Duration) string {
-	return name + "=" + value + "; Path=/; Max-Age=" + strconv.Itoa(int(lifetime/time.Second)) + "; HttpOnly; Secure; SameSite=Lax"
+func setCookie(name, value, domain string, lifetime time.Duration) string {
+	if domain != "" {
+		domain = "; Domain=" + domain
+	}
+	return name + "=" + value + "; Path=/; Max-Age=" + strconv.Itoa(int(lifetime/time.Second)) + "; HttpOnly; Secure; SameSite=Lax" + domain
 }
 
 // set returns the Set-Cookie values for a session whose cookies have these values. It removes the
@@ -172,28 +222,43 @@ func (l *Login) set(values []string, lifetime time.Duration) []string {
 	for i := range MaxParts {
 		switch {
 		case i < len(values):
-			all = append(all, setCookie(l.partName(i), values[i], lifetime))
+			all = append(all, setCookie(l.partName(i), values[i], l.config.CookieDomain, lifetime))
 		default:
-			all = append(all, setCookie(l.partName(i), "", 0))
+			all = append(all, setCookie(l.partName(i), "", l.config.CookieDomain, 0))
 		}
 	}
 	return all
 }
 
+// dropHostSession returns the Set-Cookie values that remove a session of this host alone, if the login's
+// are for a domain. It is of an earlier configuration, and would serve again if that returned.
+func (l *Login) dropHostSession(field string) (all []string) {
+	if l.domain == "" {
+		return nil
+	}
+	pairs(field, func(name, _ string, _, _ int) bool {
+		if rest, is := strings.CutPrefix(name, hostPrefix+sessionName); is && partIndex(rest) >= 0 {
+			all = append(all, setCookie(name, "", "", 0))
+		}
+		return len(all) < MaxParts
+	})
+	return all
+}
+
 // clear returns the Set-Cookie values that remove the session and the attempts in a Cookie field.
 func (l *Login) clear(field string) []string {
-	all := l.set(nil, 0)
+	all := append(l.set(nil, 0), l.dropHostSession(field)...)
 	pairs(field, func(name, _ string, _, _ int) bool {
-		if strings.HasPrefix(name, attemptName) && len(all) < MaxParts+maxAttempts {
-			all = append(all, setCookie(name, "", 0))
+		if strings.HasPrefix(name, attemptName) && len(all) < 2*MaxParts+maxAttempts {
+			all = append(all, setCookie(name, "", "", 0))
 		}
 		return true
 	})
 	return all
 }
 
-// IsCookie reports whether cookies with this name are the gateway's, or reserved for it. They never reach an upstream, and
-// no upstream may set one.
+// IsCookie reports whether cookies with this name are the gateway's, or reserved for it. They never reach
+// an upstream, and no upstream may set one.
 func IsCookie(name string) bool {
 	rest, ok := strings.CutPrefix(name, hostPrefix)
 	if !ok {

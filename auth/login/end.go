@@ -47,7 +47,11 @@ func (l *Login) End(ctx context.Context, s *Session, from Answer) Redirect {
 	}
 	q := to.Query()
 	q.Set("client_id", l.config.ClientID)
-	q.Set("post_logout_redirect_uri", from.Origin+SignedOutPath)
+	origin := from.Origin
+	if at := l.config.SignInHost; at != "" {
+		origin = "https://" + at + strings.TrimPrefix(origin, "https://"+from.Host)
+	}
+	q.Set("post_logout_redirect_uri", origin+SignedOutPath)
 	if hint := s.live.newest.Load().idToken(); hint != "" && len(hint) <= maxHint {
 		q.Set("id_token_hint", hint)
 	}
@@ -59,7 +63,7 @@ func (l *Login) End(ctx context.Context, s *Session, from Answer) Redirect {
 	w.text(to.String())
 	sealed := l.keys.seal(nil, w.b, l.additional(purposeLeave, from.Host))
 	done.Location = LeavePath + "?" + url.Values{"login": {l.name}, "to": {base64.RawURLEncoding.EncodeToString(sealed)}}.Encode()
-	done.Cookies = append(done.Cookies, setCookie(leaveName, key, leaveTime))
+	done.Cookies = append(done.Cookies, setCookie(leaveName, key, "", leaveTime))
 	return done
 }
 
@@ -67,7 +71,7 @@ func (l *Login) End(ctx context.Context, s *Session, from Answer) Redirect {
 // address has the ID token, which scripts of the application could read in an answer of ours. So it is
 // sealed there, and opens once, for the browser with the cookie of the same answer.
 func (l *Login) Leave(from Answer) Redirect {
-	done := Redirect{Location: SignedOutPath, Cookies: []string{setCookie(leaveName, "", 0)}}
+	done := Redirect{Location: SignedOutPath, Cookies: []string{setCookie(leaveName, "", "", 0)}}
 	q, err := url.ParseQuery(from.Query)
 	if err != nil {
 		return done

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,7 @@ type Answer struct {
 
 // Finished is a login that succeeded.
 type Finished struct {
-	Redirect          // to the page that was asked for
+	Redirect          // to the page that was asked for, see [Login.ReturnURL]
 	Session  *Session // nil if the login failed
 }
 
@@ -66,7 +67,7 @@ func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
 	}
 	begun, name, err := l.find(a, &from)
 	if name != "" {
-		done.Cookies = []string{setCookie(name, "", 0)}
+		done.Cookies = []string{setCookie(name, "", "", 0)}
 	}
 	if err != nil {
 		return done, refuse(StateMismatch, err)
@@ -84,8 +85,9 @@ func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
 	} else {
 		l.state.join(s)
 	}
-	done.Cookies = append(done.Cookies, cookies...)
-	done.Session, done.Location = s, ReturnPage(begun.to)
+	done.Cookies = slices.Concat(done.Cookies, cookies, l.dropHostSession(from.Cookie))
+	done.Session = s
+	done.Location, _ = l.ReturnURL(begun.to)
 	return done, nil
 }
 
@@ -95,7 +97,7 @@ func (l *Login) find(a *answer, from *Answer) (begun *attempt, name string, err 
 	text, ours := strings.CutPrefix(a.state, l.name+".")
 	state, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if !ours || err != nil || len(state) != stateSize {
-		return nil, "", errors.New("the state is none of this login")
+		return nil, "", errors.New("the state is not one of the login of this path")
 	}
 	wanted, value, count := attemptName+text[:tagSizeText], "", 0
 	pairs(from.Cookie, func(n, v string, _, _ int) bool {
@@ -174,7 +176,7 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	if err := l.claims(ctx, e, t, id, &r); err != nil {
 		return nil, err
 	}
-	s, err := l.newSession(r, from.Host)
+	s, err := l.newSession(r, l.place(from.Host))
 	if err != nil {
 		return nil, refuse(BadTokens, err)
 	}

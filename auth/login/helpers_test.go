@@ -137,7 +137,7 @@ func (b *browser) visit(page string) string {
 	if err != nil {
 		b.t.Fatalf("%s: %v", answer.Status, err)
 	}
-	if want := origin + login.CallbackPath; !strings.HasPrefix(to.String(), want+"?") {
+	if want := origin + login.CallbackPath("corp"); !strings.HasPrefix(to.String(), want+"?") {
 		b.t.Fatalf("the issuer sent the browser to %s", to)
 	}
 	return to.RawQuery

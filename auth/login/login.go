@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -71,6 +72,12 @@ type Config struct {
 	ACR []string
 	// MaxAge is how long ago the person may have proved who they are; 0 for any time.
 	MaxAge time.Duration
+	// CookieDomain makes sessions valid at all hosts of a domain, which is a DNS name in lower case; ""
+	// for the host alone.
+	CookieDomain string
+	// SignInHost is the host of CookieDomain where people sign in for all of its hosts, in canonical form;
+	// "" for each its own.
+	SignInHost string
 	// Prompt is the parameter prompt, such as select_account; "" for none.
 	Prompt string
 	// Params are further parameters of the authorization request.
@@ -120,6 +127,7 @@ type Login struct {
 	state  *state
 	keys   *Keys
 	cookie string // the name of the session's first cookie
+	domain string // Config.CookieDomain behind a dot; "" for none
 }
 
 // reserved returns the parameters of the authorization request that the configuration may not set.
@@ -157,6 +165,10 @@ func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
 	if l.keys == nil {
 		l.keys = m.keys
 	}
+	if c.CookieDomain != "" {
+		l.domain = "." + c.CookieDomain
+		l.cookie = securePrefix + sessionName + l.domain
+	}
 	l.state = m.state(name + "\x00" + c.ClientID)
 	return l, nil
 }
@@ -166,6 +178,9 @@ func (l *Login) Name() string { return l.name }
 
 // Issuer returns the name of the login's issuer in the configuration.
 func (l *Login) Issuer() string { return l.config.Issuer }
+
+// SignInHost returns the host where people sign in; "" for the host of the page that they want.
+func (l *Login) SignInHost() string { return l.config.SignInHost }
 
 // CookieName returns the name of the session's cookie.
 func (l *Login) CookieName() string { return l.cookie }
@@ -179,13 +194,22 @@ func (l *Login) client(ctx context.Context, e *Endpoints, origin string) (contex
 	return oidc.ClientContext(ctx, l.issuer.Client().HTTP()), &oauth2.Config{
 		ClientID: l.config.ClientID, ClientSecret: l.config.ClientSecret,
 		Endpoint:    oauth2.Endpoint{AuthURL: e.Authorization, TokenURL: e.Token, AuthStyle: style},
-		RedirectURL: origin + CallbackPath,
+		RedirectURL: origin + CallbackPath(l.name),
 		Scopes:      append([]string{oidc.ScopeOpenID}, l.config.Scopes...),
 	}
 }
 
 // additional returns the additional data of a sealed text: it opens for no other purpose, login or
-// host.
-func (l *Login) additional(purpose, host string) []byte {
-	return []byte("sallyport\x00" + purpose + "\x00" + l.name + "\x00" + l.config.ClientID + "\x00" + host)
+// place, which is a host or what [Login.place] returns.
+func (l *Login) additional(purpose, place string) []byte {
+	return []byte("sallyport\x00" + purpose + "\x00" + l.name + "\x00" + l.config.ClientID + "\x00" + place)
+}
+
+// place returns where sessions of a host are valid: the host, or the domain behind a dot, with which no
+// host begins.
+func (l *Login) place(host string) string {
+	if l.domain != "" && (host == l.domain[1:] || strings.HasSuffix(host, l.domain)) {
+		return l.domain
+	}
+	return host
 }

@@ -44,7 +44,7 @@ func TestAuthorizationRequestIsComplete(t *testing.T) {
 	}
 	q := u.Query()
 	for name, want := range map[string]string{
-		"response_type": "code", "client_id": "gateway", "redirect_uri": origin + login.CallbackPath, "scope": "openid profile offline_access",
+		"response_type": "code", "client_id": "gateway", "redirect_uri": origin + login.CallbackPath("corp"), "scope": "openid profile offline_access",
 		"code_challenge_method": "S256", "domain_hint": "a&b", "prompt": "select_account", "max_age": "3600", "acr_values": "mfa hwk",
 	} {
 		if q.Get(name) != want || len(q[name]) != 1 {

@@ -57,7 +57,7 @@ func (s *Session) refreshNow(ctx context.Context) {
 	}
 	for {
 		n := v.newest.Load()
-		fresh := &Session{record: next.record, login: next.login, host: next.host, principal: next.principal, live: v}
+		fresh := &Session{record: next.record, login: next.login, place: next.place, principal: next.principal, live: v}
 		fresh.generation, fresh.seen = max(n.generation, next.generation)+1, max(n.seen, next.seen)
 		if v.newest.CompareAndSwap(n, fresh) {
 			return
@@ -100,7 +100,7 @@ func (s *Session) refreshed(ctx context.Context, now time.Time) (*Session, error
 	case failure != nil:
 		r = kept
 	}
-	next, err := l.newSession(r, s.host)
+	next, err := l.newSession(r, s.place)
 	if err != nil {
 		return nil, refuse(BadTokens, err)
 	}

@@ -11,13 +11,33 @@ import (
 const (
 	Prefix          = "/.sallyport/"
 	SignInPath      = Prefix + "sign-in"
-	CallbackPath    = Prefix + "callback"
+	callbackPrefix  = Prefix + "callback/"
 	SignOutPath     = Prefix + "sign-out"
 	LeavePath       = Prefix + "leave"
 	SignedOutPath   = Prefix + "signed-out"
 	SessionPath     = Prefix + "session"
 	BackChannelPath = Prefix + "backchannel-logout"
 )
+
+// CallbackPath returns the path to which the issuer of a login sends browsers back. Each login has its
+// own: an issuer that does not name itself in its answers is told by it (RFC 9700, section 4.4.2.2).
+func CallbackPath(name string) string { return callbackPrefix + name }
+
+// ReturnURL returns the page to which a browser returns from this login. It is as that of [ReturnPage], or
+// the URL of a page of another host of the domain if people sign in at one host for all. The caller must
+// check that authority, which is "" for pages of this host.
+func (l *Login) ReturnURL(to string) (page, authority string) {
+	rest, absolute := strings.CutPrefix(to, "https://")
+	if l.config.SignInHost == "" || !absolute {
+		return ReturnPage(to), ""
+	}
+	raw, page, _ := strings.Cut(rest, "/")
+	authority, host, err := message.CanonicalAuthority(raw, "https")
+	if err != nil || authority != raw || l.place(host) != l.domain {
+		return "/", ""
+	}
+	return "https://" + authority + ReturnPage("/"+page), authority
+}
 
 // maxPage is the maximum length of the page to return to.
 const maxPage = 2 << 10

@@ -53,7 +53,7 @@ func FuzzReturnPage(f *testing.F) {
 	for _, s := range []string{"/", "//evil", "/\\evil", "/a?b#c", "/%2f/evil", "https:evil", "/a\r\nb", "/.sallyport/x"} {
 		f.Add(s)
 	}
-	base, err := url.Parse(origin + login.CallbackPath)
+	base, err := url.Parse(origin + login.CallbackPath("corp"))
 	if err != nil {
 		f.Fatal(err)
 	}

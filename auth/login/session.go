@@ -80,7 +80,7 @@ func decodeRecord(b []byte) (record, error) {
 type Session struct {
 	record
 	login     *Login
-	host      string
+	place     string // see [Login.place]
 	principal identity.Principal
 	live      *live
 	checked   atomic.Uint64 // count of ends at which it had not ended, plus one
@@ -98,7 +98,7 @@ func (s *Session) idle() int64 { return int64(s.login.config.Idle / time.Second)
 
 // newSession returns the session of a record, whose principal the issuer's current configuration
 // decides. It refuses those that the login would not begin now: its configuration may have changed.
-func (l *Login) newSession(r record, host string) (*Session, error) {
+func (l *Login) newSession(r record, place string) (*Session, error) {
 	switch {
 	case !l.issuer.Issues(r.issuer):
 		return nil, fmt.Errorf("it is of the issuer %s", setting.Quoted(r.issuer, 128))
@@ -114,7 +114,7 @@ func (l *Login) newSession(r record, host string) (*Session, error) {
 	p.IssuedAt, p.Expires = time.Unix(r.begun, 0), time.Unix(l.until(&r), 0)
 	p.Login = true
 	p.Qualify()
-	return &Session{record: r, login: l, host: host, principal: p}, nil
+	return &Session{record: r, login: l, place: place, principal: p}, nil
 }
 
 const purposeSession = "session"
@@ -122,7 +122,8 @@ const purposeSession = "session"
 // Open opens the session in a cookie, for a host. The result was not checked against the time and the
 // ends of sessions: see [Session.Use].
 func (l *Login) Open(host string, c *Cookie) (*Session, error) {
-	r, err := l.unseal(host, c)
+	place := l.place(host)
+	r, err := l.unseal(place, c)
 	if err != nil {
 		return nil, refuse(BadSession, err)
 	}
@@ -133,7 +134,7 @@ func (l *Login) Open(host string, c *Cookie) (*Session, error) {
 		}
 		return l.current(known)
 	}
-	s, err := l.newSession(*r, host)
+	s, err := l.newSession(*r, place)
 	if err != nil {
 		return nil, refuse(BadSession, err)
 	}
@@ -149,7 +150,7 @@ func (l *Login) Open(host string, c *Cookie) (*Session, error) {
 
 var unsealings = sync.Pool{New: func() any { return new(unsealing) }}
 
-func (l *Login) unseal(host string, c *Cookie) (*record, error) {
+func (l *Login) unseal(place string, c *Cookie) (*record, error) {
 	u := unsealings.Get().(*unsealing)
 	defer unsealings.Put(u)
 	sealed, err := c.sealed(u)
@@ -157,7 +158,7 @@ func (l *Login) unseal(host string, c *Cookie) (*record, error) {
 		return nil, err
 	}
 	defer clear(sealed) // which is opened in place, and has a refresh token
-	b, err := l.keys.open(sealed, l.additional(purposeSession, host))
+	b, err := l.keys.open(sealed, l.additional(purposeSession, place))
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +176,7 @@ func (l *Login) current(known *live) (*Session, error) {
 	if n.login == l {
 		return n, nil
 	}
-	s, err := l.newSession(n.record, n.host)
+	s, err := l.newSession(n.record, n.place)
 	if err != nil {
 		return nil, refuse(BadSession, err)
 	}
@@ -198,7 +199,7 @@ var (
 	errIdle     = errors.New("no request used it for longer than its idle lifetime")
 	errAbsolute = errors.New("its absolute lifetime is over")
 	errOther    = errors.New("it is of another host")
-	errOver     = errors.New("the person signed out, the issuer ended it, or others in memory took its host")
+	errOver     = errors.New("the person signed out, the issuer ended it, or others in memory took its place")
 )
 
 // Use checks that the session serves a request now, and returns whom it proves. inFlight means that
@@ -208,7 +209,7 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 	at := now.Unix()
 	v := s.live
 	switch {
-	case host != s.host:
+	case s.login.place(host) != s.place:
 		return nil, s.refuse(BadSession, errOther)
 	case at >= s.login.until(&s.record):
 		return nil, s.refuse(SessionExpired, errAbsolute)
@@ -240,6 +241,12 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 	return &n.principal, nil
 }
 
+// Beside returns the refusal of a request that has both sessions. One may be of somebody who wants the
+// person to work in it.
+func (s *Session) Beside(other *Session) error {
+	return refuse(BadSession, fmt.Errorf("%w: there are sessions of %s and %s", errTwice, s.principal.String(), other.principal.String()))
+}
+
 // refuse returns the refusal of the session, whose seal proves whose it is.
 func (s *Session) refuse(reason string, cause error) error {
 	return refuse(reason, fmt.Errorf("the session of %s: %w", s.principal.String(), cause))
@@ -256,7 +263,7 @@ func (s *Session) Renewed(now time.Time) []string {
 		return nil
 	}
 	if at := now.Unix(); at-n.seen > n.idle()/8 {
-		touched := &Session{record: n.record, login: n.login, host: n.host, principal: n.principal, live: n.live}
+		touched := &Session{record: n.record, login: n.login, place: n.place, principal: n.principal, live: n.live}
 		touched.seen = at
 		touched.generation++
 		if !s.live.newest.CompareAndSwap(n, touched) {
@@ -279,11 +286,11 @@ func (s *Session) Renewed(now time.Time) []string {
 // seal returns the Set-Cookie values of the session. If it is too large, it goes without the ID token.
 func (s *Session) seal(now time.Time) ([]string, error) {
 	l := s.login
-	values := split(l.keys.seal(nil, s.encode(), l.additional(purposeSession, s.host)))
+	values := split(l.keys.seal(nil, s.encode(), l.additional(purposeSession, s.place)))
 	if values == nil && s.hint != "" {
 		lighter := s.record
 		lighter.hint = ""
-		values = split(l.keys.seal(nil, lighter.encode(), l.additional(purposeSession, s.host)))
+		values = split(l.keys.seal(nil, lighter.encode(), l.additional(purposeSession, s.place)))
 	}
 	if values == nil {
 		return nil, refuse(SessionTooLarge, fmt.Errorf("%d bytes of claims and %d of the refresh token fit in no %d cookies: keep sessions in memory", len(s.claims), len(s.refresh), MaxParts))

@@ -25,6 +25,9 @@ func (c *Config) checkLogins(f *setting.Faults) {
 			f.Add(at+".issuer", l.Issuer, "there is no such issuer", c.cureIssuer(l.Issuer))
 		}
 		l.Check(at, issuer, f)
+		if host := l.Session.SignInHost; host != "" && (strings.HasPrefix(host, "*.") || !slices.ContainsFunc(c.hostsOf(name), func(h string) bool { return sameHost(h, host) })) {
+			f.Add(at+".session.sign_in_host", host, "no route of this host lists login/"+name, "list it under callers of a route of the host, such as one with respond: 204")
+		}
 	}
 }
 
@@ -44,6 +47,7 @@ func (c *Config) warnLogins(f *setting.Faults) {
 	for _, name := range slices.Sorted(maps.Keys(c.Logins)) {
 		l := c.Logins[name]
 		l.Warn("logins."+name, f)
+		c.warnCookieDomain(name, f)
 	}
 	if len(c.Logins) == 0 && (c.Pages.Title != "" || c.Pages.Logo != "") {
 		f.Add("pages", "", "there are no logins, so nobody sees these pages", "add logins, or remove the section")
@@ -64,6 +68,88 @@ func (c *Config) checkLoginPaths(r *route.Config, at string, f *setting.Faults) 
 			return
 		}
 	}
+}
+
+// checkCookieDomains records which sessions the hosts of route i cannot have: those of another domain, and
+// two kinds side by side, so that signing out of one would leave the other.
+func (c *Config) checkCookieDomains(i int, f *setting.Faults) {
+	r, at := &c.Routes[i], setting.Index("routes", i)
+	for n, name := range r.Callers.Logins() {
+		l := c.Logins[name]
+		domain, good := l.Session.Domain()
+		if !good {
+			continue
+		}
+		for k, host := range r.Host {
+			if domain != "" && !inDomain(host, domain) {
+				f.Add(setting.Index(at+".host", k), host, "is not in "+domain+", the cookie_domain of login/"+name, "choose a host in it, a wider cookie_domain, or another login for this host")
+			}
+		}
+		if other, j := c.otherDomain(i, n, domain); other != "" {
+			f.Add(at+".callers", "login/"+name, "its sessions and those of login/"+other+", which the route on "+c.where(j)+" lists for the same host, have not the same cookie_domain, so that a person could have two at once", "write the same cookie_domain at both, or list one of the two")
+		}
+	}
+}
+
+// otherDomain returns a login before the nth one of route i, on a host of the route, whose sessions are for
+// another domain, and its route; "" for none.
+func (c *Config) otherDomain(i, n int, domain string) (name string, at int) {
+	for j := range i + 1 {
+		other := &c.Routes[j]
+		names := other.Callers.Logins()
+		if j == i {
+			names = names[:n]
+		}
+		for _, name := range names {
+			l := c.Logins[name]
+			if d, good := l.Session.Domain(); good && d != domain && shareHost(&c.Routes[i], other) {
+				return name, j
+			}
+		}
+	}
+	return "", 0
+}
+
+// inDomain reports whether all hosts that the host of a route means are in a domain.
+func inDomain(host, domain string) bool {
+	host = strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(host, "*."), "."))
+	return host == domain || strings.HasSuffix(host, "."+domain)
+}
+
+// warnCookieDomain records that a smaller domain has all hosts of a login, or that there is one host alone.
+func (c *Config) warnCookieDomain(name string, f *setting.Faults) {
+	l, at := c.Logins[name], "logins."+name+".session.cookie_domain"
+	domain, _ := l.Session.Domain()
+	hosts := c.hostsOf(name)
+	if domain == "" || len(hosts) == 0 {
+		return
+	}
+	if len(hosts) == 1 && !strings.HasPrefix(hosts[0], "*.") {
+		f.Add(at, domain, "only "+hosts[0]+" has routes with this login, and all servers of the domain get its sessions", "remove the line")
+		return
+	}
+	least := strings.TrimPrefix(hosts[0], "*.")
+	for _, host := range hosts {
+		for least != "" && !inDomain(host, least) {
+			_, least, _ = strings.Cut(least, ".")
+		}
+	}
+	if least != domain {
+		f.Add(at, domain, "all hosts of its routes are in "+least+", and the other servers of the domain get its sessions too", "write "+least)
+	}
+}
+
+// hostsOf returns the hosts of the routes that list a login.
+func (c *Config) hostsOf(login string) []string {
+	all := map[string]bool{}
+	for i := range c.Routes {
+		if r := &c.Routes[i]; slices.Contains(r.Callers.Logins(), login) {
+			for _, host := range r.Host {
+				all[strings.ToLower(strings.TrimSuffix(host, "."))] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // shareHost reports whether two routes have a host in common.

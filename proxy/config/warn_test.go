@@ -49,6 +49,7 @@ func TestLoginsAreWarnedOf(t *testing.T) {
 		return "  - {host: a.example, upstream: 'http://a:1', callers: [" + callers + "], rules: [{allow: '*', who: " + who + "}]}"
 	}
 	const memory = login + ", session: {kind: memory}}"
+	domain := func(name string) string { return login + ", session: {kind: memory, cookie_domain: " + name + "}}" }
 	for _, c := range []struct {
 		name, more, routes string
 		want               []string
@@ -58,6 +59,10 @@ func TestLoginsAreWarnedOf(t *testing.T) {
 		{"unused", "logins: {corp: " + memory + "}", route("issuer/corp", "{group: [ml]}"), []string{"logins.corp: no route uses it"}},
 		{"a key of the process", "logins: {corp: " + login + "}}", route("login/corp", "{group: [ml]}"), []string{"logins.corp.session.keys: missing, so all sessions end when the gateway restarts"}},
 		{"nobody can be allowed", "logins: {corp: " + memory + "}", route("login/corp, key/acme", "{principal: 'key:acme'}"), []string{"routes[0].callers[0]: no rule can ever allow this caller"}},
+		{"sessions for one host in a domain", "logins: {corp: " + domain("lab.example") + "}", strings.ReplaceAll(route("login/corp", "{group: [ml]}"), "a.example", "a.lab.example"), []string{"logins.corp.session.cookie_domain: only a.lab.example has routes with this login, and all servers of the domain get its sessions"}},
+		{"a domain that is too large", "logins: {corp: " + domain("lab.example") + "}", strings.ReplaceAll(route("login/corp", "{group: [ml]}"), "a.example", "[a.ml.lab.example, '*.b.ml.lab.example']"), []string{"logins.corp.session.cookie_domain: all hosts of its routes are in ml.lab.example, and the other servers of the domain get its sessions too"}},
+		{"the least domain", "logins: {corp: " + domain("lab.example") + "}", strings.ReplaceAll(route("login/corp", "{group: [ml]}"), "a.example", "[a.lab.example, B.Lab.Example.]"), nil},
+		{"all hosts of a domain", "logins: {corp: " + domain("lab.example") + "}", strings.ReplaceAll(route("login/corp", "{group: [ml]}"), "a.example", "'*.lab.example'"), nil},
 		{"pages for nobody", "pages: {title: Lab}", route("issuer/corp", "{group: [ml]}"), []string{"pages: there are no logins, so nobody sees these pages"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

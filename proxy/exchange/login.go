@@ -57,13 +57,16 @@ func (x *exchange) serveDoor() error {
 	if err := x.enterDoor(); err != nil {
 		return err
 	}
-	allow := ""
+	allow, callback := "", ""
+	if slices.ContainsFunc(x.door.Logins, x.answers) {
+		callback = x.head.Path
+	}
 	for _, page := range [...]struct {
 		path, method string
 		serve        func(*exchange) error
 	}{
 		{login.SignInPath, http.MethodGet, (*exchange).beginLogin},
-		{login.CallbackPath, http.MethodGet, (*exchange).finishLogin},
+		{callback, http.MethodGet, (*exchange).finishLogin},
 		{login.SignOutPath, http.MethodGet, (*exchange).offerSignOut},
 		{login.SignOutPath, http.MethodPost, (*exchange).signOut},
 		{login.LeavePath, http.MethodGet, (*exchange).leave},
@@ -137,19 +140,24 @@ func (x *exchange) beginLogin() error {
 	if len(names) == 0 {
 		names = x.door.Logins
 	}
-	to := login.ReturnPage(asked.Get("to"))
 	if len(names) > 1 {
 		var choices []pages.Choice
 		for _, name := range names {
+			to := x.returnPage(x.snapshot.Logins.Login(name), asked.Get("to"))
 			choices = append(choices, pages.Choice{Title: x.snapshot.Logins.Titles[name], URL: signInURL(to, name)})
 		}
 		return x.sendPage(x.snapshot.Logins.Pages.SignIn(x.head.Host, choices))
+	}
+	l := x.snapshot.Logins.Login(names[0])
+	to := x.returnPage(l, asked.Get("to"))
+	if at := x.signInElsewhere(l, to); at != "" {
+		return x.goTo(login.Redirect{Location: at})
 	}
 	if err := x.boundSignIns(); err != nil {
 		return err
 	}
 	x.record.Login = names[0]
-	r, err := x.snapshot.Logins.Login(names[0]).Begin(x.life, login.Attempt{
+	r, err := l.Begin(x.life, login.Attempt{
 		Host: x.head.Host, Origin: x.ownOrigin(), To: to, Cookie: x.head.Fields.Get("cookie"),
 	})
 	if err != nil {
@@ -164,22 +172,23 @@ func signInURL(to string, names ...string) string {
 	return login.SignInPath + "?" + url.Values{"to": {to}, "login": names}.Encode()
 }
 
+// answers reports whether the path is the one for answers of the issuer of a login.
+func (x *exchange) answers(name string) bool { return x.head.Path == login.CallbackPath(name) }
+
 // finishLogin takes the answer of the issuer, and sends the browser to the page that it first asked
 // for.
 func (x *exchange) finishLogin() error {
-	name := login.NameOf(x.head.Query)
-	if !slices.Contains(x.door.Logins, name) {
-		return &login.Error{Reason: login.StateMismatch, Err: errors.New("the answer names no login of this host")}
-	}
 	if err := x.boundSignIns(); err != nil {
 		return err
 	}
-	x.record.Login = name
-	done, err := x.snapshot.Logins.Login(name).Finish(x.life, x.doorAnswer())
+	x.record.Login = strings.TrimPrefix(x.head.Path, login.CallbackPath(""))
+	l := x.snapshot.Logins.Login(x.record.Login)
+	done, err := l.Finish(x.life, x.doorAnswer())
 	if err != nil {
 		x.cookies = done.Cookies
 		return err
 	}
+	done.Location = x.returnPage(l, done.Location) // the routes may have changed
 	x.recordSession(done.Session, audit.LoginDone)
 	return x.goTo(done.Redirect)
 }

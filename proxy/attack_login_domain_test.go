@@ -1,0 +1,194 @@
+package proxy_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"sallyport/auth/login"
+)
+
+// toss sets a cookie as the server of evil.lab.test does in the browsers of those who visit it.
+func (b *browser) toss(path, pair string) {
+	b.t.Helper()
+	name, value, _ := strings.Cut(pair, "=")
+	at := &url.URL{Scheme: "https", Host: "evil.lab.test", Path: "/"}
+	b.jar.SetCookies(at, []*http.Cookie{{Name: name, Value: value, Domain: "lab.test", Path: path, Secure: true}})
+}
+
+// TestAttackTossedSessions lets a hostile host of the domain set cookies of the session's names in a
+// person's browser.
+func TestAttackTossedSessions(t *testing.T) {
+	for _, kind := range []string{"cookie", "memory"} {
+		l := openSite(t, kind, plan{})
+		beside := l.browser(true)
+		beside.visit("https://a.lab.test/")
+		l.provider.Person("mallory", nil)
+		thief := l.browser(false)
+		thief.visit("https://a.lab.test/")
+		mallory := thief.cookiesAt("a.lab.test")
+		l.provider.Person("alice", nil)
+		for _, c := range []struct {
+			name   string
+			toss   func(victim *browser)
+			status int // of the next page; 303 means that signing in again helps
+		}{
+			{"made up, for one path", func(v *browser) { v.toss("/app", siteCookie+"=1.AAAA") }, 200},
+			{"made up parts", func(v *browser) {
+				v.toss("/app", siteCookie+".1=x")
+				v.toss("/", siteCookie+".1=y")
+			}, 200},
+			{"several, made up", func(v *browser) {
+				for _, path := range []string{"/app", "/app/x", "/app/"} {
+					v.toss(path, siteCookie+"=2."+path[1:])
+				}
+			}, 200},
+			{"made up, over the person's own", func(v *browser) { v.toss("/", siteCookie+"=1.AAAA") }, 303},
+			{"another number of parts, over the person's own", func(v *browser) { v.toss("/", siteCookie+"=4.AAAA") }, 303},
+			{"removed", func(v *browser) { v.toss("/", siteCookie+"=") }, 303},
+			{"under the name of one host's session", func(v *browser) { v.toss("/app", strings.Replace(mallory, siteCookie, "__Host-sallyport", 1)) }, 200},
+			{"under the name of another domain's", func(v *browser) { v.toss("/app", strings.Replace(mallory, siteCookie, siteCookie+".", 1)) }, 200},
+			// What README warns of: nothing tells that the person did not sign in as mallory. The rules do not admit him.
+			{"the thief's own, over the person's own", func(v *browser) { v.toss("/", mallory) }, 403},
+			{"the thief's own, for one path", func(v *browser) { v.toss("/app", mallory) }, 401},
+		} {
+			t.Run(kind+", "+c.name, func(t *testing.T) {
+				l := l.in(t)
+				victim := l.browser(false)
+				if r := victim.visit("https://a.lab.test/app/x/y"); r.StatusCode != 200 {
+					t.Fatalf("before: %d %s", r.StatusCode, r.body)
+				}
+				c.toss(victim)
+				hits := l.model.hits.Load()
+				r := victim.request("GET", "https://a.lab.test/app/x/y", "", nil)
+				switch n := l.model.hits.Load() - hits; {
+				case r.StatusCode != c.status || (n > 0) != (c.status == 200):
+					t.Errorf("got %d, and the upstream saw %d requests: %s", r.StatusCode, n, r.body)
+				case c.status == 403:
+					l.refusedPage(r, 403, "forbidden", hits)
+					if !strings.Contains(r.body, "You are signed in as mallory.") {
+						t.Errorf("the page does not say who is signed in: %s", r.body)
+					}
+				case c.status == 401:
+					l.refusedPage(r, 401, "bad_session", hits)
+					if !strings.Contains(r.body, "First delete the cookies of this site.") {
+						t.Errorf("the page does not say what helps: %s", r.body)
+					}
+				}
+				if c.status == 303 {
+					if r := victim.visit("https://a.lab.test/app/x/y"); r.StatusCode != 200 {
+						t.Errorf("after signing in again: %d %s", r.StatusCode, r.body)
+					}
+				}
+				if seen, _ := l.model.seen(); seen.Header.Get("X-Sallyport-Principal") != "issuer/corp:alice" {
+					t.Errorf("the upstream saw %s", seen.Header.Get("X-Sallyport-Principal"))
+				}
+				if r := beside.request("GET", "https://b.lab.test/app", "", nil); r.StatusCode != 200 {
+					t.Errorf("a person beside: %d %s", r.StatusCode, r.body)
+				}
+			})
+		}
+		_ = l.stop()
+		found := false
+		for _, rec := range l.audit.records(t) {
+			cause, _ := rec["cause"].(string)
+			found = found || strings.Contains(cause, "there are sessions of issuer/corp:mallory and issuer/corp:alice")
+		}
+		if !found {
+			t.Errorf("%s: no record names whose sessions came", kind)
+		}
+	}
+}
+
+// TestAttackSessionsOfSite presents sessions at hosts, for logins and under names for which they are not.
+func TestAttackSessionsOfSite(t *testing.T) {
+	l := openSite(t, "cookie", plan{})
+	victim := l.browser(true)
+	victim.visit("https://a.lab.test/")
+	site := victim.cookiesAt("a.lab.test")
+	value := strings.TrimPrefix(site, siteCookie+"=")
+	alone := l.browser(false)
+	alone.visit("https://models.test/")
+	ofHost := strings.TrimPrefix(alone.cookiesAt("models.test"), "__Host-sallyport=")
+	for _, c := range []struct{ name, host, cookie, reason string }{
+		{"cut", "b.lab.test", site[:len(site)-4], "bad_session"},
+		{"for one host", "a.lab.test", "__Host-sallyport=" + value, "no_credential"},
+		{"of another site's host and login", "a.lab.test", siteCookie + "=" + ofHost, "bad_session"},
+		{"at a host of another site", "models.test", site, "no_credential"},
+		{"at a host of another site, under its name", "models.test", "__Host-sallyport=" + value, "bad_session"},
+		{"at a host of another site, for a domain of it", "models.test", "__Secure-sallyport.models.test=" + value, "no_credential"},
+		{"under the name of a parent domain", "a.lab.test", "__Secure-sallyport.test=" + value, "no_credential"},
+		{"in other letters", "a.lab.test", strings.Replace(site, "lab.test", "LAB.test", 1), "no_credential"},
+		{"without a domain", "a.lab.test", "__Secure-sallyport=" + value, "no_credential"},
+	} {
+		hits := l.model.hits.Load()
+		if r := l.with(c.host, c.cookie); r.StatusCode != 401 || r.reason() != c.reason || l.model.hits.Load() != hits {
+			t.Errorf("%s: %d %s; want %s", c.name, r.StatusCode, r.body, c.reason)
+		}
+		if r := victim.request("GET", "https://b.lab.test/", "", nil); r.StatusCode != 200 {
+			t.Errorf("%s: the victim: %d %s", c.name, r.StatusCode, r.body)
+		}
+	}
+	// An answer of the issuer belongs to the host at which the login began.
+	r := victim.request("GET", "https://a.lab.test"+login.SignInPath, "", nil)
+	answer := victim.request("GET", r.Header.Get("Location"), "", nil).Header.Get("Location")
+	hits := l.model.hits.Load()
+	l.refusedPage(victim.request("GET", strings.Replace(answer, "a.lab.test", "b.lab.test", 1), "", nil), 400, "login_state", hits)
+	if r := victim.request("GET", answer, "", nil); r.StatusCode != http.StatusSeeOther {
+		t.Errorf("at its own host: %d %s", r.StatusCode, r.body)
+	}
+}
+
+// TestAttackFromOtherHostsOfSite sends to b.lab.test what a page at a.lab.test can, with the session that
+// counts at both.
+func TestAttackFromOtherHostsOfSite(t *testing.T) {
+	l := openSite(t, "cookie", plan{})
+	victim := l.browser(false)
+	victim.visit("https://a.lab.test/")
+	const from = "https://a.lab.test"
+	socket := map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+	and := func(base map[string]string, more ...string) map[string]string {
+		all := map[string]string{"Accept": "*/*"}
+		for name, value := range base {
+			all[name] = value
+		}
+		for i := 0; i < len(more); i += 2 {
+			all[more[i]] = more[i+1]
+		}
+		return all
+	}
+	for _, c := range []struct {
+		name, method, path string
+		header             map[string]string
+		status             int
+	}{
+		{"a form", "POST", "/x", and(nil, "Origin", from, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "navigate", "Content-Type", "application/x-www-form-urlencoded"), 403},
+		{"fetch with credentials", "POST", "/x", and(nil, "Origin", from, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors"), 403},
+		{"fetch without an answer", "POST", "/x", and(nil, "Origin", from, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "no-cors"), 403},
+		{"an old browser", "POST", "/x", and(nil, "Origin", from), 403},
+		{"a beacon without an origin", "POST", "/x", and(nil, "Origin", "null"), 403},
+		{"DELETE", "DELETE", "/x", and(nil, "Origin", from, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors"), 403},
+		{"WebSocket", "GET", "/x", and(socket, "Origin", from, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "websocket"), 403},
+		{"WebSocket of an old browser", "GET", "/x", and(socket, "Origin", from), 403},
+		{"sign-out", "POST", login.SignOutPath, and(nil, "Origin", from, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors"), 403},
+		{"its own page", "POST", "/x", and(nil, "Origin", "https://b.lab.test", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors"), 200},
+	} {
+		hits := l.model.hits.Load()
+		r := victim.request(c.method, "https://b.lab.test"+c.path, "", c.header)
+		n := l.model.hits.Load() - hits
+		if r.StatusCode != c.status || (n > 0) != (c.status == 200) || c.status == 403 && !strings.Contains(r.body, "cross_site") {
+			t.Errorf("%s: %d %s, and the upstream saw %d requests", c.name, r.StatusCode, r.body, n)
+		}
+	}
+	// What changes nothing is answered, and the page cannot read it: no field lets another origin.
+	for _, path := range []string{"/x", login.SessionPath} {
+		r := victim.request("GET", "https://b.lab.test"+path, "", and(nil, "Origin", from, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors"))
+		if got := r.Header.Get("Access-Control-Allow-Origin") + r.Header.Get("Access-Control-Allow-Credentials"); r.StatusCode != 200 || got != "" {
+			t.Errorf("reading %s: %d, allowed is %q", path, r.StatusCode, got)
+		}
+	}
+	if r := victim.request("GET", "https://b.lab.test/", "", nil); r.StatusCode != 200 {
+		t.Errorf("the victim was signed out: %d", r.StatusCode)
+	}
+}
