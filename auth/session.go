@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/auth/identity"
 	"sallyport/auth/login"
 	"sallyport/proxy/setting"
 )
@@ -43,11 +44,12 @@ func (a *Auth) Login(name string) *login.Login { return a.logins[name] }
 type sessions struct {
 	auth   *Auth
 	logins []*login.Login
+	stepUp *stepUp // nil: none is demanded
 }
 
 // newSessions makes the authenticator for callers that are all "login/NAME".
-func (a *Auth) newSessions(callers []string, _ *Demand) (Authenticator, error) {
-	s := &sessions{auth: a}
+func (a *Auth) newSessions(callers []string, d *Demand) (Authenticator, error) {
+	s := &sessions{auth: a, stepUp: newStepUp(d)}
 	for _, caller := range callers {
 		l := a.logins[strings.TrimPrefix(caller, "login/")]
 		if l == nil {
@@ -111,8 +113,13 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 		}
 		if err == nil {
 			caller, used := session.Use(r.Head.Host, now, inFlight)
+			if used == nil && s.stepUp != nil {
+				if weak := s.checkStepUp(session, caller, now, inFlight); weak != nil {
+					return Proof{}, weak
+				}
+			}
 			if used == nil {
-				return Proof{Caller: *caller, Field: "cookie", Revocable: true, Session: session}, nil
+				return s.proof(session, caller), nil
 			}
 			err = used
 		}
@@ -125,6 +132,15 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 		return Proof{}, ErrNoCredential
 	}
 	return Proof{}, &Error{Reason: refused.Reason, Err: sessionCause{refused}}
+}
+
+// proof returns the proof that a session is.
+func (s *sessions) proof(session *login.Session, caller *identity.Principal) Proof {
+	p := Proof{Caller: *caller, Field: "cookie", Revocable: true, Session: session}
+	if s.stepUp != nil {
+		p.ACR, p.AuthTime = session.ACR(), session.AuthTime()
+	}
+	return p
 }
 
 // sessionCause is the cause of a refused session, without the reason, which the [Error] has.

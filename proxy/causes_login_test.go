@@ -56,7 +56,7 @@ func refusedLogins(t *testing.T) *refusals {
 	l.provider.Change(func(c map[string]any) { c["nonce"] = "another" }, nil)
 	r.expect("login_token", 403, "…nonce…", finish(answer("corp")))
 	l.provider.Change(nil, nil)
-	r.expect("login_acr", 403, `acr is "", demanded was one of "mfa", "hwk"`, finish(answer("strong")))
+	r.expect("login_acr", 403, `acr is absent, demanded is one of "mfa", "hwk"`, finish(answer("strong")))
 	l.provider.AnswerTokens(authtest.Status(503))
 	r.expect("login_unavailable", 503, "token endpoint: …", finish(answer("corp")))
 	l.provider.AnswerTokens(nil)

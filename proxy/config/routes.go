@@ -32,6 +32,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		r.Audit.Durable.Check(at+".audit.durable", c.Audit.OnStdout(), f)
 		c.checkTunnels(r, at, f)
 		c.checkLoginPaths(r, at, f)
+		c.checkStepUp(r, at, f)
 		c.checkCallers(r, at, f)
 		c.checkRouteIntegrity(r, at, f)
 		c.checkRouteRules(r, at, f)

@@ -150,7 +150,7 @@ func (x *exchange) beginLogin() error {
 	}
 	x.record.Login = names[0]
 	r, err := x.snapshot.Logins.Login(names[0]).Begin(x.life, login.Attempt{
-		Host: x.head.Host, Origin: x.ownOrigin(), To: to, Cookie: x.head.Fields.Get("cookie"),
+		Host: x.head.Host, Origin: x.ownOrigin(), To: to, Cookie: x.head.Fields.Get("cookie"), StepUp: x.demandAt(to),
 	})
 	if err != nil {
 		return err
@@ -175,11 +175,13 @@ func (x *exchange) finishLogin() error {
 		return err
 	}
 	x.record.Login = name
+	before, _ := x.openSession()
 	done, err := x.snapshot.Logins.Login(name).Finish(x.life, x.doorAnswer())
 	if err != nil {
 		x.cookies = done.Cookies
 		return err
 	}
+	x.replaceSession(before, done.Location)
 	x.recordSession(done.Session, audit.LoginDone)
 	return x.goTo(done.Redirect)
 }
@@ -193,6 +195,7 @@ func (x *exchange) doorAnswer() login.Answer {
 func (x *exchange) recordSession(s *login.Session, event string) {
 	x.record.LoginEvent = event
 	x.record.Login, x.record.SID = s.Login(), s.SID()
+	x.record.ACR, x.record.AuthTime = s.ACR(), s.AuthTime()
 	x.record.Principal, x.record.Credential = s.Principal().String(), "login"
 }
 
@@ -390,7 +393,7 @@ func (x *exchange) leadsToSignIn(err error) bool {
 		return session.Again()
 	}
 	var e *auth.Error
-	return errors.As(err, &e) && e.Reason == auth.NoCredential
+	return errors.As(err, &e) && (e.Reason == auth.NoCredential || e.OfWeakSession())
 }
 
 // sendToSignIn sends the browser to sign in and back to where it is.
