@@ -99,17 +99,16 @@ func (s *stepUp) challenge(realm string, e *Error) string {
 	return v
 }
 
-// Lacking says why the claims acr and auth_time of a principal do not satisfy a demand at a time; "" if
-// they do. It is for tools that explain a decision, and allows for no skew.
-func Lacking(d *login.StepUp, p *identity.Principal, at time.Time) string {
-	acr, authTime := "", int64(0)
-	if p.Claim != nil {
-		if values := p.Claim("acr"); len(values) == 1 {
-			acr = values[0]
-		}
-		if values := p.Claim("auth_time"); len(values) == 1 {
-			authTime, _ = (&claim{values: values, kind: number}).date(math.Floor)
-		}
+// AuthenticationOf returns the claims acr and auth_time of a principal, "" and 0 if it has none.
+func AuthenticationOf(p *identity.Principal) (acr string, authTime int64) {
+	if p.Claim == nil {
+		return "", 0
 	}
-	return d.Lacking(acr, authTime, at, 0)
+	if values := p.Claim("acr"); len(values) == 1 {
+		acr = values[0]
+	}
+	if values := p.Claim("auth_time"); len(values) == 1 {
+		authTime, _ = (&claim{values: values, kind: number}).date(math.Floor)
+	}
+	return acr, authTime
 }
