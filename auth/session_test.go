@@ -16,6 +16,7 @@ type people struct {
 	t        testing.TB
 	auth     *Auth
 	chain    *Chain
+	issuer   *authtest.Issuer
 	provider *authtest.Provider
 }
 
@@ -28,7 +29,7 @@ func newPeople(t testing.TB) *people {
 // newPeopleOf returns the same for an issuer that may be away.
 func newPeopleOf(t testing.TB, clock *authtest.Clock, issuer *authtest.Issuer) *people {
 	t.Helper()
-	p := &people{t: t, provider: issuer.Provide("gateway", "")}
+	p := &people{t: t, issuer: issuer, provider: issuer.Provide("gateway", "")}
 	p.auth = activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now}), Config{
 		Issuers: map[string]IssuerConfig{"corp": (&provider{issuer}).config()},
 		Logins:  map[string]login.Config{"corp": {Issuer: "corp", ClientID: "gateway"}},
