@@ -12,6 +12,9 @@ import (
 	"sallyport/auth/login"
 )
 
+// StepUp is the demand of a route, of which package login holds people to the same form.
+type StepUp = login.StepUp
+
 // checkStepUp returns why no chain can hold its callers to the demand for an authentication: some could
 // prove themselves by a credential that says nothing about one.
 func (d *Demand) checkStepUp() error {

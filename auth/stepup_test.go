@@ -37,7 +37,9 @@ func TestStepUpOfOneOfAllProofs(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := k.auth.memory.now()
-	token := func(authTime int64) string { return k.signer.Token(k.provider.claims(now, map[string]any{"auth_time": authTime})) }
+	token := func(authTime int64) string {
+		return k.signer.Token(k.provider.claims(now, map[string]any{"auth_time": authTime}))
+	}
 	p, err := c.Authenticate(t.Context(), from(client, fields("x-api-key", k.acme, "authorization", "Bearer "+token(now.Unix()))))
 	if err != nil || p.Caller.Source != "apikey" || p.AuthTime != now.Unix() {
 		t.Errorf("got %s, %v", p.Caller.String(), err)

@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"sallyport/auth"
-	"sallyport/auth/login"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/credential"
@@ -32,7 +31,7 @@ type Route struct {
 	Chain   *auth.Chain
 	Logins  []string // that people may sign in with, by name; nil: none
 	// StepUp is how callers must have proved themselves to their issuer; nil: somehow.
-	StepUp *login.StepUp
+	StepUp *auth.StepUp
 	Policy *policy.Policy
 	// Candidate are the rules that are recorded and not enforced; nil if there are none.
 	Candidate *policy.Policy

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"sallyport/auth"
-	"sallyport/auth/login"
 	"sallyport/proxy/setting"
 )
 
@@ -34,16 +33,17 @@ type StepUpConfig struct {
 const (
 	// minStepUpAge leaves time for the way back from the issuer.
 	minStepUpAge = 10 * time.Second
+	maxStepUpAge = 30 * 24 * time.Hour // the longest that a session lasts
 	maxACRValues = 16
 	maxACR       = 128 // bytes of one
 )
 
 // StepUpDemand returns what the route demands of the authentication of its callers; nil if nothing.
-func (r *Config) StepUpDemand() *login.StepUp {
+func (r *Config) StepUpDemand() *auth.StepUp {
 	if r.StepUp == nil {
 		return nil
 	}
-	return &login.StepUp{ACR: slices.Clone(r.StepUp.ACRValues), MaxAge: r.StepUp.MaxAge.D(), Prompt: r.StepUp.Prompt}
+	return &auth.StepUp{ACR: slices.Clone(r.StepUp.ACRValues), MaxAge: r.StepUp.MaxAge.D(), Prompt: r.StepUp.Prompt}
 }
 
 // checkStepUp records the faults of the section, and callers whom it could not hold to anything.
@@ -70,8 +70,8 @@ func (r *Config) checkStepUp(at string, f *setting.Faults) {
 			f.Add(at, v, "is listed twice", "remove one of the two")
 		}
 	}
-	if d := c.MaxAge; d != 0 && (d.D() < minStepUpAge || d.D() > login.MaxAbsolute) {
-		f.Add(at+".max_age", d.String(), "out of bounds", "choose between "+setting.Duration(minStepUpAge).String()+" and "+setting.Duration(login.MaxAbsolute).String())
+	if d := c.MaxAge; d != 0 && (d.D() < minStepUpAge || d.D() > maxStepUpAge) {
+		f.Add(at+".max_age", d.String(), "out of bounds", "choose between "+setting.Duration(minStepUpAge).String()+" and "+setting.Duration(maxStepUpAge).String())
 	}
 	if known := auth.Prompts(); c.Prompt != "" && !slices.Contains(known, c.Prompt) {
 		f.Add(at+".prompt", c.Prompt, "unknown value", "write "+strings.Join(known[:len(known)-1], ", ")+" or "+known[len(known)-1])
