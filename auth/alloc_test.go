@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/auth/authtest"
 	"sallyport/auth/fetch"
@@ -90,6 +91,35 @@ func TestSessionAllocatesNothing(t *testing.T) {
 			}
 			if proof.Session.Renewed(p.auth.memory.now()) != nil {
 				t.Fatal("sealed anew")
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations, want none", name, n)
+		}
+	}
+}
+
+// TestStepUpAllocatesNothing bounds the allocations for tokens and sessions on a route that demands an
+// authentication context and its age.
+func TestStepUpAllocatesNothing(t *testing.T) {
+	p := newPeople(t)
+	c, err := p.auth.Route(Demand{Callers: []string{"login/corp", "issuer/corp"}, StepUp: &login.StepUp{ACR: []string{"hwk", "mfa"}, MaxAge: time.Minute}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := p.auth.memory.now()
+	claims := p.issuer.Claims("alice")
+	claims["acr"], claims["auth_time"] = "mfa", now.Unix()
+	token, err := p.issuer.Sign(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]*Request{
+		"session": pageRequest(p.signIn("alice", map[string]any{"acr": "mfa", "auth_time": now.Unix()})),
+		"token":   from(client, head("Bearer "+token)),
+	} {
+		if n := testing.AllocsPerRun(200, func() {
+			if proof, err := c.Authenticate(t.Context(), r); err != nil || proof.ACR != "mfa" || proof.AuthTime != now.Unix() {
+				t.Fatal(err)
 			}
 		}); n > 0 {
 			t.Errorf("%s: %v allocations, want none", name, n)

@@ -34,6 +34,7 @@ type bearer struct {
 
 	certificates *clientcert.Hosts            // for tokens that are bound to one
 	revoked      *atomic.Pointer[Revocations] // of those certificates
+	stepUp       *stepUp                      // nil: none is demanded
 }
 
 // candidate is an issuer of the route, with the audiences that the route accepts.
@@ -45,7 +46,7 @@ type candidate struct {
 // newBearer makes the authenticator for callers that are all "issuer/NAME", and whose tokens
 // are all in the same field.
 func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
-	b := &bearer{memory: a.memory, certificates: a.clientCerts, revoked: &a.revoked}
+	b := &bearer{memory: a.memory, certificates: a.clientCerts, revoked: &a.revoked, stepUp: newStepUp(d)}
 	for _, caller := range callers {
 		iss := a.issuer(caller)
 		if iss == nil {
@@ -102,12 +103,17 @@ func narrow(iss *issuer, to []string) ([]string, error) {
 func (b *bearer) Traits() Traits { return Traits{Missing: NoCredential} }
 
 // Challenge implements [Authenticator].
-func (b *bearer) Challenge(realm string, e *Error) string { return bearerChallenge(realm, e) }
+func (b *bearer) Challenge(realm string, e *Error) string {
+	if e.Reason == TooWeak {
+		return b.stepUp.challenge(realm, e)
+	}
+	return bearerChallenge(realm, e)
+}
 
 // bearerChallenge returns a challenge of RFC 6750, section 3. It has no error code if no
 // token was sent, and invalid_token if one was refused.
 func bearerChallenge(realm string, e *Error) string {
-	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.aboutSignature() || e.aboutPassword() || e.aboutCertificate() || e.aboutSession() {
+	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.Reason == TooWeak || e.aboutSignature() || e.aboutPassword() || e.aboutCertificate() || e.aboutSession() {
 		return "Bearer realm=" + quoted(realm)
 	}
 	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())
@@ -133,7 +139,14 @@ func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, 
 	if err := b.holds(r, e); err != nil {
 		return Proof{}, err
 	}
-	return Proof{Caller: e.principal, Field: cmp.Or(b.field, "authorization"), Revocable: e.lookAgain != 0}, nil
+	p := Proof{Caller: e.principal, Field: cmp.Or(b.field, "authorization"), Revocable: e.lookAgain != 0}
+	if b.stepUp != nil {
+		if err := b.checkStepUp(e, budget == nil); err != nil {
+			return Proof{}, err
+		}
+		p.ACR, p.AuthTime = e.acr, e.authTime
+	}
+	return p, nil
 }
 
 // verify returns the token of a request, verified.
@@ -393,7 +406,10 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 	}
 	p.KeyID = k.name()
 	skew := int64(iss.rules.skew / time.Second)
-	e := &verified{key: k, aud: p.Claim("aud"), bound: t.registered.bound.to(), notAfter: t.registered.exp + skew}
+	e := &verified{
+		key: k, aud: p.Claim("aud"), bound: t.registered.bound.to(), notAfter: t.registered.exp + skew,
+		acr: t.registered.acr, authTime: t.registered.authTime, skew: int32(skew),
+	}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
 	}

@@ -27,8 +27,12 @@ type Demand struct {
 	All bool
 	// Independent lets several credentials belong to different callers.
 	Independent bool
-	Audience    []string // narrows the audiences of the issuers; nil leaves them as they are
-	Signatures  SignatureDemand
+	// StepUp is how the owners of tokens and sessions must have proved themselves to the issuer; nil:
+	// somehow. Every token and session of a request is held to it, also one that proves no caller. With All,
+	// one kind of the callers must be tokens or sessions; else, all of them.
+	StepUp     *StepUp
+	Audience   []string // narrows the audiences of the issuers; nil leaves them as they are
+	Signatures SignatureDemand
 }
 
 // Proof is the outcome of authenticating a request. The zero Proof proves nothing.
@@ -46,6 +50,10 @@ type Proof struct {
 	// Session is the session of a login that the request has, whether or not it proves the caller; nil
 	// for none.
 	Session *login.Session
+	// ACR and AuthTime are the claims acr and auth_time, the latter in seconds since 1970, where the route
+	// demands a step-up; "" and 0 elsewhere, and for those that are absent.
+	ACR      string
+	AuthTime int64
 	// Limited is the name of the API key whose own limits the request counts against; "" for none.
 	Limited string
 }
@@ -103,6 +111,9 @@ func (a *Auth) newKind(word string) func(callers []string, d *Demand) (Authentic
 func (a *Auth) Route(d Demand) (*Chain, error) {
 	if len(d.Callers) == 0 {
 		return nil, errors.New("a route without callers admits nobody")
+	}
+	if err := d.checkStepUp(); err != nil {
+		return nil, err
 	}
 	if slices.Contains(d.Callers, "anonymous") {
 		return anonymousChain(d)
@@ -264,6 +275,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var signature *httpsig.Signature
 	var session *login.Session
 	revocable, missing, limited := false, "", ""
+	acr, authTime := "", int64(0)
 	revoked := c.revoked.Load()
 	var stray error
 	for i := range c.kinds {
@@ -299,6 +311,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if proof.Session != nil {
 			session = proof.Session
 		}
+		if proof.ACR != "" || proof.AuthTime != 0 {
+			acr, authTime = proof.ACR, proof.AuthTime
+		}
 		revocable = revocable || proof.Revocable
 		if proof.Limited != "" {
 			limited = proof.Limited
@@ -316,7 +331,10 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if err != nil {
 		return Proof{Signature: signature}, err
 	}
-	return Proof{Caller: chosen.caller, Field: chosen.field, Session: session, Signature: signature, Revocable: revocable, Limited: limited}, nil
+	return Proof{
+		Caller: chosen.caller, Field: chosen.field, Session: session, Signature: signature, Revocable: revocable,
+		ACR: acr, AuthTime: authTime, Limited: limited,
+	}, nil
 }
 
 // alias returns the alias that the configuration gives to a principal; "" for none.

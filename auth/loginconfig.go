@@ -122,10 +122,18 @@ func (c *LoginConfig) Check(path string, issuer *IssuerConfig, f *setting.Faults
 	}
 	word("client_auth", c.ClientAuth, clientAuthBasic, clientAuthPost)
 	word("claims", c.Claims, "id_token", "access_token", "userinfo")
-	word("prompt", c.Prompt, "login", "consent", "select_account")
+	word("prompt", c.Prompt, Prompts()...)
 	word("session.kind", c.Session.Kind, SessionInCookie, SessionInMemory)
 	c.checkAsked(at, f)
 	c.Session.check(at, f)
+}
+
+// Prompts returns what an issuer may be asked to ask people.
+func Prompts() []string { return []string{"login", "consent", "select_account"} }
+
+// IsWord reports whether a value can stand in a list that spaces divide, and in quotes.
+func IsWord(v string) bool {
+	return v != "" && !strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
 }
 
 // checkAsked records the faults of what is asked of the issuer.
@@ -135,7 +143,7 @@ func (c *LoginConfig) checkAsked(at func(string) string, f *setting.Faults) {
 		values []string
 	}{{"scopes", c.Scopes}, {"acr_values", c.ACRValues}} {
 		for i, v := range list.values {
-			if v == "" || strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			if !IsWord(v) {
 				f.Add(setting.Index(at(list.name), i), v, "not one word", "write each as an item of a list")
 			}
 		}

@@ -30,10 +30,13 @@ type requirement struct {
 	any    bool // any value will do
 }
 
+// ClockSkew returns how far the issuer's clock may be off.
+func (c *IssuerConfig) ClockSkew() time.Duration { return c.Skew.Or(defaultSkew) }
+
 func rulesOf(c *IssuerConfig) tokenRules {
 	r := tokenRules{
 		algorithms:  slices.Clone(c.Algorithms),
-		skew:        c.Skew.Or(defaultSkew),
+		skew:        c.ClockSkew(),
 		maxLifetime: c.MaxLifetime.D(),
 		principal:   c.Principal,
 		groups:      c.Groups,

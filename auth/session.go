@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/auth/identity"
 	"sallyport/auth/login"
 	"sallyport/proxy/setting"
 )
@@ -44,11 +45,12 @@ func (a *Auth) Login(name string) *login.Login { return a.logins[name] }
 type sessions struct {
 	auth   *Auth
 	logins []*login.Login
+	stepUp *stepUp // nil: none is demanded
 }
 
 // newSessions makes the authenticator for callers that are all "login/NAME".
-func (a *Auth) newSessions(callers []string, _ *Demand) (Authenticator, error) {
-	s := &sessions{auth: a}
+func (a *Auth) newSessions(callers []string, d *Demand) (Authenticator, error) {
+	s := &sessions{auth: a, stepUp: newStepUp(d)}
 	for _, caller := range callers {
 		l := a.logins[strings.TrimPrefix(caller, "login/")]
 		if l == nil {
@@ -106,14 +108,14 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 		if !found {
 			continue
 		}
-		var proof Proof
+		var used use
 		if err == nil {
-			proof, err = s.use(l, r.Head.Host, &c, now, inFlight)
+			used, err = s.use(l, r.Head.Host, &c, now, inFlight)
 		} else if several := l.Readings(field); len(several) > 0 {
-			proof, err = s.useOne(l, r.Head.Host, several, now, inFlight)
+			used, err = s.useOne(l, r.Head.Host, several, now, inFlight)
 		}
 		if err == nil {
-			return proof, nil
+			return s.proof(used, now, inFlight)
 		}
 		var e *login.Error
 		if errors.As(err, &e) && (refused == nil || refused.Reason == login.BadSession) {
@@ -126,40 +128,56 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 	return Proof{}, &Error{Reason: refused.Reason, Err: sessionCause{refused}}
 }
 
-// use returns whom the session of a cookie proves.
-func (s *sessions) use(l *login.Login, host string, c *login.Cookie, now time.Time, inFlight bool) (Proof, error) {
-	session, err := s.open(l, host, c)
-	if err != nil {
-		return Proof{}, err
-	}
-	caller, err := session.Use(host, now, inFlight)
-	if err != nil {
-		return Proof{}, err
-	}
-	return Proof{Caller: *caller, Field: "cookie", Revocable: true, Session: session}, nil
+// use is a session that serves a request, and whom it proves.
+type use struct {
+	session *login.Session
+	caller  *identity.Principal
 }
 
-// useOne returns whom the one session proves that is good among several readings of a Cookie field. What
-// another host of the domain made up so locks nobody out, and a good session of somebody else is not taken
-// for the person's own.
-func (s *sessions) useOne(l *login.Login, host string, several []login.Cookie, now time.Time, inFlight bool) (Proof, error) {
-	var found Proof
+// use returns the session of a cookie, if it serves a request.
+func (s *sessions) use(l *login.Login, host string, c *login.Cookie, now time.Time, inFlight bool) (use, error) {
+	session, err := s.open(l, host, c)
+	if err != nil {
+		return use{}, err
+	}
+	caller, err := session.Use(host, now, inFlight)
+	return use{session, caller}, err
+}
+
+// useOne returns the one session that is good among several readings of a Cookie field. What another host
+// of the domain made up so locks nobody out, and a good session of somebody else is not taken for the
+// person's own.
+func (s *sessions) useOne(l *login.Login, host string, several []login.Cookie, now time.Time, inFlight bool) (use, error) {
+	var found use
 	var refused error
 	for i := range several {
-		p, err := s.use(l, host, &several[i], now, inFlight)
+		u, err := s.use(l, host, &several[i], now, inFlight)
 		switch {
 		case err != nil:
 			refused = err
-		case found.Session == nil:
-			found = p
-		case found.Caller.ID != p.Caller.ID:
-			return Proof{}, found.Session.Beside(p.Session)
+		case found.session == nil:
+			found = u
+		case found.caller.ID != u.caller.ID:
+			return use{}, found.session.Beside(u.session)
 		}
 	}
-	if found.Session == nil {
-		return Proof{}, refused
+	if found.session == nil {
+		return use{}, refused
 	}
 	return found, nil
+}
+
+// proof returns the proof that a session is, unless it does not satisfy the step-up of the route.
+func (s *sessions) proof(u use, now time.Time, inFlight bool) (Proof, error) {
+	p := Proof{Caller: *u.caller, Field: "cookie", Revocable: true, Session: u.session}
+	if s.stepUp == nil {
+		return p, nil
+	}
+	if weak := s.checkStepUp(u.session, u.caller, now, inFlight); weak != nil {
+		return Proof{}, weak
+	}
+	p.ACR, p.AuthTime = u.session.ACR(), u.session.AuthTime()
+	return p, nil
 }
 
 // sessionCause is the cause of a refused session, without the reason, which the [Error] has.

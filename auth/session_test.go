@@ -16,6 +16,7 @@ type people struct {
 	t        testing.TB
 	auth     *Auth
 	chain    *Chain
+	issuer   *authtest.Issuer
 	provider *authtest.Provider
 }
 
@@ -32,7 +33,7 @@ func newPeopleOf(t testing.TB, clock *authtest.Clock, issuer *authtest.Issuer, c
 	for _, f := range change {
 		f(&c)
 	}
-	p := &people{t: t, provider: issuer.Provide("gateway", "")}
+	p := &people{t: t, issuer: issuer, provider: issuer.Provide("gateway", "")}
 	p.auth = activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now}), Config{
 		Issuers: map[string]IssuerConfig{"corp": (&provider{issuer}).config()},
 		Logins:  map[string]login.Config{"corp": c},

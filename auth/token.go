@@ -70,6 +70,8 @@ type registered struct {
 	hasNbf        bool
 	hasIat        bool
 	bound         binding
+	acr           string // "" if it is absent or no string; whoever demands one refuses that
+	authTime      int64  // 0 if it is absent or no date, likewise
 }
 
 // parse reads a token: a JWS whose payload is a JSON object of claims without duplicate
@@ -233,6 +235,10 @@ func (c *registered) note(name string, read claimSet) (err error) {
 	case "iat":
 		c.hasIat = true
 		c.iat, err = one.date(math.Floor)
+	case "acr":
+		c.acr, _ = one.string()
+	case "auth_time":
+		c.authTime, _ = one.date(math.Floor)
 	case "cnf":
 		c.bound = bindingOf(read)
 	}

@@ -21,6 +21,7 @@ import (
 func refusedTokens(t *testing.T) *refusals {
 	r := &refusals{house: build(t, plan{audience: "[models, spare], require: {tier: [gold, silver]}, max_lifetime: 1h, algorithms: [ES256, RS256]", routes: `
   - {host: models.test, path: /narrow, upstream: '%s', callers: issuer/corp, audience: spare, rules: [{allow: "*"}]}
+  - {host: models.test, path: /strict, upstream: '%s', callers: issuer/corp, step_up: {acr_values: [mfa, hwk], max_age: 10m}, rules: [{allow: "*"}]}
   - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
 `})}
 	with := func(changes map[string]any) string {
@@ -66,6 +67,13 @@ func refusedTokens(t *testing.T) *refusals {
 	r.expect("missing_claim", 401, `the claim of the principal is absent or not a string: sub; its azp "web", iss "http://127.0.0.1:PORT"`, with(map[string]any{"sub": nil}))
 	r.expect("token_lifetime", 401, "exp is 7200 s after iat, max_lifetime is 1h"+who, with(map[string]any{"iat": ago(0), "exp": ago(-7200)}))
 	r.expect("token_bound", 401, "cnf binds the token to a key, and bound_tokens of its issuer is off"+who, with(map[string]any{"cnf": map[string]any{"jkt": r.secret("thumbprint-of-key")}}))
+	strict := func(changes map[string]any) string {
+		changes["tier"], changes["azp"] = "gold", "web"
+		return r.ask("GET /strict HTTP/1.1", "Authorization: Bearer "+r.bearer(changes))
+	}
+	r.expect("step_up", 401, `acr is absent, demanded is one of "mfa", "hwk"`+who, strict(map[string]any{"auth_time": ago(1)}))
+	r.expect("step_up", 401, `acr is "`+strings.Repeat("1", 64)+`…", demanded is one of "mfa", "hwk"`+who, strict(map[string]any{"acr": strings.Repeat("1", 600)}))
+	r.expect("step_up", 401, "auth_time is … s ago, max_age is 600 s, skew is 1m"+who, strict(map[string]any{"acr": "hwk", "auth_time": ago(700)}))
 	long := strings.Repeat("ö\x01\"", 60)
 	r.expect("wrong_audience", 401, "…", with(map[string]any{"aud": []string{long, long, long}, "azp": long}))
 

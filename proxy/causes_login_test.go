@@ -19,7 +19,8 @@ func refusedLogins(t *testing.T) *refusals {
 	l := openLobby(t, plan{
 		options: proxy.Options{Now: clock.now},
 		more:    strings.Replace(loginSections, "{corp:", "{strong: {issuer: corp, client_id: gateway, client_secret: {file: secret}, acr_values: [mfa, hwk], session: {keys: {file: keys}}}, corp:", 1),
-		routes:  strings.Replace(loginRoutes, "login/corp,", "login/corp, login/strong,", 1),
+		routes: strings.Replace(loginRoutes, "login/corp,", "login/corp, login/strong,", 1) +
+			"  - {host: models.test, path: /strict, upstream: '%s', callers: login/corp, step_up: {acr_values: mfa}, rules: [{allow: '*'}]}\n",
 	})
 	r := &refusals{house: l.house}
 	b := l.browser(false)
@@ -57,7 +58,7 @@ func refusedLogins(t *testing.T) *refusals {
 	l.provider.Change(func(c map[string]any) { c["nonce"] = "another" }, nil)
 	r.expect("login_token", 403, "…nonce…", finish(answer("corp")))
 	l.provider.Change(nil, nil)
-	r.expect("login_acr", 403, `acr is "", demanded was one of "mfa", "hwk"`, finish(answer("strong")))
+	r.expect("login_acr", 403, `acr is absent, demanded is one of "mfa", "hwk"`, finish(answer("strong")))
 	l.provider.AnswerTokens(authtest.Status(503))
 	r.expect("login_unavailable", 503, "token endpoint: …", finish(answer("corp")))
 	l.provider.AnswerTokens(nil)
@@ -74,6 +75,7 @@ func refusedLogins(t *testing.T) *refusals {
 	with := func(cookie string) map[string]string { return map[string]string{"Cookie": cookie} }
 	r.expect("bad_session", 401, "…", program("GET", "/", "", with(session[:len(session)-4])))
 	r.expect("bad_session", 401, "two cookies have the name of the session's, so somebody else may have set one", program("GET", "/", "", with(session+"; "+session)))
+	r.expect("step_up", 401, `the session of issuer/corp:alice: acr is absent, demanded is one of "mfa"`, program("GET", "/strict", "", with(session)))
 	r.expect("no_credential", 401, "…", program("GET", login.SessionPath, "", nil))
 	cross := with(session)
 	cross["Sec-Fetch-Site"] = "cross-site"

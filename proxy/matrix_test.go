@@ -40,8 +40,8 @@ func field(kind, name, field, value string) proof {
 // matrixProofs returns credentials of every kind.
 func matrixProofs(h *house, asked *authtest.Issuer, keys map[string]string, ca authtest.Cert) []proof {
 	l := &lobby{h, h.issuer.Provide("gateway", "s3cret")}
-	session := func(person string) string {
-		l.provider.Person(person, nil)
+	session := func(person string, claims map[string]any) string {
+		l.provider.Person(person, claims)
 		return l.browser(false).signInWith("corp")
 	}
 	ofSite := func(person string) string { // for all hosts of a domain
@@ -68,9 +68,15 @@ func matrixProofs(h *house, asked *authtest.Issuer, keys map[string]string, ca a
 		asked.Know("opaque-of-"+sub, asked.Claims(sub, "models.predict"))
 		return "Bearer opaque-of-" + sub
 	}
+	strong := asked.Claims("alice", "models.predict")
+	strong["acr"] = "mfa"
+	asked.Know("opaque-and-strong", strong)
 	return []proof{
 		field("issuer/corp", "good", "Authorization", token("alice", nil)),
 		field("issuer/corp", "other", "Authorization", token("bob", nil)),
+		field("issuer/corp", "strong", "Authorization", token("alice", func(c map[string]any) { c["acr"] = "mfa" })),
+		field("issuer/opaque", "strong", "Authorization", "Bearer opaque-and-strong"),
+		field("login/corp", "strong", "Cookie", session("alice", map[string]any{"acr": "mfa"})),
 		field("issuer/corp", "expired", "Authorization", token("alice", func(c map[string]any) { c["exp"], c["iat"] = 1000, 900 })),
 		field("issuer/corp", "of another audience", "Authorization", token("alice", func(c map[string]any) { c["aud"] = "others" })),
 		field("issuer/corp", "forged", "Authorization", token("alice", nil)+"A"),
@@ -89,8 +95,8 @@ func matrixProofs(h *house, asked *authtest.Issuer, keys map[string]string, ca a
 		field("basic/legacy", "good", "Authorization", basicAuth("alice", "sesame-of-alice")),
 		field("basic/legacy", "other", "Authorization", basicAuth("bob", "sesame-of-bob")),
 		field("basic/legacy", "wrong", "Authorization", basicAuth("alice", "sesame-of-bob")),
-		field("login/corp", "good", "Cookie", session("alice")),
-		field("login/corp", "other", "Cookie", session("bob")),
+		field("login/corp", "good", "Cookie", session("alice", nil)),
+		field("login/corp", "other", "Cookie", session("bob", nil)),
 		field("login/corp", "cut", "Cookie", ended[:len(ended)-4]),
 		field("login/corp", "ended", "Cookie", ended),
 		field("login/site", "good", "Cookie", ofSite("alice")),
@@ -132,8 +138,17 @@ func matrixDemands(kinds []string) (all []string) {
 			all = append(all, "{all: "+pair+"}", "{all: "+pair+", bind: independent}")
 		}
 	}
+	for _, callers := range []string{
+		"issuer/corp", "issuer/opaque", "login/corp", "[issuer/corp, issuer/opaque]", "[issuer/corp, login/corp]",
+		"{all: [key, issuer/corp]}", "{all: [issuer/corp, cert]}", "{all: [issuer/opaque, apikey]}", "{all: [login/corp, cert]}",
+	} {
+		all = append(all, callers+stepUp)
+	}
 	return all
 }
+
+// stepUp follows the callers of routes that demand the authentication of strong proofs.
+const stepUp = ", step_up: {acr_values: mfa}"
 
 // lists reports whether callers list a kind: key is not apikey.
 func lists(callers, kind string) bool {
@@ -153,6 +168,10 @@ func admitted(callers string, kinds []string, sent []proof) bool {
 	for _, p := range sent {
 		word, _, _ := strings.Cut(p.kind, "/")
 		switch {
+		case lists(callers, p.kind) && strings.HasSuffix(callers, stepUp) && (word == "issuer" || word == "login"):
+			if listed++; p.name != "strong" {
+				return false
+			}
 		case lists(callers, p.kind):
 			if listed++; p.name != "good" && (p.name != "other" || bound) {
 				return false
@@ -237,12 +256,15 @@ api_keys:
 	for i, callers := range demands {
 		ask(i)
 		for j, p := range proofs {
+			if p.name == "strong" && !strings.HasSuffix(callers, stepUp) {
+				continue // it is like a good one
+			}
 			listed := lists(callers, p.kind)
 			if listed || p.name == "good" || p.name == "forged" {
 				ask(i, p)
 			}
 			for _, q := range proofs[j+1:] {
-				if p.fits(q) && listed && (lists(callers, q.kind) || q.name == "good") {
+				if p.fits(q) && (q.name != "strong" || strings.HasSuffix(callers, stepUp)) && listed && (lists(callers, q.kind) || q.name == "good") {
 					ask(i, p, q)
 				}
 			}

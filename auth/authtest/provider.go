@@ -29,6 +29,7 @@ type Provider struct {
 	unnamed bool     // answers have no iss
 	pages   []string // redirect URIs of the client; nil: any
 	refusal string
+	judge   func(asked url.Values, claims map[string]any)
 	change  func(claims map[string]any)
 	extra   func(answer map[string]any)
 	codes   map[string]grant
@@ -94,6 +95,14 @@ func (p *Provider) Refuse(code string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refusal = code
+}
+
+// Authenticate lets f change the claims of people who sign in, by the authorization request. Nil leaves
+// them as they are: the provider ignores acr_values, max_age and prompt.
+func (p *Provider) Authenticate(f func(asked url.Values, claims map[string]any)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.judge = f
 }
 
 // Change lets f change the claims of each ID token, and extra the answer with the tokens. Nil leaves
@@ -209,6 +218,9 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 			"iss": p.issuer.URL, "aud": p.id, "nonce": q.Get("nonce"), "sid": "sid-" + code[:8], "auth_time": now.Unix(),
 		}
 		maps.Copy(claims, p.person)
+		if p.judge != nil {
+			p.judge(q, claims)
+		}
 		p.codes[code] = grant{q.Get("redirect_uri"), q.Get("code_challenge"), claims}
 		answer.Set("code", code)
 	}

@@ -32,6 +32,8 @@ type Attempt struct {
 	To string
 	// Cookie is the Cookie field of the request.
 	Cookie string
+	// StepUp is what that page demands besides the login. See [StepUp.And].
+	StepUp StepUp
 }
 
 // Redirect is an answer for the browser.
@@ -86,9 +88,10 @@ func (l *Login) Begin(ctx context.Context, from Attempt) (Redirect, error) {
 	}
 	now := l.memory.now()
 	to, _ := l.ReturnURL(from.To)
+	demanded := StepUp{ACR: l.config.ACR, MaxAge: l.config.MaxAge, Prompt: l.config.Prompt}.And(from.StepUp)
 	a := attempt{
 		nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), begun: now.Unix(), origin: from.Origin, to: to,
-		acr: l.config.ACR, maxAge: int64(l.config.MaxAge / time.Second),
+		acr: demanded.ACR, maxAge: int64(demanded.MaxAge / time.Second),
 	}
 	_, _ = rand.Read(a.state[:]) // never fails
 	state := base64.RawURLEncoding.EncodeToString(a.state[:])
@@ -96,18 +99,18 @@ func (l *Login) Begin(ctx context.Context, from Attempt) (Redirect, error) {
 	value := base64.RawURLEncoding.EncodeToString(l.keys.seal(nil, a.encode(), l.additional(purposeAttempt, from.Host)))
 	cookies := l.dropAttempts(from.Host, from.Cookie)
 	return Redirect{
-		Location: client.AuthCodeURL(l.name+"."+state, l.options(&a)...),
+		Location: client.AuthCodeURL(l.name+"."+state, l.options(&a, demanded.Prompt)...),
 		Cookies:  append(cookies, setCookie(attemptName+state[:tagSizeText], value, "", attemptTime)),
 	}, nil
 }
 
 // options returns the parameters of the authorization request besides those of OAuth.
-func (l *Login) options(a *attempt) []oauth2.AuthCodeOption {
+func (l *Login) options(a *attempt, prompt string) []oauth2.AuthCodeOption {
 	all := []oauth2.AuthCodeOption{oidc.Nonce(a.nonce), oauth2.S256ChallengeOption(a.verifier)}
 	for name, value := range l.config.Params {
 		all = append(all, oauth2.SetAuthURLParam(name, value))
 	}
-	if prompt := l.config.Prompt; prompt != "" {
+	if prompt != "" {
 		all = append(all, oauth2.SetAuthURLParam("prompt", prompt))
 	}
 	if a.maxAge > 0 {

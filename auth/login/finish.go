@@ -166,8 +166,9 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	if err != nil {
 		return nil, err
 	}
-	if err := l.strong(id, begun, now); err != nil {
-		return nil, err
+	demanded := StepUp{ACR: begun.acr, MaxAge: time.Duration(begun.maxAge) * time.Second}
+	if lacking := demanded.Lacking(id.acr, id.authTime, now, l.issuer.Skew()); lacking != "" {
+		return nil, refuse(TooWeak, errors.New(lacking))
 	}
 	r := record{memory: l.config.Memory, generation: 1, begun: now.Unix(), seen: now.Unix(), issued: id.issued, expires: now.Add(l.config.Absolute).Unix()}
 	_, _ = rand.Read(r.id[:]) // never fails
@@ -181,23 +182,6 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 		return nil, refuse(BadTokens, err)
 	}
 	return s, nil
-}
-
-// strong checks that the person logged in by the means and at the time that the attempt demanded.
-func (l *Login) strong(id *identification, begun *attempt, now time.Time) error {
-	if len(begun.acr) > 0 && !contains(begun.acr, id.acr) {
-		return refuse(TooWeak, fmt.Errorf("acr is %s, demanded was one of %s", setting.Quoted(id.acr, 64), setting.QuotedList(begun.acr, 128)))
-	}
-	if begun.maxAge == 0 {
-		return nil
-	}
-	if id.authTime == 0 {
-		return refuse(TooWeak, errors.New("auth_time is absent, and max_age was demanded"))
-	}
-	if age := now.Unix() - id.authTime; age > begun.maxAge+int64(l.issuer.Skew()/time.Second) {
-		return refuse(TooWeak, fmt.Errorf("the person proved who they are %d s ago, max_age is %d s", age, begun.maxAge))
-	}
-	return nil
 }
 
 // noteAccess stores the life of the access token and the refresh token of an answer.

@@ -318,13 +318,9 @@ func (s *Session) SID() string { return s.sid }
 // ACR returns the authentication context that the issuer named; "" for none.
 func (s *Session) ACR() string { return s.acr }
 
-// AuthTime returns when the person proved who they are; zero if the issuer did not say.
-func (s *Session) AuthTime() time.Time {
-	if s.authTime == 0 {
-		return time.Time{}
-	}
-	return time.Unix(s.authTime, 0)
-}
+// AuthTime returns when the person proved who they are, in seconds since 1970; 0 if the issuer did not
+// say.
+func (s *Session) AuthTime() int64 { return s.authTime }
 
 // Begun returns when the session began.
 func (s *Session) Begun() time.Time { return time.Unix(s.begun, 0) }

@@ -119,6 +119,7 @@ func (g *testGateway) refuse(w http.ResponseWriter, status int, reason string) {
 	h := w.Header()
 	h.Set("Accept-Signature", `sp=("@method" "@authority" "@path" "@query" "content-digest" "x-tenant");created;tag="sallyport-req"`)
 	h.Set("Retry-After", "7")
+	h.Set("WWW-Authenticate", `Bearer error="insufficient_user_authentication", acr_values="mfa hwk", max_age="600"`)
 	h.Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
 	fmt.Fprintf(w, `{"title":"Refused.","status":%d,"reason":"%s"}`+"\n", status, reason)

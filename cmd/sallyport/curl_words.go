@@ -62,6 +62,9 @@ func (w *wire) advice() string {
 		return host + " knows your key, but no rule of the route allows this request; ask the operator for a rule with who: {principal: \"key:YOU\"}"
 	case "unlisted_credential":
 		return "the route does not accept requests signed with this key; ask the operator to list your key under callers"
+	case "step_up":
+		return "the token that you send does not prove an authentication as strong or recent as the route demands; get one by\n" +
+			"sallyport token " + stepUpFlags(w.answer.Header.Get("WWW-Authenticate"))
 	case "authority":
 		return host + " does not serve this name; use the host name of the route"
 	case "upstream_signature":

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,8 @@ func newExplain() *cobra.Command {
 client's address and the caller, what the request asks for, and what each rule says.
 The decision is made by the gateway's own code from the configuration alone, offline:
 no credential is verified, and no rate or signature is checked. Conditions (when) see
-TLS 1.3, the address of --from and the fields of --header.
+TLS 1.3, the address of --from and the fields of --header, and step_up the claims acr
+and auth_time.
 
 --as names the caller as audit records do. An API key has its groups of the
 configuration, if their file can be read. Give other groups, scopes and claims with
@@ -124,7 +126,7 @@ func (e *explainCommand) run(w io.Writer) error {
 
 // question puts the flags together.
 func (e *explainCommand) question(x *proxy.Explainer) (*proxy.Question, error) {
-	q := &proxy.Question{Method: e.method, URL: e.url, GRPC: e.grpc}
+	q := &proxy.Question{Method: e.method, URL: e.url, GRPC: e.grpc, At: time.Now()}
 	q.Named.Model, q.Named.Version, q.Named.Signature = e.model, e.version, e.signature
 	claims := map[string][]string{}
 	for _, c := range e.claims {

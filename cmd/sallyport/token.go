@@ -41,7 +41,8 @@ secret. The issuer's page is printed on standard error, and opened where standar
 a terminal and a browser is there. The answer comes to 127.0.0.1 (RFC 8252, with PKCE).
 Without a browser, or with --device, the person signs in on any other machine by a code
 (RFC 8628). The token is cached below the user's cache folder, in a file that nobody else
-can read, and refreshed while the issuer allows it. --logout removes and revokes it.`,
+can read, and refreshed while the issuer allows it. --logout removes and revokes it.
+Where a route has step_up, --acr-values and --max-age ask for what its challenge names.`,
 		Example: `  sallyport token --issuer corp --client-id batch --secret-file batch.secret
   curl -H "Authorization: Bearer $(sallyport token --issuer corp --client-id batch --secret-file batch.secret)" ...
   sallyport token --url https://login.example.com/realms/ml --client-id batch --cert batch.pem --key batch.key --json
@@ -76,6 +77,8 @@ can read, and refreshed while the issuer allows it. --logout removes and revokes
 	f.StringArrayVar(&t.scopes, "scope", nil, "a scope to ask for")
 	f.StringArrayVar(&t.audiences, "audience", nil, "an audience to ask for, where the issuer has such a parameter")
 	f.StringArrayVar(&t.resources, "resource", nil, "the URL of a resource to ask for (RFC 8707)")
+	f.StringArrayVar(&t.acrValues, "acr-values", nil, "an authentication context to ask for with --login, the preferred one first, such as mfa")
+	f.DurationVar(&t.maxAge, "max-age", 0, "how long ago the person may have proved themselves; else they sign in again")
 	f.BoolVar(&t.login, "login", false, "let a person sign in; the token is cached")
 	f.BoolVar(&t.logout, "logout", false, "remove the cached token of --login with the same flags, and revoke it")
 	f.BoolVar(&t.device, "device", false, "sign in on another machine, by a code (default: where no browser is here and the issuer offers it)")
@@ -99,6 +102,8 @@ type tokenCommand struct {
 
 	login, logout, device, browser bool
 	redirect                       string
+	acrValues                      []string
+	maxAge                         time.Duration
 	wait                           time.Duration
 
 	json, exec bool

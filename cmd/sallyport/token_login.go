@@ -21,7 +21,7 @@ import (
 // checkLogin returns what is wrong with the flags of a login, "" if nothing is.
 func (t *tokenCommand) checkLogin() string {
 	if !t.login {
-		for _, flag := range []string{"device", "browser", "redirect"} {
+		for _, flag := range []string{"device", "browser", "redirect", "max-age"} {
 			if t.given(flag) {
 				return "--" + flag + " says how a person signs in: give --login"
 			}
@@ -37,8 +37,13 @@ func (t *tokenCommand) checkLogin() string {
 		if t.given("wait") {
 			return "--wait says how long a person may take: give --login"
 		}
+		if t.given("acr-values") {
+			return "--acr-values says how a person signs in: give --login"
+		}
 	case len(t.audiences) > 1 || len(t.resources) > 1:
 		return "--login asks for one --audience and one --resource at most"
+	case t.given("max-age") && t.maxAge < time.Second:
+		return fmt.Sprintf("--max-age %s: want a time such as 10m", t.maxAge)
 	case t.wait <= 0:
 		return fmt.Sprintf("--wait %s: want a time such as 5m", t.wait)
 	case err != nil:
@@ -60,7 +65,7 @@ func (t *tokenCommand) loginScopes() []string {
 // cached returns the cache, and the key of the token that the flags name.
 func (t *tokenCommand) cached(at *tokenIssuer) (*login.Cache, login.Key, error) {
 	cache, err := login.OpenCache()
-	return cache, login.Key{Issuer: at.url, ClientID: t.clientID, Scopes: slices.Clone(t.loginScopes()), Audiences: t.audiences, Resources: t.resources}, err
+	return cache, login.Key{Issuer: at.url, ClientID: t.clientID, Scopes: slices.Clone(t.loginScopes()), Audiences: t.audiences, Resources: t.resources, ACRValues: t.acrValues}, err
 }
 
 // signIn returns the cached token of a person, refreshes it, or lets the person sign in.
@@ -74,7 +79,7 @@ func (t *tokenCommand) signIn(ctx context.Context, c *cobra.Command) (*issuedTok
 		return nil, err
 	}
 	e, err := cache.Load(key)
-	if err == nil && !e.Fresh(time.Now()) {
+	if now := time.Now(); err == nil && (!e.Fresh(now) || t.tooOld(e, now)) {
 		e, err = t.renew(ctx, c, at, cache, key)
 	}
 	if err != nil {
@@ -95,7 +100,9 @@ func (t *tokenCommand) renew(ctx context.Context, c *cobra.Command, at *tokenIss
 	}
 	defer unlock()
 	old, err := cache.Load(key) // another process may have renewed it
-	if err != nil || old.Fresh(time.Now()) {
+	asked := time.Now()
+	stale := t.tooOld(old, asked)
+	if err != nil || old.Fresh(asked) && !stale {
 		return old, err
 	}
 	p, err := t.connect(ctx, at)
@@ -103,8 +110,11 @@ func (t *tokenCommand) renew(ctx context.Context, c *cobra.Command, at *tokenIss
 		return nil, err
 	}
 	defer p.http.CloseIdleConnections()
-	asked := time.Now()
-	got, err := p.refresh(ctx, c, old)
+	var got *oauth2.Token
+	if !stale {
+		got, err = p.refresh(ctx, c, old)
+	}
+	refreshed := got != nil
 	switch {
 	case err == nil && got == nil && t.byDevice(p.metadata):
 		got, err = p.deviceFlow(ctx, c)
@@ -120,6 +130,9 @@ func (t *tokenCommand) renew(ctx context.Context, c *cobra.Command, at *tokenIss
 	}
 	e := &login.Entry{Key: key, AccessToken: issued.AccessToken, TokenType: issued.TokenType, RefreshToken: got.RefreshToken,
 		Scope: issued.Scope, ObtainedAt: time.Now().UTC().Truncate(time.Second), ExpiresAt: issued.ExpiresAt}
+	if e.AuthenticatedAt = authenticatedAt(got, e.ObtainedAt); refreshed {
+		e.AuthenticatedAt = old.AuthenticatedAt
+	}
 	if e.Scope == "" && old != nil {
 		e.Scope = old.Scope // RFC 6749, section 6: it stays the same
 	}
@@ -218,6 +231,9 @@ func (p *issuerClient) browserFlow(ctx context.Context, c *cobra.Command) (*oaut
 		option := oauth2.SetAuthURLParam("resource", r)
 		options, exchange = append(options, option), append(exchange, option)
 	}
+	for name, values := range p.demanded() {
+		options = append(options, oauth2.SetAuthURLParam(name, values[0]))
+	}
 	page := config.AuthCodeURL(l.State(), options...)
 	begin := l.Serve(page)
 	fmt.Fprintf(c.ErrOrStderr(), "Sign in on this page, on this machine, within %s:\n\n    %s\n\n", p.wait, page)
@@ -286,6 +302,9 @@ func (p *issuerClient) deviceFlow(ctx context.Context, c *cobra.Command) (*oauth
 	for _, r := range p.resources {
 		form.Set("resource", r)
 		options = append(options, oauth2.SetAuthURLParam("resource", r))
+	}
+	for name, values := range p.demanded() {
+		form[name] = values
 	}
 	text, err := p.post(ctx, endpoint, form)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -227,6 +228,10 @@ func (i *peopleIssuer) token(w http.ResponseWriter, r *http.Request) {
 		next := "refresh-" + rand.Text()
 		i.refresh[next] = true
 		token["refresh_token"] = next
+	}
+	if client == "before" { // the person has a session at the issuer since an hour ago
+		claims := fmt.Sprintf(`{"auth_time":%d}`, time.Now().Add(-time.Hour).Unix())
+		token["id_token"] = "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".AA"
 	}
 	_ = json.NewEncoder(w).Encode(token)
 }

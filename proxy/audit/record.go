@@ -33,6 +33,10 @@ type Record struct {
 
 	// Login is the name of the login of a session, and SID the id that the issuer gave the session.
 	Login, SID string
+	// ACR and AuthTime are how and when, in seconds since 1970, the issuer says that the caller was
+	// authenticated: where the route has step_up, and of sessions that begin. "" and 0 if it does not say.
+	ACR      string
+	AuthTime int64
 	// LoginEvent is what became of a login, such as [LoginDone]; "" for all other requests.
 	LoginEvent string
 
@@ -102,8 +106,8 @@ const (
 	maxString = 256
 	// maxList limits a list, with quotes and commas.
 	maxList = 512
-	// maxLine allows for two long strings, two lists, twenty-seven other strings, and 660 bytes of our own.
-	maxLine = maxPath + maxCause + 2*maxList + 27*maxString + 660
+	// maxLine allows for two long strings, two lists, twenty-eight other strings, and 690 bytes of our own.
+	maxLine = maxPath + maxCause + 2*maxList + 28*maxString + 690
 )
 
 const hexDigits = "0123456789abcdef"
@@ -132,6 +136,10 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"credential_id":"`, r.CredentialID, maxString)
 	b = appendField(b, `,"login":"`, r.Login, maxString)
 	b = appendField(b, `,"sid":"`, r.SID, maxString)
+	b = appendField(b, `,"acr":"`, r.ACR, maxString)
+	if r.AuthTime != 0 {
+		b = appendNumber(b, `,"auth_time":`, r.AuthTime)
+	}
 	b = appendField(b, `,"login_event":"`, r.LoginEvent, maxString)
 	b = appendList(b, `,"scopes":[`, r.Scopes)
 	b = appendList(b, `,"groups":[`, r.Groups)

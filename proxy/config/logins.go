@@ -152,6 +152,21 @@ func (c *Config) hostsOf(login string) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
+// checkStepUp records logins none of whose sessions could satisfy the step_up of a route.
+func (c *Config) checkStepUp(r *route.Config, at string, f *setting.Faults) {
+	d := r.StepUpDemand()
+	if d == nil || len(d.ACR) == 0 {
+		return
+	}
+	for _, name := range r.Callers.Logins() {
+		own := login.StepUp{ACR: c.Logins[name].ACRValues}
+		if len(own.Shared(d.ACR)) == 0 {
+			f.Add(at+".step_up.acr_values", strings.Join(d.ACR, ", "), "no session of login/"+name+" has one of these: its acr_values are "+strings.Join(own.ACR, ", "),
+				"list a value here that logins."+name+".acr_values has too, or add one of these there")
+		}
+	}
+}
+
 // shareHost reports whether two routes have a host in common.
 func shareHost(a, b *route.Config) bool {
 	return slices.ContainsFunc(a.Host, func(h string) bool {

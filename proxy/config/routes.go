@@ -33,6 +33,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		c.checkTunnels(r, at, f)
 		c.checkLoginPaths(r, at, f)
 		c.checkCookieDomains(i, f)
+		c.checkStepUp(r, at, f)
 		c.checkCallers(r, at, f)
 		c.checkRouteIntegrity(r, at, f)
 		c.checkRouteRules(r, at, f)

@@ -234,8 +234,11 @@ func refine(path string, s *jsonschema.Schema) {
 	case "logins":
 		restrict(s, "client_auth", "basic", "post")
 		restrict(s, "claims", "id_token", "access_token", "userinfo")
-		restrict(s, "prompt", "login", "consent", "select_account")
+		restrict(s, "prompt", auth.Prompts()...)
 		s.Required = []string{"issuer", "client_id"}
+	case "routes.step_up":
+		restrict(s, "prompt", auth.Prompts()...)
+		s.AnyOf = []*jsonschema.Schema{{Required: []string{"acr_values"}}, {Required: []string{"max_age"}}}
 	case "logins.session":
 		restrict(s, "kind", auth.SessionInCookie, auth.SessionInMemory)
 	case "upstreams":

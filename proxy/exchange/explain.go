@@ -58,6 +58,9 @@ func AddressRefusal(r *route.Route, client netip.Addr) error {
 	return because(reasonAddress, r.Access.Refusal(client))
 }
 
+// TooWeak returns the error for a caller who was not authenticated as step_up of a route demands.
+func TooWeak(cause string) error { return because(auth.TooWeak, cause) }
+
 // Unlisted returns the error for a caller whom none of a route's callers admits.
 func Unlisted(caller string, listed []string) error {
 	return because(auth.UnlistedCredential, "callers does not list "+setting.Quoted(caller, 64)+": "+setting.Shortened(strings.Join(listed, ", "), 120))

@@ -158,7 +158,7 @@ func (x *exchange) beginLogin() error {
 	}
 	x.record.Login = names[0]
 	r, err := l.Begin(x.life, login.Attempt{
-		Host: x.head.Host, Origin: x.ownOrigin(), To: to, Cookie: x.head.Fields.Get("cookie"),
+		Host: x.head.Host, Origin: x.ownOrigin(), To: to, Cookie: x.head.Fields.Get("cookie"), StepUp: x.demandAt(to),
 	})
 	if err != nil {
 		return err
@@ -183,12 +183,14 @@ func (x *exchange) finishLogin() error {
 	}
 	x.record.Login = strings.TrimPrefix(x.head.Path, login.CallbackPath(""))
 	l := x.snapshot.Logins.Login(x.record.Login)
+	before, _ := x.openSession()
 	done, err := l.Finish(x.life, x.doorAnswer())
 	if err != nil {
 		x.cookies = done.Cookies
 		return err
 	}
 	done.Location = x.returnPage(l, done.Location) // the routes may have changed
+	x.replaceSession(before, done.Location)
 	x.recordSession(done.Session, audit.LoginDone)
 	return x.goTo(done.Redirect)
 }
@@ -202,6 +204,7 @@ func (x *exchange) doorAnswer() login.Answer {
 func (x *exchange) recordSession(s *login.Session, event string) {
 	x.record.LoginEvent = event
 	x.record.Login, x.record.SID = s.Login(), s.SID()
+	x.record.ACR, x.record.AuthTime = s.ACR(), s.AuthTime()
 	x.record.Principal, x.record.Credential = s.Principal().String(), "login"
 }
 
@@ -399,7 +402,7 @@ func (x *exchange) leadsToSignIn(err error) bool {
 		return session.Again()
 	}
 	var e *auth.Error
-	return errors.As(err, &e) && e.Reason == auth.NoCredential
+	return errors.As(err, &e) && (e.Reason == auth.NoCredential || e.OfWeakSession())
 }
 
 // sendToSignIn sends the browser to sign in and back to where it is.

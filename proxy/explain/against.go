@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"sallyport/auth/identity"
 	"sallyport/policy"
@@ -63,6 +64,9 @@ type logged struct {
 	AskedVersion                                       string `json:"asked_version"`
 	Signature, Reason                                  string
 	Scopes, Groups                                     []string
+	ACR                                                string
+	AuthTime                                           int64 `json:"auth_time"`
+	Time                                               time.Time
 }
 
 // Compare decides on the requests of an audit log, as their records tell them. It stops at an error of r.
@@ -201,6 +205,9 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 		d.Why = "not in the record: " + strings.Join(g.Missing, ", ")
 	case g.Outcome == policy.Refused && g.Rule == "":
 		d.Why = "no rule allows it"
+	}
+	if g.Outcome == policy.Allowed {
+		return x.recheckStepUp(r, l, d), nil
 	}
 	return g.Outcome, nil
 }

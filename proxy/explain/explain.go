@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"sallyport/auth"
 	"sallyport/auth/identity"
@@ -29,6 +30,7 @@ type Question struct {
 	URL    string             // https://HOST/PATH; for gRPC https://HOST, or "" if the routes have one host
 	GRPC   string             // /package.Service/Method; "" for HTTP
 	From   netip.Addr         // the client's address; the zero Addr leaves it out of account
+	At     time.Time          // when it is sent
 	Fields message.Fields     // with lower-case names
 	// Body is the content, or the message of a gRPC call without its frame; nil if it is not given.
 	Body []byte
@@ -38,7 +40,7 @@ type Question struct {
 
 // Check is one check on the way of a request.
 type Check struct {
-	Of     string `json:"of"`     // "route", "address", "callers", "call", or the place of a rule
+	Of     string `json:"of"`     // "route", "address", "callers", "step_up", "call", or the place of a rule
 	Result string `json:"result"` // "pass" or "refuse"; of a rule "allows", "denies" or "-"
 	Why    string `json:"why"`
 	File   string `json:"file,omitempty"`
@@ -231,6 +233,12 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 	}
 	if note("callers", err, d.Principal+" is admitted by "+admits, at+".callers") != nil {
 		return err
+	}
+	if r.StepUp != nil {
+		why, err := x.stepUp(r, &q.Caller, q.At)
+		if note("step_up", err, why, at+".step_up") != nil {
+			return err
+		}
 	}
 	knownAs := exchange.KnownAs(&q.Caller, q.From)
 	reading, chosenBy, err := exchange.InterpretFor(r, h, grpc, knownAs)

@@ -21,6 +21,7 @@ func (r *Config) Check(at string, identity map[string]bool, f *setting.Faults) {
 	r.checkRewriting(at, f)
 	r.checkHeaders(at, identity, f)
 	r.checkAccess(at, f)
+	r.checkStepUp(at, f)
 	r.checkRespond(at, f)
 	r.Compress.check(at+".compress", f)
 	if r.CORS != nil {

@@ -96,6 +96,9 @@ type Config struct {
 	// apikey/NAME and apikey likewise for API keys, cert/NAME and cert likewise for client
 	// certificates, or anonymous alone for none. One of several is enough; {all: [...]} requires every one.
 	Callers CallersConfig `yaml:"callers"`
+	// StepUp demands a stronger or more recent authentication than the issuer or the login does. Default:
+	// none. All callers of the route must be issuers and logins; of {all: [...]}, one.
+	StepUp *StepUpConfig `yaml:"step_up"`
 	// Integrity says which signatures are required, and which answers are signed.
 	Integrity seal.RouteConfig `yaml:"integrity"`
 	// Audience narrows the audiences of the issuers for this route.

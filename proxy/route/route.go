@@ -30,7 +30,9 @@ type Route struct {
 	Dialect *model.Dialect // the upstream's dialect
 	Chain   *auth.Chain
 	Logins  []string // that people may sign in with, by name; nil: none
-	Policy  *policy.Policy
+	// StepUp is how callers must have proved themselves to their issuer; nil: somehow.
+	StepUp *auth.StepUp
+	Policy *policy.Policy
 	// Candidate are the rules that are recorded and not enforced; nil if there are none.
 	Candidate *policy.Policy
 	Resource  *Resource // what clients without a token may learn; nil: nothing

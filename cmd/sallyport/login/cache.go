@@ -30,6 +30,7 @@ type Key struct {
 	Scopes    []string `json:"scopes"`
 	Audiences []string `json:"audiences"`
 	Resources []string `json:"resources"`
+	ACRValues []string `json:"acr_values,omitempty"` // the preferred one first
 }
 
 // name is the file's, without its extension. The order of scopes does not count.
@@ -50,7 +51,9 @@ type Entry struct {
 	RefreshToken string    `json:"refresh_token,omitempty"`
 	Scope        string    `json:"scope,omitempty"`
 	ObtainedAt   time.Time `json:"obtained_at"`
-	ExpiresAt    time.Time `json:"expires_at,omitzero"` // zero: the issuer has named no end
+	// AuthenticatedAt is when the person proved themselves to the issuer, which no refresh changes.
+	AuthenticatedAt time.Time `json:"authenticated_at,omitzero"`
+	ExpiresAt       time.Time `json:"expires_at,omitzero"` // zero: the issuer has named no end
 }
 
 // Fresh reports whether the access token will last for a while. A nil entry is not fresh.

@@ -1,0 +1,80 @@
+package login
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"sallyport/proxy/setting"
+)
+
+// StepUp says how people must have proved who they are to their issuer.
+type StepUp struct {
+	// ACR are authentication contexts of which one is demanded, the preferred one first; nil for any.
+	ACR []string
+	// MaxAge is how long ago they may have proved it; 0 for any time.
+	MaxAge time.Duration
+	// Prompt is the parameter prompt of the authorization request; "" for none.
+	Prompt string
+}
+
+// IsZero reports whether any authentication satisfies the demand.
+func (s *StepUp) IsZero() bool { return len(s.ACR) == 0 && s.MaxAge == 0 }
+
+// Lacking says why an authentication does not satisfy the demand at a time; "" if it does. acr and
+// authTime are the claims acr and auth_time of the issuer, "" and 0 if they are absent. skew is how far
+// the issuer's clock may be off. It does not allocate unless something is lacking.
+func (s *StepUp) Lacking(acr string, authTime int64, at time.Time, skew time.Duration) string {
+	if len(s.ACR) > 0 && !contains(s.ACR, acr) {
+		has := "absent"
+		if acr != "" {
+			has = setting.Quoted(acr, 64)
+		}
+		return "acr is " + has + ", demanded is one of " + setting.QuotedList(s.ACR, 128)
+	}
+	if s.MaxAge == 0 {
+		return ""
+	}
+	age, late := at.Unix()-authTime, int64(skew/time.Second)
+	switch {
+	case authTime == 0:
+		return "auth_time is absent, and max_age is " + setting.Duration(s.MaxAge).String()
+	case age > int64(s.MaxAge/time.Second)+late:
+		return fmt.Sprintf("auth_time is %d s ago, max_age is %d s, skew is %s", age, int64(s.MaxAge/time.Second), setting.Duration(skew))
+	case -age > late:
+		return fmt.Sprintf("auth_time is %d s in the future, skew is %s", -age, setting.Duration(skew))
+	}
+	return ""
+}
+
+// And returns the demand that satisfies both this one, of a login, and that of a page. The page's values
+// come in its own order, without those that the login does not take, and its prompt counts.
+func (s StepUp) And(page StepUp) StepUp {
+	both := StepUp{ACR: page.ACR, MaxAge: page.MaxAge, Prompt: cmp.Or(page.Prompt, s.Prompt)}
+	shared := s.Shared(page.ACR)
+	switch {
+	case len(page.ACR) == 0:
+		both.ACR = s.ACR
+	case len(shared) > 0:
+		both.ACR = shared
+	}
+	if s.MaxAge > 0 && (page.MaxAge == 0 || s.MaxAge < page.MaxAge) {
+		both.MaxAge = s.MaxAge
+	}
+	return both
+}
+
+// Shared returns those of some authentication contexts that satisfy the demand.
+func (s *StepUp) Shared(acr []string) []string {
+	return slices.DeleteFunc(slices.Clone(acr), func(one string) bool { return len(s.ACR) > 0 && !slices.Contains(s.ACR, one) })
+}
+
+// Lacking says why the person of the session has to sign in again for a demand at a time; "" if not. A
+// refresh proves nothing new, so the claims are those of the ID token of the sign-in.
+func (s *Session) Lacking(d *StepUp, at time.Time) string {
+	return d.Lacking(s.acr, s.authTime, at, s.login.issuer.Skew())
+}
+
+// Replace ends the session because its browser has a new one. A copy of its cookie must not serve on.
+func (s *Session) Replace() { s.login.endSession(s) }

@@ -1,0 +1,54 @@
+package auth
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/auth/login"
+)
+
+// A route whose callers could prove themselves otherwise must not seem to demand a step-up.
+func TestStepUpNeedsCallersThatTell(t *testing.T) {
+	k := newKeyring(t)
+	demand := &login.StepUp{ACR: []string{"mfa"}}
+	for _, c := range []struct {
+		callers string
+		all, ok bool
+	}{
+		{"issuer/corp", false, true},
+		{"issuer/corp, apikey", false, false},
+		{"apikey", false, false},
+		{"anonymous", false, false},
+		{"issuer/corp, apikey", true, true},
+	} {
+		_, err := k.auth.Route(Demand{Callers: strings.Split(c.callers, ", "), All: c.all, Independent: c.all, StepUp: demand})
+		if (err == nil) != c.ok {
+			t.Errorf("%s, all %v: %v", c.callers, c.all, err)
+		}
+	}
+}
+
+// With all, the token is held to it, whoever is the caller.
+func TestStepUpOfOneOfAllProofs(t *testing.T) {
+	k := newKeyring(t)
+	c, err := k.auth.Route(Demand{Callers: []string{"apikey", "issuer/corp"}, All: true, Independent: true, StepUp: &login.StepUp{MaxAge: time.Minute}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := k.auth.memory.now()
+	token := func(authTime int64) string {
+		return k.signer.Token(k.provider.claims(now, map[string]any{"auth_time": authTime}))
+	}
+	p, err := c.Authenticate(t.Context(), from(client, fields("x-api-key", k.acme, "authorization", "Bearer "+token(now.Unix()))))
+	if err != nil || p.Caller.Source != "apikey" || p.AuthTime != now.Unix() {
+		t.Errorf("got %s, %v", p.Caller.String(), err)
+	}
+	_, err = c.Authenticate(t.Context(), from(client, fields("x-api-key", k.acme, "authorization", "Bearer "+token(now.Unix()-121))))
+	if reason(t, err) != TooWeak {
+		t.Errorf("too old: %v", err)
+	}
+	if got := c.Challenge("models.test", err); !strings.Contains(got, `error="insufficient_user_authentication"`) || !strings.HasSuffix(got, `max_age="60"`) && !strings.Contains(got, `max_age="60", `) || strings.Contains(got, "invalid_token") {
+		t.Errorf("the challenge is %s", got)
+	}
+}

@@ -1,0 +1,40 @@
+package exchange
+
+import (
+	"net/http"
+	"strings"
+
+	"sallyport/auth/login"
+	"sallyport/proxy/message"
+)
+
+// demandAt returns how a person must prove themselves to see a page of the host, or one that
+// [exchange.returnPage] returned with another host. It is that of the route
+// which a GET of the page would have: what asks for a sign-in has no say in it. If that route demands
+// nothing, another route of the path counts, to which the page may send its forms.
+func (x *exchange) demandAt(page string) login.StepUp {
+	authority := x.head.Authority
+	if rest, elsewhere := strings.CutPrefix(page, "https://"); elsewhere {
+		at := strings.IndexByte(rest+"/", '/')
+		authority, page = rest[:at], rest[at:]
+	}
+	for _, method := range [...]string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		h := message.Head{Version: message.HTTP11, Method: method, Scheme: x.scheme(), Authority: authority, Target: page}
+		if h.Settle() != nil {
+			break
+		}
+		if r, err := x.snapshot.Routes.Match(&h); err == nil && r.StepUp != nil && len(r.Logins) > 0 {
+			return *r.StepUp
+		}
+	}
+	return login.StepUp{}
+}
+
+// replaceSession ends the session that the browser had before a person signed in for a page with a
+// demand. Other sign-ins leave it alone: a browser that restores its tabs may sign in with each, and all
+// of them begin to load.
+func (x *exchange) replaceSession(before *login.Session, page string) {
+	if demanded := x.demandAt(page); before != nil && !demanded.IsZero() {
+		before.Replace()
+	}
+}
