@@ -3,6 +3,8 @@ package login
 import (
 	"strings"
 	"testing"
+
+	"sallyport/auth/login/endfile"
 )
 
 // TestOwnCookiesAreStripped cuts the gateway's cookies and leaves those of apps byte for byte.
@@ -102,13 +104,18 @@ func TestSplitTextIsReadBack(t *testing.T) {
 func TestForgottenEndsEndAllOlderSessions(t *testing.T) {
 	s := &state{ends: map[end]ended{}, live: map[sessionID]*live{}}
 	first := record{id: sessionID{1}, begun: 100, issued: 100, subject: "alice", issuer: "i"}
-	s.end(first.ends()[endOfSession], 150, 1<<62)
-	for i := range maxEnds {
+	first.ends = endsOf(&first)
+	if err := s.end(first.ends[endfile.Session], 150, 1<<62); err != nil {
+		t.Fatal(err)
+	}
+	for i := range endfile.MaxEnds {
 		r := record{id: sessionID{2, byte(i), byte(i >> 8), byte(i >> 16)}}
-		s.end(r.ends()[endOfSession], 200, 1<<62)
+		if err := s.end(endsOf(&r)[endfile.Session], 200, 1<<62); err != nil {
+			t.Fatal(err)
+		}
 	}
 	honest, late := record{id: sessionID{9}, begun: 149}, record{id: sessionID{9}, begun: 151}
-	if len(s.ends) != maxEnds || !s.hasEnded(&first) || !s.hasEnded(&honest) || s.hasEnded(&late) {
+	if len(s.ends) != endfile.MaxEnds || !s.hasEnded(&first) || !s.hasEnded(&honest) || s.hasEnded(&late) {
 		t.Errorf("%d ends, %v %v %v", len(s.ends), s.hasEnded(&first), s.hasEnded(&honest), s.hasEnded(&late))
 	}
 	s.forget(201)

@@ -1,0 +1,96 @@
+package login
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"sallyport/auth/fetch"
+)
+
+const (
+	revokeTime  = 20 * time.Second // for all that one revocation fetches
+	revokeTries = 2
+	revokePause = time.Second
+)
+
+// revoke revokes the refresh token of a session that its person has ended (RFC 7009), in the background.
+// It does nothing where the issuer has no revocation endpoint, as Entra ID.
+//
+// The issuer's own sign-out, to which the browser goes next, need not do that: the browser may not get
+// there, the issuer may have none (Google), and what it does to tokens varies. Keycloak ends the refresh
+// tokens of its session then, but no offline tokens; Okta and Auth0 keep refresh tokens until they are
+// revoked or expire. A revocation ends all tokens of the grant (RFC 7009, section 2.1).
+func (s *Session) revoke() {
+	if s.refresh == "" {
+		return
+	}
+	m := s.login.memory
+	if !m.start(s.login.state.revokes, s.revokeNow) {
+		s.unrevoked(fmt.Errorf("%d others are being revoked, or the gateway stops", maxRevoke))
+	}
+}
+
+// unrevoked notes that the refresh token was not revoked.
+func (s *Session) unrevoked(cause error) {
+	s.login.memory.unrevoked.Add(1)
+	s.login.memory.log.Warn("the refresh token of a session that has ended was not revoked at the issuer, where it lasts until it expires",
+		"login", s.login.name, "principal", s.principal.String(), "session", s.principal.ID, "cause", cause)
+}
+
+// Unrevoked returns how many refresh tokens could not be revoked.
+func (m *Memory) Unrevoked() uint64 { return m.unrevoked.Load() }
+
+// revokeNow revokes the refresh token.
+func (s *Session) revokeNow(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, revokeTime)
+	defer cancel()
+	e, err := s.login.issuer.Endpoints(ctx)
+	if err == nil && e.Revocation == "" {
+		return
+	}
+	for try := 0; err == nil; try++ {
+		if err = s.askToRevoke(ctx, e.Revocation); err == nil {
+			return
+		}
+		if try+1 == revokeTries || !worthRetrying(err) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(revokePause):
+			err = nil
+		}
+	}
+	s.unrevoked(err)
+}
+
+// worthRetrying reports whether another try may succeed: the issuer did not answer, or says that it
+// cannot just now (RFC 7009, section 2.2.1).
+func worthRetrying(err error) bool {
+	var failed *fetch.Error
+	if !errors.As(err, &failed) {
+		return false
+	}
+	return failed.Kind == fetch.Unreachable || failed.Status >= http.StatusInternalServerError || failed.Status == http.StatusTooManyRequests
+}
+
+// askToRevoke asks the issuer once. Errors contain no token.
+func (s *Session) askToRevoke(ctx context.Context, address string) error {
+	c := &s.login.config
+	form := fetch.Form{Accept: "application/json", Values: url.Values{"token": {s.refresh}, "token_type_hint": {"refresh_token"}}}
+	switch {
+	case c.ClientSecret == "":
+		form.Values.Set("client_id", c.ClientID)
+	case c.ClientAuth == ClientAuthPost:
+		form.Values.Set("client_id", c.ClientID)
+		form.Values.Set("client_secret", c.ClientSecret)
+	default:
+		form.User, form.Password = url.QueryEscape(c.ClientID), url.QueryEscape(c.ClientSecret)
+	}
+	_, err := s.login.issuer.Client().Post(ctx, address, &form)
+	return err
+}
