@@ -3,6 +3,8 @@ package login
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
+	"strings"
 
 	"sallyport/auth/login/endfile"
 )
@@ -179,11 +181,12 @@ func (m *Memory) Follow() {
 	}
 }
 
-// Files returns the state of the files with ends of sessions.
+// Files returns the state of the files with ends of sessions, by name.
 func (m *Memory) Files() (all []endfile.Status) {
 	for _, f := range m.allFiles() {
 		all = append(all, f.Status())
 	}
+	slices.SortFunc(all, func(a, b endfile.Status) int { return strings.Compare(a.Path, b.Path) })
 	return all
 }
 

@@ -62,6 +62,8 @@ type Config struct {
 	// State is the file where ends of sessions are kept over restarts; "" for none. Logins and processes
 	// may share it.
 	State string
+	// KeepTokens leaves the refresh token at the issuer when its person signs out.
+	KeepTokens bool
 	// Memory keeps sessions in the Memory, with only an id in the cookie.
 	Memory bool
 	// Sessions is how many sessions the Memory keeps; 10,000 if zero. Beyond it, the least recently

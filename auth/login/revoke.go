@@ -20,12 +20,16 @@ const (
 // revoke revokes the refresh token of a session that its person has ended (RFC 7009), in the background.
 // It does nothing where the issuer has no revocation endpoint, as Entra ID.
 //
-// The issuer's own sign-out, to which the browser goes next, need not do that: the browser may not get
-// there, the issuer may have none (Google), and what it does to tokens varies. Keycloak ends the refresh
-// tokens of its session then, but no offline tokens; Okta and Auth0 keep refresh tokens until they are
-// revoked or expire. A revocation ends all tokens of the grant (RFC 7009, section 2.1).
+// The issuer's own sign-out, to which the browser goes next, does not make that needless. The browser may
+// not get there, and the issuer may have none, as Google. At Okta the refresh token outlives it ("Using the
+// /logout Endpoint and Revoking User Tokens"), and at Keycloak an offline token does.
+//
+// Issuers differ in what else ends. RFC 7009, section 2.1, lets them end all tokens of the grant. Auth0 ends
+// the refresh token, and the grant if the tenant says so. Keycloak ends the consent and all sessions of the
+// person with this client (revokeClient in its TokenRevocationEndpoint), in other browsers too; hence
+// [Config].KeepTokens.
 func (s *Session) revoke() {
-	if s.refresh == "" {
+	if s.refresh == "" || s.login.config.KeepTokens {
 		return
 	}
 	m := s.login.memory

@@ -25,6 +25,16 @@ func (c *Config) checkLogins(f *setting.Faults) {
 			f.Add(at+".issuer", l.Issuer, "there is no such issuer", c.cureIssuer(l.Issuer))
 		}
 		l.Check(at, issuer, f)
+		c.checkOwnFile(at+".session.state", l.Session.StateFile(), f)
+	}
+}
+
+// checkOwnFile records that another section has the file with the ends of sessions too.
+func (c *Config) checkOwnFile(at, file string, f *setting.Faults) {
+	for of, other := range map[string]setting.Place{"integrity.state": c.Integrity.State, "audit.file": c.Audit.File} {
+		if file != "" && string(other) == file {
+			f.Add(at, file, "is the file of "+of+" too", "name a file of its own")
+		}
 	}
 }
 

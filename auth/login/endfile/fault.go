@@ -28,12 +28,20 @@ type Fault struct {
 	Err  error
 }
 
-// Error returns the place and the cause.
-func (e *Fault) Error() string {
+// Place returns the file, and the line if it is known.
+func (e *Fault) Place() string {
 	if e.Line > 0 {
-		return fmt.Sprintf("%s:%d %v", e.Path, e.Line, e.Err)
+		return fmt.Sprintf("%s:%d", e.Path, e.Line)
 	}
-	return fmt.Sprintf("%s: %v", e.Path, e.Err)
+	return e.Path
+}
+
+// Error returns the place and the cause, and what to do.
+func (e *Fault) Error() string {
+	if cure := e.Cure(); cure != "" {
+		return fmt.Sprintf("%s: %v; %s", e.Place(), e.Err, cure)
+	}
+	return fmt.Sprintf("%s: %v", e.Place(), e.Err)
 }
 
 // Unwrap returns the cause.
