@@ -109,7 +109,10 @@ func TestLoginsShareTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.clock.Add(time.Second)
-	another := newDesk(t, func(n *desk) { n.config.Keys, n.config.State = d.config.Keys, d.config.State; n.config.MaxAge = time.Hour })
+	another := newDesk(t, func(n *desk) {
+		n.config.Keys, n.config.State = d.config.Keys, d.config.State
+		n.config.MaxAge = time.Hour
+	})
 	v := another.browser()
 	v.signIn()
 	v.serves("issuer/corp:alice")
