@@ -124,6 +124,35 @@ func TestForgottenEndsEndAllOlderSessions(t *testing.T) {
 	}
 }
 
+// TestSeventyThousandEndsOfAFile takes more ends from a file than are kept.
+func TestSeventyThousandEndsOfAFile(t *testing.T) {
+	s := &state{ends: map[end]ended{}, live: map[sessionID]*live{}}
+	const n = 70_000
+	var lines []endfile.Line
+	ofSession := func(i int) record {
+		r := record{id: sessionID{3, byte(i), byte(i >> 8), byte(i >> 16)}, begun: 1000 + int64(i), issued: 1000 + int64(i)}
+		r.ends = endsOf(&r)
+		return r
+	}
+	for i := range n {
+		r := ofSession(i)
+		lines = append(lines, endfile.Line{Kind: endfile.Session, ID: r.ends[endfile.Session].id, At: r.begun, Until: 1 << 62})
+	}
+	s.Apply(500, lines)
+	for i := range n {
+		if r := ofSession(i); !s.hasEnded(&r) {
+			t.Fatalf("session %d came back", i)
+		}
+	}
+	if honest := ofSession(n); s.hasEnded(&honest) || len(s.ends) != endfile.MaxEnds || s.changes.Load() != 1 {
+		t.Errorf("%d ends, %d changes", len(s.ends), s.changes.Load())
+	}
+	s.Apply(500, lines[n-100:]) // another process has rewritten the file
+	if s.changes.Load() != 1 {
+		t.Error("known ends make every session look again")
+	}
+}
+
 func TestUsedStatesAreBounded(t *testing.T) {
 	u := used{until: map[[stateSize]byte]int64{}}
 	for i := range 3 * maxUsed {

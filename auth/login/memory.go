@@ -14,7 +14,6 @@ const (
 	maxUsed     = 1 << 14 // states of answers that are remembered as used
 	maxRefresh  = 32      // refreshes of one login that run at once
 	maxExchange = 64      // codes that are redeemed at once, likewise
-	maxRevoke   = 32      // refresh tokens that are revoked at once, likewise
 )
 
 // Memory is what logins share and what outlives a reload: sessions, the ends of sessions, and used
@@ -25,6 +24,8 @@ type Memory struct {
 	now  func() time.Time
 	log  *slog.Logger
 	keys *Keys // for logins without keys of their own
+
+	leaving time.Duration // from a sign-out here to the revocation, when that of the issuer is over
 
 	unrevoked atomic.Uint64 // refresh tokens that could not be revoked
 
@@ -42,7 +43,7 @@ type Memory struct {
 // NewMemory returns an empty Memory. It starts no goroutine.
 func NewMemory(now func() time.Time, log *slog.Logger) *Memory {
 	keys, _ := ParseKeys([]byte(NewKey())) // a new key can be read
-	m := &Memory{now: now, log: log, keys: keys, states: map[string]*state{}, files: map[string]*endfile.File{}, used: used{until: map[[stateSize]byte]int64{}}}
+	m := &Memory{now: now, log: log, keys: keys, leaving: leaveTime, states: map[string]*state{}, files: map[string]*endfile.File{}, used: used{until: map[[stateSize]byte]int64{}}}
 	m.life, m.stop = context.WithCancel(context.Background())
 	return m
 }
@@ -118,7 +119,7 @@ func (m *Memory) state(name, client string) *state {
 	if s == nil {
 		s = &state{
 			login: endfile.LoginOf(name, client),
-			slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange), revokes: make(chan struct{}, maxRevoke),
+			slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange), revokes: make(chan struct{}, maxRevoke), revoking: make(chan struct{}, maxRevoking),
 			ends: map[end]ended{}, live: map[sessionID]*live{}, subjects: map[endfile.ID]map[sessionID]*live{},
 		}
 		m.states[key] = s
@@ -132,9 +133,10 @@ type state struct {
 	login endfile.Login // of its lines in the file
 
 	// Turns are of one login, so that an issuer that hangs holds nobody at another issuer.
-	slots   chan struct{} // one for each running refresh
-	turns   chan struct{} // one for each code that is being redeemed
-	revokes chan struct{} // one for each refresh token that is being revoked
+	slots    chan struct{} // one for each running refresh
+	turns    chan struct{} // one for each code that is being redeemed
+	revokes  chan struct{} // one for each refresh token that waits to be revoked
+	revoking chan struct{} // one for each request for that
 
 	// changes counts the ends. A session that was looked up at the same count has not ended since, so
 	// that requests need no lock.

@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	maxRevoke   = 1024             // refresh tokens of one login that wait to be revoked
+	maxRevoking = 32               // requests for that which run at once
 	revokeTime  = 20 * time.Second // for all that one revocation fetches
 	revokeTries = 2
 	revokePause = time.Second
@@ -20,21 +22,24 @@ const (
 // revoke revokes the refresh token of a session that its person has ended (RFC 7009), in the background.
 // It does nothing where the issuer has no revocation endpoint, as Entra ID.
 //
+// It waits for the browser to get to the issuer's own sign-out, if there is one: Keycloak would otherwise
+// forget its session, and tell no back channel that it ended.
+//
 // The issuer's own sign-out, to which the browser goes next, does not make that needless. The browser may
 // not get there, and the issuer may have none, as Google. At Okta the refresh token outlives it ("Using the
 // /logout Endpoint and Revoking User Tokens"), and at Keycloak an offline token does.
 //
 // Issuers differ in what else ends. RFC 7009, section 2.1, lets them end all tokens of the grant. Auth0 ends
-// the refresh token, and the grant if the tenant says so. Keycloak ends the consent and all sessions of the
-// person with this client (revokeClient in its TokenRevocationEndpoint), in other browsers too; hence
-// [Config].KeepTokens.
+// the refresh token, and the grant if the tenant says so. Keycloak (revokeClient in its
+// TokenRevocationEndpoint) ends the consent, and all sessions of the person with this client, in other
+// browsers too. It does so for an offline token, and if its session lasts because the browser did not get to
+// its sign-out; otherwise it takes the token for invalid and does nothing. Hence [Config].KeepTokens.
 func (s *Session) revoke() {
 	if s.refresh == "" || s.login.config.KeepTokens {
 		return
 	}
-	m := s.login.memory
-	if !m.start(s.login.state.revokes, s.revokeNow) {
-		s.unrevoked(fmt.Errorf("%d others are being revoked, or the gateway stops", maxRevoke))
+	if !s.login.memory.start(s.login.state.revokes, s.revokeLater) {
+		s.unrevoked(fmt.Errorf("%d others wait, or the gateway stops", maxRevoke))
 	}
 }
 
@@ -48,24 +53,61 @@ func (s *Session) unrevoked(cause error) {
 // Unrevoked returns how many refresh tokens could not be revoked.
 func (m *Memory) Unrevoked() uint64 { return m.unrevoked.Load() }
 
-// revokeNow revokes the refresh token.
-func (s *Session) revokeNow(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, revokeTime)
-	defer cancel()
+// revokeLater revokes the refresh token once the issuer's own sign-out is over.
+func (s *Session) revokeLater(life context.Context) {
+	ctx, cancel := context.WithTimeout(life, revokeTime)
 	e, err := s.login.issuer.Endpoints(ctx)
-	if err == nil && e.Revocation == "" {
+	cancel()
+	switch {
+	case err != nil:
+		s.unrevoked(err)
+		return
+	case e.Revocation == "":
+		return
+	case e.EndSession != "":
+		err = wait(life, s.login.memory.leaving)
+	}
+	turns := s.login.state.revoking
+	select {
+	case turns <- struct{}{}:
+		defer func() { <-turns }()
+	case <-life.Done():
+		err = errStopped
+	}
+	if err != nil {
+		s.unrevoked(err)
 		return
 	}
+	s.revokeNow(life, e.Revocation)
+}
+
+var errStopped = errors.New("the gateway stops")
+
+// wait waits for d, or until the gateway stops.
+func wait(life context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-life.Done():
+		return errStopped
+	}
+}
+
+// revokeNow revokes the refresh token. It tries again if that may help.
+func (s *Session) revokeNow(life context.Context, address string) {
+	ctx, cancel := context.WithTimeout(life, revokeTime)
+	defer cancel()
+	err := error(nil)
 	for try := 0; err == nil; try++ {
-		if err = s.askToRevoke(ctx, e.Revocation); err == nil {
+		if err = s.askToRevoke(ctx, address); err == nil {
 			return
 		}
 		if try+1 == revokeTries || !worthRetrying(err) {
 			break
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(revokePause):
+		if wait(ctx, revokePause) == nil {
 			err = nil
 		}
 	}

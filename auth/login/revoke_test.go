@@ -90,6 +90,7 @@ func TestRevocationThatFails(t *testing.T) {
 		var log bytes.Buffer
 		d := newDesk(t, func(d *desk) {
 			d.memory = auth.NewMemory(auth.MemoryOptions{Now: d.clock.Now, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			d.memory.Logins().SetLeaving(0)
 		})
 		var token atomic.Pointer[string]
 		d.provider.AnswerRevocations(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -117,7 +118,7 @@ func TestRevocationIsBounded(t *testing.T) {
 	d := newDesk(t)
 	free := make(chan struct{})
 	d.provider.AnswerRevocations(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-free }))
-	const most = 32
+	const most, running = 1024, 32
 	for range most + 3 {
 		b := d.browser()
 		b.signOut(b.signIn())
@@ -125,10 +126,35 @@ func TestRevocationIsBounded(t *testing.T) {
 	if n := d.memory.Logins().Unrevoked(); n != 3 {
 		t.Errorf("%d were not revoked, want 3", n)
 	}
+	if n := d.provider.Revocations(); n > running {
+		t.Errorf("%d requests at once, want at most %d", n, running)
+	}
 	close(free)
 	d.login.Settle()
 	if n := d.provider.Revocations(); n != most {
 		t.Errorf("%d revocations, want %d", n, most)
+	}
+}
+
+// A revocation waits for the issuer's own sign-out. If the gateway stops meanwhile, that is counted.
+func TestRevocationWaitsForTheIssuersSignOut(t *testing.T) {
+	d := newDesk(t, func(d *desk) { d.memory.Logins().SetLeaving(time.Hour) })
+	b := d.browser()
+	b.signOut(b.signIn())
+	d.memory.Logins().End()
+	if n := d.provider.Revocations(); n != 0 || d.memory.Logins().Unrevoked() != 1 {
+		t.Errorf("%d revocations, %d failed", n, d.memory.Logins().Unrevoked())
+	}
+
+	d = newDesk(t, func(d *desk) {
+		d.provider.Lack("end_session_endpoint")
+		d.memory.Logins().SetLeaving(time.Hour)
+	})
+	b = d.browser()
+	b.signOut(b.signIn())
+	d.login.Settle()
+	if n := d.provider.Revocations(); n != 1 {
+		t.Errorf("without a sign-out of the issuer: %d revocations", n)
 	}
 }
 

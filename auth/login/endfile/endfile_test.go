@@ -240,6 +240,31 @@ func TestLostFileEndsAllSessions(t *testing.T) {
 	}
 }
 
+// Somebody empties the file while a process runs: that is as if it were lost.
+func TestEmptiedFileEndsAllSessions(t *testing.T) {
+	d := newDisk(t)
+	f, s := d.process()
+	d.append(f, numbered(1))
+	d.write("")
+	d.at.Add(100)
+	d.append(f, numbered(2))
+	if _, next := d.process(); s.before != start+100 || next.before != start+100 || !next.has(numbered(2)) {
+		t.Errorf("sessions before %d have ended, and %d: %v", s.before, next.before, next.lines)
+	}
+}
+
+// A clock that was ahead when the file was made ends no session that begins later.
+func TestFileOfAClockThatWasAhead(t *testing.T) {
+	d := newDisk(t)
+	d.at.Add(1_000_000)
+	f, _ := d.process()
+	f.Close()
+	d.at.Store(start)
+	if _, s := d.process(); s.before != start {
+		t.Errorf("sessions before %d have ended", s.before)
+	}
+}
+
 func TestProcessesShareTheFile(t *testing.T) {
 	d := newDisk(t)
 	a, sa := d.process()
@@ -367,10 +392,11 @@ func TestTidyKeepsWhatCounts(t *testing.T) {
 	d := newDisk(t)
 	a, _ := d.process()
 	b, sb := d.process()
+	var all []Line
 	for i := range 3 * slack { // all but the last are dead
-		d.append(a, Line{Subject, corp, ID{9}, start, int64(i + 1)})
+		all = append(all, Line{Subject, corp, ID{9}, start, int64(i + 1)})
 	}
-	d.append(a, numbered(1))
+	d.append(a, append(all, numbered(1))...)
 	last := Line{Subject, corp, ID{9}, start, 3 * slack}
 	if err := os.WriteFile(d.path+".new", []byte("of a crash"), 0o600); err != nil {
 		t.Fatal(err)
