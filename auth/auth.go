@@ -147,6 +147,9 @@ func New(c Config, m *Memory) (*Auth, error) {
 // Active Auths share the keys and tokens of an issuer that they configure identically.
 // Only the first call has an effect, and none has after Close.
 func (a *Auth) Activate() {
+	for _, l := range a.logins {
+		l.Activate()
+	}
 	a.memory.mu.Lock()
 	defer a.memory.mu.Unlock()
 	if a.activated || a.closed {

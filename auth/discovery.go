@@ -35,6 +35,7 @@ func (d *discoveryDocument) UnmarshalJSON(text []byte) error {
 		Token         string `json:"token_endpoint"`
 		Userinfo      string `json:"userinfo_endpoint"`
 		EndSession    string `json:"end_session_endpoint"`
+		Revocation    string `json:"revocation_endpoint"`
 		NamesIssuer   bool   `json:"authorization_response_iss_parameter_supported"`
 		Mutual        struct {
 			Introspection string `json:"introspection_endpoint"`
@@ -42,7 +43,7 @@ func (d *discoveryDocument) UnmarshalJSON(text []byte) error {
 	}
 	err := json.Unmarshal(text, &doc)
 	d.issuer, d.jwks = doc.Issuer, doc.JWKS
-	d.login = login.Endpoints{Authorization: doc.Authorization, Token: doc.Token, Userinfo: doc.Userinfo, EndSession: doc.EndSession, NamesIssuer: doc.NamesIssuer}
+	d.login = login.Endpoints{Authorization: doc.Authorization, Token: doc.Token, Userinfo: doc.Userinfo, EndSession: doc.EndSession, Revocation: doc.Revocation, NamesIssuer: doc.NamesIssuer}
 	d.introspection, d.mutualIntrospection = doc.Introspection, doc.Mutual.Introspection
 	return err
 }

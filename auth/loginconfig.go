@@ -2,10 +2,12 @@ package auth
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"sallyport/auth/login"
+	"sallyport/auth/login/endfile"
 	"sallyport/proxy/message"
 	"sallyport/proxy/setting"
 )
@@ -53,6 +56,11 @@ type LoginConfig struct {
 	// Params are more parameters of the authorization request, such as domain_hint for Entra or hd for
 	// Google. Default: none.
 	Params map[string]string `yaml:"params"`
+	// Revoke lets a sign-out revoke the person's refresh token, if the issuer has a revocation_endpoint
+	// (RFC 7009): a minute later, when the issuer's own sign-out is over. Okta keeps the token otherwise, and
+	// Keycloak an offline token. Keycloak ends all offline sessions of the person with the client by that, in
+	// other browsers too; false leaves them. Default: true.
+	Revoke *bool `yaml:"revoke"`
 	// Session says how a session is kept, and for how long.
 	Session SessionConfig `yaml:"session"`
 }
@@ -63,6 +71,13 @@ type SessionConfig struct {
 	// first seals, and all open; so add the next one below, and later move it to the top. Default: a
 	// key of the process, with which all sessions end at a restart.
 	Keys setting.Secret `yaml:"keys"`
+	// State is the file with the ends of sessions, by which a restart brings back no session that somebody
+	// signed out of or that the issuer ended; or off. It names nobody. Logins and gateways on one machine
+	// may share it. Where the file is missing, a new one is made, and all sessions that began before end. A
+	// reload cannot change it. Default, with keys: sallyport-sessions in the folder for state. That is
+	// $STATE_DIRECTORY or /var/lib/sallyport if one exists, and otherwise the folder of gateway.yaml;
+	// sallyport check shows it.
+	State setting.Place `yaml:"state"`
 	// Kind is where sessions are: cookie, sealed in the person's browser, or memory, in the gateway,
 	// with only an id in the cookie. Sessions in memory end at a restart. Default: cookie.
 	Kind string `yaml:"kind"`
@@ -94,6 +109,8 @@ const (
 	defaultIdle     = time.Hour
 	maxAbsolute     = 30 * 24 * time.Hour
 	maxLoginTitle   = 60 // bytes
+
+	stateOff = "off"
 )
 
 // Check records every fault of the login, whose place in the configuration is path. issuer is that of
@@ -187,6 +204,14 @@ func (c *SessionConfig) check(at func(string) string, f *setting.Faults) {
 	if c.SignInHost != "" && c.CookieDomain == "" {
 		f.Add(at("session.sign_in_host"), c.SignInHost, "sessions are for one host, so people must sign in there", "write cookie_domain too, or remove the line")
 	}
+	c.State.Check(at("session.state"), "name a file, or write off", f, stateOff)
+	switch {
+	case c.State == "" || c.Outlives():
+	case c.Kind == SessionInMemory:
+		f.Add(at("session.state"), string(c.State), "sessions in memory end at a restart, so nothing is kept of them", "remove the line, or kind: memory")
+	default:
+		f.Add(at("session.state"), string(c.State), "without keys all sessions end at a restart, so nothing is kept of them", "add keys: {file: PATH}, or remove the line")
+	}
 	if !c.Keys.IsZero() && c.Kind == SessionInMemory {
 		f.Add(at("session.keys"), "", "sessions in memory are not sealed", "remove the line, or kind: memory")
 	}
@@ -222,8 +247,22 @@ func (c *SessionConfig) Domain() (domain string, good bool) {
 	return strings.ToLower(c.CookieDomain), problem == ""
 }
 
+// Outlives reports whether sessions outlive the process.
+func (c *SessionConfig) Outlives() bool { return !c.Keys.IsZero() && c.Kind != SessionInMemory }
+
+// StateFile returns the file with the ends of sessions; "" for none.
+func (c *SessionConfig) StateFile() string {
+	if !c.Outlives() || c.State.Word() != "" {
+		return ""
+	}
+	return string(c.State)
+}
+
 // Warn records what is no fault but probably a mistake.
 func (c *LoginConfig) Warn(path string, f *setting.Faults) {
+	if c.Session.Outlives() && c.Session.State.Word() != "" {
+		f.Add(setting.Join(path, "session.state"), string(c.Session.State), "a cookie that somebody signed out of opens again after a restart", "name a file")
+	}
 	if c.Session.Keys.IsZero() && c.Session.Kind != SessionInMemory {
 		f.Add(setting.Join(path, "session.keys"), "", "missing, so all sessions end when the gateway restarts", "write keys: {file: PATH}; sallyport keygen --session makes a key")
 	}
@@ -238,6 +277,23 @@ func (c *LoginConfig) CheckFiles(path string, f *setting.Faults) {
 	}
 	if _, err := c.Session.readKeys(); err != nil {
 		f.Add(setting.Join(path, "session.keys"), "", err.Error(), setting.CureUnreadable(err, "sallyport keygen --session makes a key"))
+	}
+	c.Session.checkState(setting.Join(path, "session.state"), f)
+}
+
+// checkState records why the file with the ends of sessions cannot be read or written.
+func (c *SessionConfig) checkState(path string, f *setting.Faults) {
+	file := c.StateFile()
+	if file == "" {
+		return
+	}
+	var fault *endfile.Fault
+	if problem, cure := setting.FolderFault(filepath.Dir(file), false); problem != "" {
+		f.Add(path, file, problem, cure) // a new file is written beside it
+	} else if errors.As(endfile.Check(file), &fault) {
+		f.Add(path, fault.Place(), fault.Err.Error(), cmp.Or(fault.Cure(), setting.CureUnreadable(fault.Err, "")))
+	} else if problem, cure := setting.FileFault(file); problem != "" {
+		f.Add(path, file, problem, cure)
 	}
 }
 
@@ -261,6 +317,7 @@ func (c *SessionConfig) readKeys() (*login.Keys, error) {
 func (c *LoginConfig) read() (login.Config, error) {
 	l := login.Config{
 		Issuer: c.Issuer, ClientID: c.ClientID, ClientAuth: c.ClientAuth, Scopes: c.Scopes, Claims: c.Claims,
+		State: c.Session.StateFile(), KeepTokens: c.Revoke != nil && !*c.Revoke,
 		Memory: c.Session.Kind == SessionInMemory, Sessions: c.Session.Sessions,
 		Absolute: c.Session.Absolute.Or(defaultAbsolute), Idle: c.Session.Idle.Or(defaultIdle),
 		CookieDomain: strings.ToLower(c.Session.CookieDomain), SignInHost: strings.ToLower(strings.TrimSuffix(c.Session.SignInHost, ".")), ACR: c.ACRValues, MaxAge: c.MaxAge.D(), Prompt: c.Prompt, Params: c.Params,

@@ -102,7 +102,7 @@ func (li *loginIssuer) fetchEndpoints(ctx context.Context) (*login.Endpoints, er
 		im.keys.resume() // else a login would begin that cannot end
 	}
 	e := doc.login
-	for name, address := range map[string]*string{"authorization_endpoint": &e.Authorization, "token_endpoint": &e.Token, "userinfo_endpoint": &e.Userinfo, "end_session_endpoint": &e.EndSession} {
+	for name, address := range map[string]*string{"authorization_endpoint": &e.Authorization, "token_endpoint": &e.Token, "userinfo_endpoint": &e.Userinfo, "end_session_endpoint": &e.EndSession, "revocation_endpoint": &e.Revocation} {
 		if *address == "" {
 			continue
 		}

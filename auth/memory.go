@@ -79,10 +79,13 @@ func (m *Memory) Run(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 
-	tick := time.NewTicker(time.Minute)
+	tick, follow := time.NewTicker(time.Minute), time.NewTicker(time.Second)
 	defer tick.Stop()
+	defer follow.Stop()
 	for running := true; running; {
 		select {
+		case <-follow.C:
+			m.logins.Follow()
 		case <-tick.C:
 			m.tokens.sweep(m.now().Unix())
 			m.logins.Sweep()
@@ -104,6 +107,9 @@ func (m *Memory) Run(ctx context.Context) error {
 	m.logins.End()
 	return nil
 }
+
+// Logins returns the memory of people's sessions.
+func (m *Memory) Logins() *login.Memory { return m.logins }
 
 // CacheStatus returns the state of the cache of verified tokens.
 func (m *Memory) CacheStatus() CacheStatus { return m.tokens.status() }

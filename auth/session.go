@@ -215,7 +215,7 @@ func (s *sessions) open(l *login.Login, host string, c *login.Cookie) (*login.Se
 
 // BackChannel takes a logout token, for all logins at the issuer that signed it. Failed checks count
 // against the address of the request's client. The error is an [*login.Error], or an [*Error] with
-// [TooManyFailures].
+// [TooManyFailures]. If one of the logins cannot store the end, that is the error.
 func (a *Auth) BackChannel(ctx context.Context, r *Request, raw string) (login.LoggedOut, error) {
 	t := tokenPool.Get().(*token)
 	defer t.release()
@@ -228,7 +228,7 @@ func (a *Auth) BackChannel(ctx context.Context, r *Request, raw string) (login.L
 	}
 	var out login.LoggedOut
 	refused := error(&login.Error{Reason: login.BadLogoutToken, Err: errors.New("its issuer is that of no login")})
-	done, forged := false, false
+	done, forged, unsaved := false, false, false
 	for _, name := range slices.Sorted(maps.Keys(a.logins)) {
 		l := a.logins[name]
 		if !a.issuers[l.Issuer()].issues(t.registered.iss) {
@@ -240,14 +240,20 @@ func (a *Auth) BackChannel(ctx context.Context, r *Request, raw string) (login.L
 		case err == nil:
 			out, done = one, true
 		default:
-			refused = err
-			forged = forged || errors.As(err, &e) && e.Reason == login.BadLogoutToken
+			if !unsaved {
+				refused = err
+			}
+			reason := ""
+			if errors.As(err, &e) {
+				reason = e.Reason
+			}
+			forged, unsaved = forged || reason == login.BadLogoutToken, unsaved || reason == login.EndUnsaved
 		}
 	}
-	if done {
+	if done && !unsaved {
 		return out, nil
 	}
-	if forged {
+	if forged && !unsaved {
 		a.memory.budget.charge(r.Peer, now)
 	}
 	return login.LoggedOut{}, refused

@@ -102,6 +102,10 @@ func refusedLogins(t *testing.T) *refusals {
 	leaver.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin"})
 	r.expect("session_ended", 401, "…", program("GET", "/", "", with(left)))
 
+	blockEnds(t, l)
+	end := "logout_token=" + url.QueryEscape(r.secret(l.provider.LogoutToken("sid-of-nobody", "", nil)))
+	r.expect("session_unsaved", 503, "…sallyport-sessions: is not a regular file; name another file", program("POST", login.BackChannelPath, end, form()))
+
 	late := answer("corp")
 	clock.ahead.Store(int64(2 * time.Hour))
 	r.expect("session_expired", 401, "…", program("GET", "/", "", with(session)))

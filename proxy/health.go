@@ -52,6 +52,13 @@ func (g *Gateway) state() admin.State {
 	for _, name := range slices.Sorted(maps.Keys(now.config.Logins)) {
 		s.Logins = append(s.Logins, admin.Login{Name: name, Sessions: now.auth.Login(name).Live()})
 	}
+	for _, f := range g.memory.auth.Logins().Files() {
+		file := admin.SessionFile{Path: f.Path, Lines: f.Lines, Unsaved: f.Unsaved, Failures: f.Failures}
+		if f.Fault != nil {
+			file.LastError = f.Fault.Error()
+		}
+		s.SessionFiles = append(s.SessionFiles, file)
+	}
 	if g.memory.replay.Begun() {
 		r := g.memory.replay.Status()
 		s.Signatures = &admin.Signatures{
@@ -96,6 +103,7 @@ func (g *Gateway) counts() admin.Counts {
 		AuditDropped: a.Dropped,
 		AuditFailed:  a.Failures,
 		AuditPending: a.Pending,
+		Unrevoked:    g.memory.auth.Logins().Unrevoked(),
 
 		HandshakesFailed: g.memory.edge.FailedHandshakes(),
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -153,6 +154,13 @@ func checkFixed(c, old *Config, m *memory) error {
 	const cure = "restart the gateway to change it, or put back what it was"
 	if m.replay.Begun() && c.Integrity.State != old.Integrity.State {
 		f.Add("integrity.state", string(c.Integrity.State), "cannot change while the gateway runs, which holds "+string(old.Integrity.State), cure)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Logins)) {
+		l := c.Logins[name]
+		held := m.auth.Logins().StatePath(name, l.ClientID)
+		if held != "" && l.Session.Outlives() && string(l.Session.State) != held {
+			f.Add("logins."+name+".session.state", string(l.Session.State), "cannot change while the gateway runs, which holds "+held, cure)
+		}
 	}
 	return c.Place(f).Err()
 }

@@ -116,8 +116,9 @@ func TestTreeArrows(t *testing.T) {
 		{"auth/apikey", "", "a leaf: the form of keys, for who makes and who reads them"},
 		{"auth/fetch", "proxy/setting", "fetching knows no protocol above HTTP"},
 		{"auth/clientcert", "auth/fetch auth/identity proxy/setting", "certificates are judged alone, for handshakes and for requests"},
-		{"auth/login", "auth/fetch auth/identity proxy/message proxy/setting", "logins know their issuer by an interface, not the issuers of tokens"},
-		{"auth", "auth/apikey auth/clientcert auth/identity auth/httpsig auth/fetch auth/login proxy/message proxy/setting", "credentials are read from heads, not from servers; auth/authtest is for tests"},
+		{"auth/login/endfile", "", "a leaf: lines in a file, whatever ends by them"},
+		{"auth/login", "auth/fetch auth/identity auth/login/endfile proxy/message proxy/setting", "logins know their issuer by an interface, not the issuers of tokens"},
+		{"auth", "auth/apikey auth/clientcert auth/identity auth/httpsig auth/fetch auth/login auth/login/endfile proxy/message proxy/setting", "credentials are read from heads, not from servers; auth/authtest is for tests"},
 
 		{"policy/model", "proxy/message", "what a request asks is read from the request alone"},
 		{"policy", "policy/model auth/identity proxy/message proxy/setting", "decisions are pure: no transport, no proof"},

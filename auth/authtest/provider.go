@@ -17,12 +17,14 @@ import (
 // Provider is the part of an [Issuer] at which people sign in (OpenID Connect Core, the code flow with
 // PKCE). A browser that comes to /authorize is sent back at once, as the person of [Provider.Person].
 type Provider struct {
-	issuer         *Issuer
-	id, secret     string // of the one client
-	exchanges      atomic.Int64
-	refreshes      atomic.Int64
-	insteadOfToken atomic.Pointer[http.Handler]
-	insteadOfInfo  atomic.Pointer[http.Handler]
+	issuer            *Issuer
+	id, secret        string // of the one client
+	exchanges         atomic.Int64
+	refreshes         atomic.Int64
+	insteadOfToken    atomic.Pointer[http.Handler]
+	insteadOfInfo     atomic.Pointer[http.Handler]
+	insteadOfRevoking atomic.Pointer[http.Handler]
+	revocations       atomic.Int64
 
 	mu      sync.Mutex // guards the fields below
 	person  map[string]any
@@ -53,23 +55,12 @@ func (i *Issuer) Provide(clientID, secret string) *Provider {
 	return p
 }
 
-// describe publishes the discovery document.
-func (p *Provider) describe() {
-	i := p.issuer
-	text := string(must(json.Marshal(map[string]any{
-		"issuer": i.URL, "jwks_uri": i.URL + "/jwks", "introspection_endpoint": i.URL + "/introspect",
-		"authorization_endpoint": i.URL + "/authorize", "token_endpoint": i.URL + "/token", "userinfo_endpoint": i.URL + "/userinfo",
-		"end_session_endpoint": i.URL + "/logout", "authorization_response_iss_parameter_supported": !p.unnamed,
-	})))
-	i.document.Store(&text)
-}
-
 // OmitIssuer makes answers to browsers name no issuer, as most did before RFC 9207.
 func (p *Provider) OmitIssuer() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unnamed = true
-	p.describe()
+	p.describe("authorization_response_iss_parameter_supported")
 }
 
 // Register sets the redirect URIs of the client. Others are refused from now on.
@@ -78,6 +69,24 @@ func (p *Provider) Register(redirects ...string) {
 	defer p.mu.Unlock()
 	p.pages = redirects
 }
+
+// describe publishes the discovery document without some of its members.
+func (p *Provider) describe(without ...string) {
+	i := p.issuer
+	doc := map[string]any{
+		"issuer": i.URL, "jwks_uri": i.URL + "/jwks", "introspection_endpoint": i.URL + "/introspect",
+		"authorization_endpoint": i.URL + "/authorize", "token_endpoint": i.URL + "/token", "userinfo_endpoint": i.URL + "/userinfo",
+		"end_session_endpoint": i.URL + "/logout", "revocation_endpoint": i.URL + "/revoke", "authorization_response_iss_parameter_supported": true,
+	}
+	for _, name := range without {
+		delete(doc, name)
+	}
+	text := string(must(json.Marshal(doc)))
+	i.document.Store(&text)
+}
+
+// Lack removes a member of the discovery document, such as revocation_endpoint.
+func (p *Provider) Lack(name string) { p.describe(name) }
 
 // Person sets who signs in from now on, with more claims of the ID token.
 func (p *Provider) Person(sub string, claims map[string]any) {
@@ -131,11 +140,30 @@ func (p *Provider) AnswerUserinfo(h http.Handler) {
 	p.insteadOfInfo.Store(&h)
 }
 
+// AnswerRevocations makes h answer revocations of tokens instead of the provider. Nil undoes that.
+func (p *Provider) AnswerRevocations(h http.Handler) {
+	if h == nil {
+		p.insteadOfRevoking.Store(nil)
+		return
+	}
+	p.insteadOfRevoking.Store(&h)
+}
+
 // Exchanges returns how many codes were presented, and Refreshes how many refresh tokens.
 func (p *Provider) Exchanges() int64 { return p.exchanges.Load() }
 
 // Refreshes returns how many refresh tokens were presented.
 func (p *Provider) Refreshes() int64 { return p.refreshes.Load() }
+
+// Revocations returns how many requests there were to revoke a token.
+func (p *Provider) Revocations() int64 { return p.revocations.Load() }
+
+// RefreshTokens returns how many refresh tokens count.
+func (p *Provider) RefreshTokens() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.tokens)
+}
 
 // Forget withdraws all refresh tokens.
 func (p *Provider) Forget() {
@@ -186,6 +214,13 @@ func (p *Provider) serve(w http.ResponseWriter, r *http.Request) bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		writeJSON(w, http.StatusOK, p.person)
+	case "revoke":
+		p.revocations.Add(1)
+		if instead := p.insteadOfRevoking.Load(); instead != nil {
+			(*instead).ServeHTTP(w, r)
+			return true
+		}
+		p.revoke(w, r)
 	case "logout":
 		http.Redirect(w, r, r.FormValue("post_logout_redirect_uri"), http.StatusSeeOther)
 	default:
@@ -227,11 +262,27 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, q.Get("redirect_uri")+"?"+answer.Encode(), http.StatusFound)
 }
 
-func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
+// isClient reports whether a request proves the provider's client.
+func (p *Provider) isClient(r *http.Request) bool {
 	id, secret, basic := r.BasicAuth()
 	if !basic {
 		id, secret = r.FormValue("client_id"), r.FormValue("client_secret")
 	}
+	return id == p.id && secret == p.secret
+}
+
+// revoke takes a token to revoke (RFC 7009). It answers the same for unknown ones.
+func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) {
+	if !p.isClient(r) {
+		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "invalid_client"})
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.tokens, r.FormValue("token"))
+}
+
+func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var g grant
@@ -249,7 +300,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 		delete(p.tokens, r.FormValue("refresh_token"))
 	}
 	switch {
-	case id != p.id || secret != p.secret:
+	case !p.isClient(r):
 		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "invalid_client"})
 		return
 	case !known:

@@ -193,7 +193,10 @@ func TestSignedOutSessionIsNotReplayed(t *testing.T) {
 		other.signIn()
 		thief.take([]string{"__Host-sallyport=" + b.cookies["__Host-sallyport"] + "; Path=/; HttpOnly; Secure; SameSite=Lax"})
 		thief.serves("issuer/corp:alice")
-		r := d.login.End(t.Context(), s, login.Answer{Host: host, Origin: origin, Cookie: b.field()})
+		r, err := d.login.End(t.Context(), s, login.Answer{Host: host, Origin: origin, Cookie: b.field()})
+		if err != nil {
+			t.Fatal(err)
+		}
 		b.take(r.Cookies)
 		_, query, _ := strings.Cut(r.Location, "?")
 		r = d.login.Leave(login.Answer{Host: host, Origin: origin, Query: query, Cookie: b.field()})

@@ -3,6 +3,8 @@ package login
 import (
 	"strings"
 	"testing"
+
+	"sallyport/auth/login/endfile"
 )
 
 // TestOwnCookiesAreStripped cuts the gateway's cookies and leaves those of apps byte for byte.
@@ -102,18 +104,52 @@ func TestSplitTextIsReadBack(t *testing.T) {
 func TestForgottenEndsEndAllOlderSessions(t *testing.T) {
 	s := &state{ends: map[end]ended{}, live: map[sessionID]*live{}}
 	first := record{id: sessionID{1}, begun: 100, issued: 100, subject: "alice", issuer: "i"}
-	s.end(first.ends()[endOfSession], 150, 1<<62)
-	for i := range maxEnds {
+	first.ends = endsOf(&first)
+	if err := s.end(first.ends[endfile.Session], 150, 1<<62); err != nil {
+		t.Fatal(err)
+	}
+	for i := range endfile.MaxEnds {
 		r := record{id: sessionID{2, byte(i), byte(i >> 8), byte(i >> 16)}}
-		s.end(r.ends()[endOfSession], 200, 1<<62)
+		if err := s.end(endsOf(&r)[endfile.Session], 200, 1<<62); err != nil {
+			t.Fatal(err)
+		}
 	}
 	honest, late := record{id: sessionID{9}, begun: 149}, record{id: sessionID{9}, begun: 151}
-	if len(s.ends) != maxEnds || !s.hasEnded(&first) || !s.hasEnded(&honest) || s.hasEnded(&late) {
+	if len(s.ends) != endfile.MaxEnds || !s.hasEnded(&first) || !s.hasEnded(&honest) || s.hasEnded(&late) {
 		t.Errorf("%d ends, %v %v %v", len(s.ends), s.hasEnded(&first), s.hasEnded(&honest), s.hasEnded(&late))
 	}
 	s.forget(201)
 	if len(s.ends) != 0 || len(s.order) != 0 {
 		t.Errorf("%d ends are left", len(s.ends))
+	}
+}
+
+// TestSeventyThousandEndsOfAFile takes more ends from a file than are kept.
+func TestSeventyThousandEndsOfAFile(t *testing.T) {
+	s := &state{ends: map[end]ended{}, live: map[sessionID]*live{}}
+	const n = 70_000
+	var lines []endfile.Line
+	ofSession := func(i int) record {
+		r := record{id: sessionID{3, byte(i), byte(i >> 8), byte(i >> 16)}, begun: 1000 + int64(i), issued: 1000 + int64(i)}
+		r.ends = endsOf(&r)
+		return r
+	}
+	for i := range n {
+		r := ofSession(i)
+		lines = append(lines, endfile.Line{Kind: endfile.Session, ID: r.ends[endfile.Session].id, At: r.begun, Until: 1 << 62})
+	}
+	s.Apply(500, lines)
+	for i := range n {
+		if r := ofSession(i); !s.hasEnded(&r) {
+			t.Fatalf("session %d came back", i)
+		}
+	}
+	if honest := ofSession(n); s.hasEnded(&honest) || len(s.ends) != endfile.MaxEnds || s.changes.Load() != 1 {
+		t.Errorf("%d ends, %d changes", len(s.ends), s.changes.Load())
+	}
+	s.Apply(500, lines[n-100:]) // another process has rewritten the file
+	if s.changes.Load() != 1 {
+		t.Error("known ends make every session look again")
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+
+	"sallyport/auth/login/endfile"
 )
 
 const (
@@ -22,21 +24,38 @@ const (
 	leaveTime    = time.Minute // from End to Leave
 )
 
-// endSession ends one session.
-func (l *Login) endSession(s *Session) {
+// endSession ends one session. After an [*Error] with [EndUnsaved] it has ended all the same.
+func (l *Login) endSession(s *Session) error {
 	s.live.gone.Store(true)
-	l.state.end(end{endOfSession, string(s.id[:])}, l.memory.now().Unix(), math.MaxInt64)
+	return unsaved(l.state.end(s.ends[endfile.Session], l.memory.now().Unix(), math.MaxInt64))
+}
+
+// unsaved returns the refusal of an end that the file does not have.
+func unsaved(err error) error {
+	if err == nil {
+		return nil
+	}
+	return refuse(EndUnsaved, err)
 }
 
 // End ends a session, and returns where the browser goes: to LeavePath, from where [Login.Leave] sends it
 // to the issuer, which ends its own session (OpenID Connect RP-Initiated Logout), or to the page that says
-// so. s may be nil.
-func (l *Login) End(ctx context.Context, s *Session, from Answer) Redirect {
-	done := Redirect{Location: SignedOutPath, Cookies: l.clear(from.Cookie)}
+// so. s may be nil. Its refresh token is revoked in the background.
+//
+// An [*Error] with [EndUnsaved] means that the session has ended, but that a restart could bring it back.
+// The Redirect holds then too.
+func (l *Login) End(ctx context.Context, s *Session, from Answer) (Redirect, error) {
 	if s == nil {
-		return done
+		return Redirect{Location: SignedOutPath, Cookies: l.clear(from.Cookie)}, nil
 	}
-	l.endSession(s)
+	err := l.endSession(s)
+	s.live.newest.Load().revoke()
+	return l.leaving(ctx, s, from), err
+}
+
+// leaving returns where the browser goes whose session has just ended.
+func (l *Login) leaving(ctx context.Context, s *Session, from Answer) Redirect {
+	done := Redirect{Location: SignedOutPath, Cookies: l.clear(from.Cookie)}
 	e, err := l.issuer.Endpoints(ctx)
 	if err != nil || e.EndSession == "" {
 		return done
@@ -105,7 +124,8 @@ type LoggedOut struct {
 }
 
 // BackChannel verifies a logout token (OpenID Connect Back-Channel Logout) and ends the sessions with
-// its sid or, without one, all sessions of its subject that were issued before.
+// its sid or, without one, all sessions of its subject that were issued before. With [EndUnsaved] they have
+// ended, but a restart could bring them back, so that the issuer should try again.
 func (l *Login) BackChannel(ctx context.Context, token string) (LoggedOut, error) {
 	verifier, keys := l.verifier("logout+jwt", "JWT")
 	t, err := verifier.VerifyLogout(ctx, token)
@@ -128,10 +148,9 @@ func (l *Login) logOut(t *oidc.LogoutToken) error {
 	case strings.Contains(t.SessionID+t.Subject, "\x00"):
 		return refuse(BadLogoutToken, errors.New("sid or sub has a NUL"))
 	}
-	e := end{endOfSID, named(t.Issuer, t.SessionID)}
+	e := end{endfile.SID, named(endfile.SID, t.Issuer, t.SessionID)}
 	if t.SessionID == "" {
-		e = end{endOfSubject, named(t.Issuer, t.Subject)}
+		e = end{endfile.Subject, named(endfile.Subject, t.Issuer, t.Subject)}
 	}
-	l.state.end(e, now.Unix(), issued)
-	return nil
+	return unsaved(l.state.end(e, now.Unix(), issued))
 }

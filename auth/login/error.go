@@ -18,6 +18,7 @@ const (
 	Unavailable     = "login_unavailable" // the issuer does not answer, or not as it should
 	SessionTooLarge = "session_too_large" // the session fits in no cookies
 	BadLogoutToken  = "logout_token"      // a logout token that does not prove the end of a session
+	EndUnsaved      = "session_unsaved"   // a session has ended here, but the file of ends does not have that
 	BadSession      = "bad_session"       // a cookie that this gateway did not seal for this host and login
 	SessionExpired  = "session_expired"   // beyond its idle or absolute lifetime
 	SessionEnded    = "session_ended"     // the person signed out, or the issuer ended the session
@@ -29,7 +30,7 @@ func SessionReasons() []string { return []string{BadSession, SessionExpired, Ses
 // Reasons returns all reasons of an [Error].
 func Reasons() []string {
 	return append([]string{
-		StateMismatch, AttemptExpired, WrongIssuer, Refused, BadTokens, TooWeak, Unavailable, SessionTooLarge, BadLogoutToken,
+		StateMismatch, AttemptExpired, WrongIssuer, Refused, BadTokens, TooWeak, Unavailable, SessionTooLarge, BadLogoutToken, EndUnsaved,
 	}, SessionReasons()...)
 }
 
@@ -57,7 +58,7 @@ func (e *Error) Status() int {
 		return http.StatusUnauthorized
 	case Refused, BadTokens, TooWeak:
 		return http.StatusForbidden
-	case Unavailable:
+	case Unavailable, EndUnsaved:
 		return http.StatusServiceUnavailable
 	case SessionTooLarge:
 		return http.StatusInternalServerError
@@ -86,6 +87,8 @@ func (e *Error) Text() string {
 		return "the session is too large for a browser"
 	case BadLogoutToken:
 		return "the logout token is not valid"
+	case EndUnsaved:
+		return "the session has ended, but a restart could bring it back; try again"
 	case BadSession:
 		return "the session is not valid; sign in again"
 	case SessionExpired:

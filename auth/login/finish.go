@@ -170,7 +170,7 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	if lacking := demanded.Lacking(id.acr, id.authTime, now, l.issuer.Skew()); lacking != "" {
 		return nil, refuse(TooWeak, errors.New(lacking))
 	}
-	r := record{memory: l.config.Memory, generation: 1, begun: now.Unix(), seen: now.Unix(), issued: id.issued, expires: now.Add(l.config.Absolute).Unix()}
+	r := record{memory: l.config.Memory, generation: 1, begun: l.state.begin(now.Unix()), seen: now.Unix(), issued: id.issued, expires: now.Add(l.config.Absolute).Unix()}
 	_, _ = rand.Read(r.id[:]) // never fails
 	r.issuer, r.subject, r.sid, r.acr, r.authTime = id.issuer, id.subject, id.sid, id.acr, id.authTime
 	r.noteAccess(t, now)

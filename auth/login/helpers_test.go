@@ -45,7 +45,7 @@ func newDesk(t testing.TB, change ...func(*desk)) *desk {
 	d := &desk{t: t, clock: authtest.NewClock()}
 	d.issuer = authtest.StartAt(t, d.clock.Now)
 	d.provider = d.issuer.Provide("gateway", "secret-of-client")
-	d.memory = auth.NewMemory(auth.MemoryOptions{Now: d.clock.Now})
+	d.memory = newMemory(d)
 	d.config = login.Config{Issuer: "corp", ClientID: "gateway", ClientSecret: "secret-of-client"}
 	d.rules = auth.IssuerConfig{URL: d.issuer.URL, Audience: setting.List[string]{"models"}, Groups: "groups"}
 	for _, f := range change {
@@ -281,4 +281,8 @@ func mustKeys(t testing.TB) *login.Keys {
 }
 
 // newMemory returns the memory of another process beside a desk.
-func newMemory(d *desk) *auth.Memory { return auth.NewMemory(auth.MemoryOptions{Now: d.clock.Now}) }
+func newMemory(d *desk) *auth.Memory {
+	m := auth.NewMemory(auth.MemoryOptions{Now: d.clock.Now})
+	m.Logins().SetLeaving(0)
+	return m
+}

@@ -22,6 +22,7 @@ import (
 
 	"sallyport/auth/fetch"
 	"sallyport/auth/identity"
+	"sallyport/auth/login/endfile"
 )
 
 const (
@@ -59,6 +60,11 @@ type Config struct {
 	Claims string
 	// Keys seal the cookies; nil for a key of the [Memory], so that sessions end with the process.
 	Keys *Keys
+	// State is the file where ends of sessions are kept over restarts; "" for none. Logins and processes
+	// may share it.
+	State string
+	// KeepTokens leaves the refresh token at the issuer when its person signs out.
+	KeepTokens bool
 	// Memory keeps sessions in the Memory, with only an id in the cookie.
 	Memory bool
 	// Sessions is how many sessions the Memory keeps; 10,000 if zero. Beyond it, the least recently
@@ -113,7 +119,7 @@ var ErrUnavailable = errors.New("the issuer is unavailable")
 
 // Endpoints are members of an issuer's discovery document; "" for those that it lacks.
 type Endpoints struct {
-	Authorization, Token, Userinfo, EndSession string
+	Authorization, Token, Userinfo, EndSession, Revocation string
 	// NamesIssuer means that answers to the browser have the parameter iss (RFC 9207).
 	NamesIssuer bool
 }
@@ -125,6 +131,7 @@ type Login struct {
 	issuer Issuer
 	memory *Memory
 	state  *state
+	file   *endfile.File // of the configuration; nil for none
 	keys   *Keys
 	cookie string // the name of the session's first cookie
 	domain string // Config.CookieDomain behind a dot; "" for none
@@ -138,7 +145,8 @@ func reserved() []string {
 	}
 }
 
-// New returns a login. Logins of the same name and client share their sessions in m.
+// New returns a login. Logins of the same name and client share their sessions in m. [Login.Activate]
+// must be called before it serves.
 func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
 	for _, p := range slices.Sorted(maps.Keys(c.Params)) {
 		if slices.Contains(reserved(), p) {
@@ -169,7 +177,10 @@ func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
 		l.domain = "." + c.CookieDomain
 		l.cookie = securePrefix + sessionName + l.domain
 	}
-	l.state = m.state(name + "\x00" + c.ClientID)
+	l.state = m.state(name, c.ClientID)
+	if err := l.openState(); err != nil {
+		return nil, err
+	}
 	return l, nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sallyport/auth/login/endfile"
 )
 
 const (
@@ -23,31 +25,40 @@ type Memory struct {
 	log  *slog.Logger
 	keys *Keys // for logins without keys of their own
 
-	life context.Context // of refreshes
+	leaving time.Duration // from a sign-out here to the revocation, when that of the issuer is over
+
+	unrevoked atomic.Uint64 // refresh tokens that could not be revoked
+
+	life context.Context // of refreshes and revocations
 	stop context.CancelFunc
 	work sync.WaitGroup
 
 	mu     sync.Mutex // guards the fields below
-	ended  bool       // no refresh may start
+	ended  bool       // nothing may start in the background
 	states map[string]*state
+	files  map[string]*endfile.File // with the ends of sessions, by their names
 	used   used
 }
 
 // NewMemory returns an empty Memory. It starts no goroutine.
 func NewMemory(now func() time.Time, log *slog.Logger) *Memory {
 	keys, _ := ParseKeys([]byte(NewKey())) // a new key can be read
-	m := &Memory{now: now, log: log, keys: keys, states: map[string]*state{}, used: used{until: map[[stateSize]byte]int64{}}}
+	m := &Memory{now: now, log: log, keys: keys, leaving: leaveTime, states: map[string]*state{}, files: map[string]*endfile.File{}, used: used{until: map[[stateSize]byte]int64{}}}
 	m.life, m.stop = context.WithCancel(context.Background())
 	return m
 }
 
-// End cancels the refreshes and waits for them. Later none starts.
+// End cancels the refreshes, waits for them, and closes the files with ends of sessions. Later no
+// refresh starts.
 func (m *Memory) End() {
 	m.mu.Lock()
 	m.ended = true
 	m.mu.Unlock()
 	m.stop()
 	m.work.Wait()
+	for _, f := range m.allFiles() {
+		f.Close()
+	}
 }
 
 // start runs f in the background, unless slots is full. It reports whether f runs.
@@ -100,14 +111,16 @@ func (u *used) add(s [stateSize]byte, now int64) bool {
 }
 
 // state returns what logins of one name and client share.
-func (m *Memory) state(key string) *state {
+func (m *Memory) state(name, client string) *state {
+	key := stateKey(name, client)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.states[key]
 	if s == nil {
 		s = &state{
-			slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange),
-			ends: map[end]ended{}, live: map[sessionID]*live{},
+			login: endfile.LoginOf(name, client),
+			slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange), revokes: make(chan struct{}, maxRevoke), revoking: make(chan struct{}, maxRevoking),
+			ends: map[end]ended{}, live: map[sessionID]*live{}, subjects: map[endfile.ID]map[sessionID]*live{},
 		}
 		m.states[key] = s
 	}
@@ -117,107 +130,25 @@ func (m *Memory) state(key string) *state {
 // state is what logins of one name and client share over reloads. The seals of sessions say no more, so
 // that a session that ended here opens nowhere else.
 type state struct {
+	login endfile.Login // of its lines in the file
+
 	// Turns are of one login, so that an issuer that hangs holds nobody at another issuer.
-	slots chan struct{} // one for each running refresh
-	turns chan struct{} // one for each code that is being redeemed
+	slots    chan struct{} // one for each running refresh
+	turns    chan struct{} // one for each code that is being redeemed
+	revokes  chan struct{} // one for each refresh token that waits to be revoked
+	revoking chan struct{} // one for each request for that
 
 	// changes counts the ends. A session that was looked up at the same count has not ended since, so
 	// that requests need no lock.
 	changes atomic.Uint64
 
-	mu    sync.Mutex // guards the fields below
-	ends  map[end]ended
-	order []end // in which the ends came
-	floor int64 // sessions that began until then have ended
-	live  map[sessionID]*live
-}
-
-// end says which sessions end: one, all with a sid, or all of a subject.
-type end struct {
-	kind endKind
-	id   string
-}
-
-type endKind uint8
-
-const (
-	endOfSession endKind = iota
-	endOfSID
-	endOfSubject
-)
-
-// ended says when sessions ended, in seconds since 1970.
-type ended struct {
-	at    int64 // by our clock
-	until int64 // those issued until then have ended, by the issuer's clock
-}
-
-// maxEnds is how many ends of sessions a login remembers.
-const maxEnds = 1 << 16
-
-// ends returns the ends that would be of a session.
-func (r *record) ends() [3]end {
-	return [...]end{{endOfSession, string(r.id[:])}, {endOfSID, named(r.issuer, r.sid)}, {endOfSubject, named(r.issuer, r.subject)}}
-}
-
-// named qualifies a sid or subject by its issuer; "" stays "".
-func named(issuer, id string) string {
-	if id == "" {
-		return ""
-	}
-	return issuer + "\x00" + id
-}
-
-// end ends sessions. If there are too many ends, the oldest becomes one of all sessions that began
-// before it: people sign in again, and no ended session returns.
-func (s *state) end(e end, at, until int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old, known := s.ends[e]
-	if !known {
-		s.order = append(s.order, e)
-	} else if until <= old.until {
-		return
-	}
-	s.ends[e] = ended{at, until}
-	if len(s.order) > maxEnds {
-		oldest := s.order[0]
-		s.order = s.order[1:]
-		s.floor = max(s.floor, s.ends[oldest].at)
-		delete(s.ends, oldest)
-	}
-	for id, l := range s.live {
-		if n := l.newest.Load(); n.issued <= until && n.ends()[e.kind] == e {
-			l.gone.Store(true)
-			delete(s.live, id)
-		}
-	}
-	s.changes.Add(1)
-}
-
-// forget removes the ends of sessions that have expired meanwhile.
-func (s *state) forget(before int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.order) > 0 && s.ends[s.order[0]].at < before {
-		delete(s.ends, s.order[0])
-		s.order = s.order[1:]
-	}
-}
-
-// hasEnded reports whether a session was ended.
-func (s *state) hasEnded(r *record) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r.begun <= s.floor {
-		return true
-	}
-	for _, e := range r.ends() {
-		if ended, known := s.ends[e]; known && e.id != "" && r.issued <= ended.until {
-			return true
-		}
-	}
-	return false
+	mu       sync.Mutex    // guards the fields below
+	file     *endfile.File // where the ends are kept too; nil for nowhere
+	ends     map[end]ended
+	order    []end // in which the ends came
+	floor    int64 // sessions that began until then have ended
+	live     map[sessionID]*live
+	subjects map[endfile.ID]map[sessionID]*live // those in memory, by subject
 }
 
 // sessionID identifies a session. It is no secret: the cookie is sealed.
@@ -259,51 +190,61 @@ func (s *state) find(id sessionID) *live {
 func (s *state) keep(n *Session, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	count, oldest, seen := 0, sessionID{}, int64(0)
-	for id, l := range s.live {
-		if l.newest.Load().subject != n.subject {
-			continue
-		}
-		if at := l.seen.Load(); count == 0 || at < seen {
-			oldest, seen = id, at
-		}
-		count++
-	}
-	if count >= maxOfSubject {
-		s.remove(oldest)
+	if own := s.subjects[n.ends[endfile.Subject].id]; len(own) >= maxOfSubject {
+		s.remove(leastUsed(own, len(own)))
 	}
 	s.add(n, most, most)
+}
+
+// leastUsed returns the least recently used of some sessions, from a random one on.
+func leastUsed(all map[sessionID]*live, some int) (oldest sessionID) {
+	looked, seen := 0, int64(0)
+	for id, l := range all {
+		if at := l.seen.Load(); looked == 0 || at < seen {
+			oldest, seen = id, at
+		}
+		if looked++; looked >= some {
+			break
+		}
+	}
+	return oldest
 }
 
 // add adds a session. If there are too many, it evicts the least recently used of some. The caller
 // holds s.mu.
 func (s *state) add(n *Session, most, some int) {
 	for len(s.live) >= most {
-		looked, oldest, seen := 0, sessionID{}, int64(0)
-		for id, l := range s.live { // from a random one
-			if at := l.seen.Load(); looked == 0 || at < seen {
-				oldest, seen = id, at
-			}
-			if looked++; looked >= some {
-				break
-			}
-		}
-		s.remove(oldest)
+		s.remove(leastUsed(s.live, some))
 	}
 	l := &live{}
 	l.seen.Store(n.seen)
 	n.live = l
 	l.newest.Store(n)
 	s.live[n.id] = l
+	if n.memory {
+		subject := n.ends[endfile.Subject].id
+		if s.subjects[subject] == nil {
+			s.subjects[subject] = map[sessionID]*live{}
+		}
+		s.subjects[subject][n.id] = l
+	}
 }
 
 // remove removes a session. One in memory has ended by that. The caller holds s.mu.
 func (s *state) remove(id sessionID) {
-	if l := s.live[id]; l != nil {
-		if l.newest.Load().memory {
-			l.gone.Store(true)
-		}
-		delete(s.live, id)
+	l := s.live[id]
+	if l == nil {
+		return
+	}
+	delete(s.live, id)
+	n := l.newest.Load()
+	if !n.memory {
+		return
+	}
+	l.gone.Store(true)
+	own := n.ends[endfile.Subject].id
+	if delete(s.subjects[own], id); len(s.subjects[own]) == 0 {
+		delete(s.subjects, own)
 	}
 }
 
@@ -313,7 +254,7 @@ func (s *state) sweep(now int64) {
 	defer s.mu.Unlock()
 	for id, l := range s.live {
 		if n := l.newest.Load(); now >= n.expires || now >= l.seen.Load()+n.idle() {
-			delete(s.live, id)
+			s.remove(id)
 		}
 	}
 }
@@ -330,6 +271,9 @@ func (m *Memory) Sweep() {
 	for _, s := range all {
 		s.sweep(now)
 		s.forget(now - int64(MaxAbsolute/time.Second))
+	}
+	for _, f := range m.allFiles() {
+		f.Tidy()
 	}
 }
 

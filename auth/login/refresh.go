@@ -45,7 +45,9 @@ func (s *Session) refreshNow(ctx context.Context) {
 	var refused *Error
 	if errors.As(err, &refused) && refused.Reason != Unavailable {
 		l.memory.log.Info("the issuer ended a session at its refresh", "login", l.name, "principal", s.principal.String(), "session", s.principal.ID, "cause", err)
-		l.endSession(s)
+		if err := l.endSession(s); err != nil {
+			l.memory.log.Error("the end of a session is not on disk", "login", l.name, "session", s.principal.ID, "cause", err)
+		}
 		return
 	}
 	if err != nil {
@@ -60,6 +62,9 @@ func (s *Session) refreshNow(ctx context.Context) {
 		fresh := &Session{record: next.record, login: next.login, place: next.place, principal: next.principal, live: v}
 		fresh.generation, fresh.seen = max(n.generation, next.generation)+1, max(n.seen, next.seen)
 		if v.newest.CompareAndSwap(n, fresh) {
+			if v.gone.Load() { // it ended meanwhile, with the token before this one
+				fresh.revoke()
+			}
 			return
 		}
 	}

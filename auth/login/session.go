@@ -33,6 +33,8 @@ type record struct {
 	hint                      string // the ID token for the issuer's sign-out, without its claims if they are claims; "" if it did not fit
 	refresh                   string // refresh token; "" for none
 	accessFrom, accessUntil   int64  // life of the access token; 0: unknown
+
+	ends [3]end // those that would end it; not sealed
 }
 
 const version = 1
@@ -114,6 +116,7 @@ func (l *Login) newSession(r record, place string) (*Session, error) {
 	p.IssuedAt, p.Expires = time.Unix(r.begun, 0), time.Unix(l.until(&r), 0)
 	p.Login = true
 	p.Qualify()
+	r.ends = endsOf(&r)
 	return &Session{record: r, login: l, place: place, principal: p}, nil
 }
 
@@ -199,7 +202,7 @@ var (
 	errIdle     = errors.New("no request used it for longer than its idle lifetime")
 	errAbsolute = errors.New("its absolute lifetime is over")
 	errOther    = errors.New("it is of another host")
-	errOver     = errors.New("the person signed out, the issuer ended it, or others in memory took its place")
+	errOver     = errors.New("the person signed out, the issuer ended it, others in memory took its place, or it began before the file of ends was made")
 )
 
 // Use checks that the session serves a request now, and returns whom it proves. inFlight means that

@@ -77,4 +77,8 @@ func (s *Session) Lacking(d *StepUp, at time.Time) string {
 }
 
 // Replace ends the session because its browser has a new one. A copy of its cookie must not serve on.
-func (s *Session) Replace() { s.login.endSession(s) }
+func (s *Session) Replace() {
+	if err := s.login.endSession(s); err != nil {
+		s.login.memory.log.Warn("the end of a replaced session is not on disk", "login", s.login.name, "session", s.principal.ID, "cause", err)
+	}
+}

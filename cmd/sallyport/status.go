@@ -22,8 +22,8 @@ func newStatus() *cobra.Command {
 		Short: "Show the state of the running gateway",
 		Long: `Show the state of the gateway that serves this configuration: the active
 configuration, the reason if the last reload was refused, listeners, requests in
-flight, the ends of keys and certificates, certificates, keys of issuers, and
-endpoints of upstreams. Times are in UTC. The output is a table on a terminal and
+flight, the ends of keys and certificates, certificates, keys of issuers, files
+with ends of people's sessions, and endpoints of upstreams. Times are in UTC. The output is a table on a terminal and
 JSON on a pipe. The exit status is 1 if no gateway answers.`,
 		Example: `  sallyport status
   sallyport status -c /etc/sallyport/gateway.yaml
@@ -84,7 +84,7 @@ func writeJSON(w io.Writer, v any) error {
 }
 
 // statusText formats a status: a summary, then one table each for listeners, ends,
-// certificates, issuers, their introspection and upstreams. Ages are relative to now.
+// certificates, issuers, their introspection, files of sessions and upstreams. Ages are relative to now.
 func statusText(s *proxy.StatusReport, p painter, now time.Time) string {
 	var b strings.Builder
 	state := "ready"
@@ -106,7 +106,7 @@ func statusText(s *proxy.StatusReport, p painter, now time.Time) string {
 	}
 	fmt.Fprintf(&b, "routes: %d, requests in flight: %d, connections: %d, configurations in use: %d\n", s.Routes, s.InFlight, s.Connections, c.Snapshots)
 
-	for _, rows := range [][][]string{listenerRows(s), endRows(s, now), certificateRows(s), issuerRows(s, now), introspectionRows(s), upstreamRows(s)} {
+	for _, rows := range [][][]string{listenerRows(s), endRows(s, now), certificateRows(s), issuerRows(s, now), introspectionRows(s), sessionRows(s), upstreamRows(s)} {
 		if len(rows) > 1 {
 			b.WriteString("\n" + aligned(rows, p))
 		}
@@ -178,6 +178,15 @@ func introspectionRows(s *proxy.StatusReport) [][]string {
 		if n := i.Introspection; n != nil {
 			rows = append(rows, []string{i.Name, fmt.Sprint(n.Active), fmt.Sprint(n.Inactive + n.Refused), fmt.Sprint(n.Failed + n.Skipped), fmt.Sprint(n.CachedActive + n.CachedRefused), n.LastError})
 		}
+	}
+	return rows
+}
+
+// sessionRows lists the files with ends of people's sessions.
+func sessionRows(s *proxy.StatusReport) [][]string {
+	rows := [][]string{{"ENDED SESSIONS", "LINES", "NOT ON DISK", "FAILURES", "PROBLEM"}}
+	for _, f := range s.SessionFiles {
+		rows = append(rows, []string{f.Path, fmt.Sprint(f.Lines), fmt.Sprint(f.Unsaved), fmt.Sprint(f.Failures), f.LastError})
 	}
 	return rows
 }

@@ -35,6 +35,7 @@ type State struct {
 	Certificates []Certificate `json:"certificates,omitempty"`
 	Issuers      []Issuer      `json:"issuers,omitempty"`
 	Logins       []Login       `json:"logins,omitempty"`
+	SessionFiles []SessionFile `json:"session_files,omitempty"`
 	Upstreams    []Upstream    `json:"upstreams,omitempty"`
 	Signatures   *Signatures   `json:"signatures,omitempty"` // nil if signatures are not used
 }
@@ -96,6 +97,15 @@ type Login struct {
 	Sessions int `json:"sessions"`
 }
 
+// SessionFile describes a file with the ends of people's sessions.
+type SessionFile struct {
+	Path      string `json:"path"`
+	Lines     int    `json:"lines"`
+	Unsaved   int    `json:"unsaved"` // ends that are not on disk: a restart would bring their sessions back
+	Failures  uint64 `json:"failures"`
+	LastError string `json:"last_error,omitempty"` // why the file cannot be used; "" if it can
+}
+
 // Introspection describes how an issuer answers about tokens, and counts look-ups.
 type Introspection struct {
 	LastError string `json:"last_error,omitempty"` // of the last look-up; "" if it was answered
@@ -134,6 +144,7 @@ type Counts struct {
 	AuditDropped uint64 // audit records dropped
 	AuditFailed  uint64 // failed writes of the audit log
 	AuditPending int    // bytes of audit records waiting
+	Unrevoked    uint64 // refresh tokens that could not be revoked at a sign-out
 	// HandshakesFailed counts failed TLS handshakes of clients by reason.
 	HandshakesFailed map[string]uint64
 }

@@ -26,7 +26,9 @@ type stateCollector struct {
 	keys, keysAge, keysFault *prometheus.Desc
 	lookUps, lookUpsSpared   *prometheus.Desc
 	lookUpsFault             *prometheus.Desc
-	sessions                 *prometheus.Desc
+	sessions, unrevoked      *prometheus.Desc
+	endsLines, endsUnsaved   *prometheus.Desc
+	endsFailed, endsFault    *prometheus.Desc
 	healthy, active, idle    *prometheus.Desc
 	inFlight, connections    *prometheus.Desc
 	written, dropped, failed *prometheus.Desc
@@ -68,6 +70,12 @@ func newStateCollector(o Options, detail bool) *stateCollector {
 		lookUpsFault:  desc("introspection_fault", "1 while an issuer does not answer about tokens.", "issuer"),
 
 		sessions: desc("login_sessions", "Sessions of people in memory, and of those in cookies the ones that were used lately.", "login"),
+
+		unrevoked:   desc("login_unrevoked_total", "Refresh tokens that could not be revoked at the issuer when their person signed out."),
+		endsLines:   desc("session_file_lines", "Ends of sessions in the files that keep them over restarts."),
+		endsUnsaved: desc("session_file_unsaved", "Ends of sessions that could not be stored yet: a restart would bring these sessions back."),
+		endsFailed:  desc("session_file_write_failures_total", "Failed writes of ends of sessions."),
+		endsFault:   desc("session_file_fault", "1 while a file with ends of sessions cannot be used."),
 
 		healthy:     desc("upstream_healthy", "1 if the last connect to an endpoint succeeded or there was none, 0 if it failed.", "upstream", "endpoint"),
 		active:      desc("upstream_requests_in_flight", "Requests in flight at an endpoint.", "upstream", "endpoint"),
@@ -142,6 +150,7 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 	for _, l := range st.Logins {
 		gauge(s.sessions, float64(l.Sessions), l.Name)
 	}
+	s.sessionFiles(st.SessionFiles, gauge, count)
 	s.upstreams(st.Upstreams, gauge)
 	if s.counts != nil {
 		n := s.counts()
@@ -151,6 +160,7 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 		count(s.dropped, n.AuditDropped)
 		count(s.failed, n.AuditFailed)
 		gauge(s.pending, float64(n.AuditPending))
+		count(s.unrevoked, n.Unrevoked)
 		for reason, failed := range n.HandshakesFailed {
 			count(s.handshakes, failed, reason)
 		}
@@ -164,6 +174,24 @@ func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
 		count(s.claimsRefused, n.KeyFull, "key_full")
 		count(s.claimsRefused, n.Window, "window")
 	}
+}
+
+// sessionFiles sends the sums over the files with ends of sessions; nothing if there are none.
+func (s *stateCollector) sessionFiles(all []SessionFile, gauge func(*prometheus.Desc, float64, ...string), count func(*prometheus.Desc, uint64, ...string)) {
+	if len(all) == 0 {
+		return
+	}
+	sum, fault := SessionFile{}, false
+	for i := range all {
+		sum.Lines += all[i].Lines
+		sum.Unsaved += all[i].Unsaved
+		sum.Failures += all[i].Failures
+		fault = fault || all[i].LastError != ""
+	}
+	gauge(s.endsLines, float64(sum.Lines))
+	gauge(s.endsUnsaved, float64(sum.Unsaved))
+	count(s.endsFailed, sum.Failures)
+	gauge(s.endsFault, number(fault))
 }
 
 // upstreams sends the metrics of endpoints. Without detail it replaces the URLs of endpoints, and

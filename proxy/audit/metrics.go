@@ -111,7 +111,7 @@ func NewMetrics(o MetricsOptions) *Metrics {
 	}
 	m.basic.requests = counter("sallyport_basic_requests_total", "Requests whose caller proved itself by a password, by the caller's name. Beyond 200 callers within a day the name is other.", "principal")
 	m.candidates = counter("sallyport_candidate_decisions_total", "Requests on routes with candidate_rules, by what the rules of the route decided and what the candidates would decide.", "route", "rules", "candidate")
-	m.logins = counter("sallyport_logins_total", "Logins by what became of them: begun, signed_in, signed_out, ended by the issuer, or refused for a reason.", "login", "event", "reason")
+	m.logins = counter("sallyport_logins_total", "Logins by what became of them: begun, signed_in, signed_out, no_session for a sign-out without one, ended by the issuer, or refused for a reason.", "login", "event", "reason")
 	m.words = make(map[string]string)
 	for _, w := range slices.Concat(o.Dialects, o.Verbs) {
 		m.words[w] = w

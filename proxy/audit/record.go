@@ -88,6 +88,7 @@ const (
 	LoginBegun     = "begun"
 	LoginDone      = "signed_in"
 	LoginSignedOut = "signed_out" // by the person
+	LoginNoSession = "no_session" // signed out without a session: Cause says why it did not count
 	LoginEnded     = "ended"      // by the issuer
 	LoginRefused   = "refused"
 )

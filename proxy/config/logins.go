@@ -28,6 +28,16 @@ func (c *Config) checkLogins(f *setting.Faults) {
 		if host := l.Session.SignInHost; host != "" && (strings.HasPrefix(host, "*.") || !slices.ContainsFunc(c.hostsOf(name), func(h string) bool { return sameHost(h, host) })) {
 			f.Add(at+".session.sign_in_host", host, "no route of this host lists login/"+name, "list it under callers of a route of the host, such as one with respond: 204")
 		}
+		c.checkOwnFile(at+".session.state", l.Session.StateFile(), f)
+	}
+}
+
+// checkOwnFile records that another section has the file with the ends of sessions too.
+func (c *Config) checkOwnFile(at, file string, f *setting.Faults) {
+	for of, other := range map[string]setting.Place{"integrity.state": c.Integrity.State, "audit.file": c.Audit.File} {
+		if file != "" && string(other) == file {
+			f.Add(at, file, "is the file of "+of+" too", "name a file of its own")
+		}
 	}
 }
 

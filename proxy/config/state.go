@@ -1,8 +1,10 @@
 package config
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sallyport/proxy/setting"
@@ -16,6 +18,7 @@ const (
 	localName  = "sallyport-ca"
 	acmeName   = "sallyport-acme"
 	noncesName = "sallyport-nonces"
+	endsName   = "sallyport-sessions"
 )
 
 // StatePlace is where the gateway keeps something that must outlive a restart.
@@ -38,6 +41,14 @@ func (c *Config) StatePlaces() []StatePlace {
 	if c.TakesSignatures() && c.Integrity.State.Word() == "" {
 		all = append(all, StatePlace{"integrity.state", "nonces of signed requests", string(c.Integrity.State)})
 	}
+	seen := map[string]bool{} // logins may share the file
+	for _, name := range slices.Sorted(maps.Keys(c.Logins)) {
+		l := c.Logins[name]
+		if file := l.Session.StateFile(); file != "" && !seen[file] {
+			seen[file] = true
+			all = append(all, StatePlace{"logins." + name + ".session.state", "ends of people's sessions", file})
+		}
+	}
 	return all
 }
 
@@ -55,6 +66,12 @@ func (c *Config) fillPlaces(system string) {
 		fill(&c.TLS.ACME.Storage, acmeName)
 	}
 	fill(&c.Integrity.State, noncesName)
+	for name, l := range c.Logins {
+		if l.Session.Outlives() {
+			fill(&l.Session.State, endsName)
+			c.Logins[name] = l
+		}
+	}
 }
 
 // statePlace returns the default place of a file or folder of state. In this order, that is

@@ -229,17 +229,24 @@ func (x *exchange) signOut() error {
 	if err := x.checkSite(); err != nil {
 		return err
 	}
-	s, _ := x.openSession()
+	s, refused := x.openSession()
 	name := x.door.Logins[0]
 	if s != nil {
 		x.recordSession(s, audit.LoginSignedOut)
 		name = s.Login()
+	} else {
+		x.record.LoginEvent, x.record.Cause = audit.LoginNoSession, refused.Error()
 	}
-	r := x.snapshot.Logins.Login(name).End(x.life, s, x.doorAnswer())
+	r, unsaved := x.snapshot.Logins.Login(name).End(x.life, s, x.doorAnswer())
 	x.cookies = r.Cookies
+	answer := map[string]any{"signed_out": true, "next": r.Location}
+	if unsaved != nil { // the session has ended here, so the person has signed out
+		x.record.Cause = unsaved.Error()
+		answer["stored"] = false
+	}
 	switch {
 	case !x.wantsPage():
-		return x.sendJSON(map[string]any{"signed_out": true, "next": r.Location})
+		return x.sendJSON(answer)
 	case r.Location == login.SignedOutPath:
 		return x.goTo(r)
 	}

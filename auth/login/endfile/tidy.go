@@ -1,0 +1,136 @@
+package endfile
+
+import (
+	"errors"
+	"os"
+)
+
+// slack is how many lines may be dead without regard to the others.
+const slack = 1024
+
+// Tidy writes the file anew without its dead lines: if these may be more than the others, or if a day's
+// lines no longer count. It is called now and then.
+func (f *File) Tidy() {
+	f.disk.Lock()
+	if !f.untidy() {
+		f.disk.Unlock()
+		return
+	}
+	err := f.locked(f.rewrite)
+	f.disk.Unlock()
+	f.note(err)
+}
+
+// oldest returns the time of the oldest ends that count.
+func (f *File) oldest() int64 { return f.o.Now().Add(-f.o.Keep).Unix() }
+
+func (f *File) untidy() bool {
+	oldest := f.oldest()
+	for d := range f.state.days {
+		if (d+1)*day <= oldest {
+			return true
+		}
+	}
+	return f.state.lines > 2*f.kept+slack
+}
+
+// rewrite writes the living lines beside the file, and renames that. The caller holds the lock.
+func (f *File) rewrite() error {
+	old := content{}
+	living := newLiving(f.oldest())
+	if err := old.scan(f.path, f.file, f.state.read, living.add); err != nil {
+		return err
+	}
+	lines := living.all()
+	next := content{created: old.created, lines: 1}
+	text := appendHeader(nil, old.created)
+	for i := range lines {
+		text = appendLine(text, &lines[i])
+		next.count(&lines[i])
+	}
+	next.read = int64(len(text))
+	file, info, err := f.replace(text)
+	if err != nil {
+		return err
+	}
+	_ = f.file.Close() // the old file, whose lock ends by that
+	f.file, f.info, f.state, f.kept = file, info, next, len(lines)
+	return syncFolder(f.path)
+}
+
+// replace replaces the file by another with this text, and returns it.
+func (f *File) replace(text []byte) (*os.File, os.FileInfo, error) {
+	name := f.path + ".new"
+	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) { // of a crash
+		return nil, nil, err
+	}
+	file, err := os.OpenFile(name, openFlags|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := file.Stat()
+	if err == nil {
+		err = f.put(file, text)
+	}
+	if err == nil {
+		err = os.Rename(name, f.path)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, file.Close(), os.Remove(name))
+	}
+	return file, info, nil
+}
+
+// living collects the lines that count.
+type living struct {
+	oldest int64
+	lines  []Line
+	at     map[key]int   // their places in lines
+	number map[Login]int // besides those of Before
+	before map[Login]int64
+}
+
+type key struct {
+	kind  Kind
+	login Login
+	id    ID
+}
+
+func newLiving(oldest int64) *living {
+	return &living{oldest: oldest, at: map[key]int{}, number: map[Login]int{}, before: map[Login]int64{}}
+}
+
+// add adds a line, in the order of the file.
+func (v *living) add(l Line) {
+	k := key{l.Kind, l.Login, l.ID}
+	i, known := v.at[k]
+	switch {
+	case l.At < v.oldest:
+	case l.Kind == Before:
+		v.before[l.Login] = max(v.before[l.Login], l.At)
+	case !known:
+		v.at[k] = len(v.lines)
+		v.lines = append(v.lines, l)
+		v.number[l.Login]++
+	case l.Until > v.lines[i].Until:
+		v.lines[i] = l
+	}
+}
+
+// all returns the lines. Where a login has too many, the oldest become one.
+func (v *living) all() []Line {
+	var kept []Line
+	for _, l := range v.lines {
+		if v.number[l.Login] > MaxEnds {
+			v.number[l.Login]--
+			v.before[l.Login] = max(v.before[l.Login], l.At)
+			continue
+		}
+		kept = append(kept, l)
+	}
+	all := make([]Line, 0, len(v.before)+len(kept))
+	for login, at := range v.before {
+		all = append(all, Line{Kind: Before, Login: login, At: at})
+	}
+	return append(all, kept...)
+}
