@@ -137,7 +137,7 @@ func (a *Auth) fields(callers []string) string {
 // token returns the token of a request.
 func (b *bearer) token(r *Request) (string, error) {
 	if b.field == "" {
-		return bearerToken(r.Head)
+		return bearerToken(r)
 	}
 	value, lines := "", 0
 	for i := range r.Head.Fields {
