@@ -135,6 +135,11 @@ func (x *exchange) permit(v verdict) error {
 		// A 2xx would make the other proxy forward a request that the gateway answers itself.
 		return because(reasonUndecided, "the gateway answers this request itself, and a permission would make the proxy forward it")
 	}
+	if slices.ContainsFunc(x.head.Fields, func(line message.Field) bool {
+		return line.Name == auth.SubprotocolField && auth.HasSubprotocolToken(line.Value)
+	}) {
+		return because(reasonUndecided, "the proxy in front would forward the token in Sec-WebSocket-Protocol")
+	}
 	f := x.stream.Head().Fields
 	switch name := asksForUpgrade(f); {
 	case name == "":
@@ -151,11 +156,6 @@ func (x *exchange) permit(v verdict) error {
 	}
 	if i := slices.IndexFunc(x.head.Fields, func(line message.Field) bool { return x.route.Dialect.Dropped(line.Name) }); i >= 0 {
 		return because(reasonUndecided, "the proxy in front would forward a field that makes these servers do something else: "+setting.Shortened(x.head.Fields[i].Name, 64))
-	}
-	if slices.ContainsFunc(x.head.Fields, func(line message.Field) bool {
-		return line.Name == auth.SubprotocolField && auth.HasSubprotocolToken(line.Value)
-	}) {
-		return because(reasonUndecided, "the proxy in front would forward the token in Sec-WebSocket-Protocol")
 	}
 	if x.route.Release.SplitsUpstreams() {
 		return because(reasonUndecided, "the gateway chooses the upstream of this request (rewrite.split), and the proxy in front would forward it to its own")
