@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -309,4 +310,59 @@ func (h *tokenHouse) waits(reason, field string, end func()) {
 	if rec := h.ended(); rec["reason"] != reason {
 		h.t.Errorf("record %v", rec)
 	}
+}
+
+// TestWebSocketTokenBesideSession checks that the token of a page of another origin counts, and not the
+// cookie that the browser adds. Without a token, such a page gets nothing.
+func TestWebSocketTokenBesideSession(t *testing.T) {
+	l := openLobby(t, plan{handler: choosing, routes: strings.Replace(loginRoutes, "websocket: true\n", "websocket: true\n    websocket_token: kubernetes\n", 1)})
+	b := l.browser(false)
+	b.signIn()
+	var cookies []string
+	for _, c := range b.jar.Cookies(&url.URL{Scheme: "https", Host: "models.test", Path: "/"}) {
+		cookies = append(cookies, c.Name+"="+c.Value)
+	}
+	cookie := "Cookie: theme=dark; " + strings.Join(cookies, "; ")
+	foreign := []string{cookie, "Origin: https://app.models.test", "Sec-Fetch-Site: same-site", "X-Choose: chat"}
+	offer := func(token string) []string {
+		return append([]string{"Sec-WebSocket-Protocol: chat, " + kubernetes(token)}, foreign...)
+	}
+	opened(t, "a token beside a session", l.open("/x", offer(l.token())...), "chat")
+	if r, _ := l.model.seen(); r.Header.Get("X-Sallyport-Principal") != "issuer/corp:alice" || r.Header.Get("Cookie") != "theme=dark" {
+		t.Errorf("the upstream got %v", r.Header)
+	}
+	hits := l.model.hits.Load()
+	bob, err := l.issuer.Sign(l.issuer.Claims("bob"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		fields []string
+		want   string
+	}{
+		"the token of somebody without rights": {offer(bob), "403 forbidden"},
+		"a forged token":                       {offer("x.y.z"), "401 bad_credential"},
+		"the session alone":                    {append([]string{"Sec-WebSocket-Protocol: chat"}, foreign...), "403 cross_site"},
+		"a form that the route does not take":  {append([]string{"Sec-WebSocket-Protocol: realtime, " + openAI(l.token())}, foreign...), "403 cross_site"},
+	} {
+		status, reason, _ := strings.Cut(c.want, " ")
+		if got := l.open("/x", c.fields...); !strings.HasPrefix(got, "HTTP/1.1 "+status+" ") || !strings.Contains(got, reason) {
+			t.Errorf("%s: got %q; want %s", name, got, c.want)
+		}
+	}
+	if n := l.model.hits.Load(); n != hits {
+		t.Errorf("the upstream heard of %d refused requests", n-hits)
+	}
+	for _, rec := range l.recordsAtEnd() {
+		if rec["path"] == "/x" && rec["status"] == 101. && (rec["login"] != nil || rec["credential"] != "bearer") {
+			t.Errorf("record %v", rec)
+		}
+	}
+}
+
+// recordsAtEnd stops the gateway and returns all of its records.
+func (h *house) recordsAtEnd() []map[string]any {
+	h.t.Helper()
+	h.ended()
+	return h.audit.records(h.t)
 }
