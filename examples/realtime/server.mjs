@@ -9,6 +9,7 @@ new WebSocketServer({
   port: Number(process.env.PORT),
   handleProtocols: (offered, request) => !realtime(request) && !request.url.endsWith('silent') && [...offered][0],
 }).on('connection', (socket, request) => {
+  console.log(`opened ${request.url}`)
   socket.send(JSON.stringify({ type: 'session.created', event_id: 'first', session: { url: request.url, headers: request.rawHeaders } }))
   socket.on('message', (message) => socket.send(realtime(request) ? `{"type":"response.done","event_id":"echo","response":${message}}` : `echo ${message}`))
 })

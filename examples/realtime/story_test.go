@@ -28,7 +28,8 @@ const patience = time.Minute
 type house struct {
 	t          *testing.T
 	gateway    *story.Gateway
-	server     string // host:port of the double
+	server     string         // host:port of the double
+	double     *story.Process // which prints a line for each WebSocket
 	page       context.Context
 	key, token string
 }
@@ -41,7 +42,8 @@ func start(t *testing.T) *house {
 	h := &house{t: t, server: story.FreeAddress(t), token: provider.Token(t, "models.predict", "")}
 	server := story.Node(t, installed, "server.mjs", provider.CA)
 	server.Env = append(server.Env, "PORT="+h.server[strings.LastIndexByte(h.server, ':')+1:])
-	story.Start(t, "server", server).Listens(t, h.server)
+	h.double = story.Start(t, "server", server)
+	h.double.Listens(t, h.server)
 	keys, hashes := story.APIKeys(t, "page")
 	h.key = keys[0]
 	h.gateway = story.StartGateway(t, append(hashes,
@@ -146,6 +148,10 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 		if !o.Failed || len(o.Messages) > 0 {
 			t.Errorf("%s: the page has a WebSocket: %+v", name, o)
 		}
+	}
+	// Two were served, and two failed because the server chose nothing.
+	if out := h.double.Output(); strings.Count(out, "opened ") != 4 || strings.Count(out, "silent") != 2 {
+		t.Errorf("the server heard of refused requests:\n%s", out)
 	}
 	log := h.gateway.Process.Output()
 	for _, secret := range []string{h.key, h.token, encoded, strings.Split(h.token, ".")[2]} {
