@@ -153,6 +153,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 	if out := h.double.Output(); strings.Count(out, "opened ") != 4 || strings.Count(out, "silent") != 2 {
 		t.Errorf("the server heard of refused requests:\n%s", out)
 	}
+	h.gateway.Process.Stop(t) // which writes the last records
 	log := h.gateway.Process.Output()
 	for _, secret := range []string{h.key, h.token, encoded, strings.Split(h.token, ".")[2]} {
 		if strings.Contains(log, secret) {
