@@ -55,7 +55,7 @@ func (c *TokenFromConfig) check(path string, f *setting.Faults) {
 		f.Add(at, c.Header, "is where tokens are without token_from", "remove token_from")
 	case !message.ValidName(name):
 		f.Add(at, c.Header, "not the name of a field", "write one such as Cf-Access-Jwt-Assertion")
-	case message.OfConnection(name), IsAPIKeyField(name), strings.HasPrefix(name, "content-"), strings.HasPrefix(name, "x-sallyport-"),
+	case message.OfConnection(name), IsAPIKeyField(name), strings.HasPrefix(name, "content-"), strings.HasPrefix(name, "sec-"), strings.HasPrefix(name, "x-sallyport-"),
 		slices.Contains([]string{"host", "cookie", "proxy-authorization", "dpop", "signature", "signature-input", "origin"}, name):
 		f.Add(at, c.Header, "has another meaning", "name the field that the proxy adds for the token alone")
 	}

@@ -19,7 +19,7 @@ import (
 const tokenRoutes = `
   - {name: both, host: models.test, upstream: '%s', callers: [issuer/corp, apikey], rules: [{allow: "*"}], websocket: true, websocket_token: [kubernetes, openai]}
   - {name: one, host: models.test, path: /openai, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], websocket: true, websocket_token: openai}
-  - {name: handed, host: models.test, path: /handed, upstream: '%s', callers: [issuer/corp, apikey], rules: [{allow: "*"}], websocket: true, websocket_token: kubernetes, insecure_forward_authorization: true}
+  - {name: handed, host: models.test, path: /handed, upstream: '%s', callers: [issuer/corp, apikey], rules: [{allow: "*", when: '!("sec-websocket-protocol" in request.headers)'}], websocket: true, websocket_token: kubernetes, insecure_forward_authorization: true}
   - {name: open, host: models.test, path: /open, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], websocket: true}
   - {name: left, host: models.test, path: /left, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], websocket: true, insecure_forward_authorization: true}
 `
