@@ -12,7 +12,6 @@ import (
 
 	"sallyport/auth/apikey"
 	"sallyport/auth/identity"
-	"sallyport/proxy/message"
 )
 
 // IsAPIKeyField reports whether a field, named in lower case, is only for API keys. Routes
@@ -29,6 +28,8 @@ func HoldsAPIKey(name, value string) bool {
 	case name == "authorization":
 		key, _ := keyInAuthorization(value)
 		return key != ""
+	case name == SubprotocolField:
+		return holdsAPIKeyInSubprotocol(value)
 	}
 	return false
 }
@@ -67,7 +68,16 @@ var (
 
 // apiKeyOf returns the API key of a request. It does not accept one in the query, a cookie
 // or the body, which end up in logs. Except for Basic it does not allocate.
-func apiKeyOf(head *message.Head) (key, field string, err error) {
+func apiKeyOf(r *Request) (key, field string, err error) {
+	head := r.Head
+	if t := r.subprotocol; t != nil {
+		if t.err != nil {
+			return "", "", t.err
+		}
+		if t.isAPIKey() {
+			key, field = t.raw, SubprotocolField
+		}
+	}
 	for i := range head.Fields {
 		f := &head.Fields[i]
 		found, fault := "", error(nil)
@@ -140,7 +150,7 @@ func (k *apiKeys) Recheck(_ context.Context, r *Request, _ Proof) (Proof, error)
 // prove looks the key of a request up. Failures are charged to the budget, but a known key
 // never depends on it: a forger must not lock out callers behind the same address.
 func (k *apiKeys) prove(r *Request, budget *budget) (Proof, error) {
-	raw, field, err := apiKeyOf(r.Head)
+	raw, field, err := apiKeyOf(r)
 	if err != nil {
 		return Proof{}, err
 	}

@@ -39,6 +39,10 @@ type Request struct {
 	Via netip.Addr
 	// Conn is the TLS connection of that peer; nil without TLS.
 	Conn *tls.ConnectionState
+
+	// subprotocol is the token of a WebSocket handshake where the chain takes one; nil for none. The
+	// chain sets it in a copy.
+	subprotocol *subprotocolToken
 }
 
 // Authenticator checks one kind of credential. Implementations are safe for
@@ -71,6 +75,9 @@ type Traits struct {
 	// AcceptSignature is the value of Accept-Signature that asks for such a
 	// credential; "" for kinds that are not message signatures.
 	AcceptSignature string
+	// Ambient means that browsers send the credential whoever made the page. It does not count beside
+	// one that a script has put into the request.
+	Ambient bool
 }
 
 // Config is the configuration of an [Auth]. It must not be modified after [New].

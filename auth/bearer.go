@@ -139,7 +139,7 @@ func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, 
 	if err := b.holds(r, e); err != nil {
 		return Proof{}, err
 	}
-	p := Proof{Caller: e.principal, Field: cmp.Or(b.field, "authorization"), Revocable: e.lookAgain != 0}
+	p := Proof{Caller: e.principal, Field: cmp.Or(b.field, r.tokenField()), Revocable: e.lookAgain != 0}
 	if b.stepUp != nil {
 		if err := b.checkStepUp(e, budget == nil); err != nil {
 			return Proof{}, err
@@ -209,10 +209,32 @@ func (b *bearer) alone(c *candidate) bool {
 	return true
 }
 
-// bearerToken returns the token of the only Authorization line. It does not accept a
-// token in the query, a cookie or the body (RFC 9700, section 4.3.2). It does not
+// tokenField returns the field with the token of a request that has one where most issuers' tokens are.
+func (r *Request) tokenField() string {
+	if r.subprotocol != nil {
+		return SubprotocolField
+	}
+	return "authorization"
+}
+
+// bearerToken returns the token of the only Authorization line, or of the subprotocols. It does
+// not accept a token in the query, a cookie or the body (RFC 9700, section 4.3.2). It does not
 // allocate.
-func bearerToken(head *message.Head) (string, error) {
+func bearerToken(r *Request) (string, error) {
+	switch t := r.subprotocol; {
+	case t == nil:
+		return tokenInAuthorization(r.Head)
+	case t.err != nil:
+		return "", t.err
+	case t.isAPIKey():
+		return "", ErrNoCredential
+	default:
+		return t.raw, nil
+	}
+}
+
+// tokenInAuthorization returns the token of the only Authorization line.
+func tokenInAuthorization(head *message.Head) (string, error) {
 	value, lines := "", 0
 	for i := range head.Fields {
 		if head.Fields[i].Name == "authorization" {

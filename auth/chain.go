@@ -33,6 +33,8 @@ type Demand struct {
 	StepUp     *StepUp
 	Audience   []string // narrows the audiences of the issuers; nil leaves them as they are
 	Signatures SignatureDemand
+	// Subprotocols are the forms in which a WebSocket handshake may have the bearer token or API key.
+	Subprotocols SubprotocolForms
 }
 
 // Proof is the outcome of authenticating a request. The zero Proof proves nothing.
@@ -69,6 +71,7 @@ type Chain struct {
 	aliases     map[string]string
 	takes       string // the list of callers, shortened, for causes in the audit record
 	fields      string // those in which credentials of the route stand, for the same
+	forms       SubprotocolForms
 	unlisted    unlisted
 }
 
@@ -122,11 +125,12 @@ func (a *Auth) Route(d Demand) (*Chain, error) {
 	c.bind = c.anyRequired && !d.Independent
 	c.takes = setting.Shortened(strings.Join(a.places(d.Callers), ", "), 2*shownName)
 	c.fields = a.fields(d.Callers)
+	c.forms = d.Subprotocols
 	words, callers, err := byKind(d.Callers)
 	if err != nil {
 		return nil, err
 	}
-	c.unlisted = a.newUnlisted(callers, d.Signatures.Always)
+	c.unlisted = a.newUnlisted(callers, d.Signatures.Always, d.Subprotocols)
 	for i, word := range words {
 		for _, group := range a.byField(callers[word]) {
 			if err := a.addKind(c, word, group, kind{index: i, caller: true, required: d.All}, &d); err != nil {
@@ -270,6 +274,11 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		// Ignore credentials: nothing here verifies them, so no record may name their caller.
 		return Proof{Caller: identity.Anonymous()}, nil
 	}
+	if t := c.forms.read(r.Head); t != nil {
+		own := *r
+		own.subprotocol = t
+		r = &own
+	}
 	var array [3]proven // saves an allocation
 	all := array[:0]
 	var signature *httpsig.Signature
@@ -280,6 +289,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var stray error
 	for i := range c.kinds {
 		k := &c.kinds[i]
+		if r.subprotocol != nil && k.traits.Ambient && !k.required {
+			continue
+		}
 		var proof Proof
 		var err error
 		if earlier == nil {

@@ -43,7 +43,7 @@ func (a *Auth) Explain(ctx context.Context, c *Chain, r *Request) Explanation {
 	}
 	e := asError(err)
 	x := Explanation{Reason: e.Reason}
-	raw, none := bearerToken(r.Head)
+	raw, none := bearerToken(r)
 	b := c.bearer(r.Head)
 	if b != nil {
 		raw, none = b.token(r)

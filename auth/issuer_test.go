@@ -57,6 +57,7 @@ func TestIssuerCheckReportsFaults(t *testing.T) {
 		"token from a field":             {text: sound + "token_from: {header: Cf-Access-Jwt-Assertion, from: [10.0.0.7, \"fd00::/8\"]}\n"},
 		"token from Authorization":       {sound + "token_from: {header: Authorization, from: 10.0.0.7}\n", "issuers.corp.token_from.header", "without token_from"},
 		"token from a cookie":            {sound + "token_from: {header: Cookie, from: 10.0.0.7}\n", "issuers.corp.token_from.header", "another meaning"},
+		"token from a subprotocol":       {sound + "token_from: {header: Sec-WebSocket-Protocol, from: 10.0.0.7}\n", "issuers.corp.token_from.header", "another meaning"},
 		"token from Connection":          {sound + "token_from: {header: Connection, from: 10.0.0.7}\n", "issuers.corp.token_from.header", "another meaning"},
 		"token from no field":            {sound + "token_from: {from: 10.0.0.7}\n", "issuers.corp.token_from.header", "is not said"},
 		"token from nobody":              {sound + "token_from: {header: X-Token}\n", "issuers.corp.token_from.from", "is not said"},

@@ -77,7 +77,7 @@ func (c *Chain) Logins() (names []string) {
 }
 
 // Traits implements [Authenticator].
-func (s *sessions) Traits() Traits { return Traits{Missing: NoCredential} }
+func (s *sessions) Traits() Traits { return Traits{Missing: NoCredential, Ambient: true} }
 
 // Challenge implements [Authenticator]. No scheme is registered for cookies; this one is of a draft
 // (draft-broyer-http-cookie-auth) and says where a person signs in.

@@ -55,7 +55,7 @@ func (c *TokenFromConfig) check(path string, f *setting.Faults) {
 		f.Add(at, c.Header, "is where tokens are without token_from", "remove token_from")
 	case !message.ValidName(name):
 		f.Add(at, c.Header, "not the name of a field", "write one such as Cf-Access-Jwt-Assertion")
-	case message.OfConnection(name), IsAPIKeyField(name), strings.HasPrefix(name, "content-"), strings.HasPrefix(name, "x-sallyport-"),
+	case message.OfConnection(name), IsAPIKeyField(name), strings.HasPrefix(name, "content-"), strings.HasPrefix(name, "sec-"), strings.HasPrefix(name, "x-sallyport-"),
 		slices.Contains([]string{"host", "cookie", "proxy-authorization", "dpop", "signature", "signature-input", "origin"}, name):
 		f.Add(at, c.Header, "has another meaning", "name the field that the proxy adds for the token alone")
 	}
@@ -137,7 +137,7 @@ func (a *Auth) fields(callers []string) string {
 // token returns the token of a request.
 func (b *bearer) token(r *Request) (string, error) {
 	if b.field == "" {
-		return bearerToken(r.Head)
+		return bearerToken(r)
 	}
 	value, lines := "", 0
 	for i := range r.Head.Fields {

@@ -12,14 +12,15 @@ import (
 // unlisted finds credentials of the kinds that a route does not list. Beside one of a listed kind
 // they do not count. A request that has no other is told so: it does not lack a credential.
 type unlisted struct {
+	forms      SubprotocolForms  // that the route takes
 	keys       bool              // the route takes no API keys
 	signatures bool              // nor signatures
 	certs      *clientcert.Hosts // nil if the route takes certificates, or tokens that are bound to one
 }
 
 // newUnlisted returns what a route does not take. callers are those that it lists, by kind.
-func (a *Auth) newUnlisted(callers map[string][]string, signed bool) unlisted {
-	u := unlisted{keys: callers["apikey"] == nil, signatures: callers["key"] == nil && !signed}
+func (a *Auth) newUnlisted(callers map[string][]string, signed bool, forms SubprotocolForms) unlisted {
+	u := unlisted{keys: callers["apikey"] == nil, signatures: callers["key"] == nil && !signed, forms: forms}
 	binds := slices.ContainsFunc(callers["issuer"], func(caller string) bool {
 		iss := a.issuer(caller)
 		return iss != nil && (iss.rules.bound == BoundAccept || iss.rules.bound == BoundRequire)
@@ -31,12 +32,16 @@ func (a *Auth) newUnlisted(callers map[string][]string, signed bool) unlisted {
 }
 
 // find says in words which such credential a request has; "" for none. used reports that a listed
-// credential was in Authorization.
+// credential was in Authorization, or in a subprotocol.
 func (u *unlisted) find(r *Request, used bool) string {
 	m := Message(r.Head)
 	switch {
 	case !used && r.Head.Fields.Has("authorization"):
 		return inAuthorization(r.Head.Fields.Get("authorization"))
+	case !used && r.subprotocol != nil && r.subprotocol.isAPIKey():
+		return "Sec-WebSocket-Protocol has an API key"
+	case !used && r.subprotocol != nil:
+		return "Sec-WebSocket-Protocol has a bearer token"
 	case u.keys && r.Head.Fields.Has("x-api-key"):
 		return "X-Api-Key has a key"
 	case u.keys && r.Head.Fields.Has("api-key"):
@@ -45,6 +50,9 @@ func (u *unlisted) find(r *Request, used bool) string {
 		return "the request is signed"
 	case hasCertificate(u.certs, r):
 		return "the client has a certificate"
+	}
+	if r.subprotocol == nil {
+		return u.forms.unread(r.Head)
 	}
 	return ""
 }
@@ -89,7 +97,7 @@ func inAuthorization(value string) string {
 func (c *Chain) lacks(reason string, r *Request, all []proven, stray error) *Error {
 	what := ""
 	if reason == NoCredential {
-		used := slices.ContainsFunc(all, func(p proven) bool { return p.field == "authorization" })
+		used := slices.ContainsFunc(all, func(p proven) bool { return p.field == "authorization" || p.field == SubprotocolField })
 		if what = c.unlisted.find(r, used); what != "" {
 			reason = UnlistedCredential
 		}
@@ -104,6 +112,8 @@ func (c *Chain) lacks(reason string, r *Request, all []proven, stray error) *Err
 		what = "there is no signature for this gateway"
 	case r.Head.Fields.Get("authorization") != "":
 		what = "another credential than that of Authorization is missing"
+	case c.forms != 0 && r.Head.Upgrade == "websocket":
+		what = "there is no field " + c.fields + ", and no token in Sec-WebSocket-Protocol"
 	default:
 		what = "there is no field " + c.fields
 	}

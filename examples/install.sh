@@ -93,6 +93,11 @@ node_mcp() {
   (cd "$1" && twice npm ci --silent --no-audit --no-fund </dev/null)
 }
 
+node_realtime() {
+  cp realtime/{package.json,package-lock.json,.npmrc} "$1"
+  (cd "$1" && twice npm ci --silent --no-audit --no-fund </dev/null)
+}
+
 model() { "$tensorflow/bin/python" tensorflow/make_model.py "$1" 2>"$1/log" || { cat "$1/log" >&2; return 1; } ; rm "$1/log"; }
 
 front() { make -s -C tensorflow/rest_front OUT="$1/rest_front"; }
@@ -211,6 +216,8 @@ case " $stories " in *" clients "*)
   ;;
 esac
 made "$cache/mcp-$(key mcp/package-lock.json)" node_mcp
+apt chromium='chromium --version'
+made "$cache/realtime-$(key realtime/package-lock.json)" node_realtime
 made "$cache/tenants-$(key tenants/requirements.txt)" venv_tenants
 made "$cache/h2spec-$(key h2spec/h2spec.version)" h2spec
 made "$cache/interop-$(key go.mod go.sum)" interop

@@ -79,7 +79,7 @@ func refusedByRoutes(t *testing.T) *refusals {
   - {host: models.test, path: /office, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], allow_from: 192.0.2.0/24}
   - {host: models.test, path: /banned, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], deny_from: [10.0.0.0/8, 127.0.0.0/8]}
   - {host: models.test, path: /pages, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], cors: {origins: https://demo.test}}
-  - {host: models.test, path: /live, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], websocket: true}
+  - {host: models.test, path: /live, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], websocket: true, websocket_token: openai}
 `})}
 	r.expect("no_route", 404, "the host has no route for this path", r.ask("GET /other HTTP/1.1"))
 	r.expect("method_not_allowed", 405, "the routes for this path take GET, POST", r.ask("DELETE /v1/x HTTP/1.1"))
@@ -87,6 +87,7 @@ func refusedByRoutes(t *testing.T) *refusals {
 	r.expect("address_not_allowed", 403, "127.0.0.1 is in 127.0.0.0/8 of deny_from", r.ask("GET /banned HTTP/1.1", "Authorization: Bearer TOKEN"))
 	r.expect("origin_not_allowed", 403, `cors.origins does not have "https://evil.test"`, r.ask("OPTIONS /pages HTTP/1.1", "Origin: https://evil.test", "Access-Control-Request-Method: POST"))
 	r.expect("upgrade_not_get", 400, `the method is "POST"`, r.ask("POST /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", wsKey, "Authorization: Bearer TOKEN"))
+	r.expect("subprotocol_missing", 400, "Sec-WebSocket-Protocol offers no other subprotocol than the one with the token", r.ask("GET /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", wsKey, "Sec-WebSocket-Protocol: openai-insecure-api-key.TOKEN"))
 	r.expect("upgrade_with_body", 400, "a request for websocket has a body of 5 bytes", r.ask("GET /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", wsKey, "Content-Length: 5", "Authorization: Bearer TOKEN")+"hello")
 	r.expect("upgrade_with_body", 400, "a request for websocket has a body of unknown length", r.ask("GET /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", wsKey, "Transfer-Encoding: chunked", "Authorization: Bearer TOKEN"))
 	return r
@@ -101,6 +102,7 @@ func refusedOnPlainHTTP(t *testing.T) *refusals {
 	}
 	r.expect("plain_http", 403, "authorization was sent without TLS", ask("GET / HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\nConnection: close\r\n\r\n"))
 	r.expect("plain_http", 403, "x-api-key was sent without TLS", ask("GET / HTTP/1.1\r\nHost: models.test\r\nX-Api-Key: "+r.secret("plain-secret")+"\r\nConnection: close\r\n\r\n"))
+	r.expect("plain_http", 403, "sec-websocket-protocol was sent without TLS", ask("GET / HTTP/1.1\r\nHost: models.test\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: realtime, openai-insecure-api-key."+r.secret("plain-token")+"\r\nConnection: Upgrade, close\r\n\r\n"))
 	r.expect("no_route", 404, "no route names this host", ask("GET / HTTP/1.1\r\nHost: other.test\r\nConnection: close\r\n\r\n"))
 	return r
 }
@@ -111,6 +113,7 @@ func refusedForProxies(t *testing.T) *refusals {
 	token := "Authorization: Bearer " + r.bearer(nil)
 	r.expect("request_not_told", 403, "a field that describes the request is missing or repeated: x-original-method", r.askAs("X-Original-URL: https://models.test/v1"))
 	r.expect("not_for_another_proxy", 403, "the gateway answers this request itself, and a permission would make the proxy forward it", r.askAs(told("nginx", "GET", "models.test", "/closed")...))
+	r.expect("not_for_another_proxy", 403, "the proxy in front would forward the token in Sec-WebSocket-Protocol", r.askAs(append(told("nginx", "POST", "models.test", "/v1"), token, "Sec-WebSocket-Protocol: realtime, openai-insecure-api-key."+r.secret("passed-on"))...))
 	r.expect("upgrade_not_allowed", 403, "the request may ask for another protocol (sec-websocket-key), and the route has no websocket: true", r.askAs(append(told("nginx", "POST", "models.test", "/v1"), token, wsKey)...))
 	return r
 }

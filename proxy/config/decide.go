@@ -11,17 +11,18 @@ import (
 // no file beside the configuration.
 func (c *Config) DecidingRoute(of *route.Config) (*route.Route, error) {
 	r := &route.Route{
-		Name:      of.Name,
-		Methods:   slices.Clone(of.Methods),
-		Dialect:   c.DialectOf(of),
-		Access:    route.NewAccess(of),
-		StepUp:    of.StepUpDemand(),
-		Paths:     route.NewPaths(&of.Paths, c.DialectOf(of)),
-		Fixed:     route.NewFixed(of.Respond),
-		WebSocket: of.Websocket,
-		CodeTypes: of.CodeTypes,
-		Release:   route.NewRelease(of.Rewrite),
-		Limits:    route.Limits{Body: of.Limits.BodyBytes(), Inflated: of.Limits.Inflated.Or(64 << 20), Most: of.Limits.Most()},
+		Name:         of.Name,
+		Methods:      slices.Clone(of.Methods),
+		Dialect:      c.DialectOf(of),
+		Access:       route.NewAccess(of),
+		StepUp:       of.StepUpDemand(),
+		Paths:        route.NewPaths(&of.Paths, c.DialectOf(of)),
+		Fixed:        route.NewFixed(of.Respond),
+		WebSocket:    of.Websocket,
+		Subprotocols: of.Subprotocols(),
+		CodeTypes:    of.CodeTypes,
+		Release:      route.NewRelease(of.Rewrite),
+		Limits:       route.Limits{Body: of.Limits.BodyBytes(), Inflated: of.Limits.Inflated.Or(64 << 20), Most: of.Limits.Most()},
 	}
 	var err error
 	if r.Rewriting, err = route.NewRewriting(of); err != nil {

@@ -31,6 +31,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		c.checkPassed(r, at, f)
 		r.Audit.Durable.Check(at+".audit.durable", c.Audit.OnStdout(), f)
 		c.checkTunnels(r, at, f)
+		c.checkTokenCallers(r, at, f)
 		c.checkLoginPaths(r, at, f)
 		c.checkCookieDomains(i, f)
 		c.checkStepUp(r, at, f)
@@ -112,6 +113,18 @@ func (c *Config) checkTunnels(r *route.Config, at string, f *setting.Faults) {
 	if r.Websocket && err == nil && !u.Upgrades() {
 		f.Add(at+".websocket", "true", "the upstream serves HTTP/2, over which no WebSocket is opened to it", "write http:// or https:// for all of its rest endpoints")
 	}
+}
+
+// checkTokenCallers records that a route for tokens in subprotocols takes neither tokens nor API keys
+// where Authorization has them.
+func (c *Config) checkTokenCallers(r *route.Config, at string, f *setting.Faults) {
+	if len(r.WebsocketToken) == 0 || r.Callers.TakesAPIKeys() || slices.ContainsFunc(r.Callers.Names(), func(name string) bool {
+		issuer, ok := strings.CutPrefix(name, "issuer/")
+		return ok && c.Issuers[issuer].TokenFrom == nil
+	}) {
+		return
+	}
+	f.Add(at+".websocket_token", "", "the callers of the route have no token or API key for Authorization", "list issuer/NAME or apikey under callers, or remove the line")
 }
 
 func (c *Config) checkUpstream(r *route.Config, at string, f *setting.Faults) {

@@ -23,15 +23,17 @@ const (
 	// droppedSteering are fields by which a client could make the servers do something else than what the
 	// gateway decided on; see [model.Dialect.Dropped].
 	droppedSteering
+	// droppedToken are subprotocols of a WebSocket with a token that does not prove the caller.
+	droppedToken
 )
 
 // words returns the words of the set for the record, separated by blanks; "" for the empty set.
 func (d dropped) words() string { return droppedWords[d] }
 
-var droppedWords = func() (all [1 << 5]string) {
+var droppedWords = func() (all [1 << 6]string) {
 	for d := range all {
 		var words []string
-		for i, word := range [...]string{"upgrade", "trailers", "forwarded", "identity", "steering"} {
+		for i, word := range [...]string{"upgrade", "trailers", "forwarded", "identity", "steering", "token"} {
 			if d>>i&1 != 0 {
 				words = append(words, word)
 			}

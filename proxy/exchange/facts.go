@@ -43,7 +43,7 @@ func FactsOf(h *message.Head, client netip.Addr, conn *wire.Conn, credential str
 // what the gateway made of it.
 func decides(name string) bool {
 	switch name {
-	case "authorization", "cookie", "signature", "signature-input", "dpop", "content-digest", "forwarded", "x-real-ip":
+	case "authorization", "cookie", "signature", "signature-input", "dpop", "content-digest", "forwarded", "x-real-ip", auth.SubprotocolField:
 		return true
 	}
 	return message.OfConnection(name) || auth.IsAPIKeyField(name) || route.Spoofable(name) || strings.HasPrefix(name, "x-forwarded-")

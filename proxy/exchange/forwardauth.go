@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sallyport/auth"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
@@ -133,6 +134,11 @@ func (x *exchange) permit(v verdict) error {
 	if v.kind != granted {
 		// A 2xx would make the other proxy forward a request that the gateway answers itself.
 		return because(reasonUndecided, "the gateway answers this request itself, and a permission would make the proxy forward it")
+	}
+	if slices.ContainsFunc(x.head.Fields, func(line message.Field) bool {
+		return line.Name == auth.SubprotocolField && auth.HasSubprotocolToken(line.Value)
+	}) {
+		return because(reasonUndecided, "the proxy in front would forward the token in Sec-WebSocket-Protocol")
 	}
 	f := x.stream.Head().Fields
 	switch name := asksForUpgrade(f); {

@@ -23,6 +23,14 @@ func (x *exchange) outgoing() message.Fields {
 				continue
 			}
 		}
+		if f.Name == auth.SubprotocolField && x.stripsToken(f.Value) {
+			if x.proof.Field != auth.SubprotocolField {
+				x.dropped |= droppedToken
+			}
+			if f.Value = auth.WithoutSubprotocolToken(f.Value); f.Value == "" {
+				continue
+			}
+		}
 		if route.Replaced(f.Name) {
 			if !x.trusted {
 				x.dropped |= droppedForwarded
@@ -44,6 +52,11 @@ func (x *exchange) outgoing() message.Fields {
 			continue
 		}
 		out = append(out, f)
+	}
+	if x.route.ForwardAuthorization && x.proof.Field == auth.SubprotocolField {
+		if token := x.route.Chain.SubprotocolToken(x.head); token != "" {
+			out.Add("authorization", "Bearer "+token)
+		}
 	}
 	out = append(out, x.route.ToUpstream.Put...)
 	peer := x.stream.Conn().Address
@@ -90,6 +103,16 @@ func (x *exchange) isCredential(f *message.Field) bool {
 		return x.route.TakesAPIKeys || auth.HoldsAPIKey(f.Name, f.Value)
 	}
 	return x.snapshot.Guard.IsToken(f.Name)
+}
+
+// stripsToken reports whether a value of Sec-WebSocket-Protocol has a token that no upstream may get: the
+// caller's, or one that only an upstream could take for a credential. As with Authorization, the route can
+// leave the latter to its upstream, but never a key of the gateway's form.
+func (x *exchange) stripsToken(value string) bool {
+	if !auth.HasSubprotocolToken(value) {
+		return false
+	}
+	return !x.route.ForwardAuthorization || x.route.Subprotocols != 0 || auth.HoldsAPIKey(auth.SubprotocolField, value)
 }
 
 // scheme returns the scheme by which the client called, seen through trusted proxies.

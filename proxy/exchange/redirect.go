@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"sallyport/auth"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/wire"
@@ -67,6 +68,11 @@ func credentialIn(f message.Fields) string {
 	for _, name := range []string{"authorization", "x-api-key", "api-key", "signature", "dpop"} {
 		if f.Has(name) {
 			return name
+		}
+	}
+	for _, line := range f {
+		if line.Name == auth.SubprotocolField && auth.HasSubprotocolToken(line.Value) {
+			return line.Name
 		}
 	}
 	return ""

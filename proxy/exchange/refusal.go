@@ -80,6 +80,7 @@ const (
 	reasonBadCall        = "bad_grpc_call"
 	reasonUpgradeBody    = "upgrade_with_body"
 	reasonUpgradeMethod  = "upgrade_not_get"
+	reasonTokenAlone     = "subprotocol_missing"
 	reasonMisdirected    = "misdirected"
 
 	reasonUpstreamSignature = "upstream_signature"
@@ -151,6 +152,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonBadCall:        {400, "The gRPC call is malformed."},
 	reasonUpgradeBody:    {400, "A WebSocket request must have no body."},
 	reasonUpgradeMethod:  {400, "A WebSocket request must be a GET."},
+	reasonTokenAlone:     {400, "Offer another subprotocol beside the one with the token, for the server to choose."},
 	reasonMisdirected:    {421, "This connection was opened for another host, or before the host asked for client certificates. Open a new one."},
 	reasonNoRoute:        {404, "No route has this host and path."},
 	reasonMethod:         {405, "The method is not allowed here."},

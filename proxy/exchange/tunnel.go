@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sallyport/auth"
 	"sallyport/proxy/message"
 	"sallyport/proxy/seal"
 	"sallyport/proxy/setting"
@@ -35,6 +36,11 @@ func (x *exchange) wantsTunnel() bool {
 // tunnel connects client and upstream after a protocol switch. It ends when either side closes,
 // both are silent for the idle time, or the credential expires.
 func (x *exchange) tunnel(answer *upstream.Response) error {
+	if x.proof.Field == auth.SubprotocolField && !answer.Head.Fields.Has(auth.SubprotocolField) {
+		if implied := auth.ImpliedSubprotocol(x.head); implied != "" {
+			answer.Head.Fields.Add(auth.SubprotocolField, implied)
+		}
+	}
 	x.dress(&answer.Head)
 	x.responded = true
 	if err := x.boundSending(); err != nil {

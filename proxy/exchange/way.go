@@ -184,7 +184,7 @@ func (x *exchange) match() error {
 		return fmt.Errorf("%w: CONNECT for %s, and %w", message.ErrBadMethod, setting.Quoted(x.head.Upgrade, 24), errNoTunnels)
 	}
 	if r.WebSocket && x.head.Upgrade == "websocket" {
-		return checkHandshake(x.head)
+		return checkHandshake(x.head, r.Subprotocols)
 	}
 	return nil
 }
@@ -203,8 +203,9 @@ func (x *exchange) checkConnection() error {
 }
 
 // checkHandshake refuses WebSocket requests with a body or another method than GET (RFC 6455,
-// section 4.2.1).
-func checkHandshake(head *message.Head) error {
+// section 4.2.1), and those that offer nothing but a token where the route takes tokens: browsers
+// fail a connection for which the server chooses none of their subprotocols.
+func checkHandshake(head *message.Head, tokens auth.SubprotocolForms) error {
 	switch {
 	case head.ContentLength != 0:
 		length := "unknown length"
@@ -216,6 +217,8 @@ func checkHandshake(head *message.Head) error {
 	case head.Method != "GET":
 		// A server may take it for a handshake or for a plain request of that method.
 		return because(reasonUpgradeMethod, "the method is "+setting.Quoted(head.Method, 24))
+	case tokens != 0 && auth.OffersOnlyToken(head):
+		return because(reasonTokenAlone, "Sec-WebSocket-Protocol offers no other subprotocol than the one with the token")
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sallyport/auth"
 	"sallyport/policy/model"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
@@ -30,6 +31,7 @@ func (r *Config) Check(at string, identity map[string]bool, f *setting.Faults) {
 	r.checkPath(at, f)
 	r.Paths.check(at+".paths", f)
 	r.checkMethods(at, f)
+	r.checkWebsocketToken(at, f)
 	r.checkLimits(at, f)
 	r.Identity.check(at+".identity", f)
 	r.checkPassed(at, identity, f)
@@ -146,6 +148,27 @@ func (r *Config) checkMethods(at string, f *setting.Faults) {
 	}
 	if r.Websocket && len(r.Methods) > 0 && !slices.Contains(r.Methods, "GET") {
 		f.Add(at+".websocket", "true", "the route does not take GET, by which WebSocket begins", "add GET to methods, or remove the line")
+	}
+}
+
+// checkWebsocketToken records forms of tokens that no request of the route could have.
+func (r *Config) checkWebsocketToken(at string, f *setting.Faults) {
+	at += ".websocket_token"
+	for i, name := range r.WebsocketToken {
+		at := setting.Index(at, i)
+		switch {
+		case auth.SubprotocolForm(name) == 0:
+			f.Add(at, cmp.Or(name, `""`), "not a form of tokens that is known", "write kubernetes, openai, or [kubernetes, openai]")
+		case slices.Index(r.WebsocketToken, name) < i:
+			f.Add(at, name, "is listed twice", "remove one of the two")
+		}
+	}
+	switch {
+	case len(r.WebsocketToken) == 0:
+	case !r.Websocket:
+		f.Add(at, "", "the route allows no WebSocket, which alone has such tokens", "write websocket: true, or remove the line")
+	case r.Respond != nil:
+		f.Add(at, "", "the route answers itself, and opens no WebSocket", "remove the line")
 	}
 }
 

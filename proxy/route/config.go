@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/auth"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/limit"
@@ -133,6 +134,13 @@ type Config struct {
 	// Websocket lets clients upgrade to WebSocket here. The upstream's endpoints must
 	// serve HTTP/1.1.
 	Websocket bool `yaml:"websocket"`
+	// WebsocketToken lists the forms in which a WebSocket handshake may have its bearer token or API
+	// key in a subprotocol, since scripts of pages cannot set Authorization there: kubernetes is
+	// base64url.bearer.authorization.k8s.io. and the token in base64url, openai is
+	// openai-insecure-api-key. and the token, beside realtime. Another subprotocol must be offered too.
+	// The token counts as in Authorization, whatever the page's origin is, and instead of the session
+	// of a login; no upstream gets its subprotocol. Default: none.
+	WebsocketToken setting.List[string] `yaml:"websocket_token"`
 	// Headers changes header fields of requests and answers.
 	Headers HeadersConfig `yaml:"headers"`
 	// Identity names the fields with the caller's identity for the upstream.
@@ -146,8 +154,8 @@ type Config struct {
 	// application/x-pickle. A server that reads one runs what its sender wrote. Default: pickle, joblib,
 	// dill, NumPy's, PyTorch's and Java's types are refused.
 	CodeTypes setting.List[string] `yaml:"code_types"`
-	// ForwardAuthorization forwards the caller's Authorization field with its token. The upstream
-	// can then act as the caller anywhere.
+	// ForwardAuthorization forwards the caller's Authorization field with its token, or puts there the
+	// token of a subprotocol (websocket_token). The upstream can then act as the caller anywhere.
 	ForwardAuthorization bool `yaml:"insecure_forward_authorization"`
 	// SecurityHeaders are the security headers that answers get where the upstream sets none. It is
 	// the name of a set: default, which gives pages no Content-Security-Policy; talisman, which is
@@ -341,4 +349,12 @@ func (c *CallersConfig) Logins() []string {
 // TakesSignatures reports whether the route verifies signatures of requests.
 func (r *Config) TakesSignatures() bool {
 	return r.Callers.TakesKeys() || r.Integrity.Request == seal.Always
+}
+
+// Subprotocols returns the forms of websocket_token.
+func (r *Config) Subprotocols() (all auth.SubprotocolForms) {
+	for _, name := range r.WebsocketToken {
+		all |= auth.SubprotocolForm(name)
+	}
+	return all
 }

@@ -44,18 +44,19 @@ type Route struct {
 	Timeouts upstream.Timeouts // zero values mean no limit
 	Calls    CallTimeouts
 
-	Access      Access
-	Rewriting   Rewriting
-	Release     *Release // nil: calls get what they name
-	Paths       Paths
-	ToUpstream  Edits
-	Passed      Passed
-	CodeTypes   []string // media types of content that runs code, in lower case, that are sent on
-	ToClient    Edits
-	Fixed       *Fixed       // nil: requests are forwarded
-	CORS        *CORS        // nil: none
-	Compression *Compression // nil: none
-	WebSocket   bool         // upgrades are allowed
+	Access       Access
+	Rewriting    Rewriting
+	Release      *Release // nil: calls get what they name
+	Paths        Paths
+	ToUpstream   Edits
+	Passed       Passed
+	CodeTypes    []string // media types of content that runs code, in lower case, that are sent on
+	ToClient     Edits
+	Fixed        *Fixed                // nil: requests are forwarded
+	CORS         *CORS                 // nil: none
+	Compression  *Compression          // nil: none
+	WebSocket    bool                  // upgrades are allowed
+	Subprotocols auth.SubprotocolForms // in which a handshake may have the caller's credential
 	// UpgradeWarned limits the warnings about upgrades that the route ignores. All its hosts share it.
 	UpgradeWarned *ratelog.Rarely
 
