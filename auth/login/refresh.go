@@ -65,13 +65,16 @@ func (s *Session) refreshNow(ctx context.Context) {
 	}
 }
 
-// ends reports whether an error code of a token endpoint says that the person must sign in again.
+// ends reports whether an error code of a token endpoint says that the person must sign in again. A code
+// about the client, or about the issuer itself, says nothing about the person. Dex says invalid_request
+// about a refresh token that it has withdrawn.
 func ends(code string) bool {
 	switch code {
-	case "invalid_grant", "interaction_required", "login_required", "consent_required", "account_selection_required":
-		return true
+	case "", "invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
+		"server_error", "temporarily_unavailable", "slow_down":
+		return false
 	}
-	return false
+	return true
 }
 
 // refreshed returns the session with new tokens. Both results mean that the tokens are new, so that they
