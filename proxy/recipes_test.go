@@ -87,6 +87,38 @@ func recipes(t *testing.T) map[string]string {
 	return blocks
 }
 
+// TestEveryOptionOfOAuth2ProxyHasARow compares deploy/OAUTH2-PROXY.md with the options that
+// oauth2-proxy --help lists.
+func TestEveryOptionOfOAuth2ProxyHasARow(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "deploy", "OAUTH2-PROXY.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	options, err := os.ReadFile(filepath.Join("testdata", "oauth2-proxy-7.15.6.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, " | ")
+		if len(cells) != 2 || !strings.HasPrefix(line, "| `--") {
+			continue
+		}
+		for _, option := range regexp.MustCompile("--[a-z0-9-]+").FindAllString(cells[0], -1) {
+			rows[option]++
+		}
+	}
+	for _, option := range strings.Fields(string(options)) {
+		if rows[option] != 1 {
+			t.Errorf("%s has %d rows", option, rows[option])
+		}
+		delete(rows, option)
+	}
+	for option := range rows {
+		t.Errorf("oauth2-proxy has no %s", option)
+	}
+}
+
 // recipe is a house with the configuration of a recipe.
 type recipe struct {
 	*lobby
