@@ -48,11 +48,11 @@ func (l *Login) End(ctx context.Context, s *Session, from Answer) Redirect {
 	q := to.Query()
 	q.Set("client_id", l.config.ClientID)
 	q.Set("post_logout_redirect_uri", from.Origin+SignedOutPath)
-	if strings.HasPrefix(s.issuer, "https://cognito-idp.") {
-		q.Set("logout_uri", from.Origin+SignedOutPath) // Amazon's own name for it, and it knows no other
-	}
 	if hint := s.live.newest.Load().idToken(); hint != "" && len(hint) <= maxHint {
 		q.Set("id_token_hint", hint)
+	}
+	if strings.HasPrefix(s.issuer, "https://cognito-idp.") {
+		q.Set("logout_uri", q.Get("post_logout_redirect_uri")) // Amazon's own name for it; it knows no other
 	}
 	to.RawQuery = q.Encode()
 	key := rand.Text()
