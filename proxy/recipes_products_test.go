@@ -119,14 +119,17 @@ func products() map[string]*product {
 			claims: map[string]any{
 				"sub": "10769150350006150715113082367", "azp": "1234567890-abc.apps.googleusercontent.com", "hd": "example.com", "email": "jane@example.com", "email_verified": true,
 			},
-			first: map[string]any{"refresh_token": nil, "scope": "openid https://www.googleapis.com/auth/userinfo.email"},
+			same:   true, // the first time that a person consents
+			first:  map[string]any{"scope": "openid https://www.googleapis.com/auth/userinfo.email"},
+			later:  map[string]any{"refresh_token": nil, "scope": "openid https://www.googleapis.com/auth/userinfo.email"},
+			afresh: map[string]any{"iss": "https://accounts.google.com"},
 			other: func(claims, _ map[string]any) {
 				delete(claims, "hd")
 				claims["sub"], claims["email"] = "2076", "jane@gmail.com"
 			},
 
-			caller: "issuer/main:jane@example.com", once: true,
-			asked: map[string]string{"scope": "openid email", "hd": "example.com", "access_type": "offline", "prompt": "select_account"},
+			caller: "issuer/main:jane@example.com",
+			asked:  map[string]string{"scope": "openid email", "hd": "example.com", "access_type": "offline", "prompt": "select_account"},
 		},
 		"GitLab": {
 			document: discovery("https://gitlab.com", map[string]any{"introspection_endpoint": "AT/oauth/introspect", "revocation_endpoint": "AT/oauth/revoke", "scopes_supported": []string{"openid", "profile", "email"}}),

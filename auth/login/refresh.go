@@ -3,6 +3,7 @@ package login
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -110,6 +111,12 @@ func (s *Session) refreshed(ctx context.Context, now time.Time) (*Session, error
 	return next, failure
 }
 
+// sameIssuer reports whether two names, both of the login's issuer, are the same. Google's may lack the
+// scheme.
+func sameIssuer(a, b string) bool {
+	return strings.TrimPrefix(a, "https://") == strings.TrimPrefix(b, "https://")
+}
+
 // refreshClaims stores the claims of refreshed tokens in a record. An answer to a refresh need not have
 // an ID token.
 func (l *Login) refreshClaims(ctx context.Context, e *Endpoints, t *oauth2.Token, r *record) error {
@@ -119,7 +126,7 @@ func (l *Login) refreshClaims(ctx context.Context, e *Endpoints, t *oauth2.Token
 		if id, err = l.identify(ctx, t, ""); err != nil {
 			return err
 		}
-		if id.subject != r.subject || id.issuer != r.issuer {
+		if id.subject != r.subject || !sameIssuer(id.issuer, r.issuer) {
 			return refuse(BadTokens, errors.New("the refreshed ID token is of another person"))
 		}
 	}
