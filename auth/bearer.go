@@ -462,6 +462,8 @@ func (iss *issuer) principal(t *token) (p identity.Principal, reason string, err
 	if p.Groups, err = claims.groups(iss.rules.groups); err != nil {
 		return p, BadCredential, err
 	}
+	p.Elsewhere = claims.elsewhere()
+	p.GroupsElsewhere = slices.Contains(p.Elsewhere, iss.rules.groups)
 	return p, "", nil
 }
 

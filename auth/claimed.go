@@ -20,10 +20,10 @@ func Claimed(issuers map[string]IssuerConfig, raw string) (identity.Principal, e
 	}
 	for _, name := range slices.Sorted(maps.Keys(issuers)) {
 		c := issuers[name]
-		if !slices.Contains(c.urls(), t.registered.iss) {
+		iss := &issuer{name: name, source: "issuer/" + name, url: c.URL, tenants: c.Tenants, urls: c.urls(), rules: rulesOf(&c)}
+		if !iss.issues(t.registered.iss) {
 			continue
 		}
-		iss := &issuer{name: name, source: "issuer/" + name, url: c.URL, tenants: c.Tenants, urls: c.urls(), rules: rulesOf(&c)}
 		p, _, err := iss.principal(t)
 		return p, err
 	}

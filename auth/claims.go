@@ -239,6 +239,19 @@ func (s claimSet) scopes() ([]string, error) {
 	return c.values, nil
 }
 
+// elsewhere returns the paths of the claims that the token leaves to another source (OpenID Connect Core,
+// section 5.6.2), and does not have itself.
+func (s claimSet) elsewhere() (paths []string) {
+	for i := range s {
+		if path, ok := strings.CutPrefix(s[i].path, "_claim_names."); ok {
+			if _, here := s.find(path); !here {
+				paths = append(paths, path)
+			}
+		}
+	}
+	return paths
+}
+
 // groups returns the strings at path, none if path is "".
 func (s claimSet) groups(path string) ([]string, error) {
 	c, ok := s.find(path)

@@ -27,6 +27,7 @@ func TestTokensOfProductsAreAccepted(t *testing.T) {
 		header, claims string
 		principal      string
 		scopes, groups string
+		elsewhere      bool // the groups are
 	}{
 		"Keycloak, client credentials": {
 			config: IssuerConfig{URL: "https://kc.example.com/realms/ml", Audience: []string{"models"}, Principal: "azp", Groups: "realm_access.roles",
@@ -67,7 +68,7 @@ func TestTokensOfProductsAreAccepted(t *testing.T) {
 			header: x5t(r),
 			claims: `{"aud":"api-guid","iss":"https://login.microsoftonline.com/7f1c/v2.0","exp":%d,"iat":%d,"_claim_names":{"groups":"src1"},"_claim_sources":{"src1":{"endpoint":"https://graph.windows.net/7f1c/users/1/getMemberObjects"}},"scp":"Models.Predict","sub":"pairwise","ver":"2.0"}`,
 
-			principal: "issuer/corp:pairwise", scopes: "Models.Predict",
+			principal: "issuer/corp:pairwise", scopes: "Models.Predict", elsewhere: true,
 		},
 		"Entra ID v1, application": {
 			config: IssuerConfig{URL: "https://sts.windows.net/7f1c/", Audience: []string{"api://models"}, Principal: "appid", Groups: "roles"},
@@ -84,6 +85,15 @@ func TestTokensOfProductsAreAccepted(t *testing.T) {
 			claims: `{"ver":1,"jti":"AT.0mP4","iss":"https://acme.okta.com/oauth2/default","aud":"api://default","exp":%d,"iat":%d,"cid":"0oab","scp":["models.predict","openid"],"auth_time":1700000000,"groups":["Everyone"],"sub":"0oab"}`,
 
 			principal: "issuer/corp:0oab", scopes: "models.predict openid", groups: "Everyone",
+		},
+		"Google, iss without its scheme": {
+			config: IssuerConfig{URL: "https://accounts.google.com", Audience: []string{"api.apps.googleusercontent.com"}, Principal: "email",
+				Require: map[string]setting.List[ClaimValue]{"hd": {"example.com"}, "email_verified": {"true"}}},
+			key: r, jwk: r.JWK(`"use":"sig"`, `"alg":"RS256"`),
+			header: `{"alg":"RS256","kid":"key-1","typ":"JWT"}`,
+			claims: `{"iss":"accounts.google.com","azp":"api.apps.googleusercontent.com","aud":"api.apps.googleusercontent.com","sub":"10769150350006150715113082367","hd":"example.com","email":"jane@example.com","email_verified":true,"at_hash":"HK6E_P6Dh8Y93mRNtsDB1Q","exp":%d,"iat":%d}`,
+
+			principal: "issuer/corp:jane@example.com",
 		},
 		"Dex": {
 			config: IssuerConfig{URL: "https://dex.example.com", Audience: []string{"models"}, Principal: "email", Groups: "groups",
@@ -124,6 +134,9 @@ func TestTokensOfProductsAreAccepted(t *testing.T) {
 				if !slices.Equal(got.Scopes, strings.Fields(c.scopes)) || !slices.Equal(got.Groups, strings.Fields(c.groups)) {
 					t.Errorf("scopes %q, groups %q, want %q, %q", got.Scopes, got.Groups, c.scopes, c.groups)
 				}
+				if got.GroupsElsewhere != c.elsewhere {
+					t.Errorf("the groups are elsewhere: %t", got.GroupsElsewhere)
+				}
 			}
 		})
 	}
@@ -153,5 +166,25 @@ func TestEveryConfigurableAlgorithmWorks(t *testing.T) {
 			_, chain = newAuth(t, clock, others)
 			want(t, chain, k.Token(p.claims(clock.Now(), nil)), BadCredential)
 		})
+	}
+}
+
+// Only Google may leave out the scheme of its iss.
+func TestNoOtherIssuerLeavesOutTheScheme(t *testing.T) {
+	k := authtest.NewKey("key-1", "ES256", authtest.EC(elliptic.P256()))
+	p := newProvider(t, k.JWK())
+	clock := authtest.NewClock()
+	for url, iss := range map[string]string{
+		"https://accounts.example.com":   "accounts.example.com",
+		"https://accounts.google.com.eu": "accounts.google.com",
+		"https://accounts.google.com/":   "accounts.google.com",
+		"https://accounts.google.com":    "http://accounts.google.com",
+	} {
+		_, chain := newAuth(t, clock, IssuerConfig{URL: url, Audience: []string{"models"}, JWKS: mustURL(p.URL + "/jwks")})
+		now := clock.Now().Unix()
+		token := k.Sign(`{"alg":"ES256","kid":"key-1"}`, fmt.Sprintf(`{"iss":%q,"aud":"models","sub":"a","exp":%d,"iat":%d}`, iss, now+60, now))
+		if got, err := ask(chain, token); err == nil {
+			t.Errorf("%s: a token of %s is %s", url, iss, got.String())
+		}
 	}
 }

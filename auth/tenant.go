@@ -9,8 +9,16 @@ import (
 	"sallyport/proxy/setting"
 )
 
+// Google's tokens may have its name in place of its URL.
+const (
+	googleURL  = "https://accounts.google.com"
+	googleName = "accounts.google.com"
+)
+
 // issues reports whether tokens of the issuer may have this iss.
-func (iss *issuer) issues(claimed string) bool { return slices.Contains(iss.urls, claimed) }
+func (iss *issuer) issues(claimed string) bool {
+	return slices.Contains(iss.urls, claimed) || iss.url == googleURL && claimed == googleName
+}
 
 // tenant returns the tenant of Entra that an accepted iss names; "" for issuers without tenants.
 func (iss *issuer) tenant(claimed string) string {

@@ -131,6 +131,9 @@ pebble() { GOBIN=$1 CGO_ENABLED=0 twice go install "github.com/letsencrypt/pebbl
 
 grpcurl() { GOBIN=$1 CGO_ENABLED=0 twice go install "$(cat grpc/grpcurl.version)"; }
 
+# The same program for every machine with this go.sum: a version that was never tagged for Go's modules.
+dex() { (cd dex/server && CGO_ENABLED=1 twice go build -o "$1/" github.com/dexidp/dex/cmd/dex); }
+
 h2spec() { GOBIN=$1 CGO_ENABLED=0 twice go install "$(cat h2spec/h2spec.version)"; }
 
 # venv FOLDER DIR: for a story whose folder has the requirements.txt.
@@ -219,6 +222,8 @@ made "$cache/mcp-$(key mcp/package-lock.json)" node_mcp
 apt chromium='chromium --version'
 made "$cache/realtime-$(key realtime/package-lock.json)" node_realtime
 made "$cache/tenants-$(key tenants/requirements.txt)" venv_tenants
+apt gcc='gcc --version'
+made "$cache/dex-$(key dex/server/go.mod dex/server/go.sum)" dex
 made "$cache/h2spec-$(key h2spec/h2spec.version)" h2spec
 made "$cache/interop-$(key go.mod go.sum)" interop
 if autobahn/python2.sh >/dev/null; then

@@ -67,7 +67,7 @@ func (r *rule) rank(q *question, open bool) int {
 	case !r.couldAllow(c, open):
 		return anotherVersion
 	}
-	lacks := len(r.who.lacks(q.caller))
+	lacks := len(r.who.lacks(q.caller, r.deny))
 	if lacks == 0 && !open {
 		if holds, err := r.holds(q.caller, q.call, q.facts); !holds || err != nil {
 			return unmet
@@ -129,7 +129,7 @@ func (p *Policy) cause(q question, open bool) string {
 		case unmet:
 			b.WriteString(r.unmet(&q))
 		default:
-			lacks := r.who.lacks(q.caller)
+			lacks := r.who.lacks(q.caller, r.deny)
 			wanted = append(wanted, lacks...)
 			b.WriteString(r.conditions(lacks, open && q.call.Verb == ""))
 		}
@@ -151,7 +151,7 @@ func (p *Policy) misspelt(q *question) string {
 	left := mostCompared
 	for i := range p.rules {
 		r := &p.rules[i]
-		if r.deny || r.rank(q, false) != anotherModel || len(r.who.lacks(q.caller)) > 0 {
+		if r.deny || r.rank(q, false) != anotherModel || len(r.who.lacks(q.caller, r.deny)) > 0 {
 			continue
 		}
 		var near []string
@@ -240,16 +240,16 @@ func (l *lack) key() string {
 	return l.kind
 }
 
-// lacks returns the keys that the caller does not satisfy.
-func (w *Who) lacks(p *identity.Principal) (all []lack) {
+// lacks returns the keys that the caller does not satisfy; deny is as in match.
+func (w *Who) lacks(p *identity.Principal, deny bool) (all []lack) {
 	if len(w.Scope) > 0 && !overlap(w.Scope, p.Scopes) {
 		all = append(all, lack{kind: "scope", values: w.Scope})
 	}
-	if len(w.Group) > 0 && !overlap(w.Group, p.Groups) {
+	if len(w.Group) > 0 && !overlap(w.Group, p.Groups) && !(deny && p.GroupsElsewhere) {
 		all = append(all, lack{kind: "group", values: w.Group})
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.Claim)) {
-		if values := w.Claim[name]; p.Claim == nil || !overlap(values, p.Claim(name)) {
+		if values := w.Claim[name]; (p.Claim == nil || !overlap(values, p.Claim(name))) && !(deny && slices.Contains(p.Elsewhere, name)) {
 			all = append(all, lack{kind: "claim", claim: name, values: values})
 		}
 	}
@@ -279,8 +279,11 @@ func holdings(p *identity.Principal, lacks []lack) string {
 			}
 		case "group":
 			part = "no groups"
-			if len(p.Groups) > 0 {
+			switch {
+			case len(p.Groups) > 0:
 				part = "the groups " + setting.QuotedList(p.Groups, shownHeld)
+			case p.GroupsElsewhere:
+				part = "more groups than the issuer writes there (_claim_names)"
 			}
 		default:
 			part = "no " + setting.Shortened(l.claim, shownRule)

@@ -83,7 +83,7 @@ func (q *question) ResolveName(name string) (any, bool) {
 	case "principal.scopes":
 		return q.caller.Scopes, true
 	case "principal.groups":
-		return q.caller.Groups, true
+		return q.caller.Groups, !q.caller.GroupsElsewhere
 	case "call.dialect":
 		return c.Dialect.Name(), true
 	case "call.verb":

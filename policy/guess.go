@@ -79,7 +79,7 @@ func (p *Policy) Guess(caller *identity.Principal, call model.Call, facts *Facts
 // guess reports whether the rule may cover a call whose verb, model and version it is about, and what
 // would have to be known to be sure.
 func (r *rule) guess(caller *identity.Principal, call model.Call, facts *Facts) (may bool, missing []string) {
-	for _, l := range r.who.lacks(caller) {
+	for _, l := range r.who.lacks(caller, r.deny) {
 		if l.kind != "claim" {
 			return false, nil
 		}

@@ -107,7 +107,7 @@ func (p *Policy) Screen(caller *identity.Principal, call model.Call) error {
 		if r == nil {
 			break
 		}
-		if r.surely(&call) && r.who.match(caller) {
+		if r.surely(&call) && r.who.match(caller, r.deny) {
 			return &Refusal{Reason: ReasonForbidden, Cause: r.denial(&call, nil), Rule: r.at}
 		}
 	}
@@ -116,7 +116,7 @@ func (p *Policy) Screen(caller *identity.Principal, call model.Call) error {
 		if r == nil {
 			break
 		}
-		if r.perhaps(&call) && r.who.match(caller) {
+		if r.perhaps(&call) && r.who.match(caller, r.deny) {
 			return nil
 		}
 	}
@@ -154,7 +154,7 @@ func (p *Policy) decide(caller *identity.Principal, call model.Call, facts *Fact
 		if r == nil {
 			break
 		}
-		if !r.coversDenied(&call) || !r.who.match(caller) {
+		if !r.coversDenied(&call) || !r.who.match(caller, r.deny) {
 			continue
 		}
 		if holds, err := r.holds(caller, call, facts); holds || err != nil {
@@ -166,7 +166,7 @@ func (p *Policy) decide(caller *identity.Principal, call model.Call, facts *Fact
 		if r == nil {
 			return nil, p.refusal(question{caller, call, facts}, false)
 		}
-		if !r.coversAllowed(&call) || !r.who.match(caller) {
+		if !r.coversAllowed(&call) || !r.who.match(caller, r.deny) {
 			continue
 		}
 		if holds, err := r.holds(caller, call, facts); holds && err == nil {
@@ -215,7 +215,7 @@ func (p *Policy) refusal(q question, open bool) *Refusal {
 	if q.caller.Claim != nil {
 		for i := range p.rules {
 			r := &p.rules[i]
-			if r.deny || len(r.who.Scope) == 0 || !r.who.matchButScope(q.caller) || !r.couldAllow(&q.call, open) {
+			if r.deny || len(r.who.Scope) == 0 || !r.who.matchButScope(q.caller, false) || !r.couldAllow(&q.call, open) {
 				continue
 			}
 			if !open {

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"sallyport/auth/identity"
@@ -226,4 +227,45 @@ func ExamplePolicy_Decide() {
 	// Output:
 	// true false <nil>
 	// forbidden: no rule allows delete: rules[0] allows post
+}
+
+// Entra leaves out the groups of people who have more than 200. A deny rule covers them, as they may be in
+// its groups; an allow rule does not.
+func TestGroupsThatWereLeftOutAllowNothing(t *testing.T) {
+	caller := identity.Principal{
+		Source: "issuer/corp", Name: "bob", Scopes: []string{"models.predict"}, Elsewhere: []string{"groups"}, GroupsElsewhere: true,
+		Claim: func(string) []string { return nil },
+	}
+	others := caller
+	others.Elsewhere, others.GroupsElsewhere = nil, false
+	all := policy.Rule{Allow: list{"*"}, Models: list{"*"}}
+	for name, c := range map[string]struct {
+		rules       []policy.Rule
+		want, other bool // whether the caller is allowed, and one who has no groups
+		cause       string
+	}{
+		"deny by group":   {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Group: list{"guests"}}}, all}, false, true, "rules[0] denies"},
+		"deny by claim":   {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Claim: map[string]setting.List[string]{"groups": {"guests"}}}}, all}, false, true, "rules[0] denies"},
+		"deny by groups":  {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, When: `"guests" in principal.groups`}, all}, false, true, "rules[0] denies"},
+		"deny by claims":  {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, When: `"guests" in principal.claims("groups")`}, all}, false, true, "left the claim groups out"},
+		"another claim":   {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Claim: map[string]setting.List[string]{"team": {"guests"}}}}, all}, true, true, ""},
+		"allow by group":  {[]policy.Rule{{Allow: list{"*"}, Models: list{"*"}, Who: policy.Who{Group: list{"ml"}}}}, false, false, "more groups than the issuer writes there"},
+		"allow by groups": {[]policy.Rule{{Allow: list{"*"}, Models: list{"*"}, When: `!("guests" in principal.groups)`}}, false, true, "condition failed"},
+		"allow everybody": {[]policy.Rule{all}, true, true, ""},
+	} {
+		p := rulesOf(t, dialect(t, "tensorflow"), c.rules...)
+		_, err := p.Decide(&caller, half(t), facts())
+		var refused *policy.Refusal
+		if errors.As(err, &refused); (err == nil) != c.want || err != nil && !strings.Contains(refused.Cause, c.cause) {
+			t.Errorf("%s: %v; want %t, %s", name, refused, c.want, c.cause)
+		}
+		if _, err := p.Decide(&others, half(t), facts()); (err == nil) != c.other {
+			t.Errorf("%s: without groups: %v", name, err)
+		}
+		for _, s := range p.Trace(&caller, half(t), facts()) {
+			if s.Deny && s.Covers == c.want {
+				t.Errorf("%s: the trace says %+v", name, s)
+			}
+		}
+	}
 }

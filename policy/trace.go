@@ -44,7 +44,7 @@ func (r *rule) trace(q *question) (why string, covers bool) {
 	case r.deny && !r.coversDenied(c) || !r.deny && !r.coversAllowed(c):
 		return r.otherwise(c), false
 	}
-	if lacks := r.who.lacks(q.caller); len(lacks) > 0 {
+	if lacks := r.who.lacks(q.caller, r.deny); len(lacks) > 0 {
 		var wants []string
 		for i := range lacks {
 			wants = append(wants, lacks[i].key()+" "+setting.Shortened(strings.Join(lacks[i].values, " or "), shownModel))

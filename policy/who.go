@@ -43,20 +43,21 @@ func checkValues(path string, values []string, f *setting.Faults) {
 	}
 }
 
-// match reports whether Who selects the caller. It never selects the zero Principal.
-func (w *Who) match(p *identity.Principal) bool {
-	return (len(w.Scope) == 0 || overlap(w.Scope, p.Scopes)) && w.matchButScope(p)
+// match reports whether Who selects the caller. It never selects the zero Principal. The Who of a deny
+// rule selects callers too whose credential left out the groups or the claim: they may have the value.
+func (w *Who) match(p *identity.Principal, deny bool) bool {
+	return (len(w.Scope) == 0 || overlap(w.Scope, p.Scopes)) && w.matchButScope(p, deny)
 }
 
 // matchButScope is match without the key scope.
-func (w *Who) matchButScope(p *identity.Principal) bool {
+func (w *Who) matchButScope(p *identity.Principal, deny bool) bool {
 	if p.IsZero() ||
-		len(w.Group) > 0 && !overlap(w.Group, p.Groups) ||
+		len(w.Group) > 0 && !overlap(w.Group, p.Groups) && !(deny && p.GroupsElsewhere) ||
 		len(w.Principal) > 0 && !w.names(p) {
 		return false
 	}
 	for name, values := range w.Claim {
-		if p.Claim == nil || !overlap(values, p.Claim(name)) {
+		if (p.Claim == nil || !overlap(values, p.Claim(name))) && !(deny && slices.Contains(p.Elsewhere, name)) {
 			return false
 		}
 	}

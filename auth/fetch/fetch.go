@@ -290,9 +290,13 @@ func read(answer *http.Response, most int64, anyStatus bool) ([]byte, *Error) {
 // maxCode is the maximum length of an answer in which an error code is looked for.
 const maxCode = 4 << 10
 
-// code returns the error code of OAuth in an answer; "" if there is none, or no telling.
+// code returns the error code of OAuth in an answer; "" if there is none, or no telling. The status
+// should be 400, or 401 for an unknown client (RFC 6749, section 5.2). Auth0 refuses refresh tokens with
+// 403.
 func code(answer *http.Response) string {
-	if answer.StatusCode != http.StatusBadRequest {
+	switch answer.StatusCode {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+	default:
 		return ""
 	}
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxCode))

@@ -26,6 +26,11 @@ type Principal struct {
 	// for a string, number or boolean, several for an array of those, none if it
 	// is absent or an object. Nil means that the credential has no claims.
 	Claim func(path string) []string
+	// Elsewhere are the paths of claims that the caller has and the credential left out, because they are
+	// too large for it (OpenID Connect Core, section 5.6.2). Entra does so with more than 200 groups.
+	Elsewhere []string
+	// GroupsElsewhere means that Groups is empty because of that.
+	GroupsElsewhere bool
 
 	full string // result of String, once Qualify has computed it
 

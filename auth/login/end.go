@@ -74,6 +74,9 @@ func (l *Login) leaving(ctx context.Context, s *Session, from Answer) Redirect {
 	if hint := s.live.newest.Load().idToken(); hint != "" && len(hint) <= maxHint {
 		q.Set("id_token_hint", hint)
 	}
+	if strings.HasPrefix(s.issuer, "https://cognito-idp.") {
+		q.Set("logout_uri", q.Get("post_logout_redirect_uri")) // Amazon's own name for it; it knows no other
+	}
 	to.RawQuery = q.Encode()
 	key := rand.Text()
 	w := writer{}

@@ -3,6 +3,7 @@ package login
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -70,13 +71,16 @@ func (s *Session) refreshNow(ctx context.Context) {
 	}
 }
 
-// ends reports whether an error code of a token endpoint says that the person must sign in again.
+// ends reports whether an error code of a token endpoint says that the person must sign in again. A code
+// about the client, or about the issuer itself, says nothing about the person. Dex says invalid_request
+// about a refresh token that it has withdrawn.
 func ends(code string) bool {
 	switch code {
-	case "invalid_grant", "interaction_required", "login_required", "consent_required", "account_selection_required":
-		return true
+	case "", "invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
+		"server_error", "temporarily_unavailable", "slow_down":
+		return false
 	}
-	return false
+	return true
 }
 
 // refreshed returns the session with new tokens. Both results mean that the tokens are new, so that they
@@ -112,6 +116,12 @@ func (s *Session) refreshed(ctx context.Context, now time.Time) (*Session, error
 	return next, failure
 }
 
+// sameIssuer reports whether two names, both of the login's issuer, are the same. Google's may lack the
+// scheme.
+func sameIssuer(a, b string) bool {
+	return strings.TrimPrefix(a, "https://") == strings.TrimPrefix(b, "https://")
+}
+
 // refreshClaims stores the claims of refreshed tokens in a record. An answer to a refresh need not have
 // an ID token.
 func (l *Login) refreshClaims(ctx context.Context, e *Endpoints, t *oauth2.Token, r *record) error {
@@ -121,7 +131,7 @@ func (l *Login) refreshClaims(ctx context.Context, e *Endpoints, t *oauth2.Token
 		if id, err = l.identify(ctx, t, ""); err != nil {
 			return err
 		}
-		if id.subject != r.subject || id.issuer != r.issuer {
+		if id.subject != r.subject || !sameIssuer(id.issuer, r.issuer) {
 			return refuse(BadTokens, errors.New("the refreshed ID token is of another person"))
 		}
 	}

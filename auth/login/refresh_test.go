@@ -85,12 +85,23 @@ func TestSessionIsRefreshedOnceInBackground(t *testing.T) {
 	}
 }
 
+// says returns a handler that answers with an error of OAuth.
+func says(status int, code string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"error":%q,"error_description":"a text"}`, code)
+	})
+}
+
 // TestSessionServesWhileIssuerIsDown keeps a session over failed refreshes until its lifetime ends.
 func TestSessionServesWhileIssuerIsDown(t *testing.T) {
 	d := newDesk(t)
 	b := d.browser()
 	b.signIn()
-	for name, h := range map[string]http.Handler{"down": authtest.Status(http.StatusBadGateway), "garbage": authtest.Text("<html>"), "not our fault": authtest.Status(http.StatusUnauthorized)} {
+	for name, h := range map[string]http.Handler{"down": authtest.Status(http.StatusBadGateway), "garbage": authtest.Text("<html>"), "not our fault": authtest.Status(http.StatusUnauthorized),
+		"our secret ended": says(http.StatusUnauthorized, "invalid_client"), "we may not refresh": says(http.StatusBadRequest, "unauthorized_client"),
+		"a moment": says(http.StatusBadRequest, "temporarily_unavailable"), "an error of its own": says(http.StatusInternalServerError, "invalid_request")} {
 		d.clock.Add(4 * time.Minute)
 		var failed atomic.Bool
 		d.provider.AnswerTokens(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -104,7 +115,7 @@ func TestSessionServesWhileIssuerIsDown(t *testing.T) {
 			return failed.Load()
 		})
 	}
-	d.clock.Add(8*time.Hour - 12*time.Minute)
+	d.clock.Add(8*time.Hour - 28*time.Minute)
 	b.refused(login.SessionExpired)
 }
 
@@ -114,6 +125,11 @@ func TestRefusedRefreshEndsSession(t *testing.T) {
 		"refused":        func(d *desk) { d.provider.Forget() },
 		"another person": func(d *desk) { d.provider.Change(func(c map[string]any) { c["sub"] = "mallory" }, nil) },
 		"bad token":      func(d *desk) { d.provider.Change(func(c map[string]any) { c["aud"] = "other" }, nil) },
+		"as Auth0 does":  func(d *desk) { d.provider.AnswerTokens(says(http.StatusForbidden, "invalid_grant")) },
+		"as Dex does":    func(d *desk) { d.provider.AnswerTokens(says(http.StatusBadRequest, "invalid_request")) },
+		"a second factor": func(d *desk) {
+			d.provider.AnswerTokens(says(http.StatusBadRequest, "interaction_required"))
+		},
 	} {
 		d := newDesk(t)
 		b := d.browser()

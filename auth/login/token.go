@@ -203,6 +203,9 @@ func (l *Login) userinfo(ctx context.Context, e *Endpoints, t *oauth2.Token, own
 	if err != nil {
 		return nil, refuse(Unavailable, fmt.Errorf("userinfo: %w", err))
 	}
+	if text, err = l.openUserinfo(ctx, text); err != nil {
+		return nil, err
+	}
 	var more map[string]jsontext.Value
 	if len(text) > maxUserinfo || json.Unmarshal(text, &more) != nil {
 		return nil, refuse(Unavailable, fmt.Errorf("userinfo: not a JSON object of at most %d bytes", maxUserinfo))
