@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -367,22 +366,10 @@ func setsOwnCookie(value string) bool {
 	return login.IsCookie(name)
 }
 
-// wantsPage reports whether a person sees the answer: the browser goes to a page. Scripts and programs
-// do not.
-func (x *exchange) wantsPage() bool {
-	if x.grpc || x.asker != "" || x.head.Upgrade != "" {
-		return false
-	}
-	if mode := x.head.Fields.Get("sec-fetch-mode"); mode != "" {
-		return mode == "navigate"
-	}
-	return strings.Contains(x.head.Fields.Get("accept"), "text/html")
-}
-
 // leadsToSignIn reports whether a refusal means that the person has to sign in, and nothing else is
-// wrong.
+// wrong. Most issuers refuse to be shown in a frame, so that it gets a page with a link.
 func (x *exchange) leadsToSignIn(err error) bool {
-	if x.route == nil || len(x.route.Logins) == 0 || !x.wantsPage() || x.head.Method != http.MethodGet && x.head.Method != http.MethodHead {
+	if x.route == nil || len(x.route.Logins) == 0 || !x.wantsPage() || x.isFramed() || x.head.Method != http.MethodGet && x.head.Method != http.MethodHead {
 		return false
 	}
 	var session *login.Error
@@ -404,78 +391,4 @@ func (x *exchange) goTo(r login.Redirect) error {
 	h := message.Response{Status: http.StatusSeeOther, Fields: message.Fields{{Name: "location", Value: r.Location}}}
 	x.dressOwn(&h)
 	return x.respondHere(&h, nil)
-}
-
-// sendPage sends a page for people.
-func (x *exchange) sendPage(page []byte) error {
-	h := message.Response{Status: http.StatusOK, ContentLength: int64(len(page)), Fields: x.pageFields()}
-	x.dressOwn(&h)
-	return x.respondHere(&h, page)
-}
-
-// pageFields returns the fields of every page for people.
-func (x *exchange) pageFields() message.Fields {
-	return message.Fields{
-		{Name: "content-type", Value: pages.Type},
-		{Name: "content-security-policy", Value: x.snapshot.Logins.Pages.Policy()},
-	}
-}
-
-// dressOwn adds the fields of every answer of the door. The address of a page may have a code in it,
-// which no other site may learn.
-func (x *exchange) dressOwn(h *message.Response) {
-	h.Fields.Set("cache-control", "no-store")
-	h.Fields.Set("referrer-policy", "no-referrer")
-	h.Fields.Set("x-content-type-options", "nosniff")
-	switch https := x.scheme() == "https"; {
-	case x.door != nil:
-		x.door.Security.Dress(h, https)
-	case x.route != nil:
-		x.route.Security.Dress(h, https)
-	}
-}
-
-// sendJSON sends an answer for programs.
-func (x *exchange) sendJSON(v any) error {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	h := message.Response{Status: http.StatusOK, ContentLength: int64(len(text)), Fields: message.Fields{{Name: "content-type", Value: "application/json"}}}
-	x.dressOwn(&h)
-	return x.respondHere(&h, text)
-}
-
-// refusalPage returns the page of a refusal for a person; nil for programs, and for hosts where nobody
-// signs in.
-func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
-	if x.snapshot.Logins == nil || !x.wantsPage() || x.snapshot.Routes.Door(x.head.Host) == nil {
-		return nil
-	}
-	text := pages.Refusal{Status: o.status, Text: inFull(o.text), Reason: r.reason, RequestID: x.record.RequestID}
-	if x.proof.Session != nil {
-		text.Caller = x.caller.Name
-	}
-	var session *login.Error
-	if errors.As(r.cause, &session) && slices.Contains(login.SessionReasons(), session.Reason) && !session.Again() {
-		text.Text += " First delete the cookies of this site."
-	}
-	switch {
-	case text.Caller != "" && o.status == http.StatusForbidden:
-		text.SignOut = login.SignOutPath
-	case o.status == http.StatusUnauthorized && x.route != nil && len(x.route.Logins) > 0:
-		text.SignIn = signInURL(x.head.PathAndQuery(), x.route.Logins...)
-	case x.door != nil && x.record.Login != "" || slices.Contains(login.Reasons(), r.reason):
-		text.SignIn = signInURL("/")
-	}
-	return x.snapshot.Logins.Pages.Refuse(x.head.Host, &text)
-}
-
-// inFull returns a text of a refusal as a sentence. Those of packages auth and login are without the
-// capital and the stop.
-func inFull(text string) string {
-	if text == "" || strings.HasSuffix(text, ".") {
-		return text
-	}
-	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
