@@ -39,6 +39,9 @@ type Request struct {
 	Via netip.Addr
 	// Conn is the TLS connection of that peer; nil without TLS.
 	Conn *tls.ConnectionState
+	// Look says that the request asks about a session, and is no use of it: the session goes on to be
+	// idle.
+	Look bool
 }
 
 // Authenticator checks one kind of credential. Implementations are safe for

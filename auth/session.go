@@ -110,7 +110,11 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 			session, err = s.open(l, r.Head.Host, &c)
 		}
 		if err == nil {
-			caller, used := session.Use(r.Head.Host, now, inFlight)
+			use := (*login.Session).Use
+			if r.Look {
+				use = (*login.Session).Look
+			}
+			caller, used := use(session, r.Head.Host, now, inFlight)
 			if used == nil {
 				return Proof{Caller: *caller, Field: "cookie", Revocable: true, Session: session}, nil
 			}

@@ -195,9 +195,10 @@ func (x *exchange) recordSession(s *login.Session, event string) {
 	x.record.Principal, x.record.Credential = s.Principal().String(), "login"
 }
 
-// openSession returns the session of the browser; nil with the reason why there is none.
+// openSession returns the session of the browser, which it does not use; nil with the reason why there
+// is none.
 func (x *exchange) openSession() (*login.Session, error) {
-	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS}
+	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS, Look: true}
 	proof, err := x.door.Chain.Authenticate(x.life, &x.asked)
 	return proof.Session, err
 }
@@ -248,7 +249,8 @@ func (x *exchange) sayGoodbye() error {
 	return x.sendPage(x.snapshot.Logins.Pages.SignedOut(x.head.Host, signInURL("/")))
 }
 
-// tellSession tells the page's scripts who is signed in.
+// tellSession tells the page's scripts who is signed in, and when the session ends unless it is used. To
+// ask is no use, so that a page may ask again and again.
 func (x *exchange) tellSession() error {
 	s, err := x.openSession()
 	if err != nil {
@@ -261,7 +263,8 @@ func (x *exchange) tellSession() error {
 		groups = []string{}
 	}
 	return x.sendJSON(map[string]any{
-		"principal": p.String(), "name": p.Name, "login": s.Login(), "groups": groups, "expires": s.Expires().UTC().Format(time.RFC3339),
+		"principal": p.String(), "name": p.Name, "login": s.Login(), "groups": groups,
+		"expires": s.Expires().UTC().Format(time.RFC3339), "idle_expires": s.IdleExpires().UTC().Format(time.RFC3339),
 	})
 }
 
