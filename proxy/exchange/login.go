@@ -114,9 +114,12 @@ func (x *exchange) enterDoor() error {
 
 // boundSignIns refuses an address that begins and finishes too many logins: each may cost a request to
 // the issuer. Pictures and frames in pages of other sites begin none, so that these cannot use up what
-// the address of a person may.
+// the address of a person may. Nor does a browser that fetches pages ahead.
 func (x *exchange) boundSignIns() error {
 	f := x.head.Fields
+	if ahead := x.fetchedAhead(); ahead != "" {
+		return because(reasonAhead, ahead)
+	}
 	if dest := f.Get("sec-fetch-dest"); dest != "" && dest != "document" && f.Get("sec-fetch-site") == "cross-site" {
 		return because(reasonCrossSite, "Sec-Fetch-Site is cross-site, and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
 	}

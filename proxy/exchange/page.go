@@ -8,14 +8,16 @@ import (
 	"strings"
 
 	"sallyport/auth/login"
+	"sallyport/policy"
 	"sallyport/proxy/message"
 	"sallyport/proxy/pages"
+	"sallyport/proxy/setting"
 )
 
 // wantsPage reports whether a person sees the answer: the browser goes to a page. Scripts and programs
 // do not, and nobody may ever see what is fetched ahead.
 func (x *exchange) wantsPage() bool {
-	if x.grpc || x.asker != "" || x.head.Upgrade != "" || x.isFetchedAhead() {
+	if x.grpc || x.asker != "" || x.head.Upgrade != "" || x.fetchedAhead() != "" {
 		return false
 	}
 	f := x.head.Fields
@@ -25,11 +27,15 @@ func (x *exchange) wantsPage() bool {
 	return strings.Contains(f.Get("accept"), "text/html") && f.Get("x-requested-with") != "XMLHttpRequest"
 }
 
-// isFetchedAhead reports whether the browser fetches a page that nobody has opened yet. Older browsers
-// have names of their own for that.
-func (x *exchange) isFetchedAhead() bool {
-	f := x.head.Fields
-	return strings.HasPrefix(f.Get("sec-purpose"), "prefetch") || f.Get("purpose") == "prefetch" || f.Get("x-purpose") == "preview" || f.Get("x-moz") == "prefetch"
+// fetchedAhead returns the field that says that the browser fetches a page which nobody has opened yet;
+// "" for none. Older browsers have names of their own for that.
+func (x *exchange) fetchedAhead() string {
+	for _, f := range [...]struct{ name, value string }{{"sec-purpose", "prefetch"}, {"purpose", "prefetch"}, {"x-purpose", "preview"}, {"x-moz", "prefetch"}} {
+		if got := x.head.Fields.Get(f.name); strings.HasPrefix(got, f.value) {
+			return f.name + " is " + setting.Quoted(got, 48)
+		}
+	}
+	return ""
 }
 
 // isFramed reports whether a page is asked for that is no window of its own: for a frame, or as another
@@ -95,7 +101,7 @@ func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
 	var session *login.Error
 	page.ForeignCookie = errors.As(r.cause, &session) && slices.Contains(login.SessionReasons(), session.Reason) && !session.Again()
 	switch {
-	case page.Caller != "" && o.status == http.StatusForbidden:
+	case page.Caller != "" && (r.reason == policy.ReasonForbidden || r.reason == policy.ReasonInsufficientScope):
 		page.SignOut = login.SignOutPath
 	case page.NoCredential && x.route != nil && len(x.route.Logins) > 0:
 		page.SignIn = signInURL(x.head.PathAndQuery(), x.route.Logins...)

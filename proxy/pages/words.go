@@ -87,6 +87,8 @@ func wordsOfRights(reason string) (words, bool) {
 		return words{heading: "You may not do this", text: "This is not open to you.", who: "You are signed in as {caller}, who may not do this.", next: askNext}, true
 	case "address_not_allowed":
 		return words{heading: "Not from this network", text: "{service} cannot be opened from the network that you are on.", next: "Use the network of your organisation, or its VPN. If you should have access from here, ask whoever runs {service}, and give them the number below."}, true
+	case "fetched_ahead":
+		return words{heading: "Please open this page again", text: "Your browser fetched it before you opened it.", next: signInNext}, true
 	case "cross_site", "origin_not_allowed":
 		return words{heading: "Another website asked for this", text: "It was stopped, because another website may have asked for it without your knowledge.", next: "If you want to do it, open {service} yourself, and do it there."}, true
 	case "plain_http":
