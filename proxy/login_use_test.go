@@ -164,7 +164,7 @@ func TestPeopleWithoutTheRightSeeWhoTheyAre(t *testing.T) {
 	b.signInWith("corp")
 	r := b.request("GET", "/", "", nil)
 	l.refusedPage(r, 403, "forbidden", 0)
-	for _, want := range []string{"You are signed in as mallory.", `href="` + login.SignOutPath + `"`} {
+	for _, want := range []string{"You are signed in as mallory, who may not do this.", `href="` + login.SignOutPath + `"`} {
 		if !strings.Contains(r.body, want) {
 			t.Errorf("the page lacks %s: %s", want, r.body)
 		}
