@@ -254,3 +254,39 @@ func TestAttackManyLoginsInOneBrowser(t *testing.T) {
 		t.Errorf("the person with many windows: %d %s", r.StatusCode, r.body)
 	}
 }
+
+// What explain says of the gateway's own pages is what the gateway does.
+func TestExplainKnowsTheOwnPages(t *testing.T) {
+	l := openLobby(t, plan{})
+	config, err := proxy.LoadConfig(l.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := proxy.NewExplainer(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := l.browser(false)
+	answered := 0
+	for _, path := range []string{"", "/", "/sign-in", "/callback", "/callback/corp", "/sign-out", "/leave", "/signed-out", "/session", "/backchannel-logout", "/other", "/Sign-In"} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "OPTIONS"} {
+			at := "https://models.test/.sallyport" + path
+			d, err := x.Explain(&proxy.Question{Method: method, URL: at})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := b.request(method, at, "", map[string]string{"Accept": "*/*"})
+			refused := r.StatusCode == http.StatusNotFound || r.StatusCode == http.StatusMethodNotAllowed
+			if d.Allowed == refused || refused && d.Status != r.StatusCode || d.Allowed != (d.Page != "") {
+				t.Errorf("%s %s: the gateway answers %d, and explain says %+v", method, path, r.StatusCode, d)
+			}
+			if d.Allowed {
+				answered++
+			}
+		}
+	}
+	if answered < 8 {
+		t.Errorf("explain knows %d pages", answered)
+	}
+	l.untouched()
+}

@@ -85,7 +85,7 @@ func (x *exchange) serveDoor() error {
 	if allow != "" {
 		return &route.MethodError{Allow: allow}
 	}
-	return because(reasonNoRoute, "the gateway has no such page under "+login.Prefix)
+	return errNoOwnPage()
 }
 
 // enterDoor makes the checks of a route that concern no caller: those of the connection, the client's
@@ -98,7 +98,7 @@ func (x *exchange) enterDoor() error {
 		return err
 	}
 	if !x.door.Admits(x.client) {
-		return because(reasonAddress, "no route of the host that has a login admits "+x.client.WithZone("").String())
+		return DoorRefusal(x.client)
 	}
 	if x.server.Pressure.Spent() {
 		r := because(reasonOverloaded, x.server.Pressure.String())
