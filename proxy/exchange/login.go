@@ -297,7 +297,10 @@ func (x *exchange) endSessions() error {
 	if err != nil {
 		return err
 	}
-	x.record.LoginEvent, x.record.Login, x.record.SID = audit.LoginEnded, out.Login, out.SID
+	x.record.LoginEvent, x.record.Login, x.record.SID, x.record.CredentialID = audit.LoginEnded, out.Login, out.SID, out.ID
+	if x.record.Cause = "the session with this sid"; out.SID == "" {
+		x.record.Cause = "all sessions of sub " + setting.Quoted(out.Subject, 128)
+	}
 	return x.respondHere(&message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "cache-control", Value: "no-store"}}}, nil)
 }
 
