@@ -43,6 +43,9 @@ type Request struct {
 	// subprotocol is the token of a WebSocket handshake where the chain takes one; nil for none. The
 	// chain sets it in a copy.
 	subprotocol *subprotocolToken
+	// Look says that the request asks about a session, and is no use of it: the session goes on to be
+	// idle.
+	Look bool
 }
 
 // Authenticator checks one kind of credential. Implementations are safe for

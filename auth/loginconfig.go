@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/net/publicsuffix"
 
@@ -129,8 +130,8 @@ func (c *LoginConfig) Check(path string, issuer *IssuerConfig, f *setting.Faults
 	if c.ClientID == "" {
 		f.Add(at("client_id"), "", "the issuer signs people in only for clients that it knows", "write the name of a client that you registered there for the gateway")
 	}
-	if len(c.Title) > maxLoginTitle || strings.ContainsFunc(c.Title, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		f.Add(at("title"), c.Title, "not a title", fmt.Sprintf("write up to %d bytes in one line", maxLoginTitle))
+	if len(c.Title) > maxLoginTitle || strings.ContainsFunc(c.Title, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		f.Add(at("title"), c.Title, "not a title", fmt.Sprintf("write up to %d bytes of printable characters in one line", maxLoginTitle))
 	}
 	word := func(field, value string, known ...string) {
 		if value != "" && !slices.Contains(known, value) {

@@ -110,9 +110,9 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 		}
 		var used use
 		if err == nil {
-			used, err = s.use(l, r.Head.Host, &c, now, inFlight)
+			used, err = s.use(l, r, &c, now, inFlight)
 		} else if several := l.Readings(field); len(several) > 0 {
-			used, err = s.useOne(l, r.Head.Host, several, now, inFlight)
+			used, err = s.useOne(l, r, several, now, inFlight)
 		}
 		if err == nil {
 			return s.proof(used, now, inFlight)
@@ -135,23 +135,27 @@ type use struct {
 }
 
 // use returns the session of a cookie, if it serves a request.
-func (s *sessions) use(l *login.Login, host string, c *login.Cookie, now time.Time, inFlight bool) (use, error) {
-	session, err := s.open(l, host, c)
+func (s *sessions) use(l *login.Login, r *Request, c *login.Cookie, now time.Time, inFlight bool) (use, error) {
+	session, err := s.open(l, r.Head.Host, c)
 	if err != nil {
 		return use{}, err
 	}
-	caller, err := session.Use(host, now, inFlight)
+	serve := session.Use
+	if r.Look {
+		serve = session.Look
+	}
+	caller, err := serve(r.Head.Host, now, inFlight)
 	return use{session, caller}, err
 }
 
 // useOne returns the one session that is good among several readings of a Cookie field. What another host
 // of the domain made up so locks nobody out, and a good session of somebody else is not taken for the
 // person's own.
-func (s *sessions) useOne(l *login.Login, host string, several []login.Cookie, now time.Time, inFlight bool) (use, error) {
+func (s *sessions) useOne(l *login.Login, r *Request, several []login.Cookie, now time.Time, inFlight bool) (use, error) {
 	var found use
 	var refused error
 	for i := range several {
-		u, err := s.use(l, host, &several[i], now, inFlight)
+		u, err := s.use(l, r, &several[i], now, inFlight)
 		switch {
 		case err != nil:
 			refused = err

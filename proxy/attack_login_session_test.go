@@ -177,7 +177,7 @@ func TestAttackTunnelsWithSession(t *testing.T) {
 		t.Fatalf("the tunnels began with %q and %q", got, gotOther)
 	}
 	thief.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin"})
-	if n := l.gateway.Revisit(t.Context()); n != 1 {
+	if n := l.gateway.RevisitSessions(t.Context()); n != 1 {
 		t.Errorf("%d tunnels are cut, want 1", n)
 	}
 	f.wait(1)

@@ -87,6 +87,7 @@ func refusedLogins(t *testing.T) *refusals {
 	framed := with(session)
 	framed["Sec-Fetch-Site"], framed["Sec-Fetch-Dest"] = "cross-site", "iframe"
 	r.expect("cross_site", 403, `Sec-Fetch-Site is cross-site, and Sec-Fetch-Dest is "iframe"`, program("GET", login.SignInPath+"?login=corp", "", framed))
+	r.expect("fetched_ahead", 403, `sec-purpose is "prefetch;prerender"`, program("GET", login.SignInPath+"?login=corp", "", map[string]string{"Sec-Purpose": "prefetch;prerender", "Sec-Fetch-Mode": "navigate"}))
 	form := func() map[string]string {
 		return map[string]string{"Content-Type": "application/x-www-form-urlencoded"}
 	}

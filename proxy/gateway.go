@@ -156,7 +156,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.base = base
 	for _, run := range []func(context.Context) error{
 		g.memory.auth.Run, g.memory.certs.Run, g.memory.credentials.Run, g.memory.edge.Run, g.memory.Audit.Run, g.memory.Pressure.Run,
-		g.watch.Run, g.followFiles, g.endings.Run, g.revisit,
+		g.watch.Run, g.followFiles, g.endings.Run, g.revisit, g.revisitSessions,
 	} {
 		g.foundation.start(g.failed, func() error { return run(base) })
 	}

@@ -247,12 +247,23 @@ func (g *Gateway) retire(old *snapshot) {
 	old.release()
 }
 
-// revisitEvery is how often streams are checked whose token or certificate may be revoked.
+// revisitEvery is how often streams are checked whose credential may be revoked, or whose session may
+// have ended.
 const revisitEvery = 5 * time.Second
 
 // revisit ends streams whose token or certificate was revoked, until ctx ends. It asks an issuer about a token only
 // once the last answer is too old.
 func (g *Gateway) revisit(ctx context.Context) error {
+	return g.repeat(ctx, g.server.Revisit, "the issuer no longer vouches for the callers of streams; they were cut")
+}
+
+// revisitSessions ends streams of people whose session has ended, until ctx ends.
+func (g *Gateway) revisitSessions(ctx context.Context) error {
+	return g.repeat(ctx, g.server.RevisitSessions, "the sessions of people with streams have ended; the streams were cut")
+}
+
+// repeat calls check every few seconds until ctx ends, and logs how many exchanges it cut.
+func (g *Gateway) repeat(ctx context.Context, check func(context.Context) int, text string) error {
 	tick := time.NewTicker(revisitEvery)
 	defer tick.Stop()
 	for {
@@ -260,8 +271,8 @@ func (g *Gateway) revisit(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if n := g.server.Revisit(ctx); n > 0 {
-				g.memory.Log.Info("the issuer no longer vouches for the callers of streams; they were cut", "exchanges", n)
+			if n := check(ctx); n > 0 {
+				g.memory.Log.Info(text, "exchanges", n)
 			}
 		}
 	}

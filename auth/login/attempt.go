@@ -18,6 +18,7 @@ import (
 const (
 	attemptTime = 10 * time.Minute // from Begin to Finish
 	maxAttempts = 4                // of one browser at once, in its tabs
+	maxDropped  = 128              // that one answer looks at: tabs that a browser opens all at once do not know of each other
 	stateSize   = 16
 	tagSizeText = 8 // characters of a state that name the cookie of its attempt
 )
@@ -138,7 +139,7 @@ func (l *Login) dropAttempts(host, field string) (cookies []string) {
 			}
 			all = append(all, o)
 		}
-		return len(all) < 4*maxAttempts
+		return len(all) < maxDropped
 	})
 	slices.SortFunc(all, func(a, b open) int { return cmp.Compare(a.begun, b.begun) })
 	for i := range all {

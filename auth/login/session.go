@@ -209,6 +209,29 @@ var (
 // the request began earlier: it counts as use of the session meanwhile. Use starts a refresh in the
 // background when one is due. It does not allocate unless it refuses.
 func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Principal, error) {
+	n, err := s.check(host, now, inFlight)
+	if err != nil {
+		return nil, err
+	}
+	at := now.Unix()
+	if v := s.live; v.seen.Load() < at {
+		v.seen.Store(at)
+	}
+	n.refreshIfDue(at)
+	return &n.principal, nil
+}
+
+// Look checks the session like [Session.Use], but is no use of it.
+func (s *Session) Look(host string, now time.Time, inFlight bool) (*identity.Principal, error) {
+	n, err := s.check(host, now, inFlight)
+	if err != nil {
+		return nil, err
+	}
+	return &n.principal, nil
+}
+
+// check checks that the session serves a request now, and returns its newest form.
+func (s *Session) check(host string, now time.Time, inFlight bool) (*Session, error) {
 	at := now.Unix()
 	v := s.live
 	switch {
@@ -216,7 +239,7 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 		return nil, s.refuse(BadSession, errOther)
 	case at >= s.login.until(&s.record):
 		return nil, s.refuse(SessionExpired, errAbsolute)
-	case !inFlight && at >= max(s.seen, v.seen.Load())+s.idle():
+	case !inFlight && at >= s.idleUntil():
 		return nil, s.refuse(SessionExpired, errIdle)
 	case v.gone.Load():
 		return nil, s.refuse(SessionEnded, errOver)
@@ -226,9 +249,6 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 			return nil, s.refuse(SessionEnded, errOver)
 		}
 		s.checked.Store(count)
-	}
-	if v.seen.Load() < at {
-		v.seen.Store(at)
 	}
 	n := v.newest.Load()
 	if n.login != s.login && n.generation > s.generation { // another configuration refreshed it
@@ -240,8 +260,7 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 	if n.generation < s.generation || n.login != s.login {
 		n = s
 	}
-	n.refreshIfDue(at)
-	return &n.principal, nil
+	return n, nil
 }
 
 // Beside returns the refusal of a request that has both sessions. One may be of somebody who wants the
@@ -249,6 +268,9 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 func (s *Session) Beside(other *Session) error {
 	return refuse(BadSession, fmt.Errorf("%w: there are sessions of %s and %s", errTwice, s.principal.String(), other.principal.String()))
 }
+
+// idleUntil returns when the idle lifetime ends, in seconds since 1970.
+func (s *Session) idleUntil() int64 { return max(s.seen, s.live.seen.Load()) + s.idle() }
 
 // refuse returns the refusal of the session, whose seal proves whose it is.
 func (s *Session) refuse(reason string, cause error) error {
@@ -330,3 +352,9 @@ func (s *Session) Begun() time.Time { return time.Unix(s.begun, 0) }
 
 // Expires returns the end of the absolute lifetime.
 func (s *Session) Expires() time.Time { return time.Unix(s.login.until(&s.record), 0) }
+
+// IdleExpires returns the end of the idle lifetime, which each use of the session puts off; never later
+// than Expires.
+func (s *Session) IdleExpires() time.Time {
+	return time.Unix(min(s.idleUntil(), s.login.until(&s.record)), 0)
+}

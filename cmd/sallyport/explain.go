@@ -29,6 +29,9 @@ no credential is verified, and no rate or signature is checked. Conditions (when
 TLS 1.3, the address of --from and the fields of --header, and step_up the claims acr
 and auth_time.
 
+Pages under /.sallyport/ are the gateway's own on hosts where people sign in: explain
+says what each of them does. A person who has signed in is named like one with a token.
+
 --as names the caller as audit records do. An API key has its groups of the
 configuration, if their file can be read. Give other groups, scopes and claims with
 --group, --scope and --claim. Or take the caller from a token, which is read and not
@@ -208,6 +211,8 @@ func writeDecision(w io.Writer, d *proxy.Decision) error {
 	}
 	text := aligned(rows, p) + "\n"
 	switch {
+	case d.Page != "":
+		text += p.paint(green, "answered") + " by the gateway itself: this " + d.Page + "\n"
 	case d.Allowed:
 		text += p.paint(green, "allowed") + " by " + decidedBy(d) + "\n"
 	case d.Rule != "":

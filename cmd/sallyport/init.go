@@ -10,11 +10,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/auth/login"
 	"sallyport/proxy"
 )
 
 // first holds the flags of `init`, from which it makes a first gateway.yaml.
-type first struct{ host, issuer, audience, upstream, email string }
+type first struct {
+	host, issuer, audience, upstream, email string
+	// For people with a browser.
+	login                bool
+	clientID, secretFile string
+}
 
 func newInit() *cobra.Command {
 	var f first
@@ -24,10 +30,16 @@ func newInit() *cobra.Command {
 		Long: `Print a first gateway.yaml: one route to one server, for all callers with a token of
 one issuer. With --email its certificate comes from Let's Encrypt, which connects to
 this machine to verify that the host is yours; otherwise from a local authority for
-development. Its comments explain how to extend it.`,
+development. Its comments explain how to extend it.
+
+With --login people sign in with a browser at the issuer, as --client-id, to see the
+pages of the server; programs go on to send tokens. The comments say what to register
+at the issuer.`,
 		Example: `  sallyport init --host models.example.com \
       --issuer https://login.example.com/realms/ml \
-      --upstream http://127.0.0.1:8000 > gateway.yaml`,
+      --upstream http://127.0.0.1:8000 > gateway.yaml
+  sallyport init --host mlflow.example.com --upstream http://127.0.0.1:5000 \
+      --issuer https://login.example.com/realms/ml --login --client-id mlflow > gateway.yaml`,
 		RunE: func(c *cobra.Command, _ []string) error { return f.print(c.OutOrStdout()) },
 	}
 	c.Flags().StringVar(&f.host, "host", "", "the name that clients call (required)")
@@ -35,6 +47,9 @@ development. Its comments explain how to extend it.`,
 	c.Flags().StringVar(&f.upstream, "upstream", "", "the URL of the server to stand in front of (required)")
 	c.Flags().StringVar(&f.audience, "audience", "models", "what tokens for this gateway have as aud")
 	c.Flags().StringVar(&f.email, "email", "", "where Let's Encrypt writes to; obtains a certificate from there")
+	c.Flags().BoolVar(&f.login, "login", false, "people sign in with a browser, to see the pages of the server")
+	c.Flags().StringVar(&f.clientID, "client-id", "", "the gateway's name as a client of the issuer (required with --login)")
+	c.Flags().StringVar(&f.secretFile, "secret-file", "", "the file with the secret of that client (default: none, for a public client)")
 	return c
 }
 
@@ -44,6 +59,14 @@ func (f *first) print(w io.Writer) error {
 		if flag.value == "" {
 			return usageError{fmt.Errorf("--%s is required", flag.name)}
 		}
+	}
+	switch {
+	case f.login && f.clientID == "":
+		return usageError{errors.New("--client-id is required with --login: the name of a client that you register at the issuer for the gateway")}
+	case !f.login && f.clientID != "":
+		return usageError{errors.New("--client-id has no meaning without --login")}
+	case !f.login && f.secretFile != "":
+		return usageError{errors.New("--secret-file has no meaning without --login")}
 	}
 	text := f.text()
 	_, err := proxy.ParseConfig("gateway.yaml", []byte(text))
@@ -88,6 +111,10 @@ func (f *first) flagOf(path string) string {
 		return "--host"
 	case strings.HasPrefix(path, "routes[0].upstream"):
 		return "--upstream"
+	case strings.HasPrefix(path, "logins.main.client_secret"):
+		return "--secret-file"
+	case strings.HasPrefix(path, "logins."):
+		return "--client-id"
 	case strings.HasSuffix(path, ".audience"):
 		return "--audience"
 	case strings.HasPrefix(path, "issuers."):
@@ -106,15 +133,44 @@ tls: {local: {}}`
 # and 80 of the host. Try first with "sallyport cert obtain --dry-run".
 tls: {acme: {email: %s}}`, plainYAML(f.email))
 	}
+	route := `    callers: issuer/main
+    rules: [{allow: "*"}]   # everyone with such a token; fewer: [{allow: post, who: {scope: models.predict}}]
+`
+	if f.login {
+		route = `    callers: [login/main, issuer/main]
+    websocket: true         # for pages that use it; those of Jupyter and Streamlit want "host: client" in the upstream too
+    rules: [{allow: "*"}]   # everyone who can sign in; fewer: [{allow: "*", who: {group: ml-team}}], and "groups: groups" at the issuer
+`
+	}
 	return fmt.Sprintf(`%s
 issuers:
   main: {url: %s, audience: %s}
-routes:
+%sroutes:
   - host: %s
     upstream: %s   # add "serves: tensorflow" (or flask, triton, openai, ollama) if it is one
-    callers: issuer/main
-    rules: [{allow: "*"}]   # everyone with such a token; fewer: [{allow: post, who: {scope: models.predict}}]
-`, tls, plainYAML(f.issuer), plainYAML(f.audience), plainYAML(f.host), plainYAML(f.upstream))
+%s`, tls, plainYAML(f.issuer), plainYAML(f.audience), f.logins(), plainYAML(f.host), plainYAML(f.upstream), route)
+}
+
+// logins returns the section of that name, with what to do at the issuer; "" without --login.
+func (f *first) logins() string {
+	if !f.login {
+		return ""
+	}
+	secret, kind := "", "a public client, so without a secret"
+	if f.secretFile != "" {
+		secret, kind = " client_secret: {file: "+plainYAML(f.secretFile)+"},", "a confidential client, whose secret is the content of the file"
+	}
+	base := "https://" + f.host
+	return fmt.Sprintf(`# People sign in at the issuer. Register the client there, for the code flow with PKCE, as
+# %s, and with these addresses:
+#   redirect URI              %s
+#   page after logout         %s
+#   back-channel logout URL   %s
+# Sessions end when the gateway restarts. To keep them: sallyport keygen --session > session-keys
+# (mode 0600), and in place of kind: memory, keys: {file: session-keys}.
+logins:
+  main: {issuer: main, client_id: %s,%s session: {kind: memory}}
+`, kind, base+login.CallbackPath("main"), base+login.SignedOutPath, base+login.BackChannelPath, plainYAML(f.clientID), secret)
 }
 
 // plainYAML returns a YAML scalar with this text, quoted if necessary.

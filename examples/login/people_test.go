@@ -143,8 +143,11 @@ func (h *house) lifetimes(t *testing.T, browser context.Context) {
 	h.reload(t, "absolute: 8h, idle: 1h", "absolute: 2m, idle: 1m")
 	idle.do("leaving", chromedp.Navigate("about:blank"))
 	for end := time.Now().Add(61 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
-		if _, status := used.session(); status != 200 {
-			t.Fatalf("the session in use is %d", status)
+		if a := used.fetch("/version", "{}"); a.Status != 200 {
+			t.Fatalf("the session in use is %d", a.Status)
+		}
+		if s, _ := used.session(); s.Expires.IsZero() || s.Idle.Before(time.Now().Add(50*time.Second)) {
+			t.Fatalf("the session in use ends at %s, and at %s without use", s.Expires, s.Idle)
 		}
 	}
 	idle.do("coming back", chromedp.Navigate(h.at("mlflow", "/.sallyport/session")), shows("session_expired"))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -19,6 +20,8 @@ const noAccounts = "/users/current"
 type session struct {
 	Principal, Name, Login string
 	Groups                 []string
+	Expires                time.Time
+	Idle                   time.Time `json:"idle_expires"`
 }
 
 // session asks who is signed in, as a script of the page does.

@@ -1,10 +1,14 @@
 package exchange
 
 import (
+	"maps"
+	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"sallyport/auth"
+	"sallyport/auth/login"
 	"sallyport/policy/model"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -64,4 +68,62 @@ func TooWeak(cause string) error { return because(auth.TooWeak, cause) }
 // Unlisted returns the error for a caller whom none of a route's callers admits.
 func Unlisted(caller string, listed []string) error {
 	return because(auth.UnlistedCredential, "callers does not list "+setting.Quoted(caller, 64)+": "+setting.Shortened(strings.Join(listed, ", "), 120))
+}
+
+// IsOwnPage reports whether the gateway itself answers requests for a path, on a host where people sign
+// in.
+func IsOwnPage(path string) bool { return isDoorPath(path) }
+
+// OwnPage says what the gateway answers to a method on one of its own paths, where people sign in by
+// these logins. The error is how it refuses.
+func OwnPage(method, path string, logins []string) (what string, err error) {
+	by := strings.Join(logins, " or ")
+	answered, isAnswer := strings.CutPrefix(path, login.CallbackPath(""))
+	pages := map[string]string{}
+	switch {
+	case path == login.SignInPath:
+		pages[http.MethodGet] = "begins a login by " + by + ": 303 to the issuer"
+		if len(logins) > 1 {
+			pages[http.MethodGet] = "lets a person choose between logins by " + by
+		}
+	case isAnswer && slices.Contains(logins, answered):
+		pages[http.MethodGet] = "takes the answer of the issuer of " + answered + ", and sends the browser back to its page (303)"
+	case path == login.SignOutPath:
+		pages[http.MethodGet] = "asks a person whether to sign out, and changes nothing"
+		pages[http.MethodPost] = "ends the session, for pages of the same host"
+	case path == login.LeavePath:
+		pages[http.MethodGet] = "sends the browser on to the sign-out of the issuer (303)"
+	case path == login.SignedOutPath:
+		pages[http.MethodGet] = "is the page after sign-out"
+	case path == login.SessionPath:
+		pages[http.MethodGet] = "says in JSON who is signed in; 401 without a session"
+	case path == login.BackChannelPath:
+		pages[http.MethodPost] = "takes a logout token, by which the issuer ends sessions of " + by
+	default:
+		return "", errNoOwnPage()
+	}
+	if what = pages[method]; what == "" {
+		return "", &route.MethodError{Allow: strings.Join(slices.Sorted(maps.Keys(pages)), ", ")}
+	}
+	return what, nil
+}
+
+// DoorRefusal returns the error for a client whose address may not sign in on a host.
+func DoorRefusal(client netip.Addr) error {
+	return because(reasonAddress, "no route of the host that has a login admits "+client.WithZone("").String())
+}
+
+func errNoOwnPage() error {
+	return because(reasonNoRoute, "the gateway has no such page under "+login.Prefix)
+}
+
+// WithoutSession says what becomes of a request without a session, on a route where people sign in.
+func WithoutSession(r *route.Route, h *message.Head) string {
+	switch {
+	case len(r.Logins) == 0:
+		return ""
+	case h.Method != http.MethodGet && h.Method != http.MethodHead || h.Upgrade != "" || message.IsGRPC(h.Fields.Get("content-type")):
+		return "; without a session: 401"
+	}
+	return "; without a session: a browser is sent to " + login.SignInPath + " (303), a program gets 401"
 }

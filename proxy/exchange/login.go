@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -89,7 +88,7 @@ func (x *exchange) serveDoor() error {
 	if allow != "" {
 		return &route.MethodError{Allow: allow}
 	}
-	return because(reasonNoRoute, "the gateway has no such page under "+login.Prefix)
+	return errNoOwnPage()
 }
 
 // enterDoor makes the checks of a route that concern no caller: those of the connection, the client's
@@ -102,7 +101,7 @@ func (x *exchange) enterDoor() error {
 		return err
 	}
 	if !x.door.Admits(x.client) {
-		return because(reasonAddress, "no route of the host that has a login admits "+x.client.WithZone("").String())
+		return DoorRefusal(x.client)
 	}
 	if x.server.Pressure.Spent() {
 		r := because(reasonOverloaded, x.server.Pressure.String())
@@ -118,9 +117,12 @@ func (x *exchange) enterDoor() error {
 
 // boundSignIns refuses an address that begins and finishes too many logins: each may cost a request to
 // the issuer. Pictures and frames in pages of other sites begin none, so that these cannot use up what
-// the address of a person may.
+// the address of a person may. Nor does a browser that fetches pages ahead.
 func (x *exchange) boundSignIns() error {
 	f := x.head.Fields
+	if ahead := x.fetchedAhead(); ahead != "" {
+		return because(reasonAhead, ahead)
+	}
 	if dest := f.Get("sec-fetch-dest"); dest != "" && dest != "document" && f.Get("sec-fetch-site") == "cross-site" {
 		return because(reasonCrossSite, "Sec-Fetch-Site is cross-site, and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
 	}
@@ -208,9 +210,10 @@ func (x *exchange) recordSession(s *login.Session, event string) {
 	x.record.Principal, x.record.Credential = s.Principal().String(), "login"
 }
 
-// openSession returns the session of the browser; nil with the reason why there is none.
+// openSession returns the session of the browser, which it does not use; nil with the reason why there
+// is none.
 func (x *exchange) openSession() (*login.Session, error) {
-	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS}
+	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS, Look: true}
 	proof, err := x.door.Chain.Authenticate(x.life, &x.asked)
 	return proof.Session, err
 }
@@ -268,7 +271,8 @@ func (x *exchange) sayGoodbye() error {
 	return x.sendPage(x.snapshot.Logins.Pages.SignedOut(x.head.Host, signInURL("/")))
 }
 
-// tellSession tells the page's scripts who is signed in.
+// tellSession tells the page's scripts who is signed in, and when the session ends unless it is used. To
+// ask is no use, so that a page may ask again and again.
 func (x *exchange) tellSession() error {
 	s, err := x.openSession()
 	if err != nil {
@@ -281,7 +285,8 @@ func (x *exchange) tellSession() error {
 		groups = []string{}
 	}
 	return x.sendJSON(map[string]any{
-		"principal": p.String(), "name": p.Name, "login": s.Login(), "groups": groups, "expires": s.Expires().UTC().Format(time.RFC3339),
+		"principal": p.String(), "name": p.Name, "login": s.Login(), "groups": groups,
+		"expires": s.Expires().UTC().Format(time.RFC3339), "idle_expires": s.IdleExpires().UTC().Format(time.RFC3339),
 	})
 }
 
@@ -311,7 +316,10 @@ func (x *exchange) endSessions() error {
 	if err != nil {
 		return err
 	}
-	x.record.LoginEvent, x.record.Login, x.record.SID = audit.LoginEnded, out.Login, out.SID
+	x.record.LoginEvent, x.record.Login, x.record.SID, x.record.CredentialID = audit.LoginEnded, out.Login, out.SID, out.ID
+	if x.record.Cause = "the session with this sid"; out.SID == "" {
+		x.record.Cause = "all sessions of sub " + setting.Quoted(out.Subject, 128)
+	}
 	return x.respondHere(&message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "cache-control", Value: "no-store"}}}, nil)
 }
 
@@ -386,22 +394,10 @@ func setsOwnCookie(value string) bool {
 	return login.IsCookie(name)
 }
 
-// wantsPage reports whether a person sees the answer: the browser goes to a page. Scripts and programs
-// do not.
-func (x *exchange) wantsPage() bool {
-	if x.grpc || x.asker != "" || x.head.Upgrade != "" {
-		return false
-	}
-	if mode := x.head.Fields.Get("sec-fetch-mode"); mode != "" {
-		return mode == "navigate"
-	}
-	return strings.Contains(x.head.Fields.Get("accept"), "text/html")
-}
-
 // leadsToSignIn reports whether a refusal means that the person has to sign in, and nothing else is
-// wrong.
+// wrong. Most issuers refuse to be shown in a frame, so that it gets a page with a link.
 func (x *exchange) leadsToSignIn(err error) bool {
-	if x.route == nil || len(x.route.Logins) == 0 || !x.wantsPage() || x.head.Method != http.MethodGet && x.head.Method != http.MethodHead {
+	if x.route == nil || len(x.route.Logins) == 0 || !x.wantsPage() || x.isFramed() || x.head.Method != http.MethodGet && x.head.Method != http.MethodHead {
 		return false
 	}
 	var session *login.Error
@@ -423,78 +419,4 @@ func (x *exchange) goTo(r login.Redirect) error {
 	h := message.Response{Status: http.StatusSeeOther, Fields: message.Fields{{Name: "location", Value: r.Location}}}
 	x.dressOwn(&h)
 	return x.respondHere(&h, nil)
-}
-
-// sendPage sends a page for people.
-func (x *exchange) sendPage(page []byte) error {
-	h := message.Response{Status: http.StatusOK, ContentLength: int64(len(page)), Fields: x.pageFields()}
-	x.dressOwn(&h)
-	return x.respondHere(&h, page)
-}
-
-// pageFields returns the fields of every page for people.
-func (x *exchange) pageFields() message.Fields {
-	return message.Fields{
-		{Name: "content-type", Value: pages.Type},
-		{Name: "content-security-policy", Value: x.snapshot.Logins.Pages.Policy()},
-	}
-}
-
-// dressOwn adds the fields of every answer of the door. The address of a page may have a code in it,
-// which no other site may learn.
-func (x *exchange) dressOwn(h *message.Response) {
-	h.Fields.Set("cache-control", "no-store")
-	h.Fields.Set("referrer-policy", "no-referrer")
-	h.Fields.Set("x-content-type-options", "nosniff")
-	switch https := x.scheme() == "https"; {
-	case x.door != nil:
-		x.door.Security.Dress(h, https)
-	case x.route != nil:
-		x.route.Security.Dress(h, https)
-	}
-}
-
-// sendJSON sends an answer for programs.
-func (x *exchange) sendJSON(v any) error {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	h := message.Response{Status: http.StatusOK, ContentLength: int64(len(text)), Fields: message.Fields{{Name: "content-type", Value: "application/json"}}}
-	x.dressOwn(&h)
-	return x.respondHere(&h, text)
-}
-
-// refusalPage returns the page of a refusal for a person; nil for programs, and for hosts where nobody
-// signs in.
-func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
-	if x.snapshot.Logins == nil || !x.wantsPage() || x.snapshot.Routes.Door(x.head.Host) == nil {
-		return nil
-	}
-	text := pages.Refusal{Status: o.status, Text: inFull(o.text), Reason: r.reason, RequestID: x.record.RequestID}
-	if x.proof.Session != nil {
-		text.Caller = x.caller.Name
-	}
-	var session *login.Error
-	if errors.As(r.cause, &session) && slices.Contains(login.SessionReasons(), session.Reason) && !session.Again() {
-		text.Text += " First delete the cookies of this site."
-	}
-	switch {
-	case text.Caller != "" && o.status == http.StatusForbidden:
-		text.SignOut = login.SignOutPath
-	case o.status == http.StatusUnauthorized && x.route != nil && len(x.route.Logins) > 0:
-		text.SignIn = signInURL(x.head.PathAndQuery(), x.route.Logins...)
-	case x.door != nil && x.record.Login != "" || slices.Contains(login.Reasons(), r.reason):
-		text.SignIn = signInURL("/")
-	}
-	return x.snapshot.Logins.Pages.Refuse(x.head.Host, &text)
-}
-
-// inFull returns a text of a refusal as a sentence. Those of packages auth and login are without the
-// capital and the stop.
-func inFull(text string) string {
-	if text == "" || strings.HasSuffix(text, ".") {
-		return text
-	}
-	return strings.ToUpper(text[:1]) + text[1:] + "."
 }

@@ -45,6 +45,7 @@ const (
 	reasonAddress        = "address_not_allowed"
 	reasonOrigin         = "origin_not_allowed"
 	reasonCrossSite      = "cross_site"
+	reasonAhead          = "fetched_ahead"
 	reasonUntold         = "request_not_told"
 	reasonUndecided      = "not_for_another_proxy"
 	reasonUpgrade        = "upgrade_not_allowed"
@@ -169,6 +170,8 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonUpgrade:   {403, "No change of protocol is allowed here."},
 	reasonOrigin:    {403, "Pages of this origin are not allowed."},
 	reasonCrossSite: {403, "A page of another site sent this request in the name of the person who is signed in."},
+
+	reasonAhead: {403, "A login begins when a person opens the page, not when a browser fetches it ahead."},
 
 	policy.ReasonForbidden:         {403, "The caller is not allowed to do this."},
 	policy.ReasonInsufficientScope: {403, "The token lacks a required scope."},

@@ -109,7 +109,7 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	}}
 	switch page := x.refusalPage(o, r); {
 	case page != nil:
-		text, h.ContentLength, h.Fields = page, int64(len(page)), x.pageFields()
+		text, h.ContentLength, h.Fields = page, int64(len(page)), x.pageFields(x.isFramed())
 		x.dressOwn(&h)
 	case x.door != nil:
 		x.dressOwn(&h)

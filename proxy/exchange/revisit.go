@@ -28,6 +28,16 @@ func (x *exchange) revocable() bool {
 // does not answer, exchanges go on until their credential expires; those whose credential never
 // expires end.
 func (s *Server) Revisit(ctx context.Context) (ended int) {
+	return s.revisit(ctx, func(x *exchange) bool { return x.proof.Session == nil && x.revocable() })
+}
+
+// RevisitSessions does so for people's sessions, about which no issuer is asked: one that hangs must not
+// delay the end of a session.
+func (s *Server) RevisitSessions(ctx context.Context) (ended int) {
+	return s.revisit(ctx, func(x *exchange) bool { return x.proof.Session != nil })
+}
+
+func (s *Server) revisit(ctx context.Context, concerns func(*exchange) bool) int {
 	now := s.take()
 	if now == nil {
 		return 0
@@ -35,7 +45,7 @@ func (s *Server) Revisit(ctx context.Context) (ended int) {
 	defer now.leave()
 	var all []underWay
 	s.live.each(func(x *exchange) {
-		if x.listed.decided && x.revocable() {
+		if x.listed.decided && concerns(x) {
 			all = append(all, x.underWay())
 		}
 	})

@@ -31,7 +31,8 @@ type Comparison struct {
 	Allowed []Difference `json:"allowed"`
 	// Untold lists the requests about which the log does not tell enough. Their Why says what is missing.
 	Untold []Difference `json:"untold"`
-	// Earlier counts requests that had been refused before the rules, such as those without a credential.
+	// Earlier counts requests that had been refused before the rules, such as those without a credential,
+	// and those to the gateway's own pages.
 	Earlier int `json:"earlier"`
 	// Unread counts lines that are no records.
 	Unread int `json:"unread"`
@@ -116,7 +117,7 @@ func (x *Explainer) compare(line []byte, c *Comparison, note func(kind int, d Di
 		return
 	}
 	refused := l.Reason == policy.ReasonForbidden || l.Reason == policy.ReasonInsufficientScope
-	if !refused && l.Reason != "" && l.Upstream == "" || l.Principal == "" {
+	if !refused && l.Reason != "" && l.Upstream == "" || l.Principal == "" || x.routes.Door(l.Host) != nil && exchange.IsOwnPage(l.Path) {
 		c.Earlier++
 		return
 	}

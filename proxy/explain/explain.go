@@ -40,7 +40,7 @@ type Question struct {
 
 // Check is one check on the way of a request.
 type Check struct {
-	Of     string `json:"of"`     // "route", "address", "callers", "step_up", "call", or the place of a rule
+	Of     string `json:"of"`     // "route", "page", "address", "callers", "step_up", "call", or the place of a rule
 	Result string `json:"result"` // "pass" or "refuse"; of a rule "allows", "denies" or "-"
 	Why    string `json:"why"`
 	File   string `json:"file,omitempty"`
@@ -52,6 +52,8 @@ type Decision struct {
 	Allowed   bool   `json:"allowed"`
 	Principal string `json:"principal"`
 	Route     string `json:"route,omitempty"`
+	// Page is what the gateway does itself, if the path is one of its own. No route takes such a request.
+	Page string `json:"page,omitempty"`
 	// Upstream is where the request goes if the route has splits of upstreams.
 	Upstream string `json:"upstream,omitempty"`
 	Dialect  string `json:"dialect,omitempty"`
@@ -94,7 +96,7 @@ func New(cfg *config.Config) (*Explainer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("route %s: %w", c.Name, err)
 		}
-		x.index[r] = i
+		x.index[r], r.Logins = i, c.Callers.Logins()
 		names := c.Identity.Names()
 		own, covered = append(own, names.All()...), append(covered, c.Integrity.Cover...)
 		for _, h := range c.Host {
@@ -209,6 +211,13 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 	if err != nil {
 		return note("request", err, "", "")
 	}
+	if door := x.routes.Door(h.Host); door != nil && exchange.IsOwnPage(h.Path) {
+		if q.From.IsValid() && !door.Admits(q.From) {
+			return note("address", exchange.DoorRefusal(q.From), "", "")
+		}
+		d.Page, err = exchange.OwnPage(h.Method, h.Path, door.Logins)
+		return note("page", err, "the gateway itself answers: this "+d.Page, "")
+	}
 	r, err := x.routes.Match(h)
 	if err != nil {
 		return note("route", err, "", "")
@@ -231,7 +240,7 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 	} else if all := c.Callers.All; len(all) > 0 {
 		admits = "together with the others of " + strings.Join(all, ", ")
 	}
-	if note("callers", err, d.Principal+" is admitted by "+admits, at+".callers") != nil {
+	if note("callers", err, d.Principal+" is admitted by "+admits+exchange.WithoutSession(r, h), at+".callers") != nil {
 		return err
 	}
 	if r.StepUp != nil {

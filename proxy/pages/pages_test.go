@@ -4,11 +4,16 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"html"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"sallyport/proxy/pages"
 	"sallyport/proxy/setting"
@@ -31,7 +36,7 @@ func all(p *pages.Pages, text, url string) map[string]string {
 		"nobody":     string(p.SignOut(text, "", "/.sallyport/sign-out", url)),
 		"leaving":    string(p.Leaving(text, url)),
 		"signed-out": string(p.SignedOut(text, url)),
-		"refusal":    string(p.Refuse(text, &pages.Refusal{Status: 403, Text: text, Reason: "forbidden", RequestID: text, Caller: text, SignIn: url, SignOut: url})),
+		"refusal":    string(p.Refuse(text, &pages.Refusal{Reason: "forbidden", RequestID: text, Caller: text, SignIn: url, SignOut: url})),
 	}
 }
 
@@ -58,13 +63,13 @@ func TestPagesAskForNothingElse(t *testing.T) {
 			t.Fatalf("%s has no style", name)
 		}
 		hash := sha256.Sum256([]byte(found[1]))
-		if want := "'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'"; !strings.Contains(p.Policy(), want) {
-			t.Errorf("%s: the policy %s does not allow the style, %s", name, p.Policy(), want)
+		if want := "'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'"; !strings.Contains(p.Policy(false), want) {
+			t.Errorf("%s: the policy %s does not allow the style, %s", name, p.Policy(false), want)
 		}
 	}
 	for _, want := range []string{"default-src 'none'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"} {
-		if !strings.Contains(p.Policy(), want) {
-			t.Errorf("the policy %s lacks %s", p.Policy(), want)
+		if !strings.Contains(p.Policy(false), want) {
+			t.Errorf("the policy %s lacks %s", p.Policy(false), want)
 		}
 	}
 }
@@ -82,15 +87,144 @@ func TestPagesCanBeReadAloudAndOnAPhone(t *testing.T) {
 	}
 }
 
+// textOf returns the paragraphs of a page.
+func textOf(page string) string {
+	var all []string
+	for _, p := range regexp.MustCompile(`(?s)<p>(.*?)</p>`).FindAllStringSubmatch(page, -1) {
+		all = append(all, html.UnescapeString(p[1]))
+	}
+	return strings.Join(all, " / ")
+}
+
 func TestRefusalTellsThePersonWhatToDo(t *testing.T) {
-	p := newPages(t, pages.Config{})
-	for status, want := range map[int]string{401: "Please sign in", 403: "ask for it", 404: "Check the address", 405: "Go back", 429: "Wait a minute", 503: "Wait a minute", 400: "Go back"} {
-		page := string(p.Refuse("models.test", &pages.Refusal{Status: status, Text: "What is wrong.", Reason: "its_reason", RequestID: "0123abc", Caller: "alice", SignOut: "/out"}))
-		for _, want := range []string{want, "What is wrong.", "its_reason", "0123abc", "alice", `href="/out"`} {
-			if !strings.Contains(page, want) {
-				t.Errorf("%d: the page lacks %s:\n%s", status, want, page)
+	p := newPages(t, pages.Config{Title: "Model lab"})
+	for name, c := range map[string]struct {
+		r       pages.Refusal
+		heading string
+		text    string
+		actions []string
+	}{
+		"no right": {
+			pages.Refusal{Reason: "forbidden", Caller: "alice", SignOut: "/out"}, "You may not do this",
+			"You are signed in as alice, who may not do this. / Ask whoever runs Model lab, and give them the number below.", []string{"/out Use another account"},
+		},
+		"no right without a session": {pages.Refusal{Reason: "forbidden"}, "You may not do this", "This is not open to you. / Ask whoever runs Model lab, and give them the number below.", nil},
+		"too much, with a time": {
+			pages.Refusal{Reason: "rate_limited", Caller: "alice", Wait: 4200 * time.Millisecond, Again: "/a"}, "Too many requests",
+			"You, or others who share your account or network, asked for too much at once. / You are signed in as alice. / " +
+				"Wait 5 seconds, and then try again. If this goes on, tell whoever runs Model lab, and give them the number below.", []string{"/a Try again"},
+		},
+		"without a session": {pages.Refusal{Reason: "no_credential", NoCredential: true, SignIn: "/in"}, "Please sign in", "You are not signed in. / Sign in to go on.", []string{"/in Sign in"}},
+		"without a session, where nobody signs in": {
+			pages.Refusal{Reason: "no_credential", NoCredential: true}, "You cannot sign in here",
+			"This part of Model lab is for programs, which prove in another way whose they are. / Check the address. If you should be able to open this in a browser, ask whoever runs Model lab, and give them the number below.", nil,
+		},
+		"in a frame": {
+			pages.Refusal{Reason: "session_expired", NoCredential: true, Framed: true, SignIn: "/in"}, "Please sign in again",
+			"Your session has ended, because it was not used for a while or has lasted as long as it may. / Sign in, for which a new window opens. Then load this page again.", []string{"/in Sign in"},
+		},
+		"two cookies": {
+			pages.Refusal{Reason: "bad_session", NoCredential: true, ForeignCookie: true, SignIn: "/in"}, "Please sign in again",
+			"Your session cannot be used here. / First delete the cookies of models.test in your browser. Then sign in.", []string{"/in Sign in"},
+		},
+	} {
+		c.r.RequestID = "0123abc"
+		page := string(p.Refuse("models.test", &c.r))
+		if got := textOf(page); got != c.text {
+			t.Errorf("%s: the page says\n%s\nwant\n%s", name, got, c.text)
+		}
+		var actions []string
+		for _, a := range regexp.MustCompile(`href="(/[^"]*)"([^>]*)>(.*?)</a>`).FindAllStringSubmatch(page, -1) {
+			actions = append(actions, a[1]+" "+a[3])
+			if opens := strings.Contains(a[2], `target="_blank" rel="noopener"`); opens != c.r.Framed {
+				t.Errorf("%s: the link opens a new window: %v", name, opens)
 			}
 		}
+		for _, want := range []string{"<h1>" + c.heading + "</h1>", "<dt>Number</dt><dd>0123abc</dd>", "<dt>Reason</dt><dd>" + c.r.Reason + "</dd>"} {
+			if !strings.Contains(page, want) {
+				t.Errorf("%s: the page lacks %s:\n%s", name, want, page)
+			}
+		}
+		if !slices.Equal(actions, c.actions) {
+			t.Errorf("%s: the page leads to %q; want %q", name, actions, c.actions)
+		}
+	}
+}
+
+func TestRefusalSaysHowLongToWait(t *testing.T) {
+	p := newPages(t, pages.Config{})
+	for wait, want := range map[time.Duration]string{
+		0: "Wait a minute,", time.Millisecond: "Wait a second,", 5 * time.Second: "Wait 5 seconds,", 45 * time.Second: "Wait 45 seconds,", 46 * time.Second: "Wait a minute,",
+		time.Minute: "Wait a minute,", 61 * time.Second: "Wait 2 minutes,", 90 * time.Minute: "Wait 90 minutes,", 3 * time.Hour: "Wait 3 hours,", -time.Second: "Wait a minute,",
+	} {
+		if got := textOf(string(p.Refuse("models.test", &pages.Refusal{Reason: "rate_limited", Wait: wait}))); !strings.Contains(got, want) {
+			t.Errorf("%s: the page says %q; want %q", wait, got, want)
+		}
+	}
+}
+
+// Names come from issuers and from titles. What turns text around, or is seen by nobody, is written as
+// an escape, and what is written from right to left turns nothing else.
+func TestNamesAreShownSafely(t *testing.T) {
+	p := newPages(t, pages.Config{})
+	for name, want := range map[string]string{
+		"alice":                    "as alice,",
+		"\u202eadmin":              `as \u202eadmin,`,
+		"a\u2066b\u2069\u200fc":    `as a\u2066b\u2069\u200fc,`,
+		"a\x00b\r\nc\x1b[31m":      `as a\u0000b\u000d\u000ac\u001b[31m,`,
+		"a\u200bdmin":              `as a\u200bdmin,`,
+		"a\xffb":                   `as a\ufffdb,`,
+		"\u05d0\u05d1\u05d2":       "as <bdi>\u05d0\u05d1\u05d2</bdi>,",
+		"\U000e0041":               `as \ue0041,`,
+		strings.Repeat("x", 10000): "as <bdi>" + strings.Repeat("x", 80) + "…</bdi>,",
+		"</bdi><b>x":               "as &lt;/bdi&gt;&lt;b&gt;x,",
+	} {
+		page := string(p.Refuse("models.test", &pages.Refusal{Reason: "forbidden", Caller: name}))
+		if !strings.Contains(page, want) {
+			t.Errorf("%q: the page lacks %q:\n%s", name, want, page)
+		}
+		for _, r := range page {
+			if r != '\n' && r != '…' && r != '·' && r != utf8.RuneError && !unicode.IsPrint(r) {
+				t.Errorf("%q: the page has %U", name, r)
+			}
+		}
+		out := string(p.SignOut("models.test", name, "/out", "/"))
+		if !strings.Contains(out, strings.TrimSuffix(want, ",")+".") {
+			t.Errorf("%q: the page for sign-out lacks %q:\n%s", name, want, out)
+		}
+	}
+	in := string(p.SignIn("models.test", []pages.Choice{{Title: "\u202eproc", URL: "/"}, {Title: "\u05d0", URL: "/"}}))
+	for _, want := range []string{`Sign in with \u202eproc<`, "Sign in with <bdi>\u05d0</bdi><"} {
+		if !strings.Contains(in, want) {
+			t.Errorf("the choice lacks %q:\n%s", want, in)
+		}
+	}
+}
+
+// A picture can have a script inside. The page shows it where browsers run none, and no policy would
+// let it ask for anything.
+func TestLogoRunsNoScript(t *testing.T) {
+	logo := filepath.Join(t.TempDir(), "logo.svg")
+	if err := os.WriteFile(logo, []byte(`<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><script>alert(2)</script><image href="https://evil.example/x"/></svg>`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := newPages(t, pages.Config{Logo: setting.Path(logo)})
+	page := string(p.SignedOut("models.test", "/"))
+	if strings.Contains(page, "alert") || strings.Contains(page, "evil") || strings.Contains(page, "<svg") || strings.Count(page, "<img ") != 1 {
+		t.Errorf("the page has the picture outside of an img element:\n%s", page)
+	}
+	if policy := p.Policy(false); !strings.Contains(policy, "default-src 'none'") || !strings.Contains(policy, "img-src data:;") || strings.Contains(policy, "script-src") {
+		t.Errorf("the policy is %s", policy)
+	}
+}
+
+func TestOnlyRefusalsStandInFrames(t *testing.T) {
+	p := newPages(t, pages.Config{})
+	if got := p.Policy(false); !strings.HasSuffix(got, "; frame-ancestors 'none'") {
+		t.Errorf("the policy of pages is %s", got)
+	}
+	if got := p.Policy(true); !strings.HasSuffix(got, "; frame-ancestors 'self'") {
+		t.Errorf("the policy in a frame is %s", got)
 	}
 }
 

@@ -1,0 +1,193 @@
+package proxy_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/auth/login"
+	"sallyport/proxy"
+)
+
+// personStream is a stream of one person in progress, from the client's side.
+type personStream struct {
+	path string
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+// goesOn returns why the stream does not go on; nil if it does.
+func (s *personStream) goesOn() error {
+	want := "more\n"
+	if s.path == "/socket" {
+		want = "hello\n"
+		if _, err := io.WriteString(s.conn, want); err != nil {
+			return err
+		}
+	}
+	for {
+		line, err := s.in.ReadString('\n')
+		if err != nil || line == want {
+			return err
+		}
+	}
+}
+
+// streams answers each request by its path: /events with events, /download with a part of a large
+// file, and /socket with a WebSocket. It says on closed when the stream is over, by its query.
+func streams(closed func(who string)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		defer closed(r.URL.RawQuery)
+		if r.URL.Path == "/socket" {
+			c, rw := openSocket(w, r, "")
+			defer c.Close()
+			_, _ = io.WriteString(c, "begun\n")
+			for {
+				line, err := rw.ReadString('\n')
+				if err != nil {
+					return
+				}
+				_, _ = io.WriteString(c, line)
+			}
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		if r.URL.Path == "/download" {
+			w.Header().Set("Content-Type", "application/octet-stream")
+			w.Header().Set("Content-Length", "1000000000")
+		}
+		_, _ = io.WriteString(w, "begun\n")
+		for r.Context().Err() == nil {
+			if _, err := io.WriteString(w, "more\n"); err != nil {
+				return
+			}
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+}
+
+// stream opens a stream over HTTP/1.1 with the session of a person.
+func (l *lobby) stream(path, person, cookie string) *personStream {
+	l.t.Helper()
+	upgrade := ""
+	if path == "/socket" {
+		upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" + wsKey + "\r\n"
+	}
+	c := l.dial("models.test")
+	if _, err := io.WriteString(c, "GET "+path+"?"+person+" HTTP/1.1\r\nHost: models.test\r\nSec-Fetch-Site: same-origin\r\nCookie: "+cookie+"\r\n"+upgrade+"\r\n"); err != nil {
+		l.t.Fatal(err)
+	}
+	s := &personStream{path: path, conn: c, in: bufio.NewReader(c)}
+	for {
+		line, err := s.in.ReadString('\n')
+		if err != nil || strings.HasPrefix(line, "HTTP/1.1 ") && line[9] > '2' {
+			l.t.Fatalf("%s of %s does not begin: %q, %v", path, person, line, err)
+		}
+		if line == "begun\n" {
+			return s
+		}
+	}
+}
+
+// sessionEnding is a way in which a session ends while a stream goes on, with a part of the cause.
+type sessionEnding struct {
+	name, cause string
+	end         func(l *lobby, alice *browser, clock *shiftedClock)
+}
+
+func sessionEndings() []sessionEnding {
+	return []sessionEnding{
+		{"the person signs out", "the person signed out", func(_ *lobby, alice *browser, _ *shiftedClock) {
+			alice.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin"})
+		}},
+		{"the issuer ends the session", "the person signed out, the issuer ended it", func(l *lobby, _ *browser, _ *shiftedClock) {
+			token := l.provider.LogoutToken("sid-of-alice", "", func(claims map[string]any) { claims["exp"] = time.Now().Add(time.Hour).Unix() })
+			r := l.do("POST", login.BackChannelPath, url.Values{"logout_token": {token}}.Encode(), map[string]string{"Authorization": "", "Content-Type": "application/x-www-form-urlencoded"})
+			if r.StatusCode != 200 {
+				l.t.Errorf("back-channel logout: %d %s", r.StatusCode, r.body)
+			}
+		}},
+		{"the session is too old", "its absolute lifetime is over", func(_ *lobby, _ *browser, clock *shiftedClock) {
+			clock.ahead.Store(int64(8*time.Hour + time.Second))
+		}},
+	}
+}
+
+// Who signs out loses the streams, as does a person whose session the issuer ends, or whose session is as
+// old as it may be. The upstream sees the end, and the stream of another person goes on.
+func TestStreamsEndWithTheSession(t *testing.T) {
+	for _, path := range []string{"/events", "/download", "/socket"} {
+		for _, c := range sessionEndings() {
+			t.Run(path[1:]+", "+c.name, func(t *testing.T) {
+				clock := &shiftedClock{}
+				closed := map[string]chan struct{}{"alice": make(chan struct{}), "bob": make(chan struct{})}
+				l := openLobby(t, plan{
+					options: proxy.Options{Now: clock.now},
+					routes:  strings.Replace(loginRoutes, ", who: {principal: issuer/corp:alice}", "", 1),
+					handler: streams(func(who string) {
+						if c := closed[who]; c != nil {
+							close(c)
+						}
+					}),
+				})
+				alice, bob := l.browser(false), l.browser(false)
+				l.provider.Person("alice", map[string]any{"sid": "sid-of-alice"})
+				l.provider.Change(nil, func(answer map[string]any) { delete(answer, "refresh_token") })
+				mine := l.stream(path, "alice", alice.signInWith("corp"))
+				clock.ahead.Store(int64(30 * time.Minute)) // bob's session ends later, and the issuer's clock stands
+				l.provider.Person("bob", nil)
+				l.provider.Change(func(claims map[string]any) { claims["exp"] = time.Now().Add(time.Hour).Unix() }, func(answer map[string]any) { delete(answer, "refresh_token") })
+				other := l.stream(path, "bob", bob.signInWith("corp"))
+				l.gateway.RevisitSessions(t.Context())
+				for _, s := range []*personStream{mine, other} {
+					if err := s.goesOn(); err != nil {
+						t.Fatalf("a stream ended too early: %v", err)
+					}
+				}
+				c.end(l, alice, clock)
+				l.gateway.RevisitSessions(t.Context())
+				select {
+				case <-closed["alice"]:
+				case <-time.After(20 * time.Second):
+					t.Fatal("the upstream does not see the end of alice's stream")
+				}
+				if _, err := io.Copy(io.Discard, mine.in); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error("the connection of alice's stream stays open")
+				}
+				for range 3 {
+					if err := other.goesOn(); err != nil {
+						t.Fatalf("bob's stream ended: %v", err)
+					}
+				}
+				select {
+				case <-closed["bob"]:
+					t.Error("the upstream saw the end of bob's stream")
+				default:
+				}
+				other.conn.Close()
+				if err := l.stop(); err != nil {
+					t.Fatal(err)
+				}
+				for _, rec := range l.audit.records(t) {
+					if rec["path"] != path {
+						continue
+					}
+					cause, _ := rec["cause"].(string)
+					if of := rec["principal"] == "issuer/corp:alice"; of != (rec["reason"] == "withdrawn_in_stream" && strings.Contains(cause, c.cause)) {
+						t.Errorf("a record of %s has reason %v: %s", rec["principal"], rec["reason"], cause)
+					}
+				}
+			})
+		}
+	}
+}
