@@ -181,7 +181,7 @@ func (x *exchange) finishLogin() error {
 		x.cookies = done.Cookies
 		return err
 	}
-	x.replaceSession(before, done.Location)
+	x.replaceSession(before, done.Session, done.Location)
 	x.recordSession(done.Session, audit.LoginDone)
 	return x.goTo(done.Redirect)
 }
