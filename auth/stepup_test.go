@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/auth/authtest"
 	"sallyport/auth/login"
 )
 
@@ -50,5 +51,25 @@ func TestStepUpOfOneOfAllProofs(t *testing.T) {
 	}
 	if got := c.Challenge("models.test", err); !strings.Contains(got, `error="insufficient_user_authentication"`) || !strings.HasSuffix(got, `max_age="60"`) && !strings.Contains(got, `max_age="60", `) || strings.Contains(got, "invalid_token") {
 		t.Errorf("the challenge is %s", got)
+	}
+}
+
+// The holder of a token learns which flags get a better one.
+func TestExplainTellsHowToStepUp(t *testing.T) {
+	x := newExplained(t)
+	name := ""
+	for n, iss := range x.issuers {
+		if iss.url == keycloak {
+			name = n
+		}
+	}
+	c, err := x.Route(Demand{Callers: []string{"issuer/" + name}, StepUp: &login.StepUp{ACR: []string{"mfa"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := authtest.Claims(keycloak, x.now, map[string]any{"acr": "pwd"})
+	got := x.Explain(t.Context(), c, from(client, head("Bearer "+x.key.Token(claims))))
+	if got.Reason != TooWeak || len(got.Findings) != 1 || got.Findings[0].Problem != `acr is "pwd", demanded is one of "mfa"` || !strings.Contains(got.Findings[0].Cure, "--acr-values") {
+		t.Errorf("got %+v", got)
 	}
 }

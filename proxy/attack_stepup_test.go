@@ -174,6 +174,43 @@ func TestPeopleStepUp(t *testing.T) {
 	}
 }
 
+// Two tabs step up at once: the second sign-in does not end the session of the first, whose page loads.
+// Somebody else's does.
+func TestTabsStepUpAtOnce(t *testing.T) {
+	v := openVault(t, plan{})
+	b := v.browser(true)
+	b.signIn()
+	first, second, third := b.answer("/admin"), b.answer("/admin"), b.answer("/admin")
+	session := func(answer string) string {
+		t.Helper()
+		r := b.request("GET", answer, "", nil)
+		if r.StatusCode != http.StatusSeeOther {
+			t.Fatalf("signing in: %d %s", r.StatusCode, r.body)
+		}
+		for _, c := range r.Cookies() {
+			if strings.HasPrefix(c.Name, "__Host-sallyport") && c.MaxAge > 0 {
+				return c.Name + "=" + c.Value
+			}
+		}
+		t.Fatal("no session")
+		return ""
+	}
+	serves := func(cookie string, status int) {
+		t.Helper()
+		if r := v.do("GET", "/admin", "", map[string]string{"Authorization": "", "Cookie": cookie}); r.StatusCode != status {
+			t.Errorf("got %d %s; want %d", r.StatusCode, r.body, status)
+		}
+	}
+	one := session(first)
+	two := session(second)
+	serves(one, 200)
+	serves(two, 200)
+	v.provider.Change(func(c map[string]any) { c["sub"] = "bob" }, nil)
+	three := session(third)
+	serves(two, 401)
+	serves(three, 200)
+}
+
 // TestAttackTooWeakAnswers steps up at issuers that do not do as they are asked. Each refuses with a page,
 // after one sign-in: no browser is sent to and fro.
 func TestAttackTooWeakAnswers(t *testing.T) {

@@ -15,7 +15,7 @@
 //   - checkAddress refuses addresses that the route does not admit, before it looks at a
 //     credential: other addresses cannot even guess one. A CORS preflight is answered
 //     here; it carries no credential and is never forwarded.
-//   - authenticate identifies the caller, from the head alone.
+//   - authenticate identifies the caller, from the head alone, and holds it to step_up.
 //   - interpret reads what the request asks for, and writes the version that the route chooses
 //     (rewrite) into a path that names none. It precedes every decision, so that rules, limits
 //     and the record see the version that is sent. In gRPC messages takeBody does the same.

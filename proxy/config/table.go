@@ -29,7 +29,8 @@ type RouteInfo struct {
 	Endpoints []string `json:"endpoints"`
 	Callers   []string `json:"callers"`
 	Audience  []string `json:"audience"`
-	Rules     []string `json:"rules"` // each in words
+	StepUp    string   `json:"step_up"` // in words; "" for none
+	Rules     []string `json:"rules"`   // each in words
 	Candidate []string `json:"candidate_rules"`
 	Splits    []string `json:"split_upstreams"` // names of the upstreams that splits choose from
 	Rewrite   []string `json:"rewrite"`         // which versions and upstreams are chosen, each in words
@@ -57,7 +58,7 @@ func (c *Config) Table() []RouteInfo {
 		t := c.TimeoutsOf(r)
 		info := RouteInfo{
 			Name: r.Name, Host: r.Host, Path: r.Path, Paths: r.Paths.InWords(), Methods: r.Methods,
-			Upstream: name, Serves: c.DialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r),
+			Upstream: name, Serves: c.DialectOf(r).Name(), Callers: r.Callers.Names(), Audience: c.audienceOf(r), StepUp: r.StepUp.InWords(),
 			Body:     setting.Size(r.Limits.BodyBytes()).String(),
 			Batch:    r.Limits.Batch,
 			InFlight: r.Limits.InFlight.Number, Places: []string{}, Websocket: r.Websocket, Durable: string(c.DurabilityOf(r)),

@@ -192,7 +192,7 @@ func (x *exchange) finishLogin() error {
 		return err
 	}
 	done.Location = x.returnPage(l, done.Location) // the routes may have changed
-	x.replaceSession(before, done.Location)
+	x.replaceSession(before, done.Session, done.Location)
 	x.recordSession(done.Session, audit.LoginDone)
 	return x.goTo(done.Redirect)
 }

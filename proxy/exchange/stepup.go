@@ -31,10 +31,15 @@ func (x *exchange) demandAt(page string) login.StepUp {
 }
 
 // replaceSession ends the session that the browser had before a person signed in for a page with a
-// demand. Other sign-ins leave it alone: a browser that restores its tabs may sign in with each, and all
-// of them begin to load.
-func (x *exchange) replaceSession(before *login.Session, page string) {
-	if demanded := x.demandAt(page); before != nil && !demanded.IsZero() {
+// demand, unless that session satisfies it too: then another tab of the same person has just stepped up,
+// and its page begins to load. Other sign-ins leave the session before alone, for the same reason: a
+// browser that restores its tabs may sign in with each.
+func (x *exchange) replaceSession(before, after *login.Session, page string) {
+	demanded := x.demandAt(page)
+	switch {
+	case before == nil || demanded.IsZero():
+	case before.Principal().String() == after.Principal().String() && before.Lacking(&demanded, x.server.now()) == "":
+	default:
 		before.Replace()
 	}
 }

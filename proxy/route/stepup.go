@@ -46,6 +46,21 @@ func (r *Config) StepUpDemand() *auth.StepUp {
 	return &auth.StepUp{ACR: slices.Clone(r.StepUp.ACRValues), MaxAge: r.StepUp.MaxAge.D(), Prompt: r.StepUp.Prompt}
 }
 
+// InWords says what the section demands; "" for no section.
+func (c *StepUpConfig) InWords() string {
+	if c == nil {
+		return ""
+	}
+	words := ""
+	if len(c.ACRValues) > 0 {
+		words = "acr " + strings.Join(c.ACRValues, " or ")
+	}
+	if c.MaxAge > 0 {
+		words = strings.TrimPrefix(words+", auth_time up to "+c.MaxAge.String()+" ago", ", ")
+	}
+	return words
+}
+
 // checkStepUp records the faults of the section, and callers whom it could not hold to anything.
 func (r *Config) checkStepUp(at string, f *setting.Faults) {
 	c := r.StepUp
