@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/auth/identity"
 	"sallyport/auth/login"
 	"sallyport/proxy/setting"
 )
@@ -106,18 +107,23 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 		if !found {
 			continue
 		}
-		var proof Proof
+		var session *login.Session
+		var caller *identity.Principal
+		var several []login.Cookie
 		if err == nil {
-			proof, err = s.use(l, r.Head.Host, &c, now, inFlight)
-		} else if several := l.Readings(field); len(several) > 0 {
-			proof, err = s.useOne(l, r.Head.Host, several, now, inFlight)
+			session, caller, err = s.use(l, r, &c, now, inFlight)
+		} else if several = l.Readings(field); several != nil {
+			session, caller, err = s.useOne(r, several, now, inFlight)
 		}
 		if err == nil {
-			return proof, nil
+			return Proof{Caller: *caller, Field: "cookie", Revocable: true, Session: session}, nil
 		}
 		var e *login.Error
 		if errors.As(err, &e) && (refused == nil || refused.Reason == login.BadSession) {
 			refused = e
+		}
+		if several != nil {
+			break // the other logins of the host have the same cookies
 		}
 	}
 	if refused == nil {
@@ -126,40 +132,39 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 	return Proof{}, &Error{Reason: refused.Reason, Err: sessionCause{refused}}
 }
 
-// use returns whom the session of a cookie proves.
-func (s *sessions) use(l *login.Login, host string, c *login.Cookie, now time.Time, inFlight bool) (Proof, error) {
-	session, err := s.open(l, host, c)
+// use returns the session of a cookie, and whom it proves.
+func (s *sessions) use(l *login.Login, r *Request, c *login.Cookie, now time.Time, inFlight bool) (*login.Session, *identity.Principal, error) {
+	session, err := s.open(l, r.Head.Host, c)
 	if err != nil {
-		return Proof{}, err
+		return nil, nil, err
 	}
-	caller, err := session.Use(host, now, inFlight)
-	if err != nil {
-		return Proof{}, err
-	}
-	return Proof{Caller: *caller, Field: "cookie", Revocable: true, Session: session}, nil
+	caller, err := session.Use(r.Head.Host, now, inFlight)
+	return session, caller, err
 }
 
-// useOne returns whom the one session proves that is good among several readings of a Cookie field. What
-// another host of the domain made up so locks nobody out, and a good session of somebody else is not taken
-// for the person's own.
-func (s *sessions) useOne(l *login.Login, host string, several []login.Cookie, now time.Time, inFlight bool) (Proof, error) {
-	var found Proof
-	var refused error
-	for i := range several {
-		p, err := s.use(l, host, &several[i], now, inFlight)
-		switch {
-		case err != nil:
-			refused = err
-		case found.Session == nil:
-			found = p
-		case found.Caller.ID != p.Caller.ID:
-			return Proof{}, found.Session.Beside(p.Session)
+// useOne returns the one session that is good among several readings of a Cookie field, of any login. So
+// what another host of the domain made up locks nobody out, and a good session of somebody else is not
+// taken for the person's own.
+func (s *sessions) useOne(r *Request, several []login.Cookie, now time.Time, inFlight bool) (found *login.Session, caller *identity.Principal, refused error) {
+	for _, l := range s.logins {
+		for i := range several {
+			session, person, err := s.use(l, r, &several[i], now, inFlight)
+			var e *login.Error
+			switch {
+			case err != nil && errors.As(refused, &e) && e.Reason != login.BadSession: // says more
+			case err != nil:
+				refused = err
+			case found == nil:
+				found, caller = session, person
+			case caller.ID != person.ID:
+				return nil, nil, found.Beside(session)
+			}
 		}
 	}
-	if found.Session == nil {
-		return Proof{}, refused
+	if found != nil {
+		refused = nil
 	}
-	return found, nil
+	return found, caller, refused
 }
 
 // sessionCause is the cause of a refused session, without the reason, which the [Error] has.

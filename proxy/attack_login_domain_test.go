@@ -271,3 +271,41 @@ func TestAttackReturnURLs(t *testing.T) {
 	}
 	l.untouched()
 }
+
+// TestAttackTossedSessionOfAnotherLogin tosses a good session of one login beside a person's own of
+// another, on a route that lists both.
+func TestAttackTossedSessionOfAnotherLogin(t *testing.T) {
+	for _, callers := range []string{"login/corp, login/more", "login/more, login/corp"} {
+		l := openLobby(t, plan{
+			more: `
+logins:
+  corp: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {keys: {file: keys}, cookie_domain: models.test}}
+  more: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {keys: {file: keys}, cookie_domain: models.test}}
+`,
+			routes: "\n  - {host: [models.test, b.models.test], upstream: '%s', callers: [" + callers + "], rules: [{allow: '*', models: '*'}]}\n",
+		})
+		victim, thief := l.browser(false), l.browser(false)
+		own := victim.signInWith("corp")
+		l.provider.Person("mallory", nil)
+		theirs := thief.signInWith("more")
+		hits := l.model.hits.Load()
+		for _, field := range []string{own + "; " + theirs, theirs + "; " + own, "__Secure-sallyport.models.test=1.AAAA; " + own + "; " + theirs} {
+			if r := l.with("b.models.test", field); r.StatusCode != 401 || r.reason() != "bad_session" || l.model.hits.Load() != hits {
+				t.Errorf("%s: %d %s", callers, r.StatusCode, r.body)
+			}
+		}
+		for name, field := range map[string]string{"alice": own, "mallory": theirs} {
+			for _, made := range []string{"", "; __Secure-sallyport.models.test=1.AAAA"} {
+				r := l.with("b.models.test", field+made)
+				if seen, _ := l.model.seen(); r.StatusCode != 200 || seen.Header.Get("X-Sallyport-Principal") != "issuer/corp:"+name {
+					t.Errorf("%s, alone%s: %d %s", callers, made, r.StatusCode, r.body)
+				}
+			}
+		}
+		victim.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin", "Accept": "*/*"})
+		hits = l.model.hits.Load()
+		if r := l.with("models.test", "__Secure-sallyport.models.test=1.AAAA; "+own); r.StatusCode != 401 || r.reason() != "session_ended" || l.model.hits.Load() != hits {
+			t.Errorf("%s, after sign-out: %d %s", callers, r.StatusCode, r.body)
+		}
+	}
+}
