@@ -109,10 +109,11 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 			continue
 		}
 		var used use
+		var several []login.Cookie
 		if err == nil {
 			used, err = s.use(l, r, &c, now, inFlight)
-		} else if several := l.Readings(field); len(several) > 0 {
-			used, err = s.useOne(l, r, several, now, inFlight)
+		} else if several = l.Readings(field); several != nil {
+			used, err = s.useOne(r, several, now, inFlight)
 		}
 		if err == nil {
 			return s.proof(used, now, inFlight)
@@ -120,6 +121,9 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 		var e *login.Error
 		if errors.As(err, &e) && (refused == nil || refused.Reason == login.BadSession) {
 			refused = e
+		}
+		if several != nil {
+			break // the other logins of the host have the same cookies
 		}
 	}
 	if refused == nil {
@@ -148,27 +152,29 @@ func (s *sessions) use(l *login.Login, r *Request, c *login.Cookie, now time.Tim
 	return use{session, caller}, err
 }
 
-// useOne returns the one session that is good among several readings of a Cookie field. What another host
-// of the domain made up so locks nobody out, and a good session of somebody else is not taken for the
-// person's own.
-func (s *sessions) useOne(l *login.Login, r *Request, several []login.Cookie, now time.Time, inFlight bool) (use, error) {
-	var found use
-	var refused error
-	for i := range several {
-		u, err := s.use(l, r, &several[i], now, inFlight)
-		switch {
-		case err != nil:
-			refused = err
-		case found.session == nil:
-			found = u
-		case found.caller.ID != u.caller.ID:
-			return use{}, found.session.Beside(u.session)
+// useOne returns the one session that is good among several readings of a Cookie field, of any login. So
+// what another host of the domain made up locks nobody out, and a good session of somebody else is not
+// taken for the person's own.
+func (s *sessions) useOne(r *Request, several []login.Cookie, now time.Time, inFlight bool) (found use, refused error) {
+	for _, l := range s.logins {
+		for i := range several {
+			one, err := s.use(l, r, &several[i], now, inFlight)
+			var e *login.Error
+			switch {
+			case err != nil && errors.As(refused, &e) && e.Reason != login.BadSession: // says more
+			case err != nil:
+				refused = err
+			case found.session == nil:
+				found = one
+			case found.caller.ID != one.caller.ID:
+				return use{}, found.session.Beside(one.session)
+			}
 		}
 	}
-	if found.session == nil {
-		return use{}, refused
+	if found.session != nil {
+		refused = nil
 	}
-	return found, nil
+	return found, refused
 }
 
 // proof returns the proof that a session is, unless it does not satisfy the step-up of the route.

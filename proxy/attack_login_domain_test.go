@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 
@@ -190,5 +191,121 @@ func TestAttackFromOtherHostsOfSite(t *testing.T) {
 	}
 	if r := victim.request("GET", "https://b.lab.test/", "", nil); r.StatusCode != 200 {
 		t.Errorf("the victim was signed out: %d", r.StatusCode)
+	}
+}
+
+// TestAttackReturnURLs asks the host where people sign in to send them elsewhere afterwards.
+func TestAttackReturnURLs(t *testing.T) {
+	l := openSite(t, "cookie, sign_in_host: a.lab.test", plan{more: unwatched})
+	ends := func(b *browser, host, to string) string {
+		at := "https://" + host + login.SignInPath + "?" + url.Values{"to": {to}, "login": {"corp"}}.Encode()
+		for range 6 {
+			r := b.request("GET", at, "", nil)
+			next, err := r.Location()
+			if err != nil || r.StatusCode != http.StatusSeeOther && r.StatusCode != http.StatusFound || len(r.Header.Values("Location")) != 1 {
+				t.Fatalf("%q at %s: %d %v", to, at, r.StatusCode, r.Header)
+			}
+			if strings.Contains(at, login.CallbackPath("corp")) {
+				return next.String()
+			}
+			at = next.String()
+		}
+		t.Fatalf("%q: sent on and on", to)
+		return ""
+	}
+	const own = "https://a.lab.test/"
+	for to, want := range map[string]string{
+		"https://b.lab.test/x?y=z":              "https://b.lab.test/x?y=z",
+		"https://a.lab.test/x":                  "https://a.lab.test/x",
+		"/x":                                    "https://a.lab.test/x",
+		"https://b.lab.test//evil.example":      "https://b.lab.test/",
+		"https://b.lab.test/.sallyport/sign-in": "https://b.lab.test/",
+		"https://c.lab.test/":                   own, // without the login
+		"https://d.lab.test/":                   own, // without a route
+		"https://evil.lab.test/":                own,
+		"https://lab.test/":                     own,
+		"https://models.test/":                  own, // of another site, with another login
+		"https://evil.example/":                 own,
+		"//evil.example/":                       own,
+		"//b.lab.test/":                         own,
+		`\\b.lab.test\`:                         own,
+		"https://b.lab.test:8443/":              own,
+		"https://b.lab.test:443/":               own,
+		"http://b.lab.test/":                    own,
+		"https://b.lab.test@evil.example/":      own,
+		"https://evil@b.lab.test/":              own,
+		`https://evil.example\@b.lab.test/`:     own,
+		`https://evil.example\.b.lab.test/`:     own,
+		"https://b.lab.test.evil.example/":      own,
+		"https://evil.exampleb.lab.test/":       own,
+		"https://evil.example%2f.b.lab.test/":   own,
+		"https://b.lab.test\r\nX: y/":           own,
+		"https:b.lab.test/":                     own,
+		"https:///b.lab.test/":                  own,
+		"javascript://b.lab.test/%0aalert(1)":   own,
+	} {
+		if got := ends(l.browser(false), "a.lab.test", to); got != want {
+			t.Errorf("%q leads to %q; want %q", to, got, want)
+		}
+	}
+	// A host where nobody signs in returns to its own pages alone.
+	for to, want := range map[string]string{"/x": "https://b.lab.test/x", "https://a.lab.test/x": "https://b.lab.test/", "https://evil.example/": "https://b.lab.test/"} {
+		if got := ends(l.browser(false), "b.lab.test", to); got != want {
+			t.Errorf("at b.lab.test, %q leads to %q; want %q", to, got, want)
+		}
+	}
+	// A host that lost its route while a person signed in.
+	b := l.browser(false)
+	r := b.request("GET", "https://a.lab.test"+login.SignInPath+"?"+url.Values{"to": {"https://b.lab.test/x"}}.Encode(), "", nil)
+	answer := b.request("GET", r.Header.Get("Location"), "", nil).Header.Get("Location")
+	text, err := os.ReadFile(l.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(l.file, []byte(strings.Replace(string(text), "[a.lab.test, b.lab.test]", "[a.lab.test, d.lab.test]", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.reload("changed")
+	if r := b.request("GET", answer, "", nil); r.StatusCode != http.StatusSeeOther || r.Header.Get("Location") != "/" {
+		t.Errorf("after the reload: %d to %s", r.StatusCode, r.Header.Get("Location"))
+	}
+	l.untouched()
+}
+
+// TestAttackTossedSessionOfAnotherLogin tosses a good session of one login beside a person's own of
+// another, on a route that lists both.
+func TestAttackTossedSessionOfAnotherLogin(t *testing.T) {
+	for _, callers := range []string{"login/corp, login/more", "login/more, login/corp"} {
+		l := openLobby(t, plan{
+			more: `
+logins:
+  corp: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {keys: {file: keys}, cookie_domain: models.test}}
+  more: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {keys: {file: keys}, cookie_domain: models.test}}
+`,
+			routes: "\n  - {host: [models.test, b.models.test], upstream: '%s', callers: [" + callers + "], rules: [{allow: '*', models: '*'}]}\n",
+		})
+		victim, thief := l.browser(false), l.browser(false)
+		own := victim.signInWith("corp")
+		l.provider.Person("mallory", nil)
+		theirs := thief.signInWith("more")
+		hits := l.model.hits.Load()
+		for _, field := range []string{own + "; " + theirs, theirs + "; " + own, "__Secure-sallyport.models.test=1.AAAA; " + own + "; " + theirs} {
+			if r := l.with("b.models.test", field); r.StatusCode != 401 || r.reason() != "bad_session" || l.model.hits.Load() != hits {
+				t.Errorf("%s: %d %s", callers, r.StatusCode, r.body)
+			}
+		}
+		for name, field := range map[string]string{"alice": own, "mallory": theirs} {
+			for _, made := range []string{"", "; __Secure-sallyport.models.test=1.AAAA"} {
+				r := l.with("b.models.test", field+made)
+				if seen, _ := l.model.seen(); r.StatusCode != 200 || seen.Header.Get("X-Sallyport-Principal") != "issuer/corp:"+name {
+					t.Errorf("%s, alone%s: %d %s", callers, made, r.StatusCode, r.body)
+				}
+			}
+		}
+		victim.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin", "Accept": "*/*"})
+		hits = l.model.hits.Load()
+		if r := l.with("models.test", "__Secure-sallyport.models.test=1.AAAA; "+own); r.StatusCode != 401 || r.reason() != "session_ended" || l.model.hits.Load() != hits {
+			t.Errorf("%s, after sign-out: %d %s", callers, r.StatusCode, r.body)
+		}
 	}
 }

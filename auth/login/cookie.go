@@ -151,7 +151,10 @@ func (l *Login) Readings(field string) (all []Cookie) {
 			return nil
 		}
 	}
-	return slices.DeleteFunc(all, func(c Cookie) bool { return c.n == 0 })
+	if all = slices.DeleteFunc(all, func(c Cookie) bool { return c.n == 0 }); len(all) == 0 {
+		return nil
+	}
+	return all
 }
 
 // partIndex returns which part of a session a cookie is, by the rest of its name; -1 for none.

@@ -31,11 +31,25 @@ func TestOwnCookiesAreStripped(t *testing.T) {
 
 // FuzzCookie reads and opens sessions of hostile Cookie fields, and strips them.
 func FuzzCookie(f *testing.F) {
-	for _, s := range []string{"a=1", "__Host-sallyport=1.AAAA", "__Host-sallyport=2.AA; __Host-sallyport.1=BB", "__Host-sallyport=1.A;__Host-sallyport=1.B", "__Host-sallyport=9.x", "__Host-sallyport-login.x=y"} {
+	for _, s := range []string{"a=1", "__Host-sallyport=1.AAAA", "__Host-sallyport=2.AA; __Host-sallyport.1=BB", "__Host-sallyport=1.A;__Host-sallyport=1.B", "__Host-sallyport=9.x", "__Host-sallyport-login.x=y", "__Secure-sallyport.a.b=2.AA; __Secure-sallyport.a.b=1.BB; __Secure-sallyport.a.b.1=C"} {
 		f.Add(s)
 	}
 	l := &Login{keys: keysOf(f, NewKey()), cookie: hostPrefix + sessionName}
+	site := &Login{keys: l.keys, cookie: securePrefix + sessionName + ".a.b", domain: ".a.b"}
 	f.Fuzz(func(t *testing.T, field string) {
+		_, found, err := site.ReadCookie(field)
+		several := site.Readings(field)
+		if len(several) > maxReadings || found && err == nil && len(several) == 0 {
+			t.Errorf("%d readings", len(several))
+		}
+		for i := range several {
+			if _, err := site.unseal(site.domain, &several[i]); err == nil {
+				t.Error("a forged session opens")
+			}
+		}
+		if _, found, _ := site.ReadCookie(Strip(field)); found {
+			t.Errorf("a session is left in %q", Strip(field))
+		}
 		c, found, err := l.ReadCookie(field)
 		if err != nil && !found {
 			t.Error("refused without a cookie")
