@@ -153,13 +153,20 @@ func (s *state) begin(now int64) int64 {
 // openFile returns the file of a name, which may be open already. It does not use its ends yet.
 func (m *Memory) openFile(path string) (*endfile.File, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if f := m.files[path]; f != nil {
-		return f, nil
+	known := m.files[path]
+	m.mu.Unlock()
+	if known != nil {
+		return known, nil
 	}
-	f, err := endfile.Open(path, endfile.Options{Now: m.now, Log: m.log, Keep: MaxAbsolute})
+	f, err := endfile.Open(path, endfile.Options{Now: m.now, Log: m.log, Keep: MaxAbsolute}) // requests must not wait for the disk
 	if err != nil {
 		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if known = m.files[path]; known != nil { // opened meanwhile
+		f.Close()
+		return known, nil
 	}
 	m.files[path] = f
 	return f, nil
