@@ -39,6 +39,15 @@ func TestRootTrustsNoFileInAFolderForAll(t *testing.T) {
 	if err := os.Chmod(d.path[:len(d.path)-len("/ends")], 0o1777); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chown(d.path, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(d.path); err != nil { // as in a container
+		t.Error(err)
+	}
+	if err := os.Chown(d.path, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
 	var fault *Fault
 	if err := Check(d.path); !errors.As(err, &fault) || fault.Err != errFolder || fault.Cure() == "" {
 		t.Errorf("got %v", err)
