@@ -58,9 +58,8 @@ type LoginConfig struct {
 	// Google. Default: none.
 	Params map[string]string `yaml:"params"`
 	// Revoke lets a sign-out revoke the person's refresh token, if the issuer has a revocation_endpoint
-	// (RFC 7009): a minute later, when the issuer's own sign-out is over. Okta keeps the token otherwise, and
-	// Keycloak an offline token. Keycloak ends all offline sessions of the person with the client by that, in
-	// other browsers too; false leaves them. Default: true.
+	// (RFC 7009): a minute later, when the issuer's own sign-out is over. Okta keeps the token otherwise. Some
+	// issuers end the person's sessions in other browsers by that; false leaves them. Default: true.
 	Revoke *bool `yaml:"revoke"`
 	// Session says how a session is kept, and for how long.
 	Session SessionConfig `yaml:"session"`

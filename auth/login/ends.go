@@ -153,13 +153,20 @@ func (s *state) begin(now int64) int64 {
 // openFile returns the file of a name, which may be open already. It does not use its ends yet.
 func (m *Memory) openFile(path string) (*endfile.File, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if f := m.files[path]; f != nil {
-		return f, nil
+	known := m.files[path]
+	m.mu.Unlock()
+	if known != nil {
+		return known, nil
 	}
-	f, err := endfile.Open(path, endfile.Options{Now: m.now, Log: m.log, Keep: MaxAbsolute})
+	f, err := endfile.Open(path, endfile.Options{Now: m.now, Log: m.log, Keep: MaxAbsolute}) // requests must not wait for the disk
 	if err != nil {
 		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if known = m.files[path]; known != nil { // opened meanwhile
+		f.Close()
+		return known, nil
 	}
 	m.files[path] = f
 	return f, nil
@@ -174,16 +181,29 @@ func (m *Memory) allFiles() (all []*endfile.File) {
 	return all
 }
 
+// usedFiles returns the files of logins that serve or have served. A configuration that was refused may have
+// opened others.
+func (m *Memory) usedFiles() (used []*endfile.File) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.states {
+		if f := s.usedFile(); f != nil && !slices.Contains(used, f) {
+			used = append(used, f)
+		}
+	}
+	return used
+}
+
 // Follow reads the ends that other processes have added to the files. It is called about once a second.
 func (m *Memory) Follow() {
-	for _, f := range m.allFiles() {
+	for _, f := range m.usedFiles() {
 		f.Follow()
 	}
 }
 
 // Files returns the state of the files with ends of sessions, by name.
 func (m *Memory) Files() (all []endfile.Status) {
-	for _, f := range m.allFiles() {
+	for _, f := range m.usedFiles() {
 		all = append(all, f.Status())
 	}
 	slices.SortFunc(all, func(a, b endfile.Status) int { return strings.Compare(a.Path, b.Path) })
@@ -205,14 +225,19 @@ func (l *Login) openState() (err error) {
 	return nil
 }
 
-// path returns the name of the file; "" for none.
-func (s *state) path() string {
+// usedFile returns the file of the ends; nil for none.
+func (s *state) usedFile() *endfile.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.file == nil {
-		return ""
+	return s.file
+}
+
+// path returns the name of the file; "" for none.
+func (s *state) path() string {
+	if f := s.usedFile(); f != nil {
+		return f.Path()
 	}
-	return s.file.Path()
+	return ""
 }
 
 // Activate makes the ends of sessions in the login's file count. Until then, a new Login changes nothing

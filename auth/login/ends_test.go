@@ -210,6 +210,13 @@ func TestReloadOfState(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.serves("issuer/corp:alice")
+	if err := os.Remove(path); err != nil { // until then the file is of no use
+		t.Fatal(err)
+	}
+	d.memory.Logins().Follow()
+	if _, err := os.Stat(path); err == nil || len(d.memory.Logins().Files()) != 0 {
+		t.Errorf("the file of a configuration that does not serve is used: %v", d.memory.Logins().Files())
+	}
 	a.Activate()
 	t.Cleanup(a.Close)
 	b.refused(login.SessionEnded)

@@ -272,7 +272,7 @@ func (m *Memory) Sweep() {
 		s.sweep(now)
 		s.forget(now - int64(MaxAbsolute/time.Second))
 	}
-	for _, f := range m.allFiles() {
+	for _, f := range m.usedFiles() {
 		f.Tidy()
 	}
 }

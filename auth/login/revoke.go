@@ -22,18 +22,17 @@ const (
 // revoke revokes the refresh token of a session that its person has ended (RFC 7009), in the background.
 // It does nothing where the issuer has no revocation endpoint, as Entra ID.
 //
-// It waits for the browser to get to the issuer's own sign-out, if there is one: Keycloak would otherwise
-// forget its session, and tell no back channel that it ended.
+// It waits for the browser to get to the issuer's own sign-out, if there is one. A revocation ends Keycloak's
+// session (TokenRevocationEndpoint), and its sign-out would then find none to tell other hosts of.
 //
-// The issuer's own sign-out, to which the browser goes next, does not make that needless. The browser may
-// not get there, and the issuer may have none, as Google. At Okta the refresh token outlives it ("Using the
-// /logout Endpoint and Revoking User Tokens"), and at Keycloak an offline token does.
+// The issuer's own sign-out does not make a revocation needless. The browser may not get there, and the issuer
+// may have none, as Google. At Okta the refresh token outlives it ("Using the /logout Endpoint and Revoking
+// User Tokens"). After it Keycloak 26.7 answers 200 with invalid_token, and nothing else happens.
 //
-// Issuers differ in what else ends. RFC 7009, section 2.1, lets them end all tokens of the grant. Auth0 ends
-// the refresh token, and the grant if the tenant says so. Keycloak (revokeClient in its
-// TokenRevocationEndpoint) ends the consent, and all sessions of the person with this client, in other
-// browsers too. It does so for an offline token, and if its session lasts because the browser did not get to
-// its sign-out; otherwise it takes the token for invalid and does nothing. Hence [Config].KeepTokens.
+// Issuers differ in what else ends. RFC 7009, section 2.1, lets them end all tokens of the grant. Keycloak
+// 26.7 ends the one session; in earlier versions revokeClient in the same class ends the consent, and all
+// sessions of the person with this client, in other browsers too. Auth0 ends the refresh token, and the grant
+// if the tenant says so. Hence [Config].KeepTokens.
 func (s *Session) revoke() {
 	if s.refresh == "" || s.login.config.KeepTokens {
 		return

@@ -15,7 +15,7 @@ var (
 	errKind    = errors.New("is not a regular file")
 	errOwner   = errors.New("belongs to another user, who could have written it")
 	errOthers  = errors.New("can be written by every user of this machine")
-	errFolder  = errors.New("lies in a folder where every user of this machine may write")
+	errFolder  = errors.New("belongs to another user, and lies in a folder where every user of this machine may write")
 	errNoLocks = errors.New("lies on a file system without locks, which processes need to share it")
 	errBusy    = errors.New("another process holds its lock")
 	errLate    = errors.New("the disk takes too long")
@@ -91,14 +91,17 @@ func inspect(path string) error {
 		return err
 	case !info.Mode().IsRegular():
 		return errKind
-	case foreignOwner(info):
-		return errOwner
 	case info.Mode().Perm()&0o002 != 0:
 		return errOthers
+	case !foreignOwner(info):
+		return nil
+	case os.Geteuid() != 0:
+		return errOwner
 	}
+	// Root may check the file of a service, unless anybody could have put it there.
 	folder, err := os.Stat(filepath.Dir(path))
-	if err == nil && folder.Mode().Perm()&0o002 != 0 && os.Geteuid() == 0 {
-		return errFolder // root cannot tell by the owner whose file it is
+	if err == nil && folder.Mode().Perm()&0o002 != 0 {
+		return errFolder
 	}
 	return err
 }

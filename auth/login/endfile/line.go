@@ -33,7 +33,7 @@ func LoginOf(name, client string) Login {
 }
 
 // ID identifies the session, sid or subject that a line ends. It is a digest, so that the file names
-// nobody.
+// nobody; who knows a subject can look for it.
 type ID [sha256.Size]byte
 
 // Line is one end of sessions. Times are in seconds since 1970.

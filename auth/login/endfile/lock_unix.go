@@ -34,12 +34,10 @@ func lockFile(f *os.File, wait time.Duration) error {
 // unlockFile ends the lock.
 func unlockFile(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) } // closing would end it too
 
-// foreignOwner reports whether a file belongs to another user, who could have written it. Root may
-// check the file of a service.
+// foreignOwner reports whether a file belongs to another user, who could have written it.
 func foreignOwner(info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	me := os.Geteuid()
-	return ok && me != 0 && int(stat.Uid) != me
+	return ok && int(stat.Uid) != os.Geteuid()
 }
 
 // unsupportedSync reports whether a file system cannot sync folders.
