@@ -174,7 +174,7 @@ func TestTunnelEndsWhenItsCertificateIsRefused(t *testing.T) {
 		return c
 	}
 	one := dial("http/1.1")
-	_, _ = io.WriteString(one, "GET /ws HTTP/1.1\r\nHost: models.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: chat\r\n"+wsKey+"\r\n\r\n")
+	_, _ = io.WriteString(one, "GET /ws HTTP/1.1\r\nHost: models.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+wsKey+"\r\n\r\n")
 	r := bufio.NewReader(one)
 	for line := ""; line != "hello\n"; {
 		var err error

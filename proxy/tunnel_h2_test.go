@@ -14,14 +14,19 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// socket is a WebSocket server that sends hello and then echoes.
+// socket is a WebSocket server that sends hello and then echoes. It speaks the subprotocol chat where a client
+// offers it.
 func socket(w http.ResponseWriter, r *http.Request) {
 	keys := r.Header["Sec-Websocket-Key"]
 	if r.Method != "GET" || len(keys) != 1 || r.Header.Get("Upgrade") != "websocket" || r.Header.Get("Sec-Websocket-Version") != "13" {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	c, rw := openSocket(w, r, "Sec-WebSocket-Protocol: chat\r\n")
+	fields := ""
+	if r.Header.Get("Sec-WebSocket-Protocol") == "chat" {
+		fields = "Sec-WebSocket-Protocol: chat\r\n"
+	}
+	c, rw := openSocket(w, r, fields)
 	defer c.Close()
 	_, _ = io.WriteString(c, "hello\n")
 	for {

@@ -74,6 +74,9 @@ func rowOf(r *proxy.RouteInfo) [][]string {
 	}
 	if r.Websocket {
 		upstream = append(upstream, "  websocket")
+		for _, form := range r.Tokens {
+			upstream = append(upstream, "    token as of "+form)
+		}
 	}
 	path := []string{r.Path}
 	for _, p := range r.Paths {

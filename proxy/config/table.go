@@ -42,6 +42,7 @@ type RouteInfo struct {
 	Places    []string `json:"limit_in_flight_by"` // of entries, each in words
 	Timeouts  string   `json:"timeouts"`
 	Websocket bool     `json:"websocket"`
+	Tokens    []string `json:"websocket_token"` // forms of tokens in subprotocols
 	Durable   string   `json:"audit_durable"`
 	// Insecure lists the insecure settings that affect the route.
 	Insecure []string `json:"insecure"`
@@ -63,6 +64,7 @@ func (c *Config) Table() []RouteInfo {
 			Batch:    r.Limits.Batch,
 			InFlight: r.Limits.InFlight.Number, Places: []string{}, Websocket: r.Websocket, Durable: string(c.DurabilityOf(r)),
 			Endpoints: []string{}, Rules: []string{}, Candidate: []string{}, Rate: []string{}, Insecure: []string{},
+			Tokens:  append([]string{}, r.WebsocketToken...),
 			Rewrite: r.Rewrite.Words(), Splits: append([]string{}, r.Rewrite.Upstreams()...),
 			Timeouts: fmt.Sprintf("connect %s, head %s, idle %s, total %s", t.Connect, t.Head, t.Idle, t.Total),
 		}
