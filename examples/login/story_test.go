@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sallyport/examples/story"
+	"sallyport/examples/story/browser"
 )
 
 func TestMain(m *testing.M) { os.Exit(story.Run(m)) }
@@ -186,7 +187,7 @@ func (h *house) ready(t *testing.T) {
 func TestPeopleSignInToPages(t *testing.T) {
 	h := start(t)
 	h.ready(t)
-	b := startBrowser(t)
+	b := browser.Start(t, "LOGIN_PICTURES")
 	t.Run("a program", h.program)
 	t.Run("MLflow", func(t *testing.T) { h.walk(t, b) })
 	t.Run("Gradio", func(t *testing.T) { h.stream(t, b) })
