@@ -5,7 +5,7 @@ import streamlit as st
 
 who = st.context.headers
 st.title("Counter")
-st.write(f"You are {who.get('X-WEBAUTH-USER')} <{who.get('X-WEBAUTH-EMAIL')}>, in {who.get('X-WEBAUTH-GROUPS')}")
+st.write(f"You are {who.get('X-WEBAUTH-USER')}, {who.get('X-WEBAUTH-EMAIL')}, in {who.get('X-WEBAUTH-GROUPS')}")
 if st.button("Count"):
     st.session_state.count = st.session_state.get("count", 0) + 1
 st.write(f"Counted {st.session_state.get('count', 0)}")

@@ -9,11 +9,9 @@ import (
 	"sallyport/examples/story/browser"
 )
 
-// tryIt asks for a prediction on Swagger's page.
-func tryIt() chromedp.Action[chromedp.Void] {
+// execute sends the request on Swagger's page, and waits for the answer.
+func execute() chromedp.Action[chromedp.Void] {
 	return chromedp.Steps(
-		chromedp.WaitVisible(`input[placeholder="months"]`),
-		chromedp.SendKeys(`input[placeholder="months"]`, "30"),
 		chromedp.Click("button.execute"),
 		chromedp.WaitVisible(".live-responses-table .response-col_status"),
 	)
@@ -25,19 +23,19 @@ func (h *house) docs(t *testing.T, b *browser.Browser) {
 	p := h.enter(t, b, "bob", "api", "/docs", browser.Shows("/predict"))
 	p.Picture("docs")
 	p.Quiet()
-	p.Do("opening the operation", chromedp.Click(".opblock-summary-control"), press("Try it out"), tryIt(), browser.Shows("insufficient_scope"))
+	p.Do("opening the operation", chromedp.Click(".opblock-summary-control"), press("Try it out"), chromedp.SendKeys(`input[placeholder="months"]`, "30"),
+		execute(), browser.Shows("insufficient_scope"))
 	p.Picture("docs-refused")
 	p.Quiet("403")
 
-	p.Do("authorizing", chromedp.Click(".auth-wrapper .authorize"), chromedp.WaitVisible("input#checkbox, .dialog-ux .scope-def input", chromedp.AtLeast(0)),
+	p.Do("authorizing", chromedp.Click(".auth-wrapper .authorize"), chromedp.WaitVisible(".dialog-ux button.authorize"),
 		chromedp.Click(".dialog-ux button.authorize"), browser.Shows("Logout"))
 	p.Picture("docs-authorized")
-	p.Do("closing the dialog", chromedp.Click(".dialog-ux button.btn-done"), press("Clear"), tryIt(), browser.Shows(`"asked_by"`))
+	p.Do("closing the dialog", chromedp.Click(".dialog-ux button.btn-done"), press("Clear"), execute(), browser.Shows(`"asked_by"`))
 	p.Picture("docs-served")
 	p.Quiet()
-
 	h.api.Take()
-	token := browser.Eval[string](p, `window.ui.authSelectors.authorized().toJS().OAuth2AuthorizationCodeBearer.token.access_token`)
+	token := browser.Eval[string](p, `ui.authSelectors.authorized().toJS().OAuth2AuthorizationCodeBearer.token.access_token`)
 	a := p.Fetch("/predict?months=30", `{headers: {Authorization: "Bearer `+token+`"}}`)
 	if a.Status != 200 || !strings.Contains(a.Body, `"asked_by":"bob"`) {
 		t.Errorf("with session and token: %+v", a)

@@ -51,7 +51,7 @@ const provider = new Provider(`https://localhost:${PORT}`, {
     id_token_signed_response_alg: 'ES256',
   }],
   claims: { openid: ['sub'], profile: ['name'], email: ['email', 'email_verified'], groups: ['groups'] }, // at userinfo
-  scopes: ['openid', 'offline_access', 'models.predict'],
+  scopes: ['openid'],
   ttl: { AccessToken: 10 }, // seconds, so that sessions are refreshed while one looks
   rotateRefreshToken: true,
   issueRefreshToken: (_ctx, client) => client.grantTypeAllowed('refresh_token'),
@@ -68,11 +68,12 @@ const provider = new Provider(`https://localhost:${PORT}`, {
     },
   },
   findAccount: (_ctx, id) => Object.hasOwn(people, id) ? { accountId: id, claims: () => ({ sub: id, ...people[id] }) } : undefined,
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options), // without the guard against loopback, where the gateway is
   interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
   // Both clients are the house's own, so nobody is asked for consent.
   async loadExistingGrant({ oidc }) {
     const grant = new oidc.provider.Grant({ clientId: oidc.client.clientId, accountId: oidc.session.accountId });
-    grant.addOIDCScope('openid profile email groups');
+    grant.addOIDCScope('openid profile email groups models.predict');
     grant.addResourceScope(resource, 'models.predict');
     await grant.save();
     return grant;
@@ -85,7 +86,8 @@ const form = (note) => `<!doctype html><html lang="en"><meta charset="utf-8"><ti
 
 // signIn shows the form, and ends the interaction when the password is right: "a password of NAME".
 async function signIn(req, res) {
-  await provider.interactionDetails(req, res); // throws if the browser has no such interaction
+  const { prompt } = await provider.interactionDetails(req, res); // throws if the browser has no such interaction
+  if (prompt.name !== 'login') throw new Error(`nothing here asks for ${prompt.name}`);
   let note = '';
   if (req.method === 'POST') {
     let body = '';

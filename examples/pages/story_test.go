@@ -46,7 +46,7 @@ func start(t *testing.T) *house {
 
 	h.gateway = story.StartGateway(t, append(h.startApps(t),
 		"https://localhost:9000", h.issuer, "clients-ca/", h.File("clients-ca")+"/",
-		"{file: login-secret}", "{file: "+h.File("login-secret")+"}", "{file: session-keys}", "{file: "+h.File("session-keys")+"}")...)
+		"{file: login-secret}", "{file: "+h.File("login-secret")+"}", "{file: session-keys}", "{file: "+h.File("session-keys")+"}", "idle: 1h", "idle: 1m")...)
 	_, h.port, _ = net.SplitHostPort(h.gateway.Address)
 	cmd := story.Node(t, node, "provider.js", h.gateway.CA)
 	cmd.Env = append(cmd.Env, "PORT="+port, "GATEWAY_PORT="+h.port, "CLIENT_SECRET="+secret, "TLS_DIR="+string(h.Folder))
@@ -115,14 +115,30 @@ func (h *house) at(name, path string) string {
 	return "https://" + name + ".localhost:" + h.port + path
 }
 
+// ready waits until the gateway has read the provider's discovery document, which says that answers name
+// the issuer (RFC 9207): the gateway takes none that does not.
+func (h *house) ready(t *testing.T) {
+	t.Helper()
+	a := story.Curl(t, h.File("clients-ca/ca.pem"), h.issuer+"/.well-known/openid-configuration")
+	if !strings.Contains(a.Body, `"authorization_response_iss_parameter_supported":true`) {
+		t.Errorf("the provider says %s", a.Body)
+	}
+	browser.Eventually(t, "the gateway knows the provider", func() bool {
+		return story.Curl(t, h.gateway.CA, h.at("streamlit", "/.sallyport/sign-in")).Status == 303
+	})
+}
+
 func TestPeopleUsePages(t *testing.T) {
 	h := start(t)
 	b := browser.Start(t, "PAGES_PICTURES")
+	h.ready(t)
+	idle, left := h.leave(t, b)
 	t.Run("TensorBoard", func(t *testing.T) { h.tensorboard(t, b) })
 	t.Run("Streamlit", func(t *testing.T) { h.streamlit(t, b) })
 	t.Run("JupyterLab", func(t *testing.T) { h.jupyter(t, b) })
 	t.Run("docs", func(t *testing.T) { h.docs(t, b) })
 	t.Run("MLflow", func(t *testing.T) { h.mlflow(t, b) })
+	t.Run("nobody used it", func(t *testing.T) { h.comeBack(t, idle, left) })
 	for _, text := range []string{secret, "__Host-sallyport=", "eyJ"} {
 		if strings.Contains(h.gateway.Process.Output(), text) {
 			t.Errorf("a log holds %q", text)

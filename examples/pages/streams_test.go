@@ -20,7 +20,7 @@ func (h *house) refreshes() int {
 // refreshed meanwhile. When Alice signs out of another page, it ends within seconds.
 func (h *house) streamlit(t *testing.T, b *browser.Browser) {
 	p := h.enter(t, b, "alice", "streamlit", "/", browser.Shows("Counted 0"))
-	p.Do("who", browser.Shows("You are alice <alice@example.com>, in ml,Data%20Science"))
+	p.Do("who", browser.Shows("You are alice, alice@example.com, in ml,Data%20Science"))
 	p.Do("counting", press("Count"), browser.Shows("Counted 1"))
 	p.Do("counting on", press("Count"), browser.Shows("Counted 2"))
 	p.Picture("streamlit")
@@ -68,7 +68,7 @@ func kernel(code string) string {
 		let said = "";
 		return await new Promise((done, fail) => {
 			socket.onerror = () => fail(new Error("the WebSocket failed"));
-			socket.onclose = e => { window.closed = e.code; };
+			socket.onclose = e => { window.socketEnded = e.code; };
 			socket.onopen = () => socket.send(JSON.stringify({channel: "shell", parent_header: {}, metadata: {}, content: {code: %q, silent: false},
 				header: {msg_id: "one", session: "page", username: "", date: new Date().toISOString(), msg_type: "execute_request", version: "5.3"}}));
 			socket.onmessage = e => {
@@ -103,7 +103,7 @@ func (h *house) jupyter(t *testing.T, b *browser.Browser) {
 	other.Do("signing out at the provider", chromedp.Click("button[name=logout]"), browser.Shows("Sign-out Success"))
 	h.provider.Prints(t, "told pages that alice signed out")
 	began := time.Now()
-	p.Do("the WebSocket ends", browser.Waits("window.closed"))
+	p.Do("the WebSocket ends", browser.Waits("window.socketEnded"))
 	t.Logf("the WebSocket was closed %s after the logout token", time.Since(began).Truncate(100*time.Millisecond))
 	if _, status := p.Session(); status != 401 {
 		t.Errorf("after the logout token the session is %d", status)

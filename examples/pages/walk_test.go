@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -57,18 +58,13 @@ func board() chromedp.Action[chromedp.Void] {
 func (h *house) tensorboard(t *testing.T, b *browser.Browser) {
 	p := b.NewPerson(t)
 	deep := h.at("tensorboard", "/?darkMode=false&from=a%20link")
-	browser.Eventually(t, "the gateway knows the provider", func() bool {
-		p.Do("opening a page", chromedp.Navigate(h.at("tensorboard", "/.sallyport/sign-in?login=main")))
-		return strings.HasPrefix(browser.Eval[string](p, "location.href"), h.issuer)
-	})
-	p.Console()
-	p.Do("opening a page", chromedp.Navigate(deep), browser.Shows("Account of the lab, with the password again"))
+	p.Do("opening a page", chromedp.Navigate(deep), browser.Shows("Sign in with the password once more"))
 	p.Fits("choice")
 	p.Quiet()
 	if got := h.boards.Take(); len(got) > 0 {
 		t.Errorf("TensorBoard got %q before anybody signed in", got)
 	}
-	p.Do("choosing a login", press("Account of the lab"), form())
+	p.Do("choosing a login", press("Sign in with an account of the lab"), form())
 	p.Picture("provider")
 	p.Do("signing in", signIn("alice"), board())
 	if at := browser.Eval[string](p, "location.href"); !strings.HasPrefix(at, deep) {
@@ -84,7 +80,7 @@ func (h *house) tensorboard(t *testing.T, b *browser.Browser) {
 	}
 
 	bob := b.NewPerson(t)
-	bob.Do("bob chooses the other login", chromedp.Navigate(deep), press("Account of the lab, with the password again"), signIn("bob"), board())
+	bob.Do("bob chooses the other login", chromedp.Navigate(deep), press("Sign in with the password once more"), signIn("bob"), board())
 	if s, status := bob.Session(); status != 200 || s.Principal != "issuer/main:bob" || s.Login != "again" {
 		t.Errorf("bob's session is %d %+v", status, s)
 	}
@@ -94,14 +90,17 @@ func (h *house) tensorboard(t *testing.T, b *browser.Browser) {
 		t.Errorf("alice's session is %d %+v", status, s)
 	}
 
+	other := p.Another()
+	other.Do("a second tab", chromedp.Navigate(deep), board())
 	p.Do("signing out", chromedp.Navigate(h.at("tensorboard", "/.sallyport/sign-out")), browser.Shows("alice"))
 	p.Fits("sign-out")
 	h.signOut(p, "tensorboard")
 	p.Fits("signed-out")
 	h.boards.Take()
-	if a := p.Fetch("/data/runs", "{}"); a.Status != 401 || a.Redirected {
+	if a := other.Fetch("/data/runs", "{}"); a.Status != 401 || a.Redirected {
 		t.Errorf("after sign-out a script gets %+v", a)
 	}
+	other.Quiet("401")
 	if got := h.boards.Take(); len(got) > 0 {
 		t.Errorf("after sign-out TensorBoard got %q", got)
 	}
@@ -133,4 +132,22 @@ func (h *house) mlflow(t *testing.T, b *browser.Browser) {
 	if a := bob.Fetch(api+"users/current", `{headers: {"X-WEBAUTH-USER": "alice"}}`); a.Status != 400 || !strings.Contains(a.Body, "protected_field") {
 		t.Errorf("bob says that he is alice: %+v", a)
 	}
+}
+
+// leave signs somebody in who leaves the page.
+func (h *house) leave(t *testing.T, b *browser.Browser) (*browser.Tab, time.Time) {
+	t.Helper()
+	p := h.enter(t, b, "alice", "api", "/docs", browser.Shows("/predict"))
+	p.Do("leaving", chromedp.Navigate("about:blank"))
+	return p, time.Now()
+}
+
+// comeBack: more than the idle lifetime later the session is over. The provider still knows Alice, so
+// that she is back on the page without a form.
+func (h *house) comeBack(t *testing.T, p *browser.Tab, left time.Time) {
+	time.Sleep(time.Until(left.Add(61 * time.Second)))
+	p.Do("coming back", chromedp.Navigate(h.at("api", "/.sallyport/session")), browser.Shows("session_expired"))
+	p.Fits("expired")
+	p.Do("the provider knows her", chromedp.Navigate(h.at("api", "/docs")), browser.Shows("/predict"))
+	p.IsAt(h.at("api", "/docs"))
 }
