@@ -3,11 +3,11 @@
 # the tree: ${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/NAME-KEY, where KEY is of
 # the file that lists its versions (the story package looks in the same place).
 #
-#   examples/install.sh [flask] [clients] [grpc] [tensorflow] [keycloak] [models] [compose]     without arguments: all (compose as root only)
+#   examples/install.sh [flask] [clients] [grpc] [tensorflow] [keycloak] [pages] [models] [compose]     without arguments: all (compose as root only)
 set -euo pipefail
 cd "$(dirname "$0")"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sallyport
-stories=${*:-flask clients grpc tensorflow keycloak models $([ "$(id -u)" != 0 ] || echo compose)}
+stories=${*:-flask clients grpc tensorflow keycloak pages models $([ "$(id -u)" != 0 ] || echo compose)}
 
 key() { cat "$@" | sha256sum | cut -c1-12; }
 
@@ -258,6 +258,11 @@ case " $stories " in *" keycloak "*)
   apt default-jre-headless='java -version' maven='mvn -version' unzip='unzip -v' chromium='chromium --version'
   made "$cache/keycloak-$(key keycloak/keycloak.version keycloak/realm.json)" keycloak
   made "$cache/login-$(key login/requirements.txt)" venv login
+  ;;
+esac
+case " $stories " in *" pages "*)
+  apt chromium='chromium --version'
+  made "$cache/pages-$(key pages/requirements.txt)" venv pages
   ;;
 esac
 case " $stories " in *" models "*)

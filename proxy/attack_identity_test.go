@@ -12,6 +12,7 @@ import (
 // refused, except that dropped names are dropped in all spellings.
 var gatewaysOwn = map[string]string{
 	"x-sallyport-principal": "400", "x-sallyport-scopes": "400", "x-sallyport-request-id": "400", "x-sallyport-future": "400", "x-auth-request-user": "400",
+	"x-webauth-user": "400", "lab-mail": "400", "x-lab-groups": "400", "x-webauth-groups": "dropped",
 	"x-forwarded-for": "200", "x-forwarded-proto": "200", "x-forwarded-user": "dropped", "x-real-ip": "200", "forwarded": "200", "remote-user": "dropped", "script-name": "200", "x-original-url": "200",
 }
 
@@ -34,12 +35,13 @@ func spellings(name string) []string {
 }
 
 // spoofHouse has a route for tokens, a public one, and one that sends the caller's identity under
-// other names.
+// other names, and one that sends name, address and groups.
 func spoofHouse(t *testing.T) (*house, *judge) {
 	j := newJudge(t, nil)
-	return build(t, plan{routes: j.before("") + strings.ReplaceAll(`
+	return build(t, plan{audience: "models, groups: groups", routes: j.before("") + strings.ReplaceAll(`
   - {host: models.test, path: /open, upstream: '%s', callers: anonymous, rules: [{allow: "*"}]}
   - {host: other.test, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], identity: {principal: X-Auth-Request-User}}
+  - {host: named.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], identity: {name: X-WebAuth-User, email: Lab-Mail, groups: X-Lab-Groups}}
 `, "%s", j.URL)}), j
 }
 
@@ -155,6 +157,61 @@ func TestAttackConnectionNominations(t *testing.T) {
 				if up := j.taken(); got != "400" || len(up) > 0 {
 					t.Errorf("%s, Connection: %q: %s, upstream %s; want 400 and nothing", path, nomination, got, targets(up))
 				}
+			}
+		}
+	}
+	h.end(j, nil)
+}
+
+// An issuer lets people choose names, addresses and groups with separators, quotes and line breaks in
+// them. No server takes such a value for another person or for more groups.
+func TestAttackIdentityValues(t *testing.T) {
+	t.Parallel()
+	h, j := spoofHouse(t)
+	victim := map[string]any{"sub": "alice", "email": "alice@example.com", "email_verified": true, "groups": []string{"ml", "/staff/Data Science"}}
+	for _, c := range []struct {
+		what   string
+		claims map[string]any
+		want   [3]string // name, address and groups
+	}{
+		{"honest", nil, [3]string{"alice", "alice@example.com", "ml,/staff/Data%20Science"}},
+		{"a list in a group", map[string]any{"groups": []string{"guests,admin", "guests admin", "guests;admin|admin"}}, [3]string{"alice", "alice@example.com", "guests%2Cadmin,guests%20admin,guests%3Badmin%7Cadmin"}},
+		{"JSON and quotes", map[string]any{"groups": []string{`["admin"]`, `"admin"`, "%2Cadmin", "*"}}, [3]string{"alice", "alice@example.com", "%5B%22admin%22%5D,%22admin%22,%252Cadmin,%2A"}},
+		{"lines", map[string]any{"sub": "mällory", "groups": []string{"guests\r\nX-Lab-Groups: admin"}}, [3]string{"m%C3%A4llory", "alice@example.com", "guests%0D%0AX-Lab-Groups:%20admin"}},
+		{"an escape", map[string]any{"sub": "mallory%00", "email": "a%40b@example.com"}, [3]string{"mallory%2500", "a%2540b@example.com", "ml,/staff/Data%20Science"}},
+		{"an address that nobody verified", map[string]any{"email_verified": false}, [3]string{"alice", "", "ml,/staff/Data%20Science"}},
+		{"a word for a truth", map[string]any{"email_verified": "yes"}, [3]string{"alice", "", "ml,/staff/Data%20Science"}},
+		{"several truths", map[string]any{"email_verified": []bool{true, false}}, [3]string{"alice", "", "ml,/staff/Data%20Science"}},
+		{"several addresses", map[string]any{"email": []string{"alice@example.com", "root@example.com"}}, [3]string{"alice", "", "ml,/staff/Data%20Science"}},
+		{"an issuer that does not say", map[string]any{"email_verified": nil}, [3]string{"alice", "alice@example.com", "ml,/staff/Data%20Science"}},
+		{"nothing", map[string]any{"email": nil, "groups": nil}, [3]string{"alice", "", ""}},
+	} {
+		claims := h.issuer.Claims("alice", "models.predict")
+		for _, from := range []map[string]any{victim, c.claims} {
+			for name, value := range from {
+				if value == nil {
+					delete(claims, name)
+				} else {
+					claims[name] = value
+				}
+			}
+		}
+		token, err := h.issuer.Sign(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := h.tell("GET /closed HTTP/1.1\r\nHost: named.test\r\nConnection: close\r\nAuthorization: Bearer " + token + "\r\n\r\n")
+		up := j.taken()
+		if statuses(got) != "200" || len(up) != 1 {
+			t.Errorf("%s: %s, upstream %s", c.what, got, targets(up))
+			continue
+		}
+		if seen := [3]string{up[0].get("x-webauth-user"), up[0].get("lab-mail"), up[0].get("x-lab-groups")}; seen != c.want {
+			t.Errorf("%s: the upstream was told %q; want %q", c.what, seen, c.want)
+		}
+		for _, name := range []string{"x-webauth-user", "lab-mail", "x-lab-groups"} {
+			if n := slices.IndexFunc(up[0].Fields, func(f [2]string) bool { return strings.EqualFold(f[0], name) }); n < 0 {
+				t.Errorf("%s: the upstream got no %s, so that a proxy behind could keep another one", c.what, name)
 			}
 		}
 	}

@@ -300,3 +300,42 @@ func TestAskingForTheSessionIsNoUse(t *testing.T) {
 		})
 	}
 }
+
+// A page that gets a token for itself, such as Swagger UI's, sends it beside the session. The caller is
+// whom the first of the route's callers proves, so that rules can demand the token's scope. A bad token is
+// refused although the session would do.
+func TestTokenBesideSession(t *testing.T) {
+	rest := `
+    upstream: %s
+    rules: [{allow: "*", models: "*", who: {scope: models.predict}}]
+`
+	l := openLobby(t, plan{routes: `
+  - host: models.test
+    path: /token-first
+    callers: [issuer/corp, login/corp]` + rest + `
+  - host: models.test
+    path: /session-first
+    callers: [login/corp, issuer/corp]` + rest})
+	b := l.browser(true)
+	b.signIn()
+	bob, err := l.issuer.Sign(l.issuer.Claims("bob", "models.predict"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(path, token string) *reply {
+		header := map[string]string{"Accept": "*/*", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+		if token != "" {
+			header["Authorization"] = "Bearer " + token
+		}
+		return b.request("GET", path, "", header)
+	}
+	l.refused(ask("/token-first", ""), 403, "insufficient_scope")
+	l.refused(ask("/session-first", bob), 403, "insufficient_scope")
+	l.refused(ask("/token-first", bob[:len(bob)-8]+"AAAAAAAA"), 401, "bad_credential")
+	l.refused(ask("/session-first", bob[:len(bob)-8]+"AAAAAAAA"), 401, "bad_credential")
+	r := ask("/token-first", bob)
+	seen, _ := l.model.seen()
+	if r.StatusCode != 200 || seen.Header.Get("X-Sallyport-Principal") != "issuer/corp:bob" || seen.Header.Get("Authorization") != "" || seen.Header.Get("Cookie") != "" {
+		t.Errorf("with both: %d %s; the upstream got %v", r.StatusCode, r.body, seen.Header)
+	}
+}

@@ -1,64 +1,52 @@
 package login
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"sallyport/examples/story/browser"
 )
 
 // values is true once a field of the page has a value that contains text.
 func values(text string) chromedp.Action[chromedp.Void] {
-	return waits(fmt.Sprintf("[...document.querySelectorAll('textarea, input')].some(e => e.value.includes(%q))", text))
-}
-
-// eventually asks again until something holds, for a minute.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(200 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
+	return browser.Waits(fmt.Sprintf("[...document.querySelectorAll('textarea, input')].some(e => e.value.includes(%q))", text))
 }
 
 // stream: Alice's page gets a stream that lasts longer than her access token. The session is refreshed
 // meanwhile. When she signs out of MLflow, Keycloak tells the gateway, and Gradio's page ends too.
-func (h *house) stream(t *testing.T, browser context.Context) {
+func (h *house) stream(t *testing.T, b *browser.Browser) {
 	h.gradio.Take()
 	before := h.refreshes(t)
-	p := newPerson(t, browser)
+	p := b.NewPerson(t)
 	deep := h.at("gradio", "/?__theme=dark")
-	p.do("opening a page", chromedp.Navigate(deep), chromedp.WaitVisible("#kc-login"))
-	p.console()
-	p.do("signing in", signIn("alice"), shows("Count to"))
-	p.isAt(deep)
-	eval[string](p, `document.cookie = "size=large; path=/; secure"`)
-	p.do("counting", chromedp.SendKeys("label textarea", "25"), chromedp.Click("button.primary"), values("1 2 3"))
-	p.picture("gradio")
-	eventually(t, "Keycloak was asked for new tokens", func() bool {
-		if _, status := p.session(); status != 200 {
+	p.Do("opening a page", chromedp.Navigate(deep), chromedp.WaitVisible("#kc-login"))
+	p.Console()
+	p.Do("signing in", signIn("alice"), browser.Shows("Count to"))
+	p.IsAt(deep)
+	browser.Eval[string](p, `document.cookie = "size=large; path=/; secure"`)
+	p.Do("counting", chromedp.SendKeys("label textarea", "25"), chromedp.Click("button.primary"), values("1 2 3"))
+	p.Picture("gradio")
+	browser.Eventually(t, "Keycloak was asked for new tokens", func() bool {
+		if _, status := p.Session(); status != 200 {
 			t.Fatalf("the session is %d", status)
 		}
 		return h.refreshes(t) > before
 	})
-	p.do("counting on", values("24 25"))
-	p.quiet()
-	cookies(t, h.gradio, "size=large")
+	p.Do("counting on", values("24 25"))
+	p.Quiet()
+	browser.Cookies(t, h.gradio, "size=large")
 
-	other := p.another()
-	other.do("MLflow without a form", chromedp.Navigate(h.at("mlflow", "/")), shows("churn"))
-	other.do("signing out", chromedp.Navigate(h.at("mlflow", "/.sallyport/sign-out")), chromedp.Click("form button"), shows("You are signed out"))
-	eventually(t, "Gradio's session ended", func() bool { _, status := p.session(); return status == 401 })
-	p.console()
-	p.do("Keycloak asks again", chromedp.Navigate(deep), chromedp.WaitVisible("#kc-login"))
+	other := p.Another()
+	other.Do("MLflow without a form", chromedp.Navigate(h.at("mlflow", "/")), browser.Shows("churn"))
+	other.Do("signing out", chromedp.Navigate(h.at("mlflow", "/.sallyport/sign-out")), chromedp.Click("form button"), browser.Shows("You are signed out"))
+	browser.Eventually(t, "Gradio's session ended", func() bool { _, status := p.Session(); return status == 401 })
+	p.Console()
+	p.Do("Keycloak asks again", chromedp.Navigate(deep), chromedp.WaitVisible("#kc-login"))
 }
 
 // refreshes counts the refreshed tokens at Keycloak.
@@ -82,18 +70,18 @@ func (h *house) id(t *testing.T, path string) string {
 
 // accounts: Alice and Bob sign in side by side. Bob may look at MLflow and change nothing, until he joins
 // the group ml. Then Keycloak's administrator signs him out, and Alice goes on.
-func (h *house) accounts(t *testing.T, browser context.Context) {
+func (h *house) accounts(t *testing.T, b *browser.Browser) {
 	const create = "/ajax-api/2.0/mlflow/experiments/create"
-	alice, bob := newPerson(t, browser), newPerson(t, browser)
-	for name, p := range map[string]*tab{"alice": alice, "bob": bob} {
-		p.do("signing in", chromedp.Navigate(h.at("mlflow", "/")), signIn(name), shows("churn"))
-		p.console()
+	alice, bob := b.NewPerson(t), b.NewPerson(t)
+	for name, p := range map[string]*browser.Tab{"alice": alice, "bob": bob} {
+		p.Do("signing in", chromedp.Navigate(h.at("mlflow", "/")), signIn(name), browser.Shows("churn"))
+		p.Console()
 	}
-	bob.do("reloading", chromedp.Reload(), shows("churn"))
-	bob.quiet(noAccounts)
+	bob.Do("reloading", chromedp.Reload(), browser.Shows("churn"))
+	bob.Quiet(noAccounts)
 	h.mlflow.Take()
 	post := `{method: "POST", headers: {"Content-Type": "application/json"}, body: '{"name": "of bob"}'}`
-	if a := bob.fetch(create, post); a.Status != 403 || !strings.Contains(a.Body, "forbidden") {
+	if a := bob.Fetch(create, post); a.Status != 403 || !strings.Contains(a.Body, "forbidden") {
 		t.Errorf("a guest creates: %+v", a)
 	}
 	for _, x := range h.mlflow.Take() {
@@ -101,10 +89,10 @@ func (h *house) accounts(t *testing.T, browser context.Context) {
 			t.Errorf("MLflow got %q", x.Request)
 		}
 	}
-	page := bob.another()
-	page.do("a page that is not for guests", chromedp.Navigate(h.at("gradio", "/")), shows("Use another account"))
-	page.fits("forbidden")
-	if s, status := bob.session(); status != 200 || !slices.Equal(s.Groups, []string{"guests"}) {
+	page := bob.Another()
+	page.Do("a page that is not for guests", chromedp.Navigate(h.at("gradio", "/")), browser.Shows("Use another account"))
+	page.Fits("forbidden")
+	if s, status := bob.Session(); status != 200 || !slices.Equal(s.Groups, []string{"guests"}) {
 		t.Errorf("bob's session is %d %+v", status, s)
 	}
 
@@ -112,69 +100,51 @@ func (h *house) accounts(t *testing.T, browser context.Context) {
 	if a := h.admin(t, "PUT", "/admin/realms/people/users/"+user+"/groups/"+h.id(t, "groups?search=ml&exact=true"), ""); a.Status != 204 {
 		t.Fatalf("joining: %d %s", a.Status, a.Body)
 	}
-	eventually(t, "bob is in ml after a refresh", func() bool {
-		bob.fetch("/version", "{}") // to ask for the session is no use of it, so that it is not refreshed
-		s, _ := bob.session()
+	browser.Eventually(t, "bob is in ml after a refresh", func() bool {
+		bob.Fetch("/version", "{}") // to ask for the session is no use of it, so that it is not refreshed
+		s, _ := bob.Session()
 		return slices.Contains(s.Groups, "ml")
 	})
-	if a := bob.fetch(create, post); a.Status != 200 {
+	if a := bob.Fetch(create, post); a.Status != 200 {
 		t.Errorf("a member of ml creates: %+v", a)
 	}
 
 	if a := h.admin(t, "POST", "/admin/realms/people/users/"+user+"/logout", ""); a.Status != 204 {
 		t.Fatalf("signing bob out: %d %s", a.Status, a.Body)
 	}
-	eventually(t, "bob's session ended", func() bool { _, status := bob.session(); return status == 401 })
-	if s, status := alice.session(); status != 200 || s.Name != "alice" {
+	browser.Eventually(t, "bob's session ended", func() bool { _, status := bob.Session(); return status == 401 })
+	if s, status := alice.Session(); status != 200 || s.Name != "alice" {
 		t.Errorf("alice's session is %d %+v", status, s)
 	}
-	eventually(t, "a record of the logout by the back channel", func() bool { return strings.Contains(h.gateway.Process.Output(), `"login_event":"ended"`) })
-	bob.console()
-	bob.do("Keycloak asks again", chromedp.Navigate(h.at("mlflow", "/")), chromedp.WaitVisible("#kc-login"))
+	browser.Eventually(t, "a record of the logout by the back channel", func() bool { return strings.Contains(h.gateway.Process.Output(), `"login_event":"ended"`) })
+	bob.Console()
+	bob.Do("Keycloak asks again", chromedp.Navigate(h.at("mlflow", "/")), chromedp.WaitVisible("#kc-login"))
 }
 
 // lifetimes: sessions end without use, and at their end in any case. Shorter lifetimes count for the
 // sessions that are there.
-func (h *house) lifetimes(t *testing.T, browser context.Context) {
-	enter := func() *tab {
-		p := newPerson(t, browser)
-		p.do("signing in", chromedp.Navigate(h.at("mlflow", "/")), signIn("alice"), shows("churn"))
+func (h *house) lifetimes(t *testing.T, b *browser.Browser) {
+	enter := func() *browser.Tab {
+		p := b.NewPerson(t)
+		p.Do("signing in", chromedp.Navigate(h.at("mlflow", "/")), signIn("alice"), browser.Shows("churn"))
 		return p
 	}
 	idle, used := enter(), enter()
-	h.reload(t, "absolute: 8h, idle: 1h", "absolute: 2m, idle: 1m")
-	idle.do("leaving", chromedp.Navigate("about:blank"))
+	h.gateway.Reload(t, "absolute: 8h, idle: 1h", "absolute: 2m, idle: 1m")
+	idle.Do("leaving", chromedp.Navigate("about:blank"))
 	for end := time.Now().Add(61 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
-		if a := used.fetch("/version", "{}"); a.Status != 200 {
+		if a := used.Fetch("/version", "{}"); a.Status != 200 {
 			t.Fatalf("the session in use is %d", a.Status)
 		}
-		if s, _ := used.session(); s.Expires.IsZero() || s.Idle.Before(time.Now().Add(50*time.Second)) {
+		if s, _ := used.Session(); s.Expires.IsZero() || s.Idle.Before(time.Now().Add(50*time.Second)) {
 			t.Fatalf("the session in use ends at %s, and at %s without use", s.Expires, s.Idle)
 		}
 	}
-	idle.do("coming back", chromedp.Navigate(h.at("mlflow", "/.sallyport/session")), shows("session_expired"))
-	idle.fits("expired")
-	idle.do("Keycloak still knows her", chromedp.Navigate(h.at("mlflow", "/")), shows("churn"))
-	eventually(t, "the session in use ended", func() bool { _, status := used.session(); return status == 401 })
-	if _, status := idle.session(); status != 200 {
+	idle.Do("coming back", chromedp.Navigate(h.at("mlflow", "/.sallyport/session")), browser.Shows("session_expired"))
+	idle.Fits("expired")
+	idle.Do("Keycloak still knows her", chromedp.Navigate(h.at("mlflow", "/")), browser.Shows("churn"))
+	browser.Eventually(t, "the session in use ended", func() bool { _, status := used.Session(); return status == 401 })
+	if _, status := idle.Session(); status != 200 {
 		t.Errorf("the new session is %d", status)
 	}
-}
-
-// reload replaces text in the gateway's configuration, and makes the gateway read it.
-func (h *house) reload(t *testing.T, old, new string) {
-	t.Helper()
-	name := filepath.Join(filepath.Dir(filepath.Dir(h.gateway.CA)), "gateway.yaml")
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(text), old) {
-		t.Fatalf("gateway.yaml has no %q any more", old)
-	}
-	if err := os.WriteFile(name, []byte(strings.Replace(string(text), old, new, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	h.gateway.Process.Signal(syscall.SIGHUP)
-	h.gateway.Process.Prints(t, `"msg":"configuration reloaded"`)
 }

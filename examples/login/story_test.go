@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"sallyport/examples/story"
+	"sallyport/examples/story/browser"
 )
 
 func TestMain(m *testing.M) { os.Exit(story.Run(m)) }
 
 // house is everything that runs in the story.
 type house struct {
-	dir            string
+	story.Folder
 	keycloak       string // its origin
 	port           string // of the gateway
 	mlflow, gradio *story.Relay
@@ -31,19 +32,19 @@ func start(t *testing.T) *house {
 	story.Need(t, "curl", "java", "chromium")
 	keycloak := filepath.Join(story.Installed(t, "keycloak", "keycloak/keycloak.version", "keycloak/realm.json"), "keycloak")
 	venv := story.Installed(t, "login", "login/requirements.txt")
-	h := &house{dir: t.TempDir()}
-	h.run(t, "ca", "init", "--permit-dns", "localhost")
-	h.run(t, "ca", "issue", "--server", "--dns", "localhost", "--out", "keycloak")
-	h.write(t, "session-keys", h.run(t, "keygen", "--session"))
-	h.write(t, "login-secret", "a secret of this test")
+	h := &house{Folder: story.Folder(t.TempDir())}
+	h.Sallyport(t, "ca", "init", "--permit-dns", "localhost")
+	h.Sallyport(t, "ca", "issue", "--server", "--dns", "localhost", "--out", "keycloak")
+	h.Write(t, "session-keys", h.Sallyport(t, "keygen", "--session"))
+	h.Write(t, "login-secret", "a secret of this test")
 
 	h.startApps(t, venv)
 	at := story.FreeAddress(t)
 	_, port, _ := net.SplitHostPort(at)
 	h.keycloak = "https://localhost:" + port
 	h.gateway = story.StartGateway(t,
-		"https://localhost:9000", h.keycloak, "clients-ca/", h.file("clients-ca")+"/",
-		"{file: login-secret}", "{file: "+h.file("login-secret")+"}", "{file: session-keys}", "{file: "+h.file("session-keys")+"}",
+		"https://localhost:9000", h.keycloak, "clients-ca/", h.File("clients-ca")+"/",
+		"{file: login-secret}", "{file: "+h.File("login-secret")+"}", "{file: session-keys}", "{file: "+h.File("session-keys")+"}",
 		"http://127.0.0.1:5000", "http://"+h.mlflow.Address, "http://127.0.0.1:7860", "http://"+h.gradio.Address)
 	_, h.port, _ = net.SplitHostPort(h.gateway.Address)
 	h.startKeycloak(t, keycloak, at)
@@ -54,22 +55,22 @@ func start(t *testing.T) *house {
 // the back channel, and finds the gateway's names in a file: not every system knows them.
 func (h *house) startKeycloak(t *testing.T, home, at string) {
 	t.Helper()
-	h.write(t, "hosts", "127.0.0.1 localhost mlflow.localhost gradio.localhost\n")
+	h.Write(t, "hosts", "127.0.0.1 localhost mlflow.localhost gradio.localhost\n")
 	_, port, _ := net.SplitHostPort(at)
 	cmd := exec.Command(filepath.Join(home, "bin", "kc.sh"), "start", "--optimized", "--cache=local", "--http-enabled=false",
 		"--http-host=127.0.0.1", "--https-port="+port, "--hostname="+h.keycloak,
-		"--https-certificate-file="+h.file("keycloak.pem"), "--https-certificate-key-file="+h.file("keycloak.key"),
-		"--truststore-paths="+h.file("clients-ca/ca.pem")+","+h.gateway.CA)
+		"--https-certificate-file="+h.File("keycloak.pem"), "--https-certificate-key-file="+h.File("keycloak.key"),
+		"--truststore-paths="+h.File("clients-ca/ca.pem")+","+h.gateway.CA)
 	// The first makes the script become Java, so that a signal reaches that; TieredStopAtLevel makes it start sooner.
 	cmd.Env = append(os.Environ(), "KC_RUN_IN_CONTAINER=true", "KC_BOOTSTRAP_ADMIN_USERNAME=admin", "KC_BOOTSTRAP_ADMIN_PASSWORD=admin",
-		"JAVA_OPTS_APPEND=-XX:TieredStopAtLevel=1 -Djdk.net.hosts.file="+h.file("hosts"))
+		"JAVA_OPTS_APPEND=-XX:TieredStopAtLevel=1 -Djdk.net.hosts.file="+h.File("hosts"))
 	story.Start(t, "keycloak", cmd).ListensWithin(t, at, 6*time.Minute)
 	realm, err := os.ReadFile("realm.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.write(t, "realm.json", strings.ReplaceAll(string(realm), "localhost:8443", "localhost:"+h.port))
-	if a := h.admin(t, "POST", "/admin/realms", "@"+h.file("realm.json")); a.Status != 201 {
+	h.Write(t, "realm.json", strings.ReplaceAll(string(realm), "localhost:8443", "localhost:"+h.port))
+	if a := h.admin(t, "POST", "/admin/realms", "@"+h.File("realm.json")); a.Status != 201 {
 		t.Fatalf("making the realm: %d %s", a.Status, a.Body)
 	}
 }
@@ -77,56 +78,28 @@ func (h *house) startKeycloak(t *testing.T, home, at string) {
 // startApps starts MLflow and the Gradio app, each behind a relay that keeps what they are sent.
 func (h *house) startApps(t *testing.T, venv string) {
 	t.Helper()
-	run := func(name string, program string, args ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(venv, "bin", program), args...)
-		cmd.Dir = h.file(name)
-		if err := os.Mkdir(cmd.Dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		cmd.Env = append(os.Environ(), "HOME="+cmd.Dir, "PYTHONDONTWRITEBYTECODE=1", "GRADIO_ANALYTICS_ENABLED=False", "MLFLOW_DISABLE_TELEMETRY=true")
-		return cmd
-	}
 	app, err := filepath.Abs("app.py")
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := story.FreeAddress(t)
 	_, port, _ := net.SplitHostPort(at)
-	gradio := story.Start(t, "gradio", run("gradio", "python", app, port))
+	cmd := h.Python(t, venv, "gradio", "python", app, port)
+	cmd.Env = append(cmd.Env, "GRADIO_ANALYTICS_ENABLED=False")
+	gradio := story.Start(t, "gradio", cmd)
 	h.gradio = story.StartRelay(t, at)
 
 	// What `mlflow server` runs, as one process that this test can stop.
 	server := story.FreeAddress(t)
 	_, port, _ = net.SplitHostPort(server)
-	cmd := run("mlflow", "uvicorn", "--host", "127.0.0.1", "--port", port, "mlflow.server.fastapi_app:app")
-	cmd.Env = append(cmd.Env, "_MLFLOW_SERVER_FILE_STORE=sqlite:///"+h.file("mlflow/mlflow.db"), "_MLFLOW_SERVER_ARTIFACT_ROOT=mlflow-artifacts:/",
-		"_MLFLOW_SERVER_SERVE_ARTIFACTS=true", "_MLFLOW_SERVER_ARTIFACT_DESTINATION="+h.file("mlflow/artifacts"),
+	cmd = h.Python(t, venv, "mlflow", "uvicorn", "--host", "127.0.0.1", "--port", port, "mlflow.server.fastapi_app:app")
+	cmd.Env = append(cmd.Env, "_MLFLOW_SERVER_FILE_STORE=sqlite:///"+h.File("mlflow/mlflow.db"), "_MLFLOW_SERVER_ARTIFACT_ROOT=mlflow-artifacts:/",
+		"_MLFLOW_SERVER_SERVE_ARTIFACTS=true", "_MLFLOW_SERVER_ARTIFACT_DESTINATION="+h.File("mlflow/artifacts"),
 		"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=https://mlflow.localhost:*", "_MLFLOW_SGI_NAME=uvicorn")
 	mlflow := story.Start(t, "mlflow", cmd)
 	h.mlflow = story.StartRelay(t, server)
 	gradio.ListensWithin(t, at, 3*time.Minute)
 	mlflow.ListensWithin(t, server, 3*time.Minute)
-}
-
-func (h *house) file(name string) string { return filepath.Join(h.dir, name) }
-
-func (h *house) write(t *testing.T, name, content string) {
-	t.Helper()
-	if err := os.WriteFile(h.file(name), []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// run runs sallyport in the folder of the story, and returns what it prints.
-func (h *house) run(t *testing.T, args ...string) string {
-	t.Helper()
-	cmd := exec.Command(os.Getenv("SALLYPORT"), args...)
-	cmd.Dir = h.dir
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("sallyport %s: %v", strings.Join(args, " "), err)
-	}
-	return string(out)
 }
 
 // token gets an access token of Keycloak with a form.
@@ -136,7 +109,7 @@ func (h *house) token(t *testing.T, realm string, form ...string) string {
 	for _, pair := range form {
 		args = append(args, "--data-urlencode", pair)
 	}
-	a := story.Curl(t, h.file("clients-ca/ca.pem"), append(args, h.keycloak+"/realms/"+realm+"/protocol/openid-connect/token")...)
+	a := story.Curl(t, h.File("clients-ca/ca.pem"), append(args, h.keycloak+"/realms/"+realm+"/protocol/openid-connect/token")...)
 	var answer struct {
 		Token string `json:"access_token"`
 	}
@@ -155,7 +128,7 @@ func (h *house) admin(t *testing.T, method, path, content string) story.Answer {
 	if content != "" {
 		args = append(args, "--data", content)
 	}
-	return story.Curl(t, h.file("clients-ca/ca.pem"), append(args, h.keycloak+path)...)
+	return story.Curl(t, h.File("clients-ca/ca.pem"), append(args, h.keycloak+path)...)
 }
 
 // at is the URL of a page of the gateway.
@@ -186,7 +159,7 @@ func (h *house) ready(t *testing.T) {
 func TestPeopleSignInToPages(t *testing.T) {
 	h := start(t)
 	h.ready(t)
-	b := startBrowser(t)
+	b := browser.Start(t, "LOGIN_PICTURES")
 	t.Run("a program", h.program)
 	t.Run("MLflow", func(t *testing.T) { h.walk(t, b) })
 	t.Run("Gradio", func(t *testing.T) { h.stream(t, b) })

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -24,6 +25,7 @@ type Gateway struct {
 	Health  string // host:port
 	CA      string // file with the root of its development authority
 	Process *Process
+	config  string // file
 }
 
 // The addresses in the stories' gateway.yaml, which a test replaces by free ones.
@@ -50,11 +52,11 @@ func StartGateway(t testing.TB, replace ...string) *Gateway {
 		}
 	}
 	all := append([]string{writtenHTTPS, g.Address, writtenHTTP, g.Plain, writtenHealth, g.Health}, replace...)
-	config := filepath.Join(dir, "gateway.yaml")
-	if err := os.WriteFile(config, []byte(strings.NewReplacer(all...).Replace(string(b))), 0o600); err != nil {
+	g.config = filepath.Join(dir, "gateway.yaml")
+	if err := os.WriteFile(g.config, []byte(strings.NewReplacer(all...).Replace(string(b))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g.Process = Start(t, "sallyport", exec.Command(os.Getenv("SALLYPORT"), "serve", "-c", config))
+	g.Process = Start(t, "sallyport", exec.Command(os.Getenv("SALLYPORT"), "serve", "-c", g.config))
 	g.Process.Listens(t, g.Address)
 	g.Process.Listens(t, g.Health)
 	return g
@@ -104,6 +106,25 @@ func (g *Gateway) Raw(t testing.TB, request []byte) (*http.Response, []byte) {
 		t.Fatal(err)
 	}
 	return res, body
+}
+
+// Reload replaces text in the gateway's configuration, and makes the gateway read it.
+func (g *Gateway) Reload(t testing.TB, old, new string) {
+	t.Helper()
+	text, err := os.ReadFile(g.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(text, []byte(old)) {
+		t.Fatalf("gateway.yaml has no %q any more", old)
+	}
+	const said = `"msg":"configuration reloaded"`
+	before := strings.Count(g.Process.Output(), said)
+	if err := os.WriteFile(g.config, bytes.Replace(text, []byte(old), []byte(new), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.Process.Signal(syscall.SIGHUP)
+	g.Process.until(t, "read its configuration again", func() bool { return strings.Count(g.Process.Output(), said) > before })
 }
 
 // Record is a line of the audit log.

@@ -36,6 +36,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		c.checkCookieDomains(i, f)
 		c.checkStepUp(r, at, f)
 		c.checkCallers(r, at, f)
+		c.checkIdentity(r, at, f)
 		c.checkRouteIntegrity(r, at, f)
 		c.checkRouteRules(r, at, f)
 		c.checkRelease(r, at, identity, f)
@@ -61,18 +62,6 @@ func (c *Config) checkSiblings(i int, f *setting.Faults) {
 // sameHost reports whether two hosts of routes are one.
 func sameHost(a, b string) bool {
 	return strings.EqualFold(strings.TrimSuffix(a, "."), strings.TrimSuffix(b, "."))
-}
-
-// identityFields are the folded names of the identity fields of all routes.
-func (c *Config) identityFields() map[string]bool {
-	all := map[string]bool{}
-	for i := range c.Routes {
-		names := c.Routes[i].Identity.Names()
-		for _, name := range names.All() {
-			all[message.Fold(name)] = true
-		}
-	}
-	return all
 }
 
 // defaultNames are the routes without a name by what they are called, which no other may

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"sallyport/auth"
+	"sallyport/auth/identity"
 	"sallyport/auth/login"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -137,6 +138,50 @@ func (x *exchange) addIdentity(f *message.Fields) {
 	if names.RequestID != "" {
 		f.Add(names.RequestID, x.record.RequestID)
 	}
+	if names.Name != "" {
+		f.Add(names.Name, printable(x.caller.Name))
+	}
+	if names.Email != "" {
+		f.Add(names.Email, printable(emailOf(&x.caller)))
+	}
+	if names.Groups != "" {
+		f.Add(names.Groups, groupList(x.caller.Groups))
+	}
+}
+
+// emailOf returns the address that the caller's credential states; "" if it says that nobody verified
+// the address, which people may have written themselves.
+func emailOf(caller *identity.Principal) string {
+	if caller.Claim == nil {
+		return ""
+	}
+	if verified := caller.Claim("email_verified"); len(verified) > 0 && !slices.Equal(verified, []string{"true"}) {
+		return ""
+	}
+	if email := caller.Claim("email"); len(email) == 1 {
+		return email[0]
+	}
+	return ""
+}
+
+// groupList returns a list of groups that servers read alike, whether they split it at commas or at
+// spaces, and whether or not they know quotes and JSON.
+func groupList(groups []string) string {
+	var b strings.Builder
+	for i, group := range groups {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		for j := 0; j < len(group); j++ {
+			switch c := group[j]; {
+			case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~/:@+=", c) >= 0:
+				b.WriteByte(c)
+			default:
+				percent(&b, c)
+			}
+		}
+	}
+	return b.String()
 }
 
 // forwardedCache is a cached element of Forwarded (RFC 7239) and its inputs. The
@@ -164,7 +209,6 @@ func forwardedElement(client, proto, host string) string {
 // printable makes a field value of a name chosen by an issuer. It percent-encodes bytes that no
 // field may hold, and "%", so that distinct names stay distinct.
 func printable(s string) string {
-	const hex = "0123456789ABCDEF"
 	plain := func(c byte) bool { return c >= ' ' && c <= '~' && c != '%' }
 	i := 0
 	for i < len(s) && plain(s[i]) {
@@ -178,12 +222,18 @@ func printable(s string) string {
 		if c := s[i]; plain(c) && (c != ' ' || i > 0 && i < len(s)-1) {
 			b.WriteByte(c)
 		} else {
-			b.WriteByte('%')
-			b.WriteByte(hex[c>>4])
-			b.WriteByte(hex[c&15])
+			percent(&b, c)
 		}
 	}
 	return b.String()
+}
+
+// percent writes a byte in percent-encoding.
+func percent(b *strings.Builder, c byte) {
+	const hex = "0123456789ABCDEF"
+	b.WriteByte('%')
+	b.WriteByte(hex[c>>4])
+	b.WriteByte(hex[c&15])
 }
 
 // withoutSecrets strips query and user information from a malformed target or authority for the

@@ -259,13 +259,16 @@ func (c *IdentityConfig) check(at string, f *setting.Faults) {
 		{"principal", c.Principal, "X-Sallyport-Principal"},
 		{"scopes", c.Scopes, "X-Sallyport-Scopes"},
 		{"request_id", c.RequestID, "X-Sallyport-Request-Id"},
+		{"name", c.Name, off},
+		{"email", c.Email, off},
+		{"groups", c.Groups, off},
 	} {
 		path, name := at+"."+n.field, n.name
-		if name == off {
-			continue
-		}
 		if name == "" {
 			name = n.def
+		}
+		if name == off {
+			continue
 		}
 		folded := message.Fold(name)
 		switch other, taken := seen[folded]; {

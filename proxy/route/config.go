@@ -264,6 +264,15 @@ type IdentityConfig struct {
 	Scopes string `yaml:"scopes"`
 	// RequestID is the id of the audit record. Default: X-Sallyport-Request-Id.
 	RequestID string `yaml:"request_id"`
+	// Name is the caller's name without its source, such as alice, for servers that take users from
+	// another proxy. The callers of the route must be of one source. Default: off.
+	Name string `yaml:"name"`
+	// Email is the claim email of the caller's token or session. It is empty if there is none, or if
+	// email_verified is there and not true. The callers must be of one issuer. Default: off.
+	Email string `yaml:"email"`
+	// Groups are the caller's groups, separated by commas. In a group all but letters, digits and
+	// -._~/:@+= is percent-encoded. The callers of the route must be of one source. Default: off.
+	Groups string `yaml:"groups"`
 }
 
 // Names returns the names of the fields.
@@ -277,7 +286,11 @@ func (c *IdentityConfig) Names() IdentityNames {
 		}
 		return strings.ToLower(set)
 	}
-	return IdentityNames{name(c.Principal, "x-sallyport-principal"), name(c.Scopes, "x-sallyport-scopes"), name(c.RequestID, "x-sallyport-request-id")}
+	return IdentityNames{
+		Principal: name(c.Principal, "x-sallyport-principal"), Scopes: name(c.Scopes, "x-sallyport-scopes"),
+		RequestID: name(c.RequestID, "x-sallyport-request-id"),
+		Name:      name(c.Name, ""), Email: name(c.Email, ""), Groups: name(c.Groups, ""),
+	}
 }
 
 // CallersConfig is `callers` of a route: a list of credentials, of which one or all are required.
