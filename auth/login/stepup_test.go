@@ -142,3 +142,19 @@ func TestDemandIsOfTheAttempt(t *testing.T) {
 	d.provider.Person("alice", map[string]any{"acr": "otp"})
 	b.signIn()
 }
+
+// The cookie of an attempt fits, whatever page and contexts it has at most.
+func TestLargestDemandFitsInACookie(t *testing.T) {
+	d := newDesk(t)
+	b := d.browser()
+	acr := []string{strings.Repeat("a", 512)}
+	r, err := d.login.Begin(t.Context(), login.Attempt{Host: host, Origin: origin, To: "/" + strings.Repeat("p", 2047), StepUp: login.StepUp{ACR: acr, MaxAge: time.Hour}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.take(r.Cookies) // checks the size
+	d.provider.Person("alice", map[string]any{"acr": acr[0]})
+	if f, err := b.finish(b.visit(r.Location)); err != nil || len(f.Location) != 2048 {
+		t.Errorf("%v, to %d bytes", err, len(f.Location))
+	}
+}

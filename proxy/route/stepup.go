@@ -34,8 +34,9 @@ const (
 	// minStepUpAge leaves time for the way back from the issuer.
 	minStepUpAge = 10 * time.Second
 	maxStepUpAge = 30 * 24 * time.Hour // the longest that a session lasts
-	maxACRValues = 16
-	maxACR       = 128 // bytes of one
+	// maxACRValues is how many bytes all values have with their spaces. The cookie of a sign-in that has begun
+	// holds them beside the page to return to.
+	maxACRValues = 512
 )
 
 // StepUpDemand returns what the route demands of the authentication of its callers; nil if nothing.
@@ -71,16 +72,14 @@ func (r *Config) checkStepUp(at string, f *setting.Faults) {
 	if len(c.ACRValues) == 0 && c.MaxAge == 0 {
 		f.Add(at, "", "demands nothing", "write acr_values, max_age or both")
 	}
-	if len(c.ACRValues) > maxACRValues {
-		f.Add(at+".acr_values", "", fmt.Sprintf("lists %d values", len(c.ACRValues)), fmt.Sprintf("list up to %d", maxACRValues))
+	if n := len(strings.Join(c.ACRValues, " ")); n > maxACRValues {
+		f.Add(at+".acr_values", "", fmt.Sprintf("these are %d bytes, and have room in no cookie", n), fmt.Sprintf("list up to %d bytes", maxACRValues))
 	}
 	for i, v := range c.ACRValues {
 		at := setting.Index(at+".acr_values", i)
 		switch {
 		case !auth.IsWord(v):
 			f.Add(at, v, "not one word", "write each as an item of a list")
-		case len(v) > maxACR:
-			f.Add(at, v, "too long", fmt.Sprintf("write up to %d bytes", maxACR))
 		case slices.Index(c.ACRValues, v) < i:
 			f.Add(at, v, "is listed twice", "remove one of the two")
 		}
