@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"encoding/json"
 	"io"
 	"maps"
 	"net/http"
@@ -193,6 +194,75 @@ func TestPeopleReadWhatToDo(t *testing.T) {
 	l.refusedPage(r, 401, "session_expired", l.model.hits.Load())
 	if !strings.Contains(r.body, "Sign in to go on.") {
 		t.Errorf("after the idle lifetime: %s", r.body)
+	}
+}
+
+// A page may ask for the session again and again, and show the question of sign-out: neither is a use of
+// the session, which ends by its idle lifetime all the same.
+func TestAskingForTheSessionIsNoUse(t *testing.T) {
+	for kind, section := range map[string]string{"cookie": loginSections, "memory": strings.Replace(loginSections, "{keys: {file: keys}}", "{kind: memory}", 1)} {
+		t.Run(kind, func(t *testing.T) {
+			clock := &shiftedClock{}
+			l := openLobby(t, plan{options: proxy.Options{Now: clock.now}, more: section})
+			l.provider.Change(func(claims map[string]any) { claims["exp"] = clock.now().Add(time.Hour).Unix() }, func(answer map[string]any) { delete(answer, "refresh_token") })
+			b := l.browser(true)
+			b.signIn()
+			ask := func() (expires, idle time.Time) {
+				t.Helper()
+				r := b.request("GET", login.SessionPath, "", map[string]string{"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"})
+				var said struct {
+					Expires time.Time `json:"expires"`
+					Idle    time.Time `json:"idle_expires"`
+				}
+				if err := json.Unmarshal([]byte(r.body), &said); r.StatusCode != 200 || err != nil {
+					t.Fatalf("got %d %s (%v)", r.StatusCode, r.body, err)
+				}
+				if r.Header.Get("Set-Cookie") != "" {
+					t.Errorf("to ask renews the session: %v", r.Header)
+				}
+				return said.Expires, said.Idle
+			}
+			expires, idle := ask()
+			if left := idle.Sub(clock.now()); left < 59*time.Minute || left > time.Hour {
+				t.Errorf("idle_expires is in %s; want an hour", left)
+			}
+			for range 2 {
+				clock.ahead.Add(int64(20 * time.Minute))
+				if r := b.request("GET", login.SignOutPath, "", nil); !strings.Contains(r.body, "as alice") {
+					t.Errorf("the question of sign-out: %s", r.body)
+				}
+				if e, i := ask(); !e.Equal(expires) || !i.Equal(idle) {
+					t.Errorf("to ask moves the ends to %s and %s; want %s and %s", e, i, expires, idle)
+				}
+			}
+			b.request("GET", "/", "", nil)
+			if _, i := ask(); i.Sub(idle) < 39*time.Minute || i.Sub(idle) > 41*time.Minute {
+				t.Errorf("a use moves idle_expires by %s; want 40m", i.Sub(idle))
+			}
+			for range 11 { // used now and then, until the absolute lifetime is near
+				clock.ahead.Add(int64(39 * time.Minute))
+				b.request("GET", "/", "", nil)
+			}
+			if e, i := ask(); !e.Equal(expires) || i.After(e) {
+				t.Errorf("idle_expires is %s, after expires %s", i, e)
+			}
+			hits := l.model.hits.Load()
+			fresh := l.browser(false)
+			fresh.signInWith("corp")
+			b = fresh
+			for range 3 {
+				clock.ahead.Add(int64(19 * time.Minute))
+				ask()
+			}
+			clock.ahead.Add(int64(4 * time.Minute))
+			r := b.request("GET", login.SessionPath, "", map[string]string{"Accept": "*/*"})
+			if r.StatusCode != 401 || r.reason() != "session_expired" {
+				t.Errorf("asked until idle: %d %s", r.StatusCode, r.body)
+			}
+			if r := b.request("GET", "/", "", map[string]string{"Accept": "*/*"}); r.StatusCode != 401 || r.reason() != "session_expired" || l.model.hits.Load() != hits {
+				t.Errorf("a request after that: %d %s", r.StatusCode, r.body)
+			}
+		})
 	}
 }
 

@@ -9,9 +9,11 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"sallyport/auth/authtest"
 	"sallyport/auth/login"
 	"sallyport/proxy"
 )
@@ -190,4 +192,50 @@ func TestStreamsEndWithTheSession(t *testing.T) {
 			})
 		}
 	}
+}
+
+// An issuer hangs about the token of a program's stream, and the check of streams with it. Who signs out
+// meanwhile loses the streams all the same.
+func TestEndOfSessionWaitsForNoIssuer(t *testing.T) {
+	clock := &shiftedClock{}
+	asked := authtest.Start(t)
+	l := openLobby(t, plan{
+		options: proxy.Options{Now: clock.now},
+		handler: ticking,
+		issuers: "  asked: {url: '" + asked.URL + "', audience: models, introspection: {client_id: gateway, client_secret: {file: secret}, max_age: 10s}}\n",
+		routes:  strings.Replace(strings.Replace(loginRoutes, "[login/corp, issuer/corp]", "[login/corp, issuer/asked]", 1), ", who: {principal: issuer/corp:alice}", "", 1),
+	})
+	claims := asked.Claims("batch", "models.predict")
+	claims["exp"] = time.Now().Add(time.Hour).Unix()
+	asked.Know("t0ken-of-batch", claims)
+	program := l.house.stream(l.client(true), "/", "t0ken-of-batch")
+	alice := l.browser(true)
+	req, err := http.NewRequest("GET", "https://models.test/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Cookie", alice.signInWith("corp"))
+	person := l.streamOf(l.client(true), req)
+
+	hangs, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	asked.AnswerLookUps(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		once.Do(func() { close(hangs) })
+		<-release
+	}))
+	clock.ahead.Store(int64(11 * time.Second)) // the last answer about the token is too old
+	done := make(chan struct{})
+	go func() { l.gateway.Revisit(t.Context()); close(done) }()
+	<-hangs
+	alice.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin"})
+	l.gateway.RevisitSessions(t.Context())
+	isCut(t, "alice", person)
+	select {
+	case <-done:
+		t.Error("the issuer does not hang")
+	default:
+	}
+	goesOn(t, "batch", program)
+	close(release)
+	<-done
 }

@@ -98,6 +98,9 @@ func (l *Login) until(r *record) int64 {
 
 func (s *Session) idle() int64 { return int64(s.login.config.Idle / time.Second) }
 
+// idleUntil returns when the idle lifetime ends, in seconds since 1970.
+func (s *Session) idleUntil() int64 { return max(s.seen, s.live.seen.Load()) + s.idle() }
+
 // newSession returns the session of a record, whose principal the issuer's current configuration
 // decides. It refuses those that the login would not begin now: its configuration may have changed.
 func (l *Login) newSession(r record, place string) (*Session, error) {
@@ -268,9 +271,6 @@ func (s *Session) check(host string, now time.Time, inFlight bool) (*Session, er
 func (s *Session) Beside(other *Session) error {
 	return refuse(BadSession, fmt.Errorf("%w: there are sessions of %s and %s", errTwice, s.principal.String(), other.principal.String()))
 }
-
-// idleUntil returns when the idle lifetime ends, in seconds since 1970.
-func (s *Session) idleUntil() int64 { return max(s.seen, s.live.seen.Load()) + s.idle() }
 
 // refuse returns the refusal of the session, whose seal proves whose it is.
 func (s *Session) refuse(reason string, cause error) error {

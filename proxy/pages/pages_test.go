@@ -117,7 +117,7 @@ func TestRefusalTellsThePersonWhatToDo(t *testing.T) {
 		"without a session": {pages.Refusal{Reason: "no_credential", NoCredential: true, SignIn: "/in"}, "Please sign in", "You are not signed in. / Sign in to go on.", []string{"/in Sign in"}},
 		"without a session, where nobody signs in": {
 			pages.Refusal{Reason: "no_credential", NoCredential: true}, "You cannot sign in here",
-			"This part of Model lab is for programs, which prove in another way whose they are. / Check the address. If you should be able to open this in a browser, ask whoever runs Model lab, and give them the number below.", nil,
+			"This part of Model lab is for programs, which prove who they are in another way. / Check the address. If you should be able to open this in a browser, ask whoever runs Model lab, and give them the number below.", nil,
 		},
 		"in a frame": {
 			pages.Refusal{Reason: "session_expired", NoCredential: true, Framed: true, SignIn: "/in"}, "Please sign in again",

@@ -21,7 +21,7 @@ const (
 func forPrograms() words {
 	return words{
 		heading: "You cannot sign in here",
-		text:    "This part of {service} is for programs, which prove in another way whose they are.",
+		text:    "This part of {service} is for programs, which prove who they are in another way.",
 		next:    "Check the address. If you should be able to open this in a browser, ask whoever runs {service}, and give them the number below.",
 	}
 }
@@ -68,11 +68,11 @@ func wordsOfSignIn(reason string) (words, bool) {
 	case "issuer_unavailable", "basic_busy":
 		return words{heading: "Please try again later", text: "It cannot be checked now who you are. You did nothing wrong.", next: waitNext}, true
 	case "session_too_large":
-		return words{heading: "You cannot be signed in", text: "The sign-in service says more about you than a browser can keep.", next: "To try again does not help. " + askNext}, true
+		return words{heading: "You cannot be signed in", text: "The sign-in service says more about you than a browser can keep.", next: "Trying again does not help. " + askNext}, true
 	case "too_many_failures":
 		return words{heading: "Too many failed attempts", text: "From your network, too many attempts to sign in or to call failed.", next: waitNext}, true
 	case "revoked":
-		return words{heading: "Your access was withdrawn", text: "What proves who you are counts no longer.", next: askNext}, true
+		return words{heading: "Your access was withdrawn", text: "{service} no longer accepts what proves who you are.", next: askNext}, true
 	case "certificate_missing", "certificate_expired", "certificate_not_yet_valid", "certificate_unknown_ca", "certificate_wrong_usage", "certificate_chain",
 		"certificate_revoked", "certificate_revocation_unknown", "certificate_name":
 		return words{heading: "A certificate is needed", text: "Your browser showed no certificate, or one that is not accepted here.", next: "Close all windows of the browser, open this page again, and choose your certificate when you are asked. " + tellNext}, true
