@@ -51,7 +51,7 @@ const authRoutes = `
   - {host: models.test, path: /open, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], cors: {origins: "*"}, limits: {rate: {per: address, limit: 1/h}}}
   - {host: models.test, path: /closed, respond: {status: 200, body: closed}, callers: anonymous}
   - {host: models.test, path: /office, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], allow_from: 192.0.2.0/24}
-  - {host: models.test, path: /named, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], identity: {principal: X-Remote-User, scopes: off}}
+  - {host: models.test, path: /named, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], identity: {principal: X-Remote-User, scopes: off, name: Remote-User, email: Remote-Email, groups: Remote-Groups}}
 `
 
 func TestForwardAuthPermits(t *testing.T) {
@@ -98,6 +98,12 @@ func TestForwardAuthAlwaysSendsEveryIdentityField(t *testing.T) {
 	got = h.askAs(append(told("caddy", "GET", "models.test", "/named"), "Authorization: Bearer TOKEN")...)
 	if got.StatusCode != 200 || got.Header.Get("X-Remote-User") != "issuer/corp:alice" || got.Header["X-Sallyport-Scopes"] != nil {
 		t.Errorf("got %d, header %v", got.StatusCode, got.Header)
+	}
+	// Without a value the fields are there all the same, so that the proxy replaces its client's.
+	for name, want := range map[string]string{"Remote-User": "alice", "Remote-Email": "", "Remote-Groups": ""} {
+		if values := got.Header[name]; len(values) != 1 || values[0] != want {
+			t.Errorf("the proxy got %s: %q; want %q", name, values, want)
+		}
 	}
 }
 
