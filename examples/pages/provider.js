@@ -37,7 +37,7 @@ const provider = new Provider(`https://localhost:${PORT}`, {
     client_name: 'Model lab',
     client_secret: CLIENT_SECRET,
     grant_types: ['authorization_code', 'refresh_token'],
-    redirect_uris: hosts.map((host) => at(host, '/.sallyport/callback')),
+    redirect_uris: hosts.flatMap((host) => ['main', 'again'].map((login) => at(host, `/.sallyport/callback/${login}`))),
     post_logout_redirect_uris: hosts.map((host) => at(host, '/.sallyport/signed-out')),
     backchannel_logout_uri: at('tensorboard', '/.sallyport/backchannel-logout'),
     backchannel_logout_session_required: true,
