@@ -68,12 +68,12 @@ func TestAttackTossedSessions(t *testing.T) {
 					t.Errorf("got %d, and the upstream saw %d requests: %s", r.StatusCode, n, r.body)
 				case c.status == 403:
 					l.refusedPage(r, 403, "forbidden", hits)
-					if !strings.Contains(r.body, "You are signed in as mallory.") {
+					if !strings.Contains(r.body, "You are signed in as mallory, who may not do this.") {
 						t.Errorf("the page does not say who is signed in: %s", r.body)
 					}
 				case c.status == 401:
 					l.refusedPage(r, 401, "bad_session", hits)
-					if !strings.Contains(r.body, "First delete the cookies of this site.") {
+					if !strings.Contains(r.body, "First delete the cookies of a.lab.test in your browser.") {
 						t.Errorf("the page does not say what helps: %s", r.body)
 					}
 				}

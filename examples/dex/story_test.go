@@ -148,6 +148,11 @@ func (b *browser) open(target string, form url.Values) page {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		r.Header.Set("Sec-Fetch-Site", "same-origin")
 	}
+	return b.send(r)
+}
+
+func (b *browser) send(r *http.Request) page {
+	b.t.Helper()
 	answer, err := b.client.Do(r)
 	if err != nil {
 		b.t.Fatal(err)
@@ -197,30 +202,36 @@ type session struct {
 
 func (b *browser) session() (session, int) {
 	b.t.Helper()
-	r, err := http.NewRequest(http.MethodGet, b.origin+"/.sallyport/session", nil)
+	p := b.fetch("/.sallyport/session")
+	var s session
+	if p.StatusCode == http.StatusOK {
+		if err := json.Unmarshal([]byte(p.text), &s); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return s, p.StatusCode
+}
+
+// fetch asks for a path as a script of a page does.
+func (b *browser) fetch(path string) page {
+	b.t.Helper()
+	r, err := http.NewRequest(http.MethodGet, b.origin+path, nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	r.Header.Set("Sec-Fetch-Mode", "cors")
 	r.Header.Set("Sec-Fetch-Site", "same-origin")
-	answer, err := b.client.Do(r)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	var s session
-	if answer.StatusCode == http.StatusOK {
-		if err := json.NewDecoder(answer.Body).Decode(&s); err != nil {
-			b.t.Fatal(err)
-		}
-	}
-	return s, answer.StatusCode
+	return b.send(r)
 }
 
-// until asks for the session again and again, as a page does, until something holds.
+// until uses the session again and again, as a page does, until something holds.
 func (b *browser) until(what string, holds func(s session, status int) bool) {
 	b.t.Helper()
-	for end := time.Now().Add(patience); !holds(b.session()); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
+		b.fetch("/") // to ask for the session is no use of it
+		if holds(b.session()) {
+			return
+		}
 		if time.Now().After(end) {
 			b.t.Fatalf("not within %s: %s", patience, what)
 		}
