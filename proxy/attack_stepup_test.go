@@ -123,11 +123,11 @@ func TestPeopleStepUp(t *testing.T) {
 	if seen, _ := v.model.seen(); seen.RequestURI != "/admin/x?y=%2F" || seen.Header.Get("X-Sallyport-Principal") != "issuer/corp:alice" {
 		t.Errorf("the upstream saw %s of %s", seen.RequestURI, seen.Header.Get("X-Sallyport-Principal"))
 	}
-	hits = v.model.hits.Load()
 	if r := b.request("GET", "/admin", "", fetch); r.StatusCode != 200 {
 		t.Errorf("fetch with the new session: %d %s", r.StatusCode, r.body)
 	}
-	if r := v.do("GET", "/", "", map[string]string{"Authorization": "", "Cookie": weak}); r.reason() != "session_ended" {
+	hits = v.model.hits.Load()
+	if r := v.do("GET", "/", "", map[string]string{"Authorization": "", "Cookie": weak}); r.reason() != "session_ended" || v.model.hits.Load() != hits {
 		t.Errorf("a copy of the session before: %d %s", r.StatusCode, r.body)
 	}
 	if r := victim.visit("/"); r.StatusCode != 200 {
@@ -397,6 +397,9 @@ func TestAttackWeakTokens(t *testing.T) {
 	got := v.raw("GET /admin HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer " + weak + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + wsKey + "\r\n\r\n")
 	if !strings.HasPrefix(got, "HTTP/1.1 401 ") || !strings.Contains(got, "insufficient_user_authentication") {
 		t.Errorf("a WebSocket got %q", got)
+	}
+	if n := v.model.hits.Load() - hits; n > 0 {
+		t.Errorf("the upstream saw %d of the gRPC call and the WebSocket", n)
 	}
 	b := v.browser(false)
 	session := b.signIn()
