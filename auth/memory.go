@@ -16,6 +16,9 @@ type MemoryOptions struct {
 	Log    *slog.Logger     // nil disables logging
 	Budget Budget           // for failed checks per client address
 	Cache  CacheLimits      // for verified tokens
+	// SessionEnded is called from the background when an issuer refuses to refresh a session; nil for
+	// nobody who wants to know.
+	SessionEnded func(login.Ended)
 }
 
 // Memory is the state of authentication that survives a reload: verified tokens, the keys of issuers,
@@ -63,7 +66,7 @@ func NewMemory(o MemoryOptions) *Memory {
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
-	m.logins = login.NewMemory(m.now, m.log)
+	m.logins = login.NewMemory(m.now, m.log, o.SessionEnded)
 	return m
 }
 

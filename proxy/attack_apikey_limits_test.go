@@ -2,8 +2,6 @@ package proxy_test
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -148,13 +146,8 @@ func TestEndOfTheFirstKeyInTheFileIsAnnounced(t *testing.T) {
 	h := build(t, plan{more: "api_key_file: keys\n", routes: `
   - {host: models.test, upstream: '%s', callers: apikey, rules: [{allow: "*"}]}
 `, files: map[string]string{"keys": fmt.Sprintf("a sha256:%064x not_after=2020-01-01\nb sha256:%064x not_after=2098-01-01\nc sha256:%064x@2097-01-01\n", 1, 2, 3)}})
-	res, err := http.Get("http://" + h.addrs.Health.String() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	metrics, _ := io.ReadAll(res.Body)
-	if want := `sallyport_not_after_timestamp_seconds{kind="api_key",name="api_key_file"} 4.0078368e+09`; !strings.Contains(string(metrics), want) {
+	metrics := h.metrics()
+	if want := `sallyport_not_after_timestamp_seconds{kind="api_key",name="api_key_file"} 4.0078368e+09`; !strings.Contains(metrics, want) {
 		t.Errorf("the metrics lack %s", want)
 	}
 }

@@ -80,21 +80,13 @@ func TestCandidateRulesAreRecordedAndNeverEnforced(t *testing.T) {
 			t.Errorf("%s %s: %d, %v by %v about %v; want %d, %v by %v about %v", c.path, c.body, status, r["candidate"], r["candidate_rule"], r["model"], c.status, c.candidate, c.rule, c.model)
 		}
 	}
-	res, err := http.Get("http://" + h.addrs.Health.String() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := h.metrics()
 	for _, line := range []string{
 		`sallyport_candidate_decisions_total{candidate="allow",route="models.test/tf",rules="allow"} 1`,
 		`sallyport_candidate_decisions_total{candidate="deny",route="models.test/tf",rules="allow"} 2`,
 		`sallyport_candidate_decisions_total{candidate="allow",route="models.test/tf",rules="deny"} 1`,
 	} {
-		if !strings.Contains(string(text), line) {
+		if !strings.Contains(text, line) {
 			t.Errorf("the metrics lack %s", line)
 		}
 	}

@@ -375,3 +375,18 @@ func (h *house) ended() map[string]any {
 	}
 	return all[len(all)-1]
 }
+
+// metrics returns the text of /metrics.
+func (h *house) metrics() string {
+	h.t.Helper()
+	res, err := http.Get("http://" + h.addrs.Health.String() + "/metrics")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return string(text)
+}

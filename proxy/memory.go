@@ -59,7 +59,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 	m.SignIns = limit.NewRate(limit.RateConfig{Limit: setting.Rate{N: 10, Per: time.Second}, Burst: 100}, o.Now)
 	m.pools = upstream.NewPools(upstream.Options{Now: o.Now, Clock: o.clock, Dial: o.Dial, Log: m.Log})
 	m.credentials = credential.NewMemory(credential.MemoryOptions{Now: o.Now, Log: m.Log})
-	m.auth = auth.NewMemory(auth.MemoryOptions{Now: o.Now, Log: m.Log})
+	m.auth = auth.NewMemory(auth.MemoryOptions{Now: o.Now, Log: m.Log, SessionEnded: m.RecordEnd})
 	m.certs = clientcert.NewMemory(clientcert.MemoryOptions{Now: o.Now, Log: m.Log})
 	m.counts = limit.NewCounters(o.Now)
 	hash := config.OutlineOf(cfg).Hash()

@@ -2,8 +2,6 @@ package proxy_test
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 )
@@ -56,14 +54,9 @@ func TestUpstreamsAreSplitByCaller(t *testing.T) {
 	if a := canaryHas.Header.Get("Authorization"); a != "Bearer canary-token-0123456789" {
 		t.Errorf("canary got %q", a)
 	}
-	res, err := http.Get("http://" + h.addrs.Health.String() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, _ := io.ReadAll(res.Body)
+	text := h.metrics()
 	for name, n := range map[string]int{"stable": of[false], "canary": of[true]} {
-		if line := fmt.Sprintf("sallyport_upstream_duration_seconds_count{route=\"models.test/\",upstream=%q} %d\n", name, 4*n); !strings.Contains(string(text), line) {
+		if line := fmt.Sprintf("sallyport_upstream_duration_seconds_count{route=\"models.test/\",upstream=%q} %d\n", name, 4*n); !strings.Contains(text, line) {
 			t.Errorf("metrics without %s", line)
 		}
 	}

@@ -89,16 +89,8 @@ func TestRequestsOfListedModelsAreCountedByVersion(t *testing.T) {
 		}
 	}
 	count := func() (series []string) {
-		res, err := http.Get("http://" + h.addrs.Health.String() + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		text, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(text)) {
+		text := h.metrics()
+		for line := range strings.Lines(text) {
 			if strings.HasPrefix(line, "sallyport_model_requests_total{") {
 				series = append(series, strings.TrimSpace(line))
 			}

@@ -27,6 +27,7 @@ type Memory struct {
 
 	leaving time.Duration // from a sign-out here to the revocation, when that of the issuer is over
 
+	onEnd     func(Ended)
 	unrevoked atomic.Uint64 // refresh tokens that could not be revoked
 
 	life context.Context // of refreshes and revocations
@@ -40,10 +41,20 @@ type Memory struct {
 	used   used
 }
 
-// NewMemory returns an empty Memory. It starts no goroutine.
-func NewMemory(now func() time.Time, log *slog.Logger) *Memory {
+// Ended is a session that the issuer ended, by refusing to refresh it.
+type Ended struct {
+	Login, Principal, Session, SID string
+	Cause                          error
+}
+
+// NewMemory returns an empty Memory. It starts no goroutine. onEnd is called from the background; nil for
+// nobody who wants to know.
+func NewMemory(now func() time.Time, log *slog.Logger, onEnd func(Ended)) *Memory {
+	if onEnd == nil {
+		onEnd = func(Ended) {}
+	}
 	keys, _ := ParseKeys([]byte(NewKey())) // a new key can be read
-	m := &Memory{now: now, log: log, keys: keys, leaving: leaveTime, states: map[string]*state{}, files: map[string]*endfile.File{}, used: used{until: map[[stateSize]byte]int64{}}}
+	m := &Memory{now: now, log: log, onEnd: onEnd, keys: keys, leaving: leaveTime, states: map[string]*state{}, files: map[string]*endfile.File{}, used: used{until: map[[stateSize]byte]int64{}}}
 	m.life, m.stop = context.WithCancel(context.Background())
 	return m
 }

@@ -3,6 +3,7 @@ package login
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ func (s *Session) refreshNow(ctx context.Context) {
 	next, err := s.refreshed(ctx, now)
 	var refused *Error
 	if errors.As(err, &refused) && refused.Reason != Unavailable {
-		l.memory.log.Info("the issuer ended a session at its refresh", "login", l.name, "principal", s.principal.String(), "session", s.principal.ID, "cause", err)
+		l.memory.onEnd(Ended{l.name, s.principal.String(), s.principal.ID, s.sid, fmt.Errorf("at its refresh: %w", err)})
 		if err := l.endSession(s); err != nil {
 			l.memory.log.Error("the end of a session is not on disk", "login", l.name, "session", s.principal.ID, "cause", err)
 		}

@@ -235,11 +235,16 @@ func (m *Metrics) Observe(rec *Record) {
 	}
 	m.models.observe(rec, key.dialect, key.verb)
 	if rec.LoginEvent != "" {
-		m.logins.WithLabelValues(strings.Clone(cmp.Or(rec.Login, noRoute)), rec.LoginEvent, key.reason).Inc()
+		m.ObserveLogin(rec)
 	}
 	if rec.Credential == "basic" {
 		m.basic.observe(rec.Principal, rec.Time)
 	}
+}
+
+// ObserveLogin counts the event of a login, and no request.
+func (m *Metrics) ObserveLogin(rec *Record) {
+	m.logins.WithLabelValues(strings.Clone(cmp.Or(rec.Login, noRoute)), rec.LoginEvent, m.knownReason(rec.Reason)).Inc()
 }
 
 // add makes the counter of an outcome; nil if the route was dropped.

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sallyport/auth/login"
 	"sallyport/proxy/audit"
 	"sallyport/proxy/limit"
 	"sallyport/proxy/route"
@@ -30,6 +31,20 @@ type Memory struct {
 	SignIns     *limit.Rate // how often a client address may begin and finish logins
 	// Challenge returns the answer to an ACME challenge for a host and path, if there is one.
 	Challenge func(host, path string) (answer string, ok bool)
+}
+
+// RecordEnd records a session that the issuer ended while no request asked about it.
+func (m *Memory) RecordEnd(e login.Ended) {
+	now := time.Now
+	if m.Now != nil {
+		now = m.Now
+	}
+	r := audit.Record{
+		Time: now(), RequestID: newRequestID(), LoginEvent: audit.LoginEnded, Login: e.Login, Principal: e.Principal,
+		Credential: "login", CredentialID: e.Session, SID: e.SID, Reason: login.SessionEnded, Cause: e.Cause.Error(),
+	}
+	m.Audit.Write(&r)
+	m.Metrics.ObserveLogin(&r)
 }
 
 // Server serves the gateway's listeners. It holds the current [Snapshot] and registers exchanges in
