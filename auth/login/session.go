@@ -263,10 +263,10 @@ func (s *Session) check(host string, now time.Time, inFlight bool) (*Session, er
 	return n, nil
 }
 
-// Beside returns the refusal of a request that has both sessions. One may be of somebody who wants the
-// person to work in it.
+// Beside returns the refusal of a request that had both sessions, which have ended. One may be of somebody
+// who wants the person to work in it.
 func (s *Session) Beside(other *Session) error {
-	return refuse(BadSession, fmt.Errorf("%w: there are sessions of %s and %s", errTwice, s.principal.String(), other.principal.String()))
+	return refuse(BadSession, fmt.Errorf("there are sessions of %s and %s, and somebody else may have set one: all have ended", s.principal.String(), other.principal.String()))
 }
 
 // idleUntil returns when the idle lifetime ends, in seconds since 1970.

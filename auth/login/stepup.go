@@ -76,9 +76,10 @@ func (s *Session) Lacking(d *StepUp, at time.Time) string {
 	return d.Lacking(s.acr, s.authTime, at, s.login.issuer.Skew())
 }
 
-// Replace ends the session because its browser has a new one. A copy of its cookie must not serve on.
-func (s *Session) Replace() {
+// Discard ends the session because its browser has a new one, or has brought another beside it. A copy of
+// its cookie must not serve on.
+func (s *Session) Discard() {
 	if err := s.login.endSession(s); err != nil {
-		s.login.memory.log.Warn("the end of a replaced session is not on disk", "login", s.login.name, "session", s.principal.ID, "cause", err)
+		s.login.memory.log.Warn("the end of a discarded session is not on disk", "login", s.login.name, "session", s.principal.ID, "cause", err)
 	}
 }
