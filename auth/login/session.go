@@ -113,7 +113,7 @@ func (l *Login) newSession(r record, place string) (*Session, error) {
 	}
 	p.ID = "login-" + base64.RawURLEncoding.EncodeToString(r.id[:])
 	p.KeyID = r.key
-	p.IssuedAt, p.Expires = time.Unix(r.begun, 0), time.Unix(l.until(&r), 0)
+	p.IssuedAt, p.Expires = time.Unix(min(r.begun, r.issued+int64(l.issuer.Skew()/time.Second)), 0), time.Unix(l.until(&r), 0) // begun may be ahead: see state.begin
 	p.Login = true
 	p.Qualify()
 	r.ends = endsOf(&r)
