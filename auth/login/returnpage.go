@@ -36,10 +36,13 @@ func (l *Login) ReturnURL(to string) (page, authority string) {
 	if err != nil || authority != raw || l.place(host) != l.domain {
 		return "/", ""
 	}
+	if len(to) > maxPage {
+		page = ""
+	}
 	return "https://" + authority + ReturnPage("/"+page), authority
 }
 
-// maxPage is the maximum length of the page to return to.
+// maxPage is the maximum length of the page to return to, with its host if it has one. It goes into a cookie.
 const maxPage = 2 << 10
 
 // ReturnPage returns the page of this host to which a browser returns, in canonical form. It is "/" for
