@@ -36,10 +36,11 @@ func (l *Login) ReturnURL(to string) (page, authority string) {
 	if err != nil || authority != raw || l.place(host) != l.domain {
 		return "/", ""
 	}
-	if len(to) > maxPage {
-		page = ""
+	whole := "https://" + authority + ReturnPage("/"+page)
+	if len(whole) > maxPage {
+		return "https://" + authority + "/", authority
 	}
-	return "https://" + authority + ReturnPage("/"+page), authority
+	return whole, authority
 }
 
 // maxPage is the maximum length of the page to return to, with its host if it has one. It goes into a cookie.
@@ -66,8 +67,11 @@ func ReturnPage(to string) string {
 	if u, err := url.Parse(path); err != nil || u.Host != "" || u.Scheme != "" || u.User != nil {
 		return "/"
 	}
-	if !hasQuery {
-		return path
+	if hasQuery {
+		path += "?" + query
 	}
-	return path + "?" + query
+	if len(path) > maxPage { // the canonical form may be longer
+		return "/"
+	}
+	return path
 }
