@@ -181,7 +181,7 @@ func TestAttackCookies(t *testing.T) {
 		l := l.in(t)
 		r := l.do("GET", "/", "", map[string]string{"Authorization": "", "Cookie": cookie + "; " + cookie, "Sec-Fetch-Mode": "navigate"})
 		l.refusedPage(r, 401, "bad_session", l.model.hits.Load())
-		if !strings.Contains(r.body, "First delete the cookies of this site.") {
+		if !strings.Contains(r.body, "First delete the cookies of models.test in your browser.") {
 			t.Errorf("the page does not say what helps: %s", r.body)
 		}
 	})
