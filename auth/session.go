@@ -176,13 +176,16 @@ func (s *sessions) useOne(r *Request, several []login.Cookie, now time.Time, inF
 	switch len(good) {
 	case 0:
 		return use{}, refused
-	case 1:
-		return good[0], nil
+	case 1: // unless another request with several has just ended it
+		_, err := good[0].session.Look(r.Head.Host, now, inFlight)
+		return good[0], err
 	}
-	for _, u := range good {
-		u.session.Discard()
+	all := make([]*login.Session, len(good))
+	for i := range good {
+		all[i] = good[i].session
 	}
-	return use{}, good[0].session.Beside(good[1].session)
+	login.Discard(all...)
+	return use{}, all[0].Beside(all[1])
 }
 
 // proof returns the proof that a session is, unless it does not satisfy the step-up of the route.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"sallyport/auth"
@@ -191,6 +192,30 @@ func TestTwoGoodSessionsEnd(t *testing.T) {
 			}
 			beside.serves("issuer/corp:alice")
 		}
+	}
+}
+
+// TestTwoGoodSessionsOfManyRequests brings both sessions in requests at once, as a page does that loads its
+// parts. While one of them ends the sessions, none is served by the session that is left for a moment.
+func TestTwoGoodSessionsOfManyRequests(t *testing.T) {
+	d := newDesk(t, ofDomain)
+	for range 50 {
+		victim, attacker := d.browser(), d.browser()
+		victim.signIn()
+		attacker.signIn()
+		field := attacker.field() + "; " + victim.field()
+		var requests sync.WaitGroup
+		for range 8 {
+			requests.Go(func() {
+				for range 20 {
+					if p, err := d.chain.Authenticate(t.Context(), request("a.models.example", field)); err == nil {
+						t.Errorf("served by %s", p.Caller.ID)
+						return
+					}
+				}
+			})
+		}
+		requests.Wait()
 	}
 }
 

@@ -113,7 +113,7 @@ func TestAttackReplacedSessionServesOn(t *testing.T) {
 		}
 		b.signIn()
 		thief.serves("issuer/corp:alice")
-		before.Discard()
+		login.Discard(before)
 		thief.refused(login.SessionEnded)
 		b.serves("issuer/corp:alice")
 		victim.serves("issuer/corp:alice")
