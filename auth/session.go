@@ -154,27 +154,38 @@ func (s *sessions) use(l *login.Login, r *Request, c *login.Cookie, now time.Tim
 
 // useOne returns the one session that is good among several readings of a Cookie field, of any login. So
 // what another host of the domain made up locks nobody out, and a good session of somebody else is not
-// taken for the person's own.
-func (s *sessions) useOne(r *Request, several []login.Cookie, now time.Time, inFlight bool) (found use, refused error) {
+// taken for the person's own. Several good ones end: the foreign one would outlast each sign-in of the
+// person, who has no other means against it.
+func (s *sessions) useOne(r *Request, several []login.Cookie, now time.Time, inFlight bool) (use, error) {
+	var good []use
+	var refused error
 	for _, l := range s.logins {
 		for i := range several {
 			one, err := s.use(l, r, &several[i], now, inFlight)
+			same := func(u use) bool { return u.caller.ID == one.caller.ID }
 			var e *login.Error
 			switch {
 			case err != nil && errors.As(refused, &e) && e.Reason != login.BadSession: // says more
 			case err != nil:
 				refused = err
-			case found.session == nil:
-				found = one
-			case found.caller.ID != one.caller.ID:
-				return use{}, found.session.Beside(one.session)
+			case !slices.ContainsFunc(good, same):
+				good = append(good, one)
 			}
 		}
 	}
-	if found.session != nil {
-		refused = nil
+	switch len(good) {
+	case 0:
+		return use{}, refused
+	case 1: // unless another request with several has just ended it
+		_, err := good[0].session.Look(r.Head.Host, now, inFlight)
+		return good[0], err
 	}
-	return found, refused
+	all := make([]*login.Session, len(good))
+	for i := range good {
+		all[i] = good[i].session
+	}
+	login.Discard(all...)
+	return use{}, all[0].Beside(all[1])
 }
 
 // proof returns the proof that a session is, unless it does not satisfy the step-up of the route.

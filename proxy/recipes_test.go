@@ -277,7 +277,9 @@ func (r *recipe) refreshes(clock *shiftedClock) {
 	for n := int64(1); n <= 2; n++ {
 		clock.ahead.Add(int64(50 * time.Minute))
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			r.b.request("GET", r.origin+"/", "", nil) // to ask for the session is no use of it
+			if a := r.b.request("GET", r.origin+"/", "", nil); a.StatusCode != http.StatusOK { // to ask for the session is no use
+				r.t.Fatalf("before refresh %d: %d %s", n, a.StatusCode, a.body)
+			}
 			principal, groups, status := r.session()
 			if status != 200 || principal != r.product.caller || !slices.Equal(groups, r.product.groups) {
 				r.t.Fatalf("at refresh %d the session is %d %s %q", n, status, principal, groups)

@@ -45,9 +45,9 @@ func digest(kind endfile.Kind, id string) endfile.ID {
 // end ends sessions at once, and returns when the file has that too, if there is one. After an error the
 // sessions have ended until the process ends; later writes try to store that again.
 func (s *state) end(e end, at, until int64) error {
-	line := endfile.Line{Kind: e.kind, Login: s.login, ID: e.id, At: at, Until: until}
 	s.mu.Lock()
-	file, lines := s.file, []endfile.Line{line}
+	at = max(at, s.floor+1) // not before the session began: see begin
+	file, lines := s.file, []endfile.Line{{Kind: e.kind, Login: s.login, ID: e.id, At: at, Until: until}}
 	if !s.apply(0, lines) {
 		lines = nil // known; Append waits until it is stored
 	}
@@ -115,11 +115,13 @@ func (r *record) endedBy(ends map[end]int64) bool {
 	return false
 }
 
-// forget removes the ends of sessions that have expired meanwhile.
+// forget removes the ends of sessions that have expired meanwhile. If the clock is only ahead, these sessions
+// have ended all the same when it is set back.
 func (s *state) forget(before int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.order) > 0 && s.ends[s.order[0]].at < before {
+		s.floor = max(s.floor, s.ends[s.order[0]].at)
 		delete(s.ends, s.order[0])
 		s.order = s.order[1:]
 	}
@@ -140,14 +142,12 @@ func (s *state) hasEnded(r *record) bool {
 	return false
 }
 
-// begin returns when a session begins that was just proved: after all that have ended by their time.
+// begin returns when a session begins that was just proved: after all that have ended by their time. That is
+// later than now if the clock was set back since.
 func (s *state) begin(now int64) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.floor == now {
-		return now + 1
-	}
-	return now
+	return max(now, s.floor+1)
 }
 
 // openFile returns the file of a name, which may be open already. It does not use its ends yet.

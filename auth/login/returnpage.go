@@ -36,10 +36,14 @@ func (l *Login) ReturnURL(to string) (page, authority string) {
 	if err != nil || authority != raw || l.place(host) != l.domain {
 		return "/", ""
 	}
-	return "https://" + authority + ReturnPage("/"+page), authority
+	whole := "https://" + authority + ReturnPage("/"+page)
+	if len(whole) > maxPage {
+		return "https://" + authority + "/", authority
+	}
+	return whole, authority
 }
 
-// maxPage is the maximum length of the page to return to.
+// maxPage is the maximum length of the page to return to, with its host if it has one. It goes into a cookie.
 const maxPage = 2 << 10
 
 // ReturnPage returns the page of this host to which a browser returns, in canonical form. It is "/" for
@@ -63,8 +67,11 @@ func ReturnPage(to string) string {
 	if u, err := url.Parse(path); err != nil || u.Host != "" || u.Scheme != "" || u.User != nil {
 		return "/"
 	}
-	if !hasQuery {
-		return path
+	if hasQuery {
+		path += "?" + query
 	}
-	return path + "?" + query
+	if len(path) > maxPage { // the canonical form may be longer
+		return "/"
+	}
+	return path
 }

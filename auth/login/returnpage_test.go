@@ -41,6 +41,7 @@ func TestReturnPageStaysOnHost(t *testing.T) {
 		"/.sallyport/x?y":               "/",
 		"/%2esallyport/x":               "/",
 		"/" + strings.Repeat("a", 4096): "/",
+		"/" + strings.Repeat("^", 1000): "/", // three times as long in canonical form
 	} {
 		if got := login.ReturnPage(to); got != want {
 			t.Errorf("%q: got %q, want %q", to, got, want)

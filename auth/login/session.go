@@ -116,7 +116,7 @@ func (l *Login) newSession(r record, place string) (*Session, error) {
 	}
 	p.ID = "login-" + base64.RawURLEncoding.EncodeToString(r.id[:])
 	p.KeyID = r.key
-	p.IssuedAt, p.Expires = time.Unix(r.begun, 0), time.Unix(l.until(&r), 0)
+	p.IssuedAt, p.Expires = time.Unix(min(r.begun, r.issued+int64(l.issuer.Skew()/time.Second)), 0), time.Unix(l.until(&r), 0) // begun may be ahead: see state.begin
 	p.Login = true
 	p.Qualify()
 	r.ends = endsOf(&r)
@@ -266,10 +266,10 @@ func (s *Session) check(host string, now time.Time, inFlight bool) (*Session, er
 	return n, nil
 }
 
-// Beside returns the refusal of a request that has both sessions. One may be of somebody who wants the
-// person to work in it.
+// Beside returns the refusal of a request that had both sessions, which have ended. One may be of somebody
+// who wants the person to work in it.
 func (s *Session) Beside(other *Session) error {
-	return refuse(BadSession, fmt.Errorf("%w: there are sessions of %s and %s", errTwice, s.principal.String(), other.principal.String()))
+	return refuse(BadSession, fmt.Errorf("there are sessions of %s and %s, and somebody else may have set one: all have ended", s.principal.String(), other.principal.String()))
 }
 
 // refuse returns the refusal of the session, whose seal proves whose it is.

@@ -76,9 +76,15 @@ func (s *Session) Lacking(d *StepUp, at time.Time) string {
 	return d.Lacking(s.acr, s.authTime, at, s.login.issuer.Skew())
 }
 
-// Replace ends the session because its browser has a new one. A copy of its cookie must not serve on.
-func (s *Session) Replace() {
-	if err := s.login.endSession(s); err != nil {
-		s.login.memory.log.Warn("the end of a replaced session is not on disk", "login", s.login.name, "session", s.principal.ID, "cause", err)
+// Discard ends sessions because their browser has a new one, or has brought several. Copies of their cookies
+// must not serve on. While they end one after another, none of them serves.
+func Discard(all ...*Session) {
+	for _, s := range all {
+		s.live.gone.Store(true)
+	}
+	for _, s := range all {
+		if err := s.login.endSession(s); err != nil {
+			s.login.memory.log.Warn("the end of a discarded session is not on disk", "login", s.login.name, "session", s.principal.ID, "cause", err)
+		}
 	}
 }

@@ -113,7 +113,7 @@ func TestAttackReplacedSessionServesOn(t *testing.T) {
 		}
 		b.signIn()
 		thief.serves("issuer/corp:alice")
-		before.Replace()
+		login.Discard(before)
 		thief.refused(login.SessionEnded)
 		b.serves("issuer/corp:alice")
 		victim.serves("issuer/corp:alice")
@@ -145,7 +145,20 @@ func TestDemandIsOfTheAttempt(t *testing.T) {
 
 // The cookie of an attempt fits, whatever page and contexts it has at most.
 func TestLargestDemandFitsInACookie(t *testing.T) {
-	d := newDesk(t)
+	site := "models.example"
+	for len(site) < 200 {
+		site = strings.Repeat("a", 50) + "." + site
+	}
+	d := newDesk(t, func(d *desk) { d.config.CookieDomain, d.config.SignInHost = "models.example", "a."+site })
+	far, err := d.login.Begin(t.Context(), login.Attempt{
+		Host: "a." + site, Origin: "https://a." + site + ":50000", To: "https://b." + site + ":50000/" + strings.Repeat("p", 2000),
+		StepUp: login.StepUp{ACR: []string{strings.Repeat("a", 512)}, MaxAge: time.Hour},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.browser().take(far.Cookies) // checks the size
+	d = newDesk(t)
 	b := d.browser()
 	acr := []string{strings.Repeat("a", 512)}
 	r, err := d.login.Begin(t.Context(), login.Attempt{Host: host, Origin: origin, To: "/" + strings.Repeat("p", 2047), StepUp: login.StepUp{ACR: acr, MaxAge: time.Hour}})

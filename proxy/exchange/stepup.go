@@ -40,6 +40,6 @@ func (x *exchange) replaceSession(before, after *login.Session, page string) {
 	case before == nil || demanded.IsZero():
 	case before.Principal().String() == after.Principal().String() && before.Lacking(&demanded, x.server.now()) == "":
 	default:
-		before.Replace()
+		login.Discard(before)
 	}
 }

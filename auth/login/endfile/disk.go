@@ -88,6 +88,18 @@ func isNew(file *os.File, size int64) (bool, error) {
 	return true, nil
 }
 
+// isSame reports whether the file has the header that was read before.
+func (f *File) isSame() bool {
+	b := make([]byte, maxLine)
+	n, err := f.file.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false
+	}
+	text, _, whole := bytes.Cut(b[:n], []byte("\n"))
+	created, err := parseHeader(text)
+	return whole && err == nil && created == f.state.created
+}
+
 // locked runs do while no other process writes the file, and after all that others have written was read.
 // The caller holds f.disk.
 func (f *File) locked(do func() error) error {
@@ -103,6 +115,9 @@ func (f *File) locked(do func() error) error {
 		if info, err := os.Lstat(f.path); err == nil && os.SameFile(info, f.info) {
 			if err = f.catchUp(); err == nil {
 				err = do()
+			}
+			if seen, failed := f.file.Stat(); failed == nil {
+				f.info = seen
 			}
 			unlockFile(f.file)
 			f.lines.Store(int64(max(f.state.lines-1, 0)))
@@ -137,9 +152,12 @@ func (f *File) catchUp() error {
 	if err != nil {
 		return err
 	}
-	size := info.Size()
+	size, cut := info.Size(), false
+	if f.state.read > 0 && !f.isSame() {
+		f.state = content{} // another process has begun it anew
+	}
 	if size < f.state.read {
-		f.state = content{} // somebody cut it
+		f.state, cut = content{}, true // and what stood there is lost
 	}
 	if size == f.state.read && size > 0 {
 		return nil
@@ -149,7 +167,7 @@ func (f *File) catchUp() error {
 		if err != nil {
 			return err
 		}
-		if fresh {
+		if fresh || cut {
 			if size, err = f.begin(); err != nil {
 				return err
 			}

@@ -7,7 +7,7 @@
 // that it had been written.
 //
 // The header of the file says when it was made. Sessions that began until then have ended, so that a file
-// that was lost brings no session back.
+// that was lost, or cut while the gateway runs, brings no session back.
 package endfile
 
 import (
@@ -223,10 +223,10 @@ func (f *File) Follow() {
 	}
 }
 
-// changed reports whether the file is another one, or has another size, than when it was last used.
+// changed reports whether the file is another one, or was written, since it was last used.
 func (f *File) changed() bool {
 	info, err := os.Lstat(f.path)
-	return err != nil || f.file == nil || !os.SameFile(info, f.info) || info.Size() != f.state.read
+	return err != nil || f.file == nil || !os.SameFile(info, f.info) || info.Size() != f.state.read || !info.ModTime().Equal(f.info.ModTime())
 }
 
 // note notes the outcome of a use of the file, and logs it if it is another than before.

@@ -9,7 +9,8 @@ import (
 const slack = 1024
 
 // Tidy writes the file anew without its dead lines: if these may be more than the others, or if a day's
-// lines no longer count. It is called now and then.
+// lines no longer count. It is called now and then. The header of the new file says that the sessions of these
+// lines have ended, in case the clock was only ahead.
 func (f *File) Tidy() {
 	f.disk.Lock()
 	if !f.untidy() {
@@ -42,8 +43,8 @@ func (f *File) rewrite() error {
 		return err
 	}
 	lines := living.all()
-	next := content{created: old.created, lines: 1}
-	text := appendHeader(nil, old.created)
+	next := content{created: max(old.created, living.dropped), lines: 1}
+	text := appendHeader(nil, next.created)
 	for i := range lines {
 		text = appendLine(text, &lines[i])
 		next.count(&lines[i])
@@ -83,11 +84,12 @@ func (f *File) replace(text []byte) (*os.File, os.FileInfo, error) {
 
 // living collects the lines that count.
 type living struct {
-	oldest int64
-	lines  []Line
-	at     map[key]int   // their places in lines
-	number map[Login]int // besides those of Before
-	before map[Login]int64
+	oldest  int64
+	dropped int64 // time of the youngest line that no longer counts; 0 for none
+	lines   []Line
+	at      map[key]int   // their places in lines
+	number  map[Login]int // besides those of Before
+	before  map[Login]int64
 }
 
 type key struct {
@@ -106,6 +108,7 @@ func (v *living) add(l Line) {
 	i, known := v.at[k]
 	switch {
 	case l.At < v.oldest:
+		v.dropped = max(v.dropped, l.At)
 	case l.Kind == Before:
 		v.before[l.Login] = max(v.before[l.Login], l.At)
 	case !known:
