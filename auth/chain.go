@@ -46,6 +46,8 @@ type Proof struct {
 	// Field is the lower-case name of the field that carried the credential; "" means that
 	// nobody between client and gateway can add one, as with the certificate of a connection.
 	Field string
+	// Subprotocol means that the credential in [SubprotocolField] counted, whether or not it is Field's.
+	Subprotocol bool
 	// Revocable means that the issuer may withdraw the credential before it expires, so that
 	// the user of the Proof should recheck a long exchange now and then.
 	Revocable bool
@@ -346,6 +348,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	return Proof{
 		Caller: chosen.caller, Field: chosen.field, Session: session, Signature: signature, Revocable: revocable,
 		ACR: acr, AuthTime: authTime, Limited: limited,
+		Subprotocol: r.subprotocol != nil && (c.anyRequired || chosen.field == SubprotocolField),
 	}, nil
 }
 

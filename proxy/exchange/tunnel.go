@@ -41,7 +41,7 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	if x.choosesToken(answer.Head.Fields) {
 		return &refusal{reason: reasonGarbage, cause: errTokenChosen}
 	}
-	if x.proof.Field == auth.SubprotocolField && !answer.Head.Fields.Has(auth.SubprotocolField) {
+	if x.proof.Subprotocol && !answer.Head.Fields.Has(auth.SubprotocolField) {
 		if implied := auth.ImpliedSubprotocol(x.head); implied != "" {
 			answer.Head.Fields.Add(auth.SubprotocolField, implied)
 		}
