@@ -108,6 +108,29 @@ func OwnPage(method, path string, logins []string) (what string, err error) {
 	return what, nil
 }
 
+// IsPublic reports whether the gateway itself answers requests for a path on every host.
+func IsPublic(path string) bool { return isPublic(path) }
+
+// PublicPage says what the gateway answers to a method on such a path. The error is how it refuses.
+func PublicPage(method, path string) (what string, err error) {
+	switch path {
+	case keysPath:
+		what = "tells the keys of signed answers; 404 if there are none"
+	case jwksPath:
+		what = "tells the keys of assertions; 404 if there are none"
+	default:
+		return "", errNoDocument()
+	}
+	if method != http.MethodGet && method != http.MethodHead {
+		return "", &route.MethodError{Allow: "GET, HEAD"}
+	}
+	return what, nil
+}
+
+func errNoDocument() error {
+	return because(reasonNoRoute, "the gateway publishes nothing under this path")
+}
+
 // DoorRefusal returns the error for a client whose address may not sign in on a host.
 func DoorRefusal(client netip.Addr) error {
 	return because(reasonAddress, "no route of the host that has a login admits "+client.WithZone("").String())

@@ -150,7 +150,7 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 		d.Why = "the record does not have the whole path"
 		return policy.Untold, nil
 	}
-	r, err := x.routes.Match(h)
+	r, err := exchange.MatchRoute(&x.routes, h)
 	if err != nil {
 		return policy.Refused, err
 	}

@@ -211,6 +211,10 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 	if err != nil {
 		return note("request", err, "", "")
 	}
+	if exchange.IsPublic(h.Path) && x.routes.Serves(h.Host) {
+		d.Page, err = exchange.PublicPage(h.Method, h.Path)
+		return note("page", err, "the gateway itself answers: this "+d.Page, "")
+	}
 	if door := x.routes.Door(h.Host); door != nil && exchange.IsOwnPage(h.Path) {
 		if q.From.IsValid() && !door.Admits(q.From) {
 			return note("address", exchange.DoorRefusal(q.From), "", "")
@@ -218,7 +222,7 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 		d.Page, err = exchange.OwnPage(h.Method, h.Path, door.Logins)
 		return note("page", err, "the gateway itself answers: this "+d.Page, "")
 	}
-	r, err := x.routes.Match(h)
+	r, err := exchange.MatchRoute(&x.routes, h)
 	if err != nil {
 		return note("route", err, "", "")
 	}
