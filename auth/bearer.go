@@ -463,7 +463,7 @@ func (iss *issuer) principal(t *token) (p identity.Principal, reason string, err
 		return p, BadCredential, err
 	}
 	p.Elsewhere = claims.elsewhere()
-	p.GroupsElsewhere = slices.Contains(p.Elsewhere, iss.rules.groups)
+	p.GroupsElsewhere = len(p.Groups) == 0 && p.LeftOut(iss.rules.groups)
 	return p, "", nil
 }
 
