@@ -219,7 +219,7 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 		if q.From.IsValid() && !door.Admits(q.From) {
 			return note("address", exchange.DoorRefusal(q.From), "", "")
 		}
-		d.Page, err = exchange.OwnPage(h.Method, h.Path, door.Logins)
+		d.Page, err = exchange.OwnPage(h.Method, h.Path, door.Logins, x.signInHost(door, h.Host))
 		return note("page", err, "the gateway itself answers: this "+d.Page, "")
 	}
 	r, err := exchange.MatchRoute(&x.routes, h)
@@ -306,6 +306,15 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 		}
 	}
 	return err
+}
+
+// signInHost returns the host that people are sent to for a login of a host; "" for none.
+func (x *Explainer) signInHost(door *route.Door, host string) string {
+	at := strings.ToLower(strings.TrimSuffix(x.config.Logins[door.Logins[0]].Session.SignInHost, "."))
+	if at == host {
+		return ""
+	}
+	return at
 }
 
 // rules lets the rules of a route decide on the calls of a request, and adds what each rule says about
