@@ -139,7 +139,7 @@ func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, 
 	if err := b.holds(r, e); err != nil {
 		return Proof{}, err
 	}
-	p := Proof{Caller: e.principal, Field: cmp.Or(b.field, r.tokenField()), Revocable: e.lookAgain != 0}
+	p := Proof{Caller: e.principal, Field: cmp.Or(b.field, r.tokenField()), Revocable: e.lookAgain != 0, AsksIssuer: e.lookAgain != 0}
 	if b.stepUp != nil {
 		if err := b.checkStepUp(e, budget == nil); err != nil {
 			return Proof{}, err
@@ -463,7 +463,7 @@ func (iss *issuer) principal(t *token) (p identity.Principal, reason string, err
 		return p, BadCredential, err
 	}
 	p.Elsewhere = claims.elsewhere()
-	p.GroupsElsewhere = slices.Contains(p.Elsewhere, iss.rules.groups)
+	p.GroupsElsewhere = len(p.Groups) == 0 && p.LeftOut(iss.rules.groups)
 	return p, "", nil
 }
 

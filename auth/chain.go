@@ -46,9 +46,13 @@ type Proof struct {
 	// Field is the lower-case name of the field that carried the credential; "" means that
 	// nobody between client and gateway can add one, as with the certificate of a connection.
 	Field string
+	// Subprotocol means that the credential in [SubprotocolField] counted, whether or not it is Field's.
+	Subprotocol bool
 	// Revocable means that the issuer may withdraw the credential before it expires, so that
 	// the user of the Proof should recheck a long exchange now and then.
 	Revocable bool
+	// AsksIssuer means that a recheck may ask an issuer, and so wait for it.
+	AsksIssuer bool
 	// Session is the session of a login that the request has, whether or not it proves the caller; nil
 	// for none.
 	Session *login.Session
@@ -283,7 +287,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	all := array[:0]
 	var signature *httpsig.Signature
 	var session *login.Session
-	revocable, missing, limited := false, "", ""
+	revocable, asks, missing, limited := false, false, "", ""
 	acr, authTime := "", int64(0)
 	revoked := c.revoked.Load()
 	var stray error
@@ -326,7 +330,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		if proof.ACR != "" || proof.AuthTime != 0 {
 			acr, authTime = proof.ACR, proof.AuthTime
 		}
-		revocable = revocable || proof.Revocable
+		revocable, asks = revocable || proof.Revocable, asks || proof.AsksIssuer
 		if proof.Limited != "" {
 			limited = proof.Limited
 		}
@@ -346,6 +350,8 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	return Proof{
 		Caller: chosen.caller, Field: chosen.field, Session: session, Signature: signature, Revocable: revocable,
 		ACR: acr, AuthTime: authTime, Limited: limited,
+		AsksIssuer:  asks,
+		Subprotocol: r.subprotocol != nil && (c.anyRequired || chosen.field == SubprotocolField),
 	}, nil
 }
 

@@ -240,16 +240,23 @@ func (s claimSet) scopes() ([]string, error) {
 }
 
 // elsewhere returns the paths of the claims that the token leaves to another source (OpenID Connect Core,
-// section 5.6.2), and does not have itself.
+// section 5.6.2), and does not have itself. Entra's tokens of the implicit grant say hasgroups instead of
+// _claim_names (its access token claims reference).
 func (s claimSet) elsewhere() (paths []string) {
 	for i := range s {
-		if path, ok := strings.CutPrefix(s[i].path, "_claim_names."); ok {
-			if _, here := s.find(path); !here {
-				paths = append(paths, path)
-			}
+		if path, ok := strings.CutPrefix(s[i].path, "_claim_names."); ok && !s.has(path) {
+			paths = append(paths, path)
 		}
 	}
+	if c, ok := s.find("hasgroups"); ok && slices.Equal(c.values, []string{"true"}) && !s.has("groups") && !slices.Contains(paths, "groups") {
+		paths = append(paths, "groups")
+	}
 	return paths
+}
+
+// has reports whether there is a claim at the path or, if that is an object, below it.
+func (s claimSet) has(path string) bool {
+	return slices.ContainsFunc(s, func(c claim) bool { return c.path == path || strings.HasPrefix(c.path, path+".") })
 }
 
 // groups returns the strings at path, none if path is "".

@@ -89,9 +89,9 @@ type IssuerConfig struct {
 	// Principal is the path of the claim with the caller's name. Default: sub.
 	Principal string `yaml:"principal"`
 	// Groups is the path of the claim with the caller's groups, such as
-	// realm_access.roles. Some tokens leave them to another source (_claim_names, as
-	// Entra's of people with more than 200): then every deny rule about a group covers
-	// the caller, and no allow rule does. Default: none.
+	// realm_access.roles. Some tokens leave them to another source (_claim_names or
+	// hasgroups, as Entra's of people with more than 200): then every deny rule about a
+	// group covers the caller, and no allow rule does. Default: none.
 	Groups string `yaml:"groups"`
 
 	// BoundTokens says whether tokens that are bound to a client certificate (RFC 8705) are

@@ -70,6 +70,38 @@ func TestTokensOfProductsAreAccepted(t *testing.T) {
 
 			principal: "issuer/corp:pairwise", scopes: "Models.Predict", elsewhere: true,
 		},
+		"Entra ID, groups overage by the implicit grant": {
+			config: IssuerConfig{URL: "https://login.microsoftonline.com/7f1c/v2.0", Audience: []string{"api-guid"}, Groups: "groups"},
+			key:    r, jwk: r.JWK(),
+			header: x5t(r),
+			claims: `{"aud":"api-guid","iss":"https://login.microsoftonline.com/7f1c/v2.0","exp":%d,"iat":%d,"hasgroups":true,"scp":"Models.Predict","sub":"pairwise","ver":"2.0"}`,
+
+			principal: "issuer/corp:pairwise", scopes: "Models.Predict", elsewhere: true,
+		},
+		"Entra ID, groups overage where groups are roles": {
+			config: IssuerConfig{URL: "https://login.microsoftonline.com/7f1c/v2.0", Audience: []string{"api-guid"}, Groups: "roles"},
+			key:    r, jwk: r.JWK(),
+			header: x5t(r),
+			claims: `{"aud":"api-guid","iss":"https://login.microsoftonline.com/7f1c/v2.0","exp":%d,"iat":%d,"hasgroups":true,"_claim_names":{"groups":"src1"},"scp":"Models.Predict","sub":"pairwise","ver":"2.0"}`,
+
+			principal: "issuer/corp:pairwise", scopes: "Models.Predict",
+		},
+		"an object of claims left out": {
+			config: IssuerConfig{URL: "https://login.microsoftonline.com/7f1c/v2.0", Audience: []string{"api-guid"}, Groups: "realm_access.roles"},
+			key:    r, jwk: r.JWK(),
+			header: x5t(r),
+			claims: `{"aud":"api-guid","iss":"https://login.microsoftonline.com/7f1c/v2.0","exp":%d,"iat":%d,"_claim_names":{"realm_access":"src1"},"scp":"Models.Predict","sub":"pairwise"}`,
+
+			principal: "issuer/corp:pairwise", scopes: "Models.Predict", elsewhere: true,
+		},
+		"an object of claims left out, and here": {
+			config: IssuerConfig{URL: "https://login.microsoftonline.com/7f1c/v2.0", Audience: []string{"api-guid"}, Groups: "realm_access.roles"},
+			key:    r, jwk: r.JWK(),
+			header: x5t(r),
+			claims: `{"aud":"api-guid","iss":"https://login.microsoftonline.com/7f1c/v2.0","exp":%d,"iat":%d,"_claim_names":{"realm_access":"src1","groups":"src1"},"realm_access":{"roles":["ml"]},"groups":[],"hasgroups":false,"scp":"Models.Predict","sub":"pairwise"}`,
+
+			principal: "issuer/corp:pairwise", scopes: "Models.Predict", groups: "ml",
+		},
 		"Entra ID v1, application": {
 			config: IssuerConfig{URL: "https://sts.windows.net/7f1c/", Audience: []string{"api://models"}, Principal: "appid", Groups: "roles"},
 			key:    r, jwk: r.JWK(`"use":"sig"`),

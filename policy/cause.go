@@ -249,7 +249,7 @@ func (w *Who) lacks(p *identity.Principal, deny bool) (all []lack) {
 		all = append(all, lack{kind: "group", values: w.Group})
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.Claim)) {
-		if values := w.Claim[name]; (p.Claim == nil || !overlap(values, p.Claim(name))) && !(deny && slices.Contains(p.Elsewhere, name)) {
+		if values := w.Claim[name]; (p.Claim == nil || !overlap(values, p.Claim(name))) && !(deny && p.LeftOut(name)) {
 			all = append(all, lack{kind: "claim", claim: name, values: values})
 		}
 	}
@@ -283,7 +283,7 @@ func holdings(p *identity.Principal, lacks []lack) string {
 			case len(p.Groups) > 0:
 				part = "the groups " + setting.QuotedList(p.Groups, shownHeld)
 			case p.GroupsElsewhere:
-				part = "more groups than the issuer writes there (_claim_names)"
+				part = "more groups than the issuer writes there (_claim_names or hasgroups)"
 			}
 		default:
 			part = "no " + setting.Shortened(l.claim, shownRule)

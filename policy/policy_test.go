@@ -233,7 +233,7 @@ func ExamplePolicy_Decide() {
 // its groups; an allow rule does not.
 func TestGroupsThatWereLeftOutAllowNothing(t *testing.T) {
 	caller := identity.Principal{
-		Source: "issuer/corp", Name: "bob", Scopes: []string{"models.predict"}, Elsewhere: []string{"groups"}, GroupsElsewhere: true,
+		Source: "issuer/corp", Name: "bob", Scopes: []string{"models.predict"}, Elsewhere: []string{"groups", "access"}, GroupsElsewhere: true,
 		Claim: func(string) []string { return nil },
 	}
 	others := caller
@@ -244,14 +244,16 @@ func TestGroupsThatWereLeftOutAllowNothing(t *testing.T) {
 		want, other bool // whether the caller is allowed, and one who has no groups
 		cause       string
 	}{
-		"deny by group":   {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Group: list{"guests"}}}, all}, false, true, "rules[0] denies"},
-		"deny by claim":   {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Claim: map[string]setting.List[string]{"groups": {"guests"}}}}, all}, false, true, "rules[0] denies"},
-		"deny by groups":  {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, When: `"guests" in principal.groups`}, all}, false, true, "rules[0] denies"},
-		"deny by claims":  {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, When: `"guests" in principal.claims("groups")`}, all}, false, true, "left the claim groups out"},
-		"another claim":   {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Claim: map[string]setting.List[string]{"team": {"guests"}}}}, all}, true, true, ""},
-		"allow by group":  {[]policy.Rule{{Allow: list{"*"}, Models: list{"*"}, Who: policy.Who{Group: list{"ml"}}}}, false, false, "more groups than the issuer writes there"},
-		"allow by groups": {[]policy.Rule{{Allow: list{"*"}, Models: list{"*"}, When: `!("guests" in principal.groups)`}}, false, true, "condition failed"},
-		"allow everybody": {[]policy.Rule{all}, true, true, ""},
+		"deny by group":     {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Group: list{"guests"}}}, all}, false, true, "rules[0] denies"},
+		"deny by claim":     {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Claim: map[string]setting.List[string]{"groups": {"guests"}}}}, all}, false, true, "rules[0] denies"},
+		"deny by groups":    {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, When: `"guests" in principal.groups`}, all}, false, true, "rules[0] denies"},
+		"deny by claims":    {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, When: `"guests" in principal.claims("groups")`}, all}, false, true, "left the claim groups out"},
+		"deny by an object": {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Claim: map[string]setting.List[string]{"access.roles": {"guests"}}}}, all}, false, true, "rules[0] denies"},
+		"another beginning": {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Claim: map[string]setting.List[string]{"accessible": {"guests"}}}}, all}, true, true, ""},
+		"another claim":     {[]policy.Rule{{Deny: list{"*"}, Models: list{"*"}, Who: policy.Who{Claim: map[string]setting.List[string]{"team": {"guests"}}}}, all}, true, true, ""},
+		"allow by group":    {[]policy.Rule{{Allow: list{"*"}, Models: list{"*"}, Who: policy.Who{Group: list{"ml"}}}}, false, false, "more groups than the issuer writes there"},
+		"allow by groups":   {[]policy.Rule{{Allow: list{"*"}, Models: list{"*"}, When: `!("guests" in principal.groups)`}}, false, true, "condition failed"},
+		"allow everybody":   {[]policy.Rule{all}, true, true, ""},
 	} {
 		p := rulesOf(t, dialect(t, "tensorflow"), c.rules...)
 		_, err := p.Decide(&caller, half(t), facts())

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -202,8 +201,8 @@ func claimsOf(of, path ref.Val) ref.Val {
 	if c.unknown {
 		return types.NewErr("the claims of the caller are not known")
 	}
-	if slices.Contains(c.caller.Elsewhere, text) {
-		return types.NewErr("the issuer left the claim %s out (_claim_names)", text)
+	if c.caller.LeftOut(text) {
+		return types.NewErr("the issuer left the claim %s out (_claim_names or hasgroups)", text)
 	}
 	if c.caller.Claim == nil {
 		return types.NewStringList(types.DefaultTypeAdapter, nil)

@@ -57,7 +57,7 @@ func (w *Who) matchButScope(p *identity.Principal, deny bool) bool {
 		return false
 	}
 	for name, values := range w.Claim {
-		if (p.Claim == nil || !overlap(values, p.Claim(name))) && !(deny && slices.Contains(p.Elsewhere, name)) {
+		if (p.Claim == nil || !overlap(values, p.Claim(name))) && !(deny && p.LeftOut(name)) {
 			return false
 		}
 	}

@@ -217,3 +217,54 @@ func TestAttackIdentityValues(t *testing.T) {
 	}
 	h.end(j, nil)
 }
+
+// Whose token leaves the groups out gets none from the gateway's own field, is covered by deny rules, and the
+// record says why. Others pass.
+func TestGroupsLeftOutOfTheToken(t *testing.T) {
+	h := build(t, plan{audience: "models, groups: groups", routes: `
+  - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], identity: {groups: X-Lab-Groups}}
+  - {host: models.test, path: /closed, upstream: '%s', callers: issuer/corp, rules: [{deny: "*", who: {group: guests}}, {allow: "*"}]}
+`})
+	for name, c := range map[string]struct {
+		more   map[string]any
+		groups string
+		closed int
+	}{
+		"_claim_names": {map[string]any{"_claim_names": map[string]any{"groups": "src1"}}, "", 403},
+		"hasgroups":    {map[string]any{"hasgroups": true}, "", 403},
+		"no groups":    {nil, "", 200},
+		"groups":       {map[string]any{"groups": []string{"ml"}, "hasgroups": true}, "ml", 200},
+		"guests":       {map[string]any{"groups": []string{"guests"}}, "guests", 403},
+	} {
+		claims := h.issuer.Claims("alice", "models.predict")
+		for k, v := range c.more {
+			claims[k] = v
+		}
+		token, err := h.issuer.Sign(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		with := map[string]string{"Authorization": "Bearer " + token}
+		r := h.do("GET", "/", "", with)
+		up, _ := h.model.seen()
+		if values := up.Header["X-Lab-Groups"]; r.StatusCode != 200 || len(values) != 1 || values[0] != c.groups {
+			t.Errorf("%s: %d, and the upstream got %q", name, r.StatusCode, values)
+		}
+		hits := h.model.hits.Load()
+		if r := h.do("GET", "/closed", "", with); r.StatusCode != c.closed || (h.model.hits.Load() > hits) != (c.closed == 200) {
+			t.Errorf("%s: %d at /closed, want %d", name, r.StatusCode, c.closed)
+		}
+	}
+	if err := h.stop(); err != nil {
+		t.Fatal(err)
+	}
+	said := 0
+	for _, rec := range h.audit.records(t) {
+		if rec["groups_elsewhere"] == true {
+			said++
+		}
+	}
+	if said != 4 {
+		t.Errorf("%d records say that the groups are elsewhere, want 4", said)
+	}
+}

@@ -71,6 +71,10 @@ func TestWhoIsSentToSignIn(t *testing.T) {
 		"curl -I":                             {"HEAD", map[string]string{"Accept": "*/*"}, program},
 		"a client without Accept":             {"GET", map[string]string{"User-Agent": "x"}, program},
 		"a client for JSON":                   {"GET", map[string]string{"Accept": "application/json"}, program},
+		"a client for JSON or else HTML":      {"GET", map[string]string{"Accept": "application/json, text/html;q=0.5"}, program},
+		"a client for problems":               {"GET", map[string]string{"Accept": "text/html, application/problem+json"}, program},
+		"a client that takes no HTML":         {"GET", map[string]string{"Accept": "text/html;q=0.0, */*"}, program},
+		"a browser of another spelling":       {"GET", map[string]string{"Accept": "Text/HTML; q=0.9, */*"}, signIn},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := l.in(t).browser(false)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -238,4 +239,48 @@ func TestEndOfSessionWaitsForNoIssuer(t *testing.T) {
 	goesOn(t, "batch", program)
 	close(release)
 	<-done
+}
+
+// No issuer is asked about a token before the streams of people who signed out are cut. Streams that have a
+// token beside the session, as pages of APIs send it, are checked with other tokens.
+func TestEndOfSessionsWaitsForNoIssuer(t *testing.T) {
+	v := openVault(t, plan{routes: `
+  - {host: models.test, upstream: '%s', callers: login/corp, rules: [{allow: "*"}]}
+  - {host: models.test, path: /both, strip: /both, upstream: '%s', callers: [login/corp, issuer/opaque], rules: [{allow: "*"}]}
+`, handler: streams(func(string) {})})
+	claims := v.opaque.Claims("device", "models.predict")
+	claims["exp"] = v.clock.now().Add(time.Hour).Unix()
+	v.opaque.Know("0paque", claims)
+	alice, bob, carol := v.browser(false), v.browser(false), v.browser(false)
+	with := func(cookie string) string { return cookie + "\r\nAuthorization: Bearer 0paque" }
+	v.provider.Person("alice", nil)
+	slow := v.stream("/both/events", "alice", with(alice.signInWith("corp")))
+	v.provider.Person("bob", nil)
+	mine := v.stream("/events", "bob", bob.signInWith("corp"))
+	v.provider.Person("carol", nil)
+	ended := v.stream("/both/events", "carol", with(carol.signInWith("corp")))
+	v.clock.ahead.Add(int64(5 * time.Minute))
+	var asked atomic.Int64
+	v.opaque.AnswerLookUps(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	for _, b := range []*browser{bob, carol} {
+		b.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin"})
+	}
+	if n := v.gateway.RevisitSessions(t.Context()); n != 1 || asked.Load() != 0 {
+		t.Errorf("%d streams are cut, and the issuer was asked %d times; want 1 and 0", n, asked.Load())
+	}
+	if _, err := io.Copy(io.Discard, mine.in); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("bob's stream stays open")
+	}
+	if n := v.gateway.Revisit(t.Context()); n != 1 || asked.Load() == 0 {
+		t.Errorf("%d streams are cut, and the issuer was asked %d times; want 1, and some", n, asked.Load())
+	}
+	if _, err := io.Copy(io.Discard, ended.in); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("carol's stream stays open")
+	}
+	if err := slow.goesOn(); err != nil {
+		t.Errorf("alice's stream: %v", err)
+	}
 }

@@ -52,6 +52,16 @@ type Principal struct {
 // Anonymous returns the principal of requests to routes with `callers: anonymous`.
 func Anonymous() Principal { return Principal{Source: "anonymous", Name: "anonymous"} }
 
+// LeftOut reports whether the credential left out the claim at a path, or the object that it is in.
+func (p *Principal) LeftOut(path string) bool {
+	for _, e := range p.Elsewhere {
+		if rest, ok := strings.CutPrefix(path, e); ok && (rest == "" || rest[0] == '.') {
+			return true
+		}
+	}
+	return false
+}
+
 // IsZero reports whether the principal is nobody.
 func (p *Principal) IsZero() bool { return p.Source == "" }
 

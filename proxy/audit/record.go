@@ -42,6 +42,9 @@ type Record struct {
 
 	// Scopes and Groups are those of the credential that Principal proved. The record shares them.
 	Scopes, Groups []string
+	// GroupsElsewhere means that the credential left the groups out, so that deny rules about any cover
+	// the caller.
+	GroupsElsewhere bool
 
 	// Dialect, Verb, Model, Version and Signature are what the request asks for, as the dialect of the
 	// upstream reads it. Version may be a label, such as "label:stable", or "latest".
@@ -144,6 +147,9 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"login_event":"`, r.LoginEvent, maxString)
 	b = appendList(b, `,"scopes":[`, r.Scopes)
 	b = appendList(b, `,"groups":[`, r.Groups)
+	if r.GroupsElsewhere {
+		b = append(b, `,"groups_elsewhere":true`...)
+	}
 	b = appendField(b, `,"dialect":"`, r.Dialect, maxString)
 	b = appendField(b, `,"verb":"`, r.Verb, maxString)
 	b = appendField(b, `,"model":"`, r.Model, maxString)

@@ -28,6 +28,7 @@ func fullRecord() *Record {
 		CredentialID:     "8f14e45f",
 		Scopes:           []string{"models.predict", "openid"},
 		Groups:           []string{`a"b`},
+		GroupsElsewhere:  true,
 		Dialect:          "tensorflow",
 		Verb:             "predict",
 		Model:            "half_plus_two",
@@ -56,7 +57,7 @@ func TestRecordIsOneLineOfJSON(t *testing.T) {
 		{"full", fullRecord(), `{"time":"2026-11-24T08:30:00.123456Z","id":"01j8","client":"192.0.2.7","protocol":"HTTP/2",` +
 			`"host":"models.example.com","method":"POST","path":"/v1/models/half_plus_two:predict","route":"models.example.com/",` +
 			`"upstream":"http://tf-1:8501","principal":"issuer/corp:alice","credential":"bearer","key_id":"2026-11","credential_id":"8f14e45f",` +
-			`"scopes":["models.predict","openid"],"groups":["a\"b"],"dialect":"tensorflow","verb":"predict","model":"half_plus_two",` +
+			`"scopes":["models.predict","openid"],"groups":["a\"b"],"groups_elsewhere":true,"dialect":"tensorflow","verb":"predict","model":"half_plus_two",` +
 			`"version":"label:stable","signature":"serving_default","candidate":"deny","candidate_rule":"policies.next[2]",` +
 			`"dropped":"upgrade trailers","reason":"forbidden","cause":"no rule allows POST","status":403,"bytes_in":27,"bytes_out":64,` +
 			`"duration_us":1500,"upstream_us":1200,"own_us":300}` + "\n"},

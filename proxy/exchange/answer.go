@@ -139,7 +139,7 @@ func (x *exchange) sendPublicDocument() error {
 	case !x.snapshot.Routes.Serves(x.head.Host):
 		return route.ErrNoHost
 	case text == nil:
-		return because(reasonNoRoute, "the gateway publishes nothing under this path")
+		return errNoDocument()
 	case x.head.Method != http.MethodGet && x.head.Method != http.MethodHead:
 		return &route.MethodError{Allow: "GET, HEAD"}
 	}

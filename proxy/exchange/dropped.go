@@ -23,7 +23,7 @@ const (
 	// droppedSteering are fields by which a client could make the servers do something else than what the
 	// gateway decided on; see [model.Dialect.Dropped].
 	droppedSteering
-	// droppedToken are subprotocols of a WebSocket with a token that does not prove the caller.
+	// droppedToken are subprotocols of a WebSocket with a token that did not count.
 	droppedToken
 )
 

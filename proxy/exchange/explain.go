@@ -75,16 +75,20 @@ func Unlisted(caller string, listed []string) error {
 func IsOwnPage(path string) bool { return isDoorPath(path) }
 
 // OwnPage says what the gateway answers to a method on one of its own paths, where people sign in by
-// these logins. The error is how it refuses.
-func OwnPage(method, path string, logins []string) (what string, err error) {
+// these logins. elsewhere is the host that they are sent to for that; "" for none. The error is how it refuses.
+func OwnPage(method, path string, logins []string, elsewhere string) (what string, err error) {
 	by := strings.Join(logins, " or ")
 	answered, isAnswer := strings.CutPrefix(path, login.CallbackPath(""))
 	pages := map[string]string{}
 	switch {
 	case path == login.SignInPath:
-		pages[http.MethodGet] = "begins a login by " + by + ": 303 to the issuer"
-		if len(logins) > 1 {
+		switch {
+		case len(logins) > 1:
 			pages[http.MethodGet] = "lets a person choose between logins by " + by
+		case elsewhere != "":
+			pages[http.MethodGet] = "sends a person to sign in by " + by + " at " + elsewhere + " (303)"
+		default:
+			pages[http.MethodGet] = "begins a login by " + by + ": 303 to the issuer"
 		}
 	case isAnswer && slices.Contains(logins, answered):
 		pages[http.MethodGet] = "takes the answer of the issuer of " + answered + ", and sends the browser back to its page (303)"
@@ -106,6 +110,29 @@ func OwnPage(method, path string, logins []string) (what string, err error) {
 		return "", &route.MethodError{Allow: strings.Join(slices.Sorted(maps.Keys(pages)), ", ")}
 	}
 	return what, nil
+}
+
+// IsPublic reports whether the gateway itself answers requests for a path on every host.
+func IsPublic(path string) bool { return isPublic(path) }
+
+// PublicPage says what the gateway answers to a method on such a path. The error is how it refuses.
+func PublicPage(method, path string) (what string, err error) {
+	switch path {
+	case keysPath:
+		what = "tells the keys of signed answers; 404 if there are none"
+	case jwksPath:
+		what = "tells the keys of assertions; 404 if there are none"
+	default:
+		return "", errNoDocument()
+	}
+	if method != http.MethodGet && method != http.MethodHead {
+		return "", &route.MethodError{Allow: "GET, HEAD"}
+	}
+	return what, nil
+}
+
+func errNoDocument() error {
+	return because(reasonNoRoute, "the gateway publishes nothing under this path")
 }
 
 // DoorRefusal returns the error for a client whose address may not sign in on a host.

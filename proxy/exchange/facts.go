@@ -69,7 +69,7 @@ func (x *exchange) recordCall() {
 		r.AskedVersion = model.Latest
 	}
 	x.recordServed(call)
-	r.Scopes, r.Groups = x.caller.Scopes, x.caller.Groups
+	r.Scopes, r.Groups, r.GroupsElsewhere = x.caller.Scopes, x.caller.Groups, x.caller.GroupsElsewhere
 	candidate := x.route.Candidate
 	if candidate == nil {
 		return

@@ -237,7 +237,7 @@ func (s *Server) recheck(ctx context.Context, concerns func(*exchange, *Snapshot
 
 // asks returns 1 if the issuer of the credential may have to be asked about it, otherwise 0.
 func asks(u *underWay) int {
-	if u.proof.Revocable {
+	if u.proof.AsksIssuer {
 		return 1
 	}
 	return 0

@@ -25,7 +25,7 @@ func (x *exchange) outgoing() message.Fields {
 			}
 		}
 		if f.Name == auth.SubprotocolField && x.stripsToken(f.Value) {
-			if x.proof.Field != auth.SubprotocolField {
+			if !x.proof.Subprotocol {
 				x.dropped |= droppedToken
 			}
 			if f.Value = auth.WithoutSubprotocolToken(f.Value); f.Value == "" {
@@ -54,7 +54,7 @@ func (x *exchange) outgoing() message.Fields {
 		}
 		out = append(out, f)
 	}
-	if x.route.ForwardAuthorization && x.proof.Field == auth.SubprotocolField {
+	if x.route.ForwardAuthorization && x.proof.Subprotocol {
 		if token := x.route.Chain.SubprotocolToken(x.head); token != "" {
 			out.Add("authorization", "Bearer "+token)
 		}

@@ -24,7 +24,24 @@ func (x *exchange) wantsPage() bool {
 	if mode := f.Get("sec-fetch-mode"); mode != "" {
 		return mode == "navigate"
 	}
-	return strings.Contains(f.Get("accept"), "text/html") && f.Get("x-requested-with") != "XMLHttpRequest"
+	return acceptsPage(f.Get("accept")) && f.Get("x-requested-with") != "XMLHttpRequest"
+}
+
+// acceptsPage reports whether a value of Accept is one of a browser that goes to a page. It takes HTML and
+// names no JSON: clients that do read answers by themselves, whatever else they list.
+func acceptsPage(accept string) bool {
+	html := false
+	for element := range strings.SplitSeq(accept, ",") {
+		media, parameters, _ := strings.Cut(element, ";")
+		switch media = strings.ToLower(strings.TrimSpace(media)); {
+		case media == "text/html":
+			weight, _ := strings.CutPrefix(strings.ToLower(strings.TrimSpace(parameters)), "q=")
+			html = strings.Trim(weight, "0.") != "" || weight == ""
+		case media == "application/json", strings.HasSuffix(media, "+json"):
+			return false
+		}
+	}
+	return html
 }
 
 // fetchedAhead returns the field that says that the browser fetches a page which nobody has opened yet;

@@ -28,14 +28,17 @@ func (x *exchange) revocable() bool {
 // does not answer, exchanges go on until their credential expires; those whose credential never
 // expires end.
 func (s *Server) Revisit(ctx context.Context) (ended int) {
-	return s.revisit(ctx, func(x *exchange) bool { return x.proof.Session == nil && x.revocable() })
+	return s.revisit(ctx, func(x *exchange) bool { return !x.ofSessionAlone() && x.revocable() })
 }
 
 // RevisitSessions does so for people's sessions, about which no issuer is asked: one that hangs must not
 // delay the end of a session.
 func (s *Server) RevisitSessions(ctx context.Context) (ended int) {
-	return s.revisit(ctx, func(x *exchange) bool { return x.proof.Session != nil })
+	return s.revisit(ctx, (*exchange).ofSessionAlone)
 }
+
+// ofSessionAlone reports whether the exchange has a session, and no token about which an issuer is asked.
+func (x *exchange) ofSessionAlone() bool { return x.proof.Session != nil && !x.proof.AsksIssuer }
 
 func (s *Server) revisit(ctx context.Context, concerns func(*exchange) bool) int {
 	now := s.take()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,7 +38,10 @@ func (x *exchange) wantsTunnel() bool {
 // tunnel connects client and upstream after a protocol switch. It ends when either side closes,
 // both are silent for the idle time, or the credential expires.
 func (x *exchange) tunnel(answer *upstream.Response) error {
-	if x.proof.Field == auth.SubprotocolField && !answer.Head.Fields.Has(auth.SubprotocolField) {
+	if x.choosesToken(answer.Head.Fields) {
+		return &refusal{reason: reasonGarbage, cause: errTokenChosen}
+	}
+	if x.proof.Subprotocol && !answer.Head.Fields.Has(auth.SubprotocolField) {
 		if implied := auth.ImpliedSubprotocol(x.head); implied != "" {
 			answer.Head.Fields.Add(auth.SubprotocolField, implied)
 		}
@@ -77,6 +82,18 @@ func (x *exchange) tunnel(answer *upstream.Response) error {
 	}
 	x.whole = true
 	return nil
+}
+
+// errTokenChosen is the cause if an upstream switches protocols with a subprotocol that holds a token.
+var errTokenChosen = errors.New("Sec-WebSocket-Protocol chooses a subprotocol with a token, which the upstream was not offered")
+
+// choosesToken reports whether an answer chooses a subprotocol with a token that no upstream gets: nothing
+// may repeat it. Any other choice is the client's to judge, as behind nginx and Envoy: many clients take a
+// subprotocol that they did not offer.
+func (x *exchange) choosesToken(fields message.Fields) bool {
+	return slices.ContainsFunc(fields, func(f message.Field) bool {
+		return f.Name == auth.SubprotocolField && x.stripsToken(f.Value)
+	})
 }
 
 // activity records when either side of a tunnel last sent data. A side that only listens is not

@@ -155,8 +155,7 @@ func (x *exchange) read() error {
 
 // match finds the route, and refuses connections that must not carry requests for the host.
 func (x *exchange) match() error {
-	forms := x.head.Forms
-	r, err := x.snapshot.Routes.Match(x.head)
+	r, err := MatchRoute(&x.snapshot.Routes, x.head)
 	if bad := x.checkConnection(); bad != nil {
 		// This comes first: who may not use the host does not learn which paths it has.
 		if x.route = r; r != nil {
@@ -166,11 +165,6 @@ func (x *exchange) match() error {
 	}
 	if err != nil {
 		return err
-	}
-	if forms != 0 {
-		if all, _ := message.Readings(x.head.Path); slices.ContainsFunc(all, x.owns) {
-			return x.head.Refuse(forms, "some servers read the path as one of the gateway's own", "")
-		}
 	}
 	x.route, x.backend = r, &r.Backend
 	x.record.Route = r.Name
@@ -189,9 +183,19 @@ func (x *exchange) match() error {
 	return nil
 }
 
-// owns reports whether a path on the request's host belongs to the gateway.
-func (x *exchange) owns(path string) bool {
-	return isPublic(path) || isDoorPath(path) && x.snapshot.Routes.Door(x.head.Host) != nil
+// MatchRoute returns the route of a request that is for none of the gateway's own paths. It refuses paths
+// that some servers read as one of those; then it returns the route too.
+func MatchRoute(routes *route.Table, head *message.Head) (*route.Route, error) {
+	forms := head.Forms
+	r, err := routes.Match(head)
+	if err != nil || forms == 0 {
+		return r, err
+	}
+	owned := func(path string) bool { return isPublic(path) || isDoorPath(path) && routes.Door(head.Host) != nil }
+	if all, _ := message.Readings(head.Path); slices.ContainsFunc(all, owned) {
+		return r, head.Refuse(forms, "some servers read the path as one of the gateway's own", "")
+	}
+	return r, nil
 }
 
 // checkConnection refuses connections that must not carry requests for the host.

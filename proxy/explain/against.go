@@ -65,6 +65,7 @@ type logged struct {
 	AskedVersion                                       string `json:"asked_version"`
 	Signature, Reason                                  string
 	Scopes, Groups                                     []string
+	GroupsElsewhere                                    bool `json:"groups_elsewhere"`
 	ACR                                                string
 	AuthTime                                           int64 `json:"auth_time"`
 	Time                                               time.Time
@@ -150,7 +151,7 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 		d.Why = "the record does not have the whole path"
 		return policy.Untold, nil
 	}
-	r, err := x.routes.Match(h)
+	r, err := exchange.MatchRoute(&x.routes, h)
 	if err != nil {
 		return policy.Refused, err
 	}
@@ -164,7 +165,7 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 		return policy.Refused, exchange.Unlisted(l.Principal, config.Callers.Names())
 	}
 	source, name, _ := strings.Cut(l.Principal, ":")
-	caller := identity.Principal{Source: source, Name: name, Alias: x.alias[l.Principal], Scopes: l.Scopes, Groups: l.Groups}
+	caller := identity.Principal{Source: source, Name: name, Alias: x.alias[l.Principal], Scopes: l.Scopes, Groups: l.Groups, GroupsElsewhere: l.GroupsElsewhere}
 	if l.Principal == "anonymous" {
 		caller = identity.Anonymous()
 	}

@@ -211,14 +211,18 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 	if err != nil {
 		return note("request", err, "", "")
 	}
+	if exchange.IsPublic(h.Path) && x.routes.Serves(h.Host) {
+		d.Page, err = exchange.PublicPage(h.Method, h.Path)
+		return note("page", err, "the gateway itself answers: this "+d.Page, "")
+	}
 	if door := x.routes.Door(h.Host); door != nil && exchange.IsOwnPage(h.Path) {
 		if q.From.IsValid() && !door.Admits(q.From) {
 			return note("address", exchange.DoorRefusal(q.From), "", "")
 		}
-		d.Page, err = exchange.OwnPage(h.Method, h.Path, door.Logins)
+		d.Page, err = exchange.OwnPage(h.Method, h.Path, door.Logins, x.signInHost(door, h.Host))
 		return note("page", err, "the gateway itself answers: this "+d.Page, "")
 	}
-	r, err := x.routes.Match(h)
+	r, err := exchange.MatchRoute(&x.routes, h)
 	if err != nil {
 		return note("route", err, "", "")
 	}
@@ -302,6 +306,15 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 		}
 	}
 	return err
+}
+
+// signInHost returns the host that people are sent to for a login of a host; "" for none.
+func (x *Explainer) signInHost(door *route.Door, host string) string {
+	at := strings.ToLower(strings.TrimSuffix(x.config.Logins[door.Logins[0]].Session.SignInHost, "."))
+	if at == host {
+		return ""
+	}
+	return at
 }
 
 // rules lets the rules of a route decide on the calls of a request, and adds what each rule says about

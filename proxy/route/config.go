@@ -271,7 +271,9 @@ type IdentityConfig struct {
 	// email_verified is there and not true. The callers must be of one issuer. Default: off.
 	Email string `yaml:"email"`
 	// Groups are the caller's groups, separated by commas. In a group all but letters, digits and
-	// -._~/:@+= is percent-encoded. The callers of the route must be of one source. Default: off.
+	// -._~/:@+= is percent-encoded. It is empty if there are none, or if the token leaves them out. Many
+	// servers refuse heads of more than 8 KiB, so the issuer should send few. The callers of the route
+	// must be of one source. Default: off.
 	Groups string `yaml:"groups"`
 }
 

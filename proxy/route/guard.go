@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/auth"
 	"sallyport/proxy/message"
 )
 
@@ -129,11 +130,12 @@ func overridesMethod(folded string) bool {
 	return false
 }
 
-// weighty reports whether a field decides how the rest of the message is parsed. Another spelling
-// of it is an attempt to have the message parsed in two ways.
+// weighty reports whether a field decides how the rest of the message is parsed, or may have a
+// credential. Another spelling of it is an attempt to have the message parsed in two ways.
 func weighty(folded string) bool {
 	switch folded {
-	case "authorization", "cookie", "content-type", "content-encoding", "content-digest", "signature", "signature-input", "dpop", "x-api-key", "api-key":
+	case "authorization", "cookie", "content-type", "content-encoding", "content-digest", "signature", "signature-input", "dpop", "x-api-key", "api-key",
+		auth.SubprotocolField:
 		return true
 	}
 	return message.OfConnection(folded)

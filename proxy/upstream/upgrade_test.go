@@ -81,7 +81,6 @@ func TestInvalidUpgradesAreRefused(t *testing.T) {
 		"no accept":           "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
 		"wrong accept":        "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAA\r\n\r\n",
 		"two accepts":         "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + accept + accept + "\r\n",
-		"chooses unasked":     "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: chat\r\n" + accept + "\r\n",
 		"on HTTP/1.0":         "HTTP/1.0 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + accept + "\r\n",
 		"announces content":   "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 5\r\n" + accept + "\r\n",
 		"announces chunks":    "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n" + accept + "\r\n",
@@ -141,30 +140,5 @@ func TestInterimResponsesArePassedOn(t *testing.T) {
 	_, _, err := outcome(newUpstream(t, addr), r)
 	if fault := (*Error)(nil); !errors.Is(err, errGone) || errors.As(err, &fault) {
 		t.Errorf("error is %v, want that of Inform", err)
-	}
-}
-
-// A server may choose one of the subprotocols that were offered, or none (RFC 6455, section 4.2.2).
-func TestChoiceOfSubprotocol(t *testing.T) {
-	for lines, fine := range map[string]bool{
-		"": true, "chat": true, "v2.chat": true, "other": true,
-		"Chat": false, "ch": false, "chat, v2.chat": false, ",": false, " ": false, "superchat": false, "chat\nchat": false, "chat\nother": false,
-	} {
-		fields := ""
-		for line := range strings.SplitSeq(lines, "\n") {
-			if lines != "" {
-				fields += "Sec-WebSocket-Protocol: " + line + "\r\n"
-			}
-		}
-		u := newUpstream(t, scripted(t, "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+wsAccept()+"\r\n"+fields+"\r\n", stayOpen))
-		r := upgrade()
-		r.Fields = append(r.Fields, message.Field{Name: "sec-websocket-protocol", Value: "chat , v2.chat,,"}, message.Field{Name: "sec-websocket-protocol", Value: "other"})
-		x, err := u.Send(t.Context(), r)
-		if fault := (*Error)(nil); fine != (err == nil) || err != nil && (!errors.As(err, &fault) || fault.Kind != Garbage) {
-			t.Errorf("%q: error is %v", lines, err)
-		}
-		if err == nil {
-			x.Close()
-		}
 	}
 }

@@ -289,28 +289,9 @@ func (x *exchange) switched(r *wire.Request, h head) error {
 			return malformed("Sec-WebSocket-Accept does not answer the key")
 		}
 	}
-	if f := x.Head.Fields; f.Has("sec-websocket-protocol") && (f.Count("sec-websocket-protocol") > 1 || !offers(r.Fields, f.Get("sec-websocket-protocol"))) {
-		return malformed("Sec-WebSocket-Protocol chooses none of the subprotocols that were offered")
-	}
 	x.mode, x.reusable, x.err = bodyTunnel, false, io.EOF
 	x.Head.ContentLength = 0
 	return nil
-}
-
-// offers reports whether a handshake offers a subprotocol. A client must fail the connection if its
-// server chooses another (RFC 6455, section 4.1).
-func offers(handshake message.Fields, chosen string) bool {
-	for _, f := range handshake {
-		if f.Name != "sec-websocket-protocol" {
-			continue
-		}
-		for element := range strings.SplitSeq(f.Value, ",") {
-			if element = strings.Trim(element, " \t"); element != "" && element == chosen {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // acceptOf computes Sec-WebSocket-Accept, which proves that the server understood a WebSocket
