@@ -190,7 +190,7 @@ func (c *SessionConfig) check(at func(string) string, f *setting.Faults) {
 	bound("idle", c.Idle, time.Minute, maxAbsolute)
 	absolute, idle := c.Absolute.Or(defaultAbsolute), c.Idle.Or(defaultIdle)
 	if idle > absolute && c.Idle != 0 {
-		f.Add(at("session.idle"), c.Idle.String(), "longer than the session itself, "+setting.Duration(absolute).String(), "choose less than absolute")
+		f.Add(at("session.idle"), c.Idle.String(), "longer than the session itself, "+setting.Duration(absolute).String(), "choose at most "+setting.Duration(absolute).String())
 	}
 	if c.Sessions != 0 && (c.Sessions < 1 || c.Sessions > 10_000_000) {
 		f.Add(at("session.sessions"), strconv.Itoa(c.Sessions), "out of bounds", "write a number from 1 to 10000000")

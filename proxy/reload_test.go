@@ -346,6 +346,36 @@ func TestReloadOpensAndClosesListeners(t *testing.T) {
 	}
 }
 
+// The health listener moves, goes and comes back, and the gateway serves on.
+func TestReloadMovesTheHealthListener(t *testing.T) {
+	h := build(t, plan{more: unwatched})
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := "health: '" + free.Addr().String() + "'"
+	free.Close()
+	c, token := h.client(false), h.token()
+	for _, edit := range [][2]string{{"health: '127.0.0.1:0'", second}, {second, "health: off"}, {"health: off", "health: '127.0.0.1:0'"}} {
+		h.edit(edit[0], edit[1])
+		h.reload("changed")
+		if status := get(t, c, token); status != 200 {
+			t.Fatalf("%s: %d", edit[1], status)
+		}
+		if edit[1] == "health: off" {
+			continue
+		}
+		answer, err := http.Get("http://" + h.addrs.Health.String() + "/readyz")
+		if err != nil {
+			t.Fatalf("%s: %v", edit[1], err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != 200 {
+			t.Errorf("%s: %d", edit[1], answer.StatusCode)
+		}
+	}
+}
+
 func TestReloadRefusesSettingsFixedWhileRunning(t *testing.T) {
 	h := signed(t, plan{more: unwatched})
 	h.edit("reload: {watch: false}", "reload: {watch: false}\nintegrity: {state: other-nonces}")

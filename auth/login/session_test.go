@@ -329,15 +329,21 @@ func TestIssuerDownAtSignIn(t *testing.T) {
 	b := d.browser()
 	for name, h := range map[string]http.Handler{
 		"no answer": authtest.Status(http.StatusServiceUnavailable), "garbage": authtest.Text("<html>"), "empty": authtest.Text("{}"), "huge": huge(),
-		"bad client": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(http.StatusBadRequest)
-			fmt.Fprint(w, `{"error":"invalid_client"}`)
-		}),
 	} {
 		answer := b.visit(b.begin("/"))
 		d.provider.AnswerTokens(h)
 		_, err = b.finish(answer)
 		wantReason(t, name, err, login.Unavailable)
+		d.provider.AnswerTokens(nil)
+	}
+	for _, code := range []string{"invalid_client", "unauthorized_client"} {
+		answer := b.visit(b.begin("/"))
+		d.provider.AnswerTokens(says(http.StatusBadRequest, code))
+		_, err = b.finish(answer)
+		wantReason(t, code, err, login.Unavailable)
+		if cause := err.Error(); !strings.Contains(cause, code) || !strings.Contains(cause, "client_secret") {
+			t.Errorf("%s: the cause does not say what to mend: %s", code, cause)
+		}
 		d.provider.AnswerTokens(nil)
 	}
 	b.signIn()

@@ -229,6 +229,8 @@ func (l *Login) exchangeError(err error) error {
 	switch {
 	case code == "invalid_grant":
 		return refuse(StateMismatch, errors.New("the issuer does not take the code: it was used before, or is of another login"))
+	case code == "invalid_client" || code == "unauthorized_client":
+		return refuse(Unavailable, fmt.Errorf("the token endpoint says %q: client_id, client_secret or client_auth of the login is not what the issuer has", code))
 	case code != "":
 		return refuse(Unavailable, errors.New("the token endpoint says "+setting.Quoted(code, 64)))
 	}

@@ -43,7 +43,8 @@ question cannot be answered. The answer is a table on a terminal, JSON on a pipe
 		Example: `  sallyport explain --as issuer/corp:alice --scope models.predict POST https://models.example.com/v1/models/m:predict
   sallyport explain --token-file token --grpc /tensorflow.serving.PredictionService/Predict --model m --version 3
   sallyport explain --as apikey:notebook GET https://models.example.com/v1/models/m
-  sallyport explain --as key:batch --data body.json POST https://models.example.com/v1/chat/completions -o table`,
+  sallyport explain --as key:batch --data body.json POST https://models.example.com/v1/chat/completions -o table
+  sallyport explain --as anonymous GET https://mlflow.example.com/.sallyport/sign-in`,
 		Args: func(_ *cobra.Command, args []string) error { return e.take(args) },
 		RunE: func(c *cobra.Command, _ []string) error { return e.run(c.OutOrStdout()) },
 	}
@@ -149,7 +150,7 @@ func (e *explainCommand) question(x *proxy.Explainer) (*proxy.Question, error) {
 	var err error
 	switch {
 	case (e.as == "") == (e.tokenFile == ""):
-		return nil, errors.New("give the caller with --as or --token-file")
+		return nil, errors.New("give the caller with --as (such as anonymous) or --token-file")
 	case e.tokenFile != "" && len(e.scopes)+len(e.groups)+len(e.claims) > 0:
 		return nil, errors.New("--scope, --group and --claim are of the caller of --as; a token has its own")
 	case e.data != "" && e.model != "":

@@ -138,8 +138,8 @@ tls: {acme: {email: %s}}`, plainYAML(f.email))
 `
 	if f.login {
 		route = `    callers: [login/main, issuer/main]
-    websocket: true         # for pages that use it; those of Jupyter and Streamlit want "host: client" in the upstream too
-    rules: [{allow: "*"}]   # everyone who can sign in; fewer: [{allow: "*", who: {group: ml-team}}], and "groups: groups" at the issuer
+    websocket: true         # for pages that use it; Jupyter and Streamlit want a line more: see deploy/PAGES.md
+    rules: [{allow: "*"}]   # everyone who can sign in; fewer: [{allow: "*", who: {group: ml-team}}], and "groups: groups" in the line of the issuer
 `
 	}
 	return fmt.Sprintf(`%s

@@ -172,8 +172,8 @@ type Options struct {
 // upstreams and errors of components. For others, /readyz says only whether the gateway is ready,
 // and /metrics names endpoints by their position.
 type Server struct {
-	http *http.Server
-	log  *slog.Logger
+	handler http.Handler
+	log     *slog.Logger
 }
 
 // Limits of the server. Its clients are probes and scrapers.
@@ -208,18 +208,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
-		log: o.Log,
-		http: &http.Server{
-			Handler:           handler(o.State, here, elsewhere),
-			ReadHeaderTimeout: headTime,
-			ReadTimeout:       headTime,
-			WriteTimeout:      totalTime,
-			IdleTimeout:       idleTime,
-			MaxHeaderBytes:    headBytes,
-			ErrorLog:          errorLog,
-		},
-	}, nil
+	return &Server{handler: handler(o.State, here, elsewhere), log: o.Log}, nil
 }
 
 // metricsHandler returns the handler of /metrics. It names endpoints by URL if detail is set, and
@@ -305,6 +294,17 @@ func ready(w http.ResponseWriter, s State) {
 }
 
 // Run serves on l until ctx ends, then gives pending answers at most five seconds. It closes l.
+// Each call has an http.Server of its own: Shutdown of one would end the other listeners too, and a
+// reload opens the next listener before it closes the last.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	return run(ctx, s.http, &boundedListener{Listener: l, slots: make(chan struct{}, connections), done: make(chan struct{})})
+	server := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: headTime,
+		ReadTimeout:       headTime,
+		WriteTimeout:      totalTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    headBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return run(ctx, server, &boundedListener{Listener: l, slots: make(chan struct{}, connections), done: make(chan struct{})})
 }

@@ -344,7 +344,7 @@ func TestOnlyCallersOnThisMachineGetDetail(t *testing.T) {
 		r := httptest.NewRequest("GET", path, nil)
 		r.RemoteAddr = from
 		w := httptest.NewRecorder()
-		s.http.Handler.ServeHTTP(w, r)
+		s.handler.ServeHTTP(w, r)
 		if w.Code != 200 {
 			t.Errorf("%s from %s: %d", path, from, w.Code)
 		}

@@ -85,9 +85,9 @@ func (c *Config) checkLoginPaths(r *route.Config, at string, f *setting.Faults) 
 func (c *Config) checkCookieDomains(i int, f *setting.Faults) {
 	r, at := &c.Routes[i], setting.Index("routes", i)
 	for n, name := range r.Callers.Logins() {
-		l := c.Logins[name]
+		l, known := c.Logins[name]
 		domain, good := l.Session.Domain()
-		if !good {
+		if !known || !good {
 			continue
 		}
 		for k, host := range r.Host {
@@ -96,7 +96,7 @@ func (c *Config) checkCookieDomains(i int, f *setting.Faults) {
 			}
 		}
 		if other, j := c.otherDomain(i, n, domain); other != "" {
-			f.Add(at+".callers", "login/"+name, "its sessions and those of login/"+other+", which the route on "+c.where(j)+" lists for the same host, have not the same cookie_domain, so that a person could have two at once", "write the same cookie_domain at both, or list one of the two")
+			f.Add(at+".callers", "login/"+name, "its sessions and those of login/"+other+", which the route on "+c.where(j)+" lists for the same host, are for different cookie_domains, so that a person could have two at once", "write the same cookie_domain at both, or list one of the two")
 		}
 	}
 }
@@ -111,8 +111,8 @@ func (c *Config) otherDomain(i, n int, domain string) (name string, at int) {
 			names = names[:n]
 		}
 		for _, name := range names {
-			l := c.Logins[name]
-			if d, good := l.Session.Domain(); good && d != domain && shareHost(&c.Routes[i], other) {
+			l, known := c.Logins[name]
+			if d, good := l.Session.Domain(); known && good && d != domain && shareHost(&c.Routes[i], other) {
 				return name, j
 			}
 		}

@@ -64,7 +64,7 @@ func wordsOfSignIn(reason string) (words, bool) {
 	case "login_acr":
 		return words{heading: "A stronger sign-in is needed", text: "You have signed in, but not in the way that {service} demands, or too long ago. It may demand a second step, such as a code from your phone.", next: "Sign in again. " + tellNext}, true
 	case "login_unavailable":
-		return words{heading: "You cannot sign in now", text: "The sign-in service does not answer. You did nothing wrong.", next: "Wait {wait}, and then sign in again. " + tellNext}, true
+		return words{heading: "You cannot sign in now", text: "The sign-in service does not answer {service}, or not as it should. You did nothing wrong.", next: "Wait {wait}, and then sign in again. " + tellNext}, true
 	case "issuer_unavailable", "basic_busy":
 		return words{heading: "Please try again later", text: "It cannot be checked now who you are. You did nothing wrong.", next: waitNext}, true
 	case "session_too_large":
