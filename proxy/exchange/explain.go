@@ -1,10 +1,8 @@
 package exchange
 
 import (
-	"maps"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"sallyport/auth"
@@ -70,48 +68,6 @@ func Unlisted(caller string, listed []string) error {
 	return because(auth.UnlistedCredential, "callers does not list "+setting.Quoted(caller, 64)+": "+setting.Shortened(strings.Join(listed, ", "), 120))
 }
 
-// IsOwnPage reports whether the gateway itself answers requests for a path, on a host where people sign
-// in.
-func IsOwnPage(path string) bool { return isDoorPath(path) }
-
-// OwnPage says what the gateway answers to a method on one of its own paths, where people sign in by
-// these logins. elsewhere is the host that they are sent to for that; "" for none. The error is how it refuses.
-func OwnPage(method, path string, logins []string, elsewhere string) (what string, err error) {
-	by := strings.Join(logins, " or ")
-	answered, isAnswer := strings.CutPrefix(path, login.CallbackPath(""))
-	pages := map[string]string{}
-	switch {
-	case path == login.SignInPath:
-		switch {
-		case len(logins) > 1:
-			pages[http.MethodGet] = "lets a person choose between logins by " + by
-		case elsewhere != "":
-			pages[http.MethodGet] = "sends a person to sign in by " + by + " at " + elsewhere + " (303)"
-		default:
-			pages[http.MethodGet] = "begins a login by " + by + ": 303 to the issuer"
-		}
-	case isAnswer && slices.Contains(logins, answered):
-		pages[http.MethodGet] = "takes the answer of the issuer of " + answered + ", and sends the browser back to its page (303)"
-	case path == login.SignOutPath:
-		pages[http.MethodGet] = "asks a person whether to sign out, and changes nothing"
-		pages[http.MethodPost] = "ends the session, for pages of the same host"
-	case path == login.LeavePath:
-		pages[http.MethodGet] = "sends the browser on to the sign-out of the issuer (303)"
-	case path == login.SignedOutPath:
-		pages[http.MethodGet] = "is the page after sign-out"
-	case path == login.SessionPath:
-		pages[http.MethodGet] = "says in JSON who is signed in; 401 without a session"
-	case path == login.BackChannelPath:
-		pages[http.MethodPost] = "takes a logout token, by which the issuer ends sessions of " + by
-	default:
-		return "", errNoOwnPage()
-	}
-	if what = pages[method]; what == "" {
-		return "", &route.MethodError{Allow: strings.Join(slices.Sorted(maps.Keys(pages)), ", ")}
-	}
-	return what, nil
-}
-
 // IsPublic reports whether the gateway itself answers requests for a path on every host.
 func IsPublic(path string) bool { return isPublic(path) }
 
@@ -133,15 +89,6 @@ func PublicPage(method, path string) (what string, err error) {
 
 func errNoDocument() error {
 	return because(reasonNoRoute, "the gateway publishes nothing under this path")
-}
-
-// DoorRefusal returns the error for a client whose address may not sign in on a host.
-func DoorRefusal(client netip.Addr) error {
-	return because(reasonAddress, "no route of the host that has a login admits "+client.WithZone("").String())
-}
-
-func errNoOwnPage() error {
-	return because(reasonNoRoute, "the gateway has no such page under "+login.Prefix)
 }
 
 // WithoutSession says what becomes of a request without a session, on a route where people sign in.

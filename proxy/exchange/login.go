@@ -15,7 +15,6 @@ import (
 	"sallyport/proxy/audit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/pages"
-	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
 )
 
@@ -35,85 +34,6 @@ const (
 	// logoutTokenTime is how long that content may pause.
 	logoutTokenTime = 10 * time.Second
 )
-
-// isDoorPath reports whether a path is of the pages for sign-in. It ignores case, because some servers
-// do.
-func isDoorPath(path string) bool {
-	const bare = len(login.Prefix) - 1
-	return len(path) >= bare && strings.EqualFold(path[:bare], login.Prefix[:bare]) && (len(path) == bare || path[bare] == '/')
-}
-
-// findDoor returns the door whose pages are asked for; nil for other requests.
-func (x *exchange) findDoor() *route.Door {
-	if !isDoorPath(x.head.Path) {
-		return nil
-	}
-	return x.snapshot.Routes.Door(x.head.Host)
-}
-
-// serveDoor serves the pages for sign-in and sign-out. None of these requests is ever forwarded.
-func (x *exchange) serveDoor() error {
-	if err := x.enterDoor(); err != nil {
-		return err
-	}
-	allow, callback := "", ""
-	if slices.ContainsFunc(x.door.Logins, x.answers) {
-		callback = x.head.Path
-	}
-	for _, page := range [...]struct {
-		path, method string
-		serve        func(*exchange) error
-	}{
-		{login.SignInPath, http.MethodGet, (*exchange).beginLogin},
-		{callback, http.MethodGet, (*exchange).finishLogin},
-		{login.SignOutPath, http.MethodGet, (*exchange).offerSignOut},
-		{login.SignOutPath, http.MethodPost, (*exchange).signOut},
-		{login.LeavePath, http.MethodGet, (*exchange).leave},
-		{login.SignedOutPath, http.MethodGet, (*exchange).sayGoodbye},
-		{login.SessionPath, http.MethodGet, (*exchange).tellSession},
-		{login.BackChannelPath, http.MethodPost, (*exchange).endSessions},
-	} {
-		switch {
-		case page.path != x.head.Path:
-		case page.method == x.head.Method:
-			err := page.serve(x)
-			if err != nil && page.path != login.SessionPath {
-				x.record.LoginEvent = audit.LoginRefused
-			}
-			return err
-		default:
-			allow = strings.TrimPrefix(allow+", "+page.method, ", ")
-		}
-	}
-	if allow != "" {
-		return &route.MethodError{Allow: allow}
-	}
-	return errNoOwnPage()
-}
-
-// enterDoor makes the checks of a route that concern no caller: those of the connection, the client's
-// address and free memory.
-func (x *exchange) enterDoor() error {
-	if x.asker != "" {
-		return because(reasonUndecided, "the path is one of the gateway's own")
-	}
-	if err := x.checkConnection(); err != nil {
-		return err
-	}
-	if !x.door.Admits(x.client) {
-		return DoorRefusal(x.client)
-	}
-	if x.server.Pressure.Spent() {
-		r := because(reasonOverloaded, x.server.Pressure.String())
-		r.retryAfter = busyRetry
-		return r
-	}
-	if err := x.server.Audit.Reserve(); err != nil {
-		return &refusal{reason: reasonAudit, cause: err, retryAfter: busyRetry}
-	}
-	x.record.Reserved = true
-	return nil
-}
 
 // boundSignIns refuses an address that begins and finishes too many logins: each may cost a request to
 // the issuer. Pictures and frames in pages of other sites begin none, so that these cannot use up what
@@ -173,9 +93,6 @@ func (x *exchange) beginLogin() error {
 func signInURL(to string, names ...string) string {
 	return login.SignInPath + "?" + url.Values{"to": {to}, "login": names}.Encode()
 }
-
-// answers reports whether the path is the one for answers of the issuer of a login.
-func (x *exchange) answers(name string) bool { return x.head.Path == login.CallbackPath(name) }
 
 // finishLogin takes the answer of the issuer, and sends the browser to the page that it first asked
 // for.
