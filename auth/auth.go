@@ -44,7 +44,7 @@ type Request struct {
 	// chain sets it in a copy.
 	subprotocol *subprotocolToken
 	// Look says that the request asks about a session, and is no use of it: the session goes on to be
-	// idle.
+	// idle. If the chain refuses a caller who is revoked, the Proof has their session all the same.
 	Look bool
 }
 

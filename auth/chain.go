@@ -319,7 +319,11 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 			continue
 		}
 		if e := revoked.refusal(&proof.Caller); e != nil {
-			return Proof{Signature: signature}, e
+			refused := Proof{Signature: signature}
+			if r.Look {
+				refused.Session = proof.Session // so that its person can sign out
+			}
+			return refused, e
 		}
 		if proof.Signature != nil {
 			signature = proof.Signature

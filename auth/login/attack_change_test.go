@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/auth"
 	"sallyport/auth/authtest"
 	"sallyport/auth/login"
 )
@@ -85,5 +86,46 @@ func TestSignOutOvertakesRefresh(t *testing.T) {
 		b.refused(login.SessionEnded)
 		victim.serves("issuer/corp:alice")
 		d.login.Settle()
+	}
+}
+
+// TestAttackLogoutWhileLoginIsDropped renames a login, and takes that back. What the issuer ended and what people
+// left under its first name stays ended.
+func TestAttackLogoutWhileLoginIsDropped(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		d := newDesk(t, withState(t), func(d *desk) { d.config.Memory = memory })
+		left, stays, fired := d.browser(), d.browser(), d.browser()
+		s := left.signIn()
+		stays.signIn()
+		d.provider.Person("mallory", nil)
+		fired.signIn()
+		if err := endings(d)["sign-out"](s); err != nil {
+			t.Fatal(err)
+		}
+		renamed, err := auth.New(auth.Config{Issuers: map[string]auth.IssuerConfig{d.config.Issuer: d.rules}, Logins: map[string]login.Config{"other": d.config}}, d.memory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		renamed.Activate()
+		t.Cleanup(renamed.Close)
+		d.auth.Close()
+		chain, err := renamed.Route(auth.Demand{Callers: []string{"login/other"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range []*browser{left, stays, fired} {
+			_, err := chain.Authenticate(t.Context(), request(host, b.field()))
+			wantReason(t, "under another name", err, login.BadSession)
+		}
+		if _, err := renamed.BackChannel(t.Context(), request(host, ""), d.provider.LogoutToken("", "mallory", nil)); err != nil {
+			t.Fatal(err)
+		}
+		d.reload()
+		stays.on(d).serves("issuer/corp:alice")
+		for range 2 {
+			left.on(d).refused(login.SessionEnded)
+			fired.on(d).refused(login.SessionEnded)
+			d.restart()
+		}
 	}
 }

@@ -127,8 +127,9 @@ type LoggedOut struct {
 }
 
 // BackChannel verifies a logout token (OpenID Connect Back-Channel Logout) and ends the sessions with
-// its sid or, without one, all sessions of its subject that were issued before. With [EndUnsaved] they have
-// ended, but a restart could bring them back, so that the issuer should try again.
+// its sid or, without one, all sessions of its subject that were issued before. Those of logins with the same
+// client that a reload has dropped end too: another could bring them back. With [EndUnsaved] they have ended,
+// but a restart could bring them back, so that the issuer should try again.
 func (l *Login) BackChannel(ctx context.Context, token string) (LoggedOut, error) {
 	verifier, keys := l.verifier("logout+jwt", "JWT")
 	t, err := verifier.VerifyLogout(ctx, token)
@@ -155,5 +156,9 @@ func (l *Login) logOut(t *oidc.LogoutToken) error {
 	if t.SessionID == "" {
 		e = end{endfile.Subject, named(endfile.Subject, t.Issuer, t.Subject)}
 	}
-	return unsaved(l.state.end(e, now.Unix(), issued))
+	var err error
+	for _, s := range l.memory.statesOf(l.config.ClientID) {
+		err = errors.Join(err, s.end(e, now.Unix(), issued))
+	}
+	return unsaved(err)
 }

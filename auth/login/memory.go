@@ -3,6 +3,7 @@ package login
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,6 +137,18 @@ func (m *Memory) state(name, client string) *state {
 		m.states[key] = s
 	}
 	return s
+}
+
+// statesOf returns what the logins of one client share, of all names that they have had.
+func (m *Memory) statesOf(client string) (all []*state) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, s := range m.states {
+		if _, of, _ := strings.Cut(key, "\x00"); of == client {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // state is what logins of one name and client share over reloads. The seals of sessions say no more, so

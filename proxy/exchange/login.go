@@ -128,7 +128,7 @@ func (x *exchange) recordSession(s *login.Session, event string) {
 }
 
 // openSession returns the session of the browser, which it does not use; nil with the reason why there
-// is none.
+// is none. The session of somebody who is revoked comes with that reason.
 func (x *exchange) openSession() (*login.Session, error) {
 	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS, Look: true}
 	proof, err := x.door.Chain.Authenticate(x.life, &x.asked)
