@@ -54,13 +54,22 @@ func (f SubprotocolForms) name() string {
 }
 
 // formOfSubprotocol returns the form of a subprotocol with a token, and what follows its prefix; zero
-// for any other subprotocol. It ignores the case of the prefix, so that no spelling of it is sent on.
+// for any other subprotocol. It ignores the case of the prefix, and finds one behind other text too, with
+// nothing after it: some server may split or trim the list otherwise, and no spelling is sent on.
 func formOfSubprotocol(s string) (form SubprotocolForms, rest string) {
 	switch {
 	case len(s) >= len(kubernetesPrefix) && strings.EqualFold(s[:len(kubernetesPrefix)], kubernetesPrefix):
 		return KubernetesForm, s[len(kubernetesPrefix):]
 	case len(s) >= len(openAIPrefix) && strings.EqualFold(s[:len(openAIPrefix)], openAIPrefix):
 		return OpenAIForm, s[len(openAIPrefix):]
+	case len(s) <= len(openAIPrefix):
+		return 0, ""
+	}
+	switch lower := strings.ToLower(s); {
+	case strings.Contains(lower, kubernetesPrefix):
+		return KubernetesForm, ""
+	case strings.Contains(lower, openAIPrefix):
+		return OpenAIForm, ""
 	}
 	return 0, ""
 }
@@ -154,7 +163,7 @@ type subprotocolToken struct {
 var (
 	errTwoTokens      = errors.New("more than one token in Sec-WebSocket-Protocol")
 	errAuthorization  = errors.New("a token in Sec-WebSocket-Protocol beside an Authorization field")
-	errEmptyToken     = errors.New("a subprotocol for a token in Sec-WebSocket-Protocol, without the token")
+	errEmptyToken     = errors.New("a subprotocol in Sec-WebSocket-Protocol has the prefix of a token, but no token behind it, or other text before it")
 	errPaddedToken    = errors.New("the token in Sec-WebSocket-Protocol is base64url with padding")
 	errNotBase64Token = errors.New("the token in Sec-WebSocket-Protocol is not base64url")
 	errTokenBytes     = errors.New("the token in Sec-WebSocket-Protocol has a byte that no token has in Authorization")
@@ -223,7 +232,8 @@ func (f SubprotocolForms) decode(text string) (string, error) {
 // isAPIKey reports whether the token has the form of the gateway's API keys, or tries to.
 func (t *subprotocolToken) isAPIKey() bool { return strings.HasPrefix(t.raw, apikey.Prefix) }
 
-// holdsAPIKeyInSubprotocol reports whether a value of [SubprotocolField] has an API key of the gateway.
+// holdsAPIKeyInSubprotocol reports whether a value of [SubprotocolField] has an API key of the gateway, or
+// may have one in another spelling.
 func holdsAPIKeyInSubprotocol(value string) bool {
 	return slices.ContainsFunc(strings.Split(value, ","), func(element string) bool {
 		form, rest := formOfSubprotocol(trimmed(element))
@@ -231,7 +241,7 @@ func holdsAPIKeyInSubprotocol(value string) bool {
 			return false
 		}
 		token, err := form.decode(rest)
-		return err == nil && strings.HasPrefix(token, apikey.Prefix)
+		return rest == "" || err == nil && strings.HasPrefix(token, apikey.Prefix)
 	})
 }
 
