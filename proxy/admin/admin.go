@@ -9,7 +9,6 @@ package admin
 import (
 	"context"
 	"encoding/json"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -173,9 +172,8 @@ type Options struct {
 // upstreams and errors of components. For others, /readyz says only whether the gateway is ready,
 // and /metrics names endpoints by their position.
 type Server struct {
-	handler  http.Handler
-	errorLog *log.Logger
-	log      *slog.Logger
+	handler http.Handler
+	log     *slog.Logger
 }
 
 // Limits of the server. Its clients are probes and scrapers.
@@ -210,7 +208,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{handler: handler(o.State, here, elsewhere), errorLog: errorLog, log: o.Log}, nil
+	return &Server{handler: handler(o.State, here, elsewhere), log: o.Log}, nil
 }
 
 // metricsHandler returns the handler of /metrics. It names endpoints by URL if detail is set, and
@@ -306,7 +304,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		WriteTimeout:      totalTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    headBytes,
-		ErrorLog:          s.errorLog,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	return run(ctx, server, &boundedListener{Listener: l, slots: make(chan struct{}, connections), done: make(chan struct{})})
 }
