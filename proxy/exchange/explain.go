@@ -94,7 +94,7 @@ func OwnPage(method, path string, logins []string) (what string, err error) {
 	case path == login.LeavePath:
 		pages[http.MethodGet] = "sends the browser on to the sign-out of the issuer (303)"
 	case path == login.SignedOutPath:
-		pages[http.MethodGet] = "is the page after sign-out; with a session, 303 to the question whether to sign out"
+		pages[http.MethodGet] = "is the page after sign-out"
 	case path == login.SessionPath:
 		pages[http.MethodGet] = "says in JSON who is signed in; 401 without a session"
 	case path == login.BackChannelPath:
