@@ -118,7 +118,7 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 		cure := ""
 		if issuer := c.issuerOf(caller); issuer != "" && c.Issuers[issuer].Groups == "" && slices.ContainsFunc(rules, func(rule policy.Rule) bool { return len(rule.Allow) > 0 && len(rule.Who.Group) > 0 }) {
 			problem += ": issuers." + issuer + " has no groups, so its callers are in none"
-			cure = "write under it groups: and the claim that lists them, "
+			cure = "write groups: and the claim that lists them under issuers." + issuer + ", or "
 		}
 		if caller == "key" || strings.HasPrefix(caller, "key/") {
 			problem += ": signatures bring no scopes, groups or claims"
