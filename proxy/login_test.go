@@ -263,6 +263,9 @@ func TestPeopleSignOut(t *testing.T) {
 	b := l.browser(true)
 	cookie := b.signIn()
 	hits := l.model.hits.Load()
+	if r := b.request("GET", login.SignedOutPath, "", nil); r.StatusCode != http.StatusSeeOther || r.Header.Get("Location") != login.SignOutPath {
+		t.Errorf("alice is told that she is signed out: %d %s", r.StatusCode, r.body)
+	}
 	if r := b.request("GET", login.SignOutPath, "", nil); r.StatusCode != 200 || !strings.Contains(r.body, "as alice") {
 		t.Errorf("the question: %d %s", r.StatusCode, r.body)
 	}

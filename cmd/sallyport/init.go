@@ -139,7 +139,8 @@ tls: {acme: {email: %s}}`, plainYAML(f.email))
 	if f.login {
 		route = `    callers: [login/main, issuer/main]
     websocket: true         # for pages that use it; Jupyter and Streamlit want a line more: see deploy/PAGES.md
-    rules: [{allow: "*"}]   # everyone who can sign in; fewer: [{allow: "*", who: {group: ml-team}}], and "groups: groups" in the line of the issuer
+    rules: [{allow: "*"}]   # everyone who can sign in; fewer: [{allow: "*", who: {group: ml-team}}], with
+                            # "groups: groups" at the issuer and, if it wants that, "scopes: [groups]" at the login
 `
 	}
 	return fmt.Sprintf(`%s
@@ -162,7 +163,8 @@ func (f *first) logins() string {
 	}
 	base := "https://" + f.host
 	return fmt.Sprintf(`# People sign in at the issuer. Register the client there, for the code flow with PKCE, as
-# %s, and with these addresses:
+# %s, and with these addresses
+# (and with the port after the host, if listen.https gets another than 443):
 #   redirect URI              %s
 #   page after logout         %s
 #   back-channel logout URL   %s

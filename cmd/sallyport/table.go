@@ -78,6 +78,10 @@ func rowOf(r *proxy.RouteInfo) [][]string {
 			upstream = append(upstream, "    token as of "+form)
 		}
 	}
+	callers := slices.Clone(r.Callers)
+	if r.StepUp != "" {
+		callers = append(callers, "  "+r.StepUp)
+	}
 	path := []string{r.Path}
 	for _, p := range r.Paths {
 		path = append(path, "  "+p)
@@ -101,7 +105,7 @@ func rowOf(r *proxy.RouteInfo) [][]string {
 	for _, words := range r.Candidate {
 		rules = append(rules, "candidate: "+words)
 	}
-	return [][]string{r.Host, path, {strings.Join(r.Methods, " ")}, upstream, r.Callers, rules, limits}
+	return [][]string{r.Host, path, {strings.Join(r.Methods, " ")}, upstream, callers, rules, limits}
 }
 
 // height returns the number of lines of a row.

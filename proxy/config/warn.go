@@ -115,6 +115,11 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 		if kindOfCaller(caller) == "login" {
 			who = "principal: [issuer/" + c.issuerOf(caller) + ":SUBJECT]"
 		}
+		cure := ""
+		if issuer := c.issuerOf(caller); issuer != "" && c.Issuers[issuer].Groups == "" && slices.ContainsFunc(rules, func(rule policy.Rule) bool { return len(rule.Allow) > 0 && len(rule.Who.Group) > 0 }) {
+			problem += ": issuers." + issuer + " has no groups, so its callers are in none"
+			cure = "write groups: and the claim that lists them under issuers." + issuer + ", or "
+		}
 		if caller == "key" || strings.HasPrefix(caller, "key/") {
 			problem += ": signatures bring no scopes, groups or claims"
 			_, principal, _ := strings.Cut(caller, "/")
@@ -140,7 +145,7 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 		if caller == route.Anonymous {
 			who = "principal: anonymous"
 		}
-		f.Add(setting.Index(list, i), caller, problem, `add a rule for it, such as {allow: "*", who: {`+who+`}}, or remove it`)
+		f.Add(setting.Index(list, i), caller, problem, cure+`add a rule for it, such as {allow: "*", who: {`+who+`}}, or remove it`)
 	}
 }
 
@@ -177,8 +182,11 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	if all {
 		return !narrow && len(who.Principal) == 0
 	}
-	switch kind := kindOfCaller(caller); {
-	case !narrow || c.issuerOf(caller) != "":
+	switch kind, issuer := kindOfCaller(caller), c.issuerOf(caller); {
+	case !narrow:
+	case issuer != "" && len(who.Group) > 0 && c.Issuers[issuer].Groups == "":
+		return false
+	case issuer != "":
 	case len(who.Scope)+len(who.Claim) > 0,
 		kind != "cert" && (kind != "apikey" || !c.hasGroup(caller, who.Group)),
 		kind == "cert" && !slices.ContainsFunc(c.ClientCertificates, func(e clientcert.Config) bool { return e.TakesGroups() }):

@@ -14,7 +14,7 @@ import (
 func warned(t *testing.T, more, routes string) []string {
 	t.Helper()
 	c, err := Parse("gateway.yaml", []byte(more+`
-issuers: {corp: {url: https://login.example.com, audience: models}}
+issuers: {corp: {url: https://login.example.com, audience: models, groups: groups}}
 signing_keys:
   acme-1: {principal: acme, secret: {env: A}}
   orbit-1: {principal: orbit, secret: {env: B}}
@@ -157,6 +157,36 @@ routes: [{host: a.example, upstream: "http://a:1", callers: apikey, rules: [{all
 		replaced := e.Name == "moving:11111111"
 		if e.Renewing != replaced || strings.Contains(e.Cure, "keygen") == replaced {
 			t.Errorf("%s: renewing is %t, and the cure %q", e.Name, e.Renewing, e.Cure)
+		}
+	}
+}
+
+// The rule asks for a group, and the issuer does not say where groups are.
+func TestGroupsThatNoIssuerHasAreWarnedOf(t *testing.T) {
+	for rules, want := range map[string][]string{
+		`[{allow: "*", who: {group: ml}}]`:                                 {"issuer/corp", "login/corp"},
+		`[{allow: "*", who: {group: ml}}, {allow: get}]`:                   nil,
+		`[{allow: "*", who: {scope: ml}}, {allow: get, who: {group: ml}}]`: nil,
+		`[{allow: "*"}, {deny: "*", who: {group: banned}}]`:                nil,
+	} {
+		c, err := Parse("gateway.yaml", []byte(`
+tls: {local: {}}
+issuers: {corp: {url: https://login.example.com, audience: models}}
+logins: {corp: {issuer: corp, client_id: gateway, session: {kind: memory}}}
+routes: [{host: a.example, upstream: "http://a:1", callers: [issuer/corp, login/corp], rules: `+rules+`}]
+`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range c.Warnings() {
+			got = append(got, f.Value)
+			if !strings.Contains(f.Problem, "issuers.corp has no groups") || !strings.Contains(f.Cure, "groups:") {
+				t.Errorf("%s: %+v", rules, f)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q; want %q", rules, got, want)
 		}
 	}
 }

@@ -183,8 +183,12 @@ func (x *exchange) leave() error {
 	return x.goTo(login.Redirect{Location: login.SignedOutPath})
 }
 
-// sayGoodbye shows the page after sign-out.
+// sayGoodbye shows the page after sign-out. Who is signed in still, as by a link from elsewhere, is asked
+// whether to sign out instead of believing that it is done.
 func (x *exchange) sayGoodbye() error {
+	if _, err := x.openSession(); err == nil {
+		return x.goTo(login.Redirect{Location: login.SignOutPath})
+	}
 	return x.sendPage(x.snapshot.Logins.Pages.SignedOut(x.head.Host, signInURL("/")))
 }
 

@@ -108,7 +108,7 @@ func (p *Pages) SignedOut(host, again string) []byte {
 	n := p.names(host)
 	return p.write(n, view{
 		Heading: "You are signed out",
-		Text:    []paragraph{n.fill("Nobody can open {host} as you from this browser now. On a shared computer, close all windows of the browser too.")},
+		Text:    []paragraph{n.fill("You are signed out of {host}. The sign-in service may still know you in this browser, so on a shared computer sign out there too, and close all windows.")},
 		Actions: []action{{Text: n.fill("Sign in again"), URL: again}},
 	})
 }
