@@ -24,6 +24,9 @@ type APIKeyConfig = auth.APIKeyConfig
 // StatePlace is where the gateway keeps something that must outlive a restart.
 type StatePlace = config.StatePlace
 
+// Registration is what the issuer of a login must know of the gateway.
+type Registration = config.Registration
+
 // LoadConfig reads and checks a gateway.yaml and the files it includes; see [config.Load].
 func LoadConfig(path string) (*Config, error) { return config.Load(path) }
 

@@ -22,6 +22,8 @@ type checked struct {
 	// State lists where the gateway keeps what must survive a restart.
 	State  []proxy.StatePlace `json:"state,omitempty"`
 	Routes []proxy.RouteInfo  `json:"routes,omitempty"`
+	// Register lists what to register at the issuers of logins.
+	Register []proxy.Registration `json:"register,omitempty"`
 }
 
 func newCheck() *cobra.Command {
@@ -36,8 +38,8 @@ line, setting, value and a correction; the exit status is then 1. Warnings also 
 there, but do not change the exit status: unused sections, callers whom no rule can
 allow, an allow_from that includes a balancer, and keys and certificates that have
 ended or are in the last tenth of their lifetime. If there is no fault, show the routes
-with all settings, defaults included, and where the gateway keeps its state: as a table
-on a terminal, as JSON on a pipe.
+with all settings, defaults included, where the gateway keeps its state, and what to
+register at the issuers of people's logins: as a table on a terminal, as JSON on a pipe.
 
 The command also opens and checks the files that the configuration names
 (certificates, keys, authorities). It checks whether this user may write where the
@@ -80,7 +82,7 @@ func check(w, warnings io.Writer, path, output string, offline bool) error {
 	}
 	result := checked{OK: err == nil, File: path}
 	if err == nil {
-		result.Warnings, result.State, result.Routes = config.Warnings(), config.StatePlaces(), config.Table()
+		result.Warnings, result.State, result.Routes, result.Register = config.Warnings(), config.StatePlaces(), config.Table(), config.Registrations()
 		result.Warnings = append(result.Warnings, proxy.EndWarnings(config, offline, time.Now())...)
 	} else if !errors.As(err, &result.Faults) {
 		return err

@@ -26,6 +26,10 @@ func writeTable(w io.Writer, c *checked) error {
 	for _, s := range c.State {
 		fmt.Fprintf(&notes, "state: %s: %s (%s)\n", s.What, s.Path, s.Setting)
 	}
+	for _, r := range c.Register {
+		fmt.Fprintf(&notes, "register at issuers.%s, client %s: redirect URI %s, page after sign-out %s, back-channel logout %s\n",
+			r.Issuer, r.ClientID, strings.Join(r.Redirects, " "), strings.Join(r.SignedOut, " "), r.BackChannel)
+	}
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, cell := range row {
