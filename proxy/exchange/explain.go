@@ -3,6 +3,7 @@ package exchange
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"sallyport/auth"
@@ -62,6 +63,17 @@ func AddressRefusal(r *route.Route, client netip.Addr) error {
 
 // TooWeak returns the error for a caller who was not authenticated as step_up of a route demands.
 func TooWeak(cause string) error { return because(auth.TooWeak, cause) }
+
+// Unproven returns the error for a request that proves no caller, on a route with these callers.
+func Unproven(r *route.Route, h *message.Head, listed []string) error {
+	reason := auth.NoCredential
+	for prefix, missing := range map[string]string{"key": auth.SignatureMissing, "cert": auth.CertificateMissing} {
+		if !slices.ContainsFunc(listed, func(c string) bool { return c != prefix && !strings.HasPrefix(c, prefix+"/") }) {
+			reason = missing
+		}
+	}
+	return because(reason, "the route takes "+setting.Shortened(strings.Join(listed, ", "), 120)+WithoutSession(r, h))
+}
 
 // Unlisted returns the error for a caller whom none of a route's callers admits.
 func Unlisted(caller string, listed []string) error {

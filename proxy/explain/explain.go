@@ -239,7 +239,9 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 		}
 	}
 	admits := x.config.Admits(c, d.Principal)
-	if admits == "" {
+	if admits == "" && d.Principal == "anonymous" {
+		err = exchange.Unproven(r, h, c.Callers.Names())
+	} else if admits == "" {
 		err = exchange.Unlisted(d.Principal, c.Callers.Names())
 	} else if all := c.Callers.All; len(all) > 0 {
 		admits = "together with the others of " + strings.Join(all, ", ")
