@@ -310,11 +310,11 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 
 // signInHost returns the host that people are sent to for a login of a host; "" for none.
 func (x *Explainer) signInHost(door *route.Door, host string) string {
-	at := strings.ToLower(strings.TrimSuffix(x.config.Logins[door.Logins[0]].Session.SignInHost, "."))
-	if at == host {
-		return ""
+	of := x.config.Logins[door.Logins[0]].Session
+	if at := of.SignInAt(); at != host {
+		return at
 	}
-	return at
+	return ""
 }
 
 // rules lets the rules of a route decide on the calls of a request, and adds what each rule says about
