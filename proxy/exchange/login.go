@@ -130,7 +130,8 @@ func (x *exchange) recordSession(s *login.Session, event string) {
 // openSession returns the session of the browser, which it does not use; nil with the reason why there
 // is none. The session of somebody who is revoked comes with that reason.
 func (x *exchange) openSession() (*login.Session, error) {
-	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS, Look: true}
+	x.asked = x.authRequest()
+	x.asked.Look = true
 	proof, err := x.door.Chain.Authenticate(x.life, &x.asked)
 	return proof.Session, err
 }
@@ -232,7 +233,7 @@ func (x *exchange) endSessions() error {
 	if err != nil || len(form["logout_token"]) != 1 {
 		return because(reasonBadBody, "the form has not one logout_token")
 	}
-	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS}
+	x.asked = x.authRequest()
 	out, err := x.snapshot.Logins.BackChannel(x.life, &x.asked, form.Get("logout_token"))
 	if err != nil {
 		return err
