@@ -93,7 +93,7 @@ type SessionConfig struct {
 	// its own session in the place of a person's. Default: sessions are for one host.
 	CookieDomain string `yaml:"cookie_domain"`
 	// SignInHost is the host of cookie_domain at which people sign in for all of its hosts, such as
-	// auth.example.com, so that the issuer needs the redirect URI and the page after logout of this
+	// auth.example.com, so that the issuer needs the redirect URI and the page after sign-out of this
 	// host alone. A route of it must list the login. Default: people sign in at each host.
 	SignInHost string `yaml:"sign_in_host"`
 }

@@ -96,7 +96,7 @@ func New(cfg *config.Config) (*Explainer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("route %s: %w", c.Name, err)
 		}
-		x.index[r], r.Logins = i, c.Callers.Logins()
+		x.index[r] = i
 		names := c.Identity.Names()
 		own, covered = append(own, names.All()...), append(covered, c.Integrity.Cover...)
 		for _, h := range c.Host {
