@@ -184,8 +184,8 @@ func (x *exchange) leave() error {
 	return x.goTo(login.Redirect{Location: login.SignedOutPath})
 }
 
-// sayGoodbye shows the page after sign-out. Who is signed in still, as by a link from elsewhere, is asked
-// whether to sign out instead of believing that it is done.
+// sayGoodbye shows the page after sign-out. People who are still signed in, such as those who followed a
+// link to it, are asked whether to sign out, so that nobody believes it is done.
 func (x *exchange) sayGoodbye() error {
 	if _, err := x.openSession(); err == nil {
 		return x.goTo(login.Redirect{Location: login.SignOutPath})
@@ -193,8 +193,8 @@ func (x *exchange) sayGoodbye() error {
 	return x.sendPage(x.snapshot.Logins.Pages.SignedOut(x.head.Host, signInURL("/")))
 }
 
-// tellSession tells the page's scripts who is signed in, and when the session ends unless it is used. To
-// ask is no use, so that a page may ask again and again.
+// tellSession tells the page's scripts who is signed in, and when the session ends unless it is used.
+// Asking does not count as use, so a page may ask again and again.
 func (x *exchange) tellSession() error {
 	s, err := x.openSession()
 	if err != nil {
