@@ -43,8 +43,8 @@ type Request struct {
 	// subprotocol is the token of a WebSocket handshake where the chain takes one; nil for none. The
 	// chain sets it in a copy.
 	subprotocol *subprotocolToken
-	// Look says that the request asks about a session, and is no use of it: the session goes on to be
-	// idle. If the chain refuses a caller who is revoked, the Proof has their session all the same.
+	// Look says that the request only asks about a session: it does not count as use, so the idle lifetime
+	// runs on. If the chain refuses a caller who is revoked, the Proof has their session all the same.
 	Look bool
 }
 

@@ -28,7 +28,7 @@ type Demand struct {
 	// Independent lets several credentials belong to different callers.
 	Independent bool
 	// StepUp is how the owners of tokens and sessions must have proved themselves to the issuer; nil:
-	// somehow. Every token and session of a request is held to it, also one that proves no caller. With All,
+	// in any way. Every token and session of a request is held to it, also one that proves no caller. With All,
 	// one kind of the callers must be tokens or sessions; else, all of them.
 	StepUp     *StepUp
 	Audience   []string // narrows the audiences of the issuers; nil leaves them as they are

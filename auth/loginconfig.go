@@ -93,7 +93,7 @@ type SessionConfig struct {
 	// its own session in the place of a person's. Default: sessions are for one host.
 	CookieDomain string `yaml:"cookie_domain"`
 	// SignInHost is the host of cookie_domain at which people sign in for all of its hosts, such as
-	// auth.example.com, so that the issuer needs the redirect URI and the page after logout of this
+	// auth.example.com, so that the issuer needs the redirect URI and the page after sign-out of this
 	// host alone. A route of it must list the login. Default: people sign in at each host.
 	SignInHost string `yaml:"sign_in_host"`
 }
@@ -105,10 +105,9 @@ const (
 )
 
 const (
-	defaultAbsolute = 8 * time.Hour
-	defaultIdle     = time.Hour
-	maxAbsolute     = 30 * 24 * time.Hour
-	maxLoginTitle   = 60 // bytes
+	// MaxSession is the longest lifetime of a session.
+	MaxSession    = login.MaxAbsolute
+	maxLoginTitle = 60 // bytes
 
 	stateOff = "off"
 )
@@ -165,13 +164,12 @@ func (c *LoginConfig) checkAsked(at func(string) string, f *setting.Faults) {
 			}
 		}
 	}
-	if d := c.MaxAge; d != 0 && (d.D() < time.Second || d.D() > maxAbsolute) {
-		f.Add(at("max_age"), d.String(), "out of bounds", "choose between 1s and "+setting.Duration(maxAbsolute).String())
+	if d := c.MaxAge; d != 0 && (d.D() < time.Second || d.D() > MaxSession) {
+		f.Add(at("max_age"), d.String(), "out of bounds", "choose between 1s and "+setting.Duration(MaxSession).String())
 	}
-	own := strings.Fields("client_id client_secret redirect_uri response_type response_mode scope state nonce code_challenge code_challenge_method acr_values max_age prompt request request_uri")
 	for _, name := range slices.Sorted(maps.Keys(c.Params)) {
 		switch {
-		case slices.Contains(own, strings.ToLower(name)):
+		case login.IsReserved(name):
 			f.Add(setting.Join(at("params"), name), "", "is a parameter that the gateway writes", "remove it")
 		case name == "" || url.QueryEscape(name) != name:
 			f.Add(setting.Join(at("params"), name), "", "not the name of a parameter", "use letters, digits and _ - .")
@@ -186,9 +184,9 @@ func (c *SessionConfig) check(at func(string) string, f *setting.Faults) {
 			f.Add(at("session."+field), d.String(), "out of bounds", "choose between "+setting.Duration(low).String()+" and "+setting.Duration(high).String())
 		}
 	}
-	bound("absolute", c.Absolute, time.Minute, maxAbsolute)
-	bound("idle", c.Idle, time.Minute, maxAbsolute)
-	absolute, idle := c.Absolute.Or(defaultAbsolute), c.Idle.Or(defaultIdle)
+	bound("absolute", c.Absolute, time.Minute, MaxSession)
+	bound("idle", c.Idle, time.Minute, MaxSession)
+	absolute, idle := c.Absolute.Or(login.DefaultAbsolute), c.Idle.Or(login.DefaultIdle)
 	if idle > absolute && c.Idle != 0 {
 		f.Add(at("session.idle"), c.Idle.String(), "longer than the session itself, "+setting.Duration(absolute).String(), "choose at most "+setting.Duration(absolute).String())
 	}
@@ -245,6 +243,11 @@ func badCookieDomain(d string) (problem, cure string) {
 func (c *SessionConfig) Domain() (domain string, good bool) {
 	problem, _ := badCookieDomain(c.CookieDomain)
 	return strings.ToLower(c.CookieDomain), problem == ""
+}
+
+// SignInAt returns the host where people sign in for all of the domain, in canonical form; "" for none.
+func (c *SessionConfig) SignInAt() string {
+	return strings.ToLower(strings.TrimSuffix(c.SignInHost, "."))
 }
 
 // Outlives reports whether sessions outlive the process.
@@ -319,9 +322,10 @@ func (c *LoginConfig) read() (login.Config, error) {
 		Issuer: c.Issuer, ClientID: c.ClientID, ClientAuth: c.ClientAuth, Scopes: c.Scopes, Claims: c.Claims,
 		State: c.Session.StateFile(), KeepTokens: c.Revoke != nil && !*c.Revoke,
 		Memory: c.Session.Kind == SessionInMemory, Sessions: c.Session.Sessions,
-		Absolute: c.Session.Absolute.Or(defaultAbsolute), Idle: c.Session.Idle.Or(defaultIdle),
-		CookieDomain: strings.ToLower(c.Session.CookieDomain), SignInHost: strings.ToLower(strings.TrimSuffix(c.Session.SignInHost, ".")), ACR: c.ACRValues, MaxAge: c.MaxAge.D(), Prompt: c.Prompt, Params: c.Params,
+		Absolute: c.Session.Absolute.Or(login.DefaultAbsolute), Idle: c.Session.Idle.Or(login.DefaultIdle),
+		SignInHost: c.Session.SignInAt(), ACR: c.ACRValues, MaxAge: c.MaxAge.D(), Prompt: c.Prompt, Params: c.Params,
 	}
+	l.CookieDomain, _ = c.Session.Domain()
 	l.Idle = min(l.Idle, l.Absolute)
 	var err error
 	if l.Keys, err = c.Session.readKeys(); err != nil {

@@ -152,10 +152,9 @@ func (s *sessions) use(l *login.Login, r *Request, c *login.Cookie, now time.Tim
 	return use{session, caller}, err
 }
 
-// useOne returns the one session that is good among several readings of a Cookie field, of any login. So
-// what another host of the domain made up locks nobody out, and a good session of somebody else is not
-// taken for the person's own. Several good ones end: the foreign one would outlast each sign-in of the
-// person, who has no other means against it.
+// useOne returns the one good session among several readings of a Cookie field, of any login. Cookies that
+// another host of the domain made up therefore lock nobody out. If several sessions are good, the gateway
+// cannot tell which is the person's own, and ends all: a foreign one would outlast each new sign-in.
 func (s *sessions) useOne(r *Request, several []login.Cookie, now time.Time, inFlight bool) (use, error) {
 	var good []use
 	var refused error

@@ -93,8 +93,8 @@ func offeredIn(head *message.Head) iter.Seq[string] {
 // trimmed returns an element of a list without the white space around it (RFC 9110, section 5.6.1).
 func trimmed(element string) string { return strings.Trim(element, " \t") }
 
-// HasSubprotocolToken reports whether a value of [SubprotocolField] has a token, in any form and of
-// any quality.
+// HasSubprotocolToken reports whether a value of [SubprotocolField] has a token of any form, good or
+// bad.
 func HasSubprotocolToken(value string) bool {
 	for element := range strings.SplitSeq(value, ",") {
 		if form, _ := formOfSubprotocol(trimmed(element)); form != 0 {

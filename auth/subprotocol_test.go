@@ -121,6 +121,7 @@ func TestBadTokenInSubprotocol(t *testing.T) {
 		{"padding", raw(base64.URLEncoding.EncodeToString([]byte("abcd"))), nil, BadCredential, "with padding"},
 		{"base64 of the other alphabet", raw("a+b/"), nil, BadCredential, "is not base64url"},
 		{"not base64", raw("a.b"), nil, BadCredential, "is not base64url"},
+		{"a line break in base64", raw("YWJj\nZGVm"), nil, BadCredential, "is not base64url"},
 		{"spare bits", raw("YR"), nil, BadCredential, "is not base64url"},
 		{"one letter too many", raw("YWJjZ"), nil, BadCredential, "is not base64url"},
 		{"not UTF-8", raw(base64.RawURLEncoding.EncodeToString([]byte("a\xffb"))), nil, BadCredential, "a byte that no token has"},

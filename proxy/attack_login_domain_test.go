@@ -276,6 +276,7 @@ func TestAttackReturnURLs(t *testing.T) {
 		"https://b.lab.test/.sallyport/sign-in": "https://b.lab.test/",
 		"https://c.lab.test/":                   own, // without the login
 		"https://d.lab.test/":                   own, // without a route
+		"https://e.lab.test/":                   own, // with another login
 		"https://evil.lab.test/":                own,
 		"https://lab.test/":                     own,
 		"https://models.test/":                  own, // of another site, with another login

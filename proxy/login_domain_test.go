@@ -15,7 +15,8 @@ import (
 	"sallyport/proxy"
 )
 
-// siteRoutes are hosts of one site: two with the same login, one without, and one of another login.
+// siteRoutes are hosts of one site: two with the same login, one without, and one with another login for the
+// same domain; and a host of another site.
 const siteRoutes = `
   - host: [a.lab.test, b.lab.test]
     upstream: %s
@@ -25,6 +26,10 @@ const siteRoutes = `
   - host: c.lab.test
     upstream: %s
     callers: issuer/corp
+    rules: [{allow: "*", models: "*"}]
+  - host: e.lab.test
+    upstream: %s
+    callers: login/more
     rules: [{allow: "*", models: "*"}]
   - host: models.test
     upstream: %s
@@ -48,8 +53,9 @@ func openSite(t *testing.T, kind string, p plan) *lobby {
 	p.more += fmt.Sprintf(`
 logins:
   corp: {issuer: corp, client_id: gateway, client_secret: {file: secret}, scopes: [offline_access], session: {%s, cookie_domain: lab.test, %s}}
+  more: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {%s, cookie_domain: lab.test}}
   alone: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {%s}}
-`, session, more, session)
+`, session, more, session, session)
 	return openLobby(t, p)
 }
 

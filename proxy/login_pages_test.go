@@ -203,7 +203,7 @@ func TestPeopleReadWhatToDo(t *testing.T) {
 
 // A page may ask for the session again and again, and show the question of sign-out: neither is a use of
 // the session, which ends by its idle lifetime all the same.
-func TestAskingForTheSessionIsNoUse(t *testing.T) {
+func TestAskingForTheSessionDoesNotKeepItAlive(t *testing.T) {
 	for kind, section := range map[string]string{"cookie": loginSections, "memory": strings.Replace(loginSections, "{keys: {file: keys}}", "{kind: memory}", 1)} {
 		t.Run(kind, func(t *testing.T) {
 			clock := &shiftedClock{}

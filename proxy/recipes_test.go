@@ -277,7 +277,7 @@ func (r *recipe) refreshes(clock *shiftedClock) {
 	for n := int64(1); n <= 2; n++ {
 		clock.ahead.Add(int64(50 * time.Minute))
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			if a := r.b.request("GET", r.origin+"/", "", nil); a.StatusCode != http.StatusOK { // to ask for the session is no use
+			if a := r.b.request("GET", r.origin+"/", "", nil); a.StatusCode != http.StatusOK { // asking for the session does not count as use
 				r.t.Fatalf("before refresh %d: %d %s", n, a.StatusCode, a.body)
 			}
 			principal, groups, status := r.session()

@@ -244,7 +244,6 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	r.Limits.Headers = c.Limits.Headers
 	r.TakesPasswords = c.Callers.TakesPasswords()
 	r.TakesAPIKeys = c.Callers.TakesAPIKeys()
-	r.Logins = c.Callers.Logins()
 	r.ForwardAuthorization = c.ForwardAuthorization
 	if r.Chain, err = s.auth.Route(cfg.DemandOf(c)); err != nil {
 		return nil, err

@@ -123,13 +123,19 @@ func TestBadAnswersAreRefused(t *testing.T) {
 	}
 	b := d.browser()
 	answer := b.visit(b.begin("/"))
-	for name, from := range map[string]login.Answer{
-		"another host":   {Host: "other.example", Origin: origin, Query: answer, Cookie: b.field()},
-		"another origin": {Host: host, Origin: origin + ":8443", Query: answer, Cookie: b.field()},
-		"cookie twice":   {Host: host, Origin: origin, Query: answer, Cookie: b.field() + "; " + b.field()},
+	for name, x := range map[string]struct {
+		from  login.Answer
+		cause string // the issuer's refusal of the code has the same reason
+	}{
+		"another host":   {login.Answer{Host: "other.example", Origin: origin, Query: answer, Cookie: b.field()}, "the cookie of the attempt: "},
+		"another origin": {login.Answer{Host: host, Origin: origin + ":8443", Query: answer, Cookie: b.field()}, "the login began at another origin"},
+		"cookie twice":   {login.Answer{Host: host, Origin: origin, Query: answer, Cookie: b.field() + "; " + b.field()}, "two cookies have the name"},
 	} {
-		_, err := d.login.Finish(t.Context(), from)
+		_, err := d.login.Finish(t.Context(), x.from)
 		wantReason(t, name, err, login.StateMismatch)
+		if err != nil && !strings.Contains(err.Error(), x.cause) {
+			t.Errorf("%s: the cause is %v, want %s", name, err, x.cause)
+		}
 	}
 	d.clock.Add(11 * time.Minute)
 	_, err := b.finish(answer)

@@ -118,10 +118,10 @@ func countOf(first string) int {
 	return int(first[0] - '0')
 }
 
-// Readings returns all that a Cookie field may mean which [Login.ReadCookie] refuses because cookies of
-// the session have the same name. Each host of a domain can set cookies for it, and the person's own may
-// be among them. It is nil for sessions of one host, whose cookies no other host can set, and if there is
-// too much to try.
+// Readings returns the sessions that a Cookie field may contain in which several cookies have one name, so
+// that [Login.ReadCookie] refuses it. Each host of a domain can set cookies for it, and the person's own
+// may be among them. It is nil for sessions of one host, whose cookies no other host can set, and if there
+// are too many to try.
 func (l *Login) Readings(field string) (all []Cookie) {
 	if l.domain == "" {
 		return nil

@@ -138,6 +138,27 @@ func TestForgottenEndsEndAllOlderSessions(t *testing.T) {
 	}
 }
 
+// TestForgottenEndOfAClockThatWasSetBack overflows the memory of ends after a session has ended that began,
+// by its record, later than the clock says: see state.begin.
+func TestForgottenEndOfAClockThatWasSetBack(t *testing.T) {
+	s := &state{ends: map[end]ended{}, live: map[sessionID]*live{}, floor: 1000}
+	first := record{id: sessionID{1}, begun: s.begin(100), issued: 100, subject: "alice", issuer: "i"}
+	first.ends = endsOf(&first)
+	for i := range endfile.MaxEnds + 1 {
+		r := first
+		if i > 0 {
+			r = record{id: sessionID{2, byte(i), byte(i >> 8), byte(i >> 16)}}
+			r.ends = endsOf(&r)
+		}
+		if err := s.end(r.ends[endfile.Session], 150, 1<<62); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if next := (&record{id: sessionID{9}, begun: s.begin(160)}); !s.hasEnded(&first) || s.hasEnded(next) {
+		t.Errorf("the session came back: %v; the next one has ended: %v", !s.hasEnded(&first), s.hasEnded(next))
+	}
+}
+
 // TestSeventyThousandEndsOfAFile takes more ends from a file than are kept.
 func TestSeventyThousandEndsOfAFile(t *testing.T) {
 	s := &state{ends: map[end]ended{}, live: map[sessionID]*live{}}

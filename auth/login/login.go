@@ -25,11 +25,13 @@ import (
 	"sallyport/auth/login/endfile"
 )
 
+// Lifetimes of sessions where the [Config] has none.
 const (
-	defaultAbsolute = 8 * time.Hour
-	defaultIdle     = time.Hour
-	defaultSessions = 10_000
+	DefaultAbsolute = 8 * time.Hour
+	DefaultIdle     = time.Hour
 )
+
+const defaultSessions = 10_000
 
 // Where the claims of a person come from.
 const (
@@ -70,9 +72,9 @@ type Config struct {
 	// Sessions is how many sessions the Memory keeps; 10,000 if zero. Beyond it, the least recently
 	// used one ends.
 	Sessions int
-	// Absolute is how long a session lasts; 8h if zero.
+	// Absolute is how long a session lasts; DefaultAbsolute if zero.
 	Absolute time.Duration
-	// Idle is how long a session lasts without a request; 1h if zero.
+	// Idle is how long a session lasts without a request; DefaultIdle if zero.
 	Idle time.Duration
 	// ACR are the authentication contexts of which a session must have one; nil for any.
 	ACR []string
@@ -137,19 +139,22 @@ type Login struct {
 	domain string // Config.CookieDomain behind a dot; "" for none
 }
 
-// reserved returns the parameters of the authorization request that the configuration may not set.
-func reserved() []string {
-	return []string{
-		"response_type", "response_mode", "client_id", "redirect_uri", "scope", "state", "nonce", "code_challenge",
-		"code_challenge_method", "request", "request_uri", "prompt", "max_age", "acr_values",
+// IsReserved reports whether a parameter of the authorization request, in any case, is the gateway's, so
+// that [Config.Params] may not set it.
+func IsReserved(parameter string) bool {
+	switch strings.ToLower(parameter) {
+	case "response_type", "response_mode", "client_id", "client_secret", "redirect_uri", "scope", "state", "nonce", "code_challenge",
+		"code_challenge_method", "request", "request_uri", "prompt", "max_age", "acr_values":
+		return true
 	}
+	return false
 }
 
 // New returns a login. Logins of the same name and client share their sessions in m. [Login.Activate]
 // must be called before it serves.
 func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
 	for _, p := range slices.Sorted(maps.Keys(c.Params)) {
-		if slices.Contains(reserved(), p) {
+		if IsReserved(p) {
 			return nil, fmt.Errorf("the parameter %s belongs to the gateway", p)
 		}
 	}
@@ -167,7 +172,7 @@ func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
 	if c.Absolute < 0 || c.Absolute > MaxAbsolute || c.Idle < 0 || c.Idle > MaxAbsolute || c.Sessions < 0 {
 		return nil, fmt.Errorf("lifetimes are up to %s, and the number of sessions is not negative", MaxAbsolute)
 	}
-	c.Absolute, c.Idle = cmp.Or(c.Absolute, defaultAbsolute), cmp.Or(c.Idle, defaultIdle)
+	c.Absolute, c.Idle = cmp.Or(c.Absolute, DefaultAbsolute), cmp.Or(c.Idle, DefaultIdle)
 	c.Sessions = cmp.Or(c.Sessions, defaultSessions)
 	l := &Login{name: name, config: c, issuer: issuer, memory: m, keys: c.Keys, cookie: hostPrefix + sessionName}
 	if l.keys == nil {

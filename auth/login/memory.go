@@ -60,8 +60,8 @@ func NewMemory(now func() time.Time, log *slog.Logger, onEnd func(Ended)) *Memor
 	return m
 }
 
-// End cancels the refreshes, waits for them, and closes the files with ends of sessions. Later no
-// refresh starts.
+// End cancels the refreshes and revocations, waits for them, and closes the files with ends of sessions.
+// Later none starts.
 func (m *Memory) End() {
 	m.mu.Lock()
 	m.ended = true

@@ -256,6 +256,7 @@ func TestForgedLogoutTokensEndNothing(t *testing.T) {
 		"expired":          token(func(c map[string]any) { c["exp"] = now - 61 }),
 		"of the future":    token(func(c map[string]any) { c["iat"] = now + 61 }),
 		"no iat":           token(func(c map[string]any) { delete(c, "iat") }),
+		"a NUL in sid":     token(func(c map[string]any) { c["sid"] = "x\x00y" }),
 	}
 	for name, raw := range all {
 		_, err := d.auth.BackChannel(t.Context(), request(host, ""), raw)

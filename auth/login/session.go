@@ -224,7 +224,7 @@ func (s *Session) Use(host string, now time.Time, inFlight bool) (*identity.Prin
 	return &n.principal, nil
 }
 
-// Look checks the session like [Session.Use], but is no use of it.
+// Look checks the session like [Session.Use], but does not count as use, and starts no refresh.
 func (s *Session) Look(host string, now time.Time, inFlight bool) (*identity.Principal, error) {
 	n, err := s.check(host, now, inFlight)
 	if err != nil {
@@ -266,8 +266,8 @@ func (s *Session) check(host string, now time.Time, inFlight bool) (*Session, er
 	return n, nil
 }
 
-// Beside returns the refusal of a request that had both sessions, which have ended. One may be of somebody
-// who wants the person to work in it.
+// Beside returns the refusal of a request that had both sessions, which have ended. An attacker may have
+// set one, so that the person works under the attacker's name.
 func (s *Session) Beside(other *Session) error {
 	return refuse(BadSession, fmt.Errorf("there are sessions of %s and %s, and somebody else may have set one: all have ended", s.principal.String(), other.principal.String()))
 }

@@ -166,7 +166,7 @@ func (f *first) logins() string {
 # %s, and with these addresses
 # (and with the port after the host, if listen.https gets another than 443):
 #   redirect URI              %s
-#   page after logout         %s
+#   page after sign-out       %s
 #   back-channel logout URL   %s
 # Sessions end when the gateway restarts. To keep them: sallyport keygen --session > session-keys
 # (mode 0600), and in place of kind: memory, keys: {file: session-keys}.

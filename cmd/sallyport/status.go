@@ -23,8 +23,8 @@ func newStatus() *cobra.Command {
 		Long: `Show the state of the gateway that serves this configuration: the active
 configuration, the reason if the last reload was refused, listeners, requests in
 flight, the ends of keys and certificates, certificates, keys of issuers, files
-with ends of people's sessions, and endpoints of upstreams. Times are in UTC. The output is a table on a terminal and
-JSON on a pipe. The exit status is 1 if no gateway answers.`,
+with ends of people's sessions, and endpoints of upstreams. Times are in UTC. The
+output is a table on a terminal and JSON on a pipe. The exit status is 1 if no gateway answers.`,
 		Example: `  sallyport status
   sallyport status -c /etc/sallyport/gateway.yaml
   sallyport status | jq .configuration.hash`,

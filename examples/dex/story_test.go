@@ -228,7 +228,7 @@ func (b *browser) fetch(path string) page {
 func (b *browser) until(what string, holds func(s session, status int) bool) {
 	b.t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
-		b.fetch("/") // to ask for the session is no use of it
+		b.fetch("/") // asking for the session does not count as use
 		if holds(b.session()) {
 			return
 		}

@@ -101,7 +101,7 @@ func (h *house) accounts(t *testing.T, b *browser.Browser) {
 		t.Fatalf("joining: %d %s", a.Status, a.Body)
 	}
 	browser.Eventually(t, "bob is in ml after a refresh", func() bool {
-		bob.Fetch("/version", "{}") // to ask for the session is no use of it, so that it is not refreshed
+		bob.Fetch("/version", "{}") // asking for the session does not count as use, and does not refresh it
 		s, _ := bob.Session()
 		return slices.Contains(s.Groups, "ml")
 	})

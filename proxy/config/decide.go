@@ -15,6 +15,7 @@ func (c *Config) DecidingRoute(of *route.Config) (*route.Route, error) {
 		Methods:      slices.Clone(of.Methods),
 		Dialect:      c.DialectOf(of),
 		Access:       route.NewAccess(of),
+		Logins:       of.Callers.Logins(),
 		StepUp:       of.StepUpDemand(),
 		Paths:        route.NewPaths(&of.Paths, c.DialectOf(of)),
 		Fixed:        route.NewFixed(of.Respond),

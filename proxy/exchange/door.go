@@ -119,9 +119,6 @@ func (x *exchange) serveDoor() error {
 // enterDoor makes the checks of a route that concern no caller: those of the connection, the client's
 // address and free memory.
 func (x *exchange) enterDoor() error {
-	if x.asker != "" {
-		return because(reasonUndecided, "the path is one of the gateway's own")
-	}
 	if err := x.checkConnection(); err != nil {
 		return err
 	}

@@ -130,7 +130,8 @@ func (x *exchange) recordSession(s *login.Session, event string) {
 // openSession returns the session of the browser, which it does not use; nil with the reason why there
 // is none. The session of somebody who is revoked comes with that reason.
 func (x *exchange) openSession() (*login.Session, error) {
-	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS, Look: true}
+	x.asked = x.authRequest()
+	x.asked.Look = true
 	proof, err := x.door.Chain.Authenticate(x.life, &x.asked)
 	return proof.Session, err
 }
@@ -183,8 +184,8 @@ func (x *exchange) leave() error {
 	return x.goTo(login.Redirect{Location: login.SignedOutPath})
 }
 
-// sayGoodbye shows the page after sign-out. Who is signed in still, as by a link from elsewhere, is asked
-// whether to sign out instead of believing that it is done.
+// sayGoodbye shows the page after sign-out. People who are still signed in, such as those who followed a
+// link to it, are asked whether to sign out, so that nobody believes it is done.
 func (x *exchange) sayGoodbye() error {
 	if _, err := x.openSession(); err == nil {
 		return x.goTo(login.Redirect{Location: login.SignOutPath})
@@ -192,8 +193,8 @@ func (x *exchange) sayGoodbye() error {
 	return x.sendPage(x.snapshot.Logins.Pages.SignedOut(x.head.Host, signInURL("/")))
 }
 
-// tellSession tells the page's scripts who is signed in, and when the session ends unless it is used. To
-// ask is no use, so that a page may ask again and again.
+// tellSession tells the page's scripts who is signed in, and when the session ends unless it is used.
+// Asking does not count as use, so a page may ask again and again.
 func (x *exchange) tellSession() error {
 	s, err := x.openSession()
 	if err != nil {
@@ -232,7 +233,7 @@ func (x *exchange) endSessions() error {
 	if err != nil || len(form["logout_token"]) != 1 {
 		return because(reasonBadBody, "the form has not one logout_token")
 	}
-	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS}
+	x.asked = x.authRequest()
 	out, err := x.snapshot.Logins.BackChannel(x.life, &x.asked, form.Get("logout_token"))
 	if err != nil {
 		return err

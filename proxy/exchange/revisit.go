@@ -24,9 +24,9 @@ func (x *exchange) revocable() bool {
 	return x.proof.Revocable || x.caller.Source == "cert" || t != nil && len(t.PeerCertificates) > 0
 }
 
-// Revisit checks the credentials again that may be withdrawn, of exchanges in progress. It ends those that the current snapshot refuses, and returns how many. While an issuer
-// does not answer, exchanges go on until their credential expires; those whose credential never
-// expires end.
+// Revisit checks the credentials again that may be withdrawn, of exchanges in progress. It ends those
+// that the current snapshot refuses, and returns how many. While an issuer does not answer, exchanges
+// go on until their credential expires; those whose credential never expires end.
 func (s *Server) Revisit(ctx context.Context) (ended int) {
 	return s.revisit(ctx, func(x *exchange) bool { return !x.ofSessionAlone() && x.revocable() })
 }

@@ -9,9 +9,9 @@ import (
 )
 
 // demandAt returns how a person must prove themselves to see a page of the host, or one that
-// [exchange.returnPage] returned with another host. It is that of the route
-// which a GET of the page would have: what asks for a sign-in has no say in it. If that route demands
-// nothing, another route of the path counts, to which the page may send its forms.
+// [exchange.returnPage] returned with another host. The route of a GET of the page decides, and no
+// parameter of the request for a sign-in. If that route demands nothing, the route of another method of
+// the path counts, to which the page may send its forms.
 func (x *exchange) demandAt(page string) login.StepUp {
 	authority := x.head.Authority
 	if rest, elsewhere := strings.CutPrefix(page, "https://"); elsewhere {

@@ -245,7 +245,7 @@ func (x *exchange) isPreflight() bool {
 func (x *exchange) authenticate() error {
 	var err error
 	x.revocations = x.server.revocations.Load()
-	x.asked = auth.Request{Head: x.head, Peer: x.client, Via: x.stream.Conn().Peer.Addr().Unmap(), Conn: x.stream.Conn().TLS}
+	x.asked = x.authRequest()
 	x.proof, err = x.route.Chain.Authenticate(x.life, &x.asked)
 	if x.proof.Signature != nil {
 		x.chooseAnswerKey(false)
@@ -264,6 +264,12 @@ func (x *exchange) authenticate() error {
 		return route.CheckSpelling(x.head.Fields, s.Covers)
 	}
 	return nil
+}
+
+// authRequest returns what package auth needs to know of the request.
+func (x *exchange) authRequest() auth.Request {
+	c := x.stream.Conn()
+	return auth.Request{Head: x.head, Peer: x.client, Via: c.Peer.Addr().Unmap(), Conn: c.TLS}
 }
 
 // chooseAnswerKey chooses the key that signs the answer: once the request's signature has been

@@ -96,7 +96,7 @@ func New(cfg *config.Config) (*Explainer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("route %s: %w", c.Name, err)
 		}
-		x.index[r], r.Logins = i, c.Callers.Logins()
+		x.index[r] = i
 		names := c.Identity.Names()
 		own, covered = append(own, names.All()...), append(covered, c.Integrity.Cover...)
 		for _, h := range c.Host {
@@ -312,11 +312,11 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 
 // signInHost returns the host that people are sent to for a login of a host; "" for none.
 func (x *Explainer) signInHost(door *route.Door, host string) string {
-	at := strings.ToLower(strings.TrimSuffix(x.config.Logins[door.Logins[0]].Session.SignInHost, "."))
-	if at == host {
-		return ""
+	of := x.config.Logins[door.Logins[0]].Session
+	if at := of.SignInAt(); at != host {
+		return at
 	}
-	return at
+	return ""
 }
 
 // rules lets the rules of a route decide on the calls of a request, and adds what each rule says about

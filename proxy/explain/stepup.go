@@ -30,8 +30,8 @@ func (x *Explainer) stepUp(r *route.Route, caller *identity.Principal, at time.T
 	return fmt.Sprintf("acr is %q, auth_time is %d s ago", acr, at.Unix()-authTime), nil
 }
 
-// recheckStepUp returns what becomes of a request of a log that the rules allow, by step_up of its route
-// now. It says why in d.
+// recheckStepUp returns whether step_up of the route, as it is now, would refuse a logged request that the
+// rules allow. It writes the reason to d.
 func (x *Explainer) recheckStepUp(r *route.Route, l *logged, d *Difference) policy.Outcome {
 	issuer, tells := strings.CutPrefix(l.Principal, "issuer/")
 	issuer, _, _ = strings.Cut(issuer, ":")

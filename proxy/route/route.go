@@ -30,7 +30,7 @@ type Route struct {
 	Dialect *model.Dialect // the upstream's dialect
 	Chain   *auth.Chain
 	Logins  []string // that people may sign in with, by name; nil: none
-	// StepUp is how callers must have proved themselves to their issuer; nil: somehow.
+	// StepUp is how callers must have proved themselves to their issuer; nil: in any way.
 	StepUp *auth.StepUp
 	Policy *policy.Policy
 	// Candidate are the rules that are recorded and not enforced; nil if there are none.

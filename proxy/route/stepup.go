@@ -33,7 +33,6 @@ type StepUpConfig struct {
 const (
 	// minStepUpAge leaves time for the way back from the issuer.
 	minStepUpAge = 10 * time.Second
-	maxStepUpAge = 30 * 24 * time.Hour // the longest that a session lasts
 	// maxACRValues is how many bytes all values have with their spaces. The cookie of a sign-in that has begun
 	// holds them beside the page to return to.
 	maxACRValues = 512
@@ -84,8 +83,8 @@ func (r *Config) checkStepUp(at string, f *setting.Faults) {
 			f.Add(at, v, "is listed twice", "remove one of the two")
 		}
 	}
-	if d := c.MaxAge; d != 0 && (d.D() < minStepUpAge || d.D() > maxStepUpAge) {
-		f.Add(at+".max_age", d.String(), "out of bounds", "choose between "+setting.Duration(minStepUpAge).String()+" and "+setting.Duration(maxStepUpAge).String())
+	if d := c.MaxAge; d != 0 && (d.D() < minStepUpAge || d.D() > auth.MaxSession) {
+		f.Add(at+".max_age", d.String(), "out of bounds", "choose between "+setting.Duration(minStepUpAge).String()+" and "+setting.Duration(auth.MaxSession).String())
 	}
 	if known := auth.Prompts(); c.Prompt != "" && !slices.Contains(known, c.Prompt) {
 		f.Add(at+".prompt", c.Prompt, "unknown value", "write "+strings.Join(known[:len(known)-1], ", ")+" or "+known[len(known)-1])
