@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -26,6 +27,31 @@ func TestReloadOpensAtOnceWhatTheLastClosed(t *testing.T) {
 		}
 		h.edit("health: off, control: off", on)
 		h.reload("changed")
+	}
+	if status := get(t, h.client(false), h.token()); status != 200 {
+		t.Error(status)
+	}
+}
+
+// An address that the gateway cannot open beside one of its own is not called another program's.
+func TestReloadNamesTheOwnListenerInTheWay(t *testing.T) {
+	h := build(t, plan{more: unwatched})
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(free.Addr().String())
+	free.Close()
+	h.edit("health: '127.0.0.1:0'", "health: '127.0.0.1:"+port+"'")
+	h.reload("changed")
+	now := "health: '127.0.0.1:" + port + "'"
+	for _, next := range []string{"health: ':" + port + "'", "health: 'localhost:" + port + "'"} {
+		h.edit(now, next)
+		r := h.reload("refused")
+		if !strings.Contains(r.Summary, "the gateway itself listens there, for listen.health on 127.0.0.1:"+port+"; restart it") || strings.Contains(r.Summary, "program") {
+			t.Errorf("%s: %s", next, r.Summary)
+		}
+		h.edit(next, now)
 	}
 	if status := get(t, h.client(false), h.token()); status != 200 {
 		t.Error(status)
