@@ -35,6 +35,9 @@ type Options struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// MemoryUsed returns how many bytes the process uses; nil asks the Go runtime.
 	MemoryUsed func() int64
+	// MemoryBudget is told the memory budget of each configuration, in bytes and 0 for none, before the
+	// configuration counts; nil: nobody is told.
+	MemoryBudget func(int64)
 	// Version is shown in metrics and status.
 	Version string
 
@@ -53,6 +56,9 @@ func (o *Options) withDefaults() Options {
 	}
 	if d.Listen == nil {
 		d.Listen = net.Listen
+	}
+	if d.MemoryBudget == nil {
+		d.MemoryBudget = func(int64) {}
 	}
 	if d.Manager == nil {
 		d.Manager = noManager{}
@@ -110,6 +116,9 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 		return nil, err
 	}
 	first, err := build(cfg, g.memory)
+	if err == nil {
+		err = g.memory.beginReplay(cfg)
+	}
 	if err != nil {
 		// Leave the nonces that it may have taken over to the next start.
 		return nil, errors.Join(err, g.memory.replay.Save())

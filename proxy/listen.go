@@ -61,7 +61,7 @@ type openListener struct {
 	net.Listener
 	handed  bool               // a service manager opened its socket
 	pulse   *pulse             // nil if Alive does not test it
-	stop    context.CancelFunc // ends its server; nil: closing the listener does that
+	stop    context.CancelFunc // ends its server, before the listener closes; nil: closing does that
 	control *admin.Control     // with useControl
 }
 
@@ -74,11 +74,10 @@ func (l *openListener) address() string {
 	return l.Addr().String()
 }
 
-// close closes the listener. Accepted connections continue.
+// close closes the listener: its address is free when close returns. Accepted connections continue.
 func (l *openListener) close() error {
 	if l.stop != nil {
-		l.stop() // its server closes the listener
-		return nil
+		l.stop()
 	}
 	if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("closing listen.%s: %w", l.use, err)

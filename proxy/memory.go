@@ -97,6 +97,7 @@ func newMemory(cfg *Config, o Options) (*memory, error) {
 func (m *memory) setBounds(cfg *Config) {
 	l := cfg.Limits.WithDefaults()
 	m.Pressure.SetBudget(cfg.MemoryBudget())
+	m.options.MemoryBudget(cfg.MemoryBudget())
 	if most := connectionsFor(descriptors()); most > 0 && most < l.Connections {
 		level := slog.LevelInfo
 		switch {
@@ -139,14 +140,18 @@ func (m *memory) beginReplay(cfg *Config) error {
 	if !cfg.TakesSignatures() {
 		return nil
 	}
-	state := string(cfg.Integrity.State)
-	if cfg.Integrity.State.Word() != "" {
-		state = ""
-	}
-	if err := m.replay.Begin(state); err != nil {
+	if err := m.replay.Begin(nonceFile(cfg)); err != nil {
 		return fmt.Errorf("integrity.state: %w", err)
 	}
 	return nil
+}
+
+// nonceFile returns the file for the nonces of a configuration; "" for none.
+func nonceFile(cfg *Config) string {
+	if cfg.Integrity.State.Word() != "" {
+		return ""
+	}
+	return string(cfg.Integrity.State)
 }
 
 // connectionsFor returns how many client connections the descriptors suffice for. Each may need

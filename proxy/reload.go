@@ -108,7 +108,7 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 		report.Result, report.Summary = ReloadUnchanged, config.UnchangedSummary(cfg, old.loaded, g.memory.options.Now())
 		return report
 	}
-	if err := checkFixed(cfg, old.config, g.memory); err != nil {
+	if err := checkFixed(cfg, g.memory); err != nil {
 		return refused(report, err)
 	}
 	s, err := g.replace(old, cfg)
@@ -149,11 +149,11 @@ func (g *Gateway) revokeAlone(report *ReloadReport) {
 }
 
 // checkFixed records changes of settings that cannot change while the process runs.
-func checkFixed(c, old *Config, m *memory) error {
+func checkFixed(c *Config, m *memory) error {
 	var f setting.Faults
 	const cure = "restart the gateway to change it, or put back what it was"
-	if m.replay.Begun() && c.Integrity.State != old.Integrity.State {
-		f.Add("integrity.state", string(c.Integrity.State), "cannot change while the gateway runs, which holds "+string(old.Integrity.State), cure)
+	if held := m.replay.File(); m.replay.Begun() && c.TakesSignatures() && nonceFile(c) != held {
+		f.Add("integrity.state", string(c.Integrity.State), "cannot change while the gateway runs, which holds "+cmp.Or(held, "none"), cure)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Logins)) {
 		l := c.Logins[name]
@@ -168,13 +168,9 @@ func checkFixed(c, old *Config, m *memory) error {
 // replace builds the snapshot of a configuration, opens its additional listeners and makes it
 // current. After an error nothing has changed.
 func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
-	remembering := g.memory.replay.Begun()
 	s, err := build(cfg, g.memory)
 	if err != nil {
 		return nil, err
-	}
-	if !remembering {
-		g.announceIntegrity()
 	}
 	var records *audit.Change // nil: the audit file stays the same
 	if cfg.Audit.File != old.config.Audit.File {
@@ -185,6 +181,9 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 	}
 	lacking, surplus := missing(g.open, placesOf(cfg))
 	opened, err := g.listen(cfg, lacking)
+	if err == nil {
+		err = g.remember(cfg, opened)
+	}
 	if err != nil {
 		if records != nil {
 			records.Discard()
@@ -209,6 +208,22 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 	g.memory.snapshots.Add(1)
 	g.foundation.start(g.failed, func() error { g.retire(old); return nil })
 	return s, nil
+}
+
+// remember takes over the nonces, as the last thing that can fail: what a configuration that is refused
+// has taken over would be held all the same. After an error it closes the listeners that were opened.
+func (g *Gateway) remember(cfg *Config, opened []*openListener) error {
+	remembering := g.memory.replay.Begun()
+	if err := g.memory.beginReplay(cfg); err != nil {
+		for _, l := range opened {
+			_ = l.Close() // no connection was accepted
+		}
+		return err
+	}
+	if !remembering {
+		g.announceIntegrity()
+	}
+	return nil
 }
 
 // closeListeners closes listeners that the configuration no longer names.

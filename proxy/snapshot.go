@@ -74,9 +74,6 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 	for name, l := range s.apiKeys.Limits() {
 		s.Own[name] = s.counts.Own(name, limit.OwnConfig{Rate: l.Rate.Limit, Burst: l.Rate.Burst, InFlight: l.InFlight})
 	}
-	if err := m.beginReplay(cfg); err != nil {
-		return nil, err
-	}
 	var clients edge.ClientPolicies
 	if p := newClientPolicies(cfg, s.certs); p != nil {
 		clients, s.CheckConn, s.CheckBalanced = p.of, p.checkConn, p.checkBalanced

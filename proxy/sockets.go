@@ -120,6 +120,9 @@ func (g *Gateway) bind(p place, places []place) (all []net.Listener, handed bool
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, false, fmt.Errorf("%w: ports below 1024 need a privilege; %s", err, config.CureForbidden(p.addr))
 	}
+	if own := g.ownAt(p.addr); own != nil && errors.Is(err, syscall.EADDRINUSE) {
+		return nil, false, fmt.Errorf("%w: the gateway itself listens there, for listen.%s on %s; restart it to change that, or write another port", err, own.use, own.addr)
+	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, false, fmt.Errorf("%w: a program listens there already; %s", err, config.CureBusy)
 	}
@@ -127,6 +130,22 @@ func (g *Gateway) bind(p place, places []place) (all []net.Listener, handed bool
 		return nil, false, err
 	}
 	return []net.Listener{l}, false, nil
+}
+
+// ownAt returns an open listener whose address excludes a configured one; nil if there is none.
+func (g *Gateway) ownAt(configured string) *openListener {
+	wanted, err := net.ResolveTCPAddr("tcp", configured)
+	if err != nil {
+		return nil
+	}
+	i := slices.IndexFunc(g.open, func(l *openListener) bool {
+		at, ok := l.Addr().(*net.TCPAddr)
+		return ok && at.Port == wanted.Port && (at.IP.IsUnspecified() || wanted.IP == nil || wanted.IP.IsUnspecified() || at.IP.Equal(wanted.IP))
+	})
+	if i < 0 {
+		return nil
+	}
+	return g.open[i]
 }
 
 // announceUnused logs a warning for each handed socket that no address of the configuration uses. The

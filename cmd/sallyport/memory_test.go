@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"runtime/debug"
 	"testing"
@@ -58,3 +59,21 @@ func TestQuietGatewayCollects(t *testing.T) {
 
 // garbage prevents the compiler from optimizing the allocations away.
 var garbage []byte
+
+// A reload may raise the budget or drop it; a limit that stays would keep the collector busy.
+func TestLimitMemoryFollowsTheBudget(t *testing.T) {
+	t.Setenv("GOMEMLIMIT", "")
+	before := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(before)
+	for _, tt := range []struct{ budget, want int64 }{{8 << 30, (8 << 30) / 10 * 9}, {16 << 30, (16 << 30) / 10 * 9}, {0, math.MaxInt64}} {
+		limitMemory(tt.budget)
+		if got := debug.SetMemoryLimit(-1); got != tt.want {
+			t.Errorf("a budget of %d: limit %d; want %d", tt.budget, got, tt.want)
+		}
+	}
+	t.Setenv("GOMEMLIMIT", "1GiB")
+	limitMemory(8 << 30)
+	if got := debug.SetMemoryLimit(-1); got != math.MaxInt64 {
+		t.Errorf("with GOMEMLIMIT: limit %d", got)
+	}
+}

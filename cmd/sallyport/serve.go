@@ -49,12 +49,11 @@ func serve(ctx context.Context, path string, records io.Writer, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	g, err := proxy.New(config, proxy.Options{Log: log, Stdout: records, Version: version(), Sockets: service.Sockets, Manager: service})
+	g, err := proxy.New(config, proxy.Options{Log: log, Stdout: records, Version: version(), Sockets: service.Sockets, Manager: service, MemoryBudget: limitMemory})
 	if err != nil {
 		// CheckFiles reports faults of files with their lines in the configuration.
 		return errors.Join(config.CheckFiles(), err)
 	}
-	limitMemory(config.MemoryBudget())
 	// The background work must continue while the gateway drains after ctx has ended.
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup

@@ -138,13 +138,17 @@ func (l *ownListener) Accept() (net.Conn, error) {
 	}
 }
 
-// run serves until ctx ends, then gives pending answers at most [farewell].
+// run serves until ctx ends, then gives pending answers at most [farewell]. After the end of ctx
+// others may close l too.
 func run(ctx context.Context, s *http.Server, l net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
 	select {
 	case err := <-failed:
-		return err
+		if ctx.Err() == nil {
+			return err
+		}
+		failed <- err
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
@@ -152,7 +156,7 @@ func run(ctx context.Context, s *http.Server, l net.Listener) error {
 	if err := s.Shutdown(grace); err != nil {
 		s.Close()
 	}
-	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil

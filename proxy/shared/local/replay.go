@@ -63,6 +63,7 @@ type Replay struct {
 	bounds atomic.Pointer[bounds]
 
 	beginning sync.Mutex // guards the fields up to start until begun is set
+	begunWith string     // the argument of the Begin that started the store
 	file      string     // where Save writes the claims; "" for nowhere
 	lock      *os.File   // the locked lock file of file
 	mark      string     // in a store without the lock: the file that tells the owner of our use; else ""
@@ -160,6 +161,7 @@ func (r *Replay) Begin(state string) error {
 	if err != nil {
 		return fmt.Errorf("reading the state of the replay store: %w", err)
 	}
+	r.begunWith = state
 	if !clean {
 		r.unclean.Store(true)
 		r.raiseFloor(r.start, 0)
@@ -170,6 +172,13 @@ func (r *Replay) Begin(state string) error {
 
 // Begun reports whether [Replay.Begin] has started the store.
 func (r *Replay) Begun() bool { return r.begun.Load() }
+
+// File returns the state file that the store was begun with; "" for none.
+func (r *Replay) File() string {
+	r.beginning.Lock()
+	defer r.beginning.Unlock()
+	return r.begunWith
+}
 
 // load reads the claims of the previous process and reports whether they are complete.
 func (r *Replay) load(name string) (clean bool, err error) {
