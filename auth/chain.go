@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -285,10 +286,8 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	}
 	var array [3]proven // saves an allocation
 	all := array[:0]
-	var signature *httpsig.Signature
-	var session *login.Session
-	revocable, asks, missing, limited := false, false, "", ""
-	acr, authTime := "", int64(0)
+	var joined Proof // without a caller, until one is chosen
+	missing := ""
 	revoked := c.revoked.Load()
 	var stray error
 	for i := range c.kinds {
@@ -306,7 +305,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		switch {
 		case err == nil:
 		case !errors.Is(err, ErrNoCredential):
-			return Proof{Signature: signature}, asError(err)
+			return Proof{Signature: joined.Signature}, asError(err)
 		default:
 			if err != ErrNoCredential {
 				stray = err
@@ -319,25 +318,13 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 			continue
 		}
 		if e := revoked.refusal(&proof.Caller); e != nil {
-			refused := Proof{Signature: signature}
+			refused := Proof{Signature: joined.Signature}
 			if r.Look {
 				refused.Session = proof.Session // so that its person can sign out
 			}
 			return refused, e
 		}
-		if proof.Signature != nil {
-			signature = proof.Signature
-		}
-		if proof.Session != nil {
-			session = proof.Session
-		}
-		if proof.ACR != "" || proof.AuthTime != 0 {
-			acr, authTime = proof.ACR, proof.AuthTime
-		}
-		revocable, asks = revocable || proof.Revocable, asks || proof.AsksIssuer
-		if proof.Limited != "" {
-			limited = proof.Limited
-		}
+		joined.join(&proof)
 		proof.Caller.Alias = c.alias(&proof.Caller)
 		all = append(all, proven{k, proof.Caller, proof.Field})
 	}
@@ -345,18 +332,24 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		missing = c.kinds[len(c.kinds)-1].traits.Missing
 	}
 	if missing != "" {
-		return Proof{Signature: signature}, c.lacks(missing, r, all, stray)
+		return Proof{Signature: joined.Signature}, c.lacks(missing, r, all, stray)
 	}
-	chosen, err := c.choose(all, signature)
+	chosen, err := c.choose(all, joined.Signature)
 	if err != nil {
-		return Proof{Signature: signature}, err
+		return Proof{Signature: joined.Signature}, err
 	}
-	return Proof{
-		Caller: chosen.caller, Field: chosen.field, Session: session, Signature: signature, Revocable: revocable,
-		ACR: acr, AuthTime: authTime, Limited: limited,
-		AsksIssuer:  asks,
-		Subprotocol: r.subprotocol != nil && (c.anyRequired || chosen.field == SubprotocolField),
-	}, nil
+	joined.Caller, joined.Field = chosen.caller, chosen.field
+	joined.Subprotocol = r.subprotocol != nil && (c.anyRequired || chosen.field == SubprotocolField)
+	return joined, nil
+}
+
+// join adds what the proof of one kind of credential says besides its caller.
+func (p *Proof) join(one *Proof) {
+	p.Signature, p.Session, p.Limited = cmp.Or(one.Signature, p.Signature), cmp.Or(one.Session, p.Session), cmp.Or(one.Limited, p.Limited)
+	p.Revocable, p.AsksIssuer = p.Revocable || one.Revocable, p.AsksIssuer || one.AsksIssuer
+	if one.ACR != "" || one.AuthTime != 0 {
+		p.ACR, p.AuthTime = one.ACR, one.AuthTime
+	}
 }
 
 // alias returns the alias that the configuration gives to a principal; "" for none.

@@ -255,19 +255,16 @@ func (a *Auth) BackChannel(ctx context.Context, r *Request, raw string) (login.L
 			continue
 		}
 		one, err := l.BackChannel(ctx, raw)
-		var e *login.Error
-		switch {
-		case err == nil:
+		if err == nil {
 			out, done = one, true
-		default:
-			if !unsaved {
-				refused = err
-			}
-			reason := ""
-			if errors.As(err, &e) {
-				reason = e.Reason
-			}
-			forged, unsaved = forged || reason == login.BadLogoutToken, unsaved || reason == login.EndUnsaved
+			continue
+		}
+		if !unsaved {
+			refused = err
+		}
+		var e *login.Error
+		if errors.As(err, &e) {
+			forged, unsaved = forged || e.Reason == login.BadLogoutToken, unsaved || e.Reason == login.EndUnsaved
 		}
 	}
 	if done && !unsaved {

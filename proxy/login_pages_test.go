@@ -342,9 +342,13 @@ func TestExplainKnowsTheOwnPages(t *testing.T) {
 	}
 	b := l.browser(false)
 	answered := 0
-	for _, path := range []string{"", "/", "/sign-in", "/callback", "/callback/corp", "/sign-out", "/leave", "/signed-out", "/session", "/backchannel-logout", "/other", "/Sign-In"} {
+	const own, metadata = "/.sallyport", "/.well-known/oauth-protected-resource"
+	for _, path := range []string{
+		own, own + "/", own + "/sign-in", own + "/callback", own + "/callback/corp", own + "/sign-out", own + "/leave", own + "/signed-out",
+		own + "/session", own + "/backchannel-logout", own + "/other", own + "/Sign-In", metadata, metadata + "/v1",
+	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "OPTIONS"} {
-			at := "https://models.test/.sallyport" + path
+			at := "https://models.test" + path
 			d, err := x.Explain(&proxy.Question{Method: method, URL: at})
 			if err != nil {
 				t.Fatal(err)
@@ -359,7 +363,7 @@ func TestExplainKnowsTheOwnPages(t *testing.T) {
 			}
 		}
 	}
-	if answered < 8 {
+	if answered < 14 {
 		t.Errorf("explain knows %d pages", answered)
 	}
 	l.untouched()

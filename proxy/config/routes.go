@@ -104,13 +104,20 @@ func (c *Config) checkTunnels(r *route.Config, at string, f *setting.Faults) {
 	}
 }
 
+// IssuersOf returns the URLs of the issuers whose tokens a route takes in Authorization.
+func (c *Config) IssuersOf(r *route.Config) (urls []string) {
+	for _, name := range r.Callers.Names() {
+		if issuer, ok := strings.CutPrefix(name, "issuer/"); ok && c.Issuers[issuer].TokenFrom == nil {
+			urls = append(urls, c.Issuers[issuer].URL)
+		}
+	}
+	return urls
+}
+
 // checkTokenCallers records that a route for tokens in subprotocols takes neither tokens nor API keys
 // where Authorization has them.
 func (c *Config) checkTokenCallers(r *route.Config, at string, f *setting.Faults) {
-	if len(r.WebsocketToken) == 0 || r.Callers.TakesAPIKeys() || slices.ContainsFunc(r.Callers.Names(), func(name string) bool {
-		issuer, ok := strings.CutPrefix(name, "issuer/")
-		return ok && c.Issuers[issuer].TokenFrom == nil
-	}) {
+	if len(r.WebsocketToken) == 0 || r.Callers.TakesAPIKeys() || len(c.IssuersOf(r)) > 0 {
 		return
 	}
 	f.Add(at+".websocket_token", "", "the callers of the route have no token or API key for Authorization", "list issuer/NAME or apikey under callers, or remove the line")

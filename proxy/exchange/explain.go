@@ -99,6 +99,16 @@ func PublicPage(method, path string) (what string, err error) {
 	return what, nil
 }
 
+// MetadataPage says what the gateway answers to a method on the path of the metadata of a route. The error
+// is how it refuses.
+func MetadataPage(method string) (what string, err error) {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return "tells who issues tokens for the route (RFC 9728)", nil
+	}
+	return "", &route.MethodError{Allow: metadataMethods}
+}
+
 func errNoDocument() error {
 	return because(reasonNoRoute, "the gateway publishes nothing under this path")
 }

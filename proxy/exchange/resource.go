@@ -33,22 +33,23 @@ func (x *exchange) metadataURL() string {
 	return x.route.Resource.URL(x.origin())
 }
 
+const metadataMethods = "GET, HEAD, OPTIONS"
+
 // sendMetadata sends the metadata of a resource (RFC 9728) without asking for a credential, to
 // pages of any site too: clients in browsers ask with a field of their own, so by a preflight.
 func (x *exchange) sendMetadata(r *route.Resource) error {
 	h := message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "access-control-allow-origin", Value: "*"}}}
-	const methods = "GET, HEAD, OPTIONS"
 	switch x.head.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodOptions:
 		h.Status, h.ContentLength = http.StatusNoContent, -1
-		h.Fields.Add("allow", methods)
-		h.Fields.Add("access-control-allow-methods", methods)
+		h.Fields.Add("allow", metadataMethods)
+		h.Fields.Add("access-control-allow-methods", metadataMethods)
 		h.Fields.Add("access-control-allow-headers", "*")
 		h.Fields.Add("access-control-max-age", "600")
 		return x.respondHere(&h, nil)
 	default:
-		return &route.MethodError{Allow: methods}
+		return &route.MethodError{Allow: metadataMethods}
 	}
 	text := r.Document(x.origin())
 	h.ContentLength = int64(len(text))

@@ -97,6 +97,7 @@ func New(cfg *config.Config) (*Explainer, error) {
 			return nil, fmt.Errorf("route %s: %w", c.Name, err)
 		}
 		x.index[r] = i
+		r.Resource = route.NewResource(c.Path, cfg.IssuersOf(c), nil, false) // that there is one is enough here
 		names := c.Identity.Names()
 		own, covered = append(own, names.All()...), append(covered, c.Integrity.Cover...)
 		for _, h := range c.Host {
@@ -213,6 +214,10 @@ func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bo
 	}
 	if exchange.IsPublic(h.Path) && x.routes.Serves(h.Host) {
 		d.Page, err = exchange.PublicPage(h.Method, h.Path)
+		return note("page", err, "the gateway itself answers: this "+d.Page, "")
+	}
+	if h.Forms == 0 && x.routes.Resource(h.Host, h.Path, q.From) != nil {
+		d.Page, err = exchange.MetadataPage(h.Method)
 		return note("page", err, "the gateway itself answers: this "+d.Page, "")
 	}
 	if door := x.routes.Door(h.Host); door != nil && exchange.IsOwnPage(h.Path) {
