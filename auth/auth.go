@@ -160,6 +160,7 @@ func (a *Auth) Activate() {
 	for _, l := range a.logins {
 		l.Activate()
 	}
+	a.memory.logins.CloseUnused()
 	a.memory.mu.Lock()
 	defer a.memory.mu.Unlock()
 	if a.activated || a.closed {

@@ -31,7 +31,7 @@ func TestClientsCannotMakeAGatewayLookDead(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- h.stop() }()
-	for h.gateway.Reload(t.Context()).Summary != "the gateway is not running" {
+	for h.gateway.Reload(t.Context()).Summary != "the gateway is stopping" {
 	}
 	alive("while it drains")
 	h.gateway.Kill()

@@ -28,7 +28,7 @@ const recheckTime = 10 * time.Second
 //
 // An invalid file changes nothing; the report lists every fault. There is one exception: the file of
 // revocations counts at once if it is sound itself, since a fault elsewhere must not leave a stolen
-// credential in use. ctx limits only the wait for
+// credential in use. The same holds while the gateway drains. ctx limits only the wait for
 // another reload in progress. Reload is safe for concurrent use. It is refused while the gateway
 // does not run.
 func (g *Gateway) Reload(ctx context.Context) ReloadReport { return g.reloadFor(ctx, slog.LevelInfo) }
@@ -42,7 +42,7 @@ func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadRep
 		manager.Reloading()
 	}
 	report := g.reload(ctx)
-	if report.Result != ReloadChanged && runs {
+	if report.Result != ReloadChanged && g.base != nil && g.base.Err() == nil {
 		g.revokeAlone(&report)
 	}
 	report.LoadedAt = g.now().loaded
@@ -82,8 +82,12 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 	old := g.now()
 	from, _ := config.ShortHashes(old.outline.Hash(), old.outline.Hash())
 	report := ReloadReport{Result: ReloadRefused, From: from, To: from}
-	if g.base == nil || g.draining.Load() {
+	switch {
+	case g.base == nil:
 		report.Summary = "the gateway is not running"
+		return report
+	case g.draining.Load():
+		report.Summary = "the gateway is stopping"
 		return report
 	}
 	if err := ctx.Err(); err != nil {
@@ -144,7 +148,7 @@ func (g *Gateway) revokeAlone(report *ReloadReport) {
 		g.memory.Log.Info("exchanges of revoked callers were cut", "exchanges", n)
 	}
 	if report.Result == ReloadRefused {
-		report.Summary += "; its revocations count all the same"
+		report.Summary += "; revocations count all the same"
 	}
 }
 

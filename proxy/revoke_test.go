@@ -109,7 +109,7 @@ func TestRevocationDoesNotWaitForOtherFaults(t *testing.T) {
 	bad, good := h.stream(h.client(true), "/", key), h.stream(h.client(true), "/", victim)
 	write("keys", "broken\n")
 	write("revoked.txt", "apikey bad\n")
-	if r := h.reload("refused"); !strings.Contains(r.Summary, "its revocations count all the same") || len(r.Faults) == 0 {
+	if r := h.reload("refused"); !strings.Contains(r.Summary, "; revocations count all the same") || len(r.Faults) == 0 {
 		t.Errorf("report %+v", r)
 	}
 	isCut(t, "bad", bad)

@@ -210,6 +210,20 @@ func (m *Memory) Files() (all []endfile.Status) {
 	return all
 }
 
+// CloseUnused closes the files that only configurations have opened that were refused. The logins of the
+// current one must be active, and no other may be under construction.
+func (m *Memory) CloseUnused() {
+	used := m.usedFiles()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for path, f := range m.files {
+		if !slices.Contains(used, f) {
+			f.Close() // nothing was written
+			delete(m.files, path)
+		}
+	}
+}
+
 // openState opens the login's file, if it has one, and reports why it cannot be used. A login cannot
 // change its file while the process runs, because that would lose ends of sessions.
 func (l *Login) openState() (err error) {

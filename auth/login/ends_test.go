@@ -248,3 +248,30 @@ func TestEndsOfBeforeAreStored(t *testing.T) {
 	d.restart()
 	b.on(d).refused(login.SessionEnded)
 }
+
+// The file of a configuration that was refused is open no longer than until the next one that counts.
+func TestFilesOfRefusedConfigurationsAreClosed(t *testing.T) {
+	d := newDesk(t, withState(t))
+	b := d.browser()
+	b.signIn()
+	build := func(state string) *auth.Auth {
+		c := d.config
+		other := c
+		other.ClientID, other.State = "other", state
+		a, err := auth.New(auth.Config{Issuers: map[string]auth.IssuerConfig{"corp": d.rules}, Logins: map[string]login.Config{"corp": c, "other": other}}, d.memory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	for _, name := range []string{"1", "2", "3"} {
+		build(d.config.State + name).Close() // something else in it was at fault
+	}
+	a := build(d.config.State + "4")
+	a.Activate()
+	t.Cleanup(a.Close)
+	if got := d.memory.Logins().OpenFiles(); len(got) != 2 || got[0] != d.config.State || got[1] != d.config.State+"4" {
+		t.Errorf("open: %v", got)
+	}
+	b.serves("issuer/corp:alice")
+}

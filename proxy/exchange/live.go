@@ -204,7 +204,7 @@ func (s *Server) RecheckAll(ctx context.Context) (ended int) {
 }
 
 func (s *Server) recheck(ctx context.Context, concerns func(*exchange, *Snapshot) bool) (ended int) {
-	now := s.take()
+	now := s.takeToCheck()
 	if now == nil {
 		return 0
 	}

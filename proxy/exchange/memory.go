@@ -53,6 +53,7 @@ type Server struct {
 	*Memory
 	now       func() time.Time
 	current   atomic.Pointer[Snapshot]
+	retired   atomic.Pointer[Snapshot] // the last one, after Retire
 	httpsPort atomic.Int32
 
 	inFlight atomic.Int64
@@ -100,11 +101,23 @@ func (s *Server) Swap(next *Snapshot) (old *Snapshot) {
 // Retire removes the current snapshot at the end of the process. Exchanges that begin later are
 // aborted at once. It returns the snapshot, which drains.
 func (s *Server) Retire() *Snapshot {
+	s.retired.Store(s.current.Load()) // no reload may be under way
 	old := s.current.Swap(nil)
 	if old != nil {
 		old.leave()
 	}
 	return old
+}
+
+// takeToCheck is take for checks of exchanges under way, which may outlast [Server.Retire] as tunnels do.
+func (s *Server) takeToCheck() *Snapshot {
+	if now := s.take(); now != nil {
+		return now
+	}
+	if last := s.retired.Load(); last != nil && last.enter() {
+		return last
+	}
+	return nil
 }
 
 // take returns the current snapshot, counted as in use by one exchange; nil once the process has

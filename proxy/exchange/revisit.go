@@ -41,7 +41,7 @@ func (s *Server) RevisitSessions(ctx context.Context) (ended int) {
 func (x *exchange) ofSessionAlone() bool { return x.proof.Session != nil && !x.proof.AsksIssuer }
 
 func (s *Server) revisit(ctx context.Context, concerns func(*exchange) bool) int {
-	now := s.take()
+	now := s.takeToCheck()
 	if now == nil {
 		return 0
 	}
