@@ -88,6 +88,9 @@ type Gateway struct {
 	failed              chan error      // the first error of either
 	base                context.Context // context of the foundation; nil before Run
 
+	// replaced waits for the exchanges of replaced snapshots.
+	replaced sync.WaitGroup
+
 	watch   *watch.Watch
 	endings *expiry.Watch
 
@@ -255,6 +258,7 @@ func (g *Gateway) drain(ctx context.Context) {
 		})
 		last := g.server.Retire()
 		<-last.Drained() // includes tunnels, which no engine waits for
+		g.replaced.Wait()
 	}()
 	select {
 	case <-done:

@@ -210,6 +210,7 @@ func (g *Gateway) replace(old *snapshot, cfg *Config) (*snapshot, error) {
 	g.closeListeners(surplus)
 	g.announceUnused(cfg)
 	g.memory.snapshots.Add(1)
+	g.replaced.Go(func() { <-old.Drained() })
 	g.foundation.start(g.failed, func() error { g.retire(old); return nil })
 	return s, nil
 }
@@ -256,7 +257,7 @@ func (g *Gateway) retire(old *snapshot) {
 	defer grace.Stop()
 	select {
 	case <-old.Drained():
-	case <-g.base.Done(): // the process has ended after waiting for every exchange
+	case <-g.base.Done(): // the gateway stops, and has waited for every exchange
 	case <-grace.C:
 		if n := g.server.Cut(&old.Snapshot, drain); n > 0 {
 			g.memory.Log.Warn("exchanges of a replaced configuration were cut at the end of its grace period", "exchanges", n)
