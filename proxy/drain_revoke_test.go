@@ -79,6 +79,10 @@ func TestRevocationCutsTunnelsWhileDraining(t *testing.T) {
 		if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != 101 {
 			t.Fatal(res, err)
 		}
+		_, _ = io.WriteString(c, "hello\n")
+		if line, err := in.ReadString('\n'); line != "hello\n" {
+			t.Fatalf("the tunnel of %s: %q, %v", name, line, err)
+		}
 		return c, in
 	}
 	thief, fromThief := open("mallory")
@@ -99,7 +103,7 @@ func TestRevocationCutsTunnelsWhileDraining(t *testing.T) {
 	}
 	_, _ = io.WriteString(victim, "still here\n")
 	if line, err := fromVictim.ReadString('\n'); line != "still here\n" {
-		t.Errorf("the tunnel of another: %q, %v", line, err)
+		t.Errorf("the tunnel of another: %q, %v\n%s", line, err, h.audit.text())
 	}
 	h.gateway.Kill()
 	if err := <-stopped; err != nil {
