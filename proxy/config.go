@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"errors"
+	"time"
 
 	"sallyport/auth"
 	"sallyport/proxy/config"
 	"sallyport/proxy/explain"
+	"sallyport/proxy/revocation"
 )
 
 // Config is the whole gateway.yaml. [LoadConfig] returns a checked one, which must not be modified.
@@ -51,3 +53,20 @@ func NewExplainer(cfg *Config) (*Explainer, error) { return explain.New(cfg) }
 // DependsOnBody reports whether an error of an [Explainer] means that the decision depends on the body,
 // which the question does not have.
 func DependsOnBody(err error) bool { return errors.Is(err, explain.ErrUntold) }
+
+// Revocation is one line of the file of revocations.
+type Revocation = auth.Revocation
+
+// ParseRevocation reads a line of the file of revocations.
+func ParseRevocation(line string) (Revocation, error) { return auth.ParseRevocation(line) }
+
+// Revocations lists the file of revocations; see [revocation.List].
+func Revocations(file string) ([]Revocation, error) { return revocation.List(file) }
+
+// Revoke appends a revocation to the file; see [revocation.Add].
+func Revoke(file string, r Revocation) (added bool, err error) { return revocation.Add(file, r) }
+
+// PruneRevocations removes the lines that have ended; see [revocation.Prune].
+func PruneRevocations(file string, now time.Time) (removed int, err error) {
+	return revocation.Prune(file, now)
+}

@@ -1,4 +1,6 @@
-package proxy
+// Package revocation lists and changes the file of revocations, for the command that a person uses. The
+// gateway reads the file by package auth.
+package revocation
 
 import (
 	"bytes"
@@ -13,32 +15,26 @@ import (
 	"sallyport/proxy/admin"
 )
 
-// Revocation is one line of the file of revocations.
-type Revocation = auth.Revocation
-
-// ParseRevocation reads a line of the file of revocations.
-func ParseRevocation(line string) (Revocation, error) { return auth.ParseRevocation(line) }
-
-// Revocations lists the file of revocations in the order of its lines. A missing file has none.
-func Revocations(file string) ([]Revocation, error) {
-	var all []Revocation
-	err := auth.EachRevocation(file, func(_ int, r *Revocation) { all = append(all, *r) })
+// List lists the file of revocations in the order of its lines. A missing file has none.
+func List(file string) ([]auth.Revocation, error) {
+	var all []auth.Revocation
+	err := auth.EachRevocation(file, func(_ int, r *auth.Revocation) { all = append(all, *r) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	return all, err
 }
 
-// Revoke appends a revocation to the file, which it makes if it is missing. It reports whether the
+// Add appends a revocation to the file, which it makes if it is missing. It reports whether the
 // line is new. A reader sees the line as a whole or not at all. The error joins the faults of a file
 // that has some: nothing is then added, since no gateway would read it.
-func Revoke(file string, r Revocation) (added bool, err error) {
+func Add(file string, r auth.Revocation) (added bool, err error) {
 	unlock, err := admin.LockFolder(filepath.Dir(file))
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	all, err := Revocations(file)
+	all, err := List(file)
 	if err != nil {
 		return false, err
 	}
@@ -64,9 +60,9 @@ func Revoke(file string, r Revocation) (added bool, err error) {
 	return true, nil
 }
 
-// PruneRevocations removes the lines whose until has passed, and returns how many. Comments and all
+// Prune removes the lines whose until has passed, and returns how many. Comments and all
 // other lines stay.
-func PruneRevocations(file string, now time.Time) (removed int, err error) {
+func Prune(file string, now time.Time) (removed int, err error) {
 	if target, err := filepath.EvalSymlinks(file); err == nil {
 		file = target // the link stays one
 	}
@@ -76,7 +72,7 @@ func PruneRevocations(file string, now time.Time) (removed int, err error) {
 	}
 	defer unlock()
 	ended := map[int]bool{}
-	if err := auth.EachRevocation(file, func(line int, r *Revocation) {
+	if err := auth.EachRevocation(file, func(line int, r *auth.Revocation) {
 		if !r.Until.IsZero() && !now.Before(r.Until.Time) {
 			ended[line] = true
 		}
