@@ -60,7 +60,7 @@ func TestFaultOfAPrivilegedPortNamesTheCures(t *testing.T) {
 // A socket unit opens ports that the gateway's own user may not open, and check sees that they are open.
 func TestOpenPortsAreSeen(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("other systems do not say")
+		t.Skip("only Linux says who may listen on a port")
 	}
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
 		l, err := net.Listen("tcp", addr)

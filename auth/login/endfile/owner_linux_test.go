@@ -26,7 +26,7 @@ func TestFileOfAnotherUserIsNotTrusted(t *testing.T) {
 // Root may check a service's file, but not one that anybody could have put there.
 func TestRootTrustsNoFileInAFolderForAll(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("for root")
+		t.Skip("only root can give a file to another user")
 	}
 	d := newDisk(t)
 	d.write("")
