@@ -363,7 +363,7 @@ func TestExplainKnowsTheOwnPages(t *testing.T) {
 			}
 		}
 	}
-	if answered < 14 {
+	if answered < 18 {
 		t.Errorf("explain knows %d pages", answered)
 	}
 	l.untouched()

@@ -16,6 +16,9 @@ type doorPage struct {
 	method string
 	serve  func(*exchange) error
 	says   string // in the words of explain
+	// head means that HEAD is answered like GET, without the content. It is for pages that change nothing: a
+	// link checker must use up neither the issuer's answer nor the way to its sign-out.
+	head bool
 }
 
 // doorPages returns the pages of a path, where people sign in by these logins; nil if there are none.
@@ -24,30 +27,32 @@ func doorPages(path string, logins []string, elsewhere string) []doorPage {
 	by := strings.Join(logins, " or ")
 	switch path {
 	case login.SignInPath:
-		begins := "begins a login by " + by + ": 303 to the issuer"
+		begins, looks := "begins a login by "+by+": 303 to the issuer", "is where logins by "+by+" begin; HEAD begins none"
 		switch {
 		case len(logins) > 1:
 			begins = "lets a person choose between logins by " + by
+			looks = begins
 		case elsewhere != "":
 			begins = "sends a person to sign in by " + by + " at " + elsewhere + " (303)"
+			looks = begins
 		}
-		return []doorPage{{http.MethodGet, (*exchange).beginLogin, begins}}
+		return []doorPage{{http.MethodGet, (*exchange).beginLogin, begins, false}, {http.MethodHead, (*exchange).showSignIn, looks, false}}
 	case login.SignOutPath:
 		return []doorPage{
-			{http.MethodGet, (*exchange).offerSignOut, "asks a person whether to sign out, and changes nothing"},
-			{http.MethodPost, (*exchange).signOut, "ends the session, for pages of the same host"},
+			{http.MethodGet, (*exchange).offerSignOut, "asks a person whether to sign out, and changes nothing", true},
+			{http.MethodPost, (*exchange).signOut, "ends the session, for pages of the same host", false},
 		}
 	case login.LeavePath:
-		return []doorPage{{http.MethodGet, (*exchange).leave, "sends the browser on to the sign-out of the issuer (303)"}}
+		return []doorPage{{http.MethodGet, (*exchange).leave, "sends the browser on to the sign-out of the issuer (303)", false}}
 	case login.SignedOutPath:
-		return []doorPage{{http.MethodGet, (*exchange).sayGoodbye, "is the page after sign-out"}}
+		return []doorPage{{http.MethodGet, (*exchange).sayGoodbye, "is the page after sign-out", true}}
 	case login.SessionPath:
-		return []doorPage{{http.MethodGet, (*exchange).tellSession, "says in JSON who is signed in; 401 without a session"}}
+		return []doorPage{{http.MethodGet, (*exchange).tellSession, "says in JSON who is signed in; 401 without a session", true}}
 	case login.BackChannelPath:
-		return []doorPage{{http.MethodPost, (*exchange).endSessions, "takes a logout token, by which the issuer ends sessions of " + by}}
+		return []doorPage{{http.MethodPost, (*exchange).endSessions, "takes a logout token, by which the issuer ends sessions of " + by, false}}
 	}
 	if name, ok := strings.CutPrefix(path, login.CallbackPath("")); ok && slices.Contains(logins, name) {
-		return []doorPage{{http.MethodGet, (*exchange).finishLogin, "takes the answer of the issuer of " + name + ", and sends the browser back to its page (303)"}}
+		return []doorPage{{http.MethodGet, (*exchange).finishLogin, "takes the answer of the issuer of " + name + ", and sends the browser back to its page (303)", false}}
 	}
 	return nil
 }
@@ -56,10 +61,12 @@ func doorPages(path string, logins []string, elsewhere string) []doorPage {
 func findDoorPage(method string, of []doorPage) (*doorPage, error) {
 	var allowed []string
 	for i := range of {
-		if of[i].method == method {
+		if of[i].method == method || of[i].head && method == http.MethodHead {
 			return &of[i], nil
 		}
-		allowed = append(allowed, of[i].method)
+		if allowed = append(allowed, of[i].method); of[i].head {
+			allowed = append(allowed, http.MethodHead)
+		}
 	}
 	if allowed == nil {
 		return nil, because(reasonNoRoute, "the gateway has no such page under "+login.Prefix)

@@ -57,6 +57,38 @@ func (x *exchange) boundSignIns() error {
 
 // beginLogin sends the browser to the issuer, or lets the person choose between several logins.
 func (x *exchange) beginLogin() error {
+	l, to, err := x.chooseLogin()
+	if l == nil {
+		return err
+	}
+	if err := x.boundSignIns(); err != nil {
+		return err
+	}
+	x.record.Login = l.Name()
+	r, err := l.Begin(x.life, login.Attempt{
+		Host: x.head.Host, Origin: x.ownOrigin(), To: to, Cookie: x.head.Fields.Get("cookie"), StepUp: x.demandAt(to),
+	})
+	if err != nil {
+		return err
+	}
+	x.record.LoginEvent = audit.LoginBegun
+	return x.goTo(r)
+}
+
+// showSignIn answers like [exchange.beginLogin], but begins no login: a probe that asks every few seconds
+// must not keep people of its address from signing in.
+func (x *exchange) showSignIn() error {
+	if l, _, err := x.chooseLogin(); l == nil {
+		return err
+	}
+	h := message.Response{Status: http.StatusOK}
+	x.dressOwn(&h)
+	return x.respondHere(&h, nil)
+}
+
+// chooseLogin returns the login that sign-in begins here, and the page to return to. The login is nil after an
+// answer: the person chooses between several logins, or signs in at another host.
+func (x *exchange) chooseLogin() (l *login.Login, to string, err error) {
 	asked, _ := url.ParseQuery(x.head.Query) // what cannot be read asks for nothing
 	names := slices.DeleteFunc(slices.Clone(x.door.Logins), func(name string) bool { return !slices.Contains(asked["login"], name) })
 	if len(names) == 0 {
@@ -68,25 +100,14 @@ func (x *exchange) beginLogin() error {
 			to := x.returnPage(x.snapshot.Logins.Login(name), asked.Get("to"))
 			choices = append(choices, pages.Choice{Title: x.snapshot.Logins.Titles[name], URL: signInURL(to, name)})
 		}
-		return x.sendPage(x.snapshot.Logins.Pages.SignIn(x.head.Host, choices))
+		return nil, "", x.sendPage(x.snapshot.Logins.Pages.SignIn(x.head.Host, choices))
 	}
-	l := x.snapshot.Logins.Login(names[0])
-	to := x.returnPage(l, asked.Get("to"))
+	l = x.snapshot.Logins.Login(names[0])
+	to = x.returnPage(l, asked.Get("to"))
 	if at := x.signInElsewhere(l, to); at != "" {
-		return x.goTo(login.Redirect{Location: at})
+		return nil, "", x.goTo(login.Redirect{Location: at})
 	}
-	if err := x.boundSignIns(); err != nil {
-		return err
-	}
-	x.record.Login = names[0]
-	r, err := l.Begin(x.life, login.Attempt{
-		Host: x.head.Host, Origin: x.ownOrigin(), To: to, Cookie: x.head.Fields.Get("cookie"), StepUp: x.demandAt(to),
-	})
-	if err != nil {
-		return err
-	}
-	x.record.LoginEvent = audit.LoginBegun
-	return x.goTo(r)
+	return l, to, nil
 }
 
 // signInURL returns the path that begins a login by one of these names, and returns to a page.
