@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"net/url"
@@ -294,9 +295,11 @@ func (c *SessionConfig) checkState(path string, f *setting.Faults) {
 	if problem, cure := setting.FolderFault(filepath.Dir(file), false); problem != "" {
 		f.Add(path, file, problem, cure) // a new file is written beside it
 	} else if errors.As(endfile.Check(file), &fault) {
-		f.Add(path, fault.Place(), fault.Err.Error(), cmp.Or(fault.Cure(), setting.CureUnreadable(fault.Err, "")))
-	} else if problem, cure := setting.FileFault(file); problem != "" {
-		f.Add(path, file, problem, cure)
+		cure := fault.Cure()
+		if errors.Is(fault.Err, fs.ErrPermission) {
+			cure = "let user " + setting.Myself() + " read and write it, or name another file"
+		}
+		f.Add(path, fault.Place(), fault.Err.Error(), cure)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // CheckFiles opens the files that the configuration names, as `serve` will, checks that the
-// gateway may write its own files, and reports every fault. It changes nothing on disk and
+// gateway may write its own files, and reports every fault. It leaves the disk as it was and
 // does not use the network. The error, if any, is [Faults].
 func (c *Config) CheckFiles() error {
 	var f setting.Faults

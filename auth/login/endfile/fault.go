@@ -106,19 +106,23 @@ func inspect(path string) error {
 	return err
 }
 
-// Check returns why [Open] would refuse a file, as a [*Fault]; nil for a missing one. It changes nothing.
+// Check returns why [Open] would refuse a file, as a [*Fault]. It leaves the folder as it was, and a process
+// that has the file does not notice.
 func Check(path string) error {
 	if err := inspect(path); err != nil {
 		return explain(path, err)
 	}
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, openFlags, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return explain(path, tryNew(path))
 	}
 	if err != nil {
 		return explain(path, err)
 	}
-	defer file.Close() // it was only read
+	defer file.Close() // nothing was written
+	if err := tryLock(file); err != nil {
+		return explain(path, err)
+	}
 	info, err := file.Stat()
 	if err != nil {
 		return explain(path, err)
@@ -129,4 +133,20 @@ func Check(path string) error {
 		err = c.scan(path, file, info.Size(), func(Line) {})
 	}
 	return explain(path, err)
+}
+
+// tryNew returns why no new file could be made at a path: it makes another one there, and removes it.
+func tryNew(path string) error {
+	file, err := os.CreateTemp(filepath.Dir(path), ".sallyport-check-*")
+	if err != nil {
+		return err
+	}
+	defer file.Close() // it is removed
+	if err := os.Remove(file.Name()); err != nil {
+		return err
+	}
+	if err := tryLock(file); err != nil {
+		return err
+	}
+	return put(file, appendHeader(nil, 0))
 }
