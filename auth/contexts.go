@@ -28,10 +28,13 @@ type ACRConfig struct {
 	AskAs map[string]string `yaml:"ask_as"`
 }
 
+// These are the parameters that ask for authentication contexts.
 const (
-	askByValues = "acr_values"
-	askByClaims = "claims"
+	AskByValues = "acr_values"
+	AskByClaims = "claims"
+)
 
+const (
 	maxAskAs     = 32
 	maxAskAsName = 512 // bytes
 )
@@ -50,10 +53,10 @@ func (c *ACRConfig) check(at func(string) string, f *setting.Faults) {
 		f.Add(at("acr.claim"), c.Claim, "is about the person, who may be able to choose it", "write acr, amr, acrs, or the claim in which the issuer says it")
 	}
 	switch {
-	case c.AskBy != "" && c.AskBy != askByValues && c.AskBy != askByClaims:
-		f.Add(at("acr.ask_by"), c.AskBy, "unknown value", "write "+askByValues+" or "+askByClaims)
-	case c.AskBy == askByClaims && len(c.AskAs) > 0:
-		f.Add(at("acr.ask_as"), "", "the parameter claims asks for the value itself", "remove it, or ask_by: "+askByClaims)
+	case c.AskBy != "" && c.AskBy != AskByValues && c.AskBy != AskByClaims:
+		f.Add(at("acr.ask_by"), c.AskBy, "unknown value", "write "+AskByValues+" or "+AskByClaims)
+	case c.AskBy == AskByClaims && len(c.AskAs) > 0:
+		f.Add(at("acr.ask_as"), "", "the parameter claims asks for the value itself", "remove it, or ask_by: "+AskByClaims)
 	}
 	if len(c.AskAs) > maxAskAs {
 		f.Add(at("acr.ask_as"), "", fmt.Sprintf("has %d values", len(c.AskAs)), fmt.Sprintf("write up to %d", maxAskAs))
@@ -97,7 +100,7 @@ func (c *IssuerConfig) ACRClaim() string {
 }
 
 // asksByClaims reports whether the parameter claims asks the issuer for authentication contexts.
-func (c *IssuerConfig) asksByClaims() bool { return c.ACR != nil && c.ACR.AskBy == askByClaims }
+func (c *IssuerConfig) asksByClaims() bool { return c.ACR != nil && c.ACR.AskBy == AskByClaims }
 
 func (c *IssuerConfig) contexts() login.Contexts {
 	all := login.Contexts{Claim: c.ACRClaim(), ByClaims: c.asksByClaims()}
