@@ -105,7 +105,7 @@ func (b *bearer) Traits() Traits { return Traits{Missing: NoCredential} }
 // Challenge implements [Authenticator].
 func (b *bearer) Challenge(realm string, e *Error) string {
 	if e.Reason == TooWeak {
-		return b.stepUp.challenge(realm, e)
+		return b.stepUp.challenge(realm, b.contexts(e), e)
 	}
 	return bearerChallenge(realm, e)
 }
@@ -144,7 +144,7 @@ func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, 
 		if err := b.checkStepUp(e, budget == nil); err != nil {
 			return Proof{}, err
 		}
-		p.ACR, p.AuthTime = e.acr, e.authTime
+		p.Authentication = e.by
 	}
 	return p, nil
 }
@@ -430,7 +430,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 	skew := int64(iss.rules.skew / time.Second)
 	e := &verified{
 		key: k, aud: p.Claim("aud"), bound: t.registered.bound.to(), notAfter: t.registered.exp + skew,
-		acr: t.registered.acr, authTime: t.registered.authTime, skew: int32(skew),
+		by: claims.authentication(iss.contexts.Claim, t.registered.authTime), skew: int32(skew),
 	}
 	if t.registered.hasNbf {
 		e.notBefore = t.registered.nbf - skew
@@ -438,7 +438,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 	p.Expires = time.Unix(e.notAfter, 0)
 	p.Qualify()
 	e.principal = p
-	e.size = int32(entryOverhead + claims.size())
+	e.size = int32(entryOverhead + claims.size() + len(e.by.Values))
 	return e, nil
 }
 

@@ -21,12 +21,11 @@ type verified struct {
 	notAfter  int64
 	lookAgain int64 // when the issuer must be asked again, in seconds since 1970; 0: never
 	principal identity.Principal
-	aud       []string       // the claim aud; nil if there is none
-	bound     *[32]byte      // thumbprint of the certificate that it is bound to; nil if it is not
-	acr       string         // the claim acr; "" if there is none
-	authTime  int64          // the claim auth_time, in seconds since 1970; 0 if there is none
-	skew      int32          // of the issuer's clock, in seconds
-	session   *login.Session // of a cookie, whose principal counts instead; nil for a token
+	aud       []string             // the claim aud; nil if there is none
+	bound     *[32]byte            // thumbprint of the certificate that it is bound to; nil if it is not
+	by        login.Authentication // how and when its owner was authenticated
+	skew      int32                // of the issuer's clock, in seconds
+	session   *login.Session       // of a cookie, whose principal counts instead; nil for a token
 
 	size int32 // approximate bytes
 

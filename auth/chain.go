@@ -57,10 +57,9 @@ type Proof struct {
 	// Session is the session of a login that the request has, whether or not it proves the caller; nil
 	// for none.
 	Session *login.Session
-	// ACR and AuthTime are the claims acr and auth_time, the latter in seconds since 1970, where the route
-	// demands a step-up; "" and 0 elsewhere, and for those that are absent.
-	ACR      string
-	AuthTime int64
+	// Authentication is how and when the caller was authenticated, where the route demands a step-up; zero
+	// elsewhere.
+	Authentication login.Authentication
 	// Limited is the name of the API key whose own limits the request counts against; "" for none.
 	Limited string
 }
@@ -347,8 +346,8 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 func (p *Proof) join(one *Proof) {
 	p.Signature, p.Session, p.Limited = cmp.Or(one.Signature, p.Signature), cmp.Or(one.Session, p.Session), cmp.Or(one.Limited, p.Limited)
 	p.Revocable, p.AsksIssuer = p.Revocable || one.Revocable, p.AsksIssuer || one.AsksIssuer
-	if one.ACR != "" || one.AuthTime != 0 {
-		p.ACR, p.AuthTime = one.ACR, one.AuthTime
+	if one.Authentication.Claim != "" {
+		p.Authentication = one.Authentication
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport/auth/fetch"
+	"sallyport/auth/login"
 	"sallyport/proxy/setting"
 )
 
@@ -94,6 +95,10 @@ type IssuerConfig struct {
 	// group covers the caller, and no allow rule does. Default: none.
 	Groups string `yaml:"groups"`
 
+	// ACR says by which claim the issuer tells how people proved who they are, and how it is asked for a
+	// second factor, where that is not the claim acr and the parameter acr_values. Default: those.
+	ACR *ACRConfig `yaml:"acr"`
+
 	// BoundTokens says whether tokens that are bound to a client certificate (RFC 8705) are
 	// taken: off refuses them, accept takes them from the client with that certificate, and
 	// require takes no others. Hosts of routes that list such an issuer ask for certificates, by
@@ -162,6 +167,9 @@ func (c *IssuerConfig) Check(path string, f *setting.Faults) {
 	if c.TokenFrom != nil {
 		c.TokenFrom.check(at("token_from"), f)
 	}
+	if c.ACR != nil {
+		c.ACR.check(at, f)
+	}
 	if c.Introspection != nil {
 		c.Introspection.check(at("introspection"), c.discovers(), c.InsecureHTTP, f)
 	}
@@ -200,6 +208,7 @@ type issuer struct {
 	from     []netip.Prefix // the peers whose field counts
 	proxied  bool           // it is reached through a proxy alone
 	rules    tokenRules
+	contexts login.Contexts
 	keys     keySource
 	fetching fetch.Options // without the token of token_file
 
@@ -235,6 +244,7 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 		field:    c.TokenFrom.Field(),
 		from:     c.TokenFrom.prefixes(),
 		rules:    rulesOf(&c),
+		contexts: c.contexts(),
 	}
 	if err := c.addProxy(&options); err != nil {
 		return nil, err

@@ -73,6 +73,18 @@ func TestIssuerCheckReportsFaults(t *testing.T) {
 		"refresh too often":              {sound + "refresh: 1s\n", "issuers.corp.refresh", "out of bounds"},
 		"refresh too seldom":             {sound + "refresh: 2h\n", "issuers.corp.refresh", "out of bounds"},
 		"stale for ever":                 {sound + "max_stale: 100000h\n", "issuers.corp.max_stale", "out of bounds"},
+		"second factor":                  {text: sound + "acr: {claim: amr, ask_as: {mfa: \"http://schemas.openid.net/pape/policies/2007/06/multi-factor\"}}\n"},
+		"authentication contexts":        {text: sound + "acr: {claim: acrs, ask_by: claims}\n"},
+		"claim of one's own":             {text: sound + "acr: {claim: \"https://example.com/amr\", ask_by: acr_values}\n"},
+		"acr of nothing":                 {sound + "acr: {}\n", "issuers.corp.acr", "says nothing"},
+		"claim with a space":             {sound + "acr: {claim: \"a b\"}\n", "issuers.corp.acr.claim", "not the name of a claim"},
+		"claim of the token":             {sound + "acr: {claim: scope}\n", "issuers.corp.acr.claim", "by what means"},
+		"claim of the person":            {sound + "acr: {claim: address.locality}\n", "issuers.corp.acr.claim", "about the person"},
+		"asked otherwise":                {sound + "acr: {ask_by: prompt}\n", "issuers.corp.acr.ask_by", "unknown value"},
+		"asked twice":                    {sound + "acr: {ask_by: claims, ask_as: {mfa: x}}\n", "issuers.corp.acr.ask_as", "asks for the value itself"},
+		"asked as two words":             {sound + "acr: {ask_as: {mfa: \"x y\"}}\n", "issuers.corp.acr.ask_as.mfa", "not one word"},
+		"asked as nothing":               {sound + "acr: {ask_as: {mfa: \"\"}}\n", "issuers.corp.acr.ask_as.mfa", "not one word"},
+		"two words asked as one":         {sound + "acr: {ask_as: {\"a b\": x}}\n", "issuers.corp.acr.ask_as.a b", "not one word"},
 		"stale at once":                  {sound + "max_stale: 2m\n", "issuers.corp.max_stale", "before they are fetched again"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -142,6 +142,11 @@ func (c *LoginConfig) Check(path string, issuer *IssuerConfig, f *setting.Faults
 	word("prompt", c.Prompt, Prompts()...)
 	word("session.kind", c.Session.Kind, SessionInCookie, SessionInMemory)
 	c.checkAsked(at, f)
+	for _, name := range slices.Sorted(maps.Keys(c.Params)) {
+		if issuer != nil && issuer.asksByClaims() && strings.EqualFold(name, AskByClaims) {
+			f.Add(setting.Join(at("params"), name), "", "is a parameter that the gateway writes, by issuers."+c.Issuer+".acr.ask_by", "remove it")
+		}
+	}
 	c.Session.check(at, f)
 }
 

@@ -187,3 +187,17 @@ func (li *loginIssuer) Principal(claims []byte) (identity.Principal, error) {
 	p, _, err := li.principal(t)
 	return p, err
 }
+
+// Contexts implements [login.Issuer].
+func (li *loginIssuer) Contexts() *login.Contexts { return &li.contexts }
+
+// Authentication implements [login.Issuer].
+func (li *loginIssuer) Authentication(claims []byte) (login.Authentication, error) {
+	t := tokenPool.Get().(*token)
+	defer t.release()
+	t.payload = append(t.payload[:0], claims...)
+	if err := t.readClaims(); err != nil {
+		return login.Authentication{}, err
+	}
+	return t.claims.authentication(li.contexts.Claim, t.registered.authTime), nil
+}

@@ -196,7 +196,7 @@ func (s *sessions) proof(u use, now time.Time, inFlight bool) (Proof, error) {
 	if weak := s.checkStepUp(u.session, u.caller, now, inFlight); weak != nil {
 		return Proof{}, weak
 	}
-	p.ACR, p.AuthTime = u.session.ACR(), u.session.AuthTime()
+	p.Authentication = u.session.Authentication()
 	return p, nil
 }
 

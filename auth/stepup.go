@@ -1,9 +1,9 @@
 package auth
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -36,7 +36,8 @@ func (d *Demand) checkStepUp() error {
 }
 
 // TellsAuthentication reports whether the credentials of a caller, in the form of [Demand.Callers], say
-// how and when their owner was authenticated, by the claims acr and auth_time.
+// how and when their owner was authenticated, by the claim acr, or the one that the
+// issuer's configuration names, and auth_time.
 func TellsAuthentication(caller string) bool {
 	return strings.HasPrefix(caller, "issuer/") || strings.HasPrefix(caller, "login/")
 }
@@ -64,7 +65,7 @@ func (s *stepUp) now(inFlight bool) *login.StepUp {
 
 // checkStepUp refuses a token whose owner was not authenticated as the route demands.
 func (b *bearer) checkStepUp(e *verified, inFlight bool) error {
-	lacking := b.stepUp.now(inFlight).Lacking(e.acr, e.authTime, b.memory.now(), time.Duration(e.skew)*time.Second)
+	lacking := b.stepUp.now(inFlight).Lacking(e.by, b.memory.now(), time.Duration(e.skew)*time.Second)
 	if lacking == "" {
 		return nil
 	}
@@ -90,28 +91,31 @@ func (e *Error) OfWeakSession() bool {
 	return errors.As(e.Err, &weak)
 }
 
-// challenge returns a challenge of RFC 9470, section 3.
-func (s *stepUp) challenge(realm string, e *Error) string {
+// challenge returns the challenges for a caller who was not authenticated as demanded. The last is that of RFC
+// 9470, section 3, with the words by which the issuer is asked. If it is asked by the parameter claims, another
+// stands before it, which clients of Entra ID read.
+func (s *stepUp) challenge(realm string, by *login.Contexts, e *Error) string {
 	v := "Bearer realm=" + quoted(realm) + `, error="insufficient_user_authentication", error_description=` + quoted(e.Text())
 	if len(s.ACR) > 0 {
-		v += ", acr_values=" + quoted(strings.Join(s.ACR, " "))
+		v += ", acr_values=" + quoted(strings.Join(by.Asked(s.ACR), " "))
 	}
 	if s.MaxAge > 0 {
 		v += ", max_age=" + quoted(strconv.FormatInt(int64(s.MaxAge/time.Second), 10))
 	}
+	if by.ByClaims && len(s.ACR) > 0 {
+		claims := base64.StdEncoding.EncodeToString([]byte(by.Request("access_token", s.ACR)))
+		v = "Bearer realm=" + quoted(realm) + `, error="insufficient_claims", claims=` + quoted(claims) + ", " + v
+	}
 	return v
 }
 
-// AuthenticationOf returns the claims acr and auth_time of a principal, "" and 0 if it has none.
-func AuthenticationOf(p *identity.Principal) (acr string, authTime int64) {
-	if p.Claim == nil {
-		return "", 0
+// contexts returns how to ask the issuer of a refused token; that of the first candidate if a session or
+// another credential was refused.
+func (b *bearer) contexts(e *Error) *login.Contexts {
+	for i := range b.candidates {
+		if iss := b.candidates[i].iss; iss.name == e.Issuer {
+			return &iss.contexts
+		}
 	}
-	if values := p.Claim("acr"); len(values) == 1 {
-		acr = values[0]
-	}
-	if values := p.Claim("auth_time"); len(values) == 1 {
-		authTime, _ = (&claim{values: values, kind: number}).date(math.Floor)
-	}
-	return acr, authTime
+	return &b.candidates[0].iss.contexts
 }

@@ -42,7 +42,7 @@ func TestStepUpOfOneOfAllProofs(t *testing.T) {
 		return k.signer.Token(k.provider.claims(now, map[string]any{"auth_time": authTime}))
 	}
 	p, err := c.Authenticate(t.Context(), from(client, fields("x-api-key", k.acme, "authorization", "Bearer "+token(now.Unix()))))
-	if err != nil || p.Caller.Source != "apikey" || p.AuthTime != now.Unix() {
+	if err != nil || p.Caller.Source != "apikey" || p.Authentication.Time != now.Unix() {
 		t.Errorf("got %s, %v", p.Caller.String(), err)
 	}
 	_, err = c.Authenticate(t.Context(), from(client, fields("x-api-key", k.acme, "authorization", "Bearer "+token(now.Unix()-121))))

@@ -70,8 +70,7 @@ type registered struct {
 	hasNbf        bool
 	hasIat        bool
 	bound         binding
-	acr           string // "" if it is absent or no string; whoever demands one refuses that
-	authTime      int64  // 0 if it is absent or no date, likewise
+	authTime      int64 // 0 if it is absent or no date; whoever demands one refuses that
 }
 
 // parse reads a token: a JWS whose payload is a JSON object of claims without duplicate
@@ -235,8 +234,6 @@ func (c *registered) note(name string, read claimSet) (err error) {
 	case "iat":
 		c.hasIat = true
 		c.iat, err = one.date(math.Floor)
-	case "acr":
-		c.acr, _ = one.string()
 	case "auth_time":
 		c.authTime, _ = one.date(math.Floor)
 	case "cnf":

@@ -3,6 +3,9 @@ package proxy_test
 import (
 	"encoding/json"
 	"maps"
+	"net/url"
+	"slices"
+	"strings"
 )
 
 // discovery returns a discovery document.
@@ -30,7 +33,7 @@ func products() map[string]*product {
 				"authorization_response_iss_parameter_supported": true, "acr_values_supported": []string{"0", "1"},
 			}),
 			claims: map[string]any{
-				"sub": "0b3c44e1-7a5e-4c8f-9d55-cf7a0d2d7d31", "jti": "0a5b", "typ": "ID", "azp": "pages", "acr": "1", "sid": "6f1c", "preferred_username": "alice",
+				"sub": "0b3c44e1-7a5e-4c8f-9d55-cf7a0d2d7d31", "jti": "0a5b", "typ": "ID", "azp": "pages", "sid": "6f1c", "preferred_username": "alice",
 				"name": "Alice Doe", "email_verified": false, "groups": []string{"ml-team", "everybody"},
 			},
 			first: map[string]any{"refresh_expires_in": 1800, "not-before-policy": 0, "session_state": "6f1c", "scope": "openid profile"},
@@ -38,6 +41,13 @@ func products() map[string]*product {
 			other: func(claims, _ map[string]any) { claims["groups"] = []string{"everybody"} },
 
 			caller: "issuer/main:alice", groups: []string{"ml-team", "everybody"}, asked: map[string]string{"scope": "openid profile"},
+			factor: func(asked url.Values) map[string]any {
+				if asked.Get("acr_values") == "gold" {
+					return map[string]any{"acr": "gold"}
+				}
+				return map[string]any{"acr": "1"}
+			},
+			strong: map[string]string{"acr_values": "gold"}, acr: []string{"gold"},
 			leaves: true, leave: map[string]string{"id_token_hint": "*", "client_id": "pages", "post_logout_redirect_uri": "https://mlflow.example.com/.sallyport/signed-out"},
 		},
 		"Dex": {
@@ -72,14 +82,22 @@ func products() map[string]*product {
 			},
 
 			caller: "issuer/main:690222be-ff1a-4d56-abd1-7e4f7d38e474", groups: []string{"3f2d5b61-7c1e-4f61-9b3a-0f2c1a7c9d10", "b0c6d2f4-05f1-4a34-a9f9-8f5ad8e2a3ce"},
-			asked:  map[string]string{"scope": "openid profile email offline_access", "domain_hint": "example.com"},
+			asked: map[string]string{"scope": "openid profile email offline_access", "domain_hint": "example.com"},
+			factor: func(asked url.Values) map[string]any { // an authentication context that was asked for; acr_values do nothing
+				if strings.Contains(asked.Get("claims"), `"id_token":{"acrs":{"essential":true,"value":"c1"}}`) {
+					return map[string]any{"acrs": []string{"c1"}}
+				}
+				return nil
+			},
+			afresh: map[string]any{"acrs": nil}, // the documents do not say whether a refreshed one has it
+			strong: map[string]string{"claims": `{"id_token":{"acrs":{"essential":true,"value":"c1"}}}`}, acr: []string{"c1"},
 			leaves: true, leave: map[string]string{"id_token_hint": "*", "post_logout_redirect_uri": "https://mlflow.example.com/.sallyport/signed-out"},
 		},
 		"Okta": {
 			document: discovery("https://acme.okta.com", map[string]any{"end_session_endpoint": "AT/logout", "revocation_endpoint": "AT/revoke", "registration_endpoint": "AT/clients"}),
 			lacks:    []string{"sid"},
 			claims: map[string]any{ // without those of profile: an access token goes with it
-				"sub": "00uid4BxXw6I6TV4m0g3", "ver": 1, "jti": "ID.4eAWJOCMB3SX8XewDfVR", "amr": []string{"pwd", "mfa"}, "idp": "00oigpTeBgc6R2fC90g3",
+				"sub": "00uid4BxXw6I6TV4m0g3", "ver": 1, "jti": "ID.4eAWJOCMB3SX8XewDfVR", "idp": "00oigpTeBgc6R2fC90g3",
 			},
 			userinfo: map[string]any{
 				"sub": "00uid4BxXw6I6TV4m0g3", "name": "Alice Doe", "preferred_username": "alice@example.com", "email": "alice@example.com", "email_verified": true,
@@ -90,6 +108,13 @@ func products() map[string]*product {
 			other: func(_, userinfo map[string]any) { userinfo["groups"] = []string{"Everyone"} },
 
 			caller: "issuer/main:alice@example.com", groups: []string{"Everyone", "ml-team"}, asked: map[string]string{"scope": "openid profile email groups offline_access"},
+			factor: func(asked url.Values) map[string]any { // it ignores values that it does not know
+				if strings.HasPrefix(asked.Get("acr_values"), "urn:okta:loa:2fa:any") {
+					return map[string]any{"acr": asked.Get("acr_values"), "amr": []string{"mfa", "otp", "pwd"}}
+				}
+				return map[string]any{"amr": []string{"pwd"}}
+			},
+			strong: map[string]string{"acr_values": "urn:okta:loa:2fa:any"}, acr: []string{"urn:okta:loa:2fa:any"},
 			leaves: true, leave: map[string]string{"id_token_hint": "*"},
 		},
 		"Auth0": {
@@ -100,7 +125,7 @@ func products() map[string]*product {
 			lacks: []string{"auth_time"},
 			claims: map[string]any{
 				"sub": "auth0|5f7c8ec7c33c6c004bbafe82", "nickname": "alice", "name": "alice@example.com", "email": "alice@example.com", "email_verified": true,
-				"updated_at": "2026-11-29T10:00:00.000Z", "https://example.com/roles": []string{"analyst"}, "amr": []string{"mfa"},
+				"updated_at": "2026-11-29T10:00:00.000Z", "https://example.com/roles": []string{"analyst"},
 			},
 			afresh: map[string]any{"amr": nil},
 			first:  map[string]any{"scope": "openid profile email offline_access"},
@@ -108,6 +133,13 @@ func products() map[string]*product {
 			other:  func(claims, _ map[string]any) { claims["https://example.com/roles"] = []string{} },
 
 			caller: "issuer/main:alice@example.com", groups: []string{"analyst"}, asked: map[string]string{"scope": "openid profile email offline_access"},
+			factor: func(asked url.Values) map[string]any { // by the Action of the recipe
+				if slices.Contains(strings.Fields(asked.Get("acr_values")), "http://schemas.openid.net/pape/policies/2007/06/multi-factor") {
+					return map[string]any{"amr": []string{"mfa"}}
+				}
+				return nil // no amr after a password
+			},
+			strong: map[string]string{"acr_values": "http://schemas.openid.net/pape/policies/2007/06/multi-factor"}, acr: []string{"mfa"},
 			leaves: true, leave: map[string]string{"id_token_hint": "*", "client_id": "Kx3b5Jq0Zs8YwQm1"},
 		},
 		"Google": {

@@ -40,6 +40,10 @@ type product struct {
 	leaves bool              // it has a page for sign-out
 	leave  map[string]string // parameters of the request for it; "*": any
 	same   bool              // its refresh token stays the same
+
+	factor func(asked url.Values) map[string]any // further claims of the ID token, by the authorization request
+	strong map[string]string                     // parameters of that request for the recipe's page with step_up; nil: it has none
+	acr    []string                              // what the session says then
 }
 
 // TestRecipesOfLogins signs in with each configuration of deploy/LOGINS.md, at a double of the product.
@@ -59,9 +63,12 @@ func TestRecipesOfLogins(t *testing.T) {
 			clock := &shiftedClock{}
 			r := openRecipe(t, blocks[name], p, clock)
 			r.signsIn()
+			r.stepsUp()
 			r.refreshes(clock)
+			r.staysStrong()
 			r.signsOut()
 			r.refusesOthers()
+			r.refusesWeak(products()[name])
 		})
 	}
 }
@@ -125,7 +132,8 @@ type recipe struct {
 	url     string // of the issuer, in the configuration
 	origin  string // of the gateway's host
 	b       *browser
-	refresh string // what authtest has as refresh token for oneToken
+	refresh string     // what authtest has as refresh token for oneToken
+	asked   url.Values // the last authorization request
 }
 
 var (
@@ -169,6 +177,12 @@ func (r *recipe) person() {
 	p := r.product
 	sub, _ := p.claims["sub"].(string)
 	r.provider.Person(sub, p.claims)
+	r.provider.Authenticate(func(asked url.Values, claims map[string]any) {
+		r.asked = asked
+		if p.factor != nil {
+			maps.Copy(claims, p.factor(asked))
+		}
+	})
 	r.provider.Change(func(claims map[string]any) {
 		claims["iss"] = r.url
 		if p.iss != "" {
@@ -230,20 +244,23 @@ func (r *recipe) answer(w http.ResponseWriter, q *http.Request) {
 	}
 }
 
+// signedIn is what the session page says.
+type signedIn struct {
+	Principal string
+	Groups    []string
+	ACR       []string
+}
+
 // session returns the answer of the session page.
-func (r *recipe) session() (principal string, groups []string, status int) {
+func (r *recipe) session() (s signedIn, status int) {
 	r.t.Helper()
 	a := r.b.request("GET", r.origin+login.SessionPath, "", map[string]string{"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"})
-	var s struct {
-		Principal string
-		Groups    []string
-	}
 	if a.StatusCode == http.StatusOK {
 		if err := json.Unmarshal([]byte(a.body), &s); err != nil {
 			r.t.Fatal(err)
 		}
 	}
-	return s.Principal, s.Groups, a.StatusCode
+	return s, a.StatusCode
 }
 
 func (r *recipe) signsIn() {
@@ -266,8 +283,8 @@ func (r *recipe) signsIn() {
 	if seen, _ := r.model.seen(); seen.Header.Get("X-Sallyport-Principal") != r.product.caller {
 		r.t.Errorf("the server learned of %q, want %q", seen.Header.Get("X-Sallyport-Principal"), r.product.caller)
 	}
-	if principal, groups, status := r.session(); status != 200 || principal != r.product.caller || !slices.Equal(groups, r.product.groups) {
-		r.t.Errorf("the session is %d %s %q, want %s %q", status, principal, groups, r.product.caller, r.product.groups)
+	if s, status := r.session(); status != 200 || s.Principal != r.product.caller || !slices.Equal(s.Groups, r.product.groups) {
+		r.t.Errorf("the session is %d %s %q, want %s %q", status, s.Principal, s.Groups, r.product.caller, r.product.groups)
 	}
 }
 
@@ -280,9 +297,9 @@ func (r *recipe) refreshes(clock *shiftedClock) {
 			if a := r.b.request("GET", r.origin+"/", "", nil); a.StatusCode != http.StatusOK { // asking for the session does not count as use
 				r.t.Fatalf("before refresh %d: %d %s", n, a.StatusCode, a.body)
 			}
-			principal, groups, status := r.session()
-			if status != 200 || principal != r.product.caller || !slices.Equal(groups, r.product.groups) {
-				r.t.Fatalf("at refresh %d the session is %d %s %q", n, status, principal, groups)
+			s, status := r.session()
+			if status != 200 || s.Principal != r.product.caller || !slices.Equal(s.Groups, r.product.groups) {
+				r.t.Fatalf("at refresh %d the session is %d %s %q", n, status, s.Principal, s.Groups)
 			}
 			if r.provider.Refreshes() == n {
 				break
@@ -320,11 +337,68 @@ func (r *recipe) signsOut() {
 	}
 	hits := r.model.hits.Load()
 	r.b.jar.SetCookies(at, cookies)
-	if _, _, status := r.session(); status != 401 {
+	if _, status := r.session(); status != 401 {
 		r.t.Errorf("the cookies of before sign-out: %d", status)
 	}
 	if n := r.model.hits.Load(); n != hits {
 		r.t.Error("a session that ended reached the server")
+	}
+}
+
+// stepsUp opens the page that demands more than the login.
+func (r *recipe) stepsUp() {
+	r.t.Helper()
+	p := r.product
+	if p.strong == nil {
+		return
+	}
+	if a := r.b.visit(r.origin + "/admin"); a.StatusCode != http.StatusOK {
+		_ = r.stop()
+		r.t.Fatalf("the page with step_up: %d %s\n%s", a.StatusCode, a.body, r.audit.buf.String())
+	}
+	for _, name := range []string{"acr_values", "claims"} {
+		if got := r.asked.Get(name); got != p.strong[name] {
+			r.t.Errorf("for step_up the provider is asked with %s=%q, want %q", name, got, p.strong[name])
+		}
+	}
+	if s, status := r.session(); status != 200 || !slices.Equal(s.ACR, p.acr) {
+		r.t.Errorf("the session is %d with acr %q, want %q", status, s.ACR, p.acr)
+	}
+}
+
+// staysStrong opens that page after refreshes, whatever their ID tokens say: nobody is asked again.
+func (r *recipe) staysStrong() {
+	r.t.Helper()
+	if r.product.strong == nil {
+		return
+	}
+	exchanges := r.provider.Exchanges()
+	if a := r.b.visit(r.origin + "/admin"); a.StatusCode != http.StatusOK || r.provider.Exchanges() != exchanges {
+		r.t.Errorf("the page with step_up after refreshes: %d, and %d sign-ins more", a.StatusCode, r.provider.Exchanges()-exchanges)
+	}
+}
+
+// refusesWeak lets the provider ignore what it is asked for. People who may see the page otherwise are refused
+// once, and not sent to and fro.
+func (r *recipe) refusesWeak(p *product) {
+	r.t.Helper()
+	if p.strong == nil {
+		return
+	}
+	r.product = p
+	factor := p.factor
+	p.factor = func(url.Values) map[string]any { return factor(url.Values{}) }
+	r.person()
+	r.b = r.browser(false)
+	if a := r.b.visit(r.origin + "/"); a.StatusCode != http.StatusOK {
+		r.t.Errorf("without the factor: %d %s", a.StatusCode, a.body)
+	}
+	hits, exchanges := r.model.hits.Load(), r.provider.Exchanges()
+	if a := r.b.visit(r.origin + "/admin"); a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, login.TooWeak) {
+		r.t.Errorf("the page with step_up, without the factor: %d %s", a.StatusCode, a.body)
+	}
+	if n, m := r.model.hits.Load()-hits, r.provider.Exchanges()-exchanges; n != 0 || m != 1 {
+		r.t.Errorf("the server saw %d requests without the factor, and there were %d sign-ins, want 1", n, m)
 	}
 }
 

@@ -118,7 +118,7 @@ func (l *Login) options(a *attempt, prompt string) []oauth2.AuthCodeOption {
 		all = append(all, oauth2.SetAuthURLParam("max_age", strconv.FormatInt(a.maxAge, 10)))
 	}
 	if len(a.acr) > 0 {
-		all = append(all, oauth2.SetAuthURLParam("acr_values", strings.Join(a.acr, " ")))
+		all = append(all, oauth2.SetAuthURLParam(l.issuer.Contexts().Parameter(a.acr)))
 	}
 	return all
 }

@@ -167,12 +167,13 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 		return nil, err
 	}
 	demanded := StepUp{ACR: begun.acr, MaxAge: time.Duration(begun.maxAge) * time.Second}
-	if lacking := demanded.Lacking(id.acr, id.authTime, now, l.issuer.Skew()); lacking != "" {
+	if lacking := demanded.Lacking(id.authentication, now, l.issuer.Skew()); lacking != "" {
 		return nil, refuse(TooWeak, errors.New(lacking))
 	}
 	r := record{memory: l.config.Memory, generation: 1, begun: l.state.begin(now.Unix()), seen: now.Unix(), issued: id.issued, expires: now.Add(l.config.Absolute).Unix()}
 	_, _ = rand.Read(r.id[:]) // never fails
-	r.issuer, r.subject, r.sid, r.acr, r.authTime = id.issuer, id.subject, id.sid, id.acr, id.authTime
+	r.issuer, r.subject, r.sid = id.issuer, id.subject, id.sid
+	r.acr, r.authTime = id.authentication.text(), id.authentication.Time
 	r.noteAccess(t, now)
 	if err := l.claims(ctx, e, t, id, &r); err != nil {
 		return nil, err

@@ -108,6 +108,11 @@ type Issuer interface {
 	// Principal returns whom verified claims name, if they satisfy the issuer's requirements other
 	// than times and audience.
 	Principal(claims []byte) (identity.Principal, error)
+	// Authentication returns what verified claims of an ID token say of how and when the person proved who
+	// they are, by the claim of Contexts.
+	Authentication(claims []byte) (Authentication, error)
+	// Contexts says how the issuer is asked for authentication contexts.
+	Contexts() *Contexts
 	// Client fetches from the issuer.
 	Client() *fetch.Client
 	// Algorithms are those that signatures may have.
@@ -154,7 +159,7 @@ func IsReserved(parameter string) bool {
 // must be called before it serves.
 func New(name string, c Config, issuer Issuer, m *Memory) (*Login, error) {
 	for _, p := range slices.Sorted(maps.Keys(c.Params)) {
-		if IsReserved(p) {
+		if IsReserved(p) || issuer.Contexts().ByClaims && strings.EqualFold(p, "claims") {
 			return nil, fmt.Errorf("the parameter %s belongs to the gateway", p)
 		}
 	}

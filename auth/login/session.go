@@ -27,12 +27,13 @@ type record struct {
 	expires  int64
 	authTime int64 // 0: unknown
 
-	issuer, subject, sid, acr string
-	key                       string // that signed the claims
-	claims                    string // JSON
-	hint                      string // the ID token for the issuer's sign-out, without its claims if they are claims; "" if it did not fit
-	refresh                   string // refresh token; "" for none
-	accessFrom, accessUntil   int64  // life of the access token; 0: unknown
+	issuer, subject, sid    string
+	acr                     string // the text of an Authentication
+	key                     string // that signed the claims
+	claims                  string // JSON
+	hint                    string // the ID token for the issuer's sign-out, without its claims if they are claims; "" if it did not fit
+	refresh                 string // refresh token; "" for none
+	accessFrom, accessUntil int64  // life of the access token; 0: unknown
 
 	ends [3]end // those that would end it; not sealed
 }
@@ -104,11 +105,12 @@ func (s *Session) idleUntil() int64 { return max(s.seen, s.live.seen.Load()) + s
 // newSession returns the session of a record, whose principal the issuer's current configuration
 // decides. It refuses those that the login would not begin now: its configuration may have changed.
 func (l *Login) newSession(r record, place string) (*Session, error) {
-	switch {
-	case !l.issuer.Issues(r.issuer):
+	if !l.issuer.Issues(r.issuer) {
 		return nil, fmt.Errorf("it is of the issuer %s", setting.Quoted(r.issuer, 128))
-	case len(l.config.ACR) > 0 && !contains(l.config.ACR, r.acr):
-		return nil, fmt.Errorf("its acr is %s, demanded is one of %s", setting.Quoted(r.acr, 64), setting.QuotedList(l.config.ACR, 128))
+	}
+	demanded := StepUp{ACR: l.config.ACR}
+	if lacking := demanded.Lacking(l.authentication(&r), time.Time{}, 0); lacking != "" {
+		return nil, errors.New("its " + lacking)
 	}
 	p, err := l.issuer.Principal([]byte(r.claims))
 	if err != nil {
@@ -340,12 +342,17 @@ func (s *Session) Login() string { return s.login.name }
 // SID returns the session's name at the issuer; "" if it gave none.
 func (s *Session) SID() string { return s.sid }
 
-// ACR returns the authentication context that the issuer named; "" for none.
-func (s *Session) ACR() string { return s.acr }
+// Authentication returns how and when the person proved who they are, by the ID token of the sign-in: a refresh
+// proves nothing new. It is without values if the issuer's configuration names another claim than it did then.
+func (s *Session) Authentication() Authentication { return s.login.authentication(&s.record) }
 
-// AuthTime returns when the person proved who they are, in seconds since 1970; 0 if the issuer did not
-// say.
-func (s *Session) AuthTime() int64 { return s.authTime }
+func (l *Login) authentication(r *record) Authentication {
+	a, claim := authenticationOf(r.acr, r.authTime), l.issuer.Contexts().Claim
+	if a.Claim != claim {
+		a.Claim, a.Values = claim, ""
+	}
+	return a
+}
 
 // Begun returns when the session began.
 func (s *Session) Begun() time.Time { return time.Unix(s.begun, 0) }

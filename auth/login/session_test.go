@@ -44,7 +44,7 @@ func TestPersonIsSamePrincipalByLoginAsByToken(t *testing.T) {
 	if a.Kind() != "login" || o.Kind() != "bearer" || byToken.Session != nil || proof.Session == nil || proof.Field != "cookie" || !proof.Revocable {
 		t.Errorf("kinds %s and %s", a.Kind(), o.Kind())
 	}
-	if s.Principal().String() != a.String() || s.Login() != "corp" || s.SID() == "" || s.AuthTime() == 0 || !a.Expires.Equal(s.Expires()) || s.Expires().Sub(s.Begun()) != 8*time.Hour {
+	if s.Principal().String() != a.String() || s.Login() != "corp" || s.SID() == "" || s.Authentication().Time == 0 || !a.Expires.Equal(s.Expires()) || s.Expires().Sub(s.Begun()) != 8*time.Hour {
 		t.Errorf("session of %s from %s to %s", s.Principal().String(), s.Begun(), s.Expires())
 	}
 	if got := d.chain.Logins(); !slices.Equal(got, []string{"corp"}) {

@@ -22,23 +22,18 @@ type StepUp struct {
 // IsZero reports whether any authentication satisfies the demand.
 func (s *StepUp) IsZero() bool { return len(s.ACR) == 0 && s.MaxAge == 0 }
 
-// Lacking says why an authentication does not satisfy the demand at a time; "" if it does. acr and
-// authTime are the claims acr and auth_time of the issuer, "" and 0 if they are absent. skew is how far
+// Lacking says why an authentication does not satisfy the demand at a time; "" if it does. skew is how far
 // the issuer's clock may be off. It does not allocate unless something is lacking.
-func (s *StepUp) Lacking(acr string, authTime int64, at time.Time, skew time.Duration) string {
-	if len(s.ACR) > 0 && !contains(s.ACR, acr) {
-		has := "absent"
-		if acr != "" {
-			has = setting.Quoted(acr, 64)
-		}
-		return "acr is " + has + ", demanded is one of " + setting.QuotedList(s.ACR, 128)
+func (s *StepUp) Lacking(by Authentication, at time.Time, skew time.Duration) string {
+	if len(s.ACR) > 0 && !by.hasOne(s.ACR) {
+		return by.String() + ", demanded is one of " + setting.QuotedList(s.ACR, 128)
 	}
 	if s.MaxAge == 0 {
 		return ""
 	}
-	age, late := at.Unix()-authTime, int64(skew/time.Second)
+	age, late := at.Unix()-by.Time, int64(skew/time.Second)
 	switch {
-	case authTime == 0:
+	case by.Time == 0:
 		return "auth_time is absent, and max_age is " + setting.Duration(s.MaxAge).String()
 	case age > int64(s.MaxAge/time.Second)+late:
 		return fmt.Sprintf("auth_time is %d s ago, max_age is %d s, skew is %s", age, int64(s.MaxAge/time.Second), setting.Duration(skew))
@@ -70,10 +65,9 @@ func (s *StepUp) Shared(acr []string) []string {
 	return slices.DeleteFunc(slices.Clone(acr), func(one string) bool { return len(s.ACR) > 0 && !slices.Contains(s.ACR, one) })
 }
 
-// Lacking says why the person of the session has to sign in again for a demand at a time; "" if not. A
-// refresh proves nothing new, so the claims are those of the ID token of the sign-in.
+// Lacking says why the person of the session has to sign in again for a demand at a time; "" if not.
 func (s *Session) Lacking(d *StepUp, at time.Time) string {
-	return d.Lacking(s.acr, s.authTime, at, s.login.issuer.Skew())
+	return d.Lacking(s.Authentication(), at, s.login.issuer.Skew())
 }
 
 // Discard ends sessions because their browser has a new one, or has brought several. Copies of their cookies

@@ -46,7 +46,7 @@ func TestDemandsHoldToTheSecond(t *testing.T) {
 		"too far ahead":       {login.StepUp{MaxAge: ten}, "", now.Unix() + 61, "auth_time is 61 s in the future"},
 		"at no time":          {login.StepUp{MaxAge: ten}, "", 0, "auth_time is absent"},
 	} {
-		if got := c.demand.Lacking(c.acr, c.authTime, now, time.Minute); !strings.HasPrefix(got, c.lacking) || (got == "") != (c.lacking == "") {
+		if got := c.demand.Lacking(login.Authentication{Claim: "acr", Values: c.acr, Time: c.authTime}, now, time.Minute); !strings.HasPrefix(got, c.lacking) || (got == "") != (c.lacking == "") {
 			t.Errorf("%s: got %q; want %q", name, got, c.lacking)
 		}
 	}

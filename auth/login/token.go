@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -21,10 +20,11 @@ import (
 
 // identification is an ID token that was verified.
 type identification struct {
-	raw, key                  string
-	claims                    []byte
-	issuer, subject, sid, acr string
-	issued, authTime          int64
+	raw, key             string
+	claims               []byte
+	issuer, subject, sid string
+	issued               int64
+	authentication       Authentication
 }
 
 // keySet is the issuer's key set as go-oidc uses it. It notes the key and the claims.
@@ -78,13 +78,15 @@ func (l *Login) identify(ctx context.Context, t *oauth2.Token, nonce string) (*i
 	var more struct {
 		AZP      string  `json:"azp"`
 		SID      string  `json:"sid"`
-		ACR      string  `json:"acr"`
 		AuthTime float64 `json:"auth_time"`
 	}
 	if err := json.Unmarshal(keys.claims, &more); err != nil {
-		return nil, refuse(BadTokens, errors.New("azp, sid, acr or auth_time of the ID token has another type"))
+		return nil, refuse(BadTokens, errors.New("azp, sid or auth_time of the ID token has another type"))
 	}
-	id.sid, id.acr, id.authTime = more.SID, more.ACR, int64(more.AuthTime)
+	if id.authentication, err = l.issuer.Authentication(keys.claims); err != nil {
+		return nil, refuse(BadTokens, err)
+	}
+	id.sid = more.SID
 	refused := ""
 	switch {
 	case !l.issuer.Issues(token.Issuer):
@@ -99,8 +101,8 @@ func (l *Login) identify(ctx context.Context, t *oauth2.Token, nonce string) (*i
 		refused = "iat of the ID token is absent"
 	case token.IssuedAt.After(l.memory.now().Add(l.issuer.Skew())):
 		refused = fmt.Sprintf("the ID token was issued %d s in the future, skew is %s", id.issued-l.memory.now().Unix(), setting.Duration(l.issuer.Skew()))
-	case more.AuthTime < 0 || more.AuthTime > maxTime || len(more.SID) > maxName || len(more.ACR) > maxName || len(token.Subject) > maxName:
-		refused = "sub, sid, acr or auth_time of the ID token is too large"
+	case more.AuthTime < 0 || more.AuthTime > maxTime || len(more.SID) > maxName || len(id.authentication.Values) > maxName || len(token.Subject) > maxName:
+		refused = "sub, sid, " + id.authentication.Claim + " or auth_time of the ID token is too large"
 	case token.AccessTokenHash != "" && token.VerifyAccessToken(t.AccessToken) != nil:
 		refused = "at_hash of the ID token is of another access token"
 	default:
@@ -188,7 +190,7 @@ func (r *record) ownClaims(id *identification) (own map[string]jsontext.Value, e
 // ofProtocol reports whether a claim is one about the login, and not about the person.
 func ofProtocol(name string) bool {
 	switch name {
-	case "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "azp", "nonce", "acr", "amr", "auth_time", "sid", "at_hash", "tid":
+	case "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "azp", "nonce", "acr", "amr", "acrs", "auth_time", "sid", "at_hash", "tid":
 		return true
 	}
 	return false
@@ -254,5 +256,3 @@ func faultOf(err error) string {
 	}
 	return ""
 }
-
-func contains(all []string, s string) bool { return s != "" && slices.Contains(all, s) }

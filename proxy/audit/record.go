@@ -35,8 +35,9 @@ type Record struct {
 	Login, SID string
 	// ACR and AuthTime are how and when, in seconds since 1970, the issuer says that the caller was
 	// authenticated: where the route has step_up, and of sessions that begin. "" and 0 if it does not say.
-	ACR      string
-	AuthTime int64
+	// ACRClaim is the claim that has ACR; "" if that is acr.
+	ACR, ACRClaim string
+	AuthTime      int64
 	// LoginEvent is what became of a login, such as [LoginDone]; "" for all other requests.
 	LoginEvent string
 
@@ -141,6 +142,7 @@ func (r *Record) appendLine(b []byte, s *stamp) []byte {
 	b = appendField(b, `,"login":"`, r.Login, maxString)
 	b = appendField(b, `,"sid":"`, r.SID, maxString)
 	b = appendField(b, `,"acr":"`, r.ACR, maxString)
+	b = appendField(b, `,"acr_claim":"`, r.ACRClaim, maxString)
 	if r.AuthTime != 0 {
 		b = appendNumber(b, `,"auth_time":`, r.AuthTime)
 	}

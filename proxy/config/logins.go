@@ -59,6 +59,7 @@ func (c *Config) warnLogins(f *setting.Faults) {
 		l.Warn("logins."+name, f)
 		c.warnCookieDomain(name, f)
 	}
+	c.warnAskAs(f)
 	if len(c.Logins) == 0 && (c.Pages.Title != "" || c.Pages.Logo != "") {
 		f.Add("pages", "", "there are no logins, so nobody sees these pages", "add logins, or remove the section")
 	}
@@ -173,6 +174,34 @@ func (c *Config) checkStepUp(r *route.Config, at string, f *setting.Faults) {
 		if len(own.Shared(d.ACR)) == 0 {
 			f.Add(at+".step_up.acr_values", strings.Join(d.ACR, ", "), "no session of login/"+name+" has one of these: its acr_values are "+strings.Join(own.ACR, ", "),
 				"list a value here that logins."+name+".acr_values has too, or add one of these there")
+		}
+	}
+}
+
+// warnAskAs records words of ask_as that no acr_values of a route or login lists, so that nobody is asked for them.
+func (c *Config) warnAskAs(f *setting.Faults) {
+	listed := map[string]bool{}
+	for _, l := range c.Logins {
+		for _, value := range l.ACRValues {
+			listed[value] = true
+		}
+	}
+	for i := range c.Routes {
+		if s := c.Routes[i].StepUp; s != nil {
+			for _, value := range s.ACRValues {
+				listed[value] = true
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
+		acr := c.Issuers[name].ACR
+		if acr == nil {
+			continue
+		}
+		for _, value := range slices.Sorted(maps.Keys(acr.AskAs)) {
+			if !listed[value] {
+				f.Add(setting.Join("issuers."+name+".acr.ask_as", value), acr.AskAs[value], "no acr_values list "+value, "write "+value+" under acr_values of a login, or of step_up of a route, or remove it")
+			}
 		}
 	}
 }

@@ -231,6 +231,8 @@ func refine(path string, s *jsonschema.Schema) {
 	case "issuers":
 		restrict(s, "bound_tokens", auth.BoundOff, auth.BoundAccept, auth.BoundRequire)
 		s.Required = []string{"url", "audience"}
+	case "issuers.acr":
+		restrict(s, "ask_by", auth.AskByValues, auth.AskByClaims)
 	case "logins":
 		restrict(s, "client_auth", "basic", "post")
 		restrict(s, "claims", "id_token", "access_token", "userinfo")

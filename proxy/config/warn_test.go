@@ -43,6 +43,28 @@ policies: {used: [{allow: "*"}], unused: [{allow: get}]}`,
 	}
 }
 
+func TestWordsThatNobodyIsAskedForAreWarnedOf(t *testing.T) {
+	const text = `
+tls: {local: {}}
+issuers:
+  corp: {url: https://login.example.com, audience: models, acr: {claim: amr, ask_as: {mfa: "urn:x", otp: "urn:y", hwk: "urn:z"}}}
+logins: {corp: {issuer: corp, client_id: gateway, acr_values: [mfa, hwk], session: {kind: memory}}}
+routes:
+  - {host: a.example, upstream: "http://a:1", callers: login/corp, STEP rules: [{allow: "*"}]}`
+	for step, want := range map[string]string{
+		"": `gateway.yaml:4: issuers.corp.acr.ask_as.otp: "urn:y": no acr_values list otp; write otp under acr_values of a login, or of step_up of a route, or remove it`,
+		"step_up: {acr_values: [otp, mfa]},": "",
+	} {
+		c, err := Parse("gateway.yaml", []byte(strings.Replace(text, "STEP", step, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.TrimSpace(c.Warnings().Error()); got != want {
+			t.Errorf("%s: got %s; want %s", step, got, want)
+		}
+	}
+}
+
 func TestLoginsAreWarnedOf(t *testing.T) {
 	const login = "{issuer: corp, client_id: gateway"
 	route := func(callers, who string) string {

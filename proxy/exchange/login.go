@@ -144,8 +144,16 @@ func (x *exchange) doorAnswer() login.Answer {
 func (x *exchange) recordSession(s *login.Session, event string) {
 	x.record.LoginEvent = event
 	x.record.Login, x.record.SID = s.Login(), s.SID()
-	x.record.ACR, x.record.AuthTime = s.ACR(), s.AuthTime()
+	x.recordAuthentication(s.Authentication())
 	x.record.Principal, x.record.Credential = s.Principal().String(), "login"
+}
+
+// recordAuthentication records how and when the caller was authenticated.
+func (x *exchange) recordAuthentication(by login.Authentication) {
+	x.record.ACR, x.record.AuthTime = by.Values, by.Time
+	if by.Claim != login.ClaimACR {
+		x.record.ACRClaim = by.Claim
+	}
 }
 
 // openSession returns the session of the browser, which it does not use; nil with the reason why there
@@ -227,8 +235,16 @@ func (x *exchange) tellSession() error {
 	if groups == nil {
 		groups = []string{}
 	}
+	by := s.Authentication()
+	acr, authenticated := by.List(), any(nil)
+	if acr == nil {
+		acr = []string{}
+	}
+	if by.Time != 0 {
+		authenticated = time.Unix(by.Time, 0).UTC().Format(time.RFC3339)
+	}
 	return x.sendJSON(map[string]any{
-		"principal": p.String(), "name": p.Name, "login": s.Login(), "groups": groups,
+		"principal": p.String(), "name": p.Name, "login": s.Login(), "groups": groups, "acr": acr, "authenticated": authenticated,
 		"expires": s.Expires().UTC().Format(time.RFC3339), "idle_expires": s.IdleExpires().UTC().Format(time.RFC3339),
 	})
 }

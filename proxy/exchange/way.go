@@ -258,7 +258,7 @@ func (x *exchange) authenticate() error {
 	x.record.Credential = x.caller.Kind()
 	x.record.KeyID = x.caller.KeyID
 	x.record.CredentialID = x.caller.ID
-	x.record.ACR, x.record.AuthTime = x.proof.ACR, x.proof.AuthTime
+	x.recordAuthentication(x.proof.Authentication)
 	x.chooseAnswerKey(true)
 	if s := x.proof.Signature; s != nil {
 		return route.CheckSpelling(x.head.Fields, s.Covers)

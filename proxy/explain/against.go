@@ -67,7 +67,8 @@ type logged struct {
 	Scopes, Groups                                     []string
 	GroupsElsewhere                                    bool `json:"groups_elsewhere"`
 	ACR                                                string
-	AuthTime                                           int64 `json:"auth_time"`
+	ACRClaim                                           string `json:"acr_claim"`
+	AuthTime                                           int64  `json:"auth_time"`
 	Time                                               time.Time
 }
 
