@@ -232,7 +232,7 @@ func (l *Login) exchangeError(err error) error {
 	case code == "invalid_client" || code == "unauthorized_client":
 		return refuse(Unavailable, fmt.Errorf("the token endpoint says %q: client_id, client_secret or client_auth of the login is not what the issuer has", code))
 	case code != "":
-		return refuse(Unavailable, errors.New("the token endpoint says "+setting.Quoted(code, 64)))
+		return refuse(Unavailable, errors.New("the token endpoint says "+shownCode(code)))
 	}
 	var failed *fetch.Error
 	if errors.As(err, &failed) {
@@ -253,6 +253,16 @@ func faultOf(err error) string {
 		return said.ErrorCode
 	}
 	return ""
+}
+
+// shownCode returns an error code of a token endpoint as records may show it. An endpoint could repeat in it
+// what it was sent: the code, the refresh token or the secret. Those of OAuth are words in small letters.
+func shownCode(code string) string {
+	const most = 40
+	if len(code) > most || strings.ContainsFunc(code, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
+		return "an error code that is no word of OAuth"
+	}
+	return code
 }
 
 func contains(all []string, s string) bool { return s != "" && slices.Contains(all, s) }
