@@ -39,7 +39,27 @@ type keySet struct {
 // VerifySignature implements [oidc.KeySet].
 func (k *keySet) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
 	k.claims, k.key, k.err = k.issuer.Verify(ctx, jwt, k.types...)
+	if k.err == nil {
+		k.err = checkNames(k.claims)
+	}
 	return k.claims, k.err
+}
+
+// checkNames refuses claims whose names differ in letter case alone from those that go-oidc reads, because it
+// would take them for these. Those of every token are checked by Verify.
+func checkNames(claims []byte) error {
+	var all map[string]jsontext.Value
+	if err := json.Unmarshal(claims, &all); err != nil {
+		return errors.New("the claims are no JSON object")
+	}
+	for name := range all {
+		for _, known := range [...]string{"nonce", "azp", "sid", "at_hash", "events", "jti"} {
+			if name != known && strings.EqualFold(name, known) {
+				return errors.New(known + " in another letter case")
+			}
+		}
+	}
+	return nil
 }
 
 // verifier returns go-oidc's verifier, over the issuer's keys. The issuer is compared by the caller,
