@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/auth"
 	"sallyport/auth/login"
 )
 
