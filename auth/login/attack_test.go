@@ -1,8 +1,10 @@
 package login_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/auth"
 	"sallyport/auth/login"
 )
 
@@ -104,6 +107,7 @@ func TestBadAnswersAreRefused(t *testing.T) {
 		"two codes":                {func(q url.Values) { q.Add("code", "x") }, login.StateMismatch},
 		"no state":                 {func(q url.Values) { q.Del("state") }, login.StateMismatch},
 		"state of another login":   {func(q url.Values) { q.Set("state", "evil"+q.Get("state")) }, login.StateMismatch},
+		"a state in two lines":     {func(q url.Values) { q.Set("state", q.Get("state")[:12]+"\r\n"+q.Get("state")[12:]) }, login.StateMismatch},
 		"cut state":                {func(q url.Values) { q.Set("state", q.Get("state")[:12]) }, login.StateMismatch},
 		"denied":                   {func(q url.Values) { q.Del("code"); q.Set("error", "access_denied\r\nX: y") }, login.Refused},
 		"issuer in trouble":        {func(q url.Values) { q.Del("code"); q.Set("error", "server_error") }, login.Unavailable},
@@ -293,6 +297,46 @@ func TestBrowserKeepsFewAttempts(t *testing.T) {
 			t.Errorf("attempt %d: %v", i, err)
 		}
 	}
+}
+
+// TestTokenEndpointRepeatsSecrets lets the token endpoint repeat what it was sent as its error code. Neither a
+// record nor the log may have that.
+func TestTokenEndpointRepeatsSecrets(t *testing.T) {
+	var log bytes.Buffer
+	var ended []error
+	d := newDesk(t, func(d *desk) {
+		d.memory = auth.NewMemory(auth.MemoryOptions{Now: d.clock.Now, Log: slog.New(slog.NewTextHandler(&log, nil)), SessionEnded: func(e login.Ended) { ended = append(ended, e.Cause) }})
+	})
+	b, victim := d.browser(), d.browser()
+	b.signIn()
+	var sent []string
+	repeat := func(parameter string) {
+		d.provider.AnswerTokens(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			sent = append(sent, r.FormValue(parameter))
+			says(http.StatusBadRequest, r.FormValue(parameter)).ServeHTTP(w, r)
+		}))
+	}
+	repeat("refresh_token")
+	d.clock.Add(4 * time.Minute)
+	b.afterRefresh("repeated", func(_ []string, err error) bool { return reasonOf(err) == login.SessionEnded })
+	answer := victim.visit(victim.begin("/"))
+	for _, parameter := range []string{"code", "code_verifier"} {
+		repeat(parameter)
+		_, err := victim.finish(answer)
+		ended = append(ended, err)
+		answer = victim.visit(victim.begin("/"))
+	}
+	if len(sent) != 3 || len(ended) != 3 {
+		t.Fatalf("%d secrets were repeated, and %d refused", len(sent), len(ended))
+	}
+	for i, secret := range sent {
+		if text := log.String() + fmt.Sprint(ended); len(secret) < 8 || strings.Contains(text, secret) {
+			t.Errorf("secret %d of %d bytes is in %s", i, len(secret), text)
+		}
+	}
+	d.provider.AnswerTokens(nil)
+	victim.signIn()
+	victim.serves("issuer/corp:alice")
 }
 
 // TestFloodOfCodesReachesIssuerInTurns brings made-up codes while the issuer is slow. It gets 64 at once,

@@ -96,7 +96,7 @@ func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
 func (l *Login) find(a *answer, from *Answer) (begun *attempt, name string, err error) {
 	text, ours := strings.CutPrefix(a.state, l.name+".")
 	state, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if !ours || err != nil || len(state) != stateSize {
+	if !ours || err != nil || len(state) != stateSize || strings.ContainsAny(text, "\r\n") { // which the decoder skips
 		return nil, "", errors.New("the state is not one of the login of this path")
 	}
 	wanted, value, count := attemptName+text[:tagSizeText], "", 0

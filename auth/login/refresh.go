@@ -95,7 +95,7 @@ func (s *Session) refreshed(ctx context.Context, now time.Time) (*Session, error
 	ctx, client := l.client(ctx, e, "")
 	t, err := client.TokenSource(ctx, &oauth2.Token{RefreshToken: s.refresh}).Token()
 	if code := faultOf(err); ends(code) {
-		return nil, refuse(SessionEnded, errors.New("the token endpoint says "+code))
+		return nil, refuse(SessionEnded, errors.New("the token endpoint says "+shownCode(code)))
 	} else if err != nil {
 		return nil, l.exchangeError(err)
 	}

@@ -242,21 +242,23 @@ func TestForgedLogoutTokensEndNothing(t *testing.T) {
 	d.browser().signIn()
 	forged := authtest.NewKey("k", "RS256", authtest.RSA())
 	all := map[string]string{
-		"not a token":      "logout",
-		"unsigned":         unsigned(text),
-		"another key":      forged.Token(text),
-		"an ID token":      idToken,
-		"another issuer":   token(func(c map[string]any) { c["iss"] = "https://evil.example" }),
-		"another audience": token(func(c map[string]any) { c["aud"] = "other" }),
-		"a nonce":          token(func(c map[string]any) { c["nonce"] = "x" }),
-		"no event":         token(func(c map[string]any) { delete(c, "events") }),
-		"another event":    token(func(c map[string]any) { c["events"] = map[string]any{"x": map[string]any{}} }),
-		"no jti":           token(func(c map[string]any) { delete(c, "jti") }),
-		"nobody":           token(func(c map[string]any) { delete(c, "sub"); delete(c, "sid") }),
-		"expired":          token(func(c map[string]any) { c["exp"] = now - 61 }),
-		"of the future":    token(func(c map[string]any) { c["iat"] = now + 61 }),
-		"no iat":           token(func(c map[string]any) { delete(c, "iat") }),
-		"a NUL in sid":     token(func(c map[string]any) { c["sid"] = "x\x00y" }),
+		"not a token":            "logout",
+		"unsigned":               unsigned(text),
+		"another key":            forged.Token(text),
+		"an ID token":            idToken,
+		"another issuer":         token(func(c map[string]any) { c["iss"] = "https://evil.example" }),
+		"another audience":       token(func(c map[string]any) { c["aud"] = "other" }),
+		"a nonce":                token(func(c map[string]any) { c["nonce"] = "x" }),
+		"no event":               token(func(c map[string]any) { delete(c, "events") }),
+		"another event":          token(func(c map[string]any) { c["events"] = map[string]any{"x": map[string]any{}} }),
+		"events in another case": token(func(c map[string]any) { c["Events"] = c["events"]; delete(c, "events") }),
+		"sid in another case":    token(func(c map[string]any) { c["SID"] = c["sid"]; delete(c, "sid"); delete(c, "sub") }),
+		"no jti":                 token(func(c map[string]any) { delete(c, "jti") }),
+		"nobody":                 token(func(c map[string]any) { delete(c, "sub"); delete(c, "sid") }),
+		"expired":                token(func(c map[string]any) { c["exp"] = now - 61 }),
+		"of the future":          token(func(c map[string]any) { c["iat"] = now + 61 }),
+		"no iat":                 token(func(c map[string]any) { delete(c, "iat") }),
+		"a NUL in sid":           token(func(c map[string]any) { c["sid"] = "x\x00y" }),
 	}
 	for name, raw := range all {
 		_, err := d.auth.BackChannel(t.Context(), request(host, ""), raw)

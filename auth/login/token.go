@@ -39,7 +39,27 @@ type keySet struct {
 // VerifySignature implements [oidc.KeySet].
 func (k *keySet) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
 	k.claims, k.key, k.err = k.issuer.Verify(ctx, jwt, k.types...)
+	if k.err == nil {
+		k.err = checkNames(k.claims)
+	}
 	return k.claims, k.err
+}
+
+// checkNames refuses claims whose names differ in letter case alone from those that go-oidc reads, because it
+// would take them for these. Those of every token are checked by Verify.
+func checkNames(claims []byte) error {
+	var all map[string]jsontext.Value
+	if err := json.Unmarshal(claims, &all); err != nil {
+		return errors.New("the claims are no JSON object")
+	}
+	for name := range all {
+		for _, known := range [...]string{"nonce", "azp", "sid", "at_hash", "events", "jti"} {
+			if name != known && strings.EqualFold(name, known) {
+				return errors.New(known + " in another letter case")
+			}
+		}
+	}
+	return nil
 }
 
 // verifier returns go-oidc's verifier, over the issuer's keys. The issuer is compared by the caller,
@@ -234,7 +254,7 @@ func (l *Login) exchangeError(err error) error {
 	case code == "invalid_client" || code == "unauthorized_client":
 		return refuse(Unavailable, fmt.Errorf("the token endpoint says %q: client_id, client_secret or client_auth of the login is not what the issuer has", code))
 	case code != "":
-		return refuse(Unavailable, errors.New("the token endpoint says "+setting.Quoted(code, 64)))
+		return refuse(Unavailable, errors.New("the token endpoint says "+shownCode(code)))
 	}
 	var failed *fetch.Error
 	if errors.As(err, &failed) {
@@ -255,4 +275,14 @@ func faultOf(err error) string {
 		return said.ErrorCode
 	}
 	return ""
+}
+
+// shownCode returns an error code of a token endpoint as records may show it. An endpoint could repeat in it
+// what it was sent: the code, the refresh token or the secret. Those of OAuth are words in small letters.
+func shownCode(code string) string {
+	const most = 40
+	if len(code) > most || strings.ContainsFunc(code, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
+		return "an error code that is no word of OAuth"
+	}
+	return code
 }

@@ -296,8 +296,13 @@ func (x *exchange) checkSite() error {
 	}
 	f := x.head.Fields
 	if n := f.Count("sec-fetch-site"); n > 0 {
-		if site := f.Get("sec-fetch-site"); n > 1 || site != "same-origin" && site != "none" {
+		site := f.Get("sec-fetch-site")
+		if n > 1 || site != "same-origin" && site != "none" {
 			return because(reasonCrossSite, "Sec-Fetch-Site is "+setting.Quoted(site, 24))
+		}
+		// None means that no page sent it, so there is no Origin, but for a form that is sent once more.
+		if origin := f.Get("origin"); site == "none" && f.Has("origin") && origin != x.ownOrigin() {
+			return because(reasonCrossSite, "Sec-Fetch-Site is none, and Origin is "+setting.Quoted(origin, 100))
 		}
 		return nil
 	}
