@@ -10,6 +10,7 @@ import (
 
 	"sallyport/auth/authtest"
 	"sallyport/auth/login"
+	"sallyport/auth/login/endfile"
 )
 
 // holdTokens makes the provider wait before it answers requests for tokens, until hold is closed. held
@@ -102,4 +103,32 @@ func TestIssuerThatHangsHoldsNoOtherRefresh(t *testing.T) {
 	}
 	close(hold)
 	d.login.Settle()
+}
+
+// TestPersonWhoSignsInAndOutEndsNobodyElse ends more sessions than are remembered. A victim who signed in before stays signed in,
+// and the person's own sessions stay ended.
+func TestPersonWhoSignsInAndOutEndsNobodyElse(t *testing.T) {
+	for kind, change := range map[string]func(*desk){
+		"cookie": func(d *desk) { d.config.Keys = mustKeys(d.t) },
+		"memory": func(d *desk) { d.config.Memory = true },
+	} {
+		d := newDesk(t, change)
+		victim, mallory := d.browser(), d.browser()
+		victim.signIn()
+		d.provider.Person("mallory", nil)
+		s := mallory.signIn()
+		d.clock.Add(time.Second)
+		if err := s.EndCopies(endfile.MaxEnds + 7); err != nil {
+			t.Fatal(err)
+		}
+		mallory.refused(login.SessionEnded)
+		victim.serves("issuer/corp:alice")
+		d.clock.Add(time.Second)
+		again := d.browser()
+		again.signIn()
+		again.serves("issuer/corp:mallory")
+		if t.Failed() {
+			t.Error(kind)
+		}
+	}
 }
