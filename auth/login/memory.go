@@ -132,7 +132,7 @@ func (m *Memory) state(name, client string) *state {
 		s = &state{
 			login: endfile.LoginOf(name, client),
 			slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange), revokes: make(chan struct{}, maxRevoke), revoking: make(chan struct{}, maxRevoking),
-			live: map[sessionID]*live{}, subjects: map[endfile.ID]map[sessionID]*live{},
+			live: map[sessionID]*live{}, subjects: map[endfile.ID]map[sessionID]*live{}, waiting: map[endfile.ID]int{},
 		}
 		m.states[key] = s
 	}
@@ -171,6 +171,7 @@ type state struct {
 	ends     endfile.Set
 	live     map[sessionID]*live
 	subjects map[endfile.ID]map[sessionID]*live // those in memory, by subject
+	waiting  map[endfile.ID]int                 // refresh tokens that wait to be revoked, by subject
 }
 
 // sessionID identifies a session. It is no secret: the cookie is sealed.
