@@ -73,23 +73,32 @@ func (m *Memory) End() {
 	}
 }
 
-// start runs f in the background, unless slots is full. It reports whether f runs.
-func (m *Memory) start(slots chan struct{}, f func(ctx context.Context)) bool {
+// Go runs f in the background, unless the process ends. It reports whether f runs.
+func (m *Memory) Go(f func(life context.Context)) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
 		return false
 	}
+	m.work.Go(func() { f(m.life) })
+	return true
+}
+
+// start is Go, unless slots is full.
+func (m *Memory) start(slots chan struct{}, f func(life context.Context)) bool {
 	select {
 	case slots <- struct{}{}:
 	default:
 		return false
 	}
-	m.work.Go(func() {
+	if m.Go(func(life context.Context) {
 		defer func() { <-slots }()
-		f(m.life)
-	})
-	return true
+		f(life)
+	}) {
+		return true
+	}
+	<-slots
+	return false
 }
 
 // use marks the state of an answer as used. It reports whether it was not used before.
