@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +31,9 @@ type loginIssuer struct {
 	source func(ctx context.Context) (discoveryDocument, error)
 
 	known atomic.Pointer[knownEndpoints]
-	turn  chan struct{} // has room for the one request that fetches
+
+	mu      sync.Mutex    // guards running
+	running chan struct{} // closed when the running fetch ends; nil if none runs
 }
 
 // knownEndpoints are the outcome of a fetch of the discovery document.
@@ -41,7 +44,7 @@ type knownEndpoints struct {
 }
 
 func newLoginIssuer(iss *issuer, m *Memory) *loginIssuer {
-	li := &loginIssuer{issuer: iss, memory: m, client: fetch.New(iss.fetching), source: iss.keys.discover, turn: make(chan struct{}, 1)}
+	li := &loginIssuer{issuer: iss, memory: m, client: fetch.New(iss.fetching), source: iss.keys.discover}
 	if li.source == nil || iss.keys.discovery == "" {
 		li.source = func(ctx context.Context) (discoveryDocument, error) {
 			return discover(ctx, li.client, iss.url, iss.url)
@@ -62,23 +65,58 @@ func (li *loginIssuer) Algorithms() []string { return li.rules.algorithms }
 // Skew implements [login.Issuer].
 func (li *loginIssuer) Skew() time.Duration { return li.rules.skew }
 
-// Endpoints implements [login.Issuer]. One request fetches the document, and the others wait for it.
-// While the issuer does not answer, the endpoints of the last document are used.
+// Endpoints implements [login.Issuer]. One fetch runs at a time. It does not end with the request that caused
+// it, so that nobody who leaves makes the others wait for another. Nobody waits where a document is known:
+// while the issuer does not answer, the endpoints of the last one are used.
 func (li *loginIssuer) Endpoints(ctx context.Context) (*login.Endpoints, error) {
-	if k := li.known.Load(); k != nil && li.memory.now().Before(k.until) {
+	k := li.known.Load()
+	if k != nil && li.memory.now().Before(k.until) {
 		return k.endpoints, k.err
 	}
+	done := li.fetch()
+	if k != nil && k.endpoints != nil {
+		return k.endpoints, nil
+	}
 	select {
-	case li.turn <- struct{}{}:
-		defer func() { <-li.turn }()
+	case <-done:
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %w", login.ErrUnavailable, ctx.Err())
 	}
-	before := li.known.Load()
-	if before != nil && li.memory.now().Before(before.until) {
-		return before.endpoints, before.err
+	if k = li.known.Load(); k == nil {
+		return nil, fmt.Errorf("%w: the gateway stops", login.ErrUnavailable)
 	}
-	k := &knownEndpoints{}
+	return k.endpoints, k.err
+}
+
+// fetch fetches the document in the background, unless that is under way. The channel is closed at its end.
+func (li *loginIssuer) fetch() <-chan struct{} {
+	li.mu.Lock()
+	defer li.mu.Unlock()
+	if li.running != nil {
+		return li.running
+	}
+	done := make(chan struct{})
+	if k := li.known.Load(); k != nil && li.memory.now().Before(k.until) { // fetched meanwhile
+		close(done)
+		return done
+	}
+	if li.memory.logins.Go(func(life context.Context) {
+		li.refetch(life)
+		li.mu.Lock()
+		li.running = nil
+		li.mu.Unlock()
+		close(done)
+	}) {
+		li.running = done
+	} else {
+		close(done)
+	}
+	return done
+}
+
+// refetch fetches the document, and notes the outcome.
+func (li *loginIssuer) refetch(ctx context.Context) {
+	k, before := &knownEndpoints{}, li.known.Load()
 	k.endpoints, k.err = li.fetchEndpoints(ctx)
 	k.until = li.memory.now().Add(endpointsFor)
 	if k.err != nil {
@@ -87,10 +125,7 @@ func (li *loginIssuer) Endpoints(ctx context.Context) (*login.Endpoints, error) 
 			k.endpoints, k.err = before.endpoints, nil
 		}
 	}
-	if ctx.Err() == nil { // otherwise the client has gone, and not the issuer
-		li.known.Store(k)
-	}
-	return k.endpoints, k.err
+	li.known.Store(k)
 }
 
 func (li *loginIssuer) fetchEndpoints(ctx context.Context) (*login.Endpoints, error) {

@@ -1,6 +1,7 @@
 package login_test
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"sallyport/auth/authtest"
 	"sallyport/auth/login"
+	"sallyport/auth/login/endfile"
 )
 
 // holdTokens makes the provider wait before it answers requests for tokens, until hold is closed. held
@@ -102,4 +104,91 @@ func TestIssuerThatHangsHoldsNoOtherRefresh(t *testing.T) {
 	}
 	close(hold)
 	d.login.Settle()
+}
+
+// TestPersonWhoSignsInAndOutEndsNobodyElse ends more sessions than are remembered. A victim who signed in before stays signed in,
+// and the person's own sessions stay ended.
+func TestPersonWhoSignsInAndOutEndsNobodyElse(t *testing.T) {
+	for kind, change := range map[string]func(*desk){
+		"cookie": func(d *desk) { d.config.Keys = mustKeys(d.t) },
+		"memory": func(d *desk) { d.config.Memory = true },
+	} {
+		d := newDesk(t, change)
+		victim, mallory := d.browser(), d.browser()
+		victim.signIn()
+		d.provider.Person("mallory", nil)
+		s := mallory.signIn()
+		d.clock.Add(time.Second)
+		if err := s.EndCopies(endfile.MaxEnds + 7); err != nil {
+			t.Fatal(err)
+		}
+		mallory.refused(login.SessionEnded)
+		victim.serves("issuer/corp:alice")
+		d.clock.Add(time.Second)
+		again := d.browser()
+		again.signIn()
+		again.serves("issuer/corp:mallory")
+		if t.Failed() {
+			t.Error(kind)
+		}
+	}
+}
+
+// TestClientThatLeavesDelaysNoSignIn: while the issuer takes its time with its document, those who asked first
+// leave. Who stays waits for that one fetch.
+func TestClientThatLeavesDelaysNoSignIn(t *testing.T) {
+	d := newDesk(t)
+	asked, free := make(chan struct{}, 100), make(chan struct{})
+	d.issuer.Answer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-free
+		d.issuer.Answer(nil)
+		d.issuer.ServeHTTP(w, r)
+	}))
+	begin := func(ctx context.Context) error {
+		_, err := d.login.Begin(ctx, login.Attempt{Host: host, Origin: origin, To: "/"})
+		return err
+	}
+	flood, leave := context.WithCancel(t.Context())
+	var left, stays sync.WaitGroup
+	for range 20 {
+		left.Go(func() { wantReason(t, "who leaves", begin(flood), login.Unavailable) })
+	}
+	<-asked
+	stays.Go(func() {
+		if err := begin(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	leave()
+	left.Wait()
+	close(free)
+	stays.Wait()
+	if n := len(asked); n != 0 {
+		t.Errorf("the document was fetched %d times more", n)
+	}
+}
+
+// TestKnownDocumentDelaysNobody: after its hour the document is fetched anew, and the issuer hangs. Nobody
+// waits for it.
+func TestKnownDocumentDelaysNobody(t *testing.T) {
+	d := newDesk(t)
+	b := d.browser()
+	page := b.begin("/")
+	b.visit(page)
+	d.clock.Add(2 * time.Hour)
+	asked, free := make(chan struct{}, 100), make(chan struct{})
+	d.issuer.Answer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-free
+	}))
+	for range 20 {
+		b.begin("/")
+	}
+	<-asked
+	close(free)
+	d.login.Settle()
+	if n := len(asked); n != 0 {
+		t.Errorf("the document was fetched %d times more", n)
+	}
 }

@@ -116,32 +116,33 @@ func TestSplitTextIsReadBack(t *testing.T) {
 
 // TestForgottenEndsEndAllOlderSessions overflows the memory of ends: no ended session may return.
 func TestForgottenEndsEndAllOlderSessions(t *testing.T) {
-	s := &state{ends: map[end]ended{}, live: map[sessionID]*live{}}
+	s := &state{live: map[sessionID]*live{}}
 	first := record{id: sessionID{1}, begun: 100, issued: 100, subject: "alice", issuer: "i"}
 	first.ends = endsOf(&first)
-	if err := s.end(first.ends[endfile.Session], 150, 1<<62); err != nil {
+	if err := s.end(endfile.Line{ID: first.ends[endfile.Session].ID, At: 150, Until: 1 << 62}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range endfile.MaxEnds {
 		r := record{id: sessionID{2, byte(i), byte(i >> 8), byte(i >> 16)}}
-		if err := s.end(endsOf(&r)[endfile.Session], 200, 1<<62); err != nil {
+		if err := s.end(endfile.Line{ID: endsOf(&r)[endfile.Session].ID, At: 200, Until: 1 << 62}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	honest, late := record{id: sessionID{9}, begun: 149}, record{id: sessionID{9}, begun: 151}
-	if len(s.ends) != endfile.MaxEnds || !s.hasEnded(&first) || !s.hasEnded(&honest) || s.hasEnded(&late) {
-		t.Errorf("%d ends, %v %v %v", len(s.ends), s.hasEnded(&first), s.hasEnded(&honest), s.hasEnded(&late))
+	if s.ends.Len() != endfile.MaxEnds || !s.hasEnded(&first) || !s.hasEnded(&honest) || s.hasEnded(&late) {
+		t.Errorf("%d ends, %v %v %v", s.ends.Len(), s.hasEnded(&first), s.hasEnded(&honest), s.hasEnded(&late))
 	}
 	s.forget(201)
-	if len(s.ends) != 0 || len(s.order) != 0 {
-		t.Errorf("%d ends are left", len(s.ends))
+	if s.ends.Len() != 0 {
+		t.Errorf("%d ends are left", s.ends.Len())
 	}
 }
 
 // TestForgottenEndOfAClockThatWasSetBack overflows the memory of ends after a session has ended that began,
 // by its record, later than the clock says: see state.begin.
 func TestForgottenEndOfAClockThatWasSetBack(t *testing.T) {
-	s := &state{ends: map[end]ended{}, live: map[sessionID]*live{}, floor: 1000}
+	s := &state{live: map[sessionID]*live{}}
+	s.ends.Raise(1000)
 	first := record{id: sessionID{1}, begun: s.begin(100), issued: 100, subject: "alice", issuer: "i"}
 	first.ends = endsOf(&first)
 	for i := range endfile.MaxEnds + 1 {
@@ -150,7 +151,7 @@ func TestForgottenEndOfAClockThatWasSetBack(t *testing.T) {
 			r = record{id: sessionID{2, byte(i), byte(i >> 8), byte(i >> 16)}}
 			r.ends = endsOf(&r)
 		}
-		if err := s.end(r.ends[endfile.Session], 150, 1<<62); err != nil {
+		if err := s.end(endfile.Line{ID: r.ends[endfile.Session].ID, At: 150, Until: 1 << 62}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -161,7 +162,7 @@ func TestForgottenEndOfAClockThatWasSetBack(t *testing.T) {
 
 // TestSeventyThousandEndsOfAFile takes more ends from a file than are kept.
 func TestSeventyThousandEndsOfAFile(t *testing.T) {
-	s := &state{ends: map[end]ended{}, live: map[sessionID]*live{}}
+	s := &state{live: map[sessionID]*live{}}
 	const n = 70_000
 	var lines []endfile.Line
 	ofSession := func(i int) record {
@@ -171,7 +172,7 @@ func TestSeventyThousandEndsOfAFile(t *testing.T) {
 	}
 	for i := range n {
 		r := ofSession(i)
-		lines = append(lines, endfile.Line{Kind: endfile.Session, ID: r.ends[endfile.Session].id, At: r.begun, Until: 1 << 62})
+		lines = append(lines, endfile.Line{Kind: endfile.Session, ID: r.ends[endfile.Session].ID, At: r.begun, Until: 1 << 62})
 	}
 	s.Apply(500, lines)
 	for i := range n {
@@ -179,8 +180,8 @@ func TestSeventyThousandEndsOfAFile(t *testing.T) {
 			t.Fatalf("session %d came back", i)
 		}
 	}
-	if honest := ofSession(n); s.hasEnded(&honest) || len(s.ends) != endfile.MaxEnds || s.changes.Load() != 1 {
-		t.Errorf("%d ends, %d changes", len(s.ends), s.changes.Load())
+	if honest := ofSession(n); s.hasEnded(&honest) || s.ends.Len() != endfile.MaxEnds || s.changes.Load() != 1 {
+		t.Errorf("%d ends, %d changes", s.ends.Len(), s.changes.Load())
 	}
 	s.Apply(500, lines[n-100:]) // another process has rewritten the file
 	if s.changes.Load() != 1 {

@@ -6,7 +6,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
-	"math"
 	"net/url"
 	"strings"
 	"time"
@@ -27,7 +26,9 @@ const (
 // endSession ends one session. After an [*Error] with [EndUnsaved] it has ended all the same.
 func (l *Login) endSession(s *Session) error {
 	s.live.gone.Store(true)
-	return unsaved(l.state.end(s.ends[endfile.Session], l.memory.now().Unix(), math.MaxInt64))
+	return unsaved(l.state.end(endfile.Line{
+		Kind: endfile.Session, ID: s.ends[endfile.Session].ID, Of: s.ends[endfile.Subject].ID, At: l.memory.now().Unix(), Until: s.issued,
+	}))
 }
 
 // unsaved returns the refusal of an end that the file does not have.
@@ -152,13 +153,13 @@ func (l *Login) logOut(t *oidc.LogoutToken) error {
 	case strings.Contains(t.SessionID+t.Subject, "\x00"):
 		return refuse(BadLogoutToken, errors.New("sid or sub has a NUL"))
 	}
-	e := end{endfile.SID, named(endfile.SID, t.Issuer, t.SessionID)}
+	e := endfile.Line{Kind: endfile.SID, ID: named(endfile.SID, t.Issuer, t.SessionID), At: now.Unix(), Until: issued}
 	if t.SessionID == "" {
-		e = end{endfile.Subject, named(endfile.Subject, t.Issuer, t.Subject)}
+		e.Kind, e.ID = endfile.Subject, named(endfile.Subject, t.Issuer, t.Subject)
 	}
 	var err error
 	for _, s := range l.memory.statesOf(l.config.ClientID) {
-		err = errors.Join(err, s.end(e, now.Unix(), issued))
+		err = errors.Join(err, s.end(e))
 	}
 	return unsaved(err)
 }

@@ -9,24 +9,12 @@ import (
 	"sallyport/auth/login/endfile"
 )
 
-// end says which sessions end: one, all with a sid, or all of a subject.
-type end struct {
-	kind endfile.Kind
-	id   endfile.ID // zero for none
-}
-
-// ended says when sessions ended, in seconds since 1970.
-type ended struct {
-	at    int64 // by our clock
-	until int64 // those issued until then have ended, by the issuer's clock
-}
-
 // endsOf returns the ends that would be of a session.
-func endsOf(r *record) [3]end {
-	return [...]end{
-		endfile.Session: {endfile.Session, digest(endfile.Session, string(r.id[:]))},
-		endfile.SID:     {endfile.SID, named(endfile.SID, r.issuer, r.sid)},
-		endfile.Subject: {endfile.Subject, named(endfile.Subject, r.issuer, r.subject)},
+func endsOf(r *record) [3]endfile.End {
+	return [...]endfile.End{
+		endfile.Session: {Kind: endfile.Session, ID: digest(endfile.Session, string(r.id[:]))},
+		endfile.SID:     {Kind: endfile.SID, ID: named(endfile.SID, r.issuer, r.sid)},
+		endfile.Subject: {Kind: endfile.Subject, ID: named(endfile.Subject, r.issuer, r.subject)},
 	}
 }
 
@@ -44,10 +32,10 @@ func digest(kind endfile.Kind, id string) endfile.ID {
 
 // end ends sessions at once, and returns when the file has that too, if there is one. After an error the
 // sessions have ended until the process ends; later writes try to store that again.
-func (s *state) end(e end, at, until int64) error {
+func (s *state) end(l endfile.Line) error {
 	s.mu.Lock()
-	at = max(at, s.floor+1) // not before the session began: see begin
-	file, lines := s.file, []endfile.Line{{Kind: e.kind, Login: s.login, ID: e.id, At: at, Until: until}}
+	l.Login, l.At = s.login, max(l.At, s.ends.Floor()+1) // not before the session began: see begin
+	file, lines := s.file, []endfile.Line{l}
 	if !s.apply(0, lines) {
 		lines = nil // known; Append waits until it is stored
 	}
@@ -65,38 +53,21 @@ func (s *state) Apply(before int64, lines []endfile.Line) {
 	s.apply(before, lines)
 }
 
-// apply ends sessions, and reports whether any of that is new. If there are too many ends, the oldest
-// becomes one of all sessions that began before it: people sign in again, and no ended session returns.
-// The caller holds s.mu.
+// apply ends sessions, and reports whether any of that is new. Too many ends become fewer that end more:
+// people sign in again, and no ended session returns. The caller holds s.mu.
 func (s *state) apply(before int64, lines []endfile.Line) bool {
-	floor, fresh := s.floor, map[end]int64{}
-	s.floor = max(s.floor, before)
+	floor, fresh := s.ends.Floor(), map[endfile.End]int64{}
+	s.ends.Raise(before)
 	for i := range lines {
-		l := &lines[i]
-		if l.Kind == endfile.Before {
-			s.floor = max(s.floor, l.At)
-			continue
+		if l := &lines[i]; s.ends.Add(l) {
+			fresh[endfile.End{Kind: l.Kind, ID: l.ID}] = l.Until
 		}
-		e := end{l.Kind, l.ID}
-		if old, known := s.ends[e]; !known {
-			s.order = append(s.order, e)
-		} else if l.Until <= old.until {
-			continue
-		}
-		s.ends[e] = ended{l.At, l.Until}
-		fresh[e] = l.Until
 	}
-	for len(s.order) > endfile.MaxEnds {
-		oldest := s.order[0]
-		s.order = s.order[1:]
-		s.floor = max(s.floor, s.ends[oldest].at)
-		delete(s.ends, oldest)
-	}
-	if len(fresh) == 0 && s.floor == floor {
+	if len(fresh) == 0 && s.ends.Floor() == floor {
 		return false
 	}
 	for id, l := range s.live {
-		if n := l.newest.Load(); n.begun <= s.floor || n.endedBy(fresh) {
+		if n := l.newest.Load(); n.begun <= s.ends.Floor() || n.endedBy(fresh) {
 			l.gone.Store(true)
 			s.remove(id)
 		}
@@ -106,9 +77,9 @@ func (s *state) apply(before int64, lines []endfile.Line) bool {
 }
 
 // endedBy reports whether one of these ends is of the session. They say until when it must be issued.
-func (r *record) endedBy(ends map[end]int64) bool {
+func (r *record) endedBy(ends map[endfile.End]int64) bool {
 	for _, e := range r.ends {
-		if until, known := ends[e]; known && e.id != (endfile.ID{}) && r.issued <= until {
+		if until, known := ends[e]; known && e.ID != (endfile.ID{}) && r.issued <= until {
 			return true
 		}
 	}
@@ -120,22 +91,18 @@ func (r *record) endedBy(ends map[end]int64) bool {
 func (s *state) forget(before int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.order) > 0 && s.ends[s.order[0]].at < before {
-		s.floor = max(s.floor, s.ends[s.order[0]].at)
-		delete(s.ends, s.order[0])
-		s.order = s.order[1:]
-	}
+	s.ends.Forget(before)
 }
 
 // hasEnded reports whether a session was ended.
 func (s *state) hasEnded(r *record) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.begun <= s.floor {
+	if r.begun <= s.ends.Floor() {
 		return true
 	}
 	for _, e := range r.ends {
-		if ended, known := s.ends[e]; known && e.id != (endfile.ID{}) && r.issued <= ended.until {
+		if e.ID != (endfile.ID{}) && s.ends.Has(e, r.issued) {
 			return true
 		}
 	}
@@ -147,7 +114,7 @@ func (s *state) hasEnded(r *record) bool {
 func (s *state) begin(now int64) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return max(now, s.floor+1)
+	return max(now, s.ends.Floor()+1)
 }
 
 // openFile returns the file of a name, which may be open already. It does not use its ends yet.
@@ -267,10 +234,7 @@ func (l *Login) Activate() {
 		return
 	}
 	s.file = l.file
-	var known []endfile.Line // of a time without the file
-	for _, e := range s.order {
-		known = append(known, endfile.Line{Kind: e.kind, Login: s.login, ID: e.id, At: s.ends[e].at, Until: s.ends[e].until})
-	}
+	known := s.ends.Lines(s.login) // of a time without the file
 	s.mu.Unlock()
 	l.file.Attach(s.login, s)
 	if len(known) > 0 {

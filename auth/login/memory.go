@@ -73,23 +73,32 @@ func (m *Memory) End() {
 	}
 }
 
-// start runs f in the background, unless slots is full. It reports whether f runs.
-func (m *Memory) start(slots chan struct{}, f func(ctx context.Context)) bool {
+// Go runs f in the background, unless the process ends. It reports whether f runs.
+func (m *Memory) Go(f func(life context.Context)) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
 		return false
 	}
+	m.work.Go(func() { f(m.life) })
+	return true
+}
+
+// start is Go, unless slots is full.
+func (m *Memory) start(slots chan struct{}, f func(life context.Context)) bool {
 	select {
 	case slots <- struct{}{}:
 	default:
 		return false
 	}
-	m.work.Go(func() {
+	if m.Go(func(life context.Context) {
 		defer func() { <-slots }()
-		f(m.life)
-	})
-	return true
+		f(life)
+	}) {
+		return true
+	}
+	<-slots
+	return false
 }
 
 // use marks the state of an answer as used. It reports whether it was not used before.
@@ -132,7 +141,7 @@ func (m *Memory) state(name, client string) *state {
 		s = &state{
 			login: endfile.LoginOf(name, client),
 			slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange), revokes: make(chan struct{}, maxRevoke), revoking: make(chan struct{}, maxRevoking),
-			ends: map[end]ended{}, live: map[sessionID]*live{}, subjects: map[endfile.ID]map[sessionID]*live{},
+			live: map[sessionID]*live{}, subjects: map[endfile.ID]map[sessionID]*live{}, waiting: map[endfile.ID]int{},
 		}
 		m.states[key] = s
 	}
@@ -168,11 +177,10 @@ type state struct {
 
 	mu       sync.Mutex    // guards the fields below
 	file     *endfile.File // where the ends are kept too; nil for nowhere
-	ends     map[end]ended
-	order    []end // in which the ends came
-	floor    int64 // sessions that began until then have ended
+	ends     endfile.Set
 	live     map[sessionID]*live
 	subjects map[endfile.ID]map[sessionID]*live // those in memory, by subject
+	waiting  map[endfile.ID]int                 // refresh tokens that wait to be revoked, by subject
 }
 
 // sessionID identifies a session. It is no secret: the cookie is sealed.
@@ -214,7 +222,7 @@ func (s *state) find(id sessionID) *live {
 func (s *state) keep(n *Session, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if own := s.subjects[n.ends[endfile.Subject].id]; len(own) >= maxOfSubject {
+	if own := s.subjects[n.ends[endfile.Subject].ID]; len(own) >= maxOfSubject {
 		s.remove(leastUsed(own, len(own)))
 	}
 	s.add(n, most, most)
@@ -246,7 +254,7 @@ func (s *state) add(n *Session, most, some int) {
 	l.newest.Store(n)
 	s.live[n.id] = l
 	if n.memory {
-		subject := n.ends[endfile.Subject].id
+		subject := n.ends[endfile.Subject].ID
 		if s.subjects[subject] == nil {
 			s.subjects[subject] = map[sessionID]*live{}
 		}
@@ -266,7 +274,7 @@ func (s *state) remove(id sessionID) {
 		return
 	}
 	l.gone.Store(true)
-	own := n.ends[endfile.Subject].id
+	own := n.ends[endfile.Subject].ID
 	if delete(s.subjects[own], id); len(s.subjects[own]) == 0 {
 		delete(s.subjects, own)
 	}

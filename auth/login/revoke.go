@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"sallyport/auth/fetch"
+	"sallyport/auth/login/endfile"
 )
 
 const (
 	maxRevoke   = 1024             // refresh tokens of one login that wait to be revoked
+	maxRevokeOf = 32               // of them, of one subject
 	maxRevoking = 32               // requests for that which run at once
 	revokeTime  = 20 * time.Second // for all that one revocation fetches
 	revokeTries = 2
@@ -37,8 +39,38 @@ func (s *Session) revoke() {
 	if s.refresh == "" || s.login.config.KeepTokens {
 		return
 	}
-	if !s.login.memory.start(s.login.state.revokes, s.revokeLater) {
+	turns, subject := s.login.state, s.ends[endfile.Subject].ID
+	if !turns.queueRevoke(subject) {
+		s.unrevoked(fmt.Errorf("%d others of this person wait", maxRevokeOf))
+		return
+	}
+	if !s.login.memory.start(turns.revokes, func(life context.Context) {
+		defer turns.leaveRevoke(subject)
+		s.revokeLater(life)
+	}) {
+		turns.leaveRevoke(subject)
 		s.unrevoked(fmt.Errorf("%d others wait, or the gateway stops", maxRevoke))
+	}
+}
+
+// queueRevoke gives a subject a place among the tokens that wait to be revoked. It reports false if the subject
+// has too many, so that nobody takes the places of others by signing in and out over and over.
+func (s *state) queueRevoke(subject endfile.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting[subject] >= maxRevokeOf {
+		return false
+	}
+	s.waiting[subject]++
+	return true
+}
+
+// leaveRevoke gives the place back.
+func (s *state) leaveRevoke(subject endfile.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting[subject]--; s.waiting[subject] == 0 {
+		delete(s.waiting, subject)
 	}
 }
 

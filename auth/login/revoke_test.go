@@ -2,6 +2,7 @@ package login_test
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -113,19 +114,36 @@ func TestRevocationThatFails(t *testing.T) {
 	}
 }
 
-// TestRevocationIsBounded signs out many people while the issuer hangs.
+// TestRevocationIsBounded signs out many people while the issuer hangs. The first does so more often than
+// the others, whose places are their own.
 func TestRevocationIsBounded(t *testing.T) {
 	d := newDesk(t)
 	free := make(chan struct{})
 	d.provider.AnswerRevocations(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-free }))
-	const most, running = 1024, 32
+	const most, of, running = 1024, 32, 32
 	b := d.browser()
 	s := b.signIn()
 	for range most + 3 {
 		b.signOut(s)
 	}
-	if n := d.memory.Logins().Unrevoked(); n != 3 {
-		t.Errorf("%d were not revoked, want 3", n)
+	if n := d.memory.Logins().Unrevoked(); n != most+3-of {
+		t.Errorf("%d of one person were not revoked, want %d", n, most+3-of)
+	}
+	for i := range most/of - 1 {
+		d.provider.Person(fmt.Sprint("person-", i), nil)
+		b := d.browser()
+		s := b.signIn()
+		for range of {
+			b.signOut(s)
+		}
+	}
+	if n := d.memory.Logins().Unrevoked(); n != most+3-of {
+		t.Errorf("%d of others were not revoked", n-(most+3-of))
+	}
+	d.provider.Person("late", nil)
+	b.signOut(b.signIn())
+	if n := d.memory.Logins().Unrevoked(); n != most+3-of+1 {
+		t.Errorf("%d were not revoked, want %d", n, most+3-of+1)
 	}
 	if n := d.provider.Revocations(); n > running {
 		t.Errorf("%d requests at once, want at most %d", n, running)
@@ -134,6 +152,11 @@ func TestRevocationIsBounded(t *testing.T) {
 	d.login.Settle()
 	if n := d.provider.Revocations(); n != most {
 		t.Errorf("%d revocations, want %d", n, most)
+	}
+	b.signOut(b.signIn())
+	d.login.Settle()
+	if n := d.provider.Revocations(); n != most+1 {
+		t.Errorf("%d revocations, want one more", n)
 	}
 }
 

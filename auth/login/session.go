@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport/auth/identity"
+	"sallyport/auth/login/endfile"
 	"sallyport/proxy/setting"
 )
 
@@ -35,7 +36,7 @@ type record struct {
 	refresh                 string // refresh token; "" for none
 	accessFrom, accessUntil int64  // life of the access token; 0: unknown
 
-	ends [3]end // those that would end it; not sealed
+	ends [3]endfile.End // those that would end it; not sealed
 }
 
 const version = 1

@@ -21,10 +21,6 @@ import (
 )
 
 const (
-	// MaxEnds is how many ends of one login the file keeps. If there are more, the oldest become one of
-	// all sessions that began before them.
-	MaxEnds = 1 << 16
-
 	lockPause  = 2 * time.Millisecond
 	lockTime   = 4 * time.Second  // for another process to finish its write
 	writeTime  = 5 * time.Second  // for Append to wait for the disk
@@ -181,16 +177,18 @@ func bounded(lines []Line) []Line {
 	if len(lines) <= MaxEnds {
 		return lines
 	}
-	last := map[Login]int64{}
+	all := sets{}
 	for i := range lines {
-		l := &lines[i]
-		last[l.Login] = max(last[l.Login], l.At)
+		all.add(&lines[i])
 	}
-	all := make([]Line, 0, len(last))
-	for login, at := range last {
-		all = append(all, Line{Kind: Before, Login: login, At: at})
+	if few := all.lines(); len(few) <= MaxEnds/2 { // else the next would soon be too many again
+		return few
 	}
-	return all
+	one := make([]Line, 0, len(all))
+	for login, s := range all {
+		one = append(one, Line{Kind: Before, Login: login, At: s.youngest()})
+	}
+	return one
 }
 
 // write stores lines.

@@ -106,10 +106,11 @@ func TestNextProcessReadsTheEnds(t *testing.T) {
 		t.Errorf("the new file was made at %d", s.before)
 	}
 	all := []Line{
-		numbered(1), {SID, corp, ID{2}, start + 1, start - 5}, {Subject, corp, ID{3}, start + 2, start}, {Before, corp, ID{}, start - 9, 0},
+		numbered(1), {SID, corp, ID{2}, ID{}, start + 1, start - 5}, {Subject, corp, ID{3}, ID{}, start + 2, start}, {Before, corp, ID{}, ID{}, start - 9, 0},
+		{Session, corp, ID{5}, ID{3}, start + 3, start + 1},
 	}
 	d.append(f, all...)
-	d.append(f, Line{Session, LoginOf("corp", "another"), ID{4}, start, start})
+	d.append(f, Line{Session, LoginOf("corp", "another"), ID{4}, ID{}, start, start})
 	f.Close()
 	d.at.Add(1000)
 	_, s = d.process()
@@ -386,6 +387,12 @@ func TestUnsavedEndsAreBounded(t *testing.T) {
 	if got, want := bounded(all), []Line{{Kind: Before, Login: corp, At: start + 6}}; !slices.Equal(got, want) {
 		t.Errorf("got %d lines: %v", len(got), got[:1])
 	}
+	for i := range all { // but one person ends nobody else's
+		all[i].Of = ID{7}
+	}
+	if got := bounded(all); len(got) > MaxOfSubject+1 || got[0].Kind == Before {
+		t.Errorf("got %d lines: %v", len(got), got[:1])
+	}
 }
 
 func TestTidyKeepsWhatCounts(t *testing.T) {
@@ -394,10 +401,10 @@ func TestTidyKeepsWhatCounts(t *testing.T) {
 	b, sb := d.process()
 	var all []Line
 	for i := range 3 * slack { // all but the last are dead
-		all = append(all, Line{Subject, corp, ID{9}, start, int64(i + 1)})
+		all = append(all, Line{Subject, corp, ID{9}, ID{}, start, int64(i + 1)})
 	}
 	d.append(a, append(all, numbered(1))...)
-	last := Line{Subject, corp, ID{9}, start, 3 * slack}
+	last := Line{Subject, corp, ID{9}, ID{}, start, 3 * slack}
 	if err := os.WriteFile(d.path+".new", []byte("of a crash"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strconv"
 )
 
@@ -41,6 +42,7 @@ type Line struct {
 	Kind  Kind
 	Login Login
 	ID    ID    // zero for Before
+	Of    ID    // of a Session: the ID of its subject; zero if that is unknown
 	At    int64 // by the gateway's clock; for Before, all that began until then have ended
 	Until int64 // sessions issued until then have ended, by the issuer's clock; 0 for Before
 }
@@ -59,6 +61,9 @@ func appendLine(b []byte, l *Line) []byte {
 	b = append(append(b, l.Kind.String()...), ' ')
 	b = append(hex.AppendEncode(b, l.Login[:]), ' ')
 	b = append(hex.AppendEncode(b, l.ID[:]), ' ')
+	if l.Of != (ID{}) {
+		b = append(hex.AppendEncode(b, l.Of[:]), ' ')
+	}
 	b = append(strconv.AppendInt(b, l.At, 10), ' ')
 	b = strconv.AppendInt(b, l.Until, 10)
 	return seal(b, from)
@@ -81,7 +86,12 @@ func seal(b []byte, from int) []byte {
 // parseLine decodes a line without its end.
 func parseLine(text []byte) (l Line, err error) {
 	fields := bytes.Split(text, []byte(" "))
-	if len(fields) != 6 {
+	var bad error
+	if len(fields) == 7 && string(fields[0]) == Session.String() && len(fields[3]) == 2*len(l.Of) {
+		_, bad = hex.Decode(l.Of[:], fields[3])
+		fields = slices.Delete(fields, 3, 4)
+	}
+	if bad != nil || len(fields) != 6 {
 		return l, errLine
 	}
 	switch string(fields[0]) {

@@ -38,11 +38,11 @@ func (f *File) untidy() bool {
 // rewrite writes the living lines beside the file, and renames that. The caller holds the lock.
 func (f *File) rewrite() error {
 	old := content{}
-	living := newLiving(f.oldest())
+	living := living{oldest: f.oldest(), sets: sets{}}
 	if err := old.scan(f.path, f.file, f.state.read, living.add); err != nil {
 		return err
 	}
-	lines := living.all()
+	lines := living.sets.lines()
 	next := content{created: max(old.created, living.dropped), lines: 1}
 	text := appendHeader(nil, next.created)
 	for i := range lines {
@@ -86,54 +86,14 @@ func (f *File) replace(text []byte) (*os.File, os.FileInfo, error) {
 type living struct {
 	oldest  int64
 	dropped int64 // time of the youngest line that no longer counts; 0 for none
-	lines   []Line
-	at      map[key]int   // their places in lines
-	number  map[Login]int // besides those of Before
-	before  map[Login]int64
-}
-
-type key struct {
-	kind  Kind
-	login Login
-	id    ID
-}
-
-func newLiving(oldest int64) *living {
-	return &living{oldest: oldest, at: map[key]int{}, number: map[Login]int{}, before: map[Login]int64{}}
+	sets    sets
 }
 
 // add adds a line, in the order of the file.
 func (v *living) add(l Line) {
-	k := key{l.Kind, l.Login, l.ID}
-	i, known := v.at[k]
-	switch {
-	case l.At < v.oldest:
+	if l.At < v.oldest {
 		v.dropped = max(v.dropped, l.At)
-	case l.Kind == Before:
-		v.before[l.Login] = max(v.before[l.Login], l.At)
-	case !known:
-		v.at[k] = len(v.lines)
-		v.lines = append(v.lines, l)
-		v.number[l.Login]++
-	case l.Until > v.lines[i].Until:
-		v.lines[i] = l
+		return
 	}
-}
-
-// all returns the lines. Where a login has too many, the oldest become one.
-func (v *living) all() []Line {
-	var kept []Line
-	for _, l := range v.lines {
-		if v.number[l.Login] > MaxEnds {
-			v.number[l.Login]--
-			v.before[l.Login] = max(v.before[l.Login], l.At)
-			continue
-		}
-		kept = append(kept, l)
-	}
-	all := make([]Line, 0, len(v.before)+len(kept))
-	for login, at := range v.before {
-		all = append(all, Line{Kind: Before, Login: login, At: at})
-	}
-	return append(all, kept...)
+	v.sets.add(&l)
 }
