@@ -15,6 +15,12 @@ import (
 // StepUp is the demand of a route, of which package login holds people to the same form.
 type StepUp = login.StepUp
 
+// Authentication is how and when somebody was authenticated.
+type Authentication = login.Authentication
+
+// ClaimACR is the claim that tells how, unless the issuer's configuration names another.
+const ClaimACR = login.ClaimACR
+
 // checkStepUp returns why no chain can hold its callers to the demand for an authentication: some could
 // prove themselves by a credential that says nothing about one.
 func (d *Demand) checkStepUp() error {

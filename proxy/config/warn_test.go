@@ -52,7 +52,7 @@ logins: {corp: {issuer: corp, client_id: gateway, acr_values: [mfa, hwk], sessio
 routes:
   - {host: a.example, upstream: "http://a:1", callers: login/corp, STEP rules: [{allow: "*"}]}`
 	for step, want := range map[string]string{
-		"": `gateway.yaml:4: issuers.corp.acr.ask_as.otp: "urn:y": no acr_values list otp; write otp under acr_values of a login, or of step_up of a route, or remove it`,
+		"":                                   `gateway.yaml:4: issuers.corp.acr.ask_as.otp: "urn:y": no acr_values list otp; write otp under acr_values of a login, or of step_up of a route, or remove it`,
 		"step_up: {acr_values: [otp, mfa]},": "",
 	} {
 		c, err := Parse("gateway.yaml", []byte(strings.Replace(text, "STEP", step, 1)))

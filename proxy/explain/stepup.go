@@ -8,7 +8,6 @@ import (
 
 	"sallyport/auth"
 	"sallyport/auth/identity"
-	"sallyport/auth/login"
 	"sallyport/policy"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/route"
@@ -40,11 +39,11 @@ func (x *Explainer) recheckStepUp(r *route.Route, l *logged, d *Difference) poli
 	}
 	issuer, tells := strings.CutPrefix(l.Principal, "issuer/")
 	issuer, _, _ = strings.Cut(issuer, ":")
-	claim, skew := login.ClaimACR, time.Duration(0)
+	claim, skew := auth.ClaimACR, time.Duration(0)
 	if of, known := x.config.Issuers[issuer]; tells && known {
 		claim, skew = of.ACRClaim(), of.ClockSkew()
 	}
-	by := login.Authentication{Claim: cmp.Or(l.ACRClaim, login.ClaimACR), Values: l.ACR, Time: l.AuthTime}
+	by := auth.Authentication{Claim: cmp.Or(l.ACRClaim, auth.ClaimACR), Values: l.ACR, Time: l.AuthTime}
 	switch {
 	case by.Values == "" && by.Time == 0, by.Claim != claim && len(r.StepUp.ACR) > 0:
 		d.Rule, d.Why = "", "not in the record: "+claim+", auth_time"
