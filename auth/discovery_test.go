@@ -173,7 +173,7 @@ func TestDiscoveryCannotDowngradeTLS(t *testing.T) {
 // A wrong path in the issuer's URL is the usual cause of a 404.
 func TestMissingDiscoveryDocumentSaysWhatToWrite(t *testing.T) {
 	missing := &fetch.Error{Kind: fetch.BadStatus, Status: http.StatusNotFound}
-	if got := fetchError("discovery", "https://login.example.com/x", missing).Error(); !strings.HasSuffix(got, "bad status 404: no discovery document there: write as url what the tokens have as iss") {
+	if got := fetchError("discovery", "https://login.example.com/x", missing).Error(); !strings.HasSuffix(got, "bad status 404: no discovery document there: write as url what the tokens have as iss, such as https://HOST/realms/REALM of Keycloak") {
 		t.Errorf("got %s", got)
 	}
 	if got := fetchError("keys", "https://login.example.com/jwks", missing).Error(); !strings.HasSuffix(got, "bad status 404") {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"sallyport/auth/fetch"
 )
@@ -173,6 +174,8 @@ func (iss *issuer) cureFetch(e *keysError) string {
 		return "let the proxy in " + at + ".proxy pass connections to the issuer, or correct its credentials"
 	case errors.As(e.err, new(*net.DNSError)):
 		return "DNS does not know this name here: correct it, or add it to DNS or /etc/hosts"
+	case strings.HasPrefix(e.url, "http:") && (e.what == string(fetch.BadStatus)+" 400" || e.what == string(fetch.Unreachable) && !errors.Is(e.err, syscall.ECONNREFUSED)):
+		return "if the server speaks TLS at this port, write https:// in " + at + ".url"
 	case strings.HasPrefix(e.what, string(fetch.Untrusted)):
 		return "the server speaks no TLS there, or only an old version: is it another port?"
 	case strings.HasPrefix(e.what, string(fetch.Unreachable)):

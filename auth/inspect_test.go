@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"crypto/elliptic"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,6 +18,8 @@ import (
 
 	"sallyport/auth/authtest"
 	"sallyport/auth/fetch"
+	"sallyport/auth/login"
+	"sallyport/proxy/setting"
 )
 
 // TestInspection compares what is said about issuers in every state with the golden file.
@@ -53,6 +56,7 @@ func TestInspection(t *testing.T) {
 		}},
 		{"down", func(_ *provider, c *IssuerConfig) { c.URL = "http://127.0.0.1:1" }},
 		{"unknown authority", func(_ *provider, c *IssuerConfig) { c.URL = secure.URL }},
+		{"TLS asked without", func(_ *provider, c *IssuerConfig) { c.URL = strings.Replace(secure.URL, "https:", "http:", 1) }},
 		{"old TLS", func(_ *provider, c *IssuerConfig) { c.URL = expired.URL }},
 		{"no TLS", func(p *provider, c *IssuerConfig) { c.URL = strings.Replace(p.URL, "http:", "https:", 1) }},
 	} {
@@ -94,9 +98,42 @@ func TestCuresOfNamesAndCertificates(t *testing.T) {
 		x509.HostnameError{Certificate: &x509.Certificate{}, Host: "a"}: "write the name that is in the issuer's certificate",
 		&net.DNSError{Err: "no such host", Name: "a", IsNotFound: true}: "DNS does not know this name here",
 		x509.CertificateInvalidError{Reason: x509.Expired}:              "renew the issuer's certificate, or correct the clock",
+		io.EOF: "if the server speaks TLS at this port, write https:// in issuers.corp.url", // as some servers with TLS answer
 	} {
-		if got := iss.cureFetch(&keysError{err: err}); !strings.HasPrefix(got, want) {
+		if got := iss.cureFetch(&keysError{url: "http://127.0.0.1/", what: string(fetch.Unreachable), err: err}); !strings.HasPrefix(got, want) {
 			t.Errorf("%v: got %q", err, got)
+		}
+	}
+}
+
+// The log, and the record of somebody who could not sign in, say how to mend an issuer's configuration.
+func TestLogAndRecordNameTheCureOfAnIssuer(t *testing.T) {
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	for address, want := range map[string]struct{ record, log string }{
+		secure.URL: {": untrusted server (name the file with the root certificate of the issuer's authority in issuers.corp.ca): tls: ", `cure="name the file with the root`},
+		strings.Replace(secure.URL, "https:", "http:", 1): {": bad status 400 (if the server speaks TLS at this port, write https:// in issuers.corp.url)", `cure="if the server speaks TLS`},
+		plain.URL:            {": bad status 404: no discovery document there: write as url", `cause="no discovery document there: write as url`},
+		"http://127.0.0.1:1": {": unreachable (start the issuer, or let this machine reach it: routes, firewall, and the port in the URL): connection refused", `cure="start the issuer`},
+	} {
+		var logged bytes.Buffer
+		m := NewMemory(MemoryOptions{Log: textLog(&logged)})
+		c := IssuerConfig{URL: address, Audience: setting.List[string]{"models"}}
+		refresh(t, activeAuth(t, m, Config{Issuers: map[string]IssuerConfig{"corp": c}}))
+		iss, err := newIssuer("corp", c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = newLoginIssuer(iss, m).Endpoints(t.Context())
+		if !errors.Is(err, login.ErrUnavailable) || !strings.Contains(err.Error(), "discovery of issuer corp"+want.record) {
+			t.Errorf("the record of %s says: %v", address, err)
+		}
+		if !strings.Contains(logged.String(), want.log) {
+			t.Errorf("the log of %s says: %s", address, logged.String())
 		}
 	}
 }

@@ -68,7 +68,7 @@ type IntrospectionConfig struct {
 func (c *IntrospectionConfig) CheckFiles(path string, f *setting.Faults) {
 	if !c.ClientSecret.IsZero() {
 		if _, err := c.ClientSecret.Read(); err != nil {
-			f.Add(setting.Join(path, "client_secret"), "", err.Error(), setting.CureUnreadable(err, "put the secret of "+c.ClientID+" there"))
+			f.Add(setting.Join(path, "client_secret"), "", err.Error(), setting.CureUnreadable(err, cureSecret(c.ClientID, missingFile(err))))
 		}
 	}
 	if c.Certificate != nil && c.Certificate.Cert != "" && c.Certificate.Key != "" {

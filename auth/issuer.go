@@ -271,6 +271,7 @@ func newIssuer(name string, c IssuerConfig) (*issuer, error) {
 		refresh:   c.Refresh.Or(defaultRefresh),
 		maxStale:  c.MaxStale.Or(defaultMaxStale),
 		get:       client.JSON,
+		cure:      iss.cureFetch,
 		onDemand:  iss.introspect != nil && iss.introspect.jwt && !iss.introspect.signed,
 	}
 	iss.keys.discover = func(ctx context.Context) (discoveryDocument, error) {

@@ -44,6 +44,8 @@ type keySource struct {
 	get func(ctx context.Context, address string, into any) error
 	// discover fetches the discovery document, see [discover].
 	discover func(ctx context.Context) (discoveryDocument, error)
+	// cure says what to do about a failed fetch; "" if the error says it itself.
+	cure func(*keysError) string
 }
 
 // keySet holds the keys of one issuer, as last fetched.
@@ -349,7 +351,11 @@ func (s *keySet) finish(set *keys, failure *keysError) {
 		s.retry = s.now().Add(backoff(s.failures))
 		s.mu.Unlock()
 		if before == nil || before.words() != failure.words() {
-			s.log.Warn("keys of issuer not fetched", "issuer", s.issuer, "url", failure.url, "why", failure.words(), "cause", failure.err)
+			about := []any{"issuer", s.issuer, "url", failure.url, "why", failure.words(), "cause", failure.err}
+			if cure := s.cure(failure); cure != "" {
+				about = append(about, "cure", cure)
+			}
+			s.log.Warn("keys of issuer not fetched", about...)
 		}
 		return
 	}

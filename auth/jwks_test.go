@@ -28,7 +28,7 @@ type fakeKeys struct {
 
 func newFakeKeys(answer func() (string, error)) *fakeKeys {
 	f := &fakeKeys{answer: answer}
-	source := keySource{issuer: "https://issuer.example", jwks: "https://issuer.example/keys", refresh: defaultRefresh, maxStale: defaultMaxStale}
+	source := keySource{issuer: "https://issuer.example", jwks: "https://issuer.example/keys", refresh: defaultRefresh, maxStale: defaultMaxStale, cure: (&issuer{}).cureFetch}
 	f.keySet = newKeySet(source, NewMemory(MemoryOptions{}))
 	f.onWithdrawal = func() { f.withdrawals++ }
 	f.get = func(ctx context.Context, _ string, into any) error {

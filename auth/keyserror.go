@@ -64,4 +64,4 @@ func fetchError(step, url string, err error) *keysError {
 }
 
 // errNoDocument is the usual cause of a status 404: the path of the issuer's URL is wrong.
-var errNoDocument = errors.New("no discovery document there: write as url what the tokens have as iss")
+var errNoDocument = errors.New("no discovery document there: write as url what the tokens have as iss, such as https://HOST/realms/REALM of Keycloak")

@@ -273,7 +273,7 @@ func (c *LoginConfig) Warn(path string, f *setting.Faults) {
 		f.Add(setting.Join(path, "session.state"), string(c.Session.State), "a cookie that somebody signed out of opens again after a restart", "name a file")
 	}
 	if c.Session.Keys.IsZero() && c.Session.Kind != SessionInMemory {
-		f.Add(setting.Join(path, "session.keys"), "", "missing, so all sessions end when the gateway restarts", "write keys: {file: PATH}; sallyport keygen --session makes a key")
+		f.Add(setting.Join(path, "session.keys"), "", "missing, so all sessions end when the gateway restarts", "write keys: {file: session-keys}; "+cureKeys("session-keys"))
 	}
 }
 
@@ -281,13 +281,40 @@ func (c *LoginConfig) Warn(path string, f *setting.Faults) {
 func (c *LoginConfig) CheckFiles(path string, f *setting.Faults) {
 	if !c.ClientSecret.IsZero() {
 		if _, err := c.ClientSecret.Read(); err != nil {
-			f.Add(setting.Join(path, "client_secret"), "", err.Error(), setting.CureUnreadable(err, "put the secret of "+c.ClientID+" there"))
+			f.Add(setting.Join(path, "client_secret"), "", err.Error(), setting.CureUnreadable(err, cureSecret(c.ClientID, missingFile(err))))
 		}
 	}
 	if _, err := c.Session.readKeys(); err != nil {
-		f.Add(setting.Join(path, "session.keys"), "", err.Error(), setting.CureUnreadable(err, "sallyport keygen --session makes a key"))
+		f.Add(setting.Join(path, "session.keys"), "", err.Error(), setting.CureUnreadable(err, cureKeys(missingFile(err))))
 	}
 	c.Session.checkState(setting.Join(path, "session.state"), f)
+}
+
+// missingFile returns the path of a file that does not exist; "" if the error is another one.
+func missingFile(err error) string {
+	var failed *fs.PathError
+	if errors.Is(err, fs.ErrNotExist) && errors.As(err, &failed) {
+		return failed.Path
+	}
+	return ""
+}
+
+// cureSecret says how the secret of a client comes into a file; file is "" if there is one, or none is
+// named.
+func cureSecret(client, file string) string {
+	cure := "put the secret of " + client + " there"
+	if file != "" {
+		cure += ": install -m 600 /dev/stdin " + file + ", paste it, and press Enter and Ctrl-D"
+	}
+	return cure
+}
+
+// cureKeys says how a key for sessions is made; file is "" if there is one, or none is named.
+func cureKeys(file string) string {
+	if file == "" {
+		return "sallyport keygen --session makes a key"
+	}
+	return "(umask 077; sallyport keygen --session > " + file + ") makes a key"
 }
 
 // checkState records why the file with the ends of sessions cannot be read or written.

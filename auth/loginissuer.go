@@ -131,7 +131,7 @@ func (li *loginIssuer) refetch(ctx context.Context) {
 func (li *loginIssuer) fetchEndpoints(ctx context.Context) (*login.Endpoints, error) {
 	doc, err := li.source(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: discovery of issuer %s: %w", login.ErrUnavailable, li.name, err)
+		return nil, li.undiscovered(err)
 	}
 	if im := li.issuer.memory.Load(); im != nil {
 		im.keys.resume() // else a login would begin that cannot end
@@ -146,6 +146,23 @@ func (li *loginIssuer) fetchEndpoints(ctx context.Context) (*login.Endpoints, er
 		}
 	}
 	return &e, nil
+}
+
+// undiscovered returns the error for a discovery document that was not fetched. The cure comes before the
+// details, because records cut long causes.
+func (li *loginIssuer) undiscovered(err error) error {
+	e := fetchError("discovery", cmp.Or(li.keys.discovery, li.url), err)
+	what := "discovery of issuer " + li.name
+	if e.err != err { // else the error says it all
+		what += ": " + e.what
+	}
+	if cure := li.cureFetch(e); cure != "" {
+		what += " (" + cure + ")"
+	}
+	if e.err != nil {
+		what += ": " + e.err.Error()
+	}
+	return fmt.Errorf("%w: %s", login.ErrUnavailable, what)
 }
 
 // downgrades reports whether a document of an issuer with TLS names a URL without TLS.

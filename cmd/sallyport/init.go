@@ -168,8 +168,8 @@ func (f *first) logins() string {
 #   redirect URI              %s
 #   page after sign-out       %s
 #   back-channel logout URL   %s
-# Sessions end when the gateway restarts. To keep them: sallyport keygen --session > session-keys
-# (mode 0600), and in place of kind: memory, keys: {file: session-keys}.
+# Sessions end when the gateway restarts. To keep them, write keys: {file: session-keys} in place of
+# kind: memory, and make that file: (umask 077; sallyport keygen --session > session-keys)
 logins:
   main: {issuer: main, client_id: %s,%s session: {kind: memory}}
 `, kind, base+login.CallbackPath("main"), base+login.SignedOutPath, base+login.BackChannelPath, plainYAML(f.clientID), secret)
