@@ -6,7 +6,10 @@ import (
 )
 
 // writer appends values to what is sealed. Numbers are not negative.
-type writer struct{ b []byte }
+type writer struct {
+	b      []byte
+	shared []byte // texts to be compressed together
+}
 
 func (w *writer) raw(b []byte)   { w.b = append(w.b, b...) }
 func (w *writer) number(n int64) { w.b = binary.AppendUvarint(w.b, uint64(n)) }
@@ -15,14 +18,24 @@ func (w *writer) text(s string) {
 	w.b = append(w.b, s...)
 }
 
+// delta writes any number in fewer bytes if it is near the base.
+func (w *writer) delta(n, base int64) { w.b = binary.AppendVarint(w.b, n-base) }
+
+// common writes a text that others may repeat.
+func (w *writer) common(s string) {
+	w.number(int64(len(s)))
+	w.shared = append(w.shared, s...)
+}
+
 // reader reads values in the same order. After a fault, all values are zero and end returns an error.
 type reader struct {
-	s   string // the texts that are read lie in it
-	bad bool
+	s      string // the texts that are read lie in it
+	shared string // texts that were compressed together
+	bad    bool
 }
 
 func (r *reader) fail() {
-	r.s, r.bad = "", true
+	r.s, r.shared, r.bad = "", "", true
 }
 
 func (r *reader) raw(into []byte) {
@@ -45,20 +58,46 @@ func (r *reader) number() int64 {
 	return int64(n)
 }
 
-func (r *reader) text() string {
-	n := r.number()
-	if n > int64(len(r.s)) {
+func (r *reader) delta(base int64) int64 {
+	var first [binary.MaxVarintLen64]byte
+	n, size := binary.Varint(first[:copy(first[:], r.s)])
+	if size <= 0 {
+		r.fail()
+		return 0
+	}
+	r.s = r.s[size:]
+	return base + n
+}
+
+func (r *reader) text() string { return r.cut(&r.s, r.number()) }
+
+// cut returns the next n bytes of a text that is read.
+func (r *reader) cut(from *string, n int64) string {
+	if n > int64(len(*from)) {
 		r.fail()
 		return ""
 	}
-	s := r.s[:n]
-	r.s = r.s[n:]
+	s := (*from)[:n]
+	*from = (*from)[n:]
 	return s
 }
 
+// decompress reads the shared texts.
+func (r *reader) decompress() {
+	length, packed := r.number(), r.text()
+	shared, ok := decompress(packed, length)
+	if !ok {
+		r.fail()
+		return
+	}
+	r.shared = shared
+}
+
+func (r *reader) common() string { return r.cut(&r.shared, r.number()) }
+
 // end returns an error unless everything was read, and no more.
 func (r *reader) end() error {
-	if r.bad || r.s != "" {
+	if r.bad || r.s != "" || r.shared != "" {
 		return errors.New("it has not the form of this version")
 	}
 	return nil

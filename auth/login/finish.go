@@ -187,7 +187,7 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 
 // noteAccess stores the life of the access token and the refresh token of an answer.
 func (r *record) noteAccess(t *oauth2.Token, now time.Time) {
-	r.refresh, r.accessFrom, r.accessUntil = t.RefreshToken, 0, 0
+	r.refresh, r.accessFrom, r.accessUntil = pack(t.RefreshToken), 0, 0
 	if t.ExpiresIn > 0 {
 		r.accessFrom, r.accessUntil = now.Unix(), now.Unix()+min(t.ExpiresIn, int64(MaxAbsolute/time.Second))
 	}

@@ -27,7 +27,7 @@ func (s *Session) refreshIfDue(at int64) {
 }
 
 func (s *Session) refreshDue(at int64) bool {
-	return s.refresh != "" && s.accessUntil != 0 && at >= s.accessUntil-(s.accessUntil-s.accessFrom)/3 && at >= s.live.retry.Load()
+	return s.refresh != (packed{}) && s.accessUntil != 0 && at >= s.accessUntil-(s.accessUntil-s.accessFrom)/3 && at >= s.live.retry.Load()
 }
 
 // refreshNow refreshes the session. Until its own lifetime ends, a session serves while the issuer does
@@ -93,7 +93,7 @@ func (s *Session) refreshed(ctx context.Context, now time.Time) (*Session, error
 		return nil, refuse(Unavailable, err)
 	}
 	ctx, client := l.client(ctx, e, "")
-	t, err := client.TokenSource(ctx, &oauth2.Token{RefreshToken: s.refresh}).Token()
+	t, err := client.TokenSource(ctx, &oauth2.Token{RefreshToken: s.refresh.text()}).Token()
 	if code := faultOf(err); ends(code) {
 		return nil, refuse(SessionEnded, errors.New("the token endpoint says "+shownCode(code)))
 	} else if err != nil {

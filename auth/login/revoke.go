@@ -36,7 +36,7 @@ const (
 // sessions of the person with this client, in other browsers too. Auth0 ends the refresh token, and the grant
 // if the tenant says so. Hence [Config].KeepTokens.
 func (s *Session) revoke() {
-	if s.refresh == "" || s.login.config.KeepTokens {
+	if s.refresh == (packed{}) || s.login.config.KeepTokens {
 		return
 	}
 	turns, subject := s.login.state, s.ends[endfile.Subject].ID
@@ -158,7 +158,7 @@ func worthRetrying(err error) bool {
 // askToRevoke asks the issuer once. Errors contain no token.
 func (s *Session) askToRevoke(ctx context.Context, address string) error {
 	c := &s.login.config
-	form := fetch.Form{Accept: "application/json", Values: url.Values{"token": {s.refresh}, "token_type_hint": {"refresh_token"}}}
+	form := fetch.Form{Accept: "application/json", Values: url.Values{"token": {s.refresh.text()}, "token_type_hint": {"refresh_token"}}}
 	switch {
 	case c.ClientSecret == "":
 		form.Values.Set("client_id", c.ClientID)

@@ -32,17 +32,22 @@ type record struct {
 	acr                     string // the text of an Authentication
 	key                     string // that signed the claims
 	claims                  string // JSON
-	hint                    string // the ID token for the issuer's sign-out, without its claims if they are claims; "" if it did not fit
-	refresh                 string // refresh token; "" for none
+	hint                    packed // the ID token for the issuer's sign-out, without its claims if they are claims; none if it did not fit
+	refresh                 packed // refresh token
 	accessFrom, accessUntil int64  // life of the access token; 0: unknown
 
 	ends [3]endfile.End // those that would end it; not sealed
 }
 
-const version = 1
+// Versions of the content of sessions. Cookies that an earlier release sealed still open, so that no
+// update signs people out.
+const (
+	version      = 2
+	plainVersion = 1 // texts as they are
+)
 
 func (r *record) encode() []byte {
-	w := writer{b: make([]byte, 0, 256+len(r.claims)+len(r.hint)+len(r.refresh))}
+	w := writer{b: make([]byte, 0, 256+len(r.claims)+r.hint.size()+r.refresh.size())}
 	w.number(version)
 	w.raw(r.id[:])
 	w.number(r.expires)
@@ -51,18 +56,27 @@ func (r *record) encode() []byte {
 		return w.b
 	}
 	w.number(0)
-	for _, n := range [...]int64{r.generation, r.begun, r.issued, r.seen, r.authTime, r.accessFrom, r.accessUntil} {
-		w.number(n)
+	w.number(r.generation)
+	w.number(r.begun)
+	for _, n := range [...]int64{r.issued, r.seen, r.authTime, r.accessFrom, r.accessUntil} {
+		w.delta(n, r.begun)
 	}
-	for _, s := range [...]string{r.issuer, r.subject, r.sid, r.acr, r.key, r.claims, r.hint, r.refresh} {
-		w.text(s)
+	var texts writer
+	for _, s := range [...]string{r.claims, r.issuer, r.subject, r.sid, r.acr, r.key} {
+		texts.common(s)
 	}
+	texts.packed(r.hint)
+	texts.packed(r.refresh)
+	w.number(int64(len(texts.shared)))
+	w.text(string(compress(nil, texts.shared)))
+	w.raw(texts.b)
 	return w.b
 }
 
 func decodeRecord(b []byte) (record, error) {
 	r, rd := record{}, reader{s: string(b)}
-	if rd.number() != version {
+	of := rd.number()
+	if of != version && of != plainVersion {
 		return r, errors.New("it is of another version")
 	}
 	rd.raw(r.id[:])
@@ -71,13 +85,31 @@ func decodeRecord(b []byte) (record, error) {
 		r.memory = true
 		return r, rd.end()
 	}
-	for _, n := range [...]*int64{&r.generation, &r.begun, &r.issued, &r.seen, &r.authTime, &r.accessFrom, &r.accessUntil} {
+	r.generation, r.begun = rd.number(), rd.number()
+	if of == plainVersion {
+		return r.decodePlain(&rd)
+	}
+	for _, n := range [...]*int64{&r.issued, &r.seen, &r.authTime, &r.accessFrom, &r.accessUntil} {
+		*n = rd.delta(r.begun)
+	}
+	rd.decompress()
+	for _, s := range [...]*string{&r.claims, &r.issuer, &r.subject, &r.sid, &r.acr, &r.key} {
+		*s = rd.common()
+	}
+	r.hint, r.refresh = rd.packed(), rd.packed()
+	return r, rd.end()
+}
+
+// decodePlain reads the rest of a record of plainVersion.
+func (r *record) decodePlain(rd *reader) (record, error) {
+	for _, n := range [...]*int64{&r.issued, &r.seen, &r.authTime, &r.accessFrom, &r.accessUntil} {
 		*n = rd.number()
 	}
-	for _, s := range [...]*string{&r.issuer, &r.subject, &r.sid, &r.acr, &r.key, &r.claims, &r.hint, &r.refresh} {
+	for _, s := range [...]*string{&r.issuer, &r.subject, &r.sid, &r.acr, &r.key, &r.claims} {
 		*s = rd.text()
 	}
-	return r, rd.end()
+	r.hint, r.refresh = pack(rd.text()), pack(rd.text())
+	return *r, rd.end()
 }
 
 // Session is a person who has signed in, as one cookie has it. It is safe for concurrent use.
@@ -315,19 +347,19 @@ func (s *Session) Renewed(now time.Time) []string {
 func (s *Session) seal(now time.Time) ([]string, error) {
 	l := s.login
 	values := split(l.keys.seal(nil, s.encode(), l.additional(purposeSession, s.place)))
-	if values == nil && s.hint != "" {
+	if values == nil && s.hint != (packed{}) {
 		lighter := s.record
-		lighter.hint = ""
+		lighter.hint = packed{}
 		values = split(l.keys.seal(nil, lighter.encode(), l.additional(purposeSession, s.place)))
 	}
 	if values == nil {
-		return nil, refuse(SessionTooLarge, fmt.Errorf("%d bytes of claims and %d of the refresh token fit in no %d cookies: keep sessions in memory", len(s.claims), len(s.refresh), MaxParts))
+		return nil, refuse(SessionTooLarge, fmt.Errorf("%d bytes of claims and %d of the refresh token fit in no %d cookies: keep sessions in memory", len(s.claims), s.refresh.size(), MaxParts))
 	}
 	return l.set(values, s.Expires().Sub(now)), nil
 }
 
 // Size returns the approximate size of the session in bytes.
-func (s *Session) Size() int { return 512 + len(s.claims) + len(s.hint) + len(s.refresh) }
+func (s *Session) Size() int { return 512 + len(s.claims) + s.hint.size() + s.refresh.size() }
 
 // Principal returns the person, as of the newest refresh. It must not be modified.
 func (s *Session) Principal() *identity.Principal {

@@ -140,12 +140,12 @@ const (
 func (r *record) note(id *identification) {
 	head, rest, _ := strings.Cut(id.raw, ".")
 	_, signature, _ := strings.Cut(rest, ".")
-	r.key, r.claims, r.hint = id.key, string(id.claims), head+".."+signature
+	r.key, r.claims, r.hint = id.key, string(id.claims), pack(head+".."+signature)
 }
 
 // idToken returns the ID token; "" if the session was too large for it.
 func (r *record) idToken() string {
-	return strings.Replace(r.hint, "..", "."+base64.RawURLEncoding.EncodeToString([]byte(r.claims))+".", 1)
+	return strings.Replace(r.hint.text(), "..", "."+base64.RawURLEncoding.EncodeToString([]byte(r.claims))+".", 1)
 }
 
 // claims stores in a record the claims from where the configuration says. id is nil if a refresh gave
@@ -180,11 +180,11 @@ func (l *Login) claims(ctx context.Context, e *Endpoints, t *oauth2.Token, id *i
 
 // token returns the ID token to store in a record with other claims: the new one, or the former if
 // there is none.
-func (id *identification) token(r *record) string {
+func (id *identification) token(r *record) packed {
 	if id == nil {
 		return r.hint
 	}
-	return id.raw
+	return pack(id.raw)
 }
 
 const maxUserinfo = 64 << 10 // bytes of the claims
@@ -193,7 +193,7 @@ const maxUserinfo = 64 << 10 // bytes of the claims
 // those that userinfo cannot give: the others could be older than userinfo.
 func (r *record) ownClaims(id *identification) (own map[string]jsontext.Value, err error) {
 	text, complete := []byte(r.claims), id != nil
-	if _, rest, kept := strings.Cut(r.hint, "."); !complete && kept {
+	if _, rest, kept := strings.Cut(r.hint.text(), "."); !complete && kept {
 		payload, _, _ := strings.Cut(rest, ".")
 		text, err = base64.RawURLEncoding.DecodeString(payload)
 		complete = true
