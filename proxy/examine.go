@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"strings"
@@ -67,13 +68,25 @@ func Examine(cfg *Config, o Options) (*Examination, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, _, err := newAuth(cfg, memory, clients)
+	a, _, err := newAuth(withoutEnds(cfg), memory, clients)
 	if err != nil {
 		return nil, err
 	}
 	a.Activate()
 	clients.Activate()
 	return &Examination{config: cfg, auth: a, clients: clients, lists: lists, edge: certs.edge, dial: upstream.Options{Dial: o.Dial}}, nil
+}
+
+// withoutEnds returns the configuration with logins that keep no ends of sessions, because they would make
+// the file, perhaps as another user than the gateway's.
+func withoutEnds(cfg *Config) *Config {
+	c := *cfg
+	c.Logins = maps.Clone(c.Logins)
+	for name, l := range c.Logins {
+		l.Session.State = "off"
+		c.Logins[name] = l
+	}
+	return &c
 }
 
 // Close ends the examination and what it has started.
