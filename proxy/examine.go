@@ -36,6 +36,18 @@ type (
 	TokenFacts = auth.TokenFacts
 	// TokenFinding is a fault of a credential with its cure.
 	TokenFinding = auth.Finding
+	// LoginFinding is what was tried of a login, and how it ended.
+	LoginFinding = auth.LoginFinding
+	// LoginGrade says what a LoginFinding means.
+	LoginGrade = auth.Grade
+)
+
+// The grades of a [LoginFinding].
+const (
+	LoginProven   = auth.Proven
+	LoginUnproven = auth.Unproven
+	LoginDoubtful = auth.Doubtful
+	LoginFailing  = auth.Failing
 )
 
 // DescribeToken reads the facts of a token as the gateway reads them. It verifies nothing.
@@ -101,6 +113,22 @@ func (x *Examination) RevocationLists(ctx context.Context) []ListStatus { return
 
 // Issuers fetches the documents of all issuers, and waits for them until ctx ends.
 func (x *Examination) Issuers(ctx context.Context) []IssuerReport { return x.auth.Inspect(ctx) }
+
+// LoginOffers compares what the issuer of a login offers with what the login needs.
+func (x *Examination) LoginOffers(ctx context.Context, name string) []LoginFinding {
+	return x.auth.LoginOffers(ctx, name)
+}
+
+// TryRedirect asks the issuer of a login, as a browser without cookies, to send it back to a redirect URI.
+func (x *Examination) TryRedirect(ctx context.Context, name, redirect string) LoginFinding {
+	return x.auth.TryRedirect(ctx, name, redirect)
+}
+
+// TryClient shows the client's secret and a made-up code to the issuer of a login. origin is that of a
+// redirect URI.
+func (x *Examination) TryClient(ctx context.Context, name, origin string) LoginFinding {
+	return x.auth.TryClient(ctx, name, origin)
+}
 
 // Directories asks each ACME authority for its directory; none without tls.acme.
 func (x *Examination) Directories(ctx context.Context) []DirectoryReport {
