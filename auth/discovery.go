@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -21,6 +22,7 @@ type discoveryDocument struct {
 	mutualIntrospection string // for clients with a certificate (RFC 8705, section 5)
 
 	login login.Endpoints
+	text  []byte
 }
 
 // UnmarshalJSON decodes the document strictly: it compares names exactly and refuses
@@ -44,6 +46,7 @@ func (d *discoveryDocument) UnmarshalJSON(text []byte) error {
 	err := json.Unmarshal(text, &doc)
 	d.issuer, d.jwks = doc.Issuer, doc.JWKS
 	d.login = login.Endpoints{Authorization: doc.Authorization, Token: doc.Token, Userinfo: doc.Userinfo, EndSession: doc.EndSession, Revocation: doc.Revocation, NamesIssuer: doc.NamesIssuer}
+	d.text = bytes.Clone(text)
 	d.introspection, d.mutualIntrospection = doc.Introspection, doc.Mutual.Introspection
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"strings"
@@ -35,6 +36,18 @@ type (
 	TokenFacts = auth.TokenFacts
 	// TokenFinding is a fault of a credential with its cure.
 	TokenFinding = auth.Finding
+	// LoginFinding is what was tried of a login, and how it ended.
+	LoginFinding = auth.LoginFinding
+	// LoginGrade says what a LoginFinding means.
+	LoginGrade = auth.Grade
+)
+
+// The grades of a [LoginFinding].
+const (
+	LoginProven   = auth.Proven
+	LoginUnproven = auth.Unproven
+	LoginDoubtful = auth.Doubtful
+	LoginFailing  = auth.Failing
 )
 
 // DescribeToken reads the facts of a token as the gateway reads them. It verifies nothing.
@@ -67,13 +80,25 @@ func Examine(cfg *Config, o Options) (*Examination, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, _, err := newAuth(cfg, memory, clients)
+	a, _, err := newAuth(withoutEnds(cfg), memory, clients)
 	if err != nil {
 		return nil, err
 	}
 	a.Activate()
 	clients.Activate()
 	return &Examination{config: cfg, auth: a, clients: clients, lists: lists, edge: certs.edge, dial: upstream.Options{Dial: o.Dial}}, nil
+}
+
+// withoutEnds returns the configuration with logins that keep no ends of sessions, because they would make
+// the file, perhaps as another user than the gateway's.
+func withoutEnds(cfg *Config) *Config {
+	c := *cfg
+	c.Logins = maps.Clone(c.Logins)
+	for name, l := range c.Logins {
+		l.Session.State = "off"
+		c.Logins[name] = l
+	}
+	return &c
 }
 
 // Close ends the examination and what it has started.
@@ -88,6 +113,22 @@ func (x *Examination) RevocationLists(ctx context.Context) []ListStatus { return
 
 // Issuers fetches the documents of all issuers, and waits for them until ctx ends.
 func (x *Examination) Issuers(ctx context.Context) []IssuerReport { return x.auth.Inspect(ctx) }
+
+// LoginOffers compares what the issuer of a login offers with what the login needs.
+func (x *Examination) LoginOffers(ctx context.Context, name string) []LoginFinding {
+	return x.auth.LoginOffers(ctx, name)
+}
+
+// TryRedirect asks the issuer of a login, as a browser without cookies, to send it back to a redirect URI.
+func (x *Examination) TryRedirect(ctx context.Context, name, redirect string) LoginFinding {
+	return x.auth.TryRedirect(ctx, name, redirect)
+}
+
+// TryClient shows the client's secret and a made-up code to the issuer of a login. origin is that of a
+// redirect URI.
+func (x *Examination) TryClient(ctx context.Context, name, origin string) LoginFinding {
+	return x.auth.TryClient(ctx, name, origin)
+}
 
 // Directories asks each ACME authority for its directory; none without tls.acme.
 func (x *Examination) Directories(ctx context.Context) []DirectoryReport {

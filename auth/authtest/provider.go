@@ -51,7 +51,7 @@ func (i *Issuer) Provide(clientID, secret string) *Provider {
 	p.Person("alice", nil)
 	i.provider.Store(p)
 	i.Publish(i.key.JWK(`"use":"sig"`, `"alg":"ES256"`))
-	p.describe()
+	p.describe(nil)
 	return p
 }
 
@@ -60,7 +60,7 @@ func (p *Provider) OmitIssuer() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unnamed = true
-	p.describe("authorization_response_iss_parameter_supported")
+	p.describe(nil, "authorization_response_iss_parameter_supported")
 }
 
 // Register sets the redirect URIs of the client. Others are refused from now on.
@@ -70,14 +70,15 @@ func (p *Provider) Register(redirects ...string) {
 	p.pages = redirects
 }
 
-// describe publishes the discovery document without some of its members.
-func (p *Provider) describe(without ...string) {
+// describe publishes the discovery document with more members, and without some.
+func (p *Provider) describe(more map[string]any, without ...string) {
 	i := p.issuer
 	doc := map[string]any{
 		"issuer": i.URL, "jwks_uri": i.URL + "/jwks", "introspection_endpoint": i.URL + "/introspect",
 		"authorization_endpoint": i.URL + "/authorize", "token_endpoint": i.URL + "/token", "userinfo_endpoint": i.URL + "/userinfo",
 		"end_session_endpoint": i.URL + "/logout", "revocation_endpoint": i.URL + "/revoke", "authorization_response_iss_parameter_supported": true,
 	}
+	maps.Copy(doc, more)
 	for _, name := range without {
 		delete(doc, name)
 	}
@@ -86,7 +87,10 @@ func (p *Provider) describe(without ...string) {
 }
 
 // Lack removes a member of the discovery document, such as revocation_endpoint.
-func (p *Provider) Lack(name string) { p.describe(name) }
+func (p *Provider) Lack(name string) { p.describe(nil, name) }
+
+// Describe adds members to the discovery document, or replaces them.
+func (p *Provider) Describe(members map[string]any) { p.describe(members) }
 
 // Person sets who signs in from now on, with more claims of the ID token.
 func (p *Provider) Person(sub string, claims map[string]any) {

@@ -24,10 +24,14 @@ func newDoctor() *cobra.Command {
 		Use:   "doctor",
 		Short: "Find out why the gateway, an issuer, an upstream or a token does not work",
 		Long: `Check what the configuration needs, from this machine: DNS, the clock, the files, the
-certificates that clients get, the discovery documents and keys of issuers, ACME
-directories and ports, upstreams and the tokens for them. Also check whether an
-upstream can be asked without the gateway. Each finding comes with its cure. The gateway
-may run or not; run doctor on its machine and as its user.
+certificates that clients get, the discovery documents and keys of issuers, the clients
+of people's logins, ACME directories and ports, upstreams and the tokens for them. Also
+check whether an upstream can be asked without the gateway. Each finding comes with its
+cure. The gateway may run or not; run doctor on its machine and as its user.
+
+A login is tried without a person: the issuer is asked to send a browser back to each
+redirect URI (prompt=none), and to redeem a made-up code, with the client's secret and
+with a made-up one. The findings say what that proves.
 
 With --token-file the command says what is wrong with a token or an API key, and which
 routes take it. The exit status is 0 if all is well, and 1 if something does not work

@@ -1,7 +1,7 @@
 // Package doctor looks for what keeps a gateway from working, or lets others pass it by.
 //
-// It asks what the configuration names (DNS, issuers, upstreams, authorities) as the gateway would,
-// and the gateway itself if it runs. It changes nothing, orders nothing and reads no secret into its
+// It asks what the configuration names (DNS, issuers, logins, upstreams, authorities) as the gateway
+// would, and the gateway itself if it runs. It changes nothing, orders nothing and reads no secret into its
 // findings. Every check has a time bound.
 package doctor
 
@@ -135,7 +135,7 @@ type check func(ctx context.Context) []Finding
 
 // checks returns the checks that may run side by side.
 func (p *patient) checks() []check {
-	return slices.Concat(p.names(), p.issuers(), p.chains(), p.revocationLists(), p.authorities(), p.upstreams())
+	return slices.Concat(p.names(), p.issuers(), p.logins(), p.chains(), p.revocationLists(), p.authorities(), p.upstreams())
 }
 
 // run makes checks side by side, and returns their findings in the order of the checks.

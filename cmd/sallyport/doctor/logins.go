@@ -1,0 +1,49 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sallyport/auth/login"
+	"sallyport/proxy"
+)
+
+// maxRedirects is how many redirect URIs of a login are tried, so that an issuer is not flooded.
+const maxRedirects = 4
+
+// logins tries the client of each login at its issuer. No person signs in, and nothing is begun.
+func (p *patient) logins() (all []check) {
+	for _, r := range p.config.Registrations() {
+		at := "logins." + r.Login
+		add := func(try func(ctx context.Context) []proxy.LoginFinding) {
+			all = append(all, func(ctx context.Context) []Finding { return loginFindings(at, try(ctx)) })
+		}
+		add(func(ctx context.Context) []proxy.LoginFinding { return p.exam.LoginOffers(ctx, r.Login) })
+		concrete := slices.DeleteFunc(slices.Clone(r.Redirects), func(uri string) bool { return strings.Contains(uri, "*") })
+		for _, uri := range concrete[:min(len(concrete), maxRedirects)] {
+			add(func(ctx context.Context) []proxy.LoginFinding {
+				return []proxy.LoginFinding{p.exam.TryRedirect(ctx, r.Login, uri)}
+			})
+		}
+		if n := len(r.Redirects) - min(len(concrete), maxRedirects); n > 0 {
+			all = append(all, func(context.Context) []Finding {
+				return []Finding{{"login", at, Skipped, fmt.Sprintf("%d more redirect URIs are not tried; sallyport check lists them", n), ""}}
+			})
+		}
+		origin := strings.TrimSuffix(append(concrete, r.Redirects...)[0], login.CallbackPath(r.Login))
+		add(func(ctx context.Context) []proxy.LoginFinding {
+			return []proxy.LoginFinding{p.exam.TryClient(ctx, r.Login, origin)}
+		})
+	}
+	return all
+}
+
+func loginFindings(at string, found []proxy.LoginFinding) (all []Finding) {
+	states := map[proxy.LoginGrade]State{proxy.LoginProven: OK, proxy.LoginUnproven: Skipped, proxy.LoginDoubtful: Warn, proxy.LoginFailing: Fail}
+	for _, f := range found {
+		all = append(all, Finding{"login", at, states[f.Grade], f.Text, f.Cure})
+	}
+	return all
+}
