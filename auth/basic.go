@@ -86,7 +86,7 @@ func (a *Auth) newBasic(callers []string, _ *Demand) (Authenticator, error) {
 }
 
 // Traits implements [Authenticator].
-func (b *passwordAuth) Traits() Traits { return Traits{Missing: NoCredential} }
+func (b *passwordAuth) Traits() Traits { return Traits{Missing: NoCredential, Ambient: true} }
 
 // Challenge implements [Authenticator].
 func (b *passwordAuth) Challenge(realm string, _ *Error) string {

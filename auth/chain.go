@@ -49,6 +49,8 @@ type Proof struct {
 	Field string
 	// Subprotocol means that the credential in [SubprotocolField] counted, whether or not it is Field's.
 	Subprotocol bool
+	// Ambient means that browsers send the credential that proves the caller whoever made the page.
+	Ambient bool
 	// Revocable means that the issuer may withdraw the credential before it expires, so that
 	// the user of the Proof should recheck a long exchange now and then.
 	Revocable bool
@@ -337,7 +339,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if err != nil {
 		return Proof{Signature: joined.Signature}, err
 	}
-	joined.Caller, joined.Field = chosen.caller, chosen.field
+	joined.Caller, joined.Field, joined.Ambient = chosen.caller, chosen.field, chosen.kind.traits.Ambient
 	joined.Subprotocol = r.subprotocol != nil && (c.anyRequired || chosen.field == SubprotocolField)
 	return joined, nil
 }

@@ -106,7 +106,7 @@ func (a *Auth) newCertificates(callers []string, _ *Demand) (Authenticator, erro
 }
 
 // Traits implements [Authenticator].
-func (c *certificates) Traits() Traits { return Traits{Missing: CertificateMissing} }
+func (c *certificates) Traits() Traits { return Traits{Missing: CertificateMissing, Ambient: true} }
 
 // Challenge implements [Authenticator]. A 401 response must have a challenge (RFC 9110, section
 // 15.5.2), but no scheme is registered for the certificates of TLS: a client cannot send one in

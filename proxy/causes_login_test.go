@@ -83,6 +83,9 @@ func refusedLogins(t *testing.T) *refusals {
 	old := with(session)
 	old["Origin"] = "https://evil.example"
 	r.expect("cross_site", 403, `there is no Sec-Fetch-Site, and Origin is "https://evil.example"`, program("POST", "/", "", old))
+	again := with(session)
+	again["Sec-Fetch-Site"], again["Origin"] = "none", "https://evil.example"
+	r.expect("cross_site", 403, `Sec-Fetch-Site is none, and Origin is "https://evil.example"`, program("POST", "/", "", again))
 	r.expect("cross_site", 403, `there is no Sec-Fetch-Site, and Origin is ""`, program("POST", login.SignOutPath, "", with(session)))
 	framed := with(session)
 	framed["Sec-Fetch-Site"], framed["Sec-Fetch-Dest"] = "cross-site", "iframe"

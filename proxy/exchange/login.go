@@ -285,14 +285,21 @@ func (x *exchange) endSessions() error {
 // ownOrigin returns the origin of the request's URL, as the browser has it.
 func (x *exchange) ownOrigin() string { return "https://" + x.head.Authority }
 
-// checkSite refuses what a page of another site may have sent in a person's name: browsers send their
-// cookies along. Safe methods change nothing, but a WebSocket has answers that a page could read.
-func (x *exchange) checkSite() error {
+// changes reports whether a page of another site must not send the request in a person's name. Safe methods
+// change nothing, but a WebSocket has answers that a page could read.
+func (x *exchange) changes() bool {
 	switch x.head.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		if x.head.Upgrade == "" {
-			return nil
-		}
+		return x.head.Upgrade != ""
+	}
+	return true
+}
+
+// checkSite refuses what a page of another site may have sent in a person's name: browsers send their
+// cookies along.
+func (x *exchange) checkSite() error {
+	if !x.changes() {
+		return nil
 	}
 	f := x.head.Fields
 	if n := f.Count("sec-fetch-site"); n > 0 {
@@ -312,16 +319,28 @@ func (x *exchange) checkSite() error {
 	return nil
 }
 
-// checkSession makes the checks of a caller whom a session proves. Another proxy would forward the
-// session's cookie, so it gets no permission.
-func (x *exchange) checkSession() error {
+// checkPage makes the checks of a caller whom a browser may have proved without the person's doing.
+func (x *exchange) checkPage() error {
 	switch s := x.proof.Session; {
+	case s == nil && x.proof.Ambient:
+		return x.checkOwner()
 	case s == nil:
 		return nil
-	case x.asker != "":
+	case x.asker != "": // another proxy would forward the session's cookie
 		return because(reasonUndecided, "a session proves the caller, and the proxy in front would forward its cookie")
 	default:
 		x.record.Login, x.record.SID = s.Login(), s.SID()
+	}
+	return x.checkSite()
+}
+
+// checkOwner is checkSite for certificates and passwords, which programs send too, without the fields by
+// which browsers tell of pages. Pages that cors admits with credentials may use them.
+func (x *exchange) checkOwner() error {
+	f := x.head.Fields
+	switch {
+	case !f.Has("sec-fetch-site") && !f.Has("origin"), f.Count("origin") == 1 && x.route.CORS.AdmitsCredentials(f.Get("origin")):
+		return nil
 	}
 	return x.checkSite()
 }

@@ -100,7 +100,7 @@ func (x *exchange) decide() (verdict, error) {
 	if err := x.authenticate(); err != nil {
 		return verdict{}, err
 	}
-	if err := x.checkSession(); err != nil {
+	if err := x.checkPage(); err != nil {
 		return verdict{}, err
 	}
 	if err := x.interpret(); err != nil {

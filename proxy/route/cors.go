@@ -84,6 +84,12 @@ func (c *CORS) Admits(origin string) bool {
 	return origin != "" && (c.any || slices.Contains(c.origins, origin))
 }
 
+// AdmitsCredentials reports whether pages of an origin may call with what browsers add by themselves. The
+// nil CORS admits none.
+func (c *CORS) AdmitsCredentials(origin string) bool {
+	return c != nil && c.credentials && c.Admits(origin)
+}
+
 // Mark replaces the upstream's CORS fields by those of the route. For unlisted origins and requests
 // that no page made, it writes only Vary, so that a cache does not mix up answers for pages and
 // others.

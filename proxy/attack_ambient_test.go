@@ -1,0 +1,122 @@
+package proxy_test
+
+import (
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/auth/authtest"
+)
+
+const ambientRoutes = `
+  - {host: models.test, path: /cert, upstream: '%s', callers: cert, websocket: true, rules: [{allow: "*"}]}
+  - {host: models.test, path: /basic, upstream: '%s', callers: basic/legacy, websocket: true, rules: [{allow: "*"}]}
+  - {host: models.test, path: /either, upstream: '%s', callers: [issuer/corp, cert, basic/legacy], rules: [{allow: "*"}]}
+  - {host: models.test, path: /token, upstream: '%s', callers: [cert, issuer/corp], websocket: true, websocket_token: openai, rules: [{allow: "*"}]}
+  - {host: models.test, path: /shared, upstream: '%s', callers: [cert, basic/legacy], websocket: true, cors: {origins: "https://demo.example", credentials: true}, rules: [{allow: "*"}]}
+  - {host: models.test, path: /read, upstream: '%s', callers: [cert, basic/legacy], websocket: true, cors: {origins: "*"}, rules: [{allow: "*"}]}
+`
+
+// TestAttackBrowsersWithCertificatesAndPasswords sends requests as pages of other sites can. Browsers add a
+// client certificate and a stored password to them, and no SameSite keeps those back.
+func TestAttackBrowsersWithCertificatesAndPasswords(t *testing.T) {
+	ca := authtest.NewCA("lab", time.Now(), nil)
+	h := build(t, plan{routes: ambientRoutes, files: map[string]string{"ca.pem": string(authtest.PEM(ca)), "htpasswd": "bob:" + bcryptOf(t, "sesame") + "\n"}, more: unwatched + `
+client_certificates: {hosts: models.test, ca: ca.pem}
+basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
+`})
+	certificate := ca.Client("alice", nil).TLS()
+	client := h.certClient(false, &certificate, nil)
+	ask := func(method, path string, fields map[string]string) *reply {
+		t.Helper()
+		req, err := http.NewRequest(method, "https://models.test"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range fields {
+			req.Header.Set(name, value)
+		}
+		return h.send(client, req)
+	}
+	password := "Basic " + base64.StdEncoding.EncodeToString([]byte("bob:sesame"))
+	socket := map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+	const foreign, demo, own = "https://evil.example", "https://demo.example", "https://models.test"
+	for _, c := range []struct {
+		name, method, path string
+		fields             map[string]string
+		admitted           bool
+	}{
+		{"a program", "POST", "", nil, true},
+		{"a page of the host", "POST", "", map[string]string{"Sec-Fetch-Site": "same-origin", "Origin": own}, true},
+		{"a page of the host in an old browser", "POST", "", map[string]string{"Origin": own}, true},
+		{"a picture of another site", "GET", "", map[string]string{"Sec-Fetch-Site": "cross-site"}, true},
+		{"a form of another site", "POST", "", map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": foreign}, false},
+		{"a form of another host", "POST", "", map[string]string{"Sec-Fetch-Site": "same-site", "Origin": "https://sub.models.test"}, false},
+		{"a form of another site that hides itself", "POST", "", map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": "null"}, false},
+		{"a form of another site in an old browser", "POST", "", map[string]string{"Origin": foreign}, false},
+		{"another method", "DELETE", "", map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": foreign}, false},
+		{"a page that cors admits", "POST", "/shared", map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": demo}, true},
+		{"a page that cors does not admit", "POST", "/shared", map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": foreign}, false},
+		{"a page that cors admits without credentials", "POST", "/read", map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": foreign}, false},
+	} {
+		for _, kind := range []string{"/cert", "/basic", "/either"} {
+			fields := map[string]string{}
+			for name, value := range c.fields {
+				fields[name] = value
+			}
+			if kind == "/basic" {
+				fields["Authorization"] = password
+			}
+			path := kind
+			if c.path != "" {
+				path = c.path
+			}
+			hits := h.model.hits.Load()
+			r := ask(c.method, path, fields)
+			if seen := h.model.hits.Load() - hits; (r.StatusCode == 200) != c.admitted || (seen == 1) != c.admitted || !c.admitted && (r.StatusCode != 403 || r.reason() != "cross_site") {
+				t.Errorf("%s, %s: got %d %s, and the upstream saw %d requests", c.name, kind, r.StatusCode, r.body, seen)
+			}
+			if r := ask("POST", "/cert", nil); r.StatusCode != 200 { // a victim beside
+				t.Errorf("after %s: a program got %d %s", c.name, r.StatusCode, r.body)
+			}
+		}
+	}
+	// A script of any page puts a token into the request by itself, which then counts.
+	r := ask("POST", "/either", map[string]string{"Authorization": "Bearer " + h.token(), "Sec-Fetch-Site": "cross-site", "Origin": foreign})
+	if r.StatusCode != 200 {
+		t.Errorf("a page with a token: %d %s", r.StatusCode, r.body)
+	}
+	for _, c := range []struct {
+		path, origin, token string
+		admitted            bool
+	}{
+		{"/cert", foreign, "", false}, {"/cert", own, "", true}, {"/cert", "", "", true}, {"/cert", "null", "", false},
+		{"/basic", foreign, "", false}, {"/basic", "", "", true},
+		{"/shared", demo, "", true}, {"/shared", foreign, "", false}, {"/read", foreign, "", false},
+		{"/token", foreign, "", false}, {"/token", foreign, h.token(), true},
+	} {
+		fields := map[string]string{}
+		for name, value := range socket {
+			fields[name] = value
+		}
+		if c.origin != "" {
+			fields["Origin"] = c.origin
+		}
+		if c.path == "/basic" {
+			fields["Authorization"] = password
+		}
+		if c.token != "" {
+			fields["Sec-WebSocket-Protocol"] = "realtime, openai-insecure-api-key." + c.token
+		}
+		hits := h.model.hits.Load()
+		r := ask("GET", c.path, fields)
+		if seen := h.model.hits.Load() - hits; (seen == 1) != c.admitted || !c.admitted && r.reason() != "cross_site" {
+			t.Errorf("WebSocket to %s from %q: got %d %s, and the upstream saw %d requests", c.path, c.origin, r.StatusCode, r.body, seen)
+		}
+	}
+	if seen, _ := h.model.seen(); strings.Contains(seen.Header.Get("X-Sallyport-Principal"), "cert:") {
+		t.Error("the certificate counted beside the token of a script")
+	}
+}
