@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -172,5 +173,97 @@ func TestDroppedForwardedFieldsAreRecorded(t *testing.T) {
 		if rec := h.ended(); rec["dropped"] != want {
 			t.Errorf("%q: dropped %v; want %v", more, rec["dropped"], want)
 		}
+	}
+}
+
+// Pages of servers with accounts of their own send their tokens in Authorization. On a route for sessions
+// alone the record says that the server did not get one, and the setting sends it on.
+func TestAuthorizationOfPagesIsRecordedOrForwarded(t *testing.T) {
+	l := openLobby(t, plan{routes: `
+  - {host: models.test, upstream: %s, callers: login/corp, rules: [{allow: "*"}]}
+  - {host: models.test, path: /accounts, upstream: %s, callers: login/corp, rules: [{allow: "*"}], insecure_forward_authorization: true}
+  - {host: models.test, path: /tokens, upstream: %s, callers: [issuer/corp, login/corp], rules: [{allow: "*"}]}
+`})
+	b := l.browser(true)
+	b.signIn()
+	var want []string
+	for _, c := range []struct{ path, token, word, upstream string }{
+		{"/", "", "", ""},
+		{"/", "its-own", "authorization", ""},
+		{"/accounts", "its-own", "", "Bearer its-own"},
+		{"/tokens", l.token(), "", ""},
+	} {
+		header := map[string]string{"Sec-Fetch-Site": "same-origin"}
+		if c.token != "" {
+			header["Authorization"] = "Bearer " + c.token
+		}
+		if r := b.request("GET", c.path, "", header); r.StatusCode != 200 {
+			t.Fatalf("%s: %d %s", c.path, r.StatusCode, r.body)
+		}
+		if r, _ := l.model.seen(); r.Header.Get("Authorization") != c.upstream {
+			t.Errorf("%s: the upstream got %q; want %q", c.path, r.Header.Get("Authorization"), c.upstream)
+		}
+		want = append(want, c.word)
+	}
+	l.ended()
+	all := l.audit.records(t)
+	for i, rec := range all[len(all)-len(want):] {
+		if word, _ := rec["dropped"].(string); word != want[i] {
+			t.Errorf("record %d: dropped %q; want %q", i, word, want[i])
+		}
+	}
+}
+
+// Tornado's servers refuse WebSockets whose Origin is not their Host. The log says once which setting shows
+// them the name that the browser called.
+func TestServersThatCompareOriginWithHostAreWarnedOf(t *testing.T) {
+	compares := func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") != "https://"+r.Host {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}
+	server := httptest.NewServer(http.HandlerFunc(compares))
+	t.Cleanup(server.Close)
+	p, log := withLog(plan{
+		handler: compares,
+		more:    fmt.Sprintf("upstreams: {seen: {rest: %q, host: client}}", server.URL),
+		routes: `
+  - {name: other, host: models.test, upstream: %s, callers: issuer/corp, rules: [{allow: "*"}], websocket: true}
+  - {name: same, host: models.test, path: /same, upstream: seen, callers: issuer/corp, rules: [{allow: "*"}], websocket: true}
+`,
+	})
+	h := build(t, p)
+	warned := func() int { return strings.Count(log.text(), "compare Origin with Host") }
+	var want []bool
+	for _, c := range []struct {
+		path, origin, upgrade, status string
+		warned                        int // so far
+		cause                         bool
+	}{
+		{"/", "https://models.test", "", "403", 0, false},
+		{"/", "https://other.test", "websocket", "403", 0, false},
+		{"/", "https://models.test", "websocket", "403", 1, true},
+		{"/", "https://models.test", "websocket", "403", 1, true},
+		{"/same", "https://other.test", "websocket", "403", 1, false},
+		{"/same", "https://models.test", "websocket", "200", 1, false},
+	} {
+		fields := "Connection: close\r\n"
+		if c.upgrade != "" {
+			fields = "Connection: Upgrade, close\r\nUpgrade: " + c.upgrade + "\r\n" + wsKey + "\r\n"
+		}
+		got := h.raw("GET " + c.path + " HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer TOKEN\r\nOrigin: " + c.origin + "\r\n" + fields + "\r\n")
+		if !strings.HasPrefix(got, "HTTP/1.1 "+c.status+" ") || warned() != c.warned {
+			t.Errorf("%+v: %d warnings, got %s", c, warned(), got)
+		}
+		want = append(want, c.cause)
+	}
+	h.ended()
+	for i, rec := range h.audit.records(t) {
+		if cause := fmt.Sprint(rec["cause"]); strings.Contains(cause, "host: client") != want[i] || rec["reason"] != nil {
+			t.Errorf("record %d: %v", i, rec)
+		}
+	}
+	if line := log.text(); !strings.Contains(line, "host: client") || !strings.Contains(line, "route=other") {
+		t.Errorf("the warning does not say where, or the cure: %s", line)
 	}
 }

@@ -53,6 +53,7 @@ func (x *exchange) forward(v verdict) error {
 	if err := x.checkCredential(&answer.Head); err != nil {
 		return err
 	}
+	x.noteOrigin(answer)
 	if err := x.backend.Leg.VerifyAnswer(answer, &x.sent, x.head, x.route.Integrity.ResponseBuffer); err != nil {
 		return err
 	}

@@ -48,7 +48,13 @@ func (x *exchange) outgoing() message.Fields {
 			x.dropped |= droppedSteering
 			continue
 		}
-		if f.Name == websocketKey && x.wantsTunnel() || x.isCredential(&f) ||
+		if x.isCredential(&f) {
+			if f.Name == "authorization" && x.proof.Field == "cookie" {
+				x.dropped |= droppedAuthorization
+			}
+			continue
+		}
+		if f.Name == websocketKey && x.wantsTunnel() ||
 			x.route.ToUpstream.Drops(f.Name) || x.isHopField(f.Name) || lists && keepFromListing(f.Name) {
 			continue
 		}

@@ -57,7 +57,8 @@ type Route struct {
 	Compression  *Compression          // nil: none
 	WebSocket    bool                  // upgrades are allowed
 	Subprotocols auth.SubprotocolForms // in which a handshake may have the caller's credential
-	// UpgradeWarned limits the warnings about upgrades that the route ignores. All its hosts share it.
+	// UpgradeWarned limits the warnings about WebSockets that the route ignores or its server refuses. All its
+	// hosts share it.
 	UpgradeWarned *ratelog.Rarely
 
 	TakesPasswords       bool          // Authorization with Basic is the gateway's
