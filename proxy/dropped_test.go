@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"sallyport/proxy"
 )
 
 const socketRoutes = `
@@ -33,7 +31,7 @@ func warnings(log *lines) []string {
 // withLog returns the plan with a log, and that log.
 func withLog(p plan) (plan, *lines) {
 	log := &lines{}
-	p.options = proxy.Options{Log: slog.New(slog.NewTextHandler(log, nil))}
+	p.options.Log = slog.New(slog.NewTextHandler(log, nil))
 	return p, log
 }
 
