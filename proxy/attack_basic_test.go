@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"sallyport/auth/apikey"
+	"sallyport/proxy"
 )
 
 // bcryptOf is the cheapest hash of a password.
@@ -231,7 +232,8 @@ basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 
 // refusedPasswords are requests with a password that does not count.
 func refusedPasswords(t *testing.T) *refusals {
-	h, _ := basicHouse(t, plan{})
+	now, _ := stopped() // no failure is forgiven meanwhile
+	h, _ := basicHouse(t, plan{options: proxy.Options{Now: now}})
 	r := &refusals{house: h}
 	ask := func(path, user, password string) string {
 		return r.ask("GET "+path+" HTTP/1.1", "Authorization: "+r.secret(basicAuth(user, r.secret(password))))

@@ -34,9 +34,9 @@ func TestAttackSpoofedIdentityOfOtherProxies(t *testing.T) {
 	t.Parallel()
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before("") + strings.ReplaceAll(spoofedRoutes, "%s", j.URL)})
-	f := h.frames()
-	var stream uint32 = 1
 	for _, name := range believed {
+		f := h.frames() // a connection has a minute
+		var stream uint32 = 1
 		for batch := range slices.Chunk(spellings(name), 60) {
 			lines := strings.Join(batch, ": spoofed\r\n") + ": spoofed\r\n"
 			for _, ask := range []string{
@@ -61,8 +61,8 @@ func TestAttackSpoofedIdentityOfOtherProxies(t *testing.T) {
 			delete(f.got, stream)
 			stream += 2
 		}
+		f.c.Close()
 	}
-	f.c.Close()
 	h.end(j, nil)
 }
 

@@ -11,7 +11,7 @@ import (
 // Servers that fold names read another list of subprotocols than the gateway, and could get a token by it.
 // As for Authorization, no other spelling is taken, and no trailer.
 func TestAttackSubprotocolSpellings(t *testing.T) {
-	h := newTokenHouse(t)
+	h := newTokenHouse(t, nil)
 	token := h.token()
 	for _, name := range []string{"Sec_WebSocket_Protocol", "sec-websocket_protocol", "SEC_WEBSOCKET_PROTOCOL", "Sec.WebSocket.Protocol", "-Sec-WebSocket-Protocol", "Sec-WebSocket--Protocol"} {
 		for _, path := range []string{"/", "/open", "/left"} {
@@ -80,7 +80,7 @@ func TestSubprotocolTokenAsSecondProof(t *testing.T) {
 
 // Lists of any length and form come up as they were sent, but for the token.
 func TestAttackSubprotocolLists(t *testing.T) {
-	h := newTokenHouse(t)
+	h := newTokenHouse(t, nil)
 	token := h.token()
 	var many []string
 	for range 1000 {

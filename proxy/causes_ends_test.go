@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/net/http2"
 
@@ -44,6 +43,7 @@ func refusedByLimits(t *testing.T) *refusals {
 
 	// The log takes no more lines while its sink hangs.
 	r.audit.mu.Lock()
+	written := func() bool { return strings.Contains(r.get("/metrics"), "\nsallyport_audit_pending_bytes 0\n") }
 	statuses := r.pipeline("GET /here/"+strings.Repeat("a", 1020)+" HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\n\r\n", 100_000, 503)
 	r.audit.mu.Unlock()
 	for _, status := range statuses {
@@ -51,6 +51,7 @@ func refusedByLimits(t *testing.T) *refusals {
 			r.expect("audit_unavailable", 503, "no room for an audit record: the log's sink is slow or failing", "")
 		}
 	}
+	r.until("the log takes lines again", written)
 	other := r.dial("models.test") // before: a gateway without memory takes no connections
 	used.Store(2 << 30)
 	r.edit("memory: 1GiB", "memory: 1025MiB") // a reload measures the memory at once
@@ -107,11 +108,10 @@ func refusedByUpstreams(t *testing.T) *refusals {
 	return r
 }
 
-// refusedForTimeouts are waits for an upstream or a client that took too long, over both versions
-// of HTTP.
-func refusedForTimeouts(t *testing.T) *refusals {
-	held := make(chan struct{})
-	answers := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+// hanging is a model server that never ends its answers, and begins only those to /half and /much: the
+// latter with more than a connection holds.
+func hanging(held <-chan struct{}) http.HandlerFunc {
+	return func(w http.ResponseWriter, q *http.Request) {
 		switch {
 		case strings.HasSuffix(q.URL.Path, "half"):
 			_ = http.NewResponseController(w).Flush()
@@ -120,8 +120,13 @@ func refusedForTimeouts(t *testing.T) *refusals {
 			return
 		}
 		<-held
-	})
-	slow, slow2 := newModelServer(t, answers), newH2CServer(t, answers)
+	}
+}
+
+// refusedForTimeouts are requests whose server, or whose client, takes longer than the route allows.
+func refusedForTimeouts(t *testing.T) *refusals {
+	held := make(chan struct{})
+	slow, slow2 := newModelServer(t, hanging(held)), newH2CServer(t, hanging(held))
 	r := &refusals{}
 	r.house = build(t, plan{options: proxy.Options{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if addr == "far.test:80" {
@@ -137,7 +142,7 @@ func refusedForTimeouts(t *testing.T) *refusals {
   - {host: models.test, path: /h2/head, upstream: 'H2C', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {head: 100ms}}
   - {host: models.test, path: /h2/idle, upstream: 'H2C', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {idle: 100ms}}
   - {host: models.test, path: /h2/total, upstream: 'H2C', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {total: 100ms}}
-  - {host: models.test, path: /dead, upstream: 'http://far.test', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {total: 50ms}}
+  - {host: models.test, path: /dead, upstream: 'http://far.test', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {total: 500ms}}
 `, "SLOW", slow.URL), "H2C", slow2)})
 	ask := func(path string) string { return r.ask("GET "+path+" HTTP/1.1", "Authorization: Bearer TOKEN") }
 	r.expect("upstream_timeout", 504, "no connection within 50ms (timeouts.connect), while connecting", ask("/connect"))
@@ -146,31 +151,45 @@ func refusedForTimeouts(t *testing.T) *refusals {
 	// The total time may end before there is a connection or a head, on a slow machine.
 	r.expect("upstream_timeout", 504, "not done within 100ms (timeouts.total)…", ask("/total"))
 	r.expect("upstream_timeout", 0, "not done within 100ms (timeouts.total)…", ask("/total/half"))
-	r.expect("upstream_timeout", 504, "not done within 50ms (timeouts.total), while connecting", ask("/dead"))
+	r.expect("upstream_timeout", 504, "not done within 500ms (timeouts.total), while connecting", ask("/dead"))
 	r.expect("upstream_timeout", 504, "no answer within 100ms (timeouts.head)", ask("/h2/head"))
 	r.expect("upstream_timeout", 200, "no content within 100ms (timeouts.idle)", ask("/h2/idle/half"))
 	r.expect("upstream_timeout", 504, "not done within 100ms (timeouts.total)…", ask("/h2/total"))
 	r.expect("upstream_timeout", 0, "not done within 100ms (timeouts.total)…", ask("/h2/total/half"))
+	f := r.frames()
+	f.headers(1, false, r.usual("POST", "/h2/idle")...)
+	r.expect("body_timeout", 408, "no content within 100ms (timeouts.idle)", f.wait(1))
+	close(held)
+	return r
+}
 
+// refusedForStalls are exchanges of which one side sends, and the other stops reading. Idle times of a
+// second tell that from a busy machine on which both sides stop for a moment.
+func refusedForStalls(t *testing.T) *refusals {
+	held := make(chan struct{})
+	slow, slow2 := newModelServer(t, hanging(held)), newH2CServer(t, hanging(held))
+	r := &refusals{house: build(t, plan{routes: strings.ReplaceAll(strings.ReplaceAll(`
+  - {host: models.test, path: /idle, upstream: 'SLOW', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {idle: 1s}}
+  - {host: models.test, path: /h2/idle, upstream: 'H2C', callers: issuer/corp, rules: [{allow: "*"}], timeouts: {idle: 1s}}
+  - {host: models.test, path: /left, upstream: 'SLOW', callers: issuer/corp, rules: [{allow: "*"}]}
+`, "SLOW", slow.URL), "H2C", slow2)})}
 	upload := func(path string) string {
 		return r.tell("POST " + path + " HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nAuthorization: Bearer " + r.bearer(nil) + "\r\nContent-Length: 33554432\r\n\r\n" + strings.Repeat("x", 32<<20))
 	}
-	r.expect("upstream_timeout", 504, "content not taken within 100ms (timeouts.idle)", upload("/idle"))
-	r.expect("upstream_timeout", 504, "content not taken within 100ms (timeouts.idle)", upload("/h2/idle"))
+	r.expect("upstream_timeout", 504, "content not taken within 1s (timeouts.idle)", upload("/idle"))
+	r.expect("upstream_timeout", 504, "content not taken within 1s (timeouts.idle)", upload("/h2/idle"))
 
 	gone := func() int { return strings.Count(r.audit.text(), `"client_gone"`) }
 	unread := r.dial("models.test")
 	_, _ = io.WriteString(unread, "GET /idle/much HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer "+r.bearer(nil)+"\r\n\r\n")
 	r.until("it is given up", func() bool { return gone() == 1 })
-	r.expect("client_gone", 200, "the client took no content for 100ms (timeouts.idle)", "")
+	r.expect("client_gone", 200, "the client took no content for 1s (timeouts.idle)", "")
 	f := r.frames()
 	f.headers(1, true, r.usual("GET", "/h2/idle/much")...)
 	r.until("it is given up", func() bool { return gone() == 2 })
-	r.expect("client_gone", 200, "the client took no content for 100ms (timeouts.idle)", "")
-	f.headers(3, false, r.usual("POST", "/h2/idle")...)
-	r.expect("body_timeout", 408, "no content within 100ms (timeouts.idle)", f.wait(3))
-	f.headers(5, true, r.usual("GET", "/total")...)
-	_ = f.fr.WriteRSTStream(5, http2.ErrCodeCancel)
+	r.expect("client_gone", 200, "the client took no content for 1s (timeouts.idle)", "")
+	f.headers(3, true, r.usual("GET", "/left")...)
+	_ = f.fr.WriteRSTStream(3, http2.ErrCodeCancel)
 	r.until("it is given up", func() bool { return gone() == 3 })
 	r.expect("client_gone", 499, "the client left before the answer: CANCEL: reset by the client", "")
 	close(held)
@@ -200,14 +219,9 @@ func newH2CServer(t *testing.T, h http.Handler) string {
 
 // cutStreams are answers that end because of the caller.
 func cutStreams(t *testing.T) *refusals {
-	r := &refusals{house: build(t, plan{handler: ticking})}
-	claims := r.issuer.Claims("alice", "models.predict")
-	claims["exp"] = time.Now().Unix() - 58
-	token, err := r.issuer.Sign(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	discard(r.stream(r.client(false), "/", r.secret(token)))
+	now, exp := stopped()
+	r := &refusals{house: build(t, plan{handler: ticking, options: proxy.Options{Now: now}})}
+	discard(r.stream(r.client(false), "/", r.bearer(map[string]any{"exp": exp})))
 	r.expect("credential_expired_in_stream", 200, "the credential expired while the stream went on", "")
 	return r
 }

@@ -8,8 +8,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-
-	"sallyport/proxy"
 )
 
 const socketRoutes = `
@@ -34,7 +32,7 @@ func warnings(log *lines) []string {
 // withLog returns the plan with a log, and that log.
 func withLog(p plan) (plan, *lines) {
 	log := &lines{}
-	p.options = proxy.Options{Log: slog.New(slog.NewTextHandler(log, nil))}
+	p.options.Log = slog.New(slog.NewTextHandler(log, nil))
 	return p, log
 }
 

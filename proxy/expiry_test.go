@@ -7,13 +7,22 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/proxy"
 )
 
-// soonOver is a token that ends in a few seconds.
-func (h *house) soonOver() string {
+// stopped returns a gateway clock that stands, and the exp of a token that ends two seconds after the
+// request that brings it, however long the test takes until then.
+func stopped() (now func() time.Time, exp int64) {
+	at := time.Now().Truncate(time.Second)
+	return func() time.Time { return at }, at.Unix() - 58 // taken for 60 s more: clocks differ
+}
+
+// ending returns alice's token with this exp.
+func (h *house) ending(exp int64) string {
 	h.t.Helper()
 	claims := h.issuer.Claims("alice", "models.predict")
-	claims["exp"] = time.Now().Unix() - 56 // taken for 60 s more: clocks differ
+	claims["exp"] = exp
 	token, err := h.issuer.Sign(claims)
 	if err != nil {
 		h.t.Fatal(err)
@@ -66,16 +75,18 @@ func TestUploadEndsWithTheCredential(t *testing.T) {
 				}
 				_, _ = io.Copy(io.Discard, r.Body)
 			})
+			now, exp := stopped()
 			h := build(t, plan{
-				routes: grpcRoute + "    timeouts: {idle: " + cmp.Or(c.idle, "20s") + "}\n",
-				more:   "upstreams: {tf: {rest: \"" + url + "\", grpc: \"" + url + "\"" + c.more + "}}\n",
+				options: proxy.Options{Now: now},
+				routes:  grpcRoute + "    timeouts: {idle: " + cmp.Or(c.idle, "20s") + "}\n",
+				more:    "upstreams: {tf: {rest: \"" + url + "\", grpc: \"" + url + "\"" + c.more + "}}\n",
 			})
 			req, err := http.NewRequest("POST", "https://models.test/a.B/C", &drip{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			req.ContentLength = c.length
-			req.Header = http.Header{"Authorization": {"Bearer " + h.soonOver()}, "Content-Type": {c.kind}, "Te": {"trailers"}}
+			req.Header = http.Header{"Authorization": {"Bearer " + h.ending(exp)}, "Content-Type": {c.kind}, "Te": {"trailers"}}
 			begun := time.Now()
 			if res, err := h.client(c.http2).Do(req); err == nil {
 				_, _ = io.Copy(io.Discard, res.Body)

@@ -11,7 +11,8 @@ import (
 	"net/textproto"
 	"strings"
 	"testing"
-	"time"
+
+	"sallyport/proxy"
 )
 
 func TestIdentityNamesOfARoute(t *testing.T) {
@@ -313,21 +314,16 @@ func TestLargeBodiesBothWays(t *testing.T) {
 func TestStreamEndsWithTheCredential(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
-	h := build(t, plan{handler: func(w http.ResponseWriter, r *http.Request) {
+	now, exp := stopped()
+	h := build(t, plan{options: proxy.Options{Now: now}, handler: func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: 0\n\n")
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 		close(ended)
 	}})
-	claims := h.issuer.Claims("alice", "models.predict")
-	claims["exp"] = time.Now().Unix() - 58 // accepted for 60 s more because clocks differ
-	token, err := h.issuer.Sign(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
 	req, _ := http.NewRequest("GET", "https://models.test/", nil)
-	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Authorization", "Bearer "+h.ending(exp))
 	res, err := h.client(false).Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"sallyport/auth/httpsig"
+	"sallyport/proxy"
 )
 
 // lateRoute has streams of which the gateway refuses later messages.
@@ -145,17 +146,19 @@ func TestLateRefusalOfAStreamIsAStatus(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newGRPCServer(t)
-			routes := lateRoute
+			routes, options := lateRoute, proxy.Options{}
+			now, exp := stopped()
 			if c.soon {
+				options.Now = now
 				routes = strings.Replace(routes, "idle: 3s", "idle: 20s", 1)
 			}
-			h := build(t, plan{routes: routes, files: map[string]string{"revoked.txt": "# none yet\n"},
+			h := build(t, plan{routes: routes, options: options, files: map[string]string{"revoked.txt": "# none yet\n"},
 				more: unwatched + "revoked: revoked.txt\nupstreams: {kserve: {serves: v2, grpc: 'h2c://" + s.addr + "'}}\n"})
 			client := h.client(true)
 			victim := h.openLate(client, http.Header{"Authorization": {h.as("victoria", predict)["Authorization"]}}, message("open-b"))
 			token := "Bearer " + h.token()
 			if c.soon {
-				token = "Bearer " + h.soonOver()
+				token = "Bearer " + h.ending(exp)
 			}
 			attacker := h.openLate(client, http.Header{"Authorization": {token}}, message("open-a"))
 			if !attacker.shared {

@@ -2,6 +2,9 @@ package proxy_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -166,10 +169,13 @@ func TestReloadDecidesAgainOnTheModel(t *testing.T) {
 	for name, c := range map[string]struct {
 		before, after string
 		kept          []string // of the models a and b
+		cause         string   // of the others' ends
 	}{
-		"still allowed": {rules, `{allow: "*", models: "*"}`, []string{"a", "b"}},
-		"one is denied": {rules, `{deny: "*", models: b}, {allow: "*", models: "*"}`, []string{"a"}},
-		"not read":      {`{allow: "*", models: "*"}`, `{allow: "*", models: "**"}`, nil},
+		"still allowed":      {rules, `{allow: "*", models: "*"}`, []string{"a", "b"}, ""},
+		"one is denied":      {rules, `{deny: "*", models: b}, {allow: "*", models: "*"}`, []string{"a"}, `rules[0] denies model "b"`},
+		"not read":           {`{allow: "*", models: "*"}`, `{allow: "*", models: "**"}`, nil, "nobody has read which model"},
+		"not read, a denial": {`{allow: "*", models: "*"}`, `{deny: "*", models: b}, {allow: "*", models: "*"}`, nil, "nobody has read which model"},
+		"never asked":        {`{allow: "*", models: "*"}`, `{allow: inference, models: "*"}, {allow: "*", models: "*"}`, []string{"a", "b"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := build(t, plan{more: unwatched, handler: ticking, routes: `
@@ -189,8 +195,8 @@ func TestReloadDecidesAgainOnTheModel(t *testing.T) {
 			h.reload("changed")
 			for m, r := range streams {
 				if !slices.Contains(c.kept, m) {
-					if _, err := io.Copy(io.Discard, r); err == nil {
-						t.Errorf("the stream of %s ended cleanly; want it cut", m)
+					if _, err := io.Copy(io.Discard, r); err == nil || errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("the stream of %s: %v; want it cut", m, err)
 					}
 					continue
 				}
@@ -198,6 +204,13 @@ func TestReloadDecidesAgainOnTheModel(t *testing.T) {
 					if _, err := r.ReadString('\n'); err != nil {
 						t.Fatalf("the stream of %s: %v", m, err)
 					}
+				}
+			}
+			cut := len(streams) - len(c.kept)
+			h.until("the cut streams are recorded", func() bool { return len(h.audit.records(t)) >= cut })
+			for _, r := range h.audit.records(t) {
+				if cause := fmt.Sprint(r["cause"]); r["reason"] != "withdrawn_in_stream" || !strings.Contains(cause, c.cause) {
+					t.Errorf("the record says %v: %s; want withdrawn_in_stream: %s", r["reason"], cause, c.cause)
 				}
 			}
 		})

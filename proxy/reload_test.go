@@ -436,7 +436,7 @@ func TestChangedFilesReload(t *testing.T) {
 // until waits until f holds.
 func (h *house) until(what string, f func() bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if f() {
 			return
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/auth/apikey"
+	"sallyport/proxy"
 )
 
 // tokenRoutes takes tokens and API keys in subprotocols, and from whom has none but Authorization.
@@ -60,9 +61,9 @@ type tokenHouse struct {
 	key string
 }
 
-func newTokenHouse(t *testing.T) *tokenHouse {
+func newTokenHouse(t *testing.T, now func() time.Time) *tokenHouse {
 	key := apikey.New()
-	p, log := withLog(plan{handler: choosing, routes: tokenRoutes, more: unwatched + "api_keys: {lab: {hash: '" + apikey.HashText(key) + "'}}"})
+	p, log := withLog(plan{handler: choosing, routes: tokenRoutes, options: proxy.Options{Now: now}, more: unwatched + "api_keys: {lab: {hash: '" + apikey.HashText(key) + "'}}"})
 	return &tokenHouse{build(t, p), log, key}
 }
 
@@ -84,7 +85,7 @@ func opened(t *testing.T, name, got, subprotocol string) {
 // TestWebSocketTokenInSubprotocol checks that a token or an API key in a subprotocol proves the caller over
 // both versions of HTTP, and that the upstream gets the other subprotocols alone.
 func TestWebSocketTokenInSubprotocol(t *testing.T) {
-	h := newTokenHouse(t)
+	h := newTokenHouse(t, nil)
 	token := h.token()
 	var secrets []string
 	for _, c := range []struct {
@@ -129,7 +130,7 @@ func TestWebSocketTokenInSubprotocol(t *testing.T) {
 // TestAttackWebSocketTokens tries credentials that must not count while a victim uses its tunnel. The
 // upstream hears of none of them.
 func TestAttackWebSocketTokens(t *testing.T) {
-	h := newTokenHouse(t)
+	h := newTokenHouse(t, nil)
 	victim := h.dial("models.test")
 	token := h.token()
 	_, _ = io.WriteString(victim, "GET / HTTP/1.1\r\nHost: models.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+wsKey+"\r\nSec-WebSocket-Protocol: chat, "+kubernetes(token)+"\r\n\r\n")
@@ -205,7 +206,7 @@ func TestAttackWebSocketTokens(t *testing.T) {
 // TestUnreadWebSocketTokensStayHere checks that no upstream gets a subprotocol with a token that the gateway
 // did not check, unless the route forwards credentials. A key of the gateway goes nowhere.
 func TestUnreadWebSocketTokensStayHere(t *testing.T) {
-	h := newTokenHouse(t)
+	h := newTokenHouse(t, nil)
 	token := h.token()
 	want := map[string]int{} // records, by path and by what was dropped
 	for _, c := range []struct{ name, path, offered, upstream, dropped string }{
@@ -248,7 +249,7 @@ func TestUnreadWebSocketTokensStayHere(t *testing.T) {
 // TestForwardedTokenOfASubprotocol checks that a route which forwards credentials gives its upstream the
 // token in Authorization, and never a key of the gateway.
 func TestForwardedTokenOfASubprotocol(t *testing.T) {
-	h := newTokenHouse(t)
+	h := newTokenHouse(t, nil)
 	token := h.token()
 	for credential, want := range map[string]string{token: "Bearer " + token, h.key: ""} {
 		opened(t, "handed on", h.open("/handed", "Sec-WebSocket-Protocol: chat, "+kubernetes(credential), "X-Choose: chat"), "chat")
@@ -261,7 +262,7 @@ func TestForwardedTokenOfASubprotocol(t *testing.T) {
 // TestUpstreamChoosesTheToken checks that no client gets a subprotocol with a token from its upstream. Whatever
 // else the upstream chooses passes: clients exist that take what they did not offer.
 func TestUpstreamChoosesTheToken(t *testing.T) {
-	h := newTokenHouse(t)
+	h := newTokenHouse(t, nil)
 	token := h.token()
 	for choice, refused := range map[string]bool{
 		kubernetes(token): true, openAI(token): true, "chat, " + openAI(token): true, "chat\r\nSec-WebSocket-Protocol: " + kubernetes(token): true,
@@ -293,17 +294,12 @@ func TestUpstreamChoosesTheToken(t *testing.T) {
 // configuration does not read it.
 func TestTunnelEndsWithTokenOfItsSubprotocol(t *testing.T) {
 	t.Run("expires", func(t *testing.T) {
-		h := newTokenHouse(t)
-		claims := h.issuer.Claims("alice", "models.predict")
-		claims["exp"] = time.Now().Unix() - 58 // accepted for 60 s more because clocks differ
-		token, err := h.issuer.Sign(claims)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.waits("credential_expired_in_stream", "Sec-WebSocket-Protocol: chat, "+kubernetes(token), nil)
+		now, exp := stopped()
+		h := newTokenHouse(t, now)
+		h.waits("credential_expired_in_stream", "Sec-WebSocket-Protocol: chat, "+kubernetes(h.ending(exp)), nil)
 	})
 	t.Run("reload", func(t *testing.T) {
-		h := newTokenHouse(t)
+		h := newTokenHouse(t, nil)
 		h.waits("withdrawn_in_stream", "Sec-WebSocket-Protocol: realtime, "+openAI(h.token()), func() {
 			h.edit(", websocket_token: [kubernetes, openai]", "")
 			h.reload("changed")

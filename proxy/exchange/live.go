@@ -178,6 +178,7 @@ type underWay struct {
 	client netip.Addr
 	proof  auth.Proof
 	named  named
+	read   bool   // the content is, or was, read for what it names
 	chosen string // see facts
 	grpc   bool
 	tunnel bool
@@ -185,7 +186,7 @@ type underWay struct {
 
 // underWay is called with the lock of the exchange's shard held, or by the exchange's goroutine.
 func (x *exchange) underWay() underWay {
-	return underWay{x.life, x.head, x.stream.Conn(), x.client, x.proof, x.scanned.get(), x.chosen, x.grpc, x.listed.tunnel}
+	return underWay{x.life, x.head, x.stream.Conn(), x.client, x.proof, x.scanned.get(), x.scanned.scanner != nil, x.chosen, x.grpc, x.listed.tunnel}
 }
 
 // Recheck applies the current snapshot to exchanges that run with older ones, and ends those that

@@ -401,6 +401,10 @@ func (x *exchange) forwardable() (head, whole model.Call, ok bool) {
 	return x.reading.Call, x.scanned.get().call(&x.reading), x.form() == x.interpreted
 }
 
+// errUnread is the cause if a new configuration has rules about models, and an exchange in progress
+// began under one that had none.
+var errUnread = errors.New("the rules are about models now, and nobody has read which model the content names")
+
 // permitsNamed decides on the call of an exchange in progress again.
 func permitsNamed(r *route.Route, u *underWay, caller *identity.Principal) error {
 	got, err := Interpret(r, u.head, u.grpc)
@@ -411,6 +415,9 @@ func permitsNamed(r *route.Route, u *underWay, caller *identity.Principal) error
 		got.Call.Version = u.chosen // which it was sent with
 	}
 	if got.NeedsBody() && u.named.by == nil {
+		if !u.read && u.head.ContentLength != 0 && r.Policy.AboutModels() {
+			return errUnread
+		}
 		return r.Policy.Screen(caller, got.Call) // its messages are decided one by one
 	}
 	var facts *policy.Facts
