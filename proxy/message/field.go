@@ -147,13 +147,25 @@ func ValidName(s string) bool {
 // ValidValue reports whether s is a field value without leading or trailing white space, and
 // without controls except the tab (RFC 9110, section 5.5).
 func ValidValue(s string) bool {
-	i := 0
-	for ; i+8 <= len(s); i += 8 {
-		if mayHoldControl(s[i:i+8]) && holdsControl(s[i:i+8]) {
+	if s == "" {
+		return true
+	}
+	if blank(s[0]) || blank(s[len(s)-1]) {
+		return false
+	}
+	for len(s) >= 32 {
+		if odd(s, 0)|odd(s, 8)|odd(s, 16)|odd(s, 24) != 0 && holdsControl(s[:32]) {
 			return false
 		}
+		s = s[32:]
 	}
-	return !holdsControl(s[i:]) && (s == "" || !blank(s[0]) && !blank(s[len(s)-1]))
+	for len(s) >= 8 {
+		if odd(s, 0) != 0 && holdsControl(s[:8]) {
+			return false
+		}
+		s = s[8:]
+	}
+	return !holdsControl(s)
 }
 
 // holdsControl reports whether s contains a control other than the tab.
@@ -166,14 +178,14 @@ func holdsControl(s string) bool {
 	return false
 }
 
-// mayHoldControl tests eight bytes at once, because bearer tokens are long. It may return true
-// without a control, but never false with one.
-func mayHoldControl(s string) bool {
+// odd tests the eight bytes of s from i at once, because bearer tokens and sessions are long. It is 0
+// if all are printable ASCII: neither byte-' ' nor byte+1 then has the highest bit.
+func odd(s string, i int) uint64 {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	s = s[i : i+8]
 	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-	del := x ^ 0x7f*ones
-	return ((x-' '*ones)&^x|(del-ones)&^del)&highs != 0
+	return ((x - ' '*ones) | (x + ones)) & highs
 }
 
 func blank(c byte) bool { return c == ' ' || c == '\t' }

@@ -8,26 +8,46 @@ import (
 	"sallyport/proxy/message"
 )
 
-// Every byte at every position: the check tests eight bytes at a time.
+// plainValidValue is ValidValue a byte at a time.
+func plainValidValue(s string) bool {
+	for i, c := range []byte(s) {
+		if c < ' ' && c != '\t' || c == 0x7f || (i == 0 || i == len(s)-1) && (c == ' ' || c == '\t') {
+			return false
+		}
+	}
+	return true
+}
+
+// Every byte at every position, in values that the check reads in words of several sizes.
 func TestValidValueFindsControlsAtEveryPosition(t *testing.T) {
-	for c := range 256 {
-		want := c >= ' ' && c != 0x7f || c == '\t'
-		for at := range 20 {
-			b := []byte(strings.Repeat("a", 20))
-			b[at] = byte(c)
-			if at == 0 || at == len(b)-1 {
-				want = want && c != ' ' && c != '\t'
-			} else {
-				want = c >= ' ' && c != 0x7f || c == '\t'
-			}
-			if got := message.ValidValue(string(b)); got != want {
-				t.Errorf("byte %#x at %d: %v; want %v", c, at, got, want)
+	for _, length := range []int{0, 1, 7, 8, 20, 31, 32, 33, 75} {
+		for at := range length {
+			for c := range 256 {
+				for _, beside := range []string{"a", "\t", "é", "~"} {
+					b := []byte(strings.Repeat("a", length))
+					copy(b[min(at+1, length-1):], beside)
+					b[at] = byte(c)
+					if got, want := message.ValidValue(string(b)), plainValidValue(string(b)); got != want {
+						t.Fatalf("%q: %v; want %v", b, got, want)
+					}
+				}
 			}
 		}
 	}
 	if !message.ValidValue("") {
 		t.Error("the empty value is refused")
 	}
+}
+
+// FuzzValidValue compares the check in words with the one in bytes.
+func FuzzValidValue(f *testing.F) {
+	f.Add(strings.Repeat("a", 40) + "\x7f")
+	f.Add(" é\t" + strings.Repeat("\xff", 33) + "\x1f")
+	f.Fuzz(func(t *testing.T, s string) {
+		if got, want := message.ValidValue(s), plainValidValue(s); got != want {
+			t.Errorf("%q: %v; want %v", s, got, want)
+		}
+	})
 }
 
 // Non-ASCII letters that Unicode folds onto ASCII letters are different letters.
