@@ -184,6 +184,7 @@ func TestTreeState(t *testing.T) {
 	tables := map[string]string{ // "dir.name" -> why it is allowed
 		"auth.tokenPool":                 "a pool: what it holds means nothing",
 		"auth/login.unsealings":          "a pool: what it holds means nothing",
+		"auth/login.commonTexts":         "a dictionary that is only read",
 		"cmd/sallyport.pythonClient":     "a file that is embedded, which needs a variable",
 		"cmd/sallyport.callProgram":      "the same",
 		"proxy/pages.layout":             "a file that is embedded, which needs a variable",

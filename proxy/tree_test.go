@@ -268,6 +268,7 @@ func linkedModules() map[string]string {
 		"github.com/caddyserver/certmagic":                              "certificates by ACME: storage, keys, requests, issuers in order",
 		"github.com/caddyserver/zerossl":                                "certmagic's ZeroSSL API, unused",
 		"github.com/mholt/acmez/v3":                                     "certmagic's ACME client",
+		"github.com/klauspost/compress":                                 "S2, which makes sealed sessions smaller",
 		"github.com/klauspost/cpuid/v2":                                 "certmagic's hashes",
 		"github.com/zeebo/blake3":                                       "certmagic's hashes",
 		"github.com/miekg/dns":                                          "certmagic's look at records; rfc2136",

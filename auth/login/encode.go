@@ -84,13 +84,12 @@ func (r *reader) cut(from *string, n int64) string {
 
 // decompress reads the shared texts.
 func (r *reader) decompress() {
-	length, packed := r.number(), r.text()
-	shared, ok := decompress(packed, length)
+	shared, ok := decompress([]byte(r.text()))
 	if !ok {
 		r.fail()
 		return
 	}
-	r.shared = shared
+	r.shared = string(shared)
 }
 
 func (r *reader) common() string { return r.cut(&r.shared, r.number()) }

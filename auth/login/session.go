@@ -67,8 +67,7 @@ func (r *record) encode() []byte {
 	}
 	texts.packed(r.hint)
 	texts.packed(r.refresh)
-	w.number(int64(len(texts.shared)))
-	w.text(string(compress(nil, texts.shared)))
+	w.text(string(compress(texts.shared)))
 	w.raw(texts.b)
 	return w.b
 }
