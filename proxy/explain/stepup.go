@@ -22,7 +22,7 @@ func (x *Explainer) stepUp(r *route.Route, caller *identity.Principal, at time.T
 	acr, authTime := auth.AuthenticationOf(caller)
 	of := x.config.Issuers[issuer]
 	if lacking := r.StepUp.Lacking(acr, authTime, at, of.ClockSkew()); lacking != "" {
-		return "", exchange.TooWeak(lacking)
+		return "", exchange.StepUpNeeded(lacking)
 	}
 	if authTime == 0 {
 		return fmt.Sprintf("acr is %q", acr), nil
@@ -47,7 +47,7 @@ func (x *Explainer) recheckStepUp(r *route.Route, l *logged, d *Difference) poli
 		skew = of.ClockSkew()
 	}
 	if r.StepUp.Lacking(l.ACR, l.AuthTime, l.Time, skew) != "" {
-		d.Rule, d.Why = "", auth.TooWeak
+		d.Rule, d.Why = "", auth.StepUpNeeded
 		return policy.Refused
 	}
 	return policy.Allowed
