@@ -104,7 +104,7 @@ func (b *bearer) Traits() Traits { return Traits{Missing: NoCredential} }
 
 // Challenge implements [Authenticator].
 func (b *bearer) Challenge(realm string, e *Error) string {
-	if e.Reason == TooWeak {
+	if e.Reason == StepUpNeeded {
 		return b.stepUp.challenge(realm, b.contexts(e), e)
 	}
 	return bearerChallenge(realm, e)
@@ -113,7 +113,7 @@ func (b *bearer) Challenge(realm string, e *Error) string {
 // bearerChallenge returns a challenge of RFC 6750, section 3. It has no error code if no
 // token was sent, and invalid_token if one was refused.
 func bearerChallenge(realm string, e *Error) string {
-	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.Reason == TooWeak || e.aboutSignature() || e.aboutPassword() || e.aboutCertificate() || e.aboutSession() {
+	if e.Reason == NoCredential || e.Reason == UnlistedCredential || e.Reason == StepUpNeeded || e.aboutSignature() || e.aboutPassword() || e.aboutCertificate() || e.aboutSession() {
 		return "Bearer realm=" + quoted(realm)
 	}
 	return "Bearer realm=" + quoted(realm) + `, error="invalid_token", error_description=` + quoted(e.Text())

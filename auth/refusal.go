@@ -23,7 +23,7 @@ const (
 	TokenTooLong       = "token_lifetime"      // 401: the lifetime of the token exceeds max_lifetime
 	TokenInactive      = "token_inactive"      // 401: the issuer says that the token is not active
 	TokenBound         = "token_bound"         // 401: the token is bound to a key, which the request does not prove
-	TooWeak            = "step_up"             // 401: the caller proved themselves by other means than demanded, or too long ago
+	StepUpNeeded       = "step_up"             // 401: the caller proved themselves by other means than demanded, or too long ago
 	IssuerUnavailable  = "issuer_unavailable"  // 503: the issuer's keys, or its answer about the token, are unavailable
 	TooManyFailures    = "too_many_failures"   // 429: too many failed checks from this client address
 	ProofsDiffer       = "proofs_differ"       // 401: two credentials of different callers must be of one
@@ -62,7 +62,7 @@ func signatureCodes() []httpsig.Code {
 func Reasons() []string {
 	all := []string{
 		NoCredential, UnlistedCredential, BadCredential, TokenExpired, TokenNotYetValid, WrongAudience,
-		MissingClaim, TokenTooLong, TokenInactive, TokenBound, TooWeak, IssuerUnavailable, TooManyFailures, ProofsDiffer,
+		MissingClaim, TokenTooLong, TokenInactive, TokenBound, StepUpNeeded, IssuerUnavailable, TooManyFailures, ProofsDiffer,
 		APIKeyUnknown, APIKeyExpired, BasicUnknown, BasicEnded, BasicBusy, CredentialRevoked,
 	}
 	all = append(all, certificateReasons()...)
@@ -129,7 +129,7 @@ func (e *Error) Text() string {
 		return "the token has ended, was revoked, or is unknown"
 	case TokenBound:
 		return "the token is bound to a key that the request does not prove"
-	case TooWeak:
+	case StepUpNeeded:
 		return "a stronger or more recent authentication is required"
 	case IssuerUnavailable:
 		return "the token could not be checked; try again"

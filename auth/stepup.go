@@ -75,7 +75,7 @@ func (b *bearer) checkStepUp(e *verified, inFlight bool) error {
 	if lacking == "" {
 		return nil
 	}
-	return &Error{Reason: TooWeak, Issuer: e.principal.Source[len("issuer/"):], KeyID: e.principal.KeyID, Err: ofToken(lacking, e.principal.Claim)}
+	return &Error{Reason: StepUpNeeded, Issuer: e.principal.Source[len("issuer/"):], KeyID: e.principal.KeyID, Err: ofToken(lacking, e.principal.Claim)}
 }
 
 // checkStepUp refuses a session that did not begin as the route demands.
@@ -84,7 +84,7 @@ func (s *sessions) checkStepUp(session *login.Session, caller *identity.Principa
 	if lacking == "" {
 		return nil
 	}
-	return &Error{Reason: TooWeak, Err: weakSession{errors.New("the session of " + caller.String() + ": " + lacking)}}
+	return &Error{Reason: StepUpNeeded, Err: weakSession{errors.New("the session of " + caller.String() + ": " + lacking)}}
 }
 
 // weakSession is the cause if a session does not satisfy the demand of a route.

@@ -46,7 +46,7 @@ func TestStepUpOfOneOfAllProofs(t *testing.T) {
 		t.Errorf("got %s, %v", p.Caller.String(), err)
 	}
 	_, err = c.Authenticate(t.Context(), from(client, fields("x-api-key", k.acme, "authorization", "Bearer "+token(now.Unix()-121))))
-	if reason(t, err) != TooWeak {
+	if reason(t, err) != StepUpNeeded {
 		t.Errorf("too old: %v", err)
 	}
 	if got := c.Challenge("models.test", err); !strings.Contains(got, `error="insufficient_user_authentication"`) || !strings.HasSuffix(got, `max_age="60"`) && !strings.Contains(got, `max_age="60", `) || strings.Contains(got, "invalid_token") {
@@ -69,7 +69,7 @@ func TestExplainTellsHowToStepUp(t *testing.T) {
 	}
 	claims := authtest.Claims(keycloak, x.now, map[string]any{"acr": "pwd"})
 	got := x.Explain(t.Context(), c, from(client, head("Bearer "+x.key.Token(claims))))
-	if got.Reason != TooWeak || len(got.Findings) != 1 || got.Findings[0].Problem != `acr is "pwd", demanded is one of "mfa"` || !strings.Contains(got.Findings[0].Cure, "--acr-values") {
+	if got.Reason != StepUpNeeded || len(got.Findings) != 1 || got.Findings[0].Problem != `acr is "pwd", demanded is one of "mfa"` || !strings.Contains(got.Findings[0].Cure, "--acr-values") {
 		t.Errorf("got %+v", got)
 	}
 }

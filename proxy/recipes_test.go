@@ -394,7 +394,7 @@ func (r *recipe) refusesWeak(p *product) {
 		r.t.Errorf("without the factor: %d %s", a.StatusCode, a.body)
 	}
 	hits, exchanges := r.model.hits.Load(), r.provider.Exchanges()
-	if a := r.b.visit(r.origin + "/admin"); a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, login.TooWeak) {
+	if a := r.b.visit(r.origin + "/admin"); a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, login.WeakerThanAsked) {
 		r.t.Errorf("the page with step_up, without the factor: %d %s", a.StatusCode, a.body)
 	}
 	if n, m := r.model.hits.Load()-hits, r.provider.Exchanges()-exchanges; n != 0 || m != 1 {

@@ -226,6 +226,35 @@ func TestSignedOutSessionIsNotReplayed(t *testing.T) {
 	}
 }
 
+// TestWayToTheIssuersSignOutEndsSoon keeps the location and the cookie of a sign-out. For a minute they lead to
+// the issuer, with the person's ID token, and after that nowhere, whatever the browser keeps.
+func TestWayToTheIssuersSignOutEndsSoon(t *testing.T) {
+	d := newDesk(t)
+	b := d.browser()
+	r, err := d.login.End(t.Context(), b.signIn(), login.Answer{Host: host, Origin: origin, Cookie: b.field()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.take(r.Cookies)
+	_, query, _ := strings.Cut(r.Location, "?")
+	leave := func(cookie string) string {
+		to, _, _ := strings.Cut(d.login.Leave(login.Answer{Host: host, Origin: origin, Query: query, Cookie: cookie}).Location, "?")
+		return to
+	}
+	kept := b.field()
+	d.clock.Add(59 * time.Second)
+	if to := leave(kept); to != d.issuer.URL+"/logout" {
+		t.Errorf("within a minute the browser goes to %s", to)
+	}
+	if to := leave(""); to != login.SignedOutPath {
+		t.Errorf("a browser without the cookie goes to %s", to)
+	}
+	d.clock.Add(time.Second)
+	if to := leave(kept); to != login.SignedOutPath {
+		t.Errorf("after a minute the browser goes to %s", to)
+	}
+}
+
 // TestRetiredKeyOpensNothing replaces the key, with overlap and without.
 func TestRetiredKeyOpensNothing(t *testing.T) {
 	older, newer := login.NewKey(), login.NewKey()

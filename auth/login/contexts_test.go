@@ -89,7 +89,7 @@ func TestOneClaimTellsTheFactor(t *testing.T) {
 			}{"session": {session, refused}, "token": {token, alike}} {
 				want := ""
 				if c.says == "" {
-					want = auth.TooWeak
+					want = auth.StepUpNeeded
 				}
 				wantReason(t, kind, got.err, want)
 				if says := got.proof.Authentication.Values; says != c.says {
@@ -129,7 +129,7 @@ func TestFactorStaysOverRefreshAndReload(t *testing.T) {
 			_, err = route.Authenticate(t.Context(), request(host, weak.field()))
 			wantReason(t, when+", weak", err, wantWeak)
 		}
-		ask("at first", "", auth.TooWeak)
+		ask("at first", "", auth.StepUpNeeded)
 		d.provider.Change(func(claims map[string]any) {
 			if amr, _ := claims["amr"].([]string); len(amr) == 2 {
 				delete(claims, "amr") // as Auth0 does
@@ -146,16 +146,16 @@ func TestFactorStaysOverRefreshAndReload(t *testing.T) {
 		if n := d.provider.Refreshes(); n != 2 {
 			t.Fatalf("%d refreshes; want 2", n)
 		}
-		ask("refreshed", "", auth.TooWeak)
+		ask("refreshed", "", auth.StepUpNeeded)
 		d.rules.ACR = nil
 		d.reload()
-		ask("with the claim acr", auth.TooWeak, auth.TooWeak)
+		ask("with the claim acr", auth.StepUpNeeded, auth.StepUpNeeded)
 		d.rules.ACR = &auth.ACRConfig{Claim: "acrs"}
 		d.reload()
-		ask("with the claim acrs", auth.TooWeak, auth.TooWeak)
+		ask("with the claim acrs", auth.StepUpNeeded, auth.StepUpNeeded)
 		d.rules.ACR = &auth.ACRConfig{Claim: "amr"}
 		d.reload()
-		ask("as before", "", auth.TooWeak)
+		ask("as before", "", auth.StepUpNeeded)
 		d.config.ACR = []string{"mfa"}
 		d.reload()
 		ask("demanded by the login", "", login.BadSession)
@@ -174,7 +174,7 @@ func TestAttackACRThatLooksLikeAnotherClaim(t *testing.T) {
 	victim.signIn()
 	route := d.demanding("mfa")
 	_, err := route.Authenticate(t.Context(), request(host, b.field()))
-	wantReason(t, "the attacker", err, auth.TooWeak)
+	wantReason(t, "the attacker", err, auth.StepUpNeeded)
 	_, err = route.Authenticate(t.Context(), request(host, victim.field()))
 	wantReason(t, "the victim", err, "")
 }
@@ -224,7 +224,7 @@ func TestIssuerIsAskedInItsWords(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = d.bearer(route, map[string]any{"auth_time": 1})
-			wantReason(t, "a token", err, auth.TooWeak)
+			wantReason(t, "a token", err, auth.StepUpNeeded)
 			if got := route.Challenge("models", err); got != c.challenge {
 				t.Errorf("the challenge is\n%s; want\n%s", got, c.challenge)
 			}

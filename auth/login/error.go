@@ -14,7 +14,7 @@ const (
 	WrongIssuer     = "login_issuer"      // the answer is of another issuer (RFC 9207)
 	Refused         = "login_refused"     // the issuer says that the person may not log in
 	BadTokens       = "login_token"       // the issuer's tokens are not acceptable
-	TooWeak         = "login_acr"         // the person logged in by other means than demanded, or too long ago
+	WeakerThanAsked = "login_acr"         // the person logged in by other means than demanded, or too long ago
 	Unavailable     = "login_unavailable" // the issuer does not answer, or not as it should
 	SessionTooLarge = "session_too_large" // the session fits in no cookies
 	BadLogoutToken  = "logout_token"      // a logout token that does not prove the end of a session
@@ -30,7 +30,7 @@ func SessionReasons() []string { return []string{BadSession, SessionExpired, Ses
 // Reasons returns all reasons of an [Error].
 func Reasons() []string {
 	return append([]string{
-		StateMismatch, AttemptExpired, WrongIssuer, Refused, BadTokens, TooWeak, Unavailable, SessionTooLarge, BadLogoutToken, EndUnsaved,
+		StateMismatch, AttemptExpired, WrongIssuer, Refused, BadTokens, WeakerThanAsked, Unavailable, SessionTooLarge, BadLogoutToken, EndUnsaved,
 	}, SessionReasons()...)
 }
 
@@ -56,7 +56,7 @@ func (e *Error) Status() int {
 	switch e.Reason {
 	case BadSession, SessionExpired, SessionEnded:
 		return http.StatusUnauthorized
-	case Refused, BadTokens, TooWeak:
+	case Refused, BadTokens, WeakerThanAsked:
 		return http.StatusForbidden
 	case Unavailable, EndUnsaved:
 		return http.StatusServiceUnavailable
@@ -79,7 +79,7 @@ func (e *Error) Text() string {
 		return "the issuer refused the login"
 	case BadTokens:
 		return "the issuer's answer does not prove who is signing in"
-	case TooWeak:
+	case WeakerThanAsked:
 		return "a stronger or more recent login is required"
 	case Unavailable:
 		return "the issuer of the login is unavailable; try again"

@@ -168,7 +168,7 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	}
 	demanded := StepUp{ACR: begun.acr, MaxAge: time.Duration(begun.maxAge) * time.Second}
 	if lacking := demanded.Lacking(id.authentication, now, l.issuer.Skew()); lacking != "" {
-		return nil, refuse(TooWeak, errors.New(lacking))
+		return nil, refuse(WeakerThanAsked, errors.New(lacking))
 	}
 	r := record{memory: l.config.Memory, generation: 1, begun: l.state.begin(now.Unix()), seen: now.Unix(), issued: id.issued, expires: now.Add(l.config.Absolute).Unix()}
 	_, _ = rand.Read(r.id[:]) // never fails

@@ -124,9 +124,12 @@ func TestRefusedRefreshEndsSession(t *testing.T) {
 	for name, change := range map[string]func(*desk){
 		"refused":        func(d *desk) { d.provider.Forget() },
 		"another person": func(d *desk) { d.provider.Change(func(c map[string]any) { c["sub"] = "mallory" }, nil) },
-		"bad token":      func(d *desk) { d.provider.Change(func(c map[string]any) { c["aud"] = "other" }, nil) },
-		"as Auth0 does":  func(d *desk) { d.provider.AnswerTokens(says(http.StatusForbidden, "invalid_grant")) },
-		"as Dex does":    func(d *desk) { d.provider.AnswerTokens(says(http.StatusBadRequest, "invalid_request")) },
+		"another issuer": func(d *desk) {
+			d.provider.Change(func(c map[string]any) { c["iss"] = "https://evil.example" }, nil)
+		},
+		"bad token":     func(d *desk) { d.provider.Change(func(c map[string]any) { c["aud"] = "other" }, nil) },
+		"as Auth0 does": func(d *desk) { d.provider.AnswerTokens(says(http.StatusForbidden, "invalid_grant")) },
+		"as Dex does":   func(d *desk) { d.provider.AnswerTokens(says(http.StatusBadRequest, "invalid_request")) },
 		"a second factor": func(d *desk) {
 			d.provider.AnswerTokens(says(http.StatusBadRequest, "interaction_required"))
 		},
@@ -139,6 +142,42 @@ func TestRefusedRefreshEndsSession(t *testing.T) {
 		b.afterRefresh(name, func(_ []string, err error) bool { return reasonOf(err) == login.SessionEnded })
 		d.reload()
 		b.refused(login.SessionEnded)
+	}
+}
+
+// TestAttackRefreshByAnotherTenant refreshes a session with the ID token of another tenant of the issuer. Its
+// administrators choose the same sub as they like, and its groups are not those of the person's tenant.
+func TestAttackRefreshByAnotherTenant(t *testing.T) {
+	const own, other = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
+	for name, c := range map[string]struct {
+		tenant string // at the refresh
+		serves bool
+	}{"the same tenant": {own, true}, "another tenant": {other, false}} {
+		d := newDesk(t, func(d *desk) {
+			d.provider.OmitIssuer()
+			d.provider.Describe(map[string]any{"issuer": d.issuer.URL + "/{tenantid}", "authorization_response_iss_parameter_supported": false})
+			d.rules.URL, d.rules.Tenants = d.issuer.URL+"/{tenantid}", []string{own, other}
+			if err := d.rules.Discovery.UnmarshalText([]byte(d.issuer.URL + "/.well-known/openid-configuration")); err != nil {
+				t.Fatal(err)
+			}
+		})
+		of := func(tenant, group string) {
+			d.provider.Change(func(c map[string]any) { c["iss"], c["groups"] = d.issuer.URL+"/"+tenant, []string{group} }, nil)
+		}
+		of(own, "guests")
+		b, victim := d.browser(), d.browser()
+		b.signIn()
+		victim.signIn()
+		of(c.tenant, "admins")
+		d.clock.Add(4 * time.Minute)
+		b.afterRefresh(name, func(groups []string, err error) bool {
+			if c.serves {
+				return err == nil && slices.Equal(groups, []string{"admins"})
+			}
+			return reasonOf(err) == login.SessionEnded && groups == nil
+		})
+		of(own, "guests")
+		victim.afterRefresh(name+": the other session", func(_ []string, err error) bool { return err == nil })
 	}
 }
 

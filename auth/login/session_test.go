@@ -289,11 +289,11 @@ func TestDemandedStrengthIsChecked(t *testing.T) {
 		claims map[string]any
 		reason string
 	}{
-		"no acr":        {login.Config{ACR: []string{"mfa"}}, nil, login.TooWeak},
-		"another acr":   {login.Config{ACR: []string{"mfa"}}, map[string]any{"acr": "pwd"}, login.TooWeak},
+		"no acr":        {login.Config{ACR: []string{"mfa"}}, nil, login.WeakerThanAsked},
+		"another acr":   {login.Config{ACR: []string{"mfa"}}, map[string]any{"acr": "pwd"}, login.WeakerThanAsked},
 		"one of them":   {login.Config{ACR: []string{"mfa", "hwk"}}, map[string]any{"acr": "hwk"}, ""},
-		"long ago":      {login.Config{MaxAge: time.Minute}, map[string]any{"auth_time": now - 121}, login.TooWeak},
-		"nobody knows":  {login.Config{MaxAge: time.Minute}, map[string]any{"auth_time": nil}, login.TooWeak},
+		"long ago":      {login.Config{MaxAge: time.Minute}, map[string]any{"auth_time": now - 121}, login.WeakerThanAsked},
+		"nobody knows":  {login.Config{MaxAge: time.Minute}, map[string]any{"auth_time": nil}, login.WeakerThanAsked},
 		"recently":      {login.Config{MaxAge: time.Minute}, map[string]any{"auth_time": now - 30}, ""},
 		"not of a time": {login.Config{}, map[string]any{"auth_time": -5}, login.BadTokens},
 	} {

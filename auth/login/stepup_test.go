@@ -138,7 +138,7 @@ func TestDemandIsOfTheAttempt(t *testing.T) {
 		t.Errorf("the issuer is asked for %v", q)
 	}
 	_, err = b.finish(b.visit(r.Location)) // otp suffices for the login alone
-	wantReason(t, "otp", err, login.TooWeak)
+	wantReason(t, "otp", err, login.WeakerThanAsked)
 	d.provider.Person("alice", map[string]any{"acr": "otp"})
 	b.signIn()
 }

@@ -61,8 +61,8 @@ func AddressRefusal(r *route.Route, client netip.Addr) error {
 	return because(reasonAddress, r.Access.Refusal(client))
 }
 
-// TooWeak returns the error for a caller who was not authenticated as step_up of a route demands.
-func TooWeak(cause string) error { return because(auth.TooWeak, cause) }
+// StepUpNeeded returns the error for a caller who was not authenticated as step_up of a route demands.
+func StepUpNeeded(cause string) error { return because(auth.StepUpNeeded, cause) }
 
 // Unproven returns the error for a request that proves no caller, on a route with these callers.
 func Unproven(r *route.Route, h *message.Head, listed []string) error {

@@ -147,10 +147,8 @@ func (x *Explainer) Explain(q *Question) (*Decision, error) {
 	if err != nil {
 		return nil, err
 	}
-	untold := false
-	err = x.decide(q, h, d, &untold)
-	if untold {
-		return nil, ErrUntold
+	if err = x.decide(q, h, d); err == ErrUntold {
+		return nil, err
 	}
 	if d.Allowed = err == nil; err != nil {
 		o := exchange.OutcomeOf(err)
@@ -185,134 +183,6 @@ func (x *Explainer) head(q *Question) (*message.Head, error) {
 		h.Fields = append(h.Fields, message.Field{Name: "content-type", Value: "application/grpc"}, message.Field{Name: "te", Value: "trailers"})
 	}
 	return h, nil
-}
-
-// decide takes the steps of a request on its way, but for those that concern credentials, room and
-// bodies. It adds to d what it finds, and returns the error of the step that refuses.
-func (x *Explainer) decide(q *Question, h *message.Head, d *Decision, untold *bool) error {
-	note := func(of string, err error, why string, path string) error {
-		c := Check{Of: of, Result: "pass", Why: why}
-		if err != nil {
-			c.Result, c.Why = "refuse", exchange.OutcomeOf(err).Cause
-		}
-		if path != "" {
-			c.File, c.Line = x.config.PlaceOf(path)
-		}
-		d.Checks = append(d.Checks, c)
-		return err
-	}
-	grpc := q.GRPC != ""
-	err := h.Settle()
-	if err == nil && grpc {
-		err = exchange.CheckCallForm(h)
-	}
-	if err == nil {
-		err = x.guard.Check(h.Fields)
-	}
-	if err != nil {
-		return note("request", err, "", "")
-	}
-	if exchange.IsPublic(h.Path) && x.routes.Serves(h.Host) {
-		d.Page, err = exchange.PublicPage(h.Method, h.Path)
-		return note("page", err, "the gateway itself answers: this "+d.Page, "")
-	}
-	if h.Forms == 0 && x.routes.Resource(h.Host, h.Path, q.From) != nil {
-		d.Page, err = exchange.MetadataPage(h.Method)
-		return note("page", err, "the gateway itself answers: this "+d.Page, "")
-	}
-	if door := x.routes.Door(h.Host); door != nil && exchange.IsOwnPage(h.Path) {
-		if q.From.IsValid() && !door.Admits(q.From) {
-			return note("address", exchange.DoorRefusal(q.From), "", "")
-		}
-		d.Page, err = exchange.OwnPage(h.Method, h.Path, door.Logins, x.signInHost(door, h.Host))
-		return note("page", err, "the gateway itself answers: this "+d.Page, "")
-	}
-	r, err := exchange.MatchRoute(&x.routes, h)
-	if err != nil {
-		return note("route", err, "", "")
-	}
-	i := x.index[r]
-	c, at := &x.config.Routes[i], fmt.Sprintf("routes[%d]", i)
-	d.Route, d.Dialect = r.Name, r.Dialect.Name()
-	_ = note("route", nil, r.Name, at)
-	if q.From.IsValid() {
-		if !r.Access.Admits(q.From) {
-			err = exchange.AddressRefusal(r, q.From)
-		}
-		if note("address", err, q.From.String()+" may call", at) != nil {
-			return err
-		}
-	}
-	admits := x.config.Admits(c, d.Principal)
-	if admits == "" && d.Principal == "anonymous" {
-		err = exchange.Unproven(r, h, c.Callers.Names())
-	} else if admits == "" {
-		err = exchange.Unlisted(d.Principal, c.Callers.Names())
-	} else if all := c.Callers.All; len(all) > 0 {
-		admits = "together with the others of " + strings.Join(all, ", ")
-	}
-	if note("callers", err, d.Principal+" is admitted by "+admits+exchange.WithoutSession(r, h), at+".callers") != nil {
-		return err
-	}
-	if r.StepUp != nil {
-		why, err := x.stepUp(r, &q.Caller, q.At)
-		if note("step_up", err, why, at+".step_up") != nil {
-			return err
-		}
-	}
-	knownAs := exchange.KnownAs(&q.Caller, q.From)
-	reading, chosenBy, err := exchange.InterpretFor(r, h, grpc, knownAs)
-	noPlace := err
-	if chosenBy == "" && err != nil {
-		return note("call", err, "", at)
-	}
-	calls := []model.Call{reading.Call}
-	known := !reading.NeedsBody()
-	if !known && (r.Policy.AboutModels() || r.Release.NeedsModel() || q.Body != nil || q.Named.Model != "") {
-		known = true
-		if calls, err = named(q, r, h, &reading); err == ErrUntold {
-			*untold = true
-			return err
-		}
-		if err != nil {
-			return note("call", err, "", at)
-		}
-		for i := range calls {
-			if calls[i], chosenBy = exchange.ChooseVersion(r, calls[i], knownAs); chosenBy != "" {
-				noPlace = exchange.NoPlace(&reading)
-			}
-		}
-	}
-	if chosenBy != "" && noPlace == nil {
-		d.AskedVersion = model.Latest
-		_ = note("rewrite", nil, chosenVersion(q, calls[len(calls)-1].Version, chosenBy), at+"."+chosenBy)
-	}
-	if r.Release.SplitsUpstreams() {
-		name := calls[len(calls)-1].Model
-		if reading.Streams() {
-			name = "" // each message names its own
-		}
-		var why, path string
-		d.Upstream, why, path = chosenUpstream(q, r, c, knownAs, name)
-		_ = note("upstream", nil, why, at+"."+path)
-	}
-	facts := exchange.FactsOf(h, q.From, nil, "")
-	facts.TLS, facts.Peer = "1.3", q.From
-	if err = x.rules(q, r, at, calls, facts, d); err == nil && noPlace != nil {
-		err = note("rewrite", noPlace, "", at+"."+chosenBy)
-		d.Rule, d.RuleFile, d.RuleLine = "", "", 0
-	}
-	if r.Candidate != nil && (known || !r.Candidate.AboutModels()) {
-		d.Candidate = "allow"
-		for _, call := range calls {
-			rule, refused := r.Candidate.Judge(&q.Caller, call, facts)
-			if d.CandidateRule = rule; refused != nil {
-				d.Candidate = "deny"
-				break
-			}
-		}
-	}
-	return err
 }
 
 // signInHost returns the host that people are sent to for a login of a host; "" for none.

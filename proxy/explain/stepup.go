@@ -23,7 +23,7 @@ func (x *Explainer) stepUp(r *route.Route, caller *identity.Principal, at time.T
 	of := x.config.Issuers[issuer]
 	by := auth.AuthenticationOf(caller, of.ACRClaim())
 	if lacking := r.StepUp.Lacking(by, at, of.ClockSkew()); lacking != "" {
-		return "", exchange.TooWeak(lacking)
+		return "", exchange.StepUpNeeded(lacking)
 	}
 	if by.Time == 0 {
 		return by.String(), nil
@@ -49,7 +49,7 @@ func (x *Explainer) recheckStepUp(r *route.Route, l *logged, d *Difference) poli
 		d.Rule, d.Why = "", "not in the record: "+claim+", auth_time"
 		return policy.Untold
 	case r.StepUp.Lacking(by, l.Time, skew) != "":
-		d.Rule, d.Why = "", auth.TooWeak
+		d.Rule, d.Why = "", auth.StepUpNeeded
 		return policy.Refused
 	}
 	return policy.Allowed
