@@ -132,12 +132,12 @@ func (x *exchange) read() error {
 		x.head.Authority = x.snapshot.Routes.OnlyHost() // HTTP/1.0 may leave Host out
 	}
 	if err := x.head.Settle(); err != nil {
-		x.record.Host, x.record.Path = withoutSecrets(x.head.Authority), withoutSecrets(x.head.Target)
+		x.record.Host, x.record.Path = withoutSecrets(x.head.Authority), withoutAnswer(withoutSecrets(x.head.Target))
 		return err
 	}
-	x.record.Host, x.record.Path = x.head.Host, x.head.Path
+	x.record.Host, x.record.Path = x.head.Host, withoutAnswer(x.head.Path)
 	if x.head.Forms != 0 {
-		x.record.Path = withoutSecrets(x.head.Path) // "//user:secret@host" is among them
+		x.record.Path = withoutSecrets(x.record.Path) // "//user:secret@host" is among them
 	}
 	if message.IsGRPC(x.head.Fields.Get("content-type")) && x.asker == "" {
 		x.grpc = x.head.Version == message.HTTP2
