@@ -38,6 +38,10 @@ func (x *exchange) way() error {
 	if err != nil {
 		return err
 	}
+	if x.wantsTunnel() && v.kind >= publicDocument {
+		// A 2xx would say that a tunnel is open.
+		return fmt.Errorf("%w: CONNECT for %s, and the gateway itself answers this path", message.ErrBadMethod, setting.Quoted(x.head.Upgrade, 24))
+	}
 	switch v.kind {
 	case publicDocument:
 		return x.sendPublicDocument()
@@ -68,7 +72,7 @@ const (
 	granted                      // may be forwarded
 	fixedAnswer                  // may have the route's fixed answer
 	preflight                    // a CORS preflight, answered without a caller
-	publicDocument               // a public document of the gateway
+	publicDocument               // a public document of the gateway; this and the next are its own
 	resourceMetadata             // the public metadata of a route
 	ownPage                      // a page for sign-in or sign-out
 )
