@@ -74,3 +74,33 @@ func TestAttackOwnPathSpellings(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackTunnelsToOwnPaths asks for a WebSocket to the gateway's own paths over HTTP/2. Nothing there
+// speaks it, and the record must not say that the client left.
+func TestAttackTunnelsToOwnPaths(t *testing.T) {
+	l := openLobby(t, plan{})
+	victim := l.browser(true)
+	cookie := victim.signIn()
+	paths := []string{"/.sallyport/session", "/.sallyport/sign-in", "/.sallyport/sign-out", "/.sallyport/signed-out", "/.sallyport/callback/corp", "/.well-known/sallyport/keys", "/.well-known/oauth-protected-resource"}
+	for _, path := range paths {
+		f := l.frames()
+		f.headers(1, false, ":protocol: websocket", ":method: CONNECT", ":scheme: https", ":authority: models.test", ":path: "+path, "sec-websocket-version: 13", "cookie: "+cookie, "origin: https://models.test")
+		if got := f.wait(1); got != "501" {
+			t.Errorf("%s: got %s", path, got)
+		}
+	}
+	l.untouched()
+	if r := victim.request("GET", "/", "", nil); r.StatusCode != 200 {
+		t.Errorf("the victim: %d %s", r.StatusCode, r.body)
+	}
+	_ = l.stop()
+	refused := 0
+	for _, rec := range l.audit.records(t) {
+		if rec["reason"] == "bad_method" && rec["status"] == 501.0 && rec["login_event"] == nil {
+			refused++
+		}
+	}
+	if refused != len(paths) {
+		t.Errorf("%d of %d are recorded as refused", refused, len(paths))
+	}
+}

@@ -242,6 +242,18 @@ func percent(b *strings.Builder, c byte) {
 	b.WriteByte(hex[c&15])
 }
 
+// withoutAnswer returns a path for the record. A proxy in front may have turned the "?" of the gateway's own
+// page into another byte or an escape: then a code that still counts is part of the path.
+func withoutAnswer(path string) string {
+	if !isDoorPath(path) {
+		return path
+	}
+	if i := strings.IndexAny(path, "%;=&"); i >= 0 {
+		return path[:i] + "…"
+	}
+	return path
+}
+
 // withoutSecrets strips query and user information from a malformed target or authority for the
 // record: they may hold secrets.
 func withoutSecrets(s string) string {

@@ -38,6 +38,10 @@ func (x *exchange) way() error {
 	if err != nil {
 		return err
 	}
+	if x.wantsTunnel() && v.kind >= publicDocument {
+		// A 2xx would say that a tunnel is open.
+		return fmt.Errorf("%w: CONNECT for %s, and the gateway itself answers this path", message.ErrBadMethod, setting.Quoted(x.head.Upgrade, 24))
+	}
 	switch v.kind {
 	case publicDocument:
 		return x.sendPublicDocument()
@@ -68,7 +72,7 @@ const (
 	granted                      // may be forwarded
 	fixedAnswer                  // may have the route's fixed answer
 	preflight                    // a CORS preflight, answered without a caller
-	publicDocument               // a public document of the gateway
+	publicDocument               // a public document of the gateway; this and the next are its own
 	resourceMetadata             // the public metadata of a route
 	ownPage                      // a page for sign-in or sign-out
 )
@@ -132,12 +136,12 @@ func (x *exchange) read() error {
 		x.head.Authority = x.snapshot.Routes.OnlyHost() // HTTP/1.0 may leave Host out
 	}
 	if err := x.head.Settle(); err != nil {
-		x.record.Host, x.record.Path = withoutSecrets(x.head.Authority), withoutSecrets(x.head.Target)
+		x.record.Host, x.record.Path = withoutSecrets(x.head.Authority), withoutAnswer(withoutSecrets(x.head.Target))
 		return err
 	}
-	x.record.Host, x.record.Path = x.head.Host, x.head.Path
+	x.record.Host, x.record.Path = x.head.Host, withoutAnswer(x.head.Path)
 	if x.head.Forms != 0 {
-		x.record.Path = withoutSecrets(x.head.Path) // "//user:secret@host" is among them
+		x.record.Path = withoutSecrets(x.record.Path) // "//user:secret@host" is among them
 	}
 	if message.IsGRPC(x.head.Fields.Get("content-type")) && x.asker == "" {
 		x.grpc = x.head.Version == message.HTTP2
