@@ -5,6 +5,7 @@ import (
 )
 
 func TestAllowAndDenyFrom(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, how, from string
 		status          int

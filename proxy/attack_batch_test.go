@@ -48,6 +48,7 @@ const batchRoutes = `
 // A body that asks for too much does not reach the server whole, however it comes. Another caller's
 // requests, and what is within the limit, pass byte for byte.
 func TestLargeBatchIsRefused(t *testing.T) {
+	t.Parallel()
 	var got struct {
 		sync.Mutex
 		body string

@@ -52,6 +52,7 @@ func (l *lobby) endBy(token string) *reply {
 // gateway, and shows them again. Another gateway with the same file, as at an upgrade of the binary,
 // refuses them too. The session of somebody else goes on over all that.
 func TestAttackSessionAfterRestart(t *testing.T) {
+	t.Parallel()
 	l := openLobby(t, plan{routes: strings.Replace(loginRoutes, "issuer/corp:alice", "[issuer/corp:alice, issuer/corp:mallory]", 1)})
 	first := l.house.addrs
 	leaver := l.browser(false)

@@ -43,7 +43,7 @@ func (h *house) over(ended chan struct{}) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(15 * time.Second): // without the idle time, a socket ends the write after a minute
+	case <-time.After(40 * time.Second): // without the idle time, a socket ends the write after a minute
 		h.t.Error("the exchange goes on")
 	}
 }

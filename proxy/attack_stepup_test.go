@@ -330,6 +330,7 @@ func TestAttackWeakerDemand(t *testing.T) {
 
 // TestAttackWeakTokens calls with tokens whose claims do not suffice, over each protocol.
 func TestAttackWeakTokens(t *testing.T) {
+	t.Parallel()
 	v := openVault(t, plan{})
 	now := time.Now().Unix()
 	bearer := func(token string) map[string]string { return map[string]string{"Authorization": "Bearer " + token} }

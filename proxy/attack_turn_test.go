@@ -88,6 +88,7 @@ func (s *tellingServer) look(caller string, message []byte) {
 // use the same memory: the server gets each victim's messages with the version that was chosen for it, and
 // none of the attacker's that is refused.
 func TestCutCallsLeaveNothingToTheNext(t *testing.T) {
+	t.Parallel()
 	s := &tellingServer{versions: map[string]string{}, messages: map[string]int{}}
 	url := overHTTP2(t, s.ServeHTTP)
 	var rules strings.Builder

@@ -20,6 +20,7 @@ import (
 // and what the audit record says of the cause. Every reason occurs, no cause is long, no cause
 // reaches the client, and no record holds a secret that was sent.
 func TestEveryRefusalRecordsItsCause(t *testing.T) {
+	t.Parallel()
 	groups := map[string]func(*testing.T) *refusals{
 		"heads": refusedHeads, "slow heads": refusedSlowHeads, "routes": refusedByRoutes, "plain": refusedOnPlainHTTP, "connections": refusedConnections, "forward auth": refusedForProxies,
 		"tokens": refusedTokens, "API keys": refusedAPIKeys, "certificates": refusedCertificates, "revocation lists": refusedByEndedLists, "passwords": refusedPasswords, "revocations": refusedRevoked, "issuers": refusedForIssuers, "introspection": refusedByIntrospection,

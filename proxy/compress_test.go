@@ -20,6 +20,7 @@ const compressedRoute = `
 var long = strings.Repeat("all work and no play makes jack a dull boy. ", 2000)
 
 func TestCompress(t *testing.T) {
+	t.Parallel()
 	plain := func(w http.ResponseWriter) { w.Header().Set("Content-Type", "application/json; charset=utf-8") }
 	for _, c := range []struct {
 		name, method, path, accept string

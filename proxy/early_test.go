@@ -57,6 +57,7 @@ func uploadThenRead(t *testing.T, c *tls.Conn, head string, chunked bool) (*http
 // reads nothing before it has sent all: a refusal, and an answer of the upstream that did not
 // wait for the body either.
 func TestEarlyAnswerReachesAClientThatStillSends(t *testing.T) {
+	t.Parallel()
 	early := rawUpstream(t, func(c net.Conn) {
 		_, _ = io.WriteString(c, "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlong")
 		_ = c.(*net.TCPConn).CloseWrite()

@@ -231,6 +231,7 @@ var leaves = map[string]func(*tls.Conn){
 // upstream. The upstream never gets the whole request and sees a reset; its connection is not
 // reused.
 func TestClientThatVanishesResetsTheUpstream(t *testing.T) {
+	t.Parallel()
 	points := append(uploads, struct{ name, half, rest string }{"waiting", "\r\n", ""})
 	for how, leave := range leaves {
 		for _, p := range points {

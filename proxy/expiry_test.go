@@ -44,6 +44,7 @@ func (d *drip) Read(p []byte) (int, error) {
 // Uploads do not keep rights for ever: they end when the token does, whether the model
 // server has answered or not, and whether it has heard of the request yet or not.
 func TestUploadEndsWithTheCredential(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		http2  bool
 		length int64

@@ -196,6 +196,7 @@ func TestEarlyAnswerWhileUploading(t *testing.T) {
 }
 
 func TestUpstreamFaults(t *testing.T) {
+	t.Parallel()
 	cut := func(raw string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			c, _, err := w.(http.Hijacker).Hijack()
@@ -223,7 +224,11 @@ func TestUpstreamFaults(t *testing.T) {
 		}, 504, "upstream_timeout"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := build(t, plan{handler: c.handler, routes: strings.TrimRight(oneRoute, "\n") + "\n    timeouts: {head: 300ms}\n"})
+			head := "20s"
+			if c.status == 504 {
+				head = "300ms"
+			}
+			h := build(t, plan{handler: c.handler, routes: strings.TrimRight(oneRoute, "\n") + "\n    timeouts: {head: " + head + "}\n"})
 			got := h.do("POST", "/", "{}", nil)
 			if got.StatusCode != c.status || got.reason() != c.reason || got.Header.Get("Content-Type") != "application/problem+json" {
 				t.Errorf("got %d %s; want %d %s", got.StatusCode, got.body, c.status, c.reason)

@@ -267,6 +267,7 @@ func TestForwardAuthNeverReadsTheModelFromTheBody(t *testing.T) {
 // The other proxy forwards its client's Upgrade by itself. Permission for a plain request must not
 // become permission for a tunnel.
 func TestForwardAuthRefusesUpgradesThatTheRouteDoesNotAllow(t *testing.T) {
+	t.Parallel()
 	const routes = `
   - {host: models.test, path: /plain, upstream: '%s', callers: anonymous, rules: [{allow: "*"}]}
   - {host: models.test, path: /socket, upstream: '%s', callers: anonymous, rules: [{allow: "*"}], websocket: true}

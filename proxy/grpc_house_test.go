@@ -68,7 +68,7 @@ func (s *grpcServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		for range 12 {
 			_, _ = w.Write(framedText("tick"))
 			_ = rc.Flush()
-			time.Sleep(300 * time.Millisecond)
+			time.Sleep(150 * time.Millisecond) // all in all for longer than the idle time of a second
 		}
 		h.Set(http.TrailerPrefix+"grpc-status", "0")
 	case "Hang":
@@ -136,7 +136,7 @@ func (s *grpcServer) cancelled(t *testing.T) {
 	t.Helper()
 	select {
 	case <-s.gone:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the server has not learned that the call is over")
 	}
 }

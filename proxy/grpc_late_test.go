@@ -111,6 +111,7 @@ func statusOf(t *testing.T, fields http.Header) (*status.Status, *errdetails.Err
 // The message that was refused does not reach the server, and a victim's stream on the same connection
 // goes on.
 func TestLateRefusalOfAStreamIsAStatus(t *testing.T) {
+	t.Parallel()
 	message := func(model string) []byte { return framedText(string(inferRequest(model, 1))) }
 	for name, c := range map[string]struct {
 		act            func(h *house, s *openStream)

@@ -129,6 +129,7 @@ func sessionEndings() []sessionEnding {
 // Who signs out loses the streams, as does a person whose session the issuer ends, or whose session is as
 // old as it may be. The upstream sees the end, and the stream of another person goes on.
 func TestStreamsEndWithTheSession(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{"/events", "/download", "/socket"} {
 		for _, c := range sessionEndings() {
 			t.Run(path[1:]+", "+c.name, func(t *testing.T) {

@@ -186,6 +186,7 @@ func admitted(callers string, kinds []string, sent []proof) bool {
 // TestDecisionMatrix sends each credential, and each pair of two kinds, to each combination of callers
 // that a route may demand, and compares who is let in, or why not, with testdata/matrix.txt.
 func TestDecisionMatrix(t *testing.T) {
+	t.Parallel()
 	keys := map[string]string{"acme": apikey.New(), "orbit": apikey.New(), "old": apikey.New()}
 	kinds := []string{"issuer/corp", "issuer/opaque", "basic/legacy", "key", "apikey", "login/corp", "login/site", "cert"}
 	ca := authtest.NewCA("lab", time.Now(), nil)

@@ -165,6 +165,7 @@ func TestRuleAboutNoModelTakesAnyBody(t *testing.T) {
 // TestReloadDecidesAgainOnTheModel: a stream goes on if the new rules allow the model that its body
 // named, and ends if they deny it, or are about models while nobody has read one.
 func TestReloadDecidesAgainOnTheModel(t *testing.T) {
+	t.Parallel()
 	const rules = `{allow: "*", models: [a, b]}, {allow: "*", models: "*"}`
 	for name, c := range map[string]struct {
 		before, after string

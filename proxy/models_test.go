@@ -129,6 +129,7 @@ const predictMethod = "/tensorflow.serving.PredictionService/Predict"
 // A call reaches the server only if the model that its message names is allowed, wherever in the
 // message the name stands and however the message arrives.
 func TestModelOfCallIsDecided(t *testing.T) {
+	t.Parallel()
 	open, secret := modelSpec("open-a", 3), modelSpec("secret", 0)
 	one := func(specs ...[]byte) []byte { return framedText(string(predictRequest(specs, 0, 10))) }
 	for _, c := range []struct {

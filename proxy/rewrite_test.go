@@ -16,6 +16,7 @@ func rewritten(how string) string {
 }
 
 func TestStripAndReplace(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ how, target, want string }{
 		{"strip: /a", "/a", "/"},
 		{"strip: /a", "/a/", "/"},
@@ -59,6 +60,7 @@ func TestStripAndReplace(t *testing.T) {
 
 // A Location of the upstream leads the client back through the gateway.
 func TestLocationLeadsThroughTheGateway(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ how, location, want string }{
 		{"strip: /a", "http://HOST/login?next=%2Fx#top", "https://models.test/a/login?next=%2Fx#top"},
 		{"strip: /a", "https://HOST/", "https://models.test/a/"},
@@ -90,6 +92,7 @@ func TestLocationLeadsThroughTheGateway(t *testing.T) {
 // Stripping a prefix before the path is canonical, or within a segment, lets a request escape its
 // route (CVEs of Traefik and Caddy).
 func TestStripDoesNotBypassRoutes(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		target string
 		status int

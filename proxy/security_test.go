@@ -81,6 +81,7 @@ func TestAnswersCarrySecurityHeaders(t *testing.T) {
 // A page with its own scripts does not work under a policy that its server did not write. So by default
 // all answers but pages get the policy.
 func TestPagesGetNoContentSecurityPolicyByDefault(t *testing.T) {
+	t.Parallel()
 	const own = "field=Content-Security-Policy%3Dscript-src+'none'"
 	for _, c := range []struct{ name, set, method, query, want string }{
 		{"HTML", "", "GET", "type=text/html", ""},

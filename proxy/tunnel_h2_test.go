@@ -57,6 +57,7 @@ func (h *house) extended(path string, more ...string) []string {
 }
 
 func TestWebSocketOverHTTP2(t *testing.T) {
+	t.Parallel()
 	allowed := strings.TrimRight(oneRoute, "\n") + "\n    websocket: true\n"
 	t.Run("on a route that allows it", func(t *testing.T) {
 		h := build(t, plan{handler: socket, routes: allowed})

@@ -293,6 +293,7 @@ func TestUpstreamChoosesTheToken(t *testing.T) {
 // TestTunnelEndsWithTokenOfItsSubprotocol checks that a tunnel ends when its token does, or when a new
 // configuration does not read it.
 func TestTunnelEndsWithTokenOfItsSubprotocol(t *testing.T) {
+	t.Parallel()
 	t.Run("expires", func(t *testing.T) {
 		now, exp := stopped()
 		h := newTokenHouse(t, now)

@@ -23,6 +23,8 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
+		// The default root stays behind if -run selects some of the scripts only.
+		WorkdirRoot: t.TempDir(),
 		Setup: func(e *testscript.Env) error {
 			// Otherwise the race detector makes each command wait for a second at its end.
 			e.Setenv("GORACE", "atexit_sleep_ms=0")
