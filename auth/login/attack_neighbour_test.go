@@ -3,6 +3,7 @@ package login_test
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -46,11 +47,11 @@ func TestIssuerThatHangsHoldsNoOtherLogin(t *testing.T) {
 	hold, held := d.holdTokens()
 	var flood sync.WaitGroup
 	var over atomic.Bool // one of them has ended
-	for range 64 {
+	for i := range 64 {
 		b := d.browser()
 		q, _ := url.ParseQuery(b.visit(b.begin("/")))
 		q.Set("code", "made up")
-		answer := login.Answer{Host: host, Origin: origin, Query: q.Encode(), Cookie: b.field()}
+		answer := login.Answer{Host: host, Origin: origin, Query: q.Encode(), Cookie: b.field(), Client: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})}
 		flood.Go(func() {
 			_, _ = d.login.Finish(t.Context(), answer)
 			over.Store(true)
@@ -190,5 +191,65 @@ func TestKnownDocumentDelaysNobody(t *testing.T) {
 	d.login.Settle()
 	if n := len(asked); n != 0 {
 		t.Errorf("the document was fetched %d times more", n)
+	}
+}
+
+// TestOneAddressTakesFewTurns: made-up codes from one address wait for an issuer that takes its time. A person at
+// another address gets a turn at once.
+func TestOneAddressTakesFewTurns(t *testing.T) {
+	d := newDesk(t)
+	mallory, alice := netip.MustParseAddr("2001:db8::"), netip.MustParseAddr("192.0.2.9")
+	made := func(code string, from netip.Addr) login.Answer {
+		b := d.browser()
+		q, _ := url.ParseQuery(b.visit(b.begin("/")))
+		if code != "" {
+			q.Set("code", code)
+		}
+		return login.Answer{Host: host, Origin: origin, Query: q.Encode(), Cookie: b.field(), Client: from}
+	}
+	var all []login.Answer
+	for range 100 {
+		all = append(all, made("made up", mallory))
+	}
+	honest := made("", alice)
+	own := d.issuer
+	held, hold := make(chan struct{}, 1000), make(chan struct{})
+	var pass sync.Mutex
+	var slow http.HandlerFunc
+	slow = func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("code") == "made up" {
+			held <- struct{}{}
+			<-hold
+		}
+		pass.Lock()
+		defer pass.Unlock()
+		d.provider.AnswerTokens(nil)
+		own.ServeHTTP(w, r)
+		d.provider.AnswerTokens(slow)
+	}
+	d.provider.AnswerTokens(slow)
+	leaves, leave := context.WithCancel(t.Context())
+	var flood sync.WaitGroup
+	for i := range all {
+		flood.Go(func() { _, _ = d.login.Finish(leaves, all[i]) })
+	}
+	for range 4 {
+		<-held
+	}
+	if _, err := d.login.Finish(t.Context(), honest); err != nil {
+		t.Error(err)
+	}
+	if n := len(held); n != 0 {
+		t.Errorf("%d codes of one address are redeemed at once, want 4", n+4)
+	}
+	leave()
+	close(hold)
+	flood.Wait()
+	if n := d.login.Turns(); n != 0 {
+		t.Errorf("%d turns are left", n)
+	}
+	d.provider.AnswerTokens(nil)
+	if _, err := d.login.Finish(t.Context(), made("", mallory)); err != nil {
+		t.Errorf("after the flood: %v", err)
 	}
 }

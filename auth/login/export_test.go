@@ -32,3 +32,10 @@ func (s *Session) EndCopies(n int) error {
 	}
 	return nil
 }
+
+// Turns returns how many turns to redeem codes are taken, and how many clients have some or wait.
+func (l *Login) Turns() int {
+	l.state.mu.Lock()
+	defer l.state.mu.Unlock()
+	return len(l.state.turns) + len(l.state.clients)
+}

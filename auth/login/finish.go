@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,10 +20,11 @@ import (
 
 // Answer is the request with which a browser returns from the issuer.
 type Answer struct {
-	Host   string // as in [Attempt]
-	Origin string // likewise
-	Query  string // without "?"
-	Cookie string // the Cookie field
+	Host   string     // as in [Attempt]
+	Origin string     // likewise
+	Query  string     // without "?"
+	Cookie string     // the Cookie field
+	Client netip.Addr // by which the browser is limited, such as the first of its /64
 }
 
 // Finished is a login that succeeded.
@@ -137,12 +139,11 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 		return nil, refuse(Unavailable, err)
 	}
 	// Whoever brings made-up codes, one after another, must not flood the issuer.
-	select {
-	case l.state.turns <- struct{}{}:
-		defer func() { <-l.state.turns }()
-	case <-ctx.Done():
-		return nil, refuse(Unavailable, fmt.Errorf("%d other logins are being finished: %w", maxExchange, ctx.Err()))
+	leave, err := l.state.takeTurn(ctx, from.Client)
+	if err != nil {
+		return nil, refuse(Unavailable, fmt.Errorf("%d other logins are being finished, or %d from the same address: %w", maxExchange, maxExchangeOf, err))
 	}
+	defer leave()
 	switch {
 	case a.iss != "" && !l.issuer.Issues(a.iss):
 		return nil, refuse(WrongIssuer, errors.New("iss of the answer is "+setting.Quoted(a.iss, 128)))

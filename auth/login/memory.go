@@ -3,6 +3,7 @@ package login
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,9 +13,10 @@ import (
 )
 
 const (
-	maxUsed     = 1 << 14 // states of answers that are remembered as used
-	maxRefresh  = 32      // refreshes of one login that run at once
-	maxExchange = 64      // codes that are redeemed at once, likewise
+	maxUsed       = 1 << 14 // states of answers that are remembered as used
+	maxRefresh    = 32      // refreshes of one login that run at once
+	maxExchange   = 64      // codes that are redeemed at once, likewise
+	maxExchangeOf = 4       // of these, from one client
 )
 
 // Memory is what logins share and what outlives a reload: sessions, the ends of sessions, and used
@@ -141,7 +143,7 @@ func (m *Memory) state(name, client string) *state {
 		s = &state{
 			login: endfile.LoginOf(name, client),
 			slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange), revokes: make(chan struct{}, maxRevoke), revoking: make(chan struct{}, maxRevoking),
-			live: map[sessionID]*live{}, subjects: map[endfile.ID]map[sessionID]*live{}, waiting: map[endfile.ID]int{},
+			live: map[sessionID]*live{}, subjects: map[endfile.ID]map[sessionID]*live{}, waiting: map[endfile.ID]int{}, clients: map[netip.Addr]*finisher{},
 		}
 		m.states[key] = s
 	}
@@ -180,6 +182,7 @@ type state struct {
 	ends     endfile.Set
 	live     map[sessionID]*live
 	subjects map[endfile.ID]map[sessionID]*live // those in memory, by subject
+	clients  map[netip.Addr]*finisher           // who redeem codes, or wait for that
 	waiting  map[endfile.ID]int                 // refresh tokens that wait to be revoked, by subject
 }
 

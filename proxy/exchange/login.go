@@ -13,6 +13,7 @@ import (
 	"sallyport/auth"
 	"sallyport/auth/login"
 	"sallyport/proxy/audit"
+	"sallyport/proxy/limit"
 	"sallyport/proxy/message"
 	"sallyport/proxy/pages"
 	"sallyport/proxy/setting"
@@ -137,7 +138,7 @@ func (x *exchange) finishLogin() error {
 
 // doorAnswer returns what the browser sent to the door.
 func (x *exchange) doorAnswer() login.Answer {
-	return login.Answer{Host: x.head.Host, Origin: x.ownOrigin(), Query: x.head.Query, Cookie: x.head.Fields.Get("cookie")}
+	return login.Answer{Host: x.head.Host, Origin: x.ownOrigin(), Query: x.head.Query, Cookie: x.head.Fields.Get("cookie"), Client: limit.Key(x.client)}
 }
 
 // recordSession records whose session begins or ends.
