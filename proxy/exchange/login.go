@@ -152,7 +152,7 @@ func (x *exchange) recordSession(s *login.Session, event string) {
 // recordAuthentication records how and when the caller was authenticated.
 func (x *exchange) recordAuthentication(by login.Authentication) {
 	x.record.ACR, x.record.AuthTime = by.Values, by.Time
-	if by.Claim != login.ClaimACR {
+	if by.Claim != login.ClaimACR && (by.Values != "" || by.Time != 0) {
 		x.record.ACRClaim = by.Claim
 	}
 }
