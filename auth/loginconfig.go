@@ -290,6 +290,25 @@ func (c *LoginConfig) CheckFiles(path string, f *setting.Faults) {
 	c.Session.checkState(setting.Join(path, "session.state"), f)
 }
 
+// CureMisplaced implements [setting.Misplaced].
+func (c LoginConfig) CureMisplaced(name string) string {
+	switch {
+	case name == "redirect_uri" || name == "redirect_url":
+		return "remove the line: it is https://HOST/.sallyport/callback/NAME for each host of the login's routes; sallyport check lists them"
+	case slices.Contains(setting.Fields[IssuerConfig](), name):
+		return "write it under the issuer of the login, in issuers"
+	}
+	return ""
+}
+
+// CureMisplaced implements [setting.Misplaced].
+func (c IssuerConfig) CureMisplaced(name string) string {
+	if slices.Contains(setting.Fields[LoginConfig](), name) {
+		return "write it under a login of the issuer, in logins"
+	}
+	return ""
+}
+
 // missingFile returns the path of a file that does not exist; "" if the error is another one.
 func missingFile(err error) string {
 	var failed *fs.PathError

@@ -39,3 +39,35 @@ func TestCuresOfMissingFilesOfALoginAreCommands(t *testing.T) {
 		t.Errorf("empty files: %v", got)
 	}
 }
+
+// Providers leave claims out whose scope nobody asked for: the most frequent reason why a first sign-in
+// fails. The record says so, and only then.
+func TestRecordNamesTheCureOfAClaimThatDidNotCome(t *testing.T) {
+	var c IssuerConfig
+	text := "url: https://login.example.com\naudience: models\nprincipal: preferred_username\nrequire: {email_verified: true}\n"
+	if _, faults := setting.Decode("gateway.yaml", []byte(text), &c); len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	iss, err := newIssuer("corp", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	li := newLoginIssuer(iss, NewMemory(MemoryOptions{}))
+	const cure = "; list its scope under scopes of the login, or set claims: userinfo"
+	for claims, want := range map[string]string{
+		`{"sub":"1","preferred_username":"alice","email_verified":true}`:  "",
+		`{"sub":"1","email_verified":true}`:                               "the claim of the principal is absent or not a string: preferred_username" + cure,
+		`{"sub":"1","preferred_username":"alice"}`:                        `email_verified is absent, require wants "true"` + cure,
+		`{"sub":"1","preferred_username":"alice","email_verified":false}`: `email_verified is "false", require wants "true"`,
+		`{"sub":"1","preferred_username":"","email_verified":true}`:       "the claim of the principal is empty, too long, or has invisible characters: preferred_username",
+	} {
+		_, err := li.Principal([]byte(claims))
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: got %q", claims, got)
+		}
+	}
+}

@@ -234,10 +234,27 @@ func (li *loginIssuer) Principal(claims []byte) (identity.Principal, error) {
 		return identity.Principal{}, err
 	}
 	if cause := li.rules.lacking(t.claims); cause != "" {
-		return identity.Principal{}, errors.New(cause)
+		return identity.Principal{}, errors.New(cause + li.cureAbsent(t.claims))
 	}
 	p, _, err := li.principal(t)
-	return p, err
+	if err != nil {
+		return p, fmt.Errorf("%w%s", err, li.cureAbsent(t.claims))
+	}
+	return p, nil
+}
+
+// cureAbsent says what brings claims that the issuer did not send; "" if it sent all that its rules read.
+func (li *loginIssuer) cureAbsent(claims claimSet) string {
+	paths := []string{li.rules.principal}
+	for _, q := range li.rules.require {
+		paths = append(paths, q.path)
+	}
+	for _, path := range paths {
+		if _, ok := claims.find(path); !ok {
+			return "; list its scope under scopes of the login, or set claims: userinfo"
+		}
+	}
+	return ""
 }
 
 // Contexts implements [login.Issuer].

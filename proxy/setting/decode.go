@@ -250,6 +250,8 @@ func (d *decoder) unknown(key *yaml.Node, path, at string, t reflect.Type, field
 	} else if inner := deeper(key.Value, t); inner != "" {
 		cure = "did you mean " + inner + "?"
 		d.doc.bad[Join(path, inner)] = true
+	} else if misplaced, ok := reflect.New(t).Interface().(Misplaced); ok && misplaced.CureMisplaced(key.Value) != "" {
+		cure = misplaced.CureMisplaced(key.Value)
 	} else if outer := holders(key.Value, t); len(outer) > 0 {
 		cure = "it belongs in an entry of " + strings.Join(outer, " or ") + ": indent it as that"
 	}

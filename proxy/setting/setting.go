@@ -24,6 +24,12 @@ const (
 	Mapping                   // fields with values
 )
 
+// Misplaced is implemented by sections some of whose fields users expect in another section.
+type Misplaced interface {
+	// CureMisplaced says where a field that the section does not have stands; "" if nowhere.
+	CureMisplaced(name string) string
+}
+
 // Forms is implemented by pointers to types with several YAML forms, such as rules: the name of
 // a policy, or a list of rules.
 type Forms interface {
