@@ -192,7 +192,7 @@ func (r *rule) unmet(q *question) string {
 	if _, err := r.holds(q.caller, q.call, q.facts); err != nil {
 		return " does not allow it, because its condition failed: " + setting.Quoted(err.Error(), shownFailure)
 	}
-	return " does not allow it, because its condition does not hold"
+	return " does not allow it, because its condition does not hold" + holdings(q.caller, r.when.reads)
 }
 
 // conditions returns what a caller must have for a rule to allow the call. any means that no call is

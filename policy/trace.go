@@ -58,7 +58,7 @@ func (r *rule) trace(q *question) (why string, covers bool) {
 	case err != nil:
 		return "its condition failed: " + setting.Quoted(err.Error(), shownFailure), false
 	case !holds:
-		return "its condition does not hold", false
+		return "its condition does not hold" + holdings(q.caller, r.when.reads), false
 	case r.deny && len(r.models) > 0 && c.Model == "":
 		return "covers the call, because the request does not name the model", true
 	case serverMetadata(c):

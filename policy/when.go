@@ -1,13 +1,16 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
@@ -24,12 +27,15 @@ const (
 	// the sizes are.
 	supposedText  = 1024 // bytes of a string
 	supposedItems = 64   // of a list or map
+
+	maxRead = 8 // scopes, groups and claims whose values a cause tells
 )
 
 // condition is a compiled expression. It is safe for concurrent use.
 type condition struct {
 	program cel.Program
-	models  bool // it asks for what the body of a request may name
+	models  bool   // it asks for what the body of a request may name
+	reads   []lack // what it asks about the caller, without values
 }
 
 // holds evaluates the expression. An error says that it could not be evaluated.
@@ -65,7 +71,7 @@ func (x *expressions) compile(text string) (*condition, error) {
 	if len(text) > maxExpression {
 		return nil, &badExpression{"the expression is longer than " + strconv.Itoa(maxExpression) + " bytes", "write several rules"}
 	}
-	ast, issues := x.env.Compile(text)
+	checked, issues := x.env.Compile(text)
 	if issues.Err() != nil {
 		first := issues.Errors()[0]
 		problem, _, _ := strings.Cut(first.Message, "\n")
@@ -74,27 +80,40 @@ func (x *expressions) compile(text string) (*condition, error) {
 		}
 		return nil, &badExpression{problem + " at column " + strconv.Itoa(first.Location.Column()+1), cureExpression(nameIn(problem, text, first.Location.Line(), first.Location.Column()))}
 	}
-	if !ast.OutputType().IsExactType(cel.BoolType) {
-		return nil, &badExpression{"the expression is a " + ast.OutputType().String() + ", not true or false", "compare it with something, as in principal.name == \"alice\""}
+	if !checked.OutputType().IsExactType(cel.BoolType) {
+		return nil, &badExpression{"the expression is a " + checked.OutputType().String() + ", not true or false", "compare it with something, as in principal.name == \"alice\""}
 	}
-	estimate, err := x.env.EstimateCost(ast, supposed{})
+	estimate, err := x.env.EstimateCost(checked, supposed{})
 	if err != nil {
 		return nil, fmt.Errorf("the cost of when: %w", err)
 	}
 	if estimate.Max > maxCost {
 		return nil, &badExpression{"the expression may take " + steps(estimate.Max) + ", more than the " + strconv.Itoa(maxCost) + " that are allowed", "write fewer loops (exists, all, filter, map) within one another, and compare parts such as principal.name"}
 	}
-	program, err := x.env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost))
+	program, err := x.env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost))
 	if err != nil {
 		return nil, &badExpression{setting.PlainError(err).Error(), "write another constant"} // such as a bad regular expression
 	}
 	c := &condition{program: program}
-	for _, reference := range ast.NativeRep().ReferenceMap() {
+	for _, reference := range checked.NativeRep().ReferenceMap() {
 		switch reference.Name {
 		case "call.model", "call.version", "call.signature":
 			c.models = true
+		case "principal.scopes":
+			c.reads = append(c.reads, lack{kind: "scope"})
+		case "principal.groups":
+			c.reads = append(c.reads, lack{kind: "group"})
 		}
 	}
+	for _, call := range ast.MatchDescendants(ast.NavigateAST(checked.NativeRep()), ast.FunctionMatcher("claims")) {
+		for _, path := range call.AsCall().Args() {
+			if path.Kind() == ast.LiteralKind {
+				c.reads = append(c.reads, lack{kind: "claim", claim: fmt.Sprint(path.AsLiteral().Value())})
+			}
+		}
+	}
+	slices.SortFunc(c.reads, func(a, b lack) int { return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.claim, b.claim)) })
+	c.reads = c.reads[:min(len(c.reads), maxRead)]
 	return c, nil
 }
 

@@ -180,3 +180,34 @@ func BenchmarkDecideWithACondition(b *testing.B) {
 		}
 	}
 }
+
+// Whoever a condition keeps out reads in the cause what it saw of them: most often a claim did not come.
+func TestCauseOfAConditionTellsWhatItReads(t *testing.T) {
+	with := func(claims map[string][]string) identity.Principal {
+		p := alice()
+		p.Claim = func(path string) []string { return claims[path] }
+		return p
+	}
+	const domain = `principal.claims("email").exists(e, e.endsWith("@example.com"))`
+	for _, c := range []struct {
+		when   string
+		caller identity.Principal
+		want   string
+	}{
+		{domain, with(nil), "; the token has no email"},
+		{domain, with(map[string][]string{"email": {"alice@other.example"}}), `; the token has email "alice@other.example"`},
+		{`"ops" in principal.groups || "train" in principal.scopes`, with(nil), `; the token has the groups "ml" and "models.predict openid"`},
+		{`principal.claims("a.b") == ["x"] && principal.claims("a.b") == principal.claims("c")`, with(map[string][]string{"c": {"y"}}), `; the token has no a.b and c "y"`},
+		{`request.host == "other.test"`, with(nil), ""},
+	} {
+		p := rulesOf(t, dialect(t, "tensorflow"), policy.Rule{Allow: list{"predict"}, Models: list{"*"}, When: c.when})
+		_, err := p.Judge(&c.caller, half(t), facts())
+		var refused *policy.Refusal
+		if want := "rules[0] does not allow it, because its condition does not hold" + c.want; !errors.As(err, &refused) || refused.Cause != want {
+			t.Errorf("%s: got %v, want %s", c.when, err, want)
+		}
+		if got, want := p.Trace(&c.caller, half(t), facts())[0].Why, "its condition does not hold"+c.want; got != want {
+			t.Errorf("%s: traced %q, want %q", c.when, got, want)
+		}
+	}
+}

@@ -170,6 +170,8 @@ func (f *first) logins() string {
 #   back-channel logout URL   %s
 # Sessions end when the gateway restarts. To keep them, write keys: {file: session-keys} in place of
 # kind: memory, and make that file: (umask 077; sallyport keygen --session > session-keys)
+# Rules and records call people by sub, at Keycloak a UUID. To call them by their names, write
+# principal: preferred_username at the issuer, and scopes: [profile] at the login.
 logins:
   main: {issuer: main, client_id: %s,%s session: {kind: memory}}
 `, kind, base+login.CallbackPath("main"), base+login.SignedOutPath, base+login.BackChannelPath, plainYAML(f.clientID), secret)
