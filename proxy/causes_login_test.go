@@ -96,7 +96,7 @@ func refusedLogins(t *testing.T) *refusals {
 	r.expect("bad_body", 400, `a logout token comes in a form, and Content-Type is "text/plain"`, program("POST", login.BackChannelPath, "x=y", map[string]string{"Content-Type": "text/plain"}))
 	r.expect("body_too_large", 413, "over 32KiB (fixed)", program("POST", login.BackChannelPath, "logout_token="+strings.Repeat("x", 40<<10), form()))
 	r.expect("no_route", 404, "the gateway has no such page under /.sallyport/", program("GET", "/.sallyport/other", "", nil))
-	r.expect("method_not_allowed", 405, "the routes for this path take GET, POST", program("PUT", login.SignOutPath, "", nil))
+	r.expect("method_not_allowed", 405, "the routes for this path take GET, HEAD, POST", program("PUT", login.SignOutPath, "", nil))
 
 	leaver := l.browser(false)
 	left := leaver.signInWith("corp")
