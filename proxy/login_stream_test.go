@@ -285,3 +285,35 @@ func TestEndOfSessionsWaitsForNoIssuer(t *testing.T) {
 		t.Errorf("alice's stream: %v", err)
 	}
 }
+
+// A page that uses only a WebSocket gets no answer that could bring a new cookie. It gets that when its scripts
+// ask for the session.
+func TestSessionOfSocketIsRenewedByAsking(t *testing.T) {
+	clock := &shiftedClock{}
+	l := openLobby(t, plan{options: proxy.Options{Now: clock.now}, handler: streams(func(string) {})})
+	l.provider.Change(func(claims map[string]any) { claims["exp"] = clock.now().Add(time.Hour).Unix() }, func(answer map[string]any) { delete(answer, "refresh_token") })
+	b := l.browser(false)
+	s := l.stream("/socket", "alice", b.signIn())
+	ask := func(method string) []*http.Cookie {
+		t.Helper()
+		r := b.request(method, login.SessionPath, "", map[string]string{"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"})
+		if r.StatusCode != 200 {
+			t.Fatalf("%s: %d %s", method, r.StatusCode, r.body)
+		}
+		return r.Cookies()
+	}
+	for range 3 {
+		if got := ask("GET"); len(got) > 0 {
+			t.Errorf("%d cookies are set that bring nothing new", len(got))
+		}
+		clock.ahead.Add(int64(40 * time.Minute)) // two are longer than the session lasts without use
+		l.gateway.RevisitSessions(t.Context())
+		if err := s.goesOn(); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask("HEAD"); len(got) == 0 || got[0].Name != "__Host-sallyport" || got[0].MaxAge <= 0 {
+			t.Errorf("the socket is used, and asking sets %d cookies", len(got))
+		}
+	}
+	s.conn.Close()
+}

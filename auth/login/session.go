@@ -313,7 +313,15 @@ func (s *Session) refuse(reason string, cause error) error {
 
 // Renewed returns the values of Set-Cookie that the answer to a request must carry, so that the browser
 // has the newest session. It is nil if none are due, and does not allocate then.
-func (s *Session) Renewed(now time.Time) []string {
+func (s *Session) Renewed(now time.Time) []string { return s.sealedAnew(now, now.Unix()) }
+
+// Kept returns the same for a request that only looks: what streams have used the session for, and what
+// refreshes have brought, reaches the browser. That it looks is no use.
+func (s *Session) Kept(now time.Time) []string { return s.sealedAnew(now, s.live.seen.Load()) }
+
+// sealedAnew returns the newest session as cookies, if the browser has an older one. used is when it was last
+// used, in seconds since 1970.
+func (s *Session) sealedAnew(now time.Time, used int64) []string {
 	if s.memory || s.live.gone.Load() {
 		return nil
 	}
@@ -321,9 +329,9 @@ func (s *Session) Renewed(now time.Time) []string {
 	if n.login != s.login {
 		return nil
 	}
-	if at := now.Unix(); at-n.seen > n.idle()/8 {
+	if used-n.seen > n.idle()/8 {
 		touched := &Session{record: n.record, login: n.login, place: n.place, principal: n.principal, live: n.live}
-		touched.seen = at
+		touched.seen = used
 		touched.generation++
 		if !s.live.newest.CompareAndSwap(n, touched) {
 			return nil // the next answer has the newest

@@ -101,6 +101,55 @@ func TestRequestInFlightUsesItsSession(t *testing.T) {
 	wantReason(t, "after sign-out", err, login.SessionEnded)
 }
 
+// TestSessionOfStreamsReachesTheBrowser keeps a session alive by a stream alone, whose answer began long ago.
+// The page's scripts ask for the session now and then, and with the cookies of that it outlives a restart,
+// though the first refresh token was replaced. Asking alone keeps nothing alive.
+func TestSessionOfStreamsReachesTheBrowser(t *testing.T) {
+	for name, c := range map[string]struct {
+		asks, streams bool
+		want          string
+	}{"asks and streams": {true, true, ""}, "streams alone": {false, true, login.SessionExpired}, "asks alone": {true, false, login.SessionExpired}} {
+		keys := mustKeys(t)
+		d := newDesk(t, func(d *desk) { d.config.Idle, d.config.Keys = 10*time.Minute, keys })
+		b := d.browser()
+		b.signIn()
+		r := request(host, b.field())
+		stream, err := d.chain.Authenticate(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 6 {
+			d.clock.Add(4 * time.Minute)
+			if c.streams {
+				if stream, err = d.chain.Recheck(t.Context(), r, stream); err != nil {
+					t.Fatal(err)
+				}
+				d.login.Settle()
+			}
+			look := request(host, b.field())
+			look.Look = true
+			if p, err := d.chain.Authenticate(t.Context(), look); err == nil && c.asks {
+				kept := p.Session.Kept(d.clock.Now())
+				if !c.streams && kept != nil {
+					t.Errorf("%s: cookies are set", name)
+				}
+				b.take(kept)
+			}
+		}
+		if n := d.provider.Refreshes(); (n > 1) != c.streams {
+			t.Errorf("%s: %d refreshes", name, n)
+		}
+		d.memory = newMemory(d)
+		d.reload()
+		if _, err := b.ask(); reasonOf(err) != c.want {
+			t.Errorf("%s, after a restart: %v", name, err)
+		}
+		if d.clock.Add(4 * time.Minute); c.want == "" {
+			b.afterRefresh(name, func(_ []string, err error) bool { return err == nil })
+		}
+	}
+}
+
 // TestLargeSessionIsSplit signs people in whose claims need one to four cookies, and one whose claims
 // need more.
 func TestLargeSessionIsSplit(t *testing.T) {

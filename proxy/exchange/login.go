@@ -224,12 +224,14 @@ func (x *exchange) sayGoodbye() error {
 }
 
 // tellSession tells the page's scripts who is signed in, and when the session ends unless it is used.
-// Asking does not count as use, so a page may ask again and again.
+// Asking does not count as use, so a page may ask again and again. A page that uses only a WebSocket gets the
+// cookies here that no answer brings it.
 func (x *exchange) tellSession() error {
 	s, err := x.openSession()
 	if err != nil {
 		return err
 	}
+	x.cookies = s.Kept(x.server.now())
 	p := s.Principal()
 	x.record.Principal, x.record.Credential, x.record.Login = p.String(), "login", s.Login()
 	groups := p.Groups

@@ -105,7 +105,8 @@ func (x *exchange) sendJSON(v any) error {
 // refusalPage returns the page of a refusal for a person; nil for programs, and for hosts where nobody
 // signs in.
 func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
-	if x.snapshot.Logins == nil || !x.wantsPage() || x.snapshot.Routes.Door(x.head.Host) == nil {
+	host := x.hostBefore()
+	if x.snapshot.Logins == nil || !x.wantsPage() || x.snapshot.Routes.Door(host) == nil {
 		return nil
 	}
 	page := pages.Refusal{
@@ -127,5 +128,5 @@ func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
 	case x.door == nil && x.head.Method == http.MethodGet && pages.Again(r.reason):
 		page.Again = login.ReturnPage(x.head.PathAndQuery())
 	}
-	return x.snapshot.Logins.Pages.Refuse(x.head.Host, &page)
+	return x.snapshot.Logins.Pages.Refuse(host, &page)
 }

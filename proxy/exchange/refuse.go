@@ -149,11 +149,16 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 // dialectBefore returns the dialect for a refusal before there is a route: the one that all routes
 // of the host share or, if the head names no host, all routes.
 func (x *exchange) dialectBefore() *model.Dialect {
-	host := x.head.Host
-	if host == "" {
-		_, host, _ = message.CanonicalAuthority(x.head.Authority, x.head.Scheme) // "" if it cannot be read
+	return x.snapshot.Routes.Dialect(x.hostBefore())
+}
+
+// hostBefore returns the host of a request whose head may be unsettled; "" if it cannot be read.
+func (x *exchange) hostBefore() string {
+	if x.head.Host != "" {
+		return x.head.Host
 	}
-	return x.snapshot.Routes.Dialect(host)
+	_, host, _ := message.CanonicalAuthority(x.head.Authority, x.head.Scheme)
+	return host
 }
 
 // challenge returns the WWW-Authenticate for a refusal; "" for none.

@@ -54,7 +54,8 @@ type Head struct {
 	ContentLength int64
 
 	// Fault is the reason why the engine stopped reading; nil or one of this package's
-	// errors. The fields read before are for the audit record; Settle returns the fault.
+	// errors. The fields read before are for the audit record, and Fields has those of
+	// [Fields.Audience]; Settle returns the fault.
 	Fault error
 }
 

@@ -39,9 +39,11 @@ func (c *serverConn) readHead() *stream {
 	case err == tooLong && !c.hasLine():
 		err = lineTooLong() // most likely the target, the longest part of the line
 	case err == tooLong:
-		err = fmt.Errorf("%w: over %s (limits.head_bytes)", message.ErrHeadTooLarge, setting.Size(c.options.HeadBytes))
+		s.tooLarge(fmt.Errorf("%w: over %s (limits.head_bytes)", message.ErrHeadTooLarge, setting.Size(c.options.HeadBytes)))
+		return s
 	case err == tooMany:
-		err = fmt.Errorf("%w: over %d (limits.fields)", message.ErrTooManyLines, c.options.Fields)
+		s.tooLarge(fmt.Errorf("%w: over %d (limits.fields)", message.ErrTooManyLines, c.options.Fields))
+		return s
 	case errors.As(err, &bad):
 		err = faultyLine(c.in.bytes())
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -51,6 +53,31 @@ func (c *serverConn) readHead() *stream {
 	}
 	s.fault(err)
 	return s
+}
+
+// tooLarge refuses a head of which a part was read. It keeps the host and what says who sees the refusal, of
+// the lines that are whole.
+func (s *stream) tooLarge(err error) {
+	s.fault(err)
+	b := s.c.in.bytes()
+	_, rest, more := bytes.Cut(b[:min(len(b), s.c.options.HeadBytes)], []byte("\r\n"))
+	var read message.Fields
+	for n := 0; more && n < s.c.options.Fields; n++ {
+		var line []byte
+		if line, rest, more = bytes.Cut(rest, []byte("\r\n")); !more {
+			break
+		}
+		name, value, _ := strings.Cut(string(line), ":")
+		name, value = strings.ToLower(name), strings.Trim(value, " \t")
+		switch {
+		case !message.ValidName(name) || !message.ValidValue(value):
+			return
+		case name == "host" && s.head.Authority == "":
+			s.head.Authority = value
+		}
+		read = append(read, message.Field{Name: name, Value: value})
+	}
+	s.head.Fields = read.Audience()
 }
 
 // faultyLine names the first byte of a head that no field line may have, and its place.

@@ -130,7 +130,11 @@ func (s *stream) readHead(end bool) {
 	if !message.ValidName(h.Method) {
 		h.Method = "" // do not put it into the audit record
 	}
-	h.Fault, h.Fields, h.ContentLength, h.Upgrade = err, nil, 0, ""
+	var kept message.Fields
+	if b.excess != nil {
+		kept = h.Fields.Audience()
+	}
+	h.Fault, h.Fields, h.ContentLength, h.Upgrade = err, kept, 0, ""
 	s.lacking, s.expects, s.discards = -1, false, true
 }
 
