@@ -248,6 +248,12 @@ func (x *exchange) endSessions() error {
 // ownOrigin returns the origin of the request's URL, as the browser has it.
 func (x *exchange) ownOrigin() string { return "https://" + x.head.Authority }
 
+// isOwn reports whether an origin is that of the request's URL. Without TLS, which sessions always have, the
+// page may have been loaded without it too.
+func (x *exchange) isOwn(origin string) bool {
+	return origin == x.ownOrigin() || x.proof.Ambient && x.proof.Session == nil && x.scheme() == "http" && origin == "http://"+x.head.Authority
+}
+
 // changes reports whether a page of another site must not send the request in a person's name. Safe methods
 // change nothing, but a WebSocket has answers that a page could read.
 func (x *exchange) changes() bool {
@@ -271,12 +277,12 @@ func (x *exchange) checkSite() error {
 			return because(reasonCrossSite, "Sec-Fetch-Site is "+setting.Quoted(site, 24))
 		}
 		// None means that no page sent it, so there is no Origin, but for a form that is sent once more.
-		if origin := f.Get("origin"); site == "none" && f.Has("origin") && origin != x.ownOrigin() {
+		if origin := f.Get("origin"); site == "none" && f.Has("origin") && !x.isOwn(origin) {
 			return because(reasonCrossSite, "Sec-Fetch-Site is none, and Origin is "+setting.Quoted(origin, 100))
 		}
 		return nil
 	}
-	if origin := f.Get("origin"); f.Count("origin") != 1 || origin != x.ownOrigin() {
+	if origin := f.Get("origin"); f.Count("origin") != 1 || !x.isOwn(origin) {
 		return because(reasonCrossSite, "there is no Sec-Fetch-Site, and Origin is "+setting.Quoted(origin, 100))
 	}
 	return nil
