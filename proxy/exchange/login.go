@@ -36,15 +36,15 @@ const (
 )
 
 // boundSignIns refuses an address that begins and finishes too many logins: each may cost a request to
-// the issuer. Pictures and frames in pages of other sites begin none, so that these cannot use up what
+// the issuer. Pictures and frames in pages of other sites and hosts begin none, so that these cannot use up what
 // the address of a person may. Nor does a browser that fetches pages ahead.
 func (x *exchange) boundSignIns() error {
 	f := x.head.Fields
 	if ahead := x.fetchedAhead(); ahead != "" {
 		return because(reasonAhead, ahead)
 	}
-	if dest := f.Get("sec-fetch-dest"); dest != "" && dest != "document" && f.Get("sec-fetch-site") == "cross-site" {
-		return because(reasonCrossSite, "Sec-Fetch-Site is cross-site, and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
+	if dest, site := f.Get("sec-fetch-dest"), f.Get("sec-fetch-site"); dest != "" && dest != "document" && (site == "cross-site" || site == "same-site") {
+		return because(reasonCrossSite, "Sec-Fetch-Site is "+site+", and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
 	}
 	retry, ok := x.server.SignIns.AllowAddr(x.client)
 	if ok {
