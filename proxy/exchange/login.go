@@ -212,8 +212,14 @@ func (x *exchange) tellSession() error {
 	})
 }
 
-// endSessions takes a logout token, by which the issuer itself ends sessions.
+// endSessions takes a logout token, by which the issuer itself ends sessions. Browsers have none: a page could
+// only let failed checks count against the address of whoever visits it.
 func (x *exchange) endSessions() error {
+	for _, name := range [...]string{"sec-fetch-site", "origin"} {
+		if x.head.Fields.Has(name) {
+			return because(reasonCrossSite, "a browser sent it: "+name+" is "+setting.Quoted(x.head.Fields.Get(name), 100))
+		}
+	}
 	if media, _, _ := strings.Cut(x.head.Fields.Get("content-type"), ";"); !message.EqualFold(strings.TrimSpace(media), "application/x-www-form-urlencoded") {
 		return because(reasonBadBody, "a logout token comes in a form, and Content-Type is "+setting.Quoted(media, 64))
 	}
