@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"encoding/base64"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -18,6 +19,26 @@ const ambientRoutes = `
   - {host: models.test, path: /shared, upstream: '%s', callers: [cert, basic/legacy], websocket: true, cors: {origins: "https://demo.example", credentials: true}, rules: [{allow: "*"}]}
   - {host: models.test, path: /read, upstream: '%s', callers: [cert, basic/legacy], websocket: true, cors: {origins: "*"}, rules: [{allow: "*"}]}
 `
+
+// TestPagesWithoutTLSUsePasswords sends a form of a page of the host through a balancer whose clients have no
+// TLS. Browsers send no Sec-Fetch-Site there.
+func TestPagesWithoutTLSUsePasswords(t *testing.T) {
+	h, _ := basicHouse(t, plan{listen: ", insecure_plain: {addr: '127.0.0.1:0', from: 127.0.0.1}", more: "trusted_proxies: 127.0.0.1\n"})
+	password := base64.StdEncoding.EncodeToString([]byte("bob:sesame-of-bob"))
+	for origin, want := range map[string]string{"http://models.test": "200", "https://models.test": "200", "http://evil.example": "403", "http://models.test:8080": "403", "null": "403"} {
+		hits := h.model.hits.Load()
+		c := h.connect(h.addrs.Plain, "POST /basic HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nContent-Length: 0\r\nX-Forwarded-Proto: http\r\nOrigin: "+origin+"\r\nAuthorization: Basic "+password+"\r\n\r\n")
+		all, _ := io.ReadAll(c)
+		if seen := h.model.hits.Load() - hits; !strings.HasPrefix(string(all), "HTTP/1.1 "+want) || (seen == 1) != (want == "200") {
+			t.Errorf("%s: got %s, and the upstream saw %d requests", origin, all, seen)
+		}
+	}
+	c := h.dial("models.test")
+	_, _ = io.WriteString(c, "POST /basic HTTP/1.1\r\nHost: models.test\r\nConnection: close\r\nContent-Length: 0\r\nOrigin: http://models.test\r\nAuthorization: Basic "+password+"\r\n\r\n")
+	if all, _ := io.ReadAll(c); !strings.HasPrefix(string(all), "HTTP/1.1 403") {
+		t.Errorf("a page without TLS, over TLS: %s", all)
+	}
+}
 
 // TestAttackBrowsersWithCertificatesAndPasswords sends requests as pages of other sites can. Browsers add a
 // client certificate and a stored password to them, and no SameSite keeps those back.

@@ -242,8 +242,8 @@ func TestAttackSignInFromOtherPages(t *testing.T) {
 	for i := range 300 {
 		path := []string{login.SignInPath, login.CallbackPath("corp") + "?state=corp.AAAAAAAAAAAAAAAAAAAAAA&code=x"}[i%2]
 		dest, mode := []string{"image", "iframe", "empty"}[i%3], []string{"no-cors", "navigate", "cors"}[i%3]
-		r := l.do("GET", path, "", map[string]string{"Authorization": "", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": dest, "Sec-Fetch-Mode": mode})
-		if r.StatusCode != 403 && r.StatusCode != 400 {
+		r := l.do("GET", path, "", map[string]string{"Authorization": "", "Sec-Fetch-Site": []string{"cross-site", "same-site"}[i/2%2], "Sec-Fetch-Dest": dest, "Sec-Fetch-Mode": mode})
+		if r.StatusCode != 403 {
 			t.Fatalf("%d, %s: got %d %s", i, dest, r.StatusCode, r.body)
 		}
 	}
@@ -274,5 +274,38 @@ func TestAttackLogoutTokensThatNeverEnd(t *testing.T) {
 	}
 	if r := victim.request("GET", "/", "", nil); r.StatusCode != 200 {
 		t.Errorf("the victim: %d %s", r.StatusCode, bytes.TrimSpace([]byte(r.body)))
+	}
+}
+
+// TestAttackLogoutTokensOfPages lets a page of another site send forged logout tokens from the browser of a
+// victim. They would count as failed checks of the victim's address, whose programs use new tokens.
+func TestAttackLogoutTokensOfPages(t *testing.T) {
+	l := openLobby(t, plan{})
+	victim := l.browser(false)
+	victim.signIn()
+	forged := l.provider.LogoutToken("sid", "", nil)
+	forged = forged[:len(forged)-8] + "AAAAAAAA"
+	c := l.client(true)
+	for i := range 600 {
+		req, err := http.NewRequest("POST", "https://models.test"+login.BackChannelPath, strings.NewReader("logout_token="+forged))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if req.Header.Set("Origin", "https://evil.example"); i%2 == 0 {
+			req.Header.Set("Sec-Fetch-Site", "cross-site")
+		}
+		if r := l.send(c, req); r.StatusCode != 403 || r.reason() != "cross_site" {
+			t.Fatalf("%d: got %d %s", i, r.StatusCode, r.body)
+		}
+	}
+	l.untouched()
+	for range 3 {
+		if r := l.do("GET", "/", "", map[string]string{"Authorization": "Bearer " + l.token(fmt.Sprint("models.predict s", time.Now().UnixNano()))}); r.StatusCode != 200 {
+			t.Errorf("a program with a new token: %d %s", r.StatusCode, r.body)
+		}
+	}
+	if r := victim.request("GET", "/", "", nil); r.StatusCode != 200 {
+		t.Errorf("the victim: %d %s", r.StatusCode, r.body)
 	}
 }

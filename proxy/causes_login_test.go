@@ -95,6 +95,9 @@ func refusedLogins(t *testing.T) *refusals {
 		return map[string]string{"Content-Type": "application/x-www-form-urlencoded"}
 	}
 	r.expect("logout_token", 400, "…", program("POST", login.BackChannelPath, "logout_token="+r.secret("not-a-token"), form()))
+	page := form()
+	page["Origin"] = "https://evil.example"
+	r.expect("cross_site", 403, `a browser sent it: origin is "https://evil.example"`, program("POST", login.BackChannelPath, "logout_token=x", page))
 	r.expect("bad_body", 400, "the form has not one logout_token", program("POST", login.BackChannelPath, "x=y", form()))
 	r.expect("bad_body", 400, `a logout token comes in a form, and Content-Type is "text/plain"`, program("POST", login.BackChannelPath, "x=y", map[string]string{"Content-Type": "text/plain"}))
 	r.expect("body_too_large", 413, "over 32KiB (fixed)", program("POST", login.BackChannelPath, "logout_token="+strings.Repeat("x", 40<<10), form()))

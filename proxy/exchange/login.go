@@ -37,15 +37,15 @@ const (
 )
 
 // boundSignIns refuses an address that begins and finishes too many logins: each may cost a request to
-// the issuer. Pictures and frames in pages of other sites begin none, so that these cannot use up what
+// the issuer. Pictures and frames in pages of other sites and hosts begin none, so that these cannot use up what
 // the address of a person may. Nor does a browser that fetches pages ahead.
 func (x *exchange) boundSignIns() error {
 	f := x.head.Fields
 	if ahead := x.fetchedAhead(); ahead != "" {
 		return because(reasonAhead, ahead)
 	}
-	if dest := f.Get("sec-fetch-dest"); dest != "" && dest != "document" && f.Get("sec-fetch-site") == "cross-site" {
-		return because(reasonCrossSite, "Sec-Fetch-Site is cross-site, and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
+	if dest, site := f.Get("sec-fetch-dest"), f.Get("sec-fetch-site"); dest != "" && dest != "document" && (site == "cross-site" || site == "same-site") {
+		return because(reasonCrossSite, "Sec-Fetch-Site is "+site+", and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
 	}
 	retry, ok := x.server.SignIns.AllowAddr(x.client)
 	if ok {
@@ -252,8 +252,14 @@ func (x *exchange) tellSession() error {
 	})
 }
 
-// endSessions takes a logout token, by which the issuer itself ends sessions.
+// endSessions takes a logout token, by which the issuer itself ends sessions. Browsers have none: a page could
+// only let failed checks count against the address of whoever visits it.
 func (x *exchange) endSessions() error {
+	for _, name := range [...]string{"sec-fetch-site", "origin"} {
+		if x.head.Fields.Has(name) {
+			return because(reasonCrossSite, "a browser sent it: "+name+" is "+setting.Quoted(x.head.Fields.Get(name), 100))
+		}
+	}
 	if media, _, _ := strings.Cut(x.head.Fields.Get("content-type"), ";"); !message.EqualFold(strings.TrimSpace(media), "application/x-www-form-urlencoded") {
 		return because(reasonBadBody, "a logout token comes in a form, and Content-Type is "+setting.Quoted(media, 64))
 	}
@@ -288,6 +294,12 @@ func (x *exchange) endSessions() error {
 // ownOrigin returns the origin of the request's URL, as the browser has it.
 func (x *exchange) ownOrigin() string { return "https://" + x.head.Authority }
 
+// isOwn reports whether an origin is that of the request's URL. Without TLS, which sessions always have, the
+// page may have been loaded without it too.
+func (x *exchange) isOwn(origin string) bool {
+	return origin == x.ownOrigin() || x.proof.Ambient && x.proof.Session == nil && x.scheme() == "http" && origin == "http://"+x.head.Authority
+}
+
 // changes reports whether a page of another site must not send the request in a person's name. Safe methods
 // change nothing, but a WebSocket has answers that a page could read.
 func (x *exchange) changes() bool {
@@ -311,12 +323,12 @@ func (x *exchange) checkSite() error {
 			return because(reasonCrossSite, "Sec-Fetch-Site is "+setting.Quoted(site, 24))
 		}
 		// None means that no page sent it, so there is no Origin, but for a form that is sent once more.
-		if origin := f.Get("origin"); site == "none" && f.Has("origin") && origin != x.ownOrigin() {
+		if origin := f.Get("origin"); site == "none" && f.Has("origin") && !x.isOwn(origin) {
 			return because(reasonCrossSite, "Sec-Fetch-Site is none, and Origin is "+setting.Quoted(origin, 100))
 		}
 		return nil
 	}
-	if origin := f.Get("origin"); f.Count("origin") != 1 || origin != x.ownOrigin() {
+	if origin := f.Get("origin"); f.Count("origin") != 1 || !x.isOwn(origin) {
 		return because(reasonCrossSite, "there is no Sec-Fetch-Site, and Origin is "+setting.Quoted(origin, 100))
 	}
 	return nil
