@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/auth/authtest"
+	"sallyport/proxy"
 )
 
 // mallories are certificates that prove nobody, with the reason.
@@ -111,10 +112,11 @@ func TestRequiredCertificateIsCheckedOnEveryRoute(t *testing.T) {
 // TestStreamEndsWithItsCertificate opens a stream with a certificate that ends soon.
 func TestStreamEndsWithItsCertificate(t *testing.T) {
 	t.Parallel()
-	h := newMutualHouse(t, plan{handler: ticking})
+	now, _ := stopped()
+	h := newMutualHouse(t, plan{handler: ticking, options: proxy.Options{Now: now}})
 	soon := h.lab.Client("soon", func(c *x509.Certificate) {
 		authtest.URIs("spiffe://lab/soon")(c)
-		c.NotAfter = time.Now().Add(3 * time.Second)
+		c.NotAfter = now().Add(2 * time.Second) // from the request on
 	}).TLS()
 	req, _ := http.NewRequest("GET", "https://models.test/cert", nil)
 	if _, err := io.Copy(io.Discard, h.streamOf(h.certClient(true, &soon, nil), req)); err == nil {
@@ -136,7 +138,7 @@ func TestRevocationEndsStreams(t *testing.T) {
 			h.reload("changed")
 		},
 		"by the end of the list": func(h *mutualHouse) {
-			h.write("lab.crl", h.lab.Revoke(time.Now(), func(l *x509.RevocationList) { l.NextUpdate = time.Now().Add(2 * time.Second) }))
+			h.write("lab.crl", h.lab.Revoke(time.Now(), func(l *x509.RevocationList) { l.NextUpdate = time.Now().Add(5 * time.Second) }))
 			h.reload("changed")
 		},
 	} {

@@ -433,7 +433,7 @@ func TestConnectionsRetainNoReplacedPolicies(t *testing.T) {
 	view, policy := weak.Make(h.view.Load()), weak.Make(h.policies["required.test"])
 	h.policies = map[string]*ClientPolicy{"required.test": h.policy("next", true)}
 	h.activate()
-	for range 100 {
+	for range 1000 {
 		runtime.GC()
 		if view.Value() == nil && policy.Value() == nil {
 			return

@@ -20,7 +20,7 @@ import (
 // failuresBecome waits until e has counted exactly these failed handshakes.
 func failuresBecome(t *testing.T, e *Edge, want map[string]uint64) {
 	t.Helper()
-	for range 500 {
+	for range 3000 {
 		got := e.FailedHandshakes()
 		same := true
 		for _, reason := range failureReasons() {

@@ -39,7 +39,7 @@ func TestWriteEndsIfThePeerTakesNothing(t *testing.T) {
 func TestWriteGoesOnWhileThePeerTakesSome(t *testing.T) {
 	for _, limited := range []bool{false, true} {
 		a, b := pair(t, "tcp")
-		stalls(t, a, 300*time.Millisecond)
+		stalls(t, a, time.Second)
 		if limited {
 			_ = a.SetWriteDeadline(time.Now().Add(time.Minute))
 		}
@@ -54,7 +54,7 @@ func TestWriteGoesOnWhileThePeerTakesSome(t *testing.T) {
 			if _, err := io.ReadFull(b, piece); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(30 * time.Millisecond) // 480 ms in all: longer than a stall
+			time.Sleep(80 * time.Millisecond) // 1.28 s in all: longer than a stall
 		}
 		if err := <-done; err != nil {
 			t.Errorf("limited by its owner %v: %v", limited, err)
