@@ -33,9 +33,13 @@ func (s *Session) EndCopies(n int) error {
 	return nil
 }
 
-// Turns returns how many turns to redeem codes are taken, and how many clients have some or wait.
-func (l *Login) Turns() int {
-	l.state.mu.Lock()
-	defer l.state.mu.Unlock()
-	return len(l.state.turns) + len(l.state.clients)
+// Turns returns how many turns to redeem codes are taken, and how many requests wait for one.
+func (l *Login) Turns() (taken, waiting int) {
+	t := &l.state.turns
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, own := range t.waiting {
+		waiting += len(own)
+	}
+	return t.taken, waiting
 }

@@ -3,7 +3,6 @@ package login
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,10 +12,9 @@ import (
 )
 
 const (
-	maxUsed       = 1 << 14 // states of answers that are remembered as used
-	maxRefresh    = 32      // refreshes of one login that run at once
-	maxExchange   = 64      // codes that are redeemed at once, likewise
-	maxExchangeOf = 4       // of these, from one client
+	maxUsed     = 1 << 14 // states of answers that are remembered as used
+	maxRefresh  = 32      // refreshes of one login that run at once
+	maxExchange = 64      // codes that are redeemed at once, likewise
 )
 
 // Memory is what logins share and what outlives a reload: sessions, the ends of sessions, and used
@@ -142,8 +140,8 @@ func (m *Memory) state(name, client string) *state {
 	if s == nil {
 		s = &state{
 			login: endfile.LoginOf(name, client),
-			slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange), revokes: make(chan struct{}, maxRevoke), revoking: make(chan struct{}, maxRevoking),
-			live: map[endfile.ID]*live{}, groups: map[endfile.End]*live{}, waiting: map[endfile.ID]int{}, clients: map[netip.Addr]*finisher{},
+			slots: make(chan struct{}, maxRefresh), revokes: make(chan struct{}, maxRevoke), revoking: make(chan struct{}, maxRevoking),
+			live: map[endfile.ID]*live{}, groups: map[endfile.End]*live{}, waiting: map[endfile.ID]int{},
 		}
 		m.states[key] = s
 	}
@@ -169,7 +167,7 @@ type state struct {
 
 	// Turns are of one login, so that an issuer that hangs holds nobody at another issuer.
 	slots    chan struct{} // one for each running refresh
-	turns    chan struct{} // one for each code that is being redeemed
+	turns    line          // of codes that are being redeemed
 	revokes  chan struct{} // one for each refresh token that waits to be revoked
 	revoking chan struct{} // one for each request for that
 
@@ -180,10 +178,9 @@ type state struct {
 	mu      sync.Mutex    // guards the fields below
 	file    *endfile.File // where the ends are kept too; nil for nowhere
 	ends    endfile.Set
-	live    map[endfile.ID]*live     // by the ends of single sessions
-	groups  map[endfile.End]*live    // the first of those with a sid, and of those of a subject
-	clients map[netip.Addr]*finisher // who redeem codes, or wait for that
-	waiting map[endfile.ID]int       // refresh tokens that wait to be revoked, by subject
+	live    map[endfile.ID]*live  // by the ends of single sessions
+	groups  map[endfile.End]*live // the first of those with a sid, and of those of a subject
+	waiting map[endfile.ID]int    // refresh tokens that wait to be revoked, by subject
 }
 
 // sessionID identifies a session. It is no secret: the cookie is sealed.
