@@ -258,3 +258,28 @@ func TestOneAddressDoesNotFillTheLine(t *testing.T) {
 		t.Errorf("after the flood: %v", err)
 	}
 }
+
+// TestPersonOfManySessionsCostsNobodyTheirRefresh: a session was refreshed, and its browser has not got the new
+// token yet. Another person brings more sessions than are known. The old token is not used again.
+func TestPersonOfManySessionsCostsNobodyTheirRefresh(t *testing.T) {
+	d := newDesk(t)
+	victim := d.browser()
+	victim.signIn()
+	d.clock.Add(4 * time.Minute)
+	victim.serves("issuer/corp:alice") // begins the refresh
+	d.login.Settle()
+	d.provider.Person("mallory", nil)
+	d.clock.Add(time.Second)
+	mallory := d.browser().signIn()
+	mallory.OpenCopies(40_000)
+	if n := d.login.Live(); n > 2+64 {
+		t.Errorf("%d sessions are known", n)
+	}
+	d.reload() // the cookie is opened anew, as when the cache has dropped it
+	victim.serves("issuer/corp:alice")
+	d.login.Settle()
+	victim.serves("issuer/corp:alice")
+	if n := d.provider.Refreshes(); n != 1 {
+		t.Errorf("%d refreshes", n)
+	}
+}

@@ -202,6 +202,10 @@ const (
 	maxLive      = 10_000 // sessions in cookies that are known besides their cookies
 	maxOfSubject = 32     // sessions in memory of one subject
 
+	// maxInCookiesOf is how many sessions in cookies of one subject are known. One that is not has only what
+	// its cookie says: a refresh token that was used up, until the browser gets the next one.
+	maxInCookiesOf = 64
+
 	// How many sessions are looked at when one is evicted, from a random one on.
 	sampledInCookies = 16
 	sampledInMemory  = 10_000
@@ -212,6 +216,7 @@ func (s *state) join(opened *Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if opened.live = s.live[opened.ends[endfile.Session].ID]; opened.live == nil {
+		s.bound(opened, maxInCookiesOf)
 		s.add(opened, maxLive, sampledInCookies)
 	}
 }
@@ -224,24 +229,29 @@ func (s *state) find(id sessionID) *live {
 	return s.live[key]
 }
 
-// keep adds a session in memory. A subject who has too many loses the least recently used one, so that
-// nobody ends the sessions of others by signing in over and over.
+// keep adds a session in memory.
 func (s *state) keep(n *Session, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.bound(n, maxOfSubject)
+	s.add(n, most, sampledInMemory)
+}
+
+// bound makes room for a session. A subject who has too many loses the least recently used one, so that
+// nobody pushes out the sessions of others by signing in over and over. The caller holds s.mu.
+func (s *state) bound(n *Session, most int) {
 	own, oldest := 0, (*live)(nil)
 	for l := s.groups[n.ends[endfile.Subject]]; l != nil; l = l.next[endfile.Subject] {
-		if !l.newest.Load().memory {
-			continue // of a time when the login kept them in cookies
+		if l.newest.Load().memory != n.memory {
+			continue // of a time when the login kept them otherwise
 		}
 		if own++; oldest == nil || l.seen.Load() < oldest.seen.Load() {
 			oldest = l
 		}
 	}
-	if own >= maxOfSubject {
+	if own >= most {
 		s.remove(oldest)
 	}
-	s.add(n, most, sampledInMemory)
 }
 
 // leastUsed returns the least recently used of some sessions.
