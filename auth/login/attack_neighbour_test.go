@@ -47,11 +47,11 @@ func TestIssuerThatHangsHoldsNoOtherLogin(t *testing.T) {
 	hold, held := d.holdTokens()
 	var flood sync.WaitGroup
 	var over atomic.Bool // one of them has ended
-	for i := range 64 {
+	for range 64 {
 		b := d.browser()
 		q, _ := url.ParseQuery(b.visit(b.begin("/")))
 		q.Set("code", "made up")
-		answer := login.Answer{Host: host, Origin: origin, Query: q.Encode(), Cookie: b.field(), Client: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})}
+		answer := login.Answer{Host: host, Origin: origin, Query: q.Encode(), Cookie: b.field()}
 		flood.Go(func() {
 			_, _ = d.login.Finish(t.Context(), answer)
 			over.Store(true)
@@ -194,9 +194,9 @@ func TestKnownDocumentDelaysNobody(t *testing.T) {
 	}
 }
 
-// TestOneAddressTakesFewTurns: made-up codes from one address wait for an issuer that takes its time. A person at
-// another address gets a turn at once.
-func TestOneAddressTakesFewTurns(t *testing.T) {
+// TestOneAddressDoesNotFillTheLine: made-up codes from one address take all turns at an issuer that takes its time,
+// and many more wait. A person at another address waits for two turns only.
+func TestOneAddressDoesNotFillTheLine(t *testing.T) {
 	d := newDesk(t)
 	mallory, alice := netip.MustParseAddr("2001:db8::"), netip.MustParseAddr("192.0.2.9")
 	made := func(code string, from netip.Addr) login.Answer {
@@ -207,49 +207,79 @@ func TestOneAddressTakesFewTurns(t *testing.T) {
 		}
 		return login.Answer{Host: host, Origin: origin, Query: q.Encode(), Cookie: b.field(), Client: from}
 	}
+	const most, more = 64, 100
 	var all []login.Answer
-	for range 100 {
+	for range most + more {
 		all = append(all, made("made up", mallory))
 	}
 	honest := made("", alice)
-	own := d.issuer
-	held, hold := make(chan struct{}, 1000), make(chan struct{})
-	var pass sync.Mutex
-	var slow http.HandlerFunc
-	slow = func(w http.ResponseWriter, r *http.Request) {
-		if r.FormValue("code") == "made up" {
-			held <- struct{}{}
-			<-hold
+	hold, asked := make(chan struct{}), make(chan string, 1000)
+	d.provider.AnswerTokens(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.FormValue("code")
+		<-hold
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	wait := func(taken, waiting int) {
+		t.Helper()
+		for {
+			if a, b := d.login.Turns(); a == taken && b == waiting {
+				return
+			}
+			time.Sleep(time.Millisecond)
 		}
-		pass.Lock()
-		defer pass.Unlock()
-		d.provider.AnswerTokens(nil)
-		own.ServeHTTP(w, r)
-		d.provider.AnswerTokens(slow)
 	}
-	d.provider.AnswerTokens(slow)
 	leaves, leave := context.WithCancel(t.Context())
-	var flood sync.WaitGroup
+	var flood, person sync.WaitGroup
 	for i := range all {
 		flood.Go(func() { _, _ = d.login.Finish(leaves, all[i]) })
 	}
-	for range 4 {
-		<-held
+	wait(most, more)
+	person.Go(func() {
+		_, err := d.login.Finish(t.Context(), honest)
+		wantReason(t, "the issuer says 503", err, login.Unavailable)
+	})
+	wait(most, more+1)
+	for range most {
+		<-asked
 	}
-	if _, err := d.login.Finish(t.Context(), honest); err != nil {
-		t.Error(err)
+	hold <- struct{}{}
+	hold <- struct{}{}
+	if first, second := <-asked, <-asked; first == "made up" && second == "made up" {
+		t.Error("two turns later the person still waits")
 	}
-	if n := len(held); n != 0 {
-		t.Errorf("%d codes of one address are redeemed at once, want 4", n+4)
-	}
+	wait(most, more-1)
 	leave()
 	close(hold)
 	flood.Wait()
-	if n := d.login.Turns(); n != 0 {
-		t.Errorf("%d turns are left", n)
-	}
+	person.Wait()
+	wait(0, 0)
 	d.provider.AnswerTokens(nil)
 	if _, err := d.login.Finish(t.Context(), made("", mallory)); err != nil {
 		t.Errorf("after the flood: %v", err)
+	}
+}
+
+// TestPersonOfManySessionsCostsNobodyTheirRefresh: a session was refreshed, and its browser has not got the new
+// token yet. Another person brings more sessions than are known. The old token is not used again.
+func TestPersonOfManySessionsCostsNobodyTheirRefresh(t *testing.T) {
+	d := newDesk(t)
+	victim := d.browser()
+	victim.signIn()
+	d.clock.Add(4 * time.Minute)
+	victim.serves("issuer/corp:alice") // begins the refresh
+	d.login.Settle()
+	d.provider.Person("mallory", nil)
+	d.clock.Add(time.Second)
+	mallory := d.browser().signIn()
+	mallory.OpenCopies(40_000)
+	if n := d.login.Live(); n > 2+64 {
+		t.Errorf("%d sessions are known", n)
+	}
+	d.reload() // the cookie is opened anew, as when the cache has dropped it
+	victim.serves("issuer/corp:alice")
+	d.login.Settle()
+	victim.serves("issuer/corp:alice")
+	if n := d.provider.Refreshes(); n != 1 {
+		t.Errorf("%d refreshes", n)
 	}
 }

@@ -116,7 +116,7 @@ func TestSplitTextIsReadBack(t *testing.T) {
 
 // TestForgottenEndsEndAllOlderSessions overflows the memory of ends: no ended session may return.
 func TestForgottenEndsEndAllOlderSessions(t *testing.T) {
-	s := &state{live: map[sessionID]*live{}}
+	s := &state{live: map[endfile.ID]*live{}}
 	first := record{id: sessionID{1}, begun: 100, issued: 100, subject: "alice", issuer: "i"}
 	first.ends = endsOf(&first)
 	if err := s.end(endfile.Line{ID: first.ends[endfile.Session].ID, At: 150, Until: 1 << 62}); err != nil {
@@ -141,7 +141,7 @@ func TestForgottenEndsEndAllOlderSessions(t *testing.T) {
 // TestForgottenEndOfAClockThatWasSetBack overflows the memory of ends after a session has ended that began,
 // by its record, later than the clock says: see state.begin.
 func TestForgottenEndOfAClockThatWasSetBack(t *testing.T) {
-	s := &state{live: map[sessionID]*live{}}
+	s := &state{live: map[endfile.ID]*live{}}
 	s.ends.Raise(1000)
 	first := record{id: sessionID{1}, begun: s.begin(100), issued: 100, subject: "alice", issuer: "i"}
 	first.ends = endsOf(&first)
@@ -162,7 +162,7 @@ func TestForgottenEndOfAClockThatWasSetBack(t *testing.T) {
 
 // TestSeventyThousandEndsOfAFile takes more ends from a file than are kept.
 func TestSeventyThousandEndsOfAFile(t *testing.T) {
-	s := &state{live: map[sessionID]*live{}}
+	s := &state{live: map[endfile.ID]*live{}}
 	const n = 70_000
 	var lines []endfile.Line
 	ofSession := func(i int) record {

@@ -56,34 +56,36 @@ func (s *state) Apply(before int64, lines []endfile.Line) {
 // apply ends sessions, and reports whether any of that is new. Too many ends become fewer that end more:
 // people sign in again, and no ended session returns. The caller holds s.mu.
 func (s *state) apply(before int64, lines []endfile.Line) bool {
-	floor, fresh := s.ends.Floor(), map[endfile.End]int64{}
+	floor, news := s.ends.Floor(), false
 	s.ends.Raise(before)
 	for i := range lines {
 		if l := &lines[i]; s.ends.Add(l) {
-			fresh[endfile.End{Kind: l.Kind, ID: l.ID}] = l.Until
+			news = true
+			s.drop(l)
 		}
 	}
-	if len(fresh) == 0 && s.ends.Floor() == floor {
+	if !news && s.ends.Floor() == floor {
 		return false
-	}
-	for id, l := range s.live {
-		if n := l.newest.Load(); n.begun <= s.ends.Floor() || n.endedBy(fresh) {
-			l.gone.Store(true)
-			s.remove(id)
-		}
 	}
 	s.changes.Add(1)
 	return true
 }
 
-// endedBy reports whether one of these ends is of the session. They say until when it must be issued.
-func (r *record) endedBy(ends map[endfile.End]int64) bool {
-	for _, e := range r.ends {
-		if until, known := ends[e]; known && e.ID != (endfile.ID{}) && r.issued <= until {
-			return true
-		}
+// drop removes the live sessions that a line ends. It does not look at all that live, since others wait
+// meanwhile: those that ended otherwise are refused by [state.hasEnded], and go at the next sweep.
+func (s *state) drop(line *endfile.Line) {
+	l := s.live[line.ID]
+	if line.Kind != endfile.Session {
+		l = s.groups[endfile.End{Kind: line.Kind, ID: line.ID}]
 	}
-	return false
+	for l != nil {
+		next := l.next[line.Kind]
+		if l.newest.Load().issued <= line.Until {
+			l.gone.Store(true)
+			s.remove(l)
+		}
+		l = next
+	}
 }
 
 // forget removes the ends of sessions that have expired meanwhile. If the clock is only ahead, these sessions

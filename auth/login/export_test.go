@@ -19,13 +19,25 @@ func (m *Memory) OpenFiles() []string {
 	return slices.Sorted(maps.Keys(m.files))
 }
 
+// copied returns one of many sessions of the same person.
+func (s *Session) copied(i int) *Session {
+	r := s.record
+	r.id = sessionID{1, byte(i), byte(i >> 8), byte(i >> 16)}
+	r.ends = endsOf(&r)
+	return &Session{record: r, login: s.login, place: s.place, principal: s.principal, live: &live{}}
+}
+
+// OpenCopies opens n sessions of the same person.
+func (s *Session) OpenCopies(n int) {
+	for i := range n {
+		s.login.state.join(s.copied(i))
+	}
+}
+
 // EndCopies ends n sessions as those of a person who signs in and out n times.
 func (s *Session) EndCopies(n int) error {
 	for i := range n {
-		r := s.record
-		r.id = sessionID{1, byte(i), byte(i >> 8), byte(i >> 16)}
-		r.ends = endsOf(&r)
-		c := &Session{record: r, login: s.login, place: s.place, principal: s.principal, live: &live{}}
+		c := s.copied(i)
 		if err := s.login.endSession(c); err != nil {
 			return err
 		}
@@ -33,9 +45,13 @@ func (s *Session) EndCopies(n int) error {
 	return nil
 }
 
-// Turns returns how many turns to redeem codes are taken, and how many clients have some or wait.
-func (l *Login) Turns() int {
-	l.state.mu.Lock()
-	defer l.state.mu.Unlock()
-	return len(l.state.turns) + len(l.state.clients)
+// Turns returns how many turns to redeem codes are taken, and how many requests wait for one.
+func (l *Login) Turns() (taken, waiting int) {
+	t := &l.state.turns
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, own := range t.waiting {
+		waiting += len(own)
+	}
+	return t.taken, waiting
 }

@@ -139,11 +139,10 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 		return nil, refuse(Unavailable, err)
 	}
 	// Whoever brings made-up codes, one after another, must not flood the issuer.
-	leave, err := l.state.takeTurn(ctx, from.Client)
-	if err != nil {
-		return nil, refuse(Unavailable, fmt.Errorf("%d other logins are being finished, or %d from the same address: %w", maxExchange, maxExchangeOf, err))
+	if err := l.state.turns.take(ctx, from.Client, maxExchange); err != nil {
+		return nil, refuse(Unavailable, fmt.Errorf("%d other logins are being finished: %w", maxExchange, err))
 	}
-	defer leave()
+	defer l.state.turns.leave()
 	switch {
 	case a.iss != "" && !l.issuer.Issues(a.iss):
 		return nil, refuse(WrongIssuer, errors.New("iss of the answer is "+setting.Quoted(a.iss, 128)))

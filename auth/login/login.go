@@ -70,7 +70,7 @@ type Config struct {
 	// Memory keeps sessions in the Memory, with only an id in the cookie.
 	Memory bool
 	// Sessions is how many sessions the Memory keeps; 10,000 if zero. Beyond it, the least recently
-	// used one ends.
+	// used one of 10,000 ends.
 	Sessions int
 	// Absolute is how long a session lasts; DefaultAbsolute if zero.
 	Absolute time.Duration

@@ -3,7 +3,6 @@ package login
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,10 +12,9 @@ import (
 )
 
 const (
-	maxUsed       = 1 << 14 // states of answers that are remembered as used
-	maxRefresh    = 32      // refreshes of one login that run at once
-	maxExchange   = 64      // codes that are redeemed at once, likewise
-	maxExchangeOf = 4       // of these, from one client
+	maxUsed     = 1 << 14 // states of answers that are remembered as used
+	maxRefresh  = 32      // refreshes of one login that run at once
+	maxExchange = 64      // codes that are redeemed at once, likewise
 )
 
 // Memory is what logins share and what outlives a reload: sessions, the ends of sessions, and used
@@ -142,8 +140,8 @@ func (m *Memory) state(name, client string) *state {
 	if s == nil {
 		s = &state{
 			login: endfile.LoginOf(name, client),
-			slots: make(chan struct{}, maxRefresh), turns: make(chan struct{}, maxExchange), revokes: make(chan struct{}, maxRevoke), revoking: make(chan struct{}, maxRevoking),
-			live: map[sessionID]*live{}, subjects: map[endfile.ID]map[sessionID]*live{}, waiting: map[endfile.ID]int{}, clients: map[netip.Addr]*finisher{},
+			slots: make(chan struct{}, maxRefresh), revokes: make(chan struct{}, maxRevoke), revoking: make(chan struct{}, maxRevoking),
+			live: map[endfile.ID]*live{}, groups: map[endfile.End]*live{}, waiting: map[endfile.ID]int{},
 		}
 		m.states[key] = s
 	}
@@ -169,7 +167,7 @@ type state struct {
 
 	// Turns are of one login, so that an issuer that hangs holds nobody at another issuer.
 	slots    chan struct{} // one for each running refresh
-	turns    chan struct{} // one for each code that is being redeemed
+	turns    line          // of codes that are being redeemed
 	revokes  chan struct{} // one for each refresh token that waits to be revoked
 	revoking chan struct{} // one for each request for that
 
@@ -177,13 +175,12 @@ type state struct {
 	// that requests need no lock.
 	changes atomic.Uint64
 
-	mu       sync.Mutex    // guards the fields below
-	file     *endfile.File // where the ends are kept too; nil for nowhere
-	ends     endfile.Set
-	live     map[sessionID]*live
-	subjects map[endfile.ID]map[sessionID]*live // those in memory, by subject
-	clients  map[netip.Addr]*finisher           // who redeem codes, or wait for that
-	waiting  map[endfile.ID]int                 // refresh tokens that wait to be revoked, by subject
+	mu      sync.Mutex    // guards the fields below
+	file    *endfile.File // where the ends are kept too; nil for nowhere
+	ends    endfile.Set
+	live    map[endfile.ID]*live  // by the ends of single sessions
+	groups  map[endfile.End]*live // the first of those with a sid, and of those of a subject
+	waiting map[endfile.ID]int    // refresh tokens that wait to be revoked, by subject
 }
 
 // sessionID identifies a session. It is no secret: the cookie is sealed.
@@ -196,49 +193,74 @@ type live struct {
 	gone       atomic.Bool  // it was ended or evicted here
 	refreshing atomic.Bool
 	retry      atomic.Int64 // when a failed refresh may be tried again
+
+	ends       [3]endfile.End // those that would end it
+	prev, next [3]*live       // of its groups, by the kinds of ends; guarded by state.mu
 }
 
 const (
 	maxLive      = 10_000 // sessions in cookies that are known besides their cookies
 	maxOfSubject = 32     // sessions in memory of one subject
-	sampled      = 16     // of sessions in cookies, when one is evicted
+
+	// maxInCookiesOf is how many sessions in cookies of one subject are known. One that is not has only what
+	// its cookie says: a refresh token that was used up, until the browser gets the next one.
+	maxInCookiesOf = 64
+
+	// How many sessions are looked at when one is evicted, from a random one on.
+	sampledInCookies = 16
+	sampledInMemory  = 10_000
 )
 
 // join gives a session that was opened from its cookie its live part, which others may have already.
 func (s *state) join(opened *Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if opened.live = s.live[opened.id]; opened.live == nil {
-		s.add(opened, maxLive, sampled)
+	if opened.live = s.live[opened.ends[endfile.Session].ID]; opened.live == nil {
+		s.bound(opened, maxInCookiesOf)
+		s.add(opened, maxLive, sampledInCookies)
 	}
 }
 
 // find returns the live part of a session in memory; nil if there is none.
 func (s *state) find(id sessionID) *live {
+	key := digest(endfile.Session, string(id[:]))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.live[id]
+	return s.live[key]
 }
 
-// keep adds a session in memory. A subject who has too many loses the least recently used one, so that
-// nobody ends the sessions of others by signing in over and over.
+// keep adds a session in memory.
 func (s *state) keep(n *Session, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if own := s.subjects[n.ends[endfile.Subject].ID]; len(own) >= maxOfSubject {
-		s.remove(leastUsed(own, len(own)))
-	}
-	s.add(n, most, most)
+	s.bound(n, maxOfSubject)
+	s.add(n, most, sampledInMemory)
 }
 
-// leastUsed returns the least recently used of some sessions, from a random one on.
-func leastUsed(all map[sessionID]*live, some int) (oldest sessionID) {
-	looked, seen := 0, int64(0)
-	for id, l := range all {
-		if at := l.seen.Load(); looked == 0 || at < seen {
-			oldest, seen = id, at
+// bound makes room for a session. A subject who has too many loses the least recently used one, so that
+// nobody pushes out the sessions of others by signing in over and over. The caller holds s.mu.
+func (s *state) bound(n *Session, most int) {
+	own, oldest := 0, (*live)(nil)
+	for l := s.groups[n.ends[endfile.Subject]]; l != nil; l = l.next[endfile.Subject] {
+		if l.newest.Load().memory != n.memory {
+			continue // of a time when the login kept them otherwise
 		}
-		if looked++; looked >= some {
+		if own++; oldest == nil || l.seen.Load() < oldest.seen.Load() {
+			oldest = l
+		}
+	}
+	if own >= most {
+		s.remove(oldest)
+	}
+}
+
+// leastUsed returns the least recently used of some sessions.
+func (s *state) leastUsed(some int) (oldest *live) {
+	for _, l := range s.live {
+		if oldest == nil || l.seen.Load() < oldest.seen.Load() {
+			oldest = l
+		}
+		if some--; some <= 0 {
 			break
 		}
 	}
@@ -249,47 +271,58 @@ func leastUsed(all map[sessionID]*live, some int) (oldest sessionID) {
 // holds s.mu.
 func (s *state) add(n *Session, most, some int) {
 	for len(s.live) >= most {
-		s.remove(leastUsed(s.live, some))
+		s.remove(s.leastUsed(some))
 	}
-	l := &live{}
+	l := &live{ends: n.ends}
 	l.seen.Store(n.seen)
 	n.live = l
 	l.newest.Store(n)
-	s.live[n.id] = l
-	if n.memory {
-		subject := n.ends[endfile.Subject].ID
-		if s.subjects[subject] == nil {
-			s.subjects[subject] = map[sessionID]*live{}
+	s.live[l.ends[endfile.Session].ID] = l
+	for _, e := range l.ends {
+		if e.Kind == endfile.Session || e.ID == (endfile.ID{}) {
+			continue
 		}
-		s.subjects[subject][n.id] = l
+		if l.next[e.Kind] = s.groups[e]; l.next[e.Kind] != nil {
+			l.next[e.Kind].prev[e.Kind] = l
+		}
+		s.groups[e] = l
 	}
 }
 
 // remove removes a session. One in memory has ended by that. The caller holds s.mu.
-func (s *state) remove(id sessionID) {
-	l := s.live[id]
-	if l == nil {
-		return
+func (s *state) remove(l *live) {
+	if l.newest.Load().memory {
+		l.gone.Store(true)
 	}
-	delete(s.live, id)
-	n := l.newest.Load()
-	if !n.memory {
-		return
+	delete(s.live, l.ends[endfile.Session].ID)
+	for _, e := range l.ends {
+		prev, next := l.prev[e.Kind], l.next[e.Kind]
+		if next != nil {
+			next.prev[e.Kind] = prev
+		}
+		switch {
+		case prev != nil:
+			prev.next[e.Kind] = next
+		case next != nil:
+			s.groups[e] = next
+		default:
+			delete(s.groups, e)
+		}
 	}
-	l.gone.Store(true)
-	own := n.ends[endfile.Subject].ID
-	if delete(s.subjects[own], id); len(s.subjects[own]) == 0 {
-		delete(s.subjects, own)
-	}
+	l.prev, l.next = [3]*live{}, [3]*live{}
 }
 
-// sweep removes the sessions that have expired.
+// sweep removes the sessions that have expired, and those that have ended without an end of their own.
 func (s *state) sweep(now int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, l := range s.live {
-		if n := l.newest.Load(); now >= n.expires || now >= l.seen.Load()+n.idle() {
-			s.remove(id)
+	for _, l := range s.live {
+		switch n := l.newest.Load(); {
+		case n.begun <= s.ends.Floor():
+			l.gone.Store(true)
+			s.remove(l)
+		case now >= n.expires || now >= l.seen.Load()+n.idle():
+			s.remove(l)
 		}
 	}
 }

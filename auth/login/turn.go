@@ -3,48 +3,89 @@ package login
 import (
 	"context"
 	"net/netip"
+	"slices"
+	"sync"
 )
 
-// finisher is a client address that finishes logins.
-type finisher struct {
-	turns chan struct{} // one for each code that is being redeemed, or waits for a turn of the login
-	users int           // requests; guarded by state.mu
+// line gives turns to clients. If there are none left, those who wait get the next ones client by client, so that
+// who comes with many requests does not delay others more than with one.
+type line struct {
+	mu      sync.Mutex // guards the fields below
+	taken   int
+	waiting map[netip.Addr][]chan struct{} // of each client, in order; a turn closes the channel
+	clients []netip.Addr                   // who wait, in the order in which they get turns
 }
 
-// takeTurn waits for a turn to redeem a code. Those of one client wait for each other first, so that they do not
-// fill the line before those of others. The caller must call leave.
-func (s *state) takeTurn(ctx context.Context, from netip.Addr) (leave func(), err error) {
-	s.mu.Lock()
-	c := s.clients[from]
-	if c == nil {
-		c = &finisher{turns: make(chan struct{}, maxExchangeOf)}
-		s.clients[from] = c
+// take waits for one of some turns. The caller must call leave later, if the error is nil.
+func (l *line) take(ctx context.Context, from netip.Addr, most int) error {
+	turn := l.enter(from, most)
+	if turn == nil {
+		return nil
 	}
-	c.users++
-	s.mu.Unlock()
-	for i, turns := range [...]chan struct{}{c.turns, s.turns} {
-		select {
-		case turns <- struct{}{}:
-		case <-ctx.Done():
-			if i > 0 {
-				<-c.turns
-			}
-			s.forgo(from, c)
-			return nil, ctx.Err()
-		}
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
 	}
-	return func() {
-		<-s.turns
-		<-c.turns
-		s.forgo(from, c)
-	}, nil
+	if !l.forgo(from, turn) {
+		l.leave() // it came meanwhile
+	}
+	return ctx.Err()
 }
 
-// forgo notes that a request of a client has ended.
-func (s *state) forgo(from netip.Addr, c *finisher) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.users--; c.users == 0 {
-		delete(s.clients, from)
+// enter takes a turn, or returns the channel that is closed when there is one.
+func (l *line) enter(from netip.Addr, most int) chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.taken < most {
+		l.taken++
+		return nil
+	}
+	if l.waiting == nil {
+		l.waiting = map[netip.Addr][]chan struct{}{}
+	}
+	if len(l.waiting[from]) == 0 {
+		l.clients = append(l.clients, from)
+	}
+	turn := make(chan struct{})
+	l.waiting[from] = append(l.waiting[from], turn)
+	return turn
+}
+
+// forgo ends the wait for a turn. It reports false if the turn has come.
+func (l *line) forgo(from netip.Addr, turn chan struct{}) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	own := l.waiting[from]
+	i := slices.Index(own, turn)
+	if i < 0 {
+		return false
+	}
+	if own = slices.Delete(own, i, i+1); len(own) > 0 {
+		l.waiting[from] = own
+		return true
+	}
+	delete(l.waiting, from)
+	l.clients = slices.DeleteFunc(l.clients, func(a netip.Addr) bool { return a == from })
+	return true
+}
+
+// leave gives the turn to the next client.
+func (l *line) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.clients) == 0 {
+		l.taken--
+		return
+	}
+	next := l.clients[0]
+	l.clients = l.clients[1:]
+	own := l.waiting[next]
+	close(own[0])
+	if own = own[1:]; len(own) > 0 {
+		l.waiting[next] = own
+		l.clients = append(l.clients, next)
+	} else {
+		delete(l.waiting, next)
 	}
 }
