@@ -52,7 +52,7 @@ func (a *Auth) Explain(ctx context.Context, c *Chain, r *Request) Explanation {
 	case e.Reason == CredentialRevoked:
 		x.Findings = []Finding{{Problem: causeOf(e), Cure: "get a new one; if it was revoked by mistake, remove that line of the file"}}
 	case e.Reason == StepUpNeeded:
-		x.Findings = []Finding{{Problem: causeOf(e), Cure: "sign in as step_up of the route demands: sallyport token --login --acr-values or --max-age asks the issuer for that"}}
+		x.Findings = []Finding{{Problem: causeOf(e), Cure: "sign in as step_up of the route demands: sallyport token --login with --acr-values, --claims or --max-age asks the issuer for that"}}
 	case none != nil:
 		x.Findings = []Finding{a.explainOther(c, e)}
 	case b == nil:

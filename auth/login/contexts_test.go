@@ -232,6 +232,20 @@ func TestIssuerIsAskedInItsWords(t *testing.T) {
 	}
 }
 
+// Every request on a route with step_up is compared.
+func TestComparingAllocatesNothing(t *testing.T) {
+	demanded := login.StepUp{ACR: []string{"hwk", "mfa"}}
+	for _, by := range []login.Authentication{{Claim: "amr", Values: "pwd otp mfa"}, {Claim: "acr", Values: "hwk"}} {
+		if n := testing.AllocsPerRun(100, func() {
+			if lacking := demanded.Lacking(by, time.Time{}, 0); lacking != "" {
+				t.Fatal(lacking)
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations, want none", by, n)
+		}
+	}
+}
+
 // TestParameterOfGatewayIsNotSetTwice refuses a login whose params would ask for other claims.
 func TestParameterOfGatewayIsNotSetTwice(t *testing.T) {
 	d := newDesk(t)

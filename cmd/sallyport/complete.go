@@ -87,7 +87,7 @@ func flagCompletions() map[string]cobra.CompletionFunc {
 		"url":       fromConfig(routeURLs),
 		"upstream":  fromConfig(upstreams),
 	}
-	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner api-key id days overlap at before until host issuer audience email listen client-id scope resource env as claim from group grpc model signature version acr-values max-age") {
+	for _, name := range strings.Fields("key-id data data-binary header max-time resolve partner api-key id days overlap at before until host issuer audience email listen client-id scope resource env as claim from group grpc model signature version acr-values claims max-age") {
 		all[name] = cobra.NoFileCompletions
 	}
 	return all

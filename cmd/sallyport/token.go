@@ -42,7 +42,8 @@ a terminal and a browser is there. The answer comes to 127.0.0.1 (RFC 8252, with
 Without a browser, or with --device, the person signs in on any other machine by a code
 (RFC 8628). The token is cached below the user's cache folder, in a file that nobody else
 can read, and refreshed while the issuer allows it. --logout removes and revokes it.
-Where a route has step_up, --acr-values and --max-age ask for what its challenge names.`,
+Where a route has step_up, --acr-values and --max-age ask for what its challenge names, or
+--claims and --max-age if that has claims.`,
 		Example: `  sallyport token --issuer corp --client-id batch --secret-file batch.secret
   curl -H "Authorization: Bearer $(sallyport token --issuer corp --client-id batch --secret-file batch.secret)" ...
   sallyport token --url https://login.example.com/realms/ml --client-id batch --cert batch.pem --key batch.key --json
@@ -78,6 +79,7 @@ Where a route has step_up, --acr-values and --max-age ask for what its challenge
 	f.StringArrayVar(&t.audiences, "audience", nil, "an audience to ask for, where the issuer has such a parameter")
 	f.StringArrayVar(&t.resources, "resource", nil, "the URL of a resource to ask for (RFC 8707)")
 	f.StringArrayVar(&t.acrValues, "acr-values", nil, "an authentication context to ask for with --login, the preferred one first, such as mfa")
+	f.StringVar(&t.claims, "claims", "", "a JSON object of claims to ask for with --login, for Entra ID instead of --acr-values")
 	f.DurationVar(&t.maxAge, "max-age", 0, "how long ago the person may have proved themselves; else they sign in again")
 	f.BoolVar(&t.login, "login", false, "let a person sign in; the token is cached")
 	f.BoolVar(&t.logout, "logout", false, "remove the cached token of --login with the same flags, and revoke it")
@@ -103,6 +105,7 @@ type tokenCommand struct {
 	login, logout, device, browser bool
 	redirect                       string
 	acrValues                      []string
+	claims                         string
 	maxAge                         time.Duration
 	wait                           time.Duration
 

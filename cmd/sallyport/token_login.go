@@ -37,9 +37,13 @@ func (t *tokenCommand) checkLogin() string {
 		if t.given("wait") {
 			return "--wait says how long a person may take: give --login"
 		}
-		if t.given("acr-values") {
-			return "--acr-values says how a person signs in: give --login"
+		for _, flag := range []string{"acr-values", "claims"} {
+			if t.given(flag) {
+				return "--" + flag + " says how a person signs in: give --login"
+			}
 		}
+	case t.given("claims") && !isObject(t.claims):
+		return `--claims: want a JSON object such as {"access_token":{"acrs":{"essential":true,"value":"c1"}}}`
 	case len(t.audiences) > 1 || len(t.resources) > 1:
 		return "--login asks for one --audience and one --resource at most"
 	case t.given("max-age") && t.maxAge < time.Second:
@@ -65,7 +69,7 @@ func (t *tokenCommand) loginScopes() []string {
 // cached returns the cache, and the key of the token that the flags name.
 func (t *tokenCommand) cached(at *tokenIssuer) (*login.Cache, login.Key, error) {
 	cache, err := login.OpenCache()
-	return cache, login.Key{Issuer: at.url, ClientID: t.clientID, Scopes: slices.Clone(t.loginScopes()), Audiences: t.audiences, Resources: t.resources, ACRValues: t.acrValues}, err
+	return cache, login.Key{Issuer: at.url, ClientID: t.clientID, Scopes: slices.Clone(t.loginScopes()), Audiences: t.audiences, Resources: t.resources, ACRValues: t.acrValues, Claims: t.claims}, err
 }
 
 // signIn returns the cached token of a person, refreshes it, or lets the person sign in.

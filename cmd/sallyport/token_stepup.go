@@ -20,6 +20,9 @@ func (t *tokenCommand) demanded() url.Values {
 	if len(t.acrValues) > 0 {
 		all.Set("acr_values", strings.Join(t.acrValues, " "))
 	}
+	if t.claims != "" {
+		all.Set("claims", t.claims)
+	}
 	if t.maxAge > 0 {
 		all.Set("max_age", strconv.FormatInt(int64(t.maxAge/time.Second), 10))
 	}
@@ -47,7 +50,14 @@ func authenticatedAt(got *oauth2.Token, now time.Time) time.Time {
 	return time.Unix(claims.AuthTime, 0).UTC()
 }
 
-// stepUpFlags returns the flags of sallyport token that get a token for a challenge (RFC 9470, section 3).
+// isObject reports whether a text is a JSON object, as the parameter claims must be.
+func isObject(text string) bool {
+	var object map[string]json.RawMessage
+	return json.Unmarshal([]byte(text), &object) == nil && object != nil
+}
+
+// stepUpFlags returns the flags of sallyport token that get a token for a challenge (RFC 9470, section 3). An
+// issuer that is asked by the parameter claims has a second challenge with these, in base64.
 func stepUpFlags(challenge string) string {
 	value := func(name string) string {
 		_, rest, _ := strings.Cut(challenge, name+`="`)
@@ -55,11 +65,22 @@ func stepUpFlags(challenge string) string {
 		return v
 	}
 	flags := "--login"
-	for _, acr := range strings.Fields(value("acr_values")) {
-		flags += " --acr-values " + shownText(acr)
+	if claims, err := base64.StdEncoding.DecodeString(value("claims")); err == nil && isObject(string(claims)) && isShellText(string(claims)) {
+		flags += " --claims '" + string(claims) + "'"
+	} else {
+		for _, acr := range strings.Fields(value("acr_values")) {
+			if isShellText(acr) {
+				flags += " --acr-values '" + acr + "'"
+			}
+		}
 	}
 	if seconds, err := strconv.ParseUint(value("max_age"), 10, 31); err == nil {
 		flags += " --max-age " + strconv.FormatUint(seconds, 10) + "s"
 	}
 	return flags
+}
+
+// isShellText reports whether a text of somebody else can stand in a command line between single quotes.
+func isShellText(s string) bool {
+	return s != "" && len(s) <= 1000 && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == '\'' })
 }

@@ -17,9 +17,9 @@ import (
 // the request to the issuer, and replaces the session. Programs get 401 with the challenge of RFC 9470,
 // which has the values. Tokens and sessions without the claims are refused.
 type StepUpConfig struct {
-	// ACRValues are authentication contexts, of which the claim acr must name one. The issuer is asked
-	// for them in this order, the preferred one first. If the login has acr_values too, only those count
-	// that both list. Default: any.
+	// ACRValues are authentication contexts, of which the claim acr must name one, or the claim that acr of
+	// the issuer says. The issuer is asked for them in this order, the preferred one first. If the login has
+	// acr_values too, only those count that both list. Default: any.
 	ACRValues setting.List[string] `yaml:"acr_values"`
 	// MaxAge is how long before each request callers may have proved themselves, by the claim auth_time.
 	// A stream or WebSocket that began in time goes on. Issuers are asked for the smaller one of this and

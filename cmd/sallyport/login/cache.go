@@ -31,6 +31,7 @@ type Key struct {
 	Audiences []string `json:"audiences"`
 	Resources []string `json:"resources"`
 	ACRValues []string `json:"acr_values,omitempty"` // the preferred one first
+	Claims    string   `json:"claims,omitempty"`
 }
 
 // name is the file's, without its extension. The order of scopes does not count.

@@ -57,7 +57,7 @@ func TestTokensAreCachedByKey(t *testing.T) {
 		"issuer": func(k *Key) { k.Issuer = "https://evil.example" }, "client": func(k *Key) { k.ClientID = "x" },
 		"scopes": func(k *Key) { k.Scopes = []string{"openid"} }, "scopes in one": func(k *Key) { k.Scopes = []string{"models openid"} },
 		"audiences": func(k *Key) { k.Audiences = []string{"models"} }, "resources": func(k *Key) { k.Resources = []string{"models"} },
-		"acr_values": func(k *Key) { k.ACRValues = []string{"mfa"} },
+		"acr_values": func(k *Key) { k.ACRValues = []string{"mfa"} }, "claims": func(k *Key) { k.Claims = "{}" },
 	} {
 		k := testKey("terminal")
 		change(&k)
