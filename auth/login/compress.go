@@ -29,58 +29,70 @@ const commonText = `{"alg":"HS512","typ" : "JWT","kid" : "{"alg":"ES256","kid":"
 	`","sid":"","at_hash":"","c_hash":"","acr":"1","email_verified":true,"email_verified":false,"name":"","groups":["/` +
 	`"],"preferred_username":"","given_name":"","family_name":"","email":"@example.com"}`
 
+// matcher finds where text occurred before.
+type matcher struct {
+	all     []byte         // commonText and the text
+	latest  [1 << 12]int32 // one more than the last place with a hash of minMatch bytes; 0: none
+	earlier []int32        // for each place, the one before it with the same hash, in the same form
+}
+
+// note adds a place.
+func (m *matcher) note(at int) {
+	if at+minMatch <= len(m.all) {
+		h := (uint32(m.all[at])<<16 | uint32(m.all[at+1])<<8 | uint32(m.all[at+2])) * 0x9e3779b1 >> 20
+		m.earlier[at], m.latest[h] = m.latest[h], int32(at+1)
+	}
+}
+
+// longest adds a place, and returns the longest match there.
+func (m *matcher) longest(at int) (length, distance int) {
+	m.note(at)
+	most := min(maxMatch, len(m.all)-at)
+	place := int(m.earlier[at]) - 1
+	for n := 0; place >= 0 && at-place <= matchWindow && length < most && n < maxSearches; n++ {
+		same := 0
+		for same < most && m.all[place+same] == m.all[at+same] {
+			same++
+		}
+		if same > length {
+			length, distance = same, at-place
+		}
+		place = int(m.earlier[place]) - 1
+	}
+	return length, distance
+}
+
 // compress appends the compressed text to dst.
-func compress(dst []byte, text []byte) []byte {
-	all := append([]byte(commonText), text...)
-	var latest [1 << 12]int32            // one more than the last place with a hash; 0: none
-	earlier := make([]int32, len(all)+1) // the place before it, in the same form
-	note := func(at int) {
-		if at+minMatch <= len(all) {
-			h := (uint32(all[at])<<16 | uint32(all[at+1])<<8 | uint32(all[at+2])) * 0x9e3779b1 >> 20
-			earlier[at+1], latest[h] = latest[h], int32(at+1)
-		}
-	}
-	longest := func(at int) (length, distance int) {
-		note(at)
-		for place, n := int(earlier[at+1]), 0; place > 0 && n < maxSearches && at-(place-1) <= matchWindow; place, n = int(earlier[place]), n+1 {
-			most, same := min(maxMatch, len(all)-at), 0
-			for same < most && all[place-1+same] == all[at+same] {
-				same++
-			}
-			if same > length {
-				length, distance = same, at-(place-1)
-			}
-		}
-		return length, distance
-	}
+func compress(dst, text []byte) []byte {
+	m := matcher{all: append([]byte(commonText), text...)}
+	m.earlier = make([]int32, len(m.all))
 	for at := range len(commonText) {
-		note(at)
+		m.note(at)
 	}
-	at := len(commonText)
-	literal := at
-	flush := func() {
-		for literal < at {
-			n := min(maxLiteral, at-literal)
-			dst = append(append(dst, byte(n-1)), all[literal:literal+n]...)
-			literal += n
-		}
-	}
-	for at < len(all) {
-		length, distance := longest(at)
+	literal := len(commonText) // from here to the next match
+	for at := literal; at < len(m.all); {
+		length, distance := m.longest(at)
 		if length < minMatch {
 			at++
 			continue
 		}
-		flush()
+		dst = appendLiteral(dst, m.all[literal:at])
 		dst = append(dst, matchFlag|byte(length-minMatch)<<3|byte((distance-1)>>8), byte(distance-1))
-		for range length - 1 {
-			at++
-			note(at)
+		for i := 1; i < length; i++ {
+			m.note(at + i)
 		}
-		at++
+		at += length
 		literal = at
 	}
-	flush()
+	return appendLiteral(dst, m.all[literal:])
+}
+
+func appendLiteral(dst, text []byte) []byte {
+	for len(text) > 0 {
+		n := min(maxLiteral, len(text))
+		dst = append(append(dst, byte(n-1)), text[:n]...)
+		text = text[n:]
+	}
 	return dst
 }
 
