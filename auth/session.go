@@ -118,8 +118,7 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 		if err == nil {
 			return s.proof(used, now, inFlight)
 		}
-		var e *login.Error
-		if errors.As(err, &e) && (refused == nil || refused.Reason == login.BadSession) {
+		if e, ok := errors.AsType[*login.Error](err); ok && (refused == nil || refused.Reason == login.BadSession) {
 			refused = e
 		}
 		if several != nil {
@@ -209,6 +208,9 @@ func (c sessionCause) Error() string { return c.refused.Err.Error() }
 // Unwrap returns the error of package login.
 func (c sessionCause) Unwrap() error { return c.refused }
 
+// errOtherLogin refuses a cookie that another login is known to have sealed, without trying its keys.
+var errOtherLogin = &login.Error{Reason: login.BadSession, Err: errors.New("it is of another login")}
+
 // open returns the session of a cookie, from the cache if it was opened before.
 func (s *sessions) open(l *login.Login, host string, c *login.Cookie) (*login.Session, error) {
 	tokens, cache := s.auth.memory.tokens, s.auth.sessions.Load()
@@ -219,7 +221,10 @@ func (s *sessions) open(l *login.Login, host string, c *login.Cookie) (*login.Se
 	for _, part := range c.Parts() {
 		hash = hash*31 + tokens.hash(part)
 	}
-	if e := tokens.find(cache.number, hash); e != nil && e.session.Login() == l.Name() && c.Matches(e.raw, equal) {
+	if e := tokens.find(cache.number, hash); e != nil && c.Matches(e.raw, equal) {
+		if e.session.Login() != l.Name() {
+			return nil, errOtherLogin
+		}
 		return e.session, nil
 	}
 	session, err := l.Open(host, c)

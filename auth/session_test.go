@@ -36,7 +36,7 @@ func newPeopleOf(t testing.TB, clock *authtest.Clock, issuer *authtest.Issuer, c
 	p := &people{t: t, issuer: issuer, provider: issuer.Provide("gateway", "")}
 	p.auth = activeAuth(t, NewMemory(MemoryOptions{Now: clock.Now}), Config{
 		Issuers: map[string]IssuerConfig{"corp": (&provider{issuer}).config()},
-		Logins:  map[string]login.Config{"corp": c},
+		Logins:  map[string]login.Config{"corp": c, "first": c},
 	})
 	var err error
 	if p.chain, err = p.auth.Route(Demand{Callers: []string{"issuer/corp", "login/corp"}}); err != nil {
@@ -119,6 +119,31 @@ func TestSignInAfterAnIssuerWasAway(t *testing.T) {
 	issuer.Answer(nil)
 	if proof, err := p.chain.Authenticate(t.Context(), pageRequest(p.signIn("alice", nil))); err != nil || proof.Session == nil {
 		t.Errorf("a session after the issuer was away: %v", err)
+	}
+}
+
+// TestCachedSessionOfSecondLogin checks that no key of the first login is tried on it each time.
+func TestCachedSessionOfSecondLogin(t *testing.T) {
+	p := newPeople(t)
+	both, err := p.auth.Route(Demand{Callers: []string{"login/first", "login/corp"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := p.auth.Route(Demand{Callers: []string{"login/first"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := pageRequest(p.signIn("alice", nil))
+	for _, when := range []string{"opened", "from the cache"} {
+		if proof, err := both.Authenticate(t.Context(), r); err != nil || proof.Session.Login() != "corp" {
+			t.Errorf("%s: %v", when, err)
+		}
+		if _, err := other.Authenticate(t.Context(), r); reason(t, err) != BadSession {
+			t.Errorf("%s, at a route of the other login: %v", when, err)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { _, _ = both.Authenticate(t.Context(), r) }); n != 0 {
+		t.Errorf("%v allocations for a cached session", n)
 	}
 }
 

@@ -3,6 +3,7 @@ package login
 import (
 	"encoding/base64"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -51,6 +52,19 @@ func BenchmarkUnseal(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(len(field)), "bytes")
+}
+
+// BenchmarkCookieField finds the session beside two cookies of an application, and removes it, as each
+// request does.
+func BenchmarkCookieField(b *testing.B) {
+	l := &Login{cookie: hostPrefix + sessionName}
+	field := "_xsrf=2|1b2c; " + l.partName(0) + "=1." + strings.Repeat("x", 1200) + "; theme=dark"
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, found, err := l.ReadCookie(field); !found || err != nil || Strip(field) == field {
+			b.Fatal(found, err)
+		}
+	}
 }
 
 // BenchmarkEncode encodes the same session, as each sealing does.

@@ -70,11 +70,23 @@ func pairs(field string, f func(name, value string, from, to int) bool) {
 			end += at
 		}
 		name, value, _ := strings.Cut(field[at:end], "=")
-		if !f(strings.Trim(name, " \t"), strings.Trim(value, " \t"), at, end) {
+		if !f(trim(name), trim(value), at, end) {
 			return
 		}
 		at = end + 1
 	}
+}
+
+// trim removes blanks at both ends. [strings.Trim] first makes a table of what to remove, for each cookie
+// of each request.
+func trim(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
 }
 
 // ReadCookie reads the session of a login from the Cookie field of a request. found is false if there

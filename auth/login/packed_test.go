@@ -2,6 +2,7 @@ package login
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -40,6 +41,24 @@ func TestCookieOfEarlierReleaseOpens(t *testing.T) {
 	text[0] = 3
 	if _, err := decodeRecord(text); err == nil {
 		t.Error("a record of a later version opens")
+	}
+}
+
+// TestSealedFormStays checks that a record of this version opens as its release encoded it. A change that
+// breaks this test signs people out; it needs another version.
+func TestSealedFormStays(t *testing.T) {
+	const encoded = "020102030000000000000000000000000098cfb5d8060002f8b5b3d80601a006efebe6b00d00d8042e5b007b3a0f0104612e0d1f3505086164613286000c6d6c225d7995112f0c6164616b61ce0100185253323536227d371103000001033f01117369676e02063036a296aab9efada247a72b"
+	b, err := hex.DecodeString(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := record{
+		id: sessionID{1, 2, 3}, generation: 2, begun: 1796004600, issued: 1796004599, seen: 1796005000, expires: 1796040600, authTime: 0,
+		accessFrom: 1796004600, accessUntil: 1796004900, issuer: "https://a.example", subject: "ada", key: "k", claims: `{"iss":"https://a.example","sub":"ada","groups":["ml"]}`,
+		hint: pack("eyJhbGciOiJSUzI1NiJ9..c2lnbg"), refresh: pack("0.opaque-token+"),
+	}
+	if got, err := decodeRecord(b); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v, encoded %x", got, err, want, want.encode())
 	}
 }
 
