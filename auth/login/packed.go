@@ -35,17 +35,17 @@ func pack(token string) packed {
 	w.number(int64(len(segments)))
 	for i, text := range segments {
 		if b, ok := unbase64(text); ok && len(segments) > 2 && i < 2 && len(b) > 0 && b[0] == '{' {
-			w.number(int64(len(b))<<2 | jsonSegment)
+			w.number(int64(len(b))<<2 + jsonSegment)
 			w.shared = append(w.shared, b...)
 		} else if ok {
-			w.number(int64(len(b))<<2 | bytesSegment)
+			w.number(int64(len(b))<<2 + bytesSegment)
 			w.raw(b)
 		} else if b, ok = unbase64(text[:len(text)&^3]); ok {
-			w.number(int64(len(text))<<2 | quadsSegment)
+			w.number(int64(len(text))<<2 + quadsSegment)
 			w.raw(b)
 			w.raw([]byte(text[len(text)&^3:]))
 		} else {
-			w.number(int64(len(text))<<2 | plainSegment)
+			w.number(int64(len(text))<<2 + plainSegment)
 			w.raw([]byte(text))
 		}
 	}
