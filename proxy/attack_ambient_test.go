@@ -40,8 +40,9 @@ func TestPagesWithoutTLSUsePasswords(t *testing.T) {
 	}
 }
 
-// TestAttackBrowsersWithCertificatesAndPasswords sends requests as pages of other sites can. Browsers add a
-// client certificate and a stored password to them, and no SameSite keeps those back.
+// TestAttackBrowsersWithCertificatesAndPasswords sends requests as pages of other sites can. Browsers may add a
+// client certificate or a stored password to them, and no SameSite keeps those back. Chromium sends the
+// password with forms of such pages; with their WebSockets it does not, and nothing demands that of browsers.
 func TestAttackBrowsersWithCertificatesAndPasswords(t *testing.T) {
 	ca := authtest.NewCA("lab", time.Now(), nil)
 	h := build(t, plan{routes: ambientRoutes, files: map[string]string{"ca.pem": string(authtest.PEM(ca)), "htpasswd": "bob:" + bcryptOf(t, "sesame") + "\n"}, more: unwatched + `
