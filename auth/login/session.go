@@ -27,8 +27,7 @@ type record struct {
 	expires  int64
 	authTime int64 // 0: unknown
 
-	issuer, subject, sid    string
-	acr                     string // the text of an Authentication
+	issuer, subject, sid, acr string
 	key                     string // that signed the claims
 	claims                  string // JSON
 	hint                    string // the ID token for the issuer's sign-out, without its claims if they are claims; "" if it did not fit
@@ -346,6 +345,7 @@ func (s *Session) SID() string { return s.sid }
 // proves nothing new. It is without values if the issuer's configuration names another claim than it did then.
 func (s *Session) Authentication() Authentication { return s.login.authentication(&s.record) }
 
+// authentication returns that of a record, whose acr is the text of one.
 func (l *Login) authentication(r *record) Authentication {
 	a, claim := authenticationOf(r.acr, r.authTime), l.issuer.Contexts().Claim
 	if a.Claim != claim {
