@@ -28,11 +28,11 @@ type record struct {
 	authTime int64 // 0: unknown
 
 	issuer, subject, sid, acr string
-	key                     string // that signed the claims
-	claims                  string // JSON
-	hint                    string // the ID token for the issuer's sign-out, without its claims if they are claims; "" if it did not fit
-	refresh                 string // refresh token; "" for none
-	accessFrom, accessUntil int64  // life of the access token; 0: unknown
+	key                       string // that signed the claims
+	claims                    string // JSON
+	hint                      string // the ID token for the issuer's sign-out, without its claims if they are claims; "" if it did not fit
+	refresh                   string // refresh token; "" for none
+	accessFrom, accessUntil   int64  // life of the access token; 0: unknown
 
 	ends [3]end // those that would end it; not sealed
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -256,3 +257,5 @@ func faultOf(err error) string {
 	}
 	return ""
 }
+
+func contains(all []string, s string) bool { return s != "" && slices.Contains(all, s) }

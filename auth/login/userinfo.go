@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -36,7 +35,7 @@ func (l *Login) openUserinfo(ctx context.Context, text []byte) ([]byte, error) {
 	}
 	var one string
 	var several []string
-	if json.Unmarshal(about.Audience, &one) != nil && json.Unmarshal(about.Audience, &several) != nil || one != l.config.ClientID && !slices.Contains(several, l.config.ClientID) {
+	if json.Unmarshal(about.Audience, &one) != nil && json.Unmarshal(about.Audience, &several) != nil || one != l.config.ClientID && !contains(several, l.config.ClientID) {
 		return nil, refuse(BadTokens, errors.New("aud of the signed userinfo is not this client"))
 	}
 	return claims, nil
