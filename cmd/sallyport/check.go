@@ -44,8 +44,9 @@ register at the issuers of people's logins: as a table on a terminal, as JSON on
 The command also opens and checks the files that the configuration names
 (certificates, keys, authorities). It checks whether this user may write where the
 gateway keeps state and records, and may listen on its addresses: run it as the
-gateway's user. A port in use is a warning, unless this gateway runs. --offline omits
-all these checks. The command does not use the network.
+gateway's user. A port in use is a warning, unless this gateway runs. It locks the file
+with ends of sessions for a moment; where there is none yet, it makes another one beside
+and removes it. --offline omits all these checks. The command does not use the network.
 
 --against reads an audit log instead, and says which requests that were allowed then
 would now be refused by the configuration, and the reverse: by caller, model, verb and
