@@ -39,7 +39,8 @@ type Set struct {
 	number map[ID]int // ends of single sessions, by their subject
 }
 
-// Floor returns when the last session began of those that have ended without an end of their own.
+// Floor returns a time, in seconds since 1970. Sessions that began until then have ended, whatever the other ends
+// say.
 func (s *Set) Floor() int64 { return s.floor }
 
 // Len returns the number of ends.
