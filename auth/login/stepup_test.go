@@ -172,8 +172,8 @@ func TestLargestDemandFitsInACookie(t *testing.T) {
 	}
 }
 
-// TestAnswerAfterANewMaxAge begins a sign-in before a reload that demands a fresh proof of the person.
-func TestAnswerAfterANewMaxAge(t *testing.T) {
+// TestAnswerAfterANewDemand begins sign-ins before reloads that demand more of the proof of the person.
+func TestAnswerAfterANewDemand(t *testing.T) {
 	d := newDesk(t)
 	b, victim := d.browser(), d.browser()
 	d.provider.Authenticate(func(_ url.Values, claims map[string]any) {
@@ -189,5 +189,11 @@ func TestAnswerAfterANewMaxAge(t *testing.T) {
 	}
 	if _, err := victim.finish(fresh); err != nil {
 		t.Errorf("the victim: %v", err)
+	}
+	weak := b.visit(b.begin("/"))
+	d.config.ACR = []string{"mfa"}
+	d.reload()
+	if _, err := b.finish(weak); reasonOf(err) != login.WeakerThanAsked {
+		t.Errorf("got %v", err)
 	}
 }
