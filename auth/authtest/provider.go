@@ -110,6 +110,13 @@ func (p *Provider) Refuse(code string) {
 	p.refusal = code
 }
 
+// Replace replaces the secret of the client.
+func (p *Provider) Replace(secret string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.secret = secret
+}
+
 // Authenticate lets f change the claims of people who sign in, by the authorization request. Nil leaves
 // them as they are: the provider ignores acr_values, max_age and prompt.
 func (p *Provider) Authenticate(f func(asked url.Values, claims map[string]any)) {
@@ -266,7 +273,7 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, q.Get("redirect_uri")+"?"+answer.Encode(), http.StatusFound)
 }
 
-// isClient reports whether a request proves the provider's client.
+// isClient reports whether a request proves the provider's client. The caller holds p.mu.
 func (p *Provider) isClient(r *http.Request) bool {
 	id, secret, basic := r.BasicAuth()
 	if !basic {
@@ -277,12 +284,12 @@ func (p *Provider) isClient(r *http.Request) bool {
 
 // revoke takes a token to revoke (RFC 7009). It answers the same for unknown ones.
 func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if !p.isClient(r) {
 		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "invalid_client"})
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	delete(p.tokens, r.FormValue("token"))
 }
 

@@ -223,9 +223,10 @@ func (s *state) path() string {
 	return ""
 }
 
-// Activate makes the ends of sessions in the login's file count. Until then, a new Login changes nothing
-// for those that serve.
+// Activate makes this the current login of its name and client, and the ends of sessions in its file count.
+// Until then, a new Login changes nothing for those that serve.
 func (l *Login) Activate() {
+	l.state.current.Store(l)
 	if l.file == nil {
 		return
 	}

@@ -166,7 +166,7 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	if err != nil {
 		return nil, err
 	}
-	demanded := StepUp{ACR: begun.acr, MaxAge: time.Duration(begun.maxAge) * time.Second}
+	demanded := StepUp{ACR: l.config.ACR, MaxAge: l.config.MaxAge}.And(StepUp{ACR: begun.acr, MaxAge: time.Duration(begun.maxAge) * time.Second}) // the configuration may be newer
 	if lacking := demanded.Lacking(id.authentication, now, l.issuer.Skew()); lacking != "" {
 		return nil, refuse(WeakerThanAsked, errors.New(lacking))
 	}

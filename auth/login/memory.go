@@ -163,7 +163,8 @@ func (m *Memory) statesOf(client string) (all []*state) {
 // state is what logins of one name and client share over reloads. The seals of sessions say no more, so
 // that a session that ended here opens nowhere else.
 type state struct {
-	login endfile.Login // of its lines in the file
+	login   endfile.Login         // of its lines in the file
+	current atomic.Pointer[Login] // of the configuration in use; nil before the first
 
 	// Turns are of one login, so that an issuer that hangs holds nobody at another issuer.
 	slots    chan struct{} // one for each running refresh
@@ -312,7 +313,8 @@ func (s *state) remove(l *live) {
 	l.prev, l.next = [3]*live{}, [3]*live{}
 }
 
-// sweep removes the sessions that have expired, and those that have ended without an end of their own.
+// sweep removes the sessions that have expired, and those that have ended without an end of their own. The
+// idle lifetime is that of the current configuration: sessions that nobody used since are of an older one.
 func (s *state) sweep(now int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -321,7 +323,7 @@ func (s *state) sweep(now int64) {
 		case n.begun <= s.ends.Floor():
 			l.gone.Store(true)
 			s.remove(l)
-		case now >= n.expires || now >= l.seen.Load()+n.idle():
+		case now >= n.expires || now >= l.seen.Load()+n.loginNow().idle():
 			s.remove(l)
 		}
 	}

@@ -109,7 +109,7 @@ func (s *Session) revokeLater(life context.Context) {
 		s.unrevoked(err)
 		return
 	}
-	s.revokeNow(life, e.Revocation)
+	s.revokeNow(life)
 }
 
 var errStopped = errors.New("the gateway stops")
@@ -126,13 +126,21 @@ func wait(life context.Context, d time.Duration) error {
 	}
 }
 
-// revokeNow revokes the refresh token. It tries again if that may help.
-func (s *Session) revokeNow(life context.Context, address string) {
+// revokeNow revokes the refresh token, unless the configuration no longer wants that: it, and with it the
+// client's secret, may be newer than the session. It tries again if that may help.
+func (s *Session) revokeNow(life context.Context) {
+	l := s.loginNow()
+	if l.config.KeepTokens {
+		return
+	}
 	ctx, cancel := context.WithTimeout(life, revokeTime)
 	defer cancel()
-	err := error(nil)
+	e, err := l.issuer.Endpoints(ctx)
+	if err == nil && e.Revocation == "" {
+		return
+	}
 	for try := 0; err == nil; try++ {
-		if err = s.askToRevoke(ctx, address); err == nil {
+		if err = l.askToRevoke(ctx, e.Revocation, s.refresh.text()); err == nil {
 			return
 		}
 		if try+1 == revokeTries || !worthRetrying(err) {
@@ -156,9 +164,9 @@ func worthRetrying(err error) bool {
 }
 
 // askToRevoke asks the issuer once. Errors contain no token.
-func (s *Session) askToRevoke(ctx context.Context, address string) error {
-	c := &s.login.config
-	form := fetch.Form{Accept: "application/json", Values: url.Values{"token": {s.refresh.text()}, "token_type_hint": {"refresh_token"}}}
+func (l *Login) askToRevoke(ctx context.Context, address, token string) error {
+	c := &l.config
+	form := fetch.Form{Accept: "application/json", Values: url.Values{"token": {token}, "token_type_hint": {"refresh_token"}}}
 	switch {
 	case c.ClientSecret == "":
 		form.Values.Set("client_id", c.ClientID)
@@ -168,6 +176,6 @@ func (s *Session) askToRevoke(ctx context.Context, address string) error {
 	default:
 		form.User, form.Password = url.QueryEscape(c.ClientID), url.QueryEscape(c.ClientSecret)
 	}
-	_, err := s.login.issuer.Client().Post(ctx, address, &form)
+	_, err := l.issuer.Client().Post(ctx, address, &form)
 	return err
 }

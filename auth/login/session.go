@@ -129,7 +129,17 @@ func (l *Login) until(r *record) int64 {
 	return min(r.expires, r.begun+int64(l.config.Absolute/time.Second))
 }
 
-func (s *Session) idle() int64 { return int64(s.login.config.Idle / time.Second) }
+func (l *Login) idle() int64 { return int64(l.config.Idle / time.Second) }
+
+func (s *Session) idle() int64 { return s.login.idle() }
+
+// loginNow returns the login of the configuration in use; the session's own if that has another issuer.
+func (s *Session) loginNow() *Login {
+	if l := s.login.state.current.Load(); l != nil && l.issuer.Issues(s.issuer) {
+		return l
+	}
+	return s.login
+}
 
 // idleUntil returns when the idle lifetime ends, in seconds since 1970.
 func (s *Session) idleUntil() int64 { return max(s.seen, s.live.seen.Load()) + s.idle() }

@@ -171,3 +171,29 @@ func TestLargestDemandFitsInACookie(t *testing.T) {
 		t.Errorf("%v, to %d bytes", err, len(f.Location))
 	}
 }
+
+// TestAnswerAfterANewDemand begins sign-ins before reloads that demand more of the proof of the person.
+func TestAnswerAfterANewDemand(t *testing.T) {
+	d := newDesk(t)
+	b, victim := d.browser(), d.browser()
+	d.provider.Authenticate(func(_ url.Values, claims map[string]any) {
+		claims["auth_time"] = d.clock.Now().Add(-5 * time.Hour).Unix()
+	})
+	stale := b.visit(b.begin("/"))
+	d.provider.Authenticate(func(_ url.Values, claims map[string]any) { claims["auth_time"] = d.clock.Now().Unix() })
+	fresh := victim.visit(victim.begin("/"))
+	d.config.MaxAge = time.Hour
+	d.reload()
+	if _, err := b.finish(stale); reasonOf(err) != login.WeakerThanAsked {
+		t.Errorf("got %v", err)
+	}
+	if _, err := victim.finish(fresh); err != nil {
+		t.Errorf("the victim: %v", err)
+	}
+	weak := b.visit(b.begin("/"))
+	d.config.ACR = []string{"mfa"}
+	d.reload()
+	if _, err := b.finish(weak); reasonOf(err) != login.WeakerThanAsked {
+		t.Errorf("got %v", err)
+	}
+}

@@ -15,13 +15,22 @@ const day = 24 * 60 * 60 // seconds
 // content is what was read of a file.
 type content struct {
 	read    int64 // bytes up to the end of the last line that was read or written
-	lines   int   // the header among them
+	lines   int   // the header among them, without those of subjects
 	created int64 // from the header
 	days    map[int64]int
+
+	subjects int  // lines of subjects
+	subject  Line // the last line, if it is the subject of the next one
 }
 
-// count counts a line that was read or written.
-func (c *content) count(l *Line) {
+// place returns the number of the next line, from 1.
+func (c *content) place() int { return c.lines + c.subjects + 1 }
+
+// count counts a line that was read or written, and that of its subject if that was written.
+func (c *content) count(l *Line, written bool) {
+	if c.subject = (Line{}); written && l.Of != (ID{}) {
+		c.subjects++
+	}
 	if c.days == nil {
 		c.days = map[int64]int{}
 	}
@@ -45,10 +54,10 @@ func (c *content) scan(path string, file *os.File, size int64, each func(Line)) 
 			return err
 		}
 		if long || len(text) > maxLine {
-			return &Fault{Path: path, Line: c.lines + 1, Err: errLine}
+			return &Fault{Path: path, Line: c.place(), Err: errLine}
 		}
 		if err := c.take(text[:len(text)-1], each); err != nil {
-			return &Fault{Path: path, Line: c.lines + 1, Err: err}
+			return &Fault{Path: path, Line: c.place(), Err: err}
 		}
 		c.read += int64(len(text))
 	}
@@ -66,7 +75,15 @@ func (c *content) take(text []byte, each func(Line)) (err error) {
 	if err != nil {
 		return err
 	}
-	c.count(&l)
+	if l.isSubject() {
+		c.subject = l
+		c.subjects++
+		return nil
+	}
+	if l.Kind == Session && l.Login == c.subject.Login {
+		l.Of = c.subject.ID
+	}
+	c.count(&l, false)
 	each(l)
 	return nil
 }
@@ -219,7 +236,7 @@ func (f *File) add(lines []Line) error {
 	}
 	f.state.read += int64(len(text))
 	for i := range lines {
-		f.state.count(&lines[i])
+		f.state.count(&lines[i], true)
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"slices"
 	"strconv"
 )
 
@@ -42,7 +41,7 @@ type Line struct {
 	Kind  Kind
 	Login Login
 	ID    ID    // zero for Before
-	Of    ID    // of a Session: the ID of its subject; zero if that is unknown
+	Of    ID    // of a Session: the ID of its subject; zero if that is unknown. See appendLine
 	At    int64 // by the gateway's clock; for Before, all that began until then have ended
 	Until int64 // sessions issued until then have ended, by the issuer's clock; 0 for Before
 }
@@ -55,15 +54,16 @@ const (
 	maxLine = 256 // bytes; no line of this version is as long
 )
 
-// appendLine encodes a line.
+// appendLine encodes a line. The subject of a Session stands in a line before it: one of Before with an ID and
+// without a time. To earlier releases, which share the file or come back to it, that ends nothing.
 func appendLine(b []byte, l *Line) []byte {
+	if l.Of != (ID{}) {
+		b = appendLine(b, &Line{Kind: Before, Login: l.Login, ID: l.Of})
+	}
 	from := len(b)
 	b = append(append(b, l.Kind.String()...), ' ')
 	b = append(hex.AppendEncode(b, l.Login[:]), ' ')
 	b = append(hex.AppendEncode(b, l.ID[:]), ' ')
-	if l.Of != (ID{}) {
-		b = append(hex.AppendEncode(b, l.Of[:]), ' ')
-	}
 	b = append(strconv.AppendInt(b, l.At, 10), ' ')
 	b = strconv.AppendInt(b, l.Until, 10)
 	return seal(b, from)
@@ -86,12 +86,7 @@ func seal(b []byte, from int) []byte {
 // parseLine decodes a line without its end.
 func parseLine(text []byte) (l Line, err error) {
 	fields := bytes.Split(text, []byte(" "))
-	var bad error
-	if len(fields) == 7 && string(fields[0]) == Session.String() && len(fields[3]) == 2*len(l.Of) {
-		_, bad = hex.Decode(l.Of[:], fields[3])
-		fields = slices.Delete(fields, 3, 4)
-	}
-	if bad != nil || len(fields) != 6 {
+	if len(fields) != 6 {
 		return l, errLine
 	}
 	switch string(fields[0]) {
@@ -119,6 +114,9 @@ func parseLine(text []byte) (l Line, err error) {
 	}
 	return l, nil
 }
+
+// isSubject reports whether the line is the subject of the next one.
+func (l *Line) isSubject() bool { return l.Kind == Before && l.ID != (ID{}) && l.At == 0 }
 
 // parseHeader decodes the first line without its end.
 func parseHeader(text []byte) (created int64, err error) {

@@ -47,7 +47,7 @@ func (f *File) rewrite() error {
 	text := appendHeader(nil, next.created)
 	for i := range lines {
 		text = appendLine(text, &lines[i])
-		next.count(&lines[i])
+		next.count(&lines[i], true)
 	}
 	next.read = int64(len(text))
 	file, info, err := f.replace(text)
