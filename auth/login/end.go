@@ -49,6 +49,7 @@ func (l *Login) End(ctx context.Context, s *Session, from Answer) (Redirect, err
 	if s == nil {
 		return Redirect{Location: SignedOutPath, Cookies: l.clear(from.Cookie)}, nil
 	}
+	s.live.left.Store(true)
 	err := l.endSession(s)
 	s.live.newest.Load().revoke()
 	return l.leaving(ctx, s, from), err
