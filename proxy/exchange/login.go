@@ -357,7 +357,10 @@ func (x *exchange) checkOwner() error {
 	case !f.Has("sec-fetch-site") && !f.Has("origin"), f.Count("origin") == 1 && x.route.CORS.AdmitsCredentials(f.Get("origin")):
 		return nil
 	}
-	return x.checkSite()
+	if err := x.checkSite(); err != nil {
+		return because(reasonCrossSite, errors.Unwrap(err).Error()+"; cors of the route does not admit it with credentials: true")
+	}
+	return nil
 }
 
 // renewSession adds the cookies of a session that was refreshed or goes on. No cache may keep them, nor
