@@ -301,11 +301,12 @@ func (x *exchange) isOwn(origin string) bool {
 }
 
 // changes reports whether a page of another site must not send the request in a person's name. Safe methods
-// change nothing, but a WebSocket has answers that a page could read.
+// change nothing, but a WebSocket has answers that a page could read. A proxy that asks does not tell of one in
+// Upgrade alone.
 func (x *exchange) changes() bool {
 	switch x.head.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		return x.head.Upgrade != ""
+		return x.head.Upgrade != "" || x.asker != "" && asksForUpgrade(x.head.Fields) != ""
 	}
 	return true
 }
