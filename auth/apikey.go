@@ -139,7 +139,7 @@ func (k *apiKeys) Challenge(realm string, e *Error) string { return bearerChalle
 
 // Authenticate implements [Authenticator].
 func (k *apiKeys) Authenticate(_ context.Context, r *Request) (Proof, error) {
-	return k.prove(r, k.memory.budget)
+	return k.prove(r, k.memory.budgetOf(r))
 }
 
 // Recheck implements [Authenticator]: the key is looked up as if it were new.

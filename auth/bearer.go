@@ -121,7 +121,7 @@ func bearerChallenge(realm string, e *Error) string {
 
 // Authenticate implements [Authenticator].
 func (b *bearer) Authenticate(ctx context.Context, r *Request) (Proof, error) {
-	return b.prove(ctx, r, b.memory.budget)
+	return b.prove(ctx, r, b.memory.budgetOf(r))
 }
 
 // Recheck implements [Authenticator]: the token is checked as if it were new. If its issuer does

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -155,7 +156,7 @@ func (in *introspector) lookUp(ctx context.Context, d digest, raw string, peer n
 // A token that was active before waits among those of its caller, and needs no budget. Otherwise
 // whoever sends random tokens from the same address could refuse it once its verdict is too old.
 func (in *introspector) begin(d digest, raw string, peer netip.Addr, budget *budget, now time.Time) (*look, *Error) {
-	owner, whose := in.memory.budget.owner(peer), "from "+peer.WithZone("").String()
+	owner, whose := cmp.Or(budget, in.memory.budget).owner(peer), "from "+peer.WithZone("").String()
 	if v := in.known(&d); v != nil {
 		budget = nil
 		whose = "of " + setting.Quoted(v.principal.String(), shownName)

@@ -34,6 +34,7 @@ type Memory struct {
 	log    *slog.Logger
 	tokens *tokenCache
 	budget *budget
+	pages  *budget  // of tokens that pages put into handshakes
 	secret [32]byte // of digests
 
 	passwords *passwordMemory
@@ -58,7 +59,7 @@ type issuerMemory struct {
 
 // NewMemory returns an empty Memory. It starts no goroutine.
 func NewMemory(o MemoryOptions) *Memory {
-	m := &Memory{now: o.Now, log: o.Log, tokens: newTokenCache(o.Cache), budget: newBudget(o.Budget), passwords: newPasswordMemory(), issuers: map[string]*issuerMemory{}}
+	m := &Memory{now: o.Now, log: o.Log, tokens: newTokenCache(o.Cache), budget: newBudget(o.Budget), pages: newBudget(o.Budget), passwords: newPasswordMemory(), issuers: map[string]*issuerMemory{}}
 	if m.now == nil {
 		m.now = time.Now
 	}
@@ -170,4 +171,13 @@ func (m *Memory) retire(im *issuerMemory) {
 		im.introspector.key.withdrawn.Store(true)
 	}
 	m.tokens.dropWithdrawn()
+}
+
+// budgetOf returns the budget for the credential of a request. Pages of any site can let the browsers of their
+// visitors open WebSockets with made-up tokens. These must not keep the programs at such an address from theirs.
+func (m *Memory) budgetOf(r *Request) *budget {
+	if r.subprotocol != nil && r.Head.Fields.Has("origin") {
+		return m.pages
+	}
+	return m.budget
 }

@@ -332,6 +332,37 @@ func TestWithoutSubprotocolToken(t *testing.T) {
 	}
 }
 
+// TestAttackPageSpendsItsVisitorsBudget opens WebSockets with made-up tokens, as a page of any site can in
+// the browsers of its visitors. Programs at the same address are checked as before, and the page is bounded.
+func TestAttackPageSpendsItsVisitorsBudget(t *testing.T) {
+	f := newForge(t)
+	f.auth.memory.budget, f.auth.memory.pages = newBudget(Budget{Burst: 10, Every: time.Second}), newBudget(Budget{Burst: 10, Every: time.Second})
+	c, err := f.auth.Route(Demand{Callers: []string{"issuer/corp"}, Subprotocols: bothForms})
+	if err != nil {
+		t.Fatal(err)
+	}
+	evil := authtest.NewKey("one", "RS256", authtest.OtherRSA())
+	flood := func(origin, after string) {
+		t.Helper()
+		for i := range 11 {
+			h := handshake("realtime, openai-insecure-api-key." + evil.Token(f.good()))
+			if origin != "" {
+				h.Fields.Add("origin", origin)
+			}
+			expected := BadCredential
+			if i == 10 {
+				expected = TooManyFailures
+			}
+			if _, err := c.Authenticate(t.Context(), from(client, h)); reason(t, err) != expected {
+				t.Errorf("token %d of %q: %v; want %s", i, origin, err, expected)
+			}
+		}
+		want(t, c, f.rsa.Token(f.provider.claims(f.clock.Now(), map[string]any{"sub": "bob", "jti": origin})), after)
+	}
+	flood("https://evil.example", "")
+	flood("", TooManyFailures) // a program spends its own
+}
+
 // FuzzSubprotocols: nothing that is sent on has a token, the others stay as they are and in their order,
 // and a token that is read is the one that was offered.
 func FuzzSubprotocols(f *testing.F) {

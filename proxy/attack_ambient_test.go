@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ const ambientRoutes = `
   - {host: models.test, path: /basic, upstream: '%s', callers: basic/legacy, websocket: true, rules: [{allow: "*"}]}
   - {host: models.test, path: /either, upstream: '%s', callers: [issuer/corp, cert, basic/legacy], rules: [{allow: "*"}]}
   - {host: models.test, path: /token, upstream: '%s', callers: [cert, issuer/corp], websocket: true, websocket_token: openai, rules: [{allow: "*"}]}
-  - {host: models.test, path: /shared, upstream: '%s', callers: [cert, basic/legacy], websocket: true, cors: {origins: "https://demo.example", credentials: true}, rules: [{allow: "*"}]}
+  - {host: models.test, path: /shared, upstream: '%s', callers: [cert, basic/legacy], websocket: true, cors: {origins: ["https://demo.example", "tauri://localhost", "http://tauri.localhost", "capacitor://localhost", "https://localhost", "vscode-file://vscode-app"], credentials: true}, rules: [{allow: "*"}]}
   - {host: models.test, path: /read, upstream: '%s', callers: [cert, basic/legacy], websocket: true, cors: {origins: "*"}, rules: [{allow: "*"}]}
 `
 
@@ -105,6 +106,28 @@ basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 			}
 		}
 	}
+	// Pages in apps have origins of their own. websocket-client and Netty send the one of their URL.
+	for origin, admitted := range map[string]bool{
+		"tauri://localhost": true, "http://tauri.localhost": true, "capacitor://localhost": true, "https://localhost": true, "vscode-file://vscode-app": true, own: true,
+		"vscode-webview://b421f05c-bc2d-4615-afaa-2a4df3cbdfb1": false, "file://": false, "app://.": false, "null": false, "": false, "tauri://localhost, " + own: false, "models.test": false,
+	} {
+		fields := map[string]string{"Origin": origin}
+		for name, value := range socket {
+			fields[name] = value
+		}
+		for path, want := range map[string]bool{"/cert": origin == own, "/shared": admitted} {
+			hits := h.model.hits.Load()
+			r := ask("GET", path, fields)
+			if seen := h.model.hits.Load() - hits; (seen == 1) != want || !want && r.reason() != "cross_site" {
+				t.Errorf("WebSocket to %s of an app with origin %q: got %d %s, and the upstream saw %d requests", path, origin, r.StatusCode, r.body, seen)
+			}
+		}
+	}
+	cause := `there is no Sec-Fetch-Site, and Origin is "https://evil.example"; cors of the route does not admit it with credentials: true`
+	ask("POST", "/cert", map[string]string{"Origin": foreign})
+	h.until("a record names the cure", func() bool {
+		return slices.ContainsFunc(h.audit.records(t), func(r map[string]any) bool { return r["cause"] == cause })
+	})
 	// A script of any page puts a token into the request by itself, which then counts.
 	r := ask("POST", "/either", map[string]string{"Authorization": "Bearer " + h.token(), "Sec-Fetch-Site": "cross-site", "Origin": foreign})
 	if r.StatusCode != 200 {
@@ -140,5 +163,24 @@ basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 	}
 	if seen, _ := h.model.seen(); strings.Contains(seen.Header.Get("X-Sallyport-Principal"), "cert:") {
 		t.Error("the certificate counted beside the token of a script")
+	}
+}
+
+// TestAttackSocketsOfPagesBehindAnotherProxy lets a proxy ask about WebSockets, of which it tells in the fields of
+// WebSocket itself. Pages of other sites open none with the password of a browser.
+func TestAttackSocketsOfPagesBehindAnotherProxy(t *testing.T) {
+	password := "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("bob:sesame-of-bob"))
+	for _, dialect := range dialects() {
+		h, _ := basicHouse(t, plan{listen: ", forward_auth: {addr: '127.0.0.1:0', from: 127.0.0.1, dialect: " + dialect + "}", more: "trusted_proxies: 127.0.0.1\n"})
+		for origin, permitted := range map[string]bool{"https://models.test": true, "https://evil.example": false, "null": false, "": true} {
+			fields := append(told(dialect, "GET", "models.test", "/socket"), password, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+			if origin != "" {
+				fields = append(fields, "Origin: "+origin)
+			}
+			got := h.askAs(fields...)
+			if permitted && got.StatusCode != 200 || !permitted && (got.StatusCode != 403 || got.Header.Get("X-Sallyport-Reason") != "cross_site") {
+				t.Errorf("%s, Origin %q: got %d %s", dialect, origin, got.StatusCode, got.body)
+			}
+		}
 	}
 }

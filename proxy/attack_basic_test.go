@@ -36,6 +36,7 @@ const basicRoutes = `
   - {host: models.test, path: /either, upstream: '%s', callers: [issuer/corp, apikey, basic/legacy], rules: [{allow: "*"}]}
   - {host: models.test, path: /bob, upstream: '%s', callers: basic/legacy, rules: [{allow: "*", who: {principal: "basic/legacy:bob"}}]}
   - {host: models.test, path: /passing, upstream: '%s', callers: [basic/legacy, issuer/corp], rules: [{allow: "*"}], insecure_forward_authorization: true}
+  - {host: models.test, path: /socket, upstream: '%s', callers: basic/legacy, rules: [{allow: "*"}], websocket: true}
   - {host: models.test, path: /ended, upstream: '%s', callers: basic/past, rules: [{allow: "*"}]}
   - {host: models.test, path: /tokens, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
 `

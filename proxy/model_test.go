@@ -171,12 +171,15 @@ func TestReloadDecidesAgainOnTheModel(t *testing.T) {
 		before, after string
 		kept          []string // of the models a and b
 		cause         string   // of the others' ends
+		serves        string   // after the reload; "" for what it was
 	}{
-		"still allowed":      {rules, `{allow: "*", models: "*"}`, []string{"a", "b"}, ""},
-		"one is denied":      {rules, `{deny: "*", models: b}, {allow: "*", models: "*"}`, []string{"a"}, `rules[0] denies model "b"`},
-		"not read":           {`{allow: "*", models: "*"}`, `{allow: "*", models: "**"}`, nil, "nobody has read which model"},
-		"not read, a denial": {`{allow: "*", models: "*"}`, `{deny: "*", models: b}, {allow: "*", models: "*"}`, nil, "nobody has read which model"},
-		"never asked":        {`{allow: "*", models: "*"}`, `{allow: inference, models: "*"}, {allow: "*", models: "*"}`, []string{"a", "b"}, ""},
+		"still allowed":      {rules, `{allow: "*", models: "*"}`, []string{"a", "b"}, "", ""},
+		"one is denied":      {rules, `{deny: "*", models: b}, {allow: "*", models: "*"}`, []string{"a"}, `rules[0] denies model "b"`, ""},
+		"not read":           {`{allow: "*", models: "*"}`, `{allow: "*", models: "**"}`, nil, "nobody has read which model", ""},
+		"not read, a denial": {`{allow: "*", models: "*"}`, `{deny: "*", models: b}, {allow: "*", models: "*"}`, nil, "nobody has read which model", ""},
+		"never asked":        {`{allow: "*", models: "*"}`, `{allow: inference, models: "*"}, {allow: "*", models: "*"}`, []string{"a", "b"}, "", ""},
+		"read as another":    {rules, `{allow: "*", models: [a, b]}`, nil, "nobody has read which model", "ollama"},
+		"read, not asked":    {rules, `{allow: "*", models: "*"}`, []string{"a", "b"}, "", "ollama"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := build(t, plan{more: unwatched, handler: ticking, routes: `
@@ -193,6 +196,9 @@ func TestReloadDecidesAgainOnTheModel(t *testing.T) {
 				streams[m] = h.streamOf(client, req)
 			}
 			h.edit("rules: ["+c.before, "rules: ["+c.after)
+			if c.serves != "" {
+				h.edit("serves: openai", "serves: "+c.serves)
+			}
 			h.reload("changed")
 			for m, r := range streams {
 				if !slices.Contains(c.kept, m) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sallyport/auth/login"
+	"sallyport/auth/login/endfile"
 )
 
 // TestSignInAfterClockIsSetBack starts a gateway whose clock is ahead, as that of a machine before its time
@@ -62,4 +63,23 @@ func TestEndsOutliveAClockAhead(t *testing.T) {
 		victim.on(d).serves("issuer/corp:alice")
 		d.restart()
 	}
+}
+
+// TestEndOfASessionThatBeganAhead signs out after the clock was set back, and then more people do than have an end of
+// their own.
+func TestEndOfASessionThatBeganAhead(t *testing.T) {
+	d := newDesk(t)
+	b := d.browser()
+	s := b.signIn()
+	d.clock.Add(-3 * time.Minute)
+	if err := endings(d)["sign-out"](s); err != nil {
+		t.Fatal(err)
+	}
+	d.clock.Add(10 * time.Second)
+	d.login.EndOthers(endfile.MaxEnds + 1)
+	b.refused(login.SessionEnded)
+	d.clock.Add(4 * time.Minute)
+	victim := d.browser()
+	victim.signIn()
+	victim.serves("issuer/corp:alice")
 }

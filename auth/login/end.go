@@ -23,11 +23,12 @@ const (
 	leaveTime    = time.Minute // from End to Leave
 )
 
-// endSession ends one session. After an [*Error] with [EndUnsaved] it has ended all the same.
+// endSession ends one session. After an [*Error] with [EndUnsaved] it has ended all the same. If the clock was set
+// back since it began, it ends when it began: an end may become one of all sessions that began before it.
 func (l *Login) endSession(s *Session) error {
 	s.live.gone.Store(true)
 	return unsaved(l.state.end(endfile.Line{
-		Kind: endfile.Session, ID: s.ends[endfile.Session].ID, Of: s.ends[endfile.Subject].ID, At: l.memory.now().Unix(), Until: s.issued,
+		Kind: endfile.Session, ID: s.ends[endfile.Session].ID, Of: s.ends[endfile.Subject].ID, At: max(l.memory.now().Unix(), s.begun), Until: s.issued,
 	}))
 }
 
@@ -49,6 +50,7 @@ func (l *Login) End(ctx context.Context, s *Session, from Answer) (Redirect, err
 	if s == nil {
 		return Redirect{Location: SignedOutPath, Cookies: l.clear(from.Cookie)}, nil
 	}
+	s.live.left.Store(true)
 	err := l.endSession(s)
 	s.live.newest.Load().revoke()
 	return l.leaving(ctx, s, from), err

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"sallyport/auth/login/endfile"
 )
 
 // Settle waits for the refreshes and revocations that run.
@@ -43,6 +45,15 @@ func (s *Session) EndCopies(n int) error {
 		}
 	}
 	return nil
+}
+
+// EndOthers ends n sessions of as many other people.
+func (l *Login) EndOthers(n int) {
+	at := l.memory.now().Unix()
+	for i := range n {
+		one := endfile.ID{1, byte(i), byte(i >> 8), byte(i >> 16)}
+		l.state.Apply(0, []endfile.Line{{Kind: endfile.Session, ID: one, Of: one, At: at, Until: at}})
+	}
 }
 
 // Turns returns how many turns to redeem codes are taken, and how many requests wait for one.

@@ -192,6 +192,7 @@ type live struct {
 	newest     atomic.Pointer[Session]
 	seen       atomic.Int64 // last request, in seconds since 1970
 	gone       atomic.Bool  // it was ended or evicted here
+	left       atomic.Bool  // its person ended it, so that its refresh token is revoked
 	refreshing atomic.Bool
 	retry      atomic.Int64 // when a failed refresh may be tried again
 

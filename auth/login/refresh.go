@@ -64,7 +64,7 @@ func (s *Session) refreshNow(ctx context.Context) {
 		fresh := &Session{record: next.record, login: next.login, place: next.place, principal: next.principal, live: v}
 		fresh.generation, fresh.seen = max(n.generation, next.generation)+1, max(n.seen, next.seen)
 		if v.newest.CompareAndSwap(n, fresh) {
-			if v.gone.Load() { // it ended meanwhile, with the token before this one
+			if v.left.Load() { // meanwhile, with the token before this one
 				fresh.revoke()
 			}
 			return

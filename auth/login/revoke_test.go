@@ -201,3 +201,33 @@ func TestTokenOfALateRefreshIsRevoked(t *testing.T) {
 		t.Errorf("%d tokens are left, after %d revocations", left, d.provider.Revocations())
 	}
 }
+
+// A session that a new one of the browser replaces is not revoked, and neither is the token that a refresh
+// brings it meanwhile: an issuer may end all tokens of the grant, which the new session has too.
+func TestTokenOfAReplacedSessionIsNotRevoked(t *testing.T) {
+	for name, end := range map[string]func(*desk, *login.Session) error{
+		"replaced": func(_ *desk, s *login.Session) error { login.Discard(s); return nil },
+		"ended by the issuer": func(d *desk, s *login.Session) error {
+			_, err := d.login.BackChannel(t.Context(), d.provider.LogoutToken("", s.Principal().Name, nil))
+			return err
+		},
+	} {
+		d := newDesk(t)
+		b := d.browser()
+		s := b.signIn()
+		begun, free := make(chan bool), make(chan bool)
+		d.provider.Change(func(map[string]any) { begun <- true; <-free }, nil)
+		d.clock.Add(4 * time.Minute)
+		b.serves("issuer/corp:alice")
+		<-begun
+		if err := end(d, s); err != nil {
+			t.Error(name, err)
+		}
+		free <- true
+		d.login.Settle()
+		if n := d.provider.Revocations(); n != 0 {
+			t.Errorf("%s: %d revocations", name, n)
+		}
+		b.refused(login.SessionEnded)
+	}
+}

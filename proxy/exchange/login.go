@@ -301,11 +301,12 @@ func (x *exchange) isOwn(origin string) bool {
 }
 
 // changes reports whether a page of another site must not send the request in a person's name. Safe methods
-// change nothing, but a WebSocket has answers that a page could read.
+// change nothing, but a WebSocket has answers that a page could read. A proxy that asks does not tell of one in
+// Upgrade alone.
 func (x *exchange) changes() bool {
 	switch x.head.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		return x.head.Upgrade != ""
+		return x.head.Upgrade != "" || x.asker != "" && asksForUpgrade(x.head.Fields) != ""
 	}
 	return true
 }
@@ -357,7 +358,10 @@ func (x *exchange) checkOwner() error {
 	case !f.Has("sec-fetch-site") && !f.Has("origin"), f.Count("origin") == 1 && x.route.CORS.AdmitsCredentials(f.Get("origin")):
 		return nil
 	}
-	return x.checkSite()
+	if err := x.checkSite(); err != nil {
+		return because(reasonCrossSite, errors.Unwrap(err).Error()+"; cors of the route does not admit it with credentials: true")
+	}
+	return nil
 }
 
 // renewSession adds the cookies of a session that was refreshed or goes on. No cache may keep them, nor

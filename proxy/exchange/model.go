@@ -401,8 +401,8 @@ func (x *exchange) forwardable() (head, whole model.Call, ok bool) {
 	return x.reading.Call, x.scanned.get().call(&x.reading), x.form() == x.interpreted
 }
 
-// errUnread is the cause if a new configuration has rules about models, and an exchange in progress
-// began under one that had none.
+// errUnread is the cause if a new configuration has rules about models, and an exchange in progress began
+// under one that had none, or that read the content as that of other servers.
 var errUnread = errors.New("the rules are about models now, and nobody has read which model the content names")
 
 // permitsNamed decides on the call of an exchange in progress again.
@@ -414,11 +414,13 @@ func permitsNamed(r *route.Route, u *underWay, caller *identity.Principal) error
 	if u.chosen != "" && got.Call.Open() {
 		got.Call.Version = u.chosen // which it was sent with
 	}
-	if got.NeedsBody() && u.named.by == nil {
-		if !u.read && u.head.ContentLength != 0 && r.Policy.AboutModels() {
+	if got.NeedsBody() && u.named.by != got.Call.Dialect {
+		switch {
+		case (u.named.by != nil || !u.read) && u.head.ContentLength != 0 && r.Policy.AboutModels():
 			return errUnread
+		case u.named.by == nil:
+			return r.Policy.Screen(caller, got.Call) // its messages are decided one by one
 		}
-		return r.Policy.Screen(caller, got.Call) // its messages are decided one by one
 	}
 	var facts *policy.Facts
 	if r.Policy.NeedsFacts() {

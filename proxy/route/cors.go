@@ -171,7 +171,7 @@ func badOrigin(o string, credentials bool) (problem, cure string) {
 		return "not an origin", "write scheme and host, such as https://demo.example.com"
 	case scheme+"://"+authority != o || strings.ToLower(scheme) != scheme:
 		return "not as browsers write it", "write " + strings.ToLower(scheme) + "://" + authority
-	case credentials && scheme == "http" && host != "localhost" && host != "127.0.0.1" && host != "[::1]":
+	case credentials && scheme == "http" && host != "localhost" && !strings.HasSuffix(host, ".localhost") && host != "127.0.0.1" && host != "[::1]":
 		return "whoever is between it and its visitors could act as them", "write https://" + authority + ", or remove credentials"
 	}
 	return "", ""
