@@ -163,6 +163,7 @@ func (e *explainCommand) question(x *proxy.Explainer) (*proxy.Question, error) {
 		if q.Caller, err = x.Holder(strings.TrimSpace(string(token))); err != nil {
 			return nil, err
 		}
+		q.Token = true
 	default:
 		if q.Caller, err = x.Caller(e.as, e.scopes, e.groups, claims); err != nil {
 			return nil, fmt.Errorf("--as %w", err)

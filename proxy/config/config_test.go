@@ -144,8 +144,12 @@ client_certificates: {ca: ca.pem}
 		t.Fatal(err)
 	}
 	for caller, want := range map[string]string{"issuer/corp:alice": "login/people", "issuer/other:alice": "", "cert:alice": "cert", "key:alice": ""} {
-		if got := c.Admits(&c.Routes[0], caller); got != want {
+		if got := c.Admits(&c.Routes[0], caller, ""); got != want {
 			t.Errorf("%s is admitted by %q; want %q", caller, got, want)
 		}
+	}
+	// A token does not prove a person where the route lists the login alone.
+	if session, token := c.Admits(&c.Routes[0], "issuer/corp:alice", "login"), c.Admits(&c.Routes[0], "issuer/corp:alice", "bearer"); session != "login/people" || token != "" {
+		t.Errorf("the session is admitted by %q, the token by %q", session, token)
 	}
 }
