@@ -130,6 +130,22 @@ routes:
 	}
 }
 
+func TestTableNamesAnInsecureIssuerOnce(t *testing.T) {
+	c, err := Parse("gateway.yaml", []byte(`
+tls: {local: {}}
+issuers: {corp: {url: "http://login.example.com", audience: models, insecure_http: true}}
+logins: {people: {issuer: corp, client_id: gateway}}
+routes:
+  - {host: a.example, upstream: 'http://a:1', callers: [login/people, issuer/corp], rules: [{allow: '*'}]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Table()[0].Insecure, []string{"insecure_http of issuer corp"}; !slices.Equal(got, want) {
+		t.Errorf("got %q; want %q", got, want)
+	}
+}
+
 // Whoever signs in has the principal of the issuer, so a route that lists the login admits it.
 func TestRouteAdmitsPeopleOfItsLogin(t *testing.T) {
 	c, err := Parse("gateway.yaml", []byte(`
