@@ -110,8 +110,8 @@ func (c *IssuerConfig) contexts() login.Contexts {
 	return all
 }
 
-// authentication returns what the claims of a token say by one of them of how, and when, its owner was
-// authenticated. A claim of another type says nothing. at is the claim auth_time, 0 if it is absent.
+// authentication returns how the owner of a token was authenticated, by the claim at path. A claim of another
+// type says nothing. at is the claim auth_time, in seconds since 1970; 0 if it is absent.
 func (s claimSet) authentication(path string, at int64) login.Authentication {
 	a := login.Authentication{Claim: path, Time: at}
 	c, _ := s.find(path)
@@ -131,8 +131,8 @@ func joined(values []string) string {
 	return strings.Join(slices.DeleteFunc(slices.Clone(values), func(v string) bool { return !IsWord(v) }), " ")
 }
 
-// AuthenticationOf returns what the claims of a principal say of how, by one of them, and when it was
-// authenticated.
+// AuthenticationOf returns how a principal was authenticated, by its claim at path, and when, by its claim
+// auth_time.
 func AuthenticationOf(p *identity.Principal, path string) login.Authentication {
 	a := login.Authentication{Claim: path}
 	if p.Claim == nil {

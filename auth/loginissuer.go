@@ -65,9 +65,9 @@ func (li *loginIssuer) Algorithms() []string { return li.rules.algorithms }
 // Skew implements [login.Issuer].
 func (li *loginIssuer) Skew() time.Duration { return li.rules.skew }
 
-// Endpoints implements [login.Issuer]. One fetch runs at a time. It does not end with the request that caused
-// it, so that nobody who leaves makes the others wait for another. Nobody waits where a document is known:
-// while the issuer does not answer, the endpoints of the last one are used.
+// Endpoints implements [login.Issuer]. One fetch runs at a time. It goes on when the client that
+// caused it leaves, so that the others need not wait for a second one. Once a document is known, nobody waits:
+// the endpoints of the last one serve until a fetch succeeds.
 func (li *loginIssuer) Endpoints(ctx context.Context) (*login.Endpoints, error) {
 	k := li.known.Load()
 	if k != nil && li.memory.now().Before(k.until) {

@@ -94,7 +94,7 @@ func (o *offers) lacking(l *login.Login) (found []LoginFinding) {
 			found = append(found, LoginFinding{grade, member + " of the discovery document lacks " + setting.Quoted(value, 64), cure})
 		}
 	}
-	// Members may have several words in any order: of these, code alone is asked for.
+	// An entry such as "code id_token" is another response type than "code", which the gateway asks for.
 	lacks(Failing, o.ResponseTypes, "response_types_supported", "code", "turn on the authorization code flow at the issuer")
 	lacks(Doubtful, o.ResponseModes, "response_modes_supported", "query", "answers come as parameters of the redirect URI: turn that on at the issuer")
 	lacks(Doubtful, o.Challenges, "code_challenge_methods_supported", "S256", "the issuer may ignore that a code belongs to one browser; turn on PKCE there")

@@ -113,6 +113,7 @@ func (x *expressions) compile(text string) (*condition, error) {
 		}
 	}
 	slices.SortFunc(c.reads, func(a, b lack) int { return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.claim, b.claim)) })
+	c.reads = slices.CompactFunc(c.reads, func(a, b lack) bool { return a.kind == b.kind && a.claim == b.claim })
 	c.reads = c.reads[:min(len(c.reads), maxRead)]
 	return c, nil
 }

@@ -199,6 +199,7 @@ func TestCauseOfAConditionTellsWhatItReads(t *testing.T) {
 		{`"ops" in principal.groups || "train" in principal.scopes`, with(nil), `; the token has the groups "ml" and "models.predict openid"`},
 		{`principal.claims("a.b") == ["x"] && principal.claims("a.b") == principal.claims("c")`, with(map[string][]string{"c": {"y"}}), `; the token has no a.b and c "y"`},
 		{`request.host == "other.test"`, with(nil), ""},
+		{strings.Repeat(`principal.claims("a") == ["x"] || `, 8) + `principal.claims("b") == ["x"]`, with(map[string][]string{"b": {"y"}}), `; the token has no a and b "y"`},
 	} {
 		p := rulesOf(t, dialect(t, "tensorflow"), policy.Rule{Allow: list{"predict"}, Models: list{"*"}, When: c.when})
 		_, err := p.Judge(&c.caller, half(t), facts())

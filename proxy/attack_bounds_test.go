@@ -19,8 +19,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-func TestAttackBigHeads(t *testing.T) {
-	t.Parallel()
+func TestAttackBigHeads(t *testing.T) { // alone, because it measures the heap of the process
 	j := newJudge(t, nil)
 	h := build(t, plan{routes: j.before(""), more: "limits: {head_bytes: 16KiB, keep_alive: 1s}\ntimeouts: {idle: 300ms}"})
 	get := "GET /x HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer " + h.token() + "\r\n"

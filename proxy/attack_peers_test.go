@@ -144,6 +144,26 @@ func TestTrustedProxies(t *testing.T) {
 	}
 }
 
+// A proxy in front that writes its own Host, as nginx does by default, gets 404 for everything. The record
+// names the cure, but only of a proxy that the gateway trusts.
+func TestHostOfATrustedProxyIsInTheRecord(t *testing.T) {
+	t.Parallel()
+	const other = "GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: close\r\n\r\n"
+	for more, want := range map[string]string{
+		"":                           "no route names this host",
+		"trusted_proxies: 127.0.0.1": "no route names this host; unless clients call this host, the proxy 127.0.0.1 must pass on their Host",
+	} {
+		h := build(t, plan{more: more})
+		if got := h.raw(other); !strings.HasPrefix(got, "HTTP/1.1 404 ") || strings.Contains(got, "pass on") {
+			t.Errorf("got %s", got)
+		}
+		if r := h.ended(); r["reason"] != "no_route" || r["cause"] != want || r["host"] != "127.0.0.1" {
+			t.Errorf("got %v; want the cause %s", r, want)
+		}
+		h.untouched()
+	}
+}
+
 func TestOneCanonicalPath(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{

@@ -39,16 +39,16 @@ func (s *Session) revoke() {
 	if s.refresh == (packed{}) || s.login.config.KeepTokens {
 		return
 	}
-	turns, subject := s.login.state, s.ends[endfile.Subject].ID
-	if !turns.queueRevoke(subject) {
+	state, subject := s.login.state, s.ends[endfile.Subject].ID
+	if !state.queueRevoke(subject) {
 		s.unrevoked(fmt.Errorf("%d others of this person wait", maxRevokeOf))
 		return
 	}
-	if !s.login.memory.start(turns.revokes, func(life context.Context) {
-		defer turns.leaveRevoke(subject)
+	if !s.login.memory.start(state.revokes, func(life context.Context) {
+		defer state.leaveRevoke(subject)
 		s.revokeLater(life)
 	}) {
-		turns.leaveRevoke(subject)
+		state.leaveRevoke(subject)
 		s.unrevoked(fmt.Errorf("%d others wait, or the gateway stops", maxRevoke))
 	}
 }

@@ -325,8 +325,8 @@ func (s *Session) refuse(reason string, cause error) error {
 // has the newest session. It is nil if none are due, and does not allocate then.
 func (s *Session) Renewed(now time.Time) []string { return s.sealedAnew(now, now.Unix()) }
 
-// Kept returns the same for a request that only looks: what streams have used the session for, and what
-// refreshes have brought, reaches the browser. That it looks is no use.
+// Kept returns the same for a request that only asks for the session, which is no use of it. The browser gets
+// what refreshes have brought, and the time when a stream last used the session.
 func (s *Session) Kept(now time.Time) []string { return s.sealedAnew(now, s.live.seen.Load()) }
 
 // sealedAnew returns the newest session as cookies, if the browser has an older one. used is when it was last

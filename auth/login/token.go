@@ -46,7 +46,7 @@ func (k *keySet) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 }
 
 // checkNames refuses claims whose names differ in letter case alone from those that go-oidc reads, because it
-// would take them for these. Those of every token are checked by Verify.
+// would take them for these. [Issuer.Verify] checks the names that every token has.
 func checkNames(claims []byte) error {
 	var all map[string]jsontext.Value
 	if err := json.Unmarshal(claims, &all); err != nil {

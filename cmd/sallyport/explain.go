@@ -30,7 +30,8 @@ TLS 1.3, the address of --from and the fields of --header, and step_up the claim
 what acr.claim of the issuer names, and auth_time.
 
 Pages under /.sallyport/ are the gateway's own on hosts where people sign in: explain
-says what each of them does. A person who has signed in is named like one with a token.
+says what each of them does. A person who has signed in is named by --as like one with a
+token. --token-file is a token and no session: a route that lists logins alone refuses it.
 
 --as names the caller as audit records do. An API key has its groups of the
 configuration, if their file can be read. Give other groups, scopes and claims with
@@ -163,6 +164,7 @@ func (e *explainCommand) question(x *proxy.Explainer) (*proxy.Question, error) {
 		if q.Caller, err = x.Holder(strings.TrimSpace(string(token))); err != nil {
 			return nil, err
 		}
+		q.Token = true
 	default:
 		if q.Caller, err = x.Caller(e.as, e.scopes, e.groups, claims); err != nil {
 			return nil, fmt.Errorf("--as %w", err)

@@ -130,6 +130,22 @@ routes:
 	}
 }
 
+func TestTableNamesAnInsecureIssuerOnce(t *testing.T) {
+	c, err := Parse("gateway.yaml", []byte(`
+tls: {local: {}}
+issuers: {corp: {url: "http://login.example.com", audience: models, insecure_http: true}}
+logins: {people: {issuer: corp, client_id: gateway}}
+routes:
+  - {host: a.example, upstream: 'http://a:1', callers: [login/people, issuer/corp], rules: [{allow: '*'}]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Table()[0].Insecure, []string{"insecure_http of issuer corp"}; !slices.Equal(got, want) {
+		t.Errorf("got %q; want %q", got, want)
+	}
+}
+
 // Whoever signs in has the principal of the issuer, so a route that lists the login admits it.
 func TestRouteAdmitsPeopleOfItsLogin(t *testing.T) {
 	c, err := Parse("gateway.yaml", []byte(`
@@ -144,8 +160,12 @@ client_certificates: {ca: ca.pem}
 		t.Fatal(err)
 	}
 	for caller, want := range map[string]string{"issuer/corp:alice": "login/people", "issuer/other:alice": "", "cert:alice": "cert", "key:alice": ""} {
-		if got := c.Admits(&c.Routes[0], caller); got != want {
+		if got := c.Admits(&c.Routes[0], caller, ""); got != want {
 			t.Errorf("%s is admitted by %q; want %q", caller, got, want)
 		}
+	}
+	// A token does not prove a person where the route lists the login alone.
+	if session, token := c.Admits(&c.Routes[0], "issuer/corp:alice", "login"), c.Admits(&c.Routes[0], "issuer/corp:alice", "bearer"); session != "login/people" || token != "" {
+		t.Errorf("the session is admitted by %q, the token by %q", session, token)
 	}
 }

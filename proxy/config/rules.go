@@ -148,14 +148,17 @@ func (c *Config) CheckCaller(name string) (problem, cure string) {
 	return c.badQualified(name)
 }
 
-// Admits returns which of a route's callers admits a caller, by its qualified name; "" for none.
-func (c *Config) Admits(r *route.Config, name string) string {
+// Admits returns which of a route's callers admits a caller, by its qualified name; "" for none. Tokens and
+// sessions of an issuer have the same names: credential tells which of them it is, in the words of
+// [identity.Principal.Kind]; "" for either.
+func (c *Config) Admits(r *route.Config, name, credential string) string {
 	source, _, _ := strings.Cut(name, ":")
 	for _, caller := range r.Callers.Names() {
-		switch {
+		switch kind := kindOfCaller(caller); {
+		case credential == "bearer" && kind == "login", credential == "login" && kind == "issuer":
 		case caller == route.Anonymous && name == route.Anonymous, caller == source:
 			return caller
-		case (kindOfCaller(caller) == source || kindOfCaller(caller) == "login") && c.provenBy(caller, name):
+		case (kind == source || kind == "login") && c.provenBy(caller, name):
 			return caller
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"sallyport/proxy/limit"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
+	"sallyport/proxy/upstream"
 )
 
 // Faults are all faults of a configuration: what the errors of [Load] and
@@ -99,23 +100,7 @@ func (c *Config) Table() []RouteInfo {
 		for _, place := range r.Limits.InFlight.Entries {
 			info.Places = append(info.Places, place.Words()+ofInWords(&place.Scope))
 		}
-		if r.ForwardAuthorization {
-			info.Insecure = append(info.Insecure, "insecure_forward_authorization")
-		}
-		if u.InsecureSkipVerify {
-			info.Insecure = append(info.Insecure, "insecure_skip_verify of upstream "+name)
-		}
-		if shown := &u.Credentials; shown.InsecureHTTP {
-			info.Insecure = append(info.Insecure, "credentials.insecure_http of upstream "+name)
-		}
-		if o := u.Credentials.OAuth2; o != nil && o.InsecureHTTP {
-			info.Insecure = append(info.Insecure, "credentials.oauth2.insecure_http of upstream "+name)
-		}
-		for _, caller := range r.Callers.Names() {
-			if issuer := c.issuerOf(caller); c.Issuers[issuer].InsecureHTTP {
-				info.Insecure = append(info.Insecure, "insecure_http of issuer "+issuer)
-			}
-		}
+		info.Insecure = append(info.Insecure, c.insecureOf(r, name, u)...)
 		if c.source != nil {
 			o := c.source.routes[i]
 			info.File, info.Line = o.doc.File, o.doc.Line(o.path)
@@ -123,6 +108,30 @@ func (c *Config) Table() []RouteInfo {
 		table = append(table, info)
 	}
 	return table
+}
+
+// insecureOf returns the settings that make a route less secure, of its upstream and its issuers too.
+func (c *Config) insecureOf(r *route.Config, name string, u upstream.Config) (all []string) {
+	if r.ForwardAuthorization {
+		all = append(all, "insecure_forward_authorization")
+	}
+	if u.InsecureSkipVerify {
+		all = append(all, "insecure_skip_verify of upstream "+name)
+	}
+	if u.Credentials.InsecureHTTP {
+		all = append(all, "credentials.insecure_http of upstream "+name)
+	}
+	if o := u.Credentials.OAuth2; o != nil && o.InsecureHTTP {
+		all = append(all, "credentials.oauth2.insecure_http of upstream "+name)
+	}
+	for _, caller := range r.Callers.Names() {
+		issuer := c.issuerOf(caller)
+		words := "insecure_http of issuer " + issuer
+		if c.Issuers[issuer].InsecureHTTP && !slices.Contains(all, words) { // issuer/NAME and a login of it may both be listed
+			all = append(all, words)
+		}
+	}
+	return all
 }
 
 // ofInWords describes the requests that an entry of limits counts; "" for all.

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -166,6 +167,9 @@ func (x *exchange) match() error {
 			x.record.Route = r.Name
 		}
 		return bad
+	}
+	if errors.Is(err, route.ErrNoHost) && x.trusted && x.asker == "" {
+		return fmt.Errorf("%w; unless clients call this host, the proxy %s must pass on their Host", err, x.stream.Conn().Address)
 	}
 	if err != nil {
 		return err

@@ -61,7 +61,8 @@ const maxLogLine = 64 << 10
 // logged is what a record of the audit log tells about a decision; see [audit.Record].
 type logged struct {
 	ID, Client, Host, Method, Path, Protocol, Upstream string
-	Principal, Dialect, Verb, Model, Version           string
+	Principal, Credential                              string
+	Dialect, Verb, Model, Version                      string
 	AskedVersion                                       string `json:"asked_version"`
 	Signature, Reason                                  string
 	Scopes, Groups                                     []string
@@ -162,11 +163,11 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 		return policy.Refused, exchange.AddressRefusal(r, client)
 	}
 	config := &x.config.Routes[x.index[r]]
-	if x.config.Admits(config, l.Principal) == "" {
+	if x.config.Admits(config, l.Principal, l.Credential) == "" {
 		return policy.Refused, exchange.Unlisted(l.Principal, config.Callers.Names())
 	}
 	source, name, _ := strings.Cut(l.Principal, ":")
-	caller := identity.Principal{Source: source, Name: name, Alias: x.alias[l.Principal], Scopes: l.Scopes, Groups: l.Groups, GroupsElsewhere: l.GroupsElsewhere}
+	caller := identity.Principal{Source: source, Name: name, Alias: x.alias[l.Principal], Scopes: l.Scopes, Groups: l.Groups, GroupsElsewhere: l.GroupsElsewhere, Login: l.Credential == "login"}
 	if l.Principal == "anonymous" {
 		caller = identity.Anonymous()
 	}

@@ -14,7 +14,7 @@ import (
 // inquiry is one question on its way to a decision. Each step fills in what the next ones need.
 type inquiry struct {
 	*Explainer
-	q *Question
+	q *Question // a copy, which knows after checkCallers whether the caller may have a session
 	h *message.Head
 	d *Decision
 
@@ -33,7 +33,8 @@ type inquiry struct {
 // decide takes the steps of a request on its way, but for those that concern credentials, room and
 // bodies. It adds to d what it finds, and returns the error of the step that refuses.
 func (x *Explainer) decide(q *Question, h *message.Head, d *Decision) error {
-	i := &inquiry{Explainer: x, q: q, h: h, d: d}
+	asked := *q
+	i := &inquiry{Explainer: x, q: &asked, h: h, d: d}
 	if err := i.checkForm(); err != nil {
 		return err
 	}
@@ -124,16 +125,22 @@ func (i *inquiry) checkAddress() (err error) {
 }
 
 func (i *inquiry) checkCallers() (err error) {
-	who, callers := i.d.Principal, &i.written.Callers
-	admits := i.config.Admits(i.written, who)
+	who, callers, credential := i.d.Principal, &i.written.Callers, ""
+	if i.q.Token {
+		credential = "bearer"
+	}
+	admits := i.config.Admits(i.written, who, credential)
 	switch {
 	case admits == "" && who == "anonymous":
 		err = exchange.Unproven(i.route, i.h, callers.Names())
+	case admits == "" && i.q.Token:
+		err = exchange.Unlisted(i.q.Caller.Source, callers.Names())
 	case admits == "":
 		err = exchange.Unlisted(who, callers.Names())
 	case len(callers.All) > 0:
 		admits = "together with the others of " + strings.Join(callers.All, ", ")
 	}
+	i.q.Caller.Login = !i.q.Token && len(i.route.Logins) > 0 && strings.HasPrefix(i.q.Caller.Source, "issuer/")
 	return i.note("callers", err, who+" is admitted by "+admits+exchange.WithoutSession(i.route, i.h), i.at+".callers")
 }
 

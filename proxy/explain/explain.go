@@ -26,6 +26,7 @@ import (
 // Question is a request about which [Explainer.Explain] says what the gateway decides.
 type Question struct {
 	Caller identity.Principal // see [Explainer.Caller] and [Explainer.Holder]
+	Token  bool               // a token proves the Caller, and no session
 	Method string             // of HTTP; POST for gRPC
 	URL    string             // https://HOST/PATH; for gRPC https://HOST, or "" if the routes have one host
 	GRPC   string             // /package.Service/Method; "" for HTTP

@@ -57,7 +57,7 @@ func (s *Set) Add(l *Line) bool {
 		grows := l.At > s.floor
 		s.Raise(l.At)
 		return grows
-	case l.At <= s.floor: // the sessions began before they ended
+	case l.At <= s.floor: // the sessions began before they ended, so the floor covers them
 		return false
 	case s.Has(e, l.Until), l.Of != (ID{}) && s.Has(End{Subject, l.Of}, l.Until):
 		return false
@@ -138,7 +138,7 @@ func (s *Set) merge(of ID) {
 	s.put(e, one)
 }
 
-// dropOldest makes the oldest end one of all sessions that began before it.
+// dropOldest drops the oldest end, and raises the floor to it: all sessions that began before it end.
 func (s *Set) dropOldest() {
 	for {
 		o := s.order[0]
@@ -160,7 +160,8 @@ func (s *Set) youngest() int64 {
 	return at
 }
 
-// Forget does so with the ends that came before a time.
+// Forget drops the ends that came before a time, in seconds since 1970, and raises the floor to the last of
+// them.
 func (s *Set) Forget(before int64) {
 	for len(s.order) > 0 {
 		o := s.order[0]
