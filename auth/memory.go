@@ -30,12 +30,13 @@ type MemoryOptions struct {
 // are dropped; otherwise they stay. Failed checks are counted for the whole process, so
 // that a reload does not reset the budget of a forger.
 type Memory struct {
-	now    func() time.Time
-	log    *slog.Logger
-	tokens *tokenCache
-	budget *budget
-	pages  *budget  // of tokens that pages put into handshakes
-	secret [32]byte // of digests
+	now     func() time.Time
+	log     *slog.Logger
+	tokens  *tokenCache
+	budget  *budget
+	pages   *budget  // of tokens that pages put into handshakes
+	logouts *budget  // of logout tokens
+	secret  [32]byte // of digests
 
 	passwords *passwordMemory
 	logins    *login.Memory
@@ -59,7 +60,7 @@ type issuerMemory struct {
 
 // NewMemory returns an empty Memory. It starts no goroutine.
 func NewMemory(o MemoryOptions) *Memory {
-	m := &Memory{now: o.Now, log: o.Log, tokens: newTokenCache(o.Cache), budget: newBudget(o.Budget), pages: newBudget(o.Budget), passwords: newPasswordMemory(), issuers: map[string]*issuerMemory{}}
+	m := &Memory{now: o.Now, log: o.Log, tokens: newTokenCache(o.Cache), budget: newBudget(o.Budget), pages: newBudget(o.Budget), logouts: newBudget(o.Budget), passwords: newPasswordMemory(), issuers: map[string]*issuerMemory{}}
 	if m.now == nil {
 		m.now = time.Now
 	}

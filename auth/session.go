@@ -239,7 +239,8 @@ func (s *sessions) open(l *login.Login, host string, c *login.Cookie) (*login.Se
 }
 
 // BackChannel takes a logout token, for all logins at the issuer that signed it. Failed checks count
-// against the address of the request's client. The error is an [*login.Error], or an [*Error] with
+// against the address of the request's client, apart from those of other tokens: an issuer may have the
+// address of its users, and few send a logout token again. The error is an [*login.Error], or an [*Error] with
 // [TooManyFailures]. If one of the logins cannot store the end, that is the error.
 func (a *Auth) BackChannel(ctx context.Context, r *Request, raw string) (login.LoggedOut, error) {
 	t := tokenPool.Get().(*token)
@@ -248,8 +249,8 @@ func (a *Auth) BackChannel(ctx context.Context, r *Request, raw string) (login.L
 		return login.LoggedOut{}, &login.Error{Reason: login.BadLogoutToken, Err: err}
 	}
 	now := a.memory.now()
-	if !a.memory.budget.left(r.Peer, now) {
-		return login.LoggedOut{}, tooManyFailures(a.memory.budget, r.Peer)
+	if !a.memory.logouts.left(r.Peer, now) {
+		return login.LoggedOut{}, tooManyFailures(a.memory.logouts, r.Peer)
 	}
 	var out login.LoggedOut
 	refused := error(&login.Error{Reason: login.BadLogoutToken, Err: errors.New("its issuer is that of no login")})
@@ -276,7 +277,7 @@ func (a *Auth) BackChannel(ctx context.Context, r *Request, raw string) (login.L
 		return out, nil
 	}
 	if forged && !unsaved {
-		a.memory.budget.charge(r.Peer, now)
+		a.memory.logouts.charge(r.Peer, now)
 	}
 	return login.LoggedOut{}, refused
 }

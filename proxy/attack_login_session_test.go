@@ -309,3 +309,23 @@ func TestAttackLogoutTokensOfPages(t *testing.T) {
 		t.Errorf("the victim: %d %s", r.StatusCode, r.body)
 	}
 }
+
+// TestAttackTokensKeepNoLogoutBack lets somebody at the address of the issuer, as behind one NAT, forge tokens. What
+// the issuer ends has ended.
+func TestAttackTokensKeepNoLogoutBack(t *testing.T) {
+	l := openLobby(t, plan{})
+	b := l.browser(false)
+	b.signIn()
+	forged := l.token()
+	forged = forged[:len(forged)-8] + "AAAAAAAA"
+	l.until("the address has used up its failed checks", func() bool {
+		return l.do("GET", "/", "", map[string]string{"Authorization": "Bearer " + forged}).reason() == "too_many_failures"
+	})
+	r := l.do("POST", login.BackChannelPath, "logout_token="+l.provider.LogoutToken("", "alice", nil), map[string]string{"Content-Type": "application/x-www-form-urlencoded"})
+	if r.StatusCode != 200 {
+		t.Fatalf("got %d %s", r.StatusCode, r.body)
+	}
+	if r := b.request("GET", "/", "", nil); r.StatusCode == 200 {
+		t.Errorf("the session serves: %d", r.StatusCode)
+	}
+}
