@@ -166,20 +166,8 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 	if x.config.Admits(config, l.Principal, l.Credential) == "" {
 		return policy.Refused, exchange.Unlisted(l.Principal, config.Callers.Names())
 	}
-	source, name, _ := strings.Cut(l.Principal, ":")
-	caller := identity.Principal{Source: source, Name: name, Alias: x.alias[l.Principal], Scopes: l.Scopes, Groups: l.Groups, GroupsElsewhere: l.GroupsElsewhere, Login: l.Credential == "login"}
-	if l.Principal == "anonymous" {
-		caller = identity.Anonymous()
-	}
-	switch {
-	case l.Verb == "":
-		d.Why = "the record is of an older gateway, which did not record what was asked for"
-	case l.Dialect != r.Dialect.Name():
-		d.Why = "the server was " + l.Dialect + " and is now " + r.Dialect.Name()
-	case slices.ContainsFunc(slices.Concat(l.Scopes, l.Groups, []string{l.Model, l.Version}), func(s string) bool { return strings.HasSuffix(s, "…") }):
-		d.Why = "the record was cut"
-	}
-	if d.Why != "" {
+	caller := x.callerOf(l)
+	if d.Why = l.lacking(r); d.Why != "" {
 		return policy.Untold, nil
 	}
 	call := model.Call{Dialect: r.Dialect, Verb: l.Verb, Model: l.Model, Version: l.Version, Signature: l.Signature}
@@ -214,6 +202,30 @@ func (x *Explainer) guess(l *logged, d *Difference) (policy.Outcome, error) {
 		return x.recheckStepUp(r, l, d), nil
 	}
 	return g.Outcome, nil
+}
+
+// callerOf returns the caller of a logged request, as far as its record tells.
+func (x *Explainer) callerOf(l *logged) identity.Principal {
+	if l.Principal == "anonymous" {
+		return identity.Anonymous()
+	}
+	source, name, _ := strings.Cut(l.Principal, ":")
+	return identity.Principal{
+		Source: source, Name: name, Alias: x.alias[l.Principal], Scopes: l.Scopes, Groups: l.Groups, GroupsElsewhere: l.GroupsElsewhere, Login: l.Credential == "login",
+	}
+}
+
+// lacking says why a record does not tell what was asked of a route; "" if it does.
+func (l *logged) lacking(r *route.Route) string {
+	switch {
+	case l.Verb == "":
+		return "the record is of an older gateway, which did not record what was asked for"
+	case l.Dialect != r.Dialect.Name():
+		return "the server was " + l.Dialect + " and is now " + r.Dialect.Name()
+	case slices.ContainsFunc(slices.Concat(l.Scopes, l.Groups, []string{l.Model, l.Version}), func(s string) bool { return strings.HasSuffix(s, "…") }):
+		return "the record was cut"
+	}
+	return ""
 }
 
 // aboutServer reports whether a call without a model is about the server itself. The head tells that.
