@@ -43,7 +43,7 @@ func (h *house) stream(t *testing.T, b *browser.Browser) {
 
 	other := p.Another()
 	other.Do("MLflow without a form", chromedp.Navigate(h.at("mlflow", "/")), browser.Shows("churn"))
-	other.Do("signing out", chromedp.Navigate(h.at("mlflow", "/.sallyport/sign-out")), chromedp.Click("form button"), browser.Shows("You are signed out"))
+	other.Do("signing out", chromedp.Navigate(h.at("mlflow", "/.sallyport/sign-out")), browser.Press("form button"), browser.Shows("You are signed out"))
 	browser.Eventually(t, "Gradio's session ended", func() bool { _, status := p.Session(); return status == 401 })
 	p.Console()
 	p.Do("Keycloak asks again", chromedp.Navigate(deep), chromedp.WaitVisible("#kc-login"))

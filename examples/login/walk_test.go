@@ -59,7 +59,7 @@ func (h *house) walk(t *testing.T, b *browser.Browser) {
 	other.Do("a second tab", chromedp.Navigate(deep), browser.Shows("of alice"))
 	p.Do("signing out", chromedp.Navigate(h.at("mlflow", "/.sallyport/sign-out")), browser.Shows("alice"))
 	p.Fits("sign-out")
-	p.Do("signing out", chromedp.Click("form button"), browser.Shows("You are signed out"))
+	p.Do("signing out", browser.Press("form button"), browser.Shows("You are signed out"))
 	p.IsAt(h.at("mlflow", "/.sallyport/signed-out"))
 	p.Fits("signed-out")
 	p.Quiet()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
 
@@ -138,6 +139,17 @@ func Shows(text string) chromedp.Action[chromedp.Void] {
 	return Waits(fmt.Sprintf("document.body && document.body.innerText.includes(%q)", text))
 }
 
+// Press waits for an element and clicks it once, by a script, which hits it wherever the page has moved it meanwhile.
+func Press(selector string) chromedp.Action[chromedp.Void] {
+	return func(ctx context.Context, target *chromedp.Target) (none chromedp.Void, err error) {
+		element := fmt.Sprintf("document.querySelector(%q)", selector)
+		if _, err = Waits(element)(ctx, target); err == nil {
+			_, err = chromedp.Evaluate[bool]("("+element+".click(), true)")(ctx, target)
+		}
+		return none, err
+	}
+}
+
 // IsAt checks the address of the page.
 func (p *Tab) IsAt(url string) {
 	p.t.Helper()
@@ -186,6 +198,7 @@ message:
 // and in the dark.
 func (p *Tab) Fits(name string) {
 	p.t.Helper()
+	was := Eval[int64](p, "innerWidth")
 	for _, scheme := range []string{"light", "dark"} {
 		p.Do("choosing colours", prefers(scheme))
 		for _, width := range []int64{375, 1100} {
@@ -196,7 +209,14 @@ func (p *Tab) Fits(name string) {
 			p.Picture(fmt.Sprintf("%s-%s-%d", name, scheme, width))
 		}
 	}
-	p.Do("as before", chromedp.ResetViewport(), prefers(""))
+	// A click that was aimed before the page has its width again would miss.
+	p.Do("as before", chromedp.ResetViewport(), prefers(""), inFront, Waits(fmt.Sprintf("innerWidth === %d", was)))
+}
+
+// inFront brings the tab to the front.
+func inFront(ctx context.Context, target *chromedp.Target) (none chromedp.Void, err error) {
+	_, err = cdp.Call(ctx, target, page.BringToFront, cdp.Empty{})
+	return none, err
 }
 
 // prefers makes the browser say that the person prefers a colour scheme.
