@@ -196,7 +196,8 @@ func TestRecordsAreWrittenAgainAfterAFailedSync(t *testing.T) {
 		}
 		bad.Close()
 		l.target.file = bad // whose fsync fails
-		time.AfterFunc(2*retry, func() { l.mu.Lock(); l.target.file = good; l.mu.Unlock() })
+		// Between two attempts: at the same instant as one, it would change the file under the writer.
+		time.AfterFunc(retry+retry/2, func() { l.mu.Lock(); l.target.file = good; l.mu.Unlock() })
 		stop := run(t, l)
 		if err := l.Commit(numbered(1), setting.Synced); err != nil {
 			t.Error(err)
