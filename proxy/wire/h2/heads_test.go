@@ -256,6 +256,32 @@ func TestTableIsTheSameAfterLargeHeads(t *testing.T) {
 	}
 }
 
+// TestManyResetStreamsAreRemembered: content that a client sent before it received a reset is no fault,
+// however many streams were reset at once.
+func TestManyResetStreamsAreRemembered(t *testing.T) {
+	o := testOptions
+	o.Streams = 300
+	early := func(s wire.Stream) {
+		_ = s.Respond(&message.Response{Status: 403, ContentLength: 0}, false)
+		_ = s.Finish(nil)
+	}
+	bubble(t, early, o, func(t *testing.T, p *peer, _ *Server) {
+		p.greet()
+		for i := range uint32(300) {
+			p.ask(1+2*i, false, ":method: POST")
+		}
+		pass(time.Minute / 2)
+		if got := p.got(); strings.Count(got, "NO_ERROR") != 300 {
+			t.Fatalf("got %.200s", got)
+		}
+		p.headers(1, true, "x-sum: 1")
+		p.headers(599, true, "x-sum: 1")
+		p.ask(601, true)
+		pass(time.Second)
+		p.want("601: 403 end")
+	})
+}
+
 // TestLargeAnswerCostsOnlyItsCall: requests of many callers share a connection to an upstream, so one
 // answer with a head or trailers that are too large must not end the others.
 func TestLargeAnswerCostsOnlyItsCall(t *testing.T) {
