@@ -33,6 +33,8 @@ type blockReader struct {
 
 	fields    message.Fields // of the current block, with pseudo fields; until release
 	decoded   int            // their size
+	rows      int            // their number; all cookies count as one
+	cookie    bool           // there is a cookie among them
 	raw       int            // bytes of the block so far
 	fragments int
 	updates   int    // table size updates in the block
@@ -52,7 +54,7 @@ func newBlockReader() *blockReader { return &blockReader{table: table{most: tabl
 func (b *blockReader) begin(bytes, rows int) {
 	b.release()
 	b.bytes, b.limit = bytes, rows
-	b.decoded, b.excess = 0, nil
+	b.decoded, b.rows, b.cookie, b.excess = 0, 0, false, nil
 	b.raw, b.fragments, b.updates, b.begun = 0, 0, 0, false
 	b.rest, b.skip, b.skipValue = nil, 0, false
 }
@@ -228,21 +230,26 @@ func (b *blockReader) skips(n int, index bool) bool {
 	return true
 }
 
-// keep adds a field to the block.
+// keep adds a field to the block. Cookies count as one field, because clients may send each in a field
+// of its own (RFC 9113, section 8.2.3), and more of them than there may be fields.
 func (b *blockReader) keep(f message.Field) {
 	b.begun = true
 	if b.excess != nil {
 		return
 	}
-	b.decoded += fieldSize(&f)
-	switch {
-	case b.decoded > b.bytes:
+	if b.decoded += fieldSize(&f); b.decoded > b.bytes {
 		b.excess = message.ErrHeadTooLarge
-	case len(b.fields) == b.limit:
-		b.excess = message.ErrTooManyLines
-	default:
-		b.fields = append(b.fields, f)
+		return
 	}
+	if cookie := f.Name == "cookie"; !cookie || !b.cookie {
+		b.cookie = b.cookie || cookie
+		if b.rows == b.limit {
+			b.excess = message.ErrTooManyLines
+			return
+		}
+		b.rows++
+	}
+	b.fields = append(b.fields, f)
 }
 
 // readLength reads what precedes a string (RFC 7541, section 5.2): its length, and whether it is in

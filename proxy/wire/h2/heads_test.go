@@ -256,6 +256,55 @@ func TestTableIsTheSameAfterLargeHeads(t *testing.T) {
 	}
 }
 
+// TestCookieCrumbs: clients may send each cookie in a field of its own (RFC 9113, section 8.2.3). They
+// count as one field, as over HTTP/1.1, and all their bytes count.
+func TestCookieCrumbs(t *testing.T) {
+	crumbs := func(n int) []string {
+		lines := make([]string, n)
+		for i := range lines {
+			lines[i] = fmt.Sprintf("cookie: name%d=value%d", i, i)
+		}
+		return lines
+	}
+	for name, x := range map[string]struct {
+		lines []string
+		want  string // "", or the fault
+	}{
+		"as many as a browser keeps for a host": {crumbs(180), ""},
+		"beside as many fields as there may be": {append(manyLines(127), crumbs(180)...), ""},
+		"beside one field more":                 {append(manyLines(129), crumbs(180)...), "too many fields: over 128 (limits.fields)"},
+		"one field more, behind":                {append(crumbs(180), manyLines(129)...), "too many fields: over 128 (limits.fields)"},
+		"too many bytes":                        {crumbs(2000), "head is too large: over 32KiB (limits.head_bytes)"},
+		"far too many":                          {slices.Repeat([]string{"cookie: a=1"}, 100_000), "head is too large: over 32KiB (limits.head_bytes)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var fault, cookie string
+			h := func(s wire.Stream) {
+				if err := s.Head().Settle(); err != nil {
+					fault = err.Error()
+				}
+				if n := s.Head().Fields.Count("cookie"); n > 1 {
+					t.Errorf("%d fields of cookies", n)
+				}
+				cookie = s.Head().Fields.Get("cookie")
+				ok(s)
+			}
+			bubble(t, h, testOptions, func(t *testing.T, p *peer, _ *Server) {
+				p.greet()
+				p.pieces(1, true, p.block(append(slices.Clone(usualHead), x.lines...)...), maxFrame)
+				pass(time.Second)
+				_ = p.got()
+				if fault != x.want {
+					t.Errorf("%q; want %q", fault, x.want)
+				}
+				if x.want == "" && cookie != strings.ReplaceAll(strings.Join(crumbs(180), "; "), "cookie: ", "") {
+					t.Errorf("joined: %.300s", cookie)
+				}
+			})
+		})
+	}
+}
+
 // TestManyResetStreamsAreRemembered: content that a client sent before it received a reset is no fault,
 // however many streams were reset at once.
 func TestManyResetStreamsAreRemembered(t *testing.T) {
