@@ -28,13 +28,24 @@ func (c *serverConn) takeBlock(f *frame) error {
 		return err
 	}
 	if !f.has(flagEndHeaders) {
-		return nil
+		if f.size > 0 {
+			return nil
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.spend() // for a frame that brings nothing
 	}
-	id := c.block
-	c.block = 0
 	if err := c.blocks.end(); err != nil {
 		return err
 	}
+	err := c.endBlock(c.block)
+	c.block = 0
+	c.blocks.release()
+	return err
+}
+
+// endBlock opens a stream with the decoded block, or ends one with its trailers.
+func (c *serverConn) endBlock(id uint32) error {
 	if id > c.last {
 		return c.open(id, c.ends)
 	}

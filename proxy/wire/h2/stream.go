@@ -213,17 +213,17 @@ func (c *serverConn) reset(s *stream, why code) {
 	c.forget(s)
 }
 
-// keptResets is how many reset streams are remembered. Frames that the client sent before it
-// received the reset are no fault.
+// keptResets is how many reset streams are remembered at least. Frames that the client sent before it
+// received the reset are no fault. All open streams may be reset at once.
 const keptResets = 128
 
 func (c *serverConn) noteReset(id uint32) {
-	if len(c.lately) < keptResets {
+	if len(c.lately) < max(keptResets, c.options.Streams) {
 		c.lately = append(c.lately, id)
 		return
 	}
 	c.lately[c.oldest] = id
-	c.oldest = (c.oldest + 1) % keptResets
+	c.oldest = (c.oldest + 1) % len(c.lately)
 }
 
 func (c *serverConn) wasReset(id uint32) bool {
