@@ -1,0 +1,35 @@
+package endfile
+
+import (
+	"slices"
+	"testing"
+)
+
+// A login gets its own ends of a long file, in the order of the file and in parts. Those who have theirs get
+// them no second time.
+func TestLoginsGetTheirEndsOnce(t *testing.T) {
+	d := newDisk(t)
+	f, _ := d.process()
+	second, other := &sink{}, LoginOf("corp", "another")
+	var mine, others []Line
+	for i := range 2*fedLines + 7 {
+		l := numbered(i)
+		mine = append(mine, l)
+		l.Login = other
+		others = append(others, l)
+	}
+	d.append(f, mine...)
+	d.append(f, others...)
+	f.Close()
+	f, first := d.process()
+	f.Attach(other, second)
+	if !slices.Equal(first.lines, mine) || !slices.Equal(second.lines, others) || second.before != start {
+		t.Errorf("got %d and %d lines, want %d of each, in order; before %d", len(first.lines), len(second.lines), len(mine), second.before)
+	}
+	beside, _ := d.process()
+	d.append(beside, numbered(1<<20))
+	f.Follow()
+	if len(first.lines) != len(mine)+1 || len(second.lines) != len(others) {
+		t.Errorf("of one more line the logins got %d and %d", len(first.lines)-len(mine), len(second.lines)-len(others))
+	}
+}
