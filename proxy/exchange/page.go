@@ -56,10 +56,17 @@ func (x *exchange) fetchedAhead() string {
 }
 
 // isFramed reports whether a page is asked for that is no window of its own: for a frame, or as another
-// part of a page.
+// part of a page. A service worker of the application that passes a request on leaves its mode as it is, and
+// takes away its destination: that is taken for a window, because nobody could sign in there otherwise. No page
+// can send such a request to another host.
 func (x *exchange) isFramed() bool {
-	dest := x.head.Fields.Get("sec-fetch-dest")
-	return dest != "" && dest != "document"
+	switch dest := x.head.Fields.Get("sec-fetch-dest"); dest {
+	case "", "document":
+		return false
+	case "empty":
+		return x.head.Fields.Get("sec-fetch-mode") != "navigate"
+	}
+	return true
 }
 
 // sendPage sends a page for people.
