@@ -189,7 +189,7 @@ func (x *exchange) signOut() error {
 		x.record.LoginEvent, x.record.Cause = audit.LoginNoSession, refused.Error()
 	}
 	r, unsaved := x.snapshot.Logins.Login(name).End(x.life, s, x.doorAnswer())
-	x.cookies = r.Cookies
+	x.cookies, x.leaves = r.Cookies, true
 	answer := map[string]any{"signed_out": true, "next": r.Location}
 	if unsaved != nil { // the session has ended here, so the person has signed out
 		x.record.Cause = unsaved.Error()

@@ -90,6 +90,9 @@ func (x *exchange) dressOwn(h *message.Response) {
 	h.Fields.Set("cache-control", "no-store")
 	h.Fields.Set("referrer-policy", "no-referrer")
 	h.Fields.Set("x-content-type-options", "nosniff")
+	if x.leaves {
+		h.Fields.Set("clear-site-data", `"cache"`) // else the key for the page before shows them to whoever comes next
+	}
 	switch https := x.scheme() == "https"; {
 	case x.door != nil:
 		x.door.Security.Dress(h, https)
