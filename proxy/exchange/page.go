@@ -56,15 +56,15 @@ func (x *exchange) fetchedAhead() string {
 }
 
 // isFramed reports whether a page is asked for that is no window of its own: for a frame, or as another
-// part of a page. A service worker of the application that passes a request on leaves its mode as it is, and
-// takes away its destination: that is taken for a window, because nobody could sign in there otherwise. No page
-// can send such a request to another host.
+// part of a page. A service worker of the application that passes a request on leaves its mode and Accept as they
+// are, and takes away its destination: that is taken for a window, because nobody could sign in there otherwise. No
+// page can send such a request to another host. Downloads have no destination either, and take no page.
 func (x *exchange) isFramed() bool {
 	switch dest := x.head.Fields.Get("sec-fetch-dest"); dest {
 	case "", "document":
 		return false
 	case "empty":
-		return x.head.Fields.Get("sec-fetch-mode") != "navigate"
+		return x.head.Fields.Get("sec-fetch-mode") != "navigate" || !acceptsPage(x.head.Fields.Get("accept"))
 	}
 	return true
 }
