@@ -59,6 +59,8 @@ func TestWhoIsSentToSignIn(t *testing.T) {
 		"a font":                              {"GET", fetch("cors", "font", "same-origin"), program},
 		"fetch":                               {"GET", fetch("cors", "empty", "same-origin"), program},
 		"fetch that takes a page":             {"GET", with(fetch("cors", "empty", "same-origin"), "Accept", html), program},
+		"a window behind a service worker":    {"GET", with(window, "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin"), signIn},
+		"a download":                          {"GET", fetch("navigate", "empty", "same-origin"), page},
 		"a service worker":                    {"GET", with(fetch("same-origin", "serviceworker", "same-origin"), "Service-Worker", "script"), program},
 		"a manifest":                          {"GET", fetch("cors", "manifest", "same-origin"), program},
 		"an EventSource":                      {"GET", with(fetch("cors", "empty", "same-origin"), "Accept", "text/event-stream"), program},

@@ -13,8 +13,8 @@ import (
 )
 
 // Warnings returns what is no fault but probably a mistake: sections that no route uses, callers
-// whom no rule can allow, ranges of allow_from that include a balancer, and files of secrets that every
-// user can read.
+// whom no rule can allow, ranges of allow_from that include a balancer, pages that may not do what cors seems to let
+// them, and files of secrets that every user can read.
 func (c *Config) Warnings() Faults {
 	var f setting.Faults
 	c.warnUnused(&f)
@@ -31,6 +31,7 @@ func (c *Config) Warnings() Faults {
 		r, at := &c.Routes[i], setting.Index("routes", i)
 		c.warnCallers(r, at, &f)
 		c.warnAllowFrom(r, at, &f)
+		warnCORS(r, at, &f)
 	}
 	f = c.Place(f)
 	f.Sort()
@@ -242,5 +243,20 @@ func (c *Config) warnAllowFrom(r *route.Config, at string, f *setting.Faults) {
 				break
 			}
 		}
+	}
+}
+
+// warnCORS records that pages of other origins only read by a person's session. The preflight, which has no cookie,
+// permits the other methods, as it must for tokens; and then the request is refused.
+func warnCORS(r *route.Config, at string, f *setting.Faults) {
+	if r.CORS == nil || !r.CORS.Credentials {
+		return
+	}
+	is := func(kinds ...string) bool {
+		return slices.ContainsFunc(r.Callers.Names(), func(caller string) bool { return slices.Contains(kinds, kindOfCaller(caller)) })
+	}
+	if is("login") && !is("cert", "basic") {
+		f.Add(at+".cors.credentials", "true", "lets pages of the origins read by a person's session; what changes something, and WebSocket, is refused (cross_site)",
+			"serve those pages on the route's host, or let them send a token, for which credentials is not needed")
 	}
 }

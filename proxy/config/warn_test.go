@@ -43,6 +43,26 @@ policies: {used: [{allow: "*"}], unused: [{allow: get}]}`,
 	}
 }
 
+func TestCredentialsThatOnlyReadAreWarnedOf(t *testing.T) {
+	const logins = "tls: {local: {}}\nclient_certificates: {ca: ca.pem}\nlogins: {corp: {issuer: corp, client_id: gateway, session: {kind: memory}}}\n"
+	const warning = "routes[0].cors.credentials: lets pages of the origins read by a person's session; what changes something, and WebSocket, is refused (cross_site)"
+	for _, c := range []struct {
+		callers, cors string
+		want          bool
+	}{
+		{"[login/corp]", "{origins: https://a.example, credentials: true}", true},
+		{"[issuer/corp, login/corp]", "{origins: https://a.example, credentials: true}", true},
+		{"[login/corp]", "{origins: https://a.example}", false},
+		{"[issuer/corp]", "{origins: https://a.example, credentials: true}", false},
+		{"[login/corp, cert]", "{origins: https://a.example, credentials: true}", false}, // which certificates need
+	} {
+		got := warned(t, logins, `  - {host: a.example, upstream: "http://a:1", callers: `+c.callers+`, cors: `+c.cors+`, rules: [{allow: "*"}]}`)
+		if slices.Contains(got, warning) != c.want {
+			t.Errorf("%s with %s: warned of %q; want this one: %t", c.callers, c.cors, got, c.want)
+		}
+	}
+}
+
 func TestWordsThatNobodyIsAskedForAreWarnedOf(t *testing.T) {
 	const text = `
 tls: {local: {}}

@@ -47,6 +47,7 @@ type facts struct {
 	backend     *route.Backend    // the route's, or that of a split once it is chosen
 	door        *route.Door       // whose page is asked for; nil for other requests
 	cookies     []string          // values of Set-Cookie for an answer made by the gateway
+	leaves      bool              // the answer is to a sign-out, so the browser is to forget the person's pages
 	timeouts    upstream.Timeouts // the route's; with gRPC, the caller may set those that the route does not
 	asked       auth.Request      // the input of authentication
 	revocations uint64            // Server.revocations before that

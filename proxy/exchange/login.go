@@ -44,8 +44,8 @@ func (x *exchange) boundSignIns() error {
 	if ahead := x.fetchedAhead(); ahead != "" {
 		return because(reasonAhead, ahead)
 	}
-	if dest, site := f.Get("sec-fetch-dest"), f.Get("sec-fetch-site"); dest != "" && dest != "document" && (site == "cross-site" || site == "same-site") {
-		return because(reasonCrossSite, "Sec-Fetch-Site is "+site+", and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
+	if site := f.Get("sec-fetch-site"); x.isFramed() && (site == "cross-site" || site == "same-site") {
+		return because(reasonCrossSite, "Sec-Fetch-Site is "+site+", and Sec-Fetch-Dest is "+setting.Quoted(f.Get("sec-fetch-dest"), 24))
 	}
 	retry, ok := x.server.SignIns.AllowAddr(x.client)
 	if ok {
@@ -189,7 +189,7 @@ func (x *exchange) signOut() error {
 		x.record.LoginEvent, x.record.Cause = audit.LoginNoSession, refused.Error()
 	}
 	r, unsaved := x.snapshot.Logins.Login(name).End(x.life, s, x.doorAnswer())
-	x.cookies = r.Cookies
+	x.cookies, x.leaves = r.Cookies, true
 	answer := map[string]any{"signed_out": true, "next": r.Location}
 	if unsaved != nil { // the session has ended here, so the person has signed out
 		x.record.Cause = unsaved.Error()
