@@ -94,6 +94,8 @@ func kindOf(section string) string {
 		return "upstream"
 	case "policies":
 		return "policy"
+	case "logins":
+		return "login"
 	}
 	return "entry of " + section
 }
@@ -202,15 +204,18 @@ func plural(kind string, n int) string {
 
 // UnchangedSummary says why a reload of c at the time now changed nothing: its files hold the
 // same bytes as when they were loaded, at the time at. An operator who has just edited the file
-// may have a mount that does not show the edit.
+// may have been forestalled by the watch, or have a mount that does not show the edit.
 func UnchangedSummary(c *Config, at, now time.Time) string {
-	layout := "15:04"
+	layout := "15:04:05"
 	if now.Sub(at) >= 24*time.Hour {
-		layout = "2006-01-02 15:04"
+		layout = "2006-01-02 15:04:05"
 	}
 	same := "nothing changed: the files hold the same bytes as loaded at " + at.Local().Format(layout)
+	if c.Reload.Watches() {
+		same += "; the gateway watches them, so an edit from before that counts already"
+	}
 	if file := c.source.main.File; watch.MountedAlone(file) {
 		return fmt.Sprintf("%s; %s is a single-file mount, which shows no file that an editor put in its place: mount the folder", same, file)
 	}
-	return same + "; if you have edited one since, is it a single-file mount?"
+	return same + "; if you edited one later, is it a single-file mount?"
 }
