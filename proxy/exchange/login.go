@@ -329,7 +329,10 @@ func (x *exchange) checkSite() error {
 		}
 		return nil
 	}
-	if origin := f.Get("origin"); f.Count("origin") != 1 || !x.isOwn(origin) {
+	switch origin := f.Get("origin"); {
+	case !f.Has("origin"):
+		return because(reasonCrossSite, "there is neither Sec-Fetch-Site nor Origin: a script that uses a person's session must send Origin")
+	case f.Count("origin") != 1 || !x.isOwn(origin):
 		return because(reasonCrossSite, "there is no Sec-Fetch-Site, and Origin is "+setting.Quoted(origin, 100))
 	}
 	return nil

@@ -69,11 +69,11 @@ func TestDoctorTriesLogins(t *testing.T) {
 	}{
 		"all is well": {clientSecret, clientSecret, "", nil, []string{
 			"ok: the issuer offers the code flow, sign-out at the issuer, revocation of refresh tokens; its document does not name PKCE by S256, back-channel logout",
-			"ok: knows the client with the redirect URI " + callback, `ok: takes the client and its secret: it says invalid_grant to a made-up code, and "invalid_client" with a made-up secret`,
+			"ok: knows the client with the redirect URI " + callback, `ok: takes the client and its secret: it says "invalid_grant" to a made-up code, and "invalid_client" with a made-up secret`,
 		}},
 		"the secret by post":      {clientSecret, clientSecret, "client_auth: post, ", nil, []string{"ok: offers", "ok: knows", "ok: takes the client and its secret"}},
 		"a public client":         {"", "", "", nil, []string{"ok: offers", "ok: knows", "ok: takes the client without a secret"}},
-		"the secret of another":   {"another", clientSecret, "", nil, []string{"ok: offers", "ok: knows", "fail: does not take the client and its secret: it says invalid_client"}},
+		"the secret of another":   {"another", clientSecret, "", nil, []string{"ok: offers", "ok: knows", `fail: does not take the client and its secret: it says "invalid_client"`}},
 		"a secret that is needed": {"another", "", "", nil, []string{"ok: offers", "ok: knows", "fail: does not take the client without a secret"}},
 		"another redirect URI": {clientSecret, clientSecret, "", func(_ *authtest.Issuer, p *authtest.Provider) { p.Register("https://other.example/") }, []string{
 			"ok: offers", "fail: answers 400 to an authorization request for " + callback, "ok: takes the client",
@@ -114,6 +114,10 @@ func TestDoctorTriesLogins(t *testing.T) {
 		}, []string{"skipped: what the issuer offers is not known", "ok: knows", "ok: takes"}},
 		"an issuer without endpoints": {clientSecret, clientSecret, "", func(_ *authtest.Issuer, p *authtest.Provider) { p.Lack("token_endpoint") }, []string{
 			"fail: has no authorization_endpoint or no token_endpoint", "skipped: not tried", "skipped: is not proven",
+		}},
+		"an issuer that is away": {clientSecret, clientSecret, "", func(i *authtest.Issuer, _ *authtest.Provider) { i.Answer(says(502, "x")) }, []string{
+			"fail: nobody can sign in: the gateway cannot read the discovery document of issuers.corp",
+			"skipped: whether the issuer knows " + callback + " is not tried", "skipped: whether the issuer takes the client and its secret is not tried",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
