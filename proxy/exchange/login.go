@@ -44,8 +44,8 @@ func (x *exchange) boundSignIns() error {
 	if ahead := x.fetchedAhead(); ahead != "" {
 		return because(reasonAhead, ahead)
 	}
-	if dest, site := f.Get("sec-fetch-dest"), f.Get("sec-fetch-site"); dest != "" && dest != "document" && (site == "cross-site" || site == "same-site") {
-		return because(reasonCrossSite, "Sec-Fetch-Site is "+site+", and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
+	if site := f.Get("sec-fetch-site"); x.isFramed() && (site == "cross-site" || site == "same-site") {
+		return because(reasonCrossSite, "Sec-Fetch-Site is "+site+", and Sec-Fetch-Dest is "+setting.Quoted(f.Get("sec-fetch-dest"), 24))
 	}
 	retry, ok := x.server.SignIns.AllowAddr(x.client)
 	if ok {

@@ -56,10 +56,17 @@ func (x *exchange) fetchedAhead() string {
 }
 
 // isFramed reports whether a page is asked for that is no window of its own: for a frame, or as another
-// part of a page.
+// part of a page. Of a page that a service worker asks for in the browser's stead nobody can tell. Most are
+// windows, and people could not sign in there if it counted as a frame.
 func (x *exchange) isFramed() bool {
-	dest := x.head.Fields.Get("sec-fetch-dest")
-	return dest != "" && dest != "document"
+	f := x.head.Fields
+	switch f.Get("sec-fetch-dest") {
+	case "", "document":
+		return false
+	case "empty":
+		return f.Get("sec-fetch-mode") != "navigate"
+	}
+	return true
 }
 
 // sendPage sends a page for people.
