@@ -62,6 +62,7 @@ func (x *exchange) beginLogin() error {
 	if l == nil {
 		return err
 	}
+	x.back = to
 	if err := x.boundSignIns(); err != nil {
 		return err
 	}
@@ -126,11 +127,11 @@ func (x *exchange) finishLogin() error {
 	l := x.snapshot.Logins.Login(x.record.Login)
 	before, _ := x.openSession()
 	done, err := l.Finish(x.life, x.doorAnswer())
+	done.Location = x.returnPage(l, done.Location) // the routes may have changed
 	if err != nil {
-		x.cookies = done.Cookies
+		x.cookies, x.back, x.signedIn = done.Cookies, done.Location, before != nil
 		return err
 	}
-	done.Location = x.returnPage(l, done.Location) // the routes may have changed
 	x.replaceSession(before, done.Session, done.Location)
 	x.recordSession(done.Session, audit.LoginDone)
 	return x.goTo(done.Redirect)
@@ -411,6 +412,14 @@ func (x *exchange) leadsToSignIn(err error) bool {
 	}
 	var e *auth.Error
 	return errors.As(err, &e) && (e.Reason == auth.NoCredential || e.OfWeakSession())
+}
+
+// isLate reports whether a person who is signed in comes with an answer of the issuer that is late: another tab
+// was faster, or they went back in the history of the browser. They go on to their page in the session that they
+// have.
+func (x *exchange) isLate(err error) bool {
+	var answer *login.Error
+	return x.signedIn && x.wantsPage() && errors.As(err, &answer) && answer.Late()
 }
 
 // sendToSignIn sends the browser to sign in and back to where it is.

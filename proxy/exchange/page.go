@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -134,7 +135,7 @@ func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
 	case page.NoCredential && x.route != nil && len(x.route.Logins) > 0:
 		page.SignIn = signInURL(x.head.PathAndQuery(), x.route.Logins...)
 	case x.door != nil && (page.NoCredential || slices.Contains(login.Reasons(), r.reason) || pages.Again(r.reason)):
-		page.SignIn = signInURL("/")
+		page.SignIn = signInURL(cmp.Or(x.back, "/"))
 	case x.door == nil && x.head.Method == http.MethodGet && pages.Again(r.reason):
 		page.Again = login.ReturnPage(x.head.PathAndQuery())
 	}
