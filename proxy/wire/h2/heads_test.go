@@ -3,7 +3,9 @@ package h2
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -136,12 +138,52 @@ func TestLargeTrailersCostOnlyTheirStream(t *testing.T) {
 				p.ask(1, false, ":method: POST")
 				p.ask(3, false, ":method: POST")
 				p.pieces(3, true, fields, maxFrame)
-				p.want("3: ENHANCE_YOUR_CALM")
+				p.want("3: 400, 3: 2 bytes end")
 				p.data(1, true, "hello")
 				p.want("1: 200, 1: 5 bytes end")
 				p.tableGoesOn(5)
 			})
 		})
+	}
+}
+
+// TestBadTrailersAreAnswered: one caller with bad trailers must not spend what its connection has for
+// resets. The content before them is not taken for whole.
+func TestBadTrailersAreAnswered(t *testing.T) {
+	for name, x := range map[string]struct{ trailer, want string }{
+		"too large":       {"x: " + strings.Repeat("v", trailerBytes), "400, %[1]d: 2 bytes end"},
+		"a pseudo field":  {":path: /x", "400, %[1]d: 2 bytes end, %[1]d: PROTOCOL_ERROR"},
+		"of a connection": {"connection: x", "400, %[1]d: 2 bytes end, %[1]d: PROTOCOL_ERROR"},
+	} {
+		for _, content := range []string{"hello", ""} {
+			t.Run(name+"/"+content, func(t *testing.T) {
+				var ends []error
+				h := func(s wire.Stream) {
+					_, err := io.ReadAll(s.Body())
+					ends = append(ends, err)
+					if n, whole := message.ArrivedOf(s.Body()); n > 0 || whole || s.Body().Trailers() != nil {
+						t.Errorf("%d bytes, whole %t, trailers %v", n, whole, s.Body().Trailers())
+					}
+					_ = s.Respond(&message.Response{Status: 400, ContentLength: 2}, false)
+					_, _ = s.Write([]byte("no"))
+					_ = s.Finish(nil)
+				}
+				bubble(t, h, testOptions, func(t *testing.T, p *peer, s *Server) {
+					p.greet()
+					for i := range 2 * uint32(s.options.Load().Resets) {
+						id := 1 + 2*i
+						p.ask(id, false, ":method: POST")
+						p.data(id, false, content)
+						p.headers(id, true, x.trailer)
+						p.want(fmt.Sprintf("%d: "+x.want, id))
+						if err := ends[i]; err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
+							t.Errorf("the content ends with %v", err)
+							return
+						}
+					}
+				})
+			})
+		}
 	}
 }
 

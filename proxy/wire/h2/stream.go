@@ -23,7 +23,6 @@ type stream struct {
 	// Facts from the head; read only once the handler runs.
 	said    bool // there is a Content-Length
 	expects bool // the client waits for 100 (Continue)
-	ruin    code // for a malformed head: the code of the reset after the answer
 
 	// The connection's mu guards the fields below.
 
@@ -35,6 +34,8 @@ type stream struct {
 	lingerBy time.Time // when a lingering stream is reset at the latest; zero if it does not linger
 
 	inEnded  bool  // END_STREAM was received
+	inFault  error // why the content is bad, although it has ended
+	ruin     code  // for a malformed request: the code of the reset after the answer
 	discards bool  // arriving content is discarded
 	lacking  int64 // announced content still to come; -1: no Content-Length
 	inbox    inbox
