@@ -167,8 +167,12 @@ func (c *Config) checkState(f *setting.Faults) {
 		f.Add("integrity.state", file, problem, cure)
 		return
 	}
-	if problem, cure := setting.FileFault(file + ".lock"); problem != "" {
-		f.Add("integrity.state", file, "its lock, "+file+".lock: "+problem, cure)
+	if problem, cure := setting.NameFault(file, local.LockEnding, local.MarkEnding); problem != "" {
+		f.Add("integrity.state", file, problem, cure)
+		return
+	}
+	if problem, cure := setting.FileFault(file + local.LockEnding); problem != "" {
+		f.Add("integrity.state", file, "its lock, "+file+local.LockEnding+": "+problem, cure)
 	}
 	if err := local.CheckFile(file); err != nil {
 		f.Add("integrity.state", file, err.Error(), setting.CureUnreadable(err, ""))
