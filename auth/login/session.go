@@ -256,7 +256,7 @@ var (
 	errIdle     = errors.New("no request used it for longer than its idle lifetime")
 	errAbsolute = errors.New("its absolute lifetime is over")
 	errOther    = errors.New("it is of another host")
-	errOver     = errors.New("the person signed out, the issuer ended it, others in memory took its place, or it began before the file of ends was made")
+	errOver     = errors.New("the person signed out, or the issuer ended it, or newer sessions needed its place in memory, or it is older than the file with ends of sessions")
 )
 
 // Use checks that the session serves a request now, and returns whom it proves. inFlight means that

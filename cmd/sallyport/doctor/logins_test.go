@@ -184,3 +184,29 @@ func TestDoctorProvesNothingByPages(t *testing.T) {
 		})
 	}
 }
+
+// Of many redirect URIs some are tried, and of a host with a star none can be.
+func TestDoctorSaysWhichRedirectsItLeavesOut(t *testing.T) {
+	issuer, _ := provided(t, clientSecret)
+	w := newWorld(t)
+	w.file(t, "secret", clientSecret)
+	w.file(t, "keys", login.NewKey()+"\n")
+	text := start + "issuers: {corp: {url: " + issuer.URL + ", audience: models}}\nlogins: {corp: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {keys: {file: keys}}}}\nroutes:\n"
+	for _, host := range []string{"a.example", "b.example", "c.example", "d.example", "e.example", "f.example", `"*.example"`} {
+		text += route(host, "http://127.0.0.1:9", "callers: [login/corp]")
+	}
+	r, err := Run(t.Context(), w.options(w.file(t, "gateway.yaml", text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var skipped []string
+	for _, f := range r.Findings {
+		if f.Check == "login" && f.State == Skipped {
+			skipped = append(skipped, f.Text)
+		}
+	}
+	want := []string{"further redirect URIs, 2 in number, are not tried; sallyport check lists them", "redirect URIs of hosts with a star are not tried: most issuers want each host's registered"}
+	if !slices.Equal(skipped, want) {
+		t.Errorf("left out: %q; want %q", skipped, want)
+	}
+}
