@@ -342,8 +342,8 @@ func (x *exchange) checkPage() error {
 		return x.checkOwner()
 	case s == nil:
 		return nil
-	case x.asker != "": // another proxy would forward the session's cookie
-		return because(reasonUndecided, "a session proves the caller, and the proxy in front would forward its cookie")
+	case x.asker != "" && !x.snapshot.ReplacesCookie:
+		return because(reasonUndecided, errForwardsSession)
 	default:
 		x.record.Login, x.record.SID = s.Login(), s.SID()
 	}
@@ -412,7 +412,11 @@ func (x *exchange) leadsToSignIn(err error) bool {
 
 // sendToSignIn sends the browser to sign in and back to where it is.
 func (x *exchange) sendToSignIn() {
-	_ = x.goTo(login.Redirect{Location: signInURL(x.head.PathAndQuery(), x.route.Logins...)}) // an error means that the client has left
+	to := signInURL(x.head.PathAndQuery(), x.route.Logins...)
+	if x.asker != "" {
+		to = x.ownOrigin() + to // Traefik makes a URL of the gateway's address out of a path
+	}
+	_ = x.goTo(login.Redirect{Location: to}) // an error means that the client has left
 }
 
 // goTo sends the browser to another page.
