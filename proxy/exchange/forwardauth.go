@@ -167,8 +167,8 @@ func (x *exchange) permit(v verdict) error {
 	}) {
 		return because(reasonUndecided, "the proxy in front would forward the token in Sec-WebSocket-Protocol")
 	}
-	if field := x.head.Fields.Get("cookie"); !x.snapshot.ReplacesCookie && login.Strip(field) != field && x.snapshot.Routes.Door(x.head.Host) != nil {
-		return because(reasonUndecided, errForwardsSession)
+	if field := x.head.Fields.Get("cookie"); !x.snapshot.ReplacesCookie && x.snapshot.Logins != nil && login.Strip(field) != field {
+		return because(reasonUndecided, errForwardsSession) // one of a domain comes to hosts without a login too
 	}
 	f := x.stream.Head().Fields
 	switch name := asksForUpgrade(f); {

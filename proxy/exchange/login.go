@@ -301,12 +301,12 @@ func (x *exchange) isOwn(origin string) bool {
 }
 
 // changes reports whether a page of another site must not send the request in a person's name. Safe methods
-// change nothing, but a WebSocket has answers that a page could read. A proxy that asks does not tell of one in
-// Upgrade alone.
+// change nothing, but a WebSocket has answers that a page could read. A proxy that asks need not tell of one in
+// Upgrade, nor by a version of HTTP where that counts.
 func (x *exchange) changes() bool {
 	switch x.head.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		return x.head.Upgrade != "" || x.asker != "" && asksForUpgrade(x.head.Fields) != ""
+		return x.head.Upgrade != "" || x.asker != "" && asksForUpgrade(x.stream.Head().Fields) != ""
 	}
 	return true
 }

@@ -18,7 +18,7 @@ import (
 // do not, and nobody may ever see what is fetched ahead.
 func (x *exchange) wantsPage() bool {
 	switch {
-	case x.grpc, x.head.Upgrade != "", x.fetchedAhead() != "", x.asker != "" && (!x.tellsPages() || asksForUpgrade(x.head.Fields) != ""):
+	case x.grpc, x.head.Upgrade != "", x.fetchedAhead() != "", x.asker != "" && (!x.tellsPages() || asksForUpgrade(x.stream.Head().Fields) != ""):
 		return false
 	}
 	f := x.head.Fields
