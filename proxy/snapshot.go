@@ -135,7 +135,7 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 		s.plainFrom, s.h2c = config.Prefixes(p.From), p.H2C
 	}
 	if p := c.ForwardAuth; p != nil {
-		s.ForwardAuth, s.forwardAuthFrom = p.Dialect, config.Prefixes(p.From)
+		s.ForwardAuth, s.ReplacesCookie, s.forwardAuthFrom = p.Dialect, p.ReplacesCookie, config.Prefixes(p.From)
 	}
 }
 

@@ -302,12 +302,12 @@ func (x *exchange) isOwn(origin string) bool {
 }
 
 // changes reports whether a page of another site must not send the request in a person's name. Safe methods
-// change nothing, but a WebSocket has answers that a page could read. A proxy that asks does not tell of one in
-// Upgrade alone.
+// change nothing, but a WebSocket has answers that a page could read. A proxy that asks need not tell of one in
+// Upgrade, nor by a version of HTTP where that counts.
 func (x *exchange) changes() bool {
 	switch x.head.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		return x.head.Upgrade != "" || x.asker != "" && asksForUpgrade(x.head.Fields) != ""
+		return x.head.Upgrade != "" || x.asker != "" && asksForUpgrade(x.stream.Head().Fields) != ""
 	}
 	return true
 }
@@ -346,8 +346,8 @@ func (x *exchange) checkPage() error {
 		return x.checkOwner()
 	case s == nil:
 		return nil
-	case x.asker != "": // another proxy would forward the session's cookie
-		return because(reasonUndecided, "a session proves the caller, and the proxy in front would forward its cookie")
+	case x.asker != "" && !x.snapshot.ReplacesCookie:
+		return because(reasonUndecided, errForwardsSession)
 	default:
 		x.record.Login, x.record.SID = s.Login(), s.SID()
 	}
@@ -424,7 +424,11 @@ func (x *exchange) isLate(err error) bool {
 
 // sendToSignIn sends the browser to sign in and back to where it is.
 func (x *exchange) sendToSignIn() {
-	_ = x.goTo(login.Redirect{Location: signInURL(x.head.PathAndQuery(), x.route.Logins...)}) // an error means that the client has left
+	to := signInURL(x.head.PathAndQuery(), x.route.Logins...)
+	if x.asker != "" {
+		to = x.ownOrigin() + to // Traefik makes a URL of the gateway's address out of a path
+	}
+	_ = x.goTo(login.Redirect{Location: to}) // an error means that the client has left
 }
 
 // goTo sends the browser to another page.

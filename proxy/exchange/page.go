@@ -18,7 +18,8 @@ import (
 // wantsPage reports whether a person sees the answer: the browser goes to a page. Scripts and programs
 // do not, and nobody may ever see what is fetched ahead.
 func (x *exchange) wantsPage() bool {
-	if x.grpc || x.asker != "" || x.head.Upgrade != "" || x.fetchedAhead() != "" {
+	switch {
+	case x.grpc, x.head.Upgrade != "", x.fetchedAhead() != "", x.asker != "" && (!x.tellsPages() || asksForUpgrade(x.stream.Head().Fields) != ""):
 		return false
 	}
 	f := x.head.Fields
