@@ -34,6 +34,8 @@ type Demand struct {
 	StepUp     *StepUp
 	Audience   []string // narrows the audiences of the issuers; nil leaves them as they are
 	Signatures SignatureDemand
+	// Passed are the tokens of the issuer that the server behind gets. A session needs them then, valid ones.
+	Passed login.Passed
 	// Subprotocols are the forms in which a WebSocket handshake may have the bearer token or API key.
 	Subprotocols SubprotocolForms
 }
@@ -62,6 +64,9 @@ type Proof struct {
 	// Authentication is how and when the caller was authenticated, where the route demands a step-up; zero
 	// elsewhere.
 	Authentication login.Authentication
+	// Tokens are those of the caller that the route passes on: of a session the issuer's, and of a bearer token
+	// itself in both places. Other callers have none, nor has a recheck.
+	Tokens login.Tokens
 	// Limited is the name of the API key whose own limits the request counts against; "" for none.
 	Limited string
 }
@@ -269,6 +274,7 @@ type proven struct {
 	kind   *kind
 	caller identity.Principal
 	field  string // that carried it
+	tokens login.Tokens
 }
 
 // prove checks each kind of credential; with an earlier proof it rechecks.
@@ -327,7 +333,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		}
 		joined.join(&proof)
 		proof.Caller.Alias = c.alias(&proof.Caller)
-		all = append(all, proven{k, proof.Caller, proof.Field})
+		all = append(all, proven{k, proof.Caller, proof.Field, proof.Tokens})
 	}
 	if missing == "" && !slices.ContainsFunc(all, func(p proven) bool { return p.kind.caller }) {
 		missing = c.kinds[len(c.kinds)-1].traits.Missing
@@ -339,7 +345,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if err != nil {
 		return Proof{Signature: joined.Signature}, err
 	}
-	joined.Caller, joined.Field, joined.Ambient = chosen.caller, chosen.field, chosen.kind.traits.Ambient
+	joined.Caller, joined.Field, joined.Tokens, joined.Ambient = chosen.caller, chosen.field, chosen.tokens, chosen.kind.traits.Ambient
 	joined.Subprotocol = r.subprotocol != nil && (c.anyRequired || chosen.field == SubprotocolField)
 	return joined, nil
 }

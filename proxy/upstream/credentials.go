@@ -183,7 +183,7 @@ func (c *CredentialsConfig) Value() (string, error) {
 	switch c.Kind() {
 	case "bearer":
 		token, err := readCredential(c.Bearer)
-		if err == nil && !ValidToken(token) {
+		if err == nil && !message.ValidToken(token) {
 			err = fmt.Errorf("%s holds no bearer token", c.Bearer.Where())
 		}
 		return "Bearer " + token, err
@@ -213,14 +213,6 @@ func readCredential(s setting.Secret) (string, error) {
 
 // maxCredential is the maximum length of a credential in bytes.
 const maxCredential = 16 << 10
-
-// ValidToken reports whether a text has the form of a bearer token (RFC 6750, section 2.1).
-func ValidToken(token string) bool {
-	bare := strings.TrimRight(token, "=")
-	return bare != "" && len(token) <= maxCredential && !strings.ContainsFunc(bare, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~+/", r))
-	})
-}
 
 // Validity returns when a bearer token from a file begins and ends, if it is a JWT that says so. It
 // does not verify the token, which is for the servers.
