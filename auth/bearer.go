@@ -447,7 +447,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 // principal returns whom the claims of a token name. The error comes with its reason.
 func (iss *issuer) principal(t *token) (p identity.Principal, reason string, err error) {
 	claims := t.claims
-	p = identity.Principal{Source: iss.source, Claim: claims.Claim}
+	p = identity.Principal{Source: iss.source, Claim: claims.Claim, IsList: claims.IsList}
 	if p.Name, err = claims.principalName(iss.rules.principal); err != nil {
 		return p, MissingClaim, err
 	}

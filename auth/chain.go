@@ -199,6 +199,11 @@ func (a *Auth) addKind(c *Chain, word string, callers []string, k kind, d *Deman
 	if create == nil {
 		return fmt.Errorf("unknown caller %q", callers[0])
 	}
+	if d.All && k.index > 0 { // it proves no caller, so the server gets no token of it
+		other := *d
+		other.Passed = login.Passed{}
+		d = &other
+	}
 	var err error
 	if k.Authenticator, err = create(callers, d); err != nil {
 		return err

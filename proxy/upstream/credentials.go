@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,19 +125,26 @@ func (c *CredentialsConfig) check(path string, all []setting.URL, f *setting.Fau
 	if len(kinds) == 0 {
 		return
 	}
-	exposed := false
-	for _, u := range all {
-		if u.URL == nil || !inTheClear(u) {
-			continue
-		}
-		if exposed = true; !c.InsecureHTTP {
-			f.Add(path, u.String(), "the credentials would go to another machine without TLS", "write https:// or h2:// for the endpoint; insecure_http: true sends them all the same")
-			return
-		}
+	u, exposed := firstInTheClear(all)
+	if exposed && !c.InsecureHTTP {
+		f.Add(path, u.String(), "the credentials would go to another machine without TLS", "write https:// or h2:// for the endpoint; insecure_http: true sends them all the same")
 	}
 	if c.InsecureHTTP && !exposed {
 		f.Add(setting.Join(path, "insecure_http"), "true", "no endpoint is another machine without TLS", "remove the line")
 	}
+}
+
+// InTheClear returns an endpoint to which requests leave this machine without TLS, if there is one.
+func (c *Config) InTheClear() (u setting.URL, found bool) {
+	return firstInTheClear(slices.Concat(c.Rest, c.GRPC))
+}
+
+func firstInTheClear(all []setting.URL) (u setting.URL, found bool) {
+	i := slices.IndexFunc(all, func(u setting.URL) bool { return u.URL != nil && inTheClear(u) })
+	if i < 0 {
+		return u, false
+	}
+	return all[i], true
 }
 
 // inTheClear reports whether requests to an endpoint leave this machine without TLS.
