@@ -285,7 +285,9 @@ func TestTokenEnds(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "done\n")
 	}})
-	lifetimes := func(claims map[string]any) { claims["iat"], claims["exp"] = clock.now().Unix(), clock.now().Add(5*time.Minute).Unix() }
+	lifetimes := func(claims map[string]any) {
+		claims["iat"], claims["exp"] = clock.now().Unix(), clock.now().Add(5*time.Minute).Unix()
+	}
 	b := l.browser(false)
 	cookie := b.signIn()
 	c := l.dial("models.test")
