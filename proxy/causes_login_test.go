@@ -67,7 +67,7 @@ func refusedLogins(t *testing.T) *refusals {
 		blob += rand.Text() // does not compress
 	}
 	l.provider.Person("alice", map[string]any{"blob": blob})
-	r.expect("session_too_large", 500, "… bytes of claims and … of the refresh token fit in no 4 cookies: keep sessions in memory", finish(answer("corp")))
+	r.expect("session_too_large", 500, "… bytes of claims and … of tokens fit in no 4 cookies: keep sessions in memory", finish(answer("corp")))
 	l.provider.Person("alice", nil)
 
 	session := b.signInWith("corp")

@@ -182,7 +182,10 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	_, _ = rand.Read(r.id[:]) // never fails
 	r.issuer, r.subject, r.sid = id.issuer, id.subject, id.sid
 	r.acr, r.authTime = id.authentication.text(), id.authentication.Time
-	r.noteAccess(t, now)
+	if err := r.noteTokens(t, now, l.passed()); err != nil {
+		return nil, err
+	}
+	r.noteLife(id, now, l.passed())
 	if err := l.claims(ctx, e, t, id, &r); err != nil {
 		return nil, err
 	}
@@ -191,12 +194,4 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 		return nil, refuse(BadTokens, err)
 	}
 	return s, nil
-}
-
-// noteAccess stores the life of the access token and the refresh token of an answer.
-func (r *record) noteAccess(t *oauth2.Token, now time.Time) {
-	r.refresh, r.accessFrom, r.accessUntil = pack(t.RefreshToken), 0, 0
-	if t.ExpiresIn > 0 {
-		r.accessFrom, r.accessUntil = now.Unix(), now.Unix()+min(t.ExpiresIn, int64(MaxAbsolute/time.Second))
-	}
 }
