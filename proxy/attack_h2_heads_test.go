@@ -129,3 +129,29 @@ func TestCookiesOfABrowserOverBothVersions(t *testing.T) {
 	f.c.Close()
 	h.end(j, up)
 }
+
+// TestAttackLargeTrailersOfCalls: streams of calls may end in trailers, which a proxy in front passes.
+func TestAttackLargeTrailersOfCalls(t *testing.T) {
+	h, s := buildGRPC(t, grpcRoute)
+	f := h.frames()
+	call := func(id uint32, method string, end bool) {
+		f.headers(id, false, h.usual("POST", "/a.B/"+method, "content-type: application/grpc", "te: trailers")...)
+		f.data(id, end, string(framedText("hello")))
+	}
+	call(1, "Hang", false) // the victim
+	call(3, "Hang", false)
+	f.headers(3, true, "x-sum: "+strings.Repeat("v", 20_000))
+	if f.wait(3); f.got[3] == nil || f.got[3].grpc != "3" && !strings.HasPrefix(f.got[3].reset, "RST ") {
+		t.Errorf("large trailers: %+v, %s", f.got[3], f.end)
+	}
+	<-s.gone
+	call(5, "Fail", true)
+	if got := f.wait(5); got != "200" || f.got[5].grpc != "5" {
+		t.Errorf("the next call: %s, %+v", got, f.got[5])
+	}
+	if v := f.got[1]; f.end != "" || v != nil && v.done {
+		t.Errorf("the victim: %+v, %s", v, f.end)
+	}
+	f.c.Close()
+	<-s.gone
+}
