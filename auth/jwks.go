@@ -428,14 +428,19 @@ func (s *keySet) keepFresh() {
 	}
 }
 
+// join returns the end of the running fetch, or of one that it starts; nil if none may start.
+func (s *keySet) join() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fetching != nil {
+		return s.fetching
+	}
+	return s.start()
+}
+
 func (s *keySet) refreshLoop() {
 	for {
-		s.mu.Lock()
-		done := s.fetching
-		if done == nil {
-			done = s.start()
-		}
-		s.mu.Unlock()
+		done := s.join()
 		if done == nil {
 			return
 		}

@@ -62,12 +62,12 @@ func checkNames(claims []byte) error {
 	return nil
 }
 
-// verifier returns go-oidc's verifier, over the issuer's keys. The issuer is compared by the caller,
-// because an issuer of tenants has several names.
-func (l *Login) verifier(types ...string) (*oidc.IDTokenVerifier, *keySet) {
+// verifier returns go-oidc's verifier for tokens of a client, over the issuer's keys; "" leaves the audience to
+// the caller. The issuer is compared by the caller, because an issuer of tenants has several names.
+func (l *Login) verifier(client string, types ...string) (*oidc.IDTokenVerifier, *keySet) {
 	keys := &keySet{issuer: l.issuer, types: types}
 	return oidc.NewVerifier("", keys, &oidc.Config{
-		ClientID: l.config.ClientID, SupportedSigningAlgs: l.issuer.Algorithms(), SkipIssuerCheck: true,
+		ClientID: client, SkipClientIDCheck: client == "", SupportedSigningAlgs: l.issuer.Algorithms(), SkipIssuerCheck: true,
 		Now: func() time.Time { return l.memory.now().Add(-l.issuer.Skew()) },
 	}), keys
 }
@@ -89,7 +89,7 @@ func (l *Login) identify(ctx context.Context, t *oauth2.Token, nonce string) (*i
 	if raw == "" {
 		return nil, refuse(BadTokens, errors.New("the answer has no ID token: is openid among the scopes of the client?"))
 	}
-	verifier, keys := l.verifier("JWT")
+	verifier, keys := l.verifier(l.config.ClientID, "JWT")
 	token, err := verifier.Verify(ctx, raw)
 	if err != nil {
 		return nil, keys.tokenError(BadTokens, err)

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -182,14 +183,16 @@ func (x *exchange) signOut() error {
 		return err
 	}
 	s, refused := x.openSession()
-	name := x.door.Logins[0]
+	name, earlier := x.door.Logins[0], error(nil)
 	if s != nil {
 		x.recordSession(s, audit.LoginSignedOut)
 		name = s.Login()
 	} else {
 		x.record.LoginEvent, x.record.Cause = audit.LoginNoSession, refused.Error()
+		earlier = x.endEarlier()
 	}
 	r, unsaved := x.snapshot.Logins.Login(name).End(x.life, s, x.doorAnswer())
+	unsaved = cmp.Or(unsaved, earlier)
 	x.cookies, x.leaves = r.Cookies, true
 	answer := map[string]any{"signed_out": true, "next": r.Location}
 	if unsaved != nil { // the session has ended here, so the person has signed out
@@ -204,6 +207,18 @@ func (x *exchange) signOut() error {
 	}
 	// A redirect after a form must not leave the site, by the policy of the page with the form.
 	return x.sendPage(x.snapshot.Logins.Pages.Leaving(x.head.Host, r.Location))
+}
+
+// endEarlier ends the sessions of the browser that the logins of the host gave while they had other clients.
+func (x *exchange) endEarlier() (unsaved error) {
+	for _, name := range x.door.Logins {
+		s, err := x.snapshot.Logins.Login(name).EndEarlier(x.doorAnswer())
+		if s != nil {
+			x.recordSession(s, audit.LoginSignedOut)
+		}
+		unsaved = cmp.Or(unsaved, err)
+	}
+	return unsaved
 }
 
 // leave sends the browser to the issuer's sign-out.
