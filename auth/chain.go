@@ -290,7 +290,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var joined Proof // without a caller, until one is chosen
 	missing := ""
 	revoked := c.revoked.Load()
-	var stray error
+	var stray, noToken error
 	for i := range c.kinds {
 		k := &c.kinds[i]
 		if r.subprotocol != nil && k.traits.Ambient && !k.required {
@@ -305,6 +305,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		}
 		switch {
 		case err == nil:
+		case errors.Is(err, errNoBearer) && !k.required:
+			noToken = err
+			continue
 		case !errors.Is(err, ErrNoCredential):
 			return Proof{Signature: joined.Signature}, asError(err)
 		default:
@@ -328,6 +331,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		joined.join(&proof)
 		proof.Caller.Alias = c.alias(&proof.Caller)
 		all = append(all, proven{k, proof.Caller, proof.Field})
+	}
+	if noToken != nil && !onlySession(all, &joined) {
+		return Proof{Signature: joined.Signature}, asError(noToken)
 	}
 	if missing == "" && !slices.ContainsFunc(all, func(p proven) bool { return p.kind.caller }) {
 		missing = c.kinds[len(c.kinds)-1].traits.Missing

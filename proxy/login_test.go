@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"html"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -46,7 +47,9 @@ func openLobby(t *testing.T, p plan) *lobby {
 	if !strings.Contains(p.more, "logins:") {
 		p.more += loginSections
 	}
-	p.files = map[string]string{"secret": "s3cret-of-the-client", "keys": login.NewKey() + "\n"}
+	files := map[string]string{"secret": "s3cret-of-the-client", "keys": login.NewKey() + "\n"}
+	maps.Copy(files, p.files)
+	p.files = files
 	l := &lobby{house: build(t, p)}
 	l.provider = l.issuer.Provide("gateway", "s3cret-of-the-client")
 	return l
