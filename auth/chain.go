@@ -421,16 +421,16 @@ func (c *Chain) AcceptSignature() string {
 	return ""
 }
 
-// Challenge returns the value of WWW-Authenticate for an error of the chain (RFC 9110,
-// section 11.6.1); "" if the status is not 401. Signatures and certificates have no registered
+// Challenges returns the values of WWW-Authenticate for an error of the chain (RFC 9110,
+// section 11.6.1); none if the status is not 401. Each belongs on a line of its own: Chromium reads the first
+// challenge of a line alone, and would not ask for a password behind a Bearer. Signatures and certificates have no registered
 // scheme, so they are named only if the chain accepts nothing else. [Chain.AcceptSignature] asks
 // for signatures.
-func (c *Chain) Challenge(realm string, err error) string {
+func (c *Chain) Challenges(realm string, err error) (all []string) {
 	e := asError(err)
 	if c == nil || e.Status() != 401 {
-		return ""
+		return nil
 	}
-	var all []string
 	general := slices.ContainsFunc(c.kinds, func(k kind) bool { return k.general() })
 	for i := range c.kinds {
 		k := &c.kinds[i]
@@ -446,5 +446,5 @@ func (c *Chain) Challenge(realm string, err error) string {
 			all = append(all, one)
 		}
 	}
-	return strings.Join(all, ", ")
+	return all
 }

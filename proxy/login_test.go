@@ -247,7 +247,7 @@ func TestProgramsGet401AndNoRedirect(t *testing.T) {
 		"a script file": {"Sec-Fetch-Mode": "no-cors", "Accept": "*/*"},
 	} {
 		r := b.request("GET", "/", "", header)
-		if r.StatusCode != 401 || r.reason() == "" || !strings.Contains(r.Header.Get("WWW-Authenticate"), "Cookie") {
+		if r.StatusCode != 401 || r.reason() == "" || !strings.Contains(strings.Join(r.Header.Values("WWW-Authenticate"), ", "), "Cookie ") {
 			t.Errorf("%s: got %d %s %v", name, r.StatusCode, r.body, r.Header)
 		}
 	}
