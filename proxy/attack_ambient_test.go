@@ -133,6 +133,12 @@ basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 	if r.StatusCode != 200 {
 		t.Errorf("a page with a token: %d %s", r.StatusCode, r.body)
 	}
+	// A program whose token got lost learns of it.
+	for _, lost := range []string{"Bearer", "Bearer undefined"} {
+		if r := ask("POST", "/either", map[string]string{"Authorization": lost}); r.StatusCode != 401 || r.reason() != "bad_credential" {
+			t.Errorf("%s beside a certificate: %d %s", lost, r.StatusCode, r.body)
+		}
+	}
 	for _, c := range []struct {
 		path, origin, token string
 		admitted            bool
