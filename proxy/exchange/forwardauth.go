@@ -129,9 +129,10 @@ func splitURL(s string) (scheme, authority, target string) {
 }
 
 // writtenByProxy reports whether the other proxy itself writes a field: one from which the gateway
-// takes the client's certificate, or has taken the caller's credential.
+// takes the client's certificate, or has taken the caller's credential. ingress-nginx tells the page to return to
+// in every question, which says of nobody who calls.
 func (x *exchange) writtenByProxy(name string) bool {
-	return name == x.proof.Field || x.snapshot.CertificateField != nil && x.snapshot.CertificateField(x.head.Host, name, x.stream.Conn())
+	return x.asker == DialectNginx && name == "x-auth-request-redirect" || name == x.proof.Field || x.snapshot.CertificateField != nil && x.snapshot.CertificateField(x.head.Host, name, x.stream.Conn())
 }
 
 // errForwardsSession is why a request with the cookie of a session gets no permission.
