@@ -1,10 +1,10 @@
 package doctor
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -38,9 +38,9 @@ func (p *patient) behind() (all []check) {
 
 // reaches checks one host as clients reach it.
 func (p *patient) reaches(ctx context.Context, host string) Finding {
-	at := net.JoinHostPort(host, p.clientPort())
-	said, err := p.askSession(ctx, at)
+	at := net.JoinHostPort(strings.Trim(host, "[]"), p.clientPort())
 	url := "https://" + strings.TrimSuffix(at, ":443") + login.SessionPath
+	said, err := p.askSession(ctx, url)
 	const cure = "let the proxy in front forward " + login.Prefix + " of the host to listen.insecure_plain, without asking about it"
 	switch {
 	case err != nil:
@@ -54,32 +54,29 @@ func (p *patient) reaches(ctx context.Context, host string) Finding {
 }
 
 // askSession returns status and reason of the answer to somebody who has no session.
-func (p *patient) askSession(ctx context.Context, at string) (said string, err error) {
+func (p *patient) askSession(ctx context.Context, url string) (said string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	raw, err := p.Dial(ctx, "tcp", at)
+	r, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 	if err != nil {
 		return "", err
 	}
-	defer raw.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := raw.SetDeadline(deadline); err != nil {
-			return "", err
-		}
+	r.Header.Set("Accept", "application/json")
+	asking := http.Client{
+		Transport: &http.Transport{
+			DialContext: p.Dial, DisableKeepAlives: true,
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // nothing secret is sent
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	host, _, _ := net.SplitHostPort(at)
-	conn := tls.Client(raw, &tls.Config{ServerName: host, InsecureSkipVerify: true}) // nothing secret is sent
-	if _, err := io.WriteString(conn, "GET "+login.SessionPath+" HTTP/1.1\r\nHost: "+strings.TrimSuffix(at, ":443")+"\r\nAccept: application/json\r\nConnection: close\r\n\r\n"); err != nil {
-		return "", err
-	}
-	answer, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 64<<10)), nil)
+	answer, err := asking.Do(r)
 	if err != nil {
-		return "", err
+		return "", errors.Unwrap(err)
 	}
 	defer answer.Body.Close()
 	said = strconv.Itoa(answer.StatusCode)
 	var refusal struct{ Reason string }
-	if err := json.NewDecoder(answer.Body).Decode(&refusal); err != nil {
+	if err := json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&refusal); err != nil {
 		refusal.Reason = answer.Header.Get("X-Sallyport-Reason") // nginx has pages of its own
 	}
 	if r := refusal.Reason; r != "" && len(r) < 40 && strings.Trim(r, "abcdefghijklmnopqrstuvwxyz_") == "" {
