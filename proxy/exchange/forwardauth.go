@@ -138,7 +138,7 @@ func (x *exchange) writtenByProxy(name string) bool {
 // errForwardsSession is why a request with the cookie of a session gets no permission.
 const errForwardsSession = "the proxy in front would forward the cookie of the session (listen.forward_auth.replaces_cookie: true says that it does not)"
 
-// noCookie is the Cookie of a permission whose request has no cookies but the gateway's. Up to version 2.10
+// noCookie is the Cookie of a permission whose request has no cookies but the gateway's. In versions 2.9 and 2.10
 // Caddy forwards its client's cookies if the field is missing or empty.
 const noCookie = "sallyport-none=1"
 
