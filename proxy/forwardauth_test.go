@@ -300,3 +300,20 @@ func TestForwardAuthRefusesUpgradesThatTheRouteDoesNotAllow(t *testing.T) {
 		}
 	}
 }
+
+// ingress-nginx describes requests as nginx is told to, and adds fields of its own to every question.
+func TestForwardAuthTakesQuestionsOfIngressNginx(t *testing.T) {
+	h := asked(t, "nginx", authRoutes)
+	ask := func(more ...string) *reply {
+		return h.askAs(append(append(told("nginx", "POST", "models.test", "/v1/models/m:predict"), "Authorization: Bearer TOKEN", "X-Request-ID: 8e6f", "X-Sent-From: nginx-ingress-controller",
+			"X-Real-IP: 192.0.2.7", "X-Forwarded-For: 192.0.2.7"), more...)...)
+	}
+	if got := ask("X-Auth-Request-Redirect: /v1/models/m:predict"); got.StatusCode != 200 {
+		t.Errorf("got %d %s", got.StatusCode, got.body)
+	}
+	for _, spoofed := range []string{"X-Auth-Request-User: root", "X_Auth_Request_Redirect: /", "X-Auth-Request-Redirect-User: root"} {
+		if got := ask(spoofed); got.StatusCode != 403 || got.reason() != "protected_field" {
+			t.Errorf("%s: got %d %s", spoofed, got.StatusCode, got.body)
+		}
+	}
+}

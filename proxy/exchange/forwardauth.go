@@ -129,15 +129,16 @@ func splitURL(s string) (scheme, authority, target string) {
 }
 
 // writtenByProxy reports whether the other proxy itself writes a field: one from which the gateway
-// takes the client's certificate, or has taken the caller's credential.
+// takes the client's certificate, or has taken the caller's credential. ingress-nginx tells the page to return to
+// in every question, which says of nobody who calls.
 func (x *exchange) writtenByProxy(name string) bool {
-	return name == x.proof.Field || x.snapshot.CertificateField != nil && x.snapshot.CertificateField(x.head.Host, name, x.stream.Conn())
+	return x.asker == DialectNginx && name == "x-auth-request-redirect" || name == x.proof.Field || x.snapshot.CertificateField != nil && x.snapshot.CertificateField(x.head.Host, name, x.stream.Conn())
 }
 
 // errForwardsSession is why a request with the cookie of a session gets no permission.
 const errForwardsSession = "the proxy in front would forward the cookie of the session (listen.forward_auth.replaces_cookie: true says that it does not)"
 
-// noCookie is the Cookie of a permission whose request has no cookies but the gateway's. Up to version 2.10
+// noCookie is the Cookie of a permission whose request has no cookies but the gateway's. In versions 2.9 and 2.10
 // Caddy forwards its client's cookies if the field is missing or empty.
 const noCookie = "sallyport-none=1"
 

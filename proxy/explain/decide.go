@@ -143,9 +143,21 @@ func (i *inquiry) checkCallers() (err error) {
 	i.q.Caller.Login = !i.q.Token && len(i.route.Logins) > 0 && strings.HasPrefix(i.q.Caller.Source, "issuer/")
 	why := who + " is admitted by " + admits
 	if i.q.Caller.Login {
-		why += exchange.WithoutSession(i.route, i.h)
+		why += exchange.WithoutSession(i.route, i.h) + i.behindAnother()
 	}
 	return i.note("callers", err, why, i.at+".callers")
+}
+
+// behindAnother says what becomes of a session where another proxy asks about the request.
+func (i *inquiry) behindAnother() string {
+	f := i.config.Listen.ForwardAuth
+	switch {
+	case f == nil:
+		return ""
+	case f.ReplacesCookie:
+		return "; a session counts for listen.forward_auth too"
+	}
+	return "; for listen.forward_auth a session gets 403 not_for_another_proxy, without replaces_cookie there"
 }
 
 func (i *inquiry) checkStepUp() error {

@@ -135,7 +135,7 @@ type check func(ctx context.Context) []Finding
 
 // checks returns the checks that may run side by side.
 func (p *patient) checks() []check {
-	return slices.Concat(p.names(), p.issuers(), p.logins(), p.chains(), p.revocationLists(), p.authorities(), p.upstreams())
+	return slices.Concat(p.names(), p.issuers(), p.logins(), p.behind(), p.chains(), p.revocationLists(), p.authorities(), p.upstreams())
 }
 
 // run makes checks side by side, and returns their findings in the order of the checks.
