@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -285,5 +286,23 @@ func TestPersonOfManySessionsCostsNobodyTheirRefresh(t *testing.T) {
 	victim.serves("issuer/corp:alice")
 	if n := d.provider.Refreshes(); n != 1 {
 		t.Errorf("%d refreshes", n)
+	}
+}
+
+// TestRefreshTokensAreBounded has an issuer whose refresh tokens are long. Sessions in memory would keep them all.
+func TestRefreshTokensAreBounded(t *testing.T) {
+	for _, memory := range []bool{true, false} {
+		d := newDesk(t, func(d *desk) { d.config.Memory = memory })
+		long := func(size int) {
+			d.provider.Change(nil, func(answer map[string]any) { answer["refresh_token"] = strings.Repeat("x", size) })
+		}
+		long(8 << 10)
+		b := d.browser()
+		b.signIn()
+		b.serves("issuer/corp:alice")
+		long(64<<10 + 1)
+		other := d.browser()
+		_, err := other.finish(other.visit(other.begin("/")))
+		wantReason(t, "sign-in", err, login.BadTokens)
 	}
 }

@@ -52,7 +52,8 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 		{"version", tlsOf(&tls.Config{ServerName: "a.example.com", MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}), "the client offers at most TLS 1.1"},
 		{"untrusted", tlsOf(&tls.Config{ServerName: "a.example.com"}), `a client does not accept the certificate of \"a.example.com\"`},
 		{"untrusted", tlsOf(&tls.Config{ServerName: "a.example.com", MaxVersion: tls.VersionTLS12}), `a client does not accept the certificate of \"a.example.com\"`},
-		{"untrusted", func(addr string) { distrust(t, addr, &tls.Config{ServerName: "a.example.com"}) }, `a client does not accept the certificate of \"a.example.com\": unknown certificate authority`},
+		{"untrusted", func(addr string) { distrust(t, addr, 45, &tls.Config{ServerName: "a.example.com"}) }, `: expired certificate; renew it if sallyport status shows that it has ended; else the clock of the client is wrong`},
+		{"untrusted", func(addr string) { distrust(t, addr, 48, &tls.Config{ServerName: "a.example.com"}) }, `a client does not accept the certificate of \"a.example.com\": unknown certificate authority`},
 		{"client_gone", func(addr string) {
 			c, err := net.Dial("tcp", addr)
 			if err != nil {
@@ -96,14 +97,14 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 
 // distrust begins a handshake of TLS 1.3 and then rejects the certificate as OpenSSL does: its alert is
 // not encrypted.
-func distrust(t *testing.T, addr string, c *tls.Config) {
+func distrust(t *testing.T, addr string, alert byte, c *tls.Config) {
 	t.Helper()
 	raw := dial(t, addr)
 	c.InsecureSkipVerify = true
 	c.VerifyConnection = func(tls.ConnectionState) error {
-		_, _ = raw.Write([]byte{21, 3, 3, 0, 2, 2, 48})
+		_, _ = raw.Write([]byte{21, 3, 3, 0, 2, 2, alert})
 		closed(t, raw)
-		return errors.New("unknown certificate authority")
+		return errors.New("the certificate is rejected")
 	}
 	if tls.Client(raw, c).Handshake() == nil {
 		t.Error("the handshake succeeded")
