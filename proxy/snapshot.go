@@ -28,7 +28,6 @@ type snapshot struct {
 	exchange.Snapshot
 	config  *Config
 	outline config.Outline
-	loaded  time.Time // when it was built
 
 	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
 	tls       *edge.View
@@ -52,7 +51,7 @@ type snapshot struct {
 // build compiles a checked configuration. It opens the files that the configuration names. It uses
 // no network and starts no goroutine.
 func build(cfg *Config, m *memory) (_ *snapshot, err error) {
-	s := &snapshot{config: cfg, outline: config.OutlineOf(cfg), loaded: m.options.Now(), counts: m.counts.Lease()}
+	s := &snapshot{config: cfg, outline: config.OutlineOf(cfg), counts: m.counts.Lease()}
 	defer func() {
 		if err != nil {
 			s.release()
@@ -136,7 +135,7 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 		s.plainFrom, s.h2c = config.Prefixes(p.From), p.H2C
 	}
 	if p := c.ForwardAuth; p != nil {
-		s.ForwardAuth, s.forwardAuthFrom = p.Dialect, config.Prefixes(p.From)
+		s.ForwardAuth, s.ReplacesCookie, s.forwardAuthFrom = p.Dialect, p.ReplacesCookie, config.Prefixes(p.From)
 	}
 }
 

@@ -165,11 +165,18 @@ func (s *Session) loginNow() *Login {
 // idleUntil returns when the idle lifetime ends, in seconds since 1970.
 func (s *Session) idleUntil() int64 { return max(s.seen, s.live.seen.Load()) + s.idle() }
 
+// maxRefreshToken is the maximum size of a refresh token in bytes. Everything else that the Memory keeps of a session
+// has a maximum too.
+const maxRefreshToken = 32 << 10
+
 // newSession returns the session of a record, whose principal the issuer's current configuration
 // decides. It refuses those that the login would not begin now: its configuration may have changed.
 func (l *Login) newSession(r record, place string) (*Session, error) {
 	if !l.issuer.Issues(r.issuer) {
 		return nil, fmt.Errorf("it is of the issuer %s", setting.Quoted(r.issuer, 128))
+	}
+	if size := r.refresh.size(); size > maxRefreshToken {
+		return nil, fmt.Errorf("the refresh token has %d bytes, more than %d", size, maxRefreshToken)
 	}
 	demanded := StepUp{ACR: l.config.ACR}
 	if lacking := demanded.Lacking(l.authentication(&r), time.Time{}, 0); lacking != "" {
@@ -270,7 +277,7 @@ var (
 	errIdle     = errors.New("no request used it for longer than its idle lifetime")
 	errAbsolute = errors.New("its absolute lifetime is over")
 	errOther    = errors.New("it is of another host")
-	errOver     = errors.New("the person signed out, the issuer ended it, others in memory took its place, or it began before the file of ends was made")
+	errOver     = errors.New("the person signed out, or the issuer ended it, or newer sessions needed its place in memory, or it is older than the file with ends of sessions")
 )
 
 // Use checks that the session serves a request now, and returns whom it proves. inFlight means that

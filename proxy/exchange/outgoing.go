@@ -121,9 +121,10 @@ func (x *exchange) stripsToken(value string) bool {
 	return !x.route.ForwardAuthorization || x.route.Subprotocols != 0 || auth.HoldsAPIKey(auth.SubprotocolField, value)
 }
 
-// scheme returns the scheme by which the client called, seen through trusted proxies.
+// scheme returns the scheme by which the client called, seen through trusted proxies. One that asks says it in
+// the description of the request; X-Forwarded-Proto beside that may be its client's.
 func (x *exchange) scheme() string {
-	if x.trusted {
+	if x.trusted && x.asker == "" {
 		if p := x.head.Fields.Get("x-forwarded-proto"); p == "https" || p == "http" {
 			return p
 		}
