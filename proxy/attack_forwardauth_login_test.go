@@ -70,6 +70,9 @@ func TestAttackCookiesBehindAProxyThatAsks(t *testing.T) {
 			"another name":                  {"models.test", "__Host-sallyport.1=" + value, 401, ""},
 			"with parts that do not belong": {"models.test", victim + "; __Host-sallyport.3=x; a=b", 200, "a=b"},
 			"between blanks and tabs":       {"models.test", "a=b;\t " + victim + " \t;c=d", 200, "a=b;c=d"},
+			"bytes beyond ASCII":            {"models.test", "a=\xe9\xff; " + victim, 200, "a=\xe9\xff"},
+			"no pairs":                      {"models.test", ";;; ;" + victim + ";=x;y", 200, ";;; ;=x;y"},
+			"a large one of the app":        {"models.test", victim + "; big=" + strings.Repeat("x", 50<<10), 200, "big=" + strings.Repeat("x", 50<<10)},
 			"in two lines with the app's":   {"models.test", "a=b\r\nCookie: " + victim + "\r\nCOOKIE: c=d", 200, "a=b; c=d"},
 		} {
 			r := l.askAs(append(told(dialect, "GET", c.host, "/"), "Accept: */*", "Cookie: "+c.cookies)...)

@@ -208,6 +208,33 @@ func TestForwardAuthAndThePagesOfSignIn(t *testing.T) {
 	}
 }
 
+// A refresh brings new claims while questions alone use the session, and the browser keeps its cookie.
+func TestForwardAuthRefreshesSessions(t *testing.T) {
+	clock := &shiftedClock{}
+	l := besideProxy(t, "traefik", plan{options: proxy.Options{Now: clock.now}, routes: `
+  - {host: models.test, upstream: '%s', callers: login/corp, rules: [{allow: "*", models: "*"}], identity: {email: Remote-Email}}
+`})
+	l.provider.Person("alice", map[string]any{"email": "old@example.com"})
+	session := l.behind().signIn()
+	ask := func() string {
+		r := l.askAs(append(told("traefik", "GET", "models.test", "/"), "Cookie: "+session)...)
+		if leaks := hasOurCookie(r, session); r.StatusCode != 200 || leaks != nil {
+			t.Fatalf("%d %s %q", r.StatusCode, r.body, leaks)
+		}
+		return r.Header.Get("Remote-Email")
+	}
+	if got := ask(); got != "old@example.com" {
+		t.Errorf("before the refresh: %s", got)
+	}
+	l.provider.Person("alice", map[string]any{"email": "new@example.com"})
+	l.provider.Change(func(claims map[string]any) {
+		claims["email"], claims["exp"] = "new@example.com", clock.now().Add(time.Hour).Unix()
+	}, nil)
+	clock.ahead.Add(int64(50 * time.Minute))
+	eventually(t, "the refresh", func() bool { return ask() == "new@example.com" })
+	l.untouched()
+}
+
 // behind is a browser whose requests come by a proxy, to the plain listener.
 func (l *lobby) behind() *browser {
 	b := l.browser(false)

@@ -31,7 +31,9 @@ what acr.claim of the issuer names, and auth_time.
 
 Pages under /.sallyport/ are the gateway's own on hosts where people sign in: explain
 says what each of them does. A person who has signed in is named by --as like one with a
-token. --token-file is a token and no session: a route that lists logins alone refuses it.
+token, and explain says whether that session counts where another proxy asks
+(listen.forward_auth). --token-file is a token and no session: a route that lists logins
+alone refuses it.
 
 --as names the caller as audit records do. An API key has its groups of the
 configuration, if their file can be read. Give other groups, scopes and claims with
