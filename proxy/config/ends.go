@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"sallyport/auth"
+	"sallyport/auth/clientcert"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/expiry"
 	"sallyport/proxy/setting"
@@ -169,6 +171,38 @@ func (f certificateFile) end(now time.Time) []expiry.End {
 		return nil
 	}
 	return []expiry.End{{Kind: f.kind, Name: f.at, NotBefore: from, NotAfter: to, At: f.at, Cure: f.cure}}
+}
+
+// ListEnds returns when the revocation lists that were fetched end.
+func ListEnds(all []clientcert.ListStatus) []expiry.End {
+	ends := make([]expiry.End, 0, len(all))
+	for _, l := range all {
+		ends = append(ends, expiry.End{
+			Kind: expiry.CRL, Name: l.URL, NotBefore: l.ThisUpdate, NotAfter: l.NextUpdate, At: "client_certificates.crl",
+			Renewing: l.LastError == "",
+			Cure:     "the gateway fetches the next one itself, and logs what hinders it; crl_grace lets an ended one count for longer",
+		})
+	}
+	return ends
+}
+
+// CertificateEnds returns when the gateway's own certificates expire.
+func CertificateEnds(all []edge.CertificateStatus) []expiry.End {
+	ends := make([]expiry.End, 0, len(all))
+	for _, c := range all {
+		e := expiry.End{
+			Kind: expiry.Certificate, Name: strings.Join(c.Hosts, ","), NotBefore: c.NotBefore, NotAfter: c.NotAfter, At: "tls." + c.Source,
+			Renewing: c.Source != "files" && c.LastError == "",
+		}
+		switch c.Source {
+		case "files":
+			e.Cure = "put the renewed certificate and its key in the place of the files; the gateway loads them within seconds"
+		default:
+			e.Cure = "the gateway renews it itself; sallyport status and sallyport cert list say what hinders it"
+		}
+		ends = append(ends, e)
+	}
+	return ends
 }
 
 // keysTogether is the time within which ends of API keys in a file are announced together.
