@@ -194,3 +194,22 @@ func TestPasswordsAreAskedForInBrowsers(t *testing.T) {
 		}
 	}
 }
+
+// TestProgramsUseASession sends what programs do with the cookies of a person's browser: Playwright's requests, and
+// scripts with a copy of them.
+func TestProgramsUseASession(t *testing.T) {
+	l := openLobby(t, plan{})
+	b := l.browser(true)
+	b.signIn()
+	hits := l.model.hits.Load()
+	r := b.request("POST", "/", "x", map[string]string{"Accept": "*/*"})
+	if l.refused(r, 403, "cross_site"); !strings.Contains(r.body, "A program with a session sends the Origin of the URL.") || l.model.hits.Load() != hits {
+		t.Errorf("the refusal names no cure: %s", r.body)
+	}
+	if r := b.request("POST", "/", "x", map[string]string{"Accept": "*/*", "Origin": "https://models.test"}); r.StatusCode != 200 {
+		t.Errorf("with the Origin: %d %s", r.StatusCode, r.body)
+	}
+	if r := b.request("GET", "/", "", map[string]string{"Accept": "*/*"}); r.StatusCode != 200 {
+		t.Errorf("GET: %d %s", r.StatusCode, r.body)
+	}
+}
