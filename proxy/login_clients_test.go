@@ -194,3 +194,45 @@ func TestPasswordsAreAskedForInBrowsers(t *testing.T) {
 		}
 	}
 }
+
+// TestProgramsUseASession sends what programs do with the cookies of a person's browser: Playwright's requests, and
+// scripts with a copy of them.
+func TestProgramsUseASession(t *testing.T) {
+	l := openLobby(t, plan{})
+	b := l.browser(true)
+	b.signIn()
+	hits := l.model.hits.Load()
+	r := b.request("POST", "/", "x", map[string]string{"Accept": "*/*"})
+	if l.refused(r, 403, "cross_site"); !strings.Contains(r.body, "A program with a session sends the Origin of the URL.") || l.model.hits.Load() != hits {
+		t.Errorf("the refusal names no cure: %s", r.body)
+	}
+	if r := b.request("POST", "/", "x", map[string]string{"Accept": "*/*", "Origin": "https://models.test"}); r.StatusCode != 200 {
+		t.Errorf("with the Origin: %d %s", r.StatusCode, r.body)
+	}
+	if r := b.request("GET", "/", "", map[string]string{"Accept": "*/*"}); r.StatusCode != 200 {
+		t.Errorf("GET: %d %s", r.StatusCode, r.body)
+	}
+}
+
+// TestOldBrowsersSignOut signs out as browsers without Sec-Fetch-Site do, such as Safari before 16.4: the form has
+// the Origin that the page's referrer policy leaves (Fetch, 3.2). A program without an Origin does not.
+func TestOldBrowsersSignOut(t *testing.T) {
+	l := openLobby(t, plan{})
+	b := l.browser(true)
+	b.signIn()
+	old := map[string]string{"Accept": "text/html,*/*;q=0.8"}
+	page := b.request("GET", login.SignOutPath, "", old)
+	if page.StatusCode != 200 || !strings.Contains(page.body, "<form") {
+		t.Fatalf("the page: %d %s", page.StatusCode, page.body)
+	}
+	form := maps.Clone(old)
+	if form["Origin"] = "https://models.test"; page.Header.Get("Referrer-Policy") == "no-referrer" {
+		form["Origin"] = "null"
+	}
+	if r := b.request("POST", login.SignOutPath, "", form); r.StatusCode != http.StatusSeeOther && r.StatusCode != 200 {
+		t.Errorf("sign-out: %d %s", r.StatusCode, r.body)
+	}
+	if r := b.request("GET", login.CallbackPath("corp")+"?code=secret", "", old); r.Header.Get("Referrer-Policy") != "no-referrer" {
+		t.Errorf("a page with a code in its address has the policy %s", r.Header.Get("Referrer-Policy"))
+	}
+}

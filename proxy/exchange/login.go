@@ -311,9 +311,10 @@ func (x *exchange) endSessions() error {
 func (x *exchange) ownOrigin() string { return "https://" + x.head.Authority }
 
 // isOwn reports whether an origin is that of the request's URL. Without TLS, which sessions always have, the
-// page may have been loaded without it too.
+// page may have been loaded without it too. Some programs (Starscream, in apps for iOS) send the scheme of
+// their WebSocket's URL, which no page has.
 func (x *exchange) isOwn(origin string) bool {
-	return origin == x.ownOrigin() || x.proof.Ambient && x.proof.Session == nil && x.scheme() == "http" && origin == "http://"+x.head.Authority
+	return origin == x.ownOrigin() || x.head.Upgrade == "websocket" && origin == "wss://"+x.head.Authority || x.proof.Ambient && x.proof.Session == nil && x.scheme() == "http" && origin == "http://"+x.head.Authority
 }
 
 // changes reports whether a page of another site must not send the request in a person's name. Safe methods
@@ -346,8 +347,10 @@ func (x *exchange) checkSite() error {
 		return nil
 	}
 	switch origin := f.Get("origin"); {
-	case !f.Has("origin"):
-		return because(reasonCrossSite, "there is neither Sec-Fetch-Site nor Origin: a script that uses a person's session must send Origin")
+	case !f.Has("origin"): // of a program, or of a browser of before 2020
+		r := because(reasonCrossSite, "there is neither Sec-Fetch-Site nor Origin: a script that uses a person's session must send Origin")
+		r.text = "There is no Origin, so a page of another site may have sent this request in the name of the person who is signed in. A program with a session sends the Origin of the URL."
+		return r
 	case f.Count("origin") != 1 || !x.isOwn(origin):
 		return because(reasonCrossSite, "there is no Sec-Fetch-Site, and Origin is "+setting.Quoted(origin, 100))
 	}
@@ -378,7 +381,9 @@ func (x *exchange) checkOwner() error {
 		return nil
 	}
 	if err := x.checkSite(); err != nil {
-		return because(reasonCrossSite, errors.Unwrap(err).Error()+"; cors of the route does not admit it with credentials: true")
+		r := because(reasonCrossSite, errors.Unwrap(err).Error()+"; cors of the route does not admit it with credentials: true, and a program sends no Origin, or "+x.ownOrigin())
+		r.text = "A page of another site may have sent this request with a certificate or password of the browser. A program leaves Origin out, or sends that of the URL."
+		return r
 	}
 	return nil
 }
