@@ -80,6 +80,10 @@ func (k *keySet) tokenError(reason string, err error) error {
 	case k.err != nil:
 		err = k.err
 	}
+	var expired *oidc.TokenExpiredError
+	if errors.As(err, &expired) {
+		err = Untimely(err)
+	}
 	return refuse(reason, err)
 }
 
@@ -119,12 +123,12 @@ func (l *Login) identify(ctx context.Context, t *oauth2.Token, nonce string) (*i
 		refused = "azp of the ID token is not this client"
 	case token.IssuedAt.IsZero() || id.issued <= 0:
 		refused = "iat of the ID token is absent"
-	case token.IssuedAt.After(l.memory.now().Add(l.issuer.Skew())):
-		refused = fmt.Sprintf("the ID token was issued %d s in the future, skew is %s", id.issued-l.memory.now().Unix(), setting.Duration(l.issuer.Skew()))
 	case more.AuthTime < 0 || more.AuthTime > maxTime || len(more.SID) > maxName || len(id.authentication.Values) > maxName || len(token.Subject) > maxName:
 		refused = "sub, sid, " + id.authentication.Claim + " or auth_time of the ID token is too large"
 	case token.AccessTokenHash != "" && token.VerifyAccessToken(t.AccessToken) != nil:
 		refused = "at_hash of the ID token is of another access token"
+	case token.IssuedAt.After(l.memory.now().Add(l.issuer.Skew())):
+		return nil, refuse(BadTokens, Untimely(fmt.Errorf("the ID token was issued %d s in the future, skew is %s", id.issued-l.memory.now().Unix(), setting.Duration(l.issuer.Skew()))))
 	default:
 		return id, nil
 	}
