@@ -115,4 +115,10 @@ func (u untimely) Unwrap() error { return u.error }
 // issuer has not published its key. It begins no session, but at a refresh it is no word about the person.
 func Untimely(cause error) error { return untimely{cause} }
 
+// Late reports whether an answer of the issuer only comes late: the browser has forgotten its attempt, or has
+// finished it before. Whoever has a session by then needs no other.
+func (e *Error) Late() bool {
+	return e.Reason == AttemptExpired || errors.Is(e.Err, errGone) || errors.Is(e.Err, errUsed)
+}
+
 func refuse(reason string, cause error) *Error { return &Error{Reason: reason, Err: cause} }

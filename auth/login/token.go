@@ -23,7 +23,7 @@ type identification struct {
 	raw, key             string
 	claims               []byte
 	issuer, subject, sid string
-	issued               int64
+	issued, expires      int64
 	authentication       Authentication
 }
 
@@ -98,7 +98,7 @@ func (l *Login) identify(ctx context.Context, t *oauth2.Token, nonce string) (*i
 	if err != nil {
 		return nil, keys.tokenError(BadTokens, err)
 	}
-	id := &identification{raw: raw, key: keys.key, claims: keys.claims, issuer: token.Issuer, subject: token.Subject, issued: token.IssuedAt.Unix()}
+	id := &identification{raw: raw, key: keys.key, claims: keys.claims, issuer: token.Issuer, subject: token.Subject, issued: token.IssuedAt.Unix(), expires: token.Expiry.Unix()}
 	var more struct {
 		AZP      string  `json:"azp"`
 		SID      string  `json:"sid"`

@@ -135,7 +135,7 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 			who = `principal: "cert:` + cmp.Or(principal, "NAME") + `"`
 		}
 		if kindOfCaller(caller) == "apikey" {
-			problem += ": API keys bring groups, and no scopes or claims"
+			problem += ": " + c.keysBring(caller)
 			_, principal, _ := strings.Cut(caller, "/")
 			who = `principal: "apikey:` + cmp.Or(principal, "NAME") + `"`
 		}
@@ -196,6 +196,24 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	return len(who.Principal) == 0 || slices.ContainsFunc(who.Principal, func(p string) bool {
 		return c.provenBy(caller, p) || slices.ContainsFunc(c.Principals[p], func(p string) bool { return c.provenBy(caller, p) })
 	})
+}
+
+// keysBring says what rules can see of the API keys of a caller.
+func (c *Config) keysBring(caller string) string {
+	var groups []string
+	for name, k := range c.APIKeys {
+		if c.provenBy(caller, "apikey:"+k.PrincipalOr(name)) {
+			groups = append(groups, k.Groups...)
+		}
+	}
+	slices.Sort(groups)
+	switch {
+	case c.APIKeyFile != "":
+		return "API keys bring groups, and no scopes or claims"
+	case len(groups) == 0:
+		return "API keys bring no scopes or claims, and those of this caller have no groups"
+	}
+	return `API keys bring no scopes or claims, and those of this caller have only the groups "` + strings.Join(slices.Compact(groups), `", "`) + `"`
 }
 
 // hasGroup reports whether an API key of a caller could have one of the groups.

@@ -233,6 +233,26 @@ routes: [{host: a.example, upstream: "http://a:1", callers: [issuer/corp, login/
 	}
 }
 
+// A group that is misspelt shows beside the one that the rule wants.
+func TestWarningOfAnAPIKeyNamesItsGroups(t *testing.T) {
+	const hash = "{hash: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	for groups, want := range map[string]string{
+		"":                             "those of this caller have no groups",
+		", groups: [ml-teem, b]":       `those of this caller have only the groups "b", "ml-teem"`,
+		" # and a file":                "API keys bring groups, and no scopes or claims",
+		", groups: [ml-team, ml-teem]": "",
+	} {
+		more, rule := "tls: {local: {}}\napi_keys: {nb: "+hash+groups, "group: ml-team"
+		if strings.Contains(groups, "file") {
+			more, rule = "tls: {local: {}}\napi_key_file: x\napi_keys: {nb: "+hash, "scope: x"
+		}
+		got := warned(t, more+"}}", "  - {host: a.example, upstream: 'http://a:1', callers: apikey/nb, rules: [{allow: '*', who: {"+rule+"}}]}\n  - {host: b.example, respond: 503, callers: issuer/corp}")
+		if (want == "") != (len(got) == 0) || want != "" && !strings.Contains(got[0], want) {
+			t.Errorf("%q: got %q; want %q", groups, got, want)
+		}
+	}
+}
+
 func TestCallersWhomNoRuleCanAllowAreWarnedOf(t *testing.T) {
 	for _, c := range []struct {
 		callers, rules string

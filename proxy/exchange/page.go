@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -17,7 +18,8 @@ import (
 // wantsPage reports whether a person sees the answer: the browser goes to a page. Scripts and programs
 // do not, and nobody may ever see what is fetched ahead.
 func (x *exchange) wantsPage() bool {
-	if x.grpc || x.asker != "" || x.head.Upgrade != "" || x.fetchedAhead() != "" {
+	switch {
+	case x.grpc, x.head.Upgrade != "", x.fetchedAhead() != "", x.asker != "" && (!x.tellsPages() || asksForUpgrade(x.stream.Head().Fields) != ""):
 		return false
 	}
 	f := x.head.Fields
@@ -134,7 +136,7 @@ func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
 	case page.NoCredential && x.route != nil && len(x.route.Logins) > 0:
 		page.SignIn = signInURL(x.head.PathAndQuery(), x.route.Logins...)
 	case x.door != nil && (page.NoCredential || slices.Contains(login.Reasons(), r.reason) || pages.Again(r.reason)):
-		page.SignIn = signInURL("/")
+		page.SignIn = signInURL(cmp.Or(x.back, "/"))
 	case x.door == nil && x.head.Method == http.MethodGet && pages.Again(r.reason):
 		page.Again = login.ReturnPage(x.head.PathAndQuery())
 	}
