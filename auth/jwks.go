@@ -115,9 +115,9 @@ func (s *keySet) withdrawAll() {
 // checked. The gateway answers 503 and not 401.
 var errNotChecked = errors.New("keys not fetched")
 
-// errAskedLately is the errUnknownKey of a token for which the keys were not fetched, because some token, which may have
-// been made up, has caused a fetch shortly before. The next fetch may bring its key.
-var errAskedLately = fmt.Errorf("%w, as of less than %s ago", errUnknownKey, missInterval)
+// errAskedLately comes with errUnknownKey for a token for which the keys were not fetched, because some token, which may
+// have been made up, has caused a fetch shortly before. The next fetch may bring its key.
+var errAskedLately = errors.New("the keys were fetched a moment ago")
 
 // resolve returns the keys that may have signed a token, see [keys.find]. The error is or wraps
 // errUnknownKey or errAmbiguousKey if the issuer's keys are known, and wraps errNotChecked
@@ -214,7 +214,7 @@ func (s *keySet) mayFetch(kid string, haveKeys bool) error {
 	case now.Before(s.misses[kid]):
 		return errUnknownKey
 	}
-	return errAskedLately
+	return fmt.Errorf("%w: %w", errUnknownKey, errAskedLately)
 }
 
 // start starts a fetch and returns a channel that is closed when it ends; nil if the key
