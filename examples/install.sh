@@ -209,7 +209,7 @@ npm_cache() {
   (cd "$scratch" && twice npm ci --silent --omit=dev --no-audit --no-fund --cache "$1" </dev/null) && rm -rf "$scratch"
 }
 
-apt python3-venv='python3 -m ensurepip --version' curl='curl --version' openssl='openssl version' nginx='nginx -v' haproxy='haproxy -v' testssl.sh='command -v testssl' nghttp2-server='nghttpd --version' systemd='test -x /lib/systemd/systemd' iproute2='ip -V' ca-certificates='test -d /etc/ssl/certs'
+apt python3-venv='python3 -m ensurepip --version' curl='curl --version' openssl='openssl version' nginx='nginx -v' caddy='caddy version' haproxy='haproxy -v' testssl.sh='command -v testssl' nghttp2-server='nghttpd --version' systemd='test -x /lib/systemd/systemd' iproute2='ip -V' ca-certificates='test -d /etc/ssl/certs'
 made "$cache/openid-provider-$(key openid-provider/package-lock.json)" node_provider
 made "$cache/flask-$(key flask/requirements.txt)" venv_flask
 case " $stories " in *" clients "*)

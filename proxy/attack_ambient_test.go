@@ -184,3 +184,16 @@ func TestAttackSocketsOfPagesBehindAnotherProxy(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackSchemeToldByTheClientBehindAnotherProxy: the URL that nginx tells says how the client called. A field
+// of the client's own beside it does not make a page without TLS one of the host.
+func TestAttackSchemeToldByTheClientBehindAnotherProxy(t *testing.T) {
+	password := "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("bob:sesame-of-bob"))
+	h, _ := basicHouse(t, plan{listen: ", forward_auth: {addr: '127.0.0.1:0', from: 127.0.0.1, dialect: nginx}", more: "trusted_proxies: 127.0.0.1\n"})
+	for origin, status := range map[string]int{"https://models.test": 200, "http://models.test": 403} {
+		got := h.askAs(append(told("nginx", "GET", "models.test", "/socket"), password, "Origin: "+origin, "X-Forwarded-Proto: http", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")...)
+		if got.StatusCode != status {
+			t.Errorf("Origin %s: got %d %s; want %d", origin, got.StatusCode, got.body, status)
+		}
+	}
+}

@@ -114,7 +114,7 @@ func newAuth(cfg *Config, m *auth.Memory, certs *clientcert.Hosts) (*auth.Auth, 
 	if err != nil {
 		return nil, nil, err
 	}
-	logins, err := auth.ReadLogins(cfg.Logins)
+	logins, err := cfg.ReadLogins()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -136,7 +136,7 @@ func (s *snapshot) addListening(c *config.ListenConfig) {
 		s.plainFrom, s.h2c = config.Prefixes(p.From), p.H2C
 	}
 	if p := c.ForwardAuth; p != nil {
-		s.ForwardAuth, s.forwardAuthFrom = p.Dialect, config.Prefixes(p.From)
+		s.ForwardAuth, s.ReplacesCookie, s.forwardAuthFrom = p.Dialect, p.ReplacesCookie, config.Prefixes(p.From)
 	}
 }
 
@@ -197,7 +197,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 			if field := cfg.CredentialField(of); field != "" {
 				owned[i][message.Fold(field)] = true
 			}
-			b, err := s.backend(of, r.Identity.All(), byName, credentials, m)
+			b, err := s.backend(of, r.Identity.Fields(), byName, credentials, m)
 			if err != nil {
 				return fmt.Errorf("route %s: %w", r.Name, err)
 			}
@@ -205,7 +205,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 			r.AddBackend(of.Upstream, b, of == rc)
 		}
 		r.ToUpstream = route.NewEdits(&rc.Headers.Request, owned[i])
-		own = append(own, r.Identity.All()...)
+		own = append(own, r.Identity.Own()...)
 		covered = append(covered, rc.Integrity.Cover...)
 		for _, h := range rc.Host {
 			onHost := *r
@@ -252,7 +252,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 
 // backend returns what a route needs to send requests to its upstream. identity are the fields with the
 // caller's identity.
-func (s *snapshot) backend(c *route.Config, identity []string, byName map[string]*upstream.Upstream, credentials map[string]*credential.Credential, m *memory) (b route.Backend, err error) {
+func (s *snapshot) backend(c *route.Config, identity seal.Identity, byName map[string]*upstream.Upstream, credentials map[string]*credential.Credential, m *memory) (b route.Backend, err error) {
 	_, up, err := s.config.UpstreamOf(c)
 	if err != nil {
 		return b, err

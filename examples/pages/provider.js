@@ -2,6 +2,7 @@
 // Swagger UI, a public client that runs in the browser (docs). Keys are made at start and never kept.
 //
 //   PORT, GATEWAY_PORT   default 9000 and 8443
+//   HOSTS                of the gateway, without .localhost; default those of this example
 //   CLIENT_SECRET        of the client pages
 //   TLS_DIR              where provider.pem and provider.key lie; default here
 import dns from 'node:dns';
@@ -11,9 +12,9 @@ import { createServer } from 'node:https';
 import { join } from 'node:path';
 import Provider from 'oidc-provider';
 
-const { PORT = 9000, GATEWAY_PORT = 8443, CLIENT_SECRET, TLS_DIR = import.meta.dirname } = process.env;
+const { PORT = 9000, GATEWAY_PORT = 8443, HOSTS = 'tensorboard streamlit jupyter api mlflow', CLIENT_SECRET, TLS_DIR = import.meta.dirname } = process.env;
 const at = (host, path) => `https://${host}.localhost:${GATEWAY_PORT}${path}`;
-const hosts = ['tensorboard', 'streamlit', 'jupyter', 'api', 'mlflow'];
+const hosts = HOSTS.split(' ');
 const resource = 'https://models.example';
 
 const people = {
@@ -39,7 +40,7 @@ const provider = new Provider(`https://localhost:${PORT}`, {
     grant_types: ['authorization_code', 'refresh_token'],
     redirect_uris: hosts.flatMap((host) => ['main', 'again'].map((login) => at(host, `/.sallyport/callback/${login}`))),
     post_logout_redirect_uris: hosts.map((host) => at(host, '/.sallyport/signed-out')),
-    backchannel_logout_uri: at('tensorboard', '/.sallyport/backchannel-logout'),
+    backchannel_logout_uri: at(hosts[0], '/.sallyport/backchannel-logout'),
     backchannel_logout_session_required: true,
     id_token_signed_response_alg: 'ES256',
   }, {

@@ -8,7 +8,8 @@ import (
 )
 
 // Node returns the command that runs a program of the story with the packages that install.sh has
-// put into a folder, and trusts the certificates of the file ca besides the system's.
+// put into a folder, and trusts the certificates of the file ca besides the system's. The program may be
+// of another story.
 func Node(t testing.TB, installed, program, ca string, args ...string) *exec.Cmd {
 	t.Helper()
 	Need(t, "node")
@@ -17,6 +18,7 @@ func Node(t testing.TB, installed, program, ca string, args ...string) *exec.Cmd
 	if err != nil {
 		t.Fatal(err)
 	}
+	program = filepath.Base(program)
 	if err := os.WriteFile(filepath.Join(dir, program), source, 0o600); err != nil {
 		t.Fatal(err)
 	}

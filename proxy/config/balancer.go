@@ -1,9 +1,12 @@
 package config
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
+	"sallyport/auth"
+	"sallyport/auth/login"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/setting"
 )
@@ -52,6 +55,27 @@ func (c *Config) checkBehind(f *setting.Faults) {
 		checkPeers("listen.forward_auth", p.From, f)
 		c.checkTrusted("listen.forward_auth", p.From, f)
 		p.Check("listen.forward_auth", f)
+		c.checkSessionsBehind(f)
+	}
+}
+
+// checkSessionsBehind records why people could not sign in, or not stay signed in, behind a proxy that
+// asks.
+func (c *Config) checkSessionsBehind(f *setting.Faults) {
+	l := &c.Listen
+	for _, name := range slices.Sorted(maps.Keys(c.Logins)) {
+		used := c.Logins[name]
+		if len(c.hostsOf(name)) == 0 {
+			continue
+		}
+		if len(l.HTTPSAddrs()) == 0 && l.InsecurePlain == nil {
+			f.Add("logins."+name, "", "nobody could sign in: listen.forward_auth only decides, and no listener serves the pages under "+login.Prefix,
+				"add listen.insecure_plain, to which the proxy that asks forwards "+login.Prefix+" of each host, or list no login under callers")
+		}
+		if kind := used.Session.Kind; l.ForwardAuth.ReplacesCookie && kind != auth.SessionInMemory {
+			f.Add("logins."+name+".session.kind", kind, "sessions in cookies are renewed by the answers, and a proxy that asks (listen.forward_auth.replaces_cookie) hands on no cookies of a permission",
+				"write kind: memory, and remove keys and state")
+		}
 	}
 }
 

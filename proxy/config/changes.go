@@ -92,6 +92,8 @@ func kindOf(section string) string {
 		return "upstream"
 	case "policies":
 		return "policy"
+	case "logins":
+		return "login"
 	}
 	return "entry of " + section
 }

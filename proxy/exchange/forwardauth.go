@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport/auth"
+	"sallyport/auth/login"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
 	"sallyport/proxy/setting"
@@ -26,6 +27,11 @@ type ForwardAuthConfig struct {
 	// X-Forwarded-Method, -Proto, -Host and -Uri. They must set all of these themselves; otherwise
 	// the gateway would trust fields sent by the client.
 	Dialect string `yaml:"dialect"`
+	// ReplacesCookie says that the proxies put the Cookie of a permission in the place of their client's,
+	// which has a person's session. Then sessions count (callers: login/NAME), if they are kept in memory;
+	// otherwise a request with a session's cookie gets 403 not_for_another_proxy. The proxies must forward
+	// /.sallyport/ of each host to listen.insecure_plain or listen.https.
+	ReplacesCookie bool `yaml:"replaces_cookie"`
 }
 
 // Check records the faults that are visible within the section.
@@ -128,6 +134,27 @@ func (x *exchange) writtenByProxy(name string) bool {
 	return name == x.proof.Field || x.snapshot.CertificateField != nil && x.snapshot.CertificateField(x.head.Host, name, x.stream.Conn())
 }
 
+// errForwardsSession is why a request with the cookie of a session gets no permission.
+const errForwardsSession = "the proxy in front would forward the cookie of the session (listen.forward_auth.replaces_cookie: true says that it does not)"
+
+// noCookie is the Cookie of a permission whose request has no cookies but the gateway's. Up to version 2.10
+// Caddy forwards its client's cookies if the field is missing or empty.
+const noCookie = "sallyport-none=1"
+
+// cookieForServer returns the Cookie that the other proxy forwards in the place of its client's.
+func (x *exchange) cookieForServer() string {
+	if rest := login.Strip(x.head.Fields.Get("cookie")); rest != "" {
+		return rest
+	}
+	return noCookie
+}
+
+// tellsPages reports whether the client of the asking proxy sees answers that are no permission. nginx
+// hands on the status alone.
+func (x *exchange) tellsPages() bool {
+	return x.snapshot.ReplacesCookie && x.asker != DialectNginx
+}
+
 // permit tells the other proxy that it may forward a request, and who the caller is. It always
 // sends every identity field: for a missing one, the proxy would forward the client's.
 func (x *exchange) permit(v verdict) error {
@@ -139,6 +166,9 @@ func (x *exchange) permit(v verdict) error {
 		return line.Name == auth.SubprotocolField && auth.HasSubprotocolToken(line.Value)
 	}) {
 		return because(reasonUndecided, "the proxy in front would forward the token in Sec-WebSocket-Protocol")
+	}
+	if field := x.head.Fields.Get("cookie"); !x.snapshot.ReplacesCookie && x.snapshot.Logins != nil && login.Strip(field) != field {
+		return because(reasonUndecided, errForwardsSession) // one of a domain comes to hosts without a login too
 	}
 	f := x.stream.Head().Fields
 	switch name := asksForUpgrade(f); {
@@ -168,6 +198,9 @@ func (x *exchange) permit(v verdict) error {
 	}
 	h := message.Response{Status: http.StatusOK, Fields: message.Fields{{Name: "cache-control", Value: "no-store"}}}
 	x.addIdentity(&h.Fields)
+	if x.snapshot.ReplacesCookie {
+		h.Fields.Add("cookie", x.cookieForServer())
+	}
 	return x.respondHere(&h, nil)
 }
 

@@ -35,6 +35,8 @@ type Snapshot struct {
 	PublicHTTPS int
 	// ForwardAuth is the dialect of proxies that ask for decisions; "" refuses all of them.
 	ForwardAuth string
+	// ReplacesCookie is [ForwardAuthConfig.ReplacesCookie].
+	ReplacesCookie bool
 	// CheckConn returns why a connection may not carry requests for a host that asks for client
 	// certificates: a [*Misdirected], or an [*auth.Error] if the connection's certificate is refused
 	// by now. Nil: no host asks for any.

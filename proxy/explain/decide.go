@@ -141,7 +141,11 @@ func (i *inquiry) checkCallers() (err error) {
 		admits = "together with the others of " + strings.Join(callers.All, ", ")
 	}
 	i.q.Caller.Login = !i.q.Token && len(i.route.Logins) > 0 && strings.HasPrefix(i.q.Caller.Source, "issuer/")
-	return i.note("callers", err, who+" is admitted by "+admits+exchange.WithoutSession(i.route, i.h), i.at+".callers")
+	why := who + " is admitted by " + admits
+	if i.q.Caller.Login {
+		why += exchange.WithoutSession(i.route, i.h)
+	}
+	return i.note("callers", err, why, i.at+".callers")
 }
 
 func (i *inquiry) checkStepUp() error {

@@ -12,10 +12,14 @@ import (
 )
 
 // CureUnreadable returns the correction for a file whose reading failed with err. If permission
-// was denied, it names the user who must be able to read the file. For all other errors it returns
+// was denied, it names the user who must be able to read the file. For a file that others may write it
+// returns "", because that error says what to do. For all other errors it returns
 // otherwise; if that is "", it still has a correction for a missing file.
 func CureUnreadable(err error, otherwise string) string {
+	var writable *writableError
 	switch {
+	case errors.As(err, &writable):
+		return ""
 	case errors.Is(err, fs.ErrPermission):
 		return "let user " + Myself() + " read it"
 	case otherwise == "" && errors.Is(err, fs.ErrNotExist):
