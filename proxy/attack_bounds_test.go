@@ -241,6 +241,7 @@ func TestAttackBurst(t *testing.T) {
 	}})
 	token := h.token()
 	client := h.client(true)
+	eventually(t, "the gateway has the issuer's keys", func() bool { return get(t, client, token) == 200 })
 	var ok, busy atomic.Int64
 	var all sync.WaitGroup
 	for range 300 {
